@@ -1,0 +1,122 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
+	"github.com/zeebo/blake3"
+)
+
+// Limits on what is read. Anything beyond them is refused, wherever it
+// came from.
+const (
+	MaxBlock = 1 << 20 // bytes of one block
+	MaxDepth = 8       // levels of inner nodes over the leaves
+	MaxLinks = 1024    // links of one inner node
+)
+
+var (
+	// ErrCorrupt says that bytes do not hash to their name, or that a DAG
+	// breaks a limit or contradicts its own sizes.
+	ErrCorrupt = errors.New("corrupt")
+	// ErrUnreachable says that a source gave no answer; the bytes may exist.
+	ErrUnreachable = errors.New("unreachable")
+)
+
+// A Source returns the bytes of a block, at most MaxBlock of them, or an error
+// that wraps fs.ErrNotExist (it does not have the block) or ErrUnreachable. It
+// may lie: read it through Get. It must be safe for concurrent use.
+type Source interface {
+	Block(ctx context.Context, c cid.Cid) ([]byte, error)
+}
+
+// A Store is a Source that also keeps. A block is kept durably once Sync, or a
+// Put followed by Close, has returned nil after its Put.
+type Store interface {
+	Source
+	// Has reports whether the store lists the block.
+	Has(ctx context.Context, c cid.Cid) (bool, error)
+	// Put keeps data under c. The caller has computed c from data or read it
+	// through Get. Keeping a block twice is free and no error.
+	Put(ctx context.Context, c cid.Cid, data []byte) error
+	Sync(ctx context.Context) error
+	Close() error
+}
+
+// Get reads one block and returns it only if the name is one that we accept
+// and the bytes hash to it. It is the only way to read a Source.
+func Get(ctx context.Context, src Source, c cid.Cid) ([]byte, error) {
+	if err := CheckCID(c); err != nil {
+		return nil, err
+	}
+	data, err := src.Block(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := Check(c, data); err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// Check reports whether data is the block that c names: within MaxBlock, and
+// hashing to it. A mismatch wraps ErrCorrupt.
+func Check(c cid.Cid, data []byte) error {
+	if err := CheckCID(c); err != nil {
+		return err
+	}
+	if len(data) > MaxBlock {
+		return fmt.Errorf("block %s: %d bytes, the limit is %d: %w", c, len(data), MaxBlock, ErrCorrupt)
+	}
+	got, err := c.Prefix().Sum(data)
+	if err != nil {
+		return fmt.Errorf("block %s: %w", c, err)
+	}
+	if !got.Equals(c) {
+		return fmt.Errorf("block %s: the bytes hash to %s: %w", c, got, ErrCorrupt)
+	}
+	return nil
+}
+
+// CheckCID reports whether c is a name that we read: CIDv1, codec raw or
+// dag-pb, multihash blake3 or sha2-256 of exactly 32 bytes. Anything else wraps
+// ErrCorrupt.
+func CheckCID(c cid.Cid) error {
+	if !c.Defined() {
+		return fmt.Errorf("CID: empty: %w", ErrCorrupt)
+	}
+	p := c.Prefix()
+	if p.Version != 1 || (p.Codec != cid.Raw && p.Codec != cid.DagProtobuf) ||
+		(p.MhType != mh.BLAKE3 && p.MhType != mh.SHA2_256) || p.MhLength != 32 {
+		return fmt.Errorf("CID %.80q: only CIDv1, raw or dag-pb, blake3 or sha2-256 of 32 bytes are read: %w", c.String(), ErrCorrupt)
+	}
+	return nil
+}
+
+// Sum names data: CIDv1, the given codec (cid.Raw or cid.DagProtobuf), BLAKE3-256.
+func Sum(codec uint64, data []byte) cid.Cid {
+	digest := blake3.Sum256(data)
+	h, err := mh.Encode(digest[:], mh.BLAKE3)
+	if err != nil {
+		panic(err) // cannot happen: the code is known and the length fixed
+	}
+	return cid.NewCidV1(codec, h)
+}
+
+// ParseCID reads the text form of a CID and checks it as CheckCID does.
+func ParseCID(s string) (cid.Cid, error) {
+	c, err := cid.Decode(s)
+	if err != nil {
+		return cid.Undef, fmt.Errorf("CID %.80q: %w (%w)", s, err, ErrCorrupt)
+	}
+	return c, CheckCID(c)
+}
+
+// NotFound is the error of a Source that does not have c.
+func NotFound(c cid.Cid) error {
+	return fmt.Errorf("block %s: %w", c, fs.ErrNotExist)
+}

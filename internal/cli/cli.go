@@ -1,0 +1,82 @@
+// Package cli is what the commands share: one place that turns errors into exit
+// codes, one way to print a result, and the frame of a cobra command. It holds no
+// logic of its own. Start at Main.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Main runs a root command until it ends or SIGINT or SIGTERM arrives, prints an
+// error as one line on stderr and returns the exit code.
+func Main(root *cobra.Command) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root.SilenceErrors = true
+	root.SilenceUsage = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return Usagef("%v; see '%s --help'", err, cmd.CommandPath())
+	})
+	root.PersistentFlags().Bool("json", false, "print the result as one JSON object")
+	err := root.ExecuteContext(ctx)
+	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("%w: %w", context.Canceled, err)
+	}
+	Report(os.Stderr, root.Name(), err)
+	return Code(err)
+}
+
+// Report prints an error as one line that starts with the command's name.
+func Report(w io.Writer, name string, err error) {
+	if err == nil {
+		return
+	}
+	fmt.Fprintf(w, "%s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// Usagef is an error with exit code 2.
+func Usagef(format string, args ...any) error {
+	return usageError{fmt.Sprintf(format, args...)}
+}
+
+type usageError struct{ msg string }
+
+func (e usageError) Error() string        { return e.msg }
+func (e usageError) Is(target error) bool { return target == ErrUsage }
+
+// Args wraps a check of positional arguments so that its refusal is a usage
+// error that shows the command's example.
+func Args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return Usagef("%v; see '%s --help'", err, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// JSON reports whether the command was asked for --json.
+func JSON(cmd *cobra.Command) bool {
+	on, err := cmd.Flags().GetBool("json")
+	return err == nil && on
+}
+
+// Print writes a result to stdout: v as one JSON object with --json, the words
+// otherwise.
+func Print(cmd *cobra.Command, v any, words string) error {
+	if !JSON(cmd) {
+		_, err := io.WriteString(cmd.OutOrStdout(), words)
+		return err
+	}
+	return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+}

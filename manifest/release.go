@@ -1,0 +1,64 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ipfs/go-cid"
+)
+
+// Every refusal of trust wraps ErrUntrusted and one of the reasons below.
+var (
+	ErrUntrusted = errors.New("untrusted")
+
+	ErrSignature   = fmt.Errorf("%w: signatures", ErrUntrusted) // too few valid signatures by the role's keys
+	ErrExpired     = fmt.Errorf("%w: expired", ErrUntrusted)
+	ErrRollback    = fmt.Errorf("%w: older than what was seen before", ErrUntrusted)
+	ErrMixAndMatch = fmt.Errorf("%w: not the file that the snapshot names", ErrUntrusted)
+	ErrPath        = fmt.Errorf("%w: a path outside the delegation", ErrUntrusted)
+
+	// ErrMalformed says that bytes are not metadata of ours: truncated, not
+	// JSON, or refused by the strict lint.
+	ErrMalformed = errors.New("malformed metadata")
+)
+
+// Roles of artifacts. Device trees are "dtb/NAME", jobs "job/NAME.wasm".
+const (
+	RoleKernel    = "kernel"
+	RoleInitramfs = "initramfs"
+	RoleRootfs    = "rootfs"
+)
+
+// An Artifact is one signed file of a release.
+type Artifact struct {
+	Role    string  `json:"role"`   // kernel, initramfs, rootfs, dtb/NAME, job/NAME.wasm
+	Length  int64   `json:"length"` // bytes
+	SHA256  string  `json:"sha256"` // 64 lower-case hex digits
+	CID     cid.Cid `json:"cid"`
+	Chunker string  `json:"chunker"`
+}
+
+// A Release is what one signed role says, as plain data.
+type Release struct {
+	Channel   string     `json:"channel"`
+	Arch      string     `json:"arch"`
+	Version   string     `json:"release"`      // the release's version string
+	Number    int64      `json:"role_version"` // TUF version of the role
+	Cmdline   string     `json:"cmdline"`
+	MinRAM    int64      `json:"min_ram"` // MiB, 0 when unsaid
+	SignedAt  time.Time  `json:"signed_at"`
+	Expires   time.Time  `json:"expires"`
+	Job       string     `json:"job"`       // role of the artifact to run as job, "" for none
+	Artifacts []Artifact `json:"artifacts"` // sorted by role
+}
+
+// Artifact returns the artifact of a role.
+func (r Release) Artifact(role string) (Artifact, bool) {
+	for _, a := range r.Artifacts {
+		if a.Role == role {
+			return a, true
+		}
+	}
+	return Artifact{}, false
+}
