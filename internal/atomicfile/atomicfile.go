@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Write replaces path by data: a temporary file in the same folder, synced, renamed,
@@ -22,7 +24,37 @@ func Write(path string, mode fs.FileMode, data []byte) error {
 }
 
 // WriteFrom is Write for content that fill streams.
-func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) (err error) {
+func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) error {
+	return write(path, mode, fill, os.Rename)
+}
+
+// Create is Write for a file that must not exist yet: whatever has the name
+// already stays as it is, and the error wraps fs.ErrExist.
+func Create(path string, mode fs.FileMode, data []byte) error {
+	fill := func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}
+	return write(path, mode, fill, renameNew)
+}
+
+// renameNew renames unless the new name is taken. Filesystems without
+// RENAME_NOREPLACE (some network ones) have hard links, which refuse likewise.
+func renameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) {
+		if err := os.Link(from, to); err != nil {
+			return err
+		}
+		return os.Remove(from)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "create", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+func write(path string, mode fs.FileMode, fill func(io.Writer) error, rename func(from, to string) error) (err error) {
 	dir, base := filepath.Split(path)
 	if dir == "" {
 		dir = "."
@@ -47,7 +79,7 @@ func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) (err e
 	if err = f.Sync(); err != nil {
 		return err
 	}
-	if err = os.Rename(f.Name(), path); err != nil {
+	if err = rename(f.Name(), path); err != nil {
 		return err
 	}
 	return SyncDir(dir)

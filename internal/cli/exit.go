@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"syscall"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -25,14 +26,14 @@ const (
 var ErrUsage = errors.New("usage")
 
 // Code maps an error to the exit code of the process. It is the only place
-// that does.
+// that does. Packages below cmd say fs.ErrInvalid where they mean a usage error.
 func Code(err error) int {
 	switch {
 	case err == nil:
 		return ExitOK
 	case errors.Is(err, context.Canceled):
 		return ExitInterrupted
-	case errors.Is(err, ErrUsage):
+	case errors.Is(err, ErrUsage), errors.Is(err, fs.ErrInvalid), errors.Is(err, syscall.EISDIR):
 		return ExitUsage
 	case errors.Is(err, manifest.ErrUntrusted):
 		return ExitUntrusted

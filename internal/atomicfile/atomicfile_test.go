@@ -1,0 +1,70 @@
+package atomicfile
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestWriteReplacesAndLeavesNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, want := range []string{"old", "new"} {
+		if err := Write(path, 0o600, []byte(want)); err != nil {
+			t.Fatal(err)
+		}
+		checkOnly(t, dir, want)
+	}
+}
+
+func TestCreateLeavesAnExistingFileAlone(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := Create(path, 0o600, []byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(path, 0o600, []byte("second")); !errors.Is(err, fs.ErrExist) {
+		t.Fatalf("got %v, want fs.ErrExist", err)
+	}
+	checkOnly(t, dir, "first")
+}
+
+func TestWriteFromThatFailsKeepsTheOldFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := Write(path, 0o600, []byte("old")); err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("half way")
+	err := WriteFrom(path, 0o600, func(w io.Writer) error {
+		if _, err := io.WriteString(w, "half"); err != nil {
+			return err
+		}
+		return broken
+	})
+	if !errors.Is(err, broken) {
+		t.Fatalf("got %v", err)
+	}
+	checkOnly(t, dir, "old")
+}
+
+// checkOnly demands that dir holds the file f with the wanted text, mode 0600,
+// and no other name.
+func checkOnly(t *testing.T, dir, want string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("names in the folder: %v, %v", entries, err)
+	}
+	path := filepath.Join(dir, "f")
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != want {
+		t.Fatalf("got %q, %v; want %q", got, err, want)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Fatalf("mode %v, %v", info.Mode(), err)
+	}
+}
