@@ -1,0 +1,123 @@
+package signer
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/sigstore/sigstore/pkg/signature"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// agentScheme starts the name of a key in the ssh agent; the rest is the
+// fingerprint as `ssh-add -l` prints it.
+const agentScheme = "ssh-agent:"
+
+// errSK is why security keys behind an ssh agent do not do.
+var errSK = fmt.Errorf("a security key (sk-) signs a wrapped message that no TUF client can check; use a plain ssh-ed25519 key: %w", fs.ErrInvalid)
+
+// agentSigner asks the agent that SSH_AUTH_SOCK names, anew for each signature.
+type agentSigner struct {
+	ctx    context.Context // of the command: a person may have to confirm
+	key    ssh.PublicKey
+	public ed25519.PublicKey
+}
+
+func loadAgent(ctx context.Context, uri string) (Key, error) {
+	want := strings.TrimPrefix(uri, agentScheme)
+	if !strings.HasPrefix(want, "SHA256:") {
+		return Key{}, fmt.Errorf("write ssh-agent:SHA256:…, as 'ssh-add -l' prints it: %w", fs.ErrInvalid)
+	}
+	var found ssh.PublicKey
+	err := withAgent(ctx, func(a agent.ExtendedAgent) error {
+		keys, err := a.List()
+		for _, key := range keys {
+			if ssh.FingerprintSHA256(key) == want {
+				found, err = ssh.ParsePublicKey(key.Blob)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return Key{}, err
+	}
+	if found == nil {
+		return Key{}, fmt.Errorf("the ssh agent does not hold it; add it with ssh-add: %w", fs.ErrNotExist)
+	}
+	public, err := sshPublic(found)
+	if err != nil {
+		return Key{}, err
+	}
+	return Key{signer: &agentSigner{ctx: ctx, key: found, public: public}, public: public}, nil
+}
+
+// sshPublic is the Ed25519 key inside an OpenSSH one.
+func sshPublic(key ssh.PublicKey) (ed25519.PublicKey, error) {
+	if strings.HasPrefix(key.Type(), "sk-") {
+		return nil, errSK
+	}
+	if inner, ok := key.(ssh.CryptoPublicKey); ok {
+		return onlyEd25519(inner.CryptoPublicKey())
+	}
+	return nil, fmt.Errorf("%.40q key; only ssh-ed25519 is accepted: %w", key.Type(), fs.ErrInvalid)
+}
+
+// withAgent connects to the ssh agent for one exchange, which ends with ctx.
+func withAgent(ctx context.Context, do func(agent.ExtendedAgent) error) error {
+	socket := os.Getenv("SSH_AUTH_SOCK")
+	if socket == "" {
+		return fmt.Errorf("no ssh agent; start one and set SSH_AUTH_SOCK: %w", cas.ErrUnreachable)
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return fmt.Errorf("ssh agent: %w (%w)", err, cas.ErrUnreachable)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	defer conn.Close()
+	if err := do(agent.NewClient(conn)); err != nil {
+		return fmt.Errorf("ssh agent: %w", firstErr(ctx.Err(), err))
+	}
+	return nil
+}
+
+// PublicKey implements signature.Signer.
+func (s *agentSigner) PublicKey(...signature.PublicKeyOption) (crypto.PublicKey, error) {
+	return s.public, nil
+}
+
+// SignMessage implements signature.Signer. The blob of an ssh-ed25519 signature is a
+// plain Ed25519 signature (RFC 8709, section 6); it is checked before it is returned.
+func (s *agentSigner) SignMessage(message io.Reader, _ ...signature.SignOption) ([]byte, error) {
+	data, err := io.ReadAll(message)
+	if err != nil {
+		return nil, err
+	}
+	var blob []byte
+	err = withAgent(s.ctx, func(a agent.ExtendedAgent) error {
+		sig, err := a.Sign(s.key, data)
+		if err != nil {
+			return err
+		}
+		blob = sig.Blob
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !ed25519.Verify(s.public, data, blob) {
+		return nil, errors.New("ssh agent: its signature does not verify")
+	}
+	return blob, nil
+}

@@ -1,0 +1,63 @@
+package signer
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+)
+
+// Generate makes an Ed25519 key: path (mode 0600, encrypted with the passphrase that
+// pass returns, plain when pass is nil) and path.pub beside it. Neither may exist; the
+// error then wraps fs.ErrExist. It leaves both files or none.
+func Generate(ctx context.Context, path string, pass PassFunc) (Key, error) {
+	for _, name := range []string{path, path + ".pub"} {
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			return Key{}, existing(name, firstErr(err, fs.ErrExist))
+		}
+	}
+	var phrase []byte
+	if pass != nil {
+		var err error
+		if phrase, err = askPass(ctx, pass, path, true); err != nil {
+			return Key{}, fmt.Errorf("key %s: %w", path, err)
+		}
+	}
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return Key{}, fmt.Errorf("key %s: %w", path, err)
+	}
+	if err := writePair(path, private, phrase); err != nil {
+		return Key{}, err
+	}
+	k, err := newPEMKey(private)
+	k.name = path
+	return k, err
+}
+
+// writePair writes the public half last: a .pub file says that its key is there.
+func writePair(path string, key ed25519.PrivateKey, phrase []byte) error {
+	private, public, err := marshalKey(key, phrase)
+	if err != nil {
+		return fmt.Errorf("key %s: %w", path, err)
+	}
+	if err := atomicfile.Create(path, 0o600, private); err != nil {
+		return existing(path, err)
+	}
+	if err := atomicfile.Create(path+".pub", 0o644, public); err != nil {
+		return errors.Join(existing(path+".pub", err), os.Remove(path))
+	}
+	return nil
+}
+
+func existing(path string, err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("key %s: %w and is never replaced; choose another name", path, fs.ErrExist)
+	}
+	return fmt.Errorf("key %s: %w", path, err)
+}

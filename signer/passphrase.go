@@ -1,0 +1,118 @@
+package signer
+
+import (
+	"bytes"
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"os"
+
+	"golang.org/x/term"
+)
+
+// PassphraseEnv names the environment variable that may hold the passphrase.
+const PassphraseEnv = "PHASE_KEY_PASSPHRASE"
+
+// A PassFunc returns the passphrase of the named key; confirm asks for it twice,
+// for a key that is being made.
+type PassFunc func(ctx context.Context, name string, confirm bool) ([]byte, error)
+
+// Passphrases returns the passphrase in the first line of file when one is named, else
+// the one in PHASE_KEY_PASSPHRASE, else asks on the controlling terminal, once for
+// every key. Without a terminal the error wraps ErrNoPassphrase.
+func Passphrases(file string) PassFunc {
+	return func(ctx context.Context, name string, confirm bool) ([]byte, error) {
+		if file != "" {
+			return passphraseFile(file)
+		}
+		if phrase, ok := os.LookupEnv(PassphraseEnv); ok {
+			return []byte(phrase), nil
+		}
+		return prompt(ctx, name, confirm)
+	}
+}
+
+func passphraseFile(path string) ([]byte, error) {
+	data, err := readKeyFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("passphrase file %s: %w", path, err)
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	return bytes.TrimSuffix(line, []byte("\r")), nil
+}
+
+// askPass calls pass and refuses an empty answer, which the encryption below it
+// would take for "do not encrypt".
+func askPass(ctx context.Context, pass PassFunc, name string, confirm bool) ([]byte, error) {
+	if pass == nil {
+		return nil, ErrNoPassphrase
+	}
+	phrase, err := pass(ctx, name, confirm)
+	if err != nil {
+		return nil, err
+	}
+	if len(phrase) == 0 {
+		return nil, fmt.Errorf("%w: it is empty; a throw-away key is made with --no-passphrase", ErrNoPassphrase)
+	}
+	return phrase, nil
+}
+
+func prompt(ctx context.Context, name string, confirm bool) ([]byte, error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w, and no terminal to ask on; use --passphrase-file or %s", ErrNoPassphrase, PassphraseEnv)
+	}
+	defer tty.Close()
+	phrase, err := readHidden(ctx, tty, fmt.Sprintf("Passphrase of %s: ", name))
+	if err != nil || !confirm {
+		return phrase, err
+	}
+	again, err := readHidden(ctx, tty, "Once more: ")
+	if err != nil {
+		return nil, err
+	}
+	if subtle.ConstantTimeCompare(phrase, again) != 1 {
+		return nil, fmt.Errorf("%w: the two do not match; run it again", ErrPassphrase)
+	}
+	return phrase, nil
+}
+
+// readHidden reads one line without echo, and leaves the terminal as it was even
+// when the context ends first.
+func readHidden(ctx context.Context, tty *os.File, question string) ([]byte, error) {
+	fd := int(tty.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, fmt.Errorf("%w: terminal: %w", ErrNoPassphrase, err)
+	}
+	fmt.Fprint(tty, question)
+	type answer struct {
+		line []byte
+		err  error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		line, err := term.ReadPassword(fd)
+		answers <- answer{line, err}
+	}()
+	select {
+	case a := <-answers:
+		fmt.Fprintln(tty)
+		if a.err != nil {
+			return nil, fmt.Errorf("%w: terminal: %w", ErrNoPassphrase, a.err)
+		}
+		return a.line, nil
+	case <-ctx.Done():
+		fmt.Fprintln(tty)
+		return nil, fmt.Errorf("passphrase: %w", firstErr(ctx.Err(), term.Restore(fd, before)))
+	}
+}
+
+func firstErr(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+package signer
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/sigstore/sigstore/pkg/signature"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// maxKeyFile bounds a key or passphrase file, in bytes.
+const maxKeyFile = 16 << 10
+
+var errNotPublic = errors.New("not a public key")
+
+// readKeyFile reads a small file that a person named.
+func readKeyFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, pathless(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	switch {
+	case err != nil:
+		return nil, pathless(err)
+	case len(data) == 0:
+		return nil, fmt.Errorf("the file is empty; %w", cas.ErrCorrupt)
+	case len(data) > maxKeyFile:
+		return nil, fmt.Errorf("more than %d bytes, so not a key; is this the right file? %w", maxKeyFile, fs.ErrInvalid)
+	}
+	return data, nil
+}
+
+// pathless drops the path that the caller's own words already name.
+func pathless(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// loadPEM opens a private key file.
+func loadPEM(ctx context.Context, path string, pass PassFunc) (Key, error) {
+	data, err := readKeyFile(path)
+	if err != nil {
+		return Key{}, err
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		if _, err := parsePublic(data); err == nil {
+			return Key{}, errPublicGiven
+		}
+		return Key{}, fmt.Errorf("not a PEM file; restore the key from its backup: %w", cas.ErrCorrupt)
+	}
+	var private crypto.PrivateKey
+	switch cryptoutils.PEMType(block.Type) {
+	case cryptoutils.PrivateKeyPEMType:
+		private, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case cryptoutils.EncryptedSigstorePrivateKeyPEMType:
+		private, err = decrypt(ctx, path, block, pass)
+	case cryptoutils.PublicKeyPEMType:
+		return Key{}, errPublicGiven
+	default:
+		return Key{}, fmt.Errorf("a PEM block %.40q; keys are made with 'phase-sign key generate': %w", block.Type, fs.ErrInvalid)
+	}
+	if errors.Is(err, ErrPassphrase) || errors.Is(err, ErrNoPassphrase) || ctx.Err() != nil {
+		return Key{}, err
+	}
+	if err != nil {
+		return Key{}, fmt.Errorf("garbled (%w), restore it from its backup: %w", err, cas.ErrCorrupt)
+	}
+	return newPEMKey(private)
+}
+
+var errPublicGiven = fmt.Errorf("holds a public key; signing needs the private one: %w", fs.ErrInvalid)
+
+func newPEMKey(private crypto.PrivateKey) (Key, error) {
+	key, ok := private.(ed25519.PrivateKey)
+	if !ok {
+		if s, ok := private.(crypto.Signer); ok {
+			private = s.Public()
+		}
+		_, err := onlyEd25519(private)
+		return Key{}, err
+	}
+	s, err := signature.LoadED25519Signer(key)
+	if err != nil {
+		return Key{}, err
+	}
+	return Key{signer: s, public: key.Public().(ed25519.PublicKey), private: key}, nil
+}
+
+// decrypt opens the scrypt and secretbox envelope that cosign writes too.
+func decrypt(ctx context.Context, path string, block *pem.Block, pass PassFunc) (crypto.PrivateKey, error) {
+	phrase, err := askPass(ctx, pass, path, false)
+	if err != nil {
+		return nil, err
+	}
+	der, err := encrypted.Decrypt(block.Bytes, phrase)
+	if err != nil && err.Error() == "encrypted: decryption failed" {
+		return nil, fmt.Errorf("%w; type it again or name the right --passphrase-file", ErrPassphrase)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParsePKCS8PrivateKey(der)
+}
+
+// parsePublic reads a PKIX PEM or one OpenSSH line; errNotPublic when data is
+// neither.
+func parsePublic(data []byte) (ed25519.PublicKey, error) {
+	if block, _ := pem.Decode(data); block != nil {
+		if block.Type != string(cryptoutils.PublicKeyPEMType) {
+			return nil, errNotPublic
+		}
+		public, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("public key: %w: %w", err, cas.ErrCorrupt)
+		}
+		return onlyEd25519(public)
+	}
+	line, _, _, _, err := ssh.ParseAuthorizedKey(bytes.TrimSpace(data))
+	if err != nil {
+		return nil, errNotPublic
+	}
+	return sshPublic(line)
+}
+
+// marshalKey encodes a key pair: private is plain PKCS #8 when phrase is nil.
+func marshalKey(key ed25519.PrivateKey, phrase []byte) (private, public []byte, err error) {
+	if phrase == nil {
+		private, err = cryptoutils.MarshalPrivateKeyToPEM(key)
+	} else {
+		var der []byte
+		der, err = cryptoutils.MarshalPrivateKeyToEncryptedDER(key, cryptoutils.StaticPasswordFunc(phrase))
+		private = cryptoutils.PEMEncode(cryptoutils.EncryptedSigstorePrivateKeyPEMType, der)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	public, err = cryptoutils.MarshalPublicKeyToPEM(key.Public())
+	return private, public, err
+}
