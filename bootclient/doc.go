@@ -1,0 +1,15 @@
+// Package bootclient is the story of a machine that boots: discover who may have
+// bytes, resolve the channel to the newest valid release, fetch its artifacts
+// from many sources at once, verify them, hand them over.
+//
+// Start at [Run]. It is the same code on a host (phase-boot fetch, into a
+// [DirSink]) and in the initramfs (package machine, into sealed memory). It
+// trusts the root metadata in [Config] and nothing else: every source, the disk
+// cache among them, is asked through cas.Get, and a source that sends one wrong
+// block is not asked again in this run. What happened is told in a [Report].
+//
+// It refuses a release that [manifest.Verify] does not return, and never calls a
+// Sink's Commit before every artifact has the signed length and sha256. It holds
+// no block longer than it takes to verify and write it, so memory is bounded by
+// the number of requests under way, whatever a source sends.
+package bootclient

@@ -1,0 +1,283 @@
+package bootclient
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// Caps on what a report keeps, so that a hostile neighbour cannot fill memory
+// with refusals.
+const (
+	maxRefused = 128
+	maxWords   = 400 // bytes of one text that came from outside
+)
+
+// A Report is the story of one boot or fetch: every step with its time, every
+// source with its bytes and faults, what was refused and why. Its JSON form is
+// one object. It is safe for concurrent use; make it with NewReport.
+type Report struct {
+	mu      sync.Mutex
+	start   time.Time
+	console io.Writer
+	now     func() time.Time
+	data    reportData
+}
+
+type reportData struct {
+	Result   string        `json:"result"`          // "", "ok" or "failed"
+	Error    string        `json:"error,omitempty"` // the reason in words
+	Start    time.Time     `json:"start"`
+	Duration Millis        `json:"duration_ms"`
+	Mode     string        `json:"mode,omitempty"`
+	Release  *ReleaseLine  `json:"release,omitempty"`
+	Steps    []*Step       `json:"steps"`
+	Sources  []SourceStats `json:"sources"`
+	Refused  []Refusal     `json:"refused"`
+	Memory   int64         `json:"memory_peak_bytes"` // VmHWM of this process
+}
+
+// Millis is a duration that reads as whole milliseconds in JSON.
+type Millis time.Duration
+
+// MarshalJSON writes whole milliseconds.
+func (m Millis) MarshalJSON() ([]byte, error) {
+	return strconv.AppendInt(nil, time.Duration(m).Milliseconds(), 10), nil
+}
+
+// ReleaseLine says which release won.
+type ReleaseLine struct {
+	Channel   string `json:"channel"`
+	Arch      string `json:"arch"`
+	Version   string `json:"release"`
+	Number    int64  `json:"role_version"`
+	Timestamp int64  `json:"timestamp_version"`
+}
+
+// A Step is one named part of the work. At is its offset from the start.
+type Step struct {
+	Name  string `json:"name"`
+	At    Millis `json:"at_ms"`
+	Took  Millis `json:"took_ms"`
+	Words string `json:"words,omitempty"`
+	Error string `json:"error,omitempty"`
+
+	report *Report
+}
+
+// SourceStats says what one source gave.
+type SourceStats struct {
+	Name    string   `json:"name"`
+	Kind    string   `json:"kind"` // cache, mirror, peer, bootstrap, mdns, dht
+	Address string   `json:"address,omitempty"`
+	Bytes   int64    `json:"bytes"`
+	Blocks  int64    `json:"blocks"`
+	Faults  []string `json:"faults,omitempty"`
+	Banned  bool     `json:"banned,omitempty"`
+}
+
+// A Refusal is something that was offered and not taken.
+type Refusal struct {
+	Source string `json:"source"`
+	What   string `json:"what"`
+	Why    string `json:"why"`
+}
+
+// NewReport starts a report now. Steps are printed to console, one line each,
+// when console is not nil. Times are offsets from start.
+func NewReport(start time.Time, console io.Writer) *Report {
+	return &Report{
+		start: start, console: console, now: time.Now,
+		data: reportData{Start: start.UTC(), Steps: []*Step{}, Sources: []SourceStats{}, Refused: []Refusal{}},
+	}
+}
+
+// Begin opens a step. It is printed when it ends.
+func (r *Report) Begin(name string) *Step {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := &Step{Name: name, At: Millis(r.now().Sub(r.start)), report: r}
+	r.data.Steps = append(r.data.Steps, s)
+	return s
+}
+
+// Done ends a step with what came out of it, in words.
+func (s *Step) Done(format string, args ...any) {
+	s.end(fmt.Sprintf(format, args...), nil)
+}
+
+// Fail ends a step with its error and returns that error.
+func (s *Step) Fail(err error) error {
+	s.end("", err)
+	return err
+}
+
+func (s *Step) end(words string, err error) {
+	r := s.report
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.Took = Millis(r.now().Sub(r.start)) - s.At
+	s.Words = clean(words)
+	line := s.Words
+	if err != nil {
+		s.Error = clean(err.Error())
+		line = "failed: " + s.Error
+	}
+	r.print(s.Name + ": " + line)
+}
+
+// Say prints one line to the console with the time, and keeps nothing.
+func (r *Report) Say(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.print(clean(fmt.Sprintf(format, args...)))
+}
+
+func (r *Report) print(line string) {
+	if r.console != nil {
+		fmt.Fprintf(r.console, "[%7.3fs] %s\n", r.now().Sub(r.start).Seconds(), line)
+	}
+}
+
+// Refuse records something that was offered and not taken.
+func (r *Report) Refuse(source, what string, why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := Refusal{clean(source), clean(what), clean(why.Error())}
+	for _, have := range r.data.Refused {
+		if have == f {
+			return
+		}
+	}
+	if len(r.data.Refused) >= maxRefused {
+		return
+	}
+	r.data.Refused = append(r.data.Refused, f)
+	r.print(fmt.Sprintf("refused: %s from %s: %s", f.What, f.Source, f.Why))
+}
+
+// Finish ends the report: the result, and the memory that it took.
+func (r *Report) Finish(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Result, r.data.Error = "ok", ""
+	if err != nil {
+		r.data.Result, r.data.Error = "failed", clean(err.Error())
+	}
+	r.data.Duration = Millis(r.now().Sub(r.start))
+	r.data.Memory = memoryPeak()
+}
+
+// Sources returns a copy of what each source gave.
+func (r *Report) Sources() []SourceStats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]SourceStats(nil), r.data.Sources...)
+}
+
+// Refused returns a copy of what was refused.
+func (r *Report) Refused() []Refusal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]Refusal(nil), r.data.Refused...)
+}
+
+// MarshalJSON writes the report as one object.
+func (r *Report) MarshalJSON() ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return json.Marshal(&r.data)
+}
+
+// Words writes the report for a console: the release, the sources that gave
+// bytes or made faults, and what was refused.
+func (r *Report) Words(w io.Writer) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var b strings.Builder
+	if l := r.data.Release; l != nil {
+		fmt.Fprintf(&b, "release %s (%s/%s, version %d)\n", l.Version, l.Channel, l.Arch, l.Number)
+	}
+	for _, s := range r.data.Sources {
+		if s.Blocks == 0 && len(s.Faults) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "source  %s: %s in %d blocks", s.Name, humanize.IBytes(uint64(s.Bytes)), s.Blocks)
+		if s.Banned {
+			b.WriteString(", banned")
+		}
+		b.WriteByte('\n')
+		for _, f := range s.Faults {
+			fmt.Fprintf(&b, "        fault: %s\n", f)
+		}
+	}
+	for _, f := range r.data.Refused {
+		fmt.Fprintf(&b, "refused %s from %s: %s\n", f.What, f.Source, f.Why)
+	}
+	if r.data.Memory > 0 {
+		fmt.Fprintf(&b, "memory  %s at the peak\n", humanize.IBytes(uint64(r.data.Memory)))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (r *Report) setMode(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Mode = name
+}
+
+func (r *Report) setRelease(l ReleaseLine) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Release = &l
+}
+
+func (r *Report) setSources(list []SourceStats) {
+	sort.SliceStable(list, func(i, j int) bool { return list[i].Bytes > list[j].Bytes })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Sources = list
+}
+
+// clean makes text from outside safe for one line of a console: capped, no
+// control characters, no direction marks.
+func clean(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if c == '\n' || c == '\t' {
+			return ' '
+		}
+		if !strconv.IsPrint(c) {
+			return -1
+		}
+		return c
+	}, s)
+	if len(s) > maxWords {
+		s = strings.ToValidUTF8(s[:maxWords], "") + "…"
+	}
+	return s
+}
+
+// memoryPeak is the high-water mark of this process's memory in bytes, 0 where
+// the kernel does not say.
+func memoryPeak() int64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib int64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+			return kib << 10
+		}
+	}
+	return 0
+}

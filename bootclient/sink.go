@@ -1,0 +1,30 @@
+package bootclient
+
+import (
+	"io"
+
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// A Sink is where verified bytes go: a folder on a host, sealed memory on the
+// machine that boots. Run calls Open once for each artifact, one after another,
+// then writes to all targets at once, then calls either Commit or Abort, once.
+type Sink interface {
+	// Open makes room for size bytes of the artifact of a role (kernel,
+	// initramfs, rootfs, dtb/NAME, job/NAME.wasm). A nil Target and a nil
+	// error say that this artifact is not wanted: it is not fetched.
+	Open(role string, size int64) (Target, error)
+	// Commit is called after every target holds exactly the signed length and
+	// hashes to the signed sha256. Only now may anything appear under its
+	// final name. The report is complete but for what Commit itself takes.
+	Commit(v *manifest.Verified, r *Report) error
+	// Abort drops everything. It is also called after a Commit that failed.
+	Abort()
+}
+
+// A Target takes the bytes of one artifact, at offsets, from several
+// goroutines, each byte range at least once. Reading returns what was written.
+type Target interface {
+	io.WriterAt
+	io.ReaderAt
+}

@@ -1,0 +1,68 @@
+package modes
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestEveryModeLoads(t *testing.T) {
+	for _, name := range Names() {
+		if _, err := Load(name); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []string{"internet", "local", "private"}; !slices.Equal(Names(), want) {
+		t.Errorf("modes are %v, want %v", Names(), want)
+	}
+}
+
+func TestPrivateModeShowsAndKeepsNothing(t *testing.T) {
+	m, err := Load("private")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Uses("mdns") || m.Uses("dht") || m.Cache != "off" || m.Announce || !m.RandomMAC || m.Identity != "ephemeral" {
+		t.Errorf("private is %+v", m)
+	}
+}
+
+func TestUnknownModeListsTheKnownOnes(t *testing.T) {
+	for _, name := range []string{"nope", "", "../modes/local", "local.json"} {
+		_, err := Load(name)
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "internet, local, private") {
+			t.Errorf("Load(%q) = %v", name, err)
+		}
+	}
+}
+
+func TestBadModesAreRefused(t *testing.T) {
+	good := `{"name":"m","title":"M","discovery":["mdns"],"cache":"rw","identity":"ephemeral","announce":false,"proxy":"","stale":"refuse","random_mac":false}`
+	if _, err := parse("m", []byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string][2]string{
+		"unknown field":     {`"title"`, `"trust":"all","title"`},
+		"unknown way":       {`"mdns"`, `"telepathy"`},
+		"way named twice":   {`"mdns"`, `"mdns","mdns"`},
+		"no way":            {`["mdns"]`, `[]`},
+		"unknown cache":     {`"rw"`, `"maybe"`},
+		"unknown stale":     {`"refuse"`, `"shrug"`},
+		"unknown identity":  {`"ephemeral"`, `"eternal"`},
+		"another name":      {`"name":"m"`, `"name":"n"`},
+		"no title":          {`"M"`, `""`},
+		"wrong type":        {`"announce":false`, `"announce":"no"`},
+		"two values":        {`"random_mac":false}`, `"random_mac":false}{}`},
+		"truncated":         {`"random_mac":false}`, ``},
+		"not JSON":          {good, `mode = local`},
+		"an empty document": {good, ``},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := parse("m", []byte(strings.Replace(good, change[0], change[1], 1))); !errors.Is(err, ErrMalformed) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,220 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// What a Client allows a gateway when its fields say nothing.
+const (
+	DefaultIdle    = 5 * time.Second // without a byte, before and between reads
+	DefaultMinRate = 4 << 10         // bytes a second over a whole body
+
+	maxRecord  = 10 << 10 // bytes of an IPNS record, the limit of its spec
+	maxHeaders = 32 << 10 // bytes of response headers
+	firstRead  = 64 << 10 // size of a body's first buffer, the size of most leaves
+)
+
+// A Client asks one gateway. It is a cas.Source: what it returns is not verified.
+// It is safe for concurrent use and must not be changed after its first use.
+type Client struct {
+	// Base is the URL that /ipfs/ and /ipns/ hang under, such as
+	// "http://192.0.2.1:8080" or "https://example.org/mirror".
+	Base string
+	// HTTP sends the requests; nil is one made by NewHTTP. Its CheckRedirect is
+	// not used: redirects to another host are always refused.
+	HTTP *http.Client
+	// Idle is how long a gateway may send nothing; 0 is DefaultIdle.
+	Idle time.Duration
+	// MinRate is the least bytes a second of a body after the first Idle; 0 is
+	// DefaultMinRate.
+	MinRate int64
+
+	once sync.Once
+	own  http.Client
+}
+
+// NewHTTP returns an http.Client for gateways: bounded headers, no proxy from the
+// environment, no cookies. A nil dial is plain TCP with a deadline.
+func NewHTTP(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Client {
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: DefaultIdle, KeepAlive: 15 * time.Second}).DialContext
+	}
+	return &http.Client{Transport: &http.Transport{
+		DialContext:            dial,
+		MaxIdleConnsPerHost:    16,
+		IdleConnTimeout:        30 * time.Second,
+		TLSHandshakeTimeout:    DefaultIdle,
+		MaxResponseHeaderBytes: maxHeaders,
+		DisableCompression:     true,
+		ReadBufferSize:         32 << 10,
+	}}
+}
+
+// Block asks for a block. It returns at most cas.MaxBlock+1 bytes, and an error
+// that wraps fs.ErrNotExist or cas.ErrUnreachable.
+func (c *Client) Block(ctx context.Context, id cid.Cid) ([]byte, error) {
+	data, err := c.get(ctx, "/ipfs/"+id.String()+"?format=raw", typeRaw, cas.MaxBlock)
+	if err != nil {
+		return nil, fmt.Errorf("block %s: %w", id, err)
+	}
+	return data, nil
+}
+
+// IPNS asks for the newest record of a name, at most 10 KiB. The record is not
+// verified. Errors are those of Block.
+func (c *Client) IPNS(ctx context.Context, name string) ([]byte, error) {
+	data, err := c.get(ctx, "/ipns/"+url.PathEscape(name)+"?format=ipns-record", typeIPNS, maxRecord)
+	if err == nil && len(data) > maxRecord {
+		err = fmt.Errorf("record of more than %d bytes: %w", maxRecord, cas.ErrCorrupt)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("IPNS name %.80q: %w", name, err)
+	}
+	return data, nil
+}
+
+// get reads the body of a 200 response: limit+1 bytes of it at the most.
+func (c *Client) get(ctx context.Context, path, accept string, limit int) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := c.watch(cancel)
+	defer watch.stop()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(c.Base, "/")+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", cas.ErrUnreachable, err)
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := c.client().Do(req)
+	if err != nil {
+		return nil, lost(ctx, err)
+	}
+	defer resp.Body.Close()
+	if err := status(resp); err != nil {
+		return nil, err
+	}
+	data, err := read(resp.Body, limit+1, watch)
+	if err != nil {
+		return nil, lost(ctx, err)
+	}
+	return data, nil
+}
+
+func status(resp *http.Response) error {
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		return nil
+	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
+		return fmt.Errorf("status %d: %w", resp.StatusCode, fs.ErrNotExist)
+	default:
+		return fmt.Errorf("status %d: %w", resp.StatusCode, cas.ErrUnreachable)
+	}
+}
+
+// client is a copy of c.HTTP that refuses to be sent to another host.
+func (c *Client) client() *http.Client {
+	c.once.Do(func() {
+		h := c.HTTP
+		if h == nil {
+			h = NewHTTP(nil)
+		}
+		c.own = *h
+		c.own.CheckRedirect = sameHost
+	})
+	return &c.own
+}
+
+func sameHost(req *http.Request, via []*http.Request) error {
+	if len(via) > 3 {
+		return errors.New("more than 3 redirects")
+	}
+	from, to := via[0].URL, req.URL
+	if from.Host != to.Host || from.Scheme != to.Scheme {
+		return fmt.Errorf("redirect to another host %.80q refused", to.Host)
+	}
+	return nil
+}
+
+// lost words the loss of a connection: what our own deadline said when it was
+// that, and the caller's own end when it was that.
+func lost(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, errSlow) {
+		return cause
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", cas.ErrUnreachable, ctx.Err())
+	}
+	var uerr *url.Error
+	if errors.As(err, &uerr) {
+		err = uerr.Err
+	}
+	return fmt.Errorf("%w: %w", cas.ErrUnreachable, err)
+}
+
+// read reads until the end or max bytes, in a buffer that grows with what came.
+func read(r io.Reader, max int, watch *watch) ([]byte, error) {
+	buf := make([]byte, 0, min(max, firstRead))
+	for {
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if err == io.EOF || len(buf) >= max {
+			return buf, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		watch.progress(len(buf))
+		if len(buf) == cap(buf) {
+			grown := make([]byte, len(buf), min(max, 2*cap(buf)))
+			copy(grown, buf)
+			buf = grown
+		}
+	}
+}
+
+var errSlow = fmt.Errorf("%w: stalled", cas.ErrUnreachable)
+
+// watch abandons a request that sends nothing for idle, or whose body arrives
+// below the least rate after that.
+type watch struct {
+	timer *time.Timer
+	start time.Time
+	idle  time.Duration
+	rate  int64
+}
+
+func (c *Client) watch(cancel context.CancelCauseFunc) *watch {
+	w := &watch{start: time.Now(), idle: c.Idle, rate: c.MinRate}
+	if w.idle <= 0 {
+		w.idle = DefaultIdle
+	}
+	if w.rate <= 0 {
+		w.rate = DefaultMinRate
+	}
+	w.timer = time.AfterFunc(w.idle, func() {
+		cancel(fmt.Errorf("%w: nothing for %s, or less than %d bytes a second", errSlow, w.idle, w.rate))
+	})
+	return w
+}
+
+// progress moves the deadline after n bytes of a body have come in all.
+func (w *watch) progress(n int) {
+	due := w.idle + time.Duration(int64(n)*int64(time.Second)/w.rate) - time.Since(w.start)
+	w.timer.Reset(min(w.idle, max(due, 0)))
+}
+
+func (w *watch) stop() { w.timer.Stop() }

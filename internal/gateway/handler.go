@@ -1,0 +1,227 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// Response types, and the values of the format parameter that name them.
+const (
+	typeRaw  = "application/vnd.ipld.raw"
+	typeCAR  = "application/vnd.ipld.car"
+	typeIPNS = "application/vnd.ipfs.ipns-record"
+
+	formatRaw  = "raw"
+	formatCAR  = "car"
+	formatIPNS = "ipns-record"
+)
+
+// maxName bounds an IPNS name; the longest that we know is 65 bytes.
+const maxName = 128
+
+const immutable = "public, max-age=29030400, immutable"
+
+// Options of a Handler.
+type Options struct {
+	// Source holds the blocks that are served. It is read through cas.Get.
+	Source cas.Source
+	// IPNS returns the newest record of an IPNS name, or an error that wraps
+	// fs.ErrNotExist. Nil serves no names.
+	IPNS func(ctx context.Context, name string) ([]byte, error)
+	// Sent is called after a response with the bytes of its body. Nil is fine.
+	Sent func(bytes int64)
+	// Log takes faults of the store. Nil keeps silent.
+	Log *slog.Logger
+}
+
+// Handler serves GET and HEAD of /ipfs/ and /ipns/ as a trustless gateway.
+func Handler(o Options) http.Handler {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	h := &handler{o}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/ipfs/", h.only(h.ipfs))
+	mux.HandleFunc("/ipns/", h.only(h.ipns))
+	return mux
+}
+
+type handler struct{ Options }
+
+// A refusal is an error with the status that the asker gets.
+type refusal struct {
+	status int
+	msg    string
+}
+
+func (r *refusal) Error() string { return r.msg }
+
+func refusef(status int, format string, args ...any) error {
+	return &refusal{status, fmt.Sprintf(format, args...)}
+}
+
+// only lets GET and HEAD through and turns the error of serve into a response.
+func (h *handler) only(serve func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "method not allowed: use GET or HEAD", http.StatusMethodNotAllowed)
+			return
+		}
+		cw := &countingWriter{ResponseWriter: w}
+		if err := serve(cw, r); err != nil {
+			h.fail(cw, r, err)
+		}
+		if h.Sent != nil && r.Method == http.MethodGet {
+			h.Sent(cw.n)
+		}
+	}
+}
+
+// fail answers with the status of err. After the first byte of a body it can
+// only cut the connection, so that the asker sees that something is missing.
+func (h *handler) fail(w *countingWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return
+	}
+	status, msg := http.StatusInternalServerError, "the store cannot give this block"
+	var ref *refusal
+	switch {
+	case errors.As(err, &ref):
+		status, msg = ref.status, ref.msg
+	case errors.Is(err, fs.ErrNotExist):
+		status, msg = http.StatusNotFound, "not found here"
+	case errors.Is(err, cas.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
+		status, msg = http.StatusGatewayTimeout, "no answer from the store"
+	}
+	if status >= 500 {
+		h.Log.Error("gateway: block not served", "path", clip(r.URL.Path), "err", err)
+	}
+	if w.wrote {
+		panic(http.ErrAbortHandler)
+	}
+	for _, k := range []string{"Etag", "Cache-Control", "Content-Disposition", "X-Ipfs-Path", "X-Ipfs-Roots", "Accept-Ranges"} {
+		w.Header().Del(k)
+	}
+	http.Error(w, msg, status)
+}
+
+// ipfs serves /ipfs/CID[/PATH].
+func (h *handler) ipfs(w http.ResponseWriter, r *http.Request) error {
+	first, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/ipfs/"), "/")
+	c, err := cas.ParseCID(first)
+	if err != nil {
+		return refusef(http.StatusBadRequest, "bad CID: %v", err)
+	}
+	format, params, err := negotiate(r)
+	if err != nil {
+		return err
+	}
+	switch {
+	case format == formatCAR:
+		return h.car(w, r, c, strings.Trim(rest, "/"), params)
+	case format != formatRaw:
+		return refusef(http.StatusBadRequest, "format %.40q: /ipfs/ serves raw and car", format)
+	case rest != "":
+		return refusef(http.StatusBadRequest, "a raw block has no path: ask for /ipfs/%s", c)
+	}
+	return h.raw(w, r, c)
+}
+
+func (h *handler) raw(w http.ResponseWriter, r *http.Request, c cid.Cid) error {
+	etag := `"` + c.String() + `.raw"`
+	if notModified(w, r, etag) {
+		return nil
+	}
+	data, err := cas.Get(r.Context(), h.Source, c)
+	if err != nil {
+		return err
+	}
+	head := w.Header()
+	head.Set("Content-Type", typeRaw)
+	head.Set("Content-Disposition", `attachment; filename="`+c.String()+`.bin"`)
+	head.Set("Cache-Control", immutable)
+	head.Set("Etag", etag)
+	head.Set("X-Ipfs-Path", "/ipfs/"+c.String())
+	head.Set("X-Ipfs-Roots", c.String())
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	return nil
+}
+
+// ipns serves /ipns/NAME. A record changes, so it may be kept only with a check.
+func (h *handler) ipns(w http.ResponseWriter, r *http.Request) error {
+	name := strings.TrimPrefix(r.URL.Path, "/ipns/")
+	format, _, err := negotiate(r)
+	if err != nil {
+		return err
+	}
+	if format != formatIPNS || name == "" || len(name) > maxName || strings.Contains(name, "/") {
+		return refusef(http.StatusBadRequest, "ask for /ipns/NAME?format=ipns-record")
+	}
+	if h.IPNS == nil {
+		return refusef(http.StatusNotFound, "no names here")
+	}
+	rec, err := h.IPNS(r.Context(), name)
+	if err != nil {
+		return err
+	}
+	etag := `"` + cas.Sum(cid.Raw, rec).String() + `.ipns-record"`
+	head := w.Header()
+	head.Set("Content-Type", typeIPNS)
+	head.Set("Cache-Control", "no-cache")
+	head.Set("Etag", etag)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(rec))
+	return nil
+}
+
+// notModified answers 304 when the asker has this version already. The name of
+// a block is its content, so nothing needs to be read to know.
+func notModified(w http.ResponseWriter, r *http.Request, etag string) bool {
+	for tag := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
+		tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
+		if tag == strings.TrimPrefix(etag, "W/") || tag == "*" {
+			w.Header().Set("Etag", etag)
+			w.Header().Set("Cache-Control", immutable)
+			w.WriteHeader(http.StatusNotModified)
+			return true
+		}
+	}
+	return false
+}
+
+// countingWriter counts the bytes of a body and knows whether it has begun.
+type countingWriter struct {
+	http.ResponseWriter
+	n     int64
+	wrote bool
+}
+
+func (w *countingWriter) WriteHeader(status int) {
+	w.wrote = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	w.wrote = true
+	n, err := w.ResponseWriter.Write(p)
+	w.n += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// clip quotes text from the network, capped, for a log line.
+func clip(s string) string { return fmt.Sprintf("%.120q", s) }
