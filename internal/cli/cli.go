@@ -28,12 +28,49 @@ func Main(root *cobra.Command) int {
 		return Usagef("%v; see '%s --help'", err, cmd.CommandPath())
 	})
 	root.PersistentFlags().Bool("json", false, "print the result as one JSON object")
+	started := false
+	noteStart(root, &started)
 	err := root.ExecuteContext(ctx)
+	if err != nil && !started { // cobra's own refusals: unknown command, required flag, flag group
+		err = Usagef("%v; see '%s --help'", firstLine(err), root.Name())
+	}
 	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("%w: %w", context.Canceled, err)
 	}
 	Report(os.Stderr, root.Name(), err)
 	return Code(err)
+}
+
+// noteStart sets *started once the RunE of any command below cmd is entered.
+func noteStart(cmd *cobra.Command, started *bool) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			*started = true
+			return run(cmd, args)
+		}
+	}
+	for _, c := range cmd.Commands() {
+		noteStart(c, started)
+	}
+}
+
+// firstLine drops cobra's advice after the first line of an error.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+// Group makes cmd a mere parent of verbs: anything but one of them is a usage error.
+func Group(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(verbs...)
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return Usagef("%s: name a command; see '%s --help'", cmd.Name(), cmd.CommandPath())
+		}
+		return Usagef("unknown command %q for %q; see '%s --help'", args[0], cmd.CommandPath(), cmd.CommandPath())
+	}
+	return cmd
 }
 
 // Report prints an error as one line that starts with the command's name.

@@ -1,0 +1,51 @@
+package cli
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+func TestMainExitCodes(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		fail error
+		want int
+	}{
+		"done":                {[]string{"sub", "do", "--need", "x"}, nil, ExitOK},
+		"help":                {[]string{"--help"}, nil, ExitOK},
+		"unknown command":     {[]string{"nonsense"}, nil, ExitUsage},
+		"unknown subcommand":  {[]string{"sub", "nonsense"}, nil, ExitUsage},
+		"group alone":         {[]string{"sub"}, nil, ExitUsage},
+		"unknown flag":        {[]string{"sub", "do", "--nonsense"}, nil, ExitUsage},
+		"required flag":       {[]string{"sub", "do"}, nil, ExitUsage},
+		"argument":            {[]string{"sub", "do", "--need", "x", "y"}, nil, ExitUsage},
+		"failure":             {[]string{"sub", "do", "--need", "x"}, fs.ErrPermission, ExitFailed},
+		"missing file":        {[]string{"sub", "do", "--need", "x"}, fmt.Errorf("kernel: %w", fs.ErrNotExist), ExitNotFound},
+		"directory":           {[]string{"sub", "do", "--need", "x"}, syscall.EISDIR, ExitUsage},
+		"unacceptable input":  {[]string{"sub", "do", "--need", "x"}, fs.ErrInvalid, ExitUsage},
+		"stranger's metadata": {[]string{"sub", "do", "--need", "x"}, manifest.ErrSignature, ExitUntrusted},
+		"garbled metadata":    {[]string{"sub", "do", "--need", "x"}, manifest.ErrMalformed, ExitCorrupt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			do := &cobra.Command{Use: "do", Args: Args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return c.fail }}
+			do.Flags().String("need", "", "")
+			if err := do.MarkFlagRequired("need"); err != nil {
+				t.Fatal(err)
+			}
+			root := &cobra.Command{Use: "tool"}
+			root.AddCommand(Group(&cobra.Command{Use: "sub"}, do))
+			root.SetArgs(c.args)
+			root.SetOut(os.Stderr)
+			if got := Main(root); got != c.want {
+				t.Errorf("exit code %d, want %d", got, c.want)
+			}
+		})
+	}
+}
