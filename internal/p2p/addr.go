@@ -1,0 +1,122 @@
+package p2p
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// ParseAddrs reads multiaddrs as a person types them.
+func ParseAddrs(texts []string) ([]multiaddr.Multiaddr, error) {
+	out := make([]multiaddr.Multiaddr, 0, len(texts))
+	for _, s := range texts {
+		a, err := multiaddr.NewMultiaddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("address %.200q: not a multiaddr; write it like /ip4/192.0.2.1/tcp/4001", s)
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// ParsePeers reads multiaddrs that end in /p2p/ID and gathers them by peer, in the
+// order in which the peers first appear.
+func ParsePeers(texts []string) ([]peer.AddrInfo, error) {
+	addrs, err := ParseAddrs(texts)
+	if err != nil {
+		return nil, err
+	}
+	var out []peer.AddrInfo
+	at := map[peer.ID]int{}
+	for i, a := range addrs {
+		info, err := peer.AddrInfoFromP2pAddr(a)
+		if err != nil {
+			return nil, fmt.Errorf("peer %.200q: no peer ID; write it like /ip4/192.0.2.1/tcp/4001/p2p/12D3…", texts[i])
+		}
+		j, seen := at[info.ID]
+		if !seen {
+			at[info.ID] = len(out)
+			out = append(out, *info)
+			continue
+		}
+		out[j].Addrs = append(out[j].Addrs, info.Addrs...)
+	}
+	return out, nil
+}
+
+// addrsFactory adds what we announce, and the addresses of our plain HTTP listeners
+// on the interfaces of the moment, to the addresses that libp2p found.
+func addrsFactory(announce, listeners []multiaddr.Multiaddr) func([]multiaddr.Multiaddr) []multiaddr.Multiaddr {
+	return func(own []multiaddr.Multiaddr) []multiaddr.Multiaddr {
+		all := append(append([]multiaddr.Multiaddr{}, own...), announce...)
+		return multiaddr.Unique(append(all, concrete(listeners)...))
+	}
+}
+
+// concrete replaces an unspecified IP by the IPs of our interfaces.
+func concrete(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
+	if len(addrs) == 0 {
+		return nil
+	}
+	ifaces, err := manet.InterfaceMultiaddrs()
+	if err != nil {
+		return nil
+	}
+	var usable []multiaddr.Multiaddr
+	for _, a := range ifaces {
+		if !manet.IsIP6LinkLocal(a) {
+			usable = append(usable, a)
+		}
+	}
+	out, err := manet.ResolveUnspecifiedAddresses(addrs, usable)
+	if err != nil {
+		return nil // none of our interfaces has an address
+	}
+	return out
+}
+
+// isHTTP reports whether a is the address of a plain HTTP listener: IP, TCP, /http.
+func isHTTP(a multiaddr.Multiaddr) bool {
+	return len(a) == 3 && a[2].Protocol().Code == multiaddr.P_HTTP && a[1].Protocol().Code == multiaddr.P_TCP
+}
+
+// ipOf returns the IP at the front of a multiaddr.
+func ipOf(a multiaddr.Multiaddr) (netip.Addr, bool) {
+	ip, err := manet.ToIP(a)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	addr, ok := netip.AddrFromSlice(ip)
+	return addr.Unmap(), ok
+}
+
+// A lan is the set of networks that this machine is directly on.
+type lan []netip.Prefix
+
+// localNetworks returns the networks of the interfaces that are up. Loopback is one.
+func localNetworks() lan {
+	ifaces, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var out lan
+	for _, a := range ifaces {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
+func (l lan) contains(ip netip.Addr) bool {
+	for _, p := range l {
+		if p.Contains(ip.WithZone("")) {
+			return true
+		}
+	}
+	return false
+}

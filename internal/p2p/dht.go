@@ -1,0 +1,252 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/ipfs/boxo/ipns"
+	"github.com/ipfs/go-cid"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// ErrNoDHT says that the Node was started without a DHT.
+var ErrNoDHT = errors.New("DHT: off")
+
+const (
+	maxProviders  = 32               // peers that FindProviders delivers
+	betterRecord  = 2 * time.Second  // how long GetIPNS waits for a newer record than the first
+	seedBackoff   = time.Second      // first pause between attempts to enter the DHT
+	seedMaxPause  = 30 * time.Second // last one, and the pause between looks once inside
+	retryPause    = 50 * time.Millisecond
+	retryMaxPause = 2 * time.Second
+)
+
+func (n *Node) startDHT(opts Options) error {
+	mode := dht.ModeClient
+	switch opts.DHT {
+	case DHTOff, "":
+		return nil
+	case DHTClient:
+	case DHTServer:
+		mode = dht.ModeServer
+	default:
+		return fmt.Errorf("DHT %q: unknown; use %s, %s or %s", opts.DHT, DHTOff, DHTClient, DHTServer)
+	}
+	if len(opts.Prefix) < 2 || opts.Prefix[0] != '/' {
+		return fmt.Errorf("DHT prefix %.80q: must start with a slash, like /phaseboot/NAME", opts.Prefix)
+	}
+	dhtOpts := []dht.Option{dht.Mode(mode), dht.ProtocolPrefix(protocol.ID(opts.Prefix))}
+	if opts.Prefix == PublicPrefix {
+		dhtOpts = append(dhtOpts, dht.AddressFilter(publicOnly))
+	}
+	var err error
+	if n.dht, err = dht.New(n.host, dhtOpts...); err != nil {
+		return fmt.Errorf("DHT: %w", err)
+	}
+	if len(opts.Bootstrap) > 0 {
+		n.run(func() { n.seed(opts.Bootstrap) })
+	}
+	return nil
+}
+
+func publicOnly(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
+	return multiaddr.FilterAddrs(addrs, manet.IsPublicAddr)
+}
+
+// seed connects to bootstrap peers whenever the routing table is empty: a bootstrap
+// node may start after us, or be restarted.
+func (n *Node) seed(peers []peer.AddrInfo) {
+	pause := seedBackoff
+	for {
+		if n.dht.RoutingTable().Size() > 0 {
+			pause = seedMaxPause
+		} else {
+			n.dialAll(peers)
+		}
+		select {
+		case <-time.After(pause):
+		case <-n.ctx.Done():
+			return
+		}
+		if n.dht.RoutingTable().Size() == 0 {
+			pause = min(2*pause, seedMaxPause)
+		}
+	}
+}
+
+func (n *Node) dialAll(peers []peer.AddrInfo) {
+	for _, p := range peers {
+		ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
+		if err := n.host.Connect(ctx, p); err != nil {
+			n.log.Debug("DHT: bootstrap peer not reached", "peer", p.ID, "cause", err)
+		}
+		cancel()
+	}
+}
+
+// Provide tells the DHT that this Node has c. A server Node knows it at once itself;
+// Provide returns when the neighbours that should know it too have been told, and
+// until there is one it tries again, as long as ctx lasts.
+func (n *Node) Provide(ctx context.Context, c cid.Cid) error {
+	if n.dht == nil {
+		return ErrNoDHT
+	}
+	return n.retry(ctx, func() error { return n.dht.Provide(ctx, c, true) })
+}
+
+// PutIPNS stores a record, made by NewRecord, under its name. It returns as Provide
+// does.
+func (n *Node) PutIPNS(ctx context.Context, name string, record []byte) error {
+	if n.dht == nil {
+		return ErrNoDHT
+	}
+	key, err := ipns.NameFromString(name)
+	if err != nil {
+		return fmt.Errorf("IPNS name %.80q: %w", name, err)
+	}
+	return n.retry(ctx, func() error { return n.dht.PutValue(ctx, string(key.RoutingKey()), record) })
+}
+
+// retry runs try until it succeeds with a peer in the routing table, or fails for a
+// reason other than having none.
+func (n *Node) retry(ctx context.Context, try func() error) error {
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	pause := retryPause
+	for {
+		peers := n.dht.RoutingTable().Size()
+		err := try()
+		if peers > 0 {
+			return err
+		}
+		if !n.pause(ctx, &pause) {
+			return fmt.Errorf("DHT: no peer yet: %w", cas.ErrUnreachable)
+		}
+	}
+}
+
+// waitPeer returns when the routing table has a peer.
+func (n *Node) waitPeer(ctx context.Context) error {
+	pause := retryPause
+	for n.dht.RoutingTable().Size() == 0 {
+		if !n.pause(ctx, &pause) {
+			return fmt.Errorf("DHT: no peer answered: %w", cas.ErrUnreachable)
+		}
+	}
+	return nil
+}
+
+// pause waits and doubles the next wait; false when ctx or the Node has ended.
+func (n *Node) pause(ctx context.Context, d *time.Duration) bool {
+	t := time.NewTimer(*d)
+	defer t.Stop()
+	*d = min(2**d, retryMaxPause)
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// bound ends ctx when the Node closes.
+func (n *Node) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(n.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// FindProviders delivers peers that say they have c, as they are found, at most 32.
+// It waits for a DHT peer first. The channel closes when the search or ctx ends.
+func (n *Node) FindProviders(ctx context.Context, c cid.Cid) <-chan peer.AddrInfo {
+	out := make(chan peer.AddrInfo)
+	if n.dht == nil {
+		close(out)
+		return out
+	}
+	search := func() {
+		defer close(out)
+		ctx, cancel := n.bound(ctx)
+		defer cancel()
+		if n.waitPeer(ctx) != nil {
+			return
+		}
+		for p := range n.dht.FindProvidersAsync(ctx, c, maxProviders) {
+			if p.ID == n.host.ID() {
+				continue
+			}
+			select {
+			case out <- p:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+	if !n.run(search) {
+		close(out)
+	}
+	return out
+}
+
+// GetIPNS returns the newest valid record of a name that the DHT gave within two
+// seconds of the first one. The error wraps fs.ErrNotExist when the peers that were
+// asked have none, and cas.ErrUnreachable when no peer answered before ctx ended.
+func (n *Node) GetIPNS(ctx context.Context, name string) ([]byte, error) {
+	if n.dht == nil {
+		return nil, ErrNoDHT
+	}
+	key, err := ipns.NameFromString(name)
+	if err != nil {
+		return nil, fmt.Errorf("IPNS name %.80q: %w", name, err)
+	}
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	if err := n.waitPeer(ctx); err != nil {
+		return nil, err
+	}
+	ctx = network.WithDialPeerTimeout(ctx, dialTimeout)
+	values, err := n.dht.SearchValue(ctx, string(key.RoutingKey()), dht.Quorum(0))
+	if err != nil {
+		return nil, fmt.Errorf("IPNS %s: %w (%w)", name, err, cas.ErrUnreachable)
+	}
+	best := newestOf(ctx, values)
+	switch {
+	case best != nil:
+		return best, nil
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("IPNS %s: no answer from the DHT in time: %w", name, cas.ErrUnreachable)
+	}
+	return nil, fmt.Errorf("IPNS %s: no record in the DHT: %w", name, fs.ErrNotExist)
+}
+
+// newestOf drains a search: each value that it delivers is newer than the one before.
+func newestOf(ctx context.Context, values <-chan []byte) []byte {
+	var best []byte
+	var enough <-chan time.Time
+	for {
+		select {
+		case v, ok := <-values:
+			if !ok {
+				return best
+			}
+			best = v
+			if enough == nil {
+				enough = time.After(betterRecord)
+			}
+		case <-enough:
+			return best
+		case <-ctx.Done():
+			return best
+		}
+	}
+}

@@ -1,0 +1,142 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/gostream"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+)
+
+// httpProtocol is the protocol ID of libp2p's HTTP specification,
+// https://github.com/libp2p/specs/tree/master/http.
+const httpProtocol = "/http/1.1"
+
+const (
+	maxStreams    = 8 // open HTTP streams to one peer
+	maxHTTPHeader = 16 << 10
+	headerTimeout = 20 * time.Second // until the first byte of an answer
+	idleTimeout   = 90 * time.Second
+	maxHTTPAddrs  = 8 // plain HTTP addresses taken of one peer
+)
+
+// Serve answers HTTP requests that arrive over libp2p streams with h, until Drain or
+// Close. It returns at once.
+func (n *Node) Serve(h http.Handler) error {
+	l, err := gostream.Listen(n.host, httpProtocol, gostream.IgnoreEOF())
+	if err != nil {
+		return fmt.Errorf("HTTP over streams: %w", err)
+	}
+	s := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       2 * idleTimeout,
+		MaxHeaderBytes:    maxHTTPHeader,
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		l.Close()
+		return fmt.Errorf("HTTP over streams: %w", http.ErrServerClosed)
+	}
+	n.servers = append(n.servers, s)
+	n.tasks.Go(func() {
+		err := s.Serve(l)
+		if !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, context.Canceled) {
+			n.log.Warn("HTTP over streams: stopped", "cause", err)
+		}
+	})
+	return nil
+}
+
+// Drain takes no more requests over streams and waits, as long as ctx lasts, for
+// those under way.
+func (n *Node) Drain(ctx context.Context) error {
+	n.mu.Lock()
+	servers := n.servers
+	n.mu.Unlock()
+	var errs []error
+	for _, s := range servers {
+		errs = append(errs, s.Shutdown(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// Gateway connects to a peer and returns a client of its gateway over streams. When
+// the connection is lost, the next request connects again, to the addresses of info
+// only. An error wraps cas.ErrUnreachable.
+func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client, error) {
+	if err := n.connect(ctx, info); err != nil {
+		return nil, err
+	}
+	t := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return n.stream(ctx, info)
+		},
+		DisableCompression:     true,
+		MaxConnsPerHost:        maxStreams,
+		MaxIdleConnsPerHost:    maxStreams,
+		IdleConnTimeout:        idleTimeout,
+		ResponseHeaderTimeout:  headerTimeout,
+		MaxResponseHeaderBytes: maxHTTPHeader,
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, fmt.Errorf("peer %s: %w", info.ID, cas.ErrUnreachable)
+	}
+	n.transports = append(n.transports, t)
+	return &gateway.Client{Base: "http://" + info.ID.String(), HTTP: &http.Client{Transport: t}}, nil
+}
+
+// connect dials info's addresses, once, unless the peer is connected already.
+func (n *Node) connect(ctx context.Context, info peer.AddrInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if len(info.Addrs) > 0 && n.host.Network().Connectedness(info.ID) != network.Connected {
+		n.host.Peerstore().ClearAddrs(info.ID)
+	}
+	if err := n.host.Connect(ctx, info); err != nil {
+		return fmt.Errorf("peer %s: %w (%w)", info.ID, err, cas.ErrUnreachable)
+	}
+	return nil
+}
+
+func (n *Node) stream(ctx context.Context, info peer.AddrInfo) (net.Conn, error) {
+	if err := n.connect(ctx, info); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "connected above"), dialTimeout)
+	defer cancel()
+	return gostream.Dial(ctx, n.host, info.ID, httpProtocol)
+}
+
+// HTTPAddrs returns the plain HTTP origins, "http://IP:PORT", that a connected peer
+// told us through identify. Only those on the very IP at which we are connected to it
+// count: anything else would let a peer aim us at a stranger.
+func (n *Node) HTTPAddrs(id peer.ID) []string {
+	remote := map[netip.Addr]bool{}
+	for _, c := range n.host.Network().ConnsToPeer(id) {
+		if ip, ok := ipOf(c.RemoteMultiaddr()); ok {
+			remote[ip] = true
+		}
+	}
+	var out []string
+	for _, a := range n.host.Peerstore().Addrs(id) {
+		ip, ok := ipOf(a)
+		if !ok || !isHTTP(a) || !remote[ip] || len(out) == maxHTTPAddrs {
+			continue
+		}
+		out = append(out, "http://"+net.JoinHostPort(ip.String(), a[1].Value()))
+	}
+	return out
+}

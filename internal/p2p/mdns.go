@@ -1,0 +1,269 @@
+package p2p
+
+import (
+	"context"
+	"crypto/rand"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/zeroconf/v2"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// The service of libp2p's mDNS specification,
+// https://github.com/libp2p/specs/blob/master/discovery/mdns.md.
+const (
+	mdnsService = "_p2p._udp"
+	mdnsDomain  = "local"
+	mdnsPort    = 4001 // the record must hold one; only the TXT records count
+	txtPrefix   = "dnsaddr="
+)
+
+const (
+	maxFound     = 256 // distinct peers that mDNS may deliver
+	maxPeerAddrs = 16  // addresses of one of them
+	maxTXT       = 64  // records read of one answer
+	mdnsPoll     = 5 * time.Second
+)
+
+// Found delivers peers that mDNS has seen, each once, at most 256 of them, with only
+// such addresses as lie on a network that this machine is directly on. It is never
+// closed.
+func (n *Node) Found() <-chan peer.AddrInfo { return n.found.out }
+
+// A finder turns what mDNS hears into a bounded list of peers.
+type finder struct {
+	mu   sync.Mutex
+	seen map[peer.ID]bool
+	out  chan peer.AddrInfo // holds maxFound, so that a send never blocks
+}
+
+func newFinder() *finder {
+	return &finder{seen: map[peer.ID]bool{}, out: make(chan peer.AddrInfo, maxFound)}
+}
+
+// hear takes the TXT records of one answer.
+func (f *finder) hear(self peer.ID, txt []string, near lan) {
+	for _, info := range readTXT(txt, near) {
+		if info.ID == self {
+			continue
+		}
+		f.mu.Lock()
+		if !f.seen[info.ID] && len(f.seen) < maxFound {
+			f.seen[info.ID] = true
+			f.out <- info
+		}
+		f.mu.Unlock()
+	}
+}
+
+// readTXT returns the peers of one answer with their addresses on near networks.
+func readTXT(txt []string, near lan) []peer.AddrInfo {
+	var out []peer.AddrInfo
+	for _, t := range txt[:min(len(txt), maxTXT)] {
+		text, ok := strings.CutPrefix(t, txtPrefix)
+		if !ok {
+			continue
+		}
+		info, err := peer.AddrInfoFromString(text)
+		if err != nil || len(info.Addrs) != 1 || !dialableOn(info.Addrs[0], near) {
+			continue
+		}
+		i := slices.IndexFunc(out, func(p peer.AddrInfo) bool { return p.ID == info.ID })
+		if i < 0 {
+			out = append(out, *info)
+		} else if len(out[i].Addrs) < maxPeerAddrs {
+			out[i].Addrs = append(out[i].Addrs, info.Addrs[0])
+		}
+	}
+	return out
+}
+
+// dialableOn accepts /ip/tcp and /ip/udp/quic-v1 on a near network, nothing else: no
+// DNS names, no relays.
+func dialableOn(a multiaddr.Multiaddr, near lan) bool {
+	ip, ok := ipOf(a)
+	if !ok || !near.contains(ip) {
+		return false
+	}
+	switch len(a) {
+	case 2:
+		return a[1].Protocol().Code == multiaddr.P_TCP
+	case 3:
+		return a[1].Protocol().Code == multiaddr.P_UDP && a[2].Protocol().Code == multiaddr.P_QUIC_V1
+	}
+	return false
+}
+
+// runMDNS announces and looks until the Node closes, and starts again whenever the
+// interfaces or our addresses change: the sockets belong to the old ones.
+func (n *Node) runMDNS() {
+	tick := time.NewTicker(mdnsPoll)
+	defer tick.Stop()
+	var last []string
+	stop := func() {}
+	defer func() { stop() }()
+	for {
+		ifaces := multicastInterfaces()
+		txt := n.announcement()
+		now := append(interfaceNames(ifaces), txt...)
+		if !slices.Equal(now, last) {
+			stop()
+			stop = n.startMDNS(ifaces, txt)
+			last = now
+		}
+		select {
+		case <-tick.C:
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// startMDNS runs one announcer (when there is an address to announce) and one
+// browser; the function that it returns stops both and waits.
+func (n *Node) startMDNS(ifaces []net.Interface, txt []string) (stop func()) {
+	v4, v6 := families(ifaces)
+	if !v4 && !v6 {
+		n.log.Debug("mDNS: no interface with an address yet")
+		return func() {}
+	}
+	var server *zeroconf.Server
+	if len(txt) > 0 {
+		name := strings.ToLower(rand.Text())
+		var err error
+		server, err = zeroconf.RegisterProxy(name, mdnsService, mdnsDomain, mdnsPort, name, firstIPs(txt), txt, ifaces)
+		if err != nil {
+			n.log.Warn("mDNS: not announced", "cause", err)
+		}
+	}
+	ctx, cancel := context.WithCancel(n.ctx)
+	var tasks sync.WaitGroup
+	entries := make(chan *zeroconf.ServiceEntry, 64)
+	done := make(chan struct{})
+	tasks.Go(func() {
+		defer close(done)
+		if err := zeroconf.Browse(ctx, mdnsService, mdnsDomain, entries, zeroconf.SelectIfaces(ifaces), traffic(v4, v6)); err != nil {
+			n.log.Warn("mDNS: not looking", "cause", err)
+		}
+	})
+	tasks.Go(func() { n.hearAll(entries, done) })
+	return func() {
+		cancel()
+		if server != nil {
+			server.Shutdown()
+		}
+		tasks.Wait()
+	}
+}
+
+// hearAll reads entries until the browser is done; the browser must never wait for a
+// reader that has left.
+func (n *Node) hearAll(entries <-chan *zeroconf.ServiceEntry, done <-chan struct{}) {
+	for {
+		select {
+		case e, ok := <-entries:
+			if !ok {
+				return
+			}
+			n.found.hear(n.host.ID(), e.Text, localNetworks())
+		case <-done:
+			return
+		}
+	}
+}
+
+// announcement returns our TXT records: every address that a neighbour can dial.
+func (n *Node) announcement() []string {
+	addrs, err := n.host.Network().InterfaceListenAddresses()
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, a := range addrs {
+		if !manet.IsIPLoopback(a) {
+			out = append(out, txtPrefix+a.String()+"/p2p/"+n.host.ID().String())
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// firstIPs returns one IPv4 and one IPv6 address of an announcement, for the A and
+// AAAA records that DNS-SD wants to see.
+func firstIPs(txt []string) []string {
+	var v4, v6 []string
+	for _, info := range txt {
+		a, err := multiaddr.NewMultiaddr(strings.TrimPrefix(info, txtPrefix))
+		if err != nil {
+			continue
+		}
+		if ip, ok := ipOf(a); ok && ip.Is4() && v4 == nil {
+			v4 = []string{ip.String()}
+		} else if ok && ip.Is6() && v6 == nil {
+			v6 = []string{ip.WithZone("").String()}
+		}
+	}
+	return append(v4, v6...)
+}
+
+func multicastInterfaces() []net.Interface {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(all, func(i net.Interface) bool {
+		return i.Flags&net.FlagUp == 0 || i.Flags&net.FlagMulticast == 0
+	})
+}
+
+// interfaceNames tells interfaces and their addresses apart from an earlier look.
+func interfaceNames(ifaces []net.Interface) []string {
+	var out []string
+	for _, i := range ifaces {
+		out = append(out, i.Name)
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			out = append(out, a.String())
+		}
+	}
+	return out
+}
+
+// families reports which IP versions the interfaces have. zeroconf's browser refuses
+// to start when one that it was told to use is switched off.
+func families(ifaces []net.Interface) (v4, v6 bool) {
+	for _, i := range ifaces {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			ip, _, err := net.ParseCIDR(a.String())
+			if err != nil {
+				continue
+			}
+			v4 = v4 || ip.To4() != nil
+			v6 = v6 || ip.To4() == nil
+		}
+	}
+	return v4, v6
+}
+
+func traffic(v4, v6 bool) zeroconf.ClientOption {
+	switch {
+	case !v6:
+		return zeroconf.SelectIPTraffic(zeroconf.IPv4)
+	case !v4:
+		return zeroconf.SelectIPTraffic(zeroconf.IPv6)
+	}
+	return zeroconf.SelectIPTraffic(zeroconf.IPv4AndIPv6)
+}

@@ -1,0 +1,156 @@
+package p2p
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+
+	"github.com/libp2p/go-libp2p"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+)
+
+// How a Node takes part in the DHT.
+const (
+	DHTOff    = "off"
+	DHTClient = "client" // asks, is never asked
+	DHTServer = "server" // also keeps records for others
+)
+
+// PublicPrefix is the DHT protocol prefix of the public IPFS network.
+const PublicPrefix = "/ipfs"
+
+// Options say what a Node does. The zero value dials, and nothing else.
+type Options struct {
+	Identity  crypto.PrivKey        // nil: a new one that is forgotten at Close
+	Listen    []multiaddr.Multiaddr // TCP and QUIC; every one must be free
+	Announce  []multiaddr.Multiaddr // addresses told to others beside our own
+	DHT       string                // DHTOff (also ""), DHTClient, DHTServer
+	Prefix    string                // DHT protocol prefix, "/name…"
+	Bootstrap []peer.AddrInfo       // where to enter the DHT
+	MDNS      bool                  // announce and look on the local network
+	HTTP      []multiaddr.Multiaddr // …/tcp/PORT/http of our plain HTTP listeners, told through identify
+	Log       *slog.Logger          // nil: silent
+}
+
+// A Node is a running libp2p host with what Options asked for.
+type Node struct {
+	host  host.Host
+	dht   *dht.IpfsDHT // nil when off
+	log   *slog.Logger
+	found *finder
+
+	ctx    context.Context // ends at Close
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	mu         sync.Mutex
+	servers    []*http.Server
+	transports []*http.Transport
+	closed     bool
+}
+
+// New starts a Node. It returns once every Listen address is bound; a taken port is
+// an error that names the address. The caller closes the Node.
+func New(ctx context.Context, opts Options) (_ *Node, err error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Identity == nil {
+		if opts.Identity, _, err = crypto.GenerateEd25519Key(rand.Reader); err != nil {
+			return nil, fmt.Errorf("peer identity: %w", err)
+		}
+	}
+	n := &Node{log: opts.Log, found: newFinder()}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	hostOpts, err := hostOptions(opts)
+	if err != nil {
+		return nil, err
+	}
+	if n.host, err = libp2p.New(hostOpts...); err != nil {
+		return nil, fmt.Errorf("libp2p host: %w", err)
+	}
+	for _, a := range opts.Listen {
+		if err := n.host.Network().Listen(a); err != nil {
+			return nil, listenError(a, err)
+		}
+	}
+	if err := n.startDHT(opts); err != nil {
+		return nil, err
+	}
+	if opts.MDNS {
+		n.run(n.runMDNS)
+	}
+	return n, ctx.Err()
+}
+
+// ID is the peer ID of the Node.
+func (n *Node) ID() peer.ID { return n.host.ID() }
+
+// Addrs returns the addresses at which others can dial the Node, each with its
+// /p2p/ID.
+func (n *Node) Addrs() []multiaddr.Multiaddr {
+	var dialable []multiaddr.Multiaddr
+	for _, a := range n.host.Addrs() {
+		if !isHTTP(a) {
+			dialable = append(dialable, a)
+		}
+	}
+	full, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: n.host.ID(), Addrs: dialable})
+	if err != nil {
+		return nil
+	}
+	return full
+}
+
+// run starts a task that Close waits for; false when the Node is closed.
+func (n *Node) run(task func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.tasks.Go(task)
+	return true
+}
+
+// Close stops everything that the Node started and waits for it.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		return nil
+	}
+	n.closed = true
+	servers, transports := n.servers, n.transports
+	n.mu.Unlock()
+
+	n.cancel()
+	var errs []error
+	for _, s := range servers {
+		errs = append(errs, s.Close())
+	}
+	for _, t := range transports {
+		t.CloseIdleConnections()
+	}
+	if n.dht != nil {
+		errs = append(errs, n.dht.Close())
+	}
+	if n.host != nil {
+		errs = append(errs, n.host.Close())
+	}
+	n.tasks.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,86 @@
+package p2p
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ipfs/boxo/ipns"
+	"github.com/ipfs/boxo/path"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// MaxRecord is the greatest size of an IPNS record, in bytes.
+const MaxRecord = ipns.MaxRecordSize
+
+// ErrRecord says that an IPNS record is not a valid one of its name: wrong key or
+// signature, expired, too big, or pointing to something other than /ipfs/CID.
+var ErrRecord = errors.New("IPNS record refused")
+
+// Name returns the IPNS name of a key, "k51…".
+func Name(key ed25519.PublicKey) (string, error) {
+	pub, err := crypto.UnmarshalEd25519PublicKey(key)
+	if err != nil {
+		return "", fmt.Errorf("IPNS key: %w", err)
+	}
+	id, err := peer.IDFromPublicKey(pub)
+	if err != nil {
+		return "", fmt.Errorf("IPNS key: %w", err)
+	}
+	return ipns.NameFromPeer(id).String(), nil
+}
+
+// NewRecord signs a V2 IPNS record that points to /ipfs/folder until eol. ttl says how
+// long a resolver may keep it.
+func NewRecord(key ed25519.PrivateKey, folder cid.Cid, seq uint64, eol time.Time, ttl time.Duration) ([]byte, error) {
+	priv, err := crypto.UnmarshalEd25519PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("IPNS key: %w", err)
+	}
+	rec, err := ipns.NewRecord(priv, path.FromCid(folder), seq, eol, ttl, ipns.WithV1Compatibility(false))
+	if err != nil {
+		return nil, fmt.Errorf("IPNS record: %w", err)
+	}
+	return ipns.MarshalRecord(rec)
+}
+
+// CheckRecord verifies a record of a name and returns what it points to and its
+// sequence number. Every refusal wraps ErrRecord.
+// https://specs.ipfs.tech/ipns/ipns-record/#record-verification
+func CheckRecord(name string, data []byte) (folder cid.Cid, seq uint64, err error) {
+	refuse := func(cause error) (cid.Cid, uint64, error) {
+		return cid.Undef, 0, fmt.Errorf("IPNS %.80q: %w (%w)", name, cause, ErrRecord)
+	}
+	id, err := ipns.NameFromString(name)
+	if err != nil {
+		return refuse(err)
+	}
+	rec, err := ipns.UnmarshalRecord(data)
+	if err != nil {
+		return refuse(err)
+	}
+	if err := ipns.ValidateWithName(rec, id); err != nil {
+		return refuse(err)
+	}
+	if seq, err = rec.Sequence(); err != nil {
+		return refuse(err)
+	}
+	value, err := rec.Value()
+	if err != nil {
+		return refuse(err)
+	}
+	text, ok := strings.CutPrefix(value.String(), "/ipfs/")
+	if !ok {
+		return refuse(fmt.Errorf("value %.80q is not /ipfs/CID", value.String()))
+	}
+	if folder, err = cas.ParseCID(text); err != nil {
+		return refuse(err)
+	}
+	return folder, seq, nil
+}
