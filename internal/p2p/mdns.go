@@ -28,7 +28,7 @@ const (
 	maxFound     = 256 // distinct peers that mDNS may deliver
 	maxPeerAddrs = 16  // addresses of one of them
 	maxTXT       = 64  // records read of one answer
-	mdnsPoll     = 5 * time.Second
+	mdnsPoll     = time.Second
 )
 
 // Found delivers peers that mDNS has seen, each once, at most 256 of them, with only
