@@ -1,0 +1,189 @@
+package manifest
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+// The builders in this file make unsigned metadata. They know public keys only; Sign
+// adds a signature through a signer that the caller holds.
+
+// RootSpec is what a root.json says.
+type RootSpec struct {
+	Version   int64               // 1 when 0
+	Root      []ed25519.PublicKey // sign root.json and targets.json
+	Threshold int                 // of Root
+	Online    []ed25519.PublicKey // sign snapshot.json and timestamp.json, any one of them
+	Discovery Discovery
+	Expires   time.Time // cut to whole seconds
+}
+
+// NewRoot builds a root.json. What Lint would refuse (no keys, a threshold that cannot
+// be met, a malformed discovery entry) is an error that wraps ErrMalformed.
+func NewRoot(s RootSpec) (*metadata.Metadata[metadata.RootType], error) {
+	root := metadata.Root(s.Expires.UTC().Truncate(time.Second))
+	root.Signed.Version = max(s.Version, 1)
+	root.Signed.UnrecognizedFields = map[string]any{extension: s.Discovery.fields()}
+	for role, keys := range map[string][]ed25519.PublicKey{
+		roleRoot: s.Root, roleTargets: s.Root, roleSnapshot: s.Online, roleTimestamp: s.Online,
+	} {
+		for _, public := range keys {
+			key, _, err := tufKey(public)
+			if err != nil {
+				return nil, err
+			}
+			if err := root.Signed.AddKey(key, role); err != nil {
+				return nil, err
+			}
+		}
+	}
+	root.Signed.Roles[roleRoot].Threshold = s.Threshold
+	root.Signed.Roles[roleTargets].Threshold = s.Threshold
+	return reparse(KindRoot, root)
+}
+
+// A Delegation gives the releases of one channel and architecture to keys.
+type Delegation struct {
+	Channel, Arch string
+	Keys          []ed25519.PublicKey
+	Threshold     int
+}
+
+// NewTargets builds the top-level targets.json, one delegated role for each
+// delegation. Its paths are CHANNEL/ARCH/*, CHANNEL/ARCH/dtb/* and CHANNEL/ARCH/job/*.
+func NewTargets(version int64, expires time.Time, delegations ...Delegation) (*metadata.Metadata[metadata.TargetsType], error) {
+	targets := metadata.Targets(expires.UTC().Truncate(time.Second))
+	targets.Signed.Version = version
+	d := &metadata.Delegations{Keys: map[string]*metadata.Key{}, Roles: []metadata.DelegatedRole{}}
+	for _, spec := range delegations {
+		name, err := RoleName(spec.Channel, spec.Arch)
+		if err != nil {
+			return nil, err
+		}
+		prefix := targetPath(spec.Channel, spec.Arch, "")
+		role := metadata.DelegatedRole{
+			Name: name, Threshold: spec.Threshold, Terminating: true, KeyIDs: []string{},
+			Paths: []string{prefix + "*", prefix + "dtb/*", prefix + "job/*"},
+		}
+		for _, public := range spec.Keys {
+			key, id, err := tufKey(public)
+			if err != nil {
+				return nil, err
+			}
+			d.Keys[id] = key
+			role.KeyIDs = append(role.KeyIDs, id)
+		}
+		d.Roles = append(d.Roles, role)
+	}
+	targets.Signed.Delegations = d
+	return reparse(KindTargets, targets)
+}
+
+// A File is one metadata file for a snapshot or a timestamp to name: its role without
+// version or suffix ("targets", "stable-x86_64"), its version, and its final bytes.
+type File struct {
+	Role    string
+	Version int64
+	Data    []byte
+}
+
+func (f File) meta() *metadata.MetaFiles {
+	sum := sha256.Sum256(f.Data)
+	return &metadata.MetaFiles{
+		Version: f.Version, Length: int64(len(f.Data)),
+		Hashes: metadata.Hashes{"sha256": sum[:]},
+	}
+}
+
+// NewSnapshot builds the snapshot that follows prev (nil for the first): its files,
+// with the given ones added or replaced.
+func NewSnapshot(prev *metadata.Metadata[metadata.SnapshotType], expires time.Time, files ...File) (*metadata.Metadata[metadata.SnapshotType], error) {
+	next := metadata.Snapshot(expires.UTC().Truncate(time.Second))
+	next.Signed.Meta = map[string]*metadata.MetaFiles{}
+	if prev != nil {
+		next.Signed.Version = prev.Signed.Version + 1
+		for name, meta := range prev.Signed.Meta {
+			next.Signed.Meta[name] = meta
+		}
+	}
+	for _, f := range files {
+		next.Signed.Meta[f.Role+".json"] = f.meta()
+	}
+	return reparse(KindSnapshot, next)
+}
+
+// NewTimestamp builds the timestamp that follows prev (nil for the first) and names
+// a snapshot file. signedAt moves the clocks of machines forward, never beyond expires.
+func NewTimestamp(prev *metadata.Metadata[metadata.TimestampType], snapshot File, signedAt, expires time.Time) (*metadata.Metadata[metadata.TimestampType], error) {
+	next := metadata.Timestamp(expires.UTC().Truncate(time.Second))
+	if prev != nil {
+		next.Signed.Version = prev.Signed.Version + 1
+	}
+	next.Signed.Meta = map[string]*metadata.MetaFiles{"snapshot.json": snapshot.meta()}
+	next.Signed.UnrecognizedFields = map[string]any{
+		extension: map[string]string{"signed_at": signedAt.UTC().Format(timeLayout)},
+	}
+	return reparse(KindTimestamp, next)
+}
+
+// Sign adds the signer's signature, in place of an older one by the same key, and
+// returns the key's id. Only Ed25519 signers make signatures that we read.
+func Sign[T metadata.Roles](m *metadata.Metadata[T], signer signature.Signer) (keyID string, err error) {
+	old := m.Signatures
+	m.Signatures = []metadata.Signature{}
+	sig, err := m.Sign(signer)
+	if err != nil {
+		m.Signatures = old
+		return "", err
+	}
+	m.Signatures = m.Signatures[:0]
+	for _, s := range old {
+		if s.KeyID != sig.KeyID {
+			m.Signatures = append(m.Signatures, s)
+		}
+	}
+	m.Signatures = append(m.Signatures, *sig)
+	return sig.KeyID, nil
+}
+
+// KeyID is the TUF key id of an Ed25519 public key, 64 hex digits.
+func KeyID(public ed25519.PublicKey) (string, error) {
+	_, id, err := tufKey(public)
+	return id, err
+}
+
+func tufKey(public ed25519.PublicKey) (*metadata.Key, string, error) {
+	if len(public) != ed25519.PublicKeySize {
+		return nil, "", malformed("public key: %d bytes, an Ed25519 key has %d", len(public), ed25519.PublicKeySize)
+	}
+	key, err := metadata.KeyFromPublicKey(public)
+	if err != nil {
+		return nil, "", err
+	}
+	id, err := key.ID()
+	return key, id, err
+}
+
+// publicKey is the inverse of tufKey, for keys that passed Lint.
+func publicKey(key *metadata.Key) ed25519.PublicKey {
+	raw, err := hex.DecodeString(key.Value.PublicKey)
+	if err != nil || len(raw) != ed25519.PublicKeySize {
+		return nil
+	}
+	return raw
+}
+
+// reparse makes built metadata the same value that a reader of its bytes gets.
+func reparse[T metadata.Roles](kind Kind, m *metadata.Metadata[T]) (*metadata.Metadata[T], error) {
+	data, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	return Parse[T](kind, data)
+}

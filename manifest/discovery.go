@@ -1,0 +1,164 @@
+package manifest
+
+import (
+	"encoding/json"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/ipfs/go-cid"
+)
+
+// Discovery says where the metadata folder of a repository may be found. It is the
+// field x-phaseboot of root.json:
+//
+//	{"discovery": [{"ipns": "k51…"}, {"https": "https://…"}],
+//	 "dht": {"prefix": "/phaseboot/…", "bootstrap": ["/ip4/…/p2p/…"]}}
+//
+// Entries of kinds that are not known yet are left out. Nothing in it can widen trust.
+type Discovery struct {
+	IPNS      []string // IPNS names, CIDs of libp2p keys
+	HTTPS     []string // web mirrors; http:// is allowed too, integrity never rests on TLS
+	DHTPrefix string   // protocol prefix of the private DHT, "" for none
+	Bootstrap []string // multiaddrs with /p2p/ID
+}
+
+const maxHints = 32
+
+var (
+	prefixGrammar    = regexp.MustCompile(`^(/[A-Za-z0-9._-]+){1,8}$`)
+	bootstrapGrammar = regexp.MustCompile(`^/[!-~]{1,255}$`)
+)
+
+// discovery checks the field x-phaseboot of a root.
+func (l *linter) discovery(path string, v any) {
+	x := l.object(path, v)
+	l.known(path, x, "discovery", "dht")
+	if v, ok := x["discovery"]; ok {
+		l.hints(join(path, "discovery"), v)
+	}
+	v, ok := x["dht"]
+	if !ok {
+		return
+	}
+	path = join(path, "dht")
+	dht := l.object(path, v)
+	l.known(path, dht, "prefix", "bootstrap")
+	if v, ok := dht["prefix"]; ok {
+		s := l.match(join(path, "prefix"), v, prefixGrammar, "a protocol prefix like /phaseboot/NAME")
+		if len(s) > 128 {
+			l.fail(join(path, "prefix"), "%d bytes; at most 128", len(s))
+		}
+	}
+	v, ok = dht["bootstrap"]
+	if !ok {
+		return
+	}
+	path = join(path, "bootstrap")
+	list := l.list(path, v)
+	if len(list) > maxHints {
+		l.fail(path, "%d entries; at most %d", len(list), maxHints)
+	}
+	for i, v := range list {
+		s := l.match(index(path, i), v, bootstrapGrammar, "a multiaddr")
+		if !strings.Contains(s, "/p2p/") {
+			l.fail(index(path, i), "%.80q has no /p2p/ID", s)
+		}
+	}
+}
+
+// hints checks the list of discovery entries, those of known kinds strictly.
+func (l *linter) hints(path string, v any) {
+	list := l.list(path, v)
+	if len(list) > maxHints {
+		l.fail(path, "%d entries; at most %d", len(list), maxHints)
+	}
+	for i, v := range list {
+		p := index(path, i)
+		entry := l.object(p, v)
+		l.known(p, entry, "ipns", "https")
+		name, isIPNS := entry["ipns"]
+		addr, isHTTPS := entry["https"]
+		if isIPNS && isHTTPS {
+			l.fail(p, "one entry is of two kinds")
+		}
+		if isIPNS {
+			if s := l.text(join(p, "ipns"), name); !validIPNS(s) {
+				l.fail(join(p, "ipns"), "%.80q is not an IPNS name like k51…", s)
+			}
+		}
+		if isHTTPS {
+			if s := l.text(join(p, "https"), addr); !validMirror(s) {
+				l.fail(join(p, "https"), "%.80q is not a web address like https://host/path", s)
+			}
+		}
+	}
+}
+
+// validIPNS reports whether s is a CID of a libp2p key.
+func validIPNS(s string) bool {
+	if len(s) > 128 {
+		return false
+	}
+	c, err := cid.Decode(s)
+	return err == nil && c.Version() == 1 && c.Type() == cid.Libp2pKey
+}
+
+func validMirror(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && len(s) <= 1024 && (u.Scheme == "https" || u.Scheme == "http") &&
+		u.Hostname() != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
+}
+
+// discoveryFields is the JSON form of a Discovery.
+type discoveryFields struct {
+	Discovery []map[string]any `json:"discovery"`
+	DHT       *dhtFields       `json:"dht,omitempty"`
+}
+
+type dhtFields struct {
+	Prefix    string   `json:"prefix,omitempty"`
+	Bootstrap []string `json:"bootstrap,omitempty"`
+}
+
+func (d Discovery) fields() discoveryFields {
+	f := discoveryFields{Discovery: []map[string]any{}}
+	for _, name := range d.IPNS {
+		f.Discovery = append(f.Discovery, map[string]any{"ipns": name})
+	}
+	for _, addr := range d.HTTPS {
+		f.Discovery = append(f.Discovery, map[string]any{"https": addr})
+	}
+	if d.DHTPrefix != "" || len(d.Bootstrap) > 0 {
+		f.DHT = &dhtFields{d.DHTPrefix, d.Bootstrap}
+	}
+	return f
+}
+
+// readDiscovery reads the field of a root that passed Lint.
+func readDiscovery(field any) (Discovery, error) {
+	var d Discovery
+	if field == nil {
+		return d, nil
+	}
+	var f discoveryFields
+	data, err := json.Marshal(field)
+	if err == nil {
+		err = json.Unmarshal(data, &f)
+	}
+	if err != nil {
+		return d, malformed("signed.%s: %v", extension, err)
+	}
+	for _, entry := range f.Discovery {
+		if name, ok := entry["ipns"].(string); ok {
+			d.IPNS = append(d.IPNS, name)
+		}
+		if addr, ok := entry["https"].(string); ok {
+			d.HTTPS = append(d.HTTPS, addr)
+		}
+	}
+	if f.DHT != nil {
+		d.DHTPrefix, d.Bootstrap = f.DHT.Prefix, f.DHT.Bootstrap
+	}
+	return d, nil
+}

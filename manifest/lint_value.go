@@ -1,0 +1,75 @@
+package manifest
+
+import (
+	"regexp"
+	"strconv"
+)
+
+// get returns a required field.
+func (l *linter) get(path string, obj object, name string) any {
+	v, ok := obj[name]
+	if !ok {
+		l.fail(join(path, name), "is missing")
+	}
+	return v
+}
+
+// known refuses keys that encoding/json would take for one of the known fields
+// although they are written otherwise. Other unknown fields are TUF's to ignore.
+func (l *linter) known(path string, obj object, names ...string) {
+	for _, name := range names {
+		folded := foldKey(name)
+		for _, key := range sorted(obj) {
+			if key != name && foldKey(key) == folded {
+				l.fail(join(path, key), "must be written %q", name)
+			}
+		}
+	}
+}
+
+func (l *linter) object(path string, v any) object {
+	obj, ok := v.(object)
+	if !ok {
+		l.fail(path, "is not an object")
+	}
+	return obj
+}
+
+func (l *linter) list(path string, v any) []any {
+	list, ok := v.([]any)
+	if !ok {
+		l.fail(path, "is not a list")
+	}
+	return list
+}
+
+func (l *linter) text(path string, v any) string {
+	s, ok := v.(string)
+	if !ok {
+		l.fail(path, "is not text")
+	}
+	return s
+}
+
+func (l *linter) match(path string, v any, grammar *regexp.Regexp, want string) string {
+	s := l.text(path, v)
+	if !grammar.MatchString(s) {
+		l.fail(path, "%.80q is not %s", s, want)
+	}
+	return s
+}
+
+func (l *linter) integer(path string, v any, least, most int64) int64 {
+	n, ok := v.(int64)
+	if !ok {
+		l.fail(path, "is not an integer")
+	}
+	if n < least || n > most {
+		l.fail(path, "%d is not within %d and %d", n, least, most)
+	}
+	return n
+}
+
+func index(path string, i int) string {
+	return path + "[" + strconv.Itoa(i) + "]"
+}

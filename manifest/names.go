@@ -1,0 +1,69 @@
+package manifest
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Names of the roles that every repository has.
+const (
+	roleRoot      = "root"
+	roleTargets   = "targets"
+	roleSnapshot  = "snapshot"
+	roleTimestamp = "timestamp"
+)
+
+var (
+	channelGrammar = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
+	archGrammar    = regexp.MustCompile(`^[a-z0-9][a-z0-9_]{0,15}$`)
+	roleGrammar    = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
+	fileGrammar    = regexp.MustCompile(`^([1-9][0-9]{0,15}\.)?[a-z0-9][a-z0-9_-]{0,63}\.json$`)
+)
+
+// RoleName names the delegated role of a channel and an architecture,
+// CHANNEL-ARCH. A channel is up to 32 of a-z, 0-9, "_" and "-", an architecture up
+// to 16 without "-", so that two pairs never share a name. Anything else wraps
+// ErrMalformed.
+func RoleName(channel, arch string) (string, error) {
+	if !channelGrammar.MatchString(channel) {
+		return "", malformed("channel %.40q: use a-z, 0-9, _ and -, at most 32, a letter or digit first", channel)
+	}
+	if !archGrammar.MatchString(arch) {
+		return "", malformed("architecture %.40q: use a-z, 0-9 and _, at most 16, for example x86_64 or arm64", arch)
+	}
+	return channel + "-" + arch, nil
+}
+
+// splitRole is the inverse of RoleName.
+func splitRole(role string) (channel, arch string, ok bool) {
+	i := strings.LastIndexByte(role, '-')
+	if i < 0 {
+		return "", "", false
+	}
+	name, err := RoleName(role[:i], role[i+1:])
+	return role[:i], role[i+1:], err == nil && name == role
+}
+
+// FileName is the name of a metadata file in a repository: VERSION.ROLE.json, and
+// timestamp.json, which alone has no version in its name.
+func FileName(role string, version int64) string {
+	if role == roleTimestamp {
+		return "timestamp.json"
+	}
+	return fmt.Sprintf("%d.%s.json", version, role)
+}
+
+// splitFile takes a file name apart; version is 0 when the name has none.
+func splitFile(name string) (role string, version int64, ok bool) {
+	if !fileGrammar.MatchString(name) {
+		return "", 0, false
+	}
+	role = strings.TrimSuffix(name, ".json")
+	if n, rest, found := strings.Cut(role, "."); found {
+		version, _ = strconv.ParseInt(n, 10, 64) // the grammar leaves digits only
+		role = rest
+	}
+	return role, version, true
+}
