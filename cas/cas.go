@@ -2,6 +2,7 @@ package cas
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,9 +15,11 @@ import (
 // Limits on what is read. Anything beyond them is refused, wherever it
 // came from.
 const (
-	MaxBlock = 1 << 20 // bytes of one block
-	MaxDepth = 8       // levels of inner nodes over the leaves
-	MaxLinks = 1024    // links of one inner node
+	MaxBlock  = 1 << 20 // bytes of one block
+	MaxDepth  = 8       // levels of inner nodes over the leaves
+	MaxLinks  = 1024    // links of one inner node, entries of one folder
+	MaxLeaves = 1 << 22 // leaves of one file, and inner nodes visited in it
+	MaxName   = 255     // bytes of one name in a folder
 )
 
 var (
@@ -29,7 +32,8 @@ var (
 
 // A Source returns the bytes of a block, at most MaxBlock of them, or an error
 // that wraps fs.ErrNotExist (it does not have the block) or ErrUnreachable. It
-// may lie: read it through Get. It must be safe for concurrent use.
+// may lie: read it through Get. It must be safe for concurrent use. The bytes
+// may be shared: nobody changes them.
 type Source interface {
 	Block(ctx context.Context, c cid.Cid) ([]byte, error)
 }
@@ -41,7 +45,8 @@ type Store interface {
 	// Has reports whether the store lists the block.
 	Has(ctx context.Context, c cid.Cid) (bool, error)
 	// Put keeps data under c. The caller has computed c from data or read it
-	// through Get. Keeping a block twice is free and no error.
+	// through Get. Keeping a block twice is free and no error. Put does not
+	// hold on to data after it returns.
 	Put(ctx context.Context, c cid.Cid, data []byte) error
 	Sync(ctx context.Context) error
 	Close() error
@@ -72,15 +77,25 @@ func Check(c cid.Cid, data []byte) error {
 	if len(data) > MaxBlock {
 		return fmt.Errorf("block %s: %d bytes, the limit is %d: %w", c, len(data), MaxBlock, ErrCorrupt)
 	}
-	got, err := c.Prefix().Sum(data)
-	if err != nil {
-		return fmt.Errorf("block %s: %w", c, err)
+	key := c.KeyString()
+	var digest [32]byte
+	if key[2] == mh.BLAKE3 {
+		digest = blake3.Sum256(data)
+	} else {
+		digest = sha256.Sum256(data)
 	}
-	if !got.Equals(c) {
-		return fmt.Errorf("block %s: the bytes hash to %s: %w", c, got, ErrCorrupt)
+	if key[cidPrefix:] != string(digest[:]) {
+		return fmt.Errorf("block %s: its %d bytes hash to %x: %w", c, len(data), digest, ErrCorrupt)
 	}
 	return nil
 }
+
+// The binary form of every CID that we read: version, codec, hash, digest
+// length, each of them one byte, and 32 bytes of digest.
+const (
+	cidPrefix = 4
+	cidLen    = cidPrefix + 32
+)
 
 // CheckCID reports whether c is a name that we read: CIDv1, codec raw or
 // dag-pb, multihash blake3 or sha2-256 of exactly 32 bytes. Anything else wraps
@@ -89,13 +104,16 @@ func CheckCID(c cid.Cid) error {
 	if !c.Defined() {
 		return fmt.Errorf("CID: empty: %w", ErrCorrupt)
 	}
-	p := c.Prefix()
-	if p.Version != 1 || (p.Codec != cid.Raw && p.Codec != cid.DagProtobuf) ||
-		(p.MhType != mh.BLAKE3 && p.MhType != mh.SHA2_256) || p.MhLength != 32 {
+	key := c.KeyString()
+	if len(key) != cidLen || key[0] != 1 || (key[1] != cid.Raw && key[1] != cid.DagProtobuf) ||
+		(key[2] != mh.BLAKE3 && key[2] != mh.SHA2_256) || key[3] != 32 {
 		return fmt.Errorf("CID %.80q: only CIDv1, raw or dag-pb, blake3 or sha2-256 of 32 bytes are read: %w", c.String(), ErrCorrupt)
 	}
 	return nil
 }
+
+// isRaw reports whether a checked CID names a leaf.
+func isRaw(c cid.Cid) bool { return c.KeyString()[1] == cid.Raw }
 
 // Sum names data: CIDv1, the given codec (cid.Raw or cid.DagProtobuf), BLAKE3-256.
 func Sum(codec uint64, data []byte) cid.Cid {
@@ -109,11 +127,17 @@ func Sum(codec uint64, data []byte) cid.Cid {
 
 // ParseCID reads the text form of a CID and checks it as CheckCID does.
 func ParseCID(s string) (cid.Cid, error) {
+	if len(s) > 256 {
+		return cid.Undef, fmt.Errorf("CID %.80q: %d characters: %w", s, len(s), ErrCorrupt)
+	}
 	c, err := cid.Decode(s)
 	if err != nil {
 		return cid.Undef, fmt.Errorf("CID %.80q: %w (%w)", s, err, ErrCorrupt)
 	}
-	return c, CheckCID(c)
+	if err := CheckCID(c); err != nil {
+		return cid.Undef, err
+	}
+	return c, nil
 }
 
 // NotFound is the error of a Source that does not have c.

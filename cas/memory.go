@@ -1,0 +1,95 @@
+package cas
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+)
+
+// Memory is a Store in memory, for metadata folders and tests. It is bounded by
+// what its owner puts into it; nothing is ever dropped.
+type Memory struct {
+	mu     sync.RWMutex
+	blocks map[cid.Cid][]byte
+	closed bool
+}
+
+var _ Store = (*Memory)(nil)
+
+// NewMemory returns an empty store.
+func NewMemory() *Memory { return &Memory{blocks: make(map[cid.Cid][]byte)} }
+
+// Block returns the bytes that were put under c, or an error that wraps fs.ErrNotExist.
+func (m *Memory) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.ready(ctx); err != nil {
+		return nil, err
+	}
+	data, ok := m.blocks[c]
+	if !ok {
+		return nil, NotFound(c)
+	}
+	return data, nil
+}
+
+// Has reports whether c was put.
+func (m *Memory) Has(ctx context.Context, c cid.Cid) (bool, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	_, ok := m.blocks[c]
+	return ok, m.ready(ctx)
+}
+
+// Put keeps a copy of data.
+func (m *Memory) Put(ctx context.Context, c cid.Cid, data []byte) error {
+	if err := checkPut(c, data); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.ready(ctx); err != nil {
+		return err
+	}
+	if _, ok := m.blocks[c]; !ok {
+		m.blocks[c] = bytes.Clone(data)
+	}
+	return nil
+}
+
+// Sync does nothing: memory is as durable as its process.
+func (m *Memory) Sync(ctx context.Context) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.ready(ctx)
+}
+
+// Close drops every block; later calls fail with fs.ErrClosed.
+func (m *Memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed, m.blocks = true, nil
+	return nil
+}
+
+func (m *Memory) ready(ctx context.Context) error {
+	if m.closed {
+		return fmt.Errorf("store: %w", fs.ErrClosed)
+	}
+	return ctx.Err()
+}
+
+// checkPut refuses what a store could never hand out again through Get.
+func checkPut(c cid.Cid, data []byte) error {
+	if err := CheckCID(c); err != nil {
+		return err
+	}
+	if len(data) > MaxBlock {
+		return fmt.Errorf("block %s: %d bytes, the limit is %d: %w", c, len(data), MaxBlock, ErrCorrupt)
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package cas
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/ipfs/go-cid"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// The wire form of DAG nodes: dag-pb (https://ipld.io/specs/codecs/dag-pb/spec/)
+// around UnixFS v1 (https://specs.ipfs.tech/unixfs/). Only the one form that Kubo
+// and boxo write is read: what decodes also encodes back to the same bytes.
+
+// A link of a node. size is dag-pb's Tsize, which nothing here relies on.
+type link struct {
+	cid  cid.Cid
+	name string
+	size uint64
+}
+
+// UnixFS types.
+const (
+	typeDir  = 1
+	typeFile = 2
+)
+
+// unixfs is the data of a node: its type and, for a file, the sizes under it.
+type unixfs struct {
+	kind   uint64
+	size   uint64   // filesize
+	blocks []uint64 // blocksizes, one for each link
+}
+
+// Field numbers: PBNode, PBLink, UnixFS Data.
+const (
+	nodeData, nodeLinks          = 1, 2
+	linkHash, linkName, linkSize = 1, 2, 3
+	fsType, fsSize, fsBlocks     = 1, 3, 4
+)
+
+func encodeNode(links []link, fs unixfs) []byte {
+	b := make([]byte, 0, 64+len(links)*64)
+	for _, l := range links {
+		n := protowire.SizeTag(linkHash) + protowire.SizeBytes(l.cid.ByteLen()) +
+			protowire.SizeTag(linkName) + protowire.SizeBytes(len(l.name)) +
+			protowire.SizeTag(linkSize) + protowire.SizeVarint(l.size)
+		b = protowire.AppendTag(b, nodeLinks, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(n))
+		b = protowire.AppendTag(b, linkHash, protowire.BytesType)
+		b = protowire.AppendString(b, l.cid.KeyString())
+		b = protowire.AppendTag(b, linkName, protowire.BytesType)
+		b = protowire.AppendString(b, l.name)
+		b = protowire.AppendTag(b, linkSize, protowire.VarintType)
+		b = protowire.AppendVarint(b, l.size)
+	}
+	b = protowire.AppendTag(b, nodeData, protowire.BytesType)
+	return protowire.AppendBytes(b, encodeUnixfs(fs))
+}
+
+func encodeUnixfs(fs unixfs) []byte {
+	b := protowire.AppendTag(nil, fsType, protowire.VarintType)
+	b = protowire.AppendVarint(b, fs.kind)
+	if fs.kind != typeFile {
+		return b
+	}
+	b = protowire.AppendTag(b, fsSize, protowire.VarintType)
+	b = protowire.AppendVarint(b, fs.size)
+	for _, n := range fs.blocks {
+		b = protowire.AppendTag(b, fsBlocks, protowire.VarintType)
+		b = protowire.AppendVarint(b, n)
+	}
+	return b
+}
+
+// decodeNode reads a node of ours: at most MaxLinks links, each with a CID that we
+// read, and UnixFS data of a file's inner node or of a folder. Every refusal wraps
+// ErrCorrupt.
+func decodeNode(block []byte) ([]link, unixfs, error) {
+	var (
+		links []link
+		fs    unixfs
+	)
+	err := eachField(block, func(num protowire.Number, _ uint64, val []byte) error {
+		switch num {
+		case nodeLinks:
+			if len(links) == MaxLinks {
+				return fmt.Errorf("more than %d links: %w", MaxLinks, ErrCorrupt)
+			}
+			l, err := decodeLink(val)
+			links = append(links, l)
+			return err
+		case nodeData:
+			var err error
+			fs, err = decodeUnixfs(val)
+			return err
+		}
+		return fmt.Errorf("unknown field %d: %w", num, ErrCorrupt)
+	})
+	if err == nil && !bytes.Equal(encodeNode(links, fs), block) {
+		err = fmt.Errorf("not in the form that Kubo writes: %w", ErrCorrupt)
+	}
+	return links, fs, err
+}
+
+func decodeLink(b []byte) (link, error) {
+	var l link
+	err := eachField(b, func(num protowire.Number, n uint64, val []byte) error {
+		switch num {
+		case linkHash:
+			c, err := cid.Cast(val)
+			if err != nil {
+				return fmt.Errorf("link: %w (%w)", err, ErrCorrupt)
+			}
+			l.cid = c
+			return CheckCID(c)
+		case linkName:
+			l.name = string(val)
+		case linkSize:
+			l.size = n
+		default:
+			return fmt.Errorf("link: unknown field %d: %w", num, ErrCorrupt)
+		}
+		return nil
+	})
+	if err == nil && !l.cid.Defined() {
+		err = fmt.Errorf("link without a CID: %w", ErrCorrupt)
+	}
+	return l, err
+}
+
+func decodeUnixfs(b []byte) (unixfs, error) {
+	var fs unixfs
+	err := eachField(b, func(num protowire.Number, n uint64, _ []byte) error {
+		switch num {
+		case fsType:
+			fs.kind = n
+		case fsSize:
+			fs.size = n
+		case fsBlocks:
+			if len(fs.blocks) == MaxLinks {
+				return fmt.Errorf("more than %d block sizes: %w", MaxLinks, ErrCorrupt)
+			}
+			fs.blocks = append(fs.blocks, n)
+		default:
+			return fmt.Errorf("UnixFS field %d, only files of raw leaves and plain folders are read: %w", num, ErrCorrupt)
+		}
+		return nil
+	})
+	return fs, err
+}
+
+// eachField calls f for every field of a protobuf message: n is set for varints, val
+// for bytes. Other wire types are refused.
+func eachField(b []byte, f func(num protowire.Number, n uint64, val []byte) error) error {
+	for len(b) > 0 {
+		num, typ, skip := protowire.ConsumeTag(b)
+		if skip < 0 {
+			return fmt.Errorf("garbled field: %w", ErrCorrupt)
+		}
+		b = b[skip:]
+		var (
+			n   uint64
+			val []byte
+		)
+		switch typ {
+		case protowire.VarintType:
+			n, skip = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			val, skip = protowire.ConsumeBytes(b)
+		default:
+			skip = -1
+		}
+		if skip < 0 {
+			return fmt.Errorf("garbled field %d: %w", num, ErrCorrupt)
+		}
+		b = b[skip:]
+		if err := f(num, n, val); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+package cas
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// openWriter takes the lock and mends what a crash left behind.
+func (p *Packs) openWriter() error {
+	if err := os.MkdirAll(p.dir, 0o755); err != nil {
+		return fmt.Errorf("store: %w", hint(err))
+	}
+	var err error
+	if p.lock, err = lockStore(p.dir); err != nil {
+		return err
+	}
+	if err := p.sweep(); err != nil {
+		return err
+	}
+	nums, err := p.list()
+	if err != nil {
+		return err
+	}
+	p.w.next = 1
+	for i, num := range nums {
+		p.w.next = num + 1
+		if err := p.adopt(num, i == len(nums)-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep removes temporary files of a writer that died.
+func (p *Packs) sweep() error {
+	entries, err := os.ReadDir(p.dir)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "pack-") && strings.HasSuffix(e.Name(), ".idx.tmp") {
+			if err := os.Remove(filepath.Join(p.dir, e.Name())); err != nil {
+				return fmt.Errorf("store: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// adopt takes a pack of the folder into the store; the last one goes on growing
+// while it is short. A pack that is not ours costs its own blocks, not the store.
+func (p *Packs) adopt(num int, last bool) error {
+	k, err := p.mend(num, last)
+	if errors.Is(err, ErrCorrupt) {
+		p.log.Warn("pack left out", "pack", p.packPath(num), "err", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p.packs = append(p.packs, k)
+	if !last || k.end >= p.opts.MaxPack {
+		if k.index == nil {
+			return p.mapIndex(k)
+		}
+		return nil
+	}
+	if err := k.tabulate(); err != nil {
+		return err
+	}
+	k.pending = make([]byte, 0, min(flushAt, p.opts.MaxPack)+maxHead)
+	p.w.open, p.w.synced = k, k.end
+	return nil
+}
+
+// mend opens a pack for the writer. What its index does not cover is scanned; of the last
+// pack the tail is indexed too, and cut off where it is torn.
+func (p *Packs) mend(num int, last bool) (*pack, error) {
+	k, rebuilt, err := p.openPack(num, last)
+	if err != nil {
+		return nil, err
+	}
+	if rebuilt != nil {
+		p.log.Warn("index rebuilt", "pack", k.path, "blocks", k.count(), "err", rebuilt)
+	}
+	if last && k.end < k.size {
+		err = p.mendTail(k)
+	}
+	if err == nil && k.index == nil {
+		if err = k.file.Sync(); err == nil {
+			err = p.writeIndex(k)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, k.close())
+	}
+	return k, nil
+}
+
+// mendTail scans what follows the indexed part and cuts off what is not whole.
+func (p *Packs) mendTail(k *pack) error {
+	if err := k.tabulate(); err != nil {
+		return err
+	}
+	found, err := scan(k.file, k.end, k.size)
+	if err != nil {
+		return fmt.Errorf("pack %s: %w", k.path, err)
+	}
+	for key, offset := range found.sections {
+		k.sections[key] = offset
+	}
+	k.end, k.flushed = found.end, found.end
+	if k.end == k.size {
+		return nil
+	}
+	p.log.Warn("torn tail cut off", "pack", k.path, "bytes", k.size-k.end)
+	if err := k.file.Truncate(k.end); err != nil {
+		return fmt.Errorf("pack %s: %w", k.path, err)
+	}
+	k.size = k.end
+	return nil
+}
+
+// tabulate gives up the index for a table that can grow. An index has no codecs, so
+// the heads of the sections are read; one that is not there is forgotten.
+func (k *pack) tabulate() error {
+	if k.index == nil {
+		return nil
+	}
+	sections := make(map[sectionKey]int64, k.index.count)
+	err := guard(func() {
+		k.index.each(func(_ byte, _ []byte, offset int64) {
+			if s, err := readHead(k, offset, k.end); err == nil {
+				sections[s.key] = offset
+			}
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("pack %s: %w", k.path, err)
+	}
+	err = k.index.close()
+	k.index, k.sections = nil, sections
+	return err
+}

@@ -1,0 +1,210 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+)
+
+// DefaultMaxPack is where a pack is sealed and the next one begun, in bytes.
+const DefaultMaxPack = 1 << 30
+
+// PackOptions say how a folder of packs is opened.
+type PackOptions struct {
+	ReadOnly bool         // nothing is written, and a writer may run beside us
+	Log      *slog.Logger // what was mended on opening; nil for silence
+	MaxPack  int64        // bytes, DefaultMaxPack when 0
+}
+
+// Stats say what a store holds.
+type Stats struct {
+	Blocks int64 `json:"blocks"`
+	Bytes  int64 `json:"bytes"` // of the packs
+	Packs  int64 `json:"packs"`
+}
+
+// Packs is a Store in a folder of packs: CAR files pack-N.car that only grow, with a
+// sorted index pack-N.idx beside each. The newest pack may be open for appending; the
+// others are sealed. Data is synced before it is indexed, so what an index names
+// survives a power cut; what follows the last index is scanned and hashed when the
+// next writer opens the folder, and cut off where it is torn.
+//
+// One process writes at a time. Any number of others read, and see what the
+// writer has synced.
+type Packs struct {
+	dir  string
+	opts PackOptions
+	log  *slog.Logger
+	lock *os.File // the writer's
+
+	mu     sync.RWMutex
+	packs  []*pack // by number
+	closed bool
+	seen   time.Time // the folder's mtime at the last look
+	looked time.Time // when that was
+
+	w writer
+}
+
+var _ Store = (*Packs)(nil)
+
+// OpenPacks opens the store in dir and, unless ReadOnly, creates it and takes the
+// writer's lock: while another process has it, the error names that process.
+func OpenPacks(dir string, opts PackOptions) (*Packs, error) {
+	if opts.MaxPack == 0 {
+		opts.MaxPack = DefaultMaxPack
+	}
+	if opts.MaxPack < 0 {
+		return nil, fmt.Errorf("store %s: packs of at most %d bytes: %w", dir, opts.MaxPack, fs.ErrInvalid)
+	}
+	p := &Packs{dir: dir, opts: opts, log: opts.Log}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	open := p.openWriter
+	if opts.ReadOnly {
+		open = p.rescan
+	}
+	if err := open(); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// Block returns the bytes under c, unchecked: read through Get. A block that is not
+// there wraps fs.ErrNotExist, a damaged pack ErrCorrupt.
+func (p *Packs) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	var data []byte
+	err := p.lookup(ctx, c, func(k *pack, s section) error {
+		data = make([]byte, s.size)
+		if _, err := k.ReadAt(data, s.offset); err != nil {
+			return fmt.Errorf("pack %s: block %s: %w", k.path, c, cutShort(err))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// Has reports whether an index lists c and its pack has a section for it.
+func (p *Packs) Has(ctx context.Context, c cid.Cid) (bool, error) {
+	err := p.lookup(ctx, c, func(*pack, section) error { return nil })
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// lookup calls found with the place of c, under the read lock. A reader that misses looks
+// at the folder again.
+func (p *Packs) lookup(ctx context.Context, c cid.Cid, found func(*pack, section) error) error {
+	if err := CheckCID(c); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ok, err := p.find(c, found)
+	if ok || err != nil {
+		return err
+	}
+	if p.opts.ReadOnly {
+		if changed, err := p.refresh(); err != nil {
+			return err
+		} else if changed {
+			if ok, err = p.find(c, found); ok || err != nil {
+				return err
+			}
+		}
+	}
+	return NotFound(c)
+}
+
+func (p *Packs) find(c cid.Cid, found func(*pack, section) error) (bool, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return false, p.errClosed()
+	}
+	key := sectionKey([]byte(c.KeyString()))
+	for _, k := range slices.Backward(p.packs) {
+		if s, ok := k.find(key); ok {
+			return true, found(k, s)
+		}
+	}
+	return false, nil
+}
+
+// Stats counts blocks, bytes and packs as the indexes tell them.
+func (p *Packs) Stats(ctx context.Context) (Stats, error) {
+	if p.opts.ReadOnly {
+		if _, err := p.refresh(); err != nil {
+			return Stats{}, err
+		}
+	}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return Stats{}, p.errClosed()
+	}
+	s := Stats{Packs: int64(len(p.packs))}
+	for _, k := range p.packs {
+		s.Blocks += int64(k.count())
+		s.Bytes += k.end
+	}
+	return s, ctx.Err()
+}
+
+// Close syncs what was put and gives the lock back. Closing twice is no error.
+func (p *Packs) Close() error {
+	err := p.closeWriter()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, k := range p.packs {
+		err = errors.Join(err, k.close())
+	}
+	p.packs, p.closed = nil, true
+	if p.lock != nil {
+		err = errors.Join(err, p.lock.Close())
+		p.lock = nil
+	}
+	return err
+}
+
+func (p *Packs) errClosed() error { return fmt.Errorf("store %s: %w", p.dir, fs.ErrClosed) }
+
+func (p *Packs) packPath(num int) string {
+	return filepath.Join(p.dir, fmt.Sprintf("pack-%08d.car", num))
+}
+func (p *Packs) indexPath(num int) string {
+	return filepath.Join(p.dir, fmt.Sprintf("pack-%08d.idx", num))
+}
+
+// list returns the numbers of the packs in the folder, ascending.
+func (p *Packs) list() ([]int, error) {
+	entries, err := os.ReadDir(p.dir)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	var nums []int
+	for _, e := range entries {
+		var num int
+		if _, err := fmt.Sscanf(e.Name(), "pack-%08d.car", &num); err == nil && num > 0 &&
+			filepath.Base(p.packPath(num)) == e.Name() && e.Type().IsRegular() {
+			nums = append(nums, num)
+		}
+	}
+	slices.Sort(nums)
+	return nums, nil
+}

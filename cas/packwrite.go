@@ -1,0 +1,230 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/ipfs/go-cid"
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+)
+
+// flushAt is how much is collected before it is written to the open pack, in bytes.
+const flushAt = 4 << 20
+
+// writer is the part of Packs that only the one writing process uses.
+type writer struct {
+	mu     sync.Mutex // held through Put, Sync and Close; taken before Packs.mu
+	open   *pack      // the pack that grows, also the last of Packs.packs; nil for none
+	next   int        // number of the next pack
+	synced int64      // bytes of the open pack that are durable and indexed
+	failed error      // a sync failed: what the disk holds is unknown
+}
+
+// Put appends data to the open pack unless c is listed. The block can be read at once; it
+// survives a power cut after the next Sync or Close. When the disk is full, what was
+// put before stays as it is, and a later Put or Sync tries again.
+func (p *Packs) Put(ctx context.Context, c cid.Cid, data []byte) error {
+	if err := checkPut(c, data); err != nil {
+		return err
+	}
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	if err := p.writable(ctx); err != nil {
+		return err
+	}
+	if ok, err := p.find(c, func(*pack, section) error { return nil }); ok || err != nil {
+		return err
+	}
+	n := sectionLen(len(data))
+	if err := p.makeRoom(n); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k, key := p.w.open, sectionKey([]byte(c.KeyString()))
+	k.pending = appendSection(k.pending, key, data)
+	k.sections[key] = k.end
+	k.end += n
+	return nil
+}
+
+// Sync makes every block put so far durable and shows it to readers.
+func (p *Packs) Sync(ctx context.Context) error {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	if p.opts.ReadOnly {
+		return ctx.Err()
+	}
+	if err := p.writable(ctx); err != nil {
+		return err
+	}
+	return p.sync()
+}
+
+func (p *Packs) writable(ctx context.Context) error {
+	if p.opts.ReadOnly {
+		return fmt.Errorf("store %s: opened for reading only: %w", p.dir, fs.ErrPermission)
+	}
+	if p.w.failed != nil {
+		return p.w.failed
+	}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return p.errClosed()
+	}
+	return ctx.Err()
+}
+
+// makeRoom leaves an open pack that can take a section of n bytes.
+func (p *Packs) makeRoom(n int64) error {
+	k := p.w.open
+	if k != nil && k.end+n > p.opts.MaxPack && len(k.sections) > 0 {
+		if err := p.seal(); err != nil {
+			return err
+		}
+	}
+	if p.w.open == nil {
+		return p.create()
+	}
+	if len(k.pending) > 0 && len(k.pending)+int(n) > flushAt {
+		return p.flush()
+	}
+	return nil
+}
+
+// flush writes what is pending, always to the same place: after an error it is
+// still pending, and the file is as long as before.
+func (p *Packs) flush() error {
+	k := p.w.open
+	if len(k.pending) == 0 {
+		return nil
+	}
+	if _, err := k.file.WriteAt(k.pending, k.flushed); err != nil {
+		return hint(errors.Join(err, k.file.Truncate(k.flushed)))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k.flushed += int64(len(k.pending))
+	k.pending = k.pending[:0]
+	return nil
+}
+
+// sync brings the open pack to the disk, and only then its index: what an index lists
+// is there.
+func (p *Packs) sync() error {
+	k := p.w.open
+	if k == nil || p.w.synced == k.end {
+		return nil
+	}
+	if err := p.flush(); err != nil {
+		return err
+	}
+	if err := k.file.Sync(); err != nil {
+		// After a failed sync the kernel may forget what it did not write.
+		p.w.failed = fmt.Errorf("store %s: sync: %w; open the store again", p.dir, hint(err))
+		return p.w.failed
+	}
+	if err := p.writeIndex(k); err != nil {
+		return err
+	}
+	if err := atomicfile.SyncDir(p.dir); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	p.w.synced = k.end
+	return nil
+}
+
+// seal ends the open pack.
+func (p *Packs) seal() error {
+	if err := p.sync(); err != nil {
+		return err
+	}
+	if err := p.mapIndex(p.w.open); err != nil {
+		return err
+	}
+	p.w.open = nil
+	return nil
+}
+
+// create begins a pack. Its empty index comes first: a reader that sees the pack
+// never has to look at bytes that are not synced.
+func (p *Packs) create() error {
+	k := &pack{
+		num: p.w.next, path: p.packPath(p.w.next), sections: make(map[sectionKey]int64),
+		end: int64(len(packHeader)), flushed: int64(len(packHeader)),
+	}
+	if err := p.writeIndex(k); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(k.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return fmt.Errorf("store: %w", hint(err))
+	}
+	if _, err := f.WriteString(packHeader); err != nil {
+		return fmt.Errorf("store: %w", hint(errors.Join(err, f.Close(), os.Remove(k.path))))
+	}
+	k.file = f
+	k.pending = make([]byte, 0, min(flushAt, p.opts.MaxPack)+maxHead)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.packs = append(p.packs, k)
+	p.w.open, p.w.synced = k, 0
+	p.w.next++
+	return nil
+}
+
+// writeIndex replaces the index file of a pack by its table. It is not synced: a torn
+// index shows in its checksum and is rebuilt.
+func (p *Packs) writeIndex(k *pack) error {
+	path := p.indexPath(k.num)
+	tmp := path + ".tmp"
+	err := os.WriteFile(tmp, encodeIndex(k.sections, k.end), 0o644)
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp) // it may not be there
+		return fmt.Errorf("store: %w", hint(err))
+	}
+	return nil
+}
+
+// mapIndex gives up a pack's table for its index file.
+func (p *Packs) mapIndex(k *pack) error {
+	x, err := openIndex(p.indexPath(k.num))
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k.index, k.sections, k.pending = x, nil, nil
+	return nil
+}
+
+// closeWriter syncs, once.
+func (p *Packs) closeWriter() error {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	if p.w.open == nil {
+		return nil
+	}
+	err := p.w.failed
+	if err == nil {
+		err = p.sync()
+	}
+	p.w.open = nil
+	return err
+}
+
+func hint(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w; free some space and run it again", err)
+	}
+	return err
+}

@@ -1,0 +1,183 @@
+package cas
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/ipfs/go-cid"
+)
+
+// A Leaf is one raw block of a file: its name, where it goes, and its length in
+// bytes. The length is the file's word: ReadLeaf compares it with the block.
+type Leaf struct {
+	CID    cid.Cid
+	Offset int64
+	Size   int64
+}
+
+// Leaves reads the inner nodes of the file root from src and returns its leaves in
+// file order. They cover exactly size bytes (pass the signed length), without a
+// gap, or the error wraps ErrCorrupt. The leaves themselves are not read.
+func Leaves(ctx context.Context, src Source, root cid.Cid, size int64) ([]Leaf, error) {
+	var leaves []Leaf
+	err := walk(ctx, src, root, size, func(l Leaf) error {
+		leaves = append(leaves, l)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return leaves, nil
+}
+
+// ReadLeaf reads one leaf through Get and checks its length.
+func ReadLeaf(ctx context.Context, src Source, l Leaf) ([]byte, error) {
+	data, err := Get(ctx, src, l.CID)
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) != l.Size {
+		return nil, fmt.Errorf("block %s: %d bytes, its file says %d: %w", l.CID, len(data), l.Size, ErrCorrupt)
+	}
+	return data, nil
+}
+
+// Copy writes the file root, of exactly size bytes, to w: every block is checked
+// before any byte of it is written.
+func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64) error {
+	return walk(ctx, src, root, size, func(l Leaf) error {
+		data, err := ReadLeaf(ctx, src, l)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(data)
+		return err
+	})
+}
+
+// ReadFile returns the whole file root, which may have at most limit bytes: for files
+// whose length is not known yet, such as metadata. A longer one wraps ErrCorrupt.
+func ReadFile(ctx context.Context, src Source, root cid.Cid, limit int64) ([]byte, error) {
+	block, err := Get(ctx, src, root)
+	if err != nil {
+		return nil, err
+	}
+	size := int64(len(block))
+	if !isRaw(root) {
+		_, fs, err := decodeNode(block)
+		if err != nil {
+			return nil, fmt.Errorf("node %s: %w", root, err)
+		}
+		size = int64(min(fs.size, 1<<62))
+	}
+	if size > limit {
+		return nil, fmt.Errorf("file %s: %d bytes, at most %d are read: %w", root, size, limit, ErrCorrupt)
+	}
+	if isRaw(root) {
+		return block, nil
+	}
+	var buf bytes.Buffer
+	if err := Copy(ctx, &buf, src, root, size); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+// walk visits the leaves of a file in order.
+func walk(ctx context.Context, src Source, root cid.Cid, size int64, visit func(Leaf) error) error {
+	if err := CheckCID(root); err != nil {
+		return err
+	}
+	if size < 0 {
+		return fmt.Errorf("file %s: a length of %d bytes: %w", root, size, ErrCorrupt)
+	}
+	if size == 0 && !isRaw(root) {
+		return fmt.Errorf("file %s: nodes over no bytes: %w", root, ErrCorrupt)
+	}
+	w := walker{src: src, visit: visit}
+	return w.file(ctx, root, uint64(size), 0)
+}
+
+type walker struct {
+	src           Source
+	visit         func(Leaf) error
+	offset        uint64 // bytes of the leaves visited so far
+	leaves, nodes int    // visited so far, however often the same one
+}
+
+// file visits the leaves under c, which must cover exactly size bytes. The sizes
+// are checked downwards, parent against children, before a child is visited: so the
+// whole walk never covers more than the root's size.
+func (w *walker) file(ctx context.Context, c cid.Cid, size uint64, depth int) error {
+	if isRaw(c) {
+		return w.leaf(c, size)
+	}
+	if depth == MaxDepth {
+		return fmt.Errorf("node %s: more than %d levels of nodes: %w", c, MaxDepth, ErrCorrupt)
+	}
+	if w.nodes++; w.nodes > MaxLeaves {
+		return fmt.Errorf("node %s: more than %d nodes in a file: %w", c, MaxLeaves, ErrCorrupt)
+	}
+	links, blocks, err := readNode(ctx, w.src, c, size)
+	if err != nil {
+		return err
+	}
+	for i, l := range links {
+		if err := w.file(ctx, l.cid, blocks[i], depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walker) leaf(c cid.Cid, size uint64) error {
+	if size > MaxBlock {
+		return fmt.Errorf("block %s: a leaf of %d bytes, the limit is %d: %w", c, size, MaxBlock, ErrCorrupt)
+	}
+	if w.leaves++; w.leaves > MaxLeaves {
+		return fmt.Errorf("block %s: more than %d leaves in a file: %w", c, MaxLeaves, ErrCorrupt)
+	}
+	l := Leaf{CID: c, Offset: int64(w.offset), Size: int64(size)}
+	w.offset += size
+	return w.visit(l)
+}
+
+// readNode reads an inner node that must cover size bytes, and checks that its links
+// do: none of them empty or named, together exactly size.
+func readNode(ctx context.Context, src Source, c cid.Cid, size uint64) ([]link, []uint64, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	block, err := Get(ctx, src, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	links, fs, err := decodeNode(block)
+	if err != nil {
+		return nil, nil, fmt.Errorf("node %s: %w", c, err)
+	}
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("node %s: %s: %w", c, fmt.Sprintf(format, args...), ErrCorrupt)
+	}
+	switch {
+	case fs.kind != typeFile:
+		return nil, nil, bad("UnixFS type %d, not a file", fs.kind)
+	case fs.size != size:
+		return nil, nil, bad("a file of %d bytes where %d are due", fs.size, size)
+	case len(links) != len(fs.blocks):
+		return nil, nil, bad("%d links and %d sizes", len(links), len(fs.blocks))
+	}
+	left := size
+	for i, n := range fs.blocks {
+		if n == 0 || n > left || links[i].name != "" {
+			return nil, nil, bad("link %d of %d bytes with a name of %d bytes, %d left", i, n, len(links[i].name), left)
+		}
+		left -= n
+	}
+	if left != 0 {
+		return nil, nil, bad("its links miss %d bytes", left)
+	}
+	return links, fs.blocks, nil
+}
