@@ -1,0 +1,89 @@
+# Phase Boot. `make help` says what there is.
+
+GO         ?= go
+BIN        ?= bin
+BUILD      ?= build
+ARCH       ?= x86_64
+FLAVOUR    ?= vm
+IMAGE_SIZE ?= 1G
+ROOT       ?=
+FUZZTIME   ?= 20s
+BENCHTIME  ?= 1s
+
+GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w"
+TOOL    := $(GO) tool -modfile=tools/go.mod
+# everything but the tests that boot machines
+QUICK    = $$($(GO) list ./... | grep -v /internal/e2e)
+IMAGE    = $(BIN)/phase-image
+
+.DEFAULT_GOAL := binaries
+.PHONY: binaries deps check test demo bench fuzz vuln clean help need-root \
+	esp initramfs rootfs image kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
+
+binaries: ## build every command, static, and the demo's job into bin/
+	@mkdir -p $(BIN)
+	$(GOBUILD) -o $(BIN)/ ./cmd/...
+	GOOS=wasip1 GOARCH=wasm $(GO) build -trimpath -ldflags "-s -w" -o $(BIN)/hello.wasm ./plasm/jobs/hello
+
+deps: ## install the missing Debian packages
+	@scripts/deps-check.sh --install
+
+check: ## format, vet, staticcheck, short tests
+	@out=$$($(TOOL) gofumpt -l $$(git ls-files -co --exclude-standard '*.go')); \
+		[ -z "$$out" ] || { echo "gofumpt: run 'go tool -modfile=tools/go.mod gofumpt -w' on:"; echo "$$out"; exit 1; } >&2
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	$(GO) test -short $(QUICK)
+
+test: deps binaries ## every test, under the race detector, booting machines in QEMU
+	CGO_ENABLED=1 $(GO) test -race -timeout 40m ./...
+
+demo: deps binaries ## one release, from fresh keys to a receipt on a machine's console
+	scripts/demo.sh
+
+bench: ## the benchmarks of every package (BENCHTIME=1s)
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(QUICK)
+
+fuzz: ## every fuzz target for FUZZTIME=20s each
+	@set -e; for file in $$(git grep -l '^func Fuzz' -- '*_test.go'); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "== $$file $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
+		done; \
+	done
+
+vuln: ## known vulnerabilities in what we call
+	$(TOOL) govulncheck ./...
+
+clean: ## remove what was built
+	rm -rf $(BIN) $(BUILD)
+
+need-root:
+	@[ -n "$(ROOT)" ] || { echo "ROOT is not set: name the root.json that the machine shall trust, such as 'make image ROOT=repo/root.json'; 'phase-sign init' makes one" >&2; exit 2; }
+	@mkdir -p $(BUILD)
+
+image: binaries need-root ## a stick: make image ROOT=repo/root.json [ARCH=x86_64] [IMAGE_SIZE=1G]
+	$(IMAGE) usb --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --size $(IMAGE_SIZE) --out $(BUILD)/phase-$(ARCH).img
+
+esp: binaries need-root ## its EFI system partition alone: make esp ROOT=repo/root.json
+	$(IMAGE) esp --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/esp-$(ARCH).img
+
+initramfs: binaries need-root ## the boot initramfs alone: make initramfs ROOT=repo/root.json
+	$(IMAGE) initramfs --role boot --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/initramfs-$(ARCH)
+
+rootfs: binaries ## the demo's target root filesystem
+	@mkdir -p $(BUILD)
+	$(IMAGE) rootfs --arch $(ARCH) --out $(BUILD)/rootfs-$(ARCH).squashfs
+
+kernel-x86_64 kernel-arm64: kernel-%: binaries ## Debian's kernel of an architecture
+	@mkdir -p $(BUILD)
+	$(IMAGE) kernel --arch $* --flavour $(FLAVOUR) --out $(BUILD)/vmlinuz-$*
+
+test-qemu-x86: image ## boot that stick under OVMF; the console is this terminal
+	scripts/test-qemu-x86.sh $(BUILD)/phase-$(ARCH).img
+
+test-qemu-arm64: ARCH := arm64
+test-qemu-arm64: image ## the same for arm64
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z0-9_ -]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name words; do printf '  %-28s %s\n' "$$name" "$$words"; done

@@ -1,0 +1,22 @@
+// Command plasmd runs a release's WASM job and signs a receipt of it.
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+)
+
+func main() { os.Exit(cli.Main(newCommand())) }
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "plasmd",
+		Short: "Runs a release's WASM job and signs a receipt of it",
+		Args:  cobra.NoArgs,
+	}
+	root.AddCommand(runCommand(), verifyCommand())
+	return root
+}

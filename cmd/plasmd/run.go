@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/plasm"
+)
+
+// Bounds of the files that a person names, in bytes.
+const (
+	maxKey     = 64 << 10
+	maxRelease = 1 << 20
+	maxModule  = 32 << 20
+)
+
+type runFlags struct {
+	release, jobDir, key, receipt string
+	limits                        plasm.Limits
+}
+
+func runCommand() *cobra.Command {
+	f := runFlags{limits: plasm.DefaultLimits()}
+	cmd := &cobra.Command{
+		Use:   "run [JOB.wasm]",
+		Short: "Run a job under limits and print its signed receipt",
+		Long: `Run runs one WASI preview1 command: the job of a release, whose bytes must be the
+signed ones, or a file. The job gets its name as its only argument and nothing else:
+no files, no network, no environment. Its output is shown as it comes, each line
+marked "job: "; then the receipt is printed as one line.
+
+Exit code 0: the job exited 0, or the release has no job. 1: the job failed or was
+stopped at a limit; its receipt says which.`,
+		Example: `  plasmd run --release /run/phase/release.json --key /run/phase/machine.key
+  plasmd run --memory 16M --timeout 5s bin/hello.wasm`,
+		Args: cli.Args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.release, "release", "", "verified release as JSON; its job is looked for beside it")
+	flags.StringVar(&f.jobDir, "job-dir", "", "folder that holds the job under its role (default: the folder of --release)")
+	flags.StringVar(&f.key, "key", "", "machine's key that signs the receipt, PKCS8 PEM, Ed25519 (default: one made for this run)")
+	flags.StringVar(&f.receipt, "receipt", "", "also write the receipt to this file")
+	flags.Var((*size)(&f.limits.Memory), "memory", "linear memory that the job may have")
+	flags.DurationVar(&f.limits.Timeout, "timeout", f.limits.Timeout, "time that it may take")
+	flags.Var((*size)(&f.limits.Output), "output-limit", "bytes that it may write")
+	return cmd
+}
+
+func (f runFlags) run(cmd *cobra.Command, args []string) error {
+	if err := f.limits.Check(); err != nil {
+		return err
+	}
+	key, ephemeral, err := f.machineKey(cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	job, rel, err := f.load(cmd.Context(), args)
+	if err != nil {
+		return err
+	}
+	if rel != nil && rel.Job == "" {
+		return cli.Print(cmd, map[string]string{"release": rel.Version, "job": ""},
+			fmt.Sprintf("plasmd: release %q has no job; nothing to run\n", rel.Version))
+	}
+	outcome, err := plasm.Run(cmd.Context(), job, f.limits, console(cmd))
+	if err != nil {
+		return err
+	}
+	receipt, err := plasm.NewReceipt(job, rel, f.limits, outcome).Sign(key, ephemeral)
+	if err != nil {
+		return err
+	}
+	if err := f.print(cmd, receipt); err != nil {
+		return err
+	}
+	if !outcome.OK() {
+		return fmt.Errorf("job %q failed (%s): %s", job.Name, outcome.Reason, outcome.Detail)
+	}
+	return nil
+}
+
+// console is where the job's output is shown: stdout holds nothing but the receipt
+// with --json.
+func console(cmd *cobra.Command) io.Writer {
+	if cli.JSON(cmd) {
+		return cmd.ErrOrStderr()
+	}
+	return cmd.OutOrStdout()
+}
+
+// machineKey reads the key that signs, or makes one and says so.
+func (f runFlags) machineKey(stderr io.Writer) (ed25519.PrivateKey, bool, error) {
+	if f.key == "" {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		fmt.Fprintln(stderr, "plasmd: no --key: the receipt is signed by a key made for this run, which names no machine")
+		return key, true, err
+	}
+	data, err := cli.ReadInput(f.key, "machine key", maxKey)
+	if err != nil {
+		return nil, false, err
+	}
+	key, err := plasm.ParsePrivateKey(data)
+	if err != nil {
+		return nil, false, fmt.Errorf("machine key %s: %w", f.key, err)
+	}
+	return key, false, nil
+}
+
+// load finds the job: of the release, or the file. The release is nil for a file,
+// and the job empty when the release has none.
+func (f runFlags) load(ctx context.Context, args []string) (plasm.Job, *manifest.Release, error) {
+	switch {
+	case f.release != "" && len(args) > 0:
+		return plasm.Job{}, nil, cli.Usagef("--release and %s: name one job, not two", args[0])
+	case f.release == "" && len(args) == 0:
+		return plasm.Job{}, nil, cli.Usagef("no job: name a JOB.wasm, or a release with --release")
+	case f.release == "" && f.jobDir != "":
+		return plasm.Job{}, nil, cli.Usagef("--job-dir %s: only --release looks for its job in a folder", f.jobDir)
+	case f.release == "":
+		job, err := loadFile(ctx, args[0])
+		return job, nil, err
+	}
+	data, err := cli.ReadInput(f.release, "release", maxRelease)
+	if err != nil {
+		return plasm.Job{}, nil, err
+	}
+	rel, err := plasm.ParseRelease(data)
+	if err != nil {
+		return plasm.Job{}, nil, fmt.Errorf("%s: %w", f.release, err)
+	}
+	if rel.Job == "" {
+		return plasm.Job{}, &rel, nil
+	}
+	dir := f.jobDir
+	if dir == "" {
+		dir = filepath.Dir(f.release)
+	}
+	job, err := plasm.LoadJob(ctx, rel, dir)
+	return job, &rel, err
+}
+
+func loadFile(ctx context.Context, path string) (plasm.Job, error) {
+	module, err := cli.ReadInput(path, "job", maxModule)
+	if err != nil {
+		return plasm.Job{}, err
+	}
+	return plasm.NewJob(ctx, filepath.Base(path), module)
+}
+
+// print writes the receipt: one line on stdout, and the file if one was named.
+func (f runFlags) print(cmd *cobra.Command, receipt plasm.Receipt) error {
+	data, err := receipt.Encode()
+	if err != nil {
+		return err
+	}
+	prefix := "plasmd: receipt "
+	if cli.JSON(cmd) {
+		prefix = ""
+	}
+	if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s%s\n", prefix, data); err != nil {
+		return err
+	}
+	if f.receipt == "" {
+		return nil
+	}
+	if err := atomicfile.Write(f.receipt, 0o644, append(data, '\n')); err != nil {
+		return fmt.Errorf("receipt: %w", err)
+	}
+	return nil
+}

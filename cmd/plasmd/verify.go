@@ -1,0 +1,91 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/plasm"
+)
+
+const maxReceipt = 64 << 10
+
+func verifyCommand() *cobra.Command {
+	var keyPath string
+	cmd := &cobra.Command{
+		Use:   "verify RECEIPT",
+		Short: "Check a receipt's fields and signature",
+		Long: `Verify checks that a receipt is exactly what a machine signed. The receipt names the
+key itself; with --key it must be this one, which is what proves whose receipt it is.`,
+		Example: `  plasmd run --receipt receipt.json --key machine.key bin/hello.wasm
+  plasmd verify receipt.json --key machine.key.pub`,
+		Args: cli.Args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return verify(cmd, args[0], keyPath) },
+	}
+	cmd.Flags().StringVar(&keyPath, "key", "", "the machine's public key, PKIX PEM, Ed25519")
+	return cmd
+}
+
+// verified is the result of verify with --json.
+type verified struct {
+	Receipt plasm.Receipt `json:"receipt"`
+	Known   bool          `json:"known_machine"` // the key was the one of --key
+}
+
+func verify(cmd *cobra.Command, path, keyPath string) error {
+	key, err := publicKey(keyPath)
+	if err != nil {
+		return err
+	}
+	data, err := cli.ReadInput(path, "receipt", maxReceipt)
+	if err != nil {
+		return err
+	}
+	receipt, err := plasm.ParseReceipt(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if err := receipt.Verify(key); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return cli.Print(cmd, verified{receipt, key != nil}, words(receipt, key != nil))
+}
+
+// publicKey reads the key of --key; nil without one.
+func publicKey(path string) (ed25519.PublicKey, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := cli.ReadInput(path, "public key", maxKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := plasm.ParsePublicKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("public key %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// words says what the receipt proves.
+func words(r plasm.Receipt, known bool) string {
+	whose := "the key that --key names"
+	switch {
+	case r.Machine.Ephemeral && !known:
+		whose = "a key made for that one run: it names no machine"
+	case !known:
+		whose = "the key that it names itself; --key says whose it is"
+	}
+	from := "a file"
+	if r.Release != nil {
+		from = fmt.Sprintf("release %s of %s-%s", r.Release.Version, r.Release.Channel, r.Release.Arch)
+	}
+	return fmt.Sprintf(`receipt: whole, signed by %s
+machine  %s
+job      %s from %s
+started  %s, took %d ms, memory peak %d bytes
+ended    %s, exit code %d, output %d bytes
+`, whose, r.Machine.Key, r.Module.CID, from, r.Started, r.DurationMS, r.MemoryPeak, r.Reason, r.ExitCode, r.Output.Length)
+}

@@ -1,0 +1,125 @@
+package plasm
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// A Job is a module in memory: what was hashed is what runs.
+type Job struct {
+	Name   string // the only argument that it gets
+	Module []byte
+	CID    cid.Cid // root of the module as a file
+	SHA256 string  // 64 lower-case hex digits
+}
+
+// NewJob names a module that came from nowhere in particular. Its CID is the one
+// that the default chunker gives.
+func NewJob(ctx context.Context, name string, module []byte) (Job, error) {
+	return newJob(ctx, name, module, cas.DefaultChunker)
+}
+
+func newJob(ctx context.Context, name string, module []byte, chunker string) (Job, error) {
+	file, err := cas.FileCID(ctx, bytes.NewReader(module), chunker)
+	if err != nil {
+		return Job{}, fmt.Errorf("job %q: %w", name, err)
+	}
+	digest := sha256.Sum256(module)
+	return Job{Name: name, Module: module, CID: file.CID, SHA256: hex.EncodeToString(digest[:])}, nil
+}
+
+// maxRelease bounds a release as JSON.
+const maxRelease = 1 << 20
+
+// ParseRelease reads the release that the boot client handed over. It was verified
+// before the jump, so this only refuses what is not one at all (manifest.ErrMalformed).
+func ParseRelease(data []byte) (manifest.Release, error) {
+	var rel manifest.Release
+	if len(data) > maxRelease {
+		return rel, fmt.Errorf("release: %d bytes, the limit is %d: %w", len(data), maxRelease, manifest.ErrMalformed)
+	}
+	if err := json.Unmarshal(data, &rel); err != nil {
+		return rel, fmt.Errorf("release: %v: %w", err, manifest.ErrMalformed)
+	}
+	if rel.Version == "" || rel.Channel == "" {
+		return rel, fmt.Errorf("release: no version or no channel in it: %w", manifest.ErrMalformed)
+	}
+	return rel, nil
+}
+
+// LoadJob reads the job of a release from a folder that holds it under its role
+// (job/NAME.wasm). Length, sha256 and CID must be those of the signed entry, or the
+// error wraps cas.ErrCorrupt. The release must name a job.
+func LoadJob(ctx context.Context, rel manifest.Release, dir string) (Job, error) {
+	art, ok := rel.Artifact(rel.Job)
+	if !ok {
+		return Job{}, fmt.Errorf("release %q: its job %q is not among its artifacts: %w", rel.Version, rel.Job, manifest.ErrMalformed)
+	}
+	name, isJob := strings.CutPrefix(art.Role, "job/")
+	if !isJob || name == "" || name != filepath.Base(name) || !filepath.IsLocal(art.Role) {
+		return Job{}, fmt.Errorf("release %q: %q is not the role of a job: %w", rel.Version, art.Role, manifest.ErrMalformed)
+	}
+	if art.Length < 1 || art.Length > maxModule {
+		return Job{}, fmt.Errorf("job %q: %d bytes, the limit is %d: %w", name, art.Length, maxModule, manifest.ErrMalformed)
+	}
+	module, err := readIn(dir, art.Role, art.Length)
+	if err != nil {
+		return Job{}, fmt.Errorf("job %q: %w", name, err)
+	}
+	return signedJob(ctx, name, module, art)
+}
+
+// signedJob compares a module with its signed entry.
+func signedJob(ctx context.Context, name string, module []byte, art manifest.Artifact) (Job, error) {
+	if int64(len(module)) != art.Length {
+		return Job{}, fmt.Errorf("job %q: %s than the %d bytes that were signed: %w; boot again to fetch it anew",
+			name, longerOrShorter(len(module), art.Length), art.Length, cas.ErrCorrupt)
+	}
+	job, err := newJob(ctx, name, module, art.Chunker)
+	if err != nil {
+		return Job{}, err
+	}
+	if job.SHA256 != art.SHA256 {
+		return Job{}, fmt.Errorf("job %q: sha256 %s, signed was %.64q: %w; boot again to fetch it anew", name, job.SHA256, art.SHA256, cas.ErrCorrupt)
+	}
+	if !job.CID.Equals(art.CID) {
+		return Job{}, fmt.Errorf("job %q: CID %s, signed was %s: %w; boot again to fetch it anew", name, job.CID, art.CID, cas.ErrCorrupt)
+	}
+	return job, nil
+}
+
+func longerOrShorter(got int, want int64) string {
+	if int64(got) > want {
+		return "longer"
+	}
+	return "shorter"
+}
+
+// readIn reads at most length+1 bytes of a file that is inside dir, whatever links
+// are on the way.
+func readIn(dir, name string, length int64) ([]byte, error) {
+	f, err := os.OpenInRoot(dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no %s in %s: %w; was the release fetched whole?", name, dir, fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, length+1))
+}

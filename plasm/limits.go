@@ -1,0 +1,43 @@
+package plasm
+
+import (
+	"fmt"
+	"io/fs"
+	"time"
+)
+
+// page is the unit of WASM linear memory, in bytes.
+const page = 64 << 10
+
+// Bounds of what Limits may say and of what is read.
+const (
+	maxMemory  = 4 << 30  // what a 32-bit linear memory can address
+	maxOutput  = 64 << 20 // the output is not kept, but the console is slow
+	maxTimeout = 24 * time.Hour
+	maxModule  = 32 << 20
+)
+
+// Limits is what a job may use.
+type Limits struct {
+	Memory  int64         // bytes of linear memory, a multiple of 64 KiB
+	Timeout time.Duration // from the first look at the module to its end, compilation included
+	Output  int64         // bytes on stdout and stderr together
+}
+
+// DefaultLimits suits a small job on a small machine: 64 MiB, 30 s, 64 KiB.
+func DefaultLimits() Limits {
+	return Limits{Memory: 64 << 20, Timeout: 30 * time.Second, Output: 64 << 10}
+}
+
+// Check reports a limit outside what can be kept.
+func (l Limits) Check() error {
+	switch {
+	case l.Memory < page || l.Memory > maxMemory || l.Memory%page != 0:
+		return fmt.Errorf("memory limit: %d bytes; give a multiple of 64K up to 4G: %w", l.Memory, fs.ErrInvalid)
+	case l.Timeout < time.Millisecond || l.Timeout > maxTimeout:
+		return fmt.Errorf("time limit: %s; give 1ms to 24h: %w", l.Timeout, fs.ErrInvalid)
+	case l.Output < 0 || l.Output > maxOutput:
+		return fmt.Errorf("output limit: %d bytes; give 0 to 64M: %w", l.Output, fs.ErrInvalid)
+	}
+	return nil
+}

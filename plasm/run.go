@@ -1,0 +1,228 @@
+package plasm
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// Why a job ended, as a receipt says it.
+const (
+	ReasonExit    = "exit"    // by itself; the exit code says how
+	ReasonTimeout = "timeout" // at the time limit
+	ReasonMemory  = "memory"  // it was refused memory and failed, or asked for too much to start
+	ReasonOutput  = "output"  // at the output limit
+	ReasonImport  = "import"  // it wants a host call that nobody grants; it never ran
+	ReasonTrap    = "trap"    // a fault of its own: unreachable, out of bounds, stack overflow
+)
+
+// NoExitCode is the exit code of a job that did not exit by itself.
+const NoExitCode = -1
+
+// An Outcome is how one run of a job went.
+type Outcome struct {
+	Started    time.Time
+	Duration   time.Duration // measured by the host, compilation included
+	MemoryPeak int64         // bytes of linear memory, high-water
+	ExitCode   int64         // 0 to 2^32-1, or NoExitCode
+	Reason     string        // one of the Reason constants
+	Detail     string        // what a person wants to read beside the reason; quoted and capped
+	Output     Output
+}
+
+// Output is what a job wrote to stdout and stderr, in the order of writing.
+type Output struct {
+	SHA256    string `json:"sha256"` // 64 lower-case hex digits
+	Length    int64  `json:"length"` // bytes
+	Truncated bool   `json:"truncated"`
+}
+
+// OK reports whether the job did its work: ended by itself, with exit code 0.
+func (o Outcome) OK() bool { return o.Reason == ReasonExit && o.ExitCode == 0 }
+
+// Run runs a job to its end and shows its output on w, each line marked. That a job
+// fails is an Outcome; an error means that there was no run to speak of: bytes that
+// are no WASI command (cas.ErrCorrupt), limits that cannot be kept, or ctx ended.
+func Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Outcome, error) {
+	if err := lim.Check(); err != nil {
+		return Outcome{}, err
+	}
+	asks, err := lint(job.Module)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, err)
+	}
+	guest, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	guest, stop := context.WithTimeoutCause(guest, lim.Timeout, errTimeout)
+	defer stop()
+
+	r := &run{job: job, mem: &meter{limit: uint64(lim.Memory)}, out: newOutput(lim.Output, w, end)}
+	started := time.Now()
+	if err := r.check(asks, lim); err == nil {
+		go watchHost(guest, uint64(lim.Memory)+hostExtra, end)
+		r.err = r.execute(guest)
+	} else {
+		r.err = err
+	}
+	took := time.Since(started)
+	r.out.console.close()
+	if err := ctx.Err(); err != nil {
+		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, err)
+	}
+	if errors.Is(r.err, cas.ErrCorrupt) {
+		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, r.err)
+	}
+	o := r.outcome(context.Cause(guest))
+	o.Started, o.Duration = started, took
+	return o, nil
+}
+
+var (
+	errTimeout = errors.New("the job ran into its time limit")
+	errAsks    = errors.New("the module starts with more than its limit allows")
+	errImport  = errors.New("a host call that nobody grants")
+)
+
+// run is one job on its way.
+type run struct {
+	job Job
+	mem *meter
+	out *output
+	err error // how execute ended; nil is an end by itself, as most *sys.ExitError are
+}
+
+// check refuses what would be allocated before the first instruction.
+func (r *run) check(asks want, lim Limits) error {
+	if asks.memory > lim.Memory {
+		return fmt.Errorf("%w: %d bytes of memory of %d", errAsks, asks.memory, lim.Memory)
+	}
+	if asks.table > maxTable {
+		return fmt.Errorf("%w: a table of %d entries of %d", errAsks, asks.table, maxTable)
+	}
+	return nil
+}
+
+// execute lowers the module and calls its _start.
+func (r *run) execute(ctx context.Context) error {
+	ctx = experimental.WithMemoryAllocator(ctx, r.mem)
+	engine := wazero.NewRuntimeWithConfig(ctx, config())
+	defer engine.Close(context.WithoutCancel(ctx))
+	if _, err := wasi_snapshot_preview1.Instantiate(ctx, engine); err != nil {
+		return fmt.Errorf("WASI: %w", err)
+	}
+	module, err := engine.CompileModule(ctx, r.job.Module)
+	if err != nil {
+		return fmt.Errorf("%.300q: %w", firstLine(err), cas.ErrCorrupt)
+	}
+	if _, ok := module.ExportedFunctions()["_start"]; !ok {
+		return fmt.Errorf("the module exports no _start: %w; build it as a WASI command", cas.ErrCorrupt)
+	}
+	if err := granted(module, engine.Module(wasi_snapshot_preview1.ModuleName)); err != nil {
+		return err
+	}
+	guest, err := engine.InstantiateModule(ctx, module, wazero.NewModuleConfig().
+		WithStdout(r.out).WithStderr(r.out).WithArgs(r.job.Name).WithStartFunctions())
+	if err != nil && strings.Contains(err.Error(), "not instantiated") { // a table or a global of another module
+		return fmt.Errorf("%w: %.200q", errImport, firstLine(err))
+	}
+	if err != nil {
+		return err
+	}
+	_, err = guest.ExportedFunction("_start").Call(ctx)
+	return err
+}
+
+// config is the engine: the interpreter, without the features that would let a
+// module grow a table, whose entries are host memory.
+func config() wazero.RuntimeConfig {
+	return wazero.NewRuntimeConfigInterpreter().
+		WithCloseOnContextDone(true).
+		WithDebugInfoEnabled(false).
+		WithCoreFeatures(api.CoreFeaturesV2.SetEnabled(api.CoreFeatureReferenceTypes, false))
+}
+
+// granted refuses a module that imports anything but functions of WASI.
+func granted(m wazero.CompiledModule, wasi api.Module) error {
+	calls := wasi.ExportedFunctionDefinitions()
+	for _, f := range m.ImportedFunctions() {
+		from, fn, _ := f.Import()
+		if _, ok := calls[fn]; from != wasi.Name() || !ok {
+			return fmt.Errorf("%w: function %.60q of %.60q", errImport, fn, from)
+		}
+	}
+	for _, mem := range m.ImportedMemories() {
+		from, what, _ := mem.Import()
+		return fmt.Errorf("%w: memory %.60q of %.60q", errImport, what, from)
+	}
+	return nil
+}
+
+// outcome puts the end into words. The order matters: what we stopped explains
+// every later symptom.
+func (r *run) outcome(cause error) Outcome {
+	o := Outcome{
+		MemoryPeak: int64(r.mem.peak.Load()),
+		ExitCode:   NoExitCode,
+		Output:     Output{hex.EncodeToString(r.out.hash.Sum(nil)), r.out.length, r.out.truncated},
+	}
+	var exit *sys.ExitError
+	exited := errors.As(r.err, &exit)
+	switch {
+	case r.out.truncated:
+		o.Reason, o.Detail = ReasonOutput, errOutput.Error()
+	case exited && cause != nil && stopped(exit.ExitCode()):
+		o.Reason, o.Detail = reasonOf(cause), cause.Error()
+	case exited:
+		o.Reason, o.ExitCode = ReasonExit, int64(exit.ExitCode())
+		o.Detail = fmt.Sprintf("exit code %d", o.ExitCode)
+	case r.err == nil:
+		o.Reason, o.ExitCode = ReasonExit, 0
+	default:
+		o.Reason, o.Detail = reasonOf(r.err), r.err.Error()
+	}
+	if o.Reason == ReasonTrap {
+		o.Detail = fmt.Sprintf("%.300q", firstLine(r.err)) // the engine's words, around names from the module
+	}
+	if r.mem.refused.Load() && !o.OK() && (o.Reason == ReasonExit || o.Reason == ReasonTrap) {
+		o.Reason, o.Detail = ReasonMemory, "it asked for more memory than its limit, and ended with "+o.Detail
+	}
+	return o
+}
+
+// stopped reports whether an exit code is one that the engine gives a module whose
+// context ended. A module may exit with these numbers too, so this alone proves nothing.
+func stopped(code uint32) bool {
+	return code == sys.ExitCodeContextCanceled || code == sys.ExitCodeDeadlineExceeded
+}
+
+func reasonOf(err error) string {
+	switch {
+	case errors.Is(err, errTimeout):
+		return ReasonTimeout
+	case errors.Is(err, errHostMemory), errors.Is(err, errAsks):
+		return ReasonMemory
+	case errors.Is(err, errImport):
+		return ReasonImport
+	default:
+		return ReasonTrap
+	}
+}
+
+// firstLine is what an error of the engine says before its stack trace, whose names
+// come from the module.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
