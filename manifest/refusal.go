@@ -5,6 +5,17 @@ import (
 	"time"
 )
 
+// What to do about a refusal.
+const (
+	askAnother    = "ask another source"
+	askNewer      = "ask a source that is up to date"
+	rightRoot     = "is this the right root.json?"
+	newRoot       = "the signer has to make a new root"
+	renewTargets  = "the signer has to renew it"
+	renewSnapshot = "the publisher has to renew it"
+	releaseAgain  = "the signer has to release again"
+)
+
 // A refusal is an error whose text is written for a person and whose reason is one of
 // the package's sentinels.
 type refusal struct {

@@ -1,0 +1,86 @@
+package manifest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// A Fetcher returns a file of a repository's metadata folder by its name, for example
+// "2.root.json" or "timestamp.json". What is not there wraps fs.ErrNotExist. It never
+// returns more than max bytes. It may lie.
+type Fetcher interface {
+	Metadata(ctx context.Context, name string, max int64) ([]byte, error)
+}
+
+// A DirFetcher is a repository in a folder on disk.
+type DirFetcher string
+
+// Metadata reads one file of the folder.
+func (d DirFetcher) Metadata(ctx context.Context, name string, max int64) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !fileGrammar.MatchString(name) {
+		return nil, fmt.Errorf("%.80q: not the name of a metadata file: %w", name, fs.ErrNotExist)
+	}
+	return readBounded(filepath.Join(string(d), name), max, 0)
+}
+
+// Newest is the highest version of a role's file in the folder, 0 when there is none:
+// of "root", "targets", "snapshot" or a delegated role.
+func (d DirFetcher) Newest(role string) (int64, error) {
+	entries, err := os.ReadDir(string(d))
+	if err != nil {
+		return 0, err
+	}
+	var newest int64
+	for _, e := range entries {
+		if r, version, ok := splitFile(e.Name()); ok && r == role {
+			newest = max(newest, version)
+		}
+	}
+	return newest, nil
+}
+
+// readBounded reads a regular file of at most max bytes, and never waits for one that
+// is not.
+func readBounded(path string, max int64, flags int) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, malformed("%s: not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, max+1))
+	if err == nil && int64(len(data)) > max {
+		return nil, malformed("%s: more than %d bytes", path, max)
+	}
+	return data, err
+}
+
+// fetch reads a file of some kind from a source, and holds the source to the limit.
+func fetch(ctx context.Context, f Fetcher, name string, kind Kind) ([]byte, error) {
+	data, err := f.Metadata(ctx, name, kind.Max())
+	if err != nil {
+		return nil, inFile(name, err)
+	}
+	if int64(len(data)) > kind.Max() {
+		return nil, malformed("%s: more than %d bytes", name, kind.Max())
+	}
+	return data, nil
+}
+
+// absent reports whether err says that the source does not have the file.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) }
