@@ -1,0 +1,121 @@
+#!/bin/sh
+# What building, testing and the demo need beyond Go, as Debian packages.
+#
+#   scripts/deps-check.sh             the list, what is missing, and the line that installs it
+#   scripts/deps-check.sh --install   install what is missing; says nothing when nothing is
+#
+# Exit code 0: all there. 1: something is missing. 2: usage.
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+
+install=
+case "$#:${1-}" in
+0:) ;;
+1:--install) install=yes ;;
+*)
+	echo "usage: scripts/deps-check.sh [--install]" >&2
+	exit 2
+	;;
+esac
+
+# tool or file, package, what for
+needs() {
+	cat <<-'LIST'
+		gcc                                  gcc              go test -race
+		/usr/include/stdlib.h                libc6-dev        go test -race
+		apt-get                              apt              Debian's kernel, modules and bootloader
+		dpkg-deb                             dpkg             unpacking them
+		mmdebstrap                           mmdebstrap       the root filesystem
+		sqfstar                              squashfs-tools   the root filesystem
+		mke2fs                               e2fsprogs        the cache partition
+		mkfs.vfat                            dosfstools       the EFI system partition
+		mcopy                                mtools           the EFI system partition
+		sgdisk                               gdisk            the judge of partition tables
+		qemu-system-x86_64                   qemu-system-x86  the machine
+		/usr/share/OVMF/OVMF_CODE_4M.fd      ovmf             its firmware
+		ip                                   iproute2         its network, as root
+		dnsmasq                              dnsmasq-base     its DHCP server, as root
+	LIST
+	if [ "$(id -u)" != 0 ]; then
+		echo "newuidmap uidmap the root filesystem, without root rights"
+	fi
+}
+
+there() {
+	case $1 in
+	/*) [ -e "$1" ] ;;
+	*) command -v "$1" >/dev/null 2>&1 ;;
+	esac
+}
+
+# check prints the list when nobody wants to install, and leaves the names of the
+# missing packages in $missing.
+check() {
+	missing=
+	while read -r what package why; do
+		state=ok
+		if ! there "$what"; then
+			state=MISSING
+			case " $missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac
+		fi
+		[ -n "$install" ] || printf '%-8s %-33s %-16s %s\n' "$state" "$what" "$package" "$why"
+	done <<-LIST
+		$(needs)
+	LIST
+	missing=${missing# }
+}
+
+# go_version fails unless Go is new enough for go.mod.
+go_version() {
+	if ! there go; then
+		echo "deps-check: go: not found; install Go 1.26 or newer and put its bin folder on PATH" >&2
+		return 1
+	fi
+	version=$(go env GOVERSION)
+	minor=${version#go1.}
+	minor=${minor%%[!0-9]*}
+	if [ "$version" = "${version#go1.}" ] || [ "${minor:-0}" -lt 26 ]; then
+		echo "deps-check: go: this is $version; Go 1.26 or newer is needed" >&2
+		return 1
+	fi
+	[ -n "$install" ] || printf '%-8s %-33s %-16s %s\n' ok go "($version)" "everything"
+}
+
+# lists_fresh tells whether apt knows packages, and learnt of them within a day.
+lists_fresh() {
+	[ -n "$(find /var/lib/apt/lists -name '*_Packages*' -mtime -1 2>/dev/null | head -n 1)" ]
+}
+
+# as_root runs a command as root, or says what to run.
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null 2>&1; then
+		sudo "$@"
+	else
+		return 1
+	fi
+}
+
+complete=0
+check
+go_version || complete=1
+if [ -n "$missing" ]; then
+	line="apt-get install -y --no-install-recommends $missing"
+	if [ -z "$install" ]; then
+		echo "deps-check: missing packages; as root run: $line" >&2
+		exit 1
+	fi
+	echo "deps-check: installing $missing" >&2
+	if ! { lists_fresh || as_root apt-get update; } ||
+		! as_root env DEBIAN_FRONTEND=noninteractive $line; then
+		echo "deps-check: not installed; as root run: apt-get update && $line" >&2
+		exit 1
+	fi
+	check
+	if [ -n "$missing" ]; then
+		echo "deps-check: $missing: installed, and its tools are still not there; is this Debian 12?" >&2
+		exit 1
+	fi
+fi
+exit $complete
