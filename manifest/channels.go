@@ -2,7 +2,7 @@ package manifest
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 )
 
@@ -20,16 +20,19 @@ func Channels(ctx context.Context, f Fetcher, root []byte, now time.Time) ([]Rel
 	}
 	var (
 		releases []Release
-		refusals []error
+		refusals error
 	)
 	for _, role := range w.channels() {
 		channel, arch, _ := splitRole(role)
 		r, err := w.release(ctx, channel, arch)
-		if err != nil {
-			refusals = append(refusals, err)
-			continue
+		switch {
+		case err == nil:
+			releases = append(releases, r)
+		case refusals == nil:
+			refusals = err
+		default:
+			refusals = fmt.Errorf("%w; %w", refusals, err)
 		}
-		releases = append(releases, r)
 	}
-	return releases, errors.Join(refusals...)
+	return releases, refusals
 }

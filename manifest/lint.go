@@ -39,7 +39,7 @@ const (
 )
 
 var (
-	hexGrammar  = regexp.MustCompile(`^([0-9a-f]{2}){1,512}$`)
+	hexGrammar  = regexp.MustCompile(`^([0-9a-f]{2})+$`)
 	hex32       = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	hex64       = regexp.MustCompile(`^[0-9a-f]{128}$`)
 	specGrammar = regexp.MustCompile(`^1\.[0-9]{1,4}(\.[0-9]{1,4})?$`)

@@ -20,7 +20,7 @@ type walk struct {
 	policy  Policy
 	memory  *memory
 	trusted *trustedmetadata.TrustedMetadata
-	ageless bool // dates are not judged
+	ageless bool        // dates are not judged
 	keep    []stateFile // what passed, in the order in which it is remembered
 	roots   []int64
 	notes   []string

@@ -8,8 +8,6 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-
-
 // timestamp loads the remembered timestamp, then the source's.
 func (w *walk) timestamp(ctx context.Context) error {
 	const name = "timestamp.json"
