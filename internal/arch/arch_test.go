@@ -1,0 +1,141 @@
+package arch
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const top = "../.." // of the module, seen from here
+
+// listed is what we read of go list's answer.
+type listed struct {
+	ImportPath string
+	Doc        string
+	Imports    []string
+	GoFiles    []string
+}
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	out := output(t, "go", "list", "-e", "-deps", "-json=ImportPath,Doc,Imports,GoFiles", "./...")
+	var all []listed
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(p.ImportPath, module+"/") {
+			all = append(all, p)
+		}
+	}
+}
+
+// output runs a command at the top of the module.
+func output(t *testing.T, name string, args ...string) []byte {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir = top
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	return out
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	packages := list(t)
+	if len(packages) < 5 {
+		t.Fatalf("go list names %d of our packages: the test looks in the wrong place", len(packages))
+	}
+	for _, p := range packages {
+		for _, b := range breaches(p.ImportPath, p.Imports) {
+			t.Error(b)
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItOwns(t *testing.T) {
+	for _, p := range list(t) {
+		if p.Doc == "" && len(p.GoFiles) > 0 {
+			t.Errorf("%s has no package comment; write a doc.go", p.ImportPath)
+		}
+	}
+}
+
+func TestTreeNamesNoRegistryAndLeavesNothingOpen(t *testing.T) {
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(output(t, "git", "ls-files", "-z")), "\x00"), "\x00") {
+		data, err := os.ReadFile(filepath.Join(top, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // deleted, and not yet committed
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range faults(name, string(data)) {
+			t.Error(f)
+		}
+	}
+}
+
+// The tests above are worth something only if they can fail.
+func TestRulesCatchABreach(t *testing.T) {
+	tests := []struct {
+		name, pkg, imp string
+		want           string // part of the finding, "" for none
+	}{
+		{"boot client signs", "bootclient", module + "/signer", "cannot sign"},
+		{"publisher imports boot client", "publisher", module + "/bootclient", "publisher imports bootclient"},
+		{"boot client imports publisher", "bootclient", module + "/publisher", "bootclient imports publisher"},
+		{"cas knows manifest", "cas", module + "/manifest", "cas imports manifest"},
+		{"subpackage too", "cas/castest", module + "/manifest", "cas/castest imports manifest"},
+		{"manifest goes to the network", "manifest", "net/http", "no network where trust is decided"},
+		{"plasm takes the command's frame", "plasm", module + "/internal/cli", "plasm imports internal/cli"},
+		{"boot client reads the image builder", "bootclient", module + "/imagebuild", "bootclient imports imagebuild"},
+		{"command imports command", "cmd/plasmd", module + "/cmd/phase-sign", "cmd/plasmd imports cmd/phase-sign"},
+		{"package without a row", "newthing", "fmt", "no row"},
+		{"name that only starts alike", "castle", "fmt", "no row"},
+
+		{"boot client reads the modes", "bootclient", module + "/imagebuild/modes", ""},
+		{"manifest knows cas", "manifest", module + "/cas", ""},
+		{"command wires", "cmd/phase-sign", module + "/signer", ""},
+		{"standard library", "publisher", "net/http", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			wants(t, breaches(module+"/"+tt.pkg, []string{tt.imp}), tt.want)
+		})
+	}
+}
+
+func TestTextsCatchAFault(t *testing.T) {
+	host := texts[0].String()
+	tests := []struct{ name, path, content, want string }{
+		{"host name in a script", "scripts/x.sh", "fetch https://" + host + "/x", "apt"},
+		{"host name in a document", "docs/X.md", host, "apt"},
+		{"skipped test", "cas/x_test.go", "t." + "Skip(1)", "proves nothing"},
+		{"skip in a test of machines", "internal/e2e/x_test.go", "t." + "Skip(1)", ""},
+		{"clean", "cas/cas.go", "package cas", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { wants(t, faults(tt.path, tt.content), tt.want) })
+	}
+}
+
+// wants checks that findings contain the text, or that there are none when it is empty.
+func wants(t *testing.T, found []string, want string) {
+	t.Helper()
+	all := strings.Join(found, "\n")
+	if want == "" && all != "" || !strings.Contains(all, want) {
+		t.Errorf("found %q, want %q", all, want)
+	}
+}

@@ -1,0 +1,147 @@
+package arch
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const module = "github.com/phaseboot/phaseboot"
+
+// A rule says which of our packages a package may import. Both are paths below the
+// module; one that ends in /... stands for everything below it too. Test files are
+// free.
+type rule struct {
+	pkg    string
+	may    []string
+	reason string
+}
+
+// rules are read top down; the first row that fits a package is its rule.
+var rules = []rule{
+	{"cas/...", []string{"cas/...", "internal/atomicfile"}, "bytes and hashes know nothing of trust or network"},
+	{"manifest/...", []string{"manifest/...", "cas/...", "internal/atomicfile"}, "trust is decided from bytes alone"},
+
+	{
+		"signer/...",
+		[]string{"signer/...", "manifest/...", "cas/...", "internal/atomicfile"},
+		"keys stay where the ceremony is: nothing that serves or boots is near them",
+	},
+	{
+		"publisher/...",
+		[]string{"publisher/...", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/atomicfile"},
+		"a publisher has no release key and shares no code path with the machine that must distrust it",
+	},
+	{
+		"bootclient/...",
+		[]string{"bootclient/...", "imagebuild/modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/atomicfile"},
+		"what boots cannot sign or publish",
+	},
+	{"imagebuild/modes", nil, "boot policies are data that both the image and the boot read"},
+	{
+		"imagebuild/...",
+		[]string{"imagebuild/...", "manifest/...", "cas/...", "internal/atomicfile"},
+		"an image is made of packages and one root.json, without keys or network of ours",
+	},
+	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/..."}, "a job's host has neither keys of ours nor a network"},
+
+	{"internal/gateway", []string{"cas/..."}, "it moves blocks; what they mean is not its business"},
+	{"internal/p2p", []string{"internal/gateway", "cas/..."}, "it moves blocks; what they mean is not its business"},
+	{"internal/atomicfile", nil, "a leaf"},
+	{"internal/scripttest", nil, "a leaf"},
+	{"internal/arch", nil, "a leaf"},
+	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile"}, "the frame of every command, and no command's logic"},
+	{"internal/e2e/...", []string{"..."}, "the whole system at once"},
+
+	{
+		"cmd/...",
+		[]string{"publisher/...", "bootclient/...", "imagebuild/...", "signer/...", "plasm/...", "manifest/...", "cas/...", "internal/..."},
+		"flags and wiring; a command never imports another",
+	},
+}
+
+// A ban is an import from outside the module that a package must not have itself.
+type ban struct {
+	pkg    string
+	never  []string
+	reason string
+}
+
+var bans = []ban{
+	{"cas/...", []string{"net", "net/http", "os/exec"}, "cas names and checks bytes; sources bring them"},
+	{"manifest/...", []string{"net", "net/http", "os/exec"}, "no network where trust is decided"},
+	{"signer/...", []string{"net/http"}, "a ceremony works on a machine without network"},
+	{"plasm/...", []string{"net", "net/http", "os/exec"}, "a job's host grants what it names, and names none of these"},
+	{"bootclient/...", []string{"github.com/spf13/cobra"}, "it lives in an initramfs"},
+	{"internal/atomicfile", []string{"net", "net/http", "os/exec"}, "a leaf"},
+}
+
+// fits reports whether a path below the module is pkg, or below it for "pkg/...".
+func fits(pattern, path string) bool {
+	if pattern == "..." {
+		return true
+	}
+	base, tree := strings.CutSuffix(pattern, "/...")
+	return path == base || tree && strings.HasPrefix(path, base+"/")
+}
+
+// breaches lists what is wrong with a package's imports, in words.
+func breaches(path string, imports []string) []string {
+	own, ok := strings.CutPrefix(path, module+"/")
+	if !ok {
+		return nil
+	}
+	i := slices.IndexFunc(rules, func(r rule) bool { return fits(r.pkg, own) })
+	if i < 0 {
+		return []string{fmt.Sprintf("%s: no row in the table of rules; add one with its reason", own)}
+	}
+	var found []string
+	for _, imp := range imports {
+		if rest, ours := strings.CutPrefix(imp, module+"/"); ours && !slices.ContainsFunc(rules[i].may, func(m string) bool { return fits(m, rest) }) {
+			found = append(found, fmt.Sprintf("%s imports %s: %s", own, rest, rules[i].reason))
+		}
+		for _, b := range bans {
+			if fits(b.pkg, own) && slices.Contains(b.never, imp) {
+				found = append(found, fmt.Sprintf("%s imports %s: %s", own, imp, b.reason))
+			}
+		}
+	}
+	return found
+}
+
+// A text must not appear in the tree. Words are written in pieces so that this file
+// keeps its own rule.
+type text struct {
+	pieces []string
+	in     string // suffix of the files that it is about, "" for all
+	except string // folder where it is allowed
+	reason string
+}
+
+func (t text) String() string { return strings.Join(t.pieces, "") }
+
+var texts = []text{
+	{pieces: []string{"deb.", "debian.org"}, reason: "mirrors come from the host's own apt"},
+	{pieces: []string{"security.", "debian.org"}, reason: "mirrors come from the host's own apt"},
+	{pieces: []string{"ftp.", "debian.org"}, reason: "mirrors come from the host's own apt"},
+	{pieces: []string{"proxy.", "golang.org"}, reason: "the Go command knows its proxy"},
+	{pieces: []string{"sum.", "golang.org"}, reason: "the Go command knows its checksum database"},
+	{pieces: []string{"registry.", "npmjs.org"}, reason: "nothing here comes from there"},
+	{pieces: []string{"pypi.", "org"}, reason: "nothing here comes from there"},
+	{pieces: []string{"docker.", "io/"}, reason: "nothing here comes from there"},
+	{pieces: []string{"ghcr.", "io/"}, reason: "nothing here comes from there"},
+	{pieces: []string{"t.", "Skip"}, in: "_test.go", except: "internal/e2e/", reason: "a test that is skipped proves nothing"},
+	{pieces: []string{"TO", "DO"}, in: ".go", reason: "finish it, or say in docs/RATIONALE.md why not"},
+	{pieces: []string{"FIX", "ME"}, in: ".go", reason: "finish it, or say in docs/RATIONALE.md why not"},
+}
+
+// faults lists the texts that a file must not contain, in words.
+func faults(path, content string) []string {
+	var found []string
+	for _, t := range texts {
+		if strings.HasSuffix(path, t.in) && (t.except == "" || !strings.HasPrefix(path, t.except)) && strings.Contains(content, t.String()) {
+			found = append(found, fmt.Sprintf("%s contains %q: %s", path, t, t.reason))
+		}
+	}
+	return found
+}
