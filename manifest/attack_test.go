@@ -1,0 +1,458 @@
+package manifest
+
+import (
+	"context"
+	"crypto/ed25519"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// An attack changes what a source serves, or the machine's clock, after the machine
+// has booted once from the honest repository.
+type attack struct {
+	name   string
+	do     func(r *repo, p *Policy) Fetcher
+	reason error
+	says   string
+}
+
+// run proves each attack: the honest boot before it works, the attack is refused by
+// name, the state has not changed by one byte, and the honest boot still works.
+func run(t *testing.T, attacks []attack) {
+	for _, a := range attacks {
+		t.Run(a.name, func(t *testing.T) {
+			r, dir := newRepo(t), t.TempDir()
+			p := r.policy(dir)
+			r.boot(r.files, p)
+			honest, p2 := maps.Clone(r.files), p
+			f := a.do(r, &p2)
+			if mem, ok := f.(*served); ok {
+				f, honest = mem.attack, mem.honest
+			}
+			before := tree(t, dir)
+			_, err := Verify(context.Background(), f, p2)
+			refused(t, err, a.reason, a.says)
+			if diff := cmp.Diff(before, tree(t, dir)); diff != "" {
+				t.Errorf("the state changed: %s", diff)
+			}
+			r.boot(honest, p)
+		})
+	}
+}
+
+// served is an attack whose honest twin is a later state of the repository.
+type served struct{ attack, honest files }
+
+func (s *served) Metadata(ctx context.Context, name string, max int64) ([]byte, error) {
+	return s.attack.Metadata(ctx, name, max)
+}
+
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			data, err := os.ReadFile(path)
+			all[path] = string(data)
+			return err
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestAttackSignature(t *testing.T) {
+	resign := func(signers ...string) func(*repo, *Policy) Fetcher {
+		return func(r *repo, _ *Policy) Fetcher {
+			r.publish(r.signed("stable", "x86_64", r.manifest("stable", "x86_64", "evil"), signers...))
+			return r.files
+		}
+	}
+	const again = "is this the right root.json?"
+	run(t, []attack{
+		{"a repository of a stranger", func(r *repo, _ *Policy) Fetcher {
+			s := newRepo(t)
+			s.files, s.roots, s.online, s.rootNo, s.targets = files{}, []string{"stranger"}, "stranger", 0, 0
+			s.snap, s.time = nil, nil
+			s.newRoot("stranger")
+			s.newTargets()
+			s.publish(s.release("stable", "x86_64", "evil"))
+			return s.files
+		}, ErrSignature, "timestamp.json version 1: signed by 0 of 1 required keys"},
+		{"a release signed by a stranger", resign("stranger"), ErrSignature, "stable-x86_64.json version 2: signed by 0 of 2 required keys"},
+		{"a release signed by one of two", resign("release-b"), ErrSignature, "signed by 1 of 2 required keys"},
+		{"a release that nobody signed", resign(), ErrSignature, "signed by 0 of 2 required keys: needs"},
+		{"a release by the online key", resign("online"), ErrSignature, again},
+		{"a release by the key of another channel", resign("edge", "release-a"), ErrSignature, again},
+		{"a timestamp by a release key", func(r *repo, _ *Policy) Fetcher {
+			r.stamp("release-a")
+			return r.files
+		}, ErrSignature, "timestamp.json version 2: signed by 0 of 1"},
+		{"a snapshot by a stranger", func(r *repo, _ *Policy) Fetcher {
+			online := r.online
+			r.online = "stranger"
+			r.publish()
+			r.online = online
+			r.stamp(online)
+			return r.files
+		}, ErrSignature, "2.snapshot.json: signed by 0 of 1"},
+		{"targets by one of two root keys", func(r *repo, _ *Policy) Fetcher {
+			roots := r.roots
+			r.roots = roots[:1]
+			r.publish(r.newTargets())
+			r.roots = roots
+			return r.files
+		}, ErrSignature, "targets.json version 2: signed by 1 of 2"},
+		{"a root by one of two root keys", func(r *repo, _ *Policy) Fetcher {
+			r.newRoot("root-a")
+			return r.files
+		}, ErrSignature, "2.root.json: signed by 1 of 2 required keys"},
+		{"a root by its new keys only", func(r *repo, _ *Policy) Fetcher {
+			r.roots = []string{"thief"}
+			r.newRoot("thief")
+			return r.files
+		}, ErrSignature, "is this the right repository for your root.json?"},
+		{"a root by the old keys only", func(r *repo, _ *Policy) Fetcher {
+			old := r.roots
+			r.roots = []string{"root-c"}
+			r.newRoot(old...)
+			return r.files
+		}, ErrSignature, "it must also be signed by its own root keys"},
+		{"a signature over other bytes", func(r *repo, _ *Policy) Fetcher {
+			good := r.manifest("stable", "x86_64", "2026.11")
+			sign(r.t, KindRole, good, r.owners...)
+			evil := r.manifest("stable", "x86_64", "evil")
+			evil.Signatures = good.Signatures
+			data, err := Bytes(KindRole, evil)
+			r.ok(err)
+			r.publish(File{"stable-x86_64", evil.Signed.Version, data})
+			return r.files
+		}, ErrSignature, "signed by 0 of 2"},
+	})
+}
+
+func TestAttackExpired(t *testing.T) {
+	later := func(by time.Duration) func(*repo, *Policy) Fetcher {
+		return func(r *repo, p *Policy) Fetcher {
+			p.Now = today.Add(by)
+			return r.files
+		}
+	}
+	fresh := func(by time.Duration, then func(*repo)) func(*repo, *Policy) Fetcher {
+		return func(r *repo, p *Policy) Fetcher {
+			p.Now = today.Add(by)
+			for _, role := range []string{roleSnapshot, roleTimestamp} {
+				r.expires[role] = p.Now.Add(day)
+			}
+			then(r)
+			return r.files
+		}
+	}
+	run(t, []attack{
+		{"a frozen timestamp", later(2 * day), ErrExpired, "timestamp.json version 1: expired on 2026-10-02 12:00:00 UTC, and it is 2026-10-03"},
+		{"a frozen snapshot", fresh(8*day, func(r *repo) { r.stamp(r.online) }), ErrExpired, "snapshot.json version 1: expired on 2026-10-08"},
+		{"an old release", fresh(31*day, func(r *repo) { r.publish() }), ErrExpired, "stable-x86_64.json version 1: expired on"},
+		{"old targets", fresh(200*day, func(r *repo) { r.publish() }), ErrExpired, "targets.json version 1: expired on"},
+		{"an old root", fresh(366*day, func(r *repo) { r.publish() }), ErrExpired, "root.json version 1: expired on"},
+		{"a clock set back below the image's build", func(r *repo, p *Policy) Fetcher {
+			p.Now, p.Floor = time.Time{}, today.Add(2*day)
+			return r.files
+		}, ErrExpired, "and it is 2026-10-03"},
+	})
+}
+
+func TestAttackClockSetBack(t *testing.T) {
+	r, dir := newRepo(t), t.TempDir()
+	old := maps.Clone(r.files)
+	r.boot(old, r.policy("")) // the honest twin: today the old set is good
+	r.signedAt = today.Add(5 * day)
+	for role := range r.expires {
+		r.expires[role] = today.Add(30 * day)
+	}
+	r.publish(r.release("stable", "x86_64", "2026.11"))
+	p := r.policy(dir)
+	p.Now = time.Unix(0, 0)
+	if v := r.boot(r.files, p); !v.Time().Equal(r.signedAt) {
+		t.Errorf("reference time %s, want that of the newest signature %s", v.Time(), r.signedAt)
+	}
+	// The same online key signs a timestamp that ends before what the state has seen.
+	r.signedAt, r.expires[roleTimestamp] = today, today.Add(4*day)
+	r.stamp(r.online)
+	_, err := Verify(context.Background(), r.files, p)
+	refused(t, err, ErrExpired, "timestamp.json version 3: expired on 2026-10-05 12:00:00 UTC, and it is 2026-10-06 12:00:00 UTC")
+}
+
+func TestAttackRollback(t *testing.T) {
+	// older boots a machine with what do publishes, and then serves the set before it.
+	older := func(pick func(old, now files) files, do func(*repo)) func(*repo, *Policy) Fetcher {
+		return func(r *repo, p *Policy) Fetcher {
+			old := maps.Clone(r.files)
+			do(r)
+			r.boot(r.files, *p)
+			f := pick(old, r.files)
+			none := *p
+			none.State = nil
+			r.boot(f, none) // a machine that has seen nothing newer accepts it
+			return &served{f, maps.Clone(r.files)}
+		}
+	}
+	whole := func(old, _ files) files { return old }
+	run(t, []attack{
+		{"an older timestamp", older(whole, func(r *repo) { r.stamp(r.online) }),
+			ErrRollback, "timestamp.json version 1: older than version 2, which was seen before; ask another source"},
+		{"an older release", older(whole, func(r *repo) { r.publish(r.release("stable", "x86_64", "2026.11")) }),
+			ErrRollback, "timestamp.json version 1: older than version 2"},
+		{"an older snapshot under a new timestamp", func(r *repo, p *Policy) Fetcher {
+			first := r.snap
+			r.publish(r.release("stable", "x86_64", "2026.11"))
+			r.boot(r.files, *p)
+			honest := maps.Clone(r.files)
+			r.snap = first
+			r.stamp(r.online)
+			return &served{r.files, honest}
+		}, ErrRollback, "timestamp.json version 3: names snapshot version 1, older than 2"},
+		{"an older release under a new snapshot", func(r *repo, p *Policy) Fetcher {
+			first := File{"stable-x86_64", 1, r.files["1.stable-x86_64.json"]}
+			r.publish(r.release("stable", "x86_64", "2026.11"))
+			r.boot(r.files, *p)
+			honest := maps.Clone(r.files)
+			r.publish(first)
+			return &served{r.files, honest}
+		}, ErrRollback, `3.snapshot.json: names "stable-x86_64.json" version 1, older than 2`},
+		{"a release taken out of the snapshot", func(r *repo, p *Policy) Fetcher {
+			honest := maps.Clone(r.files)
+			delete(r.snap.Signed.Meta, "stable-x86_64.json")
+			r.publish()
+			return &served{r.files, honest}
+		}, ErrRollback, `"stable-x86_64.json" is gone`},
+		{"a root that skips a version", func(r *repo, _ *Policy) Fetcher {
+			honest := maps.Clone(r.files)
+			r.rootNo++
+			r.newRoot(r.roots...)
+			return &served{with(honest, "2.root.json", r.files["3.root.json"]), honest}
+		}, ErrRollback, "2.root.json: says version 3 where 2 must follow"},
+	})
+}
+
+// The state's snapshot may be gone while its copy of the release is not.
+func TestAttackRollbackWithoutTheSnapshot(t *testing.T) {
+	r, dir := newRepo(t), t.TempDir()
+	first := File{"stable-x86_64", 1, r.files["1.stable-x86_64.json"]}
+	r.publish(r.release("stable", "x86_64", "2026.11"))
+	p := r.policy(dir)
+	r.boot(r.files, p)
+	for _, n := range []string{"snapshot.json", "timestamp.json"} {
+		found, err := filepath.Glob(filepath.Join(dir, "*", n))
+		r.ok(err)
+		r.ok(os.Remove(found[0]))
+	}
+	honest := maps.Clone(r.files)
+	r.publish(first)
+	_, err := Verify(context.Background(), r.files, p)
+	refused(t, err, ErrRollback, "stable-x86_64.json version 1: older than version 2, which was seen before")
+	r.boot(honest, p)
+}
+
+func TestAttackWithheldRoot(t *testing.T) {
+	r, dir := newRepo(t), t.TempDir()
+	p := r.policy(dir)
+	old, snap, last := maps.Clone(r.files), r.snap, r.time
+	r.boot(old, p)
+	r.online = "online-2" // the online key was stolen, and is revoked by root 2
+	r.newRoot(r.roots...)
+	r.publish(r.release("stable", "x86_64", "2026.11"))
+	r.boot(r.files, p)
+
+	thief := newRepo(t)
+	thief.files, thief.snap, thief.time = old, snap, last
+	thief.publish()
+	if _, ok := thief.files["2.root.json"]; ok {
+		t.Fatal("the thief serves root 2")
+	}
+	_, err := Verify(context.Background(), thief.files, p)
+	refused(t, err, ErrSignature, "timestamp.json version 2: signed by 0 of 1")
+	r.boot(thief.files, thief.policy("")) // the honest twin: root 1 alone cannot know
+	v := r.boot(r.files, p)
+	if v.RootVersion() != 2 || v.Release().Version != "2026.11" {
+		t.Errorf("root %d, release %s", v.RootVersion(), v.Release().Version)
+	}
+	// Withholding root 2 while serving all else honestly harms nobody.
+	if v := r.boot(without(r.files, "2.root.json"), p); v.RootVersion() != 2 {
+		t.Errorf("root %d with 2.root.json withheld", v.RootVersion())
+	}
+}
+
+func TestAttackFastForwardIsMendedByNewKeys(t *testing.T) {
+	r, dir := newRepo(t), t.TempDir()
+	p := r.policy(dir)
+	r.boot(r.files, p)
+	before, snap, last := maps.Clone(r.files), r.snap, r.time
+	r.snap.Signed.Version, r.time.Signed.Version = 1<<53-1, 1<<53-1
+	r.publish()
+	r.boot(r.files, p)
+
+	r.files, r.snap, r.time = before, snap, last
+	r.snap.Signed.Version, r.time.Signed.Version = 1, 1
+	r.publish(r.release("stable", "x86_64", "2026.11"))
+	_, err := Verify(context.Background(), r.files, p)
+	refused(t, err, ErrRollback, "older than version 9007199254740992")
+
+	r.online = "online-2"
+	r.newRoot(r.roots...)
+	r.publish()
+	v := r.boot(r.files, p)
+	if v.Release().Version != "2026.11" || len(v.Notes()) != 2 {
+		t.Errorf("release %s, notes %q", v.Release().Version, v.Notes())
+	}
+}
+
+func TestAttackMixAndMatch(t *testing.T) {
+	run(t, []attack{
+		{"a snapshot of another time under its name", func(r *repo, _ *Policy) Fetcher {
+			first := r.files["1.snapshot.json"]
+			r.publish(r.release("stable", "x86_64", "2026.11"))
+			return &served{with(r.files, "2.snapshot.json", first), maps.Clone(r.files)}
+		}, ErrMixAndMatch, "2.snapshot.json: not the file of version 2 that timestamp.json names"},
+		{"a release of another time under its name", func(r *repo, _ *Policy) Fetcher {
+			first := r.files["1.stable-x86_64.json"]
+			r.publish(r.release("stable", "x86_64", "2026.11"))
+			return &served{with(r.files, "2.stable-x86_64.json", first), maps.Clone(r.files)}
+		}, ErrMixAndMatch, "2.stable-x86_64.json: not the file of version 2 that the snapshot names"},
+		{"another release with the same version", func(r *repo, _ *Policy) Fetcher {
+			f := r.release("stable", "x86_64", "2026.11")
+			r.publish(f)
+			r.numbers["stable-x86_64"]--
+			twin := r.release("stable", "x86_64", "2026.11b")
+			return &served{with(r.files, "2.stable-x86_64.json", twin.Data), maps.Clone(r.files)}
+		}, ErrMixAndMatch, "hash verification failed"},
+		{"targets of another time under their name", func(r *repo, _ *Policy) Fetcher {
+			first := r.files["1.targets.json"]
+			r.publish(r.newTargets())
+			return &served{with(r.files, "2.targets.json", first), maps.Clone(r.files)}
+		}, ErrMixAndMatch, "2.targets.json: not the file of version 2"},
+		{"a release whose version is not the snapshot's", func(r *repo, _ *Policy) Fetcher {
+			honest := maps.Clone(r.files)
+			f := r.release("stable", "x86_64", "2026.11")
+			f.Version = 3
+			r.publish(f)
+			return &served{r.files, honest}
+		}, ErrMixAndMatch, "stable-x86_64.json version 2: the snapshot names version 3"},
+		{"a release cut short", func(r *repo, _ *Policy) Fetcher {
+			f := r.release("stable", "x86_64", "2026.11")
+			r.publish(f)
+			return &served{with(r.files, "2.stable-x86_64.json", f.Data[:len(f.Data)/2]), maps.Clone(r.files)}
+		}, ErrMixAndMatch, "2.stable-x86_64.json: not the file"},
+	})
+}
+
+func TestAttackPath(t *testing.T) {
+	// moved signs a release of stable with one file under another path.
+	moved := func(path string) func(*repo, *Policy) Fetcher {
+		return func(r *repo, _ *Policy) Fetcher {
+			honest := maps.Clone(r.files)
+			role := r.manifest("stable", "x86_64", "2026.11")
+			role.Signed.Targets[path] = role.Signed.Targets["stable/x86_64/rootfs"]
+			delete(role.Signed.Targets, "stable/x86_64/rootfs")
+			r.publish(r.signed("stable", "x86_64", role, r.owners...))
+			return &served{r.files, honest}
+		}
+	}
+	// posing signs a whole release of another channel with the keys of stable.
+	posing := func(channel, arch string) func(*repo, *Policy) Fetcher {
+		return func(r *repo, _ *Policy) Fetcher {
+			honest := maps.Clone(r.files)
+			role, err := Encode(sample(channel, arch, "evil", 2, r.signedAt, r.expires["release"]))
+			r.ok(err)
+			r.publish(r.signed("stable", "x86_64", role, r.owners...))
+			return &served{r.files, honest}
+		}
+	}
+	run(t, []attack{
+		{"a file of another channel", moved("edge/x86_64/rootfs"), ErrPath, `"edge/x86_64/rootfs" is outside stable/x86_64/* stable/x86_64/dtb/* stable/x86_64/job/*`},
+		{"a file of another architecture", moved("stable/arm64/rootfs"), ErrPath, "is outside"},
+		{"a path that climbs", moved("stable/x86_64/../rootfs"), ErrPath, "is outside"},
+		{"an absolute path", moved("/stable/x86_64/rootfs"), ErrPath, "is outside"},
+		{"a path too deep", moved("stable/x86_64/dtb/a/b"), ErrPath, "is outside"},
+		{"a folder that nobody named", moved("stable/x86_64/etc/rootfs"), ErrPath, "is outside"},
+		{"a release of another channel", posing("edge", "x86_64"), ErrPath, "is outside"},
+		{"a release of another architecture", posing("stable", "arm64"), ErrPath, "is outside"},
+	})
+	r := newRepo(t)
+	role, err := Encode(sample("night", "x86_64", "evil", 1, r.signedAt, r.expires["release"]))
+	r.ok(err)
+	_, err = CheckRole(r.root, r.files["1.targets.json"], r.signed("night", "x86_64", role, r.owners...).Data, today)
+	refused(t, err, ErrPath, `delegates no channel "night" for "x86_64"`)
+}
+
+func TestAttackStolenOnlineKeyBringsNothingNew(t *testing.T) {
+	run(t, []attack{{"targets that delegate to the thief", func(r *repo, _ *Policy) Fetcher {
+		honest := maps.Clone(r.files)
+		r.owners, r.roots = []string{"online"}, []string{"online"}
+		r.publish(r.newTargets(), r.release("stable", "x86_64", "evil"))
+		return &served{r.files, honest}
+	}, ErrSignature, "targets.json version 2: signed by 0 of 2"}})
+}
+
+func TestAttackRevokedReleaseKey(t *testing.T) {
+	run(t, []attack{{"a release by keys that targets.json no longer names", func(r *repo, p *Policy) Fetcher {
+		old := r.owners
+		r.owners = []string{"release-c"}
+		r.publish(r.newTargets(), r.release("stable", "x86_64", "2026.11"))
+		r.boot(r.files, *p)
+		honest := maps.Clone(r.files)
+		r.publish(r.signed("stable", "x86_64", r.manifest("stable", "x86_64", "evil"), old...))
+		return &served{r.files, honest}
+	}, ErrSignature, "stable-x86_64.json version 3: signed by 0 of 1"}})
+}
+
+func TestAttackEndlessFile(t *testing.T) {
+	r := newRepo(t)
+	for _, n := range []string{"2.root.json", "timestamp.json"} {
+		_, err := Verify(context.Background(), endless{r.files, n}, r.policy(""))
+		refused(t, err, ErrMalformed, n+": more than")
+	}
+	for _, n := range []string{"1.snapshot.json", "1.targets.json", "1.stable-x86_64.json"} {
+		_, err := Verify(context.Background(), endless{r.files, n}, r.policy(""))
+		refused(t, err, ErrMalformed, n+": more than")
+	}
+}
+
+// endless breaks the rule of a Fetcher and returns more than it was asked for.
+type endless struct {
+	files
+	name string
+}
+
+func (f endless) Metadata(ctx context.Context, name string, max int64) ([]byte, error) {
+	if name == f.name {
+		return make([]byte, max+1), nil
+	}
+	return f.files.Metadata(ctx, name, max)
+}
+
+func TestRootSignedByOneOfTwoIsNoRoot(t *testing.T) {
+	r := newRepo(t)
+	root, err := ParseRoot(r.root)
+	r.ok(err)
+	if keys, m := root.Keys(roleRoot); len(keys) != 2 || m != 2 || !keys[0].Equal(key("root-a").Public()) && !keys[0].Equal(key("root-b").Public()) {
+		t.Errorf("root keys %v, threshold %d", keys, m)
+	}
+	r.rootNo = 0
+	r.newRoot("root-a")
+	_, err = ParseRoot(r.files["1.root.json"])
+	refused(t, err, ErrSignature, "1.root.json: signed by 1 of 2 required keys")
+	_, err = Verify(context.Background(), r.files, Policy{Root: r.files["1.root.json"], Channel: "stable", Arch: "x86_64", Now: today})
+	refused(t, err, ErrSignature, "1.root.json")
+	_, err = NewRoot(RootSpec{Root: []ed25519.PublicKey{{1, 2}}, Threshold: 1})
+	refused(t, err, ErrMalformed, "2 bytes, an Ed25519 key has 32")
+	_, err = NewRoot(RootSpec{Root: public("a"), Threshold: 2, Online: public("b"), Expires: today})
+	refused(t, err, ErrMalformed, "threshold: 2 is not within 1 and 1")
+}
