@@ -11,7 +11,8 @@ import (
 	"strings"
 
 	"github.com/sigstore/sigstore/pkg/signature"
-	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 var (
@@ -35,7 +36,7 @@ type Key struct {
 // Name is the path or URI that the key was loaded from.
 func (k Key) Name() string { return k.name }
 
-// Signer signs TUF metadata.
+// Signer signs TUF metadata; nil when only the public half is here.
 func (k Key) Signer() signature.Signer { return k.signer }
 
 // Public is the public half.
@@ -52,17 +53,7 @@ func (k Key) Private() (ed25519.PrivateKey, error) {
 }
 
 // ID is the key's TUF key ID: 64 hex digits.
-func (k Key) ID() (string, error) { return KeyID(k.public) }
-
-// KeyID is the TUF key ID of a public key (TUF 1.0.31, section 4.2): the SHA-256 of
-// its canonical JSON, in 64 hex digits.
-func KeyID(public ed25519.PublicKey) (string, error) {
-	key, err := metadata.KeyFromPublicKey(public)
-	if err != nil {
-		return "", fmt.Errorf("key ID: %w", err)
-	}
-	return key.ID()
-}
+func (k Key) ID() (string, error) { return manifest.KeyID(k.public) }
 
 var scheme = regexp.MustCompile(`^([a-z][a-z0-9-]*)://.`)
 
@@ -106,6 +97,17 @@ func LoadPublic(ctx context.Context, uri string, pass PassFunc) (ed25519.PublicK
 	}
 	k, err := Load(ctx, uri, pass)
 	return k.public, err
+}
+
+// LoadListed opens a key that a root is to list: with its private half where uri has
+// one, without it for a .pub file. Such a Key has no Signer.
+func LoadListed(ctx context.Context, uri string, pass PassFunc) (Key, error) {
+	k, err := Load(ctx, uri, pass)
+	if errors.Is(err, errPublicGiven) {
+		k.name = uri
+		k.public, err = LoadPublic(ctx, uri, pass)
+	}
+	return k, err
 }
 
 // onlyEd25519 refuses every other kind of public key.

@@ -26,23 +26,29 @@ const maxKeyFile = 16 << 10
 
 var errNotPublic = errors.New("not a public key")
 
-// readKeyFile reads a small file that a person named.
+// readKeyFile reads a key or passphrase file that a person named.
 func readKeyFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, pathless(err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	data, err := readSmall(path, maxKeyFile)
 	switch {
 	case err != nil:
-		return nil, pathless(err)
+		return nil, err
 	case len(data) == 0:
 		return nil, fmt.Errorf("the file is empty; %w", cas.ErrCorrupt)
 	case len(data) > maxKeyFile:
 		return nil, fmt.Errorf("more than %d bytes, so not a key; is this the right file? %w", maxKeyFile, fs.ErrInvalid)
 	}
 	return data, nil
+}
+
+// readSmall reads at most limit+1 bytes of a file; errors do not name the path.
+func readSmall(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, pathless(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	return data, pathless(err)
 }
 
 // pathless drops the path that the caller's own words already name.

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/signer"
+)
+
+// initFlags are the flags of init that name keys; the rest goes into the spec.
+type initFlags struct {
+	spec                    signer.InitSpec
+	root, release           []string
+	online, ipns, passFile  string
+	rootExpires, targetsEnd span
+}
+
+func newInit() *cobra.Command {
+	f := initFlags{rootExpires: span(365 * 24 * time.Hour), targetsEnd: span(365 * 24 * time.Hour)}
+	cmd := &cobra.Command{
+		Use:   "init --repo DIR",
+		Short: "Create a repository: 1.root.json, 1.targets.json and root.json",
+		Long: `init writes who may sign what, and where machines look for releases. Keys may be given
+as private key or as .pub file. A root key of which only the .pub file is given has to sign
+afterwards, with 'phase-sign add'. --channel and --arch may be repeated: each pair gets its
+own delegation to the release keys.`,
+		Example: `  phase-sign init --repo repo --root-key root.key --release-key release.key.pub \
+    --online-key online.key.pub --ipns-key ipns.key.pub --channel stable --arch x86_64
+  phase-sign init --repo repo --root-key a.key --root-key b.key.pub --root-key c.key.pub --root-threshold 2 \
+    --release-key r1.pub --release-key r2.pub --release-threshold 2 --online-key online.key.pub \
+    --ipns-key ipns.key.pub --channel stable --arch x86_64 --https https://releases.example.org`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.load(cmd.Context()); err != nil {
+				return err
+			}
+			result, err := signer.Init(cmd.Context(), f.spec)
+			if err != nil {
+				return err
+			}
+			return cli.Print(cmd, result, result.Words())
+		},
+	}
+	f.define(cmd)
+	require(cmd, "repo", "root-key", "release-key", "online-key", "ipns-key", "channel", "arch")
+	return cmd
+}
+
+func (f *initFlags) define(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.spec.Dir, "repo", "", "folder to make")
+	fl.StringArrayVar(&f.root, "root-key", nil, "key that signs roots (repeatable)")
+	fl.IntVar(&f.spec.RootThreshold, "root-threshold", 1, "how many root keys must sign")
+	fl.StringArrayVar(&f.release, "release-key", nil, "key that signs releases (repeatable)")
+	fl.IntVar(&f.spec.ReleaseThreshold, "release-threshold", 1, "how many release keys must sign")
+	fl.StringVar(&f.online, "online-key", "", "key of the publisher, for snapshot and timestamp")
+	fl.StringVar(&f.ipns, "ipns-key", "", "key of the IPNS name that points to the newest metadata")
+	fl.StringArrayVar(&f.spec.Channels, "channel", nil, "channel, for example stable (repeatable)")
+	fl.StringArrayVar(&f.spec.Archs, "arch", nil, "architecture, for example x86_64 (repeatable)")
+	fl.StringArrayVar(&f.spec.HTTPS, "https", nil, "URL of a mirror (repeatable)")
+	fl.StringArrayVar(&f.spec.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ID of a first DHT peer (repeatable)")
+	fl.StringVar(&f.spec.DHTPrefix, "dht-prefix", "", "protocol prefix of the private DHT (default /phaseboot/<IPNS name>)")
+	fl.Var(&f.rootExpires, "root-expires", "how long the root is good")
+	fl.Var(&f.targetsEnd, "targets-expires", "how long the delegations are good")
+	passphraseFlag(cmd, &f.passFile)
+}
+
+// load opens the keys that the flags name.
+func (f *initFlags) load(ctx context.Context) error {
+	pass := signer.Passphrases(f.passFile)
+	f.spec.Now = time.Now()
+	f.spec.RootLifetime, f.spec.TargetsLifetime = time.Duration(f.rootExpires), time.Duration(f.targetsEnd)
+	for _, uri := range f.root {
+		k, err := signer.LoadListed(ctx, uri, pass)
+		if err != nil {
+			return err
+		}
+		f.spec.Root = append(f.spec.Root, k)
+	}
+	var err error
+	if f.spec.Release, err = loadPublics(ctx, f.release, pass); err != nil {
+		return err
+	}
+	if f.spec.Online, err = signer.LoadPublic(ctx, f.online, pass); err != nil {
+		return err
+	}
+	f.spec.IPNS, err = signer.LoadPublic(ctx, f.ipns, pass)
+	return err
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/signer"
+)
+
+func newKey() *cobra.Command {
+	return cli.Group(&cobra.Command{Use: "key", Short: "Make keys"}, newGenerate())
+}
+
+func newGenerate() *cobra.Command {
+	var out, passFile string
+	var plain bool
+	cmd := &cobra.Command{
+		Use:   "generate --out KEY",
+		Short: "Make an Ed25519 key: KEY (mode 0600, encrypted) and KEY.pub",
+		Example: `  phase-sign key generate --out release.key
+  phase-sign key generate --out online.key --passphrase-file /run/secrets/online
+  phase-sign key generate --out throw-away.key --no-passphrase`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			pass := signer.Passphrases(passFile)
+			if plain {
+				pass = nil
+			}
+			k, err := signer.Generate(cmd.Context(), out, pass)
+			if err != nil {
+				return err
+			}
+			return printKey(cmd, k)
+		},
+	}
+	cmd.Flags().StringVar(&out, "out", "", "the file to make; KEY.pub is made beside it")
+	passphraseFlag(cmd, &passFile)
+	cmd.Flags().BoolVar(&plain, "no-passphrase", false, "write the key in the clear: for throw-away keys")
+	cmd.MarkFlagsMutuallyExclusive("passphrase-file", "no-passphrase")
+	require(cmd, "out")
+	return cmd
+}
+
+func printKey(cmd *cobra.Command, k signer.Key) error {
+	id, err := k.ID()
+	if err != nil {
+		return err
+	}
+	result := struct {
+		Key    string `json:"key"`
+		Public string `json:"public"`
+		ID     string `json:"key_id"`
+		Hex    string `json:"ed25519"`
+	}{k.Name(), k.Name() + ".pub", id, hex.EncodeToString(k.Public())}
+	return cli.Print(cmd, result, fmt.Sprintf("%s and %s\nkey ID %s\n", result.Key, result.Public, id))
+}
+
+func passphraseFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVar(file, "passphrase-file", "", "read the passphrase from the first line of this file")
+}
+
+// require marks flags that the command cannot do without.
+func require(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err) // a flag that is not defined: a slip in this folder
+		}
+	}
+}
+
+// loadKeys opens keys to sign with.
+func loadKeys(ctx context.Context, uris []string, pass signer.PassFunc) ([]signer.Key, error) {
+	keys := make([]signer.Key, 0, len(uris))
+	for _, uri := range uris {
+		k, err := signer.Load(ctx, uri, pass)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// loadPublics opens the public halves of keys that are only listed.
+func loadPublics(ctx context.Context, uris []string, pass signer.PassFunc) ([]ed25519.PublicKey, error) {
+	keys := make([]ed25519.PublicKey, 0, len(uris))
+	for _, uri := range uris {
+		k, err := signer.LoadPublic(ctx, uri, pass)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}

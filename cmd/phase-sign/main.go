@@ -1,0 +1,29 @@
+// Command phase-sign is the release authority's tool: it makes keys and a repository,
+// writes and signs release manifests, and shows and checks what others signed. Flags
+// and words are here, the ceremonies in package signer. It opens no network connection.
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+)
+
+func main() { os.Exit(cli.Main(newCommand())) }
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "phase-sign",
+		Short: "Decide what machines may run",
+		Long: `phase-sign makes keys, creates a release repository, and writes, reviews and signs
+release manifests. A key is a PEM file, ssh-agent:SHA256:… or NAME://… for a KMS whose
+plugin program sigstore-kms-NAME is in PATH. Passphrases come from --passphrase-file,
+from PHASE_KEY_PASSPHRASE, or from the terminal.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 untrusted, 4 not found, 5 corrupt, 130 interrupted.`,
+	}
+	root.AddCommand(newKey(), newInit(), newRelease(), newCID(), newAdd(), newShow(), newVerify())
+	return root
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/signer"
+)
+
+func newRelease() *cobra.Command {
+	var (
+		spec     signer.ReleaseSpec
+		keys     []string
+		passFile string
+		expires  = span(30 * 24 * time.Hour)
+	)
+	cmd := &cobra.Command{
+		Use:   "release --repo DIR --out FILE",
+		Short: "Hash the files of a release, write its manifest and sign it",
+		Example: `  phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
+    --kernel vmlinuz --initramfs initramfs.zst --rootfs rootfs.squashfs --job hello.wasm \
+    --cmdline 'console=ttyS0 quiet' --expires 30d --key release.key --out RELEASE.json`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cas.CheckChunker(spec.Chunker); err != nil {
+				return cli.Usagef("%v", err)
+			}
+			progress := cli.NewProgress(cmd.Context())
+			defer progress.Close()
+			var err error
+			if spec.Keys, err = loadKeys(cmd.Context(), keys, signer.Passphrases(passFile)); err != nil {
+				return err
+			}
+			spec.Now, spec.Lifetime, spec.Watch = time.Now(), time.Duration(expires), progress.Watch
+			sum, err := signer.Release(cmd.Context(), spec)
+			progress.Close()
+			if err != nil {
+				return err
+			}
+			return cli.Print(cmd, sum, sum.Words(spec.Now))
+		},
+	}
+	releaseFlags(cmd, &spec)
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "release key to sign with (repeatable)")
+	cmd.Flags().Var(&expires, "expires", "how long machines accept the release")
+	passphraseFlag(cmd, &passFile)
+	require(cmd, "repo", "channel", "arch", "release", "kernel", "initramfs", "key", "out")
+	return cmd
+}
+
+func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
+	f := cmd.Flags()
+	f.StringVar(&spec.Repo, "repo", "", "repository, as init made it")
+	f.StringVar(&spec.Channel, "channel", "", "channel")
+	f.StringVar(&spec.Arch, "arch", "", "architecture")
+	f.StringVar(&spec.Version, "release", "", "the release's version string")
+	f.StringVar(&spec.Kernel, "kernel", "", "kernel image")
+	f.StringVar(&spec.Initramfs, "initramfs", "", "initramfs")
+	f.StringVar(&spec.Rootfs, "rootfs", "", "root filesystem image")
+	f.StringArrayVar(&spec.DTBs, "dtb", nil, "device tree (repeatable)")
+	f.StringVar(&spec.Job, "job", "", "WASM job that the booted machine runs")
+	f.StringVar(&spec.Cmdline, "cmdline", "", "kernel command line")
+	f.Int64Var(&spec.MinRAM, "min-ram", 0, "memory that the release needs, in MiB")
+	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
+	chunkerFlag(cmd, &spec.Chunker)
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/signer"
+)
+
+func newAdd() *cobra.Command {
+	var (
+		spec     signer.AddSpec
+		keys     []string
+		passFile string
+	)
+	cmd := &cobra.Command{
+		Use:   "add --key KEY FILE …",
+		Short: "Put one more signature under a release manifest, a root or targets",
+		Long: `add signs FILE in place and prints what it says. Who may sign it is read from root.json and
+N.targets.json beside FILE, or in the folder that --repo names. With --digest it signs only
+if the content is still what 'phase-sign show' showed.`,
+		Example: `  phase-sign add --key second.key --repo repo RELEASE.json
+  phase-sign add --key second.key --repo repo --digest 3f5c… RELEASE.json
+  phase-sign add --key second-root.key repo/1.root.json repo/1.targets.json`,
+		Args: cli.Args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			if spec.Digest != "" && len(files) > 1 {
+				return cli.Usagef("--digest is the digest of one file; name one")
+			}
+			var err error
+			if spec.Keys, err = loadKeys(cmd.Context(), keys, signer.Passphrases(passFile)); err != nil {
+				return err
+			}
+			spec.Now = time.Now()
+			list, err := addAll(cmd.Context(), spec, files)
+			if err != nil {
+				return err
+			}
+			return printSummaries(cmd, list, spec.Now)
+		},
+	}
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "key to sign with (repeatable)")
+	cmd.Flags().StringVar(&spec.Repo, "repo", "", "folder with root.json and N.targets.json (default: that of FILE)")
+	cmd.Flags().StringVar(&spec.Digest, "digest", "", "the digest that 'phase-sign show' printed")
+	passphraseFlag(cmd, &passFile)
+	require(cmd, "key")
+	return cmd
+}
+
+func addAll(ctx context.Context, spec signer.AddSpec, files []string) ([]signer.Summary, error) {
+	list := make([]signer.Summary, 0, len(files))
+	for _, path := range files {
+		spec.File = path
+		sum, err := signer.Add(ctx, spec)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, sum)
+	}
+	return list, nil
+}
+
+func newShow() *cobra.Command {
+	var spec signer.ShowSpec
+	cmd := &cobra.Command{
+		Use:   "show FILE",
+		Short: "Say in words what a metadata file says and who signed it",
+		Long: `show reads a release manifest, a root or any other metadata file. With --repo it says which of
+the keys that may sign it have, and how a release differs from the previous one there.`,
+		Example: `  phase-sign show --repo repo RELEASE.json
+  phase-sign show --previous OLD.json NEW.json
+  phase-sign show repo/root.json`,
+		Args: cli.Args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			spec.File, spec.Now = args[0], time.Now()
+			sum, err := signer.Show(spec)
+			if sum.File == "" {
+				return err
+			}
+			if printErr := cli.Print(cmd, sum, sum.Words(spec.Now)); printErr != nil {
+				return printErr
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&spec.Repo, "repo", "", "folder with root.json and N.targets.json (default: that of FILE)")
+	cmd.Flags().StringVar(&spec.Previous, "previous", "", "release to compare with (default: the newest older one in --repo)")
+	return cmd
+}
+
+func newVerify() *cobra.Command {
+	var spec signer.VerifySpec
+	cmd := &cobra.Command{
+		Use:   "verify --root root.json FILE …",
+		Short: "Check signatures, thresholds, dates and paths against a trusted root.json",
+		Long: `verify judges release manifests and other metadata by a root.json that you trust. Who may
+sign a release is in the newest N.targets.json, which is looked for, like newer roots, in the
+folder of root.json or in the one that --repo names.`,
+		Example: `  phase-sign verify --root repo/root.json RELEASE.json
+  phase-sign verify --root /etc/phase/root.json --repo repo RELEASE.json`,
+		Args: cli.Args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			spec.Files, spec.Now = files, time.Now()
+			list, err := signer.Verify(spec)
+			if err != nil {
+				return err
+			}
+			return printSummaries(cmd, list, spec.Now)
+		},
+	}
+	cmd.Flags().StringVar(&spec.Root, "root", "", "the root.json to trust")
+	cmd.Flags().StringVar(&spec.Repo, "repo", "", "folder with newer roots and N.targets.json (default: that of root.json)")
+	require(cmd, "root")
+	return cmd
+}
+
+func printSummaries(cmd *cobra.Command, list []signer.Summary, now time.Time) error {
+	var words strings.Builder
+	for _, sum := range list {
+		words.WriteString(sum.File + ": " + sum.Words(now))
+	}
+	return cli.Print(cmd, struct {
+		Files []signer.Summary `json:"files"`
+	}{list}, words.String())
+}

@@ -1,0 +1,175 @@
+package signer
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/secure-systems-lab/go-securesystemslib/cjson"
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// A document is one metadata file of any kind: linted, parsed, and not trusted.
+type document struct {
+	path       string
+	kind       manifest.Kind
+	role       string // root, targets, snapshot, timestamp, or CHANNEL-ARCH
+	version    int64
+	expires    time.Time
+	payload    []byte // canonical JSON, what the signatures are over
+	signatures []metadata.Signature
+	meta       any // *metadata.Metadata of the kind, for go-tuf
+
+	release *manifest.Release                        // of a release manifest
+	root    *metadata.Metadata[metadata.RootType]    // of a root
+	targets *metadata.Metadata[metadata.TargetsType] // of targets and of a release manifest
+
+	sign   func(signature.Signer) (keyID string, err error)
+	encode func() ([]byte, error)
+}
+
+// openDocument reads a metadata file that a person named.
+func openDocument(path string) (*document, error) {
+	data, err := readMetadata(path)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", path, err)
+	}
+	d, err := parseDocument(data)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", path, err)
+	}
+	d.path = path
+	return d, nil
+}
+
+func readMetadata(path string) ([]byte, error) {
+	data, err := readSmall(path, manifest.MaxMetadata)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) == 0:
+		return nil, fmt.Errorf("the file is empty; %w", cas.ErrCorrupt)
+	case len(data) > manifest.MaxMetadata:
+		return nil, fmt.Errorf("more than %d bytes, so not metadata; is this the right file? %w", manifest.MaxMetadata, fs.ErrInvalid)
+	}
+	return data, nil
+}
+
+// parseDocument looks at the file's own word on what it is; the lint of that kind
+// then decides whether it is.
+func parseDocument(data []byte) (*document, error) {
+	var peek struct {
+		Signed struct {
+			Type      string          `json:"_type"`
+			Extension json.RawMessage `json:"x-phaseboot"`
+		} `json:"signed"`
+	}
+	if err := json.Unmarshal(data, &peek); err != nil {
+		return nil, fmt.Errorf("%w: not JSON (%w); was it copied whole?", manifest.ErrMalformed, err)
+	}
+	switch peek.Signed.Type {
+	case metadata.ROOT:
+		d, m, err := newDocument[metadata.RootType](manifest.KindRoot, data)
+		d.root = m
+		return d, err
+	case metadata.TIMESTAMP:
+		d, _, err := newDocument[metadata.TimestampType](manifest.KindTimestamp, data)
+		return d, err
+	case metadata.SNAPSHOT:
+		d, _, err := newDocument[metadata.SnapshotType](manifest.KindSnapshot, data)
+		return d, err
+	case metadata.TARGETS:
+		if peek.Signed.Extension != nil {
+			return releaseDocument(data)
+		}
+		d, m, err := newDocument[metadata.TargetsType](manifest.KindTargets, data)
+		d.targets = m
+		return d, err
+	}
+	return nil, fmt.Errorf("%w: signed._type is %.40q, so this is no TUF metadata", manifest.ErrMalformed, peek.Signed.Type)
+}
+
+func releaseDocument(data []byte) (*document, error) {
+	d, m, err := newDocument[metadata.TargetsType](manifest.KindRole, data)
+	if err != nil {
+		return nil, err
+	}
+	var claim struct {
+		Signed struct {
+			X struct{ Channel, Arch string } `json:"x-phaseboot"`
+		} `json:"signed"`
+	}
+	if err := json.Unmarshal(data, &claim); err != nil {
+		return nil, fmt.Errorf("%w: %w", manifest.ErrMalformed, err)
+	}
+	r, err := manifest.Decode(m, claim.Signed.X.Channel, claim.Signed.X.Arch)
+	if err != nil {
+		return nil, err
+	}
+	d.release, d.targets = &r, m
+	d.role, err = manifest.RoleName(r.Channel, r.Arch)
+	return d, err
+}
+
+func newDocument[T metadata.Roles](kind manifest.Kind, data []byte) (*document, *metadata.Metadata[T], error) {
+	m, err := manifest.Parse[T](kind, data)
+	if err != nil {
+		return &document{}, nil, err
+	}
+	d := &document{kind: kind, role: string(kind), signatures: m.Signatures, meta: m}
+	switch signed := any(&m.Signed).(type) {
+	case *metadata.RootType:
+		d.version, d.expires = signed.Version, signed.Expires
+	case *metadata.TargetsType:
+		d.version, d.expires = signed.Version, signed.Expires
+	case *metadata.SnapshotType:
+		d.version, d.expires = signed.Version, signed.Expires
+	case *metadata.TimestampType:
+		d.version, d.expires = signed.Version, signed.Expires
+	}
+	if d.payload, err = cjson.EncodeCanonical(m.Signed); err != nil {
+		return d, nil, fmt.Errorf("%w: %w", manifest.ErrMalformed, err)
+	}
+	d.sign = func(s signature.Signer) (string, error) {
+		id, err := manifest.Sign(m, s)
+		d.signatures = m.Signatures
+		return id, err
+	}
+	d.encode = func() ([]byte, error) { return manifest.Bytes(kind, m) }
+	return d, m, nil
+}
+
+// folder is where the files that belong to it are looked for first.
+func (d *document) folder() string { return filepath.Dir(d.path) }
+
+// digest names the signed part: what people compare before they sign.
+func (d *document) digest() string {
+	sum := sha256.Sum256(d.payload)
+	return hex.EncodeToString(sum[:])
+}
+
+// judge sorts the signatures: good ones by listed keys, bad ones in the name of listed
+// keys, and those of keys that are not listed.
+func (d *document) judge(listed map[string]ed25519.PublicKey) (good, bad, strangers []string) {
+	for _, sig := range d.signatures {
+		key, ok := listed[sig.KeyID]
+		switch {
+		case !ok:
+			strangers = append(strangers, sig.KeyID)
+		case ed25519.Verify(key, d.payload, sig.Signature):
+			good = append(good, sig.KeyID)
+		default:
+			bad = append(bad, sig.KeyID)
+		}
+	}
+	return good, bad, strangers
+}

@@ -1,0 +1,157 @@
+package signer
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// ReleaseSpec is what a release is to say.
+type ReleaseSpec struct {
+	Repo          string // folder with root.json and N.targets.json
+	Channel, Arch string
+	Version       string
+	Cmdline       string
+	MinRAM        int64  // MiB, 0 to leave it unsaid
+	Kernel        string // paths from here on; "" and nil for none
+	Initramfs     string
+	Rootfs        string
+	DTBs          []string // become dtb/<base name>
+	Job           string   // becomes job/<base name>, and the job to run
+	Chunker       string
+	Lifetime      time.Duration
+	Keys          []Key
+	Out           string
+	Now           time.Time
+	Watch         Watch
+}
+
+// Release hashes the files, writes the release manifest to s.Out and signs it. The
+// repository's root and targets must be valid; a key that the delegation does not list
+// wraps manifest.ErrSignature, an unknown channel fs.ErrNotExist, and words outside
+// the grammar fs.ErrInvalid. All of it is checked before the files are read, which may
+// take a while, and s.Out appears whole or not at all.
+func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
+	t, number, err := s.check()
+	if err != nil {
+		return Summary{}, err
+	}
+	r := manifest.Release{
+		Channel: s.Channel, Arch: s.Arch, Version: s.Version, Number: number, Cmdline: s.Cmdline, MinRAM: s.MinRAM,
+		SignedAt: s.Now, Expires: s.Now.Add(s.Lifetime),
+	}
+	if s.Job != "" {
+		r.Job = "job/" + filepath.Base(s.Job)
+	}
+	for _, f := range s.files() {
+		a, err := hashFile(ctx, f.role, f.path, s.Chunker, s.Watch)
+		if err != nil {
+			return Summary{}, err
+		}
+		r.Artifacts = append(r.Artifacts, a)
+	}
+	role, err := manifest.Encode(r)
+	if err != nil {
+		return Summary{}, fmt.Errorf("release %q: %w: %w", s.Version, fs.ErrInvalid, err)
+	}
+	return s.signAndWrite(ctx, t, role)
+}
+
+// check refuses what can be refused without reading the files, and returns the number
+// of the new release.
+func (s ReleaseSpec) check() (*trust, int64, error) {
+	role, err := roleName(s.Channel, s.Arch)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := s.checkWords(); err != nil {
+		return nil, 0, err
+	}
+	t, err := openTrust(filepath.Join(s.Repo, RootName), s.Repo, true, s.Now)
+	if err != nil {
+		return nil, 0, err
+	}
+	d := &document{kind: manifest.KindRole, role: role, release: &manifest.Release{Channel: s.Channel, Arch: s.Arch}}
+	if err := t.mayAllSign(d, s.Keys); err != nil {
+		return nil, 0, err
+	}
+	newest, err := manifest.DirFetcher(s.Repo).Newest(role)
+	return t, newest + 1, err
+}
+
+// checkWords runs the words of the release through manifest's grammar, with a made-up
+// artifact for each file.
+func (s ReleaseSpec) checkWords() error {
+	if s.Kernel == "" || s.Initramfs == "" {
+		return fmt.Errorf("release: a kernel and an initramfs are needed: %w", fs.ErrInvalid)
+	}
+	r := manifest.Release{
+		Channel: s.Channel, Arch: s.Arch, Version: s.Version, Number: 1, Cmdline: s.Cmdline, MinRAM: s.MinRAM,
+		SignedAt: s.Now, Expires: s.Now.Add(s.Lifetime),
+	}
+	for _, f := range s.files() {
+		r.Artifacts = append(r.Artifacts, exampleArtifact(f.role, s.Chunker))
+	}
+	if _, err := manifest.Encode(r); err != nil {
+		return fmt.Errorf("release: %w: %w", fs.ErrInvalid, err)
+	}
+	return nil
+}
+
+type roleFile struct{ role, path string }
+
+// files lists the artifacts in the order in which they are hashed.
+func (s ReleaseSpec) files() []roleFile {
+	files := []roleFile{{manifest.RoleKernel, s.Kernel}, {manifest.RoleInitramfs, s.Initramfs}}
+	if s.Rootfs != "" {
+		files = append(files, roleFile{manifest.RoleRootfs, s.Rootfs})
+	}
+	for _, path := range s.DTBs {
+		files = append(files, roleFile{"dtb/" + filepath.Base(path), path})
+	}
+	if s.Job != "" {
+		files = append(files, roleFile{"job/" + filepath.Base(s.Job), s.Job})
+	}
+	return files
+}
+
+func (s ReleaseSpec) signAndWrite(ctx context.Context, t *trust, role *metadata.Metadata[metadata.TargetsType]) (Summary, error) {
+	for _, k := range s.Keys {
+		if _, err := manifest.Sign(role, k.signer); err != nil {
+			return Summary{}, fmt.Errorf("key %s: %w", k.name, err)
+		}
+	}
+	data, err := manifest.Bytes(manifest.KindRole, role)
+	if err != nil {
+		return Summary{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Summary{}, err
+	}
+	d, err := parseDocument(data)
+	if err != nil {
+		return Summary{}, err
+	}
+	d.path = s.Out
+	if err := atomicfile.Write(s.Out, 0o644, data); err != nil {
+		return Summary{}, fmt.Errorf("manifest %s: %w", s.Out, err)
+	}
+	return summarize(d, t), nil
+}
+
+// exampleArtifact stands for a file that has not been read yet.
+func exampleArtifact(role, chunker string) manifest.Artifact {
+	return manifest.Artifact{
+		Role: role, Length: 1, SHA256: strings.Repeat("0", 64), CID: cas.Sum(cid.Raw, nil), Chunker: chunker,
+	}
+}

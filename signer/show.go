@@ -1,0 +1,117 @@
+package signer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// ShowSpec names the file to show, and where its context is.
+type ShowSpec struct {
+	File     string
+	Repo     string // folder with root.json and N.targets.json; the file's own when empty
+	Previous string // the release to compare with; the newest older one of Repo when empty
+	Now      time.Time
+}
+
+// Show reads a metadata file of any kind. It says who signed it as far as the
+// repository tells; without one it does not fail. A file that was changed after a
+// listed key signed it comes with an error that wraps manifest.ErrSignature.
+func Show(s ShowSpec) (Summary, error) {
+	d, err := openDocument(s.File)
+	if err != nil {
+		return Summary{}, err
+	}
+	t, err := d.trust(s.Repo, s.Now)
+	if err != nil && (s.Repo != "" || !errors.Is(err, fs.ErrNotExist)) {
+		return Summary{}, err
+	}
+	sum := summarize(d, t)
+	if err := s.compare(&sum, d); err != nil {
+		return Summary{}, err
+	}
+	if len(sum.Altered) > 0 {
+		return sum, altered(d, append([]string(nil), sum.Altered...))
+	}
+	return sum, nil
+}
+
+// compare fills in what changed since the previous release, where there is one.
+func (s ShowSpec) compare(sum *Summary, d *document) error {
+	if d.release == nil {
+		return nil
+	}
+	path := s.Previous
+	if path == "" && s.Repo != "" {
+		var err error
+		if path, err = before(s.Repo, d); err != nil {
+			return err
+		}
+	}
+	if path == "" {
+		return nil
+	}
+	old, err := openDocument(path)
+	if err != nil {
+		return err
+	}
+	if old.release == nil {
+		return fmt.Errorf("manifest %s: is %s metadata; name a release: %w", path, old.kind, fs.ErrInvalid)
+	}
+	sum.Since = fmt.Sprintf("%s (version %d)", old.release.Version, old.version)
+	sum.Changes = changes(*old.release, *d.release)
+	return nil
+}
+
+// before finds the newest release of the same role in a repository that is older
+// than d; "" when there is none.
+func before(dir string, d *document) (string, error) {
+	newest, err := manifest.DirFetcher(dir).Newest(d.role)
+	if err != nil {
+		return "", fmt.Errorf("repository %s: %w", dir, pathless(err))
+	}
+	version := min(newest, d.version-1)
+	if version < 1 {
+		return "", nil
+	}
+	return filepath.Join(dir, manifest.FileName(d.role, version)), nil
+}
+
+// changes says in words how a release differs from an older one.
+func changes(from, to manifest.Release) []string {
+	var list []string
+	note := func(what string, from, to any) {
+		if from != to {
+			list = append(list, fmt.Sprintf("%s: %v → %v", what, from, to))
+		}
+	}
+	note("channel", from.Channel, to.Channel)
+	note("architecture", from.Arch, to.Arch)
+	note("release", from.Version, to.Version)
+	note("cmdline", fmt.Sprintf("%q", from.Cmdline), fmt.Sprintf("%q", to.Cmdline))
+	note("memory", fmt.Sprintf("%d MiB", from.MinRAM), fmt.Sprintf("%d MiB", to.MinRAM))
+	note("job to run", fmt.Sprintf("%q", from.Job), fmt.Sprintf("%q", to.Job))
+	for _, a := range to.Artifacts {
+		old, ok := from.Artifact(a.Role)
+		switch {
+		case !ok:
+			list = append(list, fmt.Sprintf("%s: new, %s bytes", a.Role, humanize.Comma(a.Length)))
+		case old.SHA256 != a.SHA256:
+			list = append(list, fmt.Sprintf("%s: other content, %s → %s bytes", a.Role, humanize.Comma(old.Length), humanize.Comma(a.Length)))
+		default:
+			list = append(list, fmt.Sprintf("%s: the same", a.Role))
+		}
+	}
+	for _, a := range from.Artifacts {
+		if _, ok := to.Artifact(a.Role); !ok {
+			list = append(list, fmt.Sprintf("%s: gone", a.Role))
+		}
+	}
+	return list
+}
