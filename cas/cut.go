@@ -56,7 +56,7 @@ func (c *cutter) next(s *segment) error {
 		return err
 	}
 	c.carry = append(c.carry[:0], s.buf[used:n]...)
-	if c.ended && !c.any {
+	if c.ended && !c.any && len(s.leaves) == 0 {
 		s.leaves = append(s.leaves, s.buf[:0])
 	}
 	if len(s.leaves) == 0 {

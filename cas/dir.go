@@ -30,7 +30,10 @@ func AddDir(ctx context.Context, put func(ctx context.Context, c cid.Cid, data [
 		if err := CheckCID(e.CID); err != nil {
 			return cid.Undef, fmt.Errorf("folder entry %.80q: %w", e.Name, err)
 		}
-		links[i] = link{cid: e.CID, name: e.Name, size: uint64(max(e.Size, 0))}
+		if e.Size < 0 {
+			return cid.Undef, fmt.Errorf("folder entry %.80q: %d bytes", e.Name, e.Size)
+		}
+		links[i] = link{cid: e.CID, name: e.Name, size: uint64(e.Size)}
 	}
 	slices.SortFunc(links, func(a, b link) int { return strings.Compare(a.name, b.name) })
 	if err := checkNames(links); err != nil {

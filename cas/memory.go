@@ -25,6 +25,9 @@ func NewMemory() *Memory { return &Memory{blocks: make(map[cid.Cid][]byte)} }
 
 // Block returns the bytes that were put under c, or an error that wraps fs.ErrNotExist.
 func (m *Memory) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	if err := CheckCID(c); err != nil {
+		return nil, err
+	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if err := m.ready(ctx); err != nil {
@@ -39,10 +42,16 @@ func (m *Memory) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 
 // Has reports whether c was put.
 func (m *Memory) Has(ctx context.Context, c cid.Cid) (bool, error) {
+	if err := CheckCID(c); err != nil {
+		return false, err
+	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if err := m.ready(ctx); err != nil {
+		return false, err
+	}
 	_, ok := m.blocks[c]
-	return ok, m.ready(ctx)
+	return ok, nil
 }
 
 // Put keeps a copy of data.

@@ -1,9 +1,9 @@
 package cas
 
 import (
+	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 )
 
@@ -90,47 +90,46 @@ func (p *Packs) openPack(num int, write bool) (k *pack, rebuilt, err error) {
 		return nil, nil, fmt.Errorf("store: %w", err)
 	}
 	k = &pack{num: num, path: f.Name(), file: f}
-	defer func() {
-		if err != nil {
-			k.close()
-		}
-	}()
-	fi, err := f.Stat()
+	if rebuilt, err = p.loadPack(k); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("pack %s: %w", k.path, err), k.close())
+	}
+	return k, rebuilt, nil
+}
+
+// loadPack reads the index first and the pack's size after it: with a writer at work
+// the pack is then the longer of the two.
+func (p *Packs) loadPack(k *pack) (rebuilt, err error) {
+	if err := checkHeader(k.file); err != nil {
+		return nil, err
+	}
+	path := p.indexPath(k.num)
+	k.indexed, _ = os.Stat(path) // nil when there is none
+	k.index, rebuilt = openIndex(path)
+	fi, err := k.file.Stat()
 	if err != nil {
-		return nil, nil, fmt.Errorf("store: %w", err)
+		return nil, err
 	}
 	k.size = fi.Size()
-	if err := checkHeader(f); err != nil {
-		return nil, nil, fmt.Errorf("pack %s: %w", k.path, err)
+	if k.index != nil {
+		if k.end = k.index.covered; k.end >= int64(len(packHeader)) && k.end <= k.size {
+			k.flushed = k.end
+			return nil, nil
+		}
+		rebuilt = fmt.Errorf("index %s: speaks of %d bytes, the pack has %d: %w", path, k.end, k.size, ErrCorrupt)
+		err = k.index.close()
+		if k.index = nil; err != nil {
+			return nil, err
+		}
 	}
-	if rebuilt = p.loadIndex(k); rebuilt == nil {
-		return k, nil, nil
-	}
-	found, err := scan(f, int64(len(packHeader)), k.size)
+	found, err := scan(k.file, int64(len(packHeader)), k.size)
 	if err != nil {
-		return nil, nil, fmt.Errorf("pack %s: %w", k.path, err)
+		return nil, err
 	}
 	if found.bad > 0 {
 		p.log.Warn("pack has damaged blocks", "pack", k.path, "blocks", found.bad)
 	}
 	k.sections, k.end, k.flushed = found.sections, found.end, found.end
-	return k, rebuilt, nil
-}
-
-// loadIndex maps the index beside k; the error says why it cannot be used.
-func (p *Packs) loadIndex(k *pack) error {
-	path := p.indexPath(k.num)
-	k.indexed, _ = os.Stat(path) // before it is opened: a newer one is then loaded later
-	x, err := openIndex(path)
-	if err != nil {
-		return err
-	}
-	if x.covered < int64(len(packHeader)) || x.covered > k.size {
-		x.close()
-		return fmt.Errorf("index %s: speaks of %d bytes, the pack has %d: %w", path, x.covered, k.size, ErrCorrupt)
-	}
-	k.index, k.end, k.flushed = x, x.covered, x.covered
-	return nil
+	return rebuilt, nil
 }
 
 // stale reports whether the index beside k, or the pack if it has none, is another now
@@ -143,9 +142,6 @@ func (p *Packs) stale(k *pack) bool {
 	if err == nil || k.indexed != nil {
 		return true
 	}
-	var fi fs.FileInfo
-	if fi, err = os.Stat(k.path); err != nil {
-		return true
-	}
-	return fi.Size() != k.size
+	fi, err := os.Stat(k.path)
+	return err != nil || fi.Size() != k.size
 }

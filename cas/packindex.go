@@ -1,13 +1,13 @@
 package cas
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
 	"slices"
-	"strings"
 
 	mh "github.com/multiformats/go-multihash"
 	"github.com/zeebo/blake3"
@@ -43,7 +43,10 @@ func encodeIndex(sections map[sectionKey]int64, covered int64) []byte {
 		if a[2] != b[2] {
 			return int(a[2]) - int(b[2])
 		}
-		return strings.Compare(string(a[cidPrefix:])+string(a[:2]), string(b[cidPrefix:])+string(b[:2]))
+		if d := bytes.Compare(a[cidPrefix:], b[cidPrefix:]); d != 0 {
+			return d
+		}
+		return int(a[1]) - int(b[1])
 	})
 	b := make([]byte, 0, indexHead+2*indexBucket+len(keys)*indexRecord+indexTrailer)
 	b = append(b, indexCodec...)

@@ -3,6 +3,7 @@ package cas
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,7 +42,7 @@ func (p *Packs) sweep() error {
 		return fmt.Errorf("store: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "pack-") && strings.HasSuffix(e.Name(), ".idx.tmp") {
+		if strings.HasPrefix(e.Name(), "pack-") && strings.HasSuffix(e.Name(), ".tmp") {
 			if err := os.Remove(filepath.Join(p.dir, e.Name())); err != nil {
 				return fmt.Errorf("store: %w", err)
 			}
@@ -56,7 +57,7 @@ func (p *Packs) adopt(num int, last bool) error {
 	k, err := p.mend(num, last)
 	if errors.Is(err, ErrCorrupt) {
 		p.log.Warn("pack left out", "pack", p.packPath(num), "err", err)
-		return nil
+		return p.removeEmpty(num)
 	}
 	if err != nil {
 		return err
@@ -71,9 +72,21 @@ func (p *Packs) adopt(num int, last bool) error {
 	if err := k.tabulate(); err != nil {
 		return err
 	}
-	k.pending = make([]byte, 0, min(flushAt, p.opts.MaxPack)+maxHead)
 	p.w.open, p.w.synced = k, k.end
 	return nil
+}
+
+// removeEmpty removes a pack that has no room for a header: it was being created when
+// the power went.
+func (p *Packs) removeEmpty(num int) error {
+	fi, err := os.Stat(p.packPath(num))
+	if err != nil || fi.Size() >= int64(len(packHeader)) {
+		return err
+	}
+	if err := os.Remove(p.indexPath(num)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("store: %w", err)
+	}
+	return os.Remove(p.packPath(num))
 }
 
 // mend opens a pack for the writer. What its index does not cover is scanned; of the last

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -29,7 +31,7 @@ func (p *Packs) refresh() (bool, error) {
 }
 
 // rescan brings a reader's list of packs up to date: new packs, new indexes, packs
-// that are gone.
+// that are gone. On an error the list stays as it was.
 func (p *Packs) rescan() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -49,38 +51,48 @@ func (p *Packs) rescan() error {
 	for _, k := range p.packs {
 		old[k.num] = k
 	}
-	p.packs = nil
+	var packs, opened []*pack
 	for _, num := range nums {
-		k, err := p.reload(num, old[num])
-		if err != nil {
-			// One bad pack costs its own blocks, not the store.
-			p.log.Warn("pack left out", "pack", p.packPath(num), "err", err)
+		if k := old[num]; k != nil && !p.stale(k) {
+			packs = append(packs, k)
+			delete(old, num)
 			continue
 		}
-		delete(old, num)
-		p.packs = append(p.packs, k)
+		k, err := p.openRead(num)
+		if err != nil {
+			return errors.Join(err, closePacks(opened))
+		}
+		if k != nil {
+			packs, opened = append(packs, k), append(opened, k)
+		}
 	}
-	for _, k := range old {
-		err = errors.Join(err, k.close())
-	}
-	p.seen, p.looked = fi.ModTime(), looked
-	return err
+	p.packs, p.seen, p.looked = packs, fi.ModTime(), looked
+	return closePacks(slices.Collect(maps.Values(old)))
 }
 
-// reload returns old if it is still as the folder has it, or opens the pack anew.
-func (p *Packs) reload(num int, old *pack) (*pack, error) {
-	if old != nil && !p.stale(old) {
-		return old, nil
-	}
+// openRead opens a pack for reading. One that is damaged costs its own blocks, not the
+// store: it is nil then, as is one that went away meanwhile.
+func (p *Packs) openRead(num int) (*pack, error) {
 	k, rebuilt, err := p.openPack(num, false)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrCorrupt):
+		p.log.Warn("pack left out", "pack", p.packPath(num), "err", err)
+		return nil, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
 		return nil, err
 	}
-	if rebuilt != nil && !errors.Is(rebuilt, fs.ErrNotExist) {
-		p.log.Warn("index unusable, pack scanned", "pack", k.path, "err", rebuilt)
+	if rebuilt != nil {
+		p.log.Warn("index unusable, pack scanned", "pack", k.path, "blocks", k.count(), "err", rebuilt)
 	}
-	if old != nil {
-		err = old.close()
+	return k, nil
+}
+
+func closePacks(packs []*pack) error {
+	var err error
+	for _, k := range packs {
+		err = errors.Join(err, k.close())
 	}
-	return k, err
+	return err
 }

@@ -171,9 +171,7 @@ func (p *Packs) Close() error {
 	err := p.closeWriter()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, k := range p.packs {
-		err = errors.Join(err, k.close())
-	}
+	err = errors.Join(err, closePacks(p.packs))
 	p.packs, p.closed = nil, true
 	if p.lock != nil {
 		err = errors.Join(err, p.lock.Close())

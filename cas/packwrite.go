@@ -162,20 +162,31 @@ func (p *Packs) create() error {
 	if err := p.writeIndex(k); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(k.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
+	if err := k.create(); err != nil {
 		return fmt.Errorf("store: %w", hint(err))
 	}
-	if _, err := f.WriteString(packHeader); err != nil {
-		return fmt.Errorf("store: %w", hint(errors.Join(err, f.Close(), os.Remove(k.path))))
-	}
-	k.file = f
-	k.pending = make([]byte, 0, min(flushAt, p.opts.MaxPack)+maxHead)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.packs = append(p.packs, k)
 	p.w.open, p.w.synced = k, 0
 	p.w.next++
+	return nil
+}
+
+// create makes the pack's file appear with its header.
+func (k *pack) create() error {
+	tmp := k.path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteString(packHeader); err == nil {
+		err = os.Rename(tmp, k.path)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close(), os.Remove(tmp))
+	}
+	k.file = f
 	return nil
 }
 

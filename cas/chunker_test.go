@@ -1,0 +1,168 @@
+package cas_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	cdc "github.com/PlakarKorp/go-cdc-chunkers"
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/castest"
+)
+
+func TestChunkerNamesHaveOneForm(t *testing.T) {
+	for _, name := range []string{
+		cas.DefaultChunker, "size-1", "size-262144", "size-1048576",
+		"jc-v1.0.0-4096-16384-65536", "fastcdc-v1.0.0-64-128-129",
+	} {
+		if err := cas.CheckChunker(name); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{
+		"", "size-", "size-0", "size--1", "size-+1", "size-01", "size-1048577", "size-1k", "size-1 ", " size-1", "size-٣",
+		"fastcdc", "fastcdc-v1.0.0", "fastcdc-16384-65536-262144", "jc-v1.1.0-4096-16384-65536", "rabin-1-2-3",
+		"fastcdc-v1.0.0-16384-65536", "fastcdc-v1.0.0-16384-65536-262144-1", "fastcdc-v1.0.0-016384-65536-262144",
+		"fastcdc-v1.0.0-63-128-256", "fastcdc-v1.0.0-128-128-256", "fastcdc-v1.0.0-64-128-128", "fastcdc-v1.0.0-64-100-256",
+		"fastcdc-v1.0.0-16384-65536-1048577", "FASTCDC-v1.0.0-16384-65536-262144", strings.Repeat("x", 1<<20),
+	} {
+		err := cas.CheckChunker(name)
+		if err == nil {
+			t.Errorf("%.40q was accepted", name)
+			continue
+		}
+		for _, form := range []string{"size-N", "fastcdc-v1.0.0-MIN-AVG-MAX", "jc-v1.0.0-MIN-AVG-MAX"} {
+			if !strings.Contains(err.Error(), form) {
+				t.Errorf("%.40q: the error does not name %s: %.200v", name, form, err)
+			}
+		}
+		if _, err := cas.FileCID(t.Context(), strings.NewReader(""), name); err == nil {
+			t.Errorf("%.40q cuts files", name)
+		}
+	}
+}
+
+// leafSizes returns the lengths of the leaves of r, in order.
+func leafSizes(t *testing.T, r io.Reader, chunker string) []int {
+	t.Helper()
+	var sizes []int
+	_, err := cas.AddFile(t.Context(), func(_ context.Context, c cid.Cid, data []byte) error {
+		if c.Type() == cid.Raw {
+			sizes = append(sizes, len(data))
+		}
+		return cas.Check(c, data)
+	}, r, chunker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sizes
+}
+
+// Cut points are part of the signed names: a change here means that no release shares a
+// leaf with those that machines have, and that `add` refuses what `release` signed.
+func TestCutPointsAreFrozen(t *testing.T) {
+	data := castest.Bytes(0, 1<<21)
+	for chunker, want := range goldenCuts {
+		if got := leafSizes(t, bytes.NewReader(data), chunker); !slices.Equal(got, want.sizes) {
+			t.Errorf("%s cuts %d", chunker, got)
+		}
+		f, err := cas.FileCID(t.Context(), bytes.NewReader(data), chunker)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.CID.String() != want.root || f.Size != 1<<21 {
+			t.Errorf("%s: root %s of %d bytes, want %s", chunker, f.CID, f.Size, want.root)
+		}
+	}
+}
+
+// The library's own reader is the judge: cutting in place, segment by segment, must
+// give what it gives.
+func TestCutsAreThoseOfTheLibrary(t *testing.T) {
+	random, zero := castest.Bytes(1, 9<<20), make([]byte, 5<<20)
+	for _, test := range []struct {
+		algorithm     string
+		min, avg, max int
+	}{
+		{"fastcdc-v1.0.0", 16384, 65536, 262144},
+		{"fastcdc-v1.0.0", 2048, 8192, 65536},
+		{"fastcdc-v1.0.0", 64, 128, 1 << 20},
+		{"fastcdc-v1.0.0", 262144, 524288, 1048576},
+		{"jc-v1.0.0", 16384, 65536, 262144},
+		{"jc-v1.0.0", 2048, 8192, 65536},
+		{"jc-v1.0.0", 64, 64 << 10, 64<<10 + 1},
+	} {
+		name := fmt.Sprintf("%s-%d-%d-%d", test.algorithm, test.min, test.avg, test.max)
+		for _, data := range [][]byte{
+			random, zero, random[:test.min], random[:test.min+1], random[:test.avg], random[:test.max], random[:test.max+1],
+			random[:1], random[:1<<20], random[:8*test.max], append(slices.Clone(random[:3<<20]), zero...),
+		} {
+			lib, err := cdc.NewChunker(test.algorithm, bytes.NewReader(data),
+				&cdc.ChunkerOpts{MinSize: test.min, NormalSize: test.avg, MaxSize: test.max})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want []int
+			for {
+				chunk, err := lib.Next()
+				if len(chunk) > 0 {
+					want = append(want, len(chunk))
+				}
+				if err != nil {
+					break
+				}
+			}
+			if got := leafSizes(t, bytes.NewReader(data), name); !slices.Equal(got, want) {
+				t.Errorf("%s, %d bytes: cuts %v, the library %v", name, len(data), got, want)
+			}
+		}
+	}
+}
+
+func TestCutsDoNotDependOnHowTheReaderDealsItsBytes(t *testing.T) {
+	data := castest.Bytes(2, 5<<20+12345)
+	for _, chunker := range []string{cas.DefaultChunker, "jc-v1.0.0-16384-65536-262144", "size-262144", "size-100000"} {
+		want := leafSizes(t, bytes.NewReader(data), chunker)
+		for name, r := range map[string]io.Reader{
+			"half":           iotest.HalfReader(bytes.NewReader(data)),
+			"data with EOF":  iotest.DataErrReader(bytes.NewReader(data)),
+			"one byte":       iotest.OneByteReader(bytes.NewReader(data)),
+			"small buffers":  io.MultiReader(bytes.NewReader(data[:70001]), bytes.NewReader(data[70001:])),
+			"only an Reader": struct{ io.Reader }{bytes.NewReader(data)},
+		} {
+			if got := leafSizes(t, r, chunker); !slices.Equal(got, want) {
+				t.Errorf("%s, %s: cuts %d", chunker, name, got)
+			}
+		}
+	}
+}
+
+func TestAReadErrorIsNotTheEndOfTheFile(t *testing.T) {
+	broken := errors.New("the disk is gone")
+	for _, fail := range []error{broken, io.ErrUnexpectedEOF} {
+		for _, before := range []int{0, 100, 3 << 20} {
+			for _, chunker := range []string{cas.DefaultChunker, "size-262144"} {
+				r := io.MultiReader(bytes.NewReader(make([]byte, before)), iotest.ErrReader(fail))
+				if _, err := cas.FileCID(t.Context(), r, chunker); !errors.Is(err, fail) {
+					t.Errorf("%s, after %d bytes: %v, want %v", chunker, before, err, fail)
+				}
+			}
+		}
+	}
+	if _, err := cas.FileCID(t.Context(), stuck{}, "size-1"); !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("a reader without progress: %v", err)
+	}
+}
+
+// stuck gives neither bytes nor an error.
+type stuck struct{}
+
+func (stuck) Read([]byte) (int, error) { return 0, nil }
