@@ -127,6 +127,7 @@ func (l *linter) signatures(list []any) {
 
 // common checks the fields that all signed parts share.
 func (l *linter) common(kind Kind, signed object) {
+	l.known("signed", signed, "_type", "spec_version", "version", "expires")
 	typ := string(kind)
 	if kind == KindRole {
 		typ = metadata.TARGETS

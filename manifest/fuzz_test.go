@@ -1,0 +1,101 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"testing"
+
+	"github.com/secure-systems-lab/go-securesystemslib/cjson"
+)
+
+// json64 is JSON that keeps its numbers as they are written.
+type json64 struct{ v any }
+
+func (j *json64) UnmarshalJSON(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	return dec.Decode(&j.v)
+}
+
+func canonical(data []byte, file *struct {
+	Signed json64 `json:"signed"`
+}) (string, error) {
+	if err := json.Unmarshal(data, file); err != nil {
+		return "", err
+	}
+	return canonicalOf(file.Signed.v)
+}
+
+func canonicalOf(v any) (string, error) {
+	out, err := cjson.EncodeCanonical(v)
+	return string(out), err
+}
+
+// seed adds the golden files and the corpus.
+func seed(f *testing.F, add func(kind Kind, data []byte)) {
+	for kind, file := range kinds {
+		add(kind, read(f, "golden", file))
+	}
+	folders, err := os.ReadDir("testdata")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, folder := range folders {
+		if folder.Name() != "golden" && folder.Name() != "fuzz" {
+			kind, data := hostile(f, folder.Name())
+			add(kind, data)
+		}
+	}
+}
+
+// What Lint accepts, go-tuf reads without a panic, without an error, and as the file
+// says it.
+func FuzzLint(f *testing.F) {
+	seed(f, func(kind Kind, data []byte) { f.Add(string(kind), data) })
+	f.Fuzz(func(t *testing.T, kind string, data []byte) {
+		if _, ok := kinds[Kind(kind)]; !ok || Lint(Kind(kind), data) != nil {
+			return
+		}
+		if err := parseAny(Kind(kind), data); err != nil {
+			t.Errorf("%s: %v\n%s", kind, err, data)
+		}
+	})
+}
+
+func FuzzParseRoot(f *testing.F) {
+	seed(f, func(_ Kind, data []byte) { f.Add(data) })
+	f.Fuzz(func(t *testing.T, data []byte) {
+		root, err := ParseRoot(data)
+		if err != nil {
+			return
+		}
+		if keys, m := root.Keys(roleRoot); m < 1 || len(keys) < m || root.Version() < 1 {
+			t.Errorf("%d keys, threshold %d, version %d", len(keys), m, root.Version())
+		}
+		root.Discovery()
+	})
+}
+
+// Bytes that a stranger can send never panic, and never become a release that the
+// golden keys did not sign.
+func FuzzVerifyRole(f *testing.F) {
+	seed(f, func(_ Kind, data []byte) { f.Add(data) })
+	root, targets := read(f, "golden", kinds[KindRoot]), read(f, "golden", kinds[KindTargets])
+	honest, err := CheckRole(root, targets, read(f, "golden", kinds[KindRole]), today)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if role, claim, err := readRole(data); err == nil {
+			if r, err := Decode(role, claim.Channel, claim.Arch); err == nil {
+				if _, err := Encode(r); err != nil {
+					t.Errorf("decoded, and not encoded again: %v", err)
+				}
+			}
+		}
+		if r, err := CheckRole(root, targets, data, today); err == nil && r.Version != honest.Version {
+			t.Errorf("%q is not what was signed", r.Version)
+		}
+	})
+}

@@ -1,0 +1,181 @@
+package manifest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+// kinds are the files of the golden repository.
+var kinds = map[Kind]string{
+	KindRoot: "1.root.json", KindTimestamp: "timestamp.json", KindSnapshot: "1.snapshot.json",
+	KindTargets: "1.targets.json", KindRole: "1.stable-x86_64.json",
+}
+
+func TestLintAcceptsTheGoldenRepository(t *testing.T) {
+	for kind, file := range kinds {
+		if err := Lint(kind, read(t, "golden", file)); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
+// Each folder of testdata but golden holds one file that differs from its golden twin
+// in what the folder is named after, and the words of its refusal.
+func TestAttackHostileJSON(t *testing.T) {
+	folders, err := os.ReadDir("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range folders {
+		if folder.Name() == "golden" || folder.Name() == "fuzz" {
+			continue
+		}
+		t.Run(folder.Name(), func(t *testing.T) {
+			kind, data := hostile(t, folder.Name())
+			says := strings.TrimSpace(string(read(t, folder.Name(), "refusal.txt")))
+			refused(t, Lint(kind, data), ErrMalformed, says)
+		})
+	}
+}
+
+// hostile is the one metadata file of a folder of testdata.
+func hostile(t testing.TB, folder string) (Kind, []byte) {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join("testdata", folder, "*.json"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%s: %d files, %v", folder, len(found), err)
+	}
+	kind := Kind(strings.TrimSuffix(filepath.Base(found[0]), ".json"))
+	if _, ok := kinds[kind]; !ok {
+		t.Fatalf("%s: unknown kind", found[0])
+	}
+	return kind, read(t, folder, filepath.Base(found[0]))
+}
+
+func read(t testing.TB, folder, file string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", folder, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// The corpus goes through every door that a stranger's bytes can come in by.
+func TestAttackHostileJSONThroughEveryDoor(t *testing.T) {
+	r := newRepo(t)
+	folders, err := os.ReadDir("testdata")
+	r.ok(err)
+	for _, folder := range folders {
+		if folder.Name() == "golden" || folder.Name() == "fuzz" {
+			continue
+		}
+		kind, data := hostile(t, folder.Name())
+		p := r.policy("")
+		for _, n := range []string{"2.root.json", "timestamp.json", kinds[kind]} {
+			if n == "1.root.json" || folder.Name() == "another-kind" {
+				continue // the first is no door, the second is honest behind its own
+			}
+			if _, err := Verify(t.Context(), with(r.files, n, data), p); err == nil {
+				t.Errorf("%s as %s: accepted", folder.Name(), n)
+			}
+		}
+		p.Root = data
+		if _, err := Verify(t.Context(), r.files, p); err == nil {
+			t.Errorf("%s as trust anchor: accepted", folder.Name())
+		}
+		if _, err := CheckRole(data, r.files["1.targets.json"], r.files["1.stable-x86_64.json"], today); err == nil {
+			t.Errorf("%s as root of CheckRole: accepted", folder.Name())
+		}
+		if _, err := CheckRole(r.root, data, r.files["1.stable-x86_64.json"], today); err == nil {
+			t.Errorf("%s as targets of CheckRole: accepted", folder.Name())
+		}
+		if _, err := CheckRole(r.root, r.files["1.targets.json"], data, today); err == nil {
+			t.Errorf("%s as role of CheckRole: accepted", folder.Name())
+		}
+	}
+}
+
+func TestLintLeavesTheFutureItsRoom(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		kind     Kind
+		old, new string
+	}{
+		{"an unknown field of a release", KindRole, `"min_ram": 512`, `"min_ram": 512, "licence": {"name": "x", "parts": [true]}`},
+		{"an unknown kind of discovery", KindRoot, `"ipns": "`, `"onion": {"port": 1}, "x": "`},
+		{"an unknown field of a discovery entry", KindRoot, `"ipns": "`, `"weight": 3, "ipns": "`},
+		{"an unknown field of the top level", KindTimestamp, `"signatures": [`, `"x": {}, "signatures": [`},
+		{"the largest integer", KindRole, `"min_ram": 512`, `"min_ram": 512, "x": 9007199254740992`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			data := strings.Replace(string(read(t, "golden", kinds[row.kind])), row.old, row.new, 1)
+			if !strings.Contains(data, row.new) {
+				t.Fatal("the golden file has changed")
+			}
+			if err := Lint(row.kind, []byte(data)); err != nil {
+				t.Error(err)
+			}
+			if err := parseAny(row.kind, []byte(data)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestDiscoveryLeavesOutUnknownKinds(t *testing.T) {
+	field := map[string]any{"discovery": []any{
+		map[string]any{"onion": map[string]any{"port": 1.0}},
+		map[string]any{"https": "http://192.0.2.7:8080/phase", "weight": 3.0},
+	}}
+	d, err := readDiscovery(field)
+	if err != nil || len(d.HTTPS) != 1 || len(d.IPNS) != 0 {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+// parseAny gives data to go-tuf as the kind says.
+func parseAny(kind Kind, data []byte) error {
+	switch kind {
+	case KindRoot:
+		m, err := metadata.Root().FromBytes(data)
+		return again(m, err, data)
+	case KindTimestamp:
+		m, err := metadata.Timestamp().FromBytes(data)
+		return again(m, err, data)
+	case KindSnapshot:
+		m, err := metadata.Snapshot().FromBytes(data)
+		return again(m, err, data)
+	default:
+		m, err := metadata.Targets().FromBytes(data)
+		return again(m, err, data)
+	}
+}
+
+// again wants what go-tuf read to say the same as the file, byte for byte once both
+// are canonical: a signature is over what was read, not over the file.
+func again[T metadata.Roles](m *metadata.Metadata[T], err error, data []byte) error {
+	if err != nil {
+		return err
+	}
+	var file struct {
+		Signed json64 `json:"signed"`
+	}
+	was, err := canonical(data, &file)
+	if err != nil {
+		return err
+	}
+	is, err := canonicalOf(m.Signed)
+	if err != nil {
+		return err
+	}
+	if is != was {
+		return fmt.Errorf("read as %s\nfrom    %s", is, was)
+	}
+	return nil
+}
