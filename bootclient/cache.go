@@ -1,0 +1,124 @@
+package bootclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// A cache is the disk's store of blocks: one more source that may lie, asked before
+// all others, and never a reason to stop. The zero cache is off.
+type cache struct {
+	store    *cas.Packs
+	readOnly bool
+	report   *Report
+	log      *slog.Logger
+
+	mu     sync.Mutex
+	stats  SourceStats
+	broken bool // a write failed: no more of them
+}
+
+// openCache opens the cache that the mode allows. A cache that another process
+// writes is read; one that cannot be opened is left out, and the report says so.
+func openCache(cfg Config) *cache {
+	c := &cache{report: cfg.Report, log: cfg.Log, stats: SourceStats{Name: "cache", Kind: kindCache, Address: cfg.Cache}}
+	if cfg.Cache == "" {
+		return c
+	}
+	c.readOnly = cfg.Mode.Cache == "ro"
+	var err error
+	c.store, err = cas.OpenPacks(cfg.blocksDir(), cas.PackOptions{ReadOnly: c.readOnly, Log: cfg.Log})
+	if err != nil && !c.readOnly {
+		c.report.Refuse("cache", "writing", err)
+		c.readOnly = true
+		c.store, err = cas.OpenPacks(cfg.blocksDir(), cas.PackOptions{ReadOnly: true, Log: cfg.Log})
+	}
+	if err != nil {
+		c.store = nil
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.report.Refuse("cache", "reading", err)
+		}
+	}
+	return c
+}
+
+// get returns a verified block, or false. A block that went bad is a fault of the
+// cache and is fetched again.
+func (c *cache) get(ctx context.Context, id cid.Cid) ([]byte, bool) {
+	if c.store == nil {
+		return nil, false
+	}
+	data, err := cas.Get(ctx, c.store, id)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		c.stats.Blocks++
+		c.stats.Bytes += int64(len(data))
+		return data, true
+	}
+	if !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil && len(c.stats.Faults) < maxFaults {
+		c.stats.Faults = append(c.stats.Faults, clean(err.Error()))
+	}
+	return nil, false
+}
+
+// put keeps a verified block when the cache may be written.
+func (c *cache) put(ctx context.Context, id cid.Cid, data []byte) {
+	if c.store == nil || c.readOnly || c.isBroken() {
+		return
+	}
+	if err := c.store.Put(ctx, id, data); err != nil && ctx.Err() == nil {
+		c.giveUp(err)
+	}
+}
+
+func (c *cache) isBroken() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
+}
+
+func (c *cache) giveUp(err error) {
+	c.mu.Lock()
+	first := !c.broken
+	c.broken = true
+	if first {
+		c.stats.Faults = append(c.stats.Faults, clean(err.Error()))
+	}
+	c.mu.Unlock()
+	if first {
+		c.report.Refuse("cache", "writing", fmt.Errorf("%w; the boot goes on without", err))
+	}
+}
+
+// close makes what was kept durable.
+func (c *cache) close(ctx context.Context) {
+	if c.store == nil {
+		return
+	}
+	if !c.readOnly && !c.isBroken() {
+		if err := c.store.Sync(ctx); err != nil && ctx.Err() == nil {
+			c.giveUp(err)
+		}
+	}
+	if err := c.store.Close(); err != nil {
+		c.log.Warn("cache: close", "err", err)
+	}
+	c.store = nil
+}
+
+func (c *cache) snapshot() (SourceStats, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.stats
+	out.Faults = append([]string(nil), out.Faults...)
+	return out, out.Blocks > 0 || len(out.Faults) > 0
+}

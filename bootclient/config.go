@@ -1,0 +1,102 @@
+package bootclient
+
+import (
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/phaseboot/phaseboot/imagebuild/modes"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+)
+
+// DefaultTimeout is how long Run looks for a valid release when Config.Timeout
+// is zero.
+const DefaultTimeout = 60 * time.Second
+
+// Config says what to boot and where to look. Only Root decides about trust; all
+// the rest are hints.
+type Config struct {
+	Root          []byte // root.json, the one thing that is trusted
+	Channel, Arch string
+	Mode          modes.Mode
+	Cache         string        // folder for blocks and remembered metadata, "" for none
+	Mirrors       []string      // URLs that /ipfs/ and /ipns/ hang under
+	Peers         []string      // multiaddrs with /p2p/ID
+	Bootstrap     []string      // the same, to enter the DHT; also asked directly
+	Timeout       time.Duration // to find a valid release; 0 is DefaultTimeout
+	Floor         time.Time     // the clock is not before this (image build time)
+	Now           func() time.Time
+	Log           *slog.Logger
+	Report        *Report
+	// Progress is called now and then, from one goroutine, with the verified and
+	// the total bytes of the artifacts. Nil is fine.
+	Progress func(done, total int64)
+}
+
+// Check reports the first hint that is not an address, as an error that wraps
+// fs.ErrInvalid. Run itself leaves such a hint out and says so in the report: a slip on
+// a kernel command line does not stop a boot.
+func (c Config) Check() error {
+	for _, m := range c.Mirrors {
+		if err := checkMirror(m); err != nil {
+			return err
+		}
+	}
+	for _, p := range append(append([]string{}, c.Peers...), c.Bootstrap...) {
+		if _, err := parsePeer(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkMirror(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("mirror %.200q: %w; write it like https://example.org/mirror", s, fs.ErrInvalid)
+	}
+	return nil
+}
+
+func parsePeer(s string) (peer.AddrInfo, error) {
+	list, err := p2p.ParsePeers([]string{s})
+	if err != nil {
+		return peer.AddrInfo{}, fmt.Errorf("%w: %w", err, fs.ErrInvalid)
+	}
+	return list[0], nil
+}
+
+// complete fills in what was left out.
+func (c Config) complete() Config {
+	if c.Timeout <= 0 {
+		c.Timeout = DefaultTimeout
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Report == nil {
+		c.Report = NewReport(time.Now(), nil)
+	}
+	if c.Progress == nil {
+		c.Progress = func(int64, int64) {}
+	}
+	if c.Mode.Cache == "off" {
+		c.Cache = ""
+	}
+	return c
+}
+
+func (c Config) blocksDir() string { return filepath.Join(c.Cache, "blocks") }
+func (c Config) trustDir() string  { return filepath.Join(c.Cache, "trust") }
+
+// mirrorKey makes one source of two spellings of a URL.
+func mirrorKey(s string) string { return strings.TrimRight(s, "/") }

@@ -1,0 +1,233 @@
+package bootclient
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// Files that a DirSink writes beside the artifacts.
+const (
+	fileCmdline = "cmdline"
+	fileRelease = "release.json"
+	fileReport  = "report.json"
+)
+
+// A DirSink writes a release into a folder: kernel, initramfs, rootfs, dtb/NAME,
+// job/NAME.wasm, cmdline, release.json and report.json. Until Commit they are
+// temporary files of a hidden subfolder; a folder without release.json is not
+// finished. Files of other names are left alone, older ones of these names are
+// replaced, and of a release that had more artifacts none remain.
+type DirSink struct {
+	dir   string
+	made  bool // the folder was not there before
+	root  *os.Root
+	temp  string // subfolder for what is not verified yet
+	files map[string]*os.File
+}
+
+// NewDirSink makes the folder if it is not there. Its parent must be.
+func NewDirSink(dir string) (*DirSink, error) {
+	err := os.Mkdir(dir, 0o755)
+	made := err == nil
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("output folder: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil, fmt.Errorf("output folder %s: is not a folder: %w; name another one", dir, fs.ErrInvalid)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("output folder: %w", err)
+	}
+	d := &DirSink{dir: dir, made: made, root: root, temp: ".phase-boot." + rand.Text()[:10], files: map[string]*os.File{}}
+	if err := root.Mkdir(d.temp, 0o700); err != nil {
+		d.Abort()
+		return nil, fmt.Errorf("output folder: %w", err)
+	}
+	return d, nil
+}
+
+// Open makes a temporary file and reserves its space.
+func (d *DirSink) Open(role string, size int64) (Target, error) {
+	if d.files[role] != nil {
+		return nil, fmt.Errorf("artifact %.80q: named twice", role)
+	}
+	f, err := d.root.OpenFile(d.tempName(len(d.files)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	d.files[role] = f
+	if err := reserve(f, size); err != nil {
+		return nil, fmt.Errorf("output folder: %w", roomFor(err))
+	}
+	return f, nil
+}
+
+func (d *DirSink) tempName(i int) string { return fmt.Sprintf("%s/%d", d.temp, i) }
+
+// reserve fails early on a full disk, where the filesystem can tell.
+func reserve(f *os.File, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return f.Truncate(size)
+	}
+	return err
+}
+
+func roomFor(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("%w; free some space and run it again", err)
+	}
+	return err
+}
+
+// Commit syncs everything, takes away what an older release left, and renames.
+func (d *DirSink) Commit(v *manifest.Verified, r *Report) error {
+	if err := d.extras(v.Release(), r); err != nil {
+		return roomFor(err)
+	}
+	for _, f := range d.files {
+		if err := f.Sync(); err != nil {
+			return roomFor(err)
+		}
+	}
+	if err := d.clear(); err != nil {
+		return err
+	}
+	if err := d.rename(); err != nil {
+		return err
+	}
+	for _, sub := range []string{"dtb", "job", "."} {
+		if err := d.sync(sub); err != nil {
+			return err
+		}
+	}
+	d.release()
+	return nil
+}
+
+// extras adds the files that are not artifacts.
+func (d *DirSink) extras(rel manifest.Release, r *Report) error {
+	release, err := json.MarshalIndent(rel, "", "  ")
+	if err != nil {
+		return err
+	}
+	report, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	for name, data := range map[string][]byte{
+		fileCmdline: []byte(rel.Cmdline + "\n"), fileRelease: append(release, '\n'), fileReport: append(report, '\n'),
+	} {
+		t, err := d.Open(name, int64(len(data)))
+		if err != nil {
+			return err
+		}
+		if _, err := t.WriteAt(data, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clear takes away the files that an older release left here, as its release.json
+// lists them; that one, which says "finished", goes first.
+func (d *DirSink) clear() error {
+	old := d.older()
+	for _, name := range append([]string{fileRelease, fileReport, fileCmdline}, old...) {
+		if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("output folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// older lists the artifacts of the release that stands in the folder.
+func (d *DirSink) older() []string {
+	f, err := d.root.Open(fileRelease)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var rel manifest.Release
+	if json.NewDecoder(io.LimitReader(f, manifest.MaxMetadata)).Decode(&rel) != nil {
+		return nil
+	}
+	var names []string
+	for _, a := range rel.Artifacts {
+		switch sub, name := path.Split(a.Role); {
+		case !fs.ValidPath(a.Role) || name == "":
+		case sub == "dtb/", sub == "job/", sub == "" && slices.Contains([]string{manifest.RoleKernel, manifest.RoleInitramfs, manifest.RoleRootfs}, name):
+			names = append(names, a.Role)
+		}
+	}
+	return names
+}
+
+// rename gives every file its final name, release.json last.
+func (d *DirSink) rename() error {
+	for role, f := range d.files {
+		if role == fileRelease {
+			continue
+		}
+		if err := d.renameOne(role, f); err != nil {
+			return err
+		}
+	}
+	return d.renameOne(fileRelease, d.files[fileRelease])
+}
+
+func (d *DirSink) renameOne(role string, f *os.File) error {
+	if sub := path.Dir(role); sub != "." {
+		if err := d.root.MkdirAll(sub, 0o755); err != nil {
+			return fmt.Errorf("output folder: %w", err)
+		}
+	}
+	temp := path.Join(d.temp, path.Base(f.Name()))
+	if err := d.root.Rename(temp, role); err != nil {
+		return fmt.Errorf("output folder: %w", err)
+	}
+	return nil
+}
+
+func (d *DirSink) sync(sub string) error {
+	err := atomicfile.SyncDir(path.Join(d.dir, sub))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Abort removes what is not finished, and the folder if it was made for this and is
+// empty.
+func (d *DirSink) Abort() {
+	d.release()
+	if d.made {
+		os.Remove(d.dir) // stays when it is not empty
+	}
+}
+
+func (d *DirSink) release() {
+	for _, f := range d.files {
+		f.Close()
+	}
+	d.files = nil
+	d.root.RemoveAll(d.temp)
+	d.root.Close()
+}

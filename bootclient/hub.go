@@ -1,0 +1,169 @@
+package bootclient
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+)
+
+// maxSources bounds what discovery may add; hints of the person at the machine and
+// of root.json come on top.
+const maxSources = 256
+
+const (
+	maxGreetings = 64                     // connections that are made at the same time
+	greetPause   = 500 * time.Millisecond // before a source is dialled again, doubled
+)
+
+// A hub is the list of sources that are known, which only grows.
+type hub struct {
+	http *http.Client
+	node *p2p.Node // nil when the mode needs no peer-to-peer
+
+	mu      sync.Mutex
+	sources []*source
+	addrs   map[peer.ID]*peer.AddrInfo
+	found   int           // by mDNS and DHT
+	more    chan struct{} // closed and replaced when a source is added or opened
+}
+
+func newHub(client *http.Client) *hub {
+	return &hub{http: client, addrs: map[peer.ID]*peer.AddrInfo{}, more: make(chan struct{})}
+}
+
+// known returns the sources of this moment and a channel that is closed when there
+// are more, or one more is open.
+func (h *hub) known() ([]*source, <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.sources), h.more
+}
+
+// mirror adds a gateway by its URL.
+func (h *hub) mirror(url string) {
+	key := mirrorKey(url)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.ContainsFunc(h.sources, func(s *source) bool { return s.key == key }) {
+		return
+	}
+	h.add(newSource(kindMirror, key, func(context.Context) ([]*way, error) {
+		return []*way{{key, &gateway.Client{Base: key, HTTP: h.http}}}, nil
+	}))
+}
+
+// peer adds a peer, or more addresses of one that is known.
+func (h *hub) peer(kind string, info peer.AddrInfo) {
+	if h.node == nil || info.ID == h.node.ID() {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if have, ok := h.addrs[info.ID]; ok {
+		for _, a := range info.Addrs {
+			if len(have.Addrs) < 32 && !slices.ContainsFunc(have.Addrs, a.Equal) {
+				have.Addrs = append(slices.Clip(have.Addrs), a)
+			}
+		}
+		return
+	}
+	if kind == kindMDNS || kind == kindDHT {
+		if h.found++; h.found > maxSources {
+			return
+		}
+	}
+	h.addrs[info.ID] = &info
+	h.add(newSource(kind, info.ID.String(), func(ctx context.Context) ([]*way, error) {
+		return h.dialPeer(ctx, info.ID)
+	}))
+}
+
+func (h *hub) add(s *source) {
+	h.sources = append(h.sources, s)
+	h.signal()
+}
+
+func (h *hub) signal() {
+	close(h.more)
+	h.more = make(chan struct{})
+}
+
+// greet opens every source, as it becomes known, until ctx ends.
+func (h *hub) greet(ctx context.Context) {
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	slots := make(chan struct{}, maxGreetings)
+	greeted := 0
+	for {
+		list, more := h.known()
+		for _, s := range list[greeted:] {
+			tasks.Go(func() { h.greetOne(ctx, s, slots) })
+		}
+		greeted = len(list)
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (h *hub) greetOne(ctx context.Context, s *source, slots chan struct{}) {
+	for pause := greetPause; ; pause = min(2*pause, maxPause) {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		err := s.open(ctx)
+		<-slots
+		if err == nil {
+			h.mu.Lock()
+			h.signal()
+			h.mu.Unlock()
+			return
+		}
+		s.note(err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// dialPeer connects and returns the ways to a peer: the plain HTTP that it told us
+// of first, the streams of the connection last.
+func (h *hub) dialPeer(ctx context.Context, id peer.ID) ([]*way, error) {
+	h.mu.Lock()
+	info := *h.addrs[id]
+	h.mu.Unlock()
+	streams, err := h.node.Gateway(ctx, info)
+	if err != nil {
+		return nil, err
+	}
+	var ways []*way
+	for _, base := range h.node.HTTPAddrs(id) {
+		ways = append(ways, &way{base, &gateway.Client{Base: base, HTTP: h.http}})
+	}
+	return append(ways, &way{"/p2p/" + id.String() + " (streams)", streams}), nil
+}
+
+// stats returns the counters of all sources that were asked for anything.
+func (h *hub) stats() []SourceStats {
+	list, _ := h.known()
+	var out []SourceStats
+	for _, s := range list {
+		if st := s.snapshot(); st.Address != "" || len(st.Faults) > 0 {
+			out = append(out, st)
+		}
+	}
+	return out
+}

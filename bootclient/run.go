@@ -1,0 +1,113 @@
+package bootclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// Run finds the newest valid release of the channel, fetches its artifacts into the
+// sink and verifies them. On an error the sink is aborted and nothing of it may be
+// used. The report is finished either way.
+//
+// Errors wrap manifest.ErrUntrusted or manifest.ErrMalformed when what was found was
+// refused, cas.ErrCorrupt when only wrong bytes were to be had, fs.ErrNotExist for an
+// unknown channel, cas.ErrUnreachable when nobody answered in time.
+func Run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error) {
+	cfg = cfg.complete()
+	r := cfg.Report
+	r.setMode(cfg.Mode.Name)
+	v, err := run(ctx, cfg, sink)
+	if err == nil {
+		r.Finish(nil)
+		err = sink.Commit(v, r)
+	}
+	if err != nil {
+		sink.Abort()
+		if ctx.Err() != nil && !errors.Is(err, context.Canceled) {
+			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+		r.Finish(err)
+		return nil, err
+	}
+	return v, nil
+}
+
+func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error) {
+	root, err := manifest.ParseRoot(cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	c := openCache(cfg)
+	defer c.close(ctx)
+	disc, err := discover(ctx, cfg, root.Discovery())
+	if err != nil {
+		return nil, err
+	}
+	defer disc.close()
+	defer func() { cfg.Report.setSources(allStats(disc, c)) }()
+
+	won, err := resolveStep(ctx, cfg, disc, c, root.Discovery().IPNS)
+	if err != nil {
+		return nil, err
+	}
+	disc.searchAlso(won.v.Release())
+	step := cfg.Report.Begin("fetch")
+	f, err := fetchAll(ctx, cfg, disc, c, won, sink)
+	if err != nil {
+		return nil, step.Fail(err)
+	}
+	step.Done("%s", f.words(allStats(disc, c)))
+	return won.v, nil
+}
+
+func resolveStep(ctx context.Context, cfg Config, disc *discovery, c *cache, names []string) (resolution, error) {
+	r := cfg.Report
+	step := r.Begin("resolve")
+	won, err := resolve(ctx, cfg, disc, c, names)
+	if err != nil {
+		if won, err = lastGood(ctx, cfg, err); err != nil {
+			return won, step.Fail(err)
+		}
+		step.Done("NOT UP TO DATE: the last good release, as mode %s allows", cfg.Mode.Name)
+	}
+	rel := won.v.Release()
+	r.setRelease(ReleaseLine{rel.Channel, rel.Arch, rel.Version, rel.Number, won.v.TimestampVersion()})
+	if !won.v.LastGood() {
+		step.Done("%s/%s release %s from %d of %d sources", rel.Channel, rel.Arch, rel.Version, won.same, won.all)
+	}
+	return won, nil
+}
+
+// lastGood is what a mode may fall back to when nothing valid is to be had: the
+// newest release that this machine verified before, from its own memory.
+func lastGood(ctx context.Context, cfg Config, cause error) (resolution, error) {
+	stale := errors.Is(cause, manifest.ErrExpired) || errors.Is(cause, cas.ErrUnreachable)
+	if cfg.Mode.Stale != "last-good" || cfg.Cache == "" || !stale || ctx.Err() != nil {
+		return resolution{}, cause
+	}
+	v, err := manifest.LastGood(ctx, manifest.Policy{
+		Root: cfg.Root, Channel: cfg.Channel, Arch: cfg.Arch,
+		State: manifest.OpenStateReadOnly(cfg.trustDir()), Now: cfg.Now(), Floor: cfg.Floor,
+	})
+	if err != nil {
+		return resolution{}, fmt.Errorf("%w; the last good release: %w", cause, err)
+	}
+	cfg.Report.Refuse("all sources", "their metadata", cause)
+	return resolution{v: v}, nil
+}
+
+func allStats(disc *discovery, c *cache) []SourceStats {
+	list := disc.hub.stats()
+	if st, used := c.snapshot(); used {
+		list = append(list, st)
+	}
+	return list
+}
+
+func bytesOf(n int64) string { return humanize.IBytes(uint64(n)) }

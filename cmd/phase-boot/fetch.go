@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/term"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/imagebuild/modes"
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+const fetchUsage = `phase-boot fetch finds the newest signed release of a channel, fetches it from
+every source it can find, verifies it and writes it to a folder: kernel, initramfs,
+rootfs, dtb/NAME, job/NAME.wasm, cmdline, release.json, report.json.
+
+Usage:
+  phase-boot fetch --root root.json [flags] --out DIR
+
+Examples:
+  phase-boot fetch --root root.json --mode local --out release
+  phase-boot fetch --root root.json --channel stable --arch x86_64 --mode private \
+      --mirror http://192.0.2.1:8080 --cache ~/.cache/phase-boot --out release
+
+Flags:
+`
+
+type fetchFlags struct {
+	root, channel, arch, mode, cache, out string
+	mirrors, peers, bootstrap             list
+	json                                  bool
+	timeout                               time.Duration
+}
+
+// A list is a flag that may be given several times.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, " ") }
+
+func (l *list) Set(s string) error {
+	*l = append(*l, s)
+	return nil
+}
+
+func newFetchFlags(f *fetchFlags) *flag.FlagSet {
+	set := flag.NewFlagSet("phase-boot fetch", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.StringVar(&f.root, "root", "", "`FILE` with the root metadata: the one thing that is trusted")
+	set.StringVar(&f.channel, "channel", "stable", "channel `NAME`")
+	set.StringVar(&f.arch, "arch", hostArch(), "architecture `NAME`: x86_64 or arm64")
+	set.StringVar(&f.mode, "mode", modes.Default, "how to look for sources: `MODE` is one of "+strings.Join(modes.Names(), ", "))
+	set.StringVar(&f.cache, "cache", "", "`DIR` for blocks and for the newest trusted metadata; without it, an older release cannot be told")
+	set.StringVar(&f.out, "out", "", "`DIR` to write the release to")
+	set.Var(&f.mirrors, "mirror", "`URL` of a web mirror or publisher; may be repeated")
+	set.Var(&f.peers, "peer", "`MULTIADDR` with /p2p/ID of a peer that has the release; may be repeated")
+	set.Var(&f.bootstrap, "bootstrap", "`MULTIADDR` with /p2p/ID to enter the DHT; may be repeated")
+	set.BoolVar(&f.json, "json", false, "print the report as one JSON object on stdout")
+	set.DurationVar(&f.timeout, "timeout", bootclient.DefaultTimeout, "how long to look for a valid release")
+	return set
+}
+
+// hostArch is the name that releases use for this machine's architecture.
+func hostArch() string {
+	if runtime.GOARCH == "amd64" {
+		return "x86_64"
+	}
+	return runtime.GOARCH
+}
+
+// fetch is the verb of that name.
+func fetch(ctx context.Context, args []string) error {
+	var f fetchFlags
+	set := newFetchFlags(&f)
+	err := set.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(os.Stdout, fetchUsage)
+		set.SetOutput(os.Stdout)
+		set.PrintDefaults()
+		return nil
+	}
+	if err == nil {
+		err = f.check(set.Args())
+	}
+	if err != nil {
+		return cli.Usagef("%v; see 'phase-boot fetch --help'", err)
+	}
+	return f.run(ctx)
+}
+
+func (f *fetchFlags) check(rest []string) error {
+	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %.80q", rest[0])
+	case f.root == "":
+		return errors.New("--root is missing: name the root.json of the repository")
+	case f.out == "":
+		return errors.New("--out is missing: name the folder to write to")
+	case f.timeout <= 0:
+		return fmt.Errorf("--timeout %s: must be more than nothing, such as 60s", f.timeout)
+	}
+	return bootclient.Config{Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap}.Check()
+}
+
+func (f *fetchFlags) run(ctx context.Context) error {
+	root, err := cli.ReadInput(f.root, "root", manifest.MaxRoot)
+	if err != nil {
+		return err
+	}
+	if _, err := manifest.ParseRoot(root); err != nil {
+		return err
+	}
+	mode, err := modes.Load(f.mode)
+	if err != nil {
+		return cli.Usagef("--mode: %v", err)
+	}
+	sink, err := bootclient.NewDirSink(f.out)
+	if err != nil {
+		return err
+	}
+	line := &statusLine{w: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
+	report := bootclient.NewReport(time.Now(), line)
+	_, err = bootclient.Run(ctx, bootclient.Config{
+		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, Timeout: f.timeout,
+		Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap, Report: report, Progress: line.progress,
+	}, sink)
+	line.clear()
+	if perr := f.tell(report, err); err == nil {
+		err = perr
+	}
+	return err
+}
+
+// tell prints the report: in words on stderr, or as JSON on stdout.
+func (f *fetchFlags) tell(report *bootclient.Report, err error) error {
+	if f.json {
+		return json.NewEncoder(os.Stdout).Encode(report)
+	}
+	if werr := report.Words(os.Stderr); werr != nil || err != nil {
+		return werr
+	}
+	_, err = fmt.Fprintln(os.Stdout, f.out)
+	return err
+}
+
+// A statusLine is stderr with one line at its end that is written over again and
+// again, on a terminal only.
+type statusLine struct {
+	w        io.Writer
+	terminal bool
+	shown    bool
+}
+
+func (s *statusLine) Write(p []byte) (int, error) {
+	s.clear()
+	return s.w.Write(p)
+}
+
+func (s *statusLine) clear() {
+	if s.shown {
+		io.WriteString(s.w, "\r\x1b[K")
+		s.shown = false
+	}
+}
+
+func (s *statusLine) progress(done, total int64) {
+	if !s.terminal || total == 0 {
+		return
+	}
+	fmt.Fprintf(s.w, "\r\x1b[K%3d%%  %s of %s", done*100/total, humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total)))
+	s.shown = true
+}
