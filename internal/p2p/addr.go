@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 
+	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -48,6 +49,9 @@ func ParsePeers(texts []string) ([]peer.AddrInfo, error) {
 	return out, nil
 }
 
+// PublicBootstrap returns the peers through which the public DHT is entered.
+func PublicBootstrap() []peer.AddrInfo { return dht.GetDefaultBootstrapPeerAddrInfos() }
+
 // addrsFactory adds what we announce, and the addresses of our plain HTTP listeners
 // on the interfaces of the moment, to the addresses that libp2p found.
 func addrsFactory(announce, listeners []multiaddr.Multiaddr) func([]multiaddr.Multiaddr) []multiaddr.Multiaddr {
@@ -81,7 +85,8 @@ func concrete(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 
 // isHTTP reports whether a is the address of a plain HTTP listener: IP, TCP, /http.
 func isHTTP(a multiaddr.Multiaddr) bool {
-	return len(a) == 3 && a[2].Protocol().Code == multiaddr.P_HTTP && a[1].Protocol().Code == multiaddr.P_TCP
+	_, ip := ipOf(a)
+	return ip && len(a) == 3 && a[1].Protocol().Code == multiaddr.P_TCP && a[2].Protocol().Code == multiaddr.P_HTTP
 }
 
 // ipOf returns the IP at the front of a multiaddr.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -26,7 +25,6 @@ const (
 	maxHTTPHeader = 16 << 10
 	headerTimeout = 20 * time.Second // until the first byte of an answer
 	idleTimeout   = 90 * time.Second
-	maxHTTPAddrs  = 8 // plain HTTP addresses taken of one peer
 )
 
 // Serve answers HTTP requests that arrive over libp2p streams with h, until Drain or
@@ -118,25 +116,4 @@ func (n *Node) stream(ctx context.Context, info peer.AddrInfo) (net.Conn, error)
 	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "connected above"), dialTimeout)
 	defer cancel()
 	return gostream.Dial(ctx, n.host, info.ID, httpProtocol)
-}
-
-// HTTPAddrs returns the plain HTTP origins, "http://IP:PORT", that a connected peer
-// told us through identify. Only those on the very IP at which we are connected to it
-// count: anything else would let a peer aim us at a stranger.
-func (n *Node) HTTPAddrs(id peer.ID) []string {
-	remote := map[netip.Addr]bool{}
-	for _, c := range n.host.Network().ConnsToPeer(id) {
-		if ip, ok := ipOf(c.RemoteMultiaddr()); ok {
-			remote[ip] = true
-		}
-	}
-	var out []string
-	for _, a := range n.host.Peerstore().Addrs(id) {
-		ip, ok := ipOf(a)
-		if !ok || !isHTTP(a) || !remote[ip] || len(out) == maxHTTPAddrs {
-			continue
-		}
-		out = append(out, "http://"+net.JoinHostPort(ip.String(), a[1].Value()))
-	}
-	return out
 }

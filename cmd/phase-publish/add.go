@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher"
+)
+
+func newAdd() *cobra.Command {
+	var opts publisher.AddOptions
+	var online onlineFlags
+	cmd := &cobra.Command{
+		Use:   "add --store DIR --repo DIR --artifacts DIR --online-key KEY RELEASE.json",
+		Short: "Check a signed release, keep its files and make it the head of its channel",
+		Long: `add compares every artifact with the signed manifest while it goes into the store,
+and writes the manifest, a new snapshot and a new timestamp into the repository, the
+timestamp last. A daemon that serves the repository picks the new head up by itself.
+
+The folder of artifacts holds kernel, initramfs, rootfs, dtb/NAME and job/NAME.wasm, or
+files whose names begin so, such as kernel-6.12 or rootfs.squashfs.`,
+		Example: `  phase-publish add --store store --repo repo --artifacts build --online-key online.key release.json`,
+		Args:    cli.Args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if opts.Manifest, err = cli.ReadInput(args[0], "release manifest", manifest.KindRole.Max()); err != nil {
+				return err
+			}
+			if opts.Online, err = online.load(cmd.Context()); err != nil {
+				return err
+			}
+			added, err := addWithProgress(cmd.Context(), opts)
+			if err != nil {
+				return err
+			}
+			return cli.Print(cmd, added, addedWords(added))
+		},
+	}
+	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store, made when missing")
+	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder that phase-sign init made")
+	cmd.Flags().StringVar(&opts.Artifacts, "artifacts", "", "folder with the files that were signed")
+	online.register(cmd)
+	require(cmd, "store", "repo", "artifacts")
+	return cmd
+}
+
+func addWithProgress(ctx context.Context, opts publisher.AddOptions) (publisher.Added, error) {
+	progress := cli.NewProgress(ctx)
+	defer progress.Close()
+	opts.Watch = progress.Watch
+	opts.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	return publisher.Add(ctx, opts)
+}
+
+func addedWords(a publisher.Added) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s/%s: release %s, version %d", a.Channel, a.Arch, a.Release, a.Number)
+	if a.Unchanged {
+		b.WriteString(" was published already")
+	}
+	fmt.Fprintf(&b, "\nstored %s in %s new blocks; %s in %s blocks were there\n",
+		size(a.NewBytes), humanize.Comma(a.NewBlocks), size(a.KnownBytes), humanize.Comma(a.KnownBlocks))
+	fmt.Fprintf(&b, "head %s, timestamp %d, good until %s\n", a.Head, a.Timestamp, a.Expires)
+	return b.String()
+}
+
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

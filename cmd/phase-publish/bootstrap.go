@@ -1,0 +1,51 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher"
+)
+
+func newBootstrap() *cobra.Command {
+	var opts publisher.BootstrapOptions
+	var network networkFlags
+	var root string
+	cmd := &cobra.Command{
+		Use:   "bootstrap {--root root.json | --prefix PREFIX} [--listen MULTIADDR …]",
+		Short: "Run a DHT node, and nothing else, through which machines find publishers",
+		Long: `bootstrap runs a node of a repository's private DHT. It holds no release and no key
+but its own; root.json names such nodes, or phase.bootstrap= on a machine's command
+line. It prints one JSON line with its addresses when it listens. SIGTERM stops it.
+
+Without --identity it is another peer after every start, and addresses that name the
+old one no longer work.`,
+		Example: `  phase-publish bootstrap --root root.json --identity bootstrap.key
+  phase-publish bootstrap --prefix /phaseboot/k51… --listen /ip4/0.0.0.0/tcp/4001`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if opts.Network, err = network.parse(); err != nil {
+				return err
+			}
+			if root != "" {
+				if opts.Root, err = cli.ReadInput(root, "root.json", manifest.MaxRoot); err != nil {
+					return err
+				}
+			}
+			opts.DHT = publisher.DHTPrivate
+			opts.Log, opts.Ready = logger(), ready(cmd)
+			if opts.Identity == "" {
+				opts.Log.Warn("a new peer ID for this run; name --identity FILE to keep it")
+			}
+			return publisher.Bootstrap(cmd.Context(), opts)
+		},
+	}
+	cmd.Flags().StringVar(&root, "root", "", "root.json that names the DHT's prefix")
+	cmd.Flags().StringVar(&opts.Prefix, "prefix", "", "the DHT's prefix, /phaseboot/NAME")
+	cmd.Flags().StringVar(&opts.Identity, "identity", "", "file with the peer's key, made when missing")
+	network.register(cmd)
+	cmd.MarkFlagsOneRequired("root", "prefix")
+	cmd.MarkFlagsMutuallyExclusive("root", "prefix")
+	return cmd
+}

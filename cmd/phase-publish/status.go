@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/publisher"
+)
+
+func newStatus() *cobra.Command {
+	var store, repo string
+	cmd := &cobra.Command{
+		Use:     "status --store DIR --repo DIR",
+		Short:   "Say what is kept and what is published",
+		Example: `  phase-publish status --store store --repo repo`,
+		Args:    cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := publisher.ReadStatus(cmd.Context(), store, repo, time.Now())
+			if err != nil {
+				return err
+			}
+			return cli.Print(cmd, s, statusWords(s))
+		},
+	}
+	cmd.Flags().StringVar(&store, "store", "", "folder of the store")
+	cmd.Flags().StringVar(&repo, "repo", "", "folder of the repository")
+	require(cmd, "store", "repo")
+	return cmd
+}
+
+func statusWords(s publisher.Status) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "store      %s blocks, %s, %s packs\n", humanize.Comma(s.Store.Blocks), size(s.Store.Bytes), humanize.Comma(s.Store.Packs))
+	fmt.Fprintf(&b, "root       version %d\n", s.Root)
+	if s.Head == "" {
+		b.WriteString("head       none yet; add a release with phase-publish add\n")
+		return b.String()
+	}
+	fmt.Fprintf(&b, "head       %s\n", s.Head)
+	state := "good until"
+	if s.Expired {
+		state = "EXPIRED at"
+	}
+	fmt.Fprintf(&b, "timestamp  version %d, %s %s\n", s.Sequence, state, s.Expires.Format(time.RFC3339))
+	if s.Expired {
+		b.WriteString("           machines refuse it; phase-publish serve signs it again\n")
+	}
+	for _, r := range s.Channels {
+		var total int64
+		for _, a := range r.Artifacts {
+			total += a.Length
+		}
+		fmt.Fprintf(&b, "release    %s/%s: %s, version %d, %s in %d files, signed %s, good until %s\n",
+			r.Channel, r.Arch, r.Version, r.Number, size(total), len(r.Artifacts), r.SignedAt.Format(time.RFC3339), r.Expires.Format(time.RFC3339))
+	}
+	if s.Refused != "" {
+		fmt.Fprintf(&b, "left out   %s\n", s.Refused)
+	}
+	return b.String()
+}

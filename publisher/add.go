@@ -1,0 +1,186 @@
+package publisher
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// AddOptions name one release and where it goes.
+type AddOptions struct {
+	Store     string // folder of packs, made when missing
+	Repo      string // folder that phase-sign init made
+	Artifacts string // folder with the files that were signed
+	Manifest  []byte // the signed release manifest
+	Online    Online
+	Now       func() time.Time // nil: time.Now
+	Watch     Watch            // nil: nobody watches
+	Log       *slog.Logger     // nil: silent
+}
+
+// Added says what Add did.
+type Added struct {
+	Channel   string `json:"channel"`
+	Arch      string `json:"arch"`
+	Release   string `json:"release"`
+	Number    int64  `json:"role_version"`
+	Unchanged bool   `json:"unchanged"` // the very same manifest was published before
+	Snapshot  int64  `json:"snapshot_version"`
+	Timestamp int64  `json:"timestamp_version"`
+	Expires   string `json:"timestamp_expires"`
+	Head      string `json:"head"` // CID of the metadata folder
+	Ingest
+}
+
+// Add publishes one release: it checks the manifest against the repository's root and
+// delegation, chunks every artifact into the store while comparing it with the manifest,
+// and then writes the manifest, a new snapshot and, last, a new timestamp into the
+// repository. Until then the repository is not touched.
+//
+// Errors wrap manifest.ErrUntrusted (a foreign manifest or online key, a version that
+// is not newer), cas.ErrCorrupt (an artifact that is not the one that was signed) or
+// fs.ErrNotExist. Adding the very same manifest again is no error.
+func Add(ctx context.Context, opts AddOptions) (Added, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	r, err := openRepo(ctx, opts.Repo)
+	if err != nil {
+		return Added{}, err
+	}
+	if err := r.checkOnline(opts.Online.Public); err != nil {
+		return Added{}, err
+	}
+	release, err := r.judge(ctx, opts.Manifest, opts.Now())
+	if err != nil {
+		return Added{}, err
+	}
+	out := Added{Channel: release.Channel, Arch: release.Arch, Release: release.Version, Number: release.Number}
+	if out.Ingest, err = ingestAll(ctx, opts, release); err != nil {
+		return Added{}, err
+	}
+	if err := r.advance(ctx, opts, release, &out); err != nil {
+		return Added{}, err
+	}
+	head, err := readHead(ctx, r.dir)
+	if err != nil {
+		return Added{}, err
+	}
+	out.Head, out.Timestamp, out.Snapshot = head.Folder.String(), head.Timestamp, head.snapshot
+	out.Expires = head.Expires.UTC().Format(time.RFC3339)
+	return out, nil
+}
+
+// judge checks a manifest that is to be published.
+func (r *repo) judge(ctx context.Context, data []byte, now time.Time) (manifest.Release, error) {
+	targets, err := r.newestTargets(ctx)
+	if err != nil {
+		return manifest.Release{}, err
+	}
+	release, err := manifest.CheckRole(r.rootData, targets.Data, data, now)
+	if err != nil {
+		return release, err
+	}
+	prev, err := r.published(ctx)
+	if err != nil {
+		return release, err
+	}
+	_, err = r.isPublished(ctx, prev, release, data)
+	return release, err
+}
+
+// isPublished reports whether this very manifest is the published one. One that is not
+// newer than the published one is refused.
+func (r *repo) isPublished(ctx context.Context, prev *published, release manifest.Release, data []byte) (bool, error) {
+	name, err := manifest.RoleName(release.Channel, release.Arch)
+	if err != nil {
+		return false, err
+	}
+	old := prev.roleVersion(name)
+	if release.Number > old {
+		return false, nil
+	}
+	if release.Number == old {
+		kept, err := r.read(ctx, manifest.FileName(name, old), manifest.KindRole)
+		if err != nil {
+			return false, err
+		}
+		if bytes.Equal(kept, data) {
+			return true, nil
+		}
+	}
+	return false, fmt.Errorf("release %q: %s version %d is not newer than version %d, which is published; sign it again with phase-sign release, which takes the next version: %w",
+		release.Version, name, release.Number, old, manifest.ErrRollback)
+}
+
+// ingestAll brings all artifacts into the store. They are looked for before any is read.
+func ingestAll(ctx context.Context, opts AddOptions, release manifest.Release) (n Ingest, err error) {
+	if info, err := os.Stat(opts.Artifacts); errors.Is(err, fs.ErrNotExist) {
+		return n, fmt.Errorf("artifacts %s: %w; name the folder with the signed files", opts.Artifacts, fs.ErrNotExist)
+	} else if err != nil {
+		return n, fmt.Errorf("artifacts: %w", err)
+	} else if !info.IsDir() {
+		return n, fmt.Errorf("artifacts %s: is a file; name the folder with the signed files: %w", opts.Artifacts, fs.ErrInvalid)
+	}
+	files := make([]string, len(release.Artifacts))
+	for i, a := range release.Artifacts {
+		if files[i], err = findArtifact(opts.Artifacts, a.Role); err != nil {
+			return n, err
+		}
+	}
+	store, err := cas.OpenPacks(opts.Store, cas.PackOptions{Log: opts.Log})
+	if err != nil {
+		return n, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	for i, a := range release.Artifacts {
+		if err := n.ingest(ctx, store, a, files[i], opts.Watch); err != nil {
+			return n, err
+		}
+	}
+	return n, store.Sync(ctx)
+}
+
+// advance moves the head to the release, or renews the timestamp of one that is there.
+func (r *repo) advance(ctx context.Context, opts AddOptions, release manifest.Release, out *Added) error {
+	unlock, err := r.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	prev, err := r.published(ctx)
+	if err != nil {
+		return err
+	}
+	if prev != nil {
+		_, err := r.releases(ctx, prev, opts.Now())
+		if err != nil && !errors.Is(err, manifest.ErrExpired) {
+			return err // nothing is built upon metadata that somebody else touched
+		}
+	}
+	if out.Unchanged, err = r.isPublished(ctx, prev, release, opts.Manifest); err != nil {
+		return err
+	}
+	if out.Unchanged {
+		if !opts.Online.stale(prev, opts.Now()) {
+			return nil
+		}
+		return r.renew(ctx, opts.Online, prev, opts.Now())
+	}
+	name, err := manifest.RoleName(release.Channel, release.Arch)
+	if err != nil {
+		return err
+	}
+	return r.publish(ctx, opts.Online, prev, manifest.File{Role: name, Version: release.Number, Data: opts.Manifest}, opts.Now())
+}

@@ -1,0 +1,128 @@
+package publisher
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// A Watch lets someone follow how a file is read; see cli.Progress.
+type Watch func(name string, size int64, r io.Reader) io.ReadCloser
+
+// findArtifact returns the file of a role below dir: dir/ROLE ("kernel", "dtb/x.dtb"),
+// or dir/NAME with the last element of the role, or the only file of dir whose name is
+// that element with a suffix ("kernel-6.1", "rootfs.squashfs").
+func findArtifact(dir, role string) (string, error) {
+	for _, name := range []string{filepath.FromSlash(role), path.Base(role)} {
+		p := filepath.Join(dir, name)
+		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
+			return p, nil
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			return "", fmt.Errorf("artifact %s: %w", role, err)
+		}
+	}
+	found, err := withSuffix(dir, path.Base(role))
+	if err != nil {
+		return "", fmt.Errorf("artifacts: %w", err)
+	}
+	switch len(found) {
+	case 1:
+		return filepath.Join(dir, found[0]), nil
+	case 0:
+		return "", fmt.Errorf("artifact %s: %s: %w; put the file there", role, filepath.Join(dir, filepath.FromSlash(role)), fs.ErrNotExist)
+	}
+	return "", fmt.Errorf("artifact %s: %s could all be meant; leave one of them in %s: %w", role, strings.Join(found, ", "), dir, fs.ErrInvalid)
+}
+
+func withSuffix(dir, name string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, e := range entries {
+		rest, ok := strings.CutPrefix(e.Name(), name)
+		if ok && e.Type().IsRegular() && rest != "" && strings.ContainsAny(rest[:1], ".-_") {
+			found = append(found, e.Name())
+		}
+	}
+	return found, nil
+}
+
+// An Ingest counts what went into the store.
+type Ingest struct {
+	NewBlocks   int64 `json:"new_blocks"`
+	NewBytes    int64 `json:"new_bytes"`
+	KnownBlocks int64 `json:"known_blocks"`
+	KnownBytes  int64 `json:"known_bytes"`
+}
+
+// put keeps a block and counts it.
+func (n *Ingest) put(store cas.Store) func(context.Context, cid.Cid, []byte) error {
+	return func(ctx context.Context, c cid.Cid, data []byte) error {
+		known, err := store.Has(ctx, c)
+		if err != nil {
+			return err
+		}
+		if known {
+			n.KnownBlocks++
+			n.KnownBytes += int64(len(data))
+			return nil
+		}
+		n.NewBlocks++
+		n.NewBytes += int64(len(data))
+		return store.Put(ctx, c, data)
+	}
+}
+
+// ingest chunks a file into the store and compares what it turned out to be with what
+// was signed. A difference wraps cas.ErrCorrupt.
+func (n *Ingest) ingest(ctx context.Context, store cas.Store, a manifest.Artifact, file string, watch Watch) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("artifact %s: %w", a.Role, err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() != a.Length {
+		return differs(a, file, "length", fmt.Sprintf("%d bytes", info.Size()), fmt.Sprintf("%d bytes", a.Length))
+	}
+	var r io.Reader = f
+	if watch != nil {
+		w := watch(a.Role, a.Length, f)
+		defer w.Close()
+		r = w
+	}
+	sum := sha256.New()
+	got, err := cas.AddFile(ctx, n.put(store), io.TeeReader(r, sum), a.Chunker)
+	if err != nil {
+		return fmt.Errorf("artifact %s: %w", a.Role, err)
+	}
+	digest := hex.EncodeToString(sum.Sum(nil))
+	switch {
+	case got.Size != a.Length:
+		return differs(a, file, "length", fmt.Sprintf("%d bytes", got.Size), fmt.Sprintf("%d bytes", a.Length))
+	case digest != a.SHA256:
+		return differs(a, file, "sha256", digest, a.SHA256)
+	case !got.CID.Equals(a.CID):
+		return differs(a, file, "CID", got.CID.String(), a.CID.String())
+	}
+	return nil
+}
+
+func differs(a manifest.Artifact, file, what, got, signed string) error {
+	return fmt.Errorf("artifact %s: %s is not the file that was signed: its %s is %s, the manifest says %s; use the signed file or sign this one: %w",
+		a.Role, file, what, got, signed, cas.ErrCorrupt)
+}

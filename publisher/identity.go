@@ -1,0 +1,64 @@
+package publisher
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+)
+
+const maxIdentity = 4 << 10 // bytes of an identity file
+
+// LoadIdentity reads the key behind a peer ID from a PKCS #8 PEM file, and makes the
+// file (mode 0600) when it is missing. The key says who a peer is on the network; it
+// signs nothing that a machine trusts.
+func LoadIdentity(path string) (crypto.PrivKey, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeIdentity(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxIdentity))
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	var key any
+	block, _ := pem.Decode(data)
+	if block != nil {
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	}
+	private, ok := key.(ed25519.PrivateKey)
+	if block == nil || err != nil || !ok {
+		return nil, fmt.Errorf("identity %s: not an Ed25519 key in PKCS #8 PEM; remove the file to get a new peer ID: %w", path, cas.ErrCorrupt)
+	}
+	return crypto.UnmarshalEd25519PrivateKey(private)
+}
+
+func makeIdentity(path string) (crypto.PrivKey, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	if err := atomicfile.Write(path, 0o600, text); err != nil {
+		return nil, fmt.Errorf("identity %s: %w", path, err)
+	}
+	return crypto.UnmarshalEd25519PrivateKey(private)
+}

@@ -1,0 +1,51 @@
+package publisher
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"syscall"
+
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// options turns a Network, and what root.json says of discovery, into those of a node.
+func (n Network) options(d manifest.Discovery) (p2p.Options, error) {
+	out := p2p.Options{Listen: n.Listen, Announce: n.Announce, Bootstrap: n.Bootstrap, DHT: p2p.DHTServer}
+	switch n.DHT {
+	case DHTOff:
+		out.DHT = p2p.DHTOff
+	case DHTPublic:
+		out.Prefix = p2p.PublicPrefix
+		out.Bootstrap = append(p2p.PublicBootstrap(), out.Bootstrap...)
+	case DHTPrivate, "":
+		if d.DHTPrefix == "" {
+			return out, fmt.Errorf("DHT: root.json names no private prefix; use --dht off or --dht public: %w", fs.ErrInvalid)
+		}
+		known, err := p2p.ParsePeers(d.Bootstrap)
+		if err != nil {
+			return out, fmt.Errorf("root.json: bootstrap: %w", err)
+		}
+		out.Prefix, out.Bootstrap = d.DHTPrefix, append(known, out.Bootstrap...)
+	default:
+		return out, fmt.Errorf("DHT %q: unknown; use %s, %s or %s: %w", n.DHT, DHTPrivate, DHTPublic, DHTOff, fs.ErrInvalid)
+	}
+	return out, nil
+}
+
+// listenError words the refusal of a listener that flag asked for.
+func listenError(flag string, err error) error {
+	var addr *net.AddrError
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s: address in use; choose another port or stop the other process", flag)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%s: not an address of this machine; name one of its own, or :PORT for all: %w", flag, fs.ErrInvalid)
+	case errors.As(err, &addr), errors.As(err, &dns):
+		return fmt.Errorf("%s: write it as HOST:PORT or :PORT (%w): %w", flag, err, fs.ErrInvalid)
+	}
+	return fmt.Errorf("%s: %w", flag, err)
+}

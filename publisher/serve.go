@@ -1,0 +1,241 @@
+package publisher
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+)
+
+// Which DHT a daemon takes part in.
+const (
+	DHTPrivate = "private" // of the repository: the prefix in root.json
+	DHTPublic  = "public"  // of IPFS
+	DHTOff     = "off"
+)
+
+// stopGrace is how long requests under way may take after the daemon was told to stop.
+const stopGrace = 5 * time.Second
+
+// ServeOptions say what a daemon serves, and where.
+type ServeOptions struct {
+	Store, Repo string
+	Online      Online
+	IPNS        ed25519.PrivateKey
+	Identity    string // file of the peer's key, made when missing; "" is STORE/peer.key
+	HTTP        string // host:port; "" for no plain HTTP
+	Network
+	MDNS  bool
+	Log   *slog.Logger      // nil: silent
+	Ready func(Ready) error // called once, when everything listens and the head is loaded
+	Now   func() time.Time  // nil: time.Now
+}
+
+// Network is what serve and bootstrap share.
+type Network struct {
+	Listen, Announce []multiaddr.Multiaddr
+	Bootstrap        []peer.AddrInfo // beside those in root.json
+	DHT              string          // DHTPrivate, DHTPublic or DHTOff
+}
+
+// Ready is what a daemon prints when it can be used.
+type Ready struct {
+	Peer   string   `json:"peer"`
+	HTTP   []string `json:"http"`   // origins, http://IP:PORT
+	Listen []string `json:"listen"` // multiaddrs with /p2p/ID
+	IPNS   string   `json:"ipns"`   // name that points to the head
+	Head   string   `json:"head"`   // CID of the metadata folder
+}
+
+// A server is one run of Serve.
+type server struct {
+	ServeOptions
+	repo    *repo
+	store   *cas.Packs
+	heads   *heads
+	records *records
+	node    *p2p.Node
+	sent    atomic.Int64 // bytes of bodies
+}
+
+// Serve runs the daemon until ctx ends; then it takes no more requests, finishes those
+// under way for up to five seconds and returns nil. The store is only read. A
+// repository without a release wraps fs.ErrNotExist.
+func Serve(ctx context.Context, opts ServeOptions) error {
+	s, err := newServer(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer s.store.Close()
+	listener, err := listenHTTP(s.HTTP)
+	if err != nil {
+		return err
+	}
+	handler := gateway.Handler(gateway.Options{
+		Source: s.heads, IPNS: s.records.get, Log: s.Log,
+		Sent: func(n int64) { s.sent.Add(n) },
+	})
+	if err := s.startNode(ctx, listener, handler); err != nil {
+		if listener != nil {
+			listener.Close()
+		}
+		return err
+	}
+	defer s.node.Close()
+	return s.run(ctx, listener, handler)
+}
+
+// newServer loads everything that does not listen.
+func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Identity == "" {
+		opts.Identity = filepath.Join(opts.Store, "peer.key")
+	}
+	s := &server{ServeOptions: opts}
+	if s.repo, err = openRepo(ctx, opts.Repo); err != nil {
+		return nil, err
+	}
+	if err := s.repo.checkOnline(opts.Online.Public); err != nil {
+		return nil, err
+	}
+	if s.records, err = newRecords(opts.IPNS, s.repo.root.Discovery().IPNS); err != nil {
+		return nil, err
+	}
+	if s.store, err = openStore(opts.Store, opts.Log); err != nil {
+		return nil, err
+	}
+	s.heads = newHeads(s.store)
+	if err := s.refresh(ctx); err != nil {
+		s.store.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func listenHTTP(addr string) (net.Listener, error) {
+	if addr == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, listenError("--http "+addr, err)
+	}
+	return l, nil
+}
+
+// startNode joins the network and serves handler over streams.
+func (s *server) startNode(ctx context.Context, l net.Listener, handler http.Handler) error {
+	identity, err := LoadIdentity(s.Identity)
+	if err != nil {
+		return err
+	}
+	opts, err := s.options(s.repo.root.Discovery())
+	if err != nil {
+		return err
+	}
+	opts.Identity, opts.MDNS, opts.Log = identity, s.MDNS, s.Log
+	if l != nil {
+		opts.HTTP = p2p.ListenerAddrs(l.Addr())
+	}
+	if s.node, err = p2p.New(ctx, opts); err != nil {
+		return err
+	}
+	if err := s.node.Serve(handler); err != nil {
+		return errors.Join(err, s.node.Close())
+	}
+	return nil
+}
+
+// run serves until ctx ends or something breaks.
+func (s *server) run(ctx context.Context, l net.Listener, handler http.Handler) error {
+	web := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 20 * time.Second,
+		IdleTimeout:       3 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	watch, err := watchRepo(s.repo.dir)
+	if err != nil {
+		if l != nil {
+			l.Close()
+		}
+		return err
+	}
+	defer watch.Close()
+	group, gctx := errgroup.WithContext(ctx)
+	if l != nil {
+		group.Go(func() error {
+			if err := web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("HTTP: %w", err)
+			}
+			return nil
+		})
+	}
+	group.Go(func() error { s.follow(gctx, watch); return nil })
+	if s.DHT != DHTOff {
+		group.Go(func() error { s.announce(gctx); return nil })
+	}
+	group.Go(func() error {
+		<-gctx.Done()
+		s.stop(web)
+		return nil
+	})
+	if s.Ready != nil {
+		if err := s.Ready(s.ready(l)); err != nil {
+			group.Go(func() error { return err })
+		}
+	}
+	return group.Wait()
+}
+
+// stop ends the serving: first no new requests, then those under way, then all.
+func (s *server) stop(web *http.Server) {
+	s.Log.Info("stopping")
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	var both errgroup.Group
+	both.Go(func() error { return web.Shutdown(ctx) })
+	both.Go(func() error { return s.node.Drain(ctx) })
+	if err := both.Wait(); err != nil {
+		s.Log.Warn("requests cut off", "after", stopGrace, "cause", err)
+		web.Close()
+	}
+	s.Log.Info("stopped", "sent_bytes", s.sent.Load())
+}
+
+func (s *server) ready(l net.Listener) Ready {
+	head, _ := s.heads.current()
+	r := Ready{Peer: s.node.ID().String(), HTTP: []string{}, Listen: texts(s.node.Addrs()), IPNS: s.records.name, Head: head.Folder.String()}
+	if l != nil {
+		r.HTTP = append(r.HTTP, p2p.Origins(p2p.ListenerAddrs(l.Addr()))...)
+	}
+	return r
+}
+
+func texts(addrs []multiaddr.Multiaddr) []string {
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = a.String()
+	}
+	return out
+}

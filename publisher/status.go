@@ -1,0 +1,79 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"syscall"
+	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// A Status is what a store and a repository hold.
+type Status struct {
+	Store    cas.Stats          `json:"store"`
+	Root     int64              `json:"root_version"`
+	Head     string             `json:"head"` // CID of the metadata folder, "" when nothing is published
+	Sequence int64              `json:"timestamp_version"`
+	Expires  time.Time          `json:"timestamp_expires"`
+	Expired  bool               `json:"expired"`
+	Channels []manifest.Release `json:"releases"`
+	Refused  string             `json:"refused"` // why channels are left out, "" when none is
+}
+
+// ReadStatus reads a store and a repository, and verifies what is published. An expired
+// timestamp is a fact that it reports, not an error.
+func ReadStatus(ctx context.Context, store, dir string, now time.Time) (Status, error) {
+	r, err := openRepo(ctx, dir)
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{Root: r.root.Version(), Channels: []manifest.Release{}}
+	if s.Store, err = storeStats(ctx, store); err != nil {
+		return Status{}, err
+	}
+	p, err := r.published(ctx)
+	if err != nil || p == nil {
+		return s, err
+	}
+	head, err := readHead(ctx, dir)
+	if err != nil {
+		return Status{}, err
+	}
+	s.Head, s.Sequence, s.Expires = head.Folder.String(), head.Timestamp, head.Expires.UTC()
+	s.Expired = !now.Before(s.Expires)
+	releases, err := r.releases(ctx, p, now)
+	if err != nil {
+		if len(releases) == 0 && !errors.Is(err, manifest.ErrExpired) {
+			return Status{}, err
+		}
+		s.Refused = err.Error()
+	}
+	s.Channels = append(s.Channels, releases...)
+	return s, nil
+}
+
+func storeStats(ctx context.Context, dir string) (cas.Stats, error) {
+	store, err := openStore(dir, nil)
+	if err != nil {
+		return cas.Stats{}, err
+	}
+	defer store.Close()
+	return store.Stats(ctx)
+}
+
+// openStore opens a store to read it.
+func openStore(dir string, log *slog.Logger) (*cas.Packs, error) {
+	store, err := cas.OpenPacks(dir, cas.PackOptions{ReadOnly: true, Log: log})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("store %s: %w; make it with phase-publish add", dir, fs.ErrNotExist)
+	case errors.Is(err, syscall.ENOTDIR):
+		return nil, fmt.Errorf("store %s: is a file; name the folder that phase-publish add made: %w", dir, fs.ErrInvalid)
+	}
+	return store, err
+}
