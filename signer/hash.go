@@ -33,11 +33,12 @@ func hashFile(ctx context.Context, role, path, chunker string, watch Watch) (man
 		r = watch(path, info.Size(), f)
 	}
 	defer r.Close()
+	defer context.AfterFunc(ctx, func() { f.Close() })() // a pipe may never say another word
 	sum := sha256.New()
 	file, err := cas.FileCID(ctx, io.TeeReader(r, sum), chunker)
 	switch {
 	case err != nil:
-		return manifest.Artifact{}, fmt.Errorf("%s %s: %w", role, path, pathless(err))
+		return manifest.Artifact{}, fmt.Errorf("%s %s: %w", role, path, firstErr(ctx.Err(), pathless(err)))
 	case file.Size == 0:
 		return manifest.Artifact{}, fmt.Errorf("%s %s: the file is empty; %w", role, path, cas.ErrCorrupt)
 	}

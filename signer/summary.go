@@ -59,7 +59,8 @@ func summarize(d *document, t *trust) Summary {
 			s.Threshold = 0
 		}
 	}
-	s.Good, s.Altered, s.Strangers = d.judge(keys)
+	good, bad, strangers := d.judge(keys)
+	s.Good, s.Altered, s.Strangers = append([]string{}, good...), append([]string{}, bad...), append([]string{}, strangers...) // JSON says [], not null
 	return s
 }
 

@@ -1,10 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/ipfs/go-cid"
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -12,9 +13,9 @@ import (
 )
 
 type fileCID struct {
-	CID  cid.Cid `json:"cid"`
-	File string  `json:"file"`
-	Size int64   `json:"size"`
+	CID  string `json:"cid"`
+	File string `json:"file"`
+	Size int64  `json:"size"`
 }
 
 func newCID() *cobra.Command {
@@ -68,11 +69,12 @@ func cidOf(cmd *cobra.Command, progress *cli.Progress, path, chunker string) (fi
 	}
 	r := progress.Watch(path, info.Size(), in)
 	defer r.Close()
+	defer context.AfterFunc(cmd.Context(), func() { in.Close() })() // a pipe may never say another word
 	f, err := cas.FileCID(cmd.Context(), r, chunker)
 	if err != nil {
-		return fileCID{}, fmt.Errorf("file %s: %w", path, err)
+		return fileCID{}, errors.Join(cmd.Context().Err(), fmt.Errorf("file %s: %w", path, err))
 	}
-	return fileCID{f.CID, path, f.Size}, nil
+	return fileCID{f.CID.String(), path, f.Size}, nil
 }
 
 func chunkerFlag(cmd *cobra.Command, chunker *string) {

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/sigstore/sigstore/pkg/signature/kms/cliplugin/handler"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/scripttest"
+)
+
+func TestMain(m *testing.M) {
+	scripttest.Main(m, map[string]func() int{
+		"phase-sign":        func() int { return cli.Main(newCommand()) },
+		"sigstore-kms-file": filePlugin,
+	})
+}
+
+func TestScripts(t *testing.T) { scripttest.Run(t, "testdata/script") }
+
+// filePlugin is a KMS plugin program as sigstore's protocol has it. Its keys are plain
+// PEM files, named file://PATH.
+func filePlugin() int {
+	args, err := handler.GetPluginArgs(os.Args)
+	if err == nil {
+		var key fileKey
+		if key, err = openFileKey(args.InitOptions.KeyResourceID); err == nil {
+			_, err = handler.Dispatch(os.Stdout, os.Stdin, args, key)
+		}
+	}
+	if err == nil {
+		return 0
+	}
+	if werr := handler.WriteErrorResponse(os.Stdout, err); werr != nil {
+		fmt.Fprintln(os.Stderr, werr)
+	}
+	return 1
+}
+
+type fileKey struct{ signature.SignerVerifier }
+
+func openFileKey(path string) (fileKey, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fileKey{}, err
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return fileKey{}, fmt.Errorf("%s: not PEM", path)
+	}
+	private, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return fileKey{}, err
+	}
+	sv, err := signature.LoadSignerVerifier(private, crypto.SHA256)
+	return fileKey{sv}, err
+}
+
+func (fileKey) DefaultAlgorithm() string      { return "ed25519" }
+func (fileKey) SupportedAlgorithms() []string { return []string{"ed25519"} }
+
+func (fileKey) CreateKey(context.Context, string) (crypto.PublicKey, error) {
+	return nil, fmt.Errorf("keys are made with phase-sign key generate")
+}
+
+func (k fileKey) CryptoSigner(context.Context, func(error)) (crypto.Signer, crypto.SignerOpts, error) {
+	return nil, nil, fmt.Errorf("this plugin signs messages only")
+}
