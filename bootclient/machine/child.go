@@ -1,0 +1,267 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/imagebuild/modes"
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// progressEvery is the time between two lines about a fetch that takes long.
+const progressEvery = 2 * time.Second
+
+// Child is `phase-boot boot`, the process that PID 1 starts: all steps from the
+// kernel command line to a loaded kernel. It returns nil when PID 1 may jump. Its
+// error was left for PID 1 in words.
+func Child(ctx context.Context) error {
+	story := newStory(os.Stdout)
+	b := &boot{story: story, disk: make(chan struct{}, 1)}
+	defer unmountCache()
+	err := runSteps(ctx, story, b.steps())
+	if err == nil {
+		return nil
+	}
+	story.Finish(err)
+	b.keepReport()
+	if fileErr := writeFailure(failureFile, err, story.Refused()); fileErr != nil {
+		err = errors.Join(err, fileErr)
+	}
+	return err
+}
+
+// A boot is what one step leaves for the next.
+type boot struct {
+	story   *bootclient.Report
+	disk    chan struct{} // a new block device
+	config  bootclient.Config
+	args    Arguments
+	key     []byte
+	payload *Payload
+	release manifest.Release
+}
+
+func (b *boot) steps() []step {
+	return []step{
+		{"memory", false, b.memory},
+		{"command line", true, b.commandLine},
+		{"modules", false, b.modules},
+		{"network", false, b.network},
+		{"cache", false, b.cache},
+		{"machine key", false, b.machineKey},
+		{"release", true, b.fetch},
+		{"kexec", true, b.load},
+	}
+}
+
+func (b *boot) memory(context.Context) (string, error) {
+	total := meminfo("MemTotal")
+	limitMemory(total)
+	return fmt.Sprintf("%s, %s free", humanize.IBytes(uint64(total)), humanize.IBytes(uint64(meminfo("MemAvailable")))), nil
+}
+
+// commandLine decides mode and channel, and collects what the image says.
+func (b *boot) commandLine(context.Context) (string, error) {
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "", err
+	}
+	b.args = ParseArguments(string(line))
+	for _, w := range b.args.Warnings {
+		b.story.Say("command line: %s", w)
+	}
+	if b.config, err = imageConfig(b.args); err != nil {
+		return "", err
+	}
+	b.config.Log, b.config.Report, b.config.Progress = logger(b.story), b.story, b.progress()
+	return fmt.Sprintf("mode %s, channel %s, %s", b.config.Mode.Name, b.config.Channel, b.config.Arch), nil
+}
+
+// imageConfig joins the files of the initramfs with the command line.
+func imageConfig(args Arguments) (bootclient.Config, error) {
+	c := bootclient.Config{Channel: args.Channel, Mirrors: args.Mirrors, Peers: args.Peers, Bootstrap: args.Bootstrap, Now: time.Now}
+	var err error
+	if c.Root, err = os.ReadFile(rootFile); err != nil {
+		return c, fmt.Errorf("root of trust: %w; build the image with --root", err)
+	}
+	if c.Mode, err = bootMode(args); err != nil {
+		return c, err
+	}
+	if c.Channel == "" {
+		data, err := os.ReadFile(channelFile)
+		if err != nil {
+			return c, fmt.Errorf("channel: %w; add phase.channel=NAME to the command line", err)
+		}
+		c.Channel = strings.TrimSpace(string(data))
+	}
+	if c.Arch, err = machineArch(); err != nil {
+		return c, err
+	}
+	if c.Floor, err = buildTime(buildFile); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return c, err
+}
+
+// bootMode loads the mode and lets the command line take its rights to the
+// cache away, never add to them: a private boot stays one that writes nothing.
+func bootMode(args Arguments) (modes.Mode, error) {
+	name := args.Mode
+	if name == "" {
+		name = modes.Default
+	}
+	m, err := modes.Load(name)
+	if err != nil {
+		return m, err
+	}
+	rights := []string{"off", "ro", "rw"}
+	limit := len(rights) - 1
+	if args.Cache != "" {
+		if limit = slices.Index(rights, args.Cache); limit < 0 {
+			return m, fmt.Errorf("phase.cache=%.20q: %w; use rw, ro or off", args.Cache, fs.ErrInvalid)
+		}
+	}
+	if args.NoWrite {
+		limit = min(limit, slices.Index(rights, "ro"))
+	}
+	m.Cache = rights[min(limit, slices.Index(rights, m.Cache))]
+	return m, nil
+}
+
+// machineArch is the architecture as channels spell it.
+func machineArch() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", err
+	}
+	if name := unix.ByteSliceToString(u.Machine[:]); name != "aarch64" {
+		return name, nil
+	}
+	return "arm64", nil
+}
+
+// modulesDir is the folder of the running kernel's modules.
+func modulesDir() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", err
+	}
+	return filepath.Join("/lib/modules", unix.ByteSliceToString(u.Release[:])), nil
+}
+
+func (b *boot) modules(ctx context.Context) (string, error) {
+	dir, err := modulesDir()
+	if err != nil {
+		return "", err
+	}
+	m, err := openModules(dir)
+	if err != nil {
+		return "", err
+	}
+	err = errors.Join(m.loadList(modulesFile), m.hotplug(ctx, b.disk))
+	m.coldplug("/sys")
+	return fmt.Sprintf("%d loaded", m.count()), err
+}
+
+func (b *boot) network(ctx context.Context) (string, error) {
+	n := &network{randomMAC: b.config.Mode.RandomMAC, resolv: "/etc/resolv.conf", say: b.story.Say}
+	return n.up(ctx)
+}
+
+func (b *boot) cache(ctx context.Context) (string, error) {
+	rights := b.config.Mode.Cache
+	if rights == "off" {
+		return "off: no block device is opened", nil
+	}
+	device, err := waitLabel(ctx, b.disk)
+	if errors.Is(err, errNoCache) {
+		return err.Error() + ": everything comes from the network", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := mountCache(device, rights == "rw"); err != nil {
+		return "", err
+	}
+	b.config.Cache = cacheDir
+	return fmt.Sprintf("%s (%s)", device, rights), nil
+}
+
+func (b *boot) machineKey(context.Context) (string, error) {
+	file := ""
+	if b.config.Cache != "" {
+		file = filepath.Join(b.config.Cache, "machine.key")
+	}
+	key, kept, err := machineKey(file, b.config.Mode.Cache == "rw")
+	b.key = key
+	if kept {
+		return "kept on the cache partition", err
+	}
+	return "new for this boot", err
+}
+
+// fetch resolves, verifies and fetches the release into sealed memory. Run tells
+// its own steps.
+func (b *boot) fetch(ctx context.Context) (string, error) {
+	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
+	v, err := bootclient.Run(ctx, b.config, b.payload)
+	if err != nil {
+		return "", err
+	}
+	b.release = v.Release()
+	if _, ok := b.release.Artifact(manifest.RoleKernel); !ok {
+		return "", fmt.Errorf("release %.40q: it has no kernel; sign one with --kernel", b.release.Version)
+	}
+	b.keepReport()
+	return fmt.Sprintf("%s sealed, %s in memory", b.release.Version, humanize.IBytes(uint64(b.payload.Size()))), nil
+}
+
+func (b *boot) load(context.Context) (string, error) {
+	line, err := targetCmdline(b.release.Cmdline, b.release.Version, b.args.Console)
+	if err != nil {
+		return "", err
+	}
+	if err := b.payload.Load(line); err != nil {
+		return "", err
+	}
+	return "loaded, command line: " + line, nil
+}
+
+// keepReport writes the report to a cache that may be written. Its loss does
+// not change the boot.
+func (b *boot) keepReport() {
+	if b.config.Cache == "" || b.config.Mode.Cache != "rw" {
+		return
+	}
+	data, err := json.Marshal(b.story)
+	if err == nil {
+		err = atomicfile.Write(filepath.Join(b.config.Cache, "report.json"), 0o644, data)
+	}
+	if err != nil {
+		b.story.Say("report: not kept: %v", err)
+	}
+}
+
+// progress tells how far a fetch is when it takes long.
+func (b *boot) progress() func(done, total int64) {
+	last := time.Now()
+	return func(done, total int64) {
+		if now := time.Now(); now.Sub(last) >= progressEvery {
+			last = now
+			b.story.Say("fetch: %s of %s", humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total)))
+		}
+	}
+}

@@ -1,0 +1,29 @@
+// Package machine is phase-boot as the first process of a machine.
+//
+// It owns what surrounds a boot: mounts, kernel modules, the clock, the wired
+// network, the cache partition, the memory that kexec loads, and the jump. What
+// to boot, and whether it may be booted, is decided by bootclient and manifest.
+//
+// Two roles share one binary; /etc/phase/role names the one:
+//
+//   - boot: PID 1 is a small supervisor. It mounts, starts itself again as
+//     `phase-boot boot` and waits. Everything that reads the network's bytes
+//     happens in that child, so a crash of a parser costs an attempt and never
+//     PID 1. When the child has loaded a kernel, PID 1 jumps into it; otherwise
+//     it prints why, opens a shell on the console and tries again afterwards.
+//   - target: the /init of a release's initramfs. It mounts the squashfs that the
+//     boot role appended in memory, under an overlay, and switches root.
+//
+// Start at Init (PID 1, both roles) and Child (the steps of a boot). A boot is a
+// table of named steps; each line on the console carries the time since the
+// kernel started.
+//
+// It refuses to load bytes that were not hashed again after their memory was
+// sealed, and kernel arguments that no signature covers, except console=. It
+// opens no block device for writing unless the mode grants it a cache.
+//
+// Limits: x86-64 and arm64 EFI kernels as kexec_file_load takes them; DHCPv4 on
+// wired interfaces, leases are not renewed (a boot is shorter than a lease);
+// artifacts under 4 GiB; three times the payload must fit in memory, because
+// kexec_file_load copies it twice.
+package machine

@@ -1,0 +1,57 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Load hands the sealed files to the kernel, with the command line that is
+// used at the jump. The jump itself is PID 1's.
+func (p *Payload) Load(cmdline string) error {
+	initrd, flags := int(p.initrd.Fd()), 0
+	if info, err := p.initrd.Stat(); err == nil && info.Size() == 0 {
+		initrd, flags = -1, unix.KEXEC_FILE_NO_INITRAMFS
+	}
+	return kexecWords(unix.KexecFileLoad(int(p.kernel.Fd()), initrd, cmdline, flags))
+}
+
+// kexecWords says what kexec_file_load(2) means by its errors.
+func kexecWords(err error) error {
+	why := ""
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOSYS):
+		why = "the boot kernel was built without CONFIG_KEXEC_FILE; build the image with another kernel"
+	case errors.Is(err, unix.EPERM):
+		why = "not allowed here: not root, kernel.kexec_load_disabled is 1, or lockdown wants a kernel signed for Secure Boot"
+	case errors.Is(err, unix.EKEYREJECTED), errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOKEY):
+		why = "lockdown: the release's kernel carries no signature that this boot kernel knows; sign it, or turn Secure Boot off"
+	case errors.Is(err, unix.EBUSY):
+		why = "another load is under way; try again"
+	case errors.Is(err, unix.ENOEXEC):
+		why = "not a kernel image that this machine can start; was the release built for this architecture?"
+	case errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EADDRNOTAVAIL):
+		why = "too little free memory for a second copy of kernel and initramfs; give the machine more"
+	case errors.Is(err, unix.EINVAL):
+		why = "refused by the kernel: a command line that is too long, or an image it cannot place"
+	default:
+		why = "refused by the kernel"
+	}
+	return fmt.Errorf("kexec: %w: %s", err, why)
+}
+
+// jump starts the loaded kernel. It returns only when that is impossible.
+func jump() error {
+	if loaded, err := os.ReadFile("/sys/kernel/kexec_loaded"); err == nil && len(loaded) > 0 && loaded[0] != '1' {
+		return errors.New("kexec: no kernel is loaded although the boot process said so")
+	}
+	unix.Sync()
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_KEXEC); err != nil {
+		return fmt.Errorf("kexec: jump: %w", err)
+	}
+	return errors.New("kexec: the jump returned")
+}

@@ -1,0 +1,180 @@
+package machine
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const debian = "testdata/debian-cloud-6.1" // lines of depmod's own output
+
+func debianModules(t *testing.T) (*modules, *[]string) {
+	t.Helper()
+	m, err := openModules(debian)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inserted []string
+	m.insert = func(path string) error {
+		inserted = append(inserted, moduleName(path))
+		return nil
+	}
+	return m, &inserted
+}
+
+func TestDependenciesAreInsertedBeforeWhatNeedsThem(t *testing.T) {
+	for _, name := range []string{"virtio_net", "virtio-pci", "virtio_scsi", "vfat", "btrfs", "squashfs"} {
+		t.Run(name, func(t *testing.T) {
+			m, inserted := debianModules(t)
+			if err := m.load(name); err != nil {
+				t.Fatal(err)
+			}
+			for i, got := range *inserted {
+				for _, need := range m.needs[got] {
+					if at := slices.Index(*inserted, need); at < 0 || at >= i {
+						t.Errorf("%s inserted at %d, its dependency %s at %d", got, i, need, at)
+					}
+				}
+			}
+			if last := (*inserted)[len(*inserted)-1]; last != moduleName(name) {
+				t.Errorf("last inserted is %s", last)
+			}
+		})
+	}
+}
+
+func TestAModuleIsTriedOnce(t *testing.T) {
+	m, inserted := debianModules(t)
+	for _, name := range []string{"virtio_net", "virtio_pci", "virtio_net"} {
+		if err := m.load(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(slices.Compact(slices.Sorted(slices.Values(*inserted)))); n != len(*inserted) || n != m.count() {
+		t.Errorf("%d insertions of %d modules, count says %d", len(*inserted), n, m.count())
+	}
+}
+
+func TestBuiltInModulesNeedNothing(t *testing.T) {
+	m, inserted := debianModules(t)
+	if err := m.load("ext4"); err != nil || len(*inserted) != 0 {
+		t.Errorf("load(ext4) = %v, inserted %v", err, *inserted)
+	}
+}
+
+func TestUnknownModuleIsNamed(t *testing.T) {
+	m, _ := debianModules(t)
+	if err := m.load("warp_drive"); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "warp_drive") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOneBadModuleDoesNotStopTheList(t *testing.T) {
+	m, inserted := debianModules(t)
+	list := filepath.Join(t.TempDir(), "modules")
+	if err := os.WriteFile(list, []byte("# network\nwarp_drive\n\n virtio_net # the card\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := m.loadList(list)
+	if !errors.Is(err, fs.ErrNotExist) || !slices.Contains(*inserted, "virtio_net") {
+		t.Errorf("loadList = %v, inserted %v", err, *inserted)
+	}
+}
+
+func TestAFailedDependencyNamesItself(t *testing.T) {
+	m, _ := debianModules(t)
+	m.insert = func(path string) error {
+		if moduleName(path) == "virtio_ring" {
+			return fs.ErrPermission
+		}
+		return nil
+	}
+	if err := m.load("virtio_net"); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "virtio_ring") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestModulesDepIsRefusedWhenItIsNotOne(t *testing.T) {
+	for name, data := range map[string]string{
+		"no colon":           "kernel/fs/fat/fat.ko\n",
+		"absolute path":      "/kernel/fs/fat/fat.ko:\n",
+		"path of the parent": "../evil.ko:\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, _, err := parseDep([]byte(data)); err == nil {
+				t.Error("accepted")
+			}
+		})
+	}
+}
+
+func TestACycleEnds(t *testing.T) {
+	m := &modules{builtin: map[string]bool{}}
+	var err error
+	if m.file, m.needs, err = parseDep([]byte("a.ko: b.ko\nb.ko: a.ko\n")); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := m.order("a"); err != nil || len(files) != 2 {
+		t.Errorf("order = %v, %v", files, err)
+	}
+}
+
+func TestDevicesFindTheirDrivers(t *testing.T) {
+	m, _ := debianModules(t)
+	for modalias, want := range map[string]string{
+		"virtio:d00000001v00001AF4":                             "virtio_net",
+		"virtio:d00000002v00001AF4":                             "virtio_blk",
+		"pci:v00001AF4d00001041sv00001AF4sd00001100bc02sc00i00": "virtio_pci",
+		"pci:v0000DEADd0000BEEFsv00000000sd00000000bc06sc00i00": "",
+	} {
+		if got := strings.Join(m.drivers(modalias), " "); got != want {
+			t.Errorf("%s: drivers %q, want %q", modalias, got, want)
+		}
+	}
+}
+
+func TestColdplugLoadsForTheDevicesOfSys(t *testing.T) {
+	m, inserted := debianModules(t)
+	sys := t.TempDir()
+	for dev, modalias := range map[string]string{
+		"pci/devices/0000:00:03.0": "pci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00",
+		"virtio/devices/virtio0":   "virtio:d00000001v00001AF4",
+	} {
+		dir := filepath.Join(sys, "bus", dev)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "modalias"), []byte(modalias+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.coldplug(sys)
+	if !slices.Contains(*inserted, "virtio_net") || !slices.Contains(*inserted, "virtio_pci") {
+		t.Errorf("inserted %v", *inserted)
+	}
+}
+
+func FuzzParseDep(f *testing.F) {
+	data, err := os.ReadFile(filepath.Join(debian, "modules.dep"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add([]byte("a.ko: a.ko b\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file, needs, err := parseDep(data)
+		if err != nil {
+			return
+		}
+		m := &modules{file: file, needs: needs}
+		for name := range file {
+			if files, err := m.order(name); err == nil && len(files) > len(file) {
+				t.Errorf("%q: %d files of %d", name, len(files), len(file))
+			}
+		}
+	})
+}

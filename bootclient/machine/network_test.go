@@ -1,0 +1,269 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/vishvananda/netlink"
+)
+
+// A lan is a network namespace with the far ends of the machine's cables.
+type lan struct{ pid int }
+
+func newLAN(t *testing.T) *lan {
+	t.Helper()
+	cmd := exec.Command("sleep", "infinity")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	background(t, cmd)
+	return &lan{cmd.Process.Pid}
+}
+
+func background(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+}
+
+// command is a command inside the LAN.
+func (l *lan) command(name string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(l.pid), "-n", name}, args...)...)
+}
+
+func (l *lan) run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := l.command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v: %s", name, args, err, out)
+	}
+}
+
+// cable plugs portN of the machine into srvN of the LAN, which has 10.77.N.1/24
+// and is down. Hardware addresses are fixed.
+func (l *lan) cable(t *testing.T, n int) (port string) {
+	t.Helper()
+	port, far := fmt.Sprintf("port%d", n), fmt.Sprintf("srv%d", n)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = port
+	attrs.HardwareAddr = net.HardwareAddr{0x02, 0, 0, 0, 1, byte(n)}
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: far, PeerNamespace: netlink.NsPid(l.pid)}
+	if err := netlink.LinkAdd(veth); err != nil {
+		t.Fatal(err)
+	}
+	l.run(t, "ip", "addr", "add", fmt.Sprintf("10.77.%d.1/24", n), "dev", far)
+	return port
+}
+
+// plug brings the far end of a cable up.
+func (l *lan) plug(t *testing.T, n int) {
+	t.Helper()
+	l.run(t, "ip", "link", "set", fmt.Sprintf("srv%d", n), "up")
+}
+
+// dnsmasq answers DHCP in the LAN and returns its log file.
+func (l *lan) dnsmasq(t *testing.T, options ...string) (log string) {
+	t.Helper()
+	if _, err := exec.LookPath("dnsmasq"); err != nil && !exists("/usr/sbin/dnsmasq") {
+		t.Fatal("dnsmasq is missing; run: apt-get install dnsmasq-base")
+	}
+	dir := t.TempDir()
+	log = filepath.Join(dir, "log")
+	cmd := l.command("dnsmasq", append([]string{
+		"--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--group=root", "--port=0", "--no-ping", "--log-dhcp",
+		"--dhcp-authoritative", "--log-facility=" + log, "--dhcp-leasefile=" + filepath.Join(dir, "leases"), "--pid-file=",
+	}, options...)...)
+	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	cmd.Stderr = os.Stderr
+	background(t, cmd)
+	return log
+}
+
+func bringUp(t *testing.T, n *network) (string, error) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(stop)
+	n.resolv = filepath.Join(t.TempDir(), "resolv.conf")
+	n.say = t.Logf
+	return n.up(ctx)
+}
+
+func TestDHCPGivesAddressRoutesAndServers(t *testing.T) {
+	if !insideNamespace(t) {
+		return
+	}
+	l := newLAN(t)
+	port := l.cable(t, 1)
+	l.plug(t, 1)
+	l.dnsmasq(t, "--dhcp-range=10.77.1.50,10.77.1.60,255.255.255.0", "--dhcp-option=option:router,10.77.1.1",
+		"--dhcp-option=option:dns-server,10.77.1.1,10.77.1.2")
+	n := &network{}
+	words, err := bringUp(t, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(words, port+" 10.77.1.") || !strings.HasSuffix(words, "/24 from DHCP server 10.77.1.1") {
+		t.Errorf("words %q", words)
+	}
+	if got, err := os.ReadFile(n.resolv); err != nil || string(got) != "nameserver 10.77.1.1\nnameserver 10.77.1.2\n" {
+		t.Errorf("resolv.conf %q, %v", got, err)
+	}
+	routes, err := netlink.RouteGet(net.IPv4(192, 0, 2, 1))
+	if err != nil || len(routes) != 1 || !routes[0].Gw.Equal(net.IPv4(10, 77, 1, 1)) {
+		t.Errorf("route to the world: %v, %v", routes, err)
+	}
+}
+
+func TestClasslessRoutesReplaceTheRouter(t *testing.T) {
+	if !insideNamespace(t) {
+		return
+	}
+	l := newLAN(t)
+	l.cable(t, 1)
+	l.plug(t, 1)
+	l.dnsmasq(t, "--dhcp-range=10.77.1.50,10.77.1.60,255.255.255.0", "--dhcp-option=option:router,10.77.1.9",
+		"--dhcp-option=option:classless-static-route,198.51.100.0/24,10.77.1.2,0.0.0.0/0,10.77.1.3")
+	if _, err := bringUp(t, &network{}); err != nil {
+		t.Fatal(err)
+	}
+	for to, via := range map[string]string{"198.51.100.7": "10.77.1.2", "192.0.2.1": "10.77.1.3"} {
+		routes, err := netlink.RouteGet(net.ParseIP(to))
+		if err != nil || len(routes) != 1 || !routes[0].Gw.Equal(net.ParseIP(via)) {
+			t.Errorf("route to %s: %v, %v", to, routes, err)
+		}
+	}
+}
+
+func TestTheFirstLeaseWinsAndADeadPortDoesNotHold(t *testing.T) {
+	if !insideNamespace(t) {
+		return
+	}
+	l := newLAN(t)
+	l.cable(t, 1) // no link: the far end stays down
+	l.cable(t, 2) // a link, and nobody answers
+	l.plug(t, 2)
+	port := l.cable(t, 3)
+	l.plug(t, 3)
+	l.dnsmasq(t, "--interface=srv3", "--bind-interfaces", "--except-interface=lo", "--dhcp-range=10.77.3.50,10.77.3.60,255.255.255.0")
+	start := time.Now()
+	words, err := bringUp(t, &network{})
+	if err != nil || !strings.HasPrefix(words, port+" 10.77.3.") {
+		t.Fatalf("%q, %v", words, err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
+func TestALinkThatComesLaterIsTaken(t *testing.T) {
+	if !insideNamespace(t) {
+		return
+	}
+	l := newLAN(t)
+	l.cable(t, 1)
+	l.dnsmasq(t, "--dhcp-range=10.77.1.50,10.77.1.60,255.255.255.0")
+	time.AfterFunc(time.Second, func() { l.plug(t, 1) })
+	if words, err := bringUp(t, &network{}); err != nil {
+		t.Errorf("%q, %v", words, err)
+	}
+}
+
+func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
+	if !insideNamespace(t) {
+		return
+	}
+	l := newLAN(t)
+	port := l.cable(t, 1)
+	l.plug(t, 1)
+	log := l.dnsmasq(t, "--dhcp-range=10.77.1.50,10.77.1.60,255.255.255.0")
+	if _, err := bringUp(t, &network{randomMAC: true}); err != nil {
+		t.Fatal(err)
+	}
+	link, err := netlink.LinkByName(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac := link.Attrs().HardwareAddr
+	if mac[0]&3 != 2 || mac.String() == "02:00:00:00:01:01" {
+		t.Errorf("hardware address %s", mac)
+	}
+	seen, err := os.ReadFile(log)
+	if err != nil || !strings.Contains(string(seen), mac.String()) {
+		t.Errorf("the server saw %s, %v", seen, err)
+	}
+	for _, leak := range []string{"02:00:00:00:01:01", "client provides name", "vendor class"} {
+		if strings.Contains(string(seen), leak) {
+			t.Errorf("%q was sent:\n%s", leak, seen)
+		}
+	}
+}
+
+func TestWhyThereIsNoNetwork(t *testing.T) {
+	for want, ports := range map[string]map[int]*port{
+		"no driver":               {},
+		"eth0: no link":           {1: {name: "eth0"}},
+		"no DHCP server answered": {1: {name: "eth0", carrier: true}},
+	} {
+		if err := noAddress(ports); !strings.Contains(err.Error(), want) {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+func TestALeaseForNoHostIsRefused(t *testing.T) {
+	for name, change := range map[string]dhcpv4.Modifier{
+		"no address": dhcpv4.WithYourIP(net.IPv4zero),
+		"multicast":  dhcpv4.WithYourIP(net.IPv4(224, 0, 0, 1)),
+		"loopback":   dhcpv4.WithYourIP(net.IPv4(127, 0, 0, 1)),
+		"broadcast":  dhcpv4.WithYourIP(net.IPv4bcast),
+		"no mask":    dhcpv4.WithNetmask(net.IPv4Mask(255, 0, 255, 0)),
+		"empty mask": dhcpv4.WithNetmask(net.IPv4Mask(0, 0, 0, 0)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			ack, err := dhcpv4.New(dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 5)), dhcpv4.WithNetmask(net.IPv4Mask(255, 255, 255, 0)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := readLease(ack, 1); err != nil {
+				t.Fatalf("the honest one: %v", err)
+			}
+			change(ack)
+			if l, err := readLease(ack, 1); err == nil {
+				t.Errorf("taken: %+v", l)
+			}
+		})
+	}
+}
+
+func FuzzLease(f *testing.F) {
+	ack, err := dhcpv4.New(dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 5)), dhcpv4.WithRouter(net.IPv4(10, 0, 0, 1)), dhcpv4.WithDNS(net.IPv4(10, 0, 0, 1)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(ack.ToBytes())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ack, err := dhcpv4.FromBytes(data)
+		if err != nil {
+			return
+		}
+		l, err := readLease(ack, 1)
+		if err != nil {
+			return
+		}
+		if !l.addr.IP.IsGlobalUnicast() || len(l.routes) > maxRoutes {
+			t.Errorf("%+v", l)
+		}
+	})
+}

@@ -1,0 +1,251 @@
+package machine
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/u-root/u-root/pkg/cpio"
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+const plenty = 1 << 40
+
+// files are the artifacts of a small release. No length is a multiple of 4.
+var files = map[string][]byte{
+	"initramfs":      noise(1, 4099),
+	"job/hello.wasm": noise(2, 777),
+	"kernel":         noise(3, 70001),
+	"rootfs":         noise(4, 300003),
+}
+
+func noise(seed byte, n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b)
+	return b
+}
+
+func releaseOf(files map[string][]byte) manifest.Release {
+	r := manifest.Release{Version: "1.2.3", Channel: "stable", Arch: "x86_64"}
+	for _, role := range []string{"initramfs", "job/hello.wasm", "kernel", "rootfs"} {
+		data, ok := files[role]
+		if !ok {
+			continue
+		}
+		sum := sha256.Sum256(data)
+		r.Artifacts = append(r.Artifacts, manifest.Artifact{Role: role, Length: int64(len(data)), SHA256: hex.EncodeToString(sum[:])})
+	}
+	return r
+}
+
+// fill opens every artifact, in an order that is not the one of the layout, and
+// writes them from several goroutines in pieces.
+func fill(t *testing.T, p *Payload, files map[string][]byte) map[string]bootclient.Target {
+	t.Helper()
+	targets := map[string]bootclient.Target{}
+	for _, role := range []string{"rootfs", "kernel", "job/hello.wasm", "initramfs"} {
+		data, ok := files[role]
+		if !ok {
+			continue
+		}
+		target, err := p.Open(role, int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		targets[role] = target
+	}
+	var wg sync.WaitGroup
+	for role, target := range targets {
+		for off := 0; off < len(files[role]); off += 10000 {
+			wg.Go(func() {
+				piece := files[role][off:min(off+10000, len(files[role]))]
+				if _, err := target.WriteAt(piece, int64(off)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return targets
+}
+
+func committed(t *testing.T) (*Payload, map[string]bootclient.Target) {
+	t.Helper()
+	p := NewPayload([]byte("KEY"), plenty)
+	t.Cleanup(p.Abort)
+	targets := fill(t, p, files)
+	if err := p.commit(releaseOf(files), []byte(`{"result":"ok"}`)); err != nil {
+		t.Fatal(err)
+	}
+	return p, targets
+}
+
+func content(t *testing.T, f *os.File) []byte {
+	t.Helper()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, info.Size()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestPayloadIsKernelAndInitramfsWithTheArchiveBehind(t *testing.T) {
+	p, _ := committed(t)
+	if !bytes.Equal(content(t, p.kernel), files["kernel"]) {
+		t.Error("the kernel's memory is not the kernel")
+	}
+	initrd := content(t, p.initrd)
+	head, rest := initrd[:len(files["initramfs"])], initrd[align4(int64(len(files["initramfs"]))):]
+	if !bytes.Equal(head, files["initramfs"]) {
+		t.Error("the initramfs is not first")
+	}
+	records, err := cpio.ReadAllRecords(cpio.Newc.Reader(bytes.NewReader(rest)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]byte{}
+	for _, r := range records {
+		if got[r.Name], err = io.ReadAll(io.NewSectionReader(r, 0, int64(r.FileSize))); err != nil {
+			t.Fatal(err)
+		}
+		if r.Name == "phase/machine.key" && r.Mode&0o777 != 0o600 {
+			t.Errorf("machine.key has mode %o", r.Mode)
+		}
+	}
+	if !bytes.Equal(got["phase/rootfs.squashfs"], files["rootfs"]) || !bytes.Equal(got["phase/job/hello.wasm"], files["job/hello.wasm"]) {
+		t.Error("rootfs or job differ")
+	}
+	var rel manifest.Release
+	if err := json.Unmarshal(got["phase/release.json"], &rel); err != nil || rel.Version != "1.2.3" {
+		t.Errorf("release.json: %s, %v", got["phase/release.json"], err)
+	}
+	if string(got["phase/machine.key"]) != "KEY" || string(got["phase/report.json"]) != `{"result":"ok"}` {
+		t.Error("key or report differ")
+	}
+}
+
+func TestNothingCanChangeASealedPayload(t *testing.T) {
+	p, targets := committed(t)
+	for role, target := range targets {
+		if _, err := target.WriteAt([]byte("x"), 0); !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s: write after sealing: %v", role, err)
+		}
+	}
+	for _, f := range []*os.File{p.kernel, p.initrd} {
+		if err := f.Truncate(1); !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s: truncate after sealing: %v", f.Name(), err)
+		}
+		if _, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s: writable map after sealing: %v", f.Name(), err)
+		}
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, 0); !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s: another seal: %v", f.Name(), err)
+		}
+	}
+}
+
+func TestAByteThatChangedBeforeSealingIsFoundAfterIt(t *testing.T) {
+	for role := range files {
+		t.Run(role, func(t *testing.T) {
+			p := NewPayload(nil, plenty)
+			t.Cleanup(p.Abort)
+			targets := fill(t, p, files)
+			if _, err := targets[role].WriteAt([]byte{^files[role][100]}, 100); err != nil {
+				t.Fatal(err)
+			}
+			err := p.commit(releaseOf(files), nil)
+			if !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), role) {
+				t.Errorf("commit = %v", err)
+			}
+		})
+	}
+}
+
+func TestAWriterCannotLeaveItsArtifact(t *testing.T) {
+	p := NewPayload(nil, plenty)
+	t.Cleanup(p.Abort)
+	targets := fill(t, p, files)
+	size := int64(len(files["initramfs"]))
+	for _, off := range []int64{-1, size, size - 1, 1 << 62} {
+		if _, err := targets["initramfs"].WriteAt([]byte("xy"), off); err == nil {
+			t.Errorf("write at %d of %d was taken", off, size)
+		}
+	}
+	if err := p.commit(releaseOf(files), nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReadingReturnsWhatWasWritten(t *testing.T) {
+	p := NewPayload(nil, plenty)
+	t.Cleanup(p.Abort)
+	for role, target := range fill(t, p, files) {
+		got, err := io.ReadAll(io.NewSectionReader(target, 0, int64(len(files[role]))))
+		if err != nil || !bytes.Equal(got, files[role]) {
+			t.Errorf("%s: read back %d bytes, %v", role, len(got), err)
+		}
+	}
+}
+
+func TestForeignInitramfsBootsAsItIs(t *testing.T) {
+	foreign := map[string][]byte{"kernel": files["kernel"], "initramfs": files["initramfs"]}
+	p := NewPayload([]byte("KEY"), plenty)
+	t.Cleanup(p.Abort)
+	fill(t, p, foreign)
+	if err := p.commit(releaseOf(foreign), nil); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(content(t, p.initrd), foreign["initramfs"]) {
+		t.Error("something was appended")
+	}
+}
+
+func TestTooLittleMemoryIsRefusedBeforeAnythingIsFetched(t *testing.T) {
+	p := NewPayload(nil, 100<<20)
+	if _, err := p.Open("kernel", 10<<20); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Open("rootfs", 60<<20); err == nil || !strings.Contains(err.Error(), "give the machine more") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestUnknownRoleIsRefusedAndDeviceTreesAreLeftOut(t *testing.T) {
+	p := NewPayload(nil, plenty)
+	if _, err := p.Open("firmware", 1); err == nil {
+		t.Error("an unknown role was taken")
+	}
+	if target, err := p.Open("dtb/board.dtb", 1); target != nil || err != nil {
+		t.Errorf("dtb: %v, %v", target, err)
+	}
+}
+
+func TestKexecErrorsAreWords(t *testing.T) {
+	for errno, want := range map[unix.Errno]string{
+		unix.ENOSYS: "CONFIG_KEXEC_FILE", unix.EPERM: "kexec_load_disabled", unix.EBUSY: "try again",
+		unix.ENOEXEC: "architecture", unix.ENOMEM: "too little free memory", unix.EKEYREJECTED: "lockdown",
+	} {
+		if err := kexecWords(errno); !errors.Is(err, errno) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", errno, err)
+		}
+	}
+	if kexecWords(nil) != nil {
+		t.Error("nil is an error")
+	}
+}

@@ -1,0 +1,94 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+)
+
+// moved are the mounts that the next root takes over.
+var moved = []string{"/dev", "/proc", "/sys", "/run"}
+
+// switchRoot makes newRoot the root of the machine and becomes its init. The
+// initramfs cannot be unmounted; its files are deleted to free their memory,
+// except what the loop device holds open.
+func switchRoot(story *bootclient.Report) error {
+	if err := checkInit(newRoot, nextInit); err != nil {
+		return err
+	}
+	_ = unix.Unmount("/tmp", unix.MNT_DETACH)
+	for _, dir := range moved {
+		to := filepath.Join(newRoot, dir)
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(dir, to, "", unix.MS_MOVE, ""); err != nil {
+			return fmt.Errorf("move %s: %w", dir, err)
+		}
+	}
+	if err := unix.Chdir(newRoot); err != nil {
+		return err
+	}
+	if err := emptyInitramfs(); err != nil {
+		story.Say("switch root: the initramfs keeps its memory: %v", err)
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move root: %w", err)
+	}
+	if err := errors.Join(unix.Chroot("."), unix.Chdir("/")); err != nil {
+		return fmt.Errorf("chroot: %w", err)
+	}
+	story.Say("switch root: starting %s", nextInit)
+	drainConsole()
+	return fmt.Errorf("%s: %w", nextInit, unix.Exec(nextInit, []string{nextInit}, environment))
+}
+
+// checkInit looks for the init program inside the new root, where an absolute
+// link means a path of that root.
+func checkInit(dir, path string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if _, err := root.Lstat(path[1:]); err != nil {
+		return fmt.Errorf("rootfs: %s: %w; build the rootfs with an init", path, err)
+	}
+	return nil
+}
+
+// emptyInitramfs deletes every file of the first root and crosses no mount.
+func emptyInitramfs() error {
+	var root unix.Stat_t
+	if err := unix.Lstat("/", &root); err != nil {
+		return err
+	}
+	return removeTree("/", uint64(root.Dev))
+}
+
+func removeTree(dir string, dev uint64) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil || uint64(st.Dev) != dev {
+			continue // a mount point or gone
+		}
+		if e.IsDir() {
+			errs = append(errs, removeTree(path, dev))
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,179 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+const (
+	handOver   = "/phase"     // what the boot role appended to the initramfs
+	handOverTo = "/run/phase" // where the release's own system finds it
+
+	squashMount  = "/squash"
+	overlayMount = "/overlay"
+	newRoot      = "/newroot"
+	nextInit     = "/sbin/init"
+)
+
+// targetModules are what the root file system itself needs.
+var targetModules = []string{"loop", "squashfs", "overlay"}
+
+// target is PID 1 of the target role: it mounts the release's squashfs under an
+// overlay in memory and becomes its init. It returns only on a failure.
+func target(story *bootclient.Report) error {
+	return runSteps(context.Background(), story, []step{
+		{"target", false, targetWords},
+		{"modules", false, loadTargetModules},
+		{"rootfs", true, mountRootfs},
+		{"hand-over", true, func(context.Context) (string, error) { return handOverTo, moveHandOver(handOver, handOverTo) }},
+		{"switch root", true, func(context.Context) (string, error) { return "", switchRoot(story) }},
+	})
+}
+
+// targetWords names the release that the boot role handed over, and the kernel
+// that runs: the proof that it is the release's own.
+func targetWords(ctx context.Context) (string, error) {
+	kernel, err := kernelWords(ctx)
+	if err != nil {
+		return "", err
+	}
+	var r manifest.Release
+	data, err := os.ReadFile(filepath.Join(handOver, "release.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: no release was handed over: %w", kernel, err)
+	}
+	fmt.Printf("phase-boot: target: release %s (kernel %s)\n", printable(r.Version), kernel)
+	return fmt.Sprintf("%s %s/%s", r.Version, r.Channel, r.Arch), nil
+}
+
+func loadTargetModules(context.Context) (string, error) {
+	dir, err := modulesDir()
+	if err != nil {
+		return "", err
+	}
+	m, err := openModules(dir)
+	if err != nil {
+		return "", err
+	}
+	err = m.loadList(modulesFile)
+	for _, name := range targetModules {
+		err = errors.Join(err, m.load(name))
+	}
+	return fmt.Sprintf("%d loaded", m.count()), err
+}
+
+// mountRootfs mounts the squashfs read-only and an overlay in memory over it.
+func mountRootfs(context.Context) (string, error) {
+	image := filepath.Join(handOver, "rootfs.squashfs")
+	loop, err := attachLoop(image)
+	if err != nil {
+		return "", err
+	}
+	_, err = mountAll([]mount{
+		{loop, squashMount, "squashfs", unix.MS_RDONLY | unix.MS_NODEV, ""},
+		{"tmpfs", overlayMount, "tmpfs", unix.MS_NODEV, "mode=0755"},
+	})
+	if err != nil {
+		return "", err
+	}
+	upper, work := filepath.Join(overlayMount, "upper"), filepath.Join(overlayMount, "work")
+	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+		return "", err
+	}
+	_, err = mountAll([]mount{
+		{"overlay", newRoot, "overlay", 0, "lowerdir=" + squashMount + ",upperdir=" + upper + ",workdir=" + work},
+	})
+	return image + " under an overlay in memory", err
+}
+
+// attachLoop makes a file a read-only block device (loop(4)).
+func attachLoop(file string) (string, error) {
+	backing, err := os.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("%w; was the release signed with --rootfs?", err)
+	}
+	defer backing.Close()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return "", fmt.Errorf("loop: %w; the initramfs needs the module loop", err)
+	}
+	defer control.Close()
+	n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+	if err != nil {
+		return "", fmt.Errorf("loop: %w", err)
+	}
+	path := fmt.Sprintf("/dev/loop%d", n)
+	device, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return "", fmt.Errorf("loop: %w", err)
+	}
+	defer device.Close()
+	config := unix.LoopConfig{Fd: uint32(backing.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_READ_ONLY}}
+	if err := unix.IoctlLoopConfigure(int(device.Fd()), &config); err != nil {
+		return "", fmt.Errorf("loop %s: %w", path, err)
+	}
+	return path, nil
+}
+
+// moveHandOver takes the small files from the initramfs to a folder of /run,
+// which the next root keeps. The squashfs stays where the loop device has it.
+func moveHandOver(from, to string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		mode os.FileMode
+	}{{"release.json", 0o644}, {"report.json", 0o644}, {"machine.key", 0o600}} {
+		if err := moveFile(filepath.Join(from, f.name), filepath.Join(to, f.name), f.mode); err != nil {
+			return fmt.Errorf("hand-over: %w", err)
+		}
+	}
+	jobs, err := filepath.Glob(filepath.Join(from, "job", "*"))
+	if err != nil || len(jobs) == 0 {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(to, "job"), 0o755); err != nil {
+		return err
+	}
+	for _, job := range jobs {
+		if err := moveFile(job, filepath.Join(to, "job", filepath.Base(job)), 0o644); err != nil {
+			return fmt.Errorf("hand-over: %w", err)
+		}
+	}
+	return nil
+}
+
+// moveFile copies a file to another file system and removes the old one. One
+// that an earlier attempt moved is no error.
+func moveFile(from, to string, mode os.FileMode) error {
+	src, err := os.Open(from)
+	if err != nil {
+		if _, moved := os.Stat(to); moved == nil {
+			return nil
+		}
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(dst, src); err != nil {
+		return errors.Join(err, dst.Close())
+	}
+	return errors.Join(dst.Close(), os.Remove(from))
+}
