@@ -1,0 +1,147 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/imagebuild"
+	"github.com/phaseboot/phaseboot/internal/cli"
+)
+
+// maxRoot bounds root.json; the machine that boots reads no more.
+const maxRoot = 1 << 20
+
+// platformFlags choose the kind of machine.
+type platformFlags struct{ arch, flavour string }
+
+func (f *platformFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.arch, "arch", "x86_64", "architecture: x86_64")
+	cmd.Flags().StringVar(&f.flavour, "flavour", "vm", "vm (Debian's cloud kernel, small) or generic (real machines)")
+}
+
+func (f *platformFlags) parse() (imagebuild.Platform, error) {
+	return imagebuild.ParsePlatform(f.arch, f.flavour)
+}
+
+// initramfsFlags choose what an initramfs is made of.
+type initramfsFlags struct {
+	platformFlags
+	root, channel, phaseBoot, kernelDir string
+}
+
+func (f *initramfsFlags) register(cmd *cobra.Command) {
+	f.platformFlags.register(cmd)
+	cmd.Flags().StringVar(&f.root, "root", "", "root.json of the repository that the machine trusts, and nothing else")
+	cmd.Flags().StringVar(&f.channel, "channel", "stable", "channel that boots unless the command line names one")
+	cmd.Flags().StringVar(&f.phaseBoot, "phase-boot", "", "static phase-boot program (default: the one beside this program)")
+	cmd.Flags().StringVar(&f.kernelDir, "kernel-dir", "", "folder of an unpacked kernel package (default: Debian's newest)")
+}
+
+// parse checks the flags for the role and reads root.json.
+func (f *initramfsFlags) parse(role string) (imagebuild.Initramfs, error) {
+	in := imagebuild.Initramfs{Role: role, Channel: f.channel, PhaseBoot: f.phaseBoot, KernelDir: f.kernelDir}
+	var err error
+	if in.Platform, err = f.platformFlags.parse(); err != nil {
+		return in, err
+	}
+	if role == imagebuild.RoleBoot {
+		if f.root == "" {
+			return in, cli.Usagef("--root is missing; name the repository's root.json, which phase-sign init writes")
+		}
+		if in.Root, err = cli.ReadInput(f.root, "root", maxRoot); err != nil {
+			return in, err
+		}
+	} else if f.root != "" {
+		return in, cli.Usagef("--root is for --role boot; a target is chosen by the release that holds it")
+	}
+	in.PhaseBoot, err = beside(f.phaseBoot, "phase-boot")
+	return in, err
+}
+
+// mediaFlags choose what a bootable medium is made of.
+type mediaFlags struct {
+	initramfsFlags
+	mode, cmdline string
+}
+
+func (f *mediaFlags) register(cmd *cobra.Command) {
+	f.initramfsFlags.register(cmd)
+	cmd.Flags().StringVar(&f.mode, "default-mode", "", "boot mode that starts by itself (default internet)")
+	cmd.Flags().StringVar(&f.cmdline, "cmdline", "", "added to the kernel command line of every entry")
+}
+
+func (f *mediaFlags) parse() (imagebuild.Media, error) {
+	in, err := f.initramfsFlags.parse(imagebuild.RoleBoot)
+	return imagebuild.Media{Initramfs: in, DefaultMode: f.mode, Cmdline: f.cmdline}, err
+}
+
+// beside finds a program that is built together with this one.
+func beside(path, name string) (string, error) {
+	if path != "" {
+		return path, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(filepath.Dir(self), name)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("program %s: %w; run make, or name it with --%s", path, fs.ErrNotExist, name)
+	}
+	return path, nil
+}
+
+func outFlag(cmd *cobra.Command, out *string, what string) {
+	cmd.Flags().StringVar(out, "out", "", "file to write: "+what)
+	if err := cmd.MarkFlagRequired("out"); err != nil {
+		panic(err) // cannot happen: the flag is defined above
+	}
+}
+
+// builder makes the builder of one command.
+func builder(cmd *cobra.Command) (*imagebuild.Builder, error) {
+	epoch, err := imagebuild.EnvEpoch()
+	if err != nil {
+		return nil, usage(err)
+	}
+	return imagebuild.New(imagebuild.Options{Epoch: epoch, Progress: prefixed{cmd}})
+}
+
+// prefixed writes progress lines on stderr as the command's own.
+type prefixed struct{ cmd *cobra.Command }
+
+func (p prefixed) Write(line []byte) (int, error) {
+	_, err := fmt.Fprintf(p.cmd.ErrOrStderr(), "phase-image: %s", line)
+	return len(line), err
+}
+
+// usage gives imagebuild's refusals of a request the exit code of the command line.
+func usage(err error) error {
+	if errors.Is(err, imagebuild.ErrOptions) {
+		return cli.Usagef("%v", err)
+	}
+	return err
+}
+
+// parseSize reads a number of bytes with an optional suffix K, M, G or T, powers of 1024.
+func parseSize(s string) (int64, error) {
+	digits, shift := s, 0
+	if i := len(s) - 1; i >= 0 {
+		if at := strings.IndexByte("KMGT", s[i]&^0x20); at >= 0 && s[i] > '9' {
+			digits, shift = s[:i], 10*(at+1)
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n <= 0 || n > math.MaxInt64>>shift || n<<shift > 1<<50 {
+		return 0, cli.Usagef("size %.40q: not a size; for example 512M or 4G", s)
+	}
+	return n << shift, nil
+}

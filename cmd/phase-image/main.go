@@ -1,0 +1,28 @@
+// Command phase-image builds the images that machines boot from.
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+)
+
+func main() { os.Exit(cli.Main(newCommand())) }
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "phase-image",
+		Short: "Builds the images that machines boot from",
+		Long: `phase-image builds boot media, and the kernel, initramfs and root filesystem that a
+release is made of, from Debian's packages. It needs no root rights and no loop mounts.
+
+The same inputs give the same bytes. The date in every header is SOURCE_DATE_EPOCH or,
+without it, the newest date that the inputs carry. Packages are kept in
+$PHASE_BUILD_CACHE (default: phaseboot in the user's cache folder).`,
+		Args: cobra.NoArgs,
+	}
+	root.AddCommand(usbCommand(), espCommand(), kernelCommand(), initramfsCommand(), rootfsCommand(), verifyCommand())
+	return root
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/imagebuild"
+	"github.com/phaseboot/phaseboot/internal/cli"
+)
+
+func usbCommand() *cobra.Command {
+	var f mediaFlags
+	var size, out string
+	cmd := &cobra.Command{
+		Use:   "usb --root root.json --out F.img",
+		Short: "Build a USB stick or VM disk that boots the releases of one repository",
+		Long: `Build a disk image: a GPT with an EFI system partition (systemd-boot, one entry for each
+boot mode) and a cache partition (ext4, label PHASE-CACHE). The file is sparse.`,
+		Example: `  phase-image usb --root repo/root.json --out stick.img
+  phase-image usb --root repo/root.json --flavour generic --default-mode local --size 8G --out stick.img
+  phase-image usb --root repo/root.json --cmdline "phase.mirror=https://mirror.example" --out vm.img`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			bytes, err := parseSize(size)
+			if err != nil {
+				return err
+			}
+			return f.build(cmd, func(b *imagebuild.Builder, m imagebuild.Media) (*imagebuild.MediaInfo, error) {
+				return b.WriteUSB(cmd.Context(), m, bytes, out)
+			})
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().StringVar(&size, "size", "4G", "size of the image; suffixes K, M, G, T")
+	outFlag(cmd, &out, "the disk image")
+	return cmd
+}
+
+func espCommand() *cobra.Command {
+	var f mediaFlags
+	var out string
+	cmd := &cobra.Command{
+		Use:     "esp --root root.json --out F.img",
+		Short:   "Build the EFI system partition alone",
+		Example: `  phase-image esp --root repo/root.json --out esp.img`,
+		Args:    cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.build(cmd, func(b *imagebuild.Builder, m imagebuild.Media) (*imagebuild.MediaInfo, error) {
+				return b.WriteESP(cmd.Context(), m, out)
+			})
+		},
+	}
+	f.register(cmd)
+	outFlag(cmd, &out, "the FAT32 filesystem")
+	return cmd
+}
+
+// build runs one of the two media builders and prints what came of it.
+func (f *mediaFlags) build(cmd *cobra.Command, write func(*imagebuild.Builder, imagebuild.Media) (*imagebuild.MediaInfo, error)) error {
+	media, err := f.parse()
+	if err != nil {
+		return err
+	}
+	b, err := builder(cmd)
+	if err != nil {
+		return err
+	}
+	info, err := write(b, media)
+	if err != nil {
+		return usage(err)
+	}
+	return cli.Print(cmd, info, mediaWords(info))
+}
+
+func mediaWords(info *imagebuild.MediaInfo) string {
+	var w strings.Builder
+	fmt.Fprintf(&w, "%s: %s\n", info.Out, humanize.IBytes(uint64(info.Size)))
+	fmt.Fprintf(&w, "  kernel     %s\n", info.Kernel)
+	fmt.Fprintf(&w, "  initramfs  %s\n", humanize.Bytes(uint64(info.Initramfs)))
+	fmt.Fprintf(&w, "  modes      %s (default %s)\n", strings.Join(info.Modes, ", "), info.DefaultMode)
+	if info.Cache > 0 {
+		fmt.Fprintf(&w, "  cache      %s, label %s\n", humanize.IBytes(uint64(info.Cache)), imagebuild.CacheLabel)
+	}
+	return w.String()
+}

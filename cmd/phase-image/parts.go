@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/imagebuild"
+	"github.com/phaseboot/phaseboot/internal/cli"
+)
+
+func kernelCommand() *cobra.Command {
+	var f platformFlags
+	var dir, out string
+	cmd := &cobra.Command{
+		Use:   "kernel --out vmlinuz",
+		Short: "Take the kernel image out of Debian's package",
+		Example: `  phase-image kernel --out vmlinuz
+  phase-image kernel --arch x86_64 --flavour generic --out vmlinuz`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			platform, err := f.parse()
+			if err != nil {
+				return err
+			}
+			b, err := builder(cmd)
+			if err != nil {
+				return err
+			}
+			kernel, err := b.Kernel(cmd.Context(), platform, dir)
+			if err == nil {
+				err = b.WriteKernel(cmd.Context(), kernel, out)
+			}
+			if err != nil {
+				return usage(err)
+			}
+			result := map[string]string{"out": out, "kernel": kernel.Version, "package": kernel.Package}
+			return cli.Print(cmd, result, fmt.Sprintf("%s: kernel %s (%s)\n", out, kernel.Version, kernel.Package))
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().StringVar(&dir, "kernel-dir", "", "folder of an unpacked kernel package (default: Debian's newest)")
+	outFlag(cmd, &out, "the kernel image")
+	return cmd
+}
+
+func initramfsCommand() *cobra.Command {
+	var f initramfsFlags
+	var role, out string
+	cmd := &cobra.Command{
+		Use:   "initramfs --role boot|target --out F",
+		Short: "Build the initramfs of the boot medium or of a release",
+		Long: `Build an initramfs, zstd. The boot role finds, verifies and starts a release; it holds
+root.json. The target role is part of a release: it mounts the release's root filesystem.`,
+		Example: `  phase-image initramfs --role boot --root repo/root.json --out initramfs.zst
+  phase-image initramfs --role target --out initramfs`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			in, err := f.parse(role)
+			if err != nil {
+				return usage(err)
+			}
+			b, err := builder(cmd)
+			if err != nil {
+				return err
+			}
+			info, err := b.WriteInitramfs(cmd.Context(), in, out)
+			if err != nil {
+				return usage(err)
+			}
+			return cli.Print(cmd, info, fmt.Sprintf("%s: %s, role %s, kernel %s, %d modules\n",
+				out, humanize.Bytes(uint64(info.Size)), info.Role, info.Kernel, info.Modules))
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().StringVar(&role, "role", imagebuild.RoleBoot, "boot or target")
+	outFlag(cmd, &out, "the initramfs")
+	return cmd
+}

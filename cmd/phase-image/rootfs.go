@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/imagebuild"
+	"github.com/phaseboot/phaseboot/internal/cli"
+)
+
+func rootfsCommand() *cobra.Command {
+	var f platformFlags
+	var include []string
+	var plasmd, out string
+	cmd := &cobra.Command{
+		Use:   "rootfs --out F.squashfs",
+		Short: "Build the root filesystem of a release",
+		Long: `Build a small Debian with systemd and plasmd as a squashfs (zstd). The suite and the
+mirrors are those of this machine's own apt. The base system is kept in the cache and
+built again when its packages change.`,
+		Example: `  phase-image rootfs --out rootfs
+  phase-image rootfs --include openssh-server --out rootfs`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r := imagebuild.Rootfs{Include: include}
+			var err error
+			if r.Platform, err = f.parse(); err != nil {
+				return err
+			}
+			if r.Plasmd, err = beside(plasmd, "plasmd"); err != nil {
+				return err
+			}
+			b, err := builder(cmd)
+			if err != nil {
+				return err
+			}
+			info, err := b.WriteRootfs(cmd.Context(), r, out)
+			if err != nil {
+				return usage(err)
+			}
+			return cli.Print(cmd, info, fmt.Sprintf("%s: %s, Debian %s, %d packages\n",
+				out, humanize.Bytes(uint64(info.Size)), info.Suite, info.Packages))
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().StringArrayVar(&include, "include", nil, "one more Debian package; may be given several times")
+	cmd.Flags().StringVar(&plasmd, "plasmd", "", "static plasmd program (default: the one beside this program)")
+	outFlag(cmd, &out, "the squashfs")
+	return cmd
+}

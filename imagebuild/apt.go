@@ -1,0 +1,175 @@
+package imagebuild
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// debianKeyrings are where Debian keeps the keys of its own archive.
+var debianKeyrings = []string{"/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"}
+
+// A source is one line of the host's apt index that is Debian's own.
+type source struct{ uri, release, component, signedBy, list string }
+
+// debianSources returns the host's Debian sources of one suite: the release that the host
+// itself runs, or the first, with its updates and security.
+func debianSources(ctx context.Context, arch string) (string, []source, error) {
+	format := "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)|$(SIGNED_BY)|$(ARCHITECTURE)|$(FILENAME)"
+	out, err := command("apt-get", "indextargets", "--format", format, "Created-By: Packages").output(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	all := parseSources(string(out), arch)
+	suite := chooseSuite(all, hostCodename())
+	if suite == "" {
+		return "", nil, fmt.Errorf("apt sources of Debian for %s: %w; add them to /etc/apt and run: apt-get update", arch, fs.ErrNotExist)
+	}
+	var chosen []source
+	for _, s := range all {
+		if s.release == suite || strings.HasPrefix(s.release, suite+"-") || strings.HasPrefix(s.release, suite+"/") {
+			chosen = append(chosen, s)
+		}
+	}
+	return suite, chosen, nil
+}
+
+func parseSources(text, arch string) []source {
+	var all []source
+	for _, line := range strings.Split(text, "\n") {
+		f := strings.Split(line, "|")
+		if len(f) != 7 || f[3] != "Debian" || f[5] != arch || f[2] != "main" {
+			continue
+		}
+		s := source{uri: f[0], release: f[1], component: f[2], signedBy: f[4], list: f[6]}
+		if !strings.HasPrefix(s.signedBy, "/") { // an apt that does not tell leaves the name of the field
+			s.signedBy = ""
+		}
+		if !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+var baseSuite = regexp.MustCompile(`^[a-z]+$`)
+
+func chooseSuite(all []source, codename string) string {
+	first := ""
+	for _, s := range all {
+		if !baseSuite.MatchString(s.release) {
+			continue
+		}
+		if s.release == codename {
+			return codename
+		}
+		if first == "" {
+			first = s.release
+		}
+	}
+	return first
+}
+
+func hostCodename() string {
+	text, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return ""
+	}
+	for _, line := range strings.Split(string(text), "\n") {
+		if name, found := strings.CutPrefix(line, "VERSION_CODENAME="); found {
+			return strings.Trim(name, `"`)
+		}
+	}
+	return ""
+}
+
+// deb822 writes sources as sources.list(5) says, each with the keys that must sign it.
+func deb822(sources []source) (string, error) {
+	keyring := ""
+	for _, name := range debianKeyrings {
+		if _, err := os.Stat(name); err == nil {
+			keyring = name
+			break
+		}
+	}
+	var b strings.Builder
+	for _, s := range sources {
+		keys := s.signedBy
+		if keys == "" {
+			keys = keyring
+		}
+		if keys == "" {
+			return "", fmt.Errorf("keys of the Debian archive: %w; run: apt-get install debian-archive-keyring", fs.ErrNotExist)
+		}
+		fmt.Fprintf(&b, "Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\nSigned-By: %s\n\n", s.uri, s.release, s.component, keys)
+	}
+	return b.String(), nil
+}
+
+// releaseDate is the date of the suite's release file, signed by Debian: in a stable suite
+// that of the last point release. It is the date of a base system that was given none.
+func releaseDate(sources []source, suite string) (time.Time, error) {
+	for _, s := range sources {
+		prefix, _, found := strings.Cut(s.list, "_dists_"+suite+"_")
+		if s.release != suite || !found {
+			continue
+		}
+		for _, name := range []string{"InRelease", "Release"} {
+			text, err := os.ReadFile(prefix + "_dists_" + suite + "_" + name)
+			if err != nil {
+				continue
+			}
+			if m := releaseLine.FindSubmatch(text); m != nil {
+				return time.Parse(time.RFC1123, strings.TrimSpace(string(m[1])))
+			}
+		}
+	}
+	return time.Time{}, fmt.Errorf("release file of %s: %w in apt's lists; run: apt-get update", suite, fs.ErrNotExist)
+}
+
+var releaseLine = regexp.MustCompile(`(?m)^Date: (.+)$`)
+
+var acquireOption = regexp.MustCompile(`^Acquire::(Check-[A-Za-z-]+|Retries|https?::[A-Za-z:.-]+) "[^"]*";$`)
+
+// acquireOptions returns the host's own settings of how apt downloads: proxies, dates,
+// retries. They are used to build and are not left in the image.
+func acquireOptions(ctx context.Context) ([]string, error) {
+	out, err := command("apt-config", "dump").output(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var options []string
+	for _, line := range strings.Split(string(out), "\n") {
+		if acquireOption.MatchString(line) {
+			options = append(options, "--aptopt="+line)
+		}
+	}
+	return options, nil
+}
+
+var installLine = regexp.MustCompile(`(?m)^Inst (\S+) \((\S+) `)
+
+// planPackages asks the host's apt which exact packages a new system of the essential ones
+// and the wanted ones has: NAME=VERSION, sorted.
+func planPackages(ctx context.Context, arch string, wanted []string) ([]string, error) {
+	args := []string{"-q", "-s", "-o", "Dir::State::status=/dev/null", "-o", "APT::Install-Recommends=false",
+		"-o", "APT::Architecture=" + arch, "-o", "APT::Architectures=" + arch, "install", "?essential"}
+	out, err := command("apt-get", append(args, wanted...)...).output(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("packages of the root filesystem: %w; if a name is right, run: apt-get update", err)
+	}
+	var plan []string
+	for _, m := range installLine.FindAllStringSubmatch(string(out), -1) {
+		plan = append(plan, m[1]+"="+m[2])
+	}
+	if len(plan) == 0 {
+		return nil, fmt.Errorf("packages of the root filesystem: %w in apt's lists; run: apt-get update", fs.ErrNotExist)
+	}
+	slices.Sort(plan)
+	return slices.Compact(plan), nil
+}

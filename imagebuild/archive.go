@@ -1,0 +1,67 @@
+package imagebuild
+
+import (
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/u-root/u-root/pkg/cpio"
+)
+
+// An archive is the tree of an initramfs: cpio "newc" (Documentation/driver-api/
+// early-userspace/buffer-format.rst), the same bytes for the same tree.
+type archive struct {
+	records map[string]cpio.Record
+}
+
+func newArchive() *archive { return &archive{map[string]cpio.Record{}} }
+
+func (a *archive) put(r cpio.Record) {
+	for dir := path.Dir(r.Name); dir != "."; dir = path.Dir(dir) {
+		if _, ok := a.records[dir]; !ok {
+			a.records[dir] = cpio.Directory(dir, 0o755)
+		}
+	}
+	a.records[r.Name] = r
+}
+
+func (a *archive) dir(name string, perm uint64) { a.put(cpio.Directory(name, perm)) }
+func (a *archive) link(name, target string)     { a.put(cpio.Symlink(name, target)) }
+func (a *archive) text(name, text string)       { a.file(name, []byte(text), 0o644) }
+
+func (a *archive) file(name string, data []byte, perm uint64) {
+	a.put(cpio.StaticRecord(data, cpio.Info{Name: name, Mode: cpio.S_IFREG | perm}))
+}
+
+func (a *archive) device(name string, perm, major, minor uint64) {
+	a.put(cpio.CharDev(name, perm, major, minor))
+}
+
+// writeTo writes the sorted tree, every file dated t, as one zstd frame. The window is
+// 8 MiB, so unpacking needs that much memory beside the tree; the kernel's limit is 128.
+func (a *archive) writeTo(w io.Writer, t time.Time) error {
+	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
+	if err != nil {
+		return err
+	}
+	out := cpio.Newc.Writer(z)
+	names := make([]string, 0, len(a.records))
+	for name := range a.records {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, strings.Compare) // a folder sorts before what is in it
+	for i, name := range names {
+		r := cpio.MakeReproducible(a.records[name])
+		r.Ino, r.MTime = uint64(i+1), uint64(t.Unix())
+		if err := out.WriteRecord(r); err != nil {
+			return err
+		}
+	}
+	if err := out.WriteRecord(cpio.TrailerRecord); err != nil {
+		return err
+	}
+	return z.Close()
+}

@@ -1,0 +1,101 @@
+package imagebuild
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// A Builder makes images. It may be used by several goroutines, and several processes
+// may share one cache.
+type Builder struct {
+	cache    string
+	epoch    time.Time // zero: taken from the inputs
+	progress progress
+}
+
+// Options of a Builder.
+type Options struct {
+	// Cache is the folder for packages and base systems. Empty: DefaultCache.
+	Cache string
+	// Epoch is the date in every header. Zero: the newest date of the inputs.
+	Epoch time.Time
+	// Progress gets a line now and then while a step takes more than two seconds.
+	// Nil: silence.
+	Progress io.Writer
+}
+
+// New prepares the cache.
+func New(opts Options) (*Builder, error) {
+	b := &Builder{cache: opts.Cache, epoch: opts.Epoch}
+	b.progress.w = opts.Progress
+	if b.cache == "" {
+		dir, err := DefaultCache()
+		if err != nil {
+			return nil, err
+		}
+		b.cache = dir
+	}
+	abs, err := filepath.Abs(b.cache)
+	if err != nil {
+		return nil, err
+	}
+	b.cache = abs
+	if err := os.MkdirAll(b.cache, 0o755); err != nil {
+		return nil, fmt.Errorf("cache: %w; set PHASE_BUILD_CACHE to a folder you can write", noSpace(err))
+	}
+	return b, nil
+}
+
+// DefaultCache is $PHASE_BUILD_CACHE or the folder phaseboot in the user's cache folder.
+func DefaultCache() (string, error) {
+	if dir := os.Getenv("PHASE_BUILD_CACHE"); dir != "" {
+		return dir, nil
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("cache: %w; set PHASE_BUILD_CACHE", err)
+	}
+	return filepath.Join(dir, "phaseboot"), nil
+}
+
+// EnvEpoch reads SOURCE_DATE_EPOCH, Unix seconds, as reproducible-builds.org defines
+// it. It is zero when the variable is not set.
+func EnvEpoch() (time.Time, error) {
+	s := os.Getenv("SOURCE_DATE_EPOCH")
+	if s == "" {
+		return time.Time{}, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 33)
+	if err != nil {
+		return time.Time{}, optionsf("SOURCE_DATE_EPOCH %.40q: not a number of seconds since 1970", s)
+	}
+	return time.Unix(int64(n), 0).UTC(), nil
+}
+
+// date is the one date of an image: the builder's epoch or the newest of the inputs.
+func (b *Builder) date(inputs ...time.Time) time.Time {
+	if !b.epoch.IsZero() {
+		return b.epoch
+	}
+	var newest time.Time
+	for _, t := range inputs {
+		if t.After(newest) {
+			newest = t
+		}
+	}
+	return newest.UTC().Truncate(time.Second)
+}
+
+// temp makes a working folder inside the cache, so that a rename from it into the cache
+// is one step.
+func (b *Builder) temp() (string, func(), error) {
+	dir, err := os.MkdirTemp(b.cache, "tmp-")
+	if err != nil {
+		return "", nil, fmt.Errorf("cache: %w", noSpace(err))
+	}
+	return dir, func() { os.RemoveAll(dir) }, nil
+}

@@ -1,0 +1,161 @@
+package imagebuild
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// A deb is one exact package of the host's apt index.
+type deb struct {
+	Name, Version, Arch string
+	File                string // name of the .deb, without folders
+	SHA256              string // lower-case hex
+	Depends             string
+}
+
+// resolve asks apt for the candidate of a package. The index is the host's own, whatever
+// its suite.
+func (b *Builder) resolve(ctx context.Context, name, arch string) (deb, error) {
+	out, err := command("apt-cache", "show", "--no-all-versions", name+":"+arch).output(ctx)
+	var bad *toolError
+	if err != nil && !errors.As(err, &bad) {
+		return deb{}, err
+	}
+	d := parseStanza(out)
+	if d.Name != name || d.SHA256 == "" {
+		return deb{}, fmt.Errorf("package %s: %w in apt's lists; run: apt-get update", name, fs.ErrNotExist)
+	}
+	if _, err := hex.DecodeString(d.SHA256); err != nil || len(d.SHA256) != 64 {
+		return deb{}, fmt.Errorf("package %s: apt's lists hold no usable sha256; run: apt-get update", name)
+	}
+	return d, nil
+}
+
+// parseStanza reads the first stanza of apt-cache show.
+func parseStanza(data []byte) deb {
+	var d deb
+	fields := map[string]*string{"Package": &d.Name, "Version": &d.Version, "Architecture": &d.Arch, "Filename": &d.File, "SHA256": &d.SHA256, "Depends": &d.Depends}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() && lines.Text() != "" {
+		key, value, _ := strings.Cut(lines.Text(), ":")
+		if field := fields[key]; field != nil {
+			*field = strings.TrimSpace(value)
+		}
+	}
+	d.File = path.Base(d.File)
+	d.SHA256 = strings.ToLower(d.SHA256)
+	return d
+}
+
+var kernelPackage = regexp.MustCompile(`\b(linux-image-[0-9][a-z0-9.+-]*)`)
+
+// resolveKernel follows Debian's meta package to the package that holds the kernel.
+func (b *Builder) resolveKernel(ctx context.Context, p Platform) (deb, error) {
+	meta, err := b.resolve(ctx, p.kernel, p.debian)
+	if err != nil {
+		return deb{}, err
+	}
+	m := kernelPackage.FindStringSubmatch(meta.Depends)
+	if m == nil {
+		return deb{}, fmt.Errorf("package %s %s: no kernel among its dependencies: %.80q", meta.Name, meta.Version, meta.Depends)
+	}
+	return b.resolve(ctx, m[1], p.debian)
+}
+
+// unpack returns a folder with the package's files. It is filled once for each SHA-256
+// and shared by all later builds.
+func (b *Builder) unpack(ctx context.Context, d deb) (string, error) {
+	dir := filepath.Join(b.cache, "unpacked", d.SHA256)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	file, err := b.fetch(ctx, d)
+	if err != nil {
+		return "", err
+	}
+	defer b.progress.step("unpack " + d.File)()
+	tmp, clean, err := b.temp()
+	if err != nil {
+		return "", err
+	}
+	defer clean()
+	if err := command("dpkg-deb", "-x", file, filepath.Join(tmp, "x")).run(ctx); err != nil {
+		return "", fmt.Errorf("package %s: %w", d.File, err)
+	}
+	return dir, b.keep(filepath.Join(tmp, "x"), dir)
+}
+
+// fetch returns the path of the package in the cache. The SHA-256 from apt's signed index
+// decides whether a file, cached or new, is the package.
+func (b *Builder) fetch(ctx context.Context, d deb) (string, error) {
+	file := filepath.Join(b.cache, "deb", d.SHA256, d.File)
+	if sum, err := sumFile(file); err == nil && sum == d.SHA256 {
+		return file, nil
+	}
+	defer b.progress.step("download " + d.File)()
+	tmp, clean, err := b.temp()
+	if err != nil {
+		return "", err
+	}
+	defer clean()
+	exact := fmt.Sprintf("%s:%s=%s", d.Name, d.Arch, d.Version)
+	if d.Arch == "all" {
+		exact = d.Name + "=" + d.Version
+	}
+	// apt's unprivileged user cannot write here, and says so in a warning
+	get := command("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", exact).in(tmp)
+	if err := get.run(ctx); err != nil {
+		return "", fmt.Errorf("package %s: %w; if it is gone from the mirror, run: apt-get update", d.File, err)
+	}
+	got, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
+	if err != nil || len(got) != 1 {
+		return "", fmt.Errorf("package %s: apt-get download left %d files", d.File, len(got))
+	}
+	sum, err := sumFile(got[0])
+	if err != nil {
+		return "", err
+	}
+	if sum != d.SHA256 {
+		return "", fmt.Errorf("package %s: sha256 is %s, apt's lists say %s; run: apt-get update", d.File, sum, d.SHA256)
+	}
+	return file, b.keep(got[0], file)
+}
+
+// keep moves a finished file or folder into the cache. Another process may have been
+// faster with the same content; then that one stays.
+func (b *Builder) keep(from, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return noSpace(err)
+	}
+	err := os.Rename(from, to)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+func sumFile(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}

@@ -1,0 +1,234 @@
+package imagebuild
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/phaseboot/phaseboot/imagebuild/modes"
+)
+
+// The EFI system partition is FAT32 with clusters of 4 KiB: 264 MiB of them are more than
+// the 65,525 below which firmware takes FAT32 for FAT16.
+const (
+	mib        = 1 << 20
+	minESP     = 264 * mib
+	espCluster = 8 // sectors
+)
+
+// Media says what a bootable medium is made of.
+type Media struct {
+	Initramfs          // of RoleBoot
+	DefaultMode string // name of the mode that starts by itself; empty: modes.Default
+	Cmdline     string // added to the kernel command line of every entry
+}
+
+// An espTree is the files of an EFI system partition by their paths.
+type espTree struct {
+	files map[string][]byte
+	date  time.Time
+	info  MediaInfo
+}
+
+// MediaInfo tells what a medium holds.
+type MediaInfo struct {
+	Out         string    `json:"out"`
+	Size        int64     `json:"size"`
+	Kernel      string    `json:"kernel"`
+	Initramfs   int64     `json:"initramfs_size"`
+	Modes       []string  `json:"modes"`
+	DefaultMode string    `json:"default_mode"`
+	ESP         int64     `json:"esp_size"`
+	Cache       int64     `json:"cache_size,omitempty"`
+	Disk        string    `json:"disk_guid,omitempty"`
+	Date        time.Time `json:"date"`
+}
+
+// WriteESP builds an EFI system partition and writes it to out.
+func (b *Builder) WriteESP(ctx context.Context, m Media, out string) (*MediaInfo, error) {
+	if err := checkOut(out); err != nil {
+		return nil, err
+	}
+	tree, err := b.espTree(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	err = buildFile(out, func(file string) error { return b.makeESP(ctx, tree, file) })
+	if err != nil {
+		return nil, err
+	}
+	tree.info.Out, tree.info.Size = out, tree.size()
+	return &tree.info, nil
+}
+
+// espTree gathers what the partition will hold.
+func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
+	m.Role = RoleBoot
+	if m.DefaultMode == "" {
+		m.DefaultMode = modes.Default
+	}
+	if _, err := modes.Load(m.DefaultMode); err != nil {
+		return nil, err
+	}
+	if err := checkCmdline(m.Cmdline); err != nil {
+		return nil, err
+	}
+	if _, err := m.check(); err != nil {
+		return nil, err
+	}
+	kernel, err := b.Kernel(ctx, m.Platform, m.KernelDir)
+	if err != nil {
+		return nil, err
+	}
+	t := &espTree{files: map[string][]byte{}}
+	if t.files["phase/vmlinuz"], err = os.ReadFile(kernel.Image); err != nil {
+		return nil, err
+	}
+	var initramfs bytes.Buffer
+	built, err := b.initramfs(ctx, m.Initramfs, &initramfs)
+	if err != nil {
+		return nil, err
+	}
+	t.files["phase/initramfs.zst"] = initramfs.Bytes()
+	if err := b.addLoader(ctx, m.Platform, t); err != nil {
+		return nil, err
+	}
+	if err := t.addEntries(m); err != nil {
+		return nil, err
+	}
+	t.date = built.Date
+	t.info = MediaInfo{Kernel: kernel.Version, Initramfs: int64(initramfs.Len()), Modes: modes.Names(), DefaultMode: m.DefaultMode, ESP: t.size(), Date: t.date}
+	return t, nil
+}
+
+func (b *Builder) addLoader(ctx context.Context, p Platform, t *espTree) error {
+	dir, err := b.packageFiles(ctx, "systemd-boot-efi", p)
+	if err != nil {
+		return err
+	}
+	t.files["EFI/BOOT/"+p.efiName], err = firstFile(dir, p.loader)
+	return err
+}
+
+// addEntries writes the loader's menu: one entry for each mode. The last console= gets the
+// recovery shell: the serial line of a virtual machine, the screen of a real one.
+func (t *espTree) addEntries(m Media) error {
+	console, timeout := "console=tty0 console=ttyS0,115200", "1"
+	if m.Platform.Flavour == "generic" {
+		console, timeout = "console=ttyS0,115200 console=tty0", "3"
+	}
+	more := ""
+	if m.Cmdline != "" {
+		more = " " + m.Cmdline
+	}
+	loader := strings.NewReplacer("@TIMEOUT@", timeout, "@DEFAULT@", m.DefaultMode)
+	t.files["loader/loader.conf"] = []byte(loader.Replace(dataFile("esp/loader.conf")))
+	for i, name := range modes.Names() {
+		mode, err := modes.Load(name)
+		if err != nil {
+			return err
+		}
+		entry := strings.NewReplacer("@TITLE@", mode.Title, "@ORDER@", strconv.Itoa(i+1), "@CONSOLE@", console, "@MODE@", name, "@CMDLINE@", more)
+		t.files["loader/entries/"+name+".conf"] = []byte(entry.Replace(dataFile("esp/entry.conf")))
+	}
+	return nil
+}
+
+// names of the files, sorted.
+func (t *espTree) names() []string {
+	names := make([]string, 0, len(t.files))
+	for name := range t.files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// size of the partition in bytes: the least FAT32, or room for the files and as much
+// again, so that an updated kernel and initramfs fit beside the old ones.
+func (t *espTree) size() int64 {
+	var sum int64
+	for _, data := range t.files {
+		sum += int64(len(data))
+	}
+	return max(minESP, (2*sum/mib+32)*mib)
+}
+
+// identity is a digest of the whole content; every identifier of the medium follows from it.
+func (t *espTree) identity() [32]byte {
+	h := sha256.New()
+	for _, name := range t.names() {
+		fmt.Fprintf(h, "%s\x00%x\x00", name, sha256.Sum256(t.files[name]))
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// makeESP writes the filesystem into file, which exists and is empty.
+func (b *Builder) makeESP(ctx context.Context, t *espTree, file string) error {
+	defer b.progress.step("EFI system partition")()
+	if err := os.Truncate(file, t.size()); err != nil {
+		return noSpace(err)
+	}
+	id := t.identity()
+	mkfs := command("mkfs.vfat", "--invariant", "-F", "32", "-s", strconv.Itoa(espCluster), "-n", "PHASE-BOOT",
+		"-i", fmt.Sprintf("%08x", binary.BigEndian.Uint32(id[:])), file)
+	if err := mkfs.run(ctx); err != nil {
+		return err
+	}
+	tmp, clean, err := b.temp()
+	if err != nil {
+		return err
+	}
+	defer clean()
+	return t.copyTo(ctx, file, tmp)
+}
+
+// copyTo puts the files into the filesystem with mtools: folders first, then every file,
+// in sorted order, all with the same date.
+func (t *espTree) copyTo(ctx context.Context, file, tmp string) error {
+	date := t.fatDate()
+	env := []string{"MTOOLS_SKIP_CHECK=1", "MTOOLSRC=/dev/null", fmt.Sprintf("SOURCE_DATE_EPOCH=%d", date.Unix())}
+	var dirs []string
+	for _, name := range t.names() {
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			if !slices.Contains(dirs, "::/"+dir) {
+				dirs = append(dirs, "::/"+dir)
+			}
+		}
+	}
+	slices.Sort(dirs)
+	if err := command("mmd", append([]string{"-i", file}, dirs...)...).with(env...).run(ctx); err != nil {
+		return err
+	}
+	for _, name := range t.names() {
+		local := filepath.Join(tmp, "file")
+		if err := os.WriteFile(local, t.files[name], 0o644); err != nil {
+			return noSpace(err)
+		}
+		if err := os.Chtimes(local, date, date); err != nil {
+			return err
+		}
+		if err := command("mcopy", "-o", "-m", "-i", file, local, "::/"+name).with(env...).run(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fatDate is the tree's date, moved into the years that FAT can hold.
+func (t *espTree) fatDate() time.Time {
+	first := time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
+	if t.date.Before(first) {
+		return first
+	}
+	return t.date
+}

@@ -1,0 +1,68 @@
+package imagebuild
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+)
+
+// buildFile makes a file that foreign tools write: fill gets the name of an empty
+// temporary file beside out, which becomes out when all went well and vanishes otherwise.
+func buildFile(out string, fill func(file string) error) (err error) {
+	dir := filepath.Dir(out)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(out)+".*")
+	if err != nil {
+		return noSpace(err)
+	}
+	defer f.Close()
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	if err = fill(f.Name()); err != nil {
+		return err
+	}
+	if err = errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
+		return noSpace(err)
+	}
+	if err = os.Rename(f.Name(), out); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(dir)
+}
+
+// copySparse copies a range of one file into another and leaves out blocks of zeros, so
+// that a mostly empty image takes little space. The target must be zero there.
+func copySparse(to string, toOffset int64, from string, fromOffset, size int64) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	const block = 64 << 10
+	buf, zero := make([]byte, block), make([]byte, block)
+	for done := int64(0); done < size; {
+		n, err := src.ReadAt(buf[:min(block, size-done)], fromOffset+done)
+		if n == 0 {
+			return fmt.Errorf("copy %s: %w", from, errors.Join(err, io.ErrUnexpectedEOF))
+		}
+		if !bytes.Equal(buf[:n], zero[:n]) {
+			if _, err := dst.WriteAt(buf[:n], toOffset+done); err != nil {
+				return noSpace(err)
+			}
+		}
+		done += int64(n)
+	}
+	return dst.Close()
+}

@@ -1,0 +1,269 @@
+package imagebuild
+
+import (
+	"context"
+	"debug/buildinfo"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+)
+
+// Roles of an initramfs.
+const (
+	RoleBoot   = "boot"   // finds, verifies and starts a release
+	RoleTarget = "target" // part of a release: mounts its root filesystem
+)
+
+// Initramfs says what an initramfs is made of.
+type Initramfs struct {
+	Platform  Platform
+	Role      string // RoleBoot or RoleTarget
+	Root      []byte // root.json, for RoleBoot
+	Channel   string // the channel that is booted unless the command line says otherwise, for RoleBoot
+	PhaseBoot string // path of the static phase-boot program
+	KernelDir string // see Builder.Kernel
+}
+
+// InitramfsInfo tells what was built.
+type InitramfsInfo struct {
+	Out     string    `json:"out"`
+	Size    int64     `json:"size"`
+	Role    string    `json:"role"`
+	Kernel  string    `json:"kernel"`
+	Modules int       `json:"modules"`
+	Absent  []string  `json:"absent_modules,omitempty"`
+	Date    time.Time `json:"date"`
+}
+
+// WriteInitramfs builds an initramfs and writes it to out.
+func (b *Builder) WriteInitramfs(ctx context.Context, in Initramfs, out string) (*InitramfsInfo, error) {
+	if err := checkOut(out); err != nil {
+		return nil, err
+	}
+	var info *InitramfsInfo
+	err := atomicfile.WriteFrom(out, 0o644, func(w io.Writer) error {
+		var err error
+		info, err = b.initramfs(ctx, in, w)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	info.Out = out
+	stat, err := os.Stat(out)
+	if err != nil {
+		return nil, err
+	}
+	info.Size = stat.Size()
+	return info, nil
+}
+
+func (b *Builder) initramfs(ctx context.Context, in Initramfs, w io.Writer) (*InitramfsInfo, error) {
+	wants, err := in.check()
+	if err != nil {
+		return nil, err
+	}
+	kernel, err := b.Kernel(ctx, in.Platform, in.KernelDir)
+	if err != nil {
+		return nil, err
+	}
+	program, built, err := readProgram(in.PhaseBoot, in.Platform)
+	if err != nil {
+		return nil, err
+	}
+	defer b.progress.step("initramfs " + in.Role)()
+	date := b.date(kernel.Time, built)
+	a := newArchive()
+	skeleton(a)
+	a.file("init", program, 0o755)
+	in.settings(a, date)
+	if err := b.busybox(ctx, in.Platform, a); err != nil {
+		return nil, err
+	}
+	if in.Role == RoleBoot {
+		if err := b.certificates(ctx, in.Platform, a); err != nil {
+			return nil, err
+		}
+	}
+	modules, err := addModules(a, kernel, wants)
+	if err != nil {
+		return nil, err
+	}
+	if text := modules.report(); text != "" {
+		b.progress.say("initramfs %s: %s", in.Role, text)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	info := &InitramfsInfo{Role: in.Role, Kernel: kernel.Version, Modules: len(modules.files), Absent: modules.absent, Date: date}
+	return info, a.writeTo(w, date)
+}
+
+// check refuses what cannot boot, before anything is downloaded.
+func (in Initramfs) check() ([]want, error) {
+	switch in.Role {
+	case RoleTarget:
+		return parseWants(dataFile("kernel/target.modules")), nil
+	case RoleBoot:
+		if err := checkRoot(in.Root, in.Channel, in.Platform.Arch); err != nil {
+			return nil, err
+		}
+		return parseWants(dataFile("kernel/boot-" + in.Platform.Flavour + ".modules")), nil
+	}
+	return nil, optionsf("role %.40q: must be %s or %s", in.Role, RoleBoot, RoleTarget)
+}
+
+// skeleton makes the folders and the two device nodes that PID 1 needs before it has
+// mounted anything.
+func skeleton(a *archive) {
+	for _, dir := range []string{"bin", "cache", "dev", "etc", "mnt", "newroot", "proc", "root", "run", "sys", "var"} {
+		a.dir(dir, 0o755)
+	}
+	a.dir("tmp", 0o1777)
+	a.link("sbin", "bin")
+	a.device("dev/console", 0o600, 5, 1)
+	a.device("dev/null", 0o666, 1, 3)
+}
+
+// settings writes /etc/phase: what phase-boot reads at start.
+func (in Initramfs) settings(a *archive, date time.Time) {
+	a.text("etc/phase/role", in.Role+"\n")
+	a.text("etc/phase/build-time", strconv.FormatInt(date.Unix(), 10)+"\n")
+	if in.Role == RoleBoot {
+		a.file("etc/phase/root.json", in.Root, 0o644)
+		a.text("etc/phase/channel", in.Channel+"\n")
+	}
+}
+
+func (b *Builder) busybox(ctx context.Context, p Platform, a *archive) error {
+	dir, err := b.packageFiles(ctx, "busybox-static", p)
+	if err != nil {
+		return err
+	}
+	program, err := firstFile(dir, "bin/busybox", "usr/bin/busybox")
+	if err != nil {
+		return err
+	}
+	a.file("bin/busybox", program, 0o755)
+	for _, applet := range dataWords("initramfs/applets") {
+		a.link("bin/"+applet, "busybox")
+	}
+	return nil
+}
+
+// certificates adds the authorities that https mirrors are checked against. TLS adds no
+// trust to a release; without them an https address could not be used at all.
+func (b *Builder) certificates(ctx context.Context, p Platform, a *archive) error {
+	dir, err := b.packageFiles(ctx, "ca-certificates", p)
+	if err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "usr/share/ca-certificates/mozilla/*.crt"))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("package ca-certificates: no certificates in it: %w", cas.ErrCorrupt)
+	}
+	slices.Sort(files)
+	var bundle strings.Builder
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		bundle.Write(text)
+	}
+	a.text("etc/ssl/certs/ca-certificates.crt", bundle.String())
+	return nil
+}
+
+func (b *Builder) packageFiles(ctx context.Context, name string, p Platform) (string, error) {
+	d, err := b.resolve(ctx, name, p.debian)
+	if err != nil {
+		return "", err
+	}
+	return b.unpack(ctx, d)
+}
+
+func firstFile(dir string, names ...string) ([]byte, error) {
+	for _, name := range names {
+		if data, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
+			return data, nil
+		}
+	}
+	return nil, fmt.Errorf("package in %s: %s: %w", dir, names[0], fs.ErrNotExist)
+}
+
+func addModules(a *archive, k *Kernel, wants []want) (*moduleSet, error) {
+	set, err := chooseModules(k, wants)
+	if err != nil {
+		return nil, err
+	}
+	base := "lib/modules/" + k.Version + "/"
+	for _, m := range set.files {
+		a.file(base+m.path, m.data, 0o644)
+	}
+	builtin, err := os.ReadFile(filepath.Join(k.Modules, "modules.builtin"))
+	if err != nil {
+		return nil, err
+	}
+	a.file(base+"modules.builtin", builtin, 0o644)
+	a.text(base+"modules.dep", set.dep())
+	a.text(base+"modules.alias", set.alias())
+	a.text("etc/phase/modules", strings.Join(set.start, "\n")+"\n")
+	return set, nil
+}
+
+// readProgram reads a program that must run without any library, for this platform. The
+// date is that of its source, as the Go toolchain recorded it, or zero.
+func readProgram(path string, p Platform) ([]byte, time.Time, error) {
+	name := filepath.Base(path)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, time.Time{}, fmt.Errorf("program %s: %w; run make, or name it with --%s", path, fs.ErrNotExist, name)
+	}
+	if info, statErr := os.Stat(path); statErr == nil && info.IsDir() {
+		return nil, time.Time{}, optionsf("program %s: is a directory; name a file", path)
+	}
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	file, err := elf.Open(path)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("program %s: not an ELF program: %w", path, cas.ErrCorrupt)
+	}
+	defer file.Close()
+	if file.Machine.String() != p.machine {
+		return nil, time.Time{}, optionsf("program %s: made for %v; build it for %s", path, file.Machine, p.Arch)
+	}
+	for _, part := range file.Progs {
+		if part.Type == elf.PT_INTERP {
+			return nil, time.Time{}, optionsf("program %s: needs shared libraries; build it with CGO_ENABLED=0", path)
+		}
+	}
+	return data, sourceTime(path), nil
+}
+
+func sourceTime(path string) time.Time {
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		return time.Time{}
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" {
+			if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
+				return t
+			}
+		}
+	}
+	return time.Time{}
+}

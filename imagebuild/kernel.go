@@ -1,0 +1,109 @@
+package imagebuild
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+)
+
+// A Kernel is a kernel image with its modules, unpacked.
+type Kernel struct {
+	Version string    // as uname -r says it
+	Package string    // Debian package and version, or the folder it came from
+	Image   string    // path of vmlinuz
+	Modules string    // path of lib/modules/VERSION
+	Time    time.Time // date of the image
+}
+
+// Kernel finds the boot kernel: in the folder dir, laid out as Debian's package is
+// (boot/vmlinuz-VERSION, lib/modules/VERSION), or, with an empty dir, in Debian's package
+// of the platform.
+func (b *Builder) Kernel(ctx context.Context, p Platform, dir string) (*Kernel, error) {
+	if dir != "" {
+		return openKernel(dir, dir)
+	}
+	d, err := b.resolveKernel(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	dir, err = b.unpack(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return openKernel(dir, d.Name+" "+d.Version)
+}
+
+func openKernel(dir, name string) (*Kernel, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("kernel folder %s: %w; check the path", dir, fs.ErrNotExist)
+	}
+	images, _ := filepath.Glob(filepath.Join(dir, "boot", "vmlinuz-*"))
+	if len(images) != 1 {
+		return nil, optionsf("kernel folder %s: %d files boot/vmlinuz-*; it must hold one unpacked kernel package", dir, len(images))
+	}
+	k := &Kernel{Package: name, Image: images[0], Version: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")}
+	for _, lib := range []string{"usr/lib", "lib"} {
+		if path := filepath.Join(dir, lib, "modules", k.Version); isDir(filepath.Join(path, "kernel")) {
+			k.Modules = path
+		}
+	}
+	if k.Modules == "" {
+		return nil, optionsf("kernel folder %s: no lib/modules/%s/kernel", dir, k.Version)
+	}
+	info, err := os.Stat(k.Image)
+	if err != nil {
+		return nil, err
+	}
+	k.Time = info.ModTime()
+	return k, nil
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// WriteKernel copies the kernel image to out.
+func (b *Builder) WriteKernel(ctx context.Context, k *Kernel, out string) error {
+	if err := checkOut(out); err != nil {
+		return err
+	}
+	f, err := os.Open(k.Image)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := bannerOf(f); err != nil {
+		return fmt.Errorf("kernel %s: %w", k.Image, err)
+	}
+	return atomicfile.WriteFrom(out, 0o644, func(w io.Writer) error {
+		_, err := io.Copy(w, io.NewSectionReader(f, 0, 1<<40))
+		return errors.Join(err, ctx.Err())
+	})
+}
+
+// bannerOf reads the version string of an x86 bzImage (Documentation/arch/x86/boot.rst:
+// magic at 0x202, pointer at 0x20e). Anything else is cas.ErrCorrupt.
+func bannerOf(r io.ReaderAt) (string, error) {
+	var head [0x210]byte
+	if _, err := r.ReadAt(head[:], 0); err != nil || string(head[0x202:0x206]) != "HdrS" {
+		return "", fmt.Errorf("no x86 bzImage: %w", cas.ErrCorrupt)
+	}
+	text := make([]byte, 256)
+	n, _ := r.ReadAt(text, int64(binary.LittleEndian.Uint16(head[0x20e:]))+0x200)
+	banner, _, found := strings.Cut(string(text[:n]), "\x00")
+	if !found || banner == "" {
+		return "", fmt.Errorf("x86 bzImage without a version: %w", cas.ErrCorrupt)
+	}
+	return banner, nil
+}

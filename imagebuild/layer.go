@@ -1,0 +1,150 @@
+package imagebuild
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A layer is what is laid over a base system: plasmd, our settings, the masked units; and
+// what is taken out of it. It turns one tar stream into another.
+type layer struct {
+	date    time.Time
+	files   map[string]tar.Header // by path without "./"
+	content map[string][]byte
+	trimmed []string
+}
+
+// jobUnit is the unit that runs the release's job, and where it is enabled.
+const (
+	jobUnit = "etc/systemd/system/phase-job.service"
+	wanted  = "etc/systemd/system/multi-user.target.wants/phase-job.service"
+)
+
+func newLayer(plasmd []byte, date time.Time) (*layer, error) {
+	l := &layer{date: date, files: map[string]tar.Header{}, content: map[string][]byte{}, trimmed: dataWords("rootfs/trimmed")}
+	tree, err := rootfsLayer()
+	if err != nil {
+		return nil, err
+	}
+	err = fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := fs.ReadFile(tree, name)
+		l.file(name, data, 0o644)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.file("usr/bin/plasmd", plasmd, 0o755)
+	l.link(wanted, "/"+jobUnit)
+	for _, unit := range dataWords("rootfs/masked") {
+		l.link("etc/systemd/system/"+unit, "/dev/null")
+	}
+	return l, nil
+}
+
+func (l *layer) file(name string, data []byte, perm int64) {
+	l.files[name] = tar.Header{Typeflag: tar.TypeReg, Name: "./" + name, Size: int64(len(data)), Mode: perm, ModTime: l.date}
+	l.content[name] = data
+}
+
+func (l *layer) link(name, target string) {
+	l.files[name] = tar.Header{Typeflag: tar.TypeSymlink, Name: "./" + name, Linkname: target, Mode: 0o777, ModTime: l.date}
+}
+
+// drops reports whether a path of the base system is left out: replaced or trimmed.
+func (l *layer) drops(name string) bool {
+	if _, ours := l.files[name]; ours {
+		return true
+	}
+	for _, t := range l.trimmed {
+		if name == t || strings.HasSuffix(t, "/") && strings.HasPrefix(name, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// apply copies the base system from in to out, without what the layer drops, then adds the
+// layer's files in sorted order. Dates later than the layer's become the layer's.
+func (l *layer) apply(in io.Reader, out io.Writer) error {
+	r, w := tar.NewReader(in), tar.NewWriter(out)
+	dirs := map[string]bool{".": true}
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("base system: %w; remove it from the cache", err)
+		}
+		name := path.Clean(h.Name)
+		if l.drops(name) {
+			continue
+		}
+		if h.Typeflag == tar.TypeDir {
+			dirs[name] = true
+		}
+		if err := l.copyEntry(w, h, r); err != nil {
+			return err
+		}
+	}
+	if err := l.append(w, dirs); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+func (l *layer) copyEntry(w *tar.Writer, h *tar.Header, r io.Reader) error {
+	if h.ModTime.After(l.date) {
+		h.ModTime = l.date
+	}
+	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
+	h.Format = tar.FormatPAX
+	if err := w.WriteHeader(h); err != nil {
+		return err
+	}
+	_, err := io.Copy(w, r)
+	return err
+}
+
+func (l *layer) append(w *tar.Writer, dirs map[string]bool) error {
+	names := make([]string, 0, len(l.files))
+	for name := range l.files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := l.makeDirs(w, path.Dir(name), dirs); err != nil {
+			return err
+		}
+		h := l.files[name]
+		if err := w.WriteHeader(&h); err != nil {
+			return err
+		}
+		if _, err := w.Write(l.content[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *layer) makeDirs(w *tar.Writer, dir string, dirs map[string]bool) error {
+	if dirs[dir] {
+		return nil
+	}
+	if err := l.makeDirs(w, path.Dir(dir), dirs); err != nil {
+		return err
+	}
+	dirs[dir] = true
+	return w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "./" + dir + "/", Mode: 0o755, ModTime: l.date})
+}

@@ -1,0 +1,117 @@
+package imagebuild
+
+import (
+	"bytes"
+	"debug/elf"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/ulikunitz/xz"
+)
+
+// maxModule bounds a module, unpacked; the largest of Debian's is near 20 MiB.
+const maxModule = 64 << 20
+
+// readModule returns a kernel module, unpacked if Debian compressed it: the initramfs is
+// compressed as a whole, which is smaller and needs no decompressor in the kernel.
+func readModule(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r, err := unpacked(f, filepath.Ext(path))
+	if err != nil {
+		return nil, fmt.Errorf("module %s: %w: %w", path, err, cas.ErrCorrupt)
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxModule+1))
+	if err == nil && len(data) > maxModule {
+		err = fmt.Errorf("more than %d bytes", maxModule)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("module %s: %w: %w", path, err, cas.ErrCorrupt)
+	}
+	return data, nil
+}
+
+func unpacked(r io.Reader, ext string) (io.Reader, error) {
+	switch ext {
+	case ".xz":
+		return xz.NewReader(r)
+	case ".zst":
+		return zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
+	case ".gz":
+		return gzip.NewReader(r)
+	}
+	return r, nil
+}
+
+// modinfo is what a module says of itself in its section .modinfo.
+type modinfo struct {
+	depends []string // modules whose symbols it uses
+	softdep []string // modules that should be there before it
+	aliases []string
+}
+
+func parseModinfo(data []byte) (modinfo, error) {
+	var info modinfo
+	file, err := elf.NewFile(bytes.NewReader(data))
+	if err != nil {
+		return info, fmt.Errorf("%w: %w", err, cas.ErrCorrupt)
+	}
+	section := file.Section(".modinfo")
+	if section == nil {
+		return info, fmt.Errorf("no section .modinfo: %w", cas.ErrCorrupt)
+	}
+	text, err := section.Data()
+	if err != nil {
+		return info, fmt.Errorf("%w: %w", err, cas.ErrCorrupt)
+	}
+	for _, entry := range strings.Split(string(text), "\x00") {
+		key, value, _ := strings.Cut(entry, "=")
+		switch key {
+		case "depends":
+			info.depends = append(info.depends, splitList(value)...)
+		case "softdep":
+			info.softdep = append(info.softdep, softdepPre(value)...)
+		case "alias":
+			info.aliases = append(info.aliases, value)
+		}
+	}
+	return info, nil
+}
+
+func splitList(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' })
+}
+
+// softdepPre returns the names after "pre:" of a softdep, as modprobe.d(5) writes it.
+func softdepPre(s string) []string {
+	var pre []string
+	in := false
+	for _, word := range strings.Fields(s) {
+		switch word {
+		case "pre:":
+			in = true
+		case "post:":
+			in = false
+		default:
+			if in {
+				pre = append(pre, word)
+			}
+		}
+	}
+	return pre
+}
+
+// moduleName is the kernel's name of a module file: nls_iso8859_1 of nls_iso8859-1.ko.xz.
+func moduleName(path string) string {
+	name, _, _ := strings.Cut(filepath.Base(path), ".ko")
+	return strings.ReplaceAll(name, "-", "_")
+}

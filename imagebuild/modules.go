@@ -1,0 +1,194 @@
+package imagebuild
+
+import (
+	"bufio"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// A moduleSet is the modules of one kernel that an initramfs carries.
+type moduleSet struct {
+	kernel  *Kernel
+	paths   map[string]string // every module of the kernel: name -> path below Modules
+	builtin map[string]bool
+	files   map[string]*module // chosen: name -> module
+	start   []string           // names to load at start, in order
+	absent  []string           // wanted, and neither a module nor built in
+}
+
+// A module is one chosen module; path is what it gets below lib/modules/VERSION.
+type module struct {
+	path string
+	data []byte
+	info modinfo
+}
+
+// A want is one line of a list in kernel/: a module's name, and whether the image is
+// useless without it.
+type want struct {
+	name     string
+	required bool
+}
+
+// parseWants reads a list: one name a line, "!" before a required one, "#" begins a
+// comment.
+func parseWants(list string) []want {
+	var wants []want
+	for _, line := range strings.Split(list, "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		if name := strings.TrimSpace(line); name != "" {
+			bare := strings.TrimPrefix(name, "!")
+			wants = append(wants, want{bare, bare != name})
+		}
+	}
+	return wants
+}
+
+// chooseModules picks the wanted modules and all that they depend on.
+func chooseModules(k *Kernel, wants []want) (*moduleSet, error) {
+	s := &moduleSet{kernel: k, files: map[string]*module{}}
+	if err := s.index(); err != nil {
+		return nil, err
+	}
+	for _, w := range wants {
+		name := moduleName(w.name)
+		switch {
+		case s.builtin[name]:
+		case s.paths[name] != "":
+			if err := s.add(name); err != nil {
+				return nil, err
+			}
+			s.start = append(s.start, name)
+		case w.required:
+			return nil, fmt.Errorf("kernel %s: module %s: %w; choose another --flavour", k.Version, w.name, fs.ErrNotExist)
+		default:
+			s.absent = append(s.absent, w.name)
+		}
+	}
+	return s, nil
+}
+
+// index reads the names of all modules and of what is built in.
+func (s *moduleSet) index() error {
+	s.paths, s.builtin = map[string]string{}, map[string]bool{}
+	root := os.DirFS(s.kernel.Modules)
+	err := fs.WalkDir(root, "kernel", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.Contains(filepath.Base(path), ".ko") {
+			s.paths[moduleName(path)] = path
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("kernel %s: %w", s.kernel.Version, err)
+	}
+	f, err := root.Open("modules.builtin")
+	if err != nil {
+		return fmt.Errorf("kernel %s: %w", s.kernel.Version, err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		s.builtin[moduleName(lines.Text())] = true
+	}
+	return lines.Err()
+}
+
+// add chooses a module and, first, everything that it depends on.
+func (s *moduleSet) add(name string) error {
+	if s.files[name] != nil || s.builtin[name] {
+		return nil
+	}
+	path := s.paths[name]
+	if path == "" {
+		return fmt.Errorf("kernel %s: module %s, a dependency: %w", s.kernel.Version, name, cas.ErrCorrupt)
+	}
+	data, err := readModule(filepath.Join(s.kernel.Modules, path))
+	if err != nil {
+		return err
+	}
+	info, err := parseModinfo(data)
+	if err != nil {
+		return fmt.Errorf("module %s: %w", path, err)
+	}
+	path, _, _ = strings.Cut(path, ".ko")
+	m := &module{path: path + ".ko", data: data, info: info}
+	s.files[name] = m
+	for _, dep := range info.softdep {
+		if dep = moduleName(dep); s.paths[dep] != "" { // a softdep may be an alias, and may be absent
+			m.info.depends = append(m.info.depends, dep)
+		}
+	}
+	for i, dep := range m.info.depends {
+		m.info.depends[i] = moduleName(dep)
+		if err := s.add(m.info.depends[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names of the chosen modules, sorted.
+func (s *moduleSet) names() []string {
+	names := make([]string, 0, len(s.files))
+	for name := range s.files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// dep is the text of modules.dep: each module's file, and those it needs, nearest first,
+// as depmod writes it.
+func (s *moduleSet) dep() string {
+	var b strings.Builder
+	for _, name := range s.names() {
+		b.WriteString(s.files[name].path + ":")
+		var order []string
+		s.closure(name, &order)
+		for _, dep := range order {
+			b.WriteString(" " + s.files[dep].path)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// closure appends the dependencies of a module so that each stands before what it needs.
+func (s *moduleSet) closure(name string, order *[]string) {
+	for _, dep := range s.files[name].info.depends {
+		if s.files[dep] == nil {
+			continue
+		}
+		// move a dependency that is already named behind the one that needs it too
+		if i := slices.Index(*order, dep); i >= 0 {
+			*order = slices.Delete(*order, i, i+1)
+		}
+		*order = append(*order, dep)
+		s.closure(dep, order)
+	}
+}
+
+// alias is the text of modules.alias.
+func (s *moduleSet) alias() string {
+	var b strings.Builder
+	for _, name := range s.names() {
+		for _, a := range s.files[name].info.aliases {
+			fmt.Fprintf(&b, "alias %s %s\n", a, name)
+		}
+	}
+	return b.String()
+}
+
+// report says what was wanted and is not there, or nothing.
+func (s *moduleSet) report() string {
+	if len(s.absent) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("kernel %s has no module: %s", s.kernel.Version, strings.Join(s.absent, ", "))
+}

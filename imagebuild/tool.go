@@ -1,0 +1,148 @@
+package imagebuild
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// toolPackages names the Debian package of every foreign tool that is called here.
+var toolPackages = map[string]string{
+	"apt-cache": "apt", "apt-get": "apt", "apt-config": "apt",
+	"dpkg-deb": "dpkg", "mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools",
+	"mkfs.vfat": "dosfstools", "fsck.fat": "dosfstools",
+	"mcopy": "mtools", "mmd": "mtools", "mdir": "mtools",
+	"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "sgdisk": "gdisk",
+}
+
+// lookTool finds a tool on PATH or in the sbin folders, which an ordinary user's PATH
+// may lack.
+func lookTool(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: not found; run: apt-get install %s", name, toolPackages[name])
+}
+
+// A tool is one call of a foreign program, in a fixed locale and time zone.
+type tool struct {
+	name   string
+	args   []string
+	dir    string
+	env    []string
+	stdin  io.Reader
+	stdout io.Writer // nil: returned by output, thrown away by run
+	lines  func(string)
+}
+
+func command(name string, args ...string) *tool { return &tool{name: name, args: args} }
+
+func (t *tool) in(dir string) *tool      { t.dir = dir; return t }
+func (t *tool) with(env ...string) *tool { t.env = append(t.env, env...); return t }
+func (t *tool) reads(r io.Reader) *tool  { t.stdin = r; return t }
+func (t *tool) output(ctx context.Context) ([]byte, error) {
+	var out bytes.Buffer
+	t.stdout = &out
+	err := t.run(ctx)
+	return out.Bytes(), err
+}
+
+// run waits for the tool. Its error is the last words of the tool's stderr.
+func (t *tool) run(ctx context.Context) error {
+	path, err := lookTool(t.name)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, path, t.args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 20 * time.Second
+	cmd.Dir, cmd.Stdin, cmd.Stdout = t.dir, t.stdin, t.stdout
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "TZ=UTC", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	cmd.Env = append(cmd.Env, t.env...)
+	var said tail
+	cmd.Stderr = &said
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return &toolError{t.name, said.words(), err}
+	}
+	return nil
+}
+
+// toolError is a tool that ended badly.
+type toolError struct {
+	name, said string
+	err        error
+}
+
+func (e *toolError) Error() string {
+	if e.said == "" {
+		return fmt.Sprintf("%s: %v", e.name, e.err)
+	}
+	if strings.Contains(e.said, "No space left") || strings.Contains(e.said, "Disk full") {
+		return fmt.Sprintf("%s: %s; free some space and run it again", e.name, e.said)
+	}
+	return fmt.Sprintf("%s: %s", e.name, e.said)
+}
+
+func (e *toolError) Unwrap() error { return e.err }
+
+// tail keeps the end of what a tool says.
+type tail struct{ buf []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.buf = append(t.buf, p...)
+	if n := len(t.buf) - 4096; n > 0 {
+		t.buf = append(t.buf[:0], t.buf[n:]...)
+	}
+	return len(p), nil
+}
+
+// words is the last two lines that were said, as one line.
+func (t *tail) words() string {
+	lines := strings.Split(strings.TrimSpace(string(t.buf)), "\n")
+	return strings.TrimSpace(strings.Join(lines[max(0, len(lines)-2):], "; "))
+}
+
+// noSpace adds the remedy to a full disk.
+func noSpace(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("%w; free some space and run it again", err)
+	}
+	return err
+}
+
+// checkOut refuses an output path that can never become a file, before the work begins.
+func checkOut(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return optionsf("out %s: is a directory; name a file", path)
+	case err == nil && !info.Mode().IsRegular():
+		return optionsf("out %s: not a regular file; build a file, then copy it with scripts/write-usb.sh", path)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("out: %w", err)
+	}
+	dir := filepath.Dir(path)
+	if info, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("out: folder %s: %w; make it first", dir, fs.ErrNotExist)
+	} else if !info.IsDir() {
+		return optionsf("out %s: %s is not a folder", path, dir)
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package imagebuild
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Layout of a USB image in bytes: 1 MiB for the partition table, the EFI system
+// partition, the cache partition to the end, 1 MiB for the table's copy.
+const (
+	firstPartition = mib
+	tableCopy      = mib
+	minCache       = 32 * mib
+	sector         = 512
+)
+
+// CacheLabel is the label of the ext4 filesystem where a machine may keep what it
+// verified.
+const CacheLabel = "PHASE-CACHE"
+
+// WriteUSB builds a disk image for a USB stick or a virtual machine, size bytes long but
+// sparse, and writes it to out. A size that is too small is ErrOptions and says the least.
+func (b *Builder) WriteUSB(ctx context.Context, m Media, size int64, out string) (*MediaInfo, error) {
+	if err := checkOut(out); err != nil {
+		return nil, err
+	}
+	if err := checkSize(size, minESP); err != nil {
+		return nil, err
+	}
+	tree, err := b.espTree(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSize(size, tree.size()); err != nil {
+		return nil, err
+	}
+	d := layOut(tree, size)
+	err = buildFile(out, func(file string) error { return b.makeDisk(ctx, tree, d, file) })
+	if err != nil {
+		return nil, err
+	}
+	info := tree.info
+	info.Out, info.Size, info.Cache, info.Disk = out, size, d.cacheSize, d.guid("disk")
+	return &info, nil
+}
+
+func checkSize(size, esp int64) error {
+	if least := firstPartition + esp + minCache + tableCopy; size < least {
+		return optionsf("size %d MiB: too small; at least --size %dM", size/mib, least/mib)
+	}
+	return nil
+}
+
+// A disk is the layout of one image; offsets and sizes in bytes.
+type disk struct {
+	seed                  [32]byte
+	size                  int64
+	espSize               int64
+	cacheStart, cacheSize int64
+}
+
+func layOut(t *espTree, size int64) disk {
+	d := disk{size: size, espSize: t.size()}
+	d.seed = sha256.Sum256(fmt.Appendf(nil, "%x %d", t.identity(), size))
+	d.cacheStart = firstPartition + d.espSize
+	d.cacheSize = (size - tableCopy - d.cacheStart) / mib * mib
+	return d
+}
+
+// guid is an identifier that follows from the content of the image: a UUID of version 8
+// (RFC 9562).
+func (d disk) guid(what string) string {
+	h := sha256.Sum256(append(d.seed[:], what...))
+	h[6] = h[6]&0x0f | 0x80
+	h[8] = h[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
+}
+
+func (b *Builder) makeDisk(ctx context.Context, t *espTree, d disk, file string) error {
+	if err := os.Truncate(file, d.size); err != nil {
+		return noSpace(err)
+	}
+	tmp, clean, err := b.temp()
+	if err != nil {
+		return err
+	}
+	defer clean()
+	esp := filepath.Join(tmp, "esp")
+	if err := os.WriteFile(esp, nil, 0o644); err != nil {
+		return noSpace(err)
+	}
+	if err := b.makeESP(ctx, t, esp); err != nil {
+		return err
+	}
+	if err := copySparse(file, firstPartition, esp, 0, d.espSize); err != nil {
+		return err
+	}
+	if err := b.makeCache(ctx, t, d, file); err != nil {
+		return err
+	}
+	return d.partition(ctx, file)
+}
+
+// makeCache makes the ext4 filesystem in place. Its tables are written now, so that no
+// kernel thread writes to the stick behind a machine that was told not to.
+func (b *Builder) makeCache(ctx context.Context, t *espTree, d disk, file string) error {
+	defer b.progress.step("cache partition")()
+	extended := fmt.Sprintf("offset=%d,hash_seed=%s,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,nodiscard", d.cacheStart, d.guid("cache hash"))
+	mke2fs := command("mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-L", CacheLabel, "-U", d.guid("cache"),
+		"-E", extended, file, fmt.Sprintf("%dk", d.cacheSize>>10))
+	date := max(t.date.Unix(), 1) // 0 would mean now
+	return mke2fs.with(fmt.Sprintf("E2FSPROGS_FAKE_TIME=%d", date), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", date)).run(ctx)
+}
+
+// partition writes the GPT and its copy.
+func (d disk) partition(ctx context.Context, file string) error {
+	span := func(n int, start, size int64) string {
+		return fmt.Sprintf("--new=%d:%d:%d", n, start/sector, (start+size)/sector-1)
+	}
+	return command("sgdisk", "--clear", "--set-alignment=1", "--disk-guid="+d.guid("disk"),
+		span(1, firstPartition, d.espSize), "--typecode=1:EF00", "--change-name=1:EFI system partition", "--partition-guid=1:"+d.guid("esp"),
+		span(2, d.cacheStart, d.cacheSize), "--typecode=2:8300", "--change-name=2:"+CacheLabel, "--partition-guid=2:"+d.guid("cache partition"),
+		file).run(ctx)
+}
