@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/secure-systems-lab/go-securesystemslib/cjson"
@@ -52,12 +53,14 @@ func seed(f *testing.F, add func(kind Kind, data []byte)) {
 // What Lint accepts, go-tuf reads without a panic, without an error, and as the file
 // says it.
 func FuzzLint(f *testing.F) {
-	seed(f, func(kind Kind, data []byte) { f.Add(string(kind), data) })
-	f.Fuzz(func(t *testing.T, kind string, data []byte) {
-		if _, ok := kinds[Kind(kind)]; !ok || Lint(Kind(kind), data) != nil {
+	order := []Kind{KindRoot, KindTimestamp, KindSnapshot, KindTargets, KindRole}
+	seed(f, func(kind Kind, data []byte) { f.Add(byte(slices.Index(order, kind)), data) })
+	f.Fuzz(func(t *testing.T, n byte, data []byte) {
+		kind := order[int(n)%len(order)]
+		if Lint(kind, data) != nil {
 			return
 		}
-		if err := parseAny(Kind(kind), data); err != nil {
+		if err := parseAny(kind, data); err != nil {
 			t.Errorf("%s: %v\n%s", kind, err, data)
 		}
 	})

@@ -1,0 +1,96 @@
+package manifest
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"testing"
+	"time"
+)
+
+// Every value of every golden file is replaced by everything that JSON has, and every
+// key left out or added. What Lint still accepts, go-tuf must read without a panic and
+// as the file says it.
+func TestLintGuardsGoTUFAtEveryPlace(t *testing.T) {
+	odd := []any{
+		nil, true, "", "x", "2026-13-01T00:00:00Z", "ff", []any{}, []any{nil}, []any{"x"}, object{}, object{"a": nil}, object{"x": object{}},
+		json.Number("0"), json.Number("-1"), json.Number("1.5"), json.Number("1e400"), json.Number("9007199254740993"), json.Number("3"),
+	}
+	accepted, tried := 0, 0
+	for kind, file := range kinds {
+		var top json64
+		if err := json.Unmarshal(read(t, "golden", file), &top); err != nil {
+			t.Fatal(err)
+		}
+		mutate(top.v, odd, func(v any) {
+			data, err := json.Marshal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tried++
+			if Lint(kind, data) != nil {
+				return
+			}
+			accepted++
+			if err := parseAny(kind, data); err != nil {
+				t.Errorf("%s: %v", kind, err)
+			}
+			doors(t, kind, data)
+		})
+	}
+	if accepted < 100 || tried < 5000 {
+		t.Errorf("%d of %d accepted: the test has lost its grip", accepted, tried)
+	}
+}
+
+// doors gives bytes that passed Lint to what reads them for their meaning.
+func doors(t *testing.T, kind Kind, data []byte) {
+	root, targets, role := read(t, "golden", kinds[KindRoot]), read(t, "golden", kinds[KindTargets]), read(t, "golden", kinds[KindRole])
+	switch kind {
+	case KindRoot:
+		_, _ = ParseRoot(data)
+		_, _ = RoleSignatures(data, targets, role)
+	case KindTargets:
+		_, _ = CheckRole(root, data, role, time.Time{})
+		_, _ = ReadDelegations(data)
+	case KindRole:
+		_, _ = CheckRole(root, targets, data, time.Time{})
+		if r, claim, err := readRole(data); err == nil {
+			_, _ = Decode(r, claim.Channel, claim.Arch)
+		}
+	}
+}
+
+// mutate calls try with every tree that differs from v in one place.
+func mutate(v any, odd []any, try func(any)) {
+	for _, o := range odd {
+		try(o)
+	}
+	switch v := v.(type) {
+	case object:
+		for k, child := range v {
+			other := maps.Clone(v)
+			mutate(child, odd, func(c any) {
+				other[k] = c
+				try(other)
+			})
+			delete(other, k)
+			try(other)
+		}
+		for i, o := range odd {
+			other := maps.Clone(v)
+			other[fmt.Sprint("extra", i)] = o
+			try(other)
+		}
+	case []any:
+		for i := range v {
+			other := append([]any{}, v...)
+			mutate(v[i], odd, func(c any) {
+				other[i] = c
+				try(other)
+			})
+			try(append(append([]any{}, v[:i]...), v[i+1:]...))
+			try(append(append([]any{}, v...), v[i]))
+		}
+	}
+}
