@@ -94,6 +94,9 @@ func (r *resolver) run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		known, more := r.disc.hub.known()
+		if len(known) == 0 && !r.disc.network {
+			return r.nobody("nowhere to look")
+		}
 		r.askNew(work, known)
 		r.followLeads(work)
 		if done, err := r.finished(); done {
@@ -296,8 +299,12 @@ func (r *resolver) timedOut(ctx context.Context) error {
 	if rank(r.refused) > 1 {
 		return r.refused
 	}
-	return fmt.Errorf("channel %q for %q: %w: no source gave it in %s (%s); check the network, or name a source with --mirror or --peer (phase.mirror=, phase.peer=)",
-		r.cfg.Channel, r.cfg.Arch, cas.ErrUnreachable, r.cfg.Timeout, r.disc.tried())
+	return r.nobody(fmt.Sprintf("no source gave it in %s", r.cfg.Timeout))
+}
+
+func (r *resolver) nobody(what string) error {
+	return fmt.Errorf("channel %q for %q: %w: %s (%s); check the network, or name a source with --mirror or --peer (phase.mirror=, phase.peer=)",
+		r.cfg.Channel, r.cfg.Arch, cas.ErrUnreachable, what, r.disc.tried())
 }
 
 // commit checks the winner once more, from memory, and this time the state

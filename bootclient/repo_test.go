@@ -1,0 +1,174 @@
+package bootclient_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// key is the same Ed25519 key for the same name, always.
+func key(name string) ed25519.PrivateKey {
+	seed := sha256.Sum256([]byte(name))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+func public(name string) []ed25519.PublicKey {
+	return []ed25519.PublicKey{key(name).Public().(ed25519.PublicKey)}
+}
+
+// content is bytes that look random and are the same for the same seed.
+func content(seed uint64, n int) []byte {
+	var s [32]byte
+	s[0], s[1] = byte(seed), byte(seed>>8)
+	out := make([]byte, n)
+	rand.NewChaCha8(s).Read(out)
+	return out
+}
+
+// A repo is a signer and a publisher in one, with real keys. Its names are of one
+// repository when they share the owner.
+type repo struct {
+	t       *testing.T
+	owner   string // names the keys
+	ipns    string
+	root    []byte
+	targets manifest.File
+	files   map[string][]byte
+	store   *cas.Memory
+	snap    *metadata.Metadata[metadata.SnapshotType]
+	stamp   *metadata.Metadata[metadata.TimestampType]
+	number  int64
+	expires time.Duration
+	signed  map[string][]byte // artifacts of the newest release by role
+	cids    map[string]cid.Cid
+	head    cid.Cid
+	record  []byte
+}
+
+// newRepo makes a repository and its first release. The IPNS key is the same for
+// all owners: a stranger may have stolen it.
+func newRepo(t *testing.T, owner string, discovery manifest.Discovery) *repo {
+	t.Helper()
+	name, err := p2p.Name(public("ipns")[0])
+	ok(t, err)
+	discovery.IPNS = append(discovery.IPNS, name)
+	r := &repo{t: t, owner: owner, ipns: name, files: map[string][]byte{}, store: cas.NewMemory(), expires: 24 * time.Hour}
+	root, err := manifest.NewRoot(manifest.RootSpec{
+		Root: public(owner), Threshold: 1, Online: public(owner + "-online"), Discovery: discovery, Expires: time.Now().Add(1000 * time.Hour),
+	})
+	ok(t, err)
+	r.root = sign(t, root, owner)
+	r.files["1.root.json"] = r.root
+	targets, err := manifest.NewTargets(1, time.Now().Add(900*time.Hour),
+		manifest.Delegation{Channel: "stable", Arch: "x86_64", Keys: public(owner + "-release"), Threshold: 1})
+	ok(t, err)
+	r.targets = manifest.File{Role: "targets", Version: 1, Data: sign(t, targets, owner)}
+	r.files["1.targets.json"] = r.targets.Data
+	r.release("1", map[string][]byte{
+		"kernel": content(1, 300<<10), "initramfs": content(2, 700<<10), "rootfs": content(3, 4<<20+12345), "job/hello.wasm": content(4, 5000),
+	})
+	return r
+}
+
+// release signs, stores and publishes a release.
+func (r *repo) release(version string, artifacts map[string][]byte) {
+	r.t.Helper()
+	ctx := context.Background()
+	r.number++
+	r.signed, r.cids = artifacts, map[string]cid.Cid{}
+	rel := manifest.Release{
+		Channel: "stable", Arch: "x86_64", Version: version, Number: r.number, Cmdline: "quiet console=ttyS0",
+		SignedAt: time.Now().Add(-time.Minute), Expires: time.Now().Add(r.expires),
+	}
+	for _, role := range slices.Sorted(maps.Keys(artifacts)) {
+		data := artifacts[role]
+		f, err := cas.AddFile(ctx, r.store.Put, bytes.NewReader(data), cas.DefaultChunker)
+		ok(r.t, err)
+		sum := sha256.Sum256(data)
+		r.cids[role] = f.CID
+		rel.Artifacts = append(rel.Artifacts, manifest.Artifact{
+			Role: role, Length: f.Size, SHA256: hex.EncodeToString(sum[:]), CID: f.CID, Chunker: cas.DefaultChunker,
+		})
+	}
+	role, err := manifest.Encode(rel)
+	ok(r.t, err)
+	r.publish(manifest.File{Role: "stable-x86_64", Version: r.number, Data: sign(r.t, role, r.owner+"-release")})
+}
+
+// publish makes a new snapshot, timestamp, folder and record.
+func (r *repo) publish(role manifest.File) {
+	r.t.Helper()
+	var err error
+	r.files[manifest.FileName(role.Role, role.Version)] = role.Data
+	r.snap, err = manifest.NewSnapshot(r.snap, time.Now().Add(500*time.Hour), r.targets, role)
+	ok(r.t, err)
+	snap := sign(r.t, r.snap, r.owner+"-online")
+	r.files[manifest.FileName("snapshot", r.snap.Signed.Version)] = snap
+	r.restamp(snap, 100*time.Hour)
+}
+
+func (r *repo) restamp(snap []byte, life time.Duration) {
+	r.t.Helper()
+	var err error
+	r.stamp, err = manifest.NewTimestamp(r.stamp, manifest.File{Role: "snapshot", Version: r.snap.Signed.Version, Data: snap}, time.Now().Add(-time.Minute), time.Now().Add(life))
+	ok(r.t, err)
+	r.files["timestamp.json"] = sign(r.t, r.stamp, r.owner+"-online")
+	r.point()
+}
+
+// point puts the metadata folder into the store and makes a record of it.
+func (r *repo) point() {
+	r.t.Helper()
+	ctx := context.Background()
+	var entries []cas.Entry
+	for name, data := range r.files {
+		f, err := cas.AddFile(ctx, r.store.Put, bytes.NewReader(data), "size-1048576")
+		ok(r.t, err)
+		entries = append(entries, cas.Entry{Name: name, CID: f.CID, Size: f.Size})
+	}
+	var err error
+	r.head, err = cas.AddDir(ctx, r.store.Put, entries)
+	ok(r.t, err)
+	r.record, err = p2p.NewRecord(key("ipns"), r.head, uint64(r.stamp.Signed.Version), time.Now().Add(48*time.Hour), time.Minute)
+	ok(r.t, err)
+}
+
+// frozen is what the repository says now, for a publisher that hears of nothing newer.
+func (r *repo) frozen() *repo {
+	c := *r
+	return &c
+}
+
+func sign[T metadata.Roles](t *testing.T, m *metadata.Metadata[T], signer string) []byte {
+	t.Helper()
+	s, err := signature.LoadSigner(key(signer), crypto.Hash(0))
+	ok(t, err)
+	_, err = manifest.Sign(m, s)
+	ok(t, err)
+	data, err := m.ToBytes(true)
+	ok(t, err)
+	return data
+}
+
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,433 @@
+package bootclient_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/imagebuild/modes"
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// A machine is what one test boots.
+type machine struct {
+	t      *testing.T
+	cfg    bootclient.Config
+	out    string
+	report *bootclient.Report
+}
+
+func newMachine(t *testing.T, r *repo, mode string) *machine {
+	t.Helper()
+	m, err := modes.Load(mode)
+	ok(t, err)
+	report := bootclient.NewReport(time.Now(), testWriter{t})
+	return &machine{t: t, out: filepath.Join(t.TempDir(), "out"), report: report, cfg: bootclient.Config{
+		Root: r.root, Channel: "stable", Arch: "x86_64", Mode: m, Timeout: 20 * time.Second, Report: report,
+	}}
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+func (m *machine) fetch(ctx context.Context) error {
+	m.t.Helper()
+	sink, err := bootclient.NewDirSink(m.out)
+	ok(m.t, err)
+	_, err = bootclient.Run(ctx, m.cfg, sink)
+	return err
+}
+
+// boots fetches and compares every byte with what was signed.
+func (m *machine) boots(r *repo) {
+	m.t.Helper()
+	ok(m.t, m.fetch(m.t.Context()))
+	for role, want := range r.signed {
+		got, err := os.ReadFile(filepath.Join(m.out, role))
+		ok(m.t, err)
+		if !bytes.Equal(got, want) {
+			m.t.Errorf("%s is not what was signed", role)
+		}
+	}
+	entries, err := os.ReadDir(m.out)
+	ok(m.t, err)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			m.t.Errorf("%s was left in the output folder", e.Name())
+		}
+	}
+}
+
+// refuses fetches, wants the exit code and the words, and finds nothing written.
+func (m *machine) refuses(code int, words ...string) {
+	m.t.Helper()
+	err := m.fetch(m.t.Context())
+	if cli.Code(err) != code {
+		m.t.Fatalf("exit code %d, want %d: %v", cli.Code(err), code, err)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			m.t.Errorf("error does not say %q: %v", w, err)
+		}
+	}
+	if _, err := os.Stat(m.out); !errors.Is(err, fs.ErrNotExist) {
+		m.t.Errorf("something stands at the output folder: %v", err)
+	}
+}
+
+func (m *machine) source(name string) bootclient.SourceStats {
+	m.t.Helper()
+	for _, s := range m.report.Sources() {
+		if strings.Contains(s.Name, name) {
+			return s
+		}
+	}
+	m.t.Fatalf("no source %q in the report: %+v", name, m.report.Sources())
+	return bootclient.SourceStats{}
+}
+
+func TestFetchFromAMirrorIsByteForByte(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	s := serve(t, r, nil)
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{s.URL + "/"}
+	m.boots(r)
+	cmdline, err := os.ReadFile(filepath.Join(m.out, "cmdline"))
+	ok(t, err)
+	if string(cmdline) != "quiet console=ttyS0\n" {
+		t.Errorf("cmdline is %q", cmdline)
+	}
+	var report struct {
+		Result  string                   `json:"result"`
+		Sources []bootclient.SourceStats `json:"sources"`
+		Release bootclient.ReleaseLine   `json:"release"`
+		Steps   []struct{ Name string }  `json:"steps"`
+		Memory  int64                    `json:"memory_peak_bytes"`
+		Refused []bootclient.Refusal     `json:"refused"`
+	}
+	data, err := os.ReadFile(filepath.Join(m.out, "report.json"))
+	ok(t, err)
+	ok(t, json.Unmarshal(data, &report))
+	if report.Result != "ok" || report.Release.Version != "1" || len(report.Steps) != 2 || report.Memory == 0 || len(report.Sources) != 1 || report.Sources[0].Bytes < 4<<20 {
+		t.Errorf("report is %s", data)
+	}
+}
+
+func TestMirrorsOfRootJSONAreUsedWithoutAHint(t *testing.T) {
+	var mirror http.Handler
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { mirror.ServeHTTP(w, req) }))
+	defer front.Close()
+	r := newRepo(t, "us", manifest.Discovery{HTTPS: []string{front.URL}})
+	mirror = (&server{}).handler(r)
+	newMachine(t, r, "private").boots(r)
+}
+
+func TestFetchFromAPeerOverStreams(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	_, addr := node(t, p2p.Options{}, (&server{}).handler(r))
+	m := newMachine(t, r, "private")
+	m.cfg.Peers = []string{addr}
+	m.boots(r)
+}
+
+func TestFetchByTheDHTAlone(t *testing.T) {
+	prefix := "/phaseboot/test-dht"
+	r := newRepo(t, "us", manifest.Discovery{DHTPrefix: prefix})
+	_, entrance := node(t, p2p.Options{DHT: p2p.DHTServer, Prefix: prefix}, nil)
+	info, err := p2p.ParsePeers([]string{entrance})
+	ok(t, err)
+	pub, _ := node(t, p2p.Options{DHT: p2p.DHTServer, Prefix: prefix, Bootstrap: info}, (&server{}).handler(r))
+	ok(t, pub.Provide(t.Context(), r.head))
+	ok(t, pub.PutIPNS(t.Context(), r.ipns, r.record))
+
+	m := newMachine(t, r, "internet")
+	m.cfg.Mode.Discovery = []string{"dht"}
+	m.cfg.Bootstrap = []string{entrance}
+	m.boots(r)
+	if s := m.source(pub.ID().String()); s.Kind != "dht" || s.Bytes < 4<<20 {
+		t.Errorf("the publisher gave %+v", s)
+	}
+}
+
+func TestACorruptPeerBesideAGoodOneIsNamed(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	bad, good := serve(t, r, flip), serve(t, r, nil)
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{bad.URL, good.URL}
+	m.boots(r)
+	if s := m.source(bad.URL); !s.Banned || len(s.Faults) == 0 || !strings.Contains(s.Faults[0], "hash to") {
+		t.Errorf("the report says of the bad one: %+v", s)
+	}
+	if s := m.source(good.URL); s.Banned || s.Bytes < 4<<20 {
+		t.Errorf("the report says of the good one: %+v", s)
+	}
+}
+
+func TestACorruptPeerAloneIsRefusedWithTheBlock(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	bad := serve(t, r, flip)
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{bad.URL}
+	m.refuses(cli.ExitCorrupt, "block baf", bad.URL)
+}
+
+func TestCorruptMetadataAloneIsRefused(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	s := serve(t, r, nil)
+	good := s.Config.Handler
+	s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.HasPrefix(req.URL.Path, "/ipfs/") {
+			flip(w, req, good)
+			return
+		}
+		good.ServeHTTP(w, req)
+	})
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{s.URL}
+	m.refuses(cli.ExitCorrupt, r.head.String(), s.URL)
+}
+
+func TestAStalledPeerBesideAGoodOneCostsLittle(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	slow, good := serve(t, r, stall), serve(t, r, nil)
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{slow.URL, good.URL}
+	start := time.Now()
+	m.boots(r)
+	if took := time.Since(start); took > 4*time.Second {
+		t.Errorf("took %s beside a stalled source", took)
+	}
+}
+
+func TestABrokenOrIncompletePeerBesideAGoodOneIsPassedOver(t *testing.T) {
+	for name, bend := range map[string]func(http.ResponseWriter, *http.Request, http.Handler){"broken": broken, "lacking": lacking} {
+		t.Run(name, func(t *testing.T) {
+			r := newRepo(t, "us", manifest.Discovery{})
+			bad, good := serve(t, r, bend), serve(t, r, nil)
+			m := newMachine(t, r, "private")
+			m.cfg.Mirrors = []string{bad.URL, good.URL}
+			m.boots(r)
+		})
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors, m.cfg.Timeout = []string{"http://127.0.0.1:1"}, 2*time.Second
+	m.refuses(cli.ExitNotFound, "http://127.0.0.1:1", "connection refused", "--mirror")
+}
+
+func TestNowhereToLookIsSaidAtOnce(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "private")
+	start := time.Now()
+	m.refuses(cli.ExitNotFound, "mode private looks nowhere by itself")
+	if time.Since(start) > 5*time.Second {
+		t.Error("waited for nobody")
+	}
+}
+
+func TestAStaleHeadLosesAgainstTheNewestOne(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	old := r.frozen()
+	oldServer := serve(t, old, nil)
+	r.release("2", map[string][]byte{"kernel": content(11, 200<<10), "initramfs": content(12, 100<<10)})
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{oldServer.URL, serve(t, r, nil).URL, serve(t, old, nil).URL}
+	m.boots(r)
+	if _, err := os.Stat(filepath.Join(m.out, "rootfs")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the newest release has no rootfs, the folder has one")
+	}
+}
+
+func TestAnOlderReleaseIsRefusedAfterANewerOne(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	old := serve(t, r.frozen(), nil)
+	r.release("2", map[string][]byte{"kernel": content(11, 200<<10), "initramfs": content(12, 100<<10)})
+	m := newMachine(t, r, "local")
+	m.cfg.Mode.Discovery = []string{"mirror"}
+	m.cfg.Cache = t.TempDir()
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.boots(r)
+	ok(t, os.RemoveAll(m.out))
+	m.cfg.Mirrors = []string{old.URL}
+	m.refuses(cli.ExitUntrusted, "older than", old.URL)
+}
+
+func TestTheHeadOfAnotherRepositoryIsRefused(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	stranger := newRepo(t, "stranger", manifest.Discovery{})
+	s := serve(t, stranger, nil)
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{s.URL}
+	m.refuses(cli.ExitUntrusted, s.URL)
+	t.Run("and beside ours it does not matter", func(t *testing.T) {
+		m := newMachine(t, r, "private")
+		m.cfg.Mirrors = []string{s.URL, serve(t, r, nil).URL}
+		m.boots(r)
+		if len(m.report.Refused()) == 0 {
+			t.Error("the report does not name the stranger")
+		}
+	})
+}
+
+func TestAnExpiredReleaseIsRefused(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.cfg.Now = func() time.Time { return time.Now().Add(30 * time.Hour) }
+	m.refuses(cli.ExitUntrusted, "expired")
+}
+
+func TestAnUnknownChannelListsTheKnownOnes(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "private")
+	m.cfg.Channel = "edge"
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.refuses(cli.ExitNotFound, "edge", "stable")
+}
+
+func TestAnUnsignedRecordIsRefused(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	var err error
+	r.record, err = p2p.NewRecord(key("someone"), r.head, 9, time.Now().Add(time.Hour), time.Minute)
+	ok(t, err)
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.refuses(cli.ExitUntrusted, "IPNS")
+}
+
+func TestASecondFetchTakesNoBlocksFromTheNetwork(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	s := serve(t, r, nil)
+	cache := t.TempDir()
+	for i := range 2 {
+		m := newMachine(t, r, "internet")
+		m.cfg.Mode.Discovery = []string{"mirror"}
+		m.cfg.Cache, m.cfg.Mirrors = cache, []string{s.URL}
+		s.blocks.Store(0)
+		m.boots(r)
+		if n := s.blocks.Load(); (n == 0) != (i == 1) {
+			t.Errorf("fetch %d asked for %d blocks", i+1, n)
+		}
+	}
+}
+
+func TestAPoisonedCacheBlockIsFetchedAgain(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	s := serve(t, r, nil)
+	m := newMachine(t, r, "internet")
+	m.cfg.Mode.Discovery = []string{"mirror"}
+	m.cfg.Cache, m.cfg.Mirrors = t.TempDir(), []string{s.URL}
+	m.boots(r)
+	leaf := r.signed["rootfs"][1<<20 : 1<<20+64]
+	poison(t, m.cfg.Cache, leaf)
+	s.blocks.Store(0)
+	m.boots(r)
+	if n := s.blocks.Load(); n != 1 {
+		t.Errorf("%d blocks were fetched for one that rotted", n)
+	}
+	if c := m.source("cache"); len(c.Faults) != 1 || !strings.Contains(c.Faults[0], "hash to") {
+		t.Errorf("the report says of the cache: %+v", c)
+	}
+}
+
+// poison changes one byte of the given run in every file below dir.
+func poison(t *testing.T, dir string, run []byte) {
+	t.Helper()
+	found := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if i := bytes.Index(data, run); i >= 0 {
+			found++
+			data[i] ^= 0x80
+			return os.WriteFile(path, data, 0o600)
+		}
+		return nil
+	})
+	ok(t, err)
+	if found == 0 {
+		t.Fatal("the cache does not hold the block")
+	}
+}
+
+func TestACacheThatMayNotBeWrittenIsNot(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "private") // its cache is off
+	m.cfg.Cache = t.TempDir()
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.boots(r)
+	entries, err := os.ReadDir(m.cfg.Cache)
+	ok(t, err)
+	if len(entries) != 0 {
+		t.Errorf("the cache got %v", entries)
+	}
+}
+
+func TestAnInterruptLeavesNothing(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	ctx, cancel := context.WithCancel(t.Context())
+	s := serve(t, r, func(w http.ResponseWriter, req *http.Request, good http.Handler) {
+		cancel()
+		stall(w, req, good)
+	})
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{s.URL}
+	if err := m.fetch(ctx); cli.Code(err) != cli.ExitInterrupted {
+		t.Errorf("exit code %d: %v", cli.Code(err), err)
+	}
+	if _, err := os.Stat(m.out); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("something stands at the output folder: %v", err)
+	}
+}
+
+func TestASourceThatTurnsUpLateJoinsIn(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	late, addr := node(t, p2p.Options{}, nil)
+	m := newMachine(t, r, "private")
+	m.cfg.Peers = []string{addr}
+	go func() {
+		time.Sleep(700 * time.Millisecond) // the machine has asked in vain by then
+		late.Serve((&server{}).handler(r))
+	}()
+	m.boots(r)
+	if _, err := peer.Decode(m.source(late.ID().String()).Name); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGarbageAsRootIsRefusedBeforeAnything(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "private")
+	m.cfg.Root = []byte("{}")
+	m.refuses(cli.ExitCorrupt, "root.json")
+	if err := m.fetch(t.Context()); !errors.Is(err, manifest.ErrMalformed) || errors.Is(err, cas.ErrUnreachable) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,120 @@
+package bootclient_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+)
+
+// A server is a publisher on loopback whose answers a test may bend.
+type server struct {
+	*httptest.Server
+	blocks atomic.Int64 // asked for
+	bend   func(w http.ResponseWriter, r *http.Request, good http.Handler)
+}
+
+// serve starts a gateway of a repository. bend sees every request of a leaf or node
+// that is not metadata; nil serves them as they are.
+func serve(t *testing.T, r *repo, bend func(w http.ResponseWriter, req *http.Request, good http.Handler)) *server {
+	t.Helper()
+	s := &server{bend: bend}
+	s.Server = httptest.NewServer(s.handler(r))
+	t.Cleanup(func() {
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return s
+}
+
+func (s *server) handler(r *repo) http.Handler {
+	record := r.record
+	good := gateway.Handler(gateway.Options{Source: r.store, IPNS: func(_ context.Context, name string) ([]byte, error) {
+		if name != r.ipns {
+			return nil, fmt.Errorf("name %q: %w", name, fs.ErrNotExist)
+		}
+		return record, nil
+	}})
+	meta := r.metadata()
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		name := strings.TrimPrefix(req.URL.Path, "/ipfs/")
+		if name != req.URL.Path {
+			s.blocks.Add(1)
+			if s.bend != nil && !meta[name] {
+				s.bend(w, req, good)
+				return
+			}
+		}
+		good.ServeHTTP(w, req)
+	})
+}
+
+// metadata lists the blocks of the metadata folder.
+func (r *repo) metadata() map[string]bool {
+	out := map[string]bool{r.head.String(): true}
+	for _, data := range r.files {
+		out[cas.Sum(cid.Raw, data).String()] = true
+	}
+	return out
+}
+
+// flip serves every leaf with one byte changed.
+func flip(w http.ResponseWriter, req *http.Request, good http.Handler) {
+	rec := httptest.NewRecorder()
+	good.ServeHTTP(rec, req)
+	body := bytes.Clone(rec.Body.Bytes())
+	body[len(body)/2] ^= 1
+	w.Write(body)
+}
+
+// stall sends the first bytes of a leaf and then nothing.
+func stall(w http.ResponseWriter, req *http.Request, good http.Handler) {
+	w.Write([]byte("abc"))
+	http.NewResponseController(w).Flush()
+	select {
+	case <-req.Context().Done():
+	case <-time.After(time.Minute):
+	}
+}
+
+func broken(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+	http.Error(w, "on fire", http.StatusInternalServerError)
+}
+
+func lacking(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+	http.Error(w, "not found", http.StatusNotFound)
+}
+
+// node starts a publisher's peer on loopback that serves a repository over streams
+// only. It returns its address.
+func node(t *testing.T, opts p2p.Options, h http.Handler) (*p2p.Node, string) {
+	t.Helper()
+	var err error
+	opts.Listen, err = p2p.ParseAddrs([]string{"/ip4/127.0.0.1/tcp/0"})
+	ok(t, err)
+	n, err := p2p.New(t.Context(), opts)
+	ok(t, err)
+	t.Cleanup(func() { n.Close() })
+	if h != nil {
+		ok(t, n.Serve(h))
+	}
+	for _, a := range n.Addrs() {
+		if strings.HasPrefix(a.String(), "/ip4/127.0.0.1/") {
+			return n, a.String()
+		}
+	}
+	t.Fatalf("no loopback address in %v", n.Addrs())
+	return nil, ""
+}

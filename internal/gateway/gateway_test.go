@@ -1,0 +1,399 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-car/v2"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/castest"
+)
+
+const name = "k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8"
+
+// A fixture is a gateway on loopback over a store with one file in one folder.
+type fixture struct {
+	*httptest.Server
+	store  *cas.Memory
+	data   []byte
+	file   cas.File
+	leaves []cas.Leaf
+	dir    cid.Cid
+	record []byte
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	ctx := t.Context()
+	f := &fixture{store: cas.NewMemory(), data: castest.Bytes(1, 1_000_000), record: []byte("a record")}
+	var err error
+	f.file, err = cas.AddFile(ctx, f.store.Put, bytes.NewReader(f.data), "size-4096") // two levels of nodes
+	ok(t, err)
+	f.leaves, err = cas.Leaves(ctx, f.store, f.file.CID, f.file.Size)
+	ok(t, err)
+	f.dir, err = cas.AddDir(ctx, f.store.Put, []cas.Entry{{Name: "file", CID: f.file.CID, Size: f.file.Size}})
+	ok(t, err)
+	f.Server = httptest.NewServer(Handler(Options{Source: f.store, IPNS: func(_ context.Context, n string) ([]byte, error) {
+		if n != name {
+			return nil, fmt.Errorf("name: %w", fs.ErrNotExist)
+		}
+		return f.record, nil
+	}}))
+	t.Cleanup(f.Close)
+	return f
+}
+
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fixture) do(t *testing.T, method, path string, headers ...string) (*http.Response, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, f.URL+path, nil)
+	ok(t, err)
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	ok(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ok(t, err)
+	return resp, body
+}
+
+func TestRawBlockWithTheHeadersOfTheSpec(t *testing.T) {
+	f := newFixture(t)
+	leaf := f.leaves[3]
+	want := f.data[leaf.Offset : leaf.Offset+leaf.Size]
+	path := "/ipfs/" + leaf.CID.String()
+	for label, get := range map[string]func() (*http.Response, []byte){
+		"by parameter": func() (*http.Response, []byte) { return f.do(t, "GET", path+"?format=raw") },
+		"by Accept":    func() (*http.Response, []byte) { return f.do(t, "GET", path, "Accept", "text/html, "+typeRaw+";q=0.9") },
+	} {
+		resp, body := get()
+		if resp.StatusCode != 200 || !bytes.Equal(body, want) {
+			t.Errorf("%s: status %d, %d bytes", label, resp.StatusCode, len(body))
+		}
+		for header, value := range map[string]string{
+			"Content-Type": typeRaw, "Cache-Control": immutable, "Etag": `"` + leaf.CID.String() + `.raw"`, "X-Content-Type-Options": "nosniff",
+		} {
+			if got := resp.Header.Get(header); got != value {
+				t.Errorf("%s: %s is %q, want %q", label, header, got, value)
+			}
+		}
+	}
+	resp, body := f.do(t, "HEAD", path+"?format=raw")
+	if resp.StatusCode != 200 || len(body) != 0 || resp.ContentLength != leaf.Size {
+		t.Errorf("HEAD: status %d, %d bytes, length %d", resp.StatusCode, len(body), resp.ContentLength)
+	}
+	resp, body = f.do(t, "GET", path+"?format=raw", "If-None-Match", `W/"x", "`+leaf.CID.String()+`.raw"`)
+	if resp.StatusCode != 304 || len(body) != 0 {
+		t.Errorf("If-None-Match: status %d, %d bytes", resp.StatusCode, len(body))
+	}
+}
+
+func TestRequestsThatAreRefused(t *testing.T) {
+	f := newFixture(t)
+	c := f.file.CID.String()
+	for label, row := range map[string]struct {
+		method, path string
+		status       int
+	}{
+		"not a CID":             {"GET", "/ipfs/hello?format=raw", 400},
+		"identity CID":          {"GET", "/ipfs/bafkqaaa?format=raw", 400},
+		"sha1 CID":              {"GET", "/ipfs/" + castest.ForeignCIDs(t)["sha1"].String() + "?format=raw", 400},
+		"no CID":                {"GET", "/ipfs/?format=raw", 400},
+		"no format":             {"GET", "/ipfs/" + c, 406},
+		"unknown format":        {"GET", "/ipfs/" + c + "?format=tar", 400},
+		"a record below ipfs":   {"GET", "/ipfs/" + c + "?format=ipns-record", 400},
+		"a path of a raw block": {"GET", "/ipfs/" + f.dir.String() + "/file?format=raw", 400},
+		"absent block":          {"GET", "/ipfs/" + cas.Sum(cid.Raw, []byte("absent")).String() + "?format=raw", 404},
+		"absent CAR":            {"GET", "/ipfs/" + cas.Sum(cid.DagProtobuf, []byte("absent")).String() + "?format=car", 404},
+		"absent path":           {"GET", "/ipfs/" + f.dir.String() + "/nothing?format=car", 404},
+		"bad scope":             {"GET", "/ipfs/" + c + "?format=car&dag-scope=some", 400},
+		"bad range":             {"GET", "/ipfs/" + c + "?format=car&entity-bytes=9:1", 400},
+		"garbled range":         {"GET", "/ipfs/" + c + "?format=car&entity-bytes=a:b", 400},
+		"CAR version 2":         {"GET", "/ipfs/" + c + "?format=car&car-version=2", 400},
+		"unknown order":         {"GET", "/ipfs/" + c + "?format=car&car-order=bfs", 400},
+		"long query":            {"GET", "/ipfs/" + c + "?format=raw&x=" + strings.Repeat("x", maxQuery), 400},
+		"deep path":             {"GET", "/ipfs/" + f.dir.String() + strings.Repeat("/a", 17) + "?format=car", 400},
+		"unknown name":          {"GET", "/ipns/k51other?format=ipns-record", 404},
+		"name as a block":       {"GET", "/ipns/" + name + "?format=raw", 400},
+		"path below a name":     {"GET", "/ipns/" + name + "/x?format=ipns-record", 400},
+		"long name":             {"GET", "/ipns/" + strings.Repeat("k", 200) + "?format=ipns-record", 400},
+		"other path":            {"GET", "/etc/passwd", 404},
+		"POST":                  {"POST", "/ipfs/" + c + "?format=raw", 405},
+		"DELETE":                {"DELETE", "/ipns/" + name, 405},
+	} {
+		t.Run(label, func(t *testing.T) {
+			resp, body := f.do(t, row.method, row.path)
+			if resp.StatusCode != row.status {
+				t.Errorf("status %d, want %d: %s", resp.StatusCode, row.status, body)
+			}
+			if resp.Header.Get("Cache-Control") != "" || resp.Header.Get("Etag") != "" {
+				t.Errorf("a refusal may be kept: %v", resp.Header)
+			}
+		})
+	}
+}
+
+// readCAR returns the blocks of a CAR as go-car reads and verifies it.
+func readCAR(t *testing.T, body []byte, root cid.Cid) map[cid.Cid][]byte {
+	t.Helper()
+	r, err := car.NewBlockReader(bytes.NewReader(body))
+	ok(t, err)
+	if len(r.Roots) != 1 || r.Roots[0] != root || r.Version != 1 {
+		t.Errorf("version %d, roots %v", r.Version, r.Roots)
+	}
+	out := map[cid.Cid][]byte{}
+	for {
+		b, err := r.Next()
+		if err == io.EOF {
+			return out
+		}
+		ok(t, err)
+		if _, twice := out[b.Cid()]; twice {
+			t.Errorf("block %s is there twice", b.Cid())
+		}
+		out[b.Cid()] = b.RawData()
+	}
+}
+
+func TestCARIsReadByGoCar(t *testing.T) {
+	f := newFixture(t)
+	size := f.file.Size
+	leavesOf := func(from, end int64) (n int) {
+		for _, l := range f.leaves {
+			if l.Offset < end && l.Offset+l.Size > from {
+				n++
+			}
+		}
+		return n
+	}
+	for label, row := range map[string]struct {
+		root   cid.Cid
+		query  string
+		leaves int
+	}{
+		"all":                   {f.dir, "", len(f.leaves)},
+		"a file":                {f.file.CID, "&dag-scope=entity", len(f.leaves)},
+		"a folder is an entity": {f.dir, "&dag-scope=entity", 0},
+		"one block":             {f.file.CID, "&dag-scope=block", 0},
+		"the first bytes":       {f.file.CID, "&dag-scope=entity&entity-bytes=0:10", 1},
+		"the range implies it":  {f.file.CID, "&entity-bytes=4095:4096", 2},
+		"a run":                 {f.file.CID, "&entity-bytes=8192:20000", leavesOf(8192, 20001)},
+		"to the end":            {f.file.CID, "&entity-bytes=900000:*", leavesOf(900000, size)},
+		"from the end":          {f.file.CID, "&entity-bytes=-10:*", 1},
+		"both from the end":     {f.file.CID, "&entity-bytes=-9000:-5000", leavesOf(size-9000, size-4999)},
+		"beyond the end":        {f.file.CID, "&entity-bytes=999000:5000000", leavesOf(999000, size)},
+		"after the end":         {f.file.CID, "&entity-bytes=2000000:*", 0},
+	} {
+		t.Run(label, func(t *testing.T) {
+			resp, body := f.do(t, "GET", "/ipfs/"+row.root.String()+"?format=car"+row.query)
+			if ct := resp.Header.Get("Content-Type"); ct != typeCAR+"; version=1; order=dfs; dups=n" {
+				t.Errorf("Content-Type %q", ct)
+			}
+			blocks := readCAR(t, body, row.root)
+			n := 0
+			for c := range blocks {
+				if c.Prefix().Codec == cid.Raw {
+					n++
+				}
+			}
+			if n != row.leaves || blocks[row.root] == nil {
+				t.Errorf("%d leaves, want %d; root there: %t", n, row.leaves, blocks[row.root] != nil)
+			}
+		})
+	}
+}
+
+func TestCARByPathHoldsTheWayAndTheFile(t *testing.T) {
+	f := newFixture(t)
+	_, body := f.do(t, "GET", "/ipfs/"+f.dir.String()+"/file?format=car&dag-scope=entity")
+	blocks := readCAR(t, body, f.dir)
+	if blocks[f.dir] == nil || blocks[f.file.CID] == nil || blocks[f.leaves[0].CID] == nil {
+		t.Errorf("of folder, file and leaf some are missing in %d blocks", len(blocks))
+	}
+}
+
+func TestDuplicateBlocksAreSentTwiceOnlyWhenAsked(t *testing.T) {
+	f := newFixture(t)
+	twice := bytes.Repeat(f.data[:4096], 2)
+	file, err := cas.AddFile(t.Context(), f.store.Put, bytes.NewReader(twice), "size-4096")
+	ok(t, err)
+	path := "/ipfs/" + file.CID.String()
+	_, once := f.do(t, "GET", path, "Accept", typeCAR)
+	resp, both := f.do(t, "GET", path, "Accept", typeCAR+"; version=1; order=dfs; dups=y")
+	if len(both) < len(once)+4096 || !strings.HasSuffix(resp.Header.Get("Content-Type"), "dups=y") {
+		t.Errorf("%d and %d bytes, %v", len(once), len(both), resp.Header)
+	}
+}
+
+func TestABlockThatRottedIsNotServed(t *testing.T) {
+	f := newFixture(t)
+	leaf := f.leaves[100].CID
+	rotten := rot{f.store, leaf}
+	f.Config.Handler = Handler(Options{Source: rotten})
+	resp, _ := f.do(t, "GET", "/ipfs/"+leaf.String()+"?format=raw")
+	if resp.StatusCode != 500 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	resp, err := http.Get(f.URL + "/ipfs/" + f.file.CID.String() + "?format=car")
+	ok(t, err)
+	defer resp.Body.Close()
+	if _, err := io.ReadAll(resp.Body); err == nil {
+		t.Error("a CAR with a hole ended as if it were whole")
+	}
+}
+
+// rot is a store with one block gone bad.
+type rot struct {
+	cas.Source
+	bad cid.Cid
+}
+
+func (r rot) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	data, err := r.Source.Block(ctx, c)
+	if err == nil && c == r.bad {
+		data = slices.Clone(data)
+		data[0] ^= 1
+	}
+	return data, err
+}
+
+func TestClientGetsBlocksAndRecords(t *testing.T) {
+	f := newFixture(t)
+	c := &Client{Base: f.URL + "/"}
+	var out bytes.Buffer
+	ok(t, cas.Copy(t.Context(), &out, c, f.file.CID, f.file.Size))
+	if !bytes.Equal(out.Bytes(), f.data) {
+		t.Error("the file is not what was added")
+	}
+	rec, err := c.IPNS(t.Context(), name)
+	if err != nil || !bytes.Equal(rec, f.record) {
+		t.Errorf("record %q, %v", rec, err)
+	}
+	if _, err := c.IPNS(t.Context(), "k51other"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("unknown name: %v", err)
+	}
+	if _, err := c.Block(t.Context(), cas.Sum(cid.Raw, []byte("absent"))); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent block: %v", err)
+	}
+}
+
+func TestClientAgainstHostileGateways(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "gotcha") }))
+	defer elsewhere.Close()
+	hang := func(r *http.Request) { <-r.Context().Done() }
+	for label, row := range map[string]struct {
+		serve http.HandlerFunc
+		want  error // nil: bytes come, at most a block and one
+	}{
+		"endless body": {func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+					return
+				}
+			}
+		}, nil},
+		"false Content-Length": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "9999999999999")
+			w.Write([]byte("abc"))
+		}, cas.ErrUnreachable},
+		"silence": {func(w http.ResponseWriter, r *http.Request) { hang(r) }, cas.ErrUnreachable},
+		"silence inside": {func(w http.ResponseWriter, r *http.Request) {
+			w.Write([]byte("abc"))
+			http.NewResponseController(w).Flush()
+			hang(r)
+		}, cas.ErrUnreachable},
+		"a trickle": {func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				w.Write([]byte("a"))
+				http.NewResponseController(w).Flush()
+				time.Sleep(20 * time.Millisecond)
+			}
+		}, cas.ErrUnreachable},
+		"redirect to another host": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 302) }, cas.ErrUnreachable},
+		"redirect for ever":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), 302) }, cas.ErrUnreachable},
+		"huge headers":             {func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, cas.ErrUnreachable},
+		"gone":                     {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "", 410) }, fs.ErrNotExist},
+		"on fire":                  {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "", 503) }, cas.ErrUnreachable},
+		"partial content":          {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(206) }, cas.ErrUnreachable},
+		"cut off": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			w.Write([]byte("abc"))
+			panic(http.ErrAbortHandler)
+		}, cas.ErrUnreachable},
+	} {
+		t.Run(label, func(t *testing.T) {
+			s := httptest.NewServer(row.serve)
+			defer s.Close()
+			defer s.CloseClientConnections()
+			c := &Client{Base: s.URL, Idle: 300 * time.Millisecond}
+			start := time.Now()
+			data, err := c.Block(t.Context(), cas.Sum(cid.Raw, []byte("x")))
+			if !errors.Is(err, row.want) || len(data) > cas.MaxBlock+1 {
+				t.Errorf("%d bytes, %v", len(data), err)
+			}
+			if took := time.Since(start); took > 3*time.Second {
+				t.Errorf("took %s", took)
+			}
+		})
+	}
+}
+
+func TestClientRefusesALongRecord(t *testing.T) {
+	f := newFixture(t)
+	f.record = make([]byte, maxRecord+1)
+	if _, err := (&Client{Base: f.URL}).IPNS(t.Context(), name); !errors.Is(err, cas.ErrCorrupt) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnInterruptedRequestIsTheCallersOwn(t *testing.T) {
+	f := newFixture(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := (&Client{Base: f.URL}).Block(ctx, f.file.CID); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzDecodeNode(f *testing.F) {
+	store := cas.NewMemory()
+	file, err := cas.AddFile(context.Background(), store.Put, bytes.NewReader(make([]byte, 20000)), "size-4096")
+	if err != nil {
+		f.Fatal(err)
+	}
+	block, err := store.Block(context.Background(), file.CID)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(block)
+	c := cas.Sum(cid.DagProtobuf, nil)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n, err := decode(c, data)
+		if err == nil && (len(n.links) > cas.MaxLinks || len(n.names) != len(n.links)) {
+			t.Errorf("accepted %+v", n)
+		}
+		if err == nil && !n.dir && len(n.sizes) != len(n.links) {
+			t.Errorf("%d sizes for %d links", len(n.sizes), len(n.links))
+		}
+	})
+}
