@@ -1,0 +1,100 @@
+// Phase-boot boots a machine into the newest signed release of a channel. As
+// PID 1 of an initramfs it is the whole boot; on any host, `phase-boot fetch` does
+// the same up to the files.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/phaseboot/phaseboot/bootclient/machine"
+	"github.com/phaseboot/phaseboot/internal/cli"
+)
+
+const usage = `phase-boot boots a machine into the newest signed release of a channel.
+
+Usage:
+  phase-boot fetch --root root.json --channel C --arch A [flags] --out DIR
+        everything but the jump, on any host; see 'phase-boot fetch --help'
+  phase-boot version
+  phase-boot        as PID 1: /etc/phase/role says which part it plays
+  phase-boot boot   the child of PID 1, which does the work of a boot
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 untrusted, 4 not found, 5 corrupt, 130 interrupted.
+`
+
+func main() {
+	if os.Getpid() == 1 {
+		machine.Init()
+	}
+	os.Exit(run())
+}
+
+// run is main of every process but PID 1.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := command(ctx, os.Args[1:], os.Stdout)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: interrupted", context.Canceled)
+	}
+	cli.Report(os.Stderr, "phase-boot", err)
+	return cli.Code(err)
+}
+
+func command(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("phase-boot", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	switch err := flags.Parse(args); {
+	case err == flag.ErrHelp:
+		_, err = io.WriteString(out, usage)
+		return err
+	case err != nil:
+		return cli.Usagef("%v; see 'phase-boot --help'", err)
+	}
+	verb, rest := flags.Arg(0), flags.Args()
+	switch verb {
+	case "fetch":
+		return fetch(ctx, rest[1:])
+	case "boot":
+		return boot(ctx)
+	case "version":
+		_, err := fmt.Fprintln(out, "phase-boot", version())
+		return err
+	case "help":
+		_, err := io.WriteString(out, usage)
+		return err
+	case "":
+		return cli.Usagef("name a verb: fetch or version; see 'phase-boot --help'")
+	default:
+		return cli.Usagef("unknown verb %.40q; see 'phase-boot --help'", verb)
+	}
+}
+
+// boot refuses to run anywhere but below phase-boot as PID 1: it mounts, changes
+// the network and replaces the kernel.
+func boot(ctx context.Context) error {
+	if os.Getppid() != 1 || os.Getuid() != 0 || !machine.Initramfs() {
+		return cli.Usagef("boot is the child of phase-boot as PID 1 of an initramfs; use 'phase-boot fetch' on a host")
+	}
+	return machine.Child(ctx)
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && info.Main.Version == "(devel)" {
+			return s.Value
+		}
+	}
+	return info.Main.Version
+}
