@@ -3,6 +3,7 @@ package publisher
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
@@ -88,43 +90,61 @@ func (s *server) announce(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		head, moved := s.heads.current()
-		told, cancel := context.WithCancel(ctx)
-		stop := make(chan struct{})
-		go func() { // a new head ends the telling of the old one
-			defer close(stop)
-			select {
-			case <-moved:
-				cancel()
-			case <-told.Done():
-			}
-		}()
-		err := s.tell(told, head)
-		cancel()
-		<-stop
-		if err != nil && ctx.Err() == nil {
-			s.Log.Warn("DHT", "cause", err)
-		}
+		next := time.NewTimer(again)
+		s.tellUntil(ctx, head, moved, again)
 		select {
 		case <-moved:
-		case <-time.After(again):
+		case <-next.C:
 		case <-ctx.Done():
 		}
+		next.Stop()
 	}
 }
 
-// tell puts the record, then the providers of the folder and of every artifact.
+// tellUntil tells of a head until it is done, there is a newer head or time is up.
+func (s *server) tellUntil(ctx context.Context, head *Head, moved <-chan struct{}, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.tell(ctx, head) }()
+	select {
+	case err := <-done:
+		if err != nil && ctx.Err() == nil {
+			s.Log.Warn("DHT", "cause", err)
+		} else if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			s.Log.Info("no other DHT node yet; name one with --bootstrap, or ignore this on a LAN with mDNS")
+		}
+	case <-moved:
+		cancel()
+		<-done
+	}
+}
+
+// tell puts the record and the providers of the folder and of every artifact. All at
+// once: each is known to our own DHT node from the first moment, and waits for a
+// neighbour to tell.
 func (s *server) tell(ctx context.Context, h *Head) error {
 	record, err := s.records.get(ctx, s.records.name)
 	if err != nil {
 		return err
 	}
-	if err := s.node.PutIPNS(ctx, s.records.name, record); err != nil {
-		return fmt.Errorf("IPNS record: %w", err)
-	}
-	for _, c := range h.announced() {
-		if err := s.node.Provide(ctx, c); err != nil {
-			return fmt.Errorf("provide %s: %w", c, err)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := s.node.PutIPNS(ctx, s.records.name, record); err != nil {
+			return fmt.Errorf("IPNS record: %w", err)
 		}
+		return nil
+	})
+	for _, c := range h.announced() {
+		group.Go(func() error {
+			if err := s.node.Provide(ctx, c); err != nil {
+				return fmt.Errorf("provide %s: %w", c, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	s.Log.Info("announced in the DHT", "folder", h.Folder, "sequence", h.Timestamp)
 	return nil
