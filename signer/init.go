@@ -232,8 +232,11 @@ func writeRepository(ctx context.Context, dir string, root *metadata.Metadata[me
 
 // makeDir makes a folder and reports whether it was not there before.
 func makeDir(dir string) (made bool, err error) {
-	_, err = os.Stat(dir)
+	info, err := os.Stat(dir)
 	made = errors.Is(err, fs.ErrNotExist)
+	if err == nil && !info.IsDir() {
+		return false, fmt.Errorf("repository %s: is a file; name a folder: %w", dir, fs.ErrInvalid)
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return false, fmt.Errorf("repository: %w", err)
 	}

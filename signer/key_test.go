@@ -23,7 +23,7 @@ func fixed(phrase string) PassFunc {
 	return func(context.Context, string, bool) ([]byte, error) { return []byte(phrase), nil }
 }
 
-func mustGenerate(t *testing.T, path string, pass PassFunc) Key {
+func mustGenerate(t testing.TB, path string, pass PassFunc) Key {
 	t.Helper()
 	k, err := Generate(t.Context(), path, pass)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -77,6 +78,9 @@ func (s ReleaseSpec) check() (*trust, int64, error) {
 	if err := s.checkWords(); err != nil {
 		return nil, 0, err
 	}
+	if err := checkOut(s.Out); err != nil {
+		return nil, 0, err
+	}
 	t, err := openTrust(filepath.Join(s.Repo, RootName), s.Repo, true, s.Now)
 	if err != nil {
 		return nil, 0, err
@@ -87,6 +91,17 @@ func (s ReleaseSpec) check() (*trust, int64, error) {
 	}
 	newest, err := manifest.DirFetcher(s.Repo).Newest(role)
 	return t, newest + 1, err
+}
+
+// checkOut refuses a name that could not be written an hour later.
+func checkOut(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("manifest %s: is a directory; name a file: %w", path, fs.ErrInvalid)
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("manifest %s: its folder: %w; make it first", path, pathless(err))
+	}
+	return nil
 }
 
 // checkWords runs the words of the release through manifest's grammar, with a made-up

@@ -32,6 +32,11 @@ func Show(s ShowSpec) (Summary, error) {
 	if err != nil && (s.Repo != "" || !errors.Is(err, fs.ErrNotExist)) {
 		return Summary{}, err
 	}
+	if s.Repo != "" {
+		if _, _, err := t.authority(d); err != nil {
+			return Summary{}, err
+		}
+	}
 	sum := summarize(d, t)
 	if err := s.compare(&sum, d); err != nil {
 		return Summary{}, err

@@ -1,0 +1,229 @@
+package signer
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ipfs/boxo/ipns"
+	libp2p "github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+// A bench is a repository, one release, and the keys behind them.
+type bench struct {
+	dir                   string
+	root, release, online Key
+}
+
+func (b bench) path(name string) string { return filepath.Join(b.dir, name) }
+
+func newBench(t testing.TB) bench {
+	t.Helper()
+	dir := t.TempDir()
+	b := bench{dir: dir}
+	b.root = mustGenerate(t, b.path("root.key"), nil)
+	b.release = mustGenerate(t, b.path("release.key"), nil)
+	b.online = mustGenerate(t, b.path("online.key"), nil)
+	ipns := mustGenerate(t, b.path("ipns.key"), nil)
+	_, err := Init(t.Context(), InitSpec{
+		Dir: dir, Root: []Key{b.root}, RootThreshold: 1,
+		Release: []ed25519.PublicKey{b.release.Public()}, ReleaseThreshold: 1,
+		Online: b.online.Public(), IPNS: ipns.Public(), Channels: []string{"stable"}, Archs: []string{"x86_64", "arm64"},
+		Now: noon, RootLifetime: 1000 * time.Hour, TargetsLifetime: 500 * time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.path("vmlinuz"), []byte("the kernel"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b bench) spec() ReleaseSpec {
+	return ReleaseSpec{
+		Repo: b.dir, Channel: "stable", Arch: "x86_64", Version: "1", Kernel: b.path("vmlinuz"), Initramfs: b.path("vmlinuz"),
+		Chunker: cas.DefaultChunker, Lifetime: 100 * time.Hour, Keys: []Key{b.release}, Out: b.path("RELEASE.json"), Now: noon,
+	}
+}
+
+func (b bench) mustRelease(t testing.TB) {
+	t.Helper()
+	if _, err := Release(t.Context(), b.spec()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeRoot puts another root into the repository, signed by keys.
+func (b bench) writeRoot(t *testing.T, version int64, owner Key, keys ...Key) {
+	t.Helper()
+	root, err := manifest.NewRoot(manifest.RootSpec{
+		Version: version, Root: []ed25519.PublicKey{owner.Public()}, Threshold: 1,
+		Online: []ed25519.PublicKey{b.online.Public()}, Expires: noon.Add(2000 * time.Hour),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		if _, err := manifest.Sign(root, k.Signer()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := manifest.Bytes(manifest.KindRoot, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.path(manifest.FileName("root", version)), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestVerifyJudgesDates(t *testing.T) {
+	b := newBench(t)
+	b.mustRelease(t)
+	for name, c := range map[string]struct {
+		file string
+		at   time.Duration
+		want error
+	}{
+		"release in time":      {"RELEASE.json", 99 * time.Hour, nil},
+		"release too late":     {"RELEASE.json", 101 * time.Hour, manifest.ErrExpired},
+		"delegations too late": {"RELEASE.json", 501 * time.Hour, manifest.ErrExpired},
+		"root too late":        {"1.root.json", 1001 * time.Hour, manifest.ErrExpired},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Verify(VerifySpec{Root: b.path(RootName), Files: []string{b.path(c.file)}, Now: noon.Add(c.at)})
+			if !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+func TestNothingExpiredIsSigned(t *testing.T) {
+	b := newBench(t)
+	b.mustRelease(t)
+	late := noon.Add(101 * time.Hour)
+	if _, err := Add(t.Context(), AddSpec{File: b.path("RELEASE.json"), Keys: []Key{b.release}, Now: late}); !errors.Is(err, manifest.ErrExpired) {
+		t.Errorf("add to an expired release: %v", err)
+	}
+	s := b.spec()
+	s.Now = noon.Add(501 * time.Hour)
+	if _, err := Release(t.Context(), s); !errors.Is(err, manifest.ErrExpired) {
+		t.Errorf("release under expired delegations: %v", err)
+	}
+}
+
+func TestVerifyFollowsNewerRootsSignedByTheOld(t *testing.T) {
+	b := newBench(t)
+	heir := mustGenerate(t, b.path("heir.key"), nil)
+	b.writeRoot(t, 2, heir, b.root, heir)
+	files := []string{b.path("2.root.json"), b.path("1.root.json")}
+	trustOld := VerifySpec{Root: b.path(RootName), Files: files[:1], Now: noon}
+	// The delegations of root 1 are no longer signed by those who may.
+	if _, err := Verify(trustOld); !errors.Is(err, manifest.ErrSignature) {
+		t.Errorf("targets by keys that root 2 dropped: %v", err)
+	}
+	if _, err := Add(t.Context(), AddSpec{File: b.path("1.targets.json"), Keys: []Key{heir}, Now: noon}); err != nil {
+		t.Fatal(err)
+	}
+	sums, err := Verify(trustOld)
+	if err != nil || !sums[0].Complete() {
+		t.Fatalf("root 2: %+v, %v", sums, err)
+	}
+	if _, err := Verify(VerifySpec{Root: files[0], Files: files[1:], Now: noon}); !errors.Is(err, manifest.ErrRollback) {
+		t.Errorf("root 1 under root 2: %v", err)
+	}
+}
+
+func TestVerifyRefusesARootThatTheOldDidNotSign(t *testing.T) {
+	b := newBench(t)
+	thief := mustGenerate(t, b.path("thief.key"), nil)
+	b.writeRoot(t, 2, thief, thief)
+	_, err := Verify(VerifySpec{Root: b.path(RootName), Files: []string{b.path("2.root.json")}, Now: noon})
+	if !errors.Is(err, manifest.ErrSignature) {
+		t.Errorf("got %v, want ErrSignature", err)
+	}
+}
+
+func TestAddToTheNextRootTakesOldAndNewKeysOnly(t *testing.T) {
+	b := newBench(t)
+	heir := mustGenerate(t, b.path("heir.key"), nil)
+	b.writeRoot(t, 2, heir, heir)
+	file := b.path("2.root.json")
+	if _, err := Add(t.Context(), AddSpec{File: file, Keys: []Key{b.release}, Now: noon}); !errors.Is(err, manifest.ErrSignature) {
+		t.Errorf("a release key: %v", err)
+	}
+	if _, err := Add(t.Context(), AddSpec{File: file, Keys: []Key{b.root}, Now: noon}); err != nil {
+		t.Errorf("the old root key: %v", err)
+	}
+	before, err := os.ReadFile(b.path(RootName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, err := os.ReadFile(b.path("1.root.json")); err != nil || string(first) != string(before) {
+		t.Errorf("root.json is no longer root 1: %v", err)
+	}
+}
+
+func TestIPNSNameIsABase36CIDOfTheKey(t *testing.T) {
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)).Public().(ed25519.PublicKey)
+	name, err := IPNSName(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := libp2p.UnmarshalEd25519PublicKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := peer.IDFromPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := ipns.NameFromPeer(id).String(); name != want || name[:5] != "k51qz" {
+		t.Errorf("got %s, boxo says %s", name, want)
+	}
+}
+
+func FuzzDocument(f *testing.F) {
+	for _, seed := range []string{
+		`{"signed":{"_type":"targets","targets":{"a":null}},"signatures":[]}`,
+		`{"signed":{"_type":"root","roles":{"root":null},"keys":{"a":null}},"signatures":null}`,
+		`{"signed":{"_type":"targets","x-phaseboot":{"channel":"stable","arch":"x86_64"}}}`,
+		`{"signed":{"_type":"timestamp","meta":{}}}`, `{"signed":{"_type":"snapshot"}}`, `[]`, ``,
+	} {
+		f.Add([]byte(seed))
+	}
+	b := newBench(f)
+	b.mustRelease(f)
+	for _, name := range []string{"RELEASE.json", "1.root.json", "1.targets.json"} {
+		data, err := os.ReadFile(b.path(name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d, err := parseDocument(data)
+		if err != nil {
+			return
+		}
+		out, err := d.encode()
+		if err != nil {
+			t.Fatalf("accepted, but cannot be written: %v", err)
+		}
+		again, err := parseDocument(out)
+		if err != nil || again.digest() != d.digest() {
+			t.Fatalf("accepted, but changes when written: %v", err)
+		}
+	})
+}
