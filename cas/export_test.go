@@ -1,6 +1,12 @@
 package cas
 
-import "github.com/ipfs/go-cid"
+import (
+	"fmt"
+	"os"
+
+	"github.com/ipfs/go-cid"
+	"github.com/zeebo/blake3"
+)
 
 // The inner parts that the tests of hostile bytes need.
 
@@ -38,3 +44,38 @@ func DecodeNode(block []byte) (TestNode, error) {
 func DecodeDir(block []byte) ([]Entry, error) { return decodeDir(block) }
 
 const PackHeader = packHeader
+
+// FindInIndex opens an index file, whose checksum is first made right, and returns the
+// offsets that it gives for c.
+func FindInIndex(path string, data []byte, c cid.Cid) (offsets []int64, err error) {
+	if len(data) >= 32 {
+		sum := blake3.Sum256(data[:len(data)-32])
+		data = append(data[:len(data)-32:len(data)-32], sum[:]...)
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		return nil, err
+	}
+	x, err := openIndex(path)
+	if err != nil {
+		return nil, err
+	}
+	x.find(sectionKey([]byte(c.KeyString())), func(offset int64) bool {
+		offsets = append(offsets, offset)
+		return false
+	})
+	n := 0
+	x.each(func(byte, []byte, int64) { n++ })
+	if n != x.count {
+		return nil, fmt.Errorf("%d records, %d counted", n, x.count)
+	}
+	return offsets, x.close()
+}
+
+// EncodeIndex indexes blocks at the given offsets of a pack.
+func EncodeIndex(offsets map[cid.Cid]int64, covered int64) []byte {
+	sections := make(map[sectionKey]int64)
+	for c, offset := range offsets {
+		sections[sectionKey([]byte(c.KeyString()))] = offset
+	}
+	return encodeIndex(sections, covered)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 )
@@ -114,7 +115,7 @@ type scanned struct {
 // out, so what is found can be handed out.
 func scan(r io.ReaderAt, from, to int64) (scanned, error) {
 	found := scanned{sections: make(map[sectionKey]int64), end: from}
-	data := make([]byte, MaxBlock)
+	var data []byte
 	bad := 0
 	for at := from; at < to; {
 		s, err := readHead(r, at, to)
@@ -124,14 +125,15 @@ func scan(r io.ReaderAt, from, to int64) (scanned, error) {
 		if err != nil {
 			return found, err
 		}
-		if _, err := r.ReadAt(data[:s.size], s.offset); err != nil {
+		data = slices.Grow(data[:0], s.size)[:s.size]
+		if _, err := r.ReadAt(data, s.offset); err != nil {
 			return found, cutShort(err)
 		}
 		c, err := keyCID(s.key)
 		if err != nil {
 			return found, err
 		}
-		if Check(c, data[:s.size]) == nil {
+		if Check(c, data) == nil {
 			found.sections[s.key], found.end, found.bad = at, s.end(), bad
 		} else {
 			bad++

@@ -1,0 +1,499 @@
+package cas_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+	car "github.com/ipld/go-car/v2"
+	carindex "github.com/ipld/go-car/v2/index"
+	mh "github.com/multiformats/go-multihash"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/castest"
+)
+
+func open(t *testing.T, dir string, opts cas.PackOptions) *cas.Packs {
+	t.Helper()
+	p, err := cas.OpenPacks(dir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error("close:", err)
+		}
+	})
+	return p
+}
+
+// fill puts n blocks of about size bytes each and returns their names.
+func fill(t *testing.T, s cas.Store, n, size int) map[cid.Cid][]byte {
+	t.Helper()
+	blocks := make(map[cid.Cid][]byte)
+	for i := range n {
+		data := castest.Bytes(byte(i), size+i)
+		c := cas.Sum(cid.Raw, data)
+		if err := s.Put(t.Context(), c, data); err != nil {
+			t.Fatal(err)
+		}
+		blocks[c] = data
+	}
+	return blocks
+}
+
+func wantAll(t *testing.T, s cas.Source, blocks map[cid.Cid][]byte) {
+	t.Helper()
+	for c, data := range blocks {
+		if got, err := cas.Get(t.Context(), s, c); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("block %s: %v", c, err)
+		}
+	}
+}
+
+func packFile(dir string, num int, ext string) string {
+	return filepath.Join(dir, fmt.Sprintf("pack-%08d.%s", num, ext))
+}
+
+func TestPacksSurviveClosingAndGrow(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made", "on", "the", "way")
+	all := map[cid.Cid][]byte{}
+	for round := range 4 {
+		p, err := cas.OpenPacks(dir, cas.PackOptions{MaxPack: 100_000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantAll(t, p, all)
+		for c, data := range fill(t, p, 20*(round+1), 3000) {
+			all[c] = data
+		}
+		wantAll(t, p, all)
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := open(t, dir, cas.PackOptions{ReadOnly: true})
+	wantAll(t, p, all)
+	s, err := p.Stats(t.Context())
+	if err != nil || s.Blocks != int64(len(all)) || s.Packs < 3 || s.Packs > 5 || s.Bytes < 80*3000 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestOneWriterAtATimeAndItIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	p, err := cas.OpenPacks(dir, cas.PackOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = cas.OpenPacks(dir, cas.PackOptions{})
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
+		t.Errorf("a second writer: %v", err)
+	}
+	r := open(t, dir, cas.PackOptions{ReadOnly: true})
+	if err := r.Put(t.Context(), cas.Sum(cid.Raw, nil), nil); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("a reader puts: %v", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir, cas.PackOptions{})
+}
+
+func TestReadersSeeWhatIsSyncedAndNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	w := open(t, dir, cas.PackOptions{MaxPack: 1 << 20})
+	readers := []*cas.Packs{open(t, dir, cas.PackOptions{ReadOnly: true})}
+	all := map[cid.Cid][]byte{}
+	for round := range 10 {
+		fresh := map[cid.Cid][]byte{}
+		for i := range 5 {
+			data := castest.Bytes(byte(i), 60_000+round)
+			c := cas.Sum(cid.Raw, data)
+			if err := w.Put(t.Context(), c, data); err != nil {
+				t.Fatal(err)
+			}
+			fresh[c] = data
+		}
+		late := open(t, dir, cas.PackOptions{ReadOnly: true})
+		if round == 0 { // later rounds seal a pack on the way, which syncs
+			for c := range fresh {
+				if ok, err := late.Has(t.Context(), c); ok || err != nil {
+					t.Errorf("%s is seen before Sync: %v", c, err)
+				}
+			}
+		}
+		if err := w.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for c, data := range fresh {
+			all[c] = data
+		}
+		readers = append(readers, late)
+		for _, r := range readers {
+			wantAll(t, r, all)
+		}
+	}
+}
+
+func TestAReaderOfAFolderThatIsNotThere(t *testing.T) {
+	if _, err := cas.OpenPacks(filepath.Join(t.TempDir(), "none"), cas.PackOptions{ReadOnly: true}); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, ro := range []bool{false, true} {
+		if _, err := cas.OpenPacks(file, cas.PackOptions{ReadOnly: ro}); !errors.Is(err, syscall.ENOTDIR) {
+			t.Error(err)
+		}
+	}
+}
+
+// go-car is the judge of the format: it reads every block and the index.
+func TestPacksAreCARs(t *testing.T) {
+	dir := t.TempDir()
+	p := open(t, dir, cas.PackOptions{})
+	want := fill(t, p, 50, 10_000)
+	sha, err := cid.Prefix{Version: 1, Codec: cid.Raw, MhType: mh.SHA2_256, MhLength: -1}.Sum([]byte("sha"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Put(t.Context(), sha, []byte("sha")); err != nil {
+		t.Fatal(err)
+	}
+	want[sha] = []byte("sha")
+	if err := p.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	pack, err := os.ReadFile(packFile(dir, 1, "car"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := car.NewBlockReader(bytes.NewReader(pack))
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := map[cid.Cid][]byte{}
+	for {
+		b, err := r.Next() // checks the hash
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		read[b.Cid()] = b.RawData()
+	}
+	if len(read) != len(want) {
+		t.Errorf("go-car reads %d blocks of %d", len(read), len(want))
+	}
+	file, err := os.Open(packFile(dir, 1, "idx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	idx, err := carindex.ReadFrom(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c, data := range want {
+		if !bytes.Equal(read[c], data) {
+			t.Errorf("go-car reads %s otherwise", c)
+		}
+		found := false
+		err := idx.GetAll(c, func(offset uint64) bool {
+			found = bytes.HasPrefix(pack[offset+2:], c.Bytes()) || bytes.HasPrefix(pack[offset+1:], c.Bytes())
+			return !found
+		})
+		if err != nil || !found {
+			t.Errorf("go-car does not find %s in the index: %v", c, err)
+		}
+	}
+}
+
+// Whatever part of the unsynced tail reaches the disk, what was synced is there and the
+// pack is whole again.
+func TestATornTailIsCutOff(t *testing.T) {
+	master := t.TempDir()
+	w, err := cas.OpenPacks(master, cas.PackOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	synced := fill(t, w, 5, 40)
+	if err := w.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	index, err := os.ReadFile(packFile(master, 1, "idx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, err := os.Stat(packFile(master, 1, "car"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := castest.Bytes(99, 20)
+	lateCID := cas.Sum(cid.Raw, late)
+	if err := w.Put(t.Context(), lateCID, late); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	pack, err := os.ReadFile(packFile(master, 1, "car"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := int(short.Size())
+	for cut := from; cut <= len(pack); cut++ {
+		for _, damage := range []string{"short", "zeros", "no index", "torn index"} {
+			dir := t.TempDir()
+			tail := bytes.Clone(pack[:cut])
+			idx := index
+			switch damage {
+			case "zeros": // the length was written, the data was not
+				tail = append(tail, make([]byte, len(pack)-cut)...)
+			case "no index":
+				idx = nil
+			case "torn index":
+				idx = idx[:min(len(idx), cut-from)]
+			}
+			if err := os.WriteFile(packFile(dir, 1, "car"), tail, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if idx != nil {
+				if err := os.WriteFile(packFile(dir, 1, "idx"), idx, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantAll(t, open(t, dir, cas.PackOptions{ReadOnly: true}), synced)
+			var log bytes.Buffer
+			p := open(t, dir, cas.PackOptions{Log: slog.New(slog.NewTextHandler(&log, nil))})
+			wantAll(t, p, synced)
+			has, err := p.Has(t.Context(), lateCID)
+			if err != nil || has != (cut == len(pack)) {
+				t.Fatalf("cut at %d of %d, %s: the last block is listed: %v, %v", cut, len(pack), damage, has, err)
+			}
+			torn := len(tail) > from && cut < len(pack)
+			if said := strings.Contains(log.String(), "torn tail cut off"); said != torn {
+				t.Fatalf("cut at %d, %s: the log says %q", cut, damage, log.String())
+			}
+			if err := p.Put(t.Context(), lateCID, late); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.ReadFile(packFile(dir, 1, "car")); err != nil || !bytes.Equal(got, pack) {
+				t.Fatalf("cut at %d, %s: the pack did not become whole: %v", cut, damage, err)
+			}
+		}
+	}
+}
+
+func TestAnIndexThatIsMissingOrDamagedIsRebuilt(t *testing.T) {
+	for _, damage := range []struct {
+		name string
+		do   func(path string, idx []byte) error
+	}{
+		{"missing", func(path string, _ []byte) error { return os.Remove(path) }},
+		{"empty", func(path string, _ []byte) error { return os.WriteFile(path, nil, 0o644) }},
+		{"a folder", func(path string, _ []byte) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) }},
+		{"half", func(path string, idx []byte) error { return os.WriteFile(path, idx[:len(idx)/2], 0o644) }},
+		{"a bit", func(path string, idx []byte) error { idx[len(idx)/2] ^= 1; return os.WriteFile(path, idx, 0o644) }},
+		{"another pack's", func(path string, _ []byte) error {
+			idx, err := os.ReadFile(strings.Replace(path, "00000001", "00000002", 1))
+			return errors.Join(err, os.WriteFile(path, idx, 0o644))
+		}},
+	} {
+		for _, num := range []int{1, 2} { // sealed, open
+			t.Run(fmt.Sprintf("%s %d", damage.name, num), func(t *testing.T) {
+				dir := t.TempDir()
+				w, err := cas.OpenPacks(dir, cas.PackOptions{MaxPack: 20_000})
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := fill(t, w, 30, 1000)
+				if err := w.Close(); err != nil {
+					t.Fatal(err)
+				}
+				path := packFile(dir, num, "idx")
+				idx, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := damage.do(path, bytes.Clone(idx)); err != nil {
+					t.Fatal(err)
+				}
+				r := open(t, dir, cas.PackOptions{ReadOnly: true, MaxPack: 20_000})
+				if damage.name != "another pack's" {
+					wantAll(t, r, want)
+				}
+				p, err := cas.OpenPacks(dir, cas.PackOptions{MaxPack: 20_000})
+				if damage.name == "a folder" {
+					if err == nil {
+						t.Fatal("a folder in the place of an index is not mentioned")
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				for c, data := range want {
+					// An index that fits and is another's: the blocks are put anew.
+					if err := p.Put(t.Context(), c, data); err != nil {
+						t.Fatal(err)
+					}
+				}
+				wantAll(t, p, want)
+				if err := p.Close(); err != nil {
+					t.Fatal(err)
+				}
+				wantAll(t, r, want)
+				if got, err := os.ReadFile(path); damage.name != "another pack's" && (err != nil || !bytes.Equal(got, idx)) {
+					t.Errorf("the index did not become what it was: %v", err)
+				}
+			})
+		}
+	}
+}
+
+func TestDamageInAPackCostsItsOwnBlocksOnly(t *testing.T) {
+	for name, damage := range map[string]func(pack []byte) []byte{
+		"a bit of data":   func(b []byte) []byte { b[2000] ^= 1; return b },
+		"header":          func(b []byte) []byte { b[3] ^= 1; return b },
+		"half of it gone": func(b []byte) []byte { return b[:len(b)/2] },
+		"all of it gone":  func([]byte) []byte { return nil },
+		"zeros":           func(b []byte) []byte { clear(b); return b },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			w, err := cas.OpenPacks(dir, cas.PackOptions{MaxPack: 20_000})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := fill(t, w, 40, 1000)
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for _, num := range []int{1, 3} {
+				pack, err := os.ReadFile(packFile(dir, num, "car"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(packFile(dir, num, "car"), damage(pack), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, ro := range []bool{true, false} {
+				p := open(t, dir, cas.PackOptions{ReadOnly: ro, MaxPack: 20_000})
+				kept := 0
+				for c := range want {
+					_, err := cas.Get(t.Context(), p, c)
+					if err == nil {
+						kept++
+					} else if !errors.Is(err, cas.ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
+						t.Error(err)
+					}
+				}
+				if kept < 18 {
+					t.Errorf("read-only %v: %d of 40 blocks are left", ro, kept)
+				}
+				if !ro {
+					fill(t, p, 40, 3000)
+				}
+			}
+		})
+	}
+}
+
+// A mapped index that is cut short under a reader is an error, never a crash.
+func TestAnIndexCutShortUnderAReader(t *testing.T) {
+	dir := t.TempDir()
+	w := open(t, dir, cas.PackOptions{})
+	want := fill(t, w, 500, 10)
+	if err := w.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, dir, cas.PackOptions{ReadOnly: true})
+	wantAll(t, r, want)
+	if err := os.Truncate(packFile(dir, 1, "idx"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for c := range want {
+		if _, err := cas.Get(t.Context(), r, c); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+	}
+}
+
+// The test runs itself in a mount namespace with a file system of 3 MiB.
+func TestAFullDiskIsACleanError(t *testing.T) {
+	const env = "CAS_TEST_FULL_DISK"
+	if os.Getenv(env) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAFullDiskIsACleanError$", "-test.v")
+		cmd.Env = append(os.Environ(), env+"="+t.TempDir())
+		id := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		gid := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: id, GidMappings: gid}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v (it needs user namespaces: sysctl kernel.unprivileged_userns_clone=1)\n%s", err, out)
+		}
+		return
+	}
+	dir := os.Getenv(env)
+	if err := syscall.Mount("cas-test", dir, "tmpfs", 0, "size=3m"); err != nil {
+		t.Fatal(err)
+	}
+	ballast := filepath.Join(dir, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, filepath.Join(dir, "store"), cas.PackOptions{})
+	kept := fill(t, p, 10, 1000)
+	if err := p.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err := putUntilFull(t.Context(), p, kept)
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "free some space") {
+		t.Fatalf("a full disk: %v", err)
+	}
+	wantAll(t, p, kept) // pending ones too
+	r := open(t, filepath.Join(dir, "store"), cas.PackOptions{ReadOnly: true})
+	if s, err := r.Stats(t.Context()); err != nil || s.Blocks != 10 {
+		t.Errorf("a reader beside it: %+v, %v", s, err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Sync(t.Context()); err != nil {
+		t.Fatal("after space was made:", err)
+	}
+	wantAll(t, r, kept)
+}
+
+// putUntilFull puts blocks, and syncs now and then, until that fails.
+func putUntilFull(ctx context.Context, p *cas.Packs, kept map[cid.Cid][]byte) error {
+	for i := range 24 {
+		data := castest.Bytes(byte(100+i), 100_000)
+		c := cas.Sum(cid.Raw, data)
+		if err := p.Put(ctx, c, data); err != nil {
+			return err
+		}
+		kept[c] = data
+	}
+	return p.Sync(ctx)
+}
