@@ -34,9 +34,12 @@ old one no longer work.`,
 				}
 			}
 			opts.DHT = publisher.DHTPrivate
-			opts.Log, opts.Ready = logger(), ready(cmd)
-			if opts.Identity == "" {
-				opts.Log.Warn("a new peer ID for this run; name --identity FILE to keep it")
+			opts.Log = logger()
+			opts.Ready = func(r publisher.Ready) error {
+				if opts.Identity == "" {
+					opts.Log.Warn("a new peer ID for this run; name --identity FILE to keep it")
+				}
+				return ready(cmd)(r)
 			}
 			return publisher.Bootstrap(cmd.Context(), opts)
 		},

@@ -32,7 +32,7 @@ func Main(root *cobra.Command) int {
 	started := false
 	noteStart(root, &started)
 	err := root.ExecuteContext(ctx)
-	if err != nil && !started { // cobra's own refusals: unknown command, required flag, flag group
+	if err != nil && !started && !errors.Is(err, ErrUsage) { // cobra's own refusals: unknown command, required flag, flag group
 		err = Usagef("%v; see '%s --help'", firstLine(err), root.Name())
 	}
 	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Canceled) {

@@ -40,10 +40,10 @@ func (n *Node) startDHT(opts Options) error {
 	case DHTServer:
 		mode = dht.ModeServer
 	default:
-		return fmt.Errorf("DHT %q: unknown; use %s, %s or %s", opts.DHT, DHTOff, DHTClient, DHTServer)
+		return fmt.Errorf("DHT %q: unknown; use %s, %s or %s: %w", opts.DHT, DHTOff, DHTClient, DHTServer, fs.ErrInvalid)
 	}
 	if len(opts.Prefix) < 2 || opts.Prefix[0] != '/' {
-		return fmt.Errorf("DHT prefix %.80q: must start with a slash, like /phaseboot/NAME", opts.Prefix)
+		return fmt.Errorf("DHT prefix %.80q: must start with a slash, like /phaseboot/NAME: %w", opts.Prefix, fs.ErrInvalid)
 	}
 	dhtOpts := []dht.Option{dht.Mode(mode), dht.ProtocolPrefix(protocol.ID(opts.Prefix))}
 	if opts.Prefix == PublicPrefix {

@@ -62,16 +62,6 @@ func ListenerAddrs(l net.Addr) []multiaddr.Multiaddr {
 // those that other machines can reach first.
 func Origins(listeners []multiaddr.Multiaddr) []string {
 	addrs := concrete(listeners)
-	rank := func(a multiaddr.Multiaddr) int {
-		ip, ok := ipOf(a)
-		switch {
-		case !ok || ip.IsLoopback():
-			return 2
-		case ip.Is6():
-			return 1
-		}
-		return 0
-	}
 	slices.SortStableFunc(addrs, func(a, b multiaddr.Multiaddr) int { return rank(a) - rank(b) })
 	var out []string
 	for _, a := range addrs {
@@ -80,6 +70,18 @@ func Origins(listeners []multiaddr.Multiaddr) []string {
 		}
 	}
 	return out
+}
+
+// rank puts addresses that other machines can reach first, IPv4 before IPv6.
+func rank(a multiaddr.Multiaddr) int {
+	ip, ok := ipOf(a)
+	switch {
+	case !ok || ip.IsLoopback():
+		return 2
+	case ip.Is6():
+		return 1
+	}
+	return 0
 }
 
 // origin is the "http://IP:PORT" of an address that isHTTP accepts.

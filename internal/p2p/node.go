@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/libp2p/go-libp2p"
@@ -100,7 +101,7 @@ func New(ctx context.Context, opts Options) (_ *Node, err error) {
 func (n *Node) ID() peer.ID { return n.host.ID() }
 
 // Addrs returns the addresses at which others can dial the Node, each with its
-// /p2p/ID.
+// /p2p/ID, those on loopback last.
 func (n *Node) Addrs() []multiaddr.Multiaddr {
 	var dialable []multiaddr.Multiaddr
 	for _, a := range n.host.Addrs() {
@@ -108,6 +109,7 @@ func (n *Node) Addrs() []multiaddr.Multiaddr {
 			dialable = append(dialable, a)
 		}
 	}
+	slices.SortStableFunc(dialable, func(a, b multiaddr.Multiaddr) int { return rank(a) - rank(b) })
 	full, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: n.host.ID(), Addrs: dialable})
 	if err != nil {
 		return nil
