@@ -29,22 +29,23 @@ type module struct {
 	info modinfo
 }
 
-// A want is one line of a list in kernel/: a module's name, and whether the image is
-// useless without it.
+// A want is one line of a list in kernel/: a module's name, whether the image is useless
+// without it, and whether it is loaded at start or when a device or a mount asks for it.
 type want struct {
-	name     string
-	required bool
+	name            string
+	required, start bool
 }
 
-// parseWants reads a list: one name a line, "!" before a required one, "#" begins a
-// comment.
+// parseWants reads a list: one name a line, "!" before a required one, "+" before one to
+// load at start, "#" begins a comment.
 func parseWants(list string) []want {
 	var wants []want
 	for _, line := range strings.Split(list, "\n") {
 		line, _, _ = strings.Cut(line, "#")
 		if name := strings.TrimSpace(line); name != "" {
-			bare := strings.TrimPrefix(name, "!")
-			wants = append(wants, want{bare, bare != name})
+			bare := strings.TrimLeft(name, "!+")
+			marks := name[:len(name)-len(bare)]
+			wants = append(wants, want{bare, strings.Contains(marks, "!"), strings.Contains(marks, "+")})
 		}
 	}
 	return wants
@@ -64,7 +65,9 @@ func chooseModules(k *Kernel, wants []want) (*moduleSet, error) {
 			if err := s.add(name); err != nil {
 				return nil, err
 			}
-			s.start = append(s.start, name)
+			if w.start {
+				s.start = append(s.start, name)
+			}
 		case w.required:
 			return nil, fmt.Errorf("kernel %s: module %s: %w; choose another --flavour", k.Version, w.name, fs.ErrNotExist)
 		default:

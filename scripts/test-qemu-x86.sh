@@ -1,0 +1,119 @@
+#!/bin/sh
+# Boots an image in QEMU under UEFI, its serial line on this terminal.
+# Ctrl-A X ends it, Ctrl-A C is QEMU's monitor.
+set -eu
+
+usage() {
+	cat >&2 <<'END'
+usage: scripts/test-qemu-x86.sh IMAGE [extra QEMU argument ...]
+environment:
+  MEM=1024            memory in MiB
+  CPUS=1              processors
+  NET=user            user (slirp), none, or tap:IFNAME (the tap must be up)
+  DISK=virtio         virtio or usb
+  DEADLINE=0          seconds after which the machine is stopped, 0 for never
+  ACCEL=              kvm or tcg; default: kvm if a probe shows that it works
+END
+	exit 2
+}
+
+fail() { # CODE WORDS
+	code=$1
+	shift
+	echo "test-qemu-x86.sh: $*" >&2
+	exit "$code"
+}
+
+# ovmf_vars prints the variable store that belongs to a firmware file.
+ovmf_vars() {
+	echo "$1" | sed 's/CODE/VARS/; s/-code/-vars/'
+}
+
+# ovmf prints the first UEFI firmware that has its variable store beside it.
+ovmf() {
+	for code in \
+		/usr/share/OVMF/OVMF_CODE_4M.fd /usr/share/OVMF/OVMF_CODE.fd \
+		/usr/share/edk2/ovmf/OVMF_CODE.fd /usr/share/edk2/x64/OVMF_CODE.4m.fd \
+		/usr/share/edk2-ovmf/x64/OVMF_CODE.fd /usr/share/edk2/x64/OVMF_CODE.fd \
+		/usr/share/qemu/ovmf-x86_64-code.bin; do
+		if [ -r "$code" ] && [ -r "$(ovmf_vars "$code")" ]; then
+			echo "$code"
+			return
+		fi
+	done
+	return 1
+}
+
+# kvm_works runs five bytes of guest code under KVM; they end QEMU with status 33. A
+# /dev/kvm that opens and then hangs is found out within five seconds.
+kvm_works() {
+	[ -r /dev/kvm ] && [ -w /dev/kvm ] || return 1
+	sector=$(mktemp)
+	# mov al, 16; out 0xf4, al; hlt; ...; boot signature
+	printf '\260\020\346\364\364' >"$sector"
+	truncate -s 510 "$sector"
+	printf '\125\252' >>"$sector"
+	status=0
+	timeout -k 1 5 qemu-system-x86_64 -accel kvm -m 16 -nodefaults -display none -no-reboot \
+		-device isa-debug-exit,iobase=0xf4,iosize=1 \
+		-drive if=floppy,format=raw,readonly=on,file="$sector" </dev/null >/dev/null 2>&1 || status=$?
+	rm -f "$sector"
+	[ "$status" -eq 33 ]
+}
+
+# mac prints a hardware address that belongs to this network and image, so that two
+# machines on one bridge differ.
+mac() {
+	echo "${NET:-user} $image" | sha256sum | sed 's/^\(..\)\(..\)\(..\).*/52:54:00:\1:\2:\3/'
+}
+
+[ $# -ge 1 ] || usage
+case $1 in -h | --help) usage ;; esac
+image=$1
+shift
+[ -e "$image" ] || fail 4 "image $image: not found; build it with: phase-image usb --root root.json --out $image"
+[ -f "$image" ] || [ -b "$image" ] || fail 2 "image $image: not a file"
+[ -s "$image" ] || [ -b "$image" ] || fail 5 "image $image: the file is empty"
+command -v qemu-system-x86_64 >/dev/null || fail 1 "qemu-system-x86_64: not found; run: apt-get install qemu-system-x86"
+code=$(ovmf) || fail 1 "UEFI firmware: not found; run: apt-get install ovmf"
+
+accel=${ACCEL:-}
+if [ -z "$accel" ]; then
+	accel=tcg
+	if kvm_works; then accel=kvm; fi
+fi
+case $accel in
+kvm) set -- -accel kvm -cpu host "$@" ;;
+tcg) set -- -accel tcg -cpu "${CPU:-max}" "$@" ;;
+*) fail 2 "ACCEL=$accel: must be kvm or tcg" ;;
+esac
+
+case ${NET:-user} in
+user) set -- -netdev user,id=net0 "$@" ;;
+tap:?*) set -- -netdev "tap,id=net0,ifname=${NET#tap:},script=no,downscript=no" "$@" ;;
+none) ;;
+*) fail 2 "NET=$NET: must be user, none or tap:IFNAME" ;;
+esac
+if [ "${NET:-user}" = none ]; then
+	set -- -nic none "$@"
+else
+	set -- -device "virtio-net-pci,netdev=net0,mac=$(mac),romfile=" "$@"
+fi
+
+case ${DISK:-virtio} in
+virtio) set -- -device virtio-blk-pci,drive=disk0,bootindex=0 "$@" ;;
+usb) set -- -device qemu-xhci -device usb-storage,drive=disk0,bootindex=0,removable=on "$@" ;;
+*) fail 2 "DISK=$DISK: must be virtio or usb" ;;
+esac
+
+# the variable store is written to a snapshot that QEMU forgets; -no-reboot ends QEMU at a
+# reset, which kexec is not
+set -- qemu-system-x86_64 -name "phase-$$" -machine q35 -m "${MEM:-1024}" -smp "${CPUS:-1}" -nographic -no-reboot \
+	-drive "if=pflash,format=raw,unit=0,readonly=on,file=$code" \
+	-drive "if=pflash,format=raw,unit=1,snapshot=on,file=$(ovmf_vars "$code")" \
+	-drive "if=none,id=disk0,format=raw,file=$image" \
+	-device virtio-rng-pci "$@"
+if [ "${DEADLINE:-0}" -gt 0 ]; then
+	set -- timeout --foreground -k 5 "$DEADLINE" "$@"
+fi
+exec "$@"

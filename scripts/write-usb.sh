@@ -1,0 +1,67 @@
+#!/bin/sh
+# Writes an image to a USB stick and reads it back. Everything on the stick is lost.
+set -eu
+
+fail() { # CODE WORDS
+	code=$1
+	shift
+	echo "write-usb.sh: $*" >&2
+	exit "$code"
+}
+
+usage() {
+	echo "usage: scripts/write-usb.sh [--yes] [--allow-fixed] IMAGE DEVICE" >&2
+	exit 2
+}
+
+yes= fixed=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--yes) yes=1 ;;
+	--allow-fixed) fixed=1 ;;
+	--) shift && break ;;
+	-*) usage ;;
+	*) break ;;
+	esac
+	shift
+done
+[ $# -eq 2 ] || usage
+image=$1 device=$2
+
+[ -e "$image" ] || fail 4 "image $image: not found; build it with: phase-image usb --root root.json --out $image"
+[ -f "$image" ] || fail 2 "image $image: not a file"
+[ -s "$image" ] || fail 5 "image $image: the file is empty"
+[ -e "$device" ] || fail 4 "device $device: not found; lsblk lists the devices"
+[ -b "$device" ] || fail 2 "device $device: not a block device; lsblk lists them"
+for tool in lsblk blockdev dd cmp; do
+	command -v "$tool" >/dev/null || fail 1 "$tool: not found; run: apt-get install util-linux coreutils diffutils"
+done
+
+lsblk() { command lsblk --noheadings --raw "$@"; }
+
+type=$(lsblk --nodeps -o TYPE "$device")
+[ "$type" = disk ] || [ "$type" = loop ] || fail 2 "device $device: is a $type; name the whole disk"
+mounts=$(lsblk -o MOUNTPOINTS "$device" | tr -d '\n')
+[ -z "$mounts" ] || fail 2 "device $device: in use at $mounts; unmount it first"
+removable=$(lsblk --nodeps -o RM "$device" | tr -d ' ')
+bus=$(lsblk --nodeps -o TRAN "$device" | tr -d ' ')
+if [ "$removable" != 1 ] && [ "$bus" != usb ] && [ -z "$fixed" ]; then
+	fail 2 "device $device: not removable; to write a fixed disk, say --allow-fixed"
+fi
+[ -w "$device" ] || fail 1 "device $device: not writable; run it as root"
+need=$(stat -Lc %s "$image")
+have=$(blockdev --getsize64 "$device")
+[ "$have" -ge "$need" ] || fail 2 "device $device: $have bytes, the image has $need; build it with a smaller --size"
+
+if [ -z "$yes" ]; then
+	echo "$device: $(command lsblk --nodeps --noheadings -o SIZE,VENDOR,MODEL,SERIAL "$device")"
+	printf 'Everything on it will be lost. Type yes to write %s: ' "$image"
+	read -r answer || answer=
+	[ "$answer" = yes ] || fail 1 "nothing written"
+fi
+
+dd if="$image" of="$device" bs=4M conv=fsync status=progress
+# what is read back must come from the device, not from memory
+blockdev --flushbufs "$device"
+cmp -n "$need" "$image" "$device" || fail 5 "device $device: reads back other bytes than were written; use another stick"
+echo "$device: written and read back, $need bytes"
