@@ -33,11 +33,11 @@ func DefaultLimits() Limits {
 func (l Limits) Check() error {
 	switch {
 	case l.Memory < page || l.Memory > maxMemory || l.Memory%page != 0:
-		return fmt.Errorf("memory limit: %d bytes; give a multiple of 64K up to 4G: %w", l.Memory, fs.ErrInvalid)
+		return fmt.Errorf("memory limit: %w: %d bytes; give a multiple of 64K up to 4G", fs.ErrInvalid, l.Memory)
 	case l.Timeout < time.Millisecond || l.Timeout > maxTimeout:
-		return fmt.Errorf("time limit: %s; give 1ms to 24h: %w", l.Timeout, fs.ErrInvalid)
+		return fmt.Errorf("time limit: %w: %s; give 1ms to 24h", fs.ErrInvalid, l.Timeout)
 	case l.Output < 0 || l.Output > maxOutput:
-		return fmt.Errorf("output limit: %d bytes; give 0 to 64M: %w", l.Output, fs.ErrInvalid)
+		return fmt.Errorf("output limit: %w: %d bytes; give 0 to 64M", fs.ErrInvalid, l.Output)
 	}
 	return nil
 }

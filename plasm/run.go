@@ -71,7 +71,7 @@ func Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Outcome, error)
 	r := &run{job: job, mem: &meter{limit: uint64(lim.Memory)}, out: newOutput(lim.Output, w, end)}
 	started := time.Now()
 	if err := r.check(asks, lim); err == nil {
-		go watchHost(guest, uint64(lim.Memory)+hostExtra, end)
+		go watchHost(guest, uint64(lim.Memory)+hostExtra(len(job.Module)), end)
 		r.err = r.execute(guest)
 	} else {
 		r.err = err
@@ -116,7 +116,7 @@ func (r *run) check(asks want, lim Limits) error {
 
 // execute lowers the module and calls its _start.
 func (r *run) execute(ctx context.Context) error {
-	ctx = experimental.WithMemoryAllocator(ctx, r.mem)
+	ctx = new(guard).watch(experimental.WithMemoryAllocator(ctx, r.mem))
 	engine := wazero.NewRuntimeWithConfig(ctx, config())
 	defer engine.Close(context.WithoutCancel(ctx))
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, engine); err != nil {

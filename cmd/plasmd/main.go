@@ -15,7 +15,6 @@ func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "plasmd",
 		Short: "Runs a release's WASM job and signs a receipt of it",
-		Args:  cobra.NoArgs,
 	}
 	root.AddCommand(runCommand(), verifyCommand())
 	return root

@@ -60,7 +60,7 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 	if err := f.limits.Check(); err != nil {
 		return err
 	}
-	key, ephemeral, err := f.machineKey(cmd.ErrOrStderr())
+	key, err := f.machineKey()
 	if err != nil {
 		return err
 	}
@@ -76,8 +76,8 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	receipt, err := plasm.NewReceipt(job, rel, f.limits, outcome).Sign(key, ephemeral)
-	if err != nil {
+	receipt := plasm.NewReceipt(job, rel, f.limits, outcome)
+	if receipt, err = f.sign(cmd, receipt, key); err != nil {
 		return err
 	}
 	if err := f.print(cmd, receipt); err != nil {
@@ -98,22 +98,33 @@ func console(cmd *cobra.Command) io.Writer {
 	return cmd.OutOrStdout()
 }
 
-// machineKey reads the key that signs, or makes one and says so.
-func (f runFlags) machineKey(stderr io.Writer) (ed25519.PrivateKey, bool, error) {
+// machineKey reads the key that signs; nil when none was named.
+func (f runFlags) machineKey() (ed25519.PrivateKey, error) {
 	if f.key == "" {
-		_, key, err := ed25519.GenerateKey(rand.Reader)
-		fmt.Fprintln(stderr, "plasmd: no --key: the receipt is signed by a key made for this run, which names no machine")
-		return key, true, err
+		return nil, nil
 	}
 	data, err := cli.ReadInput(f.key, "machine key", maxKey)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	key, err := plasm.ParsePrivateKey(data)
 	if err != nil {
-		return nil, false, fmt.Errorf("machine key %s: %w", f.key, err)
+		return nil, fmt.Errorf("machine key %s: %w", f.key, err)
 	}
-	return key, false, nil
+	return key, nil
+}
+
+// sign signs with the machine's key, or with one made for this run, and says so.
+func (f runFlags) sign(cmd *cobra.Command, receipt plasm.Receipt, key ed25519.PrivateKey) (plasm.Receipt, error) {
+	if key != nil {
+		return receipt.Sign(key, false)
+	}
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return plasm.Receipt{}, err
+	}
+	cmd.PrintErrln("plasmd: no --key: the receipt is signed by a key made for this run, which names no machine")
+	return receipt.Sign(key, true)
 }
 
 // load finds the job: of the release, or the file. The release is nil for a file,

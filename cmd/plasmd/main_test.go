@@ -1,0 +1,73 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/scripttest"
+)
+
+func TestMain(m *testing.M) {
+	scripttest.Main(m, map[string]func() int{"plasmd": func() int { return cli.Main(newCommand()) }})
+}
+
+// TestScripts gives every script the demo's job, as make builds it, in $JOBS.
+func TestScripts(t *testing.T) {
+	jobs := t.TempDir()
+	for _, job := range []struct{ name, pkg string }{
+		{"hello.wasm", "../../plasm/jobs/hello"},
+		{"exit-3", "../../plasm/testdata/greedy"},
+	} {
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(jobs, job.name), job.pkg)
+		build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+		if words, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", build, err, words)
+		}
+	}
+	p := scripttest.Params("testdata/script")
+	p.Setup = func(e *testscript.Env) error {
+		e.Setenv("JOBS", jobs)
+		return nil
+	}
+	testscript.Run(t, p)
+}
+
+func TestSizes(t *testing.T) {
+	tests := []struct {
+		text string
+		want int64 // -1: refused
+	}{
+		{"0", 0},
+		{"1", 1},
+		{"64K", 64 << 10},
+		{"64M", 64 << 20},
+		{"4G", 4 << 30},
+		{"1000", 1000},
+		{"", -1},
+		{"M", -1},
+		{"-1", -1},
+		{"-1M", -1},
+		{"1.5M", -1},
+		{"64MB", -1},
+		{"64m", -1},
+		{"1T", -1},
+		{"9223372036854775807", 1<<63 - 1},
+		{"9223372036854775808", -1},
+		{"9223372036854775807K", -1},
+	}
+	for _, tt := range tests {
+		var s size
+		err := s.Set(tt.text)
+		if (err != nil) != (tt.want < 0) || err == nil && int64(s) != tt.want {
+			t.Errorf("%q: got %d, %v; want %d", tt.text, s, err, tt.want)
+		}
+		if again := size(0); err == nil && (again.Set(s.String()) != nil || again != s) {
+			t.Errorf("%q: shown as %q, which reads as %d", tt.text, s.String(), again)
+		}
+	}
+}

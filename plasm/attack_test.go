@@ -1,0 +1,186 @@
+package plasm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// tight leaves time to get at the other limits, even on a busy machine.
+var tight = Limits{Memory: 16 << 20, Timeout: time.Minute, Output: 64 << 10}
+
+// TestAttacksAreStopped runs hostile jobs. Each must end by the limit that it is
+// about, without taking the machine's memory. Those that end by the time limit
+// would never end without it.
+func TestAttacksAreStopped(t *testing.T) {
+	greedy := built(t, "./testdata/greedy")
+	tests := []struct {
+		name   string
+		module []byte
+		reason string
+		detail string // part of it
+	}{
+		{"endless-loop", hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes(), ReasonTimeout, "time limit"},
+		{"recursion-that-never-loops", tree(), ReasonTimeout, "time limit"},
+		{"deep-recursion", hand{body: []byte{opCall, 0}}.bytes(), ReasonTrap, "stack overflow"},
+		{"deep-recursion-with-50000-locals", hand{body: []byte{opCall, 0}, locals: join([]byte{1}, uleb(50000), []byte{typeI64})}.bytes(), ReasonMemory, "outgrew"},
+		{"deep-recursion-with-a-wide-stack", wideStack(), ReasonMemory, "outgrew"},
+		{"memory-grow-to-the-end", growAll(), ReasonMemory, "more memory than its limit"},
+		{"memory-of-4-GiB", hand{memory: join([]byte{0}, uleb(1<<16))}.bytes(), ReasonMemory, "4294967296 bytes of memory"},
+		{"table-of-1-GiB", hand{table: join([]byte{0x70, 0}, uleb(1<<27))}.bytes(), ReasonMemory, "a table of"},
+		{"host-call-of-its-own", hand{source: "env", name: "system"}.bytes(), ReasonImport, `"system" of "env"`},
+		{"WASI-call-that-is-none", hand{source: "wasi_snapshot_preview1", name: "mount"}.bytes(), ReasonImport, `"mount"`},
+		{"table-of-another-module", imports(1, 0x70, 0, 1), ReasonImport, "not instantiated"},
+		{"memory-of-another-module", imports(2, 0, 1), ReasonImport, "memory"},
+		{"unreachable", hand{body: []byte{opUnreachable}}.bytes(), ReasonTrap, "unreachable"},
+
+		{"loop", greedy, ReasonTimeout, "time limit"},
+		{"sleep", greedy, ReasonTimeout, "time limit"},
+		{"allocate", greedy, ReasonMemory, "more memory than its limit"},
+		{"goroutines", greedy, ReasonMemory, "more memory than its limit"},
+		{"exit-3", greedy, ReasonExit, "exit code 3"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			lim, before := tight, hostMemory()
+			if tt.reason == ReasonTimeout {
+				lim.Timeout = time.Second
+			}
+			o := mustRun(t, tt.name, tt.module, lim, io.Discard)
+			if o.Reason != tt.reason || !strings.Contains(o.Detail, tt.detail) || o.OK() {
+				t.Errorf("ended by %s: %s; want %s: …%s…", o.Reason, o.Detail, tt.reason, tt.detail)
+			}
+			if o.MemoryPeak > tight.Memory {
+				t.Errorf("memory peak %d over the limit of %d", o.MemoryPeak, tight.Memory)
+			}
+			if grown := int64(hostMemory()) - int64(before); grown > 600<<20 {
+				t.Errorf("the process grew by %d MiB", grown>>20)
+			}
+		})
+	}
+}
+
+// TestJobIsGrantedNothing runs jobs that ask politely. They exit 0 because every
+// wish was refused.
+func TestJobIsGrantedNothing(t *testing.T) {
+	t.Setenv("PHASE_TEST_SECRET", "do not tell")
+	for _, name := range []string{"files", "network", "environment", "clock"} {
+		t.Run(name, func(t *testing.T) {
+			var shown bytes.Buffer
+			o := mustRun(t, name, built(t, "./testdata/greedy"), DefaultLimits(), &shown)
+			if !o.OK() || o.Output.Length == 0 {
+				t.Errorf("ended by %s, exit code %d (9: it was granted something)\n%s", o.Reason, o.ExitCode, &shown)
+			}
+		})
+	}
+}
+
+func TestOutputFloodIsCut(t *testing.T) {
+	var shown bytes.Buffer
+	lim := tight
+	lim.Output = 9
+	o := mustRun(t, "files", built(t, "./testdata/greedy"), lim, &shown)
+	if o.Reason != ReasonOutput || !o.Output.Truncated || o.Output.Length != lim.Output {
+		t.Errorf("ended by %s with %+v; want %s after %d bytes", o.Reason, o.Output, ReasonOutput, lim.Output)
+	}
+	if got := shown.Len(); got != len(lineMark)+9+1 {
+		t.Errorf("the console shows %d bytes: %q", got, &shown)
+	}
+}
+
+func TestBytesThatAreNoCommandAreCorrupt(t *testing.T) {
+	honest := hand{}.bytes()
+	tests := []struct {
+		name   string
+		module []byte
+	}{
+		{"empty", nil},
+		{"text", []byte("#!/bin/sh\n")},
+		{"magic alone", honest[:4]},
+		{"a component, not a module", []byte("\x00asm\x0d\x00\x01\x00")},
+		{"cut in a section", honest[:len(honest)-3]},
+		{"no _start", []byte("\x00asm\x01\x00\x00\x00")},
+		{"a section beyond the end", append(bytes.Clone(honest), 11, 0xff, 0xff, 0xff, 0xff, 0x0f)},
+		{"a memory section without a count", section([]byte("\x00asm\x01\x00\x00\x00"), 5, nil)},
+		{"references, whose tables grow in host memory", hand{body: []byte{0xd0, 0x70, opDrop}}.bytes()},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Run(t.Context(), Job{Name: "x", Module: tt.module}, tight, io.Discard)
+			if !errors.Is(err, cas.ErrCorrupt) {
+				t.Errorf("got %v, want cas.ErrCorrupt", err)
+			}
+		})
+	}
+}
+
+func TestInterruptEndsARun(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	loop := hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes()
+	_, err := Run(ctx, Job{Name: "loop", Module: loop}, DefaultLimits(), io.Discard)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the caller's own end", err)
+	}
+}
+
+func mustRun(t *testing.T, name string, module []byte, lim Limits, w io.Writer) Outcome {
+	t.Helper()
+	o, err := Run(t.Context(), Job{Name: name, Module: module}, lim, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// growAll grows its memory a page at a time until it is refused, then traps.
+func growAll() []byte {
+	return hand{body: []byte{
+		opLoop, typeVoid, // again:
+		opI32Const, 1, opMemoryGrow, 0, // grow by a page
+		opI32Const, 0x7f, opI32Ne, opBrIf, 0, // not -1: again
+		opEnd, opUnreachable,
+	}}.bytes()
+}
+
+// wideStack calls itself with 100,000 values on its operand stack, so that two
+// thousand calls would need 1.6 GB.
+func wideStack() []byte {
+	return hand{body: join(
+		bytes.Repeat([]byte{opI64Const, 0}, 100_000),
+		[]byte{opCall, 0},
+		bytes.Repeat([]byte{opDrop}, 100_000),
+	)}.bytes()
+}
+
+// tree is 60 functions, each of which calls the next one twice: 2^60 calls, and no
+// loop anywhere.
+func tree() []byte {
+	const depth = 60
+	m := []byte("\x00asm\x01\x00\x00\x00")
+	m = section(m, 1, []byte{1, 0x60, 0, 0})
+	m = section(m, 3, join(uleb(depth), make([]byte, depth)))
+	m = section(m, 5, []byte{1, 0, 1})
+	m = section(m, 7, join([]byte{2}, text("_start"), []byte{0, 0}, text("memory"), []byte{2, 0}))
+	code := uleb(depth)
+	for next := byte(1); next < depth; next++ {
+		code = append(code, 6, 0, opCall, next, opCall, next, opEnd)
+	}
+	return section(m, 10, append(code, 2, 0, opEnd))
+}
+
+// imports is a command that imports something that is no function: kind and its type.
+func imports(kind ...byte) []byte {
+	m := []byte("\x00asm\x01\x00\x00\x00")
+	m = section(m, 1, []byte{1, 0x60, 0, 0})
+	m = section(m, 2, join([]byte{1}, text("env"), text("thing"), kind))
+	m = section(m, 3, []byte{1, 0})
+	m = section(m, 7, join([]byte{1}, text("_start"), []byte{0, 0}))
+	return section(m, 10, []byte{1, 2, 0, opEnd})
+}
