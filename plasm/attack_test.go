@@ -43,7 +43,6 @@ func TestAttacksAreStopped(t *testing.T) {
 		{"loop", greedy, ReasonTimeout, "time limit"},
 		{"sleep", greedy, ReasonTimeout, "time limit"},
 		{"allocate", greedy, ReasonMemory, "more memory than its limit"},
-		{"goroutines", greedy, ReasonMemory, "more memory than its limit"},
 		{"exit-3", greedy, ReasonExit, "exit code 3"},
 	}
 	for _, tt := range tests {

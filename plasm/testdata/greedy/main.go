@@ -41,7 +41,6 @@ var wishes = map[string][]func() error{
 	"allocate":   {func() error { grow(); return nil }},
 	"sleep":      {func() error { time.Sleep(24 * time.Hour); return errors.New("the clock is not real") }},
 	"loop":       {func() error { return spin() }},
-	"goroutines": {func() error { return manyGoroutines() }},
 }
 
 func main() {
@@ -74,11 +73,5 @@ func spin() error {
 		if i < 0 {
 			i = 0
 		}
-	}
-}
-
-func manyGoroutines() error {
-	for {
-		go func() { select {} }()
 	}
 }
