@@ -20,23 +20,23 @@ import (
 func TestStepsRunInOrderUntilAFatalOneFails(t *testing.T) {
 	var out bytes.Buffer
 	var ran []string
-	do := func(name string, fatal bool, err error) step {
-		return step{name, fatal, func(context.Context) (string, error) {
+	do := func(name string, r rule, err error) step {
+		return step{name, r, func(context.Context) (string, error) {
 			ran = append(ran, name)
 			return "did " + name, err
 		}}
 	}
 	gone := errors.New("gone")
 	err := runSteps(t.Context(), newStory(&out), []step{
-		do("one", true, nil), do("two", false, gone), do("three", true, gone), do("four", true, nil),
+		do("one", fatal, nil), do("two", goOn, gone), do("own", own, nil), do("three", fatal, gone), do("four", fatal, nil),
 	})
 	if !errors.Is(err, gone) || err.Error() != "three: gone" {
 		t.Errorf("error %v", err)
 	}
-	if got := strings.Join(ran, " "); got != "one two three" {
+	if got := strings.Join(ran, " "); got != "one two own three" {
 		t.Errorf("ran %s", got)
 	}
-	for _, want := range []string{"s] one: did one\n", "two: failed: gone (the boot goes on without it)", "three: failed: gone"} {
+	for _, want := range []string{"s] one: did one\n", "s] own: did own\n", "two: failed: gone (the boot goes on without it)", "three: failed: gone"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}

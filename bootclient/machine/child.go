@@ -26,7 +26,7 @@ const progressEvery = 2 * time.Second
 
 // Child is `phase-boot boot`, the process that PID 1 starts: all steps from the
 // kernel command line to a loaded kernel. It returns nil when PID 1 may jump. Its
-// error was left for PID 1 in words.
+// error was left for PID 1, which says it on the console.
 func Child(ctx context.Context) error {
 	story := newStory(os.Stdout)
 	b := &boot{story: story, disk: make(chan struct{}, 1)}
@@ -35,10 +35,13 @@ func Child(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("stopped at the console: %w", ctx.Err())
+	}
 	story.Finish(err)
 	b.keepReport()
 	if fileErr := writeFailure(failureFile, err, story.Refused()); fileErr != nil {
-		err = errors.Join(err, fileErr)
+		story.Say("%v; and PID 1 cannot be told: %v", err, fileErr)
 	}
 	return err
 }
@@ -56,14 +59,14 @@ type boot struct {
 
 func (b *boot) steps() []step {
 	return []step{
-		{"memory", false, b.memory},
-		{"command line", true, b.commandLine},
-		{"modules", false, b.modules},
-		{"network", false, b.network},
-		{"cache", false, b.cache},
-		{"machine key", false, b.machineKey},
-		{"release", true, b.fetch},
-		{"kexec", true, b.load},
+		{"memory", goOn, b.memory},
+		{"command line", fatal, b.commandLine},
+		{"modules", goOn, b.modules},
+		{"network", goOn, b.network},
+		{"cache", goOn, b.cache},
+		{"machine key", goOn, b.machineKey},
+		{"release", own, b.fetch},
+		{"kexec", fatal, b.load},
 	}
 }
 

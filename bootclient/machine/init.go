@@ -44,8 +44,8 @@ func Init() {
 // the role failed.
 func start(story *bootclient.Report) error {
 	err := runSteps(context.Background(), story, []step{
-		{"mount", true, func(context.Context) (string, error) { return mountAll(baseMounts) }},
-		{"console", false, func(context.Context) (string, error) { return activeTerminal(), takeConsole() }},
+		{"mount", fatal, func(context.Context) (string, error) { return mountAll(baseMounts) }},
+		{"console", goOn, func(context.Context) (string, error) { return activeTerminal(), takeConsole() }},
 	})
 	if err != nil {
 		return err

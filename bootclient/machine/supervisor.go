@@ -26,8 +26,8 @@ const (
 // jumps when a kernel is loaded. It returns the reason why not.
 func supervise(story *bootclient.Report) error {
 	err := runSteps(context.Background(), story, []step{
-		{"kernel", false, kernelWords},
-		{"clock", false, bootClock},
+		{"kernel", goOn, kernelWords},
+		{"clock", goOn, bootClock},
 	})
 	if err != nil {
 		return err

@@ -32,11 +32,11 @@ var targetModules = []string{"loop", "squashfs", "overlay"}
 // overlay in memory and becomes its init. It returns only on a failure.
 func target(story *bootclient.Report) error {
 	return runSteps(context.Background(), story, []step{
-		{"target", false, targetWords},
-		{"modules", false, loadTargetModules},
-		{"rootfs", true, mountRootfs},
-		{"hand-over", true, func(context.Context) (string, error) { return handOverTo, moveHandOver(handOver, handOverTo) }},
-		{"switch root", true, func(context.Context) (string, error) { return "", switchRoot(story) }},
+		{"target", goOn, targetWords},
+		{"modules", goOn, loadTargetModules},
+		{"rootfs", fatal, mountRootfs},
+		{"hand-over", fatal, func(context.Context) (string, error) { return handOverTo, moveHandOver(handOver, handOverTo) }},
+		{"switch root", fatal, func(context.Context) (string, error) { return "", switchRoot(story) }},
 	})
 }
 
