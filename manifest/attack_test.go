@@ -169,27 +169,6 @@ func TestAttackExpired(t *testing.T) {
 	})
 }
 
-func TestAttackClockSetBack(t *testing.T) {
-	r, dir := newRepo(t), t.TempDir()
-	old := maps.Clone(r.files)
-	r.boot(old, r.policy("")) // the honest twin: today the old set is good
-	r.signedAt = today.Add(5 * day)
-	for role := range r.expires {
-		r.expires[role] = today.Add(30 * day)
-	}
-	r.publish(r.release("stable", "x86_64", "2026.11"))
-	p := r.policy(dir)
-	p.Now = time.Unix(0, 0)
-	if v := r.boot(r.files, p); !v.Time().Equal(r.signedAt) {
-		t.Errorf("reference time %s, want that of the newest signature %s", v.Time(), r.signedAt)
-	}
-	// The same online key signs a timestamp that ends before what the state has seen.
-	r.signedAt, r.expires[roleTimestamp] = today, today.Add(4*day)
-	r.stamp(r.online)
-	_, err := Verify(context.Background(), r.files, p)
-	refused(t, err, ErrExpired, "timestamp.json version 3: expired on 2026-10-05 12:00:00 UTC, and it is 2026-10-06 12:00:00 UTC")
-}
-
 func TestAttackRollback(t *testing.T) {
 	// older boots a machine with what do publishes, and then serves the set before it.
 	older := func(pick func(old, now files) files, do func(*repo)) func(*repo, *Policy) Fetcher {

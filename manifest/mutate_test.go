@@ -16,6 +16,7 @@ func TestLintGuardsGoTUFAtEveryPlace(t *testing.T) {
 		nil, true, "", "x", "2026-13-01T00:00:00Z", "ff", []any{}, []any{nil}, []any{"x"}, object{}, object{"a": nil}, object{"x": object{}},
 		json.Number("0"), json.Number("-1"), json.Number("1.5"), json.Number("1e400"), json.Number("9007199254740993"), json.Number("3"),
 	}
+	guard := doors(t)
 	accepted, tried := 0, 0
 	for kind, file := range kinds {
 		var top json64
@@ -35,7 +36,7 @@ func TestLintGuardsGoTUFAtEveryPlace(t *testing.T) {
 			if err := parseAny(kind, data); err != nil {
 				t.Errorf("%s: %v", kind, err)
 			}
-			doors(t, kind, data)
+			guard(kind, data)
 		})
 	}
 	if accepted < 100 || tried < 5000 {
@@ -44,19 +45,20 @@ func TestLintGuardsGoTUFAtEveryPlace(t *testing.T) {
 }
 
 // doors gives bytes that passed Lint to what reads them for their meaning.
-func doors(t *testing.T, kind Kind, data []byte) {
+func doors(t *testing.T) func(Kind, []byte) {
 	root, targets, role := read(t, "golden", kinds[KindRoot]), read(t, "golden", kinds[KindTargets]), read(t, "golden", kinds[KindRole])
-	switch kind {
-	case KindRoot:
-		_, _ = ParseRoot(data)
-		_, _ = RoleSignatures(data, targets, role)
-	case KindTargets:
-		_, _ = CheckRole(root, data, role, time.Time{})
-		_, _ = ReadDelegations(data)
-	case KindRole:
-		_, _ = CheckRole(root, targets, data, time.Time{})
-		if r, claim, err := readRole(data); err == nil {
-			_, _ = Decode(r, claim.Channel, claim.Arch)
+	return func(kind Kind, data []byte) {
+		switch kind {
+		case KindRoot:
+			_, _ = ParseRoot(data)
+		case KindTargets:
+			_, _ = CheckRole(root, data, role, time.Time{})
+			_, _ = ReadDelegations(data)
+		case KindRole:
+			_, _ = CheckRole(root, targets, data, time.Time{})
+			if r, claim, err := readRole(data); err == nil {
+				_, _ = Decode(r, claim.Channel, claim.Arch)
+			}
 		}
 	}
 }

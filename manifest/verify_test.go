@@ -168,6 +168,10 @@ func TestCheckRoleJudgesOneManifest(t *testing.T) {
 	}
 	_, err = CheckRole(r.root, targets, good.Data, today.Add(31*day))
 	refused(t, err, ErrExpired, "stable-x86_64.json version 2: expired on")
+	_, err = CheckRole(r.root, targets, good.Data, today.Add(181*day))
+	refused(t, err, ErrExpired, "targets.json version 1: expired on")
+	_, err = CheckRole(r.root, targets, good.Data, today.Add(366*day))
+	refused(t, err, ErrExpired, "root.json version 1: expired on")
 	_, err = CheckRole(r.root, targets, targets, today)
 	refused(t, err, ErrMalformed, "release manifest: ")
 	_, err = CheckRole(targets, targets, good.Data, today)

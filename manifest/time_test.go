@@ -1,0 +1,70 @@
+package manifest
+
+import (
+	"context"
+	"maps"
+	"testing"
+	"time"
+)
+
+// A machine whose clock says 1970 knows the time by what it has verified.
+func TestAttackClockSetBack(t *testing.T) {
+	at := func(days int) time.Time { return today.Add(time.Duration(days) * day) }
+	for _, row := range []struct {
+		name            string
+		stamped, signed int // days from today at which the newest timestamp and release are signed
+		next            int // the day at which the release after it is signed, 0 for no other release
+		says            string
+	}{
+		{"known by the remembered timestamp", 5, 0, 0, "timestamp.json version 3: expired on 2026-10-05 12:00:00 UTC, and it is 2026-10-06 12:00:00 UTC"},
+		{"known by the release itself", 0, 5, 0, "timestamp.json version 3: expired on 2026-10-05 12:00:00 UTC, and it is 2026-10-06 12:00:00 UTC"},
+		{"known by the remembered release", 0, 5, 1, "timestamp.json version 3: expired on 2026-10-05 12:00:00 UTC, and it is 2026-10-06 12:00:00 UTC"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r, dir := newRepo(t), t.TempDir()
+			p := r.policy(dir)
+			p.Now = time.Unix(0, 0)
+			for role := range r.expires {
+				r.expires[role] = at(30)
+			}
+			r.signedAt = at(row.signed)
+			f := r.release("stable", "x86_64", "2026.11")
+			r.signedAt = at(row.stamped)
+			r.publish(f)
+			if v := r.boot(r.files, p); !v.Time().Equal(at(5)) {
+				t.Errorf("reference time %s, want %s", v.Time(), at(5))
+			}
+			honest := maps.Clone(r.files)
+			// The same keys sign a timestamp that ends before what the state has seen.
+			r.expires[roleTimestamp] = at(4)
+			r.signedAt = at(row.next)
+			if row.next > 0 {
+				r.publish(r.release("stable", "x86_64", "2026.12"))
+			} else {
+				r.stamp(r.online)
+			}
+			_, err := Verify(context.Background(), r.files, p)
+			refused(t, err, ErrExpired, row.says)
+			if row.signed == 0 || row.next > 0 { // a machine that has seen neither cannot know
+				r.boot(r.files, Policy{Root: r.root, Channel: "stable", Arch: "x86_64", Now: today})
+			}
+			r.boot(honest, p)
+		})
+	}
+}
+
+func TestTimestampOfTheSameVersionDoesNotReplaceTheFirst(t *testing.T) {
+	r, dir := newRepo(t), t.TempDir()
+	p := r.policy(dir)
+	r.boot(r.files, p)
+	before := tree(t, dir)
+	r.time, r.expires[roleTimestamp] = nil, today.Add(20*day)
+	r.stamp(r.online) // version 1 again, with another date
+	r.boot(r.files, p)
+	if !maps.Equal(before, tree(t, dir)) {
+		t.Error("the remembered timestamp was replaced")
+	}
+	p.Now = today.Add(2 * day)
+	_, err := Verify(context.Background(), r.files, p)
+	refused(t, err, ErrExpired, "timestamp.json version 1: expired on 2026-10-02")
+}
