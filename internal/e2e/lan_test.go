@@ -1,0 +1,173 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A lan is one network segment: a bridge in a network namespace of its own, with a DHCP
+// server. Hosts are namespaces on it, machines are taps.
+type lan struct {
+	t    *testing.T
+	name string // of the bridge's namespace
+	dir  string
+	next int
+}
+
+func newLAN(t *testing.T) *lan {
+	t.Helper()
+	l := &lan{t: t, name: fmt.Sprintf("lan%d", time.Now().UnixNano()%1e9), dir: t.TempDir(), next: 2}
+	must(t, "ip", "netns", "add", l.name)
+	t.Cleanup(func() { exec.Command("ip", "netns", "del", l.name).Run() })
+	l.ip("link", "set", "lo", "up")
+	l.ip("link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+	l.ip("addr", "add", "10.55.0.1/24", "dev", "br0")
+	l.ip("link", "set", "br0", "up")
+	l.start(l.name, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=br0", "--bind-interfaces",
+		"--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(l.dir, "leases"), "--dhcp-range=10.55.0.100,10.55.0.200,1h")
+	return l
+}
+
+func (l *lan) ip(args ...string) {
+	l.t.Helper()
+	must(l.t, "ip", append([]string{"-n", l.name}, args...)...)
+}
+
+// tap adds a port for a machine and returns the interface's name.
+func (l *lan) tap() string {
+	l.t.Helper()
+	name := fmt.Sprintf("tap%d", l.next)
+	l.next++
+	l.ip("tuntap", "add", name, "mode", "tap")
+	l.ip("link", "set", name, "master", "br0")
+	l.ip("link", "set", name, "up")
+	return name
+}
+
+// A host is a namespace on the LAN with one address.
+type host struct {
+	*lan
+	ns, addr string
+}
+
+func (l *lan) host() host {
+	l.t.Helper()
+	h := host{lan: l, ns: fmt.Sprintf("%s-h%d", l.name, l.next), addr: fmt.Sprintf("10.55.0.%d", l.next)}
+	port := fmt.Sprintf("veth%d", l.next)
+	l.next++
+	must(l.t, "ip", "netns", "add", h.ns)
+	l.t.Cleanup(func() { exec.Command("ip", "netns", "del", h.ns).Run() })
+	l.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", h.ns)
+	l.ip("link", "set", port, "master", "br0")
+	l.ip("link", "set", port, "up")
+	for _, args := range [][]string{
+		{"link", "set", "lo", "up"},
+		{"addr", "add", h.addr + "/24", "dev", "eth0"},
+		{"link", "set", "eth0", "up"},
+		{"route", "add", "default", "via", "10.55.0.1"},
+	} {
+		must(l.t, "ip", append([]string{"-n", h.ns}, args...)...)
+	}
+	return h
+}
+
+// command is a command that runs on the host.
+func (h host) command(name string, args ...string) *exec.Cmd {
+	return exec.Command("ip", append([]string{"netns", "exec", h.ns, name}, args...)...)
+}
+
+// A daemon is a process that ends with the test. Its stderr is shown when the test fails.
+type daemon struct {
+	*exec.Cmd
+	out *bufio.Reader
+}
+
+func (l *lan) start(ns, name string, args ...string) *daemon {
+	l.t.Helper()
+	cmd := exec.Command("ip", append([]string{"netns", "exec", ns, name}, args...)...)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		kill := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+		cmd.Wait()
+		kill.Stop()
+		if l.t.Failed() {
+			l.t.Logf("%s in %s said:\n%s", filepath.Base(name), ns, log.Bytes())
+		}
+	})
+	return &daemon{Cmd: cmd, out: bufio.NewReader(stdout)}
+}
+
+// ready is the line that a daemon of ours prints when it serves.
+type ready struct {
+	Peer   string   `json:"peer"`
+	HTTP   []string `json:"http"`
+	Listen []string `json:"listen"`
+	IPNS   string   `json:"ipns"`
+	Head   string   `json:"head"`
+}
+
+// serve starts a daemon of ours on the host and waits for its ready line.
+func (h host) serve(name string, args ...string) ready {
+	h.t.Helper()
+	d := h.start(h.ns, name, args...)
+	line := make(chan []byte, 1)
+	go func() {
+		data, _ := d.out.ReadBytes('\n')
+		line <- data
+	}()
+	select {
+	case data := <-line:
+		var r ready
+		decode(h.t, data, &r)
+		return r
+	case <-time.After(30 * time.Second):
+		h.t.Fatalf("%s is not ready after 30 s", name)
+		panic("unreachable")
+	}
+}
+
+// publish serves the fixtures' release from the host.
+func (h host) publish(args ...string) ready {
+	h.t.Helper()
+	return h.serve(fx.bin("phase-publish"), append([]string{"serve", "--store", fx.path("store"), "--repo", fx.path("repo"),
+		"--online-key", fx.path("keys/online"), "--ipns-key", fx.path("keys/ipns"), "--identity", filepath.Join(h.t.TempDir(), "peer.key"),
+		"--http", h.addr + ":8080", "--listen", "/ip4/" + h.addr + "/tcp/4001"}, args...)...)
+}
+
+// tcp returns the ready line's first TCP multiaddr.
+func (r ready) tcp(t *testing.T) string {
+	t.Helper()
+	for _, a := range r.Listen {
+		if strings.Contains(a, "/tcp/") {
+			return a
+		}
+	}
+	t.Fatalf("no TCP address in %q", r.Listen)
+	return ""
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}

@@ -1,0 +1,172 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// inside names the environment variable that tells the second run of this binary where
+// the first one left what it prepared.
+const inside = "PHASE_E2E_DIR"
+
+// fx is what every test may read and none may change.
+var fx fixtures
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(inside); dir != "" {
+		fx = fixtures{Dir: dir}
+		if err := enter(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			os.Exit(1)
+		}
+		os.Exit(m.Run())
+	}
+	code, err := outer()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// outer prepares the fixtures with the outside network at hand, then runs this binary
+// again where there is none.
+func outer() (int, error) {
+	dir, err := os.MkdirTemp("", "phase-e2e-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	if err := prepare(dir); err != nil {
+		return 1, err
+	}
+	args := []string{"--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"}
+	if os.Geteuid() != 0 {
+		args = append(args, "--user", "--map-root-user")
+	}
+	cmd := exec.Command("unshare", append(append(args, os.Args[0]), os.Args[1:]...)...)
+	cmd.Env = append(os.Environ(), inside+"="+dir)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	err = cmd.Run()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		return max(exit.ExitCode(), 1), nil
+	}
+	return 0, err
+}
+
+// enter makes the new namespaces usable: a place for named network namespaces, and loopback.
+func enter() error {
+	if err := runAll(
+		[]string{"mount", "-t", "tmpfs", "tmpfs", "/run"},
+		[]string{"mkdir", "-p", "/run/netns"},
+		[]string{"ip", "link", "set", "lo", "up"},
+	); err != nil {
+		return err
+	}
+	return nil
+}
+
+// fixtures are the files that prepare makes, once for all tests.
+type fixtures struct{ Dir string }
+
+func (f fixtures) path(elem ...string) string {
+	return filepath.Join(append([]string{f.Dir}, elem...)...)
+}
+func (f fixtures) bin(name string) string { return f.path("bin", name) }
+
+// release is the version string that only the signed manifest holds.
+const release = "2026.11-e2e"
+
+// prepare builds the commands, the artifacts and one signed, published release.
+func prepare(dir string) error {
+	f := fixtures{Dir: dir}
+	for _, d := range []string{"bin", "keys", "artifacts/job"} {
+		if err := os.MkdirAll(f.path(d), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := build(f); err != nil {
+		return err
+	}
+	image, sign, publish := f.bin("phase-image"), f.bin("phase-sign"), f.bin("phase-publish")
+	art := f.path("artifacts")
+	return runAll(
+		[]string{image, "kernel", "--out", art + "/kernel"},
+		[]string{image, "initramfs", "--role", "target", "--out", art + "/initramfs"},
+		[]string{image, "rootfs", "--out", art + "/rootfs"},
+		keygen(f, "root"), keygen(f, "release"), keygen(f, "online"), keygen(f, "ipns"), keygen(f, "stranger"),
+		initRepo(f, "repo", "root", "release"),
+		signRelease(f, "repo", "release", release, "release.json"),
+		[]string{publish, "add", "--store", f.path("store"), "--repo", f.path("repo"), "--artifacts", art,
+			"--online-key", f.path("keys/online"), f.path("release.json")},
+		// the stick of most tests: no hint on its command line
+		[]string{image, "usb", "--root", f.path("repo/root.json"), "--default-mode", "local", "--size", "512M", "--out", f.path("local.img")},
+		[]string{sign, "verify", "--root", f.path("repo/root.json"), f.path("release.json")},
+	)
+}
+
+func build(f fixtures) error {
+	cmd := exec.Command("make", "-s", "-C", "../..", "BIN="+f.path("bin"), "binaries")
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("make binaries: %w", err)
+	}
+	if err := runAll([]string{"go", "build", "-o", f.bin("flipper"), "./flipper"}); err != nil {
+		return err
+	}
+	return exec.Command("cp", f.bin("hello.wasm"), f.path("artifacts/job/hello.wasm")).Run()
+}
+
+func keygen(f fixtures, name string) []string {
+	return []string{f.bin("phase-sign"), "key", "generate", "--no-passphrase", "--out", f.path("keys", name)}
+}
+
+func initRepo(f fixtures, repo, root, releaseKey string) []string {
+	return []string{f.bin("phase-sign"), "init", "--repo", f.path(repo), "--root-key", f.path("keys", root), "--root-threshold", "1",
+		"--release", f.path("keys", releaseKey+".pub"), "--release-threshold", "1", "--online-key", f.path("keys/online.pub"),
+		"--ipns-key", f.path("keys/ipns.pub"), "--channel", "stable", "--arch", "x86_64"}
+}
+
+func signRelease(f fixtures, repo, key, version, out string, more ...string) []string {
+	art := f.path("artifacts")
+	args := []string{f.bin("phase-sign"), "release", "--repo", f.path(repo), "--channel", "stable", "--arch", "x86_64", "--release", version,
+		"--kernel", art + "/kernel", "--initramfs", art + "/initramfs", "--rootfs", art + "/rootfs", "--job", art + "/job/hello.wasm",
+		"--cmdline", "console=ttyS0,115200", "--key", f.path("keys", key), "--out", f.path(out)}
+	return append(args, more...)
+}
+
+// runAll runs commands one after the other; the first that fails ends it with its output.
+func runAll(commands ...[]string) error {
+	for _, c := range commands {
+		cmd := exec.Command(c[0], c[1:]...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		}
+	}
+	return nil
+}
+
+// must runs one command of a test and returns its stdout.
+func must(t *testing.T, name string, args ...string) []byte {
+	t.Helper()
+	out, err := exec.Command(name, args...).Output()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		t.Fatalf("%s %q: %v\n%s%s", name, args, err, out, exit.Stderr)
+	}
+	if err != nil {
+		t.Fatalf("%s %q: %v", name, args, err)
+	}
+	return out
+}
+
+func decode(t *testing.T, data []byte, v any) {
+	t.Helper()
+	if err := json.Unmarshal(data, v); err != nil {
+		t.Fatalf("%v in %.400q", err, data)
+	}
+}

@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// bootDeadline bounds one boot from firmware to receipt under TCG on a busy machine.
+const bootDeadline = 6 * time.Minute
+
+// A machine is a QEMU process that boots an image under UEFI; console is its serial line.
+type machine struct {
+	t       *testing.T
+	console *console
+	ended   chan struct{}
+}
+
+// boot starts a machine on the LAN from a copy of the image.
+func (l *lan) boot(image string) *machine {
+	l.t.Helper()
+	disk := filepath.Join(l.dir, fmt.Sprintf("disk%d.img", l.next))
+	must(l.t, "cp", "--sparse=always", image, disk)
+	cmd := exec.Command("ip", "netns", "exec", l.name, "../../scripts/test-qemu-x86.sh", disk)
+	cmd.Env = append(os.Environ(), "MEM=1536", "NET=tap:"+l.tap())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	m := &machine{t: l.t, console: newConsole(), ended: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = m.console, m.console
+	if err := cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	go func() {
+		cmd.Wait()
+		close(m.ended)
+	}()
+	l.t.Cleanup(func() {
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-m.ended
+		if l.t.Failed() {
+			l.t.Logf("console:\n%s", m.console.tail(200))
+		}
+	})
+	return m
+}
+
+// sees waits until the console has shown every mark, each after the one before, and fails
+// the test when it shows a forbidden one first, the machine ends, or time is up.
+func (m *machine) sees(marks []string, forbidden ...string) {
+	m.t.Helper()
+	deadline := time.After(bootDeadline)
+	from := 0
+	for i := 0; i < len(marks); {
+		text, changed := m.console.since(from)
+		if at := bytes.Index(text, []byte(marks[i])); at >= 0 {
+			m.refuse(text[:at], forbidden)
+			from += at + len(marks[i])
+			i++
+			continue
+		}
+		m.refuse(text, forbidden)
+		select {
+		case <-changed:
+		case <-m.ended:
+			if text, _ := m.console.since(from); !bytes.Contains(text, []byte(marks[i])) {
+				m.t.Fatalf("the machine ended before %q", marks[i])
+			}
+		case <-deadline:
+			m.t.Fatalf("no %q on the console after %v", marks[i], bootDeadline)
+		}
+	}
+}
+
+func (m *machine) refuse(text []byte, forbidden []string) {
+	m.t.Helper()
+	for _, f := range forbidden {
+		if bytes.Contains(text, []byte(f)) {
+			m.t.Fatalf("the console shows %q", f)
+		}
+	}
+}
+
+// A console collects what a machine prints and wakes who waits for it.
+type console struct {
+	mu      sync.Mutex
+	text    []byte
+	changed chan struct{}
+}
+
+func newConsole() *console { return &console{changed: make(chan struct{})} }
+
+func (c *console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.text = append(c.text, p...)
+	close(c.changed)
+	c.changed = make(chan struct{})
+	return len(p), nil
+}
+
+// since returns the text after an offset and a channel that closes when there is more.
+func (c *console) since(from int) ([]byte, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.text[from:len(c.text):len(c.text)], c.changed
+}
+
+func (c *console) tail(lines int) string {
+	text, _ := c.since(0)
+	all := strings.Split(string(text), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
