@@ -73,8 +73,8 @@ func (w *want) section(r *bytes.Reader) error {
 func eachLimit(body []byte, typed bool, add func(min int64)) error {
 	r := bytes.NewReader(body)
 	count, err := binary.ReadUvarint(r)
-	if err != nil || count > uint64(len(body)) {
-		return fmt.Errorf("a table or memory section is cut off")
+	if err != nil || count > 1 {
+		return fmt.Errorf("more than one table or memory, or a garbled count of them")
 	}
 	for range count {
 		if typed {
