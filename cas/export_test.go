@@ -45,13 +45,17 @@ func DecodeDir(block []byte) ([]Entry, error) { return decodeDir(block) }
 
 const PackHeader = packHeader
 
-// FindInIndex opens an index file, whose checksum is first made right, and returns the
-// offsets that it gives for c.
-func FindInIndex(path string, data []byte, c cid.Cid) (offsets []int64, err error) {
-	if len(data) >= 32 {
-		sum := blake3.Sum256(data[:len(data)-32])
-		data = append(data[:len(data)-32:len(data)-32], sum[:]...)
+// FixIndexSum makes the checksum of an index right, so that what it speaks of is read.
+func FixIndexSum(data []byte) []byte {
+	if len(data) < 32 {
+		return data
 	}
+	sum := blake3.Sum256(data[:len(data)-32])
+	return append(data[:len(data)-32:len(data)-32], sum[:]...)
+}
+
+// FindInIndex opens an index file and returns the offsets that it gives for c.
+func FindInIndex(path string, data []byte, c cid.Cid) (offsets []int64, err error) {
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		return nil, err
 	}

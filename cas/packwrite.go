@@ -22,7 +22,7 @@ type writer struct {
 	open   *pack      // the pack that grows, also the last of Packs.packs; nil for none
 	next   int        // number of the next pack
 	synced int64      // bytes of the open pack that are durable and indexed
-	failed error      // a sync failed: what the disk holds is unknown
+	failed error      // closed, or a sync failed and what the disk holds is unknown
 }
 
 // Put appends data to the open pack unless c is listed. The block can be read at once; it
@@ -34,7 +34,10 @@ func (p *Packs) Put(ctx context.Context, c cid.Cid, data []byte) error {
 	}
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if err := p.writable(ctx); err != nil {
+	if p.opts.ReadOnly {
+		return fmt.Errorf("store %s: opened for reading only: %w", p.dir, fs.ErrPermission)
+	}
+	if err := p.ready(ctx); err != nil {
 		return err
 	}
 	if ok, err := p.find(c, func(*pack, section) error { return nil }); ok || err != nil {
@@ -57,26 +60,16 @@ func (p *Packs) Put(ctx context.Context, c cid.Cid, data []byte) error {
 func (p *Packs) Sync(ctx context.Context) error {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if p.opts.ReadOnly {
-		return ctx.Err()
-	}
-	if err := p.writable(ctx); err != nil {
+	if err := p.ready(ctx); err != nil {
 		return err
 	}
 	return p.sync()
 }
 
-func (p *Packs) writable(ctx context.Context) error {
-	if p.opts.ReadOnly {
-		return fmt.Errorf("store %s: opened for reading only: %w", p.dir, fs.ErrPermission)
-	}
+// ready reports why nothing may be written, if so.
+func (p *Packs) ready(ctx context.Context) error {
 	if p.w.failed != nil {
 		return p.w.failed
-	}
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.closed {
-		return p.errClosed()
 	}
 	return ctx.Err()
 }
@@ -218,18 +211,17 @@ func (p *Packs) mapIndex(k *pack) error {
 	return nil
 }
 
-// closeWriter syncs, once.
+// closeWriter syncs, once, and takes no more blocks.
 func (p *Packs) closeWriter() error {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if p.w.open == nil {
-		return nil
+	var err error
+	if p.w.open != nil {
+		if err = p.w.failed; err == nil {
+			err = p.sync()
+		}
 	}
-	err := p.w.failed
-	if err == nil {
-		err = p.sync()
-	}
-	p.w.open = nil
+	p.w.open, p.w.failed = nil, p.errClosed()
 	return err
 }
 

@@ -1,0 +1,96 @@
+package cas_test
+
+import (
+	"bytes"
+	"io"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+	"github.com/zeebo/blake3"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/castest"
+)
+
+const benchSize = 256 << 20
+
+// BenchmarkBLAKE3 is the peer: one core hashing and nothing else.
+func BenchmarkBLAKE3(b *testing.B) {
+	data := castest.Bytes(1, benchSize)
+	b.SetBytes(benchSize)
+	for b.Loop() {
+		blake3.Sum256(data)
+	}
+}
+
+func BenchmarkFileCID(b *testing.B) {
+	data := castest.Bytes(1, benchSize)
+	for _, chunker := range []string{cas.DefaultChunker, "jc-v1.0.0-16384-65536-262144", "size-262144"} {
+		b.Run(chunker, func(b *testing.B) {
+			b.SetBytes(benchSize)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := cas.FileCID(b.Context(), bytes.NewReader(data), chunker); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkIngest(b *testing.B) {
+	data := castest.Bytes(1, benchSize)
+	for name, sync := range map[string]bool{"synced": true, "written": false} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(benchSize)
+			for b.Loop() {
+				p, err := cas.OpenPacks(b.TempDir(), cas.PackOptions{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := cas.AddFile(b.Context(), p.Put, bytes.NewReader(data), cas.DefaultChunker); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if sync {
+					b.StartTimer()
+				}
+				if err := p.Close(); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+func BenchmarkCopyFromPacks(b *testing.B) {
+	p, err := cas.OpenPacks(b.TempDir(), cas.PackOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer p.Close()
+	f, err := cas.AddFile(b.Context(), p.Put, bytes.NewReader(castest.Bytes(1, benchSize)), cas.DefaultChunker)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(benchSize)
+	for b.Loop() {
+		if err := cas.Copy(b.Context(), io.Discard, p, f.CID, f.Size); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCheckLeaf reports the cost of naming one leaf: no allocation.
+func BenchmarkCheckLeaf(b *testing.B) {
+	data := castest.Bytes(1, 64<<10)
+	c := cas.Sum(cid.Raw, data)
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := cas.Check(c, data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
