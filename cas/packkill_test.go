@@ -1,0 +1,88 @@
+package cas_test
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/castest"
+)
+
+// The test runs itself as a writer that reports every block after its Sync, reads beside
+// it, and kills it.
+func TestAKilledWriterLosesNothingThatItReported(t *testing.T) {
+	const env = "CAS_TEST_WRITER"
+	opts := cas.PackOptions{MaxPack: 50_000}
+	if dir := os.Getenv(env); dir != "" {
+		p := open(t, dir, opts)
+		for i := 0; ; i++ {
+			data := castest.Bytes(byte(i), 5000+i)
+			c := cas.Sum(cid.Raw, data)
+			if err := p.Put(t.Context(), c, data); err != nil {
+				t.Fatal(err)
+			}
+			if i%3 == 0 {
+				continue // synced with the next one
+			}
+			if err := p.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Println(c)
+		}
+	}
+	dir := t.TempDir()
+	reported := map[cid.Cid]bool{}
+	for round := range 4 {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAKilledWriterLosesNothingThatItReported$")
+		cmd.Env = append(os.Environ(), env+"="+dir)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		var reader *cas.Packs
+		for n := 0; n < 10+7*round && lines.Scan(); n++ {
+			c, err := cas.ParseCID(lines.Text())
+			if err != nil {
+				t.Fatalf("the writer says %q", lines.Text())
+			}
+			reported[c] = true
+			if reader == nil {
+				reader = open(t, dir, cas.PackOptions{ReadOnly: true})
+			}
+			if _, err := cas.Get(t.Context(), reader, c); err != nil {
+				t.Error("beside the writer:", err)
+			}
+		}
+		if _, err := cas.OpenPacks(dir, opts); err == nil {
+			t.Error("a second writer beside the first")
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // killed: that is its error
+		p, err := cas.OpenPacks(dir, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for c := range reported {
+			if _, err := cas.Get(t.Context(), p, c); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(reported) < 30 {
+		t.Errorf("%d blocks reported", len(reported))
+	}
+}
