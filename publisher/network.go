@@ -8,12 +8,13 @@ import (
 	"syscall"
 
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/internal/p2p/quic"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // options turns a Network, and what root.json says of discovery, into those of a node.
 func (n Network) options(d manifest.Discovery) (p2p.Options, error) {
-	out := p2p.Options{Listen: n.Listen, Announce: n.Announce, Bootstrap: n.Bootstrap, DHT: p2p.DHTServer}
+	out := p2p.Options{Listen: n.Listen, Announce: n.Announce, Bootstrap: n.Bootstrap, DHT: p2p.DHTServer, Transports: []p2p.Transport{quic.Transport}}
 	switch n.DHT {
 	case DHTOff:
 		out.DHT = p2p.DHTOff

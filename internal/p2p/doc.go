@@ -10,7 +10,8 @@
 //
 // Start at New. The publisher calls Serve, Provide and PutIPNS; the boot client
 // calls Found, FindProviders, GetIPNS, Gateway and HTTPAddrs. A Node with no
-// Listen addresses can dial and fetch but not be dialled, and speaks TCP only.
+// Listen addresses can dial and fetch but not be dialled. It speaks TCP; QUIC is in
+// package quic below, for those who want it.
 //
 // Limits: identify shows a peer all our addresses that fit its own network class,
 // so a machine that must not be seen uses no Node at all; the DHT keeps its records

@@ -3,81 +3,157 @@ package p2p
 import (
 	"errors"
 	"fmt"
-	"slices"
+	"io"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/core/transport"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
-	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/multiformats/go-multiaddr"
 )
 
 const (
 	dialTimeout  = 10 * time.Second
-	serverMemory = 512 << 20 // bytes the resource manager may hand out when we listen
+	connGrace    = 20 * time.Second // a new connection is not trimmed before
+	serverMemory = 512 << 20        // bytes the resource manager may hand out when we listen
 	clientMemory = 64 << 20
 )
 
-// hostOptions builds the libp2p options: TCP (without SO_REUSEPORT, so that a taken
-// port is noticed), QUIC only when asked to listen on it, and none of the services
-// that need strangers.
-func hostOptions(opts Options) ([]libp2p.Option, error) {
-	serves := len(opts.Listen) > 0
-	limits, err := resourceManager(serves)
+// A Transport makes a transport beside TCP, and what to close after the host.
+type Transport func(key crypto.PrivKey, limits network.ResourceManager) (transport.Transport, io.Closer, error)
+
+// newHost puts a libp2p host together from its parts. libp2p.New would do, but it links
+// every transport that exists (WebRTC alone is megabytes) into an initramfs that lives
+// in memory. None of the services that need strangers is among the parts: no relay, no
+// NAT probing, no hole punching, no metrics. The host owns all of it and closes it,
+// but for the returned closers.
+func newHost(opts Options) (_ host.Host, after []io.Closer, err error) {
+	limits, err := resourceManager(len(opts.Listen) > 0)
 	if err != nil {
-		return nil, fmt.Errorf("libp2p limits: %w", err)
+		return nil, nil, fmt.Errorf("libp2p limits: %w", err)
+	}
+	sw, bus, err := newSwarm(opts.Identity, limits)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("libp2p: %w", err), limits.Close())
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, sw.Close(), sw.Peerstore().Close(), limits.Close())
+		}
+	}()
+	if after, err = addTransports(sw, opts, limits); err != nil {
+		return nil, after, fmt.Errorf("libp2p: %w", err)
 	}
 	low, high := 16, 64
-	if serves {
+	if len(opts.Listen) > 0 {
 		low, high = 128, 256
 	}
-	conns, err := connmgr.NewConnManager(low, high, connmgr.WithGracePeriod(20*time.Second))
+	conns, err := connmgr.NewConnManager(low, high, connmgr.WithGracePeriod(connGrace))
 	if err != nil {
-		return nil, fmt.Errorf("libp2p connections: %w", err)
+		return nil, after, fmt.Errorf("libp2p: %w", err)
 	}
-	out := []libp2p.Option{
-		libp2p.Identity(opts.Identity),
-		libp2p.NoListenAddrs, // New listens itself, address by address
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
-		libp2p.ResourceManager(limits),
-		libp2p.ConnectionManager(conns),
-		libp2p.AddrsFactory(addrsFactory(opts.Announce, opts.HTTP)),
-		libp2p.UserAgent("phaseboot"),
-		libp2p.WithDialTimeout(dialTimeout),
-		libp2p.DisableRelay(),
-		libp2p.DisableMetrics(),
-		libp2p.DisableIdentifyAddressDiscovery(),
-		libp2p.ForceReachabilityPublic(), // no NAT probing
-		libp2p.Ping(false),
+	h, err := basichost.NewHost(sw, &basichost.HostOpts{
+		EventBus:     bus,
+		ConnManager:  conns,
+		AddrsFactory: addrsFactory(opts.Announce, opts.HTTP),
+		UserAgent:    "phaseboot",
+	})
+	if err != nil {
+		return nil, after, errors.Join(fmt.Errorf("libp2p: %w", err), conns.Close())
 	}
-	if slices.ContainsFunc(opts.Listen, isQUIC) {
-		out = append(out, libp2p.Transport(quic.NewTransport))
+	h.Start()
+	return h, after, nil
+}
+
+func newSwarm(key crypto.PrivKey, limits network.ResourceManager) (*swarm.Swarm, event.Bus, error) {
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return nil, nil, err
 	}
-	return out, nil
+	known, err := pstoremem.NewPeerstore()
+	if err != nil {
+		return nil, nil, err
+	}
+	err = errors.Join(known.AddPrivKey(id, key), known.AddPubKey(id, key.GetPublic()))
+	bus := eventbus.NewBus()
+	var sw *swarm.Swarm
+	if err == nil {
+		sw, err = swarm.NewSwarm(id, known, bus,
+			swarm.WithResourceManager(limits), swarm.WithDialTimeout(dialTimeout),
+			// Few addresses are dialled, and those on purpose: no guessing that a whole
+			// family of them is dead.
+			swarm.WithUDPBlackHoleSuccessCounter(nil), swarm.WithIPv6BlackHoleSuccessCounter(nil))
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, known.Close())
+	}
+	return sw, bus, nil
+}
+
+// addTransports adds TCP (with TLS or Noise, and yamux) without SO_REUSEPORT, so that a
+// taken port is noticed, and the transports of opts.
+func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager) (after []io.Closer, err error) {
+	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
+	overTLS, err := libp2ptls.New(libp2ptls.ID, opts.Identity, muxers)
+	if err != nil {
+		return nil, err
+	}
+	overNoise, err := noise.New(noise.ID, opts.Identity, muxers)
+	if err != nil {
+		return nil, err
+	}
+	up, err := upgrader.New([]sec.SecureTransport{overTLS, overNoise}, muxers, nil, limits, nil)
+	if err != nil {
+		return nil, err
+	}
+	overTCP, err := tcp.NewTCPTransport(up, limits, nil, tcp.DisableReuseport())
+	if err != nil {
+		return nil, err
+	}
+	if err := sw.AddTransport(overTCP); err != nil {
+		return nil, err
+	}
+	for _, make := range opts.Transports {
+		t, closer, err := make(opts.Identity, limits)
+		if err != nil {
+			return after, err
+		}
+		after = append(after, closer)
+		if err := sw.AddTransport(t); err != nil {
+			return after, err
+		}
+	}
+	return after, nil
 }
 
 func resourceManager(serves bool) (network.ResourceManager, error) {
-	limits := rcmgr.DefaultLimits
-	libp2p.SetDefaultServiceLimits(&limits)
 	memory, fds := int64(clientMemory), 128
 	if serves {
 		memory, fds = serverMemory, 1024
 	}
+	limits := rcmgr.DefaultLimits
 	// Many machines behind one router share an IPv4 address.
 	perIP := rcmgr.WithLimitPerSubnet(
 		[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: 64}},
 		[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: 64}, {PrefixLength: 48, ConnCount: 256}})
 	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(memory, fds)), perIP, rcmgr.WithMetricsDisabled())
-}
-
-func isQUIC(a multiaddr.Multiaddr) bool {
-	_, err := a.ValueForProtocol(multiaddr.P_QUIC_V1)
-	return err == nil
 }
 
 // listenError words a refused Listen address. libp2p drops the chain of the cause,

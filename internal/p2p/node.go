@@ -5,12 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
 
-	"github.com/libp2p/go-libp2p"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -30,20 +30,22 @@ const PublicPrefix = "/ipfs"
 
 // Options say what a Node does. The zero value dials, and nothing else.
 type Options struct {
-	Identity  crypto.PrivKey        // nil: a new one that is forgotten at Close
-	Listen    []multiaddr.Multiaddr // TCP and QUIC; every one must be free
-	Announce  []multiaddr.Multiaddr // addresses told to others beside our own
-	DHT       string                // DHTOff (also ""), DHTClient, DHTServer
-	Prefix    string                // DHT protocol prefix, "/name…"
-	Bootstrap []peer.AddrInfo       // where to enter the DHT
-	MDNS      bool                  // announce and look on the local network
-	HTTP      []multiaddr.Multiaddr // …/tcp/PORT/http of our plain HTTP listeners, told through identify
-	Log       *slog.Logger          // nil: silent
+	Identity   crypto.PrivKey        // nil: a new one that is forgotten at Close
+	Listen     []multiaddr.Multiaddr // every one must be free
+	Announce   []multiaddr.Multiaddr // addresses told to others beside our own
+	Transports []Transport           // beside TCP, for instance quic.Transport
+	DHT        string                // DHTOff (also ""), DHTClient, DHTServer
+	Prefix     string                // DHT protocol prefix, "/name…"
+	Bootstrap  []peer.AddrInfo       // where to enter the DHT
+	MDNS       bool                  // announce and look on the local network
+	HTTP       []multiaddr.Multiaddr // …/tcp/PORT/http of our plain HTTP listeners, told through identify
+	Log        *slog.Logger          // nil: silent
 }
 
 // A Node is a running libp2p host with what Options asked for.
 type Node struct {
 	host  host.Host
+	after []io.Closer  // closed after the host
 	dht   *dht.IpfsDHT // nil when off
 	log   *slog.Logger
 	found *finder
@@ -76,12 +78,8 @@ func New(ctx context.Context, opts Options) (_ *Node, err error) {
 			n.Close()
 		}
 	}()
-	hostOpts, err := hostOptions(opts)
-	if err != nil {
+	if n.host, n.after, err = newHost(opts); err != nil {
 		return nil, err
-	}
-	if n.host, err = libp2p.New(hostOpts...); err != nil {
-		return nil, fmt.Errorf("libp2p host: %w", err)
 	}
 	for _, a := range opts.Listen {
 		if err := n.host.Network().Listen(a); err != nil {
@@ -152,6 +150,9 @@ func (n *Node) Close() error {
 	}
 	if n.host != nil {
 		errs = append(errs, n.host.Close())
+	}
+	for _, c := range n.after {
+		errs = append(errs, c.Close())
 	}
 	n.tasks.Wait()
 	return errors.Join(errs...)

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/p2p/quic"
 )
 
 const testPrefix = "/phaseboot/test"
@@ -30,6 +32,7 @@ const testPrefix = "/phaseboot/test"
 // start runs a Node that ends with the test.
 func start(t *testing.T, opts Options) *Node {
 	t.Helper()
+	opts.Transports = []Transport{quic.Transport}
 	if testing.Verbose() {
 		opts.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -205,11 +208,7 @@ func TestGatewayOverStreams(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var opts Options
-		if strings.Contains(listen, "quic") {
-			opts.Listen = addrs(t, "/ip4/127.0.0.1/udp/0/quic-v1")
-		}
-		client := start(t, opts)
+		client := start(t, Options{})
 		gw, err := client.Gateway(within(t, 10*time.Second), infoOf(server))
 		if err != nil {
 			t.Fatal(err)
@@ -279,11 +278,30 @@ func TestHTTPAddrsAreThoseOnTheIPWeAreConnectedTo(t *testing.T) {
 	}
 }
 
+func TestAProgramThatWantsNoQUICLinksNone(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, heavy := range []string{"github.com/quic-go/quic-go", "github.com/pion/webrtc/v4", "go.uber.org/fx", "github.com/libp2p/go-libp2p"} {
+		if slices.Contains(strings.Fields(string(out)), heavy) {
+			t.Errorf("%s is linked into every initramfs", heavy)
+		}
+	}
+}
+
+func TestQUICMustBeAskedFor(t *testing.T) {
+	_, err := New(t.Context(), Options{Listen: addrs(t, "/ip4/127.0.0.1/udp/0/quic-v1")})
+	if err == nil || !strings.Contains(err.Error(), "listen /ip4/127.0.0.1/udp/0/quic-v1") {
+		t.Fatalf("got %v", err)
+	}
+}
+
 func TestTakenPort(t *testing.T) {
 	t.Parallel()
 	for _, listen := range []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"} {
 		first := start(t, Options{Listen: addrs(t, listen)})
-		_, err := New(t.Context(), Options{Listen: first.host.Network().ListenAddresses()})
+		_, err := New(t.Context(), Options{Transports: []Transport{quic.Transport}, Listen: first.host.Network().ListenAddresses()})
 		if err == nil || !strings.Contains(err.Error(), "address in use") {
 			t.Errorf("%s: got %v, want address in use", listen, err)
 		}
@@ -293,7 +311,7 @@ func TestTakenPort(t *testing.T) {
 func TestCloseLeavesNoGoroutineAndNoFile(t *testing.T) {
 	before, files := runtime.NumGoroutine(), openFiles(t)
 	for range 3 {
-		boot, err := New(t.Context(), Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"), DHT: DHTServer, Prefix: testPrefix, MDNS: true})
+		boot, err := New(t.Context(), Options{Transports: []Transport{quic.Transport}, Listen: addrs(t, "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"), DHT: DHTServer, Prefix: testPrefix, MDNS: true})
 		if err != nil {
 			t.Fatal(err)
 		}
