@@ -56,10 +56,16 @@ func (c Config) Check() error {
 	return nil
 }
 
+// misuse is an error that the person who typed it mends. It is an fs.ErrInvalid.
+type misuse struct{ msg string }
+
+func (m misuse) Error() string        { return m.msg }
+func (m misuse) Is(target error) bool { return target == fs.ErrInvalid }
+
 func checkMirror(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("mirror %.200q: %w; write it like https://example.org/mirror", s, fs.ErrInvalid)
+		return misuse{fmt.Sprintf("mirror %.200q: not a web address; write it like https://example.org/mirror", s)}
 	}
 	return nil
 }
@@ -67,7 +73,7 @@ func checkMirror(s string) error {
 func parsePeer(s string) (peer.AddrInfo, error) {
 	list, err := p2p.ParsePeers([]string{s})
 	if err != nil {
-		return peer.AddrInfo{}, fmt.Errorf("%w: %w", err, fs.ErrInvalid)
+		return peer.AddrInfo{}, misuse{err.Error()}
 	}
 	return list[0], nil
 }

@@ -45,10 +45,10 @@ func NewDirSink(dir string) (*DirSink, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("output folder: %w", err)
 	}
-	root, err := os.OpenRoot(dir)
-	if errors.Is(err, syscall.ENOTDIR) {
-		return nil, fmt.Errorf("output folder %s: is not a folder: %w; name another one", dir, fs.ErrInvalid)
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return nil, misuse{fmt.Sprintf("output folder %s: is not a folder; name another one", dir)}
 	}
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("output folder: %w", err)
 	}

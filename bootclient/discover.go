@@ -3,7 +3,6 @@ package bootclient
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"strings"
@@ -47,7 +46,7 @@ func discover(ctx context.Context, cfg Config, trust manifest.Discovery) (*disco
 	if cfg.Mode.Proxy != "" {
 		proxy, err := url.Parse(cfg.Mode.Proxy)
 		if err != nil {
-			return nil, fmt.Errorf("proxy %.200q: %w", cfg.Mode.Proxy, fs.ErrInvalid)
+			return nil, misuse{fmt.Sprintf("proxy %.200q: not a URL; mend the mode", cfg.Mode.Proxy)}
 		}
 		client.Transport.(*http.Transport).Proxy = http.ProxyURL(proxy)
 	}

@@ -253,6 +253,9 @@ func (r *resolver) older(old, newer verdict) {
 }
 
 func (r *resolver) refuse(source, what string, err error) {
+	if rank(err) <= 1 {
+		return // out of reach, which is no refusal
+	}
 	r.cfg.Report.Refuse(source, what, err)
 	if rank(err) > rank(r.refused) {
 		r.refused = fmt.Errorf("%s: %w", source, err)

@@ -377,6 +377,22 @@ func poison(t *testing.T, dir string, run []byte) {
 	}
 }
 
+func TestTheLastGoodReleaseBootsOnlyWhereTheModeSaysSo(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "internet")
+	m.cfg.Mode.Discovery = []string{"mirror"}
+	m.cfg.Cache, m.cfg.Mirrors = t.TempDir(), []string{serve(t, r, nil).URL}
+	m.boots(r)
+	ok(t, os.RemoveAll(m.out))
+	m.cfg.Now = func() time.Time { return time.Now().Add(30 * time.Hour) }
+	m.refuses(cli.ExitUntrusted, "expired")
+	m.cfg.Mode.Stale = "last-good"
+	m.boots(r)
+	if len(m.report.Refused()) == 0 {
+		t.Error("the report does not say that the release is not up to date")
+	}
+}
+
 func TestACacheThatMayNotBeWrittenIsNot(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "private") // its cache is off

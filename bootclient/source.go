@@ -111,16 +111,19 @@ func (s *source) ask(ctx context.Context, get func(*gateway.Client) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	var errs []error
+	var lost error
 	for _, w := range ways {
 		data, err := get(w.client)
 		if err == nil || !errors.Is(err, cas.ErrUnreachable) || ctx.Err() != nil {
 			return data, err
 		}
-		errs = append(errs, err)
+		if lost != nil {
+			err = fmt.Errorf("%w; then %w", lost, err)
+		}
+		lost = err
 		s.demote(w)
 	}
-	return nil, errors.Join(errs...)
+	return nil, lost
 }
 
 // demote puts a way behind the others.

@@ -82,7 +82,7 @@ func (c *Client) IPNS(ctx context.Context, name string) ([]byte, error) {
 		err = fmt.Errorf("record of more than %d bytes: %w", maxRecord, cas.ErrCorrupt)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("IPNS name %.80q: %w", name, err)
+		return nil, fmt.Errorf("IPNS record: %w", err)
 	}
 	return data, nil
 }

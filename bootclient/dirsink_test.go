@@ -1,0 +1,74 @@
+package bootclient_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+func TestANewReleaseReplacesTheOldOneAndNothingElse(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	ok(t, os.MkdirAll(filepath.Join(m.out, "job"), 0o755))
+	for _, mine := range []string{"notes.txt", "job/mine.wasm"} {
+		ok(t, os.WriteFile(filepath.Join(m.out, mine), []byte("mine"), 0o644))
+	}
+	m.boots(r)
+	r.release("2", map[string][]byte{"kernel": content(21, 1000), "initramfs": content(22, 2000), "dtb/board.dtb": content(23, 300)})
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.boots(r)
+	for name, want := range map[string]bool{
+		"notes.txt": true, "job/mine.wasm": true, "dtb/board.dtb": true, "release.json": true, "report.json": true,
+		"rootfs": false, "job/hello.wasm": false,
+	} {
+		if _, err := os.Stat(filepath.Join(m.out, name)); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAnAbortedSinkLeavesWhatWasThere(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.boots(r)
+	m.cfg.Mirrors = []string{serve(t, newRepo(t, "stranger", manifest.Discovery{}), nil).URL}
+	if err := m.fetch(t.Context()); cli.Code(err) != cli.ExitUntrusted {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(m.out)
+	ok(t, err)
+	if len(entries) != 7 { // kernel, initramfs, rootfs, job, cmdline, release.json, report.json
+		t.Errorf("the folder holds %v", entries)
+	}
+}
+
+func TestDirSinkRefusesWhatIsNoFolder(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	ok(t, os.WriteFile(file, nil, 0o644))
+	if _, err := bootclient.NewDirSink(file); cli.Code(err) != cli.ExitUsage {
+		t.Errorf("a file: %v", err)
+	}
+	if _, err := bootclient.NewDirSink(filepath.Join(dir, "no", "where")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no parent: %v", err)
+	}
+}
+
+func TestDirSinkTakesARoleOnce(t *testing.T) {
+	s, err := bootclient.NewDirSink(t.TempDir())
+	ok(t, err)
+	defer s.Abort()
+	_, err = s.Open("kernel", 10)
+	ok(t, err)
+	if _, err := s.Open("kernel", 10); err == nil {
+		t.Error("opened twice")
+	}
+}
