@@ -88,10 +88,14 @@ func (s *server) announce(ctx context.Context) {
 	if s.DHT == DHTPublic {
 		again = publicRepublish
 	}
+	alone := false // said already
 	for ctx.Err() == nil {
 		head, moved := s.heads.current()
 		next := time.NewTimer(again)
-		s.tellUntil(ctx, head, moved, again)
+		if !s.tellUntil(ctx, head, moved, again) && !alone {
+			alone = true
+			s.Log.Info("no other DHT node yet; machines that know this one find it, and so do neighbours with mDNS; --bootstrap names another")
+		}
 		select {
 		case <-moved:
 		case <-next.C:
@@ -101,8 +105,9 @@ func (s *server) announce(ctx context.Context) {
 	}
 }
 
-// tellUntil tells of a head until it is done, there is a newer head or time is up.
-func (s *server) tellUntil(ctx context.Context, head *Head, moved <-chan struct{}, limit time.Duration) {
+// tellUntil tells of a head until it is done, there is a newer head or time is up;
+// false says that in all that time there was nobody to tell.
+func (s *server) tellUntil(ctx context.Context, head *Head, moved <-chan struct{}, limit time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	done := make(chan error, 1)
@@ -111,12 +116,12 @@ func (s *server) tellUntil(ctx context.Context, head *Head, moved <-chan struct{
 	case err := <-done:
 		if err != nil && ctx.Err() == nil {
 			s.Log.Warn("DHT", "cause", err)
-		} else if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			s.Log.Info("no other DHT node yet; name one with --bootstrap, or ignore this on a LAN with mDNS")
 		}
+		return !errors.Is(ctx.Err(), context.DeadlineExceeded)
 	case <-moved:
 		cancel()
 		<-done
+		return true
 	}
 }
 

@@ -190,3 +190,19 @@ func TestAFloodOfTXTRecordsIsBounded(t *testing.T) {
 		t.Fatalf("got %d peers", len(got))
 	}
 }
+
+func FuzzReadTXT(f *testing.F) {
+	near := lan{netip.MustParsePrefix("10.0.0.0/8")}
+	f.Add("dnsaddr=/ip4/10.1.2.3/tcp/4001/p2p/" + somePeer)
+	f.Add("dnsaddr=/ip6zone/x/ip6/fe80::1/tcp/4001/p2p/" + somePeer)
+	f.Add("dnsaddr=")
+	f.Fuzz(func(t *testing.T, txt string) {
+		for _, info := range readTXT([]string{txt, txt}, near) {
+			for _, a := range info.Addrs {
+				if ip, ok := ipOf(a); !ok || !near.contains(ip) || info.ID.Validate() != nil {
+					t.Fatalf("%s of %s was taken", a, info.ID)
+				}
+			}
+		}
+	})
+}

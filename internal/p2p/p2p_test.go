@@ -180,6 +180,34 @@ func TestDHTBootstrapNodeThatStartsLater(t *testing.T) {
 	}
 }
 
+func TestARestartedBootstrapNodeLearnsAgainWhatItIsToldNext(t *testing.T) {
+	t.Parallel()
+	opts := Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix}
+	boot := start(t, opts)
+	opts.Identity, opts.Listen = boot.host.Peerstore().PrivKey(boot.ID()), boot.host.Network().ListenAddresses()
+	enter := []peer.AddrInfo{infoOf(boot)}
+	pub := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix, Bootstrap: enter})
+	key, name := ipnsKey(t)
+	publish(t, pub, key, name, 1)
+	boot.Close()
+	start(t, opts)
+	client := start(t, Options{DHT: DHTClient, Prefix: testPrefix, Bootstrap: enter})
+	for end := time.Now().Add(40 * time.Second); ; {
+		publish(t, pub, key, name, 2)
+		rec, err := client.GetIPNS(within(t, 20*time.Second), name)
+		if err == nil {
+			if _, seq, err := CheckRecord(name, rec); err != nil || seq != 2 {
+				t.Fatalf("sequence %d, %v", seq, err)
+			}
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
 func TestUnknownNameIsNotFound(t *testing.T) {
 	t.Parallel()
 	boot := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix})
