@@ -185,10 +185,14 @@ func TestAttackRollback(t *testing.T) {
 	}
 	whole := func(old, _ files) files { return old }
 	run(t, []attack{
-		{"an older timestamp", older(whole, func(r *repo) { r.stamp(r.online) }),
-			ErrRollback, "timestamp.json version 1: older than version 2, which was seen before; ask another source"},
-		{"an older release", older(whole, func(r *repo) { r.publish(r.release("stable", "x86_64", "2026.11")) }),
-			ErrRollback, "timestamp.json version 1: older than version 2"},
+		{
+			"an older timestamp", older(whole, func(r *repo) { r.stamp(r.online) }),
+			ErrRollback, "timestamp.json version 1: older than version 2, which was seen before; ask another source",
+		},
+		{
+			"an older release", older(whole, func(r *repo) { r.publish(r.release("stable", "x86_64", "2026.11")) }),
+			ErrRollback, "timestamp.json version 1: older than version 2",
+		},
 		{"an older snapshot under a new timestamp", func(r *repo, p *Policy) Fetcher {
 			first := r.snap
 			r.publish(r.release("stable", "x86_64", "2026.11"))

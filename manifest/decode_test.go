@@ -153,9 +153,19 @@ func TestDecodeRefusesWhatEncodeWouldNotWrite(t *testing.T) {
 
 func TestRoleNamesAreUnambiguous(t *testing.T) {
 	for _, row := range []struct{ channel, arch, want string }{
-		{"stable", "x86_64", "stable-x86_64"}, {"a-b", "c", "a-b-c"}, {"0", "0", "0-0"},
-		{"a", "b-c", ""}, {"", "x", ""}, {"x", "", ""}, {"-a", "b", ""}, {"A", "b", ""}, {"a/b", "c", ""},
-		{"..", "x", ""}, {"a b", "c", ""}, {"a\n", "c", ""}, {strings.Repeat("a", 33), "c", ""},
+		{"stable", "x86_64", "stable-x86_64"},
+		{"a-b", "c", "a-b-c"},
+		{"0", "0", "0-0"},
+		{"a", "b-c", ""},
+		{"", "x", ""},
+		{"x", "", ""},
+		{"-a", "b", ""},
+		{"A", "b", ""},
+		{"a/b", "c", ""},
+		{"..", "x", ""},
+		{"a b", "c", ""},
+		{"a\n", "c", ""},
+		{strings.Repeat("a", 33), "c", ""},
 	} {
 		got, err := RoleName(row.channel, row.arch)
 		if got != row.want || (err == nil) != (row.want != "") {

@@ -8,6 +8,19 @@
 // concerns the whole release. [Encode] and [Decode] turn a [Release] into such a role
 // and back; NewRoot, NewTargets, NewSnapshot and NewTimestamp build the other files.
 //
+// A release manifest, signatures, dates and hashes left out:
+//
+//	{"_type": "targets", "version": 7,
+//	 "targets": {"stable/x86_64/kernel": {"length": 8123456,
+//	   "custom": {"cid": "bafy…", "chunker": "fastcdc-v1.0.0-…", "role": "kernel"}}},
+//	 "x-phaseboot": {"channel": "stable", "arch": "x86_64", "release": "2026.10",
+//	   "cmdline": "console=ttyS0", "min_ram": 512, "job": "job/hello.wasm",
+//	   "signed_at": "2026-10-01T12:00:00Z"}}
+//
+// min_ram is in MiB, job may be "". Readers pass over fields of x-phaseboot that they do
+// not know, unless its list "critical" names them: then they refuse. timestamp.json has
+// x-phaseboot with signed_at alone, root.json the one that [Discovery] shows.
+//
 // Start at [Verify]. A booting machine gives it root.json and a [Fetcher] and gets a
 // [Verified], which cannot be made any other way. Everything read is bounded, then
 // linted ([Lint]), then verified, and only then read for its meaning. [CheckRole] is

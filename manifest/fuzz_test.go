@@ -21,7 +21,8 @@ func (j *json64) UnmarshalJSON(data []byte) error {
 
 func canonical(data []byte, file *struct {
 	Signed json64 `json:"signed"`
-}) (string, error) {
+},
+) (string, error) {
 	if err := json.Unmarshal(data, file); err != nil {
 		return "", err
 	}

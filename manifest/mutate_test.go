@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"testing"
-	"time"
 )
 
 // Every value of every golden file is replaced by everything that JSON has, and every
@@ -13,10 +12,15 @@ import (
 // as the file says it.
 func TestLintGuardsGoTUFAtEveryPlace(t *testing.T) {
 	odd := []any{
-		nil, true, "", "x", "2026-13-01T00:00:00Z", "ff", []any{}, []any{nil}, []any{"x"}, object{}, object{"a": nil}, object{"x": object{}},
+		nil, true, "", "x", "2026-13-01T00:00:00Z", "ff",
+		[]any{},
+		[]any{nil},
+		[]any{"x"},
+		object{},
+		object{"a": nil},
+		object{"x": object{}},
 		json.Number("0"), json.Number("-1"), json.Number("1.5"), json.Number("1e400"), json.Number("9007199254740993"), json.Number("3"),
 	}
-	guard := doors(t)
 	accepted, tried := 0, 0
 	for kind, file := range kinds {
 		var top json64
@@ -36,7 +40,7 @@ func TestLintGuardsGoTUFAtEveryPlace(t *testing.T) {
 			if err := parseAny(kind, data); err != nil {
 				t.Errorf("%s: %v", kind, err)
 			}
-			guard(kind, data)
+			doors(kind, data)
 		})
 	}
 	if accepted < 100 || tried < 5000 {
@@ -45,20 +49,15 @@ func TestLintGuardsGoTUFAtEveryPlace(t *testing.T) {
 }
 
 // doors gives bytes that passed Lint to what reads them for their meaning.
-func doors(t *testing.T) func(Kind, []byte) {
-	root, targets, role := read(t, "golden", kinds[KindRoot]), read(t, "golden", kinds[KindTargets]), read(t, "golden", kinds[KindRole])
-	return func(kind Kind, data []byte) {
-		switch kind {
-		case KindRoot:
-			_, _ = ParseRoot(data)
-		case KindTargets:
-			_, _ = CheckRole(root, data, role, time.Time{})
-			_, _ = ReadDelegations(data)
-		case KindRole:
-			_, _ = CheckRole(root, targets, data, time.Time{})
-			if r, claim, err := readRole(data); err == nil {
-				_, _ = Decode(r, claim.Channel, claim.Arch)
-			}
+func doors(kind Kind, data []byte) {
+	switch kind {
+	case KindRoot:
+		_, _ = ParseRoot(data)
+	case KindTargets:
+		_, _ = ReadDelegations(data)
+	case KindRole:
+		if r, claim, err := readRole(data); err == nil {
+			_, _ = Decode(r, claim.Channel, claim.Arch)
 		}
 	}
 }

@@ -102,19 +102,21 @@ func TestStateOfTwoRepositoriesIsKeptApart(t *testing.T) {
 func TestStateIsFoundByAMachineWithANewerRoot(t *testing.T) {
 	r, dir := newRepo(t), t.TempDir()
 	r.boot(r.files, r.policy(dir))
-	old := maps.Clone(r.files)
-	next := r.roots
-	r.roots = []string{"root-c"}
-	r.newRoot(append(next, "root-c")...) // the root keys are all new
-	old["2.root.json"] = r.files["2.root.json"]
+	all := append(r.roots, "root-c")
+	r.roots = []string{"root-c"} // the root keys are all new
+	r.newRoot(all...)
 	r.publish(r.newTargets())
-	r.boot(r.files, r.policy(dir))
-	r.root = r.files["2.root.json"] // a new image
+	old := maps.Clone(r.files)
 	r.stamp(r.online)
 	r.boot(r.files, r.policy(dir))
-	r.snap = nil
+	r.root = r.files["2.root.json"] // a new image
+	r.boot(old, r.policy(""))       // which by itself knows of nothing newer
 	_, err := Verify(context.Background(), old, r.policy(dir))
-	refused(t, err, ErrRollback, "timestamp.json version 1: older than version 3")
+	refused(t, err, ErrRollback, "timestamp.json version 2: older than version 3")
+	r.boot(r.files, r.policy(dir))
+	if all, err := os.ReadDir(dir); err != nil || len(all) != 1 {
+		t.Errorf("%d folders, %v", len(all), err)
+	}
 }
 
 func TestStateThatCannotBeWrittenIsANote(t *testing.T) {
