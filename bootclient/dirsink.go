@@ -1,12 +1,14 @@
 package bootclient
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -107,6 +109,9 @@ func (d *DirSink) Commit(v *manifest.Verified, r *Report) error {
 			return roomFor(err)
 		}
 	}
+	if err := d.folders(); err != nil {
+		return err
+	}
 	if err := d.clear(); err != nil {
 		return err
 	}
@@ -180,30 +185,41 @@ func (d *DirSink) older() []string {
 	return names
 }
 
-// rename gives every file its final name, release.json last.
-func (d *DirSink) rename() error {
-	for role, f := range d.files {
-		if role == fileRelease {
-			continue
-		}
-		if err := d.renameOne(role, f); err != nil {
-			return err
+// folders makes the subfolders that the artifacts need.
+func (d *DirSink) folders() error {
+	for role := range d.files {
+		if sub := path.Dir(role); sub != "." {
+			if err := d.root.MkdirAll(sub, 0o755); err != nil {
+				return fmt.Errorf("output folder: %w", err)
+			}
 		}
 	}
-	return d.renameOne(fileRelease, d.files[fileRelease])
+	return nil
 }
 
-func (d *DirSink) renameOne(role string, f *os.File) error {
-	if sub := path.Dir(role); sub != "." {
-		if err := d.root.MkdirAll(sub, 0o755); err != nil {
+// rename gives every file its final name, release.json last. If one cannot have it,
+// none keeps it.
+func (d *DirSink) rename() (err error) {
+	roles := slices.SortedFunc(maps.Keys(d.files), func(a, b string) int {
+		return cmp.Or(cmp.Compare(last(a), last(b)), cmp.Compare(a, b))
+	})
+	for i, role := range roles {
+		temp := path.Join(d.temp, path.Base(d.files[role].Name()))
+		if err := d.root.Rename(temp, role); err != nil {
+			for _, done := range roles[:i] {
+				d.root.Remove(done)
+			}
 			return fmt.Errorf("output folder: %w", err)
 		}
 	}
-	temp := path.Join(d.temp, path.Base(f.Name()))
-	if err := d.root.Rename(temp, role); err != nil {
-		return fmt.Errorf("output folder: %w", err)
-	}
 	return nil
+}
+
+func last(role string) int {
+	if role == fileRelease {
+		return 1
+	}
+	return 0
 }
 
 func (d *DirSink) sync(sub string) error {

@@ -72,3 +72,25 @@ func TestDirSinkTakesARoleOnce(t *testing.T) {
 		t.Error("opened twice")
 	}
 }
+
+func TestDirSinkNeverLeavesItsFolder(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	dir := t.TempDir()
+	outside := filepath.Join(dir, "outside")
+	ok(t, os.Mkdir(outside, 0o755))
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	ok(t, os.Mkdir(m.out, 0o755))
+	ok(t, os.Symlink(outside, filepath.Join(m.out, "job")))
+	if err := m.fetch(t.Context()); err == nil {
+		t.Error("wrote through a symlink that leads out of the folder")
+	}
+	entries, err := os.ReadDir(outside)
+	ok(t, err)
+	if len(entries) != 0 {
+		t.Errorf("outside are %v", entries)
+	}
+	if entries, err = os.ReadDir(m.out); err != nil || len(entries) != 1 {
+		t.Errorf("beside the symlink are %v, %v", entries, err)
+	}
+}

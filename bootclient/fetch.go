@@ -221,7 +221,7 @@ func (f *fetch) run(ctx context.Context) error {
 // hope returns the reason to give up, if there is one: wrong or missing blocks and
 // nobody else turns up, or nothing has come in for too long.
 func (f *fetch) hope(known []*source, gloomy *time.Time) error {
-	why, since := f.queue.hopeless(known)
+	since, why := f.queue.hopeless(known)
 	if why == nil {
 		*gloomy = time.Time{}
 	} else if gloomy.IsZero() {

@@ -178,14 +178,14 @@ func (q *queue) ended() bool {
 	}
 }
 
-// hopeless reports whether none of the sources can be expected to give any leaf
-// that is left, as an error that says why, and how long no leaf has come in.
-func (q *queue) hopeless(sources []*source) (why error, since time.Duration) {
+// hopeless reports how long no leaf has come in, and whether none of the sources can
+// be expected to give any that is left, as an error that says why.
+func (q *queue) hopeless(sources []*source) (since time.Duration, why error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	since = time.Since(q.last)
 	if len(q.running) > 0 || len(q.waiting) == 0 {
-		return nil, since
+		return since, nil
 	}
 	t := q.waiting[0]
 	var wrong, lost, absent error
@@ -197,18 +197,18 @@ func (q *queue) hopeless(sources []*source) (why error, since time.Duration) {
 		case isFailing:
 			lost = s.lastError()
 		case slices.ContainsFunc(q.waiting, func(t *task) bool { return !t.lacking[s] }):
-			return nil, since
+			return since, nil
 		default:
 			absent = fmt.Errorf("block %s: %w: none of %d sources has it; ask the publisher to run phase-publish fsck", t.leaf.CID, fs.ErrNotExist, len(sources))
 		}
 	}
 	switch {
 	case wrong != nil:
-		return wrong, since
+		return since, wrong
 	case lost == nil && absent != nil:
-		return absent, since
+		return since, absent
 	case lost != nil:
-		return fmt.Errorf("block %s: %w: %w", t.leaf.CID, cas.ErrUnreachable, lost), since
+		return since, fmt.Errorf("block %s: %w: %w", t.leaf.CID, cas.ErrUnreachable, lost)
 	}
-	return fmt.Errorf("block %s: %w: no source is known", t.leaf.CID, cas.ErrUnreachable), since
+	return since, fmt.Errorf("block %s: %w: no source is known", t.leaf.CID, cas.ErrUnreachable)
 }

@@ -78,7 +78,7 @@ func TestASourceIsNotAskedAgainForWhatItLacks(t *testing.T) {
 		if got, _ := q.take(ctx, a); got != nil {
 			t.Errorf("got %v", got)
 		}
-		if why, _ := q.hopeless([]*source{a}); !errors.Is(why, fs.ErrNotExist) {
+		if _, why := q.hopeless([]*source{a}); !errors.Is(why, fs.ErrNotExist) {
 			t.Errorf("hopeless says %v", why)
 		}
 	})
@@ -102,7 +102,7 @@ func TestHopeless(t *testing.T) {
 		"only lost":             {[]*source{lost}, cas.ErrUnreachable},
 		"nobody was ever there": {nil, cas.ErrUnreachable},
 	} {
-		if why, _ := q.hopeless(row.sources); !errors.Is(why, row.want) || (row.want == nil) != (why == nil) {
+		if _, why := q.hopeless(row.sources); !errors.Is(why, row.want) || (row.want == nil) != (why == nil) {
 			t.Errorf("%s: %v", name, why)
 		}
 	}

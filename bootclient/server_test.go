@@ -97,6 +97,31 @@ func lacking(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 	http.Error(w, "not found", http.StatusNotFound)
 }
 
+// endless never stops to send.
+func endless(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+	for req.Context().Err() == nil {
+		if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+			return
+		}
+	}
+}
+
+// trickle sends a byte now and then.
+func trickle(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+	for req.Context().Err() == nil {
+		if _, err := w.Write([]byte{1}); err != nil {
+			return
+		}
+		http.NewResponseController(w).Flush()
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-req.Context().Done():
+		}
+	}
+}
+
+func empty(http.ResponseWriter, *http.Request, http.Handler) {}
+
 // node starts a publisher's peer on loopback that serves a repository over streams
 // only. It returns its address.
 func node(t *testing.T, opts p2p.Options, h http.Handler) (*p2p.Node, string) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -158,15 +159,21 @@ func (f *fetchFlags) tell(report *bootclient.Report, err error) error {
 type statusLine struct {
 	w        io.Writer
 	terminal bool
-	shown    bool
+
+	mu    sync.Mutex
+	shown bool
 }
 
 func (s *statusLine) Write(p []byte) (int, error) {
 	s.clear()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.w.Write(p)
 }
 
 func (s *statusLine) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.shown {
 		io.WriteString(s.w, "\r\x1b[K")
 		s.shown = false
@@ -177,6 +184,8 @@ func (s *statusLine) progress(done, total int64) {
 	if !s.terminal || total == 0 {
 		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	fmt.Fprintf(s.w, "\r\x1b[K%3d%%  %s of %s", done*100/total, humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total)))
 	s.shown = true
 }

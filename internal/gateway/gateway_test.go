@@ -329,11 +329,11 @@ func TestClientAgainstHostileGateways(t *testing.T) {
 				time.Sleep(20 * time.Millisecond)
 			}
 		}, cas.ErrUnreachable},
-		"redirect to another host": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 302) }, cas.ErrUnreachable},
-		"redirect for ever":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), 302) }, cas.ErrUnreachable},
+		"redirect to another host": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) }, cas.ErrUnreachable},
+		"redirect for ever":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), http.StatusFound) }, cas.ErrUnreachable},
 		"huge headers":             {func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, cas.ErrUnreachable},
-		"gone":                     {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "", 410) }, fs.ErrNotExist},
-		"on fire":                  {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "", 503) }, cas.ErrUnreachable},
+		"gone":                     {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "", http.StatusGone) }, fs.ErrNotExist},
+		"on fire":                  {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "", http.StatusServiceUnavailable) }, cas.ErrUnreachable},
 		"partial content":          {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(206) }, cas.ErrUnreachable},
 		"cut off": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "100")
