@@ -21,11 +21,8 @@ type layer struct {
 	trimmed []string
 }
 
-// jobUnit is the unit that runs the release's job, and where it is enabled.
-const (
-	jobUnit = "etc/systemd/system/phase-job.service"
-	wanted  = "etc/systemd/system/multi-user.target.wants/phase-job.service"
-)
+// units is where an administrator's units go; ours run the release's job.
+const units = "etc/systemd/system/"
 
 func newLayer(plasmd []byte, date time.Time) (*layer, error) {
 	l := &layer{date: date, files: map[string]tar.Header{}, content: map[string][]byte{}, trimmed: dataWords("rootfs/trimmed")}
@@ -45,9 +42,13 @@ func newLayer(plasmd []byte, date time.Time) (*layer, error) {
 		return nil, err
 	}
 	l.file("usr/bin/plasmd", plasmd, 0o755)
-	l.link(wanted, "/"+jobUnit)
+	l.link(units+"multi-user.target.wants/phase-job.service", "/"+units+"phase-job.service")
+	l.link(units+"default.target", "/usr/lib/systemd/system/multi-user.target")
 	for _, unit := range dataWords("rootfs/masked") {
-		l.link("etc/systemd/system/"+unit, "/dev/null")
+		l.link(units+unit, "/dev/null")
+	}
+	for _, generator := range dataWords("rootfs/generators") {
+		l.link("etc/systemd/system-generators/"+generator, "/dev/null")
 	}
 	return l, nil
 }

@@ -171,7 +171,7 @@ func (b *Builder) squash(ctx context.Context, tar string, l *layer, file string)
 		return err
 	})
 	group.Go(func() error {
-		pack := command("mksquashfs", "-", file, "-tar", "-noappend", "-quiet", "-no-progress", "-comp", "zstd", "-Xcompression-level", "19", "-reproducible")
+		pack := command("mksquashfs", "-", file, "-tar", "-noappend", "-quiet", "-no-progress", "-comp", "zstd", "-Xcompression-level", "15", "-reproducible")
 		err := pack.reads(r).with(fmt.Sprintf("SOURCE_DATE_EPOCH=%d", l.date.Unix())).run(ctx)
 		r.CloseWithError(err)
 		return err
