@@ -185,6 +185,7 @@ func (p *Packs) errClosed() error { return fmt.Errorf("store %s: %w", p.dir, fs.
 func (p *Packs) packPath(num int) string {
 	return filepath.Join(p.dir, fmt.Sprintf("pack-%08d.car", num))
 }
+
 func (p *Packs) indexPath(num int) string {
 	return filepath.Join(p.dir, fmt.Sprintf("pack-%08d.idx", num))
 }

@@ -157,8 +157,10 @@ var installLine = regexp.MustCompile(`(?m)^Inst (\S+) \((\S+) `)
 // planPackages asks the host's apt which exact packages a new system of the essential ones
 // and the wanted ones has: NAME=VERSION, sorted.
 func planPackages(ctx context.Context, arch string, wanted []string) ([]string, error) {
-	args := []string{"-q", "-s", "-o", "Dir::State::status=/dev/null", "-o", "APT::Install-Recommends=false",
-		"-o", "APT::Architecture=" + arch, "-o", "APT::Architectures=" + arch, "install", "?essential"}
+	args := []string{
+		"-q", "-s", "-o", "Dir::State::status=/dev/null", "-o", "APT::Install-Recommends=false",
+		"-o", "APT::Architecture=" + arch, "-o", "APT::Architectures=" + arch, "install", "?essential",
+	}
 	out, err := command("apt-get", append(args, wanted...)...).output(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("packages of the root filesystem: %w; if a name is right, run: apt-get update", err)

@@ -240,8 +240,10 @@ func TestServeRefuses(t *testing.T) {
 			o.Store = filepath.Join(w.dir, "empty")
 			os.Mkdir(o.Store, 0o755)
 		}, fs.ErrNotExist, "phase-publish add"},
-		{"a taken port", func(_ *world, o *ServeOptions) { o.HTTP = taken.Addr().String() }, nil,
-			"--http " + taken.Addr().String() + ": address in use; choose another port or stop the other process"},
+		{
+			"a taken port", func(_ *world, o *ServeOptions) { o.HTTP = taken.Addr().String() }, nil,
+			"--http " + taken.Addr().String() + ": address in use; choose another port or stop the other process",
+		},
 		{"an HTTP address without a port", func(_ *world, o *ServeOptions) { o.HTTP = "127.0.0.1" }, fs.ErrInvalid, "HOST:PORT"},
 		{"an address of another machine", func(_ *world, o *ServeOptions) { o.HTTP = "192.0.2.99:80" }, fs.ErrInvalid, "not an address of this machine"},
 		{"an unknown DHT", func(_ *world, o *ServeOptions) { o.DHT = "dark" }, fs.ErrInvalid, "private, public or off"},

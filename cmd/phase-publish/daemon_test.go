@@ -109,8 +109,10 @@ func publish(dir, file, artifacts string) ([]byte, error) {
 	return cmd.CombinedOutput()
 }
 
-var serveArgs = []string{"serve", "--store", "store", "--repo", "repo", "--online-key", "online.key", "--ipns-key", "ipns.key", "--mdns=false",
-	"--http", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"}
+var serveArgs = []string{
+	"serve", "--store", "store", "--repo", "repo", "--online-key", "online.key", "--ipns-key", "ipns.key", "--mdns=false",
+	"--http", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0",
+}
 
 func get(t *testing.T, url string) []byte {
 	t.Helper()

@@ -36,8 +36,10 @@ func TestFetchIsByteForByteWhatWasSigned(t *testing.T) {
 			l := newLAN(t)
 			arguments := way.publish(l)
 			out := filepath.Join(l.dir, "out")
-			stdout, err := l.host().command(fx.bin("phase-boot"), append([]string{"fetch", "--root", fx.path("repo/root.json"),
-				"--channel", "stable", "--arch", "x86_64", "--out", out}, arguments...)...).CombinedOutput()
+			stdout, err := l.host().command(fx.bin("phase-boot"), append([]string{
+				"fetch", "--root", fx.path("repo/root.json"),
+				"--channel", "stable", "--arch", "x86_64", "--out", out,
+			}, arguments...)...).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, stdout)
 			}
@@ -65,12 +67,16 @@ func TestFetchIsByteForByteWhatWasSigned(t *testing.T) {
 func TestFetchRefusesWhatIsNotTheNewestOfTheOwner(t *testing.T) {
 	art := fx.path("artifacts")
 	add := func(repo, file string) []string {
-		return []string{fx.bin("phase-publish"), "add", "--store", fx.path("store"), "--repo", fx.path(repo), "--artifacts", art,
-			"--online-key", fx.path("keys/online"), fx.path(file)}
+		return []string{
+			fx.bin("phase-publish"), "add", "--store", fx.path("store"), "--repo", fx.path(repo), "--artifacts", art,
+			"--online-key", fx.path("keys/online"), fx.path(file),
+		}
 	}
 	fetch := func(l *lan, cache string, mirror string) (string, int) {
-		args := []string{"fetch", "--root", fx.path("repo/root.json"), "--channel", "stable", "--arch", "x86_64", "--mode", "internet",
-			"--mirror", mirror, "--timeout", "20s", "--out", filepath.Join(l.dir, "out")}
+		args := []string{
+			"fetch", "--root", fx.path("repo/root.json"), "--channel", "stable", "--arch", "x86_64", "--mode", "internet",
+			"--mirror", mirror, "--timeout", "20s", "--out", filepath.Join(l.dir, "out"),
+		}
 		if cache != "" {
 			args = append(args, "--cache", cache)
 		}
@@ -85,9 +91,11 @@ func TestFetchRefusesWhatIsNotTheNewestOfTheOwner(t *testing.T) {
 	}
 	serve := func(l *lan, repo string, more ...string) string {
 		h := l.host()
-		return h.serve(fx.bin("phase-publish"), append([]string{"serve", "--store", fx.path("store"), "--repo", fx.path(repo),
+		return h.serve(fx.bin("phase-publish"), append([]string{
+			"serve", "--store", fx.path("store"), "--repo", fx.path(repo),
 			"--online-key", fx.path("keys/online"), "--ipns-key", fx.path("keys/ipns"), "--identity", filepath.Join(t.TempDir(), "peer.key"),
-			"--http", h.addr + ":8080", "--listen", "/ip4/" + h.addr + "/tcp/4001", "--mdns=false", "--dht", "off"}, more...)...).HTTP[0]
+			"--http", h.addr + ":8080", "--listen", "/ip4/" + h.addr + "/tcp/4001", "--mdns=false", "--dht", "off",
+		}, more...)...).HTTP[0]
 	}
 	nothingIn := func(t *testing.T, l *lan) {
 		t.Helper()

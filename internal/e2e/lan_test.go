@@ -146,9 +146,11 @@ func (h host) serve(name string, args ...string) ready {
 // publish serves the fixtures' release from the host.
 func (h host) publish(args ...string) ready {
 	h.t.Helper()
-	return h.serve(fx.bin("phase-publish"), append([]string{"serve", "--store", fx.path("store"), "--repo", fx.path("repo"),
+	return h.serve(fx.bin("phase-publish"), append([]string{
+		"serve", "--store", fx.path("store"), "--repo", fx.path("repo"),
 		"--online-key", fx.path("keys/online"), "--ipns-key", fx.path("keys/ipns"), "--identity", filepath.Join(h.t.TempDir(), "peer.key"),
-		"--http", h.addr + ":8080", "--listen", "/ip4/" + h.addr + "/tcp/4001"}, args...)...)
+		"--http", h.addr + ":8080", "--listen", "/ip4/" + h.addr + "/tcp/4001",
+	}, args...)...)
 }
 
 // tcp returns the ready line's first TCP multiaddr.

@@ -102,8 +102,10 @@ func prepare(dir string) error {
 		keygen(f, "root"), keygen(f, "release"), keygen(f, "online"), keygen(f, "ipns"), keygen(f, "stranger"),
 		initRepo(f, "repo", "root", "release"),
 		signRelease(f, "repo", "release", release, "release.json"),
-		[]string{publish, "add", "--store", f.path("store"), "--repo", f.path("repo"), "--artifacts", art,
-			"--online-key", f.path("keys/online"), f.path("release.json")},
+		[]string{
+			publish, "add", "--store", f.path("store"), "--repo", f.path("repo"), "--artifacts", art,
+			"--online-key", f.path("keys/online"), f.path("release.json"),
+		},
 		// the stick of most tests: no hint on its command line
 		[]string{image, "usb", "--root", f.path("repo/root.json"), "--default-mode", "local", "--size", "512M", "--out", f.path("local.img")},
 		[]string{sign, "verify", "--root", f.path("repo/root.json"), f.path("release.json")},
@@ -127,16 +129,20 @@ func keygen(f fixtures, name string) []string {
 }
 
 func initRepo(f fixtures, repo, root, releaseKey string) []string {
-	return []string{f.bin("phase-sign"), "init", "--repo", f.path(repo), "--root-key", f.path("keys", root), "--root-threshold", "1",
+	return []string{
+		f.bin("phase-sign"), "init", "--repo", f.path(repo), "--root-key", f.path("keys", root), "--root-threshold", "1",
 		"--release", f.path("keys", releaseKey+".pub"), "--release-threshold", "1", "--online-key", f.path("keys/online.pub"),
-		"--ipns-key", f.path("keys/ipns.pub"), "--channel", "stable", "--arch", "x86_64"}
+		"--ipns-key", f.path("keys/ipns.pub"), "--channel", "stable", "--arch", "x86_64",
+	}
 }
 
 func signRelease(f fixtures, repo, key, version, out string, more ...string) []string {
 	art := f.path("artifacts")
-	args := []string{f.bin("phase-sign"), "release", "--repo", f.path(repo), "--channel", "stable", "--arch", "x86_64", "--release", version,
+	args := []string{
+		f.bin("phase-sign"), "release", "--repo", f.path(repo), "--channel", "stable", "--arch", "x86_64", "--release", version,
 		"--kernel", art + "/kernel", "--initramfs", art + "/initramfs", "--rootfs", art + "/rootfs", "--job", art + "/job/hello.wasm",
-		"--cmdline", "console=ttyS0,115200", "--key", f.path("keys", key), "--out", f.path(out)}
+		"--cmdline", "console=ttyS0,115200", "--key", f.path("keys", key), "--out", f.path(out),
+	}
 	return append(args, more...)
 }
 

@@ -36,11 +36,11 @@ var wishes = map[string][]func() error{
 	"clock": {
 		func() error { return refusedIf(time.Now().Year() == 2022) },
 	},
-	"exit-3":     {func() error { os.Exit(3); return nil }},
-	"panic":      {func() error { panic("\x1b[31mred") }},
-	"allocate":   {func() error { grow(); return nil }},
-	"sleep":      {func() error { time.Sleep(24 * time.Hour); return errors.New("the clock is not real") }},
-	"loop":       {func() error { return spin() }},
+	"exit-3":   {func() error { os.Exit(3); return nil }},
+	"panic":    {func() error { panic("\x1b[31mred") }},
+	"allocate": {func() error { grow(); return nil }},
+	"sleep":    {func() error { time.Sleep(24 * time.Hour); return errors.New("the clock is not real") }},
+	"loop":     {func() error { return spin() }},
 }
 
 func main() {
