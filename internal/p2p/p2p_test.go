@@ -277,6 +277,15 @@ func TestGatewayToAPeerThatIsNotThere(t *testing.T) {
 	}
 }
 
+func TestGatewayToAPeerThatServesNone(t *testing.T) {
+	t.Parallel()
+	node := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix})
+	_, err := start(t, Options{}).Gateway(within(t, 5*time.Second), infoOf(node))
+	if !errors.Is(err, cas.ErrUnreachable) || !strings.Contains(err.Error(), "serves no HTTP") {
+		t.Fatalf("got %v", err)
+	}
+}
+
 func TestHTTPAddrsAreThoseOnTheIPWeAreConnectedTo(t *testing.T) {
 	t.Parallel()
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "here") }))
@@ -286,6 +295,9 @@ func TestHTTPAddrsAreThoseOnTheIPWeAreConnectedTo(t *testing.T) {
 		Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"),
 		HTTP:   addrs(t, fmt.Sprintf("/ip4/0.0.0.0/tcp/%d/http", port), "/ip4/192.0.2.1/tcp/80/http", "/ip4/127.0.0.2/tcp/80/http"),
 	})
+	if err := server.Serve(http.NotFoundHandler()); err != nil {
+		t.Fatal(err)
+	}
 	client := start(t, Options{})
 	if _, err := client.Gateway(within(t, 5*time.Second), infoOf(server)); err != nil {
 		t.Fatal(err)
