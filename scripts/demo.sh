@@ -15,7 +15,8 @@ started=$SECONDS
 PATH=$PWD/bin:$PATH
 
 say() { printf '\n\033[1m== %3ds  %s\033[0m\n' $((SECONDS - started)) "$*" >&2; }
-run() { printf '   $ %s\n' "$*" >&2; "$@"; }
+show() { printf '   $ %s\n' "$*" >&2; }
+run() { show "$@"; "$@"; }
 die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 
 pids=() netns=
@@ -73,7 +74,7 @@ if [ "$(id -u)" = 0 ]; then
 	"${lan[@]}" ip link set tap0 up
 	"${lan[@]}" ip link set br0 up
 	"${lan[@]}" dnsmasq --keep-in-foreground --conf-file=/dev/null --port=0 --interface=br0 --bind-interfaces \
-		--user=root --pid-file= --dhcp-leasefile="$PWD/$dir/leases" --dhcp-range=10.55.0.100,10.55.0.200,1h \
+		--user=root --pid-file= --dhcp-leasefile="$PWD/$dir/leases" --no-ping --dhcp-range=10.55.0.100,10.55.0.200,1h \
 		>"$dir/dnsmasq.log" 2>&1 &
 	pids+=($!)
 	network=tap:tap0 listen=/ip4/10.55.0.1/tcp/4001 http=10.55.0.1:8080 mode=local
@@ -83,9 +84,10 @@ else
 fi
 
 say "serve it"
-run "${lan[@]}" phase-publish serve --store "$dir/store" --repo "$dir/repo" \
-	--online-key "$dir/keys/online" --ipns-key "$dir/keys/ipns" \
-	--http "$http" --listen "$listen" >"$dir/ready.json" 2>"$dir/publisher.log" &
+serve=(phase-publish serve --store "$dir/store" --repo "$dir/repo" --online-key "$dir/keys/online"
+	--ipns-key "$dir/keys/ipns" --http "$http" --listen "$listen")
+show "${serve[@]}"
+"${lan[@]}" "${serve[@]}" >"$dir/ready.json" 2>"$dir/publisher.log" &
 publisher=$!
 pids+=("$publisher")
 for _ in $(seq 100); do
@@ -108,7 +110,8 @@ run phase-image usb --root "$dir/repo/root.json" --arch x86_64 --default-mode "$
 	--size "${IMAGE_SIZE:-1G}" --out "$dir/phase.img"
 
 say "boot it under UEFI"
-MEM=$memory NET=$network run "${lan[@]}" scripts/test-qemu-x86.sh "$dir/phase.img" \
+show scripts/test-qemu-x86.sh "$dir/phase.img"
+MEM=$memory NET=$network "${lan[@]}" scripts/test-qemu-x86.sh "$dir/phase.img" \
 	</dev/null >"$dir/console.log" 2>&1 &
 machine=$! booted=$SECONDS
 pids+=("$machine")

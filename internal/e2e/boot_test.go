@@ -9,7 +9,7 @@ import (
 func story(more ...string) []string {
 	marks := []string{
 		"BdsDxe: starting",         // the firmware
-		"phase-boot: ",             // PID 1 of the stick
+		"] network: eth0 10.55",    // PID 1 of the stick
 		"] resolve: ",              // the signed metadata
 		"] kexec: ",                // the jump
 		"Linux version",            // the target's kernel

@@ -32,7 +32,7 @@ func newLAN(t *testing.T) *lan {
 	l.ip("addr", "add", "10.55.0.1/24", "dev", "br0")
 	l.ip("link", "set", "br0", "up")
 	l.start(l.name, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=br0", "--bind-interfaces",
-		"--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(l.dir, "leases"), "--dhcp-range=10.55.0.100,10.55.0.200,1h")
+		"--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(l.dir, "leases"), "--no-ping", "--dhcp-range=10.55.0.100,10.55.0.200,1h")
 	return l
 }
 
