@@ -263,3 +263,12 @@ func TestHotplugEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestAReleaseThatWantsMoreMemoryIsRefused(t *testing.T) {
+	const counted = 470 << 20 // what a kernel counts in a machine of 512 MiB
+	for wish, ok := range map[int64]bool{0: true, 256: true, 512: true, 600: false, 1 << 50: false} {
+		if err := enoughMemory(wish, counted); (err == nil) != ok {
+			t.Errorf("%d MiB: %v", wish, err)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ const progressEvery = 2 * time.Second
 // error was left for PID 1, which says it on the console.
 func Child(ctx context.Context) error {
 	story := newStory(os.Stdout)
-	b := &boot{story: story, disk: make(chan struct{}, 1)}
+	b := &boot{story: story, disk: make(chan struct{}, 1), entropy: startEntropy()}
 	defer unmountCache()
 	err := runSteps(ctx, story, b.steps())
 	if err == nil {
@@ -49,7 +50,8 @@ func Child(ctx context.Context) error {
 // A boot is what one step leaves for the next.
 type boot struct {
 	story   *bootclient.Report
-	disk    chan struct{} // a new block device
+	disk    chan struct{}   // a new block device
+	entropy <-chan struct{} // closed when there are random numbers
 	config  bootclient.Config
 	args    Arguments
 	key     []byte
@@ -62,6 +64,7 @@ func (b *boot) steps() []step {
 		{"memory", goOn, b.memory},
 		{"command line", fatal, b.commandLine},
 		{"modules", goOn, b.modules},
+		{"random numbers", fatal, b.waitEntropy},
 		{"network", goOn, b.network},
 		{"cache", goOn, b.cache},
 		{"machine key", goOn, b.machineKey},
@@ -233,11 +236,16 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 }
 
 func (b *boot) load(context.Context) (string, error) {
+	if err := enoughMemory(b.release.MinRAM, meminfo("MemTotal")); err != nil {
+		return "", err
+	}
+	// What fetching needed is worth a copy of the payload now.
+	debug.FreeOSMemory()
 	line, err := targetCmdline(b.release.Cmdline, b.release.Version, b.args.Console)
 	if err != nil {
 		return "", err
 	}
-	if err := b.payload.Load(line); err != nil {
+	if err := b.payload.Load(line, meminfo("MemAvailable")); err != nil {
 		return "", err
 	}
 	return "loaded, command line: " + line, nil

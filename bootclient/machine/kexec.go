@@ -1,21 +1,44 @@
 package machine
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 )
 
 // Load hands the sealed files to the kernel, with the command line that is
-// used at the jump. The jump itself is PID 1's.
-func (p *Payload) Load(cmdline string) error {
+// used at the jump. The jump itself is PID 1's. free is the memory that is free
+// now, in bytes: kexec_file_load with too little calls the OOM killer.
+func (p *Payload) Load(cmdline string, free int64) error {
+	if need := (kexecCopies-1)*p.Size() + unpackRoom(p.kernel); need > free {
+		return fmt.Errorf("kexec: %s of memory are free, the kernel needs %s to start; give the machine more",
+			humanize.IBytes(uint64(free)), humanize.IBytes(uint64(need)))
+	}
 	initrd, flags := int(p.initrd.Fd()), 0
 	if info, err := p.initrd.Stat(); err == nil && info.Size() == 0 {
 		initrd, flags = -1, unix.KEXEC_FILE_NO_INITRAMFS
 	}
 	return kexecWords(unix.KexecFileLoad(int(p.kernel.Fd()), initrd, cmdline, flags))
+}
+
+// unpackRoom is what an x86 kernel wants beyond its own length to unpack itself:
+// init_size of its setup header (Documentation/x86/boot.rst), 0 for other formats.
+// kexec_file_load allocates it page by page.
+func unpackRoom(kernel *os.File) int64 {
+	const magicAt, sizeAt = 0x202, 0x260
+	var header [sizeAt + 4]byte
+	info, err := kernel.Stat()
+	if err != nil {
+		return 0
+	}
+	if _, err := kernel.ReadAt(header[:], 0); err != nil || string(header[magicAt:magicAt+4]) != "HdrS" {
+		return 0
+	}
+	return max(int64(binary.LittleEndian.Uint32(header[sizeAt:]))-info.Size(), 0)
 }
 
 // kexecWords says what kexec_file_load(2) means by its errors.

@@ -33,3 +33,12 @@ func limitMemory(total int64) {
 	debug.SetMemoryLimit(min(max(total/4, 48<<20), 512<<20))
 	debug.SetGCPercent(50)
 }
+
+// enoughMemory compares a release's wish, in MiB of the whole machine, with what
+// the kernel counts in bytes: up to an eighth less, because it keeps some to itself.
+func enoughMemory(minRAM, total int64) error {
+	if minRAM > (total+total/8)>>20 {
+		return fmt.Errorf("memory: the release wants a machine with %d MiB, this one has about %d MiB", minRAM, total>>20)
+	}
+	return nil
+}

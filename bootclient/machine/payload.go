@@ -19,10 +19,16 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// kexecCopies is how often a payload stands in memory at the worst moment: the
-// memfd, the buffer into which kexec_file_load reads it, and the pages from
-// which the next kernel starts.
-const kexecCopies = 3
+const (
+	// kexecCopies is how often a payload stands in memory at the worst moment:
+	// the memfd, the buffer into which kexec_file_load reads it, and the pages
+	// from which the next kernel starts.
+	kexecCopies = 3
+	// workMemory is what a kernel needs beside its copies: room to unpack itself
+	// (38 MiB for Debian's) and the heap of the fetch. With less the OOM killer ends
+	// the load. Load asks the kernel's own header for the exact figure.
+	workMemory = 48 << 20
+)
 
 // A Payload is a release in memory, as kexec takes it: one memfd with the
 // kernel and one with
@@ -73,9 +79,9 @@ func (p *Payload) Open(role string, size int64) (bootclient.Target, error) {
 	for _, have := range p.parts {
 		total += have.size
 	}
-	if total > p.memory/kexecCopies {
-		return nil, fmt.Errorf("memory: the release needs %s of free memory to start (%d × %s), %s are there; give the machine more",
-			humanize.IBytes(uint64(total*kexecCopies)), kexecCopies, humanize.IBytes(uint64(total)), humanize.IBytes(uint64(p.memory)))
+	if total > (p.memory-workMemory)/kexecCopies {
+		return nil, fmt.Errorf("memory: a release of %s needs %d × as much to start, and %s to work with; only %s are free; give the machine more",
+			humanize.IBytes(uint64(total)), kexecCopies, humanize.IBytes(workMemory), humanize.IBytes(uint64(p.memory)))
 	}
 	t := &part{payload: p, role: role, size: size}
 	p.parts = append(p.parts, t)

@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -217,7 +218,7 @@ func TestForeignInitramfsBootsAsItIs(t *testing.T) {
 }
 
 func TestTooLittleMemoryIsRefusedBeforeAnythingIsFetched(t *testing.T) {
-	p := NewPayload(nil, 100<<20)
+	p := NewPayload(nil, 200<<20)
 	if _, err := p.Open("kernel", 10<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -233,6 +234,33 @@ func TestUnknownRoleIsRefusedAndDeviceTreesAreLeftOut(t *testing.T) {
 	}
 	if target, err := p.Open("dtb/board.dtb", 1); target != nil || err != nil {
 		t.Errorf("dtb: %v, %v", target, err)
+	}
+}
+
+func TestAKernelSaysHowMuchRoomItNeeds(t *testing.T) {
+	kernel := make([]byte, 1<<20)
+	copy(kernel[0x202:], "HdrS")
+	binary.LittleEndian.PutUint32(kernel[0x260:], 50<<20)
+	f, err := memfd("kernel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got := unpackRoom(f); got != 0 {
+		t.Errorf("an empty file wants %d", got)
+	}
+	if _, err := f.Write(kernel); err != nil {
+		t.Fatal(err)
+	}
+	if got := unpackRoom(f); got != 49<<20 {
+		t.Errorf("got %d", got)
+	}
+}
+
+func TestLoadRefusesBeforeTheOOMKillerDoes(t *testing.T) {
+	p, _ := committed(t)
+	if err := p.Load("quiet", p.Size()); err == nil || !strings.Contains(err.Error(), "give the machine more") {
+		t.Errorf("got %v", err)
 	}
 }
 
