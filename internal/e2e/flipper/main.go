@@ -20,10 +20,9 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1], os.Args[2], os.Args[3:]); err != nil {
-		fmt.Fprintln(os.Stderr, "flipper:", err)
-		os.Exit(1)
-	}
+	err := run(os.Args[1], os.Args[2], os.Args[3:])
+	fmt.Fprintln(os.Stderr, "flipper:", err)
+	os.Exit(1)
 }
 
 func run(listen, honest string, cids []string) error {
