@@ -10,7 +10,9 @@ ROOT       ?=
 FUZZTIME   ?= 20s
 BENCHTIME  ?= 1s
 
-GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w"
+# no VCS stamp: the same sources give the same bytes, whoever owns the checkout
+BUILDFLAGS := -trimpath -buildvcs=false -ldflags "-s -w"
+GOBUILD := CGO_ENABLED=0 $(GO) build $(BUILDFLAGS)
 TOOL    := $(GO) tool -modfile=tools/go.mod
 # everything but the tests that boot machines
 QUICK    = $$($(GO) list ./... | grep -v /internal/e2e)
@@ -23,7 +25,7 @@ IMAGE    = $(BIN)/phase-image
 binaries: ## build every command, static, and the demo's job into bin/
 	@mkdir -p $(BIN)
 	$(GOBUILD) -o $(BIN)/ ./cmd/...
-	GOOS=wasip1 GOARCH=wasm $(GO) build -trimpath -ldflags "-s -w" -o $(BIN)/hello.wasm ./plasm/jobs/hello
+	GOOS=wasip1 GOARCH=wasm $(GO) build $(BUILDFLAGS) -o $(BIN)/hello.wasm ./plasm/jobs/hello
 
 deps: ## install the missing Debian packages
 	@scripts/deps-check.sh --install

@@ -23,7 +23,7 @@ func TestScripts(t *testing.T) {
 		{"hello.wasm", "../../plasm/jobs/hello"},
 		{"exit-3", "../../plasm/testdata/greedy"},
 	} {
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(jobs, job.name), job.pkg)
+		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", filepath.Join(jobs, job.name), job.pkg)
 		build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 		if words, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", build, err, words)
