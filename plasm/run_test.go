@@ -15,7 +15,7 @@ const greeting = "hello from a signed WASM job: 1229 primes below 10000\n"
 
 func TestHelloSaysWhatItComputed(t *testing.T) {
 	var shown bytes.Buffer
-	o := mustRun(t, "hello.wasm", built(t, "./jobs/hello"), DefaultLimits(), &shown)
+	o := mustRun(t, "hello.wasm", built(t, "./jobs/hello"), patient(), &shown)
 	if !o.OK() || o.Detail != "exit code 0" && o.Detail != "" {
 		t.Errorf("ended by %s, exit code %d: %s", o.Reason, o.ExitCode, o.Detail)
 	}
