@@ -39,7 +39,7 @@ done
 say "repository: root.json is all that a machine will ever trust"
 run phase-sign init --repo "$dir/repo" \
 	--root-key "$dir/keys/root" --root-threshold 1 \
-	--release "$dir/keys/release.pub" --release-threshold 1 \
+	--release-key "$dir/keys/release.pub" --release-threshold 1 \
 	--online-key "$dir/keys/online.pub" --ipns-key "$dir/keys/ipns.pub" \
 	--channel stable --arch x86_64
 

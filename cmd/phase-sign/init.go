@@ -27,10 +27,10 @@ func newInit() *cobra.Command {
 as private key or as .pub file. A root key of which only the .pub file is given has to sign
 afterwards, with 'phase-sign add'. --channel and --arch may be repeated: each pair gets its
 own delegation to the release keys.`,
-		Example: `  phase-sign init --repo repo --root-key root.key --release release.key.pub \
+		Example: `  phase-sign init --repo repo --root-key root.key --release-key release.key.pub \
     --online-key online.key.pub --ipns-key ipns.key.pub --channel stable --arch x86_64
   phase-sign init --repo repo --root-key a.key --root-key b.key.pub --root-key c.key.pub --root-threshold 2 \
-    --release r1.pub --release r2.pub --release-threshold 2 --online-key online.key.pub \
+    --release-key r1.pub --release-key r2.pub --release-threshold 2 --online-key online.key.pub \
     --ipns-key ipns.key.pub --channel stable --arch x86_64 --https https://releases.example.org`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,7 +45,7 @@ own delegation to the release keys.`,
 		},
 	}
 	f.define(cmd)
-	require(cmd, "repo", "root-key", "release", "online-key", "ipns-key", "channel", "arch")
+	require(cmd, "repo", "root-key", "release-key", "online-key", "ipns-key", "channel", "arch")
 	return cmd
 }
 
@@ -54,7 +54,7 @@ func (f *initFlags) define(cmd *cobra.Command) {
 	fl.StringVar(&f.spec.Dir, "repo", "", "folder to make")
 	fl.StringArrayVar(&f.root, "root-key", nil, "key that signs roots (repeatable)")
 	fl.IntVar(&f.spec.RootThreshold, "root-threshold", 1, "how many root keys must sign")
-	fl.StringArrayVar(&f.release, "release", nil, "key that signs releases (repeatable)")
+	fl.StringArrayVar(&f.release, "release-key", nil, "key that signs releases (repeatable)")
 	fl.IntVar(&f.spec.ReleaseThreshold, "release-threshold", 1, "how many release keys must sign")
 	fl.StringVar(&f.online, "online-key", "", "key of the publisher, for snapshot and timestamp")
 	fl.StringVar(&f.ipns, "ipns-key", "", "key of the IPNS name that points to the newest metadata")

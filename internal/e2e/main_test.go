@@ -131,7 +131,7 @@ func keygen(f fixtures, name string) []string {
 func initRepo(f fixtures, repo, root, releaseKey string) []string {
 	return []string{
 		f.bin("phase-sign"), "init", "--repo", f.path(repo), "--root-key", f.path("keys", root), "--root-threshold", "1",
-		"--release", f.path("keys", releaseKey+".pub"), "--release-threshold", "1", "--online-key", f.path("keys/online.pub"),
+		"--release-key", f.path("keys", releaseKey+".pub"), "--release-threshold", "1", "--online-key", f.path("keys/online.pub"),
 		"--ipns-key", f.path("keys/ipns.pub"), "--channel", "stable", "--arch", "x86_64",
 	}
 }
