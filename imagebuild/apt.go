@@ -3,7 +3,6 @@ package imagebuild
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -28,7 +27,7 @@ func debianSources(ctx context.Context, arch string) (string, []source, error) {
 	all := parseSources(string(out), arch)
 	suite := chooseSuite(all, hostCodename())
 	if suite == "" {
-		return "", nil, fmt.Errorf("apt sources of Debian for %s: %w; add them to /etc/apt and run: apt-get update", arch, fs.ErrNotExist)
+		return "", nil, notFoundf("apt sources of Debian for %s: none; add them to /etc/apt and run: apt-get update", arch)
 	}
 	var chosen []source
 	for _, s := range all {
@@ -104,7 +103,7 @@ func deb822(sources []source) (string, error) {
 			keys = keyring
 		}
 		if keys == "" {
-			return "", fmt.Errorf("keys of the Debian archive: %w; run: apt-get install debian-archive-keyring", fs.ErrNotExist)
+			return "", notFoundf("keys of the Debian archive: not found; run: apt-get install debian-archive-keyring")
 		}
 		fmt.Fprintf(&b, "Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\nSigned-By: %s\n\n", s.uri, s.release, s.component, keys)
 	}
@@ -129,7 +128,7 @@ func releaseDate(sources []source, suite string) (time.Time, error) {
 			}
 		}
 	}
-	return time.Time{}, fmt.Errorf("release file of %s: %w in apt's lists; run: apt-get update", suite, fs.ErrNotExist)
+	return time.Time{}, notFoundf("release file of %s: not in apt's lists; run: apt-get update", suite)
 }
 
 var releaseLine = regexp.MustCompile(`(?m)^Date: (.+)$`)
@@ -162,6 +161,9 @@ func planPackages(ctx context.Context, arch string, wanted []string) ([]string, 
 		"-o", "APT::Architecture=" + arch, "-o", "APT::Architectures=" + arch, "install", "?essential",
 	}
 	out, err := command("apt-get", append(args, wanted...)...).output(ctx)
+	if err != nil && strings.Contains(err.Error(), "Unable to locate package") {
+		return nil, notFoundf("packages of the root filesystem: %v; if the name is right, run: apt-get update", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("packages of the root filesystem: %w; if a name is right, run: apt-get update", err)
 	}
@@ -170,7 +172,7 @@ func planPackages(ctx context.Context, arch string, wanted []string) ([]string, 
 		plan = append(plan, m[1]+"="+m[2])
 	}
 	if len(plan) == 0 {
-		return nil, fmt.Errorf("packages of the root filesystem: %w in apt's lists; run: apt-get update", fs.ErrNotExist)
+		return nil, notFoundf("packages of the root filesystem: none in apt's lists; run: apt-get update")
 	}
 	slices.Sort(plan)
 	return slices.Compact(plan), nil

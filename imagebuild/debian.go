@@ -35,7 +35,7 @@ func (b *Builder) resolve(ctx context.Context, name, arch string) (deb, error) {
 	}
 	d := parseStanza(out)
 	if d.Name != name || d.SHA256 == "" {
-		return deb{}, fmt.Errorf("package %s: %w in apt's lists; run: apt-get update", name, fs.ErrNotExist)
+		return deb{}, notFoundf("package %s: not in apt's lists; run: apt-get update", name)
 	}
 	if _, err := hex.DecodeString(d.SHA256); err != nil || len(d.SHA256) != 64 {
 		return deb{}, fmt.Errorf("package %s: apt's lists hold no usable sha256; run: apt-get update", name)

@@ -58,6 +58,9 @@ func (b *Builder) WriteESP(ctx context.Context, m Media, out string) (*MediaInfo
 	if err := checkOut(out); err != nil {
 		return nil, err
 	}
+	if err := lookTools("mkfs.vfat", "mmd"); err != nil {
+		return nil, err
+	}
 	tree, err := b.espTree(ctx, m)
 	if err != nil {
 		return nil, err
@@ -115,7 +118,11 @@ func (b *Builder) addLoader(ctx context.Context, p Platform, t *espTree) error {
 	if err != nil {
 		return err
 	}
-	t.files["EFI/BOOT/"+p.efiName], err = firstFile(dir, p.loader)
+	path, err := firstFile(dir, p.loader)
+	if err != nil {
+		return err
+	}
+	t.files["EFI/BOOT/"+p.efiName], err = os.ReadFile(path)
 	return err
 }
 

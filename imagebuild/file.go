@@ -37,6 +37,19 @@ func buildFile(out string, fill func(file string) error) (err error) {
 	return atomicfile.SyncDir(dir)
 }
 
+// copyFile copies a file of the cache to out.
+func copyFile(from, out string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return atomicfile.WriteFrom(out, 0o644, func(w io.Writer) error {
+		_, err := io.Copy(w, f)
+		return err
+	})
+}
+
 // copySparse copies a range of one file into another and leaves out blocks of zeros, so
 // that a mostly empty image takes little space. The target must be zero there.
 func copySparse(to string, toOffset int64, from string, fromOffset, size int64) error {

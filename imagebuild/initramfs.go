@@ -146,12 +146,25 @@ func (in Initramfs) settings(a *archive, date time.Time) {
 	}
 }
 
-func (b *Builder) busybox(ctx context.Context, p Platform, a *archive) error {
+// Busybox returns the path of Debian's static busybox for an architecture.
+func (b *Builder) Busybox(ctx context.Context, arch string) (string, error) {
+	p, err := ParsePlatform(arch, "vm")
+	if err != nil {
+		return "", err
+	}
 	dir, err := b.packageFiles(ctx, "busybox-static", p)
+	if err != nil {
+		return "", err
+	}
+	return firstFile(dir, "bin/busybox", "usr/bin/busybox")
+}
+
+func (b *Builder) busybox(ctx context.Context, p Platform, a *archive) error {
+	path, err := b.Busybox(ctx, p.Arch)
 	if err != nil {
 		return err
 	}
-	program, err := firstFile(dir, "bin/busybox", "usr/bin/busybox")
+	program, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
@@ -194,13 +207,13 @@ func (b *Builder) packageFiles(ctx context.Context, name string, p Platform) (st
 	return b.unpack(ctx, d)
 }
 
-func firstFile(dir string, names ...string) ([]byte, error) {
+func firstFile(dir string, names ...string) (string, error) {
 	for _, name := range names {
-		if data, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
-			return data, nil
+		if path := filepath.Join(dir, name); isFile(path) {
+			return path, nil
 		}
 	}
-	return nil, fmt.Errorf("package in %s: %s: %w", dir, names[0], fs.ErrNotExist)
+	return "", fmt.Errorf("package in %s: %s: %w", dir, names[0], fs.ErrNotExist)
 }
 
 func addModules(a *archive, k *Kernel, wants []want) (*moduleSet, error) {

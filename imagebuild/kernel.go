@@ -73,6 +73,11 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
 // WriteKernel copies the kernel image to out.
 func (b *Builder) WriteKernel(ctx context.Context, k *Kernel, out string) error {
 	if err := checkOut(out); err != nil {

@@ -2,6 +2,7 @@ package imagebuild
 
 import (
 	"archive/tar"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -62,6 +63,27 @@ func (l *layer) link(name, target string) {
 	l.files[name] = tar.Header{Typeflag: tar.TypeSymlink, Name: "./" + name, Linkname: target, Mode: 0o777, ModTime: l.date}
 }
 
+// digest names everything that the layer does to a base system.
+func (l *layer) digest() [32]byte {
+	h := sha256.New()
+	for _, name := range l.names() {
+		f := l.files[name]
+		fmt.Fprintf(h, "%q %o %q %x\n", name, f.Mode, f.Linkname, sha256.Sum256(l.content[name]))
+	}
+	fmt.Fprintf(h, "%q %d", l.trimmed, l.date.Unix())
+	return [32]byte(h.Sum(nil))
+}
+
+// names of the layer's files, sorted.
+func (l *layer) names() []string {
+	names := make([]string, 0, len(l.files))
+	for name := range l.files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
 // drops reports whether a path of the base system is left out: replaced or trimmed.
 func (l *layer) drops(name string) bool {
 	if _, ours := l.files[name]; ours {
@@ -119,12 +141,7 @@ func (l *layer) copyEntry(w *tar.Writer, h *tar.Header, r io.Reader) error {
 }
 
 func (l *layer) append(w *tar.Writer, dirs map[string]bool) error {
-	names := make([]string, 0, len(l.files))
-	for name := range l.files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range l.names() {
 		if err := l.makeDirs(w, path.Dir(name), dirs); err != nil {
 			return err
 		}

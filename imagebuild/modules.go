@@ -69,7 +69,7 @@ func chooseModules(k *Kernel, wants []want) (*moduleSet, error) {
 				s.start = append(s.start, name)
 			}
 		case w.required:
-			return nil, fmt.Errorf("kernel %s: module %s: %w; choose another --flavour", k.Version, w.name, fs.ErrNotExist)
+			return nil, notFoundf("kernel %s: no module %s; choose another --flavour", k.Version, w.name)
 		default:
 			s.absent = append(s.absent, w.name)
 		}

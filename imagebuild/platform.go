@@ -16,6 +16,16 @@ type optionsError struct{ msg string }
 func (e optionsError) Error() string        { return e.msg }
 func (e optionsError) Is(target error) bool { return target == ErrOptions }
 
+// notFound is fs.ErrNotExist for something that is not a file.
+type notFound struct{ msg string }
+
+func (e notFound) Error() string        { return e.msg }
+func (e notFound) Is(target error) bool { return target == fs.ErrNotExist }
+
+func notFoundf(format string, args ...any) error {
+	return notFound{fmt.Sprintf(format, args...)}
+}
+
 func optionsf(format string, args ...any) error {
 	return optionsError{fmt.Sprintf(format, args...)}
 }
@@ -50,9 +60,9 @@ func ParsePlatform(arch, flavour string) (Platform, error) {
 		}
 	}
 	if flavours == nil {
-		return Platform{}, fmt.Errorf("arch %.40q: %w; supported: x86_64", arch, fs.ErrNotExist)
+		return Platform{}, notFoundf("arch %.40q: unknown; supported: x86_64", arch)
 	}
-	return Platform{}, fmt.Errorf("flavour %.40q: %w; supported for %s: %s", flavour, fs.ErrNotExist, arch, strings.Join(flavours, ", "))
+	return Platform{}, notFoundf("flavour %.40q: unknown; supported for %s: %s", flavour, arch, strings.Join(flavours, ", "))
 }
 
 // checkCmdline refuses additions to the kernel command line that could end it early or

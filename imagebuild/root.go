@@ -15,12 +15,10 @@ func checkRoot(root []byte, channel, arch string) error {
 		return fmt.Errorf("root.json: the file is empty: %w", cas.ErrCorrupt)
 	}
 	if _, err := manifest.RoleName(channel, arch); err != nil {
-		return err
+		return optionsf("%v", err)
 	}
-	if _, err := manifest.ParseRoot(root); err != nil {
-		return fmt.Errorf("root.json: %w", err)
-	}
-	return nil
+	_, err := manifest.ParseRoot(root)
+	return err
 }
 
 // rootKeys is what verify shows of a root: who must sign what.
@@ -38,7 +36,7 @@ type roleKeys struct {
 // describeRoot checks a root and returns its keys for a person to compare.
 func describeRoot(root []byte) (rootKeys, error) {
 	if _, err := manifest.ParseRoot(root); err != nil {
-		return rootKeys{}, fmt.Errorf("root.json: %w", err)
+		return rootKeys{}, err
 	}
 	var file struct {
 		Signed rootKeys `json:"signed"`

@@ -38,7 +38,7 @@ func (b *Builder) WriteRootfs(ctx context.Context, r Rootfs, out string) (*Rootf
 	if err := checkOut(out); err != nil {
 		return nil, err
 	}
-	if _, err := lookTool("mksquashfs"); err != nil {
+	if err := lookTools("mmdebstrap", "mksquashfs"); err != nil {
 		return nil, err
 	}
 	program, built, err := readProgram(r.Plasmd, r.Platform)
@@ -49,26 +49,51 @@ func (b *Builder) WriteRootfs(ctx context.Context, r Rootfs, out string) (*Rootf
 	if err != nil {
 		return nil, err
 	}
-	tar, err := b.base(ctx, base)
+	layer, err := newLayer(program, b.date(base.date, built))
 	if err != nil {
 		return nil, err
 	}
-	date := b.date(base.date, built)
-	layer, err := newLayer(program, date)
+	image, err := b.rootfs(ctx, base, layer)
 	if err != nil {
 		return nil, err
 	}
-	err = buildFile(out, func(file string) error { return b.squash(ctx, tar, layer, file) })
+	stat, err := os.Stat(image)
 	if err != nil {
 		return nil, err
 	}
-	info := &RootfsInfo{Out: out, Suite: base.suite, Packages: len(base.plan), Date: date}
-	stat, err := os.Stat(out)
-	if err == nil {
-		info.Size = stat.Size()
-	}
-	return info, err
+	info := &RootfsInfo{Out: out, Size: stat.Size(), Suite: base.suite, Packages: len(base.plan), Date: layer.date}
+	return info, copyFile(image, out)
 }
+
+// rootfs returns the path of the finished squashfs in the cache: packing it takes longer
+// than all else, and a second build of the same is a copy.
+func (b *Builder) rootfs(ctx context.Context, p *base, l *layer) (string, error) {
+	packer, err := command("mksquashfs", "-version").output(ctx)
+	if err != nil && len(packer) == 0 {
+		return "", err
+	}
+	h := sha256.Sum256(fmt.Appendf(nil, "%s\n%x\n%s\n%v", p.key(), l.digest(), packer, squashOptions))
+	path := filepath.Join(b.cache, "rootfs", fmt.Sprintf("%x.squashfs", h[:16]))
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	tar, err := b.base(ctx, p)
+	if err != nil {
+		return "", err
+	}
+	tmp, clean, err := b.temp()
+	if err != nil {
+		return "", err
+	}
+	defer clean()
+	file := filepath.Join(tmp, "rootfs")
+	if err := b.squash(ctx, tar, l, file); err != nil {
+		return "", err
+	}
+	return path, b.keep(file, path)
+}
+
+var squashOptions = []string{"-tar", "-noappend", "-quiet", "-no-progress", "-comp", "zstd", "-Xcompression-level", "15", "-reproducible"}
 
 // A base is one exact Debian system, before anything of ours is laid over it.
 type base struct {
@@ -160,9 +185,6 @@ func (b *Builder) squash(ctx context.Context, tar string, l *layer, file string)
 		return err
 	}
 	defer in.Close()
-	if err := os.Remove(file); err != nil { // mksquashfs makes it itself
-		return err
-	}
 	r, w := io.Pipe()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -171,7 +193,7 @@ func (b *Builder) squash(ctx context.Context, tar string, l *layer, file string)
 		return err
 	})
 	group.Go(func() error {
-		pack := command("mksquashfs", "-", file, "-tar", "-noappend", "-quiet", "-no-progress", "-comp", "zstd", "-Xcompression-level", "15", "-reproducible")
+		pack := command("mksquashfs", append([]string{"-", file}, squashOptions...)...)
 		err := pack.reads(r).with(fmt.Sprintf("SOURCE_DATE_EPOCH=%d", l.date.Unix())).run(ctx)
 		r.CloseWithError(err)
 		return err

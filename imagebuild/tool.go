@@ -38,6 +38,16 @@ func lookTool(name string) (string, error) {
 	return "", fmt.Errorf("%s: not found; run: apt-get install %s", name, toolPackages[name])
 }
 
+// lookTools finds out before the work begins that a tool is missing.
+func lookTools(names ...string) error {
+	for _, name := range names {
+		if _, err := lookTool(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A tool is one call of a foreign program, in a fixed locale and time zone.
 type tool struct {
 	name   string
@@ -46,7 +56,6 @@ type tool struct {
 	env    []string
 	stdin  io.Reader
 	stdout io.Writer // nil: returned by output, thrown away by run
-	lines  func(string)
 }
 
 func command(name string, args ...string) *tool { return &tool{name: name, args: args} }

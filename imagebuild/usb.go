@@ -30,6 +30,9 @@ func (b *Builder) WriteUSB(ctx context.Context, m Media, size int64, out string)
 	if err := checkSize(size, minESP); err != nil {
 		return nil, err
 	}
+	if err := lookTools("mkfs.vfat", "mmd", "mke2fs", "sgdisk"); err != nil {
+		return nil, err
+	}
 	tree, err := b.espTree(ctx, m)
 	if err != nil {
 		return nil, err

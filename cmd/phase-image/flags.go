@@ -14,6 +14,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/imagebuild"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // maxRoot bounds root.json; the machine that boots reads no more.
@@ -58,6 +59,9 @@ func (f *initramfsFlags) parse(role string) (imagebuild.Initramfs, error) {
 		}
 		if in.Root, err = cli.ReadInput(f.root, "root", maxRoot); err != nil {
 			return in, err
+		}
+		if _, err := manifest.ParseRoot(in.Root); err != nil {
+			return in, fmt.Errorf("root %s: %w", f.root, err)
 		}
 	} else if f.root != "" {
 		return in, cli.Usagef("--root is for --role boot; a target is chosen by the release that holds it")

@@ -62,7 +62,7 @@ func espCommand() *cobra.Command {
 func (f *mediaFlags) build(cmd *cobra.Command, write func(*imagebuild.Builder, imagebuild.Media) (*imagebuild.MediaInfo, error)) error {
 	media, err := f.parse()
 	if err != nil {
-		return err
+		return usage(err)
 	}
 	b, err := builder(cmd)
 	if err != nil {

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ed25519"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/sigstore/sigstore/pkg/signature"
+
+	"github.com/phaseboot/phaseboot/imagebuild"
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/scripttest"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+func TestMain(m *testing.M) {
+	scripttest.Main(m, map[string]func() int{"phase-image": func() int { return cli.Main(newCommand()) }})
+}
+
+// TestScripts gives every script a root.json that fixed keys signed, a static program to
+// stand as /init, and the cache of the person who runs the tests.
+func TestScripts(t *testing.T) {
+	cache, err := imagebuild.DefaultCache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := rootJSON(t)
+	program := staticProgram(t, cache)
+	params := scripttest.Params("testdata/script")
+	params.Setup = func(e *testscript.Env) error {
+		e.Setenv("PHASE_BUILD_CACHE", cache)
+		e.Setenv("INIT", program)
+		return os.WriteFile(filepath.Join(e.WorkDir, "root.json"), root, 0o644)
+	}
+	testscript.Run(t, params)
+}
+
+func rootJSON(t *testing.T) []byte {
+	t.Helper()
+	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
+	keys := []ed25519.PublicKey{private.Public().(ed25519.PublicKey)}
+	root, err := manifest.NewRoot(manifest.RootSpec{Root: keys, Threshold: 1, Online: keys, Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := signature.LoadSigner(private, crypto.Hash(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := manifest.Sign(root, signer); err != nil {
+		t.Fatal(err)
+	}
+	data, err := manifest.Bytes(manifest.KindRoot, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// staticProgram is Debian's busybox.
+func staticProgram(t *testing.T, cache string) string {
+	t.Helper()
+	b, err := imagebuild.New(imagebuild.Options{Cache: cache})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := b.Busybox(t.Context(), "x86_64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestSizesHaveSuffixes(t *testing.T) {
+	for s, want := range map[string]int64{"4G": 4 << 30, "512M": 512 << 20, "1k": 1024, "7": 7, "1T": 1 << 40} {
+		if got, err := parseSize(s); got != want || err != nil {
+			t.Errorf("%q: got %d, %v; want %d", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"", "G", "-1", "0", "4X", "1.5G", "9999999T", "4 G", "4GB"} {
+		if got, err := parseSize(s); cli.Code(err) != cli.ExitUsage {
+			t.Errorf("%q: got %d, %v; want a usage error", s, got, err)
+		}
+	}
+}

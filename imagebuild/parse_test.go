@@ -1,0 +1,214 @@
+package imagebuild
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPlatformsAreNamed(t *testing.T) {
+	for _, c := range []struct{ arch, flavour, words string }{
+		{"mips", "vm", "supported: x86_64"},
+		{"x86_64", "tiny", "supported for x86_64: vm, generic"},
+		{"", "", "supported"},
+	} {
+		_, err := ParsePlatform(c.arch, c.flavour)
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), c.words) {
+			t.Errorf("%q %q: %v", c.arch, c.flavour, err)
+		}
+	}
+}
+
+func TestCommandLineCannotLeaveItsLine(t *testing.T) {
+	for _, s := range []string{"a\nb", "a\x00b", "a\x1b[2J", "é", strings.Repeat("x", 1025)} {
+		if err := checkCmdline(s); !errors.Is(err, ErrOptions) {
+			t.Errorf("%.20q: %v", s, err)
+		}
+	}
+	if err := checkCmdline("phase.mirror=http://[2001:db8::1]/ quiet"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStanzaOfAptCacheShow(t *testing.T) {
+	d := parseStanza([]byte("Package: linux-image-cloud-amd64\nVersion: 6.1.2-1\nArchitecture: amd64\nDepends: linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-1)\nFilename: pool/x/../linux_1_amd64.deb\nSHA256: ABCD\n\nPackage: other\nVersion: 9\n"))
+	want := deb{"linux-image-cloud-amd64", "6.1.2-1", "amd64", "linux_1_amd64.deb", "abcd", "linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-1)"}
+	if d != want {
+		t.Errorf("got %+v, want %+v", d, want)
+	}
+	for depends, want := range map[string]string{
+		"linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-1)":           "linux-image-6.1.0-9-cloud-amd64",
+		"foo, linux-image-6.12.48+deb13-amd64 (= 6.12.48-1)":    "linux-image-6.12.48+deb13-amd64",
+		"linux-image-6.12.5-amd64-unsigned | linux-image-amd64": "linux-image-6.12.5-amd64-unsigned",
+	} {
+		if m := kernelPackage.FindString(depends); m != want {
+			t.Errorf("%q: got %q, want %q", depends, m, want)
+		}
+	}
+}
+
+func TestSourcesAreDebiansOwnOfOneSuite(t *testing.T) {
+	text := strings.Join([]string{
+		"http://a/debian/|sid|main|Debian|$(SIGNED_BY)|amd64|/l/a_debian_dists_sid_main_binary-amd64_Packages",
+		"http://a/debian/|trixie|main|Debian|/usr/share/keyrings/k.gpg|amd64|/l/a_debian_dists_trixie_main_binary-amd64_Packages",
+		"http://a/debian/|trixie|non-free|Debian|$(SIGNED_BY)|amd64|/l/x",
+		"http://a/debian/|trixie-updates|main|Debian|$(SIGNED_BY)|amd64|/l/y",
+		"http://a/debian/|trixie|main|Debian|$(SIGNED_BY)|arm64|/l/z",
+		"http://b/other/|trixie|main|Other|$(SIGNED_BY)|amd64|/l/o", "", "garbage|"}, "\n")
+	all := parseSources(text, "amd64")
+	if len(all) != 3 {
+		t.Fatalf("got %d sources: %+v", len(all), all)
+	}
+	if all[0].signedBy != "" || all[1].signedBy == "" {
+		t.Errorf("signed-by: %+v", all)
+	}
+	for codename, want := range map[string]string{"trixie": "trixie", "noble": "sid", "": "sid"} {
+		if got := chooseSuite(all, codename); got != want {
+			t.Errorf("on %q: suite %q, want %q", codename, got, want)
+		}
+	}
+	if got := chooseSuite(nil, "trixie"); got != "" {
+		t.Errorf("no source: %q", got)
+	}
+}
+
+func TestModuleLists(t *testing.T) {
+	got := parseWants("# comment\n!+virtio_pci\n+loop # why\n\n!vfat\nnls_iso8859-1\n")
+	want := []want{{"virtio_pci", true, true}, {"loop", false, true}, {"vfat", true, false}, {"nls_iso8859-1", false, false}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if name := moduleName("kernel/fs/nls/nls_iso8859-1.ko.xz"); name != "nls_iso8859_1" {
+		t.Errorf("module name %q", name)
+	}
+	if pre := softdepPre("pre: crc32c aes post: x pre: y"); !slices.Equal(pre, []string{"crc32c", "aes", "y"}) {
+		t.Errorf("softdep %v", pre)
+	}
+}
+
+func TestModulesDepNamesEachModuleBeforeWhatItNeeds(t *testing.T) {
+	m := func(path string, depends ...string) *module {
+		return &module{path: path, info: modinfo{depends: depends}}
+	}
+	s := &moduleSet{files: map[string]*module{
+		"net": m("n.ko", "ring", "virtio", "failover"), "ring": m("r.ko"), "virtio": m("v.ko", "ring"), "failover": m("f.ko"),
+	}}
+	want := "f.ko:\nn.ko: v.ko r.ko f.ko\nr.ko:\nv.ko: r.ko\n"
+	if got := s.dep(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestArchiveIsTheSameWhateverTheOrder(t *testing.T) {
+	build := func(names ...string) []byte {
+		a := newArchive()
+		for _, name := range names {
+			a.text(name, "text of "+name)
+		}
+		var out bytes.Buffer
+		if err := a.writeTo(&out, time.Unix(1e9, 0)); err != nil {
+			t.Fatal(err)
+		}
+		return out.Bytes()
+	}
+	if !bytes.Equal(build("a/b", "c", "a/d"), build("c", "a/d", "a/b")) {
+		t.Error("the order of making shows in the bytes")
+	}
+}
+
+func TestSettingsAreReadBackFromAnInitramfs(t *testing.T) {
+	a := newArchive()
+	a.text("etc/phase/role", "boot\n")
+	a.text("etc/phase/channel", "stable\n")
+	var out bytes.Buffer
+	if err := a.writeTo(&out, time.Unix(1e9, 0)); err != nil {
+		t.Fatal(err)
+	}
+	settings, err := readSettings(bytes.NewReader(out.Bytes()))
+	if err != nil || settings["role"] != "boot" || settings["channel"] != "stable" {
+		t.Errorf("got %v, %v", settings, err)
+	}
+	for n := range out.Len() {
+		if _, err := readSettings(bytes.NewReader(out.Bytes()[:n])); err == nil {
+			t.Fatalf("the first %d of %d bytes were taken for an initramfs", n, out.Len())
+		}
+	}
+}
+
+func TestLayerReplacesTrimsAndAdds(t *testing.T) {
+	var in bytes.Buffer
+	w := tar.NewWriter(&in)
+	late := time.Unix(3e9, 0)
+	for _, h := range []tar.Header{
+		{Name: "./", Typeflag: tar.TypeDir, Mode: 0o755},
+		{Name: "./etc/", Typeflag: tar.TypeDir, Mode: 0o755},
+		{Name: "./etc/hostname", Typeflag: tar.TypeReg, Mode: 0o644},
+		{Name: "./etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644, ModTime: late},
+		{Name: "./var/log/", Typeflag: tar.TypeDir, Mode: 0o755},
+		{Name: "./var/log/dpkg.log", Typeflag: tar.TypeReg, Mode: 0o644},
+		{Name: "./etc/apt/sources.list", Typeflag: tar.TypeReg, Mode: 0o644},
+	} {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	date := time.Unix(1e9, 0)
+	l, err := newLayer([]byte("program"), date)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := l.apply(&in, &out); err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for r := tar.NewReader(&out); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		count[h.Name]++
+		if h.ModTime.After(date) {
+			t.Errorf("%s: dated %v, after the build", h.Name, h.ModTime)
+		}
+	}
+	for name, want := range map[string]int{"./etc/": 1, "./etc/hostname": 1, "./etc/passwd": 1, "./usr/bin/plasmd": 1, "./usr/bin/": 1, "./var/log/": 1, "./var/log/dpkg.log": 0, "./etc/apt/sources.list": 0} {
+		if count[name] != want {
+			t.Errorf("%s: %d times, want %d", name, count[name], want)
+		}
+	}
+}
+
+func TestSilentToolsAndFullDisksAreExplained(t *testing.T) {
+	for _, c := range []struct {
+		err  toolError
+		want string
+	}{
+		{toolError{"mke2fs", "", errors.New("exit status 1")}, "mke2fs: exit status 1"},
+		{toolError{"mcopy", "Disk full", errors.New("exit status 1")}, "mcopy: Disk full; free some space and run it again"},
+	} {
+		if got := c.err.Error(); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+	t.Setenv("PATH", t.TempDir())
+	if _, err := lookTool("mmdebstrap-not"); err == nil || !strings.Contains(err.Error(), "not found; run: apt-get install") {
+		t.Errorf("missing tool: %v", err)
+	}
+}
+
+// FuzzModinfo: whatever the bytes, an answer or a refusal.
+func FuzzModinfo(f *testing.F) {
+	f.Add([]byte("\x7fELF"))
+	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = parseModinfo(data) })
+}
