@@ -268,9 +268,13 @@ func (b *boot) keepReport() {
 
 // progress tells how far a fetch is when it takes long.
 func (b *boot) progress() func(done, total int64) {
-	last := time.Now()
+	var last time.Time
 	return func(done, total int64) {
-		if now := time.Now(); now.Sub(last) >= progressEvery {
+		now := time.Now()
+		if last.IsZero() {
+			last = now
+		}
+		if now.Sub(last) >= progressEvery {
 			last = now
 			b.story.Say("fetch: %s of %s", humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total)))
 		}

@@ -18,6 +18,12 @@
 // table of named steps; each line on the console carries the time since the
 // kernel started.
 //
+// The initramfs carries /init (phase-boot), /bin/busybox with its link /bin/sh,
+// /etc/phase/role, and /lib/modules/VERSION with modules.dep (modules.alias and
+// modules.builtin are used when there); /etc/phase/modules lists what to load at
+// start. The boot role also needs /etc/phase/root.json, channel and build-time.
+// Device nodes are not needed: the kernel's own initramfs has /dev/console.
+//
 // It refuses to load bytes that were not hashed again after their memory was
 // sealed, and kernel arguments that no signature covers, except console=. It
 // opens no block device for writing unless the mode grants it a cache.
@@ -25,5 +31,6 @@
 // Limits: x86-64 and arm64 EFI kernels as kexec_file_load takes them; DHCPv4 on
 // wired interfaces, leases are not renewed (a boot is shorter than a lease);
 // artifacts under 4 GiB; three times the payload must fit in memory, because
-// kexec_file_load copies it twice.
+// kexec_file_load copies it twice, and the room that a kernel unpacks itself in;
+// the target's first root is a tmpfs of half the memory, and the squashfs lies in it.
 package machine

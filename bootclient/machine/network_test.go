@@ -82,7 +82,7 @@ func (l *lan) dnsmasq(t *testing.T, options ...string) (log string) {
 	dir := t.TempDir()
 	log = filepath.Join(dir, "log")
 	cmd := l.command("dnsmasq", append([]string{
-		"--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--group=root", "--port=0", "--no-ping", "--log-dhcp",
+		"--keep-in-foreground", "--conf-file=/dev/null", "--user=", "--group=", "--port=0", "--no-ping", "--log-dhcp",
 		"--dhcp-authoritative", "--log-facility=" + log, "--dhcp-leasefile=" + filepath.Join(dir, "leases"), "--pid-file=",
 	}, options...)...)
 	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
