@@ -60,7 +60,8 @@ func TestSourcesAreDebiansOwnOfOneSuite(t *testing.T) {
 		"http://a/debian/|trixie|non-free|Debian|$(SIGNED_BY)|amd64|/l/x",
 		"http://a/debian/|trixie-updates|main|Debian|$(SIGNED_BY)|amd64|/l/y",
 		"http://a/debian/|trixie|main|Debian|$(SIGNED_BY)|arm64|/l/z",
-		"http://b/other/|trixie|main|Other|$(SIGNED_BY)|amd64|/l/o", "", "garbage|"}, "\n")
+		"http://b/other/|trixie|main|Other|$(SIGNED_BY)|amd64|/l/o", "", "garbage|",
+	}, "\n")
 	all := parseSources(text, "amd64")
 	if len(all) != 3 {
 		t.Fatalf("got %d sources: %+v", len(all), all)
