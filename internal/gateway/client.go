@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -165,23 +166,28 @@ func lost(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", cas.ErrUnreachable, err)
 }
 
+// scratch lends the buffers in which bodies grow: a block is kept in one of its own
+// size, and what it took to learn that size is not garbage.
+var scratch = sync.Pool{New: func() any { return new(make([]byte, 0, firstRead)) }}
+
 // read reads until the end or max bytes, in a buffer that grows with what came.
 func read(r io.Reader, max int, watch *watch) ([]byte, error) {
-	buf := make([]byte, 0, min(max, firstRead))
+	lent := scratch.Get().(*[]byte)
+	defer scratch.Put(lent)
+	buf := (*lent)[:0]
 	for {
-		n, err := r.Read(buf[len(buf):cap(buf)])
+		n, err := r.Read(buf[len(buf):min(cap(buf), max)])
 		buf = buf[:len(buf)+n]
 		if err == io.EOF || len(buf) >= max {
-			return buf, nil
+			return bytes.Clone(buf), nil
 		}
 		if err != nil {
 			return nil, err
 		}
 		watch.progress(len(buf))
 		if len(buf) == cap(buf) {
-			grown := make([]byte, len(buf), min(max, 2*cap(buf)))
-			copy(grown, buf)
-			buf = grown
+			buf = append(make([]byte, 0, min(max, 2*cap(buf))), buf...)
+			*lent = buf
 		}
 	}
 }

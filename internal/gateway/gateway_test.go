@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -373,6 +374,93 @@ func TestAnInterruptedRequestIsTheCallersOwn(t *testing.T) {
 	if _, err := (&Client{Base: f.URL}).Block(ctx, f.file.CID); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// An asker that stops reading, or promises a body and sends none, must not keep a
+// connection and the goroutine behind it for ever.
+func TestAnAskerThatStallsLosesItsConnection(t *testing.T) {
+	store := cas.NewMemory()
+	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(2, 64<<20)), "size-1048576")
+	ok(t, err)
+	for _, c := range []struct{ name, request string }{
+		{"reads nothing", "GET /ipfs/" + file.CID.String() + "?format=car HTTP/1.1\r\nHost: x\r\n\r\n"},
+		{"sends no body", "GET /ipns/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"},
+		{"sends no body, elsewhere", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			closed := make(chan struct{})
+			s := httptest.NewUnstartedServer(newHandler(Options{Source: store}, 300*time.Millisecond))
+			s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+				if state == http.StateClosed {
+					close(closed)
+				}
+			}
+			s.Start()
+			defer s.Close()
+			conn, err := net.Dial("tcp", s.Listener.Addr().String())
+			ok(t, err)
+			defer conn.Close()
+			_, err = io.WriteString(conn, c.request)
+			ok(t, err)
+			select {
+			case <-closed:
+			case <-time.After(10 * time.Second):
+				t.Error("the connection is still held")
+			}
+		})
+	}
+}
+
+// An asker that is slow, and reads on, gets all of it.
+func TestASlowAskerGetsItsAnswer(t *testing.T) {
+	store := cas.NewMemory()
+	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(3, 8<<20)), "size-1048576")
+	ok(t, err)
+	s := httptest.NewServer(newHandler(Options{Source: store}, 500*time.Millisecond))
+	defer s.Close()
+	resp, err := http.Get(s.URL + "/ipfs/" + file.CID.String() + "?format=car")
+	ok(t, err)
+	defer resp.Body.Close()
+	n := int64(0)
+	for start := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		got, err := io.CopyN(io.Discard, resp.Body, 512<<10)
+		n += got
+		if err == io.EOF {
+			break
+		}
+		ok(t, err)
+		if time.Since(start) > time.Minute {
+			t.Fatal("no end")
+		}
+	}
+	if n < file.Size {
+		t.Errorf("got %d of %d bytes", n, file.Size)
+	}
+}
+
+func BenchmarkBlocks(b *testing.B) {
+	store := cas.NewMemory()
+	file, err := cas.AddFile(b.Context(), store.Put, bytes.NewReader(castest.Bytes(1, 16<<20)), cas.DefaultChunker)
+	if err != nil {
+		b.Fatal(err)
+	}
+	leaves, err := cas.Leaves(b.Context(), store, file.CID, file.Size)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := httptest.NewServer(Handler(Options{Source: store}))
+	defer s.Close()
+	c := &Client{Base: s.URL}
+	b.SetBytes(file.Size / int64(len(leaves)))
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			if _, err := cas.Get(b.Context(), c, leaves[i%len(leaves)].CID); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
 }
 
 func FuzzDecodeNode(f *testing.F) {

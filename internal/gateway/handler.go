@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -30,6 +32,11 @@ const (
 // maxName bounds an IPNS name; the longest that we know is 65 bytes.
 const maxName = 128
 
+const (
+	stallLimit = 30 * time.Second // for the asker to take the next piece of an answer
+	piece      = 64 << 10         // bytes of a body that are written in one go
+)
+
 const immutable = "public, max-age=29030400, immutable"
 
 // Options of a Handler.
@@ -45,19 +52,39 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Handler serves GET and HEAD of /ipfs/ and /ipns/ as a trustless gateway.
-func Handler(o Options) http.Handler {
+// Handler serves GET and HEAD of /ipfs/ and /ipns/ as a trustless gateway. An asker
+// that takes less than 64 KiB of an answer in thirty seconds, or announces a body and
+// does not send it, loses its connection.
+func Handler(o Options) http.Handler { return newHandler(o, stallLimit) }
+
+func newHandler(o Options, limit time.Duration) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &handler{o}
+	h := &handler{o, limit}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ipfs/", h.only(h.ipfs))
 	mux.HandleFunc("/ipns/", h.only(h.ipns))
-	return mux
+	return h.patient(mux)
 }
 
-type handler struct{ Options }
+type handler struct {
+	Options
+	limit time.Duration // for the asker to take or send something
+}
+
+// patient bounds how long an asker may hold up its connection.
+func (h *handler) patient(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pw := &patientWriter{ResponseWriter: w, conn: http.NewResponseController(w), limit: h.limit}
+		pw.extend()
+		if r.ContentLength != 0 { // the server waits for a body that nobody reads
+			pw.conn.SetReadDeadline(time.Now().Add(h.limit))
+		}
+		next.ServeHTTP(pw, r)
+		pw.extend()
+	})
+}
 
 // A refusal is an error with the status that the asker gets.
 type refusal struct {
@@ -201,6 +228,33 @@ func notModified(w http.ResponseWriter, r *http.Request, etag string) bool {
 	return false
 }
 
+// patientWriter writes a body in pieces and gives the asker the limit for each.
+type patientWriter struct {
+	http.ResponseWriter
+	conn  *http.ResponseController
+	limit time.Duration
+}
+
+// extend moves the deadline. A test's recorder has none, and is as well without.
+func (w *patientWriter) extend() { w.conn.SetWriteDeadline(time.Now().Add(w.limit)) }
+
+func (w *patientWriter) Write(p []byte) (int, error) {
+	sent := 0
+	for len(p)-sent > piece {
+		w.extend()
+		n, err := w.ResponseWriter.Write(p[sent : sent+piece])
+		if sent += n; err != nil {
+			return sent, err
+		}
+	}
+	w.extend()
+	n, err := w.ResponseWriter.Write(p[sent:])
+	return sent + n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
 // countingWriter counts the bytes of a body and knows whether it has begun.
 type countingWriter struct {
 	http.ResponseWriter
@@ -212,6 +266,15 @@ func (w *countingWriter) WriteHeader(status int) {
 	w.wrote = true
 	w.ResponseWriter.WriteHeader(status)
 }
+
+// ReadFrom spares io.Copy a new buffer for every block.
+func (w *countingWriter) ReadFrom(r io.Reader) (int64, error) {
+	lent := pieces.Get().(*[piece]byte)
+	defer pieces.Put(lent)
+	return io.CopyBuffer(struct{ io.Writer }{w}, r, lent[:])
+}
+
+var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
 
 func (w *countingWriter) Write(p []byte) (int, error) {
 	w.wrote = true
