@@ -54,7 +54,6 @@ run phase-sign release --repo "$dir/repo" --channel stable --arch x86_64 --relea
 	--kernel "$dir/artifacts/kernel" --initramfs "$dir/artifacts/initramfs" \
 	--rootfs "$dir/artifacts/rootfs" --job "$dir/artifacts/job/hello.wasm" \
 	--cmdline "console=ttyS0,115200" --key "$dir/keys/release" --out "$dir/release.json"
-run phase-sign show "$dir/release.json"
 
 say "publish it"
 run phase-publish add --store "$dir/store" --repo "$dir/repo" --artifacts "$dir/artifacts" \

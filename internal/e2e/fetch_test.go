@@ -64,93 +64,78 @@ func TestFetchIsByteForByteWhatWasSigned(t *testing.T) {
 	}
 }
 
-func TestFetchRefusesWhatIsNotTheNewestOfTheOwner(t *testing.T) {
-	art := fx.path("artifacts")
-	add := func(repo, file string) []string {
-		return []string{
-			fx.bin("phase-publish"), "add", "--store", fx.path("store"), "--repo", fx.path(repo), "--artifacts", art,
-			"--online-key", fx.path("keys/online"), fx.path(file),
-		}
+func TestFetchRefusesWhatAStrangerSigned(t *testing.T) {
+	if err := runAll(initRepo(fx, "strange", "stranger", "stranger"), signRelease(fx, "strange", "stranger", "9999", "strange.json"),
+		addRelease(fx, "strange", "strange.json")); err != nil {
+		t.Fatal(err)
 	}
-	fetch := func(l *lan, cache string, mirror string) (string, int) {
-		args := []string{
-			"fetch", "--root", fx.path("repo/root.json"), "--channel", "stable", "--arch", "x86_64", "--mode", "internet",
-			"--mirror", mirror, "--timeout", "20s", "--out", filepath.Join(l.dir, "out"),
-		}
-		if cache != "" {
-			args = append(args, "--cache", cache)
-		}
-		out, err := l.host().command(fx.bin("phase-boot"), args...).CombinedOutput()
-		if exit := new(exec.ExitError); errors.As(err, &exit) {
-			return string(out), exit.ExitCode()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(out), 0
-	}
-	serve := func(l *lan, repo string, more ...string) string {
-		h := l.host()
-		return h.serve(fx.bin("phase-publish"), append([]string{
-			"serve", "--store", fx.path("store"), "--repo", fx.path(repo),
-			"--online-key", fx.path("keys/online"), "--ipns-key", fx.path("keys/ipns"), "--identity", filepath.Join(t.TempDir(), "peer.key"),
-			"--http", h.addr + ":8080", "--listen", "/ip4/" + h.addr + "/tcp/4001", "--mdns=false", "--dht", "off",
-		}, more...)...).HTTP[0]
-	}
-	nothingIn := func(t *testing.T, l *lan) {
-		t.Helper()
-		entries, err := os.ReadDir(filepath.Join(l.dir, "out"))
-		if err == nil && len(entries) > 0 {
-			t.Errorf("%v stands in the output folder of a refused release", entries)
-		}
-	}
+	l := newLAN(t)
+	l.fetch("repo/root.json", l.mirror("strange")).refused(3, "signed by")
+}
 
-	t.Run("signed by a stranger", func(t *testing.T) {
-		if err := runAll(initRepo(fx, "strange", "stranger", "stranger"), signRelease(fx, "strange", "stranger", "9999", "strange.json"),
-			add("strange", "strange.json")); err != nil {
-			t.Fatal(err)
-		}
-		l := newLAN(t)
-		out, code := fetch(l, "", serve(l, "strange"))
-		if code != 3 || !strings.Contains(out, "signed by") {
-			t.Errorf("exit %d: %s", code, out)
-		}
-		nothingIn(t, l)
-	})
-	t.Run("expired", func(t *testing.T) {
-		if err := runAll(initRepo(fx, "stale", "root", "release"), signRelease(fx, "stale", "release", "expired", "stale.json", "--expires", "5s"),
-			add("stale", "stale.json"), []string{"cp", fx.path("stale/root.json"), fx.path("stale-root.json")}); err != nil {
-			t.Fatal(err)
-		}
-		l := newLAN(t)
-		mirror := serve(l, "stale")
-		time.Sleep(6 * time.Second) // the release's own life, which the test measures
-		out, err := l.host().command(fx.bin("phase-boot"), "fetch", "--root", fx.path("stale-root.json"), "--mirror", mirror,
-			"--timeout", "20s", "--out", filepath.Join(l.dir, "out")).CombinedOutput()
-		exit := new(exec.ExitError)
-		if !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(string(out), "expired") {
-			t.Errorf("%v: %s", err, out)
-		}
-		nothingIn(t, l)
-	})
-	t.Run("older than what the machine has seen", func(t *testing.T) {
-		old := fx.path("older")
-		if err := runAll([]string{"cp", "-a", fx.path("repo"), old}, []string{"cp", "-a", fx.path("repo"), fx.path("newer")},
-			signRelease(fx, "newer", "release", "2026.12", "newer.json"), add("newer", "newer.json")); err != nil {
-			t.Fatal(err)
-		}
-		l := newLAN(t)
-		cache := filepath.Join(l.dir, "cache")
-		if out, code := fetch(l, cache, serve(l, "newer")); code != 0 {
-			t.Fatalf("the honest twin: exit %d: %s", code, out)
-		}
-		if err := os.RemoveAll(filepath.Join(l.dir, "out")); err != nil {
-			t.Fatal(err)
-		}
-		out, code := fetch(l, cache, serve(l, "older"))
-		if code != 3 || !strings.Contains(out, "older than") {
-			t.Errorf("exit %d: %s", code, out)
-		}
-		nothingIn(t, l)
-	})
+func TestFetchRefusesWhatHasExpired(t *testing.T) {
+	var shown struct {
+		Expires time.Time `json:"expires"`
+	}
+	decode(t, must(t, fx.bin("phase-sign"), "show", "--json", fx.path("stale.json")), &shown)
+	l := newLAN(t)
+	mirror := l.mirror("stale")
+	time.Sleep(time.Until(shown.Expires) + time.Second) // the life of a release that lives for a minute
+	l.fetch("stale/root.json", mirror).refused(3, "expired")
+}
+
+func TestFetchRefusesWhatIsOlderThanWhatTheMachineHasSeen(t *testing.T) {
+	if err := runAll([]string{"cp", "-a", fx.path("repo"), fx.path("older")}, []string{"cp", "-a", fx.path("repo"), fx.path("newer")},
+		signRelease(fx, "newer", "release", "2026.12", "newer.json"), addRelease(fx, "newer", "newer.json")); err != nil {
+		t.Fatal(err)
+	}
+	l := newLAN(t)
+	cache := filepath.Join(l.dir, "cache")
+	if seen := l.fetch("repo/root.json", l.mirror("newer"), "--cache", cache); seen.code != 0 {
+		t.Fatalf("the honest twin: exit %d: %s", seen.code, seen.output)
+	}
+	l.fetch("repo/root.json", l.mirror("older"), "--cache", cache).refused(3, "older than")
+}
+
+// mirror serves a repository of the fixtures over plain HTTP alone and returns its URL.
+func (l *lan) mirror(repo string) string {
+	l.t.Helper()
+	h := l.host()
+	return h.serve(fx.bin("phase-publish"), "serve", "--store", fx.path("store"), "--repo", fx.path(repo),
+		"--online-key", fx.path("keys/online"), "--ipns-key", fx.path("keys/ipns"), "--identity", filepath.Join(l.t.TempDir(), "peer.key"),
+		"--http", h.addr+":8080", "--listen", "/ip4/"+h.addr+"/tcp/4001", "--mdns=false", "--dht", "off").HTTP[0]
+}
+
+// fetched is what one run of phase-boot fetch left.
+type fetched struct {
+	t      *testing.T
+	out    string // the folder it was told to write
+	output string // what it printed
+	code   int
+}
+
+// fetch runs phase-boot fetch on a host of its own.
+func (l *lan) fetch(root, mirror string, more ...string) fetched {
+	l.t.Helper()
+	f := fetched{t: l.t, out: filepath.Join(l.t.TempDir(), "out")}
+	args := []string{"fetch", "--root", fx.path(root), "--channel", "stable", "--arch", "x86_64", "--mode", "internet",
+		"--mirror", mirror, "--timeout", "20s", "--out", f.out}
+	output, err := l.host().command(fx.bin("phase-boot"), append(args, more...)...).CombinedOutput()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		f.code = exit.ExitCode()
+	} else if err != nil {
+		l.t.Fatal(err)
+	}
+	f.output = string(output)
+	return f
+}
+
+func (f fetched) refused(code int, words string) {
+	f.t.Helper()
+	if f.code != code || !strings.Contains(f.output, words) {
+		f.t.Errorf("exit %d, want %d and the words %q:\n%s", f.code, code, words, f.output)
+	}
+	if entries, err := os.ReadDir(f.out); err == nil && len(entries) > 0 {
+		f.t.Errorf("%v stands in the output folder of a refused release", entries)
+	}
 }

@@ -61,14 +61,11 @@ func outer() (int, error) {
 
 // enter makes the new namespaces usable: a place for named network namespaces, and loopback.
 func enter() error {
-	if err := runAll(
+	return runAll(
 		[]string{"mount", "-t", "tmpfs", "tmpfs", "/run"},
 		[]string{"mkdir", "-p", "/run/netns"},
 		[]string{"ip", "link", "set", "lo", "up"},
-	); err != nil {
-		return err
-	}
-	return nil
+	)
 }
 
 // fixtures are the files that prepare makes, once for all tests.
@@ -93,7 +90,7 @@ func prepare(dir string) error {
 	if err := build(f); err != nil {
 		return err
 	}
-	image, sign, publish := f.bin("phase-image"), f.bin("phase-sign"), f.bin("phase-publish")
+	image, sign := f.bin("phase-image"), f.bin("phase-sign")
 	art := f.path("artifacts")
 	return runAll(
 		[]string{image, "kernel", "--out", art + "/kernel"},
@@ -102,10 +99,11 @@ func prepare(dir string) error {
 		keygen(f, "root"), keygen(f, "release"), keygen(f, "online"), keygen(f, "ipns"), keygen(f, "stranger"),
 		initRepo(f, "repo", "root", "release"),
 		signRelease(f, "repo", "release", release, "release.json"),
-		[]string{
-			publish, "add", "--store", f.path("store"), "--repo", f.path("repo"), "--artifacts", art,
-			"--online-key", f.path("keys/online"), f.path("release.json"),
-		},
+		addRelease(f, "repo", "release.json"),
+		// one that has expired when its test asks for it
+		initRepo(f, "stale", "root", "release"),
+		signRelease(f, "stale", "release", "expired", "stale.json", "--expires", "1m"),
+		addRelease(f, "stale", "stale.json"),
 		// the stick of most tests: no hint on its command line
 		[]string{image, "usb", "--root", f.path("repo/root.json"), "--default-mode", "local", "--size", "512M", "--out", f.path("local.img")},
 		[]string{sign, "verify", "--root", f.path("repo/root.json"), f.path("release.json")},
@@ -144,6 +142,11 @@ func signRelease(f fixtures, repo, key, version, out string, more ...string) []s
 		"--cmdline", "console=ttyS0,115200", "--key", f.path("keys", key), "--out", f.path(out),
 	}
 	return append(args, more...)
+}
+
+func addRelease(f fixtures, repo, file string) []string {
+	return []string{f.bin("phase-publish"), "add", "--store", f.path("store"), "--repo", f.path(repo), "--artifacts", f.path("artifacts"),
+		"--online-key", f.path("keys/online"), f.path(file)}
 }
 
 // runAll runs commands one after the other; the first that fails ends it with its output.
