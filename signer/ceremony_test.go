@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,6 +153,41 @@ func TestVerifyRefusesARootThatTheOldDidNotSign(t *testing.T) {
 	_, err := Verify(VerifySpec{Root: b.path(RootName), Files: []string{b.path("2.root.json")}, Now: noon})
 	if !errors.Is(err, manifest.ErrSignature) {
 		t.Errorf("got %v, want ErrSignature", err)
+	}
+}
+
+// A repository whose files were mixed up is refused by every ceremony, also by those
+// that judge no signature.
+func TestAFileThatIsNotWhatItsNameSaysIsRefused(t *testing.T) {
+	for name, c := range map[string]struct{ from, to string }{
+		"the root again as the next":  {"1.root.json", "2.root.json"},
+		"targets as the next root":    {"1.targets.json", "2.root.json"},
+		"a root as targets":           {"root.json", "1.targets.json"},
+		"a release as targets":        {"RELEASE.json", "1.targets.json"},
+		"old targets as the next":     {"1.targets.json", "2.targets.json"},
+		"a release as the next root":  {"RELEASE.json", "2.root.json"},
+		"the root as the next target": {"1.root.json", "2.targets.json"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.mustRelease(t)
+			data, err := os.ReadFile(b.path(c.from))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(b.path(c.to), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, show := Show(ShowSpec{File: b.path("RELEASE.json"), Repo: b.dir, Now: noon})
+			_, add := Add(t.Context(), AddSpec{File: b.path("RELEASE.json"), Repo: b.dir, Keys: []Key{b.release}, Now: noon})
+			_, verify := Verify(VerifySpec{Root: b.path("root.json"), Files: []string{b.path("RELEASE.json")}, Now: noon})
+			_, release := Release(t.Context(), b.spec())
+			for verb, err := range map[string]error{"show": show, "add": add, "verify": verify, "release": release} {
+				if !errors.Is(err, manifest.ErrUntrusted) || !strings.Contains(err.Error(), c.to) {
+					t.Errorf("%s: %v, want a refusal of %s", verb, err, c.to)
+				}
+			}
+		})
 	}
 }
 

@@ -45,14 +45,27 @@ func openTrust(rootPath, dir string, strict bool, now time.Time) (*trust, error)
 	if newest == 0 {
 		return t, nil
 	}
-	t.targets, err = openDocument(filepath.Join(dir, manifest.FileName("targets", newest)))
-	if err != nil {
+	if t.targets, err = openVersion(dir, manifest.KindTargets, newest); err != nil {
 		return nil, err
 	}
 	if !strict {
 		return t, nil
 	}
 	return t, t.check(t.targets, now)
+}
+
+// openVersion reads VERSION.KIND.json of a folder, which must be what its name says.
+func openVersion(dir string, kind manifest.Kind, version int64) (*document, error) {
+	path := filepath.Join(dir, manifest.FileName(string(kind), version))
+	d, err := openDocument(path)
+	if err != nil {
+		return nil, err
+	}
+	if d.kind != kind || d.version != version {
+		return nil, fmt.Errorf("manifest %s: holds %s version %d; get the file from the signer again: %w",
+			path, d.role, d.version, manifest.ErrUntrusted)
+	}
+	return d, nil
 }
 
 // follow walks to the newest root in the folder, each signed by the one before.
@@ -63,7 +76,7 @@ func (t *trust) follow(strict bool, now time.Time) error {
 		}
 	}
 	for {
-		next, err := openDocument(filepath.Join(t.dir, manifest.FileName("root", t.root.version+1)))
+		next, err := openVersion(t.dir, manifest.KindRoot, t.root.version+1)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
 		}
