@@ -55,7 +55,7 @@ type InitResult struct {
 // Init writes 1.root.json, 1.targets.json and root.json, signed by the root keys that
 // are here. Root keys of which only the public half is given sign later, with Add. An
 // existing repository is left alone and the error wraps fs.ErrExist; what cannot be
-// said in a repository wraps fs.ErrInvalid or manifest.ErrMalformed.
+// said in a repository wraps fs.ErrInvalid.
 func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 	if err := s.check(); err != nil {
 		return InitResult{}, err
@@ -69,7 +69,7 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 	}
 	root, err := manifest.NewRoot(s.rootSpec(name))
 	if err != nil {
-		return InitResult{}, fmt.Errorf("root: %w", err)
+		return InitResult{}, fmt.Errorf("root: %w: %w", fs.ErrInvalid, err)
 	}
 	delegations, roles, err := s.delegations()
 	if err != nil {
@@ -77,7 +77,7 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 	}
 	targets, err := manifest.NewTargets(1, s.Now.Add(s.TargetsLifetime), delegations...)
 	if err != nil {
-		return InitResult{}, fmt.Errorf("targets: %w", err)
+		return InitResult{}, fmt.Errorf("targets: %w: %w", fs.ErrInvalid, err)
 	}
 	signed, err := signBoth(s.Root, root, targets)
 	if err != nil {
@@ -114,6 +114,8 @@ func (s InitSpec) check() error {
 				return fmt.Errorf("%s key %d is there twice; each counts once: %w", list.what, i+1, fs.ErrInvalid)
 			case key.Equal(s.Online):
 				return fmt.Errorf("the online key is also a %s key; a stolen publisher would then sign releases: make another: %w", list.what, fs.ErrInvalid)
+			case key.Equal(s.IPNS): // the publisher holds it too
+				return fmt.Errorf("the IPNS key is also a %s key; a stolen publisher would then sign releases: make another: %w", list.what, fs.ErrInvalid)
 			}
 		}
 	}
