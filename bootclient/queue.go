@@ -38,7 +38,8 @@ type place struct {
 type queue struct {
 	mu      sync.Mutex
 	changed *sync.Cond
-	waiting []*task // nobody asks for these now, in order of preference
+	waiting []*task         // nobody asks for these now, in order of preference
+	lacking map[*source]int // how many of the waiting ones a source said it lacks
 	running map[*task]bool
 	left    int       // tasks not done
 	last    time.Time // of the last leaf that came in
@@ -46,7 +47,7 @@ type queue struct {
 }
 
 func newQueue(tasks []*task) *queue {
-	q := &queue{waiting: tasks, running: map[*task]bool{}, left: len(tasks), last: time.Now(), end: make(chan struct{})}
+	q := &queue{waiting: tasks, lacking: map[*source]int{}, running: map[*task]bool{}, left: len(tasks), last: time.Now(), end: make(chan struct{})}
 	q.changed = sync.NewCond(&q.mu)
 	for _, t := range tasks {
 		t.running, t.lacking = map[*source]context.CancelFunc{}, map[*source]bool{}
@@ -86,11 +87,9 @@ func (q *queue) take(ctx context.Context, s *source) (*task, context.Context) {
 // next picks for s: a waiting leaf that s may have, else the oldest one under way
 // at a single other source. wait is how long until there may be one to double.
 func (q *queue) next(s *source) (t *task, wait time.Duration) {
-	for i, t := range q.waiting {
-		if !t.lacking[s] {
-			q.waiting = slices.Delete(q.waiting, i, i+1)
-			return t, 0
-		}
+	if q.lacking[s] < len(q.waiting) {
+		i := slices.IndexFunc(q.waiting, func(t *task) bool { return !t.lacking[s] })
+		return q.unwait(i), 0
 	}
 	var oldest *task
 	for t := range q.running {
@@ -105,6 +104,30 @@ func (q *queue) next(s *source) (t *task, wait time.Duration) {
 		return nil, wait
 	}
 	return oldest, 0
+}
+
+// unwait takes the i-th leaf from those that wait; mostly it is the first.
+func (q *queue) unwait(i int) *task {
+	t := q.waiting[i]
+	copy(q.waiting[1:], q.waiting[:i])
+	q.waiting = q.waiting[1:]
+	for s := range t.lacking {
+		q.lacking[s]--
+	}
+	return t
+}
+
+// wait puts a leaf back: to the front, or behind all others when somebody lacks it,
+// for then the next one must not pass it over each time.
+func (q *queue) wait(t *task) {
+	at := 0
+	if len(t.lacking) > 0 {
+		at = len(q.waiting)
+	}
+	q.waiting = slices.Insert(q.waiting, at, t)
+	for s := range t.lacking {
+		q.lacking[s]++
+	}
 }
 
 // give ends the attempt of s at t. It reports whether the bytes are the first to
@@ -134,7 +157,7 @@ func (q *queue) give(s *source, t *task, err error) (first bool) {
 	}
 	if len(t.running) == 0 {
 		delete(q.running, t)
-		q.waiting = slices.Insert(q.waiting, 0, t)
+		q.wait(t)
 	}
 	return false
 }
@@ -196,7 +219,7 @@ func (q *queue) hopeless(sources []*source) (since time.Duration, why error) {
 			wrong = verdict
 		case isFailing:
 			lost = s.lastError()
-		case slices.ContainsFunc(q.waiting, func(t *task) bool { return !t.lacking[s] }):
+		case q.lacking[s] < len(q.waiting):
 			return since, nil
 		default:
 			absent = fmt.Errorf("block %s: %w: none of %d sources has it; ask the publisher to run phase-publish fsck", t.leaf.CID, fs.ErrNotExist, len(sources))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,5 +149,39 @@ func TestTextFromOutsideIsMadeSafeForAConsole(t *testing.T) {
 	}
 	if got := clean(strings.Repeat("ä", 1000)); len(got) > maxWords+4 {
 		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// A source that lacks everything and says so at once, beside a good one: what it
+// costs must not grow with the square of the release.
+func TestASourceThatLacksEverythingCostsTheOthersLittle(t *testing.T) {
+	tasks := make([]*task, 100_000)
+	for i := range tasks {
+		tasks[i] = leaf(0)
+	}
+	q := newQueue(tasks)
+	good, lacks := mirrorNamed("good"), mirrorNamed("lacks")
+	start := time.Now()
+	var askers sync.WaitGroup
+	for range window {
+		askers.Go(func() {
+			for {
+				task, _ := q.take(t.Context(), lacks)
+				if task == nil {
+					return
+				}
+				q.give(lacks, task, fs.ErrNotExist)
+			}
+		})
+	}
+	for !q.ended() {
+		task, _ := q.take(t.Context(), good)
+		if q.give(good, task, nil) {
+			q.settled()
+		}
+	}
+	askers.Wait()
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("it took %s to hand out %d leaves", took, len(tasks))
 	}
 }
