@@ -93,7 +93,9 @@ func (b *Builder) rootfs(ctx context.Context, p *base, l *layer) (string, error)
 	return path, b.keep(file, path)
 }
 
-var squashOptions = []string{"-tar", "-noappend", "-quiet", "-no-progress", "-comp", "zstd", "-Xcompression-level", "15", "-reproducible"}
+// squashOptions of mksquashfs. It takes the top folder's mode from the umask unless told,
+// and its owner from the user who runs it, whatever it is told (4.5.1).
+var squashOptions = []string{"-tar", "-noappend", "-quiet", "-no-progress", "-reproducible", "-comp", "zstd", "-Xcompression-level", "15", "-root-mode", "0755"}
 
 // A base is one exact Debian system, before anything of ours is laid over it.
 type base struct {
@@ -168,7 +170,11 @@ func (b *Builder) base(ctx context.Context, p *base) (string, error) {
 		"--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "--include="+strings.Join(p.plan, ","), p.suite, "-", "-")
 	build := command("mmdebstrap", args...).reads(strings.NewReader(sources)).with(fmt.Sprintf("SOURCE_DATE_EPOCH=%d", p.date.Unix()))
 	build.stdout = out
-	if err := build.run(ctx); err != nil {
+	err = build.run(ctx)
+	if err != nil && strings.Contains(err.Error(), "unable to pick chroot mode") {
+		return "", fmt.Errorf("base system: an ordinary user needs user namespaces; run: apt-get install uidmap, and: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER: %w", err)
+	}
+	if err != nil {
 		return "", fmt.Errorf("base system: %w; if a package is gone from the mirror, run: apt-get update", err)
 	}
 	if err := out.Close(); err != nil {
@@ -194,7 +200,7 @@ func (b *Builder) squash(ctx context.Context, tar string, l *layer, file string)
 	})
 	group.Go(func() error {
 		pack := command("mksquashfs", append([]string{"-", file}, squashOptions...)...)
-		err := pack.reads(r).with(fmt.Sprintf("SOURCE_DATE_EPOCH=%d", l.date.Unix())).run(ctx)
+		err := pack.reads(r).asRoot().with(fmt.Sprintf("SOURCE_DATE_EPOCH=%d", l.date.Unix())).run(ctx)
 		r.CloseWithError(err)
 		return err
 	})

@@ -56,6 +56,7 @@ type tool struct {
 	env    []string
 	stdin  io.Reader
 	stdout io.Writer // nil: returned by output, thrown away by run
+	root   bool      // believes itself to be root, in a user namespace
 }
 
 func command(name string, args ...string) *tool { return &tool{name: name, args: args} }
@@ -63,6 +64,7 @@ func command(name string, args ...string) *tool { return &tool{name: name, args:
 func (t *tool) in(dir string) *tool      { t.dir = dir; return t }
 func (t *tool) with(env ...string) *tool { t.env = append(t.env, env...); return t }
 func (t *tool) reads(r io.Reader) *tool  { t.stdin = r; return t }
+func (t *tool) asRoot() *tool            { t.root = true; return t }
 func (t *tool) output(ctx context.Context) ([]byte, error) {
 	var out bytes.Buffer
 	t.stdout = &out
@@ -82,6 +84,13 @@ func (t *tool) run(ctx context.Context) error {
 	cmd.Dir, cmd.Stdin, cmd.Stdout = t.dir, t.stdin, t.stdout
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "TZ=UTC", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	cmd.Env = append(cmd.Env, t.env...)
+	if t.root && os.Getuid() != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		}
+	}
 	var said tail
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {
