@@ -16,6 +16,7 @@ import (
 
 // Write replaces path by data: a temporary file in the same folder, synced, renamed,
 // and the folder synced. On an error the old file is untouched and nothing else stays.
+// A device, a pipe or a folder is never replaced; the error then wraps fs.ErrInvalid.
 func Write(path string, mode fs.FileMode, data []byte) error {
 	return WriteFrom(path, mode, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -25,6 +26,9 @@ func Write(path string, mode fs.FileMode, data []byte) error {
 
 // WriteFrom is Write for content that fill streams.
 func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file; name a file: %w", path, fs.ErrInvalid)
+	}
 	return write(path, mode, fill, os.Rename)
 }
 
@@ -59,7 +63,7 @@ func write(path string, mode fs.FileMode, fill func(io.Writer) error, rename fun
 	if dir == "" {
 		dir = "."
 	}
-	f, err := os.CreateTemp(dir, "."+base+".*")
+	f, err := os.CreateTemp(dir, "."+base[:min(len(base), 200)]+".*") // names have at most 255 bytes
 	if err != nil {
 		return hint(err)
 	}
@@ -96,7 +100,7 @@ func SyncDir(dir string) error {
 }
 
 func hint(err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("%w; free some space and run it again", err)
 	}
 	return err

@@ -6,7 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestWriteReplacesAndLeavesNothingElse(t *testing.T) {
@@ -49,6 +52,36 @@ func TestWriteFromThatFailsKeepsTheOldFile(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	checkOnly(t, dir, "old")
+}
+
+func TestWriteReplacesOnlyRegularFiles(t *testing.T) {
+	dir := t.TempDir()
+	pipe, link := filepath.Join(dir, "pipe"), filepath.Join(dir, "link")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("pipe", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, link, dir} {
+		before, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Write(path, 0o600, []byte("new")); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("%s: got %v, want fs.ErrInvalid", path, err)
+		}
+		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
+			t.Errorf("%s: replaced, %v", path, err)
+		}
+	}
+}
+
+func TestWriteTakesTheLongestName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), strings.Repeat("x", 255))
+	if err := Write(path, 0o600, nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // checkOnly demands that dir holds the file f with the wanted text, mode 0600,
