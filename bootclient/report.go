@@ -84,6 +84,18 @@ type SourceStats struct {
 	Banned  bool     `json:"banned,omitempty"`
 }
 
+// Used reports whether the source gave bytes or made faults.
+func (s SourceStats) Used() bool { return s.Blocks > 0 || len(s.Faults) > 0 }
+
+// String says in words what the source gave.
+func (s SourceStats) String() string {
+	words := fmt.Sprintf("%s (%s): %s in %d blocks", s.Name, s.Kind, humanize.IBytes(uint64(s.Bytes)), s.Blocks)
+	if s.Banned {
+		words += ", banned"
+	}
+	return words
+}
+
 // A Refusal is something that was offered and not taken.
 type Refusal struct {
 	Source string `json:"source"`
@@ -207,13 +219,10 @@ func (r *Report) Words(w io.Writer) error {
 		fmt.Fprintf(&b, "release %s (%s/%s, version %d)\n", l.Version, l.Channel, l.Arch, l.Number)
 	}
 	for _, s := range r.data.Sources {
-		if s.Blocks == 0 && len(s.Faults) == 0 {
+		if !s.Used() {
 			continue
 		}
-		fmt.Fprintf(&b, "source  %s: %s in %d blocks", s.Name, humanize.IBytes(uint64(s.Bytes)), s.Blocks)
-		if s.Banned {
-			b.WriteString(", banned")
-		}
+		fmt.Fprintf(&b, "source  %s", s)
 		b.WriteByte('\n')
 		for _, f := range s.Faults {
 			fmt.Fprintf(&b, "        fault: %s\n", f)

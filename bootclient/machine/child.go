@@ -224,6 +224,11 @@ func (b *boot) machineKey(context.Context) (string, error) {
 func (b *boot) fetch(ctx context.Context) (string, error) {
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
 	v, err := bootclient.Run(ctx, b.config, b.payload)
+	for _, s := range b.story.Sources() {
+		if s.Used() {
+			b.story.Say("source: %s", s)
+		}
+	}
 	if err != nil {
 		return "", err
 	}
