@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"time"
 
 	"github.com/ipfs/boxo/ipns"
@@ -84,14 +85,19 @@ func (n *Node) seed(peers []peer.AddrInfo) {
 	}
 }
 
+// dialAll dials all at once: one that stalls must not keep us from the others.
 func (n *Node) dialAll(peers []peer.AddrInfo) {
+	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
+	defer cancel()
+	var dials sync.WaitGroup
 	for _, p := range peers {
-		ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
-		if err := n.host.Connect(ctx, p); err != nil {
-			n.log.Debug("DHT: bootstrap peer not reached", "peer", p.ID, "cause", err)
-		}
-		cancel()
+		dials.Go(func() {
+			if err := n.host.Connect(ctx, p); err != nil {
+				n.log.Debug("DHT: bootstrap peer not reached", "peer", p.ID, "cause", err)
+			}
+		})
 	}
+	dials.Wait()
 }
 
 // Provide tells the DHT that this Node has c. A server Node knows it at once itself;

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/sec"
@@ -44,7 +44,7 @@ type Transport func(key crypto.PrivKey, limits network.ResourceManager) (transpo
 // in memory. None of the services that need strangers is among the parts: no relay, no
 // NAT probing, no hole punching, no metrics. The host owns all of it and closes it,
 // but for the returned closers.
-func newHost(opts Options) (_ host.Host, after []io.Closer, err error) {
+func newHost(opts Options) (_ *basichost.BasicHost, after []io.Closer, err error) {
 	limits, err := resourceManager(len(opts.Listen) > 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("libp2p limits: %w", err)
@@ -159,8 +159,14 @@ func resourceManager(serves bool) (network.ResourceManager, error) {
 // listenError words a refused Listen address. libp2p drops the chain of the cause,
 // so a taken port is told by its text.
 func listenError(a multiaddr.Multiaddr, err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) || strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) {
+	caused := func(cause error) bool { return errors.Is(err, cause) || strings.Contains(err.Error(), cause.Error()) }
+	switch {
+	case caused(syscall.EADDRINUSE):
 		return fmt.Errorf("listen %s: address in use; choose another port or stop the other process", a)
+	case caused(syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("listen %s: not an address of this machine; name one of its own, or /ip4/0.0.0.0/… for all: %w", a, fs.ErrInvalid)
+	case caused(swarm.ErrNoTransport):
+		return fmt.Errorf("listen %s: no such transport here; write it like /ip4/0.0.0.0/tcp/4001: %w", a, fs.ErrInvalid)
 	}
 	return fmt.Errorf("listen %s: %w", a, err)
 }

@@ -100,7 +100,8 @@ func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client
 	return &gateway.Client{Base: "http://" + info.ID.String(), HTTP: &http.Client{Transport: t}}, nil
 }
 
-// connect dials info's addresses, once, unless the peer is connected already.
+// connect dials info's addresses, once, unless the peer is connected already, and
+// returns when the peer has said what it serves and where.
 func (n *Node) connect(ctx context.Context, info peer.AddrInfo) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -109,6 +110,13 @@ func (n *Node) connect(ctx context.Context, info peer.AddrInfo) error {
 	}
 	if err := n.host.Connect(ctx, info); err != nil {
 		return fmt.Errorf("peer %s: %w (%w)", info.ID, err, cas.ErrUnreachable)
+	}
+	for _, c := range n.host.Network().ConnsToPeer(info.ID) { // another may have dialled it just now
+		select {
+		case <-n.host.IDService().IdentifyWait(c):
+		case <-ctx.Done():
+			return fmt.Errorf("peer %s: %w (%w)", info.ID, ctx.Err(), cas.ErrUnreachable)
+		}
 	}
 	return nil
 }

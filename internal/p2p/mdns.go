@@ -31,34 +31,49 @@ const (
 	mdnsPoll     = time.Second
 )
 
-// Found delivers peers that mDNS has seen, each once, at most 256 of them, with only
-// such addresses as lie on a network that this machine is directly on. It is never
-// closed.
+// Found delivers peers that mDNS has seen, at most 256 of them, with only such
+// addresses as lie on a network that this machine is directly on. A peer comes again
+// with addresses that are new, at most 16 in all: who answered first may not have been
+// that peer. It is never closed.
 func (n *Node) Found() <-chan peer.AddrInfo { return n.found.out }
 
 // A finder turns what mDNS hears into a bounded list of peers.
 type finder struct {
 	mu   sync.Mutex
-	seen map[peer.ID]bool
-	out  chan peer.AddrInfo // holds maxFound, so that a send never blocks
+	seen map[peer.ID][]multiaddr.Multiaddr
+	out  chan peer.AddrInfo // holds maxFound; what finds no room comes with a later answer
 }
 
 func newFinder() *finder {
-	return &finder{seen: map[peer.ID]bool{}, out: make(chan peer.AddrInfo, maxFound)}
+	return &finder{seen: map[peer.ID][]multiaddr.Multiaddr{}, out: make(chan peer.AddrInfo, maxFound)}
 }
 
 // hear takes the TXT records of one answer.
 func (f *finder) hear(self peer.ID, txt []string, near lan) {
 	for _, info := range readTXT(txt, near) {
-		if info.ID == self {
-			continue
+		if info.ID != self {
+			f.take(info)
 		}
-		f.mu.Lock()
-		if !f.seen[info.ID] && len(f.seen) < maxFound {
-			f.seen[info.ID] = true
-			f.out <- info
-		}
-		f.mu.Unlock()
+	}
+}
+
+// take delivers what is new in info.
+func (f *finder) take(info peer.AddrInfo) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known, seen := f.seen[info.ID]
+	if !seen && len(f.seen) >= maxFound {
+		return
+	}
+	fresh := slices.DeleteFunc(info.Addrs, func(a multiaddr.Multiaddr) bool { return slices.ContainsFunc(known, a.Equal) })
+	fresh = fresh[:min(len(fresh), maxPeerAddrs-len(known))]
+	if len(fresh) == 0 {
+		return
+	}
+	select {
+	case f.out <- peer.AddrInfo{ID: info.ID, Addrs: fresh}:
+		f.seen[info.ID] = append(known, fresh...)
+	default:
 	}
 }
 

@@ -191,6 +191,29 @@ func TestAFloodOfTXTRecordsIsBounded(t *testing.T) {
 	}
 }
 
+// A neighbour that speaks first under another's name must not hide where that one is.
+func TestNewAddressesOfAPeerAreDelivered(t *testing.T) {
+	near := lan{netip.MustParsePrefix("10.0.0.0/8")}
+	f := newFinder()
+	told := func(addr string) string { return "dnsaddr=" + addr + "/p2p/" + somePeer }
+	f.hear("", []string{told("/ip4/10.6.6.6/tcp/1")}, near)
+	f.hear("", []string{told("/ip4/10.6.6.6/tcp/1")}, near)
+	f.hear("", []string{told("/ip4/10.6.6.6/tcp/1"), told("/ip4/10.0.0.1/tcp/4001")}, near)
+	if len(f.out) != 2 {
+		t.Fatalf("%d delivered, want 2", len(f.out))
+	}
+	<-f.out
+	if got := <-f.out; len(got.Addrs) != 1 || got.Addrs[0].String() != "/ip4/10.0.0.1/tcp/4001" {
+		t.Errorf("delivered %s", got)
+	}
+	for i := range 10_000 {
+		f.hear("", []string{told(fmt.Sprintf("/ip4/10.6.6.6/tcp/%d", i+1))}, near)
+	}
+	if n := len(f.out); n > maxPeerAddrs {
+		t.Errorf("%d addresses of one peer", n)
+	}
+}
+
 func FuzzReadTXT(f *testing.F) {
 	near := lan{netip.MustParsePrefix("10.0.0.0/8")}
 	f.Add("dnsaddr=/ip4/10.1.2.3/tcp/4001/p2p/" + somePeer)

@@ -13,8 +13,8 @@ import (
 
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/multiformats/go-multiaddr"
 )
 
@@ -44,7 +44,7 @@ type Options struct {
 
 // A Node is a running libp2p host with what Options asked for.
 type Node struct {
-	host  host.Host
+	host  *basichost.BasicHost
 	after []io.Closer  // closed after the host
 	dht   *dht.IpfsDHT // nil when off
 	log   *slog.Logger

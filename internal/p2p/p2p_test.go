@@ -180,6 +180,27 @@ func TestDHTBootstrapNodeThatStartsLater(t *testing.T) {
 	}
 }
 
+// Bootstrap nodes that take a connection and say nothing come first in the list.
+func TestBootstrapNodesThatStallHoldNobodyUp(t *testing.T) {
+	t.Parallel()
+	var enter []peer.AddrInfo
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		mute := addrs(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port))
+		enter = append(enter, peer.AddrInfo{ID: randomPeer(t), Addrs: mute})
+	}
+	boot := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix})
+	client := start(t, Options{DHT: DHTClient, Prefix: testPrefix, Bootstrap: append(enter, infoOf(boot))})
+	_, name := ipnsKey(t)
+	if _, err := client.GetIPNS(within(t, 8*time.Second), name); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("got %v, want not found", err)
+	}
+}
+
 func TestARestartedBootstrapNodeLearnsAgainWhatItIsToldNext(t *testing.T) {
 	t.Parallel()
 	opts := Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix}
@@ -284,6 +305,28 @@ func TestGatewayToAPeerThatServesNone(t *testing.T) {
 	if !errors.Is(err, cas.ErrUnreachable) || !strings.Contains(err.Error(), "serves no HTTP") {
 		t.Fatalf("got %v", err)
 	}
+}
+
+// Who connects while another has just connected must also wait for what the peer
+// says of itself.
+func TestGatewayToAPeerThatIsBeingDialled(t *testing.T) {
+	t.Parallel()
+	server := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0")})
+	check(t, server.Serve(http.NotFoundHandler()))
+	for range 20 {
+		client := start(t, Options{})
+		_, err := client.host.Network().DialPeer(dialling(within(t, 5*time.Second), client, server), server.ID())
+		check(t, err) // connected, not identified
+		if _, err := client.Gateway(within(t, 5*time.Second), infoOf(server)); err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+	}
+}
+
+func dialling(ctx context.Context, from, to *Node) context.Context {
+	from.host.Peerstore().AddAddrs(to.ID(), infoOf(to).Addrs, time.Minute)
+	return ctx
 }
 
 func TestHTTPAddrsAreThoseOnTheIPWeAreConnectedTo(t *testing.T) {
