@@ -142,11 +142,13 @@ func (d *discovery) parse(addrs []string) []peer.AddrInfo {
 
 // listen takes what mDNS finds.
 func (d *discovery) listen() {
-	for n := 1; ; n++ {
+	found := map[peer.ID]bool{}
+	for {
 		select {
 		case p := <-d.hub.node.Found():
 			d.hub.peer(kindMDNS, p)
-			d.say("mDNS", fmt.Sprintf("found %d", n))
+			found[p.ID] = true
+			d.say("mDNS", fmt.Sprintf("found %d", len(found)))
 		case <-d.ctx.Done():
 			return
 		}
@@ -166,7 +168,7 @@ func (d *discovery) searchHead(name string) {
 				d.say("DHT", fmt.Sprintf("points to %s", h.folder))
 				select {
 				case d.heard <- h:
-				case <-d.ctx.Done():
+				default: // the release is chosen, or it comes again with the next search
 				}
 				d.search(h.folder)
 				pause = searchMaxPause

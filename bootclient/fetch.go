@@ -59,7 +59,7 @@ func fetchAll(ctx context.Context, cfg Config, disc *discovery, c *cache, won re
 	if err := f.open(sink); err != nil {
 		return f, err
 	}
-	if err := f.listLeaves(ctx); err != nil {
+	if err := f.listLeaves(ctx, won.from); err != nil {
 		return f, err
 	}
 	tasks, err := f.plan(ctx)
@@ -99,9 +99,9 @@ func (f *fetch) open(sink Sink) error {
 	return nil
 }
 
-// listLeaves reads the inner nodes of all artifacts.
-func (f *fetch) listLeaves(ctx context.Context) error {
-	src := patient{pool{hub: f.disc.hub, cache: f.cache}, min(stallLimit, f.cfg.Timeout), f.patience()}
+// listLeaves reads the inner nodes of all artifacts, of first before all others.
+func (f *fetch) listLeaves(ctx context.Context, first *source) error {
+	src := patient{pool{hub: f.disc.hub, cache: f.cache, prefer: first}, min(stallLimit, f.cfg.Timeout), f.patience()}
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range f.wanted {
 		w := &f.wanted[i]
