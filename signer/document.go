@@ -57,7 +57,7 @@ func readMetadata(path string) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case len(data) == 0:
-		return nil, fmt.Errorf("the file is empty; %w", cas.ErrCorrupt)
+		return nil, fmt.Errorf("the file is empty (%w); get it again", cas.ErrCorrupt)
 	case len(data) > manifest.MaxMetadata:
 		return nil, fmt.Errorf("more than %d bytes, so not metadata; is this the right file? %w", manifest.MaxMetadata, fs.ErrInvalid)
 	}

@@ -21,7 +21,7 @@ type Watch func(path string, size int64, r io.Reader) io.ReadCloser
 func hashFile(ctx context.Context, role, path, chunker string, watch Watch) (manifest.Artifact, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return manifest.Artifact{}, fmt.Errorf("%s %s: %w; check the path", role, path, pathless(err))
+		return manifest.Artifact{}, fmt.Errorf("%s %s: %w", role, path, advise(err))
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -38,9 +38,9 @@ func hashFile(ctx context.Context, role, path, chunker string, watch Watch) (man
 	file, err := cas.FileCID(ctx, io.TeeReader(r, sum), chunker)
 	switch {
 	case err != nil:
-		return manifest.Artifact{}, fmt.Errorf("%s %s: %w", role, path, firstErr(ctx.Err(), pathless(err)))
+		return manifest.Artifact{}, fmt.Errorf("%s %s: %w", role, path, firstErr(ctx.Err(), advise(err)))
 	case file.Size == 0:
-		return manifest.Artifact{}, fmt.Errorf("%s %s: the file is empty; %w", role, path, cas.ErrCorrupt)
+		return manifest.Artifact{}, fmt.Errorf("%s %s: the file is empty (%w); build it again", role, path, cas.ErrCorrupt)
 	}
 	return manifest.Artifact{
 		Role: role, Length: file.Size, SHA256: hex.EncodeToString(sum.Sum(nil)),

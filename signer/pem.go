@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
@@ -33,22 +34,37 @@ func readKeyFile(path string) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case len(data) == 0:
-		return nil, fmt.Errorf("the file is empty; %w", cas.ErrCorrupt)
+		return nil, fmt.Errorf("the file is empty (%w); restore it from its backup", cas.ErrCorrupt)
 	case len(data) > maxKeyFile:
 		return nil, fmt.Errorf("more than %d bytes, so not a key; is this the right file? %w", maxKeyFile, fs.ErrInvalid)
 	}
 	return data, nil
 }
 
-// readSmall reads at most limit+1 bytes of a file; errors do not name the path.
+// readSmall reads at most limit+1 bytes of a file that a person named; errors say what to
+// do and do not name the path.
 func readSmall(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, pathless(err)
+		return nil, advise(err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	return data, pathless(err)
+	return data, advise(err)
+}
+
+// advise adds what to do about a file that a person named.
+func advise(err error) error {
+	err = pathless(err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w; check the path", err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w; run as a user who may read it", err)
+	case errors.Is(err, syscall.EISDIR):
+		return fmt.Errorf("%w; name a file", err)
+	}
+	return err
 }
 
 // pathless drops the path that the caller's own words already name.

@@ -93,13 +93,23 @@ func (s ReleaseSpec) check() (*trust, int64, error) {
 	return t, newest + 1, err
 }
 
-// checkOut refuses a name that could not be written an hour later.
+// checkOut refuses a name that could not be written an hour later, and one that holds
+// anything but an older manifest: a slip must not cost a kernel or a key.
 func checkOut(path string) error {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return fmt.Errorf("manifest %s: is a directory; name a file: %w", path, fs.ErrInvalid)
-	}
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("manifest %s: its folder: %w; make it first", path, pathless(err))
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return fmt.Errorf("manifest %s: is a directory; name a file: %w", path, fs.ErrInvalid)
+	case err != nil || info.Mode().IsRegular() && info.Size() == 0:
+		return nil
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("manifest %s: is not a regular file; name a file: %w", path, fs.ErrInvalid)
+	}
+	if d, err := openDocument(path); err != nil || d.kind != manifest.KindRole {
+		return fmt.Errorf("manifest %s: the file that is there is no release manifest; choose another name: %w", path, fs.ErrInvalid)
 	}
 	return nil
 }

@@ -79,7 +79,7 @@ func (s ShowSpec) compare(sum *Summary, d *document) error {
 func before(dir string, d *document) (string, error) {
 	newest, err := manifest.DirFetcher(dir).Newest(d.role)
 	if err != nil {
-		return "", fmt.Errorf("repository %s: %w", dir, pathless(err))
+		return "", fmt.Errorf("repository %s: %w", dir, advise(err))
 	}
 	version := min(newest, d.version-1)
 	if version < 1 {

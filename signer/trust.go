@@ -40,7 +40,7 @@ func openTrust(rootPath, dir string, strict bool, now time.Time) (*trust, error)
 	}
 	newest, err := manifest.DirFetcher(dir).Newest("targets")
 	if err != nil {
-		return nil, fmt.Errorf("repository %s: %w", dir, pathless(err))
+		return nil, fmt.Errorf("repository %s: %w", dir, advise(err))
 	}
 	if newest == 0 {
 		return t, nil

@@ -64,12 +64,21 @@ func passphraseFlag(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVar(file, "passphrase-file", "", "read the passphrase from the first line of this file")
 }
 
-// require marks flags that the command cannot do without.
+// require marks flags that the command cannot do without, not even empty.
 func require(cmd *cobra.Command, names ...string) {
 	for _, name := range names {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err) // a flag that is not defined: a slip in this folder
 		}
+	}
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		for _, name := range names {
+			f := cmd.Flag(name)
+			if v := f.Value.String(); f.Changed && (v == "" || v == "[]") {
+				return cli.Usagef("--%s is empty; see '%s --help'", name, cmd.CommandPath())
+			}
+		}
+		return nil
 	}
 }
 

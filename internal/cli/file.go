@@ -24,7 +24,7 @@ func OpenInput(path, what string) (*os.File, error) {
 	if err == nil && info.IsDir() {
 		err = Usagef("%s %s: is a directory; name a file", what, path)
 	} else if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
-		err = fmt.Errorf("%s %s: the file is empty; %w", what, path, cas.ErrCorrupt)
+		err = fmt.Errorf("%s %s: the file is empty (%w); make it again", what, path, cas.ErrCorrupt)
 	}
 	if err != nil {
 		f.Close()
