@@ -76,10 +76,14 @@ func (c *Client) Block(ctx context.Context, id cid.Cid) ([]byte, error) {
 }
 
 // IPNS asks for the newest record of a name, at most 10 KiB. The record is not
-// verified. Errors are those of Block.
+// verified. Errors are those of Block; a web page, such as a hotel's, is no answer.
 func (c *Client) IPNS(ctx context.Context, name string) ([]byte, error) {
 	data, err := c.get(ctx, "/ipns/"+url.PathEscape(name)+"?format=ipns-record", typeIPNS, maxRecord)
-	if err == nil && len(data) > maxRecord {
+	switch {
+	case err != nil:
+	case bytes.HasPrefix(bytes.TrimSpace(data), []byte("<")):
+		err = fmt.Errorf("a web page, and no record; check the address, and whether this network wants a login: %w", cas.ErrUnreachable)
+	case len(data) > maxRecord:
 		err = fmt.Errorf("record of more than %d bytes: %w", maxRecord, cas.ErrCorrupt)
 	}
 	if err != nil {

@@ -367,6 +367,17 @@ func TestClientRefusesALongRecord(t *testing.T) {
 	}
 }
 
+func TestAWebPageIsNoRecord(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "\n<!doctype html>Welcome to our hotel"+strings.Repeat(" ", maxRecord))
+	}))
+	defer s.Close()
+	_, err := (&Client{Base: s.URL}).IPNS(t.Context(), name)
+	if !errors.Is(err, cas.ErrUnreachable) || !strings.Contains(err.Error(), "web page") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestAnInterruptedRequestIsTheCallersOwn(t *testing.T) {
 	f := newFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
