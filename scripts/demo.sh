@@ -12,7 +12,8 @@ version=${DEMO_RELEASE:-$(date -u +%Y.%m.%d)-demo}
 memory=${MEM:-1536}
 deadline=${DEADLINE:-420}
 started=$SECONDS
-PATH=$PWD/bin:$PATH
+bin=${BIN:-$PWD/bin}
+PATH=$bin:$PATH
 
 say() { printf '\n\033[1m== %3ds  %s\033[0m\n' $((SECONDS - started)) "$*" >&2; }
 show() { printf '   $ %s\n' "$*" >&2; }
@@ -47,7 +48,7 @@ say "artifacts: Debian's kernel, an initramfs, a Debian root filesystem, a WASM 
 run phase-image kernel --arch x86_64 --out "$dir/artifacts/kernel"
 run phase-image initramfs --role target --arch x86_64 --out "$dir/artifacts/initramfs"
 run phase-image rootfs --arch x86_64 --out "$dir/artifacts/rootfs"
-cp bin/hello.wasm "$dir/artifacts/job/hello.wasm"
+cp "$bin/hello.wasm" "$dir/artifacts/job/hello.wasm"
 
 say "sign release $version"
 run phase-sign release --repo "$dir/repo" --channel stable --arch x86_64 --release "$version" \
@@ -73,7 +74,7 @@ if [ "$(id -u)" = 0 ]; then
 	"${lan[@]}" ip link set tap0 up
 	"${lan[@]}" ip link set br0 up
 	"${lan[@]}" dnsmasq --keep-in-foreground --conf-file=/dev/null --port=0 --interface=br0 --bind-interfaces \
-		--user=root --pid-file= --dhcp-leasefile="$PWD/$dir/leases" --no-ping --dhcp-range=10.55.0.100,10.55.0.200,1h \
+		--user=root --pid-file= --dhcp-leasefile="$(realpath "$dir")/leases" --no-ping --dhcp-range=10.55.0.100,10.55.0.200,1h \
 		>"$dir/dnsmasq.log" 2>&1 &
 	pids+=($!)
 	network=tap:tap0 listen=/ip4/10.55.0.1/tcp/4001 http=10.55.0.1:8080 mode=local
@@ -125,7 +126,7 @@ done
 sleep 1
 
 # the console must tell the story in this order
-expect=('BdsDxe: starting' 'resolve' 'kexec' "Linux version" "phase.release=$version" 'systemd\[1\]' 'plasmd: receipt {')
+expect=('BdsDxe: starting' '] resolve: ' '] source: ' '] kexec: ' "Linux version" "phase.release=$version" 'systemd\[1\]' 'plasmd: receipt {')
 from=1
 for mark in "${expect[@]}"; do
 	line=$(tail -n "+$from" "$dir/console.log" | grep -n -m 1 -a -e "$mark" | cut -d: -f1) || true

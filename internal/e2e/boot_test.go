@@ -18,7 +18,7 @@ func story(more ...string) []string {
 		"systemd[1]",               // the target's root filesystem
 		"plasmd: receipt {",        // the job
 	}
-	return append(marks[:3:3], append(more, marks[3:]...)...)
+	return append(marks[:3:3], append(append(more, "] source: "), marks[3:]...)...)
 }
 
 const refused = "phase-boot: boot refused"
