@@ -12,7 +12,9 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,6 +29,11 @@ const (
 	fileReport  = "report.json"
 )
 
+const (
+	tempPrefix = ".phase-boot."
+	sweepAge   = time.Minute // a younger one may not be held yet
+)
+
 // A DirSink writes a release into a folder: kernel, initramfs, rootfs, dtb/NAME,
 // job/NAME.wasm, cmdline, release.json and report.json. Until Commit they are
 // temporary files of a hidden subfolder; a folder without release.json is not
@@ -36,7 +43,8 @@ type DirSink struct {
 	dir   string
 	made  bool // the folder was not there before
 	root  *os.Root
-	temp  string // subfolder for what is not verified yet
+	temp  string   // subfolder for what is not verified yet
+	lock  *os.File // held on it: nobody sweeps it
 	files map[string]*os.File
 }
 
@@ -44,7 +52,10 @@ type DirSink struct {
 func NewDirSink(dir string) (*DirSink, error) {
 	err := os.Mkdir(dir, 0o755)
 	made := err == nil
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("output folder: %w; make its parent first", err)
+	case err != nil && !errors.Is(err, fs.ErrExist):
 		return nil, fmt.Errorf("output folder: %w", err)
 	}
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
@@ -54,18 +65,57 @@ func NewDirSink(dir string) (*DirSink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("output folder: %w", err)
 	}
-	d := &DirSink{dir: dir, made: made, root: root, temp: ".phase-boot." + rand.Text()[:10], files: map[string]*os.File{}}
+	d := &DirSink{dir: dir, made: made, root: root, temp: tempPrefix + rand.Text()[:10], files: map[string]*os.File{}}
+	d.sweep()
 	if err := root.Mkdir(d.temp, 0o700); err != nil {
 		d.Abort()
 		return nil, fmt.Errorf("output folder: %w", err)
 	}
+	if lock, err := d.hold(d.temp); err == nil { // where there are no locks, nobody sweeps
+		d.lock = lock
+	}
 	return d, nil
+}
+
+// sweep removes what a fetch left that was killed: subfolders that no process holds.
+// One that cannot be removed is no reason to stop.
+func (d *DirSink) sweep() {
+	entries, err := fs.ReadDir(d.root.FS(), ".")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !e.IsDir() || !strings.HasPrefix(e.Name(), tempPrefix) || time.Since(info.ModTime()) < sweepAge {
+			continue
+		}
+		if lock, err := d.hold(e.Name()); err == nil {
+			d.root.RemoveAll(e.Name())
+			lock.Close()
+		}
+	}
+}
+
+// hold locks a subfolder until the file is closed or the process ends.
+func (d *DirSink) hold(name string) (*os.File, error) {
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // Open makes a temporary file and reserves its space.
 func (d *DirSink) Open(role string, size int64) (Target, error) {
 	if d.files[role] != nil {
 		return nil, fmt.Errorf("artifact %.80q: named twice", role)
+	}
+	if info, err := d.root.Lstat(role); err == nil && info.IsDir() {
+		return nil, misuse{fmt.Sprintf("output folder %s: %s is a folder there; remove it or name another output folder", d.dir, role)}
 	}
 	f, err := d.root.OpenFile(d.tempName(len(d.files)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
@@ -245,5 +295,8 @@ func (d *DirSink) release() {
 	}
 	d.files = nil
 	d.root.RemoveAll(d.temp)
+	if d.lock != nil {
+		d.lock.Close()
+	}
 	d.root.Close()
 }

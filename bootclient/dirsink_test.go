@@ -5,7 +5,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/internal/cli"
@@ -59,6 +61,42 @@ func TestDirSinkRefusesWhatIsNoFolder(t *testing.T) {
 	}
 	if _, err := bootclient.NewDirSink(filepath.Join(dir, "no", "where")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no parent: %v", err)
+	}
+}
+
+func TestDirSinkNamesAFolderInTheWayBeforeAnythingIsFetched(t *testing.T) {
+	dir := t.TempDir()
+	ok(t, os.MkdirAll(filepath.Join(dir, "kernel"), 0o755))
+	s, err := bootclient.NewDirSink(dir)
+	ok(t, err)
+	defer s.Abort()
+	if _, err := s.Open("kernel", 10); cli.Code(err) != cli.ExitUsage || !strings.Contains(err.Error(), "kernel is a folder there") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A fetch that was killed leaves its subfolder, which may be as big as a release.
+func TestDirSinkSweepsWhatAKilledFetchLeft(t *testing.T) {
+	dir := t.TempDir()
+	dead := filepath.Join(dir, ".phase-boot.DEAD")
+	ok(t, os.Mkdir(dead, 0o700))
+	ok(t, os.WriteFile(filepath.Join(dead, "0"), []byte("half a kernel"), 0o644))
+	long := time.Now().Add(-time.Hour)
+	ok(t, os.Chtimes(dead, long, long))
+	alive, err := bootclient.NewDirSink(dir)
+	ok(t, err)
+	defer alive.Abort()
+	left, err := filepath.Glob(filepath.Join(dir, ".phase-boot.*"))
+	ok(t, err)
+	if len(left) != 1 || left[0] == dead {
+		t.Fatalf("the folder holds %v", left)
+	}
+	ok(t, os.Chtimes(left[0], long, long))
+	other, err := bootclient.NewDirSink(dir)
+	ok(t, err)
+	other.Abort()
+	if _, err := os.Stat(left[0]); err != nil {
+		t.Errorf("the one of a fetch that runs was swept: %v", err)
 	}
 }
 
