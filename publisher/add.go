@@ -143,7 +143,11 @@ func ingestAll(ctx context.Context, opts AddOptions, release manifest.Release) (
 	if err != nil {
 		return n, err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() {
+		if cerr := store.Close(); err == nil {
+			err = cerr
+		}
+	}()
 	for i, a := range release.Artifacts {
 		if err := n.ingest(ctx, store, a, files[i], opts.Watch); err != nil {
 			return n, err

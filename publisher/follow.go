@@ -84,7 +84,10 @@ func (s *server) refresh(ctx context.Context) error {
 	}
 	if sameTime || s.Online.stale(p, s.Now()) {
 		if err := s.renew(ctx, r, sameTime); err != nil {
-			return err
+			if old != nil || ctx.Err() != nil || !s.Now().Before(next.Expires) {
+				return err
+			}
+			s.Log.Error("timestamp not signed again; it is good for a while", "expires", next.Expires.UTC().Format(time.RFC3339), "cause", err)
 		}
 	}
 	return s.load(ctx, r)

@@ -58,7 +58,7 @@ func makeIdentity(path string) (crypto.PrivKey, error) {
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	if err := atomicfile.Write(path, 0o600, text); err != nil {
-		return nil, fmt.Errorf("identity %s: %w", path, err)
+		return nil, fmt.Errorf("identity %s: %w; name a file that can be made with --identity", path, err)
 	}
 	return crypto.UnmarshalEd25519PrivateKey(private)
 }

@@ -166,7 +166,7 @@ func (r *repo) checkOnline(public ed25519.PublicKey) error {
 func (r *repo) lock(ctx context.Context) (release func(), err error) {
 	f, err := os.OpenFile(filepath.Join(r.dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("repository: %w", err)
+		return nil, fmt.Errorf("repository: %w; signatures are renewed in it, so it must be writable", err)
 	}
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)

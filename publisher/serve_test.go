@@ -177,6 +177,21 @@ func TestServeMendsATimestampThatExpiredWhileItWasOff(t *testing.T) {
 	w.verify(folder{&gateway.Client{Base: r.HTTP[0]}, r.Head})
 }
 
+// A repository on a read-only disk: what is signed is served as long as it is good.
+func TestServeStartsWhereItCannotSignAgain(t *testing.T) {
+	w := newWorld(t)
+	w.add(w.sign(1, "1.0", w.release))
+	check(t, os.RemoveAll(filepath.Join(w.repo(), ".lock")))
+	check(t, os.Mkdir(filepath.Join(w.repo(), ".lock"), 0o755)) // cannot be opened, not even by root
+	opts := w.serveOptions()
+	opts.Online.Expiry = 90 * 24 * time.Hour // so that the one there is old
+	w.serve(opts)
+	opts.Now = func() time.Time { return time.Now().Add(100 * 24 * time.Hour) }
+	if err := Serve(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "must be writable") {
+		t.Errorf("with an expired timestamp: %v", err)
+	}
+}
+
 func TestServeKeepsItsHeadWhenTheRepositoryIsDamaged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
