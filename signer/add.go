@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -26,8 +29,8 @@ type AddSpec struct {
 // Add puts one signature for each key under a metadata file, in place of an older one
 // by the same key. A key that may not sign the file, a signature in it that no longer
 // fits its content, and a digest other than the reviewed one wrap
-// manifest.ErrSignature; the file is then left as it was. A root that is also the
-// repository's root.json is updated there too.
+// manifest.ErrSignature; the file is then left as it was. A root has two names
+// in a repository, N.root.json and root.json: both are kept alike.
 func Add(ctx context.Context, s AddSpec) (Summary, error) {
 	d, err := openDocument(s.File)
 	if err != nil {
@@ -56,7 +59,10 @@ func Add(ctx context.Context, s AddSpec) (Summary, error) {
 	if err := ctx.Err(); err != nil {
 		return Summary{}, err
 	}
-	return summarize(d, t), d.store(before)
+	if err := d.store(before); err != nil {
+		return Summary{}, err
+	}
+	return summarize(d, t), nil
 }
 
 // trust opens what decides who may sign d: the repository at dir, or the files beside
@@ -114,9 +120,29 @@ func altered(d *document, bad []string) error {
 	return fmt.Errorf("manifest %s: changed after %s signed it; get the original and review it again: %w", d.path, strings.Join(bad, ", "), manifest.ErrSignature)
 }
 
-// store writes the document back, and to root.json beside it where that is the same
-// root with fewer signatures.
+// store writes the document back, and a root to its other name beside it too. What
+// somebody else has put under the same bytes meanwhile stays.
 func (d *document) store(digest string) error {
+	dir, err := lockFolder(d.folder())
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", d.path, err)
+	}
+	defer dir.Close()
+	var paths []string
+	for _, path := range d.names() {
+		now, err := openDocument(path)
+		if path != d.path && (errors.Is(err, fs.ErrNotExist) || err == nil && now.digest() != digest) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if now.digest() != digest {
+			return fmt.Errorf("manifest %s: was replaced while it was being signed; review it and run it again: %w", path, manifest.ErrSignature)
+		}
+		d.merge(now.signatures)
+		paths = append(paths, path)
+	}
 	data, err := d.encode()
 	if err != nil {
 		return fmt.Errorf("manifest %s: %w", d.path, err)
@@ -125,22 +151,39 @@ func (d *document) store(digest string) error {
 	if err != nil || again.digest() != digest {
 		return errors.Join(fmt.Errorf("manifest %s: cannot be written back as it was read: %w", d.path, manifest.ErrMalformed), err)
 	}
-	if err := atomicfile.Write(d.path, 0o644, data); err != nil {
-		return fmt.Errorf("manifest %s: %w", d.path, err)
-	}
-	if d.kind != manifest.KindRoot {
-		return nil
-	}
-	copied := filepath.Join(d.folder(), RootName)
-	other, err := openDocument(copied)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && other.digest() != digest {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.Write(copied, 0o644, data); err != nil {
-		return fmt.Errorf("manifest %s: %w", copied, err)
+	for _, path := range paths {
+		if err := atomicfile.Write(path, 0o644, data); err != nil {
+			return fmt.Errorf("manifest %s: %w", path, err)
+		}
 	}
 	return nil
+}
+
+// names are the document's own path and, for a root, the two that a repository has
+// for it.
+func (d *document) names() []string {
+	names := []string{d.path}
+	if d.kind != manifest.KindRoot {
+		return names
+	}
+	for _, name := range []string{manifest.FileName("root", d.version), RootName} {
+		if path := filepath.Join(d.folder(), name); path != filepath.Clean(d.path) {
+			names = append(names, path)
+		}
+	}
+	return names
+}
+
+// lockFolder waits until no other phase-sign writes signatures there. Closing the
+// folder gives it free.
+func lockFolder(path string) (*os.File, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	return dir, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/ipfs/boxo/ipns"
 	libp2p "github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -189,6 +190,49 @@ func TestAFileThatIsNotWhatItsNameSaysIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestSignaturesAddedAtTheSameTimeAllStay(t *testing.T) {
+	b := newBench(t)
+	keys := []Key{b.root, mustGenerate(t, b.path("second.key"), nil), mustGenerate(t, b.path("third.key"), nil)}
+	dir := b.path("three")
+	_, err := Init(t.Context(), InitSpec{
+		Dir: dir, Root: publicOnly(keys), RootThreshold: 3, Release: []ed25519.PublicKey{b.release.Public()}, ReleaseThreshold: 1,
+		Online: b.online.Public(), IPNS: mustGenerate(t, b.path("name.key"), nil).Public(),
+		Channels: []string{"stable"}, Archs: []string{"x86_64"}, Now: noon, RootLifetime: time.Hour, TargetsLifetime: time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var g errgroup.Group
+	for i, k := range keys {
+		name := []string{"1.root.json", "root.json", "1.root.json"}[i] // two names of one root
+		g.Go(func() error {
+			_, err := Add(t.Context(), AddSpec{File: filepath.Join(dir, name), Keys: []Key{k}, Now: noon})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"1.root.json", "root.json"} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := manifest.ParseRoot(data); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// publicOnly are keys that are listed and do not sign.
+func publicOnly(keys []Key) []Key {
+	var list []Key
+	for _, k := range keys {
+		list = append(list, Key{name: k.name, public: k.public})
+	}
+	return list
 }
 
 func TestAddToTheNextRootTakesOldAndNewKeysOnly(t *testing.T) {

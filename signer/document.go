@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/secure-systems-lab/go-securesystemslib/cjson"
@@ -34,6 +35,7 @@ type document struct {
 	targets *metadata.Metadata[metadata.TargetsType] // of targets and of a release manifest
 
 	sign   func(signature.Signer) (keyID string, err error)
+	merge  func([]metadata.Signature) // those by keys that have not signed here
 	encode func() ([]byte, error)
 }
 
@@ -143,6 +145,14 @@ func newDocument[T metadata.Roles](kind manifest.Kind, data []byte) (*document, 
 		id, err := manifest.Sign(m, s)
 		d.signatures = m.Signatures
 		return id, err
+	}
+	d.merge = func(list []metadata.Signature) {
+		for _, sig := range list {
+			if !slices.ContainsFunc(m.Signatures, func(s metadata.Signature) bool { return s.KeyID == sig.KeyID }) {
+				m.Signatures = append(m.Signatures, sig)
+			}
+		}
+		d.signatures = m.Signatures
 	}
 	d.encode = func() ([]byte, error) { return manifest.Bytes(kind, m) }
 	return d, m, nil
