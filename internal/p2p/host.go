@@ -156,16 +156,20 @@ func resourceManager(serves bool) (network.ResourceManager, error) {
 	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(memory, fds)), perIP, rcmgr.WithMetricsDisabled())
 }
 
-// listenError words a refused Listen address. libp2p drops the chain of the cause,
-// so a taken port is told by its text.
+// caused reports whether err comes from cause. libp2p drops the chain, so the text
+// decides.
+func caused(err, cause error) bool {
+	return err != nil && (errors.Is(err, cause) || strings.Contains(err.Error(), cause.Error()))
+}
+
+// listenError words a refused Listen address.
 func listenError(a multiaddr.Multiaddr, err error) error {
-	caused := func(cause error) bool { return errors.Is(err, cause) || strings.Contains(err.Error(), cause.Error()) }
 	switch {
-	case caused(syscall.EADDRINUSE):
+	case caused(err, syscall.EADDRINUSE):
 		return fmt.Errorf("listen %s: address in use; choose another port or stop the other process", a)
-	case caused(syscall.EADDRNOTAVAIL):
+	case caused(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("listen %s: not an address of this machine; name one of its own, or /ip4/0.0.0.0/… for all: %w", a, fs.ErrInvalid)
-	case caused(swarm.ErrNoTransport):
+	case caused(err, swarm.ErrNoTransport):
 		return fmt.Errorf("listen %s: no such transport here; write it like /ip4/0.0.0.0/tcp/4001: %w", a, fs.ErrInvalid)
 	}
 	return fmt.Errorf("listen %s: %w", a, err)

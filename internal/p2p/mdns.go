@@ -193,14 +193,11 @@ func (n *Node) hearAll(entries <-chan *zeroconf.ServiceEntry, done <-chan struct
 	}
 }
 
-// announcement returns our TXT records: every address that a neighbour can dial.
+// announcement returns our TXT records: every address that a neighbour can dial. What
+// libp2p says of our interfaces may be a minute old.
 func (n *Node) announcement() []string {
-	addrs, err := n.host.Network().InterfaceListenAddresses()
-	if err != nil {
-		return nil
-	}
 	var out []string
-	for _, a := range addrs {
+	for _, a := range concrete(n.host.Network().ListenAddresses()) {
 		if !manet.IsIPLoopback(a) {
 			out = append(out, txtPrefix+a.String()+"/p2p/"+n.host.ID().String())
 		}

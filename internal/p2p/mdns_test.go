@@ -76,7 +76,6 @@ func announce(t *testing.T) {
 	far, err := netlink.LinkByName(cableB)
 	check(t, err)
 	check(t, netlink.LinkSetNsPid(far, looker.Process.Pid))
-	up(t, cableA, announcerAddr)
 	up(t, "pbelse0", announcerElse)
 
 	n := start(t, Options{Listen: addrs(t, "/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"), MDNS: true})
@@ -84,6 +83,8 @@ func announce(t *testing.T) {
 		w.Header().Set("Content-Type", "application/vnd.ipld.raw")
 		w.Write(cableBlock)
 	})))
+	n.announcement() // libp2p remembers the interfaces of this moment for a minute
+	up(t, cableA, announcerAddr)
 	check(t, looker.Wait())
 }
 

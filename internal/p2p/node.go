@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"syscall"
 
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -31,7 +32,7 @@ const PublicPrefix = "/ipfs"
 // Options say what a Node does. The zero value dials, and nothing else.
 type Options struct {
 	Identity   crypto.PrivKey        // nil: a new one that is forgotten at Close
-	Listen     []multiaddr.Multiaddr // every one must be free
+	Listen     []multiaddr.Multiaddr // every one must be free; of several, one may lack its address family here
 	Announce   []multiaddr.Multiaddr // addresses told to others beside our own
 	Transports []Transport           // beside TCP, for instance quic.Transport
 	DHT        string                // DHTOff (also ""), DHTClient, DHTServer
@@ -82,7 +83,10 @@ func New(ctx context.Context, opts Options) (_ *Node, err error) {
 		return nil, err
 	}
 	for _, a := range opts.Listen {
-		if err := n.host.Network().Listen(a); err != nil {
+		err := n.host.Network().Listen(a)
+		if caused(err, syscall.EAFNOSUPPORT) && len(opts.Listen) > 1 {
+			n.log.Info("not listening: this machine has no such address family", "address", a)
+		} else if err != nil {
 			return nil, listenError(a, err)
 		}
 	}
