@@ -16,7 +16,7 @@ import (
 type networkFlags struct{ listen, announce, bootstrap []string }
 
 func (f *networkFlags) register(cmd *cobra.Command) {
-	f.listen = []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}
+	f.listen = []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1", "/ip6/::/tcp/4001", "/ip6/::/udp/4001/quic-v1"}
 	cmd.Flags().StringArrayVar(&f.listen, "listen", f.listen, "libp2p `multiaddr` to listen on (repeatable)")
 	cmd.Flags().StringArrayVar(&f.announce, "announce", nil, "`multiaddr` to tell others beside our own, for one behind a router (repeatable)")
 	cmd.Flags().StringArrayVar(&f.bootstrap, "bootstrap", nil, "`multiaddr` with /p2p/ID of a DHT node, beside those in root.json (repeatable)")
