@@ -190,9 +190,6 @@ func (f *fetch) write(t *task, data []byte) error {
 // run asks all sources for the leaves until there are none left, none can be had,
 // or ctx ends.
 func (f *fetch) run(ctx context.Context) error {
-	if f.queue.left == 0 {
-		return nil
-	}
 	tick := time.NewTicker(fetchTick)
 	defer tick.Stop()
 	var gloomy time.Time // since when there is no hope

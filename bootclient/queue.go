@@ -52,6 +52,9 @@ func newQueue(tasks []*task) *queue {
 	for _, t := range tasks {
 		t.running, t.lacking = map[*source]context.CancelFunc{}, map[*source]bool{}
 	}
+	if q.left == 0 {
+		q.finish()
+	}
 	return q
 }
 
