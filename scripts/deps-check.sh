@@ -33,6 +33,8 @@ needs() {
 		sgdisk                               gdisk            the judge of partition tables
 		qemu-system-x86_64                   qemu-system-x86  the machine
 		/usr/share/OVMF/OVMF_CODE_4M.fd      ovmf             its firmware
+		cpio                                 cpio             the judge of initramfs archives
+		ssh-agent                            openssh-client   the judge of keys in an agent
 		ip                                   iproute2         its network, as root
 		dnsmasq                              dnsmasq-base     its DHCP server, as root
 	LIST
