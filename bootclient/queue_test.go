@@ -3,6 +3,7 @@ package bootclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"sync"
@@ -152,21 +153,36 @@ func TestTextFromOutsideIsMadeSafeForAConsole(t *testing.T) {
 	}
 }
 
-// A source that lacks everything and says so at once, beside a good one: what it
-// costs must not grow with the square of the release.
-func TestASourceThatLacksEverythingCostsTheOthersLittle(t *testing.T) {
-	tasks := make([]*task, 100_000)
+// A source that lacks everything and says so at once, beside a good one: what a leaf
+// costs must not grow with the size of the release.
+func BenchmarkLeafBesideASourceThatLacksEverything(b *testing.B) {
+	for _, leaves := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprintf("of %d", leaves), func(b *testing.B) {
+			for b.Loop() {
+				handOut(b.Context(), leaves)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*leaves), "ns/leaf")
+		})
+	}
+}
+
+func TestASourceThatLacksEverythingLosesNoLeaf(t *testing.T) {
+	handOut(t.Context(), 1000)
+}
+
+// handOut gives every leaf of a release to a good source while another lacks them all.
+func handOut(ctx context.Context, leaves int) {
+	tasks := make([]*task, leaves)
 	for i := range tasks {
 		tasks[i] = leaf(0)
 	}
 	q := newQueue(tasks)
 	good, lacks := mirrorNamed("good"), mirrorNamed("lacks")
-	start := time.Now()
 	var askers sync.WaitGroup
 	for range window {
 		askers.Go(func() {
 			for {
-				task, _ := q.take(t.Context(), lacks)
+				task, _ := q.take(ctx, lacks)
 				if task == nil {
 					return
 				}
@@ -175,13 +191,10 @@ func TestASourceThatLacksEverythingCostsTheOthersLittle(t *testing.T) {
 		})
 	}
 	for !q.ended() {
-		task, _ := q.take(t.Context(), good)
+		task, _ := q.take(ctx, good)
 		if q.give(good, task, nil) {
 			q.settled()
 		}
 	}
 	askers.Wait()
-	if took := time.Since(start); took > 10*time.Second {
-		t.Errorf("it took %s to hand out %d leaves", took, len(tasks))
-	}
 }
