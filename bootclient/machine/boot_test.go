@@ -214,6 +214,26 @@ func TestEmptyingTheInitramfsCrossesNoMount(t *testing.T) {
 	}
 }
 
+func TestAnotherAttemptKeepsTheMountsOfTheFirst(t *testing.T) {
+	if !insideNamespace(t) {
+		return
+	}
+	dir := t.TempDir()
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	for attempt := range 2 {
+		if _, err := mountAll([]mount{{"tmpfs", dir, "tmpfs", 0, "size=1m"}}); err != nil {
+			t.Fatal(err)
+		}
+		key := filepath.Join(dir, "machine.key")
+		if attempt == 1 && !exists(key) {
+			t.Error("a second file system hides the hand-over in the first")
+		}
+		if err := os.WriteFile(key, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestInitIsLookedForInsideTheNewRoot(t *testing.T) {
 	dir := t.TempDir()
 	if err := checkInit(dir, nextInit); err == nil || !strings.Contains(err.Error(), "build the rootfs with an init") {
@@ -228,6 +248,12 @@ func TestInitIsLookedForInsideTheNewRoot(t *testing.T) {
 	}
 	if err := checkInit(dir, nextInit); err != nil {
 		t.Errorf("Debian's layout: %v", err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(dir, "sbin")), os.Symlink("/usr/sbin", filepath.Join(dir, "sbin"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkInit(dir, nextInit); err != nil {
+		t.Errorf("an absolute link: %v", err)
 	}
 }
 

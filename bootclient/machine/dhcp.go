@@ -10,6 +10,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -80,7 +81,9 @@ func leaseRoutes(ack *dhcpv4.DHCPv4, index int) []netlink.Route {
 		if w.Dest == nil || gw == nil || gw.IsMulticast() || gw.IsLoopback() {
 			continue
 		}
-		r := netlink.Route{LinkIndex: index, Dst: w.Dest, Priority: routeMetric + index}
+		// RFC 3442: bits of the destination outside its mask are the client's to clear.
+		to := &net.IPNet{IP: w.Dest.IP.Mask(w.Dest.Mask), Mask: w.Dest.Mask}
+		r := netlink.Route{LinkIndex: index, Dst: to, Priority: routeMetric + index}
 		if gw.IsUnspecified() {
 			r.Scope = netlink.SCOPE_LINK
 		} else {
@@ -92,8 +95,19 @@ func leaseRoutes(ack *dhcpv4.DHCPv4, index int) []netlink.Route {
 	return routes
 }
 
-// apply gives the interface its address and routes.
+// apply gives the interface its address and routes. Those of an earlier attempt go:
+// the kernel would go on speaking from the oldest address.
 func (l *lease) apply(link netlink.Link) error {
+	old, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("addresses: %w", err)
+	}
+	for i := range old {
+		// Its secondaries go with a primary address, so one may be gone already.
+		if err := netlink.AddrDel(link, &old[i]); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("address %s of before: %w", old[i].IPNet, err)
+		}
+	}
 	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: l.addr}); err != nil {
 		return fmt.Errorf("address %s: %w", l.addr, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -45,9 +46,20 @@ func (m mount) do() error {
 	if err := os.MkdirAll(m.target, 0o755); err != nil {
 		return fmt.Errorf("mount %s: %w", m.target, err)
 	}
+	// The kernel refuses a second proc in the same place, but stacks a second tmpfs
+	// there, which would hide what an earlier attempt left in the first.
+	if mounted(m.target) {
+		return nil
+	}
 	err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data)
 	if err != nil && !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("mount %s (%s): %w", m.target, m.fstype, err)
 	}
 	return nil
+}
+
+// mounted reports whether a folder is on another file system than the one above it.
+func mounted(dir string) bool {
+	var here, above unix.Stat_t
+	return unix.Stat(dir, &here) == nil && unix.Stat(filepath.Join(dir, ".."), &above) == nil && here.Dev != above.Dev
 }

@@ -51,56 +51,88 @@ type leased struct {
 
 // up brings up lo and every wired interface, runs DHCP on each as soon as its
 // link is there, and returns after the first lease and a short time for the
-// others. Those that are later go on until ctx ends.
+// others, or with the reason why there is none. Those that are later, because a
+// cable is plugged in when the console asks for it, are taken until ctx ends.
 func (n *network) up(ctx context.Context) (words string, err error) {
 	if lo, err := netlink.LinkByName("lo"); err != nil || netlink.LinkSetUp(lo) != nil {
 		return "", errors.Join(errors.New("lo: cannot be brought up"), err)
 	}
 	done := make(chan struct{})
-	defer close(done)
 	links := make(chan netlink.LinkUpdate, 64)
 	// The reader of a closed subscription ends with an error that nobody needs.
 	opts := netlink.LinkSubscribeOptions{ListExisting: true, ErrorCallback: func(error) {}}
 	if err := netlink.LinkSubscribeWithOptions(links, done, opts); err != nil {
 		return "", fmt.Errorf("netlink: %w", err)
 	}
-	return n.watch(ctx, links)
+	first := make(chan outcome, 1)
+	go func() {
+		defer close(done)
+		n.watch(ctx, links, first)
+	}()
+	o := <-first
+	return strings.Join(o.leases, "; "), o.err
 }
 
-func (n *network) watch(ctx context.Context, links <-chan netlink.LinkUpdate) (string, error) {
+// An outcome is what a boot may wait for: the first leases, or why there is none.
+type outcome struct {
+	leases []string
+	err    error
+}
+
+// watch sends one outcome and goes on until ctx ends.
+func (n *network) watch(ctx context.Context, links <-chan netlink.LinkUpdate, first chan<- outcome) {
 	ports := map[int]*port{}
 	results := make(chan leased, 64)
 	deadline := time.After(networkDeadline)
 	var got []string
+	told := false
+	tell := func(err error) {
+		if !told {
+			told = true
+			first <- outcome{got, err}
+		}
+	}
 	for pending := 0; ; {
 		select {
 		case u, ok := <-links:
 			if !ok {
-				return "", errors.New("netlink: the kernel closed the subscription")
+				tell(errors.New("netlink: the kernel closed the subscription"))
+				return
 			}
 			if n.linkChanged(ctx, u, ports, results) {
 				pending++
 			}
 		case r := <-results:
 			pending--
-			if ports[r.index].err = r.err; r.err != nil {
-				n.say("network: %s: %v", ports[r.index].name, r.err)
-				break
-			}
-			if got = append(got, r.words); len(got) == 1 {
+			ports[r.index].err = r.err
+			if r.err != nil || told {
+				n.sayLease(ctx, ports[r.index].name, r)
+			} else if got = append(got, r.words); len(got) == 1 {
 				deadline = time.After(networkGrace)
 			}
 		case <-deadline:
 			if len(got) == 0 {
-				return "", noAddress(ports)
+				tell(noAddress(ports))
 			}
-			return strings.Join(got, "; "), nil
+			tell(nil)
 		case <-ctx.Done():
-			return "", ctx.Err()
+			tell(ctx.Err())
+			return
 		}
 		if len(got) > 0 && pending == 0 {
-			return strings.Join(got, "; "), nil
+			tell(nil)
 		}
+	}
+}
+
+// sayLease tells at once of a port that failed or that came after the outcome.
+func (n *network) sayLease(ctx context.Context, name string, r leased) {
+	switch {
+	case ctx.Err() != nil:
+	case r.err != nil:
+		n.say("network: %s: %v", name, r.err)
+	default:
+		n.say("network: %s", r.words)
 	}
 }
 

@@ -267,3 +267,69 @@ func FuzzLease(f *testing.F) {
 		}
 	})
 }
+
+func TestACableThatIsPluggedInAfterTheWaitIsTaken(t *testing.T) {
+	if !insideNamespace(t) {
+		return
+	}
+	l := newLAN(t)
+	l.cable(t, 1)
+	l.plug(t, 1)
+	late := l.cable(t, 2)
+	l.dnsmasq(t, "--dhcp-range=10.77.1.50,10.77.1.60,255.255.255.0", "--dhcp-range=10.77.2.50,10.77.2.60,255.255.255.0")
+	said := make(chan string, 8)
+	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	defer stop()
+	n := &network{resolv: filepath.Join(t.TempDir(), "resolv.conf"), say: func(format string, args ...any) { said <- fmt.Sprintf(format, args...) }}
+	if words, err := n.up(ctx); err != nil || strings.Contains(words, late) {
+		t.Fatalf("%q, %v", words, err)
+	}
+	l.plug(t, 2)
+	select {
+	case line := <-said:
+		if !strings.HasPrefix(line, "network: "+late+" 10.77.2.") {
+			t.Errorf("said %q", line)
+		}
+	case <-ctx.Done():
+		t.Error("the second cable was never looked at")
+	}
+}
+
+func TestAnotherAttemptLeavesOneAddress(t *testing.T) {
+	if !insideNamespace(t) {
+		return
+	}
+	l := newLAN(t)
+	port := l.cable(t, 1)
+	l.plug(t, 1)
+	l.dnsmasq(t, "--dhcp-range=10.77.1.50,10.77.1.60,255.255.255.0")
+	var words string
+	for range 3 {
+		var err error
+		if words, err = bringUp(t, &network{randomMAC: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link, err := netlink.LinkByName(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil || len(addrs) != 1 || !strings.Contains(words, addrs[0].IPNet.String()) {
+		t.Errorf("%v beside %q, %v", addrs, words, err)
+	}
+}
+
+func TestARouteWithHostBitsIsTakenWithoutThem(t *testing.T) {
+	ack, err := dhcpv4.New(dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 5)), dhcpv4.WithNetmask(net.IPv4Mask(255, 255, 255, 0)),
+		dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(&dhcpv4.Route{
+			Dest: &net.IPNet{IP: net.IPv4(129, 210, 177, 132), Mask: net.CIDRMask(25, 32)}, Router: net.IPv4(10, 0, 0, 2),
+		})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := readLease(ack, 1) // the example of RFC 3442
+	if err != nil || len(l.routes) != 1 || l.routes[0].Dst.String() != "129.210.177.128/25" {
+		t.Errorf("%+v, %v", l, err)
+	}
+}

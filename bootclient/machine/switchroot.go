@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -48,15 +49,15 @@ func switchRoot(story *bootclient.Report) error {
 	return fmt.Errorf("%s: %w", nextInit, unix.Exec(nextInit, []string{nextInit}, environment))
 }
 
-// checkInit looks for the init program inside the new root, where an absolute
-// link means a path of that root.
+// checkInit looks for the init program inside the new root. A link that os.Root
+// does not follow, such as an absolute one, is the next root's own affair.
 func checkInit(dir, path string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	if _, err := root.Lstat(path[1:]); err != nil {
+	if _, err := root.Lstat(path[1:]); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("rootfs: %s: %w; build the rootfs with an init", path, err)
 	}
 	return nil
