@@ -115,13 +115,19 @@ func shell() error {
 	return err
 }
 
+// FirstProcess reports whether this process is the init of a kernel and its
+// initramfs. The first process of a container, which has PID 1 too, is not.
+func FirstProcess() bool { return os.Getpid() == 1 && rootInMemory() }
+
 // Initramfs reports whether this process lives in an initramfs of ours: only
 // there may a boot change the machine.
 func Initramfs() bool {
-	var fs unix.Statfs_t
-	if err := unix.Statfs("/", &fs); err != nil || (fs.Type != unix.TMPFS_MAGIC && fs.Type != unix.RAMFS_MAGIC) {
-		return false
-	}
 	_, err := os.Stat(roleFile)
-	return err == nil
+	return err == nil && rootInMemory()
+}
+
+func rootInMemory() bool {
+	var fs unix.Statfs_t
+	err := unix.Statfs("/", &fs)
+	return err == nil && (fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC)
 }

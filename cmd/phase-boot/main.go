@@ -30,14 +30,14 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 untrusted, 4 not found, 5 corrupt, 130 
 `
 
 func main() {
-	if os.Getpid() == 1 {
-		machine.Init()
-	}
 	os.Exit(run())
 }
 
-// run is main of every process but PID 1.
+// run is main; as the first process of a machine it never returns.
 func run() int {
+	if machine.FirstProcess() {
+		machine.Init()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := command(ctx, os.Args[1:], os.Stdout)
