@@ -80,7 +80,7 @@ func (p *Payload) Open(role string, size int64) (bootclient.Target, error) {
 		total += have.size
 	}
 	if total > (p.memory-workMemory)/kexecCopies {
-		return nil, fmt.Errorf("memory: a release of %s needs %d × as much to start, and %s to work with; only %s are free; give the machine more",
+		return nil, fmt.Errorf("memory: a release of at least %s needs %d × as much to start, and %s to work with; only %s are free; give the machine more",
 			humanize.IBytes(uint64(total)), kexecCopies, humanize.IBytes(workMemory), humanize.IBytes(uint64(p.memory)))
 	}
 	t := &part{payload: p, role: role, size: size}
