@@ -105,11 +105,22 @@ func (m *memory) write(files []stateFile) error {
 		if old, err := readState(path, int64(len(f.data))); err == nil && bytes.Equal(old, f.data) {
 			continue
 		}
-		if err := atomicfile.Write(path, 0o600, f.data); err != nil {
+		if err := replaceFile(path, f.data); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// replaceFile writes a file of the state. A link or pipe in its place was planted there,
+// and makes room.
+func replaceFile(path string, data []byte) error {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return atomicfile.Write(path, 0o600, data)
 }
 
 type stateFile struct {
