@@ -24,12 +24,14 @@ func story(more ...string) []string {
 const refused = "phase-boot: boot refused"
 
 func TestBootFromTheLANWithNoHint(t *testing.T) {
+	t.Parallel()
 	l := newLAN(t)
 	l.host().publish("--dht", "off")
 	l.boot(fx.path("local.img")).sees(story(), refused)
 }
 
 func TestBootThroughTheDHTFromABootstrapNodeThatIsNotThePublisher(t *testing.T) {
+	t.Parallel()
 	l := newLAN(t)
 	node := l.host()
 	bootstrap := node.serve(fx.bin("phase-publish"), "bootstrap", "--root", fx.path("repo/root.json"),
@@ -43,13 +45,15 @@ func TestBootThroughTheDHTFromABootstrapNodeThatIsNotThePublisher(t *testing.T) 
 }
 
 func TestBootRefusesAPublisherThatFlipsOneByte(t *testing.T) {
+	t.Parallel()
 	l := newLAN(t)
 	block := leaves(t, "rootfs")[7]
 	l.host().flip(block)
-	l.boot(fx.path("local.img")).sees([]string{"] resolve: ", refused, block}, "] kexec: ", "phase.release="+release)
+	l.boot(fx.path("local.img")).sees([]string{"] resolve: ", refused, block, "built-in shell"}, "] kexec: ", "phase.release="+release)
 }
 
 func TestBootBesideAPublisherThatFlipsBytesNamesIt(t *testing.T) {
+	t.Parallel()
 	l := newLAN(t)
 	bad := l.host().flip(leaves(t, "kernel")...)
 	l.host().publish("--dht", "off")

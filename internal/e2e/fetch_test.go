@@ -12,6 +12,7 @@ import (
 )
 
 func TestFetchIsByteForByteWhatWasSigned(t *testing.T) {
+	t.Parallel()
 	for _, way := range []struct {
 		name    string
 		publish func(l *lan) (arguments []string)
@@ -65,43 +66,53 @@ func TestFetchIsByteForByteWhatWasSigned(t *testing.T) {
 }
 
 func TestFetchRefusesWhatAStrangerSigned(t *testing.T) {
+	t.Parallel()
 	if err := runAll(initRepo(fx, "strange", "stranger", "stranger"), signRelease(fx, "strange", "stranger", "9999", "strange.json"),
-		addRelease(fx, "strange", "strange.json")); err != nil {
+		addRelease(fx, "strange-store", "strange", "strange.json")); err != nil {
 		t.Fatal(err)
 	}
 	l := newLAN(t)
-	l.fetch("repo/root.json", l.mirror("strange")).refused(3, "signed by")
+	l.fetch("repo/root.json", l.mirror("strange-store", "strange")).refused(3, "signed by")
 }
 
 func TestFetchRefusesWhatHasExpired(t *testing.T) {
+	t.Parallel()
+	if err := runAll(initRepo(fx, "stale", "root", "release"), signRelease(fx, "stale", "release", "soon", "stale.json", "--expires", "1m"),
+		addRelease(fx, "stale-store", "stale", "stale.json")); err != nil {
+		t.Fatal(err)
+	}
 	var shown struct {
 		Expires time.Time `json:"expires"`
 	}
 	decode(t, must(t, fx.bin("phase-sign"), "show", "--json", fx.path("stale.json")), &shown)
 	l := newLAN(t)
-	mirror := l.mirror("stale")
-	time.Sleep(time.Until(shown.Expires) + time.Second) // the life of a release that lives for a minute
+	mirror := l.mirror("stale-store", "stale")
+	if fresh := l.fetch("stale/root.json", mirror); fresh.code != 0 {
+		t.Fatalf("the honest twin: exit %d: %s", fresh.code, fresh.output)
+	}
+	time.Sleep(time.Until(shown.Expires) + time.Second) // the shortest life that a release can have
 	l.fetch("stale/root.json", mirror).refused(3, "expired")
 }
 
 func TestFetchRefusesWhatIsOlderThanWhatTheMachineHasSeen(t *testing.T) {
-	if err := runAll([]string{"cp", "-a", fx.path("repo"), fx.path("older")}, []string{"cp", "-a", fx.path("repo"), fx.path("newer")},
-		signRelease(fx, "newer", "release", "2026.12", "newer.json"), addRelease(fx, "newer", "newer.json")); err != nil {
+	t.Parallel()
+	if err := runAll([]string{"cp", "-a", fx.path("repo"), fx.path("newer")}, []string{"cp", "-a", fx.path("store"), fx.path("newer-store")},
+		signRelease(fx, "newer", "release", "2026.12", "newer.json"), addRelease(fx, "newer-store", "newer", "newer.json")); err != nil {
 		t.Fatal(err)
 	}
 	l := newLAN(t)
 	cache := filepath.Join(l.dir, "cache")
-	if seen := l.fetch("repo/root.json", l.mirror("newer"), "--cache", cache); seen.code != 0 {
+	if seen := l.fetch("repo/root.json", l.mirror("newer-store", "newer"), "--cache", cache); seen.code != 0 {
 		t.Fatalf("the honest twin: exit %d: %s", seen.code, seen.output)
 	}
-	l.fetch("repo/root.json", l.mirror("older"), "--cache", cache).refused(3, "older than")
+	l.fetch("repo/root.json", l.mirror("store", "repo"), "--cache", cache).refused(3, "older than")
 }
 
 // mirror serves a repository of the fixtures over plain HTTP alone and returns its URL.
-func (l *lan) mirror(repo string) string {
+func (l *lan) mirror(store, repo string) string {
 	l.t.Helper()
 	h := l.host()
-	return h.serve(fx.bin("phase-publish"), "serve", "--store", fx.path("store"), "--repo", fx.path(repo),
+	return h.serve(fx.bin("phase-publish"), "serve", "--store", fx.path(store), "--repo", fx.path(repo),
 		"--online-key", fx.path("keys/online"), "--ipns-key", fx.path("keys/ipns"), "--identity", filepath.Join(l.t.TempDir(), "peer.key"),
 		"--http", h.addr+":8080", "--listen", "/ip4/"+h.addr+"/tcp/4001", "--mdns=false", "--dht", "off").HTTP[0]
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,9 +23,12 @@ type lan struct {
 	next int
 }
 
+// lans counts the segments, for their names.
+var lans atomic.Int64
+
 func newLAN(t *testing.T) *lan {
 	t.Helper()
-	l := &lan{t: t, name: fmt.Sprintf("lan%d", time.Now().UnixNano()%1e9), dir: t.TempDir(), next: 2}
+	l := &lan{t: t, name: fmt.Sprintf("lan%d", lans.Add(1)), dir: t.TempDir(), next: 2}
 	must(t, "ip", "netns", "add", l.name)
 	t.Cleanup(func() { exec.Command("ip", "netns", "del", l.name).Run() })
 	l.ip("link", "set", "lo", "up")

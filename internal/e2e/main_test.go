@@ -99,11 +99,7 @@ func prepare(dir string) error {
 		keygen(f, "root"), keygen(f, "release"), keygen(f, "online"), keygen(f, "ipns"), keygen(f, "stranger"),
 		initRepo(f, "repo", "root", "release"),
 		signRelease(f, "repo", "release", release, "release.json"),
-		addRelease(f, "repo", "release.json"),
-		// one that has expired when its test asks for it
-		initRepo(f, "stale", "root", "release"),
-		signRelease(f, "stale", "release", "expired", "stale.json", "--expires", "1m"),
-		addRelease(f, "stale", "stale.json"),
+		addRelease(f, "store", "repo", "release.json"),
 		// the stick of most tests: no hint on its command line
 		[]string{image, "usb", "--root", f.path("repo/root.json"), "--default-mode", "local", "--size", "512M", "--out", f.path("local.img")},
 		[]string{sign, "verify", "--root", f.path("repo/root.json"), f.path("release.json")},
@@ -144,8 +140,8 @@ func signRelease(f fixtures, repo, key, version, out string, more ...string) []s
 	return append(args, more...)
 }
 
-func addRelease(f fixtures, repo, file string) []string {
-	return []string{f.bin("phase-publish"), "add", "--store", f.path("store"), "--repo", f.path(repo), "--artifacts", f.path("artifacts"),
+func addRelease(f fixtures, store, repo, file string) []string {
+	return []string{f.bin("phase-publish"), "add", "--store", f.path(store), "--repo", f.path(repo), "--artifacts", f.path("artifacts"),
 		"--online-key", f.path("keys/online"), f.path(file)}
 }
 

@@ -30,6 +30,7 @@ func fenced(t *testing.T, language, from, to string) []string {
 }
 
 func TestTheCommandsOfTheREADMEWorkAsTheyStand(t *testing.T) {
+	t.Parallel()
 	script := "set -eux\ntrap 'kill $(jobs -p)' EXIT\n"
 	for _, block := range fenced(t, "sh", "## By hand", "## The stick") {
 		script += strings.ReplaceAll(block, "--ipns-key keys/ipns &", "--ipns-key keys/ipns >ready.json &\n"+
@@ -47,6 +48,7 @@ func TestTheCommandsOfTheREADMEWorkAsTheyStand(t *testing.T) {
 // TestDemo runs the first command of the README, and holds its console against the
 // excerpt that the README shows.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cmd := exec.Command("../../scripts/demo.sh")
 	cmd.Env = append(os.Environ(), "DEMO_DIR="+dir, "BIN="+fx.path("bin"))
