@@ -135,6 +135,9 @@ func targetCmdline(signed, version string, consoles []string) (string, error) {
 	if version == "" || strings.ContainsFunc(version, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' }) {
 		return "", fmt.Errorf("release version %.40q: it cannot stand on a command line; sign a new release", version)
 	}
+	if strings.Count(signed, `"`)%2 != 0 {
+		return "", errors.New("signed command line: a quote is not closed and would swallow what follows; sign a new release")
+	}
 	words := splitWords(signed)
 	hasConsole := slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "console=") })
 	extra := ""

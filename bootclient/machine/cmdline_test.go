@@ -71,6 +71,7 @@ func TestTargetCommandLine(t *testing.T) {
 		"not a console":               {"quiet", "1.2", []string{"ttyS0\ninit=/bin/sh", "", "../x", strings.Repeat("a", 33)}, "quiet phase.release=1.2"},
 		"before the words of init":    {"quiet -- single", "1.2", nil, "quiet phase.release=1.2 -- single"},
 		"a bare end":                  {"quiet --", "1.2", nil, "quiet phase.release=1.2 --"},
+		"a quote without an end":      {`dyndbg="a`, "1.2", nil, ""},
 		"newline in the signed line":  {"quiet\ninit=/bin/sh", "1.2", nil, ""},
 		"not ASCII":                   {"quiet é", "1.2", nil, ""},
 		"a version with a space":      {"quiet", "1.2 init=/bin/sh", nil, ""},
