@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Builder makes images. It may be used by several goroutines, and several processes
@@ -47,6 +49,7 @@ func New(opts Options) (*Builder, error) {
 	if err := os.MkdirAll(b.cache, 0o755); err != nil {
 		return nil, fmt.Errorf("cache: %w; set PHASE_BUILD_CACHE to a folder you can write", noSpace(err))
 	}
+	b.sweep()
 	return b, nil
 }
 
@@ -91,11 +94,46 @@ func (b *Builder) date(inputs ...time.Time) time.Time {
 }
 
 // temp makes a working folder inside the cache, so that a rename from it into the cache
-// is one step.
+// is one step. A lock on it says that its process lives.
 func (b *Builder) temp() (string, func(), error) {
-	dir, err := os.MkdirTemp(b.cache, "tmp-")
+	dir, err := os.MkdirTemp(b.cache, tempPrefix)
 	if err != nil {
 		return "", nil, fmt.Errorf("cache: %w", noSpace(err))
 	}
-	return dir, func() { os.RemoveAll(dir) }, nil
+	lock, err := os.Open(dir)
+	if err == nil {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return "", nil, fmt.Errorf("cache: %w", err)
+	}
+	return dir, func() {
+		os.RemoveAll(dir)
+		lock.Close()
+	}, nil
+}
+
+const (
+	tempPrefix = "tmp-"
+	tempFresh  = time.Minute // between a working folder's birth and its lock, by far
+)
+
+// sweep removes working folders of builds that were killed. What it cannot remove stays.
+func (b *Builder) sweep() {
+	dirs, err := filepath.Glob(filepath.Join(b.cache, tempPrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		lock, err := os.Open(dir)
+		if err != nil {
+			continue
+		}
+		info, err := lock.Stat()
+		if err == nil && time.Since(info.ModTime()) > tempFresh && unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			os.RemoveAll(dir)
+		}
+		lock.Close()
+	}
 }

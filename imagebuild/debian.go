@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // A deb is one exact package of the host's apt index.
@@ -134,10 +136,14 @@ func (b *Builder) fetch(ctx context.Context, d deb) (string, error) {
 	return file, b.keep(got[0], file)
 }
 
-// keep moves a finished file or folder into the cache. Another process may have been
-// faster with the same content; then that one stays.
+// keep moves a finished file or folder into the cache, its bytes first: what has its name
+// there is never looked at again. Another process may have been faster with the same
+// content; then that one stays.
 func (b *Builder) keep(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return noSpace(err)
+	}
+	if err := syncAll(from); err != nil {
 		return noSpace(err)
 	}
 	err := os.Rename(from, to)
@@ -145,6 +151,23 @@ func (b *Builder) keep(from, to string) error {
 		return nil
 	}
 	return err
+}
+
+// syncAll puts a file, or a folder with all that is in it, on the disk.
+func syncAll(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return unix.Syncfs(int(f.Fd()))
+	}
+	return f.Sync()
 }
 
 func sumFile(name string) (string, error) {

@@ -1,0 +1,42 @@
+package imagebuild
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func TestWorkingFoldersOfKilledBuildsAreSweptAndLivingOnesStay(t *testing.T) {
+	cache := t.TempDir()
+	b, err := New(Options{Cache: cache})
+	if err != nil {
+		t.Fatal(err)
+	}
+	living, clean, err := b.temp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer clean()
+	killed, fresh := filepath.Join(cache, "tmp-1"), filepath.Join(cache, "tmp-2")
+	if err := errors.Join(os.MkdirAll(filepath.Join(killed, "x"), 0o755), os.Mkdir(fresh, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	hourAgo := time.Now().Add(-time.Hour)
+	if err := errors.Join(os.Chtimes(killed, hourAgo, hourAgo), os.Chtimes(living, hourAgo, hourAgo)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Options{Cache: cache}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(killed); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the killed build's folder: %v", err)
+	}
+	for _, dir := range []string{living, fresh} {
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
