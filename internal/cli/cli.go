@@ -31,9 +31,9 @@ func Main(root *cobra.Command) int {
 	root.PersistentFlags().Bool("json", false, "print the result as one JSON object")
 	started := false
 	noteStart(root, &started)
-	err := root.ExecuteContext(ctx)
+	ran, err := root.ExecuteContextC(ctx)
 	if err != nil && !started && !errors.Is(err, ErrUsage) { // cobra's own refusals: unknown command, required flag, flag group
-		err = Usagef("%v; see '%s --help'", firstLine(err), root.Name())
+		err = Usagef("%v; see '%s --help'", firstLine(err), ran.CommandPath())
 	}
 	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("%w: %w", context.Canceled, err)
@@ -93,11 +93,11 @@ func (e usageError) Error() string        { return e.msg }
 func (e usageError) Is(target error) bool { return target == ErrUsage }
 
 // Args wraps a check of positional arguments so that its refusal is a usage
-// error that shows the command's example.
+// error that shows how the command is written.
 func Args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return Usagef("%v; see '%s --help'", err, cmd.CommandPath())
+			return Usagef("%v; write %s; see '%s --help'", err, cmd.UseLine(), cmd.CommandPath())
 		}
 		return nil
 	}
