@@ -119,7 +119,9 @@ func (b *Builder) fetch(ctx context.Context, d deb) (string, error) {
 	}
 	// apt's unprivileged user cannot write here, and says so in a warning
 	get := command("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", exact).in(tmp)
-	if err := get.run(ctx); err != nil {
+	if err := get.run(ctx); ctx.Err() != nil {
+		return "", fmt.Errorf("package %s: %w", d.File, ctx.Err())
+	} else if err != nil {
 		return "", fmt.Errorf("package %s: %w; if it is gone from the mirror, run: apt-get update", d.File, err)
 	}
 	got, err := filepath.Glob(filepath.Join(tmp, "*.deb"))

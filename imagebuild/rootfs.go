@@ -174,6 +174,9 @@ func (b *Builder) base(ctx context.Context, p *base) (string, error) {
 	if err != nil && strings.Contains(err.Error(), "unable to pick chroot mode") {
 		return "", fmt.Errorf("base system: an ordinary user needs user namespaces; run: apt-get install uidmap, and: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER: %w", err)
 	}
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("base system: %w", ctx.Err())
+	}
 	if err != nil {
 		return "", fmt.Errorf("base system: %w; if a package is gone from the mirror, run: apt-get update", err)
 	}

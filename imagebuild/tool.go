@@ -72,29 +72,33 @@ func (t *tool) output(ctx context.Context) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// run waits for the tool. Its error is the last words of the tool's stderr.
+// run waits for the tool. Its error is the last words of the tool's stderr. When ctx ends,
+// so do the tool and all that it started: mmdebstrap itself is deaf to signals and waits
+// for its children, and then removes what they made.
 func (t *tool) run(ctx context.Context) error {
 	path, err := lookTool(t.name)
 	if err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, path, t.args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
 	cmd.Dir, cmd.Stdin, cmd.Stdout = t.dir, t.stdin, t.stdout
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "TZ=UTC", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	cmd.Env = append(cmd.Env, t.env...)
 	if t.root && os.Getuid() != 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER,
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		}
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
 	}
 	var said tail
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
+			if cmd.Process != nil {
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what outlived the delay
+			}
 			return ctx.Err()
 		}
 		return &toolError{t.name, said.words(), err}
