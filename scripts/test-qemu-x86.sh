@@ -4,7 +4,7 @@
 set -eu
 
 usage() {
-	cat >&2 <<'END'
+	cat <<'END'
 usage: scripts/test-qemu-x86.sh IMAGE [extra QEMU argument ...]
 environment:
   MEM=1024            memory in MiB
@@ -14,8 +14,10 @@ environment:
   DISK=virtio         virtio or usb
   DEADLINE=0          seconds after which the machine is stopped, 0 for never
   ACCEL=              kvm or tcg; default: kvm if a probe shows that it works
+The console is this terminal: Ctrl-A X ends the machine. NET=user lets out no multicast, so
+a stick in mode local finds nobody there; choose internet in the menu, or build the image
+with --cmdline "phase.mirror=http://10.0.2.2:8080", which is port 8080 of this host.
 END
-	exit 2
 }
 
 fail() { # CODE WORDS
@@ -71,8 +73,10 @@ mac() {
 	echo "${NET:-user} $image" | sha256sum | sed 's/^\(..\)\(..\)\(..\).*/52:54:00:\1:\2:\3/'
 }
 
-[ $# -ge 1 ] || usage
-case $1 in -h | --help) usage ;; esac
+case ${1:-} in
+-h | --help) usage && exit 0 ;;
+'') usage >&2 && exit 2 ;;
+esac
 image=$1
 shift
 [ -e "$image" ] || fail 4 "image $image: not found; build it with: phase-image usb --root root.json --out $image"

@@ -10,8 +10,7 @@ fail() { # CODE WORDS
 }
 
 usage() {
-	echo "usage: scripts/write-usb.sh [--yes] [--allow-fixed] IMAGE DEVICE" >&2
-	exit 2
+	echo "usage: scripts/write-usb.sh [--yes] [--allow-fixed] IMAGE DEVICE"
 }
 
 yes= fixed=
@@ -20,12 +19,13 @@ while [ $# -gt 0 ]; do
 	--yes) yes=1 ;;
 	--allow-fixed) fixed=1 ;;
 	--) shift && break ;;
-	-*) usage ;;
+	-h | --help) usage && exit 0 ;;
+	-*) usage >&2 && exit 2 ;;
 	*) break ;;
 	esac
 	shift
 done
-[ $# -eq 2 ] || usage
+[ $# -eq 2 ] || { usage >&2 && exit 2; }
 image=$1 device=$2
 
 [ -e "$image" ] || fail 4 "image $image: not found; build it with: phase-image usb --root root.json --out $image"
