@@ -78,6 +78,26 @@ func refuseSignatures[T metadata.Roles](file string, a authority, m *metadata.Me
 		file, len(signedBy(a, m)), a.threshold, shortIDs(a.ids), shortIDs(has), remedy)
 }
 
+// signOn says what to do about a file that is not published yet and that too few of its
+// keys signed: some are still to come, or it was changed, or it is a stranger's.
+func signOn[T metadata.Roles](a authority, m *metadata.Metadata[T]) string {
+	good, stale := len(signedBy(a, m)), 0
+	for _, sig := range m.Signatures {
+		if slices.Contains(a.ids, sig.KeyID) {
+			stale++
+		}
+	}
+	stale -= good
+	switch {
+	case stale > 0:
+		return changedSince
+	case good > 0:
+		return moreSigners
+	default:
+		return rightRoot
+	}
+}
+
 // shortIDs is a list of key ids for a person.
 func shortIDs(ids []string) string {
 	const most = 4

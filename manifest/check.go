@@ -29,7 +29,7 @@ func CheckRole(rootJSON, targetsJSON, roleJSON []byte, now time.Time) (Release, 
 		return Release{}, refuse(ErrPath, "%s: this repository delegates no channel %q for %q; %s", id, claim.Channel, claim.Arch, rightRoot)
 	}
 	if targets.VerifyDelegate(name, role) != nil {
-		return Release{}, refuseSignatures(id, owners, role, rightRoot)
+		return Release{}, refuseSignatures(id, owners, role, signOn(owners, role))
 	}
 	if err := checkDate(now, id, role.Signed.Expires, releaseAgain); err != nil {
 		return Release{}, err

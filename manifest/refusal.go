@@ -10,6 +10,8 @@ const (
 	askAnother    = "ask another source"
 	askNewer      = "ask a source that is up to date"
 	rightRoot     = "is this the right root.json?"
+	changedSince  = "it was changed after it was signed; get the signed file again"
+	moreSigners   = "the others have to sign it too, with 'phase-sign add'"
 	newRoot       = "the signer has to make a new root"
 	renewTargets  = "the signer has to renew it"
 	renewSnapshot = "the publisher has to renew it"
