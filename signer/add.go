@@ -68,13 +68,18 @@ func Add(ctx context.Context, s AddSpec) (Summary, error) {
 // trust opens what decides who may sign d: the repository at dir, or the files beside
 // d. A root speaks for itself, and may also be signed by the keys of the one before.
 func (d *document) trust(dir string, now time.Time) (*trust, error) {
-	if dir == "" {
+	unnamed := dir == ""
+	if unnamed {
 		dir = d.folder()
 	}
 	if d.kind == manifest.KindRoot {
 		return &trust{dir: dir, root: d}, nil
 	}
-	return openTrust(filepath.Join(dir, RootName), dir, false, now)
+	t, err := openTrust(filepath.Join(dir, RootName), dir, false, now)
+	if unnamed && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("manifest %s: no root.json beside it says who may sign; name the repository with --repo: %w", d.path, fs.ErrNotExist)
+	}
+	return t, err
 }
 
 // mayAllSign refuses keys that are not listed for d, and a document that was changed

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"syscall"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 )
@@ -16,6 +18,12 @@ import (
 // pass returns, plain when pass is nil) and path.pub beside it. Neither may exist; the
 // error then wraps fs.ErrExist. It leaves both files or none.
 func Generate(ctx context.Context, path string, pass PassFunc) (Key, error) {
+	if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+		return Key{}, fmt.Errorf("key %s: folder %s: %w; make it first", path, filepath.Dir(path), fs.ErrNotExist)
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return Key{}, fmt.Errorf("key %s: %w; name a file", path, syscall.EISDIR)
+	}
 	for _, name := range []string{path, path + ".pub"} {
 		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 			return Key{}, existing(name, firstErr(err, fs.ErrExist))
