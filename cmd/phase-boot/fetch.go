@@ -31,7 +31,7 @@ Usage:
 
 Examples:
   phase-boot fetch --root root.json --mode local --out release
-  phase-boot fetch --root root.json --channel stable --arch x86_64 --mode private \
+  phase-boot fetch --root root.json --channel stable --arch x86_64 \
       --mirror http://192.0.2.1:8080 --cache ~/.cache/phase-boot --out release
 
 Flags:
@@ -61,7 +61,7 @@ func newFetchFlags(f *fetchFlags) *flag.FlagSet {
 	set.StringVar(&f.channel, "channel", "stable", "channel `NAME`")
 	set.StringVar(&f.arch, "arch", hostArch(), "architecture `NAME`: x86_64 or arm64")
 	set.StringVar(&f.mode, "mode", modes.Default, "how to look for sources: `MODE` is one of "+strings.Join(modes.Names(), ", "))
-	set.StringVar(&f.cache, "cache", "", "`DIR` for blocks and for the newest trusted metadata; without it, an older release cannot be told")
+	set.StringVar(&f.cache, "cache", "", "`DIR` for blocks and for the newest trusted metadata; without it, an older release cannot be told; mode private opens none")
 	set.StringVar(&f.out, "out", "", "`DIR` to write the release to")
 	set.Var(&f.mirrors, "mirror", "`URL` of a web mirror or publisher; may be repeated")
 	set.Var(&f.peers, "peer", "`MULTIADDR` with /p2p/ID of a peer that has the release; may be repeated")
@@ -124,6 +124,9 @@ func (f *fetchFlags) run(ctx context.Context) error {
 	mode, err := modes.Load(f.mode)
 	if err != nil {
 		return cli.Usagef("--mode: %v", err)
+	}
+	if mode.Cache == "off" && f.cache != "" {
+		fmt.Fprintf(os.Stderr, "phase-boot: --cache %s: not opened in mode %s, so an older release cannot be told\n", f.cache, mode.Name)
 	}
 	sink, err := bootclient.NewDirSink(f.out)
 	if err != nil {
