@@ -193,5 +193,9 @@ func (s *moduleSet) report() string {
 	if len(s.absent) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("kernel %s has no module: %s", s.kernel.Version, strings.Join(s.absent, ", "))
+	text := fmt.Sprintf("kernel %s has no module: %s", s.kernel.Version, strings.Join(s.absent, ", "))
+	if strings.Contains(s.kernel.Version, "cloud") {
+		text += "; it is for VMs with virtio, and --flavour generic for all others"
+	}
+	return text
 }
