@@ -15,7 +15,9 @@ started=$SECONDS
 bin=${BIN:-$PWD/bin}
 PATH=$bin:$PATH
 
-say() { printf '\n\033[1m== %3ds  %s\033[0m\n' $((SECONDS - started)) "$*" >&2; }
+bold= plain=
+if [ -t 2 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '\n%s== %3ds  %s%s\n' "$bold" $((SECONDS - started)) "$*" "$plain" >&2; }
 show() { printf '   $ %s\n' "$*" >&2; }
 run() { show "$@"; "$@"; }
 die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
