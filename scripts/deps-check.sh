@@ -83,6 +83,11 @@ go_version() {
 	[ -n "$install" ] || printf '%-8s %-33s %-16s %s\n' ok go "($version)" "everything"
 }
 
+# lists_there tells whether apt knows any package; phase-image fetches Debian's through it.
+lists_there() {
+	[ -n "$(find /var/lib/apt/lists -name '*_Packages*' 2>/dev/null | head -n 1)" ]
+}
+
 # lists_fresh tells whether apt knows packages, and learnt of them within a day.
 lists_fresh() {
 	[ -n "$(find /var/lib/apt/lists -name '*_Packages*' -mtime -1 2>/dev/null | head -n 1)" ]
@@ -117,6 +122,12 @@ if [ -n "$missing" ]; then
 	check
 	if [ -n "$missing" ]; then
 		echo "deps-check: $missing: installed, and its tools are still not there; is this Debian 12?" >&2
+		exit 1
+	fi
+fi
+if ! lists_there; then
+	if [ -z "$install" ] || ! as_root apt-get update >&2; then
+		echo "deps-check: apt has no package lists; as root run: apt-get update" >&2
 		exit 1
 	fi
 fi
