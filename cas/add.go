@@ -2,7 +2,6 @@ package cas
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -20,7 +19,7 @@ type File struct {
 // AddFile cuts r as chunker says, names leaves and nodes, and calls put for every
 // block: leaves in file order, then inner nodes, the root last. put is called by
 // one goroutine at a time and must not keep data after it returns. Leaves are
-// hashed on all cores; memory stays at a few segments of 1 to 8 MiB. With size-N
+// hashed on all cores; memory stays at a few segments of 1 to 9 MiB. With size-N
 // the root is the one that `ipfs add --cid-version=1 --chunker=size-N --hash=blake3`
 // gives (raw leaves, 174 links a node).
 func AddFile(ctx context.Context, put func(ctx context.Context, c cid.Cid, data []byte) error, r io.Reader, chunker string) (File, error) {
@@ -40,20 +39,22 @@ func FileCID(ctx context.Context, r io.Reader, chunker string) (File, error) {
 	return AddFile(ctx, func(context.Context, cid.Cid, []byte) error { return nil }, r, chunker)
 }
 
-// job is a segment on its way: cut, then hashed, then put.
+// job is a segment on its way.
 type job struct {
-	segment
+	*segment
 	cids   []cid.Cid
 	hashed chan struct{}
 }
 
-// addLeaves cuts in the caller's goroutine, so r is never read after it returned;
-// workers hash segments; one goroutine puts them in order and hands back the buffers.
+// addLeaves is a pipeline of jobs, a few of them for any file: the caller's goroutine
+// reads, so r is never read after it returned; one goroutine cuts; one on each core hashes;
+// and one puts the leaves in order and hands the job back to the reader.
 func addLeaves(ctx context.Context, put func(context.Context, cid.Cid, []byte) error, r io.Reader, k chunker) ([]branch, error) {
 	workers := runtime.GOMAXPROCS(0)
-	free := make(chan *job, workers+2)
-	todo, order := make(chan *job, cap(free)), make(chan *job, cap(free))
+	free := make(chan *job, workers+3)
+	read, todo, order := make(chan *job, cap(free)), make(chan *job, cap(free)), make(chan *job, cap(free))
 	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { cutLeaves(k, read, todo, order); return nil })
 	for range workers {
 		g.Go(func() error { hashLeaves(todo); return nil })
 	}
@@ -63,36 +64,45 @@ func addLeaves(ctx context.Context, put func(context.Context, cid.Cid, []byte) e
 		leaves, err = putLeaves(gctx, put, order, free)
 		return err
 	})
-	cutErr := cutLeaves(gctx, newCutter(r, k), free, todo, order)
-	close(todo)
-	close(order)
-	// A failed put cancels gctx: its error says more than the cutter's.
+	readErr := readSegments(gctx, r, k, free, read)
+	close(read)
+	// A failed put cancels gctx: its error says more than the reader's.
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return leaves, cutErr
+	return leaves, readErr
 }
 
-func cutLeaves(ctx context.Context, c *cutter, free chan *job, todo, order chan<- *job) error {
+func readSegments(ctx context.Context, r io.Reader, k chunker, free chan *job, read chan<- *job) error {
 	for made := 0; ; {
 		if made < cap(free) && len(free) == 0 {
 			made++
-			free <- &job{segment: segment{buf: make([]byte, c.segmentSize())}, hashed: make(chan struct{}, 1)}
+			free <- &job{segment: k.newSegment(), hashed: make(chan struct{}, 1)}
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case j := <-free:
-			if err := c.next(&j.segment); err != nil {
-				if errors.Is(err, errCutAll) {
-					return nil
-				}
+			if err := j.fill(r, k); err != nil {
 				return err
 			}
-			todo <- j
-			order <- j
+			read <- j
+			if j.last {
+				return nil
+			}
 		}
 	}
+}
+
+func cutLeaves(k chunker, read <-chan *job, todo, order chan<- *job) {
+	c := cutter{kind: k}
+	for j := range read {
+		c.cut(j.segment)
+		todo <- j
+		order <- j
+	}
+	close(todo)
+	close(order)
 }
 
 func hashLeaves(todo <-chan *job) {

@@ -25,7 +25,7 @@ func BenchmarkBLAKE3(b *testing.B) {
 
 func BenchmarkFileCID(b *testing.B) {
 	data := castest.Bytes(1, benchSize)
-	for _, chunker := range []string{cas.DefaultChunker, "jc-v1.0.0-16384-65536-262144", "size-262144"} {
+	for _, chunker := range []string{cas.DefaultChunker, "fastcdc-v1.0.0-16384-65536-262144", "size-262144"} {
 		b.Run(chunker, func(b *testing.B) {
 			b.SetBytes(benchSize)
 			b.ReportAllocs()

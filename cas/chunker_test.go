@@ -21,7 +21,7 @@ import (
 func TestChunkerNamesHaveOneForm(t *testing.T) {
 	for _, name := range []string{
 		cas.DefaultChunker, "size-1", "size-262144", "size-1048576",
-		"jc-v1.0.0-4096-16384-65536", "fastcdc-v1.0.0-64-128-129",
+		"jc-v1.0.0-4096-16384-65536", "fastcdc-v1.0.0-64-128-129", "zstd-64-fastcdc-v1.0.0-64-128-129",
 	} {
 		if err := cas.CheckChunker(name); err != nil {
 			t.Error(err)
@@ -32,7 +32,9 @@ func TestChunkerNamesHaveOneForm(t *testing.T) {
 		"fastcdc", "fastcdc-v1.0.0", "fastcdc-16384-65536-262144", "jc-v1.1.0-4096-16384-65536", "rabin-1-2-3",
 		"fastcdc-v1.0.0-16384-65536", "fastcdc-v1.0.0-16384-65536-262144-1", "fastcdc-v1.0.0-016384-65536-262144",
 		"fastcdc-v1.0.0-63-128-256", "fastcdc-v1.0.0-128-128-256", "fastcdc-v1.0.0-64-128-128", "fastcdc-v1.0.0-64-100-256",
-		"fastcdc-v1.0.0-16384-65536-1048577", "FASTCDC-v1.0.0-16384-65536-262144", strings.Repeat("x", 1<<20),
+		"zstd-4096", "zstd-4096-", "zstd-4096-size-262144", "zstd-04096-jc-v1.0.0-16384-65536-262144",
+		"zstd-63-jc-v1.0.0-16384-65536-262144", "zstd-16385-jc-v1.0.0-16384-65536-262144", "zstd-64-zstd-64-jc-v1.0.0-64-128-256",
+		"zstd--jc-v1.0.0-16384-65536-262144", "fastcdc-v1.0.0-16384-65536-1048577", "FASTCDC-v1.0.0-16384-65536-262144", strings.Repeat("x", 1<<20),
 	} {
 		err := cas.CheckChunker(name)
 		if err == nil {
@@ -127,9 +129,36 @@ func TestCutsAreThoseOfTheLibrary(t *testing.T) {
 	}
 }
 
+// The frames stand for the blocks of a squashfs: whatever is before, after or missing, a
+// block that stayed as it was stays a leaf.
+func TestALeafEndsWhereAZstdFrameBegins(t *testing.T) {
+	const chunker = "zstd-4096-jc-v1.0.0-16384-65536-262144"
+	frame := func(seed byte, n int) []byte {
+		return append([]byte("\x28\xb5\x2f\xfd"), castest.Bytes(seed, n-4)...)
+	}
+	frames := [][]byte{frame(1, 40_000), frame(2, 4096), frame(3, 131_072), frame(4, 1000), frame(5, 3096), frame(6, 200_000), frame(7, 9000)}
+	want := []int{40_000, 4096, 131_072, 4096, 200_000, 9000} // the fourth is too short for a leaf of its own
+	if got := leafSizes(t, bytes.NewReader(slices.Concat(frames...)), chunker); !slices.Equal(got, want) {
+		t.Errorf("cuts %d, want %d", got, want)
+	}
+	got := leafSizes(t, bytes.NewReader(slices.Concat(append([][]byte{make([]byte, 70_000)}, frames...)...)), chunker)
+	if !slices.Equal(got[len(got)-len(want):], want) {
+		t.Errorf("behind other bytes: cuts %d", got)
+	}
+	// a frame that no leaf can hold is cut as any other bytes, and the next one is found
+	long := slices.Concat(frame(6, 900_000), frame(8, 50_000), frame(9, 20_000))
+	sizes := leafSizes(t, bytes.NewReader(long), chunker)
+	if n := len(sizes); sizes[n-1] != 20_000 || sizes[n-2] != 50_000 {
+		t.Errorf("a long frame: cuts %d", sizes)
+	}
+	if plain := leafSizes(t, bytes.NewReader(long[:900_000]), "jc-v1.0.0-16384-65536-262144"); !slices.Equal(sizes[:5], plain[:5]) {
+		t.Errorf("a long frame: cuts %d, jc-v1.0.0 alone %d", sizes, plain)
+	}
+}
+
 func TestCutsDoNotDependOnHowTheReaderDealsItsBytes(t *testing.T) {
 	data := castest.Bytes(2, 5<<20+12345)
-	for _, chunker := range []string{cas.DefaultChunker, "jc-v1.0.0-16384-65536-262144", "size-262144", "size-100000"} {
+	for _, chunker := range []string{cas.DefaultChunker, "fastcdc-v1.0.0-16384-65536-262144", "size-262144", "size-100000"} {
 		want := leafSizes(t, bytes.NewReader(data), chunker)
 		for name, r := range map[string]io.Reader{
 			"half":           iotest.HalfReader(bytes.NewReader(data)),

@@ -1,151 +1,77 @@
 package cas
 
-import (
-	"errors"
-	"io"
-
-	cdc "github.com/PlakarKorp/go-cdc-chunkers"
-)
+import "io"
 
 // minSegment is the least that is read and cut at a time, in bytes.
 const minSegment = 1 << 20
 
-// errCutAll is the end of a cutter.
-var errCutAll = errors.New("cut all")
-
-// A segment is a run of whole leaves in one buffer.
+// A segment is a part of a file on its way through AddFile: read, cut, hashed, put. Its
+// leaves begin with what the segment before it could not cut yet.
 type segment struct {
-	buf    []byte
+	buf    []byte   // room for such a rest, and then for what is read
+	read   []byte   // part of buf
+	last   bool     // nothing follows
 	leaves [][]byte // parts of buf, in file order
 }
 
-// A cutter reads a file as segments. The leaves of each are the same however the
-// reader deals out its bytes.
-type cutter struct {
-	r     io.Reader
-	kind  chunker
-	carry []byte // read, but its cut is not known yet
-	ended bool
-	any   bool // a leaf was cut
+// segmentSize is how much of a file is read into a segment: many leaves, so that the rest
+// that is copied into the next one is a small part.
+func (k chunker) segmentSize() int {
+	if k.algorithm == "" {
+		return (minSegment + k.max - 1) / k.max * k.max
+	}
+	return max(minSegment, 8*k.max)
 }
 
-func newCutter(r io.Reader, k chunker) *cutter { return &cutter{r: r, kind: k} }
+func (k chunker) newSegment() *segment { return &segment{buf: make([]byte, k.max+k.segmentSize())} }
 
-// segmentSize is the length of the buffers that next wants.
-func (c *cutter) segmentSize() int {
-	if c.kind.algorithm != "" {
-		return max(minSegment, 8*c.kind.max) // at most one leaf in eight is copied over
+// fill reads until the segment is full or r has ended. Only a plain io.EOF is an end: a
+// reader that says io.ErrUnexpectedEOF lost bytes, which io.ReadFull would hide.
+func (s *segment) fill(r io.Reader, k chunker) error {
+	into := s.buf[k.max:]
+	n := 0
+	for idle := 0; n < len(into) && !s.last; {
+		m, err := r.Read(into[n:])
+		n += m
+		switch {
+		case err == io.EOF:
+			s.last = true
+		case err != nil:
+			return err
+		case m > 0:
+			idle = 0
+		default:
+			if idle++; idle == 100 {
+				return io.ErrNoProgress
+			}
+		}
 	}
-	return (minSegment + c.kind.max - 1) / c.kind.max * c.kind.max
-}
-
-// next fills s.buf and cuts it. After the last segment it returns errCutAll; an empty
-// file is one segment with one empty leaf.
-func (c *cutter) next(s *segment) error {
-	s.leaves = s.leaves[:0]
-	if c.ended {
-		return errCutAll
-	}
-	n := copy(s.buf, c.carry)
-	n, err := c.fill(s.buf, n)
-	if err != nil {
-		return err
-	}
-	used, err := c.cut(s, s.buf[:n])
-	if err != nil {
-		return err
-	}
-	c.carry = append(c.carry[:0], s.buf[used:n]...)
-	if c.ended && !c.any && len(s.leaves) == 0 {
-		s.leaves = append(s.leaves, s.buf[:0])
-	}
-	if len(s.leaves) == 0 {
-		return errCutAll
-	}
-	c.any = true
+	s.read = into[:n]
 	return nil
 }
 
-// fill reads until buf is full or r has ended. Only a plain io.EOF is an end: a reader
-// that says io.ErrUnexpectedEOF lost bytes, which io.ReadFull would hide.
-func (c *cutter) fill(buf []byte, n int) (int, error) {
-	for idle := 0; n < len(buf); {
-		m, err := c.r.Read(buf[n:])
-		n += m
-		if err == io.EOF {
-			c.ended = true
-			return n, nil
-		}
-		if err != nil {
-			return n, err
-		}
-		if m > 0 {
-			idle = 0
-		} else if idle++; idle == 100 {
-			return n, io.ErrNoProgress
-		}
-	}
-	return n, nil
+// A cutter cuts the segments of a file one after the other. The leaves are the same
+// however the file is dealt out.
+type cutter struct {
+	kind chunker
+	rest []byte // read, but its cut is not known yet
+	any  bool   // a leaf was cut
 }
 
-// cut appends the leaves of data to s and returns the bytes that they take. The
-// rest is too short to know where it ends, and there is more to read.
-func (c *cutter) cut(s *segment, data []byte) (int, error) {
-	cutOne, err := c.one(data)
-	if err != nil {
-		return 0, err
+// cut fills s.leaves. An empty file is one empty leaf.
+func (c *cutter) cut(s *segment) {
+	start := c.kind.max - len(c.rest)
+	copy(s.buf[start:], c.rest)
+	data := s.buf[start : c.kind.max+len(s.read)]
+	s.leaves = s.leaves[:0]
+	for len(data) >= c.kind.max || s.last && len(data) > 0 {
+		n := c.kind.cut(data)
+		s.leaves = append(s.leaves, data[:n:n])
+		data = data[n:]
 	}
-	used := 0
-	for used < len(data) && (c.ended || len(data)-used >= c.kind.max) {
-		n, err := cutOne(used)
-		if err != nil {
-			return 0, err
-		}
-		s.leaves = append(s.leaves, data[used:used+n:used+n])
-		used += n
+	c.rest = append(c.rest[:0], data...)
+	c.any = c.any || len(s.leaves) > 0
+	if s.last && !c.any {
+		s.leaves = append(s.leaves, data)
 	}
-	return used, nil
-}
-
-// one returns a function that says how long the leaf at an offset of data is; it
-// is called for each leaf in turn.
-func (c *cutter) one(data []byte) (func(at int) (int, error), error) {
-	if c.kind.algorithm == "" {
-		return func(at int) (int, error) { return min(c.kind.max, len(data)-at), nil }, nil
-	}
-	buf := data
-	if len(buf) < c.kind.max {
-		buf = make([]byte, c.kind.max) // the library wants room for a whole leaf
-	}
-	lib, err := cdc.NewChunkerBuffer(c.kind.algorithm, &inPlace{data: data}, c.kind.options(), buf)
-	if err != nil {
-		return nil, err
-	}
-	return func(int) (int, error) {
-		leaf, err := lib.Next()
-		if len(leaf) == 0 {
-			if err == nil || err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return 0, err
-		}
-		return len(leaf), nil
-	}, nil
-}
-
-// inPlace hands data, in one read, to a reader whose buffer is data itself: nothing is
-// copied. The io.EOF that comes with it keeps the reader from making room for more by
-// moving what is there.
-type inPlace struct{ data []byte }
-
-func (p *inPlace) Read(b []byte) (int, error) {
-	if len(b) < len(p.data) {
-		return 0, io.ErrShortBuffer
-	}
-	n := len(p.data)
-	if n > 0 && &b[0] != &p.data[0] {
-		copy(b, p.data)
-	}
-	p.data = nil
-	return n, io.EOF
 }

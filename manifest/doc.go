@@ -12,7 +12,7 @@
 //
 //	{"_type": "targets", "version": 7,
 //	 "targets": {"stable/x86_64/kernel": {"length": 8123456,
-//	   "custom": {"cid": "bafy…", "chunker": "fastcdc-v1.0.0-…", "role": "kernel"}}},
+//	   "custom": {"cid": "bafy…", "chunker": "zstd-4096-…", "role": "kernel"}}},
 //	 "x-phaseboot": {"channel": "stable", "arch": "x86_64", "release": "2026.10",
 //	   "cmdline": "console=ttyS0", "min_ram": 512, "job": "job/hello.wasm",
 //	   "signed_at": "2026-10-01T12:00:00Z"}}
