@@ -13,8 +13,9 @@ import (
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 )
 
-// flushAt is how much is collected before it is written to the open pack, in bytes.
-const flushAt = 4 << 20
+// flushAt is how much is collected before it is written to the open pack, in bytes. Much
+// more at a time costs several times as much: ext4 then asks for very large pages.
+const flushAt = 512 << 10
 
 // writer is the part of Packs that only the one writing process uses.
 type writer struct {
