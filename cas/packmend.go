@@ -35,14 +35,19 @@ func (p *Packs) openWriter() error {
 	return nil
 }
 
-// sweep removes temporary files of a writer that died.
+// sweep removes what a writer that died left: temporary files, and indexes without a pack.
 func (p *Packs) sweep() error {
 	entries, err := os.ReadDir(p.dir)
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "pack-") && strings.HasSuffix(e.Name(), ".tmp") {
+		name, isIndex := strings.CutSuffix(e.Name(), ".idx")
+		if isIndex {
+			_, err := os.Stat(filepath.Join(p.dir, name+".car"))
+			isIndex = errors.Is(err, fs.ErrNotExist)
+		}
+		if strings.HasPrefix(e.Name(), "pack-") && (isIndex || strings.HasSuffix(e.Name(), ".tmp")) {
 			if err := os.Remove(filepath.Join(p.dir, e.Name())); err != nil {
 				return fmt.Errorf("store: %w", err)
 			}

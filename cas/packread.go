@@ -35,17 +35,28 @@ func (p *Packs) refresh() (bool, error) {
 func (p *Packs) rescan() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for {
+		gone, err := p.look()
+		if err != nil || !gone {
+			return err
+		}
+	}
+}
+
+// look reads the folder once. When a pack went away between the listing and its opening,
+// what it held is in a pack that may not be listed: then the listing is to be made again.
+func (p *Packs) look() (gone bool, err error) {
 	if p.closed {
-		return p.errClosed()
+		return false, p.errClosed()
 	}
 	looked := time.Now()
 	fi, err := os.Stat(p.dir)
 	if err != nil {
-		return fmt.Errorf("store: %w", err)
+		return false, fmt.Errorf("store: %w", err)
 	}
 	nums, err := p.list()
 	if err != nil {
-		return err
+		return false, err
 	}
 	old := make(map[int]*pack, len(p.packs))
 	for _, k := range p.packs {
@@ -60,14 +71,17 @@ func (p *Packs) rescan() error {
 		}
 		k, err := p.openRead(num)
 		if err != nil {
-			return errors.Join(err, closePacks(opened))
+			return false, errors.Join(err, closePacks(opened))
 		}
-		if k != nil {
+		if k == nil {
+			_, err := os.Stat(p.packPath(num))
+			gone = gone || errors.Is(err, fs.ErrNotExist)
+		} else {
 			packs, opened = append(packs, k), append(opened, k)
 		}
 	}
 	p.packs, p.seen, p.looked = packs, fi.ModTime(), looked
-	return closePacks(slices.Collect(maps.Values(old)))
+	return gone, closePacks(slices.Collect(maps.Values(old)))
 }
 
 // openRead opens a pack for reading. One that is damaged costs its own blocks, not the

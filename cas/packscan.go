@@ -107,6 +107,7 @@ func checkHeader(r io.ReaderAt) error {
 type scanned struct {
 	sections map[sectionKey]int64 // offsets of heads
 	end      int64                // of the last good section
+	bytes    int64                // of the blocks
 	bad      int                  // sections before end whose data does not match
 }
 
@@ -135,6 +136,7 @@ func scan(r io.ReaderAt, from, to int64) (scanned, error) {
 		}
 		if Check(c, data) == nil {
 			found.sections[s.key], found.end, found.bad = at, s.end(), bad
+			found.bytes += int64(s.size)
 		} else {
 			bad++
 		}

@@ -44,13 +44,18 @@ func (p *Packs) Put(ctx context.Context, c cid.Cid, data []byte) error {
 	if ok, err := p.find(c, func(*pack, section) error { return nil }); ok || err != nil {
 		return err
 	}
+	return p.add(sectionKey([]byte(c.KeyString())), data)
+}
+
+// add appends a block to the open pack.
+func (p *Packs) add(key sectionKey, data []byte) error {
 	n := sectionLen(len(data))
 	if err := p.makeRoom(n); err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	k, key := p.w.open, sectionKey([]byte(c.KeyString()))
+	k := p.w.open
 	k.pending = appendSection(k.pending, key, data)
 	k.sections[key] = k.end
 	k.end += n

@@ -1,0 +1,268 @@
+package cas_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/castest"
+)
+
+func fsck(t *testing.T, dir string) (cas.Checked, []cas.Damage) {
+	t.Helper()
+	var found []cas.Damage
+	checked, err := cas.Fsck(t.Context(), dir, func(d cas.Damage) { found = append(found, d) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return checked, found
+}
+
+// careStore is a closed store of one pack, and its blocks, leaves and a node, in memory too.
+func careStore(t *testing.T) (string, map[cid.Cid][]byte, *cas.Memory) {
+	dir, peer := t.TempDir(), cas.NewMemory()
+	p, err := cas.OpenPacks(dir, cas.PackOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := fill(t, p, 8, 200)
+	node := castest.Bytes(99, 300)
+	blocks[put(t, p, cid.DagProtobuf, node)] = node
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for c, data := range blocks {
+		if err := peer.Put(t.Context(), c, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, blocks, peer
+}
+
+func put(t *testing.T, s cas.Store, codec uint64, data []byte) cid.Cid {
+	t.Helper()
+	c := cas.Sum(codec, data)
+	if err := s.Put(t.Context(), c, data); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestFsckFindsEveryFlippedByteAndRepairMendsIt(t *testing.T) {
+	dir, blocks, peer := careStore(t)
+	if checked, found := fsck(t, dir); len(found) > 0 || checked.Blocks != int64(len(blocks)) || checked.Packs != 1 {
+		t.Fatalf("a sound store: %+v, %v", checked, found)
+	}
+	for _, ext := range []string{"car", "idx"} {
+		path := packFile(dir, 1, ext)
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := range whole {
+			bad := bytes.Clone(whole)
+			bad[at] ^= 1 << (at % 8)
+			if err := os.WriteFile(path, bad, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			_, found := fsck(t, dir)
+			if len(found) == 0 {
+				t.Fatalf("%s: byte %d flipped, nothing found", path, at)
+			}
+			if at%29 != 0 {
+				continue
+			}
+			if err := cas.Repair(t.Context(), dir, found, peer); err != nil {
+				t.Fatalf("%s: byte %d: %v", path, at, err)
+			}
+			if _, found = fsck(t, dir); len(found) > 0 {
+				t.Fatalf("%s: byte %d, mended: %v", path, at, found[0])
+			}
+			if ext == "car" {
+				if mended, err := os.ReadFile(path); err != nil || !bytes.Equal(mended, whole) {
+					t.Fatalf("%s: byte %d: not the bytes that were there (%v)", path, at, err)
+				}
+			}
+			p := open(t, dir, cas.PackOptions{ReadOnly: true})
+			wantAll(t, p, blocks)
+		}
+		if err := os.WriteFile(path, whole, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestRepairLeavesWhatNobodyHas(t *testing.T) {
+	dir, _, _ := careStore(t)
+	path := packFile(dir, 1, "car")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole[len(whole)-5] ^= 1
+	if err := os.WriteFile(path, whole, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, found := fsck(t, dir)
+	if err := cas.Repair(t.Context(), dir, found, cas.NewMemory()); err == nil {
+		t.Error("mended from nothing")
+	}
+	if _, again := fsck(t, dir); len(again) != 1 || !again[0].CID.Equals(found[0].CID) || !errors.Is(again[0].Err, cas.ErrCorrupt) {
+		t.Errorf("found %v", again)
+	}
+	p := open(t, dir, cas.PackOptions{})
+	if err := cas.Repair(t.Context(), dir, found, cas.NewMemory()); err == nil {
+		t.Errorf("mended beside the writer %v", p)
+	}
+}
+
+func TestCollectKeepsWhatIsWantedAndNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	p := open(t, dir, cas.PackOptions{MaxPack: 20_000})
+	all := fill(t, p, 60, 1000)
+	keep := map[cid.Cid][]byte{}
+	for i, c := range slices.SortedFunc(maps.Keys(all), func(a, b cid.Cid) int { return len(all[a]) - len(all[b]) }) {
+		if i < 20 || i > 50 { // whole packs are wanted, whole packs are not, and the rest is mixed
+			keep[c] = all[c]
+		}
+	}
+	wanted := func(c cid.Cid) bool { return keep[c] != nil }
+	done, err := p.Collect(t.Context(), wanted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := 0
+	err = p.Each(t.Context(), func(c cid.Cid, _ int64) error {
+		if keep[c] == nil {
+			left++
+		}
+		return nil
+	})
+	if err != nil || done.Blocks+int64(left) != int64(len(all)-len(keep)) || done.Blocks == 0 || done.Bytes == 0 {
+		t.Errorf("%+v, %d unwanted blocks left (%v)", done, left, err)
+	}
+	wantAll(t, p, keep)
+	wantAll(t, open(t, dir, cas.PackOptions{ReadOnly: true}), keep)
+	for c, data := range fill(t, p, 70, 1000) { // what was removed can come back
+		keep[c] = data
+	}
+	wantAll(t, p, keep)
+	if _, found := fsck(t, dir); len(found) > 0 {
+		t.Error(found)
+	}
+	if _, err := p.Collect(t.Context(), func(cid.Cid) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := p.Stats(t.Context()); err != nil || s.Blocks != 0 || s.Packs != 0 {
+		t.Errorf("nothing wanted: %+v, %v", s, err)
+	}
+}
+
+func TestCollectDoesNotSpreadADamagedBlock(t *testing.T) {
+	dir, blocks, _ := careStore(t)
+	path := packFile(dir, 1, "car")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole[len(whole)-5] ^= 1
+	if err := os.WriteFile(path, whole, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, dir, cas.PackOptions{})
+	n := 0
+	_, err = p.Collect(t.Context(), func(c cid.Cid) bool { n++; return c.Type() == cid.DagProtobuf || len(blocks[c]) > 204 })
+	if !errors.Is(err, cas.ErrCorrupt) {
+		t.Errorf("error %v, want ErrCorrupt", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error("the pack is gone:", err)
+	}
+}
+
+// The test runs itself as four readers that read the same blocks over and over while the
+// store around them is collected again and again.
+func TestCollectWhileOthersRead(t *testing.T) {
+	const env = "CAS_TEST_READER"
+	keep := map[cid.Cid][]byte{}
+	for i := range byte(10) {
+		data := castest.Bytes(200+i, 3000)
+		keep[cas.Sum(cid.Raw, data)] = data
+	}
+	if dir := os.Getenv(env); dir != "" {
+		p := open(t, dir, cas.PackOptions{ReadOnly: true})
+		stop := make(chan struct{})
+		go func() { io.Copy(io.Discard, os.Stdin); close(stop) }()
+		for n := 0; ; n++ {
+			wantAll(t, p, keep)
+			if n == 0 {
+				fmt.Println("reading")
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if t.Failed() {
+				return
+			}
+		}
+	}
+	dir := t.TempDir()
+	p := open(t, dir, cas.PackOptions{MaxPack: 30_000})
+	for c, data := range keep {
+		if err := p.Put(t.Context(), c, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	type reader struct {
+		cmd   *exec.Cmd
+		stdin io.Closer
+		out   bytes.Buffer
+	}
+	readers := make([]*reader, 4)
+	for i := range readers {
+		r := &reader{cmd: exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCollectWhileOthersRead$")}
+		r.cmd.Env = append(os.Environ(), env+"="+dir)
+		r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.out
+		stdin, err := r.cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.stdin = stdin
+		if err := r.cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		readers[i] = r
+	}
+	for round := range 60 {
+		for i := range 12 { // new waste in every pack
+			put(t, p, cid.Raw, castest.Bytes(byte(i), 2000+round))
+		}
+		if err := p.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Collect(t.Context(), func(c cid.Cid) bool { return keep[c] != nil }); err != nil {
+			t.Fatal(err)
+		}
+		wantAll(t, p, keep)
+	}
+	for _, r := range readers {
+		r.stdin.Close()
+		if err := r.cmd.Wait(); err != nil || !bytes.Contains(r.out.Bytes(), []byte("reading")) {
+			t.Errorf("reader: %v\n%.2000s", err, r.out.Bytes())
+		}
+	}
+}

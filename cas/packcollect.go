@@ -1,0 +1,190 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+)
+
+// A Collected says what Collect did. Bytes are those of sections in packs.
+type Collected struct {
+	Packs     int64 `json:"packs"`      // written anew or removed
+	Blocks    int64 `json:"blocks"`     // removed
+	Bytes     int64 `json:"bytes"`      // removed
+	LeftBytes int64 `json:"left_bytes"` // not kept, and left where they are
+}
+
+// Collect removes the blocks that keep does not want. A pack of which less than a
+// quarter is not wanted stays as it is; of another the wanted blocks are checked,
+// written to a new pack and synced, and only then the old one is removed. So a crash
+// loses nothing, and readers go on: they find a block in the old pack or the new one.
+// It needs room for one pack. A pack with a damaged block that is wanted is left alone and
+// named in the error.
+func (p *Packs) Collect(ctx context.Context, keep func(cid.Cid) bool) (Collected, error) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	var sum Collected
+	if p.opts.ReadOnly {
+		return sum, fmt.Errorf("store %s: opened for reading only: %w", p.dir, fs.ErrPermission)
+	}
+	if err := p.ready(ctx); err != nil {
+		return sum, err
+	}
+	if p.w.open != nil {
+		if err := p.seal(); err != nil {
+			return sum, err
+		}
+	}
+	var left error
+	for _, k := range slices.Clone(p.packs) {
+		if err := p.ready(ctx); err != nil {
+			return sum, errors.Join(left, err)
+		}
+		err := p.collect(ctx, k, keep, &sum)
+		if err != nil && !errors.Is(err, ErrCorrupt) {
+			return sum, errors.Join(left, err)
+		}
+		left = errors.Join(left, err)
+	}
+	return sum, errors.Join(left, atomicfile.SyncDir(p.dir))
+}
+
+// collect writes one pack anew if that is worth it.
+func (p *Packs) collect(ctx context.Context, k *pack, keep func(cid.Cid) bool, sum *Collected) error {
+	sections, err := k.list()
+	if err != nil {
+		return fmt.Errorf("pack %s: %w", k.path, err)
+	}
+	var wanted []section
+	var kept int64
+	for _, s := range sections {
+		c, err := keyCID(s.key)
+		if err != nil {
+			return err
+		}
+		if keep(c) {
+			wanted = append(wanted, s)
+			kept += sectionLen(s.size)
+		}
+	}
+	waste := max(0, k.end-int64(len(packHeader))-kept)
+	if len(wanted) > 0 && waste*4 < k.end || len(sections) > 0 && len(sections) == len(wanted) {
+		sum.LeftBytes += waste
+		return nil
+	}
+	for _, s := range wanted {
+		if err := p.move(ctx, k, s); err != nil {
+			return err
+		}
+	}
+	if err := p.sync(); err != nil {
+		return err
+	}
+	sum.Packs++
+	sum.Blocks += int64(len(sections) - len(wanted))
+	sum.Bytes += waste
+	return p.remove(k)
+}
+
+// move writes a block of k to the open pack, unless another pack has it too.
+func (p *Packs) move(ctx context.Context, k *pack, s section) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for _, other := range p.packs {
+		if other == k {
+			continue
+		}
+		if _, ok := other.find(s.key); ok {
+			return nil
+		}
+	}
+	data := make([]byte, s.size)
+	if _, err := k.ReadAt(data, s.offset); err != nil {
+		return fmt.Errorf("pack %s: %w", k.path, cutShort(err))
+	}
+	c, err := keyCID(s.key)
+	if err != nil {
+		return err
+	}
+	if err := Check(c, data); err != nil {
+		return fmt.Errorf("pack %s: %w; run fsck with --repair first", k.path, err)
+	}
+	return p.add(s.key, data)
+}
+
+// remove takes a pack out of the store. Its file goes before its index: an index alone
+// is swept away, a pack alone would come back.
+func (p *Packs) remove(k *pack) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.packs = slices.DeleteFunc(p.packs, func(other *pack) bool { return other == k })
+	err := errors.Join(k.close(), os.Remove(k.path))
+	if e := os.Remove(p.indexPath(k.num)); e != nil && !errors.Is(e, fs.ErrNotExist) {
+		err = errors.Join(err, e)
+	}
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+// list returns the sections of a pack in its order. What is not where the index says
+// wraps ErrCorrupt.
+func (k *pack) list() ([]section, error) {
+	var offsets []int64
+	if k.index == nil {
+		for _, offset := range k.sections {
+			offsets = append(offsets, offset)
+		}
+	} else if err := guard(func() {
+		k.index.each(func(_ byte, _ []byte, offset int64) { offsets = append(offsets, offset) })
+	}); err != nil {
+		return nil, err
+	}
+	slices.Sort(offsets)
+	sections := make([]section, len(offsets))
+	for i, offset := range offsets {
+		var err error
+		if sections[i], err = readHead(k, offset, k.end); err != nil {
+			return nil, err
+		}
+	}
+	return sections, nil
+}
+
+// Each calls f for every block that the store lists, pack by pack, with the bytes that
+// it takes there. A block may be in two packs.
+func (p *Packs) Each(ctx context.Context, f func(c cid.Cid, bytes int64) error) error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return p.errClosed()
+	}
+	for _, k := range p.packs {
+		sections, err := k.list()
+		if err != nil {
+			return fmt.Errorf("pack %s: %w", k.path, err)
+		}
+		for _, s := range sections {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			c, err := keyCID(s.key)
+			if err != nil {
+				return err
+			}
+			if err := f(c, sectionLen(s.size)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
