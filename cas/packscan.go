@@ -14,6 +14,9 @@ import (
 // header, then sections of varint length, CID and data.
 const packHeader = "\x11\xa2\x65roots\x80\x67version\x01"
 
+// PackOverhead is what a pack takes beyond its sections, in bytes.
+const PackOverhead = len(packHeader)
+
 // maxHead is the longest head of a section: a length of at most three bytes and
 // the CID.
 const maxHead = 3 + cidLen

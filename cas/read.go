@@ -85,6 +85,28 @@ func ReadFile(ctx context.Context, src Source, root cid.Cid, limit int64) ([]byt
 	return buf.Bytes(), nil
 }
 
+// Blocks calls visit for the name of every block of the file root, nodes before what is
+// below them. A block that is in the file twice is visited twice. Nodes are read from
+// src and checked; leaves are not read.
+func Blocks(ctx context.Context, src Source, root cid.Cid, visit func(cid.Cid) error) error {
+	if err := CheckCID(root); err != nil {
+		return err
+	}
+	w := walker{src: src, node: visit, visit: func(l Leaf) error { return visit(l.CID) }}
+	if isRaw(root) {
+		return w.leaf(root, 0)
+	}
+	block, err := Get(ctx, src, root)
+	if err != nil {
+		return err
+	}
+	_, fs, err := decodeNode(block)
+	if err != nil {
+		return fmt.Errorf("node %s: %w", root, err)
+	}
+	return w.file(ctx, root, fs.size, 0)
+}
+
 // walk visits the leaves of a file in order.
 func walk(ctx context.Context, src Source, root cid.Cid, size int64, visit func(Leaf) error) error {
 	if err := CheckCID(root); err != nil {
@@ -103,8 +125,9 @@ func walk(ctx context.Context, src Source, root cid.Cid, size int64, visit func(
 type walker struct {
 	src           Source
 	visit         func(Leaf) error
-	offset        uint64 // bytes of the leaves visited so far
-	leaves, nodes int    // visited so far, however often the same one
+	node          func(cid.Cid) error // nil: nobody asks
+	offset        uint64              // bytes of the leaves visited so far
+	leaves, nodes int                 // visited so far, however often the same one
 }
 
 // file visits the leaves under c, which must cover exactly size bytes. The sizes
@@ -119,6 +142,11 @@ func (w *walker) file(ctx context.Context, c cid.Cid, size uint64, depth int) er
 	}
 	if w.nodes++; w.nodes > MaxLeaves {
 		return fmt.Errorf("node %s: more than %d nodes in a file: %w", c, MaxLeaves, ErrCorrupt)
+	}
+	if w.node != nil {
+		if err := w.node(c); err != nil {
+			return err
+		}
 	}
 	links, blocks, err := readNode(ctx, w.src, c, size)
 	if err != nil {

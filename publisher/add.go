@@ -8,7 +8,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -67,10 +70,22 @@ func Add(ctx context.Context, opts AddOptions) (Added, error) {
 		return Added{}, err
 	}
 	out := Added{Channel: release.Channel, Arch: release.Arch, Release: release.Version, Number: release.Number}
-	if out.Ingest, err = ingestAll(ctx, opts, release); err != nil {
+	files, err := findArtifacts(opts.Artifacts, release)
+	if err != nil {
 		return Added{}, err
 	}
-	if err := r.advance(ctx, opts, release, &out); err != nil {
+	store, err := cas.OpenPacks(opts.Store, cas.PackOptions{Log: opts.Log})
+	if err != nil {
+		return Added{}, err
+	}
+	// the store is ours until the repository names the release: Collect cannot come between
+	if out.Ingest, err = ingestAll(ctx, store, release, files, opts.Watch); err == nil {
+		err = r.advance(ctx, opts, release, &out)
+	}
+	if cerr := store.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
 		return Added{}, err
 	}
 	head, err := readHead(ctx, r.dir)
@@ -124,36 +139,42 @@ func (r *repo) isPublished(ctx context.Context, prev *published, release manifes
 		release.Version, name, release.Number, old, manifest.ErrRollback)
 }
 
-// ingestAll brings all artifacts into the store. They are looked for before any is read.
-func ingestAll(ctx context.Context, opts AddOptions, release manifest.Release) (n Ingest, err error) {
-	if info, err := os.Stat(opts.Artifacts); errors.Is(err, fs.ErrNotExist) {
-		return n, fmt.Errorf("artifacts %s: %w; name the folder with the signed files", opts.Artifacts, fs.ErrNotExist)
+// findArtifacts looks for all artifacts before any is read.
+func findArtifacts(dir string, release manifest.Release) ([]string, error) {
+	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("artifacts %s: %w; name the folder with the signed files", dir, fs.ErrNotExist)
 	} else if err != nil {
-		return n, fmt.Errorf("artifacts: %w", err)
+		return nil, fmt.Errorf("artifacts: %w", err)
 	} else if !info.IsDir() {
-		return n, fmt.Errorf("artifacts %s: is a file; name the folder with the signed files: %w", opts.Artifacts, fs.ErrInvalid)
+		return nil, fmt.Errorf("artifacts %s: is a file; name the folder with the signed files: %w", dir, fs.ErrInvalid)
 	}
 	files := make([]string, len(release.Artifacts))
 	for i, a := range release.Artifacts {
-		if files[i], err = findArtifact(opts.Artifacts, a.Role); err != nil {
-			return n, err
+		var err error
+		if files[i], err = findArtifact(dir, a.Role); err != nil {
+			return nil, err
 		}
 	}
-	store, err := cas.OpenPacks(opts.Store, cas.PackOptions{Log: opts.Log})
-	if err != nil {
-		return n, err
-	}
-	defer func() {
-		if cerr := store.Close(); err == nil {
-			err = cerr
-		}
-	}()
+	return files, nil
+}
+
+// ingestAll brings all artifacts into the store, a few side by side.
+func ingestAll(ctx context.Context, store cas.Store, release manifest.Release, files []string, watch Watch) (Ingest, error) {
+	parts := make([]Ingest, len(files))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i, a := range release.Artifacts {
-		if err := n.ingest(ctx, store, a, files[i], opts.Watch); err != nil {
-			return n, err
-		}
+		g.Go(func() error { return parts[i].ingest(gctx, store, a, files[i], watch) })
 	}
-	return n, store.Sync(ctx)
+	err := g.Wait()
+	var sum Ingest
+	for _, n := range parts {
+		sum.add(n)
+	}
+	if err != nil {
+		return sum, err
+	}
+	return sum, store.Sync(ctx)
 }
 
 // advance moves the head to the release, or renews the timestamp of one that is there.

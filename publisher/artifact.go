@@ -70,6 +70,13 @@ type Ingest struct {
 	KnownBytes  int64 `json:"known_bytes"`
 }
 
+func (n *Ingest) add(m Ingest) {
+	n.NewBlocks += m.NewBlocks
+	n.NewBytes += m.NewBytes
+	n.KnownBlocks += m.KnownBlocks
+	n.KnownBytes += m.KnownBytes
+}
+
 // put keeps a block and counts it.
 func (n *Ingest) put(store cas.Store) func(context.Context, cid.Cid, []byte) error {
 	return func(ctx context.Context, c cid.Cid, data []byte) error {

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/publisher"
+)
+
+// careFlags are those of every verb that looks after a store.
+func careFlags(cmd *cobra.Command, o *publisher.CareOptions) {
+	o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	cmd.Flags().StringVar(&o.Store, "store", "", "folder of the store")
+	cmd.Flags().StringVar(&o.Repo, "repo", "", "folder of the repository whose releases it holds")
+	require(cmd, "store", "repo")
+}
+
+func newFsck() *cobra.Command {
+	var o publisher.CareOptions
+	var repair string
+	cmd := &cobra.Command{
+		Use:   "fsck --store DIR --repo DIR [--repair URL]",
+		Short: "Hash everything in the store, and name what is damaged and which releases it hurts",
+		Long: `fsck reads every block on all cores and compares it with its name, and looks whether
+every release in the repository is whole. It writes nothing, and may run beside a daemon.
+
+With --repair it asks the gateway of a publisher or a mirror for each lost block, checks
+it and puts it where it was. That needs the store for itself. What is left exits 5.`,
+		Example: `  phase-publish fsck --store store --repo repo
+  phase-publish fsck --store store --repo repo --repair https://mirror.example`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if repair != "" {
+				u, err := url.Parse(repair)
+				if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+					return cli.Usagef("--repair %.80q: name a gateway, such as https://mirror.example", repair)
+				}
+				o.Peer = &gateway.Client{Base: strings.TrimSuffix(repair, "/")}
+			}
+			checked, err := publisher.Fsck(cmd.Context(), o)
+			if err != nil && !errors.Is(err, cas.ErrCorrupt) {
+				return err
+			}
+			return errors.Join(err, cli.Print(cmd, checked, checkedWords(checked)))
+		},
+	}
+	careFlags(cmd, &o)
+	cmd.Flags().StringVar(&repair, "repair", "", "URL of a gateway that lost blocks are asked of")
+	return cmd
+}
+
+func checkedWords(c publisher.Checked) string {
+	var b strings.Builder
+	for _, l := range c.Found {
+		what := "file " + l.File
+		if l.CID != "" {
+			what = "block " + l.CID
+		}
+		fmt.Fprintf(&b, "%s: %s\n", what, l.Cause)
+		for _, r := range l.Releases {
+			fmt.Fprintf(&b, "  needed by %s\n", r)
+		}
+	}
+	fmt.Fprintf(&b, "checked %s blocks, %s, in %s packs, and %s releases: ", humanize.Comma(c.Blocks), size(c.Bytes), humanize.Comma(c.Packs), humanize.Comma(int64(c.Releases)))
+	switch mended := len(c.Found) - len(c.Left); {
+	case len(c.Found) == 0:
+		b.WriteString("all sound\n")
+	case mended > 0:
+		fmt.Fprintf(&b, "%d faults, %d mended\n", len(c.Found), mended)
+	default:
+		fmt.Fprintf(&b, "%d faults\n", len(c.Found))
+	}
+	return b.String()
+}
+
+func newGC() *cobra.Command {
+	var o publisher.CareOptions
+	var pins []string
+	cmd := &cobra.Command{
+		Use:   "gc --store DIR --repo DIR [--keep N] [--pin CID …]",
+		Short: "Remove the blocks that no kept release needs",
+		Long: `gc keeps the newest releases of each channel and architecture, and the files that are
+pinned, and removes every other block. Packs that are mostly wanted stay as they are. A
+daemon may serve the store meanwhile; add and gc refuse to run beside each other.`,
+		Example: `  phase-publish gc --store store --repo repo --keep 3`,
+		Args:    cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, pin := range pins {
+				c, err := cas.ParseCID(pin)
+				if err != nil {
+					return cli.Usagef("--pin: %v", err)
+				}
+				o.Pins = append(o.Pins, c)
+			}
+			done, err := publisher.Collect(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			return cli.Print(cmd, done, fmt.Sprintf("removed %s in %s blocks from %s packs; %s that nobody needs left in packs that are mostly needed\n",
+				size(done.Bytes), humanize.Comma(done.Blocks), humanize.Comma(done.Packs), size(done.LeftBytes)))
+		},
+	}
+	careFlags(cmd, &o)
+	cmd.Flags().IntVar(&o.Keep, "keep", 3, "releases of each channel and architecture that stay")
+	cmd.Flags().StringArrayVar(&pins, "pin", nil, "CID of a file that stays too; may be repeated")
+	return cmd
+}
+
+func newStats() *cobra.Command {
+	var o publisher.CareOptions
+	cmd := &cobra.Command{
+		Use:     "stats --store DIR --repo DIR",
+		Short:   "Say what the store holds for which release, what they share, and what is wasted",
+		Example: `  phase-publish stats --store store --repo repo`,
+		Args:    cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := publisher.ReadStoreStats(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			return cli.Print(cmd, s, statsWords(s))
+		},
+	}
+	careFlags(cmd, &o)
+	return cmd
+}
+
+func statsWords(s publisher.StoreStats) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "store    %s blocks, %s, %s packs; %s of it no release needs\n",
+		humanize.Comma(s.Blocks), size(s.Bytes), humanize.Comma(s.Packs), size(s.Wasted))
+	for _, r := range s.Releases {
+		fmt.Fprintf(&b, "release  %s/%s: %s, version %d, %s blocks, %s, of which %s are shared with others\n",
+			r.Channel, r.Arch, r.Release, r.Version, humanize.Comma(r.Blocks), size(r.Bytes), size(r.Shared))
+	}
+	return b.String()
+}
