@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 
 	"github.com/ipfs/go-cid"
-
-	"github.com/phaseboot/phaseboot/internal/atomicfile"
 )
 
 // A Collected says what Collect did. Bytes are those of sections in packs.
@@ -53,7 +50,7 @@ func (p *Packs) Collect(ctx context.Context, keep func(cid.Cid) bool) (Collected
 		}
 		left = errors.Join(left, err)
 	}
-	return sum, errors.Join(left, atomicfile.SyncDir(p.dir))
+	return sum, errors.Join(left, p.opts.disk.syncDir(p.dir))
 }
 
 // collect writes one pack anew if that is worth it.
@@ -126,8 +123,8 @@ func (p *Packs) remove(k *pack) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.packs = slices.DeleteFunc(p.packs, func(other *pack) bool { return other == k })
-	err := errors.Join(k.close(), os.Remove(k.path))
-	if e := os.Remove(p.indexPath(k.num)); e != nil && !errors.Is(e, fs.ErrNotExist) {
+	err := errors.Join(k.close(), p.opts.disk.remove(k.path))
+	if e := p.opts.disk.remove(p.indexPath(k.num)); e != nil && !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
 	}
 	if err != nil {

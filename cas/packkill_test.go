@@ -3,9 +3,13 @@ package cas_test
 import (
 	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -20,7 +24,8 @@ func TestAKilledWriterLosesNothingThatItReported(t *testing.T) {
 	opts := cas.PackOptions{MaxPack: 50_000}
 	if dir := os.Getenv(env); dir != "" {
 		p := open(t, dir, opts)
-		for i := 0; ; i++ {
+		first, _ := strconv.Atoi(os.Getenv("CAS_TEST_FIRST")) // unset is 0
+		for i := first; ; i++ {
 			data := castest.Bytes(byte(i), 5000+i)
 			c := cas.Sum(cid.Raw, data)
 			if err := p.Put(t.Context(), c, data); err != nil {
@@ -85,4 +90,61 @@ func TestAKilledWriterLosesNothingThatItReported(t *testing.T) {
 	if len(reported) < 30 {
 		t.Errorf("%d blocks reported", len(reported))
 	}
+}
+
+// A writer is killed at random moments, in opening as well as in putting.
+func TestTwoHundredKills(t *testing.T) {
+	rounds := 200
+	if testing.Short() {
+		rounds = 20
+	}
+	dir := t.TempDir()
+	opts := cas.PackOptions{MaxPack: 50_000}
+	all := map[cid.Cid]bool{}
+	for round := range rounds {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAKilledWriterLosesNothingThatItReported$")
+		cmd.Env = append(os.Environ(), "CAS_TEST_WRITER="+dir, fmt.Sprintf("CAS_TEST_FIRST=%d", 1000*round))
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		kill := time.AfterFunc(time.Duration(rand.IntN(60_000))*time.Microsecond, func() { cmd.Process.Kill() })
+		reported := map[cid.Cid]bool{}
+		for lines := bufio.NewReader(out); ; {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				break // what is left of a line was not said
+			}
+			c, err := cas.ParseCID(strings.TrimSpace(line))
+			if err != nil {
+				t.Fatalf("the writer says %q", line)
+			}
+			reported[c], all[c] = true, true
+		}
+		_ = cmd.Wait() // killed: that is its error
+		kill.Stop()
+		check := reported
+		if round == rounds-1 {
+			check = all
+		}
+		p, err := cas.OpenPacks(dir, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for c := range check {
+			if _, err := cas.Get(t.Context(), p, c); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, found := fsck(t, dir); len(found) > 0 || len(all) < rounds {
+		t.Errorf("%d blocks reported; found %v", len(all), found)
+	}
+	t.Logf("%d kills, %d blocks reported", rounds, len(all))
 }

@@ -1,8 +1,10 @@
 package cas
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -48,7 +50,7 @@ func (p *Packs) sweep() error {
 			isIndex = errors.Is(err, fs.ErrNotExist)
 		}
 		if strings.HasPrefix(e.Name(), "pack-") && (isIndex || strings.HasSuffix(e.Name(), ".tmp")) {
-			if err := os.Remove(filepath.Join(p.dir, e.Name())); err != nil {
+			if err := p.opts.disk.remove(filepath.Join(p.dir, e.Name())); err != nil {
 				return fmt.Errorf("store: %w", err)
 			}
 		}
@@ -62,7 +64,10 @@ func (p *Packs) adopt(num int, last bool) error {
 	k, err := p.mend(num, last)
 	if errors.Is(err, ErrCorrupt) {
 		p.log.Warn("pack left out", "pack", p.packPath(num), "err", err)
-		return p.removeEmpty(num)
+		if last {
+			return p.removeEmpty(num)
+		}
+		return nil
 	}
 	if err != nil {
 		return err
@@ -81,17 +86,37 @@ func (p *Packs) adopt(num int, last bool) error {
 	return nil
 }
 
-// removeEmpty removes a pack that has no room for a header: it was being created when
-// the power went.
+// removeEmpty removes a pack without any byte but zeros: it was being created when the
+// power went.
 func (p *Packs) removeEmpty(num int) error {
-	fi, err := os.Stat(p.packPath(num))
-	if err != nil || fi.Size() >= int64(len(packHeader)) {
+	empty, err := isZero(p.packPath(num))
+	if err != nil || !empty {
 		return err
 	}
-	if err := os.Remove(p.indexPath(num)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := p.opts.disk.remove(p.indexPath(num)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("store: %w", err)
 	}
-	return os.Remove(p.packPath(num))
+	return p.opts.disk.remove(p.packPath(num))
+}
+
+func isZero(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, fmt.Errorf("store: %w", err)
+	}
+	defer f.Close()
+	for buf := make([]byte, 64<<10); ; {
+		n, err := f.Read(buf)
+		if len(bytes.Trim(buf[:n], "\x00")) > 0 {
+			return false, nil
+		}
+		if err == io.EOF {
+			return true, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("store: %w", err)
+		}
+	}
 }
 
 // mend opens a pack for the writer. What its index does not cover is scanned; of the last
@@ -108,7 +133,7 @@ func (p *Packs) mend(num int, last bool) (*pack, error) {
 		err = p.mendTail(k)
 	}
 	if err == nil && k.index == nil {
-		if err = k.file.Sync(); err == nil {
+		if err = p.opts.disk.sync(k.file); err == nil {
 			err = p.writeIndex(k)
 		}
 	}
@@ -135,7 +160,7 @@ func (p *Packs) mendTail(k *pack) error {
 		return nil
 	}
 	p.log.Warn("torn tail cut off", "pack", k.path, "bytes", k.size-k.end)
-	if err := k.file.Truncate(k.end); err != nil {
+	if err := p.opts.disk.truncate(k.file, k.end); err != nil {
 		return fmt.Errorf("pack %s: %w", k.path, err)
 	}
 	k.size = k.end

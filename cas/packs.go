@@ -23,6 +23,8 @@ type PackOptions struct {
 	ReadOnly bool         // nothing is written, and a writer may run beside us
 	Log      *slog.Logger // what was mended on opening; nil for silence
 	MaxPack  int64        // bytes, DefaultMaxPack when 0
+
+	disk disk // nil: the real one
 }
 
 // Stats say what a store holds.
@@ -62,6 +64,9 @@ var _ Store = (*Packs)(nil)
 func OpenPacks(dir string, opts PackOptions) (*Packs, error) {
 	if opts.MaxPack == 0 {
 		opts.MaxPack = DefaultMaxPack
+	}
+	if opts.disk == nil {
+		opts.disk = osDisk{}
 	}
 	if opts.MaxPack < 0 {
 		return nil, fmt.Errorf("store %s: packs of at most %d bytes: %w", dir, opts.MaxPack, fs.ErrInvalid)

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"sync"
 	"syscall"
 
 	"github.com/ipfs/go-cid"
-	"github.com/phaseboot/phaseboot/internal/atomicfile"
 )
 
 // flushAt is how much is collected before it is written to the open pack, in bytes. Much
@@ -104,8 +102,8 @@ func (p *Packs) flush() error {
 	if len(k.pending) == 0 {
 		return nil
 	}
-	if _, err := k.file.WriteAt(k.pending, k.flushed); err != nil {
-		return hint(errors.Join(err, k.file.Truncate(k.flushed)))
+	if err := p.opts.disk.writeAt(k.file, k.pending, k.flushed); err != nil {
+		return hint(errors.Join(err, p.opts.disk.truncate(k.file, k.flushed)))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -124,7 +122,7 @@ func (p *Packs) sync() error {
 	if err := p.flush(); err != nil {
 		return err
 	}
-	if err := k.file.Sync(); err != nil {
+	if err := p.opts.disk.sync(k.file); err != nil {
 		// After a failed sync the kernel may forget what it did not write.
 		p.w.failed = fmt.Errorf("store %s: sync: %w; open the store again", p.dir, hint(err))
 		return p.w.failed
@@ -132,7 +130,7 @@ func (p *Packs) sync() error {
 	if err := p.writeIndex(k); err != nil {
 		return err
 	}
-	if err := atomicfile.SyncDir(p.dir); err != nil {
+	if err := p.opts.disk.syncDir(p.dir); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	p.w.synced = k.end
@@ -161,9 +159,11 @@ func (p *Packs) create() error {
 	if err := p.writeIndex(k); err != nil {
 		return err
 	}
-	if err := k.create(); err != nil {
+	f, err := replace(p.opts.disk, k.path, []byte(packHeader))
+	if err != nil {
 		return fmt.Errorf("store: %w", hint(err))
 	}
+	k.file = f
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.packs = append(p.packs, k)
@@ -172,34 +172,14 @@ func (p *Packs) create() error {
 	return nil
 }
 
-// create makes the pack's file appear with its header.
-func (k *pack) create() error {
-	tmp := k.path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	if _, err = f.WriteString(packHeader); err == nil {
-		err = os.Rename(tmp, k.path)
-	}
-	if err != nil {
-		return errors.Join(err, f.Close(), os.Remove(tmp))
-	}
-	k.file = f
-	return nil
-}
-
 // writeIndex replaces the index file of a pack by its table. It is not synced: a torn
 // index shows in its checksum and is rebuilt.
 func (p *Packs) writeIndex(k *pack) error {
-	path := p.indexPath(k.num)
-	tmp := path + ".tmp"
-	err := os.WriteFile(tmp, encodeIndex(k.sections, k.end), 0o644)
+	f, err := replace(p.opts.disk, p.indexPath(k.num), encodeIndex(k.sections, k.end))
 	if err == nil {
-		err = os.Rename(tmp, path)
+		err = f.Close()
 	}
 	if err != nil {
-		os.Remove(tmp) // it may not be there
 		return fmt.Errorf("store: %w", hint(err))
 	}
 	return nil

@@ -1,0 +1,53 @@
+package cas
+
+import (
+	"errors"
+	"os"
+
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+)
+
+// A disk is all that the writer does to files. The tests put one in its place that dies.
+type disk interface {
+	create(path string) (*os.File, error)
+	writeAt(f *os.File, b []byte, at int64) error
+	truncate(f *os.File, size int64) error
+	sync(f *os.File) error
+	rename(from, to string) error
+	remove(path string) error
+	syncDir(dir string) error
+}
+
+type osDisk struct{}
+
+func (osDisk) create(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+}
+
+func (osDisk) writeAt(f *os.File, b []byte, at int64) error {
+	_, err := f.WriteAt(b, at)
+	return err
+}
+
+func (osDisk) truncate(f *os.File, size int64) error { return f.Truncate(size) }
+func (osDisk) sync(f *os.File) error                 { return f.Sync() }
+func (osDisk) rename(from, to string) error          { return os.Rename(from, to) }
+func (osDisk) remove(path string) error              { return os.Remove(path) }
+func (osDisk) syncDir(dir string) error              { return atomicfile.SyncDir(dir) }
+
+// replace makes path a file of these bytes, under its final name only when all are written,
+// and returns it open. Nothing is synced.
+func replace(d disk, path string, data []byte) (*os.File, error) {
+	tmp := path + ".tmp"
+	f, err := d.create(tmp)
+	if err != nil {
+		return nil, err
+	}
+	if err = d.writeAt(f, data, 0); err == nil {
+		err = d.rename(tmp, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), d.remove(tmp))
+	}
+	return f, nil
+}
