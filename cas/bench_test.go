@@ -3,6 +3,7 @@ package cas_test
 import (
 	"bytes"
 	"io"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -80,6 +81,33 @@ func BenchmarkCopyFromPacks(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkBlocksAtRandom reads and checks blocks of 16 KiB on all cores.
+func BenchmarkBlocksAtRandom(b *testing.B) {
+	const size = 16 << 10
+	p, err := cas.OpenPacks(b.TempDir(), cas.PackOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer p.Close()
+	f, err := cas.AddFile(b.Context(), p.Put, bytes.NewReader(castest.Bytes(1, benchSize)), "size-16384")
+	if err != nil {
+		b.Fatal(err)
+	}
+	leaves, err := cas.Leaves(b.Context(), p, f.CID, f.Size)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(size)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := cas.ReadLeaf(b.Context(), p, leaves[rand.IntN(len(leaves))]); err != nil {
+				b.Error(err)
+			}
+		}
+	})
 }
 
 // BenchmarkCheckLeaf reports the cost of naming one leaf: no allocation.

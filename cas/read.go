@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
 )
 
 // A Leaf is one raw block of a file: its name, where it goes, and its length in
@@ -45,16 +47,69 @@ func ReadLeaf(ctx context.Context, src Source, l Leaf) ([]byte, error) {
 }
 
 // Copy writes the file root, of exactly size bytes, to w: every block is checked
-// before any byte of it is written.
+// before any byte of it is written. A few leaves are read ahead and checked on all
+// cores; w is written by the caller's goroutine alone.
 func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64) error {
-	return walk(ctx, src, root, size, func(l Leaf) error {
-		data, err := ReadLeaf(ctx, src, l)
-		if err != nil {
+	workers := runtime.GOMAXPROCS(0)
+	todo, order := make(chan *ahead, 2*workers), make(chan *ahead, 2*workers)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(todo)
+		defer close(order)
+		return walk(gctx, src, root, size, func(l Leaf) error {
+			a := &ahead{leaf: l, done: make(chan struct{})}
+			for _, c := range []chan *ahead{order, todo} {
+				select {
+				case c <- a:
+				case <-gctx.Done():
+					return context.Cause(gctx)
+				}
+			}
+			return nil
+		})
+	})
+	for range workers {
+		g.Go(func() error {
+			for a := range todo {
+				a.data, a.err = ReadLeaf(gctx, src, a.leaf)
+				close(a.done)
+			}
+			return nil
+		})
+	}
+	writeErr := writeAhead(gctx, w, order)
+	if writeErr != nil {
+		g.Go(func() error { return writeErr }) // ends the walk
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return writeErr
+}
+
+// ahead is a leaf that is being read.
+type ahead struct {
+	leaf Leaf
+	data []byte
+	err  error
+	done chan struct{}
+}
+
+func writeAhead(ctx context.Context, w io.Writer, order <-chan *ahead) error {
+	for a := range order {
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if a.err != nil {
+			return a.err
+		}
+		if _, err := w.Write(a.data); err != nil {
 			return err
 		}
-		_, err = w.Write(data)
-		return err
-	})
+	}
+	return nil
 }
 
 // ReadFile returns the whole file root, which may have at most limit bytes: for files
