@@ -19,7 +19,7 @@ QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /imagebuild$$ -e /c
 IMAGE    = $(BIN)/phase-image
 
 .DEFAULT_GOAL := binaries
-.PHONY: binaries deps check test demo bench fuzz vuln clean help need-root \
+.PHONY: binaries deps check test demo bench microbench fuzz vuln clean help need-root \
 	esp initramfs rootfs image kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
 binaries: ## build every command, static, and the demo's job into bin/
@@ -43,7 +43,12 @@ test: deps binaries ## every test, under the race detector, booting machines in 
 demo: deps binaries ## one release, from fresh keys to a receipt on a machine's console
 	scripts/demo.sh
 
-bench: ## the benchmarks of every package (BENCHTIME=1s)
+bench: ## the store beside b3sum, cp, casync, xdelta3 and zsync: minutes, and 30 GB of disk
+	@scripts/deps-check.sh --install bench
+	scripts/bench-pair.sh $(BUILD)/pair
+	$(GO) run ./internal/bench -dir $(BUILD) -pair $(BUILD)/pair
+
+microbench: ## the benchmarks of every package (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(QUICK)
 
 fuzz: ## every fuzz target for FUZZTIME=20s each

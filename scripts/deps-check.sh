@@ -3,20 +3,24 @@
 #
 #   scripts/deps-check.sh             the list, what is missing, and the line that installs it
 #   scripts/deps-check.sh --install   install what is missing; says nothing when nothing is
+#   ... bench                         the same, with the tools that make bench compares with
 #
 # Exit code 0: all there. 1: something is missing. 2: usage.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
 install=
-case "$#:${1-}" in
-0:) ;;
-1:--install) install=yes ;;
-*)
-	echo "usage: scripts/deps-check.sh [--install]" >&2
-	exit 2
-	;;
-esac
+bench=
+for word in "$@"; do
+	case $word in
+	--install) install=yes ;;
+	bench) bench=yes ;;
+	*)
+		echo "usage: scripts/deps-check.sh [--install] [bench]" >&2
+		exit 2
+		;;
+	esac
+done
 
 # tool or file, package, what for
 needs() {
@@ -40,6 +44,12 @@ needs() {
 	LIST
 	if [ "$(id -u)" != 0 ]; then
 		echo "newuidmap uidmap the root filesystem, without root rights"
+	fi
+	if [ -n "$bench" ]; then
+		echo "b3sum b3sum a peer of make bench"
+		echo "casync casync a peer of make bench"
+		echo "xdelta3 xdelta3 a peer of make bench"
+		echo "zsync zsync a peer of make bench"
 	fi
 }
 

@@ -51,6 +51,7 @@ var rules = []rule{
 	{"internal/scripttest", nil, "a leaf"},
 	{"internal/arch", nil, "a leaf"},
 	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile"}, "the frame of every command, and no command's logic"},
+	{"internal/bench", []string{"cas/..."}, "it measures the store alone"},
 	{"internal/e2e/...", []string{"..."}, "the whole system at once"},
 
 	{

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// A result is what one process of ours did.
+type result struct {
+	Work    time.Duration // without what follows
+	Sync    time.Duration // until all of it is on the disk
+	Blocks  int64
+	File    cas.File
+	MaxRSS  int64 // bytes
+	NewData int64 // bytes that were not in the store
+}
+
+// child does one piece of work: "ingest STORE FILE CHUNKER", "stream STORE BYTES",
+// "copy STORE CID SIZE", or "random STORE CID SIZE".
+func child(ctx context.Context, args []string) (result, error) {
+	if len(args) < 3 {
+		return result{}, errors.New("child: no work")
+	}
+	var r result
+	p, err := cas.OpenPacks(args[1], cas.PackOptions{ReadOnly: args[0] == "copy" || args[0] == "random"})
+	if err != nil {
+		return r, err
+	}
+	start := time.Now()
+	switch args[0] {
+	case "ingest":
+		err = r.ingest(ctx, p, args[2], args[3])
+	case "stream":
+		n, e := strconv.ParseInt(args[2], 10, 64)
+		src := rand.NewChaCha8([32]byte{1})
+		_, err = cas.AddFile(ctx, p.Put, io.LimitReader(src, n), cas.DefaultChunker)
+		err = errors.Join(e, err)
+	case "copy", "random":
+		err = r.read(ctx, p, args)
+	}
+	r.Work = time.Since(start)
+	err = errors.Join(err, p.Close())
+	r.Sync = time.Since(start)
+	var usage syscall.Rusage
+	err = errors.Join(err, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
+	r.MaxRSS = usage.Maxrss << 10
+	return r, err
+}
+
+func (r *result) ingest(ctx context.Context, p *cas.Packs, file, chunker string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	before, err := p.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	if r.File, err = cas.AddFile(ctx, p.Put, f, chunker); err != nil {
+		return err
+	}
+	after, err := p.Stats(ctx)
+	r.NewData, r.Blocks = after.Bytes-before.Bytes, after.Blocks-before.Blocks
+	return err
+}
+
+// read copies the file out, or reads its leaves in random order on all cores.
+func (r *result) read(ctx context.Context, p *cas.Packs, args []string) error {
+	c, err := cas.ParseCID(args[2])
+	if err != nil {
+		return err
+	}
+	size, err := strconv.ParseInt(args[3], 10, 64)
+	if err != nil {
+		return err
+	}
+	if args[0] == "copy" {
+		return cas.Copy(ctx, io.Discard, p, c, size)
+	}
+	return r.random(ctx, p, c, size)
+}
+
+func (r *result) random(ctx context.Context, p *cas.Packs, c cid.Cid, size int64) error {
+	leaves, err := cas.Leaves(ctx, p, c, size)
+	if err != nil {
+		return err
+	}
+	r.Blocks = int64(len(leaves))
+	rand.Shuffle(len(leaves), func(i, j int) { leaves[i], leaves[j] = leaves[j], leaves[i] })
+	workers := runtime.GOMAXPROCS(0)
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < len(leaves) && errs[w] == nil; i += workers {
+				_, errs[w] = cas.ReadLeaf(ctx, p, leaves[i])
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// ours runs a child and returns what it says.
+func (b *bench) ours(ctx context.Context, args ...string) (result, error) {
+	var r result
+	cmd := exec.CommandContext(ctx, b.self, append([]string{"child"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return r, fmt.Errorf("%w: %s", err, stderr.Bytes())
+	}
+	return r, json.Unmarshal(out, &r)
+}
+
+// peer runs a foreign tool and returns how long it took.
+func peer(ctx context.Context, name string, args ...string) (time.Duration, error) {
+	if _, err := exec.LookPath(name); err != nil {
+		return 0, fmt.Errorf("%w; run: scripts/deps-check.sh --install bench", err)
+	}
+	start := time.Now()
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w: %.300s", name, err, out)
+	}
+	return time.Since(start), nil
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// ingest races adding and reading a random file that is in the page cache.
+func (b *bench) ingest(ctx context.Context) error {
+	file := b.path("random")
+	if err := writeRandom(file, b.size); err != nil {
+		return err
+	}
+	var last, small result
+	add := func(store, chunker string, fresh bool, keep *result) func(context.Context) (time.Duration, error) {
+		return func(ctx context.Context) (time.Duration, error) {
+			if fresh {
+				if err := os.RemoveAll(store); err != nil {
+					return 0, err
+				}
+			}
+			r, err := b.ours(ctx, "ingest", store, file, chunker)
+			if keep != nil {
+				*keep = r
+			}
+			return r.Work, err
+		}
+	}
+	store, synced := b.path("store"), b.path("synced")
+	all := []*contestant{
+		{name: "ingest, written as cp writes", run: add(store, cas.DefaultChunker, true, &last)},
+		{name: "ingest, synced", run: func(ctx context.Context) (time.Duration, error) {
+			if err := os.RemoveAll(synced); err != nil {
+				return 0, err
+			}
+			r, err := b.ours(ctx, "ingest", synced, file, cas.DefaultChunker)
+			return r.Sync, err
+		}},
+		{name: "ingest again, all known", run: add(store, cas.DefaultChunker, false, nil)},
+		{name: "b3sum --num-threads 1", run: func(ctx context.Context) (time.Duration, error) {
+			return peer(ctx, "b3sum", "--num-threads", "1", file)
+		}},
+		{name: "cp", run: func(ctx context.Context) (time.Duration, error) {
+			os.Remove(b.path("copy")) // it may not be there
+			return peer(ctx, "cp", "--reflink=never", file, b.path("copy"))
+		}},
+		{name: "casync make", run: func(ctx context.Context) (time.Duration, error) {
+			if err := os.RemoveAll(b.path("castr")); err != nil {
+				return 0, err
+			}
+			return peer(ctx, "casync", "make", "--store="+b.path("castr"), b.path("random.caibx"), file)
+		}},
+	}
+	medians, err := b.race(ctx, all)
+	if err != nil {
+		return err
+	}
+	table(fmt.Sprintf("1. %d MiB of random bytes in the page cache, medians of %d", b.size>>20, b.runs), b.size, all, medians)
+	for _, name := range []string{"synced", "copy", "castr"} {
+		if err := os.RemoveAll(b.path(name)); err != nil {
+			return err
+		}
+	}
+	blocks := b.path("blocks")
+	if _, err := add(blocks, "size-16384", true, &small)(ctx); err != nil {
+		return err
+	}
+	read := func(work, store string, r *result) func(context.Context) (time.Duration, error) {
+		return func(ctx context.Context) (time.Duration, error) {
+			done, err := b.ours(ctx, work, store, r.File.CID.String(), strconv.FormatInt(r.File.Size, 10))
+			return done.Work, err
+		}
+	}
+	all = []*contestant{
+		{name: "a file copied out, every block checked", run: read("copy", store, &last)},
+		{name: "blocks of 16 KiB at random, checked", run: read("random", blocks, &small)},
+		{name: "b3sum --num-threads 1", run: all[3].run},
+	}
+	if medians, err = b.race(ctx, all); err != nil {
+		return err
+	}
+	table(fmt.Sprintf("3. reading %d MiB in the page cache, medians of %d", b.size>>20, b.runs), b.size, all, medians)
+	fmt.Printf("  that is %.0f blocks a second at random\n", float64(b.size/(16<<10))/medians[1].Seconds())
+	for _, name := range []string{"store", "blocks", "random"} {
+		if err := os.RemoveAll(b.path(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeRandom(path string, n int64) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyBuffer(f, io.LimitReader(rand.NewChaCha8([32]byte{7}), n), make([]byte, 1<<20)); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+// memory watches the ingest of a file that is larger than any cache of ours.
+func (b *bench) memory(ctx context.Context) error {
+	if b.big == 0 {
+		return nil
+	}
+	r, err := b.ours(ctx, "stream", b.path("big"), strconv.FormatInt(b.big, 10))
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n4. ingest of %d MiB: peak memory %.1f MiB, %.2f s and %.2f s more until synced\n",
+		b.big>>20, float64(r.MaxRSS)/(1<<20), r.Work.Seconds(), (r.Sync - r.Work).Seconds())
+	return os.RemoveAll(b.path("big"))
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if len(os.Args) > 1 && os.Args[1] == "child" {
+		out, err := child(ctx, os.Args[2:])
+		if err == nil {
+			err = json.NewEncoder(os.Stdout).Encode(out)
+		}
+		exit(err)
+	}
+	var b bench
+	flag.StringVar(&b.dir, "dir", "", "working folder, emptied afterwards")
+	flag.StringVar(&b.pair, "pair", "", "folder with first.squashfs and second.squashfs")
+	flag.IntVar(&b.runs, "runs", 5, "runs of each")
+	flag.Int64Var(&b.size, "size", 1<<30, "bytes of the random file")
+	flag.Int64Var(&b.big, "big", 8<<30, "bytes of the file whose ingest is watched for memory; 0: none")
+	flag.Parse()
+	if b.dir == "" || b.pair == "" || flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "usage: bench -dir DIR -pair DIR [-runs N] [-size BYTES] [-big BYTES]")
+		os.Exit(2)
+	}
+	exit(b.run(ctx))
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+type bench struct {
+	dir, pair string
+	runs      int
+	size, big int64
+	self      string
+}
+
+func (b *bench) run(ctx context.Context) error {
+	var err error
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp(b.dir, "run-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	load("before")
+	for _, show := range []func(context.Context) error{b.newBytes, b.ingest, b.memory} {
+		if err := show(ctx); err != nil {
+			return err
+		}
+	}
+	load("after")
+	return nil
+}
+
+// load prints how busy the machine is with other work.
+func load(when string) {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err == nil {
+		fmt.Printf("load average %s: %s", when, text)
+	}
+}
+
+func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
+
+// A contestant does the same work as the others of its table.
+type contestant struct {
+	name string
+	run  func(ctx context.Context) (time.Duration, error)
+	took []time.Duration
+}
+
+// race runs every contestant in turn, b.runs times, and returns the medians.
+func (b *bench) race(ctx context.Context, all []*contestant) ([]time.Duration, error) {
+	for range b.runs {
+		for _, c := range all {
+			d, err := c.run(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			c.took = append(c.took, d)
+		}
+	}
+	medians := make([]time.Duration, len(all))
+	for i, c := range all {
+		slices.Sort(c.took)
+		medians[i] = c.took[len(c.took)/2]
+	}
+	return medians, nil
+}
+
+// table prints the contestants with their speed, relative to the first.
+func table(title string, bytes int64, all []*contestant, medians []time.Duration) {
+	fmt.Printf("\n%s\n", title)
+	for i, c := range all {
+		fmt.Printf("  %-44s %8.2f s %8.0f MB/s   %6.2f x ours\n", c.name, medians[i].Seconds(),
+			float64(bytes)/1e6/medians[i].Seconds(), medians[0].Seconds()/medians[i].Seconds())
+	}
+}
