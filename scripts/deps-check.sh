@@ -37,6 +37,7 @@ needs() {
 		sgdisk                               gdisk            the judge of partition tables
 		qemu-system-x86_64                   qemu-system-x86  the machine
 		/usr/share/OVMF/OVMF_CODE_4M.fd      ovmf             its firmware
+		zstd                                 zstd             the judge of initramfs archives
 		cpio                                 cpio             the judge of initramfs archives
 		ssh-agent                            openssh-client   the judge of keys in an agent
 		ip                                   iproute2         its network, as root
