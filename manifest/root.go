@@ -38,6 +38,60 @@ func ParseRoot(data []byte) (*Root, error) {
 	return &Root{meta, d, data}, nil
 }
 
+// Next reads the root that follows r: one version later, signed by r's root keys and by
+// its own. Anything else wraps ErrSignature, ErrRollback or ErrMalformed.
+func (r *Root) Next(data []byte) (*Root, error) {
+	name := FileName(roleRoot, r.Version()+1)
+	next, err := Parse[metadata.RootType](KindRoot, data)
+	if err != nil {
+		return nil, inFile(name, err)
+	}
+	if err := follows(r.meta, name, next); err != nil {
+		return nil, err
+	}
+	return ParseRoot(data)
+}
+
+// follows judges a root by the one before it.
+func follows(old *metadata.Metadata[metadata.RootType], name string, next *metadata.Metadata[metadata.RootType]) error {
+	if old.VerifyDelegate(roleRoot, next) != nil {
+		return refuseSignatures(name, rootAuthority(old, roleRoot), next,
+			fmt.Sprintf("it must be signed by the keys of root version %d; is this the right repository for your root.json?", old.Signed.Version))
+	}
+	if next.Signed.Version != old.Signed.Version+1 {
+		return refuse(ErrRollback, "%s: says version %d where %d must follow; ask another source", name, next.Signed.Version, old.Signed.Version+1)
+	}
+	if next.VerifyDelegate(roleRoot, next) != nil {
+		return refuseSignatures(name, rootAuthority(next, roleRoot), next, "it must also be signed by its own root keys; the signer has to complete it")
+	}
+	return nil
+}
+
+// Owns reports whether targets, a snapshot or a timestamp is signed by the keys that r
+// lists for it; if not, the error wraps ErrSignature. Dates are not judged.
+func (r *Root) Owns(kind Kind, data []byte) error {
+	switch kind {
+	case KindTargets:
+		return owns[metadata.TargetsType](r, kind, data)
+	case KindSnapshot:
+		return owns[metadata.SnapshotType](r, kind, data)
+	case KindTimestamp:
+		return owns[metadata.TimestampType](r, kind, data)
+	}
+	return malformed("%s metadata: not a role of the root's", kind)
+}
+
+func owns[T metadata.Roles](r *Root, kind Kind, data []byte) error {
+	m, err := Parse[T](kind, data)
+	if err != nil {
+		return inFile(string(kind)+".json", err)
+	}
+	if r.meta.VerifyDelegate(string(kind), m) != nil {
+		return refuseSignatures(string(kind)+".json", rootAuthority(r.meta, string(kind)), m, fmt.Sprintf("root version %d lists others", r.Version()))
+	}
+	return nil
+}
+
 // Discovery says where the repository may be found.
 func (r *Root) Discovery() Discovery { return r.discovery }
 

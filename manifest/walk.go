@@ -130,16 +130,8 @@ func (w *walk) updateRoot(name string, data []byte) error {
 	if err != nil {
 		return inFile(name, err)
 	}
-	old := w.trusted.Root
-	if old.VerifyDelegate(roleRoot, next) != nil {
-		return refuseSignatures(name, rootAuthority(old, roleRoot), next,
-			fmt.Sprintf("it must be signed by the keys of root version %d; is this the right repository for your root.json?", old.Signed.Version))
-	}
-	if next.Signed.Version != old.Signed.Version+1 {
-		return refuse(ErrRollback, "%s: says version %d where %d must follow; ask another source", name, next.Signed.Version, old.Signed.Version+1)
-	}
-	if next.VerifyDelegate(roleRoot, next) != nil {
-		return refuseSignatures(name, rootAuthority(next, roleRoot), next, "it must also be signed by its own root keys; the signer has to complete it")
+	if err := follows(w.trusted.Root, name, next); err != nil {
+		return err
 	}
 	_, err = w.trusted.UpdateRoot(data)
 	return tufError(name, err)
