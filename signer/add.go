@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,13 +110,24 @@ func (t *trust) mayAllSign(d *document, keys []Key) error {
 
 // addPrevious lists the keys of the root before d, which sign d too.
 func (t *trust) addPrevious(d *document, listed map[string]ed25519.PublicKey) {
-	old, err := openDocument(filepath.Join(t.dir, manifest.FileName("root", d.version-1)))
-	if err != nil || old.kind != manifest.KindRoot {
-		return
+	if old := t.previous(d); old != nil {
+		addKeysOf(old, listed)
 	}
-	for id, key := range publicKeys(old.root.Signed.Keys, old.root.Signed.Roles["root"].KeyIDs) {
-		listed[id] = key
+}
+
+// previous is the root before d, nil where it is not in the folder.
+func (t *trust) previous(d *document) *document {
+	old, err := openVersion(t.dir, manifest.KindRoot, d.version-1)
+	if err != nil {
+		return nil
 	}
+	return old
+}
+
+// addKeysOf lists a root's own keys beside others.
+func addKeysOf(root *document, keys map[string]ed25519.PublicKey) {
+	own, _ := listed(root.root, root.role)
+	maps.Copy(keys, own)
 }
 
 func altered(d *document, bad []string) error {

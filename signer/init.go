@@ -99,31 +99,49 @@ func (s InitSpec) check() error {
 	for _, k := range s.Root {
 		publics = append(publics, k.public)
 	}
-	for _, list := range []struct {
-		what      string
-		keys      []ed25519.PublicKey
-		threshold int
-	}{{"root", publics, s.RootThreshold}, {"release", s.Release, s.ReleaseThreshold}} {
-		if list.threshold < 1 || list.threshold > len(list.keys) {
-			return fmt.Errorf("%s threshold %d: there are %d %s keys; it must be 1 to that many: %w",
-				list.what, list.threshold, len(list.keys), list.what, fs.ErrInvalid)
-		}
-		for i, key := range list.keys {
-			switch {
-			case contains(list.keys[:i], key):
-				return fmt.Errorf("%s key %d is there twice; each counts once: %w", list.what, i+1, fs.ErrInvalid)
-			case key.Equal(s.Online):
-				return fmt.Errorf("the online key is also a %s key; a stolen publisher would then sign releases: make another: %w", list.what, fs.ErrInvalid)
-			case key.Equal(s.IPNS): // the publisher holds it too
-				return fmt.Errorf("the IPNS key is also a %s key; a stolen publisher would then sign releases: make another: %w", list.what, fs.ErrInvalid)
-			}
-		}
+	held := publisherKeys{[]ed25519.PublicKey{s.Online}, []ed25519.PublicKey{s.IPNS}}
+	if err := checkOwners("root", publics, s.RootThreshold, held); err != nil {
+		return err
 	}
-	if s.Online.Equal(s.IPNS) {
-		return fmt.Errorf("the IPNS key is also the online key; replacing one would replace the other: make another: %w", fs.ErrInvalid)
+	if err := checkOwners("release", s.Release, s.ReleaseThreshold, held); err != nil {
+		return err
+	}
+	if err := held.check(); err != nil {
+		return err
 	}
 	if len(s.Channels) == 0 || len(s.Archs) == 0 {
 		return fmt.Errorf("no channel or no architecture: %w", fs.ErrInvalid)
+	}
+	return nil
+}
+
+// publisherKeys are those that a publisher holds, and so a thief who breaks into it.
+type publisherKeys struct{ online, ipns []ed25519.PublicKey }
+
+func (p publisherKeys) check() error {
+	for _, key := range p.online {
+		if contains(p.ipns, key) {
+			return fmt.Errorf("the IPNS key is also the online key; replacing one would replace the other: make another: %w", fs.ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// checkOwners refuses keys and a threshold that may not stand for a role.
+func checkOwners(what string, keys []ed25519.PublicKey, threshold int, held publisherKeys) error {
+	if threshold < 1 || threshold > len(keys) {
+		return fmt.Errorf("%s threshold %d: there are %d %s keys; it must be 1 to that many: %w",
+			what, threshold, len(keys), what, fs.ErrInvalid)
+	}
+	for i, key := range keys {
+		switch {
+		case contains(keys[:i], key):
+			return fmt.Errorf("%s key %d is there twice; each counts once: %w", what, i+1, fs.ErrInvalid)
+		case contains(held.online, key):
+			return fmt.Errorf("the online key is also a %s key; a stolen publisher would then sign releases: make another: %w", what, fs.ErrInvalid)
+		case contains(held.ipns, key):
+			return fmt.Errorf("the IPNS key is also a %s key; a stolen publisher would then sign releases: make another: %w", what, fs.ErrInvalid)
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -47,15 +48,20 @@ func Show(s ShowSpec) (Summary, error) {
 	return sum, nil
 }
 
-// compare fills in what changed since the previous release, where there is one.
+// compare fills in what changed since the previous release, root or targets, where
+// there is one.
 func (s ShowSpec) compare(sum *Summary, d *document) error {
+	dir := s.Repo
 	if d.release == nil {
-		return nil
+		if dir == "" {
+			dir = d.folder()
+		}
+		return sinceLast(sum, d, dir)
 	}
 	path := s.Previous
-	if path == "" && s.Repo != "" {
+	if path == "" && dir != "" {
 		var err error
-		if path, err = before(s.Repo, d); err != nil {
+		if path, err = before(dir, d); err != nil {
 			return err
 		}
 	}
@@ -117,6 +123,76 @@ func changes(from, to manifest.Release) []string {
 		if _, ok := to.Artifact(a.Role); !ok {
 			list = append(list, fmt.Sprintf("%s: gone", a.Role))
 		}
+	}
+	return list
+}
+
+// sinceLast fills in how a root or targets differs from the one before it in a folder.
+func sinceLast(sum *Summary, d *document, dir string) error {
+	if d.kind != manifest.KindRoot && d.kind != manifest.KindTargets || d.version < 2 {
+		return nil
+	}
+	old, err := openVersion(dir, d.kind, d.version-1)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	sum.Since = fmt.Sprintf("%s version %d", d.role, old.version)
+	sum.Changes = roleChanges(old.roles(), d.roles())
+	if d.kind == manifest.KindRoot {
+		from, to := manifest.ReadDiscovery(old.root), manifest.ReadDiscovery(d.root)
+		sum.Changes = append(sum.Changes, listChanges("IPNS name", from.IPNS, to.IPNS)...)
+		sum.Changes = append(sum.Changes, listChanges("mirror", from.HTTPS, to.HTTPS)...)
+		sum.Changes = append(sum.Changes, listChanges("DHT peer", from.Bootstrap, to.Bootstrap)...)
+	}
+	if len(sum.Changes) == 0 {
+		sum.Changes = []string{"the date only"}
+	}
+	return nil
+}
+
+func roleChanges(from, to []RoleKeys) []string {
+	var list []string
+	for _, r := range to {
+		i := slices.IndexFunc(from, func(o RoleKeys) bool { return o.Name == r.Name })
+		if i < 0 {
+			list = append(list, fmt.Sprintf("%s: new, %d of %s", r.Name, r.Threshold, short(r.Keys)))
+			continue
+		}
+		list = append(list, listChanges(r.Name+": key", shortEach(from[i].Keys), shortEach(r.Keys))...)
+		if from[i].Threshold != r.Threshold {
+			list = append(list, fmt.Sprintf("%s: threshold %d → %d", r.Name, from[i].Threshold, r.Threshold))
+		}
+	}
+	for _, o := range from {
+		if !slices.ContainsFunc(to, func(r RoleKeys) bool { return r.Name == o.Name }) {
+			list = append(list, fmt.Sprintf("%s: gone", o.Name))
+		}
+	}
+	return list
+}
+
+func listChanges(what string, from, to []string) []string {
+	var list []string
+	for _, v := range to {
+		if !slices.Contains(from, v) {
+			list = append(list, fmt.Sprintf("%s %s: added", what, v))
+		}
+	}
+	for _, v := range from {
+		if !slices.Contains(to, v) {
+			list = append(list, fmt.Sprintf("%s %s: removed", what, v))
+		}
+	}
+	return list
+}
+
+func shortEach(ids []string) []string {
+	list := make([]string, len(ids))
+	for i, id := range ids {
+		list[i] = fmt.Sprintf("%.8s…", id)
 	}
 	return list
 }

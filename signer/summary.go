@@ -27,10 +27,12 @@ type Summary struct {
 	Altered   []string `json:"bad_signatures"`
 	Strangers []string `json:"unlisted_signatures"`
 
+	Before *Former `json:"previous_root,omitempty"` // of a root, where the one before it is at hand
+
 	Release *manifest.Release `json:"release,omitempty"`
 	Roles   []RoleKeys        `json:"roles,omitempty"` // of a root, and of targets
 	Changes []string          `json:"changes,omitempty"`
-	Since   string            `json:"changes_since,omitempty"` // the previous release's version string
+	Since   string            `json:"changes_since,omitempty"` // the previous release's version string, or the previous root or targets
 }
 
 // RoleKeys says who may sign a role.
@@ -40,10 +42,18 @@ type RoleKeys struct {
 	Keys      []string `json:"keys"` // key IDs
 }
 
+// Former says how many keys of the previous root have signed a root: it has to be
+// signed by them and by its own.
+type Former struct {
+	Threshold int      `json:"threshold"`
+	Good      []string `json:"signed_by"` // key IDs
+}
+
 // Complete reports whether enough listed keys have signed, and none of them
 // something else.
 func (s Summary) Complete() bool {
-	return s.Threshold > 0 && len(s.Good) >= s.Threshold && len(s.Altered) == 0
+	return s.Threshold > 0 && len(s.Good) >= s.Threshold && len(s.Altered) == 0 &&
+		(s.Before == nil || len(s.Before.Good) >= s.Before.Threshold)
 }
 
 // summarize reads a document; t may be nil when there is no repository.
@@ -60,8 +70,22 @@ func summarize(d *document, t *trust) Summary {
 		}
 	}
 	good, bad, strangers := d.judge(keys)
+	if d.kind == manifest.KindRoot && t != nil {
+		s.Before, strangers = t.former(d, strangers)
+	}
 	s.Good, s.Altered, s.Strangers = append([]string{}, good...), append([]string{}, bad...), append([]string{}, strangers...) // JSON says [], not null
 	return s
+}
+
+// former counts the signatures by the keys of the previous root, who are no strangers.
+func (t *trust) former(d *document, strangers []string) (*Former, []string) {
+	old := t.previous(d)
+	if old == nil {
+		return nil, strangers
+	}
+	keys, threshold := listed(old.root, old.role)
+	good, _, _ := d.judge(keys)
+	return &Former{threshold, append([]string{}, good...)}, slices.DeleteFunc(strangers, func(id string) bool { return slices.Contains(good, id) })
 }
 
 // roles lists what a root or a targets.json gives to whom.
@@ -138,6 +162,9 @@ func (s Summary) signatureWords(b *strings.Builder) {
 		line(b, "keys", "%d of %d needed: %s", len(s.Good), s.Threshold, short(s.Good))
 	default:
 		line(b, "keys", "%d of %d needed: %s; NOT VALID YET", len(s.Good), s.Threshold, short(s.Good))
+	}
+	if s.Before != nil {
+		line(b, "and of", "root version %d, %d of %d needed: %s", s.Version-1, len(s.Before.Good), s.Before.Threshold, short(s.Before.Good))
 	}
 	if len(s.Altered) > 0 {
 		line(b, "ALTERED", "after these keys signed it: %s", short(s.Altered))

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/signer"
+)
+
+// rotateFlags are the flags of rotate that name keys; the rest goes into the spec.
+type rotateFlags struct {
+	spec                      signer.RotateSpec
+	keys, addRoot, removeRoot []string
+	addRelease, removeRelease []string
+	online, ipns, passFile    string
+	rootExpires, targetsEnd   span
+}
+
+func newRotate() *cobra.Command {
+	f := rotateFlags{rootExpires: span(365 * 24 * time.Hour), targetsEnd: span(365 * 24 * time.Hour)}
+	cmd := &cobra.Command{
+		Use:   "rotate --repo DIR --key KEY",
+		Short: "Make the next root and targets: other keys, thresholds, channels, dates",
+		Long: `rotate writes the root or the targets that follow those of a repository, or both. Without
+any change it renews both for longer. A key to remove is named by its .pub file or by eight
+or more digits of its key ID, as 'phase-sign show' prints them. A new root is good when
+enough keys of the old root and enough of the new one have signed it. Where other people
+have to sign, --out makes a folder to carry to them; each runs 'phase-sign add' on its new
+files, and the complete ones are copied into the repository.`,
+		Example: `  phase-sign rotate --repo repo --key root.key --online-key online2.key.pub
+  phase-sign rotate --repo repo --key a.key --add-root-key d.key.pub --remove-root-key c.key.pub --out next
+  phase-sign rotate --repo repo --key root.key --channel stable --add-release-key r2.pub --remove-release-key 3f5c0a1b
+  phase-sign rotate --repo repo --key root.key --channel testing --arch x86_64 --add-release-key t.pub
+  phase-sign rotate --repo repo --key root.key --root-expires 365d --targets-expires 365d`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.load(cmd.Context()); err != nil {
+				return err
+			}
+			result, err := signer.Rotate(cmd.Context(), f.spec)
+			if err != nil {
+				return err
+			}
+			return cli.Print(cmd, result, result.Words(f.spec.Now))
+		},
+	}
+	f.define(cmd)
+	require(cmd, "repo", "key")
+	return cmd
+}
+
+func (f *rotateFlags) define(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.spec.Repo, "repo", "", "repository, as init made it")
+	fl.StringVar(&f.spec.Out, "out", "", "folder for the new files, to carry to others who sign (default: the repository, for complete ones)")
+	fl.StringArrayVar(&f.keys, "key", nil, "root key to sign with, of before or after (repeatable)")
+	fl.StringArrayVar(&f.addRoot, "add-root-key", nil, "root key to list; one with its private half signs too (repeatable)")
+	fl.StringArrayVar(&f.removeRoot, "remove-root-key", nil, "root key to drop, a .pub file or a key ID (repeatable)")
+	fl.IntVar(&f.spec.RootThreshold, "root-threshold", 0, "how many root keys must sign (default: as before)")
+	fl.StringVar(&f.online, "online-key", "", "the publisher's new key for snapshot and timestamp")
+	fl.StringVar(&f.ipns, "ipns-key", "", "key of the new IPNS name")
+	fl.StringArrayVar(&f.spec.HTTPS, "https", nil, "URL of a mirror, in place of those before (repeatable)")
+	fl.StringArrayVar(&f.spec.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ID of a first DHT peer, in place of those before (repeatable)")
+	fl.StringArrayVar(&f.spec.Channels, "channel", nil, "channel whose release keys change, made when new (default: every one; repeatable)")
+	fl.StringArrayVar(&f.spec.Archs, "arch", nil, "architecture whose release keys change (default: every one; repeatable)")
+	fl.StringArrayVar(&f.addRelease, "add-release-key", nil, "release key to list (repeatable)")
+	fl.StringArrayVar(&f.removeRelease, "remove-release-key", nil, "release key to drop, a .pub file or a key ID (repeatable)")
+	fl.IntVar(&f.spec.ReleaseThreshold, "release-threshold", 0, "how many release keys must sign (default: as before)")
+	fl.Var(&f.rootExpires, "root-expires", "how long the new root is good")
+	fl.Var(&f.targetsEnd, "targets-expires", "how long the new delegations are good")
+	passphraseFlag(cmd, &f.passFile)
+}
+
+// load opens the keys that the flags name.
+func (f *rotateFlags) load(ctx context.Context) (err error) {
+	pass := signer.Passphrases(f.passFile)
+	f.spec.Now = time.Now()
+	f.spec.RootLifetime, f.spec.TargetsLifetime = time.Duration(f.rootExpires), time.Duration(f.targetsEnd)
+	if f.spec.Keys, err = loadKeys(ctx, f.keys, pass); err != nil {
+		return err
+	}
+	for _, uri := range f.addRoot {
+		k, err := signer.LoadListed(ctx, uri, pass)
+		if err != nil {
+			return err
+		}
+		f.spec.AddRoot = append(f.spec.AddRoot, k)
+	}
+	if f.spec.AddRelease, err = loadPublics(ctx, f.addRelease, pass); err != nil {
+		return err
+	}
+	if f.spec.RemoveRoot, err = keyIDs(ctx, f.removeRoot, pass); err != nil {
+		return err
+	}
+	if f.spec.RemoveRelease, err = keyIDs(ctx, f.removeRelease, pass); err != nil {
+		return err
+	}
+	if f.online != "" {
+		if f.spec.Online, err = signer.LoadPublic(ctx, f.online, pass); err != nil {
+			return err
+		}
+	}
+	if f.ipns != "" {
+		f.spec.IPNS, err = signer.LoadPublic(ctx, f.ipns, pass)
+	}
+	return err
+}
+
+var idGrammar = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
+
+// keyIDs names keys that are to go: the file of one may be lost, its ID is in the root.
+func keyIDs(ctx context.Context, names []string, pass signer.PassFunc) ([]string, error) {
+	var ids []string
+	for _, name := range names {
+		if _, err := os.Stat(name); err != nil && idGrammar.MatchString(name) {
+			ids = append(ids, name)
+			continue
+		}
+		public, err := signer.LoadPublic(ctx, name, pass)
+		if err != nil {
+			return nil, err
+		}
+		id, err := manifest.KeyID(public)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}

@@ -1,0 +1,499 @@
+package signer
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// RotateSpec is what the next root and the next targets are to say. What is empty stays
+// as it is; where all of it is empty both are renewed as they are.
+type RotateSpec struct {
+	Repo string
+	Out  string // folder for the new files; Repo itself when empty, which takes complete ones only
+	Keys []Key  // sign; root keys of before or after
+
+	AddRoot       []Key // those with a private half sign too
+	RemoveRoot    []string
+	RootThreshold int
+
+	Online, IPNS     ed25519.PublicKey // take the place of the ones before
+	HTTPS, Bootstrap []string          // take the place of the lists before
+
+	Channels, Archs  []string // whose release keys change, every one of the repository when empty; new ones are made
+	AddRelease       []ed25519.PublicKey
+	RemoveRelease    []string // key IDs or what they begin with, as RemoveRoot
+	ReleaseThreshold int
+
+	Now                           time.Time
+	RootLifetime, TargetsLifetime time.Duration
+}
+
+// RotateResult is what Rotate made.
+type RotateResult struct {
+	Dir      string    `json:"dir"` // folder of the new files
+	Repo     string    `json:"repo"`
+	Files    []Summary `json:"files"` // the new root, the new targets, or both
+	Complete bool      `json:"complete"`
+}
+
+// Rotate writes the root and the targets that follow those of a repository: root keys
+// added and removed, thresholds, the online and the IPNS key, mirrors, the release keys
+// of channels, later dates. It signs with the keys that are here; the others sign with
+// Add, which takes old and new root keys for a root and the new ones for targets. A new
+// root is good when the thresholds of both have signed.
+//
+// The files go into Out, together with the ones before, so that the folder alone is
+// enough on the next machine. Without Out they go into the repository, if they are
+// complete; if not, nothing is written and the error wraps manifest.ErrSignature.
+// What cannot be said in a repository wraps fs.ErrInvalid. The repository's files may
+// have expired, they must be signed.
+func Rotate(ctx context.Context, s RotateSpec) (RotateResult, error) {
+	t, err := openTrust(filepath.Join(s.Repo, RootName), s.Repo, true, time.Time{})
+	if err != nil {
+		return RotateResult{}, err
+	}
+	if sameFolder(s.Out, s.Repo) {
+		s.Out = ""
+	}
+	if t.targets == nil {
+		return RotateResult{}, t.noTargets()
+	}
+	p, err := s.plan(t)
+	if err != nil {
+		return RotateResult{}, err
+	}
+	if err := p.build(s); err != nil {
+		return RotateResult{}, err
+	}
+	if err := p.signAll(append(slices.Clone(s.Keys), withPrivate(s.AddRoot)...)); err != nil {
+		return RotateResult{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return RotateResult{}, err
+	}
+	return p.write(s)
+}
+
+// A rotation is the next root and targets in the making.
+type rotation struct {
+	old      *trust
+	root     manifest.RootSpec
+	releases []manifest.Delegation
+
+	newRoot, newTargets bool
+	docs                []*document // what is new
+}
+
+// plan says what the next files hold.
+func (s RotateSpec) plan(t *trust) (*rotation, error) {
+	p := &rotation{old: t}
+	if err := p.read(); err != nil {
+		return nil, err
+	}
+	before := len(p.releases)
+	if err := s.planRoot(p); err != nil {
+		return nil, err
+	}
+	if err := s.planReleases(p); err != nil {
+		return nil, err
+	}
+	owners := len(s.AddRoot)+len(s.RemoveRoot)+s.RootThreshold > 0
+	p.newRoot = owners || s.Online != nil || s.IPNS != nil || s.HTTPS != nil || s.Bootstrap != nil
+	p.newTargets = owners || s.changesReleases() || len(p.releases) > before
+	if !p.newRoot && !p.newTargets {
+		p.newRoot, p.newTargets = true, true
+	}
+	return p, p.check()
+}
+
+func (s RotateSpec) changesReleases() bool {
+	return len(s.AddRelease)+len(s.RemoveRelease)+s.ReleaseThreshold > 0
+}
+
+// read takes over what the repository says now.
+func (p *rotation) read() error {
+	data, err := p.old.root.encode()
+	if err != nil {
+		return err
+	}
+	root, err := manifest.ParseRoot(data)
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", p.old.root.path, err)
+	}
+	p.root = manifest.RootSpec{Version: root.Version() + 1, Discovery: root.Discovery()}
+	p.root.Root, p.root.Threshold = root.Keys("root")
+	p.root.Online, _ = root.Keys("timestamp")
+	if data, err = p.old.targets.encode(); err != nil {
+		return err
+	}
+	p.releases, err = manifest.ReadDelegations(data)
+	return err
+}
+
+func (s RotateSpec) planRoot(p *rotation) (err error) {
+	publics := make([]ed25519.PublicKey, len(s.AddRoot))
+	for i, k := range s.AddRoot {
+		publics[i] = k.public
+	}
+	if p.root.Root, err = change("root", p.root.Root, publics, s.RemoveRoot); err != nil {
+		return err
+	}
+	if s.RootThreshold > 0 {
+		p.root.Threshold = s.RootThreshold
+	}
+	if s.Online != nil {
+		p.root.Online = []ed25519.PublicKey{s.Online}
+	}
+	if s.IPNS != nil {
+		name, err := IPNSName(s.IPNS)
+		if err != nil {
+			return err
+		}
+		p.root.Discovery.IPNS = []string{name}
+	}
+	if s.HTTPS != nil {
+		p.root.Discovery.HTTPS = s.HTTPS
+	}
+	if s.Bootstrap != nil {
+		p.root.Discovery.Bootstrap = s.Bootstrap
+	}
+	p.root.Expires = s.Now.Add(s.RootLifetime)
+	return nil
+}
+
+// planReleases changes the keys of the channels that were named, and makes those that
+// are not there yet.
+func (s RotateSpec) planReleases(p *rotation) error {
+	if !s.changesReleases() {
+		if len(s.Channels)+len(s.Archs) > 0 {
+			return fmt.Errorf("--channel and --arch say whose release keys change; say how: %w", fs.ErrInvalid)
+		}
+		return nil
+	}
+	at := func(channel, arch string) int {
+		return slices.IndexFunc(p.releases, func(d manifest.Delegation) bool { return d.Channel == channel && d.Arch == arch })
+	}
+	if err := s.makeReleases(p, at); err != nil {
+		return err
+	}
+	for i := range p.releases {
+		d := &p.releases[i]
+		if len(s.Channels) > 0 && !slices.Contains(s.Channels, d.Channel) || len(s.Archs) > 0 && !slices.Contains(s.Archs, d.Arch) {
+			continue
+		}
+		var err error
+		if d.Keys, err = change("release", d.Keys, s.AddRelease, s.RemoveRelease); err != nil {
+			return fmt.Errorf("channel %q for %s: %w", d.Channel, d.Arch, err)
+		}
+		if s.ReleaseThreshold > 0 {
+			d.Threshold = s.ReleaseThreshold
+		}
+	}
+	return nil
+}
+
+// makeReleases adds a delegation without keys for each named pair that has none.
+func (s RotateSpec) makeReleases(p *rotation, at func(channel, arch string) int) error {
+	for _, channel := range s.Channels {
+		for _, arch := range s.Archs {
+			if _, err := roleName(channel, arch); err != nil {
+				return err
+			}
+			if at(channel, arch) < 0 {
+				p.releases = append(p.releases, manifest.Delegation{Channel: channel, Arch: arch, Threshold: 1})
+			}
+		}
+	}
+	for _, channel := range s.Channels {
+		if !slices.ContainsFunc(p.releases, func(d manifest.Delegation) bool { return d.Channel == channel }) {
+			return fmt.Errorf("channel %q: not in repository %s; name --arch as well to make it: %w", channel, s.Repo, fs.ErrNotExist)
+		}
+	}
+	return nil
+}
+
+// change is a list of keys with some removed, by ID, and others added.
+func change(what string, keys, add []ed25519.PublicKey, remove []string) ([]ed25519.PublicKey, error) {
+	keys = slices.Clone(keys)
+	for _, id := range remove {
+		i, err := find(what, keys, id)
+		if err != nil {
+			return nil, err
+		}
+		keys = slices.Delete(keys, i, i+1)
+	}
+	for _, key := range add {
+		if contains(keys, key) {
+			return nil, fmt.Errorf("%s key to add: is listed already: %w", what, fs.ErrInvalid)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// find returns the place of the one key whose ID begins with id.
+func find(what string, keys []ed25519.PublicKey, id string) (int, error) {
+	at := -1
+	ids := make([]string, len(keys))
+	for i, key := range keys {
+		var err error
+		if ids[i], err = manifest.KeyID(key); err != nil {
+			return -1, err
+		}
+		if len(id) >= 8 && strings.HasPrefix(ids[i], id) {
+			if at >= 0 {
+				return -1, fmt.Errorf("%s key %.64q: two keys begin so; write more of it: %w", what, id, fs.ErrInvalid)
+			}
+			at = i
+		}
+	}
+	if at < 0 {
+		return -1, fmt.Errorf("%s key %.8s…: is not listed; there are %s: %w", what, id, short(ids), fs.ErrInvalid)
+	}
+	return at, nil
+}
+
+// check refuses what no repository should say.
+func (p *rotation) check() error {
+	held := publisherKeys{online: p.root.Online}
+	for _, name := range p.root.Discovery.IPNS {
+		if key, err := ipnsKey(name); err == nil {
+			held.ipns = append(held.ipns, key)
+		}
+	}
+	if err := checkOwners("root", p.root.Root, p.root.Threshold, held); err != nil {
+		return err
+	}
+	for _, d := range p.releases {
+		if err := checkOwners("release", d.Keys, d.Threshold, held); err != nil {
+			return fmt.Errorf("channel %q for %s: %w", d.Channel, d.Arch, err)
+		}
+	}
+	return held.check()
+}
+
+// ipnsKey is the key in an IPNS name; Ed25519 names hold theirs whole.
+func ipnsKey(name string) (ed25519.PublicKey, error) {
+	id, err := peer.Decode(name)
+	if err != nil {
+		return nil, err
+	}
+	key, err := id.ExtractPublicKey()
+	if err != nil {
+		return nil, err
+	}
+	return key.Raw()
+}
+
+// build makes the unsigned files.
+func (p *rotation) build(s RotateSpec) error {
+	if p.newRoot {
+		root, err := manifest.NewRoot(p.root)
+		if err != nil {
+			return fmt.Errorf("root: %w: %w", fs.ErrInvalid, err)
+		}
+		if err := p.add(manifest.KindRoot, root, p.root.Version); err != nil {
+			return err
+		}
+	}
+	if !p.newTargets {
+		return nil
+	}
+	targets, err := manifest.NewTargets(p.old.targets.version+1, s.Now.Add(s.TargetsLifetime), p.releases...)
+	if err != nil {
+		return fmt.Errorf("targets: %w: %w", fs.ErrInvalid, err)
+	}
+	return p.add(manifest.KindTargets, targets, p.old.targets.version+1)
+}
+
+// add takes a built file through its bytes, as everybody else will read it.
+func (p *rotation) add(kind manifest.Kind, m any, version int64) error {
+	var data []byte
+	var err error
+	switch m := m.(type) {
+	case *metadata.Metadata[metadata.RootType]:
+		data, err = manifest.Bytes(kind, m)
+	case *metadata.Metadata[metadata.TargetsType]:
+		data, err = manifest.Bytes(kind, m)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", kind, err)
+	}
+	d, err := parseDocument(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", kind, err)
+	}
+	d.path = manifest.FileName(string(kind), version)
+	p.docs = append(p.docs, d)
+	return nil
+}
+
+// next is the root that will be in force.
+func (p *rotation) next() *document {
+	if p.newRoot {
+		return p.docs[0]
+	}
+	return p.old.root
+}
+
+// signAll signs each file with the keys that may, and refuses a key that may sign none.
+func (p *rotation) signAll(keys []Key) error {
+	for _, k := range keys {
+		id, err := k.ID()
+		if err != nil {
+			return err
+		}
+		used := false
+		for _, d := range p.docs {
+			listed, _ := listed(p.next().root, d.role)
+			if d.kind == manifest.KindRoot {
+				addKeysOf(p.old.root, listed)
+			}
+			if _, ok := listed[id]; !ok {
+				continue
+			}
+			if _, err := d.sign(k.signer); err != nil {
+				return fmt.Errorf("key %s: %w", k.name, err)
+			}
+			used = true
+		}
+		if !used {
+			return fmt.Errorf("key %s (%.8s…): is no root key, neither before nor after: %w", k.name, id, manifest.ErrSignature)
+		}
+	}
+	return nil
+}
+
+func withPrivate(keys []Key) []Key {
+	return slices.DeleteFunc(slices.Clone(keys), func(k Key) bool { return k.signer == nil })
+}
+
+// write puts the files where they belong, root.json last.
+func (p *rotation) write(s RotateSpec) (RotateResult, error) {
+	out := s.Out
+	if out == "" {
+		out = s.Repo
+	}
+	r := RotateResult{Dir: out, Repo: s.Repo, Complete: true}
+	t := &trust{dir: s.Repo, root: p.next(), targets: p.old.targets}
+	for _, d := range p.docs {
+		sum := summarize(d, t)
+		if err := sinceLast(&sum, d, s.Repo); err != nil {
+			return r, err
+		}
+		sum.File = filepath.Join(out, d.path)
+		r.Complete = r.Complete && sum.Complete()
+		r.Files = append(r.Files, sum)
+	}
+	if s.Out == "" && !r.Complete {
+		return r, fmt.Errorf("repository %s: other root keys have to sign first (%s); name a folder for the new files with --out, and carry it to them: %w",
+			s.Repo, r.missing(), manifest.ErrSignature)
+	}
+	for _, f := range r.Files {
+		if _, err := os.Lstat(f.File); err == nil {
+			return r, fmt.Errorf("%s: %w: the folder holds another rotation; choose another --out", f.File, fs.ErrExist)
+		}
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return r, fmt.Errorf("folder %s: %w", out, err)
+	}
+	files, err := p.files(s.Out != "")
+	if err != nil {
+		return r, err
+	}
+	for _, f := range files {
+		write := atomicfile.Write
+		if f.fresh {
+			write = atomicfile.Create
+		}
+		if err := write(filepath.Join(out, f.name), 0o644, f.data); err != nil {
+			return r, fmt.Errorf("%s: %w", filepath.Join(out, f.name), err)
+		}
+	}
+	return r, nil
+}
+
+func sameFolder(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
+type namedFile struct {
+	name  string
+	data  []byte
+	fresh bool // must not be there
+}
+
+// files are the new files, with those before them when they go to a folder that
+// travels, and root.json.
+func (p *rotation) files(travel bool) (list []namedFile, err error) {
+	put := func(d *document, name string, fresh bool) {
+		var data []byte
+		if err == nil {
+			data, err = d.encode()
+		}
+		list = append(list, namedFile{name, data, fresh})
+	}
+	if travel {
+		put(p.old.root, manifest.FileName("root", p.old.root.version), false)
+		put(p.old.targets, manifest.FileName("targets", p.old.targets.version), false)
+	}
+	for _, d := range p.docs {
+		put(d, d.path, true)
+	}
+	if travel || p.newRoot {
+		put(p.next(), RootName, false)
+	}
+	return list, err
+}
+
+// missing says how many signatures each file still needs.
+func (r RotateResult) missing() string {
+	var list []string
+	for _, f := range r.Files {
+		if n := max(f.Threshold-len(f.Good), 0); n > 0 {
+			list = append(list, fmt.Sprintf("%s: %d more", filepath.Base(f.File), n))
+		}
+		if f.Before != nil && len(f.Before.Good) < f.Before.Threshold {
+			list = append(list, fmt.Sprintf("%s: %d more of root version %d", filepath.Base(f.File), f.Before.Threshold-len(f.Before.Good), f.Version-1))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// Words tells a person what Rotate made and what comes next.
+func (r RotateResult) Words(now time.Time) string {
+	var b strings.Builder
+	var files []string
+	for _, f := range r.Files {
+		fmt.Fprintf(&b, "%s: %s", f.File, f.Words(now))
+		files = append(files, f.File)
+	}
+	switch {
+	case !r.Complete:
+		fmt.Fprintf(&b, "Not valid yet (%s). On the machine of each key that has to sign:\n  phase-sign add --key KEY %s\nThen, on this one:\n", r.missing(), strings.Join(files, " "))
+		fallthrough
+	case r.Dir != r.Repo:
+		fmt.Fprintf(&b, "  phase-sign verify --root %s --repo %s %s\n  cp %s/*.json %s/\n",
+			filepath.Join(r.Repo, RootName), r.Dir, strings.Join(files, " "), r.Dir, r.Repo)
+	}
+	b.WriteString("The publisher takes it up with its repository; with a new online or IPNS key, start it again with that key.\n")
+	return b.String()
+}
