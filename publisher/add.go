@@ -111,6 +111,9 @@ func (r *repo) judge(ctx context.Context, data []byte, now time.Time) (manifest.
 	if err != nil {
 		return release, err
 	}
+	if prev, err = r.ground(ctx, prev); err != nil {
+		return release, err
+	}
 	_, err = r.isPublished(ctx, prev, release, data)
 	return release, err
 }
@@ -184,22 +187,20 @@ func (r *repo) advance(ctx context.Context, opts AddOptions, release manifest.Re
 		return err
 	}
 	defer unlock()
-	prev, err := r.published(ctx)
+	was, err := r.published(ctx)
 	if err != nil {
 		return err
 	}
-	if prev != nil {
-		_, err := r.releases(ctx, prev, opts.Now())
-		if err != nil && !errors.Is(err, manifest.ErrExpired) {
-			return err // nothing is built upon metadata that somebody else touched
-		}
+	prev, err := r.ground(ctx, was)
+	if err != nil {
+		return err
 	}
 	if out.Unchanged, err = r.isPublished(ctx, prev, release, opts.Manifest); err != nil {
 		return err
 	}
 	if out.Unchanged {
-		if !opts.Online.stale(prev, opts.Now()) {
-			return nil
+		if behind, err := r.behind(ctx, was); err != nil || !behind && !opts.Online.stale(was, opts.Now()) {
+			return err
 		}
 		return r.renew(ctx, opts.Online, prev, opts.Now())
 	}

@@ -2,7 +2,6 @@ package publisher
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -58,8 +57,8 @@ func (s *server) follow(ctx context.Context, w *fsnotify.Watcher) {
 	}
 }
 
-// refresh verifies the repository, renews signatures that are getting old and moves the
-// head. A head whose files changed under an unchanged timestamp (a new root) gets a new
+// refresh verifies the repository, renews signatures that are getting old or that a
+// rotation of keys has overtaken, and moves the head. A head whose files changed under an unchanged timestamp (a new root) gets a new
 // timestamp, so that the IPNS sequence rises with every folder.
 func (s *server) refresh(ctx context.Context) error {
 	r, err := openRepo(ctx, s.repo.dir)
@@ -77,12 +76,17 @@ func (s *server) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	behind, err := r.behind(ctx, p)
+	if err != nil {
+		return err
+	}
+	due := behind || s.Online.stale(p, s.Now())
 	old, _ := s.heads.current()
 	sameTime := old != nil && old.Timestamp == next.Timestamp && !old.Folder.Equals(next.Folder)
-	if old != nil && old.Folder.Equals(next.Folder) && !s.Online.stale(p, s.Now()) {
+	if old != nil && old.Folder.Equals(next.Folder) && !due {
 		return s.records.point(old, s.Now())
 	}
-	if sameTime || s.Online.stale(p, s.Now()) {
+	if sameTime || due {
 		if err := s.renew(ctx, r, sameTime); err != nil {
 			if old != nil || ctx.Err() != nil || !s.Now().Before(next.Expires) {
 				return err
@@ -110,10 +114,10 @@ func (s *server) renew(ctx context.Context, r *repo, always bool) error {
 	if p == nil {
 		return noRelease(r.dir)
 	}
-	if !always && !s.Online.stale(p, s.Now()) {
-		return nil
+	if behind, err := r.behind(ctx, p); err != nil || !always && !behind && !s.Online.stale(p, s.Now()) {
+		return err
 	}
-	if _, err := r.releases(ctx, p, s.Now()); err != nil && !errors.Is(err, manifest.ErrExpired) {
+	if p, err = r.ground(ctx, p); err != nil {
 		return err
 	}
 	if err := r.renew(ctx, s.Online, p, s.Now()); err != nil {

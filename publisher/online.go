@@ -62,15 +62,16 @@ func (r *repo) publish(ctx context.Context, o Online, prev *published, role mani
 	return r.writeTimestamp(o, prev, snapshot, now)
 }
 
-// renew signs a new timestamp, and a new snapshot where that one is getting old. The
-// caller holds the lock and has verified prev.
+// renew signs a new timestamp, and a new snapshot where that one is getting old or is
+// not what the newest root and targets ask for. The caller holds the lock; prev is
+// ground.
 func (r *repo) renew(ctx context.Context, o Online, prev *published, now time.Time) error {
+	targets, err := r.newestTargets(ctx)
+	if err != nil {
+		return err
+	}
 	snapshot := manifest.File{Role: roleSnapshot, Version: prev.snapshotVersion(), Data: prev.data.snapshot}
-	if prev.snapshot.Signed.Expires.Sub(now) < o.snapshotExpiry()/2 {
-		targets, err := r.newestTargets(ctx)
-		if err != nil {
-			return err
-		}
+	if prev.data.snapshot == nil || prev.roleVersion(roleTargets) != targets.Version || prev.snapshot.Signed.Expires.Sub(now) < o.snapshotExpiry()/2 {
 		if snapshot, err = r.writeSnapshot(o, prev, now, targets); err != nil {
 			return err
 		}

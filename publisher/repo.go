@@ -24,14 +24,19 @@ const (
 	roleTimestamp = "timestamp"
 )
 
+// dateless judges signatures and leaves dates alone.
+var dateless time.Time
+
 // A repo is a folder of metadata files with its newest root.
 type repo struct {
 	dir      string
 	root     *manifest.Root
 	rootData []byte
+	roots    []*manifest.Root // all of them, oldest first
 }
 
-// openRepo reads the newest N.root.json of a folder that phase-sign init made.
+// openRepo reads the roots of a folder that phase-sign init made. Each must follow the
+// one before: a machine that is served one which does not boots nothing.
 func openRepo(ctx context.Context, dir string) (*repo, error) {
 	info, err := os.Stat(dir)
 	switch {
@@ -50,13 +55,26 @@ func openRepo(ctx context.Context, dir string) (*repo, error) {
 	if version == 0 {
 		return nil, fmt.Errorf("repository %s: no root in it: %w; make one with phase-sign init", dir, fs.ErrNotExist)
 	}
-	if r.rootData, err = r.read(ctx, manifest.FileName(roleRoot, version), manifest.KindRoot); err != nil {
-		return nil, err
+	return r, r.followRoots(ctx, version)
+}
+
+// followRoots walks from the first root to the newest.
+func (r *repo) followRoots(ctx context.Context, newest int64) (err error) {
+	for v := int64(1); v <= newest; v++ {
+		if r.rootData, err = r.read(ctx, manifest.FileName(roleRoot, v), manifest.KindRoot); err != nil {
+			return err
+		}
+		if r.root == nil {
+			r.root, err = manifest.ParseRoot(r.rootData)
+		} else {
+			r.root, err = r.root.Next(r.rootData)
+		}
+		if err != nil {
+			return fmt.Errorf("repository %s: %w", r.dir, err)
+		}
+		r.roots = append(r.roots, r.root)
 	}
-	if r.root, err = manifest.ParseRoot(r.rootData); err != nil {
-		return nil, fmt.Errorf("repository %s: %w", dir, err)
-	}
-	return r, nil
+	return nil
 }
 
 func (r *repo) files() manifest.DirFetcher { return manifest.DirFetcher(r.dir) }
@@ -69,14 +87,20 @@ func (r *repo) read(ctx context.Context, name string, kind manifest.Kind) ([]byt
 	return data, nil
 }
 
-// newestTargets returns the delegations in force.
+// newestTargets returns the delegations in force, which the newest root must own.
 func (r *repo) newestTargets(ctx context.Context) (manifest.File, error) {
 	version, err := r.files().Newest(roleTargets)
 	if err != nil {
 		return manifest.File{}, fmt.Errorf("repository: %w", err)
 	}
 	data, err := r.read(ctx, manifest.FileName(roleTargets, version), manifest.KindTargets)
-	return manifest.File{Role: roleTargets, Version: version, Data: data}, err
+	if err != nil {
+		return manifest.File{}, err
+	}
+	if err := r.root.Owns(manifest.KindTargets, data); err != nil {
+		return manifest.File{}, fmt.Errorf("repository %s: version %d: %w; get the newest from the signer", r.dir, version, err)
+	}
+	return manifest.File{Role: roleTargets, Version: version, Data: data}, nil
 }
 
 // published is what the repository's timestamp names.

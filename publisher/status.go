@@ -46,6 +46,10 @@ func ReadStatus(ctx context.Context, store, dir string, now time.Time) (Status, 
 	}
 	s.Head, s.Sequence, s.Expires = head.Folder.String(), head.Timestamp, head.Expires.UTC()
 	s.Expired = !now.Before(s.Expires)
+	if r.replaced(p) {
+		s.Refused = fmt.Sprintf("root version %d replaced the online key; run phase-publish serve, or add, with the new one", r.root.Version())
+		return s, nil
+	}
 	releases, err := r.releases(ctx, p, now)
 	if err != nil {
 		if len(releases) == 0 && !errors.Is(err, manifest.ErrExpired) {
