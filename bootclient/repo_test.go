@@ -46,6 +46,7 @@ func content(seed uint64, n int) []byte {
 type repo struct {
 	t       *testing.T
 	owner   string // names the keys
+	online  string // the online key's name
 	ipns    string
 	root    []byte
 	targets manifest.File
@@ -68,7 +69,7 @@ func newRepo(t *testing.T, owner string, discovery manifest.Discovery) *repo {
 	name, err := p2p.Name(public("ipns")[0])
 	ok(t, err)
 	discovery.IPNS = append(discovery.IPNS, name)
-	r := &repo{t: t, owner: owner, ipns: name, files: map[string][]byte{}, store: cas.NewMemory(), expires: 24 * time.Hour}
+	r := &repo{t: t, owner: owner, online: owner + "-online", ipns: name, files: map[string][]byte{}, store: cas.NewMemory(), expires: 24 * time.Hour}
 	root, err := manifest.NewRoot(manifest.RootSpec{
 		Root: public(owner), Threshold: 1, Online: public(owner + "-online"), Discovery: discovery, Expires: time.Now().Add(1000 * time.Hour),
 	})
@@ -118,7 +119,7 @@ func (r *repo) publish(role manifest.File) {
 	r.files[manifest.FileName(role.Role, role.Version)] = role.Data
 	r.snap, err = manifest.NewSnapshot(r.snap, time.Now().Add(500*time.Hour), r.targets, role)
 	ok(r.t, err)
-	snap := sign(r.t, r.snap, r.owner+"-online")
+	snap := sign(r.t, r.snap, r.online)
 	r.files[manifest.FileName("snapshot", r.snap.Signed.Version)] = snap
 	r.restamp(snap, 100*time.Hour)
 }
@@ -128,7 +129,7 @@ func (r *repo) restamp(snap []byte, life time.Duration) {
 	var err error
 	r.stamp, err = manifest.NewTimestamp(r.stamp, manifest.File{Role: "snapshot", Version: r.snap.Signed.Version, Data: snap}, time.Now().Add(-time.Minute), time.Now().Add(life))
 	ok(r.t, err)
-	r.files["timestamp.json"] = sign(r.t, r.stamp, r.owner+"-online")
+	r.files["timestamp.json"] = sign(r.t, r.stamp, r.online)
 	r.point()
 }
 
@@ -147,6 +148,18 @@ func (r *repo) point() {
 	ok(r.t, err)
 	r.record, err = p2p.NewRecord(key("ipns"), r.head, uint64(r.stamp.Signed.Version), time.Now().Add(48*time.Hour), time.Minute)
 	ok(r.t, err)
+}
+
+// replaceOnline makes root 2, which names another online key, and signs again with it.
+func (r *repo) replaceOnline(discovery manifest.Discovery) {
+	r.t.Helper()
+	r.online = r.owner + "-online-2"
+	root, err := manifest.NewRoot(manifest.RootSpec{
+		Version: 2, Root: public(r.owner), Threshold: 1, Online: public(r.online), Discovery: discovery, Expires: time.Now().Add(1000 * time.Hour),
+	})
+	ok(r.t, err)
+	r.files["2.root.json"] = sign(r.t, root, r.owner)
+	r.publish(manifest.File{Role: "stable-x86_64", Version: r.number, Data: r.files[manifest.FileName("stable-x86_64", r.number)]})
 }
 
 // frozen is what the repository says now, for a publisher that hears of nothing newer.

@@ -239,7 +239,7 @@ func (r *resolver) judged(v verdict) {
 		r.refuse(v.head.source(), fmt.Sprintf("head %d", v.head.seq), v.err)
 	case r.best == nil:
 		r.best, r.graceEnd = &v, time.Now().Add(grace)
-	case v.v.TimestampVersion() > r.best.v.TimestampVersion():
+	case newer(v.v, r.best.v):
 		r.older(*r.best, v)
 		r.best = &v
 	default:
@@ -249,7 +249,16 @@ func (r *resolver) judged(v verdict) {
 
 func (r *resolver) older(old, newer verdict) {
 	r.cfg.Report.Refuse(old.head.source(), fmt.Sprintf("head %d", old.head.seq),
-		fmt.Errorf("older than timestamp version %d from %s", newer.v.TimestampVersion(), newer.head.source()))
+		fmt.Errorf("older than root version %d, timestamp version %d from %s", newer.v.RootVersion(), newer.v.TimestampVersion(), newer.head.source()))
+}
+
+// newer reports whether a is newer than b. The root decides first: who withholds one may
+// hold a key that it revoked, and set the versions below it as high as he likes.
+func newer(a, b *manifest.Verified) bool {
+	if a.RootVersion() != b.RootVersion() {
+		return a.RootVersion() > b.RootVersion()
+	}
+	return a.TimestampVersion() > b.TimestampVersion()
 }
 
 func (r *resolver) refuse(source, what string, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/dustin/go-humanize"
 
@@ -45,14 +46,18 @@ func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 	}
 	c := openCache(cfg)
 	defer c.close(ctx)
-	disc, err := discover(ctx, cfg, root.Discovery())
+	places := root.Discovery()
+	if cfg.Cache != "" {
+		places = merge(manifest.OpenStateReadOnly(cfg.trustDir()).NewestRoot(root).Discovery(), places)
+	}
+	disc, err := discover(ctx, cfg, places)
 	if err != nil {
 		return nil, err
 	}
 	defer disc.close()
 	defer func() { cfg.Report.setSources(allStats(disc, c)) }()
 
-	won, err := resolveStep(ctx, cfg, disc, c, root.Discovery().IPNS)
+	won, err := resolveStep(ctx, cfg, disc, c, places.IPNS)
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +69,28 @@ func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 	}
 	step.Done("%s", f.words(allStats(disc, c)))
 	return won.v, nil
+}
+
+// merge is where the newest remembered root says to look, and then where the machine's
+// own says: a repository may have moved since its image was made.
+func merge(newest, own manifest.Discovery) manifest.Discovery {
+	newest.IPNS = union(newest.IPNS, own.IPNS)
+	newest.HTTPS = union(newest.HTTPS, own.HTTPS)
+	newest.Bootstrap = union(newest.Bootstrap, own.Bootstrap)
+	if newest.DHTPrefix == "" {
+		newest.DHTPrefix = own.DHTPrefix
+	}
+	return newest
+}
+
+func union(a, b []string) []string {
+	list := slices.Clone(a)
+	for _, s := range b {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 func resolveStep(ctx context.Context, cfg Config, disc *discovery, c *cache, names []string) (resolution, error) {

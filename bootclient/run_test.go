@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -283,6 +284,44 @@ func TestAStaleHeadLosesAgainstTheNewestOne(t *testing.T) {
 	m.boots(r)
 	if _, err := os.Stat(filepath.Join(m.out, "rootfs")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the newest release has no rootfs, the folder has one")
+	}
+}
+
+// A thief with the online key that root 2 revoked withholds root 2 and sets the version
+// of his timestamp far ahead, beside an honest mirror. The machine knows root 1 alone.
+func TestAttackRevokedOnlineKeyDoesNotWinByAHighVersion(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	thief := r.frozen()
+	thief.files = maps.Clone(r.files)
+	stamp := *r.stamp
+	stamp.Signed.Version = 1 << 40
+	thief.stamp = &stamp
+	thief.restamp(r.files["1.snapshot.json"], 100*time.Hour)
+	r.replaceOnline(manifest.Discovery{IPNS: []string{r.ipns}})
+	r.release("2", map[string][]byte{"kernel": content(11, 200<<10), "initramfs": content(12, 100<<10)})
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{serve(t, thief, nil).URL, serve(t, r, nil).URL}
+	m.boots(r)
+}
+
+// The repository has moved: root 2 names another mirror, which only machines that have
+// seen root 2 can know.
+func TestAMachineLooksWhereTheRememberedRootSays(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	second := httptest.NewServer(nil)
+	t.Cleanup(second.Close)
+	r.replaceOnline(manifest.Discovery{IPNS: []string{r.ipns}, HTTPS: []string{second.URL}})
+	honest := serve(t, r, nil)
+	second.Config.Handler = honest.Config.Handler
+	m := newMachine(t, r, "internet")
+	m.cfg.Cache = t.TempDir()
+	m.cfg.Mirrors = []string{honest.URL}
+	m.boots(r)
+	m.cfg.Mirrors = nil
+	m.boots(r)
+	m.cfg.Cache, m.cfg.Timeout = t.TempDir(), 2*time.Second
+	if err := m.fetch(t.Context()); err == nil {
+		t.Error("a machine that has seen root 1 alone found the new mirror")
 	}
 }
 

@@ -73,6 +73,24 @@ func (s *State) repository(root *Root) *memory {
 	return &memory{dir, s.readOnly}
 }
 
+// NewestRoot follows the remembered roots after root and returns the last that is good,
+// root itself when none is. It writes nothing; a nil State remembers nothing.
+func (s *State) NewestRoot(root *Root) *Root {
+	m := s.repository(root)
+	for range maxRoots {
+		data, err := m.read(FileName(roleRoot, root.Version()+1), KindRoot)
+		if err != nil {
+			break
+		}
+		next, err := root.Next(data)
+		if err != nil {
+			break
+		}
+		root = next
+	}
+	return root
+}
+
 func isDir(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && info.IsDir()

@@ -34,7 +34,7 @@ func (v *Verified) Release() Release {
 }
 
 // TimestampVersion is the TUF version of the timestamp: of two answers about the same
-// repository the one with the higher version is newer.
+// repository under the same root the one with the higher version is newer.
 func (v *Verified) TimestampVersion() int64 { return v.timestamp }
 
 // Discovery is that of the newest root.
