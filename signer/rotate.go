@@ -29,7 +29,9 @@ type RotateSpec struct {
 	RemoveRoot    []string
 	RootThreshold int
 
-	Online, IPNS     ed25519.PublicKey // take the place of the ones before
+	Online           ed25519.PublicKey // takes the place of the one before
+	IPNS             ed25519.PublicKey // its name goes before the others
+	RemoveIPNS       []string          // names
 	HTTPS, Bootstrap []string          // take the place of the lists before
 
 	Channels, Archs  []string // whose release keys change, every one of the repository when empty; new ones are made
@@ -111,7 +113,7 @@ func (s RotateSpec) plan(t *trust) (*rotation, error) {
 		return nil, err
 	}
 	owners := len(s.AddRoot)+len(s.RemoveRoot)+s.RootThreshold > 0
-	p.newRoot = owners || s.Online != nil || s.IPNS != nil || s.HTTPS != nil || s.Bootstrap != nil
+	p.newRoot = owners || s.Online != nil || s.IPNS != nil || s.RemoveIPNS != nil || s.HTTPS != nil || s.Bootstrap != nil
 	p.newTargets = owners || s.changesReleases() || len(p.releases) > before
 	if !p.newRoot && !p.newTargets {
 		p.newRoot, p.newTargets = true, true
@@ -157,12 +159,8 @@ func (s RotateSpec) planRoot(p *rotation) (err error) {
 	if s.Online != nil {
 		p.root.Online = []ed25519.PublicKey{s.Online}
 	}
-	if s.IPNS != nil {
-		name, err := IPNSName(s.IPNS)
-		if err != nil {
-			return err
-		}
-		p.root.Discovery.IPNS = []string{name}
+	if err := s.planNames(&p.root.Discovery); err != nil {
+		return err
 	}
 	if s.HTTPS != nil {
 		p.root.Discovery.HTTPS = s.HTTPS
@@ -171,6 +169,32 @@ func (s RotateSpec) planRoot(p *rotation) (err error) {
 		p.root.Discovery.Bootstrap = s.Bootstrap
 	}
 	p.root.Expires = s.Now.Add(s.RootLifetime)
+	return nil
+}
+
+// planNames changes the IPNS names. An old one may stay as long as there are images that
+// know no other: it is a pointer and trusted with nothing.
+func (s RotateSpec) planNames(d *manifest.Discovery) error {
+	for _, name := range s.RemoveIPNS {
+		i := slices.Index(d.IPNS, name)
+		if i < 0 {
+			return fmt.Errorf("IPNS name %.80q: is not listed; there are %s: %w", name, strings.Join(d.IPNS, ", "), fs.ErrInvalid)
+		}
+		d.IPNS = slices.Delete(d.IPNS, i, i+1)
+	}
+	if s.IPNS != nil {
+		name, err := IPNSName(s.IPNS)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(d.IPNS, name) {
+			return fmt.Errorf("IPNS name %s: is listed already: %w", name, fs.ErrInvalid)
+		}
+		d.IPNS = append([]string{name}, d.IPNS...)
+	}
+	if len(d.IPNS) == 0 {
+		return fmt.Errorf("the last IPNS name would go; add one with --ipns-key: %w", fs.ErrInvalid)
+	}
 	return nil
 }
 

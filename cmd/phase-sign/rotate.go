@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ import (
 type rotateFlags struct {
 	spec                      signer.RotateSpec
 	keys, addRoot, removeRoot []string
+	removeIPNS                []string
 	addRelease, removeRelease []string
 	online, ipns, passFile    string
 	rootExpires, targetsEnd   span
@@ -64,7 +66,8 @@ func (f *rotateFlags) define(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.removeRoot, "remove-root-key", nil, "root key to drop, a .pub file or a key ID (repeatable)")
 	fl.IntVar(&f.spec.RootThreshold, "root-threshold", 0, "how many root keys must sign (default: as before)")
 	fl.StringVar(&f.online, "online-key", "", "the publisher's new key for snapshot and timestamp")
-	fl.StringVar(&f.ipns, "ipns-key", "", "key of the new IPNS name")
+	fl.StringVar(&f.ipns, "ipns-key", "", "key of an IPNS name to list before the others")
+	fl.StringArrayVar(&f.removeIPNS, "remove-ipns-key", nil, "IPNS name to drop, k51… or the .pub file of its key (repeatable)")
 	fl.StringArrayVar(&f.spec.HTTPS, "https", nil, "URL of a mirror, in place of those before (repeatable)")
 	fl.StringArrayVar(&f.spec.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ID of a first DHT peer, in place of those before (repeatable)")
 	fl.StringArrayVar(&f.spec.Channels, "channel", nil, "channel whose release keys change, made when new (default: every one; repeatable)")
@@ -101,6 +104,9 @@ func (f *rotateFlags) load(ctx context.Context) (err error) {
 	if f.spec.RemoveRelease, err = keyIDs(ctx, f.removeRelease, pass); err != nil {
 		return err
 	}
+	if f.spec.RemoveIPNS, err = ipnsNames(ctx, f.removeIPNS, pass); err != nil {
+		return err
+	}
 	if f.online != "" {
 		if f.spec.Online, err = signer.LoadPublic(ctx, f.online, pass); err != nil {
 			return err
@@ -133,4 +139,22 @@ func keyIDs(ctx context.Context, names []string, pass signer.PassFunc) ([]string
 		ids = append(ids, id)
 	}
 	return ids, nil
+}
+
+// ipnsNames are names, or those of keys.
+func ipnsNames(ctx context.Context, list []string, pass signer.PassFunc) ([]string, error) {
+	var names []string
+	for _, name := range list {
+		if !strings.HasPrefix(name, "k51") {
+			public, err := signer.LoadPublic(ctx, name, pass)
+			if err != nil {
+				return nil, err
+			}
+			if name, err = signer.IPNSName(public); err != nil {
+				return nil, err
+			}
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
