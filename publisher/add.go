@@ -21,7 +21,7 @@ import (
 type AddOptions struct {
 	Store     string // folder of packs, made when missing
 	Repo      string // folder that phase-sign init made
-	Artifacts string // folder with the files that were signed
+	Artifacts string // folder with the files that were signed; "" when the store has them all
 	Manifest  []byte // the signed release manifest
 	Online    Online
 	Now       func() time.Time // nil: time.Now
@@ -142,8 +142,11 @@ func (r *repo) isPublished(ctx context.Context, prev *published, release manifes
 		release.Version, name, release.Number, old, manifest.ErrRollback)
 }
 
-// findArtifacts looks for all artifacts before any is read.
+// findArtifacts looks for all artifacts before any is read; nil when the store has them.
 func findArtifacts(dir string, release manifest.Release) ([]string, error) {
+	if dir == "" {
+		return nil, nil
+	}
 	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("artifacts %s: %w; name the folder with the signed files", dir, fs.ErrNotExist)
 	} else if err != nil {
@@ -161,8 +164,12 @@ func findArtifacts(dir string, release manifest.Release) ([]string, error) {
 	return files, nil
 }
 
-// ingestAll brings all artifacts into the store, a few side by side.
+// ingestAll brings all artifacts into the store, a few side by side. Without files they
+// must be there.
 func ingestAll(ctx context.Context, store cas.Store, release manifest.Release, files []string, watch Watch) (Ingest, error) {
+	if files == nil {
+		return allStored(ctx, store, release)
+	}
 	parts := make([]Ingest, len(files))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))

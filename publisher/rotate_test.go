@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -213,6 +214,26 @@ func TestATimestampByNobodysKeyIsNotBuiltUpon(t *testing.T) {
 	check(t, err)
 	w.write("repo/timestamp.json", data)
 	if _, err := Add(t.Context(), w.options(w.sign(2, "v2", w.release))); !errors.Is(err, manifest.ErrSignature) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAddTakesFromTheStoreWhatItHasAlready(t *testing.T) {
+	w := newWorld(t)
+	opts := w.options(w.sign(1, "v1", w.release))
+	opts.Artifacts = ""
+	if _, err := Add(t.Context(), opts); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a store: %v", err)
+	}
+	w.add(opts.Manifest)
+	opts.Manifest = w.sign(2, "v2", w.release)
+	added, err := Add(t.Context(), opts)
+	if err != nil || added.Release != "v2" || added.NewBytes != 0 {
+		t.Errorf("got %+v, %v", added, err)
+	}
+	w.write("artifacts/kernel", []byte("a kernel that the store has not"))
+	opts.Manifest = w.sign(3, "v3", w.release)
+	if _, err := Add(t.Context(), opts); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "--artifacts") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -71,11 +71,20 @@ func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 // check refuses what can be refused without reading the files, and returns the number
 // of the new release.
 func (s ReleaseSpec) check() (*trust, int64, error) {
-	role, err := roleName(s.Channel, s.Arch)
-	if err != nil {
+	if _, err := roleName(s.Channel, s.Arch); err != nil {
 		return nil, 0, err
 	}
 	if err := s.checkWords(); err != nil {
+		return nil, 0, err
+	}
+	return s.open()
+}
+
+// open opens the repository for a release that may be signed and written, and returns
+// its number.
+func (s ReleaseSpec) open() (*trust, int64, error) {
+	role, err := roleName(s.Channel, s.Arch)
+	if err != nil {
 		return nil, 0, err
 	}
 	if err := checkOut(s.Out); err != nil {

@@ -26,7 +26,8 @@ and writes the manifest, a new snapshot and a new timestamp into the repository,
 timestamp last. A daemon that serves the repository picks the new head up by itself.
 
 The folder of artifacts holds kernel, initramfs, rootfs, dtb/NAME and job/NAME.wasm, or
-files whose names begin so, such as kernel-6.12 or rootfs.squashfs.`,
+files whose names begin so, such as kernel-6.12 or rootfs.squashfs. It may be left out when
+the store has every file already, as for a release that was promoted from another channel.`,
 		Example: `  phase-publish add --store store --repo repo --artifacts build --online-key online.key release.json`,
 		Args:    cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,9 +47,9 @@ files whose names begin so, such as kernel-6.12 or rootfs.squashfs.`,
 	}
 	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store, made when missing")
 	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder that phase-sign init made")
-	cmd.Flags().StringVar(&opts.Artifacts, "artifacts", "", "folder with the files that were signed")
+	cmd.Flags().StringVar(&opts.Artifacts, "artifacts", "", "folder with the files that were signed (default: the store has them all)")
 	online.register(cmd)
-	require(cmd, "store", "repo", "artifacts")
+	require(cmd, "store", "repo")
 	return cmd
 }
 

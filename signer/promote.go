@@ -1,0 +1,81 @@
+package signer
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// PromoteSpec names a release of one channel that another one is to have as well.
+type PromoteSpec struct {
+	Repo           string
+	File           string // the release; the newest of From in Repo when empty
+	From, To, Arch string // channels and architecture
+	Lifetime       time.Duration
+	Keys           []Key // of To
+	Out            string
+	Now            time.Time
+}
+
+// Promote writes to s.Out a manifest of channel To that says of the very same artifacts
+// what a release of channel From says, and signs it. The release must be signed by the
+// keys of From and not expired; it is not changed, and no artifact is read. Errors are
+// those of Release.
+func Promote(ctx context.Context, s PromoteSpec) (Summary, error) {
+	from, err := roleName(s.From, s.Arch)
+	if err != nil {
+		return Summary{}, err
+	}
+	if s.From == s.To {
+		return Summary{}, fmt.Errorf("channel %q: is where the release is; name another one with --to: %w", s.To, fs.ErrInvalid)
+	}
+	to := ReleaseSpec{Repo: s.Repo, Channel: s.To, Arch: s.Arch, Keys: s.Keys, Out: s.Out, Now: s.Now, Lifetime: s.Lifetime}
+	t, number, err := to.open()
+	if err != nil {
+		return Summary{}, err
+	}
+	d, err := s.source(from)
+	if err != nil {
+		return Summary{}, err
+	}
+	if d.role != from {
+		return Summary{}, fmt.Errorf("manifest %s: is a release of %q for %s, not of %q: %w", d.path, d.role, s.Arch, s.From, fs.ErrInvalid)
+	}
+	if err := t.check(d, s.Now); err != nil {
+		return Summary{}, err
+	}
+	r := *d.release
+	r.Channel, r.Number, r.SignedAt, r.Expires = s.To, number, s.Now, s.Now.Add(s.Lifetime)
+	role, err := manifest.Encode(r)
+	if err != nil {
+		return Summary{}, fmt.Errorf("release %q: %w: %w", r.Version, fs.ErrInvalid, err)
+	}
+	return to.signAndWrite(ctx, t, role)
+}
+
+// source opens the release that is to be promoted.
+func (s PromoteSpec) source(role string) (*document, error) {
+	path := s.File
+	if path == "" {
+		newest, err := manifest.DirFetcher(s.Repo).Newest(role)
+		if err != nil {
+			return nil, fmt.Errorf("repository %s: %w", s.Repo, advise(err))
+		}
+		if newest == 0 {
+			return nil, fmt.Errorf("channel %q for %s: no release in repository %s: %w; name its manifest", s.From, s.Arch, s.Repo, fs.ErrNotExist)
+		}
+		path = filepath.Join(s.Repo, manifest.FileName(role, newest))
+	}
+	d, err := openDocument(path)
+	if err != nil {
+		return nil, err
+	}
+	if d.kind != manifest.KindRole {
+		return nil, fmt.Errorf("manifest %s: is %s metadata; name a release: %w", path, d.kind, fs.ErrInvalid)
+	}
+	return d, nil
+}
