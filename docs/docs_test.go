@@ -1,0 +1,166 @@
+package docs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// people are the machines of the runbook.
+var people = []string{"ann", "bob", "cho", "dan", "hub"}
+
+// An entry is one section of KEYS.md: its shell blocks, each with the machines at which
+// it runs.
+type entry struct {
+	title  string
+	blocks []block
+}
+
+type block struct {
+	at     []string
+	script string
+}
+
+var (
+	fence = regexp.MustCompile("(?s)```sh\n(.*?)```")
+	place = regexp.MustCompile(`at (\w+)`)
+)
+
+func entries(t *testing.T) []entry {
+	t.Helper()
+	text, err := os.ReadFile("KEYS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []entry
+	for _, section := range strings.Split(string(text), "\n## ")[1:] {
+		title, body, _ := strings.Cut(section, "\n")
+		e := entry{title: title}
+		for _, m := range fence.FindAllStringSubmatch(body, -1) {
+			head, _, _ := strings.Cut(m[1], "\n")
+			b := block{script: m[1]}
+			for _, at := range place.FindAllStringSubmatch(head, -1) {
+				b.at = append(b.at, at[1])
+			}
+			if len(b.at) == 0 {
+				t.Fatalf("%s: a block without a place:\n%s", title, m[1])
+			}
+			e.blocks = append(e.blocks, b)
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// run does what an entry says, below dir.
+func (e entry) run(t *testing.T, dir, bin string) {
+	t.Helper()
+	for _, b := range e.blocks {
+		for _, who := range b.at {
+			cmd := exec.Command("sh", "-eu", "-c", b.script)
+			cmd.Dir = filepath.Join(dir, who)
+			cmd.Env = append(os.Environ(), "ME="+who, "STICK="+filepath.Join(dir, "stick"),
+				"PHASE_KEY_PASSPHRASE=the phrase of "+who, "PATH="+bin+":"+os.Getenv("PATH"))
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%s, at %s: %v\n%s\n%s", e.title, who, err, b.script, out)
+			}
+		}
+	}
+}
+
+// build makes the commands once.
+func build(t *testing.T) string {
+	t.Helper()
+	bin := t.TempDir()
+	cmd := exec.Command("go", "build", "-o", bin, "../cmd/phase-sign", "../cmd/phase-publish")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
+}
+
+// A machine has a root from before an entry, and has booted before it. After the entry it
+// follows the publisher, and refuses what it was served before.
+func TestEveryEntryOfTheRunbookWorksAsItStands(t *testing.T) {
+	bin, base := build(t), t.TempDir()
+	for _, who := range append(people, "stick") {
+		check(t, os.MkdirAll(filepath.Join(base, who, "build"), 0o755))
+		for _, file := range []string{"kernel", "initramfs"} {
+			check(t, os.WriteFile(filepath.Join(base, who, "build", file), []byte("the "+file), 0o600))
+		}
+	}
+	all := entries(t)
+	if len(all) < 7 {
+		t.Fatalf("KEYS.md has %d entries", len(all))
+	}
+	all[0].run(t, base, bin)
+	for _, e := range all[1:] {
+		t.Run(strings.ReplaceAll(e.title, " ", "_"), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "w")
+			check(t, exec.Command("cp", "-r", base, dir).Run())
+			m := newMachine(t, dir)
+			before := m.boots("the honest twin, before")
+			old := filepath.Join(t.TempDir(), "repo")
+			check(t, exec.Command("cp", "-r", m.repo, old).Run())
+
+			e.run(t, dir, bin)
+			after := m.boots("after")
+			if after.TimestampVersion() == before.TimestampVersion() {
+				if after.RootVersion() <= before.RootVersion() {
+					t.Error("nothing has changed")
+				}
+				return // a daemon would sign the timestamp of a changed root again
+			}
+			if _, err := m.boot(old); !errors.Is(err, manifest.ErrUntrusted) {
+				t.Errorf("the metadata of before: %v", err)
+			}
+		})
+	}
+}
+
+// A machine remembers what it has verified.
+type machine struct {
+	t      *testing.T
+	repo   string // of the publisher
+	policy manifest.Policy
+}
+
+func newMachine(t *testing.T, dir string) machine {
+	t.Helper()
+	m := machine{t: t, repo: filepath.Join(dir, "hub", "repo")}
+	root, err := os.ReadFile(filepath.Join(m.repo, "1.root.json"))
+	check(t, err)
+	state, err := manifest.OpenState(t.TempDir())
+	check(t, err)
+	m.policy = manifest.Policy{Root: root, Channel: "stable", Arch: "x86_64", State: state, Now: time.Now()}
+	return m
+}
+
+func (m machine) boot(repo string) (*manifest.Verified, error) {
+	m.policy.Now = time.Now()
+	return manifest.Verify(m.t.Context(), manifest.DirFetcher(repo), m.policy)
+}
+
+func (m machine) boots(when string) *manifest.Verified {
+	m.t.Helper()
+	v, err := m.boot(m.repo)
+	if err != nil {
+		m.t.Fatal(fmt.Errorf("%s: %w", when, err))
+	}
+	return v
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
