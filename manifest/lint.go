@@ -32,7 +32,8 @@ const (
 )
 
 const (
-	maxKeys    = 64   // keys, key ids and signatures in one list
+	maxKeys    = 64   // of one role: key ids and signatures
+	maxAllKeys = 1024 // of a file: those of all its roles
 	maxEntries = 1024 // delegations, files of a snapshot
 	extension  = "x-phaseboot"
 	timeLayout = "2006-01-02T15:04:05Z"
@@ -167,8 +168,8 @@ func (l *linter) root(signed object) {
 // keys checks a map of keys: Ed25519 only, each under its own id.
 func (l *linter) keys(path string, v any) object {
 	keys := l.object(path, v)
-	if len(keys) > maxKeys {
-		l.fail(path, "%d keys; at most %d are read", len(keys), maxKeys)
+	if len(keys) > maxAllKeys {
+		l.fail(path, "%d keys; at most %d are read", len(keys), maxAllKeys)
 	}
 	for _, id := range sorted(keys) {
 		p := join(path, id)

@@ -56,7 +56,7 @@ func (f files) Metadata(_ context.Context, name string, max int64) ([]byte, erro
 // repo is a signer and a publisher in one: it makes a repository with real keys. Its
 // fields are what the next file will say.
 type repo struct {
-	t        *testing.T
+	t        testing.TB
 	files    files
 	root     []byte // the root.json that goes into images
 	roots    []string
@@ -69,11 +69,12 @@ type repo struct {
 	targets  int64
 	rootNo   int64
 	numbers  map[string]int64
+	more     []Delegation // beside stable and edge
 }
 
 // newRepo makes a repository with two root keys (both needed), two release keys for
 // stable (both needed), another for edge, and release 1 of stable.
-func newRepo(t *testing.T) *repo {
+func newRepo(t testing.TB) *repo {
 	r := &repo{
 		t: t, files: files{}, roots: []string{"root-a", "root-b"}, online: "online",
 		owners: []string{"release-a", "release-b"}, signedAt: today.Add(-day), numbers: map[string]int64{},
@@ -101,10 +102,11 @@ func (r *repo) newRoot(signers ...string) {
 
 func (r *repo) newTargets() File {
 	r.targets++
-	targets, err := NewTargets(r.targets, r.expires[roleTargets],
-		Delegation{"stable", "x86_64", public(r.owners...), len(r.owners)},
-		Delegation{"stable", "arm64", public(r.owners...), len(r.owners)},
-		Delegation{"edge", "x86_64", public("edge"), 1})
+	targets, err := NewTargets(r.targets, r.expires[roleTargets], append([]Delegation{
+		{"stable", "x86_64", public(r.owners...), len(r.owners)},
+		{"stable", "arm64", public(r.owners...), len(r.owners)},
+		{"edge", "x86_64", public("edge"), 1},
+	}, r.more...)...)
 	r.ok(err)
 	data := sign(r.t, KindTargets, targets, r.roots...)
 	r.files[FileName(roleTargets, r.targets)] = data
@@ -183,7 +185,7 @@ func (r *repo) boot(f Fetcher, p Policy) *Verified {
 	return v
 }
 
-func sign[T metadata.Roles](t *testing.T, kind Kind, m *metadata.Metadata[T], signers ...string) []byte {
+func sign[T metadata.Roles](t testing.TB, kind Kind, m *metadata.Metadata[T], signers ...string) []byte {
 	t.Helper()
 	m.Signatures = nil
 	for _, n := range signers {

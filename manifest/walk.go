@@ -125,16 +125,23 @@ func (w *walk) nextRoot(ctx context.Context, name string) ([]byte, error) {
 	return data, w.updateRoot(name, data)
 }
 
+// updateRoot lets go-tuf judge the next root, and words a refusal.
 func (w *walk) updateRoot(name string, data []byte) error {
-	next, err := Parse[metadata.RootType](KindRoot, data)
-	if err != nil {
+	if err := Lint(KindRoot, data); err != nil {
 		return inFile(name, err)
 	}
-	if err := follows(w.trusted.Root, name, next); err != nil {
+	_, cause := w.trusted.UpdateRoot(data)
+	if cause == nil {
+		return nil
+	}
+	next, err := Parse[metadata.RootType](KindRoot, data)
+	if err == nil {
+		err = follows(w.trusted.Root, name, next)
+	}
+	if err != nil {
 		return err
 	}
-	_, err = w.trusted.UpdateRoot(data)
-	return tufError(name, err)
+	return tufError(name, cause)
 }
 
 // fresh judges the dates of all that was loaded against the final reference time.

@@ -166,6 +166,18 @@ func (w *walk) targets(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := Lint(KindTargets, data); err != nil {
+		return inFile("targets.json", err)
+	}
+	if _, cause := w.trusted.UpdateTargets(data); cause != nil {
+		return w.refuseTargets(data, cause)
+	}
+	w.remember("targets.json", data)
+	return nil
+}
+
+// refuseTargets words what go-tuf has refused.
+func (w *walk) refuseTargets(data []byte, cause error) error {
 	next, err := Parse[metadata.TargetsType](KindTargets, data)
 	if err != nil {
 		return inFile("targets.json", err)
@@ -180,11 +192,7 @@ func (w *walk) targets(ctx context.Context) error {
 	if err := w.expired(id, next.Signed.Expires, renewTargets); err != nil {
 		return err
 	}
-	if _, err := w.trusted.UpdateTargets(data); err != nil {
-		return tufError(id, err)
-	}
-	w.remember("targets.json", data)
-	return nil
+	return tufError(id, cause)
 }
 
 // role returns the bytes of a targets file that the snapshot names, remembered ones if
