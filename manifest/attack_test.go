@@ -439,3 +439,41 @@ func TestRootSignedByOneOfTwoIsNoRoot(t *testing.T) {
 	_, err = NewRoot(RootSpec{Root: public("a"), Threshold: 2, Online: public("b"), Expires: today})
 	refused(t, err, ErrMalformed, "threshold: 2 is not within 1 and 1")
 }
+
+// m-1 of the release keys sign a release, and all of them one outside their channel.
+func TestAttackStolenReleaseKey(t *testing.T) {
+	run(t, []attack{
+		{"one of two", func(r *repo, _ *Policy) Fetcher {
+			r.publish(r.signed("stable", "x86_64", r.manifest("stable", "x86_64", "evil"), "release-a"))
+			return r.files
+		}, ErrSignature, "stable-x86_64.json version 2: signed by 1 of 2 required keys"},
+		{"one, twice", func(r *repo, _ *Policy) Fetcher {
+			r.publish(r.signed("stable", "x86_64", r.manifest("stable", "x86_64", "evil"), "release-a", "release-a"))
+			return r.files
+		}, ErrSignature, "stable-x86_64.json version 2: signed by 1 of 2 required keys"},
+		{"both, for edge", func(r *repo, p *Policy) Fetcher {
+			p.Channel = "edge"
+			honest := maps.Clone(r.files)
+			r.publish(r.signed("edge", "x86_64", r.manifest("edge", "x86_64", "evil"), r.owners...))
+			return &served{r.files, honest}
+		}, ErrSignature, "edge-x86_64.json version 1: signed by 0 of 1 required keys"},
+	})
+}
+
+// m-1 of the root keys sign a root that gives everything to the thief, and targets.
+func TestAttackStolenRootKey(t *testing.T) {
+	run(t, []attack{
+		{"a root by one of two", func(r *repo, _ *Policy) Fetcher {
+			honest := maps.Clone(r.files)
+			r.roots = []string{"root-a"}
+			r.newRoot("root-a")
+			return &served{r.files, honest}
+		}, ErrSignature, "2.root.json: signed by 1 of 2 required keys"},
+		{"targets by one of two", func(r *repo, _ *Policy) Fetcher {
+			honest := maps.Clone(r.files)
+			r.roots, r.owners = []string{"root-a"}, []string{"thief"}
+			r.publish(r.newTargets(), r.release("stable", "x86_64", "evil"))
+			return &served{r.files, honest}
+		}, ErrSignature, "targets.json version 2: signed by 1 of 2 required keys"},
+	})
+}

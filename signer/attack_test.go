@@ -1,0 +1,147 @@
+package signer
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// The manifest is altered between review and signature, with and without the noted digest.
+func TestAttackAlteredAfterReview(t *testing.T) {
+	b := newBench(t)
+	b.mustRelease(t)
+	file := b.path("RELEASE.json")
+	seen, err := Show(ShowSpec{File: file, Repo: b.dir, Now: noon})
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evil := bytes.Replace(good, []byte(`"release": "1"`), []byte(`"release": "6"`), 1)
+	add := func(data []byte) error {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Add(t.Context(), AddSpec{File: file, Repo: b.dir, Keys: []Key{b.release}, Digest: seen.Digest, Now: noon})
+		return err
+	}
+	if err := add(evil); !errors.Is(err, manifest.ErrSignature) {
+		t.Errorf("altered: %v", err)
+	}
+	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(after, evil) {
+		t.Errorf("a refused file was written: %v", err)
+	}
+	if err := add(good); err != nil {
+		t.Errorf("the honest twin: %v", err)
+	}
+}
+
+// One of two root keys is stolen: it makes a root that nobody follows, and nothing enters
+// the repository. Both keys together do.
+func TestAttackStolenRootKey(t *testing.T) {
+	b := newBench(t)
+	second := mustGenerate(t, b.path("second.key"), nil)
+	rotate := func(s RotateSpec) (RotateResult, error) {
+		s.Repo, s.Now, s.RootLifetime, s.TargetsLifetime = b.dir, noon, time.Hour, time.Hour
+		return Rotate(t.Context(), s)
+	}
+	if _, err := rotate(RotateSpec{Keys: []Key{b.root}, AddRoot: []Key{second}, RootThreshold: 2}); err != nil {
+		t.Fatal(err)
+	}
+	thief := mustGenerate(t, b.path("thief.key"), nil)
+	id, err := second.ID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := RotateSpec{Keys: []Key{b.root}, AddRoot: []Key{thief}, RemoveRoot: []string{id}}
+	if _, err := rotate(s); !errors.Is(err, manifest.ErrSignature) {
+		t.Errorf("into the repository: %v", err)
+	}
+	s.Out = b.path("evil")
+	r, err := rotate(s)
+	if err != nil || r.Complete {
+		t.Fatalf("complete %t, %v", r.Complete, err)
+	}
+	old, err := os.ReadFile(b.path("2.root.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted, err := manifest.ParseRoot(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	follows := func(path string) error {
+		data, err := os.ReadFile(path)
+		if err == nil {
+			_, err = trusted.Next(data)
+		}
+		return err
+	}
+	if err := follows(filepath.Join(s.Out, "3.root.json")); !errors.Is(err, manifest.ErrSignature) {
+		t.Errorf("the thief's root: %v", err)
+	}
+	if _, err := rotate(RotateSpec{Keys: []Key{b.root, second}, RootThreshold: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := follows(b.path("3.root.json")); err != nil {
+		t.Errorf("the honest twin: %v", err)
+	}
+}
+
+func TestAnExpiredRepositoryIsRenewed(t *testing.T) {
+	b := newBench(t)
+	late := noon.Add(10000 * time.Hour)
+	spec := b.spec()
+	spec.Now = late
+	if _, err := Release(t.Context(), spec); !errors.Is(err, manifest.ErrExpired) {
+		t.Fatalf("before: %v", err)
+	}
+	r, err := Rotate(t.Context(), RotateSpec{Repo: b.dir, Keys: []Key{b.root}, Now: late, RootLifetime: 1000 * time.Hour, TargetsLifetime: 1000 * time.Hour})
+	if err != nil || len(r.Files) != 2 || !r.Complete {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if _, err := Release(t.Context(), spec); err != nil {
+		t.Errorf("after: %v", err)
+	}
+}
+
+func TestARotationIsRefusedBeforeItIsSigned(t *testing.T) {
+	b := newBench(t)
+	for name, s := range map[string]RotateSpec{
+		"an online key that signs releases": {Keys: []Key{b.root}, Online: b.release.Public()},
+		"a release key that is the root's online key": {
+			Keys: []Key{b.root}, AddRelease: []ed25519.PublicKey{b.online.Public()},
+		},
+		"no root key left":          {Keys: []Key{b.root}, RemoveRoot: []string{mustID(t, b.root)}},
+		"a threshold beyond reason": {Keys: []Key{b.root}, RootThreshold: 2},
+		"a mirror that is none":     {Keys: []Key{b.root}, HTTPS: []string{"ftp://mirror.example"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.Repo, s.Now, s.RootLifetime, s.TargetsLifetime = b.dir, noon, time.Hour, time.Hour
+			if _, err := Rotate(context.Background(), s); err == nil {
+				t.Error("was made")
+			}
+			if _, err := os.Stat(b.path("2.root.json")); err == nil {
+				t.Error("was written")
+			}
+		})
+	}
+}
+
+func mustID(t *testing.T, k Key) string {
+	t.Helper()
+	id, err := k.ID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
