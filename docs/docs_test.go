@@ -164,3 +164,30 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// Every test that the threat model names is there.
+func TestTheThreatModelNamesTestsThatExist(t *testing.T) {
+	text, err := os.ReadFile("THREAT-MODEL.md")
+	check(t, err)
+	declared := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	check(t, filepath.WalkDir("..", func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		for _, m := range function.FindAllSubmatch(data, -1) {
+			declared[string(m[1])] = true
+		}
+		return err
+	}))
+	names := regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllSubmatch(text, -1)
+	if len(names) < 30 {
+		t.Fatalf("it names %d tests", len(names))
+	}
+	for _, m := range names {
+		if !declared[string(m[1])] {
+			t.Errorf("%s is in the table and nowhere else", m[1])
+		}
+	}
+}

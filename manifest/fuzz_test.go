@@ -2,8 +2,10 @@ package manifest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -100,6 +102,42 @@ func FuzzVerifyRole(f *testing.F) {
 		}
 		if r, err := CheckRole(root, targets, data, today); err == nil && r.Version != honest.Version {
 			t.Errorf("%q is not what was signed", r.Version)
+		}
+	})
+}
+
+// Whatever a stranger leaves in the state, the machine boots what is honest, and the next
+// boot finds nothing to pass over.
+func FuzzState(f *testing.F) {
+	for _, file := range kinds { // few, since each run writes to a disk
+		for n := range byte(6) {
+			f.Add(n, read(f, "golden", file))
+		}
+	}
+	r := newRepo(f)
+	r.newRoot(r.roots...)
+	r.publish()
+	root, err := ParseRoot(r.root)
+	r.ok(err)
+	names := []string{"1.root.json", "2.root.json", "timestamp.json", "snapshot.json", "targets.json", "stable-x86_64.json"}
+	f.Fuzz(func(t *testing.T, n byte, data []byte) {
+		dir := t.TempDir()
+		at := filepath.Join(dir, root.id())
+		if err := os.Mkdir(at, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(at, names[int(n)%len(names)]), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := *r
+		r.t = t
+		p := r.policy(dir)
+		if _, err := Verify(context.Background(), r.files, p); err != nil {
+			t.Fatal(err)
+		}
+		v, err := Verify(context.Background(), r.files, p)
+		if err != nil || len(v.Notes()) > 0 {
+			t.Errorf("not mended: %q, %v", v.Notes(), err)
 		}
 	})
 }
