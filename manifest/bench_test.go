@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A large repository: 20 roots of 5 keys each, 3 of which must sign, and 40 channels with
+// A large repository: 20 roots of 3 keys each, all of which sign, and 40 channels with
 // 2 of 3 release keys. Budget, on one core: 20 ms and 16 MiB.
 const (
 	benchRoots    = 20
