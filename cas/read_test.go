@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,11 +27,11 @@ import (
 // blocks is a source in memory that keeps whatever it is given and counts reads.
 type blocks struct {
 	m     map[cid.Cid][]byte
-	reads int
+	reads atomic.Int64
 }
 
 func (b *blocks) Block(_ context.Context, c cid.Cid) ([]byte, error) {
-	b.reads++
+	b.reads.Add(1)
 	data, ok := b.m[c]
 	if !ok {
 		return nil, cas.NotFound(c)
@@ -255,13 +256,13 @@ func TestDAGBombsCostNoMoreThanTheSignedSize(t *testing.T) {
 		leaf, width uint64
 	}{{"wide", 1, 128}, {"large", cas.MaxBlock, 32}} {
 		root, size := bomb(test.leaf, test.width)
-		src.reads = 0
+		src.reads.Store(0)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		start := time.Now()
 		_, err := cas.ReadFile(t.Context(), &src, root, 100)
-		if !errors.Is(err, cas.ErrCorrupt) || src.reads > 1 {
-			t.Errorf("%s: ReadFile: %v after %d reads", test.name, err, src.reads)
+		if !errors.Is(err, cas.ErrCorrupt) || src.reads.Load() > 1 {
+			t.Errorf("%s: ReadFile: %v after %d reads", test.name, err, src.reads.Load())
 		}
 		for _, claim := range []int64{100, int64(min(size, 1<<62))} {
 			if _, err = cas.Leaves(t.Context(), &src, root, claim); !errors.Is(err, cas.ErrCorrupt) {
@@ -269,9 +270,9 @@ func TestDAGBombsCostNoMoreThanTheSignedSize(t *testing.T) {
 			}
 		}
 		runtime.ReadMemStats(&after)
-		t.Logf("%s: %d reads, %v, %d MiB allocated in all", test.name, src.reads, time.Since(start), (after.TotalAlloc-before.TotalAlloc)>>20)
-		if src.reads > cas.MaxLeaves {
-			t.Errorf("%s: %d reads", test.name, src.reads)
+		t.Logf("%s: %d reads, %v, %d MiB allocated in all", test.name, src.reads.Load(), time.Since(start), (after.TotalAlloc-before.TotalAlloc)>>20)
+		if src.reads.Load() > cas.MaxLeaves {
+			t.Errorf("%s: %d reads", test.name, src.reads.Load())
 		}
 	}
 }
