@@ -52,11 +52,11 @@ type job struct {
 func addLeaves(ctx context.Context, put func(context.Context, cid.Cid, []byte) error, r io.Reader, k chunker) ([]branch, error) {
 	workers := runtime.GOMAXPROCS(0)
 	free := make(chan *job, workers+3)
-	read, todo, order := make(chan *job, cap(free)), make(chan *job, cap(free)), make(chan *job, cap(free))
+	read, unhashed, order := make(chan *job, cap(free)), make(chan *job, cap(free)), make(chan *job, cap(free))
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { cutLeaves(k, read, todo, order); return nil })
+	g.Go(func() error { cutLeaves(k, read, unhashed, order); return nil })
 	for range workers {
-		g.Go(func() error { hashLeaves(todo); return nil })
+		g.Go(func() error { hashLeaves(unhashed); return nil })
 	}
 	var leaves []branch
 	g.Go(func() error {
@@ -94,19 +94,19 @@ func readSegments(ctx context.Context, r io.Reader, k chunker, free chan *job, r
 	}
 }
 
-func cutLeaves(k chunker, read <-chan *job, todo, order chan<- *job) {
+func cutLeaves(k chunker, read <-chan *job, unhashed, order chan<- *job) {
 	c := cutter{kind: k}
 	for j := range read {
 		c.cut(j.segment)
-		todo <- j
+		unhashed <- j
 		order <- j
 	}
-	close(todo)
+	close(unhashed)
 	close(order)
 }
 
-func hashLeaves(todo <-chan *job) {
-	for j := range todo {
+func hashLeaves(unhashed <-chan *job) {
+	for j := range unhashed {
 		j.cids = j.cids[:0]
 		for _, leaf := range j.leaves {
 			j.cids = append(j.cids, Sum(cid.Raw, leaf))

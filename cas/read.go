@@ -51,14 +51,14 @@ func ReadLeaf(ctx context.Context, src Source, l Leaf) ([]byte, error) {
 // cores; w is written by the caller's goroutine alone.
 func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64) error {
 	workers := runtime.GOMAXPROCS(0)
-	todo, order := make(chan *ahead, 2*workers), make(chan *ahead, 2*workers)
+	unread, order := make(chan *ahead, 2*workers), make(chan *ahead, 2*workers)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		defer close(todo)
+		defer close(unread)
 		defer close(order)
 		return walk(gctx, src, root, size, func(l Leaf) error {
 			a := &ahead{leaf: l, done: make(chan struct{})}
-			for _, c := range []chan *ahead{order, todo} {
+			for _, c := range []chan *ahead{order, unread} {
 				select {
 				case c <- a:
 				case <-gctx.Done():
@@ -70,7 +70,7 @@ func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64
 	})
 	for range workers {
 		g.Go(func() error {
-			for a := range todo {
+			for a := range unread {
 				a.data, a.err = ReadLeaf(gctx, src, a.leaf)
 				close(a.done)
 			}
