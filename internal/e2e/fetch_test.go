@@ -129,8 +129,10 @@ type fetched struct {
 func (l *lan) fetch(root, mirror string, more ...string) fetched {
 	l.t.Helper()
 	f := fetched{t: l.t, out: filepath.Join(l.t.TempDir(), "out")}
-	args := []string{"fetch", "--root", fx.path(root), "--channel", "stable", "--arch", "x86_64", "--mode", "internet",
-		"--mirror", mirror, "--timeout", "20s", "--out", f.out}
+	args := []string{
+		"fetch", "--root", fx.path(root), "--channel", "stable", "--arch", "x86_64", "--mode", "internet",
+		"--mirror", mirror, "--timeout", "20s", "--out", f.out,
+	}
 	output, err := l.host().command(fx.bin("phase-boot"), append(args, more...)...).CombinedOutput()
 	if exit := new(exec.ExitError); errors.As(err, &exit) {
 		f.code = exit.ExitCode()

@@ -141,8 +141,10 @@ func signRelease(f fixtures, repo, key, version, out string, more ...string) []s
 }
 
 func addRelease(f fixtures, store, repo, file string) []string {
-	return []string{f.bin("phase-publish"), "add", "--store", f.path(store), "--repo", f.path(repo), "--artifacts", f.path("artifacts"),
-		"--online-key", f.path("keys/online"), f.path(file)}
+	return []string{
+		f.bin("phase-publish"), "add", "--store", f.path(store), "--repo", f.path(repo), "--artifacts", f.path("artifacts"),
+		"--online-key", f.path("keys/online"), f.path(file),
+	}
 }
 
 // runAll runs commands one after the other; the first that fails ends it with its output.
