@@ -3,7 +3,6 @@ package manifest
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"testing"
 )
 
@@ -54,18 +53,5 @@ func BenchmarkChannels(b *testing.B) {
 		if err != nil || len(list) != benchChannels {
 			b.Fatalf("%d channels, %v", len(list), err)
 		}
-	}
-}
-
-// The memory is what one check allocates in all, garbage included: no less than it holds.
-func TestVerifyStaysWithinItsMemory(t *testing.T) {
-	r := largeRepo(t)
-	p := r.policy("")
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	r.boot(r.files, p)
-	runtime.ReadMemStats(&after)
-	if n := after.TotalAlloc - before.TotalAlloc; n > budgetBytes {
-		t.Errorf("%d bytes allocated; the budget is %d", n, budgetBytes)
 	}
 }
