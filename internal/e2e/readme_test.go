@@ -68,11 +68,11 @@ func TestDemo(t *testing.T) {
 }
 
 // milestone is what stays the same in a line of a console from boot to boot: the words up
-// to the first colon, without the time.
+// to the first colon, without the time and without the number of a process.
 func milestone(line string) string {
 	line = regexp.MustCompile(`^\[ *[0-9.]+s?\] `).ReplaceAllString(line, "] ")
 	name, _, _ := strings.Cut(line, ": ")
 	name, _, _ = strings.Cut(name, " {")
 	name, _, _ = strings.Cut(name, " version ")
-	return name
+	return regexp.MustCompile(`\[[0-9]+\]$`).ReplaceAllString(name, "")
 }
