@@ -134,7 +134,9 @@ func decodeUnixfs(b []byte) (unixfs, error) {
 	err := eachField(b, func(num protowire.Number, n uint64, _ []byte) error {
 		switch num {
 		case fsType:
-			fs.kind = n
+			if fs.kind = n; n != typeDir && n != typeFile {
+				return fmt.Errorf("UnixFS type %d, neither a file nor a folder: %w", n, ErrCorrupt)
+			}
 		case fsSize:
 			fs.size = n
 		case fsBlocks:
