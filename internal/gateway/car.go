@@ -126,14 +126,16 @@ type carWriter struct {
 	dups bool
 }
 
-// header writes the CARv1 header: DAG-CBOR of {"roots": [root], "version": 1}.
-func (o *carWriter) header(root cid.Cid) error {
+// header writes the CARv1 header.
+func (o *carWriter) header(root cid.Cid) error { return o.section(carHeader(root), nil) }
+
+// carHeader is the DAG-CBOR of {"roots": [root], "version": 1}.
+func carHeader(root cid.Cid) []byte {
 	key := root.Bytes()
 	b := []byte("\xa2\x65roots\x81\xd8\x2a\x58")
 	b = append(b, byte(len(key)+1), 0)
 	b = append(b, key...)
-	b = append(b, "\x67version\x01"...)
-	return o.section(b, nil)
+	return append(b, "\x67version\x01"...)
 }
 
 // block reads a block, writes it unless it went out before, and returns it.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +28,9 @@ const (
 	maxRecord  = 10 << 10 // bytes of an IPNS record, the limit of its spec
 	maxHeaders = 32 << 10 // bytes of response headers
 	firstRead  = 64 << 10 // size of a body's first buffer, the size of most leaves
+
+	defaultRetryAfter = time.Second     // when a gateway is busy and does not say for how long
+	maxRetryAfter     = 5 * time.Second // the longest that is believed
 )
 
 // A Client asks one gateway. It is a cas.Source: what it returns is not verified.
@@ -98,14 +102,9 @@ func (c *Client) get(ctx context.Context, path, accept string, limit int) ([]byt
 	defer cancel(nil)
 	watch := c.watch(cancel)
 	defer watch.stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(c.Base, "/")+path, nil)
+	resp, err := c.request(ctx, path, accept, "")
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", cas.ErrUnreachable, err)
-	}
-	req.Header.Set("Accept", accept)
-	resp, err := c.client().Do(req)
-	if err != nil {
-		return nil, lost(ctx, err)
+		return nil, err
 	}
 	defer resp.Body.Close()
 	if err := status(resp); err != nil {
@@ -118,8 +117,48 @@ func (c *Client) get(ctx context.Context, path, accept string, limit int) ([]byt
 	return data, nil
 }
 
+// request sends a GET and returns the response, whatever its status.
+func (c *Client) request(ctx context.Context, path, accept, etag string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(c.Base, "/")+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", cas.ErrUnreachable, err)
+	}
+	req.Header.Set("Accept", accept)
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
+	}
+	resp, err := c.client().Do(req)
+	if err != nil {
+		return nil, lost(ctx, err)
+	}
+	return resp, nil
+}
+
+// A BusyError is the answer of a gateway that has too much to do: it is not broken and
+// may be asked again. It is a cas.ErrUnreachable.
+type BusyError struct {
+	After time.Duration // that it asks to wait, at most maxRetryAfter
+}
+
+func (b *BusyError) Error() string {
+	return fmt.Sprintf("busy, asks to wait %s", b.After)
+}
+
+func (b *BusyError) Unwrap() error { return cas.ErrUnreachable }
+
+// busy reads a Retry-After in seconds; its form with a date means the default.
+func busy(resp *http.Response) error {
+	after := defaultRetryAfter
+	if n, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31); err == nil {
+		after = min(time.Duration(n)*time.Second, maxRetryAfter)
+	}
+	return fmt.Errorf("status %d: %w", resp.StatusCode, &BusyError{after})
+}
+
 func status(resp *http.Response) error {
 	switch {
+	case resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusTooManyRequests:
+		return busy(resp)
 	case resp.StatusCode == http.StatusOK:
 		return nil
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:

@@ -1,0 +1,57 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+const (
+	acceptHave = "application/octet-stream"
+	maxETag    = 128
+)
+
+// Have asks a neighbour which of the leaves of an artifact it has: one bit a leaf in
+// file order, the most significant bit of the first byte first. etag is that of an
+// earlier answer or "". A nil bitmap says that nothing has changed since.
+//
+// The error wraps fs.ErrNotExist when the source knows no such artifact, or is none
+// that tells what it has; cas.ErrCorrupt when the answer is not one bit for each of
+// the leaves; and otherwise cas.ErrUnreachable.
+func (c *Client) Have(ctx context.Context, root cid.Cid, leaves int, etag string) (bitmap []byte, newTag string, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := c.watch(cancel)
+	defer watch.stop()
+	resp, err := c.request(ctx, "/have/"+root.String(), acceptHave, etag)
+	if err != nil {
+		return nil, "", fmt.Errorf("have %s: %w", root, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotModified && etag != "" {
+		return nil, etag, nil
+	}
+	if err := status(resp); err != nil {
+		return nil, "", fmt.Errorf("have %s: %w", root, err)
+	}
+	size := (leaves + 7) / 8
+	bitmap = make([]byte, size+1)
+	n, err := io.ReadFull(resp.Body, bitmap)
+	switch {
+	case err == nil, n < size && (err == io.EOF || err == io.ErrUnexpectedEOF) && ctx.Err() == nil:
+		return nil, "", fmt.Errorf("have %s: not one bit for each of %d leaves: %w", root, leaves, cas.ErrCorrupt)
+	case n < size:
+		return nil, "", fmt.Errorf("have %s: %w", root, lost(ctx, err))
+	case leaves%8 != 0 && bitmap[size-1]<<(leaves%8) != 0:
+		return nil, "", fmt.Errorf("have %s: bits beyond its %d leaves: %w", root, leaves, cas.ErrCorrupt)
+	}
+	if newTag = resp.Header.Get("Etag"); len(newTag) > maxETag {
+		newTag = ""
+	}
+	return bitmap[:size], newTag, nil
+}

@@ -1,0 +1,229 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+func TestRunBringsEachLeafInOrder(t *testing.T) {
+	f := newFixture(t)
+	c := &Client{Base: f.URL}
+	for _, r := range [][2]int{{0, len(f.leaves)}, {0, 1}, {7, 9}, {170, 180}, {len(f.leaves) - 1, len(f.leaves)}} {
+		leaves := f.leaves[r[0]:r[1]]
+		taken := 0
+		ok(t, c.Run(t.Context(), f.file.CID, leaves, func(i int, data []byte) error {
+			l := leaves[i]
+			if i != taken || !bytes.Equal(data, f.data[l.Offset:l.Offset+l.Size]) {
+				t.Fatalf("leaf %d of %v came as number %d", i, r, taken)
+			}
+			taken++
+			return nil
+		}))
+		if taken != len(leaves) {
+			t.Errorf("%v: %d of %d leaves", r, taken, len(leaves))
+		}
+	}
+}
+
+func TestRunsUseOneConnection(t *testing.T) {
+	f := newFixture(t)
+	opened := 0
+	f.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			opened++
+		}
+	}
+	c := &Client{Base: f.URL}
+	for range 5 {
+		ok(t, c.Run(t.Context(), f.file.CID, f.leaves[3:60], func(int, []byte) error { return nil }))
+	}
+	if opened != 1 {
+		t.Errorf("%d connections for five runs", opened)
+	}
+}
+
+func TestAnErrorOfTheTakerEndsTheRun(t *testing.T) {
+	f := newFixture(t)
+	full := errors.New("disk full")
+	err := (&Client{Base: f.URL}).Run(t.Context(), f.file.CID, f.leaves, func(int, []byte) error { return full })
+	if !errors.Is(err, full) {
+		t.Error(err)
+	}
+}
+
+func TestRunAgainstHostileGateways(t *testing.T) {
+	f := newFixture(t)
+	_, good := f.do(t, "GET", fmt.Sprintf("/ipfs/%s?format=car&entity-bytes=0:40959", f.file.CID))
+	body := func(b []byte) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { w.Write(b) }
+	}
+	status := func(n int, header ...string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			for i := 0; i < len(header); i += 2 {
+				w.Header().Set(header[i], header[i+1])
+			}
+			w.WriteHeader(n)
+		}
+	}
+	head := good[:1+len(carHeader(f.file.CID))]
+	flipped := bytes.Clone(good)
+	flipped[len(flipped)-1] ^= 1
+	rootBlock, err := f.store.Block(t.Context(), f.file.CID)
+	ok(t, err)
+	for name, row := range map[string]struct {
+		serve http.HandlerFunc
+		taken int
+		want  error
+	}{
+		"a static server: the root block":  {body(rootBlock), 0, ErrNoRuns},
+		"a static server: not found":       {status(404), 0, fs.ErrNotExist},
+		"does not speak CAR":               {status(406), 0, ErrNoRuns},
+		"a web page":                       {body([]byte("<!DOCTYPE html><title>Welcome</title>")), 0, ErrNoRuns},
+		"nothing":                          {body(nil), 0, cas.ErrUnreachable},
+		"the last byte of a leaf is wrong": {body(flipped), 9, cas.ErrCorrupt},
+		"cut short in a leaf":              {body(good[:len(good)-100]), 9, cas.ErrUnreachable},
+		"cut short between leaves":         {body(good[:len(good)-4096-38]), 9, cas.ErrUnreachable},
+		"a section of 2^60 bytes":          {body(append(bytes.Clone(head), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f)), 0, ErrNoRuns},
+		"a section of a byte":              {body(append(bytes.Clone(head), 1, 7)), 0, ErrNoRuns},
+		"the header of another root":       {body(bytes.Replace(bytes.Clone(good), f.file.CID.Bytes()[4:], f.dir.Bytes()[4:], 1)), 0, ErrNoRuns},
+		"nodes without end": {func(w http.ResponseWriter, r *http.Request) {
+			w.Write(head)
+			node := append([]byte{36 + 2}, f.dir.Bytes()...)
+			for r.Context().Err() == nil {
+				if _, err := w.Write(append(node, 1, 2)); err != nil {
+					return
+				}
+			}
+		}, 0, ErrNoRuns},
+		"stalls in a leaf": {func(w http.ResponseWriter, r *http.Request) {
+			w.Write(good[:len(good)-100])
+			http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}, 9, cas.ErrUnreachable},
+		"500": {status(500), 0, cas.ErrUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(row.serve)
+			defer s.Close()
+			taken := 0
+			c := &Client{Base: s.URL, Idle: 200 * time.Millisecond}
+			err := c.Run(t.Context(), f.file.CID, f.leaves[:10], func(i int, _ []byte) error {
+				taken++
+				return nil
+			})
+			if !errors.Is(err, row.want) || taken != row.taken {
+				t.Errorf("%d leaves and %v, want %d and %v", taken, err, row.taken, row.want)
+			}
+		})
+	}
+}
+
+func TestABusyGatewayIsBelievedForAWhile(t *testing.T) {
+	f := newFixture(t)
+	for header, want := range map[string]time.Duration{
+		"": defaultRetryAfter, "0": 0, "2": 2 * time.Second, "86400": maxRetryAfter, "-1": defaultRetryAfter, "soon": defaultRetryAfter,
+		"99999999999999999999": defaultRetryAfter, "Wed, 21 Oct 2026 07:28:00 GMT": defaultRetryAfter,
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if header != "" {
+				w.Header().Set("Retry-After", header)
+			}
+			w.WriteHeader(503)
+		}))
+		defer s.Close()
+		c := &Client{Base: s.URL}
+		_, one := c.Block(t.Context(), f.file.CID)
+		run := c.Run(t.Context(), f.file.CID, f.leaves[:2], nil)
+		for _, err := range []error{one, run} {
+			var busy *BusyError
+			if !errors.As(err, &busy) || busy.After != want || !errors.Is(err, cas.ErrUnreachable) {
+				t.Errorf("Retry-After %q: %v", header, err)
+			}
+		}
+	}
+}
+
+func TestHave(t *testing.T) {
+	f := newFixture(t)
+	const leaves = 19
+	type answer struct {
+		status int
+		body   []byte
+		etag   string
+	}
+	for name, row := range map[string]struct {
+		answer
+		asked string
+		want  []byte
+		err   error
+	}{
+		"some":                         {answer{200, []byte{0x80, 0x01, 0x20}, `"1"`}, "", []byte{0x80, 0x01, 0x20}, nil},
+		"nothing new":                  {answer{304, nil, ""}, `"1"`, nil, nil},
+		"nothing new to a new asker":   {answer{304, nil, ""}, "", nil, cas.ErrUnreachable},
+		"unknown here":                 {answer{404, nil, ""}, "", nil, fs.ErrNotExist},
+		"too short":                    {answer{200, []byte{0x80, 0x01}, ""}, "", nil, cas.ErrCorrupt},
+		"too long":                     {answer{200, make([]byte, 4), ""}, "", nil, cas.ErrCorrupt},
+		"far too long":                 {answer{200, make([]byte, 1<<22), ""}, "", nil, cas.ErrCorrupt},
+		"leaves beyond the last":       {answer{200, []byte{0, 0, 0x10}, ""}, "", nil, cas.ErrCorrupt},
+		"a web page":                   {answer{200, []byte("<html>Log in to the hotel</html>"), ""}, "", nil, cas.ErrCorrupt},
+		"busy":                         {answer{503, nil, ""}, "", nil, cas.ErrUnreachable},
+		"a version of a million bytes": {answer{200, make([]byte, 3), `"` + strings.Repeat("x", 20000) + `"`}, "", make([]byte, 3), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/have/"+f.file.CID.String() || r.Header.Get("If-None-Match") != row.asked {
+					t.Errorf("asked for %s, %q", r.URL.Path, r.Header.Get("If-None-Match"))
+				}
+				if row.etag != "" {
+					w.Header().Set("Etag", row.etag)
+				}
+				w.WriteHeader(row.status)
+				w.Write(row.body)
+			}))
+			defer s.Close()
+			got, tag, err := (&Client{Base: s.URL}).Have(t.Context(), f.file.CID, leaves, row.asked)
+			if !errors.Is(err, row.err) || (err == nil) != (row.err == nil) || !bytes.Equal(got, row.want) || len(tag) > maxETag {
+				t.Errorf("got %x, version of %d bytes, %v", got, len(tag), err)
+			}
+		})
+	}
+}
+
+// What a run hands over is what was asked for, whatever the bytes.
+func FuzzRun(f *testing.F) {
+	store := cas.NewMemory()
+	data := bytes.Repeat([]byte("phase"), 30)
+	file, err := cas.AddFile(context.Background(), store.Put, bytes.NewReader(data), "size-64")
+	if err != nil {
+		f.Fatal(err)
+	}
+	leaves, err := cas.Leaves(context.Background(), store, file.CID, file.Size)
+	if err != nil {
+		f.Fatal(err)
+	}
+	rec := httptest.NewRecorder()
+	Handler(Options{Source: store}).ServeHTTP(rec, httptest.NewRequest("GET", "/ipfs/"+file.CID.String()+"?format=car", nil))
+	f.Add(rec.Body.Bytes())
+	f.Add(rec.Body.Bytes()[:100])
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w := (&Client{}).watch(func(error) {})
+		defer w.stop()
+		readRun(bytes.NewReader(body), file.CID, leaves, w, func(i int, got []byte) error {
+			if l := leaves[i]; !bytes.Equal(got, data[l.Offset:l.Offset+l.Size]) {
+				t.Errorf("leaf %d is %x", i, got)
+			}
+			return nil
+		})
+	})
+}
