@@ -4,55 +4,48 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"io/fs"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
 const (
-	window     = 6                      // requests under way at one source
-	maxActive  = 32                     // sources asked at the same time
-	maxWorkers = 48                     // requests under way at all of them, and so blocks in memory
-	fetchTick  = 100 * time.Millisecond // between looks at progress and hope
-	stallLimit = 30 * time.Second       // without a single leaf before the fetch is given up
-	maxLeaves  = 1 << 20                // of all artifacts of a release
+	fetchTick  = 50 * time.Millisecond // between looks at progress, hope and what is slow
+	stallLimit = 30 * time.Second      // without a single leaf before the fetch is given up
+	maxLeaves  = 1 << 20               // of all artifacts of a release
+
+	cacheReaders = 4
 )
 
-// A fetch brings the artifacts of one release into the targets of a sink.
+// A fetch brings the artifacts of one release into the targets of a sink. One
+// goroutine, run's, owns the queue; jobs run beside it and post what came of them.
 type fetch struct {
 	cfg     Config
 	disc    *discovery
 	cache   *cache
 	release manifest.Release
-	wanted  []wanted
+	parts   []*part
 	total   int64
-	got     atomic.Int64
 
 	queue  *queue
-	fatal  chan error
-	active map[*source]bool
-	hired  atomic.Int32
+	got    int64
+	posted chan func() error // for the owner of the queue, an error ends the fetch
+	peers  atomic.Int32      // asked what they have
 	tasks  sync.WaitGroup
-}
-
-type wanted struct {
-	manifest.Artifact
-	target Target
-	leaves []cas.Leaf
 }
 
 // fetchAll fetches every artifact that the sink wants and verifies each as a whole.
 // The source that gave the release is the first to be asked.
 func fetchAll(ctx context.Context, cfg Config, disc *discovery, c *cache, won resolution, sink Sink) (*fetch, error) {
-	f := &fetch{cfg: cfg, disc: disc, cache: c, release: won.v.Release(), fatal: make(chan error, 1), active: map[*source]bool{}}
+	f := &fetch{cfg: cfg, disc: disc, cache: c, release: won.v.Release(), posted: make(chan func() error, 64)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer f.tasks.Wait()
 	defer cancel()
@@ -62,19 +55,20 @@ func fetchAll(ctx context.Context, cfg Config, disc *discovery, c *cache, won re
 	if err := f.listLeaves(ctx, won.from); err != nil {
 		return f, err
 	}
-	tasks, err := f.plan(ctx)
-	if err != nil {
+	if err := link(f.parts); err != nil {
+		return f, fmt.Errorf("release %s: %w", f.release.Version, err)
+	}
+	hashed := f.hashAll(ctx)
+	if err := f.fromCache(ctx); err != nil {
 		return f, err
 	}
-	f.queue = newQueue(tasks)
-	defer f.queue.close()
-	if won.from != nil {
-		f.employ(ctx, []*source{won.from})
-	}
+	f.queue = newQueue(f.parts, time.Now())
+	f.queue.shuffled = cfg.Mode.Uses("mdns")
+	f.queue.herd = newHerd(disc.hub, f.parts)
 	if err := f.run(ctx); err != nil {
 		return f, err
 	}
-	return f, f.verify(ctx)
+	return f, <-hashed
 }
 
 // open makes room for each artifact, kernel and initramfs first.
@@ -92,7 +86,7 @@ func (f *fetch) open(sink Sink) error {
 			return fmt.Errorf("%s of %d bytes: %w", a.Role, a.Length, err)
 		}
 		if t != nil {
-			f.wanted = append(f.wanted, wanted{Artifact: a, target: t})
+			f.parts = append(f.parts, &part{Artifact: a, target: t})
 			f.total += a.Length
 		}
 	}
@@ -103,11 +97,10 @@ func (f *fetch) open(sink Sink) error {
 func (f *fetch) listLeaves(ctx context.Context, first *source) error {
 	src := patient{pool{hub: f.disc.hub, cache: f.cache, prefer: first}, min(stallLimit, f.cfg.Timeout), f.patience()}
 	g, ctx := errgroup.WithContext(ctx)
-	for i := range f.wanted {
-		w := &f.wanted[i]
+	for _, p := range f.parts {
 		g.Go(func() (err error) {
-			if w.leaves, err = cas.Leaves(ctx, src, w.CID, w.Length); err != nil {
-				return fmt.Errorf("%s: %w", w.Role, err)
+			if p.leaves, err = cas.Leaves(ctx, src, p.CID, p.Length); err != nil {
+				return fmt.Errorf("%s: %w", p.Role, err)
 			}
 			return nil
 		})
@@ -115,75 +108,60 @@ func (f *fetch) listLeaves(ctx context.Context, first *source) error {
 	return g.Wait()
 }
 
-// plan takes what the cache has and returns a task for each other leaf, the ones of
-// kernel and initramfs first, in an order of this machine's own within each artifact.
-func (f *fetch) plan(ctx context.Context) ([]*task, error) {
-	var tasks []*task
-	byCID := map[cid.Cid]*task{}
-	for _, w := range f.wanted {
-		order := rand.Perm(len(w.leaves))
-		for _, i := range order {
-			l := w.leaves[i]
-			p := place{w.target, l.Offset}
-			if t := byCID[l.CID]; t != nil && t.leaf.Size == l.Size {
-				t.places = append(t.places, p)
-				continue
-			}
-			t := &task{leaf: l, places: []place{p}}
-			byCID[l.CID] = t
-			tasks = append(tasks, t)
-		}
-		if len(tasks) > maxLeaves {
-			return nil, fmt.Errorf("release %s: more than %d blocks: %w", f.release.Version, maxLeaves, cas.ErrCorrupt)
-		}
+// hashAll hashes the artifacts while they arrive. The channel gives the outcome of all.
+func (f *fetch) hashAll(ctx context.Context) <-chan error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, p := range f.parts {
+		g.Go(func() error { return p.hash(ctx) })
 	}
-	return f.fromCache(ctx, tasks)
+	done := make(chan error, 1)
+	f.tasks.Go(func() { done <- g.Wait() })
+	return done
 }
 
-// fromCache writes the leaves that the cache has and returns the others.
-func (f *fetch) fromCache(ctx context.Context, tasks []*task) ([]*task, error) {
+// fromCache writes the leaves that the cache has.
+func (f *fetch) fromCache(ctx context.Context) error {
 	if f.cache.store == nil {
-		return tasks, nil
+		return nil
 	}
-	missing := make([]bool, len(tasks))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
-	for i, t := range tasks {
-		g.Go(func() error {
-			if gctx.Err() != nil {
-				return gctx.Err()
-			}
-			data, ok := f.cache.get(gctx, t.leaf.CID)
-			if !ok {
-				missing[i] = true
-				return nil
-			}
-			return f.write(t, data)
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	var rest []*task
-	for i, t := range tasks {
-		if missing[i] {
-			rest = append(rest, t)
+	var wanted []place
+	for _, p := range f.parts {
+		for i := p.waiting.next(0); i >= 0; i = p.waiting.next(i + 1) {
+			wanted = append(wanted, place{p, i})
 		}
 	}
-	return rest, nil
+	found := make(chan place, 64)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(1 + cacheReaders)
+	g.Go(func() error {
+		for _, at := range wanted {
+			g.Go(func() error { return f.takeCached(gctx, at, found) })
+		}
+		return nil
+	})
+	failed := make(chan error, 1)
+	go func() {
+		failed <- g.Wait()
+		close(found)
+	}()
+	for at := range found {
+		f.got += at.part.landed(at.leaf)
+	}
+	return <-failed
 }
 
-// write puts a verified leaf into its places.
-func (f *fetch) write(t *task, data []byte) error {
-	if int64(len(data)) != t.leaf.Size {
-		return fmt.Errorf("block %s: %d bytes, its file says %d: %w; the signer has to release again", t.leaf.CID, len(data), t.leaf.Size, cas.ErrCorrupt)
+func (f *fetch) takeCached(ctx context.Context, at place, found chan<- place) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	for _, p := range t.places {
-		if _, err := p.target.WriteAt(data, p.offset); err != nil {
-			return fmt.Errorf("writing: %w", err)
-		}
-		f.got.Add(int64(len(data)))
+	data, ok := f.cache.get(ctx, at.part.leaves[at.leaf].CID)
+	if !ok {
+		return nil
 	}
+	if err := at.part.write(at.leaf, data); err != nil {
+		return err
+	}
+	found <- at
 	return nil
 }
 
@@ -192,21 +170,27 @@ func (f *fetch) write(t *task, data []byte) error {
 func (f *fetch) run(ctx context.Context) error {
 	tick := time.NewTicker(fetchTick)
 	defer tick.Stop()
+	known, more := f.disc.hub.known()
 	var gloomy time.Time // since when there is no hope
 	for {
-		known, more := f.disc.hub.known()
-		f.employ(ctx, known)
-		select {
-		case <-f.queue.end:
-			f.cfg.Progress(f.got.Load(), f.total)
+		f.admit(ctx, known)
+		f.dispatch(ctx)
+		if f.queue.left == 0 {
+			f.cfg.Progress(f.got, f.total)
 			return nil
-		case err := <-f.fatal:
-			return err
+		}
+		select {
+		case did := <-f.posted:
+			if err := did(); err != nil {
+				return err
+			}
 		case <-more:
 			gloomy = time.Time{}
-		case <-tick.C:
-			f.cfg.Progress(f.got.Load(), f.total)
-			if err := f.hope(known, &gloomy); err != nil {
+			known, more = f.disc.hub.known()
+		case now := <-tick.C:
+			f.cfg.Progress(f.got, f.total)
+			f.queue.herd.look(f.queue, now)
+			if err := f.hope(&gloomy); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -215,10 +199,18 @@ func (f *fetch) run(ctx context.Context) error {
 	}
 }
 
+// post gives the owner of the queue something to do.
+func (f *fetch) post(ctx context.Context, do func() error) {
+	select {
+	case f.posted <- do:
+	case <-ctx.Done():
+	}
+}
+
 // hope returns the reason to give up, if there is one: wrong or missing blocks and
 // nobody else turns up, or nothing has come in for too long.
-func (f *fetch) hope(known []*source, gloomy *time.Time) error {
-	since, why := f.queue.hopeless(known)
+func (f *fetch) hope(gloomy *time.Time) error {
+	why := f.queue.hopeless(time.Now())
 	if why == nil {
 		*gloomy = time.Time{}
 	} else if gloomy.IsZero() {
@@ -227,6 +219,7 @@ func (f *fetch) hope(known []*source, gloomy *time.Time) error {
 	if why != nil && !errors.Is(why, cas.ErrUnreachable) && time.Since(*gloomy) >= f.patience() {
 		return why
 	}
+	since := time.Since(f.queue.last)
 	if since < min(stallLimit, f.cfg.Timeout) {
 		return nil
 	}
@@ -244,87 +237,82 @@ func (f *fetch) patience() time.Duration {
 	return 0
 }
 
-// employ starts the first worker of each open source that has none.
-func (f *fetch) employ(ctx context.Context, known []*source) {
-	for _, s := range known {
-		open, _, _, verdict := s.state()
-		if !open || f.active[s] || verdict != nil || len(f.active) >= maxActive {
-			continue
+// admit gives each new source a seat. One that may be a neighbour is asked for that
+// first.
+func (f *fetch) admit(ctx context.Context, known []*source) {
+	for _, s := range known[len(f.queue.seats):] {
+		st := f.queue.seat(s)
+		st.joined = f.queue.herd == nil || !s.isPeer()
+	}
+	for _, st := range f.queue.seats {
+		if open, _, _, _ := st.src.state(); open && !st.joined && !st.watched {
+			st.watched = true
+			f.tasks.Go(func() { f.watch(ctx, st) })
 		}
-		f.active[s] = true
-		f.tasks.Go(func() { f.lead(ctx, s) })
 	}
 }
 
-// lead is a source's first worker. After its first block it hires the others.
-func (f *fetch) lead(ctx context.Context, s *source) {
-	for !f.step(ctx, s) {
-		if !f.goesOn(ctx, s) {
+// dispatch starts every job that a free source can be given.
+func (f *fetch) dispatch(ctx context.Context) {
+	for {
+		j := f.queue.next(time.Now())
+		if j == nil {
 			return
 		}
-	}
-	for range window - 1 {
-		if f.hired.Add(1) <= maxWorkers-maxActive {
-			f.tasks.Go(func() { f.work(ctx, s) })
-		}
-	}
-	f.work(ctx, s)
-}
-
-func (f *fetch) work(ctx context.Context, s *source) {
-	for f.goesOn(ctx, s) {
-		f.step(ctx, s)
+		jctx, cancel := context.WithCancel(ctx)
+		j.cancel = cancel
+		f.tasks.Go(func() {
+			defer cancel()
+			err := f.ask(jctx, j, func(i int, data []byte) error { return f.take(ctx, j, j.first+i, data) })
+			f.post(ctx, func() error { return f.ended(ctx, j, err) })
+		})
 	}
 }
 
-// goesOn waits out the pause of a source after a fault; false when it is not asked
-// any more.
-func (f *fetch) goesOn(ctx context.Context, s *source) bool {
-	if _, _, wait, _ := s.state(); wait > 0 {
-		select {
-		case <-time.After(wait):
-		case <-s.banned:
-		case <-f.queue.end:
-		case <-ctx.Done():
-		}
+// ask does a job: each leaf is verified, and taken before the next is read.
+func (f *fetch) ask(ctx context.Context, j *job, take func(i int, data []byte) error) error {
+	leaves := j.part.leaves[j.first : j.first+j.n]
+	if j.n > 1 {
+		return j.seat.src.run(ctx, j.part.CID, leaves, take)
 	}
-	return ctx.Err() == nil && !s.isBanned() && !f.queue.ended()
+	data, err := cas.Get(ctx, j.seat.src, leaves[0].CID)
+	if err != nil {
+		return err
+	}
+	return take(0, data)
 }
 
-// step asks s for one leaf and puts it in place. It reports whether s gave it.
-func (f *fetch) step(ctx context.Context, s *source) bool {
-	t, actx := f.queue.take(ctx, s)
-	if t == nil {
-		return false
+// take puts a verified leaf into its places, the cache among them.
+func (f *fetch) take(ctx context.Context, j *job, i int, data []byte) error {
+	if err := j.part.write(i, data); err != nil {
+		return &fatalError{err}
 	}
-	data, err := cas.Get(actx, s, t.leaf.CID)
-	switch {
-	case err == nil:
-	case errors.Is(err, cas.ErrCorrupt):
-		s.ban(err)
-		f.cfg.Report.Refuse(s.String(), "block "+t.leaf.CID.String(), err)
-	case actx.Err() == nil && errors.Is(err, cas.ErrUnreachable):
-		s.failed(err)
-	}
-	if !f.queue.give(s, t, err) {
-		return err == nil
-	}
-	s.gave(len(data))
-	if err := f.write(t, data); err != nil {
-		f.stop(err)
-		return true
-	}
-	f.cache.put(ctx, t.leaf.CID, data)
-	f.queue.settled()
-	return true
+	f.cache.put(ctx, j.part.leaves[i].CID, data)
+	f.post(ctx, func() error {
+		f.got += f.queue.landed(j, i, time.Now())
+		return nil
+	})
+	return nil
 }
 
-// stop ends the fetch for a reason that no other source can mend.
-func (f *fetch) stop(err error) {
-	select {
-	case f.fatal <- err:
-	default:
+// A fatalError ends the fetch: no other source can mend it.
+type fatalError struct{ error }
+
+func (e *fatalError) Unwrap() error { return e.error }
+
+// ended keeps the books about a job that is over.
+func (f *fetch) ended(ctx context.Context, j *job, err error) error {
+	s := j.seat.src
+	switch fatal := (*fatalError)(nil); {
+	case errors.As(err, &fatal):
+		return fatal.error
+	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, gateway.ErrNoRuns):
+	case j.dropped && !errors.Is(err, cas.ErrCorrupt):
+	case s.blame(ctx, err):
+		f.cfg.Report.Refuse(s.String(), "block of "+j.part.Role, err)
 	}
+	f.queue.ended(j, err, time.Now())
+	return nil
 }
 
 // words says what was fetched, from how many sources.
@@ -335,5 +323,5 @@ func (f *fetch) words(sources []SourceStats) string {
 			n++
 		}
 	}
-	return fmt.Sprintf("%d artifacts, %s from %d sources", len(f.wanted), bytesOf(f.total), n)
+	return fmt.Sprintf("%d artifacts, %s from %d sources", len(f.parts), bytesOf(f.total), n)
 }

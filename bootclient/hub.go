@@ -55,7 +55,7 @@ func (h *hub) mirror(url string) {
 		return
 	}
 	h.add(newSource(kindMirror, key, func(context.Context) ([]*way, error) {
-		return []*way{{key, &gateway.Client{Base: key, HTTP: h.http}}}, nil
+		return []*way{gatewayWay(key, &gateway.Client{Base: key, HTTP: h.http})}, nil
 	}))
 }
 
@@ -151,9 +151,9 @@ func (h *hub) dialPeer(ctx context.Context, id peer.ID) ([]*way, error) {
 	}
 	var ways []*way
 	for _, base := range h.node.HTTPAddrs(id) {
-		ways = append(ways, &way{base, &gateway.Client{Base: base, HTTP: h.http}})
+		ways = append(ways, gatewayWay(base, &gateway.Client{Base: base, HTTP: h.http}))
 	}
-	return append(ways, &way{"/p2p/" + id.String() + " (streams)", streams}), nil
+	return append(ways, gatewayWay("/p2p/"+id.String()+" (streams)", streams)), nil
 }
 
 // stats returns the counters of all sources that were asked for anything.

@@ -71,16 +71,12 @@ type answer struct {
 // ask is the verified read of one source, which keeps its books.
 func ask(ctx context.Context, s *source, c cid.Cid) answer {
 	data, err := cas.Get(ctx, s, c)
-	switch {
-	case err == nil:
+	if err == nil {
 		s.gave(len(data))
-	case errors.Is(err, cas.ErrCorrupt):
-		s.ban(err)
-		err = fmt.Errorf("%s: %w", s, err)
-	case ctx.Err() == nil && errors.Is(err, cas.ErrUnreachable):
-		s.failed(err)
+		return answer{data, nil}
 	}
-	return answer{data, err}
+	s.blame(ctx, err)
+	return answer{nil, fmt.Errorf("%s: %w", s, err)}
 }
 
 // candidates returns the sources worth asking: the preferred one, then those that

@@ -5,236 +5,395 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
 )
 
-// hedgeAfter is how long a leaf may be under way before an idle source is asked for
-// it as well. It happens only when no other leaf is left to ask for.
-const hedgeAfter = 250 * time.Millisecond
+const (
+	maxJobs     = 48                     // requests under way at all sources, and so blocks in memory
+	maxUnproven = 32                     // of them at sources that have given nothing yet
+	blockWindow = 6                      // requests under way at a source that gives single blocks
+	runWindow   = 4                      // … that gives runs
+	herdWindow  = 2                      // … where neighbours share
+	maxRun      = 8 << 20                // bytes of a run
+	herdRun     = 1 << 20                // … where neighbours may want some of it
+	minRun      = 256 << 10              // a shorter one is not worth its inner nodes
+	runTime     = 250 * time.Millisecond // that a run should take
+	runWorth    = 8                      // times the bytes of its inner nodes
+	unitLeaves  = 64                     // a random place to begin at is a multiple of this
 
-// A task is one leaf to fetch, and every place that it goes to.
-type task struct {
-	leaf   cas.Leaf
-	places []place
+	hedgeAfter = 250 * time.Millisecond // without a block, before another source is asked as well
+	maxHedges  = 3                      // of one job
+	lastResort = 2 * time.Second        // without a block, before sources of last resort are asked
+	manyMisses = 8                      // blocks in a row that a source lacks, before it is let be for a while
+)
 
-	// The queue's lock guards the rest.
-	running map[*source]context.CancelFunc
-	lacking map[*source]bool // sources that said they do not have it
-	since   time.Time        // of the oldest attempt under way
-	done    bool
-}
-
-type place struct {
-	target Target
-	offset int64
-}
-
-// A queue hands leaves to whichever source is idle: a fast one asks more often and
-// so gets more of them. When all are handed out, idle sources double the oldest.
+// A queue hands out the leaves of all parts. A fast source asks more often, and for
+// more at a time, and so gives more of them. When all are handed out, idle sources are
+// asked for what comes in slowly as well. It belongs to one goroutine.
 type queue struct {
-	mu      sync.Mutex
-	changed *sync.Cond
-	waiting []*task         // nobody asks for these now, in order of preference
-	lacking map[*source]int // how many of the waiting ones a source said it lacks
-	running map[*task]bool
-	left    int       // tasks not done
-	last    time.Time // of the last leaf that came in
-	end     chan struct{}
+	parts    []*part // in order of preference
+	herd     *herd   // nil: nobody to share with
+	shuffled bool    // neighbours may begin with the same release now
+	seats    []*seat
+	jobs     []*job
+	left     int       // leaves not in place
+	last     time.Time // when the last one came in
+	scratch  set       // of offer
 }
 
-func newQueue(tasks []*task) *queue {
-	q := &queue{waiting: tasks, lacking: map[*source]int{}, running: map[*task]bool{}, left: len(tasks), last: time.Now(), end: make(chan struct{})}
-	q.changed = sync.NewCond(&q.mu)
-	for _, t := range tasks {
-		t.running, t.lacking = map[*source]context.CancelFunc{}, map[*source]bool{}
-	}
-	if q.left == 0 {
-		q.finish()
+// A seat is what the queue knows of one source.
+type seat struct {
+	src     *source
+	window  int     // jobs that may be under way
+	busy    int     // jobs under way
+	proven  bool    // it gave a block
+	rate    float64 // bytes a second of one request, 0 while unknown
+	unit    int64   // bytes of the next run
+	lacks   []set   // leaves that it said it does not have, by part
+	misses  int     // such answers since it gave one
+	absent  bool    // it lacks so much that nobody counts on it
+	nothing time.Time
+
+	member  *member // nil: it has everything or nothing, and does not say which
+	watched bool    // it is asked what it has
+	joined  bool    // it has answered that, or need not
+}
+
+// A job is one request: neighbouring leaves of a part, of one source.
+type job struct {
+	seat     *seat
+	part     *part
+	first, n int
+	cancel   context.CancelFunc
+
+	began   time.Time
+	heard   time.Time // when the last leaf came in
+	moved   time.Time // the same, or when another source was asked as well
+	bytes   int64
+	hedges  int
+	hedge   bool // it asks for what another job asks for
+	dropped bool // nobody needs it any more
+}
+
+func newQueue(parts []*part, now time.Time) *queue {
+	q := &queue{parts: parts, last: now}
+	for _, p := range parts {
+		q.left += p.left
 	}
 	return q
 }
 
-// take waits for a leaf that s should be asked for. It returns nil when s has
-// nothing more to do. The attempt must be ended by give.
-func (q *queue) take(ctx context.Context, s *source) (*task, context.Context) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for {
-		if q.ended() || ctx.Err() != nil || s.isBanned() {
-			return nil, nil
+// seat gives a source a place.
+func (q *queue) seat(s *source) *seat {
+	st := &seat{src: s, window: 1, lacks: make([]set, len(q.parts))}
+	q.seats = append(q.seats, st)
+	return st
+}
+
+// free reports whether a seat may be given another job.
+func (q *queue) free(st *seat, now time.Time) bool {
+	if st.busy >= st.window || len(q.jobs) >= maxJobs || !st.joined || now.Before(st.nothing) {
+		return false
+	}
+	open, _, wait, verdict := st.src.state()
+	return open && wait <= 0 && verdict == nil && (!st.src.last() || q.desperate(now))
+}
+
+// desperate reports whether the sources of last resort are to be asked: nobody else is
+// there, or nothing came from them for a while.
+func (q *queue) desperate(now time.Time) bool {
+	return now.Sub(q.last) > lastResort || !slices.ContainsFunc(q.seats, func(st *seat) bool {
+		open, isFailing, _, verdict := st.src.state()
+		return !st.src.last() && open && !isFailing && verdict == nil && !st.absent
+	})
+}
+
+// next returns the next job for any seat, nil when there is none now. Those who have
+// given something come first, and among them whoever is the least busy.
+func (q *queue) next(now time.Time) *job {
+	rand.Shuffle(len(q.seats), func(i, k int) { q.seats[i], q.seats[k] = q.seats[k], q.seats[i] })
+	slices.SortStableFunc(q.seats, func(a, b *seat) int { return a.order() - b.order() })
+	unproven := 0
+	for _, j := range q.jobs {
+		if !j.seat.proven {
+			unproven++
 		}
-		t, wait := q.next(s)
-		if t != nil {
-			actx, cancel := context.WithCancel(ctx)
-			if len(t.running) == 0 {
-				t.since = time.Now()
-			}
-			t.running[s] = cancel
-			q.running[t] = true
-			return t, actx
-		}
-		if wait > 0 {
-			timer := time.AfterFunc(wait, q.wake)
-			q.changed.Wait()
-			timer.Stop()
+	}
+	for _, st := range q.seats {
+		if !q.free(st, now) || (!st.proven && unproven >= maxUnproven) {
 			continue
 		}
-		q.changed.Wait()
-	}
-}
-
-// next picks for s: a waiting leaf that s may have, else the oldest one under way
-// at a single other source. wait is how long until there may be one to double.
-func (q *queue) next(s *source) (t *task, wait time.Duration) {
-	if q.lacking[s] < len(q.waiting) {
-		i := slices.IndexFunc(q.waiting, func(t *task) bool { return !t.lacking[s] })
-		return q.unwait(i), 0
-	}
-	var oldest *task
-	for t := range q.running {
-		if t.running[s] == nil && !t.lacking[s] && len(t.running) < 2 && (oldest == nil || t.since.Before(oldest.since)) {
-			oldest = t
+		if j := q.pick(st, now); j != nil {
+			st.busy++
+			q.jobs = append(q.jobs, j)
+			return j
 		}
 	}
-	if oldest == nil {
-		return nil, 0
-	}
-	if wait = hedgeAfter - time.Since(oldest.since); wait > 0 {
-		return nil, wait
-	}
-	return oldest, 0
+	return nil
 }
 
-// unwait takes the i-th leaf from those that wait; mostly it is the first.
-func (q *queue) unwait(i int) *task {
-	t := q.waiting[i]
-	copy(q.waiting[1:], q.waiting[:i])
-	q.waiting = q.waiting[1:]
-	for s := range t.lacking {
-		q.lacking[s]--
+func (st *seat) order() int {
+	if !st.proven {
+		return 1000
 	}
-	return t
+	return st.busy
 }
 
-// wait puts a leaf back: to the front, or behind all others when somebody lacks it,
-// for then the next one must not pass it over each time.
-func (q *queue) wait(t *task) {
-	at := 0
-	if len(t.lacking) > 0 {
-		at = len(q.waiting)
-	}
-	q.waiting = slices.Insert(q.waiting, at, t)
-	for s := range t.lacking {
-		q.lacking[s]++
-	}
-}
-
-// give ends the attempt of s at t. It reports whether the bytes are the first to
-// arrive: then they are the caller's to write, and settled must follow.
-func (q *queue) give(s *source, t *task, err error) (first bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	defer q.changed.Broadcast()
-	if cancel := t.running[s]; cancel != nil {
-		cancel()
-		delete(t.running, s)
-	}
-	if t.done {
-		return false
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		t.lacking[s] = true
-	}
-	if err == nil {
-		t.done = true
-		for _, cancel := range t.running {
-			cancel()
+// pick cuts a job for a seat: waiting leaves, else what comes in slowly elsewhere.
+func (q *queue) pick(st *seat, now time.Time) *job {
+	for k, p := range q.parts {
+		if p.left == 0 {
+			continue
 		}
-		delete(q.running, t)
-		q.last = time.Now()
-		return true
+		if j := q.cut(st, p, q.offer(st, k, p.waiting, now), now); j != nil {
+			for i := range j.n {
+				p.waiting.remove(j.first + i)
+			}
+			return j
+		}
 	}
-	if len(t.running) == 0 {
-		delete(q.running, t)
-		q.wait(t)
-	}
-	return false
+	return q.double(st, now)
 }
 
-// settled counts a leaf that is in its places.
-func (q *queue) settled() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.left--; q.left == 0 {
-		q.finish()
+// offer returns those of some leaves that the seat may be asked for, until the next call.
+func (q *queue) offer(st *seat, k int, some set, now time.Time) set {
+	q.scratch = append(q.scratch[:0], some...)
+	q.scratch.without(st.lacks[k])
+	if q.herd != nil {
+		q.herd.restrict(st, k, q.scratch, now)
+	}
+	return q.scratch
+}
+
+// cut takes the first leaf of some, or where order should differ between machines one
+// anywhere, and with it those that follow as long as a run is worth it.
+func (q *queue) cut(st *seat, p *part, some set, now time.Time) *job {
+	first := -1
+	if q.shuffled {
+		first = some.next(rand.IntN(len(p.leaves)) / unitLeaves * unitLeaves)
+	}
+	if first < 0 {
+		first = some.next(0)
+	}
+	if first < 0 {
+		return nil
+	}
+	n, size, limit := 1, p.leaves[first].Size, q.unit(st)
+	for first+n < len(p.leaves) && some.has(first+n) && size+p.leaves[first+n].Size <= limit {
+		size += p.leaves[first+n].Size
+		n++
+	}
+	if size < runWorth*p.nodes() || size < minRun {
+		n = 1
+	}
+	return &job{seat: st, part: p, first: first, n: n, began: now, heard: now, moved: now}
+}
+
+// unit is the most bytes to ask of a seat at once: small near the end and where others
+// want some of it, none but a leaf of a source that does not give runs.
+func (q *queue) unit(st *seat) int64 {
+	if !st.proven || !st.src.givesRuns() || q.herd.shares(st) {
+		return 0
+	}
+	limit := int64(maxRun)
+	if q.shuffled {
+		limit = herdRun
+	}
+	var left, slots int64
+	for _, p := range q.parts {
+		left += p.toCome.Load()
+	}
+	for _, other := range q.seats {
+		if other.proven {
+			slots += int64(other.window)
+		}
+	}
+	return min(st.unit, limit, max(left/(2*slots), herdRun))
+}
+
+// double picks leaves that are under way elsewhere, from where nothing came for a
+// while. A source that has given nothing yet may not help while there are others.
+func (q *queue) double(st *seat, now time.Time) *job {
+	if !st.proven && slices.ContainsFunc(q.seats, func(o *seat) bool { return o.proven && !o.src.isBanned() }) {
+		return nil
+	}
+	var slow *job
+	for _, j := range q.jobs {
+		if j.hedge || j.hedges == maxHedges || j.seat == st || now.Sub(j.moved) < hedgeAfter || (slow != nil && !j.moved.Before(slow.moved)) {
+			continue
+		}
+		if q.offer(st, q.index(j.part), j.rest(), now).next(0) >= 0 {
+			slow = j
+		}
+	}
+	if slow == nil {
+		return nil
+	}
+	j := q.cut(st, slow.part, q.offer(st, q.index(slow.part), slow.rest(), now), now)
+	j.hedge = true
+	slow.hedges++
+	slow.moved = now
+	return j
+}
+
+func (q *queue) index(p *part) int { return slices.Index(q.parts, p) }
+
+// rest is the set of leaves that a job has not brought yet.
+func (j *job) rest() set {
+	out := newSet(len(j.part.leaves))
+	for i := j.first; i < j.first+j.n; i++ {
+		if j.part.missing.has(i) {
+			out.add(i)
+		}
+	}
+	return out
+}
+
+func (j *job) covers(p *part, i int) bool { return j.part == p && i >= j.first && i < j.first+j.n }
+
+// landed counts a leaf that a job brought and wrote. It returns the bytes of all its
+// places, 0 when it was there before. Jobs that have nothing left to bring are dropped.
+func (q *queue) landed(j *job, i int, now time.Time) int64 {
+	size := j.part.leaves[i].Size
+	j.heard, j.moved, j.bytes = now, now, j.bytes+size
+	if !j.part.missing.has(i) {
+		return 0
+	}
+	n := j.part.landed(i)
+	q.left -= 1 + len(j.part.copies[i])
+	q.last = now
+	j.seat.gave(size)
+	for _, other := range q.jobs {
+		if other != j && other.covers(j.part, i) && other.rest().next(0) < 0 {
+			other.drop()
+		}
+	}
+	return n
+}
+
+func (j *job) drop() {
+	j.dropped = true
+	if j.cancel != nil {
+		j.cancel()
 	}
 }
 
-func (q *queue) wake() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.changed.Broadcast()
+func (st *seat) gave(size int64) {
+	st.src.gave(int(size))
+	st.proven, st.absent, st.misses, st.nothing = true, false, 0, time.Time{}
 }
 
-// close lets everybody go who waits in take.
-func (q *queue) close() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.finish()
-}
-
-func (q *queue) finish() {
-	if !q.ended() {
-		close(q.end)
+// ended takes a job off, for whatever reason, and puts back what it did not bring.
+func (q *queue) ended(j *job, err error, now time.Time) {
+	q.jobs = slices.DeleteFunc(q.jobs, func(o *job) bool { return o == j })
+	st := j.seat
+	st.busy--
+	for i := j.first; i < j.first+j.n; i++ {
+		if !j.part.missing.has(i) {
+			continue
+		}
+		under := slices.IndexFunc(q.jobs, func(o *job) bool { return o.covers(j.part, i) })
+		if under < 0 {
+			j.part.waiting.add(i)
+		} else if !j.hedge {
+			q.jobs[under].hedge = false
+		}
 	}
-	q.changed.Broadcast()
-}
-
-// ended reports whether nothing is left, or the queue was closed.
-func (q *queue) ended() bool {
-	select {
-	case <-q.end:
-		return true
-	default:
-		return false
+	switch {
+	case err == nil:
+		q.learn(st, j, now)
+	case errors.Is(err, fs.ErrNotExist):
+		q.lacking(st, j, now)
+	case !j.dropped && !errors.Is(err, gateway.ErrNoRuns):
+		st.window = 1
+	}
+	if q.herd != nil {
+		q.herd.ended(j, err, now)
 	}
 }
 
-// hopeless reports how long no leaf has come in, and whether none of the sources can
-// be expected to give any that is left, as an error that says why.
-func (q *queue) hopeless(sources []*source) (since time.Duration, why error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	since = time.Since(q.last)
-	if len(q.running) > 0 || len(q.waiting) == 0 {
-		return since, nil
+// learn sizes a source's window and its next run by how this job went.
+func (q *queue) learn(st *seat, j *job, now time.Time) {
+	rate := float64(j.bytes) / max(now.Sub(j.began).Seconds(), 1e-6)
+	if st.rate > 0 {
+		rate = (3*st.rate + rate) / 4
 	}
-	t := q.waiting[0]
+	st.rate = rate
+	st.unit = int64(min(rate*runTime.Seconds(), max(float64(2*st.unit), herdRun)))
+	limit := blockWindow
+	if q.shuffled || q.herd.shares(st) {
+		limit = herdWindow
+	} else if st.src.givesRuns() {
+		limit = runWindow
+	}
+	st.window = min(st.window+1, limit)
+}
+
+// lacking remembers that a source does not have a leaf. One that has hardly anything is
+// let be for a while: it may be about to get it.
+func (q *queue) lacking(st *seat, j *job, now time.Time) {
+	k := q.index(j.part)
+	if st.lacks[k] == nil {
+		st.lacks[k] = newSet(len(j.part.leaves))
+	}
+	st.lacks[k].add(j.first)
+	if st.misses++; st.misses%manyMisses == 0 {
+		st.absent = !st.proven
+		st.nothing = now.Add(min(firstPause<<min(st.misses/manyMisses, 6), maxPause))
+	}
+}
+
+// hopeless reports whether none of the sources can give what is left, and the most
+// telling reason: wrong bytes, no answers, or that nobody has it.
+func (q *queue) hopeless(now time.Time) error {
+	if len(q.jobs) > 0 || q.left == 0 {
+		return nil
+	}
 	var wrong, lost, absent error
-	for _, s := range sources {
-		_, isFailing, _, verdict := s.state()
+	for _, st := range q.seats {
+		open, isFailing, _, verdict := st.src.state()
 		switch {
 		case verdict != nil:
 			wrong = verdict
-		case isFailing:
-			lost = s.lastError()
-		case q.lacking[s] < len(q.waiting):
-			return since, nil
+		case isFailing, !open && st.src.lastError() != nil:
+			lost = st.src.lastError()
+		case open && st.joined && (st.absent || !q.hasWork(st, now)):
+			absent = fmt.Errorf("block %s: %w: none of %d sources has it; ask the publisher to run phase-publish fsck", q.firstWaiting(), fs.ErrNotExist, len(q.seats))
 		default:
-			absent = fmt.Errorf("block %s: %w: none of %d sources has it; ask the publisher to run phase-publish fsck", t.leaf.CID, fs.ErrNotExist, len(sources))
+			return nil
 		}
 	}
 	switch {
 	case wrong != nil:
-		return since, wrong
+		return wrong
 	case lost == nil && absent != nil:
-		return since, absent
+		return absent
 	case lost != nil:
-		return since, fmt.Errorf("block %s: %w: %w", t.leaf.CID, cas.ErrUnreachable, lost)
+		return fmt.Errorf("block %s: %w: %w", q.firstWaiting(), cas.ErrUnreachable, lost)
 	}
-	return since, fmt.Errorf("block %s: %w: no source is known", t.leaf.CID, cas.ErrUnreachable)
+	return fmt.Errorf("block %s: %w: no source is known", q.firstWaiting(), cas.ErrUnreachable)
+}
+
+// hasWork reports whether the seat may be asked for anything that waits.
+func (q *queue) hasWork(st *seat, now time.Time) bool {
+	for k, p := range q.parts {
+		if q.offer(st, k, p.waiting, now).next(0) >= 0 {
+			return true
+		}
+	}
+	return q.herd.shares(st)
+}
+
+func (q *queue) firstWaiting() string {
+	for _, p := range q.parts {
+		if i := p.waiting.next(0); i >= 0 {
+			return p.leaves[i].CID.String()
+		}
+	}
+	return "of none"
 }

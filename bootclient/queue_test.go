@@ -1,12 +1,11 @@
 package bootclient
 
 import (
-	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,76 +13,153 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
-func leaf(n byte) *task {
-	return &task{leaf: cas.Leaf{CID: cas.Sum(cid.Raw, []byte{n}), Size: 1}}
+// partOf is an artifact of n leaves of the given size.
+func partOf(t testing.TB, n int, size int64) *part {
+	t.Helper()
+	p := &part{Artifact: manifest.Artifact{Role: manifest.RoleRootfs, Length: int64(n) * size}}
+	for i := range n {
+		name := cas.Sum(cid.Raw, binary.BigEndian.AppendUint64(nil, uint64(i)))
+		p.leaves = append(p.leaves, cas.Leaf{CID: name, Offset: int64(i) * size, Size: size})
+	}
+	if err := link([]*part{p}); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
-func mirrorNamed(name string) *source { return newSource(kindMirror, name, nil) }
+func mirrorNamed(name string) *source {
+	s := newSource(kindMirror, name, nil)
+	s.ways = []*way{gatewayWay(name, &gateway.Client{})}
+	return s
+}
 
-func TestTheLastLeafIsAskedOfASecondSource(t *testing.T) {
+// start seats sources that have given a block before.
+func start(q *queue, sources ...*source) []*seat {
+	var out []*seat
+	for _, s := range sources {
+		st := q.seat(s)
+		st.joined, st.proven = true, true
+		out = append(out, st)
+	}
+	return out
+}
+
+// give brings every leaf of a job.
+func (q *queue) give(j *job) {
+	for i := range j.n {
+		q.landed(j, j.first+i, time.Now())
+	}
+	q.ended(j, nil, time.Now())
+}
+
+func TestWhatComesInSlowlyIsAskedOfAnotherSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue([]*task{leaf(1)})
-		slow, idle, third := mirrorNamed("slow"), mirrorNamed("idle"), mirrorNamed("third")
-		first, slowCtx := q.take(t.Context(), slow)
-		start := time.Now()
-		again, _ := q.take(t.Context(), idle)
-		if again != first || time.Since(start) != hedgeAfter {
-			t.Errorf("the idle source got %v after %s", again, time.Since(start))
+		q := newQueue([]*part{partOf(t, 1, 1)}, time.Now())
+		start(q, mirrorNamed("one"), mirrorNamed("two"), mirrorNamed("three"))
+		slow := q.next(time.Now())
+		if again := q.next(time.Now()); again != nil {
+			t.Errorf("asked twice at once: %+v", again)
 		}
-		nothing := make(chan *task)
-		go func() {
-			other, _ := q.take(t.Context(), third)
-			nothing <- other
-		}()
-		if !q.give(idle, again, nil) {
-			t.Error("the first bytes to arrive were not taken")
+		time.Sleep(hedgeAfter)
+		second := q.next(time.Now())
+		if second == nil || second.seat == slow.seat || second.first != slow.first {
+			t.Fatalf("the idle sources got %+v", second)
 		}
-		if slowCtx.Err() == nil {
-			t.Error("the slower attempt goes on")
+		if third := q.next(time.Now()); third != nil {
+			t.Errorf("the third is asked at the same time as the second: %+v", third)
 		}
-		if q.give(slow, first, nil) {
-			t.Error("the same leaf was taken twice")
+		dropped := false
+		slow.cancel = func() { dropped = true }
+		q.give(second)
+		if !dropped || q.left != 0 {
+			t.Errorf("the slower attempt goes on, %d left", q.left)
 		}
-		q.settled()
-		if got := <-nothing; got != nil || !q.ended() {
-			t.Errorf("a third source was asked: %v", got)
+		if q.landed(slow, 0, time.Now()) != 0 || q.left != 0 {
+			t.Error("the same leaf was counted twice")
 		}
 	})
 }
 
-func TestALeafGoesBackWhenItsSourceFails(t *testing.T) {
-	q := newQueue([]*task{leaf(1)})
-	a, b := mirrorNamed("a"), mirrorNamed("b")
-	first, _ := q.take(t.Context(), a)
-	q.give(a, first, cas.ErrUnreachable)
-	if got, _ := q.take(t.Context(), b); got != first {
-		t.Errorf("b got %v", got)
+func TestAnUnprovenSourceDoesNotHelpWhereAProvenOneMay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue([]*part{partOf(t, 1, 1)}, time.Now())
+		start(q, mirrorNamed("proven"))
+		unproven := q.seat(mirrorNamed("new"))
+		slow := q.next(time.Now())
+		unproven.joined = true
+		good := start(q, mirrorNamed("good"))[0]
+		for range 10 {
+			time.Sleep(hedgeAfter)
+			if j := q.next(time.Now()); j != nil {
+				if j.seat != good {
+					t.Errorf("%s is asked for what %s does not bring", j.seat.src, slow.seat.src)
+				}
+				return
+			}
+		}
+		t.Error("nobody is asked")
+	})
+}
+
+func TestLeavesGoBackWhenTheirSourceFails(t *testing.T) {
+	p := partOf(t, 64, 1<<20)
+	q := newQueue([]*part{p}, time.Now())
+	st := start(q, mirrorNamed("a"))[0]
+	st.unit = maxRun
+	j := q.next(time.Now())
+	if j.n != 8 || j.first != 0 {
+		t.Fatalf("a run of %d leaves from %d on, want 8 MiB from the beginning", j.n, j.first)
+	}
+	for i := range 3 {
+		q.landed(j, i, time.Now())
+	}
+	q.ended(j, cas.ErrUnreachable, time.Now())
+	if again := q.next(time.Now()); again.first != 3 || q.left != 61 {
+		t.Errorf("the next run begins at %d, %d left", again.first, q.left)
+	}
+}
+
+func TestARunHoldsOnlyWhatIsMissing(t *testing.T) {
+	p := partOf(t, 64, 1<<20)
+	for _, i := range []int{0, 4, 5} {
+		p.landed(i)
+	}
+	q := newQueue([]*part{p}, time.Now())
+	start(q, mirrorNamed("a"))[0].unit = maxRun
+	if j := q.next(time.Now()); j.first != 1 || j.n != 3 {
+		t.Errorf("asked for %d leaves from %d on", j.n, j.first)
+	}
+}
+
+func TestAShortRunIsAskedForLeafByLeaf(t *testing.T) {
+	p := partOf(t, 1000, 64<<10) // a run carries its 50 KB of inner nodes
+	for i := 3; i < 1000; i++ {
+		p.landed(i)
+	}
+	q := newQueue([]*part{p}, time.Now())
+	start(q, mirrorNamed("a"))[0].unit = maxRun
+	if j := q.next(time.Now()); j.n != 1 {
+		t.Errorf("a run of %d leaves", j.n)
 	}
 }
 
 func TestASourceIsNotAskedAgainForWhatItLacks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		q := newQueue([]*task{leaf(1), leaf(2)})
-		a := mirrorNamed("a")
-		first, _ := q.take(t.Context(), a)
-		q.give(a, first, cas.NotFound(first.leaf.CID))
-		second, _ := q.take(t.Context(), a)
-		if second == first {
-			t.Error("asked for it again")
-		}
-		q.give(a, second, cas.NotFound(second.leaf.CID))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
-		context.AfterFunc(ctx, q.wake)
-		if got, _ := q.take(ctx, a); got != nil {
-			t.Errorf("got %v", got)
-		}
-		if _, why := q.hopeless([]*source{a}); !errors.Is(why, fs.ErrNotExist) {
-			t.Errorf("hopeless says %v", why)
-		}
-	})
+	q := newQueue([]*part{partOf(t, 2, 1)}, time.Now())
+	start(q, mirrorNamed("a"))
+	for range 2 {
+		j := q.next(time.Now())
+		q.ended(j, cas.NotFound(j.part.leaves[j.first].CID), time.Now())
+	}
+	if j := q.next(time.Now()); j != nil {
+		t.Errorf("asked again for %d", j.first)
+	}
+	if why := q.hopeless(time.Now()); !errors.Is(why, fs.ErrNotExist) {
+		t.Errorf("hopeless says %v", why)
+	}
 }
 
 func TestHopeless(t *testing.T) {
@@ -93,7 +169,6 @@ func TestHopeless(t *testing.T) {
 		lost.pauseEnd = time.Time{}
 		lost.failed(cas.ErrUnreachable)
 	}
-	q := newQueue([]*task{leaf(1)})
 	for name, row := range map[string]struct {
 		sources []*source
 		want    error
@@ -104,10 +179,30 @@ func TestHopeless(t *testing.T) {
 		"only lost":             {[]*source{lost}, cas.ErrUnreachable},
 		"nobody was ever there": {nil, cas.ErrUnreachable},
 	} {
-		if _, why := q.hopeless(row.sources); !errors.Is(why, row.want) || (row.want == nil) != (why == nil) {
+		q := newQueue([]*part{partOf(t, 1, 1)}, time.Now())
+		start(q, row.sources...)
+		if why := q.hopeless(time.Now()); !errors.Is(why, row.want) || (row.want == nil) != (why == nil) {
 			t.Errorf("%s: %v", name, why)
 		}
 	}
+}
+
+func TestASourceOfLastResortWaitsForTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		last := newSource(kindBitswap, "stock node", nil)
+		last.ways = []*way{{name: "bitswap", blocks: cas.NewMemory()}}
+		q := newQueue([]*part{partOf(t, 9, 1)}, time.Now())
+		seats := start(q, last, mirrorNamed("a"))
+		for j := q.next(time.Now()); j != nil; j = q.next(time.Now()) {
+			if j.seat == seats[0] {
+				t.Fatal("the last one is asked while another serves")
+			}
+		}
+		time.Sleep(lastResort + 1)
+		if j := q.next(time.Now()); j == nil || j.seat.src != last {
+			t.Errorf("nothing comes in, and the next job is %+v", j)
+		}
+	})
 }
 
 func TestPausesGrowAndStopAtALimit(t *testing.T) {
@@ -136,6 +231,17 @@ func TestPausesGrowAndStopAtALimit(t *testing.T) {
 	})
 }
 
+func TestABusySourceRestsAndIsNotBlamed(t *testing.T) {
+	s := mirrorNamed("a")
+	for range 20 {
+		s.blame(t.Context(), fmt.Errorf("asked: %w", &gateway.BusyError{After: 3 * time.Second}))
+	}
+	_, isFailing, wait, verdict := s.state()
+	if isFailing || verdict != nil || wait < 2*time.Second || wait > 3*time.Second || len(s.snapshot().Faults) != 0 {
+		t.Errorf("failing %t, banned for %v, waits %s, faults %v", isFailing, verdict, wait, s.snapshot().Faults)
+	}
+}
+
 func TestTextFromOutsideIsMadeSafeForAConsole(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain":                  "plain",
@@ -153,48 +259,33 @@ func TestTextFromOutsideIsMadeSafeForAConsole(t *testing.T) {
 	}
 }
 
-// A source that lacks everything and says so at once, beside a good one: what a leaf
-// costs must not grow with the size of the release.
+// What a leaf costs must not grow with the size of the release, beside a source that
+// lacks everything and says so.
 func BenchmarkLeafBesideASourceThatLacksEverything(b *testing.B) {
 	for _, leaves := range []int{10_000, 100_000} {
 		b.Run(fmt.Sprintf("of %d", leaves), func(b *testing.B) {
 			for b.Loop() {
-				handOut(b.Context(), leaves)
+				handOut(b, leaves)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*leaves), "ns/leaf")
 		})
 	}
 }
 
-func TestASourceThatLacksEverythingLosesNoLeaf(t *testing.T) {
-	handOut(t.Context(), 1000)
-}
+func TestASourceThatLacksEverythingLosesNoLeaf(t *testing.T) { handOut(t, 1000) }
 
 // handOut gives every leaf of a release to a good source while another lacks them all.
-func handOut(ctx context.Context, leaves int) {
-	tasks := make([]*task, leaves)
-	for i := range tasks {
-		tasks[i] = leaf(0)
-	}
-	q := newQueue(tasks)
-	good, lacks := mirrorNamed("good"), mirrorNamed("lacks")
-	var askers sync.WaitGroup
-	for range window {
-		askers.Go(func() {
-			for {
-				task, _ := q.take(ctx, lacks)
-				if task == nil {
-					return
-				}
-				q.give(lacks, task, fs.ErrNotExist)
-			}
-		})
-	}
-	for !q.ended() {
-		task, _ := q.take(ctx, good)
-		if q.give(good, task, nil) {
-			q.settled()
+func handOut(t testing.TB, leaves int) {
+	q := newQueue([]*part{partOf(t, leaves, 64<<10)}, time.Now())
+	seats := start(q, mirrorNamed("good"), mirrorNamed("lacks"))
+	for q.left > 0 {
+		switch j := q.next(time.Now()); {
+		case j == nil:
+			t.Fatalf("%d leaves are left and nobody is asked", q.left)
+		case j.seat == seats[0]:
+			q.give(j)
+		default:
+			q.ended(j, fs.ErrNotExist, time.Now())
 		}
 	}
-	askers.Wait()
 }

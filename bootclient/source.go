@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -22,6 +24,7 @@ const (
 	kindBootstrap = "bootstrap"
 	kindMDNS      = "mdns"
 	kindDHT       = "dht"
+	kindBitswap   = "bitswap"
 )
 
 const (
@@ -41,6 +44,8 @@ type source struct {
 	opening chan struct{} // holds one token: one goroutine dials at a time
 	banned  chan struct{} // closed by ban
 
+	noRuns atomic.Bool // it answered a run with something else
+
 	mu       sync.Mutex
 	ways     []*way // best first; empty until dialled
 	stats    SourceStats
@@ -50,11 +55,15 @@ type source struct {
 	verdict  error     // why it was banned
 }
 
-// A way is one transport to a source.
+// A way is one transport to a source. Every one gives single blocks; a gateway also
+// gives runs of blocks, IPNS records and what a neighbour has.
 type way struct {
-	name   string
-	client *gateway.Client
+	name    string
+	blocks  cas.Source
+	gateway *gateway.Client // nil when it is none
 }
+
+func gatewayWay(name string, g *gateway.Client) *way { return &way{name, g, g} }
 
 func newSource(kind, key string, dial func(ctx context.Context) ([]*way, error)) *source {
 	return &source{
@@ -65,6 +74,12 @@ func newSource(kind, key string, dial func(ctx context.Context) ([]*way, error))
 }
 
 func (s *source) String() string { return s.kind + " " + clean(s.key) }
+
+// isPeer reports whether the source has a peer ID: only then may it be a neighbour.
+func (s *source) isPeer() bool { return s.kind != kindMirror && s.kind != kindBitswap }
+
+// last reports whether the source is asked only when no other can serve.
+func (s *source) last() bool { return s.kind == kindBitswap }
 
 // open dials the source unless it is open already.
 func (s *source) open(ctx context.Context) error {
@@ -98,24 +113,86 @@ func (s *source) reach(ctx context.Context) ([]*way, error) {
 
 // Block asks the source, by its best way first. What comes is not verified.
 func (s *source) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	return s.ask(ctx, func(g *gateway.Client) ([]byte, error) { return g.Block(ctx, c) })
+	var data []byte
+	err := s.ask(ctx, func(w *way) (err error) {
+		data, err = w.blocks.Block(ctx, c)
+		return err
+	})
+	return data, err
+}
+
+// run asks for neighbouring leaves of a file in one request; see gateway.Client.Run. A
+// source that does not answer with a run is not asked for another.
+func (s *source) run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data []byte) error) error {
+	taken := 0
+	err := s.ask(ctx, func(w *way) error {
+		if w.gateway == nil {
+			return gateway.ErrNoRuns
+		}
+		if taken > 0 {
+			return errRestart
+		}
+		return w.gateway.Run(ctx, root, leaves, func(i int, data []byte) error {
+			taken++
+			return take(i, data)
+		})
+	})
+	if errors.Is(err, gateway.ErrNoRuns) || taken == 0 && errors.Is(err, fs.ErrNotExist) {
+		s.noRuns.Store(true)
+		return fmt.Errorf("%s: %w", s, gateway.ErrNoRuns)
+	}
+	return err
+}
+
+var errRestart = fmt.Errorf("%w: cut short", cas.ErrUnreachable)
+
+// givesRuns reports whether it is worth to ask the source for a run.
+func (s *source) givesRuns() bool {
+	if s.noRuns.Load() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.ways) > 0 && s.ways[0].gateway != nil
+}
+
+// have asks a neighbour which leaves it has; see gateway.Client.Have.
+func (s *source) have(ctx context.Context, root cid.Cid, leaves int, etag string) (bitmap []byte, tag string, err error) {
+	err = s.ask(ctx, func(w *way) (err error) {
+		if w.gateway == nil {
+			return fs.ErrNotExist
+		}
+		bitmap, tag, err = w.gateway.Have(ctx, root, leaves, etag)
+		return err
+	})
+	return bitmap, tag, err
 }
 
 // record asks for the newest record of an IPNS name.
 func (s *source) record(ctx context.Context, name string) ([]byte, error) {
-	return s.ask(ctx, func(g *gateway.Client) ([]byte, error) { return g.IPNS(ctx, name) })
+	var rec []byte
+	err := s.ask(ctx, func(w *way) (err error) {
+		if w.gateway == nil {
+			return fmt.Errorf("%w: it gives blocks only", cas.ErrUnreachable)
+		}
+		rec, err = w.gateway.IPNS(ctx, name)
+		return err
+	})
+	return rec, err
 }
 
-func (s *source) ask(ctx context.Context, get func(*gateway.Client) ([]byte, error)) ([]byte, error) {
+// ask tries the ways of the source until one has an answer, be it no. One that is busy
+// is so by every way.
+func (s *source) ask(ctx context.Context, try func(*way) error) error {
 	ways, err := s.reach(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var lost error
 	for _, w := range ways {
-		data, err := get(w.client)
-		if err == nil || !errors.Is(err, cas.ErrUnreachable) || ctx.Err() != nil {
-			return data, err
+		err := try(w)
+		if err == nil || !errors.Is(err, cas.ErrUnreachable) || ctx.Err() != nil || isBusy(err) {
+			return err
 		}
 		if lost != nil {
 			err = fmt.Errorf("%w; then %w", lost, err)
@@ -123,7 +200,12 @@ func (s *source) ask(ctx context.Context, get func(*gateway.Client) ([]byte, err
 		lost = err
 		s.demote(w)
 	}
-	return nil, lost
+	return lost
+}
+
+func isBusy(err error) bool {
+	var busy *gateway.BusyError
+	return errors.As(err, &busy)
 }
 
 // demote puts a way behind the others.
@@ -143,6 +225,31 @@ func (s *source) gave(n int) {
 	s.stats.Blocks++
 	s.stats.Bytes += int64(n)
 	s.fails, s.pauseEnd = 0, time.Time{}
+}
+
+// blame keeps the books about an answer that was no bytes: wrong ones end the use of the
+// source, a lost connection pauses it, and one that is busy is asked again when it said,
+// and has done nothing wrong. It reports whether the source is to be named for it.
+func (s *source) blame(ctx context.Context, err error) (named bool) {
+	var busy *gateway.BusyError
+	switch {
+	case errors.Is(err, cas.ErrCorrupt):
+		return s.ban(err)
+	case ctx.Err() != nil:
+	case errors.As(err, &busy):
+		s.rest(busy.After, err)
+	case errors.Is(err, cas.ErrUnreachable):
+		s.failed(err)
+	}
+	return false
+}
+
+// rest lets a busy source be for a while.
+func (s *source) rest(d time.Duration, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastErr = err
+	s.pauseEnd = time.Now().Add(max(d, firstPause))
 }
 
 // failed counts a transport error and sets the pause before the next attempt.
@@ -165,17 +272,18 @@ func (s *source) note(err error) {
 	s.lastErr = err
 }
 
-// ban ends the use of a source that sent wrong bytes.
-func (s *source) ban(err error) {
+// ban ends the use of a source that sent wrong bytes; false when it had ended before.
+func (s *source) ban(err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.verdict != nil {
-		return
+		return false
 	}
 	s.verdict = fmt.Errorf("%s: %w", s, err)
 	s.stats.Banned = true
 	s.fault(err)
 	close(s.banned)
+	return true
 }
 
 func (s *source) fault(err error) {

@@ -7,42 +7,41 @@ import (
 	"fmt"
 	"io"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// verify reads every target back and compares its sha256 with the signed one. The
-// length is exact already: the leaves cover the signed length, each is in place.
-func (f *fetch) verify(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(2)
-	for _, w := range f.wanted {
-		g.Go(func() error {
-			h := sha256.New()
-			buf := make([]byte, 256<<10)
-			n, err := io.CopyBuffer(h, &untilDone{ctx, io.NewSectionReader(w.target, 0, w.Length)}, buf)
-			if err != nil {
-				return fmt.Errorf("%s: reading back: %w", w.Role, err)
+// hash compares the sha256 of what stands in the target with the signed one. It reads
+// behind the front while leaves still arrive. The length is exact already: the leaves
+// cover the signed length, and each is in place.
+func (p *part) hash(ctx context.Context) error {
+	h := sha256.New()
+	buf := make([]byte, 256<<10)
+	for at := int64(0); at < p.Length; {
+		front := p.front.Load()
+		if at == front {
+			select {
+			case <-p.moved:
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-			if got := hex.EncodeToString(h.Sum(nil)); n != w.Length || got != w.SHA256 {
-				return fmt.Errorf("%s: %d bytes with sha256 %s, signed are %d bytes with %s: %w", w.Role, n, got, w.Length, w.SHA256, cas.ErrCorrupt)
-			}
-			return nil
-		})
+			continue
+		}
+		n, err := p.target.ReadAt(buf[:min(int64(len(buf)), front-at)], at)
+		if n == 0 && err != nil {
+			return fmt.Errorf("%s: reading back: %w", p.Role, cutShort(err))
+		}
+		h.Write(buf[:n])
+		at += int64(n)
 	}
-	return g.Wait()
+	if got := hex.EncodeToString(h.Sum(nil)); got != p.SHA256 {
+		return fmt.Errorf("%s: %d bytes with sha256 %s, signed is %s: %w", p.Role, p.Length, got, p.SHA256, cas.ErrCorrupt)
+	}
+	return nil
 }
 
-// untilDone reads until ctx ends.
-type untilDone struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (u *untilDone) Read(p []byte) (int, error) {
-	if err := u.ctx.Err(); err != nil {
-		return 0, err
+func cutShort(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
 	}
-	return u.r.Read(p)
+	return err
 }

@@ -1,0 +1,298 @@
+package bootclient
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+const (
+	pollPause   = 150 * time.Millisecond // between questions to one neighbour
+	pollEach    = 10 * time.Millisecond  // … for each neighbour, when they are many
+	pollAll     = 4                      // every so many questions are about all parts
+	originPause = time.Second            // before a source that is no neighbour is asked whether it is one now
+	haveLimit   = 2 * time.Second        // for one answer
+
+	idleMember   = 500 * time.Millisecond // without a new leaf, before others take over a machine's share
+	memberStall  = 1500 * time.Millisecond
+	maxStrikes   = 2
+	distrust     = 5 * time.Second // after maxStrikes, doubled
+	slowOrigin   = 4               // times what an origin takes for a leaf, before a machine counts as idle
+	maxDistrusts = 6
+)
+
+// A herd is this machine among neighbours that fetch, or have, the same release. Each
+// tells which leaves it has (gateway.Client.Have), and nobody tells who fetches what:
+//
+// A leaf that a neighbour has is asked of neighbours. One that nobody has is asked of
+// an origin, a source that does not tell, by the machine whose hash of (peer ID, leaf
+// CID) is the highest. All machines compute that alike, so that an origin sends each
+// leaf about once. A machine that gets nothing new for a while is left out, and the next
+// in the order takes over: whoever is dead costs that while, and so does one that lies,
+// which is not believed any more.
+type herd struct {
+	self    uint64
+	parts   []*part
+	members []*member
+	company bool     // there are members that are believed
+	crew    []uint64 // who shares now, this machine included
+	own     []set    // leaves that this machine asks origins for, by part
+	held    []set    // leaves that neighbours have
+	latency time.Duration
+}
+
+// A member is a neighbour that tells what it has.
+type member struct {
+	seat     *seat
+	id       uint64
+	have     []set
+	count    int
+	progress time.Time // when it last had more
+	strikes  int
+	lapses   int       // times that it was not believed
+	until    time.Time // it is not believed before
+}
+
+// newHerd returns nil where there can be no neighbours.
+func newHerd(h *hub, parts []*part) *herd {
+	if h.node == nil {
+		return nil
+	}
+	d := &herd{self: nameHash(string(h.node.ID())), parts: parts, own: make([]set, len(parts)), held: make([]set, len(parts))}
+	for k, p := range parts {
+		d.held[k] = newSet(len(p.leaves))
+	}
+	d.divide([]uint64{d.self})
+	return d
+}
+
+// idOf is the binary peer ID of a source, as herd.self is made of one.
+func idOf(s *source) string {
+	id, err := peer.Decode(s.key)
+	if err != nil {
+		return s.key
+	}
+	return string(id)
+}
+
+func nameHash(id string) uint64 {
+	sum := sha256.Sum256([]byte(id))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+// watch asks one source again and again which leaves it has. One that does not tell has
+// everything, or says for each block that it does not have it.
+func (f *fetch) watch(ctx context.Context, st *seat) {
+	f.peers.Add(1)
+	tags := make([]string, len(f.parts))
+	for round := 0; !st.src.isBanned(); round++ {
+		pause := originPause
+		for _, k := range f.toAsk(round) {
+			p := f.parts[k]
+			actx, cancel := context.WithTimeout(ctx, haveLimit)
+			bitmap, tag, err := st.src.have(actx, p.CID, len(p.leaves), tags[k])
+			cancel()
+			if err == nil {
+				pause, tags[k] = pollPause, tag
+				f.post(ctx, func() error { f.queue.herd.tell(st, k, bitmap, time.Now()); return nil })
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+		}
+		f.post(ctx, func() error { st.joined = true; return nil })
+		select {
+		case <-time.After(max(pause, f.crowd())):
+		case <-st.src.banned:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// toAsk lists the parts that a question is about: mostly the one with the most to come.
+func (f *fetch) toAsk(round int) []int {
+	var all []int
+	most, bytes := -1, int64(-1)
+	for k, p := range f.parts {
+		if n := p.toCome.Load(); n > 0 {
+			all = append(all, k)
+			if n > bytes {
+				most, bytes = k, n
+			}
+		}
+	}
+	if round%pollAll == 0 || most < 0 {
+		return all
+	}
+	return []int{most}
+}
+
+// crowd is the least pause of one question to each of many neighbours.
+func (f *fetch) crowd() time.Duration { return time.Duration(f.peers.Load()) * pollEach }
+
+// tell takes what a neighbour says it has; a nil bitmap says that nothing changed.
+func (d *herd) tell(st *seat, k int, bitmap []byte, now time.Time) {
+	m := st.member
+	if m == nil {
+		m = &member{seat: st, id: nameHash(idOf(st.src)), have: make([]set, len(d.parts)), progress: now}
+		st.member, st.lacks = m, make([]set, len(d.parts))
+		d.members = append(d.members, m)
+		d.company = true
+	}
+	if bitmap == nil {
+		return
+	}
+	have := setOf(len(d.parts[k].leaves), bitmap)
+	if m.have[k] != nil && !have.contains(m.have[k]) {
+		m.strike(maxStrikes, now)
+	}
+	m.have[k] = have
+	count := 0
+	for _, s := range m.have {
+		count += s.count()
+	}
+	if count > m.count {
+		m.progress = now
+	}
+	m.count = count
+	if m.believed(now) {
+		d.held[k].join(have)
+	}
+}
+
+// believed reports whether what a member says counts.
+func (m *member) believed(now time.Time) bool {
+	return !m.seat.src.isBanned() && !now.Before(m.until)
+}
+
+// strike counts against a member that did not do what it said.
+func (m *member) strike(n int, now time.Time) {
+	if m.strikes += n; m.strikes < maxStrikes {
+		return
+	}
+	m.strikes = maxStrikes - 1
+	m.until = now.Add(distrust << min(m.lapses, maxDistrusts))
+	m.lapses++
+}
+
+// look drops what members do not deliver, and divides anew when there are others to
+// share with than before.
+func (d *herd) look(q *queue, now time.Time) {
+	if d == nil || len(d.members) == 0 {
+		return
+	}
+	limit := max(idleMember, slowOrigin*d.latency, d.stalled(q, now))
+	for _, held := range d.held {
+		clear(held)
+	}
+	crew := []uint64{d.self}
+	d.company = false
+	for _, m := range d.members {
+		if !m.believed(now) {
+			continue
+		}
+		d.company = true
+		for k, have := range m.have {
+			d.held[k].join(have)
+		}
+		if now.Sub(m.progress) < limit {
+			crew = append(crew, m.id)
+		}
+	}
+	slices.Sort(crew)
+	if !slices.Equal(crew, d.crew) {
+		d.divide(crew)
+	}
+}
+
+// stalled drops jobs at members that bring nothing, and returns how long an origin makes
+// us wait now: nobody is idle who may be waiting as we are.
+func (d *herd) stalled(q *queue, now time.Time) (waiting time.Duration) {
+	for _, j := range q.jobs {
+		quiet := now.Sub(j.heard)
+		switch m := j.seat.member; {
+		case m == nil && j.seat.proven:
+			waiting = max(waiting, 2*quiet)
+		case m == nil:
+		case quiet > memberStall && !j.dropped:
+			m.strike(maxStrikes, now)
+			j.drop()
+		}
+	}
+	return waiting
+}
+
+// divide computes this machine's share among a crew.
+func (d *herd) divide(crew []uint64) {
+	d.crew = crew
+	for k, p := range d.parts {
+		d.own[k] = newSet(len(p.leaves))
+		for i, l := range p.leaves {
+			name := l.CID.KeyString()
+			if d.first(crew, binary.BigEndian.Uint64([]byte(name[len(name)-8:]))) {
+				d.own[k].add(i)
+			}
+		}
+	}
+}
+
+// first reports whether this machine comes first in the order of a leaf.
+func (d *herd) first(crew []uint64, leaf uint64) bool {
+	mine := mix(d.self ^ leaf)
+	return !slices.ContainsFunc(crew, func(id uint64) bool { return mix(id^leaf) > mine })
+}
+
+// mix spreads a number, as the finalizer of splitmix64 does.
+func mix(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// restrict leaves of some what the seat may be asked for: of a neighbour what it has,
+// of an origin this machine's share of what no neighbour has.
+func (d *herd) restrict(st *seat, k int, some set, now time.Time) {
+	m := st.member
+	switch {
+	case m != nil && (!m.believed(now) || m.have[k] == nil):
+		clear(some)
+	case m != nil:
+		for w := range some {
+			some[w] &= m.have[k][w]
+		}
+	case d.shares(st):
+		for w := range some {
+			some[w] &= d.own[k][w] &^ d.held[k][w]
+		}
+	}
+}
+
+// shares reports whether an origin is asked for a share only.
+func (d *herd) shares(st *seat) bool {
+	return d != nil && st.member == nil && d.company
+}
+
+// ended learns from a job that is over.
+func (d *herd) ended(j *job, err error, now time.Time) {
+	m := j.seat.member
+	switch {
+	case err == nil && m != nil:
+		m.strikes = 0
+	case err == nil && j.n == 1:
+		d.latency = (3*d.latency + now.Sub(j.began)) / 4
+	case m != nil && errors.Is(err, fs.ErrNotExist):
+		m.strike(1, now)
+	case m != nil && !j.dropped && errors.Is(err, cas.ErrUnreachable) && !isBusy(err):
+		m.strike(1, now)
+	}
+}
