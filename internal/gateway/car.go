@@ -91,6 +91,13 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 	if notModified(w, r, etag) {
 		return nil
 	}
+	if r.Method == http.MethodGet {
+		who := asker(r)
+		if err := h.slots.take(r.Context(), who); err != nil {
+			return err
+		}
+		defer h.slots.give(who)
+	}
 	out := &carWriter{ctx: r.Context(), w: w, src: h.Source, seen: map[cid.Cid]bool{}, dups: p.dups}
 	trail, err := resolve(out.ctx, h.Source, root, path)
 	if err != nil {

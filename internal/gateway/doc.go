@@ -8,6 +8,10 @@
 //	GET /ipfs/CID[/PATH]?format=car&dag-scope=…           a CAR of block, entity or all
 //	        &entity-bytes=FROM:TO                         the blocks of a range of a file
 //	GET /ipns/NAME?format=ipns-record                     a signed IPNS record
+//	GET /have/ROOT                                        which leaves of an artifact are here
+//
+// The last is our own, and only machines that boot or seed answer it: see
+// Options.Have.
 //
 // Nothing is ever interpreted for the asker: no pages, no reassembled files, no
 // proxying to other gateways. The Handler reads each block through cas.Get, so

@@ -46,31 +46,51 @@ type Options struct {
 	// IPNS returns the newest record of an IPNS name, or an error that wraps
 	// fs.ErrNotExist. Nil serves no names.
 	IPNS func(ctx context.Context, name string) ([]byte, error)
+	// Have returns the bitmap that /have/ROOT serves, which the handler does not change,
+	// and a version that changes with it (letters, digits and dashes); or an error that
+	// wraps fs.ErrNotExist for an artifact that is not here. Nil serves no bitmaps.
+	Have func(root cid.Cid) (bits []byte, version string, err error)
+	// UploadSlots is how many responses with raw blocks of 16 KiB or more, or with a CAR,
+	// may be under way at a time; 0 is no limit. When all are taken, a request waits for
+	// a second at most, in a line that is fair between clients (an IPv4 address, a /64 of
+	// IPv6, a peer over streams), none of which gets more than half of the slots; then it
+	// is answered 503 with Retry-After. Smaller blocks, inner nodes, records and bitmaps
+	// never wait. A few dozen suit a publisher on a line of 100 Mbit/s or more: fewer
+	// slots, and each answer is done sooner, so that a herd has something to share; more,
+	// and single machines far away are served better.
+	UploadSlots int
 	// Sent is called after a response with the bytes of its body. Nil is fine.
 	Sent func(bytes int64)
 	// Log takes faults of the store. Nil keeps silent.
 	Log *slog.Logger
 }
 
-// Handler serves GET and HEAD of /ipfs/ and /ipns/ as a trustless gateway. An asker
-// that takes less than 64 KiB of an answer in thirty seconds, or announces a body and
-// does not send it, loses its connection.
-func Handler(o Options) http.Handler { return newHandler(o, stallLimit) }
+// Handler serves GET and HEAD of /ipfs/ and /ipns/ as a trustless gateway, and /have/.
+// An asker that takes less than 64 KiB of an answer in thirty seconds (ten where there
+// are upload slots), or announces a body and does not send it, loses its connection.
+func Handler(o Options) http.Handler {
+	if o.UploadSlots > 0 {
+		return newHandler(o, slotStall)
+	}
+	return newHandler(o, stallLimit)
+}
 
 func newHandler(o Options, limit time.Duration) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &handler{o, limit}
+	h := &handler{o, limit, newSlots(o.UploadSlots, slotWait)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ipfs/", h.only(h.ipfs))
 	mux.HandleFunc("/ipns/", h.only(h.ipns))
+	mux.HandleFunc("/have/", h.only(h.have))
 	return h.patient(mux)
 }
 
 type handler struct {
 	Options
 	limit time.Duration // for the asker to take or send something
+	slots *slots        // nil: no limit
 }
 
 // patient bounds how long an asker may hold up its connection.
@@ -130,10 +150,13 @@ func (h *handler) fail(w *countingWriter, r *http.Request, err error) {
 		status, msg = ref.status, ref.msg
 	case errors.Is(err, fs.ErrNotExist):
 		status, msg = http.StatusNotFound, "not found here"
+	case errors.Is(err, errBusy):
+		status, msg = http.StatusServiceUnavailable, "busy: ask again later, or ask another machine"
+		w.Header().Set("Retry-After", "1")
 	case errors.Is(err, cas.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
 		status, msg = http.StatusGatewayTimeout, "no answer from the store"
 	}
-	if status >= 500 {
+	if status >= 500 && !errors.Is(err, errBusy) {
 		h.Log.Error("gateway: block not served", "path", clip(r.URL.Path), "err", err)
 	}
 	if w.wrote {
@@ -172,10 +195,11 @@ func (h *handler) raw(w http.ResponseWriter, r *http.Request, c cid.Cid) error {
 	if notModified(w, r, etag) {
 		return nil
 	}
-	data, err := cas.Get(r.Context(), h.Source, c)
+	data, done, err := h.block(r, c)
 	if err != nil {
 		return err
 	}
+	defer done()
 	head := w.Header()
 	head.Set("Content-Type", typeRaw)
 	head.Set("Content-Disposition", `attachment; filename="`+c.String()+`.bin"`)
@@ -185,6 +209,28 @@ func (h *handler) raw(w http.ResponseWriter, r *http.Request, c cid.Cid) error {
 	head.Set("X-Ipfs-Roots", c.String())
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 	return nil
+}
+
+// block reads a block. A big leaf takes an upload slot, which done gives back; nothing
+// is held in memory while it waits for one.
+func (h *handler) block(r *http.Request, c cid.Cid) (data []byte, done func(), err error) {
+	data, err = cas.Get(r.Context(), h.Source, c)
+	if err != nil || r.Method != http.MethodGet || c.Prefix().Codec != cid.Raw || len(data) < bulkFrom {
+		return data, func() {}, err
+	}
+	who := asker(r)
+	done = func() { h.slots.give(who) }
+	if h.slots.try(who) {
+		return data, done, nil
+	}
+	data = nil
+	if err := h.slots.take(r.Context(), who); err != nil {
+		return nil, nil, err
+	}
+	if data, err = cas.Get(r.Context(), h.Source, c); err != nil {
+		done()
+	}
+	return data, done, err
 }
 
 // ipns serves /ipns/NAME. A record changes, so it may be kept only with a check.
