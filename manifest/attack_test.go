@@ -157,6 +157,7 @@ func TestAttackExpired(t *testing.T) {
 		}
 	}
 	run(t, []attack{
+		{"a timestamp at the very second of its end", later(day), ErrExpired, "timestamp.json version 1: expired on 2026-10-02 12:00:00 UTC, and it is 2026-10-02 12:00:00"},
 		{"a frozen timestamp", later(2 * day), ErrExpired, "timestamp.json version 1: expired on 2026-10-02 12:00:00 UTC, and it is 2026-10-03"},
 		{"a frozen snapshot", fresh(8*day, func(r *repo) { r.stamp(r.online) }), ErrExpired, "snapshot.json version 1: expired on 2026-10-08"},
 		{"an old release", fresh(31*day, func(r *repo) { r.publish() }), ErrExpired, "stable-x86_64.json version 1: expired on"},

@@ -3,7 +3,6 @@ package manifest
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"time"
 
@@ -168,15 +167,6 @@ func tufKey(public ed25519.PublicKey) (*metadata.Key, string, error) {
 	}
 	id, err := key.ID()
 	return key, id, err
-}
-
-// publicKey is the inverse of tufKey, for keys that passed Lint.
-func publicKey(key *metadata.Key) ed25519.PublicKey {
-	raw, err := hex.DecodeString(key.Value.PublicKey)
-	if err != nil || len(raw) != ed25519.PublicKeySize {
-		return nil
-	}
-	return raw
 }
 
 // reparse makes built metadata the same value that a reader of its bytes gets.

@@ -15,30 +15,26 @@ func CheckRole(rootJSON, targetsJSON, roleJSON []byte, now time.Time) (Release, 
 	if err != nil {
 		return Release{}, err
 	}
-	role, claim, err := readRole(roleJSON)
+	role, name, claim, err := readRole(roleJSON)
 	if err != nil {
 		return Release{}, err
 	}
-	name, err := RoleName(claim.Channel, claim.Arch)
-	if err != nil {
-		return Release{}, inFile("release manifest", err)
-	}
-	id := versioned(name, role.Signed.Version)
-	delegation, owners := delegatedAuthority(targets, name)
-	if delegation == nil {
+	id := versioned(name, role.version())
+	owners := targets.delegation(name)
+	if owners == nil {
 		return Release{}, refuse(ErrPath, "%s: this repository delegates no channel %q for %q; %s", id, claim.Channel, claim.Arch, rightRoot)
 	}
-	if targets.VerifyDelegate(name, role) != nil {
-		return Release{}, refuseSignatures(id, owners, role, signOn(owners, role))
+	if !owners.accepts(role) {
+		return Release{}, owners.refuse(id, role, owners.signOn(role))
 	}
-	if err := checkDate(now, id, role.Signed.Expires, releaseAgain); err != nil {
+	if err := checkDate(now, id, role.expires(), releaseAgain); err != nil {
 		return Release{}, err
 	}
-	return delegated(id, delegation, role, claim.Channel, claim.Arch)
+	return owners.read(id, role, claim.Channel, claim.Arch)
 }
 
 // checkTargets judges a repository's targets.json by its root.json.
-func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*metadata.Metadata[metadata.TargetsType], error) {
+func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*document, error) {
 	root, err := ParseRoot(rootJSON)
 	if err != nil {
 		return nil, err
@@ -46,28 +42,47 @@ func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*metadata.Metada
 	if err := checkDate(now, versioned(roleRoot, root.Version()), root.Expires(), newRoot); err != nil {
 		return nil, err
 	}
-	targets, err := Parse[metadata.TargetsType](KindTargets, targetsJSON)
+	targets, err := open(KindTargets, targetsJSON)
 	if err != nil {
 		return nil, inFile("targets.json", err)
 	}
-	id := versioned(roleTargets, targets.Signed.Version)
-	if root.meta.VerifyDelegate(roleTargets, targets) != nil {
-		return nil, refuseSignatures(id, rootAuthority(root.meta, roleTargets), targets, rightRoot)
+	id := versioned(roleTargets, targets.version())
+	if a := root.authority(roleTargets); !a.accepts(targets) {
+		return nil, a.refuse(id, targets, rightRoot)
 	}
-	return targets, checkDate(now, id, targets.Signed.Expires, renewTargets)
+	return targets, checkDate(now, id, targets.expires(), renewTargets)
 }
 
 // readRole reads a manifest file and, unverified, whose release it claims to be.
-func readRole(data []byte) (*metadata.Metadata[metadata.TargetsType], Release, error) {
-	role, err := Parse[metadata.TargetsType](KindRole, data)
-	if err != nil {
-		return nil, Release{}, inFile("release manifest", err)
+func readRole(data []byte) (role *document, name string, claim Release, err error) {
+	if role, err = open(KindRole, data); err == nil {
+		claim, err = decodeFields(role.signed[extension])
 	}
-	claim, err := decodeFields(role.Signed.UnrecognizedFields[extension])
-	if err != nil {
-		return nil, Release{}, inFile("release manifest", err)
+	if err == nil {
+		name, err = RoleName(claim.Channel, claim.Arch)
 	}
-	return role, claim, nil
+	if err != nil {
+		return nil, "", Release{}, inFile("release manifest", err)
+	}
+	return role, name, claim, nil
+}
+
+// read checks the paths of a role that d has accepted, and then what it says.
+func (d *delegation) read(id string, role *document, channel, arch string) (Release, error) {
+	for _, path := range sorted(role.signed["targets"].(object)) {
+		if !d.owns(path) {
+			return Release{}, refuse(ErrPath, "%s: %.80q is outside %s, all that its keys may sign; the signer has to release again", id, path, d.places())
+		}
+	}
+	m, err := metadata.Targets().FromBytes(role.data)
+	if err != nil {
+		return Release{}, inFile(id, malformed("%v", err))
+	}
+	r, err := Decode(m, channel, arch)
+	if err != nil {
+		return Release{}, inFile(id, err)
+	}
+	return r, nil
 }
 
 // Signatures is who has signed a release manifest and who may.
@@ -84,31 +99,27 @@ func RoleSignatures(rootJSON, targetsJSON, roleJSON []byte) (Signatures, error) 
 	if err != nil {
 		return Signatures{}, err
 	}
-	role, claim, err := readRole(roleJSON)
+	role, name, _, err := readRole(roleJSON)
 	if err != nil {
 		return Signatures{}, err
 	}
-	name, err := RoleName(claim.Channel, claim.Arch)
-	if err != nil {
-		return Signatures{}, inFile("release manifest", err)
+	owners := targets.delegation(name)
+	if owners == nil {
+		return Signatures{}, nil
 	}
-	_, owners := delegatedAuthority(targets, name)
-	return Signatures{owners.threshold, owners.ids, signedBy(owners, role)}, nil
+	return Signatures{owners.threshold, owners.ids, owners.signers(role)}, nil
 }
 
 // ReadDelegations lists the channels of a targets.json. It checks no signature.
 func ReadDelegations(targetsJSON []byte) ([]Delegation, error) {
-	targets, err := Parse[metadata.TargetsType](KindTargets, targetsJSON)
+	targets, err := open(KindTargets, targetsJSON)
 	if err != nil {
 		return nil, inFile("targets.json", err)
 	}
 	var list []Delegation
-	if targets.Signed.Delegations == nil {
-		return nil, nil
-	}
-	for _, role := range targets.Signed.Delegations.Roles {
-		if channel, arch, ok := splitRole(role.Name); ok {
-			_, owners := delegatedAuthority(targets, role.Name)
+	for _, name := range targets.delegations() {
+		if channel, arch, ok := splitRole(name); ok {
+			owners := targets.delegation(name)
 			list = append(list, Delegation{channel, arch, owners.publicKeys(), owners.threshold})
 		}
 	}

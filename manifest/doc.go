@@ -27,6 +27,10 @@
 // the same judgement over one manifest file, for the person who signs or publishes it;
 // [Channels] is the list of all releases of a repository.
 //
+// Signatures, versions, hashes and dates are judged here, over the tree that the lint has
+// read; go-tuf reads the meaning of what is signed and stands beside as a second judge in
+// the tests (docs/RATIONALE.md).
+//
 // The package holds no private key and opens no connection. It reads Ed25519 keys
 // only, and of TUF's delegations only named roles with path patterns. Metadata files
 // are at most 1 MiB (root 512 KiB, timestamp 16 KiB), chains at most 256 roots.

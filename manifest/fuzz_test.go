@@ -93,7 +93,11 @@ func FuzzVerifyRole(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if role, claim, err := readRole(data); err == nil {
+		if _, _, claim, err := readRole(data); err == nil {
+			role, err := Parse[targetsType](KindRole, data)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if r, err := Decode(role, claim.Channel, claim.Arch); err == nil {
 				if _, err := Encode(r); err != nil {
 					t.Errorf("decoded, and not encoded again: %v", err)

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"regexp"
 	"slices"
@@ -63,12 +64,18 @@ func (k Kind) Max() int64 {
 // and of the right type. It says nothing about trust. A refusal wraps ErrMalformed
 // and names the JSON path.
 func Lint(kind Kind, data []byte) error {
+	_, err := lint(kind, data)
+	return err
+}
+
+// lint is Lint, and returns what it has read.
+func lint(kind Kind, data []byte) (object, error) {
 	if int64(len(data)) > kind.Max() {
-		return malformed("%d bytes; %s metadata has at most %d", len(data), kind, kind.Max())
+		return nil, malformed("%d bytes; %s metadata has at most %d", len(data), kind, kind.Max())
 	}
 	tree, err := parseTree(data)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l := &linter{}
 	top := l.object("", tree)
@@ -79,7 +86,7 @@ func Lint(kind Kind, data []byte) error {
 	if l.err == nil {
 		l.body(kind, signed)
 	}
-	return l.err
+	return top, l.err
 }
 
 // A linter keeps the first thing that is wrong; after it, every step is idle.
@@ -190,16 +197,11 @@ func (l *linter) keys(path string, v any) object {
 	return keys
 }
 
+// keyID is the id of a key given in hex: TUF's hash of its canonical form, which is always
+// this one for the only kind of key that we read.
 func keyID(public string) string {
-	raw, err := hex.DecodeString(public)
-	if err != nil {
-		return ""
-	}
-	_, id, err := tufKey(raw)
-	if err != nil {
-		return ""
-	}
-	return id
+	sum := sha256.Sum256([]byte(`{"keytype":"ed25519","keyval":{"public":"` + public + `"},"scheme":"ed25519"}`))
+	return hex.EncodeToString(sum[:])
 }
 
 // authority checks the key ids and the threshold of a role.

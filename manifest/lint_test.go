@@ -144,22 +144,22 @@ func parseAny(kind Kind, data []byte) error {
 	switch kind {
 	case KindRoot:
 		m, err := metadata.Root().FromBytes(data)
-		return again(m, err, data)
+		return again(kind, m, err, data)
 	case KindTimestamp:
 		m, err := metadata.Timestamp().FromBytes(data)
-		return again(m, err, data)
+		return again(kind, m, err, data)
 	case KindSnapshot:
 		m, err := metadata.Snapshot().FromBytes(data)
-		return again(m, err, data)
+		return again(kind, m, err, data)
 	default:
 		m, err := metadata.Targets().FromBytes(data)
-		return again(m, err, data)
+		return again(kind, m, err, data)
 	}
 }
 
 // again wants what go-tuf read to say the same as the file, byte for byte once both
 // are canonical: a signature is over what was read, not over the file.
-func again[T metadata.Roles](m *metadata.Metadata[T], err error, data []byte) error {
+func again[T metadata.Roles](kind Kind, m *metadata.Metadata[T], err error, data []byte) error {
 	if err != nil {
 		return err
 	}
@@ -177,5 +177,9 @@ func again[T metadata.Roles](m *metadata.Metadata[T], err error, data []byte) er
 	if is != was {
 		return fmt.Errorf("read as %s\nfrom    %s", is, was)
 	}
-	return nil
+	doc, err := open(kind, data)
+	if err == nil && string(doc.payload) != is {
+		err = fmt.Errorf("go-tuf checks signatures over %s\nwe over %s", is, doc.payload)
+	}
+	return err
 }

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 )
 
@@ -17,10 +18,13 @@ func (l *linter) get(path string, obj object, name string) any {
 // known refuses keys that encoding/json would take for one of the known fields
 // although they are written otherwise. Other unknown fields are TUF's to ignore.
 func (l *linter) known(path string, obj object, names ...string) {
-	for _, name := range names {
-		folded := foldKey(name)
-		for _, key := range sorted(obj) {
-			if key != name && foldKey(key) == folded {
+	for key := range obj {
+		if slices.Contains(names, key) {
+			continue
+		}
+		folded := foldKey(key)
+		for _, name := range names {
+			if foldKey(name) == folded {
 				l.fail(join(path, key), "must be written %q", name)
 			}
 		}

@@ -182,6 +182,7 @@ func (r *repo) boot(f Fetcher, p Policy) *Verified {
 	r.t.Helper()
 	v, err := Verify(context.Background(), f, p)
 	r.ok(err)
+	r.agrees(f, p, v)
 	return v
 }
 

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -60,18 +61,28 @@ func (v *Verified) Notes() []string { return append([]string(nil), v.notes...) }
 // targets and the delegated role, each against its signatures, its date, the file that
 // names it and what was remembered (TUF specification, section 5); then the paths of
 // the release against the delegation, and its meaning as Decode does. Only after all
-// of it passed is the state written.
+// of it passed is the state written, at once and whole; when another program wrote it in the
+// meantime, all is judged again by what that one has seen.
 //
 // Errors wrap ErrSignature, ErrExpired, ErrRollback, ErrMixAndMatch, ErrPath or
 // ErrMalformed; fs.ErrNotExist when the channel, or a file, is not there; or whatever
 // the source says. They name the file, the version or date, and what to do.
 func Verify(ctx context.Context, f Fetcher, p Policy) (*Verified, error) {
-	w, err := newWalk(f, p)
-	if err != nil {
-		return nil, err
+	for range maxTries {
+		w, err := newWalk(f, p)
+		if err != nil {
+			return nil, err
+		}
+		v, err := w.verify(ctx)
+		if !errors.Is(err, errMoved) {
+			return v, err
+		}
 	}
-	return w.verify(ctx)
+	return nil, errMoved
 }
+
+// maxTries bounds how often a check is repeated because others write the same state.
+const maxTries = 8
 
 // LastGood judges what the state remembers, without any source and without expiry:
 // every signature, version, hash and path is checked, dates are not. It is for a mode

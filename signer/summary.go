@@ -117,7 +117,7 @@ func (s Summary) Words(now time.Time) string {
 		fmt.Fprintf(&b, "%s version %d\n", s.Role, s.Version)
 	}
 	verb := "expires"
-	if now.After(s.Expires) {
+	if !now.Before(s.Expires) {
 		verb = "EXPIRED"
 	}
 	line(&b, verb, "%s (%s)", stamp(s.Expires), humanize.RelTime(s.Expires, now, "ago", "from now"))

@@ -217,7 +217,7 @@ func signedBy(root, d *document) error {
 }
 
 func fresh(d *document, now time.Time) error {
-	if now.After(d.expires) {
+	if !now.Before(d.expires) {
 		return fmt.Errorf("manifest %s: expired on %s; sign a newer one: %w", d.path, d.expires.Format(time.RFC3339), manifest.ErrExpired)
 	}
 	return nil

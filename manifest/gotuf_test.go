@@ -1,0 +1,134 @@
+package manifest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
+)
+
+// goTUF is another judge of the same files: go-tuf's client workflow at a given time.
+func goTUF(ctx context.Context, f Fetcher, root []byte, roots []int64, role string, now time.Time) (*trustedmetadata.TrustedMetadata, error) {
+	tm, err := trustedmetadata.New(root)
+	if err != nil {
+		return nil, err
+	}
+	tm.RefTime = now
+	get := func(role string, version int64, load func([]byte) error) {
+		if err == nil {
+			var data []byte
+			if data, err = f.Metadata(ctx, FileName(role, version), MaxMetadata); err == nil {
+				err = load(data)
+			}
+		}
+	}
+	for _, version := range roots[1:] {
+		get(roleRoot, version, func(data []byte) error { _, err := tm.UpdateRoot(data); return err })
+	}
+	get(roleTimestamp, 0, func(data []byte) error { _, err := tm.UpdateTimestamp(data); return err })
+	if err != nil {
+		return nil, err
+	}
+	get(roleSnapshot, tm.Timestamp.Signed.Meta["snapshot.json"].Version, func(data []byte) error { _, err := tm.UpdateSnapshot(data, false); return err })
+	if err != nil {
+		return nil, err
+	}
+	named := tm.Snapshot.Signed.Meta
+	get(roleTargets, named["targets.json"].Version, func(data []byte) error { _, err := tm.UpdateTargets(data); return err })
+	get(role, named[role+".json"].Version, func(data []byte) error {
+		_, err := tm.UpdateDelegatedTargets(data, role, roleTargets)
+		return err
+	})
+	return tm, err
+}
+
+// both asks the state first, which after a boot holds what was verified in it.
+type both struct{ state, source Fetcher }
+
+func (b both) Metadata(ctx context.Context, name string, max int64) ([]byte, error) {
+	data, err := b.state.Metadata(ctx, name, max)
+	if err != nil {
+		return b.source.Metadata(ctx, name, max)
+	}
+	return data, nil
+}
+
+// agrees fails the test when go-tuf refuses what Verify has accepted. Every honest boot of
+// this package's tests goes through it.
+func (r *repo) agrees(f Fetcher, p Policy, v *Verified) {
+	r.t.Helper()
+	root, err := ParseRoot(p.Root)
+	r.ok(err)
+	role, err := RoleName(p.Channel, p.Arch)
+	r.ok(err)
+	tm, err := goTUF(context.Background(), both{p.State.repository(root), f}, p.Root, v.roots, role, v.Time())
+	if err != nil {
+		r.t.Fatalf("go-tuf refuses what we accept: %v", err)
+	}
+	if n := tm.Targets[role].Signed.Version; n != v.Release().Number {
+		r.t.Fatalf("go-tuf's release is number %d, ours %d", n, v.Release().Number)
+	}
+}
+
+// Every subset of signatures, by keys of the role and by others, counts for us as it does
+// for go-tuf.
+func TestGoTUFAcceptsWhatWeAccept(t *testing.T) {
+	r := newRepo(t)
+	targets, err := open(KindTargets, r.files["1.targets.json"])
+	r.ok(err)
+	theirs, err := metadata.Targets().FromBytes(targets.data)
+	r.ok(err)
+	signers := []string{"release-a", "release-b", "edge", "stranger"}
+	for set := range 1 << len(signers) {
+		var names []string
+		for i, name := range signers {
+			if set>>i&1 == 1 {
+				names = append(names, name)
+			}
+		}
+		t.Run(fmt.Sprint(names), func(t *testing.T) {
+			f := r.signed("stable", "x86_64", r.manifest("stable", "x86_64", "2026.11"), names...)
+			doc, err := open(KindRole, f.Data)
+			r.ok(err)
+			m, err := metadata.Targets().FromBytes(f.Data)
+			r.ok(err)
+			for _, role := range []string{"stable-x86_64", "stable-arm64", "edge-x86_64"} {
+				ours, cause := targets.delegation(role).accepts(doc), theirs.VerifyDelegate(role, m)
+				if unsigned := new(metadata.ErrUnsignedMetadata); cause != nil && !errors.As(cause, &unsigned) {
+					t.Fatal(cause)
+				}
+				if ours != (cause == nil) {
+					t.Errorf("%s: ours says %t, go-tuf %v", role, ours, cause)
+				}
+			}
+		})
+	}
+}
+
+// A key id is computed here and in go-tuf, and both come to the same.
+func TestKeyIDsAreTUFs(t *testing.T) {
+	for _, k := range public("a", "b", "c") {
+		want, err := KeyID(k)
+		if got := keyID(fmt.Sprintf("%x", []byte(k))); err != nil || got != want {
+			t.Errorf("%s, go-tuf says %s, %v", got, want, err)
+		}
+	}
+}
+
+// BenchmarkGoTUF is go-tuf's client workflow alone over the bytes of BenchmarkVerify: no
+// lint, no paths, no meaning.
+func BenchmarkGoTUF(b *testing.B) {
+	r := largeRepo(b)
+	p := r.policy("")
+	v := r.boot(r.files, p)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := goTUF(context.Background(), r.files, p.Root, v.roots, "stable-x86_64", today); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
