@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"syscall"
-
-	"github.com/phaseboot/phaseboot/internal/atomicfile"
 )
 
 // A State remembers trusted metadata between boots, so that nothing older is taken
@@ -25,11 +24,15 @@ import (
 // subfolder by the copy of that root in it.
 //
 // The folder proves nothing by itself: whatever is read from it is linted and verified
-// again, and what does not pass is as good as absent. A nil State remembers nothing.
+// again, and what does not pass is as good as absent. A subfolder is replaced as a whole, so
+// that a power cut leaves the old set or the new one, never a mix that fits together with
+// nothing. A nil State remembers nothing.
 type State struct {
 	dir      string
 	readOnly bool
 }
+
+var idGrammar = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 // maxRepositories bounds the search for a repository's subfolder.
 const maxRepositories = 64
@@ -53,24 +56,29 @@ func (s *State) repository(root *Root) *memory {
 		return &memory{}
 	}
 	dir := filepath.Join(s.dir, root.id())
-	if isDir(dir) {
-		return &memory{dir, s.readOnly}
+	if !isDir(dir) {
+		dir = s.olderRepository(root, dir)
 	}
+	return &memory{dir: dir, readOnly: s.readOnly, seen: map[string]sight{}}
+}
+
+// olderRepository finds the subfolder that was begun with an older root, dir if there is none.
+func (s *State) olderRepository(root *Root, dir string) string {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return &memory{dir, s.readOnly}
+		return dir
 	}
 	name := FileName(roleRoot, root.Version())
 	for _, e := range entries[:min(len(entries), maxRepositories)] {
 		other := filepath.Join(s.dir, e.Name())
-		if !isDir(other) {
+		if !idGrammar.MatchString(e.Name()) || !isDir(other) {
 			continue
 		}
-		if data, err := readState(filepath.Join(other, name), MaxRoot); err == nil && bytes.Equal(data, root.data) {
-			return &memory{other, s.readOnly}
+		if data, err := readState(filepath.Join(other, name), MaxRoot); err == nil && bytes.Equal(data, root.doc.data) {
+			return other
 		}
 	}
-	return &memory{dir, s.readOnly}
+	return dir
 }
 
 // NewestRoot follows the remembered roots after root and returns the last that is good,
@@ -100,6 +108,13 @@ func isDir(path string) bool {
 type memory struct {
 	dir      string
 	readOnly bool
+	seen     map[string]sight // what was read from it
+}
+
+// sight is what a file was when it was read, nil when it could not be.
+type sight struct {
+	data []byte
+	kind Kind
 }
 
 // read returns a remembered file; what is not there wraps fs.ErrNotExist.
@@ -107,38 +122,12 @@ func (m *memory) read(name string, kind Kind) ([]byte, error) {
 	if m.dir == "" {
 		return nil, os.ErrNotExist
 	}
-	return readState(filepath.Join(m.dir, name), kind.Max())
-}
-
-// write keeps files, in the given order, each atomically.
-func (m *memory) write(files []stateFile) error {
-	if m.dir == "" || m.readOnly {
-		return nil
+	data, err := readState(filepath.Join(m.dir, name), kind.Max())
+	if err != nil {
+		data = nil
 	}
-	if err := os.MkdirAll(m.dir, 0o700); err != nil {
-		return err
-	}
-	for _, f := range files {
-		path := filepath.Join(m.dir, f.name)
-		if old, err := readState(path, int64(len(f.data))); err == nil && bytes.Equal(old, f.data) {
-			continue
-		}
-		if err := replaceFile(path, f.data); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// replaceFile writes a file of the state. A link or pipe in its place was planted there,
-// and makes room.
-func replaceFile(path string, data []byte) error {
-	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
-		if err := os.Remove(path); err != nil {
-			return err
-		}
-	}
-	return atomicfile.Write(path, 0o600, data)
+	m.seen[name] = sight{data, kind}
+	return data, err
 }
 
 type stateFile struct {

@@ -56,10 +56,10 @@ func TestDamagedStateNeverBricks(t *testing.T) {
 				}
 				file := filepath.Base(all[i])
 				r.ok(do(all[i]))
-				if v := r.boot(r.files, p); len(v.Notes()) == 0 && file != "1.root.json" && file != "targets.json" && name != "a bit flipped" {
+				if v := r.boot(r.files, p); len(v.Notes()) == 0 && file != "1.root.json" && name != "a bit flipped" {
 					t.Errorf("%s: passed over without a note", file)
 				}
-				if v := r.boot(r.files, p); name != "a folder" && len(v.Notes()) != 0 {
+				if v := r.boot(r.files, p); len(v.Notes()) != 0 {
 					t.Errorf("%s: not mended: %q", file, v.Notes())
 				}
 			}
@@ -120,17 +120,40 @@ func TestStateIsFoundByAMachineWithANewerRoot(t *testing.T) {
 }
 
 func TestStateThatCannotBeWrittenIsANote(t *testing.T) {
-	r, dir := newRepo(t), t.TempDir()
+	r, dir := newRepo(t), filepath.Join(t.TempDir(), "state")
 	p := r.policy(dir)
-	root, err := ParseRoot(r.root)
-	r.ok(err)
-	r.ok(os.WriteFile(filepath.Join(dir, root.id()), nil, 0o600)) // a file where the folder must be
-	v := r.boot(r.files, p)
-	if len(v.Notes()) == 0 || !strings.Contains(strings.Join(v.Notes(), "\n"), "the state was not written") {
+	r.ok(os.Remove(dir))
+	if v := r.boot(r.files, p); !strings.Contains(strings.Join(v.Notes(), "\n"), "the state was not written") {
 		t.Errorf("notes %q", v.Notes())
 	}
-	if _, err := OpenState(filepath.Join(dir, root.id())); err == nil {
+	r.ok(os.WriteFile(dir, nil, 0o600))
+	if _, err := OpenState(dir); err == nil {
 		t.Error("a file was opened as a state folder")
+	}
+}
+
+func TestStateMakesRoomWhereAStrangerPutSomething(t *testing.T) {
+	r := newRepo(t)
+	root, err := ParseRoot(r.root)
+	r.ok(err)
+	for name, plant := range map[string]func(path string) error{
+		"a file":    func(p string) error { return os.WriteFile(p, nil, 0o600) },
+		"a symlink": func(p string) error { return os.Symlink(t.TempDir(), p) },
+		"a half-written folder beside it": func(p string) error {
+			return errors.Join(os.Mkdir(p+".next", 0o700), os.WriteFile(filepath.Join(p+".next", "1.root.json"), r.root, 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			r.ok(plant(filepath.Join(dir, root.id())))
+			r.boot(r.files, r.policy(dir))
+			if v := r.boot(r.files, r.policy(dir)); len(v.Notes()) != 0 {
+				t.Errorf("not mended: %q", v.Notes())
+			}
+			if all, err := os.ReadDir(dir); err != nil || len(all) != 1 || !all[0].IsDir() {
+				t.Errorf("%v, %v", all, err)
+			}
+		})
 	}
 }
 
