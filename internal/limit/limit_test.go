@@ -1,0 +1,274 @@
+package limit
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAskerIsAnAddressASubscriberOrAPeer(t *testing.T) {
+	for remote, want := range map[string]string{
+		"192.0.2.7:4001":                "192.0.2.7",
+		"[::ffff:192.0.2.7]:80":         "192.0.2.7",
+		"[2001:db8:1:2ff:3:4:5:6]:80":   "2001:db8:1:200::/56",
+		"[fe80::1%eth0]:80":             "fe80::/56",
+		"12D3KooWRQYxvmt7VyfsDzi3oQfqT": "12D3KooWRQYxvmt7VyfsDzi3oQfqT",
+	} {
+		if got := Asker(remote); got != want {
+			t.Errorf("%s: got %s, want %s", remote, got, want)
+		}
+	}
+}
+
+// fill answers with n bytes, as a gateway writes them.
+func fill(n int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for ; n > 0; n -= 100_000 {
+			if _, err := w.Write(make([]byte, min(n, 100_000))); err != nil {
+				panic(http.ErrAbortHandler)
+			}
+		}
+	})
+}
+
+// took says how long it takes to send n bytes to each of the askers at once.
+func took(t *testing.T, o Options, n int, askers ...string) (d time.Duration) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		rates, start := NewRates(o), time.Now()
+		var all sync.WaitGroup
+		for _, from := range askers {
+			all.Go(func() {
+				r := httptest.NewRequest("GET", "/", nil)
+				r.RemoteAddr = from
+				w := httptest.NewRecorder()
+				rates.Handler(fill(n)).ServeHTTP(w, r)
+				if w.Body.Len() != n {
+					t.Errorf("%d bytes came", w.Body.Len())
+				}
+			})
+		}
+		all.Wait()
+		d = time.Since(start)
+	})
+	return d
+}
+
+func TestRatesHoldInAllAndForOneAsker(t *testing.T) {
+	const mega = 300_000
+	one, other, peer := "192.0.2.1:1", "192.0.2.2:2", "12D3KooWRQYxvmt7VyfsDzi3oQfqT"
+	for _, tt := range []struct {
+		name   string
+		o      Options
+		askers []string
+		want   time.Duration // for 3 MB each, a burst of a quarter second aside
+	}{
+		{"none", Options{}, []string{one, other}, 0},
+		{"total, one asker", Options{Total: mega}, []string{one}, 10 * time.Second},
+		{"total, three askers", Options{Total: mega}, []string{one, other, peer}, 30 * time.Second},
+		{"per peer, three askers", Options{PerPeer: mega}, []string{one, other, peer}, 10 * time.Second},
+		{"per peer, one asker with two connections", Options{PerPeer: mega}, []string{one, "192.0.2.1:7"}, 20 * time.Second},
+		{"per peer, one stream twice", Options{PerPeer: mega}, []string{peer, peer}, 20 * time.Second},
+		{"both", Options{Total: 3 * mega, PerPeer: mega}, []string{one, other}, 10 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := took(t, tt.o, 10*mega, tt.askers...); got > tt.want || got < tt.want-500*time.Millisecond {
+				t.Errorf("took %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestAnAllowanceOutlivesTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rates, start := NewRates(Options{PerPeer: 1 << 20}), time.Now()
+		for range 40 { // of 256 KiB each, the burst of one
+			r := httptest.NewRequest("GET", "/", nil)
+			rates.Handler(fill(256<<10)).ServeHTTP(httptest.NewRecorder(), r)
+		}
+		if d := time.Since(start); d < 9*time.Second {
+			t.Errorf("10 MiB in requests of 256 KiB took %v", d)
+		}
+	})
+}
+
+func TestAskersThatAreGoneAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rates := NewRates(Options{PerPeer: 1 << 20})
+		for i := range 3 * keepAskers {
+			_, done := rates.share(fmt.Sprint(i))
+			done()
+		}
+		if n := len(rates.askers); n > keepAskers {
+			t.Errorf("%d are remembered", n)
+		}
+	})
+}
+
+// serve runs a handler behind both limits.
+func serve(t *testing.T, h http.Handler, conns *Conns) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	s := &http.Server{Handler: h}
+	conns.Guard(s)
+	go s.Serve(conns.Listener(l))
+	t.Cleanup(func() { s.Close() })
+	return l.Addr().String()
+}
+
+func TestASlowReaderIsCutOffAndAnHonestOneIsNot(t *testing.T) {
+	slow := make(chan struct{}, 1)
+	rates := NewRates(Options{Slowest: 64 << 20, Grace: 100 * time.Millisecond, Slow: func() { slow <- struct{}{} }})
+	addr := serve(t, rates.Handler(fill(64<<20)), &Conns{})
+	c, err := net.Dial("tcp", addr)
+	check(t, err)
+	defer c.Close()
+	fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-slow // it has read nothing
+	n, err := io.Copy(io.Discard, c)
+	if err != nil && !errors.Is(err, net.ErrClosed) && !strings.Contains(err.Error(), "reset") {
+		t.Error(err)
+	}
+	if n >= 64<<20 {
+		t.Errorf("it got %d bytes", n)
+	}
+
+	rates = NewRates(Options{Total: 512 << 10, Slowest: 64 << 20, Grace: time.Second})
+	resp, err := http.Get("http://" + serve(t, rates.Handler(fill(1<<20)), &Conns{}))
+	check(t, err)
+	defer resp.Body.Close()
+	if n, err := io.Copy(io.Discard, resp.Body); n != 1<<20 || err != nil {
+		t.Errorf("waiting for our own limit: %d bytes, %v", n, err)
+	}
+}
+
+func TestAnAskerThatGoesAwayStopsWaiting(t *testing.T) {
+	ended := make(chan struct{})
+	rates := NewRates(Options{Total: 1}) // after the burst, a day for a piece
+	h := rates.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		fill(1<<20).ServeHTTP(w, r)
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+serve(t, h, &Conns{}), nil)
+	check(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	check(t, err)
+	defer resp.Body.Close()
+	cancel()
+	<-ended
+}
+
+// from dials from an address of the loopback network.
+func from(t *testing.T, ip, addr string) net.Conn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+	c, err := d.Dial("tcp", addr)
+	check(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// ask sends a request and returns the status.
+func ask(t *testing.T, c net.Conn) int {
+	t.Helper()
+	fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+func TestOneAddressHasItsShareOfConnections(t *testing.T) {
+	var refused atomic.Int32
+	conns := &Conns{Max: 10, PerAsker: 2, Refused: func(why string) {
+		if why == PerAsker {
+			refused.Add(1)
+		}
+	}}
+	addr := serve(t, fill(10), conns)
+	first := from(t, "127.0.1.1", addr)
+	for _, c := range []net.Conn{first, from(t, "127.0.1.1", addr), from(t, "127.0.1.2", addr)} {
+		if s := ask(t, c); s != 200 {
+			t.Errorf("got %d", s)
+		}
+	}
+	if s := ask(t, from(t, "127.0.1.1", addr)); s != 503 && s != 0 { // 0: it was reset before it read
+		t.Errorf("the third of one address: %d", s)
+	}
+	if refused.Load() != 1 {
+		t.Errorf("%d refused", refused.Load())
+	}
+	first.Close()
+	for conns.Open() > 2 {
+		time.Sleep(time.Millisecond)
+	}
+	if s := ask(t, from(t, "127.0.1.1", addr)); s != 200 {
+		t.Errorf("after one has left: %d", s)
+	}
+}
+
+func TestSilentConnectionsMakePlaceAndBusyOnesDoNot(t *testing.T) {
+	why := make(chan string, 10)
+	conns := &Conns{Max: 3, Refused: func(s string) { why <- s }}
+	working, release := make(chan struct{}), make(chan struct{})
+	addr := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		working <- struct{}{}
+		<-release
+	}), conns)
+	silent := from(t, "127.0.0.1", addr)
+	busyConn := func() net.Conn {
+		c := from(t, "127.0.0.1", addr)
+		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		<-working
+		return c
+	}
+	a := busyConn()
+	half := from(t, "127.0.0.1", addr)
+	fmt.Fprintf(half, "GET / HTTP/1.1\r\nHo") // a header that never ends
+	b := busyConn()
+	if got := <-why; got != Evicted {
+		t.Errorf("got %s", got)
+	}
+	if _, err := silent.Read(make([]byte, 1)); err == nil {
+		t.Error("the silent one is still there")
+	}
+	c := busyConn()
+	if got := <-why; got != Evicted {
+		t.Errorf("got %s", got)
+	}
+	if s := ask(t, from(t, "127.0.0.1", addr)); s != 503 && s != 0 {
+		t.Errorf("with all busy: %d", s)
+	}
+	if got := <-why; got != Full {
+		t.Errorf("got %s", got)
+	}
+	close(release)
+	for _, k := range []net.Conn{a, b, c} {
+		if resp, err := http.ReadResponse(bufio.NewReader(k), nil); err != nil || resp.StatusCode != 200 {
+			t.Errorf("a busy one: %v", err)
+		}
+	}
+}
