@@ -100,6 +100,14 @@ func (n *Node) dialAll(peers []peer.AddrInfo) {
 	dials.Wait()
 }
 
+// Hold makes a server Node answer that it has c, and tells nobody.
+func (n *Node) Hold(ctx context.Context, c cid.Cid) error {
+	if n.dht == nil {
+		return ErrNoDHT
+	}
+	return n.dht.Provide(ctx, c, false)
+}
+
 // Provide tells the DHT that this Node has c. A server Node knows it at once itself;
 // Provide returns when the neighbours that should know it too have been told, and
 // until there is one it tries again, as long as ctx lasts.

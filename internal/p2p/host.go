@@ -18,7 +18,6 @@ import (
 	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
-	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
@@ -30,10 +29,9 @@ import (
 )
 
 const (
-	dialTimeout  = 10 * time.Second
-	connGrace    = 20 * time.Second // a new connection is not trimmed before
-	serverMemory = 512 << 20        // bytes the resource manager may hand out when we listen
-	clientMemory = 64 << 20
+	dialTimeout   = 10 * time.Second
+	acceptTimeout = 10 * time.Second // for a stranger to shake hands
+	connGrace     = 20 * time.Second // a new connection is not trimmed before
 )
 
 // A Transport makes a transport beside TCP, and what to close after the host.
@@ -45,7 +43,7 @@ type Transport func(key crypto.PrivKey, limits network.ResourceManager) (transpo
 // NAT probing, no hole punching, no metrics. The host owns all of it and closes it,
 // but for the returned closers.
 func newHost(opts Options) (_ *basichost.BasicHost, after []io.Closer, err error) {
-	limits, err := resourceManager(len(opts.Listen) > 0)
+	limits, err := resourceManager(opts)
 	if err != nil {
 		return nil, nil, fmt.Errorf("libp2p limits: %w", err)
 	}
@@ -61,11 +59,8 @@ func newHost(opts Options) (_ *basichost.BasicHost, after []io.Closer, err error
 	if after, err = addTransports(sw, opts, limits); err != nil {
 		return nil, after, fmt.Errorf("libp2p: %w", err)
 	}
-	low, high := 16, 64
-	if len(opts.Listen) > 0 {
-		low, high = 128, 256
-	}
-	conns, err := connmgr.NewConnManager(low, high, connmgr.WithGracePeriod(connGrace))
+	most, _ := opts.conns() // idle ones are trimmed before new ones must be refused
+	conns, err := connmgr.NewConnManager(most/4, most*3/4, connmgr.WithGracePeriod(connGrace))
 	if err != nil {
 		return nil, after, fmt.Errorf("libp2p: %w", err)
 	}
@@ -119,7 +114,7 @@ func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager
 	if err != nil {
 		return nil, err
 	}
-	up, err := upgrader.New([]sec.SecureTransport{overTLS, overNoise}, muxers, nil, limits, nil)
+	up, err := upgrader.New([]sec.SecureTransport{overTLS, overNoise}, muxers, nil, limits, nil, upgrader.WithAcceptTimeout(acceptTimeout))
 	if err != nil {
 		return nil, err
 	}
@@ -141,19 +136,6 @@ func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager
 		}
 	}
 	return after, nil
-}
-
-func resourceManager(serves bool) (network.ResourceManager, error) {
-	memory, fds := int64(clientMemory), 128
-	if serves {
-		memory, fds = serverMemory, 1024
-	}
-	limits := rcmgr.DefaultLimits
-	// Many machines behind one router share an IPv4 address.
-	perIP := rcmgr.WithLimitPerSubnet(
-		[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: 64}},
-		[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: 64}, {PrefixLength: 48, ConnCount: 256}})
-	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(memory, fds)), perIP, rcmgr.WithMetricsDisabled())
 }
 
 // caused reports whether err comes from cause. libp2p drops the chain, so the text

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -35,7 +36,7 @@ func (n *Node) Serve(h http.Handler) error {
 		return fmt.Errorf("HTTP over streams: %w", err)
 	}
 	s := &http.Server{
-		Handler:           h,
+		Handler:           n.keeping(h),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       2 * idleTimeout,
 		MaxHeaderBytes:    maxHTTPHeader,
@@ -54,6 +55,19 @@ func (n *Node) Serve(h http.Handler) error {
 		}
 	})
 	return nil
+}
+
+// keeping protects the connection of a request under way from being trimmed.
+func (n *Node) keeping(next http.Handler) http.Handler {
+	var serial atomic.Uint64
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if id, err := peer.Decode(r.RemoteAddr); err == nil {
+			tag := fmt.Sprintf("request %d", serial.Add(1))
+			n.host.ConnManager().Protect(id, tag)
+			defer n.host.ConnManager().Unprotect(id, tag)
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Drain takes no more requests over streams and waits, as long as ctx lasts, for

@@ -41,6 +41,10 @@ type Options struct {
 	MDNS       bool                  // announce and look on the local network
 	HTTP       []multiaddr.Multiaddr // …/tcp/PORT/http of our plain HTTP listeners, told through identify
 	Log        *slog.Logger          // nil: silent
+
+	// Connections that may be open at once, in all and from one IP (an IPv6 /56); 0
+	// chooses 64 for a Node that dials only, 256 for one that listens, 64 for one IP.
+	MaxConns, MaxConnsPerIP int
 }
 
 // A Node is a running libp2p host with what Options asked for.
@@ -117,6 +121,17 @@ func (n *Node) Addrs() []multiaddr.Multiaddr {
 		return nil
 	}
 	return full
+}
+
+// Peers is how many peers are connected.
+func (n *Node) Peers() int { return len(n.host.Network().Peers()) }
+
+// DHTPeers is how many peers the DHT's routing table holds.
+func (n *Node) DHTPeers() int {
+	if n.dht == nil {
+		return 0
+	}
+	return n.dht.RoutingTable().Size()
 }
 
 // run starts a task that Close waits for; false when the Node is closed.

@@ -1,0 +1,91 @@
+package p2p
+
+import (
+	"net/netip"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/x/rate"
+)
+
+// What a Node may use, unless Options say otherwise. A machine that boots dials a few
+// peers and may have 512 MB; one that listens has a neighbourhood; a publisher says how
+// many machines it means to serve.
+const (
+	dialConns   = 64  // connections of a Node that does not listen
+	listenConns = 256 // of one that does
+	connsPerIP  = 64  // many machines behind one router share an IPv4 address
+
+	connsPerSecond = 8         // new ones of one IP, after connsPerIP at once
+	baseMemory     = 32 << 20  // bytes that the resource manager may hand out without any connection
+	connMemory     = 256 << 10 // and for each: the least receive window of one stream
+	connStreams    = 16        // streams for each connection that may be open, on average
+)
+
+// conns are how many connections a Node may accept, in all and from one IP.
+func (o Options) conns() (all, perIP int) {
+	all, perIP = o.MaxConns, o.MaxConnsPerIP
+	if all <= 0 && len(o.Listen) > 0 {
+		all = listenConns
+	}
+	if all <= 0 {
+		all = dialConns
+	}
+	if perIP <= 0 {
+		perIP = connsPerIP
+	}
+	return all, perIP
+}
+
+// resourceManager refuses what would be too much. A window is a promise, not memory:
+// what a peer does not send is never allocated.
+func resourceManager(o Options) (network.ResourceManager, error) {
+	conns, perIP := o.conns()
+	limits := rcmgr.DefaultLimits
+	base := limits.Scale(baseMemory+int64(conns)*connMemory, conns)
+	return rcmgr.NewResourceManager(
+		rcmgr.NewFixedLimiter(sized(conns).Build(base)),
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: perIP}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: perIP}, {PrefixLength: 48, ConnCount: 4 * perIP}}),
+		rcmgr.WithConnRateLimiters(connRate(perIP)),
+		rcmgr.WithMetricsDisabled())
+}
+
+// sized is what depends on the number of connections.
+func sized(conns int) rcmgr.PartialLimitConfig {
+	memory := rcmgr.LimitVal64(baseMemory + int64(conns)*connMemory)
+	streams := rcmgr.LimitVal(conns * connStreams)
+	in, out := rcmgr.LimitVal(conns), rcmgr.LimitVal(max(2*dialConns, conns/4))
+	all := rcmgr.ResourceLimits{
+		ConnsInbound: in, ConnsOutbound: out, Conns: in + out, FD: in + out,
+		StreamsInbound: streams, StreamsOutbound: streams, Streams: 2 * streams, Memory: memory,
+	}
+	shaking := all // hands: not known yet
+	shaking.ConnsInbound, shaking.ConnsOutbound, shaking.Memory = max(dialConns, in/8), out, memory/4
+	shaking.Conns = shaking.ConnsInbound + shaking.ConnsOutbound
+	shaking.FD = shaking.Conns
+	return rcmgr.PartialLimitConfig{
+		System: all, Transient: shaking,
+		Protocol: map[protocol.ID]rcmgr.ResourceLimits{
+			httpProtocol: {StreamsInbound: streams, StreamsOutbound: streams, Streams: 2 * streams, Memory: memory},
+		},
+	}
+}
+
+// connRate lets an address come back, slowly. The library's own figure, one connection in
+// five seconds after the first sixteen, would keep out a classroom behind one router.
+func connRate(perIP int) *rate.Limiter {
+	one := rate.Limit{RPS: connsPerSecond, Burst: perIP}
+	return &rate.Limiter{
+		NetworkPrefixLimits: []rate.PrefixLimit{
+			{Prefix: netip.MustParsePrefix("127.0.0.0/8")}, {Prefix: netip.MustParsePrefix("::1/128")},
+		},
+		SubnetRateLimiter: rate.SubnetLimiter{
+			IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: one}},
+			IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: one}},
+			GracePeriod:      connGrace,
+		},
+	}
+}
