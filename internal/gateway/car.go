@@ -129,7 +129,7 @@ type carWriter struct {
 	ctx  context.Context
 	w    io.Writer
 	src  cas.Source
-	seen map[cid.Cid]bool
+	seen map[cid.Cid]bool // went out; true: with all that hangs under it
 	dups bool
 }
 
@@ -151,10 +151,11 @@ func (o *carWriter) block(c cid.Cid) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.seen[c] && !o.dups {
+	whole, sent := o.seen[c]
+	if sent && !o.dups {
 		return data, nil
 	}
-	o.seen[c] = true
+	o.seen[c] = whole
 	return data, o.section(c.Bytes(), data)
 }
 

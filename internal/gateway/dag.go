@@ -134,7 +134,8 @@ func walk(o *carWriter, c cid.Cid, p carParams) error {
 	return walkLinks(o, n, from, end, 0)
 }
 
-// walkLinks writes what hangs under n within [from, end) of it.
+// walkLinks writes what hangs under n within [from, end) of it. What went out whole is not
+// walked again: a few blocks can name themselves a million times over.
 func walkLinks(o *carWriter, n node, from, end int64, depth int) error {
 	if depth > cas.MaxDepth {
 		return fmt.Errorf("DAG: deeper than %d: %w", cas.MaxDepth, cas.ErrCorrupt)
@@ -149,6 +150,10 @@ func walkLinks(o *carWriter, n node, from, end int64, depth int) error {
 				continue
 			}
 		}
+		whole := n.dir || lo <= 0 && hi >= n.sizes[i]
+		if whole && o.seen[c] && !o.dups {
+			continue
+		}
 		data, err := o.block(c)
 		if err != nil {
 			return err
@@ -160,6 +165,7 @@ func walkLinks(o *carWriter, n node, from, end int64, depth int) error {
 		if err := walkLinks(o, child, lo, hi, depth+1); err != nil {
 			return err
 		}
+		o.seen[c] = whole || o.seen[c]
 	}
 	return nil
 }

@@ -246,6 +246,38 @@ func TestDuplicateBlocksAreSentTwiceOnlyWhenAsked(t *testing.T) {
 	}
 }
 
+// reads counts what a source is asked for.
+type reads struct {
+	cas.Source
+	n *int
+}
+
+func (r reads) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	*r.n++
+	return r.Source.Block(ctx, c)
+}
+
+// 100 MB of zeros are three blocks. A request for them must not cost 25,000 reads.
+func TestARepetitiveFileCostsWhatIsSent(t *testing.T) {
+	store, n := cas.NewMemory(), 0
+	zeros := io.LimitReader(zero{}, 174*150*4096)
+	file, err := cas.AddFile(t.Context(), store.Put, zeros, "size-4096")
+	ok(t, err)
+	f := &fixture{Server: httptest.NewServer(Handler(Options{Source: reads{store, &n}}))}
+	defer f.Close()
+	for _, span := range []string{"", "&entity-bytes=5000:*", "&entity-bytes=0:-5000"} {
+		n = 0
+		resp, body := f.do(t, "GET", "/ipfs/"+file.CID.String()+"?format=car"+span)
+		if resp.StatusCode != 200 || len(readCAR(t, body, file.CID)) != 3 || n > 10 {
+			t.Errorf("%s: status %d, %d bytes, %d reads", span, resp.StatusCode, len(body), n)
+		}
+	}
+}
+
+type zero struct{}
+
+func (zero) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
 func TestABlockThatRottedIsNotServed(t *testing.T) {
 	f := newFixture(t)
 	leaf := f.leaves[100].CID
