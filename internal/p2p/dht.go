@@ -46,7 +46,10 @@ func (n *Node) startDHT(opts Options) error {
 	if len(opts.Prefix) < 2 || opts.Prefix[0] != '/' {
 		return fmt.Errorf("DHT prefix %.80q: must start with a slash, like /phaseboot/NAME: %w", opts.Prefix, fs.ErrInvalid)
 	}
-	dhtOpts := []dht.Option{dht.Mode(mode), dht.ProtocolPrefix(protocol.ID(opts.Prefix))}
+	dhtOpts := []dht.Option{
+		dht.Mode(mode), dht.ProtocolPrefix(protocol.ID(opts.Prefix)),
+		dht.RoutingTablePeerDiversityFilter(newDiversity(n.host, opts.Prefix)),
+	}
 	if opts.Prefix == PublicPrefix {
 		dhtOpts = append(dhtOpts, dht.AddressFilter(publicOnly))
 	}

@@ -63,7 +63,7 @@ func sized(conns int) rcmgr.PartialLimitConfig {
 		StreamsInbound: streams, StreamsOutbound: streams, Streams: 2 * streams, Memory: memory,
 	}
 	shaking := all // hands: not known yet
-	shaking.ConnsInbound, shaking.ConnsOutbound, shaking.Memory = max(dialConns, in/8), out, memory/4
+	shaking.ConnsInbound, shaking.ConnsOutbound, shaking.Memory = in/2, out, memory/4
 	shaking.Conns = shaking.ConnsInbound + shaking.ConnsOutbound
 	shaking.FD = shaking.Conns
 	return rcmgr.PartialLimitConfig{
