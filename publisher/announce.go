@@ -2,168 +2,200 @@ package publisher
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io/fs"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
 const (
-	// A record is signed for recordLife and again when recordRenew has passed: the DHT
-	// forgets records after 48 hours in any case.
-	recordLife  = 48 * time.Hour
-	recordRenew = 12 * time.Hour
-	recordTTL   = time.Minute // how long a resolver may keep the answer
-
 	// The DHT's nodes keep what they were told in memory. In a private one there may be
 	// a single node, whose restart must not hide us for long.
-	privateRepublish = 5 * time.Minute
-	publicRepublish  = 11 * time.Hour
+	privateSweep = 5 * time.Minute
+	publicSweep  = 11 * time.Hour
+
+	sweepPace = 250 * time.Millisecond // least time between two announcements of a sweep
+	tellMost  = 8                      // new ones that are told at once
+	tellLimit = 2 * time.Minute        // for one announcement of a sweep
 )
 
-// records holds the IPNS record of the head.
-type records struct {
-	key  ed25519.PrivateKey
-	name string
+// An announcer tells the DHT what is served: what is new at once, and everything again,
+// one by one, spread over a sweep.
+type announcer struct {
+	*server
+	sweep time.Duration
 
-	mu     sync.RWMutex
-	folder cid.Cid
-	data   []byte
-	made   time.Time
+	mu     sync.Mutex
+	told   map[cid.Cid]time.Time // when; a zero time for what is not told yet
+	record time.Time             // the same for the IPNS record
 }
 
-// newRecords refuses a key whose name no machine would look for.
-func newRecords(key ed25519.PrivateKey, names []string) (*records, error) {
-	name, err := p2p.Name(key.Public().(ed25519.PublicKey))
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(names, name) {
-		listed := strings.Join(names, ", ")
-		if listed == "" {
-			listed = "none"
-		}
-		return nil, fmt.Errorf("IPNS key: its name is %s, root.json lists %s; name the right --ipns-key: %w", name, listed, fs.ErrInvalid)
-	}
-	return &records{key: key, name: name}, nil
+// announced is what an announcer says of itself.
+type announced struct {
+	mu     sync.Mutex
+	oldest time.Time
+	count  int
 }
 
-// point makes a record for the head unless the one there is good for a while.
-func (r *records) point(h *Head, now time.Time) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.folder.Equals(h.Folder) && now.Sub(r.made) < recordRenew {
-		return nil
-	}
-	data, err := p2p.NewRecord(r.key, h.Folder, uint64(h.Timestamp), now.Add(recordLife), recordTTL)
-	if err != nil {
-		return err
-	}
-	r.folder, r.data, r.made = h.Folder, data, now
-	return nil
+func (a *announced) get() (oldest time.Time, count int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.oldest, a.count
 }
 
-// get returns the record of a name, which is ours or is not there.
-func (r *records) get(_ context.Context, name string) ([]byte, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if name != r.name || r.data == nil {
-		return nil, fmt.Errorf("IPNS name %.80q: %w", name, fs.ErrNotExist)
-	}
-	return r.data, nil
+func (a *announced) set(oldest time.Time, count int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.oldest, a.count = oldest, count
 }
 
-// announce tells the DHT where the head is, whenever it moves and from time to time.
+// announce runs until ctx ends.
 func (s *server) announce(ctx context.Context) {
-	again := privateRepublish
+	a := &announcer{server: s, sweep: privateSweep, told: map[cid.Cid]time.Time{}}
 	if s.DHT == DHTPublic {
-		again = publicRepublish
+		a.sweep = publicSweep
 	}
 	alone := false // said already
 	for ctx.Err() == nil {
 		head, moved := s.heads.current()
-		next := time.NewTimer(again)
-		if !s.tellUntil(ctx, head, moved, again) && !alone {
+		a.take(ctx, s.heads.announced())
+		round, cancel := until(ctx, moved)
+		if a.tellNew(round, head) {
+			a.sweepAll(round)
+		} else if !alone {
 			alone = true
 			s.Log.Info("no other DHT node yet; machines that know this one find it, and so do neighbours with mDNS; --bootstrap names another")
 		}
+		cancel()
+	}
+}
+
+// until ends ctx when moved closes.
+func until(ctx context.Context, moved <-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
 		select {
 		case <-moved:
-		case <-next.C:
+			cancel()
 		case <-ctx.Done():
 		}
-		next.Stop()
-	}
+	}()
+	return ctx, cancel
 }
 
-// tellUntil tells of a head until it is done, there is a newer head or time is up;
-// false says that in all that time there was nobody to tell.
-func (s *server) tellUntil(ctx context.Context, head *Head, moved <-chan struct{}, limit time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- s.tell(ctx, head) }()
-	select {
-	case err := <-done:
-		if err != nil && ctx.Err() == nil {
-			s.Log.Warn("DHT", "cause", err)
+// take replaces what is announced. Our own DHT node knows all of it from the first
+// moment; a new head's record is to be told anew.
+func (a *announcer) take(ctx context.Context, held []cid.Cid) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	told := make(map[cid.Cid]time.Time, len(held))
+	for _, c := range held {
+		told[c] = a.told[c]
+		if err := a.node.Hold(ctx, c); err != nil && ctx.Err() == nil {
+			a.Log.Warn("DHT", "cause", err)
 		}
-		return !errors.Is(ctx.Err(), context.DeadlineExceeded)
-	case <-moved:
+	}
+	a.told, a.record = told, time.Time{}
+	a.tally()
+}
+
+// tellNew tells the record and what was never told, for as long as a sweep; false says
+// that in all that time there was nobody to tell.
+func (a *announcer) tellNew(ctx context.Context, h *Head) bool {
+	limit, cancel := context.WithTimeout(ctx, a.sweep)
+	defer cancel()
+	group, gctx := errgroup.WithContext(limit)
+	group.SetLimit(tellMost)
+	group.Go(func() error { return a.tell(gctx, cid.Undef) })
+	for _, c := range a.fresh() {
+		group.Go(func() error { return a.tell(gctx, c) })
+	}
+	err := group.Wait()
+	switch {
+	case err == nil:
+		a.Log.Info("announced in the DHT", "folder", h.Folder, "sequence", h.Timestamp, "cids", len(a.told))
+	case limit.Err() == nil:
+		a.Log.Warn("DHT", "cause", err)
+	}
+	return ctx.Err() != nil || !errors.Is(limit.Err(), context.DeadlineExceeded)
+}
+
+func (a *announcer) fresh() (list []cid.Cid) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for c, when := range a.told {
+		if when.IsZero() {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// sweepAll tells the least recently told thing at each tick, until ctx ends.
+func (a *announcer) sweepAll(ctx context.Context) {
+	tick := time.NewTicker(max(a.sweep/time.Duration(len(a.told)+1), sweepPace))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		limit, cancel := context.WithTimeout(ctx, tellLimit)
+		if err := a.tell(limit, a.next()); err != nil && ctx.Err() == nil {
+			a.Log.Warn("DHT", "cause", err)
+		}
 		cancel()
-		<-done
-		return true
 	}
 }
 
-// tell puts the record and the providers of the folder and of every artifact. All at
-// once: each is known to our own DHT node from the first moment, and waits for a
-// neighbour to tell.
-func (s *server) tell(ctx context.Context, h *Head) error {
-	record, err := s.records.get(ctx, s.records.name)
-	if err != nil {
-		return err
+// next is what was told least recently; cid.Undef for the record.
+func (a *announcer) next() cid.Cid {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	least, when := cid.Undef, a.record
+	for c, t := range a.told {
+		if t.Before(when) {
+			least, when = c, t
+		}
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := s.node.PutIPNS(ctx, s.records.name, record); err != nil {
+	return least
+}
+
+// tell announces one thing; cid.Undef is the record.
+func (a *announcer) tell(ctx context.Context, c cid.Cid) error {
+	if !c.Defined() {
+		record, err := a.records.get(ctx, a.records.name)
+		if err == nil {
+			err = a.node.PutIPNS(ctx, a.records.name, record)
+		}
+		if err != nil {
 			return fmt.Errorf("IPNS record: %w", err)
 		}
-		return nil
-	})
-	for _, c := range h.announced() {
-		group.Go(func() error {
-			if err := s.node.Provide(ctx, c); err != nil {
-				return fmt.Errorf("provide %s: %w", c, err)
-			}
-			return nil
-		})
+	} else if err := a.node.Provide(ctx, c); err != nil {
+		return fmt.Errorf("provide %s: %w", c, err)
 	}
-	if err := group.Wait(); err != nil {
-		return err
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c.Defined() {
+		a.told[c] = a.Now()
+	} else {
+		a.record = a.Now()
 	}
-	s.Log.Info("announced in the DHT", "folder", h.Folder, "sequence", h.Timestamp)
+	a.tally()
 	return nil
 }
 
-// announced lists the folder and the artifact roots, each once.
-func (h *Head) announced() []cid.Cid {
-	out := []cid.Cid{h.Folder}
-	for _, r := range h.releases {
-		for _, a := range r.Artifacts {
-			if !slices.Contains(out, a.CID) {
-				out = append(out, a.CID)
-			}
+// tally says how old the oldest announcement is.
+func (a *announcer) tally() {
+	oldest := a.record
+	for _, t := range a.told {
+		if t.Before(oldest) {
+			oldest = t
 		}
 	}
-	return out
+	a.announced.set(oldest, len(a.told))
 }

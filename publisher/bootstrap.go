@@ -2,9 +2,13 @@ package publisher
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -15,6 +19,8 @@ type BootstrapOptions struct {
 	Root     []byte // root.json, for its DHT prefix and bootstrap peers; nil with Prefix
 	Prefix   string // overrides the one of Root
 	Identity string // file of the peer's key, made when missing; "" is a new one each time
+	Metrics  string // host:port of /metrics, /status and /healthz; "" for none
+	Limits   Limits // of connections; it sends nothing that has a rate
 	Network
 	Log   *slog.Logger
 	Ready func(Ready) error
@@ -22,42 +28,82 @@ type BootstrapOptions struct {
 
 // Bootstrap runs a DHT server until ctx ends and returns nil then.
 func Bootstrap(ctx context.Context, opts BootstrapOptions) error {
-	var d manifest.Discovery
-	if opts.Root != nil {
-		root, err := manifest.ParseRoot(opts.Root)
-		if err != nil {
-			return err
-		}
-		d = root.Discovery()
-	}
-	if opts.Prefix != "" {
-		d.DHTPrefix = opts.Prefix
-	}
-	node, err := opts.options(d)
+	node, err := opts.node()
 	if err != nil {
 		return err
 	}
-	if node.Identity, err = identityOf(opts); err != nil {
+	var release func()
+	if node.Identity, release, err = identityOf(opts); err != nil {
 		return err
 	}
-	node.Log = opts.Log
+	defer release()
+	metrics, err := listenPlain("--metrics", opts.Metrics)
+	if err != nil {
+		return err
+	}
+	defer listeners{metrics: metrics}.close()
 	n, err := p2p.New(ctx, node)
 	if err != nil {
 		return err
 	}
 	defer n.Close()
-	if opts.Ready != nil {
-		if err := opts.Ready(Ready{Peer: n.ID().String(), HTTP: []string{}, Listen: texts(n.Addrs())}); err != nil {
-			return err
-		}
+	group, gctx := errgroup.WithContext(ctx)
+	if metrics != nil {
+		group.Go(func() error { return nodeOperator(n).serve(gctx, metrics) })
 	}
-	<-ctx.Done()
-	return n.Close()
+	group.Go(func() error { return opts.ready(n, metrics) })
+	group.Go(func() error { <-gctx.Done(); return nil })
+	return errors.Join(group.Wait(), n.Close())
 }
 
-func identityOf(opts BootstrapOptions) (crypto.PrivKey, error) {
-	if opts.Identity == "" {
-		return nil, nil
+// node turns the options into those of a p2p.Node.
+func (o BootstrapOptions) node() (p2p.Options, error) {
+	var d manifest.Discovery
+	if o.Root != nil {
+		root, err := manifest.ParseRoot(o.Root)
+		if err != nil {
+			return p2p.Options{}, err
+		}
+		d = root.Discovery()
 	}
-	return LoadIdentity(opts.Identity)
+	if o.Prefix != "" {
+		d.DHTPrefix = o.Prefix
+	}
+	node, err := o.options(d)
+	o.Limits.apply(&node)
+	node.Log = o.Log
+	return node, err
+}
+
+func (o BootstrapOptions) ready(n *p2p.Node, metrics net.Listener) error {
+	if o.Ready == nil {
+		return nil
+	}
+	return o.Ready(Ready{Peer: n.ID().String(), HTTP: []string{}, Listen: texts(n.Addrs()), Metrics: origins(metrics)})
+}
+
+// nodeOperator is what a DHT node says of itself. It is well while it answers.
+func nodeOperator(n *p2p.Node) operator {
+	started, registry := time.Now().UTC(), newRegistry()
+	live := func() Live {
+		return Live{Peer: n.ID().String(), Started: started, Peers: n.Peers(), DHTPeers: n.DHTPeers()}
+	}
+	registry.MustRegister(liveGauges{live, netGauges})
+	status := func(context.Context) (any, error) {
+		l := live()
+		return struct {
+			Peer     string    `json:"peer"`
+			Started  time.Time `json:"started"`
+			Peers    int       `json:"peers"`
+			DHTPeers int       `json:"dht_peers"`
+		}{l.Peer, l.Started, l.Peers, l.DHTPeers}, nil
+	}
+	return operator{registry, status, func() error { return nil }}
+}
+
+func identityOf(opts BootstrapOptions) (key crypto.PrivKey, release func(), err error) {
+	if opts.Identity == "" {
+		return nil, func() {}, nil
+	}
+	return holdIdentity(opts.Identity)
 }

@@ -150,7 +150,7 @@ func (s *server) load(ctx context.Context, r *repo) error {
 	if err := s.checkStore(ctx, releases); err != nil {
 		return err
 	}
-	head.releases = releases
+	head.releases, head.taken = releases, s.Now()
 	s.heads.add(head) // its blocks first, then what points to them
 	if err := s.records.point(head, s.Now()); err != nil {
 		return err

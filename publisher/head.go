@@ -33,6 +33,7 @@ type Head struct {
 	Expires   time.Time
 	Names     []string // of the files, sorted
 
+	taken    time.Time          // when a daemon began to serve it
 	releases []manifest.Release // what it holds, verified; nil before that
 	snapshot int64              // version
 	blocks   *cas.Memory
@@ -146,6 +147,29 @@ func (s *heads) add(h *Head) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.list = append([]*Head{h}, s.list[:min(len(s.list), generations-1)]...)
+}
+
+// announced lists the folders and artifact roots of all that is kept, each once.
+func (s *heads) announced() []cid.Cid {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []cid.Cid
+	seen := map[cid.Cid]bool{}
+	add := func(c cid.Cid) {
+		if !seen[c] {
+			seen[c] = true
+			out = append(out, c)
+		}
+	}
+	for _, h := range s.list {
+		add(h.Folder)
+		for _, r := range h.releases {
+			for _, a := range r.Artifacts {
+				add(a.CID)
+			}
+		}
+	}
+	return out
 }
 
 // tell closes the channel that current gave out.

@@ -12,6 +12,7 @@ import (
 	"os"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
@@ -45,6 +46,23 @@ func LoadIdentity(path string) (crypto.PrivKey, error) {
 		return nil, fmt.Errorf("identity %s: not an Ed25519 key in PKCS #8 PEM; remove the file to get a new peer ID: %w", path, cas.ErrCorrupt)
 	}
 	return crypto.UnmarshalEd25519PrivateKey(private)
+}
+
+// holdIdentity loads the identity for one process: two with the same peer ID would take
+// each other's connections.
+func holdIdentity(path string) (key crypto.PrivKey, release func(), err error) {
+	if key, err = LoadIdentity(path); err != nil {
+		return nil, nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("identity: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		f.Close()
+		return nil, nil, fmt.Errorf("identity %s: another process runs with it; give this one its own with --identity FILE", path)
+	}
+	return key, func() { f.Close() }, nil // also where the file system has no locks
 }
 
 func makeIdentity(path string) (crypto.PrivKey, error) {

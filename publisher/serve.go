@@ -9,15 +9,15 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
@@ -38,6 +38,8 @@ type ServeOptions struct {
 	IPNS        ed25519.PrivateKey
 	Identity    string // file of the peer's key, made when missing; "" is STORE/peer.key
 	HTTP        string // host:port; "" for no plain HTTP
+	Metrics     string // host:port of /metrics, /status and /healthz; "" for none
+	Limits      Limits
 	Network
 	MDNS  bool
 	Log   *slog.Logger      // nil: silent
@@ -59,17 +61,22 @@ type Ready struct {
 	Listen []string `json:"listen"` // multiaddrs with /p2p/ID
 	IPNS   string   `json:"ipns"`   // name that points to the head
 	Head   string   `json:"head"`   // CID of the metadata folder
+
+	Metrics []string `json:"metrics,omitempty"` // origins of /metrics, /status and /healthz
 }
 
 // A server is one run of Serve.
 type server struct {
 	ServeOptions
-	repo    *repo
-	store   *cas.Packs
-	heads   *heads
-	records *records
-	node    *p2p.Node
-	sent    atomic.Int64 // bytes of bodies
+	repo      *repo
+	store     *cas.Packs
+	heads     *heads
+	records   *records
+	node      *p2p.Node
+	meter     *meter
+	conns     *limit.Conns
+	announced announced
+	started   time.Time
 }
 
 // Serve runs the daemon until ctx ends; then it takes no more requests, finishes those
@@ -81,22 +88,44 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 		return err
 	}
 	defer s.store.Close()
-	listener, err := listenHTTP(s.HTTP)
+	in, err := s.listen()
 	if err != nil {
 		return err
 	}
-	handler := gateway.Handler(gateway.Options{
-		Source: s.heads, IPNS: s.records.get, Log: s.Log,
-		Sent: func(n int64) { s.sent.Add(n) },
-	})
-	if err := s.startNode(ctx, listener, handler); err != nil {
-		if listener != nil {
-			listener.Close()
-		}
+	defer in.close()
+	identity, release, err := holdIdentity(s.Identity)
+	if err != nil {
+		return err
+	}
+	defer release()
+	plain, streams := s.handlers()
+	if err := s.startNode(ctx, identity, in.http, streams); err != nil {
 		return err
 	}
 	defer s.node.Close()
-	return s.run(ctx, listener, handler)
+	return s.run(ctx, in, plain)
+}
+
+// listeners are those of plain TCP; nil where there is none.
+type listeners struct{ http, metrics net.Listener }
+
+func (s *server) listen() (l listeners, err error) {
+	if l.http, err = listenPlain("--http", s.HTTP); err != nil {
+		return l, err
+	}
+	if l.metrics, err = listenPlain("--metrics", s.Metrics); err != nil {
+		l.close()
+	}
+	return l, err
+}
+
+// close may follow the close of a server.
+func (l listeners) close() {
+	for _, one := range []net.Listener{l.http, l.metrics} {
+		if one != nil {
+			one.Close()
+		}
+	}
 }
 
 // newServer loads everything that does not listen.
@@ -110,7 +139,8 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	if opts.Identity == "" {
 		opts.Identity = filepath.Join(opts.Store, "peer.key")
 	}
-	s := &server{ServeOptions: opts}
+	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC()}
+	s.conns = s.newConns()
 	if s.repo, err = openRepo(ctx, opts.Repo); err != nil {
 		return nil, err
 	}
@@ -131,28 +161,14 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	return s, nil
 }
 
-func listenHTTP(addr string) (net.Listener, error) {
-	if addr == "" {
-		return nil, nil
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, listenError("--http "+addr, err)
-	}
-	return l, nil
-}
-
 // startNode joins the network and serves handler over streams.
-func (s *server) startNode(ctx context.Context, l net.Listener, handler http.Handler) error {
-	identity, err := LoadIdentity(s.Identity)
-	if err != nil {
-		return err
-	}
+func (s *server) startNode(ctx context.Context, identity crypto.PrivKey, l net.Listener, handler http.Handler) error {
 	opts, err := s.options(s.repo.root.Discovery())
 	if err != nil {
 		return err
 	}
 	opts.Identity, opts.MDNS, opts.Log = identity, s.MDNS, s.Log
+	s.Limits.apply(&opts)
 	if l != nil {
 		opts.HTTP = p2p.ListenerAddrs(l.Addr())
 	}
@@ -166,30 +182,24 @@ func (s *server) startNode(ctx context.Context, l net.Listener, handler http.Han
 }
 
 // run serves until ctx ends or something breaks.
-func (s *server) run(ctx context.Context, l net.Listener, handler http.Handler) error {
-	web := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 20 * time.Second,
-		IdleTimeout:       3 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
-	}
+func (s *server) run(ctx context.Context, in listeners, handler http.Handler) error {
 	watch, err := watchRepo(s.repo.dir)
 	if err != nil {
-		if l != nil {
-			l.Close()
-		}
 		return err
 	}
 	defer watch.Close()
+	web := s.webServer(handler)
 	group, gctx := errgroup.WithContext(ctx)
-	if l != nil {
+	if in.http != nil {
 		group.Go(func() error {
-			if err := web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := web.Serve(s.conns.Listener(in.http)); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("HTTP: %w", err)
 			}
 			return nil
 		})
+	}
+	if in.metrics != nil {
+		group.Go(func() error { return s.operator().serve(gctx, in.metrics) })
 	}
 	group.Go(func() error { s.follow(gctx, watch); return nil })
 	if s.DHT != DHTOff {
@@ -201,7 +211,7 @@ func (s *server) run(ctx context.Context, l net.Listener, handler http.Handler) 
 		return nil
 	})
 	if s.Ready != nil {
-		if err := s.Ready(s.ready(l)); err != nil {
+		if err := s.Ready(s.ready(in)); err != nil {
 			group.Go(func() error { return err })
 		}
 	}
@@ -214,22 +224,30 @@ func (s *server) stop(web *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()
 	var both errgroup.Group
-	both.Go(func() error { return web.Shutdown(ctx) })
+	both.Go(func() error { return stopWeb(ctx, web) })
 	both.Go(func() error { return s.node.Drain(ctx) })
 	if err := both.Wait(); err != nil {
 		s.Log.Warn("requests cut off", "after", stopGrace, "cause", err)
-		web.Close()
 	}
-	s.Log.Info("stopped", "sent_bytes", s.sent.Load())
+	s.Log.Info("stopped", "sent_bytes", s.meter.sent.Load())
 }
 
-func (s *server) ready(l net.Listener) Ready {
+func (s *server) ready(in listeners) Ready {
 	head, _ := s.heads.current()
-	r := Ready{Peer: s.node.ID().String(), HTTP: []string{}, Listen: texts(s.node.Addrs()), IPNS: s.records.name, Head: head.Folder.String()}
-	if l != nil {
-		r.HTTP = append(r.HTTP, p2p.Origins(p2p.ListenerAddrs(l.Addr()))...)
+	r := Ready{
+		Peer: s.node.ID().String(), HTTP: []string{}, Listen: texts(s.node.Addrs()), Metrics: origins(in.metrics),
+		IPNS: s.records.name, Head: head.Folder.String(),
 	}
+	r.HTTP = append(r.HTTP, origins(in.http)...)
 	return r
+}
+
+// origins are the URLs of a listener.
+func origins(l net.Listener) []string {
+	if l == nil {
+		return nil
+	}
+	return p2p.Origins(p2p.ListenerAddrs(l.Addr()))
 }
 
 func texts(addrs []multiaddr.Multiaddr) []string {

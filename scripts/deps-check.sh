@@ -39,6 +39,7 @@ needs() {
 		/usr/share/OVMF/OVMF_CODE_4M.fd      ovmf             its firmware
 		zstd                                 zstd             the judge of initramfs archives
 		cpio                                 cpio             the judge of initramfs archives
+		systemd-analyze                      systemd          the judge of the units
 		ssh-agent                            openssh-client   the judge of keys in an agent
 		ip                                   iproute2         its network, as root
 		dnsmasq                              dnsmasq-base     its DHCP server, as root

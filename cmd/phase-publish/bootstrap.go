@@ -11,6 +11,7 @@ import (
 func newBootstrap() *cobra.Command {
 	var opts publisher.BootstrapOptions
 	var network networkFlags
+	var daemon daemonFlags
 	var root string
 	cmd := &cobra.Command{
 		Use:   "bootstrap {--root root.json | --prefix PREFIX} [--listen MULTIADDR …]",
@@ -33,13 +34,18 @@ old one no longer work.`,
 					return err
 				}
 			}
-			opts.DHT = publisher.DHTPrivate
-			opts.Log = logger()
+			if opts.Limits, err = daemon.limits(); err != nil {
+				return err
+			}
+			if opts.Log, err = daemon.logger(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			opts.DHT, opts.Metrics = publisher.DHTPrivate, daemon.metrics
 			opts.Ready = func(r publisher.Ready) error {
 				if opts.Identity == "" {
 					opts.Log.Warn("a new peer ID for this run; name --identity FILE to keep it")
 				}
-				return ready(cmd)(r)
+				return ready(cmd, opts.Log)(r)
 			}
 			return publisher.Bootstrap(cmd.Context(), opts)
 		},
@@ -48,6 +54,7 @@ old one no longer work.`,
 	cmd.Flags().StringVar(&opts.Prefix, "prefix", "", "the DHT's prefix, /phaseboot/NAME")
 	cmd.Flags().StringVar(&opts.Identity, "identity", "", "file with the peer's key, made when missing")
 	network.register(cmd)
+	daemon.register(cmd)
 	cmd.MarkFlagsOneRequired("root", "prefix")
 	cmd.MarkFlagsMutuallyExclusive("root", "prefix")
 	return cmd

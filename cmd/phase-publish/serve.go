@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"log/slog"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -35,19 +34,35 @@ func (f *networkFlags) parse() (n publisher.Network, err error) {
 	return n, nil
 }
 
-// ready prints the line that says that the daemon can be used.
-func ready(cmd *cobra.Command) func(publisher.Ready) error {
-	return func(r publisher.Ready) error {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(r)
-	}
+// daemonFlags are the rest of what serve and bootstrap share.
+type daemonFlags struct {
+	limitFlags
+	logFlags
+	metrics string
 }
 
-func logger() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }
+func (f *daemonFlags) register(cmd *cobra.Command) {
+	f.limitFlags.register(cmd)
+	f.logFlags.register(cmd)
+	cmd.Flags().StringVar(&f.metrics, "metrics", "", "`address` of a listener for operators with /metrics (Prometheus), /status and /healthz, like 127.0.0.1:9090; empty for none")
+}
+
+// ready prints the line that says that the daemon can be used, and tells systemd.
+func ready(cmd *cobra.Command, log *slog.Logger) func(publisher.Ready) error {
+	return func(r publisher.Ready) error {
+		if err := json.NewEncoder(cmd.OutOrStdout()).Encode(r); err != nil {
+			return err
+		}
+		newNotifier(log).ready(cmd.Context())
+		return nil
+	}
+}
 
 func newServe() *cobra.Command {
 	var opts publisher.ServeOptions
 	var online onlineFlags
 	var network networkFlags
+	var daemon daemonFlags
 	var ipns, dht string
 	cmd := &cobra.Command{
 		Use:   "serve --store DIR --repo DIR --online-key KEY --ipns-key KEY",
@@ -55,24 +70,35 @@ func newServe() *cobra.Command {
 		Long: `serve answers for the blocks and the metadata over HTTP and over libp2p streams,
 announces itself by mDNS and in the DHT, keeps the IPNS record fresh, and signs the
 timestamp again before it expires. It picks up a new head by itself. When everything
-listens it prints one JSON line with its addresses. SIGTERM stops it: requests under way
-have five seconds to finish.`,
+listens it prints one JSON line with its addresses, and tells systemd where that is its
+parent. SIGTERM stops it: requests under way have five seconds to finish.
+
+The store is only read: several serve on one store and repository, each with an --identity
+of its own, beside an add that runs.`,
 		Example: `  phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key
   phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key \
-    --http 192.0.2.7:80 --listen /ip4/192.0.2.7/tcp/4001 --mdns=false`,
+    --http 192.0.2.7:80 --listen /ip4/192.0.2.7/tcp/4001 --mdns=false
+  phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key \
+    --rate 100Mbit --rate-per-peer 2MB --metrics 127.0.0.1:9090 --log json`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if opts.Network, err = network.parse(); err != nil {
 				return err
 			}
-			opts.DHT = dht
+			if opts.Limits, err = daemon.limits(); err != nil {
+				return err
+			}
+			if opts.Log, err = daemon.logger(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			opts.DHT, opts.Metrics = dht, daemon.metrics
 			if opts.Online, err = online.load(cmd.Context()); err != nil {
 				return err
 			}
 			if opts.IPNS, err = loadIPNS(cmd.Context(), ipns, online.passFile); err != nil {
 				return err
 			}
-			opts.Log, opts.Ready = logger(), ready(cmd)
+			opts.Ready = ready(cmd, opts.Log)
 			return publisher.Serve(cmd.Context(), opts)
 		},
 	}
@@ -83,6 +109,8 @@ have five seconds to finish.`,
 	cmd.Flags().StringVar(&opts.Identity, "identity", "", "file with the peer's key, made when missing (default STORE/peer.key)")
 	cmd.Flags().StringVar(&opts.HTTP, "http", ":8080", "`address` of the plain HTTP listener, empty for none")
 	network.register(cmd)
+	daemon.register(cmd)
+	daemon.registerRates(cmd)
 	cmd.Flags().StringVar(&dht, "dht", publisher.DHTPrivate, "private, public or off")
 	cmd.Flags().BoolVar(&opts.MDNS, "mdns", true, "announce on the local network")
 	require(cmd, "store", "repo", "ipns-key")

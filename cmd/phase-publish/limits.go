@@ -1,0 +1,89 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"math"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/publisher"
+)
+
+// A byteRate is a flag for bytes a second as people write them: 10MB, 1.5MiB/s, 100Mbit.
+type byteRate int64
+
+// Set implements pflag.Value.
+func (r *byteRate) Set(text string) error {
+	number, divide := strings.TrimSuffix(strings.TrimSpace(text), "/s"), uint64(1)
+	if bits, ok := strings.CutSuffix(number, "bit"); ok {
+		number, divide = bits, 8
+	}
+	n, err := humanize.ParseBytes(number)
+	n /= divide
+	if err != nil || n > math.MaxInt64 || n > 0 && n < 1024 {
+		return cli.Usagef("%q is not a rate of 1 KiB/s or more; write 10MB, 1.5MiB/s or 100Mbit, or 0 for no limit", text)
+	}
+	*r = byteRate(n)
+	return nil
+}
+
+// String implements pflag.Value.
+func (r *byteRate) String() string {
+	if *r == 0 {
+		return "0"
+	}
+	return humanize.IBytes(uint64(*r)) + "/s"
+}
+
+// Type implements pflag.Value.
+func (r *byteRate) Type() string { return "rate" }
+
+// limitFlags are those that bound what strangers take. Only serve has rates.
+type limitFlags struct {
+	rate, perPeer    byteRate
+	conns, connsOfIP int
+}
+
+func (f *limitFlags) register(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&f.conns, "max-conns", publisher.DefaultConns, "`connections` at once over libp2p, and for serve as many over plain HTTP")
+	cmd.Flags().IntVar(&f.connsOfIP, "max-conns-per-ip", publisher.DefaultConnsPerIP, "of them, `connections` from one IPv4 address or IPv6 /56")
+}
+
+func (f *limitFlags) registerRates(cmd *cobra.Command) {
+	cmd.Flags().Var(&f.rate, "rate", "bytes a second to send in all, like 50MB or 100Mbit; 0 is no limit")
+	cmd.Flags().Var(&f.perPeer, "rate-per-peer", "bytes a second to send to one address or libp2p peer; 0 is no limit")
+}
+
+func (f *limitFlags) limits() (publisher.Limits, error) {
+	if f.conns < 1 || f.connsOfIP < 1 {
+		return publisher.Limits{}, cli.Usagef("--max-conns and --max-conns-per-ip: must be 1 or more")
+	}
+	return publisher.Limits{Rate: int64(f.rate), RatePerPeer: int64(f.perPeer), Conns: f.conns, ConnsPerIP: f.connsOfIP}, nil
+}
+
+// logFlags say how a daemon tells people what it does.
+type logFlags struct{ format, level string }
+
+func (f *logFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.format, "log", "text", "`format` of the log on stderr: text or json")
+	cmd.Flags().StringVar(&f.level, "log-level", "info", "least `level` that is logged: debug, info, warn or error")
+}
+
+func (f *logFlags) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.level)); err != nil {
+		return nil, cli.Usagef("--log-level %q: unknown; use debug, info, warn or error", f.level)
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch f.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return nil, cli.Usagef("--log %q: unknown; use text or json", f.format)
+}

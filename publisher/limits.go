@@ -1,0 +1,103 @@
+package publisher
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/limit"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+)
+
+// Limits bound what strangers can take of a daemon. They hold for plain HTTP and for
+// HTTP over streams together, unless they say otherwise.
+type Limits struct {
+	Rate        int64 // bytes of bodies a second, in all; 0 is no limit
+	RatePerPeer int64 // the same to one address (an IPv6 /56) or libp2p peer
+	// Conns are the connections over plain HTTP at once, and as many over libp2p; 0 is
+	// DefaultConns. ConnsPerIP of them may come from one IP (an IPv6 /56); 0 is
+	// DefaultConnsPerIP.
+	Conns, ConnsPerIP int
+}
+
+// What a daemon allows unless Limits say otherwise: a thousand machines with two
+// connections each, and a classroom behind one router.
+const (
+	DefaultConns      = 2048
+	DefaultConnsPerIP = 256
+)
+
+const (
+	slowest       = 2 << 10          // bytes a second that an asker must take on average …
+	slowGrace     = 30 * time.Second // … after this
+	headerTimeout = 10 * time.Second // for a whole header
+	idleTimeout   = 3 * time.Minute  // between two requests
+	maxHeader     = 16 << 10         // bytes
+)
+
+func (l Limits) conns() (all, perIP int) {
+	all, perIP = l.Conns, l.ConnsPerIP
+	if all <= 0 {
+		all = DefaultConns
+	}
+	if perIP <= 0 {
+		perIP = DefaultConnsPerIP
+	}
+	return all, perIP
+}
+
+// apply sets the limits of a node.
+func (l Limits) apply(o *p2p.Options) { o.MaxConns, o.MaxConnsPerIP = l.conns() }
+
+// handlers are the gateway for plain HTTP and for streams, behind the same limits.
+func (s *server) handlers() (plain, streams http.Handler) {
+	rates := limit.NewRates(limit.Options{
+		Total: s.Limits.Rate, PerPeer: s.Limits.RatePerPeer,
+		Slowest: slowest, Grace: slowGrace, Slow: func() { s.meter.refuse("slow") },
+	})
+	h := rates.Handler(gateway.Handler(gateway.Options{Source: s.heads, IPNS: s.records.get, Log: s.Log}))
+	return s.meter.handler("http", h), s.meter.handler("stream", h)
+}
+
+// webServer is the server of plain HTTP, with its own limits of connections: over
+// streams the resource manager of libp2p has them.
+func (s *server) webServer(h http.Handler) *http.Server {
+	web := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	s.conns.Guard(web)
+	return web
+}
+
+func (s *server) newConns() *limit.Conns {
+	all, perIP := s.Limits.conns()
+	return &limit.Conns{Max: all, PerAsker: perIP, Refused: s.meter.refuse}
+}
+
+// stopWeb ends a server: those under way have until ctx ends.
+func stopWeb(ctx context.Context, web *http.Server) error {
+	err := web.Shutdown(ctx)
+	if err != nil {
+		web.Close()
+	}
+	return err
+}
+
+// listenPlain listens on the address that a flag gave; nil for "".
+func listenPlain(flag, addr string) (net.Listener, error) {
+	if addr == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, listenError(flag+" "+addr, err)
+	}
+	return l, nil
+}

@@ -1,0 +1,154 @@
+package publisher
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+const space = "phasepublish" // of every name
+
+// A meter counts what a daemon does, for Prometheus.
+type meter struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec // by via and status
+	bytes    *prometheus.CounterVec // by via and kind
+	refused  *prometheus.CounterVec // by why
+	open     prometheus.Gauge
+	sent     atomic.Int64
+}
+
+func newMeter() *meter {
+	m := &meter{
+		registry: newRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: space, Name: "requests_total", Help: "Requests that were answered.",
+		}, []string{"via", "status"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: space, Name: "sent_bytes_total", Help: "Bytes of bodies that were sent.",
+		}, []string{"via", "kind"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: space, Name: "refused_total", Help: "Plain connections and answers that a limit ended.",
+		}, []string{"why"}),
+		open: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: space, Name: "requests_open", Help: "Requests under way.",
+		}),
+	}
+	m.registry.MustRegister(m.requests, m.bytes, m.refused, m.open)
+	return m
+}
+
+// newRegistry holds what any Go process says of itself.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+func (m *meter) refuse(why string) { m.refused.WithLabelValues(why).Inc() }
+
+// handler counts what next answers to requests that came via "http" or "stream".
+func (m *meter) handler(via string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.open.Inc()
+		mw := &meteredWriter{ResponseWriter: w, meter: m, via: via, status: http.StatusOK}
+		defer func() {
+			m.open.Dec()
+			m.requests.WithLabelValues(via, strconv.Itoa(mw.status)).Inc()
+		}()
+		next.ServeHTTP(mw, r)
+	})
+}
+
+// A meteredWriter counts a body as it goes: it may take hours.
+type meteredWriter struct {
+	http.ResponseWriter
+	meter  *meter
+	via    string
+	status int
+	bytes  prometheus.Counter // of this kind; nil before the first byte
+}
+
+func (w *meteredWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *meteredWriter) Write(p []byte) (int, error) {
+	if w.bytes == nil {
+		w.bytes = w.meter.bytes.WithLabelValues(w.via, kindOf(w.Header().Get("Content-Type")))
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes.Add(float64(n))
+	w.meter.sent.Add(int64(n))
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *meteredWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func kindOf(contentType string) string {
+	switch {
+	case strings.HasSuffix(contentType, "ipld.raw"):
+		return "block"
+	case strings.Contains(contentType, "ipld.car"):
+		return "car"
+	case strings.HasSuffix(contentType, "ipns-record"):
+		return "record"
+	}
+	return "other"
+}
+
+// A gauge is a figure that is read when somebody asks.
+type gauge struct {
+	desc *prometheus.Desc
+	of   func(Live) float64
+}
+
+func newGauge(name, help string, of func(Live) float64) gauge {
+	return gauge{prometheus.NewDesc(prometheus.BuildFQName(space, "", name), help, nil, nil), of}
+}
+
+// liveGauges collects the figures of one Live.
+type liveGauges struct {
+	live   func() Live
+	gauges []gauge
+}
+
+// Describe implements prometheus.Collector.
+func (g liveGauges) Describe(out chan<- *prometheus.Desc) {
+	for _, one := range g.gauges {
+		out <- one.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g liveGauges) Collect(out chan<- prometheus.Metric) {
+	l := g.live()
+	for _, one := range g.gauges {
+		out <- prometheus.MustNewConstMetric(one.desc, prometheus.GaugeValue, one.of(l))
+	}
+}
+
+// netGauges are those of any node, serveGauges those of a publisher.
+var (
+	netGauges = []gauge{
+		newGauge("peers", "libp2p peers that are connected.", func(l Live) float64 { return float64(l.Peers) }),
+		newGauge("dht_peers", "Peers in the DHT's routing table.", func(l Live) float64 { return float64(l.DHTPeers) }),
+	}
+	serveGauges = []gauge{
+		newGauge("http_connections", "Plain HTTP connections.", func(l Live) float64 { return float64(l.HTTPConns) }),
+		newGauge("head_version", "Version of the timestamp that is served.", func(l Live) float64 { return float64(l.Version) }),
+		newGauge("head_age_seconds", "Time since this daemon took the head.", func(l Live) float64 { return l.HeadAge }),
+		newGauge("head_expires_timestamp_seconds", "When the timestamp expires, Unix time.", func(l Live) float64 { return float64(l.Expires.Unix()) }),
+		newGauge("record_age_seconds", "Time since the IPNS record was signed.", func(l Live) float64 { return l.RecordAge }),
+		newGauge("announced_age_seconds", "Time since the least recent DHT record was told; -1 until all are told.", func(l Live) float64 { return l.AnnouncedAge }),
+		newGauge("announced_cids", "Folders and artifacts that are announced.", func(l Live) float64 { return float64(l.Announces) }),
+		newGauge("store_blocks", "Blocks in the store.", func(l Live) float64 { return float64(l.Store.Blocks) }),
+		newGauge("store_bytes", "Bytes of the store's packs.", func(l Live) float64 { return float64(l.Store.Bytes) }),
+	}
+)

@@ -1,0 +1,120 @@
+package publisher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// Live are the figures of a daemon that runs.
+type Live struct {
+	Peer         string    `json:"peer"`
+	Started      time.Time `json:"started"`
+	Peers        int       `json:"peers"`
+	DHTPeers     int       `json:"dht_peers"`
+	HTTPConns    int       `json:"http_connections"`
+	SentBytes    int64     `json:"sent_bytes"`
+	Version      int64     `json:"head_version"`
+	Expires      time.Time `json:"head_expires"`
+	HeadAge      float64   `json:"head_age_seconds"`
+	RecordAge    float64   `json:"record_age_seconds"`
+	AnnouncedAge float64   `json:"announced_age_seconds"` // of the oldest DHT record; -1 until all are told
+	Announces    int       `json:"announced_cids"`
+	Store        cas.Stats `json:"-"`
+}
+
+// An operator answers those who run the daemon, on a listener of its own: /metrics,
+// /status and /healthz.
+type operator struct {
+	registry *prometheus.Registry
+	status   func(context.Context) (any, error)
+	health   func() error // nil while all is well
+}
+
+func (o operator) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		s, err := o.status(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(s)
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := o.health(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	return mux
+}
+
+// serve answers until ctx ends.
+func (o operator) serve(ctx context.Context, l net.Listener) error {
+	web := &http.Server{
+		Handler: o.handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: time.Minute,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+	}
+	defer context.AfterFunc(ctx, func() { web.Close() })()
+	if err := web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}
+
+// operator is what serve says of itself.
+func (s *server) operator() operator {
+	s.meter.registry.MustRegister(liveGauges{s.live, append(append([]gauge{}, netGauges...), serveGauges...)})
+	return operator{s.meter.registry, s.status, s.health}
+}
+
+func (s *server) status(ctx context.Context) (any, error) {
+	status, err := ReadStatus(ctx, s.Store, s.repo.dir, s.Now())
+	return struct {
+		Status
+		Live Live `json:"live"`
+	}{status, s.live()}, err
+}
+
+func (s *server) live() Live {
+	now := s.Now()
+	head, _ := s.heads.current()
+	oldest, count := s.announced.get()
+	l := Live{
+		Peer: s.node.ID().String(), Started: s.started, Peers: s.node.Peers(), DHTPeers: s.node.DHTPeers(),
+		HTTPConns: s.conns.Open(), SentBytes: s.meter.sent.Load(),
+		Version: head.Timestamp, Expires: head.Expires.UTC(), HeadAge: now.Sub(head.taken).Seconds(),
+		RecordAge: s.records.age(now).Seconds(), AnnouncedAge: -1, Announces: count,
+	}
+	if !oldest.IsZero() {
+		l.AnnouncedAge = now.Sub(oldest).Seconds()
+	}
+	if stats, err := s.store.Stats(context.Background()); err == nil { // else it is being stopped
+		l.Store = stats
+	}
+	return l
+}
+
+// health says why machines would refuse what is served.
+func (s *server) health() error {
+	head, _ := s.heads.current()
+	if now := s.Now(); !now.Before(head.Expires) {
+		return fmt.Errorf("timestamp %d expired %s; is the repository writable, and the online key the right one?", head.Timestamp, head.Expires.UTC().Format(time.RFC3339))
+	} else if s.records.age(now) >= recordLife {
+		return errors.New("IPNS record expired")
+	}
+	return nil
+}
