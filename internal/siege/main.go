@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+func main() {
+	path := flag.String("publish", "bin/phase-publish", "the program under siege")
+	conns := flag.Int("conns", 2000, "bad connections at once")
+	length := flag.Duration("for", 10*time.Second, "time of each attack")
+	only := flag.String("only", "", "attacks whose name contains this")
+	flag.Parse()
+	if err := run(context.Background(), *path, *conns, *length, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "siege:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, path string, conns int, length time.Duration, only string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "siege-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	r, err := newRig(ctx, dir, path)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(out, "%d bad connections, %s each\tgood MB/s\tblock p50\tp95\tretries\tRSS before\tpeak\n", conns, length)
+	for _, a := range attacks {
+		if !strings.Contains(a.name, only) {
+			continue
+		}
+		res := a.measure(ctx, r, conns, length)
+		fmt.Fprintf(out, "%s\t%.0f\t%s\t%s\t%d\t%d MB\t%d MB\n", a.name, float64(res.bytes)/1e6/res.took.Seconds(),
+			res.wait(50).Round(10*time.Microsecond), res.wait(95).Round(10*time.Microsecond), res.failed, res.before>>20, res.peak>>20)
+		if res.rounds == 0 {
+			fmt.Fprintf(out, "  the good client got nothing whole: %v\n", res.cause)
+		}
+	}
+	return out.Flush()
+}
+
+// A result is what the good client got and what it cost the publisher.
+type result struct {
+	good
+	before, peak int64 // bytes of memory
+}
+
+// measure lets the good client fetch among n bad connections.
+func (a attack) measure(ctx context.Context, r *rig, n int, length time.Duration) result {
+	ctx, cancel := context.WithTimeout(ctx, length)
+	defer cancel()
+	res := result{before: r.rss()}
+	peak, watching := make(chan int64, 1), make(chan struct{})
+	go func() { peak <- r.watch(watching) }()
+	done := a.storm(ctx, r, n)
+	time.Sleep(min(time.Second, length/4)) // until most of them are there
+	res.good = r.fetchUntil(ctx, a.streams)
+	cancel()
+	done()
+	close(watching)
+	res.peak = <-peak
+	return res
+}
+
+// watch returns the most memory that the publisher had until done closes.
+func (r *rig) watch(done <-chan struct{}) (peak int64) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		peak = max(peak, r.rss())
+		select {
+		case <-tick.C:
+		case <-done:
+			return peak
+		}
+	}
+}

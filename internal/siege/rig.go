@@ -1,0 +1,266 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/signer"
+)
+
+const (
+	rootfsSize = 32 << 20
+	zerosSize  = 64 << 20 // of the initramfs: a few blocks, over and over
+)
+
+// A rig is a publisher that runs, with one release.
+type rig struct {
+	cmd           *exec.Cmd
+	ready         publisher.Ready
+	peer          peer.AddrInfo
+	rootfs, zeros manifest.Artifact
+}
+
+// newRig makes a release below dir and serves it with the program at path.
+func newRig(ctx context.Context, dir, path string) (*rig, error) {
+	release, err := publish(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	r := &rig{}
+	r.rootfs, _ = release.Artifact(manifest.RoleRootfs)
+	r.zeros, _ = release.Artifact(manifest.RoleInitramfs)
+	r.cmd = exec.Command(path, "serve", "--store", "store", "--repo", "repo", "--online-key", "online.key", "--ipns-key", "ipns.key",
+		"--mdns=false", "--dht", "off", "--http", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0", "--metrics", "127.0.0.1:0", "--log-level", "error")
+	r.cmd.Dir, r.cmd.Stderr = dir, os.Stderr
+	out, err := r.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.cmd.Start(); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &r.ready)
+	}
+	var self []peer.AddrInfo
+	if err == nil {
+		self, err = p2p.ParsePeers(r.ready.Listen)
+	}
+	if err != nil {
+		r.close()
+		return nil, fmt.Errorf("phase-publish serve: %w", err)
+	}
+	r.peer = self[0]
+	return r, nil
+}
+
+func (r *rig) close() error {
+	r.cmd.Process.Signal(syscall.SIGTERM)
+	return r.cmd.Wait()
+}
+
+// addr is the host:port of plain HTTP, node that of libp2p.
+func (r *rig) addr() string { return strings.TrimPrefix(r.ready.HTTP[0], "http://") }
+
+func (r *rig) node() string {
+	port, _ := r.peer.Addrs[0].ValueForProtocol(multiaddr.P_TCP) // serve was told to listen on TCP alone
+	return net.JoinHostPort("127.0.0.1", port)
+}
+
+// rss is the memory of the publisher, in bytes.
+func (r *rig) rss() int64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", r.cmd.Process.Pid))
+	fields := strings.Fields(string(text))
+	if err != nil || len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// metric reads one figure of the publisher, labels included in its name.
+func (r *rig) metric(name string) float64 {
+	resp, err := http.Get(r.ready.Metrics[0] + "/metrics")
+	if err != nil {
+		return -1
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			f, err := strconv.ParseFloat(value, 64)
+			if err == nil {
+				return f
+			}
+		}
+	}
+	return 0
+}
+
+// publish makes keys, a repository and a release in dir.
+func publish(ctx context.Context, dir string) (r manifest.Release, err error) {
+	at := func(name string) string { return filepath.Join(dir, name) }
+	keys := map[string]signer.Key{}
+	for _, name := range []string{"root", "release", "online", "ipns"} {
+		if keys[name], err = signer.Generate(ctx, at(name+".key"), nil); err != nil {
+			return r, err
+		}
+	}
+	for name, data := range map[string]io.Reader{
+		"kernel": noise(1, 4<<20), "initramfs": io.LimitReader(zero{}, zerosSize), "rootfs": noise(2, rootfsSize),
+	} {
+		if err := write(at("artifacts/"+name), data); err != nil {
+			return r, err
+		}
+	}
+	day := 24 * time.Hour
+	if _, err := signer.Init(ctx, signer.InitSpec{
+		Dir: at("repo"), Root: []signer.Key{keys["root"]}, RootThreshold: 1,
+		Release: []ed25519.PublicKey{keys["release"].Public()}, ReleaseThreshold: 1,
+		Online: keys["online"].Public(), IPNS: keys["ipns"].Public(), Channels: []string{"stable"}, Archs: []string{"x86_64"},
+		Now: time.Now(), RootLifetime: day, TargetsLifetime: day,
+	}); err != nil {
+		return r, err
+	}
+	if _, err := signer.Release(ctx, signer.ReleaseSpec{
+		Repo: at("repo"), Channel: "stable", Arch: "x86_64", Version: "siege",
+		Kernel: at("artifacts/kernel"), Initramfs: at("artifacts/initramfs"), Rootfs: at("artifacts/rootfs"),
+		Chunker: cas.DefaultChunker, Lifetime: day / 2, Keys: []signer.Key{keys["release"]}, Out: at("release.json"), Now: time.Now(),
+	}); err != nil {
+		return r, err
+	}
+	data, err := os.ReadFile(at("release.json"))
+	if err != nil {
+		return r, err
+	}
+	if _, err := publisher.Add(ctx, publisher.AddOptions{
+		Store: at("store"), Repo: at("repo"), Artifacts: at("artifacts"), Manifest: data,
+		Online: publisher.Online{Signer: keys["online"].Signer(), Public: keys["online"].Public()},
+	}); err != nil {
+		return r, err
+	}
+	status, err := publisher.ReadStatus(ctx, at("store"), at("repo"), time.Now())
+	if err != nil {
+		return r, err
+	}
+	return status.Channels[0], nil
+}
+
+func noise(seed byte, n int64) io.Reader {
+	return io.LimitReader(rand.NewChaCha8([32]byte{seed}), n)
+}
+
+type zero struct{}
+
+func (zero) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func write(path string, data io.Reader) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(f, data); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+// good is what the good client got.
+type good struct {
+	bytes  int64
+	took   time.Duration
+	waits  []time.Duration // for one block each
+	rounds int             // artifacts fetched whole
+	failed int             // blocks that did not come at the first try
+	cause  error           // why the last of them
+}
+
+func (g good) wait(percent int) time.Duration {
+	if len(g.waits) == 0 {
+		return 0
+	}
+	slices.Sort(g.waits)
+	return g.waits[(len(g.waits)-1)*percent/100]
+}
+
+// fetchUntil fetches the root filesystem, block by block, until ctx ends and at least once
+// whole; over streams each round is a new peer.
+func (r *rig) fetchUntil(ctx context.Context, streams bool) (g good) {
+	start := time.Now()
+	whole := context.WithoutCancel(ctx)
+	for g.rounds == 0 && g.failed < 1000 || ctx.Err() == nil {
+		if err := r.round(whole, ctx, streams, &g); err != nil {
+			g.failed, g.cause = g.failed+1, err
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	g.took = time.Since(start)
+	return g
+}
+
+func (r *rig) round(ctx, enough context.Context, streams bool, g *good) error {
+	gw := &gateway.Client{Base: r.ready.HTTP[0]}
+	if streams {
+		node, err := p2p.New(ctx, p2p.Options{})
+		if err != nil {
+			return err
+		}
+		defer node.Close()
+		if gw, err = node.Gateway(ctx, r.peer); err != nil {
+			return err
+		}
+	}
+	leaves, err := cas.Leaves(ctx, gw, r.rootfs.CID, r.rootfs.Length)
+	if err != nil {
+		return err
+	}
+	for _, l := range leaves {
+		if g.rounds > 0 && enough.Err() != nil {
+			return nil
+		}
+		for {
+			start := time.Now()
+			data, err := cas.ReadLeaf(ctx, gw, l)
+			if err == nil {
+				g.waits, g.bytes = append(g.waits, time.Since(start)), g.bytes+int64(len(data))
+				break
+			}
+			if g.failed, g.cause = g.failed+1, err; g.failed > 1000 {
+				return err
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	g.rounds++
+	return nil
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Under each kind of bad client a good one gets all its bytes, and the publisher's memory
+// stays bounded. The figures come from the program itself.
+func TestGoodClientsAreServedBesideBadOnes(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "phase-publish")
+	if out, err := exec.Command("go", "build", "-o", path, "../../cmd/phase-publish").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r, err := newRig(t.Context(), dir, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.close(); err != nil {
+			t.Errorf("the publisher ended: %v", err)
+		}
+	}()
+	for _, a := range attacks {
+		res := a.measure(t.Context(), r, 200, time.Second)
+		if res.rounds == 0 {
+			t.Errorf("%s: the good client did not get its artifact: %v", a.name, res.cause)
+		}
+		if res.peak > 512<<20 {
+			t.Errorf("%s: the publisher took %d MiB", a.name, res.peak>>20)
+		}
+	}
+	if n := r.metric(`phasepublish_requests_total{status="404",via="http"}`); n == 0 {
+		t.Error("the attack of random CIDs did not arrive")
+	}
+	if n := r.metric(`phasepublish_requests_total{status="200",via="stream"}`); n == 0 {
+		t.Error("nothing was fetched over streams")
+	}
+}
