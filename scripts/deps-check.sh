@@ -41,6 +41,7 @@ needs() {
 		cpio                                 cpio             the judge of initramfs archives
 		systemd-analyze                      systemd          the judge of the units
 		ssh-agent                            openssh-client   the judge of keys in an agent
+		curl                                 curl             what docs/OPERATING.md says, run
 		ip                                   iproute2         its network, as root
 		dnsmasq                              dnsmasq-base     its DHCP server, as root
 	LIST
