@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -153,6 +154,30 @@ func TestALeafEndsWhereAZstdFrameBegins(t *testing.T) {
 	}
 	if plain := leafSizes(t, bytes.NewReader(long[:900_000]), "jc-v1.0.0-16384-65536-262144"); !slices.Equal(sizes[:5], plain[:5]) {
 		t.Errorf("a long frame: cuts %d, jc-v1.0.0 alone %d", sizes, plain)
+	}
+}
+
+// The definition, leaf by leaf, is the judge: no frame is missed because bytes were searched
+// for an earlier leaf.
+func TestNoFrameIsMissed(t *testing.T) {
+	const plain = "jc-v1.0.0-4096-16384-65536"
+	data := castest.Bytes(3, 4<<20)
+	places := rand.New(rand.NewPCG(1, 2))
+	for at := 0; at < len(data)-4; at += 1 + places.IntN(1<<places.IntN(19)) {
+		copy(data[at:], "\x28\xb5\x2f\xfd")
+	}
+	var want []int
+	for rest := data; len(rest) > 0; rest = rest[want[len(want)-1]:] {
+		n := leafSizes(t, bytes.NewReader(rest[:min(len(rest), 65536)]), plain)[0]
+		if len(rest) > 1024 {
+			if i := bytes.Index(rest[1024:min(len(rest), 65536)], []byte("\x28\xb5\x2f\xfd")); i >= 0 {
+				n = 1024 + i
+			}
+		}
+		want = append(want, n)
+	}
+	if got := leafSizes(t, bytes.NewReader(data), "zstd-1024-"+plain); !slices.Equal(got, want) {
+		t.Errorf("cuts %d, want %d", got, want)
 	}
 }
 

@@ -55,6 +55,7 @@ func (s *segment) fill(r io.Reader, k chunker) error {
 type cutter struct {
 	kind chunker
 	rest []byte // read, but its cut is not known yet
+	none int    // no zstd frame begins in the first none bytes of what is to be cut
 	any  bool   // a leaf was cut
 }
 
@@ -65,7 +66,7 @@ func (c *cutter) cut(s *segment) {
 	data := s.buf[start : c.kind.max+len(s.read)]
 	s.leaves = s.leaves[:0]
 	for len(data) >= c.kind.max || s.last && len(data) > 0 {
-		n := c.kind.cut(data)
+		n := c.next(data)
 		s.leaves = append(s.leaves, data[:n:n])
 		data = data[n:]
 	}
@@ -74,4 +75,13 @@ func (c *cutter) cut(s *segment) {
 	if s.last && !c.any {
 		s.leaves = append(s.leaves, data)
 	}
+}
+
+// next is the length of the first leaf of data.
+func (c *cutter) next(data []byte) (n int) {
+	if c.kind.frame == 0 {
+		return c.kind.plainCut(data)
+	}
+	n, c.none = c.kind.zstdCut(data, c.none)
+	return n
 }
