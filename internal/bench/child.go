@@ -25,6 +25,7 @@ import (
 type result struct {
 	Work    time.Duration // without what follows
 	Sync    time.Duration // until all of it is on the disk
+	CPU     time.Duration // of all cores, the whole process
 	Blocks  int64
 	File    cas.File
 	MaxRSS  int64 // bytes
@@ -60,6 +61,7 @@ func child(ctx context.Context, args []string) (result, error) {
 	var usage syscall.Rusage
 	err = errors.Join(err, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
 	r.MaxRSS = usage.Maxrss << 10
+	r.CPU = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	return r, err
 }
 
@@ -131,15 +133,16 @@ func (b *bench) ours(ctx context.Context, args ...string) (result, error) {
 	return r, json.Unmarshal(out, &r)
 }
 
-// peer runs a foreign tool and returns how long it took.
-func peer(ctx context.Context, name string, args ...string) (time.Duration, error) {
+// peer runs a foreign tool and returns what it took.
+func peer(ctx context.Context, name string, args ...string) (cost, error) {
 	if _, err := exec.LookPath(name); err != nil {
-		return 0, fmt.Errorf("%w; run: scripts/deps-check.sh --install bench", err)
+		return cost{}, fmt.Errorf("%w; run: scripts/deps-check.sh --install bench", err)
 	}
 	start := time.Now()
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	cmd := exec.CommandContext(ctx, name, args...)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w: %.300s", name, err, out)
+		return cost{}, fmt.Errorf("%s: %w: %.300s", name, err, out)
 	}
-	return time.Since(start), nil
+	return cost{time.Since(start), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
 }

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
-	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
 )
@@ -19,41 +18,41 @@ func (b *bench) ingest(ctx context.Context) error {
 		return err
 	}
 	var last, small result
-	add := func(store, chunker string, fresh bool, keep *result) func(context.Context) (time.Duration, error) {
-		return func(ctx context.Context) (time.Duration, error) {
+	add := func(store, chunker string, fresh bool, keep *result) func(context.Context) (cost, error) {
+		return func(ctx context.Context) (cost, error) {
 			if fresh {
 				if err := os.RemoveAll(store); err != nil {
-					return 0, err
+					return cost{}, err
 				}
 			}
 			r, err := b.ours(ctx, "ingest", store, file, chunker)
 			if keep != nil {
 				*keep = r
 			}
-			return r.Work, err
+			return cost{r.Work, r.CPU}, err
 		}
 	}
 	store, synced := b.path("store"), b.path("synced")
 	all := []*contestant{
 		{name: "ingest, written as cp writes", run: add(store, cas.DefaultChunker, true, &last)},
-		{name: "ingest, synced", run: func(ctx context.Context) (time.Duration, error) {
+		{name: "ingest, synced", run: func(ctx context.Context) (cost, error) {
 			if err := os.RemoveAll(synced); err != nil {
-				return 0, err
+				return cost{}, err
 			}
 			r, err := b.ours(ctx, "ingest", synced, file, cas.DefaultChunker)
-			return r.Sync, err
+			return cost{r.Sync, r.CPU}, err
 		}},
 		{name: "ingest again, all known", run: add(store, cas.DefaultChunker, false, nil)},
-		{name: "b3sum --num-threads 1", run: func(ctx context.Context) (time.Duration, error) {
+		{name: "b3sum --num-threads 1", run: func(ctx context.Context) (cost, error) {
 			return peer(ctx, "b3sum", "--num-threads", "1", file)
 		}},
-		{name: "cp", run: func(ctx context.Context) (time.Duration, error) {
+		{name: "cp", run: func(ctx context.Context) (cost, error) {
 			os.Remove(b.path("copy")) // it may not be there
 			return peer(ctx, "cp", "--reflink=never", file, b.path("copy"))
 		}},
-		{name: "casync make", run: func(ctx context.Context) (time.Duration, error) {
+		{name: "casync make", run: func(ctx context.Context) (cost, error) {
 			if err := os.RemoveAll(b.path("castr")); err != nil {
-				return 0, err
+				return cost{}, err
 			}
 			return peer(ctx, "casync", "make", "--store="+b.path("castr"), b.path("random.caibx"), file)
 		}},
@@ -72,10 +71,10 @@ func (b *bench) ingest(ctx context.Context) error {
 	if _, err := add(blocks, "size-16384", true, &small)(ctx); err != nil {
 		return err
 	}
-	read := func(work, store string, r *result) func(context.Context) (time.Duration, error) {
-		return func(ctx context.Context) (time.Duration, error) {
+	read := func(work, store string, r *result) func(context.Context) (cost, error) {
+		return func(ctx context.Context) (cost, error) {
 			done, err := b.ours(ctx, work, store, r.File.CID.String(), strconv.FormatInt(r.File.Size, 10))
-			return done.Work, err
+			return cost{done.Work, done.CPU}, err
 		}
 	}
 	all = []*contestant{
@@ -87,7 +86,7 @@ func (b *bench) ingest(ctx context.Context) error {
 		return err
 	}
 	table(fmt.Sprintf("3. reading %d MiB in the page cache, medians of %d", b.size>>20, b.runs), b.size, all, medians)
-	fmt.Printf("  that is %.0f blocks a second at random\n", float64(b.size/(16<<10))/medians[1].Seconds())
+	fmt.Printf("  that is %.0f blocks a second at random\n", float64(b.size/(16<<10))/medians[1].wall.Seconds())
 	for _, name := range []string{"store", "blocks", "random"} {
 		if err := os.RemoveAll(b.path(name)); err != nil {
 			return err

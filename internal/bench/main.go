@@ -86,12 +86,16 @@ func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
 // A contestant does the same work as the others of its table.
 type contestant struct {
 	name string
-	run  func(ctx context.Context) (time.Duration, error)
-	took []time.Duration
+	run  func(ctx context.Context) (cost, error)
+	took []cost
 }
 
+// A cost is what one run took: by the clock, and on all cores together, which other people's
+// load on the machine hardly changes.
+type cost struct{ wall, cpu time.Duration }
+
 // race runs every contestant in turn, b.runs times, and returns the medians.
-func (b *bench) race(ctx context.Context, all []*contestant) ([]time.Duration, error) {
+func (b *bench) race(ctx context.Context, all []*contestant) ([]cost, error) {
 	for range b.runs {
 		for _, c := range all {
 			d, err := c.run(ctx)
@@ -101,19 +105,32 @@ func (b *bench) race(ctx context.Context, all []*contestant) ([]time.Duration, e
 			c.took = append(c.took, d)
 		}
 	}
-	medians := make([]time.Duration, len(all))
+	medians := make([]cost, len(all))
 	for i, c := range all {
-		slices.Sort(c.took)
-		medians[i] = c.took[len(c.took)/2]
+		medians[i] = cost{
+			median(c.took, func(c cost) time.Duration { return c.wall }),
+			median(c.took, func(c cost) time.Duration { return c.cpu }),
+		}
 	}
 	return medians, nil
 }
 
-// table prints the contestants with their speed, relative to the first.
-func table(title string, bytes int64, all []*contestant, medians []time.Duration) {
+func median(costs []cost, of func(cost) time.Duration) time.Duration {
+	all := make([]time.Duration, len(costs))
+	for i, c := range costs {
+		all[i] = of(c)
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// table prints the contestants with their speed, relative to the first, and their time of
+// all cores for each GiB.
+func table(title string, bytes int64, all []*contestant, medians []cost) {
 	fmt.Printf("\n%s\n", title)
 	for i, c := range all {
-		fmt.Printf("  %-44s %8.2f s %8.0f MB/s   %6.2f x ours\n", c.name, medians[i].Seconds(),
-			float64(bytes)/1e6/medians[i].Seconds(), medians[0].Seconds()/medians[i].Seconds())
+		wall := medians[i].wall.Seconds()
+		fmt.Printf("  %-44s %8.2f s %8.0f MB/s   %6.2f x ours   %6.2f CPU s/GiB\n", c.name, wall,
+			float64(bytes)/1e6/wall, medians[0].wall.Seconds()/wall, medians[i].cpu.Seconds()*float64(1<<30)/float64(bytes))
 	}
 }
