@@ -55,17 +55,32 @@ type Store interface {
 // Get reads one block and returns it only if the name is one that we accept
 // and the bytes hash to it. It is the only way to read a Source.
 func Get(ctx context.Context, src Source, c cid.Cid) ([]byte, error) {
+	return getInto(ctx, src, c, nil)
+}
+
+// An appender is a Source that can use a buffer of its caller's.
+type appender interface {
+	AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error)
+}
+
+// getInto is Get into the room of b, if the source can use it and it is enough.
+func getInto(ctx context.Context, src Source, c cid.Cid, b []byte) ([]byte, error) {
 	if err := CheckCID(c); err != nil {
 		return nil, err
 	}
-	data, err := src.Block(ctx, c)
+	var err error
+	if a, ok := src.(appender); ok {
+		b, err = a.AppendBlock(ctx, c, b[:0])
+	} else {
+		b, err = src.Block(ctx, c)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := Check(c, data); err != nil {
+	if err := Check(c, b); err != nil {
 		return nil, err
 	}
-	return data, nil
+	return b, nil
 }
 
 // Check reports whether data is the block that c names: within MaxBlock, and
@@ -104,12 +119,16 @@ func CheckCID(c cid.Cid) error {
 	if !c.Defined() {
 		return fmt.Errorf("CID: empty: %w", ErrCorrupt)
 	}
-	key := c.KeyString()
-	if len(key) != cidLen || key[0] != 1 || (key[1] != cid.Raw && key[1] != cid.DagProtobuf) ||
-		(key[2] != mh.BLAKE3 && key[2] != mh.SHA2_256) || key[3] != 32 {
+	if !readable(c.KeyString()) {
 		return fmt.Errorf("CID %.80q: only CIDv1, raw or dag-pb, blake3 or sha2-256 of 32 bytes are read: %w", c.String(), ErrCorrupt)
 	}
 	return nil
+}
+
+// readable reports whether the binary form of a CID is one that we read.
+func readable(key string) bool {
+	return len(key) == cidLen && key[0] == 1 && (key[1] == cid.Raw || key[1] == cid.DagProtobuf) &&
+		(key[2] == mh.BLAKE3 || key[2] == mh.SHA2_256) && key[3] == 32
 }
 
 // isRaw reports whether a checked CID names a leaf.

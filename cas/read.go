@@ -36,7 +36,12 @@ func Leaves(ctx context.Context, src Source, root cid.Cid, size int64) ([]Leaf, 
 
 // ReadLeaf reads one leaf through Get and checks its length.
 func ReadLeaf(ctx context.Context, src Source, l Leaf) ([]byte, error) {
-	data, err := Get(ctx, src, l.CID)
+	return l.read(ctx, src, nil)
+}
+
+// read is ReadLeaf into the room of b, if that is possible.
+func (l Leaf) read(ctx context.Context, src Source, b []byte) ([]byte, error) {
+	data, err := getInto(ctx, src, l.CID, b)
 	if err != nil {
 		return nil, err
 	}
@@ -51,33 +56,37 @@ func ReadLeaf(ctx context.Context, src Source, l Leaf) ([]byte, error) {
 // cores; w is written by the caller's goroutine alone.
 func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64) error {
 	workers := runtime.GOMAXPROCS(0)
-	unread, order := make(chan *ahead, 2*workers), make(chan *ahead, 2*workers)
+	free := make(chan *ahead, 4*workers)
+	unread, order := make(chan *ahead, cap(free)), make(chan *ahead, cap(free))
+	for range cap(free) {
+		free <- &ahead{done: make(chan struct{}, 1)}
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(unread)
 		defer close(order)
 		return walk(gctx, src, root, size, func(l Leaf) error {
-			a := &ahead{leaf: l, done: make(chan struct{})}
-			for _, c := range []chan *ahead{order, unread} {
-				select {
-				case c <- a:
-				case <-gctx.Done():
-					return context.Cause(gctx)
-				}
+			select {
+			case a := <-free:
+				a.leaf = l
+				order <- a // there is room for all of them
+				unread <- a
+				return nil
+			case <-gctx.Done():
+				return context.Cause(gctx)
 			}
-			return nil
 		})
 	})
 	for range workers {
 		g.Go(func() error {
 			for a := range unread {
-				a.data, a.err = ReadLeaf(gctx, src, a.leaf)
-				close(a.done)
+				a.data, a.err = a.leaf.read(gctx, src, a.data)
+				a.done <- struct{}{}
 			}
 			return nil
 		})
 	}
-	writeErr := writeAhead(gctx, w, order)
+	writeErr := writeAhead(gctx, w, order, free)
 	if writeErr != nil {
 		g.Go(func() error { return writeErr }) // ends the walk
 	}
@@ -87,7 +96,7 @@ func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64
 	return writeErr
 }
 
-// ahead is a leaf that is being read.
+// ahead is a leaf that is being read. Its bytes are overwritten by those of a later one.
 type ahead struct {
 	leaf Leaf
 	data []byte
@@ -95,7 +104,7 @@ type ahead struct {
 	done chan struct{}
 }
 
-func writeAhead(ctx context.Context, w io.Writer, order <-chan *ahead) error {
+func writeAhead(ctx context.Context, w io.Writer, order <-chan *ahead, free chan<- *ahead) error {
 	for a := range order {
 		select {
 		case <-a.done:
@@ -108,6 +117,7 @@ func writeAhead(ctx context.Context, w io.Writer, order <-chan *ahead) error {
 		if _, err := w.Write(a.data); err != nil {
 			return err
 		}
+		free <- a
 	}
 	return nil
 }
