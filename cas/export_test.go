@@ -1,6 +1,8 @@
 package cas
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 
@@ -63,16 +65,38 @@ func FindInIndex(path string, data []byte, c cid.Cid) (offsets []int64, err erro
 	if err != nil {
 		return nil, err
 	}
-	x.find(sectionKey([]byte(c.KeyString())), func(offset int64) bool {
+	key, n := sectionKey([]byte(c.KeyString())), 0
+	_, findErr := x.find(&key, new(scratch), func(offset int64) bool {
 		offsets = append(offsets, offset)
 		return false
 	})
-	n := 0
-	x.each(func(byte, []byte, int64) { n++ })
+	eachErr := x.each(func(byte, []byte, int64) { n++ })
 	if n != x.count {
 		return nil, fmt.Errorf("%d records, %d counted", n, x.count)
 	}
-	return offsets, x.close()
+	return offsets, errors.Join(findErr, eachErr, x.close())
+}
+
+// MergeAfter returns opts with as many sealed packs at most that are not merged.
+func MergeAfter(opts PackOptions, packs int) PackOptions {
+	opts.loose = packs
+	return opts
+}
+
+// Loose returns how many packs the merged index does not speak for, and how many there are.
+func (p *Packs) Loose() (loose, all int) { return len(p.loose), len(p.packs) }
+
+// EncodeMerged is the merged index of one pack whose index is EncodeIndex of the same.
+func EncodeMerged(offsets map[cid.Cid]int64, num int, covered int64) []byte {
+	idx := EncodeIndex(offsets, covered)
+	n := len(idx) - indexTrailer
+	b := append([]byte(nil), idx[:n]...)
+	for _, v := range []int64{int64(num), covered, int64(len(offsets))} {
+		b = binary.LittleEndian.AppendUint64(b, uint64(v))
+	}
+	b = append(b, idx[len(idx)-32:]...)
+	b = binary.LittleEndian.AppendUint64(append(b, mergedMark...), 1)
+	return FixIndexSum(append(b, make([]byte, 32)...))
 }
 
 // EncodeIndex indexes blocks at the given offsets of a pack.

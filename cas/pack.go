@@ -7,14 +7,16 @@ import (
 	"os"
 )
 
-// A pack is one CAR file and what is known of its sections: by a mapped index, or by a
-// table in memory (the writer's open pack, or one whose index had to be rebuilt).
+// A pack is one CAR file and what is known of its sections: by the merged index, by its
+// own, or by a table in memory (the writer's open pack, or one whose index had to be rebuilt).
 type pack struct {
 	num      int
 	path     string
 	file     *os.File
-	index    *packIndex           // nil when sections is used
+	merged   bool                 // the merged index speaks for it
+	index    *packIndex           // nil when it is merged or sections is used
 	sections map[sectionKey]int64 // offsets of heads
+	blocks   int                  // sections of a merged pack
 	end      int64                // bytes of whole sections, the file's first part
 
 	indexed os.FileInfo // the index file as it was loaded, nil without one
@@ -41,28 +43,20 @@ func (k *pack) ReadAt(b []byte, at int64) (int, error) {
 	return n, nil
 }
 
-// find returns the section of key. What the index says is compared with the pack: a
-// section with another name is none.
-func (k *pack) find(key sectionKey) (section, bool) {
-	var s section
-	try := func(offset int64) bool {
-		var err error
-		s, err = readHead(k, offset, k.end)
-		return err == nil && s.key == key
+// find calls try for every section that may be key's, until it says true.
+func (k *pack) find(key *sectionKey, tmp *scratch, try func(k *pack, offset int64) bool) (bool, error) {
+	if k.index != nil {
+		return k.index.find(key, tmp, func(offset int64) bool { return try(k, offset) })
 	}
-	if k.index == nil {
-		offset, ok := k.sections[key]
-		return s, ok && try(offset)
-	}
-	var ok bool
-	if err := guard(func() { ok = k.index.find(key, try) }); err != nil {
-		return s, false
-	}
-	return s, ok
+	offset, ok := k.sections[*key]
+	return ok && try(k, offset), nil
 }
 
 func (k *pack) count() int {
-	if k.index != nil {
+	switch {
+	case k.merged:
+		return k.blocks
+	case k.index != nil:
 		return k.index.count
 	}
 	return len(k.sections)
@@ -71,18 +65,17 @@ func (k *pack) count() int {
 func (k *pack) close() error {
 	err := k.file.Close()
 	if k.index != nil {
-		if e := k.index.close(); err == nil {
-			err = e
-		}
+		err = errors.Join(err, k.index.close())
 	}
 	return err
 }
 
 // openPack opens a pack and its index. When the index is missing or damaged, the pack is
-// scanned and known by a table; rebuilt then says why.
-func (p *Packs) openPack(num int, write bool) (k *pack, rebuilt, err error) {
+// scanned and known by a table; rebuilt then says why. For a pack that may grow the merged
+// index does not speak.
+func (p *Packs) openPack(num int, grows bool) (k *pack, rebuilt, err error) {
 	flag := os.O_RDONLY
-	if write {
+	if grows {
 		flag = os.O_RDWR
 	}
 	f, err := os.OpenFile(p.packPath(num), flag, 0)
@@ -90,7 +83,7 @@ func (p *Packs) openPack(num int, write bool) (k *pack, rebuilt, err error) {
 		return nil, nil, fmt.Errorf("store: %w", err)
 	}
 	k = &pack{num: num, path: f.Name(), file: f}
-	if rebuilt, err = p.loadPack(k); err != nil {
+	if rebuilt, err = p.loadPack(k, grows); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("pack %s: %w", k.path, err), k.close())
 	}
 	return k, rebuilt, nil
@@ -98,38 +91,50 @@ func (p *Packs) openPack(num int, write bool) (k *pack, rebuilt, err error) {
 
 // loadPack reads the index first and the pack's size after it: with a writer at work
 // the pack is then the longer of the two.
-func (p *Packs) loadPack(k *pack) (rebuilt, err error) {
+func (p *Packs) loadPack(k *pack, grows bool) (rebuilt, err error) {
 	if err := checkHeader(k.file); err != nil {
 		return nil, err
 	}
 	path := p.indexPath(k.num)
 	k.indexed, _ = os.Stat(path) // nil when there is none
-	k.index, rebuilt = openIndex(path)
+	covered := int64(-1)
+	if m, ok := p.all.speaksFor(k.num, path); ok && !grows {
+		k.merged, k.blocks, covered = true, int(m.blocks), m.covered
+	} else if k.index, rebuilt = openIndex(path); k.index != nil {
+		covered = k.index.covered
+	}
 	fi, err := k.file.Stat()
 	if err != nil {
 		return nil, err
 	}
 	k.size = fi.Size()
-	if k.index != nil {
-		if k.end = k.index.covered; k.end >= int64(len(packHeader)) && k.end <= k.size {
-			k.flushed = k.end
+	if rebuilt == nil {
+		if covered >= int64(len(packHeader)) && covered <= k.size {
+			k.end, k.flushed = covered, covered
 			return nil, nil
 		}
-		rebuilt = fmt.Errorf("index %s: speaks of %d bytes, the pack has %d: %w", path, k.end, k.size, ErrCorrupt)
-		err = k.index.close()
-		if k.index = nil; err != nil {
-			return nil, err
+		rebuilt = fmt.Errorf("index %s: speaks of %d bytes, the pack has %d: %w", path, covered, k.size, ErrCorrupt)
+	}
+	return rebuilt, p.scanPack(k)
+}
+
+// scanPack makes a table of what is in the pack itself.
+func (p *Packs) scanPack(k *pack) error {
+	if k.index != nil {
+		if err := k.index.close(); err != nil {
+			return err
 		}
 	}
 	found, err := scan(k.file, int64(len(packHeader)), k.size)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if found.bad > 0 {
 		p.log.Warn("pack has damaged blocks", "pack", k.path, "blocks", found.bad)
 	}
+	k.merged, k.index = false, nil
 	k.sections, k.end, k.flushed = found.sections, found.end, found.end
-	return rebuilt, nil
+	return nil
 }
 
 // stale reports whether the index beside k, or the pack if it has none, is another now

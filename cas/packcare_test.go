@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -27,10 +28,10 @@ func fsck(t *testing.T, dir string) (cas.Checked, []cas.Damage) {
 	return checked, found
 }
 
-// careStore is a closed store of one pack, and its blocks, leaves and a node, in memory too.
-func careStore(t *testing.T) (string, map[cid.Cid][]byte, *cas.Memory) {
+// careStore is a closed store, and its blocks, leaves and a node, in memory too.
+func careStore(t *testing.T, opts cas.PackOptions) (string, map[cid.Cid][]byte, *cas.Memory) {
 	dir, peer := t.TempDir(), cas.NewMemory()
-	p, err := cas.OpenPacks(dir, cas.PackOptions{})
+	p, err := cas.OpenPacks(dir, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,12 +59,11 @@ func put(t *testing.T, s cas.Store, codec uint64, data []byte) cid.Cid {
 }
 
 func TestFsckFindsEveryFlippedByteAndRepairMendsIt(t *testing.T) {
-	dir, blocks, peer := careStore(t)
-	if checked, found := fsck(t, dir); len(found) > 0 || checked.Blocks != int64(len(blocks)) || checked.Packs != 1 {
+	dir, blocks, peer := careStore(t, cas.MergeAfter(cas.PackOptions{MaxPack: 800}, 1))
+	if checked, found := fsck(t, dir); len(found) > 0 || checked.Blocks != int64(len(blocks)) || checked.Packs < 3 {
 		t.Fatalf("a sound store: %+v, %v", checked, found)
 	}
-	for _, ext := range []string{"car", "idx"} {
-		path := packFile(dir, 1, ext)
+	for _, path := range []string{packFile(dir, 1, "car"), packFile(dir, 1, "idx"), mergedFile(dir)} {
 		whole, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -87,7 +87,7 @@ func TestFsckFindsEveryFlippedByteAndRepairMendsIt(t *testing.T) {
 			if _, found = fsck(t, dir); len(found) > 0 {
 				t.Fatalf("%s: byte %d, mended: %v", path, at, found[0])
 			}
-			if ext == "car" {
+			if filepath.Ext(path) == ".car" {
 				if mended, err := os.ReadFile(path); err != nil || !bytes.Equal(mended, whole) {
 					t.Fatalf("%s: byte %d: not the bytes that were there (%v)", path, at, err)
 				}
@@ -102,7 +102,7 @@ func TestFsckFindsEveryFlippedByteAndRepairMendsIt(t *testing.T) {
 }
 
 func TestRepairLeavesWhatNobodyHas(t *testing.T) {
-	dir, _, _ := careStore(t)
+	dir, _, _ := careStore(t, cas.PackOptions{})
 	path := packFile(dir, 1, "car")
 	whole, err := os.ReadFile(path)
 	if err != nil {
@@ -168,7 +168,7 @@ func TestCollectKeepsWhatIsWantedAndNothingElse(t *testing.T) {
 }
 
 func TestCollectDoesNotSpreadADamagedBlock(t *testing.T) {
-	dir, blocks, _ := careStore(t)
+	dir, blocks, _ := careStore(t, cas.PackOptions{})
 	path := packFile(dir, 1, "car")
 	whole, err := os.ReadFile(path)
 	if err != nil {
@@ -218,7 +218,7 @@ func TestCollectWhileOthersRead(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	p := open(t, dir, cas.PackOptions{MaxPack: 30_000})
+	p := open(t, dir, cas.MergeAfter(cas.PackOptions{MaxPack: 30_000}, 1))
 	for c, data := range keep {
 		if err := p.Put(t.Context(), c, data); err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 
 	"github.com/ipfs/go-cid"
@@ -55,7 +56,7 @@ func (p *Packs) Collect(ctx context.Context, keep func(cid.Cid) bool) (Collected
 
 // collect writes one pack anew if that is worth it.
 func (p *Packs) collect(ctx context.Context, k *pack, keep func(cid.Cid) bool, sum *Collected) error {
-	sections, err := k.list()
+	sections, err := p.sections(k)
 	if err != nil {
 		return fmt.Errorf("pack %s: %w", k.path, err)
 	}
@@ -95,13 +96,11 @@ func (p *Packs) move(ctx context.Context, k *pack, s section) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	for _, other := range p.packs {
-		if other == k {
-			continue
-		}
-		if _, ok := other.find(s.key); ok {
-			return nil
-		}
+	p.mu.RLock()
+	ok, err := p.search(s.key, func(other *pack, _ section) bool { return other != k })
+	p.mu.RUnlock()
+	if ok || err != nil {
+		return err
 	}
 	data := make([]byte, s.size)
 	if _, err := k.ReadAt(data, s.offset); err != nil {
@@ -111,7 +110,7 @@ func (p *Packs) move(ctx context.Context, k *pack, s section) error {
 	if err != nil {
 		return err
 	}
-	if err := Check(c, data); err != nil {
+	if err = Check(c, data); err != nil {
 		return fmt.Errorf("pack %s: %w; run fsck with --repair first", k.path, err)
 	}
 	return p.add(s.key, data)
@@ -123,6 +122,7 @@ func (p *Packs) remove(k *pack) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.packs = slices.DeleteFunc(p.packs, func(other *pack) bool { return other == k })
+	p.arrange()
 	err := errors.Join(k.close(), p.opts.disk.remove(k.path))
 	if e := p.opts.disk.remove(p.indexPath(k.num)); e != nil && !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
@@ -133,28 +133,40 @@ func (p *Packs) remove(k *pack) error {
 	return nil
 }
 
-// list returns the sections of a pack in its order. What is not where the index says
+// sections returns the sections of a pack in its order. What is not where the index says
 // wraps ErrCorrupt.
-func (k *pack) list() ([]section, error) {
-	var offsets []int64
-	if k.index == nil {
-		for _, offset := range k.sections {
-			offsets = append(offsets, offset)
-		}
-	} else if err := guard(func() {
-		k.index.each(func(_ byte, _ []byte, offset int64) { offsets = append(offsets, offset) })
-	}); err != nil {
+func (p *Packs) sections(k *pack) ([]section, error) {
+	offsets, err := p.offsets(k)
+	if err != nil {
 		return nil, err
 	}
 	slices.Sort(offsets)
+	tmp := new(scratch)
 	sections := make([]section, len(offsets))
 	for i, offset := range offsets {
-		var err error
-		if sections[i], err = readHead(k, offset, k.end); err != nil {
+		if sections[i], err = readHead(k, offset, k.end, tmp); err != nil {
 			return nil, err
 		}
 	}
 	return sections, nil
+}
+
+// offsets returns where the sections of a pack begin, in no order.
+func (p *Packs) offsets(k *pack) ([]int64, error) {
+	if k.sections != nil {
+		return slices.Collect(maps.Values(k.sections)), nil
+	}
+	x := k.index
+	if k.merged {
+		var err error
+		if x, err = openIndex(p.indexPath(k.num)); err != nil {
+			return nil, err
+		}
+		defer x.close()
+	}
+	offsets := make([]int64, 0, x.count)
+	err := x.each(func(_ byte, _ []byte, offset int64) { offsets = append(offsets, offset) })
+	return offsets, err
 }
 
 // Each calls f for every block that the store lists, pack by pack, with the bytes that
@@ -166,7 +178,7 @@ func (p *Packs) Each(ctx context.Context, f func(c cid.Cid, bytes int64) error) 
 		return p.errClosed()
 	}
 	for _, k := range p.packs {
-		sections, err := k.list()
+		sections, err := p.sections(k)
 		if err != nil {
 			return fmt.Errorf("pack %s: %w", k.path, err)
 		}

@@ -43,6 +43,9 @@ func Fsck(ctx context.Context, dir string, report func(Damage)) (Checked, error)
 		return Checked{}, err
 	}
 	f := fsck{packs: p, report: report}
+	if err := f.merged(); err != nil {
+		return f.checked, err
+	}
 	for _, num := range nums {
 		if err := f.pack(ctx, num); err != nil {
 			return f.checked, err
@@ -63,6 +66,19 @@ func (f *fsck) damage(d Damage) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.report(d)
+}
+
+// merged checks the merged index, of which the store can do without.
+func (f *fsck) merged() error {
+	m, err := openMerged(f.packs.mergedPath())
+	if errors.Is(err, ErrCorrupt) {
+		f.damage(Damage{File: f.packs.mergedPath(), Err: err})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.close()
 }
 
 // A record is what an index says of a block.
@@ -112,10 +128,8 @@ func (f *fsck) pack(ctx context.Context, num int) error {
 // records copies what the index says, in the order of the pack.
 func (x *packIndex) records() ([]record, error) {
 	records := make([]record, 0, x.count)
-	err := guard(func() {
-		x.each(func(code byte, digest []byte, offset int64) {
-			records = append(records, record{code, [32]byte(digest), offset})
-		})
+	err := x.each(func(code byte, digest []byte, offset int64) {
+		records = append(records, record{code, [32]byte(digest), offset})
 	})
 	slices.SortFunc(records, func(a, b record) int { return cmp.Compare(a.offset, b.offset) })
 	return records, err
@@ -155,12 +169,13 @@ func (f *fsck) blocks(ctx context.Context, k *pack, records []record) error {
 
 func (f *fsck) run(ctx context.Context, k *pack, records []record) error {
 	var buf []byte
+	tmp := new(scratch)
 	var sum Checked
 	for _, r := range records {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		s, err := k.check(r, &buf)
+		s, err := k.check(r, &buf, tmp)
 		sum.Blocks++
 		sum.Bytes += int64(s.size)
 		if err != nil {
@@ -176,8 +191,8 @@ func (f *fsck) run(ctx context.Context, k *pack, records []record) error {
 
 // check reads and hashes the block of a record. The section is zero when its head is
 // not that of the block.
-func (k *pack) check(r record, buf *[]byte) (section, error) {
-	s, err := readHead(k, r.offset, k.end)
+func (k *pack) check(r record, buf *[]byte, tmp *scratch) (section, error) {
+	s, err := readHead(k, r.offset, k.end, tmp)
 	if err != nil {
 		return section{}, err
 	}

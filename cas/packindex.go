@@ -1,17 +1,19 @@
 package cas
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"slices"
+	"sort"
+	"sync"
 
 	mh "github.com/multiformats/go-multihash"
 	"github.com/zeebo/blake3"
-	"golang.org/x/sys/unix"
 )
 
 // The index beside a pack is a CAR index of the standard's sorted kind
@@ -27,7 +29,10 @@ const (
 	indexTrailer = len(indexMark) + 8 + 32
 	indexHead    = len(indexCodec) + 4
 	indexBucket  = 8 + 4 + 4 + 8 // hash code, 1 width, the width, bytes
-	maxIndex     = 1 << 32       // bytes
+	maxIndex     = 1 << 36       // bytes
+
+	maxSamples = 1 << 17 // of one bucket that are kept in memory, 4 bytes each
+	window     = 128     // records that are read at a time
 )
 
 // A sectionKey is the binary form of a CID that we read.
@@ -58,10 +63,7 @@ func encodeIndex(sections map[sectionKey]int64, covered int64) []byte {
 			n = len(keys)
 		}
 		b[len(indexCodec)]++ // buckets: at most two
-		b = binary.LittleEndian.AppendUint64(b, uint64(code))
-		b = binary.LittleEndian.AppendUint32(b, 1)
-		b = binary.LittleEndian.AppendUint32(b, indexRecord)
-		b = binary.LittleEndian.AppendUint64(b, uint64(n*indexRecord))
+		b = appendBucket(b, code, n)
 		for _, k := range keys[:n] {
 			b = append(b, k[cidPrefix:]...)
 			b = binary.LittleEndian.AppendUint64(b, uint64(sections[k]))
@@ -74,170 +76,231 @@ func encodeIndex(sections map[sectionKey]int64, covered int64) []byte {
 	return append(b, sum[:]...)
 }
 
-// packIndex is an index file, mapped.
-type packIndex struct {
-	data    []byte          // the whole file
-	buckets map[byte][]byte // hash code to records, parts of data
-	covered int64           // bytes of the pack that it speaks for
-	count   int             // records
+// appendBucket begins the n records of a hash function.
+func appendBucket(b []byte, code byte, n int) []byte {
+	b = binary.LittleEndian.AppendUint64(b, uint64(code))
+	b = binary.LittleEndian.AppendUint32(b, 1)
+	b = binary.LittleEndian.AppendUint32(b, indexRecord)
+	return binary.LittleEndian.AppendUint64(b, uint64(n*indexRecord))
 }
 
-// openIndex checks and maps an index file. A damaged one wraps ErrCorrupt.
+// packIndex is an open index file. Of its records only samples are in memory: a search
+// reads the few records between two of them. The file is read and not mapped: what a search
+// takes in memory does not grow with the file, and an error of the disk is an error.
+type packIndex struct {
+	file    *os.File
+	buckets []bucket
+	covered int64    // bytes of the pack that it speaks for
+	count   int      // records
+	sum     [32]byte // the file's last bytes
+}
+
+// A bucket is the records of one hash function, in the order of their digests.
+type bucket struct {
+	code    byte
+	at      int64 // of the first record in the file
+	count   int
+	every   int      // records from one sample to the next
+	samples []uint32 // the digests' first bytes
+}
+
+// openIndex reads an index file once, to check it. A damaged one wraps ErrCorrupt.
 func openIndex(path string) (*packIndex, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	size, err := checkIndexSum(f)
-	if err != nil {
-		return nil, fmt.Errorf("index %s: %w", path, err)
+	x := &packIndex{file: f}
+	tail, err := readTail(f)
+	if err == nil && tail.mark != indexMark {
+		err = errNoIndex
 	}
-	data, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("index %s: mmap: %w", path, err)
-	}
-	x := &packIndex{data: data}
-	if fault := guard(func() { err = x.parse() }); fault != nil {
-		err = fault
+	if err == nil {
+		x.covered, x.sum = int64(tail.number), tail.sum
+		err = x.load(tail.size - int64(indexTrailer))
 	}
 	if err != nil {
-		x.close()
-		return nil, fmt.Errorf("index %s: %w", path, err)
+		return nil, errors.Join(fmt.Errorf("index %s: %w", path, err), f.Close())
 	}
 	return x, nil
 }
 
-// checkIndexSum reads the file once, not through a map: an I/O error is then an error.
-func checkIndexSum(f *os.File) (int, error) {
-	fi, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	size := fi.Size()
-	if !fi.Mode().IsRegular() || size < int64(indexHead+indexTrailer) || size > maxIndex {
-		return 0, fmt.Errorf("%d bytes, not an index: %w", size, ErrCorrupt)
-	}
-	h := blake3.New()
-	if _, err := io.Copy(h, io.NewSectionReader(f, 0, size-32)); err != nil {
-		return 0, err
-	}
-	want := make([]byte, 32)
-	if _, err := f.ReadAt(want, size-32); err != nil {
-		return 0, err
-	}
-	if string(h.Sum(nil)) != string(want) {
-		return 0, fmt.Errorf("checksum does not match: %w", ErrCorrupt)
-	}
-	return int(size), nil
+var errNoIndex = fmt.Errorf("not an index of ours: %w", ErrCorrupt)
+
+// indexTail is the end of an index file.
+type indexTail struct {
+	size   int64 // of the file
+	mark   string
+	number uint64
+	sum    [32]byte
 }
 
-// parse finds the buckets in data. The checksum is no proof of good will.
-func (x *packIndex) parse() error {
-	bad := fmt.Errorf("not an index of ours: %w", ErrCorrupt)
-	body, trailer := x.data[:len(x.data)-indexTrailer], x.data[len(x.data)-indexTrailer:]
-	covered := binary.LittleEndian.Uint64(trailer[len(indexMark):])
-	if string(trailer[:len(indexMark)]) != indexMark || string(body[:len(indexCodec)]) != indexCodec || covered > 1<<62 {
-		return bad
+func readTail(f *os.File) (indexTail, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return indexTail{}, err
 	}
-	x.covered = int64(covered)
-	x.buckets = make(map[byte][]byte, 2)
-	n := binary.LittleEndian.Uint32(body[len(indexCodec):])
-	body = body[indexHead:]
-	last := byte(0)
-	for ; n > 0; n-- {
-		if len(body) < indexBucket {
-			return bad
-		}
-		code, size := binary.LittleEndian.Uint64(body), binary.LittleEndian.Uint64(body[16:])
-		if (code != mh.SHA2_256 && code != mh.BLAKE3) || byte(code) <= last ||
-			binary.LittleEndian.Uint32(body[8:]) != 1 || binary.LittleEndian.Uint32(body[12:]) != indexRecord {
-			return bad
-		}
-		body = body[indexBucket:]
-		if size == 0 || size%indexRecord != 0 || size > uint64(len(body)) {
-			return bad
-		}
-		last = byte(code)
-		x.buckets[last] = body[:size]
-		x.count += int(size) / indexRecord
-		body = body[size:]
+	t := indexTail{size: fi.Size()}
+	if !fi.Mode().IsRegular() || t.size < int64(indexHead+indexTrailer) || t.size > maxIndex {
+		return t, fmt.Errorf("%d bytes, not an index: %w", t.size, ErrCorrupt)
 	}
-	if len(body) != 0 {
-		return bad
+	var b [indexTrailer]byte
+	if _, err := f.ReadAt(b[:], t.size-int64(indexTrailer)); err != nil {
+		return t, cutShort(err)
+	}
+	t.mark, t.number = string(b[:len(indexMark)]), binary.LittleEndian.Uint64(b[len(indexMark):])
+	copy(t.sum[:], b[len(b)-32:])
+	if t.number > 1<<62 {
+		return t, errNoIndex
+	}
+	return t, nil
+}
+
+// load hashes the file up to its checksum, and takes the samples of its buckets, which end
+// at end. The checksum is no proof of good will.
+func (x *packIndex) load(end int64) error {
+	fi, err := x.file.Stat()
+	if err != nil {
+		return err
+	}
+	h := blake3.New()
+	r := bufio.NewReaderSize(io.TeeReader(io.NewSectionReader(x.file, 0, fi.Size()-32), h), 256<<10)
+	if err := x.parse(r, end); err != nil {
+		return cutShort(err)
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return err
+	}
+	if [32]byte(h.Sum(nil)) != x.sum {
+		return fmt.Errorf("checksum does not match: %w", ErrCorrupt)
 	}
 	return nil
 }
+
+func (x *packIndex) parse(r *bufio.Reader, end int64) error {
+	var b [indexBucket]byte
+	if _, err := io.ReadFull(r, b[:indexHead]); err != nil {
+		return err
+	}
+	n := binary.LittleEndian.Uint32(b[len(indexCodec):])
+	if string(b[:len(indexCodec)]) != indexCodec || n > 2 {
+		return errNoIndex
+	}
+	at, last := int64(indexHead), byte(0)
+	for range n {
+		if _, err := io.ReadFull(r, b[:]); err != nil {
+			return err
+		}
+		at += indexBucket
+		code, size := binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[16:])
+		if (code != mh.SHA2_256 && code != mh.BLAKE3) || byte(code) <= last ||
+			binary.LittleEndian.Uint32(b[8:]) != 1 || binary.LittleEndian.Uint32(b[12:]) != indexRecord ||
+			size == 0 || size%indexRecord != 0 || at > end || size > uint64(end-at) {
+			return errNoIndex
+		}
+		last = byte(code)
+		k := bucket{code: last, at: at, count: int(size / indexRecord)}
+		if err := k.sample(r); err != nil {
+			return err
+		}
+		x.buckets = append(x.buckets, k)
+		x.count += k.count
+		at += int64(size)
+	}
+	if at != end {
+		return errNoIndex
+	}
+	return nil
+}
+
+// sample reads the records of a bucket.
+func (k *bucket) sample(r *bufio.Reader) error {
+	for k.every = 1; k.count/k.every >= maxSamples; {
+		k.every *= 2
+	}
+	k.samples = make([]uint32, 0, (k.count+k.every-1)/k.every)
+	for i := 0; i < k.count; i += k.every {
+		b, err := r.Peek(4)
+		if err != nil {
+			return err
+		}
+		k.samples = append(k.samples, binary.BigEndian.Uint32(b))
+		if _, err := r.Discard(min(k.every, k.count-i) * indexRecord); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scratch is what a search reads into.
+type scratch struct {
+	records [window * indexRecord]byte
+	head    [maxHead]byte
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // find calls f with the offset of every section that may be key's, until f says
 // true. Sections of the same digest under another codec are among them.
-func (x *packIndex) find(key sectionKey, f func(offset int64) bool) bool {
-	records := x.buckets[key[2]]
-	digest := key[cidPrefix:]
-	n := len(records) / indexRecord
-	lo, hi := 0, n
-	for lo < hi {
-		mid := int(uint(lo+hi) / 2)
-		if lessDigest(records[mid*indexRecord:], digest) {
-			lo = mid + 1
-		} else {
-			hi = mid
+func (x *packIndex) find(key *sectionKey, tmp *scratch, f func(offset int64) bool) (bool, error) {
+	for i := range x.buckets {
+		if k := &x.buckets[i]; k.code == key[2] {
+			return x.search(k, key[cidPrefix:], tmp, f)
 		}
 	}
-	for ; lo < n && !lessDigest(digest, records[lo*indexRecord:]); lo++ {
-		offset := binary.LittleEndian.Uint64(records[lo*indexRecord+32:])
-		if offset < 1<<62 && f(int64(offset)) {
-			return true
+	return false, nil
+}
+
+func (x *packIndex) search(k *bucket, digest []byte, tmp *scratch, f func(offset int64) bool) (bool, error) {
+	for at, end := k.span(digest); at < end; at += window {
+		records := tmp.records[:min(window, end-at)*indexRecord]
+		if _, err := x.file.ReadAt(records, k.at+int64(at)*indexRecord); err != nil {
+			return false, fmt.Errorf("index %s: %w", x.file.Name(), cutShort(err))
+		}
+		for ; len(records) > 0; records = records[indexRecord:] {
+			if !bytes.Equal(records[:32], digest) {
+				continue
+			}
+			if offset := binary.LittleEndian.Uint64(records[32:]); offset < 1<<62 && f(int64(offset)) {
+				return true, nil
+			}
 		}
 	}
-	return false
+	return false, nil
+}
+
+// span is where the records of a digest can only be.
+func (k *bucket) span(digest []byte) (from, to int) {
+	first := binary.BigEndian.Uint32(digest)
+	i := sort.Search(len(k.samples), func(i int) bool { return k.samples[i] >= first })
+	j := i
+	for j < len(k.samples) && k.samples[j] == first {
+		j++
+	}
+	if k.every > 1 && i > 0 {
+		i-- // what a sample says begins behind the one before it
+	}
+	return i * k.every, min(j*k.every, k.count)
 }
 
 // each calls f for every record.
-func (x *packIndex) each(f func(code byte, digest []byte, offset int64)) {
-	for code, records := range x.buckets {
-		for ; len(records) > 0; records = records[indexRecord:] {
-			f(code, records[:32], int64(binary.LittleEndian.Uint64(records[32:])))
+func (x *packIndex) each(f func(code byte, digest []byte, offset int64)) error {
+	for _, k := range x.buckets {
+		r := x.reader(k)
+		for range k.count {
+			b, err := r.Peek(indexRecord)
+			if err != nil {
+				return fmt.Errorf("index %s: %w", x.file.Name(), cutShort(err))
+			}
+			f(k.code, b[:32], int64(binary.LittleEndian.Uint64(b[32:])))
+			r.Discard(indexRecord) // they are there
 		}
 	}
-}
-
-func (x *packIndex) close() error {
-	data := x.data
-	x.data, x.buckets = nil, nil
-	return unix.Munmap(data)
-}
-
-// lessDigest compares 32 bytes in plain Go, where a fault of mapped memory can be
-// caught.
-func lessDigest(a, b []byte) bool {
-	for i := 0; i < 32; i += 8 {
-		x, y := binary.BigEndian.Uint64(a[i:]), binary.BigEndian.Uint64(b[i:])
-		if x != y {
-			return x < y
-		}
-	}
-	return false
-}
-
-// guard runs f, which reads mapped memory, and turns a fault (the file was cut
-// short, the disk gave an I/O error) into an error.
-func guard(f func()) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		r := recover()
-		if r == nil {
-			return
-		}
-		fault, ok := r.(interface {
-			error
-			Addr() uintptr
-		})
-		if !ok {
-			panic(r)
-		}
-		err = fmt.Errorf("mapped file: %w (%w)", fault, ErrCorrupt)
-	}()
-	f()
 	return nil
 }
+
+func (x *packIndex) reader(k bucket) *bufio.Reader {
+	return bufio.NewReaderSize(io.NewSectionReader(x.file, k.at, int64(k.count)*indexRecord), 16<<10)
+}
+
+func (x *packIndex) close() error { return x.file.Close() }

@@ -27,6 +27,9 @@ func (p *Packs) openWriter() error {
 	if err != nil {
 		return err
 	}
+	if p.all, err = p.readMerged(); err != nil {
+		return err
+	}
 	p.w.next = 1
 	for i, num := range nums {
 		p.w.next = num + 1
@@ -34,6 +37,8 @@ func (p *Packs) openWriter() error {
 			return err
 		}
 	}
+	p.arrange()
+	p.merge()
 	return nil
 }
 
@@ -49,7 +54,8 @@ func (p *Packs) sweep() error {
 			_, err := os.Stat(filepath.Join(p.dir, name+".car"))
 			isIndex = errors.Is(err, fs.ErrNotExist)
 		}
-		if strings.HasPrefix(e.Name(), "pack-") && (isIndex || strings.HasSuffix(e.Name(), ".tmp")) {
+		isIndex = isIndex && strings.HasPrefix(name, "pack-")
+		if isIndex || strings.HasPrefix(name, "pack") && strings.HasSuffix(name, ".tmp") {
 			if err := p.opts.disk.remove(filepath.Join(p.dir, e.Name())); err != nil {
 				return fmt.Errorf("store: %w", err)
 			}
@@ -74,8 +80,8 @@ func (p *Packs) adopt(num int, last bool) error {
 	}
 	p.packs = append(p.packs, k)
 	if !last || k.end >= p.opts.MaxPack {
-		if k.index == nil {
-			return p.mapIndex(k)
+		if k.sections != nil {
+			return p.useIndex(k)
 		}
 		return nil
 	}
@@ -132,7 +138,7 @@ func (p *Packs) mend(num int, last bool) (*pack, error) {
 	if last && k.end < k.size {
 		err = p.mendTail(k)
 	}
-	if err == nil && k.index == nil {
+	if err == nil && k.sections != nil {
 		if err = p.opts.disk.sync(k.file); err == nil {
 			err = p.writeIndex(k)
 		}
@@ -174,12 +180,11 @@ func (k *pack) tabulate() error {
 		return nil
 	}
 	sections := make(map[sectionKey]int64, k.index.count)
-	err := guard(func() {
-		k.index.each(func(_ byte, _ []byte, offset int64) {
-			if s, err := readHead(k, offset, k.end); err == nil {
-				sections[s.key] = offset
-			}
-		})
+	tmp := new(scratch)
+	err := k.index.each(func(_ byte, _ []byte, offset int64) {
+		if s, err := readHead(k, offset, k.end, tmp); err == nil {
+			sections[s.key] = offset
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("pack %s: %w", k.path, err)

@@ -58,19 +58,28 @@ func (p *Packs) look() (gone bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	was := p.all
+	if p.all, err = p.readMerged(); err != nil {
+		p.all = was
+		return false, err
+	}
 	old := make(map[int]*pack, len(p.packs))
 	for _, k := range p.packs {
 		old[k.num] = k
 	}
 	var packs, opened []*pack
 	for _, num := range nums {
-		if k := old[num]; k != nil && !p.stale(k) {
+		if k := old[num]; k != nil && p.all == was && !p.stale(k) {
 			packs = append(packs, k)
 			delete(old, num)
 			continue
 		}
 		k, err := p.openRead(num)
 		if err != nil {
+			if p.all != was {
+				err = errors.Join(err, p.all.close())
+			}
+			p.all = was
 			return false, errors.Join(err, closePacks(opened))
 		}
 		if k == nil {
@@ -81,7 +90,11 @@ func (p *Packs) look() (gone bool, err error) {
 		}
 	}
 	p.packs, p.seen, p.looked = packs, fi.ModTime(), looked
-	return gone, closePacks(slices.Collect(maps.Values(old)))
+	p.arrange()
+	if p.all != was {
+		err = was.close()
+	}
+	return gone, errors.Join(err, closePacks(slices.Collect(maps.Values(old))))
 }
 
 // openRead opens a pack for reading. One that is damaged costs its own blocks, not the

@@ -58,7 +58,7 @@ func repairHeader(path string) error {
 	if checkHeader(f) == nil {
 		return nil // blocks without a name: the releases tell what is missing
 	}
-	if _, err := readHead(f, int64(len(packHeader)), fi.Size()); err != nil && fi.Size() > int64(len(packHeader)) {
+	if _, err := readHead(f, int64(len(packHeader)), fi.Size(), new(scratch)); err != nil && fi.Size() > int64(len(packHeader)) {
 		return fmt.Errorf("pack %s: %w", path, err)
 	}
 	if _, err := f.WriteAt([]byte(packHeader), 0); err != nil {

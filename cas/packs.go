@@ -24,7 +24,8 @@ type PackOptions struct {
 	Log      *slog.Logger // what was mended on opening; nil for silence
 	MaxPack  int64        // bytes, DefaultMaxPack when 0
 
-	disk disk // nil: the real one
+	disk  disk // nil: the real one
+	loose int  // sealed packs that are not merged at most, maxLoose when 0
 }
 
 // Stats say what a store holds.
@@ -50,6 +51,8 @@ type Packs struct {
 
 	mu     sync.RWMutex
 	packs  []*pack // by number
+	loose  []*pack // those of them for which the merged index does not speak
+	all    *merged // nil: none
 	closed bool
 	seen   time.Time // the folder's mtime at the last look
 	looked time.Time // when that was
@@ -68,7 +71,10 @@ func OpenPacks(dir string, opts PackOptions) (*Packs, error) {
 	if opts.disk == nil {
 		opts.disk = osDisk{}
 	}
-	if opts.MaxPack < 0 {
+	if opts.loose == 0 {
+		opts.loose = maxLoose
+	}
+	if opts.MaxPack < 0 || opts.MaxPack > maxPack {
 		return nil, fmt.Errorf("store %s: packs of at most %d bytes: %w", dir, opts.MaxPack, fs.ErrInvalid)
 	}
 	p := &Packs{dir: dir, opts: opts, log: opts.Log}
@@ -88,10 +94,15 @@ func OpenPacks(dir string, opts PackOptions) (*Packs, error) {
 // Block returns the bytes under c, unchecked: read through Get. A block that is not
 // there wraps fs.ErrNotExist, a damaged pack ErrCorrupt.
 func (p *Packs) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	var data []byte
+	return p.AppendBlock(ctx, c, nil)
+}
+
+// AppendBlock is Block into the room that b has behind its end, or more if need be.
+func (p *Packs) AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error) {
 	err := p.lookup(ctx, c, func(k *pack, s section) error {
-		data = make([]byte, s.size)
-		if _, err := k.ReadAt(data, s.offset); err != nil {
+		n := len(b)
+		b = slices.Grow(b, s.size)[:n+s.size]
+		if _, err := k.ReadAt(b[n:], s.offset); err != nil {
 			return fmt.Errorf("pack %s: block %s: %w", k.path, c, cutShort(err))
 		}
 		return nil
@@ -99,7 +110,7 @@ func (p *Packs) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return data, nil
+	return b, nil
 }
 
 // Has reports whether an index lists c and its pack has a section for it.
@@ -142,13 +153,38 @@ func (p *Packs) find(c cid.Cid, found func(*pack, section) error) (bool, error) 
 	if p.closed {
 		return false, p.errClosed()
 	}
-	key := sectionKey([]byte(c.KeyString()))
-	for _, k := range slices.Backward(p.packs) {
-		if s, ok := k.find(key); ok {
-			return true, found(k, s)
-		}
+	var err error
+	ok, findErr := p.search(sectionKey([]byte(c.KeyString())), func(k *pack, s section) bool {
+		err = found(k, s)
+		return true
+	})
+	if ok {
+		return true, err
 	}
-	return false, nil
+	return false, findErr
+}
+
+// search calls try for every section of key, until it says true: in the packs that are
+// not merged, the newest first, and in the others at once. What an index says is compared
+// with the pack: a section with another name is none. An index that cannot be read costs
+// what only it knows. p.mu is held.
+func (p *Packs) search(key sectionKey, try func(*pack, section) bool) (bool, error) {
+	tmp := scratches.Get().(*scratch)
+	defer scratches.Put(tmp)
+	check := func(k *pack, offset int64) bool {
+		s, err := readHead(k, offset, k.end, tmp)
+		return err == nil && s.key == key && try(k, s)
+	}
+	var left error
+	for _, k := range slices.Backward(p.loose) {
+		ok, err := k.find(&key, tmp, check)
+		if ok {
+			return true, nil
+		}
+		left = errors.Join(left, err)
+	}
+	ok, err := p.all.find(&key, tmp, check)
+	return ok, errors.Join(left, err)
 }
 
 // Stats counts blocks, bytes and packs as the indexes tell them.
@@ -177,7 +213,8 @@ func (p *Packs) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err = errors.Join(err, closePacks(p.packs))
-	p.packs, p.closed = nil, true
+	err = errors.Join(err, p.all.close())
+	p.packs, p.loose, p.all, p.closed = nil, nil, nil, true
 	if p.lock != nil {
 		err = errors.Join(err, p.lock.Close())
 		p.lock = nil

@@ -51,12 +51,8 @@ func parseHead(b []byte, at int64) (section, error) {
 	}
 	var key sectionKey
 	copy(key[:], b[k:])
-	c, err := keyCID(key)
-	if err == nil {
-		err = CheckCID(c)
-	}
-	if err != nil {
-		return section{}, fmt.Errorf("section at byte %d: %w", at, err)
+	if !readable(string(key[:])) {
+		return section{}, fmt.Errorf("section at byte %d: not a name that is read: %w", at, ErrCorrupt)
 	}
 	return section{key: key, offset: at + int64(k) + cidLen, size: int(n) - cidLen}, nil
 }
@@ -70,12 +66,11 @@ func keyCID(key sectionKey) (cid.Cid, error) {
 }
 
 // readHead reads the head of the section at an offset of r, whose bytes end at end.
-func readHead(r io.ReaderAt, at, end int64) (section, error) {
-	var buf [maxHead]byte
+func readHead(r io.ReaderAt, at, end int64, tmp *scratch) (section, error) {
 	if at < int64(len(packHeader)) || at >= end {
 		return section{}, fmt.Errorf("no section at byte %d of %d: %w", at, end, ErrCorrupt)
 	}
-	b := buf[:min(int64(maxHead), end-at)]
+	b := tmp.head[:min(int64(maxHead), end-at)]
 	if _, err := r.ReadAt(b, at); err != nil {
 		return section{}, cutShort(err)
 	}
@@ -89,7 +84,7 @@ func readHead(r io.ReaderAt, at, end int64) (section, error) {
 // cutShort makes the end of a file where bytes were due an ErrCorrupt.
 func cutShort(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("pack cut short: %w", ErrCorrupt)
+		return fmt.Errorf("cut short: %w", ErrCorrupt)
 	}
 	return err
 }
@@ -120,9 +115,10 @@ type scanned struct {
 func scan(r io.ReaderAt, from, to int64) (scanned, error) {
 	found := scanned{sections: make(map[sectionKey]int64), end: from}
 	var data []byte
+	tmp := new(scratch)
 	bad := 0
 	for at := from; at < to; {
-		s, err := readHead(r, at, to)
+		s, err := readHead(r, at, to, tmp)
 		if errors.Is(err, ErrCorrupt) {
 			return found, nil
 		}

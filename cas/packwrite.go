@@ -15,6 +15,9 @@ import (
 // more at a time costs several times as much: ext4 then asks for very large pages.
 const flushAt = 512 << 10
 
+// maxSections is where a pack is sealed whatever its size: its table is in memory.
+const maxSections = 1 << 18
+
 // writer is the part of Packs that only the one writing process uses.
 type writer struct {
 	mu     sync.Mutex // held through Put, Sync and Close; taken before Packs.mu
@@ -81,7 +84,7 @@ func (p *Packs) ready(ctx context.Context) error {
 // makeRoom leaves an open pack that can take a section of n bytes.
 func (p *Packs) makeRoom(n int64) error {
 	k := p.w.open
-	if k != nil && k.end+n > p.opts.MaxPack && len(k.sections) > 0 {
+	if k != nil && (k.end+n > p.opts.MaxPack && len(k.sections) > 0 || len(k.sections) >= maxSections) {
 		if err := p.seal(); err != nil {
 			return err
 		}
@@ -142,10 +145,11 @@ func (p *Packs) seal() error {
 	if err := p.sync(); err != nil {
 		return err
 	}
-	if err := p.mapIndex(p.w.open); err != nil {
+	if err := p.useIndex(p.w.open); err != nil {
 		return err
 	}
 	p.w.open = nil
+	p.merge()
 	return nil
 }
 
@@ -167,6 +171,7 @@ func (p *Packs) create() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.packs = append(p.packs, k)
+	p.arrange()
 	p.w.open, p.w.synced = k, 0
 	p.w.next++
 	return nil
@@ -185,8 +190,8 @@ func (p *Packs) writeIndex(k *pack) error {
 	return nil
 }
 
-// mapIndex gives up a pack's table for its index file.
-func (p *Packs) mapIndex(k *pack) error {
+// useIndex gives up a pack's table for its index file.
+func (p *Packs) useIndex(k *pack) error {
 	x, err := openIndex(p.indexPath(k.num))
 	if err != nil {
 		return err

@@ -1,0 +1,401 @@
+package cas
+
+import (
+	"bufio"
+	"bytes"
+	"container/heap"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	mh "github.com/multiformats/go-multihash"
+	"github.com/zeebo/blake3"
+)
+
+// The merged index packs.idx is one index over many packs, so that a search asks one file
+// and not hundreds. It is a pack's index but for two things: an offset has the pack's place
+// in a list above its lower placeBits bits, and that list stands before the trailer, whose
+// number is its length. It speaks for a pack only while the index beside that pack is the
+// one that was merged. It says nothing that those do not: it may be missing, torn or old,
+// and is written anew when it is worth it.
+const (
+	mergedName  = "packs.idx"
+	mergedMark  = "PHASEPX1"
+	mergedEntry = 8 + 8 + 8 + 32 // number, bytes, blocks, checksum of the index
+	placeBits   = 40
+	maxPack     = 1 << placeBits // bytes
+	maxMerged   = 1 << (62 - placeBits)
+	maxLoose    = 16 // sealed packs beside it: one more, and all are merged
+)
+
+// merged is an open merged index.
+type merged struct {
+	index *packIndex
+	info  os.FileInfo
+	of    []mergedPack
+	at    map[int]int // number of a pack to its place in of
+	packs []*pack     // in the order of of; nil where it does not speak for the pack
+}
+
+// A mergedPack is one entry of its list.
+type mergedPack struct {
+	num             int
+	covered, blocks int64
+	sum             [32]byte
+}
+
+func (p *Packs) mergedPath() string { return filepath.Join(p.dir, mergedName) }
+
+// openMerged reads a merged index once, to check it. A damaged one wraps ErrCorrupt; when
+// there is none it is nil.
+func openMerged(path string) (*merged, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	m := &merged{index: &packIndex{file: f}}
+	if err := m.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("index %s: %w", path, err), f.Close())
+	}
+	return m, nil
+}
+
+func (m *merged) load() (err error) {
+	if m.info, err = m.index.file.Stat(); err != nil {
+		return err
+	}
+	tail, err := readTail(m.index.file)
+	if err != nil {
+		return err
+	}
+	end := tail.size - int64(indexTrailer)
+	if tail.mark != mergedMark || tail.number > maxMerged || int64(tail.number) > end/mergedEntry {
+		return errNoIndex
+	}
+	list := make([]byte, tail.number*mergedEntry)
+	end -= int64(len(list))
+	if _, err := m.index.file.ReadAt(list, end); err != nil {
+		return cutShort(err)
+	}
+	for ; len(list) > 0; list = list[mergedEntry:] {
+		m.of = append(m.of, mergedPack{
+			num: int(binary.LittleEndian.Uint64(list)), covered: int64(binary.LittleEndian.Uint64(list[8:])),
+			blocks: int64(binary.LittleEndian.Uint64(list[16:])), sum: [32]byte(list[24:]),
+		})
+	}
+	m.packs, m.at = make([]*pack, len(m.of)), make(map[int]int, len(m.of))
+	for i, of := range m.of {
+		m.at[of.num] = i
+	}
+	m.index.sum = tail.sum
+	return m.index.load(end)
+}
+
+func (m *merged) close() error {
+	if m == nil {
+		return nil
+	}
+	return m.index.close()
+}
+
+// entry returns what it says of a pack, if the pack's index is the one that was merged.
+func (m *merged) entry(num int, covered int64, sum [32]byte) (mergedPack, bool) {
+	if m == nil {
+		return mergedPack{}, false
+	}
+	i, ok := m.at[num]
+	if !ok || m.of[i].covered != covered || m.of[i].sum != sum {
+		return mergedPack{}, false
+	}
+	return m.of[i], true
+}
+
+// speaksFor reports whether the index in path, beside the pack num, is the one that was merged.
+func (m *merged) speaksFor(num int, path string) (mergedPack, bool) {
+	if m == nil {
+		return mergedPack{}, false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return mergedPack{}, false
+	}
+	defer f.Close()
+	tail, err := readTail(f)
+	if err != nil || tail.mark != indexMark {
+		return mergedPack{}, false
+	}
+	return m.entry(num, int64(tail.number), tail.sum)
+}
+
+// find calls try for every section that may be key's, until it says true.
+func (m *merged) find(key *sectionKey, tmp *scratch, try func(k *pack, offset int64) bool) (bool, error) {
+	if m == nil {
+		return false, nil
+	}
+	return m.index.find(key, tmp, func(place int64) bool {
+		i := place >> placeBits
+		return i < int64(len(m.packs)) && m.packs[i] != nil && try(m.packs[i], place&(1<<placeBits-1))
+	})
+}
+
+// readMerged opens the merged index again if it is another than p.all. A damaged one is
+// none, and the writer removes it.
+func (p *Packs) readMerged() (*merged, error) {
+	now, err := os.Stat(p.mergedPath())
+	if err == nil && p.all != nil && os.SameFile(now, p.all.info) && now.Size() == p.all.info.Size() && now.ModTime().Equal(p.all.info.ModTime()) {
+		return p.all, nil
+	}
+	m, err := openMerged(p.mergedPath())
+	if errors.Is(err, ErrCorrupt) {
+		p.log.Warn("merged index unusable", "err", err)
+		err = nil
+		if p.lock != nil {
+			err = p.opts.disk.remove(p.mergedPath())
+		}
+	}
+	return m, err
+}
+
+// arrange sorts out for which packs the merged index speaks. p.mu is held, or nobody
+// else has p yet.
+func (p *Packs) arrange() {
+	if p.all != nil {
+		clear(p.all.packs)
+	}
+	p.loose = p.loose[:0]
+	for _, k := range p.packs {
+		if k.index != nil {
+			if of, ok := p.all.entry(k.num, k.index.covered, k.index.sum); ok {
+				k.index.close() // it was only read
+				k.merged, k.blocks, k.index = true, int(of.blocks), nil
+			}
+		}
+		if k.merged {
+			p.all.packs[p.all.at[k.num]] = k
+		} else {
+			p.loose = append(p.loose, k)
+		}
+	}
+}
+
+// merge writes the merged index anew when too many packs are beside it. The store is
+// whole without: what fails is logged.
+func (p *Packs) merge() {
+	n := 0
+	for _, k := range p.loose {
+		if k.sections == nil {
+			n++
+		}
+	}
+	if n <= p.opts.loose {
+		return
+	}
+	if err := p.writeMerged(); err != nil {
+		p.log.Warn("indexes not merged; fsck tells whether one is damaged", "packs", n, "err", err)
+	}
+}
+
+func (p *Packs) writeMerged() error {
+	m := merger{}
+	defer m.close()
+	if err := m.gather(p); err != nil {
+		return err
+	}
+	path := p.mergedPath()
+	f, err := p.opts.disk.create(path + ".tmp")
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	err = errors.Join(m.write(&diskWriter{disk: p.opts.disk, file: f, sum: blake3.New()}), f.Close())
+	if err == nil {
+		err = p.opts.disk.rename(path+".tmp", path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("store: %w", hint(err)), p.opts.disk.remove(path+".tmp"))
+	}
+	now, err := openMerged(path)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.all
+	p.all = now
+	p.arrange()
+	return old.close()
+}
+
+// merger merges indexes: an older merged one, while it speaks for all of its packs, and
+// those of the packs beside it; or those of all packs.
+type merger struct {
+	of      []mergedPack
+	sources []source
+	opened  []*packIndex // by us
+}
+
+// A source is an index, and what is added to its offsets.
+type source struct {
+	index *packIndex
+	base  int64
+}
+
+func (m *merger) close() {
+	for _, x := range m.opened {
+		x.close() // they were only read
+	}
+}
+
+func (m *merger) gather(p *Packs) error {
+	old := p.all
+	if old != nil && slices.Contains(old.packs, nil) {
+		old = nil
+	}
+	if old != nil {
+		m.of, m.sources = slices.Clone(old.of), []source{{old.index, 0}}
+	}
+	for _, k := range p.packs {
+		x := k.index
+		if k.sections != nil || k.end > maxPack || k.merged && old != nil || len(m.of) == maxMerged {
+			continue
+		}
+		if k.merged {
+			var err error
+			if x, err = openIndex(p.indexPath(k.num)); err != nil {
+				return err
+			}
+			m.opened = append(m.opened, x)
+		}
+		m.sources = append(m.sources, source{x, int64(len(m.of)) << placeBits})
+		m.of = append(m.of, mergedPack{num: k.num, covered: x.covered, blocks: int64(x.count), sum: x.sum})
+	}
+	return nil
+}
+
+// diskWriter appends to a file and hashes what it appended.
+type diskWriter struct {
+	disk disk
+	file *os.File
+	at   int64
+	sum  *blake3.Hasher
+}
+
+func (w *diskWriter) Write(b []byte) (int, error) {
+	if err := w.disk.writeAt(w.file, b, w.at); err != nil {
+		return 0, err
+	}
+	w.at += int64(len(b))
+	return w.sum.Write(b)
+}
+
+func (m *merger) write(w *diskWriter) error {
+	out := bufio.NewWriterSize(w, flushAt) // its first error comes back from Flush
+	b := append([]byte(indexCodec), 0, 0, 0, 0)
+	var buckets []cursors
+	for _, code := range []byte{mh.SHA2_256, mh.BLAKE3} {
+		if c := m.cursors(code); len(c) > 0 {
+			buckets = append(buckets, c)
+			b[len(indexCodec)]++
+		}
+	}
+	out.Write(b)
+	for _, c := range buckets {
+		if err := c.merge(out); err != nil {
+			return err
+		}
+	}
+	for _, of := range m.of {
+		b = binary.LittleEndian.AppendUint64(b[:0], uint64(of.num))
+		b = binary.LittleEndian.AppendUint64(b, uint64(of.covered))
+		b = binary.LittleEndian.AppendUint64(b, uint64(of.blocks))
+		out.Write(append(b, of.sum[:]...))
+	}
+	out.WriteString(mergedMark)
+	out.Write(binary.LittleEndian.AppendUint64(b[:0], uint64(len(m.of))))
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	return w.disk.writeAt(w.file, w.sum.Sum(nil), w.at)
+}
+
+// A cursor is the records of one hash function in one index that are still to be merged.
+type cursor struct {
+	source
+	code   byte
+	left   int
+	r      *bufio.Reader
+	record [indexRecord]byte
+}
+
+// cursors are a heap: the least digest first.
+type cursors []*cursor
+
+func (c cursors) Len() int           { return len(c) }
+func (c cursors) Less(i, j int) bool { return bytes.Compare(c[i].record[:32], c[j].record[:32]) < 0 }
+func (c cursors) Swap(i, j int)      { c[i], c[j] = c[j], c[i] }
+func (c *cursors) Push(x any)        { *c = append(*c, x.(*cursor)) }
+func (c *cursors) Pop() any {
+	old := *c
+	*c = old[:len(old)-1]
+	return old[len(old)-1]
+}
+
+func (m *merger) cursors(code byte) cursors {
+	var all cursors
+	for _, s := range m.sources {
+		for _, k := range s.index.buckets {
+			if k.code == code {
+				all = append(all, &cursor{source: s, code: code, left: k.count, r: s.index.reader(k)})
+			}
+		}
+	}
+	return all
+}
+
+// merge writes a bucket.
+func (c cursors) merge(out *bufio.Writer) error {
+	n := 0
+	for _, one := range c {
+		n += one.left
+		if err := one.next(); err != nil {
+			return err
+		}
+	}
+	out.Write(appendBucket(nil, c[0].code, n))
+	for heap.Init(&c); len(c) > 0; {
+		least := c[0]
+		if _, err := out.Write(least.record[:]); err != nil {
+			return err
+		}
+		if least.left == 0 {
+			heap.Pop(&c)
+			continue
+		}
+		if err := least.next(); err != nil {
+			return err
+		}
+		heap.Fix(&c, 0)
+	}
+	return nil
+}
+
+// next reads the next record.
+func (c *cursor) next() error {
+	c.left--
+	if _, err := io.ReadFull(c.r, c.record[:]); err != nil {
+		return fmt.Errorf("index %s: %w", c.index.file.Name(), cutShort(err))
+	}
+	place := binary.LittleEndian.Uint64(c.record[32:])
+	if place >= 1<<62 || c.base > 0 && place >= maxPack {
+		return fmt.Errorf("index %s: speaks of byte %d: %w", c.index.file.Name(), place, ErrCorrupt)
+	}
+	binary.LittleEndian.PutUint64(c.record[32:], place+uint64(c.base))
+	return nil
+}
