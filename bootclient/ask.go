@@ -23,6 +23,8 @@ type head struct {
 	folder cid.Cid
 	seq    uint64
 	from   *source // nil when the DHT said so
+	name   string  // of the record, and the record itself, for those who ask us
+	record []byte
 }
 
 func (h head) source() string {
@@ -71,7 +73,7 @@ func (r *resolver) ask(ctx context.Context, s *source) heard {
 	for _, name := range r.names {
 		rec, err := s.record(ctx, name)
 		if err == nil {
-			h := head{from: s}
+			h := head{from: s, name: name, record: rec}
 			if h.folder, h.seq, err = p2p.CheckRecord(name, rec); err == nil {
 				a.heads = append(a.heads, h)
 				continue

@@ -70,9 +70,11 @@ func (c *cache) get(ctx context.Context, id cid.Cid) ([]byte, bool) {
 	return nil, false
 }
 
+func (c *cache) writable() bool { return c.store != nil && !c.readOnly && !c.isBroken() }
+
 // put keeps a verified block when the cache may be written.
 func (c *cache) put(ctx context.Context, id cid.Cid, data []byte) {
-	if c.store == nil || c.readOnly || c.isBroken() {
+	if !c.writable() {
 		return
 	}
 	if err := c.store.Put(ctx, id, data); err != nil && ctx.Err() == nil {
@@ -99,15 +101,20 @@ func (c *cache) giveUp(err error) {
 	}
 }
 
-// close makes what was kept durable.
-func (c *cache) close(ctx context.Context) {
-	if c.store == nil {
+// sync makes what was kept durable.
+func (c *cache) sync(ctx context.Context) {
+	if !c.writable() {
 		return
 	}
-	if !c.readOnly && !c.isBroken() {
-		if err := c.store.Sync(ctx); err != nil && ctx.Err() == nil {
-			c.giveUp(err)
-		}
+	if err := c.store.Sync(ctx); err != nil && ctx.Err() == nil {
+		c.giveUp(err)
+	}
+}
+
+// close ends the use of the cache; what a fetch that failed kept is made durable too.
+func (c *cache) close() {
+	if c.store == nil {
+		return
 	}
 	if err := c.store.Close(); err != nil {
 		c.log.Warn("cache: close", "err", err)

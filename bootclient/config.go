@@ -29,11 +29,17 @@ type Config struct {
 	Mirrors       []string      // URLs that /ipfs/ and /ipns/ hang under
 	Peers         []string      // multiaddrs with /p2p/ID
 	Bootstrap     []string      // the same, to enter the DHT; also asked directly
+	Share         bool          // serve what is verified while it is fetched, where the mode announces
 	Timeout       time.Duration // to find a valid release; 0 is DefaultTimeout
 	Floor         time.Time     // the clock is not before this (image build time)
 	Now           func() time.Time
 	Log           *slog.Logger
 	Report        *Report
+	// Ready is told where others find this machine, when it begins to serve. Nil is fine.
+	Ready func(Ready)
+	// Stay, when not nil, is called after Commit, and a machine that serves goes on
+	// serving until ctx ends, which is no error then.
+	Stay func()
 	// Progress is called now and then, from one goroutine, with the verified and
 	// the total bytes of the artifacts. Nil is fine.
 	Progress func(done, total int64)
@@ -92,6 +98,9 @@ func (c Config) complete() Config {
 	if c.Report == nil {
 		c.Report = NewReport(time.Now(), nil)
 	}
+	if c.Ready == nil {
+		c.Ready = func(Ready) {}
+	}
 	if c.Progress == nil {
 		c.Progress = func(int64, int64) {}
 	}
@@ -100,6 +109,10 @@ func (c Config) complete() Config {
 	}
 	return c
 }
+
+// shares reports whether others may be served. A proxy is there so that nobody sees the
+// machine.
+func (c Config) shares() bool { return c.Share && c.Mode.Announce && c.Mode.Proxy == "" }
 
 func (c Config) blocksDir() string { return filepath.Join(c.Cache, "blocks") }
 func (c Config) trustDir() string  { return filepath.Join(c.Cache, "trust") }

@@ -173,8 +173,17 @@ func (d *DirSink) Commit(v *manifest.Verified, r *Report) error {
 			return err
 		}
 	}
-	d.release()
+	d.drop()
 	return nil
+}
+
+// Close closes the files of a release that was committed. Until then they can be read by
+// those who are served.
+func (d *DirSink) Close() {
+	for _, f := range d.files {
+		f.Close()
+	}
+	d.files = nil
 }
 
 // extras adds the files that are not artifacts.
@@ -290,10 +299,12 @@ func (d *DirSink) Abort() {
 }
 
 func (d *DirSink) release() {
-	for _, f := range d.files {
-		f.Close()
-	}
-	d.files = nil
+	d.Close()
+	d.drop()
+}
+
+// drop removes the subfolder and all that is not finished.
+func (d *DirSink) drop() {
 	d.root.RemoveAll(d.temp)
 	if d.lock != nil {
 		d.lock.Close()

@@ -27,8 +27,11 @@ const (
 // from no source in particular.
 type discovery struct {
 	hub     *hub
-	heard   chan head // from the DHT
-	network bool      // mDNS or the DHT may find more at any time
+	shelf   *shelf        // what others may have, nil when they may not
+	serving *serving      // of the shelf, nil like it
+	rest    chan struct{} // closed when the metadata for others is there; nil before it is sought
+	heard   chan head     // from the DHT
+	network bool          // mDNS or the DHT may find more at any time
 
 	cfg    Config
 	trust  manifest.Discovery
@@ -65,7 +68,11 @@ func discover(ctx context.Context, cfg Config, trust manifest.Discovery) (*disco
 func (d *discovery) close() {
 	d.cancel()
 	d.tasks.Wait()
-	if d.hub.node != nil {
+	if d.serving != nil {
+		if err := d.serving.close(); err != nil {
+			d.cfg.Log.Debug("share: closing", "err", err)
+		}
+	} else if d.hub.node != nil {
 		if err := d.hub.node.Close(); err != nil {
 			d.cfg.Log.Debug("discover: closing the peer", "err", err)
 		}
@@ -102,11 +109,12 @@ func (d *discovery) peers() error {
 		opts.DHT, opts.Prefix = p2p.DHTClient, d.trust.DHTPrefix
 		opts.Bootstrap = append(append([]peer.AddrInfo{}, enter...), d.parse(d.trust.Bootstrap)...)
 	}
-	node, err := p2p.New(d.ctx, opts)
-	if err != nil {
-		return fmt.Errorf("peer-to-peer: %w", err)
+	if d.cfg.shares() {
+		d.shelf = newShelf()
 	}
-	d.hub.node = node
+	if err := d.start(opts); err != nil {
+		return err
+	}
 	for _, p := range named {
 		d.hub.peer(kindPeer, p)
 	}
@@ -163,7 +171,7 @@ func (d *discovery) searchHead(name string) {
 	for {
 		rec, err := d.hub.node.GetIPNS(d.ctx, name)
 		if err == nil {
-			var h head
+			h := head{name: name, record: rec}
 			if h.folder, h.seq, err = p2p.CheckRecord(name, rec); err == nil {
 				d.say("DHT", fmt.Sprintf("points to %s", h.folder))
 				select {

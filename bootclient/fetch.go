@@ -95,13 +95,14 @@ func (f *fetch) open(sink Sink) error {
 
 // listLeaves reads the inner nodes of all artifacts, of first before all others.
 func (f *fetch) listLeaves(ctx context.Context, first *source) error {
-	src := patient{pool{hub: f.disc.hub, cache: f.cache, prefer: first}, min(stallLimit, f.cfg.Timeout), f.patience()}
+	src := f.disc.shelf.recording(patient{pool{hub: f.disc.hub, cache: f.cache, prefer: first}, min(stallLimit, f.cfg.Timeout), f.patience()})
 	g, ctx := errgroup.WithContext(ctx)
 	for _, p := range f.parts {
 		g.Go(func() (err error) {
 			if p.leaves, err = cas.Leaves(ctx, src, p.CID, p.Length); err != nil {
 				return fmt.Errorf("%s: %w", p.Role, err)
 			}
+			f.disc.shelf.stock(p.CID, p.leaves, p.target)
 			return nil
 		})
 	}
@@ -161,6 +162,7 @@ func (f *fetch) takeCached(ctx context.Context, at place, found chan<- place) er
 	if err := at.part.write(at.leaf, data); err != nil {
 		return err
 	}
+	f.disc.shelf.verified(at.part.leaves[at.leaf].CID)
 	found <- at
 	return nil
 }
@@ -287,6 +289,7 @@ func (f *fetch) take(ctx context.Context, j *job, i int, data []byte) error {
 	if err := j.part.write(i, data); err != nil {
 		return &fatalError{err}
 	}
+	f.disc.shelf.verified(j.part.leaves[i].CID)
 	f.cache.put(ctx, j.part.leaves[i].CID, data)
 	f.post(ctx, func() error {
 		f.got += f.queue.landed(j, i, time.Now())

@@ -18,9 +18,30 @@ type folder struct {
 	root cid.Cid
 	src  cas.Source
 
+	blocks sync.Map // every block that was read: []byte by cid.Cid
+
 	mu      sync.Mutex
 	entries map[string]cid.Cid
 	files   map[string][]byte
+}
+
+func newFolder(root cid.Cid, src cas.Source) *folder {
+	f := &folder{root: root}
+	f.src = recorder{src, func(c cid.Cid, data []byte) { f.blocks.Store(c, data) }}
+	return f
+}
+
+// unread lists the files that nobody asked for.
+func (f *folder) unread() []cid.Cid {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []cid.Cid
+	for name, c := range f.entries {
+		if _, read := f.files[name]; !read {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // Metadata returns a file of the folder. The error wraps fs.ErrNotExist only when

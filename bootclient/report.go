@@ -42,6 +42,7 @@ type reportData struct {
 	Steps    []*Step       `json:"steps"`
 	Sources  []SourceStats `json:"sources"`
 	Refused  []Refusal     `json:"refused"`
+	Served   int64         `json:"served_bytes"`      // to other machines
 	Memory   int64         `json:"memory_peak_bytes"` // VmHWM of this process
 }
 
@@ -231,6 +232,9 @@ func (r *Report) Words(w io.Writer) error {
 	for _, f := range r.data.Refused {
 		fmt.Fprintf(&b, "refused %s from %s: %s\n", f.What, f.Source, f.Why)
 	}
+	if r.data.Served > 0 {
+		fmt.Fprintf(&b, "served  %s to other machines\n", humanize.IBytes(uint64(r.data.Served)))
+	}
 	if r.data.Memory > 0 {
 		fmt.Fprintf(&b, "memory  %s at the peak\n", humanize.IBytes(uint64(r.data.Memory)))
 	}
@@ -248,6 +252,12 @@ func (r *Report) setRelease(l ReleaseLine) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Release = &l
+}
+
+func (r *Report) setServed(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Served = n
 }
 
 func (r *Report) setSources(list []SourceStats) {

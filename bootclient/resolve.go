@@ -63,10 +63,12 @@ type verdict struct {
 
 // A resolution is the release that won, and how many sources gave it.
 type resolution struct {
-	v    *manifest.Verified
-	from *source // nil when the DHT alone pointed to it
-	same int     // sources that named the same folder
-	all  int     // sources known
+	v      *manifest.Verified
+	from   *source // nil when the DHT alone pointed to it
+	same   int     // sources that named the same folder
+	all    int     // sources known
+	head   head
+	folder *folder // nil when the release is remembered and nothing more
 }
 
 // resolve returns the newest valid release that can be found, and remembers its
@@ -84,7 +86,8 @@ func resolve(ctx context.Context, cfg Config, disc *discovery, c *cache, names [
 	}
 	v, err := r.commit(ctx)
 	known, _ := disc.hub.known()
-	return resolution{v, r.best.head.from, len(r.folders[r.best.head.folder].namers), len(known)}, err
+	best := r.best.head
+	return resolution{v, best.from, len(r.folders[best.folder].namers), len(known), best, r.best.folder}, err
 }
 
 func (r *resolver) run(ctx context.Context) error {
@@ -208,7 +211,7 @@ func (r *resolver) pick(l *lead) (head, bool) {
 func (r *resolver) check(ctx context.Context, h head) verdict {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
-	f := &folder{root: h.folder, src: pool{hub: r.disc.hub, cache: r.cache, prefer: h.from}}
+	f := newFolder(h.folder, pool{hub: r.disc.hub, cache: r.cache, prefer: h.from})
 	policy := r.policy()
 	if r.cfg.Cache != "" {
 		policy.State = manifest.OpenStateReadOnly(r.cfg.trustDir())

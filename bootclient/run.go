@@ -24,10 +24,6 @@ func Run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 	r := cfg.Report
 	r.setMode(cfg.Mode.Name)
 	v, err := run(ctx, cfg, sink)
-	if err == nil {
-		r.Finish(nil)
-		err = sink.Commit(v, r)
-	}
 	if err != nil {
 		sink.Abort()
 		if ctx.Err() != nil && !errors.Is(err, context.Canceled) {
@@ -45,7 +41,7 @@ func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 		return nil, err
 	}
 	c := openCache(cfg)
-	defer c.close(ctx)
+	defer c.close()
 	places := root.Discovery()
 	if cfg.Cache != "" {
 		places = merge(manifest.OpenStateReadOnly(cfg.trustDir()).NewestRoot(root).Discovery(), places)
@@ -55,19 +51,35 @@ func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 		return nil, err
 	}
 	defer disc.close()
-	defer func() { cfg.Report.setSources(allStats(disc, c)) }()
+	tell := func() {
+		cfg.Report.setSources(allStats(disc, c))
+		cfg.Report.setServed(disc.shelf.served())
+	}
+	defer tell()
 
 	won, err := resolveStep(ctx, cfg, disc, c, places.IPNS)
 	if err != nil {
 		return nil, err
 	}
 	disc.searchAlso(won.v.Release())
+	disc.publish(won, c)
 	step := cfg.Report.Begin("fetch")
 	f, err := fetchAll(ctx, cfg, disc, c, won, sink)
 	if err != nil {
 		return nil, step.Fail(err)
 	}
 	step.Done("%s", f.words(allStats(disc, c)))
+	disc.published()
+	c.sync(ctx)
+	tell()
+	cfg.Report.Finish(nil)
+	if err := sink.Commit(won.v, cfg.Report); err != nil {
+		return nil, err
+	}
+	if cfg.Stay != nil && disc.serving != nil {
+		cfg.Stay()
+		<-ctx.Done()
+	}
 	return won.v, nil
 }
 

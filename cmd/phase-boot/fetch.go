@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,7 @@ Usage:
 
 Examples:
   phase-boot fetch --root root.json --mode local --out release
+  phase-boot fetch --root root.json --mode local --out release --seed
   phase-boot fetch --root root.json --channel stable --arch x86_64 \
       --mirror http://192.0.2.1:8080 --cache ~/.cache/phase-boot --out release
 
@@ -40,7 +42,7 @@ Flags:
 type fetchFlags struct {
 	root, channel, arch, mode, cache, out string
 	mirrors, peers, bootstrap             list
-	json                                  bool
+	json, share, seed                     bool
 	timeout                               time.Duration
 }
 
@@ -67,6 +69,8 @@ func newFetchFlags(f *fetchFlags) *flag.FlagSet {
 	set.Var(&f.peers, "peer", "`MULTIADDR` with /p2p/ID of a peer that has the release; may be repeated")
 	set.Var(&f.bootstrap, "bootstrap", "`MULTIADDR` with /p2p/ID to enter the DHT; may be repeated")
 	set.BoolVar(&f.json, "json", false, "print the report as one JSON object on stdout")
+	set.BoolVar(&f.share, "share", true, "serve what is verified to other machines, where the mode announces (--share=false: no)")
+	set.BoolVar(&f.seed, "seed", false, "go on serving after the fetch, until interrupted")
 	set.DurationVar(&f.timeout, "timeout", bootclient.DefaultTimeout, "how long to look for a valid release")
 	return set
 }
@@ -128,21 +132,31 @@ func (f *fetchFlags) run(ctx context.Context) error {
 	if mode.Cache == "off" && f.cache != "" {
 		fmt.Fprintf(os.Stderr, "phase-boot: --cache %s: not opened in mode %s, so an older release cannot be told\n", f.cache, mode.Name)
 	}
+	if f.seed && (!f.share || !mode.Announce || mode.Proxy != "") {
+		return cli.Usagef("--seed: mode %s with --share=%t serves nobody; choose a mode that announces", mode.Name, f.share)
+	}
 	sink, err := bootclient.NewDirSink(f.out)
 	if err != nil {
 		return err
 	}
+	defer sink.Close()
 	line := &statusLine{w: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
 	report := bootclient.NewReport(time.Now(), line)
-	_, err = bootclient.Run(ctx, bootclient.Config{
-		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, Timeout: f.timeout,
+	cfg := bootclient.Config{
+		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, Timeout: f.timeout, Share: f.share,
 		Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap, Report: report, Progress: line.progress,
-	}, sink)
-	line.clear()
-	if perr := f.tell(report, err); err == nil {
-		err = perr
 	}
-	return err
+	var told error
+	tell := sync.OnceFunc(func() {
+		line.clear()
+		told = f.tell(report, err)
+	})
+	if f.seed {
+		cfg.Stay = tell
+	}
+	_, err = bootclient.Run(ctx, cfg, sink)
+	tell()
+	return cmp.Or(err, told)
 }
 
 // tell prints the report: in words on stderr, or as JSON on stdout.

@@ -30,7 +30,7 @@ type Mode struct {
 	Discovery []string `json:"discovery"`
 	Cache     string   `json:"cache"`      // "rw", "ro" or "off": the cache partition
 	Identity  string   `json:"identity"`   // "ephemeral": a new peer identity every boot
-	Announce  bool     `json:"announce"`   // tell neighbours that this machine has blocks
+	Announce  bool     `json:"announce"`   // serve what is verified to others and tell them; never with a proxy
 	Proxy     string   `json:"proxy"`      // URL of a proxy for every connection, "" for none
 	Stale     string   `json:"stale"`      // expired metadata: "refuse" or "last-good"
 	RandomMAC bool     `json:"random_mac"` // a random hardware address, no host name in DHCP

@@ -29,6 +29,14 @@ func TestPrivateModeShowsAndKeepsNothing(t *testing.T) {
 	}
 }
 
+func TestTheOtherModesServeTheirNeighbours(t *testing.T) {
+	for _, name := range []string{"internet", "local"} {
+		if m, err := Load(name); err != nil || !m.Announce {
+			t.Errorf("%s: announce %t, %v", name, m.Announce, err)
+		}
+	}
+}
+
 func TestUnknownModeListsTheKnownOnes(t *testing.T) {
 	for _, name := range []string{"nope", "", "../modes/local", "local.json"} {
 		_, err := Load(name)

@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/limit"
 )
 
 // carParams are the parameters of a CAR request that change its blocks.
@@ -92,7 +93,7 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 		return nil
 	}
 	if r.Method == http.MethodGet {
-		who := asker(r)
+		who := limit.Asker(r.RemoteAddr)
 		if err := h.slots.take(r.Context(), who); err != nil {
 			return err
 		}

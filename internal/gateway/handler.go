@@ -16,6 +16,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/limit"
 )
 
 // Response types, and the values of the format parameter that name them.
@@ -52,7 +53,7 @@ type Options struct {
 	Have func(root cid.Cid) (bits []byte, version string, err error)
 	// UploadSlots is how many responses with raw blocks of 16 KiB or more, or with a CAR,
 	// may be under way at a time; 0 is no limit. When all are taken, a request waits for
-	// a second at most, in a line that is fair between clients (an IPv4 address, a /64 of
+	// a second at most, in a line that is fair between clients (an IPv4 address, a /56 of
 	// IPv6, a peer over streams), none of which gets more than half of the slots; then it
 	// is answered 503 with Retry-After. Smaller blocks, inner nodes, records and bitmaps
 	// never wait. A few dozen suit a publisher on a line of 100 Mbit/s or more: fewer
@@ -218,7 +219,7 @@ func (h *handler) block(r *http.Request, c cid.Cid) (data []byte, done func(), e
 	if err != nil || r.Method != http.MethodGet || c.Prefix().Codec != cid.Raw || len(data) < bulkFrom {
 		return data, func() {}, err
 	}
-	who := asker(r)
+	who := limit.Asker(r.RemoteAddr)
 	done = func() { h.slots.give(who) }
 	if h.slots.try(who) {
 		return data, done, nil

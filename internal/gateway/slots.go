@@ -3,9 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"net"
-	"net/http"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -180,26 +177,4 @@ func (s *slots) forget(who string, c *client) {
 	if c.held == 0 && len(c.waiting) == 0 {
 		delete(s.clients, who)
 	}
-}
-
-// asker names the client of a request: the peer for a request over streams, otherwise
-// its address, of IPv6 the network.
-func asker(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return network(host)
-}
-
-// network is what counts as one client: an IPv4 address, a /64 of IPv6.
-func network(host string) string {
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return host
-	}
-	if ip = ip.Unmap().WithZone(""); ip.Is6() {
-		return netip.PrefixFrom(ip, 64).Masked().String()
-	}
-	return ip.String()
 }

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"testing"
 	"time"
 
@@ -87,20 +85,6 @@ func TestTheLineIsBounded(t *testing.T) {
 	}
 	if s.line("b") != nil || s.line("c") != nil {
 		t.Error("the line has no end")
-	}
-}
-
-func TestClientsAreToldApartByNetworkOrPeer(t *testing.T) {
-	for remote, want := range map[string]string{
-		"192.0.2.1:4711":             "192.0.2.1",
-		"[::ffff:192.0.2.1]:4711":    "192.0.2.1",
-		"[2001:db8:1:2:3:4:5:6]:80":  "2001:db8:1:2::/64",
-		"[fe80::1%eth0]:80":          "fe80::/64",
-		"12D3KooWRQYxvmt7VyfsDzi3oQ": "12D3KooWRQYxvmt7VyfsDzi3oQ",
-	} {
-		if got := asker(&http.Request{RemoteAddr: remote}); got != want {
-			t.Errorf("%s is %s, want %s", remote, got, want)
-		}
 	}
 }
 
@@ -202,63 +186,6 @@ func TestHaveIsABitmapWithAVersion(t *testing.T) {
 	if resp, _ := newFixture(t).do(t, http.MethodGet, "/have/"+root.String()); resp.StatusCode != http.StatusNotFound {
 		t.Errorf("a server without bitmaps says %s", resp.Status)
 	}
-}
-
-// A flood from one address is closed at once; the others are served.
-func TestConnectionsAreLimitedPerAddressAndInAll(t *testing.T) {
-	l := LimitConns(listen(t), 3, 2)
-	accepted := make(chan net.Conn, 8)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-		}
-	}()
-	dial := func(from string) bool {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-		c, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
-		ok(t, err)
-		t.Cleanup(func() { c.Close() })
-		_, err = c.Read(make([]byte, 1)) // the server speaks first, or closes
-		return err == nil
-	}
-	var open []net.Conn
-	greet := func() {
-		for c := range accepted {
-			open = append(open, c)
-			c.Write([]byte("h"))
-		}
-	}
-	done := make(chan struct{})
-	go func() { greet(); close(done) }()
-	var got []bool
-	for _, from := range []string{"127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.3"} {
-		got = append(got, dial(from))
-	}
-	if want := []bool{true, true, false, true, false}; !slices.Equal(got, want) {
-		t.Errorf("served %v, want %v", got, want)
-	}
-	l.Close()
-	close(accepted)
-	<-done
-	for _, c := range open {
-		c.Close()
-		c.Close() // twice counts once
-	}
-	if ll := l.(*limitedListener); ll.all != 0 || len(ll.open) != 0 {
-		t.Errorf("still counted: %d, %v", ll.all, ll.open)
-	}
-}
-
-func listen(t *testing.T) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ok(t, err)
-	t.Cleanup(func() { l.Close() })
-	return l
 }
 
 // waitFor waits until something that another goroutine does has happened.

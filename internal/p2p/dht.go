@@ -111,6 +111,9 @@ func (n *Node) Hold(ctx context.Context, c cid.Cid) error {
 	return n.dht.Provide(ctx, c, false)
 }
 
+// InDHT reports whether the Node takes part in a DHT.
+func (n *Node) InDHT() bool { return n.dht != nil }
+
 // Provide tells the DHT that this Node has c. A server Node knows it at once itself;
 // Provide returns when the neighbours that should know it too have been told, and
 // until there is one it tries again, as long as ctx lasts.

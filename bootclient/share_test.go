@@ -1,0 +1,235 @@
+package bootclient_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/bits"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/imagebuild/modes"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// herd is a mode that serves others and finds them by hints alone.
+var herd = modes.Mode{Name: "herd", Discovery: []string{"mirror"}, Cache: "rw", Identity: "ephemeral", Announce: true, Stale: "refuse"}
+
+// A seed is a machine that runs in the background and serves.
+type seed struct {
+	*machine
+	ready     chan bootclient.Ready
+	committed chan struct{}
+	stop      func() error
+}
+
+// starts begins a fetch that goes on serving.
+func (m *machine) starts() *seed {
+	m.t.Helper()
+	s := &seed{machine: m, ready: make(chan bootclient.Ready, 1), committed: make(chan struct{})}
+	m.cfg.Mode, m.cfg.Share = herd, true
+	m.cfg.Ready = func(r bootclient.Ready) { s.ready <- r }
+	m.cfg.Stay = sync.OnceFunc(func() { close(s.committed) })
+	ctx, cancel := context.WithCancel(m.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.fetch(ctx) }()
+	s.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	m.t.Cleanup(func() { s.stop() })
+	return s
+}
+
+// loopback is the plain HTTP origin that a test can reach.
+func loopback(t *testing.T, r bootclient.Ready) string {
+	t.Helper()
+	for _, o := range r.HTTP {
+		if strings.HasPrefix(o, "http://127.0.0.1:") {
+			return o
+		}
+	}
+	t.Fatalf("no loopback origin in %v", r.HTTP)
+	return ""
+}
+
+// A slow publisher serves some leaves of an artifact and holds the others back.
+type slow struct {
+	leaves map[string]bool // of the artifact
+	opened chan struct{}
+
+	mu   sync.Mutex
+	left int // that it still serves
+	gave map[string]bool
+}
+
+func (s *slow) bend(w http.ResponseWriter, req *http.Request, good http.Handler) {
+	if req.URL.Query().Get("format") == "car" { // as a static mirror would
+		q := req.URL.Query()
+		q.Set("format", "raw")
+		req.URL.RawQuery = q.Encode()
+		req.Header.Del("Accept")
+	}
+	if name := strings.TrimPrefix(req.URL.Path, "/ipfs/"); s.leaves[name] && !s.serves(name) {
+		select {
+		case <-s.opened:
+		case <-req.Context().Done():
+			return
+		}
+	}
+	good.ServeHTTP(w, req)
+}
+
+func (s *slow) serves(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left > 0 && !s.gave[name] {
+		s.left--
+		s.gave[name] = true
+	}
+	return s.gave[name]
+}
+
+func have(t *testing.T, origin string, root cid.Cid) []byte {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, origin+"/have/"+root.String(), nil)
+	ok(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	ok(t, err)
+	defer resp.Body.Close()
+	bitmap, err := io.ReadAll(resp.Body)
+	ok(t, err)
+	if resp.StatusCode != http.StatusOK {
+		return nil
+	}
+	return bitmap
+}
+
+func ones(bitmap []byte) (n int) {
+	for _, b := range bitmap {
+		n += bits.OnesCount8(b)
+	}
+	return n
+}
+
+func bit(bitmap []byte, i int) bool { return i/8 < len(bitmap) && bitmap[i/8]&(0x80>>(i%8)) != 0 }
+
+// What a machine has is served while the rest is still on its way: leaf by leaf, as the
+// bitmap says, and nothing else. Afterwards it serves all, and a machine that knows
+// nobody else boots from it.
+func TestAMachineServesWhatItHasVerifiedWhileItFetches(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	rootfs := r.cids["rootfs"]
+	leaves, err := cas.Leaves(t.Context(), r.store, rootfs, int64(len(r.signed["rootfs"])))
+	ok(t, err)
+	part := &slow{leaves: map[string]bool{}, opened: make(chan struct{}), left: len(leaves) / 2, gave: map[string]bool{}}
+	for _, l := range leaves {
+		part.leaves[l.CID.String()] = true
+	}
+	publisher := serve(t, r, part.bend)
+	_, address := node(t, p2p.Options{}, publisher.Config.Handler)
+	a := newMachine(t, r, "private")
+	a.cfg.Peers = []string{address}
+	first := a.starts()
+	origin := loopback(t, <-first.ready)
+	client := &gateway.Client{Base: origin}
+
+	waitUntil(t, func() bool { return ones(have(t, origin, rootfs)) == len(leaves)/2 })
+	held := have(t, origin, rootfs)
+	for i, l := range leaves {
+		_, err := cas.Get(t.Context(), client, l.CID)
+		if due := part.gave[l.CID.String()]; bit(held, i) != due || (err == nil) != due {
+			t.Errorf("leaf %d: due %t, bit %t, %v", i, due, bit(held, i), err)
+		}
+	}
+	if have(t, origin, cas.Sum(cid.Raw, []byte("stranger"))) != nil {
+		t.Error("it speaks of an artifact that it does not fetch")
+	}
+
+	close(part.opened)
+	<-first.committed
+	publisher.Close()
+	if n := ones(have(t, origin, rootfs)); n != len(leaves) {
+		t.Errorf("a seed has %d of %d leaves", n, len(leaves))
+	}
+	b := newMachine(t, r, "private")
+	b.cfg.Mirrors = []string{origin}
+	b.boots(r)
+
+	ok(t, first.stop())
+	if _, err := net.Dial("tcp", strings.TrimPrefix(origin, "http://")); err == nil {
+		t.Error("it still listens after its end")
+	}
+	if line := fmt.Sprint(a.report); strings.Contains(line, "refused") {
+		t.Error(line)
+	}
+}
+
+// A release that grew by a root and a channel: the machine that serves needs neither
+// file of the folder, those who ask may.
+func TestAMachineServesTheWholeMetadataFolder(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	old := r.root
+	r.replaceOnline(manifest.Discovery{IPNS: []string{r.ipns}})
+	_, address := node(t, p2p.Options{}, serve(t, r, nil).Config.Handler)
+	a := newMachine(t, r, "private")
+	a.cfg.Root, a.cfg.Peers = r.files["2.root.json"], []string{address}
+	first := a.starts()
+	origin := loopback(t, <-first.ready)
+	<-first.committed
+	b := newMachine(t, r, "private")
+	b.cfg.Root, b.cfg.Mirrors = old, []string{origin}
+	b.boots(r)
+}
+
+func TestWhoMustNotServeDoesNotListen(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	publisher := serve(t, r, nil)
+	_, address := node(t, p2p.Options{}, publisher.Config.Handler)
+	proxied, quiet := herd, herd
+	proxied.Proxy, quiet.Announce = "http://127.0.0.1:1", false
+	for name, tt := range map[string]struct {
+		mode  modes.Mode
+		share bool
+	}{
+		"mode private":                 {quiet, true},
+		"a proxy":                      {proxied, true},
+		"the person at the machine":    {herd, false},
+		"served, so that the rest can": {herd, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, r, "private")
+			listened := false
+			m.cfg.Mode, m.cfg.Share, m.cfg.Peers, m.cfg.Mirrors = tt.mode, tt.share, []string{address}, nil
+			m.cfg.Ready = func(bootclient.Ready) { listened = true }
+			if tt.mode.Proxy == "" {
+				m.boots(r)
+			} else {
+				m.refuses(4)
+			}
+			if want := strings.HasPrefix(name, "served"); listened != want {
+				t.Errorf("listened %t", listened)
+			}
+		})
+	}
+}
+
+// waitUntil waits for something that another process or goroutine does.
+func waitUntil(t *testing.T, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it never happened")
+		}
+	}
+}
