@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
 
 	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -25,13 +26,15 @@ type Config struct {
 	Root          []byte // root.json, the one thing that is trusted
 	Channel, Arch string
 	Mode          modes.Mode
-	Cache         string        // folder for blocks and remembered metadata, "" for none
-	Mirrors       []string      // URLs that /ipfs/ and /ipns/ hang under
-	Peers         []string      // multiaddrs with /p2p/ID
-	Bootstrap     []string      // the same, to enter the DHT; also asked directly
-	Share         bool          // serve what is verified while it is fetched, where the mode announces
-	Timeout       time.Duration // to find a valid release; 0 is DefaultTimeout
-	Floor         time.Time     // the clock is not before this (image build time)
+	Cache         string                // folder for blocks and remembered metadata, "" for none
+	Mirrors       []string              // URLs that /ipfs/ and /ipns/ hang under
+	Peers         []string              // multiaddrs with /p2p/ID
+	Bootstrap     []string              // the same, to enter the DHT; also asked directly
+	Share         bool                  // serve what is verified while it is fetched, where the mode announces
+	HTTP          string                // host:port to serve at, "" for a free port
+	Listen        []multiaddr.Multiaddr // the same for peers, none for free ports
+	Timeout       time.Duration         // to find a valid release; 0 is DefaultTimeout
+	Floor         time.Time             // the clock is not before this (image build time)
 	Now           func() time.Time
 	Log           *slog.Logger
 	Report        *Report

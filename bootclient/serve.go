@@ -1,6 +1,7 @@
 package bootclient
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,8 @@ type serving struct {
 	node     *p2p.Node
 	web      *http.Server
 	listener net.Listener
-	ended    chan error // of the web server
+	ended    chan struct{} // closed when the web server is down
+	err      error         // why
 }
 
 // Ready is where others find a machine that serves.
@@ -44,6 +46,9 @@ type Ready struct {
 	Peer   string   `json:"peer"`
 	HTTP   []string `json:"http"`   // origins, http://IP:PORT
 	Listen []string `json:"listen"` // multiaddrs with /p2p/ID
+
+	Release string `json:"release,omitempty"` // version, of Seed
+	Head    string `json:"head,omitempty"`    // CID of its metadata folder
 }
 
 // ready says where that is, at this moment.
@@ -56,15 +61,15 @@ func (s *serving) ready() Ready {
 	return r
 }
 
-// openServing starts a node with opts that serves what offer says, its plain HTTP at an
-// address like ":0". Where opts name no address to listen on, it is any that is free.
+// openServing starts a node with opts that serves what offer says, its plain HTTP at addr,
+// "" for any free port. Where opts name no address to listen on, it is any that is free.
 func openServing(ctx context.Context, opts p2p.Options, offer gateway.Options, addr string) (_ *serving, err error) {
-	l, err := net.Listen("tcp", addr)
+	l, err := net.Listen("tcp", cmp.Or(addr, ":0"))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("HTTP %s: %w", addr, err)
 	}
 	conns := limit.Conns{Max: maxConns, PerAsker: maxConnsEach}
-	s := &serving{listener: conns.Listener(l), ended: make(chan error, 1)}
+	s := &serving{listener: conns.Listener(l), ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			l.Close()
@@ -91,7 +96,10 @@ func openServing(ctx context.Context, opts p2p.Options, offer gateway.Options, a
 		ErrorLog: slog.NewLogLogger(opts.Log.Handler(), slog.LevelDebug),
 	}
 	conns.Guard(s.web)
-	go func() { s.ended <- s.web.Serve(s.listener) }()
+	go func() {
+		s.err = s.web.Serve(s.listener)
+		close(s.ended)
+	}()
 	return s, nil
 }
 
@@ -103,8 +111,8 @@ func (s *serving) close() error {
 	if err != nil {
 		err = s.web.Close()
 	}
-	if ended := <-s.ended; !errors.Is(ended, http.ErrServerClosed) {
-		err = errors.Join(err, fmt.Errorf("HTTP: %w", ended))
+	if <-s.ended; !errors.Is(s.err, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("HTTP: %w", s.err))
 	}
 	return errors.Join(err, s.node.Close())
 }
@@ -113,7 +121,9 @@ func (s *serving) close() error {
 // machine that cannot serve still boots.
 func (d *discovery) start(opts p2p.Options) error {
 	if d.shelf != nil {
-		s, err := openServing(d.ctx, opts, d.shelf.offer(), ":0")
+		own := opts
+		own.Listen = d.cfg.Listen
+		s, err := openServing(d.ctx, own, d.shelf.offer(), d.cfg.HTTP)
 		if err == nil {
 			d.serving, d.hub.node = s, s.node
 			d.cfg.Ready(s.ready())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -212,6 +214,11 @@ func (d *discovery) publish(won resolution, c *cache) {
 		return
 	}
 	d.shelf.point(won.head)
+	if c.writable() {
+		if err := d.cfg.keepHead(won.head); err != nil {
+			d.cfg.Report.Refuse("cache", "remembering the head", err)
+		}
+	}
 	won.folder.blocks.Range(func(id, data any) bool {
 		d.shelf.keep(id.(cid.Cid), data.([]byte))
 		return true
@@ -253,11 +260,13 @@ func (d *discovery) provide(r manifest.Release) {
 	if d.shelf == nil || !d.hub.node.InDHT() {
 		return
 	}
-	d.tasks.Go(func() {
-		for _, a := range r.Artifacts {
-			if err := d.hub.node.Provide(d.ctx, a.CID); err != nil && d.ctx.Err() == nil {
-				d.cfg.Log.Debug("share: DHT", "err", err)
-			}
+	d.tasks.Go(func() { provide(d.ctx, d.hub.node, r, d.cfg.Log) })
+}
+
+func provide(ctx context.Context, node *p2p.Node, r manifest.Release, log *slog.Logger) {
+	for _, a := range r.Artifacts {
+		if err := node.Provide(ctx, a.CID); err != nil && ctx.Err() == nil {
+			log.Debug("share: DHT", "err", err)
 		}
-	})
+	}
 }

@@ -22,6 +22,8 @@ const usage = `phase-boot boots a machine into the newest signed release of a ch
 Usage:
   phase-boot fetch --root root.json --channel C --arch A [flags] --out DIR
         everything but the jump, on any host; see 'phase-boot fetch --help'
+  phase-boot seed --root root.json --cache DIR [flags]
+        serve what a cache holds to other machines; see 'phase-boot seed --help'
   phase-boot version
   phase-boot        as PID 1: /etc/phase/role says which part it plays
   phase-boot boot   the child of PID 1, which does the work of a boot
@@ -62,6 +64,8 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	switch verb {
 	case "fetch":
 		return fetch(ctx, rest[1:])
+	case "seed":
+		return seed(ctx, rest[1:])
 	case "boot":
 		return boot(ctx)
 	case "version":
@@ -71,7 +75,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		_, err := io.WriteString(out, usage)
 		return err
 	case "":
-		return cli.Usagef("name a verb: fetch or version; see 'phase-boot --help'")
+		return cli.Usagef("name a verb: fetch, seed or version; see 'phase-boot --help'")
 	default:
 		return cli.Usagef("unknown verb %.40q; see 'phase-boot --help'", verb)
 	}

@@ -1,0 +1,235 @@
+package bootclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+const (
+	lookAgain   = 2 * time.Second  // for a newer head in the cache
+	provideLoop = 30 * time.Minute // between announcements in the DHT, which forgets
+)
+
+// Seed serves what an earlier Run left in Config.Cache until ctx ends, and returns nil
+// then: the newest release that verifies, with its metadata and the record that points to
+// it, and every block of the cache. It writes nothing and may run beside a Run that does;
+// a newer head is taken up within seconds.
+//
+// Errors are those of manifest.Verify for a head that does not pass, and wrap
+// fs.ErrNotExist when the cache holds none; a mode that does not announce, and no cache,
+// wrap fs.ErrInvalid.
+func Seed(ctx context.Context, cfg Config) error {
+	cfg.Share = true
+	cfg = cfg.complete()
+	switch {
+	case !cfg.shares():
+		return misuse{fmt.Sprintf("mode %s: serves nobody; choose one that announces", cfg.Mode.Name)}
+	case cfg.Cache == "":
+		return misuse{"no cache: name the folder that phase-boot fetch --cache filled"}
+	}
+	s := &seed{cfg: cfg}
+	var err error
+	if s.root, err = manifest.ParseRoot(cfg.Root); err != nil {
+		return err
+	}
+	if s.store, err = cas.OpenPacks(cfg.blocksDir(), cas.PackOptions{ReadOnly: true, Log: cfg.Log}); err != nil {
+		return fmt.Errorf("cache %s: %w; fill it with phase-boot fetch --cache", cfg.Cache, err)
+	}
+	defer s.store.Close()
+	if err := s.load(ctx); err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// A seed is one run of Seed.
+type seed struct {
+	cfg   Config
+	root  *manifest.Root
+	store *cas.Packs
+	known string // the records of the last look
+	now   atomic.Pointer[seeded]
+}
+
+// seeded is what is served at one time.
+type seeded struct {
+	*shelf
+	head    head
+	release manifest.Release
+}
+
+func (s *seed) run(ctx context.Context) error {
+	places := s.places()
+	opts := p2p.Options{MDNS: s.cfg.Mode.Uses("mdns"), DHT: p2p.DHTOff, Listen: s.cfg.Listen, Log: s.cfg.Log}
+	if s.cfg.Mode.Uses("dht") && places.DHTPrefix != "" {
+		opts.DHT, opts.Prefix = p2p.DHTClient, places.DHTPrefix
+		for _, text := range union(s.cfg.Bootstrap, places.Bootstrap) {
+			if p, err := parsePeer(text); err == nil {
+				opts.Bootstrap = append(opts.Bootstrap, p)
+			}
+		}
+	}
+	open, err := openServing(ctx, opts, s.offer(), s.cfg.HTTP)
+	if err != nil {
+		return err
+	}
+	now, ready := s.now.Load(), open.ready()
+	ready.Release, ready.Head = now.release.Version, now.head.folder.String()
+	s.cfg.Ready(ready)
+	return errors.Join(s.follow(ctx, open), open.close())
+}
+
+// follow takes up newer heads and tells the DHT, until ctx or the serving ends.
+func (s *seed) follow(ctx context.Context, open *serving) error {
+	look := time.NewTicker(lookAgain)
+	defer look.Stop()
+	var told *seeded
+	var last time.Time
+	for {
+		if now := s.now.Load(); open.node.InDHT() && (now != told || time.Since(last) > provideLoop) {
+			told, last = now, time.Now()
+			go provide(ctx, open.node, now.release, s.cfg.Log)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-open.ended:
+			return nil // close says why
+		case <-look.C:
+			if err := s.load(ctx); err != nil && ctx.Err() == nil {
+				s.cfg.Log.Warn("seed: goes on with what it had", "cause", err)
+			}
+		}
+	}
+}
+
+func (s *seed) offer() gateway.Options {
+	return gateway.Options{
+		Source: s.store, UploadSlots: shelfSlot, Log: s.cfg.Log,
+		IPNS: func(ctx context.Context, name string) ([]byte, error) { return s.now.Load().record(ctx, name) },
+		Have: func(root cid.Cid) ([]byte, string, error) { return s.now.Load().have(root) },
+	}
+}
+
+func (s *seed) places() manifest.Discovery {
+	return merge(manifest.OpenStateReadOnly(s.cfg.trustDir()).NewestRoot(s.root).Discovery(), s.root.Discovery())
+}
+
+// load finds the newest head that the cache remembers and verifies.
+func (s *seed) load(ctx context.Context) error {
+	var heads []head
+	var refused error
+	seen := ""
+	for _, name := range s.places().IPNS {
+		h, err := s.cfg.readHead(name)
+		if err != nil {
+			refused = worse(refused, err)
+			continue
+		}
+		heads, seen = append(heads, h), seen+string(h.record)
+	}
+	if s.now.Load() != nil && seen == s.known {
+		return nil
+	}
+	s.known = seen
+	var best *manifest.Verified
+	var won head
+	for _, h := range heads {
+		v, err := s.verify(ctx, h)
+		if err != nil {
+			refused = worse(refused, err)
+		} else if best == nil || newer(v, best) {
+			best, won = v, h
+		}
+	}
+	if best == nil {
+		return fmt.Errorf("cache %s: no release to serve: %w; phase-boot fetch --cache brings one", s.cfg.Cache, refused)
+	}
+	s.now.Store(s.stock(ctx, won, best.Release()))
+	return nil
+}
+
+// worse is the one of two refusals that tells more.
+func worse(a, b error) error {
+	if rank(b) > rank(a) {
+		return b
+	}
+	return a
+}
+
+func (s *seed) verify(ctx context.Context, h head) (*manifest.Verified, error) {
+	return manifest.Verify(ctx, newFolder(h.folder, s.store), manifest.Policy{
+		Root: s.cfg.Root, Channel: s.cfg.Channel, Arch: s.cfg.Arch,
+		State: manifest.OpenStateReadOnly(s.cfg.trustDir()), Now: s.cfg.Now(), Floor: s.cfg.Floor,
+	})
+}
+
+// stock looks which leaves of a release are in the cache.
+func (s *seed) stock(ctx context.Context, h head, r manifest.Release) *seeded {
+	out := &seeded{newShelf(), h, r}
+	out.point(h)
+	for _, a := range r.Artifacts {
+		leaves, err := cas.Leaves(ctx, s.store, a.CID, a.Length)
+		if err != nil {
+			s.cfg.Log.Info("seed: not in the cache", "artifact", a.Role, "cause", err)
+			continue
+		}
+		out.stock(a.CID, leaves, nil)
+		for _, l := range leaves {
+			if ok, err := s.store.Has(ctx, l.CID); ok && err == nil {
+				out.verified(l.CID)
+			}
+		}
+	}
+	return out
+}
+
+// headFile is where a cache remembers the record of a name, for those who ask later.
+func (c Config) headFile(name string) string {
+	return filepath.Join(c.Cache, "heads", name+".ipns-record")
+}
+
+// keepHead remembers the record that won.
+func (c Config) keepHead(h head) error {
+	if h.record == nil {
+		return nil
+	}
+	file := c.headFile(h.name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	return atomicfile.Write(file, 0o600, h.record)
+}
+
+// readHead reads and checks what keepHead wrote. It follows no symlink, and waits for no
+// pipe: a stranger may have written to the folder.
+func (c Config) readHead(name string) (head, error) {
+	f, err := os.OpenFile(c.headFile(name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return head{}, err
+	}
+	defer f.Close()
+	h := head{name: name}
+	if h.record, err = io.ReadAll(io.LimitReader(f, int64(p2p.MaxRecord)+1)); err != nil {
+		return head{}, err
+	}
+	if h.folder, h.seq, err = p2p.CheckRecord(name, h.record); err != nil {
+		return head{}, fmt.Errorf("%w: %w", manifest.ErrUntrusted, err)
+	}
+	return h, nil
+}

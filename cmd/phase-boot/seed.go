@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/imagebuild/modes"
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+const seedUsage = `phase-boot seed serves the newest release that a cache holds to other machines, until
+it is stopped: over HTTP and libp2p streams, announced as the mode says (mDNS, DHT). It
+has no key, writes nothing, and gives only what hashes right.
+
+Usage:
+  phase-boot seed --root root.json --cache DIR [flags]
+
+Examples:
+  phase-boot seed --root root.json --cache ~/.cache/phase-boot
+  phase-boot seed --root root.json --cache /cache --mode local --http 192.0.2.7:8080 --json
+
+Flags:
+`
+
+type seedFlags struct {
+	root, channel, arch, mode, cache, http string
+	listen, bootstrap                      list
+	json                                   bool
+}
+
+func newSeedFlags(f *seedFlags) *flag.FlagSet {
+	set := flag.NewFlagSet("phase-boot seed", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.StringVar(&f.root, "root", "", "`FILE` with the root metadata: the one thing that is trusted")
+	set.StringVar(&f.cache, "cache", "", "`DIR` that phase-boot fetch --cache filled, or the mounted cache partition of a stick")
+	set.StringVar(&f.channel, "channel", "stable", "channel `NAME`")
+	set.StringVar(&f.arch, "arch", hostArch(), "architecture `NAME`: x86_64 or arm64")
+	set.StringVar(&f.mode, "mode", modes.Default, "how others find this machine: `MODE` is one of "+strings.Join(modes.Names(), ", ")+"; private serves nobody")
+	set.StringVar(&f.http, "http", "", "`ADDRESS` of the plain HTTP listener, such as 192.0.2.7:8080; a free port when it is not given")
+	set.Var(&f.listen, "listen", "`MULTIADDR` to listen on for peers; may be repeated; free ports when it is not given")
+	set.Var(&f.bootstrap, "bootstrap", "`MULTIADDR` with /p2p/ID to enter the DHT; may be repeated")
+	set.BoolVar(&f.json, "json", false, "print the addresses as one JSON object on stdout when it serves")
+	return set
+}
+
+// seed is the verb of that name.
+func seed(ctx context.Context, args []string) error {
+	var f seedFlags
+	set := newSeedFlags(&f)
+	err := set.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(os.Stdout, seedUsage)
+		set.SetOutput(os.Stdout)
+		set.PrintDefaults()
+		return nil
+	}
+	if err == nil {
+		err = f.check(set.Args())
+	}
+	if err != nil {
+		return cli.Usagef("%v; see 'phase-boot seed --help'", err)
+	}
+	return f.run(ctx)
+}
+
+func (f *seedFlags) check(rest []string) error {
+	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %.80q", rest[0])
+	case f.root == "":
+		return errors.New("--root is missing: name the root.json of the repository")
+	case f.cache == "":
+		return errors.New("--cache is missing: name the folder that phase-boot fetch --cache filled")
+	}
+	return bootclient.Config{Bootstrap: f.bootstrap}.Check()
+}
+
+func (f *seedFlags) run(ctx context.Context) error {
+	root, err := cli.ReadInput(f.root, "root", manifest.MaxRoot)
+	if err != nil {
+		return err
+	}
+	mode, err := modes.Load(f.mode)
+	if err != nil {
+		return cli.Usagef("--mode: %v", err)
+	}
+	listen, err := p2p.ParseAddrs(f.listen)
+	if err != nil {
+		return cli.Usagef("--listen: %v", err)
+	}
+	return bootclient.Seed(ctx, bootclient.Config{
+		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, HTTP: f.http, Listen: listen, Bootstrap: f.bootstrap,
+		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Ready: f.ready,
+	})
+}
+
+// ready tells where others find this machine.
+func (f *seedFlags) ready(r bootclient.Ready) {
+	if f.json {
+		json.NewEncoder(os.Stdout).Encode(r)
+		return
+	}
+	fmt.Fprintf(os.Stderr, "phase-boot seed: serving release %s as peer %s at %s\n", r.Release, r.Peer, strings.Join(r.HTTP, " "))
+}
