@@ -9,6 +9,7 @@ IMAGE_SIZE ?= 1G
 ROOT       ?=
 FUZZTIME   ?= 20s
 BENCHTIME  ?= 1s
+SHOW       ?= 1,2,3,6,7
 
 # no VCS stamp: the same sources give the same bytes, whoever owns the checkout
 BUILDFLAGS := -trimpath -buildvcs=false -ldflags "-s -w"
@@ -19,7 +20,7 @@ QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /imagebuild$$ -e /c
 IMAGE    = $(BIN)/phase-image
 
 .DEFAULT_GOAL := binaries
-.PHONY: binaries deps check test demo bench microbench fuzz vuln clean help need-root \
+.PHONY: binaries deps check test demo bench bench-net microbench fuzz vuln clean help need-root \
 	esp initramfs rootfs image kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
 binaries: ## build every command, static, and the demo's job into bin/
@@ -47,6 +48,11 @@ bench: ## the store beside b3sum, cp, casync, xdelta3 and zsync: minutes, and 30
 	@scripts/deps-check.sh --install bench
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./internal/bench -dir $(BUILD) -pair $(BUILD)/pair
+
+bench-net: binaries ## delivery beside nginx, curl and BitTorrent, in network namespaces (SHOW=1,2,3,6,7)
+	@scripts/deps-check.sh --install bench-net
+	scripts/bench-pair.sh $(BUILD)/pair
+	$(GO) run ./internal/benchnet -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW)
 
 microbench: ## the benchmarks of every package (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(QUICK)

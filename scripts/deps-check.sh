@@ -4,6 +4,7 @@
 #   scripts/deps-check.sh             the list, what is missing, and the line that installs it
 #   scripts/deps-check.sh --install   install what is missing; says nothing when nothing is
 #   ... bench                         the same, with the tools that make bench compares with
+#   ... bench-net                     the same, with those of make bench-net
 #
 # Exit code 0: all there. 1: something is missing. 2: usage.
 set -eu
@@ -11,12 +12,14 @@ PATH=$PATH:/usr/sbin:/sbin
 
 install=
 bench=
+benchnet=
 for word in "$@"; do
 	case $word in
 	--install) install=yes ;;
 	bench) bench=yes ;;
+	bench-net) benchnet=yes ;;
 	*)
-		echo "usage: scripts/deps-check.sh [--install] [bench]" >&2
+		echo "usage: scripts/deps-check.sh [--install] [bench] [bench-net]" >&2
 		exit 2
 		;;
 	esac
@@ -53,6 +56,13 @@ needs() {
 		echo "casync casync a peer of make bench"
 		echo "xdelta3 xdelta3 a peer of make bench"
 		echo "zsync zsync a peer of make bench"
+	fi
+	if [ -n "$benchnet" ]; then
+		echo "nginx nginx-light a peer of make bench-net"
+		echo "curl curl a peer of make bench-net"
+		echo "aria2c aria2 a peer of make bench-net"
+		echo "ethtool ethtool counting what make bench-net sends"
+		echo "tc iproute2 its thin lines"
 	fi
 }
 

@@ -54,6 +54,7 @@ var rules = []rule{
 	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile"}, "the frame of every command, and no command's logic"},
 	{"internal/bench", []string{"cas/..."}, "it measures the store alone"},
 	{"internal/siege", []string{"publisher", "signer", "manifest", "cas", "internal/p2p", "internal/gateway"}, "it runs a whole publisher"},
+	{"internal/benchnet", []string{"internal/p2p", "internal/gateway", "cas/..."}, "it runs the commands, and plays their bad neighbours"},
 	{"internal/e2e/...", []string{"..."}, "the whole system at once"},
 	{"docs", nil, "documents; their tests run the commands that they show"},
 

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// insideKey names the environment variable that tells the second run that it is one.
+const insideKey = "PHASE_BENCHNET_INSIDE"
+
+func inside() bool { return os.Getenv(insideKey) != "" }
+
+// enclose runs this program again in namespaces of its own, which end with it. An
+// interrupt is passed on, and the second run gets time to tidy up.
+func enclose(ctx context.Context) error {
+	runtime.LockOSThread() // the second run is killed when this thread ends
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, self, os.Args[1:]...)
+	cmd.Env = append(os.Environ(), insideKey+"=1")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 20 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+	}
+	err = cmd.Run()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		os.Exit(max(exit.ExitCode(), 1)) // it has said why
+	}
+	if errors.Is(err, syscall.EPERM) {
+		return fmt.Errorf("namespaces: %w; run it as root", err)
+	}
+	return err
+}
+
+// enter makes the new namespaces usable and a folder to work in; leave removes it.
+func (t *tool) enter() (leave func(), err error) {
+	if t.self, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	for _, dir := range []*string{&t.bin, &t.dir, &t.pair} {
+		if *dir, err = filepath.Abs(*dir); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(t.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if t.dir, err = os.MkdirTemp(t.dir, "net-"); err != nil {
+		return nil, err
+	}
+	leave = func() {
+		unix.Unmount(t.path("memory"), unix.MNT_DETACH)
+		os.RemoveAll(t.dir)
+	}
+	if err := t.mounts(); err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
+}
+
+func (t *tool) mounts() error {
+	if err := os.MkdirAll(t.path("memory"), 0o755); err != nil {
+		return err
+	}
+	for _, m := range []struct {
+		what, where string
+		flags       uintptr
+	}{
+		{"", "/", unix.MS_REC | unix.MS_PRIVATE},
+		{"proc", "/proc", 0},
+		{"tmpfs", "/run", 0}, // where ip keeps the names of namespaces
+		{"tmpfs", t.path("memory"), 0},
+	} {
+		if err := unix.Mount(m.what, m.where, m.what, m.flags, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", m.where, err)
+		}
+	}
+	if err := os.Mkdir("/run/netns", 0o755); err != nil {
+		return err
+	}
+	var limit unix.Rlimit // a crowd and a DHT need many sockets
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil {
+		limit.Cur = limit.Max
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	}
+	_, err := output(context.Background(), "ip", "link", "set", "lo", "up")
+	return err
+}
+
+// fetched is a new folder for what is fetched.
+func (t *tool) fetched() (string, error) {
+	if t.disk {
+		return os.MkdirTemp(t.dir, "fetched-")
+	}
+	return os.MkdirTemp(t.path("memory"), "fetched-")
+}
+
+// header prints what ran on which versions.
+func (t *tool) header(ctx context.Context) {
+	fmt.Printf("%d cores, %s, %s, loads are of 1, 5 and 15 minutes\n", runtime.NumCPU(), strings.TrimSpace(read("/proc/sys/kernel/osrelease")), runtime.Version())
+	fmt.Printf("TCP %s; what is fetched goes to %s\n", strings.TrimSpace(read("/proc/sys/net/ipv4/tcp_congestion_control")), map[bool]string{true: "disk and is synced", false: "memory (tmpfs)"}[t.disk])
+	for _, peer := range [][]string{
+		{"git", "log", "-1", "--format=phaseboot %h of %cs"},
+		{"nginx", "-v"},
+		{"curl", "--version"},
+		{"aria2c", "--version"},
+		{"ip", "-V"},
+	} {
+		out, err := exec.CommandContext(ctx, peer[0], peer[1:]...).CombinedOutput()
+		line, _, _ := strings.Cut(string(out), "\n")
+		if err != nil {
+			line = fmt.Sprintf("%s: not there; run: scripts/deps-check.sh --install bench-net", peer[0])
+		}
+		fmt.Println(line)
+	}
+}
+
+// load prints how busy the machine is with other work.
+func load(when string) { fmt.Printf("  load average %s: %s", when, read("/proc/loadavg")) }
+
+func read(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "unknown\n"
+	}
+	return string(text)
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+)
+
+// harms are what a hostile machine may do to the leaves of artifacts. With metadata and
+// inner nodes it is honest, or it would be found out before it could do harm; and it
+// says that it has every leaf.
+var harms = map[string]func(w http.ResponseWriter, r *http.Request, honest http.Handler){
+	"wrong": func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		honest.ServeHTTP(&flipped{w}, r)
+	},
+	"truncated": func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		honest.ServeHTTP(&short{ResponseWriter: w}, r)
+	},
+	"endless": func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		for block := make([]byte, 64<<10); r.Context().Err() == nil; {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+		}
+	},
+	"slow": func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		w.Header().Set("Content-Length", "65536")
+		for every := time.Tick(time.Second); r.Context().Err() == nil; {
+			if _, err := w.Write([]byte{0}); err != nil || http.NewResponseController(w).Flush() != nil {
+				return
+			}
+			select {
+			case <-every:
+			case <-r.Context().Done():
+			}
+		}
+	},
+	"liar": func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() },
+	"none": func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { http.Error(w, "no", http.StatusNotFound) },
+	"closes": func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		if time.Now().UnixNano()/1000%2 == 0 {
+			panic(http.ErrAbortHandler)
+		}
+		honest.ServeHTTP(w, r)
+	},
+}
+
+// flipped serves one wrong bit in everything that is as large as data.
+type flipped struct{ http.ResponseWriter }
+
+func (f *flipped) Write(p []byte) (int, error) {
+	if len(p) >= 256 {
+		p = bytes.Clone(p)
+		p[len(p)/2] ^= 1
+	}
+	return f.ResponseWriter.Write(p)
+}
+
+// short serves 100 bytes of a body and hangs up.
+type short struct {
+	http.ResponseWriter
+	sent int
+}
+
+func (s *short) Write(p []byte) (int, error) {
+	if s.sent += len(p); s.sent > 100 {
+		s.ResponseWriter.Write(p[:min(len(p), 100)])
+		http.NewResponseController(s.ResponseWriter).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	return s.ResponseWriter.Write(p)
+}
+
+// hostile plays a machine that does harm: same gateway, same mDNS, same bitmaps as an
+// honest one. It prints a ready line as a publisher does.
+func hostile(ctx context.Context, args []string) error {
+	if len(args) != 6 || harms[args[0]] == nil {
+		return errors.New("usage: benchnet hostile HARM IP STORE PUBLISHER ROOT SIZE")
+	}
+	store, err := cas.OpenPacks(args[2], cas.PackOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	root, err := cas.ParseCID(args[4])
+	if err != nil {
+		return err
+	}
+	size, err := strconv.ParseInt(args[5], 10, 64)
+	if err != nil {
+		return err
+	}
+	leaves, err := cas.Leaves(ctx, store, root, size)
+	if err != nil {
+		return err
+	}
+	facade := newFacade(store, args[3])
+	handler := http.NewServeMux()
+	handler.HandleFunc("/have/", func(w http.ResponseWriter, r *http.Request) {
+		if strings.TrimPrefix(r.URL.Path, "/have/") != root.String() {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Etag", `"all"`)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(ones(len(leaves))))
+	})
+	handler.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if facade.isData(r) {
+			harms[args[0]](w, r, facade.honest)
+			return
+		}
+		facade.honest.ServeHTTP(w, r)
+	})
+	return serveHostile(ctx, args[1], handler)
+}
+
+// ones is the bitmap of n leaves that are all there.
+func ones(n int) []byte {
+	bits := bytes.Repeat([]byte{0xff}, (n+7)/8)
+	if n%8 != 0 {
+		bits[len(bits)-1] <<= 8 - n%8
+	}
+	return bits
+}
+
+func serveHostile(ctx context.Context, ip string, handler http.Handler) error {
+	l, err := net.Listen("tcp", ip+":8080")
+	if err != nil {
+		return err
+	}
+	listen, err := p2p.ParseAddrs([]string{"/ip4/" + ip + "/tcp/4001"})
+	if err != nil {
+		return err
+	}
+	node, err := p2p.New(ctx, p2p.Options{Listen: listen, MDNS: true, HTTP: p2p.ListenerAddrs(l.Addr())})
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	if err := node.Serve(handler); err != nil {
+		return err
+	}
+	s := &http.Server{Handler: handler}
+	context.AfterFunc(ctx, func() { s.Close() })
+	ready := readyLine{Peer: node.ID().String(), HTTP: []string{"http://" + l.Addr().String()}, Listen: []string{}}
+	for _, a := range node.Addrs() {
+		ready.Listen = append(ready.Listen, a.String())
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(ready); err != nil {
+		return err
+	}
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// A facade answers as a publisher does: artifacts from a store, all else as the
+// publisher said it.
+type facade struct {
+	honest    http.Handler
+	store     *cas.Packs
+	publisher *gateway.Client
+
+	mu    sync.Mutex
+	heard map[string][]byte
+}
+
+func newFacade(store *cas.Packs, publisher string) *facade {
+	f := &facade{store: store, publisher: &gateway.Client{Base: publisher}, heard: map[string][]byte{}}
+	f.honest = gateway.Handler(gateway.Options{Source: f, IPNS: func(ctx context.Context, name string) ([]byte, error) {
+		return f.once(name, func() ([]byte, error) { return f.publisher.IPNS(ctx, name) })
+	}})
+	return f
+}
+
+// Block reads the store, and asks the publisher once for what is not there.
+func (f *facade) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	if data, err := f.store.Block(ctx, c); err == nil {
+		return data, nil
+	}
+	return f.once(c.String(), func() ([]byte, error) { return f.publisher.Block(ctx, c) })
+}
+
+func (f *facade) once(key string, ask func() ([]byte, error)) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if data := f.heard[key]; data != nil {
+		return data, nil
+	}
+	data, err := ask()
+	if err == nil {
+		f.heard[key] = data
+	}
+	return data, err
+}
+
+// isData tells leaves and runs of artifacts from metadata and inner nodes.
+func (f *facade) isData(r *http.Request) bool {
+	first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/ipfs/"), "/")
+	c, err := cas.ParseCID(first)
+	if err != nil {
+		return false
+	}
+	known, err := f.store.Has(r.Context(), c)
+	return err == nil && known && (c.Prefix().Codec == cid.Raw || r.URL.Query().Get("format") == "car")
+}
+
+// startHostile starts a machine that does harm, against a publisher that serves, and
+// waits until it is there.
+func (r *repository) startHostile(ctx context.Context, self, publisher string, h *host, harm string) (*process, error) {
+	root, size, err := r.rootfs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := start(ctx, h.ns, nil, self, "hostile", harm, h.addr, r.path("store"), publisher, root, strconv.FormatInt(size, 10))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := p.ready(); err != nil {
+		p.stop()
+		return nil, fmt.Errorf("%s: %w", harm, err)
+	}
+	return p, nil
+}

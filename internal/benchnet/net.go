@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// maxHosts is how many hosts fit on a segment.
+const maxHosts = 250
+
+// A segment is one Ethernet: a bridge in a network namespace of its own. Each host is
+// a namespace on it.
+type segment struct {
+	name  string // of the bridge's namespace
+	hosts []*host
+}
+
+// A host has one address. Its port is the bridge's end of its cable.
+type host struct {
+	lan            *segment
+	ns, port, addr string
+}
+
+// segments counts them, for their names.
+var segments int
+
+func newSegment(ctx context.Context, hosts int) (_ *segment, err error) {
+	segments++
+	l := &segment{name: fmt.Sprintf("lan%d", segments)}
+	defer func() {
+		if err != nil {
+			l.remove()
+		}
+	}()
+	err = ips(ctx,
+		"netns add "+l.name,
+		"-n "+l.name+" link set lo up",
+		"-n "+l.name+" link add br0 type bridge mcast_snooping 0",
+		"-n "+l.name+" addr add 10.66.0.1/16 dev br0",
+		"-n "+l.name+" link set br0 up")
+	for i := 0; i < hosts && err == nil; i++ {
+		err = l.plug(ctx)
+	}
+	return l, err
+}
+
+// plug adds a host.
+func (l *segment) plug(ctx context.Context) error {
+	n := len(l.hosts) + 2
+	h := &host{lan: l, ns: fmt.Sprintf("%s-h%d", l.name, n), port: fmt.Sprintf("port%d", n), addr: fmt.Sprintf("10.66.0.%d", n)}
+	l.hosts = append(l.hosts, h)
+	return ips(ctx,
+		"netns add "+h.ns,
+		"-n "+l.name+" link add "+h.port+" type veth peer name eth0 netns "+h.ns,
+		"-n "+l.name+" link set "+h.port+" master br0",
+		"-n "+l.name+" link set "+h.port+" up",
+		"-n "+h.ns+" link set lo up",
+		"-n "+h.ns+" addr add "+h.addr+"/16 dev eth0",
+		"-n "+h.ns+" link set eth0 up",
+		"-n "+h.ns+" route add default via 10.66.0.1")
+}
+
+// remove takes the segment down; the processes on it must have ended.
+func (l *segment) remove() {
+	ctx := context.Background()
+	for _, h := range l.hosts {
+		ips(ctx, "netns del "+h.ns)
+	}
+	ips(ctx, "netns del "+l.name)
+}
+
+func ips(ctx context.Context, lines ...string) error {
+	for _, line := range lines {
+		if _, err := output(ctx, "ip", strings.Fields(line)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exact makes the counters of a host's cable say what is on the wire: no packet is left
+// to be cut later.
+func (h *host) exact(ctx context.Context) error {
+	for _, end := range [][2]string{{h.ns, "eth0"}, {h.lan.name, h.port}} {
+		if _, err := output(ctx, "ip", "netns", "exec", end[0], "ethtool", "-K", end[1], "tso", "off", "gso", "off", "gro", "off"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// thin limits a host's cable in both directions, each at its sending end.
+func (h *host) thin(ctx context.Context, rate string) error {
+	if err := h.exact(ctx); err != nil {
+		return err
+	}
+	for _, end := range [][2]string{{h.ns, "eth0"}, {h.lan.name, h.port}} {
+		if _, err := output(ctx, "tc", "-n", end[0], "qdisc", "replace", "dev", end[1], "root", "tbf", "rate", rate, "burst", "32kb", "latency", "50ms"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cut takes a host off the segment.
+func (h *host) cut(ctx context.Context) error {
+	return ips(ctx, "-n "+h.lan.name+" link set "+h.port+" down")
+}
+
+// traffic is what a host has sent and received, in bytes of whole Ethernet frames.
+func (h *host) traffic(ctx context.Context) (sent, received int64, err error) {
+	out, err := output(ctx, "ip", "-n", h.lan.name, "-j", "-s", "link", "show", "dev", h.port)
+	if err != nil {
+		return 0, 0, err
+	}
+	var links []struct {
+		Stats struct {
+			RX, TX struct {
+				Bytes int64 `json:"bytes"`
+			}
+		} `json:"stats64"`
+	}
+	if err := json.Unmarshal(out, &links); err != nil || len(links) != 1 {
+		return 0, 0, fmt.Errorf("ip: counters of %s: %w in %.200q", h.port, err, out)
+	}
+	return links[0].Stats.RX.Bytes, links[0].Stats.TX.Bytes, nil
+}
