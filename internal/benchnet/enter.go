@@ -99,13 +99,19 @@ func (t *tool) mounts() error {
 	if err := os.Mkdir("/run/netns", 0o755); err != nil {
 		return err
 	}
-	var limit unix.Rlimit // a crowd and a DHT need many sockets
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil {
-		limit.Cur = limit.Max
-		unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
-	}
+	raise()
 	_, err := output(context.Background(), "ip", "link", "set", "lo", "up")
 	return err
+}
+
+// raise allows as many open files as this user may have: a crowd and a DHT need many.
+func raise() {
+	var limit unix.Rlimit
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}) == nil || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return
+	}
+	limit.Cur = limit.Max
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 }
 
 // fetched is a new folder for what is fetched.

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -49,13 +50,15 @@ func exit(err error) {
 
 // A tool is one run: what to show, how large, how often.
 type tool struct {
-	shows          []string
-	runs, machines int
-	size, release  int64 // bytes
-	rate           string
-	bin, dir, pair string
-	clients        int
-	disk           bool
+	shows            []string
+	runs, machines   int
+	size, release    int64 // bytes
+	rate             string
+	bin, dir, pair   string
+	clients, lookups int
+	nodes            []int
+	svg              string
+	disk             bool
 
 	self string
 }
@@ -70,20 +73,24 @@ var shows = []show{
 	{"1", "one machine, one peer, loopback", (*tool).onePeer},
 	{"2", "machines that start together behind one thin line", (*tool).herd},
 	{"3", "the next release over a cache with the last one", (*tool).update},
+	{"4", "the DHT", (*tool).dht},
 	{"6", "a publisher with a crowd at its door", (*tool).crowded},
 	{"7", "a boot among bad peers", (*tool).badPeers},
 }
 
 func parse(args []string) (*tool, error) {
 	var t tool
-	var names string
+	var names, nodes string
 	set := flag.NewFlagSet("benchnet", flag.ContinueOnError)
-	set.StringVar(&names, "show", "1,2,3,6,7", "which of 1 (one peer), 2 (herd), 3 (update), 6 (crowd), 7 (bad peers)")
+	set.StringVar(&names, "show", "1,2,3,4,6,7", "which of 1 (one peer), 2 (herd), 3 (update), 4 (DHT), 6 (crowd), 7 (bad peers)")
 	set.IntVar(&t.runs, "runs", 3, "runs of each; medians are printed")
 	set.Int64Var(&t.size, "size", 1<<30, "bytes of the root filesystem of 1")
 	set.Int64Var(&t.release, "release", 70_000_000, "bytes of the root filesystem of 2, 6 and 7")
 	set.IntVar(&t.machines, "machines", 16, "machines of 2")
 	set.StringVar(&t.rate, "rate", "100mbit", "the publisher's line in 2, in words of tc")
+	set.StringVar(&nodes, "nodes", "25,50,100,200,400", "sizes of the DHT of 4, growing")
+	set.IntVar(&t.lookups, "lookups", 100, "lookups at each size of 4")
+	set.StringVar(&t.svg, "svg", "", "`FILE` for the plot of 4")
 	set.IntVar(&t.clients, "connections", 2000, "connections of each crowd of 6")
 	set.StringVar(&t.bin, "bin", "bin", "folder with the commands")
 	set.StringVar(&t.dir, "dir", "build", "working folder; what is made in it is removed")
@@ -98,11 +105,18 @@ func parse(args []string) (*tool, error) {
 	t.shows = strings.Split(names, ",")
 	for _, name := range t.shows {
 		if !slices.ContainsFunc(shows, func(s show) bool { return s.name == name }) {
-			return nil, fmt.Errorf("-show %q: one of 1, 2, 3, 6, 7", name)
+			return nil, fmt.Errorf("-show %q: one of 1, 2, 3, 4, 6, 7", name)
 		}
 	}
-	if t.runs < 1 || t.machines < 1 || t.machines > maxHosts-4 || t.size < 1 || t.release < 1 {
-		return nil, fmt.Errorf("-runs, -machines (to %d), -size and -release must be positive", maxHosts-4)
+	for text := range strings.SplitSeq(nodes, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 2 || len(t.nodes) > 0 && n <= t.nodes[len(t.nodes)-1] {
+			return nil, fmt.Errorf("-nodes %q: numbers of nodes, 2 or more, each more than the one before", nodes)
+		}
+		t.nodes = append(t.nodes, n)
+	}
+	if t.lookups < 1 || t.runs < 1 || t.machines < 1 || t.machines > maxHosts-4 || t.size < 1 || t.release < 1 {
+		return nil, fmt.Errorf("-runs, -machines (to %d), -lookups, -size and -release must be positive", maxHosts-4)
 	}
 	return &t, nil
 }

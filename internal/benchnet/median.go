@@ -22,9 +22,12 @@ func of[S any, T cmp.Ordered](runs []S, figure func(S) T) T {
 	return median(list)
 }
 
-// percentile is the figure that p of a hundred do not exceed.
-func percentile[T cmp.Ordered](list []T, p int) T {
-	list = slices.Clone(list)
+// percentileOf is the figure that p of a hundred do not exceed.
+func percentileOf[S any, T cmp.Ordered](runs []S, p int, figure func(S) T) T {
+	list := make([]T, len(runs))
+	for i, r := range runs {
+		list[i] = figure(r)
+	}
 	slices.Sort(list)
 	return list[min(len(list)*p/100, len(list)-1)]
 }
