@@ -9,7 +9,8 @@ IMAGE_SIZE ?= 1G
 ROOT       ?=
 FUZZTIME   ?= 20s
 BENCHTIME  ?= 1s
-SHOW       ?= 1,2,3,6,7
+SHOW       ?= 1,2,3,4,6,7
+PLOT       ?= $(BUILD)/dht-growth.svg
 
 # no VCS stamp: the same sources give the same bytes, whoever owns the checkout
 BUILDFLAGS := -trimpath -buildvcs=false -ldflags "-s -w"
@@ -49,10 +50,10 @@ bench: ## the store beside b3sum, cp, casync, xdelta3 and zsync: minutes, and 30
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./internal/bench -dir $(BUILD) -pair $(BUILD)/pair
 
-bench-net: binaries ## delivery beside nginx, curl and BitTorrent, in network namespaces (SHOW=1,2,3,6,7)
+bench-net: binaries ## delivery beside nginx, curl and BitTorrent in network namespaces (SHOW=1,2,3,4,6,7)
 	@scripts/deps-check.sh --install bench-net
 	scripts/bench-pair.sh $(BUILD)/pair
-	$(GO) run ./internal/benchnet -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW)
+	$(GO) run ./internal/benchnet -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW) -svg $(PLOT)
 
 microbench: ## the benchmarks of every package (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(QUICK)

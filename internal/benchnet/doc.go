@@ -6,6 +6,6 @@
 // it makes, bridges, processes, mounts, ends with it, however it ends. Runs of ours and
 // of a peer take turns on the same topology; the ratio counts, not the figure.
 //
-// It is several programs in one file: started as "benchnet hostile", "benchnet crowd"
-// or "benchnet tracker" it plays those parts inside a namespace.
+// It is several programs in one file: started as "benchnet hostile" or "benchnet
+// tracker" it plays those parts inside a namespace.
 package main

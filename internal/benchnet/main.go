@@ -18,7 +18,6 @@ import (
 var parts = map[string]func(ctx context.Context, args []string) error{
 	"hostile": hostile,
 	"tracker": tracker,
-	"crowd":   crowd,
 }
 
 func main() {
@@ -74,7 +73,7 @@ var shows = []show{
 	{"2", "machines that start together behind one thin line", (*tool).herd},
 	{"3", "the next release over a cache with the last one", (*tool).update},
 	{"4", "the DHT", (*tool).dht},
-	{"6", "a publisher with a crowd at its door", (*tool).crowded},
+	{"6", "a publisher under siege", (*tool).crowded},
 	{"7", "a boot among bad peers", (*tool).badPeers},
 }
 
@@ -82,16 +81,16 @@ func parse(args []string) (*tool, error) {
 	var t tool
 	var names, nodes string
 	set := flag.NewFlagSet("benchnet", flag.ContinueOnError)
-	set.StringVar(&names, "show", "1,2,3,4,6,7", "which of 1 (one peer), 2 (herd), 3 (update), 4 (DHT), 6 (crowd), 7 (bad peers)")
+	set.StringVar(&names, "show", "1,2,3,4,6,7", "which of 1 (one peer), 2 (herd), 3 (update), 4 (DHT), 6 (siege), 7 (bad peers)")
 	set.IntVar(&t.runs, "runs", 3, "runs of each; medians are printed")
 	set.Int64Var(&t.size, "size", 1<<30, "bytes of the root filesystem of 1")
-	set.Int64Var(&t.release, "release", 70_000_000, "bytes of the root filesystem of 2, 6 and 7")
+	set.Int64Var(&t.release, "release", 70_000_000, "bytes of the root filesystem of 2 and 7")
 	set.IntVar(&t.machines, "machines", 16, "machines of 2")
 	set.StringVar(&t.rate, "rate", "100mbit", "the publisher's line in 2, in words of tc")
 	set.StringVar(&nodes, "nodes", "25,50,100,200,400", "sizes of the DHT of 4, growing")
 	set.IntVar(&t.lookups, "lookups", 100, "lookups at each size of 4")
 	set.StringVar(&t.svg, "svg", "", "`FILE` for the plot of 4")
-	set.IntVar(&t.clients, "connections", 2000, "connections of each crowd of 6")
+	set.IntVar(&t.clients, "connections", 2000, "bad connections of 6")
 	set.StringVar(&t.bin, "bin", "bin", "folder with the commands")
 	set.StringVar(&t.dir, "dir", "build", "working folder; what is made in it is removed")
 	set.StringVar(&t.pair, "pair", "build/pair", "folder with first.squashfs and second.squashfs of 3")

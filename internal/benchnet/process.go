@@ -156,19 +156,6 @@ func (p *process) spending() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// memory is a line of /proc/PID/status in bytes: VmRSS now, VmHWM at the peak.
-func (p *process) memory(field string) int64 {
-	for line := range strings.Lines(read(fmt.Sprintf("/proc/%d/status", p.Process.Pid))) {
-		var kib int64
-		if rest, ok := strings.CutPrefix(line, field+":"); ok {
-			if n, _ := fmt.Sscanf(rest, "%d kB", &kib); n == 1 {
-				return kib << 10
-			}
-		}
-	}
-	return 0
-}
-
 // A gate holds processes back until it is opened for all at once.
 type gate struct {
 	wait, open *os.File

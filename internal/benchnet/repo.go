@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/phaseboot/phaseboot/cas"
 )
 
 // A repository with its keys, its store and its releases, below one folder.
@@ -116,28 +114,6 @@ func (r *repository) rootfs(ctx context.Context) (root string, size int64, err e
 	}
 	root, _, _ = strings.Cut(strings.TrimSpace(string(out)), " ")
 	return root, info.Size(), nil
-}
-
-// leaf is the CID of one of its leaves.
-func (r *repository) leaf(ctx context.Context) (string, error) {
-	root, size, err := r.rootfs(ctx)
-	if err != nil {
-		return "", err
-	}
-	store, err := cas.OpenPacks(r.path("store"), cas.PackOptions{ReadOnly: true})
-	if err != nil {
-		return "", err
-	}
-	defer store.Close()
-	c, err := cas.ParseCID(root)
-	if err != nil {
-		return "", err
-	}
-	leaves, err := cas.Leaves(ctx, store, c, size)
-	if err != nil {
-		return "", err
-	}
-	return leaves[len(leaves)/2].CID.String(), nil
 }
 
 func writeRandom(path string, n int64) error {
