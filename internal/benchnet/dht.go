@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -54,7 +55,7 @@ func (t *tool) dht(ctx context.Context) error {
 	}
 	defer o.close()
 	fmt.Printf("  nodes in one process on loopback; %d lookups each, by clients that enter through two random nodes\n", t.lookups)
-	fmt.Printf("  %-22s %19s %19s %11s %11s %7s %9s\n", "nodes", "record (p50 p95)", "provider (p50 p95)", "hops", "asked", "failed", "MiB/node")
+	fmt.Printf("  %-22s %19s %19s %11s %11s %7s %9s %9s\n", "nodes", "record (p50 p95)", "provider (p50 p95)", "hops", "asked", "failed", "CPU each", "MiB/node")
 	var peace, storm []point
 	for _, n := range t.nodes {
 		if err := o.grow(ctx, n); err != nil {
@@ -65,12 +66,14 @@ func (t *tool) dht(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			before := spentHere()
 			found, failed := o.lookups(ctx, t.lookups, leave, folder)
+			each := (spentHere() - before) / time.Duration(t.lookups)
 			if ctx.Err() != nil || len(found) == 0 {
 				return fmt.Errorf("%d nodes: no lookup succeeded: %w", n, ctx.Err())
 			}
 			p := summary(n, found)
-			p.print(leave, failed, len(o.nodes))
+			p.print(leave, failed, each, len(o.nodes))
 			if leave == 0 {
 				peace = append(peace, p)
 			} else {
@@ -255,7 +258,7 @@ func summary(n int, found []lookup) point {
 	return p
 }
 
-func (p point) print(leave, failed, left int) {
+func (p point) print(leave, failed int, each time.Duration, left int) {
 	name := fmt.Sprint(p.nodes)
 	if leave > 0 {
 		name = fmt.Sprintf("%d, while %d leave", p.nodes, leave)
@@ -263,8 +266,17 @@ func (p point) print(leave, failed, left int) {
 	pair := func(d [2]time.Duration) string {
 		return fmt.Sprintf("%d %d ms", d[0].Milliseconds(), d[1].Milliseconds())
 	}
-	fmt.Printf("  %-22s %19s %19s %11s %11s %7d %9.1f\n", name, pair(p.resolve), pair(p.find), fmt.Sprint(p.hops[0], " ", p.hops[1]),
-		fmt.Sprint(p.asked[0], " ", p.asked[1]), failed, float64(resident())/(1<<20)/float64(left))
+	fmt.Printf("  %-22s %19s %19s %11s %11s %7d %6d ms %9.1f\n", name, pair(p.resolve), pair(p.find), fmt.Sprint(p.hops[0], " ", p.hops[1]),
+		fmt.Sprint(p.asked[0], " ", p.asked[1]), failed, each.Milliseconds(), float64(resident())/(1<<20)/float64(left))
+}
+
+// spentHere is the processor time of this process: of nodes and clients alike.
+func spentHere() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // resident is the memory of this process in bytes.
