@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/internal/p2p/nat"
 	"github.com/phaseboot/phaseboot/internal/p2p/quic"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -15,6 +16,9 @@ import (
 // options turns a Network, and what root.json says of discovery, into those of a node.
 func (n Network) options(d manifest.Discovery) (p2p.Options, error) {
 	out := p2p.Options{Listen: n.Listen, Announce: n.Announce, Bootstrap: n.Bootstrap, DHT: p2p.DHTServer, Transports: []p2p.Transport{quic.Transport}}
+	if err := n.through(&out); err != nil {
+		return out, err
+	}
 	switch n.DHT {
 	case DHTOff:
 		out.DHT = p2p.DHTOff
@@ -34,6 +38,22 @@ func (n Network) options(d manifest.Discovery) (p2p.Options, error) {
 		return out, fmt.Errorf("DHT %q: unknown; use %s, %s or %s: %w", n.DHT, DHTPrivate, DHTPublic, DHTOff, fs.ErrInvalid)
 	}
 	return out, nil
+}
+
+// through sets up what a router in between asks for.
+func (n Network) through(out *p2p.Options) error {
+	switch n.NAT {
+	case NATOff, "":
+	case NATAuto, NATBehind:
+		out.Router = nat.Ports
+		out.Services = append(out.Services, nat.Behind(n.NAT == NATBehind))
+	default:
+		return fmt.Errorf("NAT %q: unknown; use %s, %s or %s: %w", n.NAT, NATOff, NATAuto, NATBehind, fs.ErrInvalid)
+	}
+	if n.Relay {
+		out.Services = append(out.Services, nat.Relay)
+	}
+	return nil
 }
 
 // listenError words the refusal of a listener that flag asked for.

@@ -28,6 +28,13 @@ const (
 	DHTOff     = "off"
 )
 
+// What a daemon does about a router between it and the Internet.
+const (
+	NATOff    = "off"
+	NATAuto   = "auto"   // ask it for ports, ask peers whether we are reached, take places at relays if not
+	NATBehind = "behind" // the same without asking peers first
+)
+
 // stopGrace is how long requests under way may take after the daemon was told to stop.
 const stopGrace = 5 * time.Second
 
@@ -52,6 +59,8 @@ type Network struct {
 	Listen, Announce []multiaddr.Multiaddr
 	Bootstrap        []peer.AddrInfo // beside those in root.json
 	DHT              string          // DHTPrivate, DHTPublic or DHTOff
+	NAT              string          // NATOff (also ""), NATAuto or NATBehind
+	Relay            bool            // be a relay for those behind routers, and tell them whether they can be reached
 }
 
 // Ready is what a daemon prints when it can be used.

@@ -13,6 +13,7 @@ func newBootstrap() *cobra.Command {
 	var network networkFlags
 	var daemon daemonFlags
 	var root string
+	var relay bool
 	cmd := &cobra.Command{
 		Use:   "bootstrap {--root root.json | --prefix PREFIX} [--listen MULTIADDR …]",
 		Short: "Run a DHT node, and nothing else, through which machines find publishers",
@@ -40,7 +41,7 @@ old one no longer work.`,
 			if opts.Log, err = daemon.logger(cmd.ErrOrStderr()); err != nil {
 				return err
 			}
-			opts.DHT, opts.Metrics = publisher.DHTPrivate, daemon.metrics
+			opts.DHT, opts.Relay, opts.Metrics = publisher.DHTPrivate, relay, daemon.metrics
 			opts.Ready = func(r publisher.Ready) error {
 				if opts.Identity == "" {
 					opts.Log.Warn("a new peer ID for this run; name --identity FILE to keep it")
@@ -53,6 +54,7 @@ old one no longer work.`,
 	cmd.Flags().StringVar(&root, "root", "", "root.json that names the DHT's prefix")
 	cmd.Flags().StringVar(&opts.Prefix, "prefix", "", "the DHT's prefix, /phaseboot/NAME")
 	cmd.Flags().StringVar(&opts.Identity, "identity", "", "file with the peer's key, made when missing")
+	cmd.Flags().BoolVar(&relay, "relay", false, "also be a relay for publishers behind routers, and tell them whether they can be reached")
 	network.register(cmd)
 	daemon.register(cmd)
 	cmd.MarkFlagsOneRequired("root", "prefix")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -15,9 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
+
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/internal/p2p/nat"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -170,4 +174,25 @@ func TestTheFlagsOfTheUnitsStart(t *testing.T) {
 	if log := d.log.String(); !strings.HasPrefix(log, `{"time":`) || !strings.Contains(log, `"msg":"stopped","sent_bytes":`) {
 		t.Errorf("the log is %s", log)
 	}
+}
+
+func TestAPublisherBehindARouterKeepsAPlaceAtABootstrapNode(t *testing.T) {
+	t.Parallel()
+	dir, _ := published(t)
+	node := start(t, dir, "bootstrap", "--root", "repo/root.json", "--listen", "/ip4/127.0.0.1/tcp/0", "--relay", "--log-level", "debug")
+	d := start(t, dir, append(append([]string{}, serveArgs...), "--nat", "behind", "--bootstrap", node.ready.Listen[0])...)
+	place, err := p2p.ParsePeers([]string{node.ready.Listen[0] + "/p2p-circuit/p2p/" + d.ready.Peer})
+	check(t, err)
+	machine, err := p2p.New(t.Context(), p2p.Options{Router: nat.Ports, Services: []p2p.Service{nat.Behind(true)}})
+	check(t, err)
+	defer machine.Close()
+	ctx, cancel := context.WithTimeout(network.WithAllowLimitedConn(t.Context(), "a test"), 30*time.Second)
+	defer cancel()
+	for reached := false; !reached; { // until it has the place
+		check(t, ctx.Err())
+		_, err := machine.Gateway(ctx, place[0])
+		reached = err == nil
+	}
+	d.stop(syscall.SIGTERM)
+	node.stop(syscall.SIGTERM)
 }

@@ -63,7 +63,7 @@ func newServe() *cobra.Command {
 	var online onlineFlags
 	var network networkFlags
 	var daemon daemonFlags
-	var ipns, dht string
+	var ipns, dht, nat string
 	cmd := &cobra.Command{
 		Use:   "serve --store DIR --repo DIR --online-key KEY --ipns-key KEY",
 		Short: "Serve the releases until stopped",
@@ -91,7 +91,7 @@ of its own, beside an add that runs.`,
 			if opts.Log, err = daemon.logger(cmd.ErrOrStderr()); err != nil {
 				return err
 			}
-			opts.DHT, opts.Metrics = dht, daemon.metrics
+			opts.DHT, opts.NAT, opts.Metrics = dht, nat, daemon.metrics
 			if opts.Online, err = online.load(cmd.Context()); err != nil {
 				return err
 			}
@@ -112,6 +112,7 @@ of its own, beside an add that runs.`,
 	daemon.register(cmd)
 	daemon.registerRates(cmd)
 	cmd.Flags().StringVar(&dht, "dht", publisher.DHTPrivate, "private, public or off")
+	cmd.Flags().StringVar(&nat, "nat", publisher.NATOff, "behind a router: off, auto (map ports, find out, use relays and punch holes), or behind (the same without finding out)")
 	cmd.Flags().BoolVar(&opts.MDNS, "mdns", true, "announce on the local network")
 	require(cmd, "store", "repo", "ipns-key")
 	return cmd

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/sec"
@@ -37,44 +39,58 @@ const (
 // A Transport makes a transport beside TCP, and what to close after the host.
 type Transport func(key crypto.PrivKey, limits network.ResourceManager) (transport.Transport, io.Closer, error)
 
+// A Service runs with the host and is closed before it. Like a Transport it is in a package
+// of its own, so that only programs that want it link it.
+type Service func(Parts) (io.Closer, error)
+
+// Parts are what a Service builds on.
+type Parts struct {
+	Host     host.Host
+	Upgrader transport.Upgrader
+	Peers    func() []peer.AddrInfo          // bootstrap peers and those in the routing table
+	Dialer   func() (network.Network, error) // dials as somebody else, over the same transports
+}
+
 // newHost puts a libp2p host together from its parts. libp2p.New would do, but it links
 // every transport that exists (WebRTC alone is megabytes) into an initramfs that lives
-// in memory. None of the services that need strangers is among the parts: no relay, no
-// NAT probing, no hole punching, no metrics. The host owns all of it and closes it,
-// but for the returned closers.
-func newHost(opts Options) (_ *basichost.BasicHost, after []io.Closer, err error) {
+// in memory. None of the services that need strangers is among the parts, unless options
+// ask for it: no relay, no NAT probing, no hole punching. The host owns all of it and
+// closes it, but for the returned closers.
+func newHost(opts Options) (_ *basichost.BasicHost, up transport.Upgrader, after []io.Closer, err error) {
 	limits, err := resourceManager(opts)
 	if err != nil {
-		return nil, nil, fmt.Errorf("libp2p limits: %w", err)
+		return nil, nil, nil, fmt.Errorf("libp2p limits: %w", err)
 	}
 	sw, bus, err := newSwarm(opts.Identity, limits)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("libp2p: %w", err), limits.Close())
+		return nil, nil, nil, errors.Join(fmt.Errorf("libp2p: %w", err), limits.Close())
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, sw.Close(), sw.Peerstore().Close(), limits.Close())
 		}
 	}()
-	if after, err = addTransports(sw, opts, limits); err != nil {
-		return nil, after, fmt.Errorf("libp2p: %w", err)
+	if up, after, err = addTransports(sw, opts, limits); err != nil {
+		return nil, nil, after, fmt.Errorf("libp2p: %w", err)
 	}
 	most, _ := opts.conns() // idle ones are trimmed before new ones must be refused
 	conns, err := connmgr.NewConnManager(most/4, most*3/4, connmgr.WithGracePeriod(connGrace))
 	if err != nil {
-		return nil, after, fmt.Errorf("libp2p: %w", err)
+		return nil, nil, after, fmt.Errorf("libp2p: %w", err)
 	}
 	h, err := basichost.NewHost(sw, &basichost.HostOpts{
-		EventBus:     bus,
-		ConnManager:  conns,
-		AddrsFactory: addrsFactory(opts.Announce, opts.HTTP),
-		UserAgent:    "phaseboot",
+		EventBus:           bus,
+		ConnManager:        conns,
+		AddrsFactory:       addrsFactory(opts.Announce, opts.HTTP),
+		UserAgent:          "phaseboot",
+		EnableHolePunching: opts.Router != nil,
+		NATManager:         opts.Router,
 	})
 	if err != nil {
-		return nil, after, errors.Join(fmt.Errorf("libp2p: %w", err), conns.Close())
+		return nil, nil, after, errors.Join(fmt.Errorf("libp2p: %w", err), conns.Close())
 	}
 	h.Start()
-	return h, after, nil
+	return h, up, after, nil
 }
 
 func newSwarm(key crypto.PrivKey, limits network.ResourceManager) (*swarm.Swarm, event.Bus, error) {
@@ -104,38 +120,59 @@ func newSwarm(key crypto.PrivKey, limits network.ResourceManager) (*swarm.Swarm,
 
 // addTransports adds TCP (with TLS or Noise, and yamux) without SO_REUSEPORT, so that a
 // taken port is noticed, and the transports of opts.
-func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager) (after []io.Closer, err error) {
+func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager) (up transport.Upgrader, after []io.Closer, err error) {
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
 	overTLS, err := libp2ptls.New(libp2ptls.ID, opts.Identity, muxers)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	overNoise, err := noise.New(noise.ID, opts.Identity, muxers)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	up, err := upgrader.New([]sec.SecureTransport{overTLS, overNoise}, muxers, nil, limits, nil, upgrader.WithAcceptTimeout(acceptTimeout))
+	up, err = upgrader.New([]sec.SecureTransport{overTLS, overNoise}, muxers, nil, limits, nil, upgrader.WithAcceptTimeout(acceptTimeout))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	overTCP, err := tcp.NewTCPTransport(up, limits, nil, tcp.DisableReuseport())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := sw.AddTransport(overTCP); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, make := range opts.Transports {
 		t, closer, err := make(opts.Identity, limits)
 		if err != nil {
-			return after, err
+			return nil, after, err
 		}
 		after = append(after, closer)
 		if err := sw.AddTransport(t); err != nil {
-			return after, err
+			return nil, after, err
 		}
 	}
-	return after, nil
+	return up, after, nil
+}
+
+// stranger is a swarm with an identity of its own that only dials.
+func stranger(opts Options) (network.Network, error) {
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	opts.Identity, opts.Transports = key, nil
+	limits, err := resourceManager(Options{})
+	if err != nil {
+		return nil, err
+	}
+	sw, _, err := newSwarm(key, limits)
+	if err != nil {
+		return nil, errors.Join(err, limits.Close())
+	}
+	if _, _, err := addTransports(sw, opts, limits); err != nil {
+		return nil, errors.Join(err, sw.Close(), limits.Close())
+	}
+	return sw, nil
 }
 
 // caused reports whether err comes from cause. libp2p drops the chain, so the text

@@ -14,7 +14,9 @@ import (
 
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/transport"
 	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/multiformats/go-multiaddr"
 )
@@ -31,16 +33,18 @@ const PublicPrefix = "/ipfs"
 
 // Options say what a Node does. The zero value dials, and nothing else.
 type Options struct {
-	Identity   crypto.PrivKey        // nil: a new one that is forgotten at Close
-	Listen     []multiaddr.Multiaddr // every one must be free; of several, one may lack its address family here
-	Announce   []multiaddr.Multiaddr // addresses told to others beside our own
-	Transports []Transport           // beside TCP, for instance quic.Transport
-	DHT        string                // DHTOff (also ""), DHTClient, DHTServer
-	Prefix     string                // DHT protocol prefix, "/name…"
-	Bootstrap  []peer.AddrInfo       // where to enter the DHT
-	MDNS       bool                  // announce and look on the local network
-	HTTP       []multiaddr.Multiaddr // …/tcp/PORT/http of our plain HTTP listeners, told through identify
-	Log        *slog.Logger          // nil: silent
+	Identity   crypto.PrivKey                             // nil: a new one that is forgotten at Close
+	Listen     []multiaddr.Multiaddr                      // every one must be free; of several, one may lack its address family here
+	Announce   []multiaddr.Multiaddr                      // addresses told to others beside our own
+	Transports []Transport                                // beside TCP, for instance quic.Transport
+	Services   []Service                                  // for instance nat.Behind
+	Router     func(network.Network) basichost.NATManager // nat.Ports: asks the router for ports; holes are punched too
+	DHT        string                                     // DHTOff (also ""), DHTClient, DHTServer
+	Prefix     string                                     // DHT protocol prefix, "/name…"
+	Bootstrap  []peer.AddrInfo                            // where to enter the DHT
+	MDNS       bool                                       // announce and look on the local network
+	HTTP       []multiaddr.Multiaddr                      // …/tcp/PORT/http of our plain HTTP listeners, told through identify
+	Log        *slog.Logger                               // nil: silent
 
 	// Connections that may be open at once, in all and from one IP (an IPv6 /56); 0
 	// chooses 64 for a Node that dials only, 256 for one that listens, 64 for one IP.
@@ -49,11 +53,11 @@ type Options struct {
 
 // A Node is a running libp2p host with what Options asked for.
 type Node struct {
-	host  *basichost.BasicHost
-	after []io.Closer  // closed after the host
-	dht   *dht.IpfsDHT // nil when off
-	log   *slog.Logger
-	found *finder
+	host          *basichost.BasicHost
+	before, after []io.Closer  // closed before and after the host
+	dht           *dht.IpfsDHT // nil when off
+	log           *slog.Logger
+	found         *finder
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -83,7 +87,8 @@ func New(ctx context.Context, opts Options) (_ *Node, err error) {
 			n.Close()
 		}
 	}()
-	if n.host, n.after, err = newHost(opts); err != nil {
+	var up transport.Upgrader
+	if n.host, up, n.after, err = newHost(opts); err != nil {
 		return nil, err
 	}
 	for _, a := range opts.Listen {
@@ -97,10 +102,40 @@ func New(ctx context.Context, opts Options) (_ *Node, err error) {
 	if err := n.startDHT(opts); err != nil {
 		return nil, err
 	}
+	if err := n.startServices(opts, up); err != nil {
+		return nil, err
+	}
 	if opts.MDNS {
 		n.run(n.runMDNS)
 	}
 	return n, ctx.Err()
+}
+
+func (n *Node) startServices(opts Options, up transport.Upgrader) error {
+	parts := Parts{
+		Host: n.host, Upgrader: up,
+		Peers:  func() []peer.AddrInfo { return append(append([]peer.AddrInfo{}, opts.Bootstrap...), n.table()...) },
+		Dialer: func() (network.Network, error) { return stranger(opts) },
+	}
+	for _, start := range opts.Services {
+		c, err := start(parts)
+		if err != nil {
+			return err
+		}
+		n.before = append(n.before, c)
+	}
+	return nil
+}
+
+// table is the routing table, with the addresses of its peers.
+func (n *Node) table() (out []peer.AddrInfo) {
+	if n.dht == nil {
+		return nil
+	}
+	for _, id := range n.dht.RoutingTable().ListPeers() {
+		out = append(out, n.host.Peerstore().PeerInfo(id))
+	}
+	return out
 }
 
 // ID is the peer ID of the Node.
@@ -163,6 +198,9 @@ func (n *Node) Close() error {
 	}
 	for _, t := range transports {
 		t.CloseIdleConnections()
+	}
+	for _, c := range n.before {
+		errs = append(errs, c.Close())
 	}
 	if n.dht != nil {
 		errs = append(errs, n.dht.Close())
