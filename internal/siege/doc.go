@@ -8,7 +8,8 @@
 // again. A line of its table says what the good client got (MB/s, time until one block
 // is there) and the most memory that the publisher held.
 //
-// Start at main; attacks.go has the bad clients, rig.go the publisher and the good one.
+// Start at main; attacks.go has the bad clients, good.go the good one, which is a process of
+// its own, and rig.go the publisher.
 // The test runs all of it with small numbers and asserts what must hold. All traffic stays
 // on loopback, and every loop ends with its time.
 package main

@@ -12,6 +12,9 @@ import (
 )
 
 func main() {
+	if t := os.Getenv(goodEnv); t != "" {
+		os.Exit(goodMain(t))
+	}
 	path := flag.String("publish", "bin/phase-publish", "the program under siege")
 	conns := flag.Int("conns", 2000, "bad connections at once")
 	length := flag.Duration("for", 10*time.Second, "time of each attack")
@@ -39,16 +42,19 @@ func run(ctx context.Context, path string, conns int, length time.Duration, only
 	}
 	defer r.close()
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(out, "%d bad connections, %s each\tgood MB/s\tblock p50\tp95\tretries\tRSS before\tpeak\n", conns, length)
+	fmt.Fprintf(out, "%d bad connections, %s each\tgood MB/s\tblock p50\tp95\tlast\tretries\tRSS before\tpeak\n", conns, length)
 	for _, a := range attacks {
 		if !strings.Contains(a.name, only) {
 			continue
 		}
-		res := a.measure(ctx, r, conns, length)
-		fmt.Fprintf(out, "%s\t%.0f\t%s\t%s\t%d\t%d MB\t%d MB\n", a.name, float64(res.bytes)/1e6/res.took.Seconds(),
-			res.wait(50).Round(10*time.Microsecond), res.wait(95).Round(10*time.Microsecond), res.failed, res.before>>20, res.peak>>20)
-		if res.rounds == 0 {
-			fmt.Fprintf(out, "  the good client got nothing whole: %v\n", res.cause)
+		res, err := a.measure(ctx, r, conns, length)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s\t%.0f\t%s\t%s\t%s\t%d\t%d MB\t%d MB\n", a.name, res.rate(),
+			res.wait(50), res.wait(95), res.wait(100), res.Failed, res.before>>20, res.peak>>20)
+		if res.Rounds == 0 {
+			fmt.Fprintf(out, "  the good client got nothing whole: %s\n", res.Cause)
 		}
 	}
 	return out.Flush()
@@ -61,20 +67,24 @@ type result struct {
 }
 
 // measure lets the good client fetch among n bad connections.
-func (a attack) measure(ctx context.Context, r *rig, n int, length time.Duration) result {
-	ctx, cancel := context.WithTimeout(ctx, length)
+func (a attack) measure(ctx context.Context, r *rig, n int, length time.Duration) (res result, err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	res := result{before: r.rss()}
+	res.before = r.rss()
 	peak, watching := make(chan int64, 1), make(chan struct{})
 	go func() { peak <- r.watch(watching) }()
 	done := a.storm(ctx, r, n)
 	time.Sleep(min(time.Second, length/4)) // until most of them are there
-	res.good = r.fetchUntil(ctx, a.streams)
+	t := task{HTTP: r.ready.HTTP[0], Root: r.rootfs.CID, Length: r.rootfs.Length, Seconds: length.Seconds()}
+	if a.streams {
+		t.Listen = r.ready.Listen
+	}
+	res.good, err = goodClient(ctx, t)
 	cancel()
 	done()
 	close(watching)
 	res.peak = <-peak
-	return res
+	return res, err
 }
 
 // watch returns the most memory that the publisher had until done closes.

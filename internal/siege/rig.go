@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,7 +22,6 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher"
@@ -193,74 +191,4 @@ func write(path string, data io.Reader) error {
 		return err
 	}
 	return f.Close()
-}
-
-// good is what the good client got.
-type good struct {
-	bytes  int64
-	took   time.Duration
-	waits  []time.Duration // for one block each
-	rounds int             // artifacts fetched whole
-	failed int             // blocks that did not come at the first try
-	cause  error           // why the last of them
-}
-
-func (g good) wait(percent int) time.Duration {
-	if len(g.waits) == 0 {
-		return 0
-	}
-	slices.Sort(g.waits)
-	return g.waits[(len(g.waits)-1)*percent/100]
-}
-
-// fetchUntil fetches the root filesystem, block by block, until ctx ends and at least once
-// whole; over streams each round is a new peer.
-func (r *rig) fetchUntil(ctx context.Context, streams bool) (g good) {
-	start := time.Now()
-	whole := context.WithoutCancel(ctx)
-	for g.rounds == 0 && g.failed < 1000 || ctx.Err() == nil {
-		if err := r.round(whole, ctx, streams, &g); err != nil {
-			g.failed, g.cause = g.failed+1, err
-			time.Sleep(100 * time.Millisecond)
-		}
-	}
-	g.took = time.Since(start)
-	return g
-}
-
-func (r *rig) round(ctx, enough context.Context, streams bool, g *good) error {
-	gw := &gateway.Client{Base: r.ready.HTTP[0]}
-	if streams {
-		node, err := p2p.New(ctx, p2p.Options{})
-		if err != nil {
-			return err
-		}
-		defer node.Close()
-		if gw, err = node.Gateway(ctx, r.peer); err != nil {
-			return err
-		}
-	}
-	leaves, err := cas.Leaves(ctx, gw, r.rootfs.CID, r.rootfs.Length)
-	if err != nil {
-		return err
-	}
-	for _, l := range leaves {
-		if g.rounds > 0 && enough.Err() != nil {
-			return nil
-		}
-		for {
-			start := time.Now()
-			data, err := cas.ReadLeaf(ctx, gw, l)
-			if err == nil {
-				g.waits, g.bytes = append(g.waits, time.Since(start)), g.bytes+int64(len(data))
-				break
-			}
-			if g.failed, g.cause = g.failed+1, err; g.failed > 1000 {
-				return err
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-	}
-	g.rounds++
-	return nil
 }
