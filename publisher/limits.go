@@ -17,6 +17,7 @@ import (
 type Limits struct {
 	Rate        int64 // bytes of bodies a second, in all; 0 is no limit
 	RatePerPeer int64 // the same to one address (an IPv6 /56) or libp2p peer
+	UploadSlots int   // answers with blocks at once, as gateway.Options has it; 0 is no limit
 	// Conns are the connections over plain HTTP at once, and as many over libp2p; 0 is
 	// DefaultConns. ConnsPerIP of them may come from one IP (an IPv6 /56); 0 is
 	// DefaultConnsPerIP.
@@ -26,13 +27,16 @@ type Limits struct {
 // What a daemon allows unless Limits say otherwise: a thousand machines with two
 // connections each, and a classroom behind one router.
 const (
-	DefaultConns      = 2048
-	DefaultConnsPerIP = 256
+	DefaultConns       = 2048
+	DefaultConnsPerIP  = 256
+	DefaultUploadSlots = 32
 )
 
 const (
 	slowest       = 2 << 10          // bytes a second that an asker must take on average …
 	slowGrace     = 30 * time.Second // … after this
+	slotSlowest   = 16 << 10         // the same where it holds an upload slot
+	slotGrace     = 5 * time.Second
 	headerTimeout = 10 * time.Second // for a whole header
 	idleTimeout   = 3 * time.Minute  // between two requests
 	maxHeader     = 16 << 10         // bytes
@@ -54,11 +58,16 @@ func (l Limits) apply(o *p2p.Options) { o.MaxConns, o.MaxConnsPerIP = l.conns() 
 
 // handlers are the gateway for plain HTTP and for streams, behind the same limits.
 func (s *server) handlers() (plain, streams http.Handler) {
-	rates := limit.NewRates(limit.Options{
+	bounds := limit.Options{
 		Total: s.Limits.Rate, PerPeer: s.Limits.RatePerPeer,
 		Slowest: slowest, Grace: slowGrace, Slow: func() { s.meter.refuse("slow") },
-	})
-	h := rates.Handler(gateway.Handler(gateway.Options{Source: s.heads, IPNS: s.records.get, Log: s.Log}))
+	}
+	if s.Limits.UploadSlots > 0 { // a slow reader keeps others waiting
+		bounds.Slowest, bounds.Grace = slotSlowest, slotGrace
+	}
+	h := limit.NewRates(bounds).Handler(gateway.Handler(gateway.Options{
+		Source: s.heads, IPNS: s.records.get, UploadSlots: s.Limits.UploadSlots, Log: s.Log,
+	}))
 	return s.meter.handler("http", h), s.meter.handler("stream", h)
 }
 

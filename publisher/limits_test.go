@@ -227,3 +227,36 @@ func TestASweepTellsEverythingInTurn(t *testing.T) {
 		}
 	}
 }
+
+func TestAFullQueueSaysWhenToComeBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	big := make([]byte, 24<<20) // more than sockets buffer
+	for i := range big {
+		big[i] = byte(i>>16) ^ byte(i*i>>3)
+	}
+	w.write("artifacts/rootfs", big)
+	w.add(w.sign(1, "v1", w.release))
+	opts := w.serveOptions()
+	opts.DHT, opts.Metrics, opts.Limits.UploadSlots = DHTOff, "127.0.0.1:0", 1
+	r, _ := w.serve(opts)
+	gw := &gateway.Client{Base: r.HTTP[0]}
+	rootfs, kernel := w.artifact(r.Head, gw, "rootfs"), w.artifact(r.Head, gw, "kernel")
+	leaves, err := cas.Leaves(t.Context(), gw, kernel.CID, kernel.Length)
+	check(t, err)
+	holding, err := http.Get(r.HTTP[0] + "/ipfs/" + rootfs.CID.String() + "?format=car&dag-scope=all")
+	check(t, err)
+	defer holding.Body.Close() // it reads nothing
+	resp, err := http.Get(r.HTTP[0] + "/ipfs/" + leaves[0].CID.String() + "?format=raw")
+	check(t, err)
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("got %s, %v", resp.Status, resp.Header)
+	}
+	if _, err := gw.IPNS(t.Context(), r.IPNS); err != nil {
+		t.Errorf("a record waits for a slot: %v", err)
+	}
+	if _, metrics := get(t, r.Metrics[0]+"/metrics"); !strings.Contains(metrics, `phasepublish_requests_total{status="503",via="http"} 1`) {
+		t.Error("the refusal is not counted")
+	}
+}

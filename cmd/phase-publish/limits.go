@@ -46,6 +46,7 @@ func (r *byteRate) Type() string { return "rate" }
 type limitFlags struct {
 	rate, perPeer    byteRate
 	conns, connsOfIP int
+	slots            int
 }
 
 func (f *limitFlags) register(cmd *cobra.Command) {
@@ -56,13 +57,17 @@ func (f *limitFlags) register(cmd *cobra.Command) {
 func (f *limitFlags) registerRates(cmd *cobra.Command) {
 	cmd.Flags().Var(&f.rate, "rate", "bytes a second to send in all, like 50MB or 100Mbit; 0 is no limit")
 	cmd.Flags().Var(&f.perPeer, "rate-per-peer", "bytes a second to send to one address or libp2p peer; 0 is no limit")
+	cmd.Flags().IntVar(&f.slots, "upload-slots", publisher.DefaultUploadSlots, "`answers` with blocks under way at once; others wait a second and are then told to try again, or ask a neighbour; 0 is no limit")
 }
 
 func (f *limitFlags) limits() (publisher.Limits, error) {
 	if f.conns < 1 || f.connsOfIP < 1 {
 		return publisher.Limits{}, cli.Usagef("--max-conns and --max-conns-per-ip: must be 1 or more")
 	}
-	return publisher.Limits{Rate: int64(f.rate), RatePerPeer: int64(f.perPeer), Conns: f.conns, ConnsPerIP: f.connsOfIP}, nil
+	if f.slots < 0 {
+		return publisher.Limits{}, cli.Usagef("--upload-slots: must be 1 or more, or 0 for no limit")
+	}
+	return publisher.Limits{Rate: int64(f.rate), RatePerPeer: int64(f.perPeer), UploadSlots: f.slots, Conns: f.conns, ConnsPerIP: f.connsOfIP}, nil
 }
 
 // logFlags say how a daemon tells people what it does.
