@@ -36,7 +36,7 @@ const (
 	slowest       = 2 << 10          // bytes a second that an asker must take on average …
 	slowGrace     = 30 * time.Second // … after this
 	slotSlowest   = 16 << 10         // the same where it holds an upload slot
-	slotGrace     = 5 * time.Second
+	slotGrace     = 2 * time.Second
 	headerTimeout = 10 * time.Second // for a whole header
 	idleTimeout   = 3 * time.Minute  // between two requests
 	maxHeader     = 16 << 10         // bytes

@@ -21,7 +21,8 @@ type Options struct {
 	Total   int64 // bytes of bodies a second, in all; 0 is no limit
 	PerPeer int64 // the same to one asker
 	// Slowest is the average, in bytes a second, that an asker must take of an answer
-	// after Grace; 0 lets it take its time. Waiting for our own limits does not count.
+	// after Grace; 0 lets it take its time. For no 64 KiB has it more than Grace, however
+	// much it has taken before. Waiting for our own limits does not count.
 	Slowest int64
 	Grace   time.Duration
 	Slow    func() // called for an asker that was cut off; nil is fine
@@ -141,7 +142,7 @@ func (w *writer) write(p []byte) (int, error) {
 	}
 	start := time.Now()
 	left := w.opts.Grace + time.Duration(float64(w.sent)/float64(w.opts.Slowest)*float64(time.Second)) - w.spent
-	if left > 0 {
+	if left = min(left, w.opts.Grace); left > 0 {
 		w.conn.SetWriteDeadline(start.Add(left)) // a test's recorder has none, and is as well without
 		n, err := w.ResponseWriter.Write(p)
 		w.sent, w.spent = w.sent+int64(n), w.spent+time.Since(start)

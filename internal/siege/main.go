@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -41,8 +40,7 @@ func run(ctx context.Context, path string, conns int, length time.Duration, only
 		return err
 	}
 	defer r.close()
-	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(out, "%d bad connections, %s each\tgood MB/s\tblock p50\tp95\tlast\tretries\tRSS before\tpeak\n", conns, length)
+	fmt.Printf("%-32s %9s %9s %9s %9s %7s %10s %6s\n", fmt.Sprintf("%d bad connections, %s", conns, length), "good MB/s", "block p50", "p95", "last", "retries", "RSS before", "peak")
 	for _, a := range attacks {
 		if !strings.Contains(a.name, only) {
 			continue
@@ -51,13 +49,13 @@ func run(ctx context.Context, path string, conns int, length time.Duration, only
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%s\t%.0f\t%s\t%s\t%s\t%d\t%d MB\t%d MB\n", a.name, res.rate(),
+		fmt.Printf("%-32s %9.0f %9s %9s %9s %7d %7d MB %3d MB\n", a.name, res.rate(),
 			res.wait(50), res.wait(95), res.wait(100), res.Failed, res.before>>20, res.peak>>20)
 		if res.Rounds == 0 {
-			fmt.Fprintf(out, "  the good client got nothing whole: %s\n", res.Cause)
+			fmt.Printf("  the good client got nothing whole: %s\n", res.Cause)
 		}
 	}
-	return out.Flush()
+	return nil
 }
 
 // A result is what the good client got and what it cost the publisher.
