@@ -16,8 +16,8 @@ PLOT       ?= $(BUILD)/dht-growth.svg
 BUILDFLAGS := -trimpath -buildvcs=false -ldflags "-s -w"
 GOBUILD := CGO_ENABLED=0 $(GO) build $(BUILDFLAGS)
 TOOL    := $(GO) tool -modfile=tools/go.mod
-# everything but what boots machines or builds whole images: minutes, not seconds
-QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /imagebuild$$ -e /cmd/phase-image$$)
+# everything but what boots machines, builds whole images or lays siege: minutes, not seconds
+QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /internal/siege$$ -e /imagebuild$$ -e /cmd/phase-image$$)
 IMAGE    = $(BIN)/phase-image
 
 .DEFAULT_GOAL := binaries

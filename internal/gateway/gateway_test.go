@@ -246,6 +246,18 @@ func TestDuplicateBlocksAreSentTwiceOnlyWhenAsked(t *testing.T) {
 	}
 }
 
+func TestManyRangesOfABlockAreTheBlock(t *testing.T) {
+	f := newFixture(t)
+	leaf := f.leaves[3]
+	path := "/ipfs/" + leaf.CID.String() + "?format=raw"
+	if resp, body := f.do(t, "GET", path, "Range", "bytes=1-2"); resp.StatusCode != 206 || len(body) != 2 {
+		t.Errorf("one range: status %d, %d bytes", resp.StatusCode, len(body))
+	}
+	if resp, body := f.do(t, "GET", path, "Range", "bytes=1-2,5-6"); resp.StatusCode != 200 || int64(len(body)) != leaf.Size {
+		t.Errorf("two ranges: status %d, %d bytes", resp.StatusCode, len(body))
+	}
+}
+
 // reads counts what a source is asked for.
 type reads struct {
 	cas.Source

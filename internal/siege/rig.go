@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	rootfsSize = 32 << 20
+	rootfsSize = 8 << 20
 	zerosSize  = 64 << 20 // of the initramfs: a few blocks, over and over
 )
 

@@ -33,7 +33,7 @@ func TestGoodClientsAreServedBesideBadOnes(t *testing.T) {
 		}
 	}()
 	for _, a := range attacks {
-		res, err := a.measure(t.Context(), r, 200, time.Second)
+		res, err := a.measure(t.Context(), r, 100, time.Second/2)
 		if err != nil || res.Rounds == 0 {
 			t.Errorf("%s: the good client did not get its artifact: %v, %s", a.name, err, res.Cause)
 		}
