@@ -40,6 +40,16 @@ func foreignRoot(t *testing.T, spl chunk.Splitter, links int) cid.Cid {
 	return root.Cid()
 }
 
+func TestRootsAreThoseThatKuboSaid(t *testing.T) {
+	data := castest.Bytes(5, 50<<20)
+	for _, want := range kuboRoots {
+		got, err := cas.FileCID(t.Context(), bytes.NewReader(data[:want.size]), want.chunker)
+		if err != nil || got.CID.String() != want.root {
+			t.Errorf("%s, %d bytes: %s, %v, want %s", want.chunker, want.size, got.CID, err, want.root)
+		}
+	}
+}
+
 func TestRootsAreThoseOfIPFSAdd(t *testing.T) {
 	data := castest.Bytes(4, 174*174*10+2*1740)
 	for _, size := range []int{1, 10, 1000, 262144} {

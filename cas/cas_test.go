@@ -1,6 +1,8 @@
 package cas_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"io/fs"
@@ -141,3 +143,37 @@ func FuzzParseCID(f *testing.F) {
 		}
 	})
 }
+
+// Whatever bytes stand under whatever name: only those are handed out that hash to it, and
+// only under a name that is read. go-multihash is the judge.
+func FuzzBlock(f *testing.F) {
+	for _, data := range [][]byte{nil, []byte("hello"), castest.Bytes(1, 5000)} {
+		f.Add(cas.Sum(cid.Raw, data).Bytes(), data)
+		f.Add(cas.Sum(cid.DagProtobuf, data).Bytes(), data)
+	}
+	for _, c := range castest.ForeignCIDs(f) {
+		f.Add(c.Bytes(), []byte("hello"))
+	}
+	f.Fuzz(func(t *testing.T, name, data []byte) {
+		c, err := cid.Cast(name)
+		if err != nil {
+			return
+		}
+		got, err := cas.Get(t.Context(), liar{data}, c)
+		if err != nil {
+			if !errors.Is(err, cas.ErrCorrupt) || got != nil {
+				t.Fatalf("%d bytes, %v", len(got), err)
+			}
+			return
+		}
+		judged, err := c.Prefix().Sum(data)
+		if err != nil || !judged.Equals(c) || !bytes.Equal(got, data) || cas.CheckCID(c) != nil {
+			t.Fatalf("%s handed out; go-multihash names the bytes %s, %v", c, judged, err)
+		}
+	})
+}
+
+// A liar has the same bytes for every name.
+type liar struct{ data []byte }
+
+func (l liar) Block(context.Context, cid.Cid) ([]byte, error) { return l.data, nil }

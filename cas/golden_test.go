@@ -36,3 +36,19 @@ var goldenCuts = map[string]struct {
 		[]int{262144, 262144, 262144, 262144, 262144, 262144, 262144, 262144},
 	},
 }
+
+// kuboRoots are what Kubo 0.43.1 says of castest.Bytes(5, size):
+// ipfs add -Q --only-hash --cid-version=1 --raw-leaves --hash=blake3 --chunker=…
+var kuboRoots = []struct {
+	chunker string
+	size    int
+	root    string
+}{
+	{"size-262144", 0, "bafkr4ifpcne3t5pzugtkaqcn5i3nzskjtpfslsnnyejlpte2spfoihzsmi"},
+	{"size-262144", 1 << 18, "bafkr4ieeeojih7oyh7xvxak4ohowdu4g3d66fr33wxkqxkwvn6bxyvlfbm"},
+	{"size-262144", 1<<20 + 1, "bafyb4ickzrye4fng23de5vuluddfdaqmvwrra4mwfddlajbjzqg26pyfoq"},
+	{"size-262144", 50 << 20, "bafyb4icv6s4xxqhwf75ynlowot4m6o7ki3jt4lfvi2mrpqx3mukmnlxvci"}, // two levels of nodes
+	{"size-1048576", 1 << 18, "bafkr4ieeeojih7oyh7xvxak4ohowdu4g3d66fr33wxkqxkwvn6bxyvlfbm"},
+	{"size-1048576", 1<<20 + 1, "bafyb4ictlcpc7xijvusri5gnpx25mvmm3jlqartae5rki2g4dmsrgdevgy"},
+	{"size-1048576", 50 << 20, "bafyb4icty5ltfzmbp7nlbmafrda7uqolccovsjfu52byhpbtnsou7t3pky"},
+}

@@ -22,7 +22,7 @@ const DefaultMaxPack = 1 << 30
 type PackOptions struct {
 	ReadOnly bool         // nothing is written, and a writer may run beside us
 	Log      *slog.Logger // what was mended on opening; nil for silence
-	MaxPack  int64        // bytes, DefaultMaxPack when 0
+	MaxPack  int64        // bytes, DefaultMaxPack when 0, at most 1 TiB
 
 	disk  disk // nil: the real one
 	loose int  // sealed packs that are not merged at most, maxLoose when 0
@@ -36,8 +36,8 @@ type Stats struct {
 }
 
 // Packs is a Store in a folder of packs: CAR files pack-N.car that only grow, with a
-// sorted index pack-N.idx beside each. The newest pack may be open for appending; the
-// others are sealed. Data is synced before it is indexed, so what an index names
+// sorted index pack-N.idx beside each, and packs.idx, one index merged from those of most
+// packs. The newest pack may be open for appending; the others are sealed. Data is synced before it is indexed, so what an index names
 // survives a power cut; what follows the last index is scanned and hashed when the
 // next writer opens the folder, and cut off where it is torn.
 //

@@ -3,6 +3,8 @@ package cas_test
 import (
 	"testing"
 
+	"github.com/ipfs/go-cid"
+
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/castest"
 )
@@ -26,5 +28,40 @@ func TestPacksKeepTheStoresPromises(t *testing.T) {
 				return p
 			})
 		})
+	}
+}
+
+func TestSourcesKeepTheirPromises(t *testing.T) {
+	fill := func(t *testing.T, s cas.Store, blocks map[cid.Cid][]byte) {
+		for c, data := range blocks {
+			if err := s.Put(t.Context(), c, data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	packs := cas.MergeAfter(cas.PackOptions{MaxPack: 100_000}, 2)
+	for name, open := range map[string]func(t *testing.T, blocks map[cid.Cid][]byte) cas.Source{
+		"memory": func(t *testing.T, blocks map[cid.Cid][]byte) cas.Source {
+			m := cas.NewMemory()
+			fill(t, m, blocks)
+			return m
+		},
+		"the writer of packs": func(t *testing.T, blocks map[cid.Cid][]byte) cas.Source {
+			w := open(t, t.TempDir(), packs)
+			fill(t, w, blocks)
+			return w
+		},
+		"a reader of packs": func(t *testing.T, blocks map[cid.Cid][]byte) cas.Source {
+			dir := t.TempDir()
+			w := open(t, dir, packs)
+			r := open(t, dir, cas.PackOptions{ReadOnly: true})
+			fill(t, w, blocks)
+			return r
+		},
+	} {
+		t.Run(name, func(t *testing.T) { castest.RunSource(t, open) })
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"sync"
@@ -80,6 +81,72 @@ func Run(t *testing.T, open func(t *testing.T) cas.Store) {
 			}
 		})
 	}
+}
+
+// RunSource puts sources through everything that cas.Source promises. open returns a source
+// that has these blocks and no others, and closes it when the test ends.
+func RunSource(t *testing.T, open func(t *testing.T, blocks map[cid.Cid][]byte) cas.Source) {
+	blocks := make(map[cid.Cid][]byte)
+	for i, n := range []int{0, 1, 91, 16347, 65536, 65537, cas.MaxBlock} {
+		data := Bytes(byte(i), n)
+		blocks[cas.Sum(cid.Raw, data)] = data
+	}
+	var file bytes.Buffer
+	f, err := cas.AddFile(t.Context(), func(_ context.Context, c cid.Cid, data []byte) error {
+		blocks[c] = bytes.Clone(data)
+		return nil
+	}, io.TeeReader(bytes.NewReader(Bytes(9, 3<<20)), &file), cas.DefaultChunker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := open(t, blocks)
+	t.Run("what it has can be read, by many at once, as often as they like", func(t *testing.T) {
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for c, data := range blocks {
+					if got, err := cas.Get(t.Context(), src, c); err != nil || !bytes.Equal(got, data) {
+						t.Errorf("block %s: %d bytes, %v", c, len(got), err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+	t.Run("what it hands out stays as it is", func(t *testing.T) {
+		kept := make(map[cid.Cid][]byte)
+		for c := range blocks {
+			kept[c], _ = src.Block(t.Context(), c) // an error is no bytes, which are compared
+		}
+		var copied bytes.Buffer
+		if err := cas.Copy(t.Context(), &copied, src, f.CID, f.Size); err != nil || !bytes.Equal(copied.Bytes(), file.Bytes()) {
+			t.Errorf("the file comes back changed: %v", err)
+		}
+		for c, data := range kept {
+			if !bytes.Equal(data, blocks[c]) {
+				t.Errorf("block %s: other bytes now", c)
+			}
+		}
+	})
+	t.Run("what it does not have does not exist", func(t *testing.T) {
+		if _, err := src.Block(t.Context(), cas.Sum(cid.Raw, []byte("never"))); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Block: %v, want fs.ErrNotExist", err)
+		}
+	})
+	t.Run("nobody asks it for names that we do not read", func(t *testing.T) {
+		for name, c := range ForeignCIDs(t) {
+			if _, err := cas.Get(t.Context(), src, c); !errors.Is(err, cas.ErrCorrupt) {
+				t.Errorf("%s: %v, want ErrCorrupt", name, err)
+			}
+		}
+	})
+	t.Run("a cancelled call ends", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := src.Block(ctx, f.CID); !errors.Is(err, context.Canceled) {
+			t.Errorf("Block: %v, want context.Canceled", err)
+		}
+	})
 }
 
 func missing(t *testing.T, s cas.Store) {
