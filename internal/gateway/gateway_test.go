@@ -78,6 +78,18 @@ func (f *fixture) do(t *testing.T, method, path string, headers ...string) (*htt
 	return resp, body
 }
 
+func TestAClientKeepsASourcesPromises(t *testing.T) {
+	castest.RunSource(t, func(t *testing.T, blocks map[cid.Cid][]byte) cas.Source {
+		store := cas.NewMemory()
+		for c, data := range blocks {
+			ok(t, store.Put(t.Context(), c, data))
+		}
+		server := httptest.NewServer(Handler(Options{Source: store}))
+		t.Cleanup(server.Close)
+		return &Client{Base: server.URL}
+	})
+}
+
 func TestRawBlockWithTheHeadersOfTheSpec(t *testing.T) {
 	f := newFixture(t)
 	leaf := f.leaves[3]
