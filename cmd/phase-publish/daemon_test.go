@@ -156,6 +156,40 @@ func TestServeIsATrustlessGatewayForAnyHTTPClient(t *testing.T) {
 	d.stop(syscall.SIGTERM)
 }
 
+func TestFsckMendsAStoreFromALivePublisher(t *testing.T) {
+	t.Parallel()
+	dir, _ := published(t)
+	d := start(t, dir, serveArgs...)
+	mine := t.TempDir()
+	check(t, os.CopyFS(mine, os.DirFS(dir)))
+	pack := filepath.Join(mine, "store/pack-00000001.car")
+	whole, err := os.ReadFile(pack)
+	check(t, err)
+	spoilt := bytes.Clone(whole)
+	for _, at := range []int{len(whole) / 3, len(whole) / 2, len(whole) - 1} {
+		spoilt[at] ^= 1
+	}
+	check(t, os.WriteFile(pack, spoilt, 0o644))
+	fsck := func(args ...string) ([]byte, error) {
+		cmd := exec.Command("phase-publish", append([]string{"fsck", "--store", "store", "--repo", "repo"}, args...)...)
+		cmd.Dir = mine
+		return cmd.CombinedOutput()
+	}
+	if out, err := fsck(); err == nil {
+		t.Fatalf("not found: %s", out)
+	}
+	if out, err := fsck("--repair", d.ready.HTTP[0]); err != nil || !bytes.Contains(out, []byte("3 faults, 3 mended")) {
+		t.Errorf("%v: %s", err, out)
+	}
+	if out, err := fsck(); err != nil {
+		t.Errorf("afterwards: %v: %s", err, out)
+	}
+	if mended, err := os.ReadFile(pack); err != nil || !bytes.Equal(mended, whole) {
+		t.Errorf("the pack is not what it was (%v)", err)
+	}
+	d.stop(syscall.SIGTERM)
+}
+
 func TestServeFinishesWhatIsUnderWayWhenItIsStopped(t *testing.T) {
 	t.Parallel()
 	dir, release := published(t)
