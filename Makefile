@@ -45,7 +45,7 @@ test: deps binaries ## every test, under the race detector, booting machines in 
 demo: deps binaries ## one release, from fresh keys to a receipt on a machine's console
 	scripts/demo.sh
 
-bench: ## the store beside b3sum, cp, casync, xdelta3 and zsync: minutes, and 30 GB of disk
+bench: ## the store beside b3sum, cp, casync, xdelta3 and zsync: minutes, and 15 GB of disk
 	@scripts/deps-check.sh --install bench
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./internal/bench -dir $(BUILD) -pair $(BUILD)/pair

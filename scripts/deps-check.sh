@@ -56,6 +56,7 @@ needs() {
 		echo "casync casync a peer of make bench"
 		echo "xdelta3 xdelta3 a peer of make bench"
 		echo "zsync zsync a peer of make bench"
+		echo "/usr/sbin/nginx nginx-light what zsync fetches from"
 	fi
 	if [ -n "$benchnet" ]; then
 		echo "nginx nginx-light a peer of make bench-net"

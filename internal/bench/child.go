@@ -23,6 +23,7 @@ import (
 
 // A result is what one process of ours did.
 type result struct {
+	Open    time.Duration // of the store
 	Work    time.Duration // without what follows
 	Sync    time.Duration // until all of it is on the disk
 	CPU     time.Duration // of all cores, the whole process
@@ -30,20 +31,32 @@ type result struct {
 	File    cas.File
 	MaxRSS  int64 // bytes
 	NewData int64 // bytes that were not in the store
+	Found   cost  // of one block that is there
+	Missed  cost  // of one that is not
 }
 
 // child does one piece of work: "ingest STORE FILE CHUNKER", "stream STORE BYTES",
-// "copy STORE CID SIZE", or "random STORE CID SIZE".
+// "copy STORE CID SIZE", "random STORE CID SIZE", "tiny STORE BLOCKS PACKS", "merge STORE", or
+// "lookup STORE BLOCKS".
 func child(ctx context.Context, args []string) (result, error) {
 	if len(args) < 3 {
 		return result{}, errors.New("child: no work")
 	}
 	var r result
-	p, err := cas.OpenPacks(args[1], cas.PackOptions{ReadOnly: args[0] == "copy" || args[0] == "random"})
+	opts := cas.PackOptions{ReadOnly: args[0] == "copy" || args[0] == "random" || args[0] == "lookup"}
+	var err error
+	if args[0] == "tiny" {
+		if opts.MaxPack, err = tinyPack(args[2], args[3]); err != nil {
+			return r, err
+		}
+	}
+	opening := time.Now()
+	p, err := cas.OpenPacks(args[1], opts)
 	if err != nil {
 		return r, err
 	}
 	start := time.Now()
+	r.Open = start.Sub(opening)
 	switch args[0] {
 	case "ingest":
 		err = r.ingest(ctx, p, args[2], args[3])
@@ -54,15 +67,29 @@ func child(ctx context.Context, args []string) (result, error) {
 		err = errors.Join(e, err)
 	case "copy", "random":
 		err = r.read(ctx, p, args)
+	case "tiny":
+		err = putTiny(ctx, p, args[2])
+	case "lookup":
+		err = r.lookup(ctx, p, args[2])
 	}
 	r.Work = time.Since(start)
 	err = errors.Join(err, p.Close())
 	r.Sync = time.Since(start)
-	var usage syscall.Rusage
-	err = errors.Join(err, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
-	r.MaxRSS = usage.Maxrss << 10
-	r.CPU = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	usage := rusage()
+	r.MaxRSS, r.CPU = usage.Maxrss<<10, cpu(usage)
 	return r, err
+}
+
+func rusage() syscall.Rusage {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		panic(err) // it cannot fail for ourselves
+	}
+	return usage
+}
+
+func cpu(usage syscall.Rusage) time.Duration {
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func (r *result) ingest(ctx context.Context, p *cas.Packs, file, chunker string) error {

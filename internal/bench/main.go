@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -28,9 +29,13 @@ func main() {
 	flag.IntVar(&b.runs, "runs", 5, "runs of each")
 	flag.Int64Var(&b.size, "size", 1<<30, "bytes of the random file")
 	flag.Int64Var(&b.big, "big", 8<<30, "bytes of the file whose ingest is watched for memory; 0: none")
+	flag.Int64Var(&b.blocks, "blocks", 10_000_000, "blocks of the store whose index is searched")
+	flag.IntVar(&b.packs, "packs", 640, "packs of that store")
+	only := flag.String("only", "newbytes,ingest,read,memory,index", "what to measure")
 	flag.Parse()
+	b.only = strings.Split(*only, ",")
 	if b.dir == "" || b.pair == "" || flag.NArg() > 0 {
-		fmt.Fprintln(os.Stderr, "usage: bench -dir DIR -pair DIR [-runs N] [-size BYTES] [-big BYTES]")
+		fmt.Fprintln(os.Stderr, "usage: bench -dir DIR -pair DIR [-runs N] [-size BYTES] [-big BYTES] [-blocks N] [-packs N] [-only WHAT,…]")
 		os.Exit(2)
 	}
 	exit(b.run(ctx))
@@ -48,6 +53,9 @@ type bench struct {
 	dir, pair string
 	runs      int
 	size, big int64
+	blocks    int64
+	packs     int
+	only      []string
 	self      string
 }
 
@@ -64,8 +72,14 @@ func (b *bench) run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(b.dir)
 	load("before")
-	for _, show := range []func(context.Context) error{b.newBytes, b.ingest, b.memory} {
-		if err := show(ctx); err != nil {
+	for _, show := range []struct {
+		name string
+		run  func(context.Context) error
+	}{{"newbytes", b.newBytes}, {"ingest", b.ingest}, {"read", b.read}, {"memory", b.memory}, {"index", b.index}} {
+		if !slices.Contains(b.only, show.name) {
+			continue
+		}
+		if err := show.run(ctx); err != nil {
 			return err
 		}
 	}
@@ -92,7 +106,7 @@ type contestant struct {
 
 // A cost is what one run took: by the clock, and on all cores together, which other people's
 // load on the machine hardly changes.
-type cost struct{ wall, cpu time.Duration }
+type cost struct{ Wall, CPU time.Duration }
 
 // race runs every contestant in turn, b.runs times, and returns the medians.
 func (b *bench) race(ctx context.Context, all []*contestant) ([]cost, error) {
@@ -108,8 +122,8 @@ func (b *bench) race(ctx context.Context, all []*contestant) ([]cost, error) {
 	medians := make([]cost, len(all))
 	for i, c := range all {
 		medians[i] = cost{
-			median(c.took, func(c cost) time.Duration { return c.wall }),
-			median(c.took, func(c cost) time.Duration { return c.cpu }),
+			median(c.took, func(c cost) time.Duration { return c.Wall }),
+			median(c.took, func(c cost) time.Duration { return c.CPU }),
 		}
 	}
 	return medians, nil
@@ -129,8 +143,8 @@ func median(costs []cost, of func(cost) time.Duration) time.Duration {
 func table(title string, bytes int64, all []*contestant, medians []cost) {
 	fmt.Printf("\n%s\n", title)
 	for i, c := range all {
-		wall := medians[i].wall.Seconds()
+		wall := medians[i].Wall.Seconds()
 		fmt.Printf("  %-44s %8.2f s %8.0f MB/s   %6.2f x ours   %6.2f CPU s/GiB\n", c.name, wall,
-			float64(bytes)/1e6/wall, medians[0].wall.Seconds()/wall, medians[i].cpu.Seconds()*float64(1<<30)/float64(bytes))
+			float64(bytes)/1e6/wall, medians[0].Wall.Seconds()/wall, medians[i].CPU.Seconds()*float64(1<<30)/float64(bytes))
 	}
 }

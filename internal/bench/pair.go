@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"sync/atomic"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -54,9 +57,8 @@ func (b *bench) newBytes(ctx context.Context) error {
 		row("casync, chunks of "+size+", compressed", n, "")
 	}
 	n, err := b.zsyncNew(ctx, first, second)
-	if err != nil { // some versions wait for ever for the end of the file
-		row("zsync, stopped before it ended", n, err.Error())
-		return ctx.Err()
+	if err != nil {
+		return err
 	}
 	row("zsync, its control file included", n, "")
 	return nil
@@ -122,42 +124,98 @@ func treeSize(dir string) (int64, error) {
 	return sum, err
 }
 
-// zsyncNew lets zsync fetch the second file over HTTP, and counts the bytes of bodies.
+// zsyncNew lets zsync fetch the second file from nginx, and counts the bytes of bodies: zsync
+// asks for many ranges at once, which net/http answers in a form that it never ends reading.
 func (b *bench) zsyncNew(ctx context.Context, first, second string) (int64, error) {
-	control := b.path("second.zsync")
-	if _, err := peer(ctx, "zsyncmake", "-u", "second.squashfs", "-o", control, second); err != nil {
+	dir := b.path("zsync")
+	defer os.RemoveAll(dir)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return 0, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	served, err := filepath.Abs(second)
+	if err == nil {
+		err = os.Symlink(served, filepath.Join(dir, "second"))
+	}
 	if err != nil {
 		return 0, err
 	}
-	var sent atomic.Int64
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name := second
-		if filepath.Base(r.URL.Path) == "second.zsync" {
-			name = control
-		}
-		http.ServeFile(counted{w, &sent}, r, name)
-	})}
-	go server.Serve(listener)
-	defer server.Close()
-	url := fmt.Sprintf("http://%s/second.zsync", listener.Addr())
+	if _, err := peer(ctx, "zsyncmake", "-u", "second", "-o", filepath.Join(dir, "second.zsync"), second); err != nil {
+		return 0, err
+	}
+	return sentByNginx(ctx, dir, func(url string) error {
+		_, err := peer(ctx, "timeout", "60", "env", "-u", "http_proxy", "zsync", "-q", "-i", first, "-o", filepath.Join(dir, "fetched"), url+"/second.zsync")
+		return err
+	})
+}
+
+const nginxConf = `daemon off; master_process off; pid nginx.pid;
+events {}
+http {
+	log_format sent $body_bytes_sent;
+	access_log sent.log sent;
+	client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t; uwsgi_temp_path t; scgi_temp_path t;
+	server { listen %s; root .; }
+}
+`
+
+// sentByNginx has nginx serve dir while fetch runs, and returns the bytes of all bodies.
+func sentByNginx(ctx context.Context, dir string, fetch func(url string) error) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if _, err := peer(ctx, "env", "-u", "http_proxy", "zsync", "-q", "-i", first, "-o", b.path("fetched"), url); err != nil {
-		return sent.Load(), err
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return 0, err
 	}
-	return sent.Load(), os.RemoveAll(b.path("fetched"))
+	addr, err := freeAddr()
+	if err != nil {
+		return 0, err
+	}
+	conf := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, addr), 0o644); err != nil {
+		return 0, err
+	}
+	cmd := exec.CommandContext(ctx, "/usr/sbin/nginx", "-p", dir, "-c", conf, "-e", filepath.Join(dir, "error.log"))
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("%w; run: scripts/deps-check.sh --install bench", err)
+	}
+	fetchErr := errors.Join(listening(ctx, addr), fetch("http://"+addr))
+	if err := errors.Join(fetchErr, cmd.Process.Signal(syscall.SIGQUIT), cmd.Wait()); err != nil {
+		return 0, err
+	}
+	sent, err := os.ReadFile(filepath.Join(dir, "sent.log"))
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for line := range strings.Lines(string(sent)) {
+		n, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
-type counted struct {
-	http.ResponseWriter
-	sent *atomic.Int64
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
 }
 
-func (c counted) Write(b []byte) (int, error) {
-	n, err := c.ResponseWriter.Write(b)
-	c.sent.Add(int64(n))
-	return n, err
+// listening waits until a foreign server answers.
+func listening(ctx context.Context, addr string) error {
+	for {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
