@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"time"
@@ -222,7 +223,8 @@ func (d *herd) stalled(q *queue, now time.Time) (waiting time.Duration) {
 		case m == nil && j.seat.proven:
 			waiting = max(waiting, 2*quiet)
 		case m == nil:
-		case quiet > memberStall && !j.dropped:
+		case quiet > memberStall && !j.dropped && q.another(j.seat, now):
+			j.seat.src.note(fmt.Errorf("no block for %s: %w", quiet.Round(time.Millisecond), cas.ErrUnreachable))
 			m.strike(maxStrikes, now)
 			j.drop()
 		}

@@ -271,9 +271,6 @@ func (q *queue) landed(j *job, i int, now time.Time) int64 {
 	for _, other := range q.jobs {
 		if other != j && other.covers(j.part, i) && other.rest().next(0) < 0 {
 			other.drop()
-			if !other.seat.proven && now.Sub(other.heard) > hedgeAfter {
-				other.seat.src.late("kept us waiting for a block that another source gave")
-			}
 		}
 	}
 	return n
@@ -365,6 +362,8 @@ func (q *queue) hopeless(now time.Time) error {
 			wrong = verdict
 		case isFailing, !open && st.src.lastError() != nil:
 			lost = st.src.lastError()
+		case open && st.joined && st.member != nil && st.src.lastError() != nil && !q.hasWork(st, now):
+			lost = st.src.lastError() // slow to answer, and asked again later
 		case open && st.joined && (st.absent || !q.hasWork(st, now)):
 			absent = fmt.Errorf("block %s: %w: none of %d sources has it; ask the publisher to run phase-publish fsck", q.firstWaiting(), fs.ErrNotExist, len(q.seats))
 		default:
@@ -390,6 +389,14 @@ func (q *queue) hasWork(st *seat, now time.Time) bool {
 		}
 	}
 	return q.herd.shares(st)
+}
+
+// another reports whether somebody else can be asked in place of a seat.
+func (q *queue) another(than *seat, now time.Time) bool {
+	return slices.ContainsFunc(q.seats, func(st *seat) bool {
+		open, isFailing, _, verdict := st.src.state()
+		return st != than && open && !isFailing && verdict == nil && !st.absent && (st.member == nil || st.member.believed(now))
+	})
 }
 
 func (q *queue) firstWaiting() string {

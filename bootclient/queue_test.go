@@ -289,3 +289,34 @@ func handOut(t testing.TB, leaves int) {
 		}
 	}
 }
+
+// A neighbour that is slow loses its job to somebody else, if there is anybody else.
+func TestTheOnlyNeighbourMayBeSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		parts := []*part{partOf(t, 4, 1)}
+		q := newQueue(parts, time.Now())
+		q.herd = &herd{self: 1, parts: parts, own: make([]set, 1), held: []set{newSet(4)}}
+		q.herd.divide([]uint64{1})
+		slow := start(q, mirrorNamed("slow"))[0]
+		q.herd.tell(slow, 0, []byte{0xf0}, time.Now())
+		j := q.next(time.Now())
+		if j == nil {
+			t.Fatal("a neighbour that has all is not asked")
+		}
+		time.Sleep(2 * memberStall)
+		q.herd.look(q, time.Now())
+		if why := q.hopeless(time.Now()); j.dropped || why != nil {
+			t.Errorf("dropped %t, %v", j.dropped, why)
+		}
+		start(q, mirrorNamed("other"))
+		q.herd.look(q, time.Now())
+		if !j.dropped {
+			t.Error("it goes on beside another source")
+		}
+		q.ended(j, cas.ErrUnreachable, time.Now())
+		q.seats = q.seats[:1] // and the other is gone
+		if why := q.hopeless(time.Now()); !errors.Is(why, cas.ErrUnreachable) {
+			t.Errorf("what it has is lost for good: %v", why)
+		}
+	})
+}
