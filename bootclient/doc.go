@@ -8,6 +8,11 @@
 // cache among them, is asked through cas.Get, and a source that sends one wrong
 // block is not asked again in this run. What happened is told in a [Report].
 //
+// Where the mode announces, a machine gives what it has verified to others while it
+// fetches, through the same gateway as a publisher (internal/gateway), at addresses that
+// it tells through identify, mDNS and the DHT; [Seed] does so from a cache afterwards.
+// Only what hashed right is served, and it is hashed again on its way out.
+//
 // It refuses a release that [manifest.Verify] does not return, and never calls a
 // Sink's Commit before every artifact has the signed length and sha256. It holds
 // no block longer than it takes to verify and write it, so memory is bounded by

@@ -2,11 +2,14 @@ package bootclient_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/bits"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -231,5 +234,64 @@ func waitUntil(t *testing.T, done func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatal("it never happened")
 		}
+	}
+}
+
+// sockets lists where this process can be reached: its TCP listeners and UDP sockets.
+func sockets(t *testing.T) map[string]bool {
+	t.Helper()
+	own := map[string]bool{}
+	fds, err := os.ReadDir("/proc/self/fd")
+	ok(t, err)
+	for _, fd := range fds {
+		if link, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil {
+			own[link] = true
+		}
+	}
+	const listening = "0A"
+	open := map[string]bool{}
+	for _, proto := range []string{"tcp", "tcp6", "udp", "udp6"} {
+		table, err := os.ReadFile("/proc/self/net/" + proto)
+		if errors.Is(err, fs.ErrNotExist) { // no IPv6 here
+			continue
+		}
+		ok(t, err)
+		for line := range strings.Lines(string(table)) {
+			f := strings.Fields(line)
+			if own["socket:["+f[9]+"]"] && (f[3] == listening || strings.HasPrefix(proto, "udp")) {
+				open[proto+" "+f[1]] = true
+			}
+		}
+	}
+	return open
+}
+
+// In the middle of a fetch, a private machine can be reached by nobody: no listener and no
+// socket of mDNS, whereas one that shares has listeners.
+func TestAPrivateFetchHasNoOpenPort(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	for name, open := range map[string]bool{"private": false, "herd": true} {
+		t.Run(name, func(t *testing.T) {
+			var during map[string]bool
+			look := sync.OnceFunc(func() { during = sockets(t) })
+			publisher := serve(t, r, func(w http.ResponseWriter, req *http.Request, good http.Handler) {
+				look()
+				good.ServeHTTP(w, req)
+			})
+			_, address := node(t, p2p.Options{}, publisher.Config.Handler)
+			before := sockets(t)
+			m := newMachine(t, r, "private")
+			m.cfg.Mirrors, m.cfg.Share = []string{publisher.URL}, true
+			if name == "herd" {
+				m.cfg.Mode, m.cfg.Peers = herd, []string{address}
+			}
+			m.boots(r)
+			for s := range before {
+				delete(during, s)
+			}
+			if (len(during) > 0) != open {
+				t.Errorf("open during the fetch: %v", during)
+			}
+		})
 	}
 }

@@ -199,7 +199,8 @@ func (b *boot) cache(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := mountCache(device, rights == "rw"); err != nil {
+	unmountCache() // left by an attempt that crashed
+	if err := mountCache(device, cacheDir, rights == "rw"); err != nil {
 		return "", err
 	}
 	b.config.Cache = cacheDir
@@ -223,6 +224,9 @@ func (b *boot) machineKey(context.Context) (string, error) {
 // its own steps.
 func (b *boot) fetch(ctx context.Context) (string, error) {
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
+	if env := seedEnvironment(b.config); env != nil {
+		b.payload.AllowSeed(env, b.config.Root)
+	}
 	v, err := bootclient.Run(ctx, b.config, b.payload)
 	for _, s := range b.story.Sources() {
 		if s.Used() {

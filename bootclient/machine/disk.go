@@ -94,18 +94,17 @@ func waitLabel(ctx context.Context, disk <-chan struct{}) (string, error) {
 	}
 }
 
-// mountCache mounts the cache partition at /cache. Read-only means that the
-// device is not written at all, not even its journal.
-func mountCache(device string, write bool) error {
-	if err := os.MkdirAll(cacheDir, 0o700); err != nil {
+// mountCache mounts the cache partition at dir. Read-only means that the device is not
+// written at all, not even its journal.
+func mountCache(device, dir string, write bool) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("cache: %w", err)
 	}
-	unmountCache() // left by an attempt that crashed
 	flags, data := uintptr(quiet), "errors=remount-ro"
 	if !write {
 		flags, data = quiet|unix.MS_RDONLY, "noload"
 	}
-	if err := unix.Mount(device, cacheDir, "ext4", flags, data); err != nil {
+	if err := unix.Mount(device, dir, "ext4", flags, data); err != nil {
 		return fmt.Errorf("cache %s: mount: %w; check it with e2fsck -f, or write the stick anew", device, err)
 	}
 	return nil

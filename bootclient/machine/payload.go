@@ -34,7 +34,8 @@ const (
 // kernel and one with
 //
 //	[release initramfs][zeros to 4][cpio: /phase/rootfs.squashfs, /phase/job/…,
-//	 /phase/release.json, /phase/report.json, /phase/machine.key]
+//	 /phase/release.json, /phase/report.json, /phase/machine.key and, where the
+//	 target may serve others, /phase/root.json, /phase/seed.env]
 //
 // It is a bootclient.Sink: bytes go to their final place as they verify. Commit
 // seals both files, after which not even this process can change them, and hashes
@@ -42,6 +43,8 @@ const (
 type Payload struct {
 	key    []byte // PEM, handed to the target
 	memory int64  // bytes that may be used, all copies counted
+
+	seedEnv, seedRoot []byte // for phase-boot seed in the target, nil when it must not run
 
 	parts  []*part
 	kernel *os.File
@@ -56,6 +59,10 @@ type Payload struct {
 func NewPayload(key []byte, memory int64) *Payload {
 	return &Payload{key: key, memory: memory}
 }
+
+// AllowSeed hands over how the target may serve this release to others. It must be
+// called before Commit.
+func (p *Payload) AllowSeed(env, root []byte) { p.seedEnv, p.seedRoot = env, root }
 
 // A part is the place of one artifact.
 type part struct {
@@ -199,7 +206,12 @@ func (p *Payload) handOver(release manifest.Release, report []byte) error {
 		{"phase/release.json", 0o644, rel},
 		{"phase/report.json", 0o644, report},
 		{"phase/machine.key", 0o600, p.key},
+		{"phase/" + seedRoot, 0o644, p.seedRoot},
+		{"phase/" + seedFile, 0o644, p.seedEnv},
 	} {
+		if f.data == nil {
+			continue
+		}
 		if err := p.cpio.file(f.name, f.perm, f.data); err != nil {
 			return fmt.Errorf("payload: %w", err)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -36,6 +37,7 @@ func target(story *bootclient.Report) error {
 		{"modules", goOn, loadTargetModules},
 		{"rootfs", fatal, mountRootfs},
 		{"hand-over", fatal, func(context.Context) (string, error) { return handOverTo, moveHandOver(handOver, handOverTo) }},
+		{"seed", goOn, prepareSeed},
 		{"switch root", fatal, func(context.Context) (string, error) { return "", switchRoot(story) }},
 	})
 }
@@ -137,8 +139,12 @@ func moveHandOver(from, to string) error {
 	for _, f := range []struct {
 		name string
 		mode os.FileMode
-	}{{"release.json", 0o644}, {"report.json", 0o644}, {"machine.key", 0o600}} {
-		if err := moveFile(filepath.Join(from, f.name), filepath.Join(to, f.name), f.mode); err != nil {
+	}{{"release.json", 0o644}, {"report.json", 0o644}, {"machine.key", 0o600}, {seedRoot, 0o644}, {seedFile, 0o644}} {
+		err := moveFile(filepath.Join(from, f.name), filepath.Join(to, f.name), f.mode)
+		if errors.Is(err, fs.ErrNotExist) && (f.name == seedRoot || f.name == seedFile) {
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("hand-over: %w", err)
 		}
 	}
