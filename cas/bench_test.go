@@ -102,8 +102,9 @@ func BenchmarkBlocksAtRandom(b *testing.B) {
 	b.SetBytes(size)
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
+		var room []byte
 		for pb.Next() {
-			if _, err := cas.ReadLeaf(b.Context(), p, leaves[rand.IntN(len(leaves))]); err != nil {
+			if _, err := cas.ReadLeafInto(b.Context(), p, leaves[rand.IntN(len(leaves))], &room); err != nil {
 				b.Error(err)
 			}
 		}

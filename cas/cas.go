@@ -55,32 +55,17 @@ type Store interface {
 // Get reads one block and returns it only if the name is one that we accept
 // and the bytes hash to it. It is the only way to read a Source.
 func Get(ctx context.Context, src Source, c cid.Cid) ([]byte, error) {
-	return getInto(ctx, src, c, nil)
-}
-
-// An appender is a Source that can use a buffer of its caller's.
-type appender interface {
-	AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error)
-}
-
-// getInto is Get into the room of b, if the source can use it and it is enough.
-func getInto(ctx context.Context, src Source, c cid.Cid, b []byte) ([]byte, error) {
 	if err := CheckCID(c); err != nil {
 		return nil, err
 	}
-	var err error
-	if a, ok := src.(appender); ok {
-		b, err = a.AppendBlock(ctx, c, b[:0])
-	} else {
-		b, err = src.Block(ctx, c)
-	}
+	data, err := src.Block(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	if err := Check(c, b); err != nil {
+	if err := Check(c, data); err != nil {
 		return nil, err
 	}
-	return b, nil
+	return data, nil
 }
 
 // Check reports whether data is the block that c names: within MaxBlock, and

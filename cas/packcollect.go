@@ -97,7 +97,7 @@ func (p *Packs) move(ctx context.Context, k *pack, s section) error {
 		return err
 	}
 	p.mu.RLock()
-	ok, err := p.search(s.key, func(other *pack, _ section) bool { return other != k })
+	ok, err := p.search(s.key, headOnly, func(other *pack, _ section) bool { return other != k })
 	p.mu.RUnlock()
 	if ok || err != nil {
 		return err

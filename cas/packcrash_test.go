@@ -77,7 +77,7 @@ func wantSound(t *testing.T, dir string, opts cas.PackOptions, safe map[cid.Cid]
 // Whatever the writer does last, and whatever of it reaches the disk: what was reported
 // kept is there, and what is listed is right.
 func TestPowerMayFailAtEveryWriteAndSync(t *testing.T) {
-	opts := cas.MergeAfter(cas.PackOptions{MaxPack: 7000}, 1)
+	opts := cas.MergeAfter(cas.PackOptions{MaxPack: 12_000}, 1)
 	steps := 0
 	for _, how := range []string{cas.CutKilled, cas.CutLost, cas.CutZeroed, cas.CutRenames} {
 		t.Run(how, func(t *testing.T) {

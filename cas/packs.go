@@ -94,15 +94,35 @@ func OpenPacks(dir string, opts PackOptions) (*Packs, error) {
 // Block returns the bytes under c, unchecked: read through Get. A block that is not
 // there wraps fs.ErrNotExist, a damaged pack ErrCorrupt.
 func (p *Packs) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	return p.AppendBlock(ctx, c, nil)
+	return p.block(ctx, c, -1, nil)
 }
 
-// AppendBlock is Block into the room that b has behind its end, or more if need be.
-func (p *Packs) AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error) {
-	err := p.lookup(ctx, c, func(k *pack, s section) error {
-		n := len(b)
-		b = slices.Grow(b, s.size)[:n+s.size]
-		if _, err := k.ReadAt(b[n:], s.offset); err != nil {
+// block is Block. One of size bytes is read at once with its head, into room, if there is
+// enough.
+func (p *Packs) block(ctx context.Context, c cid.Cid, size int, room []byte) ([]byte, error) {
+	var data []byte
+	whole := func(k *pack, offset int64, tmp *scratch) (section, error) {
+		data = nil
+		n := sectionLen(size)
+		if size < 0 || n > int64(len(room)) || n > k.end-offset {
+			return readHead(k, offset, k.end, tmp)
+		}
+		if _, err := k.ReadAt(room[:n], offset); err != nil {
+			return section{}, cutShort(err)
+		}
+		s, err := parseHead(room[:n], offset)
+		if err == nil && s.size == size {
+			data = room[n-int64(size) : n]
+			return s, nil
+		}
+		return readHead(k, offset, k.end, tmp)
+	}
+	err := p.lookup(ctx, c, whole, func(k *pack, s section) error {
+		if data != nil {
+			return nil
+		}
+		data = make([]byte, s.size)
+		if _, err := k.ReadAt(data, s.offset); err != nil {
 			return fmt.Errorf("pack %s: block %s: %w", k.path, c, cutShort(err))
 		}
 		return nil
@@ -110,12 +130,12 @@ func (p *Packs) AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	return b, nil
+	return data, nil
 }
 
 // Has reports whether an index lists c and its pack has a section for it.
 func (p *Packs) Has(ctx context.Context, c cid.Cid) (bool, error) {
-	err := p.lookup(ctx, c, func(*pack, section) error { return nil })
+	err := p.lookup(ctx, c, headOnly, func(*pack, section) error { return nil })
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -124,14 +144,14 @@ func (p *Packs) Has(ctx context.Context, c cid.Cid) (bool, error) {
 
 // lookup calls found with the place of c, under the read lock. A reader that misses looks
 // at the folder again.
-func (p *Packs) lookup(ctx context.Context, c cid.Cid, found func(*pack, section) error) error {
+func (p *Packs) lookup(ctx context.Context, c cid.Cid, read reader, found func(*pack, section) error) error {
 	if err := CheckCID(c); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ok, err := p.find(c, found)
+	ok, err := p.find(c, read, found)
 	if ok || err != nil {
 		return err
 	}
@@ -139,7 +159,7 @@ func (p *Packs) lookup(ctx context.Context, c cid.Cid, found func(*pack, section
 		if changed, err := p.refresh(); err != nil {
 			return err
 		} else if changed {
-			if ok, err = p.find(c, found); ok || err != nil {
+			if ok, err = p.find(c, read, found); ok || err != nil {
 				return err
 			}
 		}
@@ -147,14 +167,14 @@ func (p *Packs) lookup(ctx context.Context, c cid.Cid, found func(*pack, section
 	return NotFound(c)
 }
 
-func (p *Packs) find(c cid.Cid, found func(*pack, section) error) (bool, error) {
+func (p *Packs) find(c cid.Cid, read reader, found func(*pack, section) error) (bool, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if p.closed {
 		return false, p.errClosed()
 	}
 	var err error
-	ok, findErr := p.search(sectionKey([]byte(c.KeyString())), func(k *pack, s section) bool {
+	ok, findErr := p.search(sectionKey([]byte(c.KeyString())), read, func(k *pack, s section) bool {
 		err = found(k, s)
 		return true
 	})
@@ -164,15 +184,22 @@ func (p *Packs) find(c cid.Cid, found func(*pack, section) error) (bool, error) 
 	return false, findErr
 }
 
+// A reader reads the section at an offset of a pack: its head, at least.
+type reader func(k *pack, offset int64, tmp *scratch) (section, error)
+
+func headOnly(k *pack, offset int64, tmp *scratch) (section, error) {
+	return readHead(k, offset, k.end, tmp)
+}
+
 // search calls try for every section of key, until it says true: in the packs that are
 // not merged, the newest first, and in the others at once. What an index says is compared
 // with the pack: a section with another name is none. An index that cannot be read costs
 // what only it knows. p.mu is held.
-func (p *Packs) search(key sectionKey, try func(*pack, section) bool) (bool, error) {
+func (p *Packs) search(key sectionKey, read reader, try func(*pack, section) bool) (bool, error) {
 	tmp := scratches.Get().(*scratch)
 	defer scratches.Put(tmp)
 	check := func(k *pack, offset int64) bool {
-		s, err := readHead(k, offset, k.end, tmp)
+		s, err := read(k, offset, tmp)
 		return err == nil && s.key == key && try(k, s)
 	}
 	var left error

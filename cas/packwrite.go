@@ -42,7 +42,7 @@ func (p *Packs) Put(ctx context.Context, c cid.Cid, data []byte) error {
 	if err := p.ready(ctx); err != nil {
 		return err
 	}
-	if ok, err := p.find(c, func(*pack, section) error { return nil }); ok || err != nil {
+	if ok, err := p.find(c, headOnly, func(*pack, section) error { return nil }); ok || err != nil {
 		return err
 	}
 	return p.add(sectionKey([]byte(c.KeyString())), data)

@@ -36,12 +36,31 @@ func Leaves(ctx context.Context, src Source, root cid.Cid, size int64) ([]Leaf, 
 
 // ReadLeaf reads one leaf through Get and checks its length.
 func ReadLeaf(ctx context.Context, src Source, l Leaf) ([]byte, error) {
-	return l.read(ctx, src, nil)
+	return ReadLeafInto(ctx, src, l, new([]byte))
 }
 
-// read is ReadLeaf into the room of b, if that is possible.
-func (l Leaf) read(ctx context.Context, src Source, b []byte) ([]byte, error) {
-	data, err := getInto(ctx, src, l.CID, b)
+// ReadLeafInto is ReadLeaf for a caller that reads many: what it returns may be in *room,
+// which grows as needed and is overwritten by the next call.
+func ReadLeafInto(ctx context.Context, src Source, l Leaf, room *[]byte) ([]byte, error) {
+	p, ok := src.(*Packs)
+	if !ok || l.Size < 0 || l.Size > MaxBlock {
+		return l.checked(Get(ctx, src, l.CID))
+	}
+	if err := CheckCID(l.CID); err != nil {
+		return nil, err
+	}
+	if n := int(l.Size) + maxHead; cap(*room) < n {
+		*room = make([]byte, n)
+	}
+	data, err := p.block(ctx, l.CID, int(l.Size), (*room)[:cap(*room)])
+	if err == nil {
+		err = Check(l.CID, data)
+	}
+	return l.checked(data, err)
+}
+
+// checked compares the length of a block with what the leaf's file says.
+func (l Leaf) checked(data []byte, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +99,7 @@ func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64
 	for range workers {
 		g.Go(func() error {
 			for a := range unread {
-				a.data, a.err = a.leaf.read(gctx, src, a.data)
+				a.data, a.err = ReadLeafInto(gctx, src, a.leaf, &a.room)
 				a.done <- struct{}{}
 			}
 			return nil
@@ -100,6 +119,7 @@ func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64
 type ahead struct {
 	leaf Leaf
 	data []byte
+	room []byte
 	err  error
 	done chan struct{}
 }

@@ -138,8 +138,9 @@ func (r *result) random(ctx context.Context, p *cas.Packs, c cid.Cid, size int64
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
+			var room []byte
 			for i := w; i < len(leaves) && errs[w] == nil; i += workers {
-				_, errs[w] = cas.ReadLeaf(ctx, p, leaves[i])
+				_, errs[w] = cas.ReadLeafInto(ctx, p, leaves[i], &room)
 			}
 		})
 	}
