@@ -8,6 +8,9 @@
 // cache among them, is asked through cas.Get, and a source that sends one wrong
 // block is not asked again in this run. What happened is told in a [Report].
 //
+// A fetch is one queue (queue.go) over the leaves of all artifacts (part.go): jobs are
+// runs of them at one source. Among neighbours a herd (herd.go) decides who asks whom.
+//
 // Where the mode announces, a machine gives what it has verified to others while it
 // fetches, through the same gateway as a publisher (internal/gateway), at addresses that
 // it tells through identify, mDNS and the DHT; [Seed] does so from a cache afterwards.
