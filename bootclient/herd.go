@@ -22,7 +22,9 @@ const (
 	originPause = time.Second            // before a source that is no neighbour is asked whether it is one now
 	haveLimit   = 2 * time.Second        // for one answer
 
-	idleMember   = 500 * time.Millisecond // without a new leaf, before others take over a machine's share
+	idleMember   = 700 * time.Millisecond // without a new leaf, before others take over a machine's share
+	muteMember   = 2 * time.Second        // without an answer, the same
+	newcomer     = time.Second            // a peer that has not said yet whether it is a neighbour counts as one
 	memberStall  = 1500 * time.Millisecond
 	maxStrikes   = 2
 	distrust     = 5 * time.Second // after maxStrikes, doubled
@@ -57,6 +59,7 @@ type member struct {
 	have     []set
 	count    int
 	progress time.Time // when it last had more
+	told     time.Time // when it last said what it has
 	strikes  int
 	lapses   int       // times that it was not believed
 	until    time.Time // it is not believed before
@@ -148,6 +151,7 @@ func (d *herd) tell(st *seat, k int, bitmap []byte, now time.Time) {
 		d.members = append(d.members, m)
 		d.company = true
 	}
+	m.told = now
 	if bitmap == nil {
 		return
 	}
@@ -174,6 +178,12 @@ func (m *member) believed(now time.Time) bool {
 	return !m.seat.src.isBanned() && !now.Before(m.until)
 }
 
+// works reports whether a member got something new lately, as far as it has said: a
+// machine that has much to do answers late, and is not idle for that.
+func (m *member) works(limit time.Duration, now time.Time) bool {
+	return m.told.Sub(m.progress) < limit && now.Sub(m.told) < max(muteMember, limit)
+}
+
 // strike counts against a member that did not do what it said.
 func (m *member) strike(n int, now time.Time) {
 	if m.strikes += n; m.strikes < maxStrikes {
@@ -187,7 +197,7 @@ func (m *member) strike(n int, now time.Time) {
 // look drops what members do not deliver, and divides anew when there are others to
 // share with than before.
 func (d *herd) look(q *queue, now time.Time) {
-	if d == nil || len(d.members) == 0 {
+	if d == nil {
 		return
 	}
 	limit := max(idleMember, slowOrigin*d.latency, d.stalled(q, now))
@@ -204,8 +214,14 @@ func (d *herd) look(q *queue, now time.Time) {
 		for k, have := range m.have {
 			d.held[k].join(have)
 		}
-		if now.Sub(m.progress) < limit {
+		if m.works(limit, now) {
 			crew = append(crew, m.id)
+		}
+	}
+	for _, st := range q.seats {
+		if st.src.isPeer() && !st.joined && now.Sub(st.since) < newcomer {
+			d.company = true
+			crew = append(crew, nameHash(idOf(st.src)))
 		}
 	}
 	slices.Sort(crew)

@@ -49,6 +49,7 @@ type queue struct {
 // A seat is what the queue knows of one source.
 type seat struct {
 	src     *source
+	since   time.Time
 	window  int     // jobs that may be under way
 	busy    int     // jobs under way
 	proven  bool    // it gave a block
@@ -90,7 +91,7 @@ func newQueue(parts []*part, now time.Time) *queue {
 
 // seat gives a source a place.
 func (q *queue) seat(s *source) *seat {
-	st := &seat{src: s, window: 1, lacks: make([]set, len(q.parts))}
+	st := &seat{src: s, since: time.Now(), window: 1, lacks: make([]set, len(q.parts))}
 	q.seats = append(q.seats, st)
 	return st
 }
@@ -146,10 +147,8 @@ func (st *seat) order() int {
 
 // pick cuts a job for a seat: waiting leaves, else what comes in slowly elsewhere.
 func (q *queue) pick(st *seat, now time.Time) *job {
-	for k, p := range q.parts {
-		if p.left == 0 {
-			continue
-		}
+	for _, k := range q.order() {
+		p := q.parts[k]
 		if j := q.cut(st, p, q.offer(st, k, p.waiting, now), now); j != nil {
 			for i := range j.n {
 				p.waiting.remove(j.first + i)
@@ -158,6 +157,30 @@ func (q *queue) pick(st *seat, now time.Time) *job {
 		}
 	}
 	return q.double(st, now)
+}
+
+// order lists the parts of which something is missing, as they are to be asked for: the
+// kernel first. Machines that may be near others and do not know them yet begin anywhere:
+// all of them would ask for the same kernel.
+func (q *queue) order() []int {
+	var order []int
+	var left, sum int64
+	for k, p := range q.parts {
+		if p.left > 0 {
+			order = append(order, k)
+			left += p.toCome.Load()
+		}
+	}
+	if !q.shuffled || left == 0 || (q.herd != nil && q.herd.company) {
+		return order
+	}
+	at := rand.Int64N(left)
+	for i, k := range order {
+		if sum += q.parts[k].toCome.Load(); at < sum {
+			return append(append([]int{k}, order[:i]...), order[i+1:]...)
+		}
+	}
+	return order
 }
 
 // offer returns those of some leaves that the seat may be asked for, until the next call.
