@@ -125,6 +125,14 @@ type ready struct {
 	Listen []string `json:"listen"`
 	IPNS   string   `json:"ipns"`
 	Head   string   `json:"head"`
+
+	daemon *daemon
+}
+
+// stop ends the daemon as its service manager would, and waits for it.
+func (r ready) stop() {
+	r.daemon.Process.Signal(syscall.SIGTERM)
+	r.daemon.Wait()
 }
 
 // serve starts a daemon of ours on the host and waits for its ready line.
@@ -140,6 +148,7 @@ func (h host) serve(name string, args ...string) ready {
 	case data := <-line:
 		var r ready
 		decode(h.t, data, &r)
+		r.daemon = d
 		return r
 	case <-time.After(30 * time.Second):
 		h.t.Fatalf("%s is not ready after 30 s", name)
