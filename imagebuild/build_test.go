@@ -257,7 +257,7 @@ func TestRootfsHoldsPlasmdAndNothingOfThisMachine(t *testing.T) {
 	if !strings.HasPrefix(list, "drwxr-xr-x root/root ") {
 		t.Errorf("top folder: %.60s", list)
 	}
-	for _, want := range []string{"/usr/bin/plasmd\n", "/multi-user.target.wants/phase-job.service ->", "/etc/machine-id\n", "apt-daily.timer -> /dev/null"} {
+	for _, want := range []string{"/usr/bin/plasmd\n", "/multi-user.target.wants/phase-job.service ->", "/multi-user.target.wants/phase-seed.service ->", "/etc/machine-id\n", "apt-daily.timer -> /dev/null"} {
 		if !strings.Contains(list, want) {
 			t.Errorf("no %q in it", want)
 		}
