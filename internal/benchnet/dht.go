@@ -25,7 +25,8 @@ import (
 
 const (
 	dhtPrefix   = "/phaseboot/bench"
-	dhtConns    = 128              // connections of a node
+	dhtConns    = 256              // connections of a node, as it comes
+	dhtOneIP    = 1 << 12          // all of them share an address here
 	dhtSettles  = 90 * time.Second // for the routing tables to fill
 	lookupLimit = 30 * time.Second // after which a lookup has failed
 	leaving     = 5                // one node of so many leaves
@@ -80,7 +81,15 @@ func (t *tool) dht(ctx context.Context) error {
 				storm = append(storm, p)
 			}
 		}
+		if err := t.draw(peace, storm); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// draw writes the plot of what there is so far: a large DHT takes long.
+func (t *tool) draw(peace, storm []point) error {
 	if t.svg == "" {
 		return nil
 	}
@@ -110,7 +119,7 @@ func (o *overlay) grow(ctx context.Context, n int) error {
 	listen := []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")}
 	for len(o.nodes) < n {
 		node, err := p2p.New(ctx, p2p.Options{
-			Listen: listen, DHT: p2p.DHTServer, Prefix: dhtPrefix, Bootstrap: o.some(3), MaxConns: dhtConns, MaxConnsPerIP: dhtConns,
+			Listen: listen, DHT: p2p.DHTServer, Prefix: dhtPrefix, Bootstrap: o.some(3), MaxConns: dhtConns, MaxConnsPerIP: dhtOneIP,
 		})
 		if err != nil {
 			return err
@@ -119,15 +128,20 @@ func (o *overlay) grow(ctx context.Context, n int) error {
 	}
 	enough := min(n-1, 20) / 2
 	for end := time.Now().Add(dhtSettles); ; time.Sleep(100 * time.Millisecond) {
-		least := n
+		lonely := 0
 		for _, node := range o.nodes {
-			least = min(least, node.DHTPeers())
+			if node.DHTPeers() < enough {
+				lonely++
+			}
 		}
 		switch {
-		case least >= enough || ctx.Err() != nil:
+		case lonely == 0 || ctx.Err() != nil:
 			return ctx.Err()
+		case time.Now().After(end) && lonely > n/20:
+			return fmt.Errorf("%d nodes: %d of them know less than %d others after %s", n, lonely, enough, dhtSettles)
 		case time.Now().After(end):
-			return fmt.Errorf("%d nodes: one knows %d others after %s", n, least, dhtSettles)
+			fmt.Printf("  %d of %d nodes know less than %d others after %s\n", lonely, n, enough, dhtSettles)
+			return nil
 		}
 	}
 }
@@ -242,7 +256,6 @@ type point struct {
 	nodes         int
 	resolve, find [2]time.Duration
 	hops, asked   [2]int
-	total         [2]time.Duration
 	found         int
 }
 
@@ -251,7 +264,6 @@ func summary(n int, found []lookup) point {
 	for i, at := range []int{50, 95} {
 		p.resolve[i] = percentileOf(found, at, func(l lookup) time.Duration { return l.resolve })
 		p.find[i] = percentileOf(found, at, func(l lookup) time.Duration { return l.find })
-		p.total[i] = percentileOf(found, at, func(l lookup) time.Duration { return l.resolve + l.find })
 		p.hops[i] = percentileOf(found, at, func(l lookup) int { return l.hops })
 		p.asked[i] = percentileOf(found, at, func(l lookup) int { return l.asked })
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"time"
 )
 
 // A panel is a diagram over the number of nodes, which doubles from tick to tick.
@@ -43,9 +42,9 @@ func plot(peace, storm []point) []byte {
 		}
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 330" font-family="sans-serif" font-size="12">`+"\n<rect width=\"800\" height=\"330\" fill=\"#fff\"/>\n")
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 330" font-family="sans-serif" font-size="12">`+"\n<!-- make bench-net SHOW=4 PLOT=docs/dht-growth.svg -->\n<rect width=\"800\" height=\"330\" fill=\"#fff\"/>\n")
 	for _, p := range []panel{
-		{"record and one provider, ms", 60, both(func(p point, i int) float64 { return float64(p.total[i]) / float64(time.Millisecond) })},
+		{"ms until the newest record is there", 60, both(func(p point, i int) float64 { return float64(p.resolve[i].Milliseconds()) })},
 		{"hops", 450, both(func(p point, i int) float64 { return float64(p.hops[i]) })},
 	} {
 		p.draw(&b, peace)
