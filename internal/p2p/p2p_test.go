@@ -361,12 +361,15 @@ func TestHTTPAddrsAreThoseOnTheIPWeAreConnectedTo(t *testing.T) {
 	}
 }
 
-func TestAProgramThatWantsNoQUICLinksNone(t *testing.T) {
+func TestAProgramThatWantsNoQUICAndNoRelaysLinksNone(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", ".").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, heavy := range []string{"github.com/quic-go/quic-go", "github.com/pion/webrtc/v4", "go.uber.org/fx", "github.com/libp2p/go-libp2p"} {
+	for _, heavy := range []string{
+		"github.com/quic-go/quic-go", "github.com/pion/webrtc/v4", "go.uber.org/fx", "github.com/libp2p/go-libp2p",
+		"github.com/libp2p/go-libp2p/p2p/host/autorelay", "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client",
+	} {
 		if slices.Contains(strings.Fields(string(out)), heavy) {
 			t.Errorf("%s is linked into every initramfs", heavy)
 		}
