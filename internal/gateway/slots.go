@@ -95,12 +95,13 @@ func (s *slots) take(ctx context.Context, who string) error {
 	return errBusy
 }
 
-// line puts a request in line, nil when the line is full.
+// line puts a request in line, nil when the line is full. The first of a client is always
+// let in: others that fill the line do not keep it out.
 func (s *slots) line(who string) *ticket {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.client(who)
-	if s.waiting >= slotQueue*s.max || len(c.waiting) >= slotQueue*s.each {
+	if len(c.waiting) > 0 && s.waiting >= slotQueue*s.max || len(c.waiting) >= slotQueue*s.each {
 		s.forget(who, c)
 		return nil
 	}

@@ -83,8 +83,14 @@ func TestTheLineIsBounded(t *testing.T) {
 			t.Fatal("the line is shorter than it says")
 		}
 	}
-	if s.line("b") != nil || s.line("c") != nil {
+	if s.line("b") != nil {
 		t.Error("the line has no end")
+	}
+	if s.line("c") == nil {
+		t.Error("who fills the line keeps others out of it")
+	}
+	if s.line("c") != nil {
+		t.Error("the line has no end for the others")
 	}
 }
 
