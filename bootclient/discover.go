@@ -243,6 +243,9 @@ func (d *discovery) tried() string {
 			out = append(out, fmt.Sprintf("%s: %v", s, err))
 		}
 	}
+	if err := d.hub.strangers.lastError(); err != nil && len(sources) < 5 {
+		out = append(out, fmt.Sprintf("a peer that was found: %v", err))
+	}
 	if len(out) == 0 {
 		out = append(out, fmt.Sprintf("mode %s looks nowhere by itself and no mirror or peer was named", d.cfg.Mode.Name))
 	}

@@ -2,6 +2,7 @@ package bootclient
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync"
@@ -9,13 +10,10 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
-
-// maxSources bounds what discovery may add; hints of the person at the machine and
-// of root.json come on top.
-const maxSources = 256
 
 const (
 	maxGreetings = 64                     // connections that are made at the same time
@@ -27,15 +25,16 @@ type hub struct {
 	http *http.Client
 	node *p2p.Node // nil when the mode needs no peer-to-peer
 
+	strangers *strangers
+
 	mu      sync.Mutex
 	sources []*source
-	addrs   map[peer.ID]*peer.AddrInfo
-	found   int           // by mDNS and DHT
-	more    chan struct{} // closed and replaced when a source is added or opened
+	addrs   map[peer.ID]*peer.AddrInfo // of sources and strangers
+	more    chan struct{}              // closed and replaced when a source is added or opened
 }
 
 func newHub(client *http.Client) *hub {
-	return &hub{http: client, addrs: map[peer.ID]*peer.AddrInfo{}, more: make(chan struct{})}
+	return &hub{http: client, strangers: newStrangers(), addrs: map[peer.ID]*peer.AddrInfo{}, more: make(chan struct{})}
 }
 
 // known returns the sources of this moment and a channel that is closed when there
@@ -59,7 +58,8 @@ func (h *hub) mirror(url string) {
 	}))
 }
 
-// peer adds a peer, or more addresses of one that is known.
+// peer adds a peer that a person or root.json named as a source, and one that was found
+// as a stranger; or more addresses of one that is known.
 func (h *hub) peer(kind string, info peer.AddrInfo) {
 	if h.node == nil || info.ID == h.node.ID() {
 		return
@@ -74,12 +74,11 @@ func (h *hub) peer(kind string, info peer.AddrInfo) {
 		}
 		return
 	}
-	if kind == kindMDNS || kind == kindDHT {
-		if h.found++; h.found > maxSources {
-			return
-		}
-	}
 	h.addrs[info.ID] = &info
+	if kind == kindMDNS || kind == kindDHT {
+		delete(h.addrs, h.strangers.add(kind, info))
+		return
+	}
 	h.add(newSource(kind, info.ID.String(), func(ctx context.Context) ([]*way, error) {
 		return h.dialPeer(ctx, info.ID)
 	}))
@@ -99,6 +98,9 @@ func (h *hub) signal() {
 func (h *hub) greet(ctx context.Context) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
+	if h.node != nil {
+		tasks.Go(func() { h.meet(ctx) })
+	}
 	slots := make(chan struct{}, maxGreetings)
 	greeted := 0
 	for {
@@ -143,9 +145,14 @@ func (h *hub) greetOne(ctx context.Context, s *source, slots chan struct{}) {
 // of first, the streams of the connection last.
 func (h *hub) dialPeer(ctx context.Context, id peer.ID) ([]*way, error) {
 	h.mu.Lock()
-	info := *h.addrs[id]
+	info, ok := h.addrs[id]
+	if !ok {
+		h.mu.Unlock()
+		return nil, fmt.Errorf("peer %s: %w: forgotten", id, cas.ErrUnreachable)
+	}
+	at := *info
 	h.mu.Unlock()
-	streams, err := h.node.Gateway(ctx, info)
+	streams, err := h.node.Gateway(ctx, at)
 	if err != nil {
 		return nil, err
 	}

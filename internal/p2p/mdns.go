@@ -25,27 +25,30 @@ const (
 )
 
 const (
-	maxFound     = 256 // distinct peers that mDNS may deliver
-	maxPeerAddrs = 16  // addresses of one of them
-	maxTXT       = 64  // records read of one answer
+	maxFound     = 4096 // peers that are remembered as delivered, the latest ones
+	foundBuffer  = 256  // of them that wait to be taken
+	maxPeerAddrs = 16   // addresses of one of them
+	maxTXT       = 64   // records read of one answer
 	mdnsPoll     = time.Second
 )
 
-// Found delivers peers that mDNS has seen, at most 256 of them, with only such
-// addresses as lie on a network that this machine is directly on. A peer comes again
-// with addresses that are new, at most 16 in all: who answered first may not have been
-// that peer. It is never closed.
+// Found delivers peers that mDNS has seen, with only such addresses as lie on a network
+// that this machine is directly on. Anybody may invent any number of them: who takes them
+// has to bound what it does with them. A peer comes again with addresses that are new, at
+// most 16 in all (who answered first may not have been that peer), and when 4096 others
+// came after it. It is never closed.
 func (n *Node) Found() <-chan peer.AddrInfo { return n.found.out }
 
 // A finder turns what mDNS hears into a bounded list of peers.
 type finder struct {
-	mu   sync.Mutex
-	seen map[peer.ID][]multiaddr.Multiaddr
-	out  chan peer.AddrInfo // holds maxFound; what finds no room comes with a later answer
+	mu    sync.Mutex
+	seen  map[peer.ID][]multiaddr.Multiaddr
+	order []peer.ID          // of those, the oldest first
+	out   chan peer.AddrInfo // what finds no room comes with a later answer
 }
 
 func newFinder() *finder {
-	return &finder{seen: map[peer.ID][]multiaddr.Multiaddr{}, out: make(chan peer.AddrInfo, maxFound)}
+	return &finder{seen: map[peer.ID][]multiaddr.Multiaddr{}, out: make(chan peer.AddrInfo, foundBuffer)}
 }
 
 // hear takes the TXT records of one answer.
@@ -62,9 +65,6 @@ func (f *finder) take(info peer.AddrInfo) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	known, seen := f.seen[info.ID]
-	if !seen && len(f.seen) >= maxFound {
-		return
-	}
 	fresh := slices.DeleteFunc(info.Addrs, func(a multiaddr.Multiaddr) bool { return slices.ContainsFunc(known, a.Equal) })
 	fresh = fresh[:min(len(fresh), maxPeerAddrs-len(known))]
 	if len(fresh) == 0 {
@@ -73,7 +73,19 @@ func (f *finder) take(info peer.AddrInfo) {
 	select {
 	case f.out <- peer.AddrInfo{ID: info.ID, Addrs: fresh}:
 		f.seen[info.ID] = append(known, fresh...)
+		if !seen {
+			f.order = append(f.order, info.ID)
+		}
+		f.forget()
 	default:
+	}
+}
+
+// forget drops the oldest beyond maxFound.
+func (f *finder) forget() {
+	if len(f.order) > maxFound {
+		delete(f.seen, f.order[0])
+		f.order = append(f.order[:0], f.order[1:]...)
 	}
 }
 

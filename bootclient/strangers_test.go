@@ -1,0 +1,134 @@
+package bootclient
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+)
+
+func invented(t *testing.T) peer.ID {
+	t.Helper()
+	_, pub, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := peer.IDFromPublicKey(pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func hintOf(t *testing.T, addr string) peer.AddrInfo {
+	t.Helper()
+	info, err := parsePeer(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+// nodes starts two peers on loopback: one that looks, and an honest one that serves.
+func nodes(t *testing.T) (looks, serves *p2p.Node, addr string) {
+	t.Helper()
+	any, err := p2p.ParseAddrs([]string{"/ip4/127.0.0.1/tcp/0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []struct {
+		node **p2p.Node
+		opts p2p.Options
+	}{{&looks, p2p.Options{}}, {&serves, p2p.Options{Listen: any}}} {
+		n, err := p2p.New(t.Context(), at.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		*at.node = n
+	}
+	if err := serves.Serve(http.NotFoundHandler()); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range serves.Addrs() {
+		if strings.HasPrefix(a.String(), "/ip4/127.0.0.1/") {
+			return looks, serves, a.String()
+		}
+	}
+	t.Fatalf("no loopback address in %v", serves.Addrs())
+	return nil, nil, ""
+}
+
+func TestTenThousandInventedPeersKeepNoHonestOneOut(t *testing.T) {
+	looks, serves, addr := nodes(t)
+	h := newHub(http.DefaultClient)
+	h.node = looks
+	for i := range 10_000 {
+		h.peer(kindMDNS, hintOf(t, fmt.Sprintf("/ip4/127.0.0.%d/tcp/1/p2p/%s", 2+i%250, invented(t))))
+	}
+	h.peer(kindMDNS, hintOf(t, addr))
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		h.greet(ctx)
+		close(done)
+	}()
+	for {
+		known, more := h.known()
+		if len(known) > 0 {
+			if known[0].key != serves.ID().String() || len(known) > 1 {
+				t.Errorf("the sources are %v", known)
+			}
+			break
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			t.Fatal("the honest peer was not reached")
+		}
+	}
+	cancel()
+	<-done
+}
+
+func TestStrangersAreBounded(t *testing.T) {
+	h := newHub(http.DefaultClient)
+	h.node, _, _ = nodes(t)
+	id := invented(t)
+	for i := range maxStrangers + 5000 {
+		h.peer(kindDHT, peer.AddrInfo{ID: peer.ID(fmt.Sprint(id, i))})
+	}
+	if len(h.strangers.waiting) != maxStrangers || len(h.addrs) != maxStrangers {
+		t.Errorf("%d wait, %d addresses are kept, want %d", len(h.strangers.waiting), len(h.addrs), maxStrangers)
+	}
+}
+
+func TestWhoWasDialledInVainWaitsForTheOthers(t *testing.T) {
+	s := newStrangers()
+	now := time.Now()
+	mute := hintOf(t, "/ip4/192.0.2.1/tcp/1/p2p/"+invented(t).String())
+	s.add(kindMDNS, mute)
+	first, _ := s.next(now)
+	s.done(first, cas.ErrUnreachable, now)
+	other := hintOf(t, "/ip4/192.0.2.2/tcp/1/p2p/"+invented(t).String())
+	s.add(kindMDNS, hintOf(t, "/ip4/192.0.2.1/tcp/2/p2p/"+invented(t).String()))
+	s.add(kindMDNS, other)
+	now = now.Add(time.Minute)
+	if c, _ := s.next(now); c.id != other.ID {
+		t.Error("an address where a dial came to nothing is dialled before a new one")
+	}
+	s.next(now)
+	if c, _ := s.next(now); c.id != mute.ID {
+		t.Errorf("the third is %v", c)
+	}
+}
