@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -15,7 +16,7 @@ const stagger = 300 * time.Millisecond // before the next source is asked for th
 
 // A pool reads single blocks, metadata and inner nodes, from whichever source gives
 // the right bytes first: the cache, then the preferred source, then the others
-// that have been reached, each a little later than the one before. It is a
+// that have been reached, one after a while, then two, then four. It is a
 // cas.Source that has verified what it returns.
 type pool struct {
 	hub    *hub
@@ -35,11 +36,12 @@ func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	sources := p.candidates()
 	answers := make(chan answer, len(sources))
 	var errs []error
-	next, running := 0, 0
+	next, running, more := 0, 0, 1
+	waited := map[*source]bool{}
 	for {
-		if next < len(sources) {
+		for ; more > 0 && next < len(sources); more-- {
 			s := sources[next]
-			next, running = next+1, running+1
+			next, running, waited[s] = next+1, running+1, true
 			go func() { answers <- ask(ctx, s, c) }()
 		}
 		var late <-chan time.Time
@@ -51,12 +53,18 @@ func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 		select {
 		case a := <-answers:
 			running--
+			more = 1
+			delete(waited, a.src)
 			if a.err == nil {
 				p.cache.put(ctx, c, a.data)
 				return a.data, nil
 			}
 			errs = append(errs, a.err)
 		case <-late:
+			for s := range waited {
+				s.late()
+			}
+			more = next // twice as many as before: they are few, and time is short
 		case <-ctx.Done():
 			return nil, fmt.Errorf("block %s: %w: %w", c, cas.ErrUnreachable, ctx.Err())
 		}
@@ -64,6 +72,7 @@ func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 }
 
 type answer struct {
+	src  *source
 	data []byte
 	err  error
 }
@@ -73,14 +82,14 @@ func ask(ctx context.Context, s *source, c cid.Cid) answer {
 	data, err := cas.Get(ctx, s, c)
 	if err == nil {
 		s.gave(len(data))
-		return answer{data, nil}
+		return answer{s, data, nil}
 	}
 	s.blame(ctx, err)
-	return answer{nil, fmt.Errorf("%s: %w", s, err)}
+	return answer{s, nil, fmt.Errorf("%s: %w", s, err)}
 }
 
 // candidates returns the sources worth asking: the preferred one, then those that
-// have been reached and do not fail all the time.
+// have been reached and do not fail all the time; whoever kept us waiting comes last.
 func (p pool) candidates() []*source {
 	known, _ := p.hub.known()
 	var out []*source
@@ -95,7 +104,19 @@ func (p pool) candidates() []*source {
 			out = append(out, s)
 		}
 	}
+	slow := map[*source]bool{}
+	for _, s := range out {
+		slow[s] = s.isSlow()
+	}
+	slices.SortStableFunc(out, func(a, b *source) int { return number(slow[a]) - number(slow[b]) })
 	return out
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // telling joins what sources said about one block into the error that says most.

@@ -16,6 +16,7 @@ import (
 
 const (
 	grace      = 500 * time.Millisecond // for a newer head, once a valid one is known
+	lookAround = 700 * time.Millisecond // for one from the LAN or the DHT, from the beginning
 	settle     = 3 * time.Second        // for another source, once all known ones were refused
 	checkLimit = 30 * time.Second       // for the metadata of one head
 	checkPause = time.Second            // before a folder whose blocks nobody gave is tried again
@@ -42,6 +43,7 @@ type resolver struct {
 	best     *verdict
 	refused  error     // the most telling refusal
 	calm     time.Time // when something was last learnt
+	lookEnd  time.Time // who answers first may not be the newest
 	graceEnd time.Time
 }
 
@@ -78,6 +80,9 @@ func resolve(ctx context.Context, cfg Config, disc *discovery, c *cache, names [
 		cfg: cfg, disc: disc, cache: c, names: names,
 		asked: make(chan heard), verdicts: make(chan verdict),
 		asking: map[*source]bool{}, folders: map[cid.Cid]*lead{}, calm: time.Now(),
+	}
+	if disc.network {
+		r.lookEnd = time.Now().Add(lookAround)
 	}
 	limited, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
@@ -155,7 +160,7 @@ func (r *resolver) answered(a heard) {
 func (r *resolver) consider(h head) {
 	l := r.folders[h.folder]
 	if l == nil {
-		if len(r.folders) >= maxFolders {
+		if len(r.folders) >= maxFolders && !r.forgetOlder(h.seq) {
 			return
 		}
 		l = &lead{}
@@ -167,6 +172,19 @@ func (r *resolver) consider(h head) {
 		l.namers = append(l.namers, h)
 		l.retry = time.Time{}
 	}
+}
+
+// forgetOlder makes room for a newer head: old ones, all of them signed, are there for
+// everybody to send again.
+func (r *resolver) forgetOlder(seq uint64) bool {
+	for folder, l := range r.folders {
+		old := !slices.ContainsFunc(l.namers, func(h head) bool { return h.seq >= seq })
+		if old && !l.running && (r.best == nil || r.best.head.folder != folder) {
+			delete(r.folders, folder)
+			return true
+		}
+	}
+	return false
 }
 
 // followLeads starts the check of every folder that is due.
@@ -293,12 +311,12 @@ func rank(err error) int {
 }
 
 // finished decides whether to stop: with the best so far when nobody else is still
-// being asked or the grace is over; with the refusal when all are refused and no
+// being asked or the grace is over, but not before neighbours had a moment to speak; with the refusal when all are refused and no
 // other source turns up.
 func (r *resolver) finished() (bool, error) {
 	quiet := r.pending == 0 && r.checking == 0
 	if r.best != nil {
-		return quiet || time.Now().After(r.graceEnd), nil
+		return time.Now().After(r.lookEnd) && (quiet || time.Now().After(r.graceEnd)), nil
 	}
 	if rank(r.refused) <= 1 || !quiet || (r.disc.network && time.Since(r.calm) < settle) {
 		return false, nil

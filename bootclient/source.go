@@ -52,6 +52,7 @@ type source struct {
 	fails    int       // transport errors in a row
 	lastErr  error     // of the last one
 	pauseEnd time.Time // nothing is asked before
+	slow     bool      // it was waited for in vain since it last gave a block
 	verdict  error     // why it was banned
 }
 
@@ -104,11 +105,15 @@ func (s *source) reach(ctx context.Context) ([]*way, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.opened(ways)
+	return slices.Clone(ways), nil
+}
+
+func (s *source) opened(ways []*way) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ways = ways
+	s.ways = slices.Clone(ways)
 	s.stats.Address = ways[0].name
-	return slices.Clone(ways), nil
 }
 
 // Block asks the source, by its best way first. What comes is not verified.
@@ -224,7 +229,7 @@ func (s *source) gave(n int) {
 	defer s.mu.Unlock()
 	s.stats.Blocks++
 	s.stats.Bytes += int64(n)
-	s.fails, s.pauseEnd = 0, time.Time{}
+	s.fails, s.pauseEnd, s.slow = 0, time.Time{}, false
 }
 
 // blame keeps the books about an answer that was no bytes: wrong ones end the use of the
@@ -250,6 +255,19 @@ func (s *source) rest(d time.Duration, err error) {
 	defer s.mu.Unlock()
 	s.lastErr = err
 	s.pauseEnd = time.Now().Add(max(d, firstPause))
+}
+
+// late remembers that others had to be asked because this one did not answer.
+func (s *source) late() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow = true
+}
+
+func (s *source) isSlow() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.slow
 }
 
 // failed counts a transport error and sets the pause before the next attempt.
