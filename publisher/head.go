@@ -192,3 +192,25 @@ func (s *heads) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	}
 	return s.store.Block(ctx, c)
 }
+
+// AppendBlock is Block behind the end of b, as the gateway asks for the blocks of a CAR.
+func (s *heads) AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error) {
+	s.mu.RLock()
+	list := s.list
+	s.mu.RUnlock()
+	for _, h := range list {
+		if data, err := h.blocks.Block(ctx, c); err == nil {
+			return append(b, data...), nil
+		}
+	}
+	if a, ok := s.store.(appender); ok {
+		return a.AppendBlock(ctx, c, b)
+	}
+	data, err := s.store.Block(ctx, c)
+	return append(b, data...), err
+}
+
+// An appender is a store that reads behind the end of a buffer.
+type appender interface {
+	AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error)
+}

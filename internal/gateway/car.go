@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"io"
 	"net/http"
+	"sync"
 
 	"github.com/ipfs/go-cid"
 
@@ -114,28 +115,47 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	if err := out.header(root); err != nil {
-		return err
-	}
+	lent := sections.Get().(*[]byte)
+	defer func() {
+		*lent = out.buf[:0]
+		sections.Put(lent)
+	}()
+	out.buf = *lent
+	out.header(root)
 	for _, c := range trail[:len(trail)-1] {
 		if _, err := out.block(c); err != nil {
 			return err
 		}
 	}
-	return walk(out, trail[len(trail)-1], p)
+	if err := walk(out, trail[len(trail)-1], p); err != nil {
+		return err
+	}
+	return out.flush()
 }
 
-// carWriter writes blocks as a CARv1, each read through cas.Get.
+// batch is how many bytes of whole sections are written in one go.
+const batch = 128 << 10
+
+// carWriter writes blocks as a CARv1, each checked as cas.Get does.
 type carWriter struct {
 	ctx  context.Context
 	w    io.Writer
 	src  cas.Source
 	seen map[cid.Cid]bool // went out; true: with all that hangs under it
 	dups bool
+	buf  []byte // sections that wait to be written
+}
+
+// An appender is a source that reads behind the end of a buffer.
+type appender interface {
+	AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error)
 }
 
 // header writes the CARv1 header.
-func (o *carWriter) header(root cid.Cid) error { return o.section(carHeader(root), nil) }
+func (o *carWriter) header(root cid.Cid) {
+	head := carHeader(root)
+	o.buf = append(binary.AppendUvarint(o.buf, uint64(len(head))), head...)
+}
 
 // carHeader is the DAG-CBOR of {"roots": [root], "version": 1}.
 func carHeader(root cid.Cid) []byte {
@@ -146,25 +166,65 @@ func carHeader(root cid.Cid) []byte {
 	return append(b, "\x67version\x01"...)
 }
 
-// block reads a block, writes it unless it went out before, and returns it.
+// block reads a block, writes it unless it went out before, and returns it: the bytes
+// are good until the next call.
 func (o *carWriter) block(c cid.Cid) ([]byte, error) {
-	data, err := cas.Get(o.ctx, o.src, c)
+	whole, sent := o.seen[c]
+	if sent && !o.dups {
+		return cas.Get(o.ctx, o.src, c)
+	}
+	o.seen[c] = whole
+	data, err := o.section(c)
+	if err == nil && len(o.buf) >= batch {
+		err = o.flush()
+	}
+	return data, err
+}
+
+// section reads a block to where it is written from. The length of its section, which
+// stands before it, takes three bytes, and fewer for a small one, which is moved then.
+func (o *carWriter) section(c cid.Cid) ([]byte, error) {
+	const room = 3
+	start := len(o.buf)
+	b := append(append(o.buf, make([]byte, room)...), c.KeyString()...)
+	at := len(b)
+	b, err := o.read(c, b)
 	if err != nil {
 		return nil, err
 	}
-	whole, sent := o.seen[c]
-	if sent && !o.dups {
-		return data, nil
+	length := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64), uint64(len(b)-start-room))
+	if spare := room - len(length); spare > 0 {
+		b = append(b[:start+len(length)], b[start+room:]...)
+		at -= spare
 	}
-	o.seen[c] = whole
-	return data, o.section(c.Bytes(), data)
+	copy(b[start:], length)
+	o.buf = b
+	return b[at:], nil
 }
 
-func (o *carWriter) section(name, data []byte) error {
-	head := binary.AppendUvarint(nil, uint64(len(name)+len(data)))
-	if _, err := o.w.Write(append(head, name...)); err != nil {
-		return err
+// read appends a block to b, checked.
+func (o *carWriter) read(c cid.Cid, b []byte) ([]byte, error) {
+	a, ok := o.src.(appender)
+	if !ok {
+		data, err := cas.Get(o.ctx, o.src, c)
+		return append(b, data...), err
 	}
-	_, err := o.w.Write(data)
+	if err := cas.CheckCID(c); err != nil {
+		return nil, err
+	}
+	at := len(b)
+	b, err := a.AppendBlock(o.ctx, c, b)
+	if err == nil {
+		err = cas.Check(c, b[at:])
+	}
+	return b, err
+}
+
+func (o *carWriter) flush() error {
+	_, err := o.w.Write(o.buf)
+	o.buf = o.buf[:0]
 	return err
 }
+
+// sections lends the buffers of carWriters.
+var sections = sync.Pool{New: func() any { return new(make([]byte, 0, 2*batch)) }}

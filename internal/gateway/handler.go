@@ -35,7 +35,7 @@ const maxName = 128
 
 const (
 	stallLimit = 30 * time.Second // for the asker to take the next piece of an answer
-	piece      = 64 << 10         // bytes of a body that are written in one go
+	piece      = 128 << 10        // bytes of a body that are written in one go
 )
 
 const immutable = "public, max-age=29030400, immutable"
@@ -67,7 +67,7 @@ type Options struct {
 }
 
 // Handler serves GET and HEAD of /ipfs/ and /ipns/ as a trustless gateway, and /have/.
-// An asker that takes less than 64 KiB of an answer in thirty seconds (ten where there
+// An asker that takes less than 128 KiB of an answer in thirty seconds (ten where there
 // are upload slots), or announces a body and does not send it, loses its connection.
 func Handler(o Options) http.Handler {
 	if o.UploadSlots > 0 {
