@@ -62,7 +62,7 @@ func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 			errs = append(errs, a.err)
 		case <-late:
 			for s := range waited {
-				s.late()
+				s.late("")
 			}
 			more = next // twice as many as before: they are few, and time is short
 		case <-ctx.Done():

@@ -294,6 +294,9 @@ func (q *queue) landed(j *job, i int, now time.Time) int64 {
 	for _, other := range q.jobs {
 		if other != j && other.covers(j.part, i) && other.rest().next(0) < 0 {
 			other.drop()
+			if !other.seat.proven && now.Sub(other.heard) > hedgeAfter {
+				other.seat.src.late("kept us waiting for a block that another source gave")
+			}
 		}
 	}
 	return n

@@ -162,6 +162,13 @@ func (r *repo) replaceOnline(discovery manifest.Discovery) {
 	r.publish(manifest.File{Role: "stable-x86_64", Version: r.number, Data: r.files[manifest.FileName("stable-x86_64", r.number)]})
 }
 
+// leaves counts the leaves of an artifact.
+func (r *repo) leaves(role string) int {
+	list, err := cas.Leaves(context.Background(), r.store, r.cids[role], int64(len(r.signed[role])))
+	ok(r.t, err)
+	return len(list)
+}
+
 // frozen is what the repository says now, for a publisher that hears of nothing newer.
 func (r *repo) frozen() *repo {
 	c := *r

@@ -219,24 +219,6 @@ func TestAStalledPeerBesideAGoodOneCostsLittle(t *testing.T) {
 	}
 }
 
-func TestABadPeerBesideAGoodOneIsPassedOver(t *testing.T) {
-	for name, bend := range map[string]func(http.ResponseWriter, *http.Request, http.Handler){
-		"broken": broken, "lacking": lacking, "endless": endless, "trickling": trickle, "empty": empty,
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRepo(t, "us", manifest.Discovery{})
-			bad, good := serve(t, r, bend), serve(t, r, nil)
-			m := newMachine(t, r, "private")
-			m.cfg.Mirrors = []string{bad.URL, good.URL}
-			start := time.Now()
-			m.boots(r)
-			if took := time.Since(start); took > 4*time.Second {
-				t.Errorf("took %s", took)
-			}
-		})
-	}
-}
-
 func TestAPeerThatStallsOnMetadataHoldsNobodyUp(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	slow, good := serve(t, r, nil), serve(t, r, nil)

@@ -257,11 +257,15 @@ func (s *source) rest(d time.Duration, err error) {
 	s.pauseEnd = time.Now().Add(max(d, firstPause))
 }
 
-// late remembers that others had to be asked because this one did not answer.
-func (s *source) late() {
+// late remembers that others had to be asked because this one did not answer, and, if
+// there are words for it, tells the report.
+func (s *source) late(words string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.slow = true
+	if words != "" {
+		s.fault(errors.New(words))
+	}
 }
 
 func (s *source) isSlow() bool {

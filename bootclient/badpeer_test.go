@@ -1,0 +1,207 @@
+package bootclient_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+type bend func(w http.ResponseWriter, req *http.Request, good http.Handler)
+
+// badPeers are sources that give their head and then misbehave, and what becomes of a
+// machine that has no other.
+var badPeers = map[string]struct {
+	bend   bend
+	exit   int
+	blamed bool // in the report of a machine that has another
+}{
+	"wrong block":      {flip, cli.ExitCorrupt, true},
+	"truncated":        {truncated, cli.ExitNotFound, true},
+	"endless":          {endless, cli.ExitCorrupt, true},
+	"a byte a second":  {trickle, cli.ExitNotFound, true},
+	"stalled":          {stall, cli.ExitNotFound, true},
+	"empty":            {empty, cli.ExitCorrupt, true},
+	"on fire":          {broken, cli.ExitNotFound, true},
+	"lacks everything": {lacking, cli.ExitNotFound, false},
+	"closes always":    {func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) }, cli.ExitNotFound, true},
+	"closes at random": {hangup, cli.ExitOK, false},
+	"redirects":        {redirect, cli.ExitNotFound, true},
+	"header flood":     {headers, cli.ExitNotFound, true},
+	"busy for ever":    {busy, cli.ExitNotFound, false},
+}
+
+// truncated promises a whole answer and sends half of it.
+func truncated(w http.ResponseWriter, req *http.Request, good http.Handler) {
+	rec := httptest.NewRecorder()
+	good.ServeHTTP(rec, req)
+	w.Header().Set("Content-Length", strconv.Itoa(rec.Body.Len()))
+	w.Write(rec.Body.Bytes()[:rec.Body.Len()/2])
+	panic(http.ErrAbortHandler)
+}
+
+func hangup(w http.ResponseWriter, req *http.Request, good http.Handler) {
+	if rand.IntN(3) == 0 {
+		panic(http.ErrAbortHandler)
+	}
+	good.ServeHTTP(w, req)
+}
+
+// redirect sends everybody to a stranger, who must not be asked.
+func redirect(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+	http.Redirect(w, req, "http://127.0.0.2:9"+req.URL.Path, http.StatusFound)
+}
+
+func headers(w http.ResponseWriter, req *http.Request, good http.Handler) {
+	for i := range 10_000 {
+		w.Header().Set(fmt.Sprintf("X-Flood-%d", i), strings.Repeat("x", 1000))
+	}
+	good.ServeHTTP(w, req)
+}
+
+func busy(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+	w.Header().Set("Retry-After", "3600")
+	http.Error(w, "later", http.StatusServiceUnavailable)
+}
+
+func TestABadPeerBesideAGoodOneIsPassedOver(t *testing.T) {
+	for name, row := range badPeers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRepo(t, "us", manifest.Discovery{})
+			bad, good := serve(t, r, row.bend), serve(t, r, nil)
+			m := newMachine(t, r, "private")
+			m.cfg.Mirrors = []string{bad.URL, good.URL}
+			m.boots(r)
+			if s := m.source(good.URL); s.Banned || s.Bytes == 0 {
+				t.Errorf("the report says of the good one: %+v", s)
+			}
+			if s := m.source(bad.URL); row.blamed && len(s.Faults) == 0 {
+				t.Errorf("the report says of the bad one: %+v", s)
+			}
+		})
+	}
+}
+
+func TestABadPeerAloneEndsTheBootInWords(t *testing.T) {
+	for name, row := range badPeers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRepo(t, "us", manifest.Discovery{})
+			bad := serve(t, r, row.bend)
+			m := newMachine(t, r, "private")
+			m.cfg.Mirrors, m.cfg.Timeout = []string{bad.URL}, 3*time.Second
+			if row.exit == cli.ExitOK {
+				m.cfg.Timeout = time.Minute
+				m.boots(r)
+				return
+			}
+			m.refuses(row.exit, bad.URL)
+		})
+	}
+}
+
+func TestABusySourceIsAskedAgainAndNotBlamed(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	asked := 0
+	s := serve(t, r, func(w http.ResponseWriter, req *http.Request, good http.Handler) {
+		if asked++; asked == 3 {
+			w.Header().Set("Retry-After", "0")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		good.ServeHTTP(w, req)
+	})
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{s.URL}
+	m.boots(r)
+	if got := m.source(s.URL); len(got.Faults) != 0 || got.Banned {
+		t.Errorf("the report says %+v", got)
+	}
+}
+
+// liar tells every neighbour that it has everything, and then has nothing.
+func liar(r *repo, then bend) http.Handler {
+	honest := (&server{bend: then}).handler(r)
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if name, ok := strings.CutPrefix(req.URL.Path, "/have/"); ok {
+			w.Write(allBits(r, name))
+			return
+		}
+		honest.ServeHTTP(w, req)
+	})
+}
+
+// allBits is the bitmap of an artifact that is there.
+func allBits(r *repo, root string) []byte {
+	for role, c := range r.cids {
+		if c.String() != root {
+			continue
+		}
+		n := r.leaves(role)
+		out := make([]byte, (n+7)/8)
+		for i := range n {
+			out[i/8] |= 0x80 >> (i % 8)
+		}
+		return out
+	}
+	return nil
+}
+
+func TestANeighbourThatLiesAboutWhatItHas(t *testing.T) {
+	for name, then := range map[string]bend{"has nothing": lacking, "gives wrong bytes": flip, "never answers": stall} {
+		t.Run(name+", beside the publisher", func(t *testing.T) {
+			t.Parallel()
+			r := newRepo(t, "us", manifest.Discovery{})
+			_, bad := node(t, p2p.Options{}, liar(r, then))
+			_, good := node(t, p2p.Options{}, (&server{}).handler(r))
+			m := newMachine(t, r, "private")
+			m.cfg.Peers = []string{bad, good}
+			m.boots(r)
+		})
+		t.Run(name+", alone", func(t *testing.T) {
+			t.Parallel()
+			r := newRepo(t, "us", manifest.Discovery{})
+			_, bad := node(t, p2p.Options{}, liar(r, then))
+			m := newMachine(t, r, "private")
+			m.cfg.Peers, m.cfg.Timeout = []string{bad}, 3*time.Second
+			if err := m.fetch(t.Context()); cli.Code(err) != cli.ExitNotFound && cli.Code(err) != cli.ExitCorrupt {
+				t.Errorf("exit code %d: %v", cli.Code(err), err)
+			}
+		})
+	}
+}
+
+// Everybody in the DHT is the attacker's: they store and serve an old head, claim to have
+// everything and give wrong bytes.
+func TestADHTFullOfSybilsDoesNotKeepAMachineFromItsMirror(t *testing.T) {
+	prefix := "/phaseboot/test-sybil"
+	r := newRepo(t, "us", manifest.Discovery{DHTPrefix: prefix})
+	old := r.frozen()
+	_, entrance := node(t, p2p.Options{DHT: p2p.DHTServer, Prefix: prefix}, nil)
+	info, err := p2p.ParsePeers([]string{entrance})
+	ok(t, err)
+	r.release("2", map[string][]byte{"kernel": content(11, 200<<10), "initramfs": content(12, 100<<10)})
+	for range 3 {
+		sybil, _ := node(t, p2p.Options{DHT: p2p.DHTServer, Prefix: prefix, Bootstrap: info}, (&server{bend: flip}).handler(old))
+		ok(t, sybil.PutIPNS(t.Context(), old.ipns, old.record))
+		ok(t, sybil.Provide(t.Context(), old.head))
+		ok(t, sybil.Provide(t.Context(), r.head))
+		for _, c := range r.cids {
+			ok(t, sybil.Provide(t.Context(), c))
+		}
+	}
+	m := newMachine(t, r, "internet")
+	m.cfg.Mode.Discovery = []string{"mirror", "dht"}
+	m.cfg.Bootstrap = []string{entrance}
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.boots(r)
+}
