@@ -15,8 +15,9 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// DefaultMaxPack is where a pack is sealed and the next one begun, in bytes.
-const DefaultMaxPack = 1 << 30
+// DefaultMaxPack is where a pack is sealed and the next one begun, in bytes. Sealing waits
+// for the disk, so a release should fit a pack; collecting rewrites a pack, so not many.
+const DefaultMaxPack = 4 << 30
 
 // PackOptions say how a folder of packs is opened.
 type PackOptions struct {
