@@ -42,7 +42,7 @@ func plot(peace, storm []point) []byte {
 		}
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 330" font-family="sans-serif" font-size="12">`+"\n<!-- make bench-net SHOW=4 PLOT=docs/dht-growth.svg -->\n<rect width=\"800\" height=\"330\" fill=\"#fff\"/>\n")
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 830 330" font-family="sans-serif" font-size="12">`+"\n<!-- make bench-net SHOW=4 PLOT=docs/dht-growth.svg -->\n<rect width=\"830\" height=\"330\" fill=\"#fff\"/>\n")
 	for _, p := range []panel{
 		{"ms until the newest record is there", 60, both(func(p point, i int) float64 { return float64(p.resolve[i].Milliseconds()) })},
 		{"hops", 450, both(func(p point, i int) float64 { return float64(p.hops[i]) })},
@@ -79,7 +79,7 @@ func (p panel) draw(b *bytes.Buffer, points []point) {
 		for i, v := range l.y {
 			fmt.Fprintf(b, "%.1f,%.1f ", x(i), y(v))
 		}
-		lx, ly := p.left+float64(k%2)*130, panelTop+panelHeight+40+float64(k/2)*18
+		lx, ly := p.left+float64(k%2)*165, panelTop+panelHeight+40+float64(k/2)*18
 		fmt.Fprintf(b, "\"/>\n<path d=\"M%.1f %.1fh24\" stroke-width=\"2\" stroke=\"%s\" stroke-dasharray=\"%s\"/><text x=\"%.1f\" y=\"%.1f\">%s</text>\n",
 			lx, ly-4, l.colour, l.dash, lx+30, ly, l.name)
 	}
