@@ -69,7 +69,7 @@ func TestRecordsThatAreRefused(t *testing.T) {
 		{"of another name", other, good},
 		{"of a name that is none", "k51nonsense", good},
 		{"signed by a stranger", name, signed(t, foreign, "/ipfs/"+folder.String(), future)},
-		{"expired", name, signed(t, key, "/ipfs/"+folder.String(), time.Now().Add(-time.Second))},
+		{"expired and signed by a stranger", name, signed(t, foreign, "/ipfs/"+folder.String(), time.Now().Add(-time.Second))},
 		{"points to a name", name, signed(t, key, "/ipns/"+other, future)},
 		{"points below a folder", name, signed(t, key, "/ipfs/"+folder.String()+"/deeper", future)},
 		{"points to an identity CID", name, signed(t, key, "/ipfs/bafkqaaa", future)},
@@ -80,6 +80,17 @@ func TestRecordsThatAreRefused(t *testing.T) {
 				t.Fatalf("got %v, want a refusal", err)
 			}
 		})
+	}
+}
+
+// A pointer whose publisher was away for two days, or that is read by a clock that is
+// ahead, still leads to metadata that judge their own date.
+func TestARecordWhoseTimeIsOverStillPoints(t *testing.T) {
+	key, name := ipnsKey(t)
+	folder := cas.Sum(0x70, []byte("folder"))
+	got, _, err := CheckRecord(name, signed(t, key, "/ipfs/"+folder.String(), time.Now().Add(-time.Hour)))
+	if err != nil || !got.Equals(folder) {
+		t.Fatalf("got %s, %v", got, err)
 	}
 }
 
