@@ -346,6 +346,9 @@ func (r *resolver) commit(ctx context.Context) (*manifest.Verified, error) {
 	for _, n := range r.best.v.Notes() {
 		r.cfg.Report.Refuse("remembered metadata", "file", errors.New(n))
 	}
+	if r.cfg.Cache != "" && r.best.v.First() {
+		r.cfg.Report.Begin("state").Done("nothing is remembered of this repository: only the image's own root and date say what is too old")
+	}
 	if r.cfg.Cache == "" || r.cfg.Mode.Cache != "rw" {
 		return r.best.v, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // stateFiles are the paths of what a state remembers.
@@ -65,6 +66,36 @@ func TestDamagedStateNeverBricks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whoever deletes what a machine remembers makes it forget, and it says so; nothing else.
+func TestAttackDeletedState(t *testing.T) {
+	r, dir := newRepo(t), t.TempDir()
+	old := maps.Clone(r.files)
+	if v := r.boot(r.files, r.policy(dir)); !v.First() {
+		t.Error("the first boot is not told as one")
+	}
+	r.publish(r.release("stable", "x86_64", "2026.11"))
+	t.Run("honest twin: remembered", func(t *testing.T) {
+		if v := r.boot(r.files, r.policy(dir)); v.First() {
+			t.Error("told as the first boot")
+		}
+		_, err := Verify(context.Background(), old, r.policy(dir))
+		refused(t, err, ErrRollback, "older than version 2")
+	})
+	t.Run("deleted", func(t *testing.T) {
+		r.ok(os.RemoveAll(dir))
+		if v := r.boot(old, r.policy(dir)); !v.First() || v.Release().Version != "2026.10" {
+			t.Errorf("first %t, release %s", v.First(), v.Release().Version)
+		}
+	})
+	t.Run("deleted, with an image of a newer date", func(t *testing.T) {
+		r.ok(os.RemoveAll(dir))
+		p := r.policy(dir)
+		p.Now, p.Floor = time.Unix(0, 0), today.Add(2*day)
+		_, err := Verify(context.Background(), old, p)
+		refused(t, err, ErrExpired, "and it is 2026-10-03")
+	})
 }
 
 func TestStateIsWrittenOnlyAfterAllPassed(t *testing.T) {

@@ -24,6 +24,7 @@ type Verified struct {
 	roots     []int64
 	now       time.Time
 	lastGood  bool
+	first     bool
 	notes     []string
 }
 
@@ -50,6 +51,10 @@ func (v *Verified) Time() time.Time { return v.now }
 
 // LastGood reports that expiry was not judged: see the function LastGood.
 func (v *Verified) LastGood() bool { return v.lastGood }
+
+// First reports that nothing was remembered of the repository: the first boot, no state, or
+// one that was deleted. Then only the image's own root and date say what is too old.
+func (v *Verified) First() bool { return v.first }
 
 // Notes are for a report: remembered files that were damaged or no longer valid and
 // were passed over, or that could not be written. None of them weakened the check.

@@ -25,6 +25,7 @@ type walk struct {
 	ageless   bool        // dates are not judged
 	keep      []stateFile // what passed, in the order in which it is remembered
 	roots     []int64
+	first     bool // the state holds nothing of this repository
 	dates     []dated
 	notes     []string
 }
@@ -70,7 +71,7 @@ func (w *walk) verify(ctx context.Context) (*Verified, error) {
 	}
 	return &Verified{
 		release: release, timestamp: w.timestamp.version(), discovery: w.root.Discovery(),
-		roots: w.roots, now: w.now, lastGood: w.ageless, notes: w.notes,
+		roots: w.roots, now: w.now, lastGood: w.ageless, notes: w.notes, first: w.first,
 	}, nil
 }
 

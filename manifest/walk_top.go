@@ -13,6 +13,7 @@ func (w *walk) loadTimestamp(ctx context.Context) error {
 	if err == nil {
 		err = w.updateTimestamp(kept)
 	}
+	w.first = absent(err)
 	w.passOver(name, err)
 	data, err := fetch(ctx, w.source, name, KindTimestamp)
 	if absent(err) {
