@@ -1,11 +1,13 @@
 package manifest
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,21 +30,33 @@ func run(t *testing.T, attacks []attack) {
 		t.Run(a.name, func(t *testing.T) {
 			r, dir := newRepo(t), t.TempDir()
 			p := r.policy(dir)
-			r.boot(r.files, p)
+			r.part(t, "honest twin before", func(*testing.T) { r.boot(r.files, p) })
 			honest, p2 := maps.Clone(r.files), p
 			f := a.do(r, &p2)
 			if mem, ok := f.(*served); ok {
 				f, honest = mem.attack, mem.honest
 			}
-			before := tree(t, dir)
-			_, err := Verify(context.Background(), f, p2)
-			refused(t, err, a.reason, a.says)
-			if diff := cmp.Diff(before, tree(t, dir)); diff != "" {
-				t.Errorf("the state changed: %s", diff)
-			}
-			r.boot(honest, p)
+			r.part(t, "refused", func(t *testing.T) {
+				before := tree(t, dir)
+				_, err := Verify(context.Background(), f, p2)
+				refused(t, err, a.reason, a.says)
+				if diff := cmp.Diff(before, tree(t, dir)); diff != "" {
+					t.Errorf("the state changed: %s", diff)
+				}
+			})
+			r.part(t, "honest twin after", func(*testing.T) { r.boot(honest, p) })
 		})
 	}
+}
+
+// part is a subtest in which r fails.
+func (r *repo) part(t *testing.T, name string, do func(*testing.T)) {
+	t.Run(name, func(t *testing.T) {
+		was := r.t
+		r.t = t
+		defer func() { r.t = was }()
+		do(t)
+	})
 }
 
 // served is an attack whose honest twin is a later state of the repository.
@@ -240,9 +254,38 @@ func TestAttackRollbackWithoutTheSnapshot(t *testing.T) {
 	}
 	honest := maps.Clone(r.files)
 	r.publish(first)
-	_, err := Verify(context.Background(), r.files, p)
-	refused(t, err, ErrRollback, "stable-x86_64.json version 1: older than version 2, which was seen before")
-	r.boot(honest, p)
+	r.part(t, "refused", func(t *testing.T) {
+		_, err := Verify(context.Background(), r.files, p)
+		refused(t, err, ErrRollback, "stable-x86_64.json version 1: older than version 2, which was seen before")
+	})
+	r.part(t, "honest twin", func(*testing.T) { r.boot(honest, p) })
+}
+
+// Nor need its copy of targets.json, nor of the snapshot when the timestamp is gone.
+func TestAttackRollbackWithHalfAState(t *testing.T) {
+	for _, row := range []struct{ name, lost, says string }{
+		{"only targets are remembered", "{timestamp,snapshot,stable-x86_64}.json", "targets.json version 1: older than version 2, which was seen before"},
+		{"only the snapshot is remembered", "{timestamp,targets,stable-x86_64}.json", "names snapshot version 1, older than 3, which was seen before"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r, dir := newRepo(t), t.TempDir()
+			old := maps.Clone(r.files)
+			r.publish(r.newTargets())
+			r.publish()
+			p := r.policy(dir)
+			r.part(t, "honest twin before", func(*testing.T) { r.boot(r.files, p) })
+			for _, path := range stateFiles(t, dir) {
+				if strings.Contains(row.lost, strings.TrimSuffix(filepath.Base(path), ".json")) {
+					r.ok(os.Remove(path))
+				}
+			}
+			r.part(t, "refused", func(t *testing.T) {
+				_, err := Verify(context.Background(), old, p)
+				refused(t, err, ErrRollback, row.says)
+			})
+			r.part(t, "honest twin after", func(*testing.T) { r.boot(r.files, p) })
+		})
+	}
 }
 
 func TestAttackWithheldRoot(t *testing.T) {
@@ -261,41 +304,102 @@ func TestAttackWithheldRoot(t *testing.T) {
 	if _, ok := thief.files["2.root.json"]; ok {
 		t.Fatal("the thief serves root 2")
 	}
-	_, err := Verify(context.Background(), thief.files, p)
-	refused(t, err, ErrSignature, "timestamp.json version 2: signed by 0 of 1")
-	r.boot(thief.files, thief.policy("")) // the honest twin: root 1 alone cannot know
-	v := r.boot(r.files, p)
-	if v.RootVersion() != 2 || v.Release().Version != "2026.11" {
-		t.Errorf("root %d, release %s", v.RootVersion(), v.Release().Version)
-	}
-	// Withholding root 2 while serving all else honestly harms nobody.
-	if v := r.boot(without(r.files, "2.root.json"), p); v.RootVersion() != 2 {
-		t.Errorf("root %d with 2.root.json withheld", v.RootVersion())
-	}
+	r.part(t, "refused", func(t *testing.T) {
+		_, err := Verify(context.Background(), thief.files, p)
+		refused(t, err, ErrSignature, "timestamp.json version 2: signed by 0 of 1")
+	})
+	thief.part(t, "a machine that knows root 1 alone cannot tell", func(*testing.T) { thief.boot(thief.files, thief.policy("")) })
+	r.part(t, "honest twin", func(t *testing.T) {
+		v := r.boot(r.files, p)
+		if v.RootVersion() != 2 || v.Release().Version != "2026.11" {
+			t.Errorf("root %d, release %s", v.RootVersion(), v.Release().Version)
+		}
+	})
+	r.part(t, "honest twin with root 2 withheld", func(t *testing.T) {
+		if v := r.boot(without(r.files, "2.root.json"), p); v.RootVersion() != 2 {
+			t.Errorf("root %d with 2.root.json withheld", v.RootVersion())
+		}
+	})
 }
 
 func TestAttackFastForwardIsMendedByNewKeys(t *testing.T) {
 	r, dir := newRepo(t), t.TempDir()
 	p := r.policy(dir)
-	r.boot(r.files, p)
+	r.part(t, "honest twin before", func(*testing.T) { r.boot(r.files, p) })
 	before, snap, last := maps.Clone(r.files), r.snap, r.time
+	r.part(t, "version 2^63-1 is refused", func(t *testing.T) {
+		far := bytes.Replace(r.files["timestamp.json"], []byte(`"version": 1`), []byte(`"version": 9223372036854775807`), -1)
+		_, err := Verify(context.Background(), with(r.files, "timestamp.json", far), p)
+		refused(t, err, ErrMalformed, "not a plain integer of at most 2^53")
+	})
 	r.snap.Signed.Version, r.time.Signed.Version = 1<<53-1, 1<<53-1
 	r.publish()
-	r.boot(r.files, p)
+	r.part(t, "version 2^53 is followed", func(*testing.T) { r.boot(r.files, p) })
 
 	r.files, r.snap, r.time = before, snap, last
 	r.snap.Signed.Version, r.time.Signed.Version = 1, 1
 	r.publish(r.release("stable", "x86_64", "2026.11"))
-	_, err := Verify(context.Background(), r.files, p)
-	refused(t, err, ErrRollback, "older than version 9007199254740992")
-
+	r.part(t, "then what is honest looks old", func(t *testing.T) {
+		_, err := Verify(context.Background(), r.files, p)
+		refused(t, err, ErrRollback, "older than version 9007199254740992")
+	})
 	r.online = "online-2"
 	r.newRoot(r.roots...)
 	r.publish()
-	v := r.boot(r.files, p)
-	if v.Release().Version != "2026.11" || len(v.Notes()) != 2 {
-		t.Errorf("release %s, notes %q", v.Release().Version, v.Notes())
-	}
+	r.part(t, "honest twin after a new online key", func(t *testing.T) {
+		v := r.boot(r.files, p)
+		if v.Release().Version != "2026.11" || len(v.Notes()) != 2 {
+			t.Errorf("release %s, notes %q", v.Release().Version, v.Notes())
+		}
+	})
+}
+
+// A frozen machine in both policies: the one refuses, the other keeps to what it has verified
+// before, and to nothing that it has not.
+func TestAttackFreeze(t *testing.T) {
+	r, dir := newRepo(t), t.TempDir()
+	p := r.policy(dir)
+	r.part(t, "honest twin before", func(*testing.T) { r.boot(r.files, p) })
+	frozen := maps.Clone(r.files)
+	r.publish(r.release("stable", "x86_64", "2026.11")) // which the thief, too, has not let through in time
+	late := p
+	late.Now = today.Add(2 * day)
+	r.part(t, "policy refuse", func(t *testing.T) {
+		for _, f := range []files{frozen, r.files} {
+			_, err := Verify(context.Background(), f, late)
+			refused(t, err, ErrExpired, "expired on 2026-10-02 12:00:00 UTC, and it is 2026-10-03 12:00:00 UTC")
+		}
+	})
+	r.part(t, "policy last-good", func(t *testing.T) {
+		v, err := LastGood(context.Background(), late)
+		r.ok(err)
+		if v.Release().Version != "2026.10" || !v.LastGood() {
+			t.Errorf("release %s", v.Release().Version)
+		}
+	})
+	r.part(t, "honest twin after", func(t *testing.T) {
+		for _, role := range []string{roleSnapshot, roleTimestamp} {
+			r.expires[role] = late.Now.Add(day)
+		}
+		r.publish()
+		if v := r.boot(r.files, late); v.Release().Version != "2026.11" {
+			t.Errorf("release %s", v.Release().Version)
+		}
+	})
+}
+
+// A clock that is ahead refuses everything, and leaves nothing behind that outlives it.
+func TestAttackClockAhead(t *testing.T) {
+	r, dir := newRepo(t), t.TempDir()
+	p := r.policy(dir)
+	r.part(t, "honest twin before", func(*testing.T) { r.boot(r.files, p) })
+	r.part(t, "refused", func(t *testing.T) {
+		ahead := p
+		ahead.Now = today.Add(40000 * day)
+		_, err := Verify(context.Background(), r.files, ahead)
+		refused(t, err, ErrExpired, "or set the clock right")
+	})
+	r.part(t, "honest twin after", func(*testing.T) { r.boot(r.files, p) })
 }
 
 func TestAttackMixAndMatch(t *testing.T) {
@@ -369,11 +473,19 @@ func TestAttackPath(t *testing.T) {
 		{"a release of another channel", posing("edge", "x86_64"), ErrPath, "is outside"},
 		{"a release of another architecture", posing("stable", "arm64"), ErrPath, "is outside"},
 	})
-	r := newRepo(t)
-	role, err := Encode(sample("night", "x86_64", "evil", 1, r.signedAt, r.expires["release"]))
-	r.ok(err)
-	_, err = CheckRole(r.root, r.files["1.targets.json"], r.signed("night", "x86_64", role, r.owners...).Data, today)
-	refused(t, err, ErrPath, `delegates no channel "night" for "x86_64"`)
+	t.Run("a channel that nobody delegated", func(t *testing.T) {
+		r := newRepo(t)
+		role, err := Encode(sample("night", "x86_64", "evil", 1, r.signedAt, r.expires["release"]))
+		r.ok(err)
+		check := func(f File) error {
+			_, err := CheckRole(r.root, r.files["1.targets.json"], f.Data, today)
+			return err
+		}
+		r.part(t, "honest twin", func(*testing.T) { r.ok(check(r.release("stable", "x86_64", "2026.11"))) })
+		r.part(t, "refused", func(t *testing.T) {
+			refused(t, check(r.signed("night", "x86_64", role, r.owners...)), ErrPath, `delegates no channel "night" for "x86_64"`)
+		})
+	})
 }
 
 func TestAttackStolenOnlineKeyBringsNothingNew(t *testing.T) {
@@ -399,13 +511,12 @@ func TestAttackRevokedReleaseKey(t *testing.T) {
 
 func TestAttackEndlessFile(t *testing.T) {
 	r := newRepo(t)
-	for _, n := range []string{"2.root.json", "timestamp.json"} {
-		_, err := Verify(context.Background(), endless{r.files, n}, r.policy(""))
-		refused(t, err, ErrMalformed, n+": more than")
-	}
-	for _, n := range []string{"1.snapshot.json", "1.targets.json", "1.stable-x86_64.json"} {
-		_, err := Verify(context.Background(), endless{r.files, n}, r.policy(""))
-		refused(t, err, ErrMalformed, n+": more than")
+	r.part(t, "honest twin", func(*testing.T) { r.boot(r.files, r.policy("")) })
+	for _, n := range []string{"2.root.json", "timestamp.json", "1.snapshot.json", "1.targets.json", "1.stable-x86_64.json"} {
+		r.part(t, n, func(t *testing.T) {
+			_, err := Verify(context.Background(), endless{r.files, n}, r.policy(""))
+			refused(t, err, ErrMalformed, n+": more than")
+		})
 	}
 }
 

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 
 	"github.com/secure-systems-lab/go-securesystemslib/cjson"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
 // json64 is JSON that keeps its numbers as they are written.
@@ -79,7 +81,18 @@ func FuzzParseRoot(f *testing.F) {
 		if keys, m := root.Keys(roleRoot); m < 1 || len(keys) < m || root.Version() < 1 {
 			t.Errorf("%d keys, threshold %d, version %d", len(keys), m, root.Version())
 		}
-		root.Discovery()
+		m, err := Parse[metadata.RootType](KindRoot, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := m.ToBytes(true)
+		if err != nil || len(out) > MaxRoot {
+			return // indented it may be too large
+		}
+		again, err := ParseRoot(out)
+		if err != nil || string(again.doc.payload) != string(root.doc.payload) || !reflect.DeepEqual(again.Discovery(), root.Discovery()) {
+			t.Errorf("accepted, and another one when written again: %v", err)
+		}
 	})
 }
 
@@ -99,8 +112,12 @@ func FuzzVerifyRole(f *testing.F) {
 				t.Fatal(err)
 			}
 			if r, err := Decode(role, claim.Channel, claim.Arch); err == nil {
-				if _, err := Encode(r); err != nil {
-					t.Errorf("decoded, and not encoded again: %v", err)
+				again, err := Encode(r)
+				if err != nil {
+					t.Fatalf("decoded, and not encoded again: %v", err)
+				}
+				if r2, err := Decode(again, claim.Channel, claim.Arch); err != nil || !reflect.DeepEqual(r, r2) {
+					t.Errorf("%+v came back as %+v, %v", r, r2, err)
 				}
 			}
 		}

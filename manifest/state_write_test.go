@@ -35,7 +35,7 @@ func TestAttackRollbackByTheSlowerOfTwoBoots(t *testing.T) {
 	old := maps.Clone(r.files)
 	r.stamp(r.online)
 
-	t.Run("the honest twin: both hear the newest", func(t *testing.T) {
+	t.Run("honest twin: both hear the newest", func(t *testing.T) {
 		p := r.policy(t.TempDir())
 		r.boot(&interrupted{r.files, func() { r.boot(r.files, p) }}, p)
 	})

@@ -34,15 +34,19 @@ func TestAttackAlteredAfterReview(t *testing.T) {
 		_, err := Add(t.Context(), AddSpec{File: file, Repo: b.dir, Keys: []Key{b.release}, Digest: seen.Digest, Now: noon})
 		return err
 	}
-	if err := add(evil); !errors.Is(err, manifest.ErrSignature) {
-		t.Errorf("altered: %v", err)
-	}
-	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(after, evil) {
-		t.Errorf("a refused file was written: %v", err)
-	}
-	if err := add(good); err != nil {
-		t.Errorf("the honest twin: %v", err)
-	}
+	t.Run("refused", func(t *testing.T) {
+		if err := add(evil); !errors.Is(err, manifest.ErrSignature) {
+			t.Errorf("altered: %v", err)
+		}
+		if after, err := os.ReadFile(file); err != nil || !bytes.Equal(after, evil) {
+			t.Errorf("a refused file was written: %v", err)
+		}
+	})
+	t.Run("honest twin", func(t *testing.T) {
+		if err := add(good); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // One of two root keys is stolen: it makes a root that nobody follows, and nothing enters
@@ -63,9 +67,11 @@ func TestAttackStolenRootKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := RotateSpec{Keys: []Key{b.root}, AddRoot: []Key{thief}, RemoveRoot: []string{id}}
-	if _, err := rotate(s); !errors.Is(err, manifest.ErrSignature) {
-		t.Errorf("into the repository: %v", err)
-	}
+	t.Run("refused by the repository", func(t *testing.T) {
+		if _, err := rotate(s); !errors.Is(err, manifest.ErrSignature) {
+			t.Error(err)
+		}
+	})
 	s.Out = b.path("evil")
 	r, err := rotate(s)
 	if err != nil || r.Complete {
@@ -86,15 +92,19 @@ func TestAttackStolenRootKey(t *testing.T) {
 		}
 		return err
 	}
-	if err := follows(filepath.Join(s.Out, "3.root.json")); !errors.Is(err, manifest.ErrSignature) {
-		t.Errorf("the thief's root: %v", err)
-	}
-	if _, err := rotate(RotateSpec{Keys: []Key{b.root, second}, RootThreshold: 1}); err != nil {
-		t.Fatal(err)
-	}
-	if err := follows(b.path("3.root.json")); err != nil {
-		t.Errorf("the honest twin: %v", err)
-	}
+	t.Run("refused by a machine", func(t *testing.T) {
+		if err := follows(filepath.Join(s.Out, "3.root.json")); !errors.Is(err, manifest.ErrSignature) {
+			t.Error(err)
+		}
+	})
+	t.Run("honest twin", func(t *testing.T) {
+		if _, err := rotate(RotateSpec{Keys: []Key{b.root, second}, RootThreshold: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if err := follows(b.path("3.root.json")); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestAnExpiredRepositoryIsRenewed(t *testing.T) {

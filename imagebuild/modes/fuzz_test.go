@@ -1,0 +1,36 @@
+package modes
+
+import (
+	"encoding/json"
+	"reflect"
+	"testing"
+)
+
+// A policy that is accepted says the same when it is written again.
+func FuzzParse(f *testing.F) {
+	for _, name := range Names() {
+		data, err := files.ReadFile(name + ".json")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(name, data)
+	}
+	f.Add("x", []byte(`{"name":"x","NAME":"y","discovery":null}`))
+	f.Fuzz(func(t *testing.T, name string, data []byte) {
+		m, err := parse(name, data)
+		if err != nil {
+			return
+		}
+		out, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := parse(name, out)
+		if err != nil || !reflect.DeepEqual(m, again) {
+			t.Errorf("%+v came back as %+v, %v", m, again, err)
+		}
+		if m.Cache == "" || m.Stale == "" || m.Name != name {
+			t.Errorf("accepted without a policy: %+v", m)
+		}
+	})
+}
