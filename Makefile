@@ -11,6 +11,7 @@ FUZZTIME   ?= 20s
 BENCHTIME  ?= 1s
 SHOW       ?= 1,2,3,4,6,7
 PLOT       ?= $(BUILD)/dht-growth.svg
+VULNDB     ?=
 
 # no VCS stamp: the same sources give the same bytes, whoever owns the checkout
 BUILDFLAGS := -trimpath -buildvcs=false -ldflags "-s -w"
@@ -66,8 +67,8 @@ fuzz: ## every fuzz target for FUZZTIME=20s each
 		done; \
 	done
 
-vuln: ## known vulnerabilities in what we call
-	$(TOOL) govulncheck ./...
+vuln: ## known vulnerabilities in what we call (VULNDB=file:///DIR for a copy of the database)
+	$(TOOL) govulncheck $(if $(VULNDB),-db $(VULNDB)) ./...
 
 clean: ## remove what was built
 	rm -rf $(BIN) $(BUILD)

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,22 +88,46 @@ func build(t *testing.T) string {
 	return bin
 }
 
+// firstTime does the first entry in a new folder, each of its blocks edited.
+func firstTime(t *testing.T, bin string, e entry, edit func(script string) string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for _, who := range append(people, "stick") {
+		check(t, os.MkdirAll(filepath.Join(dir, who, "build"), 0o755))
+		for _, file := range []string{"kernel", "initramfs"} {
+			check(t, os.WriteFile(filepath.Join(dir, who, "build", file), []byte("the "+file), 0o600))
+		}
+	}
+	edited := entry{title: e.title}
+	for _, b := range e.blocks {
+		edited.blocks = append(edited.blocks, block{b.at, edit(b.script)})
+	}
+	edited.run(t, dir, bin)
+	return dir
+}
+
+// short makes all that is signed the first time expire soon: this is how "nobody came for a
+// year" looks to the programs.
+func short(script string) string {
+	script = strings.ReplaceAll(script, "phase-sign init ", "phase-sign init --root-expires 90s --targets-expires 90s ")
+	return strings.ReplaceAll(script, "phase-sign release ", "phase-sign release --expires 90s ")
+}
+
 // A machine has a root from before an entry, and has booted before it. After the entry it
 // follows the publisher, and refuses what it was served before.
 func TestEveryEntryOfTheRunbookWorksAsItStands(t *testing.T) {
-	bin, base := build(t), t.TempDir()
-	for _, who := range append(people, "stick") {
-		check(t, os.MkdirAll(filepath.Join(base, who, "build"), 0o755))
-		for _, file := range []string{"kernel", "initramfs"} {
-			check(t, os.WriteFile(filepath.Join(base, who, "build", file), []byte("the "+file), 0o600))
-		}
-	}
-	all := entries(t)
+	all, bin := entries(t), build(t)
 	if len(all) < 7 {
 		t.Fatalf("KEYS.md has %d entries", len(all))
 	}
-	all[0].run(t, base, bin)
+	expiring := firstTime(t, bin, all[0], short) // while it expires, the others run
+	m := newMachine(t, expiring)
+	end := m.boots("the honest twin, before").Release().Expires // the last of all dates
+	base := firstTime(t, bin, all[0], func(script string) string { return script })
 	for _, e := range all[1:] {
+		if e.title == expired {
+			continue
+		}
 		t.Run(strings.ReplaceAll(e.title, " ", "_"), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "w")
 			check(t, exec.Command("cp", "-r", base, dir).Run())
@@ -123,6 +148,28 @@ func TestEveryEntryOfTheRunbookWorksAsItStands(t *testing.T) {
 				t.Errorf("the metadata of before: %v", err)
 			}
 		})
+	}
+	t.Run(strings.ReplaceAll(expired, " ", "_"), func(t *testing.T) {
+		at := slices.IndexFunc(all, func(e entry) bool { return e.title == expired })
+		m.t = t
+		time.Sleep(time.Until(end.Add(time.Second)))
+		m.renews(all[at], expiring, bin)
+	})
+}
+
+const expired = "Everything has expired"
+
+// renews sees that the machine refuses what has expired, and does what the entry says.
+func (m machine) renews(e entry, dir, bin string) {
+	if _, err := m.boot(m.repo); !errors.Is(err, manifest.ErrExpired) {
+		m.t.Fatalf("before: %v", err)
+	}
+	if _, err := manifest.LastGood(m.t.Context(), m.policy); err != nil {
+		m.t.Errorf("a machine that may stay behind: %v", err)
+	}
+	e.run(m.t, dir, bin)
+	if v := m.boots("after"); v.RootVersion() != 2 || v.Release().Version != "2" {
+		m.t.Errorf("root version %d, release %s", v.RootVersion(), v.Release().Version)
 	}
 }
 
@@ -185,9 +232,23 @@ func TestTheThreatModelNamesTestsThatExist(t *testing.T) {
 	if len(names) < 30 {
 		t.Fatalf("it names %d tests", len(names))
 	}
+	linked := map[string]bool{}
 	for _, m := range names {
+		linked[string(m[1])] = true
 		if !declared[string(m[1])] {
 			t.Errorf("%s is in the table and nowhere else", m[1])
+		}
+	}
+	for name := range declared {
+		if strings.HasPrefix(name, "TestAttack") && !linked[name] {
+			t.Errorf("%s is not in the table", name)
+		}
+	}
+	_, table, _ := strings.Cut(string(text), "| attack | defence | test |\n|---|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for _, row := range strings.Split(table, "\n") {
+		if !strings.Contains(row, "`Test") {
+			t.Errorf("no test in the row %s", row)
 		}
 	}
 }
