@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -91,7 +92,8 @@ func (h host) command(name string, args ...string) *exec.Cmd {
 // A daemon is a process that ends with the test. Its stderr is shown when the test fails.
 type daemon struct {
 	*exec.Cmd
-	out *bufio.Reader
+	out  *bufio.Reader
+	stop func() // waits until it has ended
 }
 
 func (l *lan) start(ns, name string, args ...string) *daemon {
@@ -106,16 +108,19 @@ func (l *lan) start(ns, name string, args ...string) *daemon {
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
-	l.t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		kill := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
 		cmd.Wait()
 		kill.Stop()
+	})
+	l.t.Cleanup(func() {
+		stop()
 		if l.t.Failed() {
 			l.t.Logf("%s in %s said:\n%s", filepath.Base(name), ns, log.Bytes())
 		}
 	})
-	return &daemon{Cmd: cmd, out: bufio.NewReader(stdout)}
+	return &daemon{cmd, bufio.NewReader(stdout), stop}
 }
 
 // ready is the line that a daemon of ours prints when it serves.
@@ -138,7 +143,11 @@ func (r ready) stop() {
 // serve starts a daemon of ours on the host and waits for its ready line.
 func (h host) serve(name string, args ...string) ready {
 	h.t.Helper()
-	d := h.start(h.ns, name, args...)
+	return h.start(h.ns, name, args...).ready(h.t)
+}
+
+func (d *daemon) ready(t *testing.T) ready {
+	t.Helper()
 	line := make(chan []byte, 1)
 	go func() {
 		data, _ := d.out.ReadBytes('\n')
@@ -147,11 +156,11 @@ func (h host) serve(name string, args ...string) ready {
 	select {
 	case data := <-line:
 		var r ready
-		decode(h.t, data, &r)
+		decode(t, data, &r)
 		r.daemon = d
 		return r
 	case <-time.After(30 * time.Second):
-		h.t.Fatalf("%s is not ready after 30 s", name)
+		t.Fatalf("%s is not ready after 30 s", d.Path)
 		panic("unreachable")
 	}
 }

@@ -19,6 +19,7 @@ const bootDeadline = 6 * time.Minute
 // A machine is a QEMU process that boots an image under UEFI; console is its serial line.
 type machine struct {
 	t       *testing.T
+	process *os.Process
 	console *console
 	ended   chan struct{}
 }
@@ -28,7 +29,13 @@ func (l *lan) boot(image string) *machine {
 	l.t.Helper()
 	disk := filepath.Join(l.dir, fmt.Sprintf("disk%d.img", l.next))
 	must(l.t, "cp", "--sparse=always", image, disk)
-	cmd := exec.Command("ip", "netns", "exec", l.name, "../../scripts/test-qemu-x86.sh", disk)
+	return l.power(disk)
+}
+
+// power starts a machine on the LAN from a disk, which it may write.
+func (l *lan) power(disk string, more ...string) *machine {
+	l.t.Helper()
+	cmd := exec.Command("ip", append([]string{"netns", "exec", l.name, "../../scripts/test-qemu-x86.sh", disk}, more...)...)
 	cmd.Env = append(os.Environ(), "MEM=1536", "NET=tap:"+l.tap())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	m := &machine{t: l.t, console: newConsole(), ended: make(chan struct{})}
@@ -36,18 +43,24 @@ func (l *lan) boot(image string) *machine {
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
+	m.process = cmd.Process
 	go func() {
 		cmd.Wait()
 		close(m.ended)
 	}()
 	l.t.Cleanup(func() {
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-m.ended
+		m.cut()
 		if l.t.Failed() {
 			l.t.Logf("console:\n%s", m.console.tail(200))
 		}
 	})
 	return m
+}
+
+// cut takes the machine's power away.
+func (m *machine) cut() {
+	syscall.Kill(-m.process.Pid, syscall.SIGKILL)
+	<-m.ended
 }
 
 // sees waits until the console has shown every mark, each after the one before, and fails
