@@ -120,14 +120,13 @@ func TestEveryEntryOfTheRunbookWorksAsItStands(t *testing.T) {
 	if len(all) < 7 {
 		t.Fatalf("KEYS.md has %d entries", len(all))
 	}
-	expiring := firstTime(t, bin, all[0], short) // while it expires, the others run
-	m := newMachine(t, expiring)
-	end := m.boots("the honest twin, before").Release().Expires // the last of all dates
+	if !testing.Short() {
+		at := slices.IndexFunc(all, func(e entry) bool { return e.title == expired })
+		defer expire(t, bin, all[0])(all[at]) // while it expires, the others run
+		all = slices.Delete(all, at, at+1)
+	}
 	base := firstTime(t, bin, all[0], func(script string) string { return script })
 	for _, e := range all[1:] {
-		if e.title == expired {
-			continue
-		}
 		t.Run(strings.ReplaceAll(e.title, " ", "_"), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "w")
 			check(t, exec.Command("cp", "-r", base, dir).Run())
@@ -149,15 +148,24 @@ func TestEveryEntryOfTheRunbookWorksAsItStands(t *testing.T) {
 			}
 		})
 	}
-	t.Run(strings.ReplaceAll(expired, " ", "_"), func(t *testing.T) {
-		at := slices.IndexFunc(all, func(e entry) bool { return e.title == expired })
-		m.t = t
-		time.Sleep(time.Until(end.Add(time.Second)))
-		m.renews(all[at], expiring, bin)
-	})
 }
 
 const expired = "Everything has expired"
+
+// expire starts a repository that soon expires, and returns what does an entry in it after
+// that.
+func expire(t *testing.T, bin string, first entry) func(entry) {
+	dir := firstTime(t, bin, first, short)
+	m := newMachine(t, dir)
+	end := m.boots("the honest twin, before").Release().Expires // the last of all dates
+	return func(e entry) {
+		t.Run(strings.ReplaceAll(e.title, " ", "_"), func(t *testing.T) {
+			m.t = t
+			time.Sleep(time.Until(end.Add(time.Second)))
+			m.renews(e, dir, bin)
+		})
+	}
+}
 
 // renews sees that the machine refuses what has expired, and does what the entry says.
 func (m machine) renews(e entry, dir, bin string) {
