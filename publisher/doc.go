@@ -5,7 +5,8 @@
 // into the store and then writes the new snapshot and timestamp, and at Serve, the
 // daemon: the trustless gateway over HTTP and over libp2p streams, mDNS, the DHT, the
 // IPNS record, and a timestamp that is signed again before it expires. Bootstrap is a
-// DHT node and nothing else; ReadStatus says what is published.
+// DHT node and nothing else; Export writes a mirror for any web server; ReadStatus says
+// what is published.
 //
 // A publisher holds the online key (snapshot and timestamp) and the IPNS key, never a
 // release key: it can withhold releases, not forge one. It refuses a manifest that the

@@ -86,3 +86,12 @@ func CheckRecord(name string, data []byte) (folder cid.Cid, seq uint64, err erro
 	}
 	return folder, seq, nil
 }
+
+// RecordEnd is the time until which a record is good. It checks nothing else.
+func RecordEnd(data []byte) (time.Time, error) {
+	rec, err := ipns.UnmarshalRecord(data)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%w (%w)", err, ErrRecord)
+	}
+	return rec.Validity()
+}
