@@ -44,6 +44,20 @@ func (p *Progress) Watch(name string, size int64, r io.Reader) io.ReadCloser {
 	return &watched{r, bar}
 }
 
+// Count returns a function that moves a bar of things that are counted.
+func (p *Progress) Count(name string) func(done, total int) {
+	if p.bars == nil {
+		return func(int, int) {}
+	}
+	var bar *mpb.Bar
+	return func(done, total int) {
+		if bar == nil {
+			bar = p.bars.AddBar(int64(total), mpb.PrependDecorators(decor.Name(name+" ")), mpb.AppendDecorators(decor.CountersNoUnit("%d / %d")))
+		}
+		bar.SetCurrent(int64(done))
+	}
+}
+
 // Close ends all bars.
 func (p *Progress) Close() {
 	if p.bars != nil {

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/publisher"
+)
+
+func newExport() *cobra.Command {
+	var opts publisher.ExportOptions
+	var keys []string
+	var passFile string
+	var prune bool
+	grace := span(publisher.DefaultGrace)
+	cmd := &cobra.Command{
+		Use:   "export --store DIR --repo DIR --out DIR [--ipns-key KEY]",
+		Short: "Write the releases as a folder that any web server can serve",
+		Long: `export writes files whose paths are the URLs of a gateway: ipfs/CID, ipns/NAME, and the
+metadata of the repository below metadata/. Any web server can serve the folder as it is;
+machines use its address as a mirror.
+
+It writes what is missing and signs a new record when the head moved or the last one is
+12 hours old, so run it every hour or so: a timestamp holds for a day, and phase-publish
+serve signs it again. Files that no release needs any more stay for the grace. It may be
+killed and run again at any moment, and clients may read meanwhile.`,
+		Example: `  phase-publish export --store store --repo repo --ipns-key ipns.key --out /var/www/html
+  phase-publish export --store store --repo repo --ipns-key ipns.key --out mirror && rsync -a --delete-delay mirror/ www.example:mirror/`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, uri := range keys {
+				key, err := loadIPNS(cmd.Context(), uri, passFile)
+				if err != nil {
+					return err
+				}
+				opts.IPNS = append(opts.IPNS, key)
+			}
+			if opts.Grace = time.Duration(grace); prune {
+				opts.Grace = 0
+			}
+			done, err := exportWithProgress(cmd.Context(), opts)
+			if err != nil {
+				return err
+			}
+			return cli.Print(cmd, done, exportedWords(done))
+		},
+	}
+	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store")
+	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder of the repository")
+	cmd.Flags().StringVar(&opts.Out, "out", "", "folder of the mirror, made when missing")
+	cmd.Flags().StringArrayVar(&keys, "ipns-key", nil, "key of an IPNS name in root.json (repeatable); without one the folder has blocks and no record")
+	cmd.Flags().StringVar(&passFile, "passphrase-file", "", "read the passphrase from the first line of this file")
+	cmd.Flags().Var(&grace, "grace", "how long files stay that no release needs any more")
+	cmd.Flags().BoolVar(&prune, "prune", false, "remove them at once")
+	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "hash the blocks that are there, and write wrong ones again")
+	cmd.MarkFlagsMutuallyExclusive("grace", "prune")
+	require(cmd, "store", "repo", "out")
+	return cmd
+}
+
+func exportWithProgress(ctx context.Context, opts publisher.ExportOptions) (publisher.Exported, error) {
+	progress := cli.NewProgress(ctx)
+	defer progress.Close()
+	opts.Progress, opts.Log = progress.Count("files"), slog.New(slog.NewTextHandler(os.Stderr, nil))
+	return publisher.Export(ctx, opts)
+}
+
+func exportedWords(e publisher.Exported) string {
+	count := func(n int) string { return humanize.Comma(int64(n)) }
+	var b strings.Builder
+	fmt.Fprintf(&b, "wrote %s files, %s; %s were there; %s that no release needs stay for a while, %s removed\n",
+		count(e.WrittenFiles), size(e.WrittenBytes), count(e.KeptFiles), count(e.WaitingFiles), count(e.RemovedFiles))
+	for _, r := range e.Releases {
+		fmt.Fprintf(&b, "release %s\n", r)
+	}
+	fmt.Fprintf(&b, "head %s, timestamp %d, good until %s\n", e.Head, e.Timestamp, e.Expires.Format(time.RFC3339))
+	for _, name := range e.Records {
+		fmt.Fprintf(&b, "record %s\n", name)
+	}
+	if len(e.Records) == 0 {
+		b.WriteString("no record: machines find these files only when another source names the head; --ipns-key writes one\n")
+	}
+	if e.LeftOut != "" {
+		fmt.Fprintf(&b, "left out %s\n", e.LeftOut)
+	}
+	return b.String()
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+)
+
+// An export is killed again and again, while the head moves between two releases. After
+// each kill every file that has a name is whole, and the record points to a whole release.
+func TestAnExportMayBeKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	dir, _ := published(t)
+	mirror := filepath.Join(dir, "mirror")
+	if out, err := export(dir).CombinedOutput(); err != nil {
+		t.Fatalf("export: %v\n%s", err, out)
+	}
+	if out, err := publish(dir, "v2.json", "artifacts2"); err != nil {
+		t.Fatalf("add: %v\n%s", err, out)
+	}
+	killed := 0
+	for done := false; !done; {
+		cmd := export(dir)
+		check(t, cmd.Start())
+		kill := time.AfterFunc(time.Duration(20+killed*8)*time.Millisecond+rand.N(8*time.Millisecond), func() { cmd.Process.Kill() })
+		done = cmd.Wait() == nil
+		kill.Stop()
+		if !done {
+			killed++
+		}
+		wholeMirror(t, mirror, done || killed%5 == 0)
+	}
+	if killed < 3 {
+		t.Errorf("it was killed %d times only", killed)
+	}
+	t.Logf("killed %d times", killed)
+	if out, err := export(dir, "--prune").CombinedOutput(); err != nil {
+		t.Fatalf("export: %v\n%s", err, out)
+	}
+	wholeMirror(t, mirror, true)
+	ledger, err := os.ReadFile(filepath.Join(mirror, ".phase-export/ledger"))
+	check(t, err)
+	files, err := filepath.Glob(filepath.Join(mirror, "*/*"))
+	check(t, err)
+	if lines := bytes.Count(ledger, []byte("\n")) - 1; lines != len(files)-3 { // ledger, lock and new
+		t.Errorf("%d files, and %d in the ledger", len(files), lines)
+	}
+	if left, err := os.ReadDir(filepath.Join(mirror, ".phase-export/new")); err != nil || len(left) > 0 {
+		t.Errorf("%d files are left beside the mirror, %v", len(left), err)
+	}
+}
+
+func export(dir string, more ...string) *exec.Cmd {
+	cmd := exec.Command("phase-publish", append([]string{"export", "--store", "store", "--repo", "repo", "--out", "mirror", "--ipns-key", "ipns.key"}, more...)...)
+	cmd.Dir = dir
+	return cmd
+}
+
+// A folderSource is what a web server has of a mirror.
+type folderSource string
+
+func (f folderSource) Block(_ context.Context, c cid.Cid) ([]byte, error) {
+	return os.ReadFile(filepath.Join(string(f), "ipfs", c.String()))
+}
+
+// wholeMirror wants every block to be what its name says, and the record to point to a
+// metadata folder that is all there.
+func wholeMirror(t *testing.T, dir string, every bool) {
+	t.Helper()
+	records, err := os.ReadDir(filepath.Join(dir, "ipns"))
+	check(t, err)
+	if len(records) != 1 {
+		t.Fatalf("%d records", len(records))
+	}
+	record, err := os.ReadFile(filepath.Join(dir, "ipns", records[0].Name()))
+	check(t, err)
+	head, _, err := p2p.CheckRecord(records[0].Name(), record)
+	check(t, err)
+	files, err := cas.ReadDir(t.Context(), folderSource(dir), head)
+	check(t, err)
+	for _, f := range files {
+		_, err := cas.ReadFile(t.Context(), folderSource(dir), f.CID, cas.MaxBlock)
+		check(t, err)
+	}
+	blocks, err := os.ReadDir(filepath.Join(dir, "ipfs"))
+	check(t, err)
+	for i, b := range blocks {
+		if every || i%7 == 0 {
+			c, err := cas.ParseCID(b.Name())
+			check(t, err)
+			_, err = cas.Get(t.Context(), folderSource(dir), c)
+			check(t, err)
+		}
+	}
+}
