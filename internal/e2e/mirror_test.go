@@ -1,0 +1,153 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// nginx serves a folder from the host with a listen line, a root line and nothing else
+// that is about content, and returns its origin.
+func (h host) nginx(root string) string {
+	h.t.Helper()
+	dir := h.t.TempDir()
+	conf := fmt.Sprintf("user root;\npid %[1]s/pid;\nerror_log %[1]s/log;\nevents {}\nhttp {\naccess_log off;\nserver { listen %[2]s:80; root %[3]s; }\n}\n", dir, h.addr, root)
+	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(conf), 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+	nginx := []string{"netns", "exec", h.ns, "nginx", "-p", dir, "-c", filepath.Join(dir, "conf")}
+	must(h.t, "ip", nginx...) // it returns when it listens
+	h.t.Cleanup(func() {
+		must(h.t, "ip", append(nginx, "-s", "stop")...)
+		if h.t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(dir, "log"))
+			h.t.Logf("nginx said:\n%s", log)
+		}
+	})
+	return "http://" + h.addr
+}
+
+// export writes a store and a repository of the fixtures as a mirror.
+func export(t *testing.T, store, repo, mirror string) {
+	t.Helper()
+	must(t, fx.bin("phase-publish"), "export", "--store", fx.path(store), "--repo", fx.path(repo), "--out", mirror, "--ipns-key", fx.path("keys/ipns"))
+}
+
+// isWhatWasSigned compares what a fetch wrote with the fixtures' artifacts.
+func (f fetched) isWhatWasSigned() {
+	f.t.Helper()
+	if f.code != 0 {
+		f.t.Fatalf("exit %d: %s", f.code, f.output)
+	}
+	for _, name := range []string{"kernel", "initramfs", "rootfs", "job/hello.wasm"} {
+		if !bytes.Equal(readFile(f.t, filepath.Join(f.out, name)), readFile(f.t, fx.path("artifacts", name))) {
+			f.t.Errorf("%s differs from what was signed", name)
+		}
+	}
+}
+
+// Nothing of ours runs but phase-boot: nginx has the folder, and the head moves under it.
+func TestAMachineFetchesFromNginxAlone(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	mirror := filepath.Join(l.dir, "mirror")
+	export(t, "store", "repo", mirror)
+	origin := l.host().nginx(mirror)
+	l.fetch("repo/root.json", origin).isWhatWasSigned()
+
+	store, repo := filepath.Base(t.TempDir())+"-store", filepath.Base(t.TempDir())+"-repo"
+	if err := runAll([]string{"cp", "-a", fx.path("repo"), fx.path(repo)}, []string{"cp", "-a", fx.path("store"), fx.path(store)},
+		signRelease(fx, repo, "release", "2026.13", repo+".json"), addRelease(fx, store, repo, repo+".json")); err != nil {
+		t.Fatal(err)
+	}
+	moved := make(chan struct{})
+	go func() {
+		defer close(moved)
+		export(t, store, repo, mirror)
+	}()
+	l.fetch("repo/root.json", origin).isWhatWasSigned() // of the one release or the other
+	<-moved
+	after := l.fetch("repo/root.json", origin)
+	after.isWhatWasSigned()
+	if !bytes.Contains([]byte(after.output), []byte("2026.13")) {
+		t.Errorf("the head did not move: %s", after.output)
+	}
+}
+
+// A plainGateway asks for one block at a time, as the specification of trustless gateways
+// says, and knows nothing of ours.
+type plainGateway struct {
+	*http.Client
+	origin string
+}
+
+func (g plainGateway) get(ctx context.Context, url, accept string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.origin+url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := g.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return io.ReadAll(resp.Body)
+}
+
+func (g plainGateway) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	return g.get(ctx, "/ipfs/"+c.String()+"?format=raw", "application/vnd.ipld.raw")
+}
+
+func TestAnyTrustlessGatewayClientReadsAMirror(t *testing.T) {
+	t.Parallel()
+	mirror := filepath.Join(t.TempDir(), "mirror")
+	export(t, "store", "repo", mirror)
+	web := httptest.NewServer(http.FileServer(http.Dir(mirror)))
+	defer web.Close()
+	g := plainGateway{&http.Client{Timeout: 10 * time.Second}, web.URL}
+
+	names, err := os.ReadDir(filepath.Join(mirror, "ipns"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("%d records, %v", len(names), err)
+	}
+	record, err := g.get(t.Context(), "/ipns/"+names[0].Name()+"?format=ipns-record", "application/vnd.ipfs.ipns-record")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, _, err := p2p.CheckRecord(names[0].Name(), record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cas.ReadDir(t.Context(), g, head); err != nil {
+		t.Error(err)
+	}
+	var shown struct {
+		Release manifest.Release `json:"release"`
+	}
+	decode(t, must(t, fx.bin("phase-sign"), "show", "--json", fx.path("release.json")), &shown)
+	kernel, _ := shown.Release.Artifact(manifest.RoleKernel)
+	var got bytes.Buffer
+	if err := cas.Copy(t.Context(), &got, g, kernel.CID, kernel.Length); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), readFile(t, fx.path("artifacts/kernel"))) {
+		t.Error("the kernel differs from what was signed")
+	}
+}
