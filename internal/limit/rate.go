@@ -73,6 +73,24 @@ func (r *Rates) Handler(next http.Handler) http.Handler {
 	})
 }
 
+// Wait waits until n bytes may go to an asker, by its peer ID, in an answer that is no
+// HTTP.
+func (r *Rates) Wait(ctx context.Context, name string, n int) error {
+	share, done := r.share(name)
+	defer done()
+	for ; n > 0; n -= piece {
+		for _, l := range []*rate.Limiter{share, r.total} {
+			if l == nil {
+				continue
+			}
+			if err := l.WaitN(ctx, min(n, piece)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // share returns the limiter of an asker, and what to call when the request has ended.
 func (r *Rates) share(name string) (*rate.Limiter, func()) {
 	if r.opts.PerPeer <= 0 {
