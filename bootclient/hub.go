@@ -2,6 +2,7 @@ package bootclient
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -142,7 +143,8 @@ func (h *hub) greetOne(ctx context.Context, s *source, slots chan struct{}) {
 }
 
 // dialPeer connects and returns the ways to a peer: the plain HTTP that it told us
-// of first, the streams of the connection last.
+// of first, the streams of the connection last. A peer without HTTP, such as a stock IPFS
+// node, has one: Bitswap.
 func (h *hub) dialPeer(ctx context.Context, id peer.ID) ([]*way, error) {
 	h.mu.Lock()
 	info, ok := h.addrs[id]
@@ -153,6 +155,10 @@ func (h *hub) dialPeer(ctx context.Context, id peer.ID) ([]*way, error) {
 	at := *info
 	h.mu.Unlock()
 	streams, err := h.node.Gateway(ctx, at)
+	if errors.Is(err, p2p.ErrNoHTTP) {
+		blocks, err := h.node.Blocks(ctx, at)
+		return []*way{{name: "/p2p/" + id.String() + " (bitswap)", blocks: blocks}}, err
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -189,7 +189,7 @@ func TestHopeless(t *testing.T) {
 
 func TestASourceOfLastResortWaitsForTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		last := newSource(kindBitswap, "stock node", nil)
+		last := newSource(kindPeer, "stock node", nil)
 		last.ways = []*way{{name: "bitswap", blocks: cas.NewMemory()}}
 		q := newQueue([]*part{partOf(t, 9, 1)}, time.Now())
 		seats := start(q, last, mirrorNamed("a"))

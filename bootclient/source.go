@@ -24,7 +24,6 @@ const (
 	kindBootstrap = "bootstrap"
 	kindMDNS      = "mdns"
 	kindDHT       = "dht"
-	kindBitswap   = "bitswap"
 )
 
 const (
@@ -77,10 +76,15 @@ func newSource(kind, key string, dial func(ctx context.Context) ([]*way, error))
 func (s *source) String() string { return s.kind + " " + clean(s.key) }
 
 // isPeer reports whether the source has a peer ID: only then may it be a neighbour.
-func (s *source) isPeer() bool { return s.kind != kindMirror && s.kind != kindBitswap }
+func (s *source) isPeer() bool { return s.kind != kindMirror && !s.last() }
 
-// last reports whether the source is asked only when no other can serve.
-func (s *source) last() bool { return s.kind == kindBitswap }
+// last reports whether the source is asked only when no other can serve: it gives single
+// blocks and nothing else, as a stock IPFS node does.
+func (s *source) last() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.ways) > 0 && s.ways[0].gateway == nil
+}
 
 // open dials the source unless it is open already.
 func (s *source) open(ctx context.Context) error {

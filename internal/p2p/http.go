@@ -28,6 +28,9 @@ const (
 	idleTimeout   = 90 * time.Second
 )
 
+// ErrNoHTTP says that a peer was reached and is no gateway.
+var ErrNoHTTP = fmt.Errorf("serves no HTTP over streams: %w", cas.ErrUnreachable)
+
 // Serve answers HTTP requests that arrive over libp2p streams with h, until Drain or
 // Close. It returns at once.
 func (n *Node) Serve(h http.Handler) error {
@@ -86,13 +89,13 @@ func (n *Node) Drain(ctx context.Context) error {
 // Gateway connects to a peer and returns a client of its gateway over streams. When
 // the connection is lost, the next request connects again, to the addresses of info
 // only. A peer that serves no HTTP over streams, such as a DHT node and nothing else,
-// is refused. An error wraps cas.ErrUnreachable.
+// is refused with ErrNoHTTP. An error wraps cas.ErrUnreachable.
 func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client, error) {
 	if err := n.connect(ctx, info); err != nil {
 		return nil, err
 	}
 	if spoken, err := n.host.Peerstore().SupportsProtocols(info.ID, httpProtocol); err != nil || len(spoken) == 0 {
-		return nil, fmt.Errorf("peer %s: serves no HTTP over streams: %w", info.ID, cas.ErrUnreachable)
+		return nil, fmt.Errorf("peer %s: %w", info.ID, ErrNoHTTP)
 	}
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -19,6 +19,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/transport"
 	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/multiformats/go-multiaddr"
+
+	"github.com/phaseboot/phaseboot/internal/bitswap"
 )
 
 // How a Node takes part in the DHT.
@@ -64,6 +66,7 @@ type Node struct {
 	tasks  sync.WaitGroup
 
 	mu         sync.Mutex
+	blocks     *bitswap.Client // nil until a peer is asked by Bitswap
 	servers    []*http.Server
 	transports []*http.Transport
 	closed     bool
