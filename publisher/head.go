@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/bitswap"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -121,14 +122,14 @@ func (h *Head) build(ctx context.Context, files map[string][]byte) error {
 // heads keeps the newest Head and a few before it, over the store of artifacts. It is
 // the cas.Source that a publisher serves.
 type heads struct {
-	store cas.Source
+	store bitswap.Store
 
 	mu      sync.RWMutex
 	list    []*Head // newest first
 	changed chan struct{}
 }
 
-func newHeads(store cas.Source) *heads {
+func newHeads(store bitswap.Store) *heads {
 	return &heads{store: store, changed: make(chan struct{})}
 }
 

@@ -65,7 +65,8 @@ func (s *server) handlers() (plain, streams http.Handler) {
 	if s.Limits.UploadSlots > 0 { // a slow reader keeps others waiting
 		bounds.Slowest, bounds.Grace = slotSlowest, slotGrace
 	}
-	h := limit.NewRates(bounds).Handler(gateway.Handler(gateway.Options{
+	s.rates = limit.NewRates(bounds)
+	h := s.rates.Handler(gateway.Handler(gateway.Options{
 		Source: s.heads, IPNS: s.records.get, UploadSlots: s.Limits.UploadSlots, Log: s.Log,
 	}))
 	return s.meter.handler("http", h), s.meter.handler("stream", h)

@@ -84,6 +84,7 @@ type server struct {
 	node      *p2p.Node
 	meter     *meter
 	conns     *limit.Conns
+	rates     *limit.Rates
 	announced announced
 	started   time.Time
 }
@@ -184,7 +185,7 @@ func (s *server) startNode(ctx context.Context, identity crypto.PrivKey, l net.L
 	if s.node, err = p2p.New(ctx, opts); err != nil {
 		return err
 	}
-	if err := s.node.Serve(handler); err != nil {
+	if err := errors.Join(s.node.Serve(handler), s.serveBlocks()); err != nil {
 		return errors.Join(err, s.node.Close())
 	}
 	return nil
