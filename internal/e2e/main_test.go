@@ -115,6 +115,9 @@ func build(f fixtures) error {
 	if err := runAll([]string{"go", "build", "-o", f.bin("flipper"), "./flipper"}); err != nil {
 		return err
 	}
+	if err := buildIPFS(f); err != nil {
+		return fmt.Errorf("ipfs: %w", err)
+	}
 	return exec.Command("cp", f.bin("hello.wasm"), f.path("artifacts/job/hello.wasm")).Run()
 }
 

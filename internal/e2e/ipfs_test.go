@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// An ipfsNode is a stock IPFS node (Kubo) on a host, with no bootstrap peers, no routing
+// and no mDNS: it knows whom it is told of.
+type ipfsNode struct {
+	host
+	repo string
+}
+
+func (h host) ipfs() ipfsNode {
+	h.t.Helper()
+	n := ipfsNode{h, filepath.Join(h.t.TempDir(), "ipfs")}
+	n.run("init", "--profile", "test,autoconf-off")
+	n.run("config", "--json", "Addresses.Swarm", `["/ip4/`+h.addr+`/tcp/4001"]`)
+	n.run("config", "--json", "AutoTLS.Enabled", "false")
+	n.run("config", "Routing.Type", "none")
+	d := h.start(h.ns, "env", "IPFS_PATH="+n.repo, "IPFS_TELEMETRY=off", fx.bin("ipfs"), "daemon")
+	ready := make(chan bool, 1)
+	go func() {
+		for {
+			line, err := d.out.ReadString('\n')
+			if err != nil || strings.Contains(line, "Daemon is ready") {
+				ready <- err == nil
+				return
+			}
+		}
+	}()
+	select {
+	case ok := <-ready:
+		if !ok {
+			h.t.Fatal("ipfs daemon ended")
+		}
+	case <-time.After(60 * time.Second):
+		h.t.Fatal("ipfs daemon is not ready after 60 s")
+	}
+	return n
+}
+
+func (n ipfsNode) run(args ...string) string {
+	n.t.Helper()
+	return string(must(n.t, "ip", append([]string{"netns", "exec", n.ns, "env", "IPFS_PATH=" + n.repo, "IPFS_TELEMETRY=off", fx.bin("ipfs")}, args...)...))
+}
+
+// A stock node pins a release from the publisher; then the publisher is gone, and a
+// machine fetches the release from that node, told of the head by a web server that has
+// the record and no block.
+func TestAReleaseGoesToAStockIPFSNodeAndComesBack(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	source := l.host()
+	published := source.publish("--mdns=false", "--dht", "off")
+	node := l.host().ipfs()
+	node.run("swarm", "connect", published.tcp(t))
+	var shown struct {
+		Release manifest.Release `json:"release"`
+	}
+	decode(t, must(t, fx.bin("phase-sign"), "show", "--json", fx.path("release.json")), &shown)
+	node.run("pin", "add", "--progress=false", published.Head)
+	for _, a := range shown.Release.Artifacts {
+		node.run("pin", "add", "--progress=false", a.CID.String())
+	}
+	must(t, "ip", "-n", source.ns, "link", "set", "eth0", "down") // the publisher is gone
+
+	for _, a := range shown.Release.Artifacts {
+		out := filepath.Join(t.TempDir(), "file")
+		node.run("get", "--progress=false", "--output", out, a.CID.String())
+		if !bytes.Equal(readFile(t, out), readFile(t, fx.path("artifacts", a.Role))) {
+			t.Errorf("%s differs from what was signed", a.Role)
+		}
+	}
+	mirror := filepath.Join(l.dir, "mirror")
+	export(t, "store", "repo", mirror)
+	for _, blocks := range []string{"ipfs", "metadata"} {
+		if err := os.RemoveAll(filepath.Join(mirror, blocks)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	peer := "/ip4/" + node.addr + "/tcp/4001/p2p/" + strings.TrimSpace(node.run("config", "Identity.PeerID"))
+	got := l.fetch("repo/root.json", l.host().nginx(mirror), "--peer", peer, "--timeout", "60s")
+	got.isWhatWasSigned()
+	var report struct {
+		Sources []struct {
+			Address string `json:"address"`
+			Bytes   int64  `json:"bytes"`
+		} `json:"sources"`
+	}
+	decode(t, readFile(t, filepath.Join(got.out, "report.json")), &report)
+	var byBitswap int64
+	for _, s := range report.Sources {
+		if strings.HasSuffix(s.Address, "(bitswap)") {
+			byBitswap += s.Bytes
+		}
+	}
+	if byBitswap < shown.Release.Artifacts[0].Length {
+		t.Errorf("%d bytes came by Bitswap: %+v", byBitswap, report.Sources)
+	}
+}
+
+// buildIPFS builds the stock node from its own module.
+func buildIPFS(f fixtures) error {
+	cmd := exec.Command("go", "build", "-C", "kubo", "-trimpath", "-ldflags", "-s -w", "-o", f.bin("ipfs"), "github.com/ipfs/kubo/cmd/ipfs")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	return cmd.Run()
+}
