@@ -135,10 +135,7 @@ type ready struct {
 }
 
 // stop ends the daemon as its service manager would, and waits for it.
-func (r ready) stop() {
-	r.daemon.Process.Signal(syscall.SIGTERM)
-	r.daemon.Wait()
-}
+func (r ready) stop() { r.daemon.stop() }
 
 // serve starts a daemon of ours on the host and waits for its ready line.
 func (h host) serve(name string, args ...string) ready {
