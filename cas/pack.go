@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/ipfs/go-cid"
 )
 
 // A pack is one CAR file and what is known of its sections: by the merged index, by its
@@ -41,6 +43,14 @@ func (k *pack) ReadAt(b []byte, at int64) (int, error) {
 		return n, io.ErrUnexpectedEOF
 	}
 	return n, nil
+}
+
+// read reads the block of a section.
+func (k *pack) read(c cid.Cid, s section, data []byte) error {
+	if _, err := k.ReadAt(data, s.offset); err != nil {
+		return fmt.Errorf("pack %s: block %s: %w", k.path, c, cutShort(err))
+	}
+	return nil
 }
 
 // find calls try for every section that may be key's, until it says true.

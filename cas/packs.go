@@ -95,17 +95,30 @@ func OpenPacks(dir string, opts PackOptions) (*Packs, error) {
 // Block returns the bytes under c, unchecked: read through Get. A block that is not
 // there wraps fs.ErrNotExist, a damaged pack ErrCorrupt.
 func (p *Packs) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	return p.block(ctx, c, -1, nil)
+	return p.AppendBlock(ctx, c, nil)
 }
 
-// block is Block. One of size bytes is read at once with its head, into room, if there is
-// enough.
-func (p *Packs) block(ctx context.Context, c cid.Cid, size int, room []byte) ([]byte, error) {
+// AppendBlock is Block into the room that b has behind its end, or more if need be.
+func (p *Packs) AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error) {
+	n := len(b)
+	err := p.lookup(ctx, c, headOnly, func(k *pack, s section) error {
+		b = slices.Grow(b[:n], s.size)[:n+s.size]
+		return k.read(c, s, b[n:])
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// sized is Block for one of size bytes, which is read at once with its head, into room, if
+// there is enough.
+func (p *Packs) sized(ctx context.Context, c cid.Cid, size int, room []byte) ([]byte, error) {
 	var data []byte
 	whole := func(k *pack, offset int64, tmp *scratch) (section, error) {
 		data = nil
 		n := sectionLen(size)
-		if size < 0 || n > int64(len(room)) || n > k.end-offset {
+		if n > int64(len(room)) || n > k.end-offset {
 			return readHead(k, offset, k.end, tmp)
 		}
 		if _, err := k.ReadAt(room[:n], offset); err != nil {
@@ -123,10 +136,7 @@ func (p *Packs) block(ctx context.Context, c cid.Cid, size int, room []byte) ([]
 			return nil
 		}
 		data = make([]byte, s.size)
-		if _, err := k.ReadAt(data, s.offset); err != nil {
-			return fmt.Errorf("pack %s: block %s: %w", k.path, c, cutShort(err))
-		}
-		return nil
+		return k.read(c, s, data)
 	})
 	if err != nil {
 		return nil, err

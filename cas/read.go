@@ -52,7 +52,7 @@ func ReadLeafInto(ctx context.Context, src Source, l Leaf, room *[]byte) ([]byte
 	if n := int(l.Size) + maxHead; cap(*room) < n {
 		*room = make([]byte, n)
 	}
-	data, err := p.block(ctx, l.CID, int(l.Size), (*room)[:cap(*room)])
+	data, err := p.sized(ctx, l.CID, int(l.Size), (*room)[:cap(*room)])
 	if err == nil {
 		err = Check(l.CID, data)
 	}

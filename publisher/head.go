@@ -13,7 +13,6 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/internal/bitswap"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -122,14 +121,14 @@ func (h *Head) build(ctx context.Context, files map[string][]byte) error {
 // heads keeps the newest Head and a few before it, over the store of artifacts. It is
 // the cas.Source that a publisher serves.
 type heads struct {
-	store bitswap.Store
+	store *cas.Packs
 
 	mu      sync.RWMutex
 	list    []*Head // newest first
 	changed chan struct{}
 }
 
-func newHeads(store bitswap.Store) *heads {
+func newHeads(store *cas.Packs) *heads {
 	return &heads{store: store, changed: make(chan struct{})}
 }
 
@@ -204,14 +203,5 @@ func (s *heads) AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, e
 			return append(b, data...), nil
 		}
 	}
-	if a, ok := s.store.(appender); ok {
-		return a.AppendBlock(ctx, c, b)
-	}
-	data, err := s.store.Block(ctx, c)
-	return append(b, data...), err
-}
-
-// An appender is a store that reads behind the end of a buffer.
-type appender interface {
-	AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error)
+	return s.store.AppendBlock(ctx, c, b)
 }
