@@ -31,7 +31,7 @@ const (
 	indexBucket  = 8 + 4 + 4 + 8 // hash code, 1 width, the width, bytes
 	maxIndex     = 1 << 36       // bytes
 
-	maxSamples = 1 << 17 // of one bucket that are kept in memory, 4 bytes each
+	maxSamples = 1 << 17 // of one bucket that are kept in memory, 4 bytes each, or 12
 	window     = 128     // records that are read at a time
 )
 
@@ -84,7 +84,7 @@ func appendBucket(b []byte, code byte, n int) []byte {
 	return binary.LittleEndian.AppendUint64(b, uint64(n*indexRecord))
 }
 
-// packIndex is an open index file. Of its records only samples are in memory: a search
+// packIndex is an open index file. Of many records only samples are in memory: a search
 // reads the few records between two of them. The file is read and not mapped: what a search
 // takes in memory does not grow with the file, and an error of the disk is an error.
 type packIndex struct {
@@ -102,6 +102,7 @@ type bucket struct {
 	count   int
 	every   int      // records from one sample to the next
 	samples []uint32 // the digests' first bytes
+	offsets []int64  // of all records, where there is a sample of each; else nil
 }
 
 // openIndex reads an index file once, to check it. A damaged one wraps ErrCorrupt.
@@ -220,11 +221,14 @@ func (k *bucket) sample(r *bufio.Reader) error {
 	}
 	k.samples = make([]uint32, 0, (k.count+k.every-1)/k.every)
 	for i := 0; i < k.count; i += k.every {
-		b, err := r.Peek(4)
+		b, err := r.Peek(indexRecord)
 		if err != nil {
 			return err
 		}
 		k.samples = append(k.samples, binary.BigEndian.Uint32(b))
+		if k.every == 1 {
+			k.offsets = append(k.offsets, int64(binary.LittleEndian.Uint64(b[32:])))
+		}
 		if _, err := r.Discard(min(k.every, k.count-i) * indexRecord); err != nil {
 			return err
 		}
@@ -251,8 +255,13 @@ func (x *packIndex) find(key *sectionKey, tmp *scratch, f func(offset int64) boo
 	return false, nil
 }
 
+// search may call f for a few sections of other digests too: the pack tells them apart.
 func (x *packIndex) search(k *bucket, digest []byte, tmp *scratch, f func(offset int64) bool) (bool, error) {
-	for at, end := k.span(digest); at < end; at += window {
+	at, end := k.span(digest)
+	if k.offsets != nil {
+		return slices.ContainsFunc(k.offsets[at:end], func(offset int64) bool { return offset >= 0 && offset < 1<<62 && f(offset) }), nil
+	}
+	for ; at < end; at += window {
 		records := tmp.records[:min(window, end-at)*indexRecord]
 		if _, err := x.file.ReadAt(records, k.at+int64(at)*indexRecord); err != nil {
 			return false, fmt.Errorf("index %s: %w", x.file.Name(), cutShort(err))

@@ -72,7 +72,9 @@ func child(ctx context.Context, args []string) (result, error) {
 	case "lookup":
 		err = r.lookup(ctx, p, args[2])
 	}
-	r.Work = time.Since(start)
+	if r.Work == 0 {
+		r.Work = time.Since(start)
+	}
 	err = errors.Join(err, p.Close())
 	r.Sync = time.Since(start)
 	usage := rusage()
@@ -133,6 +135,7 @@ func (r *result) random(ctx context.Context, p *cas.Packs, c cid.Cid, size int64
 	}
 	r.Blocks = int64(len(leaves))
 	rand.Shuffle(len(leaves), func(i, j int) { leaves[i], leaves[j] = leaves[j], leaves[i] })
+	start := time.Now() // the list of leaves is another work
 	workers := runtime.GOMAXPROCS(0)
 	errs := make([]error, workers)
 	var wg sync.WaitGroup
@@ -145,6 +148,7 @@ func (r *result) random(ctx context.Context, p *cas.Packs, c cid.Cid, size int64
 		})
 	}
 	wg.Wait()
+	r.Work = time.Since(start)
 	return errors.Join(errs...)
 }
 

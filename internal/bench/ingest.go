@@ -116,7 +116,8 @@ func writeRandom(path string, n int64) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.CopyBuffer(f, io.LimitReader(rand.NewChaCha8([32]byte{7}), n), make([]byte, 1<<20)); err != nil {
+	// by the MiB, as cp writes a file; os.File's own ReadFrom would take 32 KiB
+	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, io.LimitReader(rand.NewChaCha8([32]byte{7}), n), make([]byte, 1<<20)); err != nil {
 		f.Close()
 		return err
 	}
