@@ -39,12 +39,11 @@ func TestRunBringsEachLeafInOrder(t *testing.T) {
 func TestRunsUseOneConnection(t *testing.T) {
 	f := newFixture(t)
 	opened := 0
-	f.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			opened++
-		}
-	}
-	c := &Client{Base: f.URL}
+	dialer := net.Dialer{}
+	c := &Client{Base: f.URL, HTTP: NewHTTP(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		opened++
+		return dialer.DialContext(ctx, network, addr)
+	})}
 	for range 5 {
 		ok(t, c.Run(t.Context(), f.file.CID, f.leaves[3:60], func(int, []byte) error { return nil }))
 	}
