@@ -121,21 +121,21 @@ func (s *strangers) done(c *stranger, err error, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.dialling = false
-	if err != nil {
+	if err == nil {
+		s.vain[c.ip]--
+		if s.found < maxFound && s.reached[c.ip] < maxPerIP {
+			s.found++
+			s.reached[c.ip]++
+			delete(s.waiting, c.id)
+			return true
+		}
+	} else {
 		s.lastErr = err
-		pause := strangerPause << min(c.tries-1, 5)
-		c.due = now.Add(pause/2 + rand.N(pause))
-		s.tell()
-		return false
 	}
-	s.vain[c.ip]--
-	if s.found >= maxFound || s.reached[c.ip] >= maxPerIP {
-		return false
-	}
-	s.found++
-	s.reached[c.ip]++
-	delete(s.waiting, c.id)
-	return true
+	pause := strangerPause << min(c.tries-1, 5)
+	c.due = now.Add(pause/2 + rand.N(pause))
+	s.tell()
+	return false
 }
 
 func (s *strangers) lastError() error {

@@ -132,3 +132,22 @@ func TestWhoWasDialledInVainWaitsForTheOthers(t *testing.T) {
 		t.Errorf("the third is %v", c)
 	}
 }
+
+// One for whom there is no place answers at once: it must not be dialled without a pause.
+func TestWhoFindsNoPlaceIsNotDialledAgainAtOnce(t *testing.T) {
+	s := newStrangers()
+	now := time.Now()
+	for i := range maxPerIP + 1 {
+		s.add(kindMDNS, hintOf(t, fmt.Sprintf("/ip4/192.0.2.1/tcp/%d/p2p/%s", i+1, invented(t))))
+		c, _ := s.next(now)
+		if c == nil {
+			t.Fatal("nobody is dialled")
+		}
+		if placed := s.done(c, nil, now); placed != (i < maxPerIP) {
+			t.Fatalf("number %d of one address: placed %t", i+1, placed)
+		}
+	}
+	if c, wait := s.next(now); c != nil || wait < strangerPause/2 {
+		t.Errorf("%v is dialled after %s", c, wait)
+	}
+}
