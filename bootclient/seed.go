@@ -62,7 +62,7 @@ type seed struct {
 	cfg   Config
 	root  *manifest.Root
 	store *cas.Packs
-	known string // the records of the last look
+	known string // what stood in the cache at the last look: the records, and how many blocks
 	now   atomic.Pointer[seeded]
 }
 
@@ -130,11 +130,16 @@ func (s *seed) places() manifest.Discovery {
 	return merge(manifest.OpenStateReadOnly(s.cfg.trustDir()).NewestRoot(s.root).Discovery(), s.root.Discovery())
 }
 
-// load finds the newest head that the cache remembers and verifies.
+// load finds the newest head that the cache remembers and verifies, and looks again when
+// blocks came in: a fetch remembers its head before it has them.
 func (s *seed) load(ctx context.Context) error {
+	held, err := s.store.Stats(ctx)
+	if err != nil {
+		return err
+	}
 	var heads []head
 	var refused error
-	seen := ""
+	seen := fmt.Sprintln(held.Blocks)
 	for _, name := range s.places().IPNS {
 		h, err := s.cfg.readHead(name)
 		if err != nil {

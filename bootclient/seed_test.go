@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,6 +74,48 @@ func TestAMachineBootsFromTheCacheOfAnother(t *testing.T) {
 	b.cfg.Mirrors = []string{origin}
 	b.boots(r)
 	ok(t, stop())
+}
+
+// A fetch remembers the head before it has the blocks. A seed that looks in between goes
+// on with what it has, and takes up the rest once it is there.
+func TestASeedTakesUpAReleaseThatIsStillBeingFetched(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	cfg := filled(t, r, t.TempDir())
+	lines := make(logLines, 16)
+	cfg.Log = slog.New(slog.NewTextHandler(lines, nil))
+	ready, _ := seeds(t, cfg)
+	origin := loopback(t, ready)
+
+	r.release("2", map[string][]byte{"kernel": content(1, 300<<10), "initramfs": content(2, 700<<10), "rootfs": content(5, 1<<20)})
+	leaves, err := cas.Leaves(t.Context(), r.store, r.cids["rootfs"], int64(len(r.signed["rootfs"])))
+	ok(t, err)
+	held := &slow{leaves: map[string]bool{}, opened: make(chan struct{}), left: 3, gave: map[string]bool{}}
+	for _, l := range leaves {
+		held.leaves[l.CID.String()] = true
+	}
+	m := newMachine(t, r, "private")
+	m.cfg.Mode, m.cfg.Cache, m.cfg.Mirrors = herd, cfg.Cache, []string{serve(t, r, held.bend).URL}
+	fetched := make(chan error, 1)
+	go func() { fetched <- m.fetch(t.Context()) }()
+	for line := range lines {
+		if strings.Contains(line, "goes on with what it had") {
+			break
+		}
+	}
+	close(held.opened)
+	ok(t, <-fetched)
+	waitUntil(t, func() bool { return ones(have(t, origin, r.cids["rootfs"])) == len(leaves) })
+}
+
+// logLines passes on what is logged, as long as there is room.
+type logLines chan string
+
+func (l logLines) Write(b []byte) (int, error) {
+	select {
+	case l <- string(b):
+	default:
+	}
+	return len(b), nil
 }
 
 func TestASeedRefusesWhatItWouldNotBoot(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,17 +39,17 @@ func TestRunBringsEachLeafInOrder(t *testing.T) {
 
 func TestRunsUseOneConnection(t *testing.T) {
 	f := newFixture(t)
-	opened := 0
+	var opened atomic.Int32
 	dialer := net.Dialer{}
 	c := &Client{Base: f.URL, HTTP: NewHTTP(func(ctx context.Context, network, addr string) (net.Conn, error) {
-		opened++
+		opened.Add(1)
 		return dialer.DialContext(ctx, network, addr)
 	})}
 	for range 5 {
 		ok(t, c.Run(t.Context(), f.file.CID, f.leaves[3:60], func(int, []byte) error { return nil }))
 	}
-	if opened != 1 {
-		t.Errorf("%d connections for five runs", opened)
+	if n := opened.Load(); n != 1 {
+		t.Errorf("%d connections for five runs", n)
 	}
 }
 
