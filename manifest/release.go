@@ -62,3 +62,17 @@ func (r Release) Artifact(role string) (Artifact, bool) {
 	}
 	return Artifact{}, false
 }
+
+// maxAhead is how far the clocks of a signer and of who takes his work may differ.
+const maxAhead = 10 * time.Minute
+
+// CheckSignedAt refuses a release that is not published yet and whose date of signing lies
+// more than ten minutes after now: machines take that date for the time, and whatever ends
+// before it for expired. An error wraps ErrUntrusted.
+func (r Release) CheckSignedAt(now time.Time) error {
+	if r.SignedAt.Sub(now) <= maxAhead {
+		return nil
+	}
+	return refuse(ErrUntrusted, "release %.64q: signed at %s, and it is %s: machines would take that date for the time, and what ends before it for expired; set the clock right, the signer's or this one, and sign the release again if it was the signer's",
+		r.Version, stamp(r.SignedAt), stamp(now))
+}

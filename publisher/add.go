@@ -49,7 +49,7 @@ type Added struct {
 // repository. Until then the repository is not touched.
 //
 // Errors wrap manifest.ErrUntrusted (a foreign manifest or online key, a version that
-// is not newer), cas.ErrCorrupt (an artifact that is not the one that was signed) or
+// is not newer, a date of signing that is still to come), cas.ErrCorrupt (an artifact that is not the one that was signed) or
 // fs.ErrNotExist. Adding the very same manifest again is no error.
 func Add(ctx context.Context, opts AddOptions) (Added, error) {
 	if opts.Now == nil {
@@ -114,7 +114,10 @@ func (r *repo) judge(ctx context.Context, data []byte, now time.Time) (manifest.
 	if prev, err = r.ground(ctx, prev); err != nil {
 		return release, err
 	}
-	_, err = r.isPublished(ctx, prev, release, data)
+	known, err := r.isPublished(ctx, prev, release, data)
+	if err == nil && !known {
+		err = release.CheckSignedAt(now)
+	}
 	return release, err
 }
 

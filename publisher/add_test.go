@@ -193,3 +193,27 @@ func TestArtifactsAreFoundByTheirRole(t *testing.T) {
 		})
 	}
 }
+
+// A signer whose clock is ahead would carry every machine that sees the release beyond the
+// end of its metadata.
+func TestAttackReleaseFromTheFuture(t *testing.T) {
+	w := newWorld(t)
+	opts := w.options(w.sign(1, "v1", w.release))
+	add := func(behind time.Duration) (Added, error) {
+		now := time.Now().Add(-behind)
+		opts.Now = func() time.Time { return now }
+		return Add(t.Context(), opts)
+	}
+	before := snapshotOf(t, w.repo())
+	_, err := add(time.Hour)
+	if !errors.Is(err, manifest.ErrUntrusted) || !strings.Contains(err.Error(), `release "v1": signed at 20`) || !strings.Contains(err.Error(), "set the clock right") {
+		t.Errorf("signed an hour from now: %v", err)
+	}
+	unchanged(t, before, snapshotOf(t, w.repo()))
+	if _, err := add(5 * time.Minute); err != nil {
+		t.Errorf("signed by a clock that differs a little: %v", err)
+	}
+	if again, err := add(time.Hour); err != nil || !again.Unchanged {
+		t.Errorf("what is published already: %+v, %v", again, err)
+	}
+}

@@ -30,7 +30,8 @@ type AddSpec struct {
 // Add puts one signature for each key under a metadata file, in place of an older one
 // by the same key. A key that may not sign the file, a signature in it that no longer
 // fits its content, and a digest other than the reviewed one wrap
-// manifest.ErrSignature; the file is then left as it was. A root has two names
+// manifest.ErrSignature, a release whose date of signing is still to come
+// manifest.ErrUntrusted; the file is then left as it was. A root has two names
 // in a repository, N.root.json and root.json: both are kept alike.
 func Add(ctx context.Context, s AddSpec) (Summary, error) {
 	d, err := openDocument(s.File)
@@ -42,6 +43,9 @@ func Add(ctx context.Context, s AddSpec) (Summary, error) {
 			s.File, d.digest(), s.Digest, manifest.ErrSignature)
 	}
 	if err := fresh(d, s.Now); err != nil {
+		return Summary{}, err
+	}
+	if err := d.begun(s.Now); err != nil {
 		return Summary{}, err
 	}
 	t, err := d.trust(s.Repo, s.Now)

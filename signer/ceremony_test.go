@@ -125,6 +125,21 @@ func TestNothingExpiredIsSigned(t *testing.T) {
 	}
 }
 
+func TestNoReleaseFromTheFutureIsSigned(t *testing.T) {
+	b := newBench(t)
+	b.mustRelease(t)
+	add := func(now time.Time) error {
+		_, err := Add(t.Context(), AddSpec{File: b.path("RELEASE.json"), Keys: []Key{b.release}, Now: now})
+		return err
+	}
+	if err := add(noon.Add(-11 * time.Minute)); !errors.Is(err, manifest.ErrUntrusted) || !strings.Contains(err.Error(), "signed at 2026-11-01 12:00:00 UTC, and it is 2026-11-01 11:49:00 UTC") {
+		t.Errorf("signed eleven minutes from now: %v", err)
+	}
+	if err := add(noon.Add(-10 * time.Minute)); err != nil {
+		t.Errorf("by a clock that differs a little: %v", err)
+	}
+}
+
 func TestVerifyFollowsNewerRootsSignedByTheOld(t *testing.T) {
 	b := newBench(t)
 	heir := mustGenerate(t, b.path("heir.key"), nil)

@@ -216,6 +216,17 @@ func signedBy(root, d *document) error {
 		d.path, len(good), threshold, root.version, manifest.ErrSignature)
 }
 
+// begun refuses a release whose first signer had a clock far ahead of now.
+func (d *document) begun(now time.Time) error {
+	if d.kind != manifest.KindRole {
+		return nil
+	}
+	if err := d.release.CheckSignedAt(now); err != nil {
+		return fmt.Errorf("manifest %s: %w", d.path, err)
+	}
+	return nil
+}
+
 func fresh(d *document, now time.Time) error {
 	if !now.Before(d.expires) {
 		return fmt.Errorf("manifest %s: expired on %s; sign a newer one: %w", d.path, d.expires.Format(time.RFC3339), manifest.ErrExpired)
