@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/ipfs/boxo/bitswap/message"
@@ -90,6 +91,19 @@ func TestWhoSendsWhatWasNotAskedForIsCorrupt(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A connection may break off anywhere in a message, and the peer is not to blame for that.
+func TestAStreamThatBreaksOffIsNoLie(t *testing.T) {
+	c := cas.Sum(cid.Raw, []byte("x"))
+	whole := framed(appendPresence(appendBlock(nil, c, []byte("x")), c, false))
+	all := parts{block: func(_, _ []byte) error { return nil }, dontHave: func(cid.Cid) {}}
+	for n := 1; n < len(whole); n++ {
+		r := bufio.NewReader(io.MultiReader(bytes.NewReader(whole[:n]), iotest.ErrReader(network.ErrReset)))
+		if err := readMessage(r, all); !errors.Is(err, network.ErrReset) || errors.Is(err, errMessage) {
+			t.Errorf("after %d of %d bytes: %v", n, len(whole), err)
+		}
 	}
 }
 

@@ -179,11 +179,18 @@ func (m *piece) nested(read func(*piece) error) error {
 
 func (m *piece) uvarint() (uint64, error) {
 	v, err := binary.ReadUvarint(m)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+	var lost lostStream
+	switch {
+	case errors.As(err, &lost):
+		err = lost.error
+	case err != nil:
 		err = fmt.Errorf("%w: %w", errMessage, err)
 	}
 	return v, err
 }
+
+// lostStream is an error of the stream, which is no fault of the message.
+type lostStream struct{ error }
 
 // ReadByte is for binary.ReadUvarint.
 func (m *piece) ReadByte() (byte, error) {
@@ -192,7 +199,10 @@ func (m *piece) ReadByte() (byte, error) {
 	}
 	m.left--
 	b, err := m.r.ReadByte()
-	return b, cutOff(err)
+	if err != nil {
+		err = lostStream{cutOff(err)}
+	}
+	return b, err
 }
 
 // bytes reads all of the piece. The buffer grows with what has come.
