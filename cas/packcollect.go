@@ -151,7 +151,8 @@ func (p *Packs) sections(k *pack) ([]section, error) {
 	return sections, nil
 }
 
-// offsets returns where the sections of a pack begin, in no order.
+// offsets returns where the sections of a pack begin, in no order. Of a merged pack whose
+// own index is damaged, the merged one knows them all.
 func (p *Packs) offsets(k *pack) ([]int64, error) {
 	if k.sections != nil {
 		return slices.Collect(maps.Values(k.sections)), nil
@@ -160,7 +161,7 @@ func (p *Packs) offsets(k *pack) ([]int64, error) {
 	if k.merged {
 		var err error
 		if x, err = openIndex(p.indexPath(k.num)); err != nil {
-			return nil, err
+			return p.all.offsets(k.num)
 		}
 		defer x.close()
 	}

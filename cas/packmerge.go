@@ -146,6 +146,17 @@ func (m *merged) find(key *sectionKey, tmp *scratch, try func(k *pack, offset in
 	})
 }
 
+// offsets returns where the sections of a pack for which it speaks begin.
+func (m *merged) offsets(num int) (offsets []int64, err error) {
+	of := int64(m.at[num])
+	err = m.index.each(func(_ byte, _ []byte, place int64) {
+		if place>>placeBits == of {
+			offsets = append(offsets, place&(1<<placeBits-1))
+		}
+	})
+	return offsets, err
+}
+
 // readMerged opens the merged index again if it is another than p.all. A damaged one is
 // none, and the writer removes it.
 func (p *Packs) readMerged() (*merged, error) {

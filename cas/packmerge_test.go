@@ -183,6 +183,35 @@ func TestAnOldMergedIndexHidesNothing(t *testing.T) {
 	wantAll(t, open(t, dir, small), blocks)
 }
 
+// A pack whose own index rots is whole while the merged one speaks for it: it is read,
+// listed and collected like any other.
+func TestAMergedPackDoesWithoutItsOwnIndex(t *testing.T) {
+	dir, blocks := mergedStore(t)
+	for num := 1; num < 4; num++ {
+		idx, err := os.ReadFile(packFile(dir, num, "idx"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		idx[len(idx)/3] ^= 4
+		if err := os.WriteFile(packFile(dir, num, "idx"), idx, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := open(t, dir, small)
+	wantAll(t, w, blocks)
+	listed := map[cid.Cid]bool{}
+	if err := w.Each(t.Context(), func(c cid.Cid, _ int64) error { listed[c] = true; return nil }); err != nil || len(listed) != len(blocks) {
+		t.Errorf("lists %d of %d blocks, %v", len(listed), len(blocks), err)
+	}
+	n := 0
+	maps.DeleteFunc(blocks, func(cid.Cid, []byte) bool { n++; return n%2 == 0 })
+	done, err := w.Collect(t.Context(), func(c cid.Cid) bool { return blocks[c] != nil })
+	if err != nil || done.Blocks == 0 {
+		t.Errorf("collected %+v, %v", done, err)
+	}
+	wantAll(t, w, blocks)
+}
+
 // What can be read of it is a CAR index: go-car is the judge.
 func TestTheMergedIndexIsSorted(t *testing.T) {
 	dir, blocks := mergedStore(t)
