@@ -46,6 +46,7 @@ func Fsck(ctx context.Context, dir string, report func(Damage)) (Checked, error)
 	if err := f.merged(); err != nil {
 		return f.checked, err
 	}
+	defer f.all.close() // it is only read
 	for _, num := range nums {
 		if err := f.pack(ctx, num); err != nil {
 			return f.checked, err
@@ -56,10 +57,12 @@ func Fsck(ctx context.Context, dir string, report func(Damage)) (Checked, error)
 
 type fsck struct {
 	packs *Packs
+	all   *merged // nil: none, or damaged
 
 	mu      sync.Mutex
 	report  func(Damage)
 	checked Checked
+	lacking bool // the merged index was reported
 }
 
 func (f *fsck) damage(d Damage) {
@@ -70,15 +73,24 @@ func (f *fsck) damage(d Damage) {
 
 // merged checks the merged index, of which the store can do without.
 func (f *fsck) merged() error {
-	m, err := openMerged(f.packs.mergedPath())
+	var err error
+	f.all, err = openMerged(f.packs.mergedPath())
 	if errors.Is(err, ErrCorrupt) {
 		f.damage(Damage{File: f.packs.mergedPath(), Err: err})
 		return nil
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+// lacks reports, once, that the merged index does not have a block of a pack for which it
+// speaks: nobody finds the block then, though all else is whole.
+func (f *fsck) lacks(k *pack, r record) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.lacking {
+		f.lacking = true
+		f.report(Damage{File: f.packs.mergedPath(), Err: fmt.Errorf("lacks the block at byte %d of %s: %w", r.offset, k.path, ErrCorrupt)})
 	}
-	return m.close()
 }
 
 // A record is what an index says of a block.
@@ -122,7 +134,8 @@ func (f *fsck) pack(ctx context.Context, num int) error {
 		f.damage(Damage{File: indexPath, Err: err})
 		return f.scan(file, fi.Size())
 	}
-	return f.blocks(ctx, &pack{path: file.Name(), file: file, end: fi.Size(), flushed: fi.Size()}, records)
+	_, merged := f.all.entry(num, index.covered, index.sum)
+	return f.blocks(ctx, &pack{num: num, path: file.Name(), file: file, merged: merged, end: fi.Size(), flushed: fi.Size()}, records)
 }
 
 // records copies what the index says, in the order of the pack.
@@ -180,6 +193,9 @@ func (f *fsck) run(ctx context.Context, k *pack, records []record) error {
 		sum.Bytes += int64(s.size)
 		if err != nil {
 			f.damage(s.damage(k.path, r, err))
+		}
+		if k.merged && !f.all.has(k.num, r, tmp) {
+			f.lacks(k, r)
 		}
 	}
 	f.mu.Lock()

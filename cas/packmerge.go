@@ -146,6 +146,16 @@ func (m *merged) find(key *sectionKey, tmp *scratch, try func(k *pack, offset in
 	})
 }
 
+// has reports whether it has a record of a pack for which it speaks.
+func (m *merged) has(num int, r record, tmp *scratch) bool {
+	key := sectionKey{2: r.code}
+	copy(key[cidPrefix:], r.digest[:])
+	ok, err := m.index.find(&key, tmp, func(place int64) bool {
+		return place == int64(m.at[num])<<placeBits|r.offset
+	})
+	return ok && err == nil
+}
+
 // offsets returns where the sections of a pack for which it speaks begin.
 func (m *merged) offsets(num int) (offsets []int64, err error) {
 	of := int64(m.at[num])

@@ -212,6 +212,45 @@ func TestAMergedPackDoesWithoutItsOwnIndex(t *testing.T) {
 	wantAll(t, w, blocks)
 }
 
+// A merged index that is sound by its checksum but lacks a block hides it; fsck tells, and
+// mends it.
+func TestFsckComparesTheMergedIndexWithThePacks(t *testing.T) {
+	dir, blocks := mergedStore(t)
+	check := func() (damage []cas.Damage) {
+		if _, err := cas.Fsck(t.Context(), dir, func(d cas.Damage) { damage = append(damage, d) }); err != nil {
+			t.Fatal(err)
+		}
+		return damage
+	}
+	if damage := check(); len(damage) != 0 {
+		t.Fatalf("of a sound store: %v", damage)
+	}
+	idx, err := os.ReadFile(mergedFile(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c := range blocks {
+		if at := bytes.Index(idx, c.Hash()[2:]); at > 0 {
+			idx[at+1] ^= 4 // of its digest
+			break
+		}
+	}
+	if err := os.WriteFile(mergedFile(dir), cas.FixIndexSum(idx), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	damage := check()
+	if len(damage) != 1 || damage[0].File != mergedFile(dir) || !errors.Is(damage[0].Err, cas.ErrCorrupt) || !strings.Contains(damage[0].Err.Error(), "lacks the block at byte") {
+		t.Errorf("found %v", damage)
+	}
+	if err := cas.Repair(t.Context(), dir, damage, nil); err != nil {
+		t.Error(err)
+	}
+	wantAll(t, open(t, dir, small), blocks)
+	if damage := check(); len(damage) != 0 {
+		t.Errorf("after the repair: %v", damage)
+	}
+}
+
 // What can be read of it is a CAR index: go-car is the judge.
 func TestTheMergedIndexIsSorted(t *testing.T) {
 	dir, blocks := mergedStore(t)
