@@ -123,7 +123,7 @@ func (p *part) leafAt(offset int64) int {
 	return lo
 }
 
-// nodes estimates the bytes of the inner nodes that come with every run.
+// nodes estimates the bytes of the inner nodes above a run.
 func (p *part) nodes() int64 {
 	const link = 50 // bytes of one link with its size
 	n := int64(len(p.leaves)) * link

@@ -21,9 +21,8 @@ const (
 	herdWindow  = 2                      // … where neighbours share
 	maxRun      = 8 << 20                // bytes of a run
 	herdRun     = 1 << 20                // … where neighbours may want some of it
-	minRun      = 256 << 10              // a shorter one is not worth its inner nodes
 	runTime     = 250 * time.Millisecond // that a run should take
-	runWorth    = 8                      // times the bytes of its inner nodes
+	runWorth    = 8                      // times the bytes of its inner nodes, where they come again
 	unitLeaves  = 64                     // a random place to begin at is a multiple of this
 
 	hedgeAfter = 250 * time.Millisecond // without a block, before another source is asked as well
@@ -211,7 +210,7 @@ func (q *queue) cut(st *seat, p *part, some set, now time.Time) *job {
 		size += p.leaves[first+n].Size
 		n++
 	}
-	if size < runWorth*p.nodes() || size < minRun {
+	if n > 1 && size < runWorth*p.nodes() && st.src.repeats.Load() {
 		n = 1
 	}
 	return &job{seat: st, part: p, first: first, n: n, began: now, heard: now, moved: now}

@@ -135,15 +135,19 @@ func TestARunHoldsOnlyWhatIsMissing(t *testing.T) {
 	}
 }
 
-func TestAShortRunIsAskedForLeafByLeaf(t *testing.T) {
-	p := partOf(t, 1000, 64<<10) // a run carries its 50 KB of inner nodes
-	for i := 3; i < 1000; i++ {
-		p.landed(i)
-	}
-	q := newQueue([]*part{p}, time.Now())
-	start(q, mirrorNamed("a"))[0].unit = maxRun
-	if j := q.next(time.Now()); j.n != 1 {
-		t.Errorf("a run of %d leaves", j.n)
+func TestAShortRunIsAskedForLeafByLeafWhereItRepeatsNodes(t *testing.T) {
+	for repeats, want := range map[bool]int{false: 3, true: 1} {
+		p := partOf(t, 1000, 64<<10) // 50 KB of inner nodes
+		for i := 3; i < 1000; i++ {
+			p.landed(i)
+		}
+		q := newQueue([]*part{p}, time.Now())
+		st := start(q, mirrorNamed("a"))[0]
+		st.unit = maxRun
+		st.src.repeats.Store(repeats)
+		if j := q.next(time.Now()); j.n != want {
+			t.Errorf("nodes come again: %t; a run of %d leaves, want %d", repeats, j.n, want)
+		}
 	}
 }
 

@@ -43,7 +43,8 @@ type source struct {
 	opening chan struct{} // holds one token: one goroutine dials at a time
 	banned  chan struct{} // closed by ban
 
-	noRuns atomic.Bool // it answered a run with something else
+	noRuns  atomic.Bool // it answered a run with something else
+	repeats atomic.Bool // it sends inner nodes with every run
 
 	mu       sync.Mutex
 	ways     []*way // best first; empty until dialled
@@ -141,10 +142,12 @@ func (s *source) run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take 
 		if taken > 0 {
 			return errRestart
 		}
-		return w.gateway.Run(ctx, root, leaves, func(i int, data []byte) error {
+		err := w.gateway.Run(ctx, root, leaves, func(i int, data []byte) error {
 			taken++
 			return take(i, data)
 		})
+		s.repeats.Store(w.gateway.RepeatsNodes())
+		return err
 	})
 	if errors.Is(err, gateway.ErrNoRuns) || taken == 0 && errors.Is(err, fs.ErrNotExist) {
 		s.noRuns.Store(true)

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"io"
 	"net/http"
+	"strconv"
 	"sync"
 
 	"github.com/ipfs/go-cid"
@@ -20,6 +21,7 @@ type carParams struct {
 	scope string     // block, entity or all
 	span  *byteRange // bytes of the file, nil for all of them
 	dups  bool       // a block that occurs twice is sent twice
+	bare  bool       // inner nodes stay out: the asker has read them before
 }
 
 func parseCAR(r *http.Request, accepted map[string]string) (carParams, error) {
@@ -61,6 +63,7 @@ func parseCAR(r *http.Request, accepted map[string]string) (carParams, error) {
 	default:
 		return p, refusef(http.StatusBadRequest, "CAR dups %.40q: y or n", v)
 	}
+	p.bare = q.Get("nodes") == "n"
 	return p, nil
 }
 
@@ -75,11 +78,11 @@ func (p carParams) contentType() string {
 // etag is weak: the same blocks, not necessarily the same bytes.
 func (p carParams) etag(c cid.Cid, path string) string {
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%q %s %t", path, p.scope, p.dups)
+	fmt.Fprintf(h, "%s %q %s %t %t", c, path, p.scope, p.dups, p.bare)
 	if p.span != nil {
 		fmt.Fprintf(h, " %d:%d:%t", p.span.from, p.span.to, p.span.open)
 	}
-	return fmt.Sprintf(`W/"%s.car.%x"`, c, h.Sum64())
+	return fmt.Sprintf(`W/"car.%x"`, h.Sum64())
 }
 
 // car serves a CARv1 of the blocks from the root along path, and then those that
@@ -100,18 +103,17 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 		}
 		defer h.slots.give(who)
 	}
-	out := &carWriter{ctx: r.Context(), w: w, src: h.Source, seen: map[cid.Cid]bool{}, dups: p.dups}
+	out := &carWriter{ctx: r.Context(), w: w, src: h.Source, seen: map[cid.Cid]bool{}, dups: p.dups, bare: p.bare}
 	trail, err := resolve(out.ctx, h.Source, root, path)
 	if err != nil {
 		return err
 	}
 	head := w.Header()
 	head.Set("Content-Type", p.contentType())
-	head.Set("Content-Disposition", `attachment; filename="`+root.String()+`.car"`)
+	head.Set("Content-Disposition", "attachment")
 	head.Set("Cache-Control", immutable)
 	head.Set("Etag", etag)
 	head.Set("Accept-Ranges", "none")
-	head.Set("X-Ipfs-Roots", root.String())
 	if r.Method == http.MethodHead {
 		return nil
 	}
@@ -130,6 +132,9 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 	if err := walk(out, trail[len(trail)-1], p); err != nil {
 		return err
 	}
+	if !out.flushed { // a length costs less than chunks
+		head.Set("Content-Length", strconv.Itoa(len(out.buf)))
+	}
 	return out.flush()
 }
 
@@ -143,7 +148,10 @@ type carWriter struct {
 	src  cas.Source
 	seen map[cid.Cid]bool // went out; true: with all that hangs under it
 	dups bool
+	bare bool
 	buf  []byte // sections that wait to be written
+
+	flushed bool // some were written
 }
 
 // An appender is a source that reads behind the end of a buffer.
@@ -166,11 +174,11 @@ func carHeader(root cid.Cid) []byte {
 	return append(b, "\x67version\x01"...)
 }
 
-// block reads a block, writes it unless it went out before, and returns it: the bytes
-// are good until the next call.
+// block reads a block, writes it unless it went out before or is to stay out, and returns
+// it: the bytes are good until the next call.
 func (o *carWriter) block(c cid.Cid) ([]byte, error) {
 	whole, sent := o.seen[c]
-	if sent && !o.dups {
+	if sent && !o.dups || o.bare && c.Prefix().Codec != cid.Raw {
 		return cas.Get(o.ctx, o.src, c)
 	}
 	o.seen[c] = whole
@@ -222,7 +230,7 @@ func (o *carWriter) read(c cid.Cid, b []byte) ([]byte, error) {
 
 func (o *carWriter) flush() error {
 	_, err := o.w.Write(o.buf)
-	o.buf = o.buf[:0]
+	o.buf, o.flushed = o.buf[:0], true
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -50,6 +51,8 @@ type Client struct {
 
 	once sync.Once
 	own  http.Client
+
+	repeats atomic.Bool
 }
 
 // NewHTTP returns an http.Client for gateways: bounded headers, no proxy from the

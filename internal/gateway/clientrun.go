@@ -31,12 +31,15 @@ const (
 // hashes to its name. The bytes are take's until it returns. No two leaves may have
 // the same name.
 //
+// The inner nodes above them were read before, and our own gateways leave them out; see
+// RepeatsNodes for others.
+//
 // An error ends the run; leaves that were taken before stay good. It wraps
 // cas.ErrCorrupt for a block that does not hash to its name, ErrNoRuns when the
 // answer is no such run, and those of Block. Errors of take are returned as they are.
 func (c *Client) Run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data []byte) error) error {
 	last := leaves[len(leaves)-1]
-	path := fmt.Sprintf("/ipfs/%s?format=car&dag-scope=entity&entity-bytes=%d:%d", root, leaves[0].Offset, last.Offset+last.Size-1)
+	path := fmt.Sprintf("/ipfs/%s?format=car&dag-scope=entity&entity-bytes=%d:%d&nodes=n", root, leaves[0].Offset, last.Offset+last.Size-1)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watch := c.watch(cancel)
@@ -49,7 +52,7 @@ func (c *Client) Run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take 
 	if err := runStatus(resp); err != nil {
 		return fmt.Errorf("run of %s: %w", root, err)
 	}
-	err = readRun(resp.Body, root, leaves, watch, take)
+	err = c.readRun(resp.Body, root, leaves, watch, take)
 	if lost := (*lostError)(nil); errors.As(err, &lost) {
 		return fmt.Errorf("run of %s: %w", root, lostBody(ctx, lost.err))
 	}
@@ -87,7 +90,11 @@ type runReader struct {
 
 var runReaders = sync.Pool{New: func() any { return &runReader{r: bufio.NewReaderSize(nil, 4<<10)} }}
 
-func readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch *watch, take func(i int, data []byte) error) error {
+// RepeatsNodes reports whether the gateway sent inner nodes in a run, as one does that
+// follows the specification to the letter: short runs are not worth it then.
+func (c *Client) RepeatsNodes() bool { return c.repeats.Load() }
+
+func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch *watch, take func(i int, data []byte) error) error {
 	rr := runReaders.Get().(*runReader)
 	defer runReaders.Put(rr)
 	rr.r.Reset(body)
@@ -114,6 +121,7 @@ func readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch *watch, take
 			return fmt.Errorf("run of %s: %w: block %x where %s is due", root, ErrNoRuns, rr.name, leaves[i].CID)
 		default: // a node above the leaves, which was read and checked before
 			nodes++
+			c.repeats.Store(true)
 		}
 	}
 	rr.r.ReadByte() // mostly the end, which lets the connection be used again

@@ -37,6 +37,23 @@ func TestRunBringsEachLeafInOrder(t *testing.T) {
 	}
 }
 
+func TestARunFromOursHasNoNodesAndOthersAreKnownByTheirs(t *testing.T) {
+	f := newFixture(t)
+	none := func(int, []byte) error { return nil }
+	ours := &Client{Base: f.URL}
+	ok(t, ours.Run(t.Context(), f.file.CID, f.leaves, none))
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL.RawQuery = strings.Replace(r.URL.RawQuery, "&nodes=n", "", 1)
+		f.Config.Handler.ServeHTTP(w, r)
+	}))
+	defer other.Close()
+	stock := &Client{Base: other.URL}
+	ok(t, stock.Run(t.Context(), f.file.CID, f.leaves, none))
+	if ours.RepeatsNodes() || !stock.RepeatsNodes() {
+		t.Errorf("repeats nodes: ours %t, one that does not know the parameter %t", ours.RepeatsNodes(), stock.RepeatsNodes())
+	}
+}
+
 func TestRunsUseOneConnection(t *testing.T) {
 	f := newFixture(t)
 	var opened atomic.Int32
@@ -219,7 +236,7 @@ func FuzzRun(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		w := (&Client{}).watch(func(error) {})
 		defer w.stop()
-		readRun(bytes.NewReader(body), file.CID, leaves, w, func(i int, got []byte) error {
+		new(Client).readRun(bytes.NewReader(body), file.CID, leaves, w, func(i int, got []byte) error {
 			if l := leaves[i]; !bytes.Equal(got, data[l.Offset:l.Offset+l.Size]) {
 				t.Errorf("leaf %d is %x", i, got)
 			}

@@ -163,7 +163,7 @@ func (h *handler) fail(w *countingWriter, r *http.Request, err error) {
 	if w.wrote {
 		panic(http.ErrAbortHandler)
 	}
-	for _, k := range []string{"Etag", "Cache-Control", "Content-Disposition", "X-Ipfs-Path", "X-Ipfs-Roots", "Accept-Ranges"} {
+	for _, k := range []string{"Etag", "Cache-Control", "Content-Disposition", "Accept-Ranges"} {
 		w.Header().Del(k)
 	}
 	http.Error(w, msg, status)
@@ -203,11 +203,9 @@ func (h *handler) raw(w http.ResponseWriter, r *http.Request, c cid.Cid) error {
 	defer done()
 	head := w.Header()
 	head.Set("Content-Type", typeRaw)
-	head.Set("Content-Disposition", `attachment; filename="`+c.String()+`.bin"`)
+	head.Set("Content-Disposition", "attachment")
 	head.Set("Cache-Control", immutable)
 	head.Set("Etag", etag)
-	head.Set("X-Ipfs-Path", "/ipfs/"+c.String())
-	head.Set("X-Ipfs-Roots", c.String())
 	if strings.Contains(r.Header.Get("Range"), ",") { // a thousand parts of a byte cost more than the block
 		r.Header.Del("Range")
 	}
