@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,9 +112,9 @@ func TestABadPeerAloneEndsTheBootInWords(t *testing.T) {
 
 func TestABusySourceIsAskedAgainAndNotBlamed(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
-	asked := 0
+	var asked atomic.Int32
 	s := serve(t, r, func(w http.ResponseWriter, req *http.Request, good http.Handler) {
-		if asked++; asked == 3 {
+		if asked.Add(1) == 3 {
 			w.Header().Set("Retry-After", "0")
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
