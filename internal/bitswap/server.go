@@ -144,12 +144,21 @@ func (s *Server) forget(id peer.ID) {
 	delete(s.askers, id)
 }
 
+// release gives up the protection of a connection, unless the peer asks for more already.
+func (s *Server) release(id peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.askers[id] == nil {
+		s.host.ConnManager().Unprotect(id, protected)
+	}
+}
+
 // answer sends messages until there are no wants left, or the peer takes none.
 func (s *Server) answer(id peer.ID, a *asker) {
 	out := &sender{host: s.host, id: id}
 	defer out.close()
 	s.host.ConnManager().Protect(id, protected)
-	defer s.host.ConnManager().Unprotect(id, protected)
+	defer s.release(id)
 	for {
 		message, blocks := s.message(id, a)
 		if message == nil {
