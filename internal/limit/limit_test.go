@@ -41,8 +41,8 @@ func TestAskerIsAnAddressASubscriberOrAPeer(t *testing.T) {
 // fill answers with n bytes, as a gateway writes them.
 func fill(n int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		for ; n > 0; n -= 100_000 {
-			if _, err := w.Write(make([]byte, min(n, 100_000))); err != nil {
+		for left := n; left > 0; left -= 100_000 {
+			if _, err := w.Write(make([]byte, min(left, 100_000))); err != nil {
 				panic(http.ErrAbortHandler)
 			}
 		}
