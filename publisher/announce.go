@@ -65,7 +65,7 @@ func (s *server) announce(ctx context.Context) {
 		round, cancel := until(ctx, moved)
 		if a.tellNew(round, head) {
 			a.sweepAll(round)
-		} else if !alone {
+		} else if !alone && a.record.IsZero() { // else there were too many for one round
 			alone = true
 			s.Log.Info("no other DHT node yet; machines that know this one find it, and so do neighbours with mDNS; --bootstrap names another")
 		}
