@@ -58,8 +58,9 @@ func (s *server) follow(ctx context.Context, w *fsnotify.Watcher) {
 }
 
 // refresh verifies the repository, renews signatures that are getting old or that a
-// rotation of keys has overtaken, and moves the head. A head whose files changed under an unchanged timestamp (a new root) gets a new
-// timestamp, so that the IPNS sequence rises with every folder.
+// rotation of keys has overtaken, and moves the head. A head whose files changed under an
+// unchanged timestamp (a new root) gets a new timestamp, so that the IPNS sequence rises
+// with every folder.
 func (s *server) refresh(ctx context.Context) error {
 	r, err := openRepo(ctx, s.repo.dir)
 	if err != nil {
