@@ -266,3 +266,34 @@ func TestCollectWhileOthersRead(t *testing.T) {
 		}
 	}
 }
+
+// Of two copies of a block the damaged one is not the one that stays.
+func TestCollectKeepsTheGoodOneOfTwoCopies(t *testing.T) {
+	dir := t.TempDir()
+	w, err := cas.OpenPacks(dir, cas.PackOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := fill(t, w, 8, 1000)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, ext := range []string{"car", "idx"} {
+		data, err := os.ReadFile(packFile(dir, 1, ext))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ext == "car" {
+			data[len(data)-1] ^= 1 // of the last block
+		}
+		if err := os.WriteFile(packFile(dir, 9, ext), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := cas.Sum(cid.Raw, castest.Bytes(7, 1007))
+	w = open(t, dir, cas.PackOptions{})
+	if _, err := w.Collect(t.Context(), func(c cid.Cid) bool { return c == last }); err != nil {
+		t.Error(err)
+	}
+	wantAll(t, w, map[cid.Cid][]byte{last: blocks[last]})
+}

@@ -91,29 +91,41 @@ func (p *Packs) collect(ctx context.Context, k *pack, keep func(cid.Cid) bool, s
 	return p.remove(k)
 }
 
-// move writes a block of k to the open pack, unless another pack has it too.
+// move writes a block of k to the open pack, unless another pack has it too, whole.
 func (p *Packs) move(ctx context.Context, k *pack, s section) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	p.mu.RLock()
-	ok, err := p.search(s.key, headOnly, func(other *pack, _ section) bool { return other != k })
+	ok, err := p.search(s.key, headOnly, func(other *pack, at section) bool {
+		if other == k {
+			return false
+		}
+		_, err := other.sound(at)
+		return err == nil
+	})
 	p.mu.RUnlock()
 	if ok || err != nil {
 		return err
 	}
-	data := make([]byte, s.size)
-	if _, err := k.ReadAt(data, s.offset); err != nil {
-		return fmt.Errorf("pack %s: %w", k.path, cutShort(err))
-	}
-	c, err := keyCID(s.key)
+	data, err := k.sound(s)
 	if err != nil {
-		return err
-	}
-	if err = Check(c, data); err != nil {
 		return fmt.Errorf("pack %s: %w; run fsck with --repair first", k.path, err)
 	}
 	return p.add(s.key, data)
+}
+
+// sound reads a block and checks it.
+func (k *pack) sound(s section) ([]byte, error) {
+	c, err := keyCID(s.key)
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, s.size)
+	if err := k.read(c, s, data); err != nil {
+		return nil, err
+	}
+	return data, Check(c, data)
 }
 
 // remove takes a pack out of the store. Its file goes before its index: an index alone
