@@ -55,12 +55,12 @@ func (r byteRange) absolute(size int64) (from, end int64) {
 		from = max(size+from, 0)
 	}
 	if !r.open {
-		end = r.to + 1
+		end = min(r.to, size-1) + 1
 		if r.to < 0 {
 			end = size + r.to + 1
 		}
 	}
-	return from, min(end, size)
+	return from, end
 }
 
 // A node is what a gateway needs to know of a dag-pb block.

@@ -215,6 +215,7 @@ func TestCARIsReadByGoCar(t *testing.T) {
 		"from the end":          {f.file.CID, "&entity-bytes=-10:*", 1},
 		"both from the end":     {f.file.CID, "&entity-bytes=-9000:-5000", leavesOf(size-9000, size-4999)},
 		"beyond the end":        {f.file.CID, "&entity-bytes=999000:5000000", leavesOf(999000, size)},
+		"far beyond the end":    {f.file.CID, "&entity-bytes=0:9223372036854775807", leavesOf(0, size)},
 		"after the end":         {f.file.CID, "&entity-bytes=2000000:*", 0},
 	} {
 		t.Run(label, func(t *testing.T) {
