@@ -96,14 +96,14 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 	if notModified(w, r, etag) {
 		return nil
 	}
+	out := &carWriter{ctx: r.Context(), w: w, src: h.Source, seen: map[cid.Cid]bool{}, dups: p.dups, bare: p.bare}
 	if r.Method == http.MethodGet {
-		who := limit.Asker(r.RemoteAddr)
-		if err := h.slots.take(r.Context(), who); err != nil {
+		out.turn = turn{slots: h.slots, who: limit.Asker(r.RemoteAddr)}
+		if err := out.turn.begin(out.ctx); err != nil {
 			return err
 		}
-		defer h.slots.give(who)
+		defer out.turn.end()
 	}
-	out := &carWriter{ctx: r.Context(), w: w, src: h.Source, seen: map[cid.Cid]bool{}, dups: p.dups, bare: p.bare}
 	trail, err := resolve(out.ctx, h.Source, root, path)
 	if err != nil {
 		return err
@@ -117,12 +117,8 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	lent := sections.Get().(*[]byte)
-	defer func() {
-		*lent = out.buf[:0]
-		sections.Put(lent)
-	}()
-	out.buf = *lent
+	out.borrow()
+	defer out.giveBack()
 	out.header(root)
 	for _, c := range trail[:len(trail)-1] {
 		if _, err := out.block(c); err != nil {
@@ -149,7 +145,9 @@ type carWriter struct {
 	seen map[cid.Cid]bool // went out; true: with all that hangs under it
 	dups bool
 	bare bool
+	lent *[]byte
 	buf  []byte // sections that wait to be written
+	turn turn
 
 	flushed bool // some were written
 }
@@ -181,6 +179,11 @@ func (o *carWriter) block(c cid.Cid) ([]byte, error) {
 	if sent && !o.dups || o.bare && c.Prefix().Codec != cid.Raw {
 		return cas.Get(o.ctx, o.src, c)
 	}
+	if o.turn.sent >= slotTurn {
+		if err := o.pause(); err != nil {
+			return nil, err
+		}
+	}
 	o.seen[c] = whole
 	data, err := o.section(c)
 	if err == nil && len(o.buf) >= batch {
@@ -206,6 +209,7 @@ func (o *carWriter) section(c cid.Cid) ([]byte, error) {
 		at -= spare
 	}
 	copy(b[start:], length)
+	o.turn.sent += len(b) - start
 	o.buf = b
 	return b[at:], nil
 }
@@ -232,6 +236,26 @@ func (o *carWriter) flush() error {
 	_, err := o.w.Write(o.buf)
 	o.buf, o.flushed = o.buf[:0], true
 	return err
+}
+
+// pause waits for the next turn. It holds no buffer meanwhile.
+func (o *carWriter) pause() error {
+	if err := o.flush(); err != nil {
+		return err
+	}
+	o.giveBack()
+	defer o.borrow()
+	return o.turn.next(o.ctx)
+}
+
+func (o *carWriter) borrow() {
+	o.lent = sections.Get().(*[]byte)
+	o.buf = *o.lent
+}
+
+func (o *carWriter) giveBack() {
+	*o.lent = o.buf[:0]
+	sections.Put(o.lent)
 }
 
 // sections lends the buffers of carWriters.

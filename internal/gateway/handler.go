@@ -55,8 +55,9 @@ type Options struct {
 	// may be under way at a time; 0 is no limit. When all are taken, a request waits for
 	// a second at most, in a line that is fair between clients (an IPv4 address, a /56 of
 	// IPv6, a peer over streams), none of which gets more than half of the slots; then it
-	// is answered 503 with Retry-After. Smaller blocks, inner nodes, records and bitmaps
-	// never wait. A few dozen suit a publisher on a line of 100 Mbit/s or more: fewer
+	// is answered 503 with Retry-After. A CAR has its slot for 4 MiB at a time and waits up
+	// to four seconds for the next turn; then it is cut short. Smaller blocks, inner nodes,
+	// records and bitmaps never wait. A few dozen suit a publisher on a line of 100 Mbit/s or more: fewer
 	// slots, and each answer is done sooner, so that a herd has something to share; more,
 	// and single machines far away are served better.
 	UploadSlots int
@@ -129,11 +130,11 @@ func (h *handler) only(serve func(http.ResponseWriter, *http.Request) error) htt
 			return
 		}
 		cw := &countingWriter{ResponseWriter: w}
+		if h.Sent != nil && r.Method == http.MethodGet {
+			defer func() { h.Sent(cw.n) }() // what was cut short was sent too
+		}
 		if err := serve(cw, r); err != nil {
 			h.fail(cw, r, err)
-		}
-		if h.Sent != nil && r.Method == http.MethodGet {
-			h.Sent(cw.n)
 		}
 	}
 }

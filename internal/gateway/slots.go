@@ -12,6 +12,8 @@ const (
 	slotWait  = time.Second      // that a request may wait for an upload slot
 	slotStall = 10 * time.Second // for an asker that holds a slot to take 64 KiB
 	slotQueue = 8                // requests that may wait, for each slot
+	slotTurn  = 4 << 20          // bytes of a CAR, after which its slot goes to who waits
+	turnWaits = 4                // times slotWait that a CAR may wait for its next turn
 	bulkFrom  = 16 << 10         // bytes: a raw block below this waits for nobody
 )
 
@@ -71,6 +73,23 @@ func (s *slots) try(who string) bool {
 
 // take waits for a slot. The error is errBusy, or that of ctx.
 func (s *slots) take(ctx context.Context, who string) error {
+	if s == nil {
+		return nil
+	}
+	return s.within(ctx, who, s.wait)
+}
+
+// again gives a slot back and waits for the next, longer than who has got nothing yet. On
+// an error there is no slot to give back.
+func (s *slots) again(ctx context.Context, who string) error {
+	if s == nil {
+		return nil
+	}
+	s.give(who)
+	return s.within(ctx, who, turnWaits*s.wait)
+}
+
+func (s *slots) within(ctx context.Context, who string, wait time.Duration) error {
 	if s.try(who) {
 		return nil
 	}
@@ -78,7 +97,7 @@ func (s *slots) take(ctx context.Context, who string) error {
 	if t == nil {
 		return errBusy
 	}
-	timer := time.NewTimer(s.wait)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-t.granted:
@@ -177,5 +196,32 @@ func (s *slots) client(who string) *client {
 func (s *slots) forget(who string, c *client) {
 	if c.held == 0 && len(c.waiting) == 0 {
 		delete(s.clients, who)
+	}
+}
+
+// A turn is the upload slot that a CAR has for a while.
+type turn struct {
+	slots *slots // nil: no limit
+	who   string
+	held  bool
+	sent  int // bytes
+}
+
+func (t *turn) begin(ctx context.Context) error {
+	err := t.slots.take(ctx, t.who)
+	t.held = err == nil
+	return err
+}
+
+// next lets others have the slot, and waits until it comes round.
+func (t *turn) next(ctx context.Context) error {
+	err := t.slots.again(ctx, t.who)
+	t.held, t.sent = err == nil, 0
+	return err
+}
+
+func (t *turn) end() {
+	if t.held {
+		t.slots.give(t.who)
 	}
 }

@@ -159,6 +159,82 @@ func TestAFullPublisherStillServesWhatIsSmall(t *testing.T) {
 	}
 }
 
+// A CAR gives its slot to who waits, and comes round again.
+func TestACARTakesTurns(t *testing.T) {
+	store := cas.NewMemory()
+	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(2, 12<<20)), "size-1048576")
+	ok(t, err)
+	leaves, err := cas.Leaves(t.Context(), store, file.CID, file.Size)
+	ok(t, err)
+	early := gate{store, leaves[2].CID, make(chan struct{}), make(chan struct{})}
+	late := gate{early, leaves[9].CID, make(chan struct{}), make(chan struct{})}
+	h := &handler{Options{Source: late}, stallLimit, newSlots(1, 20*time.Second)}
+	f := &fixture{Server: httptest.NewServer(h.only(h.ipfs))}
+	t.Cleanup(f.Close)
+
+	car := make(chan int)
+	go func() {
+		_, body := f.do(t, http.MethodGet, "/ipfs/"+file.CID.String()+"?format=car")
+		car <- len(body)
+	}()
+	<-early.came // it has the only slot
+	leaf := make(chan int)
+	go func() {
+		resp, _ := f.do(t, http.MethodGet, "/ipfs/"+leaves[1].CID.String()+"?format=raw")
+		leaf <- resp.StatusCode
+	}()
+	waitFor(t, func() bool { h.slots.mu.Lock(); defer h.slots.mu.Unlock(); return h.slots.waiting == 1 })
+	close(early.opened)
+	if status := <-leaf; status != http.StatusOK { // the CAR is not over: its tenth leaf is held back
+		t.Errorf("the leaf got %d", status)
+	}
+	close(late.opened)
+	if n := <-car; n < 12<<20 {
+		t.Errorf("the CAR has %d bytes", n)
+	}
+	waitFor(t, func() bool { h.slots.mu.Lock(); defer h.slots.mu.Unlock(); return len(h.slots.clients) == 0 })
+}
+
+// A CAR that is not let on again has no slot that it could give back.
+func TestACARThatIsNotLetOnGivesNothingBack(t *testing.T) {
+	turn := turn{slots: newSlots(1, time.Millisecond), who: "car"}
+	ok(t, turn.begin(t.Context()))
+	if turn.slots.line("other") == nil {
+		t.Fatal("no place in the line")
+	}
+	if err := turn.next(t.Context()); !errors.Is(err, errBusy) {
+		t.Fatalf("got %v", err)
+	}
+	turn.end()
+	if turn.slots.used != 1 || turn.slots.clients["other"].held != 1 {
+		t.Errorf("%d are used", turn.slots.used)
+	}
+}
+
+// The bytes of an answer that was cut short were sent.
+func TestWhatIsCutShortIsCounted(t *testing.T) {
+	store := cas.NewMemory()
+	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(2, 1<<20)), "size-65536")
+	ok(t, err)
+	leaves, err := cas.Leaves(t.Context(), store, file.CID, file.Size)
+	ok(t, err)
+	gone, cancel := context.WithCancel(t.Context())
+	last := gate{store, leaves[len(leaves)-1].CID, make(chan struct{}), make(chan struct{})}
+	sent := make(chan int64, 1)
+	srv := httptest.NewServer(Handler(Options{Source: last, Sent: func(n int64) { sent <- n }}))
+	t.Cleanup(srv.Close)
+	req, err := http.NewRequestWithContext(gone, http.MethodGet, srv.URL+"/ipfs/"+file.CID.String()+"?format=car", nil)
+	ok(t, err)
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	ok(t, err)
+	defer resp.Body.Close()
+	<-last.came
+	cancel()
+	if n := <-sent; n < 512<<10 {
+		t.Errorf("%d bytes were counted", n)
+	}
+}
+
 func TestHaveIsABitmapWithAVersion(t *testing.T) {
 	root := cas.Sum(cid.DagProtobuf, []byte("an artifact"))
 	bits, version := []byte{0b10100000, 0b1}, "n0nce-3"
