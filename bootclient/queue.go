@@ -26,7 +26,7 @@ const (
 	unitLeaves  = 64                     // a random place to begin at is a multiple of this
 
 	hedgeAfter = 250 * time.Millisecond // without a block, before another source is asked as well
-	maxHedges  = 3                      // of one job
+	maxHedges  = 3                      // of one job, under way or in vain
 	lastResort = 2 * time.Second        // without a block, before sources of last resort are asked
 	manyMisses = 8                      // blocks in a row that a source lacks, before it is let be for a while
 )
@@ -75,7 +75,8 @@ type job struct {
 	heard   time.Time // when the last leaf came in
 	moved   time.Time // the same, or when another source was asked as well
 	bytes   int64
-	hedges  int
+	hedges  int  // of this job, without those that brought something
+	of      *job // that this one was a hedge of
 	hedge   bool // it asks for what another job asks for
 	dropped bool // nobody needs it any more
 }
@@ -257,7 +258,7 @@ func (q *queue) double(st *seat, now time.Time) *job {
 		return nil
 	}
 	j := q.cut(st, slow.part, q.offer(st, q.index(slow.part), slow.rest(), now), now)
-	j.hedge = true
+	j.hedge, j.of = true, slow
 	slow.hedges++
 	slow.moved = now
 	return j
@@ -328,6 +329,10 @@ func (q *queue) ended(j *job, err error, now time.Time) {
 		} else if !j.hedge {
 			q.jobs[under].hedge = false
 		}
+	}
+	if j.of != nil && j.bytes > 0 { // it helps: what the slow one still owes is asked for at once
+		j.of.hedges--
+		j.of.moved = j.of.heard
 	}
 	switch {
 	case err == nil:

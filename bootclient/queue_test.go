@@ -84,6 +84,28 @@ func TestWhatComesInSlowlyIsAskedOfAnotherSource(t *testing.T) {
 	})
 }
 
+// A source that earned a run by one fast block and then trickles, beside one that gives
+// single blocks: each block that helps makes place for the next.
+func TestAllOfASlowRunIsAskedOfAnotherSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue([]*part{partOf(t, 16, 64<<10)}, time.Now())
+		start(q, mirrorNamed("trickles"))[0].unit = maxRun
+		if slow := q.next(time.Now()); slow.n != 16 {
+			t.Fatalf("a run of %d leaves", slow.n)
+		}
+		single := mirrorNamed("single blocks")
+		single.noRuns.Store(true)
+		start(q, single)
+		time.Sleep(hedgeAfter)
+		for j := q.next(time.Now()); j != nil; j = q.next(time.Now()) {
+			q.give(j)
+		}
+		if q.left > 0 {
+			t.Errorf("%d leaves wait for the slow one", q.left)
+		}
+	})
+}
+
 func TestAnUnprovenSourceDoesNotHelpWhereAProvenOneMay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue([]*part{partOf(t, 1, 1)}, time.Now())
