@@ -156,7 +156,8 @@ func (s *source) run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take 
 	return err
 }
 
-var errRestart = fmt.Errorf("%w: cut short", cas.ErrUnreachable)
+// errRestart says that a way is not tried, since another began and was cut short.
+var errRestart = errors.New("cut short")
 
 // givesRuns reports whether it is worth to ask the source for a run.
 func (s *source) givesRuns() bool {
@@ -203,6 +204,9 @@ func (s *source) ask(ctx context.Context, try func(*way) error) error {
 	var lost error
 	for _, w := range ways {
 		err := try(w)
+		if errors.Is(err, errRestart) {
+			return lost
+		}
 		if err == nil || !errors.Is(err, cas.ErrUnreachable) || ctx.Err() != nil || isBusy(err) {
 			return err
 		}
