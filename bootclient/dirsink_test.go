@@ -6,8 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/internal/cli"
@@ -130,5 +133,22 @@ func TestDirSinkNeverLeavesItsFolder(t *testing.T) {
 	}
 	if entries, err = os.ReadDir(m.out); err != nil || len(entries) != 1 {
 		t.Errorf("beside the symlink are %v, %v", entries, err)
+	}
+}
+
+func TestADiskWithoutRoomForAllArtifactsIsToldBeforeTheFetch(t *testing.T) {
+	dir := t.TempDir()
+	var disk unix.Statfs_t
+	ok(t, unix.Statfs(dir, &disk))
+	d, err := bootclient.NewDirSink(filepath.Join(dir, "out"))
+	ok(t, err)
+	defer d.Abort()
+	size := int64(disk.Bavail) * int64(disk.Bsize) / 8 * 7 // there may be room for one of it, and not for two
+	_, err = d.Open("kernel", size)
+	if err == nil {
+		_, err = d.Open("rootfs", size)
+	}
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "free some space") {
+		t.Error(err)
 	}
 }

@@ -71,7 +71,7 @@ func (p *part) write(i int, data []byte) error {
 	}
 	for _, at := range append([]place{{p, i}}, p.copies[i]...) {
 		if _, err := at.part.target.WriteAt(data, at.part.leaves[at.leaf].Offset); err != nil {
-			return fmt.Errorf("writing: %w", err)
+			return fmt.Errorf("writing: %w", roomFor(err))
 		}
 	}
 	return nil
