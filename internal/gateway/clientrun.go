@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -80,15 +79,20 @@ func lostBody(ctx context.Context, err error) error {
 	return lost(ctx, err)
 }
 
-// A runReader reads sections of a CARv1. Its buffers are used again.
+// runBuffer is the size of the buffer that a run is read into: a few leaves in one read.
+const runBuffer = 256 << 10
+
+// A runReader reads sections of a CARv1 and hands them out where they came in: what waits
+// is buf[at:end]. Its buffer is used again.
 type runReader struct {
-	r     *bufio.Reader
-	name  [nameLen]byte
-	block []byte
-	total int
+	body    io.Reader
+	watch   *watch
+	buf     []byte
+	at, end int
+	total   int
 }
 
-var runReaders = sync.Pool{New: func() any { return &runReader{r: bufio.NewReaderSize(nil, 4<<10)} }}
+var runReaders = sync.Pool{New: func() any { return &runReader{buf: make([]byte, runBuffer)} }}
 
 // RepeatsNodes reports whether the gateway sent inner nodes in a run, as one does that
 // follows the specification to the letter: short runs are not worth it then.
@@ -96,51 +100,53 @@ func (c *Client) RepeatsNodes() bool { return c.repeats.Load() }
 
 func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch *watch, take func(i int, data []byte) error) error {
 	rr := runReaders.Get().(*runReader)
-	defer runReaders.Put(rr)
-	rr.r.Reset(body)
-	defer rr.r.Reset(nil)
-	rr.total = 0
+	defer func() {
+		rr.body, rr.watch = nil, nil
+		runReaders.Put(rr)
+	}()
+	*rr = runReader{body: body, watch: watch, buf: rr.buf}
 	if err := rr.header(root); err != nil {
 		return err
 	}
 	nodes := 0
 	for i := 0; i < len(leaves); {
-		if err := rr.section(watch); err != nil {
+		name, block, err := rr.section()
+		if err != nil {
 			return err
 		}
 		switch {
-		case string(rr.name[:]) == leaves[i].CID.KeyString():
-			if err := cas.Check(leaves[i].CID, rr.block); err != nil {
+		case string(name) == leaves[i].CID.KeyString():
+			if err := cas.Check(leaves[i].CID, block); err != nil {
 				return err
 			}
-			if err := take(i, rr.block); err != nil {
+			if err := take(i, block); err != nil {
 				return err
 			}
 			i++
-		case rr.name[1] != cid.DagProtobuf || nodes == runNodes:
-			return fmt.Errorf("run of %s: %w: block %x where %s is due", root, ErrNoRuns, rr.name, leaves[i].CID)
+		case name[1] != cid.DagProtobuf || nodes == runNodes:
+			return fmt.Errorf("run of %s: %w: block %x where %s is due", root, ErrNoRuns, name, leaves[i].CID)
 		default: // a node above the leaves, which was read and checked before
 			nodes++
 			c.repeats.Store(true)
 		}
 	}
-	rr.r.ReadByte() // mostly the end, which lets the connection be used again
+	rr.need(1) // mostly the end, which lets the connection be used again
 	return nil
 }
 
 // header reads the CARv1 header; it must be the one of a single root.
 func (rr *runReader) header(root cid.Cid) error {
-	n, err := binary.ReadUvarint(rr.r)
+	n, err := rr.length()
 	if err != nil {
-		return &lostError{err}
+		return err
 	}
 	want := carHeader(root)
 	if n != uint64(len(want)) || n > maxCARHeader {
 		return fmt.Errorf("run of %s: %w: no CAR of it", root, ErrNoRuns)
 	}
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(rr.r, got); err != nil {
-		return &lostError{err}
+	got, err := rr.next(len(want))
+	if err != nil {
+		return err
 	}
 	if string(got) != string(want) {
 		return fmt.Errorf("run of %s: %w: no CAR of it", root, ErrNoRuns)
@@ -148,32 +154,72 @@ func (rr *runReader) header(root cid.Cid) error {
 	return nil
 }
 
-// section reads one block into rr.block and its name, which is as long as every CID
-// that we read, into rr.name.
-func (rr *runReader) section(watch *watch) error {
-	n, err := binary.ReadUvarint(rr.r)
+// section reads the name of a block, which is as long as every CID that we read, and the
+// block. Both are good until the next call.
+func (rr *runReader) section() (name, block []byte, err error) {
+	n, err := rr.length()
 	if err != nil {
-		return &lostError{err}
+		return nil, nil, err
 	}
 	if n < nameLen || n > nameLen+cas.MaxBlock {
-		return fmt.Errorf("%w: a section of %d bytes", ErrNoRuns, n)
+		return nil, nil, fmt.Errorf("%w: a section of %d bytes", ErrNoRuns, n)
 	}
-	if _, err := io.ReadFull(rr.r, rr.name[:]); err != nil {
-		return &lostError{err}
+	b, err := rr.next(int(n))
+	if err != nil {
+		return nil, nil, err
 	}
-	n -= nameLen
-	if uint64(cap(rr.block)) < n {
-		rr.block = make([]byte, n, min(cas.MaxBlock, max(2*n, firstRead)))
+	return b[:nameLen], b[nameLen:], nil
+}
+
+// length reads the length that stands before a section. One of more bytes than a section
+// needs is no such length.
+func (rr *runReader) length() (uint64, error) {
+	for have := 1; have <= binary.MaxVarintLen32; have++ {
+		if err := rr.need(have); err != nil {
+			return 0, err
+		}
+		if n, k := binary.Uvarint(rr.buf[rr.at : rr.at+have]); k > 0 {
+			rr.at += k
+			return n, nil
+		}
 	}
-	rr.block = rr.block[:n]
-	for at := 0; at < int(n); {
-		k, err := rr.r.Read(rr.block[at:])
-		at += k
+	return 0, fmt.Errorf("%w: a section without a length", ErrNoRuns)
+}
+
+// next takes n bytes.
+func (rr *runReader) next(n int) ([]byte, error) {
+	if err := rr.need(n); err != nil {
+		return nil, err
+	}
+	b := rr.buf[rr.at : rr.at+n]
+	rr.at += n
+	return b, nil
+}
+
+// need reads until n bytes wait, and whatever else has come in. Only a block that arrives
+// makes the buffer grow.
+func (rr *runReader) need(n int) error {
+	for rr.end-rr.at < n {
+		if rr.at+n > len(rr.buf) {
+			rr.room(n)
+		}
+		k, err := rr.body.Read(rr.buf[rr.end:])
+		rr.end += k
 		rr.total += k
-		if err != nil && at < int(n) {
+		if err != nil && rr.end-rr.at < n {
 			return &lostError{err}
 		}
-		watch.progress(rr.total)
+		rr.watch.progress(rr.total)
 	}
 	return nil
+}
+
+// room moves what waits to the front of the buffer. One that is full is doubled, up to n.
+func (rr *runReader) room(n int) {
+	waits := rr.buf[rr.at:rr.end]
+	if len(waits) == len(rr.buf) {
+		rr.buf = make([]byte, min(2*len(rr.buf), n))
+	}
+	rr.end = copy(rr.buf, waits)
+	rr.at = 0
 }
