@@ -25,6 +25,7 @@ const (
 	idleMember   = 700 * time.Millisecond // without a new leaf, before others take over a machine's share
 	muteMember   = 2 * time.Second        // without an answer, the same
 	newcomer     = time.Second            // a peer that has not said yet whether it is a neighbour counts as one
+	trial        = 250 * time.Millisecond // for the first block of a member whose word is to count
 	memberStall  = 1500 * time.Millisecond
 	maxStrikes   = 2
 	distrust     = 5 * time.Second // after maxStrikes, doubled
@@ -39,8 +40,8 @@ const (
 // an origin, a source that does not tell, by the machine whose hash of (peer ID, leaf
 // CID) is the highest. All machines compute that alike, so that an origin sends each
 // leaf about once. A machine that gets nothing new for a while is left out, and the next
-// in the order takes over: whoever is dead costs that while, and so does one that lies,
-// which is not believed any more.
+// in the order takes over: whoever is dead costs that while. One that lies is asked like
+// others, but once it kept its first block back nobody leaves anything to it.
 type herd struct {
 	self    uint64
 	parts   []*part
@@ -62,6 +63,7 @@ type member struct {
 	told     time.Time // when it last said what it has
 	strikes  int
 	lapses   int       // times that it was not believed
+	doubted  bool      // it gave nothing when it was asked, and nothing since
 	until    time.Time // it is not believed before
 }
 
@@ -168,7 +170,7 @@ func (d *herd) tell(st *seat, k int, bitmap []byte, now time.Time) {
 		m.progress = now
 	}
 	m.count = count
-	if m.believed(now) {
+	if m.vouches(now) {
 		d.held[k].join(have)
 	}
 }
@@ -178,6 +180,9 @@ func (m *member) believed(now time.Time) bool {
 	return !m.seat.src.isBanned() && !now.Before(m.until)
 }
 
+// vouches reports whether origins are not asked for what a member says it has.
+func (m *member) vouches(now time.Time) bool { return m.believed(now) && !m.doubted }
+
 // works reports whether a member got something new lately, as far as it has said: a
 // machine that has much to do answers late, and is not idle for that.
 func (m *member) works(limit time.Duration, now time.Time) bool {
@@ -186,6 +191,7 @@ func (m *member) works(limit time.Duration, now time.Time) bool {
 
 // strike counts against a member that did not do what it said.
 func (m *member) strike(n int, now time.Time) {
+	m.doubted = true
 	if m.strikes += n; m.strikes < maxStrikes {
 		return
 	}
@@ -212,9 +218,11 @@ func (d *herd) look(q *queue, now time.Time) {
 		}
 		d.company = true
 		for k, have := range m.have {
-			d.held[k].join(have)
+			if m.vouches(now) {
+				d.held[k].join(have)
+			}
 		}
-		if m.works(limit, now) {
+		if m.works(limit, now) && !d.complete(m) {
 			crew = append(crew, m.id)
 		}
 	}
@@ -230,6 +238,15 @@ func (d *herd) look(q *queue, now time.Time) {
 	}
 }
 
+// complete reports whether a member says that it has everything, and so asks nobody.
+func (d *herd) complete(m *member) bool {
+	all := 0
+	for _, p := range d.parts {
+		all += len(p.leaves)
+	}
+	return m.count == all
+}
+
 // stalled drops jobs at members that bring nothing, and returns how long an origin makes
 // us wait now: nobody is idle who may be waiting as we are.
 func (d *herd) stalled(q *queue, now time.Time) (waiting time.Duration) {
@@ -243,6 +260,8 @@ func (d *herd) stalled(q *queue, now time.Time) (waiting time.Duration) {
 			j.seat.src.note(fmt.Errorf("no block for %s: %w", quiet.Round(time.Millisecond), cas.ErrUnreachable))
 			m.strike(maxStrikes, now)
 			j.drop()
+		case quiet > trial && !j.seat.proven:
+			m.doubted = true
 		}
 	}
 	return waiting
@@ -305,7 +324,7 @@ func (d *herd) ended(j *job, err error, now time.Time) {
 	m := j.seat.member
 	switch {
 	case err == nil && m != nil:
-		m.strikes = 0
+		m.strikes, m.doubted = 0, false
 	case err == nil && j.n == 1:
 		d.latency = (3*d.latency + now.Sub(j.began)) / 4
 	case m != nil && errors.Is(err, fs.ErrNotExist):
