@@ -227,6 +227,9 @@ func (m *mirror) staged(f file) string {
 
 func (m *mirror) stage(ctx context.Context, f file, src cas.Source) (int, error) {
 	data, err := f.bytes(ctx, src)
+	if errors.Is(err, context.Canceled) {
+		return 0, fmt.Errorf("mirror %s: %w", m.dir, err)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w; phase-publish fsck tells what else is missing", f.path, err)
 	}

@@ -44,7 +44,7 @@ func run() int {
 	defer stop()
 	err := command(ctx, os.Args[1:], os.Stdout)
 	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%w: interrupted", context.Canceled)
+		err = context.Canceled
 	}
 	cli.Report(os.Stderr, "phase-boot", err)
 	return cli.Code(err)

@@ -74,12 +74,15 @@ func Group(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// words makes one line for people of an error.
+var words = strings.NewReplacer("\n", "; ", context.Canceled.Error(), "interrupted")
+
 // Report prints an error as one line that starts with the command's name.
 func Report(w io.Writer, name string, err error) {
 	if err == nil {
 		return
 	}
-	fmt.Fprintf(w, "%s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", "; "))
+	fmt.Fprintf(w, "%s: %s\n", name, words.Replace(err.Error()))
 }
 
 // Usagef is an error with exit code 2.
@@ -97,10 +100,18 @@ func (e usageError) Is(target error) bool { return target == ErrUsage }
 func Args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return Usagef("%v; write %s; see '%s --help'", err, cmd.UseLine(), cmd.CommandPath())
+			return Usagef("%s; write %s; see '%s --help'", surplus(args), cmd.UseLine(), cmd.CommandPath())
 		}
 		return nil
 	}
+}
+
+// surplus says what is wrong with positional arguments that were refused.
+func surplus(args []string) string {
+	if len(args) == 0 {
+		return "an argument is missing"
+	}
+	return fmt.Sprintf("unexpected argument %.80q", args[len(args)-1])
 }
 
 // JSON reports whether the command was asked for --json.
