@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,15 +151,51 @@ func TestAddThatIsInterruptedLeavesTheRepositoryAlone(t *testing.T) {
 	w := newWorld(t)
 	opts := w.options(w.sign(1, "v1", w.release))
 	ctx, cancel := context.WithCancel(t.Context())
-	opts.Watch = func(_ string, _ int64, r io.Reader) io.ReadCloser {
+	opts.Watch = func(_ string, _ int64, r io.Reader) Watched {
 		cancel()
-		return io.NopCloser(r)
+		return &watchedFile{Reader: r}
 	}
 	before := snapshotOf(t, w.repo())
 	if _, err := Add(ctx, opts); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
 	unchanged(t, before, snapshotOf(t, w.repo()))
+}
+
+// A watchedFile counts what it is told.
+type watchedFile struct {
+	io.Reader
+	known atomic.Int64
+}
+
+func (w *watchedFile) Known(n int64) { w.known.Add(n) }
+func (w *watchedFile) Close() error  { return nil }
+
+func TestWhoeverWatchesAddIsToldWhatTheStoreHad(t *testing.T) {
+	w := newWorld(t)
+	w.add(w.sign(1, "v1", w.release))
+	w.write("artifacts/kernel", []byte("another kernel"))
+	opts := w.options(w.sign(2, "v2", w.release))
+	var mu sync.Mutex
+	files := map[string]*watchedFile{}
+	opts.Watch = func(name string, _ int64, r io.Reader) Watched {
+		mu.Lock()
+		defer mu.Unlock()
+		files[name] = &watchedFile{Reader: r}
+		return files[name]
+	}
+	added, err := Add(t.Context(), opts)
+	check(t, err)
+	var told int64
+	for name, f := range files {
+		told += f.known.Load()
+		if fresh := name == "kernel"; fresh != (f.known.Load() == 0) {
+			t.Errorf("%s: told of %d bytes", name, f.known.Load())
+		}
+	}
+	if told == 0 || told != added.KnownBytes {
+		t.Errorf("told of %d bytes, %d were there", told, added.KnownBytes)
+	}
 }
 
 func TestArtifactsAreFoundByTheirRole(t *testing.T) {

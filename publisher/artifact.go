@@ -20,7 +20,14 @@ import (
 )
 
 // A Watch lets someone follow how a file is read; see cli.Progress.
-type Watch func(name string, size int64, r io.Reader) io.ReadCloser
+type Watch func(name string, size int64, r io.Reader) Watched
+
+// A Watched is a file that is read through, and is told how many bytes of it, in blocks,
+// the store had already.
+type Watched interface {
+	io.ReadCloser
+	Known(n int64)
+}
 
 // findArtifact returns the file of a role below dir: dir/ROLE ("kernel", "dtb/x.dtb"),
 // or dir/NAME with the last element of the role, or the only file of dir whose name is
@@ -77,16 +84,17 @@ func (n *Ingest) add(m Ingest) {
 	n.KnownBytes += m.KnownBytes
 }
 
-// put keeps a block and counts it.
-func (n *Ingest) put(store cas.Store) func(context.Context, cid.Cid, []byte) error {
+// put keeps a block and counts it; known is told of one that was there.
+func (n *Ingest) put(store cas.Store, known func(int64)) func(context.Context, cid.Cid, []byte) error {
 	return func(ctx context.Context, c cid.Cid, data []byte) error {
-		known, err := store.Has(ctx, c)
+		has, err := store.Has(ctx, c)
 		if err != nil {
 			return err
 		}
-		if known {
+		if has {
 			n.KnownBlocks++
 			n.KnownBytes += int64(len(data))
+			known(int64(len(data)))
 			return nil
 		}
 		n.NewBlocks++
@@ -107,13 +115,14 @@ func (n *Ingest) ingest(ctx context.Context, store cas.Store, a manifest.Artifac
 		return differs(a, file, "length", fmt.Sprintf("%d bytes", info.Size()), fmt.Sprintf("%d bytes", a.Length))
 	}
 	var r io.Reader = f
+	known := func(int64) {}
 	if watch != nil {
 		w := watch(a.Role, a.Length, f)
 		defer w.Close()
-		r = w
+		r, known = w, w.Known
 	}
 	sum := sha256.New()
-	got, err := cas.AddFile(ctx, n.put(store), io.TeeReader(r, sum), a.Chunker)
+	got, err := cas.AddFile(ctx, n.put(store, known), io.TeeReader(r, sum), a.Chunker)
 	if err != nil {
 		return fmt.Errorf("artifact %s: %w", a.Role, err)
 	}
@@ -132,6 +141,7 @@ func (n *Ingest) ingest(ctx context.Context, store cas.Store, a manifest.Artifac
 // allStored reads every artifact of a release from the store and compares it with what
 // was signed: one that another channel has published needs no files.
 func allStored(ctx context.Context, store cas.Source, release manifest.Release) (n Ingest, err error) {
+	count := func(cid.Cid) error { n.KnownBlocks++; return nil }
 	for _, a := range release.Artifacts {
 		sum := sha256.New()
 		if err := cas.Copy(ctx, sum, store, a.CID, a.Length); err != nil {
@@ -141,6 +151,9 @@ func allStored(ctx context.Context, store cas.Source, release manifest.Release) 
 			return n, differs(a, "the store's", "sha256", digest, a.SHA256)
 		}
 		n.KnownBytes += a.Length
+		if err := cas.Blocks(ctx, store, a.CID, count); err != nil {
+			return n, fmt.Errorf("artifact %s: %w", a.Role, err)
+		}
 	}
 	return n, nil
 }

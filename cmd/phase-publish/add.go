@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -56,7 +57,7 @@ the store has every file already, as for a release that was promoted from anothe
 func addWithProgress(ctx context.Context, opts publisher.AddOptions) (publisher.Added, error) {
 	progress := cli.NewProgress(ctx)
 	defer progress.Close()
-	opts.Watch = progress.Watch
+	opts.Watch = func(name string, size int64, r io.Reader) publisher.Watched { return progress.Watch(name, size, r) }
 	opts.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	return publisher.Add(ctx, opts)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,7 +35,8 @@ func newRelease() *cobra.Command {
 			if spec.Keys, err = loadKeys(cmd.Context(), keys, signer.Passphrases(passFile)); err != nil {
 				return err
 			}
-			spec.Now, spec.Lifetime, spec.Watch = time.Now(), time.Duration(expires), progress.Watch
+			spec.Now, spec.Lifetime = time.Now(), time.Duration(expires)
+			spec.Watch = func(path string, size int64, r io.Reader) io.ReadCloser { return progress.Watch(path, size, r) }
 			sum, err := signer.Release(cmd.Context(), spec)
 			progress.Close()
 			if err != nil {

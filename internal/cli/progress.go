@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -33,15 +35,16 @@ func NewProgress(ctx context.Context) *Progress {
 	}
 }
 
-// Watch returns r with a bar; closing it ends the bar wherever it stands.
-func (p *Progress) Watch(name string, size int64, r io.Reader) io.ReadCloser {
-	if p.bars == nil {
-		return io.NopCloser(r)
+// Watch returns r with a bar: bytes, speed and, where Known is told of any, the share
+// that was stored already. Closing it ends the bar wherever it stands.
+func (p *Progress) Watch(name string, size int64, r io.Reader) *Watched {
+	w := &Watched{Reader: r}
+	if p.bars != nil {
+		w.bar = p.bars.AddBar(size,
+			mpb.PrependDecorators(decor.Name(name+" ")),
+			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f"), decor.Any(w.share)))
 	}
-	bar := p.bars.AddBar(size,
-		mpb.PrependDecorators(decor.Name(name+" ")),
-		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f")))
-	return &watched{r, bar}
+	return w
 }
 
 // Count returns a function that moves a bar of things that are counted.
@@ -66,18 +69,37 @@ func (p *Progress) Close() {
 	}
 }
 
-type watched struct {
+// A Watched is a file that is being read.
+type Watched struct {
 	io.Reader
-	bar *mpb.Bar
+	bar   *mpb.Bar // nil: nobody looks
+	known atomic.Int64
 }
 
-func (w *watched) Read(b []byte) (int, error) {
+// Read reads on and moves the bar.
+func (w *Watched) Read(b []byte) (int, error) {
 	n, err := w.Reader.Read(b)
-	w.bar.IncrBy(n)
+	if w.bar != nil {
+		w.bar.IncrBy(n)
+	}
 	return n, err
 }
 
-func (w *watched) Close() error {
-	w.bar.Abort(false) // no effect on a bar that is complete
+// Known counts n more bytes of the file that were stored already.
+func (w *Watched) Known(n int64) { w.known.Add(n) }
+
+func (w *Watched) share(s decor.Statistics) string {
+	known := w.known.Load()
+	if known == 0 || s.Current == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d%% stored already", min(100, known*100/s.Current))
+}
+
+// Close ends the bar.
+func (w *Watched) Close() error {
+	if w.bar != nil {
+		w.bar.Abort(false) // no effect on a bar that is complete
+	}
 	return nil
 }
