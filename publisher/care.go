@@ -25,10 +25,14 @@ type CareOptions struct {
 	Store string
 	Repo  string
 	Peer  cas.Source   // Fsck: where lost blocks come from; nil: only look
-	Keep  int          // Collect: releases of each channel that stay, the newest; at least 1
+	Keep  int          // releases of each channel and architecture, the newest, that stay (Collect: at least 1) or must be whole (Fsck: 0 is all)
 	Pins  []cid.Cid    // Collect: files that stay beside them
 	Log   *slog.Logger // nil: silent
 }
+
+// KeepReleases is how many releases of each channel and architecture stay where nobody says
+// another number: Keep of Collect, and of Fsck after it.
+const KeepReleases = 3
 
 // A Lost block, or a damaged file of the store.
 type Lost struct {
@@ -47,23 +51,27 @@ type Checked struct {
 	Left     []Lost `json:"left"` // what was not mended
 }
 
-// Fsck hashes every block of the store and looks whether every release of the
-// repository is whole. With a Peer it mends what it found, which needs the store for itself,
-// and looks again. What is left is an error that wraps cas.ErrCorrupt.
+// Fsck hashes every block of the store and looks whether the newest releases of the
+// repository, as Keep says, are whole: Collect may have taken older ones. With a Peer it
+// mends what it found, which needs the store for itself, and looks again. What is left is an error that wraps cas.ErrCorrupt.
 func Fsck(ctx context.Context, o CareOptions) (Checked, error) {
-	releases, err := keptReleases(ctx, o.Repo, 0)
+	if o.Keep < 0 {
+		return Checked{}, fmt.Errorf("keep %d: name a number of releases, or 0 for all: %w", o.Keep, fs.ErrInvalid)
+	}
+	all, err := keptReleases(ctx, o.Repo, 0)
 	if err != nil {
 		return Checked{}, err
 	}
-	out := Checked{Releases: len(releases)}
+	kept := newest(slices.Clone(all), o.Keep)
+	out := Checked{Releases: len(kept)}
 	var damage []cas.Damage
-	if out.Checked, out.Found, damage, err = look(ctx, o, releases); err != nil {
+	if out.Checked, out.Found, damage, err = look(ctx, o, all, kept); err != nil {
 		return out, err
 	}
 	out.Left = out.Found
 	if o.Peer != nil && len(out.Found) > 0 {
-		mendErr := mend(ctx, o, releases, damage)
-		if _, out.Left, _, err = look(ctx, o, releases); err != nil {
+		mendErr := mend(ctx, o, kept, damage)
+		if _, out.Left, _, err = look(ctx, o, all, kept); err != nil {
 			return out, errors.Join(mendErr, err)
 		}
 		if len(out.Left) > 0 {
@@ -80,8 +88,9 @@ func leftOver(store string, left []Lost) error {
 	return fmt.Errorf("store %s: %d faults left; mend them with phase-publish fsck --repair URL, or add the releases again: %w", store, len(left), cas.ErrCorrupt)
 }
 
-// look reads the store once.
-func look(ctx context.Context, o CareOptions, releases []manifest.Release) (cas.Checked, []Lost, []cas.Damage, error) {
+// look reads the store once. Damage is told of with all releases that it hurts, a missing
+// block with those that are kept.
+func look(ctx context.Context, o CareOptions, all, kept []manifest.Release) (cas.Checked, []Lost, []cas.Damage, error) {
 	store, err := openStore(o.Store, o.Log)
 	if err != nil {
 		return cas.Checked{}, nil, nil, err
@@ -105,11 +114,17 @@ func look(ctx context.Context, o CareOptions, releases []manifest.Release) (cas.
 		}
 		lost = append(lost, l)
 	}
-	for _, r := range releases {
+	for _, r := range all {
+		must := slices.ContainsFunc(kept, func(k manifest.Release) bool {
+			return k.Channel == r.Channel && k.Arch == r.Arch && k.Number == r.Number
+		})
 		for _, a := range r.Artifacts {
 			name := fmt.Sprintf("%s/%s %s %s", r.Channel, r.Arch, r.Version, a.Role)
 			err := cas.Blocks(ctx, store, a.CID, func(c cid.Cid) error {
 				at, ok := known[string(c.Hash())]
+				if !ok && !must {
+					return nil
+				}
 				if !ok {
 					has, err := store.Has(ctx, c)
 					if has || err != nil {
@@ -128,9 +143,9 @@ func look(ctx context.Context, o CareOptions, releases []manifest.Release) (cas.
 			if err != nil && !errors.Is(err, cas.ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
 				return checked, lost, damage, err
 			}
-			if at, ok := known[string(a.CID.Hash())]; err != nil && !ok {
+			if at, ok := known[string(a.CID.Hash())]; err != nil && !ok && must {
 				known[string(a.CID.Hash())] = len(lost)
-				lost = append(lost, Lost{CID: a.CID.String(), Cause: err.Error(), Releases: []string{name}})
+				lost = append(lost, Lost{CID: a.CID.String(), Cause: "in no pack", Releases: []string{name}})
 			} else if ok && !slices.Contains(lost[at].Releases, name) {
 				lost[at].Releases = append(lost[at].Releases, name)
 			}
@@ -234,7 +249,7 @@ func mark(ctx context.Context, store *cas.Packs, roots []cid.Cid) (map[cid.Cid]s
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("file %s is not whole, nothing was removed; run phase-publish fsck first: %w", root, err)
+			return nil, fmt.Errorf("file %s is not whole, nothing was removed; mend it with phase-publish fsck --repair URL, or, if an earlier gc took it, keep fewer: %w", root, err)
 		}
 	}
 	return wanted, nil
@@ -257,6 +272,7 @@ type ReleaseStats struct {
 	Blocks  int64  `json:"blocks"`
 	Bytes   int64  `json:"bytes"`
 	Shared  int64  `json:"shared_bytes"` // with other releases
+	Whole   bool   `json:"whole"`        // false for one that Collect took, or that lost blocks
 }
 
 // ReadStoreStats counts what each release of the repository has in the store.
@@ -278,6 +294,7 @@ func ReadStoreStats(ctx context.Context, o CareOptions) (StoreStats, error) {
 	users := make(map[cid.Cid]int)
 	for i, r := range releases {
 		needs[i] = make(map[cid.Cid]struct{})
+		whole := true
 		for _, a := range r.Artifacts {
 			err := cas.Blocks(ctx, store, a.CID, func(c cid.Cid) error {
 				if _, seen := needs[i][c]; !seen {
@@ -289,8 +306,9 @@ func ReadStoreStats(ctx context.Context, o CareOptions) (StoreStats, error) {
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return s, err
 			}
+			whole = whole && err == nil
 		}
-		s.Releases = append(s.Releases, ReleaseStats{Channel: r.Channel, Arch: r.Arch, Release: r.Version, Version: r.Number})
+		s.Releases = append(s.Releases, ReleaseStats{Channel: r.Channel, Arch: r.Arch, Release: r.Version, Version: r.Number, Whole: whole})
 	}
 	var used int64
 	seen := make(map[cid.Cid]struct{})
@@ -312,6 +330,9 @@ func ReadStoreStats(ctx context.Context, o CareOptions) (StoreStats, error) {
 		}
 		return nil
 	})
+	for i, need := range needs {
+		s.Releases[i].Whole = s.Releases[i].Whole && s.Releases[i].Blocks == int64(len(need))
+	}
 	s.Wasted = s.Bytes - s.Packs*int64(cas.PackOverhead) - used
 	return s, err
 }

@@ -60,6 +60,7 @@ func TestFsckNamesWhatIsLostAndMendsItFromAPeer(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			w, o := twoReleases(t)
+			o.Keep = 0
 			copyStore(t, w, "peer")
 			if got, err := Fsck(t.Context(), o); err != nil || len(got.Found) > 0 || got.Releases != 2 {
 				t.Fatalf("sound: %+v, %v", got, err)
@@ -89,6 +90,31 @@ func TestFsckNamesWhatIsLostAndMendsItFromAPeer(t *testing.T) {
 				t.Errorf("after: %+v, %v", got, err)
 			}
 		})
+	}
+}
+
+func TestFsckLooksForTheReleasesThatCollectLeft(t *testing.T) {
+	t.Parallel()
+	w, o := twoReleases(t)
+	other := w.read("artifacts/rootfs")
+	for i := range other {
+		other[i] ^= 0xff
+	}
+	w.write("artifacts/rootfs", other)
+	w.add(w.sign(3, "v3", w.release))
+	if _, err := Collect(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Fsck(t.Context(), o); err != nil || got.Releases != 1 {
+		t.Errorf("with the same number: %+v, %v", got, err)
+	}
+	stats, err := ReadStoreStats(t.Context(), o)
+	if check(t, err); !stats.Releases[0].Whole || stats.Releases[1].Whole || stats.Releases[2].Whole {
+		t.Errorf("%+v", stats.Releases)
+	}
+	o.Keep = 2
+	if got, err := Fsck(t.Context(), o); !errors.Is(err, cas.ErrCorrupt) || len(got.Left) == 0 {
+		t.Errorf("with one more: %+v, %v", got, err)
 	}
 }
 

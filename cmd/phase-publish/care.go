@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -29,10 +30,11 @@ func newFsck() *cobra.Command {
 	var o publisher.CareOptions
 	var repair string
 	cmd := &cobra.Command{
-		Use:   "fsck --store DIR --repo DIR [--repair URL]",
+		Use:   "fsck --store DIR --repo DIR [--keep N] [--repair URL]",
 		Short: "Hash everything in the store, and name what is damaged and which releases it hurts",
 		Long: `fsck reads every block on all cores and compares it with its name, and looks whether
-every release in the repository is whole. It writes nothing, and may run beside a daemon.
+the newest releases of each channel and architecture are whole: --keep N means those that
+gc --keep N leaves. It writes nothing, and may run beside a daemon.
 
 With --repair it asks the gateway of a publisher or a mirror for each lost block, checks
 it and puts it where it was. That needs the store for itself. What is left exits 5.`,
@@ -55,6 +57,7 @@ it and puts it where it was. That needs the store for itself. What is left exits
 		},
 	}
 	careFlags(cmd, &o)
+	cmd.Flags().IntVar(&o.Keep, "keep", publisher.KeepReleases, "releases of each channel and architecture that must be whole; 0 is all")
 	cmd.Flags().StringVar(&repair, "repair", "", "URL of a gateway that lost blocks are asked of")
 	return cmd
 }
@@ -66,7 +69,7 @@ func checkedWords(c publisher.Checked) string {
 		if l.CID != "" {
 			what = "block " + l.CID
 		}
-		fmt.Fprintf(&b, "%s: %s\n", what, l.Cause)
+		fmt.Fprintf(&b, "%s: %s%s\n", what, strings.TrimPrefix(l.Cause, what+": "), mended(c, l))
 		for _, r := range l.Releases {
 			fmt.Fprintf(&b, "  needed by %s\n", r)
 		}
@@ -81,6 +84,15 @@ func checkedWords(c publisher.Checked) string {
 		fmt.Fprintf(&b, "%d faults\n", len(c.Found))
 	}
 	return b.String()
+}
+
+// mended says so of what was found and is not left.
+func mended(c publisher.Checked, l publisher.Lost) string {
+	same := func(k publisher.Lost) bool { return k.CID == l.CID && (k.CID != "" || k.File == l.File) }
+	if slices.ContainsFunc(c.Left, same) {
+		return ""
+	}
+	return " (mended)"
 }
 
 func newGC() *cobra.Command {
@@ -111,7 +123,7 @@ daemon may serve the store meanwhile; add and gc refuse to run beside each other
 		},
 	}
 	careFlags(cmd, &o)
-	cmd.Flags().IntVar(&o.Keep, "keep", 3, "releases of each channel and architecture that stay")
+	cmd.Flags().IntVar(&o.Keep, "keep", publisher.KeepReleases, "releases of each channel and architecture that stay")
 	cmd.Flags().StringArrayVar(&pins, "pin", nil, "CID of a file that stays too; may be repeated")
 	return cmd
 }
@@ -140,8 +152,12 @@ func statsWords(s publisher.StoreStats) string {
 	fmt.Fprintf(&b, "store    %s blocks, %s, %s packs; %s of it no release needs\n",
 		humanize.Comma(s.Blocks), size(s.Bytes), humanize.Comma(s.Packs), size(s.Wasted))
 	for _, r := range s.Releases {
-		fmt.Fprintf(&b, "release  %s/%s: %s, version %d, %s blocks, %s, of which %s are shared with others\n",
+		fmt.Fprintf(&b, "release  %s/%s: %s, version %d, %s blocks, %s, of which %s are shared with others",
 			r.Channel, r.Arch, r.Release, r.Version, humanize.Comma(r.Blocks), size(r.Bytes), size(r.Shared))
+		if !r.Whole {
+			b.WriteString("; not whole")
+		}
+		b.WriteString("\n")
 	}
 	return b.String()
 }
