@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -79,6 +81,9 @@ func Export(ctx context.Context, o ExportOptions) (Exported, error) {
 		return Exported{}, err
 	}
 	defer store.Close()
+	if err := apart(o.Out, o.Store, o.Repo); err != nil {
+		return Exported{}, err
+	}
 	m, err := openMirror(o.Out)
 	if err != nil {
 		return Exported{}, err
@@ -87,6 +92,29 @@ func Export(ctx context.Context, o ExportOptions) (Exported, error) {
 	e := &export{ExportOptions: o, mirror: m, head: head, source: newHeads(store)}
 	e.source.add(head.Head)
 	return e.run(ctx)
+}
+
+// apart refuses a mirror inside one of our own folders: a web server would give out the
+// identity that lies in a store.
+func apart(out string, ours ...string) error {
+	if info, err := os.Stat(out); err == nil && !info.IsDir() {
+		return nil // openMirror refuses it
+	}
+	at, err := filepath.Abs(out)
+	if err != nil {
+		return fmt.Errorf("mirror: %w", err)
+	}
+	for up := filepath.Dir(at); ; at, up = up, filepath.Dir(up) {
+		info, err := os.Stat(at)
+		for _, dir := range ours {
+			if mine, statErr := os.Stat(dir); err == nil && statErr == nil && os.SameFile(info, mine) {
+				return fmt.Errorf("mirror %s: is in %s, which is ours alone; name another folder: %w", out, dir, fs.ErrInvalid)
+			}
+		}
+		if up == at {
+			return nil
+		}
+	}
 }
 
 // An exportHead is a head that machines accept now.

@@ -59,7 +59,7 @@ killed and run again at any moment, and clients may read meanwhile.`,
 	cmd.Flags().StringArrayVar(&keys, "ipns-key", nil, "key of an IPNS name in root.json (repeatable); without one the folder has blocks and no record")
 	cmd.Flags().StringVar(&passFile, "passphrase-file", "", "read the passphrase from the first line of this file")
 	cmd.Flags().Var(&grace, "grace", "how long files stay that no release needs any more")
-	cmd.Flags().BoolVar(&prune, "prune", false, "remove them at once")
+	cmd.Flags().BoolVar(&prune, "prune", false, "no grace: remove at once what no release needs")
 	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "hash the blocks that are there, and write wrong ones again")
 	cmd.MarkFlagsMutuallyExclusive("grace", "prune")
 	require(cmd, "store", "repo", "out")
