@@ -208,6 +208,9 @@ func (r RotateResult) Words(now time.Time) string {
 		fmt.Fprintf(&b, "Not valid yet (%s). On the machine of each key that has to sign:\n  phase-sign add --key KEY %s\nThen, on this one:\n", r.missing(), strings.Join(files, " "))
 		fallthrough
 	case r.Dir != r.Repo:
+		if r.Complete {
+			b.WriteString("Valid. To take it over:\n")
+		}
 		fmt.Fprintf(&b, "  phase-sign verify --root %s --repo %s %s\n  cp %s/*.json %s/\n",
 			filepath.Join(r.Repo, RootName), r.Dir, strings.Join(files, " "), r.Dir, r.Repo)
 	}

@@ -30,7 +30,8 @@ type Summary struct {
 	Before *Former `json:"previous_root,omitempty"` // of a root, where the one before it is at hand
 
 	Release *manifest.Release `json:"release,omitempty"`
-	Roles   []RoleKeys        `json:"roles,omitempty"` // of a root, and of targets
+	Roles   []RoleKeys        `json:"roles,omitempty"`   // of a root, and of targets
+	Sources *Sources          `json:"sources,omitempty"` // of a root
 	Changes []string          `json:"changes,omitempty"`
 	Since   string            `json:"changes_since,omitempty"` // the previous release's version string, or the previous root or targets
 }
@@ -40,6 +41,14 @@ type RoleKeys struct {
 	Name      string   `json:"name"`
 	Threshold int      `json:"threshold"`
 	Keys      []string `json:"keys"` // key IDs
+}
+
+// Sources are where a root says that machines look for releases.
+type Sources struct {
+	IPNS      []string `json:"ipns"`
+	HTTPS     []string `json:"https"`
+	DHTPrefix string   `json:"dht_prefix"`
+	Bootstrap []string `json:"bootstrap"`
 }
 
 // Former says how many keys of the previous root have signed a root: it has to be
@@ -61,6 +70,10 @@ func summarize(d *document, t *trust) Summary {
 	s := Summary{
 		File: d.path, Kind: d.kind, Role: d.role, Version: d.version, Expires: d.expires,
 		Digest: d.digest(), Release: d.release, Roles: d.roles(),
+	}
+	if d.kind == manifest.KindRoot {
+		at := manifest.ReadDiscovery(d.root)
+		s.Sources = &Sources{append([]string{}, at.IPNS...), append([]string{}, at.HTTPS...), at.DHTPrefix, append([]string{}, at.Bootstrap...)}
 	}
 	var keys map[string]ed25519.PublicKey
 	if t != nil {
@@ -124,6 +137,9 @@ func (s Summary) Words(now time.Time) string {
 	for _, r := range s.Roles {
 		line(&b, "role", "%s: %d of %s", r.Name, r.Threshold, short(r.Keys))
 	}
+	if s.Sources != nil {
+		s.Sources.words(&b)
+	}
 	line(&b, "digest", "%s", s.Digest)
 	s.signatureWords(&b)
 	if s.Since != "" {
@@ -133,6 +149,20 @@ func (s Summary) Words(now time.Time) string {
 		}
 	}
 	return b.String()
+}
+
+func (s Sources) words(b *strings.Builder) {
+	each := func(what string, list ...string) {
+		for _, v := range list {
+			line(b, what, "%s", v)
+		}
+	}
+	each("IPNS name", s.IPNS...)
+	each("mirror", s.HTTPS...)
+	if s.DHTPrefix != "" {
+		each("DHT", s.DHTPrefix)
+	}
+	each("DHT peer", s.Bootstrap...)
 }
 
 func (s Summary) releaseWords(b *strings.Builder) {
