@@ -66,7 +66,7 @@ func (s *serving) ready() Ready {
 func openServing(ctx context.Context, opts p2p.Options, offer gateway.Options, addr string) (_ *serving, err error) {
 	l, err := net.Listen("tcp", cmp.Or(addr, ":0"))
 	if err != nil {
-		return nil, fmt.Errorf("HTTP %s: %w", addr, err)
+		return nil, p2p.ListenerError("--http "+cmp.Or(addr, ":0"), err)
 	}
 	conns := limit.Conns{Max: maxConns, PerAsker: maxConnsEach}
 	s := &serving{listener: conns.Listener(l), ended: make(chan struct{})}

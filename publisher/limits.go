@@ -107,7 +107,7 @@ func listenPlain(flag, addr string) (net.Listener, error) {
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, listenError(flag+" "+addr, err)
+		return nil, p2p.ListenerError(flag+" "+addr, err)
 	}
 	return l, nil
 }

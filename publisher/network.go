@@ -1,11 +1,8 @@
 package publisher
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"syscall"
 
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/internal/p2p/nat"
@@ -54,19 +51,4 @@ func (n Network) through(out *p2p.Options) error {
 		out.Services = append(out.Services, nat.Relay)
 	}
 	return nil
-}
-
-// listenError words the refusal of a listener that flag asked for.
-func listenError(flag string, err error) error {
-	var addr *net.AddrError
-	var dns *net.DNSError
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s: address in use; choose another port or stop the other process", flag)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%s: not an address of this machine; name one of its own, or :PORT for all: %w", flag, fs.ErrInvalid)
-	case errors.As(err, &addr), errors.As(err, &dns):
-		return fmt.Errorf("%s: write it as HOST:PORT or :PORT (%w): %w", flag, err, fs.ErrInvalid)
-	}
-	return fmt.Errorf("%s: %w", flag, err)
 }

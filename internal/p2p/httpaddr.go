@@ -1,10 +1,13 @@
 package p2p
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -88,4 +91,20 @@ func rank(a multiaddr.Multiaddr) int {
 func origin(a multiaddr.Multiaddr) string {
 	ip, _ := ipOf(a) // isHTTP and a lookup before it have seen the IP
 	return "http://" + net.JoinHostPort(ip.String(), a[1].Value())
+}
+
+// ListenerError words the refusal of a plain TCP listener that flag asked for. One that the
+// flag is to blame for wraps fs.ErrInvalid.
+func ListenerError(flag string, err error) error {
+	var addr *net.AddrError
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s: address in use; choose another port or stop the other process", flag)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%s: not an address of this machine; name one of its own, or :PORT for all: %w", flag, fs.ErrInvalid)
+	case errors.As(err, &addr), errors.As(err, &dns):
+		return fmt.Errorf("%s: write it as HOST:PORT or :PORT (%w): %w", flag, err, fs.ErrInvalid)
+	}
+	return fmt.Errorf("%s: %w", flag, err)
 }
