@@ -1,8 +1,10 @@
 package signer
 
 import (
+	"bytes"
 	"context"
 	"crypto"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -14,15 +16,28 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature/options"
 )
 
-// kmsSigner binds a plugin's calls to the context of the command.
+// kmsSigner binds a plugin's calls to the context of the command, and its signatures to
+// the public key that it named first: each call is a process, and sees the KMS as it is then.
 type kmsSigner struct {
 	signature.Signer
-	ctx context.Context
+	ctx    context.Context
+	public ed25519.PublicKey
 }
 
 // SignMessage implements signature.Signer.
 func (s kmsSigner) SignMessage(message io.Reader, opts ...signature.SignOption) ([]byte, error) {
-	return s.Signer.SignMessage(message, append(opts, options.WithContext(s.ctx))...)
+	data, err := io.ReadAll(message)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := s.Signer.SignMessage(bytes.NewReader(data), append(opts, options.WithContext(s.ctx))...)
+	if err == nil && !ed25519.Verify(s.public, data, sig) {
+		err = errors.New("KMS plugin: the signature does not verify; has the key changed? try again")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return sig, nil
 }
 
 // PublicKey implements signature.Signer.
@@ -31,7 +46,7 @@ func (s kmsSigner) PublicKey(opts ...signature.PublicKeyOption) (crypto.PublicKe
 }
 
 // loadKMS finds the plugin program of the URI's scheme in PATH and asks it for the
-// public key. Cloud SDKs stay out of this module; they live in the plugins.
+// public key. The network and cloud SDKs stay in the plugins.
 func loadKMS(ctx context.Context, uri string) (Key, error) {
 	// SHA-256 is only named to the plugin, as its protocol demands; Ed25519 signs
 	// the message itself.
@@ -43,14 +58,13 @@ func loadKMS(ctx context.Context, uri string) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	s := kmsSigner{sv, ctx}
+	s := kmsSigner{Signer: sv, ctx: ctx}
 	public, err := s.PublicKey()
 	if err != nil {
 		return Key{}, fmt.Errorf("KMS plugin: %w", firstErr(ctx.Err(), err))
 	}
-	key, err := onlyEd25519(public)
-	if err != nil {
+	if s.public, err = onlyEd25519(public); err != nil {
 		return Key{}, err
 	}
-	return Key{signer: s, public: key}, nil
+	return Key{signer: s, public: s.public}, nil
 }
