@@ -1,0 +1,71 @@
+package vault
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+const makeKey = "make it with 'vault write transit/keys/NAME type=ed25519'"
+
+var keyName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+
+// A key is the newest version of one key of a transit engine.
+type key struct {
+	engine  engine
+	name    string
+	version int
+	public  ed25519.PublicKey
+}
+
+// load asks for the newest version of the key and its public half.
+func load(ctx context.Context, name string) (*key, error) {
+	if !keyName.MatchString(name) {
+		return nil, errors.New("write hashivault://NAME, the name of a key in Vault's transit engine")
+	}
+	e, err := newEngine()
+	if err != nil {
+		return nil, err
+	}
+	var said struct {
+		Type   string `json:"type"`
+		Latest int    `json:"latest_version"`
+		Keys   map[string]struct {
+			Public string `json:"public_key"`
+		} `json:"keys"`
+	}
+	if err := e.call(ctx, http.MethodGet, "keys/"+name, nil, &said); err != nil {
+		return nil, err
+	}
+	if said.Type != algorithm {
+		return nil, fmt.Errorf("vault: a key of type %.40q; only ed25519 is accepted: %s", said.Type, makeKey)
+	}
+	public, err := base64.StdEncoding.DecodeString(said.Keys[strconv.Itoa(said.Latest)].Public)
+	if err != nil || len(public) != ed25519.PublicKeySize {
+		return nil, fmt.Errorf("vault: version %d of the key has no public half of 32 bytes", said.Latest)
+	}
+	return &key{e, name, said.Latest, public}, nil
+}
+
+// sign returns a signature that it has verified.
+func (k *key) sign(ctx context.Context, message []byte) ([]byte, error) {
+	var said struct {
+		Signature string `json:"signature"`
+	}
+	ask := map[string]any{"input": message, "key_version": k.version} // bytes become base64
+	if err := k.engine.call(ctx, http.MethodPost, "sign/"+k.name, ask, &said); err != nil {
+		return nil, err
+	}
+	text, _ := strings.CutPrefix(said.Signature, fmt.Sprintf("vault:v%d:", k.version))
+	sig, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || !ed25519.Verify(k.public, message, sig) {
+		return nil, errors.New("vault: its signature does not verify")
+	}
+	return sig, nil
+}
