@@ -14,12 +14,14 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/scripttest"
+	"github.com/phaseboot/phaseboot/internal/vault"
 )
 
 func TestMain(m *testing.M) {
 	scripttest.Main(m, map[string]func() int{
-		"phase-sign":        func() int { return cli.Main(newCommand()) },
-		"sigstore-kms-file": filePlugin,
+		"phase-sign":              func() int { return cli.Main(newCommand()) },
+		"sigstore-kms-file":       filePlugin,
+		"sigstore-kms-hashivault": func() int { return vault.Plugin(os.Args, os.Stdin, os.Stdout) },
 	})
 }
 
