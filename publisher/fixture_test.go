@@ -24,6 +24,7 @@ import (
 
 // A world is a repository with its keys, artifacts and an empty place for a store.
 type world struct {
+	signing                     time.Time // when releases are signed; now when zero
 	t                           *testing.T
 	dir                         string
 	root, release, online, ipns ed25519.PrivateKey
@@ -103,9 +104,13 @@ func (w *world) read(name string) []byte {
 // sign makes the manifest of the artifacts that lie there now.
 func (w *world) sign(number int64, version string, key ed25519.PrivateKey) []byte {
 	w.t.Helper()
+	at := w.signing
+	if at.IsZero() {
+		at = time.Now()
+	}
 	r := manifest.Release{
 		Channel: "stable", Arch: "x86_64", Version: version, Number: number, Cmdline: "console=ttyS0", Job: "job/hello.wasm",
-		SignedAt: time.Now().UTC().Truncate(time.Second), Expires: time.Now().Add(720 * time.Hour).UTC().Truncate(time.Second),
+		SignedAt: at.UTC().Truncate(time.Second), Expires: time.Now().Add(720 * time.Hour).UTC().Truncate(time.Second),
 	}
 	for _, role := range []string{"initramfs", "job/hello.wasm", "kernel", "rootfs"} {
 		data := w.read("artifacts/" + role)

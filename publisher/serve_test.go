@@ -167,8 +167,9 @@ func TestServeSignsTheTimestampAgainBeforeItExpires(t *testing.T) {
 func TestServeMendsATimestampThatExpiredWhileItWasOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.signing = time.Now().Add(-48 * time.Hour)
 	opts := w.options(w.sign(1, "v1", w.release))
-	opts.Now = func() time.Time { return time.Now().Add(-48 * time.Hour) }
+	opts.Now = func() time.Time { return w.signing }
 	_, err := Add(t.Context(), opts)
 	check(t, err)
 	serve := w.serveOptions()

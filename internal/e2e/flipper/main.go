@@ -1,6 +1,6 @@
 // Command flipper is a hostile LAN peer of the end-to-end tests: it announces itself by
 // mDNS, answers as the honest publisher behind it does, and flips one byte of each block
-// that it was told to. It prints its peer ID when it serves.
+// that it was told to, alone or in a run. It prints its peer ID when it serves.
 //
 //	flipper LISTEN-MULTIADDR http://HONEST-PUBLISHER CID …
 package main
@@ -15,6 +15,9 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"strings"
+
+	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
@@ -38,18 +41,23 @@ func run(listen, honest string, cids []string) error {
 	if err != nil {
 		return err
 	}
-	flipped := make(map[string]bool)
-	for _, c := range cids {
-		flipped[c] = true
+	var flipped []cid.Cid
+	for _, s := range cids {
+		c, err := cid.Decode(s)
+		if err != nil {
+			return err
+		}
+		flipped = append(flipped, c)
 	}
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	proxy.ModifyResponse = func(r *http.Response) error {
-		if !flipped[path.Base(r.Request.URL.Path)] || r.StatusCode != http.StatusOK {
+		if r.StatusCode != http.StatusOK {
 			return nil
 		}
 		body, err := io.ReadAll(r.Body)
-		if err == nil && len(body) > 0 {
-			body[len(body)/2] ^= 1
+		run := strings.HasPrefix(r.Header.Get("Content-Type"), "application/vnd.ipld.car")
+		for _, c := range flipped {
+			flip(body, run, r.Request.URL.Path, c)
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		return err
@@ -59,4 +67,19 @@ func run(listen, honest string, cids []string) error {
 	}
 	fmt.Printf("{\"peer\":%q}\n", node.ID())
 	select {}
+}
+
+// flip changes a byte of the block c where body is the block, or a run with it: there the
+// bytes of its name stand before it.
+func flip(body []byte, run bool, url string, c cid.Cid) {
+	at := -1
+	switch name := bytes.LastIndex(body, c.Bytes()); {
+	case run && name >= 0:
+		at = name + c.ByteLen()
+	case !run && path.Base(url) == c.String():
+		at = len(body) / 2
+	}
+	if at >= 0 && at < len(body) {
+		body[at] ^= 1
+	}
 }
