@@ -87,18 +87,8 @@ func hostArch() string {
 func fetch(ctx context.Context, args []string) error {
 	var f fetchFlags
 	set := newFetchFlags(&f)
-	err := set.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(os.Stdout, fetchUsage)
-		set.SetOutput(os.Stdout)
-		set.PrintDefaults()
-		return nil
-	}
-	if err == nil {
-		err = f.check(set.Args())
-	}
-	if err != nil {
-		return cli.Usagef("%v; see 'phase-boot fetch --help'", err)
+	if help, err := parse(set, args, "fetch", fetchUsage, f.check); help || err != nil {
+		return err
 	}
 	return f.run(ctx)
 }

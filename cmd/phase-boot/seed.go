@@ -57,18 +57,8 @@ func newSeedFlags(f *seedFlags) *flag.FlagSet {
 func seed(ctx context.Context, args []string) error {
 	var f seedFlags
 	set := newSeedFlags(&f)
-	err := set.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(os.Stdout, seedUsage)
-		set.SetOutput(os.Stdout)
-		set.PrintDefaults()
-		return nil
-	}
-	if err == nil {
-		err = f.check(set.Args())
-	}
-	if err != nil {
-		return cli.Usagef("%v; see 'phase-boot seed --help'", err)
+	if help, err := parse(set, args, "seed", seedUsage, f.check); help || err != nil {
+		return err
 	}
 	return f.run(ctx)
 }
