@@ -265,7 +265,7 @@ func (f *fetch) dispatch(ctx context.Context) {
 		j.cancel = cancel
 		f.tasks.Go(func() {
 			defer cancel()
-			err := f.ask(jctx, j, func(i int, data []byte) error { return f.take(ctx, j, j.first+i, data) })
+			err := f.ask(jctx, j, func(i int, data []byte) error { return f.take(ctx, j, j.leaves[i], data) })
 			f.post(ctx, func() error { return f.ended(ctx, j, err) })
 		})
 	}
@@ -273,8 +273,11 @@ func (f *fetch) dispatch(ctx context.Context) {
 
 // ask does a job: each leaf is verified, and taken before the next is read.
 func (f *fetch) ask(ctx context.Context, j *job, take func(i int, data []byte) error) error {
-	leaves := j.part.leaves[j.first : j.first+j.n]
-	if j.n > 1 {
+	leaves := make([]cas.Leaf, len(j.leaves))
+	for k, i := range j.leaves {
+		leaves[k] = j.part.leaves[i]
+	}
+	if len(leaves) > 1 {
 		return j.seat.src.run(ctx, j.part.CID, leaves, take)
 	}
 	data, err := cas.Get(ctx, j.seat.src, leaves[0].CID)

@@ -325,7 +325,7 @@ func (d *herd) ended(j *job, err error, now time.Time) {
 	switch {
 	case err == nil && m != nil:
 		m.strikes, m.doubted = 0, false
-	case err == nil && j.n == 1:
+	case err == nil && len(j.leaves) == 1:
 		d.latency = (3*d.latency + now.Sub(j.began)) / 4
 	case m != nil && errors.Is(err, fs.ErrNotExist):
 		m.strike(1, now)

@@ -175,8 +175,8 @@ func (w *world) fromPublisher(m *simMachine, j *job, i int) {
 	w.free = w.free.Add(w.line)
 	w.sent++
 	w.in(w.free.Sub(w.now), func() {
-		m.queue.landed(j, j.first+i, w.now)
-		if i+1 < j.n {
+		m.queue.landed(j, j.leaves[i], w.now)
+		if i+1 < len(j.leaves) {
 			w.fromPublisher(m, j, i+1)
 			return
 		}
@@ -203,14 +203,14 @@ func (w *world) fromNeighbour(m *simMachine, j *job) {
 				j.seat.src.ban(cas.ErrCorrupt)
 				w.end(m, j, cas.ErrCorrupt)
 			} else if !j.dropped {
-				w.end(m, j, cas.NotFound(j.part.leaves[j.first].CID))
+				w.end(m, j, cas.NotFound(j.part.leaves[j.leaves[0]].CID))
 			}
 		})
 		return
 	}
-	w.in(time.Duration(j.n)*5*time.Millisecond, func() {
-		for i := range j.n {
-			m.queue.landed(j, j.first+i, w.now)
+	w.in(time.Duration(len(j.leaves))*5*time.Millisecond, func() {
+		for _, i := range j.leaves {
+			m.queue.landed(j, i, w.now)
 		}
 		w.end(m, j, nil)
 	})

@@ -64,12 +64,12 @@ type seat struct {
 	joined  bool    // it has answered that, or need not
 }
 
-// A job is one request: neighbouring leaves of a part, of one source.
+// A job is one request: leaves of a part, of one source.
 type job struct {
-	seat     *seat
-	part     *part
-	first, n int
-	cancel   context.CancelFunc
+	seat   *seat
+	part   *part
+	leaves []int // by their index, in file order
+	cancel context.CancelFunc
 
 	began   time.Time
 	heard   time.Time // when the last leaf came in
@@ -150,8 +150,8 @@ func (q *queue) pick(st *seat, now time.Time) *job {
 	for _, k := range q.order() {
 		p := q.parts[k]
 		if j := q.cut(st, p, q.offer(st, k, p.waiting, now), now); j != nil {
-			for i := range j.n {
-				p.waiting.remove(j.first + i)
+			for _, i := range j.leaves {
+				p.waiting.remove(i)
 			}
 			return j
 		}
@@ -194,7 +194,8 @@ func (q *queue) offer(st *seat, k int, some set, now time.Time) set {
 }
 
 // cut takes the first leaf of some, or where order should differ between machines one
-// anywhere, and with it those that follow as long as a run is worth it.
+// anywhere, and with it those that follow as long as a run is worth it. What lies between
+// them is left out of a run where the source knows how.
 func (q *queue) cut(st *seat, p *part, some set, now time.Time) *job {
 	first := -1
 	if q.shuffled {
@@ -206,15 +207,25 @@ func (q *queue) cut(st *seat, p *part, some set, now time.Time) *job {
 	if first < 0 {
 		return nil
 	}
-	n, size, limit := 1, p.leaves[first].Size, q.unit(st)
-	for first+n < len(p.leaves) && some.has(first+n) && size+p.leaves[first+n].Size <= limit {
-		size += p.leaves[first+n].Size
-		n++
+	gaps := 0
+	if st.src.gaps.Load() {
+		gaps = gateway.MaxGaps
 	}
-	if n > 1 && size < runWorth*p.nodes() && st.src.repeats.Load() {
-		n = 1
+	run, size, limit := []int{first}, p.leaves[first].Size, q.unit(st)
+	for last, i := first, some.next(first+1); i >= 0 && size+p.leaves[i].Size <= limit; last, i = i, some.next(i+1) {
+		if i > last+1 {
+			gaps--
+		}
+		if gaps < 0 {
+			break
+		}
+		size += p.leaves[i].Size
+		run = append(run, i)
 	}
-	return &job{seat: st, part: p, first: first, n: n, began: now, heard: now, moved: now}
+	if size < runWorth*p.nodes() && st.src.repeats.Load() {
+		run = run[:1]
+	}
+	return &job{seat: st, part: p, leaves: run, began: now, heard: now, moved: now}
 }
 
 // unit is the most bytes to ask of a seat at once: small near the end and where others
@@ -269,7 +280,7 @@ func (q *queue) index(p *part) int { return slices.Index(q.parts, p) }
 // rest is the set of leaves that a job has not brought yet.
 func (j *job) rest() set {
 	out := newSet(len(j.part.leaves))
-	for i := j.first; i < j.first+j.n; i++ {
+	for _, i := range j.leaves {
 		if j.part.missing.has(i) {
 			out.add(i)
 		}
@@ -277,7 +288,10 @@ func (j *job) rest() set {
 	return out
 }
 
-func (j *job) covers(p *part, i int) bool { return j.part == p && i >= j.first && i < j.first+j.n }
+func (j *job) covers(p *part, i int) bool {
+	_, asked := slices.BinarySearch(j.leaves, i)
+	return asked && j.part == p
+}
 
 // landed counts a leaf that a job brought and wrote. It returns the bytes of all its
 // places, 0 when it was there before. Jobs that have nothing left to bring are dropped.
@@ -319,7 +333,7 @@ func (q *queue) ended(j *job, err error, now time.Time) {
 	q.jobs = slices.DeleteFunc(q.jobs, func(o *job) bool { return o == j })
 	st := j.seat
 	st.busy--
-	for i := j.first; i < j.first+j.n; i++ {
+	for _, i := range j.leaves {
 		if !j.part.missing.has(i) {
 			continue
 		}
@@ -371,7 +385,7 @@ func (q *queue) lacking(st *seat, j *job, now time.Time) {
 	if st.lacks[k] == nil {
 		st.lacks[k] = newSet(len(j.part.leaves))
 	}
-	st.lacks[k].add(j.first)
+	st.lacks[k].add(j.leaves[0])
 	if st.misses++; st.misses%manyMisses == 0 {
 		st.absent = !st.proven
 		st.nothing = now.Add(min(firstPause<<min(st.misses/manyMisses, 6), maxPause))

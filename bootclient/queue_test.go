@@ -50,8 +50,8 @@ func start(q *queue, sources ...*source) []*seat {
 
 // give brings every leaf of a job.
 func (q *queue) give(j *job) {
-	for i := range j.n {
-		q.landed(j, j.first+i, time.Now())
+	for _, i := range j.leaves {
+		q.landed(j, i, time.Now())
 	}
 	q.ended(j, nil, time.Now())
 }
@@ -66,7 +66,7 @@ func TestWhatComesInSlowlyIsAskedOfAnotherSource(t *testing.T) {
 		}
 		time.Sleep(hedgeAfter)
 		second := q.next(time.Now())
-		if second == nil || second.seat == slow.seat || second.first != slow.first {
+		if second == nil || second.seat == slow.seat || second.leaves[0] != slow.leaves[0] {
 			t.Fatalf("the idle sources got %+v", second)
 		}
 		if third := q.next(time.Now()); third != nil {
@@ -90,8 +90,8 @@ func TestAllOfASlowRunIsAskedOfAnotherSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue([]*part{partOf(t, 16, 64<<10)}, time.Now())
 		start(q, mirrorNamed("trickles"))[0].unit = maxRun
-		if slow := q.next(time.Now()); slow.n != 16 {
-			t.Fatalf("a run of %d leaves", slow.n)
+		if slow := q.next(time.Now()); len(slow.leaves) != 16 {
+			t.Fatalf("a run of %d leaves", len(slow.leaves))
 		}
 		single := mirrorNamed("single blocks")
 		single.noRuns.Store(true)
@@ -133,15 +133,15 @@ func TestLeavesGoBackWhenTheirSourceFails(t *testing.T) {
 	st := start(q, mirrorNamed("a"))[0]
 	st.unit = maxRun
 	j := q.next(time.Now())
-	if j.n != 8 || j.first != 0 {
-		t.Fatalf("a run of %d leaves from %d on, want 8 MiB from the beginning", j.n, j.first)
+	if len(j.leaves) != 8 || j.leaves[0] != 0 {
+		t.Fatalf("a run of %d leaves from %d on, want 8 MiB from the beginning", len(j.leaves), j.leaves[0])
 	}
 	for i := range 3 {
 		q.landed(j, i, time.Now())
 	}
 	q.ended(j, cas.ErrUnreachable, time.Now())
-	if again := q.next(time.Now()); again.first != 3 || q.left != 61 {
-		t.Errorf("the next run begins at %d, %d left", again.first, q.left)
+	if again := q.next(time.Now()); again.leaves[0] != 3 || q.left != 61 {
+		t.Errorf("the next run begins at %d, %d left", again.leaves[0], q.left)
 	}
 }
 
@@ -152,8 +152,32 @@ func TestARunHoldsOnlyWhatIsMissing(t *testing.T) {
 	}
 	q := newQueue([]*part{p}, time.Now())
 	start(q, mirrorNamed("a"))[0].unit = maxRun
-	if j := q.next(time.Now()); j.first != 1 || j.n != 3 {
-		t.Errorf("asked for %d leaves from %d on", j.n, j.first)
+	if j := q.next(time.Now()); j.leaves[0] != 1 || len(j.leaves) != 3 {
+		t.Errorf("asked for %d leaves from %d on", len(j.leaves), j.leaves[0])
+	}
+}
+
+func TestARunLeavesOutWhatIsThereWhereTheSourceTakesGaps(t *testing.T) {
+	p := partOf(t, 512, 64<<10)
+	for i := range 512 {
+		if i%4 != 0 {
+			p.landed(i)
+		}
+	}
+	q := newQueue([]*part{p}, time.Now())
+	st := start(q, mirrorNamed("ours"))[0]
+	st.unit, st.window = maxRun, 2
+	st.src.gaps.Store(true)
+	for _, first := range []int{0, 4 * (gateway.MaxGaps + 1)} {
+		j := q.next(time.Now())
+		if len(j.leaves) != gateway.MaxGaps+1 || j.leaves[0] != first || j.leaves[1] != first+4 {
+			t.Errorf("asked for %v, want each fourth from %d on", j.leaves, first)
+		}
+	}
+	q.give(q.jobs[1])
+	q.ended(q.jobs[0], cas.ErrUnreachable, time.Now())
+	if j := q.next(time.Now()); j.leaves[0] != 0 {
+		t.Errorf("what did not come waits: asked for %v", j.leaves)
 	}
 }
 
@@ -167,8 +191,8 @@ func TestAShortRunIsAskedForLeafByLeafWhereItRepeatsNodes(t *testing.T) {
 		st := start(q, mirrorNamed("a"))[0]
 		st.unit = maxRun
 		st.src.repeats.Store(repeats)
-		if j := q.next(time.Now()); j.n != want {
-			t.Errorf("nodes come again: %t; a run of %d leaves, want %d", repeats, j.n, want)
+		if j := q.next(time.Now()); len(j.leaves) != want {
+			t.Errorf("nodes come again: %t; a run of %d leaves, want %d", repeats, len(j.leaves), want)
 		}
 	}
 }
@@ -178,10 +202,10 @@ func TestASourceIsNotAskedAgainForWhatItLacks(t *testing.T) {
 	start(q, mirrorNamed("a"))
 	for range 2 {
 		j := q.next(time.Now())
-		q.ended(j, cas.NotFound(j.part.leaves[j.first].CID), time.Now())
+		q.ended(j, cas.NotFound(j.part.leaves[j.leaves[0]].CID), time.Now())
 	}
 	if j := q.next(time.Now()); j != nil {
-		t.Errorf("asked again for %d", j.first)
+		t.Errorf("asked again for %d", j.leaves[0])
 	}
 	if why := q.hopeless(time.Now()); !errors.Is(why, fs.ErrNotExist) {
 		t.Errorf("hopeless says %v", why)

@@ -45,6 +45,7 @@ type source struct {
 
 	noRuns  atomic.Bool // it answered a run with something else
 	repeats atomic.Bool // it sends inner nodes with every run
+	gaps    atomic.Bool // it takes gaps between the leaves of a run
 
 	mu       sync.Mutex
 	ways     []*way // best first; empty until dialled
@@ -131,7 +132,7 @@ func (s *source) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return data, err
 }
 
-// run asks for neighbouring leaves of a file in one request; see gateway.Client.Run. A
+// run asks for leaves of a file in one request; see gateway.Client.Run. A
 // source that does not answer with a run is not asked for another.
 func (s *source) run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data []byte) error) error {
 	taken := 0
@@ -147,6 +148,7 @@ func (s *source) run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take 
 			return take(i, data)
 		})
 		s.repeats.Store(w.gateway.RepeatsNodes())
+		s.gaps.Store(w.gateway.TakesGaps())
 		return err
 	})
 	if errors.Is(err, gateway.ErrNoRuns) || taken == 0 && errors.Is(err, fs.ErrNotExist) {

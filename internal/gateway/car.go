@@ -18,10 +18,10 @@ import (
 
 // carParams are the parameters of a CAR request that change its blocks.
 type carParams struct {
-	scope string     // block, entity or all
-	span  *byteRange // bytes of the file, nil for all of them
-	dups  bool       // a block that occurs twice is sent twice
-	bare  bool       // inner nodes stay out: the asker has read them before
+	scope string      // block, entity or all
+	spans []byteRange // bytes of the file, nil for all of them
+	dups  bool        // a block that occurs twice is sent twice
+	bare  bool        // inner nodes stay out: the asker has read them before
 }
 
 func parseCAR(r *http.Request, accepted map[string]string) (carParams, error) {
@@ -34,17 +34,16 @@ func parseCAR(r *http.Request, accepted map[string]string) (carParams, error) {
 	}
 	p := carParams{scope: q.Get("dag-scope")}
 	if q.Has("entity-bytes") {
-		span, err := parseRange(q.Get("entity-bytes"))
-		if err != nil {
+		var err error
+		if p.spans, err = parseRanges(q.Get("entity-bytes")); err != nil {
 			return p, refusef(http.StatusBadRequest, "entity-bytes: %v", err)
 		}
-		p.span = &span
 	}
 	switch p.scope {
 	case "block", "entity", "all":
 	case "":
 		p.scope = "all"
-		if p.span != nil {
+		if p.spans != nil {
 			p.scope = "entity"
 		}
 	default:
@@ -79,8 +78,8 @@ func (p carParams) contentType() string {
 func (p carParams) etag(c cid.Cid, path string) string {
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%s %q %s %t %t", c, path, p.scope, p.dups, p.bare)
-	if p.span != nil {
-		fmt.Fprintf(h, " %d:%d:%t", p.span.from, p.span.to, p.span.open)
+	for _, s := range p.spans {
+		fmt.Fprintf(h, " %d:%d:%t", s.from, s.to, s.open)
 	}
 	return fmt.Sprintf(`W/"car.%x"`, h.Sum64())
 }

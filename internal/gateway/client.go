@@ -52,7 +52,7 @@ type Client struct {
 	once sync.Once
 	own  http.Client
 
-	repeats atomic.Bool
+	repeats, bare atomic.Bool // what runs brought
 }
 
 // NewHTTP returns an http.Client for gateways: bounded headers, no proxy from the

@@ -25,10 +25,10 @@ const (
 	runNodes     = 64  // inner nodes that may come between the leaves of a run
 )
 
-// Run asks for neighbouring leaves of the file root in one request, and calls take
-// with the index and the bytes of each, in order, as soon as it has arrived and
-// hashes to its name. The bytes are take's until it returns. No two leaves may have
-// the same name.
+// Run asks for leaves of the file root in one request, and calls take with the index and
+// the bytes of each, in order, as soon as it has arrived and hashes to its name. The bytes
+// are take's until it returns. No two leaves may have the same name. They are neighbours
+// in the file; where TakesGaps there may be up to MaxGaps gaps between them.
 //
 // The inner nodes above them were read before, and our own gateways leave them out; see
 // RepeatsNodes for others.
@@ -37,8 +37,7 @@ const (
 // cas.ErrCorrupt for a block that does not hash to its name, ErrNoRuns when the
 // answer is no such run, and those of Block. Errors of take are returned as they are.
 func (c *Client) Run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data []byte) error) error {
-	last := leaves[len(leaves)-1]
-	path := fmt.Sprintf("/ipfs/%s?format=car&dag-scope=entity&entity-bytes=%d:%d&nodes=n", root, leaves[0].Offset, last.Offset+last.Size-1)
+	path := fmt.Sprintf("/ipfs/%s?format=car&dag-scope=entity&entity-bytes=%s&nodes=n", root, ranges(leaves))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watch := c.watch(cancel)
@@ -56,6 +55,19 @@ func (c *Client) Run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take 
 		return fmt.Errorf("run of %s: %w", root, lostBody(ctx, lost.err))
 	}
 	return err
+}
+
+// ranges writes where leaves are in their file, those that touch as one range.
+func ranges(leaves []cas.Leaf) string {
+	var b []byte
+	for i := 0; i < len(leaves); {
+		from, end := leaves[i].Offset, leaves[i].Offset
+		for ; i < len(leaves) && leaves[i].Offset == end; i++ {
+			end += leaves[i].Size
+		}
+		b = fmt.Appendf(b, "%d:%d,", from, end-1)
+	}
+	return string(b[:len(b)-1])
 }
 
 // runStatus takes a refusal of the request itself for "no runs here".
@@ -98,6 +110,13 @@ var runReaders = sync.Pool{New: func() any { return &runReader{buf: make([]byte,
 // follows the specification to the letter: short runs are not worth it then.
 func (c *Client) RepeatsNodes() bool { return c.repeats.Load() }
 
+// MaxGaps is how many gaps there may be between the leaves of a run.
+const MaxGaps = maxSpans - 1
+
+// TakesGaps reports whether the gateway left inner nodes out of a run: it is one of ours,
+// and may be asked for leaves with gaps between them.
+func (c *Client) TakesGaps() bool { return c.bare.Load() && !c.repeats.Load() }
+
 func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch *watch, take func(i int, data []byte) error) error {
 	rr := runReaders.Get().(*runReader)
 	defer func() {
@@ -129,6 +148,9 @@ func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch 
 			nodes++
 			c.repeats.Store(true)
 		}
+	}
+	if nodes == 0 && !leaves[0].CID.Equals(root) {
+		c.bare.Store(true)
 	}
 	rr.need(1) // mostly the end, which lets the connection be used again
 	return nil

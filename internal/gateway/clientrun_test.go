@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,19 +21,26 @@ import (
 func TestRunBringsEachLeafInOrder(t *testing.T) {
 	f := newFixture(t)
 	c := &Client{Base: f.URL}
-	for _, r := range [][2]int{{0, len(f.leaves)}, {0, 1}, {7, 9}, {170, 180}, {len(f.leaves) - 1, len(f.leaves)}} {
-		leaves := f.leaves[r[0]:r[1]]
+	gaps := slices.Concat(f.leaves[:1], f.leaves[2:3], f.leaves[170:180], f.leaves[len(f.leaves)-1:]) // two nodes
+	most := []cas.Leaf{}
+	for i := range MaxGaps + 1 {
+		most = append(most, f.leaves[3*i])
+	}
+	for r, leaves := range map[string][]cas.Leaf{
+		"all": f.leaves, "the first": f.leaves[:1], "two": f.leaves[7:9], "of two nodes": f.leaves[170:180],
+		"the last": f.leaves[len(f.leaves)-1:], "with gaps": gaps, "with most gaps": most,
+	} {
 		taken := 0
 		ok(t, c.Run(t.Context(), f.file.CID, leaves, func(i int, data []byte) error {
 			l := leaves[i]
 			if i != taken || !bytes.Equal(data, f.data[l.Offset:l.Offset+l.Size]) {
-				t.Fatalf("leaf %d of %v came as number %d", i, r, taken)
+				t.Fatalf("%s: leaf %d came as number %d", r, i, taken)
 			}
 			taken++
 			return nil
 		}))
 		if taken != len(leaves) {
-			t.Errorf("%v: %d of %d leaves", r, taken, len(leaves))
+			t.Errorf("%s: %d of %d leaves", r, taken, len(leaves))
 		}
 	}
 }
@@ -49,6 +57,9 @@ func TestARunFromOursHasNoNodesAndOthersAreKnownByTheirs(t *testing.T) {
 	defer other.Close()
 	stock := &Client{Base: other.URL}
 	ok(t, stock.Run(t.Context(), f.file.CID, f.leaves, none))
+	if !ours.TakesGaps() || stock.TakesGaps() {
+		t.Errorf("takes gaps: ours %t, one that does not know the parameter %t", ours.TakesGaps(), stock.TakesGaps())
+	}
 	if ours.RepeatsNodes() || !stock.RepeatsNodes() {
 		t.Errorf("repeats nodes: ours %t, one that does not know the parameter %t", ours.RepeatsNodes(), stock.RepeatsNodes())
 	}

@@ -25,6 +25,24 @@ type byteRange struct {
 	open     bool
 }
 
+// maxSpans bounds the ranges of one request.
+const maxSpans = 32
+
+// parseRanges reads ranges with commas between them. More than one are an addition of
+// ours to the parameter.
+func parseRanges(s string) (list []byteRange, err error) {
+	for one := range strings.SplitSeq(s, ",") {
+		r, err := parseRange(one)
+		if err != nil {
+			return nil, err
+		}
+		if list = append(list, r); len(list) > maxSpans {
+			return nil, fmt.Errorf("more than %d ranges", maxSpans)
+		}
+	}
+	return list, nil
+}
+
 func parseRange(s string) (byteRange, error) {
 	from, to, ok := strings.Cut(s, ":")
 	if !ok {
@@ -48,9 +66,14 @@ func parseRange(s string) (byteRange, error) {
 	return r, nil
 }
 
-// absolute places the range on a file of size bytes: [from, end).
-func (r byteRange) absolute(size int64) (from, end int64) {
-	from, end = r.from, size
+// An extent is the bytes [from, end) of a file.
+type extent struct{ from, end int64 }
+
+var everything = []extent{{0, 1 << 62}}
+
+// absolute places the range on a file of size bytes.
+func (r byteRange) absolute(size int64) extent {
+	from, end := r.from, size
 	if from < 0 {
 		from = max(size+from, 0)
 	}
@@ -60,7 +83,19 @@ func (r byteRange) absolute(size int64) (from, end int64) {
 			end = size + r.to + 1
 		}
 	}
-	return from, end
+	return extent{from, end}
+}
+
+// extents are what the ranges ask of a file of size bytes, all of it where there is none.
+func extents(ranges []byteRange, size int64) []extent {
+	if ranges == nil {
+		return []extent{{0, size}}
+	}
+	var list []extent
+	for _, r := range ranges {
+		list = append(list, r.absolute(size))
+	}
+	return list
 }
 
 // A node is what a gateway needs to know of a dag-pb block.
@@ -127,30 +162,27 @@ func walk(o *carWriter, c cid.Cid, p carParams) error {
 	if n.dir && p.scope == "entity" {
 		return nil
 	}
-	from, end := int64(0), n.size
-	if p.span != nil && !n.dir {
-		from, end = p.span.absolute(n.size)
-	}
-	return walkLinks(o, n, from, end, 0)
+	return walkLinks(o, n, 0, extents(p.spans, n.size), 0)
 }
 
-// walkLinks writes what hangs under n within [from, end) of it. What went out whole is not
-// walked again: a few blocks can name themselves a million times over.
-func walkLinks(o *carWriter, n node, from, end int64, depth int) error {
+// walkLinks writes what hangs under n, which stands at a byte of the file, as far as it is
+// wanted; of a folder, all. What went out whole is not walked again: a few blocks can name
+// themselves a million times over.
+func walkLinks(o *carWriter, n node, at int64, want []extent, depth int) error {
 	if depth > cas.MaxDepth {
 		return fmt.Errorf("DAG: deeper than %d: %w", cas.MaxDepth, cas.ErrCorrupt)
 	}
-	at := int64(0)
 	for i, c := range n.links {
-		lo, hi := int64(0), int64(1<<62)
+		here := extent{at, at}
 		if !n.dir {
-			lo, hi = from-at, end-at
-			at += n.sizes[i]
-			if hi <= 0 || lo >= n.sizes[i] {
-				continue
-			}
+			here.end += n.sizes[i]
+			at = here.end
 		}
-		whole := n.dir || lo <= 0 && hi >= n.sizes[i]
+		some, whole := here.within(want)
+		if !n.dir && !some {
+			continue
+		}
+		whole = whole || n.dir
 		if whole && o.seen[c] && !o.dups {
 			continue
 		}
@@ -162,12 +194,24 @@ func walkLinks(o *carWriter, n node, from, end int64, depth int) error {
 		if err != nil {
 			return err
 		}
-		if err := walkLinks(o, child, lo, hi, depth+1); err != nil {
+		if n.dir {
+			want = everything
+		}
+		if err := walkLinks(o, child, here.from, want, depth+1); err != nil {
 			return err
 		}
 		o.seen[c] = whole || o.seen[c]
 	}
 	return nil
+}
+
+// within reports whether some of e, and whether all of it, is in one of the list.
+func (e extent) within(list []extent) (some, whole bool) {
+	for _, w := range list {
+		some = some || w.end > e.from && w.from < e.end
+		whole = whole || w.from <= e.from && w.end >= e.end
+	}
+	return some, whole
 }
 
 var errNode = errors.New("not a UnixFS node")

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// maxQuery bounds the query of a request; the longest that we send is 70 bytes.
+// maxQuery bounds the query of a request; the longest that we send, of 32 ranges, is
+// less than 900 bytes.
 const maxQuery = 1024
 
 // negotiate says which format a request asks for: the format parameter, else the
