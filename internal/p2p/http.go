@@ -11,6 +11,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/p2p/net/gostream"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -124,6 +125,8 @@ func (n *Node) connect(ctx context.Context, info peer.AddrInfo) error {
 	defer cancel()
 	if len(info.Addrs) > 0 && n.host.Network().Connectedness(info.ID) != network.Connected {
 		n.host.Peerstore().ClearAddrs(info.ID)
+		// Connect adds them too, for a time that identify takes away when a connection has just ended.
+		n.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.AddressTTL)
 	}
 	if err := n.host.Connect(ctx, info); err != nil {
 		return fmt.Errorf("peer %s: %w (%w)", info.ID, err, cas.ErrUnreachable)
