@@ -16,7 +16,7 @@ import (
 // HTTP over streams together, unless they say otherwise.
 type Limits struct {
 	Rate        int64 // bytes of bodies a second, in all; 0 is no limit
-	RatePerPeer int64 // the same to one address (an IPv6 /56) or libp2p peer
+	RatePerPeer int64 // the same to one address (an IPv6 /56), whatever peers are there
 	UploadSlots int   // answers with blocks at once, as gateway.Options has it; 0 is no limit
 	// Conns are the connections over plain HTTP at once, and as many over libp2p; 0 is
 	// DefaultConns. ConnsPerIP of them may come from one IP (an IPv6 /56); 0 is

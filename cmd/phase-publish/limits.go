@@ -56,7 +56,7 @@ func (f *limitFlags) register(cmd *cobra.Command) {
 
 func (f *limitFlags) registerRates(cmd *cobra.Command) {
 	cmd.Flags().Var(&f.rate, "rate", "bytes a second to send in all, like 50MB or 100Mbit; 0 is no limit")
-	cmd.Flags().Var(&f.perPeer, "rate-per-peer", "bytes a second to send to one address or libp2p peer; 0 is no limit")
+	cmd.Flags().Var(&f.perPeer, "rate-per-peer", "bytes a second to send to one address; 0 is no limit")
 	cmd.Flags().IntVar(&f.slots, "upload-slots", publisher.DefaultUploadSlots, "`answers` with blocks under way at once; others wait a second and are then told to try again, or ask a neighbour; 0 is no limit")
 }
 

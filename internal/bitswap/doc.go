@@ -11,5 +11,6 @@
 // cas.ErrCorrupt. What a Peer returns is otherwise not verified: read it through cas.Get.
 //
 // Limits: MaxMessage bytes a message, cas.MaxBlock bytes a block, 2048 wants and 4 streams
-// at a time of a peer, 128 peers that are answered at the same time, each with one message in memory.
+// at a time of a peer, 128 peers (64 of one address) that are answered at the same time, each
+// with one message in memory.
 package bitswap

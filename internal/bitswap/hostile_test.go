@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -172,18 +173,39 @@ func TestAFloodOfWantsIsBoundedAndOthersAreServed(t *testing.T) {
 func wantOf(c cid.Cid) want { return want{name: c, dontHave: true} }
 
 func TestAWantThatIsCancelledIsNotAnswered(t *testing.T) {
-	s := &Server{Options: Options{}, askers: map[peer.ID]*asker{"p": newAsker()}}
+	s := &Server{Options: Options{}, askers: map[peer.ID]*asker{"p": newAsker("here")}, same: map[string]int{"here": 1}}
 	one, two := cas.Sum(cid.Raw, []byte("1")), cas.Sum(cid.Raw, []byte("2"))
-	s.take("p", want{name: one})
-	s.take("p", want{name: two, have: true})
-	s.take("p", want{name: two})
-	s.take("p", want{name: one, cancel: true})
+	s.take("p", "here", want{name: one})
+	s.take("p", "here", want{name: two, have: true})
+	s.take("p", "here", want{name: two})
+	s.take("p", "here", want{name: one, cancel: true})
 	a := s.askers["p"]
 	if w, ok := s.next("p", a, false); !ok || w.name != two || w.have {
 		t.Errorf("next is %+v, %t", w, ok)
 	}
-	if _, ok := s.next("p", a, false); ok || len(s.askers) != 0 || len(a.at) != 0 {
+	if _, ok := s.next("p", a, false); ok || len(s.askers)+len(s.same) != 0 || len(a.at) != 0 {
 		t.Errorf("%d askers, %d wants are left", len(s.askers), len(a.at))
+	}
+}
+
+// A block that nobody may have yet keeps its askers in place.
+func TestWhoInventsPeersIsNotAllThatIsAnswered(t *testing.T) {
+	stuck := make(chan struct{})
+	s := Serve(newHost(t), Options{Store: memory(t, content(t, 1)), Before: func(context.Context, string, int) error { <-stuck; return nil }})
+	defer s.Close()
+	defer close(stuck)
+	var w want
+	for c := range content(t, 1) {
+		w = wantOf(c)
+	}
+	for i := range 2 * maxPeers {
+		s.take(peer.ID(fmt.Sprintf("invented %d", i)), "192.0.2.1", w)
+	}
+	s.take("honest", "192.0.2.2", w)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.askers) != maxSame+1 || s.askers["honest"] == nil {
+		t.Errorf("%d are answered, the honest one is %v", len(s.askers), s.askers["honest"])
 	}
 }
 

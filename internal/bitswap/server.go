@@ -14,10 +14,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/limit"
 )
 
 const (
 	maxPeers  = 128       // answered at the same time
+	maxSame   = 64        // of them behind one address
 	maxWants  = 2048      // kept of one peer; more are forgotten, and stock nodes ask again
 	messageOf = 256 << 10 // bytes after which a message is sent
 	protected = "bitswap" // tag of a connection that is in use
@@ -32,9 +34,11 @@ type Store interface {
 // Options of a Server.
 type Options struct {
 	Store Store // its blocks are read through cas.Get
-	// Before is called before blocks are sent to a peer and may hold them up; an error
-	// sends the peer away. Nil is fine.
-	Before func(ctx context.Context, peer string, bytes int) error
+	// Remote says where a connection comes from, as "IP:port"; nil takes the peer ID.
+	Remote func(network.ConnMultiaddrs) string
+	// Before is called before blocks are sent to an asker, as limit.Asker names what Remote
+	// says, and may hold them up; an error sends the peer away. Nil is fine.
+	Before func(ctx context.Context, asker string, bytes int) error
 	Sent   func(bytes int64) // of blocks, after each message; nil is fine
 	Log    *slog.Logger      // nil: silent
 }
@@ -50,6 +54,7 @@ type Server struct {
 
 	mu     sync.Mutex
 	askers map[peer.ID]*asker
+	same   map[string]int // askers, by where they are
 	closed bool
 }
 
@@ -59,7 +64,7 @@ func Serve(h host.Host, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{Options: o, host: h, askers: map[peer.ID]*asker{}}
+	s := &Server{Options: o, host: h, askers: map[peer.ID]*asker{}, same: map[string]int{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	h.SetStreamHandler(Protocol, s.hear)
 	return s
@@ -79,33 +84,42 @@ func (s *Server) Close() error {
 // hear takes the wants of one stream, message by message. That a list replaces the one
 // before is passed over: what was not answered of that is a matter of seconds.
 func (s *Server) hear(stream network.Stream) {
-	id := stream.Conn().RemotePeer()
-	err := s.listeners.read(stream, nil, parts{want: func(w want) { s.take(id, w) }})
+	id, from := stream.Conn().RemotePeer(), s.from(stream.Conn())
+	err := s.listeners.read(stream, nil, parts{want: func(w want) { s.take(id, from, w) }})
 	if err != nil {
 		s.Log.Debug("Bitswap: stream ended", "peer", id, "cause", err)
 	}
 }
 
+func (s *Server) from(c network.Conn) string {
+	if s.Remote == nil {
+		return c.RemotePeer().String()
+	}
+	return limit.Asker(s.Remote(c))
+}
+
 // An asker is a peer with wants that are not answered yet. It exists as long as it has
 // some, and a goroutine that answers them.
 type asker struct {
+	from  string     // as limit.Asker names it
 	queue *list.List // of want, oldest first
 	at    map[cid.Cid]*list.Element
 }
 
-func newAsker() *asker { return &asker{list.New(), map[cid.Cid]*list.Element{}} }
+func newAsker(from string) *asker { return &asker{from, list.New(), map[cid.Cid]*list.Element{}} }
 
 // take notes a want, or that one is no more.
-func (s *Server) take(id peer.ID, w want) {
+func (s *Server) take(id peer.ID, from string, w want) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.askers[id]
 	switch {
-	case s.closed, a == nil && (w.cancel || len(s.askers) >= maxPeers):
+	case s.closed, a == nil && (w.cancel || len(s.askers) >= maxPeers || s.same[from] >= maxSame):
 		return
 	case a == nil:
-		a = newAsker()
+		a = newAsker(from)
 		s.askers[id] = a
+		s.same[from]++
 		s.tasks.Go(func() { s.answer(id, a) })
 	}
 	at := a.at[w.name]
@@ -132,16 +146,23 @@ func (s *Server) next(id peer.ID, a *asker, owed bool) (want, bool) {
 		return w, true
 	}
 	if !owed {
-		delete(s.askers, id)
+		s.drop(id, a)
 	}
 	return want{}, false
 }
 
 // forget drops an asker that does not take what it asked for.
-func (s *Server) forget(id peer.ID) {
+func (s *Server) forget(id peer.ID, a *asker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.drop(id, a)
+}
+
+func (s *Server) drop(id peer.ID, a *asker) {
 	delete(s.askers, id)
+	if s.same[a.from]--; s.same[a.from] == 0 {
+		delete(s.same, a.from)
+	}
 }
 
 // release gives up the protection of a connection, unless the peer asks for more already.
@@ -164,17 +185,17 @@ func (s *Server) answer(id peer.ID, a *asker) {
 		if message == nil {
 			return
 		}
-		if err := s.send(out, message, blocks); err != nil {
-			s.forget(id)
+		if err := s.send(out, a.from, message, blocks); err != nil {
+			s.forget(id, a)
 			s.Log.Debug("Bitswap: answer not taken", "peer", id, "cause", err)
 			return
 		}
 	}
 }
 
-func (s *Server) send(out *sender, message []byte, blocks int) error {
+func (s *Server) send(out *sender, from string, message []byte, blocks int) error {
 	if s.Before != nil && blocks > 0 {
-		if err := s.Before(s.ctx, out.id.String(), blocks); err != nil {
+		if err := s.Before(s.ctx, from, blocks); err != nil {
 			return err
 		}
 	}

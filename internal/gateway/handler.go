@@ -54,7 +54,7 @@ type Options struct {
 	// UploadSlots is how many responses with raw blocks of 16 KiB or more, or with a CAR,
 	// may be under way at a time; 0 is no limit. When all are taken, a request waits for
 	// a second at most, in a line that is fair between clients (an IPv4 address, a /56 of
-	// IPv6, a peer over streams), none of which gets more than half of the slots; then it
+	// IPv6), none of which gets more than half of the slots; then it
 	// is answered 503 with Retry-After. A CAR has its slot for 4 MiB at a time and waits up
 	// to four seconds for the next turn; then it is cut short. Smaller blocks, inner nodes,
 	// records and bitmaps never wait. A few dozen suit a publisher on a line of 100 Mbit/s or more: fewer

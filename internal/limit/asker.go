@@ -6,8 +6,8 @@ import (
 
 const ip6Net = 56 // bits of an IPv6 address that name one subscriber
 
-// Asker names who is behind a remote address: the IPv4 address, the /56 of an IPv6
-// address, or the text itself when it is none, as with the peer ID of a stream.
+// Asker names who is behind a remote address ("IP:port"): the IPv4 address, the /56 of an
+// IPv6 address, or the text itself when it is none.
 func Asker(remote string) string {
 	at, err := netip.ParseAddrPort(remote)
 	if err != nil {

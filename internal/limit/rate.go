@@ -73,7 +73,7 @@ func (r *Rates) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// Wait waits until n bytes may go to an asker, by its peer ID, in an answer that is no
+// Wait waits until n bytes may go to an asker, as Asker names it, in an answer that is no
 // HTTP.
 func (r *Rates) Wait(ctx context.Context, name string, n int) error {
 	share, done := r.share(name)

@@ -19,6 +19,7 @@ func (n *Node) ServeBlocks(o bitswap.Options) error {
 	if n.closed {
 		return fmt.Errorf("serving blocks: %w", http.ErrServerClosed)
 	}
+	o.Remote = remoteOf
 	n.after = append(n.after, bitswap.Serve(n.host, o))
 	return nil
 }

@@ -33,7 +33,8 @@ const (
 var ErrNoHTTP = fmt.Errorf("serves no HTTP over streams: %w", cas.ErrUnreachable)
 
 // Serve answers HTTP requests that arrive over libp2p streams with h, until Drain or
-// Close. It returns at once.
+// Close. RemoteAddr of a request is the IP and port of the connection, those of the relay
+// where there is one in between. It returns at once.
 func (n *Node) Serve(h http.Handler) error {
 	l, err := gostream.Listen(n.host, httpProtocol, gostream.IgnoreEOF())
 	if err != nil {
@@ -44,6 +45,7 @@ func (n *Node) Serve(h http.Handler) error {
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       2 * idleTimeout,
 		MaxHeaderBytes:    maxHTTPHeader,
+		ConnContext:       withPeer,
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -53,7 +55,7 @@ func (n *Node) Serve(h http.Handler) error {
 	}
 	n.servers = append(n.servers, s)
 	n.tasks.Go(func() {
-		err := s.Serve(l)
+		err := s.Serve(placed{l})
 		if !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, context.Canceled) {
 			n.log.Warn("HTTP over streams: stopped", "cause", err)
 		}
@@ -61,15 +63,20 @@ func (n *Node) Serve(h http.Handler) error {
 	return nil
 }
 
+type peerKey struct{}
+
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, peerKey{}, c.(placedConn).peer())
+}
+
 // keeping protects the connection of a request under way from being trimmed.
 func (n *Node) keeping(next http.Handler) http.Handler {
 	var serial atomic.Uint64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if id, err := peer.Decode(r.RemoteAddr); err == nil {
-			tag := fmt.Sprintf("request %d", serial.Add(1))
-			n.host.ConnManager().Protect(id, tag)
-			defer n.host.ConnManager().Unprotect(id, tag)
-		}
+		id, _ := r.Context().Value(peerKey{}).(peer.ID)
+		tag := fmt.Sprintf("request %d", serial.Add(1))
+		n.host.ConnManager().Protect(id, tag)
+		defer n.host.ConnManager().Unprotect(id, tag)
 		next.ServeHTTP(w, r)
 	})
 }

@@ -1,0 +1,136 @@
+package p2p
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/castest"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+)
+
+type remoteAt struct {
+	network.ConnMultiaddrs
+	at multiaddr.Multiaddr
+}
+
+func (r remoteAt) RemoteMultiaddr() multiaddr.Multiaddr { return r.at }
+
+func TestAStreamComesFromTheAddressOfItsConnectionOrOfItsRelay(t *testing.T) {
+	const id = "/p2p/12D3KooWRQYxvmt7VyfsDzi3oQfqT5Roqm7M7Uom9xwbmYb5Ktrj"
+	for at, want := range map[string]string{
+		"/ip4/192.0.2.7/tcp/4001":                                       "192.0.2.7:4001",
+		"/ip4/192.0.2.7/udp/4001/quic-v1":                               "192.0.2.7:4001",
+		"/ip6/2001:db8::1/tcp/4001":                                     "[2001:db8::1]:4001",
+		"/ip6zone/eth0/ip6/fe80::1/tcp/4001":                            "[fe80::1]:4001",
+		"/ip4/192.0.2.9/tcp/4001" + id + "/p2p-circuit":                 "192.0.2.9:4001",
+		"/ip4/192.0.2.9/udp/40/quic-v1" + id + "/p2p-circuit/" + id[1:]: "192.0.2.9:40",
+		"/ip4/192.0.2.9":                                                "192.0.2.9:0",
+		"/dns4/example.org/tcp/4001":                                    nowhere,
+		id + "/p2p-circuit":                                             nowhere,
+	} {
+		if got := remoteOf(remoteAt{at: addrs(t, at)[0]}); got != want {
+			t.Errorf("%s: got %s, want %s", at, got, want)
+		}
+	}
+}
+
+// via returns the address of a forwarder that reaches to from ip.
+func via(t *testing.T, ip, to string) multiaddr.Multiaddr {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	t.Cleanup(func() { l.Close() })
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+	go func() {
+		for in, err := l.Accept(); err == nil; in, err = l.Accept() {
+			if out, err := d.Dial("tcp", to); err == nil {
+				go func() { io.Copy(out, in); out.Close() }()
+				go func() { io.Copy(in, out); in.Close() }()
+			}
+		}
+	}()
+	return addrs(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port))[0]
+}
+
+// A holding store keeps those who ask for one block until it is released.
+type holding struct {
+	cas.Source
+	block   cid.Cid
+	release chan struct{}
+}
+
+func (h holding) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	if c == h.block {
+		<-h.release
+	}
+	return h.Source.Block(ctx, c)
+}
+
+// Ten peers of one address ask before an honest one of another, and let go of nothing.
+func TestWhoInventsPeersHasNoMoreUploadSlotsThanOneAddress(t *testing.T) {
+	t.Parallel()
+	store := cas.NewMemory()
+	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(1, 100<<10)), "size-32768")
+	check(t, err)
+	leaves, err := cas.Leaves(t.Context(), store, file.CID, file.Size)
+	check(t, err)
+	held := holding{store, leaves[0].CID, make(chan struct{})}
+	server := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0")})
+	check(t, server.Serve(gateway.Handler(gateway.Options{Source: held, UploadSlots: 4})))
+	_, at, err := manet.DialArgs(server.host.Network().ListenAddresses()[0])
+	check(t, err)
+
+	ask := func(from multiaddr.Multiaddr, c cid.Cid, format string) (int, error) {
+		gw, err := start(t, Options{}).Gateway(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: []multiaddr.Multiaddr{from}})
+		if err != nil {
+			return 0, err
+		}
+		resp, err := gw.HTTP.Get(gw.Base + "/ipfs/" + c.String() + "?format=" + format)
+		if err != nil {
+			return 0, err
+		}
+		defer resp.Body.Close()
+		_, err = io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode, err
+	}
+	crowd, honest := via(t, "127.0.0.1", at), via(t, "127.0.0.2", at)
+	answers := make(chan int, 10)
+	var all sync.WaitGroup
+	for range cap(answers) {
+		all.Go(func() {
+			status, err := ask(crowd, file.CID, "car")
+			if err != nil {
+				t.Error(err)
+			}
+			answers <- status
+		})
+	}
+	for i := range 8 { // two of the four slots are theirs; the others are sent away
+		if status := <-answers; status != http.StatusServiceUnavailable {
+			t.Errorf("peer %d of the crowd got %d", i, status)
+		}
+	}
+	if status, err := ask(honest, leaves[1].CID, "raw"); status != http.StatusOK || err != nil {
+		t.Errorf("the honest one got %d, %v", status, err)
+	}
+	close(held.release)
+	all.Wait()
+	for range 2 {
+		if status := <-answers; status != http.StatusOK {
+			t.Errorf("one with a slot got %d", status)
+		}
+	}
+}
