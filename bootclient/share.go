@@ -253,8 +253,8 @@ func (d *discovery) published() {
 	}
 }
 
-// provide tells the DHT that this machine has artifacts of a release. It does not say so
-// of the metadata: who looks for that must find those who publish, not a thousand
+// provide tells the DHT that this machine has artifacts of a release, as far as not enough
+// others have. It does not say so of the metadata: who looks for that must find those who publish, not a thousand
 // machines behind a router.
 func (d *discovery) provide(r manifest.Release) {
 	if d.shelf == nil || !d.hub.node.InDHT() {
@@ -265,7 +265,7 @@ func (d *discovery) provide(r manifest.Release) {
 
 func provide(ctx context.Context, node *p2p.Node, r manifest.Release, log *slog.Logger) {
 	for _, a := range r.Artifacts {
-		if err := node.Provide(ctx, a.CID); err != nil && ctx.Err() == nil {
+		if _, err := node.Offer(ctx, a.CID); err != nil && ctx.Err() == nil {
 			log.Debug("share: DHT", "err", err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/boxo/ipns"
 	"github.com/ipfs/go-cid"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p-kad-dht/records"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -25,6 +26,7 @@ var ErrNoDHT = errors.New("DHT: off")
 
 const (
 	maxProviders  = 32               // peers that FindProviders delivers
+	providerLife  = time.Hour        // of a provider entry in a private DHT; those who last tell it again sooner
 	betterRecord  = 2 * time.Second  // how long GetIPNS waits for a newer record than the first
 	seedBackoff   = time.Second      // first pause between attempts to enter the DHT
 	seedMaxPause  = 30 * time.Second // last one, and the pause between looks once inside
@@ -52,6 +54,8 @@ func (n *Node) startDHT(opts Options) error {
 	}
 	if opts.Prefix == PublicPrefix {
 		dhtOpts = append(dhtOpts, dht.AddressFilter(publicOnly))
+	} else {
+		dhtOpts = append(dhtOpts, dht.ProviderManagerOpts(records.ProvideValidity(providerLife), records.CleanupInterval(providerLife/4)))
 	}
 	var err error
 	if n.dht, err = dht.New(n.host, dhtOpts...); err != nil {
@@ -189,6 +193,10 @@ func (n *Node) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 // FindProviders delivers peers that say they have c, as they are found, at most 32.
 // It waits for a DHT peer first. The channel closes when the search or ctx ends.
 func (n *Node) FindProviders(ctx context.Context, c cid.Cid) <-chan peer.AddrInfo {
+	return n.providers(ctx, c, maxProviders)
+}
+
+func (n *Node) providers(ctx context.Context, c cid.Cid, most int) <-chan peer.AddrInfo {
 	out := make(chan peer.AddrInfo)
 	if n.dht == nil {
 		close(out)
@@ -201,7 +209,7 @@ func (n *Node) FindProviders(ctx context.Context, c cid.Cid) <-chan peer.AddrInf
 		if n.waitPeer(ctx) != nil {
 			return
 		}
-		for p := range n.dht.FindProvidersAsync(ctx, c, maxProviders) {
+		for p := range n.dht.FindProvidersAsync(ctx, c, most) {
 			if p.ID == n.host.ID() {
 				continue
 			}
