@@ -46,6 +46,13 @@ type Config struct {
 	// Progress is called now and then, from one goroutine, with the verified and
 	// the total bytes of the artifacts. Nil is fine.
 	Progress func(done, total int64)
+	// Keep is a folder to which Run writes, before Commit, what Seed needs beside the
+	// artifacts: a cache with metadata, record and inner nodes, and no leaf. A machine
+	// that serves nobody writes nothing. "" for none.
+	Keep string
+	// Artifacts is a folder with kernel, initramfs, rootfs, job/NAME.wasm, from which Seed
+	// takes the leaves that Cache has not. "" for none.
+	Artifacts string
 }
 
 // Check reports the first hint that is not an address, as an error that wraps

@@ -71,6 +71,7 @@ func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 	step.Done("%s", f.words(allStats(disc, c)))
 	disc.published()
 	c.sync(ctx)
+	disc.shelf.keepFor(ctx, cfg)
 	tell()
 	cfg.Report.Finish(nil)
 	if err := sink.Commit(won.v, cfg.Report); err != nil {

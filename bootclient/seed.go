@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -27,8 +28,9 @@ const (
 
 // Seed serves what an earlier Run left in Config.Cache until ctx ends, and returns nil
 // then: the newest release that verifies, with its metadata and the record that points to
-// it, and every block of the cache. It writes nothing and may run beside a Run that does;
-// a newer head is taken up within seconds.
+// it, every block of the cache, and the leaves of the artifacts that lie in
+// Config.Artifacts. It writes nothing and may run beside a Run that does; a newer head is
+// taken up within seconds.
 //
 // Errors are those of manifest.Verify for a head that does not pass, and wrap
 // fs.ErrNotExist when the cache holds none; a mode that does not announce, and no cache,
@@ -120,10 +122,27 @@ func (s *seed) follow(ctx context.Context, open *serving) error {
 
 func (s *seed) offer() gateway.Options {
 	return gateway.Options{
-		Source: s.store, UploadSlots: shelfSlot, Log: s.cfg.Log,
+		Source: s.source(), UploadSlots: shelfSlot, Log: s.cfg.Log,
 		IPNS: func(ctx context.Context, name string) ([]byte, error) { return s.now.Load().record(ctx, name) },
 		Have: func(root cid.Cid) ([]byte, string, error) { return s.now.Load().have(root) },
 	}
+}
+
+// source is where the gateway reads.
+func (s *seed) source() cas.Source {
+	if s.cfg.Artifacts == "" {
+		return s.store
+	}
+	return s
+}
+
+// Block returns a block of the cache, or a leaf of an artifact that lies beside it.
+func (s *seed) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	data, err := s.store.Block(ctx, c)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.now.Load().Block(ctx, c)
+	}
+	return data, err
 }
 
 func (s *seed) places() manifest.Discovery {
@@ -184,7 +203,7 @@ func (s *seed) verify(ctx context.Context, h head) (*manifest.Verified, error) {
 	})
 }
 
-// stock looks which leaves of a release are in the cache.
+// stock looks which leaves of a release are there.
 func (s *seed) stock(ctx context.Context, h head, r manifest.Release) *seeded {
 	out := &seeded{newShelf(), h, r}
 	out.point(h)
@@ -194,14 +213,39 @@ func (s *seed) stock(ctx context.Context, h head, r manifest.Release) *seeded {
 			s.cfg.Log.Info("seed: not in the cache", "artifact", a.Role, "cause", err)
 			continue
 		}
-		out.stock(a.CID, leaves, nil)
+		file := s.artifact(a)
+		out.stock(a.CID, leaves, file)
 		for _, l := range leaves {
-			if ok, err := s.store.Has(ctx, l.CID); ok && err == nil {
+			if file != nil || s.has(ctx, l.CID) {
 				out.verified(l.CID)
 			}
 		}
 	}
 	return out
+}
+
+func (s *seed) has(ctx context.Context, c cid.Cid) bool {
+	ok, err := s.store.Has(ctx, c)
+	return ok && err == nil
+}
+
+// artifact opens the file of an artifact, nil when there is none of its length. It is
+// closed when nobody holds it any more.
+func (s *seed) artifact(a manifest.Artifact) io.ReaderAt {
+	if s.cfg.Artifacts == "" {
+		return nil
+	}
+	f, err := os.OpenInRoot(s.cfg.Artifacts, a.Role)
+	if err != nil {
+		s.cfg.Log.Info("seed: only what the cache has", "artifact", a.Role, "cause", err)
+		return nil
+	}
+	if info, err := f.Stat(); err != nil || info.Size() != a.Length {
+		s.cfg.Log.Info("seed: only what the cache has", "artifact", a.Role, "cause", "its file is of another release")
+		f.Close()
+		return nil
+	}
+	return f
 }
 
 // headFile is where a cache remembers the record of a name, for those who ask later.

@@ -1,6 +1,7 @@
 package bootclient_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -15,6 +16,8 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -74,6 +77,129 @@ func TestAMachineBootsFromTheCacheOfAnother(t *testing.T) {
 	b.cfg.Mirrors = []string{origin}
 	b.boots(r)
 	ok(t, stop())
+}
+
+// kept is a machine without a cache that fetched the newest release and is gone: what it
+// kept for others and the artifacts, in two folders.
+func kept(t *testing.T, r *repo, mode modes.Mode) bootclient.Config {
+	t.Helper()
+	s := serve(t, r, nil)
+	_, address := node(t, p2p.Options{}, s.Config.Handler)
+	m := newMachine(t, r, "private")
+	m.cfg.Mode, m.cfg.Share, m.cfg.Mirrors, m.cfg.Peers, m.cfg.Keep = mode, true, []string{s.URL}, []string{address}, filepath.Join(t.TempDir(), "kept")
+	m.boots(r)
+	s.CloseClientConnections()
+	s.Close()
+	return bootclient.Config{Root: r.root, Channel: "stable", Arch: "x86_64", Mode: herd, Cache: m.cfg.Keep, Artifacts: m.out}
+}
+
+func TestAMachineBootsFromOneWithoutACache(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	cfg := kept(t, r, herd)
+	if size := folderSize(t, cfg.Cache); size > 64<<10 {
+		t.Errorf("%d bytes were kept beside the artifacts", size)
+	}
+	ready, _ := seeds(t, cfg)
+	b := newMachine(t, r, "private")
+	b.cfg.Mirrors = []string{loopback(t, ready)}
+	b.boots(r)
+}
+
+// An older machine needs the roots in between: they are kept too.
+func TestAMachineWithAnOldRootBootsFromOneWithoutACache(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	old := r.root
+	r.replaceOnline(manifest.Discovery{IPNS: []string{r.ipns}})
+	r.root = r.files["2.root.json"]
+	ready, _ := seeds(t, kept(t, r, herd))
+	b := newMachine(t, r, "private")
+	b.cfg.Root, b.cfg.Mirrors = old, []string{loopback(t, ready)}
+	b.boots(r)
+}
+
+// What lies in the folder of artifacts may have changed since: a file of another length is
+// not spoken of, and a leaf that does not hash right is not given away.
+func TestASeedGivesNoArtifactThatIsNotTheReleases(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	for name, bend := range map[string]func([]byte) []byte{
+		"a bit":    func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
+		"a length": func(b []byte) []byte { return b[:len(b)-1] },
+		"no file":  nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := kept(t, r, herd)
+			file := filepath.Join(cfg.Artifacts, "rootfs")
+			if bend == nil {
+				ok(t, os.Remove(file))
+			} else {
+				ok(t, os.WriteFile(file, bend(bytes.Clone(r.signed["rootfs"])), 0o644))
+			}
+			ready, _ := seeds(t, cfg)
+			origin := loopback(t, ready)
+			if n := ones(have(t, origin, r.cids["rootfs"])); (n > 0) != (name == "a bit") {
+				t.Errorf("it claims %d leaves", n)
+			}
+			leaves, err := cas.Leaves(t.Context(), r.store, r.cids["rootfs"], int64(len(r.signed["rootfs"])))
+			ok(t, err)
+			missing := 0
+			for _, l := range leaves {
+				if data, err := (&gateway.Client{Base: origin}).Block(t.Context(), l.CID); err != nil {
+					missing++
+				} else {
+					ok(t, cas.Check(l.CID, data))
+				}
+			}
+			if want := map[string]int{"a bit": 1}[name]; missing != want && (want > 0 || missing != len(leaves)) {
+				t.Errorf("%d of %d leaves are not given", missing, len(leaves))
+			}
+		})
+	}
+}
+
+// A leaf of an artifact that is not there may lie in another that is: what a seed claims,
+// it gives.
+func TestASeedGivesALeafFromWhereverItLies(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	kernel := content(1, 300<<10)
+	r.release("2", map[string][]byte{"kernel": kernel, "initramfs": content(2, 100<<10), "rootfs": append(bytes.Clone(kernel), content(3, 1<<20)...)})
+	cfg := kept(t, r, herd)
+	ok(t, os.Remove(filepath.Join(cfg.Artifacts, "kernel")))
+	ready, _ := seeds(t, cfg)
+	origin := loopback(t, ready)
+	leaves, err := cas.Leaves(t.Context(), r.store, r.cids["kernel"], int64(len(kernel)))
+	ok(t, err)
+	bitmap := have(t, origin, r.cids["kernel"])
+	if ones(bitmap) == 0 || ones(bitmap) == len(leaves) {
+		t.Fatalf("%d of %d leaves lie in both", ones(bitmap), len(leaves))
+	}
+	for i, l := range leaves {
+		if _, err := cas.Get(t.Context(), &gateway.Client{Base: origin}, l.CID); (err == nil) != bit(bitmap, i) {
+			t.Errorf("leaf %d: claimed %t, %v", i, bit(bitmap, i), err)
+		}
+	}
+}
+
+func TestWhoServesNobodyKeepsNothing(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	quiet := herd
+	quiet.Announce = false
+	if _, err := os.Stat(kept(t, r, quiet).Cache); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("something was kept: %v", err)
+	}
+}
+
+func folderSize(t *testing.T, dir string) (size int64) {
+	t.Helper()
+	ok(t, filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		ok(t, err)
+		size += info.Size()
+		return nil
+	}))
+	return size
 }
 
 // A fetch remembers the head before it has the blocks. A seed that looks in between goes

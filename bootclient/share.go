@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,7 +49,7 @@ type shelf struct {
 
 // A stock is one artifact, as far as it is there.
 type stock struct {
-	target io.ReaderAt
+	target io.ReaderAt // nil: its leaves are elsewhere
 	leaves []cas.Leaf
 	bits   []byte // as /have/ says them
 	count  int    // of bits that are set
@@ -169,8 +171,7 @@ func (p spot) isSet() bool { return p.bits[p.i/8]&(0x80>>(p.i%8)) != 0 }
 func (s *shelf) Block(_ context.Context, c cid.Cid) ([]byte, error) {
 	s.mu.RLock()
 	data, ok := s.blocks[c]
-	p, leaf := s.first[c]
-	leaf = leaf && p.isSet()
+	p, leaf := s.at(c)
 	s.mu.RUnlock()
 	if ok {
 		return data, nil
@@ -184,6 +185,48 @@ func (s *shelf) Block(_ context.Context, c cid.Cid) ([]byte, error) {
 		return nil, fmt.Errorf("block %s: reading back: %w", c, err)
 	}
 	return data, nil
+}
+
+// at is a place from which a leaf can be read back.
+func (s *shelf) at(c cid.Cid) (spot, bool) {
+	p, leaf := s.first[c]
+	if !leaf || !p.isSet() {
+		return p, false
+	}
+	for _, again := range s.others[c] {
+		if p.target == nil {
+			p = again
+		}
+	}
+	return p, p.target != nil
+}
+
+// keepFor writes the shelf without its leaves to Config.Keep, all or nothing. A boot goes
+// on without.
+func (s *shelf) keepFor(ctx context.Context, cfg Config) {
+	if s == nil || cfg.Keep == "" || len(s.records) == 0 {
+		return
+	}
+	if err := s.write(ctx, Config{Cache: cfg.Keep, Log: cfg.Log}); err != nil {
+		cfg.Report.Refuse("this machine", "keeping metadata for others", errors.Join(err, os.RemoveAll(cfg.Keep)))
+	}
+}
+
+// write fills a cache.
+func (s *shelf) write(ctx context.Context, c Config) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	store, err := cas.OpenPacks(c.blocksDir(), cas.PackOptions{Log: c.Log})
+	if err != nil {
+		return err
+	}
+	for id, data := range s.blocks {
+		err = errors.Join(err, store.Put(ctx, id, data))
+	}
+	for name, record := range s.records {
+		err = errors.Join(err, c.keepHead(head{name: name, record: record}))
+	}
+	return errors.Join(err, store.Close())
 }
 
 func (s *shelf) record(_ context.Context, name string) ([]byte, error) {

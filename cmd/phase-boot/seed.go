@@ -28,14 +28,15 @@ Usage:
 Examples:
   phase-boot seed --root root.json --cache ~/.cache/phase-boot
   phase-boot seed --root root.json --cache /cache --mode local --http 192.0.2.7:8080 --json
+  phase-boot seed --root root.json --cache /run/phase/cache --artifacts /run/phase
 
 Flags:
 `
 
 type seedFlags struct {
-	root, channel, arch, mode, cache, http string
-	listen, bootstrap                      list
-	json                                   bool
+	root, channel, arch, mode, cache, artifacts, http string
+	listen, bootstrap                                 list
+	json                                              bool
 }
 
 func newSeedFlags(f *seedFlags) *flag.FlagSet {
@@ -43,6 +44,7 @@ func newSeedFlags(f *seedFlags) *flag.FlagSet {
 	set.SetOutput(io.Discard)
 	set.StringVar(&f.root, "root", "", "`FILE` with the root metadata: the one thing that is trusted")
 	set.StringVar(&f.cache, "cache", "", "`DIR` that phase-boot fetch --cache filled, or the mounted cache partition of a stick")
+	set.StringVar(&f.artifacts, "artifacts", "", "`DIR` with kernel, initramfs, rootfs, job/NAME.wasm, for what of them the cache has not")
 	set.StringVar(&f.channel, "channel", "stable", "channel `NAME`")
 	set.StringVar(&f.arch, "arch", hostArch(), "architecture `NAME`: x86_64 or arm64")
 	set.StringVar(&f.mode, "mode", modes.Default, "how others find this machine: `MODE` is one of "+strings.Join(modes.Names(), ", ")+"; private serves nobody")
@@ -89,7 +91,7 @@ func (f *seedFlags) run(ctx context.Context) error {
 		return cli.Usagef("--listen: %v", err)
 	}
 	return bootclient.Seed(ctx, bootclient.Config{
-		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, HTTP: f.http, Listen: listen, Bootstrap: f.bootstrap,
+		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, Artifacts: f.artifacts, HTTP: f.http, Listen: listen, Bootstrap: f.bootstrap,
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		Ready: f.ready,
 	})
