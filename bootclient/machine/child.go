@@ -53,6 +53,7 @@ type boot struct {
 	disk    chan struct{}   // a new block device
 	entropy <-chan struct{} // closed when there are random numbers
 	config  bootclient.Config
+	stick   bool // the cache partition is on a disk that may be pulled
 	args    Arguments
 	key     []byte
 	payload *Payload
@@ -69,6 +70,7 @@ func (b *boot) steps() []step {
 		{"cache", goOn, b.cache},
 		{"machine key", goOn, b.machineKey},
 		{"release", own, b.fetch},
+		{"seed", goOn, b.seed},
 		{"kexec", fatal, b.load},
 	}
 }
@@ -203,7 +205,7 @@ func (b *boot) cache(ctx context.Context) (string, error) {
 	if err := mountCache(device, cacheDir, rights == "rw"); err != nil {
 		return "", err
 	}
-	b.config.Cache = cacheDir
+	b.config.Cache, b.stick = cacheDir, onUSB("/sys", device)
 	return fmt.Sprintf("%s (%s)", device, rights), nil
 }
 
@@ -224,8 +226,10 @@ func (b *boot) machineKey(context.Context) (string, error) {
 // its own steps.
 func (b *boot) fetch(ctx context.Context) (string, error) {
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
-	if env := seedEnvironment(b.config); env != nil {
-		b.payload.AllowSeed(env, b.config.Root)
+	b.payload.seed = planSeed(b.config, b.stick)
+	b.config.Keep = b.payload.seed.nodes
+	if err := os.RemoveAll(nodesDir); err != nil { // of an attempt before this
+		return "", err
 	}
 	v, err := bootclient.Run(ctx, b.config, b.payload)
 	for _, s := range b.story.Sources() {
@@ -243,6 +247,9 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	b.keepReport()
 	return fmt.Sprintf("%s sealed, %s in memory", b.release.Version, humanize.IBytes(uint64(b.payload.Size()))), nil
 }
+
+// seed says what Commit decided.
+func (b *boot) seed(context.Context) (string, error) { return b.payload.seed.words, nil }
 
 func (b *boot) load(context.Context) (string, error) {
 	if err := enoughMemory(b.release.MinRAM, meminfo("MemTotal")); err != nil {

@@ -94,6 +94,13 @@ func waitLabel(ctx context.Context, disk <-chan struct{}) (string, error) {
 	}
 }
 
+// onUSB reports whether a block device hangs on USB: somebody may pull it, and a target has
+// no driver for it.
+func onUSB(sys, device string) bool {
+	path, err := filepath.EvalSymlinks(filepath.Join(sys, "class/block", filepath.Base(device)))
+	return err == nil && strings.Contains(path, "/usb")
+}
+
 // mountCache mounts the cache partition at dir. Read-only means that the device is not
 // written at all, not even its journal.
 func mountCache(device, dir string, write bool) error {

@@ -64,3 +64,21 @@ func TestAMachineWithoutCacheSaysSo(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
+
+func TestAStickIsToldFromADiskThatStays(t *testing.T) {
+	sys := t.TempDir()
+	for device, bus := range map[string]string{
+		"sda2": "pci0000:00/0000:00:14.0/usb2/2-1/2-1:1.0/host6/target6:0:0/6:0:0:0/block/sda",
+		"vda2": "pci0000:00/0000:00:03.0/virtio1/block/vda",
+	} {
+		real, link := filepath.Join(sys, "devices", bus, device), filepath.Join(sys, "class/block", device)
+		if err := errors.Join(os.MkdirAll(real, 0o755), os.MkdirAll(filepath.Dir(link), 0o755), os.Symlink(real, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for device, want := range map[string]bool{"/dev/sda2": true, "/dev/vda2": false, "/dev/gone": false} {
+		if got := onUSB(sys, device); got != want {
+			t.Errorf("%s: %t", device, got)
+		}
+	}
+}

@@ -24,10 +24,13 @@
 // start. The boot role also needs /etc/phase/root.json, channel and build-time.
 // Device nodes are not needed: the kernel's own initramfs has /dev/console.
 //
-// A release may be served on by its target: where the mode announces and a cache holds
-// the release, the boot hands over /run/phase/seed.env (the arguments of phase-boot
-// seed) and root.json, and the target's initramfs mounts the cache partition read-only
-// at /run/phase/cache and leaves this program at /run/phase/phase-boot.
+// A release may be served on by its target: where the mode announces, the boot hands over
+// /run/phase/seed.env (the arguments of phase-boot seed) and root.json, and the target's
+// initramfs leaves this program at /run/phase/phase-boot and mounts the cache partition
+// read-only at /run/phase/cache. Where the boot has no partition that it may write and that
+// stays in the machine, it hands over in memory what the target lacks (kernel, initramfs,
+// and a cache of metadata and inner nodes; stock.go), if there is room to spare; the
+// target's initramfs puts its squashfs beside that.
 //
 // It refuses to load bytes that were not hashed again after their memory was
 // sealed, and kernel arguments that no signature covers, except console=. It

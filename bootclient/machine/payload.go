@@ -35,16 +35,17 @@ const (
 //
 //	[release initramfs][zeros to 4][cpio: /phase/rootfs.squashfs, /phase/job/…,
 //	 /phase/release.json, /phase/report.json, /phase/machine.key and, where the
-//	 target may serve others, /phase/root.json, /phase/seed.env]
+//	 target may serve others, /phase/root.json, /phase/seed.env; where it does so from
+//	 memory, /phase/kernel, /phase/initramfs, /phase/cache/…]
 //
 // It is a bootclient.Sink: bytes go to their final place as they verify. Commit
 // seals both files, after which not even this process can change them, and hashes
 // every artifact once more where it lies.
 type Payload struct {
-	key    []byte // PEM, handed to the target
-	memory int64  // bytes that may be used, all copies counted
-
-	seedEnv, seedRoot []byte // for phase-boot seed in the target, nil when it must not run
+	key     []byte // PEM, handed to the target
+	memory  int64  // bytes that may be used, all copies counted
+	seed    seedPlan
+	meminfo func(name string) int64
 
 	parts  []*part
 	kernel *os.File
@@ -57,12 +58,8 @@ type Payload struct {
 // NewPayload returns an empty payload. key is the machine's private key in PEM;
 // memory is how many bytes are free.
 func NewPayload(key []byte, memory int64) *Payload {
-	return &Payload{key: key, memory: memory}
+	return &Payload{key: key, memory: memory, meminfo: meminfo}
 }
-
-// AllowSeed hands over how the target may serve this release to others. It must be
-// called before Commit.
-func (p *Payload) AllowSeed(env, root []byte) { p.seedEnv, p.seedRoot = env, root }
 
 // A part is the place of one artifact.
 type part struct {
@@ -184,6 +181,8 @@ func (p *Payload) commit(release manifest.Release, report []byte) error {
 		if err := p.handOver(release, report); err != nil {
 			return err
 		}
+	} else if p.seed.env != nil {
+		p.seed = seedPlan{words: "serves nobody after the jump: the release has no root filesystem"}
 	}
 	for _, f := range []*os.File{p.kernel, p.initrd} {
 		if err := seal(f); err != nil {
@@ -198,6 +197,7 @@ func (p *Payload) handOver(release manifest.Release, report []byte) error {
 	if err != nil {
 		return err
 	}
+	p.stockSeed(release.MinRAM)
 	for _, f := range []struct {
 		name string
 		perm uint32
@@ -206,8 +206,8 @@ func (p *Payload) handOver(release manifest.Release, report []byte) error {
 		{"phase/release.json", 0o644, rel},
 		{"phase/report.json", 0o644, report},
 		{"phase/machine.key", 0o600, p.key},
-		{"phase/" + seedRoot, 0o644, p.seedRoot},
-		{"phase/" + seedFile, 0o644, p.seedEnv},
+		{"phase/" + seedRoot, 0o644, p.seed.root},
+		{"phase/" + seedFile, 0o644, p.seed.env},
 	} {
 		if f.data == nil {
 			continue

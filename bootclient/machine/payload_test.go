@@ -106,11 +106,9 @@ func content(t *testing.T, f *os.File) []byte {
 	return data
 }
 
-func TestPayloadIsKernelAndInitramfsWithTheArchiveBehind(t *testing.T) {
-	p, _ := committed(t)
-	if !bytes.Equal(content(t, p.kernel), files["kernel"]) {
-		t.Error("the kernel's memory is not the kernel")
-	}
+// handedOver is what is handed over behind the small release's initramfs.
+func handedOver(t *testing.T, p *Payload) map[string][]byte {
+	t.Helper()
 	initrd := content(t, p.initrd)
 	head, rest := initrd[:len(files["initramfs"])], initrd[align4(int64(len(files["initramfs"]))):]
 	if !bytes.Equal(head, files["initramfs"]) {
@@ -129,6 +127,15 @@ func TestPayloadIsKernelAndInitramfsWithTheArchiveBehind(t *testing.T) {
 			t.Errorf("machine.key has mode %o", r.Mode)
 		}
 	}
+	return got
+}
+
+func TestPayloadIsKernelAndInitramfsWithTheArchiveBehind(t *testing.T) {
+	p, _ := committed(t)
+	if !bytes.Equal(content(t, p.kernel), files["kernel"]) {
+		t.Error("the kernel's memory is not the kernel")
+	}
+	got := handedOver(t, p)
 	if !bytes.Equal(got["phase/rootfs.squashfs"], files["rootfs"]) || !bytes.Equal(got["phase/job/hello.wasm"], files["job/hello.wasm"]) {
 		t.Error("rootfs or job differ")
 	}

@@ -20,6 +20,8 @@ const (
 	handOver   = "/phase"     // what the boot role appended to the initramfs
 	handOverTo = "/run/phase" // where the release's own system finds it
 
+	rootfsImage = handOver + "/rootfs.squashfs" // stays where it is
+
 	squashMount  = "/squash"
 	overlayMount = "/overlay"
 	newRoot      = "/newroot"
@@ -79,8 +81,7 @@ func loadTargetModules(context.Context) (string, error) {
 
 // mountRootfs mounts the squashfs read-only and an overlay in memory over it.
 func mountRootfs(context.Context) (string, error) {
-	image := filepath.Join(handOver, "rootfs.squashfs")
-	loop, err := attachLoop(image)
+	loop, err := attachLoop(rootfsImage)
 	if err != nil {
 		return "", err
 	}
@@ -98,7 +99,7 @@ func mountRootfs(context.Context) (string, error) {
 	_, err = mountAll([]mount{
 		{"overlay", newRoot, "overlay", 0, "lowerdir=" + squashMount + ",upperdir=" + upper + ",workdir=" + work},
 	})
-	return image + " under an overlay in memory", err
+	return rootfsImage + " under an overlay in memory", err
 }
 
 // attachLoop makes a file a read-only block device (loop(4)).
@@ -130,47 +131,32 @@ func attachLoop(file string) (string, error) {
 	return path, nil
 }
 
-// moveHandOver takes the small files from the initramfs to a folder of /run,
-// which the next root keeps. The squashfs stays where the loop device has it.
+// moveHandOver takes the files from the initramfs to a folder of /run, which the next
+// root keeps. The squashfs stays where the loop device has it.
 func moveHandOver(from, to string) error {
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
-	}
-	for _, f := range []struct {
-		name string
-		mode os.FileMode
-	}{{"release.json", 0o644}, {"report.json", 0o644}, {"machine.key", 0o600}, {seedRoot, 0o644}, {seedFile, 0o644}} {
-		err := moveFile(filepath.Join(from, f.name), filepath.Join(to, f.name), f.mode)
-		if errors.Is(err, fs.ErrNotExist) && (f.name == seedRoot || f.name == seedFile) {
-			continue
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == filepath.Join(from, filepath.Base(rootfsImage)) {
+			return err
 		}
+		name, err := filepath.Rel(from, path)
 		if err != nil {
-			return fmt.Errorf("hand-over: %w", err)
+			return err
 		}
-	}
-	jobs, err := filepath.Glob(filepath.Join(from, "job", "*"))
-	if err != nil || len(jobs) == 0 {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Join(to, "job"), 0o755); err != nil {
-		return err
-	}
-	for _, job := range jobs {
-		if err := moveFile(job, filepath.Join(to, "job", filepath.Base(job)), 0o644); err != nil {
-			return fmt.Errorf("hand-over: %w", err)
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(to, name), 0o755)
 		}
-	}
-	return nil
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		return moveFile(path, filepath.Join(to, name), info.Mode().Perm())
+	})
 }
 
-// moveFile copies a file to another file system and removes the old one. One
-// that an earlier attempt moved is no error.
+// moveFile copies a file to another file system and removes the old one.
 func moveFile(from, to string, mode os.FileMode) error {
 	src, err := os.Open(from)
 	if err != nil {
-		if _, moved := os.Stat(to); moved == nil {
-			return nil
-		}
 		return err
 	}
 	defer src.Close()

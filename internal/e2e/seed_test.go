@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"path/filepath"
 	"regexp"
 	"slices"
 	"testing"
@@ -13,10 +14,27 @@ var seeding = regexp.MustCompile(`phase-boot seed: serving release ` + regexp.Qu
 // serves from its target by then. Nobody typed an address.
 func TestAMachineBootsFromOneThatBootedBeforeIt(t *testing.T) {
 	t.Parallel()
+	bootsFromOneAnother(newLAN(t), fx.path("local.img"), "] seed: from the cache partition")
+}
+
+// The same without a cache partition, and with 512 MiB of memory: A serves from memory.
+func TestAMachineWithoutACacheBootsFromOneWithoutACache(t *testing.T) {
+	t.Parallel()
 	l := newLAN(t)
+	stick := filepath.Join(l.dir, "diskless.img")
+	must(t, "cp", "--sparse=always", fx.path("local.img"), stick)
+	must(t, "sgdisk", "--delete=2", stick)
+	bootsFromOneAnother(l, stick, "] seed: from memory", "-m", "512")
+}
+
+func bootsFromOneAnother(l *lan, image, how string, more ...string) {
+	t := l.t
+	t.Helper()
 	publisher := l.host().publish("--dht", "off")
-	a := l.boot(fx.path("local.img"))
-	a.sees(story(), refused)
+	a := l.boot(image, more...)
+	marks := story()
+	jump := slices.Index(marks, "] kexec: ")
+	a.sees(slices.Insert(marks, jump, how), refused)
 	a.sees([]string{"phase-boot seed: serving release " + release, "\n"})
 	text, _ := a.console.since(0)
 	peer := seeding.FindSubmatch(text)
@@ -25,7 +43,7 @@ func TestAMachineBootsFromOneThatBootedBeforeIt(t *testing.T) {
 	}
 	publisher.stop()
 
-	marks := story()
+	marks = story()
 	marks[slices.Index(marks, "] source: ")] = "] source: " + string(peer[1]) + " (mdns): "
-	l.boot(fx.path("local.img")).sees(marks, refused, publisher.Peer+" (")
+	l.boot(image, more...).sees(marks, refused, publisher.Peer+" (")
 }

@@ -24,12 +24,12 @@ type machine struct {
 	ended   chan struct{}
 }
 
-// boot starts a machine on the LAN from a copy of the image.
-func (l *lan) boot(image string) *machine {
+// boot starts a machine on the LAN from a copy of the image. more goes to QEMU.
+func (l *lan) boot(image string, more ...string) *machine {
 	l.t.Helper()
 	disk := filepath.Join(l.dir, fmt.Sprintf("disk%d.img", l.next))
 	must(l.t, "cp", "--sparse=always", image, disk)
-	return l.power(disk)
+	return l.power(disk, more...)
 }
 
 // power starts a machine on the LAN from a disk, which it may write.
