@@ -196,6 +196,9 @@ func (n *Node) Close() error {
 
 	n.cancel()
 	var errs []error
+	if n.host != nil { // first: peers would be told that a protocol ends, and one that is gone takes five seconds
+		errs = append(errs, n.host.Network().Close())
+	}
 	for _, s := range servers {
 		errs = append(errs, s.Close())
 	}

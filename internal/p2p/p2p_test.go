@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
@@ -390,6 +392,43 @@ func TestTakenPort(t *testing.T) {
 		_, err := New(t.Context(), Options{Transports: []Transport{quic.Transport}, Listen: first.host.Network().ListenAddresses()})
 		if err == nil || !strings.Contains(err.Error(), "address in use") {
 			t.Errorf("%s: got %v, want address in use", listen, err)
+		}
+	}
+}
+
+// A peer that does not answer would hold up Close when it is told.
+func TestCloseTellsNoPeerWhatEnds(t *testing.T) {
+	for range 100 {
+		server := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0")})
+		if err := server.Serve(http.NotFoundHandler()); err != nil {
+			t.Fatal(err)
+		}
+		client := start(t, Options{})
+		for ctx := within(t, 10*time.Second); ; { // it is told of Serve, perhaps, after it connected
+			_, err := client.Gateway(ctx, infoOf(server))
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, ErrNoHTTP) || ctx.Err() != nil {
+				t.Fatal(err)
+			}
+		}
+		told, err := client.host.EventBus().Subscribe(new(event.EvtPeerProtocolsUpdated))
+		gone, err2 := client.host.EventBus().Subscribe(new(event.EvtPeerConnectednessChanged))
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		server.Close()
+		for e := range gone.Out() {
+			if e.(event.EvtPeerConnectednessChanged).Connectedness == network.NotConnected {
+				break
+			}
+		}
+		client.Close()
+		for len(told.Out()) > 0 {
+			if e := (<-told.Out()).(event.EvtPeerProtocolsUpdated); len(e.Removed) > 0 {
+				t.Fatalf("the client was told that the server ends %v", e.Removed)
+			}
 		}
 	}
 }
