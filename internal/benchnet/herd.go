@@ -33,7 +33,7 @@ func (t *tool) herd(ctx context.Context) error {
 		{delivery: torrent},
 		{delivery: plain},
 		{delivery: ours, what: fmt.Sprintf(", %d of them hostile", len(bad)), bad: bad},
-		{delivery: ours, what: ", publisher gone after 1.2 copies", after: 1.2},
+		{delivery: ours, what: ", publisher vanishes", after: 1.2},
 	})
 }
 
@@ -82,6 +82,9 @@ func (r *row) print(alone []outcome) {
 	fmt.Printf("  %-48s %7.1f s %7.1f s %8.2fx %8.2fx %6.0f%%\n", r.name+r.what, seconds(one), seconds(all), seconds(all)/seconds(one),
 		of(r.runs, func(o outcome) float64 { return o.copies }), 100*of(r.runs, func(o outcome) float64 { return o.busy }))
 	for i, o := range r.runs {
+		if r.after > 0 {
+			fmt.Printf("    run %d: %s\n", i+1, o.stop.words(o.last))
+		}
 		if o.failed > 0 {
 			fmt.Printf("    run %d: %d machines failed: %.600v\n", i+1, o.failed, o.why)
 		}
@@ -93,6 +96,7 @@ func (t *tool) ours(r *repository) delivery {
 	return delivery{
 		name: "phase-boot fetch",
 		size: t.release + 256<<10,
+		repo: r,
 		serve: func(ctx context.Context, s *swarm) error {
 			p, at, err := r.serve(ctx, s.publisher.ns, s.publisher.addr, "--identity", s.t.path("peer.key"))
 			if err != nil {

@@ -224,7 +224,7 @@ func (f *facade) isData(r *http.Request) bool {
 // startHostile starts a machine that does harm, against a publisher that serves, and
 // waits until it is there.
 func (r *repository) startHostile(ctx context.Context, self, publisher string, h *host, harm string) (*process, error) {
-	root, size, err := r.rootfs(ctx)
+	root, size, err := r.artifact(ctx, "rootfs")
 	if err != nil {
 		return nil, err
 	}

@@ -101,9 +101,9 @@ func (r *repository) boot(ctx context.Context, ns string, g *gate, out string, m
 	}, more...)...)
 }
 
-// rootfs is the CID and the size of the first release's root filesystem.
-func (r *repository) rootfs(ctx context.Context) (root string, size int64, err error) {
-	file := r.path("artifacts-1", "rootfs")
+// artifact is the CID and the size of a file of the first release.
+func (r *repository) artifact(ctx context.Context, name string) (root string, size int64, err error) {
+	file := r.path("artifacts-1", name)
 	out, err := output(ctx, filepath.Join(r.bin, "phase-sign"), "cid", file)
 	if err != nil {
 		return "", 0, err

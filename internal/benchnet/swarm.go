@@ -18,6 +18,7 @@ type delivery struct {
 	serve func(ctx context.Context, s *swarm) error
 	fetch func(ctx context.Context, s *swarm, h *host, g *gate, out string) (*process, error)
 	done  func(p *process) error // returns when the machine has all of it; nil: at its end
+	repo  *repository            // what machines tell about, nil where they do not
 }
 
 // A swarm is a publisher behind a thin line, machines, and one host more.
@@ -44,10 +45,12 @@ type outcome struct {
 	busy   float64       // of all cores
 	failed int
 	why    error // of the first that failed
+	stop   *stop // of the publisher, nil when it served to the end
 }
 
 // run lets machines start together and waits for the last. When after is more than 0
-// the publisher is killed and cut off as soon as so many copies have left it.
+// the publisher is killed and cut off as soon as all of the release is among the machines,
+// or so many copies have left it.
 func (d delivery) run(ctx context.Context, t *tool, machines int, bad []string, after float64) (o outcome, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -59,21 +62,28 @@ func (d delivery) run(ctx context.Context, t *tool, machines int, bad []string, 
 	if err := d.serve(ctx, s); err != nil {
 		return o, err
 	}
-	sent, _, err := s.publisher.traffic(ctx)
+	sent, _, err := s.publisher.traffic()
 	if err != nil {
 		return o, err
 	}
-	before := processors()
-	if after > 0 {
-		go s.vanish(ctx, sent+int64(after*float64(d.size)))
+	copies := func() float64 {
+		now, _, _ := s.publisher.traffic()
+		return float64(now-sent) / float64(d.size)
 	}
-	if err := d.all(ctx, s, &o); err != nil {
+	watch := func(context.Context, time.Time) *stop { return nil }
+	if after > 0 {
+		h, err := d.repo.holding(ctx, len(s.machines))
+		if err != nil {
+			return o, err
+		}
+		watch = func(ctx context.Context, begun time.Time) *stop { return s.vanish(ctx, h, after, copies, begun) }
+	}
+	before := processors()
+	if err := d.all(ctx, s, &o, watch); err != nil {
 		return o, err
 	}
-	o.busy = processors().since(before)
-	now, _, err := s.publisher.traffic(ctx)
-	o.copies = float64(now-sent) / float64(d.size)
-	return o, err
+	o.busy, o.copies = processors().since(before), copies()
+	return o, nil
 }
 
 func (t *tool) newSwarm(ctx context.Context, machines int, bad []string) (*swarm, error) {
@@ -100,8 +110,9 @@ func (s *swarm) remove() {
 	s.lan.remove()
 }
 
-// all starts every machine at a gate, opens it, and waits.
-func (d delivery) all(ctx context.Context, s *swarm, o *outcome) error {
+// all starts every machine at a gate, opens it, and waits. Watch runs meanwhile: its context
+// ends with the machines.
+func (d delivery) all(ctx context.Context, s *swarm, o *outcome, watch func(ctx context.Context, begun time.Time) *stop) error {
 	g, err := newGate()
 	if err != nil {
 		return err
@@ -120,6 +131,10 @@ func (d delivery) all(ctx context.Context, s *swarm, o *outcome) error {
 		running = append(running, p)
 	}
 	begun := g.release()
+	during, over := context.WithCancel(ctx)
+	defer over()
+	var watching sync.WaitGroup
+	watching.Go(func() { o.stop = watch(during, begun) })
 	took, errs := make([]time.Duration, len(running)), make([]error, len(running))
 	var wait sync.WaitGroup
 	for i, p := range running {
@@ -133,6 +148,8 @@ func (d delivery) all(ctx context.Context, s *swarm, o *outcome) error {
 		})
 	}
 	wait.Wait()
+	over()
+	watching.Wait()
 	for i, p := range running {
 		if d.done != nil {
 			p.stop()
@@ -146,16 +163,28 @@ func (d delivery) all(ctx context.Context, s *swarm, o *outcome) error {
 	return ctx.Err()
 }
 
-// vanish kills the publisher and pulls its cable once it has sent so much.
-func (s *swarm) vanish(ctx context.Context, limit int64) {
-	for ctx.Err() == nil {
-		if sent, _, err := s.publisher.traffic(ctx); err == nil && sent >= limit {
-			s.publisher.cut(ctx)
-			s.daemons[0].Process.Kill()
-			return
+// vanish pulls the publisher's cable and kills it, as soon as machines have all of the
+// release among them or so many copies were sent. It returns nil when ctx ends before.
+func (s *swarm) vanish(ctx context.Context, h *holding, after float64, copies func() float64, begun time.Time) *stop {
+	h.follow(ctx, s.machines)
+	why := ""
+	for why == "" {
+		select {
+		case <-h.complete:
+			why = "each leaf at some machine"
+		case <-time.After(askPause):
+			if copies() >= after {
+				why = "not each leaf at a machine yet"
+			}
+		case <-ctx.Done():
+			return nil
 		}
-		time.Sleep(30 * time.Millisecond)
 	}
+	s.publisher.cut(ctx)
+	st := &stop{why: why, after: time.Since(begun), copies: copies()}
+	s.daemons[0].Process.Kill()
+	st.lacking, st.part = h.missing()
+	return st
 }
 
 // until returns when a process has said so on its stdout.

@@ -90,7 +90,7 @@ func (t *tool) received(ctx context.Context, server *host, client func(out strin
 		return 0, err
 	}
 	defer os.RemoveAll(out)
-	before, _, err := server.traffic(ctx)
+	before, _, err := server.traffic()
 	if err != nil {
 		return 0, err
 	}
@@ -101,7 +101,7 @@ func (t *tool) received(ctx context.Context, server *host, client func(out strin
 	if err := p.finish(); err != nil {
 		return 0, err
 	}
-	after, _, err := server.traffic(ctx)
+	after, _, err := server.traffic()
 	return after - before, err
 }
 
