@@ -265,14 +265,14 @@ func (f *fetch) dispatch(ctx context.Context) {
 		j.cancel = cancel
 		f.tasks.Go(func() {
 			defer cancel()
-			err := f.ask(jctx, j, func(i int, data []byte) error { return f.take(ctx, j, j.leaves[i], data) })
+			err := f.ask(jctx, j, func(i int, data gateway.Loan) error { return f.take(ctx, j, j.leaves[i], data) })
 			f.post(ctx, func() error { return f.ended(ctx, j, err) })
 		})
 	}
 }
 
 // ask does a job: each leaf is verified, and taken before the next is read.
-func (f *fetch) ask(ctx context.Context, j *job, take func(i int, data []byte) error) error {
+func (f *fetch) ask(ctx context.Context, j *job, take func(i int, data gateway.Loan) error) error {
 	leaves := make([]cas.Leaf, len(j.leaves))
 	for k, i := range j.leaves {
 		leaves[k] = j.part.leaves[i]
@@ -284,16 +284,17 @@ func (f *fetch) ask(ctx context.Context, j *job, take func(i int, data []byte) e
 	if err != nil {
 		return err
 	}
-	return take(0, data)
+	return take(0, gateway.Loan{Data: data})
 }
 
 // take puts a verified leaf into its places, the cache among them.
-func (f *fetch) take(ctx context.Context, j *job, i int, data []byte) error {
-	if err := j.part.write(i, data); err != nil {
+func (f *fetch) take(ctx context.Context, j *job, i int, data gateway.Loan) error {
+	if err := j.part.write(i, data.Data); err != nil {
 		return &fatalError{err}
 	}
 	f.disc.shelf.verified(j.part.leaves[i].CID)
-	f.cache.put(ctx, j.part.leaves[i].CID, data)
+	f.cache.put(ctx, j.part.leaves[i].CID, data.Data)
+	j.part.hand.put(i, data)
 	f.post(ctx, func() error {
 		f.got += f.queue.landed(j, i, time.Now())
 		return nil

@@ -7,6 +7,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -25,6 +26,7 @@ type part struct {
 	toCome atomic.Int64  // bytes of the missing ones
 	front  atomic.Int64  // everything before this offset is in place
 	moved  chan struct{} // told when front moves
+	hand   hand
 }
 
 // A place is a leaf of a part.
@@ -45,6 +47,7 @@ func link(parts []*part) error {
 		n := len(p.leaves)
 		p.missing, p.waiting = fullSet(n), fullSet(n)
 		p.left, p.copies, p.moved = n, map[int][]place{}, make(chan struct{}, 1)
+		p.hand.leaves = map[int]gateway.Loan{}
 		p.toCome.Store(p.Length)
 		for i, l := range p.leaves {
 			k := key{l.CID, l.Size}

@@ -17,9 +17,9 @@ const (
 	maxJobs     = 48                     // requests under way at all sources, and so blocks in memory
 	maxUnproven = 32                     // of them at sources that have given nothing yet
 	blockWindow = 6                      // requests under way at a source that gives single blocks
-	runWindow   = 4                      // … that gives runs
+	runWindow   = 3                      // … that gives runs
 	herdWindow  = 2                      // … where neighbours share
-	maxRun      = 8 << 20                // bytes of a run
+	maxRun      = 4 << 20                // bytes of a run
 	herdRun     = 1 << 20                // … where neighbours may want some of it
 	runTime     = 250 * time.Millisecond // that a run should take
 	runWorth    = 8                      // times the bytes of its inner nodes, where they come again

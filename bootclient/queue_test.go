@@ -133,8 +133,8 @@ func TestLeavesGoBackWhenTheirSourceFails(t *testing.T) {
 	st := start(q, mirrorNamed("a"))[0]
 	st.unit = maxRun
 	j := q.next(time.Now())
-	if len(j.leaves) != 8 || j.leaves[0] != 0 {
-		t.Fatalf("a run of %d leaves from %d on, want 8 MiB from the beginning", len(j.leaves), j.leaves[0])
+	if len(j.leaves) != 4 || j.leaves[0] != 0 {
+		t.Fatalf("a run of %d leaves from %d on, want 4 MiB from the beginning", len(j.leaves), j.leaves[0])
 	}
 	for i := range 3 {
 		q.landed(j, i, time.Now())

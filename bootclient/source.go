@@ -134,7 +134,7 @@ func (s *source) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 
 // run asks for leaves of a file in one request; see gateway.Client.Run. A
 // source that does not answer with a run is not asked for another.
-func (s *source) run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data []byte) error) error {
+func (s *source) run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data gateway.Loan) error) error {
 	taken := 0
 	err := s.ask(ctx, func(w *way) error {
 		if w.gateway == nil {
@@ -143,7 +143,7 @@ func (s *source) run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take 
 		if taken > 0 {
 			return errRestart
 		}
-		err := w.gateway.Run(ctx, root, leaves, func(i int, data []byte) error {
+		err := w.gateway.Run(ctx, root, leaves, func(i int, data gateway.Loan) error {
 			taken++
 			return take(i, data)
 		})

@@ -43,7 +43,7 @@ func TestAWayThatCutsRunsShortIsNotTheFirstAgain(t *testing.T) {
 	s.opened(ways)
 	taken := 0
 	run := func() error {
-		return s.run(t.Context(), file.CID, leaves, func(int, []byte) error { taken++; return nil })
+		return s.run(t.Context(), file.CID, leaves, func(int, gateway.Loan) error { taken++; return nil })
 	}
 	if err := run(); !errors.Is(err, cas.ErrUnreachable) || taken == 0 || taken == len(leaves) {
 		t.Fatalf("%d leaves and %v", taken, err)

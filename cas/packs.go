@@ -112,6 +112,23 @@ func (p *Packs) AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, e
 	return b, nil
 }
 
+// Open opens the pack that holds c for reading, and returns it with the offset of c's
+// section in it, unchecked: a varint of the lengths of CID and block together, the CID, the
+// block. What was added together mostly stands together: whoever reads on compares names.
+// A block that is not there wraps fs.ErrNotExist.
+func (p *Packs) Open(ctx context.Context, c cid.Cid) (f *os.File, offset int64, err error) {
+	var path string
+	at := func(k *pack, from int64, tmp *scratch) (section, error) {
+		path, offset = k.path, from
+		return readHead(k, from, k.end, tmp)
+	}
+	err = p.lookup(ctx, c, at, func(*pack, section) (err error) {
+		f, err = os.Open(path)
+		return err
+	})
+	return f, offset, err
+}
+
 // sized is Block for one of size bytes, which is read at once with its head, into room, if
 // there is enough.
 func (p *Packs) sized(ctx context.Context, c cid.Cid, size int, room []byte) ([]byte, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -204,4 +205,9 @@ func (s *heads) AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, e
 		}
 	}
 	return s.store.AppendBlock(ctx, c, b)
+}
+
+// Open is that of the store, for the leaves of artifacts.
+func (s *heads) Open(ctx context.Context, c cid.Cid) (*os.File, int64, error) {
+	return s.store.Open(ctx, c)
 }

@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"net/http"
+	"io"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -79,13 +80,24 @@ func (w *meteredWriter) WriteHeader(status int) {
 }
 
 func (w *meteredWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	w.count(int64(n))
+	return n, err
+}
+
+// ReadFrom lets a file go out without a copy.
+func (w *meteredWriter) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.Copy(w.ResponseWriter, r)
+	w.count(n)
+	return n, err
+}
+
+func (w *meteredWriter) count(n int64) {
 	if w.bytes == nil {
 		w.bytes = w.meter.bytes.WithLabelValues(w.via, kindOf(w.Header().Get("Content-Type")))
 	}
-	n, err := w.ResponseWriter.Write(p)
 	w.bytes.Add(float64(n))
-	w.meter.sent.Add(int64(n))
-	return n, err
+	w.meter.sent.Add(n)
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"net/http"
 	"strconv"
 	"sync"
@@ -95,7 +94,7 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 	if notModified(w, r, etag) {
 		return nil
 	}
-	out := &carWriter{ctx: r.Context(), w: w, src: h.Source, seen: map[cid.Cid]bool{}, dups: p.dups, bare: p.bare}
+	out := &carWriter{ctx: r.Context(), w: w, src: h.Source, seen: map[cid.Cid]bool{}, dups: p.dups, bare: p.bare, direct: isDirect(r), checked: &h.checked}
 	if r.Method == http.MethodGet {
 		out.turn = turn{slots: h.slots, who: limit.Asker(r.RemoteAddr)}
 		if err := out.turn.begin(out.ctx); err != nil {
@@ -116,9 +115,16 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 	if r.Method == http.MethodHead {
 		return nil
 	}
+	leaves, err := out.plan(trail[len(trail)-1], p)
+	if err != nil {
+		return err
+	}
 	out.borrow()
 	defer out.giveBack()
 	out.header(root)
+	if leaves != nil {
+		return out.run(leaves)
+	}
 	for _, c := range trail[:len(trail)-1] {
 		if _, err := out.block(c); err != nil {
 			return err
@@ -136,17 +142,20 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 // batch is how many bytes of whole sections are written in one go.
 const batch = 128 << 10
 
-// carWriter writes blocks as a CARv1, each checked as cas.Get does.
+// carWriter writes blocks as a CARv1, each checked as cas.Get does, or lately.
 type carWriter struct {
 	ctx  context.Context
-	w    io.Writer
+	w    http.ResponseWriter
 	src  cas.Source
 	seen map[cid.Cid]bool // went out; true: with all that hangs under it
 	dups bool
 	bare bool
-	lent *[]byte
-	buf  []byte // sections that wait to be written
-	turn turn
+
+	direct  bool // a file goes out without a copy
+	checked *checked
+	lent    *[]byte
+	buf     []byte // sections that wait to be written
+	turn    turn
 
 	flushed bool // some were written
 }

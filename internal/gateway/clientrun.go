@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ipfs/go-cid"
 
@@ -27,8 +28,9 @@ const (
 
 // Run asks for leaves of the file root in one request, and calls take with the index and
 // the bytes of each, in order, as soon as it has arrived and hashes to its name. The bytes
-// are take's until it returns. No two leaves may have the same name. They are neighbours
-// in the file; where TakesGaps there may be up to MaxGaps gaps between them.
+// are take's until it returns, and longer if it keeps them. No two leaves may have the same
+// name. They are neighbours in the file; where TakesGaps there may be up to MaxGaps gaps
+// between them.
 //
 // The inner nodes above them were read before, and our own gateways leave them out; see
 // RepeatsNodes for others.
@@ -36,7 +38,7 @@ const (
 // An error ends the run; leaves that were taken before stay good. It wraps
 // cas.ErrCorrupt for a block that does not hash to its name, ErrNoRuns when the
 // answer is no such run, and those of Block. Errors of take are returned as they are.
-func (c *Client) Run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data []byte) error) error {
+func (c *Client) Run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, leaf Loan) error) error {
 	path := fmt.Sprintf("/ipfs/%s?format=car&dag-scope=entity&entity-bytes=%s&nodes=n", root, ranges(leaves))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -91,20 +93,75 @@ func lostBody(ctx context.Context, err error) error {
 	return lost(ctx, err)
 }
 
-// runBuffer is the size of the buffer that a run is read into: a few leaves in one read.
-const runBuffer = 256 << 10
+// A Loan is bytes that are good for a while.
+type Loan struct {
+	Data []byte
+	buf  *buffer // that they are in, and that is used again; nil for none
+}
+
+// Keep asks for the bytes until Release, and reports whether they may be kept: only those
+// of a run, and of maxKept buffers.
+func (l Loan) Keep() bool { return l.buf != nil && l.buf.keep() }
+
+// Release gives back what was kept.
+func (l Loan) Release() { l.buf.release() }
+
+const (
+	runBuffer = 512 << 10 // bytes of the buffer that a run is read into: a few leaves in one read
+	maxKept   = 16        // buffers of which something is kept
+)
+
+// A buffer is filled by one reader, and goes back to the pool when nobody uses it.
+type buffer struct {
+	bytes []byte
+	kept  bool // counted in kept
+	users atomic.Int32
+}
+
+var (
+	buffers = sync.Pool{New: func() any { return &buffer{bytes: make([]byte, runBuffer)} }}
+	kept    atomic.Int32 // buffers of which something is kept
+)
+
+func borrow() *buffer {
+	b := buffers.Get().(*buffer)
+	b.users.Store(1)
+	return b
+}
+
+// keep is called by the reader only.
+func (b *buffer) keep() bool {
+	if !b.kept {
+		if kept.Add(1) > maxKept {
+			kept.Add(-1)
+			return false
+		}
+		b.kept = true
+	}
+	b.users.Add(1)
+	return true
+}
+
+func (b *buffer) release() {
+	if b.users.Add(-1) > 0 {
+		return
+	}
+	if b.kept {
+		b.kept = false
+		kept.Add(-1)
+	}
+	buffers.Put(b)
+}
 
 // A runReader reads sections of a CARv1 and hands them out where they came in: what waits
-// is buf[at:end]. Its buffer is used again.
+// is buf.bytes[at:end].
 type runReader struct {
 	body    io.Reader
 	watch   *watch
-	buf     []byte
+	buf     *buffer
 	at, end int
 	total   int
 }
-
-var runReaders = sync.Pool{New: func() any { return &runReader{buf: make([]byte, runBuffer)} }}
 
 // RepeatsNodes reports whether the gateway sent inner nodes in a run, as one does that
 // follows the specification to the letter: short runs are not worth it then.
@@ -117,13 +174,9 @@ const MaxGaps = maxSpans - 1
 // and may be asked for leaves with gaps between them.
 func (c *Client) TakesGaps() bool { return c.bare.Load() && !c.repeats.Load() }
 
-func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch *watch, take func(i int, data []byte) error) error {
-	rr := runReaders.Get().(*runReader)
-	defer func() {
-		rr.body, rr.watch = nil, nil
-		runReaders.Put(rr)
-	}()
-	*rr = runReader{body: body, watch: watch, buf: rr.buf}
+func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch *watch, take func(i int, leaf Loan) error) error {
+	rr := &runReader{body: body, watch: watch, buf: borrow()}
+	defer func() { rr.buf.release() }()
 	if err := rr.header(root); err != nil {
 		return err
 	}
@@ -138,7 +191,7 @@ func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch 
 			if err := cas.Check(leaves[i].CID, block); err != nil {
 				return err
 			}
-			if err := take(i, block); err != nil {
+			if err := take(i, Loan{block, rr.buf}); err != nil {
 				return err
 			}
 			i++
@@ -200,7 +253,7 @@ func (rr *runReader) length() (uint64, error) {
 		if err := rr.need(have); err != nil {
 			return 0, err
 		}
-		if n, k := binary.Uvarint(rr.buf[rr.at : rr.at+have]); k > 0 {
+		if n, k := binary.Uvarint(rr.buf.bytes[rr.at : rr.at+have]); k > 0 {
 			rr.at += k
 			return n, nil
 		}
@@ -213,7 +266,7 @@ func (rr *runReader) next(n int) ([]byte, error) {
 	if err := rr.need(n); err != nil {
 		return nil, err
 	}
-	b := rr.buf[rr.at : rr.at+n]
+	b := rr.buf.bytes[rr.at : rr.at+n]
 	rr.at += n
 	return b, nil
 }
@@ -222,10 +275,10 @@ func (rr *runReader) next(n int) ([]byte, error) {
 // makes the buffer grow.
 func (rr *runReader) need(n int) error {
 	for rr.end-rr.at < n {
-		if rr.at+n > len(rr.buf) {
+		if rr.at+n > len(rr.buf.bytes) {
 			rr.room(n)
 		}
-		k, err := rr.body.Read(rr.buf[rr.end:])
+		k, err := rr.body.Read(rr.buf.bytes[rr.end:])
 		rr.end += k
 		rr.total += k
 		if err != nil && rr.end-rr.at < n {
@@ -236,12 +289,17 @@ func (rr *runReader) need(n int) error {
 	return nil
 }
 
-// room moves what waits to the front of the buffer. One that is full is doubled, up to n.
+// room moves what waits to the front of the buffer, or of another one while somebody keeps
+// some of this. One that is full is doubled, up to n.
 func (rr *runReader) room(n int) {
-	waits := rr.buf[rr.at:rr.end]
-	if len(waits) == len(rr.buf) {
-		rr.buf = make([]byte, min(2*len(rr.buf), n))
+	old, waits := rr.buf, rr.buf.bytes[rr.at:rr.end]
+	if old.users.Load() > 1 {
+		rr.buf = borrow()
+		defer old.release()
 	}
-	rr.end = copy(rr.buf, waits)
+	if len(waits) >= len(rr.buf.bytes) {
+		rr.buf.bytes = make([]byte, min(2*len(waits), n))
+	}
+	rr.end = copy(rr.buf.bytes, waits)
 	rr.at = 0
 }

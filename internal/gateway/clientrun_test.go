@@ -31,9 +31,9 @@ func TestRunBringsEachLeafInOrder(t *testing.T) {
 		"the last": f.leaves[len(f.leaves)-1:], "with gaps": gaps, "with most gaps": most,
 	} {
 		taken := 0
-		ok(t, c.Run(t.Context(), f.file.CID, leaves, func(i int, data []byte) error {
+		ok(t, c.Run(t.Context(), f.file.CID, leaves, func(i int, got Loan) error {
 			l := leaves[i]
-			if i != taken || !bytes.Equal(data, f.data[l.Offset:l.Offset+l.Size]) {
+			if i != taken || !bytes.Equal(got.Data, f.data[l.Offset:l.Offset+l.Size]) {
 				t.Fatalf("%s: leaf %d came as number %d", r, i, taken)
 			}
 			taken++
@@ -47,7 +47,7 @@ func TestRunBringsEachLeafInOrder(t *testing.T) {
 
 func TestARunFromOursHasNoNodesAndOthersAreKnownByTheirs(t *testing.T) {
 	f := newFixture(t)
-	none := func(int, []byte) error { return nil }
+	none := func(int, Loan) error { return nil }
 	ours := &Client{Base: f.URL}
 	ok(t, ours.Run(t.Context(), f.file.CID, f.leaves, none))
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -74,7 +74,7 @@ func TestRunsUseOneConnection(t *testing.T) {
 		return dialer.DialContext(ctx, network, addr)
 	})}
 	for range 5 {
-		ok(t, c.Run(t.Context(), f.file.CID, f.leaves[3:60], func(int, []byte) error { return nil }))
+		ok(t, c.Run(t.Context(), f.file.CID, f.leaves[3:60], func(int, Loan) error { return nil }))
 	}
 	if n := opened.Load(); n != 1 {
 		t.Errorf("%d connections for five runs", n)
@@ -84,7 +84,7 @@ func TestRunsUseOneConnection(t *testing.T) {
 func TestAnErrorOfTheTakerEndsTheRun(t *testing.T) {
 	f := newFixture(t)
 	full := errors.New("disk full")
-	err := (&Client{Base: f.URL}).Run(t.Context(), f.file.CID, f.leaves, func(int, []byte) error { return full })
+	err := (&Client{Base: f.URL}).Run(t.Context(), f.file.CID, f.leaves, func(int, Loan) error { return full })
 	if !errors.Is(err, full) {
 		t.Error(err)
 	}
@@ -146,7 +146,7 @@ func TestRunAgainstHostileGateways(t *testing.T) {
 			defer s.Close()
 			taken := 0
 			c := &Client{Base: s.URL, Idle: 200 * time.Millisecond}
-			err := c.Run(t.Context(), f.file.CID, f.leaves[:10], func(i int, _ []byte) error {
+			err := c.Run(t.Context(), f.file.CID, f.leaves[:10], func(i int, _ Loan) error {
 				taken++
 				return nil
 			})
@@ -247,9 +247,9 @@ func FuzzRun(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		w := (&Client{}).watch(func(error) {})
 		defer w.stop()
-		new(Client).readRun(bytes.NewReader(body), file.CID, leaves, w, func(i int, got []byte) error {
-			if l := leaves[i]; !bytes.Equal(got, data[l.Offset:l.Offset+l.Size]) {
-				t.Errorf("leaf %d is %x", i, got)
+		new(Client).readRun(bytes.NewReader(body), file.CID, leaves, w, func(i int, got Loan) error {
+			if l := leaves[i]; !bytes.Equal(got.Data, data[l.Offset:l.Offset+l.Size]) {
+				t.Errorf("leaf %d is %x", i, got.Data)
 			}
 			return nil
 		})

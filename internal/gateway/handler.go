@@ -42,7 +42,9 @@ const immutable = "public, max-age=29030400, immutable"
 
 // Options of a Handler.
 type Options struct {
-	// Source holds the blocks that are served. It is read through cas.Get.
+	// Source holds the blocks that are served. It is read through cas.Get. If it can Open
+	// the file of a block, as cas.Packs can, the leaves of a run go out from there, each
+	// checked when it is sent for the first time, and again after half an hour.
 	Source cas.Source
 	// IPNS returns the newest record of an IPNS name, or an error that wraps
 	// fs.ErrNotExist. Nil serves no names.
@@ -81,7 +83,7 @@ func newHandler(o Options, limit time.Duration) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &handler{o, limit, newSlots(o.UploadSlots, slotWait)}
+	h := &handler{Options: o, limit: limit, slots: newSlots(o.UploadSlots, slotWait)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ipfs/", h.only(h.ipfs))
 	mux.HandleFunc("/ipns/", h.only(h.ipns))
@@ -93,6 +95,8 @@ type handler struct {
 	Options
 	limit time.Duration // for the asker to take or send something
 	slots *slots        // nil: no limit
+
+	checked checked
 }
 
 // patient bounds how long an asker may hold up its connection.
@@ -301,6 +305,12 @@ func (w *patientWriter) Write(p []byte) (int, error) {
 	return sent + n, err
 }
 
+// ReadFrom lets a file go out without a copy, one piece of it.
+func (w *patientWriter) ReadFrom(r io.Reader) (int64, error) {
+	w.extend()
+	return io.Copy(w.ResponseWriter, r)
+}
+
 // Unwrap lets http.ResponseController reach the connection.
 func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
@@ -316,8 +326,15 @@ func (w *countingWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// ReadFrom spares io.Copy a new buffer for every block.
-func (w *countingWriter) ReadFrom(r io.Reader) (int64, error) {
+// ReadFrom lets a file go out without a copy, and spares io.Copy a new buffer for every
+// block.
+func (w *countingWriter) ReadFrom(r io.Reader) (n int64, err error) {
+	w.wrote = true
+	if isFile(r) {
+		n, err = io.Copy(w.ResponseWriter, r)
+		w.n += n
+		return n, err
+	}
 	lent := pieces.Get().(*[piece]byte)
 	defer pieces.Put(lent)
 	return io.CopyBuffer(struct{ io.Writer }{w}, r, lent[:])

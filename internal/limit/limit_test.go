@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -158,6 +160,49 @@ func TestASlowReaderIsCutOffAndAnHonestOneIsNot(t *testing.T) {
 	defer resp.Body.Close()
 	if n, err := io.Copy(io.Discard, resp.Body); n != 1<<20 || err != nil {
 		t.Errorf("waiting for our own limit: %d bytes, %v", n, err)
+	}
+}
+
+// file answers with n bytes that the kernel copies.
+func file(t *testing.T, n int64) http.Handler {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	check(t, os.WriteFile(path, nil, 0o600))
+	check(t, os.Truncate(path, n))
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		f, err := os.Open(path)
+		if err != nil {
+			panic(err)
+		}
+		defer f.Close()
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Length", fmt.Sprint(n))
+		if _, err := io.CopyN(w, f, n); err != nil {
+			panic(http.ErrAbortHandler)
+		}
+	})
+}
+
+func TestAFileIsBoundAsOtherBodiesAre(t *testing.T) {
+	slow := make(chan struct{}, 1)
+	rates := NewRates(Options{Slowest: 64 << 20, Grace: 100 * time.Millisecond, Slow: func() { slow <- struct{}{} }})
+	c, err := net.Dial("tcp", serve(t, rates.Handler(file(t, 64<<20)), &Conns{}))
+	check(t, err)
+	defer c.Close()
+	fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-slow // it has read nothing
+	if n, _ := io.Copy(io.Discard, c); n >= 64<<20 {
+		t.Errorf("who reads nothing for a while got %d bytes", n)
+	}
+
+	begun := time.Now()
+	rates = NewRates(Options{Total: 2 << 20, Slowest: 64 << 20, Grace: time.Second})
+	resp, err := http.Get("http://" + serve(t, rates.Handler(file(t, 2<<20)), &Conns{}))
+	check(t, err)
+	defer resp.Body.Close()
+	n, err := io.Copy(io.Discard, resp.Body)
+	if d := time.Since(begun); n != 2<<20 || err != nil || d < 700*time.Millisecond {
+		t.Errorf("%d bytes, %v, in %v at 2 MiB a second", n, err, d)
 	}
 }
 

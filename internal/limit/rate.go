@@ -3,6 +3,7 @@ package limit
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -139,30 +140,53 @@ func (w *writer) Write(p []byte) (int, error) {
 	n := 0
 	for {
 		part := p[n:min(n+piece, len(p))]
-		k, err := w.write(part)
+		k, err := w.send(len(part), func() (int, error) { return w.ResponseWriter.Write(part) })
 		if n += k; err != nil || n == len(p) {
 			return n, err
 		}
 	}
 }
 
-func (w *writer) write(p []byte) (int, error) {
+// ReadFrom lets what is below copy from a file, in pieces as Write does.
+func (w *writer) ReadFrom(r io.Reader) (n int64, err error) {
+	whole, ok := r.(*io.LimitedReader)
+	to, direct := w.ResponseWriter.(io.ReaderFrom)
+	if !ok || !direct {
+		return io.Copy(struct{ io.Writer }{w}, r)
+	}
+	for whole.N > 0 && err == nil {
+		part := &io.LimitedReader{R: whole.R, N: min(piece, whole.N)}
+		var k int
+		k, err = w.send(int(part.N), func() (int, error) {
+			k, err := to.ReadFrom(part)
+			return int(k), err
+		})
+		n, whole.N = n+int64(k), whole.N-int64(k)
+		if k == 0 {
+			break
+		}
+	}
+	return n, err
+}
+
+// send writes n bytes by write when it may.
+func (w *writer) send(n int, write func() (int, error)) (int, error) {
 	for _, l := range w.limits {
 		if l == nil {
 			continue
 		}
-		if err := l.WaitN(w.ctx, len(p)); err != nil {
+		if err := l.WaitN(w.ctx, n); err != nil {
 			return 0, err
 		}
 	}
 	if w.opts.Slowest <= 0 {
-		return w.ResponseWriter.Write(p)
+		return write()
 	}
 	start := time.Now()
 	left := w.opts.Grace + time.Duration(float64(w.sent)/float64(w.opts.Slowest)*float64(time.Second)) - w.spent
 	if left = min(left, w.opts.Grace); left > 0 {
 		w.conn.SetWriteDeadline(start.Add(left)) // a test's recorder has none, and is as well without
-		n, err := w.ResponseWriter.Write(p)
+		n, err := write()
 		w.sent, w.spent = w.sent+int64(n), w.spent+time.Since(start)
 		if err == nil || time.Since(start) < left {
 			return n, err

@@ -1,0 +1,244 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/castest"
+)
+
+// A packed fixture is a file in a store of packs, behind a gateway that answers over TCP,
+// and one that answers as over a stream.
+type packed struct {
+	*fixture
+	packs *cas.Packs
+	dir   string
+}
+
+func newPacked(t *testing.T) *packed {
+	t.Helper()
+	p := &packed{fixture: &fixture{data: castest.Bytes(3, 3_000_000)}, dir: t.TempDir()}
+	w, err := cas.OpenPacks(p.dir, cas.PackOptions{})
+	ok(t, err)
+	// what is there before is not stored again: the file's leaves are scattered
+	for _, at := range []int{40, 41, 700, 100, 5} {
+		_, err := cas.AddFile(t.Context(), w.Put, bytes.NewReader(p.data[at*4096:(at+1)*4096]), "size-4096")
+		ok(t, err)
+	}
+	p.file, err = cas.AddFile(t.Context(), w.Put, bytes.NewReader(p.data), "size-4096")
+	ok(t, err)
+	ok(t, w.Close())
+	p.packs, err = cas.OpenPacks(p.dir, cas.PackOptions{ReadOnly: true})
+	ok(t, err)
+	t.Cleanup(func() { p.packs.Close() })
+	p.leaves, err = cas.Leaves(t.Context(), p.packs, p.file.CID, p.file.Size)
+	ok(t, err)
+	p.Server = httptest.NewServer(Handler(Options{Source: p.packs}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+// serve is another gateway of the same blocks.
+func (p *packed) serve(t *testing.T, h http.Handler) *Client {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return &Client{Base: s.URL}
+}
+
+// overStream hides that a handler answers over TCP.
+func overStream(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, nil)))
+	})
+}
+
+func TestARunOutOfFilesIsTheSameByEveryWay(t *testing.T) {
+	p := newPacked(t)
+	h := Handler(Options{Source: p.packs})
+	memory := cas.NewMemory()
+	_, err := cas.AddFile(t.Context(), memory.Put, bytes.NewReader(p.data), "size-4096")
+	ok(t, err)
+	ways := map[string]*Client{
+		"file, TCP": {Base: p.URL}, "file, stream": p.serve(t, overStream(h)), "memory": p.serve(t, Handler(Options{Source: memory})),
+	}
+	for name, c := range ways {
+		for range 2 { // checked, and checked lately
+			for _, r := range [][2]int{{0, len(p.leaves)}, {0, 1}, {39, 43}, {100, 101}, {3, 7}, {680, len(p.leaves)}} {
+				got := 0
+				err := c.Run(t.Context(), p.file.CID, p.leaves[r[0]:r[1]], func(i int, leaf Loan) error {
+					l := p.leaves[r[0]+i]
+					if !bytes.Equal(leaf.Data, p.data[l.Offset:l.Offset+l.Size]) {
+						t.Fatalf("%s: leaf %d of %v differs", name, i, r)
+					}
+					got++
+					return nil
+				})
+				if err != nil || got != r[1]-r[0] {
+					t.Errorf("%s: %v: %d leaves and %v", name, r, got, err)
+				}
+			}
+		}
+	}
+}
+
+func TestTheLengthOfARunIsKnown(t *testing.T) {
+	p := newPacked(t)
+	url := "/ipfs/" + p.file.CID.String() + "?format=car&dag-scope=entity&entity-bytes=20000:1999999"
+	resp, body := p.do(t, "GET", url+"&nodes=n")
+	if n := resp.Header.Get("Content-Length"); n != strconv.Itoa(len(body)) || len(body) < 1_980_000 {
+		t.Errorf("length %q of %d bytes", n, len(body))
+	}
+	if resp, body := p.do(t, "GET", url); len(resp.TransferEncoding) == 0 || len(body) < 1_980_000 {
+		t.Errorf("with nodes: %v, %d bytes", resp.TransferEncoding, len(body))
+	}
+}
+
+// damage flips a byte of a leaf in its pack.
+func (p *packed) damage(t *testing.T, i int) {
+	t.Helper()
+	f, at, err := p.packs.Open(t.Context(), p.leaves[i].CID)
+	ok(t, err)
+	defer f.Close()
+	name := filepath.Join(p.dir, filepath.Base(f.Name()))
+	w, err := os.OpenFile(name, os.O_RDWR, 0)
+	ok(t, err)
+	defer w.Close()
+	b := make([]byte, 1)
+	_, err = w.ReadAt(b, at+1000)
+	ok(t, err)
+	b[0] ^= 1
+	_, err = w.WriteAt(b, at+1000)
+	ok(t, err)
+}
+
+func TestARunEndsBeforeADamagedLeaf(t *testing.T) {
+	p := newPacked(t)
+	p.damage(t, 200)
+	for name, c := range map[string]*Client{"TCP": {Base: p.URL}, "stream": p.serve(t, overStream(Handler(Options{Source: p.packs})))} {
+		got := 0
+		err := c.Run(t.Context(), p.file.CID, p.leaves[150:300], func(int, Loan) error { got++; return nil })
+		if got != 50 || !errors.Is(err, cas.ErrUnreachable) || errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("%s: %d leaves and %v", name, got, err)
+		}
+		if _, err := cas.Get(t.Context(), c, p.leaves[200].CID); !errors.Is(err, cas.ErrUnreachable) || errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("%s: the leaf alone: %v", name, err)
+		}
+	}
+}
+
+func TestRunsTakeTurnsAtASlot(t *testing.T) {
+	p := newPacked(t)
+	data := castest.Bytes(4, 14<<20)
+	w, err := cas.OpenPacks(p.dir, cas.PackOptions{})
+	ok(t, err)
+	big, err := cas.AddFile(t.Context(), w.Put, bytes.NewReader(data), "size-65536")
+	ok(t, err)
+	ok(t, w.Close())
+	leaves, err := cas.Leaves(t.Context(), p.packs, big.CID, big.Size)
+	ok(t, err)
+	c := p.serve(t, Handler(Options{Source: p.packs, UploadSlots: 1}))
+	var both errgroup.Group
+	for range 2 {
+		both.Go(func() error {
+			return c.Run(t.Context(), big.CID, leaves, func(i int, leaf Loan) error {
+				if l := leaves[i]; !bytes.Equal(leaf.Data, data[l.Offset:l.Offset+l.Size]) {
+					return fmt.Errorf("leaf %d differs", i)
+				}
+				return nil
+			})
+		})
+	}
+	ok(t, both.Wait())
+}
+
+func TestWhatWasCheckedIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c checked
+		one, two := cas.Sum(cid.Raw, []byte("one")), cas.Sum(cid.Raw, []byte("two"))
+		c.add(one, 1)
+		if !c.has(one, 1) || c.has(one, 2) || c.has(two, 1) {
+			t.Error("it is no set of blocks in their places")
+		}
+		time.Sleep(goodFor)
+		c.add(two, 1)
+		if !c.has(one, 1) || !c.has(two, 1) {
+			t.Error("forgotten too soon")
+		}
+		time.Sleep(goodFor)
+		if c.has(one, 1) || !c.has(two, 1) {
+			t.Error("an hour later, the older one is to be checked again, and that one only")
+		}
+		time.Sleep(5 * goodFor)
+		if c.has(two, 1) {
+			t.Error("after a silence everything is to be checked again")
+		}
+		for i := range 3 * maxChecked {
+			c.add(one, int64(i))
+		}
+		if n := len(c.young) + len(c.old); n > 2*maxChecked {
+			t.Errorf("%d are remembered", n)
+		}
+	})
+}
+
+func TestWhatIsKeptOfARunOutlivesIt(t *testing.T) {
+	p := newPacked(t)
+	c := &Client{Base: p.URL}
+	held := map[int]Loan{}
+	ok(t, c.Run(t.Context(), p.file.CID, p.leaves, func(i int, leaf Loan) error {
+		if i%3 == 0 && leaf.Keep() {
+			held[i] = leaf
+		}
+		return nil
+	}))
+	ok(t, c.Run(t.Context(), p.file.CID, p.leaves, func(int, Loan) error { return nil }))
+	if len(held) < 100 {
+		t.Errorf("%d were kept", len(held))
+	}
+	for i, leaf := range held {
+		l := p.leaves[i]
+		if !bytes.Equal(leaf.Data, p.data[l.Offset:l.Offset+l.Size]) {
+			t.Fatalf("leaf %d changed", i)
+		}
+		leaf.Release()
+	}
+	if n := kept.Load(); n != 0 {
+		t.Errorf("%d buffers count as kept", n)
+	}
+}
+
+func TestOnlySoMuchOfARunIsKept(t *testing.T) {
+	var all []*buffer
+	for range 2 * maxKept {
+		b := borrow()
+		all = append(all, b)
+		Loan{buf: b}.Keep()
+	}
+	if n := kept.Load(); n != maxKept {
+		t.Errorf("%d buffers are kept", n)
+	}
+	for _, b := range all {
+		if b.kept {
+			b.release()
+		}
+		b.release()
+	}
+	if n := kept.Load(); n != 0 || (Loan{Data: []byte("alone")}).Keep() {
+		t.Errorf("%d buffers are kept, and what is in none", n)
+	}
+}
