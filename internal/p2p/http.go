@@ -102,7 +102,7 @@ func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client
 	if err := n.connect(ctx, info); err != nil {
 		return nil, err
 	}
-	if spoken, err := n.host.Peerstore().SupportsProtocols(info.ID, httpProtocol); err != nil || len(spoken) == 0 {
+	if !n.servesHTTP(ctx, info.ID) {
 		return nil, fmt.Errorf("peer %s: %w", info.ID, ErrNoHTTP)
 	}
 	t := &http.Transport{
@@ -123,6 +123,22 @@ func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client
 	}
 	n.transports = append(n.transports, t)
 	return &gateway.Client{Base: "http://" + info.ID.String(), HTTP: &http.Client{Transport: t}}, nil
+}
+
+// servesHTTP reports whether a connected peer serves HTTP over streams. Who has just begun
+// to may not have said so yet: it is asked.
+func (n *Node) servesHTTP(ctx context.Context, id peer.ID) bool {
+	if spoken, err := n.host.Peerstore().SupportsProtocols(id, httpProtocol); err == nil && len(spoken) > 0 {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "connected above"), dialTimeout)
+	defer cancel()
+	s, err := n.host.NewStream(ctx, id, httpProtocol)
+	if err != nil {
+		return false
+	}
+	s.Reset()
+	return true
 }
 
 // connect dials info's addresses, once, unless the peer is connected already, and
