@@ -1,8 +1,8 @@
 package publisher
 
 import (
-	"net/http"
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync/atomic"
