@@ -42,7 +42,7 @@ func (n Network) through(out *p2p.Options) error {
 	switch n.NAT {
 	case NATOff, "":
 	case NATAuto, NATBehind:
-		out.Router = nat.Ports
+		out.Router = nat.Router()
 		out.Services = append(out.Services, nat.Behind(n.NAT == NATBehind))
 	default:
 		return fmt.Errorf("NAT %q: unknown; use %s, %s or %s: %w", n.NAT, NATOff, NATAuto, NATBehind, fs.ErrInvalid)

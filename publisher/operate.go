@@ -18,6 +18,7 @@ import (
 // Live are the figures of a daemon that runs.
 type Live struct {
 	Peer         string    `json:"peer"`
+	Listen       []string  `json:"listen"` // multiaddrs with /p2p/ID at this moment, those at relays among them
 	Started      time.Time `json:"started"`
 	Peers        int       `json:"peers"`
 	DHTPeers     int       `json:"dht_peers"`
@@ -94,7 +95,7 @@ func (s *server) live() Live {
 	head, _ := s.heads.current()
 	oldest, count := s.announced.get()
 	l := Live{
-		Peer: s.node.ID().String(), Started: s.started, Peers: s.node.Peers(), DHTPeers: s.node.DHTPeers(),
+		Peer: s.node.ID().String(), Listen: texts(s.node.Addrs()), Started: s.started, Peers: s.node.Peers(), DHTPeers: s.node.DHTPeers(),
 		HTTPConns: s.conns.Open(), SentBytes: s.meter.sent.Load(),
 		Version: head.Timestamp, Expires: head.Expires.UTC(), HeadAge: now.Sub(head.taken).Seconds(),
 		RecordAge: s.records.age(now).Seconds(), AnnouncedAge: -1, Announces: count,

@@ -47,6 +47,7 @@ needs() {
 		curl                                 curl             what docs/OPERATING.md says, run
 		ip                                   iproute2         its network, as root
 		dnsmasq                              dnsmasq-base     its DHCP server, as root
+		nft                                  nftables         its routers, as root
 		nginx                                nginx-light      the web server of a mirror
 	LIST
 	if [ "$(id -u)" != 0 ]; then

@@ -183,7 +183,7 @@ func TestAPublisherBehindARouterKeepsAPlaceAtABootstrapNode(t *testing.T) {
 	d := start(t, dir, append(append([]string{}, serveArgs...), "--nat", "behind", "--bootstrap", node.ready.Listen[0])...)
 	place, err := p2p.ParsePeers([]string{node.ready.Listen[0] + "/p2p-circuit/p2p/" + d.ready.Peer})
 	check(t, err)
-	machine, err := p2p.New(t.Context(), p2p.Options{Router: nat.Ports, Services: []p2p.Service{nat.Behind(true)}})
+	machine, err := p2p.New(t.Context(), p2p.Options{Router: nat.Router(), Services: []p2p.Service{nat.Behind(true)}})
 	check(t, err)
 	defer machine.Close()
 	ctx, cancel := context.WithTimeout(network.WithAllowLimitedConn(t.Context(), "a test"), 30*time.Second)

@@ -13,19 +13,22 @@ import (
 )
 
 // An ipfsNode is a stock IPFS node (Kubo) on a host, with no bootstrap peers, no routing
-// and no mDNS: it knows whom it is told of.
+// and no mDNS: it knows whom it is told of. Settings are turned on.
 type ipfsNode struct {
 	host
 	repo string
 }
 
-func (h host) ipfs() ipfsNode {
+func (h host) ipfs(settings ...string) ipfsNode {
 	h.t.Helper()
 	n := ipfsNode{h, filepath.Join(h.t.TempDir(), "ipfs")}
 	n.run("init", "--profile", "test,autoconf-off")
 	n.run("config", "--json", "Addresses.Swarm", `["/ip4/`+h.addr+`/tcp/4001"]`)
 	n.run("config", "--json", "AutoTLS.Enabled", "false")
 	n.run("config", "Routing.Type", "none")
+	for _, name := range settings {
+		n.run("config", "--json", name, "true")
+	}
 	d := h.start(h.ns, "env", "IPFS_PATH="+n.repo, "IPFS_TELEMETRY=off", fx.bin("ipfs"), "daemon")
 	ready := make(chan bool, 1)
 	go func() {

@@ -20,6 +20,7 @@ import (
 type lan struct {
 	t    *testing.T
 	name string // of the bridge's namespace
+	net  string // the first three bytes of its addresses
 	dir  string
 	next int
 }
@@ -29,15 +30,22 @@ var lans atomic.Int64
 
 func newLAN(t *testing.T) *lan {
 	t.Helper()
-	l := &lan{t: t, name: fmt.Sprintf("lan%d", lans.Add(1)), dir: t.TempDir(), next: 2}
+	l := newSegment(t, "10.55.0")
+	l.start(l.name, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=br0", "--bind-interfaces",
+		"--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(l.dir, "leases"), "--no-ping", "--dhcp-range=10.55.0.100,10.55.0.200,1h")
+	return l
+}
+
+// newSegment is one without the DHCP server.
+func newSegment(t *testing.T, net string) *lan {
+	t.Helper()
+	l := &lan{t: t, name: fmt.Sprintf("lan%d", lans.Add(1)), net: net, dir: t.TempDir(), next: 2}
 	must(t, "ip", "netns", "add", l.name)
 	t.Cleanup(func() { exec.Command("ip", "netns", "del", l.name).Run() })
 	l.ip("link", "set", "lo", "up")
 	l.ip("link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
-	l.ip("addr", "add", "10.55.0.1/24", "dev", "br0")
+	l.ip("addr", "add", net+".1/24", "dev", "br0")
 	l.ip("link", "set", "br0", "up")
-	l.start(l.name, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=br0", "--bind-interfaces",
-		"--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(l.dir, "leases"), "--no-ping", "--dhcp-range=10.55.0.100,10.55.0.200,1h")
 	return l
 }
 
@@ -65,21 +73,28 @@ type host struct {
 
 func (l *lan) host() host {
 	l.t.Helper()
-	h := host{lan: l, ns: fmt.Sprintf("%s-h%d", l.name, l.next), addr: fmt.Sprintf("10.55.0.%d", l.next)}
+	ns := fmt.Sprintf("%s-h%d", l.name, l.next)
+	must(l.t, "ip", "netns", "add", ns)
+	l.t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
+	must(l.t, "ip", "-n", ns, "link", "set", "lo", "up")
+	return l.in(ns)
+}
+
+// in puts a namespace on the LAN.
+func (l *lan) in(ns string) host {
+	l.t.Helper()
+	h := host{lan: l, ns: ns, addr: fmt.Sprintf("%s.%d", l.net, l.next)}
 	port := fmt.Sprintf("veth%d", l.next)
 	l.next++
-	must(l.t, "ip", "netns", "add", h.ns)
-	l.t.Cleanup(func() { exec.Command("ip", "netns", "del", h.ns).Run() })
-	l.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", h.ns)
+	l.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", ns)
 	l.ip("link", "set", port, "master", "br0")
 	l.ip("link", "set", port, "up")
 	for _, args := range [][]string{
-		{"link", "set", "lo", "up"},
 		{"addr", "add", h.addr + "/24", "dev", "eth0"},
 		{"link", "set", "eth0", "up"},
-		{"route", "add", "default", "via", "10.55.0.1"},
+		{"route", "add", "default", "via", l.net + ".1"},
 	} {
-		must(l.t, "ip", append([]string{"-n", h.ns}, args...)...)
+		must(l.t, "ip", append([]string{"-n", ns}, args...)...)
 	}
 	return h
 }

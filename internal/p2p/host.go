@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"syscall"
 	"time"
@@ -49,6 +50,20 @@ type Parts struct {
 	Upgrader transport.Upgrader
 	Peers    func() []peer.AddrInfo          // bootstrap peers and those in the routing table
 	Dialer   func() (network.Network, error) // dials as somebody else, over the same transports
+	Log      *slog.Logger
+}
+
+// A Router is what a Node does about a router in between. Ports asks it for ports, and Seen
+// collects the addresses at which others see us, without which no hole can be punched.
+type Router struct {
+	Ports func(network.Network) basichost.NATManager
+	Seen  func(event.Bus, network.Network) (Seen, error)
+}
+
+// Seen is closed after the host.
+type Seen interface {
+	basichost.ObservedAddrsManager
+	io.Closer
 }
 
 // newHost puts a libp2p host together from its parts. libp2p.New would do, but it links
@@ -78,14 +93,21 @@ func newHost(opts Options) (_ *basichost.BasicHost, up transport.Upgrader, after
 	if err != nil {
 		return nil, nil, after, fmt.Errorf("libp2p: %w", err)
 	}
-	h, err := basichost.NewHost(sw, &basichost.HostOpts{
-		EventBus:           bus,
-		ConnManager:        conns,
-		AddrsFactory:       addrsFactory(opts.Announce, opts.HTTP),
-		UserAgent:          "phaseboot",
-		EnableHolePunching: opts.Router != nil,
-		NATManager:         opts.Router,
-	})
+	parts := &basichost.HostOpts{
+		EventBus:     bus,
+		ConnManager:  conns,
+		AddrsFactory: addrsFactory(opts.Announce, opts.HTTP),
+		UserAgent:    "phaseboot",
+	}
+	if r := opts.Router; r != nil {
+		seen, err := r.Seen(bus, sw)
+		if err != nil {
+			return nil, nil, after, errors.Join(fmt.Errorf("libp2p: %w", err), conns.Close())
+		}
+		after = append(after, seen)
+		parts.EnableHolePunching, parts.NATManager, parts.ObservedAddrsManager = true, r.Ports, seen
+	}
+	h, err := basichost.NewHost(sw, parts)
 	if err != nil {
 		return nil, nil, after, errors.Join(fmt.Errorf("libp2p: %w", err), conns.Close())
 	}
@@ -118,8 +140,9 @@ func newSwarm(key crypto.PrivKey, limits network.ResourceManager) (*swarm.Swarm,
 	return sw, bus, nil
 }
 
-// addTransports adds TCP (with TLS or Noise, and yamux) without SO_REUSEPORT, so that a
-// taken port is noticed, and the transports of opts.
+// addTransports adds TCP (with TLS or Noise, and yamux) and the transports of opts. Only
+// behind a router does TCP dial from the port that it listens on (SO_REUSEPORT), which is
+// where a hole can be punched; a taken port is noticed by itself otherwise.
 func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager) (up transport.Upgrader, after []io.Closer, err error) {
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
 	overTLS, err := libp2ptls.New(libp2ptls.ID, opts.Identity, muxers)
@@ -134,7 +157,11 @@ func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager
 	if err != nil {
 		return nil, nil, err
 	}
-	overTCP, err := tcp.NewTCPTransport(up, limits, nil, tcp.DisableReuseport())
+	var how []tcp.Option
+	if opts.Router == nil {
+		how = append(how, tcp.DisableReuseport())
+	}
+	overTCP, err := tcp.NewTCPTransport(up, limits, nil, how...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -160,7 +187,7 @@ func stranger(opts Options) (network.Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts.Identity, opts.Transports = key, nil
+	opts.Identity, opts.Transports, opts.Router = key, nil, nil
 	limits, err := resourceManager(Options{})
 	if err != nil {
 		return nil, err

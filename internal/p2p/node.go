@@ -19,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/transport"
 	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/phaseboot/phaseboot/internal/bitswap"
 )
@@ -35,18 +36,18 @@ const PublicPrefix = "/ipfs"
 
 // Options say what a Node does. The zero value dials, and nothing else.
 type Options struct {
-	Identity   crypto.PrivKey                             // nil: a new one that is forgotten at Close
-	Listen     []multiaddr.Multiaddr                      // every one must be free; of several, one may lack its address family here
-	Announce   []multiaddr.Multiaddr                      // addresses told to others beside our own
-	Transports []Transport                                // beside TCP, for instance quic.Transport
-	Services   []Service                                  // for instance nat.Behind
-	Router     func(network.Network) basichost.NATManager // nat.Ports: asks the router for ports; holes are punched too
-	DHT        string                                     // DHTOff (also ""), DHTClient, DHTServer
-	Prefix     string                                     // DHT protocol prefix, "/name…"
-	Bootstrap  []peer.AddrInfo                            // where to enter the DHT
-	MDNS       bool                                       // announce and look on the local network
-	HTTP       []multiaddr.Multiaddr                      // …/tcp/PORT/http of our plain HTTP listeners, told through identify
-	Log        *slog.Logger                               // nil: silent
+	Identity   crypto.PrivKey        // nil: a new one that is forgotten at Close
+	Listen     []multiaddr.Multiaddr // every one must be free; of several, one may lack its address family here
+	Announce   []multiaddr.Multiaddr // addresses told to others beside our own
+	Transports []Transport           // beside TCP, for instance quic.Transport
+	Services   []Service             // for instance nat.Behind
+	Router     *Router               // nat.Router: one is in between, through which holes are punched
+	DHT        string                // DHTOff (also ""), DHTClient, DHTServer
+	Prefix     string                // DHT protocol prefix, "/name…"
+	Bootstrap  []peer.AddrInfo       // where to enter the DHT
+	MDNS       bool                  // announce and look on the local network
+	HTTP       []multiaddr.Multiaddr // …/tcp/PORT/http of our plain HTTP listeners, told through identify
+	Log        *slog.Logger          // nil: silent
 
 	// Connections that may be open at once, in all and from one IP (an IPv6 /56); 0
 	// chooses 64 for a Node that dials only, 256 for one that listens, 64 for one IP.
@@ -95,7 +96,7 @@ func New(ctx context.Context, opts Options) (_ *Node, err error) {
 		return nil, err
 	}
 	for _, a := range opts.Listen {
-		err := n.host.Network().Listen(a)
+		err := n.listen(a, opts.Router != nil)
 		if caused(err, syscall.EAFNOSUPPORT) && len(opts.Listen) > 1 {
 			n.log.Info("not listening: this machine has no such address family", "address", a)
 		} else if err != nil {
@@ -114,9 +115,22 @@ func New(ctx context.Context, opts Options) (_ *Node, err error) {
 	return n, ctx.Err()
 }
 
+// listen binds an address. Where ports are shared, so that TCP can dial from them, a taken
+// one would go unnoticed: it is tried unshared first.
+func (n *Node) listen(a multiaddr.Multiaddr, shared bool) error {
+	if _, err := a.ValueForProtocol(multiaddr.P_TCP); shared && err == nil {
+		l, err := manet.Listen(a)
+		if err != nil {
+			return err
+		}
+		l.Close()
+	}
+	return n.host.Network().Listen(a)
+}
+
 func (n *Node) startServices(opts Options, up transport.Upgrader) error {
 	parts := Parts{
-		Host: n.host, Upgrader: up,
+		Host: n.host, Upgrader: up, Log: n.log,
 		Peers:  func() []peer.AddrInfo { return append(append([]peer.AddrInfo{}, opts.Bootstrap...), n.table()...) },
 		Dialer: func() (network.Network, error) { return stranger(opts) },
 	}

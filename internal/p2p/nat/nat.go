@@ -14,13 +14,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/host/autonat"
 	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
+	"github.com/libp2p/go-libp2p/p2p/host/observedaddrs"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 
@@ -33,11 +36,21 @@ const (
 	dialBacks = 30              // for others, a minute
 )
 
-// Ports asks the router to map the ports that a node listens on (UPnP, NAT-PMP).
-func Ports(n network.Network) basichost.NATManager { return basichost.NewNATManager(n) }
+// Router asks the router to map the ports that a node listens on (UPnP, NAT-PMP), and
+// lets others tell the node at which addresses they see it.
+func Router() *p2p.Router { return &p2p.Router{Ports: basichost.NewNATManager, Seen: seen} }
+
+func seen(bus event.Bus, n network.Network) (p2p.Seen, error) {
+	m, err := observedaddrs.NewManager(bus, n)
+	if err != nil {
+		return nil, fmt.Errorf("observed addresses: %w", err)
+	}
+	m.Start(n)
+	return m, nil
+}
 
 // Behind keeps a node reachable that may be behind a router. With known it is taken to
-// be, and otherwise asks peers first, which takes some of them and a minute.
+// be, and otherwise asks peers first, which takes one that answers and about 17 seconds.
 func Behind(known bool) p2p.Service {
 	return func(p p2p.Parts) (io.Closer, error) {
 		if err := client.AddTransport(p.Host, p.Upgrader); err != nil {
@@ -55,19 +68,46 @@ func Behind(known bool) p2p.Service {
 		if known {
 			opts = append(opts, autonat.WithReachability(network.ReachabilityPrivate))
 		}
-		probe, err := autonat.New(p.Host, opts...)
+		told, err := tell(p)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("reachability: %w", err), found.Close())
 		}
-		return closers{probe, found}, nil
+		probe, err := autonat.New(p.Host, opts...)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("reachability: %w", err), told.Close(), found.Close())
+		}
+		return closers{probe, told, found}, nil
 	}
+}
+
+// tell logs what was found out, and where others reach the node because of it.
+func tell(p p2p.Parts) (io.Closer, error) {
+	sub, err := p.Host.EventBus().Subscribe([]any{new(event.EvtLocalReachabilityChanged), new(event.EvtAutoRelayAddrsUpdated)})
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		for e := range sub.Out() {
+			switch e := e.(type) {
+			case event.EvtLocalReachabilityChanged:
+				p.Log.Info("reachability", "found", strings.ToLower(e.Reachability.String()))
+			case event.EvtAutoRelayAddrsUpdated:
+				p.Log.Info("places at relays", "addresses", e.RelayAddrs)
+			}
+		}
+	}()
+	return sub, nil
 }
 
 // source offers the peers of a node as relays.
 func source(peers func() []peer.AddrInfo) autorelay.PeerSource {
 	return func(_ context.Context, most int) <-chan peer.AddrInfo {
-		list := peers()
-		list = list[:min(most, len(list))]
+		list, known := []peer.AddrInfo{}, map[peer.ID]bool{}
+		for _, p := range peers() {
+			if !known[p.ID] && len(list) < most {
+				list, known[p.ID] = append(list, p), true
+			}
+		}
 		out := make(chan peer.AddrInfo, len(list))
 		defer close(out)
 		for _, p := range list {

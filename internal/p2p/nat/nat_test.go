@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,8 +48,8 @@ func TestANodeBehindARouterIsReachedThroughARelay(t *testing.T) {
 	at := relay.Addrs()[0]
 	known, err := p2p.ParsePeers([]string{at.String()})
 	check(t, err)
-	behind, _ := start(t, p2p.Options{Bootstrap: known, Router: Ports, Services: []p2p.Service{Behind(true)}})
-	_, other := start(t, p2p.Options{Router: Ports, Services: []p2p.Service{Behind(true)}})
+	behind, _ := start(t, p2p.Options{Bootstrap: known, Router: Router(), Services: []p2p.Service{Behind(true)}})
+	_, other := start(t, p2p.Options{Router: Router(), Services: []p2p.Service{Behind(true)}})
 	circuit, err := multiaddr.NewMultiaddr(at.String() + "/p2p-circuit/p2p/" + behind.ID().String())
 	check(t, err)
 	through, err := p2p.ParsePeers([]string{circuit.String()})
@@ -61,6 +62,15 @@ func TestANodeBehindARouterIsReachedThroughARelay(t *testing.T) {
 	}
 	if got := other.Network().Connectedness(behind.ID()); got != network.Limited {
 		t.Errorf("the connection is %s", got)
+	}
+}
+
+// Behind a router ports are shared with what dials from them, and with nobody else.
+func TestATakenPortIsNoticedBehindARouter(t *testing.T) {
+	first, _ := start(t, p2p.Options{Router: Router()})
+	_, err := p2p.New(t.Context(), p2p.Options{Router: Router(), Listen: []multiaddr.Multiaddr{first.Addrs()[0].Decapsulate(multiaddr.StringCast("/p2p/" + first.ID().String()))}})
+	if err == nil || !strings.Contains(err.Error(), "address in use") {
+		t.Errorf("got %v", err)
 	}
 }
 
