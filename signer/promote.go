@@ -18,6 +18,7 @@ type PromoteSpec struct {
 	Lifetime       time.Duration
 	Keys           []Key // of To
 	Out            string
+	Force          bool // as ReleaseSpec has it
 	Now            time.Time
 }
 
@@ -33,7 +34,7 @@ func Promote(ctx context.Context, s PromoteSpec) (Summary, error) {
 	if s.From == s.To {
 		return Summary{}, fmt.Errorf("channel %q: is where the release is; name another one with --to: %w", s.To, fs.ErrInvalid)
 	}
-	to := ReleaseSpec{Repo: s.Repo, Channel: s.To, Arch: s.Arch, Keys: s.Keys, Out: s.Out, Now: s.Now, Lifetime: s.Lifetime}
+	to := ReleaseSpec{Repo: s.Repo, Channel: s.To, Arch: s.Arch, Keys: s.Keys, Out: s.Out, Force: s.Force, Now: s.Now, Lifetime: s.Lifetime}
 	t, number, err := to.open()
 	if err != nil {
 		return Summary{}, err

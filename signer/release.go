@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,7 @@ type ReleaseSpec struct {
 	Lifetime      time.Duration
 	Keys          []Key
 	Out           string
+	Force         bool // replace a manifest at Out that others have signed
 	Now           time.Time
 	Watch         Watch
 }
@@ -40,7 +42,7 @@ type ReleaseSpec struct {
 // Release hashes the files, writes the release manifest to s.Out and signs it. The
 // repository's root and targets must be valid; a key that the delegation does not list
 // wraps manifest.ErrSignature, an unknown channel fs.ErrNotExist, and words outside
-// the grammar fs.ErrInvalid. All of it is checked before the files are read, which may
+// the grammar fs.ErrInvalid, a manifest at s.Out that others have signed fs.ErrExist. All of it is checked before the files are read, which may
 // take a while, and s.Out appears whole or not at all.
 func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 	t, number, err := s.check()
@@ -87,7 +89,7 @@ func (s ReleaseSpec) open() (*trust, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := checkOut(s.Out); err != nil {
+	if err := s.checkOut(); err != nil {
 		return nil, 0, err
 	}
 	t, err := openTrust(filepath.Join(s.Repo, RootName), s.Repo, true, s.Now)
@@ -103,8 +105,10 @@ func (s ReleaseSpec) open() (*trust, int64, error) {
 }
 
 // checkOut refuses a name that could not be written an hour later, and one that holds
-// anything but an older manifest: a slip must not cost a kernel or a key.
-func checkOut(path string) error {
+// anything but an older manifest: a slip must not cost a kernel, a key, or what somebody
+// else has signed.
+func (s ReleaseSpec) checkOut() error {
+	path := s.Out
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("manifest %s: its folder: %w; make it first", path, pathless(err))
 	}
@@ -117,10 +121,25 @@ func checkOut(path string) error {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("manifest %s: is not a regular file; name a file: %w", path, fs.ErrInvalid)
 	}
-	if d, err := openDocument(path); err != nil || d.kind != manifest.KindRole {
+	d, err := openDocument(path)
+	if err != nil || d.kind != manifest.KindRole {
 		return fmt.Errorf("manifest %s: the file that is there is no release manifest; choose another name: %w", path, fs.ErrInvalid)
 	}
+	if other := d.signedBeside(s.Keys); other != "" && !s.Force {
+		return fmt.Errorf("manifest %s: release %q is there, with a signature by %.8s…, which would be lost; choose another name, or replace it with --force: %w",
+			path, d.release.Version, other, fs.ErrExist)
+	}
 	return nil
+}
+
+// signedBeside is a key beside ours that has signed, "" when there is none.
+func (d *document) signedBeside(ours []Key) string {
+	for _, sig := range d.signatures {
+		if !slices.ContainsFunc(ours, func(k Key) bool { id, err := k.ID(); return err == nil && id == sig.KeyID }) {
+			return sig.KeyID
+		}
+	}
+	return ""
 }
 
 // checkWords runs the words of the release through manifest's grammar, with a made-up

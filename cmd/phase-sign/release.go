@@ -67,5 +67,6 @@ func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
 	f.StringVar(&spec.Cmdline, "cmdline", "", "kernel command line")
 	f.Int64Var(&spec.MinRAM, "min-ram", 0, "memory that the release needs, in MiB")
 	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
+	f.BoolVar(&spec.Force, "force", false, "replace a manifest at --out that others have signed")
 	chunkerFlag(cmd, &spec.Chunker)
 }
