@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/phaseboot/phaseboot/bootclient/machine"
@@ -69,7 +68,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	case "boot":
 		return boot(ctx)
 	case "version":
-		_, err := fmt.Fprintln(out, "phase-boot", version())
+		_, err := fmt.Fprintln(out, "phase-boot", cli.Version())
 		return err
 	case "help":
 		_, err := io.WriteString(out, usage)
@@ -91,17 +90,4 @@ func boot(ctx context.Context) error {
 		os.Exit(cli.Code(err)) // PID 1 says why, once
 	}
 	return nil
-}
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && info.Main.Version == "(devel)" {
-			return s.Value
-		}
-	}
-	return info.Main.Version
 }

@@ -29,6 +29,7 @@ func Main(root *cobra.Command) int {
 		return Usagef("%v; see '%s --help'", err, cmd.CommandPath())
 	})
 	root.PersistentFlags().Bool("json", false, "print the result as one JSON object")
+	root.AddCommand(newVersion(root.Name()))
 	started := false
 	noteStart(root, &started)
 	ran, err := root.ExecuteContextC(ctx)
