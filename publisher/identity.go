@@ -75,7 +75,11 @@ func makeIdentity(path string) (crypto.PrivKey, error) {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := atomicfile.Write(path, 0o600, text); err != nil {
+	err = atomicfile.Create(path, 0o600, text)
+	if errors.Is(err, fs.ErrExist) { // another process made it just now
+		return LoadIdentity(path)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("identity %s: %w; name a file that can be made with --identity", path, err)
 	}
 	return crypto.UnmarshalEd25519PrivateKey(private)
