@@ -87,6 +87,7 @@ type server struct {
 	rates     *limit.Rates
 	announced announced
 	started   time.Time
+	faults    *slog.Logger // of the store, as strangers meet them
 }
 
 // Serve runs the daemon until ctx ends; then it takes no more requests, finishes those
@@ -149,7 +150,7 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	if opts.Identity == "" {
 		opts.Identity = filepath.Join(opts.Store, "peer.key")
 	}
-	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC()}
+	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC(), faults: onceAnHour(opts.Log)}
 	s.conns = s.newConns()
 	if s.repo, err = openRepo(ctx, opts.Repo); err != nil {
 		return nil, err
