@@ -5,16 +5,28 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
+// IsStore reports whether there is a store in dir: a pack, or the lock that its first writer
+// left. The error wraps fs.ErrNotExist where there is no such folder.
+func IsStore(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return e.Name() == lockName || packNumber(e.Name()) > 0
+	}), err
+}
+
+const lockName = "lock"
+
 // lockStore takes the store's one writer's place. The lock goes with the process; the pid
 // in the file is for people.
 func lockStore(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, err
 	}

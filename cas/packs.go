@@ -281,7 +281,18 @@ func (p *Packs) Close() error {
 func (p *Packs) errClosed() error { return fmt.Errorf("store %s: %w", p.dir, fs.ErrClosed) }
 
 func (p *Packs) packPath(num int) string {
-	return filepath.Join(p.dir, fmt.Sprintf("pack-%08d.car", num))
+	return filepath.Join(p.dir, packName(num))
+}
+
+func packName(num int) string { return fmt.Sprintf("pack-%08d.car", num) }
+
+// packNumber is the number of a pack's file, 0 of any other.
+func packNumber(name string) int {
+	var num int
+	if _, err := fmt.Sscanf(name, "pack-%08d.car", &num); err != nil || num < 0 || packName(num) != name {
+		return 0
+	}
+	return num
 }
 
 func (p *Packs) indexPath(num int) string {
@@ -296,9 +307,7 @@ func (p *Packs) list() ([]int, error) {
 	}
 	var nums []int
 	for _, e := range entries {
-		var num int
-		if _, err := fmt.Sscanf(e.Name(), "pack-%08d.car", &num); err == nil && num > 0 &&
-			filepath.Base(p.packPath(num)) == e.Name() && e.Type().IsRegular() {
+		if num := packNumber(e.Name()); num > 0 && e.Type().IsRegular() {
 			nums = append(nums, num)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 
 // AddOptions name one release and where it goes.
 type AddOptions struct {
-	Store     string // folder of packs, made when missing
+	Store     string // folder of packs; a new one is made with the first release, and else in an empty folder
 	Repo      string // folder that phase-sign init made
 	Artifacts string // folder with the files that were signed; "" when the store has them all
 	Manifest  []byte // the signed release manifest
@@ -74,7 +74,7 @@ func Add(ctx context.Context, opts AddOptions) (Added, error) {
 	if err != nil {
 		return Added{}, err
 	}
-	store, err := cas.OpenPacks(opts.Store, cas.PackOptions{Log: opts.Log})
+	store, err := r.openFor(ctx, opts.Store, opts.Log)
 	if err != nil {
 		return Added{}, err
 	}

@@ -43,6 +43,7 @@ type Exported struct {
 	Records   []string  `json:"records"` // IPNS names that point to the head
 	Releases  []string  `json:"releases"`
 	LeftOut   string    `json:"left_out"` // why channels are, "" when none is
+	Warning   string    `json:"warning"`  // as Status has it
 
 	WrittenFiles int   `json:"written_files"`
 	WrittenBytes int64 `json:"written_bytes"`
@@ -122,6 +123,7 @@ type exportHead struct {
 	*Head
 	files   map[string][]byte // of the metadata folder
 	leftOut string
+	warning string
 	names   []string // IPNS names that root.json lists
 }
 
@@ -137,6 +139,13 @@ func headToExport(ctx context.Context, o ExportOptions) (*exportHead, error) {
 	}
 	if h.files, err = h.read(ctx); err != nil {
 		return nil, err
+	}
+	if p, err := r.published(ctx); err != nil {
+		return nil, err
+	} else if p != nil && !r.replaced(p) {
+		if h.warning, err = r.unpublished(ctx, p); err != nil {
+			return nil, err
+		}
 	}
 	h.releases, err = manifest.Channels(ctx, filesFetcher(h.files), r.rootData, o.Now())
 	switch {
@@ -178,7 +187,7 @@ type export struct {
 func (e *export) run(ctx context.Context) (Exported, error) {
 	e.out = Exported{
 		Out: e.Out, Head: e.head.Folder.String(), Timestamp: e.head.Timestamp, Expires: e.head.Expires.UTC(),
-		Records: []string{}, Releases: []string{}, LeftOut: e.head.leftOut,
+		Records: []string{}, Releases: []string{}, LeftOut: e.head.leftOut, Warning: e.head.warning,
 	}
 	for _, r := range e.head.releases {
 		e.out.Releases = append(e.out.Releases, fmt.Sprintf("%s/%s %s", r.Channel, r.Arch, r.Version))

@@ -49,6 +49,17 @@ func (r *repo) behind(ctx context.Context, p *published) (bool, error) {
 	return p.roleVersion(roleTargets) != targets.Version, err
 }
 
+// unpublished says so where the newest targets, after a rotation of release keys, are not
+// what is published; "" where they are.
+func (r *repo) unpublished(ctx context.Context, p *published) (string, error) {
+	targets, err := r.newestTargets(ctx)
+	old := p.roleVersion(roleTargets)
+	if err != nil || old == targets.Version {
+		return "", err
+	}
+	return fmt.Sprintf("targets version %d is not published: machines still go by the release keys of version %d; run phase-publish serve, or add a release that the new keys have signed", targets.Version, old), nil
+}
+
 // ground is what the next snapshot and timestamp are built upon: what is published, if
 // it is signed and whole; after its key was replaced, the releases that lie in the
 // folder, each verified for itself. Anything else is refused: somebody touched it.

@@ -119,6 +119,31 @@ func TestServeKeepsTheOldHeadUntilItHasTheNewKey(t *testing.T) {
 	})
 }
 
+// Nothing is wrong with what is published, and yet a thief's key is still good for machines.
+func TestAnOperatorIsToldOfReleaseKeysThatAreNotPublished(t *testing.T) {
+	w := newWorld(t)
+	w.add(w.sign(1, "v1", w.release))
+	warned := func() []string {
+		t.Helper()
+		status, err := ReadStatus(t.Context(), w.path("store"), w.repo(), time.Now())
+		check(t, err)
+		done, err := Export(t.Context(), ExportOptions{Store: w.path("store"), Repo: w.repo(), Out: w.path("mirror")})
+		check(t, err)
+		return []string{status.Warning, done.Warning}
+	}
+	w.release = newKey(t)
+	w.nextTargets(2)
+	for _, said := range warned() {
+		if !strings.HasPrefix(said, "targets version 2 is not published: machines still go by the release keys of version 1; ") {
+			t.Errorf("told %q", said)
+		}
+	}
+	w.add(w.sign(2, "v2", w.release))
+	if said := warned(); said[0] != "" || said[1] != "" {
+		t.Errorf("with v2, told %q", said)
+	}
+}
+
 func TestReplacedReleaseKeysMoveTheHeadWithTheNextRelease(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
-	"syscall"
 	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -23,6 +20,7 @@ type Status struct {
 	Expired  bool               `json:"expired"`
 	Channels []manifest.Release `json:"releases"`
 	Refused  string             `json:"refused"` // why channels are left out, "" when none is
+	Warning  string             `json:"warning"` // what is not published that should be, "" when nothing is
 }
 
 // ReadStatus reads a store and a repository, and verifies what is published. An expired
@@ -50,6 +48,9 @@ func ReadStatus(ctx context.Context, store, dir string, now time.Time) (Status, 
 		s.Refused = fmt.Sprintf("root version %d replaced the online key; run phase-publish serve, or add, with the new one", r.root.Version())
 		return s, nil
 	}
+	if s.Warning, err = r.unpublished(ctx, p); err != nil {
+		return Status{}, err
+	}
 	releases, err := r.releases(ctx, p, now)
 	if err != nil {
 		if len(releases) == 0 && !errors.Is(err, manifest.ErrExpired) {
@@ -68,16 +69,4 @@ func storeStats(ctx context.Context, dir string) (cas.Stats, error) {
 	}
 	defer store.Close()
 	return store.Stats(ctx)
-}
-
-// openStore opens a store to read it.
-func openStore(dir string, log *slog.Logger) (*cas.Packs, error) {
-	store, err := cas.OpenPacks(dir, cas.PackOptions{ReadOnly: true, Log: log})
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("store %s: %w; make it with phase-publish add", dir, fs.ErrNotExist)
-	case errors.Is(err, syscall.ENOTDIR):
-		return nil, fmt.Errorf("store %s: is a file; name the folder that phase-publish add made: %w", dir, fs.ErrInvalid)
-	}
-	return store, err
 }

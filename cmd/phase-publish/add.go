@@ -46,7 +46,7 @@ the store has every file already, as for a release that was promoted from anothe
 			return cli.Print(cmd, added, addedWords(added))
 		},
 	}
-	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store, made when missing")
+	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store, made with the first release; later an empty folder makes a new one")
 	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder that phase-sign init made")
 	cmd.Flags().StringVar(&opts.Artifacts, "artifacts", "", "folder with the files that were signed (default: the store has them all)")
 	online.register(cmd)
@@ -68,10 +68,18 @@ func addedWords(a publisher.Added) string {
 	if a.Unchanged {
 		b.WriteString(" was published already")
 	}
-	fmt.Fprintf(&b, "\nstored %s in %s new blocks; %s in %s blocks were there\n",
-		size(a.NewBytes), humanize.Comma(a.NewBlocks), size(a.KnownBytes), humanize.Comma(a.KnownBlocks))
+	fmt.Fprintf(&b, "\nstored %s in %s; %s in %s there already\n",
+		size(a.NewBytes), count(a.NewBlocks, "new block"), size(a.KnownBytes), count(a.KnownBlocks, "block"))
 	fmt.Fprintf(&b, "head %s, timestamp %d, good until %s\n", a.Head, a.Timestamp, a.Expires)
 	return b.String()
 }
 
 func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// count is "1 pack" or "2,000 packs".
+func count(n int64, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return humanize.Comma(n) + " " + what
+}

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -74,14 +73,14 @@ func checkedWords(c publisher.Checked) string {
 			fmt.Fprintf(&b, "  needed by %s\n", r)
 		}
 	}
-	fmt.Fprintf(&b, "checked %s blocks, %s, in %s packs, and %s releases: ", humanize.Comma(c.Blocks), size(c.Bytes), humanize.Comma(c.Packs), humanize.Comma(int64(c.Releases)))
+	fmt.Fprintf(&b, "checked %s, %s, in %s, and %s: ", count(c.Blocks, "block"), size(c.Bytes), count(c.Packs, "pack"), count(int64(c.Releases), "release"))
 	switch mended := len(c.Found) - len(c.Left); {
 	case len(c.Found) == 0:
 		b.WriteString("all sound\n")
 	case mended > 0:
-		fmt.Fprintf(&b, "%d faults, %d mended\n", len(c.Found), mended)
+		fmt.Fprintf(&b, "%s, %d mended\n", count(int64(len(c.Found)), "fault"), mended)
 	default:
-		fmt.Fprintf(&b, "%d faults\n", len(c.Found))
+		fmt.Fprintf(&b, "%s\n", count(int64(len(c.Found)), "fault"))
 	}
 	return b.String()
 }
@@ -118,8 +117,8 @@ daemon may serve the store meanwhile; add and gc refuse to run beside each other
 			if err != nil {
 				return err
 			}
-			return cli.Print(cmd, done, fmt.Sprintf("removed %s in %s blocks from %s packs; %s that nobody needs left in packs that are mostly needed\n",
-				size(done.Bytes), humanize.Comma(done.Blocks), humanize.Comma(done.Packs), size(done.LeftBytes)))
+			return cli.Print(cmd, done, fmt.Sprintf("removed %s in %s from %s; %s that nobody needs left in packs that are mostly needed\n",
+				size(done.Bytes), count(done.Blocks, "block"), count(done.Packs, "pack"), size(done.LeftBytes)))
 		},
 	}
 	careFlags(cmd, &o)
@@ -149,11 +148,11 @@ func newStats() *cobra.Command {
 
 func statsWords(s publisher.StoreStats) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "store    %s blocks, %s, %s packs; %s of it no release needs\n",
-		humanize.Comma(s.Blocks), size(s.Bytes), humanize.Comma(s.Packs), size(s.Wasted))
+	fmt.Fprintf(&b, "store    %s, %s, %s; %s of it no release needs\n",
+		count(s.Blocks, "block"), size(s.Bytes), count(s.Packs, "pack"), size(s.Wasted))
 	for _, r := range s.Releases {
-		fmt.Fprintf(&b, "release  %s/%s: %s, version %d, %s blocks, %s, of which %s are shared with others",
-			r.Channel, r.Arch, r.Release, r.Version, humanize.Comma(r.Blocks), size(r.Bytes), size(r.Shared))
+		fmt.Fprintf(&b, "release  %s/%s: %s, version %d, %s, %s, of which %s are shared with others",
+			r.Channel, r.Arch, r.Release, r.Version, count(r.Blocks, "block"), size(r.Bytes), size(r.Shared))
 		if !r.Whole {
 			b.WriteString("; not whole")
 		}

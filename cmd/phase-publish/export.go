@@ -74,10 +74,9 @@ func exportWithProgress(ctx context.Context, opts publisher.ExportOptions) (publ
 }
 
 func exportedWords(e publisher.Exported) string {
-	count := func(n int) string { return humanize.Comma(int64(n)) }
 	var b strings.Builder
-	fmt.Fprintf(&b, "wrote %s files, %s; %s were there; %s that no release needs stay for a while, %s removed\n",
-		count(e.WrittenFiles), size(e.WrittenBytes), count(e.KeptFiles), count(e.WaitingFiles), count(e.RemovedFiles))
+	fmt.Fprintf(&b, "wrote %s, %s; there already: %s; needed no more: %s left for a while, %s removed\n",
+		count(int64(e.WrittenFiles), "file"), size(e.WrittenBytes), humanize.Comma(int64(e.KeptFiles)), humanize.Comma(int64(e.WaitingFiles)), humanize.Comma(int64(e.RemovedFiles)))
 	for _, r := range e.Releases {
 		fmt.Fprintf(&b, "release %s\n", r)
 	}
@@ -90,6 +89,9 @@ func exportedWords(e publisher.Exported) string {
 	}
 	if e.LeftOut != "" {
 		fmt.Fprintf(&b, "left out %s\n", e.LeftOut)
+	}
+	if e.Warning != "" {
+		fmt.Fprintf(&b, "warning: %s\n", e.Warning)
 	}
 	return b.String()
 }

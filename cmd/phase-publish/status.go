@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/internal/cli"
@@ -35,7 +34,7 @@ func newStatus() *cobra.Command {
 
 func statusWords(s publisher.Status) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "store      %s blocks, %s, %s packs\n", humanize.Comma(s.Store.Blocks), size(s.Store.Bytes), humanize.Comma(s.Store.Packs))
+	fmt.Fprintf(&b, "store      %s, %s, %s\n", count(s.Store.Blocks, "block"), size(s.Store.Bytes), count(s.Store.Packs, "pack"))
 	fmt.Fprintf(&b, "root       version %d\n", s.Root)
 	if s.Head == "" {
 		b.WriteString("head       none yet; add a release with phase-publish add\n")
@@ -55,11 +54,14 @@ func statusWords(s publisher.Status) string {
 		for _, a := range r.Artifacts {
 			total += a.Length
 		}
-		fmt.Fprintf(&b, "release    %s/%s: %s, version %d, %s in %d files, signed %s, good until %s\n",
-			r.Channel, r.Arch, r.Version, r.Number, size(total), len(r.Artifacts), r.SignedAt.Format(time.RFC3339), r.Expires.Format(time.RFC3339))
+		fmt.Fprintf(&b, "release    %s/%s: %s, version %d, %s in %s, signed %s, good until %s\n",
+			r.Channel, r.Arch, r.Version, r.Number, size(total), count(int64(len(r.Artifacts)), "file"), r.SignedAt.Format(time.RFC3339), r.Expires.Format(time.RFC3339))
 	}
 	if s.Refused != "" {
 		fmt.Fprintf(&b, "left out   %s\n", s.Refused)
+	}
+	if s.Warning != "" {
+		fmt.Fprintf(&b, "warning    %s\n", s.Warning)
 	}
 	return b.String()
 }
