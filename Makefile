@@ -11,6 +11,7 @@ FUZZTIME   ?= 20s
 BENCHTIME  ?= 1s
 SHOW       ?= 1,2,3,4,6,7
 PLOT       ?= $(BUILD)/dht-growth.svg
+NODES      ?= 25,50,100,200,400,1000
 VULNDB     ?=
 
 # no VCS stamp: the same sources give the same bytes, whoever owns the checkout
@@ -51,10 +52,10 @@ bench: ## the store beside b3sum, cp, casync, xdelta3 and zsync: minutes, and 15
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./internal/bench -dir $(BUILD) -pair $(BUILD)/pair
 
-bench-net: binaries ## delivery beside nginx, curl and BitTorrent in network namespaces (SHOW=1,2,3,4,6,7)
+bench-net: binaries ## delivery beside nginx, curl and BitTorrent in network namespaces (SHOW=1,2,3,4,6,7 NODES=25,50,…)
 	@scripts/deps-check.sh --install bench-net
 	scripts/bench-pair.sh $(BUILD)/pair
-	$(GO) run ./internal/benchnet -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW) -svg $(PLOT)
+	$(GO) run ./internal/benchnet -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW) -svg $(PLOT) -nodes $(NODES)
 
 microbench: ## the benchmarks of every package (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(QUICK)
