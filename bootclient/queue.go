@@ -14,10 +14,12 @@ import (
 )
 
 const (
-	maxJobs     = 48                     // requests under way at all sources, and so blocks in memory
-	maxUnproven = 32                     // of them at sources that have given nothing yet
-	blockWindow = 6                      // requests under way at a source that gives single blocks
-	runWindow   = 3                      // … that gives runs
+	maxJobs     = 48 // requests under way at all sources, and so blocks in memory
+	maxUnproven = 32 // of them at sources that have given nothing yet
+	blockWindow = 6  // requests under way at a source that gives single blocks
+	runWindow   = 4  // … that gives runs
+	fastWindow  = 2  // … in less than fastRun each: it is kept busy, and sha256 finds in memory what came
+	fastRun     = 50 * time.Millisecond
 	herdWindow  = 2                      // … where neighbours share
 	maxRun      = 4 << 20                // bytes of a run
 	herdRun     = 1 << 20                // … where neighbours may want some of it
@@ -374,6 +376,9 @@ func (q *queue) learn(st *seat, j *job, now time.Time) {
 		limit = herdWindow
 	} else if st.src.givesRuns() {
 		limit = runWindow
+		if now.Sub(j.began) < fastRun {
+			limit = fastWindow
+		}
 	}
 	st.window = min(st.window+1, limit)
 }

@@ -108,7 +108,7 @@ func (l Loan) Release() { l.buf.release() }
 
 const (
 	runBuffer = 512 << 10 // bytes of the buffer that a run is read into: a few leaves in one read
-	maxKept   = 16        // buffers of which something is kept
+	maxKept   = 20        // buffers of which something is kept
 )
 
 // A buffer is filled by one reader, and goes back to the pool when nobody uses it.
