@@ -18,6 +18,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/castest"
+	"github.com/phaseboot/phaseboot/internal/bitswap"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 )
 
@@ -132,5 +133,27 @@ func TestWhoInventsPeersHasNoMoreUploadSlotsThanOneAddress(t *testing.T) {
 		if status := <-answers; status != http.StatusOK {
 			t.Errorf("one with a slot got %d", status)
 		}
+	}
+}
+
+// Bitswap knows its askers as HTTP does.
+func TestBitswapIsAskedFromAnAddress(t *testing.T) {
+	t.Parallel()
+	data := castest.Bytes(1, 1000)
+	c := cas.Sum(cid.Raw, data)
+	store := cas.NewMemory()
+	check(t, store.Put(t.Context(), c, data))
+	askers := make(chan string, 1)
+	server := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0")})
+	check(t, server.ServeBlocks(bitswap.Options{Store: store, Before: func(_ context.Context, asker string, _ int) error {
+		askers <- asker
+		return nil
+	}}))
+	src, err := start(t, Options{}).Blocks(t.Context(), infoOf(server))
+	check(t, err)
+	_, err = cas.Get(t.Context(), src, c)
+	check(t, err)
+	if asker := <-askers; asker != "127.0.0.1" {
+		t.Errorf("asked by %s", asker)
 	}
 }
