@@ -147,7 +147,7 @@ func (l *wireListener) Accept() (manet.Conn, error) {
 	case c := <-l.asked:
 		return c, nil
 	case <-l.closed:
-		return nil, transport.ErrListenerClosed
+		return nil, net.ErrClosed
 	}
 }
 
