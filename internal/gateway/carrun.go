@@ -40,7 +40,7 @@ func (l leaf) head() []byte {
 type plan struct {
 	*carWriter
 	leaves []leaf
-	listed map[cid.Cid]bool
+	listed map[cid.Cid]bool // leaves, and nodes with all that hangs under them
 }
 
 // plan lists the leaves of a file that are asked for, each once unless dups; nil when it
@@ -76,7 +76,8 @@ func (p *plan) list(n node, at int64, want []extent, depth int) error {
 	for i, c := range n.links {
 		here := extent{at, at + n.sizes[i]}
 		at = here.end
-		if some, _ := here.within(want); !some || len(p.leaves) > maxPlanned {
+		some, whole := here.within(want)
+		if !some || p.listed[c] && !p.dups || len(p.leaves) > maxPlanned {
 			continue
 		}
 		if c.Prefix().Codec == cid.Raw {
@@ -92,6 +93,7 @@ func (p *plan) list(n node, at int64, want []extent, depth int) error {
 		if err != nil {
 			return err
 		}
+		p.listed[c] = whole
 	}
 	return nil
 }
@@ -100,10 +102,8 @@ func (p *plan) add(l leaf) error {
 	if l.size < 0 || l.size > cas.MaxBlock {
 		return fmt.Errorf("block %s: %d bytes: %w", l.cid, l.size, cas.ErrCorrupt)
 	}
-	if p.dups || !p.listed[l.cid] {
-		p.listed[l.cid] = true
-		p.leaves = append(p.leaves, l)
-	}
+	p.listed[l.cid] = true
+	p.leaves = append(p.leaves, l)
 	return nil
 }
 
