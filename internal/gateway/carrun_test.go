@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -164,6 +166,39 @@ func TestRunsTakeTurnsAtASlot(t *testing.T) {
 		})
 	}
 	ok(t, both.Wait())
+}
+
+// An asker that takes 128 KiB in time gets a leaf of eight times as much.
+func TestASlowAskerGetsABigLeafOutOfAFile(t *testing.T) {
+	p := newPacked(t)
+	w, err := cas.OpenPacks(p.dir, cas.PackOptions{})
+	ok(t, err)
+	big, err := cas.AddFile(t.Context(), w.Put, bytes.NewReader(castest.Bytes(5, 1<<20+1)), "size-1048576")
+	ok(t, err)
+	ok(t, w.Close())
+	s := httptest.NewUnstartedServer(newHandler(Options{Source: p.packs}, time.Second))
+	s.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			c.(*net.TCPConn).SetWriteBuffer(16 << 10)
+		}
+	}
+	s.Start()
+	defer s.Close()
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	ok(t, err)
+	defer conn.Close()
+	ok(t, conn.(*net.TCPConn).SetReadBuffer(16<<10))
+	_, err = fmt.Fprintf(conn, "GET /ipfs/%s?format=car&entity-bytes=0:*&nodes=n HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", big.CID)
+	ok(t, err)
+	for n := int64(0); ; time.Sleep(200 * time.Millisecond) {
+		got, err := io.CopyN(io.Discard, conn, 128<<10)
+		if n += got; err != nil {
+			if n < big.Size {
+				t.Errorf("%d of %d bytes, then %v", n, big.Size, err)
+			}
+			return
+		}
+	}
 }
 
 func TestWhatWasCheckedIsForgotten(t *testing.T) {
