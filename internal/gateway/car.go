@@ -94,7 +94,7 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 	if notModified(w, r, etag) {
 		return nil
 	}
-	out := &carWriter{ctx: r.Context(), w: w, src: h.Source, seen: map[cid.Cid]bool{}, dups: p.dups, bare: p.bare, direct: isDirect(r), checked: &h.checked}
+	out := &carWriter{ctx: r.Context(), w: w, src: h.Source, seen: map[cid.Cid]bool{}, dups: p.dups, bare: p.bare, direct: isDirect(r), memory: h.memory}
 	if r.Method == http.MethodGet {
 		out.turn = turn{slots: h.slots, who: limit.Asker(r.RemoteAddr)}
 		if err := out.turn.begin(out.ctx); err != nil {
@@ -151,11 +151,11 @@ type carWriter struct {
 	dups bool
 	bare bool
 
-	direct  bool // a file goes out without a copy
-	checked *checked
-	lent    *[]byte
-	buf     []byte // sections that wait to be written
-	turn    turn
+	direct bool // a file goes out without a copy
+	*memory
+	lent *[]byte
+	buf  []byte // sections that wait to be written
+	turn turn
 
 	flushed bool // some were written
 }

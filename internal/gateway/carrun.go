@@ -60,12 +60,20 @@ func (o *carWriter) plan(c cid.Cid, p carParams) ([]leaf, error) {
 	return run.leaves, nil
 }
 
+// node reads an inner node, or remembers it: one run after another asks for the same.
 func (o *carWriter) node(c cid.Cid) (node, error) {
+	if n, ok := o.nodes.get(c); ok {
+		return n, nil
+	}
 	data, err := cas.Get(o.ctx, o.src, c)
 	if err != nil {
 		return node{}, err
 	}
-	return decode(c, data)
+	n, err := decode(c, data)
+	if err == nil {
+		o.nodes.add(c, n)
+	}
+	return n, err
 }
 
 // list adds the leaves under a node, which stands at a byte of the file, that are wanted.
@@ -227,7 +235,8 @@ func (o *carWriter) sendfile(s *stretch, list []leaf) (n int, err error) {
 // it is that of a leaf. Only the head of one that was checked lately is read, if the rest
 // is not needed here.
 func (o *carWriter) due(f *os.File, at int64, l leaf, b []byte) ([]byte, bool) {
-	head, size, lately := l.head(), l.section(), o.checked.has(l.cid, at)
+	head, size := l.head(), l.section()
+	_, lately := o.checked.get(place{l.cid, at})
 	if lately && o.direct {
 		size = len(head)
 	}
@@ -244,7 +253,7 @@ func (o *carWriter) due(f *os.File, at int64, l leaf, b []byte) ([]byte, bool) {
 		if cas.Check(l.cid, section[len(head):]) != nil {
 			return b, false
 		}
-		o.checked.add(l.cid, at)
+		o.checked.add(place{l.cid, at}, struct{}{})
 	}
 	return b, true
 }

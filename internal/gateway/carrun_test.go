@@ -203,27 +203,28 @@ func TestASlowAskerGetsABigLeafOutOfAFile(t *testing.T) {
 
 func TestWhatWasCheckedIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c checked
+		c := &newMemory().checked
+		has := func(id cid.Cid, offset int64) bool { _, ok := c.get(place{id, offset}); return ok }
 		one, two := cas.Sum(cid.Raw, []byte("one")), cas.Sum(cid.Raw, []byte("two"))
-		c.add(one, 1)
-		if !c.has(one, 1) || c.has(one, 2) || c.has(two, 1) {
+		c.add(place{one, 1}, struct{}{})
+		if !has(one, 1) || has(one, 2) || has(two, 1) {
 			t.Error("it is no set of blocks in their places")
 		}
 		time.Sleep(goodFor)
-		c.add(two, 1)
-		if !c.has(one, 1) || !c.has(two, 1) {
+		c.add(place{two, 1}, struct{}{})
+		if !has(one, 1) || !has(two, 1) {
 			t.Error("forgotten too soon")
 		}
 		time.Sleep(goodFor)
-		if c.has(one, 1) || !c.has(two, 1) {
+		if has(one, 1) || !has(two, 1) {
 			t.Error("an hour later, the older one is to be checked again, and that one only")
 		}
 		time.Sleep(5 * goodFor)
-		if c.has(two, 1) {
+		if has(two, 1) {
 			t.Error("after a silence everything is to be checked again")
 		}
 		for i := range 3 * maxChecked {
-			c.add(one, int64(i))
+			c.add(place{one, int64(i)}, struct{}{})
 		}
 		if n := len(c.young) + len(c.old); n > 2*maxChecked {
 			t.Errorf("%d are remembered", n)

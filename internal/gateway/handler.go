@@ -83,7 +83,7 @@ func newHandler(o Options, limit time.Duration) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &handler{Options: o, limit: limit, slots: newSlots(o.UploadSlots, slotWait)}
+	h := &handler{Options: o, limit: limit, slots: newSlots(o.UploadSlots, slotWait), memory: newMemory()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ipfs/", h.only(h.ipfs))
 	mux.HandleFunc("/ipns/", h.only(h.ipns))
@@ -96,7 +96,7 @@ type handler struct {
 	limit time.Duration // for the asker to take or send something
 	slots *slots        // nil: no limit
 
-	checked checked
+	memory *memory
 }
 
 // patient bounds how long an asker may hold up its connection.

@@ -168,7 +168,7 @@ func TestACARTakesTurns(t *testing.T) {
 	ok(t, err)
 	early := gate{store, leaves[2].CID, make(chan struct{}), make(chan struct{})}
 	late := gate{early, leaves[9].CID, make(chan struct{}), make(chan struct{})}
-	h := &handler{Options: Options{Source: late}, limit: stallLimit, slots: newSlots(1, 20*time.Second)}
+	h := &handler{Options: Options{Source: late}, limit: stallLimit, slots: newSlots(1, 20*time.Second), memory: newMemory()}
 	f := &fixture{Server: httptest.NewServer(h.only(h.ipfs))}
 	t.Cleanup(f.Close)
 
