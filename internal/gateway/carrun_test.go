@@ -201,6 +201,22 @@ func TestASlowAskerGetsABigLeafOutOfAFile(t *testing.T) {
 	}
 }
 
+// However seldom anybody asks: an entry is an hour old at most.
+func TestNothingIsRememberedForMoreThanAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for pause := time.Minute; pause < 2*goodFor; pause += time.Minute {
+			r := recent[string, bool]{max: 9}
+			r.add("a block", true)
+			for start := time.Now(); time.Since(start) <= 4*goodFor; time.Sleep(pause) {
+				_, ok := r.get("a block")
+				if age := time.Since(start); ok && age >= 2*goodFor || !ok && age < goodFor {
+					t.Errorf("asked every %v: remembered after %v: %t", pause, age, ok)
+				}
+			}
+		}
+	})
+}
+
 func TestWhatWasCheckedIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &newMemory().checked

@@ -54,9 +54,14 @@ func (r *recent[K, V]) turn(now time.Time) {
 	if r.young != nil && age < goodFor && len(r.young) < r.max {
 		return
 	}
-	r.old, r.young, r.turned = r.young, map[K]V{}, now
-	if age >= 2*goodFor {
-		r.old = nil
+	r.old, r.young = r.young, map[K]V{}
+	switch {
+	case age < goodFor: // there are many
+		r.turned = now
+	case age < 2*goodFor:
+		r.turned = r.turned.Add(goodFor)
+	default:
+		r.old, r.turned = nil, now
 	}
 }
 
