@@ -194,7 +194,8 @@ func (m mender) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 }
 
 // Collect removes the blocks that no kept release and no pin needs. Nothing is removed
-// unless every kept release is whole. A daemon may serve the store meanwhile.
+// unless every kept release is whole, and for a repository without a release, which wraps
+// fs.ErrNotExist. A daemon may serve the store meanwhile.
 func Collect(ctx context.Context, o CareOptions) (cas.Collected, error) {
 	if o.Keep < 1 {
 		return cas.Collected{}, fmt.Errorf("keep %d: at least the newest release of each channel stays: %w", o.Keep, fs.ErrInvalid)
@@ -218,6 +219,9 @@ func collect(ctx context.Context, store *cas.Packs, o CareOptions) (cas.Collecte
 	releases, err := keptReleases(ctx, o.Repo, o.Keep)
 	if err != nil {
 		return cas.Collected{}, err
+	}
+	if len(releases) == 0 {
+		return cas.Collected{}, fmt.Errorf("repository %s: it names no release, so nothing was removed: %w; name the repository whose releases the store holds", o.Repo, fs.ErrNotExist)
 	}
 	roots := slices.Clone(o.Pins)
 	for _, r := range releases {

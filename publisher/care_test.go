@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -150,5 +151,18 @@ func TestCollectKeepsReleasesAndPins(t *testing.T) {
 	o.Pins = []cid.Cid{cas.Sum(cid.Raw, []byte("never"))}
 	if _, err := Collect(t.Context(), o); err == nil || !strings.Contains(err.Error(), "nothing was removed") {
 		t.Errorf("a pin that is not there: %v", err)
+	}
+}
+
+func TestCollectRefusesARepositoryWithoutARelease(t *testing.T) {
+	t.Parallel()
+	w, o := twoReleases(t)
+	before := snapshotOf(t, o.Store)
+	o.Repo = newWorld(t).repo()
+	if done, err := Collect(t.Context(), o); !errors.Is(err, fs.ErrNotExist) || done.Blocks != 0 || !strings.Contains(err.Error(), "names no release") {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if got := snapshotOf(t, o.Store); got[w.path("store/pack-00000001.car")] != before[w.path("store/pack-00000001.car")] {
+		t.Error("the store changed")
 	}
 }
