@@ -23,13 +23,14 @@ type cache struct {
 
 	mu     sync.Mutex
 	stats  SourceStats
-	broken bool // a write failed: no more of them
+	broken bool             // a write failed: no more of them
+	bad    map[cid.Cid]bool // blocks that were damaged, true when written again
 }
 
 // openCache opens the cache that the mode allows. A cache that another process
 // writes is read; one that cannot be opened is left out, and the report says so.
 func openCache(cfg Config) *cache {
-	c := &cache{report: cfg.Report, log: cfg.Log, stats: SourceStats{Name: "cache", Kind: kindCache, Address: cfg.Cache}}
+	c := &cache{report: cfg.Report, log: cfg.Log, bad: map[cid.Cid]bool{}, stats: SourceStats{Name: "cache", Kind: kindCache, Address: cfg.Cache}}
 	if cfg.Cache == "" {
 		return c
 	}
@@ -64,7 +65,12 @@ func (c *cache) get(ctx context.Context, id cid.Cid) ([]byte, bool) {
 		c.stats.Bytes += int64(len(data))
 		return data, true
 	}
-	if !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil && len(c.stats.Faults) < maxFaults {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil:
+	case errors.Is(err, cas.ErrCorrupt):
+		c.bad[id] = false
+		c.log.Debug("cache: damaged", "err", err)
+	case len(c.stats.Faults) < maxFaults:
 		c.stats.Faults = append(c.stats.Faults, clean(err.Error()))
 	}
 	return nil, false
@@ -72,14 +78,52 @@ func (c *cache) get(ctx context.Context, id cid.Cid) ([]byte, bool) {
 
 func (c *cache) writable() bool { return c.store != nil && !c.readOnly && !c.isBroken() }
 
-// put keeps a verified block when the cache may be written.
+// put keeps a verified block when the cache may be written, in place of the damaged one
+// if there is one.
 func (c *cache) put(ctx context.Context, id cid.Cid, data []byte) {
 	if !c.writable() {
 		return
 	}
-	if err := c.store.Put(ctx, id, data); err != nil && ctx.Err() == nil {
+	keep := c.store.Put
+	if c.isBad(id) {
+		keep = c.rewrite
+	}
+	if err := keep(ctx, id, data); err != nil && ctx.Err() == nil {
 		c.giveUp(err)
 	}
+}
+
+func (c *cache) isBad(id cid.Cid) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	mended, bad := c.bad[id]
+	return bad && !mended
+}
+
+func (c *cache) rewrite(ctx context.Context, id cid.Cid, data []byte) error {
+	err := c.store.Rewrite(ctx, id, data)
+	if err == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.bad[id] = true
+	}
+	return err
+}
+
+// damage says in words how many blocks were damaged, and what became of them. c.mu is held.
+func (c *cache) damage() string {
+	mended := 0
+	for _, ok := range c.bad {
+		mended += number(ok)
+	}
+	words := count(len(c.bad), "damaged block")
+	switch {
+	case mended == len(c.bad):
+		return words + ", fetched again"
+	case c.readOnly:
+		return words + ", which stay: the cache is only read"
+	}
+	return fmt.Sprintf("%s, %d fetched again; the next fetch asks for the others", words, mended)
 }
 
 func (c *cache) isBroken() bool {
@@ -127,5 +171,8 @@ func (c *cache) snapshot() (SourceStats, bool) {
 	defer c.mu.Unlock()
 	out := c.stats
 	out.Faults = append([]string(nil), out.Faults...)
+	if len(c.bad) > 0 {
+		out.Faults = append(out.Faults, c.damage())
+	}
 	return out, out.Blocks > 0 || len(out.Faults) > 0
 }

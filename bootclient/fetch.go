@@ -330,5 +330,5 @@ func (f *fetch) words(sources []SourceStats) string {
 			n++
 		}
 	}
-	return fmt.Sprintf("%d artifacts, %s from %d sources", len(f.parts), bytesOf(f.total), n)
+	return fmt.Sprintf("%s, %s from %s", count(len(f.parts), "artifact"), bytesOf(f.total), count(n, "source"))
 }

@@ -150,4 +150,12 @@ func allStats(disc *discovery, c *cache) []SourceStats {
 	return list
 }
 
+// count is a number of things in words.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 func bytesOf(n int64) string { return humanize.IBytes(uint64(n)) }

@@ -394,8 +394,13 @@ func TestAPoisonedCacheBlockIsFetchedAgain(t *testing.T) {
 	if n := s.blocks.Load(); n != 1 {
 		t.Errorf("%d blocks were fetched for one that rotted", n)
 	}
-	if c := m.source("cache"); len(c.Faults) != 1 || !strings.Contains(c.Faults[0], "hash to") {
+	if c := m.source("cache"); len(c.Faults) != 1 || c.Faults[0] != "1 damaged block, fetched again" {
 		t.Errorf("the report says of the cache: %+v", c)
+	}
+	s.blocks.Store(0)
+	m.boots(r)
+	if n, c := s.blocks.Load(), m.source("cache"); n != 0 || len(c.Faults) > 0 {
+		t.Errorf("the cache did not heal: %d blocks were fetched, %+v", n, c)
 	}
 }
 

@@ -36,10 +36,7 @@ func (p *Packs) Put(ctx context.Context, c cid.Cid, data []byte) error {
 	}
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if p.opts.ReadOnly {
-		return fmt.Errorf("store %s: opened for reading only: %w", p.dir, fs.ErrPermission)
-	}
-	if err := p.ready(ctx); err != nil {
+	if err := p.writable(ctx); err != nil {
 		return err
 	}
 	if ok, err := p.find(c, headOnly, func(*pack, section) error { return nil }); ok || err != nil {
@@ -71,6 +68,14 @@ func (p *Packs) Sync(ctx context.Context) error {
 		return err
 	}
 	return p.sync()
+}
+
+// writable reports why nothing may be put, if so.
+func (p *Packs) writable(ctx context.Context) error {
+	if p.opts.ReadOnly {
+		return fmt.Errorf("store %s: opened for reading only: %w", p.dir, fs.ErrPermission)
+	}
+	return p.ready(ctx)
 }
 
 // ready reports why nothing may be written, if so.
