@@ -17,6 +17,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -122,7 +123,7 @@ func (s *seed) follow(ctx context.Context, open *serving) error {
 
 func (s *seed) offer() gateway.Options {
 	return gateway.Options{
-		Source: s.source(), UploadSlots: shelfSlot, Log: s.cfg.Log,
+		Source: s.source(), UploadSlots: shelfSlot, Log: limit.OnceAnHour(s.cfg.Log),
 		IPNS: func(ctx context.Context, name string) ([]byte, error) { return s.now.Load().record(ctx, name) },
 		Have: func(root cid.Cid) ([]byte, string, error) { return s.now.Load().have(root) },
 	}
@@ -136,13 +137,18 @@ func (s *seed) source() cas.Source {
 	return s
 }
 
-// Block returns a block of the cache, or a leaf of an artifact that lies beside it.
+// Block returns a block of the cache or, where that has none or a damaged one, a leaf of an
+// artifact that lies beside it.
 func (s *seed) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	data, err := s.store.Block(ctx, c)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s.now.Load().Block(ctx, c)
+	data, err := cas.Get(ctx, s.store, c)
+	if err == nil || ctx.Err() != nil {
+		return data, err
 	}
-	return data, err
+	beside, missing := s.now.Load().Block(ctx, c)
+	if missing == nil || errors.Is(err, fs.ErrNotExist) {
+		return beside, missing
+	}
+	return nil, err
 }
 
 func (s *seed) places() manifest.Discovery {

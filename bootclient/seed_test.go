@@ -179,6 +179,45 @@ func TestASeedGivesALeafFromWhereverItLies(t *testing.T) {
 	}
 }
 
+// A block that went bad in the cache is given from the folder, if that has it; if not, the
+// log says so once, however often it is asked for.
+func TestASeedLooksBesideACacheThatIsDamaged(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	cfg := filled(t, r, t.TempDir())
+	poison(t, cfg.Cache, r.signed["rootfs"][1<<20:1<<20+64])
+	whole := newMachine(t, r, "private")
+	whole.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	whole.boots(r)
+	leaves, err := cas.Leaves(t.Context(), r.store, r.cids["rootfs"], int64(len(r.signed["rootfs"])))
+	ok(t, err)
+	for folder, missing := range map[string]int{whole.out: 0, "": 1} {
+		cfg, lines := cfg, make(logLines, 64)
+		cfg.Artifacts, cfg.Log = folder, slog.New(slog.NewTextHandler(lines, nil))
+		ready, stop := seeds(t, cfg)
+		gw := &gateway.Client{Base: loopback(t, ready)}
+		for range 3 {
+			bad := 0
+			for _, l := range leaves {
+				if _, err := cas.Get(t.Context(), gw, l.CID); err != nil {
+					bad++
+				}
+			}
+			if bad != missing {
+				t.Errorf("artifacts in %q: %d leaves were not given, want %d", folder, bad, missing)
+			}
+		}
+		ok(t, stop())
+		close(lines)
+		said := 0
+		for line := range lines {
+			said += strings.Count(line, "not served")
+		}
+		if said != missing {
+			t.Errorf("artifacts in %q: the log says so %d times, want %d", folder, said, missing)
+		}
+	}
+}
+
 func TestWhoServesNobodyKeepsNothing(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	quiet := herd

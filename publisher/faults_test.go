@@ -8,8 +8,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
@@ -66,32 +64,4 @@ func (w *world) damage(name string) {
 	one[0] ^= 1
 	_, err = pack.WriteAt(one, offset)
 	check(w.t, err)
-}
-
-func TestAFaultIsLoggedAgainAfterAnHour(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		out := new(bytes.Buffer)
-		log := onceAnHour(slog.New(slog.NewTextHandler(out, nil))).With("part", "store")
-		for range 2 {
-			log.Error("block", "path", "/a", "err", "first")
-			log.Error("block", "path", "/b", "err", "first")
-			log.Error("block", "path", "/b", "err", "second")
-			log.Info("block")
-			log.Info("block")
-			time.Sleep(faultAgain)
-		}
-		if n, m := strings.Count(out.String(), "ERROR"), strings.Count(out.String(), "INFO"); n != 4 || m != 4 {
-			t.Errorf("%d errors, %d others:\n%s", n, m, out)
-		}
-	})
-}
-
-func TestRememberedFaultsAreBounded(t *testing.T) {
-	s := said{when: map[string]time.Time{}}
-	for i := range 3 * faultsMost {
-		s.first(strings.Repeat("x", i), time.Now())
-	}
-	if len(s.when) > faultsMost {
-		t.Errorf("%d are remembered", len(s.when))
-	}
 }

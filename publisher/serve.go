@@ -150,7 +150,7 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	if opts.Identity == "" {
 		opts.Identity = filepath.Join(opts.Store, "peer.key")
 	}
-	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC(), faults: onceAnHour(opts.Log)}
+	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC(), faults: limit.OnceAnHour(opts.Log)}
 	s.conns = s.newConns()
 	if s.repo, err = openRepo(ctx, opts.Repo); err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package publisher
+package limit
 
 import (
 	"context"
@@ -12,8 +12,7 @@ const (
 	faultsMost = 1024      // that are remembered; more are forgotten all at once
 )
 
-// faults is a log in which an error stands once an hour, however often strangers ask for
-// the block that is damaged. Errors are the same when their words are, and their cause.
+// faults is the handler of such a log.
 type faults struct {
 	slog.Handler
 	said *said
@@ -24,7 +23,9 @@ type said struct {
 	when map[string]time.Time
 }
 
-func onceAnHour(log *slog.Logger) *slog.Logger {
+// OnceAnHour returns log, in which an error then stands once an hour, however often strangers
+// ask for the block that is damaged. Errors are the same when their words are, and their cause.
+func OnceAnHour(log *slog.Logger) *slog.Logger {
 	return slog.New(faults{log.Handler(), &said{when: map[string]time.Time{}}})
 }
 

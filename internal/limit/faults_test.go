@@ -1,0 +1,38 @@
+package limit
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestAFaultIsLoggedAgainAfterAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := new(bytes.Buffer)
+		log := OnceAnHour(slog.New(slog.NewTextHandler(out, nil))).With("part", "store")
+		for range 2 {
+			log.Error("block", "path", "/a", "err", "first")
+			log.Error("block", "path", "/b", "err", "first")
+			log.Error("block", "path", "/b", "err", "second")
+			log.Info("block")
+			log.Info("block")
+			time.Sleep(faultAgain)
+		}
+		if n, m := strings.Count(out.String(), "ERROR"), strings.Count(out.String(), "INFO"); n != 4 || m != 4 {
+			t.Errorf("%d errors, %d others:\n%s", n, m, out)
+		}
+	})
+}
+
+func TestRememberedFaultsAreBounded(t *testing.T) {
+	s := said{when: map[string]time.Time{}}
+	for i := range 3 * faultsMost {
+		s.first(strings.Repeat("x", i), time.Now())
+	}
+	if len(s.when) > faultsMost {
+		t.Errorf("%d are remembered", len(s.when))
+	}
+}
