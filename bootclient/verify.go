@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -39,10 +40,22 @@ func (h *hand) take(i int) (gateway.Loan, bool) {
 	return data, ok
 }
 
+// drop gives back all that nobody takes any more.
+func (h *hand) drop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.next = math.MaxInt
+	for _, data := range h.leaves {
+		data.Release()
+	}
+	clear(h.leaves)
+}
+
 // hash compares the sha256 of what was written to the target with the signed one, behind
 // the front while leaves still arrive. The length is exact already: the leaves cover the
 // signed length, and each is in place.
 func (p *part) hash(ctx context.Context) error {
+	defer p.hand.drop()
 	h := sha256.New()
 	var room []byte
 	for i, l := range p.leaves {
