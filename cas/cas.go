@@ -68,8 +68,22 @@ func Get(ctx context.Context, src Source, c cid.Cid) ([]byte, error) {
 	return data, nil
 }
 
+// A WrongError says that bytes do not hash to their name. It wraps ErrCorrupt.
+type WrongError struct {
+	CID    cid.Cid
+	Size   int // bytes
+	Digest [32]byte
+}
+
+func (e *WrongError) Error() string {
+	return fmt.Sprintf("block %s: its %d bytes hash to %x: %v", e.CID, e.Size, e.Digest, ErrCorrupt)
+}
+
+// Unwrap returns ErrCorrupt.
+func (e *WrongError) Unwrap() error { return ErrCorrupt }
+
 // Check reports whether data is the block that c names: within MaxBlock, and
-// hashing to it. A mismatch wraps ErrCorrupt.
+// hashing to it. A mismatch is a *WrongError; all errors wrap ErrCorrupt.
 func Check(c cid.Cid, data []byte) error {
 	if err := CheckCID(c); err != nil {
 		return err
@@ -85,7 +99,7 @@ func Check(c cid.Cid, data []byte) error {
 		digest = sha256.Sum256(data)
 	}
 	if key[cidPrefix:] != string(digest[:]) {
-		return fmt.Errorf("block %s: its %d bytes hash to %x: %w", c, len(data), digest, ErrCorrupt)
+		return &WrongError{CID: c, Size: len(data), Digest: digest}
 	}
 	return nil
 }

@@ -98,7 +98,7 @@ func nodeOperator(n *p2p.Node) operator {
 			DHTPeers int       `json:"dht_peers"`
 		}{l.Peer, l.Started, l.Peers, l.DHTPeers}, nil
 	}
-	return operator{registry, status, func() error { return nil }}
+	return operator{registry, status, func(context.Context) error { return nil }}
 }
 
 func identityOf(opts BootstrapOptions) (key crypto.PrivKey, release func(), err error) {

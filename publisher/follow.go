@@ -53,6 +53,9 @@ func (s *server) follow(ctx context.Context, w *fsnotify.Watcher) {
 			if err := s.refresh(ctx); err != nil && ctx.Err() == nil {
 				s.Log.Error("head kept as it is", "cause", err)
 			}
+			if err := s.sound(ctx); err != nil && ctx.Err() == nil {
+				s.faults.Error("the store is not whole", "cause", err)
+			}
 		}
 	}
 }

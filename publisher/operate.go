@@ -38,7 +38,7 @@ type Live struct {
 type operator struct {
 	registry *prometheus.Registry
 	status   func(context.Context) (any, error)
-	health   func() error // nil while all is well
+	health   func(context.Context) error // nil while all is well
 }
 
 func (o operator) handler() http.Handler {
@@ -53,8 +53,8 @@ func (o operator) handler() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(s)
 	})
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := o.health(); err != nil {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		if err := o.health(r.Context()); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -84,6 +84,9 @@ func (s *server) operator() operator {
 
 func (s *server) status(ctx context.Context) (any, error) {
 	status, err := ReadStatus(ctx, s.Store, s.repo.dir, s.Now())
+	if wrong := s.sound(ctx); status.Damage == "" && wrong != nil {
+		status.Damage = wrong.Error()
+	}
 	return struct {
 		Status
 		Live Live `json:"live"`
@@ -110,12 +113,12 @@ func (s *server) live() Live {
 }
 
 // health says why machines would refuse what is served.
-func (s *server) health() error {
+func (s *server) health(ctx context.Context) error {
 	head, _ := s.heads.current()
 	if now := s.Now(); !now.Before(head.Expires) {
 		return fmt.Errorf("timestamp %d expired %s; is the repository writable, and the online key the right one?", head.Timestamp, head.Expires.UTC().Format(time.RFC3339))
 	} else if s.records.age(now) >= recordLife {
 		return errors.New("IPNS record expired")
 	}
-	return nil
+	return s.sound(ctx)
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -88,6 +89,7 @@ type server struct {
 	announced announced
 	started   time.Time
 	faults    *slog.Logger // of the store, as strangers meet them
+	soundness soundness
 }
 
 // Serve runs the daemon until ctx ends; then it takes no more requests, finishes those
@@ -150,7 +152,9 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	if opts.Identity == "" {
 		opts.Identity = filepath.Join(opts.Store, "peer.key")
 	}
-	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC(), faults: limit.OnceAnHour(opts.Log)}
+	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC()}
+	s.soundness.wrong = map[cid.Cid]struct{}{}
+	s.faults = slog.New(meeting{limit.OnceAnHour(opts.Log.With("store", opts.Store, "remedy", "phase-publish fsck")).Handler(), &s.soundness})
 	s.conns = s.newConns()
 	if s.repo, err = openRepo(ctx, opts.Repo); err != nil {
 		return nil, err

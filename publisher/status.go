@@ -21,17 +21,24 @@ type Status struct {
 	Channels []manifest.Release `json:"releases"`
 	Refused  string             `json:"refused"` // why channels are left out, "" when none is
 	Warning  string             `json:"warning"` // what is not published that should be, "" when nothing is
+	Damage   string             `json:"damage"`  // what of the releases the store does not list, "" when nothing
 }
 
 // ReadStatus reads a store and a repository, and verifies what is published. An expired
-// timestamp is a fact that it reports, not an error.
+// timestamp, or a store that lacks blocks, is a fact that it reports, not an error. Blocks
+// are not hashed: see Fsck.
 func ReadStatus(ctx context.Context, store, dir string, now time.Time) (Status, error) {
 	r, err := openRepo(ctx, dir)
 	if err != nil {
 		return Status{}, err
 	}
 	s := Status{Root: r.root.Version(), Channels: []manifest.Release{}}
-	if s.Store, err = storeStats(ctx, store); err != nil {
+	packs, err := openStore(store, nil)
+	if err != nil {
+		return Status{}, err
+	}
+	defer packs.Close()
+	if s.Store, err = packs.Stats(ctx); err != nil {
 		return Status{}, err
 	}
 	p, err := r.published(ctx)
@@ -59,14 +66,8 @@ func ReadStatus(ctx context.Context, store, dir string, now time.Time) (Status, 
 		s.Refused = err.Error()
 	}
 	s.Channels = append(s.Channels, releases...)
-	return s, nil
-}
-
-func storeStats(ctx context.Context, dir string) (cas.Stats, error) {
-	store, err := openStore(dir, nil)
-	if err != nil {
-		return cas.Stats{}, err
+	if err := whole(ctx, packs, releases); err != nil {
+		s.Damage = err.Error()
 	}
-	defer store.Close()
-	return store.Stats(ctx)
+	return s, ctx.Err()
 }

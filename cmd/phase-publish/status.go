@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -14,8 +15,10 @@ import (
 func newStatus() *cobra.Command {
 	var store, repo string
 	cmd := &cobra.Command{
-		Use:     "status --store DIR --repo DIR",
-		Short:   "Say what is kept and what is published",
+		Use:   "status --store DIR --repo DIR",
+		Short: "Say what is kept and what is published",
+		Long: `status says what the store holds and what the repository publishes, and whether the store
+lists every block of it: exit 5 where it does not. It hashes none of them; fsck does.`,
 		Example: `  phase-publish status --store store --repo repo`,
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -23,7 +26,10 @@ func newStatus() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return cli.Print(cmd, s, statusWords(s))
+			if s.Damage != "" {
+				err = publisher.Damaged(store, s.Damage)
+			}
+			return errors.Join(err, cli.Print(cmd, s, statusWords(s)))
 		},
 	}
 	cmd.Flags().StringVar(&store, "store", "", "folder of the store")
@@ -56,6 +62,9 @@ func statusWords(s publisher.Status) string {
 		}
 		fmt.Fprintf(&b, "release    %s/%s: %s, version %d, %s in %s, signed %s, good until %s\n",
 			r.Channel, r.Arch, r.Version, r.Number, size(total), count(int64(len(r.Artifacts)), "file"), r.SignedAt.Format(time.RFC3339), r.Expires.Format(time.RFC3339))
+	}
+	if s.Damage != "" {
+		fmt.Fprintf(&b, "damage     %s\n", s.Damage)
 	}
 	if s.Refused != "" {
 		fmt.Fprintf(&b, "left out   %s\n", s.Refused)

@@ -1,0 +1,93 @@
+package publisher
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+)
+
+func TestHealthSaysWhenTheStoreLacksWhatIsPublished(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.add(w.sign(1, "v1", w.release))
+	opts, log := w.serveOptions(), new(bytes.Buffer)
+	opts.DHT, opts.Metrics, opts.Log = DHTOff, "127.0.0.1:0", slog.New(slog.NewTextHandler(log, nil))
+	r, stop := w.serve(opts)
+	healthy := func(when string) {
+		t.Helper()
+		if code, said := get(t, r.Metrics[0]+"/healthz"); code != http.StatusOK {
+			t.Errorf("%s: healthz says %d, %s", when, code, said)
+		}
+	}
+	ill := func(when, why string) {
+		t.Helper()
+		code, said := get(t, r.Metrics[0]+"/healthz")
+		if code != http.StatusServiceUnavailable || !strings.Contains(said, why) || !strings.Contains(said, "phase-publish fsck") {
+			t.Errorf("%s: healthz says %d, %s", when, code, said)
+		}
+		if _, said := get(t, r.Metrics[0]+"/status"); !strings.Contains(said, why) {
+			t.Errorf("%s: status says %s", when, said)
+		}
+	}
+	healthy("at first")
+	check(t, os.Rename(w.path("store/pack-00000001.car"), w.path("away.car")))
+	ill("without the pack", "file does not exist")
+	if s, err := ReadStatus(t.Context(), w.path("store"), w.repo(), time.Now()); err != nil || s.Damage == "" {
+		t.Errorf("status says %+v, %v", s, err)
+	}
+	check(t, os.Rename(w.path("away.car"), w.path("store/pack-00000001.car")))
+	healthy("with the pack again")
+
+	gw := &gateway.Client{Base: r.HTTP[0]}
+	rootfs := w.artifact(r.Head, gw, "rootfs")
+	leaves, err := cas.Leaves(t.Context(), gw, rootfs.CID, rootfs.Length)
+	check(t, err)
+	leaf := leaves[1].CID
+	w.damage(leaf.String())
+	if code, _ := get(t, r.HTTP[0]+"/ipfs/"+leaf.String()+"?format=raw"); code != http.StatusInternalServerError {
+		t.Errorf("a damaged block got %d", code)
+	}
+	ill("with a damaged block", "hash to")
+	w.damage(leaf.String())
+	healthy("when it is mended")
+	stop()
+	if !strings.Contains(log.String(), "store="+w.path("store")+" remedy=\"phase-publish fsck\"") {
+		t.Errorf("the log names no store and no remedy:\n%s", log)
+	}
+}
+
+func TestWholeMissesALeaf(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.add(w.sign(1, "v1", w.release))
+	releases, err := keptReleases(t.Context(), w.repo(), 0)
+	check(t, err)
+	store, err := openStore(w.path("store"), nil)
+	check(t, err)
+	defer store.Close()
+	check(t, whole(t.Context(), store, releases))
+	rootfs, _ := releases[0].Artifact("rootfs")
+	leaves, err := cas.Leaves(t.Context(), store, rootfs.CID, rootfs.Length)
+	check(t, err)
+	part, gone := cas.NewMemory(), leaves[len(leaves)-1].CID
+	check(t, store.Each(t.Context(), func(c cid.Cid, _ int64) error {
+		if bytes.Equal(c.Hash(), gone.Hash()) {
+			return nil
+		}
+		data, err := store.Block(t.Context(), c)
+		check(t, err)
+		return part.Put(t.Context(), c, data)
+	}))
+	if err := whole(t.Context(), part, releases); err == nil || !strings.Contains(err.Error(), gone.String()) {
+		t.Errorf("without %s: %v", gone, err)
+	}
+}
