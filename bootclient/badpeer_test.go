@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -108,6 +109,54 @@ func TestABadPeerAloneEndsTheBootInWords(t *testing.T) {
 			m.refuses(row.exit, bad.URL)
 		})
 	}
+}
+
+// Who cannot fetch reads once what each source said, and what to do.
+func TestABlockThatNobodyGivesIsToldOnceWithTheRemedy(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	leaves, err := cas.Leaves(t.Context(), r.store, r.cids["rootfs"], int64(len(r.signed["rootfs"])))
+	ok(t, err)
+	lacks := leaves[len(leaves)/2].CID.String()
+	for name, row := range map[string]struct {
+		bend bend
+		said string
+	}{
+		"no runs and no leaf": {func(w http.ResponseWriter, req *http.Request, good http.Handler) {
+			if strings.HasSuffix(req.URL.Path, lacks) || strings.Contains(req.Header.Get("Accept")+req.URL.RawQuery, "car") {
+				broken(w, req, good)
+				return
+			}
+			good.ServeHTTP(w, req)
+		}, "status 500"},
+		"no inner node": {broken, "status 500"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t, r, "private")
+			m.cfg.Mirrors, m.cfg.Timeout = []string{serve(t, r, row.bend).URL}, 2*time.Second
+			err := m.fetch(t.Context())
+			if cli.Code(err) != cli.ExitNotFound {
+				t.Fatalf("exit code %d: %v", cli.Code(err), err)
+			}
+			if strings.Count(err.Error(), row.said) != 1 || strings.Count(err.Error(), "phase-publish fsck") != 1 {
+				t.Errorf("it says: %v", err)
+			}
+		})
+	}
+}
+
+func TestARootOfAnotherRepositoryIsNamedAsThat(t *testing.T) {
+	other, err := p2p.Name(public("other-ipns")[0])
+	ok(t, err)
+	us, them := newRepo(t, "us", manifest.Discovery{}), newRepo(t, "stranger", manifest.Discovery{})
+	root, err := manifest.NewRoot(manifest.RootSpec{
+		Root: public("stranger"), Threshold: 1, Online: public("stranger-online"), Discovery: manifest.Discovery{IPNS: []string{other}}, Expires: time.Now().Add(1000 * time.Hour),
+	})
+	ok(t, err)
+	m := newMachine(t, us, "private")
+	m.cfg.Root, m.cfg.Timeout = sign(t, root, "stranger"), time.Second
+	m.cfg.Mirrors = []string{serve(t, us, nil).URL, serve(t, them, nil).URL}
+	m.refuses(cli.ExitNotFound, "2 sources answered, none knows this repository's name "+other, "is it the right root.json?")
 }
 
 func TestABusySourceIsAskedAgainAndNotBlamed(t *testing.T) {

@@ -240,7 +240,7 @@ func (d *discovery) tried() string {
 	sources, _ := d.hub.known()
 	for _, s := range sources[:min(len(sources), 5)] {
 		if err := s.lastError(); err != nil {
-			out = append(out, fmt.Sprintf("%s: %v", s, err))
+			out = append(out, fmt.Sprintf("%s: %s", s, strings.TrimPrefix(err.Error(), s.String()+": ")))
 		}
 	}
 	if err := d.hub.strangers.lastError(); err != nil && len(sources) < 5 {

@@ -100,7 +100,7 @@ func (f *fetch) listLeaves(ctx context.Context, first *source) error {
 	for _, p := range f.parts {
 		g.Go(func() (err error) {
 			if p.leaves, err = cas.Leaves(ctx, src, p.CID, p.Length); err != nil {
-				return fmt.Errorf("%s: %w", p.Role, err)
+				return fmt.Errorf("%s: %w; %s", p.Role, err, elsewhere)
 			}
 			f.disc.shelf.stock(p.CID, p.leaves, p.target)
 			return nil
@@ -225,11 +225,19 @@ func (f *fetch) hope(gloomy *time.Time) error {
 	if since < min(stallLimit, f.cfg.Timeout) {
 		return nil
 	}
-	if why == nil {
+	switch {
+	case why == nil:
 		why = fmt.Errorf("%w: sources answer, but no block has come in", cas.ErrUnreachable)
+	case errors.Is(why, cas.ErrUnreachable):
+		why = cas.ErrUnreachable // what each source said is in tried
+	default:
+		return why
 	}
-	return fmt.Errorf("no block for %s: %w (%s)", since.Round(time.Second), why, f.disc.tried())
+	return fmt.Errorf("no block for %s: %w (%s); %s", since.Round(time.Second), why, f.disc.tried(), elsewhere)
 }
+
+// elsewhere is what to do when the sources do not give a block.
+const elsewhere = "name another source with --mirror or --peer (phase.mirror=, phase.peer=), or ask the publisher to run phase-publish fsck"
 
 // patience is how long another source may turn up after all known ones failed us.
 func (f *fetch) patience() time.Duration {

@@ -129,7 +129,7 @@ func telling(c cid.Cid, errs []error) error {
 	if len(errs) == 0 {
 		return fmt.Errorf("block %s: %w: no source is left", c, cas.ErrUnreachable)
 	}
-	return fmt.Errorf("%w: %d sources asked; %v", cas.ErrUnreachable, len(errs), errs[len(errs)-1])
+	return fmt.Errorf("%w: %s asked; %v", cas.ErrUnreachable, count(len(errs), "source"), errs[len(errs)-1])
 }
 
 // A patient pool asks again while its sources are out of reach, as long as the

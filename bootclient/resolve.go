@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -37,8 +38,9 @@ type resolver struct {
 	verdicts chan verdict
 
 	asking   map[*source]bool
-	pending  int // sources that have not answered yet
-	checking int // folders under way
+	unknown  map[*source]bool // they answered that they do not know our names
+	pending  int              // sources that have not answered yet
+	checking int              // folders under way
 	folders  map[cid.Cid]*lead
 	best     *verdict
 	refused  error     // the most telling refusal
@@ -79,7 +81,7 @@ func resolve(ctx context.Context, cfg Config, disc *discovery, c *cache, names [
 	r := &resolver{
 		cfg: cfg, disc: disc, cache: c, names: names,
 		asked: make(chan heard), verdicts: make(chan verdict),
-		asking: map[*source]bool{}, folders: map[cid.Cid]*lead{}, calm: time.Now(),
+		asking: map[*source]bool{}, unknown: map[*source]bool{}, folders: map[cid.Cid]*lead{}, calm: time.Now(),
 	}
 	if disc.network {
 		r.lookEnd = time.Now().Add(lookAround)
@@ -151,6 +153,7 @@ func (r *resolver) answered(a heard) {
 		return
 	}
 	a.src.note(a.err)
+	r.unknown[a.src] = errors.Is(a.err, fs.ErrNotExist)
 	if errors.Is(a.err, manifest.ErrUntrusted) {
 		r.refuse(a.src.String(), "head", a.err)
 	}
@@ -332,7 +335,19 @@ func (r *resolver) timedOut(ctx context.Context) error {
 	if rank(r.refused) > 1 {
 		return r.refused
 	}
+	if n := r.strange(); n > 0 && len(r.folders) == 0 {
+		return fmt.Errorf("channel %q for %q: %w: %s answered, none knows this repository's name %s; is it the right root.json?",
+			r.cfg.Channel, r.cfg.Arch, cas.ErrUnreachable, count(n, "source"), strings.Join(r.names, ", "))
+	}
 	return r.nobody(fmt.Sprintf("no source gave it in %s", r.cfg.Timeout))
+}
+
+// strange counts the sources that do not know our names.
+func (r *resolver) strange() (n int) {
+	for _, yes := range r.unknown {
+		n += number(yes)
+	}
+	return n
 }
 
 func (r *resolver) nobody(what string) error {

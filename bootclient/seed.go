@@ -188,7 +188,7 @@ func (s *seed) load(ctx context.Context) error {
 		}
 	}
 	if best == nil {
-		return fmt.Errorf("cache %s: no release to serve: %w; phase-boot fetch --cache brings one", s.cfg.Cache, refused)
+		return fmt.Errorf("cache %s: no release to serve: %w; phase-boot fetch --cache with the same root.json brings one", s.cfg.Cache, refused)
 	}
 	s.now.Store(s.stock(ctx, won, best.Release()))
 	return nil
@@ -275,6 +275,9 @@ func (c Config) keepHead(h head) error {
 // pipe: a stranger may have written to the folder.
 func (c Config) readHead(name string) (head, error) {
 	f, err := os.OpenFile(c.headFile(name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return head{}, fmt.Errorf("it knows no head of the repository's name %s: %w", name, fs.ErrNotExist)
+	}
 	if err != nil {
 		return head{}, err
 	}
