@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -183,5 +184,14 @@ func TestPassphraseSources(t *testing.T) {
 		if got, err := Passphrases(path)(t.Context(), "k", false); err != nil || string(got) != want {
 			t.Errorf("%q: got %q, %v; want %q", path, got, err, want)
 		}
+	}
+}
+
+func TestAPassphraseFileThatIsMissingIsNamedAndTheKeyIsNotBlamed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "k")
+	mustGenerate(t, path, fixed("correct horse"))
+	_, err := Load(t.Context(), path, Passphrases("nope"))
+	if !errors.Is(err, fs.ErrNotExist) || errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), "passphrase file nope: ") || strings.Contains(err.Error(), "backup") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -87,12 +87,12 @@ func loadPEM(ctx context.Context, path string, pass PassFunc) (Key, error) {
 		if _, err := parsePublic(data); err == nil {
 			return Key{}, errPublicGiven
 		}
-		return Key{}, fmt.Errorf("not a PEM file; restore the key from its backup: %w", cas.ErrCorrupt)
+		return Key{}, fmt.Errorf("no PEM in it, so not a key file (%w); name the file that 'phase-sign key generate' made", cas.ErrCorrupt)
 	}
 	var private crypto.PrivateKey
 	switch cryptoutils.PEMType(block.Type) {
 	case cryptoutils.PrivateKeyPEMType:
-		private, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+		private, err = parsePrivate(block.Bytes)
 	case cryptoutils.EncryptedSigstorePrivateKeyPEMType:
 		private, err = decrypt(ctx, path, block, pass)
 	case cryptoutils.PublicKeyPEMType:
@@ -100,11 +100,8 @@ func loadPEM(ctx context.Context, path string, pass PassFunc) (Key, error) {
 	default:
 		return Key{}, fmt.Errorf("a PEM block %.40q; keys are made with 'phase-sign key generate': %w", block.Type, fs.ErrInvalid)
 	}
-	if errors.Is(err, ErrPassphrase) || errors.Is(err, ErrNoPassphrase) || ctx.Err() != nil {
-		return Key{}, err
-	}
 	if err != nil {
-		return Key{}, fmt.Errorf("garbled (%w), restore it from its backup: %w", err, cas.ErrCorrupt)
+		return Key{}, err
 	}
 	return newPEMKey(private)
 }
@@ -138,9 +135,22 @@ func decrypt(ctx context.Context, path string, block *pem.Block, pass PassFunc) 
 		return nil, fmt.Errorf("%w; type it again or name the right --passphrase-file", ErrPassphrase)
 	}
 	if err != nil {
-		return nil, err
+		return nil, garbled(err)
 	}
-	return x509.ParsePKCS8PrivateKey(der)
+	return parsePrivate(der)
+}
+
+func parsePrivate(der []byte) (crypto.PrivateKey, error) {
+	private, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, garbled(err)
+	}
+	return private, nil
+}
+
+// garbled is the error of a key file whose envelope says nothing that can be read.
+func garbled(err error) error {
+	return fmt.Errorf("garbled (%v: %w); restore it from its backup", err, cas.ErrCorrupt)
 }
 
 // parsePublic reads a PKIX PEM or one OpenSSH line; errNotPublic when data is
