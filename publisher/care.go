@@ -85,7 +85,7 @@ func leftOver(store string, left []Lost) error {
 	if len(left) == 0 {
 		return nil
 	}
-	return fmt.Errorf("store %s: faults left: %d; mend them with phase-publish fsck --repair URL, or add the releases again: %w", store, len(left), cas.ErrCorrupt)
+	return fmt.Errorf("store %s: faults left: %d: %w; mend them with phase-publish fsck --repair URL, or add the releases to an empty folder, which makes a new store", store, len(left), cas.ErrCorrupt)
 }
 
 // look reads the store once. Damage is told of with all releases that it hurts, a missing

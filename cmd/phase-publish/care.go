@@ -36,7 +36,9 @@ the newest releases of each channel and architecture are whole: --keep N means t
 gc --keep N leaves. It writes nothing, and may run beside a daemon.
 
 With --repair it asks the gateway of a publisher or a mirror for each lost block, checks
-it and puts it where it was. That needs the store for itself. What is left exits 5.`,
+it and puts it where it was. That needs the store for itself. What is left exits 5; where
+nobody else has it, add the releases to an empty folder, which makes a new store: add does
+not hash what is there already.`,
 		Example: `  phase-publish fsck --store store --repo repo
   phase-publish fsck --store store --repo repo --repair https://mirror.example`,
 		Args: cli.Args(cobra.NoArgs),
