@@ -40,9 +40,9 @@ type Config struct {
 	Report        *Report
 	// Ready is told where others find this machine, when it begins to serve. Nil is fine.
 	Ready func(Ready)
-	// Stay, when not nil, is called after Commit, and a machine that serves goes on
-	// serving until ctx ends, which is no error then.
-	Stay func()
+	// Stay, when not nil, is told after Commit what is served and where, and a machine that
+	// serves goes on until ctx ends, which is no error then.
+	Stay func(Ready)
 	// Progress is called now and then, from one goroutine, with the verified and
 	// the total bytes of the artifacts. Nil is fine.
 	Progress func(done, total int64)

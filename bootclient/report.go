@@ -42,7 +42,8 @@ type reportData struct {
 	Steps    []*Step       `json:"steps"`
 	Sources  []SourceStats `json:"sources"`
 	Refused  []Refusal     `json:"refused"`
-	Served   int64         `json:"served_bytes"`      // to other machines
+	Served   int64         `json:"served_bytes"`      // to other machines while it fetched
+	Serving  *Ready        `json:"serving,omitempty"` // where, when it goes on
 	Memory   int64         `json:"memory_peak_bytes"` // VmHWM of this process
 }
 
@@ -258,6 +259,19 @@ func (r *Report) setServed(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Served = n
+}
+
+func (r *Report) setServing(at Ready) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Serving = &at
+}
+
+// Served is how many bytes other machines got, up to the end of Run.
+func (r *Report) Served() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.data.Served
 }
 
 func (r *Report) setSources(list []SourceStats) {

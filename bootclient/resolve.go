@@ -70,6 +70,7 @@ type resolution struct {
 	v      *manifest.Verified
 	from   *source // nil when the DHT alone pointed to it
 	same   int     // sources that named the same folder
+	dht    bool    // and so did the DHT
 	all    int     // sources known
 	head   head
 	folder *folder // nil when the release is remembered and nothing more
@@ -94,7 +95,23 @@ func resolve(ctx context.Context, cfg Config, disc *discovery, c *cache, names [
 	v, err := r.commit(ctx)
 	known, _ := disc.hub.known()
 	best := r.best.head
-	return resolution{v, best.from, len(r.folders[best.folder].namers), len(known), best, r.best.folder}, err
+	out := resolution{v: v, from: best.from, all: len(known), head: best, folder: r.best.folder}
+	for _, h := range r.folders[best.folder].namers {
+		out.same += number(h.from != nil)
+		out.dht = out.dht || h.from == nil
+	}
+	return out, err
+}
+
+// words says who gave it.
+func (r resolution) words() string {
+	switch {
+	case r.same == 0:
+		return "the DHT"
+	case r.dht:
+		return fmt.Sprintf("%d of %s and the DHT", r.same, count(r.all, "source"))
+	}
+	return fmt.Sprintf("%d of %s", r.same, count(r.all, "source"))
 }
 
 func (r *resolver) run(ctx context.Context) error {

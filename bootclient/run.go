@@ -78,7 +78,13 @@ func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 		return nil, err
 	}
 	if cfg.Stay != nil && disc.serving != nil {
-		cfg.Stay()
+		ready := disc.serving.ready()
+		ready.Release = won.v.Release().Version
+		if won.head.folder.Defined() {
+			ready.Head = won.head.folder.String()
+		}
+		cfg.Report.setServing(ready)
+		cfg.Stay(ready)
 		<-ctx.Done()
 	}
 	return won.v, nil
@@ -119,7 +125,7 @@ func resolveStep(ctx context.Context, cfg Config, disc *discovery, c *cache, nam
 	rel := won.v.Release()
 	r.setRelease(ReleaseLine{rel.Channel, rel.Arch, rel.Version, rel.Number, won.v.TimestampVersion()})
 	if !won.v.LastGood() {
-		step.Done("%s/%s release %s from %d of %d sources", rel.Channel, rel.Arch, rel.Version, won.same, won.all)
+		step.Done("%s/%s release %s from %s", rel.Channel, rel.Arch, rel.Version, won.words())
 	}
 	return won, nil
 }

@@ -67,6 +67,7 @@ type seed struct {
 	store *cas.Packs
 	known string // what stood in the cache at the last look: the records, and how many blocks
 	now   atomic.Pointer[seeded]
+	sent  atomic.Int64 // bytes that others got
 }
 
 // seeded is what is served at one time.
@@ -94,7 +95,9 @@ func (s *seed) run(ctx context.Context) error {
 	now, ready := s.now.Load(), open.ready()
 	ready.Release, ready.Head = now.release.Version, now.head.folder.String()
 	s.cfg.Ready(ready)
-	return errors.Join(s.follow(ctx, open), open.close())
+	err = errors.Join(s.follow(ctx, open), open.close())
+	s.cfg.Log.Info("seed: ends", "served", bytesOf(s.sent.Load()))
+	return err
 }
 
 // follow takes up newer heads and tells the DHT, until ctx or the serving ends.
@@ -123,7 +126,7 @@ func (s *seed) follow(ctx context.Context, open *serving) error {
 
 func (s *seed) offer() gateway.Options {
 	return gateway.Options{
-		Source: s.source(), UploadSlots: shelfSlot, Log: limit.OnceAnHour(s.cfg.Log),
+		Source: s.source(), UploadSlots: shelfSlot, Sent: func(n int64) { s.sent.Add(n) }, Log: limit.OnceAnHour(s.cfg.Log),
 		IPNS: func(ctx context.Context, name string) ([]byte, error) { return s.now.Load().record(ctx, name) },
 		Have: func(root cid.Cid) ([]byte, string, error) { return s.now.Load().have(root) },
 	}
@@ -190,7 +193,10 @@ func (s *seed) load(ctx context.Context) error {
 	if best == nil {
 		return fmt.Errorf("cache %s: no release to serve: %w; phase-boot fetch --cache with the same root.json brings one", s.cfg.Cache, refused)
 	}
-	s.now.Store(s.stock(ctx, won, best.Release()))
+	was := s.now.Swap(s.stock(ctx, won, best.Release()))
+	if was != nil && was.head.folder != won.folder {
+		s.cfg.Log.Info("seed: serves a newer head", "release", best.Release().Version, "head", won.folder)
+	}
 	return nil
 }
 

@@ -208,9 +208,13 @@ func TestASeedLooksBesideACacheThatIsDamaged(t *testing.T) {
 		}
 		ok(t, stop())
 		close(lines)
-		said := 0
+		said, last := 0, ""
 		for line := range lines {
 			said += strings.Count(line, "not served")
+			last = line
+		}
+		if !strings.Contains(last, "seed: ends") || !strings.Contains(last, "MiB") {
+			t.Errorf("it does not end with what it gave: %s", last)
 		}
 		if said != missing {
 			t.Errorf("artifacts in %q: the log says so %d times, want %d", folder, said, missing)
@@ -269,6 +273,11 @@ func TestASeedTakesUpAReleaseThatIsStillBeingFetched(t *testing.T) {
 	}
 	close(held.opened)
 	ok(t, <-fetched)
+	for line := range lines {
+		if strings.Contains(line, "serves a newer head") && strings.Contains(line, "release=2") {
+			break
+		}
+	}
 	waitUntil(t, func() bool { return ones(have(t, origin, r.cids["rootfs"])) == len(leaves) })
 }
 

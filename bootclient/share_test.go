@@ -42,7 +42,12 @@ func (m *machine) starts() *seed {
 	s := &seed{machine: m, ready: make(chan bootclient.Ready, 1), committed: make(chan struct{})}
 	m.cfg.Mode, m.cfg.Share = herd, true
 	m.cfg.Ready = func(r bootclient.Ready) { s.ready <- r }
-	m.cfg.Stay = sync.OnceFunc(func() { close(s.committed) })
+	m.cfg.Stay = func(r bootclient.Ready) {
+		if r.Release != "1" && r.Release != "2" || len(r.HTTP) == 0 {
+			m.t.Errorf("it says that it serves %+v", r)
+		}
+		close(s.committed)
+	}
 	ctx, cancel := context.WithCancel(m.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- m.fetch(ctx) }()
@@ -170,6 +175,9 @@ func TestAMachineServesWhatItHasVerifiedWhileItFetches(t *testing.T) {
 	b.boots(r)
 
 	ok(t, first.stop())
+	if first.report.Served() == 0 {
+		t.Error("its report does not say what it gave to others")
+	}
 	if _, err := net.Dial("tcp", strings.TrimPrefix(origin, "http://")); err == nil {
 		t.Error("it still listens after its end")
 	}

@@ -53,3 +53,15 @@ func TestAWayThatCutsRunsShortIsNotTheFirstAgain(t *testing.T) {
 		t.Errorf("then %d of %d leaves and %v", taken, len(leaves), err)
 	}
 }
+
+func TestTheDHTIsNotCountedAsASource(t *testing.T) {
+	for want, r := range map[string]resolution{
+		"2 of 2 sources and the DHT": {same: 2, all: 2, dht: true},
+		"1 of 1 source":              {same: 1, all: 1},
+		"the DHT":                    {all: 1, dht: true},
+	} {
+		if got := r.words(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

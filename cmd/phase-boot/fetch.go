@@ -142,9 +142,16 @@ func (f *fetchFlags) run(ctx context.Context) error {
 		told = f.tell(report, err)
 	})
 	if f.seed {
-		cfg.Stay = tell
+		cfg.Stay = func(r bootclient.Ready) {
+			tell()
+			serving("fetch", r)
+			fmt.Fprintln(os.Stderr, "phase-boot fetch: goes on serving until it is interrupted")
+		}
 	}
 	_, err = bootclient.Run(ctx, cfg, sink)
+	if f.seed && err == nil {
+		fmt.Fprintf(os.Stderr, "phase-boot fetch: served %s to other machines\n", humanize.IBytes(uint64(report.Served())))
+	}
 	tell()
 	return cmp.Or(err, told)
 }

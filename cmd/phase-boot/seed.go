@@ -103,5 +103,10 @@ func (f *seedFlags) ready(r bootclient.Ready) {
 		json.NewEncoder(os.Stdout).Encode(r)
 		return
 	}
-	fmt.Fprintf(os.Stderr, "phase-boot seed: serving release %s as peer %s at %s\n", r.Release, r.Peer, strings.Join(r.HTTP, " "))
+	serving("seed", r)
+}
+
+// serving says who serves what, and where.
+func serving(verb string, r bootclient.Ready) {
+	fmt.Fprintf(os.Stderr, "phase-boot %s: serving release %s as peer %s at %s\n", verb, r.Release, r.Peer, strings.Join(r.HTTP, " "))
 }
