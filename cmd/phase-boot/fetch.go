@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"strings"
@@ -20,7 +21,6 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/cli"
-	"github.com/phaseboot/phaseboot/manifest"
 )
 
 const fetchUsage = `phase-boot fetch finds the newest signed release of a channel, fetches it from
@@ -104,15 +104,18 @@ func (f *fetchFlags) check(rest []string) error {
 	case f.timeout <= 0:
 		return fmt.Errorf("--timeout %s: must be more than nothing, such as 60s", f.timeout)
 	}
+	if err := checkArch(f.arch); err != nil {
+		return err
+	}
 	return bootclient.Config{Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap}.Check()
 }
 
 func (f *fetchFlags) run(ctx context.Context) error {
-	root, err := cli.ReadInput(f.root, "root", manifest.MaxRoot)
+	root, err := readRoot(f.root)
 	if err != nil {
 		return err
 	}
-	if _, err := manifest.ParseRoot(root); err != nil {
+	if err := checkFolder("--cache", f.cache); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	mode, err := modes.Load(f.mode)

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // parse reads and checks the command line of a verb. When it asks for help, that is printed
@@ -21,9 +24,48 @@ func parse(set *flag.FlagSet, args []string, verb, usage string, check func(rest
 	}
 	if err == nil {
 		err = check(set.Args())
+	} else if words, ok := strings.CutSuffix(err.Error(), ": parse error"); ok && strings.HasPrefix(words, "invalid value") {
+		err = errors.New(words + ": no duration; write it with a unit, such as 5s")
 	}
 	if err != nil {
 		return false, cli.Usagef("%v; see 'phase-boot %s --help'", err, verb)
 	}
 	return false, nil
+}
+
+// readRoot reads the file of --root, which must hold the root of a repository.
+func readRoot(path string) ([]byte, error) {
+	data, err := cli.ReadInput(path, "root", manifest.MaxRoot)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := manifest.ParseRoot(data); err != nil {
+		return nil, fmt.Errorf("--root %s: %w; name the root.json of the repository", path, err)
+	}
+	return data, nil
+}
+
+// checkArch refuses an architecture of which there are no machines to boot.
+func checkArch(name string) error {
+	if name != "x86_64" && name != "arm64" {
+		return fmt.Errorf("--arch %.40q: unknown; it is x86_64 or arm64", name)
+	}
+	return nil
+}
+
+// checkFolder refuses a path that is no folder; "" is none.
+func checkFolder(flag, path string) error {
+	if path == "" {
+		return nil
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s %s: %w; check the path", flag, path, fs.ErrNotExist)
+	case err != nil:
+		return fmt.Errorf("%s: %w", flag, err)
+	case !info.IsDir():
+		return cli.Usagef("%s %s: is not a folder; name another one", flag, path)
+	}
+	return nil
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
-	"github.com/phaseboot/phaseboot/manifest"
 )
 
 const seedUsage = `phase-boot seed serves the newest release that a cache holds to other machines, until
@@ -74,21 +73,30 @@ func (f *seedFlags) check(rest []string) error {
 	case f.cache == "":
 		return errors.New("--cache is missing: name the folder that phase-boot fetch --cache filled")
 	}
+	if err := checkArch(f.arch); err != nil {
+		return err
+	}
 	return bootclient.Config{Bootstrap: f.bootstrap}.Check()
 }
 
 func (f *seedFlags) run(ctx context.Context) error {
-	root, err := cli.ReadInput(f.root, "root", manifest.MaxRoot)
-	if err != nil {
-		return err
-	}
 	mode, err := modes.Load(f.mode)
 	if err != nil {
 		return cli.Usagef("--mode: %v", err)
 	}
+	if !mode.Announce || mode.Proxy != "" {
+		return cli.Usagef("mode %s: serves nobody; choose one that announces", mode.Name)
+	}
 	listen, err := p2p.ParseAddrs(f.listen)
 	if err != nil {
 		return cli.Usagef("--listen: %v", err)
+	}
+	root, err := readRoot(f.root)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(checkFolder("--cache", f.cache), checkFolder("--artifacts", f.artifacts)); err != nil {
+		return err
 	}
 	return bootclient.Seed(ctx, bootclient.Config{
 		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, Artifacts: f.artifacts, HTTP: f.http, Listen: listen, Bootstrap: f.bootstrap,
