@@ -155,7 +155,7 @@ func findArtifacts(dir string, release manifest.Release) ([]string, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("artifacts: %w", err)
 	} else if !info.IsDir() {
-		return nil, fmt.Errorf("artifacts %s: is a file; name the folder with the signed files: %w", dir, fs.ErrInvalid)
+		return nil, fmt.Errorf("artifacts %s: is a file (%w); name the folder with the signed files", dir, fs.ErrInvalid)
 	}
 	files := make([]string, len(release.Artifacts))
 	for i, a := range release.Artifacts {

@@ -51,7 +51,7 @@ func findArtifact(dir, role string) (string, error) {
 	case 0:
 		return "", fmt.Errorf("artifact %s: %s: %w; put the file there", role, filepath.Join(dir, filepath.FromSlash(role)), fs.ErrNotExist)
 	}
-	return "", fmt.Errorf("artifact %s: %s could all be meant; leave one of them in %s: %w", role, strings.Join(found, ", "), dir, fs.ErrInvalid)
+	return "", fmt.Errorf("artifact %s: %s could all be meant (%w); leave one of them in %s", role, strings.Join(found, ", "), fs.ErrInvalid, dir)
 }
 
 func withSuffix(dir, name string) ([]string, error) {

@@ -56,7 +56,7 @@ type Checked struct {
 // mends what it found, which needs the store for itself, and looks again. What is left is an error that wraps cas.ErrCorrupt.
 func Fsck(ctx context.Context, o CareOptions) (Checked, error) {
 	if o.Keep < 0 {
-		return Checked{}, fmt.Errorf("keep %d: name a number of releases, or 0 for all: %w", o.Keep, fs.ErrInvalid)
+		return Checked{}, fmt.Errorf("keep %d: %w; name a number of releases, or 0 for all", o.Keep, fs.ErrInvalid)
 	}
 	all, err := keptReleases(ctx, o.Repo, 0)
 	if err != nil {
@@ -198,7 +198,7 @@ func (m mender) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 // fs.ErrNotExist. A daemon may serve the store meanwhile.
 func Collect(ctx context.Context, o CareOptions) (cas.Collected, error) {
 	if o.Keep < 1 {
-		return cas.Collected{}, fmt.Errorf("keep %d: at least the newest release of each channel stays: %w", o.Keep, fs.ErrInvalid)
+		return cas.Collected{}, fmt.Errorf("keep %d: %w; at least the newest release of each channel stays", o.Keep, fs.ErrInvalid)
 	}
 	reader, err := openStore(o.Store, o.Log) // it says in words what is no store
 	if err != nil {

@@ -1,7 +1,6 @@
 package publisher
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -61,8 +60,8 @@ type Exported struct {
 // It writes what is missing, and removes, after the grace, what no release needs; never
 // a file that it did not write. Everything is on the disk when it returns nil.
 //
-// A head that has expired wraps manifest.ErrExpired, a store that lacks a block
-// fs.ErrNotExist; the record then points where it did.
+// A head that has expired wraps manifest.ErrExpired, one that is older than what the mirror
+// has manifest.ErrRollback, a store that lacks a block fs.ErrNotExist; nothing is written then.
 func Export(ctx context.Context, o ExportOptions) (Exported, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -85,14 +84,20 @@ func Export(ctx context.Context, o ExportOptions) (Exported, error) {
 	if err := apart(o.Out, o.Store, o.Repo); err != nil {
 		return Exported{}, err
 	}
-	m, err := openMirror(o.Out)
+	e := &export{ExportOptions: o, mirror: &mirror{dir: o.Out}, head: head, source: newHeads(store)}
+	e.source.add(head.Head)
+	if err := e.check(); err != nil {
+		return Exported{}, err
+	}
+	blocks, err := e.blocks(ctx)
 	if err != nil {
 		return Exported{}, err
 	}
-	defer m.close()
-	e := &export{ExportOptions: o, mirror: m, head: head, source: newHeads(store)}
-	e.source.add(head.Head)
-	return e.run(ctx)
+	if err := e.mirror.open(); err != nil {
+		return Exported{}, err
+	}
+	defer e.mirror.close()
+	return e.run(ctx, blocks)
 }
 
 // apart refuses a mirror inside one of our own folders: a web server would give out the
@@ -109,7 +114,7 @@ func apart(out string, ours ...string) error {
 		info, err := os.Stat(at)
 		for _, dir := range ours {
 			if mine, statErr := os.Stat(dir); err == nil && statErr == nil && os.SameFile(info, mine) {
-				return fmt.Errorf("mirror %s: is in %s, which is ours alone; name another folder: %w", out, dir, fs.ErrInvalid)
+				return fmt.Errorf("mirror %s: is in %s, which is ours alone (%w); name another folder", out, dir, fs.ErrInvalid)
 			}
 		}
 		if up == at {
@@ -124,7 +129,7 @@ type exportHead struct {
 	files   map[string][]byte // of the metadata folder
 	leftOut string
 	warning string
-	names   []string // IPNS names that root.json lists
+	root    *manifest.Root // the newest
 }
 
 // headToExport verifies the repository as a machine would.
@@ -133,7 +138,7 @@ func headToExport(ctx context.Context, o ExportOptions) (*exportHead, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &exportHead{names: r.root.Discovery().IPNS}
+	h := &exportHead{root: r.root}
 	if h.Head, err = readHead(ctx, o.Repo); err != nil {
 		return nil, err
 	}
@@ -184,7 +189,7 @@ type export struct {
 
 // run writes blocks first, then metadata, the timestamp last of it, then the records,
 // and removes what nothing of this needs.
-func (e *export) run(ctx context.Context) (Exported, error) {
+func (e *export) run(ctx context.Context, blocks []file) (Exported, error) {
 	e.out = Exported{
 		Out: e.Out, Head: e.head.Folder.String(), Timestamp: e.head.Timestamp, Expires: e.head.Expires.UTC(),
 		Records: []string{}, Releases: []string{}, LeftOut: e.head.leftOut, Warning: e.head.warning,
@@ -192,14 +197,10 @@ func (e *export) run(ctx context.Context) (Exported, error) {
 	for _, r := range e.head.releases {
 		e.out.Releases = append(e.out.Releases, fmt.Sprintf("%s/%s %s", r.Channel, r.Arch, r.Version))
 	}
-	if err := e.sameRepository(); err != nil {
+	if err := e.check(); err != nil { // another export may have written meanwhile
 		return e.out, err
 	}
 	records, err := e.records()
-	if err != nil {
-		return e.out, err
-	}
-	blocks, err := e.blocks(ctx)
 	if err != nil {
 		return e.out, err
 	}
@@ -214,20 +215,6 @@ func (e *export) run(ctx context.Context) (Exported, error) {
 	}
 	e.out.WaitingFiles, e.out.RemovedFiles, err = e.mirror.prune(slices.Concat(stages...), e.Now(), e.Grace)
 	return e.out, err
-}
-
-// sameRepository refuses a folder that holds another repository. The first root of one
-// never changes.
-func (e *export) sameRepository() error {
-	first := manifest.FileName(roleRoot, 1)
-	data, err := e.mirror.read(dirMetadata + first)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil && !bytes.Equal(data, e.head.files[first]) {
-		return fmt.Errorf("mirror %s: its %s is of another repository; name another folder: %w", e.Out, first, fs.ErrInvalid)
-	}
-	return err
 }
 
 // missing returns the paths that must be written, and counts the others.
@@ -283,7 +270,7 @@ func (e *export) records() ([]file, error) {
 		return e.recordsThere()
 	}
 	for _, key := range e.IPNS {
-		r, err := newRecords(key, e.head.names)
+		r, err := newRecords(key, e.head.root.Discovery().IPNS)
 		if err != nil {
 			return nil, err
 		}
@@ -314,7 +301,7 @@ func (e *export) recordsThere() (out []file, err error) {
 			return nil, err
 		}
 		if !e.points(name, data) {
-			return nil, fmt.Errorf("%s: not of the head %s; give its key with --ipns-key, or remove the file: %w", e.mirror.at(path), e.head.Folder, fs.ErrInvalid)
+			return nil, fmt.Errorf("%s: not of the head %s (%w); give its key with --ipns-key, or remove the file", e.mirror.at(path), e.head.Folder, fs.ErrInvalid)
 		}
 		e.out.Records = append(e.out.Records, name)
 		out = append(out, file{path: path, data: data})

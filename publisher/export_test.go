@@ -235,8 +235,8 @@ func TestAnExportIsRefusedBeforeItWrites(t *testing.T) {
 func TestTwoExportsDoNotWriteOneFolder(t *testing.T) {
 	w := newWorld(t)
 	w.add(w.sign(1, "v1", w.release))
-	m, err := openMirror(w.path("mirror"))
-	check(t, err)
+	m := &mirror{dir: w.path("mirror")}
+	check(t, m.open())
 	if _, err := Export(t.Context(), w.exportOptions()); err == nil || !strings.Contains(err.Error(), "another export is writing it") {
 		t.Errorf("%v", err)
 	}
@@ -298,4 +298,26 @@ func FuzzLedger(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAMirrorIsNotTakenBackByAnOldCopyOfTheRepository(t *testing.T) {
+	w := newWorld(t)
+	w.add(w.sign(1, "v1", w.release))
+	check(t, os.CopyFS(w.path("old"), os.DirFS(w.repo())))
+	w.next(2, "v2")
+	w.export(w.exportOptions())
+	before := snapshotOf(t, w.path("mirror"))
+	o := w.exportOptions()
+	o.Repo = w.path("old")
+	if _, err := Export(t.Context(), o); !errors.Is(err, manifest.ErrRollback) {
+		t.Errorf("an older timestamp: %v", err)
+	}
+	w.write("mirror/metadata/2.root.json", w.read("repo/1.root.json"))
+	check(t, os.Remove(w.path("mirror/metadata/timestamp.json")))
+	if _, err := Export(t.Context(), w.exportOptions()); !errors.Is(err, manifest.ErrRollback) || !strings.Contains(err.Error(), "2.root.json") {
+		t.Errorf("an older root: %v", err)
+	}
+	check(t, os.Remove(w.path("mirror/metadata/2.root.json")))
+	w.export(w.exportOptions())
+	unchanged(t, before, snapshotOf(t, w.path("mirror")))
 }

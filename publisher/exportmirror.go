@@ -57,12 +57,28 @@ type mirror struct {
 	ledger ledger
 }
 
-// openMirror makes the folders of a mirror, takes its lock and reads its ledger.
-func openMirror(dir string) (_ *mirror, err error) {
-	m := &mirror{dir: dir}
-	for _, sub := range []string{"", dirOurs, dirBlocks, dirRecords, dirMetadata} {
+var mirrorDirs = []string{"", dirOurs, dirBlocks, dirRecords, dirMetadata}
+
+// fits refuses files where a mirror has folders.
+func (m *mirror) fits() error {
+	for _, sub := range mirrorDirs {
+		info, err := os.Stat(m.at(sub))
+		if err == nil && !info.IsDir() || errors.Is(err, syscall.ENOTDIR) {
+			return notFolder(m.at(sub))
+		}
+	}
+	return nil
+}
+
+func notFolder(path string) error {
+	return fmt.Errorf("mirror: %s is a file (%w); name a folder", path, fs.ErrInvalid)
+}
+
+// open makes the folders of a mirror, takes its lock and reads its ledger.
+func (m *mirror) open() (err error) {
+	for _, sub := range mirrorDirs {
 		if err := makeDir(m.at(sub)); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	defer func() {
@@ -70,22 +86,22 @@ func openMirror(dir string) (_ *mirror, err error) {
 			m.close()
 		}
 	}()
-	if m.root, err = os.Open(dir); err != nil {
-		return nil, fmt.Errorf("mirror: %w", err)
+	if m.root, err = os.Open(m.dir); err != nil {
+		return fmt.Errorf("mirror: %w", err)
 	}
 	if m.lock, err = os.OpenFile(m.at(dirOurs+"lock"), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
-		return nil, fmt.Errorf("mirror: %w", err)
+		return fmt.Errorf("mirror: %w", err)
 	}
 	if err := unix.Flock(int(m.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("mirror %s: another export is writing it; wait for it, or name another folder", dir)
+		return fmt.Errorf("mirror %s: another export is writing it; wait for it, or name another folder", m.dir)
 	} else if err != nil {
-		return nil, fmt.Errorf("mirror %s: lock: %w", dir, err)
+		return fmt.Errorf("mirror %s: lock: %w", m.dir, err)
 	}
 	if err := m.tidy(); err != nil {
-		return nil, err
+		return err
 	}
 	m.ledger, err = readLedger(m.ledgerPath())
-	return m, err
+	return err
 }
 
 // tidy removes what a run that was killed had not finished.
@@ -115,7 +131,7 @@ func makeDir(path string) error {
 	if info, statErr := os.Stat(path); errors.Is(err, fs.ErrExist) && statErr == nil && info.IsDir() {
 		return nil
 	} else if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTDIR) {
-		return fmt.Errorf("mirror: %s is a file; name a folder: %w", path, fs.ErrInvalid)
+		return notFolder(path)
 	}
 	return fmt.Errorf("mirror: %w", err)
 }
@@ -155,7 +171,7 @@ func (m *mirror) list(dir string) (map[string]bool, error) {
 func (m *mirror) read(path string) ([]byte, error) {
 	info, err := os.Lstat(m.at(path))
 	if err == nil && (!info.Mode().IsRegular() || info.Size() > cas.MaxBlock) {
-		err = fmt.Errorf("%s: not a file of a mirror; remove it, or name another folder: %w", m.at(path), fs.ErrInvalid)
+		err = fmt.Errorf("%s: not a file of a mirror (%w); remove it, or name another folder", m.at(path), fs.ErrInvalid)
 	}
 	if err != nil {
 		return nil, err
@@ -177,7 +193,7 @@ func (m *mirror) same(f file) (bool, error) {
 		return true, nil
 	}
 	if _, ours := m.ledger[f.path]; !ours {
-		return false, fmt.Errorf("%s: there already, different, and not written by an export of this repository; remove it, or name another folder: %w", m.at(f.path), fs.ErrInvalid)
+		return false, fmt.Errorf("%s: there already, different, and not written by an export of this repository (%w); remove it, or name another folder", m.at(f.path), fs.ErrInvalid)
 	}
 	return false, nil
 }

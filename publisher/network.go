@@ -24,7 +24,7 @@ func (n Network) options(d manifest.Discovery) (p2p.Options, error) {
 		out.Bootstrap = append(p2p.PublicBootstrap(), out.Bootstrap...)
 	case DHTPrivate, "":
 		if d.DHTPrefix == "" {
-			return out, fmt.Errorf("DHT: root.json names no private prefix; use --dht off or --dht public: %w", fs.ErrInvalid)
+			return out, fmt.Errorf("DHT: root.json names no private prefix (%w); use --dht off or --dht public", fs.ErrInvalid)
 		}
 		known, err := p2p.ParsePeers(d.Bootstrap)
 		if err != nil {
@@ -32,7 +32,7 @@ func (n Network) options(d manifest.Discovery) (p2p.Options, error) {
 		}
 		out.Prefix, out.Bootstrap = d.DHTPrefix, append(known, out.Bootstrap...)
 	default:
-		return out, fmt.Errorf("DHT %q: unknown; use %s, %s or %s: %w", n.DHT, DHTPrivate, DHTPublic, DHTOff, fs.ErrInvalid)
+		return out, fmt.Errorf("DHT %q: unknown (%w); use %s, %s or %s", n.DHT, fs.ErrInvalid, DHTPrivate, DHTPublic, DHTOff)
 	}
 	return out, nil
 }
@@ -45,7 +45,7 @@ func (n Network) through(out *p2p.Options) error {
 		out.Router = nat.Router()
 		out.Services = append(out.Services, nat.Behind(n.NAT == NATBehind))
 	default:
-		return fmt.Errorf("NAT %q: unknown; use %s, %s or %s: %w", n.NAT, NATOff, NATAuto, NATBehind, fs.ErrInvalid)
+		return fmt.Errorf("NAT %q: unknown (%w); use %s, %s or %s", n.NAT, fs.ErrInvalid, NATOff, NATAuto, NATBehind)
 	}
 	if n.Relay {
 		out.Services = append(out.Services, nat.Relay)

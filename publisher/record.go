@@ -45,7 +45,7 @@ func newRecords(key ed25519.PrivateKey, names []string) (*records, error) {
 		if listed == "" {
 			listed = "none"
 		}
-		return nil, fmt.Errorf("IPNS key: its name is %s, root.json lists %s; name the right --ipns-key: %w", name, listed, fs.ErrInvalid)
+		return nil, fmt.Errorf("IPNS key: its name is %s, root.json lists %s (%w); name the right --ipns-key", name, listed, fs.ErrInvalid)
 	}
 	return &records{key: key, name: name}, nil
 }

@@ -45,7 +45,7 @@ func openRepo(ctx context.Context, dir string) (*repo, error) {
 	case err != nil:
 		return nil, fmt.Errorf("repository: %w", err)
 	case !info.IsDir():
-		return nil, fmt.Errorf("repository %s: is a file; name the folder that phase-sign init made: %w", dir, fs.ErrInvalid)
+		return nil, fmt.Errorf("repository %s: is a file (%w); name the folder that phase-sign init made", dir, fs.ErrInvalid)
 	}
 	r := &repo{dir: dir}
 	version, err := r.files().Newest(roleRoot)
@@ -179,7 +179,7 @@ func (r *repo) checkOnline(public ed25519.PublicKey) error {
 			named = named || k.Equal(public)
 		}
 		if !named {
-			return fmt.Errorf("online key: root.json of %s does not name it for %s.json; name the right --online-key: %w", r.dir, role, manifest.ErrSignature)
+			return fmt.Errorf("online key: root.json of %s does not name it for %s.json (%w); name the right --online-key", r.dir, role, manifest.ErrSignature)
 		}
 	}
 	return nil

@@ -21,7 +21,7 @@ func openStore(dir string, log *slog.Logger) (*cas.Packs, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("store %s: %w; make it with phase-publish add", dir, fs.ErrNotExist)
 	case errors.Is(err, syscall.ENOTDIR):
-		return nil, fmt.Errorf("store %s: is a file; name the folder that phase-publish add made: %w", dir, fs.ErrInvalid)
+		return nil, fmt.Errorf("store %s: is a file (%w); name the folder that phase-publish add made", dir, fs.ErrInvalid)
 	case err != nil:
 		return nil, fmt.Errorf("store: %w", err)
 	case !there && !isEmpty(dir):
