@@ -3,6 +3,7 @@ package cas
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +28,10 @@ const lockName = "lock"
 // in the file is for people.
 func lockStore(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o644)
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return nil, fmt.Errorf("store %s: lock: %w", dir, hint(pe.Err))
+	}
 	if err != nil {
 		return nil, err
 	}

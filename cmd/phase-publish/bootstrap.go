@@ -30,6 +30,9 @@ old one no longer work.`,
 			if opts.Network, err = network.parse(); err != nil {
 				return err
 			}
+			if err := hostPort("--metrics", daemon.metrics); err != nil {
+				return err
+			}
 			if root != "" {
 				if opts.Root, err = cli.ReadInput(root, "root.json", manifest.MaxRoot); err != nil {
 					return err

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
+	"net"
 
 	"github.com/spf13/cobra"
 
@@ -47,6 +49,22 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.metrics, "metrics", "", "`address` of a listener for operators with /metrics (Prometheus), /status and /healthz, like 127.0.0.1:9090; empty for none")
 }
 
+// oneOf refuses another word than the three that a flag takes.
+func oneOf(flag, got, a, b, c string) error {
+	if got == a || got == b || got == c {
+		return nil
+	}
+	return cli.Usagef("%s %.40q: unknown; use %s, %s or %s", flag, got, a, b, c)
+}
+
+// hostPort refuses what is no address of a listener; "" is none.
+func hostPort(flag, addr string) error {
+	if _, _, err := net.SplitHostPort(addr); addr != "" && err != nil {
+		return cli.Usagef("%s %.80q: write it as HOST:PORT or :PORT", flag, addr)
+	}
+	return nil
+}
+
 // ready prints the line that says that the daemon can be used, and tells systemd.
 func ready(cmd *cobra.Command, log *slog.Logger) func(publisher.Ready) error {
 	return func(r publisher.Ready) error {
@@ -83,6 +101,13 @@ of its own, beside an add that runs.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if opts.Network, err = network.parse(); err != nil {
+				return err
+			}
+			if err := errors.Join(
+				oneOf("--dht", dht, publisher.DHTPrivate, publisher.DHTPublic, publisher.DHTOff),
+				oneOf("--nat", nat, publisher.NATOff, publisher.NATAuto, publisher.NATBehind),
+				hostPort("--http", opts.HTTP), hostPort("--metrics", daemon.metrics),
+			); err != nil {
 				return err
 			}
 			if opts.Limits, err = daemon.limits(); err != nil {
