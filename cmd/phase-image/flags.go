@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,8 +47,8 @@ func (f *initramfsFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.kernelDir, "kernel-dir", "", "folder of an unpacked kernel package (default: Debian's newest)")
 }
 
-// parse checks the flags for the role and reads root.json.
-func (f *initramfsFlags) parse(role string) (imagebuild.Initramfs, error) {
+// parse checks the flags for the role and reads root.json. It warns of one that has expired.
+func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Initramfs, error) {
 	in := imagebuild.Initramfs{Role: role, Channel: f.channel, PhaseBoot: f.phaseBoot, KernelDir: f.kernelDir}
 	var err error
 	if in.Platform, err = f.platformFlags.parse(); err != nil {
@@ -60,8 +61,12 @@ func (f *initramfsFlags) parse(role string) (imagebuild.Initramfs, error) {
 		if in.Root, err = cli.ReadInput(f.root, "root", maxRoot); err != nil {
 			return in, err
 		}
-		if _, err := manifest.ParseRoot(in.Root); err != nil {
+		root, err := manifest.ParseRoot(in.Root)
+		if err != nil {
 			return in, fmt.Errorf("root %s: %w", f.root, err)
+		}
+		if end := root.Expires(); !time.Now().Before(end) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "phase-image: warning: root %s: expired %s; machines boot only where the repository holds a newer one, which phase-sign rotate makes\n", f.root, end.UTC().Format(time.RFC3339))
 		}
 	} else if f.root != "" {
 		return in, cli.Usagef("--root is for --role boot; a target is chosen by the release that holds it")
@@ -82,8 +87,8 @@ func (f *mediaFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.cmdline, "cmdline", "", "added to the kernel command line of every entry")
 }
 
-func (f *mediaFlags) parse() (imagebuild.Media, error) {
-	in, err := f.initramfsFlags.parse(imagebuild.RoleBoot)
+func (f *mediaFlags) parse(cmd *cobra.Command) (imagebuild.Media, error) {
+	in, err := f.initramfsFlags.parse(cmd, imagebuild.RoleBoot)
 	return imagebuild.Media{Initramfs: in, DefaultMode: f.mode, Cmdline: f.cmdline}, err
 }
 

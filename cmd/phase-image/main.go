@@ -21,7 +21,6 @@ release is made of, from Debian's packages. It needs no root rights and no loop 
 The same inputs give the same bytes. The date in every header is SOURCE_DATE_EPOCH or,
 without it, the newest date that the inputs carry. Packages are kept in
 $PHASE_BUILD_CACHE (default: phaseboot in the user's cache folder).`,
-		Args: cobra.NoArgs,
 	}
 	root.AddCommand(usbCommand(), espCommand(), kernelCommand(), initramfsCommand(), rootfsCommand(), verifyCommand())
 	return root

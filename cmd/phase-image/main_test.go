@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ed25519"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -29,22 +30,26 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := rootJSON(t)
+	root, expired := rootJSON(t, 2100), rootJSON(t, 2020)
 	program := staticProgram(t, cache)
 	params := scripttest.Params("testdata/script")
 	params.Setup = func(e *testscript.Env) error {
 		e.Setenv("PHASE_BUILD_CACHE", cache)
 		e.Setenv("INIT", program)
-		return os.WriteFile(filepath.Join(e.WorkDir, "root.json"), root, 0o644)
+		return errors.Join(
+			os.WriteFile(filepath.Join(e.WorkDir, "root.json"), root, 0o644),
+			os.WriteFile(filepath.Join(e.WorkDir, "expired.json"), expired, 0o644),
+		)
 	}
 	testscript.Run(t, params)
 }
 
-func rootJSON(t *testing.T) []byte {
+// rootJSON is a root.json that is good until a year begins.
+func rootJSON(t *testing.T, until int) []byte {
 	t.Helper()
 	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
 	keys := []ed25519.PublicKey{private.Public().(ed25519.PublicKey)}
-	root, err := manifest.NewRoot(manifest.RootSpec{Root: keys, Threshold: 1, Online: keys, Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)})
+	root, err := manifest.NewRoot(manifest.RootSpec{Root: keys, Threshold: 1, Online: keys, Expires: time.Date(until, 1, 1, 0, 0, 0, 0, time.UTC)})
 	if err != nil {
 		t.Fatal(err)
 	}

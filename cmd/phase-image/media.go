@@ -60,7 +60,7 @@ func espCommand() *cobra.Command {
 
 // build runs one of the two media builders and prints what came of it.
 func (f *mediaFlags) build(cmd *cobra.Command, write func(*imagebuild.Builder, imagebuild.Media) (*imagebuild.MediaInfo, error)) error {
-	media, err := f.parse()
+	media, err := f.parse(cmd)
 	if err != nil {
 		return usage(err)
 	}

@@ -57,7 +57,7 @@ root.json. The target role is part of a release: it mounts the release's root fi
   phase-image initramfs --role target --out initramfs`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			in, err := f.parse(role)
+			in, err := f.parse(cmd, role)
 			if err != nil {
 				return usage(err)
 			}
