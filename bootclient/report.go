@@ -1,7 +1,9 @@
 package bootclient
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -134,18 +136,38 @@ func (s *Step) Fail(err error) error {
 	return err
 }
 
+// Abort is Fail for an error that ends the whole: the cause is left to whoever says that.
+func (s *Step) Abort(err error) error {
+	s.report.mu.Lock()
+	defer s.report.mu.Unlock()
+	s.keep("", err)
+	line := "failed"
+	if errors.Is(err, context.Canceled) {
+		line = "interrupted"
+	}
+	s.report.print(s.Name + ": " + line)
+	return err
+}
+
 func (s *Step) end(words string, err error) {
 	r := s.report
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.Took = Millis(r.now().Sub(r.start)) - s.At
-	s.Words = clean(words)
+	s.keep(words, err)
 	line := s.Words
 	if err != nil {
-		s.Error = clean(err.Error())
 		line = "failed: " + s.Error
 	}
 	r.print(s.Name + ": " + line)
+}
+
+func (s *Step) keep(words string, err error) {
+	r := s.report
+	s.Took = Millis(r.now().Sub(r.start)) - s.At
+	s.Words = clean(words)
+	if err != nil {
+		s.Error = clean(err.Error())
+	}
 }
 
 // Say prints one line to the console with the time, and keeps nothing.
@@ -211,8 +233,8 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 	return json.Marshal(&r.data)
 }
 
-// Words writes the report for a console: the release, the sources that gave
-// bytes or made faults, and what was refused.
+// Words writes the report for a console: the release, the sources that gave bytes or made
+// faults, and what was refused on the way to a release.
 func (r *Report) Words(w io.Writer) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -231,6 +253,9 @@ func (r *Report) Words(w io.Writer) error {
 		}
 	}
 	for _, f := range r.data.Refused {
+		if r.data.Result == "failed" {
+			break // the reason is said, and each stands on the console already
+		}
 		fmt.Fprintf(&b, "refused %s from %s: %s\n", f.What, f.Source, f.Why)
 	}
 	if r.data.Served > 0 {

@@ -19,6 +19,7 @@ const (
 	grace      = 500 * time.Millisecond // for a newer head, once a valid one is known
 	lookAround = 700 * time.Millisecond // for one from the LAN or the DHT, from the beginning
 	settle     = 3 * time.Second        // for another source, once all known ones were refused
+	sayAfter   = 3 * time.Second        // without a release, what is waited for is told
 	checkLimit = 30 * time.Second       // for the metadata of one head
 	checkPause = time.Second            // before a folder whose blocks nobody gave is tried again
 	maxFolders = 64                     // different ones looked at
@@ -46,6 +47,9 @@ type resolver struct {
 	refused  error     // the most telling refusal
 	calm     time.Time // when something was last learnt
 	lookEnd  time.Time // who answers first may not be the newest
+	began    time.Time
+	waited   bool   // long enough to have said so
+	said     string // of what is waited for
 	graceEnd time.Time
 }
 
@@ -82,7 +86,7 @@ func resolve(ctx context.Context, cfg Config, disc *discovery, c *cache, names [
 	r := &resolver{
 		cfg: cfg, disc: disc, cache: c, names: names,
 		asked: make(chan heard), verdicts: make(chan verdict),
-		asking: map[*source]bool{}, unknown: map[*source]bool{}, folders: map[cid.Cid]*lead{}, calm: time.Now(),
+		asking: map[*source]bool{}, unknown: map[*source]bool{}, folders: map[cid.Cid]*lead{}, calm: time.Now(), began: time.Now(),
 	}
 	if disc.network {
 		r.lookEnd = time.Now().Add(lookAround)
@@ -139,6 +143,10 @@ func (r *resolver) run(ctx context.Context) error {
 		case <-more:
 			r.calm = time.Now()
 		case <-tick.C:
+			if !r.waited && time.Since(r.began) > sayAfter {
+				r.waited = true
+				r.waits()
+			}
 		case <-ctx.Done():
 			if r.best != nil && ctx.Err() != context.Canceled {
 				return nil
@@ -170,6 +178,9 @@ func (r *resolver) answered(a heard) {
 		return
 	}
 	a.src.note(a.err)
+	if r.said == "" {
+		r.waits()
+	}
 	r.unknown[a.src] = errors.Is(a.err, fs.ErrNotExist)
 	if errors.Is(a.err, manifest.ErrUntrusted) {
 		r.refuse(a.src.String(), "head", a.err)
@@ -357,6 +368,16 @@ func (r *resolver) timedOut(ctx context.Context) error {
 			r.cfg.Channel, r.cfg.Arch, cas.ErrUnreachable, count(n, "source"), strings.Join(r.names, ", "))
 	}
 	return r.nobody(fmt.Sprintf("no source gave it in %s", r.cfg.Timeout))
+}
+
+// waits tells who watches why there is no release yet.
+func (r *resolver) waits() {
+	words := r.disc.tried()
+	if r.best != nil || words == r.said {
+		return
+	}
+	r.said = words
+	r.cfg.Report.Say("resolve: looks for sources, for up to %s: %s", r.cfg.Timeout, words)
 }
 
 // strange counts the sources that do not know our names.

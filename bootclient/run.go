@@ -66,7 +66,7 @@ func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 	step := cfg.Report.Begin("fetch")
 	f, err := fetchAll(ctx, cfg, disc, c, won, sink)
 	if err != nil {
-		return nil, step.Fail(err)
+		return nil, step.Abort(err)
 	}
 	step.Done("%s", f.words(allStats(disc, c)))
 	disc.published()
@@ -118,7 +118,7 @@ func resolveStep(ctx context.Context, cfg Config, disc *discovery, c *cache, nam
 	won, err := resolve(ctx, cfg, disc, c, names)
 	if err != nil {
 		if won, err = lastGood(ctx, cfg, err); err != nil {
-			return won, step.Fail(err)
+			return won, step.Abort(err)
 		}
 		step.Done("NOT UP TO DATE: the last good release, as mode %s allows", cfg.Mode.Name)
 	}

@@ -346,6 +346,21 @@ func TestAnExpiredReleaseIsRefused(t *testing.T) {
 	m.refuses(cli.ExitUntrusted, "expired")
 }
 
+// A refusal stands on the console when it happens; who ends the program says it again.
+func TestARefusalIsToldOnce(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.cfg.Now = func() time.Time { return time.Now().Add(30 * time.Hour) }
+	console := new(bytes.Buffer)
+	m.cfg.Report = bootclient.NewReport(time.Now(), console)
+	m.refuses(cli.ExitUntrusted, "expired")
+	ok(t, m.cfg.Report.Words(console))
+	if n := strings.Count(console.String(), "expired"); n != 1 {
+		t.Errorf("it is told %d times:\n%s", n, console)
+	}
+}
+
 func TestAnUnknownChannelListsTheKnownOnes(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "private")
@@ -467,8 +482,13 @@ func TestAnInterruptLeavesNothing(t *testing.T) {
 	})
 	m := newMachine(t, r, "private")
 	m.cfg.Mirrors = []string{s.URL}
+	console := new(bytes.Buffer)
+	m.cfg.Report = bootclient.NewReport(time.Now(), console)
 	if err := m.fetch(ctx); cli.Code(err) != cli.ExitInterrupted {
 		t.Errorf("exit code %d: %v", cli.Code(err), err)
+	}
+	if !strings.HasSuffix(console.String(), "] fetch: interrupted\n") {
+		t.Errorf("the console says:\n%s", console)
 	}
 	if _, err := os.Stat(m.out); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("something stands at the output folder: %v", err)

@@ -151,6 +151,7 @@ func (f *fetchFlags) run(ctx context.Context) error {
 			fmt.Fprintln(os.Stderr, "phase-boot fetch: goes on serving until it is interrupted")
 		}
 	}
+	line.show("looking for sources…")
 	_, err = bootclient.Run(ctx, cfg, sink)
 	if f.seed && err == nil {
 		fmt.Fprintf(os.Stderr, "phase-boot fetch: served %s to other machines\n", humanize.IBytes(uint64(report.Served())))
@@ -198,11 +199,17 @@ func (s *statusLine) clear() {
 }
 
 func (s *statusLine) progress(done, total int64) {
-	if !s.terminal || total == 0 {
+	if total > 0 {
+		s.show(fmt.Sprintf("%3d%%  %s of %s", done*100/total, humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total))))
+	}
+}
+
+func (s *statusLine) show(words string) {
+	if !s.terminal {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fmt.Fprintf(s.w, "\r\x1b[K%3d%%  %s of %s", done*100/total, humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total)))
+	io.WriteString(s.w, "\r\x1b[K"+words)
 	s.shown = true
 }
