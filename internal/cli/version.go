@@ -7,8 +7,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Version is what the program was built from: a module version, or the commit.
+// version is the commit's name, which `make binaries` gives the linker.
+var version string
+
+// Version is what the program was built from: the commit, or a module version.
 func Version() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
