@@ -65,6 +65,39 @@ func TestHealthSaysWhenTheStoreLacksWhatIsPublished(t *testing.T) {
 	}
 }
 
+// A waiting log tells when it was told something.
+type waiting struct {
+	want string
+	seen chan struct{}
+}
+
+func (w waiting) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), w.want) {
+		select {
+		case w.seen <- struct{}{}:
+		default:
+		}
+	}
+	return len(p), nil
+}
+
+func TestALostBlockIsLoggedThoughNobodyAsks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.add(w.sign(1, "v1", w.release))
+	opts, log := w.serveOptions(), waiting{"the store is not whole", make(chan struct{}, 1)}
+	opts.DHT, opts.Log = DHTOff, slog.New(slog.NewTextHandler(log, nil))
+	_, stop := w.serve(opts)
+	defer stop()
+	check(t, os.Remove(w.path("store/pack-00000001.car")))
+	w.write("repo/note.json", []byte("{}")) // the daemon looks at its repository
+	select {
+	case <-log.seen:
+	case <-time.After(30 * time.Second):
+		t.Error("no word of it")
+	}
+}
+
 func TestWholeMissesALeaf(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
