@@ -460,6 +460,24 @@ func TestTheLastGoodReleaseBootsOnlyWhereTheModeSaysSo(t *testing.T) {
 	}
 }
 
+// What OPERATING.md says of caches: without blocks the memory of versions stays, and
+// without a source only last-good boots.
+func TestACacheAloneBootsOnlyTheLastGoodAndItsBlocksMayGo(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	s := serve(t, r, nil)
+	m := newMachine(t, r, "internet")
+	m.cfg.Mode.Discovery = []string{"mirror"}
+	m.cfg.Cache, m.cfg.Mirrors = t.TempDir(), []string{s.URL}
+	m.boots(r)
+	ok(t, os.RemoveAll(filepath.Join(m.cfg.Cache, "blocks")))
+	m.boots(r)
+	ok(t, os.RemoveAll(m.out))
+	m.cfg.Mirrors, m.cfg.Timeout = nil, time.Second
+	m.refuses(cli.ExitNotFound, "unreachable")
+	m.cfg.Mode.Stale = "last-good"
+	m.boots(r)
+}
+
 func TestACacheThatMayNotBeWrittenIsNot(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "private") // its cache is off
