@@ -222,6 +222,26 @@ func TestASeedLooksBesideACacheThatIsDamaged(t *testing.T) {
 	}
 }
 
+func TestASeedGivesALeafFromWhereItIsWhole(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	kernel := content(1, 300<<10)
+	r.release("2", map[string][]byte{"kernel": kernel, "initramfs": content(2, 100<<10), "rootfs": append(bytes.Clone(kernel), content(3, 1<<20)...)})
+	kernelLeaves, err := cas.Leaves(t.Context(), r.store, r.cids["kernel"], int64(len(kernel)))
+	ok(t, err)
+	first := kernelLeaves[0]
+	for _, bad := range []string{"kernel", "rootfs"} {
+		cfg := kept(t, r, herd)
+		file := bytes.Clone(r.signed[bad])
+		clear(file[:first.Size])
+		ok(t, os.WriteFile(filepath.Join(cfg.Artifacts, bad), file, 0o644))
+		ready, stop := seeds(t, cfg)
+		if _, err := cas.Get(t.Context(), &gateway.Client{Base: loopback(t, ready)}, first.CID); err != nil {
+			t.Errorf("a leaf that is damaged in %s: %v", bad, err)
+		}
+		ok(t, stop())
+	}
+}
+
 func TestWhoServesNobodyKeepsNothing(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	quiet := herd

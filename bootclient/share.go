@@ -167,38 +167,49 @@ func (p spot) set() {
 func (p spot) isSet() bool { return p.bits[p.i/8]&(0x80>>(p.i%8)) != 0 }
 
 // Block returns what is on the shelf. Who serves it reads it through cas.Get: memory
-// that changed meanwhile is not given away.
+// that changed meanwhile is not given away. A leaf that lies in several places is given from
+// the first where it hashes right.
 func (s *shelf) Block(_ context.Context, c cid.Cid) ([]byte, error) {
 	s.mu.RLock()
 	data, ok := s.blocks[c]
-	p, leaf := s.at(c)
+	places := s.places(c)
 	s.mu.RUnlock()
 	if ok {
 		return data, nil
 	}
-	if !leaf {
-		return nil, cas.NotFound(c)
+	err := cas.NotFound(c)
+	for _, p := range places {
+		if data, err = p.read(c); err == nil && len(places) > 1 {
+			err = cas.Check(c, data)
+		}
+		if err == nil {
+			return data, nil
+		}
 	}
+	return nil, err
+}
+
+// places is where a leaf can be read back.
+func (s *shelf) places(c cid.Cid) (out []spot) {
+	first, leaf := s.first[c]
+	if !leaf || !first.isSet() {
+		return nil
+	}
+	for _, p := range append([]spot{first}, s.others[c]...) {
+		if p.target != nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (p spot) read(c cid.Cid) ([]byte, error) {
 	l := p.leaves[p.i]
-	data = make([]byte, l.Size)
+	data := make([]byte, l.Size)
 	if n, err := p.target.ReadAt(data, l.Offset); n < len(data) {
 		return nil, fmt.Errorf("block %s: reading back: %w", c, err)
 	}
 	return data, nil
-}
-
-// at is a place from which a leaf can be read back.
-func (s *shelf) at(c cid.Cid) (spot, bool) {
-	p, leaf := s.first[c]
-	if !leaf || !p.isSet() {
-		return p, false
-	}
-	for _, again := range s.others[c] {
-		if p.target == nil {
-			p = again
-		}
-	}
-	return p, p.target != nil
 }
 
 // keepFor writes the shelf without its leaves to Config.Keep, all or nothing. A boot goes
