@@ -414,7 +414,7 @@ func (q *queue) hopeless(now time.Time) error {
 		case open && st.joined && st.member != nil && st.src.lastError() != nil && !q.hasWork(st, now):
 			lost = st.src.lastError() // slow to answer, and asked again later
 		case open && st.joined && (st.absent || !q.hasWork(st, now)):
-			absent = fmt.Errorf("block %s: %w: none of %d sources has it; ask the publisher to run phase-publish fsck", q.firstWaiting(), fs.ErrNotExist, len(q.seats))
+			absent = fmt.Errorf("block %s: %w: no source of %d has it; ask the publisher to run phase-publish fsck", q.firstWaiting(), fs.ErrNotExist, len(q.seats))
 		default:
 			return nil
 		}

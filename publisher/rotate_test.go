@@ -98,11 +98,7 @@ func TestServeSignsAgainWithAReplacedOnlineKey(t *testing.T) {
 func TestServeKeepsTheOldHeadUntilItHasTheNewKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.add(w.sign(1, "v1", w.release))
-	opts := w.serveOptions()
-	opts.DHT = DHTOff
-	r, _ := w.serve(opts)
-	gw := &gateway.Client{Base: r.HTTP[0]}
+	r, gw := w.serveFirst()
 	w.online = newKey(t)
 	w.nextRoot(2, w.root)
 	time.Sleep(3 * settle)
@@ -147,11 +143,7 @@ func TestAnOperatorIsToldOfReleaseKeysThatAreNotPublished(t *testing.T) {
 func TestReplacedReleaseKeysMoveTheHeadWithTheNextRelease(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.add(w.sign(1, "v1", w.release))
-	opts := w.serveOptions()
-	opts.DHT = DHTOff
-	r, _ := w.serve(opts)
-	gw := &gateway.Client{Base: r.HTTP[0]}
+	r, gw := w.serveFirst()
 	thief := w.release
 	w.release = newKey(t)
 	w.nextTargets(2)

@@ -28,6 +28,16 @@ func (w *world) serveOptions() ServeOptions {
 	}
 }
 
+// serveFirst serves a first release over plain HTTP, without a DHT.
+func (w *world) serveFirst() (Ready, *gateway.Client) {
+	w.t.Helper()
+	w.add(w.sign(1, "v1", w.release))
+	opts := w.serveOptions()
+	opts.DHT = DHTOff
+	r, _ := w.serve(opts)
+	return r, &gateway.Client{Base: r.HTTP[0]}
+}
+
 // serve runs a daemon until the test ends, or stop is called.
 func (w *world) serve(opts ServeOptions) (r Ready, stop func()) {
 	w.t.Helper()
@@ -196,11 +206,7 @@ func TestServeStartsWhereItCannotSignAgain(t *testing.T) {
 func TestServeKeepsItsHeadWhenTheRepositoryIsDamaged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.add(w.sign(1, "v1", w.release))
-	opts := w.serveOptions()
-	opts.DHT = DHTOff
-	r, _ := w.serve(opts)
-	gw := &gateway.Client{Base: r.HTTP[0]}
+	r, gw := w.serveFirst()
 	good := w.read("repo/timestamp.json")
 	for _, bad := range [][]byte{good[:len(good)/2], nil, bytes.Replace(good, []byte("sha256"), []byte("sha257"), 1)} {
 		w.write("repo/timestamp.json", bad)
@@ -216,11 +222,7 @@ func TestServeKeepsItsHeadWhenTheRepositoryIsDamaged(t *testing.T) {
 func TestServeGivesAChangedFolderANewSequence(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.add(w.sign(1, "v1", w.release))
-	opts := w.serveOptions()
-	opts.DHT = DHTOff
-	r, _ := w.serve(opts)
-	gw := &gateway.Client{Base: r.HTTP[0]}
+	r, gw := w.serveFirst()
 	root, err := manifest.NewRoot(manifest.RootSpec{
 		Version: 2, Root: publics(w.root), Threshold: 1, Online: publics(w.online),
 		Discovery: manifest.Discovery{IPNS: []string{r.IPNS}}, Expires: time.Now().Add(time.Hour),
