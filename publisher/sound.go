@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
@@ -98,7 +99,7 @@ func (m meeting) WithGroup(name string) slog.Handler {
 
 // sound reports what is wrong with the store, as far as is known: it is looked through for
 // each head, when files of it came or went, every hour, and while something is lost.
-// Damaged blocks are those that were met, until they hash right.
+// Damaged blocks are those that were met, until they hash right or are gone.
 func (s *server) sound(ctx context.Context) error {
 	k := &s.soundness
 	k.mu.Lock()
@@ -120,7 +121,7 @@ func (s *server) sound(ctx context.Context) error {
 		return Damaged(s.Store, k.lost.Error())
 	}
 	for c := range k.wrong {
-		if _, err := cas.Get(ctx, s.store, c); err != nil {
+		if _, err := cas.Get(ctx, s.store, c); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return Damaged(s.Store, err.Error())
 		}
 		delete(k.wrong, c)

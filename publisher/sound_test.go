@@ -124,3 +124,41 @@ func TestWholeMissesALeaf(t *testing.T) {
 		t.Errorf("without %s: %v", gone, err)
 	}
 }
+
+// A block of a release that gc took away was damaged once, and is no more.
+func TestHealthForgetsADamagedBlockThatWasCollected(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.add(w.sign(1, "v1", w.release))
+	old, err := keptReleases(t.Context(), w.repo(), 0)
+	check(t, err)
+	other := w.read("artifacts/rootfs")
+	for i := range other {
+		other[i] ^= 0xff
+	}
+	w.write("artifacts/rootfs", other)
+	w.add(w.sign(2, "v2", w.release))
+	opts := w.serveOptions()
+	opts.DHT, opts.Metrics = DHTOff, "127.0.0.1:0"
+	opts.Log = slog.New(slog.NewTextHandler(new(bytes.Buffer), nil))
+	r, stop := w.serve(opts)
+	defer stop()
+	rootfs, _ := old[0].Artifact("rootfs")
+	leaves, err := cas.Leaves(t.Context(), &gateway.Client{Base: r.HTTP[0]}, rootfs.CID, rootfs.Length)
+	check(t, err)
+	leaf := leaves[1].CID.String()
+	w.damage(leaf)
+	if code, _ := get(t, r.HTTP[0]+"/ipfs/"+leaf+"?format=raw"); code != http.StatusInternalServerError {
+		t.Errorf("a damaged block got %d", code)
+	}
+	if code, said := get(t, r.Metrics[0]+"/healthz"); code != http.StatusServiceUnavailable {
+		t.Errorf("with a damaged block: healthz says %d, %s", code, said)
+	}
+	done, err := Collect(t.Context(), CareOptions{Store: w.path("store"), Repo: w.repo(), Keep: 1})
+	if check(t, err); done.Blocks == 0 {
+		t.Fatal("nothing was collected")
+	}
+	if code, said := get(t, r.Metrics[0]+"/healthz"); code != http.StatusOK {
+		t.Errorf("when it is gone: healthz says %d, %s", code, said)
+	}
+}
