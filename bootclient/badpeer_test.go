@@ -1,6 +1,7 @@
 package bootclient_test
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -157,6 +159,33 @@ func TestARootOfAnotherRepositoryIsNamedAsThat(t *testing.T) {
 	m.cfg.Root, m.cfg.Timeout = sign(t, root, "stranger"), time.Second
 	m.cfg.Mirrors = []string{serve(t, us, nil).URL, serve(t, them, nil).URL}
 	m.refuses(cli.ExitNotFound, "2 sources answered, none knows this repository's name "+other, "is it the right root.json?")
+}
+
+// Who does not know our names says nothing of the sources that did not answer.
+func TestAStrangerDoesNotHideAMirrorThatIsDown(t *testing.T) {
+	m := newMachine(t, newRepo(t, "us", manifest.Discovery{}), "private")
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	defer stranger.Close()
+	m.cfg.Timeout = time.Second
+	m.cfg.Mirrors = []string{"http://127.0.0.1:1", stranger.URL}
+	m.refuses(cli.ExitNotFound, "mirror http://127.0.0.1:1: ", "refused", "name a source with --mirror")
+}
+
+// A source that is slow has made no fault, and was named.
+func TestAMirrorThatIsSlowIsWaitedForByName(t *testing.T) {
+	t.Parallel()
+	r := newRepo(t, "us", manifest.Discovery{})
+	m, console := newMachine(t, r, "private"), new(bytes.Buffer)
+	m.cfg.Report = bootclient.NewReport(time.Now(), console)
+	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }))
+	defer slow.Close()
+	m.cfg.Mirrors, m.cfg.Timeout = []string{slow.URL}, 4*time.Second
+	if err := m.fetch(t.Context()); cli.Code(err) != cli.ExitNotFound {
+		t.Errorf("exit code %d: %v", cli.Code(err), err)
+	}
+	if said := console.String(); !strings.Contains(said, "looks for sources, for up to 4s: waits for mirror "+slow.URL) || strings.Contains(said, "no mirror") {
+		t.Errorf("it says:\n%s", said)
+	}
 }
 
 func TestABusySourceIsAskedAgainAndNotBlamed(t *testing.T) {

@@ -241,6 +241,8 @@ func (d *discovery) tried() string {
 	for _, s := range sources[:min(len(sources), 5)] {
 		if err := s.lastError(); err != nil {
 			out = append(out, fmt.Sprintf("%s: %s", s, strings.TrimPrefix(err.Error(), s.String()+": ")))
+		} else {
+			out = append(out, fmt.Sprintf("waits for %s", s))
 		}
 	}
 	if err := d.hub.strangers.lastError(); err != nil && len(sources) < 5 {

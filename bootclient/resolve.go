@@ -363,7 +363,7 @@ func (r *resolver) timedOut(ctx context.Context) error {
 	if rank(r.refused) > 1 {
 		return r.refused
 	}
-	if n := r.strange(); n > 0 && len(r.folders) == 0 {
+	if n := r.strange(); n > 0 && n == len(r.asking) && len(r.folders) == 0 {
 		return fmt.Errorf("channel %q for %q: %w: %s answered, none knows this repository's name %s; is it the right root.json?",
 			r.cfg.Channel, r.cfg.Arch, cas.ErrUnreachable, count(n, "source"), strings.Join(r.names, ", "))
 	}
