@@ -2,6 +2,7 @@ package bootclient_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -185,6 +186,20 @@ func TestAMirrorThatIsSlowIsWaitedForByName(t *testing.T) {
 	}
 	if said := console.String(); !strings.Contains(said, "looks for sources, for up to 4s: waits for mirror "+slow.URL) || strings.Contains(said, "no mirror") {
 		t.Errorf("it says:\n%s", said)
+	}
+}
+
+func TestWhoInterruptsIsNotToldToNameASource(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	ctx, cancel := context.WithCancel(t.Context())
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{serve(t, r, func(_ http.ResponseWriter, req *http.Request, _ http.Handler) {
+		cancel()
+		<-req.Context().Done()
+	}).URL}
+	err := m.fetch(ctx)
+	if cli.Code(err) != cli.ExitInterrupted || strings.Contains(err.Error(), "another source") {
+		t.Errorf("exit code %d: %v", cli.Code(err), err)
 	}
 }
 

@@ -99,7 +99,11 @@ func (f *fetch) listLeaves(ctx context.Context, first *source) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, p := range f.parts {
 		g.Go(func() (err error) {
-			if p.leaves, err = cas.Leaves(ctx, src, p.CID, p.Length); err != nil {
+			p.leaves, err = cas.Leaves(ctx, src, p.CID, p.Length)
+			if errors.Is(err, context.Canceled) {
+				return fmt.Errorf("%s: %w", p.Role, err)
+			}
+			if err != nil {
 				return fmt.Errorf("%s: %w; %s", p.Role, err, elsewhere)
 			}
 			f.disc.shelf.stock(p.CID, p.leaves, p.target)
