@@ -61,7 +61,8 @@ type Exported struct {
 // a file that it did not write. Everything is on the disk when it returns nil.
 //
 // A head that has expired wraps manifest.ErrExpired, one that is older than what the mirror
-// has manifest.ErrRollback, a store that lacks a block fs.ErrNotExist; nothing is written then.
+// has manifest.ErrRollback; nothing is written then. A store that lacks a block is
+// fs.ErrNotExist; metadata and records then stay as they were.
 func Export(ctx context.Context, o ExportOptions) (Exported, error) {
 	if o.Now == nil {
 		o.Now = time.Now
