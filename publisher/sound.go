@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,12 +52,14 @@ func Damaged(store, what string) error {
 
 // soundness is what a daemon knows of the blocks that its head needs.
 type soundness struct {
-	mu      sync.Mutex
-	folder  cid.Cid   // the head that was looked at
-	changed time.Time // the store's folder, then
+	looking sync.Mutex // a look may take as long as the disk does
+	folder  cid.Cid    // the head that was looked at
+	changed time.Time  // the store's folder, then
 	looked  time.Time
-	lost    error                // what that look found
-	wrong   map[cid.Cid]struct{} // blocks that did not hash right when a stranger asked
+	lost    error // what that look found
+
+	mu    sync.Mutex
+	wrong map[cid.Cid]struct{} // blocks that did not hash right when a stranger asked
 }
 
 // meet notes a block that did not hash right.
@@ -69,6 +73,19 @@ func (s *soundness) meet(err error) {
 	if len(s.wrong) < wrongMost {
 		s.wrong[wrong.CID] = struct{}{}
 	}
+}
+
+// met lists the blocks that were met.
+func (s *soundness) met() []cid.Cid {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.wrong))
+}
+
+func (s *soundness) forget(c cid.Cid) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.wrong, c)
 }
 
 // A meeting is the handler of a log of faults, which tells of them.
@@ -102,8 +119,8 @@ func (m meeting) WithGroup(name string) slog.Handler {
 // Damaged blocks are those that were met, until they hash right or are gone.
 func (s *server) sound(ctx context.Context) error {
 	k := &s.soundness
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.looking.Lock()
+	defer k.looking.Unlock()
 	head, _ := s.heads.current()
 	info, err := os.Stat(s.Store)
 	if err != nil {
@@ -120,11 +137,11 @@ func (s *server) sound(ctx context.Context) error {
 	if k.lost != nil {
 		return Damaged(s.Store, k.lost.Error())
 	}
-	for c := range k.wrong {
+	for _, c := range k.met() {
 		if _, err := cas.Get(ctx, s.store, c); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return Damaged(s.Store, err.Error())
 		}
-		delete(k.wrong, c)
+		k.forget(c)
 	}
 	return nil
 }

@@ -162,3 +162,24 @@ func TestHealthForgetsADamagedBlockThatWasCollected(t *testing.T) {
 		t.Errorf("when it is gone: healthz says %d, %s", code, said)
 	}
 }
+
+// A look at a large store on a slow disk takes minutes: who asks for a damaged block
+// meanwhile is answered.
+func TestWhoServesDoesNotWaitForALook(t *testing.T) {
+	t.Parallel()
+	k, done := soundness{wrong: map[cid.Cid]struct{}{}}, make(chan struct{})
+	k.looking.Lock()
+	defer k.looking.Unlock()
+	go func() {
+		k.meet(&cas.WrongError{CID: cas.Sum(cid.Raw, nil)})
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("it waits")
+	}
+	if len(k.met()) != 1 {
+		t.Error("the block was not noted")
+	}
+}
