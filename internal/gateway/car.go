@@ -187,13 +187,20 @@ func (o *carWriter) block(c cid.Cid) ([]byte, error) {
 	if sent && !o.dups || o.bare && c.Prefix().Codec != cid.Raw {
 		return cas.Get(o.ctx, o.src, c)
 	}
-	if o.turn.sent >= slotTurn {
-		if err := o.pause(); err != nil {
-			return nil, err
-		}
-	}
 	o.seen[c] = whole
+	return o.put(c, -1)
+}
+
+// put reads a block, of size bytes unless that is negative, to where it is written from,
+// and writes what has come together.
+func (o *carWriter) put(c cid.Cid, size int64) ([]byte, error) {
+	if err := o.pause(); err != nil {
+		return nil, err
+	}
 	data, err := o.section(c)
+	if err == nil && size >= 0 && int64(len(data)) != size {
+		err = fmt.Errorf("block %s: %d bytes, its file says %d: %w", c, len(data), size, cas.ErrCorrupt)
+	}
 	if err == nil && len(o.buf) >= batch {
 		err = o.flush()
 	}
@@ -246,8 +253,11 @@ func (o *carWriter) flush() error {
 	return err
 }
 
-// pause waits for the next turn. It holds no buffer meanwhile.
+// pause waits for the next turn, when this one is over. It holds no buffer meanwhile.
 func (o *carWriter) pause() error {
+	if o.turn.sent < slotTurn {
+		return nil
+	}
 	if err := o.flush(); err != nil {
 		return err
 	}

@@ -126,14 +126,13 @@ func (o *carWriter) run(list []leaf) error {
 	var s stretch
 	defer s.close()
 	for len(list) > 0 {
-		if o.turn.sent >= slotTurn {
-			if err := o.pause(); err != nil {
-				return err
-			}
+		if err := o.pause(); err != nil {
+			return err
 		}
 		n, err := o.stretch(&s, list)
 		if n == 0 && err == nil {
-			n, err = 1, o.leaf(list[0])
+			n = 1
+			_, err = o.put(list[0].cid, list[0].size)
 		}
 		if err != nil {
 			return err
@@ -141,18 +140,6 @@ func (o *carWriter) run(list []leaf) error {
 		list = list[n:]
 	}
 	return o.flush()
-}
-
-// leaf writes one leaf from wherever it is.
-func (o *carWriter) leaf(l leaf) error {
-	data, err := o.section(l.cid)
-	if err == nil && int64(len(data)) != l.size {
-		err = fmt.Errorf("block %s: %d bytes, its file says %d: %w", l.cid, len(data), l.size, cas.ErrCorrupt)
-	}
-	if err == nil && len(o.buf) >= batch {
-		err = o.flush()
-	}
-	return err
 }
 
 // A filer is a source with files of CARv1 sections.
@@ -262,14 +249,4 @@ func (o *carWriter) due(f *os.File, at int64, l leaf, b []byte) ([]byte, bool) {
 func isDirect(r *http.Request) bool {
 	_, tcp := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	return tcp && r.TLS == nil
-}
-
-// isFile reports whether r is a piece of a file.
-func isFile(r io.Reader) bool {
-	l, ok := r.(*io.LimitedReader)
-	if !ok {
-		return false
-	}
-	_, ok = l.R.(*os.File)
-	return ok
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -338,6 +339,16 @@ func (w *countingWriter) ReadFrom(r io.Reader) (n int64, err error) {
 	lent := pieces.Get().(*[piece]byte)
 	defer pieces.Put(lent)
 	return io.CopyBuffer(struct{ io.Writer }{w}, r, lent[:])
+}
+
+// isFile reports whether r is a piece of a file.
+func isFile(r io.Reader) bool {
+	l, ok := r.(*io.LimitedReader)
+	if !ok {
+		return false
+	}
+	_, ok = l.R.(*os.File)
+	return ok
 }
 
 var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
