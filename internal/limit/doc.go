@@ -3,7 +3,7 @@
 // Conns bounds how many connections are open, in all and from one address. OnceAnHour bounds
 // what their requests write to a log.
 //
-// Both work on plain connections and on libp2p streams alike: an asker is its IPv4
+// Rates and Conns work on plain connections and on libp2p streams alike: an asker is its IPv4
 // address or the /56 of its IPv6 address, however many peer IDs are there. Neither looks
 // at what is served. Whoever mounts a handler calls Rates.Handler, and Conns.Guard and Conns.Listener
 // on the server.
