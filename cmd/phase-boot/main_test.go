@@ -1,13 +1,45 @@
 package main
 
 import (
+	"context"
+	"crypto/ed25519"
+	"path/filepath"
 	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/phaseboot/phaseboot/internal/scripttest"
+	"github.com/phaseboot/phaseboot/signer"
 )
 
 func TestMain(m *testing.M) {
 	scripttest.Main(m, map[string]func() int{"phase-boot": run})
 }
 
-func TestScripts(t *testing.T) { scripttest.Run(t, "testdata/script") }
+// TestScripts gives every script a root.json that names no source: those that the script
+// names are asked, and nobody else.
+func TestScripts(t *testing.T) {
+	params := scripttest.Params("testdata/script")
+	params.Setup = func(e *testscript.Env) error { return writeRoot(context.Background(), e.WorkDir) }
+	testscript.Run(t, params)
+}
+
+// writeRoot makes a repository in dir, with keys that are made for it.
+func writeRoot(ctx context.Context, dir string) error {
+	keys := map[string]signer.Key{}
+	for _, role := range []string{"root", "release", "online", "ipns"} {
+		key, err := signer.Generate(ctx, filepath.Join(dir, role+".key"), nil)
+		if err != nil {
+			return err
+		}
+		keys[role] = key
+	}
+	_, err := signer.Init(ctx, signer.InitSpec{
+		Dir: dir, Root: []signer.Key{keys["root"]}, RootThreshold: 1,
+		Release: []ed25519.PublicKey{keys["release"].Public()}, ReleaseThreshold: 1,
+		Online: keys["online"].Public(), IPNS: keys["ipns"].Public(), Channels: []string{"stable"}, Archs: []string{"x86_64"},
+		Now: time.Now(), RootLifetime: 24 * time.Hour, TargetsLifetime: 24 * time.Hour,
+	})
+	return err
+}
