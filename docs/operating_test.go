@@ -3,13 +3,11 @@ package docs
 import (
 	"bytes"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,39 +34,38 @@ func operating(t *testing.T) string {
 }
 
 func TestTheCommandsOfOperatingWorkAsTheyStand(t *testing.T) {
-	bin, dir := build(t), t.TempDir()
 	script := beforehand
 	for _, m := range fence.FindAllStringSubmatch(operating(t), -1) {
 		script += m[1]
 	}
-	script = freePorts(t, script)
-	cmd := exec.Command("sh", "-eu", "-c", script)
+	work(t, script, "serve.log", "second.log", "bootstrap.log")
+}
+
+// work runs commands in a network of their own, so that the ports that they name are free
+// and nobody else hears their mDNS. The logs are shown when they fail.
+func work(t *testing.T, script string, logs ...string) {
+	t.Helper()
+	bin, dir := build(t), t.TempDir()
+	cmd := exec.Command("sh", "-eux", "-c", "ip link set lo up\n"+script)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: syscall.CLONE_NEWNET}
+	if uid := os.Getuid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	check(t, cmd.Start())
-	defer time.AfterFunc(2*time.Minute, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }).Stop()
+	defer time.AfterFunc(10*time.Minute, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }).Stop()
 	if err := cmd.Wait(); err != nil {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the daemons that it left
-		for _, log := range []string{"serve.log", "second.log", "bootstrap.log"} {
+		for _, log := range logs {
 			text, _ := os.ReadFile(filepath.Join(dir, log)) // not there when it did not come so far
 			t.Logf("%s:\n%s", log, text)
 		}
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-}
-
-// freePorts replaces the ports of the document by ones that nobody uses.
-func freePorts(t *testing.T, script string) string {
-	t.Helper()
-	for _, port := range []string{"8080", "8081", "4001", "4002", "4003", "9090", "9091"} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		check(t, err)
-		defer l.Close() // all at once, so that no two are the same
-		script = strings.ReplaceAll(script, port, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-	}
-	return script
 }
 
 var (

@@ -1,14 +1,9 @@
 package docs
 
 import (
-	"bytes"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 )
 
 // large is an artifact of several leaves, which what OPERATING.md begins with has not.
@@ -29,17 +24,5 @@ func TestTheCommandsOfProtocolWorkAsTheyStand(t *testing.T) {
 	if strings.Count(script, "curl ") < 8 {
 		t.Fatal("it has no commands")
 	}
-	bin, dir := build(t), t.TempDir()
-	cmd := exec.Command("sh", "-eux", "-c", freePorts(t, script))
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	check(t, cmd.Start())
-	defer time.AfterFunc(2*time.Minute, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }).Stop()
-	if err := cmd.Wait(); err != nil {
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)        // the daemon that it left
-		log, _ := os.ReadFile(filepath.Join(dir, "serve.log")) // not there when it did not come so far
-		t.Fatalf("%v\n%s\n%s", err, out.String(), log)
-	}
+	work(t, script, "serve.log")
 }
