@@ -296,6 +296,7 @@ func TestAMachineLooksWhereTheRememberedRootSays(t *testing.T) {
 	honest := serve(t, r, nil)
 	second.Config.Handler = honest.Config.Handler
 	m := newMachine(t, r, "internet")
+	m.cfg.Mode.Discovery = []string{"mirror"}
 	m.cfg.Cache = t.TempDir()
 	m.cfg.Mirrors = []string{honest.URL}
 	m.boots(r)
