@@ -170,13 +170,15 @@ func TestRunsTakeTurnsAtASlot(t *testing.T) {
 
 // An asker that takes 128 KiB in time gets a leaf of eight times as much.
 func TestASlowAskerGetsABigLeafOutOfAFile(t *testing.T) {
+	t.Parallel()
+	const limit = 3 * time.Second
 	p := newPacked(t)
 	w, err := cas.OpenPacks(p.dir, cas.PackOptions{})
 	ok(t, err)
 	big, err := cas.AddFile(t.Context(), w.Put, bytes.NewReader(castest.Bytes(5, 1<<20+1)), "size-1048576")
 	ok(t, err)
 	ok(t, w.Close())
-	s := httptest.NewUnstartedServer(newHandler(Options{Source: p.packs}, time.Second))
+	s := httptest.NewUnstartedServer(newHandler(Options{Source: p.packs}, limit))
 	s.Config.ConnState = func(c net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			c.(*net.TCPConn).SetWriteBuffer(16 << 10)
@@ -190,7 +192,7 @@ func TestASlowAskerGetsABigLeafOutOfAFile(t *testing.T) {
 	ok(t, conn.(*net.TCPConn).SetReadBuffer(16<<10))
 	_, err = fmt.Fprintf(conn, "GET /ipfs/%s?format=car&entity-bytes=0:*&nodes=n HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", big.CID)
 	ok(t, err)
-	for n := int64(0); ; time.Sleep(200 * time.Millisecond) {
+	for n := int64(0); ; time.Sleep(limit / 5) {
 		got, err := io.CopyN(io.Discard, conn, 128<<10)
 		if n += got; err != nil {
 			if n < big.Size {
