@@ -183,14 +183,10 @@ func (o *carWriter) stretch(s *stretch, list []leaf) (n int, err error) {
 }
 
 // sendfile writes as many of the leaves as come next in the file, each checked, unless it
-// was lately: 0 when another comes.
+// was lately: 0 when another comes. What waits goes out before them, and not before they
+// are known to be good: who asks for a bad one alone gets a status.
 func (o *carWriter) sendfile(s *stretch, list []leaf) (n int, err error) {
-	if len(o.buf) > 0 {
-		if err := o.flush(); err != nil {
-			return 0, err
-		}
-	}
-	whole, full := 0, o.buf[:0] // bytes that are due, and those of them that were read
+	whole, full := 0, o.buf // bytes that are due, and those of them that were read, behind what waits
 	for _, l := range list {
 		if n > 0 && whole+l.section() > piece {
 			break
@@ -207,12 +203,16 @@ func (o *carWriter) sendfile(s *stretch, list []leaf) (n int, err error) {
 	if n == 0 {
 		return 0, nil
 	}
+	if !o.direct {
+		o.buf = full
+	}
+	if len(o.buf) > 0 {
+		err = o.flush()
+	}
 	if o.direct {
 		for left := whole; left > 0 && err == nil; left -= piece { // the asker has its time for each
 			_, err = io.CopyN(o.w, s.file, int64(min(left, piece)))
 		}
-	} else {
-		_, err = o.w.Write(full)
 	}
 	s.at, o.turn.sent, o.flushed = s.at+int64(whole), o.turn.sent+whole, true
 	return n, err
@@ -229,8 +229,8 @@ func (o *carWriter) due(f *os.File, at int64, l leaf, b []byte) ([]byte, bool) {
 	}
 	start := len(b)
 	b = slices.Grow(b, size)[:start+size]
-	if start == 0 {
-		o.buf = b[:0]
+	if start == len(o.buf) {
+		o.buf = b[:start]
 	}
 	section := b[start:]
 	if n, _ := f.ReadAt(section, at); n < size || !bytes.HasPrefix(section, head) {

@@ -140,6 +140,13 @@ func TestARunEndsBeforeADamagedLeaf(t *testing.T) {
 		if _, err := cas.Get(t.Context(), c, p.leaves[200].CID); !errors.Is(err, cas.ErrUnreachable) || errors.Is(err, cas.ErrCorrupt) {
 			t.Errorf("%s: the leaf alone: %v", name, err)
 		}
+		at := p.leaves[200].Offset
+		resp, err := http.Get(fmt.Sprintf("%s/ipfs/%s?format=car&entity-bytes=%d:%d&nodes=n", c.Base, p.file.CID, at, at))
+		ok(t, err)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusInternalServerError {
+			t.Errorf("%s: a run of the leaf alone: %s", name, resp.Status)
+		}
 	}
 }
 
