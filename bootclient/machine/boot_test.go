@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
 func TestStepsRunInOrderUntilAFatalOneFails(t *testing.T) {
@@ -187,7 +188,7 @@ func TestHandOverFilesMoveWithTheirModes(t *testing.T) {
 }
 
 func TestEmptyingTheInitramfsCrossesNoMount(t *testing.T) {
-	if !insideNamespace(t) {
+	if !netns.Alone(t) {
 		return
 	}
 	dir := t.TempDir()
@@ -217,7 +218,7 @@ func TestEmptyingTheInitramfsCrossesNoMount(t *testing.T) {
 }
 
 func TestAnotherAttemptKeepsTheMountsOfTheFirst(t *testing.T) {
-	if !insideNamespace(t) {
+	if !netns.Alone(t) {
 		return
 	}
 	dir := t.TempDir()

@@ -15,6 +15,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/vishvananda/netlink"
+
+	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
 // A lan is a network namespace with the far ends of the machine's cables.
@@ -101,7 +103,7 @@ func bringUp(t *testing.T, n *network) (string, error) {
 }
 
 func TestDHCPGivesAddressRoutesAndServers(t *testing.T) {
-	if !insideNamespace(t) {
+	if !netns.Alone(t) {
 		return
 	}
 	l := newLAN(t)
@@ -127,7 +129,7 @@ func TestDHCPGivesAddressRoutesAndServers(t *testing.T) {
 }
 
 func TestClasslessRoutesReplaceTheRouter(t *testing.T) {
-	if !insideNamespace(t) {
+	if !netns.Alone(t) {
 		return
 	}
 	l := newLAN(t)
@@ -147,7 +149,7 @@ func TestClasslessRoutesReplaceTheRouter(t *testing.T) {
 }
 
 func TestTheFirstLeaseWinsAndADeadPortDoesNotHold(t *testing.T) {
-	if !insideNamespace(t) {
+	if !netns.Alone(t) {
 		return
 	}
 	l := newLAN(t)
@@ -168,7 +170,7 @@ func TestTheFirstLeaseWinsAndADeadPortDoesNotHold(t *testing.T) {
 }
 
 func TestALinkThatComesLaterIsTaken(t *testing.T) {
-	if !insideNamespace(t) {
+	if !netns.Alone(t) {
 		return
 	}
 	l := newLAN(t)
@@ -181,7 +183,7 @@ func TestALinkThatComesLaterIsTaken(t *testing.T) {
 }
 
 func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
-	if !insideNamespace(t) {
+	if !netns.Alone(t) {
 		return
 	}
 	l := newLAN(t)
@@ -269,7 +271,7 @@ func FuzzLease(f *testing.F) {
 }
 
 func TestACableThatIsPluggedInAfterTheWaitIsTaken(t *testing.T) {
-	if !insideNamespace(t) {
+	if !netns.Alone(t) {
 		return
 	}
 	l := newLAN(t)
@@ -296,7 +298,7 @@ func TestACableThatIsPluggedInAfterTheWaitIsTaken(t *testing.T) {
 }
 
 func TestAnotherAttemptLeavesOneAddress(t *testing.T) {
-	if !insideNamespace(t) {
+	if !netns.Alone(t) {
 		return
 	}
 	l := newLAN(t)

@@ -51,6 +51,7 @@ var rules = []rule{
 	{"internal/limit", nil, "a leaf"},
 	{"internal/atomicfile", nil, "a leaf"},
 	{"internal/scripttest", nil, "a leaf"},
+	{"internal/netns", nil, "a leaf"},
 	{"internal/vault/...", []string{"internal/vault/..."}, "a KMS plugin is a program of its own"},
 	{"internal/arch", nil, "a leaf"},
 	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile"}, "the frame of every command, and no command's logic"},

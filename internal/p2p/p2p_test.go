@@ -27,6 +27,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/netns"
 	"github.com/phaseboot/phaseboot/internal/p2p/quic"
 )
 
@@ -435,13 +436,11 @@ func TestCloseTellsNoPeerWhatEnds(t *testing.T) {
 }
 
 func TestCloseLeavesNoGoroutineAndNoFile(t *testing.T) {
-	if os.Getenv(roleEnv) == "" {
-		run(t, "alone", namespace())
+	if !netns.Alone(t) {
 		return
 	}
 	check(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: cableA}, PeerName: cableB})) // for mDNS
 	up(t, cableA, announcerAddr)
-	up(t, "lo", "127.0.0.3/8")
 	before, files := runtime.NumGoroutine(), openFiles(t)
 	for range 3 {
 		boot, err := New(t.Context(), Options{Transports: []Transport{quic.Transport}, Listen: addrs(t, "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"), DHT: DHTServer, Prefix: testPrefix, MDNS: true})
