@@ -339,7 +339,7 @@ func TestASeedRefusesWhatItWouldNotBoot(t *testing.T) {
 			cfg := honest
 			tt.bend(t, &cfg)
 			cfg.Ready = func(bootclient.Ready) { t.Error("it serves") }
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			err := bootclient.Seed(ctx, cfg)
 			if cli.Code(err) != tt.code {

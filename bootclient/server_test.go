@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,7 +24,45 @@ import (
 type server struct {
 	*httptest.Server
 	blocks atomic.Int64 // asked for
+	looked event        // the first of them
+	bent   event        // the first that is not metadata
 	bend   func(w http.ResponseWriter, r *http.Request, good http.Handler)
+}
+
+// An event happens once.
+type event struct {
+	once, done sync.Once
+	c          chan struct{}
+}
+
+func (e *event) happened() chan struct{} {
+	e.once.Do(func() { e.c = make(chan struct{}) })
+	return e.c
+}
+
+func (e *event) happens() {
+	e.done.Do(func() { close(e.happened()) })
+}
+
+// after makes a server silent until an event. Where two race for a machine's short grace,
+// a busy computer could otherwise let one of them win before the other has begun.
+func (s *server) after(e *event) *server {
+	good := s.Config.Handler
+	s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		waiting(e)(w, req, good)
+	})
+	return s
+}
+
+// waiting gives leaves and nodes after an event.
+func waiting(e *event) func(http.ResponseWriter, *http.Request, http.Handler) {
+	return func(w http.ResponseWriter, req *http.Request, good http.Handler) {
+		select {
+		case <-e.happened():
+			good.ServeHTTP(w, req)
+		case <-req.Context().Done():
+		}
+	}
 }
 
 // serve starts a gateway of a repository. bend sees every request of a leaf or node
@@ -52,7 +91,9 @@ func (s *server) handler(r *repo) http.Handler {
 		name := strings.TrimPrefix(req.URL.Path, "/ipfs/")
 		if name != req.URL.Path {
 			s.blocks.Add(1)
+			s.looked.happens()
 			if s.bend != nil && !meta[name] {
+				s.bent.happens()
 				s.bend(w, req, good)
 				return
 			}
