@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -301,5 +302,37 @@ func TestOnlySoMuchOfARunIsKept(t *testing.T) {
 	}
 	if n := kept.Load(); n != 0 || (Loan{Data: []byte("alone")}).Keep() {
 		t.Errorf("%d buffers are kept, and what is in none", n)
+	}
+}
+
+// lacking is a store without one block.
+type lacking struct {
+	cas.Source
+	gone cid.Cid
+}
+
+func (l lacking) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	if c == l.gone {
+		return nil, fs.ErrNotExist
+	}
+	return l.Source.Block(ctx, c)
+}
+
+func TestALeafThatIsMissingIs404AndLaterTheEnd(t *testing.T) {
+	f := newFixture(t)
+	s := httptest.NewServer(Handler(Options{Source: lacking{f.store, f.leaves[100].CID}}))
+	defer s.Close()
+	c := &Client{Base: s.URL}
+	run := func(first int) (got int, err error) {
+		err = c.Run(t.Context(), f.file.CID, f.leaves[first:], func(int, Loan) error { got++; return nil })
+		return got, err
+	}
+	if got, err := run(0); got == 0 || got > 100 || !errors.Is(err, cas.ErrUnreachable) {
+		t.Errorf("after many: %d leaves and %v", got, err)
+	}
+	for _, first := range []int{99, 100} {
+		if got, err := run(first); got != 0 || !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("from leaf %d: %d leaves and %v", first, got, err)
+		}
 	}
 }
