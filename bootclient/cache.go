@@ -17,6 +17,7 @@ import (
 // all others, and never a reason to stop. The zero cache is off.
 type cache struct {
 	store    *cas.Packs
+	dir      string // of the store
 	readOnly bool
 	report   *Report
 	log      *slog.Logger
@@ -34,13 +35,13 @@ func openCache(cfg Config) *cache {
 	if cfg.Cache == "" {
 		return c
 	}
-	c.readOnly = cfg.Mode.Cache == "ro"
+	c.dir, c.readOnly = cfg.blocksDir(), cfg.Mode.Cache == "ro"
 	var err error
-	c.store, err = cas.OpenPacks(cfg.blocksDir(), cas.PackOptions{ReadOnly: c.readOnly, Log: cfg.Log})
+	c.store, err = cas.OpenPacks(c.dir, cas.PackOptions{ReadOnly: c.readOnly, Log: cfg.Log, MaxPack: cachePack})
 	if err != nil && !c.readOnly {
 		c.report.Refuse("cache", "writing", err)
 		c.readOnly = true
-		c.store, err = cas.OpenPacks(cfg.blocksDir(), cas.PackOptions{ReadOnly: true, Log: cfg.Log})
+		c.store, err = cas.OpenPacks(c.dir, cas.PackOptions{ReadOnly: true, Log: cfg.Log})
 	}
 	if err != nil {
 		c.store = nil

@@ -144,9 +144,7 @@ func (d *DirSink) tempName(i int) string { return fmt.Sprintf("%s/%d", d.temp, i
 // blocks: to find and clear them all costs a core 0.3 s a GiB, while the sources wait, and
 // the writes do it beside them.
 func room(f *os.File, size int64) error {
-	var fs unix.Statfs_t
-	err := unix.Fstatfs(int(f.Fd()), &fs)
-	if err == nil && fs.Blocks > 0 && size/max(int64(fs.Bsize), 1) > int64(fs.Bavail) {
+	if free, err := freeBytes(f.Name()); err == nil && size > free {
 		return syscall.ENOSPC
 	}
 	return nil

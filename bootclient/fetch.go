@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -33,6 +34,7 @@ type fetch struct {
 	cache   *cache
 	release manifest.Release
 	parts   []*part
+	nodes   sync.Map // inner nodes of the artifacts: []byte by cid.Cid
 	total   int64
 
 	queue  *queue
@@ -58,6 +60,7 @@ func fetchAll(ctx context.Context, cfg Config, disc *discovery, c *cache, won re
 	if err := link(f.parts); err != nil {
 		return f, fmt.Errorf("release %s: %w", f.release.Version, err)
 	}
+	f.makeRoom(ctx, won.folder)
 	hashed := f.hashAll(ctx)
 	if err := f.fromCache(ctx); err != nil {
 		return f, err
@@ -95,7 +98,8 @@ func (f *fetch) open(sink Sink) error {
 
 // listLeaves reads the inner nodes of all artifacts, of first before all others.
 func (f *fetch) listLeaves(ctx context.Context, first *source) error {
-	src := f.disc.shelf.recording(patient{pool{hub: f.disc.hub, cache: f.cache, prefer: first}, min(stallLimit, f.cfg.Timeout), f.patience()})
+	var src cas.Source = patient{pool{hub: f.disc.hub, cache: f.cache, prefer: first}, min(stallLimit, f.cfg.Timeout), f.patience()}
+	src = f.disc.shelf.recording(recorder{src, func(id cid.Cid, data []byte) { f.nodes.Store(id, data) }})
 	g, ctx := errgroup.WithContext(ctx)
 	for _, p := range f.parts {
 		g.Go(func() (err error) {

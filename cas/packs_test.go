@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/castest"
+	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
 func open(t *testing.T, dir string, opts cas.PackOptions) *cas.Packs {
@@ -262,24 +262,15 @@ func TestAnIndexCutShortUnderAReader(t *testing.T) {
 	}
 }
 
-// The test runs itself in a mount namespace with a file system of 3 MiB.
 func TestAFullDiskIsACleanError(t *testing.T) {
-	const env = "CAS_TEST_FULL_DISK"
-	if os.Getenv(env) == "" {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAFullDiskIsACleanError$", "-test.v")
-		cmd.Env = append(os.Environ(), env+"="+t.TempDir())
-		id := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		gid := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: id, GidMappings: gid}
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v (it needs user namespaces: sysctl kernel.unprivileged_userns_clone=1)\n%s", err, out)
-		}
+	if !netns.Alone(t) { // for its mounts
 		return
 	}
-	dir := os.Getenv(env)
-	if err := syscall.Mount("cas-test", dir, "tmpfs", 0, "size=3m"); err != nil {
+	dir := t.TempDir()
+	if err := syscall.Mount("small-disk", dir, "tmpfs", 0, "size=3m"); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o644); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,100 @@
+package bootclient_test
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/internal/netns"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+func TestACacheDropsWhatTheNewReleaseHasNoUseFor(t *testing.T) {
+	if !netns.Alone(t) { // for its mounts
+		return
+	}
+	dir := smallDisk(t, 60)
+	r := newRepo(t, "us", manifest.Discovery{})
+	for i := range 5 {
+		size := r.halfNew(i, 24<<20)
+		first := bootOver(t, r, dir)
+		if i > 0 && first > size*6/10 {
+			t.Errorf("release %d: %d bytes came from the network, of a release of %d of which half is new", i, first, size)
+		}
+	}
+	if again := bootOver(t, r, dir); again != 0 {
+		t.Errorf("%d bytes came again", again)
+	}
+}
+
+func TestACacheTooFullToTidyIsEmptied(t *testing.T) {
+	if !netns.Alone(t) { // for its mounts
+		return
+	}
+	dir := smallDisk(t, 36)
+	r := newRepo(t, "us", manifest.Discovery{})
+	r.halfNew(0, 24<<20)
+	bootOver(t, r, dir)
+	size := r.halfNew(1, 24<<20)
+	if first := bootOver(t, r, dir); first < size*9/10 {
+		t.Errorf("%d bytes came from the network: the cache was not emptied", first)
+	}
+	if again := bootOver(t, r, dir); again > size/100 { // metadata for others
+		t.Errorf("%d bytes came again", again)
+	}
+}
+
+func TestACacheSmallerThanTheReleaseKeepsWhatFits(t *testing.T) {
+	if !netns.Alone(t) { // for its mounts
+		return
+	}
+	dir := smallDisk(t, 20)
+	r := newRepo(t, "us", manifest.Discovery{})
+	size := r.halfNew(0, 24<<20)
+	bootOver(t, r, dir)
+	for range 2 {
+		if again := bootOver(t, r, dir); again > size/2 {
+			t.Errorf("%d bytes of %d came again", again, size)
+		}
+	}
+}
+
+// smallDisk mounts a disk of some MiB.
+func smallDisk(t *testing.T, size int) string {
+	t.Helper()
+	dir := t.TempDir()
+	ok(t, unix.Mount("small-disk", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", size)))
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// halfNew publishes a release with a rootfs of size bytes, of which the first half is the
+// second half of the one before, and returns the bytes of its artifacts.
+func (r *repo) halfNew(i, size int) (total int64) {
+	old := r.signed["rootfs"]
+	rootfs := append(bytes.Clone(old[max(0, len(old)-size/2):]), content(uint64(100+i), size/2)...)
+	r.release(fmt.Sprint(i), map[string][]byte{"kernel": content(1, 300<<10), "initramfs": content(2, 700<<10), "rootfs": rootfs})
+	for _, data := range r.signed {
+		total += int64(len(data))
+	}
+	return total
+}
+
+// bootOver boots from a mirror with a cache in dir, and returns the bytes that the mirror gave.
+func bootOver(t *testing.T, r *repo, dir string) (n int64) {
+	t.Helper()
+	m := newMachine(t, r, "internet")
+	m.cfg.Mode.Discovery = []string{"mirror"}
+	m.cfg.Cache, m.cfg.Mirrors = filepath.Join(dir, "cache"), []string{serve(t, r, nil).URL}
+	m.boots(r)
+	for _, s := range m.report.Sources() {
+		if strings.HasPrefix(s.Kind, "mirror") {
+			n = s.Bytes
+		}
+	}
+	return n
+}
