@@ -125,10 +125,12 @@ func (s *seed) follow(ctx context.Context, open *serving) error {
 }
 
 func (s *seed) offer() gateway.Options {
+	faults := limit.OnceAnHour(s.cfg.Log)
 	return gateway.Options{
-		Source: s.source(), UploadSlots: shelfSlot, Sent: func(n int64) { s.sent.Add(n) }, Log: limit.OnceAnHour(s.cfg.Log),
-		IPNS: func(ctx context.Context, name string) ([]byte, error) { return s.now.Load().record(ctx, name) },
-		Have: func(root cid.Cid) ([]byte, string, error) { return s.now.Load().have(root) },
+		Source: s.source(), UploadSlots: shelfSlot, Sent: func(n int64) { s.sent.Add(n) },
+		Fault: func(err error) { faults.Error("block not served", "cause", err) },
+		IPNS:  func(ctx context.Context, name string) ([]byte, error) { return s.now.Load().record(ctx, name) },
+		Have:  func(root cid.Cid) ([]byte, string, error) { return s.now.Load().have(root) },
 	}
 }
 

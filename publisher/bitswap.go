@@ -11,7 +11,7 @@ import (
 // serveBlocks answers stock IPFS nodes, which fetch and pin a release by Bitswap, within
 // the rates of everybody else.
 func (s *server) serveBlocks() error {
-	return s.node.ServeBlocks(bitswap.Options{Store: s.heads, Before: s.rates.Wait, Sent: s.meter.sentBlocks, Log: s.faults})
+	return s.node.ServeBlocks(bitswap.Options{Store: s.heads, Before: s.rates.Wait, Sent: s.meter.sentBlocks, Fault: s.fault, Log: s.Log})
 }
 
 // sentBlocks counts what went out by Bitswap.

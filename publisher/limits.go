@@ -67,7 +67,7 @@ func (s *server) handlers() (plain, streams http.Handler) {
 	}
 	s.rates = limit.NewRates(bounds)
 	h := s.rates.Handler(gateway.Handler(gateway.Options{
-		Source: s.heads, IPNS: s.records.get, UploadSlots: s.Limits.UploadSlots, Log: s.faults,
+		Source: s.heads, IPNS: s.records.get, UploadSlots: s.Limits.UploadSlots, Fault: s.fault,
 	}))
 	return s.meter.handler("http", h), s.meter.handler("stream", h)
 }

@@ -154,7 +154,7 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	}
 	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC()}
 	s.soundness.wrong = map[cid.Cid]struct{}{}
-	s.faults = slog.New(meeting{limit.OnceAnHour(opts.Log.With("store", opts.Store, "remedy", "phase-publish fsck")).Handler(), &s.soundness})
+	s.faults = limit.OnceAnHour(opts.Log.With("store", opts.Store, "remedy", "phase-publish fsck"))
 	s.conns = s.newConns()
 	if s.repo, err = openRepo(ctx, opts.Repo); err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -88,30 +87,10 @@ func (s *soundness) forget(c cid.Cid) {
 	delete(s.wrong, c)
 }
 
-// A meeting is the handler of a log of faults, which tells of them.
-type meeting struct {
-	slog.Handler
-	*soundness
-}
-
-// Handle notes blocks in what is logged.
-func (m meeting) Handle(ctx context.Context, r slog.Record) error {
-	r.Attrs(func(a slog.Attr) bool {
-		if err, ok := a.Value.Any().(error); ok {
-			m.meet(err)
-		}
-		return true
-	})
-	return m.Handler.Handle(ctx, r)
-}
-
-// WithAttrs and WithGroup keep telling.
-func (m meeting) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return meeting{m.Handler.WithAttrs(attrs), m.soundness}
-}
-
-func (m meeting) WithGroup(name string) slog.Handler {
-	return meeting{m.Handler.WithGroup(name), m.soundness}
+// fault takes note of what kept a block from being served.
+func (s *server) fault(err error) {
+	s.soundness.meet(err)
+	s.faults.Error("block not served", "cause", err)
 }
 
 // sound reports what is wrong with the store, as far as is known: it is looked through for

@@ -40,6 +40,7 @@ type Options struct {
 	// says, and may hold them up; an error sends the peer away. Nil is fine.
 	Before func(ctx context.Context, asker string, bytes int) error
 	Sent   func(bytes int64) // of blocks, after each message; nil is fine
+	Fault  func(err error)   // is told why the store did not give a block; nil is fine
 	Log    *slog.Logger      // nil: silent
 }
 
@@ -208,6 +209,12 @@ func (s *Server) send(out *sender, from string, message []byte, blocks int) erro
 	return nil
 }
 
+func (s *Server) fault(err error) {
+	if s.Fault != nil {
+		s.Fault(err)
+	}
+}
+
 // message puts the next answers together: whole blocks until they are many bytes. It
 // returns nil when the asker wants nothing any more, and the bytes of the blocks in it.
 func (s *Server) message(id peer.ID, a *asker) (message []byte, blocks int) {
@@ -219,7 +226,7 @@ func (s *Server) message(id peer.ID, a *asker) (message []byte, blocks int) {
 		data, there, err := s.look(w)
 		switch {
 		case err != nil:
-			s.Log.Error("Bitswap: block not served", "block", w.name, "cause", err)
+			s.fault(err)
 		case there && w.have, !there && w.dontHave:
 			message = appendPresence(message, w.name, there)
 		case there:

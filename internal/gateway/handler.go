@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -66,8 +65,8 @@ type Options struct {
 	UploadSlots int
 	// Sent is called after a response with the bytes of its body. Nil is fine.
 	Sent func(bytes int64)
-	// Log takes faults of the store. Nil keeps silent.
-	Log *slog.Logger
+	// Fault is told why the store did not give a block. Nil is fine.
+	Fault func(err error)
 }
 
 // Handler serves GET and HEAD of /ipfs/ and /ipns/ as a trustless gateway, and /have/.
@@ -81,9 +80,6 @@ func Handler(o Options) http.Handler {
 }
 
 func newHandler(o Options, limit time.Duration) http.Handler {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
 	h := &handler{Options: o, limit: limit, slots: newSlots(o.UploadSlots, slotWait), memory: newMemory()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ipfs/", h.only(h.ipfs))
@@ -163,8 +159,8 @@ func (h *handler) fail(w *countingWriter, r *http.Request, err error) {
 	case errors.Is(err, cas.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
 		status, msg = http.StatusGatewayTimeout, "no answer from the store"
 	}
-	if status >= 500 && !errors.Is(err, errBusy) {
-		h.Log.Error("gateway: block not served", "path", clip(r.URL.Path), "err", err)
+	if status >= 500 && !errors.Is(err, errBusy) && h.Fault != nil {
+		h.Fault(err)
 	}
 	if w.wrote {
 		panic(http.ErrAbortHandler)
@@ -362,6 +358,3 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 
 // Unwrap lets http.ResponseController reach the connection.
 func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// clip quotes text from the network, capped, for a log line.
-func clip(s string) string { return fmt.Sprintf("%.120q", s) }
