@@ -45,11 +45,13 @@ old one no longer work.`,
 				return err
 			}
 			opts.DHT, opts.Relay, opts.Metrics = publisher.DHTPrivate, relay, daemon.metrics
+			systemd := newNotifier(opts.Log)
+			defer systemd.stop()
 			opts.Ready = func(r publisher.Ready) error {
 				if opts.Identity == "" {
 					opts.Log.Warn("a new peer ID for this run; name --identity FILE to keep it")
 				}
-				return ready(cmd, opts.Log)(r)
+				return ready(cmd, systemd)(r)
 			}
 			return publisher.Bootstrap(cmd.Context(), opts)
 		},

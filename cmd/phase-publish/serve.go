@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net"
 
 	"github.com/spf13/cobra"
@@ -66,12 +65,12 @@ func hostPort(flag, addr string) error {
 }
 
 // ready prints the line that says that the daemon can be used, and tells systemd.
-func ready(cmd *cobra.Command, log *slog.Logger) func(publisher.Ready) error {
+func ready(cmd *cobra.Command, systemd *notifier) func(publisher.Ready) error {
 	return func(r publisher.Ready) error {
 		if err := json.NewEncoder(cmd.OutOrStdout()).Encode(r); err != nil {
 			return err
 		}
-		newNotifier(log).ready(cmd.Context())
+		systemd.ready(cmd.Context())
 		return nil
 	}
 }
@@ -123,7 +122,9 @@ of its own, beside an add that runs.`,
 			if opts.IPNS, err = loadIPNS(cmd.Context(), ipns, online.passFile); err != nil {
 				return err
 			}
-			opts.Ready = ready(cmd, opts.Log)
+			systemd := newNotifier(opts.Log)
+			defer systemd.stop()
+			opts.Ready = ready(cmd, systemd)
 			return publisher.Serve(cmd.Context(), opts)
 		},
 	}
