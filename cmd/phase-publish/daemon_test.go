@@ -61,7 +61,7 @@ func start(t *testing.T, dir string, args ...string) *daemon {
 		if err := json.Unmarshal(text, &d.ready); err != nil {
 			t.Fatalf("ready line %q: %v", text, err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("no ready line")
 	}
 	return d
@@ -198,10 +198,11 @@ func TestServeFinishesWhatIsUnderWayWhenItIsStopped(t *testing.T) {
 	resp, err := http.Get(d.ready.HTTP[0] + "/ipfs/" + rootfs.CID.String() + "?format=car")
 	check(t, err)
 	defer resp.Body.Close()
-	_, err = io.CopyN(io.Discard, resp.Body, 1<<20)
+	begun := rootfs.Length - 12<<20 // what is left is more than sockets buffer
+	_, err = io.CopyN(io.Discard, resp.Body, begun)
 	check(t, err)
 	check(t, d.cmd.Process.Signal(syscall.SIGTERM))
-	for end := time.Now().Add(4 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		c, err := net.Dial("tcp", strings.TrimPrefix(d.ready.HTTP[0], "http://"))
 		if err != nil {
 			break
@@ -212,7 +213,7 @@ func TestServeFinishesWhatIsUnderWayWhenItIsStopped(t *testing.T) {
 		}
 	}
 	rest, err := io.Copy(io.Discard, resp.Body)
-	if err != nil || rest+1<<20 < rootfs.Length {
+	if err != nil || begun+rest < rootfs.Length {
 		t.Errorf("%d more bytes, %v", rest, err)
 	}
 	d.wait()
@@ -225,7 +226,7 @@ func TestServeStopsOnSIGINTTooAndPicksUpTheNextRelease(t *testing.T) {
 	if out, err := publish(dir, "v2.json", "artifacts2"); err != nil {
 		t.Fatalf("add beside serve: %v\n%s", err, out)
 	}
-	for end := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		head, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, d.ready.HTTP[0]+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))
 		check(t, err)
 		if seq == 2 && head.String() != d.ready.Head {
@@ -280,7 +281,7 @@ func TestAMachineFindsThePublisherThroughABootstrapNode(t *testing.T) {
 	machine, err := p2p.New(t.Context(), p2p.Options{DHT: p2p.DHTClient, Prefix: "/phaseboot/" + d.ready.IPNS, Bootstrap: enter})
 	check(t, err)
 	defer machine.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var rec []byte
 	for rec == nil { // until the publisher has told the node
