@@ -29,10 +29,11 @@ func TestAnExportMayBeKilledAtAnyMoment(t *testing.T) {
 		t.Fatalf("add: %v\n%s", err, out)
 	}
 	killed := 0
-	for done := false; !done; {
+	life := 20 * time.Millisecond // of an export; it grows by a part of itself, for no machine is too slow
+	for done := false; !done; life += life / 12 {
 		cmd := export(dir)
 		check(t, cmd.Start())
-		kill := time.AfterFunc(time.Duration(20+killed*8)*time.Millisecond+rand.N(8*time.Millisecond), func() { cmd.Process.Kill() })
+		kill := time.AfterFunc(life+rand.N(life/12), func() { cmd.Process.Kill() })
 		done = cmd.Wait() == nil
 		kill.Stop()
 		if !done {
