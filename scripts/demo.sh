@@ -92,12 +92,12 @@ show "${serve[@]}"
 "${lan[@]}" "${serve[@]}" >"$dir/ready.json" 2>"$dir/publisher.log" &
 publisher=$!
 pids+=("$publisher")
-for _ in $(seq 100); do
+for _ in $(seq 600); do
 	[ -s "$dir/ready.json" ] && break
 	kill -0 "$publisher" 2>/dev/null || { cat "$dir/publisher.log" >&2; die "the publisher ended"; }
 	sleep 0.1
 done
-[ -s "$dir/ready.json" ] || die "the publisher is not ready after 10 s; see $dir/publisher.log"
+[ -s "$dir/ready.json" ] || die "the publisher is not ready after a minute; see $dir/publisher.log"
 cat "$dir/ready.json"
 
 hint=()

@@ -77,8 +77,19 @@ func TestFetchRefusesWhatAStrangerSigned(t *testing.T) {
 
 func TestFetchRefusesWhatHasExpired(t *testing.T) {
 	t.Parallel()
-	if err := runAll(initRepo(fx, "stale", "root", "release"), signRelease(fx, "stale", "release", "soon", "stale.json", "--expires", "1m"),
-		addRelease(fx, "stale-store", "stale", "stale.json")); err != nil {
+	little := fx.path("little") // a release that any machine has fetched before it expires
+	for _, role := range []string{"kernel", "initramfs"} {
+		if err := errors.Join(os.MkdirAll(little, 0o755), os.WriteFile(filepath.Join(little, role), []byte("a little "+role), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := runAll(initRepo(fx, "stale", "root", "release"), []string{
+		fx.bin("phase-sign"), "release", "--repo", fx.path("stale"), "--channel", "stable", "--arch", "x86_64", "--release", "soon", "--expires", "1m",
+		"--kernel", little + "/kernel", "--initramfs", little + "/initramfs", "--key", fx.path("keys/release"), "--out", fx.path("stale.json"),
+	}, []string{
+		fx.bin("phase-publish"), "add", "--store", fx.path("stale-store"), "--repo", fx.path("stale"), "--artifacts", little,
+		"--online-key", fx.path("keys/online"), fx.path("stale.json"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	var shown struct {
@@ -131,7 +142,7 @@ func (l *lan) fetch(root, mirror string, more ...string) fetched {
 	f := fetched{t: l.t, out: filepath.Join(l.t.TempDir(), "out")}
 	args := []string{
 		"fetch", "--root", fx.path(root), "--channel", "stable", "--arch", "x86_64", "--mode", "internet",
-		"--mirror", mirror, "--timeout", "20s", "--out", f.out,
+		"--mirror", mirror, "--timeout", "60s", "--out", f.out,
 	}
 	output, err := l.host().command(fx.bin("phase-boot"), append(args, more...)...).CombinedOutput()
 	if exit := new(exec.ExitError); errors.As(err, &exit) {

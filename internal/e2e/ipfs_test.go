@@ -45,8 +45,8 @@ func (h host) ipfs(settings ...string) ipfsNode {
 		if !ok {
 			h.t.Fatal("ipfs daemon ended")
 		}
-	case <-time.After(60 * time.Second):
-		h.t.Fatal("ipfs daemon is not ready after 60 s")
+	case <-time.After(3 * time.Minute):
+		h.t.Fatal("ipfs daemon is not ready after 3 minutes")
 	}
 	return n
 }

@@ -171,8 +171,8 @@ func (d *daemon) ready(t *testing.T) ready {
 		decode(t, data, &r)
 		r.daemon = d
 		return r
-	case <-time.After(30 * time.Second):
-		t.Fatalf("%s is not ready after 30 s", d.Path)
+	case <-time.After(2 * time.Minute):
+		t.Fatalf("%s is not ready after 2 minutes", d.Path)
 		panic("unreachable")
 	}
 }

@@ -121,7 +121,7 @@ func TestAnyTrustlessGatewayClientReadsAMirror(t *testing.T) {
 	export(t, "store", "repo", mirror)
 	web := httptest.NewServer(http.FileServer(http.Dir(mirror)))
 	defer web.Close()
-	g := plainGateway{&http.Client{Timeout: 10 * time.Second}, web.URL}
+	g := plainGateway{&http.Client{Timeout: time.Minute}, web.URL}
 
 	names, err := os.ReadDir(filepath.Join(mirror, "ipns"))
 	if err != nil || len(names) != 1 {

@@ -90,7 +90,7 @@ func TestAPublisherBehindARouterIsReachedByAStockNodeBehindAnother(t *testing.T)
 			Listen []string `json:"listen"`
 		} `json:"live"`
 	}
-	eventually(t, "a place at the relay", 90*time.Second, func() bool {
+	eventually(t, "a place at the relay", 4*time.Minute, func() bool {
 		decode(t, home.curl("http://"+home.addr+":9090/status"), &status)
 		return slices.Contains(status.Live.Listen, place)
 	})
@@ -101,13 +101,13 @@ func TestAPublisherBehindARouterIsReachedByAStockNodeBehindAnother(t *testing.T)
 	inside, _ := world.behind("192.168.8")
 	node := inside.ipfs("Swarm.RelayClient.Enabled", "Swarm.EnableHolePunching")
 	node.run("swarm", "connect", relay.tcp(t))
-	eventually(t, "the stock node ready to punch holes", 30*time.Second, func() bool { return slices.Contains(node.protocols(), "/libp2p/dcutr") })
+	eventually(t, "the stock node ready to punch holes", 2*time.Minute, func() bool { return slices.Contains(node.protocols(), "/libp2p/dcutr") })
 	node.run("swarm", "connect", place)
 	if peers := node.peers(); !strings.Contains(peers, place) {
 		t.Errorf("not connected through the relay, but to\n%s", peers)
 	}
 	direct := "/ip4/" + router.addr + "/tcp/4001/p2p/" + published.Peer
-	eventually(t, "a direct connection", 30*time.Second, func() bool { return strings.Contains(node.peers(), direct) })
+	eventually(t, "a direct connection", 2*time.Minute, func() bool { return strings.Contains(node.peers(), direct) })
 
 	var shown struct {
 		Release manifest.Release `json:"release"`

@@ -34,7 +34,7 @@ func TestTheCommandsOfTheREADMEWorkAsTheyStand(t *testing.T) {
 	script := "set -eux\ntrap 'kill $(jobs -p)' EXIT\n"
 	for _, block := range fenced(t, "sh", "## By hand", "## The stick") {
 		script += strings.ReplaceAll(block, "--ipns-key keys/ipns &", "--ipns-key keys/ipns >ready.json &\n"+
-			"for try in $(seq 100); do [ -s ready.json ] || sleep 0.1; done")
+			"for try in $(seq 600); do [ -s ready.json ] || sleep 0.1; done")
 	}
 	l := newLAN(t) // a network of its own, for the ports that serve takes by default
 	cmd := l.host().command("bash", "-c", script)
