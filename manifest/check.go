@@ -27,7 +27,7 @@ func CheckRole(rootJSON, targetsJSON, roleJSON []byte, now time.Time) (Release, 
 	if !owners.accepts(role) {
 		return Release{}, owners.refuse(id, role, owners.signOn(role))
 	}
-	if err := checkDate(now, id, role.expires(), releaseAgain); err != nil {
+	if err := checkDate(now, "", id, role.expires(), releaseAgain); err != nil {
 		return Release{}, err
 	}
 	return owners.read(id, role, claim.Channel, claim.Arch)
@@ -39,7 +39,7 @@ func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*document, error
 	if err != nil {
 		return nil, err
 	}
-	if err := checkDate(now, versioned(roleRoot, root.Version()), root.Expires(), newRoot); err != nil {
+	if err := checkDate(now, "", versioned(roleRoot, root.Version()), root.Expires(), newRoot); err != nil {
 		return nil, err
 	}
 	targets, err := open(KindTargets, targetsJSON)
@@ -50,7 +50,7 @@ func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*document, error
 	if a := root.authority(roleTargets); !a.accepts(targets) {
 		return nil, a.refuse(id, targets, rightRoot)
 	}
-	return targets, checkDate(now, id, targets.expires(), renewTargets)
+	return targets, checkDate(now, "", id, targets.expires(), renewTargets)
 }
 
 // readRole reads a manifest file and, unverified, whose release it claims to be.

@@ -16,9 +16,9 @@ func TestAttackClockSetBack(t *testing.T) {
 		next            int // the day at which the release after it is signed, 0 for no other release
 		says            string
 	}{
-		{"known by the remembered timestamp", 5, 0, 0, "timestamp.json version 3: expired on 2026-10-05 12:00:00 UTC, and it is 2026-10-06 12:00:00 UTC"},
-		{"known by the release itself", 0, 5, 0, "timestamp.json version 3: expired on 2026-10-05 12:00:00 UTC, and it is 2026-10-06 12:00:00 UTC"},
-		{"known by the remembered release", 0, 5, 1, "timestamp.json version 3: expired on 2026-10-05 12:00:00 UTC, and it is 2026-10-06 12:00:00 UTC"},
+		{"known by the remembered timestamp", 5, 0, 0, "timestamp.json version 3: expired on 2026-10-05 12:00:00 UTC, and it is 2026-10-06 12:00:00 UTC (says timestamp.json version 2)"},
+		{"known by the release itself", 0, 5, 0, "timestamp.json version 3: expired on 2026-10-05 12:00:00 UTC, and it is 2026-10-06 12:00:00 UTC (says release \"2026.11\")"},
+		{"known by the remembered release", 0, 5, 1, "timestamp.json version 3: expired on 2026-10-05 12:00:00 UTC, and it is 2026-10-06 12:00:00 UTC (says the remembered stable-x86_64.json version 2)"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r, dir := newRepo(t), t.TempDir()

@@ -18,6 +18,7 @@ type walk struct {
 	policy    Policy
 	memory    *memory
 	now       time.Time // the reference time; zero judges no dates
+	says      string    // what it is from, when not from the clock
 	root      *Root
 	timestamp *document
 	snapshot  *document
@@ -60,7 +61,7 @@ func (w *walk) verify(ctx context.Context) (*Verified, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.raise(release.SignedAt)
+	w.raise(release.SignedAt, fmt.Sprintf("release %.64q", release.Version))
 	if err := w.fresh(); err != nil {
 		return nil, err
 	}
@@ -77,8 +78,8 @@ func (w *walk) verify(ctx context.Context) (*Verified, error) {
 
 // top walks the four top-level roles.
 func (w *walk) top(ctx context.Context) error {
-	w.raise(w.policy.Now)
-	w.raise(w.policy.Floor)
+	w.raise(w.policy.Now, "")
+	w.raise(w.policy.Floor, "the image")
 	for _, step := range []func(context.Context) error{w.rootChain, w.loadTimestamp, w.loadSnapshot, w.loadTargets} {
 		if err := step(ctx); err != nil {
 			return err
@@ -103,7 +104,7 @@ func (w *walk) rootChain(ctx context.Context) error {
 		w.roots = append(w.roots, next.Version())
 		w.remember(name, next.doc.data)
 	}
-	return refuse(ErrRollback, "root.json version %d: %d newer roots follow and more; take a newer root.json", w.roots[0], maxRoots)
+	return refuse(ErrRollback, "root.json version %d: %d newer roots follow, which is too many; take a newer root.json", w.roots[0], maxRoots)
 }
 
 // nextRoot loads one root, from the state when it has a good one.
@@ -136,13 +137,13 @@ func (w *walk) passOver(name string, err error) {
 // date judges a file's date now, and once more when the reference time is final.
 func (w *walk) date(name string, expires time.Time, remedy string) error {
 	w.dates = append(w.dates, dated{name, expires, remedy})
-	return checkDate(w.now, name, expires, remedy)
+	return checkDate(w.now, w.says, name, expires, remedy)
 }
 
 // fresh judges the dates of all that was loaded against the final reference time.
 func (w *walk) fresh() error {
 	for _, d := range w.dates {
-		if err := checkDate(w.now, d.name, d.expires, d.remedy); err != nil {
+		if err := checkDate(w.now, w.says, d.name, d.expires, d.remedy); err != nil {
 			return err
 		}
 	}
@@ -150,19 +151,22 @@ func (w *walk) fresh() error {
 }
 
 // checkDate refuses a file whose date has come: from that second on it is expired, as TUF
-// has it. The zero time judges nothing.
-func checkDate(now time.Time, name string, expires time.Time, remedy string) error {
+// has it. The zero time judges nothing; says is where another time than the clock's is from.
+func checkDate(now time.Time, says, name string, expires time.Time, remedy string) error {
 	if now.IsZero() || now.Before(expires) {
 		return nil
 	}
-	return refuse(ErrExpired, "%s: expired on %s, and it is %s; %s, or set the clock right",
-		name, stamp(expires), stamp(now), remedy)
+	if says != "" {
+		says = " (says " + says + ")"
+	}
+	return refuse(ErrExpired, "%s: expired on %s, and it is %s%s; %s, or set the clock right",
+		name, stamp(expires), stamp(now), says, remedy)
 }
 
 // raise moves the reference time forward, never back.
-func (w *walk) raise(t time.Time) {
+func (w *walk) raise(t time.Time, says string) {
 	if !w.ageless && t.After(w.now) {
-		w.now = t.UTC()
+		w.now, w.says = t.UTC(), says
 	}
 }
 
