@@ -19,6 +19,7 @@ type pack struct {
 	index    *packIndex           // nil when it is merged or sections is used
 	sections map[sectionKey]int64 // offsets of heads
 	blocks   int                  // sections of a merged pack
+	bare     bool                 // the disk has no room for the index of sections
 	end      int64                // bytes of whole sections, the file's first part
 
 	indexed os.FileInfo // the index file as it was loaded, nil without one

@@ -297,3 +297,39 @@ func TestCollectKeepsTheGoodOneOfTwoCopies(t *testing.T) {
 	}
 	wantAll(t, w, map[cid.Cid][]byte{last: blocks[last]})
 }
+
+func TestAClearedStoreTakesBlocksAgain(t *testing.T) {
+	opts := cas.PackOptions{MaxPack: 500}
+	dir, blocks, _ := careStore(t, opts)
+	empty := func(s *cas.Packs) error {
+		held, err := s.Stats(t.Context())
+		if err != nil {
+			return err
+		}
+		n, err := s.Clear(t.Context())
+		if left, e := s.Stats(t.Context()); n != held.Bytes || e != nil || left != (cas.Stats{}) {
+			t.Errorf("%d of %d bytes removed, %+v left: %v", n, held.Bytes, left, e)
+		}
+		return err
+	}
+	again := func(s *cas.Packs) error {
+		for c, data := range blocks {
+			if err := s.Put(t.Context(), c, data); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, do := range []func(*cas.Packs) error{empty, again, empty, again} {
+		s, err := cas.OpenPacks(dir, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(do(s), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if checked, found := fsck(t, dir); int(checked.Blocks) != len(blocks) || len(found) > 0 {
+		t.Errorf("%d of %d blocks, damage %v", checked.Blocks, len(blocks), found)
+	}
+}

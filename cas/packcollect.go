@@ -54,6 +54,22 @@ func (p *Packs) Collect(ctx context.Context, keep func(cid.Cid) bool) (Collected
 	return sum, errors.Join(left, p.opts.disk.syncDir(p.dir))
 }
 
+// Clear removes all blocks and returns the bytes of their packs. It reads nothing and
+// writes nothing, so a full disk has room again.
+func (p *Packs) Clear(ctx context.Context) (bytes int64, err error) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	if err := p.writable(ctx); err != nil {
+		return 0, err
+	}
+	p.w.open = nil
+	for _, k := range slices.Clone(p.packs) {
+		bytes += k.end
+		err = errors.Join(err, p.remove(k))
+	}
+	return bytes, errors.Join(err, p.opts.disk.syncDir(p.dir))
+}
+
 // collect writes one pack anew if that is worth it.
 func (p *Packs) collect(ctx context.Context, k *pack, keep func(cid.Cid) bool, sum *Collected) error {
 	sections, err := p.sections(k)

@@ -46,7 +46,7 @@ func lockStore(dir string) (*os.File, error) {
 	if err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
-	if err != nil {
+	if err != nil && !IsFull(err) {
 		f.Close()
 		return nil, fmt.Errorf("store %s: lock: %w", dir, err)
 	}

@@ -80,7 +80,7 @@ func (p *Packs) adopt(num int, last bool) error {
 	}
 	p.packs = append(p.packs, k)
 	if !last || k.end >= p.opts.MaxPack {
-		if k.sections != nil {
+		if k.sections != nil && !k.bare {
 			return p.useIndex(k)
 		}
 		return nil
@@ -88,7 +88,10 @@ func (p *Packs) adopt(num int, last bool) error {
 	if err := k.tabulate(); err != nil {
 		return err
 	}
-	p.w.open, p.w.synced = k, k.end
+	p.w.open = k
+	if !k.bare {
+		p.w.synced = k.end
+	}
 	return nil
 }
 
@@ -126,7 +129,8 @@ func isZero(path string) (bool, error) {
 }
 
 // mend opens a pack for the writer. What its index does not cover is scanned; of the last
-// pack the tail is indexed too, and cut off where it is torn.
+// pack the tail is indexed too, and cut off where it is torn. On a full disk the table is
+// only in memory: whoever opens the store may be about to make room.
 func (p *Packs) mend(num int, last bool) (*pack, error) {
 	k, rebuilt, err := p.openPack(num, last)
 	if err != nil {
@@ -141,6 +145,10 @@ func (p *Packs) mend(num int, last bool) (*pack, error) {
 	if err == nil && k.sections != nil {
 		if err = p.opts.disk.sync(k.file); err == nil {
 			err = p.writeIndex(k)
+		}
+		if IsFull(err) {
+			p.log.Warn("no room for an index", "pack", k.path, "err", err)
+			k.bare, err = true, nil
 		}
 	}
 	if err != nil {

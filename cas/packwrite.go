@@ -221,8 +221,13 @@ func (p *Packs) closeWriter() error {
 	return err
 }
 
+// IsFull reports whether the cause of an error is a disk without room.
+func IsFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
 func hint(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if IsFull(err) {
 		return fmt.Errorf("%w; free some space and run it again", err)
 	}
 	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
