@@ -22,10 +22,11 @@ type cache struct {
 	report   *Report
 	log      *slog.Logger
 
-	mu     sync.Mutex
-	stats  SourceStats
-	broken bool             // a write failed: no more of them
-	bad    map[cid.Cid]bool // blocks that were damaged, true when written again
+	mu      sync.Mutex
+	stats   SourceStats
+	broken  bool             // a write failed: no more of them
+	settled bool             // what could make room on a full disk has been removed
+	bad     map[cid.Cid]bool // blocks that were damaged, true when written again
 }
 
 // openCache opens the cache that the mode allows. A cache that another process
@@ -133,10 +134,11 @@ func (c *cache) isBroken() bool {
 	return c.broken
 }
 
+// giveUp ends writing. Before there was a chance to make room, a full disk is no reason.
 func (c *cache) giveUp(err error) {
 	c.mu.Lock()
-	first := !c.broken
-	c.broken = true
+	first := !c.broken && (c.settled || !cas.IsFull(err))
+	c.broken = c.broken || first
 	if first {
 		c.stats.Faults = append(c.stats.Faults, clean(err.Error()))
 	}
@@ -144,6 +146,13 @@ func (c *cache) giveUp(err error) {
 	if first {
 		c.report.Refuse("cache", "writing", fmt.Errorf("%w; the boot goes on without", err))
 	}
+}
+
+// settle says that nothing more can be removed to make room.
+func (c *cache) settle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settled = true
 }
 
 // sync makes what was kept durable.

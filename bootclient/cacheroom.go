@@ -19,62 +19,86 @@ const (
 // disk has no room for those that it still lacks. A disk too full to copy a pack loses the
 // whole cache, if the release fits there at all: it comes again, from the network.
 func (f *fetch) makeRoom(ctx context.Context, meta *folder) {
+	defer f.nodes.Clear()
 	c := f.cache
-	if !c.writable() || meta == nil {
+	if c.store == nil || c.readOnly || meta == nil {
+		c.settle()
 		return
 	}
 	free, err := freeBytes(c.dir)
-	if err != nil || free >= f.total+tidyMargin {
-		return
-	}
-	lacks := f.lacks(ctx)
-	if lacks == 0 || free >= lacks+tidyMargin {
-		return
-	}
-	wanted := f.wanted(meta)
-	if free < tidyMargin {
-		held, err := c.store.Stats(ctx)
-		if err != nil || held.Bytes+free < f.total+f.total/32 { // an index and inner nodes are less
-			return
+	if err == nil && free < f.total+tidyMargin {
+		if all, lacks := f.sizes(ctx); lacks > 0 && free < lacks+tidyMargin {
+			f.tidy(ctx, meta, free, all, lacks)
+			defer f.keepNodes(ctx, meta)
 		}
-		clear(wanted)
 	}
-	f.tidy(ctx, wanted, lacks)
-	if len(wanted) == 0 {
-		f.keepNodes(ctx, meta)
-	}
+	c.settle()
 }
 
-func (f *fetch) tidy(ctx context.Context, wanted map[cid.Cid]bool, lacks int64) {
-	sum, err := f.cache.store.Collect(ctx, func(id cid.Cid) bool { return wanted[id] })
-	if sum.Bytes > 0 {
-		f.cfg.Report.Begin("cache").Done("%s removed that this release has no use for, to make room for %s", bytesOf(sum.Bytes), bytesOf(lacks))
+func (f *fetch) tidy(ctx context.Context, meta *folder, free, all, lacks int64) {
+	held, err := f.cache.store.Stats(ctx)
+	if err != nil || held.Bytes-(all-lacks) < all/32 { // indexes, inner nodes and metadata are less
+		return
 	}
-	if err != nil && !errors.Is(err, cas.ErrCorrupt) && ctx.Err() == nil { // a damaged block is mended when it is read
+	full := free < tidyMargin
+	if !full {
+		full = f.collect(ctx, meta, lacks)
+	}
+	if !full || held.Bytes+free < all+all/32 {
+		return
+	}
+	n, err := f.cache.store.Clear(ctx)
+	f.cfg.Report.Begin("cache").Done("emptied of %s: its disk is too full to sort out what this release has a use for", bytesOf(n))
+	if err != nil && ctx.Err() == nil {
 		f.cache.giveUp(err)
 	}
 }
 
-// keepNodes puts back what was read before there was room: metadata and inner nodes.
+// collect removes what the release has no use for, and reports whether the disk was too
+// full for that.
+func (f *fetch) collect(ctx context.Context, meta *folder, lacks int64) (full bool) {
+	f.cfg.Report.Say("cache: looks for what this release has no use for, to make room for %s", bytesOf(lacks))
+	step := f.cfg.Report.Begin("cache")
+	wanted := f.wanted(meta)
+	sum, err := f.cache.store.Collect(ctx, func(id cid.Cid) bool { return wanted[id] })
+	if cas.IsFull(err) {
+		step.Done("no room to copy what this release has a use for")
+		return true
+	}
+	step.Done("%s removed that this release has no use for, to make room for %s", bytesOf(sum.Bytes), bytesOf(lacks))
+	if err != nil && !errors.Is(err, cas.ErrCorrupt) && ctx.Err() == nil { // a damaged block is mended when it is read
+		f.cache.giveUp(err)
+	}
+	return false
+}
+
+// keepNodes puts what was read before there was room: metadata and inner nodes.
 func (f *fetch) keepNodes(ctx context.Context, meta *folder) {
-	again := func(id, data any) bool {
+	put := func(id, data any) bool {
 		f.cache.put(ctx, id.(cid.Cid), data.([]byte))
 		return true
 	}
-	meta.blocks.Range(again)
-	f.nodes.Range(again)
+	meta.blocks.Range(put)
+	f.nodes.Range(put)
 }
 
-// lacks is how many bytes of the artifacts the cache has not.
-func (f *fetch) lacks(ctx context.Context) (n int64) {
+// sizes is how many bytes the leaves of the artifacts have, each once, and how many of
+// these the cache has not.
+func (f *fetch) sizes(ctx context.Context) (all, lacks int64) {
+	seen := map[cid.Cid]bool{}
 	for _, p := range f.parts {
 		for _, l := range p.leaves {
+			if seen[l.CID] {
+				continue
+			}
+			seen[l.CID] = true
+			all += l.Size
 			if ok, err := f.cache.store.Has(ctx, l.CID); !ok || err != nil {
-				n += l.Size
+				lacks += l.Size
 			}
 		}
 	}
-	return n
+	return all, lacks
 }
 
 // wanted are the blocks of the release and of the folder with its metadata.

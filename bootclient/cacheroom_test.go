@@ -3,12 +3,15 @@ package bootclient_test
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/netns"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -97,4 +100,78 @@ func bootOver(t *testing.T, r *repo, dir string) (n int64) {
 		}
 	}
 	return n
+}
+
+func TestACacheOnAFullDiskIsEmptied(t *testing.T) {
+	if !netns.Alone(t) { // for its mounts
+		return
+	}
+	dir := smallDisk(t, 36)
+	r := newRepo(t, "us", manifest.Discovery{})
+	r.halfNew(0, 24<<20)
+	bootOver(t, r, dir)
+	fill(t, dir)
+	size := r.halfNew(1, 12<<20)
+	bootOver(t, r, dir)
+	if again := bootOver(t, r, dir); again > size/100 { // metadata for others
+		t.Errorf("%d bytes came again", again)
+	}
+}
+
+func TestACacheOfOnePackThatFilledItsDiskIsEmptied(t *testing.T) {
+	if !netns.Alone(t) { // for its mounts
+		return
+	}
+	for _, left := range []int64{0, 26 << 20} { // bytes of the disk; the pack has more that is wanted
+		t.Run(fmt.Sprint(left), func(t *testing.T) {
+			dir := smallDisk(t, 81)
+			r := newRepo(t, "us", manifest.Discovery{})
+			size := r.halfNew(1, 80<<20)
+			r.onePack(filepath.Join(dir, "cache", "blocks"), left)
+			bootOver(t, r, dir)
+			if again := bootOver(t, r, dir); again > size/100 { // metadata for others
+				t.Errorf("%d bytes came again", again)
+			}
+		})
+	}
+}
+
+// onePack makes a cache of one pack, with most of the release and blocks that nobody wants,
+// until so many bytes of the disk are left.
+func (r *repo) onePack(dir string, left int64) {
+	r.t.Helper()
+	store, err := cas.OpenPacks(dir, cas.PackOptions{})
+	ok(r.t, err)
+	put := func(data []byte) { ok(r.t, store.Put(r.t.Context(), cas.Sum(cid.Raw, data), data)) }
+	leaves, err := cas.Leaves(r.t.Context(), r.store, r.cids["rootfs"], int64(len(r.signed["rootfs"])))
+	ok(r.t, err)
+	for _, l := range leaves[len(leaves)/8:] {
+		data, err := cas.Get(r.t.Context(), r.store, l.CID)
+		ok(r.t, err)
+		put(data)
+	}
+	for i := uint64(1000); free(r.t, dir) > left+1<<20; i++ {
+		put(content(i, 512<<10))
+	}
+	if left > 0 {
+		ok(r.t, store.Close())
+		return
+	}
+	fill(r.t, dir)
+	if store.Close() == nil {
+		r.t.Fatal("the disk is not full")
+	}
+}
+
+// fill leaves nothing of a disk.
+func fill(t *testing.T, dir string) {
+	t.Helper()
+	ok(t, os.WriteFile(filepath.Join(dir, "filler"), make([]byte, free(t, dir)), 0o600))
+}
+
+func free(t *testing.T, dir string) int64 {
+	t.Helper()
+	var disk unix.Statfs_t
+	ok(t, unix.Statfs(dir, &disk))
+	return int64(disk.Bavail) * int64(disk.Bsize)
 }
