@@ -222,7 +222,7 @@ func (d *herd) look(q *queue, now time.Time) {
 				d.held[k].join(have)
 			}
 		}
-		if m.works(limit, now) && !d.complete(m) {
+		if m.vouches(now) && m.works(limit, now) && !d.complete(m) {
 			crew = append(crew, m.id)
 		}
 	}

@@ -370,3 +370,27 @@ func TestTheOnlyNeighbourMayBeSlow(t *testing.T) {
 		}
 	})
 }
+
+// A liar says again and again that it has one leaf more, as an honest machine would.
+func TestNothingIsLeftToANeighbourThatKeptItsFirstBlockBack(t *testing.T) {
+	const leaves = 64
+	now, parts := time.Now(), []*part{partOf(t, leaves, 1)}
+	q := newQueue(parts, now)
+	q.herd = &herd{self: 1, parts: parts, own: make([]set, 1), held: []set{newSet(leaves)}}
+	liar := start(q, mirrorNamed("liar"))[0]
+	liar.proven = false
+	says := func(bits byte) int {
+		now = now.Add(pollPause)
+		q.herd.tell(liar, 0, []byte{bits, 0, 0, 0, 0, 0, 0, 0}, now)
+		q.herd.look(q, now)
+		return q.herd.own[0].count()
+	}
+	if n := says(0x80); n == 0 || n == leaves {
+		t.Fatalf("before it is asked, %d of %d leaves are ours", n, leaves)
+	}
+	j := q.next(now)
+	q.ended(j, cas.NotFound(j.part.leaves[0].CID), now)
+	if n := says(0xc0); n != leaves {
+		t.Errorf("%d of %d leaves are ours", n, leaves)
+	}
+}
