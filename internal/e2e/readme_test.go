@@ -51,7 +51,7 @@ func TestDemo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	cmd := exec.Command("../../scripts/demo.sh")
-	cmd.Env = append(os.Environ(), "DEMO_DIR="+dir, "BIN="+fx.path("bin"))
+	cmd.Env = append(os.Environ(), "DEMO_DIR="+dir, "BIN="+fx.path("bin"), "DEADLINE=1200")
 	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

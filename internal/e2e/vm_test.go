@@ -14,7 +14,7 @@ import (
 )
 
 // bootDeadline bounds one boot from firmware to receipt under TCG on a busy machine.
-const bootDeadline = 6 * time.Minute
+const bootDeadline = 12 * time.Minute
 
 // A machine is a QEMU process that boots an image under UEFI; console is its serial line.
 type machine struct {
