@@ -1,6 +1,7 @@
 package bootclient
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -41,7 +43,8 @@ const (
 // CID) is the highest. All machines compute that alike, so that an origin sends each
 // leaf about once. A machine that gets nothing new for a while is left out, and the next
 // in the order takes over: whoever is dead costs that while. One that lies is asked like
-// others, but once it kept its first block back nobody leaves anything to it.
+// others, but once it kept its first block back nobody leaves anything to it; nor does
+// who has nothing else to wait for than what it owes.
 type herd struct {
 	self    uint64
 	parts   []*part
@@ -207,6 +210,9 @@ func (d *herd) look(q *queue, now time.Time) {
 		return
 	}
 	limit := max(idleMember, slowOrigin*d.latency, d.stalled(q, now))
+	if len(q.jobs) == 0 && now.Sub(q.last) > limit {
+		d.doubtWhoOwes()
+	}
 	for _, held := range d.held {
 		clear(held)
 	}
@@ -236,6 +242,29 @@ func (d *herd) look(q *queue, now time.Time) {
 	if !slices.Equal(crew, d.crew) {
 		d.divide(crew)
 	}
+}
+
+// doubtWhoOwes leaves nothing more to the members whose turn it is with what nobody has:
+// nothing came from anybody for a while, so they keep it back.
+func (d *herd) doubtWhoOwes() {
+	for k, p := range d.parts {
+		for i, l := range p.leaves {
+			if !p.waiting.has(i) || d.own[k].has(i) || d.held[k].has(i) {
+				continue
+			}
+			leaf := number64(l.CID)
+			id := slices.MaxFunc(d.crew, func(a, b uint64) int { return cmp.Compare(mix(a^leaf), mix(b^leaf)) })
+			for _, m := range d.members {
+				m.doubted = m.doubted || m.id == id
+			}
+		}
+	}
+}
+
+// number64 is what the order of a leaf is made of.
+func number64(c cid.Cid) uint64 {
+	name := c.KeyString()
+	return binary.BigEndian.Uint64([]byte(name[len(name)-8:]))
 }
 
 // complete reports whether a member says that it has everything, and so asks nobody.
@@ -273,8 +302,7 @@ func (d *herd) divide(crew []uint64) {
 	for k, p := range d.parts {
 		d.own[k] = newSet(len(p.leaves))
 		for i, l := range p.leaves {
-			name := l.CID.KeyString()
-			if d.first(crew, binary.BigEndian.Uint64([]byte(name[len(name)-8:]))) {
+			if d.first(crew, number64(l.CID)) {
 				d.own[k].add(i)
 			}
 		}
