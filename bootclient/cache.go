@@ -38,7 +38,7 @@ func openCache(cfg Config) *cache {
 	}
 	c.dir, c.readOnly = cfg.blocksDir(), cfg.Mode.Cache == "ro"
 	var err error
-	c.store, err = cas.OpenPacks(c.dir, cas.PackOptions{ReadOnly: c.readOnly, Log: cfg.Log, MaxPack: cachePack})
+	c.store, err = cas.OpenPacks(c.dir, cas.PackOptions{ReadOnly: c.readOnly, Log: cfg.Log, MaxPack: cachePack, Lazy: true})
 	if err != nil && !c.readOnly {
 		c.report.Refuse("cache", "writing", err)
 		c.readOnly = true

@@ -150,6 +150,7 @@ func (p *Packs) remove(k *pack) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.packs = slices.DeleteFunc(p.packs, func(other *pack) bool { return other == k })
+	p.w.behind = slices.DeleteFunc(p.w.behind, func(other *pack) bool { return other == k })
 	p.arrange()
 	err := errors.Join(k.close(), p.opts.disk.remove(k.path))
 	if e := p.opts.disk.remove(p.indexPath(k.num)); e != nil && !errors.Is(e, fs.ErrNotExist) {

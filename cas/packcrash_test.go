@@ -112,3 +112,57 @@ func TestPowerMayFailAtEveryWriteAndSync(t *testing.T) {
 	}
 	t.Logf("%d power cuts", steps)
 }
+
+// A lazy store may lose or damage what was not reported kept, and nothing else.
+func TestPowerMayFailWhileALazyStoreIsBehind(t *testing.T) {
+	opts := cas.MergeAfter(cas.PackOptions{MaxPack: 6_000, Lazy: true}, 1)
+	for _, how := range []string{cas.CutZeroed, cas.CutRenames} {
+		t.Run(how, func(t *testing.T) {
+			for ops := 1; ; ops++ {
+				dir := t.TempDir()
+				d := cas.DyingDisk{Ops: ops}
+				safe, err := crashWork(t, dir, d.Options(opts))
+				if !d.Dead() {
+					if err != nil || len(safe) < 15 {
+						t.Fatalf("alive to the end: %d blocks, %v", len(safe), err)
+					}
+					return
+				}
+				if err := d.Cut(how); err != nil {
+					t.Fatal(err)
+				}
+				p, err := cas.OpenPacks(dir, opts)
+				if err != nil {
+					t.Fatalf("after operation %d: %v", ops, err)
+				}
+				wantAll(t, p, safe)
+				if err := p.Close(); err != nil || t.Failed() {
+					t.Fatalf("after operation %d: %v", ops, err)
+				}
+				os.RemoveAll(dir) // hundreds of them would stay to the end
+			}
+		})
+	}
+}
+
+// To fill packs of a lazy store asks nothing of the disk that takes it long.
+func TestALazyStoreDoesNotWaitForTheDisk(t *testing.T) {
+	dir := t.TempDir()
+	d := cas.DyingDisk{Ops: 1 << 20}
+	p, err := cas.OpenPacks(dir, d.Options(cas.PackOptions{MaxPack: 6_000, Lazy: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 24 {
+		data := castest.Bytes(byte(i), 2000+100*i)
+		if err := p.Put(t.Context(), cas.Sum(cid.Raw, data), data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if stats, err := p.Stats(t.Context()); err != nil || stats.Packs < 10 || d.Syncs != 0 {
+		t.Errorf("%d packs, %d syncs: %v", stats.Packs, d.Syncs, err)
+	}
+	if err := p.Close(); err != nil || d.Syncs < 10 {
+		t.Errorf("%d syncs at the end: %v", d.Syncs, err)
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 )
 
@@ -34,6 +36,14 @@ func (osDisk) sync(f *os.File) error                 { return f.Sync() }
 func (osDisk) rename(from, to string) error          { return os.Rename(from, to) }
 func (osDisk) remove(path string) error              { return os.Remove(path) }
 func (osDisk) syncDir(dir string) error              { return atomicfile.SyncDir(dir) }
+
+// begin has the disk begin to write the first n bytes of a file. It may wait for the disk's
+// queue. What goes wrong shows when the file is synced.
+func begin(f *os.File, n int64) {
+	if c, err := f.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { _ = unix.SyncFileRange(int(fd), 0, n, unix.SYNC_FILE_RANGE_WRITE) })
+	}
+}
 
 // replace makes path a file of these bytes, under its final name only when all are written,
 // and returns it open. Nothing is synced.

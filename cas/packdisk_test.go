@@ -12,7 +12,8 @@ var ErrPower = errors.New("the power is gone")
 // half, if it is one that has halves, and nothing after it. It remembers what a power cut
 // may take back: bytes of files that were not synced, and names of folders that were not.
 type DyingDisk struct {
-	Ops int // operations left
+	Ops   int // operations left
+	Syncs int // of files
 
 	durable map[string]int64 // bytes of a file that are safe, by its name now
 	undo    []func() error   // takes back what the folder was not synced for, newest last
@@ -73,6 +74,7 @@ func (d *DyingDisk) sync(f *os.File) error {
 	if last, err := d.step(); last || err != nil {
 		return ErrPower
 	}
+	d.Syncs++
 	fi, err := f.Stat()
 	if err != nil {
 		return err

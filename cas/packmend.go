@@ -70,10 +70,7 @@ func (p *Packs) adopt(num int, last bool) error {
 	k, err := p.mend(num, last)
 	if errors.Is(err, ErrCorrupt) {
 		p.log.Warn("pack left out", "pack", p.packPath(num), "err", err)
-		if last {
-			return p.removeEmpty(num)
-		}
-		return nil
+		return p.removeEmpty(num)
 	}
 	if err != nil {
 		return err

@@ -24,6 +24,9 @@ type PackOptions struct {
 	ReadOnly bool         // nothing is written, and a writer may run beside us
 	Log      *slog.Logger // what was mended on opening; nil for silence
 	MaxPack  int64        // bytes, DefaultMaxPack when 0, at most 1 TiB
+	// Lazy: to seal a pack does not wait for the disk, only Sync, Collect and Close do. A
+	// power cut before them may leave blocks that are listed and damaged.
+	Lazy bool
 
 	disk  disk // nil: the real one
 	loose int  // sealed packs that are not merged at most, maxLoose when 0

@@ -24,6 +24,7 @@ type writer struct {
 	open   *pack      // the pack that grows, also the last of Packs.packs; nil for none
 	next   int        // number of the next pack
 	synced int64      // bytes of the open pack that are durable and indexed
+	behind []*pack    // sealed ones that are not synced
 	failed error      // closed, or a sync failed and what the disk holds is unknown
 }
 
@@ -123,6 +124,9 @@ func (p *Packs) flush() error {
 // sync brings the open pack to the disk, and only then its index: what an index lists
 // is there.
 func (p *Packs) sync() error {
+	if err := p.catchUp(); err != nil {
+		return err
+	}
 	k := p.w.open
 	if k == nil || p.w.synced == k.end {
 		return nil
@@ -130,10 +134,8 @@ func (p *Packs) sync() error {
 	if err := p.flush(); err != nil {
 		return err
 	}
-	if err := p.opts.disk.sync(k.file); err != nil {
-		// After a failed sync the kernel may forget what it did not write.
-		p.w.failed = fmt.Errorf("store %s: sync: %w; open the store again", p.dir, hint(err))
-		return p.w.failed
+	if err := p.syncFile(k); err != nil {
+		return err
 	}
 	if err := p.writeIndex(k); err != nil {
 		return err
@@ -145,9 +147,37 @@ func (p *Packs) sync() error {
 	return nil
 }
 
+// catchUp brings sealed packs to the disk.
+func (p *Packs) catchUp() error {
+	if len(p.w.behind) == 0 {
+		return nil
+	}
+	for _, k := range p.w.behind {
+		if err := p.syncFile(k); err != nil {
+			return err
+		}
+	}
+	p.w.behind = nil
+	return p.opts.disk.syncDir(p.dir)
+}
+
+// syncFile brings a pack to the disk. After an error the kernel may forget what it did not
+// write.
+func (p *Packs) syncFile(k *pack) error {
+	if err := p.opts.disk.sync(k.file); err != nil {
+		p.w.failed = fmt.Errorf("store %s: sync: %w; open the store again", p.dir, hint(err))
+		return p.w.failed
+	}
+	return nil
+}
+
 // seal ends the open pack.
 func (p *Packs) seal() error {
-	if err := p.sync(); err != nil {
+	end := p.sync
+	if p.opts.Lazy {
+		end = p.leaveBehind
+	}
+	if err := end(); err != nil {
 		return err
 	}
 	if err := p.useIndex(p.w.open); err != nil {
@@ -155,6 +185,21 @@ func (p *Packs) seal() error {
 	}
 	p.w.open = nil
 	p.merge()
+	return nil
+}
+
+// leaveBehind indexes the open pack, which a later sync brings to the disk, and has the disk
+// begin with it.
+func (p *Packs) leaveBehind() error {
+	k := p.w.open
+	if err := p.flush(); err != nil {
+		return err
+	}
+	if err := p.writeIndex(k); err != nil {
+		return err
+	}
+	p.w.behind = append(p.w.behind, k)
+	go begin(k.file, k.end)
 	return nil
 }
 
@@ -212,7 +257,7 @@ func (p *Packs) closeWriter() error {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	var err error
-	if p.w.open != nil {
+	if p.w.open != nil || len(p.w.behind) > 0 {
 		if err = p.w.failed; err == nil {
 			err = p.sync()
 		}
