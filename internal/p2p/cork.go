@@ -35,6 +35,7 @@ type cork struct {
 
 	mu   sync.Mutex
 	held *[]byte // nil: nothing is held back
+	lost error   // why something that was held back is not on its way: nothing may follow it
 }
 
 var corks = sync.Pool{New: func() any { return new([]byte) }}
@@ -50,6 +51,9 @@ func (c *cork) under(conn sec.SecureConn) sec.SecureConn {
 func (c *cork) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.lost != nil {
+		return 0, c.lost
+	}
 	if c.held == nil {
 		return c.Conn.Write(b)
 	}
@@ -74,10 +78,12 @@ func (c *cork) release() error {
 		return nil
 	}
 	c.held = nil
-	_, err := c.Conn.Write(*b)
+	if c.lost == nil {
+		_, c.lost = c.Conn.Write(*b)
+	}
 	*b = (*b)[:0]
 	corks.Put(b)
-	return err
+	return c.lost
 }
 
 type corkedConn struct {

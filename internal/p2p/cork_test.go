@@ -77,11 +77,17 @@ func TestManyRecordsAreOneWriteToTheSocket(t *testing.T) {
 }
 
 func TestACorkedWriteTellsOfABrokenSocket(t *testing.T) {
-	near, _, socket := corkedPair(t)
+	near, far, socket := corkedPair(t)
+	inBackground(func() error { _, err := io.Copy(io.Discard, far); return err })
 	socket.broken.Store(true)
-	for range 2 {
-		if n, err := near.Write(make([]byte, 64<<10)); n != 0 || err == nil {
-			t.Errorf("wrote %d bytes to a broken socket: %v", n, err)
+	if n, err := near.Write(make([]byte, 64<<10)); n != 0 || err == nil {
+		t.Errorf("wrote %d bytes to a broken socket: %v", n, err)
+	}
+	socket.broken.Store(false)
+	socket.writes.Store(0)
+	for _, size := range []int{1, 64 << 10} { // records that are lost leave a gap: nothing follows them
+		if n, err := near.Write(make([]byte, size)); n != 0 || err == nil || socket.writes.Load() > 0 {
+			t.Errorf("wrote %d bytes behind a gap: %v", n, err)
 		}
 	}
 }
