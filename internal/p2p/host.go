@@ -153,7 +153,7 @@ func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager
 	if err != nil {
 		return nil, nil, err
 	}
-	up, err = upgrader.New([]sec.SecureTransport{corked{overTLS}, overNoise}, muxers, nil, limits, nil, upgrader.WithAcceptTimeout(acceptTimeout))
+	up, err = upgrader.New([]sec.SecureTransport{overTLS, overNoise}, muxers, nil, limits, nil, upgrader.WithAcceptTimeout(acceptTimeout))
 	if err != nil {
 		return nil, nil, err
 	}
