@@ -20,19 +20,20 @@ const (
 // whole cache, if the release fits there at all: it comes again, from the network.
 func (f *fetch) makeRoom(ctx context.Context, meta *folder) {
 	defer f.nodes.Clear()
-	c := f.cache
-	if c.store == nil || c.readOnly || meta == nil {
-		c.settle()
+	defer f.cache.settle()
+	if f.cache.store == nil || f.cache.readOnly || meta == nil {
 		return
 	}
-	free, err := freeBytes(c.dir)
-	if err == nil && free < f.total+tidyMargin {
-		if all, lacks := f.sizes(ctx); lacks > 0 && free < lacks+tidyMargin {
-			f.tidy(ctx, meta, free, all, lacks)
-			defer f.keepNodes(ctx, meta)
-		}
+	free, err := freeBytes(f.cache.dir)
+	if err != nil || free >= f.total+tidyMargin {
+		return
 	}
-	c.settle()
+	all, lacks := f.sizes(ctx)
+	if lacks == 0 || free >= lacks+tidyMargin {
+		return
+	}
+	f.tidy(ctx, meta, free, all, lacks)
+	f.keepNodes(ctx, meta)
 }
 
 func (f *fetch) tidy(ctx context.Context, meta *folder, free, all, lacks int64) {

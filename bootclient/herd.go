@@ -1,7 +1,6 @@
 package bootclient
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -252,17 +251,16 @@ func (d *herd) doubtWhoOwes() {
 			if !p.waiting.has(i) || d.own[k].has(i) || d.held[k].has(i) {
 				continue
 			}
-			leaf := number64(l.CID)
-			id := slices.MaxFunc(d.crew, func(a, b uint64) int { return cmp.Compare(mix(a^leaf), mix(b^leaf)) })
+			leaf := orderOf(l.CID)
 			for _, m := range d.members {
-				m.doubted = m.doubted || m.id == id
+				m.doubted = m.doubted || slices.Contains(d.crew, m.id) && first(m.id, d.crew, leaf)
 			}
 		}
 	}
 }
 
-// number64 is what the order of a leaf is made of.
-func number64(c cid.Cid) uint64 {
+// orderOf is what the order of the machines for a leaf is made of.
+func orderOf(c cid.Cid) uint64 {
 	name := c.KeyString()
 	return binary.BigEndian.Uint64([]byte(name[len(name)-8:]))
 }
@@ -302,17 +300,17 @@ func (d *herd) divide(crew []uint64) {
 	for k, p := range d.parts {
 		d.own[k] = newSet(len(p.leaves))
 		for i, l := range p.leaves {
-			if d.first(crew, number64(l.CID)) {
+			if first(d.self, crew, orderOf(l.CID)) {
 				d.own[k].add(i)
 			}
 		}
 	}
 }
 
-// first reports whether this machine comes first in the order of a leaf.
-func (d *herd) first(crew []uint64, leaf uint64) bool {
-	mine := mix(d.self ^ leaf)
-	return !slices.ContainsFunc(crew, func(id uint64) bool { return mix(id^leaf) > mine })
+// first reports whether nobody of a crew comes before a machine in the order for a leaf.
+func first(id uint64, crew []uint64, leaf uint64) bool {
+	at := mix(id ^ leaf)
+	return !slices.ContainsFunc(crew, func(other uint64) bool { return mix(other^leaf) > at })
 }
 
 // mix spreads a number, as the finalizer of splitmix64 does.
