@@ -38,7 +38,7 @@ func Alone(t *testing.T) bool {
 	}
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), mark+"="+t.Name())
-	cmd.SysProcAttr = attributes()
+	cmd.SysProcAttr = Attributes()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("in a network of its own: %v\n%s", err, out)
 	} else {
@@ -47,7 +47,9 @@ func Alone(t *testing.T) bool {
 	return false
 }
 
-func attributes() *syscall.SysProcAttr {
+// Attributes has a command run in network and mount namespaces of its own, as root there;
+// loopback is down.
+func Attributes() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
 	if uid := os.Getuid(); uid != 0 {
 		attr.Cloneflags |= syscall.CLONE_NEWUSER

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
 // Two processes in two network namespaces with one cable between them. The announcer
@@ -33,23 +34,12 @@ var cableBlock = []byte("served to a neighbour that nobody named")
 func TestMDNSFindsAPeerOverACable(t *testing.T) {
 	switch os.Getenv(roleEnv) {
 	case "":
-		run(t, "announcer", namespace())
+		run(t, "announcer", netns.Attributes())
 	case "announcer":
 		announce(t)
 	case "looker":
 		look(t)
 	}
-}
-
-// namespace asks for a network namespace, inside a user namespace unless we are root.
-func namespace() *syscall.SysProcAttr {
-	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if os.Geteuid() != 0 {
-		attr.Cloneflags |= syscall.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-	}
-	return attr
 }
 
 // self is the calling test in another role.
