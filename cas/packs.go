@@ -42,9 +42,9 @@ type Stats struct {
 // Packs is a Store in a folder of packs: CAR files pack-N.car that only grow, with a
 // sorted index pack-N.idx beside each, and packs.idx, one index merged from those of most
 // packs. The newest pack may be open for appending; the others are sealed. Data is synced
-// before it is indexed, so what an index names survives a power cut; what follows the last
-// index is scanned and hashed when the next writer opens the folder, and cut off where it
-// is torn.
+// before it is indexed (of a Lazy writer afterwards), so what an index names survives a power
+// cut; what follows the last index is scanned and hashed when the next writer opens the
+// folder, and cut off where it is torn.
 //
 // One process writes at a time. Any number of others read, and see what the
 // writer has synced.
