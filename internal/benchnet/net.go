@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -134,6 +135,30 @@ func (h *host) traffic() (sent, received int64, err error) {
 		return in, out, err
 	}
 	return 0, 0, fmt.Errorf("counters of %s: not there: %w", h.port, err)
+}
+
+// resent is how many segments the TCP of a host has sent again, needed or not.
+func (h *host) resent() (n int64, err error) {
+	var text []byte
+	err = within(h.ns, func() (err error) {
+		text, err = os.ReadFile("/proc/thread-self/net/snmp")
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != "Tcp:" {
+			continue
+		}
+		if i := slices.Index(names, "RetransSegs"); i >= 0 && i < len(fields) {
+			return strconv.ParseInt(fields[i], 10, 64)
+		}
+		names = fields // the first line has the names, the second the figures
+	}
+	return 0, fmt.Errorf("counters of %s: no RetransSegs", h.ns)
 }
 
 // within runs something on a thread of its own in a namespace. A socket made there stays

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,7 +34,7 @@ func (t *tool) update(ctx context.Context) error {
 	}
 	fill := t.path("cache")
 	defer os.RemoveAll(fill)
-	if _, err := t.counted(ctx, r, l, fill); err != nil {
+	if _, _, err := t.counted(ctx, r, l, fill); err != nil {
 		return err
 	}
 	if err := r.publish(ctx, "2", files[1]); err != nil {
@@ -44,38 +45,41 @@ func (t *tool) update(ctx context.Context) error {
 		return err
 	}
 	var wire []int64
+	again := ""
 	for range t.runs {
 		cache := t.path("cache-again")
 		if _, err := output(ctx, "cp", "-a", fill, cache); err != nil {
 			return err
 		}
-		n, err := t.counted(ctx, r, l, cache)
+		n, resent, err := t.counted(ctx, r, l, cache)
 		if err != nil {
 			return err
 		}
 		wire = append(wire, n)
+		again += fmt.Sprintf(" %d/%d", n, resent)
 		if err := os.RemoveAll(cache); err != nil {
 			return err
 		}
 	}
-	plain, err := t.countedCurl(ctx, server, machine, fresh)
+	plain, resent, err := t.countedCurl(ctx, server, machine, fresh)
 	if err != nil {
 		return err
 	}
 	fmt.Printf("  %d new leaves, and the inner nodes above them: %d bytes of %s; frames to the machine, medians of %d, headers and all:\n", leaves, fresh, filepath.Base(files[1]), t.runs)
 	fmt.Printf("  phase-boot fetch --cache                     %10d bytes   %6.3f x what is new   %.3f x curl\n", median(wire), ratio(median(wire), fresh), ratio(median(wire), plain))
 	fmt.Printf("  nginx, curl, one file as large               %10d bytes   %6.3f x\n", plain, ratio(plain, fresh))
+	fmt.Printf("    each run, bytes/segments that TCP sent again:%s; curl %d/%d\n", again, plain, resent)
 	return nil
 }
 
 func ratio(a, b int64) float64 { return float64(a) / float64(b) }
 
 // counted is what one fetch with a cache lets the machine receive.
-func (t *tool) counted(ctx context.Context, r *repository, l *segment, cache string) (int64, error) {
+func (t *tool) counted(ctx context.Context, r *repository, l *segment, cache string) (bytes, resent int64, err error) {
 	server, machine := l.hosts[0], l.hosts[1]
 	p, at, err := r.serve(ctx, server.ns, server.addr, "--mdns=false")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer p.stop()
 	return t.received(ctx, server, func(out string) (*process, error) {
@@ -83,40 +87,46 @@ func (t *tool) counted(ctx context.Context, r *repository, l *segment, cache str
 	})
 }
 
-// received is what leaves a server while a client works.
-func (t *tool) received(ctx context.Context, server *host, client func(out string) (*process, error)) (int64, error) {
+// received is what leaves a server while a client works: bytes of frames, and how many
+// segments were among them that had been sent before.
+func (t *tool) received(ctx context.Context, server *host, client func(out string) (*process, error)) (bytes, resent int64, err error) {
 	out, err := t.fetched()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer os.RemoveAll(out)
-	before, _, err := server.traffic()
-	if err != nil {
-		return 0, err
+	count := func(sign int64) error {
+		n, _, e := server.traffic()
+		again, f := server.resent()
+		bytes, resent = bytes+sign*n, resent+sign*again
+		return errors.Join(e, f)
+	}
+	if err := count(-1); err != nil {
+		return 0, 0, err
 	}
 	p, err := client(filepath.Join(out, "out"))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if err := p.finish(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	after, _, err := server.traffic()
-	return after - before, err
+	err = count(1)
+	return bytes, resent, err
 }
 
-func (t *tool) countedCurl(ctx context.Context, server, machine *host, size int64) (int64, error) {
+func (t *tool) countedCurl(ctx context.Context, server, machine *host, size int64) (bytes, resent int64, err error) {
 	dir := t.path("plain")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer os.RemoveAll(dir)
 	if err := writeRandom(filepath.Join(dir, "file"), size); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	p, err := t.nginx(ctx, server.ns, server.addr+":80", dir)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer p.stop()
 	return t.received(ctx, server, func(out string) (*process, error) {
