@@ -72,3 +72,47 @@ func TestTimestampOfTheSameVersionDoesNotReplaceTheFirst(t *testing.T) {
 	_, err := Verify(context.Background(), r.files, p)
 	refused(t, err, ErrExpired, "timestamp.json version 1: expired on 2026-10-02")
 }
+
+// The publisher's clock is 20 days ahead for one renewal, or a thief with the online key signs
+// one such date. A machine that saw it takes what is signed by the right clock afterwards.
+func TestAttackTimestampFromTheFuture(t *testing.T) {
+	at := func(days int) time.Time { return today.Add(time.Duration(days) * day) }
+	for _, row := range []struct {
+		name  string
+		clock time.Time // the machine's
+		floor time.Time // its image's
+		heals time.Time // date of the next timestamp
+		taken bool
+	}{
+		{"the machine's clock is right", today, at(-90), today.Add(time.Hour), true},
+		{"its clock is right and its image new", today, today, today.Add(time.Hour), true},
+		{"its clock is ten hours behind", today.Add(-10 * time.Hour), at(-90), today.Add(time.Hour), true},
+		{"it has no clock, and its release is newer than its image", at(-90), at(-90), today.Add(time.Hour), false},
+		{"it has no clock, and the publisher stays behind its own last date", at(-90), at(-90), at(20), true},
+		{"it has no clock and a new image", today, today, today.Add(time.Hour), true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRepo(t)
+			p := r.policy(t.TempDir())
+			p.Now, p.Floor = row.clock, row.floor
+			r.boot(r.files, p)
+			for role := range r.expires {
+				r.expires[role] = at(50)
+			}
+			r.signedAt, r.expires[roleTimestamp] = at(20), at(21)
+			r.publish() // snapshot and timestamp
+			v := r.boot(r.files, p)
+			if limit := row.clock.Add(time.Hour); row.taken && row.heals.Before(at(20)) && v.Time().After(limit) {
+				t.Errorf("the reference time went to %s, the clock says %s", v.Time(), row.clock)
+			}
+			r.signedAt, r.expires[roleTimestamp] = row.heals, row.heals.Add(day)
+			r.publish(r.release("stable", "x86_64", "2026.12"))
+			_, err := Verify(context.Background(), r.files, p)
+			if row.taken && err != nil {
+				t.Errorf("the release after it: %v", err)
+			} else if !row.taken {
+				refused(t, err, ErrExpired, "(says timestamp.json version 2)")
+			}
+		})
+	}
+}

@@ -45,8 +45,9 @@ func (v *Verified) Discovery() Discovery { return v.discovery }
 // RootVersion is the TUF version of the newest root.
 func (v *Verified) RootVersion() int64 { return v.roots[len(v.roots)-1] }
 
-// Time is the reference time of the check: the latest of the clock, the floor, and
-// the signing dates of verified metadata.
+// Time is the reference time of the check: the latest of the clock, the floor, the signing
+// date of the verified release, and that of the timestamp, which counts at most one hour
+// above clock and floor unless the release shows that both are more than a day behind.
 func (v *Verified) Time() time.Time { return v.now }
 
 // LastGood reports that expiry was not judged: see the function LastGood.

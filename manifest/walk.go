@@ -19,6 +19,9 @@ type walk struct {
 	memory    *memory
 	now       time.Time // the reference time; zero judges no dates
 	says      string    // what it is from, when not from the clock
+	clock     time.Time // the machine's own: the later of Policy's Now and Floor
+	stamped   time.Time // the latest date of signing of a timestamp
+	stampedBy string
 	root      *Root
 	timestamp *document
 	snapshot  *document
@@ -61,10 +64,11 @@ func (w *walk) verify(ctx context.Context) (*Verified, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.raise(release.SignedAt, fmt.Sprintf("release %.64q", release.Version))
+	w.raiseBySigner(release.SignedAt, fmt.Sprintf("release %.64q", release.Version))
 	if err := w.fresh(); err != nil {
 		return nil, err
 	}
+	w.noteAhead()
 	if err := w.memory.write(w.keep); errors.Is(err, errMoved) {
 		return nil, err
 	} else if err != nil {
@@ -80,6 +84,7 @@ func (w *walk) verify(ctx context.Context) (*Verified, error) {
 func (w *walk) top(ctx context.Context) error {
 	w.raise(w.policy.Now, "")
 	w.raise(w.policy.Floor, "the image")
+	w.clock = w.now
 	for _, step := range []func(context.Context) error{w.rootChain, w.loadTimestamp, w.loadSnapshot, w.loadTargets} {
 		if err := step(ctx); err != nil {
 			return err
@@ -167,6 +172,46 @@ func checkDate(now time.Time, says, name string, expires time.Time, remedy strin
 func (w *walk) raise(t time.Time, says string) {
 	if !w.ageless && t.After(w.now) {
 		w.now, w.says = t.UTC(), says
+	}
+}
+
+const (
+	// maxStep is how far the date of a timestamp moves the reference time above the machine's
+	// clock. It is less than 12 hours, the life that a timestamp of the default expiry has left
+	// when it is renewed: a publisher whose clock was ahead once does not make machines refuse
+	// what it signs afterwards.
+	maxStep = time.Hour
+	// maxZone is more than a clock can be behind that shows the local time of another zone.
+	maxZone = 24 * time.Hour
+)
+
+// raiseByTimestamp moves the reference time to the date of a timestamp, at most maxStep
+// above the clock: the online key signs that date, and it may be stolen or its clock wrong.
+func (w *walk) raiseByTimestamp(t time.Time, says string) {
+	if t.After(w.stamped) {
+		w.stamped, w.stampedBy = t, says
+	}
+	if limit := w.clock.Add(maxStep); t.After(limit) {
+		t = limit
+	}
+	w.raise(t, says)
+}
+
+// raiseBySigner moves the reference time to a date that release keys have signed. If that
+// date shows that the clock is behind by more than a time zone, the machine has no clock, and
+// the dates of timestamps count in full as well.
+func (w *walk) raiseBySigner(t time.Time, says string) {
+	w.raise(t, says)
+	if t.After(w.clock.Add(maxZone)) {
+		w.raise(w.stamped, w.stampedBy)
+	}
+}
+
+// noteAhead reports a timestamp whose date was not taken in full.
+func (w *walk) noteAhead() {
+	if w.stamped.After(w.now) && !w.ageless {
+		w.note("%s: signed at %s, and it is %s: the publisher's clock or this one is wrong; the date counts as %s after this clock",
+			w.stampedBy, stamp(w.stamped), stamp(w.clock), maxStep)
 	}
 }
 

@@ -49,7 +49,7 @@ func (w *walk) updateTimestamp(data []byte) error {
 			return w.olderSnapshot(id, is, was)
 		}
 	}
-	w.raise(next.signedAt(), id)
+	w.raiseByTimestamp(next.signedAt(), id)
 	if w.timestamp == nil || next.version() > w.timestamp.version() {
 		w.timestamp = next
 	}
@@ -168,7 +168,7 @@ func (w *walk) floor(id, role string, kind Kind, owners authority, next *documen
 		w.passOver(role+".json", err)
 		return nil
 	}
-	w.raise(kept.signedAt(), "the remembered "+versioned(role, kept.version()))
+	w.raiseBySigner(kept.signedAt(), "the remembered "+versioned(role, kept.version()))
 	if next.version() < kept.version() {
 		return refuse(ErrRollback, "%s: older than version %d, which was seen before; %s", id, kept.version(), askAnother)
 	}
