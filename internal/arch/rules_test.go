@@ -24,7 +24,7 @@ var rules = []rule{
 
 	{
 		"signer/...",
-		[]string{"signer/...", "manifest/...", "cas/...", "internal/atomicfile"},
+		[]string{"signer/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/bootfile"},
 		"keys stay where the ceremony is: nothing that serves or boots is near them",
 	},
 	{
@@ -34,7 +34,7 @@ var rules = []rule{
 	},
 	{
 		"bootclient/...",
-		[]string{"bootclient/...", "imagebuild/modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile"},
+		[]string{"bootclient/...", "imagebuild/modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/bootfile"},
 		"what boots cannot sign or publish",
 	},
 	{"imagebuild/modes", nil, "boot policies are data that both the image and the boot read"},
@@ -49,6 +49,7 @@ var rules = []rule{
 	{"internal/bitswap", []string{"cas/...", "internal/limit"}, "it moves blocks; what they mean is not its business"},
 	{"internal/p2p/...", []string{"internal/p2p/...", "internal/gateway", "internal/bitswap", "cas/..."}, "it moves blocks; what they mean is not its business"},
 	{"internal/limit", nil, "a leaf"},
+	{"internal/bootfile", nil, "a leaf: signer and machine judge a kernel by the same rules, and share nothing else"},
 	{"internal/atomicfile", nil, "a leaf"},
 	{"internal/scripttest", nil, "a leaf"},
 	{"internal/netns", nil, "a leaf"},

@@ -1,0 +1,50 @@
+package bootfile
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// ErrTruncated says that a file is of the right kind and ends too early.
+var ErrTruncated = errors.New("truncated")
+
+// An Error says why a file cannot be what it was given as: cause and remedy, without the
+// file's name. It wraps ErrTruncated or fs.ErrInvalid, or the error of a read.
+type Error struct {
+	words  string
+	reason error
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.words }
+
+// Unwrap gives ErrTruncated, fs.ErrInvalid or the error of a read.
+func (e *Error) Unwrap() error { return e.reason }
+
+func invalid(format string, args ...any) error {
+	return &Error{fmt.Sprintf(format, args...), fs.ErrInvalid}
+}
+
+// cut refuses a file that ends before its header says.
+func cut(what string, has, want int64) error {
+	return &Error{fmt.Sprintf("%s cut short: %d of %d bytes are there; copy or build it again", what, has, want), ErrTruncated}
+}
+
+// head reads the first max bytes of a file, fewer when it is shorter.
+func head(r io.ReaderAt, size, max int64) ([]byte, error) {
+	return span(r, 0, min(max, size))
+}
+
+// span reads n bytes at an offset that lie inside the file.
+func span(r io.ReaderAt, off, n int64) ([]byte, error) {
+	data := make([]byte, max(n, 0))
+	if got, err := r.ReadAt(data, off); got < len(data) {
+		return nil, &Error{fmt.Sprintf("cannot be read at byte %d: %v", off, err), err}
+	}
+	return data, nil
+}
+
+var little = binary.LittleEndian

@@ -1,0 +1,124 @@
+package bootfile
+
+import (
+	"compress/gzip"
+	"io"
+)
+
+// Architectures, as `uname -m` has them with one exception: arm64.
+const (
+	X86_64 = "x86_64"
+	ARM64  = "arm64"
+)
+
+// CheckKernel refuses a file that kexec could not start on a machine of arch, "x86_64" or
+// "arm64": another kind of file, another architecture, and a kernel that is shorter than
+// its header says. For x86_64 it is the bzImage of Documentation/arch/x86/boot.rst, 64-bit
+// and relocatable; for arm64 the Image of Documentation/arch/arm64/booting.rst, which may
+// be compressed with gzip or be an EFI zboot image.
+func CheckKernel(r io.ReaderAt, size int64, arch string) error {
+	data, err := head(r, size, headSize)
+	if err != nil {
+		return err
+	}
+	kind := identify(data)
+	if is := archOf(kind, data); is != "" && is != arch {
+		return invalid("this is a kernel for %s, and the release is for %s; give the kernel of that architecture", is, arch)
+	}
+	switch kind {
+	case KindBzImage:
+		return checkBzImage(r, data, size)
+	case KindArm64:
+		return checkPE(r, data, size)
+	case KindZboot:
+		return checkZboot(r, data, size)
+	case KindGzip:
+		return checkGzipKernel(r, size, arch)
+	}
+	return notA("kernel", kind, "give the kernel: vmlinuz, a bzImage or an arm64 Image")
+}
+
+// notA refuses a file of another kind.
+func notA(want string, is Kind, remedy string) error {
+	return invalid("this is %s, not a %s; %s", is, want, remedy)
+}
+
+// archOf is the architecture that a kernel is for, "" where its head does not say.
+func archOf(kind Kind, data []byte) string {
+	switch kind {
+	case KindBzImage:
+		return X86_64
+	case KindArm64:
+		return ARM64
+	case KindZboot:
+		if h, ok := readPE(data); ok {
+			return h.arch()
+		}
+	}
+	return ""
+}
+
+// Fields of the x86 setup header (Documentation/arch/x86/boot.rst).
+const (
+	setupSects   = 0x1f1 // length of the real-mode code in sectors, 0 for 4
+	sysSize      = 0x1f4 // length of the protected-mode code in 16 bytes
+	bootFlag     = 0x1fe
+	bootProtocol = 0x206
+	loadFlags    = 0x211
+	xLoadFlags   = 0x236
+	setupEnd     = 0x268
+)
+
+// checkBzImage wants what the kernel's own bzImage64_probe wants, and the whole length.
+func checkBzImage(r io.ReaderAt, data []byte, size int64) error {
+	if len(data) < setupEnd {
+		return cut("kernel", size, headSize)
+	}
+	const loadedHigh, kernel64, above4G = 1, 1, 2
+	if little.Uint16(data[bootFlag:]) != 0xaa55 || little.Uint16(data[bootProtocol:]) < 0x20c || data[loadFlags]&loadedHigh == 0 {
+		return invalid("this x86 kernel is older than Linux 3.8, or not a bzImage; kexec cannot start it: give a newer one")
+	}
+	if little.Uint16(data[xLoadFlags:])&(kernel64|above4G) != kernel64|above4G {
+		return invalid("this x86 kernel is a 32-bit kernel or cannot be relocated; give a kernel for x86_64")
+	}
+	sectors := int64(data[setupSects])
+	if sectors == 0 {
+		sectors = 4
+	}
+	if want := (sectors+1)*512 + int64(little.Uint32(data[sysSize:]))*16; size < want {
+		return cut("kernel", size, want)
+	}
+	return checkPE(r, data, size)
+}
+
+// checkZboot checks the header of drivers/firmware/efi/libstub/zboot-header.S: where the
+// compressed kernel lies.
+func checkZboot(r io.ReaderAt, data []byte, size int64) error {
+	const offsetAt, lengthAt, end = 8, 12, 64
+	if len(data) < end {
+		return cut("kernel", size, end)
+	}
+	if want := int64(little.Uint32(data[offsetAt:])) + int64(little.Uint32(data[lengthAt:])); size < want {
+		return cut("kernel", size, want)
+	}
+	return checkPE(r, data, size)
+}
+
+// checkGzipKernel looks at the head of what is compressed. The x86 kernel unpacks itself
+// and is never compressed from outside.
+func checkGzipKernel(r io.ReaderAt, size int64, arch string) error {
+	z, err := gzip.NewReader(io.NewSectionReader(r, 0, size))
+	if err != nil {
+		return invalid("this is a damaged gzip file; copy or build the kernel again")
+	}
+	data := make([]byte, 64)
+	n, _ := io.ReadFull(z, data)
+	kind := identify(data[:n])
+	if kind != KindArm64 {
+		return invalid("this is a gzip file with %s in it; give the kernel as the distribution's package has it", kind)
+	}
+	if arch != ARM64 {
+		return invalid("this is a kernel for %s, and the release is for %s; give the kernel of that architecture", ARM64, arch)
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package bootfile
+
+import (
+	"bytes"
+	"io"
+	"unicode/utf8"
+)
+
+// headSize is what is read of every file: all magic numbers lie in it.
+const headSize = 4096
+
+// A Kind is what a file is by its magic number, in words for a person.
+type Kind string
+
+// Kinds that a check tells apart. Other kinds have words only.
+const (
+	KindBzImage  Kind = "an x86 kernel (bzImage)"
+	KindArm64    Kind = "an arm64 kernel (Image)"
+	KindZboot    Kind = "a compressed EFI kernel (zboot)"
+	KindCpio     Kind = "an initramfs (cpio archive)"
+	KindGzip     Kind = "a gzip file"
+	KindXZ       Kind = "an xz file"
+	KindZstd     Kind = "a zstd file"
+	KindLZ4      Kind = "an lz4 file"
+	KindLZO      Kind = "an lzo file"
+	KindBzip2    Kind = "a bzip2 file"
+	KindLZMA     Kind = "an lzma file"
+	KindSquashFS Kind = "a squashfs file system"
+	KindEROFS    Kind = "an EROFS file system"
+	KindExt      Kind = "an ext2, ext3 or ext4 file system"
+	KindWASM     Kind = "a WebAssembly file"
+	KindText     Kind = "a text file"
+	KindEmpty    Kind = "an empty file"
+	KindUnknown  Kind = "no file of a known kind"
+)
+
+// A magic is a number at a fixed place of a file.
+type magic struct {
+	at   int
+	text string
+	kind Kind
+}
+
+// magics are read top down: what is more special stands first.
+var magics = []magic{
+	{0x202, "HdrS", KindBzImage},
+	{56, "ARM\x64", KindArm64},
+	{4, "zimg", KindZboot},
+	{0, "MZ", "an EFI or Windows program"},
+	{0, "\x7fELF", "an ELF program (a vmlinux is not a bzImage)"},
+	{0, "070701", KindCpio},
+	{0, "070702", KindCpio},
+	{0, "070707", "a cpio archive of the old format (odc)"},
+	{0, "\x1f\x8b", KindGzip},
+	{0, "\xfd7zXZ\x00", KindXZ},
+	{0, "\x28\xb5\x2f\xfd", KindZstd},
+	{0, "\x02\x21\x4c\x18", KindLZ4},
+	{0, "\x04\x22\x4d\x18", "an lz4 frame file"},
+	{0, "\x89LZO\x00", KindLZO},
+	{0, "BZh", KindBzip2},
+	{0, "\x5d\x00\x00", KindLZMA},
+	{0, "hsqs", KindSquashFS},
+	{0, "sqsh", "a big-endian squashfs file system"},
+	{1024, "\xe2\xe1\xf5\xe0", KindEROFS},
+	{1080, "\x53\xef", KindExt},
+	{0, "XFSB", "an XFS file system"},
+	{0, "\x00asm", KindWASM},
+	{0, "\xd0\x0d\xfe\xed", "a device tree"},
+	{257, "ustar", "a tar archive"},
+	{0, "!<arch>\n", "a Debian package or static library"},
+	{0, "PK\x03\x04", "a zip archive"},
+	{0x8001, "CD001", "an ISO 9660 image"},
+	{510, "\x55\xaa", "a disk image"},
+}
+
+// Identify names what a file is by its first bytes.
+func Identify(r io.ReaderAt, size int64) (Kind, error) {
+	data, err := head(r, size, headSize)
+	if err != nil {
+		return "", err
+	}
+	return identify(data), nil
+}
+
+func identify(data []byte) Kind {
+	for _, m := range magics {
+		if len(data) > m.at && bytes.HasPrefix(data[m.at:], []byte(m.text)) {
+			return m.kind
+		}
+	}
+	switch {
+	case len(data) == 0:
+		return KindEmpty
+	case isText(data):
+		return KindText
+	}
+	return KindUnknown
+}
+
+// isText reports whether the bytes are UTF-8 without control characters. The last
+// character may be cut by the length of what was read.
+func isText(data []byte) bool {
+	for len(data) > 0 {
+		r, n := utf8.DecodeRune(data)
+		if r == utf8.RuneError && n == 1 {
+			return len(data) < utf8.UTFMax && !utf8.FullRune(data)
+		}
+		if r < ' ' && r != '\n' && r != '\r' && r != '\t' && r != '\f' {
+			return false
+		}
+		data = data[n:]
+	}
+	return true
+}
