@@ -1,19 +1,16 @@
 package bootclient
 
 import (
-	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/phaseboot/phaseboot/imagebuild/modes"
-	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
 
 // DefaultTimeout is how long Run looks for a valid release when Config.Timeout
@@ -60,12 +57,12 @@ type Config struct {
 // a kernel command line does not stop a boot.
 func (c Config) Check() error {
 	for _, m := range c.Mirrors {
-		if err := checkMirror(m); err != nil {
+		if err := bootargs.CheckMirror(m); err != nil {
 			return err
 		}
 	}
 	for _, p := range append(append([]string{}, c.Peers...), c.Bootstrap...) {
-		if _, err := parsePeer(p); err != nil {
+		if _, err := bootargs.ParsePeer(p); err != nil {
 			return err
 		}
 	}
@@ -77,22 +74,6 @@ type misuse struct{ msg string }
 
 func (m misuse) Error() string        { return m.msg }
 func (m misuse) Is(target error) bool { return target == fs.ErrInvalid }
-
-func checkMirror(s string) error {
-	u, err := url.Parse(s)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return misuse{fmt.Sprintf("mirror %.200q: not a web address; write it like https://example.org/mirror", s)}
-	}
-	return nil
-}
-
-func parsePeer(s string) (peer.AddrInfo, error) {
-	list, err := p2p.ParsePeers([]string{s})
-	if err != nil {
-		return peer.AddrInfo{}, misuse{err.Error()}
-	}
-	return list[0], nil
-}
 
 // complete fills in what was left out.
 func (c Config) complete() Config {

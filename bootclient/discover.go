@@ -12,6 +12,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -82,7 +83,7 @@ func (d *discovery) close() {
 
 func (d *discovery) mirrors() {
 	for _, m := range d.cfg.Mirrors {
-		if err := checkMirror(m); err != nil {
+		if err := bootargs.CheckMirror(m); err != nil {
 			d.cfg.Report.Refuse("command line", "mirror", err)
 			continue
 		}
@@ -138,7 +139,7 @@ func (d *discovery) peers() error {
 func (d *discovery) parse(addrs []string) []peer.AddrInfo {
 	var out []peer.AddrInfo
 	for _, a := range addrs {
-		info, err := parsePeer(a)
+		info, err := bootargs.ParsePeer(a)
 		if err != nil {
 			d.cfg.Report.Refuse("command line", "peer", err)
 			continue

@@ -16,6 +16,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -83,7 +84,7 @@ func (s *seed) run(ctx context.Context) error {
 	if s.cfg.Mode.Uses("dht") && places.DHTPrefix != "" {
 		opts.DHT, opts.Prefix = p2p.DHTClient, places.DHTPrefix
 		for _, text := range union(s.cfg.Bootstrap, places.Bootstrap) {
-			if p, err := parsePeer(text); err == nil {
+			if p, err := bootargs.ParsePeer(text); err == nil {
 				opts.Bootstrap = append(opts.Bootstrap, p)
 			}
 		}

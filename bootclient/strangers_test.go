@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
@@ -31,7 +32,7 @@ func invented(t *testing.T) peer.ID {
 
 func hintOf(t *testing.T, addr string) peer.AddrInfo {
 	t.Helper()
-	info, err := parsePeer(addr)
+	info, err := bootargs.ParsePeer(addr)
 	if err != nil {
 		t.Fatal(err)
 	}

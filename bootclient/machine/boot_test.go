@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
@@ -120,17 +121,17 @@ func TestChildrenAreReapedAndOneIsWaitedFor(t *testing.T) {
 
 func TestTheCommandLineOnlyNarrowsTheCache(t *testing.T) {
 	for name, tt := range map[string]struct {
-		args Arguments
+		args bootargs.Arguments
 		want string // "" for a refusal
 	}{
-		"the mode alone":                 {Arguments{Mode: "local"}, "rw"},
-		"no mode is the default":         {Arguments{}, "rw"},
-		"narrowed":                       {Arguments{Mode: "local", Cache: "off"}, "off"},
-		"never widened":                  {Arguments{Mode: "private", Cache: "rw"}, "off"},
-		"nowrite reads":                  {Arguments{Mode: "local", NoWrite: true}, "ro"},
-		"nowrite wins":                   {Arguments{Mode: "local", NoWrite: true, Cache: "rw"}, "ro"},
-		"unknown right":                  {Arguments{Cache: "maybe"}, ""},
-		"unknown mode names the others:": {Arguments{Mode: "party"}, ""},
+		"the mode alone":                 {bootargs.Arguments{Mode: "local"}, "rw"},
+		"no mode is the default":         {bootargs.Arguments{}, "rw"},
+		"narrowed":                       {bootargs.Arguments{Mode: "local", Cache: "off"}, "off"},
+		"never widened":                  {bootargs.Arguments{Mode: "private", Cache: "rw"}, "off"},
+		"nowrite reads":                  {bootargs.Arguments{Mode: "local", NoWrite: true}, "ro"},
+		"nowrite wins":                   {bootargs.Arguments{Mode: "local", NoWrite: true, Cache: "rw"}, "ro"},
+		"unknown right":                  {bootargs.Arguments{Cache: "maybe"}, ""},
+		"unknown mode names the others:": {bootargs.Arguments{Mode: "party"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, err := bootMode(tt.args)

@@ -19,6 +19,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -54,7 +55,7 @@ type boot struct {
 	entropy <-chan struct{} // closed when there are random numbers
 	config  bootclient.Config
 	stick   bool // the cache partition is on a disk that may be pulled
-	args    Arguments
+	args    bootargs.Arguments
 	key     []byte
 	payload *Payload
 	release manifest.Release
@@ -87,7 +88,7 @@ func (b *boot) commandLine(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b.args = ParseArguments(string(line))
+	b.args = bootargs.Parse(string(line))
 	for _, w := range b.args.Warnings {
 		b.story.Say("command line: %s", w)
 	}
@@ -99,7 +100,7 @@ func (b *boot) commandLine(context.Context) (string, error) {
 }
 
 // imageConfig joins the files of the initramfs with the command line.
-func imageConfig(args Arguments) (bootclient.Config, error) {
+func imageConfig(args bootargs.Arguments) (bootclient.Config, error) {
 	c := bootclient.Config{Channel: args.Channel, Mirrors: args.Mirrors, Peers: args.Peers, Bootstrap: args.Bootstrap, Share: true, Now: time.Now}
 	var err error
 	if c.Root, err = os.ReadFile(rootFile); err != nil {
@@ -126,7 +127,7 @@ func imageConfig(args Arguments) (bootclient.Config, error) {
 
 // bootMode loads the mode and lets the command line take its rights to the
 // cache away, never add to them: a private boot stays one that writes nothing.
-func bootMode(args Arguments) (modes.Mode, error) {
+func bootMode(args bootargs.Arguments) (modes.Mode, error) {
 	name := args.Mode
 	if name == "" {
 		name = modes.Default
@@ -135,12 +136,13 @@ func bootMode(args Arguments) (modes.Mode, error) {
 	if err != nil {
 		return m, err
 	}
-	rights := []string{"off", "ro", "rw"}
+	if err := bootargs.CheckCache(args.Cache); err != nil {
+		return m, err
+	}
+	rights := bootargs.Rights
 	limit := len(rights) - 1
 	if args.Cache != "" {
-		if limit = slices.Index(rights, args.Cache); limit < 0 {
-			return m, fmt.Errorf("phase.cache=%.20q: %w; use rw, ro or off", args.Cache, fs.ErrInvalid)
-		}
+		limit = slices.Index(rights, args.Cache)
 	}
 	if args.NoWrite {
 		limit = min(limit, slices.Index(rights, "ro"))

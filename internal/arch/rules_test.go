@@ -34,13 +34,13 @@ var rules = []rule{
 	},
 	{
 		"bootclient/...",
-		[]string{"bootclient/...", "imagebuild/modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/bootfile"},
+		[]string{"bootclient/...", "imagebuild/modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/bootfile", "internal/bootargs"},
 		"what boots cannot sign or publish",
 	},
 	{"imagebuild/modes", nil, "boot policies are data that both the image and the boot read"},
 	{
 		"imagebuild/...",
-		[]string{"imagebuild/...", "manifest/...", "cas/...", "internal/atomicfile"},
+		[]string{"imagebuild/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/bootargs"},
 		"an image is made of packages and one root.json, without keys or network of ours",
 	},
 	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/..."}, "a job's host has neither keys of ours nor a network"},
@@ -51,6 +51,7 @@ var rules = []rule{
 	{"internal/limit", nil, "a leaf"},
 	{"internal/bootfile", nil, "a leaf: signer and machine judge a kernel by the same rules, and share nothing else"},
 	{"internal/atomicfile", nil, "a leaf"},
+	{"internal/bootargs", nil, "a leaf: the machine and the image builder read one grammar"},
 	{"internal/scripttest", nil, "a leaf"},
 	{"internal/netns", nil, "a leaf"},
 	{"internal/vault/...", []string{"internal/vault/..."}, "a KMS plugin is a program of its own"},
