@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,7 @@ killed and run again at any moment, and clients may read meanwhile.`,
   phase-publish export --store store --repo repo --ipns-key ipns.key --out mirror && rsync -a --delete-delay mirror/ www.example:mirror/`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			warnExposed(append(slices.Clone(keys), passFile)...)
 			for _, uri := range keys {
 				key, err := loadIPNS(cmd.Context(), uri, passFile)
 				if err != nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -29,11 +31,19 @@ func (f *onlineFlags) register(cmd *cobra.Command) {
 }
 
 func (f *onlineFlags) load(ctx context.Context) (publisher.Online, error) {
+	warnExposed(f.key, f.passFile)
 	k, err := signer.Load(ctx, f.key, signer.Passphrases(f.passFile))
 	if err != nil {
 		return publisher.Online{}, err
 	}
 	return publisher.Online{Signer: k.Signer(), Public: k.Public(), Expiry: time.Duration(f.expiry)}, nil
+}
+
+// warnExposed tells of key and passphrase files that other users have access to.
+func warnExposed(files ...string) {
+	if err := signer.CheckExposed(files...); err != nil {
+		slog.New(slog.NewTextHandler(os.Stderr, nil)).Warn("keys are not protected", "cause", err)
+	}
 }
 
 // loadIPNS opens the key of the channel's IPNS name. It signs records of libp2p, so

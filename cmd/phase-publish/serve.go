@@ -10,6 +10,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/signer"
 )
 
 // networkFlags are those of serve and bootstrap.
@@ -116,6 +117,9 @@ of its own, beside an add that runs.`,
 				return err
 			}
 			opts.DHT, opts.NAT, opts.Metrics = dht, nat, daemon.metrics
+			if err := signer.CheckExposed(online.key, online.passFile, ipns); err != nil {
+				return err
+			}
 			if opts.Online, err = online.load(cmd.Context()); err != nil {
 				return err
 			}
