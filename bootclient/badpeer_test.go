@@ -60,7 +60,7 @@ func hangup(w http.ResponseWriter, req *http.Request, good http.Handler) {
 	good.ServeHTTP(w, req)
 }
 
-// redirect sends everybody to a stranger, who must not be asked.
+// redirect sends every request to a host that does not answer.
 func redirect(w http.ResponseWriter, req *http.Request, _ http.Handler) {
 	http.Redirect(w, req, "http://127.0.0.2:9"+req.URL.Path, http.StatusFound)
 }

@@ -55,7 +55,7 @@ func (h *hub) mirror(url string) {
 		return
 	}
 	h.add(newSource(kindMirror, key, func(context.Context) ([]*way, error) {
-		return []*way{gatewayWay(key, &gateway.Client{Base: key, HTTP: h.http})}, nil
+		return []*way{gatewayWay(key, &gateway.Client{Base: key, HTTP: h.http, Redirects: true})}, nil
 	}))
 }
 

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,9 +27,6 @@ const (
 	maxRecord  = 10 << 10 // bytes of an IPNS record, the limit of its spec
 	maxHeaders = 32 << 10 // bytes of response headers
 	firstRead  = 64 << 10 // size of a body's first buffer, the size of most leaves
-
-	defaultRetryAfter = time.Second     // when a gateway is busy and does not say for how long
-	maxRetryAfter     = 5 * time.Second // the longest that is believed
 )
 
 // A Client asks one gateway. It is a cas.Source: what it returns is not verified.
@@ -40,9 +35,11 @@ type Client struct {
 	// Base is the URL that /ipfs/ and /ipns/ hang under, such as
 	// "http://192.0.2.1:8080" or "https://example.org/mirror".
 	Base string
-	// HTTP sends the requests; nil is one made by NewHTTP. Its CheckRedirect is
-	// not used: redirects to another host are always refused.
+	// HTTP sends the requests; nil is one made by NewHTTP. Its CheckRedirect is not used.
 	HTTP *http.Client
+	// Redirects allows redirects to other hosts. It is for gateways that a person or
+	// root.json named: one that a stranger named could aim this machine at anybody.
+	Redirects bool
 	// Idle is how long a gateway may send nothing; 0 is DefaultIdle.
 	Idle time.Duration
 	// MinRate is the least bytes a second of a body after the first Idle; 0 is
@@ -53,13 +50,14 @@ type Client struct {
 	own  http.Client
 
 	repeats, bare atomic.Bool // what runs brought
+	plain         atomic.Bool // requests with a query were refused, those without were not
 }
 
 // NewHTTP returns an http.Client for gateways: bounded headers, no proxy from the
 // environment, no cookies. A nil dial is plain TCP with a deadline.
 func NewHTTP(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Client {
 	if dial == nil {
-		dial = (&net.Dialer{Timeout: DefaultIdle, KeepAlive: 15 * time.Second}).DialContext
+		dial = dialer().DialContext
 	}
 	return &http.Client{Transport: &http.Transport{
 		DialContext:            dial,
@@ -72,35 +70,59 @@ func NewHTTP(dial func(ctx context.Context, network, addr string) (net.Conn, err
 	}}
 }
 
-// Block asks for a block. It returns at most cas.MaxBlock+1 bytes, and an error
-// that wraps fs.ErrNotExist or cas.ErrUnreachable.
+// Block asks for a block. It returns at most cas.MaxBlock+1 bytes, and an error that wraps
+// fs.ErrNotExist or cas.ErrUnreachable; the table in the package comment has which.
 func (c *Client) Block(ctx context.Context, id cid.Cid) ([]byte, error) {
-	data, err := c.get(ctx, "/ipfs/"+id.String()+"?format=raw", typeRaw, cas.MaxBlock)
+	data, err := c.inForm(ctx, "/ipfs/"+id.String(), formatRaw, typeRaw, cas.MaxBlock, func(resp *http.Response, data []byte) error {
+		return checkBlock(resp, id, data)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("block %s: %w", id, err)
 	}
 	return data, nil
 }
 
-// IPNS asks for the newest record of a name, at most 10 KiB. The record is not
-// verified. Errors are those of Block; a web page, such as a hotel's, is no answer.
+// IPNS asks for the newest record of a name, at most 10 KiB. Its name and signature are not
+// verified. Errors are those of Block: a body that is no record is a cas.ErrUnreachable.
 func (c *Client) IPNS(ctx context.Context, name string) ([]byte, error) {
-	data, err := c.get(ctx, "/ipns/"+url.PathEscape(name)+"?format=ipns-record", typeIPNS, maxRecord)
-	switch {
-	case err != nil:
-	case bytes.HasPrefix(bytes.TrimSpace(data), []byte("<")):
-		err = fmt.Errorf("a web page, and no record; check the address, and whether this network wants a login: %w", cas.ErrUnreachable)
-	case len(data) > maxRecord:
-		err = fmt.Errorf("record of more than %d bytes: %w", maxRecord, cas.ErrCorrupt)
-	}
+	data, err := c.inForm(ctx, "/ipns/"+url.PathEscape(name), formatIPNS, typeIPNS, maxRecord, checkRecord)
 	if err != nil {
 		return nil, fmt.Errorf("IPNS record: %w", err)
 	}
 	return data, nil
 }
 
-// get reads the body of a 200 response: limit+1 bytes of it at the most.
-func (c *Client) get(ctx context.Context, path, accept string, limit int) ([]byte, error) {
+// inForm asks for a path in a format. When the answer has another form, or a status refuses
+// the request, it asks in other words, which a filter or a cache in between takes for
+// another request: without a query, then with another path to the same thing. The error is
+// that of the first answer.
+func (c *Client) inForm(ctx context.Context, path, format, accept string, limit int, check func(*http.Response, []byte) error) ([]byte, error) {
+	query := "?format=" + format
+	first, second := path+query, path
+	if c.plain.Load() {
+		first, second = second, first
+	}
+	data, err := c.get(ctx, first, accept, limit, check)
+	if !errors.Is(err, errForm) && !errors.Is(err, errRefused) {
+		return data, err
+	}
+	for _, also := range []string{second, path + "/" + query} {
+		data, again := c.get(ctx, also, accept, limit, check)
+		if again == nil {
+			if errors.Is(err, errRefused) && also == path {
+				c.plain.Store(true)
+			}
+			return data, nil
+		}
+		if ctx.Err() != nil || errors.Is(err, errRefused) {
+			break
+		}
+	}
+	return nil, err
+}
+
+// get reads the body of a 200 response, limit+1 bytes of it at the most, and checks it.
+func (c *Client) get(ctx context.Context, path, accept string, limit int, check func(*http.Response, []byte) error) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watch := c.watch(cancel)
@@ -117,14 +139,20 @@ func (c *Client) get(ctx context.Context, path, accept string, limit int) ([]byt
 	if err != nil {
 		return nil, lost(ctx, err)
 	}
+	if err := check(resp, data); err != nil {
+		return nil, err
+	}
 	return data, nil
 }
 
 // request sends a GET and returns the response, whatever its status.
 func (c *Client) request(ctx context.Context, path, accept, etag string) (*http.Response, error) {
+	if c.Redirects {
+		ctx = onTrip(ctx)
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(c.Base, "/")+path, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", cas.ErrUnreachable, err)
+		return nil, lost(ctx, err)
 	}
 	req.Header.Set("Accept", accept)
 	if etag != "" {
@@ -137,41 +165,7 @@ func (c *Client) request(ctx context.Context, path, accept, etag string) (*http.
 	return resp, nil
 }
 
-// A BusyError is the answer of a gateway that has too much to do: it is not broken and
-// may be asked again. It is a cas.ErrUnreachable.
-type BusyError struct {
-	After time.Duration // that it asks to wait, at most maxRetryAfter
-}
-
-func (b *BusyError) Error() string {
-	return fmt.Sprintf("busy, asks to wait %s", b.After)
-}
-
-func (b *BusyError) Unwrap() error { return cas.ErrUnreachable }
-
-// busy reads a Retry-After in seconds; its form with a date means the default.
-func busy(resp *http.Response) error {
-	after := defaultRetryAfter
-	if n, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31); err == nil {
-		after = min(time.Duration(n)*time.Second, maxRetryAfter)
-	}
-	return fmt.Errorf("status %d: %w", resp.StatusCode, &BusyError{after})
-}
-
-func status(resp *http.Response) error {
-	switch {
-	case resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusTooManyRequests:
-		return busy(resp)
-	case resp.StatusCode == http.StatusOK:
-		return nil
-	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
-		return fmt.Errorf("status %d: %w", resp.StatusCode, fs.ErrNotExist)
-	default:
-		return fmt.Errorf("status %d: %w", resp.StatusCode, cas.ErrUnreachable)
-	}
-}
-
-// client is a copy of c.HTTP that refuses to be sent to another host.
+// client is a copy of c.HTTP with our rules for redirects.
 func (c *Client) client() *http.Client {
 	c.once.Do(func() {
 		h := c.HTTP
@@ -179,20 +173,9 @@ func (c *Client) client() *http.Client {
 			h = NewHTTP(nil)
 		}
 		c.own = *h
-		c.own.CheckRedirect = sameHost
+		c.own.CheckRedirect = c.redirect
 	})
 	return &c.own
-}
-
-func sameHost(req *http.Request, via []*http.Request) error {
-	if len(via) > 3 {
-		return errors.New("more than 3 redirects")
-	}
-	from, to := via[0].URL, req.URL
-	if from.Host != to.Host || from.Scheme != to.Scheme {
-		return fmt.Errorf("redirect to another host %.80q refused", to.Host)
-	}
-	return nil
 }
 
 // lost words the loss of a connection: what our own deadline said when it was
@@ -207,7 +190,7 @@ func lost(ctx context.Context, err error) error {
 	}
 	var uerr *url.Error
 	if errors.As(err, &uerr) {
-		err = uerr.Err
+		err = uerr.Err // without the URL, which may hold a password
 	}
 	return fmt.Errorf("%w: %w", cas.ErrUnreachable, err)
 }

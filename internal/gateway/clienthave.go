@@ -22,7 +22,7 @@ const (
 //
 // The error wraps fs.ErrNotExist when the source knows no such artifact, or is none
 // that tells what it has; cas.ErrCorrupt when the answer is not one bit for each of
-// the leaves; and otherwise cas.ErrUnreachable.
+// the leaves; and otherwise cas.ErrUnreachable, also for a web page.
 func (c *Client) Have(ctx context.Context, root cid.Cid, leaves int, etag string) (bitmap []byte, newTag string, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -38,6 +38,9 @@ func (c *Client) Have(ctx context.Context, root cid.Cid, leaves int, etag string
 	}
 	if err := status(resp); err != nil {
 		return nil, "", fmt.Errorf("have %s: %w", root, err)
+	}
+	if kind := mediaType(resp.Header); kind != "" && kind != typeHave {
+		return nil, "", fmt.Errorf("have %s: %w", root, notGateway("bitmap", fmt.Sprintf("%.60q", kind), nil))
 	}
 	size := (leaves + 7) / 8
 	bitmap = make([]byte, size+1)

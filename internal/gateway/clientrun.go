@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -72,13 +73,15 @@ func ranges(leaves []cas.Leaf) string {
 	return string(b[:len(b)-1])
 }
 
-// runStatus takes a refusal of the request itself for "no runs here".
+// runStatus returns ErrNoRuns for every refusal of a run, except the answers of a busy
+// gateway and of one that does not have the blocks: single blocks may be served all the same.
 func runStatus(resp *http.Response) error {
-	switch resp.StatusCode {
-	case http.StatusBadRequest, http.StatusNotAcceptable, http.StatusNotImplemented, http.StatusMethodNotAllowed:
-		return fmt.Errorf("status %d: %w", resp.StatusCode, ErrNoRuns)
+	err := status(resp)
+	var busy *BusyError
+	if err == nil || errors.As(err, &busy) || errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return status(resp)
+	return fmt.Errorf("status %d: %w", resp.StatusCode, ErrNoRuns)
 }
 
 // lostError marks what went wrong with the connection, and not with its bytes.
@@ -212,6 +215,9 @@ func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch 
 // header reads the CARv1 header; it must be the one of a single root.
 func (rr *runReader) header(root cid.Cid) error {
 	n, err := rr.length()
+	if lost := (*lostError)(nil); errors.As(err, &lost) && lost.err == io.EOF {
+		return fmt.Errorf("run of %s: %w: an empty answer", root, ErrNoRuns)
+	}
 	if err != nil {
 		return err
 	}
