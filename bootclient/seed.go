@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -17,6 +16,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -273,26 +273,30 @@ func (c Config) keepHead(h head) error {
 	if h.record == nil {
 		return nil
 	}
-	file := c.headFile(h.name)
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	path := c.headFile(h.name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return atomicfile.Write(file, 0o600, h.record)
+	if err := file.CheckFolder(filepath.Dir(path)); err != nil {
+		return err
+	}
+	return atomicfile.Write(path, 0o600, h.record)
 }
 
-// readHead reads and checks what keepHead wrote. It follows no symlink, and waits for no
-// pipe: a stranger may have written to the folder.
+// readHead reads and checks what keepHead wrote. A stranger may have written to the
+// folder: only a regular file in a folder that is no link counts.
 func (c Config) readHead(name string) (head, error) {
-	f, err := os.OpenFile(c.headFile(name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	path, h := c.headFile(name), head{name: name}
+	err := file.CheckFolder(filepath.Dir(path))
+	if err == nil {
+		h.record, err = file.Read(path, file.NoFollow, int64(p2p.MaxRecord))
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return head{}, fmt.Errorf("it knows no head of the repository's name %s: %w", name, fs.ErrNotExist)
-	}
-	if err != nil {
-		return head{}, err
-	}
-	defer f.Close()
-	h := head{name: name}
-	if h.record, err = io.ReadAll(io.LimitReader(f, int64(p2p.MaxRecord)+1)); err != nil {
+	case errors.Is(err, file.ErrKind), errors.Is(err, file.ErrTooLarge):
+		return head{}, fmt.Errorf("%w: %w", err, cas.ErrCorrupt)
+	case err != nil:
 		return head{}, err
 	}
 	if h.folder, h.seq, err = p2p.CheckRecord(name, h.record); err != nil {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
+
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // A Fetcher returns a file of a repository's metadata folder by its name, for example
@@ -49,23 +49,11 @@ func (d DirFetcher) Newest(role string) (int64, error) {
 }
 
 // readBounded reads a regular file of at most max bytes, and never waits for one that
-// is not.
+// is not. flags is 0 or file.NoFollow.
 func readBounded(path string, max int64, flags int) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|flags, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, malformed("%s: not a regular file", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err == nil && int64(len(data)) > max {
-		return nil, malformed("%s: more than %d bytes", path, max)
+	data, err := file.Read(path, flags, max)
+	if errors.Is(err, file.ErrKind) || errors.Is(err, file.ErrTooLarge) {
+		return nil, malformed("%v", err)
 	}
 	return data, err
 }

@@ -7,7 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"syscall"
+
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // A State remembers trusted metadata between boots, so that nothing older is taken
@@ -149,5 +150,5 @@ func (m *memory) Metadata(_ context.Context, name string, max int64) ([]byte, er
 
 // readState follows no symlink: a stranger may have written to the folder.
 func readState(path string, max int64) ([]byte, error) {
-	return readBounded(path, max, syscall.O_NOFOLLOW)
+	return readBounded(path, max, file.NoFollow)
 }

@@ -216,12 +216,9 @@ func (b *boot) machineKey(context.Context) (string, error) {
 	if b.config.Cache != "" {
 		file = filepath.Join(b.config.Cache, "machine.key")
 	}
-	key, kept, err := machineKey(file, b.config.Mode.Cache == "rw")
+	key, words, err := machineKey(file, b.config.Mode.Cache == "rw")
 	b.key = key
-	if kept {
-		return "kept on the cache partition", err
-	}
-	return "new for this boot", err
+	return words, err
 }
 
 // fetch resolves, verifies and fetches the release into sealed memory. Run tells

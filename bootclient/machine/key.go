@@ -7,41 +7,65 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 const maxKeyFile = 4 << 10
 
-// machineKey returns the machine's Ed25519 private key as PKCS #8 PEM and
-// whether it will be the same at the next boot. file is where it is kept, "" for
-// a key that lives as long as this boot; a missing file is created when write
-// says so. An unreadable or foreign file costs the identity, not the boot: the
-// key is then ephemeral and err says why.
-func machineKey(file string, write bool) (pemKey []byte, kept bool, err error) {
-	if file != "" {
-		old, err := readKey(file)
-		if err == nil {
-			return old, true, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			fresh, genErr := newKey()
-			return fresh, false, errors.Join(err, genErr)
-		}
+// errBadKey says that a key file holds no key of ours.
+var errBadKey = errors.New("the key there is damaged")
+
+// machineKey returns the machine's Ed25519 private key as PKCS #8 PEM, and words about
+// it. path is where it is kept, "" for a key that lives as long as this boot. A file that
+// is missing, or that holds no key, is made anew when write says so. A file that cannot be
+// read or written costs the identity, not the boot: the key is then ephemeral and err says
+// why.
+func machineKey(path string, write bool) (pemKey []byte, words string, err error) {
+	var old []byte
+	err = fs.ErrNotExist
+	if path != "" {
+		old, err = readKey(path)
 	}
-	fresh, err := newKey()
-	if err != nil || file == "" || !write {
-		return fresh, false, err
+	if err == nil {
+		return old, "kept on the cache partition", nil
 	}
-	if err := atomicfile.Write(file, 0o600, fresh); err != nil {
-		return fresh, false, fmt.Errorf("machine key: %w", err)
+	fresh, genErr := newKey()
+	bad := errors.Is(err, errBadKey)
+	switch {
+	case genErr != nil:
+		return nil, "", genErr
+	case !bad && !errors.Is(err, fs.ErrNotExist):
+		return fresh, ephemeral, err
+	case path == "" || !write:
+		return fresh, ephemeral, only(err, bad)
 	}
-	return fresh, true, nil
+	if bad {
+		words = fmt.Sprintf("a new one, kept on the cache partition: %v; other machines see a new peer", err)
+		err = os.RemoveAll(path) // the link or the folder itself, nothing behind it
+	} else {
+		words, err = "kept on the cache partition", nil
+	}
+	if err == nil {
+		err = atomicfile.Write(path, 0o600, fresh)
+	}
+	if err != nil {
+		return fresh, ephemeral, fmt.Errorf("machine key: %w", err)
+	}
+	return fresh, words, nil
+}
+
+const ephemeral = "new for this boot"
+
+// only is err where it counts.
+func only(err error, counts bool) error {
+	if counts {
+		return err
+	}
+	return nil
 }
 
 func newKey() ([]byte, error) {
@@ -57,27 +81,21 @@ func newKey() ([]byte, error) {
 }
 
 // readKey reads a key file and returns its PEM bytes if they hold an Ed25519 key.
-func readKey(file string) ([]byte, error) {
-	// Whoever wrote the stick may have put a pipe there: opening it must not hang.
-	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
+func readKey(name string) ([]byte, error) {
+	data, err := file.Read(name, file.NoFollow, maxKeyFile)
+	if errors.Is(err, file.ErrKind) || errors.Is(err, file.ErrTooLarge) {
+		return nil, fmt.Errorf("%w: %w", errBadKey, err)
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("machine key %s: not a regular file; remove it to get a new key", file)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
 	if err != nil {
 		return nil, err
 	}
 	block, _ := pem.Decode(data)
 	if block == nil {
-		return nil, fmt.Errorf("machine key %s: not PEM; remove the file to get a new key", file)
+		return nil, fmt.Errorf("%w: not PEM", errBadKey)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if _, ok := key.(ed25519.PrivateKey); err != nil || !ok {
-		return nil, fmt.Errorf("machine key %s: not an Ed25519 PKCS #8 key; remove the file to get a new key", file)
+		return nil, fmt.Errorf("%w: not an Ed25519 key in PKCS #8", errBadKey)
 	}
 	return pem.EncodeToMemory(block), nil
 }

@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/phaseboot/phaseboot/bootclient/machine"
 	"github.com/phaseboot/phaseboot/internal/cli"
@@ -39,7 +37,7 @@ func run() int {
 	if machine.FirstProcess() {
 		machine.Init()
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := cli.Interruptible()
 	defer stop()
 	err := command(ctx, os.Args[1:], os.Stdout)
 	if err != nil && ctx.Err() != nil {

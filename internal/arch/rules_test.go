@@ -19,31 +19,31 @@ type rule struct {
 
 // rules are read top down; the first row that fits a package is its rule.
 var rules = []rule{
-	{"cas/...", []string{"cas/...", "internal/atomicfile"}, "bytes and hashes know nothing of trust or network"},
-	{"manifest/...", []string{"manifest/...", "cas/...", "internal/atomicfile"}, "trust is decided from bytes alone"},
+	{"cas/...", []string{"cas/...", "internal/atomicfile", "internal/file"}, "bytes and hashes know nothing of trust or network"},
+	{"manifest/...", []string{"manifest/...", "cas/...", "internal/atomicfile", "internal/file"}, "trust is decided from bytes alone"},
 
 	{
 		"signer/...",
-		[]string{"signer/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/bootfile"},
+		[]string{"signer/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootfile"},
 		"keys stay where the ceremony is: nothing that serves or boots is near them",
 	},
 	{
 		"publisher/...",
-		[]string{"publisher/...", "manifest/...", "cas/...", "internal/p2p/...", "internal/gateway", "internal/bitswap", "internal/limit", "internal/atomicfile"},
+		[]string{"publisher/...", "manifest/...", "cas/...", "internal/p2p/...", "internal/gateway", "internal/bitswap", "internal/limit", "internal/atomicfile", "internal/file"},
 		"a publisher has no release key and shares no code path with the machine that must distrust it",
 	},
 	{
 		"bootclient/...",
-		[]string{"bootclient/...", "imagebuild/modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/bootfile", "internal/bootargs"},
+		[]string{"bootclient/...", "imagebuild/modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs"},
 		"what boots cannot sign or publish",
 	},
 	{"imagebuild/modes", nil, "boot policies are data that both the image and the boot read"},
 	{
 		"imagebuild/...",
-		[]string{"imagebuild/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/bootargs"},
+		[]string{"imagebuild/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs"},
 		"an image is made of packages and one root.json, without keys or network of ours",
 	},
-	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/..."}, "a job's host has neither keys of ours nor a network"},
+	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file"}, "a job's host has neither keys of ours nor a network"},
 
 	{"internal/gateway", []string{"cas/...", "internal/limit"}, "it moves blocks; what they mean is not its business"},
 	{"internal/bitswap", []string{"cas/...", "internal/limit"}, "it moves blocks; what they mean is not its business"},
@@ -52,11 +52,12 @@ var rules = []rule{
 	{"internal/bootfile", nil, "a leaf: signer and machine judge a kernel by the same rules, and share nothing else"},
 	{"internal/atomicfile", nil, "a leaf"},
 	{"internal/bootargs", nil, "a leaf: the machine and the image builder read one grammar"},
+	{"internal/file", nil, "a leaf"},
 	{"internal/scripttest", nil, "a leaf"},
 	{"internal/netns", nil, "a leaf"},
 	{"internal/vault/...", []string{"internal/vault/..."}, "a KMS plugin is a program of its own"},
 	{"internal/arch", nil, "a leaf"},
-	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile"}, "the frame of every command, and no command's logic"},
+	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile", "internal/file"}, "the frame of every command, and no command's logic"},
 	{"internal/bench", []string{"cas/..."}, "it measures the store alone"},
 	{"internal/siege", []string{"publisher", "signer", "manifest", "cas", "internal/p2p", "internal/gateway"}, "it runs a whole publisher"},
 	{"internal/benchnet", []string{"internal/p2p", "internal/gateway", "cas/..."}, "it runs the commands, and plays their bad neighbours"},
@@ -84,6 +85,7 @@ var bans = []ban{
 	{"plasm/...", []string{"net", "net/http", "os/exec"}, "a job's host grants what it names, and names none of these"},
 	{"bootclient/...", []string{"github.com/spf13/cobra"}, "it lives in an initramfs"},
 	{"internal/atomicfile", []string{"net", "net/http", "os/exec"}, "a leaf"},
+	{"internal/file", []string{"net", "net/http", "os/exec"}, "a leaf"},
 }
 
 // fits reports whether a path below the module is pkg, or below it for "pkg/...".

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -33,12 +34,14 @@ func Code(err error) int {
 		return ExitOK
 	case errors.Is(err, context.Canceled):
 		return ExitInterrupted
-	case errors.Is(err, ErrUsage), errors.Is(err, fs.ErrInvalid), errors.Is(err, syscall.EISDIR):
+	case errors.Is(err, ErrUsage), errors.Is(err, fs.ErrInvalid), errors.Is(err, syscall.EISDIR) && !errors.Is(err, cas.ErrCorrupt):
 		return ExitUsage
 	case errors.Is(err, manifest.ErrUntrusted):
 		return ExitUntrusted
 	case errors.Is(err, cas.ErrCorrupt), errors.Is(err, manifest.ErrMalformed):
 		return ExitCorrupt
+	case errors.Is(err, file.ErrKind): // after ErrCorrupt, which a stranger's pipe in a store is
+		return ExitUsage
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, cas.ErrUnreachable):
 		return ExitNotFound
 	default:

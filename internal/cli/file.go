@@ -3,28 +3,25 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// OpenInput opens a file that the person named, and refuses a directory or an
-// empty file with words that say what was expected there.
+// OpenInput opens a file that the person named: a regular file, or a pipe such as a
+// shell's <(command). Anything else, and an empty file, is refused with words that say
+// what was expected there.
 func OpenInput(path, what string) (*os.File, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s %s: %w; check the path", what, path, fs.ErrNotExist)
-	}
+	f, err := file.OpenInput(path)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return nil, badInput(path, what, err)
 	}
 	info, err := f.Stat()
-	if err == nil && info.IsDir() {
-		err = Usagef("%s %s: is a directory; name a file", what, path)
-	} else if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
-		err = fmt.Errorf("%s %s: the file is empty (%w); make it again", what, path, cas.ErrCorrupt)
+	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		err = empty(path, what)
 	}
 	if err != nil {
 		f.Close()
@@ -33,19 +30,36 @@ func OpenInput(path, what string) (*os.File, error) {
 	return f, nil
 }
 
+// badInput says why a file that the person named cannot be read.
+func badInput(path, what string, err error) error {
+	var pe *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s %s: %w; check the path", what, path, fs.ErrNotExist)
+	case errors.Is(err, syscall.EISDIR):
+		return Usagef("%s %s: is a directory; name a file", what, path)
+	case errors.Is(err, file.ErrKind) && errors.As(err, &pe):
+		return Usagef("%s %s: %v; name a file", what, path, pe.Err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%s %s: the pipe is still open and gives nothing; end the program that writes to it", what, path)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+func empty(path, what string) error {
+	return fmt.Errorf("%s %s: the file is empty (%w); make it again", what, path, cas.ErrCorrupt)
+}
+
 // ReadInput reads a whole file that the person named, at most max bytes of it.
 func ReadInput(path, what string, max int64) ([]byte, error) {
-	f, err := OpenInput(path, what)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	if int64(len(data)) > max {
+	data, err := file.ReadInput(path, max)
+	switch {
+	case errors.Is(err, file.ErrTooLarge):
 		return nil, Usagef("%s %s: more than %d bytes; is this the right file?", what, path, max)
+	case err != nil:
+		return nil, badInput(path, what, err)
+	case len(data) == 0:
+		return nil, empty(path, what)
 	}
 	return data, nil
 }
