@@ -12,6 +12,7 @@ import (
 	"github.com/ipfs/go-cid"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p-kad-dht/records"
+	record "github.com/libp2p/go-libp2p-record"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -56,6 +57,9 @@ func (n *Node) startDHT(opts Options) error {
 		dhtOpts = append(dhtOpts, dht.AddressFilter(publicOnly))
 	} else {
 		dhtOpts = append(dhtOpts, dht.ProviderManagerOpts(records.ProvideValidity(providerLife), records.CleanupInterval(providerLife/4)))
+	}
+	if opts.Prefix != PublicPrefix && mode == dht.ModeClient {
+		dhtOpts = append(dhtOpts, dht.Validator(record.NamespacedValidator{"ipns": undated{}}))
 	}
 	var err error
 	if n.dht, err = dht.New(n.host, dhtOpts...); err != nil {

@@ -26,9 +26,10 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
-	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/multiformats/go-multiaddr"
+
+	"github.com/phaseboot/phaseboot/internal/p2p/peertls"
 )
 
 const (
@@ -145,7 +146,7 @@ func newSwarm(key crypto.PrivKey, limits network.ResourceManager) (*swarm.Swarm,
 // where a hole can be punched; a taken port is noticed by itself otherwise.
 func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager) (up transport.Upgrader, after []io.Closer, err error) {
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
-	overTLS, err := libp2ptls.New(libp2ptls.ID, opts.Identity, muxers)
+	overTLS, err := peertls.New(opts.Identity, muxers)
 	if err != nil {
 		return nil, nil, err
 	}

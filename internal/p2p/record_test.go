@@ -128,3 +128,24 @@ func FuzzCheckRecord(f *testing.F) {
 		}
 	})
 }
+
+func TestADHTClientTakesARecordWhateverItsDate(t *testing.T) {
+	key, name := ipnsKey(t)
+	foreign, _ := ipnsKey(t)
+	id, err := ipns.NameFromString(name)
+	check(t, err)
+	folder := cas.Sum(0x70, []byte("folder"))
+	at := string(id.RoutingKey())
+	for when, eol := range map[string]time.Time{"over": time.Unix(1, 0), "to come": time.Now().Add(time.Hour)} {
+		mine, err := NewRecord(key, folder, 1, eol, time.Minute)
+		check(t, err)
+		if err := (undated{}).Validate(at, mine); err != nil {
+			t.Errorf("a record whose end is %s: %v", when, err)
+		}
+		forged, err := NewRecord(foreign, folder, 1, eol, time.Minute)
+		check(t, err)
+		if err := (undated{}).Validate(at, forged); err == nil {
+			t.Errorf("a record of another key whose end is %s was taken", when)
+		}
+	}
+}

@@ -14,9 +14,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/transport"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	quicgo "github.com/quic-go/quic-go"
+
+	"github.com/phaseboot/phaseboot/internal/p2p/peertls"
 )
 
 // Transport makes the transport and what must be closed after the host. Inbound
@@ -34,7 +37,12 @@ func Transport(key crypto.PrivKey, limits network.ResourceManager) (transport.Tr
 	if err != nil {
 		return nil, nil, fmt.Errorf("QUIC: %w", err)
 	}
-	t, err := libp2pquic.NewTransport(key, conns, nil, nil, limits)
+	template, err := peertls.Template()
+	if err != nil {
+		return nil, nil, fmt.Errorf("QUIC: %w", err)
+	}
+	t, err := libp2pquic.NewTransport(key, conns, nil, nil, limits,
+		libp2pquic.WithTLSIdentityOption(libp2ptls.WithCertTemplate(template)))
 	if err != nil {
 		conns.Close()
 		return nil, nil, fmt.Errorf("QUIC: %w", err)
