@@ -33,6 +33,7 @@ type Config struct {
 	Timeout       time.Duration         // to find a valid release; 0 is DefaultTimeout
 	Floor         time.Time             // the clock is not before this (image build time)
 	Now           func() time.Time
+	ClockUnsure   bool // the dates of https certificates are passed over: nobody set this clock
 	Log           *slog.Logger
 	Report        *Report
 	// Ready is told where others find this machine, when it begins to serve. Nil is fine.

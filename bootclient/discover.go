@@ -54,6 +54,9 @@ func discover(ctx context.Context, cfg Config, trust manifest.Discovery) (*disco
 		}
 		client.Transport.(*http.Transport).Proxy = http.ProxyURL(proxy)
 	}
+	client.Transport = newDatesTransport(client.Transport.(*http.Transport), cfg.ClockUnsure, func(passed error) {
+		cfg.Report.Begin("clock").Done("%v", passed)
+	})
 	d := &discovery{hub: newHub(client), heard: make(chan head, heardBuffer), cfg: cfg, trust: trust, words: map[string]string{}}
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	d.mirrors()

@@ -101,7 +101,7 @@ func (b *boot) commandLine(context.Context) (string, error) {
 
 // imageConfig joins the files of the initramfs with the command line.
 func imageConfig(args bootargs.Arguments) (bootclient.Config, error) {
-	c := bootclient.Config{Channel: args.Channel, Mirrors: args.Mirrors, Peers: args.Peers, Bootstrap: args.Bootstrap, Share: true, Now: time.Now}
+	c := bootclient.Config{Channel: args.Channel, Mirrors: args.Mirrors, Peers: args.Peers, Bootstrap: args.Bootstrap, Share: true, Now: time.Now, ClockUnsure: true}
 	var err error
 	if c.Root, err = os.ReadFile(rootFile); err != nil {
 		return c, fmt.Errorf("root of trust: %w; build the image with --root", err)
