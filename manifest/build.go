@@ -15,12 +15,13 @@ import (
 
 // RootSpec is what a root.json says.
 type RootSpec struct {
-	Version   int64               // 1 when 0
-	Root      []ed25519.PublicKey // sign root.json and targets.json
-	Threshold int                 // of Root
-	Online    []ed25519.PublicKey // sign snapshot.json and timestamp.json, any one of them
-	Discovery Discovery
-	Expires   time.Time // cut to whole seconds
+	Version    int64               // 1 when 0
+	Root       []ed25519.PublicKey // sign root.json and targets.json
+	Threshold  int                 // of Root
+	Online     []ed25519.PublicKey // sign snapshot.json and timestamp.json, any one of them
+	Discovery  Discovery
+	Repository string    // the repository's ID, as NewRepositoryID makes it; that of the root before
+	Expires    time.Time // cut to whole seconds
 }
 
 // NewRoot builds a root.json. What Lint would refuse (no keys, a threshold that cannot
@@ -28,7 +29,9 @@ type RootSpec struct {
 func NewRoot(s RootSpec) (*metadata.Metadata[metadata.RootType], error) {
 	root := metadata.Root(s.Expires.UTC().Truncate(time.Second))
 	root.Signed.Version = max(s.Version, 1)
-	root.Signed.UnrecognizedFields = map[string]any{extension: s.Discovery.fields()}
+	fields := s.Discovery.fields()
+	fields.Repository = s.Repository
+	root.Signed.UnrecognizedFields = map[string]any{extension: fields}
 	for role, keys := range map[string][]ed25519.PublicKey{
 		roleRoot: s.Root, roleTargets: s.Root, roleSnapshot: s.Online, roleTimestamp: s.Online,
 	} {

@@ -11,7 +11,7 @@ import (
 // for a file that is not published yet; there is no snapshot and no state to compare
 // it with.
 func CheckRole(rootJSON, targetsJSON, roleJSON []byte, now time.Time) (Release, error) {
-	targets, err := checkTargets(rootJSON, targetsJSON, now)
+	root, targets, err := checkTargets(rootJSON, targetsJSON, now)
 	if err != nil {
 		return Release{}, err
 	}
@@ -27,6 +27,9 @@ func CheckRole(rootJSON, targetsJSON, roleJSON []byte, now time.Time) (Release, 
 	if !owners.accepts(role) {
 		return Release{}, owners.refuse(id, role, owners.signOn(role))
 	}
+	if err := root.sameRepository(id, role); err != nil {
+		return Release{}, err
+	}
 	if err := checkDate(now, "", id, role.expires(), releaseAgain); err != nil {
 		return Release{}, err
 	}
@@ -34,23 +37,26 @@ func CheckRole(rootJSON, targetsJSON, roleJSON []byte, now time.Time) (Release, 
 }
 
 // checkTargets judges a repository's targets.json by its root.json.
-func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*document, error) {
+func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*Root, *document, error) {
 	root, err := ParseRoot(rootJSON)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := checkDate(now, "", versioned(roleRoot, root.Version()), root.Expires(), newRoot); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	targets, err := open(KindTargets, targetsJSON)
 	if err != nil {
-		return nil, inFile("targets.json", err)
+		return nil, nil, inFile("targets.json", err)
 	}
 	id := versioned(roleTargets, targets.version())
 	if a := root.authority(roleTargets); !a.accepts(targets) {
-		return nil, a.refuse(id, targets, rightRoot)
+		return nil, nil, a.refuse(id, targets, rightRoot)
 	}
-	return targets, checkDate(now, "", id, targets.expires(), renewTargets)
+	if err := root.sameRepository(id, targets); err != nil {
+		return nil, nil, err
+	}
+	return root, targets, checkDate(now, "", id, targets.expires(), renewTargets)
 }
 
 // readRole reads a manifest file and, unverified, whose release it claims to be.
@@ -95,7 +101,7 @@ type Signatures struct {
 // RoleSignatures counts the signatures of a manifest that may still need more of
 // them. The root and the targets are judged as CheckRole does, dates excepted.
 func RoleSignatures(rootJSON, targetsJSON, roleJSON []byte) (Signatures, error) {
-	targets, err := checkTargets(rootJSON, targetsJSON, time.Time{})
+	_, targets, err := checkTargets(rootJSON, targetsJSON, time.Time{})
 	if err != nil {
 		return Signatures{}, err
 	}

@@ -79,7 +79,7 @@ func decodeFields(field any) (Release, error) {
 		return Release{}, malformed("signed.%s.signed_at: %.40q is not a date like 2006-01-02T15:04:05Z", extension, f.SignedAt)
 	}
 	return Release{
-		Channel: f.Channel, Arch: f.Arch, Version: f.Release, Cmdline: f.Cmdline,
+		Repository: f.Repository, Channel: f.Channel, Arch: f.Arch, Version: f.Release, Cmdline: f.Cmdline,
 		MinRAM: f.MinRAM, SignedAt: at, Job: f.Job,
 	}, nil
 }

@@ -13,7 +13,7 @@ import (
 // Discovery says where the metadata folder of a repository may be found. It is the
 // field x-phaseboot of root.json:
 //
-//	{"discovery": [{"ipns": "k51…"}, {"https": "https://…"}],
+//	{"repository": "…", "discovery": [{"ipns": "k51…"}, {"https": "https://…"}],
 //	 "dht": {"prefix": "/phaseboot/…", "bootstrap": ["/ip4/…/p2p/…"]}}
 //
 // Entries of kinds that are not known yet are left out. Nothing in it can widen trust.
@@ -34,7 +34,8 @@ var (
 // discovery checks the field x-phaseboot of a root.
 func (l *linter) discovery(path string, v any) {
 	x := l.object(path, v)
-	l.known(path, x, "discovery", "dht")
+	l.known(path, x, repositoryField, "discovery", "dht")
+	l.repositoryID(path, x)
 	if v, ok := x["discovery"]; ok {
 		l.hints(join(path, "discovery"), v)
 	}
@@ -113,8 +114,9 @@ func validMirror(s string) bool {
 
 // discoveryFields is the JSON form of a Discovery.
 type discoveryFields struct {
-	Discovery []map[string]any `json:"discovery"`
-	DHT       *dhtFields       `json:"dht,omitempty"`
+	Repository string           `json:"repository,omitempty"`
+	Discovery  []map[string]any `json:"discovery"`
+	DHT        *dhtFields       `json:"dht,omitempty"`
 }
 
 type dhtFields struct {

@@ -13,17 +13,18 @@ import (
 // whole release. A later version may add fields; those that a reader must not ignore
 // it lists in critical, and a reader that does not know one of them refuses.
 type releaseFields struct {
-	Channel  string   `json:"channel"`
-	Arch     string   `json:"arch"`
-	Release  string   `json:"release"`
-	Cmdline  string   `json:"cmdline"`
-	MinRAM   int64    `json:"min_ram"`   // MiB
-	SignedAt string   `json:"signed_at"` // timeLayout
-	Job      string   `json:"job"`       // role of the job, or ""
-	Critical []string `json:"critical,omitempty"`
+	Repository string   `json:"repository,omitempty"`
+	Channel    string   `json:"channel"`
+	Arch       string   `json:"arch"`
+	Release    string   `json:"release"`
+	Cmdline    string   `json:"cmdline"`
+	MinRAM     int64    `json:"min_ram"`   // MiB
+	SignedAt   string   `json:"signed_at"` // timeLayout
+	Job        string   `json:"job"`       // role of the job, or ""
+	Critical   []string `json:"critical,omitempty"`
 }
 
-var releaseFieldNames = []string{"channel", "arch", "release", "cmdline", "min_ram", "signed_at", "job", "critical"}
+var releaseFieldNames = []string{repositoryField, "channel", "arch", "release", "cmdline", "min_ram", "signed_at", "job", "critical"}
 
 // artifactFields is the custom object of a target.
 type artifactFields struct {
@@ -40,7 +41,7 @@ func Encode(r Release) (*metadata.Metadata[metadata.TargetsType], error) {
 	role := metadata.Targets(r.Expires.UTC().Truncate(time.Second))
 	role.Signed.Version = r.Number
 	role.Signed.UnrecognizedFields = map[string]any{extension: releaseFields{
-		Channel: r.Channel, Arch: r.Arch, Release: r.Version, Cmdline: r.Cmdline,
+		Repository: r.Repository, Channel: r.Channel, Arch: r.Arch, Release: r.Version, Cmdline: r.Cmdline,
 		MinRAM: r.MinRAM, SignedAt: r.SignedAt.UTC().Format(timeLayout), Job: r.Job,
 	}}
 	for _, a := range r.Artifacts {

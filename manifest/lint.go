@@ -237,14 +237,16 @@ func (l *linter) timestamp(signed object) {
 		return
 	}
 	fields := l.object("signed."+extension, x)
-	l.known("signed."+extension, fields, "signed_at")
+	l.known("signed."+extension, fields, repositoryField, "signed_at")
+	l.repositoryID("signed."+extension, fields)
 	if at, ok := fields["signed_at"]; ok {
 		l.signedAt(join("signed."+extension, "signed_at"), at, signed)
 	}
 }
 
 func (l *linter) snapshot(signed object) {
-	l.known("signed", signed, "_type", "spec_version", "version", "expires", "meta")
+	l.known("signed", signed, "_type", "spec_version", "version", "expires", "meta", extension)
+	l.onlyRepository(signed)
 	meta := l.object("signed.meta", l.get("signed", signed, "meta"))
 	l.get("signed.meta", meta, "targets.json")
 	if len(meta) > maxEntries {

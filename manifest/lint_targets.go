@@ -6,6 +6,7 @@ func (l *linter) targets(signed object) {
 	if files := l.object("signed.targets", l.get("signed", signed, "targets")); len(files) != 0 {
 		l.fail("signed.targets", "must be empty: releases are in the delegated roles")
 	}
+	l.onlyRepository(signed)
 	v, ok := signed["delegations"]
 	if !ok {
 		return
@@ -87,6 +88,7 @@ func (l *linter) release(signed object) {
 func (l *linter) releaseFields(path string, v any, signed object) {
 	x := l.object(path, v)
 	l.known(path, x, releaseFieldNames...)
+	l.repositoryID(path, x)
 	for _, name := range []string{"channel", "arch", "release", "cmdline", "job"} {
 		l.text(join(path, name), l.get(path, x, name))
 	}

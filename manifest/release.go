@@ -17,6 +17,7 @@ var (
 	ErrRollback    = fmt.Errorf("%w: older than what was seen before", ErrUntrusted)
 	ErrMixAndMatch = fmt.Errorf("%w: not the file that the snapshot names", ErrUntrusted)
 	ErrPath        = fmt.Errorf("%w: a path outside the delegation", ErrUntrusted)
+	ErrRepository  = fmt.Errorf("%w: of another repository", ErrUntrusted)
 
 	// ErrMalformed says that bytes are not metadata of ours: truncated, not
 	// JSON, or refused by the strict lint.
@@ -41,16 +42,17 @@ type Artifact struct {
 
 // A Release is what one signed role says, as plain data.
 type Release struct {
-	Channel   string     `json:"channel"`
-	Arch      string     `json:"arch"`
-	Version   string     `json:"release"`      // the release's version string
-	Number    int64      `json:"role_version"` // TUF version of the role
-	Cmdline   string     `json:"cmdline"`
-	MinRAM    int64      `json:"min_ram"` // MiB, 0 when unsaid
-	SignedAt  time.Time  `json:"signed_at"`
-	Expires   time.Time  `json:"expires"`
-	Job       string     `json:"job"`       // role of the artifact to run as job, "" for none
-	Artifacts []Artifact `json:"artifacts"` // sorted by role
+	Repository string     `json:"repository,omitempty"` // ID, "" when the repository has none
+	Channel    string     `json:"channel"`
+	Arch       string     `json:"arch"`
+	Version    string     `json:"release"`      // the release's version string
+	Number     int64      `json:"role_version"` // TUF version of the role
+	Cmdline    string     `json:"cmdline"`
+	MinRAM     int64      `json:"min_ram"` // MiB, 0 when unsaid
+	SignedAt   time.Time  `json:"signed_at"`
+	Expires    time.Time  `json:"expires"`
+	Job        string     `json:"job"`       // role of the artifact to run as job, "" for none
+	Artifacts  []Artifact `json:"artifacts"` // sorted by role
 }
 
 // Artifact returns the artifact of a role.

@@ -24,8 +24,9 @@ import (
 var today = time.Date(2026, 10, 1, 12, 0, 0, 0, time.UTC)
 
 const (
-	day      = 24 * time.Hour
-	ipnsName = "k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8"
+	day        = 24 * time.Hour
+	production = "0f1e2d3c4b5a69788796a5b4c3d2e1f0" // a repository ID
+	ipnsName   = "k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8"
 )
 
 // key is the same Ed25519 key for the same name, always.
@@ -70,14 +71,18 @@ type repo struct {
 	rootNo   int64
 	numbers  map[string]int64
 	more     []Delegation // beside stable and edge
+	id       string       // of the repository
 }
 
 // newRepo makes a repository with two root keys (both needed), two release keys for
 // stable (both needed), another for edge, and release 1 of stable.
-func newRepo(t testing.TB) *repo {
+func newRepo(t testing.TB) *repo { return newRepoOf(t, production) }
+
+// newRepoOf is newRepo with the ID of another repository, and the same keys.
+func newRepoOf(t testing.TB, id string) *repo {
 	r := &repo{
 		t: t, files: files{}, roots: []string{"root-a", "root-b"}, online: "online",
-		owners: []string{"release-a", "release-b"}, signedAt: today.Add(-day), numbers: map[string]int64{},
+		owners: []string{"release-a", "release-b"}, signedAt: today.Add(-day), numbers: map[string]int64{}, id: id,
 		expires: map[string]time.Time{
 			roleRoot: today.Add(365 * day), roleTargets: today.Add(180 * day),
 			roleSnapshot: today.Add(7 * day), roleTimestamp: today.Add(day), "release": today.Add(30 * day),
@@ -94,7 +99,7 @@ func (r *repo) newRoot(signers ...string) {
 	r.rootNo++
 	root, err := NewRoot(RootSpec{
 		Version: r.rootNo, Root: public(r.roots...), Threshold: len(r.roots), Online: public(r.online),
-		Discovery: golden, Expires: r.expires[roleRoot],
+		Discovery: golden, Expires: r.expires[roleRoot], Repository: r.id,
 	})
 	r.ok(err)
 	r.files[FileName(roleRoot, r.rootNo)] = sign(r.t, KindRoot, root, signers...)
@@ -108,6 +113,7 @@ func (r *repo) newTargets() File {
 		{"edge", "x86_64", public("edge"), 1},
 	}, r.more...)...)
 	r.ok(err)
+	SetRepository(targets, r.id)
 	data := sign(r.t, KindTargets, targets, r.roots...)
 	r.files[FileName(roleTargets, r.targets)] = data
 	return File{roleTargets, r.targets, data}
@@ -128,7 +134,9 @@ func (r *repo) manifest(channel, arch, version string) *metadata.Metadata[metada
 	id, err := RoleName(channel, arch)
 	r.ok(err)
 	r.numbers[id]++
-	role, err := Encode(sample(channel, arch, version, r.numbers[id], r.signedAt, r.expires["release"]))
+	release := sample(channel, arch, version, r.numbers[id], r.signedAt, r.expires["release"])
+	release.Repository = r.id
+	role, err := Encode(release)
 	r.ok(err)
 	return role
 }
@@ -145,6 +153,7 @@ func (r *repo) publish(list ...File) {
 	targets := File{roleTargets, r.targets, r.files[FileName(roleTargets, r.targets)]}
 	snap, err := NewSnapshot(r.snap, r.expires[roleSnapshot], append([]File{targets}, list...)...)
 	r.ok(err)
+	SetRepository(snap, r.id)
 	r.snap = snap
 	r.files[FileName(roleSnapshot, snap.Signed.Version)] = sign(r.t, KindSnapshot, snap, r.online)
 	r.stamp(r.online)
@@ -155,6 +164,7 @@ func (r *repo) stamp(signer string) {
 	version := r.snap.Signed.Version
 	ts, err := NewTimestamp(r.time, File{roleSnapshot, version, r.files[FileName(roleSnapshot, version)]}, r.signedAt, r.expires[roleTimestamp])
 	r.ok(err)
+	SetRepository(ts, r.id)
 	r.time = ts
 	r.files["timestamp.json"] = sign(r.t, KindTimestamp, ts, signer)
 }

@@ -41,7 +41,8 @@ func (r *Root) complete(remedy string) (*Root, error) {
 }
 
 // Next reads the root that follows r: one version later, signed by r's root keys and by
-// its own. Anything else wraps ErrSignature, ErrRollback or ErrMalformed.
+// its own, and of the same repository. Anything else wraps ErrSignature, ErrRollback,
+// ErrRepository or ErrMalformed.
 func (r *Root) Next(data []byte) (*Root, error) {
 	name := FileName(roleRoot, r.Version()+1)
 	doc, err := open(KindRoot, data)
@@ -55,11 +56,15 @@ func (r *Root) Next(data []byte) (*Root, error) {
 	if doc.version() != r.Version()+1 {
 		return nil, refuse(ErrRollback, "%s: says version %d where %d must follow; ask another source", name, doc.version(), r.Version()+1)
 	}
+	if err := r.sameRepository(name, doc); err != nil {
+		return nil, err
+	}
 	return (&Root{doc: doc}).complete("it must also be signed by its own root keys; the signer has to complete it")
 }
 
 // Owns reports whether targets, a snapshot or a timestamp is signed by the keys that r
-// lists for it; if not, the error wraps ErrSignature. Dates are not judged.
+// lists for it, and of its repository; if not, the error wraps ErrSignature or
+// ErrRepository. Dates are not judged.
 func (r *Root) Owns(kind Kind, data []byte) error {
 	if kind != KindTargets && kind != KindSnapshot && kind != KindTimestamp {
 		return malformed("%s metadata: not a role of the root's", kind)
@@ -71,7 +76,7 @@ func (r *Root) Owns(kind Kind, data []byte) error {
 	if a := r.authority(string(kind)); !a.accepts(doc) {
 		return a.refuse(string(kind)+".json", doc, fmt.Sprintf("root version %d lists others", r.Version()))
 	}
-	return nil
+	return r.sameRepository(string(kind)+".json", doc)
 }
 
 // authority is who may sign one of the root's four roles.
@@ -100,10 +105,11 @@ func (r *Root) Keys(role string) (keys []ed25519.PublicKey, threshold int) {
 	return a.publicKeys(), a.threshold
 }
 
-// id names the repository that a root belongs to by its root keys and threshold.
+// id names the folder in which a machine remembers the repository: by its root keys and
+// threshold, and by its ID where it has one.
 func (r *Root) id() string {
 	a := r.authority(roleRoot)
 	ids := slices.Sorted(slices.Values(a.ids))
-	sum := sha256.Sum256([]byte(fmt.Sprint(a.threshold, ids)))
+	sum := sha256.Sum256([]byte(fmt.Sprint(a.threshold, ids) + r.Repository()))
 	return hex.EncodeToString(sum[:16])
 }

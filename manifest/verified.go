@@ -70,8 +70,8 @@ func (v *Verified) Notes() []string { return append([]string(nil), v.notes...) }
 // of it passed is the state written, at once and whole; when another program wrote it in the
 // meantime, all is judged again by what that one has seen.
 //
-// Errors wrap ErrSignature, ErrExpired, ErrRollback, ErrMixAndMatch, ErrPath or
-// ErrMalformed; fs.ErrNotExist when the channel, or a file, is not there; or whatever
+// Errors wrap ErrSignature, ErrExpired, ErrRollback, ErrMixAndMatch, ErrPath, ErrRepository
+// or ErrMalformed; fs.ErrNotExist when the channel, or a file, is not there; or whatever
 // the source says. They name the file, the version or date, and what to do.
 func Verify(ctx context.Context, f Fetcher, p Policy) (*Verified, error) {
 	for range maxTries {

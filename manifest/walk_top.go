@@ -41,6 +41,9 @@ func (w *walk) updateTimestamp(data []byte) error {
 	if a := w.root.authority(roleTimestamp); !a.accepts(next) {
 		return a.refuse(id, next, rightRoot)
 	}
+	if err := w.root.sameRepository(id, next); err != nil {
+		return err
+	}
 	if old := w.timestamp; old != nil {
 		if next.version() < old.version() {
 			return refuse(ErrRollback, "%s: older than version %d, which was seen before; %s", id, old.version(), askAnother)
@@ -98,6 +101,9 @@ func (w *walk) updateSnapshot(name string, data []byte) error {
 	if a := w.root.authority(roleSnapshot); !a.accepts(next) {
 		return a.refuse(name, next, rightRoot)
 	}
+	if err := w.root.sameRepository(name, next); err != nil {
+		return err
+	}
 	if w.snapshot != nil {
 		for _, file := range sorted(w.snapshot.files()) {
 			is, was := next.file(file), w.snapshot.file(file)
@@ -142,6 +148,9 @@ func (w *walk) role(ctx context.Context, role string, kind Kind, owners authorit
 	if !owners.accepts(next) {
 		return nil, owners.refuse(id, next, rightRoot)
 	}
+	if err := w.root.sameRepository(id, next); err != nil {
+		return nil, err
+	}
 	if next.version() != meta.Version {
 		return nil, refuse(ErrMixAndMatch, "%s: the snapshot names version %d; %s", id, meta.Version, askAnother)
 	}
@@ -163,6 +172,9 @@ func (w *walk) floor(id, role string, kind Kind, owners authority, next *documen
 	}
 	if err == nil && !owners.accepts(kept) {
 		err = owners.refuse(versioned(role, kept.version()), kept, "they were replaced")
+	}
+	if err == nil {
+		err = w.root.sameRepository(versioned(role, kept.version()), kept)
 	}
 	if err != nil {
 		w.passOver(role+".json", err)

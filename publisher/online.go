@@ -88,6 +88,7 @@ func (r *repo) writeSnapshot(o Online, prev *published, now time.Time, files ...
 	if err != nil {
 		return manifest.File{}, fmt.Errorf("snapshot: %w", err)
 	}
+	manifest.SetRepository(next, r.root.Repository())
 	data, err := seal(manifest.KindSnapshot, next, o.Signer)
 	if err != nil {
 		return manifest.File{}, err
@@ -105,6 +106,7 @@ func (r *repo) writeTimestamp(o Online, prev *published, snapshot manifest.File,
 	if err != nil {
 		return fmt.Errorf("timestamp: %w", err)
 	}
+	manifest.SetRepository(next, r.root.Repository())
 	data, err := seal(manifest.KindTimestamp, next, o.Signer)
 	if err != nil {
 		return err

@@ -94,6 +94,9 @@ func (t *trust) mayAllSign(d *document, keys []Key) error {
 	if err != nil {
 		return err
 	}
+	if err := t.holds(d); err != nil {
+		return err
+	}
 	if _, bad, _ := d.judge(listed); len(bad) > 0 {
 		return altered(d, bad)
 	}
@@ -110,6 +113,18 @@ func (t *trust) mayAllSign(d *document, keys []Key) error {
 		}
 	}
 	return nil
+}
+
+// holds refuses a document of another repository, before somebody signs it.
+func (t *trust) holds(d *document) error {
+	root := t.root
+	if d.kind == manifest.KindRoot {
+		root = t.previous(d)
+	}
+	if root == nil { // the first one, or the one before is not at hand
+		return nil
+	}
+	return sameRepository(root, d)
 }
 
 // addPrevious lists the keys of the root before d, which sign d too.

@@ -22,8 +22,16 @@ var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
 // A bench is a repository, one release, and the keys behind them.
 type bench struct {
-	dir                   string
-	root, release, online Key
+	dir                         string
+	root, release, online, ipns Key
+}
+
+// another makes a second repository under the very same keys.
+func (b bench) another(t testing.TB) bench {
+	t.Helper()
+	b.dir = t.TempDir()
+	b.init(t)
+	return b
 }
 
 func (b bench) path(name string) string { return filepath.Join(b.dir, name) }
@@ -35,11 +43,17 @@ func newBench(t testing.TB) bench {
 	b.root = mustGenerate(t, b.path("root.key"), nil)
 	b.release = mustGenerate(t, b.path("release.key"), nil)
 	b.online = mustGenerate(t, b.path("online.key"), nil)
-	ipns := mustGenerate(t, b.path("ipns.key"), nil)
+	b.ipns = mustGenerate(t, b.path("ipns.key"), nil)
+	b.init(t)
+	return b
+}
+
+func (b bench) init(t testing.TB) {
+	t.Helper()
 	_, err := Init(t.Context(), InitSpec{
-		Dir: dir, Root: []Key{b.root}, RootThreshold: 1,
+		Dir: b.dir, Root: []Key{b.root}, RootThreshold: 1,
 		Release: []ed25519.PublicKey{b.release.Public()}, ReleaseThreshold: 1,
-		Online: b.online.Public(), IPNS: ipns.Public(), Channels: []string{"stable"}, Archs: []string{"x86_64", "arm64"},
+		Online: b.online.Public(), IPNS: b.ipns.Public(), Channels: []string{"stable"}, Archs: []string{"x86_64", "arm64"},
 		Now: noon, RootLifetime: 1000 * time.Hour, TargetsLifetime: 500 * time.Hour,
 	})
 	if err != nil {
@@ -48,7 +62,6 @@ func newBench(t testing.TB) bench {
 	if err := os.WriteFile(b.path("vmlinuz"), []byte("the kernel"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return b
 }
 
 func (b bench) spec() ReleaseSpec {
@@ -68,8 +81,12 @@ func (b bench) mustRelease(t testing.TB) {
 // writeRoot puts another root into the repository, signed by keys.
 func (b bench) writeRoot(t *testing.T, version int64, owner Key, keys ...Key) {
 	t.Helper()
+	first, err := openDocument(b.path("1.root.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	root, err := manifest.NewRoot(manifest.RootSpec{
-		Version: version, Root: []ed25519.PublicKey{owner.Public()}, Threshold: 1,
+		Repository: first.repository, Version: version, Root: []ed25519.PublicKey{owner.Public()}, Threshold: 1,
 		Online: []ed25519.PublicKey{b.online.Public()}, Expires: noon.Add(2000 * time.Hour),
 	})
 	if err != nil {

@@ -28,7 +28,8 @@ type document struct {
 	expires    time.Time
 	payload    []byte // canonical JSON, what the signatures are over
 	signatures []metadata.Signature
-	meta       any // *metadata.Metadata of the kind, for go-tuf
+	meta       any    // *metadata.Metadata of the kind, for go-tuf
+	repository string // ID, "" for none
 
 	release *manifest.Release                        // of a release manifest
 	root    *metadata.Metadata[metadata.RootType]    // of a root
@@ -71,8 +72,9 @@ func readMetadata(path string) ([]byte, error) {
 func parseDocument(data []byte) (*document, error) {
 	var peek struct {
 		Signed struct {
-			Type      string          `json:"_type"`
-			Extension json.RawMessage `json:"x-phaseboot"`
+			Type        string          `json:"_type"`
+			Delegations json.RawMessage `json:"delegations"`
+			Extension   json.RawMessage `json:"x-phaseboot"`
 		} `json:"signed"`
 	}
 	if err := json.Unmarshal(data, &peek); err != nil {
@@ -90,7 +92,7 @@ func parseDocument(data []byte) (*document, error) {
 		d, _, err := newDocument[metadata.SnapshotType](manifest.KindSnapshot, data)
 		return d, err
 	case metadata.TARGETS:
-		if peek.Signed.Extension != nil {
+		if peek.Signed.Extension != nil && peek.Signed.Delegations == nil { // a release cannot delegate
 			return releaseDocument(data)
 		}
 		d, m, err := newDocument[metadata.TargetsType](manifest.KindTargets, data)
@@ -138,6 +140,7 @@ func newDocument[T metadata.Roles](kind manifest.Kind, data []byte) (*document, 
 	case *metadata.TimestampType:
 		d.version, d.expires = signed.Version, signed.Expires
 	}
+	d.repository = manifest.ReadRepository(m)
 	if d.payload, err = cjson.EncodeCanonical(m.Signed); err != nil {
 		return d, nil, fmt.Errorf("%w: %w", manifest.ErrMalformed, err)
 	}

@@ -44,8 +44,9 @@ type InitSpec struct {
 // InitResult is what Init made.
 type InitResult struct {
 	Dir     string   `json:"repo"`
-	Files   []string `json:"files"` // paths
-	Roles   []string `json:"roles"` // delegated roles
+	ID      string   `json:"repository"` // random; every file of the repository bears it
+	Files   []string `json:"files"`      // paths
+	Roles   []string `json:"roles"`      // delegated roles
 	IPNS    string   `json:"ipns"`
 	Prefix  string   `json:"dht_prefix"`
 	Missing int      `json:"signatures_missing"` // root signatures to Add before the root is valid
@@ -67,7 +68,8 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 	if s.DHTPrefix == "" {
 		s.DHTPrefix = "/phaseboot/" + name
 	}
-	root, err := manifest.NewRoot(s.rootSpec(name))
+	id := manifest.NewRepositoryID()
+	root, err := manifest.NewRoot(s.rootSpec(name, id))
 	if err != nil {
 		return InitResult{}, fmt.Errorf("root: %w: %w", fs.ErrInvalid, err)
 	}
@@ -79,6 +81,7 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 	if err != nil {
 		return InitResult{}, fmt.Errorf("targets: %w: %w", fs.ErrInvalid, err)
 	}
+	manifest.SetRepository(targets, id)
 	signed, err := signBoth(s.Root, root, targets)
 	if err != nil {
 		return InitResult{}, err
@@ -88,7 +91,7 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 		return InitResult{}, err
 	}
 	return InitResult{
-		Dir: s.Dir, Files: files, Roles: roles, IPNS: name, Prefix: s.DHTPrefix,
+		Dir: s.Dir, ID: id, Files: files, Roles: roles, IPNS: name, Prefix: s.DHTPrefix,
 		Missing: max(0, s.RootThreshold-signed), Expires: root.Signed.Expires.Format(time.RFC3339),
 	}, nil
 }
@@ -155,10 +158,10 @@ func contains(keys []ed25519.PublicKey, key ed25519.PublicKey) bool {
 	return false
 }
 
-func (s InitSpec) rootSpec(ipns string) manifest.RootSpec {
+func (s InitSpec) rootSpec(ipns, id string) manifest.RootSpec {
 	spec := manifest.RootSpec{
 		Version: 1, Threshold: s.RootThreshold, Online: []ed25519.PublicKey{s.Online},
-		Expires: s.Now.Add(s.RootLifetime),
+		Expires: s.Now.Add(s.RootLifetime), Repository: id,
 		Discovery: manifest.Discovery{
 			IPNS: []string{ipns}, HTTPS: s.HTTPS, DHTPrefix: s.DHTPrefix, Bootstrap: s.Bootstrap,
 		},
@@ -291,7 +294,7 @@ func IPNSName(public ed25519.PublicKey) (string, error) {
 func (r InitResult) Words() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Repository %s, roots and targets until %s\n", r.Dir, r.Expires)
-	fmt.Fprintf(&b, "  releases  %s\n  IPNS name %s\n  DHT       %s\n", strings.Join(r.Roles, ", "), r.IPNS, r.Prefix)
+	fmt.Fprintf(&b, "  ID        %s\n  releases  %s\n  IPNS name %s\n  DHT       %s\n", r.ID, strings.Join(r.Roles, ", "), r.IPNS, r.Prefix)
 	fmt.Fprintf(&b, "  %s is the file that goes into images\n", filepath.Join(r.Dir, RootName))
 	if r.Missing > 0 {
 		fmt.Fprintf(&b, "Not valid yet: %d more root signatures; run on the machine of each other root key:\n  phase-sign add --key KEY %s %s\n",

@@ -50,7 +50,7 @@ func Promote(ctx context.Context, s PromoteSpec) (Summary, error) {
 		return Summary{}, err
 	}
 	r := *d.release
-	r.Channel, r.Number, r.SignedAt, r.Expires = s.To, number, s.Now, s.Now.Add(s.Lifetime)
+	r.Repository, r.Channel, r.Number, r.SignedAt, r.Expires = t.root.repository, s.To, number, s.Now, s.Now.Add(s.Lifetime)
 	role, err := manifest.Encode(r)
 	if err != nil {
 		return Summary{}, fmt.Errorf("release %q: %w: %w", r.Version, fs.ErrInvalid, err)

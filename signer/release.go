@@ -50,7 +50,8 @@ func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 		return Summary{}, err
 	}
 	r := manifest.Release{
-		Channel: s.Channel, Arch: s.Arch, Version: s.Version, Number: number, Cmdline: s.Cmdline, MinRAM: s.MinRAM,
+		Repository: t.root.repository,
+		Channel:    s.Channel, Arch: s.Arch, Version: s.Version, Number: number, Cmdline: s.Cmdline, MinRAM: s.MinRAM,
 		SignedAt: s.Now, Expires: s.Now.Add(s.Lifetime),
 	}
 	if s.Job != "" {
@@ -96,7 +97,7 @@ func (s ReleaseSpec) open() (*trust, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	d := &document{kind: manifest.KindRole, role: role, release: &manifest.Release{Channel: s.Channel, Arch: s.Arch}}
+	d := &document{kind: manifest.KindRole, role: role, repository: t.root.repository, release: &manifest.Release{Channel: s.Channel, Arch: s.Arch}}
 	if err := t.mayAllSign(d, s.Keys); err != nil {
 		return nil, 0, err
 	}

@@ -132,7 +132,7 @@ func (p *rotation) read() error {
 	if err != nil {
 		return fmt.Errorf("manifest %s: %w", p.old.root.path, err)
 	}
-	p.root = manifest.RootSpec{Version: root.Version() + 1, Discovery: root.Discovery()}
+	p.root = manifest.RootSpec{Version: root.Version() + 1, Discovery: root.Discovery(), Repository: root.Repository()}
 	p.root.Root, p.root.Threshold = root.Keys("root")
 	p.root.Online, _ = root.Keys("timestamp")
 	if data, err = p.old.targets.encode(); err != nil {

@@ -33,6 +33,7 @@ func (p *rotation) build(s RotateSpec) error {
 	if err != nil {
 		return fmt.Errorf("targets: %w: %w", fs.ErrInvalid, err)
 	}
+	manifest.SetRepository(targets, p.root.Repository)
 	return p.add(manifest.KindTargets, targets, p.old.targets.version+1)
 }
 

@@ -15,12 +15,13 @@ import (
 
 // A Summary is what a metadata file says and who stands for it.
 type Summary struct {
-	File    string        `json:"file"`
-	Kind    manifest.Kind `json:"kind"`
-	Role    string        `json:"role"`
-	Version int64         `json:"version"`
-	Expires time.Time     `json:"expires"`
-	Digest  string        `json:"digest"` // SHA-256 of the signed part in canonical JSON, 64 hex digits
+	File       string        `json:"file"`
+	Kind       manifest.Kind `json:"kind"`
+	Role       string        `json:"role"`
+	Version    int64         `json:"version"`
+	Repository string        `json:"repository"` // ID, "" for a repository from before there were IDs
+	Expires    time.Time     `json:"expires"`
+	Digest     string        `json:"digest"` // SHA-256 of the signed part in canonical JSON, 64 hex digits
 
 	Threshold int      `json:"threshold"` // 0 when nobody here knows who may sign it
 	Good      []string `json:"signed_by"` // key IDs
@@ -69,7 +70,7 @@ func (s Summary) Complete() bool {
 func summarize(d *document, t *trust) Summary {
 	s := Summary{
 		File: d.path, Kind: d.kind, Role: d.role, Version: d.version, Expires: d.expires,
-		Digest: d.digest(), Release: d.release, Roles: d.roles(),
+		Repository: d.repository, Digest: d.digest(), Release: d.release, Roles: d.roles(),
 	}
 	if d.kind == manifest.KindRoot {
 		at := manifest.ReadDiscovery(d.root)
@@ -140,6 +141,7 @@ func (s Summary) Words(now time.Time) string {
 	if s.Sources != nil {
 		s.Sources.words(&b)
 	}
+	line(&b, "of", "repository %s", orNone(s.Repository))
 	line(&b, "digest", "%s", s.Digest)
 	s.signatureWords(&b)
 	if s.Since != "" {

@@ -208,12 +208,28 @@ func publicKeys(all map[string]*metadata.Key, ids []string) map[string]ed25519.P
 // signedBy demands that the keys which root lists for d's role have signed d.
 func signedBy(root, d *document) error {
 	if root.root.VerifyDelegate(d.role, d.meta) == nil {
-		return nil
+		return sameRepository(root, d)
 	}
 	keys, threshold := listed(root.root, d.role)
 	good, _, _ := d.judge(keys)
 	return fmt.Errorf("manifest %s: %d of %d good signatures by the keys of root version %d; is this the right root.json? %w",
 		d.path, len(good), threshold, root.version, manifest.ErrSignature)
+}
+
+// sameRepository refuses a file of another repository than the root's, whoever signed it.
+func sameRepository(root, d *document) error {
+	if d.repository == root.repository {
+		return nil
+	}
+	return fmt.Errorf("manifest %s: made for repository %s, and the root is that of repository %s; is this the right root.json? %w",
+		d.path, orNone(d.repository), orNone(root.repository), manifest.ErrRepository)
+}
+
+func orNone(id string) string {
+	if id == "" {
+		return "none"
+	}
+	return id
 }
 
 // begun refuses a release whose first signer had a clock far ahead of now.

@@ -1,0 +1,87 @@
+package signer
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// Two repositories with the same keys: nothing of the one is signed, shown as good or
+// accepted in the other.
+func TestAttackTwoRepositoriesUnderTheSameKeys(t *testing.T) {
+	p := newBench(t)
+	p.mustRelease(t)
+	s := p.another(t)
+	s.mustRelease(t)
+	if _, err := Rotate(t.Context(), RotateSpec{Repo: s.dir, Keys: []Key{s.root}, Now: noon, RootLifetime: time.Hour, TargetsLifetime: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	verify := func(file string) error {
+		_, err := Verify(VerifySpec{Root: p.path(RootName), Files: []string{file}, Now: noon})
+		return err
+	}
+	addChannel(t, p, "beta")
+	for name, judged := range map[string]func() error{
+		"verify the release":  func() error { return verify(s.path("RELEASE.json")) },
+		"verify the targets":  func() error { return verify(s.path("2.targets.json")) },
+		"verify the root":     func() error { return verify(s.path("1.root.json")) },
+		"verify its next one": func() error { return verify(s.path("2.root.json")) },
+		"add to the release": func() error {
+			_, err := Add(t.Context(), AddSpec{File: s.path("RELEASE.json"), Repo: p.dir, Keys: []Key{p.release}, Now: noon})
+			return err
+		},
+		"promote the release": func() error {
+			_, err := Promote(t.Context(), PromoteSpec{
+				Repo: p.dir, File: s.path("RELEASE.json"), From: "stable", To: "beta", Arch: "x86_64",
+				Keys: []Key{p.release}, Lifetime: time.Hour, Out: p.path("OUT.json"), Now: noon,
+			})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := judged(); !errors.Is(err, manifest.ErrUntrusted) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	for _, file := range []string{"RELEASE.json", "1.targets.json", "1.root.json"} {
+		if err := verify(p.path(file)); err != nil {
+			t.Errorf("the honest %s: %v", file, err)
+		}
+	}
+	if _, err := os.Stat(p.path("OUT.json")); err == nil {
+		t.Error("a refused release was written")
+	}
+}
+
+// addChannel makes one more channel, for the same release key.
+func addChannel(t *testing.T, b bench, name string) {
+	t.Helper()
+	if _, err := Rotate(t.Context(), RotateSpec{
+		Repo: b.dir, Keys: []Key{b.root}, Channels: []string{name}, Archs: []string{"x86_64"},
+		AddRelease: []ed25519.PublicKey{b.release.Public()}, Now: noon, RootLifetime: time.Hour, TargetsLifetime: time.Hour,
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestARotationKeepsTheRepositoryID(t *testing.T) {
+	b := newBench(t)
+	first, err := openDocument(b.path("1.root.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Rotate(t.Context(), RotateSpec{Repo: b.dir, Keys: []Key{b.root}, Now: noon, RootLifetime: time.Hour, TargetsLifetime: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range r.Files {
+		if f.Repository != first.repository || len(f.Repository) != 32 {
+			t.Errorf("%s: repository %q, and before it was %q", f.File, f.Repository, first.repository)
+		}
+	}
+}
