@@ -35,6 +35,10 @@ func TestArgumentsOfACommandLine(t *testing.T) {
 		"not ASCII":                {line: "phase.channel=стабильный", warnings: []string{"printable ASCII"}},
 		"space in quotes":          {line: `phase.channel="a b"`, warnings: []string{"printable ASCII"}},
 		"the target's own":         {line: "phase.release=1.2.3"},
+		"an address of one's own":  {line: "ip=192.0.2.7::192.0.2.1:255.255.255.0::eth0:none phase.ip=192.0.2.7", warnings: []string{"ip=192.0.2.7", "phase.ip=192.0.2.7"}},
+		"what happens anyway":      {line: "ip=dhcp"},
+		"for another initramfs":    {line: "root=UUID=x rd.break BOOTIF=01-52 vlan=eth0.7:eth0", warnings: []string{"root=UUID=x", "rd.break", "BOOTIF=", "vlan="}},
+		"the kernel's own words":   {line: "ro rdinit=/init rootwait ipv6.disable=0 net.ifnames=0 panic=5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := Parse(tt.line)
@@ -71,6 +75,8 @@ func TestCheckRefusesWhatTheMachineWouldNotTake(t *testing.T) {
 		"phase.mirror=10.0.0.1:8080":                                                                 "not a web address",
 		"phase.mirror=ftp://192.0.2.1":                                                               "not a web address",
 		"phase.mirror=":                                                                              "needs a value",
+		"ip=192.0.2.7::192.0.2.1:255.255.255.0::eth0:none":                                           "DHCP",
+		"phase.ip=192.0.2.7":                                                                         "DHCP",
 		"phase.mirrr=x":                                                                              "not a phase.* argument",
 		"phase.Mode=local":                                                                           "not a phase.* argument",
 		"phase.mode":                                                                                 "needs a value",

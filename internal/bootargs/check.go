@@ -22,8 +22,8 @@ func (m misuse) Is(target error) bool { return target == fs.ErrInvalid }
 
 func misusef(format string, args ...any) error { return misuse{fmt.Sprintf(format, args...)} }
 
-// Check returns an error for the first phase.* word of a command line that the machine
-// would pass over or refuse. The mode and the channel are only names here: the caller knows
+// Check returns an error for the first word of a command line that the machine would pass
+// over or refuse: a phase.* word, or one for the initramfs of another system. The mode and the channel are only names here: the caller knows
 // which exist. The error wraps fs.ErrInvalid.
 func Check(cmdline string) (Arguments, error) {
 	var a Arguments

@@ -41,8 +41,8 @@ func (a *Arguments) take(word string) error {
 		a.Console = append(a.Console, value)
 		return nil
 	}
-	if !strings.HasPrefix(name, "phase.") {
-		return nil
+	if err := foreign(word); err != nil || !strings.HasPrefix(name, "phase.") {
+		return err
 	}
 	if i := strings.IndexFunc(word, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
 		return fmt.Errorf("%.80q: only printable ASCII without spaces is taken", word)
