@@ -256,11 +256,11 @@ func (b *boot) load(context.Context) (string, error) {
 	}
 	// What fetching needed is worth a copy of the payload now.
 	debug.FreeOSMemory()
-	line, err := targetCmdline(b.release.Cmdline, b.release.Version, b.args.Console)
+	line, err := targetCmdline(b.release.Cmdline, b.release.Version, b.args.Console, func(device string) bool { return consoleWorks("/sys", device) })
 	if err != nil {
 		return "", err
 	}
-	if err := b.payload.Load(line, meminfo("MemAvailable")); err != nil {
+	if err := b.payload.Load(line, b.config.Arch, meminfo("MemAvailable")); err != nil {
 		return "", err
 	}
 	return "loaded, command line: " + line, nil

@@ -8,28 +8,40 @@ import (
 )
 
 func TestTargetCommandLine(t *testing.T) {
+	both := []string{"tty0", "ttyS0,115200n8"}
 	for name, tt := range map[string]struct {
 		signed, version string
 		consoles        []string
+		missing         string // a device that is not in this machine
 		want            string // "" for a refusal
 	}{
-		"signed alone":                {"quiet", "1.2", nil, "quiet phase.release=1.2"},
-		"nothing signed":              {"", "1.2", nil, "phase.release=1.2"},
-		"boot consoles are copied":    {"quiet", "1.2", []string{"tty0", "ttyS0,115200n8"}, "quiet console=tty0 console=ttyS0,115200n8 phase.release=1.2"},
-		"a signed console stays":      {"console=ttyS1 quiet", "1.2", []string{"ttyS0"}, "console=ttyS1 quiet phase.release=1.2"},
-		"not a console":               {"quiet", "1.2", []string{"ttyS0\ninit=/bin/sh", "", "../x", strings.Repeat("a", 33)}, "quiet phase.release=1.2"},
-		"before the words of init":    {"quiet -- single", "1.2", nil, "quiet phase.release=1.2 -- single"},
-		"a bare end":                  {"quiet --", "1.2", nil, "quiet phase.release=1.2 --"},
-		"a quote without an end":      {`dyndbg="a`, "1.2", nil, ""},
-		"newline in the signed line":  {"quiet\ninit=/bin/sh", "1.2", nil, ""},
-		"not ASCII":                   {"quiet é", "1.2", nil, ""},
-		"a version with a space":      {"quiet", "1.2 init=/bin/sh", nil, ""},
-		"a version that opens quotes": {"quiet", `1"2`, nil, ""},
-		"no version":                  {"quiet", "", nil, ""},
-		"too long":                    {strings.Repeat("a", maxCmdline), "1", nil, ""},
+		"signed alone":                {"quiet", "1.2", nil, "", "quiet panic=60 phase.release=1.2"},
+		"nothing signed":              {"", "1.2", nil, "", "panic=60 phase.release=1.2"},
+		"the release sets panic":      {"panic=0 quiet", "1.2", nil, "", "panic=0 quiet phase.release=1.2"},
+		"another word with panic":     {"panic_on_oops=1", "1.2", nil, "", "panic_on_oops=1 panic=60 phase.release=1.2"},
+		"panic for init, not for it":  {"quiet -- panic=1", "1.2", nil, "", "quiet panic=60 phase.release=1.2 -- panic=1"},
+		"boot consoles are copied":    {"quiet", "1.2", both, "", "quiet console=tty0 console=ttyS0,115200n8 panic=60 phase.release=1.2"},
+		"a signed console is last":    {"console=ttyS1 quiet", "1.2", []string{"ttyS0"}, "", "console=ttyS0 console=ttyS1 quiet panic=60 phase.release=1.2"},
+		"a signed console wins":       {"console=ttyS0,9600", "1.2", both, "", "console=tty0 console=ttyS0,9600 panic=60 phase.release=1.2"},
+		"signed, and not here":        {"console=ttyS0,9600", "1.2", both, "ttyS0", "console=ttyS0,9600 console=tty0 panic=60 phase.release=1.2"},
+		"of the boot, and not here":   {"quiet", "1.2", both, "ttyS0", "quiet console=tty0 panic=60 phase.release=1.2"},
+		"the release insists":         {"console=ttyS0 phase.console=signed", "1.2", both, "", "console=ttyS0 phase.console=signed panic=60 phase.release=1.2"},
+		"a console twice":             {"", "1.2", []string{"tty0", "tty0"}, "", "console=tty0 panic=60 phase.release=1.2"},
+		"more consoles than are used": {"", "1", []string{"a", "b", "c", "d", "e"}, "", "console=a console=b console=c console=d panic=60 phase.release=1"},
+		"not a console":               {"quiet", "1.2", []string{"ttyS0\ninit=/bin/sh", "", "../x", strings.Repeat("a", 33)}, "", "quiet panic=60 phase.release=1.2"},
+		"before the words of init":    {"quiet -- single", "1.2", nil, "", "quiet panic=60 phase.release=1.2 -- single"},
+		"a bare end":                  {"quiet --", "1.2", nil, "", "quiet panic=60 phase.release=1.2 --"},
+		"a quote without an end":      {`dyndbg="a`, "1.2", nil, "", ""},
+		"newline in the signed line":  {"quiet\ninit=/bin/sh", "1.2", nil, "", ""},
+		"not ASCII":                   {"quiet é", "1.2", nil, "", ""},
+		"a version with a space":      {"quiet", "1.2 init=/bin/sh", nil, "", ""},
+		"a version that opens quotes": {"quiet", `1"2`, nil, "", ""},
+		"no version":                  {"quiet", "", nil, "", ""},
+		"too long":                    {strings.Repeat("a", maxCmdline), "1", nil, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := targetCmdline(tt.signed, tt.version, tt.consoles)
+			works := func(device string) bool { return device != tt.missing }
+			got, err := targetCmdline(tt.signed, tt.version, tt.consoles, works)
 			if (err != nil) != (tt.want == "") || got != tt.want {
 				t.Errorf("got %q, %v; want %q", got, err, tt.want)
 			}
@@ -40,7 +52,7 @@ func TestTargetCommandLine(t *testing.T) {
 func FuzzConsolesOfTheTarget(f *testing.F) {
 	f.Add(`console=ttyS0 phase.mode=local "phase.mirror=http://x y" phase.nowrite`)
 	f.Fuzz(func(t *testing.T, line string) {
-		if line, err := targetCmdline("quiet", "1", bootargs.Parse(line).Console); err != nil || strings.ContainsAny(line, "\n\"") {
+		if line, err := targetCmdline("quiet", "1", bootargs.Parse(line).Console, func(string) bool { return true }); err != nil || strings.ContainsAny(line, "\n\"") {
 			t.Errorf("target line %q, %v", line, err)
 		}
 	})

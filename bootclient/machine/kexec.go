@@ -8,21 +8,41 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 )
 
 // Load hands the sealed files to the kernel, with the command line that is
 // used at the jump. The jump itself is PID 1's. free is the memory that is free
-// now, in bytes: kexec_file_load with too little calls the OOM killer.
-func (p *Payload) Load(cmdline string, free int64) error {
+// now, in bytes: kexec_file_load with too little calls the OOM killer. arch is the
+// machine's, as channels spell it: a kernel of another one, or one that was cut
+// short, would be loaded by some kernels and crash the machine at the jump.
+func (p *Payload) Load(cmdline, arch string, free int64) error {
 	if need := (kexecCopies-1)*p.Size() + unpackRoom(p.kernel); need > free {
 		return fmt.Errorf("kexec: %s of memory are free, the kernel needs %s to start; give the machine more",
 			humanize.IBytes(uint64(free)), humanize.IBytes(uint64(need)))
+	}
+	if err := p.checkKernel(arch); err != nil {
+		return err
 	}
 	initrd, flags := int(p.initrd.Fd()), 0
 	if info, err := p.initrd.Stat(); err == nil && info.Size() == 0 {
 		initrd, flags = -1, unix.KEXEC_FILE_NO_INITRAMFS
 	}
 	return kexecWords(unix.KexecFileLoad(int(p.kernel.Fd()), initrd, cmdline, flags))
+}
+
+// checkKernel compares the header of the sealed kernel with its length and with
+// the machine.
+func (p *Payload) checkKernel(arch string) error {
+	info, err := p.kernel.Stat()
+	if err == nil {
+		err = bootfile.CheckKernel(p.kernel, info.Size(), arch)
+	}
+	if err != nil {
+		return fmt.Errorf("kernel of the release: %w", err)
+	}
+	return nil
 }
 
 // unpackRoom is what an x86 kernel wants beyond its own length to unpack itself:

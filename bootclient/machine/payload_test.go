@@ -266,8 +266,52 @@ func TestAKernelSaysHowMuchRoomItNeeds(t *testing.T) {
 
 func TestLoadRefusesBeforeTheOOMKillerDoes(t *testing.T) {
 	p, _ := committed(t)
-	if err := p.Load("quiet", p.Size()); err == nil || !strings.Contains(err.Error(), "give the machine more") {
+	if err := p.Load("quiet", "x86_64", p.Size()); err == nil || !strings.Contains(err.Error(), "give the machine more") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A kernel that would crash the machine at the jump is refused before it, whoever signed it.
+func TestAKernelThatCannotStartIsNotLoaded(t *testing.T) {
+	whole := make([]byte, 5*512+64<<10)
+	for at, text := range map[int]string{
+		0x1f1: "\x04", 0x1f4: "\x00\x10\x00\x00", 0x1fe: "\x55\xaa", 0x202: "HdrS", 0x206: "\x0f\x02", 0x211: "\x01", 0x236: "\x3f\x00",
+	} {
+		copy(whole[at:], text)
+	}
+	arm := make([]byte, 4096)
+	copy(arm[56:], "ARM\x64")
+	for name, tt := range map[string]struct {
+		kernel []byte
+		arch   string
+		want   string // "" for one that may be loaded
+	}{
+		"a bzImage":               {whole, "x86_64", ""},
+		"an arm64 Image":          {arm, "arm64", ""},
+		"cut short":               {whole[:len(whole)/2], "x86_64", "cut short"},
+		"without its last byte":   {whole[:len(whole)-1], "x86_64", "cut short"},
+		"of another architecture": {arm, "x86_64", "for arm64"},
+		"on another architecture": {whole, "arm64", "for x86_64"},
+		"a text":                  {[]byte("vmlinuz\n"), "x86_64", "text"},
+		"nothing":                 {nil, "x86_64", "empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := memfd("kernel")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.Write(tt.kernel); err != nil {
+				t.Fatal(err)
+			}
+			p := &Payload{kernel: f, initrd: f}
+			if err = p.checkKernel(tt.arch); tt.want != "" {
+				err = p.Load("quiet", tt.arch, plenty)
+			}
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), "kernel of the release: ") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v; want %q", err, tt.want)
+			}
+		})
 	}
 }
 
