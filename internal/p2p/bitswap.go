@@ -24,15 +24,19 @@ func (n *Node) ServeBlocks(o bitswap.Options) error {
 	return nil
 }
 
+// ErrNoSource says that a peer was reached and gives no blocks in any way that we speak,
+// such as a DHT node and nothing else.
+var ErrNoSource = fmt.Errorf("serves neither HTTP over streams nor Bitswap: %w", cas.ErrUnreachable)
+
 // Blocks connects to a peer and returns its blocks by Bitswap. When the connection is
 // lost, the next one connects again, to the addresses of info only. A peer that does not
-// speak it is refused. An error wraps cas.ErrUnreachable.
+// speak it is refused with ErrNoSource. An error wraps cas.ErrUnreachable.
 func (n *Node) Blocks(ctx context.Context, info peer.AddrInfo) (cas.Source, error) {
 	if err := n.connect(ctx, info); err != nil {
 		return nil, err
 	}
 	if spoken, err := n.host.Peerstore().SupportsProtocols(info.ID, bitswap.Protocol); err != nil || len(spoken) == 0 {
-		return nil, fmt.Errorf("peer %s: serves neither HTTP over streams nor Bitswap: %w", info.ID, cas.ErrUnreachable)
+		return nil, fmt.Errorf("peer %s: %w", info.ID, ErrNoSource)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -23,6 +23,10 @@ const MaxRecord = ipns.MaxRecordSize
 // signature, too big, or pointing to something other than /ipfs/CID.
 var ErrRecord = errors.New("IPNS record refused")
 
+// ErrNoRecord says that bytes are no IPNS record of anybody: text, a web page, nothing, or a
+// record that was cut. It is an ErrRecord.
+var ErrNoRecord = fmt.Errorf("%w: it is none", ErrRecord)
+
 // Name returns the IPNS name of a key, "k51…".
 func Name(key ed25519.PublicKey) (string, error) {
 	pub, err := crypto.UnmarshalEd25519PublicKey(key)
@@ -51,7 +55,7 @@ func NewRecord(key ed25519.PrivateKey, folder cid.Cid, seq uint64, eol time.Time
 }
 
 // CheckRecord verifies a record of a name and returns what it points to and its
-// sequence number. Every refusal wraps ErrRecord. A record whose time is over still points:
+// sequence number. Every refusal wraps ErrRecord, and ErrNoRecord when nobody signed it. A record whose time is over still points:
 // how fresh the metadata is, the metadata says, and is judged by a better clock than ours.
 // https://specs.ipfs.tech/ipns/ipns-record/#record-verification
 func CheckRecord(name string, data []byte) (folder cid.Cid, seq uint64, err error) {
@@ -64,7 +68,7 @@ func CheckRecord(name string, data []byte) (folder cid.Cid, seq uint64, err erro
 	}
 	rec, err := ipns.UnmarshalRecord(data)
 	if err != nil {
-		return refuse(err)
+		return cid.Undef, 0, fmt.Errorf("IPNS %.80q: %w (%w)", name, err, ErrNoRecord)
 	}
 	// the date is what Validate looks at after the signature
 	if err := ipns.ValidateWithName(rec, id); err != nil && !errors.Is(err, ipns.ErrExpiredRecord) {
