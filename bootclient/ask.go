@@ -9,13 +9,9 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
-)
-
-const (
-	askPause = 500 * time.Millisecond // before a source without a head is asked again, doubled
-	maxAsk   = 5 * time.Second        // the longest of these pauses
 )
 
 // A head is a signed pointer to a metadata folder. It says nothing of trust.
@@ -39,26 +35,23 @@ type heard struct {
 	src   *source
 	first bool // the first answer of this source
 	heads []head
-	err   error
+	err   error // the most telling one
+	later bool  // for one of the names it may have a head at another time
 }
 
-// question asks a source for its heads until it has one or is banned.
+// question asks a source for its heads until it is banned or the search is over: one whose
+// head was refused may hear of a better one.
 func (r *resolver) question(ctx context.Context, s *source) {
-	pause := askPause
-	for first := true; ; first = false {
+	for n := 0; ; n++ {
 		a := r.ask(ctx, s)
-		a.first = first
+		a.first = n == 0
 		select {
 		case r.asked <- a:
 		case <-ctx.Done():
 			return
 		}
-		if len(a.heads) > 0 || errors.Is(a.err, manifest.ErrUntrusted) {
-			return
-		}
 		select {
-		case <-time.After(pause):
-			pause = min(2*pause, maxAsk)
+		case <-time.After(r.pause(n, a.err)):
 		case <-s.banned:
 			return
 		case <-ctx.Done():
@@ -67,7 +60,18 @@ func (r *resolver) question(ctx context.Context, s *source) {
 	}
 }
 
-// ask asks a source once for the record of every trusted name.
+// pause is how long to wait after answer n before the source is asked again.
+func (r *resolver) pause(n int, err error) time.Duration {
+	pause := growing(r.cfg.times.askFirst, n, r.cfg.times.askMax)
+	if busy := (*gateway.BusyError)(nil); errors.As(err, &busy) {
+		pause = max(pause, r.cfg.times.believed(busy.After))
+	}
+	return pause
+}
+
+// ask asks a source once for the record of every trusted name. Bytes that nobody signed, such
+// as a page of a server that is not ready, are no answer; a record that somebody else signed
+// is a refused one.
 func (r *resolver) ask(ctx context.Context, s *source) heard {
 	a := heard{src: s}
 	for _, name := range r.names {
@@ -78,11 +82,14 @@ func (r *resolver) ask(ctx context.Context, s *source) heard {
 				a.heads = append(a.heads, h)
 				continue
 			}
-			err = fmt.Errorf("%w: %w", manifest.ErrUntrusted, err)
+			if errors.Is(err, p2p.ErrNoRecord) {
+				err = fmt.Errorf("%w: %w", cas.ErrUnreachable, err)
+			} else {
+				err = fmt.Errorf("%w: %w", manifest.ErrUntrusted, err)
+			}
 		}
-		if a.err == nil || !errors.Is(err, cas.ErrUnreachable) {
-			a.err = err
-		}
+		a.err = worse(a.err, err)
+		a.later = a.later || !errors.Is(err, manifest.ErrUntrusted)
 	}
 	return a
 }

@@ -110,7 +110,7 @@ func TestABadPeerAloneEndsTheBootInWords(t *testing.T) {
 				m.boots(r)
 				return
 			case cli.ExitNotFound: // it may come back, until the time is over
-				m.cfg.Timeout = 3 * time.Second
+				m.cfg.Patience = 3 * time.Second
 			}
 			m.refuses(row.exit, bad.URL)
 		})
@@ -139,7 +139,7 @@ func TestABlockThatNobodyGivesIsToldOnceWithTheRemedy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := newMachine(t, r, "private")
-			m.cfg.Mirrors, m.cfg.Timeout = []string{serve(t, r, row.bend).URL}, 4*time.Second
+			m.cfg.Mirrors, m.cfg.Patience = []string{serve(t, r, row.bend).URL}, 4*time.Second
 			err := m.fetch(t.Context())
 			if cli.Code(err) != cli.ExitNotFound {
 				t.Fatalf("exit code %d: %v", cli.Code(err), err)
@@ -189,7 +189,7 @@ func TestAMirrorThatIsSlowIsWaitedForByName(t *testing.T) {
 	if err := m.fetch(t.Context()); cli.Code(err) != cli.ExitNotFound {
 		t.Errorf("exit code %d: %v", cli.Code(err), err)
 	}
-	if said := console.String(); !strings.Contains(said, "looks for sources, for up to 5s: waits for mirror "+slow.URL) || strings.Contains(said, "no mirror") {
+	if said := console.String(); !strings.Contains(said, "looks for sources, for up to 5s: no answer for 3s from mirror "+slow.URL) || strings.Contains(said, "no mirror") {
 		t.Errorf("it says:\n%s", said)
 	}
 }
@@ -271,7 +271,7 @@ func TestANeighbourThatLiesAboutWhatItHas(t *testing.T) {
 			r := newRepo(t, "us", manifest.Discovery{})
 			_, bad := node(t, p2p.Options{}, liar(r, then))
 			m := newMachine(t, r, "private")
-			m.cfg.Peers, m.cfg.Timeout = []string{bad}, 3*time.Second
+			m.cfg.Peers, m.cfg.Patience = []string{bad}, 3*time.Second
 			if err := m.fetch(t.Context()); cli.Code(err) != cli.ExitNotFound && cli.Code(err) != cli.ExitCorrupt {
 				t.Errorf("exit code %d: %v", cli.Code(err), err)
 			}

@@ -13,10 +13,6 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
 
-// DefaultTimeout is how long Run looks for a valid release when Config.Timeout
-// is zero.
-const DefaultTimeout = 60 * time.Second
-
 // Config says what to boot and where to look. Only Root decides about trust; all
 // the rest are hints.
 type Config struct {
@@ -31,6 +27,7 @@ type Config struct {
 	HTTP          string                // host:port to serve at, "" for a free port
 	Listen        []multiaddr.Multiaddr // the same for peers, none for free ports
 	Timeout       time.Duration         // to find a valid release; 0 is DefaultTimeout
+	Patience      time.Duration         // to wait for the next block of it; 0 is DefaultPatience
 	Floor         time.Time             // the clock is not before this (image build time)
 	Now           func() time.Time
 	ClockUnsure   bool // the dates of https certificates are passed over: nobody set this clock
@@ -51,6 +48,8 @@ type Config struct {
 	// Artifacts is a folder with kernel, initramfs, rootfs, job/NAME.wasm, from which Seed
 	// takes the leaves that Cache has not. "" for none.
 	Artifacts string
+
+	times *timings // nil: usual
 }
 
 // Check reports the first hint that is not an address, as an error that wraps
@@ -80,6 +79,12 @@ func (m misuse) Is(target error) bool { return target == fs.ErrInvalid }
 func (c Config) complete() Config {
 	if c.Timeout <= 0 {
 		c.Timeout = DefaultTimeout
+	}
+	if c.Patience <= 0 {
+		c.Patience = DefaultPatience
+	}
+	if c.times == nil {
+		c.times = &usual
 	}
 	if c.Now == nil {
 		c.Now = time.Now

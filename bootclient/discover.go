@@ -57,7 +57,7 @@ func discover(ctx context.Context, cfg Config, trust manifest.Discovery) (*disco
 	client.Transport = newDatesTransport(client.Transport.(*http.Transport), cfg.ClockUnsure, func(passed error) {
 		cfg.Report.Begin("clock").Done("%v", passed)
 	})
-	d := &discovery{hub: newHub(client), heard: make(chan head, heardBuffer), cfg: cfg, trust: trust, words: map[string]string{}}
+	d := &discovery{hub: newHub(client, cfg.times), heard: make(chan head, heardBuffer), cfg: cfg, trust: trust, words: map[string]string{}}
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	d.mirrors()
 	if err := d.peers(); err != nil {
@@ -243,11 +243,7 @@ func (d *discovery) tried() string {
 	d.mu.Unlock()
 	sources, _ := d.hub.known()
 	for _, s := range sources[:min(len(sources), 5)] {
-		if err := s.lastError(); err != nil {
-			out = append(out, fmt.Sprintf("%s: %s", s, strings.TrimPrefix(err.Error(), s.String()+": ")))
-		} else {
-			out = append(out, fmt.Sprintf("waits for %s", s))
-		}
+		out = append(out, s.story())
 	}
 	if err := d.hub.strangers.lastError(); err != nil && len(sources) < 5 {
 		out = append(out, fmt.Sprintf("a peer that was found: %v", err))

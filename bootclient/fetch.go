@@ -19,9 +19,8 @@ import (
 )
 
 const (
-	fetchTick  = 50 * time.Millisecond // between looks at progress, hope and what is slow
-	stallLimit = 30 * time.Second      // without a single leaf before the fetch is given up
-	maxLeaves  = 1 << 20               // of all artifacts of a release
+	fetchTick = 50 * time.Millisecond // between looks at progress, hope and what is slow
+	maxLeaves = 1 << 20               // of all artifacts of a release
 
 	cacheReaders = 4
 )
@@ -37,6 +36,7 @@ type fetch struct {
 	nodes   sync.Map // inner nodes of the artifacts: []byte by cid.Cid
 	total   int64
 
+	vigil  *vigil
 	queue  *queue
 	got    int64
 	posted chan func() error // for the owner of the queue, an error ends the fetch
@@ -47,7 +47,7 @@ type fetch struct {
 // fetchAll fetches every artifact that the sink wants and verifies each as a whole.
 // The source that gave the release is the first to be asked.
 func fetchAll(ctx context.Context, cfg Config, disc *discovery, c *cache, won resolution, sink Sink) (*fetch, error) {
-	f := &fetch{cfg: cfg, disc: disc, cache: c, release: won.v.Release(), posted: make(chan func() error, 64)}
+	f := &fetch{cfg: cfg, disc: disc, cache: c, release: won.v.Release(), vigil: newVigil(cfg), posted: make(chan func() error, 64)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer f.tasks.Wait()
 	defer cancel()
@@ -66,6 +66,7 @@ func fetchAll(ctx context.Context, cfg Config, disc *discovery, c *cache, won re
 		return f, err
 	}
 	f.queue = newQueue(f.parts, time.Now())
+	f.queue.times = cfg.times
 	f.queue.shuffled = cfg.Mode.Uses("mdns")
 	f.queue.herd = newHerd(disc.hub, f.parts)
 	if err := f.run(ctx); err != nil {
@@ -98,7 +99,7 @@ func (f *fetch) open(sink Sink) error {
 
 // listLeaves reads the inner nodes of all artifacts, of first before all others.
 func (f *fetch) listLeaves(ctx context.Context, first *source) error {
-	var src cas.Source = patient{pool{hub: f.disc.hub, cache: f.cache, prefer: first}, min(stallLimit, f.cfg.Timeout), f.patience()}
+	var src cas.Source = patient{pool{hub: f.disc.hub, cache: f.cache, prefer: first}, f.disc, f.vigil, f.cfg.Patience}
 	src = f.disc.shelf.recording(recorder{src, func(id cid.Cid, data []byte) { f.nodes.Store(id, data) }})
 	g, ctx := errgroup.WithContext(ctx)
 	for _, p := range f.parts {
@@ -181,7 +182,9 @@ func (f *fetch) run(ctx context.Context) error {
 	tick := time.NewTicker(fetchTick)
 	defer tick.Stop()
 	known, more := f.disc.hub.known()
-	var gloomy time.Time // since when there is no hope
+	f.vigil.came(time.Now())
+	calm := time.Now() // when a source turned up
+	shown := int64(-1)
 	for {
 		f.admit(ctx, known)
 		f.dispatch(ctx)
@@ -195,12 +198,15 @@ func (f *fetch) run(ctx context.Context) error {
 				return err
 			}
 		case <-more:
-			gloomy = time.Time{}
+			calm = time.Now()
 			known, more = f.disc.hub.known()
 		case now := <-tick.C:
-			f.cfg.Progress(f.got, f.total)
+			if f.got != shown { // who watches sees at once that nothing comes
+				shown = f.got
+				f.cfg.Progress(f.got, f.total)
+			}
 			f.queue.herd.look(f.queue, now)
-			if err := f.hope(&gloomy); err != nil {
+			if err := f.hope(now, calm); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -217,43 +223,28 @@ func (f *fetch) post(ctx context.Context, do func() error) {
 	}
 }
 
-// hope returns the reason to give up, if there is one: wrong or missing blocks and
-// nobody else turns up, or nothing has come in for too long.
-func (f *fetch) hope(gloomy *time.Time) error {
-	why := f.queue.hopeless(time.Now())
-	if why == nil {
-		*gloomy = time.Time{}
-	} else if gloomy.IsZero() {
-		*gloomy = time.Now()
-	}
-	if why != nil && !errors.Is(why, cas.ErrUnreachable) && time.Since(*gloomy) >= f.patience() {
+// hope returns the reason to give up, if there is one: all sources were refused, or nothing
+// has come in for as long as the patience lasts. Sources are asked again for what they
+// lacked when nothing else is to be had.
+func (f *fetch) hope(now, calm time.Time) error {
+	f.vigil.came(f.queue.last)
+	since := f.vigil.waits(now, func() string { return f.disc.tried() })
+	f.queue.askAgain(now)
+	why := f.queue.hopeless(now)
+	if errors.Is(why, cas.ErrCorrupt) && f.disc.settled(calm, banned) {
 		return why
 	}
-	since := time.Since(f.queue.last)
-	if since < min(stallLimit, f.cfg.Timeout) {
+	if since < f.cfg.Patience && !f.nobody() {
 		return nil
 	}
-	switch {
-	case why == nil:
-		why = fmt.Errorf("%w: sources answer, but no block has come in", cas.ErrUnreachable)
-	case errors.Is(why, cas.ErrUnreachable):
-		why = cas.ErrUnreachable // what each source said is in tried
-	default:
-		return why
-	}
-	return fmt.Errorf("no block for %s: %w (%s); %s", since.Round(time.Second), why, f.disc.tried(), elsewhere)
+	return fmt.Errorf("%w; %s", f.disc.inVain(since, worse(f.queue.lied(), why)), elsewhere)
 }
+
+// nobody reports whether there is no source and none can turn up.
+func (f *fetch) nobody() bool { return len(f.queue.seats) == 0 && !f.disc.network }
 
 // elsewhere is what to do when the sources do not give a block.
 const elsewhere = "name another source with --mirror or --peer (phase.mirror=, phase.peer=), or ask the publisher to run phase-publish fsck"
-
-// patience is how long another source may turn up after all known ones failed us.
-func (f *fetch) patience() time.Duration {
-	if f.disc.network {
-		return settle
-	}
-	return 0
-}
 
 // admit gives each new source a seat. One that may be a neighbour is asked for that
 // first.

@@ -26,16 +26,16 @@ func (q *queue) hopeless(now time.Time) error {
 	}
 	var wrong, lost, absent error
 	for _, st := range q.seats {
-		open, isFailing, _, verdict := st.src.state()
+		open, isFailing, wait, verdict := st.src.state()
 		switch {
 		case verdict != nil:
-			wrong = verdict
-		case isFailing, !open && st.src.lastError() != nil:
+			wrong = worse(wrong, verdict)
+		case isFailing, (!open || wait > 0) && st.src.lastError() != nil:
 			lost = st.src.lastError()
 		case open && st.joined && st.member != nil && st.src.lastError() != nil && !q.hasWork(st, now):
 			lost = st.src.lastError() // slow to answer, and asked again later
 		case open && st.joined && (st.absent || !q.hasWork(st, now)):
-			absent = fmt.Errorf("block %s: %w: no source of %d has it; ask the publisher to run phase-publish fsck", q.firstWaiting(), fs.ErrNotExist, len(q.seats))
+			absent = fmt.Errorf("block %s: %w: no source of %d has it", q.firstWaiting(), fs.ErrNotExist, len(q.seats))
 		default:
 			return nil
 		}
@@ -49,6 +49,35 @@ func (q *queue) hopeless(now time.Time) error {
 		return fmt.Errorf("block %s: %w: %w", q.firstWaiting(), cas.ErrUnreachable, lost)
 	}
 	return fmt.Errorf("block %s: %w: no source is known", q.firstWaiting(), cas.ErrUnreachable)
+}
+
+// lied is why a source was banned, nil when none was.
+func (q *queue) lied() (err error) {
+	for _, st := range q.seats {
+		if _, _, _, verdict := st.src.state(); verdict != nil {
+			err = worse(err, verdict)
+		}
+	}
+	return err
+}
+
+// askAgain forgets what sources lacked when nothing else is to be had: a mirror may be about
+// to get it. The pauses between two such times grow until a block comes in.
+func (q *queue) askAgain(now time.Time) {
+	since := q.last
+	if q.forgot.After(since) {
+		since = q.forgot
+	} else {
+		q.forgets = 0
+	}
+	if len(q.jobs) > 0 || now.Sub(since) < growing(q.times.lackFirst, q.forgets, q.times.lackMax) {
+		return
+	}
+	q.forgot = now
+	q.forgets++
+	for _, st := range q.seats {
+		st.lacks, st.nothing = make([]set, len(q.parts)), time.Time{}
+	}
 }
 
 // hasWork reports whether the seat may be asked for anything that waits.

@@ -16,15 +16,13 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
-const (
-	maxGreetings = 64                     // connections that are made at the same time
-	greetPause   = 500 * time.Millisecond // before a source is dialled again, doubled
-)
+const maxGreetings = 64 // connections that are made at the same time
 
 // A hub is the list of sources that are known, which only grows.
 type hub struct {
-	http *http.Client
-	node *p2p.Node // nil when the mode needs no peer-to-peer
+	http  *http.Client
+	node  *p2p.Node // nil when the mode needs no peer-to-peer
+	times *timings
 
 	strangers *strangers
 
@@ -34,8 +32,8 @@ type hub struct {
 	more    chan struct{}              // closed and replaced when a source is added or opened
 }
 
-func newHub(client *http.Client) *hub {
-	return &hub{http: client, strangers: newStrangers(), addrs: map[peer.ID]*peer.AddrInfo{}, more: make(chan struct{})}
+func newHub(client *http.Client, times *timings) *hub {
+	return &hub{http: client, times: times, strangers: newStrangers(), addrs: map[peer.ID]*peer.AddrInfo{}, more: make(chan struct{})}
 }
 
 // known returns the sources of this moment and a channel that is closed when there
@@ -49,13 +47,14 @@ func (h *hub) known() ([]*source, <-chan struct{}) {
 // mirror adds a gateway by its URL.
 func (h *hub) mirror(url string) {
 	key := mirrorKey(url)
+	client := &gateway.Client{Base: key, HTTP: h.http, Idle: h.times.idle, Redirects: true}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if slices.ContainsFunc(h.sources, func(s *source) bool { return s.key == key }) {
 		return
 	}
 	h.add(newSource(kindMirror, key, func(context.Context) ([]*way, error) {
-		return []*way{gatewayWay(key, &gateway.Client{Base: key, HTTP: h.http, Redirects: true})}, nil
+		return []*way{gatewayWay(key, client)}, nil
 	}))
 }
 
@@ -86,6 +85,7 @@ func (h *hub) peer(kind string, info peer.AddrInfo) {
 }
 
 func (h *hub) add(s *source) {
+	s.times = h.times
 	h.sources = append(h.sources, s)
 	h.signal()
 }
@@ -119,7 +119,7 @@ func (h *hub) greet(ctx context.Context) {
 }
 
 func (h *hub) greetOne(ctx context.Context, s *source, slots chan struct{}) {
-	for pause := greetPause; ; pause = min(2*pause, maxPause) {
+	for n := 0; ; n++ {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
@@ -135,7 +135,7 @@ func (h *hub) greetOne(ctx context.Context, s *source, slots chan struct{}) {
 		}
 		s.note(err)
 		select {
-		case <-time.After(pause):
+		case <-time.After(growing(h.times.askFirst, n, h.times.askMax)):
 		case <-ctx.Done():
 			return
 		}
@@ -164,7 +164,7 @@ func (h *hub) dialPeer(ctx context.Context, id peer.ID) ([]*way, error) {
 	}
 	var ways []*way
 	for _, base := range h.node.HTTPAddrs(id) {
-		ways = append(ways, gatewayWay(base, &gateway.Client{Base: base, HTTP: h.http}))
+		ways = append(ways, gatewayWay(base, &gateway.Client{Base: base, HTTP: h.http, Idle: h.times.idle}))
 	}
 	return append(ways, gatewayWay("/p2p/"+id.String()+" (streams)", streams)), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -24,9 +25,15 @@ type pool struct {
 	prefer *source // asked first; nil for none
 }
 
-// Block returns the verified block c. The error wraps cas.ErrCorrupt when a source
-// sent wrong bytes and no other had the right ones, else cas.ErrUnreachable: "not
-// found" is never said of a block that somebody promised.
+// A missingBlock is the error of a block that no source gave. Another one may have it, or
+// the same one at another time.
+type missingBlock struct{ error }
+
+func (m *missingBlock) Unwrap() error { return m.error }
+
+// Block returns the verified block c. Its error is a *missingBlock. It wraps cas.ErrCorrupt
+// when a source sent wrong bytes, now or before, and none had the right ones, else
+// cas.ErrUnreachable: "not found" is never said of a block that somebody promised.
 func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if data, ok := p.cache.get(ctx, c); ok {
 		return data, nil
@@ -48,7 +55,7 @@ func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 		if next < len(sources) {
 			late = time.After(stagger)
 		} else if running == 0 {
-			return nil, telling(c, errs)
+			return nil, p.telling(c, errs)
 		}
 		select {
 		case a := <-answers:
@@ -66,7 +73,7 @@ func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 			}
 			more = next // twice as many as before: they are few, and time is short
 		case <-ctx.Done():
-			return nil, fmt.Errorf("block %s: %w: %w", c, cas.ErrUnreachable, ctx.Err())
+			return nil, &missingBlock{fmt.Errorf("block %s: %w: %w", c, cas.ErrUnreachable, ctx.Err())}
 		}
 	}
 }
@@ -88,27 +95,24 @@ func ask(ctx context.Context, s *source, c cid.Cid) answer {
 	return answer{s, nil, fmt.Errorf("%s: %w", s, err)}
 }
 
-// candidates returns the sources worth asking: the preferred one, then those that
-// have been reached and do not fail all the time; whoever kept us waiting comes last.
+// candidates returns the sources that may be asked now: the preferred one, then the others
+// that have been reached. One that failed may be asked again after its pause; those that
+// kept us waiting or fail all the time come last.
 func (p pool) candidates() []*source {
 	known, _ := p.hub.known()
+	if i := slices.Index(known, p.prefer); i > 0 {
+		known = slices.Insert(slices.Delete(known, i, i+1), 0, p.prefer)
+	}
 	var out []*source
-	if p.prefer != nil {
-		if _, _, _, verdict := p.prefer.state(); verdict == nil {
-			out = append(out, p.prefer)
-		}
-	}
+	late := map[*source]int{}
 	for _, s := range known {
-		open, isFailing, _, verdict := s.state()
-		if s != p.prefer && open && !isFailing && verdict == nil {
+		open, isFailing, wait, verdict := s.state()
+		if (open || s == p.prefer) && wait <= 0 && verdict == nil {
 			out = append(out, s)
+			late[s] = number(s.isSlow()) + 2*number(isFailing)
 		}
 	}
-	slow := map[*source]bool{}
-	for _, s := range out {
-		slow[s] = s.isSlow()
-	}
-	slices.SortStableFunc(out, func(a, b *source) int { return number(slow[a]) - number(slow[b]) })
+	slices.SortStableFunc(out, func(a, b *source) int { return late[a] - late[b] })
 	return out
 }
 
@@ -119,57 +123,64 @@ func number(b bool) int {
 	return 0
 }
 
-// telling joins what sources said about one block into the error that says most.
-func telling(c cid.Cid, errs []error) error {
+// telling joins what the sources said about a block, now or when they were banned, into the
+// error that says most.
+func (p pool) telling(c cid.Cid, errs []error) error {
+	known, _ := p.hub.known()
+	var worst error
 	for _, err := range errs {
-		if errors.Is(err, cas.ErrCorrupt) {
-			return err
+		worst = worse(worst, err)
+	}
+	for _, s := range known {
+		if err := s.lastError(); rank(err) > rank(worst) && !errors.Is(err, fs.ErrNotExist) {
+			worst = err
 		}
 	}
-	if len(errs) == 0 {
-		return fmt.Errorf("block %s: %w: no source is left", c, cas.ErrUnreachable)
+	switch {
+	case errors.Is(worst, cas.ErrCorrupt):
+		return &missingBlock{worst}
+	case worst == nil:
+		return &missingBlock{fmt.Errorf("block %s: %w: no source is left", c, cas.ErrUnreachable)}
+	case len(errs) == 0:
+		return &missingBlock{fmt.Errorf("block %s: %w: no source may be asked now; the last said: %v", c, cas.ErrUnreachable, worst)}
 	}
-	return fmt.Errorf("%w: %s asked; %v", cas.ErrUnreachable, count(len(errs), "source"), errs[len(errs)-1])
+	return &missingBlock{fmt.Errorf("%w: %s asked; %v", cas.ErrUnreachable, count(len(errs), "source"), errs[len(errs)-1])}
 }
 
-// A patient pool asks again while its sources are out of reach, as long as the
-// fetch of a leaf would wait.
+// A patient pool asks again and again for a block, until it comes, the rule of
+// docs/PATIENCE.md ends the fetch, or nothing has come from anybody for limit.
 type patient struct {
 	pool
-	limit  time.Duration // without an answer
-	settle time.Duration // for another source, once all known ones sent wrong bytes
+	disc  *discovery
+	vigil *vigil
+	limit time.Duration
 }
 
 // Block is pool's, with patience.
 func (p patient) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	start, pause := time.Now(), firstPause
-	for {
+	calm := time.Now()
+	for n := 0; ; n++ {
 		_, more := p.hub.known()
 		data, err := p.pool.Block(ctx, c)
+		now := time.Now()
+		if err == nil {
+			p.vigil.came(now)
+		}
 		if err == nil || ctx.Err() != nil {
 			return data, err
 		}
-		waited := time.Since(start)
-		if waited > p.limit || (errors.Is(err, cas.ErrCorrupt) && waited > p.settle && !p.hope()) {
+		waited := p.vigil.waits(now, p.disc.tried)
+		if p.disc.settled(calm, banned) {
 			return nil, err
+		}
+		if waited >= p.limit {
+			return nil, p.disc.inVain(waited, err)
 		}
 		select {
 		case <-more:
-		case <-time.After(pause):
-			pause = min(2*pause, maxPause)
+			calm = time.Now()
+		case <-time.After(growing(p.disc.cfg.times.failFirst, n, min(p.disc.cfg.times.lackFirst, p.limit))):
 		case <-ctx.Done():
 		}
 	}
-}
-
-// hope reports whether there is a source that was neither banned nor fails all the
-// time.
-func (p patient) hope() bool {
-	known, _ := p.hub.known()
-	for _, s := range known {
-		if _, isFailing, _, verdict := s.state(); verdict == nil && !isFailing {
-			return true
-		}
-	}
-	return false
 }

@@ -35,6 +35,7 @@ const (
 // more at a time, and so gives more of them. When all are handed out, idle sources are
 // asked for what comes in slowly as well. It belongs to one goroutine.
 type queue struct {
+	times    *timings
 	parts    []*part // in order of preference
 	herd     *herd   // nil: nobody to share with
 	shuffled bool    // neighbours may begin with the same release now
@@ -42,6 +43,8 @@ type queue struct {
 	jobs     []*job
 	left     int       // leaves not in place
 	last     time.Time // when the last one came in
+	forgot   time.Time // when it was last forgotten what sources lack
+	forgets  int       // such times since a leaf came in
 	scratch  set       // of offer
 }
 
@@ -82,7 +85,7 @@ type job struct {
 }
 
 func newQueue(parts []*part, now time.Time) *queue {
-	q := &queue{parts: parts, last: now}
+	q := &queue{times: &usual, parts: parts, last: now}
 	for _, p := range parts {
 		q.left += p.left
 	}
@@ -382,6 +385,6 @@ func (q *queue) lacking(st *seat, j *job, now time.Time) {
 	st.lacks[k].add(j.leaves[0])
 	if st.misses++; st.misses%manyMisses == 0 {
 		st.absent = !st.proven
-		st.nothing = now.Add(min(firstPause<<min(st.misses/manyMisses, 6), maxPause))
+		st.nothing = now.Add(growing(q.times.failFirst, st.misses/manyMisses, q.times.failMax))
 	}
 }

@@ -268,7 +268,7 @@ func TestPausesGrowAndStopAtALimit(t *testing.T) {
 			t.Errorf("%d outages counted", s.fails)
 		}
 		s.failed(cas.ErrUnreachable)
-		if _, _, wait, _ := s.state(); wait != maxPause {
+		if _, _, wait, _ := s.state(); wait != usual.failMax {
 			t.Errorf("pause is %s", wait)
 		}
 		if len(s.snapshot().Faults) != 1 {

@@ -12,18 +12,15 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
 const (
-	grace      = 500 * time.Millisecond // for a newer head, once a valid one is known
-	lookAround = 700 * time.Millisecond // for one from the LAN or the DHT, from the beginning
-	settle     = 3 * time.Second        // for another source, once all known ones were refused
-	sayAfter   = 3 * time.Second        // without a release, what is waited for is told
-	checkLimit = 30 * time.Second       // for the metadata of one head
-	checkPause = time.Second            // before a folder whose blocks nobody gave is tried again
-	maxFolders = 64                     // different ones looked at
-	maxNamers  = 32                     // heads remembered of one
+	searchTick = 50 * time.Millisecond // between looks at what is due
+	maxFolders = 64                    // different ones looked at
+	maxNamers  = 32                    // heads remembered of one
 )
 
 // A resolver finds the newest valid release: it asks every source for its heads,
@@ -38,19 +35,25 @@ type resolver struct {
 	asked    chan heard
 	verdicts chan verdict
 
-	asking   map[*source]bool
-	unknown  map[*source]bool // they answered that they do not know our names
-	pending  int              // sources that have not answered yet
-	checking int              // folders under way
+	asking   map[*source]*reply // what each source said last; nil before it said anything
+	pending  int                // sources that have not answered yet
+	checking int                // folders under way
 	folders  map[cid.Cid]*lead
 	best     *verdict
-	refused  error     // the most telling refusal
+	worst    error     // the most telling thing that anybody sent
 	calm     time.Time // when something was last learnt
 	lookEnd  time.Time // who answers first may not be the newest
+	deadline time.Time
 	began    time.Time
-	waited   bool   // long enough to have said so
-	said     string // of what is waited for
+	told     time.Time // when it was last said who is waited for
 	graceEnd time.Time
+}
+
+// A reply is what a source said last of its heads.
+type reply struct {
+	folders []cid.Cid // of its heads
+	unknown bool      // it does not know our names
+	refused bool      // no name is left that it may still answer for
 }
 
 // A lead is a metadata folder that somebody pointed to, until there is a verdict.
@@ -59,6 +62,7 @@ type lead struct {
 	tried   int // namers whose word has been followed
 	running bool
 	judged  bool // for good
+	vain    int  // times that nobody gave its blocks
 	retry   time.Time
 }
 
@@ -83,17 +87,16 @@ type resolution struct {
 // resolve returns the newest valid release that can be found, and remembers its
 // metadata when there is a cache that may be written.
 func resolve(ctx context.Context, cfg Config, disc *discovery, c *cache, names []string) (resolution, error) {
+	now := time.Now()
 	r := &resolver{
 		cfg: cfg, disc: disc, cache: c, names: names,
 		asked: make(chan heard), verdicts: make(chan verdict),
-		asking: map[*source]bool{}, unknown: map[*source]bool{}, folders: map[cid.Cid]*lead{}, calm: time.Now(), began: time.Now(),
+		asking: map[*source]*reply{}, folders: map[cid.Cid]*lead{}, calm: now, began: now, deadline: now.Add(cfg.Timeout),
 	}
 	if disc.network {
-		r.lookEnd = time.Now().Add(lookAround)
+		r.lookEnd = now.Add(cfg.times.lookAround)
 	}
-	limited, cancel := context.WithTimeout(ctx, cfg.Timeout)
-	defer cancel()
-	if err := r.run(limited); err != nil {
+	if err := r.run(ctx); err != nil {
 		return resolution{}, err
 	}
 	v, err := r.commit(ctx)
@@ -121,7 +124,7 @@ func (r resolution) words() string {
 func (r *resolver) run(ctx context.Context) error {
 	work, cancel := context.WithCancel(ctx)
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(min(searchTick, r.cfg.times.grace))
 	defer tick.Stop()
 	for {
 		known, more := r.disc.hub.known()
@@ -142,16 +145,13 @@ func (r *resolver) run(ctx context.Context) error {
 			r.consider(h)
 		case <-more:
 			r.calm = time.Now()
-		case <-tick.C:
-			if !r.waited && time.Since(r.began) > sayAfter {
-				r.waited = true
-				r.waits()
+		case now := <-tick.C:
+			if now.After(r.deadline) {
+				return r.timedOut()
 			}
+			r.waits(now)
 		case <-ctx.Done():
-			if r.best != nil && ctx.Err() != context.Canceled {
-				return nil
-			}
-			return r.timedOut(ctx)
+			return ctx.Err()
 		}
 	}
 }
@@ -159,8 +159,8 @@ func (r *resolver) run(ctx context.Context) error {
 // askNew starts a questioner for each source that has none.
 func (r *resolver) askNew(ctx context.Context, known []*source) {
 	for _, s := range known {
-		if !r.asking[s] {
-			r.asking[s] = true
+		if _, asked := r.asking[s]; !asked {
+			r.asking[s] = nil
 			r.pending++
 			go r.question(ctx, s)
 		}
@@ -171,20 +171,60 @@ func (r *resolver) answered(a heard) {
 	if a.first {
 		r.pending--
 	}
+	said := &reply{refused: !a.later, unknown: errors.Is(a.err, fs.ErrNotExist)}
+	r.asking[a.src] = said
 	for _, h := range a.heads {
 		r.consider(h)
+		said.folders = append(said.folders, h.folder)
 	}
-	if len(a.heads) > 0 {
+	if a.err == nil {
 		return
 	}
 	a.src.note(a.err)
-	if r.said == "" {
-		r.waits()
+	if r.told.IsZero() {
+		r.tell(time.Now())
 	}
-	r.unknown[a.src] = errors.Is(a.err, fs.ErrNotExist)
-	if errors.Is(a.err, manifest.ErrUntrusted) {
+	if rank(a.err) > rank(fs.ErrNotExist) {
 		r.refuse(a.src.String(), "head", a.err)
 	}
+	r.bePatient(a.err)
+}
+
+// bePatient gives the search the time that a busy source asks for, as a fetch would.
+func (r *resolver) bePatient(err error) {
+	if busy := (*gateway.BusyError)(nil); errors.As(err, &busy) {
+		due := time.Now().Add(r.cfg.times.believed(busy.After) + r.cfg.times.askMax)
+		if end := r.began.Add(r.cfg.Patience); due.After(end) {
+			due = end
+		}
+		if due.After(r.deadline) {
+			r.deadline = due
+		}
+	}
+}
+
+// standing is what a source's heads are worth.
+func (r *resolver) standing(s *source) standing {
+	said := r.asking[s]
+	switch {
+	case s.isBanned():
+		return refused
+	case s.last(), s.kind == kindBootstrap && errors.Is(s.lastError(), p2p.ErrNoSource):
+		return noSource // it can have no heads
+	case said == nil:
+		return outOfReach
+	case said.unknown && !s.named():
+		return noSource // a neighbour of another repository
+	case len(said.folders) == 0 && said.refused, len(said.folders) > 0 && !slices.ContainsFunc(said.folders, r.open):
+		return refused
+	}
+	return outOfReach
+}
+
+// open reports whether a folder may still turn out to be good.
+func (r *resolver) open(folder cid.Cid) bool {
+	l := r.folders[folder]
+	return l != nil && !l.judged
 }
 
 // consider takes a head as a lead to its folder.
@@ -258,7 +298,7 @@ func (r *resolver) pick(l *lead) (head, bool) {
 
 // check verifies a folder against the remembered state, which it does not change.
 func (r *resolver) check(ctx context.Context, h head) verdict {
-	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.times.checkLimit)
 	defer cancel()
 	f := newFolder(h.folder, pool{hub: r.disc.hub, cache: r.cache, prefer: h.from})
 	policy := r.policy()
@@ -281,16 +321,16 @@ func (r *resolver) judged(v verdict) {
 	r.calm = time.Now()
 	switch {
 	case v.err != nil:
-		if errors.Is(v.err, cas.ErrUnreachable) || errors.Is(v.err, cas.ErrCorrupt) {
-			// the blocks were missing or wrong: another source may have them
+		if errors.As(v.err, new(*missingBlock)) { // another source may have the block
 			l.judged = false
 			if l.tried >= len(l.namers) {
-				l.retry = time.Now().Add(checkPause)
+				l.retry = time.Now().Add(growing(r.cfg.times.askFirst, l.vain, r.cfg.times.askMax))
+				l.vain++
 			}
 		}
 		r.refuse(v.head.source(), fmt.Sprintf("head %d", v.head.seq), v.err)
 	case r.best == nil:
-		r.best, r.graceEnd = &v, time.Now().Add(grace)
+		r.best, r.graceEnd = &v, time.Now().Add(r.cfg.times.grace)
 	case newer(v.v, r.best.v):
 		r.older(*r.best, v)
 		r.best = &v
@@ -318,72 +358,63 @@ func (r *resolver) refuse(source, what string, err error) {
 		return // out of reach, which is no refusal
 	}
 	r.cfg.Report.Refuse(source, what, err)
-	if rank(err) > rank(r.refused) {
-		r.refused = fmt.Errorf("%s: %w", source, err)
-	}
+	r.worst = worse(r.worst, fmt.Errorf("%s: %w", source, err))
 }
 
-// rank orders refusals by how much they tell.
-func rank(err error) int {
-	switch {
-	case err == nil:
-		return 0
-	case errors.Is(err, manifest.ErrUntrusted):
-		return 5
-	case errors.Is(err, cas.ErrCorrupt), errors.Is(err, manifest.ErrMalformed):
-		return 4
-	case errors.Is(err, fs.ErrNotExist):
-		return 3
-	case errors.Is(err, cas.ErrUnreachable):
-		return 1
-	default:
-		return 2
-	}
-}
-
-// finished decides whether to stop: with the best so far when nobody else is still
-// being asked or the grace is over, but not before neighbours had a moment to speak; with the refusal when all are refused and no
-// other source turns up.
+// finished decides whether to stop: with the best so far when nobody else is still being
+// asked or the grace is over, but not before neighbours had a moment to speak; with the
+// worst that was sent when all sources are refused.
 func (r *resolver) finished() (bool, error) {
 	quiet := r.pending == 0 && r.checking == 0
 	if r.best != nil {
 		return time.Now().After(r.lookEnd) && (quiet || time.Now().After(r.graceEnd)), nil
 	}
-	if rank(r.refused) <= 1 || !quiet || (r.disc.network && time.Since(r.calm) < settle) {
+	if r.worst == nil || !quiet || !r.disc.settled(r.calm, r.standing) {
 		return false, nil
 	}
-	return true, r.refused
+	return true, r.worst
 }
 
-// timedOut is the error of a search that the clock ended.
-func (r *resolver) timedOut(ctx context.Context) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return ctx.Err()
+// timedOut ends a search by the clock: with the best so far, with the worst that anybody
+// sent, or with the words of those who are still waited for.
+func (r *resolver) timedOut() error {
+	if r.best != nil {
+		return nil
 	}
-	if rank(r.refused) > 1 {
-		return r.refused
+	if r.worst != nil {
+		return fmt.Errorf("%w; no other source gave a release in %s (%s)", r.worst, r.took(), r.disc.tried())
 	}
 	if n := r.strange(); n > 0 && n == len(r.asking) && len(r.folders) == 0 {
-		return fmt.Errorf("channel %q for %q: %w: %s answered, none knows this repository's name %s; is it the right root.json?",
-			r.cfg.Channel, r.cfg.Arch, cas.ErrUnreachable, count(n, "source"), strings.Join(r.names, ", "))
+		return fmt.Errorf("channel %q for %q: %w: %s answered, none knows this repository's name %s; is it the right root.json? (%s)",
+			r.cfg.Channel, r.cfg.Arch, cas.ErrUnreachable, count(n, "source"), strings.Join(r.names, ", "), r.disc.tried())
 	}
-	return r.nobody(fmt.Sprintf("no source gave it in %s", r.cfg.Timeout))
+	return r.nobody(fmt.Sprintf("no source gave it in %s", r.took()))
 }
 
-// waits tells who watches why there is no release yet.
-func (r *resolver) waits() {
-	words := r.disc.tried()
-	if r.best != nil || words == r.said {
+// took is how long the search had.
+func (r *resolver) took() time.Duration { return r.deadline.Sub(r.began) }
+
+// waits tells who watches why there is no release yet, again and again.
+func (r *resolver) waits(now time.Time) {
+	switch first := r.began.Add(r.cfg.times.sayAfter); {
+	case now.Before(first):
+	case r.told.Before(first), now.Sub(r.told) >= r.cfg.times.sayAgain:
+		r.tell(now)
+	}
+}
+
+func (r *resolver) tell(now time.Time) {
+	if r.best != nil {
 		return
 	}
-	r.said = words
-	r.cfg.Report.Say("resolve: looks for sources, for up to %s: %s", r.cfg.Timeout, words)
+	r.told = now
+	r.cfg.Report.Say("resolve: looks for sources, for up to %s: %s", r.took(), r.disc.tried())
 }
 
 // strange counts the sources that do not know our names.
 func (r *resolver) strange() (n int) {
-	for _, yes := range r.unknown {
-		n += number(yes)
+	for _, said := range r.asking {
+		n += number(said != nil && said.unknown)
 	}
 	return n
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -130,11 +129,10 @@ func resolveStep(ctx context.Context, cfg Config, disc *discovery, c *cache, nam
 	return won, nil
 }
 
-// lastGood is what a mode may fall back to when nothing valid is to be had: the
-// newest release that this machine verified before, from its own memory.
+// lastGood is what a mode may fall back to when nothing valid is to be had, for whatever
+// reason: the newest release that this machine verified before, from its own memory.
 func lastGood(ctx context.Context, cfg Config, cause error) (resolution, error) {
-	stale := errors.Is(cause, manifest.ErrExpired) || errors.Is(cause, cas.ErrUnreachable)
-	if cfg.Mode.Stale != "last-good" || cfg.Cache == "" || !stale || ctx.Err() != nil {
+	if cfg.Mode.Stale != "last-good" || cfg.Cache == "" || ctx.Err() != nil {
 		return resolution{}, cause
 	}
 	v, err := manifest.LastGood(ctx, manifest.Policy{

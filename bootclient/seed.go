@@ -203,14 +203,6 @@ func (s *seed) load(ctx context.Context) error {
 	return nil
 }
 
-// worse is the one of two refusals that tells more.
-func worse(a, b error) error {
-	if rank(b) > rank(a) {
-		return b
-	}
-	return a
-}
-
 func (s *seed) verify(ctx context.Context, h head) (*manifest.Verified, error) {
 	return manifest.Verify(ctx, newFolder(h.folder, s.store), manifest.Policy{
 		Root: s.cfg.Root, Channel: s.cfg.Channel, Arch: s.cfg.Arch,

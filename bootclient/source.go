@@ -1,11 +1,13 @@
 package bootclient
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,15 +29,15 @@ const (
 )
 
 const (
-	maxFaults  = 16                     // kept of one source
-	firstPause = 100 * time.Millisecond // after a transport error, doubled each time
-	maxPause   = 5 * time.Second
-	failing    = 4 // transport errors in a row after which nobody counts on a source
+	maxFaults = 16 // kept of one source
+	failing   = 4  // transport errors in a row after which nobody counts on a source; it is asked all the same
 )
 
 // A source is one mirror or peer. It may be reached in several ways (plain HTTP,
 // HTTP over streams); they share its counters and its ban. It is a cas.Source.
 type source struct {
+	times *timings
+
 	kind string
 	key  string // mirror URL or peer ID
 	dial func(ctx context.Context) ([]*way, error)
@@ -52,6 +54,7 @@ type source struct {
 	stats    SourceStats
 	fails    int       // transport errors in a row
 	lastErr  error     // of the last one
+	silent   time.Time // since when it has been asked without an answer, zero when it answers
 	pauseEnd time.Time // nothing is asked before
 	slow     bool      // it was waited for in vain since it last gave a block
 	verdict  error     // why it was banned
@@ -69,7 +72,7 @@ func gatewayWay(name string, g *gateway.Client) *way { return &way{name, g, g} }
 
 func newSource(kind, key string, dial func(ctx context.Context) ([]*way, error)) *source {
 	return &source{
-		kind: kind, key: key, dial: dial,
+		times: &usual, kind: kind, key: key, dial: dial,
 		opening: make(chan struct{}, 1), banned: make(chan struct{}),
 		stats: SourceStats{Name: key, Kind: kind},
 	}
@@ -199,6 +202,15 @@ func (s *source) record(ctx context.Context, name string) ([]byte, error) {
 // ask tries the ways of the source until one has an answer, be it no. One that is busy
 // is so by every way.
 func (s *source) ask(ctx context.Context, try func(*way) error) error {
+	s.hush()
+	err := s.askWays(ctx, try)
+	if err == nil || !errors.Is(err, cas.ErrUnreachable) || isBusy(err) {
+		s.heard()
+	}
+	return err
+}
+
+func (s *source) askWays(ctx context.Context, try func(*way) error) error {
 	ways, err := s.reach(ctx)
 	if err != nil {
 		return err
@@ -219,6 +231,22 @@ func (s *source) ask(ctx context.Context, try func(*way) error) error {
 		s.demote(w)
 	}
 	return lost
+}
+
+// hush begins to count how long the source does not answer.
+func (s *source) hush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.silent.IsZero() {
+		s.silent = time.Now()
+	}
+}
+
+// heard notes that the source answered, whatever it said.
+func (s *source) heard() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent = time.Time{}
 }
 
 func isBusy(err error) bool {
@@ -242,7 +270,7 @@ func (s *source) gave(n int) {
 	defer s.mu.Unlock()
 	s.stats.Blocks++
 	s.stats.Bytes += int64(n)
-	s.fails, s.pauseEnd, s.slow = 0, time.Time{}, false
+	s.fails, s.lastErr, s.pauseEnd, s.slow = 0, nil, time.Time{}, false
 }
 
 // blame keeps the books about an answer that was no bytes: wrong ones end the use of the
@@ -262,12 +290,12 @@ func (s *source) blame(ctx context.Context, err error) (named bool) {
 	return false
 }
 
-// rest lets a busy source be for a while.
+// rest lets a busy source be for as long as it asks, within reason.
 func (s *source) rest(d time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastErr = err
-	s.pauseEnd = time.Now().Add(max(d, firstPause))
+	s.pauseEnd = time.Now().Add(s.times.believed(d))
 }
 
 // late remembers that others had to be asked because this one did not answer, and, if
@@ -296,7 +324,7 @@ func (s *source) failed(err error) {
 	}
 	s.fails++
 	s.lastErr = err
-	s.pauseEnd = time.Now().Add(min(firstPause<<min(s.fails-1, 10), maxPause))
+	s.pauseEnd = time.Now().Add(growing(s.times.failFirst, s.fails-1, s.times.failMax))
 	s.fault(err)
 }
 
@@ -305,6 +333,35 @@ func (s *source) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastErr = err
+	if s.silent.IsZero() && errors.Is(err, cas.ErrUnreachable) && !isBusy(err) {
+		s.silent = time.Now()
+	}
+}
+
+// named reports whether a person or root.json named the source, and nobody else.
+func (s *source) named() bool { return s.kind != kindMDNS && s.kind != kindDHT }
+
+// story says what the source said last, and since when it says nothing.
+func (s *source) story() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	quiet := ""
+	if since := now.Sub(s.silent); !s.silent.IsZero() && since >= time.Second {
+		quiet = fmt.Sprintf("no answer for %s from ", since.Round(time.Second))
+	}
+	err := s.lastErr
+	if s.verdict != nil {
+		quiet, err = "", s.verdict
+	}
+	if err == nil {
+		return cmp.Or(quiet, "waits for ") + s.String()
+	}
+	words := fmt.Sprintf("%s%s: %s", quiet, s, strings.TrimPrefix(err.Error(), s.String()+": "))
+	if wait := s.pauseEnd.Sub(now); s.verdict == nil && isBusy(err) && wait >= time.Second {
+		words += fmt.Sprintf(", asked again in %s", wait.Round(time.Second))
+	}
+	return words
 }
 
 // ban ends the use of a source that sent wrong bytes; false when it had ended before.
@@ -344,14 +401,14 @@ func (s *source) isBanned() bool {
 	}
 }
 
-// lastError is why the source is banned, or its last transport error.
+// lastError is why the source is banned, or what went wrong last, with its name.
 func (s *source) lastError() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.verdict != nil {
-		return s.verdict
+	if s.verdict != nil || s.lastErr == nil || strings.HasPrefix(s.lastErr.Error(), s.String()) {
+		return cmp.Or(s.verdict, s.lastErr)
 	}
-	return s.lastErr
+	return fmt.Errorf("%s: %w", s, s.lastErr)
 }
 
 func (s *source) snapshot() SourceStats {

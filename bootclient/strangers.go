@@ -138,6 +138,13 @@ func (s *strangers) done(c *stranger, err error, now time.Time) bool {
 	return false
 }
 
+// none reports whether all who were named have answered.
+func (s *strangers) none() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.waiting) == 0
+}
+
 func (s *strangers) lastError() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -71,7 +71,7 @@ func nodes(t *testing.T) (looks, serves *p2p.Node, addr string) {
 
 func TestTenThousandInventedPeersKeepNoHonestOneOut(t *testing.T) {
 	looks, serves, addr := nodes(t)
-	h := newHub(http.DefaultClient)
+	h := newHub(http.DefaultClient, &usual)
 	h.node = looks
 	for i := range 10_000 {
 		h.peer(kindMDNS, hintOf(t, fmt.Sprintf("/ip4/127.0.0.%d/tcp/1/p2p/%s", 2+i%250, invented(t))))
@@ -103,7 +103,7 @@ func TestTenThousandInventedPeersKeepNoHonestOneOut(t *testing.T) {
 }
 
 func TestStrangersAreBounded(t *testing.T) {
-	h := newHub(http.DefaultClient)
+	h := newHub(http.DefaultClient, &usual)
 	h.node, _, _ = nodes(t)
 	id := invented(t)
 	for i := range maxStrangers + 5000 {

@@ -1,0 +1,15 @@
+package bootclient
+
+import "time"
+
+// Hurry makes every pause and limit of the table in docs/PATIENCE.md n times shorter.
+func (c *Config) Hurry(n time.Duration) {
+	t := usual
+	for _, d := range []*time.Duration{
+		&t.lookAround, &t.grace, &t.cacheGrace, &t.settle, &t.checkLimit, &t.askFirst, &t.askMax,
+		&t.idle, &t.failFirst, &t.failMax, &t.busyMax, &t.lackFirst, &t.lackMax, &t.sayAfter, &t.sayAgain,
+	} {
+		*d /= n
+	}
+	c.times = &t
+}

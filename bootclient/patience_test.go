@@ -1,0 +1,123 @@
+package bootclient_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// saying answers every request for a record with a text, and the first few times only when
+// times is not 0.
+func saying(text string, times int32, good http.Handler) http.Handler {
+	var said atomic.Int32
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.HasPrefix(req.URL.Path, "/ipns/") && (times == 0 || said.Add(1) <= times) {
+			w.Write([]byte(text))
+			return
+		}
+		good.ServeHTTP(w, req)
+	})
+}
+
+// A web server that is not ready says so in a page, with status 200.
+func TestAPageInPlaceOfARecordIsAskedAgain(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	for _, text := range []string{`{"status":"starting"}`, "no record at all", "", "<html>back soon</html>", "\n"} {
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, r, nil)
+			s.Config.Handler = saying(text, 2, s.Config.Handler)
+			m := newMachine(t, r, "private")
+			m.cfg.Hurry(10)
+			m.cfg.Mirrors = []string{s.URL}
+			m.boots(r)
+		})
+		t.Run(text+", for ever", func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, r, nil)
+			s.Config.Handler = saying(text, 0, s.Config.Handler)
+			m := newMachine(t, r, "private")
+			m.cfg.Hurry(10)
+			m.cfg.Mirrors, m.cfg.Timeout = []string{s.URL}, time.Second
+			m.refuses(cli.ExitNotFound, s.URL, "record")
+		})
+	}
+}
+
+// A neighbour without any key speaks first, and the publisher starts later.
+func TestAStrangersRefusalDoesNotEndTheSearch(t *testing.T) {
+	r, other := newRepo(t, "us", manifest.Discovery{}), newRepo(t, "stranger", manifest.Discovery{})
+	for name, first := range map[string]http.Handler{
+		"text":            saying("no record at all", 0, http.NotFoundHandler()),
+		"untrusted":       (&server{}).handler(other),
+		"wrong metadata":  tampered(r),
+		"another's names": http.NotFoundHandler(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			liar := httptest.NewServer(first)
+			t.Cleanup(liar.Close)
+			late, addr := node(t, p2p.Options{}, nil)
+			m := newMachine(t, r, "private")
+			m.cfg.Mirrors, m.cfg.Peers = []string{liar.URL}, []string{addr}
+			m.cfg.Hurry(10)
+			timer := time.AfterFunc(2*time.Second, func() { late.Serve((&server{}).handler(r)) })
+			defer timer.Stop()
+			m.boots(r)
+		})
+	}
+}
+
+// tampered gives the right record and changes every block.
+func tampered(r *repo) http.Handler {
+	good := (&server{}).handler(r)
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.HasPrefix(req.URL.Path, "/ipfs/") {
+			flip(w, req, good)
+			return
+		}
+		good.ServeHTTP(w, req)
+	})
+}
+
+// The mode may boot the last good release whatever kept a newer one away.
+func TestTheLastGoodReleaseFollowsAnyRefusal(t *testing.T) {
+	for name, bad := range map[string]func(*repo) http.Handler{
+		"untrusted":      func(*repo) http.Handler { return (&server{}).handler(newRepo(t, "stranger", manifest.Discovery{})) },
+		"wrong metadata": tampered,
+		"text":           func(*repo) http.Handler { return saying("no record at all", 0, http.NotFoundHandler()) },
+		"nothing":        func(*repo) http.Handler { return http.NotFoundHandler() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRepo(t, "us", manifest.Discovery{})
+			m := newMachine(t, r, "internet")
+			m.cfg.Mode.Discovery, m.cfg.Mode.Stale = []string{"mirror"}, "last-good"
+			m.cfg.Cache, m.cfg.Mirrors = t.TempDir(), []string{serve(t, r, nil).URL}
+			m.boots(r)
+			liar := httptest.NewServer(bad(r))
+			t.Cleanup(liar.Close)
+			m.cfg.Mirrors, m.cfg.Timeout = []string{liar.URL}, time.Second
+			m.cfg.Now = func() time.Time { return time.Now().Add(30 * time.Hour) }
+			m.boots(r)
+			if !strings.Contains(m.said(), liar.URL) {
+				t.Errorf("the report does not say what was refused: %s", m.said())
+			}
+		})
+	}
+}
+
+// said is what the report says was refused.
+func (m *machine) said() string {
+	var b strings.Builder
+	for _, r := range m.report.Refused() {
+		b.WriteString(r.Source + ": " + r.What + ": " + r.Why + "\n")
+	}
+	return b.String()
+}
