@@ -43,7 +43,7 @@ type fetchFlags struct {
 	root, channel, arch, mode, cache, out string
 	mirrors, peers, bootstrap             list
 	json, share, seed                     bool
-	timeout                               time.Duration
+	timeout, patience                     time.Duration
 }
 
 // A list is a flag that may be given several times.
@@ -72,6 +72,7 @@ func newFetchFlags(f *fetchFlags) *flag.FlagSet {
 	set.BoolVar(&f.share, "share", true, "serve what is verified to other machines, where the mode announces (--share=false: no)")
 	set.BoolVar(&f.seed, "seed", false, "go on serving after the fetch, until interrupted")
 	set.DurationVar(&f.timeout, "timeout", bootclient.DefaultTimeout, "how long to look for a valid release")
+	set.DurationVar(&f.patience, "patience", bootclient.DefaultPatience, "how long to wait for the next block of it, while no source gives one")
 	return set
 }
 
@@ -103,6 +104,8 @@ func (f *fetchFlags) check(rest []string) error {
 		return errors.New("--out is missing: name the folder to write to")
 	case f.timeout <= 0:
 		return fmt.Errorf("--timeout %s: must be more than nothing, such as 60s", f.timeout)
+	case f.patience <= 0:
+		return fmt.Errorf("--patience %s: must be more than nothing, such as 5m", f.patience)
 	}
 	if err := checkArch(f.arch); err != nil {
 		return err
@@ -136,7 +139,7 @@ func (f *fetchFlags) run(ctx context.Context) error {
 	line := &statusLine{w: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
 	report := bootclient.NewReport(time.Now(), line)
 	cfg := bootclient.Config{
-		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, Timeout: f.timeout, Share: f.share,
+		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, Timeout: f.timeout, Patience: f.patience, Share: f.share,
 		Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap, Report: report, Progress: line.progress,
 	}
 	var told error
