@@ -27,6 +27,8 @@ type AddOptions struct {
 	Now       func() time.Time // nil: time.Now
 	Watch     Watch            // nil: nobody watches
 	Log       *slog.Logger     // nil: silent
+
+	IgnoreClock bool // sign although the clock contradicts the dates of what is published
 }
 
 // Added says what Add did.
@@ -65,7 +67,7 @@ func Add(ctx context.Context, opts AddOptions) (Added, error) {
 	if err := r.checkOnline(opts.Online.Public); err != nil {
 		return Added{}, err
 	}
-	release, err := r.judge(ctx, opts.Manifest, opts.Now())
+	release, err := r.judge(ctx, opts)
 	if err != nil {
 		return Added{}, err
 	}
@@ -97,8 +99,9 @@ func Add(ctx context.Context, opts AddOptions) (Added, error) {
 	return out, nil
 }
 
-// judge checks a manifest that is to be published.
-func (r *repo) judge(ctx context.Context, data []byte, now time.Time) (manifest.Release, error) {
+// judge checks a manifest that is to be published, and the clock that would date it.
+func (r *repo) judge(ctx context.Context, opts AddOptions) (manifest.Release, error) {
+	data, now := opts.Manifest, opts.Now()
 	targets, err := r.newestTargets(ctx)
 	if err != nil {
 		return manifest.Release{}, err
@@ -107,18 +110,31 @@ func (r *repo) judge(ctx context.Context, data []byte, now time.Time) (manifest.
 	if err != nil {
 		return release, err
 	}
-	prev, err := r.published(ctx)
+	was, err := r.published(ctx)
 	if err != nil {
 		return release, err
 	}
-	if prev, err = r.ground(ctx, prev); err != nil {
+	prev, err := r.ground(ctx, was)
+	if err != nil {
 		return release, err
 	}
 	known, err := r.isPublished(ctx, prev, release, data)
-	if err == nil && !known {
-		err = release.CheckSignedAt(now)
+	if err != nil || known {
+		return release, err
 	}
-	return release, err
+	if err := release.CheckSignedAt(now); err != nil {
+		return release, err
+	}
+	return release, r.agreesWithClock(was, opts)
+}
+
+// agreesWithClock refuses to sign with a clock that contradicts what is published. After the
+// online key was replaced, the dates of the old one count for nothing.
+func (r *repo) agreesWithClock(p *published, opts AddOptions) error {
+	if opts.IgnoreClock || p == nil || r.replaced(p) {
+		return nil
+	}
+	return checkClock(p, opts.Now())
 }
 
 // isPublished reports whether this very manifest is the published one. One that is not
@@ -210,6 +226,9 @@ func (r *repo) advance(ctx context.Context, opts AddOptions, release manifest.Re
 	}
 	if out.Unchanged {
 		if behind, err := r.behind(ctx, was); err != nil || !behind && !opts.Online.stale(was, opts.Now()) {
+			return err
+		}
+		if err := r.agreesWithClock(was, opts); err != nil {
 			return err
 		}
 		return r.renew(ctx, opts.Online, prev, opts.Now())

@@ -6,7 +6,8 @@
 // daemon: the trustless gateway over HTTP and over libp2p streams, Bitswap for stock IPFS
 // nodes, mDNS, the DHT, the IPNS record, and a timestamp that is signed again before it
 // expires. Bootstrap is a DHT node and nothing else; Export writes a mirror for any web
-// server; ReadStatus says what is published.
+// server; ReadStatus says what is published and, with the machines' own check, whether and
+// until when they accept it.
 //
 // A publisher holds the online key (snapshot and timestamp) and the IPNS key, never a
 // release key: it can withhold releases, not forge one. It refuses a manifest that the

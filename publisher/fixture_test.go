@@ -25,6 +25,8 @@ import (
 // A world is a repository with its keys, artifacts and an empty place for a store.
 type world struct {
 	signing                     time.Time // when releases are signed; now when zero
+	expires                     time.Time // when they expire; in 30 days when zero
+	channel                     string    // of the releases; stable when ""
 	t                           *testing.T
 	dir                         string
 	root, release, online, ipns ed25519.PrivateKey
@@ -108,9 +110,16 @@ func (w *world) sign(number int64, version string, key ed25519.PrivateKey) []byt
 	if at.IsZero() {
 		at = time.Now()
 	}
+	channel, expires := w.channel, w.expires
+	if channel == "" {
+		channel = "stable"
+	}
+	if expires.IsZero() {
+		expires = time.Now().Add(720 * time.Hour)
+	}
 	r := manifest.Release{
-		Channel: "stable", Arch: "x86_64", Version: version, Number: number, Cmdline: "console=ttyS0", Job: "job/hello.wasm",
-		SignedAt: at.UTC().Truncate(time.Second), Expires: time.Now().Add(720 * time.Hour).UTC().Truncate(time.Second),
+		Channel: channel, Arch: "x86_64", Version: version, Number: number, Cmdline: "console=ttyS0", Job: "job/hello.wasm",
+		SignedAt: at.UTC().Truncate(time.Second), Expires: expires.UTC().Truncate(time.Second),
 	}
 	for _, role := range []string{"initramfs", "job/hello.wasm", "kernel", "rootfs"} {
 		data := w.read("artifacts/" + role)
@@ -202,4 +211,8 @@ func testLog(t *testing.T) *slog.Logger {
 		return nil
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, nil))
+}
+
+func (w *world) statusOptions() StatusOptions {
+	return StatusOptions{Store: w.path("store"), Repo: w.repo()}
 }

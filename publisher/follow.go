@@ -49,19 +49,16 @@ func (s *server) follow(ctx context.Context, w *fsnotify.Watcher) {
 		case err := <-w.Errors:
 			s.Log.Warn("repository watch", "cause", err)
 		case <-timer.C:
-			timer.Reset(pause)
-			if err := s.refresh(ctx); err != nil && ctx.Err() == nil {
-				s.Log.Error("head kept as it is", "cause", err)
-			}
-			if err := s.sound(ctx); err != nil && ctx.Err() == nil {
-				s.faults.Error("the store is not whole", "cause", err)
-			}
+			s.noticed.failed(s.refresh(ctx))
+			s.notice(ctx)
+			timer.Reset(min(pause, s.nextChange(ctx)))
 		}
 	}
 }
 
 // refresh verifies the repository, renews signatures that are getting old or that a
-// rotation of keys has overtaken, and moves the head. A head whose files changed under an
+// rotation of keys has overtaken, and moves the head. The first head is loaded also where
+// it cannot be signed again. A head whose files changed under an
 // unchanged timestamp (a new root) gets a new timestamp, so that the IPNS sequence rises
 // with every folder.
 func (s *server) refresh(ctx context.Context) error {
@@ -85,18 +82,23 @@ func (s *server) refresh(ctx context.Context) error {
 		return err
 	}
 	due := behind || s.Online.stale(p, s.Now())
+	jumped := s.clock.jumped(s.Now(), s.Uptime())
 	old, _ := s.heads.current()
 	sameTime := old != nil && old.Timestamp == next.Timestamp && !old.Folder.Equals(next.Folder)
 	if old != nil && old.Folder.Equals(next.Folder) && !due {
 		return s.records.point(old, s.Now())
 	}
+	var late error
 	if sameTime || due {
-		if err := s.renew(ctx, r, sameTime); err != nil {
-			if old != nil || ctx.Err() != nil || !s.Now().Before(next.Expires) {
-				return err
-			}
-			s.Log.Error("timestamp not signed again; it is good for a while", "expires", next.Expires.UTC().Format(time.RFC3339), "cause", err)
+		if late = jumped; late == nil || s.IgnoreClock {
+			late = s.renew(ctx, r, sameTime)
 		}
+		if late != nil && (old != nil || ctx.Err() != nil) {
+			return late
+		}
+	}
+	if late != nil {
+		s.noticed.failed(fmt.Errorf("timestamp %d not signed again: %w", next.Timestamp, late))
 	}
 	return s.load(ctx, r)
 }
@@ -133,16 +135,12 @@ func (s *server) renew(ctx context.Context, r *repo, always bool) error {
 
 // load verifies what is published now and makes it the head.
 func (s *server) load(ctx context.Context, r *repo) error {
-	p, err := r.published(ctx)
-	if err != nil {
-		return err
-	}
-	releases, err := r.releases(ctx, p, s.Now())
+	releases, err := manifest.Published(ctx, r.files(), r.rootData)
 	if len(releases) == 0 {
 		if err == nil {
-			err = noRelease(r.dir)
+			return noRelease(r.dir)
 		}
-		return err
+		return fmt.Errorf("repository %s: %w", r.dir, err)
 	}
 	if err != nil {
 		s.Log.Warn("a channel is left out", "cause", err)

@@ -114,26 +114,6 @@ func TestAnOperatorSeesWhatIsServed(t *testing.T) {
 	}
 }
 
-func TestHealthSaysWhenMachinesWouldRefuse(t *testing.T) {
-	now := time.Now()
-	store, err := openStore(t.TempDir(), nil)
-	check(t, err)
-	defer store.Close()
-	s := &server{store: store, heads: newHeads(nil), records: &records{made: now}}
-	s.Store = t.TempDir()
-	s.Now = func() time.Time { return now }
-	s.heads.add(&Head{Timestamp: 7, Expires: now.Add(time.Minute)})
-	check(t, s.health(t.Context()))
-	s.records.made = now.Add(-recordLife)
-	if err := s.health(t.Context()); err == nil || !strings.Contains(err.Error(), "IPNS record expired") {
-		t.Errorf("got %v", err)
-	}
-	now = now.Add(time.Minute)
-	if err := s.health(t.Context()); err == nil || !strings.Contains(err.Error(), "timestamp 7 expired") {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestTwoDaemonsNeedTwoIdentities(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

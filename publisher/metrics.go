@@ -117,12 +117,26 @@ func kindOf(contentType string) string {
 
 // A gauge is a figure that is read when somebody asks.
 type gauge struct {
-	desc *prometheus.Desc
-	of   func(Live) float64
+	desc   *prometheus.Desc
+	of     func(Live) float64
+	series func(Live) map[string]float64 // by the value of the label, in place of of
 }
 
 func newGauge(name, help string, of func(Live) float64) gauge {
-	return gauge{prometheus.NewDesc(prometheus.BuildFQName(space, "", name), help, nil, nil), of}
+	return gauge{desc: prometheus.NewDesc(prometheus.BuildFQName(space, "", name), help, nil, nil), of: of}
+}
+
+// newGauges has a series for each value of a label.
+func newGauges(name, help, label string, series func(Live) map[string]float64) gauge {
+	return gauge{desc: prometheus.NewDesc(prometheus.BuildFQName(space, "", name), help, []string{label}, nil), series: series}
+}
+
+// truth is 1 or 0.
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // liveGauges collects the figures of one Live.
@@ -142,7 +156,13 @@ func (g liveGauges) Describe(out chan<- *prometheus.Desc) {
 func (g liveGauges) Collect(out chan<- prometheus.Metric) {
 	l := g.live()
 	for _, one := range g.gauges {
-		out <- prometheus.MustNewConstMetric(one.desc, prometheus.GaugeValue, one.of(l))
+		if one.series == nil {
+			out <- prometheus.MustNewConstMetric(one.desc, prometheus.GaugeValue, one.of(l))
+			continue
+		}
+		for label, value := range one.series(l) {
+			out <- prometheus.MustNewConstMetric(one.desc, prometheus.GaugeValue, value, label)
+		}
 	}
 }
 
@@ -156,7 +176,22 @@ var (
 		newGauge("http_connections", "Plain HTTP connections.", func(l Live) float64 { return float64(l.HTTPConns) }),
 		newGauge("head_version", "Version of the timestamp that is served.", func(l Live) float64 { return float64(l.Version) }),
 		newGauge("head_age_seconds", "Time since this daemon took the head.", func(l Live) float64 { return l.HeadAge }),
-		newGauge("head_expires_timestamp_seconds", "When the timestamp expires, Unix time.", func(l Live) float64 { return float64(l.Expires.Unix()) }),
+		newGauge("head_expires_timestamp_seconds", "When machines begin to refuse a release, Unix time.", func(l Live) float64 { return float64(l.Expires.Unix()) }),
+		newGauges("file_expires_timestamp_seconds", "When a metadata file expires, Unix time.", "file", func(l Live) map[string]float64 {
+			out := map[string]float64{}
+			for _, f := range l.verdict.Files {
+				out[f.Name] = float64(f.Expires.Unix())
+			}
+			return out
+		}),
+		newGauges("accepted", "1 while machines accept the release of a channel.", "channel", func(l Live) map[string]float64 {
+			out := map[string]float64{}
+			for _, c := range l.verdict.Channels {
+				out[c.Channel+"/"+c.Arch] = truth(c.Accepted)
+			}
+			return out
+		}),
+		newGauge("healthy", "1 while /healthz is 200.", func(l Live) float64 { return truth(l.healthy) }),
 		newGauge("record_age_seconds", "Time since the IPNS record was signed.", func(l Live) float64 { return l.RecordAge }),
 		newGauge("announced_age_seconds", "Time since the least recent DHT record was told; -1 until all are told.", func(l Live) float64 { return l.AnnouncedAge }),
 		newGauge("announced_cids", "Folders and artifacts that are announced.", func(l Live) float64 { return float64(l.Announces) }),

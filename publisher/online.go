@@ -84,7 +84,7 @@ func (r *repo) writeSnapshot(o Online, prev *published, now time.Time, files ...
 	if prev != nil {
 		before = prev.snapshot
 	}
-	next, err := manifest.NewSnapshot(before, now.Add(o.snapshotExpiry()), files...)
+	next, err := manifest.NewSnapshot(before, signingTime(prev, now).Add(o.snapshotExpiry()), files...)
 	if err != nil {
 		return manifest.File{}, fmt.Errorf("snapshot: %w", err)
 	}
@@ -102,7 +102,8 @@ func (r *repo) writeTimestamp(o Online, prev *published, snapshot manifest.File,
 	if prev != nil {
 		before = prev.timestamp
 	}
-	next, err := manifest.NewTimestamp(before, snapshot, now, now.Add(o.expiry()))
+	at := signingTime(prev, now)
+	next, err := manifest.NewTimestamp(before, snapshot, at, at.Add(o.expiry()))
 	if err != nil {
 		return fmt.Errorf("timestamp: %w", err)
 	}

@@ -25,12 +25,15 @@ type Live struct {
 	HTTPConns    int       `json:"http_connections"`
 	SentBytes    int64     `json:"sent_bytes"`
 	Version      int64     `json:"head_version"`
-	Expires      time.Time `json:"head_expires"`
+	Expires      time.Time `json:"head_expires"` // the first date at which machines refuse a release
 	HeadAge      float64   `json:"head_age_seconds"`
 	RecordAge    float64   `json:"record_age_seconds"`
 	AnnouncedAge float64   `json:"announced_age_seconds"` // of the oldest DHT record; -1 until all are told
 	Announces    int       `json:"announced_cids"`
 	Store        cas.Stats `json:"-"`
+
+	verdict Verdict
+	healthy bool
 }
 
 // An operator answers those who run the daemon, on a listener of its own: /metrics,
@@ -78,47 +81,53 @@ func (o operator) serve(ctx context.Context, l net.Listener) error {
 
 // operator is what serve says of itself.
 func (s *server) operator() operator {
-	s.meter.registry.MustRegister(liveGauges{s.live, append(append([]gauge{}, netGauges...), serveGauges...)})
+	live := func() Live {
+		ctx := context.Background()
+		l := s.live(ctx)
+		l.healthy = s.health(ctx) == nil
+		return l
+	}
+	s.meter.registry.MustRegister(liveGauges{live, append(append([]gauge{}, netGauges...), serveGauges...)})
 	return operator{s.meter.registry, s.status, s.health}
 }
 
 func (s *server) status(ctx context.Context) (any, error) {
-	status, err := ReadStatus(ctx, s.Store, s.repo.dir, s.Now())
-	if wrong := s.sound(ctx); status.Damage == "" && wrong != nil {
-		status.Damage = wrong.Error()
+	status, err := ReadStatus(ctx, StatusOptions{Store: s.Store, Repo: s.repo.dir, Now: s.Now, IgnoreClock: s.IgnoreClock})
+	found := s.problems(ctx)
+	for _, p := range found {
+		if p.kind == unsound && status.Damage == "" {
+			status.Damage = p.err.Error()
+		}
 	}
 	return struct {
 		Status
-		Live Live `json:"live"`
-	}{status, s.live()}, err
+		Healthy  bool     `json:"healthy"`
+		Problems []string `json:"problems"` // what /healthz says
+		Live     Live     `json:"live"`
+	}{status, healthy(found) == nil, words(found), s.live(ctx)}, err
 }
 
-func (s *server) live() Live {
+func (s *server) live(ctx context.Context) Live {
 	now := s.Now()
 	head, _ := s.heads.current()
 	oldest, count := s.announced.get()
 	l := Live{
 		Peer: s.node.ID().String(), Listen: texts(s.node.Addrs()), Started: s.started, Peers: s.node.Peers(), DHTPeers: s.node.DHTPeers(),
 		HTTPConns: s.conns.Open(), SentBytes: s.meter.sent.Load(),
-		Version: head.Timestamp, Expires: head.Expires.UTC(), HeadAge: now.Sub(head.taken).Seconds(),
+		Version: head.Timestamp, HeadAge: now.Sub(head.taken).Seconds(),
 		RecordAge: s.records.age(now).Seconds(), AnnouncedAge: -1, Announces: count,
 	}
 	if !oldest.IsZero() {
 		l.AnnouncedAge = now.Sub(oldest).Seconds()
 	}
-	if stats, err := s.store.Stats(context.Background()); err == nil { // else it is being stopped
+	if v, err := s.judge(ctx); err == nil {
+		l.Expires, l.verdict = v.Until, v
+	}
+	if stats, err := s.store.Stats(ctx); err == nil { // else it is being stopped
 		l.Store = stats
 	}
 	return l
 }
 
-// health says why machines would refuse what is served.
-func (s *server) health(ctx context.Context) error {
-	head, _ := s.heads.current()
-	if now := s.Now(); !now.Before(head.Expires) {
-		return fmt.Errorf("timestamp %d expired %s; is the repository writable, and the online key the right one?", head.Timestamp, head.Expires.UTC().Format(time.RFC3339))
-	} else if s.records.age(now) >= recordLife {
-		return errors.New("IPNS record expired")
-	}
-	return s.sound(ctx)
-}
+// health says what is wrong, nil when machines accept what is served and will go on to.
+func (s *server) health(ctx context.Context) error { return healthy(s.problems(ctx)) }

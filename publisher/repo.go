@@ -157,19 +157,6 @@ func (p *published) expires() time.Time {
 	return t
 }
 
-// releases verifies what is published, as a machine would, and returns its releases.
-// A timestamp or snapshot that has expired is no fault here: this side renews it.
-func (r *repo) releases(ctx context.Context, p *published, now time.Time) ([]manifest.Release, error) {
-	if end := p.expires(); !now.Before(end) {
-		now = end.Add(-time.Second)
-	}
-	found, err := manifest.Channels(ctx, r.files(), r.rootData, now)
-	if err != nil {
-		err = fmt.Errorf("repository %s: %w", r.dir, err)
-	}
-	return found, err
-}
-
 // checkOnline refuses an online key that root.json does not name.
 func (r *repo) checkOnline(public ed25519.PublicKey) error {
 	for _, role := range []string{roleSnapshot, roleTimestamp} {

@@ -123,6 +123,7 @@ func (r *repo) salvage(ctx context.Context, p *published) (*published, error) {
 	snapshot.Signed.Version = within(p.snapshot.Signed.Version)
 	timestamp := &metadata.Metadata[metadata.TimestampType]{Signed: p.timestamp.Signed}
 	timestamp.Signed.Version = within(p.timestamp.Signed.Version)
+	timestamp.Signed.UnrecognizedFields = nil // its date of signing may be a thief's
 	return &published{timestamp: timestamp, snapshot: snapshot}, nil
 }
 

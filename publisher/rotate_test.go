@@ -60,7 +60,7 @@ func TestAReplacedOnlineKeySignsTheSameReleasesAgain(t *testing.T) {
 	if _, err := Add(t.Context(), opts); !errors.Is(err, manifest.ErrSignature) || !strings.Contains(err.Error(), "--online-key") {
 		t.Errorf("with the old key: %v", err)
 	}
-	status, err := ReadStatus(t.Context(), w.path("store"), w.repo(), time.Now())
+	status, err := ReadStatus(t.Context(), w.statusOptions())
 	if err != nil || !strings.Contains(status.Refused, "root version 2 replaced the online key") {
 		t.Errorf("status: %q, %v", status.Refused, err)
 	}
@@ -121,7 +121,7 @@ func TestAnOperatorIsToldOfReleaseKeysThatAreNotPublished(t *testing.T) {
 	w.add(w.sign(1, "v1", w.release))
 	warned := func() []string {
 		t.Helper()
-		status, err := ReadStatus(t.Context(), w.path("store"), w.repo(), time.Now())
+		status, err := ReadStatus(t.Context(), w.statusOptions())
 		check(t, err)
 		done, err := Export(t.Context(), ExportOptions{Store: w.path("store"), Repo: w.repo(), Out: w.path("mirror")})
 		check(t, err)

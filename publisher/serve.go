@@ -53,6 +53,9 @@ type ServeOptions struct {
 	Log   *slog.Logger      // nil: silent
 	Ready func(Ready) error // called once, when everything listens and the head is loaded
 	Now   func() time.Time  // nil: time.Now
+
+	Uptime      func() time.Duration // of the machine, which no change of its clock moves; nil: the system's
+	IgnoreClock bool                 // sign although the clock contradicts the dates of what is published
 }
 
 // Network is what serve and bootstrap share.
@@ -90,11 +93,14 @@ type server struct {
 	started   time.Time
 	faults    *slog.Logger // of the store, as strangers meet them
 	soundness soundness
+	clock     clockWatch
+	noticed   noticed
 }
 
 // Serve runs the daemon until ctx ends; then it takes no more requests, finishes those
-// under way for up to five seconds and returns nil. The store is only read. A
-// repository without a release wraps fs.ErrNotExist.
+// under way for up to five seconds and returns nil. The store is only read. What has
+// expired is served too, and /healthz says that machines refuse it. A repository without a
+// release wraps fs.ErrNotExist.
 func Serve(ctx context.Context, opts ServeOptions) error {
 	s, err := newServer(ctx, opts)
 	if err != nil {
@@ -149,10 +155,14 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	if opts.Uptime == nil {
+		opts.Uptime = uptime
+	}
 	if opts.Identity == "" {
 		opts.Identity = filepath.Join(opts.Store, "peer.key")
 	}
 	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC()}
+	s.clock = clockWatch{opts.Now(), opts.Uptime()}
 	s.soundness.wrong = map[cid.Cid]struct{}{}
 	s.faults = limit.OnceAnHour(opts.Log.With("store", opts.Store, "remedy", "phase-publish fsck"))
 	s.conns = s.newConns()
@@ -169,10 +179,12 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 		return nil, err
 	}
 	s.heads = newHeads(s.store)
+	s.doubtClock(ctx)
 	if err := s.refresh(ctx); err != nil {
 		s.store.Close()
 		return nil, err
 	}
+	s.notice(ctx)
 	return s, nil
 }
 

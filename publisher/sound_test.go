@@ -41,7 +41,7 @@ func TestHealthSaysWhenTheStoreLacksWhatIsPublished(t *testing.T) {
 	healthy("at first")
 	check(t, os.Rename(w.path("store/pack-00000001.car"), w.path("away.car")))
 	ill("without the pack", "file does not exist")
-	if s, err := ReadStatus(t.Context(), w.path("store"), w.repo(), time.Now()); err != nil || s.Damage == "" {
+	if s, err := ReadStatus(t.Context(), w.statusOptions()); err != nil || s.Damage == "" {
 		t.Errorf("status says %+v, %v", s, err)
 	}
 	check(t, os.Rename(w.path("away.car"), w.path("store/pack-00000001.car")))

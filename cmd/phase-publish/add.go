@@ -50,6 +50,7 @@ With it, blocks that the store lists are left as they are, whole or not: fsck me
 	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store, made with the first release; later an empty folder makes a new one")
 	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder that phase-sign init made")
 	cmd.Flags().StringVar(&opts.Artifacts, "artifacts", "", "folder with the files that were signed (default: the store has them all)")
+	cmd.Flags().BoolVar(&opts.IgnoreClock, "ignore-clock", false, "sign although the clock contradicts the dates of what is published")
 	online.register(cmd)
 	require(cmd, "store", "repo")
 	return cmd

@@ -144,6 +144,7 @@ of its own, beside an add that runs.`,
 	cmd.Flags().StringVar(&dht, "dht", publisher.DHTPrivate, "private, public or off")
 	cmd.Flags().StringVar(&nat, "nat", publisher.NATOff, "behind a router: off, auto (map ports, find out, use relays and punch holes), or behind (the same without finding out)")
 	cmd.Flags().BoolVar(&opts.MDNS, "mdns", true, "announce on the local network")
+	cmd.Flags().BoolVar(&opts.IgnoreClock, "ignore-clock", false, "sign although the clock contradicts the dates of what is published")
 	require(cmd, "store", "repo", "ipns-key")
 	return cmd
 }

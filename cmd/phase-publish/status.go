@@ -9,31 +9,34 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher"
 )
 
 func newStatus() *cobra.Command {
-	var store, repo string
+	var opts publisher.StatusOptions
 	cmd := &cobra.Command{
 		Use:   "status --store DIR --repo DIR",
-		Short: "Say what is kept and what is published",
-		Long: `status says what the store holds and what the repository publishes, and whether the store
-lists every block of it: exit 5 where it does not. It hashes none of them; fsck does.`,
+		Short: "Say what is kept, what is published, and what machines do with it",
+		Long: `status says what the store holds and what the repository publishes. It judges the metadata
+with the check that runs on the machines, and says until when they accept what is published.
+
+It exits 3 when machines refuse a release, such as one that has expired, or when the clock
+contradicts the dates of what is published, and 5 when the store does not list every block
+of a published release. It hashes no block; fsck does.`,
 		Example: `  phase-publish status --store store --repo repo`,
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := publisher.ReadStatus(cmd.Context(), store, repo, time.Now())
+			s, err := publisher.ReadStatus(cmd.Context(), opts)
 			if err != nil {
 				return err
 			}
-			if s.Damage != "" {
-				err = publisher.Damaged(store, s.Damage)
-			}
-			return errors.Join(err, cli.Print(cmd, s, statusWords(s)))
+			return errors.Join(s.Err(), cli.Print(cmd, s, statusWords(s)))
 		},
 	}
-	cmd.Flags().StringVar(&store, "store", "", "folder of the store")
-	cmd.Flags().StringVar(&repo, "repo", "", "folder of the repository")
+	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store")
+	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder of the repository")
+	cmd.Flags().BoolVar(&opts.IgnoreClock, "ignore-clock", false, "a clock that contradicts what is published is no error")
 	require(cmd, "store", "repo")
 	return cmd
 }
@@ -47,30 +50,51 @@ func statusWords(s publisher.Status) string {
 		return b.String()
 	}
 	fmt.Fprintf(&b, "head       %s\n", s.Head)
-	state := "good until"
-	if s.Expired {
-		state = "EXPIRED at"
+	fmt.Fprintf(&b, "timestamp  version %d, %s\n", s.Sequence, goodUntil(s.Expires, !time.Now().Before(s.Expires)))
+	for _, r := range s.Releases {
+		b.WriteString(releaseWords(s, r))
 	}
-	fmt.Fprintf(&b, "timestamp  version %d, %s %s\n", s.Sequence, state, s.Expires.Format(time.RFC3339))
-	if s.Expired {
-		b.WriteString("           machines refuse it; phase-publish serve signs it again\n")
+	for _, f := range s.Files {
+		fmt.Fprintf(&b, "file       %s version %d, %s%s\n", f.Name, f.Version, goodUntil(f.Expires, f.State == publisher.StateExpired), endingWords(f))
 	}
-	for _, r := range s.Channels {
-		var total int64
-		for _, a := range r.Artifacts {
-			total += a.Length
+	for _, line := range []struct{ name, text string }{
+		{"refused", s.Refused}, {"clock", s.Clock}, {"damage", s.Damage}, {"warning", s.Warning},
+	} {
+		if line.text != "" {
+			fmt.Fprintf(&b, "%-10s %s\n", line.name, strings.ReplaceAll(line.text, "\n", "; "))
 		}
-		fmt.Fprintf(&b, "release    %s/%s: %s, version %d, %s in %s, signed %s, good until %s\n",
-			r.Channel, r.Arch, r.Version, r.Number, size(total), count(int64(len(r.Artifacts)), "file"), r.SignedAt.Format(time.RFC3339), r.Expires.Format(time.RFC3339))
 	}
-	if s.Damage != "" {
-		fmt.Fprintf(&b, "damage     %s\n", s.Damage)
-	}
-	if s.Refused != "" {
-		fmt.Fprintf(&b, "left out   %s\n", s.Refused)
-	}
-	if s.Warning != "" {
-		fmt.Fprintf(&b, "warning    %s\n", s.Warning)
+	if s.Refused == "" {
+		fmt.Fprintf(&b, "machines   accept every release until %s\n", s.Until.Format(time.RFC3339))
 	}
 	return b.String()
+}
+
+func goodUntil(t time.Time, expired bool) string {
+	if expired {
+		return "EXPIRED at " + t.Format(time.RFC3339)
+	}
+	return "good until " + t.Format(time.RFC3339)
+}
+
+func endingWords(f publisher.FileDate) string {
+	if f.State == publisher.StateEnding {
+		return ", ends soon"
+	}
+	return ""
+}
+
+func releaseWords(s publisher.Status, r manifest.Release) string {
+	var total int64
+	for _, a := range r.Artifacts {
+		total += a.Length
+	}
+	refused := ""
+	for _, c := range s.Channels {
+		if c.Channel == r.Channel && c.Arch == r.Arch && !c.Accepted {
+			refused = ", REFUSED by machines"
+		}
+	}
+	return fmt.Sprintf("release    %s/%s: %s, version %d, %s in %s, signed %s, good until %s%s\n",
+		r.Channel, r.Arch, r.Version, r.Number, size(total), count(int64(len(r.Artifacts)), "file"), r.SignedAt.Format(time.RFC3339), r.Expires.Format(time.RFC3339), refused)
 }

@@ -163,11 +163,11 @@ func publish(ctx context.Context, dir string) (r manifest.Release, err error) {
 	}); err != nil {
 		return r, err
 	}
-	status, err := publisher.ReadStatus(ctx, at("store"), at("repo"), time.Now())
+	status, err := publisher.ReadStatus(ctx, publisher.StatusOptions{Store: at("store"), Repo: at("repo")})
 	if err != nil {
 		return r, err
 	}
-	return status.Channels[0], nil
+	return status.Releases[0], nil
 }
 
 func noise(seed byte, n int64) io.Reader {
