@@ -3,6 +3,7 @@ package bootclient
 import (
 	"io/fs"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"strings"
 	"time"
@@ -49,7 +50,8 @@ type Config struct {
 	// takes the leaves that Cache has not. "" for none.
 	Artifacts string
 
-	times *timings // nil: usual
+	times      *timings                        // nil: usual
+	interfaces func() ([]net.Interface, error) // nil: net.Interfaces
 }
 
 // Check reports the first hint that is not an address, as an error that wraps
@@ -82,6 +84,9 @@ func (c Config) complete() Config {
 	}
 	if c.Patience <= 0 {
 		c.Patience = DefaultPatience
+	}
+	if c.interfaces == nil {
+		c.interfaces = net.Interfaces
 	}
 	if c.times == nil {
 		c.times = &usual

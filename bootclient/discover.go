@@ -33,6 +33,8 @@ type discovery struct {
 	rest    chan struct{} // closed when the metadata for others is there; nil before it is sought
 	heard   chan head     // from the DHT
 	network bool          // mDNS or the DHT may find more at any time
+	// isolated says that no source can be reached and none can be found.
+	isolated bool
 
 	cfg    Config
 	trust  manifest.Discovery
@@ -59,6 +61,7 @@ func discover(ctx context.Context, cfg Config, trust manifest.Discovery) (*disco
 	})
 	d := &discovery{hub: newHub(client, cfg.times), heard: make(chan head, heardBuffer), cfg: cfg, trust: trust, words: map[string]string{}}
 	d.ctx, d.cancel = context.WithCancel(ctx)
+	d.isolated = d.nowhere()
 	d.mirrors()
 	if err := d.peers(); err != nil {
 		d.close()

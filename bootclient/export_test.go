@@ -1,6 +1,9 @@
 package bootclient
 
-import "time"
+import (
+	"net"
+	"time"
+)
 
 // Hurry makes every pause and limit of the table in docs/PATIENCE.md n times shorter.
 func (c *Config) Hurry(n time.Duration) {
@@ -12,4 +15,9 @@ func (c *Config) Hurry(n time.Duration) {
 		*d /= n
 	}
 	c.times = &t
+}
+
+// Interfaces makes a machine believe that it has these network interfaces.
+func (c *Config) Interfaces(list ...net.Interface) {
+	c.interfaces = func() ([]net.Interface, error) { return list, nil }
 }

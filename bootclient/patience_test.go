@@ -1,13 +1,18 @@
 package bootclient_test
 
 import (
+	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -120,4 +125,63 @@ func (m *machine) said() string {
 		b.WriteString(r.Source + ": " + r.What + ": " + r.Why + "\n")
 	}
 	return b.String()
+}
+
+func TestANewerReleaseOfASlowSourceWinsOverTheCache(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "internet")
+	m.cfg.Mode.Discovery, m.cfg.Cache = []string{"mirror"}, t.TempDir()
+	first := serve(t, r, nil)
+	m.cfg.Mirrors = []string{first.URL}
+	m.boots(r)
+	r.release("2", map[string][]byte{"kernel": content(11, 200<<10), "initramfs": content(12, 100<<10)})
+	slow := serve(t, r, nil)
+	good := slow.Config.Handler
+	slow.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		time.Sleep(300 * time.Millisecond) // as far away as it gets
+		good.ServeHTTP(w, req)
+	})
+	m.cfg.Mirrors = []string{slow.URL, "http://127.0.0.1:1"}
+	m.boots(r)
+	if _, err := os.Stat(filepath.Join(m.out, "rootfs")); err == nil {
+		t.Error("the older release of the cache was taken")
+	}
+}
+
+func TestACacheBootsBesideSourcesThatAreDownOrLie(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	cache := t.TempDir()
+	filled(t, r, cache)
+	liar := httptest.NewServer(tampered(r))
+	t.Cleanup(liar.Close)
+	for name, mirrors := range map[string][]string{
+		"down": {"http://127.0.0.1:1"}, "a liar": {liar.URL}, "both": {"http://127.0.0.1:1", liar.URL}, "nobody": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, r, "internet")
+			m.cfg.Mode.Discovery, m.cfg.Mode.Cache = []string{"mirror"}, "ro"
+			m.cfg.Cache, m.cfg.Mirrors = cache, mirrors
+			m.cfg.Hurry(5)
+			m.boots(r)
+		})
+	}
+}
+
+func TestAMachineWithoutANetworkInterfaceSaysSoAtOnce(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	lo := net.Interface{Name: "lo", Flags: net.FlagUp | net.FlagLoopback}
+	m := newMachine(t, r, "local")
+	m.cfg.Interfaces(lo)
+	m.cfg.Timeout = time.Hour
+	m.refuses(cli.ExitNotFound, "no network interface", "driver")
+	if err := m.fetch(t.Context()); !errors.Is(err, bootclient.ErrNoInterface) {
+		t.Error(err)
+	}
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.boots(r)
+	m = newMachine(t, r, "local")
+	m.cfg.Interfaces(lo)
+	m.cfg.Cache = t.TempDir()
+	filled(t, r, m.cfg.Cache)
+	m.boots(r)
 }

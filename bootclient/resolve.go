@@ -35,18 +35,21 @@ type resolver struct {
 	asked    chan heard
 	verdicts chan verdict
 
-	asking   map[*source]*reply // what each source said last; nil before it said anything
-	pending  int                // sources that have not answered yet
-	checking int                // folders under way
-	folders  map[cid.Cid]*lead
-	best     *verdict
-	worst    error     // the most telling thing that anybody sent
-	calm     time.Time // when something was last learnt
-	lookEnd  time.Time // who answers first may not be the newest
-	deadline time.Time
-	began    time.Time
-	told     time.Time // when it was last said who is waited for
-	graceEnd time.Time
+	asking    map[*source]*reply // what each source said last; nil before it said anything
+	pending   int                // sources that have not answered yet
+	checking  int                // folders under way
+	folders   map[cid.Cid]*lead
+	best      *verdict
+	kept      *verdict // of the cache alone
+	recalled  chan verdict
+	recalling bool      // the cache is being looked at
+	worst     error     // the most telling thing that anybody sent
+	calm      time.Time // when something was last learnt
+	lookEnd   time.Time // who answers first may not be the newest
+	deadline  time.Time
+	began     time.Time
+	told      time.Time // when it was last said who is waited for
+	graceEnd  time.Time
 }
 
 // A reply is what a source said last of its heads.
@@ -79,6 +82,7 @@ type resolution struct {
 	from   *source // nil when the DHT alone pointed to it
 	same   int     // sources that named the same folder
 	dht    bool    // and so did the DHT
+	kept   bool    // the cache alone has it
 	all    int     // sources known
 	head   head
 	folder *folder // nil when the release is remembered and nothing more
@@ -90,7 +94,7 @@ func resolve(ctx context.Context, cfg Config, disc *discovery, c *cache, names [
 	now := time.Now()
 	r := &resolver{
 		cfg: cfg, disc: disc, cache: c, names: names,
-		asked: make(chan heard), verdicts: make(chan verdict),
+		asked: make(chan heard), verdicts: make(chan verdict), recalled: make(chan verdict),
 		asking: map[*source]*reply{}, folders: map[cid.Cid]*lead{}, calm: now, began: now, deadline: now.Add(cfg.Timeout),
 	}
 	if disc.network {
@@ -102,10 +106,12 @@ func resolve(ctx context.Context, cfg Config, disc *discovery, c *cache, names [
 	v, err := r.commit(ctx)
 	known, _ := disc.hub.known()
 	best := r.best.head
-	out := resolution{v: v, from: best.from, all: len(known), head: best, folder: r.best.folder}
-	for _, h := range r.folders[best.folder].namers {
-		out.same += number(h.from != nil)
-		out.dht = out.dht || h.from == nil
+	out := resolution{v: v, from: best.from, all: len(known), head: best, folder: r.best.folder, kept: r.best == r.kept}
+	if l := r.folders[best.folder]; l != nil {
+		for _, h := range l.namers {
+			out.same += number(h.from != nil)
+			out.dht = out.dht || h.from == nil
+		}
 	}
 	return out, err
 }
@@ -113,6 +119,8 @@ func resolve(ctx context.Context, cfg Config, disc *discovery, c *cache, names [
 // words says who gave it.
 func (r resolution) words() string {
 	switch {
+	case r.kept:
+		return "the cache, which is valid still: no source gave a newer one"
 	case r.same == 0:
 		return "the DHT"
 	case r.dht:
@@ -126,11 +134,9 @@ func (r *resolver) run(ctx context.Context) error {
 	defer cancel()
 	tick := time.NewTicker(min(searchTick, r.cfg.times.grace))
 	defer tick.Stop()
+	r.askCache(work)
 	for {
 		known, more := r.disc.hub.known()
-		if len(known) == 0 && !r.disc.network {
-			return r.nobody("nowhere to look")
-		}
 		r.askNew(work, known)
 		r.followLeads(work)
 		if done, err := r.finished(); done {
@@ -141,6 +147,10 @@ func (r *resolver) run(ctx context.Context) error {
 			r.answered(a)
 		case v := <-r.verdicts:
 			r.judged(v)
+		case v := <-r.recalled:
+			if r.recalling = false; v.err == nil {
+				r.kept = &v
+			}
 		case h := <-r.disc.heard:
 			r.consider(h)
 		case <-more:
@@ -300,7 +310,11 @@ func (r *resolver) pick(l *lead) (head, bool) {
 func (r *resolver) check(ctx context.Context, h head) verdict {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.times.checkLimit)
 	defer cancel()
-	f := newFolder(h.folder, pool{hub: r.disc.hub, cache: r.cache, prefer: h.from})
+	return r.verify(ctx, h, pool{hub: r.disc.hub, cache: r.cache, prefer: h.from})
+}
+
+func (r *resolver) verify(ctx context.Context, h head, src cas.Source) verdict {
+	f := newFolder(h.folder, src)
 	policy := r.policy()
 	if r.cfg.Cache != "" {
 		policy.State = manifest.OpenStateReadOnly(r.cfg.trustDir())
@@ -369,6 +383,19 @@ func (r *resolver) finished() (bool, error) {
 	if r.best != nil {
 		return time.Now().After(r.lookEnd) && (quiet || time.Now().After(r.graceEnd)), nil
 	}
+	if r.mayRecall(time.Since(r.began) > r.cfg.times.cacheGrace) {
+		r.best = r.kept
+		return true, nil
+	}
+	if r.recalling {
+		return false, nil
+	}
+	if r.disc.isolated {
+		return true, fmt.Errorf("network: %w: %w; connect one, or load its driver", ErrNoInterface, cas.ErrUnreachable)
+	}
+	if known, _ := r.disc.hub.known(); len(known) == 0 && !r.disc.network {
+		return true, r.nobody("nowhere to look")
+	}
 	if r.worst == nil || !quiet || !r.disc.settled(r.calm, r.standing) {
 		return false, nil
 	}
@@ -378,6 +405,9 @@ func (r *resolver) finished() (bool, error) {
 // timedOut ends a search by the clock: with the best so far, with the worst that anybody
 // sent, or with the words of those who are still waited for.
 func (r *resolver) timedOut() error {
+	if r.best == nil {
+		r.best = r.kept
+	}
 	if r.best != nil {
 		return nil
 	}

@@ -331,6 +331,12 @@ func TestAnOlderReleaseIsRefusedAfterANewerOne(t *testing.T) {
 	m.boots(r)
 	ok(t, os.RemoveAll(m.out))
 	m.cfg.Mirrors = []string{old.URL}
+	m.boots(r) // the newest release, which the cache holds
+	if !strings.Contains(m.said(), "older than") {
+		t.Errorf("the report does not name the old release: %s", m.said())
+	}
+	ok(t, os.RemoveAll(m.out))
+	ok(t, os.RemoveAll(filepath.Join(m.cfg.Cache, "blocks")))
 	m.refuses(cli.ExitUntrusted, "older than", old.URL)
 }
 
@@ -474,9 +480,9 @@ func TestTheLastGoodReleaseBootsOnlyWhereTheModeSaysSo(t *testing.T) {
 	}
 }
 
-// What OPERATING.md says of caches: without blocks the memory of versions stays, and
-// without a source only last-good boots.
-func TestACacheAloneBootsOnlyTheLastGoodAndItsBlocksMayGo(t *testing.T) {
+// What OPERATING.md says of caches: one that is whole needs no source while its metadata are
+// valid; without blocks the memory of versions stays.
+func TestACacheAloneBootsWhileItsMetadataAreValid(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	s := serve(t, r, nil)
 	m := newMachine(t, r, "internet")
@@ -485,11 +491,21 @@ func TestACacheAloneBootsOnlyTheLastGoodAndItsBlocksMayGo(t *testing.T) {
 	m.boots(r)
 	ok(t, os.RemoveAll(filepath.Join(m.cfg.Cache, "blocks")))
 	m.boots(r)
+	m.cfg.Mirrors = nil
+	m.boots(r)
+	if c := m.source("cache"); c.Bytes < 4<<20 {
+		t.Errorf("the report says of the cache: %+v", c)
+	}
 	ok(t, os.RemoveAll(m.out))
-	m.cfg.Mirrors, m.cfg.Timeout = nil, time.Second
-	m.refuses(cli.ExitNotFound, "unreachable")
+	m.cfg.Now = func() time.Time { return time.Now().Add(30 * time.Hour) }
+	m.cfg.Timeout = time.Second
+	m.refuses(cli.ExitNotFound, "nowhere to look")
 	m.cfg.Mode.Stale = "last-good"
 	m.boots(r)
+	m.cfg.Mode.Stale, m.cfg.Now = "refuse", nil
+	ok(t, os.RemoveAll(m.out))
+	ok(t, os.RemoveAll(filepath.Join(m.cfg.Cache, "blocks")))
+	m.refuses(cli.ExitNotFound, "nowhere to look")
 }
 
 func TestACacheThatMayNotBeWrittenIsNot(t *testing.T) {

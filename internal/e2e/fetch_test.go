@@ -116,6 +116,9 @@ func TestFetchRefusesWhatIsOlderThanWhatTheMachineHasSeen(t *testing.T) {
 	if seen := l.fetch("repo/root.json", l.mirror("newer-store", "newer"), "--cache", cache); seen.code != 0 {
 		t.Fatalf("the honest twin: exit %d: %s", seen.code, seen.output)
 	}
+	if err := os.RemoveAll(filepath.Join(cache, "blocks")); err != nil { // which would boot the newer one
+		t.Fatal(err)
+	}
 	l.fetch("repo/root.json", l.mirror("store", "repo"), "--cache", cache).refused(3, "older than")
 }
 
