@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/phaseboot/phaseboot/internal/bootfile/bootfiletest"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -94,8 +95,8 @@ func firstTime(t *testing.T, bin string, e entry, edit func(script string) strin
 	dir = t.TempDir()
 	for _, who := range append(people, "stick") {
 		check(t, os.MkdirAll(filepath.Join(dir, who, "build"), 0o755))
-		for _, file := range []string{"kernel", "initramfs"} {
-			check(t, os.WriteFile(filepath.Join(dir, who, "build", file), []byte("the "+file), 0o600))
+		for file, data := range map[string][]byte{"kernel": bootfiletest.Kernel("x86_64", ""), "initramfs": bootfiletest.Initramfs("")} {
+			check(t, os.WriteFile(filepath.Join(dir, who, "build", file), data, 0o600))
 		}
 	}
 	edited := entry{title: e.title}

@@ -10,7 +10,7 @@ import (
 const large = `
 head -c 3000000 /dev/urandom > artifacts/rootfs
 rm release.json
-phase-sign release --repo repo --channel stable --arch x86_64 --release 1 --kernel artifacts/kernel --initramfs artifacts/initramfs \
+phase-sign release --unchecked --repo repo --channel stable --arch x86_64 --release 1 --kernel artifacts/kernel --initramfs artifacts/initramfs \
     --rootfs artifacts/rootfs --key keys/release --out release.json
 `
 

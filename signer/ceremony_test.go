@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/bootfile/bootfiletest"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -59,14 +60,13 @@ func (b bench) init(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(b.path("vmlinuz"), []byte("the kernel"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	b.write(t, "vmlinuz", bootfiletest.Kernel("x86_64", ""))
+	b.write(t, "initrd", bootfiletest.Initramfs(""))
 }
 
 func (b bench) spec() ReleaseSpec {
 	return ReleaseSpec{
-		Repo: b.dir, Channel: "stable", Arch: "x86_64", Version: "1", Kernel: b.path("vmlinuz"), Initramfs: b.path("vmlinuz"),
+		Repo: b.dir, Channel: "stable", Arch: "x86_64", Version: "1", Kernel: b.path("vmlinuz"), Initramfs: b.path("initrd"),
 		Chunker: cas.DefaultChunker, Lifetime: 100 * time.Hour, Keys: []Key{b.release}, Out: b.path("RELEASE.json"), Now: noon,
 	}
 }
@@ -74,6 +74,13 @@ func (b bench) spec() ReleaseSpec {
 func (b bench) mustRelease(t testing.TB) {
 	t.Helper()
 	if _, err := Release(t.Context(), b.spec()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b bench) write(t testing.TB, name string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(b.path(name), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -17,20 +16,12 @@ import (
 type Watch func(path string, size int64, r io.Reader) io.ReadCloser
 
 // hashFile chunks and hashes one file in a single pass, so that the CID and the
-// SHA-256 are of the same bytes. An empty file wraps cas.ErrCorrupt.
-func hashFile(ctx context.Context, role, path, chunker string, watch Watch) (manifest.Artifact, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return manifest.Artifact{}, fmt.Errorf("%s %s: %w", role, path, advise(err))
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return manifest.Artifact{}, fmt.Errorf("%s %s: %w", role, path, pathless(err))
-	}
-	r := io.NopCloser(io.Reader(f))
+// SHA-256 are of the same bytes. An empty file, and one that changes meanwhile, wrap
+// cas.ErrCorrupt.
+func hashFile(ctx context.Context, f input, chunker string, watch Watch) (manifest.Artifact, error) {
+	r := io.NopCloser(io.Reader(f.File))
 	if watch != nil {
-		r = watch(path, info.Size(), f)
+		r = watch(f.path, f.info.Size(), f.File)
 	}
 	defer r.Close()
 	defer context.AfterFunc(ctx, func() { f.Close() })() // a pipe may never say another word
@@ -38,12 +29,15 @@ func hashFile(ctx context.Context, role, path, chunker string, watch Watch) (man
 	file, err := cas.FileCID(ctx, io.TeeReader(r, sum), chunker)
 	switch {
 	case err != nil:
-		return manifest.Artifact{}, fmt.Errorf("%s %s: %w", role, path, firstErr(ctx.Err(), advise(err)))
+		return manifest.Artifact{}, fmt.Errorf("%s: %w", f.words(), firstErr(ctx.Err(), advise(err)))
 	case file.Size == 0:
-		return manifest.Artifact{}, fmt.Errorf("%s %s: the file is empty (%w); build it again", role, path, cas.ErrCorrupt)
+		return manifest.Artifact{}, corrupt("%s: the file is empty; build it again", f.words())
+	}
+	if err := f.unchanged(); err != nil {
+		return manifest.Artifact{}, err
 	}
 	return manifest.Artifact{
-		Role: role, Length: file.Size, SHA256: hex.EncodeToString(sum.Sum(nil)),
+		Role: f.role, Length: file.Size, SHA256: hex.EncodeToString(sum.Sum(nil)),
 		CID: file.CID, Chunker: chunker,
 	}, nil
 }

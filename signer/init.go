@@ -17,6 +17,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -188,6 +189,9 @@ func (s InitSpec) delegations() (list []manifest.Delegation, roles []string, err
 
 // roleName is manifest.RoleName for names that a person typed.
 func roleName(channel, arch string) (string, error) {
+	if err := bootfile.CheckArch(arch); err != nil {
+		return "", err
+	}
 	role, err := manifest.RoleName(channel, arch)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", fs.ErrInvalid, err)

@@ -35,11 +35,14 @@ type ReleaseSpec struct {
 	Keys          []Key
 	Out           string
 	Force         bool // replace a manifest at Out that others have signed
+	Unchecked     bool // sign files whatever they are
 	Now           time.Time
 	Watch         Watch
 }
 
-// Release hashes the files, writes the release manifest to s.Out and signs it. The
+// Release inspects and hashes the files, writes the release manifest to s.Out and signs it.
+// A file that no machine could use wraps fs.ErrInvalid, one that is cut short cas.ErrCorrupt,
+// unless s.Unchecked. The
 // repository's root and targets must be valid; a key that the delegation does not list
 // wraps manifest.ErrSignature, an unknown channel fs.ErrNotExist, and words outside
 // the grammar fs.ErrInvalid, a manifest at s.Out that others have signed fs.ErrExist. All of it is checked before the files are read, which may
@@ -57,8 +60,13 @@ func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 	if s.Job != "" {
 		r.Job = "job/" + filepath.Base(s.Job)
 	}
-	for _, f := range s.files() {
-		a, err := hashFile(ctx, f.role, f.path, s.Chunker, s.Watch)
+	files, err := s.openInputs()
+	if err != nil {
+		return Summary{}, err
+	}
+	defer files.close()
+	for _, f := range files {
+		a, err := hashFile(ctx, f, s.Chunker, s.Watch)
 		if err != nil {
 			return Summary{}, err
 		}
@@ -162,19 +170,20 @@ func (s ReleaseSpec) checkWords() error {
 	return nil
 }
 
-type roleFile struct{ role, path string }
+// A roleFile is a file, its role in the release, and the flag that names it.
+type roleFile struct{ role, flag, path string }
 
 // files lists the artifacts in the order in which they are hashed.
 func (s ReleaseSpec) files() []roleFile {
-	files := []roleFile{{manifest.RoleKernel, s.Kernel}, {manifest.RoleInitramfs, s.Initramfs}}
+	files := []roleFile{{manifest.RoleKernel, "kernel", s.Kernel}, {manifest.RoleInitramfs, "initramfs", s.Initramfs}}
 	if s.Rootfs != "" {
-		files = append(files, roleFile{manifest.RoleRootfs, s.Rootfs})
+		files = append(files, roleFile{manifest.RoleRootfs, "rootfs", s.Rootfs})
 	}
 	for _, path := range s.DTBs {
-		files = append(files, roleFile{"dtb/" + filepath.Base(path), path})
+		files = append(files, roleFile{"dtb/" + filepath.Base(path), "dtb", path})
 	}
 	if s.Job != "" {
-		files = append(files, roleFile{"job/" + filepath.Base(s.Job), s.Job})
+		files = append(files, roleFile{"job/" + filepath.Base(s.Job), "job", s.Job})
 	}
 	return files
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -47,8 +48,8 @@ func readRoot(path string) ([]byte, error) {
 
 // checkArch refuses an architecture of which there are no machines to boot.
 func checkArch(name string) error {
-	if name != "x86_64" && name != "arm64" {
-		return fmt.Errorf("--arch %.40q: unknown; it is x86_64 or arm64", name)
+	if err := bootfile.CheckArch(name); err != nil {
+		return fmt.Errorf("--arch: %w", err)
 	}
 	return nil
 }

@@ -99,7 +99,7 @@ func sign(ctx context.Context, repo string, number int, key signer.Key, version,
 		Repo: repo, Channel: "stable", Arch: "x86_64", Version: version, Cmdline: "console=ttyS0",
 		Kernel: filepath.Join(folder, "kernel"), Initramfs: filepath.Join(folder, "initramfs"), Rootfs: filepath.Join(folder, "rootfs"),
 		Job: filepath.Join(folder, "job/hello.wasm"), Chunker: cas.DefaultChunker, Lifetime: 12 * time.Hour,
-		Keys: []signer.Key{key}, Out: out, Now: time.Now(),
+		Keys: []signer.Key{key}, Out: out, Now: time.Now(), Unchecked: true,
 	})
 	return err
 }

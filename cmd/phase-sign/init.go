@@ -59,7 +59,7 @@ func (f *initFlags) define(cmd *cobra.Command) {
 	fl.StringVar(&f.online, "online-key", "", "key of the publisher, for snapshot and timestamp")
 	fl.StringVar(&f.ipns, "ipns-key", "", "key of the IPNS name that points to the newest metadata")
 	fl.StringArrayVar(&f.spec.Channels, "channel", nil, "channel, for example stable (repeatable)")
-	fl.StringArrayVar(&f.spec.Archs, "arch", nil, "architecture, for example x86_64 (repeatable)")
+	fl.StringArrayVar(&f.spec.Archs, "arch", nil, "architecture: x86_64 or arm64 (repeatable)")
 	fl.StringArrayVar(&f.spec.HTTPS, "https", nil, "URL of a mirror (repeatable)")
 	fl.StringArrayVar(&f.spec.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ID of a first DHT peer (repeatable)")
 	fl.StringVar(&f.spec.DHTPrefix, "dht-prefix", "", "protocol prefix of the private DHT (default /phaseboot/<IPNS name>)")

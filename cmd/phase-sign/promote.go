@@ -45,7 +45,7 @@ finds them all in its store.`,
 	f.StringVar(&spec.Repo, "repo", "", "repository, as init made it")
 	f.StringVar(&spec.From, "from", "", "channel that has the release")
 	f.StringVar(&spec.To, "to", "", "channel that is to have it")
-	f.StringVar(&spec.Arch, "arch", "", "architecture")
+	f.StringVar(&spec.Arch, "arch", "", "architecture: x86_64 or arm64")
 	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
 	f.BoolVar(&spec.Force, "force", false, "replace a manifest at --out that others have signed")
 	f.StringArrayVar(&keys, "key", nil, "release key of --to to sign with (repeatable)")

@@ -21,6 +21,9 @@ func newRelease() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "release --repo DIR --out FILE",
 		Short: "Hash the files of a release, write its manifest and sign it",
+		Long: `release looks at each file before it hashes it: the kernel must be one for --arch and whole, the
+initramfs a cpio archive, compressed or not, the rootfs a squashfs, the job a WebAssembly core
+module. With --unchecked it signs whatever it is given, and reads pipes too.`,
 		Example: `  phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
     --kernel vmlinuz --initramfs initramfs.zst --rootfs rootfs.squashfs --job hello.wasm \
     --cmdline 'console=ttyS0 quiet' --expires 30d --key release.key --out RELEASE.json`,
@@ -57,7 +60,7 @@ func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
 	f := cmd.Flags()
 	f.StringVar(&spec.Repo, "repo", "", "repository, as init made it")
 	f.StringVar(&spec.Channel, "channel", "", "channel")
-	f.StringVar(&spec.Arch, "arch", "", "architecture")
+	f.StringVar(&spec.Arch, "arch", "", "architecture: x86_64 or arm64")
 	f.StringVar(&spec.Version, "release", "", "the release's version string")
 	f.StringVar(&spec.Kernel, "kernel", "", "kernel image")
 	f.StringVar(&spec.Initramfs, "initramfs", "", "initramfs")
@@ -67,6 +70,7 @@ func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
 	f.StringVar(&spec.Cmdline, "cmdline", "", "kernel command line")
 	f.Int64Var(&spec.MinRAM, "min-ram", 0, "memory that the release needs, in MiB")
 	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
+	f.BoolVar(&spec.Unchecked, "unchecked", false, "sign files that no machine may be able to use")
 	f.BoolVar(&spec.Force, "force", false, "replace a manifest at --out that others have signed")
 	chunkerFlag(cmd, &spec.Chunker)
 }

@@ -49,7 +49,7 @@ var rules = []rule{
 	{"internal/bitswap", []string{"cas/...", "internal/limit"}, "it moves blocks; what they mean is not its business"},
 	{"internal/p2p/...", []string{"internal/p2p/...", "internal/gateway", "internal/bitswap", "cas/..."}, "it moves blocks; what they mean is not its business"},
 	{"internal/limit", nil, "a leaf"},
-	{"internal/bootfile", nil, "a leaf: signer and machine judge a kernel by the same rules, and share nothing else"},
+	{"internal/bootfile/...", []string{"internal/bootfile"}, "a leaf: signer and machine judge a kernel by the same rules, and share nothing else"},
 	{"internal/atomicfile", nil, "a leaf"},
 	{"internal/bootargs", nil, "a leaf: the machine and the image builder read one grammar"},
 	{"internal/file", nil, "a leaf"},

@@ -35,12 +35,12 @@ func CheckKernel(r io.ReaderAt, size int64, arch string) error {
 	case KindGzip:
 		return checkGzipKernel(r, size, arch)
 	}
-	return notA("kernel", kind, "give the kernel: vmlinuz, a bzImage or an arm64 Image")
+	return notA("a kernel", kind, "give the kernel: vmlinuz, a bzImage or an arm64 Image")
 }
 
 // notA refuses a file of another kind.
 func notA(want string, is Kind, remedy string) error {
-	return invalid("this is %s, not a %s; %s", is, want, remedy)
+	return invalid("this is %s, not %s; %s", is, want, remedy)
 }
 
 // archOf is the architecture that a kernel is for, "" where its head does not say.

@@ -29,6 +29,7 @@ const (
 	KindEROFS    Kind = "an EROFS file system"
 	KindExt      Kind = "an ext2, ext3 or ext4 file system"
 	KindWASM     Kind = "a WebAssembly file"
+	KindDTB      Kind = "a device tree"
 	KindText     Kind = "a text file"
 	KindEmpty    Kind = "an empty file"
 	KindUnknown  Kind = "no file of a known kind"
@@ -65,11 +66,10 @@ var magics = []magic{
 	{1080, "\x53\xef", KindExt},
 	{0, "XFSB", "an XFS file system"},
 	{0, "\x00asm", KindWASM},
-	{0, "\xd0\x0d\xfe\xed", "a device tree"},
+	{0, "\xd0\x0d\xfe\xed", KindDTB},
 	{257, "ustar", "a tar archive"},
 	{0, "!<arch>\n", "a Debian package or static library"},
 	{0, "PK\x03\x04", "a zip archive"},
-	{0x8001, "CD001", "an ISO 9660 image"},
 	{510, "\x55\xaa", "a disk image"},
 }
 

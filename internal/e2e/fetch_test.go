@@ -84,7 +84,7 @@ func TestFetchRefusesWhatHasExpired(t *testing.T) {
 		}
 	}
 	if err := runAll(initRepo(fx, "stale", "root", "release"), []string{
-		fx.bin("phase-sign"), "release", "--repo", fx.path("stale"), "--channel", "stable", "--arch", "x86_64", "--release", "soon", "--expires", "1m",
+		fx.bin("phase-sign"), "release", "--unchecked", "--repo", fx.path("stale"), "--channel", "stable", "--arch", "x86_64", "--release", "soon", "--expires", "1m",
 		"--kernel", little + "/kernel", "--initramfs", little + "/initramfs", "--key", fx.path("keys/release"), "--out", fx.path("stale.json"),
 	}, []string{
 		fx.bin("phase-publish"), "add", "--store", fx.path("stale-store"), "--repo", fx.path("stale"), "--artifacts", little,

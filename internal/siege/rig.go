@@ -149,7 +149,7 @@ func publish(ctx context.Context, dir string) (r manifest.Release, err error) {
 	if _, err := signer.Release(ctx, signer.ReleaseSpec{
 		Repo: at("repo"), Channel: "stable", Arch: "x86_64", Version: "siege",
 		Kernel: at("artifacts/kernel"), Initramfs: at("artifacts/initramfs"), Rootfs: at("artifacts/rootfs"),
-		Chunker: cas.DefaultChunker, Lifetime: day / 2, Keys: []signer.Key{keys["release"]}, Out: at("release.json"), Now: time.Now(),
+		Chunker: cas.DefaultChunker, Lifetime: day / 2, Keys: []signer.Key{keys["release"]}, Out: at("release.json"), Now: time.Now(), Unchecked: true,
 	}); err != nil {
 		return r, err
 	}

@@ -1,0 +1,55 @@
+// Package bootfiletest makes the smallest files that package bootfile takes, for tests
+// that sign a release and never boot it. Each ends with bytes of the caller's, so that two
+// files differ.
+package bootfiletest
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Kernel is an x86_64 bzImage or an arm64 Image without any code.
+func Kernel(arch, body string) []byte {
+	if arch == "arm64" {
+		data := make([]byte, 64, 64+len(body))
+		copy(data[56:], "ARM\x64")
+		return append(data, body...)
+	}
+	data := make([]byte, 1024)
+	for at, field := range map[int]string{0x1f1: "\x01", 0x1fe: "\x55\xaa", 0x202: "HdrS", 0x206: "\x0f\x02", 0x211: "\x01", 0x236: "\x3f\x00"} {
+		copy(data[at:], field)
+	}
+	binary.LittleEndian.PutUint32(data[0x1f4:], uint32(len(body)/16))
+	return append(data, body...)
+}
+
+// Initramfs is a cpio archive of one file.
+func Initramfs(body string) []byte {
+	data := entry(nil, "init", body)
+	return entry(data, "TRAILER!!!", "")
+}
+
+func entry(data []byte, name, body string) []byte {
+	data = fmt.Appendf(data, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\x00", 1, 0o100755, 0, 0, 1, 0, len(body), 0, 0, 0, 0, len(name)+1, 0, name)
+	data = append(pad(data), body...)
+	return pad(data)
+}
+
+func pad(data []byte) []byte { return append(data, make([]byte, -len(data)&3)...) }
+
+// Rootfs is the superblock of a squashfs.
+func Rootfs(body string) []byte {
+	data := make([]byte, 96, 96+len(body))
+	copy(data, "hsqs")
+	data[28] = 4
+	data = append(data, body...)
+	binary.LittleEndian.PutUint64(data[40:], uint64(len(data)))
+	return data
+}
+
+// Job is a WebAssembly module with one custom section.
+func Job(body string) []byte {
+	body = "\x01x" + body
+	data := append([]byte("\x00asm\x01\x00\x00\x00\x00"), binary.AppendUvarint(nil, uint64(len(body)))...)
+	return append(data, body...)
+}

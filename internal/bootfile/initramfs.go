@@ -1,0 +1,130 @@
+package bootfile
+
+import (
+	"bytes"
+	"io"
+	"slices"
+	"strconv"
+)
+
+// MaxInitramfs is the size of the largest initramfs that kexec_file_load(2) reads, in
+// bytes. What is handed to the target beside it, the root file system above all, is put
+// behind it in the same file.
+const MaxInitramfs = 1<<32 - 1
+
+// packed are the compressed forms that the kernel unpacks (lib/decompress.c). Of lz4 it
+// reads the legacy format only.
+var packed = []Kind{KindGzip, KindXZ, KindZstd, KindLZ4, KindLZO, KindBzip2, KindLZMA}
+
+// CheckInitramfs refuses a file that the kernel would not unpack: it must begin with a cpio
+// archive of the format newc, or with a compressed file. Archives one behind the other are
+// allowed; those that are not compressed are walked, up to the first compressed one, and
+// must be whole.
+func CheckInitramfs(r io.ReaderAt, size int64) error {
+	if size > MaxInitramfs {
+		return invalid("an initramfs of %d bytes; kexec takes less than 4 GiB", size)
+	}
+	kind, err := Identify(r, size)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(packed, kind) {
+		return nil
+	}
+	if kind != KindCpio {
+		return notA("an initramfs", kind, "give a cpio archive of the format newc, as it is or compressed with zstd, xz, gzip, bzip2, lzma, lzo or 'lz4 -l'")
+	}
+	return walkArchives(r, size)
+}
+
+// walkArchives goes through the archives that are not compressed.
+func walkArchives(r io.ReaderAt, size int64) error {
+	for at := int64(0); at < size; {
+		kind, err := Identify(io.NewSectionReader(r, at, size-at), size-at)
+		switch {
+		case err != nil:
+			return err
+		case slices.Contains(packed, kind):
+			return nil
+		case kind != KindCpio:
+			return invalid("at byte %d of the initramfs there is %s where an archive is expected; build it again", at, kind)
+		}
+		if at, err = walkArchive(r, at, size); err != nil {
+			return err
+		}
+		if at, err = skipZeros(r, at, size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const (
+	cpioHeader  = 110 // bytes, all hexadecimal digits behind the magic
+	cpioMaxName = 4096
+	cpioTrailer = "TRAILER!!!"
+)
+
+// walkArchive returns the end of the archive that begins at a byte.
+func walkArchive(r io.ReaderAt, at, size int64) (int64, error) {
+	for start := at; at < size; {
+		header, err := head(io.NewSectionReader(r, at, size-at), size-at, cpioHeader)
+		if err != nil {
+			return 0, err
+		}
+		if len(header) < cpioHeader {
+			return 0, cut("initramfs", size, at+cpioHeader)
+		}
+		length, nameSize, ok := cpioSizes(header)
+		if !ok {
+			return 0, invalid("at byte %d of the initramfs there is no cpio header of the format newc; build it again", at)
+		}
+		data := start + align4(at-start+cpioHeader+nameSize)
+		next := start + align4(data-start+length)
+		if end := data + length; end > size {
+			return 0, cut("initramfs", size, end)
+		}
+		name, err := span(r, at+cpioHeader, nameSize)
+		if err != nil {
+			return 0, err
+		}
+		if string(bytes.TrimRight(name, "\x00")) == cpioTrailer {
+			return min(next, size), nil
+		}
+		at = next
+	}
+	return size, nil
+}
+
+// cpioSizes reads the length of an entry's data and of its name.
+func cpioSizes(header []byte) (length, name int64, ok bool) {
+	if kind := identify(header[:6]); kind != KindCpio {
+		return 0, 0, false
+	}
+	const lengthAt, nameAt = 54, 94
+	length, err := strconv.ParseInt(string(header[lengthAt:lengthAt+8]), 16, 64)
+	if err != nil || length < 0 {
+		return 0, 0, false
+	}
+	name, err = strconv.ParseInt(string(header[nameAt:nameAt+8]), 16, 64)
+	return length, name, err == nil && name > 0 && name <= cpioMaxName
+}
+
+func align4(n int64) int64 { return (n + 3) &^ 3 }
+
+// skipZeros returns the first byte that is not zero.
+func skipZeros(r io.ReaderAt, at, size int64) (int64, error) {
+	for at < size {
+		data, err := span(r, at, min(headSize, size-at))
+		if err != nil {
+			return 0, err
+		}
+		for i, b := range data {
+			if b != 0 {
+				return at + int64(i), nil
+			}
+		}
+		at += int64(len(data))
+	}
+	return size, nil
+}

@@ -1,0 +1,64 @@
+package bootfile
+
+import "io"
+
+// CheckJob refuses what plasmd does not run: everything but a WebAssembly core module of
+// version 1 that is whole. What the module imports and declares it does not judge.
+func CheckJob(r io.ReaderAt, size int64) error {
+	const header = 8
+	data, err := head(r, size, headSize)
+	if err != nil {
+		return err
+	}
+	if kind := identify(data); kind != KindWASM {
+		return notA("a WebAssembly module", kind, "give the .wasm file, built for wasip1")
+	}
+	if len(data) < header {
+		return cut("module", size, header)
+	}
+	switch version := little.Uint32(data[4:]); version {
+	case 1:
+		return walkSections(r, header, size)
+	case 0x1000d:
+		return invalid("this is a WebAssembly component; plasmd runs core modules: build it for wasip1")
+	default:
+		return invalid("this is a WebAssembly file of version %d; plasmd runs core modules of version 1: build it for wasip1", version)
+	}
+}
+
+// walkSections goes through a module section by section: an ID of one byte, a length, and
+// as many bytes.
+func walkSections(r io.ReaderAt, at, size int64) error {
+	const longest = 6 // the ID and a 32-bit LEB128 number
+	for at < size {
+		data, err := head(io.NewSectionReader(r, at, size-at), size-at, longest)
+		if err != nil {
+			return err
+		}
+		length, n := leb128(data[1:])
+		switch {
+		case n == 0 && len(data) == longest:
+			return invalid("at byte %d of the module there is no section; build it again", at)
+		case n == 0:
+			return cut("module", size, size+1)
+		}
+		if at += 1 + int64(n) + int64(length); at > size {
+			return cut("module", size, at)
+		}
+	}
+	return nil
+}
+
+// leb128 reads a number of at most 32 bits; n is 0 when there is none.
+func leb128(data []byte) (value uint32, n int) {
+	for i, b := range data {
+		if i == 5 || i == 4 && b > 0x0f {
+			return 0, 0
+		}
+		value |= uint32(b&0x7f) << (7 * i)
+		if b < 0x80 {
+			return value, i + 1
+		}
+	}
+	return 0, 0
+}

@@ -1,0 +1,182 @@
+package signer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// An input is an open file of a release: what is inspected is what is hashed.
+type input struct {
+	roleFile
+	*os.File
+	info fs.FileInfo
+}
+
+// open opens a file of the release. Devices are refused: some never end. A pipe cannot be
+// inspected, so it is taken only unchecked.
+func (f roleFile) open(unchecked bool) (input, error) {
+	info, err := os.Stat(f.path) // before it is opened: that may wait for ever
+	if err != nil {
+		return input{}, fmt.Errorf("%s: %w", f.words(), advise(err))
+	}
+	if err := f.takes(info, unchecked); err != nil {
+		return input{}, err
+	}
+	file, err := os.Open(f.path)
+	if err != nil {
+		return input{}, fmt.Errorf("%s: %w", f.words(), advise(err))
+	}
+	if info, err = file.Stat(); err == nil {
+		err = f.takes(info, unchecked)
+	}
+	if err != nil {
+		file.Close()
+		return input{}, err
+	}
+	return input{f, file, info}, nil
+}
+
+// takes refuses what is no file with content.
+func (f roleFile) takes(info fs.FileInfo, unchecked bool) error {
+	switch mode := info.Mode(); {
+	case mode.IsDir():
+		return invalid("%s: is a directory; name a file", f.words())
+	case mode.IsRegular() && info.Size() == 0:
+		return corrupt("%s: the file is empty; build it again", f.words())
+	case mode&fs.ModeNamedPipe != 0 && !unchecked:
+		return invalid("%s: is a pipe, which cannot be inspected; write it to a file first", f.words())
+	case !mode.IsRegular() && mode&fs.ModeNamedPipe == 0:
+		return invalid("%s: is not a regular file; copy it to one first", f.words())
+	}
+	return nil
+}
+
+// words names the file as the person did.
+func (f roleFile) words() string { return "--" + f.flag + " " + f.path }
+
+// inspect refuses a file that no machine could use as what it was given as.
+func (i input) inspect(arch string) error {
+	var err error
+	switch i.flag {
+	case "kernel":
+		err = bootfile.CheckKernel(i.File, i.info.Size(), arch)
+	case "initramfs":
+		err = bootfile.CheckInitramfs(i.File, i.info.Size())
+	case "rootfs":
+		err = bootfile.CheckRootfs(i.File, i.info.Size())
+	case "dtb":
+		err = bootfile.CheckDTB(i.File, i.info.Size())
+	case "job":
+		err = bootfile.CheckJob(i.File, i.info.Size())
+	}
+	if errors.Is(err, bootfile.ErrTruncated) {
+		return corrupt("%s: %v", i.words(), err)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", i.words(), err)
+	}
+	return nil
+}
+
+// unchanged refuses a file that somebody wrote to while it was being read.
+func (i input) unchanged() error {
+	now, err := i.Stat()
+	if err != nil {
+		return fmt.Errorf("%s: %w", i.words(), pathless(err))
+	}
+	if i.info.Mode().IsRegular() && (now.Size() != i.info.Size() || !now.ModTime().Equal(i.info.ModTime())) {
+		return corrupt("%s: changed while it was being read; run it again when nobody writes to it", i.words())
+	}
+	return nil
+}
+
+// inputs are the files of a release in the order in which they are hashed.
+type inputs []input
+
+// openInputs opens and inspects all files, so that none is refused after an hour of
+// hashing the others.
+func (s ReleaseSpec) openInputs() (list inputs, err error) {
+	for _, f := range s.files() {
+		in, err := f.open(s.Unchecked)
+		if err != nil {
+			list.close()
+			return nil, err
+		}
+		list = append(list, in)
+	}
+	if s.Unchecked {
+		return list, nil
+	}
+	if err := list.inspect(s.Arch); err != nil {
+		list.close()
+		return nil, fmt.Errorf("%w (--unchecked signs it all the same)", err)
+	}
+	return list, nil
+}
+
+func (l inputs) inspect(arch string) error {
+	for _, in := range l {
+		if err := in.inspect(arch); err != nil {
+			return l.swapped(in, arch, err)
+		}
+	}
+	return l.checkTogether()
+}
+
+// swapped says so when the kernel is given as initramfs.
+func (l inputs) swapped(in input, arch string, err error) error {
+	kernel, initramfs := l[0], l[1] // as files has them
+	if in.role != manifest.RoleKernel || bootfile.CheckInitramfs(kernel.File, kernel.info.Size()) != nil ||
+		bootfile.CheckKernel(initramfs.File, initramfs.info.Size(), arch) != nil {
+		return err
+	}
+	return fmt.Errorf("%w; --kernel and --initramfs are swapped", err)
+}
+
+// checkTogether refuses what kexec does not take as one: the initramfs with the root file
+// system and the jobs behind it.
+func (l inputs) checkTogether() error {
+	const room = 1 << 20 // headers, and the files of the boot report
+	var sum int64
+	for _, in := range l {
+		if in.flag == "initramfs" || in.flag == "rootfs" || in.flag == "job" {
+			sum += in.info.Size()
+		}
+	}
+	if sum > bootfile.MaxInitramfs-room {
+		return invalid("release: initramfs, root file system and job have %d bytes together; no machine takes 4 GiB or more: make them smaller", sum)
+	}
+	return nil
+}
+
+func (l inputs) close() {
+	for _, in := range l {
+		in.Close()
+	}
+}
+
+// A refusal is an error whose words say all there is to say, and whose reason decides the
+// exit code.
+type refusal struct {
+	words  string
+	reason error
+}
+
+func (r *refusal) Error() string { return r.words }
+func (r *refusal) Unwrap() error { return r.reason }
+
+// invalid refuses what a person gave: exit code 2.
+func invalid(format string, args ...any) error {
+	return &refusal{fmt.Sprintf(format, args...), fs.ErrInvalid}
+}
+
+// corrupt refuses bytes that are not what they must be: exit code 5.
+func corrupt(format string, args ...any) error {
+	return &refusal{fmt.Sprintf(format, args...), cas.ErrCorrupt}
+}
