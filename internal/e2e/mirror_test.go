@@ -23,8 +23,13 @@ import (
 // that is about content, and returns its origin.
 func (h host) nginx(root string) string {
 	h.t.Helper()
-	dir := h.t.TempDir()
-	conf := fmt.Sprintf("user root;\npid %[1]s/pid;\nerror_log %[1]s/log;\nevents {}\nhttp {\naccess_log off;\nserver { listen %[2]s:80; root %[3]s; }\n}\n", dir, h.addr, root)
+	return h.nginxWith(h.t.TempDir(), fmt.Sprintf("server { listen %s:80; root %s; }\n", h.addr, root))
+}
+
+// nginxWith starts nginx on the host, with files of its own in dir, and returns its origin.
+func (h host) nginxWith(dir, settings string) string {
+	h.t.Helper()
+	conf := fmt.Sprintf("user root;\npid %[1]s/pid;\nerror_log %[1]s/log;\nevents {}\nhttp {\naccess_log off;\n%[2]s}\n", dir, settings)
 	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(conf), 0o644); err != nil {
 		h.t.Fatal(err)
 	}

@@ -66,11 +66,14 @@ func parseCAR(r *http.Request, accepted map[string]string) (carParams, error) {
 }
 
 func (p carParams) contentType() string {
-	dups := "n"
+	return typeCAR + "; version=1; order=dfs; dups=" + p.yesNo()
+}
+
+func (p carParams) yesNo() string {
 	if p.dups {
-		dups = "y"
+		return "y"
 	}
-	return typeCAR + "; version=1; order=dfs; dups=" + dups
+	return "n"
 }
 
 // etag is weak: the same blocks, not necessarily the same bytes.
@@ -80,7 +83,7 @@ func (p carParams) etag(c cid.Cid, path string) string {
 	for _, s := range p.spans {
 		fmt.Fprintf(h, " %d:%d:%t", s.from, s.to, s.open)
 	}
-	return fmt.Sprintf(`W/"car.%x"`, h.Sum64())
+	return fmt.Sprintf(`W/"%s.car.%x"`, c, h.Sum64())
 }
 
 // car serves a CARv1 of the blocks from the root along path, and then those that
@@ -90,8 +93,17 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 	if err != nil {
 		return err
 	}
-	etag := p.etag(root, path)
-	if notModified(w, r, etag) {
+	head := w.Header()
+	head.Set("Content-Type", p.contentType())
+	head.Set("Content-Disposition", fmt.Sprintf("attachment; filename=\"%s.car\"", root))
+	head.Set("Etag", p.etag(root, path))
+	head.Set("Accept-Ranges", "none")
+	form(w, r, formatCAR, neverKept, "car-version", "1", "car-order", "dfs", "car-dups", p.yesNo())
+	if known(r, head.Get("Etag")) {
+		if _, err := resolve(r.Context(), h.Source, root, path); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
 	out := &carWriter{ctx: r.Context(), w: w, src: h.Source, seen: map[cid.Cid]bool{}, dups: p.dups, bare: p.bare, direct: isDirect(r), memory: h.memory}
@@ -106,12 +118,6 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 	if err != nil {
 		return err
 	}
-	head := w.Header()
-	head.Set("Content-Type", p.contentType())
-	head.Set("Content-Disposition", "attachment")
-	head.Set("Cache-Control", immutable)
-	head.Set("Etag", etag)
-	head.Set("Accept-Ranges", "none")
 	if r.Method == http.MethodHead {
 		return nil
 	}

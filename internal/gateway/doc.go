@@ -14,8 +14,10 @@
 // Options.Have.
 //
 // Nothing is ever interpreted for the asker: no pages, no reassembled files, no
-// proxying to other gateways. The Handler reads each block through cas.Get, so
-// it cannot serve a block that rotted in its store. The Client believes nothing
+// proxying to other gateways. The Handler checks the hash of what it sends: of a block each
+// time, of a leaf in a run before it goes out of the store's files for the first time, and
+// again half an hour to an hour later. A leaf that rots on the disk in between can be sent; the
+// asker, which checks every block, then takes the Handler for a liar. The Client believes nothing
 // that it is told: it reads at most one block and a byte, sizes no buffer from a
 // header and abandons a body that stalls or trickles. What it returns is not
 // verified: read it through cas.Get.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -38,7 +39,14 @@ const (
 	piece      = 128 << 10        // bytes of a body that are written in one go
 )
 
-const immutable = "public, max-age=29030400, immutable"
+// What caches may keep. Only one form of what never changes is immutable; a CAR, of which
+// there are as many as requests, is worth no cache's room; and a path without a format has
+// several forms, which a cache that ignores Vary would mix.
+const (
+	immutable  = "public, max-age=29030400, immutable"
+	revalidate = "no-cache"
+	neverKept  = "no-store"
+)
 
 // Options of a Handler.
 type Options struct {
@@ -125,6 +133,7 @@ func refusef(status int, format string, args ...any) error {
 func (h *handler) only(serve func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Vary", "Accept") // of refusals too: 406 depends on it
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
 			http.Error(w, "method not allowed: use GET or HEAD", http.StatusMethodNotAllowed)
@@ -165,9 +174,10 @@ func (h *handler) fail(w *countingWriter, r *http.Request, err error) {
 	if w.wrote {
 		panic(http.ErrAbortHandler)
 	}
-	for _, k := range []string{"Etag", "Cache-Control", "Content-Disposition", "Accept-Ranges"} {
+	for _, k := range []string{"Etag", "Content-Disposition", "Content-Location", "Accept-Ranges"} {
 		w.Header().Del(k)
 	}
+	w.Header().Set("Cache-Control", neverKept) // the block may be here a moment later
 	http.Error(w, msg, status)
 }
 
@@ -194,8 +204,16 @@ func (h *handler) ipfs(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) raw(w http.ResponseWriter, r *http.Request, c cid.Cid) error {
-	etag := `"` + c.String() + `.raw"`
-	if notModified(w, r, etag) {
+	head := w.Header()
+	head.Set("Content-Type", typeRaw)
+	head.Set("Content-Disposition", fmt.Sprintf("attachment; filename=\"%s.bin\"", c))
+	head.Set("Etag", `"`+c.String()+`.raw"`)
+	form(w, r, formatRaw, immutable)
+	if known(r, head.Get("Etag")) {
+		if err := h.has(r.Context(), c); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
 	data, done, err := h.block(r, c)
@@ -203,16 +221,27 @@ func (h *handler) raw(w http.ResponseWriter, r *http.Request, c cid.Cid) error {
 		return err
 	}
 	defer done()
-	head := w.Header()
-	head.Set("Content-Type", typeRaw)
-	head.Set("Content-Disposition", "attachment")
-	head.Set("Cache-Control", immutable)
-	head.Set("Etag", etag)
 	if strings.Contains(r.Header.Get("Range"), ",") { // a thousand parts of a byte cost more than the block
 		r.Header.Del("Range")
 	}
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 	return nil
+}
+
+// has returns nil if the block is here. A store with an index is not read for it.
+func (h *handler) has(ctx context.Context, c cid.Cid) error {
+	store, ok := h.Source.(interface {
+		Has(ctx context.Context, c cid.Cid) (bool, error)
+	})
+	if !ok {
+		_, err := cas.Get(ctx, h.Source, c)
+		return err
+	}
+	there, err := store.Has(ctx, c)
+	if err == nil && !there {
+		err = cas.NotFound(c)
+	}
+	return err
 }
 
 // block reads a block. A big leaf takes an upload slot, which done gives back; nothing
@@ -257,21 +286,39 @@ func (h *handler) ipns(w http.ResponseWriter, r *http.Request) error {
 	etag := `"` + cas.Sum(cid.Raw, rec).String() + `.ipns-record"`
 	head := w.Header()
 	head.Set("Content-Type", typeIPNS)
-	head.Set("Cache-Control", "no-cache")
+	head.Set("Content-Disposition", fmt.Sprintf("attachment; filename=\"%s.ipns-record\"", url.PathEscape(name)))
 	head.Set("Etag", etag)
+	form(w, r, formatIPNS, revalidate)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(rec))
 	return nil
 }
 
-// notModified answers 304 when the asker has this version already. The name of
-// a block is its content, so nothing needs to be read to know.
-func notModified(w http.ResponseWriter, r *http.Request, etag string) bool {
+// form says in which form of the resource the answer is. Only one whose format is in the
+// query may be kept as keep says: without, it depends on Accept, and Content-Location names
+// the URL of this form, with params (names and values) that Accept may have named.
+// https://specs.ipfs.tech/http-gateways/path-gateway/#content-location-response-header
+func form(w http.ResponseWriter, r *http.Request, format, keep string, params ...string) {
+	head := w.Header()
+	head.Set("Vary", "Accept")
+	q := r.URL.Query()
+	if q.Get("format") == "" {
+		q.Set("format", format)
+		for i := 0; i < len(params); i += 2 {
+			q.Set(params[i], params[i+1])
+		}
+		head.Set("Content-Location", r.URL.EscapedPath()+"?"+q.Encode())
+		if keep == immutable {
+			keep = revalidate
+		}
+	}
+	head.Set("Cache-Control", keep)
+}
+
+// known reports whether the asker has this version, or would be content with any.
+func known(r *http.Request, etag string) bool {
 	for tag := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
 		tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
 		if tag == strings.TrimPrefix(etag, "W/") || tag == "*" {
-			w.Header().Set("Etag", etag)
-			w.Header().Set("Cache-Control", immutable)
-			w.WriteHeader(http.StatusNotModified)
 			return true
 		}
 	}
