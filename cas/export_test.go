@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -61,7 +62,16 @@ func FindInIndex(path string, data []byte, c cid.Cid) (offsets []int64, err erro
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		return nil, err
 	}
-	x, err := openIndex(path)
+	pack := path + ".car" // as large as it may be
+	if err := errors.Join(os.WriteFile(pack, nil, 0o644), os.Truncate(pack, maxPack)); err != nil {
+		return nil, err
+	}
+	of, err := openPackFile(pack, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer of.close()
+	x, err := new(Packs).openIndex(context.Background(), path, of)
 	if err != nil {
 		return nil, err
 	}

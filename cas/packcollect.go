@@ -189,7 +189,7 @@ func (p *Packs) offsets(k *pack) ([]int64, error) {
 	x := k.index
 	if k.merged {
 		var err error
-		if x, err = openIndex(p.indexPath(k.num)); err != nil {
+		if x, err = p.openIndex(context.Background(), p.indexPath(k.num), k.file); err != nil {
 			return p.all.offsets(k.num)
 		}
 		defer x.close()

@@ -133,10 +133,15 @@ func TestAnIndexThatIsMissingOrDamagedIsRebuilt(t *testing.T) {
 				if damage.name != "another pack's" {
 					wantAll(t, r, want)
 				}
-				p, err := cas.OpenPacks(dir, cas.PackOptions{MaxPack: 20_000})
+				opts, log := logged(cas.PackOptions{MaxPack: 20_000})
+				p, err := cas.OpenPacks(dir, opts)
 				if damage.name == "a folder" {
-					if err == nil {
-						t.Fatal("a folder in the place of an index is not mentioned")
+					if err != nil || !strings.Contains(log.String(), "is a folder") {
+						t.Fatalf("a folder in the place of an index: %v, %s", err, log)
+					}
+					wantAll(t, p, want)
+					if err := p.Close(); err != nil {
+						t.Error(err)
 					}
 					return
 				}

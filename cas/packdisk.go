@@ -2,6 +2,7 @@ package cas
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +24,15 @@ type disk interface {
 type osDisk struct{}
 
 func (osDisk) create(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL | unix.O_NOFOLLOW
+	f, err := os.OpenFile(path, flags, 0o644)
+	if errors.Is(err, fs.ErrExist) { // left by another writer, or a link that a stranger made
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+		f, err = os.OpenFile(path, flags, 0o644)
+	}
+	return f, err
 }
 
 func (osDisk) writeAt(f *os.File, b []byte, at int64) error {

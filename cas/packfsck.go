@@ -43,7 +43,7 @@ func Fsck(ctx context.Context, dir string, report func(Damage)) (Checked, error)
 		return Checked{}, err
 	}
 	f := fsck{packs: p, report: report}
-	if err := f.merged(); err != nil {
+	if err := f.merged(ctx); err != nil {
 		return f.checked, err
 	}
 	defer f.all.close() // it is only read
@@ -72,9 +72,9 @@ func (f *fsck) damage(d Damage) {
 }
 
 // merged checks the merged index, of which the store can do without.
-func (f *fsck) merged() error {
+func (f *fsck) merged(ctx context.Context) error {
 	var err error
-	f.all, err = openMerged(f.packs.mergedPath())
+	f.all, err = f.packs.openMerged(ctx)
 	if errors.Is(err, ErrCorrupt) {
 		f.damage(Damage{File: f.packs.mergedPath(), Err: err})
 		return nil
@@ -103,39 +103,41 @@ type record struct {
 // pack checks one pack by its index, or by itself when the index cannot be used.
 func (f *fsck) pack(ctx context.Context, num int) error {
 	indexPath := f.packs.indexPath(num)
-	index, indexErr := openIndex(indexPath)
-	if index != nil {
-		defer index.close()
-	}
-	file, err := os.Open(f.packs.packPath(num))
+	file, err := openPackFile(f.packs.packPath(num), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // collected meanwhile
 	}
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	defer file.Close()
+	defer file.close()
+	index, indexErr := f.packs.openIndex(ctx, indexPath, file)
+	if index != nil {
+		defer index.close()
+	} else if !unusable(indexErr) {
+		return fmt.Errorf("store: %w", indexErr)
+	}
 	f.checked.Packs++
 	if err := checkHeader(file); err != nil {
-		f.damage(Damage{File: file.Name(), Err: err})
+		f.damage(Damage{File: file.path, Err: err})
 	}
 	if indexErr != nil && !errors.Is(indexErr, fs.ErrNotExist) {
 		f.damage(Damage{File: indexPath, Err: indexErr})
 	}
-	fi, err := file.Stat()
+	size, err := file.Size()
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	if index == nil {
-		return f.scan(file, fi.Size())
+		return f.scan(ctx, file, size)
 	}
 	records, err := index.records()
 	if err != nil {
 		f.damage(Damage{File: indexPath, Err: err})
-		return f.scan(file, fi.Size())
+		return f.scan(ctx, file, size)
 	}
 	_, merged := f.all.entry(num, index.covered, index.sum)
-	return f.blocks(ctx, &pack{num: num, path: file.Name(), file: file, merged: merged, end: fi.Size(), flushed: fi.Size()}, records)
+	return f.blocks(ctx, &pack{num: num, path: file.path, file: file, merged: merged, end: size, flushed: size}, records)
 }
 
 // records copies what the index says, in the order of the pack.
@@ -150,15 +152,18 @@ func (x *packIndex) records() ([]record, error) {
 
 // scan checks a pack without an index: what is not whole has no name any more, and the
 // releases tell what is missing.
-func (f *fsck) scan(file *os.File, size int64) error {
-	found, err := scan(file, int64(len(packHeader)), size)
+func (f *fsck) scan(ctx context.Context, file *packFile, size int64) error {
+	found, err := scan(ctx, file, int64(len(packHeader)), size, maxListed)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
-		f.damage(Damage{File: file.Name(), Err: err})
+		f.damage(Damage{File: file.path, Err: err})
 	}
 	f.checked.Blocks += int64(len(found.sections))
 	f.checked.Bytes += found.bytes
 	if found.bad > 0 {
-		f.damage(Damage{File: file.Name(), Err: fmt.Errorf("%d blocks do not match their names: %w", found.bad, ErrCorrupt)})
+		f.damage(Damage{File: file.path, Err: fmt.Errorf("%d blocks do not match their names: %w", found.bad, ErrCorrupt)})
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package cas
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	mh "github.com/multiformats/go-multihash"
 	"github.com/zeebo/blake3"
@@ -88,11 +90,13 @@ func appendBucket(b []byte, code byte, n int) []byte {
 // reads the few records between two of them. The file is read and not mapped: what a search
 // takes in memory does not grow with the file, and an error of the disk is an error.
 type packIndex struct {
-	file    *os.File
+	file    *packFile
 	buckets []bucket
 	covered int64    // bytes of the pack that it speaks for
 	count   int      // records
 	sum     [32]byte // the file's last bytes
+
+	samples *atomic.Int64 // where those in memory are counted
 }
 
 // A bucket is the records of one hash function, in the order of their digests.
@@ -105,25 +109,50 @@ type bucket struct {
 	offsets []int64  // of all records, where there is a sample of each; else nil
 }
 
-// openIndex reads an index file once, to check it. A damaged one wraps ErrCorrupt.
-func openIndex(path string) (*packIndex, error) {
-	f, err := os.Open(path)
+// openIndex reads the index file of a pack once, to check it. A damaged one, and one that
+// is larger than its pack allows, wraps ErrCorrupt.
+func (p *Packs) openIndex(ctx context.Context, path string, of *packFile) (*packIndex, error) {
+	f, err := openPackFile(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
-	x := &packIndex{file: f}
-	tail, err := readTail(f)
-	if err == nil && tail.mark != indexMark {
-		err = errNoIndex
-	}
-	if err == nil {
-		x.covered, x.sum = int64(tail.number), tail.sum
-		err = x.load(tail.size - int64(indexTrailer))
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("index %s: %w", path, err), f.Close())
+	x := &packIndex{file: f, samples: &p.samples}
+	if err := x.open(ctx, of); err != nil {
+		return nil, errors.Join(fmt.Errorf("index %s: %w", path, err), x.close())
 	}
 	return x, nil
+}
+
+func (x *packIndex) open(ctx context.Context, of *packFile) error {
+	tail, err := readTail(x.file)
+	if err != nil {
+		return err
+	}
+	if tail.mark != indexMark {
+		return errNoIndex
+	}
+	pack, err := of.Size() // after the index: a writer's pack is the longer one
+	if err != nil {
+		return err
+	}
+	if most := maxIndexOf(pack); tail.size > most {
+		return fmt.Errorf("%d bytes, its pack of %d bytes allows %d: %w", tail.size, pack, most, ErrCorrupt)
+	}
+	x.covered, x.sum = int64(tail.number), tail.sum
+	return x.load(ctx, tail.size, tail.size-int64(indexTrailer), x.sampleLimit())
+}
+
+// maxIndexOf is the size of the largest index that a pack of some bytes can have.
+func maxIndexOf(pack int64) int64 {
+	records := min(maxListed, pack/sectionLen(0))
+	return int64(indexHead+2*indexBucket+indexTrailer) + records*indexRecord
+}
+
+// sampleLimit is how many samples of one bucket are kept in memory: fewer, the more
+// there are already.
+func (x *packIndex) sampleLimit() int {
+	const all, least = 1 << 20, 512
+	return int(min(maxSamples, max(least, (all-x.samples.Load())/8)))
 }
 
 var errNoIndex = fmt.Errorf("not an index of ours: %w", ErrCorrupt)
@@ -136,13 +165,13 @@ type indexTail struct {
 	sum    [32]byte
 }
 
-func readTail(f *os.File) (indexTail, error) {
-	fi, err := f.Stat()
+func readTail(f *packFile) (indexTail, error) {
+	size, err := f.Size()
 	if err != nil {
 		return indexTail{}, err
 	}
-	t := indexTail{size: fi.Size()}
-	if !fi.Mode().IsRegular() || t.size < int64(indexHead+indexTrailer) || t.size > maxIndex {
+	t := indexTail{size: size}
+	if t.size < int64(indexHead+indexTrailer) || t.size > maxIndex {
 		return t, fmt.Errorf("%d bytes, not an index: %w", t.size, ErrCorrupt)
 	}
 	var b [indexTrailer]byte
@@ -159,14 +188,11 @@ func readTail(f *os.File) (indexTail, error) {
 
 // load hashes the file up to its checksum, and takes the samples of its buckets, which end
 // at end. The checksum is no proof of good will.
-func (x *packIndex) load(end int64) error {
-	fi, err := x.file.Stat()
-	if err != nil {
-		return err
-	}
+func (x *packIndex) load(ctx context.Context, size, end int64, samples int) error {
 	h := blake3.New()
-	r := bufio.NewReaderSize(io.TeeReader(io.NewSectionReader(x.file, 0, fi.Size()-32), h), 256<<10)
-	if err := x.parse(r, end); err != nil {
+	all := untilDone{ctx, io.NewSectionReader(x.file, 0, size-32)}
+	r := bufio.NewReaderSize(io.TeeReader(all, h), 256<<10)
+	if err := x.parse(r, end, samples); err != nil {
 		return cutShort(err)
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil {
@@ -178,7 +204,7 @@ func (x *packIndex) load(end int64) error {
 	return nil
 }
 
-func (x *packIndex) parse(r *bufio.Reader, end int64) error {
+func (x *packIndex) parse(r *bufio.Reader, end int64, samples int) error {
 	var b [indexBucket]byte
 	if _, err := io.ReadFull(r, b[:indexHead]); err != nil {
 		return err
@@ -201,10 +227,12 @@ func (x *packIndex) parse(r *bufio.Reader, end int64) error {
 		}
 		last = byte(code)
 		k := bucket{code: last, at: at, count: int(size / indexRecord)}
-		if err := k.sample(r); err != nil {
+		err := k.sample(r, samples)
+		x.samples.Add(int64(len(k.samples)))
+		x.buckets = append(x.buckets, k)
+		if err != nil {
 			return err
 		}
-		x.buckets = append(x.buckets, k)
 		x.count += k.count
 		at += int64(size)
 	}
@@ -215,8 +243,8 @@ func (x *packIndex) parse(r *bufio.Reader, end int64) error {
 }
 
 // sample reads the records of a bucket.
-func (k *bucket) sample(r *bufio.Reader) error {
-	for k.every = 1; k.count/k.every >= maxSamples; {
+func (k *bucket) sample(r *bufio.Reader, most int) error {
+	for k.every = 1; k.count/k.every >= most; {
 		k.every *= 2
 	}
 	k.samples = make([]uint32, 0, (k.count+k.every-1)/k.every)
@@ -264,7 +292,7 @@ func (x *packIndex) search(k *bucket, digest []byte, tmp *scratch, f func(offset
 	for ; at < end; at += window {
 		records := tmp.records[:min(window, end-at)*indexRecord]
 		if _, err := x.file.ReadAt(records, k.at+int64(at)*indexRecord); err != nil {
-			return false, fmt.Errorf("index %s: %w", x.file.Name(), cutShort(err))
+			return false, fmt.Errorf("index %s: %w", x.file.path, cutShort(err))
 		}
 		for ; len(records) > 0; records = records[indexRecord:] {
 			if !bytes.Equal(records[:32], digest) {
@@ -299,7 +327,7 @@ func (x *packIndex) each(f func(code byte, digest []byte, offset int64)) error {
 		for range k.count {
 			b, err := r.Peek(indexRecord)
 			if err != nil {
-				return fmt.Errorf("index %s: %w", x.file.Name(), cutShort(err))
+				return fmt.Errorf("index %s: %w", x.file.path, cutShort(err))
 			}
 			f(k.code, b[:32], int64(binary.LittleEndian.Uint64(b[32:])))
 			r.Discard(indexRecord) // they are there
@@ -312,4 +340,10 @@ func (x *packIndex) reader(k bucket) *bufio.Reader {
 	return bufio.NewReaderSize(io.NewSectionReader(x.file, k.at, int64(k.count)*indexRecord), 16<<10)
 }
 
-func (x *packIndex) close() error { return x.file.Close() }
+func (x *packIndex) close() error {
+	for _, k := range x.buckets {
+		x.samples.Add(-int64(len(k.samples)))
+	}
+	x.buckets = nil
+	return x.file.close()
+}

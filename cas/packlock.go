@@ -11,15 +11,17 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // IsStore reports whether there is a store in dir: a pack, or the lock that its first writer
 // left. The error wraps fs.ErrNotExist where there is no such folder.
 func IsStore(dir string) (bool, error) {
-	entries, err := os.ReadDir(dir)
+	entries, err := file.ReadDir(dir, maxNames)
 	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
 		return e.Name() == lockName || packNumber(e.Name()) > 0
-	}), err
+	}), foreign(err)
 }
 
 const lockName = "lock"
@@ -27,13 +29,13 @@ const lockName = "lock"
 // lockStore takes the store's one writer's place. The lock goes with the process; the pid
 // in the file is for people.
 func lockStore(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := openFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE)
 	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if errors.As(err, &pe) && !errors.Is(err, ErrCorrupt) {
 		return nil, fmt.Errorf("store %s: lock: %w", dir, hint(pe.Err))
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("store %s: lock: %w", dir, err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {

@@ -2,6 +2,7 @@ package cas
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,10 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // openWriter takes the lock and mends what a crash left behind.
-func (p *Packs) openWriter() error {
+func (p *Packs) openWriter(ctx context.Context) error {
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return fmt.Errorf("store: %w", hint(err))
 	}
@@ -27,13 +31,11 @@ func (p *Packs) openWriter() error {
 	if err != nil {
 		return err
 	}
-	if p.all, err = p.readMerged(); err != nil {
+	if p.all, err = p.readMerged(ctx); err != nil {
 		return err
 	}
-	p.w.next = 1
 	for i, num := range nums {
-		p.w.next = num + 1
-		if err := p.adopt(num, i == len(nums)-1); err != nil {
+		if err := p.adopt(ctx, num, i == len(nums)-1); err != nil {
 			return err
 		}
 	}
@@ -42,21 +44,27 @@ func (p *Packs) openWriter() error {
 	return nil
 }
 
-// sweep removes what a writer that died left: temporary files, and indexes without a pack.
+// sweep removes what a writer that died left, temporary files and indexes without a pack,
+// and numbers the next pack.
 func (p *Packs) sweep() error {
-	entries, err := os.ReadDir(p.dir)
+	entries, err := readFolder(p.dir)
 	if err != nil {
-		return fmt.Errorf("store: %w", err)
+		return err
 	}
+	p.w.next = 1
 	for _, e := range entries {
 		name, isIndex := strings.CutSuffix(e.Name(), ".idx")
+		p.w.next = max(p.w.next, packNumber(e.Name())+1, packNumber(name+".car")+1) // also behind what is no file
 		if isIndex {
-			_, err := os.Stat(filepath.Join(p.dir, name+".car"))
+			_, err := os.Lstat(filepath.Join(p.dir, name+".car"))
 			isIndex = errors.Is(err, fs.ErrNotExist)
 		}
 		isIndex = isIndex && strings.HasPrefix(name, "pack-")
 		if isIndex || strings.HasPrefix(name, "pack") && strings.HasSuffix(name, ".tmp") {
-			if err := p.opts.disk.remove(filepath.Join(p.dir, e.Name())); err != nil {
+			err := p.opts.disk.remove(filepath.Join(p.dir, e.Name()))
+			if blocked(err) {
+				p.log.Warn("left where it is", "err", err)
+			} else if err != nil {
 				return fmt.Errorf("store: %w", err)
 			}
 		}
@@ -64,10 +72,15 @@ func (p *Packs) sweep() error {
 	return nil
 }
 
+// blocked reports whether a folder that is not empty has the name of a file of the store.
+func blocked(err error) bool {
+	return errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EISDIR) || errors.Is(err, fs.ErrExist)
+}
+
 // adopt takes a pack of the folder into the store; the last one goes on growing
 // while it is short. A pack that is not ours costs its own blocks, not the store.
-func (p *Packs) adopt(num int, last bool) error {
-	k, err := p.mend(num, last)
+func (p *Packs) adopt(ctx context.Context, num int, last bool) error {
+	k, err := p.mend(ctx, num, last)
 	if errors.Is(err, ErrCorrupt) {
 		p.log.Warn("pack left out", "pack", p.packPath(num), "err", err)
 		return p.removeEmpty(num)
@@ -76,11 +89,12 @@ func (p *Packs) adopt(num int, last bool) error {
 		return err
 	}
 	p.packs = append(p.packs, k)
-	if !last || k.end >= p.opts.MaxPack {
+	if !last || k.end >= p.opts.MaxPack || k.barred {
 		if k.sections != nil && !k.bare {
-			return p.useIndex(k)
+			err = p.useIndex(ctx, k)
 		}
-		return nil
+		p.pool.join(k.file)
+		return err
 	}
 	if err := k.tabulate(); err != nil {
 		return err
@@ -105,31 +119,32 @@ func (p *Packs) removeEmpty(num int) error {
 	return p.opts.disk.remove(p.packPath(num))
 }
 
+// isZero reports whether a file has only holes, or is short and has only zeros.
 func isZero(path string) (bool, error) {
-	f, err := os.Open(path)
+	f, err := openFile(path, os.O_RDONLY)
+	if errors.Is(err, ErrCorrupt) {
+		return false, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("store: %w", err)
 	}
 	defer f.Close()
-	for buf := make([]byte, 64<<10); ; {
-		n, err := f.Read(buf)
-		if len(bytes.Trim(buf[:n], "\x00")) > 0 {
-			return false, nil
-		}
-		if err == io.EOF {
-			return true, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("store: %w", err)
-		}
+	if _, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA); errors.Is(err, unix.ENXIO) {
+		return true, nil
 	}
+	const short = 1 << 20
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, short+1))
+	if err != nil {
+		return false, fmt.Errorf("store: %w", err)
+	}
+	return len(data) <= short && len(bytes.Trim(data, "\x00")) == 0, nil
 }
 
 // mend opens a pack for the writer. What its index does not cover is scanned; of the last
 // pack the tail is indexed too, and cut off where it is torn. On a full disk the table is
 // only in memory: whoever opens the store may be about to make room.
-func (p *Packs) mend(num int, last bool) (*pack, error) {
-	k, rebuilt, err := p.openPack(num, last)
+func (p *Packs) mend(ctx context.Context, num int, last bool) (*pack, error) {
+	k, rebuilt, err := p.openPack(ctx, num, last)
 	if err != nil {
 		return nil, err
 	}
@@ -137,15 +152,15 @@ func (p *Packs) mend(num int, last bool) (*pack, error) {
 		p.log.Warn("index rebuilt", "pack", k.path, "blocks", k.count(), "err", rebuilt)
 	}
 	if last && k.end < k.size {
-		err = p.mendTail(k)
+		err = p.mendTail(ctx, k)
 	}
 	if err == nil && k.sections != nil {
-		if err = p.opts.disk.sync(k.file); err == nil {
+		if err = k.file.use(p.opts.disk.sync); err == nil {
 			err = p.writeIndex(k)
 		}
-		if IsFull(err) {
+		if IsFull(err) || blocked(err) {
 			p.log.Warn("no room for an index", "pack", k.path, "err", err)
-			k.bare, err = true, nil
+			k.bare, k.barred, err = true, blocked(err), nil
 		}
 	}
 	if err != nil {
@@ -155,11 +170,11 @@ func (p *Packs) mend(num int, last bool) (*pack, error) {
 }
 
 // mendTail scans what follows the indexed part and cuts off what is not whole.
-func (p *Packs) mendTail(k *pack) error {
+func (p *Packs) mendTail(ctx context.Context, k *pack) error {
 	if err := k.tabulate(); err != nil {
 		return err
 	}
-	found, err := scan(k.file, k.end, k.size)
+	found, err := scan(ctx, k.file, k.end, k.size, maxListed)
 	if err != nil {
 		return fmt.Errorf("pack %s: %w", k.path, err)
 	}
@@ -171,7 +186,7 @@ func (p *Packs) mendTail(k *pack) error {
 		return nil
 	}
 	p.log.Warn("torn tail cut off", "pack", k.path, "bytes", k.size-k.end)
-	if err := p.opts.disk.truncate(k.file, k.end); err != nil {
+	if err := p.opts.disk.truncate(k.file.f, k.end); err != nil {
 		return fmt.Errorf("pack %s: %w", k.path, err)
 	}
 	k.size = k.end

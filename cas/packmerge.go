@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"container/heap"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,8 +30,7 @@ const (
 	mergedEntry = 8 + 8 + 8 + 32 // number, bytes, blocks, checksum of the index
 	placeBits   = 40
 	maxPack     = 1 << placeBits // bytes
-	maxMerged   = 1 << (62 - placeBits)
-	maxLoose    = 16 // sealed packs beside it: one more, and all are merged
+	maxLoose    = 16             // sealed packs beside it: one more, and all are merged
 )
 
 // merged is an open merged index.
@@ -51,33 +51,53 @@ type mergedPack struct {
 
 func (p *Packs) mergedPath() string { return filepath.Join(p.dir, mergedName) }
 
-// openMerged reads a merged index once, to check it. A damaged one wraps ErrCorrupt; when
-// there is none it is nil.
-func openMerged(path string) (*merged, error) {
-	f, err := os.Open(path)
+// openMerged reads the merged index once, to check it. A damaged one, and one that is larger
+// than the packs allow, wraps ErrCorrupt; when there is none it is nil.
+func (p *Packs) openMerged(ctx context.Context) (*merged, error) {
+	path := p.mergedPath()
+	f, err := openPackFile(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	m := &merged{index: &packIndex{file: f}}
-	if err := m.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("index %s: %w", path, err), f.Close())
+	m := &merged{index: &packIndex{file: f, samples: &p.samples}, info: f.info}
+	if err := m.load(ctx, p); err != nil {
+		return nil, errors.Join(fmt.Errorf("index %s: %w", path, err), m.close())
 	}
 	return m, nil
 }
 
-func (m *merged) load() (err error) {
-	if m.info, err = m.index.file.Stat(); err != nil {
-		return err
+// mergedSlack is how much larger the merged index may be than the packs that are there allow,
+// in bytes: it may speak for packs that were removed.
+const mergedSlack = 64 << 20
+
+// mostMerged is the size of the largest merged index that is read.
+func (p *Packs) mostMerged() (int64, error) {
+	nums, err := p.list()
+	most := int64(mergedSlack)
+	for _, num := range nums {
+		info, err := os.Lstat(p.packPath(num))
+		if err != nil {
+			continue // it went away
+		}
+		most += maxIndexOf(info.Size()) + mergedEntry
 	}
+	return most, err
+}
+
+func (m *merged) load(ctx context.Context, p *Packs) error {
 	tail, err := readTail(m.index.file)
 	if err != nil {
 		return err
 	}
+	most, err := p.mostMerged()
+	if err != nil {
+		return err
+	}
 	end := tail.size - int64(indexTrailer)
-	if tail.mark != mergedMark || tail.number > maxMerged || int64(tail.number) > end/mergedEntry {
+	if tail.mark != mergedMark || tail.number > maxPacks || int64(tail.number) > end/mergedEntry || tail.size > most {
 		return errNoIndex
 	}
 	list := make([]byte, tail.number*mergedEntry)
@@ -96,7 +116,7 @@ func (m *merged) load() (err error) {
 		m.at[of.num] = i
 	}
 	m.index.sum = tail.sum
-	return m.index.load(end)
+	return m.index.load(ctx, tail.size, end, maxSamples)
 }
 
 func (m *merged) close() error {
@@ -123,11 +143,11 @@ func (m *merged) speaksFor(num int, path string) (mergedPack, bool) {
 	if m == nil {
 		return mergedPack{}, false
 	}
-	f, err := os.Open(path)
+	f, err := openPackFile(path, os.O_RDONLY)
 	if err != nil {
 		return mergedPack{}, false
 	}
-	defer f.Close()
+	defer f.close()
 	tail, err := readTail(f)
 	if err != nil || tail.mark != indexMark {
 		return mergedPack{}, false
@@ -169,17 +189,20 @@ func (m *merged) offsets(num int) (offsets []int64, err error) {
 
 // readMerged opens the merged index again if it is another than p.all. A damaged one is
 // none, and the writer removes it.
-func (p *Packs) readMerged() (*merged, error) {
-	now, err := os.Stat(p.mergedPath())
+func (p *Packs) readMerged(ctx context.Context) (*merged, error) {
+	now, err := os.Lstat(p.mergedPath())
 	if err == nil && p.all != nil && os.SameFile(now, p.all.info) && now.Size() == p.all.info.Size() && now.ModTime().Equal(p.all.info.ModTime()) {
 		return p.all, nil
 	}
-	m, err := openMerged(p.mergedPath())
+	m, err := p.openMerged(ctx)
 	if errors.Is(err, ErrCorrupt) {
 		p.log.Warn("merged index unusable", "err", err)
 		err = nil
 		if p.lock != nil {
 			err = p.opts.disk.remove(p.mergedPath())
+		}
+		if blocked(err) {
+			err = nil // it goes without
 		}
 	}
 	return m, err
@@ -242,7 +265,7 @@ func (p *Packs) writeMerged() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("store: %w", hint(err)), p.opts.disk.remove(path+".tmp"))
 	}
-	now, err := openMerged(path)
+	now, err := p.openMerged(context.Background())
 	if err != nil {
 		return err
 	}
@@ -284,14 +307,15 @@ func (m *merger) gather(p *Packs) error {
 	}
 	for _, k := range p.packs {
 		x := k.index
-		if k.sections != nil || k.end > maxPack || k.merged && old != nil || len(m.of) == maxMerged {
+		if k.sections != nil || k.end > maxPack || k.merged && old != nil || len(m.of) == maxPacks {
 			continue
 		}
 		if k.merged {
 			var err error
-			if x, err = openIndex(p.indexPath(k.num)); err != nil {
+			if x, err = p.openIndex(context.Background(), p.indexPath(k.num), k.file); err != nil {
 				return err
 			}
+			p.pool.join(x.file)
 			m.opened = append(m.opened, x)
 		}
 		m.sources = append(m.sources, source{x, int64(len(m.of)) << placeBits})
@@ -411,11 +435,11 @@ func (c cursors) merge(out *bufio.Writer) error {
 func (c *cursor) next() error {
 	c.left--
 	if _, err := io.ReadFull(c.r, c.record[:]); err != nil {
-		return fmt.Errorf("index %s: %w", c.index.file.Name(), cutShort(err))
+		return fmt.Errorf("index %s: %w", c.index.file.path, cutShort(err))
 	}
 	place := binary.LittleEndian.Uint64(c.record[32:])
 	if place >= 1<<62 || c.base > 0 && place >= maxPack {
-		return fmt.Errorf("index %s: speaks of byte %d: %w", c.index.file.Name(), place, ErrCorrupt)
+		return fmt.Errorf("index %s: speaks of byte %d: %w", c.index.file.path, place, ErrCorrupt)
 	}
 	binary.LittleEndian.PutUint64(c.record[32:], place+uint64(c.base))
 	return nil

@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +17,7 @@ const mtimeGrain = 2 * time.Second
 
 // refresh looks at the folder again if it may have changed since the last look: one
 // stat when it has not.
-func (p *Packs) refresh() (bool, error) {
+func (p *Packs) refresh(ctx context.Context) (bool, error) {
 	fi, err := os.Stat(p.dir)
 	if err != nil {
 		return false, fmt.Errorf("store: %w", err)
@@ -27,16 +28,16 @@ func (p *Packs) refresh() (bool, error) {
 	if same {
 		return false, nil
 	}
-	return true, p.rescan()
+	return true, p.rescan(ctx)
 }
 
 // rescan brings a reader's list of packs up to date: new packs, new indexes, packs
 // that are gone. On an error the list stays as it was.
-func (p *Packs) rescan() error {
+func (p *Packs) rescan(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		gone, err := p.look()
+		gone, err := p.look(ctx)
 		if err != nil || !gone {
 			return err
 		}
@@ -45,7 +46,7 @@ func (p *Packs) rescan() error {
 
 // look reads the folder once. When a pack went away between the listing and its opening,
 // what it held is in a pack that may not be listed: then the listing is to be made again.
-func (p *Packs) look() (gone bool, err error) {
+func (p *Packs) look(ctx context.Context) (gone bool, err error) {
 	if p.closed {
 		return false, p.errClosed()
 	}
@@ -59,7 +60,7 @@ func (p *Packs) look() (gone bool, err error) {
 		return false, err
 	}
 	was := p.all
-	if p.all, err = p.readMerged(); err != nil {
+	if p.all, err = p.readMerged(ctx); err != nil {
 		p.all = was
 		return false, err
 	}
@@ -74,7 +75,7 @@ func (p *Packs) look() (gone bool, err error) {
 			delete(old, num)
 			continue
 		}
-		k, err := p.openRead(num)
+		k, err := p.openRead(ctx, num)
 		if err != nil {
 			if p.all != was {
 				err = errors.Join(err, p.all.close())
@@ -83,7 +84,7 @@ func (p *Packs) look() (gone bool, err error) {
 			return false, errors.Join(err, closePacks(opened))
 		}
 		if k == nil {
-			_, err := os.Stat(p.packPath(num))
+			_, err := os.Lstat(p.packPath(num))
 			gone = gone || errors.Is(err, fs.ErrNotExist)
 		} else {
 			packs, opened = append(packs, k), append(opened, k)
@@ -99,8 +100,8 @@ func (p *Packs) look() (gone bool, err error) {
 
 // openRead opens a pack for reading. One that is damaged costs its own blocks, not the
 // store: it is nil then, as is one that went away meanwhile.
-func (p *Packs) openRead(num int) (*pack, error) {
-	k, rebuilt, err := p.openPack(num, false)
+func (p *Packs) openRead(ctx context.Context, num int) (*pack, error) {
+	k, rebuilt, err := p.openPack(ctx, num, false)
 	switch {
 	case errors.Is(err, ErrCorrupt):
 		p.log.Warn("pack left out", "pack", p.packPath(num), "err", err)

@@ -46,7 +46,7 @@ func (d Damage) repair(ctx context.Context, src Source) error {
 
 // repairHeader writes a pack's header again if there is a pack behind it.
 func repairHeader(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := openFile(path, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
@@ -78,7 +78,7 @@ func (d Damage) repairBlock(ctx context.Context, src Source) error {
 	if err != nil {
 		return fmt.Errorf("not mended: %w", err)
 	}
-	f, err := os.OpenFile(d.File, os.O_WRONLY, 0)
+	f, err := openFile(d.File, os.O_WRONLY)
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}

@@ -31,7 +31,7 @@ func (p *Packs) Rewrite(ctx context.Context, c cid.Cid, data []byte) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	f, err := openFile(path, os.O_WRONLY)
 	if err != nil {
 		return fmt.Errorf("store: %w", hint(err))
 	}

@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -30,6 +32,7 @@ type PackOptions struct {
 
 	disk  disk // nil: the real one
 	loose int  // sealed packs that are not merged at most, maxLoose when 0
+	files int  // of sealed packs that are open at most, maxOpen when 0
 }
 
 // Stats say what a store holds.
@@ -59,6 +62,11 @@ type Packs struct {
 	loose  []*pack // those of them for which the merged index does not speak
 	all    *merged // nil: none
 	closed bool
+
+	pool    filePool
+	samples atomic.Int64 // of indexes in memory
+	tabled  atomic.Int64 // blocks of a reader's tables in memory
+
 	seen   time.Time // the folder's mtime at the last look
 	looked time.Time // when that was
 
@@ -67,9 +75,16 @@ type Packs struct {
 
 var _ Store = (*Packs)(nil)
 
-// OpenPacks opens the store in dir and, unless ReadOnly, creates it and takes the
-// writer's lock: while another process has it, the error names that process.
+// OpenPacks is OpenPacksContext without an end.
 func OpenPacks(dir string, opts PackOptions) (*Packs, error) {
+	return OpenPacksContext(context.Background(), dir, opts)
+}
+
+// OpenPacksContext opens the store in dir and, unless ReadOnly, creates it and takes the
+// writer's lock: while another process has it, the error names that process. What is read
+// for that is bounded by what the packs can hold, and ends with ctx. Only regular files
+// of the folder count. A lock of another kind wraps ErrCorrupt.
+func OpenPacksContext(ctx context.Context, dir string, opts PackOptions) (*Packs, error) {
 	if opts.MaxPack == 0 {
 		opts.MaxPack = DefaultMaxPack
 	}
@@ -82,7 +97,7 @@ func OpenPacks(dir string, opts PackOptions) (*Packs, error) {
 	if opts.MaxPack < 0 || opts.MaxPack > maxPack {
 		return nil, fmt.Errorf("store %s: packs of at most %d bytes: %w", dir, opts.MaxPack, fs.ErrInvalid)
 	}
-	p := &Packs{dir: dir, opts: opts, log: opts.Log}
+	p := &Packs{dir: dir, opts: opts, log: opts.Log, pool: filePool{max: cmp.Or(opts.files, maxOpen)}}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -90,7 +105,7 @@ func OpenPacks(dir string, opts PackOptions) (*Packs, error) {
 	if opts.ReadOnly {
 		open = p.rescan
 	}
-	if err := open(); err != nil {
+	if err := open(ctx); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
@@ -126,7 +141,7 @@ func (p *Packs) Open(ctx context.Context, c cid.Cid) (f *os.File, offset int64, 
 		return readHead(k, from, k.end, tmp)
 	}
 	err = p.lookup(ctx, c, at, func(*pack, section) (err error) {
-		f, err = os.Open(path)
+		f, err = openFile(path, os.O_RDONLY)
 		return err
 	})
 	return f, offset, err
@@ -188,7 +203,7 @@ func (p *Packs) lookup(ctx context.Context, c cid.Cid, read reader, found func(*
 		return err
 	}
 	if p.opts.ReadOnly {
-		if changed, err := p.refresh(); err != nil {
+		if changed, err := p.refresh(ctx); err != nil {
 			return err
 		} else if changed {
 			if ok, err = p.find(c, read, found); ok || err != nil {
@@ -230,26 +245,40 @@ func headOnly(k *pack, offset int64, tmp *scratch) (section, error) {
 func (p *Packs) search(key sectionKey, read reader, try func(*pack, section) bool) (bool, error) {
 	tmp := scratches.Get().(*scratch)
 	defer scratches.Put(tmp)
+	var left error
 	check := func(k *pack, offset int64) bool {
 		s, err := read(k, offset, tmp)
+		if err != nil && !unusable(err) {
+			left = errors.Join(left, fmt.Errorf("pack %s: %w", k.path, err))
+		}
 		return err == nil && s.key == key && try(k, s)
 	}
-	var left error
 	for _, k := range slices.Backward(p.loose) {
 		ok, err := k.find(&key, tmp, check)
 		if ok {
 			return true, nil
 		}
-		left = errors.Join(left, err)
+		left = errors.Join(left, known(err))
 	}
 	ok, err := p.all.find(&key, tmp, check)
-	return ok, errors.Join(left, err)
+	if ok {
+		return true, nil
+	}
+	return false, errors.Join(left, known(err))
+}
+
+// known is err, unless it says that a file went away, which a reader finds out anyway.
+func known(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Stats counts blocks, bytes and packs as the indexes tell them.
 func (p *Packs) Stats(ctx context.Context) (Stats, error) {
 	if p.opts.ReadOnly {
-		if _, err := p.refresh(); err != nil {
+		if _, err := p.refresh(ctx); err != nil {
 			return Stats{}, err
 		}
 	}
@@ -304,15 +333,18 @@ func (p *Packs) indexPath(num int) string {
 
 // list returns the numbers of the packs in the folder, ascending.
 func (p *Packs) list() ([]int, error) {
-	entries, err := os.ReadDir(p.dir)
+	entries, err := readFolder(p.dir)
 	if err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+		return nil, err
 	}
 	var nums []int
 	for _, e := range entries {
 		if num := packNumber(e.Name()); num > 0 && e.Type().IsRegular() {
 			nums = append(nums, num)
 		}
+	}
+	if len(nums) > maxPacks {
+		return nil, fmt.Errorf("store %s: more than %d packs: %w", p.dir, maxPacks, ErrCorrupt)
 	}
 	slices.Sort(nums)
 	return nums, nil

@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -111,13 +112,16 @@ type scanned struct {
 
 // scan walks the sections of a pack from one offset to another and hashes each
 // block. It stops where the framing ends; a block that does not match its name is left
-// out, so what is found can be handed out.
-func scan(r io.ReaderAt, from, to int64) (scanned, error) {
+// out, so what is found can be handed out. More than most blocks wrap ErrCorrupt.
+func scan(ctx context.Context, r io.ReaderAt, from, to int64, most int) (scanned, error) {
 	found := scanned{sections: make(map[sectionKey]int64), end: from}
 	var data []byte
 	tmp := new(scratch)
 	bad := 0
 	for at := from; at < to; {
+		if ctx.Err() != nil {
+			return found, context.Cause(ctx)
+		}
 		s, err := readHead(r, at, to, tmp)
 		if errors.Is(err, ErrCorrupt) {
 			return found, nil
@@ -132,6 +136,9 @@ func scan(r io.ReaderAt, from, to int64) (scanned, error) {
 		c, err := keyCID(s.key)
 		if err != nil {
 			return found, err
+		}
+		if len(found.sections)+bad > most {
+			return found, fmt.Errorf("more than %d blocks without an index: %w", most, ErrCorrupt)
 		}
 		if Check(c, data) == nil {
 			found.sections[s.key], found.end, found.bad = at, s.end(), bad

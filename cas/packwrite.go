@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -14,6 +15,10 @@ import (
 // flushAt is how much is collected before it is written to the open pack, in bytes. Much
 // more at a time costs several times as much: ext4 then asks for very large pages.
 const flushAt = 512 << 10
+
+// maxBehind is how many sealed packs of a Lazy writer wait for the disk at most: each is an
+// open file.
+const maxBehind = 256
 
 // maxSections is where a pack is sealed whatever its size: its table is in memory.
 const maxSections = 1 << 18
@@ -111,8 +116,8 @@ func (p *Packs) flush() error {
 	if len(k.pending) == 0 {
 		return nil
 	}
-	if err := p.opts.disk.writeAt(k.file, k.pending, k.flushed); err != nil {
-		return hint(errors.Join(err, p.opts.disk.truncate(k.file, k.flushed)))
+	if err := p.opts.disk.writeAt(k.file.f, k.pending, k.flushed); err != nil {
+		return hint(errors.Join(err, p.opts.disk.truncate(k.file.f, k.flushed)))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -152,19 +157,29 @@ func (p *Packs) catchUp() error {
 	if len(p.w.behind) == 0 {
 		return nil
 	}
-	for _, k := range p.w.behind {
-		if err := p.syncFile(k); err != nil {
+	for len(p.w.behind) > 0 {
+		if err := p.syncOldest(); err != nil {
 			return err
 		}
 	}
-	p.w.behind = nil
 	return p.opts.disk.syncDir(p.dir)
+}
+
+// syncOldest brings the sealed pack that waits longest to the disk.
+func (p *Packs) syncOldest() error {
+	k := p.w.behind[0]
+	if err := p.syncFile(k); err != nil {
+		return err
+	}
+	p.w.behind = slices.Delete(p.w.behind, 0, 1)
+	p.pool.join(k.file)
+	return nil
 }
 
 // syncFile brings a pack to the disk. After an error the kernel may forget what it did not
 // write.
 func (p *Packs) syncFile(k *pack) error {
-	if err := p.opts.disk.sync(k.file); err != nil {
+	if err := p.opts.disk.sync(k.file.f); err != nil {
 		p.w.failed = fmt.Errorf("store %s: sync: %w; open the store again", p.dir, hint(err))
 		return p.w.failed
 	}
@@ -180,8 +195,11 @@ func (p *Packs) seal() error {
 	if err := end(); err != nil {
 		return err
 	}
-	if err := p.useIndex(p.w.open); err != nil {
+	if err := p.useIndex(context.Background(), p.w.open); err != nil {
 		return err
+	}
+	if !p.opts.Lazy {
+		p.pool.join(p.w.open.file)
 	}
 	p.w.open = nil
 	p.merge()
@@ -199,7 +217,10 @@ func (p *Packs) leaveBehind() error {
 		return err
 	}
 	p.w.behind = append(p.w.behind, k)
-	go begin(k.file, k.end)
+	go begin(k.file.f, k.end)
+	if len(p.w.behind) > maxBehind {
+		return p.syncOldest()
+	}
 	return nil
 }
 
@@ -217,7 +238,9 @@ func (p *Packs) create() error {
 	if err != nil {
 		return fmt.Errorf("store: %w", hint(err))
 	}
-	k.file = f
+	if k.file, err = newPackFile(f); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.packs = append(p.packs, k)
@@ -241,14 +264,15 @@ func (p *Packs) writeIndex(k *pack) error {
 }
 
 // useIndex gives up a pack's table for its index file.
-func (p *Packs) useIndex(k *pack) error {
-	x, err := openIndex(p.indexPath(k.num))
+func (p *Packs) useIndex(ctx context.Context, k *pack) error {
+	x, err := p.openIndex(ctx, p.indexPath(k.num), k.file)
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	k.index, k.sections, k.pending = x, nil, nil
+	p.pool.join(x.file)
 	return nil
 }
 

@@ -173,20 +173,20 @@ func OpenInput(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
-// Names returns the names in a folder, at most limit of them; more wrap ErrTooLarge. The
-// folder itself may be reached through symbolic links.
-func Names(dir string, limit int) ([]string, error) {
+// ReadDir returns what is in a folder, in no order, at most limit names; more wrap
+// ErrTooLarge. The folder itself may be reached through symbolic links.
+func ReadDir(dir string, limit int) ([]fs.DirEntry, error) {
 	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	names, err := d.Readdirnames(limit + 1)
+	entries, err := d.ReadDir(limit + 1)
 	if errors.Is(err, io.EOF) {
 		return nil, nil
 	}
-	if err == nil && len(names) > limit {
+	if err == nil && len(entries) > limit {
 		err = &fs.PathError{Op: "read", Path: dir, Err: fmt.Errorf("%w: more than %d names", ErrTooLarge, limit)}
 	}
-	return names, err
+	return entries, err
 }

@@ -1,0 +1,245 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/phaseboot/phaseboot/internal/file"
+)
+
+// Bounds of a folder of packs. A stranger may have written it: a cache partition.
+const (
+	maxOpen   = 128     // files of sealed packs and their indexes that are open at a time
+	maxPacks  = 1 << 15 // packs of a folder
+	maxNames  = 4 * maxPacks
+	maxListed = 1 << 20 // blocks of a pack, and blocks of a reader's tables in memory
+)
+
+// openFile opens a file of the folder: a regular one, and not through a link. Any other
+// kind wraps ErrCorrupt.
+func openFile(path string, flag int) (*os.File, error) {
+	f, err := file.OpenFile(path, flag|file.NoFollow, 0o644)
+	return f, foreign(err)
+}
+
+// foreign makes the wrong kind of a file an ErrCorrupt.
+func foreign(err error) error {
+	if errors.Is(err, file.ErrKind) || errors.Is(err, file.ErrTooLarge) {
+		return fmt.Errorf("%w (%w); remove it", err, ErrCorrupt)
+	}
+	return err
+}
+
+// readFolder lists a folder of packs.
+func readFolder(dir string) ([]fs.DirEntry, error) {
+	entries, err := file.ReadDir(dir, maxNames)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", foreign(err))
+	}
+	return entries, nil
+}
+
+// A filePool bounds how many packFiles are open.
+type filePool struct {
+	max    int
+	opened atomic.Uint64 // files so far: the clock of the least recently used
+
+	mu   sync.Mutex
+	open []*packFile
+}
+
+// A packFile is the file of a pack or an index. Once it is pooled, its descriptor is closed
+// when too many others were used since, and opened again when it is read.
+type packFile struct {
+	path string
+	info os.FileInfo // of the file that was opened first
+	pool *filePool   // nil: it stays open
+	used atomic.Uint64
+
+	mu     sync.RWMutex
+	f      *os.File // nil: closed for now
+	closed bool
+}
+
+func newPackFile(f *os.File) (*packFile, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &packFile{path: f.Name(), info: info, f: f}, nil
+}
+
+// openPackFile opens a file that stays open until it is pooled.
+func openPackFile(path string, flag int) (*packFile, error) {
+	f, err := openFile(path, flag)
+	if err != nil {
+		return nil, err
+	}
+	return newPackFile(f)
+}
+
+// ReadAt reads from the file.
+func (p *packFile) ReadAt(b []byte, at int64) (n int, err error) {
+	err = p.use(func(f *os.File) error {
+		n, err = f.ReadAt(b, at)
+		return err
+	})
+	return n, err
+}
+
+// Size is the size of the file now.
+func (p *packFile) Size() (size int64, err error) {
+	err = p.use(func(f *os.File) error {
+		info, err := f.Stat()
+		if err == nil {
+			size = info.Size()
+		}
+		return err
+	})
+	return size, err
+}
+
+// use calls do with the open file.
+func (p *packFile) use(do func(f *os.File) error) error {
+	for {
+		p.mu.RLock()
+		if p.f != nil {
+			defer p.mu.RUnlock()
+			p.touch()
+			return do(p.f)
+		}
+		closed := p.closed
+		p.mu.RUnlock()
+		if closed {
+			return fs.ErrClosed
+		}
+		if err := p.reopen(); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *packFile) touch() {
+	if p.pool == nil {
+		return
+	}
+	if now := p.pool.opened.Load(); p.used.Load() != now {
+		p.used.Store(now)
+	}
+}
+
+// reopen opens the file again. Another file of its name is as good as none: it wraps
+// fs.ErrNotExist.
+func (p *packFile) reopen() error {
+	p.mu.Lock()
+	if p.f == nil && !p.closed {
+		f, err := openFile(p.path, os.O_RDONLY)
+		if err == nil {
+			var info os.FileInfo
+			if info, err = f.Stat(); err == nil && !os.SameFile(info, p.info) {
+				err = fmt.Errorf("%s: was replaced: %w", p.path, fs.ErrNotExist)
+			}
+			if err != nil {
+				f.Close()
+			}
+		}
+		if err != nil {
+			p.mu.Unlock()
+			return err
+		}
+		p.f = f
+	}
+	p.mu.Unlock()
+	p.pool.add(p)
+	return nil
+}
+
+// join puts a file that was kept open into the pool.
+func (pool *filePool) join(p *packFile) {
+	if pool != nil && p != nil && p.pool == nil {
+		p.pool = pool
+		pool.add(p)
+	}
+}
+
+// add counts an open file, and closes the least recently used one if there are too many.
+func (pool *filePool) add(p *packFile) {
+	if pool == nil {
+		return
+	}
+	pool.mu.Lock()
+	p.used.Store(pool.opened.Add(1))
+	if !slices.Contains(pool.open, p) {
+		pool.open = append(pool.open, p)
+	}
+	var victim *packFile
+	if len(pool.open) > pool.max {
+		i := 0
+		for j, other := range pool.open {
+			if other.used.Load() < pool.open[i].used.Load() {
+				i = j
+			}
+		}
+		victim = pool.open[i]
+		pool.open = slices.Delete(pool.open, i, i+1)
+	}
+	pool.mu.Unlock()
+	if victim != nil {
+		victim.rest()
+	}
+}
+
+func (pool *filePool) remove(p *packFile) {
+	if pool == nil {
+		return
+	}
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	pool.open = slices.DeleteFunc(pool.open, func(other *packFile) bool { return other == p })
+}
+
+// rest closes the descriptor until the next read. It was only read.
+func (p *packFile) rest() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.f != nil {
+		p.f.Close()
+		p.f = nil
+	}
+}
+
+func (p *packFile) close() error {
+	if p == nil {
+		return nil
+	}
+	p.pool.remove(p)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.f == nil {
+		return nil
+	}
+	err := p.f.Close()
+	p.f = nil
+	return err
+}
+
+// untilDone reads from r until ctx ends.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u untilDone) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.r.Read(b)
+}
