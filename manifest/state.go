@@ -3,10 +3,12 @@ package manifest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"github.com/phaseboot/phaseboot/internal/file"
 )
@@ -31,6 +33,7 @@ import (
 type State struct {
 	dir      string
 	readOnly bool
+	disk     disk
 }
 
 var idGrammar = regexp.MustCompile(`^[0-9a-f]{32}$`)
@@ -38,17 +41,25 @@ var idGrammar = regexp.MustCompile(`^[0-9a-f]{32}$`)
 // maxRepositories bounds the search for a repository's subfolder.
 const maxRepositories = 64
 
-// OpenState opens a state folder, and makes it when it is not there.
+// OpenState opens a state folder, and makes it when it is not there. A symbolic link is no
+// folder.
 func OpenState(dir string) (*State, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state: %w", err)
 	}
-	return &State{dir: dir}, nil
+	if err := file.CheckFolder(dir); err != nil {
+		return nil, fmt.Errorf("state: %w; remove it", err)
+	}
+	return newState(dir, false), nil
+}
+
+func newState(dir string, readOnly bool) *State {
+	return &State{dir: dir, readOnly: readOnly, disk: patientDisk{osDisk{}, time.Sleep}}
 }
 
 // OpenStateReadOnly reads a state folder, which need not exist, and never writes it.
 func OpenStateReadOnly(dir string) *State {
-	return &State{dir: dir, readOnly: true}
+	return newState(dir, true)
 }
 
 // repository finds the subfolder of the repository that root belongs to.
@@ -56,30 +67,54 @@ func (s *State) repository(root *Root) *memory {
 	if s == nil {
 		return &memory{}
 	}
-	dir := filepath.Join(s.dir, root.id())
-	if !isDir(dir) {
-		dir = s.olderRepository(root, dir)
-	}
-	return &memory{dir: dir, readOnly: s.readOnly, seen: map[string]sight{}}
+	m := &memory{disk: s.disk, readOnly: s.readOnly, seen: map[string]sight{}}
+	m.dir, m.failed = s.find(root)
+	return m
 }
 
-// olderRepository finds the subfolder that was begun with an older root, dir if there is none.
-func (s *State) olderRepository(root *Root, dir string) string {
-	entries, err := os.ReadDir(s.dir)
+// find returns the path of the subfolder of the repository that root belongs to. Where
+// the disk cannot tell, the error wraps ErrState.
+func (s *State) find(root *Root) (string, error) {
+	dir := filepath.Join(s.dir, root.id())
+	if ok, err := s.isDir(s.dir); !ok || err != nil {
+		return dir, err // a link is followed nowhere: readState says what it is
+	}
+	ok, err := s.isDir(dir)
+	if ok || err != nil {
+		return dir, err
+	}
+	return s.older(root, dir)
+}
+
+// older finds the subfolder that was begun with an older root, dir if there is none.
+func (s *State) older(root *Root, dir string) (string, error) {
+	entries, err := s.disk.list(s.dir)
 	if err != nil {
-		return dir
+		return dir, unread(err)
 	}
 	name := FileName(roleRoot, root.Version())
 	for _, e := range entries[:min(len(entries), maxRepositories)] {
 		other := filepath.Join(s.dir, e.Name())
-		if !idGrammar.MatchString(e.Name()) || !isDir(other) {
+		if !idGrammar.MatchString(e.Name()) || !e.IsDir() {
 			continue
 		}
-		if data, err := readState(filepath.Join(other, name), MaxRoot); err == nil && bytes.Equal(data, root.doc.data) {
-			return other
+		data, err := s.disk.read(filepath.Join(other, name), MaxRoot)
+		if err == nil && bytes.Equal(data, root.doc.data) {
+			return other, nil
+		}
+		if unread(err) != nil {
+			return dir, err
 		}
 	}
-	return dir
+	return dir, nil
+}
+
+// unread is err if it says nothing of the file: it wraps ErrState.
+func unread(err error) error {
+	if errors.Is(err, ErrState) {
+		return err
+	}
+	return nil
 }
 
 // NewestRoot follows the remembered roots after root and returns the last that is good,
@@ -100,16 +135,18 @@ func (s *State) NewestRoot(root *Root) *Root {
 	return root
 }
 
-func isDir(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && info.IsDir()
+func (s *State) isDir(path string) (bool, error) {
+	info, err := s.disk.stat(path)
+	return err == nil && info.IsDir(), unread(err)
 }
 
 // memory is the state of one repository; its zero value remembers nothing.
 type memory struct {
 	dir      string
+	disk     disk
 	readOnly bool
 	seen     map[string]sight // what was read from it
+	failed   error            // the first ErrState: no verdict may rest on what was read
 }
 
 // sight is what a file was when it was read, nil when it could not be.
@@ -123,11 +160,14 @@ func (m *memory) read(name string, kind Kind) ([]byte, error) {
 	if m.dir == "" {
 		return nil, os.ErrNotExist
 	}
-	data, err := readState(filepath.Join(m.dir, name), kind.Max())
+	data, err := m.readFile(name, kind.Max())
 	if err != nil {
 		data = nil
 	}
 	m.seen[name] = sight{data, kind}
+	if m.failed == nil {
+		m.failed = unread(err)
+	}
 	return data, err
 }
 
@@ -145,7 +185,16 @@ func (m *memory) Metadata(_ context.Context, name string, max int64) ([]byte, er
 	if role != roleRoot {
 		name = role + ".json"
 	}
-	return readState(filepath.Join(m.dir, name), max)
+	return m.readFile(name, max)
+}
+
+func (m *memory) readFile(name string, max int64) ([]byte, error) {
+	for _, dir := range []string{filepath.Dir(m.dir), m.dir} {
+		if err := file.CheckFolder(dir); errors.Is(err, file.ErrKind) {
+			return nil, malformed("%v", err)
+		}
+	}
+	return m.disk.read(filepath.Join(m.dir, name), max)
 }
 
 // readState follows no symlink: a stranger may have written to the folder.

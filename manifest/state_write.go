@@ -3,6 +3,7 @@ package manifest
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -25,7 +26,9 @@ func (m *memory) write(files []stateFile) error {
 		return err
 	}
 	defer unlock()
-	if m.moved() {
+	if moved, err := m.moved(); err != nil {
+		return err
+	} else if moved {
 		return errMoved
 	}
 	if m.has(files) {
@@ -47,23 +50,26 @@ func (m *memory) write(files []stateFile) error {
 }
 
 // moved reports whether a file that was read is another one now.
-func (m *memory) moved() bool {
+func (m *memory) moved() (bool, error) {
 	for name, was := range m.seen {
-		is, err := readState(filepath.Join(m.dir, name), was.kind.Max())
+		is, err := m.readFile(name, was.kind.Max())
+		if unread(err) != nil {
+			return false, err
+		}
 		if err != nil {
 			is = nil
 		}
 		if !bytes.Equal(is, was.data) {
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return false, nil
 }
 
 // has reports whether the state remembers all the files already.
 func (m *memory) has(files []stateFile) bool {
 	for _, f := range files {
-		old, err := readState(filepath.Join(m.dir, f.name), int64(len(f.data)))
+		old, err := m.readFile(f.name, int64(len(f.data)))
 		if err != nil || !bytes.Equal(old, f.data) {
 			return false
 		}
@@ -90,21 +96,27 @@ func (m *memory) fill(next string, files []stateFile) error {
 // carry copies what else is remembered, and leaves behind whatever a stranger put there
 // that is no metadata file.
 func (m *memory) carry(next string) error {
-	dir, err := os.Open(m.dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	dir, err := openFolder(m.dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	names, _ := dir.Readdirnames(maxRoots + maxEntries)
+	names, err := dir.Readdirnames(maxRoots + maxEntries)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
 	for _, name := range names {
 		to := filepath.Join(next, name)
 		if _, err := os.Lstat(to); err == nil || !fileGrammar.MatchString(name) {
 			continue
 		}
-		data, err := readState(filepath.Join(m.dir, name), MaxMetadata)
+		data, err := m.readFile(name, MaxMetadata)
+		if unread(err) != nil {
+			return err // the floor of another channel may be in it
+		}
 		if err != nil {
 			continue // of no use where it is, and of none there
 		}
@@ -150,7 +162,7 @@ func replaceFolder(next, dir string) error {
 
 // lock waits until no other program writes the state.
 func lock(dir string) (unlock func() error, err error) {
-	f, err := os.Open(dir)
+	f, err := openFolder(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -161,8 +173,13 @@ func lock(dir string) (unlock func() error, err error) {
 	return f.Close, nil
 }
 
+// openFolder opens a folder, and no link to one.
+func openFolder(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+}
+
 func syncFolder(path string) error {
-	f, err := os.Open(path)
+	f, err := openFolder(path)
 	if err != nil {
 		return err
 	}

@@ -134,7 +134,7 @@ func (w *walk) nextRoot(ctx context.Context, name string) (*Root, error) {
 
 // passOver notes that a remembered file was of no use, unless it is just not there.
 func (w *walk) passOver(name string, err error) {
-	if err != nil && !absent(err) {
+	if err != nil && !absent(err) && unread(err) == nil {
 		w.note("the state's %s was passed over: %v", name, err)
 	}
 }
@@ -147,6 +147,9 @@ func (w *walk) date(name string, expires time.Time, remedy string) error {
 
 // fresh judges the dates of all that was loaded against the final reference time.
 func (w *walk) fresh() error {
+	if w.memory.failed != nil {
+		return w.memory.failed // what was remembered could not be read
+	}
 	for _, d := range w.dates {
 		if err := checkDate(w.now, w.says, d.name, d.expires, d.remedy); err != nil {
 			return err
