@@ -23,17 +23,17 @@ func patient() Limits {
 	return l
 }
 
-// TestAttacksAreStopped runs hostile jobs. Each must end by the limit that it is
-// about, without taking the machine's memory. Those that end by the time limit
-// would never end without it.
-func TestAttacksAreStopped(t *testing.T) {
+// An attack is a hostile job, and how it must end.
+type attack struct {
+	name   string
+	module []byte
+	reason string
+	detail string // part of it
+}
+
+func attacks(t *testing.T) []attack {
 	greedy := built(t, "./testdata/greedy")
-	tests := []struct {
-		name   string
-		module []byte
-		reason string
-		detail string // part of it
-	}{
+	return []attack{
 		{"endless-loop", hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes(), ReasonTimeout, "time limit"},
 		{"recursion-that-never-loops", tree(), ReasonTimeout, "time limit"},
 		{"deep-recursion", hand{body: []byte{opCall, 0}}.bytes(), ReasonTrap, "stack overflow"},
@@ -53,12 +53,24 @@ func TestAttacksAreStopped(t *testing.T) {
 		{"allocate", greedy, ReasonMemory, "more memory than its limit"},
 		{"exit-3", greedy, ReasonExit, "exit code 3"},
 	}
-	for _, tt := range tests {
+}
+
+// limits leave an attack no more time than it needs.
+func (a attack) limits() Limits {
+	lim := tight
+	if a.reason == ReasonTimeout {
+		lim.Timeout = time.Second
+	}
+	return lim
+}
+
+// TestAttacksAreStopped runs hostile jobs. Each must end by the limit that it is
+// about, without taking the machine's memory. Those that end by the time limit
+// would never end without it.
+func TestAttacksAreStopped(t *testing.T) {
+	for _, tt := range attacks(t) {
 		t.Run(tt.name, func(t *testing.T) {
-			lim, before := tight, hostMemory()
-			if tt.reason == ReasonTimeout {
-				lim.Timeout = time.Second
-			}
+			lim, before := tt.limits(), hostMemory()
 			o := mustRun(t, tt.name, tt.module, lim, io.Discard)
 			if o.Reason != tt.reason || !strings.Contains(o.Detail, tt.detail) || o.OK() {
 				t.Errorf("ended by %s: %s; want %s: …%s…", o.Reason, o.Detail, tt.reason, tt.detail)

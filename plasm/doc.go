@@ -5,15 +5,16 @@
 // real clock, no randomness of the host. Memory, time and output are bounded, and
 // a job that crosses a bound is stopped and its receipt says which.
 //
-// Start at Run, which runs a Job under Limits and returns its Outcome, and at
-// NewReceipt, which turns both into the signed object that plasmd prints. LoadJob
-// finds the job of a release and refuses bytes that are not the signed ones.
+// Start at Process.Run, which runs a Job under Limits in a process of its own and
+// returns its Outcome, and at NewReceipt, which turns both into the signed object that
+// plasmd prints. Serve is that process. Run is the same within the calling process, with
+// softer limits. LoadJob finds the job of a release and refuses bytes that are not the
+// signed ones.
 //
-// It refuses every import but wasi_snapshot_preview1, and decides nothing about
-// trust: the release it is handed was verified by the boot client. Only cmd/plasmd
-// calls it.
+// It refuses every import but wasi_snapshot_preview1 and every module that declares more
+// than the bounds in lint.go, and decides nothing about trust: the release it is handed
+// was verified by the boot client. Only cmd/plasmd calls it.
 //
-// Limits: one job at a time, in the calling process, interpreted (docs/RATIONALE.md
-// says why). What a job may use of the host beyond its linear memory, such as a deep
-// stack, is watched by sampling and so bounded roughly, not exactly.
+// Limits: jobs are interpreted (docs/RATIONALE.md says why). The two processes of a run
+// take at most the job's memory limit + 64 MiB; lowered code counts against it.
 package plasm

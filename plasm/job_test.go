@@ -133,3 +133,27 @@ func TestReleaseComesThroughJSONWhole(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParseRelease: a release is refused as malformed or has the fields that a job needs.
+func FuzzParseRelease(f *testing.F) {
+	f.Add([]byte(`{"channel":"stable","arch":"x86_64","release":"1","role_version":3,"job":"job/x.wasm","artifacts":[]}`))
+	f.Add([]byte(`{"channel":"c","release":"1","artifacts":[{"cid":{"/":"x"}}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rel, err := ParseRelease(data)
+		if err != nil {
+			if !errors.Is(err, manifest.ErrMalformed) {
+				t.Fatalf("refused without manifest.ErrMalformed: %v", err)
+			}
+			return
+		}
+		if rel.Version == "" || rel.Channel == "" {
+			t.Errorf("accepted without a version or a channel: %+v", rel)
+		}
+		if rel.Job == "" {
+			return
+		}
+		if job, err := LoadJob(t.Context(), rel, t.TempDir()); err == nil {
+			t.Errorf("job %q came out of an empty folder", job.Name)
+		}
+	})
+}

@@ -19,7 +19,7 @@ const (
 
 // Limits is what a job may use.
 type Limits struct {
-	Memory  int64         // bytes of linear memory, a multiple of 64 KiB
+	Memory  int64         // bytes of linear memory, a multiple of 64 KiB; see Process for what else counts
 	Timeout time.Duration // from the first look at the module to its end, compilation included
 	Output  int64         // bytes on stdout and stderr together
 }

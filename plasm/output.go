@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"hash"
 	"io"
@@ -22,12 +23,17 @@ type output struct {
 	length    int64
 	truncated bool
 	hash      hash.Hash
-	console   *console
+	w         io.Writer // gets what is within the limit; its errors do not stop the job
 	end       context.CancelCauseFunc
 }
 
 func newOutput(limit int64, w io.Writer, end context.CancelCauseFunc) *output {
-	return &output{limit: limit, hash: sha256.New(), console: &console{w: w}, end: end}
+	return &output{limit: limit, hash: sha256.New(), w: w, end: end}
+}
+
+// sum says what was written.
+func (o *output) sum() Output {
+	return Output{hex.EncodeToString(o.hash.Sum(nil)), o.length, o.truncated}
 }
 
 // Write implements io.Writer for the guest. The guest is one thread.
@@ -35,7 +41,7 @@ func (o *output) Write(p []byte) (int, error) {
 	keep := p[:min(int64(len(p)), o.limit-o.length)]
 	o.length += int64(len(keep))
 	o.hash.Write(keep)
-	o.console.Write(keep)
+	_, _ = o.w.Write(keep)
 	if len(keep) < len(p) {
 		o.truncated = true
 		o.end(errOutput)
@@ -57,7 +63,9 @@ const (
 	lineMax  = 4096 // bytes after which a line is broken
 )
 
-func (c *console) Write(p []byte) {
+// Write implements io.Writer and never fails.
+func (c *console) Write(p []byte) (int, error) {
+	size := len(p)
 	for len(p) > 0 {
 		head, rest, ended := bytes.Cut(p, []byte("\n"))
 		take := min(len(head), lineMax-len(c.line))
@@ -70,9 +78,10 @@ func (c *console) Write(p []byte) {
 			c.flush()
 			p = rest
 		default:
-			return
+			return size, nil
 		}
 	}
+	return size, nil
 }
 
 // flush ends the line that is being written.

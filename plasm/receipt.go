@@ -209,9 +209,7 @@ func (r Receipt) checkFields() error {
 }
 
 func (r Receipt) checkNumbers() error {
-	switch r.Reason {
-	case ReasonExit, ReasonTimeout, ReasonMemory, ReasonOutput, ReasonImport, ReasonTrap:
-	default:
+	if !knownReason(r.Reason) {
 		return fmt.Errorf("unknown reason %.40q", r.Reason)
 	}
 	numbers := []int64{
@@ -230,6 +228,15 @@ func (r Receipt) checkNumbers() error {
 		return errors.New("it exited, but without an exit code")
 	}
 	return nil
+}
+
+// knownReason reports whether a reason is one of the Reason constants.
+func knownReason(reason string) bool {
+	switch reason {
+	case ReasonExit, ReasonTimeout, ReasonMemory, ReasonOutput, ReasonImport, ReasonTrap, ReasonBounds, ReasonKilled:
+		return true
+	}
+	return false
 }
 
 // isHex32 reports whether s is 32 bytes in lower-case hex.

@@ -2,7 +2,6 @@ package plasm
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -22,10 +21,12 @@ import (
 const (
 	ReasonExit    = "exit"    // by itself; the exit code says how
 	ReasonTimeout = "timeout" // at the time limit
-	ReasonMemory  = "memory"  // it was refused memory and failed, or asked for too much to start
+	ReasonMemory  = "memory"  // it was refused memory and failed, asked for too much to start, or outgrew its process
 	ReasonOutput  = "output"  // at the output limit
 	ReasonImport  = "import"  // it wants a host call that nobody grants; it never ran
 	ReasonTrap    = "trap"    // a fault of its own: unreachable, out of bounds, stack overflow
+	ReasonBounds  = "bounds"  // the module declares more than a job may; it never ran
+	ReasonKilled  = "killed"  // the process that ran it ended without a result
 )
 
 // NoExitCode is the exit code of a job that did not exit by itself.
@@ -52,32 +53,34 @@ type Output struct {
 // OK reports whether the job did its work: ended by itself, with exit code 0.
 func (o Outcome) OK() bool { return o.Reason == ReasonExit && o.ExitCode == 0 }
 
-// Run runs a job to its end and shows its output on w, each line marked. That a job
-// fails is an Outcome; an error means that there was no run to speak of: bytes that
-// are no WASI command (cas.ErrCorrupt), limits that cannot be kept, or ctx ended.
+// Run runs a job to its end in this process and shows its output on w, each line
+// marked. That a job fails is an Outcome; an error means that there was no run to speak
+// of: bytes that are no WASI command (cas.ErrCorrupt), limits that cannot be kept, or
+// ctx ended. Run cannot stop a long straight line of instructions, and bounds the
+// memory of the engine roughly: Process.Run does both.
 func Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Outcome, error) {
 	if err := lim.Check(); err != nil {
 		return Outcome{}, err
 	}
-	asks, err := lint(job.Module)
-	if err != nil {
-		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, err)
-	}
+	c := &console{w: w}
+	defer c.close()
+	return runHere(ctx, job, lim, c, &meter{limit: uint64(lim.Memory)})
+}
+
+// runHere runs a job in this process; its output goes to w as it comes.
+func runHere(ctx context.Context, job Job, lim Limits, w io.Writer, mem *meter) (Outcome, error) {
 	guest, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	guest, stop := context.WithTimeoutCause(guest, lim.Timeout, errTimeout)
 	defer stop()
 
-	r := &run{job: job, mem: &meter{limit: uint64(lim.Memory)}, out: newOutput(lim.Output, w, end)}
+	r := &run{job: job, mem: mem, out: newOutput(lim.Output, w, end)}
 	started := time.Now()
-	if err := r.check(asks, lim); err == nil {
-		go watchHost(guest, uint64(lim.Memory)+hostExtra(len(job.Module)), end)
+	if r.err = r.prepare(lim); r.err == nil {
+		go watchHost(guest, hostExtra(len(job.Module)), end)
 		r.err = r.execute(guest)
-	} else {
-		r.err = err
 	}
 	took := time.Since(started)
-	r.out.console.close()
 	if err := ctx.Err(); err != nil {
 		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, err)
 	}
@@ -93,36 +96,52 @@ var (
 	errTimeout = errors.New("the job ran into its time limit")
 	errAsks    = errors.New("the module starts with more than its limit allows")
 	errImport  = errors.New("a host call that nobody grants")
+
+	errEngineMemory = errors.New("the module's code, stack and memory together need more than the memory limit; raise it by about 25 bytes for each of the module's")
 )
 
 // run is one job on its way.
 type run struct {
-	job Job
-	mem *meter
-	out *output
-	err error // how execute ended; nil is an end by itself, as most *sys.ExitError are
+	job    Job
+	module []byte // what the engine gets of it
+	mem    *meter
+	out    *output
+	err    error // how execute ended; nil is an end by itself, as most *sys.ExitError are
 }
 
-// check refuses what would be allocated before the first instruction.
-func (r *run) check(asks want, lim Limits) error {
+// prepare refuses what would be allocated before the first instruction.
+func (r *run) prepare(lim Limits) error {
+	asks, err := lint(r.job.Module)
+	if err != nil {
+		return err
+	}
+	r.module = asks.module
 	if asks.memory > lim.Memory {
 		return fmt.Errorf("%w: %d bytes of memory of %d", errAsks, asks.memory, lim.Memory)
 	}
 	if asks.table > maxTable {
 		return fmt.Errorf("%w: a table of %d entries of %d", errAsks, asks.table, maxTable)
 	}
+	r.mem.reserve(asks.memory)
 	return nil
 }
 
-// execute lowers the module and calls its _start.
-func (r *run) execute(ctx context.Context) error {
+// execute lowers the module and calls its _start. The engine panics on some modules.
+func (r *run) execute(ctx context.Context) (err error) {
+	defer func() {
+		if v := recover(); v != nil && r.mem.refused.Load() {
+			err = errEngineMemory
+		} else if v != nil {
+			err = fmt.Errorf("the engine failed: %v", v)
+		}
+	}()
 	ctx = new(guard).watch(experimental.WithMemoryAllocator(ctx, r.mem))
 	engine := wazero.NewRuntimeWithConfig(ctx, config())
 	defer engine.Close(context.WithoutCancel(ctx))
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, engine); err != nil {
 		return fmt.Errorf("WASI: %w", err)
 	}
-	module, err := engine.CompileModule(ctx, r.job.Module)
+	module, err := engine.CompileModule(ctx, r.module)
 	if err != nil {
 		return fmt.Errorf("%.300q: %w", firstLine(err), cas.ErrCorrupt)
 	}
@@ -175,7 +194,7 @@ func (r *run) outcome(cause error) Outcome {
 	o := Outcome{
 		MemoryPeak: int64(r.mem.peak.Load()),
 		ExitCode:   NoExitCode,
-		Output:     Output{hex.EncodeToString(r.out.hash.Sum(nil)), r.out.length, r.out.truncated},
+		Output:     r.out.sum(),
 	}
 	var exit *sys.ExitError
 	exited := errors.As(r.err, &exit)
@@ -211,10 +230,12 @@ func reasonOf(err error) string {
 	switch {
 	case errors.Is(err, errTimeout):
 		return ReasonTimeout
-	case errors.Is(err, errHostMemory), errors.Is(err, errAsks):
+	case errors.Is(err, errHostMemory), errors.Is(err, errAsks), errors.Is(err, errEngineMemory):
 		return ReasonMemory
 	case errors.Is(err, errImport):
 		return ReasonImport
+	case errors.Is(err, errBounds):
+		return ReasonBounds
 	default:
 		return ReasonTrap
 	}

@@ -7,8 +7,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-
-	"github.com/tetratelabs/wazero"
 )
 
 const greeting = "hello from a signed WASM job: 1229 primes below 10000\n"
@@ -91,31 +89,6 @@ func TestLimitsThatCannotBeKeptAreRefused(t *testing.T) {
 	if err := DefaultLimits().Check(); err != nil {
 		t.Error(err)
 	}
-}
-
-// FuzzLint holds our short look at a module against the engine's long one: what both
-// accept starts with no more memory than we saw.
-func FuzzLint(f *testing.F) {
-	f.Add(hand{}.bytes())
-	f.Add(hand{memory: join([]byte{0}, uleb(1<<16)), table: join([]byte{0x70, 1}, uleb(7), uleb(9))}.bytes())
-	f.Add(imports(2, 0, 1))
-	f.Fuzz(func(t *testing.T, module []byte) {
-		asks, err := lint(module)
-		if err != nil {
-			return
-		}
-		engine := wazero.NewRuntimeWithConfig(t.Context(), config())
-		defer engine.Close(t.Context())
-		m, err := engine.CompileModule(t.Context(), module)
-		if err != nil {
-			return
-		}
-		for name, mem := range m.ExportedMemories() {
-			if len(m.ImportedMemories()) == 0 && int64(mem.Min())*page > asks.memory {
-				t.Errorf("memory %q starts with %d pages, seen were %d bytes", name, mem.Min(), asks.memory)
-			}
-		}
-	})
 }
 
 // BenchmarkHello is one whole run of the demo's job.

@@ -16,6 +16,6 @@ func newCommand() *cobra.Command {
 		Use:   "plasmd",
 		Short: "Runs a release's WASM job and signs a receipt of it",
 	}
-	root.AddCommand(runCommand(), verifyCommand())
+	root.AddCommand(runCommand(), verifyCommand(), engineCommand())
 	return root
 }

@@ -10,10 +10,20 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/scripttest"
+	"github.com/phaseboot/phaseboot/plasm/wasmtest"
 )
 
 func TestMain(m *testing.M) {
-	scripttest.Main(m, map[string]func() int{"plasmd": func() int { return cli.Main(newCommand()) }})
+	scripttest.Main(m, map[string]func() int{
+		"plasmd":  func() int { return cli.Main(newCommand()) },
+		"measure": measured,
+	})
+}
+
+// bombFiles are the names of hostile modules in $JOBS.
+var bombFiles = map[string]string{
+	"1,000 functions with 50,000 locals": "locals.wasm",
+	"20,000 times memory.fill of 64 MiB": "straight.wasm",
 }
 
 // TestScripts gives every script the demo's job, as make builds it, in $JOBS.
@@ -27,6 +37,13 @@ func TestScripts(t *testing.T) {
 		build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 		if words, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", build, err, words)
+		}
+	}
+	for _, bomb := range wasmtest.Bombs() {
+		if name := bombFiles[bomb.Name]; name != "" {
+			if err := os.WriteFile(filepath.Join(jobs, name), bomb.Module, 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	p := scripttest.Params("testdata/script")

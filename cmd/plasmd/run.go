@@ -38,10 +38,14 @@ signed ones, or a file. The job gets its name as its only argument and nothing e
 no files, no network, no environment. Its output is shown as it comes, each line
 marked "job: "; then the receipt is printed as one line.
 
+The job runs in a process of its own, which is killed at the time limit. plasmd takes at
+most 64M beside --memory; a Go program's code needs about 25 bytes of that for each of
+the module's.
+
 Exit code 0: the job exited 0, or the release has no job. 1: the job failed or was
 stopped at a limit; its receipt says which.`,
 		Example: `  plasmd run --release /run/phase/release.json --key /run/phase/machine.key
-  plasmd run --memory 16M --timeout 5s bin/hello.wasm`,
+  plasmd run --memory 48M --timeout 5s bin/hello.wasm`,
 		Args: cli.Args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
@@ -50,7 +54,7 @@ stopped at a limit; its receipt says which.`,
 	flags.StringVar(&f.jobDir, "job-dir", "", "folder that holds the job under its role (default: the folder of --release)")
 	flags.StringVar(&f.key, "key", "", "machine's key that signs the receipt, PKCS8 PEM, Ed25519 (default: one made for this run)")
 	flags.StringVar(&f.receipt, "receipt", "", "also write the receipt to this file")
-	flags.Var((*size)(&f.limits.Memory), "memory", "linear memory that the job may have")
+	flags.Var((*size)(&f.limits.Memory), "memory", "memory that the job may have, with its code")
 	flags.DurationVar(&f.limits.Timeout, "timeout", f.limits.Timeout, "time that it may take")
 	flags.Var((*size)(&f.limits.Output), "output-limit", "bytes that it may write")
 	return cmd
@@ -72,7 +76,8 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 		return cli.Print(cmd, map[string]string{"release": rel.Version, "job": ""},
 			fmt.Sprintf("plasmd: release %q has no job; nothing to run\n", rel.Version))
 	}
-	outcome, err := plasm.Run(cmd.Context(), job, f.limits, console(cmd))
+	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}}
+	outcome, err := engine.Run(cmd.Context(), job, f.limits, console(cmd))
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/phaseboot/phaseboot/plasm"
+	"github.com/phaseboot/phaseboot/plasm/wasmtest"
+)
+
+const (
+	memoryLimit = 64 << 20
+	timeLimit   = time.Second
+	allowance   = 64 << 20 // what both processes of plasmd may take beside the job's memory
+)
+
+// TestBombsAreBounded runs modules that are bombs before their first instruction, and
+// straight lines that nothing interrupts, with plasmd as make builds it. Each gets a
+// receipt; all processes together stay within the memory limit + 64 MiB. The table
+// (-v) has the figures.
+func TestBombsAreBounded(t *testing.T) {
+	plasmd := filepath.Join(t.TempDir(), "plasmd")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", plasmd, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if words, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", build, err, words)
+	}
+	var table bytes.Buffer
+	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(rows, "module bytes\tended by\ttime, s\tmemory, MiB\t of it the engine\t")
+	for _, bomb := range wasmtest.Bombs() {
+		t.Run(bomb.Name, func(t *testing.T) {
+			m := measure(t, plasmd, bomb.Module)
+			fmt.Fprintf(rows, "%d\t%s\t%.2f\t%.1f\t%.1f\t  %s\n", len(bomb.Module), m.reason, m.took.Seconds(), mib(m.parent+m.child), mib(m.child), bomb.Name)
+			if !slices.Contains(bomb.Reasons, m.reason) {
+				t.Errorf("ended by %s, want one of %v\n%s", m.reason, bomb.Reasons, m.words)
+			}
+			if m.took > 30*timeLimit { // a busy machine is slow too; without the kill it is minutes
+				t.Errorf("took %s under a limit of %s", m.took, timeLimit)
+			}
+			if sum := m.parent + m.child; sum > memoryLimit+allowance {
+				t.Errorf("took %.1f MiB of memory (plasmd %.1f, engine %.1f), want %d + %d", mib(sum), mib(m.parent), mib(m.child), memoryLimit>>20, allowance>>20)
+			}
+		})
+	}
+	rows.Flush()
+	t.Logf("limits: memory %d MiB, time %s\n%s", memoryLimit>>20, timeLimit, &table)
+}
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }
+
+// A measurement is one run of plasmd.
+type measurement struct {
+	reason        string
+	took          time.Duration
+	parent, child int64 // peak of resident memory, bytes
+	words         string
+}
+
+// measure runs plasmd on a module, through a small process: the kernel counts the
+// memory of whoever starts a process into its peak.
+func measure(t *testing.T, plasmd string, module []byte) measurement {
+	t.Helper()
+	dir := t.TempDir()
+	path, receipt := filepath.Join(dir, "bomb.wasm"), filepath.Join(dir, "receipt.json")
+	if err := os.WriteFile(path, module, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, plasmd, "run", "--memory", fmt.Sprint(memoryLimit), "--timeout", timeLimit.String(), "--receipt", receipt, path)
+	cmd.Args[0] = "measure"
+	var words bytes.Buffer
+	cmd.Stderr = &words
+	figures, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &words)
+	}
+	m := measurement{words: words.String()}
+	if _, err := fmt.Sscan(string(figures), &m.parent, &m.child, &m.took); err != nil {
+		t.Fatalf("%q: %v", figures, err)
+	}
+	m.reason = reasonIn(t, receipt, m.words)
+	return m
+}
+
+// measured runs the command that its arguments name and prints the peaks of the command
+// and of the process that it starts, and the time. The kernel reports the larger peak
+// when the command is waited for; the other is read while they run.
+func measured() int {
+	cmd := exec.Command(os.Args[1], os.Args[2:]...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	started := time.Now()
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	m := measurement{}
+	for done := false; !done; {
+		select {
+		case <-ended:
+			done = true
+		case <-time.After(time.Millisecond):
+			m.sample(cmd.Process.Pid)
+		}
+	}
+	took := time.Since(started).Nanoseconds()
+	most := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	if m.child >= m.parent {
+		m.child = max(m.child, most)
+	} else {
+		m.parent = max(m.parent, most)
+	}
+	fmt.Println(m.parent, m.child, took)
+	return 0
+}
+
+// sample reads the peaks so far.
+func (m *measurement) sample(pid int) {
+	m.parent = max(m.parent, peakOf(pid))
+	var children []byte
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, task := range tasks {
+		more, _ := os.ReadFile(task)
+		children = append(children, more...)
+	}
+	for _, field := range strings.Fields(string(children)) {
+		if child, err := strconv.Atoi(field); err == nil {
+			m.child = max(m.child, peakOf(child))
+		}
+	}
+}
+
+// peakOf is the peak of a process's resident memory; 0 when it is gone.
+func peakOf(pid int) int64 {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	var kib int64
+	fmt.Sscan(rest, &kib)
+	return kib << 10
+}
+
+// reasonIn reads why the job ended from its receipt.
+func reasonIn(t *testing.T, path, words string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("no receipt: %v\n%s", err, words)
+	}
+	var r plasm.Receipt
+	if err := json.Unmarshal(data, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r.Reason
+}

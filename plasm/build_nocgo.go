@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package plasm
+
+const threadStacks = 0

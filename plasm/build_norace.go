@@ -1,0 +1,5 @@
+//go:build !race
+
+package plasm
+
+const raceFactor = 1

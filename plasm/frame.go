@@ -1,0 +1,132 @@
+package plasm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// What passes between plasmd and the process that runs the job. The request is one line
+// of JSON and the module behind it. The answer is a row of frames: a kind, a length of
+// four bytes, and the payload. The last frame is a result or a refusal.
+const (
+	frameOutput  = 'o' // what the job wrote
+	framePeak    = 'm' // eight bytes: the new peak of the linear memory
+	frameResult  = 'r' // a result as JSON
+	frameRefusal = 'c' // words: the module is corrupt
+
+	maxFrame   = 64 << 10
+	maxRequest = 4 << 10 // bytes of the line of JSON
+)
+
+// A request is what the process is asked to run.
+type request struct {
+	Name   string
+	Length int64 // bytes of the module
+	Limits Limits
+}
+
+// A result is an Outcome as far as it is known inside the process.
+type result struct {
+	Reason    string
+	Detail    string
+	ExitCode  int64
+	Truncated bool
+}
+
+// send writes a request.
+func (r request) send(w io.Writer, module []byte) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(append(line, '\n')); err != nil {
+		return err
+	}
+	_, err = w.Write(module)
+	return err
+}
+
+// receive reads a request and its module.
+func receive(r io.Reader) (request, []byte, error) {
+	var q request
+	line, err := readLine(r)
+	if err != nil {
+		return q, nil, err
+	}
+	if err := json.Unmarshal(line, &q); err != nil {
+		return q, nil, err
+	}
+	if q.Length < 0 || q.Length > maxModule {
+		return q, nil, fmt.Errorf("a module of %d bytes", q.Length)
+	}
+	module := make([]byte, q.Length)
+	_, err = io.ReadFull(r, module)
+	return q, module, err
+}
+
+// readLine reads up to a newline and nothing behind it.
+func readLine(r io.Reader) ([]byte, error) {
+	var line []byte
+	for one := make([]byte, 1); len(line) < maxRequest; line = append(line, one[0]) {
+		if _, err := io.ReadFull(r, one); err != nil {
+			return nil, err
+		}
+		if one[0] == '\n' {
+			return line, nil
+		}
+	}
+	return nil, fmt.Errorf("a request of more than %d bytes", maxRequest)
+}
+
+// frames writes the answer.
+type frames struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (f *frames) send(kind byte, payload []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	head := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload)))
+	_, err := f.w.Write(append(head, payload...))
+	return err
+}
+
+// Write implements io.Writer: what a job wrote.
+func (f *frames) Write(p []byte) (int, error) {
+	size := len(p)
+	for len(p) > 0 {
+		n := min(len(p), maxFrame)
+		if err := f.send(frameOutput, p[:n]); err != nil {
+			return size - len(p), err
+		}
+		p = p[n:]
+	}
+	return size, nil
+}
+
+// peak reports a new peak of the linear memory, in bytes.
+func (f *frames) peak(size uint64) {
+	_ = f.send(framePeak, binary.BigEndian.AppendUint64(nil, size)) // the parent is gone, and this process with it
+}
+
+// readFrame reads the next frame. The payload is valid until the next call.
+func readFrame(r io.Reader, buf *bytes.Buffer) (byte, error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, err
+	}
+	size := binary.BigEndian.Uint32(head[1:])
+	if size > maxFrame {
+		return 0, fmt.Errorf("a frame of %d bytes", size)
+	}
+	buf.Reset()
+	if _, err := io.CopyN(buf, r, int64(size)); err != nil {
+		return 0, fmt.Errorf("a frame is cut off: %w", io.ErrUnexpectedEOF)
+	}
+	return head[0], nil
+}

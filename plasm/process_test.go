@@ -1,0 +1,287 @@
+package plasm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// engine is the process that plasmd starts.
+var engine = Process{Args: []string{"plasm-engine"}}
+
+// TestMain is the tests, or one of the processes that they start.
+func TestMain(m *testing.M) {
+	if played, ok := roles[os.Args[0]]; ok {
+		played()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// roles are what a process of the tests may be, by its name: the engine, or something
+// in its place that misbehaves.
+var roles = map[string]func(){
+	"plasm-engine": func() {
+		if err := Serve(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	},
+	"plasm-parent": func() {
+		loop := hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes()
+		_, _ = engine.Run(context.Background(), Job{Name: "loop", Module: loop}, tight, io.Discard)
+	},
+	"looks around": func() {
+		mem := &meter{}
+		if err := confine(tight, 0, mem); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return
+		}
+		for _, file := range []string{"limits", "status", "environ"} {
+			text, _ := os.ReadFile("/proc/self/" + file)
+			_, _ = reply().Write(text)
+		}
+		fmt.Fprintf(reply(), "group %t\n", unix.Getpgrp() == os.Getpid())
+		say(result{Reason: ReasonExit})
+	},
+	"exits at once":     func() { os.Exit(7) },
+	"is killed":         func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL); select {} },
+	"runs out":          func() { fmt.Fprintln(os.Stderr, "fatal error: runtime: out of memory"); os.Exit(2) },
+	"says nothing":      func() { reply().w.(*os.File).Close(); time.Sleep(time.Hour) },
+	"floods stderr":     func() { io.Copy(os.Stderr, zeros{}) },
+	"floods the answer": func() { io.Copy(reply().w, zeros{}) },
+	"long frame":        func() { reply().w.Write([]byte{frameOutput, 0xff, 0xff, 0xff, 0xff}); select {} },
+	"unknown frame":     func() { _ = reply().send('?', nil); time.Sleep(time.Hour) },
+	"short frame":       func() { reply().w.Write([]byte{frameOutput, 0, 0, 0, 9, 'x'}) },
+	"unknown reason":    func() { say(result{Reason: "fun"}); time.Sleep(time.Hour) },
+	"too much output":   func() { _, _ = io.CopyN(reply(), zeros{}, tight.Output+1); time.Sleep(time.Hour) },
+	"too much memory":   func() { reply().peak(1 << 60); say(result{Reason: ReasonExit}) },
+	"colours":           func() { say(result{Reason: ReasonTrap, ExitCode: NoExitCode, Detail: "\x1b[31mred"}) },
+	"refuses in colour": func() { _ = reply().send(frameRefusal, []byte("\x1b[31mred")) },
+}
+
+func reply() *frames { return &frames{w: os.NewFile(fdAnswer, "answer")} }
+
+func say(r result) {
+	data, _ := json.Marshal(r)
+	_ = reply().send(frameResult, data)
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// TestAttacksAreStoppedInAProcess: the attacks end there as they do here.
+func TestAttacksAreStoppedInAProcess(t *testing.T) {
+	for _, tt := range attacks(t) {
+		t.Run(tt.name, func(t *testing.T) {
+			lim := tt.limits()
+			if tt.reason != ReasonMemory {
+				lim.Memory = 128 << 20 // the code of a Go program counts too
+			}
+			o, err := engine.Run(t.Context(), Job{Name: tt.name, Module: tt.module}, lim, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if o.Reason != tt.reason || o.OK() || o.MemoryPeak > lim.Memory {
+				t.Errorf("ended by %s: %s, with %d bytes; want %s", o.Reason, o.Detail, o.MemoryPeak, tt.reason)
+			}
+		})
+	}
+}
+
+func TestProcessShowsWhatTheJobSays(t *testing.T) {
+	var here, there bytes.Buffer
+	job := Job{Name: "hello.wasm", Module: built(t, "./jobs/hello")}
+	want := mustRun(t, job.Name, job.Module, patient(), &here)
+	got, err := engine.Run(t.Context(), job, patient(), &there)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Output != want.Output || got.Reason != want.Reason || got.ExitCode != want.ExitCode || got.MemoryPeak != want.MemoryPeak {
+		t.Errorf("in a process %+v, here %+v", got, want)
+	}
+	if there.String() != here.String() || here.Len() == 0 {
+		t.Errorf("in a process %q, here %q", &there, &here)
+	}
+}
+
+func TestProcessRefusesWhatIsNoCommand(t *testing.T) {
+	_, err := engine.Run(t.Context(), Job{Name: "x", Module: []byte("#!/bin/sh\n")}, tight, io.Discard)
+	if !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), `job "x": not a WebAssembly 1.0 module`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestEveryEndOfTheProcessHasAnOutcome puts processes that misbehave in the engine's
+// place. Each ends with an outcome that can be signed, and that is within the limits.
+func TestEveryEndOfTheProcessHasAnOutcome(t *testing.T) {
+	tests := []struct{ role, reason, detail string }{
+		{"exits at once", ReasonKilled, "exit status 7"},
+		{"is killed", ReasonKilled, "signal: killed"},
+		{"runs out", ReasonMemory, "memory limit"},
+		{"says nothing", ReasonTimeout, "killed"},
+		{"floods stderr", ReasonTimeout, "killed"},
+		{"floods the answer", ReasonKilled, "unknown frame"},
+		{"long frame", ReasonKilled, "a frame of 4294967295 bytes"},
+		{"unknown frame", ReasonKilled, "unknown frame"},
+		{"short frame", ReasonKilled, "a frame is cut off"},
+		{"unknown reason", ReasonKilled, `result "fun"`},
+		{"too much output", ReasonOutput, "output limit"},
+		{"too much memory", ReasonExit, ""},
+		{"colours", ReasonTrap, `\x1b[31mred`},
+		{"no such role", ReasonKilled, "exit status 2"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.role, func(t *testing.T) {
+			lim := tight
+			lim.Timeout = 2 * time.Second
+			if tt.reason != ReasonTimeout {
+				lim.Timeout = tight.Timeout
+			}
+			args := []string{tt.role}
+			if roles[tt.role] == nil {
+				args = append(args, "-no-such-flag") // of a test binary
+			}
+			job, err := NewJob(t.Context(), "x", hand{}.bytes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			o, err := Process{Args: args}.Run(t.Context(), job, lim, io.Discard)
+			if err != nil || o.Reason != tt.reason || !strings.Contains(o.Detail, tt.detail) {
+				t.Fatalf("got %q: %s, %v; want %q: …%s…", o.Reason, o.Detail, err, tt.reason, tt.detail)
+			}
+			if o.MemoryPeak > lim.Memory || o.Output.Length > lim.Output {
+				t.Errorf("beyond the limits: %+v", o)
+			}
+			if _, err := NewReceipt(job, nil, lim, o).Sign(testKey(), false); err != nil {
+				t.Errorf("no receipt: %v", err)
+			}
+		})
+	}
+	_, err := Process{Args: []string{"refuses in colour"}}.Run(t.Context(), Job{Module: hand{}.bytes()}, tight, io.Discard)
+	if !errors.Is(err, cas.ErrCorrupt) || strings.Contains(err.Error(), "\x1b") {
+		t.Errorf("refusal: %q", err)
+	}
+}
+
+// TestProcessIsConfined: the process says what the kernel says about it.
+func TestProcessIsConfined(t *testing.T) {
+	t.Setenv("PHASE_TEST_SECRET", "do not tell")
+	var said bytes.Buffer
+	lim := tight
+	o, err := Process{Args: []string{"looks around"}}.Run(t.Context(), Job{Module: hand{}.bytes()}, lim, &said)
+	if err != nil || !o.OK() {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	lines := strings.Join(strings.Fields(said.String()), " ") // tabs too
+	for _, want := range []string{
+		"Max core file size 0 0", "Max file size 0 0", "Max open files 16 16", "NoNewPrivs: 1", "group true",
+	} {
+		if !strings.Contains(lines, want) {
+			t.Errorf("no %q in\n%s", want, &said)
+		}
+	}
+	for _, not := range []string{"do not tell", "Max data size unlimited", "Max cpu time unlimited"} {
+		if strings.Contains(lines, not) {
+			t.Errorf("%q in\n%s", not, &said)
+		}
+	}
+}
+
+func TestInterruptEndsAProcess(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	loop := hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes()
+	_, err := engine.Run(ctx, Job{Name: "loop", Module: loop}, tight, io.Discard)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the caller's own end", err)
+	}
+}
+
+// TestProcessDiesWithItsParent kills plasmd's place and waits for the engine to go.
+func TestProcessDiesWithItsParent(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := &exec.Cmd{Path: self, Args: []string{"plasm-parent"}}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Process.Kill()
+	pid := childOf(t, parent.Process.Pid)
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := parent.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait()
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 60_000)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if n != 1 || err != nil {
+			t.Fatalf("the engine outlives its parent: %d, %v", n, err)
+		}
+		return
+	}
+}
+
+// childOf waits until a process has a child and returns it.
+func childOf(t *testing.T, pid int) int {
+	t.Helper()
+	for t.Context().Err() == nil {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+		for _, task := range tasks {
+			text, _ := os.ReadFile(task)
+			if child, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+				return child
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatal("no child")
+	return 0
+}
+
+// TestReceiptOfAKilledProcessVerifies: the new reasons are part of the format.
+func TestReceiptOfAKilledProcessVerifies(t *testing.T) {
+	for _, reason := range []string{ReasonKilled, ReasonBounds} {
+		r := exampleReceipt(t)
+		r.Reason, r.ExitCode = reason, NoExitCode
+		r, err := r.Sign(testKey(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseReceipt(encode(t, r))
+		if err != nil || again.Verify(nil) != nil {
+			t.Errorf("%s: %v, %v", reason, err, again.Verify(nil))
+		}
+	}
+	r := exampleReceipt(t)
+	r.Reason = "fun"
+	if _, err := r.Sign(testKey(), false); !errors.Is(err, manifest.ErrMalformed) {
+		t.Errorf("an unknown reason: %v", err)
+	}
+}
