@@ -185,3 +185,45 @@ func TestAMachineWithoutANetworkInterfaceSaysSoAtOnce(t *testing.T) {
 	filled(t, r, m.cfg.Cache)
 	m.boots(r)
 }
+
+// The only publisher goes away in the middle of a fetch and comes back.
+func TestAPublisherThatIsGoneForAWhileIsWaitedForInWords(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	inner := (&server{}).handler(r)
+	var blocks atomic.Int32
+	gone := new(event)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.HasPrefix(req.URL.Path, "/ipfs/") && blocks.Add(1) == 16 {
+			gone.happens()
+		}
+		inner.ServeHTTP(w, req)
+	}))
+	g := &gate{Listener: s.Listener}
+	s.Listener = g
+	s.Start()
+	t.Cleanup(func() { closeServer(s) })
+	console := &lines{}
+	m := newMachine(t, r, "private")
+	m.report = bootclient.NewReport(time.Now(), console)
+	m.cfg.Report, m.cfg.Mirrors = m.report, []string{s.URL}
+	m.cfg.Hurry(5)
+	shown := map[int64]int{}
+	m.cfg.Progress = func(done, _ int64) { shown[done]++ }
+	go func() {
+		<-gone.happened()
+		g.set(true)
+		for !strings.Contains(console.String(), "no answer for ") {
+			time.Sleep(10 * time.Millisecond)
+		}
+		g.set(false)
+	}()
+	m.boots(r)
+	if said := console.String(); !strings.Contains(said, "fetch: no block for ") || !strings.Contains(said, "s from mirror "+s.URL) {
+		t.Errorf("the console says:\n%s", said)
+	}
+	for done, times := range shown {
+		if times > 2 { // at the end once more
+			t.Errorf("%d bytes were told %d times", done, times)
+		}
+	}
+}

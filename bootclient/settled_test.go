@@ -1,0 +1,57 @@
+package bootclient
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// What may end a boot before its time, and what may not.
+func TestSettled(t *testing.T) {
+	long, now := time.Now().Add(-time.Hour), time.Now()
+	for _, row := range []struct {
+		sources string // kind and standing of each
+		network bool   // others may be found
+		calm    time.Time
+		dialled int // strangers that have not answered yet
+		want    bool
+	}{
+		{"", false, now, 0, true},
+		{"", true, long, 0, false},
+		{"mirror refused", false, now, 0, true},
+		{"mirror refused", true, now, 0, false},
+		{"mirror refused", true, long, 0, true},
+		{"mirror refused", true, long, 1, false},
+		{"mirror refused, mirror out", false, long, 0, false},
+		{"mirror out", false, long, 0, false},
+		{"mirror refused, mdns refused", true, long, 0, true},
+		{"mirror refused, mdns out", true, long, 0, false},
+		{"mirror refused, mdns none", true, long, 0, true},
+		{"mdns refused", true, long, 0, false},
+		{"mdns refused, dht refused", true, long, 0, false},
+		{"peer refused, dht refused", true, long, 0, true},
+		{"bootstrap none, dht refused", true, long, 0, false},
+		{"bootstrap none, mirror refused", true, long, 0, true},
+		{"bootstrap out, mirror refused", true, long, 0, false},
+	} {
+		d := &discovery{hub: newHub(nil, &usual), network: row.network, cfg: Config{times: &usual}}
+		stands := map[*source]standing{}
+		for i, text := range strings.Split(row.sources, ", ") {
+			kind, stand, found := strings.Cut(text, " ")
+			if found {
+				s := newSource(kind, fmt.Sprint(i), nil)
+				d.hub.add(s)
+				stands[s] = map[string]standing{"out": outOfReach, "refused": refused, "none": noSource}[stand]
+			}
+		}
+		for range row.dialled {
+			d.hub.strangers.add(kindMDNS, peer.AddrInfo{ID: "somebody"})
+		}
+		if got := d.settled(row.calm, func(s *source) standing { return stands[s] }); got != row.want {
+			t.Errorf("%q, network %t, %s after the last news, %d dialled: settled %t", row.sources, row.network, now.Sub(row.calm), row.dialled, got)
+		}
+	}
+}
