@@ -25,16 +25,35 @@ func buildTime(file string) (time.Time, error) {
 	return time.Unix(sec, 0).UTC(), nil
 }
 
-// setClock moves a clock that is earlier than the image to the image's build
-// time. The kernel has set the clock from the RTC before.
+// clockLimit is how many years after its image was built a machine can boot from it. A later
+// clock was never set: without a battery, a PC's clock stands at any date up to 2099.
+const clockLimit = 20
+
+// setClock moves a clock that cannot be right, as plausible tells, to the build time of the
+// image. The kernel has set the clock from the RTC before. It returns what it did, in words.
 func setClock(floor, now time.Time) (words string, err error) {
-	if !now.Before(floor) {
-		return "the RTC says " + now.UTC().Format(time.RFC3339), nil
+	at, words := plausible(floor, now)
+	if at.Equal(now) {
+		return words, nil
 	}
-	tv := unix.NsecToTimeval(floor.UnixNano())
+	tv := unix.NsecToTimeval(at.UnixNano())
 	if err := unix.Settimeofday(&tv); err != nil {
 		return "", fmt.Errorf("clock: %w", err)
 	}
-	return fmt.Sprintf("the RTC says %s, before this image was built: taking %s",
-		now.UTC().Format(time.RFC3339), floor.Format(time.RFC3339)), nil
+	return words, nil
+}
+
+// plausible returns now, or the build time of the image where now is before it or more than
+// clockLimit years after it.
+func plausible(built, now time.Time) (at time.Time, words string) {
+	words = "the RTC says " + now.UTC().Format(time.RFC3339)
+	switch {
+	case now.Before(built):
+		words += ", before this image was built"
+	case now.After(built.AddDate(clockLimit, 0, 0)):
+		words += fmt.Sprintf(", more than %d years after this image was built", clockLimit)
+	default:
+		return now, words
+	}
+	return built, words + ": taking " + built.UTC().Format(time.RFC3339)
 }

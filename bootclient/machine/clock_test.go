@@ -21,10 +21,23 @@ func TestBuildTime(t *testing.T) {
 	}
 }
 
-func TestAClockAfterTheBuildIsLeftAlone(t *testing.T) {
-	now := time.Now()
-	words, err := setClock(now.Add(-time.Hour), now)
-	if err != nil || !strings.Contains(words, "the RTC says") {
-		t.Errorf("%q, %v", words, err)
+func TestAClockThatCannotBeRightIsPutToTheBuildTime(t *testing.T) {
+	built := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	for name, tt := range map[string]struct {
+		now, want time.Time
+		words     string
+	}{
+		"1970":               {time.Unix(0, 0), built, "before this image was built: taking 2026-11-01"},
+		"a second before":    {built.Add(-time.Second), built, "before this image was built"},
+		"at the build":       {built, built, "the RTC says 2026-11-01"},
+		"a year after":       {built.AddDate(1, 0, 0), built.AddDate(1, 0, 0), "the RTC says 2027-11-01"},
+		"twenty years after": {built.AddDate(20, 0, 0), built.AddDate(20, 0, 0), "the RTC says 2046-11-01"},
+		"more than that":     {built.AddDate(20, 0, 1), built, "more than 20 years after this image was built: taking 2026-11-01"},
+		"2099":               {time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), built, "the RTC says 2099-01-01T00:00:00Z, more than"},
+	} {
+		at, words := plausible(built, tt.now)
+		if !at.Equal(tt.want) || !strings.Contains(words, tt.words) {
+			t.Errorf("%s: %v, %q", name, at, words)
+		}
 	}
 }

@@ -1,0 +1,43 @@
+package e2e
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A machine boots from a LAN peer whatever its clock says. The image is older than the clock that
+// is a day behind, so it does not put that one right. QEMU's RTC has no century: Linux reads its
+// 1970 as 2070, and no clock is believed that far from the image's date. A clock that is wrong and
+// plausible is TestAttackOnAMachineThatRemembers': there the metadata expire, and the refusal names the clock.
+func TestAWrongClockDoesNotKeepAMachineFromItsPeers(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	l := newLAN(t)
+	l.host().publish("--dht", "off")
+	internet := filepath.Join(l.dir, "internet.img")
+	must(t, fx.bin("phase-image"), "usb", "--root", fx.path("repo/root.json"), "--default-mode", "internet", "--size", "512M", "--out", internet)
+
+	booted := []string{"] resolve: stable/x86_64 release " + release, "(mdns)", jump}
+	for mode, image := range map[string]string{"local": fx.path("local.img"), "internet": internet} {
+		for _, row := range []struct {
+			clock string
+			at    time.Time
+			words string
+		}{
+			{"1970", time.Unix(0, 0), "20 years after this image was built"},
+			{"a day behind", now.Add(-24 * time.Hour), "the RTC says"},
+			{"three hours ahead", now.Add(3 * time.Hour), "the RTC says"},
+			{"2099", time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), "20 years after this image was built"},
+		} {
+			t.Run(mode+", "+row.clock, func(t *testing.T) {
+				on := *l
+				on.t = t
+				m := on.boot(image, "-rtc", "base="+row.at.UTC().Format("2006-01-02T15:04:05"))
+				l.next = on.next
+				m.sees(append([]string{row.words}, booted...), refused)
+				m.cut()
+			})
+		}
+	}
+}
