@@ -3,6 +3,7 @@ package e2e
 import (
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // story is what the console of an honest boot shows, in this order.
@@ -64,4 +65,19 @@ func TestBootBesideAPublisherThatFlipsBytesNamesIt(t *testing.T) {
 	bad := l.host().flip(flipped...)
 	l.host().publish("--dht", "off")
 	l.boot(fx.path("local.img")).sees(story(bad), refused)
+}
+
+// The publisher comes half a minute after the machine, and until then the only neighbour answers
+// every request with a text.
+func TestBootBesideAPeerWithoutARecordWhileThePublisherIsLate(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	liar := l.host()
+	name := liar.serve(fx.bin("flipper"), "/ip4/"+liar.addr+"/tcp/4002", "says", "no record at all").Peer
+	m := l.boot(fx.path("local.img"))
+	late := time.After(30 * time.Second)
+	m.sees([]string{"] network: eth0 10.55", name}, refused)
+	<-late
+	l.host().publish("--dht", "off")
+	m.sees(story(), refused)
 }

@@ -3,6 +3,9 @@
 // that it was told to, alone or in a run. It prints its peer ID when it serves.
 //
 //	flipper LISTEN-MULTIADDR http://HONEST-PUBLISHER CID …
+//	flipper LISTEN-MULTIADDR says TEXT
+//
+// In the second form it has no publisher behind it and answers every request with the text.
 package main
 
 import (
@@ -28,10 +31,13 @@ func main() {
 	os.Exit(1)
 }
 
-func run(listen, honest string, cids []string) error {
-	target, err := url.Parse(honest)
-	if err != nil {
-		return err
+func run(listen, honest string, more []string) error {
+	answer := says(more[0])
+	if honest != "says" {
+		var err error
+		if answer, err = flips(honest, more); err != nil {
+			return err
+		}
 	}
 	addrs, err := p2p.ParseAddrs([]string{listen})
 	if err != nil {
@@ -41,11 +47,29 @@ func run(listen, honest string, cids []string) error {
 	if err != nil {
 		return err
 	}
+	if err := node.Serve(answer); err != nil {
+		return err
+	}
+	fmt.Printf("{\"peer\":%q}\n", node.ID())
+	select {}
+}
+
+// says answers every request with a text.
+func says(text string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })
+}
+
+// flips answers as a publisher does, but for a byte of each block that is named.
+func flips(honest string, cids []string) (http.Handler, error) {
+	target, err := url.Parse(honest)
+	if err != nil {
+		return nil, err
+	}
 	var flipped []cid.Cid
 	for _, s := range cids {
 		c, err := cid.Decode(s)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		flipped = append(flipped, c)
 	}
@@ -62,11 +86,7 @@ func run(listen, honest string, cids []string) error {
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		return err
 	}
-	if err := node.Serve(proxy); err != nil {
-		return err
-	}
-	fmt.Printf("{\"peer\":%q}\n", node.ID())
-	select {}
+	return proxy, nil
 }
 
 // flip changes a byte of the block c where body is the block, or a run with it: there the
