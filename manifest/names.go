@@ -36,6 +36,9 @@ func RoleName(channel, arch string) (string, error) {
 	return channel + "-" + arch, nil
 }
 
+// SplitRole is the inverse of RoleName; ok is false for the name of another role.
+func SplitRole(role string) (channel, arch string, ok bool) { return splitRole(role) }
+
 // splitRole is the inverse of RoleName.
 func splitRole(role string) (channel, arch string, ok bool) {
 	i := strings.LastIndexByte(role, '-')

@@ -42,7 +42,6 @@ type Artifact struct {
 
 // A Release is what one signed role says, as plain data.
 type Release struct {
-	Repository string     `json:"repository,omitempty"` // ID, "" when the repository has none
 	Channel    string     `json:"channel"`
 	Arch       string     `json:"arch"`
 	Version    string     `json:"release"`      // the release's version string
@@ -51,8 +50,9 @@ type Release struct {
 	MinRAM     int64      `json:"min_ram"` // MiB, 0 when unsaid
 	SignedAt   time.Time  `json:"signed_at"`
 	Expires    time.Time  `json:"expires"`
-	Job        string     `json:"job"`       // role of the artifact to run as job, "" for none
-	Artifacts  []Artifact `json:"artifacts"` // sorted by role
+	Job        string     `json:"job"`                  // role of the artifact to run as job, "" for none
+	Artifacts  []Artifact `json:"artifacts"`            // sorted by role
+	Repository string     `json:"repository,omitempty"` // ID, "" when the repository has none
 }
 
 // Artifact returns the artifact of a role.

@@ -136,7 +136,7 @@ func (t *trust) addPrevious(d *document, listed map[string]ed25519.PublicKey) {
 
 // previous is the root before d, nil where it is not in the folder.
 func (t *trust) previous(d *document) *document {
-	old, err := openVersion(t.dir, manifest.KindRoot, d.version-1)
+	old, err := openVersion(t.dir, "root", d.version-1)
 	if err != nil {
 		return nil
 	}

@@ -127,7 +127,7 @@ func TestVerifyJudgesDates(t *testing.T) {
 		"root too late":        {"1.root.json", 1001 * time.Hour, manifest.ErrExpired},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Verify(VerifySpec{Root: b.path(RootName), Files: []string{b.path(c.file)}, Now: noon.Add(c.at)})
+			_, err := Verify(t.Context(), VerifySpec{Root: b.path(RootName), Files: []string{b.path(c.file)}, Now: noon.Add(c.at)})
 			if !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
@@ -171,17 +171,17 @@ func TestVerifyFollowsNewerRootsSignedByTheOld(t *testing.T) {
 	files := []string{b.path("2.root.json"), b.path("1.root.json")}
 	trustOld := VerifySpec{Root: b.path(RootName), Files: files[:1], Now: noon}
 	// The delegations of root 1 are no longer signed by those who may.
-	if _, err := Verify(trustOld); !errors.Is(err, manifest.ErrSignature) {
+	if _, err := Verify(t.Context(), trustOld); !errors.Is(err, manifest.ErrSignature) {
 		t.Errorf("targets by keys that root 2 dropped: %v", err)
 	}
 	if _, err := Add(t.Context(), AddSpec{File: b.path("1.targets.json"), Keys: []Key{heir}, Now: noon}); err != nil {
 		t.Fatal(err)
 	}
-	sums, err := Verify(trustOld)
-	if err != nil || !sums[0].Complete() {
+	sums, err := Verify(t.Context(), trustOld)
+	if err != nil || !sums.Files[0].Complete() {
 		t.Fatalf("root 2: %+v, %v", sums, err)
 	}
-	if _, err := Verify(VerifySpec{Root: files[0], Files: files[1:], Now: noon}); !errors.Is(err, manifest.ErrRollback) {
+	if _, err := Verify(t.Context(), VerifySpec{Root: files[0], Files: files[1:], Now: noon}); !errors.Is(err, manifest.ErrRollback) {
 		t.Errorf("root 1 under root 2: %v", err)
 	}
 }
@@ -190,7 +190,7 @@ func TestVerifyRefusesARootThatTheOldDidNotSign(t *testing.T) {
 	b := newBench(t)
 	thief := mustGenerate(t, b.path("thief.key"), nil)
 	b.writeRoot(t, 2, thief, thief)
-	_, err := Verify(VerifySpec{Root: b.path(RootName), Files: []string{b.path("2.root.json")}, Now: noon})
+	_, err := Verify(t.Context(), VerifySpec{Root: b.path(RootName), Files: []string{b.path("2.root.json")}, Now: noon})
 	if !errors.Is(err, manifest.ErrSignature) {
 		t.Errorf("got %v, want ErrSignature", err)
 	}
@@ -220,7 +220,7 @@ func TestAFileThatIsNotWhatItsNameSaysIsRefused(t *testing.T) {
 			}
 			_, show := Show(ShowSpec{File: b.path("RELEASE.json"), Repo: b.dir, Now: noon})
 			_, add := Add(t.Context(), AddSpec{File: b.path("RELEASE.json"), Repo: b.dir, Keys: []Key{b.release}, Now: noon})
-			_, verify := Verify(VerifySpec{Root: b.path("root.json"), Files: []string{b.path("RELEASE.json")}, Now: noon})
+			_, verify := Verify(t.Context(), VerifySpec{Root: b.path("root.json"), Files: []string{b.path("RELEASE.json")}, Now: noon})
 			_, release := Release(t.Context(), b.spec())
 			for verb, err := range map[string]error{"show": show, "add": add, "verify": verify, "release": release} {
 				if !errors.Is(err, manifest.ErrUntrusted) || !strings.Contains(err.Error(), c.to) {

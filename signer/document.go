@@ -26,6 +26,7 @@ type document struct {
 	role       string // root, targets, snapshot, timestamp, or CHANNEL-ARCH
 	version    int64
 	expires    time.Time
+	data       []byte // the file as it was read
 	payload    []byte // canonical JSON, what the signatures are over
 	signatures []metadata.Signature
 	meta       any    // *metadata.Metadata of the kind, for go-tuf
@@ -129,7 +130,7 @@ func newDocument[T metadata.Roles](kind manifest.Kind, data []byte) (*document, 
 	if err != nil {
 		return &document{}, nil, err
 	}
-	d := &document{kind: kind, role: string(kind), signatures: m.Signatures, meta: m}
+	d := &document{kind: kind, role: string(kind), data: data, signatures: m.Signatures, meta: m}
 	switch signed := any(&m.Signed).(type) {
 	case *metadata.RootType:
 		d.version, d.expires = signed.Version, signed.Expires

@@ -44,14 +44,15 @@ type InitSpec struct {
 
 // InitResult is what Init made.
 type InitResult struct {
-	Dir     string   `json:"repo"`
-	ID      string   `json:"repository"` // random; every file of the repository bears it
-	Files   []string `json:"files"`      // paths
-	Roles   []string `json:"roles"`      // delegated roles
-	IPNS    string   `json:"ipns"`
-	Prefix  string   `json:"dht_prefix"`
-	Missing int      `json:"signatures_missing"` // root signatures to Add before the root is valid
-	Expires string   `json:"expires"`
+	Dir           string    `json:"repo"`
+	ID            string    `json:"repository"` // random; every file of the repository bears it
+	Files         []string  `json:"files"`      // paths
+	Roles         []string  `json:"roles"`      // delegated roles
+	IPNS          string    `json:"ipns"`
+	Prefix        string    `json:"dht_prefix"`
+	Missing       int       `json:"signatures_missing"` // root signatures to Add before the root is valid
+	Expires       time.Time `json:"expires"`            // of the root
+	TargetsExpire time.Time `json:"targets_expire"`     // of the delegations
 }
 
 // Init writes 1.root.json, 1.targets.json and root.json, signed by the root keys that
@@ -93,7 +94,7 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 	}
 	return InitResult{
 		Dir: s.Dir, ID: id, Files: files, Roles: roles, IPNS: name, Prefix: s.DHTPrefix,
-		Missing: max(0, s.RootThreshold-signed), Expires: root.Signed.Expires.Format(time.RFC3339),
+		Missing: max(0, s.RootThreshold-signed), Expires: root.Signed.Expires, TargetsExpire: targets.Signed.Expires,
 	}, nil
 }
 
@@ -297,7 +298,7 @@ func IPNSName(public ed25519.PublicKey) (string, error) {
 // Words tells a person what Init made.
 func (r InitResult) Words() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Repository %s, roots and targets until %s\n", r.Dir, r.Expires)
+	fmt.Fprintf(&b, "Repository %s, root until %s, targets until %s\n", r.Dir, stamp(r.Expires), stamp(r.TargetsExpire))
 	fmt.Fprintf(&b, "  ID        %s\n  releases  %s\n  IPNS name %s\n  DHT       %s\n", r.ID, strings.Join(r.Roles, ", "), r.IPNS, r.Prefix)
 	fmt.Fprintf(&b, "  %s is the file that goes into images\n", filepath.Join(r.Dir, RootName))
 	if r.Missing > 0 {

@@ -32,7 +32,7 @@ func Promote(ctx context.Context, s PromoteSpec) (Summary, error) {
 		return Summary{}, err
 	}
 	if s.From == s.To {
-		return Summary{}, fmt.Errorf("channel %q: is where the release is; name another one with --to: %w", s.To, fs.ErrInvalid)
+		return Summary{}, invalid("channel %q: is both --from and --to; name another one with --to, or take a bad release back with 'phase-sign rollback'", s.To)
 	}
 	to := ReleaseSpec{Repo: s.Repo, Channel: s.To, Arch: s.Arch, Keys: s.Keys, Out: s.Out, Force: s.Force, Now: s.Now, Lifetime: s.Lifetime}
 	t, number, err := to.open()
@@ -49,13 +49,7 @@ func Promote(ctx context.Context, s PromoteSpec) (Summary, error) {
 	if err := t.check(d, s.Now); err != nil {
 		return Summary{}, err
 	}
-	r := *d.release
-	r.Repository, r.Channel, r.Number, r.SignedAt, r.Expires = t.root.repository, s.To, number, s.Now, s.Now.Add(s.Lifetime)
-	role, err := manifest.Encode(r)
-	if err != nil {
-		return Summary{}, fmt.Errorf("release %q: %w: %w", r.Version, fs.ErrInvalid, err)
-	}
-	return to.signAndWrite(ctx, t, role)
+	return to.again(ctx, t, *d.release, number)
 }
 
 // source opens the release that is to be promoted.

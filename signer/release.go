@@ -34,7 +34,7 @@ type ReleaseSpec struct {
 	Lifetime      time.Duration
 	Keys          []Key
 	Out           string
-	Force         bool // replace a manifest at Out that others have signed
+	Force         bool // replace a manifest at Out that others have signed, or give a used version string to other content
 	Unchecked     bool // sign files whatever they are
 	Now           time.Time
 	Watch         Watch
@@ -189,6 +189,17 @@ func (s ReleaseSpec) files() []roleFile {
 }
 
 func (s ReleaseSpec) signAndWrite(ctx context.Context, t *trust, role *metadata.Metadata[metadata.TargetsType]) (Summary, error) {
+	r, err := manifest.Decode(role, s.Channel, s.Arch)
+	if err != nil {
+		return Summary{}, err
+	}
+	name, err := roleName(s.Channel, s.Arch)
+	if err != nil {
+		return Summary{}, err
+	}
+	if err := s.unused(t, name, r); err != nil {
+		return Summary{}, err
+	}
 	for _, k := range s.Keys {
 		if _, err := manifest.Sign(role, k.signer); err != nil {
 			return Summary{}, fmt.Errorf("key %s: %w", k.name, err)
@@ -209,7 +220,11 @@ func (s ReleaseSpec) signAndWrite(ctx context.Context, t *trust, role *metadata.
 	if err := atomicfile.Write(s.Out, 0o644, data); err != nil {
 		return Summary{}, fmt.Errorf("manifest %s: %w", s.Out, err)
 	}
-	return summarize(d, t), nil
+	sum := summarize(d, t)
+	if err := (ShowSpec{Repo: s.Repo}).compare(&sum, d); err != nil {
+		sum.Since, sum.Changes = "", nil // the release is written; an older one that is damaged changes nothing
+	}
+	return sum, nil
 }
 
 // exampleArtifact stands for a file that has not been read yet.

@@ -4,8 +4,11 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -21,7 +24,7 @@ func TestAttackTwoRepositoriesUnderTheSameKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	verify := func(file string) error {
-		_, err := Verify(VerifySpec{Root: p.path(RootName), Files: []string{file}, Now: noon})
+		_, err := Verify(t.Context(), VerifySpec{Root: p.path(RootName), Files: []string{file}, Now: noon})
 		return err
 	}
 	addChannel(t, p, "beta")
@@ -84,4 +87,54 @@ func TestARotationKeepsTheRepositoryID(t *testing.T) {
 			t.Errorf("%s: repository %q, and before it was %q", f.File, f.Repository, first.repository)
 		}
 	}
+}
+
+func TestShowSaysWhatASnapshotAndATimestampName(t *testing.T) {
+	b := newBench(t)
+	first, err := openDocument(b.path("1.root.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets, err := os.ReadFile(b.path("1.targets.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot, err := manifest.NewSnapshot(nil, noon.Add(time.Hour), manifest.File{Role: "targets", Version: 1, Data: targets})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := signedBytes(t, b, manifest.KindSnapshot, snapshot, first.repository)
+	b.write(t, "1.snapshot.json", data)
+	timestamp, err := manifest.NewTimestamp(nil, manifest.File{Role: "snapshot", Version: 1, Data: data}, noon, noon.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write(t, "timestamp.json", signedBytes(t, b, manifest.KindTimestamp, timestamp, first.repository))
+	for file, says := range map[string][]string{
+		"1.snapshot.json": {"names     targets.json version 1, ", " bytes, sha256 "},
+		"timestamp.json":  {"names     snapshot.json version 1, ", "signed    2026-11-01 12:00 UTC", "repository " + first.repository},
+	} {
+		sum, err := Show(ShowSpec{File: b.path(file), Now: noon})
+		if err != nil || len(sum.Names) != 1 || len(sum.Unknown) != 0 {
+			t.Errorf("%s: %+v, %v", file, sum, err)
+		}
+		for _, want := range append(says, "1 of 1 needed") {
+			if words := sum.Words(noon); !strings.Contains(words, want) {
+				t.Errorf("%s: no %q in:\n%s", file, want, words)
+			}
+		}
+	}
+}
+
+func signedBytes[T metadata.Roles](t *testing.T, b bench, kind manifest.Kind, m *metadata.Metadata[T], id string) []byte {
+	t.Helper()
+	manifest.SetRepository(m, id)
+	if _, err := manifest.Sign(m, b.online.Signer()); err != nil {
+		t.Fatal(err)
+	}
+	data, err := manifest.Bytes(kind, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }

@@ -77,6 +77,9 @@ func (s ShowSpec) compare(sum *Summary, d *document) error {
 	}
 	sum.Since = fmt.Sprintf("%s (version %d)", old.release.Version, old.version)
 	sum.Changes = changes(*old.release, *d.release)
+	if sameContent(*old.release, *d.release) && old.release.Version == d.release.Version && old.role == d.role {
+		sum.Changes = []string{"the dates only"}
+	}
 	return nil
 }
 
@@ -132,7 +135,7 @@ func sinceLast(sum *Summary, d *document, dir string) error {
 	if d.kind != manifest.KindRoot && d.kind != manifest.KindTargets || d.version < 2 {
 		return nil
 	}
-	old, err := openVersion(dir, d.kind, d.version-1)
+	old, err := openVersion(dir, d.role, d.version-1)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -162,6 +165,10 @@ func roleChanges(from, to []RoleKeys) []string {
 			continue
 		}
 		list = append(list, listChanges(r.Name+": key", shortEach(from[i].Keys), shortEach(r.Keys))...)
+		list = append(list, listChanges(r.Name+": path", quoted(from[i].Paths), quoted(r.Paths))...)
+		if was, is := from[i].Terminating, r.Terminating; was != nil && is != nil && *was != *is {
+			list = append(list, fmt.Sprintf("%s: terminating %t → %t", r.Name, *was, *is))
+		}
 		if from[i].Threshold != r.Threshold {
 			list = append(list, fmt.Sprintf("%s: threshold %d → %d", r.Name, from[i].Threshold, r.Threshold))
 		}
@@ -187,6 +194,14 @@ func listChanges(what string, from, to []string) []string {
 		}
 	}
 	return list
+}
+
+func quoted(list []string) []string {
+	var q []string
+	for _, s := range list {
+		q = append(q, fmt.Sprintf("%q", s))
+	}
+	return q
 }
 
 func shortEach(ids []string) []string {

@@ -31,8 +31,11 @@ type Summary struct {
 	Before *Former `json:"previous_root,omitempty"` // of a root, where the one before it is at hand
 
 	Release *manifest.Release `json:"release,omitempty"`
-	Roles   []RoleKeys        `json:"roles,omitempty"`   // of a root, and of targets
-	Sources *Sources          `json:"sources,omitempty"` // of a root
+	Roles   []RoleKeys        `json:"roles,omitempty"`          // of a root, and of targets
+	Sources *Sources          `json:"sources,omitempty"`        // of a root
+	Names   []Named           `json:"names,omitempty"`          // of a snapshot or a timestamp
+	Signed  *time.Time        `json:"signed_at,omitempty"`      // of a timestamp
+	Unknown []string          `json:"unknown_fields,omitempty"` // signed, and without a meaning here: path = JSON
 	Changes []string          `json:"changes,omitempty"`
 	Since   string            `json:"changes_since,omitempty"` // the previous release's version string, or the previous root or targets
 }
@@ -42,6 +45,10 @@ type RoleKeys struct {
 	Name      string   `json:"name"`
 	Threshold int      `json:"threshold"`
 	Keys      []string `json:"keys"` // key IDs
+
+	// Of a delegation: the files that it may sign, and whether no later one may sign them too.
+	Paths       []string `json:"paths,omitempty"`
+	Terminating *bool    `json:"terminating,omitempty"`
 }
 
 // Sources are where a root says that machines look for releases.
@@ -71,6 +78,7 @@ func summarize(d *document, t *trust) Summary {
 	s := Summary{
 		File: d.path, Kind: d.kind, Role: d.role, Version: d.version, Expires: d.expires,
 		Repository: d.repository, Digest: d.digest(), Release: d.release, Roles: d.roles(),
+		Names: d.named(), Signed: d.signedAt(), Unknown: d.unknownFields(),
 	}
 	if d.kind == manifest.KindRoot {
 		at := manifest.ReadDiscovery(d.root)
@@ -109,14 +117,14 @@ func (d *document) roles() []RoleKeys {
 	case manifest.KindRoot:
 		for _, name := range slices.Sorted(maps.Keys(d.root.Signed.Roles)) {
 			r := d.root.Signed.Roles[name]
-			list = append(list, RoleKeys{name, r.Threshold, r.KeyIDs})
+			list = append(list, RoleKeys{Name: name, Threshold: r.Threshold, Keys: r.KeyIDs})
 		}
 	case manifest.KindTargets:
 		if d.targets.Signed.Delegations == nil {
 			return nil
 		}
 		for _, r := range d.targets.Signed.Delegations.Roles {
-			list = append(list, RoleKeys{r.Name, r.Threshold, r.KeyIDs})
+			list = append(list, RoleKeys{r.Name, r.Threshold, r.KeyIDs, r.Paths, &r.Terminating})
 		}
 	}
 	return list
@@ -137,6 +145,16 @@ func (s Summary) Words(now time.Time) string {
 	line(&b, verb, "%s (%s)", stamp(s.Expires), humanize.RelTime(s.Expires, now, "ago", "from now"))
 	for _, r := range s.Roles {
 		line(&b, "role", "%s: %d of %s", r.Name, r.Threshold, short(r.Keys))
+		r.delegationWords(&b)
+	}
+	for _, f := range s.Names {
+		line(&b, "names", "%s version %d, %s bytes, sha256 %s", f.File, f.Version, humanize.Comma(f.Length), f.SHA256)
+	}
+	if s.Signed != nil {
+		line(&b, "signed", "%s", stamp(*s.Signed))
+	}
+	for _, field := range s.Unknown {
+		line(&b, "UNKNOWN", "%.200q", field)
 	}
 	if s.Sources != nil {
 		s.Sources.words(&b)
@@ -151,6 +169,19 @@ func (s Summary) Words(now time.Time) string {
 		}
 	}
 	return b.String()
+}
+
+// delegationWords says which files a delegated role may sign.
+func (r RoleKeys) delegationWords(b *strings.Builder) {
+	if r.Terminating == nil {
+		return
+	}
+	for _, path := range r.Paths {
+		line(b, "", "may sign %q", path)
+	}
+	if !*r.Terminating {
+		line(b, "", "not terminating: later roles may sign the same paths")
+	}
 }
 
 func (s Sources) words(b *strings.Builder) {

@@ -45,7 +45,7 @@ func openTrust(rootPath, dir string, strict bool, now time.Time) (*trust, error)
 	if newest == 0 {
 		return t, nil
 	}
-	if t.targets, err = openVersion(dir, manifest.KindTargets, newest); err != nil {
+	if t.targets, err = openVersion(dir, "targets", newest); err != nil {
 		return nil, err
 	}
 	if !strict {
@@ -54,14 +54,14 @@ func openTrust(rootPath, dir string, strict bool, now time.Time) (*trust, error)
 	return t, t.check(t.targets, now)
 }
 
-// openVersion reads VERSION.KIND.json of a folder, which must be what its name says.
-func openVersion(dir string, kind manifest.Kind, version int64) (*document, error) {
-	path := filepath.Join(dir, manifest.FileName(string(kind), version))
+// openVersion reads VERSION.ROLE.json of a folder, which must be what its name says.
+func openVersion(dir, role string, version int64) (*document, error) {
+	path := filepath.Join(dir, manifest.FileName(role, version))
 	d, err := openDocument(path)
 	if err != nil {
 		return nil, err
 	}
-	if d.kind != kind || d.version != version {
+	if d.role != role || d.version != version {
 		return nil, fmt.Errorf("manifest %s: holds %s version %d; get the file from the signer again: %w",
 			path, d.role, d.version, manifest.ErrUntrusted)
 	}
@@ -76,7 +76,7 @@ func (t *trust) follow(strict bool, now time.Time) error {
 		}
 	}
 	for {
-		next, err := openVersion(t.dir, manifest.KindRoot, t.root.version+1)
+		next, err := openVersion(t.dir, "root", t.root.version+1)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -245,7 +245,7 @@ func (d *document) begun(now time.Time) error {
 
 func fresh(d *document, now time.Time) error {
 	if !now.Before(d.expires) {
-		return fmt.Errorf("manifest %s: expired on %s; sign a newer one: %w", d.path, d.expires.Format(time.RFC3339), manifest.ErrExpired)
+		return fmt.Errorf("manifest %s: expired on %s; sign a newer one: %w", d.path, stamp(d.expires), manifest.ErrExpired)
 	}
 	return nil
 }

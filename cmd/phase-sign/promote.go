@@ -47,7 +47,7 @@ finds them all in its store.`,
 	f.StringVar(&spec.To, "to", "", "channel that is to have it")
 	f.StringVar(&spec.Arch, "arch", "", "architecture: x86_64 or arm64")
 	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
-	f.BoolVar(&spec.Force, "force", false, "replace a manifest at --out that others have signed")
+	f.BoolVar(&spec.Force, "force", false, forceUsage)
 	f.StringArrayVar(&keys, "key", nil, "release key of --to to sign with (repeatable)")
 	f.Var(&expires, "expires", "how long machines accept the release")
 	passphraseFlag(cmd, &passFile)

@@ -71,6 +71,6 @@ func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
 	f.Int64Var(&spec.MinRAM, "min-ram", 0, "memory that the release needs, in MiB")
 	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
 	f.BoolVar(&spec.Unchecked, "unchecked", false, "sign files that no machine may be able to use")
-	f.BoolVar(&spec.Force, "force", false, "replace a manifest at --out that others have signed")
+	f.BoolVar(&spec.Force, "force", false, forceUsage)
 	chunkerFlag(cmd, &spec.Chunker)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"strings"
 	"time"
 
@@ -99,21 +100,29 @@ func newVerify() *cobra.Command {
 		Short: "Check signatures, thresholds, dates and paths against a trusted root.json",
 		Long: `verify judges release manifests and other metadata by a root.json that you trust. Who may
 sign a release is in the newest N.targets.json, which is looked for, like newer roots, in the
-folder of root.json or in the one that --repo names.`,
+folder of root.json or in the one that --repo names. With --artifacts it compares the files of
+a folder with the release: DIR/kernel, DIR/initramfs, DIR/rootfs, DIR/dtb/NAME, DIR/job/NAME.wasm,
+or files of other names with the right content. The last line is the verdict.`,
 		Example: `  phase-sign verify --root repo/root.json RELEASE.json
-  phase-sign verify --root /etc/phase/root.json --repo repo RELEASE.json`,
+  phase-sign verify --root /etc/phase/root.json --repo repo RELEASE.json
+  phase-sign verify --root repo/root.json --artifacts artifacts RELEASE.json`,
 		Args: cli.Args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			spec.Files, spec.Now = files, time.Now()
-			list, err := signer.Verify(spec)
+			progress := cli.NewProgress(cmd.Context())
+			defer progress.Close()
+			spec.Watch = func(path string, size int64, r io.Reader) io.ReadCloser { return progress.Watch(path, size, r) }
+			v, err := signer.Verify(cmd.Context(), spec)
+			progress.Close()
 			if err != nil {
 				return err
 			}
-			return printSummaries(cmd, list, spec.Now)
+			return cli.Print(cmd, v, v.Words(spec.Now))
 		},
 	}
 	cmd.Flags().StringVar(&spec.Root, "root", "", "the root.json to trust")
 	cmd.Flags().StringVar(&spec.Repo, "repo", "", "folder with newer roots and N.targets.json (default: that of root.json)")
+	cmd.Flags().StringVar(&spec.Artifacts, "artifacts", "", "folder with the files of the release, to compare with it")
 	require(cmd, "root")
 	return cmd
 }

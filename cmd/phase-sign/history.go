@@ -1,0 +1,104 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/signer"
+)
+
+func newHistory() *cobra.Command {
+	var spec signer.HistorySpec
+	cmd := &cobra.Command{
+		Use:   "history --repo DIR --channel CHANNEL --arch ARCH",
+		Short: "List the releases of a channel, oldest first",
+		Long: `history reads the manifests that the repository has: number, version, dates, how many of the keys
+that the channel lists today have signed, and which releases have the same content. It judges
+no dates.`,
+		Example: `  phase-sign history --repo repo --channel stable --arch x86_64`,
+		Args:    cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := signer.History(spec)
+			if err != nil {
+				return err
+			}
+			return cli.Print(cmd, struct {
+				Releases []signer.Past `json:"releases"`
+			}{list}, signer.HistoryWords(list, time.Now()))
+		},
+	}
+	cmd.Flags().StringVar(&spec.Repo, "repo", "", "repository, as init made it")
+	cmd.Flags().StringVar(&spec.Channel, "channel", "", "channel")
+	cmd.Flags().StringVar(&spec.Arch, "arch", "", "architecture: x86_64 or arm64")
+	require(cmd, "repo", "channel", "arch")
+	return cmd
+}
+
+func newChannels() *cobra.Command {
+	var repo string
+	cmd := &cobra.Command{
+		Use:     "channels --repo DIR",
+		Short:   "List the channels of a repository, who may sign them, and their newest release",
+		Example: `  phase-sign channels --repo repo`,
+		Args:    cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := signer.Channels(repo)
+			if err != nil {
+				return err
+			}
+			return cli.Print(cmd, struct {
+				Channels []signer.Channel `json:"channels"`
+			}{list}, signer.ChannelWords(list, time.Now()))
+		},
+	}
+	cmd.Flags().StringVar(&repo, "repo", "", "repository, as init made it")
+	require(cmd, "repo")
+	return cmd
+}
+
+func newRollback() *cobra.Command {
+	var (
+		spec     signer.RollbackSpec
+		keys     []string
+		passFile string
+		expires  = span(30 * 24 * time.Hour)
+	)
+	cmd := &cobra.Command{
+		Use:   "rollback --repo DIR --channel CHANNEL --arch ARCH --out FILE",
+		Short: "Take a bad release back: sign an older one again, as the newest",
+		Long: `rollback writes and signs a manifest with the next version and the content of an older release of
+the channel: the newest that differs from the last, or the one that --to names. Machines never
+take a lower version, so a release is taken back by a new one. No artifact is read or touched;
+'phase-publish add' finds them in its store, as long as gc has kept them.`,
+		Example: `  phase-sign rollback --repo repo --channel stable --arch x86_64 --key release.key --out RELEASE.json
+  phase-sign rollback --repo repo --channel stable --arch x86_64 --to 2026.10 --key release.key --out RELEASE.json`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if spec.Keys, err = loadKeys(cmd.Context(), keys, signer.Passphrases(passFile)); err != nil {
+				return err
+			}
+			spec.Now, spec.Lifetime = time.Now(), time.Duration(expires)
+			sum, err := signer.Rollback(cmd.Context(), spec)
+			if err != nil {
+				return err
+			}
+			return cli.Print(cmd, sum, sum.Words(spec.Now))
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&spec.Repo, "repo", "", "repository, as init made it")
+	f.StringVar(&spec.Channel, "channel", "", "channel")
+	f.StringVar(&spec.Arch, "arch", "", "architecture: x86_64 or arm64")
+	f.StringVar(&spec.To, "to", "", "version string of the release to go back to (default: the newest with other content)")
+	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
+	f.BoolVar(&spec.Force, "force", false, forceUsage)
+	f.StringArrayVar(&keys, "key", nil, "release key to sign with (repeatable)")
+	f.Var(&expires, "expires", "how long machines accept the release")
+	passphraseFlag(cmd, &passFile)
+	require(cmd, "repo", "channel", "arch", "key", "out")
+	return cmd
+}
+
+const forceUsage = "replace a manifest at --out that others have signed, and give a used version string to other content"
