@@ -121,7 +121,12 @@ func TestUSBImageIsSoundAndTheSameEveryTime(t *testing.T) {
 
 // damage breaks one part of the image after the other; verify must refuse each.
 func damage(t *testing.T, b *Builder, image string) {
-	parts, err := readTable(image)
+	f, size, err := openImage(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	parts, err := readTable(f, size)
 	if err != nil {
 		t.Fatal(err)
 	}

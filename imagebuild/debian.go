@@ -17,6 +17,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/cas"
 )
 
 // A deb is one exact package of the host's apt index.
@@ -121,6 +123,8 @@ func (b *Builder) fetch(ctx context.Context, d deb) (string, error) {
 	get := command("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", exact).in(tmp)
 	if err := get.run(ctx); ctx.Err() != nil {
 		return "", fmt.Errorf("package %s: %w", d.File, ctx.Err())
+	} else if errors.Is(err, cas.ErrUnreachable) {
+		return "", fmt.Errorf("package %s: %w; check the network", d.File, err)
 	} else if err != nil {
 		return "", fmt.Errorf("package %s: %w; if it is gone from the mirror, run: apt-get update", d.File, err)
 	}

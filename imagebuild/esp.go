@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/imagebuild/modes"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
 
 // The EFI system partition is FAT32 with clusters of 4 KiB: 264 MiB of them are more than
@@ -79,10 +80,13 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 	if m.DefaultMode == "" {
 		m.DefaultMode = modes.Default
 	}
-	if _, err := modes.Load(m.DefaultMode); err != nil {
+	if err := checkMode(m.DefaultMode); err != nil {
 		return nil, err
 	}
 	if err := checkCmdline(m.Cmdline); err != nil {
+		return nil, err
+	}
+	if err := checkChannel(bootargs.Parse(m.Cmdline).Channel, m.Channels); err != nil {
 		return nil, err
 	}
 	if _, err := m.check(); err != nil {
@@ -93,7 +97,7 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 		return nil, err
 	}
 	t := &espTree{files: map[string][]byte{}}
-	if t.files["phase/vmlinuz"], err = os.ReadFile(kernel.Image); err != nil {
+	if t.files[kernelPath], err = readKernel(kernel, m.Platform.Arch); err != nil {
 		return nil, err
 	}
 	var initramfs bytes.Buffer
@@ -101,7 +105,7 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.files["phase/initramfs.zst"] = initramfs.Bytes()
+	t.files[initramfsPath] = initramfs.Bytes()
 	if err := b.addLoader(ctx, m.Platform, t); err != nil {
 		return nil, err
 	}
@@ -126,28 +130,40 @@ func (b *Builder) addLoader(ctx context.Context, p Platform, t *espTree) error {
 	return err
 }
 
-// addEntries writes the loader's menu: one entry for each mode. The last console= gets the
-// recovery shell: the serial line of a virtual machine, the screen of a real one.
-func (t *espTree) addEntries(m Media) error {
-	console, timeout := "console=tty0 console=ttyS0,115200", "1"
-	if m.Platform.Flavour == "generic" {
-		console, timeout = "console=ttyS0,115200 console=tty0", "3"
+// consoles of the boot kernel. The last one gets the recovery shell: the serial line of a
+// virtual machine, the screen of a real one.
+func (p Platform) consoles() string {
+	if p.Flavour == "generic" {
+		return "console=ttyS0,115200 console=tty0"
 	}
-	more := ""
-	if m.Cmdline != "" {
-		more = " " + m.Cmdline
+	return "console=tty0 console=ttyS0,115200"
+}
+
+// addEntries writes the loader's menu: one entry for each mode.
+func (t *espTree) addEntries(m Media) error {
+	timeout := "1"
+	if m.Platform.Flavour == "generic" {
+		timeout = "3"
 	}
 	loader := strings.NewReplacer("@TIMEOUT@", timeout, "@DEFAULT@", m.DefaultMode)
-	t.files["loader/loader.conf"] = []byte(loader.Replace(dataFile("esp/loader.conf")))
+	t.files[menuPath] = []byte(loader.Replace(dataFile("esp/loader.conf")))
 	for i, name := range modes.Names() {
 		mode, err := modes.Load(name)
 		if err != nil {
 			return err
 		}
-		entry := strings.NewReplacer("@TITLE@", mode.Title, "@ORDER@", strconv.Itoa(i+1), "@CONSOLE@", console, "@MODE@", name, "@CMDLINE@", more)
-		t.files["loader/entries/"+name+".conf"] = []byte(entry.Replace(dataFile("esp/entry.conf")))
+		t.files[entriesPath+"/"+name+".conf"] = []byte(m.Platform.entry(mode.Title, name, i+1, m.Cmdline))
 	}
 	return nil
+}
+
+// entry is the text of a mode's loader entry.
+func (p Platform) entry(title, mode string, order int, cmdline string) string {
+	if cmdline != "" {
+		cmdline = " " + cmdline
+	}
+	r := strings.NewReplacer("@TITLE@", title, "@ORDER@", strconv.Itoa(order), "@CONSOLE@", p.consoles(), "@MODE@", mode, "@CMDLINE@", cmdline)
+	return r.Replace(dataFile("esp/entry.conf"))
 }
 
 // names of the files, sorted.

@@ -28,11 +28,12 @@ const (
 // Initramfs says what an initramfs is made of.
 type Initramfs struct {
 	Platform  Platform
-	Role      string // RoleBoot or RoleTarget
-	Root      []byte // root.json, for RoleBoot
-	Channel   string // the channel that is booted unless the command line says otherwise, for RoleBoot
-	PhaseBoot string // path of the static phase-boot program
-	KernelDir string // see Builder.Kernel
+	Role      string   // RoleBoot or RoleTarget
+	Root      []byte   // root.json, for RoleBoot
+	Channel   string   // the channel that is booted unless the command line says otherwise, for RoleBoot
+	Channels  []string // those of the repository; nil: not known, and Channel is not compared with them
+	PhaseBoot string   // path of the static phase-boot program
+	KernelDir string   // see Builder.Kernel
 }
 
 // InitramfsInfo tells what was built.
@@ -117,6 +118,9 @@ func (in Initramfs) check() ([]want, error) {
 		return parseWants(dataFile("kernel/target.modules")), nil
 	case RoleBoot:
 		if err := checkRoot(in.Root, in.Channel, in.Platform.Arch); err != nil {
+			return nil, err
+		}
+		if err := checkChannel(in.Channel, in.Channels); err != nil {
 			return nil, err
 		}
 		return parseWants(dataFile("kernel/boot-" + in.Platform.Flavour + ".modules")), nil

@@ -1,6 +1,7 @@
 package imagebuild
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 )
 
 // A Kernel is a kernel image with its modules, unpacked.
@@ -83,18 +85,27 @@ func (b *Builder) WriteKernel(ctx context.Context, k *Kernel, out string) error 
 	if err := checkOut(out); err != nil {
 		return err
 	}
-	f, err := os.Open(k.Image)
+	data, err := readKernel(k, platforms[0].Arch)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if _, err := bannerOf(f); err != nil {
-		return fmt.Errorf("kernel %s: %w", k.Image, err)
-	}
 	return atomicfile.WriteFrom(out, 0o644, func(w io.Writer) error {
-		_, err := io.Copy(w, io.NewSectionReader(f, 0, 1<<40))
+		_, err := w.Write(data)
 		return errors.Join(err, ctx.Err())
 	})
+}
+
+// readKernel reads the kernel image and refuses one that is cut short, or for another
+// architecture, as cas.ErrCorrupt.
+func readKernel(k *Kernel, arch string) ([]byte, error) {
+	data, err := os.ReadFile(k.Image)
+	if err != nil {
+		return nil, err
+	}
+	if err := bootfile.CheckKernel(bytes.NewReader(data), int64(len(data)), arch); err != nil {
+		return nil, fmt.Errorf("kernel %s: %w: %w", k.Image, err, cas.ErrCorrupt)
+	}
+	return data, nil
 }
 
 // bannerOf reads the version string of an x86 bzImage (Documentation/arch/x86/boot.rst:

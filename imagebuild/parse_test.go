@@ -5,11 +5,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"io/fs"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
 )
 
 func TestPlatformsAreNamed(t *testing.T) {
@@ -19,7 +20,7 @@ func TestPlatformsAreNamed(t *testing.T) {
 		{"", "", "supported"},
 	} {
 		_, err := ParsePlatform(c.arch, c.flavour)
-		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), c.words) {
+		if !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("%q %q: %v", c.arch, c.flavour, err)
 		}
 	}
@@ -125,18 +126,19 @@ func TestArchiveIsTheSameWhateverTheOrder(t *testing.T) {
 
 func TestSettingsAreReadBackFromAnInitramfs(t *testing.T) {
 	a := newArchive()
+	a.text("init", "program")
 	a.text("etc/phase/role", "boot\n")
 	a.text("etc/phase/channel", "stable\n")
 	var out bytes.Buffer
 	if err := a.writeTo(&out, time.Unix(1e9, 0)); err != nil {
 		t.Fatal(err)
 	}
-	settings, err := readSettings(bytes.NewReader(out.Bytes()))
-	if err != nil || settings["role"] != "boot" || settings["channel"] != "stable" {
+	settings, err := readSettings(bytes.NewReader(out.Bytes()), int64(out.Len()))
+	if err != nil || settings.text("role") != "boot" || settings.text("channel") != "stable" {
 		t.Errorf("got %v, %v", settings, err)
 	}
 	for n := range out.Len() {
-		if _, err := readSettings(bytes.NewReader(out.Bytes()[:n])); err == nil {
+		if _, err := readSettings(bytes.NewReader(out.Bytes()[:n]), int64(n)); !errors.Is(err, cas.ErrCorrupt) {
 			t.Fatalf("the first %d of %d bytes were taken for an initramfs", n, out.Len())
 		}
 	}
@@ -195,8 +197,8 @@ func TestSilentToolsAndFullDisksAreExplained(t *testing.T) {
 		err  toolError
 		want string
 	}{
-		{toolError{"mke2fs", "", errors.New("exit status 1")}, "mke2fs: exit status 1"},
-		{toolError{"mcopy", "Disk full", errors.New("exit status 1")}, "mcopy: Disk full; free some space and run it again"},
+		{toolError{"mke2fs", "", false, errors.New("exit status 1")}, "mke2fs: exit status 1"},
+		{toolError{"mcopy", "Disk full", false, errors.New("exit status 1")}, "mcopy: Disk full; free some space and run it again"},
 	} {
 		if got := c.err.Error(); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)

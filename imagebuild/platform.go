@@ -4,7 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
+
+	"github.com/phaseboot/phaseboot/imagebuild/modes"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // ErrOptions marks a request that cannot be met as it was put: the command line is
@@ -48,7 +53,7 @@ var platforms = []Platform{
 }
 
 // ParsePlatform finds a platform by the names that the command line uses. An unknown
-// one is fs.ErrNotExist and names those that exist.
+// one is ErrOptions and names those that exist.
 func ParsePlatform(arch, flavour string) (Platform, error) {
 	var flavours []string
 	for _, p := range platforms {
@@ -60,13 +65,14 @@ func ParsePlatform(arch, flavour string) (Platform, error) {
 		}
 	}
 	if flavours == nil {
-		return Platform{}, notFoundf("arch %.40q: unknown; supported: x86_64", arch)
+		return Platform{}, optionsf("arch %.40q: unknown; supported: x86_64", arch)
 	}
-	return Platform{}, notFoundf("flavour %.40q: unknown; supported for %s: %s", flavour, arch, strings.Join(flavours, ", "))
+	return Platform{}, optionsf("flavour %.40q: unknown; supported for %s: %s", flavour, arch, strings.Join(flavours, ", "))
 }
 
 // checkCmdline refuses additions to the kernel command line that could end it early or
-// begin another line of a loader entry. The kernel reads at most 2048 bytes.
+// begin another line of a loader entry, bring another initramfs, or hold a phase.* word that
+// the machine would pass over. The kernel reads at most 2048 bytes.
 func checkCmdline(s string) error {
 	if len(s) > 1024 {
 		return optionsf("cmdline: %d bytes; at most 1024", len(s))
@@ -76,5 +82,46 @@ func checkCmdline(s string) error {
 			return optionsf("cmdline: character %q; printable ASCII only", r)
 		}
 	}
+	args, err := bootargs.Check(s)
+	if err != nil {
+		return optionsf("cmdline: %v", err)
+	}
+	if err := checkMode(args.Mode); err != nil {
+		return optionsf("cmdline: phase.mode: %v", err)
+	}
+	if err := checkChannel(args.Channel, nil); err != nil {
+		return optionsf("cmdline: phase.channel: %v", err)
+	}
+	for _, word := range bootargs.SplitWords(s) {
+		if name, _, _ := strings.Cut(word, "="); name == "initrd" || name == "initrdmem" {
+			return optionsf("cmdline: %.80q: the image has one initramfs, and its entries name it", word)
+		}
+	}
 	return nil
+}
+
+// checkMode refuses the name of a mode that this version has not; "" is the default.
+func checkMode(name string) error {
+	if name != "" && !slices.Contains(modes.Names(), name) {
+		return optionsf("boot mode %.40q: unknown; use one of %s", name, strings.Join(modes.Names(), ", "))
+	}
+	return nil
+}
+
+// checkChannel refuses what cannot be the name of a channel, and one that is not among the
+// known; "" is the image's own, and where known is nil every name may be right.
+func checkChannel(name string, known []string) error {
+	if name == "" {
+		return nil
+	}
+	if _, err := manifest.RoleName(name, "x86"); err != nil {
+		return optionsf("%v", err)
+	}
+	switch {
+	case known == nil || slices.Contains(known, name):
+		return nil
+	case len(known) == 0:
+		return optionsf("channel %.40q: not in the repository, which has none for this architecture", name)
+	}
+	return optionsf("channel %.40q: not in the repository; use one of %s", name, strings.Join(known, ", "))
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/phaseboot/phaseboot/cas"
 )
 
 // Rootfs says what a target's root filesystem is made of.
@@ -176,6 +178,9 @@ func (b *Builder) base(ctx context.Context, p *base) (string, error) {
 	}
 	if ctx.Err() != nil {
 		return "", fmt.Errorf("base system: %w", ctx.Err())
+	}
+	if errors.Is(err, cas.ErrUnreachable) {
+		return "", fmt.Errorf("base system: %w; check the network", err)
 	}
 	if err != nil {
 		return "", fmt.Errorf("base system: %w; if a package is gone from the mirror, run: apt-get update", err)

@@ -10,9 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
 )
 
 // toolPackages names the Debian package of every foreign tool that is called here.
@@ -20,8 +23,9 @@ var toolPackages = map[string]string{
 	"apt-cache": "apt", "apt-get": "apt", "apt-config": "apt",
 	"dpkg-deb": "dpkg", "mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools",
 	"mkfs.vfat": "dosfstools", "fsck.fat": "dosfstools",
-	"mcopy": "mtools", "mmd": "mtools", "mdir": "mtools",
-	"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "sgdisk": "gdisk",
+	"mcopy": "mtools", "mmd": "mtools",
+	"prlimit": "util-linux",
+	"mke2fs":  "e2fsprogs", "e2fsck": "e2fsprogs", "sgdisk": "gdisk",
 }
 
 // lookTool finds a tool on PATH or in the sbin folders, which an ordinary user's PATH
@@ -57,6 +61,7 @@ type tool struct {
 	stdin  io.Reader
 	stdout io.Writer // nil: returned by output, thrown away by run
 	root   bool      // believes itself to be root, in a user namespace
+	memory uint64    // bytes of address space, 0 for as much as it wants
 }
 
 func command(name string, args ...string) *tool { return &tool{name: name, args: args} }
@@ -65,6 +70,13 @@ func (t *tool) in(dir string) *tool      { t.dir = dir; return t }
 func (t *tool) with(env ...string) *tool { t.env = append(t.env, env...); return t }
 func (t *tool) reads(r io.Reader) *tool  { t.stdin = r; return t }
 func (t *tool) asRoot() *tool            { t.root = true; return t }
+
+// limited bounds the memory of a tool that reads what a stranger may have made.
+func (t *tool) limited() *tool {
+	t.memory = 2 << 30
+	return t
+}
+
 func (t *tool) output(ctx context.Context) ([]byte, error) {
 	var out bytes.Buffer
 	t.stdout = &out
@@ -80,7 +92,14 @@ func (t *tool) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, path, t.args...)
+	args := t.args
+	if t.memory > 0 {
+		args = append([]string{fmt.Sprintf("--as=%d", t.memory), path}, args...)
+		if path, err = lookTool("prlimit"); err != nil {
+			return err
+		}
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
@@ -101,7 +120,7 @@ func (t *tool) run(ctx context.Context) error {
 			}
 			return ctx.Err()
 		}
-		return &toolError{t.name, said.words(), err}
+		return &toolError{t.name, said.words(), lacksNetwork(said.buf), err}
 	}
 	return nil
 }
@@ -109,8 +128,19 @@ func (t *tool) run(ctx context.Context) error {
 // toolError is a tool that ended badly.
 type toolError struct {
 	name, said string
+	network    bool // it could not reach a server
 	err        error
 }
+
+// networkWords are what apt says, also through mmdebstrap, when it reaches no mirror.
+var networkWords = []string{"Could not resolve", "Temporary failure", "Could not connect", "Unable to connect", "Cannot initiate the connection", "Network is unreachable", "Connection failed", "Connection timed out", "apt-get update --error-on=any", "Some index files failed to download"}
+
+func lacksNetwork(said []byte) bool {
+	return slices.ContainsFunc(networkWords, func(w string) bool { return bytes.Contains(said, []byte(w)) })
+}
+
+// Is makes cas.ErrUnreachable of a tool that reached no server.
+func (e *toolError) Is(target error) bool { return e.network && target == cas.ErrUnreachable }
 
 func (e *toolError) Error() string {
 	if e.said == "" {

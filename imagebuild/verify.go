@@ -2,152 +2,218 @@ package imagebuild
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
-	"github.com/diskfs/go-diskfs/partition/gpt"
-	"github.com/klauspost/compress/zstd"
-	"github.com/u-root/u-root/pkg/cpio"
+	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// Bounds of what verify reads out of an image, in bytes.
+// maxSetting bounds a file of /etc/phase in an initramfs, in bytes.
+const maxSetting = 1 << 20
+
+// Kinds of what Verify takes.
 const (
-	maxESPFile   = 1 << 30
-	maxUnpacked  = 2 << 30
-	maxSmallFile = 1 << 20
+	KindDisk      = "disk"      // of WriteUSB, or a stick that it was written to
+	KindESP       = "esp"       // of WriteESP
+	KindInitramfs = "initramfs" // of WriteInitramfs
 )
 
-// Contents is what an image was found to hold.
+// Contents is what an image was found to hold. Digests are SHA-256 in hex.
 type Contents struct {
-	Image     string      `json:"image"`
-	Size      int64       `json:"size"`
-	Disk      string      `json:"disk_guid"`
-	Kernel    string      `json:"kernel"`
-	Default   string      `json:"default_mode"`
-	Entries   []BootEntry `json:"entries"`
-	Initramfs int64       `json:"initramfs_size"`
-	Role      string      `json:"role"`
-	Channel   string      `json:"channel"`
-	BuildTime string      `json:"build_time"`
-	Root      rootKeys    `json:"root"`
-	Checks    []string    `json:"checks"` // tools that found nothing wrong
+	Image      string      `json:"image"`
+	Kind       string      `json:"kind"`
+	Size       int64       `json:"size"`         // of the image in bytes
+	Behind     int64       `json:"bytes_behind"` // of the device behind the image; no firmware reads them
+	SHA256     string      `json:"sha256"`       // of the image
+	Disk       string      `json:"disk_guid,omitempty"`
+	Loader     string      `json:"loader_sha256,omitempty"`
+	Kernel     string      `json:"kernel,omitempty"`
+	KernelSum  string      `json:"kernel_sha256,omitempty"`
+	Default    string      `json:"default_mode,omitempty"`
+	Entries    []BootEntry `json:"entries,omitempty"`
+	Initramfs  int64       `json:"initramfs_size"`
+	ArchiveSum string      `json:"initramfs_sha256"`
+	Init       string      `json:"init_sha256"` // of the first program, phase-boot
+	Modules    string      `json:"modules"`     // version of the kernel that the modules are for
+	Role       string      `json:"role"`
+	Channel    string      `json:"channel,omitempty"`
+	BuildTime  string      `json:"build_time"`
+	RootSum    string      `json:"root_sha256,omitempty"` // of root.json
+	Root       *RootKeys   `json:"root,omitempty"`
+	Checks     []string    `json:"checks"`             // tools that found nothing wrong
+	Compared   string      `json:"compared,omitempty"` // what it was compared with
+
+	root  []byte
+	cache span
 }
 
-// BootEntry is one line of the boot menu.
-type BootEntry struct {
-	Mode    string `json:"mode"`
-	Title   string `json:"title"`
-	Cmdline string `json:"cmdline"`
-}
-
-// Verify checks the filesystems of an image that WriteUSB made with the tools that know
-// them best, and reads what is inside. Whatever is wrong is cas.ErrCorrupt.
+// Verify reads an image as firmware, loader and kernel will, and refuses whatever they could
+// take for something else: anything that phase-image would not have written. Then it has
+// the filesystems checked by the tools that know them best. It takes what WriteUSB, WriteESP
+// and WriteInitramfs make, and a device that an image was written to. Whatever is wrong is
+// cas.ErrCorrupt.
+//
+// It reads in a stream: memory does not grow with the image, or with what the image says.
 func (b *Builder) Verify(ctx context.Context, image string) (*Contents, error) {
 	defer b.progress.step("verify " + filepath.Base(image))()
-	parts, err := readTable(image)
-	if err != nil {
-		return nil, err
-	}
-	tmp, clean, err := b.temp()
-	if err != nil {
-		return nil, err
-	}
-	defer clean()
-	c := &Contents{Image: image, Size: parts.size, Disk: strings.ToLower(parts.guid)}
-	esp := filepath.Join(tmp, "esp")
-	if err := extract(image, parts.esp, esp); err != nil {
-		return nil, err
-	}
-	if c.Checks, err = judge(ctx, image, esp, parts.cache); err != nil {
-		return nil, err
-	}
-	return c, c.readESP(ctx, esp, tmp)
-}
-
-type span struct{ start, size int64 }
-
-type table struct {
-	guid       string
-	size       int64
-	esp, cache span
-}
-
-// readTable finds the two partitions.
-func readTable(image string) (*table, error) {
-	f, err := os.Open(image)
+	f, size, err := openImage(image)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	c := &Contents{Image: image, Size: size}
+	read, err := c.reader(f)
+	if err == nil {
+		err = read(ctx, b, f)
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("image %s: %w", image, err)
 	}
-	read, err := gpt.Read(f, sector, sector)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: no partition table: %w: %w", image, err, cas.ErrCorrupt)
-	}
-	t := &table{guid: read.GUID, size: info.Size()}
-	for _, p := range read.Partitions {
-		s := span{int64(p.Start) * sector, int64(p.GetSize())}
-		if s.start < 0 || s.size <= 0 || s.start > t.size-s.size {
-			continue
-		}
-		switch {
-		case p.Type == gpt.EFISystemPartition:
-			t.esp = s
-		case p.Name == CacheLabel:
-			t.cache = s
-		}
-	}
-	if t.esp.size == 0 || t.cache.size == 0 {
-		return nil, fmt.Errorf("image %s: no EFI system partition and %s partition inside the image; truncated, or not made by phase-image usb: %w", image, CacheLabel, cas.ErrCorrupt)
-	}
-	return t, nil
+	c.SHA256, err = sumRange(ctx, f, 0, c.Size)
+	return c, err
 }
 
-func extract(image string, s span, to string) error {
-	if err := os.WriteFile(to, nil, 0o600); err != nil {
+// openImage opens a regular file or a block device, and returns its size in bytes.
+func openImage(name string) (*os.File, int64, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe would have it wait
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, fmt.Errorf("image %s: %w; check the path", name, fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("image: %w", err)
+	}
+	size, err := sizeOf(f)
+	if err != nil {
+		f.Close()
+		return nil, 0, fmt.Errorf("image %s: %w", name, err)
+	}
+	return f, size, nil
+}
+
+// sizeOf is the size of a regular file or a block device, in bytes.
+func sizeOf(f *os.File) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	mode := info.Mode()
+	switch {
+	case mode.IsDir():
+		return 0, optionsf("is a directory; name a file")
+	case !mode.IsRegular() && (mode&fs.ModeDevice == 0 || mode&fs.ModeCharDevice != 0):
+		return 0, optionsf("neither a regular file nor a block device; name a file")
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil && size == 0 {
+		err = fmt.Errorf("the file is empty; make it again: %w", cas.ErrCorrupt)
+	}
+	return size, err
+}
+
+// reader finds out by the first bytes what the image is.
+func (c *Contents) reader(r io.ReaderAt) (func(context.Context, *Builder, *os.File) error, error) {
+	head := make([]byte, 2*sector)
+	if _, err := r.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		c.Kind = KindInitramfs
+		return c.readInitramfsFile, nil
+	case isFAT32(head):
+		c.Kind = KindESP
+		return c.readESPFile, nil
+	}
+	c.Kind = KindDisk
+	return c.readDisk, nil
+}
+
+func (c *Contents) readInitramfsFile(_ context.Context, _ *Builder, f *os.File) error {
+	c.Checks = []string{}
+	return c.readInitramfs(f, c.Size)
+}
+
+func (c *Contents) readESPFile(ctx context.Context, b *Builder, f *os.File) error {
+	if err := c.readESP(f, c.Size); err != nil {
+		return err
+	}
+	return c.judge(ctx, command("fsck.fat", "-n", c.Image))
+}
+
+func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
+	t, err := readTable(f, c.Size)
+	if err != nil {
+		return err
+	}
+	c.Size, c.Behind, c.Disk, c.cache = t.size, c.Size-t.size, t.guid, t.cache
+	if err := c.readESP(io.NewSectionReader(f, t.esp.start, t.esp.size), t.esp.size); err != nil {
+		return err
+	}
+	tmp, clean, err := b.temp()
+	if err != nil {
+		return err
+	}
+	defer clean()
+	table, esp := filepath.Join(tmp, "table"), filepath.Join(tmp, "esp")
+	if err := errors.Join(extract(esp, t.esp.size, c.Image, t.esp), extract(table, t.size, c.Image, span{0, firstPartition}, span{t.cache.start + t.cache.size, t.size - t.cache.start - t.cache.size})); err != nil {
+		return err
+	}
+	return c.judge(ctx, command("sgdisk", "-v", table), command("fsck.fat", "-n", esp),
+		command("e2fsck", "-f", "-n", fmt.Sprintf("%s?offset=%d", c.Image, t.cache.start)))
+}
+
+// extract makes a sparse file of size bytes that holds parts of an image. One part is moved
+// to the file's begin, several stay in their places.
+func extract(to string, size int64, image string, parts ...span) error {
+	if err := errors.Join(os.WriteFile(to, nil, 0o600), os.Truncate(to, size)); err != nil {
 		return noSpace(err)
 	}
-	if err := os.Truncate(to, s.size); err != nil {
-		return noSpace(err)
+	for _, s := range parts {
+		at := s.start
+		if len(parts) == 1 {
+			at = 0
+		}
+		if err := copySparse(to, at, image, s.start, s.size); err != nil {
+			return err
+		}
 	}
-	return copySparse(to, 0, image, s.start, s.size)
+	return nil
 }
 
 // judge runs the checkers of each format. A tool's refusal is corruption of the image, a
-// missing tool is not.
-func judge(ctx context.Context, image, esp string, cache span) ([]string, error) {
-	checks := []*tool{
-		command("sgdisk", "-v", image),
-		command("fsck.fat", "-n", esp),
-		command("e2fsck", "-f", "-n", fmt.Sprintf("%s?offset=%d", image, cache.start)),
-	}
-	var passed []string
+// missing tool is not. What a tool says may be the image's words.
+func (c *Contents) judge(ctx context.Context, checks ...*tool) error {
 	for _, check := range checks {
-		out, err := check.output(ctx)
+		said := new(tail)
+		check.stdout = said
+		err := check.limited().run(ctx)
 		var bad *toolError
-		if errors.As(err, &bad) || err == nil && check.name == "sgdisk" && !soundTable(out) {
-			var said tail
-			said.Write(out)
-			return nil, fmt.Errorf("image %s: %s: %s: %w", image, check.name, said.words(), cas.ErrCorrupt)
+		if errors.As(err, &bad) || err == nil && check.name == "sgdisk" && !soundTable(said.buf) {
+			return fmt.Errorf("%s: %.300q: %w", check.name, said.words(), cas.ErrCorrupt)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		passed = append(passed, check.name)
+		c.Checks = append(c.Checks, check.name)
 	}
-	return passed, nil
+	return nil
 }
 
 // soundTable reads what sgdisk -v says: it ends well even when it had to mend the table.
@@ -155,143 +221,221 @@ func soundTable(out []byte) bool {
 	return bytes.Contains(out, []byte("No problems found")) && !bytes.Contains(out, []byte("Caution"))
 }
 
-// readESP reads the menu, the kernel and the initramfs.
-func (c *Contents) readESP(ctx context.Context, esp, tmp string) error {
-	get := func(name string, limit int64) (string, error) {
-		local := filepath.Join(tmp, strings.ReplaceAll(name, "/", "_"))
-		err := command("mcopy", "-n", "-i", esp, "::/"+name, local).with("MTOOLSRC=/dev/null").run(ctx)
-		var bad *toolError
-		if errors.As(err, &bad) {
-			return "", fmt.Errorf("image: %s: %w: %w", name, err, cas.ErrCorrupt)
+var entryPath = regexp.MustCompile(`^loader/entries/([a-z0-9-]{1,32})\.conf$`)
+
+// readESP accepts the files of an espTree and no other.
+func (c *Contents) readESP(r io.ReaderAt, size int64) error {
+	f, err := openFAT(r, size)
+	if err != nil {
+		return err
+	}
+	loader := "efi/boot/" + strings.ToLower(platforms[0].efiName)
+	files, err := f.files([]string{"efi", "efi/boot", "loader", entriesPath, "phase"}, func(name string) bool {
+		return entryPath.MatchString(name) || slices.Contains([]string{loader, menuPath, kernelPath, initramfsPath}, name)
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{loader, menuPath, kernelPath, initramfsPath} {
+		if files[name] == nil || files[name].size == 0 {
+			return badFAT("no %s", name)
 		}
-		if info, statErr := os.Stat(local); err == nil && (statErr != nil || info.Size() > limit) {
-			return "", fmt.Errorf("image: %s: more than %d bytes: %w", name, limit, cas.ErrCorrupt)
-		}
-		return local, err
 	}
-	if err := c.readMenu(ctx, esp, get); err != nil {
+	if err := c.readMenu(files); err != nil {
 		return err
 	}
-	kernel, err := get("phase/vmlinuz", maxESPFile)
+	if c.Loader, err = sumOf(files[loader].reader()); err != nil {
+		return err
+	}
+	if err := c.readKernel(files[kernelPath]); err != nil {
+		return fmt.Errorf("%s: %w", kernelPath, err)
+	}
+	err = c.readInitramfs(files[initramfsPath], files[initramfsPath].size)
 	if err != nil {
-		return err
+		err = fmt.Errorf("%s: %w", initramfsPath, err)
 	}
-	f, err := os.Open(kernel)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if c.Kernel, err = bannerOf(f); err != nil {
-		return fmt.Errorf("image: phase/vmlinuz: %w", err)
-	}
-	initramfs, err := get("phase/initramfs.zst", maxESPFile)
-	if err != nil {
-		return err
-	}
-	return c.readInitramfs(initramfs)
+	return err
 }
 
-func (c *Contents) readMenu(ctx context.Context, esp string, get func(string, int64) (string, error)) error {
-	fields := func(name string) (map[string]string, error) {
-		local, err := get(name, maxSmallFile)
-		if err != nil {
-			return nil, err
-		}
-		text, err := os.ReadFile(local)
-		return loaderFields(string(text)), err
+func (c *Contents) readKernel(f *fatFile) (err error) {
+	if err := bootfile.CheckKernel(f, f.size, platforms[0].Arch); err != nil {
+		return fmt.Errorf("%w: %w", err, cas.ErrCorrupt)
 	}
-	loader, err := fields("loader/loader.conf")
-	if err != nil {
+	if c.Kernel, err = bannerOf(f); err != nil {
 		return err
 	}
-	c.Default = strings.TrimSuffix(loader["default"], ".conf")
-	out, err := command("mdir", "-b", "-i", esp, "::/loader/entries").with("MTOOLSRC=/dev/null").output(ctx)
-	if err != nil {
-		return fmt.Errorf("image: loader/entries: %w: %w", err, cas.ErrCorrupt)
+	c.KernelSum, err = sumOf(f.reader())
+	return err
+}
+
+func (c *Contents) readMenu(files map[string]*fatFile) error {
+	text := func(name string) (string, error) {
+		if files[name].size > maxLoaderFile {
+			return "", badLoader("more than %d bytes", maxLoaderFile)
+		}
+		data, err := io.ReadAll(files[name].reader())
+		return string(data), err
 	}
-	for _, line := range strings.Fields(string(out)) {
-		mode, isEntry := strings.CutSuffix(filepath.Base(line), ".conf")
-		if !isEntry {
+	menu, err := text(menuPath)
+	if err == nil {
+		c.Default, err = readMenu(menu)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", menuPath, err)
+	}
+	for name := range files {
+		m := entryPath.FindStringSubmatch(name)
+		if m == nil {
 			continue
 		}
-		entry, err := fields("loader/entries/" + mode + ".conf")
+		entry, err := text(name)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		c.Entries = append(c.Entries, BootEntry{mode, entry["title"], entry["options"]})
+		e, err := readBootEntry(m[1], entry)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		c.Entries = append(c.Entries, e)
 	}
+	slices.SortFunc(c.Entries, func(a, b BootEntry) int { return cmp.Compare(a.Mode, b.Mode) })
 	if !slices.ContainsFunc(c.Entries, func(e BootEntry) bool { return e.Mode == c.Default }) {
-		return fmt.Errorf("image: loader/loader.conf: default %.40q has no entry: %w", c.Default, cas.ErrCorrupt)
+		return badLoader("%s: default %.40q has no entry", menuPath, c.Default)
 	}
 	return nil
 }
 
-// loaderFields reads the "key value" lines of a loader file (UAPI.1 boot loader
-// specification).
-func loaderFields(text string) map[string]string {
-	fields := map[string]string{}
-	for _, line := range strings.Split(text, "\n") {
-		if key, value, found := strings.Cut(strings.TrimSpace(line), " "); found && key[0] != '#' {
-			fields[key] = strings.TrimSpace(value)
-		}
-	}
-	return fields
-}
-
-// readInitramfs reads /etc/phase out of an initramfs.
-func (c *Contents) readInitramfs(file string) error {
-	f, err := os.Open(file)
+// readInitramfs reads what the machine will find in /etc/phase, and takes the digests of
+// the archive and of its first program.
+func (c *Contents) readInitramfs(r io.ReaderAt, size int64) error {
+	c.Initramfs = size
+	settings, err := readSettings(r, size)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
+	c.Role, c.Channel, c.BuildTime = settings.text("role"), settings.text("channel"), settings.text("build-time")
+	c.Init, c.Modules, c.root = settings.init, settings.modules, settings.files["root.json"]
+	if err := c.checkSettings(); err != nil {
 		return err
 	}
-	c.Initramfs = info.Size()
-	settings, err := readSettings(f)
-	if err != nil {
-		return fmt.Errorf("image: phase/initramfs.zst: %w: %w", err, cas.ErrCorrupt)
-	}
-	c.Role, c.Channel, c.BuildTime = settings["role"], settings["channel"], settings["build-time"]
-	c.Root, err = describeRoot([]byte(settings["root.json"]))
+	c.ArchiveSum, err = sumOf(io.NewSectionReader(r, 0, size))
 	return err
 }
 
-// readSettings returns the files of /etc/phase, whole but for the last line's end.
-func readSettings(r io.Reader) (map[string]string, error) {
-	z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(128<<20), zstd.WithDecoderConcurrency(1))
+func (c *Contents) checkSettings() error {
+	if _, err := strconv.ParseUint(c.BuildTime, 10, 33); err != nil {
+		return badArchive("etc/phase/build-time %.40q: not a number of seconds since 1970", c.BuildTime)
+	}
+	switch {
+	case c.Role == RoleTarget && c.Kind == KindInitramfs && c.root == nil && c.Channel == "":
+		return nil
+	case c.Role != RoleBoot:
+		return badArchive("etc/phase/role %.40q: not that of a boot medium", c.Role)
+	}
+	if _, err := manifest.RoleName(c.Channel, "x86"); err != nil {
+		return badArchive("etc/phase/channel %.40q: not the name of a channel", c.Channel)
+	}
+	root, err := describeRoot(c.root)
+	sum := sha256.Sum256(c.root)
+	c.Root, c.RootSum = &root, hex.EncodeToString(sum[:])
+	return err
+}
+
+// settings is what is read out of an initramfs.
+type settings struct {
+	files   map[string][]byte // of /etc/phase
+	init    string            // digest of /init
+	modules string            // the one folder of /lib/modules
+}
+
+// text is a setting without the end of its last line.
+func (s *settings) text(name string) string {
+	return strings.TrimSuffix(string(s.files[name]), "\n")
+}
+
+var settingNames = []string{"role", "build-time", "root.json", "channel", "modules"}
+
+// readSettings reads an initramfs of size bytes: one zstd frame around one archive.
+func readSettings(r io.ReaderAt, size int64) (*settings, error) {
+	z, err := openFrame(r, size)
 	if err != nil {
 		return nil, err
 	}
 	defer z.Close()
-	data, err := io.ReadAll(io.LimitReader(z, maxUnpacked))
-	if err != nil {
+	s := &settings{files: map[string][]byte{}}
+	if err := readArchive(z, s.visit); err != nil {
 		return nil, err
 	}
-	records := cpio.EOFReader{RecordReader: cpio.Newc.Reader(bytes.NewReader(data))}
-	settings := map[string]string{}
-	for {
-		record, err := records.ReadRecord()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		name, ours := strings.CutPrefix(record.Name, "etc/phase/")
-		if !ours || record.FileSize > maxSmallFile {
-			continue
-		}
-		text, err := io.ReadAll(io.NewSectionReader(record, 0, int64(record.FileSize)))
-		if err != nil {
-			return nil, err
-		}
-		settings[name] = strings.TrimSuffix(string(text), "\n")
+	if s.init == "" || s.files["role"] == nil {
+		return nil, badArchive("no init or no etc/phase/role: not an initramfs of phase-image")
 	}
-	if settings["role"] == "" {
-		return nil, fmt.Errorf("etc/phase/role: %w", fs.ErrNotExist)
+	return s, nil
+}
+
+func (s *settings) visit(c cpioRecord) (err error) {
+	dir, name := path.Split(c.name)
+	switch {
+	case c.name == "init" || dir == "etc/phase/":
+		if c.mode&modeType != modeFile {
+			return badArchive("file %.80q: not a regular file", c.name)
+		}
+	case dir == "lib/modules/":
+		if s.modules = name; c.mode&modeType != modeDir {
+			return badArchive("file %.80q: not a folder", c.name)
+		}
+	case c.mode&modeType == modeLink && (c.name == "etc" || c.name == "etc/phase"):
+		return badArchive("file %.80q: not a folder", c.name)
 	}
-	return settings, nil
+	if c.name == "init" {
+		s.init, err = sumOf(c.body)
+	}
+	if dir == "etc/phase/" {
+		s.files[name], err = readSetting(c, name)
+	}
+	return err
+}
+
+func readSetting(c cpioRecord, name string) ([]byte, error) {
+	if !slices.Contains(settingNames, name) || c.size > maxSetting {
+		return nil, badArchive("file %.80q: not a setting that phase-boot reads", c.name)
+	}
+	return io.ReadAll(c.body)
+}
+
+func sumOf(r io.Reader) (string, error) {
+	h := sha256.New()
+	_, err := io.Copy(h, r)
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// sumRange is the digest of a part of a file, until ctx ends.
+func sumRange(ctx context.Context, r io.ReaderAt, start, size int64) (string, error) {
+	h := sha256.New()
+	for done := int64(0); done < size; {
+		n, err := io.Copy(h, io.NewSectionReader(r, start+done, min(64*mib, size-done)))
+		if err = cmp.Or(err, ctx.Err()); err != nil {
+			return "", err
+		}
+		if n == 0 {
+			return "", io.ErrUnexpectedEOF
+		}
+		done += n
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// CompareRoot refuses an image that trusts another root.json than this one. The error wraps
+// manifest.ErrUntrusted.
+func (c *Contents) CompareRoot(root []byte) error {
+	if _, err := manifest.ParseRoot(root); err != nil {
+		return err
+	}
+	if c.root == nil {
+		return optionsf("image %s: a target's initramfs holds no root.json", c.Image)
+	}
+	if sum := sha256.Sum256(root); !bytes.Equal(root, c.root) {
+		return fmt.Errorf("image %s: its root.json has sha256 %s, the one to compare with %x; do not boot it: %w", c.Image, c.RootSum, sum, manifest.ErrUntrusted)
+	}
+	c.Compared = "root.json"
+	return nil
 }

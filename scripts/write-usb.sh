@@ -31,11 +31,14 @@ image=$1 device=$2
 [ -e "$image" ] || fail 4 "image $image: not found; build it with: phase-image usb --root root.json --out $image"
 [ -f "$image" ] || fail 2 "image $image: not a file"
 [ -s "$image" ] || fail 5 "image $image: the file is empty"
+[ "$(dd if="$image" bs=1 skip=512 count=8 2>/dev/null | tr -d '\0')" = "EFI PART" ] ||
+	fail 5 "image $image: no partition table; build one with: phase-image usb --root root.json --out FILE"
 [ -e "$device" ] || fail 4 "device $device: not found; lsblk lists the devices"
 [ -b "$device" ] || fail 2 "device $device: not a block device; lsblk lists them"
-for tool in lsblk blockdev dd cmp; do
-	command -v "$tool" >/dev/null || fail 1 "$tool: not found; run: apt-get install util-linux coreutils diffutils"
-done
+command -v lsblk >/dev/null || fail 1 "lsblk: not found; run: apt-get install util-linux"
+# the commands that make built, or those of an installed package
+PATH=$PATH:$(dirname "$0")/../bin
+command -v phase-image >/dev/null || fail 4 "phase-image: not found; run make, or put its folder on PATH"
 
 lsblk() { command lsblk --noheadings --raw "$@"; }
 
@@ -49,9 +52,6 @@ if [ "$removable" != 1 ] && [ "$bus" != usb ] && [ -z "$fixed" ]; then
 	fail 2 "device $device: not removable; to write a fixed disk, say --allow-fixed"
 fi
 [ -w "$device" ] || fail 1 "device $device: not writable; run it as root"
-need=$(stat -Lc %s "$image")
-have=$(blockdev --getsize64 "$device")
-[ "$have" -ge "$need" ] || fail 2 "device $device: $have bytes, the image has $need; build it with a smaller --size"
 
 if [ -z "$yes" ]; then
 	echo "$device: $(command lsblk --nodeps --noheadings -o SIZE,VENDOR,MODEL,SERIAL "$device")"
@@ -60,8 +60,6 @@ if [ -z "$yes" ]; then
 	[ "$answer" = yes ] || fail 1 "nothing written"
 fi
 
-dd if="$image" of="$device" bs=4M conv=fsync status=progress
-# what is read back must come from the device, not from memory
-blockdev --flushbufs "$device"
-cmp -n "$need" "$image" "$device" || fail 5 "device $device: reads back other bytes than were written; use another stick"
-echo "$device: written and read back, $need bytes"
+# phase-image opens the device for itself alone, refuses what is no image of ours, writes no
+# needless zeros, and reads everything back
+exec phase-image write --yes "$image" "$device"

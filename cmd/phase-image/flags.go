@@ -30,7 +30,8 @@ func (f *platformFlags) register(cmd *cobra.Command) {
 }
 
 func (f *platformFlags) parse() (imagebuild.Platform, error) {
-	return imagebuild.ParsePlatform(f.arch, f.flavour)
+	p, err := imagebuild.ParsePlatform(f.arch, f.flavour)
+	return p, usage(err)
 }
 
 // initramfsFlags choose what an initramfs is made of.
@@ -67,6 +68,9 @@ func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Init
 		}
 		if end := root.Expires(); !time.Now().Before(end) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "phase-image: warning: root %s: expired %s; machines boot only where the repository holds a newer one, which phase-sign rotate makes\n", f.root, end.UTC().Format(time.RFC3339))
+		}
+		if in.Channels, err = imagebuild.Channels(cmd.Context(), filepath.Dir(f.root), in.Root, f.arch); err != nil {
+			return in, fmt.Errorf("root %s: the repository's targets.json: %w", f.root, err)
 		}
 	} else if f.root != "" {
 		return in, cli.Usagef("--root is for --role boot; a target is chosen by the release that holds it")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,7 +37,13 @@ func TestScripts(t *testing.T) {
 	params.Setup = func(e *testscript.Env) error {
 		e.Setenv("PHASE_BUILD_CACHE", cache)
 		e.Setenv("INIT", program)
+		repo, other := filepath.Join(e.WorkDir, "repo"), filepath.Join(e.WorkDir, "other.init")
+		e.Setenv("OTHER", other)
 		return errors.Join(
+			os.Mkdir(repo, 0o755),
+			os.WriteFile(filepath.Join(repo, "root.json"), root, 0o644),
+			os.WriteFile(filepath.Join(repo, "1.targets.json"), targetsJSON(t), 0o644),
+			os.WriteFile(other, append(readFile(t, program), 0), 0o755),
 			os.WriteFile(filepath.Join(e.WorkDir, "root.json"), root, 0o644),
 			os.WriteFile(filepath.Join(e.WorkDir, "expired.json"), expired, 0o644),
 		)
@@ -67,6 +74,38 @@ func rootJSON(t *testing.T, until int) []byte {
 	return data
 }
 
+// targetsJSON has one channel, stable, and is signed by the key of rootJSON.
+func targetsJSON(t *testing.T) []byte {
+	t.Helper()
+	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
+	keys := []ed25519.PublicKey{private.Public().(ed25519.PublicKey)}
+	targets, err := manifest.NewTargets(1, time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), manifest.Delegation{Channel: "stable", Arch: "x86_64", Keys: keys, Threshold: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := signature.LoadSigner(private, crypto.Hash(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := manifest.Sign(targets, signer); err != nil {
+		t.Fatal(err)
+	}
+	data, err := manifest.Bytes(manifest.KindTargets, targets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func readFile(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
 // staticProgram is Debian's busybox.
 func staticProgram(t *testing.T, cache string) string {
 	t.Helper()
@@ -91,5 +130,21 @@ func TestSizesHaveSuffixes(t *testing.T) {
 		if got, err := parseSize(s); cli.Code(err) != cli.ExitUsage {
 			t.Errorf("%q: got %d, %v; want a usage error", s, got, err)
 		}
+	}
+}
+
+// Whatever an image says of itself, a terminal prints it and does nothing else.
+func TestNothingOfAnImageReachesTheTerminalAsItIs(t *testing.T) {
+	const evil = "\x1b[2J\u202e\x07\r\n"
+	words := contentsWords(&imagebuild.Contents{
+		Kernel: evil + strings.Repeat("k", 1<<20), Channel: evil, BuildTime: evil, Loader: "0", Default: evil,
+		Root:    &imagebuild.RootKeys{Expires: evil, Roles: map[string]imagebuild.RoleKeys{evil: {KeyIDs: []string{evil}}}},
+		Entries: []imagebuild.BootEntry{{Mode: evil, Boots: "x" + evil, Title: evil, Cmdline: evil}},
+	})
+	if i := strings.IndexFunc(words, func(r rune) bool { return (r < ' ' && r != '\n') || r > '~' }); i >= 0 {
+		t.Errorf("%q", words[i:])
+	}
+	if len(words) > 4096 {
+		t.Errorf("%d bytes", len(words))
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -13,51 +15,154 @@ import (
 	"github.com/phaseboot/phaseboot/internal/cli"
 )
 
+// verifyFlags choose what an image is compared with.
+type verifyFlags struct {
+	root    string
+	rebuild bool
+	build   imagebuild.Rebuild
+}
+
 func verifyCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "verify F.img",
+	var f verifyFlags
+	cmd := &cobra.Command{
+		Use:   "verify IMAGE|DEVICE",
 		Short: "Check an image and say what is inside",
-		Long: `Check the partition table and both filesystems with the tools that know them best
-(sgdisk, fsck.fat, e2fsck), and show the boot modes, the kernel, and the keys that a
-machine which boots this image will trust.`,
-		Example: `  phase-image verify stick.img`,
-		Args:    cli.Args(cobra.ExactArgs(1)),
+		Long: `Read an image as firmware, boot loader and kernel will, and refuse what they could take for
+something else: a second archive, a second initrd line, another file or partition, a name
+twice. Then have the partition table and both filesystems checked by sgdisk, fsck.fat and
+e2fsck, and show the boot menu, the digests, and the keys that the machine will trust.
+
+It takes what usb, esp and initramfs make, and the device that an image was written to.
+--root compares the trust anchor. Loader, kernel and init are programs: their digests say
+which they are, and --rebuild says whether they are those of this machine's packages.`,
+		Example: `  phase-image verify stick.img
+  phase-image verify --root root.json /dev/sdX
+  phase-image verify --rebuild stick.img`,
+		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f, err := cli.OpenInput(args[0], "image")
-			if err != nil {
-				return err
-			}
-			f.Close()
-			b, err := builder(cmd)
-			if err != nil {
-				return err
-			}
-			c, err := b.Verify(cmd.Context(), args[0])
+			c, err := f.verify(cmd, args[0])
 			if err != nil {
 				return usage(err)
 			}
 			return cli.Print(cmd, c, contentsWords(c))
 		},
 	}
+	cmd.Flags().StringVar(&f.root, "root", "", "root.json that the image must trust; exit code 3 when it is another")
+	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the image again from this machine's packages, and compare")
+	cmd.Flags().StringVar(&f.build.Flavour, "flavour", "", "for --rebuild: vm or generic (default: that of the image's kernel)")
+	cmd.Flags().StringVar(&f.build.PhaseBoot, "phase-boot", "", "for --rebuild: static phase-boot program (default: the one beside this program)")
+	cmd.Flags().StringVar(&f.build.KernelDir, "kernel-dir", "", "for --rebuild: folder of an unpacked kernel package (default: Debian's newest)")
+	return cmd
+}
+
+func (f verifyFlags) verify(cmd *cobra.Command, image string) (*imagebuild.Contents, error) {
+	var root []byte
+	var err error
+	if f.root != "" {
+		if root, err = cli.ReadInput(f.root, "root", maxRoot); err != nil {
+			return nil, err
+		}
+	}
+	if f.rebuild {
+		if f.build.PhaseBoot, err = beside(f.build.PhaseBoot, "phase-boot"); err != nil {
+			return nil, err
+		}
+	}
+	b, err := builder(cmd)
+	if err != nil {
+		return nil, err
+	}
+	c, err := b.Verify(cmd.Context(), image)
+	if err == nil && root != nil {
+		err = c.CompareRoot(root)
+	}
+	if err == nil && f.rebuild {
+		err = b.CompareRebuild(cmd.Context(), c, f.build)
+	}
+	return c, err
 }
 
 func contentsWords(c *imagebuild.Contents) string {
 	var w strings.Builder
-	fmt.Fprintf(&w, "%s: %s, disk %s\n", c.Image, humanize.IBytes(uint64(c.Size)), c.Disk)
-	fmt.Fprintf(&w, "  checks     %s: nothing wrong\n", strings.Join(c.Checks, ", "))
-	fmt.Fprintf(&w, "  kernel     %.200s\n", c.Kernel)
-	fmt.Fprintf(&w, "  initramfs  %s, role %s, channel %s, build time %s\n", humanize.Bytes(uint64(c.Initramfs)), c.Role, c.Channel, c.BuildTime)
-	fmt.Fprintf(&w, "  trust      root.json version %d, expires %s\n", c.Root.Version, c.Root.Expires)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&w, "  %-10s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	fmt.Fprintf(&w, "%s: %s, %s\n", c.Image, c.Kind, humanize.IBytes(uint64(c.Size)))
+	line("sha256", "%s", c.SHA256)
+	if c.Disk != "" {
+		line("disk", "%s", c.Disk)
+	}
+	if c.Behind > 0 {
+		line("", "%s of the device behind the image were not read", humanize.IBytes(uint64(c.Behind)))
+	}
+	if len(c.Checks) > 0 {
+		line("checks", "%s: nothing wrong", strings.Join(c.Checks, ", "))
+	}
+	if c.Compared != "" {
+		line("compared", "the same: %s", c.Compared)
+	}
+	if c.Loader != "" {
+		line("loader", "sha256 %s", c.Loader)
+		line("kernel", "%s", plain(c.Kernel, 120))
+		line("", "sha256 %s", c.KernelSum)
+	}
+	line("initramfs", "%s, role %s%s, build time %s", humanize.Bytes(uint64(c.Initramfs)), c.Role, ofChannel(c), dateWords(c.BuildTime))
+	line("", "sha256 %s", c.ArchiveSum)
+	line("init", "sha256 %s", c.Init)
+	rootWords(line, c)
+	entryWords(&w, c)
+	return w.String()
+}
+
+func ofChannel(c *imagebuild.Contents) string {
+	if c.Channel == "" {
+		return ""
+	}
+	return ", channel " + plain(c.Channel, 32)
+}
+
+// dateWords is a number of seconds since 1970, and the date that it means.
+func dateWords(seconds string) string {
+	n, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil {
+		return plain(seconds, 20)
+	}
+	return fmt.Sprintf("%d (%s)", n, time.Unix(n, 0).UTC().Format(time.RFC3339))
+}
+
+func rootWords(line func(name, format string, args ...any), c *imagebuild.Contents) {
+	if c.Root == nil {
+		return
+	}
+	line("trust", "root.json version %d, expires %s", c.Root.Version, plain(c.Root.Expires, 40))
+	line("", "sha256 %s", c.RootSum)
 	for _, role := range slices.Sorted(maps.Keys(c.Root.Roles)) {
 		keys := c.Root.Roles[role]
-		fmt.Fprintf(&w, "             %-9s  %d of %s\n", role, keys.Threshold, strings.Join(keys.KeyIDs, ", "))
+		line("", "%-9s  %d of %s", plain(role, 20), keys.Threshold, plain(strings.Join(keys.KeyIDs, ", "), 2000))
 	}
+}
+
+func entryWords(w *strings.Builder, c *imagebuild.Contents) {
 	for _, e := range c.Entries {
-		mark := " "
+		mark, other := " ", ""
 		if e.Mode == c.Default {
 			mark = "*"
 		}
-		fmt.Fprintf(&w, "  mode     %s %-9s %s\n                       %s\n", mark, e.Mode, e.Title, e.Cmdline)
+		if e.Boots != e.Mode {
+			other = " (boots in mode " + plain(e.Boots, 32) + ")"
+		}
+		fmt.Fprintf(w, "  mode     %s %-9s %s%s\n                       %s\n", mark, plain(e.Mode, 32), plain(e.Title, 80), other, plain(e.Cmdline, 1100))
 	}
-	return w.String()
+}
+
+// plain shows text from an image: as it is where a terminal prints it so, quoted otherwise,
+// and never more than max bytes of it.
+func plain(s string, max int) string {
+	if len(s) > max {
+		s = s[:max] + "..."
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return strconv.QuoteToASCII(s)
+	}
+	return s
 }

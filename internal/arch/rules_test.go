@@ -40,7 +40,7 @@ var rules = []rule{
 	{"imagebuild/modes", nil, "boot policies are data that both the image and the boot read"},
 	{
 		"imagebuild/...",
-		[]string{"imagebuild/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs"},
+		[]string{"imagebuild/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/bootfile"},
 		"an image is made of packages and one root.json, without keys or network of ours",
 	},
 	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file"}, "a job's host has neither keys of ours nor a network"},

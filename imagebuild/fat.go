@@ -1,0 +1,182 @@
+package imagebuild
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// Bounds of what is read out of an EFI system partition.
+const (
+	fatReserved  = 32      // sectors before the first table
+	fatTables    = 2       // copies of the table
+	maxFATTable  = 8 << 20 // bytes: a partition of 8 GiB
+	maxDirectory = 8       // clusters
+	clusterSize  = espCluster * sector
+	fatEnd       = 0x0ffffff8 // a link of this value or more ends a chain
+)
+
+// A fat is a FAT32 filesystem as mkfs.vfat makes it for makeESP ("Microsoft EFI FAT32 File
+// System Specification", 1.03). Every cluster belongs to one file at most.
+type fat struct {
+	r     io.ReaderAt
+	data  int64    // where cluster 2 begins, in bytes
+	links []uint32 // of each cluster
+	used  []bool
+}
+
+func badFAT(format string, args ...any) error {
+	return fmt.Errorf("EFI system partition: %s: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
+}
+
+// openFAT reads the boot sector and both copies of the table, which must be the same:
+// firmware may use either. size is that of the partition in bytes.
+func openFAT(r io.ReaderAt, size int64) (*fat, error) {
+	reserved := make([]byte, fatReserved*sector)
+	if _, err := r.ReadAt(reserved, 0); err != nil {
+		return nil, badFAT("truncated")
+	}
+	boot := reserved[:sector]
+	if !isFAT32(boot) {
+		return nil, badFAT("not the FAT32 that phase-image makes")
+	}
+	if !bytes.Equal(boot, reserved[6*sector:7*sector]) {
+		return nil, badFAT("the boot sector and its copy differ")
+	}
+	sectors, length := int64(binary.LittleEndian.Uint32(boot[32:])), int64(binary.LittleEndian.Uint32(boot[36:]))*sector
+	f := &fat{r: r, data: fatReserved*sector + fatTables*length}
+	clusters := (sectors*sector - f.data) / clusterSize
+	unused := size - sectors*sector // mkfs.vfat ends with a whole track of 63 sectors
+	if unused < 0 || unused >= 64*sector || length > maxFATTable || clusters <= 0 || (clusters+2)*4 > length {
+		return nil, badFAT("its sizes contradict each other")
+	}
+	return f, f.readTables(clusters+2, length)
+}
+
+// isFAT32 reports whether a boot sector has the parameters of makeESP.
+func isFAT32(b []byte) bool {
+	u16, u32 := binary.LittleEndian.Uint16, binary.LittleEndian.Uint32
+	return b[510] == 0x55 && b[511] == 0xaa && string(b[82:90]) == "FAT32   " &&
+		u16(b[11:]) == sector && b[13] == espCluster && u16(b[14:]) == fatReserved && b[16] == fatTables &&
+		u16(b[17:]) == 0 && u16(b[19:]) == 0 && u16(b[22:]) == 0 && // what FAT16 would use
+		u16(b[40:]) == 0 && u16(b[42:]) == 0 && // both tables are used; version 0
+		u32(b[44:]) == 2 && u16(b[50:]) == 6 // root folder, copy of the boot sector
+}
+
+func (f *fat) readTables(entries, length int64) error {
+	first, second := make([]byte, length), make([]byte, length)
+	for i, b := range [][]byte{first, second} {
+		if _, err := f.r.ReadAt(b, fatReserved*sector+int64(i)*length); err != nil {
+			return badFAT("truncated")
+		}
+	}
+	if !bytes.Equal(first, second) {
+		return badFAT("the two copies of its table differ")
+	}
+	f.links, f.used = make([]uint32, entries), make([]bool, entries)
+	for i := range f.links {
+		f.links[i] = binary.LittleEndian.Uint32(first[4*i:]) & 0x0fffffff
+	}
+	return nil
+}
+
+// chain follows the clusters of a file that has exactly n of them, or at most limit where
+// n is negative. No cluster may be used twice.
+func (f *fat) chain(first uint32, n, limit int64) ([]uint32, error) {
+	var list []uint32
+	for at := first; ; at = f.links[at] {
+		if at < 2 || int64(at) >= int64(len(f.links)) || f.used[at] {
+			return nil, badFAT("a chain of clusters leaves the filesystem or crosses another")
+		}
+		f.used[at] = true
+		list = append(list, at)
+		if int64(len(list)) > limit {
+			return nil, badFAT("a chain of clusters is longer than its file")
+		}
+		if f.links[at] >= fatEnd {
+			break
+		}
+	}
+	if n >= 0 && int64(len(list)) != n {
+		return nil, badFAT("a chain of clusters is shorter than its file")
+	}
+	return list, nil
+}
+
+// A fatFile is an io.ReaderAt over the clusters of a file.
+type fatFile struct {
+	fat      *fat
+	clusters []uint32
+	size     int64
+}
+
+// open follows the chain of a file of size bytes.
+func (f *fat) open(first uint32, size int64) (*fatFile, error) {
+	n := (size + clusterSize - 1) / clusterSize
+	if n == 0 {
+		return &fatFile{fat: f}, nil
+	}
+	clusters, err := f.chain(first, n, n)
+	return &fatFile{f, clusters, size}, err
+}
+
+func (f *fatFile) ReadAt(p []byte, at int64) (int, error) {
+	done := 0
+	for done < len(p) && at < f.size {
+		in := at % clusterSize
+		n := min(int64(len(p)-done), clusterSize-in, f.size-at)
+		where := f.fat.data + int64(f.clusters[at/clusterSize]-2)*clusterSize + in
+		if _, err := f.fat.r.ReadAt(p[done:done+int(n)], where); err != nil && !errors.Is(err, io.EOF) {
+			return done, err
+		}
+		done, at = done+int(n), at+n
+	}
+	if done < len(p) {
+		return done, io.EOF
+	}
+	return done, nil
+}
+
+func (f *fatFile) reader() *io.SectionReader { return io.NewSectionReader(f, 0, f.size) }
+
+// files returns every file by its path in lower case: firmware does not tell cases apart.
+// A folder that is not in dirs, and a name that allow refuses, is an error.
+func (f *fat) files(dirs []string, allow func(name string) bool) (map[string]*fatFile, error) {
+	found := map[string]*fatFile{}
+	return found, f.walk("", 2, 0, dirs, func(name string, e fatEntry) error {
+		if !allow(name) {
+			return badFAT("%.80q: phase-image did not write it; a computer that mounted the stick may have: write the image again", name)
+		}
+		file, err := f.open(e.first, e.size)
+		found[name] = file
+		return err
+	})
+}
+
+func (f *fat) walk(dir string, first, parent uint32, dirs []string, visit func(string, fatEntry) error) error {
+	entries, err := f.readDir(dir, first, parent)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := path.Join(dir, strings.ToLower(e.name))
+		if !e.dir {
+			err = visit(name, e)
+		} else if !slices.Contains(dirs, name) {
+			err = badFAT("folder %.80q: phase-image did not write it; a computer that mounted the stick may have: write the image again", name)
+		} else {
+			err = f.walk(name, e.first, first, dirs, visit)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

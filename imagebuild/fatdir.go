@@ -1,0 +1,189 @@
+package imagebuild
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+	"unicode/utf16"
+)
+
+// Attributes of a folder's entry.
+const (
+	attrVolume = 0x08
+	attrDir    = 0x10
+	attrLong   = 0x0f // a piece of a long name
+	dirEntry   = 32   // bytes
+	maxLong    = 20   // pieces of 13 characters
+)
+
+// A fatEntry is a file or folder. Firmware finds it by either of its names.
+type fatEntry struct {
+	name  string // the long name, or the short one where there is none
+	short string
+	dir   bool
+	first uint32
+	size  int64
+}
+
+// readDir reads the entries of the folder that begins at a cluster, without the volume's
+// label, "." and "..". No two may share a name, long or short, in any case of letters.
+func (f *fat) readDir(dir string, first, parent uint32) ([]fatEntry, error) {
+	clusters, err := f.chain(first, -1, maxDirectory)
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, len(clusters)*clusterSize)
+	folder := fatFile{f, clusters, int64(len(data))}
+	if _, err := folder.ReadAt(data, 0); err != nil {
+		return nil, err
+	}
+	p := dirParser{dir: dir, first: first, parent: parent}
+	for ; len(data) > 0 && data[0] != 0; data = data[dirEntry:] {
+		if err := p.add(data[:dirEntry]); err != nil {
+			return nil, err
+		}
+	}
+	if !allZero(data) || len(p.long) > 0 {
+		return nil, badFAT("folder %.80q: bytes behind its end", dir)
+	}
+	return p.entries, p.unique()
+}
+
+// A dirParser reads a folder's entries one after the other.
+type dirParser struct {
+	dir           string
+	first, parent uint32   // clusters of the folder and of the one above it, 0 for the root
+	n             int      // entries so far
+	long          []string // pieces of a long name, the last piece first
+	next          int      // number of the piece that must follow
+	sum           byte     // of the short name that the pieces belong to
+	entries       []fatEntry
+}
+
+func (p *dirParser) add(b []byte) error {
+	p.n++
+	attr := b[11]
+	switch {
+	case b[0] == 0xe5: // deleted
+		if len(p.long) > 0 {
+			return p.bad("a long name without a file")
+		}
+		return nil
+	case attr&0x3f == attrLong:
+		return p.addLong(b)
+	case attr&attrVolume != 0:
+		if p.dir != "" || p.n != 1 || len(p.long) > 0 {
+			return p.bad("a volume label in a wrong place")
+		}
+		return nil
+	case b[0] == '.':
+		return p.addDot(b)
+	}
+	return p.addShort(b)
+}
+
+func (p *dirParser) bad(what string) error { return badFAT("folder %.80q: %s", p.dir, what) }
+
+// addLong takes one piece of a long name; the last one comes first.
+func (p *dirParser) addLong(b []byte) error {
+	number := int(b[0] &^ 0x40)
+	if b[0]&0x40 != 0 {
+		if len(p.long) > 0 || number > maxLong {
+			return p.bad("a broken long name")
+		}
+		p.next, p.sum = number, b[13]
+	}
+	if number == 0 || number != p.next || b[13] != p.sum || b[12] != 0 {
+		return p.bad("a broken long name")
+	}
+	p.next--
+	p.long = append(p.long, longPiece(b))
+	return nil
+}
+
+func longPiece(b []byte) string {
+	var units []uint16
+	for _, part := range [][]byte{b[1:11], b[14:26], b[28:32]} {
+		for i := 0; i < len(part); i += 2 {
+			u := binary.LittleEndian.Uint16(part[i:])
+			if u == 0 {
+				return string(utf16.Decode(units))
+			}
+			units = append(units, u)
+		}
+	}
+	return string(utf16.Decode(units))
+}
+
+// addDot checks "." and "..", the first two entries of every folder but the root.
+func (p *dirParser) addDot(b []byte) error {
+	want, name := p.first, ".          "
+	if p.n == 2 {
+		want, name = p.parent, "..         "
+		if want == 2 {
+			want = 0 // the root
+		}
+	}
+	if p.dir == "" || p.n > 2 || len(p.long) > 0 || string(b[:11]) != name || b[11] != attrDir || firstCluster(b) != want {
+		return p.bad("a broken entry")
+	}
+	return nil
+}
+
+func (p *dirParser) addShort(b []byte) error {
+	if p.dir != "" && p.n <= 2 {
+		return p.bad("no entries for itself and the folder above")
+	}
+	e := fatEntry{short: shortName(b), dir: b[11]&attrDir != 0, first: firstCluster(b), size: int64(binary.LittleEndian.Uint32(b[28:]))}
+	if e.name = e.short; len(p.long) > 0 {
+		if p.next != 0 || p.sum != shortSum(b[:11]) {
+			return p.bad("a broken long name")
+		}
+		slices.Reverse(p.long)
+		e.name, p.long = strings.Join(p.long, ""), nil
+	}
+	if strings.ContainsFunc(e.name+e.short, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == '\\' }) {
+		return badFAT("%.80q: not a name that phase-image writes", e.name)
+	}
+	p.entries = append(p.entries, e)
+	return nil
+}
+
+func firstCluster(b []byte) uint32 {
+	return uint32(binary.LittleEndian.Uint16(b[20:]))<<16 | uint32(binary.LittleEndian.Uint16(b[26:]))
+}
+
+func shortName(b []byte) string {
+	base, extension := strings.TrimRight(string(b[:8]), " "), strings.TrimRight(string(b[8:11]), " ")
+	if extension == "" {
+		return base
+	}
+	return base + "." + extension
+}
+
+// shortSum binds the pieces of a long name to a short one.
+func shortSum(b []byte) byte {
+	var sum byte
+	for _, c := range b {
+		sum = sum>>1 | sum<<7
+		sum += c
+	}
+	return sum
+}
+
+func (p *dirParser) unique() error {
+	seen := map[string]bool{}
+	for _, e := range p.entries {
+		names := []string{strings.ToLower(e.name)}
+		if short := strings.ToLower(e.short); short != names[0] {
+			names = append(names, short)
+		}
+		for _, name := range names {
+			if seen[name] {
+				return badFAT("folder %.80q: the name %.80q twice", p.dir, name)
+			}
+			seen[name] = true
+		}
+	}
+	return nil
+}

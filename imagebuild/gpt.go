@@ -1,0 +1,187 @@
+package imagebuild
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"unicode/utf16"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// What sgdisk writes: 128 entries of 128 bytes behind the header (UEFI 2.10, chapter 5).
+const (
+	gptEntries   = 128
+	gptEntrySize = 128
+	gptTable     = gptEntries * gptEntrySize
+	gptHeader    = 92
+	firstGap     = 2*sector + gptTable // the end of the table; zeros from here to the first partition
+)
+
+var (
+	typeESP   = [16]byte{0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b}
+	typeLinux = [16]byte{0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4}
+)
+
+// A span is a part of an image, in bytes.
+type span struct{ start, size int64 }
+
+// A table is the partition table of an image that WriteUSB made.
+type table struct {
+	guid       string
+	size       int64 // of the image: what follows the table's copy is not part of it
+	esp, cache span
+}
+
+// readTable reads the partition table of an image or of a device that one was written to,
+// size bytes long. It accepts the layout of WriteUSB alone: no boot code, two partitions
+// without a gap, zeros before the first, and a copy of the table that says the same.
+// Anything else is cas.ErrCorrupt.
+func readTable(r io.ReaderAt, size int64) (*table, error) {
+	head := make([]byte, firstPartition)
+	if n, err := r.ReadAt(head, 0); err != nil {
+		return nil, notOurs("no partition table in its %d bytes", n)
+	}
+	if err := checkMBR(head[:sector]); err != nil {
+		return nil, err
+	}
+	h, err := readHeader(head[sector:2*sector], 1)
+	if err != nil {
+		return nil, err
+	}
+	entries := head[2*sector : firstGap]
+	if h.entriesLBA != 2 || crc32.ChecksumIEEE(entries) != h.entriesCRC {
+		return nil, notOurs("partition table: the checksum of its entries is wrong")
+	}
+	if !allZero(head[firstGap:]) {
+		return nil, notOurs("bytes between the partition table and the first partition")
+	}
+	t := &table{guid: guidString(h.guid), size: (h.copyLBA + 1) * sector}
+	if t.size > size {
+		return nil, notOurs("truncated: %d of %d bytes", size, t.size)
+	}
+	if err := t.readEntries(entries); err != nil {
+		return nil, err
+	}
+	return t, checkCopy(r, h, entries)
+}
+
+func notOurs(format string, args ...any) error {
+	return fmt.Errorf("%s; it is not an image of phase-image: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
+}
+
+// checkMBR refuses boot code and every entry but the one that protects the GPT.
+func checkMBR(mbr []byte) error {
+	entries := mbr[446:510]
+	switch {
+	case mbr[510] != 0x55 || mbr[511] != 0xaa:
+		return notOurs("no partition table")
+	case !allZero(mbr[:440]):
+		return notOurs("boot code in its first sector")
+	case entries[0] != 0 || entries[4] != 0xee || binary.LittleEndian.Uint32(entries[8:]) != 1 || !allZero(entries[16:]):
+		return notOurs("partitions in its first sector")
+	}
+	return nil
+}
+
+type header struct {
+	guid                [16]byte
+	copyLBA, entriesLBA int64
+	entriesCRC          uint32
+}
+
+// readHeader reads the header that lies in a sector.
+func readHeader(b []byte, lba int64) (header, error) {
+	u32, u64 := binary.LittleEndian.Uint32, binary.LittleEndian.Uint64
+	if string(b[:8]) != "EFI PART" {
+		return header{}, notOurs("no partition table")
+	}
+	sum := append([]byte{}, b[:gptHeader]...)
+	clear(sum[16:20])
+	if u32(b[12:]) != gptHeader || crc32.ChecksumIEEE(sum) != u32(b[16:]) {
+		return header{}, notOurs("partition table: the checksum of its header is wrong")
+	}
+	if u64(b[24:]) != uint64(lba) || u32(b[80:]) != gptEntries || u32(b[84:]) != gptEntrySize || !allZero(b[gptHeader:]) {
+		return header{}, notOurs("partition table: another layout")
+	}
+	if u64(b[32:]) > 1<<41 || u64(b[72:]) > 1<<41 {
+		return header{}, notOurs("partition table: its copy lies outside of every disk")
+	}
+	return header{[16]byte(b[56:72]), int64(u64(b[32:])), int64(u64(b[72:])), u32(b[88:])}, nil
+}
+
+// readEntries accepts the two partitions of WriteUSB and no other.
+func (t *table) readEntries(entries []byte) error {
+	esp, err := readEntry(entries, 0, typeESP, "EFI system partition")
+	if err != nil {
+		return err
+	}
+	cache, err := readEntry(entries, 1, typeLinux, CacheLabel)
+	if err != nil {
+		return err
+	}
+	if !allZero(entries[2*gptEntrySize:]) {
+		return notOurs("more than two partitions")
+	}
+	if esp.start != firstPartition || cache.start != esp.start+esp.size || cache.start+cache.size > t.size {
+		return notOurs("partitions in other places")
+	}
+	t.esp, t.cache = esp, cache
+	return nil
+}
+
+func readEntry(entries []byte, i int, kind [16]byte, name string) (span, error) {
+	b := entries[i*gptEntrySize : (i+1)*gptEntrySize]
+	first, last := binary.LittleEndian.Uint64(b[32:]), binary.LittleEndian.Uint64(b[40:])
+	if [16]byte(b[:16]) != kind || entryName(b[56:]) != name || !allZero(b[48:56]) {
+		return span{}, notOurs("partition %d is not the %s: %.80q", i+1, name, entryName(b[56:]))
+	}
+	if last > 1<<41 || first > last {
+		return span{}, notOurs("partition %d lies outside of every disk", i+1)
+	}
+	return span{int64(first) * sector, int64(last-first+1) * sector}, nil
+}
+
+func entryName(b []byte) string {
+	units := make([]uint16, 0, 36)
+	for i := 0; i+1 < len(b); i += 2 {
+		units = append(units, binary.LittleEndian.Uint16(b[i:]))
+	}
+	return string(bytes.TrimRight([]byte(string(utf16.Decode(units))), "\x00"))
+}
+
+// checkCopy compares the copy of the table with the table: firmware takes the copy when
+// something is wrong with the first.
+func checkCopy(r io.ReaderAt, h header, entries []byte) error {
+	sectorOf := make([]byte, sector)
+	if _, err := r.ReadAt(sectorOf, h.copyLBA*sector); err != nil && err != io.EOF {
+		return err
+	}
+	second, err := readHeader(sectorOf, h.copyLBA)
+	if err != nil {
+		return fmt.Errorf("the partition table's copy: %w", err)
+	}
+	same := make([]byte, gptTable)
+	if _, err := r.ReadAt(same, second.entriesLBA*sector); err != nil && err != io.EOF {
+		return err
+	}
+	if second.guid != h.guid || second.copyLBA != 1 || second.entriesCRC != h.entriesCRC || !bytes.Equal(same, entries) {
+		return notOurs("the partition table and its copy differ")
+	}
+	return nil
+}
+
+func guidString(g [16]byte) string {
+	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", binary.LittleEndian.Uint32(g[:]), binary.LittleEndian.Uint16(g[4:]), binary.LittleEndian.Uint16(g[6:]), g[8:10], g[10:])
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,96 @@
+package imagebuild
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/imagebuild/modes"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
+)
+
+// Paths on the EFI system partition, as firmware compares them: in lower case.
+const (
+	kernelPath    = "phase/vmlinuz"
+	initramfsPath = "phase/initramfs.zst"
+	menuPath      = "loader/loader.conf"
+	entriesPath   = "loader/entries"
+)
+
+// maxLoaderFile bounds a file of the loader, in bytes; maxEntries the entries of its menu.
+const (
+	maxLoaderFile = 8 << 10
+	maxEntries    = 32
+)
+
+// BootEntry is one line of the boot menu.
+type BootEntry struct {
+	Mode    string `json:"mode"`  // name of its file
+	Boots   string `json:"boots"` // the mode that its command line asks for
+	Title   string `json:"title"`
+	Cmdline string `json:"cmdline"`
+}
+
+func badLoader(format string, args ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
+}
+
+// loaderFields reads the "key value" lines of a loader file (UAPI.1 boot loader
+// specification). Each key must be one of keys and stand there once: a second initrd line
+// is a second archive for the kernel.
+func loaderFields(text string, keys ...string) (map[string]string, error) {
+	if i := strings.IndexFunc(text, func(r rune) bool { return (r < ' ' || r > '~') && r != '\n' }); i >= 0 {
+		return nil, badLoader("character %q; printable ASCII only", text[i])
+	}
+	fields := map[string]string{}
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		key, value, _ := strings.Cut(line, " ")
+		if !slices.Contains(keys, key) {
+			return nil, badLoader("line %.80q: phase-image writes no such line", line)
+		}
+		if _, twice := fields[key]; twice {
+			return nil, badLoader("line %.80q: a second line of this kind", line)
+		}
+		fields[key] = strings.TrimSpace(value)
+	}
+	return fields, nil
+}
+
+// readEntry reads the entry of a mode.
+func readBootEntry(mode, text string) (BootEntry, error) {
+	f, err := loaderFields(text, "title", "sort-key", "linux", "initrd", "options")
+	if err != nil {
+		return BootEntry{}, err
+	}
+	if f["linux"] != "/"+kernelPath || f["initrd"] != "/"+initramfsPath {
+		return BootEntry{}, badLoader("starts %.80q with %.80q, not /%s with /%s", f["linux"], f["initrd"], kernelPath, initramfsPath)
+	}
+	if err := checkCmdline(f["options"]); err != nil {
+		return BootEntry{}, badLoader("options: %v", err)
+	}
+	args := bootargs.Parse(f["options"])
+	if args.Mode == "" {
+		args.Mode = modes.Default
+	}
+	return BootEntry{Mode: mode, Boots: args.Mode, Title: f["title"], Cmdline: f["options"]}, nil
+}
+
+var menuDefault = regexp.MustCompile(`^([a-z0-9-]+)\.conf$`)
+
+// readMenu returns the mode that starts by itself.
+func readMenu(text string) (string, error) {
+	f, err := loaderFields(text, "timeout", "default")
+	if err != nil {
+		return "", err
+	}
+	m := menuDefault.FindStringSubmatch(f["default"])
+	if m == nil {
+		return "", badLoader("default %.40q: not the name of an entry", f["default"])
+	}
+	return m[1], nil
+}

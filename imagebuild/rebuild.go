@@ -1,0 +1,139 @@
+package imagebuild
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// Rebuild says what an image is built again from, beside what it says itself.
+type Rebuild struct {
+	Flavour   string // "" for that of its kernel
+	PhaseBoot string // path of the static phase-boot program
+	KernelDir string // see Builder.Kernel
+}
+
+// CompareRebuild builds an image again from this host's packages and programs, with the
+// root.json, channel, mode, command line and date that it shows, and compares every byte
+// outside the cache partition. A part that differs is named; the error wraps cas.ErrCorrupt.
+func (b *Builder) CompareRebuild(ctx context.Context, c *Contents, r Rebuild) error {
+	media, err := c.media(r)
+	if err != nil {
+		return err
+	}
+	seconds, err := strconv.ParseInt(c.BuildTime, 10, 64)
+	if err != nil {
+		return err
+	}
+	again := &Builder{cache: b.cache, epoch: time.Unix(seconds, 0).UTC()}
+	again.progress.w = b.progress.w
+	tmp, clean, err := b.temp()
+	if err != nil {
+		return err
+	}
+	defer clean()
+	out := filepath.Join(tmp, "image")
+	if err := again.build(ctx, c, media, out); err != nil {
+		return fmt.Errorf("rebuild: %w", err)
+	}
+	if err := b.compare(ctx, c, out); err != nil {
+		return err
+	}
+	c.Compared = strings.TrimPrefix(c.Compared+", rebuild", ", ")
+	return nil
+}
+
+// build makes the kind of image that c is.
+func (b *Builder) build(ctx context.Context, c *Contents, m Media, out string) (err error) {
+	switch c.Kind {
+	case KindDisk:
+		_, err = b.WriteUSB(ctx, m, c.Size, out)
+	case KindESP:
+		_, err = b.WriteESP(ctx, m, out)
+	default:
+		_, err = b.WriteInitramfs(ctx, m.Initramfs, out)
+	}
+	return err
+}
+
+// media is what the image must have been made from.
+func (c *Contents) media(r Rebuild) (Media, error) {
+	if r.Flavour == "" {
+		if r.Flavour = "generic"; strings.Contains(c.Modules, "cloud") {
+			r.Flavour = "vm"
+		}
+	}
+	p, err := ParsePlatform(platforms[0].Arch, r.Flavour)
+	if err != nil {
+		return Media{}, err
+	}
+	m := Media{DefaultMode: c.Default, Initramfs: Initramfs{Platform: p, Role: c.Role, Root: c.root, Channel: c.Channel, PhaseBoot: r.PhaseBoot, KernelDir: r.KernelDir}}
+	for _, e := range c.Entries {
+		_, options, _ := strings.Cut(p.entry(e.Title, e.Mode, 1, ""), "options ")
+		if more, found := strings.CutPrefix(e.Cmdline, strings.TrimSpace(options)); found {
+			m.Cmdline = strings.TrimSpace(more)
+		}
+	}
+	return m, nil
+}
+
+// compare names the first part in which an image and its rebuild differ.
+func (b *Builder) compare(ctx context.Context, c *Contents, rebuilt string) error {
+	again, err := b.Verify(ctx, rebuilt)
+	if err != nil {
+		return fmt.Errorf("rebuild: %w", err)
+	}
+	for _, part := range []struct{ name, here, again string }{
+		{"loader", c.Loader, again.Loader},
+		{"kernel", c.KernelSum, again.KernelSum},
+		{"init", c.Init, again.Init},
+		{"initramfs", c.ArchiveSum, again.ArchiveSum},
+		{"boot menu", fmt.Sprint(c.Default, c.Entries), fmt.Sprint(again.Default, again.Entries)},
+	} {
+		if part.here != part.again {
+			return differs(c.Image, fmt.Sprintf("its %s (%.120q, rebuilt %.120q)", part.name, part.here, part.again))
+		}
+	}
+	return c.compareBytes(ctx, rebuilt)
+}
+
+func differs(image, what string) error {
+	return fmt.Errorf("image %s: not the same as its rebuild: %s; rebuild with the packages and programs that it was made from, or do not trust it: %w", image, what, cas.ErrCorrupt)
+}
+
+// compareBytes compares everything but the content of the cache partition, which machines
+// write.
+func (c *Contents) compareBytes(ctx context.Context, rebuilt string) error {
+	a, _, err := openImage(c.Image)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	z, _, err := openImage(rebuilt)
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	head, tail := span{0, c.Size}, span{c.Size, 0}
+	if c.cache.size > 0 {
+		end := c.cache.start + c.cache.size
+		head, tail = span{0, c.cache.start}, span{end, c.Size - end}
+	}
+	for _, s := range []span{head, tail} {
+		here, err1 := sumRange(ctx, a, s.start, s.size)
+		again, err2 := sumRange(ctx, z, s.start, s.size)
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		if here != again {
+			return differs(c.Image, fmt.Sprintf("bytes %d to %d", s.start, s.start+s.size))
+		}
+	}
+	return nil
+}

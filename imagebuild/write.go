@@ -1,0 +1,155 @@
+package imagebuild
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// writeBlock is how much of an image is read, compared and written at once, in bytes.
+const writeBlock = mib
+
+// WriteDevice writes an image that WriteUSB made to a whole block device, and reads it back.
+// The device is opened exclusively: the kernel refuses that while it is mounted, or part of
+// LVM, RAID or an open dm-crypt. Where the image has zeros, the device is read and written
+// only if it has other bytes. done is told how much of twice the image has been written and
+// read back, in bytes. A device that reads back other bytes is cas.ErrCorrupt.
+func WriteDevice(ctx context.Context, image, device string, done func(n, total int64)) error {
+	in, size, err := openImage(image)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	t, err := readTable(in, size)
+	if err != nil {
+		return fmt.Errorf("image %s: %w", image, err)
+	}
+	out, err := openDevice(device, t.size)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	w := writer{in, out, t.size, done}
+	if err := w.write(ctx); err != nil {
+		return fmt.Errorf("device %s: %w", device, err)
+	}
+	// what is read back must come from the device, not from memory
+	_ = unix.IoctlSetInt(int(out.Fd()), unix.BLKFLSBUF, 0)
+	if err := w.compare(ctx); err != nil {
+		return fmt.Errorf("device %s: %w", device, err)
+	}
+	return out.Close()
+}
+
+// openDevice opens a block device of at least size bytes for this process alone.
+func openDevice(name string, size int64) (*os.File, error) {
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("device %s: %w; lsblk lists the devices", name, fs.ErrNotExist)
+	case err != nil:
+		return nil, fmt.Errorf("device: %w", err)
+	case info.Mode()&fs.ModeDevice == 0 || info.Mode()&fs.ModeCharDevice != 0:
+		return nil, optionsf("device %s: not a block device; lsblk lists them", name)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_EXCL, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, optionsf("device %s: in use: mounted, or part of LVM, RAID or an open dm-crypt; lsblk shows by what; release it first", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("device: %w; run it as root", err)
+	}
+	have, err := f.Seek(0, io.SeekEnd)
+	if err == nil && have < size {
+		err = optionsf("device %s: %d bytes, the image has %d; build it with a smaller --size", name, have, size)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// A writer copies size bytes of an image.
+type writer struct {
+	in   io.ReaderAt
+	out  device
+	size int64
+	done func(n, total int64)
+}
+
+type device interface {
+	io.ReaderAt
+	io.WriterAt
+	Sync() error
+}
+
+func (w writer) write(ctx context.Context) error {
+	old := make([]byte, writeBlock)
+	err := w.blocks(ctx, 0, func(block []byte, at int64) error {
+		if allZero(block) {
+			if err := readAll(w.out, old[:len(block)], at); err != nil {
+				return err
+			}
+			if allZero(old[:len(block)]) {
+				return nil
+			}
+		}
+		_, err := w.out.WriteAt(block, at)
+		return err
+	})
+	return errors.Join(err, w.out.Sync())
+}
+
+func (w writer) compare(ctx context.Context) error {
+	have := make([]byte, writeBlock)
+	return w.blocks(ctx, w.size, func(block []byte, at int64) error {
+		if err := readAll(w.out, have[:len(block)], at); err != nil {
+			return err
+		}
+		if !bytes.Equal(block, have[:len(block)]) {
+			return fmt.Errorf("reads back other bytes than were written, from byte %d; use another stick: %w", at, cas.ErrCorrupt)
+		}
+		return nil
+	})
+}
+
+// blocks visits the image in order; before is what was done before, for the count.
+func (w writer) blocks(ctx context.Context, before int64, visit func(block []byte, at int64) error) error {
+	buf := make([]byte, writeBlock)
+	for at := int64(0); at < w.size; {
+		block := buf[:min(writeBlock, w.size-at)]
+		if err := readAll(w.in, block, at); err != nil {
+			return err
+		}
+		if err := visit(block, at); err != nil {
+			return err
+		}
+		at += int64(len(block))
+		w.done(before+at, 2*w.size)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readAll fills b from a place.
+func readAll(r io.ReaderAt, b []byte, at int64) error {
+	n, err := r.ReadAt(b, at)
+	if n == len(b) {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}

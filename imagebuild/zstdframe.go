@@ -1,0 +1,84 @@
+package imagebuild
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// zstdWindow is what archive.writeTo uses, in bytes: memory that unpacking needs.
+const zstdWindow = 8 << 20
+
+func badFrame(format string, args ...any) error {
+	return fmt.Errorf("zstd: %s: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
+}
+
+// openFrame returns what a file of size bytes unpacks to. The file must be exactly one zstd
+// frame (RFC 8878): the kernel also unpacks every archive behind the first, compressed or
+// not, and a skippable frame could hide one from other tools.
+func openFrame(r io.ReaderAt, size int64) (io.ReadCloser, error) {
+	end, err := frameEnd(r, size)
+	if err != nil {
+		return nil, err
+	}
+	if end != size {
+		return nil, badFrame("%d bytes behind its frame, which the kernel would unpack too", size-end)
+	}
+	z, err := zstd.NewReader(io.NewSectionReader(r, 0, size), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(maxUnpacked), zstd.WithDecoderMaxWindow(zstdWindow))
+	if err != nil {
+		return nil, badFrame("%v", err)
+	}
+	return frame{z.IOReadCloser()}, nil
+}
+
+// frameEnd walks the blocks of the first frame and returns where it ends.
+func frameEnd(r io.ReaderAt, size int64) (int64, error) {
+	var h zstd.Header
+	head := make([]byte, min(size, zstd.HeaderMaxSize))
+	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
+		return 0, err
+	}
+	if err := h.Decode(head); err != nil || h.Skippable || h.DictionaryID != 0 {
+		return 0, badFrame("not one frame: %v", err)
+	}
+	at := int64(h.HeaderSize)
+	in := bufio.NewReader(io.NewSectionReader(r, at, size-at))
+	for last := false; !last; {
+		var block [3]byte
+		if _, err := io.ReadFull(in, block[:]); err != nil {
+			return 0, badFrame("truncated")
+		}
+		word := int(block[0]) | int(block[1])<<8 | int(block[2])<<16
+		length := word >> 3
+		if word>>1&3 == 1 { // one byte, repeated
+			length = 1
+		}
+		if n, err := in.Discard(length); err != nil {
+			return 0, badFrame("truncated: a block has %d of %d bytes", n, length)
+		}
+		last, at = word&1 == 1, at+3+int64(length)
+	}
+	if h.HasCheckSum {
+		at += 4
+	}
+	if at > size {
+		return 0, badFrame("truncated")
+	}
+	return at, nil
+}
+
+// A frame makes corruption of what the decoder refuses.
+type frame struct{ io.ReadCloser }
+
+func (f frame) Read(b []byte) (int, error) {
+	n, err := f.ReadCloser.Read(b)
+	if err != nil && err != io.EOF {
+		err = badFrame("%v", err)
+	}
+	return n, err
+}
