@@ -70,40 +70,88 @@ func (p *Packs) Clear(ctx context.Context) (bytes int64, err error) {
 	return bytes, errors.Join(err, p.opts.disk.syncDir(p.dir))
 }
 
-// collect writes one pack anew if that is worth it.
-func (p *Packs) collect(ctx context.Context, k *pack, keep func(cid.Cid) bool, sum *Collected) error {
+// WouldCollect says what Collect would do now, and changes nothing. It needs no writer's lock.
+func (p *Packs) WouldCollect(ctx context.Context, keep func(cid.Cid) bool) (Collected, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	var sum Collected
+	if p.closed {
+		return sum, p.errClosed()
+	}
+	for _, k := range p.packs {
+		if err := ctx.Err(); err != nil {
+			return sum, err
+		}
+		plan, err := p.plan(k, keep)
+		if err != nil {
+			return sum, err
+		}
+		sum.count(plan)
+	}
+	return sum, nil
+}
+
+// A collectPlan is what to do with one pack.
+type collectPlan struct {
+	wanted  []section
+	blocks  int64 // that are not wanted
+	waste   int64 // their bytes
+	rewrite bool  // it is worth it
+}
+
+func (p *Packs) plan(k *pack, keep func(cid.Cid) bool) (plan collectPlan, err error) {
 	sections, err := p.sections(k)
 	if err != nil {
-		return fmt.Errorf("pack %s: %w", k.path, err)
+		return plan, fmt.Errorf("pack %s: %w", k.path, err)
 	}
-	var wanted []section
 	var kept int64
 	for _, s := range sections {
 		c, err := keyCID(s.key)
 		if err != nil {
-			return err
+			return plan, err
 		}
 		if keep(c) {
-			wanted = append(wanted, s)
+			plan.wanted = append(plan.wanted, s)
 			kept += sectionLen(s.size)
 		}
 	}
-	waste := max(0, k.end-int64(len(packHeader))-kept)
-	if len(wanted) > 0 && waste*4 < k.end || len(sections) > 0 && len(sections) == len(wanted) {
-		sum.LeftBytes += waste
-		return nil
+	plan.blocks = int64(len(sections) - len(plan.wanted))
+	plan.waste = max(0, k.end-int64(len(packHeader))-kept)
+	mostly := len(plan.wanted) > 0 && plan.waste*4 < k.end
+	plan.rewrite = !mostly && (plan.blocks > 0 || len(sections) == 0)
+	return plan, nil
+}
+
+func (c *Collected) count(p collectPlan) {
+	if !p.rewrite {
+		c.LeftBytes += p.waste
+		return
 	}
-	for _, s := range wanted {
-		if err := p.move(ctx, k, s); err != nil {
+	c.Packs++
+	c.Blocks += p.blocks
+	c.Bytes += p.waste
+}
+
+// collect writes one pack anew if that is worth it.
+func (p *Packs) collect(ctx context.Context, k *pack, keep func(cid.Cid) bool, sum *Collected) error {
+	plan, err := p.plan(k, keep)
+	if err != nil {
+		return err
+	}
+	if plan.rewrite {
+		for _, s := range plan.wanted {
+			if err := p.move(ctx, k, s); err != nil {
+				return err
+			}
+		}
+		if err := p.sync(); err != nil {
 			return err
 		}
 	}
-	if err := p.sync(); err != nil {
-		return err
+	sum.count(plan)
+	if !plan.rewrite {
+		return nil
 	}
-	sum.Packs++
-	sum.Blocks += int64(len(sections) - len(wanted))
-	sum.Bytes += waste
 	return p.remove(k)
 }
 

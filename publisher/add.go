@@ -72,23 +72,25 @@ func Add(ctx context.Context, opts AddOptions) (Added, error) {
 		return Added{}, err
 	}
 	out := Added{Channel: release.Channel, Arch: release.Arch, Release: release.Version, Number: release.Number}
-	files, err := findArtifacts(opts.Artifacts, release)
+	files, err := findArtifacts(ctx, opts.Artifacts, release)
 	if err != nil {
 		return Added{}, err
 	}
-	store, err := r.openFor(ctx, opts.Store, opts.Log)
+	store, made, err := r.openFor(ctx, opts.Store, opts.Log)
 	if err != nil {
 		return Added{}, err
 	}
 	// the store is ours until the repository names the release: Collect cannot come between
 	if out.Ingest, err = ingestAll(ctx, store, release, files, opts.Watch); err == nil {
 		err = r.advance(ctx, opts, release, &out)
+	} else {
+		err = r.lostOr(context.WithoutCancel(ctx), opts.Store, store, err)
 	}
 	if cerr := store.Close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
-		return Added{}, err
+		return Added{}, errors.Join(err, r.takeBack(made))
 	}
 	head, err := readHead(ctx, r.dir)
 	if err != nil {
@@ -97,6 +99,16 @@ func Add(ctx context.Context, opts AddOptions) (Added, error) {
 	out.Head, out.Timestamp, out.Snapshot = head.Folder.String(), head.Timestamp, head.snapshot
 	out.Expires = head.Expires.UTC().Format(time.RFC3339)
 	return out, nil
+}
+
+// takeBack removes a store that was made for nothing. Where a newer timestamp is published by
+// now, the error came after that, and the store stays.
+func (r *repo) takeBack(made newStore) error {
+	p, err := r.published(context.Background())
+	if err != nil || p != nil && p.timestamp.Signed.Version != made.timestamp {
+		return nil
+	}
+	return made.remove()
 }
 
 // judge checks a manifest that is to be published, and the clock that would date it.
@@ -162,7 +174,7 @@ func (r *repo) isPublished(ctx context.Context, prev *published, release manifes
 }
 
 // findArtifacts looks for all artifacts before any is read; nil when the store has them.
-func findArtifacts(dir string, release manifest.Release) ([]string, error) {
+func findArtifacts(ctx context.Context, dir string, release manifest.Release) ([]string, error) {
 	if dir == "" {
 		return nil, nil
 	}
@@ -173,10 +185,13 @@ func findArtifacts(dir string, release manifest.Release) ([]string, error) {
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("artifacts %s: is a file (%w); name the folder with the signed files", dir, fs.ErrInvalid)
 	}
+	there, err := listCandidates(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
 	files := make([]string, len(release.Artifacts))
 	for i, a := range release.Artifacts {
-		var err error
-		if files[i], err = findArtifact(dir, a.Role); err != nil {
+		if files[i], err = there.find(ctx, a); err != nil {
 			return nil, err
 		}
 	}

@@ -3,6 +3,8 @@ package publisher
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
@@ -198,30 +200,40 @@ func TestWhoeverWatchesAddIsToldWhatTheStoreHad(t *testing.T) {
 	}
 }
 
-func TestArtifactsAreFoundByTheirRole(t *testing.T) {
+func TestArtifactsAreFoundByTheirBytes(t *testing.T) {
+	const right, wrong, short = "the signed bytes", "some other bytes", "cut"
+	sum := sha256.Sum256([]byte(right))
 	for _, tt := range []struct {
 		name, role string
-		files      []string
+		files      map[string]string
 		want       string // "" for a refusal
+		err        error  // of the refusal
 	}{
-		{"by role", "kernel", []string{"kernel", "kernel-6.12"}, "kernel"},
-		{"by role with a folder", "dtb/board.dtb", []string{"dtb/board.dtb", "board.dtb"}, "dtb/board.dtb"},
-		{"by the role's last element", "job/hello.wasm", []string{"hello.wasm"}, "hello.wasm"},
-		{"by a suffix", "rootfs", []string{"rootfs.squashfs", "kernel"}, "rootfs.squashfs"},
-		{"by a version", "kernel", []string{"kernel-6.12"}, "kernel-6.12"},
-		{"not by any longer word", "kernel", []string{"kernels"}, ""},
-		{"not when two could be meant", "kernel", []string{"kernel-6.12", "kernel-6.13"}, ""},
-		{"not when there is none", "kernel", nil, ""},
+		{"by role", "kernel", map[string]string{"kernel": right, "kernel-6.12": wrong}, "kernel", nil},
+		{"by role with a folder", "dtb/board.dtb", map[string]string{"dtb/board.dtb": right, "board.dtb": right}, "dtb/board.dtb", nil},
+		{"by the role's last element", "job/hello.wasm", map[string]string{"hello.wasm": right}, "hello.wasm", nil},
+		{"by a suffix", "rootfs", map[string]string{"rootfs.squashfs": right, "kernel": wrong}, "rootfs.squashfs", nil},
+		{"as Debian names kernels", "kernel", map[string]string{"vmlinuz-6.1": right, "initrd.img-6.1": wrong}, "vmlinuz-6.1", nil},
+		{"in a folder of another name", "kernel", map[string]string{"boot/vmlinuz-6.1": right}, "boot/vmlinuz-6.1", nil},
+		{"of two versions, the signed one", "kernel", map[string]string{"kernel-6.12": wrong, "kernel-6.13": right}, "kernel-6.13", nil},
+		{"the signed bytes win over a name", "kernel", map[string]string{"kernel": wrong, "vmlinuz-6.1": right}, "vmlinuz-6.1", nil},
+		{"and over a name with another length", "kernel", map[string]string{"kernel": short, "vmlinuz-6.1": right}, "vmlinuz-6.1", nil},
+		{"a name alone is left to the comparison", "kernel", map[string]string{"kernel": wrong}, "kernel", nil},
+		{"also beside others that do not fit", "kernel", map[string]string{"kernel": short, "vmlinuz-6.1": wrong}, "kernel", nil},
+		{"not by its length alone", "kernel", map[string]string{"vmlinuz-6.1": wrong}, "", cas.ErrCorrupt},
+		{"not when there is none", "kernel", map[string]string{"kernels": short}, "", fs.ErrNotExist},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := &world{t: t, dir: t.TempDir()}
-			for _, f := range tt.files {
-				w.write(f, []byte("x"))
+			for name, text := range tt.files {
+				w.write(name, []byte(text))
 			}
-			got, err := findArtifact(w.dir, tt.role)
+			there, err := listCandidates(t.Context(), w.dir)
+			check(t, err)
+			got, err := there.find(t.Context(), manifest.Artifact{Role: tt.role, Length: int64(len(right)), SHA256: hex.EncodeToString(sum[:])})
 			if tt.want == "" {
-				if err == nil {
-					t.Fatalf("got %s", got)
+				if !errors.Is(err, tt.err) {
+					t.Fatalf("got %s, %v", got, err)
 				}
 				return
 			}

@@ -4,14 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path"
-	"path/filepath"
-	"strings"
 
 	"github.com/ipfs/go-cid"
 
@@ -27,46 +22,6 @@ type Watch func(name string, size int64, r io.Reader) Watched
 type Watched interface {
 	io.ReadCloser
 	Known(n int64)
-}
-
-// findArtifact returns the file of a role below dir: dir/ROLE ("kernel", "dtb/x.dtb"),
-// or dir/NAME with the last element of the role, or the only file of dir whose name is
-// that element with a suffix ("kernel-6.1", "rootfs.squashfs").
-func findArtifact(dir, role string) (string, error) {
-	for _, name := range []string{filepath.FromSlash(role), path.Base(role)} {
-		p := filepath.Join(dir, name)
-		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
-			return p, nil
-		} else if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-			return "", fmt.Errorf("artifact %s: %w", role, err)
-		}
-	}
-	found, err := withSuffix(dir, path.Base(role))
-	if err != nil {
-		return "", fmt.Errorf("artifacts: %w", err)
-	}
-	switch len(found) {
-	case 1:
-		return filepath.Join(dir, found[0]), nil
-	case 0:
-		return "", fmt.Errorf("artifact %s: %s: %w; put the file there", role, filepath.Join(dir, filepath.FromSlash(role)), fs.ErrNotExist)
-	}
-	return "", fmt.Errorf("artifact %s: %s could all be meant (%w); leave one of them in %s", role, strings.Join(found, ", "), fs.ErrInvalid, dir)
-}
-
-func withSuffix(dir, name string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	for _, e := range entries {
-		rest, ok := strings.CutPrefix(e.Name(), name)
-		if ok && e.Type().IsRegular() && rest != "" && strings.ContainsAny(rest[:1], ".-_") {
-			found = append(found, e.Name())
-		}
-	}
-	return found, nil
 }
 
 // An Ingest counts what went into the store.

@@ -25,8 +25,9 @@ type CareOptions struct {
 	Store string
 	Repo  string
 	Peer  cas.Source   // Fsck: where lost blocks come from; nil: only look
-	Keep  int          // releases of each channel and architecture, the newest, that stay (Collect: at least 1) or must be whole (Fsck: 0 is all)
-	Pins  []cid.Cid    // Collect: files that stay beside them
+	Keep  int          // releases of each channel and architecture, the newest, that stay (Collect, ReadStoreStats: at least 1) or must be whole (Fsck: 0 is all)
+	Pins  []cid.Cid    // Collect, ReadStoreStats: files that stay beside them
+	Dry   bool         // Collect: only say what would be removed
 	Log   *slog.Logger // nil: silent
 }
 
@@ -91,7 +92,7 @@ func leftOver(store string, left []Lost) error {
 // look reads the store once. Damage is told of with all releases that it hurts, a missing
 // block with those that are kept.
 func look(ctx context.Context, o CareOptions, all, kept []manifest.Release) (cas.Checked, []Lost, []cas.Damage, error) {
-	store, err := openStore(o.Store, o.Log)
+	store, err := openOrEmpty(o.Store, len(all) > 0, o.Log)
 	if err != nil {
 		return cas.Checked{}, nil, nil, err
 	}
@@ -115,9 +116,7 @@ func look(ctx context.Context, o CareOptions, all, kept []manifest.Release) (cas
 		lost = append(lost, l)
 	}
 	for _, r := range all {
-		must := slices.ContainsFunc(kept, func(k manifest.Release) bool {
-			return k.Channel == r.Channel && k.Arch == r.Arch && k.Number == r.Number
-		})
+		must := slices.ContainsFunc(kept, sameAs(r))
 		for _, a := range r.Artifacts {
 			name := fmt.Sprintf("%s/%s %s %s", r.Channel, r.Arch, r.Version, a.Role)
 			err := cas.Blocks(ctx, store, a.CID, func(c cid.Cid) error {
@@ -194,18 +193,17 @@ func (m mender) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 }
 
 // Collect removes the blocks that no kept release and no pin needs. Nothing is removed
-// unless every kept release is whole, and for a repository without a release, which wraps
-// fs.ErrNotExist. A daemon may serve the store meanwhile.
+// unless every kept release is whole (an error that wraps cas.ErrCorrupt says which is not),
+// and for a repository without a release, which wraps fs.ErrNotExist. A daemon may serve the
+// store meanwhile.
 func Collect(ctx context.Context, o CareOptions) (cas.Collected, error) {
 	if o.Keep < 1 {
 		return cas.Collected{}, fmt.Errorf("keep %d: %w; at least the newest release of each channel stays", o.Keep, fs.ErrInvalid)
 	}
-	reader, err := openStore(o.Store, o.Log) // it says in words what is no store
-	if err != nil {
+	if err := checkStore(o.Store); err != nil {
 		return cas.Collected{}, err
 	}
-	reader.Close()
-	store, err := cas.OpenPacks(o.Store, cas.PackOptions{Log: o.Log})
+	store, err := cas.OpenPacks(o.Store, cas.PackOptions{Log: o.Log, ReadOnly: o.Dry})
 	if err != nil {
 		return cas.Collected{}, err
 	}
@@ -223,22 +221,35 @@ func collect(ctx context.Context, store *cas.Packs, o CareOptions) (cas.Collecte
 	if len(releases) == 0 {
 		return cas.Collected{}, fmt.Errorf("repository %s: it names no release, so nothing was removed: %w; name the repository whose releases the store holds", o.Repo, fs.ErrNotExist)
 	}
+	wanted, err := mark(ctx, store, o.roots(releases))
+	if err != nil {
+		return cas.Collected{}, lost(o.Store, err)
+	}
+	if o.Dry {
+		return store.WouldCollect(ctx, wanted.has)
+	}
+	return store.Collect(ctx, wanted.has)
+}
+
+// roots are the files that stay: those of releases, and pins.
+func (o CareOptions) roots(releases []manifest.Release) []cid.Cid {
 	roots := slices.Clone(o.Pins)
 	for _, r := range releases {
 		for _, a := range r.Artifacts {
 			roots = append(roots, a.CID)
 		}
 	}
-	wanted, err := mark(ctx, store, roots)
-	if err != nil {
-		return cas.Collected{}, err
-	}
-	return store.Collect(ctx, func(c cid.Cid) bool { _, ok := wanted[c]; return ok })
+	return roots
 }
 
+// marked are the blocks that stay.
+type marked map[cid.Cid]struct{}
+
+func (m marked) has(c cid.Cid) bool { _, ok := m[c]; return ok }
+
 // mark returns the blocks below roots, all of which must be in the store.
-func mark(ctx context.Context, store *cas.Packs, roots []cid.Cid) (map[cid.Cid]struct{}, error) {
-	wanted := make(map[cid.Cid]struct{})
+func mark(ctx context.Context, store *cas.Packs, roots []cid.Cid) (marked, error) {
+	wanted := make(marked)
 	for _, root := range roots {
 		err := cas.Blocks(ctx, store, root, func(c cid.Cid) error {
 			if _, seen := wanted[c]; seen {
@@ -253,7 +264,7 @@ func mark(ctx context.Context, store *cas.Packs, roots []cid.Cid) (map[cid.Cid]s
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("file %s is not whole, nothing was removed; mend it with phase-publish fsck --repair URL, or, if an earlier gc took it, keep fewer: %w", root, err)
+			return nil, fmt.Errorf("file %s is not whole, nothing was removed; if an earlier gc took it, keep fewer with --keep: %w", root, err)
 		}
 	}
 	return wanted, nil
@@ -263,7 +274,8 @@ func mark(ctx context.Context, store *cas.Packs, roots []cid.Cid) (map[cid.Cid]s
 // sections take in packs.
 type StoreStats struct {
 	cas.Stats
-	Wasted   int64          `json:"wasted_bytes"` // no release of the repository needs them; gc removes most
+	Keep     int            `json:"keep"`         // newest releases of each channel and architecture that gc keeps
+	Wasted   int64          `json:"wasted_bytes"` // none of them needs these; gc with the same number removes most
 	Releases []ReleaseStats `json:"releases"`
 }
 
@@ -277,53 +289,81 @@ type ReleaseStats struct {
 	Bytes   int64  `json:"bytes"`
 	Shared  int64  `json:"shared_bytes"` // with other releases
 	Whole   bool   `json:"whole"`        // false for one that Collect took, or that lost blocks
+	Kept    bool   `json:"kept"`         // false for one whose own blocks gc removes
 }
 
-// ReadStoreStats counts what each release of the repository has in the store.
+// ReadStoreStats counts what each release of the repository has in the store, and what
+// Collect would remove with the same Keep and Pins.
 func ReadStoreStats(ctx context.Context, o CareOptions) (StoreStats, error) {
+	if o.Keep < 1 {
+		return StoreStats{}, fmt.Errorf("keep %d: %w; at least the newest release of each channel stays", o.Keep, fs.ErrInvalid)
+	}
 	releases, err := keptReleases(ctx, o.Repo, 0)
 	if err != nil {
 		return StoreStats{}, err
 	}
-	store, err := openStore(o.Store, o.Log)
+	store, err := openOrEmpty(o.Store, len(releases) > 0, o.Log)
 	if err != nil {
 		return StoreStats{}, err
 	}
 	defer store.Close()
-	s := StoreStats{Releases: []ReleaseStats{}}
+	s := StoreStats{Keep: o.Keep, Releases: []ReleaseStats{}}
 	if s.Stats, err = store.Stats(ctx); err != nil {
 		return s, err
 	}
-	needs := make([]map[cid.Cid]struct{}, len(releases))
+	kept := newest(slices.Clone(releases), o.Keep)
+	wanted, needs := make(marked), make([]marked, len(releases))
 	users := make(map[cid.Cid]int)
+	for _, pin := range o.Pins {
+		if _, err := below(ctx, store, pin, wanted); err != nil {
+			return s, err
+		}
+	}
 	for i, r := range releases {
-		needs[i] = make(map[cid.Cid]struct{})
-		whole := true
+		needs[i] = make(marked)
+		stats := ReleaseStats{Channel: r.Channel, Arch: r.Arch, Release: r.Version, Version: r.Number, Whole: true, Kept: slices.ContainsFunc(kept, sameAs(r))}
 		for _, a := range r.Artifacts {
-			err := cas.Blocks(ctx, store, a.CID, func(c cid.Cid) error {
-				if _, seen := needs[i][c]; !seen {
-					needs[i][c] = struct{}{}
-					users[c]++
-				}
-				return nil
-			})
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			whole, err := below(ctx, store, a.CID, needs[i])
+			if err != nil {
 				return s, err
 			}
-			whole = whole && err == nil
+			stats.Whole = stats.Whole && whole
 		}
-		s.Releases = append(s.Releases, ReleaseStats{Channel: r.Channel, Arch: r.Arch, Release: r.Version, Version: r.Number, Whole: whole})
+		for c := range needs[i] {
+			users[c]++
+			if stats.Kept {
+				wanted[c] = struct{}{}
+			}
+		}
+		s.Releases = append(s.Releases, stats)
 	}
+	return s, s.count(ctx, store, needs, users, wanted)
+}
+
+// below adds the blocks below root to set, root among them, and reports whether all nodes
+// are there.
+func below(ctx context.Context, store *cas.Packs, root cid.Cid, set marked) (bool, error) {
+	err := cas.Blocks(ctx, store, root, func(c cid.Cid) error { set[c] = struct{}{}; return nil })
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// count looks at every block of the store once.
+func (s *StoreStats) count(ctx context.Context, store *cas.Packs, needs []marked, users map[cid.Cid]int, wanted marked) error {
 	var used int64
-	seen := make(map[cid.Cid]struct{})
-	err = store.Each(ctx, func(c cid.Cid, bytes int64) error {
-		if _, twice := seen[c]; twice || users[c] == 0 {
+	seen := make(marked)
+	err := store.Each(ctx, func(c cid.Cid, bytes int64) error {
+		if wanted.has(c) { // a second copy in another pack is needed by gc's rule too
+			used += bytes
+		}
+		if seen.has(c) {
 			return nil
 		}
 		seen[c] = struct{}{}
-		used += bytes
 		for i, need := range needs {
-			if _, ok := need[c]; !ok {
+			if !need.has(c) {
 				continue
 			}
 			s.Releases[i].Blocks++
@@ -338,7 +378,7 @@ func ReadStoreStats(ctx context.Context, o CareOptions) (StoreStats, error) {
 		s.Releases[i].Whole = s.Releases[i].Whole && s.Releases[i].Blocks == int64(len(need))
 	}
 	s.Wasted = s.Bytes - s.Packs*int64(cas.PackOverhead) - used
-	return s, err
+	return err
 }
 
 var roleFile = regexp.MustCompile(`^([1-9][0-9]{0,15})\.([a-z0-9_-]+)-([a-z0-9_]+)\.json$`)
@@ -381,6 +421,13 @@ func keptReleases(ctx context.Context, dir string, last int) ([]manifest.Release
 		return cmp.Or(strings.Compare(a.Channel, b.Channel), strings.Compare(a.Arch, b.Arch), cmp.Compare(b.Number, a.Number))
 	})
 	return newest(releases, last), nil
+}
+
+// sameAs tells whether another is the same version of the same channel.
+func sameAs(r manifest.Release) func(manifest.Release) bool {
+	return func(k manifest.Release) bool {
+		return k.Channel == r.Channel && k.Arch == r.Arch && k.Number == r.Number
+	}
 }
 
 // newest keeps the first n releases of each channel and architecture, all for 0.

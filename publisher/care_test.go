@@ -133,7 +133,9 @@ func TestCollectKeepsReleasesAndPins(t *testing.T) {
 		t.Errorf("with the old rootfs pinned: %+v, %v", done, err)
 	}
 	o.Pins = nil
-	stats, err := ReadStoreStats(t.Context(), o)
+	both := o
+	both.Keep = 2
+	stats, err := ReadStoreStats(t.Context(), both)
 	check(t, err)
 	if stats.Wasted != 0 || len(stats.Releases) != 2 || stats.Releases[0].Shared == 0 || stats.Releases[0].Shared >= stats.Releases[0].Bytes {
 		t.Errorf("%+v", stats)
@@ -151,6 +153,43 @@ func TestCollectKeepsReleasesAndPins(t *testing.T) {
 	o.Pins = []cid.Cid{cas.Sum(cid.Raw, []byte("never"))}
 	if _, err := Collect(t.Context(), o); err == nil || !strings.Contains(err.Error(), "nothing was removed") {
 		t.Errorf("a pin that is not there: %v", err)
+	}
+}
+
+// stats and gc follow one rule, whatever is kept and pinned, and a dry run changes nothing.
+func TestStatsCountWhatCollectRemoves(t *testing.T) {
+	t.Parallel()
+	for keep := 1; keep <= 3; keep++ {
+		for _, pinned := range []bool{false, true} {
+			w, _ := threeReleases(t)
+			o := CareOptions{Store: w.path("store"), Repo: w.repo(), Keep: keep}
+			releases, err := keptReleases(t.Context(), w.repo(), 0)
+			check(t, err)
+			if pinned {
+				oldest, _ := releases[2].Artifact("rootfs")
+				o.Pins = []cid.Cid{oldest.CID}
+			}
+			stats, err := ReadStoreStats(t.Context(), o)
+			check(t, err)
+			for i, r := range stats.Releases {
+				if r.Kept != (i < keep) {
+					t.Errorf("keep %d: %+v", keep, r)
+				}
+			}
+			before := snapshotOf(t, w.path("store"))
+			dry := o
+			dry.Dry = true
+			would, err := Collect(t.Context(), dry)
+			check(t, err)
+			unchanged(t, before, snapshotOf(t, w.path("store")))
+			done, err := Collect(t.Context(), o)
+			if check(t, err); done != would || done.Bytes+done.LeftBytes != stats.Wasted || (stats.Wasted > 0) != (keep == 1 || keep == 2 && !pinned) {
+				t.Errorf("keep %d, pinned %v: stats say %d bytes, a dry run %+v, gc %+v", keep, pinned, stats.Wasted, would, done)
+			}
+			if again, err := ReadStoreStats(t.Context(), o); err != nil || again.Wasted != done.LeftBytes {
+				t.Errorf("keep %d, pinned %v: afterwards %d bytes, %d were left, %v", keep, pinned, again.Wasted, done.LeftBytes, err)
+			}
+		}
 	}
 }
 

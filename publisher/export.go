@@ -61,8 +61,8 @@ type Exported struct {
 // a file that it did not write. Everything is on the disk when it returns nil.
 //
 // A head that has expired wraps manifest.ErrExpired, one that is older than what the mirror
-// has manifest.ErrRollback; nothing is written then. A store that lacks a block is
-// fs.ErrNotExist; metadata and records then stay as they were.
+// has manifest.ErrRollback; nothing is written then. A store that lacks a block of the head is
+// cas.ErrCorrupt; metadata and records then stay as they were.
 func Export(ctx context.Context, o ExportOptions) (Exported, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -92,7 +92,7 @@ func Export(ctx context.Context, o ExportOptions) (Exported, error) {
 	}
 	blocks, err := e.blocks(ctx)
 	if err != nil {
-		return Exported{}, err
+		return Exported{}, lost(o.Store, err)
 	}
 	if err := e.mirror.open(); err != nil {
 		return Exported{}, err
@@ -252,6 +252,9 @@ func (e *export) write(ctx context.Context, stages [][]file, missing map[string]
 		stage = slices.DeleteFunc(slices.Clone(stage), func(f file) bool { return !missing[f.path] })
 		for batch := range slices.Chunk(stage, batchFiles) {
 			n, err := e.mirror.install(ctx, batch, e.source)
+			if gap := (lostBlock{}); errors.As(err, &gap) {
+				return lost(e.Store, err)
+			}
 			if err != nil {
 				return err
 			}

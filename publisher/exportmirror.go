@@ -241,13 +241,22 @@ func (m *mirror) staged(f file) string {
 	return m.at(dirStage + strings.ReplaceAll(f.path, "/", "_"))
 }
 
+// A lostBlock is a block that the store could not give.
+type lostBlock struct {
+	path string
+	err  error
+}
+
+func (l lostBlock) Error() string { return l.path + ": " + l.err.Error() }
+func (l lostBlock) Unwrap() error { return l.err }
+
 func (m *mirror) stage(ctx context.Context, f file, src cas.Source) (int, error) {
 	data, err := f.bytes(ctx, src)
 	if errors.Is(err, context.Canceled) {
 		return 0, fmt.Errorf("mirror %s: %w", m.dir, err)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w; phase-publish fsck tells what else is missing", f.path, err)
+		return 0, lostBlock{f.path, err}
 	}
 	out, err := os.OpenFile(m.staged(f), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {

@@ -40,7 +40,7 @@ func (e *export) blocks(ctx context.Context) ([]file, error) {
 	for _, r := range e.head.releases {
 		for _, a := range r.Artifacts {
 			if err := cas.Blocks(ctx, e.source, a.CID, add); err != nil {
-				return nil, fmt.Errorf("store %s: release %q, %s: %w; add it with phase-publish add", e.Store, r.Version, a.Role, err)
+				return nil, fmt.Errorf("release %q, %s: %w", r.Version, a.Role, err)
 			}
 		}
 	}

@@ -135,7 +135,7 @@ func (s *server) renew(ctx context.Context, r *repo, always bool) error {
 
 // load verifies what is published now and makes it the head.
 func (s *server) load(ctx context.Context, r *repo) error {
-	releases, err := manifest.Published(ctx, r.files(), r.rootData)
+	releases, err := r.publishedReleases(ctx)
 	if len(releases) == 0 {
 		if err == nil {
 			return noRelease(r.dir)
@@ -149,7 +149,7 @@ func (s *server) load(ctx context.Context, r *repo) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkStore(ctx, releases); err != nil {
+	if err := s.checkRoots(ctx, releases); err != nil {
 		return err
 	}
 	head.releases, head.taken = releases, s.Now()
@@ -162,8 +162,8 @@ func (s *server) load(ctx context.Context, r *repo) error {
 	return nil
 }
 
-// checkStore wants the root block of every artifact to be there.
-func (s *server) checkStore(ctx context.Context, releases []manifest.Release) error {
+// checkRoots wants the root block of every artifact to be there.
+func (s *server) checkRoots(ctx context.Context, releases []manifest.Release) error {
 	for _, release := range releases {
 		for _, a := range release.Artifacts {
 			ok, err := s.store.Has(ctx, a.CID)
@@ -171,7 +171,7 @@ func (s *server) checkStore(ctx context.Context, releases []manifest.Release) er
 				err = cas.NotFound(a.CID)
 			}
 			if err != nil {
-				return fmt.Errorf("store %s: release %q, %s: %w; add it with phase-publish add", s.Store, release.Version, a.Role, err)
+				return lost(s.Store, fmt.Errorf("release %q, %s: %w", release.Version, a.Role, err))
 			}
 		}
 	}

@@ -135,6 +135,11 @@ func (r *repo) published(ctx context.Context) (*published, error) {
 	return &p, nil
 }
 
+// publishedReleases lists what the timestamp names, dates aside.
+func (r *repo) publishedReleases(ctx context.Context) ([]manifest.Release, error) {
+	return manifest.Published(ctx, r.files(), r.rootData)
+}
+
 func (p *published) snapshotVersion() int64 {
 	return p.timestamp.Signed.Meta["snapshot.json"].Version
 }

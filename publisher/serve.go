@@ -175,7 +175,11 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	if s.records, err = newRecords(opts.IPNS, s.repo.root.Discovery().IPNS); err != nil {
 		return nil, err
 	}
-	if s.store, err = openStore(opts.Store, opts.Log); err != nil {
+	p, err := s.repo.published(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.store, err = openOrEmpty(opts.Store, p != nil, opts.Log); err != nil {
 		return nil, err
 	}
 	s.heads = newHeads(s.store)

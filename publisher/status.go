@@ -53,16 +53,16 @@ func ReadStatus(ctx context.Context, o StatusOptions) (Status, error) {
 		return Status{}, err
 	}
 	s := Status{Root: r.root.Version(), Releases: []manifest.Release{}, Verdict: Verdict{Files: []FileDate{}, Channels: []ChannelVerdict{}}}
-	packs, err := openStore(o.Store, nil)
+	p, err := r.published(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	packs, err := openOrEmpty(o.Store, p != nil, nil)
 	if err != nil {
 		return Status{}, err
 	}
 	defer packs.Close()
-	if s.Store, err = packs.Stats(ctx); err != nil {
-		return Status{}, err
-	}
-	p, err := r.published(ctx)
-	if err != nil || p == nil {
+	if s.Store, err = packs.Stats(ctx); err != nil || p == nil {
 		return s, err
 	}
 	if err := s.judge(ctx, r, p, o.Now()); err != nil {

@@ -26,10 +26,10 @@ func newAdd() *cobra.Command {
 and writes the manifest, a new snapshot and a new timestamp into the repository, the
 timestamp last. A daemon that serves the repository picks the new head up by itself.
 
-The folder of artifacts holds kernel, initramfs, rootfs, dtb/NAME and job/NAME.wasm, or
-files whose names begin so, such as kernel-6.12 or rootfs.squashfs. It may be left out when
-the store has every file already, as for a release that was promoted from another channel.
-With it, blocks that the store lists are left as they are, whole or not: fsck mends them.`,
+In the folder of artifacts each file is known by its length and sha256, whatever its name:
+kernel, vmlinuz-6.1, rootfs.squashfs, dtb/board.dtb. The folder may be left out when the
+store has every file already, as for a release that was promoted from another channel. With
+it, blocks that the store lists are left as they are, whole or not: fsck mends them.`,
 		Example: `  phase-publish add --store store --repo repo --artifacts build --online-key online.key release.json`,
 		Args:    cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {

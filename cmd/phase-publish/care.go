@@ -96,47 +96,74 @@ func mended(c publisher.Checked, l publisher.Lost) string {
 	return " (mended)"
 }
 
+// keepFlags are those of gc and of stats: what stays.
+type keepFlags struct{ pins []string }
+
+func (f *keepFlags) register(cmd *cobra.Command, o *publisher.CareOptions) {
+	cmd.Flags().IntVar(&o.Keep, "keep", publisher.KeepReleases, "releases of each channel and architecture that stay")
+	cmd.Flags().StringArrayVar(&f.pins, "pin", nil, "CID of a file that stays too; may be repeated")
+}
+
+func (f *keepFlags) parse(o *publisher.CareOptions) error {
+	for _, pin := range f.pins {
+		c, err := cas.ParseCID(pin)
+		if err != nil {
+			return cli.Usagef("--pin: %v", err)
+		}
+		o.Pins = append(o.Pins, c)
+	}
+	return nil
+}
+
 func newGC() *cobra.Command {
 	var o publisher.CareOptions
-	var pins []string
+	var keep keepFlags
 	cmd := &cobra.Command{
-		Use:   "gc --store DIR --repo DIR [--keep N] [--pin CID …]",
+		Use:   "gc --store DIR --repo DIR [--keep N] [--pin CID …] [--dry-run]",
 		Short: "Remove the blocks that no kept release needs",
 		Long: `gc keeps the newest releases of each channel and architecture, and the files that are
 pinned, and removes every other block. Packs that are mostly wanted stay as they are. A
-daemon may serve the store meanwhile; add and gc refuse to run beside each other.`,
-		Example: `  phase-publish gc --store store --repo repo --keep 3`,
-		Args:    cli.Args(cobra.NoArgs),
+daemon may serve the store meanwhile; add and gc refuse to run beside each other. stats with
+the same --keep and --pin counts what gc may remove; --dry-run says what it would do now.`,
+		Example: `  phase-publish gc --store store --repo repo --keep 3
+  phase-publish gc --store store --repo repo --keep 1 --dry-run`,
+		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, pin := range pins {
-				c, err := cas.ParseCID(pin)
-				if err != nil {
-					return cli.Usagef("--pin: %v", err)
-				}
-				o.Pins = append(o.Pins, c)
+			if err := keep.parse(&o); err != nil {
+				return err
 			}
 			done, err := publisher.Collect(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
-			return cli.Print(cmd, done, fmt.Sprintf("removed %s in %s from %s; %s that nobody needs left in packs that are mostly needed\n",
-				size(done.Bytes), count(done.Blocks, "block"), count(done.Packs, "pack"), size(done.LeftBytes)))
+			did := "removed"
+			if o.Dry {
+				did = "would remove"
+			}
+			return cli.Print(cmd, done, fmt.Sprintf("%s %s in %s from %s; %s that nobody needs left in packs that are mostly needed\n",
+				did, size(done.Bytes), count(done.Blocks, "block"), count(done.Packs, "pack"), size(done.LeftBytes)))
 		},
 	}
 	careFlags(cmd, &o)
-	cmd.Flags().IntVar(&o.Keep, "keep", publisher.KeepReleases, "releases of each channel and architecture that stay")
-	cmd.Flags().StringArrayVar(&pins, "pin", nil, "CID of a file that stays too; may be repeated")
+	keep.register(cmd, &o)
+	cmd.Flags().BoolVar(&o.Dry, "dry-run", false, "only say what would be removed")
 	return cmd
 }
 
 func newStats() *cobra.Command {
 	var o publisher.CareOptions
+	var keep keepFlags
 	cmd := &cobra.Command{
-		Use:     "stats --store DIR --repo DIR",
-		Short:   "Say what the store holds for which release, what they share, and what is wasted",
+		Use:   "stats --store DIR --repo DIR [--keep N] [--pin CID …]",
+		Short: "Say what the store holds for which release, what they share, and what gc may remove",
+		Long: `stats counts by the rule of gc: the newest releases of each channel and architecture stay,
+as --keep says, and so do pinned files; the rest is what gc with the same flags may remove.`,
 		Example: `  phase-publish stats --store store --repo repo`,
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := keep.parse(&o); err != nil {
+				return err
+			}
 			s, err := publisher.ReadStoreStats(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -145,18 +172,22 @@ func newStats() *cobra.Command {
 		},
 	}
 	careFlags(cmd, &o)
+	keep.register(cmd, &o)
 	return cmd
 }
 
 func statsWords(s publisher.StoreStats) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "store    %s, %s, %s; %s of it no release needs\n",
-		count(s.Blocks, "block"), size(s.Bytes), count(s.Packs, "pack"), size(s.Wasted))
+	fmt.Fprintf(&b, "store    %s, %s, %s; gc --keep %d may remove %s\n",
+		count(s.Blocks, "block"), size(s.Bytes), count(s.Packs, "pack"), s.Keep, size(s.Wasted))
 	for _, r := range s.Releases {
 		fmt.Fprintf(&b, "release  %s/%s: %s, version %d, %s, %s, of which %s are shared with others",
 			r.Channel, r.Arch, r.Release, r.Version, count(r.Blocks, "block"), size(r.Bytes), size(r.Shared))
 		if !r.Whole {
 			b.WriteString("; not whole")
+		}
+		if !r.Kept {
+			b.WriteString("; not kept")
 		}
 		b.WriteString("\n")
 	}
