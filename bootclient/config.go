@@ -4,6 +4,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,7 +23,7 @@ type Config struct {
 	Channel, Arch string
 	Mode          modes.Mode
 	Cache         string                // folder for blocks and remembered metadata, "" for none
-	Mirrors       []string              // URLs that /ipfs/ and /ipns/ hang under
+	Mirrors       []string              // URLs that /ipfs/ and /ipns/ hang under: http, https, file
 	Peers         []string              // multiaddrs with /p2p/ID
 	Bootstrap     []string              // the same, to enter the DHT; also asked directly
 	Share         bool                  // serve what is verified while it is fetched, where the mode announces
@@ -34,6 +36,9 @@ type Config struct {
 	ClockUnsure   bool // the dates of https certificates are passed over: nobody set this clock
 	Log           *slog.Logger
 	Report        *Report
+	// Proxy returns the proxy for a request to a mirror, as http.ProxyFromEnvironment does; a
+	// mode with a proxy of its own comes first. Nil is none. Peers are dialled directly.
+	Proxy func(*http.Request) (*url.URL, error)
 	// Ready is told where others find this machine, when it begins to serve. Nil is fine.
 	Ready func(Ready)
 	// Stay, when not nil, is told after Commit what is served and where, and a machine that

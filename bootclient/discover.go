@@ -48,18 +48,11 @@ type discovery struct {
 
 // discover starts to look by the ways of the mode and by the hints.
 func discover(ctx context.Context, cfg Config, trust manifest.Discovery) (*discovery, error) {
-	client := gateway.NewHTTP(nil)
-	if cfg.Mode.Proxy != "" {
-		proxy, err := url.Parse(cfg.Mode.Proxy)
-		if err != nil {
-			return nil, misuse{fmt.Sprintf("proxy %.200q: not a URL; mend the mode", cfg.Mode.Proxy)}
-		}
-		client.Transport.(*http.Transport).Proxy = http.ProxyURL(proxy)
+	web, err := mirrorHTTP(cfg)
+	if err != nil {
+		return nil, err
 	}
-	client.Transport = newDatesTransport(client.Transport.(*http.Transport), cfg.ClockUnsure, func(passed error) {
-		cfg.Report.Begin("clock").Done("%v", passed)
-	})
-	d := &discovery{hub: newHub(client, cfg.times), heard: make(chan head, heardBuffer), cfg: cfg, trust: trust, words: map[string]string{}}
+	d := &discovery{hub: newHub(web, cfg.times), heard: make(chan head, heardBuffer), cfg: cfg, trust: trust, words: map[string]string{}}
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	d.isolated = d.nowhere()
 	d.mirrors()
@@ -69,6 +62,25 @@ func discover(ctx context.Context, cfg Config, trust manifest.Discovery) (*disco
 	}
 	d.tasks.Go(func() { d.hub.greet(d.ctx) })
 	return d, nil
+}
+
+// mirrorHTTP returns the client that asks mirrors: through the mode's proxy, else through
+// that of the configuration.
+func mirrorHTTP(cfg Config) (*http.Client, error) {
+	client := gateway.NewHTTP(nil)
+	base := client.Transport.(*http.Transport)
+	base.Proxy = cfg.Proxy
+	if cfg.Mode.Proxy != "" {
+		proxy, err := url.Parse(cfg.Mode.Proxy)
+		if err != nil {
+			return nil, misuse{fmt.Sprintf("proxy %.200q: not a URL; mend the mode", bootargs.Redact(cfg.Mode.Proxy))}
+		}
+		base.Proxy = http.ProxyURL(proxy)
+	}
+	client.Transport = newDatesTransport(base, cfg.ClockUnsure, func(passed error) {
+		cfg.Report.Begin("clock").Done("%v", passed)
+	})
+	return client, nil
 }
 
 // close ends all searches and connections.
@@ -85,6 +97,7 @@ func (d *discovery) close() {
 		}
 	}
 	d.hub.http.CloseIdleConnections()
+	d.hub.web.CloseIdleConnections()
 }
 
 func (d *discovery) mirrors() {

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
@@ -20,20 +21,26 @@ const maxGreetings = 64 // connections that are made at the same time
 
 // A hub is the list of sources that are known, which only grows.
 type hub struct {
-	http  *http.Client
-	node  *p2p.Node // nil when the mode needs no peer-to-peer
+	http  *http.Client // for the plain HTTP of peers
+	web   *http.Client // for mirrors
+	node  *p2p.Node    // nil when the mode needs no peer-to-peer
 	times *timings
 
 	strangers *strangers
 
 	mu      sync.Mutex
 	sources []*source
+	mirrors map[string]bool            // URLs of sources
 	addrs   map[peer.ID]*peer.AddrInfo // of sources and strangers
 	more    chan struct{}              // closed and replaced when a source is added or opened
 }
 
-func newHub(client *http.Client, times *timings) *hub {
-	return &hub{http: client, times: times, strangers: newStrangers(), addrs: map[peer.ID]*peer.AddrInfo{}, more: make(chan struct{})}
+// newHub returns a hub without sources, which asks mirrors through web.
+func newHub(web *http.Client, times *timings) *hub {
+	return &hub{
+		http: gateway.NewHTTP(nil), web: web, times: times, strangers: newStrangers(),
+		mirrors: map[string]bool{}, addrs: map[peer.ID]*peer.AddrInfo{}, more: make(chan struct{}),
+	}
 }
 
 // known returns the sources of this moment and a channel that is closed when there
@@ -44,17 +51,19 @@ func (h *hub) known() ([]*source, <-chan struct{}) {
 	return slices.Clone(h.sources), h.more
 }
 
-// mirror adds a gateway by its URL.
+// mirror adds a gateway by its URL. The source's name is the URL without user and password.
 func (h *hub) mirror(url string) {
-	key := mirrorKey(url)
-	client := &gateway.Client{Base: key, HTTP: h.http, Idle: h.times.idle, Redirects: true}
+	base := mirrorKey(url)
+	client := &gateway.Client{Base: base, HTTP: h.web, Idle: h.times.idle, Redirects: true}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if slices.ContainsFunc(h.sources, func(s *source) bool { return s.key == key }) {
+	if h.mirrors[base] {
 		return
 	}
-	h.add(newSource(kindMirror, key, func(context.Context) ([]*way, error) {
-		return []*way{gatewayWay(key, client)}, nil
+	h.mirrors[base] = true
+	name := bootargs.Redact(base)
+	h.add(newSource(kindMirror, name, func(context.Context) ([]*way, error) {
+		return []*way{gatewayWay(name, client)}, nil
 	}))
 }
 

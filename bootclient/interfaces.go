@@ -16,7 +16,7 @@ import (
 var ErrNoInterface = errors.New("no network interface but the loopback one")
 
 // nowhere reports whether nothing can be reached: there is no interface but the loopback
-// one, and no source at a loopback address.
+// one, and no source on this machine.
 func (d *discovery) nowhere() bool {
 	all, err := d.cfg.interfaces()
 	if err != nil {
@@ -33,7 +33,7 @@ func (d *discovery) nowhere() bool {
 // loopback reports whether somebody named a source or an entrance to the DHT on this machine.
 func (d *discovery) loopback() bool {
 	for _, m := range union(d.cfg.Mirrors, d.trust.HTTPS) {
-		if u, err := url.Parse(m); err == nil && onLoopback(u.Hostname()) {
+		if u, err := url.Parse(m); err == nil && (u.Scheme == "file" || onLoopback(u.Hostname())) {
 			return true
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
 
 // Caps on what a report keeps, so that a hostile neighbour cannot fill memory
@@ -307,8 +309,9 @@ func (r *Report) setSources(list []SourceStats) {
 }
 
 // clean makes text from outside safe for one line of a console: capped, no
-// control characters, no direction marks.
+// control characters, no direction marks, and no password of a URL.
 func clean(s string) string {
+	s = bootargs.Redact(s)
 	s = strings.Map(func(c rune) rune {
 		if c == '\n' || c == '\t' {
 			return ' '

@@ -91,7 +91,10 @@ func (l *linter) hints(path string, v any) {
 		}
 		if isHTTPS {
 			if s := l.text(join(p, "https"), addr); !validMirror(s) {
-				l.fail(join(p, "https"), "%.80q is not a web address like https://host/path", s)
+				if strings.Contains(s, "@") { // which is not repeated: it may be a password
+					s = "…@…"
+				}
+				l.fail(join(p, "https"), "%.80q is not a web address like https://host/path, without a user", s)
 			}
 		}
 	}

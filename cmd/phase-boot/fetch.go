@@ -65,7 +65,7 @@ func newFetchFlags(f *fetchFlags) *flag.FlagSet {
 	set.StringVar(&f.mode, "mode", modes.Default, "how to look for sources: `MODE` is one of "+strings.Join(modes.Names(), ", "))
 	set.StringVar(&f.cache, "cache", "", "`DIR` for blocks and for the newest trusted metadata; without it, an older release cannot be told; mode private opens none")
 	set.StringVar(&f.out, "out", "", "`DIR` to write the release to")
-	set.Var(&f.mirrors, "mirror", "`URL` of a web mirror or publisher; may be repeated")
+	set.Var(&f.mirrors, "mirror", "`URL` of a web mirror or publisher, or file:///DIR; may be repeated")
 	set.Var(&f.peers, "peer", "`MULTIADDR` with /p2p/ID of a peer that has the release; may be repeated")
 	set.Var(&f.bootstrap, "bootstrap", "`MULTIADDR` with /p2p/ID to enter the DHT; may be repeated")
 	set.BoolVar(&f.json, "json", false, "print the report as one JSON object on stdout")
@@ -131,6 +131,9 @@ func (f *fetchFlags) run(ctx context.Context) error {
 	if f.seed && (!f.share || !mode.Announce || mode.Proxy != "") {
 		return cli.Usagef("--seed: mode %s with --share=%t serves nobody; choose a mode that announces", mode.Name, f.share)
 	}
+	if err := checkProxies(mode); err != nil {
+		return err
+	}
 	sink, err := bootclient.NewDirSink(f.out)
 	if err != nil {
 		return err
@@ -142,6 +145,7 @@ func (f *fetchFlags) run(ctx context.Context) error {
 		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, Timeout: f.timeout, Patience: f.patience, Share: f.share,
 		Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap, Report: report, Progress: line.progress,
 	}
+	useProxy(&cfg)
 	var told error
 	tell := sync.OnceFunc(func() {
 		line.clear()

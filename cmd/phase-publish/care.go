@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/publisher"
@@ -44,11 +44,10 @@ not hash what is there already.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if repair != "" {
-				u, err := url.Parse(repair)
-				if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-					return cli.Usagef("--repair %.80q: name a gateway, such as https://mirror.example", repair)
+				if err := bootargs.CheckMirror(repair); err != nil {
+					return cli.Usagef("--repair: %v", err)
 				}
-				o.Peer = &gateway.Client{Base: strings.TrimSuffix(repair, "/")}
+				o.Peer = &gateway.Client{Base: repair, Redirects: true}
 			}
 			checked, err := publisher.Fsck(cmd.Context(), o)
 			if err != nil && !errors.Is(err, cas.ErrCorrupt) {

@@ -45,7 +45,7 @@ var rules = []rule{
 	},
 	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file"}, "a job's host has neither keys of ours nor a network"},
 
-	{"internal/gateway", []string{"cas/...", "internal/limit"}, "it moves blocks; what they mean is not its business"},
+	{"internal/gateway", []string{"cas/...", "internal/limit", "internal/file"}, "it moves blocks; what they mean is not its business"},
 	{"internal/bitswap", []string{"cas/...", "internal/limit"}, "it moves blocks; what they mean is not its business"},
 	{"internal/p2p/...", []string{"internal/p2p/...", "internal/gateway", "internal/bitswap", "cas/..."}, "it moves blocks; what they mean is not its business"},
 	{"internal/limit", nil, "a leaf"},

@@ -73,6 +73,10 @@ func TestCheckRefusesWhatTheMachineWouldNotTake(t *testing.T) {
 		"phase.mode=local phase.channel=beta phase.cache=ro phase.nowrite":                           "",
 		"phase.mirror=http://192.0.2.1:8080 phase.peer=" + testPeer + " phase.bootstrap=" + testPeer: "",
 		"phase.mirror=10.0.0.1:8080":                                                                 "not a web address",
+		"phase.mirror=https://u:p@192.0.2.1/m phase.mirror=file:///srv/mirror":                       "",
+		"phase.mirror=file://host/srv":                                                               "not a web address",
+		"phase.mirror=file:srv":                                                                      "not a web address",
+		"phase.mirror=http://192.0.2.1/?q":                                                           "not a web address",
 		"phase.mirror=ftp://192.0.2.1":                                                               "not a web address",
 		"phase.mirror=":                                                                              "needs a value",
 		"ip=192.0.2.7::192.0.2.1:255.255.255.0::eth0:none":                                           "DHCP",
@@ -115,4 +119,30 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestMessagesShowNoCredentials(t *testing.T) {
+	for line, want := range map[string]string{
+		"phase.mirror=ftp://user:s3cret@192.0.2.1":                                                 " ",
+		"phase.mirror=http://user:s3/cret@192.0.2.1:":                                              "",
+		"phase.mirrr=https://user:s3cret@192.0.2.1/" + strings.Repeat("x", 80):                     "",
+		"phase.mirrr=https://" + strings.Repeat("user", 30) + ":s3cret@192.0.2.1":                  "",
+		strings.Repeat("phase.mirror=http://a ", MaxRepeats) + "phase.mirror=http://user:s3cret@b": "",
+		"phase.mirror=http://user:s3cret@b/\u00e9":                                                 "",
+	} {
+		_, err := Check(line)
+		said := strings.Join(append(Parse(line).Warnings, err.Error()), want)
+		if strings.Contains(said, "user") || strings.Contains(said, "s3") {
+			t.Errorf("%s", said)
+		}
+	}
+	for text, want := range map[string]string{
+		"get https://a:b@host/x?y=z: no": "get https://…@host/x?y=z: no",
+		"https://host/@scope/x":          "https://host/@scope/x",
+		"a@b, http://h":                  "a@b, http://h",
+	} {
+		if got := Redact(text); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"path"
 	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -56,11 +57,19 @@ func CheckCache(s string) error {
 	return nil
 }
 
-// CheckMirror refuses what is not the web address of a mirror.
+// CheckMirror refuses what is not the address of a mirror: http or https, with or without a
+// user and password, or file:///FOLDER.
 func CheckMirror(s string) error {
 	u, err := url.Parse(s)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return misusef("mirror %.200q: not a web address; write it like https://example.org/mirror", s)
+	ok := err == nil && u.RawQuery == "" && u.Fragment == "" && u.Opaque == ""
+	switch {
+	case ok && u.Scheme == "file":
+		ok = u.Host == "" && u.User == nil && path.IsAbs(u.Path)
+	case ok:
+		ok = (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != ""
+	}
+	if !ok {
+		return misusef("mirror %.200q: not a web address, nor a folder; write it like https://example.org/mirror or file:///srv/mirror", redactAll(s))
 	}
 	return nil
 }

@@ -36,6 +36,7 @@ func Parse(cmdline string) Arguments {
 }
 
 func (a *Arguments) take(word string) error {
+	shown := redactAll(word)
 	name, value, _ := strings.Cut(word, "=")
 	if name == "console" {
 		a.Console = append(a.Console, value)
@@ -45,7 +46,7 @@ func (a *Arguments) take(word string) error {
 		return err
 	}
 	if i := strings.IndexFunc(word, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
-		return fmt.Errorf("%.80q: only printable ASCII without spaces is taken", word)
+		return fmt.Errorf("%.80q: only printable ASCII without spaces is taken", shown)
 	}
 	if name == "phase.nowrite" {
 		return a.takeNoWrite(value)
@@ -55,14 +56,14 @@ func (a *Arguments) take(word string) error {
 	case isRelease(word): // set by the boot role for the target
 		return nil
 	case list == nil && single == nil:
-		return fmt.Errorf("%.80q: not a phase.* argument of this version", word)
+		return fmt.Errorf("%.80q: not a phase.* argument of this version", shown)
 	case value == "":
-		return fmt.Errorf("%.80q: it needs a value", word)
+		return fmt.Errorf("%.80q: it needs a value", shown)
 	case single != nil:
 		*single = value
 		return nil
 	case len(*list) == MaxRepeats:
-		return fmt.Errorf("%.80q: at most %d of %s are taken", word, MaxRepeats, name)
+		return fmt.Errorf("%.80q: at most %d of %s are taken", shown, MaxRepeats, name)
 	}
 	*list = append(*list, value)
 	return nil

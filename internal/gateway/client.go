@@ -33,7 +33,8 @@ const (
 // It is safe for concurrent use and must not be changed after its first use.
 type Client struct {
 	// Base is the URL that /ipfs/ and /ipns/ hang under, such as
-	// "http://192.0.2.1:8080" or "https://example.org/mirror".
+	// "http://192.0.2.1:8080", "https://user:password@example.org/mirror" or
+	// "file:///srv/mirror".
 	Base string
 	// HTTP sends the requests; nil is one made by NewHTTP. Its CheckRedirect is not used.
 	HTTP *http.Client
@@ -54,12 +55,13 @@ type Client struct {
 }
 
 // NewHTTP returns an http.Client for gateways: bounded headers, no proxy from the
-// environment, no cookies. A nil dial is plain TCP with a deadline.
+// environment, no cookies. A nil dial is plain TCP with a deadline. It also reads file URLs;
+// no redirect leads to one.
 func NewHTTP(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Client {
 	if dial == nil {
 		dial = dialer().DialContext
 	}
-	return &http.Client{Transport: &http.Transport{
+	t := &http.Transport{
 		DialContext:            dial,
 		MaxIdleConnsPerHost:    16,
 		IdleConnTimeout:        30 * time.Second,
@@ -67,7 +69,9 @@ func NewHTTP(dial func(ctx context.Context, network, addr string) (net.Conn, err
 		MaxResponseHeaderBytes: maxHeaders,
 		DisableCompression:     true,
 		ReadBufferSize:         32 << 10,
-	}}
+	}
+	t.RegisterProtocol("file", fileTransport{})
+	return &http.Client{Transport: t}
 }
 
 // Block asks for a block. It returns at most cas.MaxBlock+1 bytes, and an error that wraps

@@ -1,0 +1,225 @@
+package bootclient_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+const (
+	user     = "operator"
+	password = "pass word/s3cret"
+)
+
+// with returns the URL with the credentials in it.
+func with(t *testing.T, origin string) string {
+	t.Helper()
+	u, err := url.Parse(origin)
+	ok(t, err)
+	u.User = url.UserPassword(user, password)
+	return u.String()
+}
+
+// locked lets in whoever has the credentials.
+func locked(w http.ResponseWriter, req *http.Request, good http.Handler) {
+	if u, p, _ := req.BasicAuth(); u != user || p != password {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	good.ServeHTTP(w, req)
+}
+
+func TestAMirrorWithAUserAndAPassword(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	s := serve(t, r, locked)
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{with(t, s.URL)}
+	m.boots(r)
+
+	m = newMachine(t, r, "private")
+	m.cfg.Mirrors, m.cfg.Timeout, m.cfg.Patience = []string{s.URL}, 2*time.Second, 2*time.Second
+	m.refuses(cli.ExitNotFound, "status 401 Unauthorized", "check user and password")
+}
+
+// Whatever becomes of a mirror, nothing that is printed, logged or kept says how to enter it.
+func TestNothingShowsTheCredentialsOfAMirror(t *testing.T) {
+	for name, row := range badPeers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRepo(t, "us", manifest.Discovery{})
+			showsNoCredentials(t, r, serve(t, r, row.bend).URL)
+		})
+	}
+	r := newRepo(t, "us", manifest.Discovery{})
+	gone := serve(t, r, nil)
+	gone.Close()
+	for name, mirror := range map[string]string{
+		"honest": serve(t, r, nil).URL, "nobody listens": gone.URL, "not a port": "http://127.0.0.1:99999",
+		"no address": "ftp://127.0.0.1", "a query": "http://127.0.0.1/?x=y", "a file": "file:///srv/mirror", "not TLS": strings.Replace(gone.URL, "http:", "https:", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			showsNoCredentials(t, r, mirror)
+		})
+	}
+}
+
+func showsNoCredentials(t *testing.T, r *repo, mirror string) {
+	t.Helper()
+	m := newMachine(t, r, "private")
+	var said bytes.Buffer
+	m.cfg.Report = bootclient.NewReport(time.Now(), &said)
+	m.cfg.Timeout, m.cfg.Patience = 3*time.Second, 3*time.Second
+	garbled := strings.Replace(mirror, "://", "://"+user+":"+password+"@", 1) // not escaped
+	m.cfg.Mirrors = []string{with(t, mirror), garbled}
+	err := m.fetch(t.Context())
+	report, jerr := json.Marshal(m.cfg.Report)
+	ok(t, jerr)
+	ok(t, m.cfg.Report.Words(&said))
+	said.Write(report)
+	for _, e := range []error{err, m.cfg.Check(), bootclient.Config{Mirrors: []string{garbled}}.Check()} {
+		if e != nil {
+			io.WriteString(&said, e.Error())
+		}
+	}
+	for _, secret := range []string{user, "s3cret"} {
+		if strings.Contains(said.String(), secret) {
+			t.Errorf("%q was said:\n%s", secret, &said)
+		}
+	}
+}
+
+// A mirror that is a folder on this machine, as phase-publish export writes it.
+func TestAMirrorThatIsAFolder(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	folder := filepath.Join(t.TempDir(), "a mirror")
+	writeMirror(t, r, folder)
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{(&url.URL{Scheme: "file", Path: folder}).String()}
+	ok(t, m.cfg.Check())
+	m.boots(r)
+
+	ok(t, os.RemoveAll(filepath.Join(folder, "ipfs")))
+	m = newMachine(t, r, "private")
+	m.cfg.Mirrors, m.cfg.Timeout = []string{"file://" + folder}, time.Second
+	m.refuses(cli.ExitNotFound, folder)
+}
+
+func writeMirror(t *testing.T, r *repo, folder string) {
+	t.Helper()
+	ok(t, os.MkdirAll(filepath.Join(folder, "ipfs"), 0o755))
+	ok(t, os.MkdirAll(filepath.Join(folder, "ipns"), 0o755))
+	ok(t, os.WriteFile(filepath.Join(folder, "ipns", r.ipns), r.record, 0o644))
+	blocks := writtenBlocks{r.store, filepath.Join(folder, "ipfs")}
+	entries, err := cas.ReadDir(t.Context(), blocks, r.head)
+	ok(t, err)
+	for _, e := range entries {
+		ok(t, cas.Copy(t.Context(), io.Discard, blocks, e.CID, e.Size))
+	}
+	for role, c := range r.cids {
+		ok(t, cas.Copy(t.Context(), io.Discard, blocks, c, int64(len(r.signed[role]))))
+	}
+}
+
+// writtenBlocks writes what is read of a source to files.
+type writtenBlocks struct {
+	cas.Source
+	folder string
+}
+
+func (w writtenBlocks) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	data, err := w.Source.Block(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return data, os.WriteFile(filepath.Join(w.folder, c.String()), data, 0o644)
+}
+
+// A mirror is asked through the proxy that the configuration names, unless the mode has one.
+func TestMirrorsAreAskedThroughTheProxy(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	origin, err := url.Parse(serve(t, r, nil).URL)
+	ok(t, err)
+	asked := map[string]bool{}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		asked[p.In.Host] = true
+		p.SetURL(origin)
+	}})
+	defer proxy.Close()
+	at, err := url.Parse(proxy.URL)
+	ok(t, err)
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors, m.cfg.Proxy = []string{"http://mirror.invalid"}, http.ProxyURL(at)
+	m.boots(r)
+	if !asked["mirror.invalid"] {
+		t.Errorf("the proxy was asked for %v", asked)
+	}
+
+	m = newMachine(t, r, "private")
+	m.cfg.Mode.Proxy = proxy.URL
+	m.cfg.Mirrors = []string{"http://mirror.invalid"}
+	m.cfg.Proxy = func(*http.Request) (*url.URL, error) { return nil, errors.New("not this one") }
+	m.boots(r)
+}
+
+// A redirecting mirror is one like any other.
+func TestAMirrorThatRedirects(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	behind := serve(t, r, nil)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		http.Redirect(w, req, behind.URL+req.RequestURI, http.StatusMovedPermanently)
+	}))
+	defer front.Close()
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{front.URL}
+	m.boots(r)
+	if s := m.source(front.URL); s.Banned || len(s.Faults) > 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A server that refuses runs gives every block.
+func TestAMirrorThatRefusesRuns(t *testing.T) {
+	for name, refuse := range map[string]http.HandlerFunc{
+		"403":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) },
+		"400":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) },
+		"502":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
+		"a web page": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<!doctype html>blocked") },
+		"nothing":    func(http.ResponseWriter, *http.Request) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRepo(t, "us", manifest.Discovery{})
+			s := serve(t, r, func(w http.ResponseWriter, req *http.Request, good http.Handler) {
+				if req.URL.Query().Get("format") == "car" {
+					refuse(w, req)
+					return
+				}
+				good.ServeHTTP(w, req)
+			})
+			m := newMachine(t, r, "private")
+			m.cfg.Mirrors = []string{s.URL}
+			m.boots(r)
+			if s := m.source(s.URL); s.Banned || len(s.Faults) > 0 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}

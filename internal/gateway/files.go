@@ -1,0 +1,41 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+
+	"github.com/phaseboot/phaseboot/internal/file"
+)
+
+// fileTransport answers requests for file:///PATH with regular files, as a static web server
+// would: a mirror can be a folder. It ignores the query.
+type fileTransport struct{}
+
+// RoundTrip answers 404 for what is not there or is no regular file.
+func (fileTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Host != "" {
+		return nil, fmt.Errorf("file URL with the host %.80q: write three slashes, as in file:///srv/mirror", req.URL.Host)
+	}
+	resp := &http.Response{
+		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{}, Request: req, Body: http.NoBody,
+	}
+	f, err := file.Open(req.URL.Path, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, file.ErrKind):
+		resp.Status, resp.StatusCode = "404 Not Found", http.StatusNotFound
+		return resp, nil
+	case err != nil:
+		return nil, errors.New(strings.TrimPrefix(err.Error(), "open "))
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	resp.Body, resp.ContentLength = f, info.Size()
+	return resp, nil
+}
