@@ -32,7 +32,7 @@ func Generate(ctx context.Context, path string, pass PassFunc) (Key, error) {
 	var phrase []byte
 	if pass != nil {
 		var err error
-		if phrase, err = askPass(ctx, pass, path, true); err != nil {
+		if phrase, err = askPass(ctx, pass, path, Create); err != nil {
 			return Key{}, fmt.Errorf("key %s: %w", path, err)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 func fixed(phrase string) PassFunc {
-	return func(context.Context, string, bool) ([]byte, error) { return []byte(phrase), nil }
+	return func(context.Context, string, Ask) ([]byte, error) { return []byte(phrase), nil }
 }
 
 func mustGenerate(t testing.TB, path string, pass PassFunc) Key {
@@ -90,7 +90,7 @@ func TestEncryptedFileHoldsNoPlainKey(t *testing.T) {
 func TestGenerateRefusesAnEmptyPassphrase(t *testing.T) {
 	dir := t.TempDir()
 	for name, phrase := range map[string][]byte{"nil": nil, "empty": {}} {
-		pass := func(context.Context, string, bool) ([]byte, error) { return phrase, nil }
+		pass := func(context.Context, string, Ask) ([]byte, error) { return phrase, nil }
 		if _, err := Generate(t.Context(), filepath.Join(dir, name), pass); !errors.Is(err, ErrNoPassphrase) {
 			t.Errorf("%s: got %v, want ErrNoPassphrase", name, err)
 		}
@@ -181,7 +181,7 @@ func TestPassphraseSources(t *testing.T) {
 	}
 	t.Setenv(PassphraseEnv, "from the environment")
 	for path, want := range map[string]string{file: "from the file", "": "from the environment"} {
-		if got, err := Passphrases(path)(t.Context(), "k", false); err != nil || string(got) != want {
+		if got, err := Passphrases(path)(t.Context(), "k", Unlock); err != nil || string(got) != want {
 			t.Errorf("%q: got %q, %v; want %q", path, got, err, want)
 		}
 	}

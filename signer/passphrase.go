@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"os"
 
@@ -13,22 +14,41 @@ import (
 // PassphraseEnv names the environment variable that may hold the passphrase.
 const PassphraseEnv = "PHASE_KEY_PASSPHRASE"
 
-// A PassFunc returns the passphrase of the named key; confirm asks for it twice,
-// for a key that is being made.
-type PassFunc func(ctx context.Context, name string, confirm bool) ([]byte, error)
+// An Ask says what a passphrase is wanted for.
+type Ask int
+
+// Unlock opens a key, Retry does after a wrong passphrase, Create is for a key that is being
+// made: a person types it twice.
+const (
+	Unlock Ask = iota
+	Retry
+	Create
+)
+
+// tries is how often a person may type the passphrase of a key.
+const tries = 3
+
+// errSame is the answer to Retry where nobody can be asked: it would be the same again.
+var errSame = errors.New("the passphrase is the same as before")
+
+// A PassFunc returns the passphrase of the named key.
+type PassFunc func(ctx context.Context, name string, ask Ask) ([]byte, error)
 
 // Passphrases returns the passphrase in the first line of file when one is named, else
 // the one in PHASE_KEY_PASSPHRASE, else asks on the controlling terminal, once for
-// every key. Without a terminal the error wraps ErrNoPassphrase.
+// every key, and up to three times for one where it is wrong. Without a terminal the error wraps ErrNoPassphrase.
 func Passphrases(file string) PassFunc {
-	return func(ctx context.Context, name string, confirm bool) ([]byte, error) {
-		if file != "" {
+	return func(ctx context.Context, name string, ask Ask) ([]byte, error) {
+		phrase, given := os.LookupEnv(PassphraseEnv)
+		switch {
+		case (file != "" || given) && ask == Retry:
+			return nil, errSame
+		case file != "":
 			return passphraseFile(file)
-		}
-		if phrase, ok := os.LookupEnv(PassphraseEnv); ok {
+		case given:
 			return []byte(phrase), nil
 		}
-		return prompt(ctx, name, confirm)
+		return prompt(ctx, name, ask)
 	}
 }
 
@@ -43,11 +63,11 @@ func passphraseFile(path string) ([]byte, error) {
 
 // askPass calls pass and refuses an empty answer, which the encryption below it
 // would take for "do not encrypt".
-func askPass(ctx context.Context, pass PassFunc, name string, confirm bool) ([]byte, error) {
+func askPass(ctx context.Context, pass PassFunc, name string, ask Ask) ([]byte, error) {
 	if pass == nil {
 		return nil, ErrNoPassphrase
 	}
-	phrase, err := pass(ctx, name, confirm)
+	phrase, err := pass(ctx, name, ask)
 	if err != nil {
 		return nil, err
 	}
@@ -57,14 +77,18 @@ func askPass(ctx context.Context, pass PassFunc, name string, confirm bool) ([]b
 	return phrase, nil
 }
 
-func prompt(ctx context.Context, name string, confirm bool) ([]byte, error) {
+func prompt(ctx context.Context, name string, ask Ask) ([]byte, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w, and no terminal to ask on; use --passphrase-file or %s", ErrNoPassphrase, PassphraseEnv)
 	}
 	defer tty.Close()
-	phrase, err := readHidden(ctx, tty, fmt.Sprintf("Passphrase of %s: ", name))
-	if err != nil || !confirm {
+	question := fmt.Sprintf("Passphrase of %s: ", name)
+	if ask == Retry {
+		question = "Wrong passphrase. " + question
+	}
+	phrase, err := readHidden(ctx, tty, question)
+	if err != nil || ask != Create {
 		return phrase, err
 	}
 	again, err := readHidden(ctx, tty, "Once more: ")

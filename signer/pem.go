@@ -124,20 +124,28 @@ func newPEMKey(private crypto.PrivateKey) (Key, error) {
 	return Key{signer: s, public: key.Public().(ed25519.PublicKey), private: key}, nil
 }
 
-// decrypt opens the scrypt and secretbox envelope that cosign writes too.
+// decrypt opens the scrypt and secretbox envelope that cosign writes too. Who types a wrong
+// passphrase is asked again.
 func decrypt(ctx context.Context, path string, block *pem.Block, pass PassFunc) (crypto.PrivateKey, error) {
-	phrase, err := askPass(ctx, pass, path, false)
-	if err != nil {
-		return nil, err
+	ask := Unlock
+	for range tries {
+		phrase, err := askPass(ctx, pass, path, ask)
+		if errors.Is(err, errSame) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		der, err := encrypted.Decrypt(block.Bytes, phrase)
+		if err == nil {
+			return parsePrivate(der)
+		}
+		if err.Error() != "encrypted: decryption failed" {
+			return nil, garbled(err)
+		}
+		ask = Retry
 	}
-	der, err := encrypted.Decrypt(block.Bytes, phrase)
-	if err != nil && err.Error() == "encrypted: decryption failed" {
-		return nil, fmt.Errorf("%w; type it again or name the right --passphrase-file", ErrPassphrase)
-	}
-	if err != nil {
-		return nil, garbled(err)
-	}
-	return parsePrivate(der)
+	return nil, fmt.Errorf("%w; type it again or name the right --passphrase-file", ErrPassphrase)
 }
 
 func parsePrivate(der []byte) (crypto.PrivateKey, error) {

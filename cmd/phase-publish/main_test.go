@@ -46,7 +46,7 @@ func prepare(ctx context.Context, dir string) error {
 		}
 		keys[name] = k
 	}
-	right := func(context.Context, string, bool) ([]byte, error) { return []byte("right"), nil }
+	right := func(context.Context, string, signer.Ask) ([]byte, error) { return []byte("right"), nil }
 	if _, err := signer.Generate(ctx, at("locked.key"), right); err != nil {
 		return err
 	}
