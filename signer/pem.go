@@ -63,6 +63,8 @@ func advise(err error) error {
 		return fmt.Errorf("%w; run as a user who may read it", err)
 	case errors.Is(err, syscall.EISDIR):
 		return fmt.Errorf("%w; name a file", err)
+	case errors.Is(err, syscall.ENOTDIR):
+		return invalid("a part of the path is a file; name a folder")
 	}
 	return err
 }

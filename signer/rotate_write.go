@@ -126,7 +126,7 @@ func (p *rotation) write(s RotateSpec) (RotateResult, error) {
 		}
 	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
-		return r, fmt.Errorf("folder %s: %w", out, err)
+		return r, fmt.Errorf("folder %s: %w", out, advise(err))
 	}
 	files, err := p.files(s.Out != "")
 	if err != nil {

@@ -23,7 +23,8 @@ type ShowSpec struct {
 
 // Show reads a metadata file of any kind. It says who signed it as far as the
 // repository tells; without one it does not fail. A file that was changed after a
-// listed key signed it comes with an error that wraps manifest.ErrSignature.
+// listed key signed it comes with an error that wraps manifest.ErrSignature, one of another
+// repository with one that wraps manifest.ErrRepository.
 func Show(s ShowSpec) (Summary, error) {
 	d, err := openDocument(s.File)
 	if err != nil {
@@ -45,7 +46,10 @@ func Show(s ShowSpec) (Summary, error) {
 	if len(sum.Altered) > 0 {
 		return sum, altered(d, append([]string(nil), sum.Altered...))
 	}
-	return sum, nil
+	if t == nil {
+		return sum, nil
+	}
+	return sum, t.holds(d)
 }
 
 // compare fills in what changed since the previous release, root or targets, where
