@@ -49,7 +49,13 @@ type Exported struct {
 	KeptFiles    int   `json:"kept_files"` // that were there, and are needed
 	WaitingFiles int   `json:"waiting_files"`
 	RemovedFiles int   `json:"removed_files"`
+
+	err error
 }
+
+// Err is nil when machines accept every release of the repository. It wraps the reasons of
+// manifest. The mirror is written in any case.
+func (e Exported) Err() error { return e.err }
 
 // Export writes a repository's releases as files whose paths are the URLs of a trustless
 // gateway, for any web server: ipfs/CID (a block), ipns/NAME (the record of the head) and
@@ -128,7 +134,7 @@ func apart(out string, ours ...string) error {
 type exportHead struct {
 	*Head
 	files   map[string][]byte // of the metadata folder
-	leftOut string
+	leftOut error
 	warning string
 	root    *manifest.Root // the newest
 }
@@ -162,7 +168,7 @@ func headToExport(ctx context.Context, o ExportOptions) (*exportHead, error) {
 	case len(h.releases) == 0:
 		return nil, fmt.Errorf("repository %s: %w", o.Repo, err)
 	case err != nil:
-		h.leftOut = err.Error()
+		h.leftOut = fmt.Errorf("machines refuse a release: %w", err)
 	}
 	return h, nil
 }
@@ -193,7 +199,10 @@ type export struct {
 func (e *export) run(ctx context.Context, blocks []file) (Exported, error) {
 	e.out = Exported{
 		Out: e.Out, Head: e.head.Folder.String(), Timestamp: e.head.Timestamp, Expires: e.head.Expires.UTC(),
-		Records: []string{}, Releases: []string{}, LeftOut: e.head.leftOut, Warning: e.head.warning,
+		Records: []string{}, Releases: []string{}, Warning: e.head.warning, err: e.head.leftOut,
+	}
+	if e.out.err != nil {
+		e.out.LeftOut = e.out.err.Error()
 	}
 	for _, r := range e.head.releases {
 		e.out.Releases = append(e.out.Releases, fmt.Sprintf("%s/%s %s", r.Channel, r.Arch, r.Version))

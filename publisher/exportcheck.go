@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 
@@ -20,12 +21,51 @@ func (e *export) check() error {
 			return err
 		}
 	}
-	for _, step := range []func() error{e.mirror.fits, e.sameRepository, e.notNewer} {
+	for _, step := range []func() error{e.mirror.fits, e.mirror.foreign, e.sameRepository, e.notNewer} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// foreign refuses a folder with other things, in which no export has written before, and any
+// that holds a private key: a web server would serve what lies there.
+func (m *mirror) foreign() error {
+	entries, err := os.ReadDir(m.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("mirror: %w", err)
+	}
+	_, statErr := os.Lstat(m.at(dirOurs))
+	for _, e := range entries {
+		switch {
+		case isPrivateKey(m.at(e.Name())):
+			return fmt.Errorf("mirror %s: holds the private key %q (%w): a web server would serve it; move it away", m.dir, e.Name(), fs.ErrInvalid)
+		case statErr != nil && e.Name() != lostFound:
+			return fmt.Errorf("mirror %s: not empty, it holds %q, and no export wrote into it (%w): a web server would serve what lies there; name an empty folder", m.dir, e.Name(), fs.ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// isPrivateKey reports whether a file begins as a PEM private key.
+func isPrivateKey(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, 64)
+	n, _ := io.ReadFull(f, head) // a short file is shorter than any key
+	line, _, _ := bytes.Cut(head[:n], []byte("\n"))
+	return bytes.HasPrefix(line, []byte("-----BEGIN ")) && bytes.Contains(line, []byte("PRIVATE KEY"))
 }
 
 // sameRepository refuses a folder that holds another repository. The first root of one

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -27,13 +28,15 @@ func newExport() *cobra.Command {
 		Short: "Write the releases as a folder that any web server can serve",
 		Long: `export writes files whose paths are the URLs of a gateway: ipfs/CID, ipns/NAME, and the
 metadata of the repository below metadata/. Any web server can serve the folder as it is;
-machines use its address as a mirror.
+machines use its address as a mirror. The folder must be new, empty, or one that export wrote:
+the web server would serve whatever else lies there.
 
 It writes what is missing and signs a new record when the head moved or the last one is
 12 hours old, so run it every hour or so: a timestamp holds for a day, and phase-publish
-serve signs it again. Files that no release needs any more stay for the grace. It may be
+serve signs it again. It exits 3 when machines refuse a release, although it writes the others.
+Files that no release needs any more stay for the grace. It may be
 killed and run again at any moment, and clients may read meanwhile.`,
-		Example: `  phase-publish export --store store --repo repo --ipns-key ipns.key --out /var/www/html
+		Example: `  phase-publish export --store store --repo repo --ipns-key ipns.key --out /var/www/phase
   phase-publish export --store store --repo repo --ipns-key ipns.key --out mirror && rsync -a --delete-delay mirror/ www.example:mirror/`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,7 +55,7 @@ killed and run again at any moment, and clients may read meanwhile.`,
 			if err != nil {
 				return err
 			}
-			return cli.Print(cmd, done, exportedWords(done))
+			return errors.Join(done.Err(), cli.Print(cmd, done, exportedWords(done)))
 		},
 	}
 	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store")
