@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -42,10 +43,30 @@ const (
 	maxHeader     = 16 << 10         // bytes
 )
 
+// maxOwnFiles are the open files that are left for packs, metadata and listeners, where
+// there are many.
+const maxOwnFiles = 256
+
+// fits is how many connections over plain HTTP, and as many over libp2p, the limit of open
+// files leaves room for.
+func fits(files int) int { return max((files-min(maxOwnFiles, files/2))/2, 1) }
+
+// checkFiles warns of a limit of open files that is too low for the connections.
+func (l Limits) checkFiles(log *slog.Logger) {
+	files, want := limit.Files(), cmp.Or(max(l.Conns, 0), DefaultConns)
+	if files > 0 && want > fits(files) {
+		log.Warn("connections: the limit of open files is too low for --max-conns; raise it with ulimit -n or LimitNOFILE= of the unit",
+			"files", files, "asked", want, "taken", fits(files))
+	}
+}
+
 func (l Limits) conns() (all, perIP int) {
 	all, perIP = l.Conns, l.ConnsPerIP
 	if all <= 0 {
 		all = DefaultConns
+	}
+	if files := limit.Files(); files > 0 {
+		all = min(all, fits(files))
 	}
 	if perIP <= 0 {
 		perIP = DefaultConnsPerIP
@@ -69,7 +90,7 @@ func (s *server) handlers() (plain, streams http.Handler) {
 	h := s.rates.Handler(gateway.Handler(gateway.Options{
 		Source: s.heads, IPNS: s.records.get, UploadSlots: s.Limits.UploadSlots, Fault: s.fault,
 	}))
-	return s.meter.handler("http", h), s.meter.handler("stream", h)
+	return s.meter.handler("http", h, s.Log), s.meter.handler("stream", h, s.Log)
 }
 
 // webServer is the server of plain HTTP, with its own limits of connections: over

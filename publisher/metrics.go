@@ -1,11 +1,14 @@
 package publisher
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -52,18 +55,35 @@ func newRegistry() *prometheus.Registry {
 
 func (m *meter) refuse(why string) { m.refused.WithLabelValues(why).Inc() }
 
-// handler counts what next answers to requests that came via "http" or "stream".
-func (m *meter) handler(via string, next http.Handler) http.Handler {
+// handler counts what next answers to requests that came via "http" or "stream", and logs a
+// line for each at the level debug.
+func (m *meter) handler(via string, next http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m.open.Inc()
 		mw := &meteredWriter{ResponseWriter: w, meter: m, via: via, status: http.StatusOK}
+		begun, whole := time.Now(), false
 		defer func() {
 			m.open.Dec()
 			m.requests.WithLabelValues(via, strconv.Itoa(mw.status)).Inc()
+			if log.Enabled(context.Background(), slog.LevelDebug) {
+				log.Debug("request", "via", via, "from", r.RemoteAddr, "method", r.Method, "url", shortened(r.RequestURI),
+					"status", mw.status, "bytes", mw.sent, "whole", whole, "took", time.Since(begun).Round(time.Microsecond))
+			}
 		}()
 		next.ServeHTTP(mw, r)
+		whole = true
 	})
 }
+
+// shortened is what a log keeps of a URL.
+func shortened(url string) string {
+	if len(url) > maxLoggedURL {
+		return strings.ToValidUTF8(url[:maxLoggedURL], "") + "…"
+	}
+	return url
+}
+
+const maxLoggedURL = 400 // bytes
 
 // A meteredWriter counts a body as it goes: it may take hours.
 type meteredWriter struct {
@@ -71,6 +91,7 @@ type meteredWriter struct {
 	meter  *meter
 	via    string
 	status int
+	sent   int64
 	bytes  prometheus.Counter // of this kind; nil before the first byte
 }
 
@@ -93,6 +114,7 @@ func (w *meteredWriter) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (w *meteredWriter) count(n int64) {
+	w.sent += n
 	if w.bytes == nil {
 		w.bytes = w.meter.bytes.WithLabelValues(w.via, kindOf(w.Header().Get("Content-Type")))
 	}

@@ -166,6 +166,7 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	s.soundness.wrong = map[cid.Cid]struct{}{}
 	s.faults = limit.OnceAnHour(opts.Log.With("store", opts.Store, "remedy", "phase-publish fsck"))
 	s.conns = s.newConns()
+	s.Limits.checkFiles(s.Log)
 	if s.repo, err = openRepo(ctx, opts.Repo); err != nil {
 		return nil, err
 	}
@@ -230,7 +231,7 @@ func (s *server) run(ctx context.Context, in listeners, handler http.Handler) er
 		})
 	}
 	if in.metrics != nil {
-		group.Go(func() error { return s.operator().serve(gctx, in.metrics) })
+		group.Go(func() error { return s.operator().serve(gctx, s.conns.Beside(in.metrics)) })
 	}
 	group.Go(func() error { s.follow(gctx, watch); return nil })
 	if s.DHT != DHTOff {

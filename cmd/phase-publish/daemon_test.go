@@ -37,7 +37,13 @@ type daemon struct {
 
 func start(t *testing.T, dir string, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, cmd: exec.Command("phase-publish", args...)}
+	return startBy(t, dir, exec.Command("phase-publish", args...))
+}
+
+// startBy starts a command that becomes phase-publish.
+func startBy(t *testing.T, dir string, cmd *exec.Cmd) *daemon {
+	t.Helper()
+	d := &daemon{t: t, cmd: cmd}
 	d.cmd.Dir, d.cmd.Stderr = dir, &d.log
 	out, err := d.cmd.StdoutPipe()
 	check(t, err)
@@ -48,7 +54,7 @@ func start(t *testing.T, dir string, args ...string) *daemon {
 			d.cmd.Wait()
 		}
 		if t.Failed() {
-			t.Logf("%s said:\n%s", args[0], d.log.String())
+			t.Logf("%q said:\n%s", cmd.Args, d.log.String())
 		}
 	})
 	line := make(chan []byte, 1)

@@ -35,8 +35,49 @@ type Conns struct {
 	quiet list.List // of *conn, the one that fell silent last in front
 }
 
-// Listener bounds what l accepts.
+// Listener bounds what l accepts. When the process has too many open files, idle
+// connections are closed.
 func (c *Conns) Listener(l net.Listener) net.Listener { return &listener{l, c} }
+
+// Beside returns l without a bound, for an operator's own connections: when the process has
+// too many open files, idle connections of c are closed for them.
+func (c *Conns) Beside(l net.Listener) net.Listener { return &besideListener{l, c} }
+
+type besideListener struct {
+	net.Listener
+	conns *Conns
+}
+
+func (l *besideListener) Accept() (net.Conn, error) { return l.conns.accept(l.Listener) }
+
+// accept closes idle connections until there is a file for the next one. Without any, the
+// error is left to the server, which tries again after a pause.
+func (c *Conns) accept(l net.Listener) (net.Conn, error) {
+	for {
+		nc, err := l.Accept()
+		if !outOfFiles(err) || !c.relieve() {
+			return nc, err
+		}
+	}
+}
+
+// relieve closes a quarter of the connections, or as many as are idle, those that have been
+// silent for longest. It reports whether there was one.
+func (c *Conns) relieve() bool {
+	c.mu.Lock()
+	var idle []*conn
+	for n := c.open/4 + 1; n > 0 && c.quiet.Len() > 0; n-- {
+		k := c.quiet.Back().Value.(*conn)
+		c.leave(k)
+		idle = append(idle, k)
+	}
+	c.mu.Unlock()
+	for _, k := range idle {
+		c.refused(Evicted)
+		k.Conn.Close()
+	}
+	return len(idle) > 0
+}
 
 // Open is how many connections there are.
 func (c *Conns) Open() int {
@@ -135,7 +176,7 @@ type listener struct {
 
 func (l *listener) Accept() (net.Conn, error) {
 	for {
-		nc, err := l.Listener.Accept()
+		nc, err := l.conns.accept(l.Listener)
 		if err != nil {
 			return nil, err
 		}

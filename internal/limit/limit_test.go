@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -315,5 +316,69 @@ func TestSilentConnectionsMakePlaceAndBusyOnesDoNot(t *testing.T) {
 		if resp, err := http.ReadResponse(bufio.NewReader(k), nil); err != nil || resp.StatusCode != 200 {
 			t.Errorf("a busy one: %v", err)
 		}
+	}
+}
+
+// fewFiles is a listener whose process has room for a number of connections.
+type fewFiles struct {
+	net.Listener
+	room, open *atomic.Int64
+}
+
+func (l fewFiles) Accept() (net.Conn, error) {
+	if l.open.Load() >= l.room.Load() {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.open.Add(1)
+	return countedConn{c, sync.OnceFunc(func() { l.open.Add(-1) })}, nil
+}
+
+type countedConn struct {
+	net.Conn
+	gone func()
+}
+
+func (c countedConn) Close() error {
+	c.gone()
+	return c.Conn.Close()
+}
+
+func TestIdleConnectionsMakeRoomForFiles(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inner.Close()
+	room, open := &atomic.Int64{}, &atomic.Int64{}
+	room.Store(8)
+	evicted := 0
+	conns := &Conns{Refused: func(string) { evicted++ }}
+	few := fewFiles{inner, room, open}
+	main, beside := conns.Listener(few), conns.Beside(few)
+	dial := func() {
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	for i := range 20 {
+		dial()
+		if _, err := main.Accept(); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+	}
+	if _, err := func() (net.Conn, error) { dial(); return beside.Accept() }(); err != nil || evicted == 0 {
+		t.Errorf("the operator's connection: %v, after %d were closed", err, evicted)
+	}
+	room.Store(0)
+	for conns.relieve() {
+	}
+	if _, err := main.Accept(); !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("with nothing to close: %v", err)
 	}
 }
