@@ -25,8 +25,11 @@ func parse(set *flag.FlagSet, args []string, verb, usage string, check func(rest
 	}
 	if err == nil {
 		err = check(set.Args())
-	} else if words, ok := strings.CutSuffix(err.Error(), ": parse error"); ok && strings.HasPrefix(words, "invalid value") {
-		err = errors.New(words + ": no duration; write it with a unit, such as 5s")
+	} else {
+		err = cli.StdFlag(set, err)
+		if words, ok := strings.CutSuffix(err.Error(), ": parse error"); ok {
+			err = errors.New(words + ": no duration; write it with a unit, such as 5s")
+		}
 	}
 	if err != nil {
 		return false, cli.Usagef("%v; see 'phase-boot %s --help'", err, verb)

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -21,10 +22,11 @@ Usage:
         everything but the jump, on any host; see 'phase-boot fetch --help'
   phase-boot seed --root root.json --cache DIR [flags]
         serve what a cache holds to other machines; see 'phase-boot seed --help'
-  phase-boot version
+  phase-boot version | --version
   phase-boot        as PID 1: /etc/phase/role says which part it plays
   phase-boot boot   the child of PID 1, which does the work of a boot
 
+With --json a result is one JSON object on stdout, and an error one on stderr.
 Exit codes: 0 done, 1 failed, 2 usage, 3 untrusted, 4 not found, 5 corrupt, 130 interrupted.
 `
 
@@ -43,19 +45,23 @@ func run() int {
 	if err != nil && ctx.Err() != nil {
 		err = context.Canceled
 	}
-	cli.Report(os.Stderr, "phase-boot", err)
+	cli.Report(os.Stderr, "phase-boot", err, cli.WantsJSON(os.Args[1:]))
 	return cli.Code(err)
 }
 
 func command(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("phase-boot", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
+	version := flags.Bool("version", false, "")
+	flags.Bool("json", false, "")
 	switch err := flags.Parse(args); {
 	case err == flag.ErrHelp:
 		_, err = io.WriteString(out, usage)
 		return err
 	case err != nil:
-		return cli.Usagef("%v; see 'phase-boot --help'", err)
+		return cli.Usagef("%v; see 'phase-boot --help'", cli.StdFlag(flags, err))
+	case *version:
+		return printVersion(out, args)
 	}
 	verb, rest := flags.Arg(0), flags.Args()
 	switch verb {
@@ -66,16 +72,24 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	case "boot":
 		return boot(ctx)
 	case "version":
-		_, err := fmt.Fprintln(out, "phase-boot", cli.Version())
-		return err
+		return printVersion(out, args)
 	case "help":
 		_, err := io.WriteString(out, usage)
 		return err
 	case "":
 		return cli.Usagef("name a verb: fetch, seed or version; see 'phase-boot --help'")
 	default:
-		return cli.Usagef("unknown verb %.40q; see 'phase-boot --help'", verb)
+		return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "version", "help"}))
 	}
+}
+
+// printVersion says which version this is, in words or, with --json, as one object.
+func printVersion(out io.Writer, args []string) error {
+	if !cli.WantsJSON(args) {
+		_, err := fmt.Fprintln(out, "phase-boot", cli.Version())
+		return err
+	}
+	return json.NewEncoder(out).Encode(map[string]string{"version": cli.Version()})
 }
 
 // boot refuses to run anywhere but below phase-boot as PID 1: it mounts, changes

@@ -4,9 +4,19 @@
 package main
 
 import (
+	"fmt"
 	"os"
 
+	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/vault"
 )
 
-func main() { os.Exit(vault.Plugin(os.Args, os.Stdin, os.Stdout)) }
+func main() { os.Exit(run()) }
+
+func run() int {
+	if len(os.Args) == 2 && os.Args[1] == "--version" {
+		fmt.Println("sigstore-kms-hashivault", cli.Version())
+		return cli.ExitOK
+	}
+	return vault.Plugin(os.Args, os.Stdin, os.Stdout)
+}

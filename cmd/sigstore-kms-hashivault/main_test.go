@@ -2,22 +2,18 @@ package main
 
 import (
 	"crypto/ed25519"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/phaseboot/phaseboot/internal/scripttest"
-	"github.com/phaseboot/phaseboot/internal/vault"
 	"github.com/phaseboot/phaseboot/internal/vault/vaulttest"
 	"github.com/phaseboot/phaseboot/signer"
 )
 
 // TestMain puts the program in PATH, where package signer looks for it.
 func TestMain(m *testing.M) {
-	scripttest.Main(m, map[string]func() int{
-		"sigstore-kms-hashivault": func() int { return vault.Plugin(os.Args, os.Stdin, os.Stdout) },
-	})
+	scripttest.Main(m, map[string]func() int{"sigstore-kms-hashivault": run})
 }
 
 func TestKeyInVaultSignsByItsURI(t *testing.T) {
@@ -48,6 +44,13 @@ func TestRefusalReachesTheCaller(t *testing.T) {
 	_, err := signer.Load(t.Context(), "hashivault://nobody", nil)
 	if err == nil || !strings.Contains(err.Error(), "key hashivault://nobody: KMS plugin: ") || !strings.Contains(err.Error(), "no such key; make it with") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestVersionIsSaid(t *testing.T) {
+	out, err := exec.Command("sigstore-kms-hashivault", "--version").Output()
+	if err != nil || !strings.HasPrefix(string(out), "sigstore-kms-hashivault ") {
+		t.Errorf("%q, %v", out, err)
 	}
 }
 

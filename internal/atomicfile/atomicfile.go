@@ -65,13 +65,13 @@ func write(path string, mode fs.FileMode, fill func(io.Writer) error, rename fun
 	}
 	f, err := os.CreateTemp(dir, "."+base[:min(len(base), 200)]+".*") // names have at most 255 bytes
 	if err != nil {
-		return hint(err)
+		return hint(named(err, path))
 	}
 	defer func() {
 		f.Close()
 		if err != nil {
 			os.Remove(f.Name())
-			err = hint(err)
+			err = hint(named(err, path))
 		}
 	}()
 	if err = fill(f); err != nil {
@@ -98,6 +98,39 @@ func SyncDir(dir string) error {
 	defer d.Close()
 	return d.Sync()
 }
+
+// named says what went wrong with path instead of with the temporary file beside it.
+func named(err error, path string) error {
+	cause := err
+	var pe *fs.PathError
+	var le *os.LinkError
+	switch {
+	case errors.As(err, &le):
+		cause = le.Err
+	case errors.As(err, &pe):
+		cause = pe.Err
+	default:
+		return err
+	}
+	switch {
+	case errors.Is(cause, fs.ErrPermission):
+		cause = because{"its folder is not writable for this user", cause}
+	case errors.Is(cause, syscall.EROFS):
+		cause = because{"its folder is on a read-only file system", cause}
+	case errors.Is(cause, fs.ErrNotExist):
+		cause = because{"its folder does not exist; make it first", cause}
+	}
+	return &fs.PathError{Op: "write", Path: path, Err: cause}
+}
+
+// because is an error in other words.
+type because struct {
+	words string
+	error
+}
+
+func (b because) Error() string { return b.words }
+func (b because) Unwrap() error { return b.error }
 
 func hint(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {

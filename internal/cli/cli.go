@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,21 +24,22 @@ func Main(root *cobra.Command) int {
 	defer stop()
 	root.SilenceErrors = true
 	root.SilenceUsage = true
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return Usagef("%v; see '%s --help'", err, cmd.CommandPath())
-	})
-	root.PersistentFlags().Bool("json", false, "print the result as one JSON object")
+	root.SetFlagErrorFunc(badFlag)
+	root.PersistentFlags().Bool("json", false, "print the result as one JSON object, and an error as another on stderr")
+	root.Version = Version()
+	root.SetVersionTemplate(versionTemplate(WantsJSON(os.Args[1:])))
+	root.Flags().Bool("version", false, "print which version this is")
 	root.AddCommand(newVersion(root.Name()))
 	started := false
 	noteStart(root, &started)
 	ran, err := root.ExecuteContextC(ctx)
 	if err != nil && !started && !errors.Is(err, ErrUsage) { // cobra's own refusals: unknown command, required flag, flag group
-		err = Usagef("%v; see '%s --help'", firstLine(err), ran.CommandPath())
+		err = refusal(ran, err)
 	}
 	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("%w: %w", context.Canceled, err)
 	}
-	Report(os.Stderr, root.Name(), err)
+	Report(os.Stderr, root.Name(), err, JSON(ran) || WantsJSON(os.Args[1:]))
 	return Code(err)
 }
 
@@ -54,10 +56,16 @@ func noteStart(cmd *cobra.Command, started *bool) {
 	}
 }
 
-// firstLine drops cobra's advice after the first line of an error.
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
+// cobrasUnknown is what cobra says about a verb below the root that it does not have.
+var cobrasUnknown = regexp.MustCompile(`^unknown command "(.*?)" for `)
+
+// refusal puts an error of cobra's own into our words.
+func refusal(cmd *cobra.Command, err error) error {
+	line, _, _ := strings.Cut(err.Error(), "\n") // its advice follows
+	if typed := cobrasUnknown.FindStringSubmatch(line); typed != nil {
+		return unknownVerb(cmd, typed[1])
+	}
+	return Usagef("%s; see '%s --help'", line, cmd.CommandPath())
 }
 
 // Group makes cmd a mere parent of verbs: anything but one of them is a usage error.
@@ -68,20 +76,9 @@ func Group(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 		if len(args) == 0 {
 			return Usagef("%s: name a command; see '%s --help'", cmd.Name(), cmd.CommandPath())
 		}
-		return Usagef("unknown command %q for %q; see '%s --help'", args[0], cmd.CommandPath(), cmd.CommandPath())
+		return unknownVerb(cmd, args[0])
 	}
 	return cmd
-}
-
-// words makes one line for people of an error.
-var words = strings.NewReplacer("\n", "; ", context.Canceled.Error(), "interrupted")
-
-// Report prints an error as one line that starts with the command's name.
-func Report(w io.Writer, name string, err error) {
-	if err == nil {
-		return
-	}
-	fmt.Fprintf(w, "%s: %s\n", name, words.Replace(err.Error()))
 }
 
 // Usagef is an error with exit code 2.

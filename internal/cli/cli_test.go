@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -19,6 +21,14 @@ func TestMainExitCodes(t *testing.T) {
 		want int
 	}{
 		"done":                {[]string{"sub", "do", "--need", "x"}, nil, ExitOK},
+		"version":             {[]string{"--version"}, nil, ExitOK},
+		"version of a verb":   {[]string{"sub", "--version"}, nil, ExitUsage},
+		"wrong verb, flag":    {[]string{"sub", "dp", "--need", "x"}, nil, ExitUsage},
+		"interrupted":         {[]string{"sub", "do", "--need", "x"}, context.Canceled, ExitInterrupted},
+		"corrupt":             {[]string{"sub", "do", "--need", "x"}, cas.ErrCorrupt, ExitCorrupt},
+		"unreachable":         {[]string{"sub", "do", "--need", "x"}, cas.ErrUnreachable, ExitNotFound},
+		"read-only":           {[]string{"sub", "do", "--need", "x"}, syscall.EROFS, ExitFailed},
+		"full disk":           {[]string{"sub", "do", "--need", "x"}, syscall.ENOSPC, ExitFailed},
 		"help":                {[]string{"--help"}, nil, ExitOK},
 		"unknown command":     {[]string{"nonsense"}, nil, ExitUsage},
 		"unknown subcommand":  {[]string{"sub", "nonsense"}, nil, ExitUsage},

@@ -27,6 +27,14 @@ func Version() string {
 	return info.Main.Version
 }
 
+// versionTemplate is what --version prints, as cobra wants it.
+func versionTemplate(asJSON bool) string {
+	if asJSON {
+		return `{"version":"{{.Version}}"}` + "\n"
+	}
+	return "{{.Name}} {{.Version}}\n"
+}
+
 // newVersion is a verb that every command has.
 func newVersion(name string) *cobra.Command {
 	return &cobra.Command{
