@@ -2,9 +2,11 @@ package plasm
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"runtime/metrics"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
@@ -65,6 +67,29 @@ const (
 	costAtAll   = 8 << 20
 )
 
+// compile is CompileModule; that wazero panics on some modules is an outcome of a run.
+func compile(t *testing.T, engine wazero.Runtime, module []byte) (m wazero.CompiledModule, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("the engine failed: %v", v)
+		}
+	}()
+	return engine.CompileModule(t.Context(), module)
+}
+
+// TestEnginePanicHasAnOutcome runs a module on which wazero v1.12.0 panics.
+func TestEnginePanicHasAnOutcome(t *testing.T) {
+	module := section(wasmMagic, sectionType, []byte{2, 0x60, 0, 0, 0x60, 0, 0})
+	module = section(module, sectionFunction, []byte{1, 0})
+	module = section(module, sectionExport, join([]byte{1}, text("_start"), []byte{0, 0}))
+	module = section(module, sectionElement, []byte{1, 1, 0, 1, 0}) // passive: without an offset
+	module = section(module, sectionCode, []byte{1, 2, 0, opEnd})
+	o := mustRun(t, "x", module, tight, io.Discard)
+	if o.Reason != ReasonTrap || !strings.Contains(o.Detail, "the engine failed") {
+		t.Errorf("ended by %s: %s", o.Reason, o.Detail)
+	}
+}
+
 // allocated is how much this process has allocated so far, in bytes.
 func allocated() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
@@ -93,7 +118,7 @@ func FuzzLint(f *testing.F) {
 		before := allocated()
 		engine := wazero.NewRuntimeWithConfig(t.Context(), config())
 		defer engine.Close(t.Context())
-		m, err := engine.CompileModule(t.Context(), asks.module)
+		m, err := compile(t, engine, asks.module)
 		if cost, most := int64(allocated()-before), costAtAll+costOfByte*int64(len(module))+costOfLocal*asks.locals; cost > most {
 			t.Errorf("%d bytes and %d locals cost the engine %d bytes, want at most %d", len(module), asks.locals, cost, most)
 		}
