@@ -20,6 +20,7 @@ import (
 	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -196,27 +197,49 @@ func (b *boot) cache(ctx context.Context) (string, error) {
 	if rights == "off" {
 		return "off: no block device is opened", nil
 	}
-	device, err := waitLabel(ctx, b.disk)
-	if errors.Is(err, errNoCache) {
+	d := disks{sys: "/sys", dev: "/dev", boot: bootPartition(loadModule)}
+	found, others, err := d.wait(ctx, b.disk)
+	if errors.Is(err, errNoCache) || errors.Is(err, errNoDriver) {
 		return err.Error() + ": everything comes from the network", nil
 	}
 	if err != nil {
 		return "", err
 	}
 	unmountCache() // left by an attempt that crashed
-	if err := mountCache(device, cacheDir, rights == "rw"); err != nil {
+	rights, words, err := useCache(ctx, found, rights)
+	if err != nil {
 		return "", err
 	}
-	b.config.Cache, b.stick = cacheDir, onUSB("/sys", device)
-	return fmt.Sprintf("%s (%s)", device, rights), nil
+	b.config.Mode.Cache = rights
+	b.config.Cache, b.stick = cacheDir, onUSB("/sys", found.device)
+	switch {
+	case others > 0 && found.booted:
+		words += fmt.Sprintf("; of %d disks with a cache, the one that this was started from", others+1)
+	case others > 0:
+		words += fmt.Sprintf("; the first of %d disks with a cache: the firmware does not say from which this was started", others+1)
+	}
+	return words, nil
+}
+
+// loadModule loads a kernel module by its name.
+func loadModule(name string) error {
+	dir, err := modulesDir()
+	if err != nil {
+		return err
+	}
+	m, err := openModules(dir)
+	if err != nil {
+		return err
+	}
+	return m.load(name)
 }
 
 func (b *boot) machineKey(context.Context) (string, error) {
-	file := ""
+	path := ""
 	if b.config.Cache != "" {
-		file = filepath.Join(b.config.Cache, "machine.key")
+		path = filepath.Join(b.config.Cache, keyFile)
 	}
-	key, words, err := machineKey(file, b.config.Mode.Cache == "rw")
+	key, words, err := machineKey(path, b.config.Mode.Cache == "rw")
 	b.key = key
 	return words, err
 }
@@ -272,9 +295,13 @@ func (b *boot) keepReport() {
 	if b.config.Cache == "" || b.config.Mode.Cache != "rw" {
 		return
 	}
+	path := filepath.Join(b.config.Cache, "report.json")
 	data, err := json.Marshal(b.story)
+	if err == nil && errors.Is(file.Check(path, file.NoFollow), file.ErrKind) {
+		err = os.RemoveAll(path) // a stranger's link or folder
+	}
 	if err == nil {
-		err = atomicfile.Write(filepath.Join(b.config.Cache, "report.json"), 0o644, data)
+		err = atomicfile.Write(path, 0o644, data)
 	}
 	if err != nil {
 		b.story.Say("report: not kept: %v", err)

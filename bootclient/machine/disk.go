@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,9 @@ const (
 // errNoCache says that the machine has no cache partition.
 var errNoCache = errors.New("no ext4 file system labelled " + cacheLabel)
 
+// errNoDriver says that the disk with the cache partition does not show up.
+var errNoDriver = errors.New("the disk that this was started from has no driver here; build with --flavour generic")
+
 // extLabel reads the label of an ext4 file system, "" when there is none.
 func extLabel(r io.ReaderAt) string {
 	var sb [256]byte
@@ -46,50 +50,140 @@ func extLabel(r io.ReaderAt) string {
 	return string(label)
 }
 
-// findLabel looks at every block device that /sys/class/block lists, opened for
-// reading, and returns the first that carries the label.
-func findLabel(sys, dev, label string) (string, error) {
-	entries, err := os.ReadDir(filepath.Join(sys, "class/block"))
+// disks is where block devices are looked for.
+type disks struct {
+	sys, dev string
+	boot     string // GUID of the partition that the machine was started from, "" for unknown
+}
+
+// A cachePartition is a partition that the cache may be on.
+type cachePartition struct {
+	device string
+	booted bool // it is on the disk that the machine was started from
+	blank  bool // it has the name of one, and no file system of that label
+}
+
+// find returns the cache partition: that of the disk which the machine was started from, or
+// else the first by name. Every block device is opened for reading only. A partition of the
+// boot disk that only its name tells counts too. others is how many more there are.
+func (d disks) find() (found cachePartition, others int, err error) {
+	names, err := d.list()
 	if err != nil {
-		return "", fmt.Errorf("block devices: %w", err)
+		return found, 0, err
+	}
+	var all []cachePartition
+	seen := false // the boot disk
+	for _, name := range names {
+		p := cachePartition{device: filepath.Join(d.dev, strings.ReplaceAll(name, "!", "/"))}
+		label, onBoot := d.look(name)
+		p.booted, seen = onBoot, seen || onBoot
+		p.blank = label != cacheLabel
+		if !p.blank || p.booted && d.partName(name) == cacheLabel {
+			all = append(all, p)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b cachePartition) int { return a.rank() - b.rank() })
+	switch {
+	case len(all) > 0:
+		return all[0], len(all) - 1, nil
+	case d.boot != "" && !seen:
+		return found, 0, errNoDriver
+	}
+	return found, 0, errNoCache
+}
+
+func (p cachePartition) rank() int {
+	switch {
+	case p.booted:
+		return 0
+	case p.blank:
+		return 2
+	}
+	return 1
+}
+
+// list returns the names of the block devices that may hold a cache.
+func (d disks) list() (names []string, err error) {
+	entries, err := os.ReadDir(filepath.Join(d.sys, "class/block"))
+	if err != nil {
+		return nil, fmt.Errorf("block devices: %w", err)
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if strings.HasPrefix(name, "loop") || strings.HasPrefix(name, "ram") || strings.HasPrefix(name, "zram") {
-			continue
-		}
-		path := filepath.Join(dev, strings.ReplaceAll(name, "!", "/"))
-		f, err := os.Open(path)
-		if err != nil {
-			continue
-		}
-		found := extLabel(f)
-		f.Close()
-		if found == label {
-			return path, nil
+		if !strings.HasPrefix(name, "loop") && !strings.HasPrefix(name, "ram") && !strings.HasPrefix(name, "zram") {
+			names = append(names, name)
 		}
 	}
-	return "", errNoCache
+	return names, nil
 }
 
-// waitLabel is findLabel that waits for a USB disk: each block device that the
-// kernel announces starts another look.
-func waitLabel(ctx context.Context, disk <-chan struct{}) (string, error) {
+// look returns the label of a device's file system, and whether the machine was started
+// from its disk.
+func (d disks) look(name string) (label string, booted bool) {
+	if f, err := d.open(name); err == nil {
+		label = extLabel(f)
+		f.Close()
+	}
+	if d.boot == "" {
+		return label, false
+	}
+	f, err := d.open(d.parent(name))
+	if err != nil {
+		return label, false
+	}
+	defer f.Close()
+	return label, hasPartition(f, d.boot)
+}
+
+func (d disks) open(name string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(d.dev, strings.ReplaceAll(name, "!", "/")), os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+}
+
+// parent is the disk of a partition, and of a disk itself.
+func (d disks) parent(name string) string {
+	path, err := filepath.EvalSymlinks(filepath.Join(d.sys, "class/block", name))
+	if err != nil {
+		return name
+	}
+	if _, err := os.Stat(filepath.Join(path, "partition")); err != nil {
+		return name
+	}
+	return filepath.Base(filepath.Dir(path))
+}
+
+// partName is the name that the partition table has for a partition.
+func (d disks) partName(name string) string {
+	text, err := os.ReadFile(filepath.Join(d.sys, "class/block", name, "uevent"))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "PARTNAME="); ok {
+			return name
+		}
+	}
+	return ""
+}
+
+// wait is find that waits for a USB disk: each block device that the kernel announces
+// starts another look. The cache of another disk than the booted one is taken only when
+// the time is over.
+func (d disks) wait(ctx context.Context, more <-chan struct{}) (found cachePartition, others int, err error) {
 	patience := time.Duration(0)
-	if usb, err := filepath.Glob("/sys/bus/usb/devices/*"); err == nil && len(usb) > 0 {
+	if usb, err := filepath.Glob(filepath.Join(d.sys, "bus/usb/devices/*")); err == nil && len(usb) > 0 {
 		patience = usbPatience
 	}
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	for {
-		path, err := findLabel("/sys", "/dev", cacheLabel)
-		if err == nil {
-			return path, nil
+		found, others, err = d.find()
+		if err == nil && (found.booted || d.boot == "") {
+			return found, others, nil
 		}
 		select {
-		case <-disk:
+		case <-more:
 		case <-ctx.Done():
-			return "", err
+			return found, others, err
 		}
 	}
 }
@@ -99,22 +193,6 @@ func waitLabel(ctx context.Context, disk <-chan struct{}) (string, error) {
 func onUSB(sys, device string) bool {
 	path, err := filepath.EvalSymlinks(filepath.Join(sys, "class/block", filepath.Base(device)))
 	return err == nil && strings.Contains(path, "/usb")
-}
-
-// mountCache mounts the cache partition at dir. Read-only means that the device is not
-// written at all, not even its journal.
-func mountCache(device, dir string, write bool) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("cache: %w", err)
-	}
-	flags, data := uintptr(quiet), "errors=remount-ro"
-	if !write {
-		flags, data = quiet|unix.MS_RDONLY, "noload"
-	}
-	if err := unix.Mount(device, dir, "ext4", flags, data); err != nil {
-		return fmt.Errorf("cache %s: mount: %w; check it with e2fsck -f, or write the stick anew", device, err)
-	}
-	return nil
 }
 
 func unmountCache() {

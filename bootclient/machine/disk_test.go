@@ -2,10 +2,14 @@ package machine
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/phaseboot/phaseboot/internal/file/filetest"
 )
 
 // mke2fs makes a real file system, judged later by our own reading of it.
@@ -47,9 +51,9 @@ func TestTheCacheIsFoundByItsLabel(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dev, "sda"), make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := findLabel(sys, dev, cacheLabel)
-	if want := filepath.Join(dev, "sda2"); err != nil || got != want {
-		t.Errorf("got %q, %v; want %q", got, err, want)
+	got, others, err := disks{sys: sys, dev: dev}.find()
+	if want := filepath.Join(dev, "sda2"); err != nil || got.device != want || others != 0 {
+		t.Errorf("got %+v, %d others, %v; want %q", got, others, err, want)
 	}
 }
 
@@ -60,9 +64,165 @@ func TestAMachineWithoutCacheSaysSo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, err := findLabel(sys, dev, cacheLabel); !errors.Is(err, errNoCache) {
-		t.Errorf("got %q, %v", got, err)
+	if got, _, err := (disks{sys: sys, dev: dev}).find(); !errors.Is(err, errNoCache) {
+		t.Errorf("got %+v, %v", got, err)
 	}
+	if got, _, err := (disks{sys: sys, dev: dev, boot: "0fc63daf-8483-4772-8e79-3d69d8477de4"}).find(); !errors.Is(err, errNoDriver) {
+		t.Errorf("the boot disk does not show up: got %+v, %v", got, err)
+	}
+}
+
+// gptDisk is a disk with an ESP and a cache partition, in sysfs too, as Linux shows it.
+func gptDisk(t *testing.T, sys, dev, name, esp string) {
+	t.Helper()
+	disk := filepath.Join(dev, name)
+	if err := os.WriteFile(disk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tool := "/usr/sbin/sgdisk"
+	if !exists(tool) {
+		t.Fatal("sgdisk is missing; run: apt-get install gdisk")
+	}
+	out, err := exec.Command("sh", "-c", `truncate -s 8M "$1" && "$2" --clear --new=1:2048:4095 --partition-guid=1:"$3" --new=2:4096:12287 "$1"`, "sh", disk, tool, esp).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, part := range []string{"", name + "1", name + "2"} {
+		real := filepath.Join(sys, "devices/pci0000:00/block", name, part)
+		link := filepath.Join(sys, "class/block", filepath.Base(filepath.Join(name, part)))
+		err := errors.Join(os.MkdirAll(real, 0o755), os.MkdirAll(filepath.Dir(link), 0o755), os.Symlink(real, link))
+		if part != "" {
+			err = errors.Join(err, os.WriteFile(filepath.Join(real, "partition"), []byte(part[len(name):]), 0o644))
+		}
+		if part == name+"2" {
+			err = errors.Join(err, os.WriteFile(filepath.Join(real, "uevent"), []byte("DEVTYPE=partition\nPARTNAME="+cacheLabel+"\n"), 0o644))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	mke2fs(t, filepath.Join(dev, name+"2"), cacheLabel)
+}
+
+func TestOfTwoCachesThatOfTheBootedDiskIsTaken(t *testing.T) {
+	const esp1, esp2 = "0fc63daf-8483-4772-8e79-3d69d8477de4", "b0eef8d2-7c1a-4c3d-9f0e-0123456789ab"
+	sys, dev := t.TempDir(), t.TempDir()
+	gptDisk(t, sys, dev, "sda", esp1)
+	gptDisk(t, sys, dev, "sdb", esp2)
+	for boot, want := range map[string]string{"": "sda2", esp1: "sda2", esp2: "sdb2"} {
+		got, others, err := disks{sys, dev, boot}.find()
+		if err != nil || got.device != filepath.Join(dev, want) || others != 1 || got.booted != (boot != "") || got.blank {
+			t.Errorf("started from %q: %+v, %d others, %v; want %s", boot, got, others, err, want)
+		}
+	}
+	// without a file system, the name in the partition table tells that of the booted disk
+	if err := os.WriteFile(filepath.Join(dev, "sdb2"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := (disks{sys, dev, esp2}).find(); err != nil || got.device != filepath.Join(dev, "sdb2") || !got.blank {
+		t.Errorf("a wiped one: %+v, %v", got, err)
+	}
+	if got, _, err := (disks{sys, dev, ""}).find(); err != nil || got.device != filepath.Join(dev, "sda2") || got.blank {
+		t.Errorf("a wiped one of an unknown disk: %+v, %v", got, err)
+	}
+}
+
+func TestTheLoadersPartitionIsRead(t *testing.T) {
+	data := []byte{6, 0, 0, 0}
+	for _, r := range "0FC63DAF-8483-4772-8E79-3D69D8477DE4" {
+		data = append(data, byte(r), 0)
+	}
+	for _, end := range [][]byte{nil, {0, 0}, {0, 0, 1}} {
+		if got := efiString(append(data, end...)); got != "0fc63daf-8483-4772-8e79-3d69d8477de4" {
+			t.Errorf("%q", got)
+		}
+	}
+	if got := efiString(make([]byte, 3)); got != "" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestADamagedFileSystemIsToldByItsMark(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	mke2fs(t, path, cacheLabel)
+	p := cachePartition{device: path}
+	if err := p.fault(); err != nil {
+		t.Errorf("a sound one: %v", err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte{extErrors}, superblock+extStateAt)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.fault(); err == nil {
+		t.Error("its mark was not seen")
+	}
+	if err := (cachePartition{device: path, blank: true}).fault(); err == nil {
+		t.Error("a partition without a file system passes")
+	}
+}
+
+func TestACacheThatIsMadeAnewIsSound(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 700<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := makeExt(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got := extLabel(f); got != cacheLabel {
+		t.Errorf("its label is %q", got)
+	}
+	if out, err := exec.Command("/sbin/e2fsck", "-fn", path).CombinedOutput(); err != nil {
+		t.Errorf("e2fsck: %v\n%s", err, out)
+	}
+}
+
+func TestWhatIsRememberedOutlivesTheFileSystem(t *testing.T) {
+	old, fresh := t.TempDir(), t.TempDir()
+	files := map[string]string{"trust/0123/timestamp.json": "{}", "trust/0123/1.root.json": "{1}", keyFile: "key"}
+	for name, text := range files {
+		path := filepath.Join(old, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	outside := filetest.Outside(t)
+	for i, kind := range filetest.Kinds() {
+		if err := kind.Make(filepath.Join(old, "trust", "0123", fmt.Sprintf("stranger-%d.json", i)), outside); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Dir(outside), filepath.Join(old, "trust", "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := restoreFiles(fresh, keepFiles(old)); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if data, err := os.ReadFile(filepath.Join(fresh, name)); err != nil || string(data) != text {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+	}
+	for _, name := range []string{"blocks", "trust/link"} {
+		if exists(filepath.Join(fresh, name)) {
+			t.Errorf("%s came along", name)
+		}
+	}
+	filepath.WalkDir(fresh, func(path string, d fs.DirEntry, err error) error {
+		if data, _ := os.ReadFile(path); string(data) == filetest.Secret {
+			t.Errorf("%s is the file behind the link", path)
+		}
+		return err
+	})
 }
 
 func TestAStickIsToldFromADiskThatStays(t *testing.T) {

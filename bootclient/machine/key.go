@@ -14,7 +14,10 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-const maxKeyFile = 4 << 10
+const (
+	keyFile    = "machine.key" // in the cache
+	maxKeyFile = 4 << 10       // bytes
+)
 
 // errBadKey says that a key file holds no key of ours.
 var errBadKey = errors.New("the key there is damaged")

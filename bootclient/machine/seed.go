@@ -84,26 +84,17 @@ func prepareSeed(context.Context) (string, error) {
 func seedFromMemory() error { return bind(rootfsImage, seedRootfs, 0o644) }
 
 func seedFromDisk() error {
-	if err := loadSeedModules(); err != nil {
+	if err := loadModule("ext4"); err != nil {
 		return err
 	}
-	device, err := findLabel("/sys", "/dev", cacheLabel)
+	found, _, err := disks{sys: "/sys", dev: "/dev", boot: bootPartition(loadModule)}.find()
+	if err == nil && found.blank {
+		err = errNoCache
+	}
 	if err != nil {
 		return err
 	}
-	return mountCache(device, seedCache, false)
-}
-
-func loadSeedModules() error {
-	dir, err := modulesDir()
-	if err != nil {
-		return err
-	}
-	m, err := openModules(dir)
-	if err != nil {
-		return err
-	}
-	return m.load("ext4")
+	return mountCache(found.device, seedCache, false)
 }
 
 // bind makes a file of the initramfs readable in the next root.

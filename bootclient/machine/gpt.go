@@ -1,0 +1,86 @@
+package machine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode/utf16"
+
+	"golang.org/x/sys/unix"
+)
+
+// Of a GUID partition table (UEFI specification, section 5.3), bounds of what is read.
+const (
+	gptSignature = "EFI PART"
+	gptMax       = 256 // entries
+	gptEntry     = 128 // bytes, the least
+)
+
+// hasPartition reports whether a disk has a GPT with a partition of this GUID, as the
+// UEFI specification spells it, in lower case.
+func hasPartition(disk io.ReaderAt, guid string) bool {
+	for _, sector := range []int64{512, 4096} {
+		var head [92]byte
+		if _, err := disk.ReadAt(head[:], sector); err != nil || string(head[:8]) != gptSignature {
+			continue
+		}
+		at := binary.LittleEndian.Uint64(head[72:])
+		n, size := binary.LittleEndian.Uint32(head[80:]), binary.LittleEndian.Uint32(head[84:])
+		if at > 1<<20 || size < gptEntry || size > 4096 {
+			continue
+		}
+		for i := range int64(min(n, gptMax)) {
+			var entry [gptEntry]byte
+			if _, err := disk.ReadAt(entry[:], int64(at)*sector+i*int64(size)); err != nil {
+				break
+			}
+			if guidText(entry[16:32]) == guid {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// guidText spells a GUID: its first three numbers are little-endian.
+func guidText(b []byte) string {
+	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint16(b[4:]),
+		binary.LittleEndian.Uint16(b[6:]), b[8:10], b[10:16])
+}
+
+const (
+	efiVars = "/sys/firmware/efi/efivars"
+	// loaderPartition is where systemd-boot says from which partition it was loaded
+	// (Boot Loader Interface, https://systemd.io/BOOT_LOADER_INTERFACE).
+	loaderPartition = "LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+)
+
+// bootPartition returns the GUID of the partition that the boot loader was loaded from, ""
+// where firmware or loader do not say. load loads a kernel module.
+func bootPartition(load func(string) error) string {
+	if !mounted(efiVars) {
+		_ = load("efivarfs") // built in, or there is no UEFI
+		if err := unix.Mount("efivarfs", efiVars, "efivarfs", quiet|unix.MS_RDONLY, ""); err != nil {
+			return ""
+		}
+		defer unix.Unmount(efiVars, 0)
+	}
+	data, err := os.ReadFile(efiVars + "/" + loaderPartition)
+	if err != nil {
+		return ""
+	}
+	return efiString(data)
+}
+
+// efiString reads a variable that holds UTF-16 text behind its four bytes of attributes.
+func efiString(data []byte) string {
+	var text []uint16
+	for i := 4; i+1 < len(data) && len(text) < 64; i += 2 {
+		text = append(text, binary.LittleEndian.Uint16(data[i:]))
+	}
+	name, _, _ := bytes.Cut([]byte(string(utf16.Decode(text))), []byte{0})
+	return strings.ToLower(string(name))
+}
