@@ -29,30 +29,6 @@ type cache struct {
 	bad     map[cid.Cid]bool // blocks that were damaged, true when written again
 }
 
-// openCache opens the cache that the mode allows. A cache that another process
-// writes is read; one that cannot be opened is left out, and the report says so.
-func openCache(cfg Config) *cache {
-	c := &cache{report: cfg.Report, log: cfg.Log, bad: map[cid.Cid]bool{}, stats: SourceStats{Name: "cache", Kind: kindCache, Address: cfg.Cache}}
-	if cfg.Cache == "" {
-		return c
-	}
-	c.dir, c.readOnly = cfg.blocksDir(), cfg.Mode.Cache == "ro"
-	var err error
-	c.store, err = cas.OpenPacks(c.dir, cas.PackOptions{ReadOnly: c.readOnly, Log: cfg.Log, MaxPack: cachePack, Lazy: true})
-	if err != nil && !c.readOnly {
-		c.report.Refuse("cache", "writing", err)
-		c.readOnly = true
-		c.store, err = cas.OpenPacks(c.dir, cas.PackOptions{ReadOnly: true, Log: cfg.Log})
-	}
-	if err != nil {
-		c.store = nil
-		if !errors.Is(err, fs.ErrNotExist) {
-			c.report.Refuse("cache", "reading", err)
-		}
-	}
-	return c
-}
-
 // get returns a verified block, or false. A block that went bad is a fault of the
 // cache and is fetched again.
 func (c *cache) get(ctx context.Context, id cid.Cid) ([]byte, bool) {
@@ -140,12 +116,20 @@ func (c *cache) giveUp(err error) {
 	first := !c.broken && (c.settled || !cas.IsFull(err))
 	c.broken = c.broken || first
 	if first {
-		c.stats.Faults = append(c.stats.Faults, clean(err.Error()))
+		c.stats.Faults = append(c.stats.Faults, clean(lost(err).Error()))
 	}
 	c.mu.Unlock()
 	if first {
-		c.report.Refuse("cache", "writing", fmt.Errorf("%w; the boot goes on without", err))
+		c.report.Refuse("cache", "keeping blocks", lost(err))
 	}
+}
+
+// lost says what a cache that can no longer be written costs.
+func lost(err error) error {
+	if cas.IsFull(err) {
+		return errors.New("its disk is full: what did not fit comes from other sources again next time")
+	}
+	return fmt.Errorf("%w; nothing more is kept, and the rest comes from other sources again next time", err)
 }
 
 // settle says that nothing more can be removed to make room.

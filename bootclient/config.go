@@ -23,6 +23,7 @@ type Config struct {
 	Channel, Arch string
 	Mode          modes.Mode
 	Cache         string                // folder for blocks and remembered metadata, "" for none
+	CacheWanted   bool                  // a person named Cache: what makes it useless is an error, and it is not made anew
 	Mirrors       []string              // URLs that /ipfs/ and /ipns/ hang under: http, https, file
 	Peers         []string              // multiaddrs with /p2p/ID
 	Bootstrap     []string              // the same, to enter the DHT; also asked directly

@@ -1,8 +1,12 @@
 package bootclient
 
 import (
+	"context"
 	"net"
+	"testing"
 	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
 )
 
 // Hurry makes every pause and limit of the table in docs/PATIENCE.md n times shorter.
@@ -20,4 +24,18 @@ func (c *Config) Hurry(n time.Duration) {
 // Interfaces makes a machine believe that it has these network interfaces.
 func (c *Config) Interfaces(list ...net.Interface) {
 	c.interfaces = func() ([]net.Interface, error) { return list, nil }
+}
+
+// OpenCacheWithin sets how long a cache may take to open.
+func (c *Config) OpenCacheWithin(d time.Duration) {
+	t := usual
+	t.openCache = d
+	c.times = &t
+}
+
+// OpenPacksWith has caches opened by another function until the test ends.
+func OpenPacksWith(t testing.TB, open func(context.Context, string, cas.PackOptions) (*cas.Packs, error)) {
+	was := openPacks
+	openPacks = open
+	t.Cleanup(func() { openPacks = was })
 }

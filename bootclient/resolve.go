@@ -469,8 +469,16 @@ func (r *resolver) commit(ctx context.Context) (*manifest.Verified, error) {
 	policy := r.policy()
 	var err error
 	if policy.State, err = manifest.OpenState(r.cfg.trustDir()); err != nil {
-		r.cfg.Report.Refuse("cache", "remembering the release", err)
+		r.cfg.Report.Refuse("cache", "remembering the release", fmt.Errorf("%w; an older release cannot be told next time", err))
 		return r.best.v, nil
 	}
-	return manifest.Verify(ctx, r.best.folder, policy)
+	v, err := manifest.Verify(ctx, r.best.folder, policy)
+	if err == nil {
+		for _, n := range v.Notes() {
+			if !slices.Contains(r.best.v.Notes(), n) {
+				r.cfg.Report.Refuse("cache", "remembering the release", errors.New(n))
+			}
+		}
+	}
+	return v, err
 }

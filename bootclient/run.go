@@ -39,8 +39,11 @@ func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 	if err != nil {
 		return nil, err
 	}
-	c := openCache(cfg)
+	c, err := openCache(ctx, cfg)
 	defer c.close()
+	if err != nil {
+		return nil, err
+	}
 	places := root.Discovery()
 	if cfg.Cache != "" {
 		places = merge(manifest.OpenStateReadOnly(cfg.trustDir()).NewestRoot(root).Discovery(), places)

@@ -51,7 +51,10 @@ func Seed(ctx context.Context, cfg Config) error {
 	if s.root, err = manifest.ParseRoot(cfg.Root); err != nil {
 		return err
 	}
-	if s.store, err = cas.OpenPacks(cfg.blocksDir(), cas.PackOptions{ReadOnly: true, Log: cfg.Log}); err != nil {
+	if err := cfg.checkFolders(); err != nil {
+		return fmt.Errorf("cache %s: %w", cfg.Cache, err)
+	}
+	if s.store, err = cas.OpenPacksContext(ctx, cfg.blocksDir(), cas.PackOptions{ReadOnly: true, Log: cfg.Log}); err != nil {
 		return fmt.Errorf("cache %s: %w; fill it with phase-boot fetch --cache", cfg.Cache, err)
 	}
 	defer s.store.Close()
@@ -271,6 +274,11 @@ func (c Config) keepHead(h head) error {
 	}
 	if err := file.CheckFolder(filepath.Dir(path)); err != nil {
 		return err
+	}
+	if errors.Is(file.Check(path, file.NoFollow), file.ErrKind) {
+		if err := os.RemoveAll(path); err != nil { // the link or the folder itself, nothing behind it
+			return err
+		}
 	}
 	return atomicfile.Write(path, 0o600, h.record)
 }

@@ -34,6 +34,10 @@ type timings struct {
 	lackFirst time.Duration // before sources are asked again for what they lacked, doubled each time
 	lackMax   time.Duration // the longest of these pauses
 
+	// the cache
+	openCache  time.Duration // for a cache partition that was found
+	openWanted time.Duration // for a cache that somebody asked for
+
 	// words
 	sayAfter time.Duration // without a release or a block, before the console says who is waited for
 	sayAgain time.Duration // between two such lines
@@ -54,6 +58,9 @@ var usual = timings{
 	busyMax:   2 * time.Minute,
 	lackFirst: time.Second,
 	lackMax:   30 * time.Second,
+
+	openCache:  30 * time.Second,
+	openWanted: 10 * time.Minute,
 
 	sayAfter: 3 * time.Second,
 	sayAgain: 10 * time.Second,

@@ -26,6 +26,9 @@ func IsStore(dir string) (bool, error) {
 
 const lockName = "lock"
 
+// ErrBusy says that another process writes to a store.
+var ErrBusy = errors.New("busy")
+
 // lockStore takes the store's one writer's place. The lock goes with the process; the pid
 // in the file is for people.
 func lockStore(dir string) (*os.File, error) {
@@ -40,7 +43,7 @@ func lockStore(dir string) (*os.File, error) {
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		defer f.Close()
-		return nil, fmt.Errorf("store %s: %s is writing to it; wait for it or stop it", dir, holder(f))
+		return nil, fmt.Errorf("store %s: %w: %s writes to it; wait for it or stop it", dir, ErrBusy, holder(f))
 	}
 	if err == nil {
 		err = f.Truncate(0)

@@ -142,7 +142,7 @@ func (f *fetchFlags) run(ctx context.Context) error {
 	line := &statusLine{w: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
 	report := bootclient.NewReport(time.Now(), line)
 	cfg := bootclient.Config{
-		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, Timeout: f.timeout, Patience: f.patience, Share: f.share,
+		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, CacheWanted: f.cache != "", Timeout: f.timeout, Patience: f.patience, Share: f.share,
 		Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap, Report: report, Progress: line.progress,
 	}
 	useProxy(&cfg)
