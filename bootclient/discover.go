@@ -32,6 +32,7 @@ type discovery struct {
 	serving *serving      // of the shelf, nil like it
 	rest    chan struct{} // closed when the metadata for others is there; nil before it is sought
 	heard   chan head     // from the DHT
+	folder  SourceStats   // what earlier files of the sink gave; for the goroutine of Run
 	network bool          // mDNS or the DHT may find more at any time
 	// isolated says that no source can be reached and none can be found.
 	isolated bool

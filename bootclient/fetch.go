@@ -65,6 +65,9 @@ func fetchAll(ctx context.Context, cfg Config, disc *discovery, c *cache, won re
 	if err := f.fromCache(ctx); err != nil {
 		return f, err
 	}
+	if err := f.fromSink(ctx, sink); err != nil {
+		return f, err
+	}
 	f.queue = newQueue(f.parts, time.Now())
 	f.queue.times = cfg.times
 	f.queue.shuffled = cfg.Mode.Uses("mdns")

@@ -82,7 +82,7 @@ type Step struct {
 // SourceStats says what one source gave.
 type SourceStats struct {
 	Name    string   `json:"name"`
-	Kind    string   `json:"kind"` // cache, mirror, peer, bootstrap, mdns, dht
+	Kind    string   `json:"kind"` // cache, folder, mirror, peer, bootstrap, mdns, dht
 	Address string   `json:"address,omitempty"`
 	Bytes   int64    `json:"bytes"`
 	Blocks  int64    `json:"blocks"`

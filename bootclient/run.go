@@ -154,6 +154,9 @@ func allStats(disc *discovery, c *cache) []SourceStats {
 	if st, used := c.snapshot(); used {
 		list = append(list, st)
 	}
+	if disc.folder.Blocks > 0 {
+		list = append(list, disc.folder)
+	}
 	return list
 }
 

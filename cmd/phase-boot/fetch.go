@@ -25,7 +25,8 @@ import (
 
 const fetchUsage = `phase-boot fetch finds the newest signed release of a channel, fetches it from
 every source it can find, verifies it and writes it to a folder: kernel, initramfs,
-rootfs, dtb/NAME, job/NAME.wasm, cmdline, release.json, report.json.
+rootfs, dtb/NAME, job/NAME.wasm, cmdline, release.json, report.json. Of files that lie
+there already, what the new release shares is not fetched again.
 
 Usage:
   phase-boot fetch --root root.json [flags] --out DIR
