@@ -84,6 +84,11 @@ func loadPEM(ctx context.Context, path string, pass PassFunc) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
+	return parsePEM(ctx, path, data, pass)
+}
+
+// parsePEM reads a private key file.
+func parsePEM(ctx context.Context, path string, data []byte, pass PassFunc) (Key, error) {
 	block, _ := pem.Decode(data)
 	if block == nil {
 		if _, err := parsePublic(data); err == nil {
@@ -92,6 +97,7 @@ func loadPEM(ctx context.Context, path string, pass PassFunc) (Key, error) {
 		return Key{}, fmt.Errorf("no PEM in it, so not a key file (%w); name the file that 'phase-sign key generate' made", cas.ErrCorrupt)
 	}
 	var private crypto.PrivateKey
+	var err error
 	switch cryptoutils.PEMType(block.Type) {
 	case cryptoutils.PrivateKeyPEMType:
 		private, err = parsePrivate(block.Bytes)

@@ -49,27 +49,41 @@ func newEngine() (engine, error) {
 	return engine{u.JoinPath("v1", mount), token}, nil
 }
 
-// call asks one thing, with a body unless it is nil.
+// call asks one thing, with a body unless it is nil, and reads the answer.
 func (e engine) call(ctx context.Context, method, path string, body, answer any) error {
+	status, data, err := e.ask(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	return readAnswer(status, data, answer)
+}
+
+// ask returns the status and the body of an answer.
+func (e engine) ask(ctx context.Context, method, path string, body any) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	req, err := e.request(ctx, method, path, body)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	// a redirection would carry the token to wherever it points
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("vault: %w", err)
+		return 0, nil, fmt.Errorf("vault: %w", err)
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("vault: %w", err)
+		return 0, nil, fmt.Errorf("vault: %w", err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return refusal(resp.StatusCode, data)
+	return resp.StatusCode, data, nil
+}
+
+// readAnswer reads an answer, or words the refusal that it is.
+func readAnswer(status int, data []byte, answer any) error {
+	if status != http.StatusOK {
+		return refusal(status, data)
 	}
 	return payload(data, answer)
 }

@@ -33,36 +33,56 @@ func load(ctx context.Context, name string) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	var said struct {
-		Type   string `json:"type"`
-		Latest int    `json:"latest_version"`
-		Keys   map[string]struct {
-			Public string `json:"public_key"`
-		} `json:"keys"`
-	}
+	var said keyAnswer
 	if err := e.call(ctx, http.MethodGet, "keys/"+name, nil, &said); err != nil {
 		return nil, err
 	}
-	if said.Type != algorithm {
-		return nil, fmt.Errorf("vault: a key of type %.40q; only ed25519 is accepted: %s", said.Type, makeKey)
-	}
-	public, err := base64.StdEncoding.DecodeString(said.Keys[strconv.Itoa(said.Latest)].Public)
-	if err != nil || len(public) != ed25519.PublicKeySize {
-		return nil, fmt.Errorf("vault: version %d of the key has no public half of 32 bytes", said.Latest)
+	public, err := said.newest()
+	if err != nil {
+		return nil, err
 	}
 	return &key{e, name, said.Latest, public}, nil
 }
 
+// A keyAnswer is what the engine says of a key.
+type keyAnswer struct {
+	Type   string `json:"type"`
+	Latest int    `json:"latest_version"`
+	Keys   map[string]struct {
+		Public string `json:"public_key"`
+	} `json:"keys"`
+}
+
+// newest is the public half of the newest version.
+func (a keyAnswer) newest() (ed25519.PublicKey, error) {
+	if a.Type != algorithm {
+		return nil, fmt.Errorf("vault: a key of type %.40q; only ed25519 is accepted: %s", a.Type, makeKey)
+	}
+	public, err := base64.StdEncoding.DecodeString(a.Keys[strconv.Itoa(a.Latest)].Public)
+	if err != nil || len(public) != ed25519.PublicKeySize {
+		return nil, fmt.Errorf("vault: version %d of the key has no public half of 32 bytes", a.Latest)
+	}
+	return public, nil
+}
+
 // sign returns a signature that it has verified.
 func (k *key) sign(ctx context.Context, message []byte) ([]byte, error) {
-	var said struct {
-		Signature string `json:"signature"`
-	}
+	var said signatureAnswer
 	ask := map[string]any{"input": message, "key_version": k.version} // bytes become base64
 	if err := k.engine.call(ctx, http.MethodPost, "sign/"+k.name, ask, &said); err != nil {
 		return nil, err
 	}
-	text, _ := strings.CutPrefix(said.Signature, fmt.Sprintf("vault:v%d:", k.version))
+	return said.verified(k, message)
+}
+
+// A signatureAnswer is vault:vVERSION:BASE64.
+type signatureAnswer struct {
+	Signature string `json:"signature"`
+}
+
+// verified is the signature, if the version that was loaded has made it.
+func (a signatureAnswer) verified(k *key, message []byte) ([]byte, error) {
+	text, _ := strings.CutPrefix(a.Signature, fmt.Sprintf("vault:v%d:", k.version))
 	sig, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || !ed25519.Verify(k.public, message, sig) {
 		return nil, errors.New("vault: its signature does not verify")
