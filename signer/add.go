@@ -39,8 +39,8 @@ func Add(ctx context.Context, s AddSpec) (Summary, error) {
 		return Summary{}, err
 	}
 	if s.Digest != "" && s.Digest != d.digest() {
-		return Summary{}, fmt.Errorf("manifest %s: its content is %s, not %.64q that was reviewed; review it again: %w",
-			s.File, d.digest(), s.Digest, manifest.ErrSignature)
+		return Summary{}, because(manifest.ErrSignature, "manifest %s: its content is %s, not %.64q that was reviewed; review it again",
+			s.File, d.digest(), s.Digest)
 	}
 	if err := fresh(d, s.Now); err != nil {
 		return Summary{}, err
@@ -82,7 +82,7 @@ func (d *document) trust(dir string, now time.Time) (*trust, error) {
 	}
 	t, err := openTrust(filepath.Join(dir, RootName), dir, false, now)
 	if unnamed && errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("manifest %s: no root.json beside it says who may sign; name the repository with --repo: %w", d.path, fs.ErrNotExist)
+		return nil, because(fs.ErrNotExist, "manifest %s: no root.json beside it says who may sign; name the repository with --repo", d.path)
 	}
 	return t, err
 }
@@ -109,7 +109,7 @@ func (t *trust) mayAllSign(d *document, keys []Key) error {
 			return err
 		}
 		if _, ok := listed[id]; !ok {
-			return fmt.Errorf("key %s (%.8s…): may not sign %s; that is for %s: %w", k.name, id, d.role, shortIDs(listed), manifest.ErrSignature)
+			return because(manifest.ErrSignature, "key %s (%.8s…): may not sign %s; that is for %s", k.name, id, d.role, shortIDs(listed))
 		}
 	}
 	return nil
@@ -153,7 +153,7 @@ func altered(d *document, bad []string) error {
 	for i, id := range bad {
 		bad[i] = fmt.Sprintf("%.8s…", id)
 	}
-	return fmt.Errorf("manifest %s: changed after %s signed it; get the original and review it again: %w", d.path, strings.Join(bad, ", "), manifest.ErrSignature)
+	return because(manifest.ErrSignature, "manifest %s: changed after %s signed it; get the original and review it again", d.path, strings.Join(bad, ", "))
 }
 
 // store writes the document back, and a root to its other name beside it too. What
@@ -174,7 +174,7 @@ func (d *document) store(digest string) error {
 			return err
 		}
 		if now.digest() != digest {
-			return fmt.Errorf("manifest %s: was replaced while it was being signed; review it and run it again: %w", path, manifest.ErrSignature)
+			return because(manifest.ErrSignature, "manifest %s: was replaced while it was being signed; review it and run it again", path)
 		}
 		d.merge(now.signatures)
 		paths = append(paths, path)

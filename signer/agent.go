@@ -24,7 +24,7 @@ import (
 const agentScheme = "ssh-agent:"
 
 // errSK is why security keys behind an ssh agent do not do.
-var errSK = fmt.Errorf("a security key (sk-) signs a wrapped message that no TUF client can check; use a plain ssh-ed25519 key: %w", fs.ErrInvalid)
+var errSK = invalid("a security key (sk-) signs a wrapped message that no TUF client can check; use a plain ssh-ed25519 key")
 
 // agentSigner asks the agent that SSH_AUTH_SOCK names, anew for each signature.
 type agentSigner struct {
@@ -36,7 +36,7 @@ type agentSigner struct {
 func loadAgent(ctx context.Context, uri string) (Key, error) {
 	want := strings.TrimPrefix(uri, agentScheme)
 	if !strings.HasPrefix(want, "SHA256:") {
-		return Key{}, fmt.Errorf("write ssh-agent:SHA256:…, as 'ssh-add -l' prints it: %w", fs.ErrInvalid)
+		return Key{}, invalid("write ssh-agent:SHA256:…, as 'ssh-add -l' prints it")
 	}
 	var found ssh.PublicKey
 	err := withAgent(ctx, func(a agent.ExtendedAgent) error {
@@ -52,7 +52,7 @@ func loadAgent(ctx context.Context, uri string) (Key, error) {
 		return Key{}, err
 	}
 	if found == nil {
-		return Key{}, fmt.Errorf("the ssh agent does not hold it; add it with ssh-add: %w", fs.ErrNotExist)
+		return Key{}, because(fs.ErrNotExist, "the ssh agent does not hold it; add it with ssh-add")
 	}
 	public, err := sshPublic(found)
 	if err != nil {
@@ -69,14 +69,14 @@ func sshPublic(key ssh.PublicKey) (ed25519.PublicKey, error) {
 	if inner, ok := key.(ssh.CryptoPublicKey); ok {
 		return onlyEd25519(inner.CryptoPublicKey())
 	}
-	return nil, fmt.Errorf("%.40q key; only ssh-ed25519 is accepted: %w", key.Type(), fs.ErrInvalid)
+	return nil, invalid("%.40q key; only ssh-ed25519 is accepted", key.Type())
 }
 
 // withAgent connects to the ssh agent for one exchange, which ends with ctx.
 func withAgent(ctx context.Context, do func(agent.ExtendedAgent) error) error {
 	socket := os.Getenv("SSH_AUTH_SOCK")
 	if socket == "" {
-		return fmt.Errorf("no ssh agent; start one and set SSH_AUTH_SOCK: %w", cas.ErrUnreachable)
+		return because(cas.ErrUnreachable, "no ssh agent; start one and set SSH_AUTH_SOCK")
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socket)

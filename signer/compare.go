@@ -63,7 +63,7 @@ func findArtifact(ctx context.Context, a manifest.Artifact, dir string, watch Wa
 			return other, err
 		}
 	}
-	return "", &refusal{fmt.Sprintf("%s: not in %s, neither as %s nor under another name; name the folder that has it", a.Role, dir, path), fs.ErrNotExist}
+	return "", because(fs.ErrNotExist, "%s: not in %s, neither as %s nor under another name; name the folder that has it", a.Role, dir, path)
 }
 
 // isArtifact says how a file differs from an artifact, "" when it is the same.

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"time"
@@ -63,7 +62,7 @@ func readMetadata(path string) ([]byte, error) {
 	case len(data) == 0:
 		return nil, fmt.Errorf("the file is empty (%w); get it again", cas.ErrCorrupt)
 	case len(data) > manifest.MaxMetadata:
-		return nil, fmt.Errorf("more than %d bytes, so not metadata; is this the right file? %w", manifest.MaxMetadata, fs.ErrInvalid)
+		return nil, invalid("more than %d bytes, so not metadata; is this the right file?", manifest.MaxMetadata)
 	}
 	return data, nil
 }

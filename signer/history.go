@@ -124,8 +124,8 @@ func (s ReleaseSpec) unused(t *trust, role string, r manifest.Release) error {
 	}
 	for _, p := range past {
 		if p.Version == r.Version && !sameContent(p.release, r) {
-			return &refusal{fmt.Sprintf("release %q: channel %s has used this name for other content (version %d, signed on %s); choose another --release, or insist with --force",
-				r.Version, s.Channel, p.Number, stamp(p.SignedAt)), fs.ErrExist}
+			return because(fs.ErrExist, "release %q: channel %s has used this name for other content (version %d, signed on %s); choose another --release, or insist with --force",
+				r.Version, s.Channel, p.Number, stamp(p.SignedAt))
 		}
 	}
 	return nil

@@ -73,7 +73,7 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 	id := manifest.NewRepositoryID()
 	root, err := manifest.NewRoot(s.rootSpec(name, id))
 	if err != nil {
-		return InitResult{}, fmt.Errorf("root: %w: %w", fs.ErrInvalid, err)
+		return InitResult{}, invalid("root: %v", err)
 	}
 	delegations, roles, err := s.delegations()
 	if err != nil {
@@ -81,7 +81,7 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 	}
 	targets, err := manifest.NewTargets(1, s.Now.Add(s.TargetsLifetime), delegations...)
 	if err != nil {
-		return InitResult{}, fmt.Errorf("targets: %w: %w", fs.ErrInvalid, err)
+		return InitResult{}, invalid("targets: %v", err)
 	}
 	manifest.SetRepository(targets, id)
 	signed, err := signBoth(s.Root, root, targets)
@@ -115,7 +115,7 @@ func (s InitSpec) check() error {
 		return err
 	}
 	if len(s.Channels) == 0 || len(s.Archs) == 0 {
-		return fmt.Errorf("no channel or no architecture: %w", fs.ErrInvalid)
+		return invalid("no channel or no architecture")
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ type publisherKeys struct{ online, ipns []ed25519.PublicKey }
 func (p publisherKeys) check() error {
 	for _, key := range p.online {
 		if contains(p.ipns, key) {
-			return fmt.Errorf("the IPNS key is also the online key; replacing one would replace the other: make another: %w", fs.ErrInvalid)
+			return invalid("the IPNS key is also the online key; replacing one would replace the other: make another")
 		}
 	}
 	return nil
@@ -135,17 +135,17 @@ func (p publisherKeys) check() error {
 // checkOwners refuses keys and a threshold that may not stand for a role.
 func checkOwners(what string, keys []ed25519.PublicKey, threshold int, held publisherKeys) error {
 	if threshold < 1 || threshold > len(keys) {
-		return fmt.Errorf("%s threshold %d: there are %d %s keys; it must be 1 to that many: %w",
-			what, threshold, len(keys), what, fs.ErrInvalid)
+		return invalid("%s threshold %d: there are %d %s keys; it must be 1 to that many",
+			what, threshold, len(keys), what)
 	}
 	for i, key := range keys {
 		switch {
 		case contains(keys[:i], key):
-			return fmt.Errorf("%s key %d is there twice; each counts once: %w", what, i+1, fs.ErrInvalid)
+			return invalid("%s key %d is there twice; each counts once", what, i+1)
 		case contains(held.online, key):
-			return fmt.Errorf("the online key is also a %s key; a stolen publisher would then sign releases: make another: %w", what, fs.ErrInvalid)
+			return invalid("the online key is also a %s key; a stolen publisher would then sign releases: make another", what)
 		case contains(held.ipns, key):
-			return fmt.Errorf("the IPNS key is also a %s key; a stolen publisher would then sign releases: make another: %w", what, fs.ErrInvalid)
+			return invalid("the IPNS key is also a %s key; a stolen publisher would then sign releases: make another", what)
 		}
 	}
 	return nil
@@ -195,7 +195,7 @@ func roleName(channel, arch string) (string, error) {
 	}
 	role, err := manifest.RoleName(channel, arch)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", fs.ErrInvalid, err)
+		return "", invalid("%v", err)
 	}
 	return role, nil
 }
@@ -263,7 +263,7 @@ func makeDir(dir string) (made bool, err error) {
 	info, err := os.Stat(dir)
 	made = errors.Is(err, fs.ErrNotExist)
 	if err == nil && !info.IsDir() {
-		return false, fmt.Errorf("repository %s: is a file; name a folder: %w", dir, fs.ErrInvalid)
+		return false, invalid("repository %s: is a file; name a folder", dir)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return false, fmt.Errorf("repository: %w", err)

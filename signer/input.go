@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -159,24 +158,4 @@ func (l inputs) close() {
 	for _, in := range l {
 		in.Close()
 	}
-}
-
-// A refusal is an error whose words say all there is to say, and whose reason decides the
-// exit code.
-type refusal struct {
-	words  string
-	reason error
-}
-
-func (r *refusal) Error() string { return r.words }
-func (r *refusal) Unwrap() error { return r.reason }
-
-// invalid refuses what a person gave: exit code 2.
-func invalid(format string, args ...any) error {
-	return &refusal{fmt.Sprintf(format, args...), fs.ErrInvalid}
-}
-
-// corrupt refuses bytes that are not what they must be: exit code 5.
-func corrupt(format string, args ...any) error {
-	return &refusal{fmt.Sprintf(format, args...), cas.ErrCorrupt}
 }

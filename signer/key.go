@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io/fs"
 	"regexp"
 	"strings"
 
@@ -23,7 +22,7 @@ var (
 )
 
 // errPrivate is what a key answers that never leaves its agent or KMS.
-var errPrivate = fmt.Errorf("the private key does not leave its keeper; name a PEM file: %w", fs.ErrInvalid)
+var errPrivate = invalid("the private key does not leave its keeper; name a PEM file")
 
 // A Key signs with Ed25519 (RFC 8032). The zero Key is of no use; see Load.
 type Key struct {
@@ -114,7 +113,7 @@ func LoadListed(ctx context.Context, uri string, pass PassFunc) (Key, error) {
 func onlyEd25519(public crypto.PublicKey) (ed25519.PublicKey, error) {
 	key, ok := public.(ed25519.PublicKey)
 	if !ok || len(key) != ed25519.PublicKeySize {
-		return nil, fmt.Errorf("%s key; only Ed25519 is accepted, make one with 'phase-sign key generate': %w", kindOf(public), fs.ErrInvalid)
+		return nil, invalid("%s key; only Ed25519 is accepted, make one with 'phase-sign key generate'", kindOf(public))
 	}
 	return key, nil
 }

@@ -53,7 +53,7 @@ func loadKMS(ctx context.Context, uri string) (Key, error) {
 	sv, err := cliplugin.LoadSignerVerifier(ctx, uri, crypto.SHA256)
 	if errors.Is(err, exec.ErrNotFound) {
 		name := cliplugin.PluginBinaryPrefix + scheme.FindStringSubmatch(uri)[1]
-		return Key{}, fmt.Errorf("the plugin program %s is not in PATH; install it: %w", name, fs.ErrNotExist)
+		return Key{}, because(fs.ErrNotExist, "the plugin program %s is not in PATH; install it", name)
 	}
 	if err != nil {
 		return Key{}, err

@@ -36,7 +36,7 @@ func readKeyFile(path string) ([]byte, error) {
 	case len(data) == 0:
 		return nil, fmt.Errorf("the file is empty (%w); restore it from its backup", cas.ErrCorrupt)
 	case len(data) > maxKeyFile:
-		return nil, fmt.Errorf("more than %d bytes, so not a key; is this the right file? %w", maxKeyFile, fs.ErrInvalid)
+		return nil, invalid("more than %d bytes, so not a key; is this the right file?", maxKeyFile)
 	}
 	return data, nil
 }
@@ -106,7 +106,7 @@ func parsePEM(ctx context.Context, path string, data []byte, pass PassFunc) (Key
 	case cryptoutils.PublicKeyPEMType:
 		return Key{}, errPublicGiven
 	default:
-		return Key{}, fmt.Errorf("a PEM block %.40q; keys are made with 'phase-sign key generate': %w", block.Type, fs.ErrInvalid)
+		return Key{}, invalid("a PEM block %.40q; keys are made with 'phase-sign key generate'", block.Type)
 	}
 	if err != nil {
 		return Key{}, err
@@ -114,7 +114,7 @@ func parsePEM(ctx context.Context, path string, data []byte, pass PassFunc) (Key
 	return newPEMKey(private)
 }
 
-var errPublicGiven = fmt.Errorf("holds a public key; signing needs the private one: %w", fs.ErrInvalid)
+var errPublicGiven = invalid("holds a public key; signing needs the private one")
 
 func newPEMKey(private crypto.PrivateKey) (Key, error) {
 	key, ok := private.(ed25519.PrivateKey)

@@ -44,7 +44,7 @@ func Promote(ctx context.Context, s PromoteSpec) (Summary, error) {
 		return Summary{}, err
 	}
 	if d.role != from {
-		return Summary{}, fmt.Errorf("manifest %s: is a release of %q for %s, not of %q: %w", d.path, d.role, s.Arch, s.From, fs.ErrInvalid)
+		return Summary{}, invalid("manifest %s: is a release of %q for %s, not of %q", d.path, d.role, s.Arch, s.From)
 	}
 	if err := t.check(d, s.Now); err != nil {
 		return Summary{}, err
@@ -70,7 +70,7 @@ func (s PromoteSpec) source(role string) (*document, error) {
 		return nil, err
 	}
 	if d.kind != manifest.KindRole {
-		return nil, fmt.Errorf("manifest %s: is %s metadata; name a release: %w", path, d.kind, fs.ErrInvalid)
+		return nil, invalid("manifest %s: is %s metadata; name a release", path, d.kind)
 	}
 	return d, nil
 }

@@ -74,7 +74,7 @@ func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 	}
 	role, err := manifest.Encode(r)
 	if err != nil {
-		return Summary{}, fmt.Errorf("release %q: %w: %w", s.Version, fs.ErrInvalid, err)
+		return Summary{}, invalid("release %q: %v", s.Version, err)
 	}
 	return s.signAndWrite(ctx, t, role)
 }
@@ -124,19 +124,19 @@ func (s ReleaseSpec) checkOut() error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
-		return fmt.Errorf("manifest %s: is a directory; name a file: %w", path, fs.ErrInvalid)
+		return invalid("manifest %s: is a directory; name a file", path)
 	case err != nil || info.Mode().IsRegular() && info.Size() == 0:
 		return nil
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("manifest %s: is not a regular file; name a file: %w", path, fs.ErrInvalid)
+		return invalid("manifest %s: is not a regular file; name a file", path)
 	}
 	d, err := openDocument(path)
 	if err != nil || d.kind != manifest.KindRole {
-		return fmt.Errorf("manifest %s: the file that is there is no release manifest; choose another name: %w", path, fs.ErrInvalid)
+		return invalid("manifest %s: the file that is there is no release manifest; choose another name", path)
 	}
 	if other := d.signedBeside(s.Keys); other != "" && !s.Force {
-		return fmt.Errorf("manifest %s: release %q is there, with a signature by %.8s…, which would be lost; choose another name, or replace it with --force: %w",
-			path, d.release.Version, other, fs.ErrExist)
+		return because(fs.ErrExist, "manifest %s: release %q is there, with a signature by %.8s…, which would be lost; choose another name, or replace it with --force",
+			path, d.release.Version, other)
 	}
 	return nil
 }
@@ -155,7 +155,7 @@ func (d *document) signedBeside(ours []Key) string {
 // artifact for each file.
 func (s ReleaseSpec) checkWords() error {
 	if s.Kernel == "" || s.Initramfs == "" {
-		return fmt.Errorf("release: a kernel and an initramfs are needed: %w", fs.ErrInvalid)
+		return invalid("release: a kernel and an initramfs are needed")
 	}
 	r := manifest.Release{
 		Channel: s.Channel, Arch: s.Arch, Version: s.Version, Number: 1, Cmdline: s.Cmdline, MinRAM: s.MinRAM,
@@ -165,7 +165,7 @@ func (s ReleaseSpec) checkWords() error {
 		r.Artifacts = append(r.Artifacts, exampleArtifact(f.role, s.Chunker))
 	}
 	if _, err := manifest.Encode(r); err != nil {
-		return fmt.Errorf("release: %w: %w", fs.ErrInvalid, err)
+		return invalid("release: %v", err)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package signer
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
 	"strings"
 	"time"
@@ -58,7 +57,7 @@ func Rollback(ctx context.Context, s RollbackSpec) (Summary, error) {
 // choose finds the release to go back to.
 func (s RollbackSpec) choose(past []Past) (Past, error) {
 	if len(past) == 0 {
-		return Past{}, &refusal{fmt.Sprintf("channel %q for %s: no release in repository %s; there is nothing to go back to", s.Channel, s.Arch, s.Repo), fs.ErrNotExist}
+		return Past{}, because(fs.ErrNotExist, "channel %q for %s: no release in repository %s; there is nothing to go back to", s.Channel, s.Arch, s.Repo)
 	}
 	last := past[len(past)-1]
 	for i := len(past) - 1; i >= 0; i-- {
@@ -68,9 +67,9 @@ func (s RollbackSpec) choose(past []Past) (Past, error) {
 		}
 	}
 	if s.To == "" {
-		return Past{}, &refusal{fmt.Sprintf("channel %q for %s: repository %s has no release with other content than version %d; name a repository that has", s.Channel, s.Arch, s.Repo, last.Number), fs.ErrNotExist}
+		return Past{}, because(fs.ErrNotExist, "channel %q for %s: repository %s has no release with other content than version %d; name a repository that has", s.Channel, s.Arch, s.Repo, last.Number)
 	}
-	return Past{}, &refusal{fmt.Sprintf("release %.64q: not among those of channel %q for %s in repository %s, which has %s", s.To, s.Channel, s.Arch, s.Repo, versions(past)), fs.ErrNotExist}
+	return Past{}, because(fs.ErrNotExist, "release %.64q: not among those of channel %q for %s in repository %s, which has %s", s.To, s.Channel, s.Arch, s.Repo, versions(past))
 }
 
 // versions are the last names of releases.
@@ -88,7 +87,7 @@ func (s ReleaseSpec) again(ctx context.Context, t *trust, r manifest.Release, nu
 	r.Repository, r.Channel, r.Number, r.SignedAt, r.Expires = t.root.repository, s.Channel, number, s.Now, s.Now.Add(s.Lifetime)
 	role, err := manifest.Encode(r)
 	if err != nil {
-		return Summary{}, fmt.Errorf("release %q: %w: %w", r.Version, fs.ErrInvalid, err)
+		return Summary{}, invalid("release %q: %v", r.Version, err)
 	}
 	return s.signAndWrite(ctx, t, role)
 }

@@ -175,7 +175,7 @@ func (s RotateSpec) planNames(d *manifest.Discovery) error {
 	for _, name := range s.RemoveIPNS {
 		i := slices.Index(d.IPNS, name)
 		if i < 0 {
-			return fmt.Errorf("IPNS name %.80q: is not listed; there are %s: %w", name, strings.Join(d.IPNS, ", "), fs.ErrInvalid)
+			return invalid("IPNS name %.80q: is not listed; there are %s", name, strings.Join(d.IPNS, ", "))
 		}
 		d.IPNS = slices.Delete(d.IPNS, i, i+1)
 	}
@@ -185,12 +185,12 @@ func (s RotateSpec) planNames(d *manifest.Discovery) error {
 			return err
 		}
 		if slices.Contains(d.IPNS, name) {
-			return fmt.Errorf("IPNS name %s: is listed already: %w", name, fs.ErrInvalid)
+			return invalid("IPNS name %s: is listed already", name)
 		}
 		d.IPNS = append([]string{name}, d.IPNS...)
 	}
 	if len(d.IPNS) == 0 {
-		return fmt.Errorf("the last IPNS name would go; add one with --ipns-key: %w", fs.ErrInvalid)
+		return invalid("the last IPNS name would go; add one with --ipns-key")
 	}
 	return nil
 }
@@ -200,7 +200,7 @@ func (s RotateSpec) planNames(d *manifest.Discovery) error {
 func (s RotateSpec) planReleases(p *rotation) error {
 	if !s.changesReleases() {
 		if len(s.Channels)+len(s.Archs) > 0 {
-			return fmt.Errorf("--channel and --arch say whose release keys change; say how: %w", fs.ErrInvalid)
+			return invalid("--channel and --arch say whose release keys change; say how")
 		}
 		return nil
 	}
@@ -240,7 +240,7 @@ func (s RotateSpec) makeReleases(p *rotation, at func(channel, arch string) int)
 	}
 	for _, channel := range s.Channels {
 		if !slices.ContainsFunc(p.releases, func(d manifest.Delegation) bool { return d.Channel == channel }) {
-			return fmt.Errorf("channel %q: not in repository %s; name --arch as well to make it: %w", channel, s.Repo, fs.ErrNotExist)
+			return because(fs.ErrNotExist, "channel %q: not in repository %s; name --arch as well to make it", channel, s.Repo)
 		}
 	}
 	return nil
@@ -258,7 +258,7 @@ func change(what string, keys, add []ed25519.PublicKey, remove []string) ([]ed25
 	}
 	for _, key := range add {
 		if contains(keys, key) {
-			return nil, fmt.Errorf("%s key to add: is listed already: %w", what, fs.ErrInvalid)
+			return nil, invalid("%s key to add: is listed already", what)
 		}
 		keys = append(keys, key)
 	}
@@ -276,13 +276,13 @@ func find(what string, keys []ed25519.PublicKey, id string) (int, error) {
 		}
 		if len(id) >= 8 && strings.HasPrefix(ids[i], id) {
 			if at >= 0 {
-				return -1, fmt.Errorf("%s key %.64q: two keys begin so; write more of it: %w", what, id, fs.ErrInvalid)
+				return -1, invalid("%s key %.64q: two keys begin so; write more of it", what, id)
 			}
 			at = i
 		}
 	}
 	if at < 0 {
-		return -1, fmt.Errorf("%s key %.8s…: is not listed; there are %s: %w", what, id, short(ids), fs.ErrInvalid)
+		return -1, invalid("%s key %.8s…: is not listed; there are %s", what, id, short(ids))
 	}
 	return at, nil
 }

@@ -20,7 +20,7 @@ func (p *rotation) build(s RotateSpec) error {
 	if p.newRoot {
 		root, err := manifest.NewRoot(p.root)
 		if err != nil {
-			return fmt.Errorf("root: %w: %w", fs.ErrInvalid, err)
+			return invalid("root: %v", err)
 		}
 		if err := p.add(manifest.KindRoot, root, p.root.Version); err != nil {
 			return err
@@ -31,7 +31,7 @@ func (p *rotation) build(s RotateSpec) error {
 	}
 	targets, err := manifest.NewTargets(p.old.targets.version+1, s.Now.Add(s.TargetsLifetime), p.releases...)
 	if err != nil {
-		return fmt.Errorf("targets: %w: %w", fs.ErrInvalid, err)
+		return invalid("targets: %v", err)
 	}
 	manifest.SetRepository(targets, p.root.Repository)
 	return p.add(manifest.KindTargets, targets, p.old.targets.version+1)
@@ -89,7 +89,7 @@ func (p *rotation) signAll(keys []Key) error {
 			used = true
 		}
 		if !used {
-			return fmt.Errorf("key %s (%.8s…): is no root key, neither before nor after: %w", k.name, id, manifest.ErrSignature)
+			return because(manifest.ErrSignature, "key %s (%.8s…): is no root key, neither before nor after", k.name, id)
 		}
 	}
 	return nil
@@ -117,8 +117,8 @@ func (p *rotation) write(s RotateSpec) (RotateResult, error) {
 		r.Files = append(r.Files, sum)
 	}
 	if s.Out == "" && !r.Complete {
-		return r, fmt.Errorf("repository %s: other root keys have to sign first (%s); name a folder for the new files with --out, and carry it to them: %w",
-			s.Repo, r.missing(), manifest.ErrSignature)
+		return r, because(manifest.ErrSignature, "repository %s: other root keys have to sign first (%s); name a folder for the new files with --out, and carry it to them",
+			s.Repo, r.missing())
 	}
 	for _, f := range r.Files {
 		if _, err := os.Lstat(f.File); err == nil {

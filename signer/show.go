@@ -77,7 +77,7 @@ func (s ShowSpec) compare(sum *Summary, d *document) error {
 		return err
 	}
 	if old.release == nil {
-		return fmt.Errorf("manifest %s: is %s metadata; name a release: %w", path, old.kind, fs.ErrInvalid)
+		return invalid("manifest %s: is %s metadata; name a release", path, old.kind)
 	}
 	sum.Since = fmt.Sprintf("%s (version %d)", old.release.Version, old.version)
 	sum.Changes = changes(*old.release, *d.release)

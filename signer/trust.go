@@ -32,7 +32,7 @@ func openTrust(rootPath, dir string, strict bool, now time.Time) (*trust, error)
 		return nil, err
 	}
 	if root.kind != manifest.KindRoot {
-		return nil, fmt.Errorf("manifest %s: is %s metadata; name the root.json: %w", rootPath, root.kind, fs.ErrInvalid)
+		return nil, invalid("manifest %s: is %s metadata; name the root.json", rootPath, root.kind)
 	}
 	t := &trust{dir: dir, root: root}
 	if err := t.follow(strict, now); err != nil {
@@ -62,8 +62,8 @@ func openVersion(dir, role string, version int64) (*document, error) {
 		return nil, err
 	}
 	if d.role != role || d.version != version {
-		return nil, fmt.Errorf("manifest %s: holds %s version %d; get the file from the signer again: %w",
-			path, d.role, d.version, manifest.ErrUntrusted)
+		return nil, because(manifest.ErrUntrusted, "manifest %s: holds %s version %d; get the file from the signer again",
+			path, d.role, d.version)
 	}
 	return d, nil
 }
@@ -99,7 +99,7 @@ func (t *trust) follow(strict bool, now time.Time) error {
 // successor judges a root by the one before it.
 func successor(old, next *document) error {
 	if next.kind != manifest.KindRoot || next.version != old.version+1 {
-		return fmt.Errorf("manifest %s: is not root version %d: %w", next.path, old.version+1, manifest.ErrRollback)
+		return because(manifest.ErrRollback, "manifest %s: is not root version %d", next.path, old.version+1)
 	}
 	if err := signedBy(old, next); err != nil {
 		return err
@@ -141,7 +141,7 @@ func (t *trust) checkRelease(d *document, now time.Time) error {
 }
 
 func (t *trust) noTargets() error {
-	return fmt.Errorf("repository %s: no N.targets.json, so nobody knows who may sign the release; name the repository with --repo: %w", t.dir, fs.ErrNotExist)
+	return because(fs.ErrNotExist, "repository %s: no N.targets.json, so nobody knows who may sign the release; name the repository with --repo", t.dir)
 }
 
 // authority lists the keys that may sign a document, by ID, and how many must.
@@ -154,8 +154,8 @@ func (t *trust) authority(d *document) (map[string]ed25519.PublicKey, int, error
 		if keys, threshold := delegated(t.targets.targets, d.role); threshold > 0 {
 			return keys, threshold, nil
 		}
-		return nil, 0, fmt.Errorf("channel %q for %s: not in repository %s, which has %s: %w",
-			d.release.Channel, d.release.Arch, t.dir, strings.Join(t.channels(), ", "), fs.ErrNotExist)
+		return nil, 0, because(fs.ErrNotExist, "channel %q for %s: not in repository %s, which has %s",
+			d.release.Channel, d.release.Arch, t.dir, strings.Join(t.channels(), ", "))
 	default:
 		keys, threshold := listed(t.root.root, d.role)
 		return keys, threshold, nil
@@ -212,8 +212,8 @@ func signedBy(root, d *document) error {
 	}
 	keys, threshold := listed(root.root, d.role)
 	good, _, _ := d.judge(keys)
-	return fmt.Errorf("manifest %s: %d of %d good signatures by the keys of root version %d; is this the right root.json? %w",
-		d.path, len(good), threshold, root.version, manifest.ErrSignature)
+	return because(manifest.ErrSignature, "manifest %s: %d of %d good signatures by the keys of root version %d; is this the right root.json?",
+		d.path, len(good), threshold, root.version)
 }
 
 // sameRepository refuses a file of another repository than the root's, whoever signed it.
@@ -221,8 +221,8 @@ func sameRepository(root, d *document) error {
 	if d.repository == root.repository {
 		return nil
 	}
-	return fmt.Errorf("manifest %s: made for repository %s, and the root is that of repository %s; is this the right root.json? %w",
-		d.path, orNone(d.repository), orNone(root.repository), manifest.ErrRepository)
+	return because(manifest.ErrRepository, "manifest %s: made for repository %s, and the root is that of repository %s; is this the right root.json?",
+		d.path, orNone(d.repository), orNone(root.repository))
 }
 
 func orNone(id string) string {
@@ -245,7 +245,7 @@ func (d *document) begun(now time.Time) error {
 
 func fresh(d *document, now time.Time) error {
 	if !now.Before(d.expires) {
-		return fmt.Errorf("manifest %s: expired on %s; sign a newer one: %w", d.path, stamp(d.expires), manifest.ErrExpired)
+		return because(manifest.ErrExpired, "manifest %s: expired on %s; sign a newer one", d.path, stamp(d.expires))
 	}
 	return nil
 }

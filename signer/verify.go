@@ -117,7 +117,7 @@ func (s VerifySpec) verifyRoot(d *document) error {
 		return err
 	}
 	if d.version < at.version {
-		return fmt.Errorf("manifest %s: root version %d is older than %d, which is trusted: %w", d.path, d.version, at.version, manifest.ErrRollback)
+		return because(manifest.ErrRollback, "manifest %s: root version %d is older than %d, which is trusted", d.path, d.version, at.version)
 	}
 	for at.version < d.version {
 		next := d
@@ -132,7 +132,7 @@ func (s VerifySpec) verifyRoot(d *document) error {
 		at = next
 	}
 	if !bytes.Equal(at.payload, d.payload) {
-		return fmt.Errorf("manifest %s: another root of version %d than the trusted one; it is of another repository: %w", d.path, d.version, manifest.ErrSignature)
+		return because(manifest.ErrSignature, "manifest %s: another root of version %d than the trusted one; it is of another repository", d.path, d.version)
 	}
 	if err := signedBy(d, d); err != nil {
 		return err

@@ -98,6 +98,9 @@ func checkZboot(r io.ReaderAt, data []byte, size int64) error {
 	if len(data) < end {
 		return cut("kernel", size, end)
 	}
+	if h, ok := readPE(data); !ok || h.arch() != ARM64 {
+		return invalid("this is a compressed EFI kernel (zboot) without the EFI header of arm64; copy or build it again")
+	}
 	if want := int64(little.Uint32(data[offsetAt:])) + int64(little.Uint32(data[lengthAt:])); size < want {
 		return cut("kernel", size, want)
 	}

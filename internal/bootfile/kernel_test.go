@@ -93,6 +93,8 @@ func TestKernelMustBeOneOfItsArchitectureAndWhole(t *testing.T) {
 		{"arm64 kernel as x86_64", armImage(), X86_64, fs.ErrInvalid, "for arm64, and the release is for x86_64"},
 		{"arm64 zboot as x86_64", zboot(), X86_64, fs.ErrInvalid, "for arm64"},
 		{"arm64 Image.gz as x86_64", gzipped(armImage()), X86_64, fs.ErrInvalid, "for arm64"},
+		{"zboot without an EFI header", kernelOf(9000, map[int]string{4: "zimg"}), X86_64, fs.ErrInvalid, "without the EFI header"},
+		{"x86 zboot", pe(zboot(), "\x64\x86"), X86_64, fs.ErrInvalid, "without the EFI header of arm64"},
 		{"riscv zboot", pe(zboot(), "\x64\x50"), ARM64, fs.ErrInvalid, "another architecture"},
 		{"bzImage.gz", gzipped(bzImage()), X86_64, fs.ErrInvalid, "gzip file with"},
 		{"32-bit bzImage", with(bzImage(), 0x236, "\x00\x00"), X86_64, fs.ErrInvalid, "32-bit"},
