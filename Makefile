@@ -3,6 +3,8 @@
 GO         ?= go
 BIN        ?= bin
 BUILD      ?= build
+PREFIX     ?= /usr/local
+DESTDIR    ?=
 ARCH       ?= x86_64
 FLAVOUR    ?= vm
 IMAGE_SIZE ?= 1G
@@ -25,16 +27,25 @@ QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /internal/siege$$ -
 IMAGE    = $(BIN)/phase-image
 
 .DEFAULT_GOAL := binaries
-.PHONY: binaries deps check test demo bench bench-net microbench fuzz vuln clean help need-root \
+.PHONY: binaries deps deps-outdated check test demo bench bench-net microbench fuzz vuln clean help need-root need-x86 \
+	install deb need-build need-image need-rootfs need-demo need-deb need-test \
 	esp initramfs rootfs image kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
+
+# What a target needs is there before anything is built. Targets are made in the order in which
+# they are named.
+need-build need-image need-rootfs need-demo need-deb need-test: need-%:
+	@GO="$(GO)" scripts/deps-check.sh --install $*
 
 binaries: ## build every command, static, and the demo's job into bin/
 	@mkdir -p $(BIN)
 	$(GOBUILD) -o $(BIN)/ ./cmd/...
 	GOOS=wasip1 GOARCH=wasm $(GO) build $(BUILDFLAGS) -o $(BIN)/hello.wasm ./plasm/jobs/hello
 
-deps: ## install the missing Debian packages
-	@scripts/deps-check.sh --install
+deps: ## install the missing Debian packages of make test, which are those of all targets but bench and bench-net
+	@GO="$(GO)" scripts/deps-check.sh --install
+
+deps-outdated: ## newer versions of the modules in go.mod, and whether each resolves
+	@GO="$(GO)" scripts/deps-outdated.sh
 
 check: ## format, vet, staticcheck, short tests
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files -co --exclude-standard '*.go')); \
@@ -43,19 +54,19 @@ check: ## format, vet, staticcheck, short tests
 	$(TOOL) staticcheck ./...
 	$(GO) test -short $(QUICK)
 
-test: deps binaries ## every test, under the race detector, booting machines in QEMU
+test: need-test binaries ## every test, under the race detector, booting machines in QEMU
 	CGO_ENABLED=1 $(GO) test -race -timeout 40m ./...
 
-demo: deps binaries ## one release, from fresh keys to a receipt on a machine's console
+demo: need-demo binaries ## one release, from fresh keys to a receipt on a machine's console
 	scripts/demo.sh
 
 bench: ## the store beside b3sum, cp, casync, xdelta3 and zsync: minutes, and 15 GB of disk
-	@scripts/deps-check.sh --install bench
+	@GO="$(GO)" scripts/deps-check.sh --install bench
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./internal/bench -dir $(BUILD) -pair $(BUILD)/pair
 
 bench-net: binaries ## delivery beside nginx, curl and BitTorrent in network namespaces (SHOW=1,2,3,4,6,7 NODES=25,50,…)
-	@scripts/deps-check.sh --install bench-net
+	@GO="$(GO)" scripts/deps-check.sh --install bench-net
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./internal/benchnet -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW) -svg $(PLOT) -nodes $(NODES)
 
@@ -76,32 +87,46 @@ vuln: ## known vulnerabilities in what we call (VULNDB=file:///DIR for a copy of
 clean: ## remove what was built
 	rm -rf $(BIN) $(BUILD)
 
+install: binaries ## commands, man pages, completions and units: make install [PREFIX=/usr/local] [DESTDIR=]
+	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BIN="$(BIN)" scripts/install.sh
+
+deb: need-deb binaries ## the same as a Debian package in build/
+	@mkdir -p $(BUILD)
+	BIN="$(BIN)" BUILD="$(BUILD)" scripts/make-deb.sh
+
+# An architecture that is not built yet is refused at once.
+need-x86:
+	@[ "$(ARCH)" = x86_64 ] || { echo "ARCH=$(ARCH): not built yet; only x86_64 is" >&2; exit 2; }
+
 need-root:
 	@[ -n "$(ROOT)" ] || { echo "ROOT is not set: name the root.json that the machine shall trust, such as 'make image ROOT=repo/root.json'; 'phase-sign init' makes one" >&2; exit 2; }
 	@mkdir -p $(BUILD)
 
-image: binaries need-root ## a stick: make image ROOT=repo/root.json [ARCH=x86_64] [IMAGE_SIZE=1G]
+image: need-x86 need-root need-image binaries ## a stick: make image ROOT=repo/root.json [ARCH=x86_64] [IMAGE_SIZE=1G]
 	$(IMAGE) usb --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --size $(IMAGE_SIZE) --out $(BUILD)/phase-$(ARCH).img
 
-esp: binaries need-root ## its EFI system partition alone: make esp ROOT=repo/root.json
+esp: need-x86 need-root need-image binaries ## its EFI system partition alone: make esp ROOT=repo/root.json
 	$(IMAGE) esp --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/esp-$(ARCH).img
 
-initramfs: binaries need-root ## the boot initramfs alone: make initramfs ROOT=repo/root.json
+initramfs: need-x86 need-root need-image binaries ## the boot initramfs alone: make initramfs ROOT=repo/root.json
 	$(IMAGE) initramfs --role boot --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/initramfs-$(ARCH)
 
-rootfs: binaries ## the demo's target root filesystem
+rootfs: need-x86 need-rootfs binaries ## the demo's target root filesystem
 	@mkdir -p $(BUILD)
 	$(IMAGE) rootfs --arch $(ARCH) --out $(BUILD)/rootfs-$(ARCH).squashfs
 
-kernel-x86_64 kernel-arm64: kernel-%: binaries ## Debian's kernel of an architecture
+kernel-x86_64: need-image binaries ## Debian's kernel
 	@mkdir -p $(BUILD)
-	$(IMAGE) kernel --arch $* --flavour $(FLAVOUR) --out $(BUILD)/vmlinuz-$*
+	$(IMAGE) kernel --arch x86_64 --flavour $(FLAVOUR) --out $(BUILD)/vmlinuz-x86_64
+
+kernel-arm64: ARCH := arm64
+kernel-arm64: need-x86 ## (arm64 is not built yet: this fails)
 
 test-qemu-x86: image ## boot that stick under OVMF; the console is this terminal
 	scripts/test-qemu-x86.sh $(BUILD)/phase-$(ARCH).img
 
 test-qemu-arm64: ARCH := arm64
-test-qemu-arm64: image ## the same for arm64
+test-qemu-arm64: need-x86 ## (arm64 is not built yet: this fails)
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z0-9_ -]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name words; do printf '  %-28s %s\n' "$$name" "$$words"; done

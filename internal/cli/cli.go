@@ -29,7 +29,7 @@ func Main(root *cobra.Command) int {
 	root.Version = Version()
 	root.SetVersionTemplate(versionTemplate(WantsJSON(os.Args[1:])))
 	root.Flags().Bool("version", false, "print which version this is")
-	root.AddCommand(newVersion(root.Name()))
+	root.AddCommand(newVersion(root.Name()), newMan(root))
 	started := false
 	noteStart(root, &started)
 	ran, err := root.ExecuteContextC(ctx)

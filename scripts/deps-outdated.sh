@@ -1,0 +1,27 @@
+#!/bin/sh
+# Lists the modules of go.mod that have a newer version, and whether that version resolves
+# together with all others. It changes nothing: go.mod is copied first.
+set -eu
+cd "$(dirname "$0")/.."
+GO=${GO:-go}
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+# resolves tries a newer version in a copy of go.mod, and prints why it does not fit.
+resolves() { # MODULE VERSION
+	cp go.mod go.sum "$tmp/"
+	if ! "$GO" get -modfile="$tmp/go.mod" "$1@$2" >"$tmp/out" 2>&1 ||
+		! "$GO" build -modfile="$tmp/go.mod" -o /dev/null ./... >"$tmp/out" 2>&1; then
+		echo "does not build: $(grep -v '^go: \(downloading\|upgraded\|added\)' "$tmp/out" | head -n 2 | tr '\n' ' ' | cut -c 1-120)"
+		return
+	fi
+	echo resolves
+}
+
+"$GO" list -m -u -f '{{if .Update}}{{.Path}} {{.Version}} {{.Update.Version}}{{if .Indirect}} indirect{{end}}{{end}}' all >"$tmp/list"
+# modules that no package of ours is built from do not count
+"$GO" list -deps -f '{{with .Module}}{{.Path}}{{end}}' ./... | sort -u >"$tmp/used"
+while read -r module version newer indirect; do
+	grep -qxF "$module" "$tmp/used" || continue
+	printf '%-55s %-40s %-40s %s %s\n' "$module" "$version" "$newer" "$(resolves "$module" "$newer")" "$indirect"
+done <"$tmp/list"

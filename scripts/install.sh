@@ -1,0 +1,57 @@
+#!/bin/sh
+# Installs what make built: commands, man pages, completions, units, documents. make install and
+# make deb call it; PREFIX, DESTDIR and BIN are theirs.
+set -eu
+cd "$(dirname "$0")/.."
+prefix=${PREFIX:-/usr/local}
+root=${DESTDIR:-}$prefix
+bin=${BIN:-bin}
+
+put() { install -D -m "$1" "$2" "$root/$3"; } # MODE FILE PLACE
+
+for command in phase-sign phase-publish phase-boot phase-image plasmd sigstore-kms-hashivault; do
+	[ -x "$bin/$command" ] || { echo "install: $bin/$command: not found; run make" >&2; exit 4; }
+	put 755 "$bin/$command" "bin/$command"
+done
+put 644 "$bin/hello.wasm" share/phaseboot/hello.wasm
+put 755 scripts/write-usb.sh share/phaseboot/write-usb.sh
+put 755 scripts/test-qemu-x86.sh share/phaseboot/test-qemu-x86.sh
+
+man=$root/share/man/man1
+mkdir -p "$man"
+for command in phase-sign phase-publish phase-image plasmd; do
+	"$bin/$command" man "$man"
+	for shell in bash zsh fish; do
+		case $shell in
+		bash) place=share/bash-completion/completions/$command ;;
+		zsh) place=share/zsh/site-functions/_$command ;;
+		fish) place=share/fish/vendor_completions.d/$command.fish ;;
+		esac
+		mkdir -p "$root/$(dirname "$place")"
+		"$bin/$command" completion "$shell" >"$root/$place"
+	done
+done
+
+# phase-boot lives in an initramfs and has no page of its own: its help is one
+{
+	printf '.TH PHASE-BOOT 1\n.SH NAME\nphase-boot \\- find, verify and fetch a release\n'
+	for verb in '' fetch seed; do
+		printf '.SH %s\n.nf\n' "$(echo "${verb:-synopsis}" | tr a-z A-Z)"
+		"$bin/phase-boot" $verb --help 2>&1 | sed 's/\\/\\e/g; s/^\([.'"'"']\)/\\\&\1/; s/-/\\-/g' || true
+		printf '.fi\n'
+	done
+} >"$man/phase-boot.1"
+chmod 644 "$man"/*
+
+for unit in scripts/*.service; do
+	place=$root/lib/systemd/system/$(basename "$unit")
+	mkdir -p "$(dirname "$place")"
+	sed "s|/usr/local/bin/|$prefix/bin/|" "$unit" >"$place"
+	chmod 644 "$place"
+done
+
+put 644 README.md share/doc/phaseboot/README.md
+put 644 LICENSE share/doc/phaseboot/copyright
+for document in docs/*.md; do
+	put 644 "$document" "share/doc/phaseboot/$(basename "$document")"
+done
