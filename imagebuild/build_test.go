@@ -231,7 +231,7 @@ func TestGenericKernelHasWhatItsListNeeds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"usb_storage", "e1000e", "vfat", "virtio_net"} {
+	for _, name := range []string{"usb_storage", "e1000e", "vfat", "virtio_net", "8139cp", "8139too", "ne2k_pci", "tulip", "e100", "pcnet32", "vmxnet3", "usbnet", "rndis_host", "megaraid_sas", "mptspi", "ata_generic", "xen_netfront"} {
 		if set.files[name] == nil {
 			t.Errorf("no %s", name)
 		}
