@@ -210,6 +210,26 @@ func TestSilentToolsAndFullDisksAreExplained(t *testing.T) {
 	}
 }
 
+func TestForbiddenUserNamespacesHaveTheirRemedy(t *testing.T) {
+	for setting, want := range map[string]string{
+		"kernel/unprivileged_userns_clone=0":             "sysctl -w kernel.unprivileged_userns_clone=1",
+		"user/max_user_namespaces=0":                     "sysctl -w user.max_user_namespaces=15000",
+		"kernel/apparmor_restrict_unprivileged_userns=1": "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+		"kernel/unprivileged_userns_clone=1":             "run it as root",
+	} {
+		name, value, _ := strings.Cut(setting, "=")
+		got := namespaceAdvice(func(asked string) string {
+			if asked == name {
+				return value
+			}
+			return ""
+		})
+		if !strings.Contains(got, want) {
+			t.Errorf("%s: %q", setting, got)
+		}
+	}
+}
+
 // FuzzModinfo: whatever the bytes, an answer or a refusal.
 func FuzzModinfo(f *testing.F) {
 	f.Add([]byte("\x7fELF"))

@@ -47,6 +47,9 @@ func (b *Builder) WriteRootfs(ctx context.Context, r Rootfs, out string) (*Rootf
 	if err != nil {
 		return nil, err
 	}
+	if err := checkNamespaces(); err != nil {
+		return nil, err
+	}
 	base, err := b.planBase(ctx, r)
 	if err != nil {
 		return nil, err

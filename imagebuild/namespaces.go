@@ -1,0 +1,48 @@
+package imagebuild
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+// checkNamespaces refuses, before anything is downloaded, to build a base system for an
+// ordinary user who cannot make user namespaces, with the cause and its remedy.
+func checkNamespaces() error {
+	if os.Getuid() == 0 {
+		return nil
+	}
+	cmd := exec.Command("/bin/true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	if cmd.Run() == nil {
+		return nil
+	}
+	return namespaceError{namespaceAdvice(func(name string) string {
+		text, _ := os.ReadFile("/proc/sys/" + name)
+		return strings.TrimSpace(string(text))
+	})}
+}
+
+type namespaceError struct{ advice string }
+
+func (e namespaceError) Error() string {
+	return "base system: an ordinary user needs user namespaces, which are forbidden here; " + e.advice
+}
+
+// namespaceAdvice finds out by the kernel's settings what forbids user namespaces.
+func namespaceAdvice(setting func(name string) string) string {
+	switch {
+	case setting("kernel/unprivileged_userns_clone") == "0":
+		return "as root run: sysctl -w kernel.unprivileged_userns_clone=1"
+	case setting("user/max_user_namespaces") == "0":
+		return "as root run: sysctl -w user.max_user_namespaces=15000"
+	case setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
+		return "as root run: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+	}
+	return "run it as root, or outside of this container"
+}
