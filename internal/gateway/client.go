@@ -149,6 +149,10 @@ func (c *Client) get(ctx context.Context, path, accept string, limit int, check 
 	return data, nil
 }
 
+// userAgent names the program in an operator's log, without a version: a mirror need not
+// know how old a machine is.
+const userAgent = "phaseboot"
+
 // request sends a GET and returns the response, whatever its status.
 func (c *Client) request(ctx context.Context, path, accept, etag string) (*http.Response, error) {
 	if c.Redirects {
@@ -159,6 +163,7 @@ func (c *Client) request(ctx context.Context, path, accept, etag string) (*http.
 		return nil, lost(ctx, err)
 	}
 	req.Header.Set("Accept", accept)
+	req.Header.Set("User-Agent", userAgent)
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
