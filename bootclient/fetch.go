@@ -87,6 +87,11 @@ func (f *fetch) open(sink Sink) error {
 		return 2
 	}
 	slices.SortStableFunc(f.release.Artifacts, func(a, b manifest.Artifact) int { return first(a) - first(b) })
+	if p, ok := sink.(Planner); ok {
+		if err := p.Plan(f.release); err != nil {
+			return err
+		}
+	}
 	for _, a := range f.release.Artifacts {
 		t, err := sink.Open(a.Role, a.Length)
 		if err != nil {

@@ -23,6 +23,8 @@ import (
 const (
 	maxRefused = 128
 	maxWords   = 400 // bytes of one text that came from outside
+
+	sayBusy = 2 * time.Second // between two lines of While
 )
 
 // A Report is the story of one boot or fetch: every step with its time, every
@@ -177,6 +179,29 @@ func (r *Report) Say(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.print(clean(fmt.Sprintf(format, args...)))
+}
+
+// While runs f. While it runs, it says again and again what is under way, with words that
+// get the time so far.
+func (r *Report) While(words func(so time.Duration) string, f func()) {
+	ended := make(chan struct{})
+	var g sync.WaitGroup
+	g.Go(func() {
+		began := time.Now()
+		tick := time.NewTicker(sayBusy)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				r.Say("%s", words(time.Since(began).Round(time.Second)))
+			case <-ended:
+				return
+			}
+		}
+	})
+	f()
+	close(ended)
+	g.Wait()
 }
 
 func (r *Report) print(line string) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -72,8 +73,10 @@ func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 	}
 	step.Done("%s", f.words(allStats(disc, c)))
 	disc.published()
-	c.sync(ctx)
-	disc.shelf.keepFor(ctx, cfg)
+	cfg.Report.While(func(so time.Duration) string { return fmt.Sprintf("cache: writing to the disk, %v so far", so) }, func() {
+		c.sync(ctx)
+		disc.shelf.keepFor(ctx, cfg)
+	})
 	tell()
 	cfg.Report.Finish(nil)
 	if err := sink.Commit(won.v, cfg.Report); err != nil {

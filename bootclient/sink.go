@@ -22,6 +22,12 @@ type Sink interface {
 	Abort()
 }
 
+// A Planner is a Sink that judges a release before the first Open, which makes room for
+// one artifact without knowing the others. An error ends the fetch.
+type Planner interface {
+	Plan(r manifest.Release) error
+}
+
 // A Target takes the bytes of one artifact, at offsets, from several
 // goroutines, each byte range at least once. Reading returns what was written.
 type Target interface {

@@ -1,0 +1,37 @@
+package bootclient_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+)
+
+// What takes long says so, again and again; what does not is not mentioned.
+func TestWhatTakesLongSaysThatItIsUnderWay(t *testing.T) {
+	for name, tt := range map[string]struct {
+		takes time.Duration
+		want  []string
+	}{
+		"a moment":     {time.Second, nil},
+		"five seconds": {5 * time.Second, []string{"check: 2s so far", "check: 4s so far"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var console strings.Builder
+				report := bootclient.NewReport(time.Now(), &console)
+				report.While(func(so time.Duration) string { return "check: " + so.String() + " so far" }, func() { time.Sleep(tt.takes) })
+				if got := strings.Count(console.String(), "\n"); got != len(tt.want) {
+					t.Errorf("%d lines:\n%s", got, console.String())
+				}
+				for _, want := range tt.want {
+					if !strings.Contains(console.String(), want) {
+						t.Errorf("no %q in\n%s", want, console.String())
+					}
+				}
+			})
+		})
+	}
+}
