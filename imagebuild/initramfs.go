@@ -88,6 +88,7 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs, w io.Writer) (*In
 	a := newArchive()
 	skeleton(a)
 	a.file("init", program, 0o755)
+	a.link("bin/phase-boot", "../init") // for the recovery shell
 	in.settings(a, date)
 	if err := b.busybox(ctx, in.Platform, a); err != nil {
 		return nil, err

@@ -2,9 +2,13 @@ package machine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,8 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/netns"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 func TestStepsRunInOrderUntilAFatalOneFails(t *testing.T) {
@@ -58,7 +65,8 @@ func TestStepTimesCountFromTheStartOfTheKernel(t *testing.T) {
 }
 
 func TestAPanicIsContained(t *testing.T) {
-	err := contain(func() error { panic("parser of X") })
+	var out bytes.Buffer
+	err := contain(&out, func() error { panic("parser of X") })
 	if err == nil || !strings.Contains(err.Error(), "parser of X") {
 		t.Errorf("got %v", err)
 	}
@@ -68,11 +76,11 @@ func TestTheReasonOfTheChildReachesTheConsole(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "failed")
 	err := writeFailure(file, errors.New("release: block bafk…: corrupt\nand more"), []bootclient.Refusal{
 		{Source: "peer X", What: "block", Why: "wrong hash"},
-	})
+	}, "another publisher")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "release: block bafk…: corrupt; and more\nrefused: block from peer X: wrong hash"
+	want := "release: block bafk…: corrupt; and more\nrefused: block from peer X: wrong hash\nto try: another publisher"
 	if got := readFailure(file); got != want {
 		t.Errorf("got %q", got)
 	}
@@ -296,5 +304,129 @@ func TestAReleaseThatWantsMoreMemoryIsRefused(t *testing.T) {
 		if err := enoughMemory(wish, counted); (err == nil) != ok {
 			t.Errorf("%d MiB: %v", wish, err)
 		}
+	}
+}
+
+const mib = 1 << 20
+
+// Each refusal is one sentence that says what to do, before the kernel's OOM killer has
+// anything to say.
+func TestTooLittleMemoryIsRefusedInASentence(t *testing.T) {
+	release := func(kernel, rootfs, minRAM int64) manifest.Release {
+		return manifest.Release{MinRAM: minRAM, Artifacts: []manifest.Artifact{
+			{Role: "kernel", Length: kernel * mib}, {Role: "rootfs", Length: rootfs * mib}, {Role: "dtb/board", Length: 1 << 40},
+		}}
+	}
+	for name, tt := range map[string]struct {
+		total, free int64 // MiB
+		release     manifest.Release
+		want        string
+	}{
+		"192 MiB, before anything is fetched": {148, 60, release(14, 43, 0), "60 MiB are free of 148 MiB, and a boot needs 96 MiB at least; give the machine 1024 MiB"},
+		"192 MiB, a release of 57 MiB":        {148, 97, release(14, 43, 0), "the release has 57 MiB and needs 219 MiB of free memory"},
+		"320 MiB, a release of 57 MiB":        {274, 217, release(14, 43, 0), "217 MiB are free; give the machine 338 MiB"},
+		"as much as it needs":                 {274, 219, release(14, 43, 0), ""},
+		"the release wants more":              {470, 400, release(14, 43, 600), "wants a machine with 600 MiB, this one has about 470 MiB"},
+		"a release without end":               {2000, 1900, release(14, 1<<20, 0), "needs 3.0 TiB of free memory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := NewPayload(nil, tt.free*mib)
+			p.meminfo = func(string) int64 { return tt.total * mib }
+			err := cmp.Or(canBegin(tt.total*mib, tt.free*mib), p.Plan(tt.release))
+			if (err == nil) != (tt.want == "") || err != nil && (!strings.Contains(err.Error(), tt.want) || !errors.Is(err, errMemory)) {
+				t.Errorf("got %v; want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestAdviceFitsTheCause(t *testing.T) {
+	_, cut := bootfile.Identify(bytes.NewReader(nil), 10)
+	for name, tt := range map[string]struct {
+		err         error
+		want, never string
+	}{
+		"nobody answers":              {fmt.Errorf("resolve: %w", cas.ErrUnreachable), "network cable", "memory"},
+		"not signed":                  {fmt.Errorf("resolve: %w", manifest.ErrUntrusted), "root.json", "cable"},
+		"expired":                     {fmt.Errorf("resolve: %w", manifest.ErrExpired), "clock", "cable"},
+		"wrong bytes":                 {fmt.Errorf("fetch: %w", cas.ErrCorrupt), "another publisher", "cable"},
+		"a kernel that cannot start":  {fmt.Errorf("kexec: %w", cut), "its publisher", "cable"},
+		"a file that is not there":    {fs.ErrNotExist, "boot menu", "cable"},
+		"too little memory says it":   {errMemory, "", "cable"},
+		"no network card says it":     {errNoCard, "", "cable"},
+		"a person stopped it":         {context.Canceled, "", "cable"},
+		"a root filesystem, targeted": {withAdvice(squashWords(unix.EINVAL), targetAdvice), "", "cable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			words := refusalWords(withAdvice(tt.err, bootAdvice(tt.err)))
+			if !strings.Contains(words, tt.want) || strings.Contains(words, tt.never) || strings.Contains(words, "to try") == (tt.want == "") && !strings.Contains(name, "targeted") {
+				t.Errorf("words %q", words)
+			}
+		})
+	}
+	if words := refusalWords(withAdvice(squashWords(unix.EINVAL), targetAdvice)); !strings.Contains(words, "no squashfs") || !strings.Contains(words, "tell its publisher") {
+		t.Errorf("words of a broken root filesystem %q", words)
+	}
+}
+
+func TestStatusTellsTheLastAttempt(t *testing.T) {
+	dir := t.TempDir()
+	story := newStory(io.Discard)
+	story.Begin("network").Done("eth0 192.0.2.7/24")
+	_ = story.Begin("cache").Fail(errors.New("no disk"))
+	story.Refuse("12D3\x1b[2J", "block", errors.New("wrong hash"))
+	data, err := json.Marshal(story)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, reason := filepath.Join(dir, "report"), filepath.Join(dir, "reason")
+	for file, text := range map[string][]byte{report: data, reason: []byte(refusalWords(errors.New("resolve: nobody")))} {
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out strings.Builder
+	if err := status(&out, report, reason); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"clock    20", "memory   ", "network  ", "] network: eth0 192.0.2.7/24\n", "] cache: failed: no disk\n", "refused  block from 12D3", "boot refused: resolve: nobody"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "\x1b") {
+		t.Error("an escape reaches the terminal")
+	}
+	out.Reset()
+	if err := status(&out, "/missing", "/missing"); err != nil || !strings.Contains(out.String(), "no attempt was refused") {
+		t.Errorf("%v in %q", err, out.String())
+	}
+}
+
+// The init of a root filesystem is looked at while there is still a way back.
+func TestAnInitThatCannotStartIsRefused(t *testing.T) {
+	for name, tt := range map[string]struct {
+		put  func(path string) error
+		want string
+	}{
+		"a program":        {func(p string) error { return os.WriteFile(p, []byte("\x7fELF\x02\x01"), 0o755) }, ""},
+		"a script":         {func(p string) error { return os.WriteFile(p, []byte("#!/bin/sh\n"), 0o755) }, ""},
+		"an absolute link": {func(p string) error { return os.Symlink("/lib/systemd/systemd", p) }, ""},
+		"nothing":          {func(string) error { return nil }, "does not exist"},
+		"no right to run":  {func(p string) error { return os.WriteFile(p, []byte("\x7fELF\x02\x01"), 0o644) }, "not a program"},
+		"a text":           {func(p string) error { return os.WriteFile(p, []byte("systemd\n"), 0o755) }, "not a program"},
+		"an empty file":    {func(p string) error { return os.WriteFile(p, nil, 0o755) }, "not a program"},
+		"a folder":         {func(p string) error { return os.Mkdir(p, 0o755) }, "not a program"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := errors.Join(os.Mkdir(filepath.Join(dir, "sbin"), 0o755), tt.put(filepath.Join(dir, "sbin/init"))); err != nil {
+				t.Fatal(err)
+			}
+			err := checkInit(dir, nextInit)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v; want %q", err, tt.want)
+			}
+		})
 	}
 }

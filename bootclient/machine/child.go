@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -24,8 +25,12 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// progressEvery is the time between two lines about a fetch that takes long.
-const progressEvery = 2 * time.Second
+const (
+	// progressEvery is the time between two lines about what takes long.
+	progressEvery = 2 * time.Second
+	// offlineTimeout bounds the search of a machine whose only source is its cache.
+	offlineTimeout = 10 * time.Second
+)
 
 // Child is `phase-boot boot`, the process that PID 1 starts: all steps from the
 // kernel command line to a loaded kernel. It returns nil when PID 1 may jump. Its
@@ -43,10 +48,21 @@ func Child(ctx context.Context) error {
 	}
 	story.Finish(err)
 	b.keepReport()
-	if fileErr := writeFailure(failureFile, err, story.Refused()); fileErr != nil {
+	if fileErr := b.leave(err); fileErr != nil {
 		story.Say("%v; and PID 1 cannot be told: %v", err, fileErr)
 	}
 	return err
+}
+
+// leave tells PID 1 why nothing was loaded, and phase-boot status how that came.
+func (b *boot) leave(err error) error {
+	if data, jsonErr := json.Marshal(b.story); jsonErr == nil {
+		_ = os.WriteFile(reportFile, data, 0o644)
+	}
+	if wanted := waitFor(b.offline); wanted != "" {
+		_ = os.WriteFile(watchFile, []byte(wanted), 0o644)
+	}
+	return writeFailure(failureFile, err, b.story.Refused(), bootAdvice(err))
 }
 
 // A boot is what one step leaves for the next.
@@ -55,7 +71,8 @@ type boot struct {
 	disk    chan struct{}   // a new block device
 	entropy <-chan struct{} // closed when there are random numbers
 	config  bootclient.Config
-	stick   bool // the cache partition is on a disk that may be pulled
+	offline error // of the network step, nil when there is an address
+	stick   bool  // the cache partition is on a disk that may be pulled
 	args    bootargs.Arguments
 	key     []byte
 	payload *Payload
@@ -64,7 +81,7 @@ type boot struct {
 
 func (b *boot) steps() []step {
 	return []step{
-		{"memory", goOn, b.memory},
+		{"memory", fatal, b.memory},
 		{"command line", fatal, b.commandLine},
 		{"modules", goOn, b.modules},
 		{"random numbers", fatal, b.waitEntropy},
@@ -80,7 +97,8 @@ func (b *boot) steps() []step {
 func (b *boot) memory(context.Context) (string, error) {
 	total := meminfo("MemTotal")
 	limitMemory(total)
-	return fmt.Sprintf("%s, %s free", humanize.IBytes(uint64(total)), humanize.IBytes(uint64(meminfo("MemAvailable")))), nil
+	free := meminfo("MemAvailable")
+	return fmt.Sprintf("%s, %s free", words(total), words(free)), canBegin(total, free)
 }
 
 // commandLine decides mode and channel, and collects what the image says.
@@ -188,8 +206,10 @@ func (b *boot) modules(ctx context.Context) (string, error) {
 }
 
 func (b *boot) network(ctx context.Context) (string, error) {
-	n := &network{randomMAC: b.config.Mode.RandomMAC, resolv: "/etc/resolv.conf", say: b.story.Say}
-	return n.up(ctx)
+	n := &network{randomMAC: b.config.Mode.RandomMAC, resolv: "/etc/resolv.conf", say: b.story.Say, cardPatience: usbWait("/sys", cardPatience)}
+	var words string
+	words, b.offline = n.up(ctx)
+	return words, b.offline
 }
 
 func (b *boot) cache(ctx context.Context) (string, error) {
@@ -253,7 +273,13 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	if err := os.RemoveAll(nodesDir); err != nil { // of an attempt before this
 		return "", err
 	}
+	if errors.Is(b.offline, errNoCard) {
+		b.config.Timeout, b.config.Patience = offlineTimeout, offlineTimeout
+	}
 	v, err := bootclient.Run(ctx, b.config, b.payload)
+	if err != nil && errors.Is(b.offline, errNoCard) && errors.Is(err, cas.ErrUnreachable) {
+		err = fmt.Errorf("no source can be reached: %w", b.offline)
+	}
 	for _, s := range b.story.Sources() {
 		if s.Used() {
 			b.story.Say("source: %s", s)
@@ -274,19 +300,17 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 func (b *boot) seed(context.Context) (string, error) { return b.payload.seed.words, nil }
 
 func (b *boot) load(context.Context) (string, error) {
-	if err := enoughMemory(b.release.MinRAM, meminfo("MemTotal")); err != nil {
-		return "", err
-	}
 	// What fetching needed is worth a copy of the payload now.
 	debug.FreeOSMemory()
 	line, err := targetCmdline(b.release.Cmdline, b.release.Version, b.args.Console, func(device string) bool { return consoleWorks("/sys", device) })
 	if err != nil {
 		return "", err
 	}
-	if err := b.payload.Load(line, b.config.Arch, meminfo("MemAvailable")); err != nil {
-		return "", err
+	busy := func(so time.Duration) string {
+		return fmt.Sprintf("kexec: loading %s, %v so far", words(b.payload.Size()), so)
 	}
-	return "loaded, command line: " + line, nil
+	b.story.While(busy, func() { err = b.payload.Load(line, b.config.Arch, meminfo("MemAvailable")) })
+	return "loaded, command line: " + line, err
 }
 
 // keepReport writes the report to a cache that may be written. Its loss does

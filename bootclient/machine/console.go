@@ -1,10 +1,8 @@
 package machine
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
@@ -62,40 +60,4 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// takeConsole makes /dev/console the process's stdin, stdout and stderr.
-func takeConsole() error {
-	f, err := os.OpenFile("/dev/console", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		return fmt.Errorf("console: %w", err)
-	}
-	defer f.Close()
-	for fd := range 3 {
-		if err := unix.Dup3(int(f.Fd()), fd, 0); err != nil {
-			return fmt.Errorf("console: %w", err)
-		}
-	}
-	return nil
-}
-
-// drainConsole waits until the last line has left the serial port: the jump
-// would cut it off.
-func drainConsole() { _ = unix.IoctlSetInt(1, unix.TCSBRK, 1) }
-
-// activeTerminal is the terminal behind /dev/console, which can be a shell's
-// controlling terminal where /dev/console cannot.
-func activeTerminal() string {
-	data, err := os.ReadFile("/sys/class/tty/console/active")
-	names := strings.Fields(string(data))
-	if err != nil || len(names) == 0 {
-		return "/dev/console"
-	}
-	name := names[len(names)-1]
-	if name == "tty0" {
-		if vt, err := os.ReadFile("/sys/class/tty/tty0/active"); err == nil {
-			name = strings.TrimSpace(string(vt))
-		}
-	}
-	return "/dev/" + name
 }

@@ -10,7 +10,9 @@
 //     `phase-boot boot` and waits. Everything that reads the network's bytes
 //     happens in that child, so a crash of a parser costs an attempt and never
 //     PID 1. When the child has loaded a kernel, PID 1 jumps into it; otherwise
-//     it prints why, opens a shell on the console and tries again afterwards.
+//     it prints why, opens a shell on every console (shells.go) and tries again
+//     afterwards. What is missing and can come (a network card, a link) is watched for by
+//     another child, `phase-boot watch`.
 //   - target: the /init of a release's initramfs. It mounts the squashfs that the
 //     boot role appended in memory, under an overlay, and switches root.
 //
@@ -22,7 +24,11 @@
 // /etc/phase/role, and /lib/modules/VERSION with modules.dep (modules.alias and
 // modules.builtin are used when there); /etc/phase/modules lists what to load at
 // start. The boot role also needs /etc/phase/root.json, channel and build-time.
-// Device nodes are not needed: the kernel's own initramfs has /dev/console.
+// Device nodes are not needed: the kernel's own initramfs has /dev/console. A link
+// /bin/phase-boot gives the shell `phase-boot status` and `phase-boot retry`.
+//
+// Consoles are all terminals on which the kernel prints and that are in the machine
+// (consoles.go, terminal.go); PID 1 prints on each what the roles say.
 //
 // A release may be served on by its target: where the mode announces, the boot hands over
 // /run/phase/seed.env (the arguments of phase-boot seed) and root.json, and the target's
@@ -33,12 +39,14 @@
 // target's initramfs puts its squashfs beside that.
 //
 // It refuses to load bytes that were not hashed again after their memory was
-// sealed, and kernel arguments that no signature covers, except console=. It
-// opens no block device for writing unless the mode grants it a cache.
+// sealed, a kernel that is shorter than its header says or for another architecture, and
+// kernel arguments that no signature covers, except console= and panic=60. It opens no
+// block device for writing unless the mode grants it a cache.
 //
-// Limits: x86-64 and arm64 EFI kernels as kexec_file_load takes them; DHCPv4 on
-// wired interfaces, leases are not renewed (a boot is shorter than a lease);
-// artifacts under 4 GiB; three times the payload must fit in memory, because
-// kexec_file_load copies it twice, and the room that a kernel unpacks itself in;
-// the target's first root is a tmpfs of half the memory, and the squashfs lies in it.
+// Limits: x86-64 and arm64 EFI kernels as kexec_file_load takes them; DHCPv4 and
+// the kernel's IPv6 autoconfiguration on wired interfaces, without its name servers;
+// leases are not renewed (a boot is shorter than a lease); artifacts under 4 GiB; three
+// times the payload must fit in memory, because kexec_file_load copies it twice, and the
+// room that a kernel unpacks itself in; the target's first root is a tmpfs of half the
+// memory, and the squashfs lies in it.
 package machine

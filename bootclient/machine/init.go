@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -24,28 +25,37 @@ const (
 )
 
 // Init is PID 1 of both roles. It never returns: the kernel panics when PID 1
-// ends, so every failure and every panic ends in a shell on the console and
+// ends, so every failure and every panic ends in a shell on each console and
 // another attempt.
 func Init() {
-	// A signal with a handler does not end PID 1; one that is ignored would stay
-	// ignored in the shell.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM,
-		unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM)
 	debug.SetGCPercent(20)
-	story := newStory(os.Stdout)
-	for {
-		err := contain(func() error { return start(story) })
-		_ = contain(func() error { rescue(err); return nil })
-		_ = contain(takeConsole) // the shell's end may have hung up the terminal
+	p := &process1{
+		out:   &consoles{paths: func() []string { return consolePaths("/proc", "/sys", "/dev") }},
+		retry: obeySignals(),
+		pause: retryPause,
 	}
+	p.story = newStory(p.out)
+	for {
+		err := contain(p.out, p.start)
+		_ = contain(p.out, func() error { return p.rescue(err) })
+	}
+}
+
+// process1 is PID 1.
+type process1 struct {
+	out   *consoles
+	story *bootclient.Report
+	role  string
+	retry <-chan struct{}
+	pause time.Duration // before the next attempt on a machine without a console
 }
 
 // start mounts what every role needs and goes on by role. It returns only when
 // the role failed.
-func start(story *bootclient.Report) error {
-	err := runSteps(context.Background(), story, []step{
+func (p *process1) start() error {
+	err := runSteps(context.Background(), p.story, []step{
 		{"mount", fatal, func(context.Context) (string, error) { return mountAll(baseMounts) }},
-		{"console", goOn, func(context.Context) (string, error) { return activeTerminal(), takeConsole() }},
+		{"console", goOn, func(context.Context) (string, error) { return p.out.find(), nil }},
 	})
 	if err != nil {
 		return err
@@ -54,65 +64,90 @@ func start(story *bootclient.Report) error {
 	if err != nil {
 		return fmt.Errorf("role: %w; the initramfs must say boot or target there", err)
 	}
-	switch name := strings.TrimSpace(string(role)); name {
+	switch p.role = strings.TrimSpace(string(role)); p.role {
 	case "boot":
-		return supervise(story)
+		return supervise(p.out, p.story)
 	case "target":
-		return target(story)
+		err := target(p.out, p.story)
+		return withAdvice(err, targetAdvice)
 	default:
-		return fmt.Errorf("role %.20q: %s must say boot or target", name, roleFile)
+		return fmt.Errorf("role %.20q: %s must say boot or target", p.role, roleFile)
 	}
 }
 
 // contain turns a panic into an error, after its trace was printed.
-func contain(f func() error) (err error) {
+func contain(out io.Writer, f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			fmt.Fprintf(os.Stderr, "%s", debug.Stack())
+			out.Write(debug.Stack())
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
 	return f()
 }
 
-// rescue says why nothing was booted and gives the person at the console a
-// shell. It returns when the shell ends.
-func rescue(reason error) {
-	first, rest, _ := strings.Cut(reason.Error(), "\n")
-	fmt.Printf("\nphase-boot: boot refused: %s\n", printable(first))
-	for line := range strings.Lines(rest) {
-		fmt.Printf("  %s\n", printable(strings.TrimSpace(line)))
+// rescue says why nothing was booted and gives the people at the consoles a shell. It
+// returns when the next attempt is due.
+func (p *process1) rescue(reason error) error {
+	p.out.find()
+	words := refusalWords(reason)
+	_, _ = io.WriteString(p.out, words)
+	_ = os.WriteFile(reasonFile, []byte(words), 0o644) // for phase-boot status
+	p.out.drain()
+	t := turn{out: p.out, retry: p.retry, pause: p.pause, typed: leastTyped}
+	if _, err := os.Stat(watchFile); err == nil {
+		t.watch = []string{"/proc/self/exe", "watch"}
 	}
-	fmt.Print("  to try: another entry of the boot menu, the network cable, another publisher (phase.mirror=, phase.peer=)\n" +
-		"  this is a shell; exit tries the boot again, `busybox reboot -f` restarts the machine\n\n")
-	drainConsole()
-	if err := shell(); err != nil {
-		fmt.Printf("phase-boot: shell: %s\n", printable(err.Error()))
-		// Without a shell nobody can say when to try again.
-		time.Sleep(retryPause)
-	}
+	p.pause = min(2*p.pause, retryMaxPause)
+	t.wait()
+	p.out.find()
+	return nil
 }
 
-// retryPause is the time between two attempts on a machine without a shell.
-const retryPause = 30 * time.Second
+// refusalWords are a refusal as the consoles show it: the reason, what was offered and
+// not taken, what to do next.
+func refusalWords(reason error) string {
+	var b strings.Builder
+	first, rest, _ := strings.Cut(reason.Error(), "\n")
+	fmt.Fprintf(&b, "\nphase-boot: boot refused: %s\n", printable(first))
+	for line := range strings.Lines(rest) {
+		fmt.Fprintf(&b, "  %s\n", printable(strings.TrimSpace(line)))
+	}
+	b.WriteString("  this is a shell: `phase-boot status` tells more, `phase-boot retry` or exit tries again, `reboot` restarts the machine\n\n")
+	return b.String()
+}
 
-// shell runs busybox on the console's terminal, in a session of its own, and
-// waits for its end.
-func shell() error {
-	tty, err := os.OpenFile(activeTerminal(), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		tty, err = os.OpenFile("/dev/console", os.O_RDWR|unix.O_NOCTTY, 0)
-	}
-	if err != nil {
-		return err
-	}
-	defer tty.Close()
-	pid, err := spawn("/bin/busybox", []string{"sh"}, tty)
-	if err != nil {
-		return fmt.Errorf("/bin/busybox: %w", err)
-	}
-	_, err = reap(pid)
-	return err
+// obeySignals takes the signals of PID 1: busybox's reboot, halt and poweroff, and SIGHUP,
+// which is phase-boot retry. A signal with a handler does not end PID 1; one that is
+// ignored would stay ignored in the shell.
+func obeySignals() (retry <-chan struct{}) {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM)
+	asked := make(chan struct{})
+	go func() {
+		for s := range signals {
+			switch s {
+			case unix.SIGHUP:
+				select {
+				case asked <- struct{}{}:
+				default: // an attempt is under way
+				}
+			case unix.SIGTERM:
+				powerOff(unix.LINUX_REBOOT_CMD_RESTART)
+			case unix.SIGUSR1:
+				powerOff(unix.LINUX_REBOOT_CMD_HALT)
+			case unix.SIGUSR2:
+				powerOff(unix.LINUX_REBOOT_CMD_POWER_OFF)
+			}
+		}
+	}()
+	return asked
+}
+
+func powerOff(how int) {
+	unmountCache()
+	unix.Sync()
+	_ = unix.Reboot(how)
 }
 
 // FirstProcess reports whether this process is the init of a kernel and its

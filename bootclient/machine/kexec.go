@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/internal/bootfile"
@@ -19,8 +18,7 @@ import (
 // short, would be loaded by some kernels and crash the machine at the jump.
 func (p *Payload) Load(cmdline, arch string, free int64) error {
 	if need := (kexecCopies-1)*p.Size() + unpackRoom(p.kernel); need > free {
-		return fmt.Errorf("kexec: %s of memory are free, the kernel needs %s to start; give the machine more",
-			humanize.IBytes(uint64(free)), humanize.IBytes(uint64(need)))
+		return fmt.Errorf("%w: %s are free, the kernel needs %s to start; give the machine more", errMemory, words(free), words(need))
 	}
 	if err := p.checkKernel(arch); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -20,10 +21,17 @@ import (
 )
 
 const (
-	networkDeadline = 15 * time.Second       // for the first lease, link included
-	networkGrace    = 500 * time.Millisecond // for the other interfaces after it
+	networkDeadline = 15 * time.Second       // for the first address, link included
+	networkGrace    = 500 * time.Millisecond // for the other interfaces and addresses after it
+	cardPatience    = 3 * time.Second        // for a network card behind USB to appear
 	maxServers      = 3                      // DNS servers in resolv.conf
 )
+
+// errNoCard says that the machine has no wired network interface.
+var errNoCard = errors.New("no wired network card; plug one in, and the boot starts by itself, or use an image with its driver: flavour generic has the most")
+
+// errNoLink says that no wired interface has a link.
+var errNoLink = errors.New("no link")
 
 // A network is what the boot process knows about its wired interfaces. IPv6
 // addresses come from the kernel's own autoconfiguration.
@@ -31,6 +39,8 @@ type network struct {
 	randomMAC bool
 	resolv    string // path of resolv.conf
 	say       func(format string, args ...any)
+	// cardPatience is how long the first interface may take to appear; 0: cardPatience.
+	cardPatience time.Duration
 
 	mu      sync.Mutex
 	servers []net.IP
@@ -40,7 +50,9 @@ type network struct {
 type port struct {
 	name    string
 	carrier bool
-	err     error // of the last attempt
+	err     error  // of the last attempt
+	ipv6    string // address that the kernel made, with its prefix length
+	taken   bool   // ipv6 was counted
 }
 
 type leased struct {
@@ -50,78 +62,164 @@ type leased struct {
 }
 
 // up brings up lo and every wired interface, runs DHCP on each as soon as its
-// link is there, and returns after the first lease and a short time for the
+// link is there, and returns after the first address and a short time for the
 // others, or with the reason why there is none. Those that are later, because a
 // cable is plugged in when the console asks for it, are taken until ctx ends.
+// Without any wired interface the error is errNoCard.
 func (n *network) up(ctx context.Context) (words string, err error) {
 	if lo, err := netlink.LinkByName("lo"); err != nil || netlink.LinkSetUp(lo) != nil {
 		return "", errors.Join(errors.New("lo: cannot be brought up"), err)
 	}
 	done := make(chan struct{})
-	links := make(chan netlink.LinkUpdate, 64)
+	w := &watched{
+		links: make(chan netlink.LinkUpdate, 64), addrs: make(chan netlink.AddrUpdate, 64),
+		ports: map[int]*port{}, results: make(chan leased, 64), first: make(chan outcome, 1),
+	}
 	// The reader of a closed subscription ends with an error that nobody needs.
-	opts := netlink.LinkSubscribeOptions{ListExisting: true, ErrorCallback: func(error) {}}
-	if err := netlink.LinkSubscribeWithOptions(links, done, opts); err != nil {
+	ignore := func(error) {}
+	err = netlink.LinkSubscribeWithOptions(w.links, done, netlink.LinkSubscribeOptions{ListExisting: true, ErrorCallback: ignore})
+	if err == nil {
+		err = netlink.AddrSubscribeWithOptions(w.addrs, done, netlink.AddrSubscribeOptions{ListExisting: true, ErrorCallback: ignore})
+	}
+	if err != nil {
+		close(done)
 		return "", fmt.Errorf("netlink: %w", err)
 	}
-	first := make(chan outcome, 1)
 	go func() {
 		defer close(done)
-		n.watch(ctx, links, first)
+		n.watch(ctx, w)
 	}()
-	o := <-first
+	o := <-w.first
 	return strings.Join(o.leases, "; "), o.err
 }
 
-// An outcome is what a boot may wait for: the first leases, or why there is none.
+// An outcome is what a boot may wait for: the first addresses, or why there is none.
 type outcome struct {
 	leases []string
 	err    error
 }
 
-// watch sends one outcome and goes on until ctx ends.
-func (n *network) watch(ctx context.Context, links <-chan netlink.LinkUpdate, first chan<- outcome) {
-	ports := map[int]*port{}
-	results := make(chan leased, 64)
-	deadline := time.After(networkDeadline)
-	var got []string
-	told := false
-	tell := func(err error) {
-		if !told {
-			told = true
-			first <- outcome{got, err}
-		}
+// watched is what one goroutine hears of the kernel and of DHCP, and made of it.
+type watched struct {
+	links   chan netlink.LinkUpdate
+	addrs   chan netlink.AddrUpdate
+	results chan leased
+	ports   map[int]*port // by the index of the interface
+	pending int           // DHCP exchanges
+	got     []string
+	told    bool
+	first   chan outcome
+}
+
+// tell sends the outcome, once.
+func (w *watched) tell(err error) {
+	if !w.told {
+		w.told = true
+		w.first <- outcome{w.got, err}
 	}
-	for pending := 0; ; {
+}
+
+// watch sends one outcome and goes on until ctx ends.
+func (n *network) watch(ctx context.Context, w *watched) {
+	deadline, noCard := time.After(networkDeadline), time.After(cmp.Or(n.cardPatience, cardPatience))
+	for {
+		before := len(w.got)
 		select {
-		case u, ok := <-links:
+		case u, ok := <-w.links:
 			if !ok {
-				tell(errors.New("netlink: the kernel closed the subscription"))
+				w.tell(errors.New("netlink: the kernel closed the subscription"))
 				return
 			}
-			if n.linkChanged(ctx, u, ports, results) {
-				pending++
+			if n.linkChanged(ctx, u, w.ports, w.results) {
+				w.pending++
 			}
-		case r := <-results:
-			pending--
-			ports[r.index].err = r.err
-			if r.err != nil || told {
-				n.sayLease(ctx, ports[r.index].name, r)
-			} else if got = append(got, r.words); len(got) == 1 {
-				deadline = time.After(networkGrace)
+		case u, ok := <-w.addrs:
+			if !ok {
+				w.tell(errors.New("netlink: the kernel closed the subscription"))
+				return
+			}
+			w.addrChanged(u)
+		case r := <-w.results:
+			n.leased(ctx, w, r)
+		case <-noCard:
+			if !w.wired() {
+				w.tell(errNoCard)
 			}
 		case <-deadline:
-			if len(got) == 0 {
-				tell(noAddress(ports))
+			if len(w.got) == 0 {
+				w.tell(noAddress(w.ports))
 			}
-			tell(nil)
+			w.tell(nil)
 		case <-ctx.Done():
-			tell(ctx.Err())
+			w.tell(ctx.Err())
 			return
 		}
-		if len(got) > 0 && pending == 0 {
-			tell(nil)
+		n.takeIPv6(w)
+		if before == 0 && len(w.got) > 0 {
+			deadline = time.After(networkGrace)
 		}
+		if len(w.got) > 0 && w.pending == 0 {
+			w.tell(nil)
+		}
+	}
+}
+
+// wired reports whether there is a wired interface.
+func (w *watched) wired() bool {
+	for _, p := range w.ports {
+		if p.name != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// leased takes the end of a DHCP exchange.
+func (n *network) leased(ctx context.Context, w *watched, r leased) {
+	w.pending--
+	p := w.ports[r.index]
+	p.err = r.err
+	if r.err != nil && p.ipv6 != "" {
+		return // a network without DHCP that has IPv6 is no fault
+	}
+	if r.err != nil || w.told {
+		n.sayLease(ctx, p.name, r)
+		return
+	}
+	w.got = append(w.got, r.words)
+}
+
+// addrChanged keeps an IPv6 address by which others can be reached: not link-local, and
+// found to be unique on the link.
+func (w *watched) addrChanged(u netlink.AddrUpdate) {
+	unusable := unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED | unix.IFA_F_DEPRECATED
+	ip := u.LinkAddress.IP
+	if !u.NewAddr || ip.To4() != nil || !ip.IsGlobalUnicast() || u.Scope != unix.RT_SCOPE_UNIVERSE || u.Flags&unusable != 0 {
+		return
+	}
+	p := w.ports[u.LinkIndex]
+	if p == nil { // its link is still to be listed
+		p = &port{}
+		w.ports[u.LinkIndex] = p
+	}
+	if p.ipv6 == "" {
+		p.ipv6 = u.LinkAddress.String()
+	}
+}
+
+// takeIPv6 counts the addresses that the kernel made of router advertisements.
+func (n *network) takeIPv6(w *watched) {
+	for _, p := range w.ports {
+		if p.ipv6 == "" || p.taken || p.name == "" {
+			continue
+		}
+		p.taken = true
+		words := fmt.Sprintf("%s %s from IPv6 router advertisements", p.name, p.ipv6)
+		if w.told {
+			n.say("network: %s", words)
+			continue
+		}
+		w.got = append(w.got, words)
 	}
 }
 
@@ -145,8 +243,11 @@ func (n *network) linkChanged(ctx context.Context, u netlink.LinkUpdate, ports m
 	}
 	p := ports[a.Index]
 	if p == nil {
-		p = &port{name: a.Name}
+		p = &port{}
 		ports[a.Index] = p
+	}
+	if p.name == "" {
+		p.name = a.Name
 		if p.err = n.setUp(u.Link); p.err != nil {
 			n.say("network: %s: %v", a.Name, p.err)
 		}
@@ -231,22 +332,32 @@ func (n *network) addServers(servers []net.IP) error {
 	return atomicfile.Write(n.resolv, 0o644, []byte(b.String()))
 }
 
-// noAddress says why there is no network, by what was seen.
+// noAddress says why there is no network, by what was seen. It wraps errNoLink when no
+// interface has a link.
 func noAddress(ports map[int]*port) error {
-	if len(ports) == 0 {
-		return errors.New("no wired interface: the image has no driver for this machine's network card")
-	}
 	var words []string
+	linked := false
 	for _, p := range ports {
+		linked = linked || p.carrier
 		switch {
+		case p.name == "": // not a wired one
 		case p.err != nil:
 			words = append(words, fmt.Sprintf("%s: %v", p.name, p.err))
 		case !p.carrier:
 			words = append(words, p.name+": no link, is the cable plugged in?")
 		default:
-			words = append(words, p.name+": no DHCP server answered")
+			words = append(words, p.name+": no DHCP server and no IPv6 router answered")
 		}
 	}
 	slices.Sort(words)
+	if !linked {
+		return fmt.Errorf("no address after %v: %w", networkDeadline, linkError(strings.Join(words, "; ")))
+	}
 	return fmt.Errorf("no address after %v: %s", networkDeadline, strings.Join(words, "; "))
 }
+
+// linkError is errNoLink in the words of its interfaces.
+type linkError string
+
+func (e linkError) Error() string        { return string(e) }
+func (e linkError) Is(target error) bool { return target == errNoLink }

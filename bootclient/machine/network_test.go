@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -221,12 +222,62 @@ func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
 
 func TestWhyThereIsNoNetwork(t *testing.T) {
 	for want, ports := range map[string]map[int]*port{
-		"no driver":               {},
-		"eth0: no link":           {1: {name: "eth0"}},
-		"no DHCP server answered": {1: {name: "eth0", carrier: true}},
+		"eth0: no link":         {1: {name: "eth0"}},
+		"no DHCP server and no": {1: {name: "eth0", carrier: true}},
 	} {
 		if err := noAddress(ports); !strings.Contains(err.Error(), want) {
 			t.Errorf("%v", err)
+		}
+	}
+}
+
+func TestAnIPv6AddressIsAnAddress(t *testing.T) {
+	if !netns.Alone(t) {
+		return
+	}
+	l := newLAN(t)
+	port := l.cable(t, 1)
+	l.plug(t, 1)
+	l.run(t, "ip", "addr", "add", "fd77::1/64", "dev", "srv1", "nodad")
+	l.dnsmasq(t, "--enable-ra", "--dhcp-range=fd77::,ra-only", "--dhcp-range=10.99.0.50,10.99.0.60,255.255.255.0") // no lease: 10.99.0.0/24 is not here
+	n := &network{}
+	words, err := bringUp(t, n)
+	if err != nil || !strings.HasPrefix(words, port+" fd77::") || !strings.HasSuffix(words, "/64 from IPv6 router advertisements") {
+		t.Fatalf("%q, %v", words, err)
+	}
+}
+
+func TestNoNetworkCardIsSaidAndOneThatComesIsTaken(t *testing.T) {
+	if !netns.Alone(t) {
+		return
+	}
+	words, err := bringUp(t, &network{cardPatience: time.Millisecond})
+	if !errors.Is(err, errNoCard) || waitFor(err) != waitCard {
+		t.Fatalf("%q, %v", words, err)
+	}
+	for _, linked := range []bool{false, true} {
+		came := make(chan error, 1)
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		go func() { came <- waitWired(ctx, linked) }()
+		l := newLAN(t)
+		l.cable(t, 1)
+		if linked {
+			if err := waitFor(noAddress(map[int]*port{1: {name: "port1"}})); err != waitLink {
+				t.Errorf("waits for %q", err)
+			}
+			n := &network{}
+			link, err := netlink.LinkByName("port1")
+			if err != nil || n.setUp(link) != nil {
+				t.Fatal(err)
+			}
+			l.plug(t, 1)
+		}
+		if err := <-came; err != nil {
+			t.Errorf("linked %t: %v", linked, err)
+		}
+		if err := exec.Command("ip", "link", "del", "port1").Run(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -10,8 +10,9 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
@@ -70,10 +71,28 @@ type part struct {
 	off     int64
 }
 
+// Plan refuses a release that is too large for this machine before anything of it is
+// fetched.
+func (p *Payload) Plan(r manifest.Release) error {
+	total := p.meminfo("MemTotal")
+	if err := enoughMemory(r.MinRAM, total); err != nil {
+		return err
+	}
+	size := int64(0)
+	for _, a := range r.Artifacts {
+		if !isDeviceTree(a.Role) {
+			size += a.Length
+		}
+	}
+	return enoughFor(size, p.memory, total)
+}
+
+func isDeviceTree(role string) bool { return strings.HasPrefix(role, "dtb/") }
+
 // Open makes room for an artifact. Device trees are not wanted: kexec_file_load
 // cannot pass one, the next kernel gets the firmware's.
 func (p *Payload) Open(role string, size int64) (bootclient.Target, error) {
-	if strings.HasPrefix(role, "dtb/") {
+	if isDeviceTree(role) {
 		return nil, nil
 	}
 	if role != manifest.RoleKernel && role != manifest.RoleInitramfs && archiveName(role) == "" {
@@ -83,9 +102,8 @@ func (p *Payload) Open(role string, size int64) (bootclient.Target, error) {
 	for _, have := range p.parts {
 		total += have.size
 	}
-	if total > (p.memory-workMemory)/kexecCopies {
-		return nil, fmt.Errorf("memory: a release of at least %s needs %d × as much to start, and %s to work with; only %s are free; give the machine more",
-			humanize.IBytes(uint64(total)), kexecCopies, humanize.IBytes(workMemory), humanize.IBytes(uint64(p.memory)))
+	if err := enoughFor(total, p.memory, p.meminfo("MemTotal")); err != nil {
+		return nil, err
 	}
 	t := &part{payload: p, role: role, size: size}
 	p.parts = append(p.parts, t)
@@ -170,10 +188,10 @@ func (p *Payload) Commit(v *manifest.Verified, r *bootclient.Report) error {
 	if err != nil {
 		return err
 	}
-	return p.commit(v.Release(), report)
+	return p.commit(v.Release(), report, r)
 }
 
-func (p *Payload) commit(release manifest.Release, report []byte) error {
+func (p *Payload) commit(release manifest.Release, report []byte, r *bootclient.Report) error {
 	if err := p.layout(); err != nil {
 		return err
 	}
@@ -189,7 +207,7 @@ func (p *Payload) commit(release manifest.Release, report []byte) error {
 			return err
 		}
 	}
-	return p.check(release)
+	return p.check(release, r)
 }
 
 func (p *Payload) handOver(release manifest.Release, report []byte) error {
@@ -232,22 +250,45 @@ func seal(f *os.File) error {
 }
 
 // check hashes what lies in the sealed files. It is the last look before kexec
-// reads the same files.
-func (p *Payload) check(release manifest.Release) error {
+// reads the same files. The report says how far it is when it takes long.
+func (p *Payload) check(release manifest.Release, report *bootclient.Report) (err error) {
+	var done, total atomic.Int64
 	for _, t := range p.parts {
-		a, ok := release.Artifact(t.role)
-		if !ok || a.Length != t.size {
-			return fmt.Errorf("%s: not the %d bytes that were signed: %w", t.role, t.size, cas.ErrCorrupt)
+		total.Add(t.size)
+	}
+	words := func(time.Duration) string { return "check: " + words(done.Load()) + " of " + words(total.Load()) }
+	report.While(words, func() {
+		for _, t := range p.parts {
+			if err = t.check(release, &done); err != nil {
+				return
+			}
 		}
-		h := sha256.New()
-		if _, err := io.Copy(h, io.NewSectionReader(t.file, t.off, t.size)); err != nil {
-			return fmt.Errorf("%s: %w", t.role, err)
-		}
-		if sum := hex.EncodeToString(h.Sum(nil)); sum != a.SHA256 {
-			return fmt.Errorf("%s: sha256 of the sealed memory is %s, signed is %s: %w", t.role, sum, a.SHA256, cas.ErrCorrupt)
-		}
+	})
+	return err
+}
+
+// check hashes one artifact and counts its bytes.
+func (t *part) check(release manifest.Release, done *atomic.Int64) error {
+	a, ok := release.Artifact(t.role)
+	if !ok || a.Length != t.size {
+		return fmt.Errorf("%s: not the %d bytes that were signed: %w", t.role, t.size, cas.ErrCorrupt)
+	}
+	h := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(h, counter{done}), io.NewSectionReader(t.file, t.off, t.size)); err != nil {
+		return fmt.Errorf("%s: %w", t.role, err)
+	}
+	if sum := hex.EncodeToString(h.Sum(nil)); sum != a.SHA256 {
+		return fmt.Errorf("%s: sha256 of the sealed memory is %s, signed is %s: %w", t.role, sum, a.SHA256, cas.ErrCorrupt)
 	}
 	return nil
+}
+
+// counter counts what is written to it.
+type counter struct{ n *atomic.Int64 }
+
+func (c counter) Write(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
 }
 
 // Abort frees the memory.

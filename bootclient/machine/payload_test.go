@@ -87,7 +87,7 @@ func committed(t *testing.T) (*Payload, map[string]bootclient.Target) {
 	p := NewPayload([]byte("KEY"), plenty)
 	t.Cleanup(p.Abort)
 	targets := fill(t, p, files)
-	if err := p.commit(releaseOf(files), []byte(`{"result":"ok"}`)); err != nil {
+	if err := p.commit(releaseOf(files), []byte(`{"result":"ok"}`), newStory(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	return p, targets
@@ -177,7 +177,7 @@ func TestAByteThatChangedBeforeSealingIsFoundAfterIt(t *testing.T) {
 			if _, err := targets[role].WriteAt([]byte{^files[role][100]}, 100); err != nil {
 				t.Fatal(err)
 			}
-			err := p.commit(releaseOf(files), nil)
+			err := p.commit(releaseOf(files), nil, newStory(io.Discard))
 			if !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), role) {
 				t.Errorf("commit = %v", err)
 			}
@@ -195,7 +195,7 @@ func TestAWriterCannotLeaveItsArtifact(t *testing.T) {
 			t.Errorf("write at %d of %d was taken", off, size)
 		}
 	}
-	if err := p.commit(releaseOf(files), nil); err != nil {
+	if err := p.commit(releaseOf(files), nil, newStory(io.Discard)); err != nil {
 		t.Error(err)
 	}
 }
@@ -216,7 +216,7 @@ func TestForeignInitramfsBootsAsItIs(t *testing.T) {
 	p := NewPayload([]byte("KEY"), plenty)
 	t.Cleanup(p.Abort)
 	fill(t, p, foreign)
-	if err := p.commit(releaseOf(foreign), nil); err != nil {
+	if err := p.commit(releaseOf(foreign), nil, newStory(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(content(t, p.initrd), foreign["initramfs"]) {
@@ -229,7 +229,7 @@ func TestTooLittleMemoryIsRefusedBeforeAnythingIsFetched(t *testing.T) {
 	if _, err := p.Open("kernel", 10<<20); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Open("rootfs", 60<<20); err == nil || !strings.Contains(err.Error(), "give the machine more") {
+	if _, err := p.Open("rootfs", 60<<20); err == nil || !strings.Contains(err.Error(), "give the machine") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"syscall"
 
@@ -27,18 +28,64 @@ func spawn(path string, argv []string, tty *os.File) (pid int, err error) {
 	return syscall.ForkExec(path, argv, attr)
 }
 
+// spawnQuiet starts a program without a terminal, in a session of its own. It reads
+// nothing; its output and errors go to out.
+func spawnQuiet(path string, argv []string, out *os.File) (pid int, err error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
+	return syscall.ForkExec(path, argv, &syscall.ProcAttr{
+		Dir: "/", Env: environment, Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},
+		Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+}
+
 // reap waits for one child and, because PID 1 inherits every orphan, for all
 // others that end in the meantime.
 func reap(pid int) (unix.WaitStatus, error) {
 	for {
-		var ws unix.WaitStatus
-		got, err := unix.Wait4(-1, &ws, 0, nil)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
+		got, ws, err := reapOne()
+		if err != nil || got == pid {
 			return ws, err
-		case got == pid:
-			return ws, nil
 		}
 	}
+}
+
+func reapOne() (pid int, ws unix.WaitStatus, err error) {
+	for {
+		pid, err = unix.Wait4(-1, &ws, 0, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return pid, ws, err
+		}
+	}
+}
+
+// ended is a child that is no more.
+type ended struct {
+	pid    int
+	status unix.WaitStatus
+}
+
+// reapEach sends each of the children on the channel when it has ended, and closes the
+// channel after the last of them. With no child it closes the channel when stop is closed.
+func reapEach(pids map[int]bool, stop <-chan struct{}) <-chan ended {
+	left := maps.Clone(pids)
+	out := make(chan ended, len(left))
+	go func() {
+		defer close(out)
+		for len(left) > 0 {
+			pid, ws, err := reapOne()
+			if err != nil {
+				break
+			}
+			if left[pid] {
+				delete(left, pid)
+				out <- ended{pid, ws}
+			}
+		}
+		<-stop
+	}()
+	return out
 }

@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,7 +73,7 @@ func TestThePermissionToServeTravelsWithThePayload(t *testing.T) {
 				p.seed = seedPlan{env: env, root: root}
 			}
 			fill(t, p, files)
-			if err := p.commit(releaseOf(files), []byte("{}")); err != nil {
+			if err := p.commit(releaseOf(files), []byte("{}"), newStory(io.Discard)); err != nil {
 				t.Fatal(err)
 			}
 			got := handedOver(t, p)
@@ -117,7 +118,7 @@ func stockSize() int64 {
 
 func TestATargetThatServesFromMemoryGetsWhatItDoesNotHave(t *testing.T) {
 	p := memorySeed(t, plenty, plenty)
-	if err := p.commit(releaseOf(files), []byte("{}")); err != nil {
+	if err := p.commit(releaseOf(files), []byte("{}"), newStory(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	got := handedOver(t, p)
@@ -140,7 +141,7 @@ func TestATargetThatServesFromMemoryGetsWhatItDoesNotHave(t *testing.T) {
 func TestTooLittleMemoryForOthersIsNoReasonNotToBoot(t *testing.T) {
 	alone := memorySeed(t, plenty, plenty)
 	alone.seed = seedPlan{}
-	if err := alone.commit(releaseOf(files), []byte("{}")); err != nil {
+	if err := alone.commit(releaseOf(files), []byte("{}"), newStory(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	size := stockSize()
@@ -161,7 +162,7 @@ func TestTooLittleMemoryForOthersIsNoReasonNotToBoot(t *testing.T) {
 			p := memorySeed(t, tt.total, tt.free)
 			release := releaseOf(files)
 			release.MinRAM = tt.minRAM
-			if err := p.commit(release, []byte("{}")); err != nil {
+			if err := p.commit(release, []byte("{}"), newStory(io.Discard)); err != nil {
 				t.Fatal(err)
 			}
 			if tt.words == "" {
@@ -183,7 +184,7 @@ func TestTooLittleMemoryForOthersIsNoReasonNotToBoot(t *testing.T) {
 func TestABootThatKeptNothingHandsNothingOver(t *testing.T) {
 	p := memorySeed(t, plenty, plenty)
 	p.seed.nodes = filepath.Join(p.seed.nodes, "gone")
-	if err := p.commit(releaseOf(files), []byte("{}")); err != nil {
+	if err := p.commit(releaseOf(files), []byte("{}"), newStory(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	if got := handedOver(t, p); got["phase/seed.env"] != nil || got["phase/kernel"] != nil || !strings.Contains(p.seed.words, "nothing was kept") {

@@ -20,11 +20,17 @@ const (
 	// error on the first line, then what was refused, a line each.
 	failureFile = "/run/phase-boot.failed"
 	maxFailure  = 8 << 10 // bytes
+	// reportFile is the report of the last attempt, reasonFile why it was refused:
+	// for phase-boot status.
+	reportFile = "/run/phase-boot.report.json"
+	reasonFile = "/run/phase-boot.refused"
+	// watchFile says that a network card or a cable would help.
+	watchFile = "/run/phase-boot.watch"
 )
 
 // supervise is PID 1 of the boot role: it starts the boot process, waits, and
 // jumps when a kernel is loaded. It returns the reason why not.
-func supervise(story *bootclient.Report) error {
+func supervise(out *consoles, story *bootclient.Report) error {
 	err := runSteps(context.Background(), story, []step{
 		{"kernel", goOn, kernelWords},
 		{"clock", goOn, bootClock},
@@ -32,11 +38,11 @@ func supervise(story *bootclient.Report) error {
 	if err != nil {
 		return err
 	}
-	if err := runChild(); err != nil {
+	if err := runChild(out); err != nil {
 		return err
 	}
 	story.Say("kexec: starting the new kernel")
-	drainConsole()
+	out.drain()
 	return jump()
 }
 
@@ -57,15 +63,13 @@ func bootClock(context.Context) (string, error) {
 }
 
 // runChild runs `phase-boot boot` and returns nil when it loaded a kernel.
-func runChild() error {
-	if err := os.Remove(failureFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+func runChild(out *consoles) error {
+	for _, file := range []string{failureFile, watchFile} {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
-	pid, err := spawn("/proc/self/exe", []string{"phase-boot", "boot"}, os.Stdin)
-	if err != nil {
-		return fmt.Errorf("boot process: %w", err)
-	}
-	ws, err := reap(pid)
+	ws, err := out.run("/proc/self/exe", []string{"phase-boot", "boot"})
 	if err != nil {
 		return fmt.Errorf("boot process: %w", err)
 	}
@@ -93,14 +97,13 @@ func childReason(ws unix.WaitStatus, words string) error {
 	}
 }
 
-// writeFailure leaves the reason for PID 1.
-func writeFailure(file string, reason error, refused []bootclient.Refusal) error {
-	var b strings.Builder
-	b.WriteString(strings.ReplaceAll(reason.Error(), "\n", "; "))
-	for _, r := range refused {
-		fmt.Fprintf(&b, "\nrefused: %s from %s: %s", r.What, r.Source, r.Why)
+// writeFailure leaves the reason for PID 1, with what was refused and what to do next.
+func writeFailure(file string, reason error, refused []bootclient.Refusal, advice string) error {
+	words := strings.ReplaceAll(reason.Error(), "\n", "; ") + refusedWords(refused, maxFailure/2)
+	if advice != "" {
+		words += "\nto try: " + advice
 	}
-	return os.WriteFile(file, []byte(b.String()), 0o600)
+	return os.WriteFile(file, []byte(words), 0o600)
 }
 
 // readFailure returns the reason, capped, "" when there is none.

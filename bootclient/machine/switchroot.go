@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,7 +19,7 @@ var moved = []string{"/dev", "/proc", "/sys", "/run"}
 // switchRoot makes newRoot the root of the machine and becomes its init. The
 // initramfs cannot be unmounted; its files are deleted to free their memory,
 // except what the loop device holds open.
-func switchRoot(story *bootclient.Report) error {
+func switchRoot(out *consoles, story *bootclient.Report) error {
 	if err := checkInit(newRoot, nextInit); err != nil {
 		return err
 	}
@@ -45,12 +46,13 @@ func switchRoot(story *bootclient.Report) error {
 		return fmt.Errorf("chroot: %w", err)
 	}
 	story.Say("switch root: starting %s", nextInit)
-	drainConsole()
+	out.drain()
 	return fmt.Errorf("%s: %w", nextInit, unix.Exec(nextInit, []string{nextInit}, environment))
 }
 
-// checkInit looks for the init program inside the new root. A link that os.Root
-// does not follow, such as an absolute one, is the next root's own affair.
+// checkInit looks for the init program inside the new root, while there is still a way
+// back: it must be there and start like a program. A link that os.Root does not follow,
+// such as an absolute one, is the next root's own affair.
 func checkInit(dir, path string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -58,7 +60,18 @@ func checkInit(dir, path string) error {
 	}
 	defer root.Close()
 	if _, err := root.Lstat(path[1:]); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("rootfs: %s: %w; build the rootfs with an init", path, err)
+		return fmt.Errorf("rootfs: %s: %w; build the rootfs with an init", path, fs.ErrNotExist)
+	}
+	f, err := root.Open(path[1:])
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var head [4]byte
+	_, err = io.ReadFull(f, head[:])
+	info, statErr := f.Stat()
+	if err != nil || statErr != nil || info.Mode()&0o111 == 0 || string(head[:]) != "\x7fELF" && string(head[:2]) != "#!" {
+		return fmt.Errorf("rootfs: %s: not a program that can be started; build the rootfs with an init", path)
 	}
 	return nil
 }

@@ -33,20 +33,20 @@ var targetModules = []string{"loop", "squashfs", "overlay"}
 
 // target is PID 1 of the target role: it mounts the release's squashfs under an
 // overlay in memory and becomes its init. It returns only on a failure.
-func target(story *bootclient.Report) error {
+func target(out *consoles, story *bootclient.Report) error {
 	return runSteps(context.Background(), story, []step{
-		{"target", goOn, targetWords},
+		{"target", goOn, func(ctx context.Context) (string, error) { return targetWords(ctx, out) }},
 		{"modules", goOn, loadTargetModules},
 		{"rootfs", fatal, mountRootfs},
 		{"hand-over", fatal, func(context.Context) (string, error) { return handOverTo, moveHandOver(handOver, handOverTo) }},
 		{"seed", goOn, prepareSeed},
-		{"switch root", fatal, func(context.Context) (string, error) { return "", switchRoot(story) }},
+		{"switch root", fatal, func(context.Context) (string, error) { return "", switchRoot(out, story) }},
 	})
 }
 
 // targetWords names the release that the boot role handed over, and the kernel
 // that runs: the proof that it is the release's own.
-func targetWords(ctx context.Context) (string, error) {
+func targetWords(ctx context.Context, out io.Writer) (string, error) {
 	kernel, err := kernelWords(ctx)
 	if err != nil {
 		return "", err
@@ -59,7 +59,7 @@ func targetWords(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: no release was handed over: %w", kernel, err)
 	}
-	fmt.Printf("phase-boot: target: release %s (kernel %s)\n", printable(r.Version), kernel)
+	fmt.Fprintf(out, "phase-boot: target: release %s (kernel %s)\n", printable(r.Version), kernel)
 	return fmt.Sprintf("%s %s/%s", r.Version, r.Channel, r.Arch), nil
 }
 
@@ -85,11 +85,10 @@ func mountRootfs(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = mountAll([]mount{
-		{loop, squashMount, "squashfs", unix.MS_RDONLY | unix.MS_NODEV, ""},
-		{"tmpfs", overlayMount, "tmpfs", unix.MS_NODEV, "mode=0755"},
-	})
-	if err != nil {
+	if _, err := mountAll([]mount{{loop, squashMount, "squashfs", unix.MS_RDONLY | unix.MS_NODEV, ""}}); err != nil {
+		return "", squashWords(err)
+	}
+	if _, err := mountAll([]mount{{"tmpfs", overlayMount, "tmpfs", unix.MS_NODEV, "mode=0755"}}); err != nil {
 		return "", err
 	}
 	upper, work := filepath.Join(overlayMount, "upper"), filepath.Join(overlayMount, "work")
@@ -100,6 +99,19 @@ func mountRootfs(context.Context) (string, error) {
 		{"overlay", newRoot, "overlay", 0, "lowerdir=" + squashMount + ",upperdir=" + upper + ",workdir=" + work},
 	})
 	return rootfsImage + " under an overlay in memory", err
+}
+
+// squashWords says what mount(2) means by its errors for the release's root filesystem,
+// which was verified: what is wrong with it is signed.
+func squashWords(err error) error {
+	why := "the kernel cannot mount it"
+	switch {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EIO):
+		why = "it is no squashfs, or a damaged one, or compressed in a way that the release's kernel does not read"
+	case errors.Is(err, unix.ENODEV):
+		why = "the release's kernel or initramfs lacks the module squashfs"
+	}
+	return fmt.Errorf("the root filesystem of the release: %s: %w; its publisher must sign a release with another rootfs", why, err)
 }
 
 // attachLoop makes a file a read-only block device (loop(4)).

@@ -22,6 +22,8 @@ Usage:
         everything but the jump, on any host; see 'phase-boot fetch --help'
   phase-boot seed --root root.json --cache DIR [flags]
         serve what a cache holds to other machines; see 'phase-boot seed --help'
+  phase-boot status | retry
+        in the shell of a machine whose boot was refused: what was tried, and the next attempt
   phase-boot version | --version
   phase-boot        as PID 1: /etc/phase/role says which part it plays
   phase-boot boot   the child of PID 1, which does the work of a boot
@@ -71,6 +73,10 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		return seed(ctx, rest[1:])
 	case "boot":
 		return boot(ctx)
+	case "watch":
+		return watch(ctx)
+	case "status", "retry":
+		return inShell(verb, rest[1:], out)
 	case "version":
 		return printVersion(out, args)
 	case "help":
@@ -102,4 +108,25 @@ func boot(ctx context.Context) error {
 		os.Exit(cli.Code(err)) // PID 1 says why, once
 	}
 	return nil
+}
+
+// watch is PID 1's look-out for a network card beside the shells of a refused boot.
+func watch(ctx context.Context) error {
+	if os.Getppid() != 1 || os.Getuid() != 0 || !machine.Initramfs() {
+		return cli.Usagef("watch is a child of phase-boot as PID 1 of an initramfs; nobody else needs it")
+	}
+	return machine.Watch(ctx)
+}
+
+// inShell is a verb for the person at the console of a machine whose boot was refused.
+func inShell(verb string, rest []string, out io.Writer) error {
+	switch {
+	case len(rest) > 0:
+		return cli.Usagef("unexpected argument %.80q; see 'phase-boot --help'", rest[0])
+	case !machine.Initramfs():
+		return cli.Usagef("%s: for the shell that a machine opens when its boot was refused", verb)
+	case verb == "retry":
+		return machine.RequestRetry()
+	}
+	return machine.Status(out)
 }
