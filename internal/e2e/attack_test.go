@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -212,4 +213,28 @@ func steady(t *testing.T) (program string) {
 	program = filepath.Join(dir, "phase-boot")
 	must(t, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-overlay", overlay, "-o", program, "../../cmd/phase-boot")
 	return program
+}
+
+// A kernel that would crash the machine at the jump is refused before it, whoever signed
+// it: with half of a bzImage the machine would restart for ever.
+func TestAttackOfAKernelCutShort(t *testing.T) {
+	t.Parallel()
+	l, p := newLAN(t), publication(t)
+	must(t, "cp", "-a", fx.path("artifacts"), p.at("artifacts"))
+	kernel := p.at("artifacts/kernel")
+	if err := os.Truncate(kernel, int64(len(readFile(t, kernel))/2)); err != nil {
+		t.Fatal(err)
+	}
+	args := signRelease(fx, "", "release", "2026.12-cut", "", "--unchecked")
+	for i, value := range map[string]string{"--repo": p.at("repo"), "--out": p.at("cut.json"), "--kernel": kernel} {
+		args[slices.Index(args, i)+1] = value
+	}
+	must(t, args[0], args[1:]...)
+	must(t, fx.bin("phase-publish"), "add", "--store", p.at("store"), "--repo", p.at("repo"), "--artifacts", p.at("artifacts"), "--online-key", p.online, p.at("cut.json"))
+	h := l.host()
+	h.serve(fx.bin("phase-publish"), "serve", "--store", p.at("store"), "--repo", p.at("repo"), "--online-key", p.online, "--ipns-key", fx.path("keys/ipns"),
+		"--identity", p.at("peer.key"), "--http", h.addr+":8080", "--listen", "/ip4/"+h.addr+"/tcp/4001", "--dht", "off")
+	l.boot(fx.path("local.img")).sees([]string{
+		"] resolve: stable/x86_64 release 2026.12-cut", refused, "kernel of the release: ", "cut short", "the release is faulty", "built-in shell",
+	}, "] kexec: starting")
 }

@@ -102,6 +102,8 @@ func prepare(dir string) error {
 		addRelease(f, "store", "repo", "release.json"),
 		// the stick of most tests: no hint on its command line
 		[]string{image, "usb", "--root", f.path("repo/root.json"), "--default-mode", "local", "--size", "512M", "--out", f.path("local.img")},
+		// the same for real machines, with the other kernel
+		[]string{image, "usb", "--root", f.path("repo/root.json"), "--flavour", "generic", "--default-mode", "local", "--size", "512M", "--out", f.path("generic.img")},
 		[]string{sign, "verify", "--root", f.path("repo/root.json"), f.path("release.json")},
 	)
 }

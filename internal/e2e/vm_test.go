@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ type machine struct {
 	t       *testing.T
 	process *os.Process
 	console *console
+	serial  io.Writer // what is typed on the serial line
 	ended   chan struct{}
 }
 
@@ -35,10 +37,20 @@ func (l *lan) boot(image string, more ...string) *machine {
 // power starts a machine on the LAN from a disk, which it may write.
 func (l *lan) power(disk string, more ...string) *machine {
 	l.t.Helper()
+	return l.plain(disk, "tap:"+l.tap(), more...)
+}
+
+// plain starts a machine with the network card that the script gives it: NET.
+func (l *lan) plain(disk, network string, more ...string) *machine {
+	l.t.Helper()
 	cmd := exec.Command("ip", append([]string{"netns", "exec", l.name, "../../scripts/test-qemu-x86.sh", disk}, more...)...)
-	cmd.Env = append(os.Environ(), "MEM=1536", "NET=tap:"+l.tap())
+	cmd.Env = append(os.Environ(), "MEM=1536", "NET="+network)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	m := &machine{t: l.t, console: newConsole(), ended: make(chan struct{})}
+	serial, err := cmd.StdinPipe()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	m := &machine{t: l.t, console: newConsole(), serial: serial, ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = m.console, m.console
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
@@ -61,6 +73,14 @@ func (l *lan) power(disk string, more ...string) *machine {
 func (m *machine) cut() {
 	syscall.Kill(-m.process.Pid, syscall.SIGKILL)
 	<-m.ended
+}
+
+// enters types on the serial line.
+func (m *machine) enters(keys string) {
+	m.t.Helper()
+	if _, err := io.WriteString(m.serial, keys); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // sees waits until the console has shown every mark, each after the one before, and fails

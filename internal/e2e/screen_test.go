@@ -1,0 +1,274 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A screen is the display and the keyboard of a machine, through QEMU's monitor (QMP).
+type screen struct {
+	*machine
+	monitor net.Conn
+	answers *bufio.Reader
+	font    font
+}
+
+// monitorAt are the arguments of QEMU for a monitor at a path.
+func monitorAt(path string) []string {
+	return []string{"-monitor", "none", "-qmp", "unix:" + path + ",server=on,wait=off"}
+}
+
+// look connects to the monitor of a machine.
+func (m *machine) look(path string, f font) *screen {
+	m.t.Helper()
+	s := &screen{machine: m, font: f}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // until QEMU listens
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			s.monitor = conn
+			break
+		}
+		if time.Now().After(end) {
+			m.t.Fatal(err)
+		}
+	}
+	m.t.Cleanup(func() { s.monitor.Close() })
+	s.answers = bufio.NewReader(s.monitor)
+	if _, err := s.answers.ReadBytes('\n'); err != nil { // the greeting
+		m.t.Fatal(err)
+	}
+	s.do("qmp_capabilities", nil)
+	return s
+}
+
+// do runs one command of the monitor.
+func (s *screen) do(command string, arguments map[string]any) {
+	s.t.Helper()
+	request := map[string]any{"execute": command}
+	if arguments != nil {
+		request["arguments"] = arguments
+	}
+	if err := json.NewEncoder(s.monitor).Encode(request); err != nil {
+		s.t.Fatal(err)
+	}
+	for {
+		line, err := s.answers.ReadBytes('\n')
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		var answer struct {
+			Return, Error json.RawMessage
+		}
+		decode(s.t, line, &answer)
+		if answer.Error != nil {
+			s.t.Fatalf("%s: %s", command, answer.Error)
+		}
+		if answer.Return != nil {
+			return
+		}
+	}
+}
+
+// codes are QEMU's names of the keys that do not have the name of their character.
+var codes = map[rune]string{
+	' ': "spc", '\n': "ret", '/': "slash", '.': "dot", '-': "minus", '=': "equal", ';': "semicolon", ',': "comma", '\x03': "c",
+	'>': "dot", '$': "4", '(': "9", ')': "0", '+': "equal", '*': "8", '_': "minus", '%': "5", '"': "apostrophe", '\'': "apostrophe",
+}
+
+// types presses keys on the keyboard, one after the other.
+func (s *screen) types(text string) {
+	s.t.Helper()
+	for _, r := range text {
+		code, ok := codes[r]
+		if !ok {
+			code = strings.ToLower(string(r))
+		}
+		keys := []map[string]string{{"type": "qcode", "data": code}}
+		switch {
+		case r == '\x03':
+			keys = append([]map[string]string{{"type": "qcode", "data": "ctrl"}}, keys...)
+		case strings.ContainsRune(`>$()+*_%"`, r) || r >= 'A' && r <= 'Z':
+			keys = append([]map[string]string{{"type": "qcode", "data": "shift"}}, keys...)
+		}
+		s.do("send-key", map[string]any{"keys": keys, "hold-time": 20})
+		time.Sleep(60 * time.Millisecond) // QEMU drops keys that come while one is held
+	}
+}
+
+// shot takes a picture of the screen.
+func (s *screen) shot() *image.RGBA {
+	s.t.Helper()
+	file := filepath.Join(s.t.TempDir(), "screen.ppm")
+	s.do("screendump", map[string]any{"filename": file})
+	picture, err := readPPM(readFile(s.t, file))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return picture
+}
+
+// readPPM reads the pictures of QEMU's screendump.
+func readPPM(data []byte) (*image.RGBA, error) {
+	var width, height, most int
+	if n, err := fmt.Sscanf(string(data[:min(len(data), 40)]), "P6\n%d %d\n%d\n", &width, &height, &most); n != 3 {
+		return nil, fmt.Errorf("ppm: %w", err)
+	}
+	pixels := data[len(data)-min(3*width*height, len(data)):]
+	picture := image.NewRGBA(image.Rect(0, 0, width, height))
+	for i := range len(pixels) / 3 {
+		picture.Set(i%width, i/width, color.RGBA{pixels[3*i], pixels[3*i+1], pixels[3*i+2], 255})
+	}
+	return picture, nil
+}
+
+// keep writes a picture of the screen to the folder of PHASE_E2E_SHOTS, if there is one.
+func (s *screen) keep(name string) {
+	s.t.Helper()
+	var b bytes.Buffer
+	if err := png.Encode(&b, s.shot()); err != nil {
+		s.t.Fatal(err)
+	}
+	s.keepFile(name+".png", b.Bytes())
+	s.keepLog(name)
+}
+
+// keepLog does the same with what the serial line showed.
+func (s *screen) keepLog(name string) {
+	s.t.Helper()
+	text, _ := s.console.since(0)
+	s.keepFile(name+".log", text)
+}
+
+func (s *screen) keepFile(name string, data []byte) {
+	s.t.Helper()
+	dir := os.Getenv("PHASE_E2E_SHOTS")
+	if dir == "" {
+		return
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// The kernel's text console has cells of 8 × 16 pixels.
+const cellWidth, cellHeight = 8, 16
+
+// A glyph is the picture of one character: a bit for each pixel that is lit.
+type glyph [cellHeight]uint8
+
+// A font knows characters by their pictures.
+type font map[glyph]byte
+
+func glyphAt(picture *image.RGBA, column, row int) glyph {
+	var g glyph
+	for y := range cellHeight {
+		for x := range cellWidth {
+			c := picture.RGBAAt(column*cellWidth+x, row*cellHeight+y)
+			if int(c.R)+int(c.G)+int(c.B) > 3*64 {
+				g[y] |= 1 << x
+			}
+		}
+	}
+	return g
+}
+
+// alphabet are the characters that learn prints, in order: all of ASCII that can be seen.
+func alphabet() string {
+	var b strings.Builder
+	for c := byte('!'); c <= '~'; c++ {
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// learn makes a font of a screen whose first row begins with the alphabet.
+func learn(picture *image.RGBA) font {
+	f := font{glyph{}: ' '}
+	columns := picture.Bounds().Dx() / cellWidth
+	for i, c := range []byte(alphabet()) {
+		f[glyphAt(picture, i%columns, i/columns)] = c
+	}
+	return f
+}
+
+// text reads a picture; what the font does not know is '?'.
+func (f font) text(picture *image.RGBA) string {
+	var b strings.Builder
+	for row := range picture.Bounds().Dy() / cellHeight {
+		var line []byte
+		for column := range picture.Bounds().Dx() / cellWidth {
+			c, ok := f[glyphAt(picture, column, row)]
+			if !ok {
+				c = '?'
+			}
+			line = append(line, c)
+		}
+		b.Write(line) // without a line's end: long lines go on in the next row
+	}
+	return b.String()
+}
+
+// shows waits until the words are on the screen, each after the one before.
+func (s *screen) shows(marks ...string) {
+	s.t.Helper()
+	for end := time.Now().Add(bootDeadline); ; time.Sleep(time.Second) { // pictures, as nothing announces a change
+		text := s.font.text(s.shot())
+		if inOrder(text, marks) {
+			return
+		}
+		select {
+		case <-s.ended:
+			s.t.Fatalf("the machine ended before the screen showed %q", marks)
+		default:
+		}
+		if time.Now().After(end) {
+			s.keep("failed")
+			s.t.Fatalf("the screen does not show %q but\n%s", marks, text)
+		}
+	}
+}
+
+// inOrder reports whether a text has the marks, each after the one before.
+func inOrder(text string, marks []string) bool {
+	for _, m := range marks {
+		_, after, ok := strings.Cut(text, m)
+		if !ok {
+			return false
+		}
+		text = after
+	}
+	return true
+}
+
+func TestAFontReadsWhatItLearned(t *testing.T) {
+	t.Parallel()
+	picture := image.NewRGBA(image.Rect(0, 0, 40*cellWidth, 4*cellHeight))
+	draw := func(n, column, row int) {
+		for y := range cellHeight {
+			picture.Set(column*cellWidth+n%cellWidth, row*cellHeight+y, color.White)
+			picture.Set(column*cellWidth+y%cellWidth, row*cellHeight+n%cellHeight, color.White)
+			picture.Set(column*cellWidth+n/cellWidth%cellWidth, row*cellHeight+(n/3)%cellHeight, color.White)
+			picture.Set(column*cellWidth+n/16, row*cellHeight+1, color.White)
+		}
+	}
+	for i := range alphabet() {
+		draw(i, i%40, i/40)
+	}
+	f := learn(picture)
+	draw(int('o'-'!'), 0, 3)
+	draw(int('k'-'!'), 1, 3)
+	if got := f.text(picture); !strings.Contains(got, "ok   ") || !strings.HasPrefix(got, "!\"#$%") {
+		t.Errorf("read %q", got)
+	}
+}
