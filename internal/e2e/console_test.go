@@ -22,14 +22,14 @@ func (l *lan) noCard(image string, more ...string) *screen {
 	monitor := filepath.Join(l.t.TempDir(), "qmp")
 	disk := filepath.Join(l.t.TempDir(), "disk.img")
 	must(l.t, "cp", "--sparse=always", image, disk)
-	args := append(monitorAt(monitor), "-device", "pcie-root-port,id=slot,chassis=1", "-netdev", "tap,id=lan,ifname="+l.tap()+",script=no,downscript=no")
+	args := append(monitorAt(monitor), "-device", "pcie-root-port,id=hp1,chassis=1", "-netdev", "tap,id=lan,ifname="+l.tap()+",script=no,downscript=no")
 	return l.plain(disk, "none", append(args, more...)...).look(monitor, nil)
 }
 
 // plugsIn gives the machine a network card while it runs.
 func (s *screen) plugsIn(mac string) {
 	s.t.Helper()
-	s.do("device_add", map[string]any{"driver": "virtio-net-pci", "netdev": "lan", "bus": "slot", "id": "card", "romfile": "", "mac": mac})
+	s.do("device_add", map[string]any{"driver": "virtio-net-pci", "netdev": "lan", "bus": "hp1", "id": "card", "romfile": "", "mac": mac})
 }
 
 var noCardWords = []string{refused, "no wired network card"}
