@@ -101,6 +101,11 @@ func (p *process1) rescue(reason error) error {
 	p.pause = min(2*p.pause, retryMaxPause)
 	t.wait()
 	p.out.find()
+	if p.role == "target" && len(p.out.terminals()) == 0 {
+		// Another attempt of the same release ends as this one did; a restart takes what is
+		// published by then.
+		powerOff(unix.LINUX_REBOOT_CMD_RESTART)
+	}
 	return nil
 }
 
