@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,8 +20,8 @@ var (
 // noCard is a machine without a network card that has a place for one.
 func (l *lan) noCard(image string, more ...string) *screen {
 	l.t.Helper()
-	monitor := filepath.Join(l.t.TempDir(), "qmp")
-	disk := filepath.Join(l.t.TempDir(), "disk.img")
+	monitor := filepath.Join(l.dir, fmt.Sprintf("qmp%d", l.next)) // not in a folder of the test, whose name may have a comma
+	disk := filepath.Join(l.dir, fmt.Sprintf("disk%d.img", l.next))
 	must(l.t, "cp", "--sparse=always", image, disk)
 	args := append(monitorAt(monitor), "-device", "pcie-root-port,id=hp1,chassis=1", "-netdev", "tap,id=lan,ifname="+l.tap()+",script=no,downscript=no")
 	return l.plain(disk, "none", append(args, more...)...).look(monitor, nil)
