@@ -31,7 +31,7 @@ const (
 	maxStrikes   = 2
 	distrust     = 5 * time.Second // after maxStrikes, doubled
 	slowOrigin   = 4               // times what an origin takes for a leaf, before a machine counts as idle
-	maxDistrusts = 6
+	maxDistrusts = 3               // doublings of distrust: it ends well within the patience of a fetch
 )
 
 // A herd is this machine among neighbours that fetch, or have, the same release. Each

@@ -134,15 +134,19 @@ func (h *hub) greetOne(ctx context.Context, s *source, slots chan struct{}) {
 		case <-ctx.Done():
 			return
 		}
-		err := s.open(ctx)
+		opened, err := s.improve(ctx)
 		<-slots
-		if err == nil {
+		if err != nil {
+			s.note(err)
+		}
+		if opened {
 			h.mu.Lock()
 			h.signal()
 			h.mu.Unlock()
+		}
+		if err == nil && !s.last() {
 			return
 		}
-		s.note(err)
 		select {
 		case <-time.After(growing(h.times.askFirst, n, h.times.askMax)):
 		case <-ctx.Done():

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/internal/bitswap"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -226,4 +227,24 @@ func TestAPublisherThatIsGoneForAWhileIsWaitedForInWords(t *testing.T) {
 			t.Errorf("%d bytes were told %d times", done, times)
 		}
 	}
+}
+
+// A publisher that starts may answer Bitswap a moment before HTTP.
+func TestAPeerThatServesBlocksFirstIsAskedForItsRecordLater(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	n, addr := node(t, p2p.Options{}, nil)
+	ok(t, n.ServeBlocks(bitswap.Options{Store: r.store}))
+	m, console := newMachine(t, r, "private"), &lines{}
+	m.report = bootclient.NewReport(time.Now(), console)
+	m.cfg.Report, m.cfg.Peers = m.report, []string{addr}
+	m.cfg.Hurry(5)
+	served := make(chan error, 1)
+	go func() {
+		for !strings.Contains(console.String(), "blocks only") {
+			time.Sleep(10 * time.Millisecond)
+		}
+		served <- n.Serve((&server{}).handler(r))
+	}()
+	m.boots(r)
+	ok(t, <-served)
 }

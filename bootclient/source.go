@@ -91,10 +91,20 @@ func (s *source) last() bool {
 	return len(s.ways) > 0 && s.ways[0].gateway == nil
 }
 
-// open dials the source unless it is open already.
-func (s *source) open(ctx context.Context) error {
-	_, err := s.reach(ctx)
-	return err
+// improve dials the source unless it is open already, and one that gives single blocks only
+// again: a publisher that starts may serve them before the rest. It reports whether there
+// are better ways than before.
+func (s *source) improve(ctx context.Context) (better bool, err error) {
+	if !s.last() {
+		_, err := s.reach(ctx)
+		return err == nil, err
+	}
+	ways, err := s.dial(ctx)
+	if err != nil || ways[0].gateway == nil {
+		return false, nil // it is open as it was
+	}
+	s.opened(ways)
+	return true, nil
 }
 
 func (s *source) reach(ctx context.Context) ([]*way, error) {
