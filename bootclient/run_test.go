@@ -490,7 +490,9 @@ func TestACacheAloneBootsWhileItsMetadataAreValid(t *testing.T) {
 	m.cfg.Cache, m.cfg.Mirrors = t.TempDir(), []string{s.URL}
 	m.boots(r)
 	ok(t, os.RemoveAll(filepath.Join(m.cfg.Cache, "blocks")))
+	ok(t, os.RemoveAll(m.out)) // another source
 	m.boots(r)
+	ok(t, os.RemoveAll(m.out))
 	m.cfg.Mirrors = nil
 	m.boots(r)
 	if c := m.source("cache"); c.Bytes < 4<<20 {
