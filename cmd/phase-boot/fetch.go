@@ -181,13 +181,15 @@ func (f *fetchFlags) tell(report *bootclient.Report, err error) error {
 }
 
 // A statusLine is stderr with one line at its end that is written over again and
-// again, on a terminal only.
+// again. Without a terminal it is a line every ten seconds.
 type statusLine struct {
 	w        io.Writer
 	terminal bool
 
-	mu    sync.Mutex
-	shown bool
+	mu      sync.Mutex
+	shown   bool
+	started time.Time // when the first block came
+	last    time.Time // when there was a line without a terminal
 }
 
 func (s *statusLine) Write(p []byte) (int, error) {
@@ -207,8 +209,24 @@ func (s *statusLine) clear() {
 }
 
 func (s *statusLine) progress(done, total int64) {
-	if total > 0 {
-		s.show(fmt.Sprintf("%3d%%  %s of %s", done*100/total, humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total))))
+	if total <= 0 {
+		return
+	}
+	now := time.Now()
+	s.mu.Lock()
+	if s.started.IsZero() {
+		s.started, s.last = now, now
+	}
+	words, due := cli.ProgressWords(done, total, now.Sub(s.started)), now.Sub(s.last) >= cli.LineEvery
+	if due {
+		s.last = now
+	}
+	s.mu.Unlock()
+	switch {
+	case s.terminal:
+		s.show(words)
+	case due:
+		fmt.Fprintf(s, "fetch: %s\n", words)
 	}
 }
 

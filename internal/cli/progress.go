@@ -5,28 +5,40 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 )
 
-// quiet is how long work may take before a bar appears.
-const quiet = 2 * time.Second
+const (
+	// quiet is how long work may take before a bar appears.
+	quiet = 2 * time.Second
 
-// A Progress draws one bar on stderr for each file that is being read, once the
-// whole has taken two seconds, and nothing when stderr is not a terminal.
+	// LineEvery is how often a line of progress is written where there is no terminal.
+	LineEvery = 10 * time.Second
+)
+
+// A Progress shows on stderr how far long work is: with bytes, rate and time left for each
+// file that is being read. On a terminal these are bars, once the whole has taken two
+// seconds; elsewhere it is a line every ten seconds.
 type Progress struct {
 	bars  *mpb.Progress
 	timer *time.Timer
+	stop  func()
+
+	mu    sync.Mutex
+	tasks []*task // without a terminal: what is going on
 }
 
 // NewProgress starts the clock. Close must be called.
 func NewProgress(ctx context.Context) *Progress {
 	if !term.IsTerminal(int(os.Stderr.Fd())) {
-		return &Progress{}
+		return newLines(os.Stderr, time.NewTicker(LineEvery))
 	}
 	show := make(chan struct{})
 	return &Progress{
@@ -35,34 +47,134 @@ func NewProgress(ctx context.Context) *Progress {
 	}
 }
 
-// Watch returns r with a bar: bytes, speed and, where Known is told of any, the share
-// that was stored already. Closing it ends the bar wherever it stands.
+// newLines writes lines to w whenever tick ticks.
+func newLines(w io.Writer, tick *time.Ticker) *Progress {
+	p := &Progress{}
+	done := make(chan struct{})
+	p.stop = sync.OnceFunc(func() { tick.Stop(); close(done) })
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case now := <-tick.C:
+				p.write(w, now)
+			}
+		}
+	}()
+	return p
+}
+
+// write writes a line for each task that is going on.
+func (p *Progress) write(w io.Writer, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.tasks {
+		fmt.Fprintf(w, "%s: %s\n", t.name, t.words(now))
+	}
+}
+
+// A task is something whose progress is written in lines.
+type task struct {
+	name    string
+	started time.Time
+	files   bool // its numbers are things, not bytes
+	done    atomic.Int64
+	total   atomic.Int64
+}
+
+func (p *Progress) begin(name string, total int64, files bool) *task {
+	t := &task{name: name, started: time.Now(), files: files}
+	t.total.Store(total)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tasks = append(p.tasks, t)
+	return t
+}
+
+func (p *Progress) end(t *task) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, other := range p.tasks {
+		if other == t {
+			p.tasks = append(p.tasks[:i], p.tasks[i+1:]...)
+			return
+		}
+	}
+}
+
+func (t *task) words(now time.Time) string {
+	if t.files {
+		return fmt.Sprintf("%d of %d", t.done.Load(), t.total.Load())
+	}
+	return ProgressWords(t.done.Load(), t.total.Load(), now.Sub(t.started))
+}
+
+// ProgressWords says how far work is that has handled done of total bytes in a time: with
+// its rate and the time left, once there is one.
+func ProgressWords(done, total int64, took time.Duration) string {
+	s := fmt.Sprintf("%d%%, %s of %s", percent(done, total), humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total)))
+	seconds := took.Seconds()
+	if done <= 0 || seconds <= 0 {
+		return s
+	}
+	rate := float64(done) / seconds
+	s += fmt.Sprintf(", %s/s", humanize.IBytes(uint64(rate)))
+	if done < total {
+		left := time.Duration(float64(total-done) / rate * float64(time.Second))
+		s += fmt.Sprintf(", %s left", left.Round(time.Second))
+	}
+	return s
+}
+
+func percent(done, total int64) int64 {
+	if total <= 0 {
+		return 100
+	}
+	return min(100, done*100/total)
+}
+
+// Watch returns r with its progress: bytes, rate, time left and, where Known is told of
+// any, the share that was stored already. Closing it ends it wherever it stands.
 func (p *Progress) Watch(name string, size int64, r io.Reader) *Watched {
 	w := &Watched{Reader: r}
-	if p.bars != nil {
-		w.bar = p.bars.AddBar(size,
-			mpb.PrependDecorators(decor.Name(name+" ")),
-			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f"), decor.Any(w.share)))
+	if p.bars == nil {
+		w.task = p.begin(name, size, false)
+		w.end = func() { p.end(w.task) }
+		return w
 	}
+	w.bar = p.bars.AddBar(size,
+		mpb.PrependDecorators(decor.Name(name+" ")),
+		mpb.AppendDecorators(
+			decor.CountersKibiByte("% .1f / % .1f, "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f, "),
+			decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left"), decor.Any(w.share)))
 	return w
 }
 
-// Count returns a function that moves a bar of things that are counted.
+// Count returns a function that is told how many things are done.
 func (p *Progress) Count(name string) func(done, total int) {
 	if p.bars == nil {
-		return func(int, int) {}
+		t := p.begin(name, 0, true)
+		return func(done, total int) {
+			t.done.Store(int64(done))
+			t.total.Store(int64(total))
+		}
 	}
 	var bar *mpb.Bar
 	return func(done, total int) {
 		if bar == nil {
-			bar = p.bars.AddBar(int64(total), mpb.PrependDecorators(decor.Name(name+" ")), mpb.AppendDecorators(decor.CountersNoUnit("%d / %d")))
+			bar = p.bars.AddBar(int64(total), mpb.PrependDecorators(decor.Name(name+" ")),
+				mpb.AppendDecorators(decor.CountersNoUnit("%d / %d, "), decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left")))
 		}
 		bar.SetCurrent(int64(done))
 	}
 }
 
-// Close ends all bars.
+// Close ends all bars and lines.
 func (p *Progress) Close() {
+	if p.stop != nil {
+		p.stop()
+	}
 	if p.bars != nil {
 		p.timer.Stop()
 		p.bars.Shutdown()
@@ -72,7 +184,9 @@ func (p *Progress) Close() {
 // A Watched is a file that is being read.
 type Watched struct {
 	io.Reader
-	bar   *mpb.Bar // nil: nobody looks
+	bar   *mpb.Bar // nil without a terminal
+	task  *task    // nil on a terminal
+	end   func()   // of the task
 	known atomic.Int64
 }
 
@@ -81,6 +195,8 @@ func (w *Watched) Read(b []byte) (int, error) {
 	n, err := w.Reader.Read(b)
 	if w.bar != nil {
 		w.bar.IncrBy(n)
+	} else {
+		w.task.done.Add(int64(n))
 	}
 	return n, err
 }
@@ -100,6 +216,8 @@ func (w *Watched) share(s decor.Statistics) string {
 func (w *Watched) Close() error {
 	if w.bar != nil {
 		w.bar.Abort(false) // no effect on a bar that is complete
+	} else {
+		w.end()
 	}
 	return nil
 }
