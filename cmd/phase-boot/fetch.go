@@ -104,9 +104,9 @@ func (f *fetchFlags) check(rest []string) error {
 	case f.out == "":
 		return errors.New("--out is missing: name the folder to write to")
 	case f.timeout <= 0:
-		return fmt.Errorf("--timeout %s: must be more than nothing, such as 60s", f.timeout)
+		return fmt.Errorf("--timeout %s: must be positive, such as 60s", f.timeout)
 	case f.patience <= 0:
-		return fmt.Errorf("--patience %s: must be more than nothing, such as 5m", f.patience)
+		return fmt.Errorf("--patience %s: must be positive, such as 5m", f.patience)
 	}
 	if err := checkArch(f.arch); err != nil {
 		return err

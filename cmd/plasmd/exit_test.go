@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/phaseboot/phaseboot/plasm/wasmtest"
+)
+
+// TestEveryClassOfErrorHasItsExitCode runs each verb into each class of error that it has,
+// in words and with --json: the code is that of the README's table, and with --json stderr
+// ends in one object.
+func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
+	t.Chdir(t.TempDir())
+	bomb := wasmtest.Bombs()[0].Module
+	for name, data := range map[string][]byte{"empty": nil, "text": []byte("text"), "bomb.wasm": bomb, "cut.wasm": bomb[:20]} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir("folder", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("plasmd", "run", "--receipt", "receipt.json", "bomb.wasm").Run(); err == nil {
+		t.Fatal("a bomb ran")
+	}
+	receipt, err := os.ReadFile("receipt.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := strings.Replace(string(receipt), `"duration_ms":`, `"duration_ms":1`, 1)
+	if err := errors.Join(os.WriteFile("forged.json", []byte(forged), 0o600), os.WriteFile("cut.json", receipt[:50], 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		code int
+		args string
+	}{
+		{"job that fails", 1, "run bomb.wasm"},
+		{"unknown verb", 2, "rum bomb.wasm"},
+		{"unknown flag", 2, "run --memry 1M bomb.wasm"},
+		{"no job", 2, "run"},
+		{"two jobs", 2, "run --release r.json bomb.wasm"},
+		{"limit that cannot be kept", 2, "run --memory 1K bomb.wasm"},
+		{"folder for a job", 2, "run folder"},
+		{"folder for a receipt", 2, "verify folder"},
+		{"device for a job", 2, "run /dev/zero"},
+		{"missing job", 4, "run no.wasm"},
+		{"missing release", 4, "run --release no.json"},
+		{"missing key", 4, "run --key no.key bomb.wasm"},
+		{"missing folder of the receipt", 4, "run --receipt no/r.json bomb.wasm"},
+		{"missing receipt", 4, "verify no.json"},
+		{"empty job", 5, "run empty"},
+		{"text as a job", 5, "run text"},
+		{"job cut short", 5, "run cut.wasm"},
+		{"text as a release", 5, "run --release text"},
+		{"text as a key", 5, "run --key text bomb.wasm"},
+		{"receipt cut short", 5, "verify cut.json"},
+		{"forged receipt", 3, "verify forged.json"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, asJSON := range []bool{false, true} {
+				args := strings.Fields(c.args)
+				if asJSON {
+					args = append([]string{"--json"}, args...)
+				}
+				cmd := exec.Command("plasmd", args...)
+				var words strings.Builder
+				cmd.Stderr = &words
+				_ = cmd.Run() // the exit code says it
+				if code := cmd.ProcessState.ExitCode(); code != c.code {
+					t.Errorf("%q: exit code %d, want %d\n%s", args, code, c.code, &words)
+				}
+				lines := strings.Split(strings.TrimSpace(words.String()), "\n")
+				var said struct {
+					Error string `json:"error"`
+					Code  int    `json:"exit_code"`
+				}
+				if err := json.Unmarshal([]byte(lines[len(lines)-1]), &said); (err == nil) != asJSON || asJSON && (said.Code != c.code || said.Error == "") {
+					t.Errorf("%q: %+v, %v in\n%s", args, said, err, &words)
+				}
+			}
+		})
+	}
+}
