@@ -21,9 +21,18 @@ import (
 func fsck(t *testing.T, dir string) (cas.Checked, []cas.Damage) {
 	t.Helper()
 	var found []cas.Damage
-	checked, err := cas.Fsck(t.Context(), dir, func(d cas.Damage) { found = append(found, d) })
+	var read, all int64
+	checked, err := cas.FsckProgress(t.Context(), dir, func(d cas.Damage) { found = append(found, d) }, func(done, total int64) {
+		if done < read || all != 0 && total != all {
+			t.Errorf("progress goes from %d of %d to %d of %d", read, all, done, total)
+		}
+		read, all = done, total
+	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if read != all {
+		t.Errorf("at the end %d of %d bytes are read", read, all)
 	}
 	return checked, found
 }

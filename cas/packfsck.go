@@ -37,6 +37,12 @@ type Checked struct {
 // a pack's header that is damaged. It writes nothing and may run beside a writer, of whose
 // open pack it sees what is synced. An error means that the check did not end.
 func Fsck(ctx context.Context, dir string, report func(Damage)) (Checked, error) {
+	return FsckProgress(ctx, dir, report, func(done, total int64) {})
+}
+
+// FsckProgress is Fsck, and tells progress after each pack how many of the bytes of all
+// packs were read.
+func FsckProgress(ctx context.Context, dir string, report func(Damage), progress func(done, total int64)) (Checked, error) {
 	p := &Packs{dir: dir}
 	nums, err := p.list()
 	if err != nil {
@@ -47,10 +53,21 @@ func Fsck(ctx context.Context, dir string, report func(Damage)) (Checked, error)
 		return f.checked, err
 	}
 	defer f.all.close() // it is only read
-	for _, num := range nums {
+	sizes := make([]int64, len(nums))
+	var done, total int64
+	for i, num := range nums {
+		if info, err := os.Lstat(p.packPath(num)); err == nil { // or it was collected meanwhile
+			sizes[i] = info.Size()
+			total += sizes[i]
+		}
+	}
+	progress(0, total)
+	for i, num := range nums {
 		if err := f.pack(ctx, num); err != nil {
 			return f.checked, err
 		}
+		done += sizes[i]
+		progress(done, total)
 	}
 	return f.checked, nil
 }

@@ -29,6 +29,8 @@ type CareOptions struct {
 	Pins  []cid.Cid    // Collect, ReadStoreStats: files that stay beside them
 	Dry   bool         // Collect: only say what would be removed
 	Log   *slog.Logger // nil: silent
+
+	Progress func(done, total int64) // Fsck: bytes read of all packs; nil: nobody asks
 }
 
 // KeepReleases is how many releases of each channel and architecture stay where nobody says
@@ -98,7 +100,10 @@ func look(ctx context.Context, o CareOptions, all, kept []manifest.Release) (cas
 	}
 	defer store.Close()
 	var damage []cas.Damage
-	checked, err := cas.Fsck(ctx, o.Store, func(d cas.Damage) { damage = append(damage, d) })
+	if o.Progress == nil {
+		o.Progress = func(int64, int64) {}
+	}
+	checked, err := cas.FsckProgress(ctx, o.Store, func(d cas.Damage) { damage = append(damage, d) }, o.Progress)
 	if err != nil {
 		return checked, nil, nil, err
 	}

@@ -49,7 +49,11 @@ not hash what is there already.`,
 				}
 				o.Peer = &gateway.Client{Base: repair, Redirects: true}
 			}
+			progress := cli.NewProgress(cmd.Context())
+			defer progress.Close()
+			o.Progress = progress.Bytes("fsck")
 			checked, err := publisher.Fsck(cmd.Context(), o)
+			progress.Close()
 			if err != nil && !errors.Is(err, cas.ErrCorrupt) {
 				return err
 			}

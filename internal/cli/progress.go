@@ -143,12 +143,34 @@ func (p *Progress) Watch(name string, size int64, r io.Reader) *Watched {
 		w.end = func() { p.end(w.task) }
 		return w
 	}
-	w.bar = p.bars.AddBar(size,
-		mpb.PrependDecorators(decor.Name(name+" ")),
-		mpb.AppendDecorators(
-			decor.CountersKibiByte("% .1f / % .1f, "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f, "),
-			decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left"), decor.Any(w.share)))
+	w.bar = p.bytesBar(name, size, decor.Any(w.share))
 	return w
+}
+
+// bytesBar adds a bar with bytes, rate and time left.
+func (p *Progress) bytesBar(name string, size int64, more ...decor.Decorator) *mpb.Bar {
+	return p.bars.AddBar(size, mpb.PrependDecorators(decor.Name(name+" ")), mpb.AppendDecorators(append([]decor.Decorator{
+		decor.CountersKibiByte("% .1f / % .1f, "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f, "),
+		decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left"),
+	}, more...)...))
+}
+
+// Bytes returns a function that is told how many of how many bytes are done.
+func (p *Progress) Bytes(name string) func(done, total int64) {
+	if p.bars == nil {
+		t := p.begin(name, 0, false)
+		return func(done, total int64) {
+			t.done.Store(done)
+			t.total.Store(total)
+		}
+	}
+	var bar *mpb.Bar
+	return func(done, total int64) {
+		if bar == nil {
+			bar = p.bytesBar(name, total)
+		}
+		bar.SetCurrent(done)
+	}
 }
 
 // Count returns a function that is told how many things are done.
@@ -170,7 +192,7 @@ func (p *Progress) Count(name string) func(done, total int) {
 	}
 }
 
-// Close ends all bars and lines.
+// Close ends all bars and lines. It may be called more than once.
 func (p *Progress) Close() {
 	if p.stop != nil {
 		p.stop()

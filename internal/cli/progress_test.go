@@ -64,6 +64,7 @@ func TestProgressIsALineWithoutATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Count("files")(3, 7)
+	p.Bytes("fsck")(2, 4)
 	tick.Reset(time.Millisecond)
 	<-out.written
 	p.Close()
@@ -73,7 +74,7 @@ func TestProgressIsALineWithoutATerminal(t *testing.T) {
 	if !strings.HasPrefix(first, "rootfs: 25%, 1 B of 4 B, ") || !strings.HasSuffix(first, " left") {
 		t.Errorf("the first line is %q", first)
 	}
-	if rest != "" && !strings.HasPrefix(rest, "files: 3 of 7\n") || strings.Contains(out.buf.String(), "kernel") {
+	if rest != "" && !strings.HasPrefix(rest, "files: 3 of 7\n") || strings.Count(rest, "fsck: ") != strings.Count(rest, "fsck: 50%, 2 B of 4 B, ") || strings.Contains(out.buf.String(), "kernel") {
 		t.Errorf("after it %q", rest)
 	}
 }
