@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"golang.org/x/term"
+
+	"github.com/phaseboot/phaseboot/cas"
 )
 
 // PassphraseEnv names the environment variable that may hold the passphrase.
@@ -54,11 +56,15 @@ func Passphrases(file string) PassFunc {
 
 func passphraseFile(path string) ([]byte, error) {
 	data, err := readKeyFile(path)
-	if err != nil {
+	if err != nil && !errors.Is(err, cas.ErrCorrupt) { // which is empty
 		return nil, fmt.Errorf("passphrase file %s: %w", path, err)
 	}
 	line, _, _ := bytes.Cut(data, []byte("\n"))
-	return bytes.TrimSuffix(line, []byte("\r")), nil
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) == 0 {
+		return nil, fmt.Errorf("%w: passphrase file %s: its first line is empty; write the passphrase there", ErrNoPassphrase, path)
+	}
+	return line, nil
 }
 
 // askPass calls pass and refuses an empty answer, which the encryption below it
