@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
@@ -97,7 +98,7 @@ func (s SourceStats) Used() bool { return s.Blocks > 0 || len(s.Faults) > 0 }
 
 // String says in words what the source gave.
 func (s SourceStats) String() string {
-	words := fmt.Sprintf("%s (%s): %s in %d blocks", s.Name, s.Kind, humanize.IBytes(uint64(s.Bytes)), s.Blocks)
+	words := fmt.Sprintf("%s (%s): %s in %s", s.Name, s.Kind, humanize.IBytes(uint64(s.Bytes)), english.Plural(int(s.Blocks), "block", ""))
 	if s.Banned {
 		words += ", banned"
 	}

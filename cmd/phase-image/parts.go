@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/imagebuild"
@@ -69,8 +70,8 @@ root.json. The target role is part of a release: it mounts the release's root fi
 			if err != nil {
 				return usage(err)
 			}
-			return cli.Print(cmd, info, fmt.Sprintf("%s: %s, role %s, kernel %s, %d modules\n",
-				out, humanize.Bytes(uint64(info.Size)), info.Role, info.Kernel, info.Modules))
+			return cli.Print(cmd, info, fmt.Sprintf("%s: %s, role %s, kernel %s, %s\n",
+				out, humanize.Bytes(uint64(info.Size)), info.Role, info.Kernel, english.Plural(info.Modules, "module", "")))
 		},
 	}
 	f.register(cmd)

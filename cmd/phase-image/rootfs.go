@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/imagebuild"
@@ -40,8 +41,8 @@ built again when its packages change.`,
 			if err != nil {
 				return usage(err)
 			}
-			return cli.Print(cmd, info, fmt.Sprintf("%s: %s, Debian %s, %d packages\n",
-				out, humanize.Bytes(uint64(info.Size)), info.Suite, info.Packages))
+			return cli.Print(cmd, info, fmt.Sprintf("%s: %s, Debian %s, %s\n",
+				out, humanize.Bytes(uint64(info.Size)), info.Suite, english.Plural(info.Packages, "package", "")))
 		},
 	}
 	f.register(cmd)

@@ -36,14 +36,18 @@ var (
 	absent = regexp.MustCompile(`: (file does not exist|no such file or directory)`)
 	denial = regexp.MustCompile(`\b(no|not|nothing|neither|nobody|none)\s`)
 
+	// one is a count of one before a plural.
+	one = regexp.MustCompile(`(^|[^0-9.,])1 (byte|block|file|pack|release|peer|source|machine|key|package|module|signature|channel|entry)s\b`)
+
 	// temporary is the hidden name under which a file is written before it is whole.
 	temporary = regexp.MustCompile(`(^|[/ ])\.([^/ :]+)\.[0-9]{5,}\b`)
 )
 
 // Words is an error as one line for people: without the names that Go and the kernel
-// have for it where words stand already, and without temporary names.
+// have for it where words stand already, without temporary names, and in the singular.
 func Words(err error) string {
 	s := temporary.ReplaceAllString(oneLine.Replace(err.Error()), "$1$2")
+	s = one.ReplaceAllString(s, "${1}1 $2")
 	if !errors.Is(err, syscall.EINVAL) { // of the kernel, nothing else says what is wrong
 		s = invalid.ReplaceAllString(s, "$2")
 	}

@@ -18,7 +18,7 @@ func TestWordsHaveNoTails(t *testing.T) {
 		err  error
 		want string
 	}{
-		{fmt.Errorf("memory limit: %w: 1 bytes; give 64K", fs.ErrInvalid), "memory limit: 1 bytes; give 64K"},
+		{fmt.Errorf("memory limit: %w: 1 bytes; give 64K", fs.ErrInvalid), "memory limit: 1 byte; give 64K"},
 		{fmt.Errorf("key: is listed already: %w", fs.ErrInvalid), "key: is listed already"},
 		{fmt.Errorf("store s: is a file (%w); name a folder", fs.ErrInvalid), "store s: is a file; name a folder"},
 		{fmt.Errorf("is this the right file? %w", fs.ErrInvalid), "is this the right file? "},
@@ -33,6 +33,7 @@ func TestWordsHaveNoTails(t *testing.T) {
 		{errors.New("open /x/.config/v1.25"), "open /x/.config/v1.25"},
 		{fmt.Errorf("fetch: %w", context.Canceled), "fetch: interrupted"},
 		{errors.New("a\nb"), "a; b"},
+		{errors.New("1 sources, 11 sources, 2.1 bytes, of 1 blocks"), "1 source, 11 sources, 2.1 bytes, of 1 block"},
 		{fmt.Errorf("block x: %w", cas.ErrCorrupt), "block x: corrupt"},
 	}
 	for _, tt := range tests {
