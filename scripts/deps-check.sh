@@ -49,6 +49,7 @@ all() {
 		/usr/include/stdlib.h            libc6-dev        test                          go test -race
 		zstd                             zstd             test                          the judge of initramfs archives
 		cpio                             cpio             test                          the judge of initramfs archives
+		busybox                          busybox-static   test                          what docs/SHIP-YOUR-OWN-OS.md says, run
 		systemd-analyze                  systemd          test                          the judge of the units
 		ssh-agent                        openssh-client   test                          the judge of keys in an agent
 		curl                             curl             test,bench-net                what docs/OPERATING.md says, run
