@@ -12,11 +12,14 @@ import (
 )
 
 const (
-	maxJobs     = 48 // requests under way at all sources, and so blocks in memory
-	maxUnproven = 32 // of them at sources that have given nothing yet
-	blockWindow = 6  // requests under way at a source that gives single blocks
-	runWindow   = 4  // … that gives runs
-	fastWindow  = 2  // … in less than fastRun each: it is kept busy, and sha256 finds in memory what came
+	maxJobs     = 48                    // requests under way at all sources, and so blocks in memory
+	maxUnproven = 32                    // of them at sources that have given nothing yet
+	blockWindow = 6                     // requests under way at a source that gives single blocks, and is near
+	nearTrip    = 10 * time.Millisecond // round trip for which these are enough; a source that is farther away gets more in proportion
+	firstStep   = 15                    // by which the window of a far source grows at least
+	queuedTrips = 6                     // round trips that a request may take on a line that is not full: a new connection needs four
+	runWindow   = 4                     // … that gives runs
+	fastWindow  = 2                     // … in less than fastRun each: it is kept busy, and sha256 finds in memory what came
 	fastRun     = 50 * time.Millisecond
 	herdWindow  = 2                      // … where neighbours share
 	maxRun      = 4 << 20                // bytes of a run
@@ -363,16 +366,33 @@ func (q *queue) learn(st *seat, j *job, now time.Time) {
 	}
 	st.rate = rate
 	st.unit = int64(min(rate*runTime.Seconds(), max(float64(2*st.unit), herdRun)))
-	limit := blockWindow
-	if q.shuffled || q.herd.shares(st) {
+	limit, step := blockWindow, 1
+	if q.herd.shares(st) || q.shuffled && (st.src.givesRuns() || q.herd != nil && q.herd.company) {
 		limit = herdWindow
 	} else if st.src.givesRuns() {
 		limit = runWindow
 		if now.Sub(j.began) < fastRun {
 			limit = fastWindow
 		}
+	} else {
+		limit, step = st.farWindow(st.src.roundTrip(), now.Sub(j.began))
 	}
-	st.window = min(st.window+1, limit)
+	st.window = min(st.window+step, limit)
+}
+
+// farWindow is how many single blocks may be asked for at once, and by how much the window
+// grows after a request that took so long, at a source of a round trip. What is under way follows the round trip, as the
+// bandwidth-delay product does, and shrinks when requests queue on the line. A new connection
+// costs several round trips, so the window of a far source grows in few steps.
+func (st *seat) farWindow(trip, took time.Duration) (limit, step int) {
+	limit = min(max(int(blockWindow*trip/nearTrip), blockWindow), gateway.MaxParallel)
+	switch {
+	case limit == blockWindow:
+		return limit, 1
+	case took > queuedTrips*trip:
+		return max(st.window-1, blockWindow), 1
+	}
+	return limit, max(st.window, firstStep)
 }
 
 // lacking remembers that a source does not have a leaf. One that has hardly anything is

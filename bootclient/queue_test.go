@@ -394,3 +394,31 @@ func TestNothingIsLeftToANeighbourThatKeptItsFirstBlockBack(t *testing.T) {
 		t.Errorf("%d of %d leaves are ours", n, leaves)
 	}
 }
+
+// What is asked of a static mirror at once follows the round trip, within what the line takes.
+func TestTheWindowFollowsTheRoundTrip(t *testing.T) {
+	for name, row := range map[string]struct {
+		trip, took time.Duration
+		window     int
+		limit      int
+		next       int
+	}{
+		"near":                          {2 * time.Millisecond, 3 * time.Millisecond, 5, 6, 6},
+		"not known":                     {0, time.Second, 5, 6, 6},
+		"50 ms, the first block":        {50 * time.Millisecond, 200 * time.Millisecond, 1, 30, 16},
+		"50 ms, later":                  {50 * time.Millisecond, 60 * time.Millisecond, 30, 30, 30},
+		"150 ms, the first block":       {150 * time.Millisecond, 600 * time.Millisecond, 1, 48, 16},
+		"150 ms, the second":            {150 * time.Millisecond, 600 * time.Millisecond, 16, 48, 32},
+		"300 ms":                        {300 * time.Millisecond, 1200 * time.Millisecond, 32, 48, 48},
+		"150 ms, and the line is full":  {150 * time.Millisecond, 2 * time.Second, 20, 19, 19},
+		"150 ms, and the line is thin":  {150 * time.Millisecond, 2 * time.Second, 1, 6, 2},
+		"150 ms, and it has been full":  {150 * time.Millisecond, 2 * time.Second, 6, 6, 6},
+		"ten seconds, whatever that is": {10 * time.Second, 10 * time.Second, 48, 48, 48},
+	} {
+		st := &seat{window: row.window}
+		limit, step := st.farWindow(row.trip, row.took)
+		if next := min(row.window+step, limit); limit != row.limit || next != row.next {
+			t.Errorf("%s: limit %d, next window %d; want %d and %d", name, limit, next, row.limit, row.next)
+		}
+	}
+}

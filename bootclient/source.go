@@ -184,6 +184,16 @@ func (s *source) givesRuns() bool {
 	return len(s.ways) > 0 && s.ways[0].gateway != nil
 }
 
+// roundTrip is the shortest time in which the source began to answer, 0 when it is not known.
+func (s *source) roundTrip() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ways) == 0 || s.ways[0].gateway == nil {
+		return 0
+	}
+	return s.ways[0].gateway.RoundTrip()
+}
+
 // have asks a neighbour which leaves it has; see gateway.Client.Have.
 func (s *source) have(ctx context.Context, root cid.Cid, leaves int, etag string) (bitmap []byte, tag string, err error) {
 	err = s.ask(ctx, func(w *way) (err error) {

@@ -25,8 +25,13 @@ func (n *Node) HTTPAddrs(id peer.ID) []string {
 			remote[ip] = true
 		}
 	}
+	return originsAt(n.host.Peerstore().Addrs(id), remote)
+}
+
+// originsAt returns the plain HTTP origins of a peer's addresses that are on one of the IPs.
+func originsAt(addrs []multiaddr.Multiaddr, remote map[netip.Addr]bool) []string {
 	var out []string
-	for _, a := range n.host.Peerstore().Addrs(id) {
+	for _, a := range addrs {
 		ip, ok := ipOf(a)
 		if !ok || !isHTTP(a) || !remote[ip] || len(out) == maxHTTPAddrs {
 			continue
