@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	openfile "github.com/phaseboot/phaseboot/internal/file"
 )
 
 // A ledger lists the files that exports wrote into a mirror, each with the time since
@@ -30,7 +30,7 @@ var exported = regexp.MustCompile(`^(ipfs|ipns)/[a-z0-9]{1,128}$|^metadata/[a-z0
 
 // readLedger returns the ledger of a file, an empty one when there is none.
 func readLedger(path string) (ledger, error) {
-	f, err := os.Open(path)
+	f, err := openfile.Open(path, openfile.NoFollow)
 	if errors.Is(err, fs.ErrNotExist) {
 		return ledger{}, nil
 	}

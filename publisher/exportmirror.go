@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
+	openfile "github.com/phaseboot/phaseboot/internal/file"
 )
 
 // The folders of a mirror. The hidden one is ours: the ledger, a lock, and files that are
@@ -89,7 +90,7 @@ func (m *mirror) open() (err error) {
 	if m.root, err = os.Open(m.dir); err != nil {
 		return fmt.Errorf("mirror: %w", err)
 	}
-	if m.lock, err = os.OpenFile(m.at(dirOurs+"lock"), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
+	if m.lock, err = openfile.OpenFile(m.at(dirOurs+"lock"), os.O_RDWR|os.O_CREATE|openfile.NoFollow, 0o644); err != nil {
 		return fmt.Errorf("mirror: %w", err)
 	}
 	if err := unix.Flock(int(m.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {

@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	openfile "github.com/phaseboot/phaseboot/internal/file"
 )
 
 const maxIdentity = 4 << 10 // bytes of an identity file
@@ -24,7 +24,7 @@ const maxIdentity = 4 << 10 // bytes of an identity file
 // file (mode 0600) when it is missing. The key says who a peer is on the network; it
 // signs nothing that a machine trusts.
 func LoadIdentity(path string) (crypto.PrivKey, error) {
-	f, err := os.Open(path)
+	f, err := openfile.Open(path, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeIdentity(path)
 	}
@@ -54,7 +54,7 @@ func holdIdentity(path string) (key crypto.PrivKey, release func(), err error) {
 	if key, err = LoadIdentity(path); err != nil {
 		return nil, nil, err
 	}
-	f, err := os.Open(path)
+	f, err := openfile.Open(path, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("identity: %w", err)
 	}
@@ -77,6 +77,9 @@ func makeIdentity(path string) (crypto.PrivKey, error) {
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	err = atomicfile.Create(path, 0o600, text)
 	if errors.Is(err, fs.ErrExist) { // another process made it just now
+		if err := openfile.Check(path, 0); err != nil {
+			return nil, fmt.Errorf("identity %s: a symbolic link to nothing; remove it, or name another file with --identity: %w", path, err)
+		}
 		return LoadIdentity(path)
 	}
 	if err != nil {

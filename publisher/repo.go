@@ -13,6 +13,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"golang.org/x/sys/unix"
 
+	openfile "github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -180,7 +181,7 @@ func (r *repo) checkOnline(public ed25519.PublicKey) error {
 // lock keeps other publishers from changing the repository until release is called.
 // The lock goes with the process.
 func (r *repo) lock(ctx context.Context) (release func(), err error) {
-	f, err := os.OpenFile(filepath.Join(r.dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := openfile.OpenFile(filepath.Join(r.dir, ".lock"), os.O_RDWR|os.O_CREATE|openfile.NoFollow, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("repository: %w; signatures are renewed in it, so it must be writable", err)
 	}

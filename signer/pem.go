@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"syscall"
 
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
@@ -20,6 +19,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // maxKeyFile bounds a key or passphrase file, in bytes.
@@ -44,7 +44,7 @@ func readKeyFile(path string) ([]byte, error) {
 // readSmall reads at most limit+1 bytes of a file that a person named; errors say what to
 // do and do not name the path.
 func readSmall(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := file.OpenInput(path)
 	if err != nil {
 		return nil, advise(err)
 	}
