@@ -18,10 +18,9 @@ resolves() { # MODULE VERSION
 	echo resolves
 }
 
-"$GO" list -m -u -f '{{if .Update}}{{.Path}} {{.Version}} {{.Update.Version}}{{if .Indirect}} indirect{{end}}{{end}}' all >"$tmp/list"
-# modules that no package of ours is built from do not count
-"$GO" list -deps -f '{{with .Module}}{{.Path}}{{end}}' ./... | sort -u >"$tmp/used"
+# only modules that a package of ours is built from; one that cannot be asked about is passed over
+"$GO" list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}' ./... | sort -u |
+	xargs "$GO" list -m -u -e -f '{{if .Update}}{{.Path}} {{.Version}} {{.Update.Version}}{{if .Indirect}} indirect{{end}}{{end}}' >"$tmp/list"
 while read -r module version newer indirect; do
-	grep -qxF "$module" "$tmp/used" || continue
 	printf '%-55s %-40s %-40s %s %s\n' "$module" "$version" "$newer" "$(resolves "$module" "$newer")" "$indirect"
 done <"$tmp/list"
