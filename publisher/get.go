@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
@@ -228,6 +229,9 @@ func isThere(ctx context.Context, path string, a manifest.Artifact) (bool, error
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
+	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return false, fmt.Errorf("artifact %s: %s: a file is in the way of a folder (%w); name a folder with --out", a.Role, path, fs.ErrInvalid)
 	}
 	if err != nil {
 		return false, fmt.Errorf("artifact %s: %w", a.Role, err)

@@ -80,6 +80,9 @@ func (n newStore) remove() error {
 // meant.
 func (r *repo) openFor(ctx context.Context, dir string, log *slog.Logger) (*cas.Packs, newStore, error) {
 	there, err := cas.IsStore(dir)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil, newStore{}, checkStore(dir)
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) || there {
 		packs, err := cas.OpenPacks(dir, cas.PackOptions{Log: log}) // it says what is wrong with it
 		return packs, newStore{}, err
