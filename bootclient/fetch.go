@@ -107,7 +107,7 @@ func (f *fetch) open(sink Sink) error {
 
 // listLeaves reads the inner nodes of all artifacts, of first before all others.
 func (f *fetch) listLeaves(ctx context.Context, first *source) error {
-	var src cas.Source = patient{pool{hub: f.disc.hub, cache: f.cache, prefer: first}, f.disc, f.vigil, f.cfg.Patience}
+	var src cas.Source = patient{pool{hub: f.disc.hub, cache: f.cache, prefer: first}, f.disc, f.vigil}
 	src = f.disc.shelf.recording(recorder{src, func(id cid.Cid, data []byte) { f.nodes.Store(id, data) }})
 	g, ctx := errgroup.WithContext(ctx)
 	for _, p := range f.parts {
@@ -242,7 +242,7 @@ func (f *fetch) hope(now, calm time.Time) error {
 	if errors.Is(why, cas.ErrCorrupt) && f.disc.settled(calm, banned) {
 		return why
 	}
-	if since < f.cfg.Patience && !f.nobody() {
+	if since < f.disc.patience() && !f.nobody() {
 		return nil
 	}
 	return fmt.Errorf("%w; %s", f.disc.inVain(since, worse(f.queue.lied(), why)), elsewhere)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,6 +53,16 @@ func banned(s *source) standing {
 		return noSource
 	}
 	return outOfReach
+}
+
+// patience is how long a fetch waits for its next block: Config.Patience. When all known
+// sources were refused, and mDNS or the DHT may bring another, it waits as long as a search.
+func (d *discovery) patience() time.Duration {
+	known, _ := d.hub.known()
+	if slices.ContainsFunc(known, func(s *source) bool { return banned(s) == outOfReach }) {
+		return d.cfg.Patience
+	}
+	return min(d.cfg.Timeout, d.cfg.Patience)
 }
 
 // A vigil is the wait of a fetch for its next block, of which it tells who watches.

@@ -148,12 +148,11 @@ func (p pool) telling(c cid.Cid, errs []error) error {
 }
 
 // A patient pool asks again and again for a block, until it comes, the rule of
-// docs/PATIENCE.md ends the fetch, or nothing has come from anybody for limit.
+// docs/PATIENCE.md ends the fetch, or nothing has come from anybody for too long.
 type patient struct {
 	pool
 	disc  *discovery
 	vigil *vigil
-	limit time.Duration
 }
 
 // Block is pool's, with patience.
@@ -173,13 +172,14 @@ func (p patient) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 		if p.disc.settled(calm, banned) {
 			return nil, err
 		}
-		if waited >= p.limit {
+		limit := p.disc.patience()
+		if waited >= limit {
 			return nil, p.disc.inVain(waited, err)
 		}
 		select {
 		case <-more:
 			calm = time.Now()
-		case <-time.After(growing(p.disc.cfg.times.failFirst, n, min(p.disc.cfg.times.lackFirst, p.limit))):
+		case <-time.After(growing(p.disc.cfg.times.failFirst, n, min(p.disc.cfg.times.lackFirst, limit))):
 		case <-ctx.Done():
 		}
 	}
