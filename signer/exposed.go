@@ -9,6 +9,12 @@ import (
 	"strings"
 )
 
+// exposed is the text of an error that is an fs.ErrPermission.
+type exposed string
+
+func (e exposed) Error() string        { return string(e) }
+func (e exposed) Is(target error) bool { return target == fs.ErrPermission }
+
 // CheckExposed reports the private key and passphrase files that users other than the owner
 // may read or write. Names that are no files (ssh-agent:, KMS URIs, ""), files that are not
 // there, public keys (.pub) and systemd's credentials, which the service manager protects, are
@@ -21,7 +27,7 @@ func CheckExposed(files ...string) error {
 		}
 		info, err := os.Stat(path)
 		if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-			all = errors.Join(all, fmt.Errorf("key or passphrase file %s: other users have access to it (mode %04o, %w); run chmod 600 %s", path, info.Mode().Perm(), fs.ErrPermission, path))
+			all = errors.Join(all, exposed(fmt.Sprintf("key or passphrase file %s: other users have access to it (mode %04o); run chmod 600 %s", path, info.Mode().Perm(), path)))
 		}
 	}
 	return all

@@ -76,7 +76,7 @@ take a lower version, so a release is taken back by a new one. No artifact is re
   phase-sign rollback --repo repo --channel stable --arch x86_64 --to 2026.10 --key release.key --out RELEASE.json`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if spec.Keys, err = loadKeys(cmd.Context(), keys, signer.Passphrases(passFile)); err != nil {
+			if spec.Keys, err = loadKeys(cmd.Context(), keys, passphrases(passFile)); err != nil {
 				return err
 			}
 			spec.Now, spec.Lifetime = time.Now(), time.Duration(expires)

@@ -70,9 +70,10 @@ func (f *initFlags) define(cmd *cobra.Command) {
 
 // load opens the keys that the flags name.
 func (f *initFlags) load(ctx context.Context) error {
-	pass := signer.Passphrases(f.passFile)
+	pass := passphrases(f.passFile)
 	f.spec.Now = time.Now()
 	f.spec.RootLifetime, f.spec.TargetsLifetime = time.Duration(f.rootExpires), time.Duration(f.targetsEnd)
+	warnExposed(f.root...)
 	for _, uri := range f.root {
 		k, err := signer.LoadListed(ctx, uri, pass)
 		if err != nil {

@@ -5,6 +5,8 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +29,7 @@ func newGenerate() *cobra.Command {
   phase-sign key generate --out throw-away.key --no-passphrase`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			pass := signer.Passphrases(passFile)
+			pass := passphrases(passFile)
 			if plain {
 				pass = nil
 			}
@@ -82,8 +84,24 @@ func require(cmd *cobra.Command, names ...string) {
 	}
 }
 
+// passphrases is signer.Passphrases, with a warning about a file that others may read.
+func passphrases(file string) signer.PassFunc {
+	warnExposed(file)
+	return signer.Passphrases(file)
+}
+
+// warnExposed tells of key and passphrase files that other users have access to.
+func warnExposed(files ...string) {
+	if err := signer.CheckExposed(files...); err != nil {
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintln(os.Stderr, "phase-sign: warning:", strings.TrimSuffix(line, "\n"))
+		}
+	}
+}
+
 // loadKeys opens keys to sign with.
 func loadKeys(ctx context.Context, uris []string, pass signer.PassFunc) ([]signer.Key, error) {
+	warnExposed(uris...)
 	keys := make([]signer.Key, 0, len(uris))
 	for _, uri := range uris {
 		k, err := signer.Load(ctx, uri, pass)

@@ -30,7 +30,7 @@ finds them all in its store.`,
 				spec.File = args[0]
 			}
 			var err error
-			if spec.Keys, err = loadKeys(cmd.Context(), keys, signer.Passphrases(passFile)); err != nil {
+			if spec.Keys, err = loadKeys(cmd.Context(), keys, passphrases(passFile)); err != nil {
 				return err
 			}
 			spec.Now, spec.Lifetime = time.Now(), time.Duration(expires)

@@ -35,7 +35,7 @@ module. With --unchecked it signs whatever it is given, and reads pipes too.`,
 			progress := cli.NewProgress(cmd.Context())
 			defer progress.Close()
 			var err error
-			if spec.Keys, err = loadKeys(cmd.Context(), keys, signer.Passphrases(passFile)); err != nil {
+			if spec.Keys, err = loadKeys(cmd.Context(), keys, passphrases(passFile)); err != nil {
 				return err
 			}
 			spec.Now, spec.Lifetime = time.Now(), time.Duration(expires)

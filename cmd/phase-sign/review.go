@@ -33,7 +33,7 @@ if the content is still what 'phase-sign show' showed.`,
 				return cli.Usagef("--digest is the digest of one file; name one")
 			}
 			var err error
-			if spec.Keys, err = loadKeys(cmd.Context(), keys, signer.Passphrases(passFile)); err != nil {
+			if spec.Keys, err = loadKeys(cmd.Context(), keys, passphrases(passFile)); err != nil {
 				return err
 			}
 			spec.Now = time.Now()

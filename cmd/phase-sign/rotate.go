@@ -82,12 +82,13 @@ func (f *rotateFlags) define(cmd *cobra.Command) {
 
 // load opens the keys that the flags name.
 func (f *rotateFlags) load(ctx context.Context) (err error) {
-	pass := signer.Passphrases(f.passFile)
+	pass := passphrases(f.passFile)
 	f.spec.Now = time.Now()
 	f.spec.RootLifetime, f.spec.TargetsLifetime = time.Duration(f.rootExpires), time.Duration(f.targetsEnd)
 	if f.spec.Keys, err = loadKeys(ctx, f.keys, pass); err != nil {
 		return err
 	}
+	warnExposed(f.addRoot...)
 	for _, uri := range f.addRoot {
 		k, err := signer.LoadListed(ctx, uri, pass)
 		if err != nil {
