@@ -78,6 +78,7 @@ func (f *fetch) fromFile(ctx context.Context, file *os.File, p *part, wanted map
 		if broken = at.part.write(at.leaf, data); broken != nil {
 			return broken
 		}
+		f.cache.put(ctx, c, data)
 		f.disc.shelf.verified(c)
 		f.got += at.part.landed(at.leaf)
 		f.disc.folder.Blocks, f.disc.folder.Bytes = f.disc.folder.Blocks+1, f.disc.folder.Bytes+int64(len(data))

@@ -66,6 +66,23 @@ func TestTheOutputFolderIsASource(t *testing.T) {
 	}
 }
 
+// A cache gets what the output folder had, and is whole then.
+func TestWhatTheOutputFolderHasGoesIntoTheCache(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	s := serve(t, r, nil)
+	m := newMachine(t, r, "internet")
+	m.cfg.Mode.Discovery, m.cfg.Mirrors = []string{"mirror"}, []string{s.URL}
+	m.boots(r)
+	m.cfg.Cache = t.TempDir()
+	m.boots(r)
+	m.out = filepath.Join(t.TempDir(), "out")
+	s.blocks.Store(0)
+	m.boots(r)
+	if n := s.blocks.Load(); n != 0 {
+		t.Errorf("%d blocks were fetched beside the cache", n)
+	}
+}
+
 func flipFile(t *testing.T, path string) {
 	t.Helper()
 	data, err := os.ReadFile(path)

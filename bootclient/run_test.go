@@ -425,6 +425,7 @@ func TestAPoisonedCacheBlockIsFetchedAgain(t *testing.T) {
 	leaf := r.signed["rootfs"][1<<20 : 1<<20+64]
 	poison(t, m.cfg.Cache, leaf)
 	s.blocks.Store(0)
+	m.out = filepath.Join(t.TempDir(), "out") // what lies in the first one is a source too
 	m.boots(r)
 	if n := s.blocks.Load(); n != 1 {
 		t.Errorf("%d blocks were fetched for one that rotted", n)
@@ -433,6 +434,7 @@ func TestAPoisonedCacheBlockIsFetchedAgain(t *testing.T) {
 		t.Errorf("the report says of the cache: %+v", c)
 	}
 	s.blocks.Store(0)
+	m.out = filepath.Join(t.TempDir(), "out")
 	m.boots(r)
 	if n, c := s.blocks.Load(), m.source("cache"); n != 0 || len(c.Faults) > 0 {
 		t.Errorf("the cache did not heal: %d blocks were fetched, %+v", n, c)
