@@ -145,7 +145,16 @@ func TestCollectKeepsWhatIsWantedAndNothingElse(t *testing.T) {
 		}
 	}
 	wanted := func(c cid.Cid) bool { return keep[c] != nil }
-	done, err := p.Collect(t.Context(), wanted)
+	var read, size int64
+	done, err := p.CollectProgress(t.Context(), wanted, func(done, total int64) {
+		if done < read || size != 0 && total != size {
+			t.Errorf("progress goes from %d of %d to %d of %d", read, size, done, total)
+		}
+		read, size = done, total
+	})
+	if read != size || size == 0 {
+		t.Errorf("at the end %d of %d bytes are looked at", read, size)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,12 @@ type Collected struct {
 // It needs room for one pack. A pack with a damaged block that is wanted is left alone and
 // named in the error.
 func (p *Packs) Collect(ctx context.Context, keep func(cid.Cid) bool) (Collected, error) {
+	return p.CollectProgress(ctx, keep, func(done, total int64) {})
+}
+
+// CollectProgress is Collect, and tells progress after each pack how many of the bytes of all
+// packs were looked at.
+func (p *Packs) CollectProgress(ctx context.Context, keep func(cid.Cid) bool, progress func(done, total int64)) (Collected, error) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	var sum Collected
@@ -40,8 +46,15 @@ func (p *Packs) Collect(ctx context.Context, keep func(cid.Cid) bool) (Collected
 			return sum, err
 		}
 	}
+	packs := slices.Clone(p.packs)
+	var done, total int64
+	for _, k := range packs {
+		total += k.end
+	}
 	var left error
-	for _, k := range slices.Clone(p.packs) {
+	for _, k := range packs {
+		progress(done, total)
+		done += k.end
 		if err := p.ready(ctx); err != nil {
 			return sum, errors.Join(left, err)
 		}
@@ -51,6 +64,7 @@ func (p *Packs) Collect(ctx context.Context, keep func(cid.Cid) bool) (Collected
 		}
 		left = errors.Join(left, err)
 	}
+	progress(total, total)
 	return sum, errors.Join(left, p.opts.disk.syncDir(p.dir))
 }
 

@@ -30,7 +30,15 @@ type CareOptions struct {
 	Dry   bool         // Collect: only say what would be removed
 	Log   *slog.Logger // nil: silent
 
-	Progress func(done, total int64) // Fsck: bytes read of all packs; nil: nobody asks
+	Progress func(done, total int64) // Fsck, Collect: bytes of all packs that were looked at; nil: nobody asks
+}
+
+// progress is Progress, never nil.
+func (o CareOptions) progress() func(done, total int64) {
+	if o.Progress == nil {
+		return func(int64, int64) {}
+	}
+	return o.Progress
 }
 
 // KeepReleases is how many releases of each channel and architecture stay where nobody says
@@ -100,10 +108,7 @@ func look(ctx context.Context, o CareOptions, all, kept []manifest.Release) (cas
 	}
 	defer store.Close()
 	var damage []cas.Damage
-	if o.Progress == nil {
-		o.Progress = func(int64, int64) {}
-	}
-	checked, err := cas.FsckProgress(ctx, o.Store, func(d cas.Damage) { damage = append(damage, d) }, o.Progress)
+	checked, err := cas.FsckProgress(ctx, o.Store, func(d cas.Damage) { damage = append(damage, d) }, o.progress())
 	if err != nil {
 		return checked, nil, nil, err
 	}
@@ -233,7 +238,7 @@ func collect(ctx context.Context, store *cas.Packs, o CareOptions) (cas.Collecte
 	if o.Dry {
 		return store.WouldCollect(ctx, wanted.has)
 	}
-	return store.Collect(ctx, wanted.has)
+	return store.CollectProgress(ctx, wanted.has, o.progress())
 }
 
 // roots are the files that stay: those of releases, and pins.

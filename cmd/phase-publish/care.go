@@ -135,7 +135,11 @@ the same --keep and --pin counts what gc may remove; --dry-run says what it woul
 			if err := keep.parse(&o); err != nil {
 				return err
 			}
+			progress := cli.NewProgress(cmd.Context())
+			defer progress.Close()
+			o.Progress = progress.Bytes("gc")
 			done, err := publisher.Collect(cmd.Context(), o)
+			progress.Close()
 			if err != nil {
 				return err
 			}
