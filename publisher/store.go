@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"syscall"
 
@@ -52,18 +53,20 @@ type newStore struct {
 	made      string // the uppermost folder that was not there; "" when all were
 	dir       string // "" for a store that was there
 	timestamp int64  // that was published then, 0 for none
+	before    []fs.DirEntry
 }
 
 // remove takes back what was made for a release that did not get in: an empty store would take
-// the next slip of the name for meant.
+// the next slip of the name for meant. What was in the folder before, and what no store writes,
+// is somebody's and stays.
 func (n newStore) remove() error {
 	if n.dir == "" {
 		return nil
 	}
 	entries, err := os.ReadDir(n.dir)
 	for _, e := range entries {
-		if e.Name() != lostFound {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(n.dir, e.Name())))
+		if ofStore.MatchString(e.Name()) && !slices.ContainsFunc(n.before, named(e.Name())) {
+			err = errors.Join(err, os.Remove(filepath.Join(n.dir, e.Name())))
 		}
 	}
 	for dir := n.dir; n.made != "" && err == nil; dir = filepath.Dir(dir) {
@@ -72,6 +75,13 @@ func (n newStore) remove() error {
 		}
 	}
 	return err
+}
+
+// ofStore are the names of the files that cas.Packs writes.
+var ofStore = regexp.MustCompile(`^(lock|packs\.idx|pack-[0-9]+\.(car|idx))(\.tmp)?$`)
+
+func named(name string) func(fs.DirEntry) bool {
+	return func(e fs.DirEntry) bool { return e.Name() == name }
 }
 
 // openFor opens the store that releases of a repository go into. Where some are published,
@@ -98,8 +108,14 @@ func (r *repo) openFor(ctx context.Context, dir string, log *slog.Logger) (*cas.
 	if p != nil {
 		made.timestamp = p.timestamp.Signed.Version
 	}
+	if made.before, err = os.ReadDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, newStore{}, fmt.Errorf("store: %w", err)
+	}
 	log.Info("a new store", "folder", dir)
 	packs, err := cas.OpenPacks(dir, cas.PackOptions{Log: log})
+	if errors.Is(err, cas.ErrBusy) { // another add makes it just now
+		return nil, newStore{}, err
+	}
 	if err != nil {
 		return nil, newStore{}, errors.Join(err, made.remove())
 	}

@@ -51,6 +51,22 @@ func TestAFailedFirstAddLeavesNothing(t *testing.T) {
 	}
 }
 
+// Nothing was published, so any folder may become the store. What a person has there stays.
+func TestAFailedFirstAddLeavesWhatAPersonHasThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.write("home/notes.txt", []byte("a person's"))
+	w.write("home/letters/1.txt", []byte("a person's too"))
+	opts := w.options(w.sign(1, "v1", w.release))
+	opts.Store = w.path("home")
+	w.write("artifacts/rootfs", make([]byte, 3_000_000))
+	before := snapshotOf(t, w.path("home"))
+	if _, err := Add(t.Context(), opts); err == nil {
+		t.Fatal("it did not fail")
+	}
+	unchanged(t, before, snapshotOf(t, w.path("home")))
+}
+
 func canceled() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
