@@ -163,10 +163,13 @@ func (p *packFile) reopen() error {
 
 // join puts a file that was kept open into the pool.
 func (pool *filePool) join(p *packFile) {
-	if pool != nil && p != nil && p.pool == nil {
-		p.pool = pool
-		pool.add(p)
+	if pool == nil || p == nil || p.pool != nil {
+		return
 	}
+	p.mu.Lock() // readers go on
+	p.pool = pool
+	p.mu.Unlock()
+	pool.add(p)
 }
 
 // add counts an open file, and closes the least recently used one if there are too many.
