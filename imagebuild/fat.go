@@ -50,6 +50,9 @@ func openFAT(r io.ReaderAt, size int64) (*fat, error) {
 	if !bytes.Equal(boot, reserved[6*sector:7*sector]) {
 		return nil, badFAT("the boot sector and its copy differ")
 	}
+	if err := checkReserved(reserved); err != nil {
+		return nil, err
+	}
 	sectors, length := int64(binary.LittleEndian.Uint32(boot[32:])), int64(binary.LittleEndian.Uint32(boot[36:]))*sector
 	f := &fat{r: r, data: fatReserved*sector + fatTables*length}
 	clusters := (sectors*sector - f.data) / clusterSize
@@ -58,6 +61,30 @@ func openFAT(r io.ReaderAt, size int64) (*fat, error) {
 		return nil, badFAT("its sizes contradict each other")
 	}
 	return f, f.readTables(clusters+2, length)
+}
+
+// bootCode is the program that mkfs.vfat puts into the boot sector: it prints the text behind it.
+var bootCode = []byte("\x0e\x1f\xbe\x77\x7c\xac\x22\xc0\x74\x0b\x56\xb4\x0e\xbb\x07\x00\xcd\x10\x5e\xeb\xf0\x32\xe4\xcd\x16\xcd\x19\xeb\xfe")
+
+// checkReserved refuses what firmware could start in place of the files: another boot program,
+// and a partition table in the boot sector or behind it.
+func checkReserved(reserved []byte) error {
+	const jump, codeAt, tableAt, tableEnd = "\xeb\x58\x90", 90, 440, 510
+	boot := reserved[:sector]
+	if string(boot[:3]) != jump || !bytes.HasPrefix(boot[codeAt:], bootCode) {
+		return badFAT("boot code that mkfs.vfat did not write")
+	}
+	if !allZero(boot[tableAt:tableEnd]) {
+		return badFAT("a partition table in its boot sector")
+	}
+	for i := 1; i < fatReserved; i++ {
+		b := reserved[i*sector : (i+1)*sector]
+		info := (i == 1 || i == 7) && string(b[:4]) == "RRaA" && allZero(b[4:484]) // how many clusters are free
+		if i != 6 && !info && !allZero(b) {
+			return badFAT("bytes between the boot sector and the table")
+		}
+	}
+	return nil
 }
 
 // isFAT32 reports whether a boot sector has the parameters of makeESP.

@@ -13,7 +13,8 @@ const (
 	attrDir    = 0x10
 	attrLong   = 0x0f // a piece of a long name
 	dirEntry   = 32   // bytes
-	maxLong    = 20   // pieces of 13 characters
+	longUnits  = 13   // UTF-16 units in such a piece
+	maxLong    = 20   // pieces
 )
 
 // A fatEntry is a file or folder. Firmware finds it by either of its names.
@@ -96,8 +97,12 @@ func (p *dirParser) addLong(b []byte) error {
 	if number == 0 || number != p.next || b[13] != p.sum || b[12] != 0 {
 		return p.bad("a broken long name")
 	}
+	piece := longPiece(b)
+	if len(p.long) > 0 && len(utf16.Encode([]rune(piece))) != longUnits { // firmware ends the name there
+		return p.bad("a broken long name")
+	}
 	p.next--
-	p.long = append(p.long, longPiece(b))
+	p.long = append(p.long, piece)
 	return nil
 }
 

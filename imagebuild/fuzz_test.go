@@ -108,6 +108,8 @@ func FuzzStanza(f *testing.F) {
 	})
 }
 
+const smallFATSize = (fatReserved + fatTables*8 + 1000*espCluster) * sector
+
 // smallFAT is a filesystem with one file of five bytes.
 func smallFAT() []byte {
 	b := make([]byte, (fatReserved+fatTables*8)*sector+2*clusterSize)
@@ -121,7 +123,9 @@ func smallFAT() []byte {
 	put32(36, 8)
 	put32(44, 2)
 	put16(50, 6)
+	copy(boot, "\xeb\x58\x90")
 	copy(boot[82:], "FAT32   ")
+	copy(boot[90:], bootCode)
 	boot[510], boot[511] = 0x55, 0xaa
 	copy(b[6*sector:], boot)
 	for i := range fatTables {
@@ -139,7 +143,7 @@ func smallFAT() []byte {
 func FuzzFAT(f *testing.F) {
 	f.Add(smallFAT())
 	f.Fuzz(func(t *testing.T, data []byte) {
-		const size = (fatReserved + fatTables*8 + 1000*espCluster) * sector
+		const size = smallFATSize
 		fs, err := openFAT(padded{data, size}, size)
 		if err != nil {
 			return

@@ -194,6 +194,9 @@ func TestAttackAPartitionThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 		"a program of the firmware's": func(e *espTree) { e.edit(entry, "linux ", "efi /phase/vmlinuz\nlinux ") },
 		"a device tree":               func(e *espTree) { e.edit(entry, "linux ", "devicetree /phase/vmlinuz\nlinux ") },
 		"a line behind a CR":          func(e *espTree) { e.edit(entry, "options", "# x\rinitrd /phase/vmlinuz\noptions") },
+		"a value in quotes": func(e *espTree) {
+			e.files[entry] = []byte(strings.TrimSuffix(strings.Replace(string(e.files[entry]), "options ", "options \"x\" ", 1), "\n") + " \"y\"\n")
+		},
 		"ESC in a title":              func(e *espTree) { e.edit(entry, "title ", "title \x1b[2J") },
 		"unknown mode":                func(e *espTree) { e.edit(entry, "phase.mode=local", "phase.mode=foo") },
 		"unknown hint":                func(e *espTree) { e.edit(entry, "phase.mode=local", "phase.mode=local phase.mirrr=x") },
@@ -222,6 +225,67 @@ func TestAttackAPartitionThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 		}
 		if name != "" && (!errors.Is(err, cas.ErrCorrupt) || strings.ContainsRune(err.Error(), 0x1b)) {
 			t.Errorf("%s: %q", name, err)
+		}
+	}
+}
+
+// What firmware would start before it looks at the files of the partition.
+func TestAttackAPartitionThatIsAlsoADisk(t *testing.T) {
+	whole := smallFAT()
+	if _, err := openFAT(padded{whole, smallFATSize}, smallFATSize); err != nil {
+		t.Fatalf("the honest one: %v", err)
+	}
+	for name, change := range map[string]func(b []byte){
+		"another boot program": func(b []byte) { b[100] = 0x90 },
+		"another jump":         func(b []byte) { b[1] = 0x10 },
+		"a protective MBR":     func(b []byte) { copy(b[446:], "\x00\x00\x02\x00\xee\xff\xff\xff\x01\x00\x00\x00\xff\xff\x00\x00") },
+		"a GPT":                func(b []byte) { copy(b[sector:], "EFI PART") },
+		"more boot code":       func(b []byte) { b[2*sector] = 0xeb },
+	} {
+		b := smallFAT()
+		change(b)
+		copy(b[6*sector:7*sector], b)
+		if _, err := openFAT(padded{b, smallFATSize}, smallFATSize); !errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A file may be one frame of zstd and a disk at once: the frame's blocks hold any bytes.
+func TestAttackAnInitramfsThatIsAlsoADisk(t *testing.T) {
+	for name, change := range map[string]func(b []byte){
+		"": func([]byte) {},
+		"an MBR": func(b []byte) {
+			copy(b[446:], "\x00\x00\x02\x00\xee\xff\xff\xff\x01\x00\x00\x00\xff\xff\x00\x00")
+			copy(b[510:], "\x55\xaa")
+		},
+		"a FAT": func(b []byte) { copy(b[11:], smallFAT()[11:sector]); b[21] = 0xf8 },
+		"a CD":  func(b []byte) { copy(b[32769:], "CD001") },
+	} {
+		b := append([]byte("\x28\xb5\x2f\xfd"), make([]byte, 64<<10)...)
+		change(b)
+		if _, err := new(Contents).reader(bytes.NewReader(b)); (name != "") != errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Firmware ends a long name at its first NUL, wherever the pieces go on.
+func TestAttackALongNameThatEndsEarly(t *testing.T) {
+	piece := func(number byte, name string) []byte {
+		b := make([]byte, dirEntry)
+		b[0], b[11] = number, attrLong
+		for i, at := range []int{1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30} {
+			if i < len(name) {
+				b[at] = name[i]
+			}
+		}
+		return b
+	}
+	for first, good := range map[string]bool{"thirteen-char": true, "short": false} {
+		p := dirParser{}
+		if err := errors.Join(p.add(piece(0x42, "end")), p.add(piece(1, first))); (err == nil) != good {
+			t.Errorf("%q: %v", first, err)
 		}
 	}
 }

@@ -56,7 +56,10 @@ func loaderFields(text string, keys ...string) (map[string]string, error) {
 		if _, twice := fields[key]; twice {
 			return nil, badLoader("line %.80q: a second line of this kind", line)
 		}
-		fields[key] = strings.TrimSpace(value)
+		if value = strings.TrimSpace(value); strings.HasPrefix(value, `"`) && strings.HasSuffix(value, `"`) {
+			return nil, badLoader("line %.80q: a value in quotes, which the loader drops", line)
+		}
+		fields[key] = value
 	}
 	return fields, nil
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -135,6 +136,9 @@ func (c *Contents) reader(r io.ReaderAt) (func(context.Context, *Builder, *os.Fi
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		if isMedium(head) || isCD(r) {
+			return nil, badArchive("firmware would take it for a disk and start something else")
+		}
 		c.Kind = KindInitramfs
 		return c.readInitramfsFile, nil
 	case isFAT32(head):
@@ -143,6 +147,33 @@ func (c *Contents) reader(r io.ReaderAt) (func(context.Context, *Builder, *os.Fi
 	}
 	c.Kind = KindDisk
 	return c.readDisk, nil
+}
+
+// isMedium reports whether firmware would find a partition table or a filesystem in the first
+// two sectors of a file that begins as another kind.
+func isMedium(head []byte) bool {
+	u16, u32 := binary.LittleEndian.Uint16, binary.LittleEndian.Uint32
+	table, partitions := u16(head[510:]) == 0xaa55, 0
+	for b := head[446:510]; len(b) > 0; b = b[16:] {
+		switch {
+		case b[4] == 0 && allZero(b):
+		case b[0]&0x7f == 0 && b[4] != 0 && u32(b[12:]) != 0:
+			partitions++
+		default:
+			table = false
+		}
+	}
+	fat := (u16(head[11:]) == sector || u16(head[11:]) == 8*sector) && head[13]&(head[13]-1) == 0 && u16(head[14:]) != 0 &&
+		(head[16] == 1 || head[16] == 2) && (head[21] == 0xf0 || head[21] > 0xf7)
+	return table && partitions > 0 || fat
+}
+
+// isCD reports whether firmware would find the volume descriptors of a CD.
+func isCD(r io.ReaderAt) bool {
+	const at, magic = 16*2048 + 1, "CD001"
+	b := make([]byte, len(magic))
+	_, err := r.ReadAt(b, at)
+	return err == nil && string(b) == magic
 }
 
 func (c *Contents) readInitramfsFile(_ context.Context, _ *Builder, f *os.File) error {
