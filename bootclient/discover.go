@@ -65,23 +65,31 @@ func discover(ctx context.Context, cfg Config, trust manifest.Discovery) (*disco
 	return d, nil
 }
 
-// mirrorHTTP returns the client that asks mirrors: through the mode's proxy, else through
-// that of the configuration.
+// mirrorHTTP returns the client that asks mirrors.
 func mirrorHTTP(cfg Config) (*http.Client, error) {
 	client := gateway.NewHTTP(nil)
 	base := client.Transport.(*http.Transport)
-	base.Proxy = cfg.Proxy
-	if cfg.Mode.Proxy != "" {
-		proxy, err := url.Parse(cfg.Mode.Proxy)
-		if err != nil {
-			return nil, misuse{fmt.Sprintf("proxy %.200q: not a URL; mend the mode", bootargs.Redact(cfg.Mode.Proxy))}
-		}
-		base.Proxy = http.ProxyURL(proxy)
+	var err error
+	if base.Proxy, err = cfg.proxy(); err != nil {
+		return nil, err
 	}
 	client.Transport = newDatesTransport(base, cfg.ClockUnsure, func(passed error) {
 		cfg.Report.Begin("clock").Done("%v", passed)
 	})
 	return client, nil
+}
+
+// proxy returns what names the proxy for a mirror: the mode's, else that of the configuration.
+// It is nil for none.
+func (c Config) proxy() (func(*http.Request) (*url.URL, error), error) {
+	if c.Mode.Proxy == "" {
+		return c.Proxy, nil
+	}
+	at, err := url.Parse(c.Mode.Proxy)
+	if err != nil {
+		return nil, misuse{fmt.Sprintf("proxy %.200q: not a URL; mend the mode", bootargs.Redact(c.Mode.Proxy))}
+	}
+	return http.ProxyURL(at), nil
 }
 
 // close ends all searches and connections.

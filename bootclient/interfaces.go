@@ -3,6 +3,7 @@ package bootclient
 import (
 	"errors"
 	"net"
+	"net/http"
 	"net/url"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -30,10 +31,11 @@ func (d *discovery) nowhere() bool {
 	return !d.loopback()
 }
 
-// loopback reports whether somebody named a source or an entrance to the DHT on this machine.
+// loopback reports whether somebody named a source, the proxy to one, or an entrance to the
+// DHT on this machine.
 func (d *discovery) loopback() bool {
 	for _, m := range union(d.cfg.Mirrors, d.trust.HTTPS) {
-		if u, err := url.Parse(m); err == nil && (u.Scheme == "file" || onLoopback(u.Hostname())) {
+		if u, err := url.Parse(m); err == nil && (u.Scheme == "file" || onLoopback(u.Hostname()) || d.proxyOnLoopback(u)) {
 			return true
 		}
 	}
@@ -43,6 +45,17 @@ func (d *discovery) loopback() bool {
 		}
 	}
 	return false
+}
+
+// proxyOnLoopback reports whether a mirror is asked through a proxy on this machine, as in a
+// sandbox that has nothing else.
+func (d *discovery) proxyOnLoopback(mirror *url.URL) bool {
+	proxy, err := d.cfg.proxy()
+	if err != nil || proxy == nil {
+		return false
+	}
+	at, err := proxy(&http.Request{URL: mirror})
+	return err == nil && at != nil && onLoopback(at.Hostname())
 }
 
 func onLoopback(host string) bool {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -158,9 +160,9 @@ func TestMirrorsAreAskedThroughTheProxy(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	origin, err := url.Parse(serve(t, r, nil).URL)
 	ok(t, err)
-	asked := map[string]bool{}
+	var asked sync.Map
 	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
-		asked[p.In.Host] = true
+		asked.Store(p.In.Host, true)
 		p.SetURL(origin)
 	}})
 	defer proxy.Close()
@@ -169,12 +171,19 @@ func TestMirrorsAreAskedThroughTheProxy(t *testing.T) {
 	m := newMachine(t, r, "private")
 	m.cfg.Mirrors, m.cfg.Proxy = []string{"http://mirror.invalid"}, http.ProxyURL(at)
 	m.boots(r)
-	if !asked["mirror.invalid"] {
-		t.Errorf("the proxy was asked for %v", asked)
+	if _, was := asked.Load("mirror.invalid"); !was {
+		t.Error("the proxy was not asked for mirror.invalid")
 	}
+
+	lo := net.Interface{Name: "lo", Flags: net.FlagUp | net.FlagLoopback}
+	m = newMachine(t, r, "private")
+	m.cfg.Mirrors, m.cfg.Proxy = []string{"http://mirror.invalid"}, http.ProxyURL(at)
+	m.cfg.Interfaces(lo) // a sandbox whose one way out is the proxy
+	m.boots(r)
 
 	m = newMachine(t, r, "private")
 	m.cfg.Mode.Proxy = proxy.URL
+	m.cfg.Interfaces(lo)
 	m.cfg.Mirrors = []string{"http://mirror.invalid"}
 	m.cfg.Proxy = func(*http.Request) (*url.URL, error) { return nil, errors.New("not this one") }
 	m.boots(r)
