@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	openfile "github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -196,6 +198,12 @@ func (g *Gotten) write(ctx context.Context, o GetOptions, store cas.Source, data
 		}
 		there[a.Role] = same
 	}
+	manifestPath := filepath.Join(o.Out, ManifestFile)
+	if o.Role == "" {
+		if err := freeForManifest(manifestPath, data); err != nil {
+			return err
+		}
+	}
 	for _, a := range wanted {
 		path := filepath.Join(o.Out, filepath.FromSlash(a.Role))
 		if !there[a.Role] {
@@ -208,12 +216,25 @@ func (g *Gotten) write(ctx context.Context, o GetOptions, store cas.Source, data
 	if o.Role != "" {
 		return nil
 	}
-	path := filepath.Join(o.Out, ManifestFile)
-	if err := atomicfile.Write(path, 0o644, data); err != nil {
-		return fmt.Errorf("release manifest %s: %w", path, err)
+	if err := atomicfile.Write(manifestPath, 0o644, data); err != nil {
+		return fmt.Errorf("release manifest %s: %w", manifestPath, err)
 	}
-	g.Files = append(g.Files, GotFile{"", path, int64(len(data))})
+	g.Files = append(g.Files, GotFile{"", manifestPath, int64(len(data))})
 	return nil
+}
+
+// freeForManifest refuses a name under which there is something else than this manifest.
+func freeForManifest(path string, data []byte) error {
+	is, err := openfile.Read(path, openfile.NoFollow, int64(len(data)))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR): // the artifacts say what is in the way
+		return nil
+	case err == nil && bytes.Equal(is, data):
+		return nil
+	case err == nil || errors.Is(err, openfile.ErrKind) || errors.Is(err, openfile.ErrTooLarge):
+		return fmt.Errorf("release manifest %s: %w, and is another file; name an empty folder with --out", path, fs.ErrExist)
+	}
+	return fmt.Errorf("release manifest: %w", err)
 }
 
 func roles(r manifest.Release) string {

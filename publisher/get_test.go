@@ -83,6 +83,7 @@ func TestGetRefuses(t *testing.T) {
 		{"an architecture that is not there", func(_ *world, o *GetOptions) { o.Arch = "arm64" }, fs.ErrNotExist},
 		{"a role that is not there", func(_ *world, o *GetOptions) { o.Role = "dtb/x.dtb" }, fs.ErrInvalid},
 		{"another file under the name", func(w *world, _ *GetOptions) { w.write("got/kernel", []byte("mine")) }, fs.ErrExist},
+		{"another file under the manifest's name", func(w *world, _ *GetOptions) { w.write("got/release.json", []byte("mine")) }, fs.ErrExist},
 		{"a release that gc took", func(w *world, o *GetOptions) {
 			_, err := Collect(w.t.Context(), CareOptions{Store: o.Store, Repo: o.Repo, Keep: 1})
 			check(w.t, err)
