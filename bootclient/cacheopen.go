@@ -94,9 +94,9 @@ func (c *cache) openStore(ctx context.Context, cfg Config) error {
 		err   error
 	}
 	done := make(chan opened, 1)
-	dir, opts := c.dir, cas.PackOptions{ReadOnly: c.readOnly, Log: cfg.Log, MaxPack: cachePack, Lazy: true}
+	open, dir, opts := openPacks, c.dir, cas.PackOptions{ReadOnly: c.readOnly, Log: cfg.Log, MaxPack: cachePack, Lazy: true}
 	go func() {
-		store, err := openPacks(ctx, dir, opts)
+		store, err := open(ctx, dir, opts)
 		done <- opened{store, err}
 	}()
 	select {

@@ -69,13 +69,13 @@ func (r *resolver) askCache(ctx context.Context) {
 		return
 	}
 	r.recalling = true
-	go func() {
+	r.readers.Go(func() {
 		v := r.remembered(ctx)
 		select {
 		case r.recalled <- v:
 		case <-ctx.Done():
 		}
-	}()
+	})
 }
 
 // mayRecall reports whether the release of the cache is taken now: no source gave a valid

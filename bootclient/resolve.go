@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -42,10 +43,11 @@ type resolver struct {
 	best      *verdict
 	kept      *verdict // of the cache alone
 	recalled  chan verdict
-	recalling bool      // the cache is being looked at
-	worst     error     // the most telling thing that anybody sent
-	calm      time.Time // when something was last learnt
-	lookEnd   time.Time // who answers first may not be the newest
+	recalling bool           // the cache is being looked at
+	readers   sync.WaitGroup // goroutines that read the cache, which is closed after the search
+	worst     error          // the most telling thing that anybody sent
+	calm      time.Time      // when something was last learnt
+	lookEnd   time.Time      // who answers first may not be the newest
 	deadline  time.Time
 	began     time.Time
 	told      time.Time // when it was last said who is waited for
@@ -131,6 +133,7 @@ func (r resolution) words() string {
 
 func (r *resolver) run(ctx context.Context) error {
 	work, cancel := context.WithCancel(ctx)
+	defer r.readers.Wait()
 	defer cancel()
 	tick := time.NewTicker(min(searchTick, r.cfg.times.grace))
 	defer tick.Stop()
@@ -280,13 +283,13 @@ func (r *resolver) followLeads(ctx context.Context) {
 		}
 		l.running = true
 		r.checking++
-		go func() {
+		r.readers.Go(func() {
 			v := r.check(ctx, h)
 			select {
 			case r.verdicts <- v:
 			case <-ctx.Done():
 			}
-		}()
+		})
 	}
 }
 
