@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"cmp"
 	"context"
 	"io/fs"
 	"strings"
@@ -12,7 +13,7 @@ import (
 // RollbackSpec names the release of a channel that is to follow the newest one again.
 type RollbackSpec struct {
 	Repo, Channel, Arch string
-	To                  string // version string; the newest release with other content than the last when empty
+	To                  string // version string; when empty, the release before the first one with the content of the newest
 	Lifetime            time.Duration
 	Keys                []Key
 	Out                 string
@@ -54,20 +55,22 @@ func Rollback(ctx context.Context, s RollbackSpec) (Summary, error) {
 	return to.again(ctx, t, *d.release, number)
 }
 
-// choose finds the release to go back to.
+// choose finds the release to go back to. A second rollback goes back further: it does not
+// bring back what the first one took back.
 func (s RollbackSpec) choose(past []Past) (Past, error) {
 	if len(past) == 0 {
 		return Past{}, because(fs.ErrNotExist, "channel %q for %s: no release in repository %s; there is nothing to go back to", s.Channel, s.Arch, s.Repo)
 	}
 	last := past[len(past)-1]
+	first := cmp.Or(last.SameAs, last.Number) // that has the newest content
 	for i := len(past) - 1; i >= 0; i-- {
 		p := past[i]
-		if s.To != "" && p.Version == s.To || s.To == "" && !sameContent(p.release, last.release) {
+		if s.To != "" && p.Version == s.To || s.To == "" && p.Number < first {
 			return p, nil
 		}
 	}
 	if s.To == "" {
-		return Past{}, because(fs.ErrNotExist, "channel %q for %s: repository %s has no release with other content than version %d; name a repository that has", s.Channel, s.Arch, s.Repo, last.Number)
+		return Past{}, because(fs.ErrNotExist, "channel %q for %s: repository %s has no release before version %d, which has the content of the newest; name one with --to, or a repository that has one", s.Channel, s.Arch, s.Repo, first)
 	}
 	return Past{}, because(fs.ErrNotExist, "release %.64q: not among those of channel %q for %s in repository %s, which has %s", s.To, s.Channel, s.Arch, s.Repo, versions(past))
 }

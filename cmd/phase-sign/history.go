@@ -69,7 +69,7 @@ func newRollback() *cobra.Command {
 		Use:   "rollback --repo DIR --channel CHANNEL --arch ARCH --out FILE",
 		Short: "Take a bad release back: sign an older one again, as the newest",
 		Long: `rollback writes and signs a manifest with the next version and the content of an older release of
-the channel: the newest that differs from the last, or the one that --to names. Machines never
+the channel: the one before the first with today's content, or the one that --to names. Machines never
 take a lower version, so a release is taken back by a new one. No artifact is read or touched;
 'phase-publish add' finds them in its store, as long as gc has kept them.`,
 		Example: `  phase-sign rollback --repo repo --channel stable --arch x86_64 --key release.key --out RELEASE.json
@@ -91,7 +91,7 @@ take a lower version, so a release is taken back by a new one. No artifact is re
 	f.StringVar(&spec.Repo, "repo", "", "repository, as init made it")
 	f.StringVar(&spec.Channel, "channel", "", "channel")
 	f.StringVar(&spec.Arch, "arch", "", "architecture: x86_64 or arm64")
-	f.StringVar(&spec.To, "to", "", "version string of the release to go back to (default: the newest with other content)")
+	f.StringVar(&spec.To, "to", "", "version string of the release to go back to (default: the one before the first with the content of the newest)")
 	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
 	f.BoolVar(&spec.Force, "force", false, forceUsage)
 	f.StringArrayVar(&keys, "key", nil, "release key to sign with (repeatable)")
