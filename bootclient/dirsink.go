@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -232,7 +233,7 @@ func (d *DirSink) clear() error {
 
 // older lists the artifacts of the release that stands in the folder.
 func (d *DirSink) older() []string {
-	f, err := d.root.Open(fileRelease)
+	f, err := file.OpenIn(d.root, fileRelease, 0)
 	if err != nil {
 		return nil
 	}

@@ -7,9 +7,9 @@ import (
 	"os"
 
 	"github.com/ipfs/go-cid"
-	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // kindFolder is the kind of a source that is the output folder.
@@ -26,12 +26,8 @@ type earlierSink interface {
 
 // Earlier opens a regular file of the output folder.
 func (d *DirSink) Earlier(role string) *os.File {
-	f, err := d.root.OpenFile(role, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	f, err := file.OpenIn(d.root, role, file.NoFollow)
 	if err != nil {
-		return nil
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
 		return nil
 	}
 	return f

@@ -245,7 +245,7 @@ func (s *seed) artifact(a manifest.Artifact) io.ReaderAt {
 	if s.cfg.Artifacts == "" {
 		return nil
 	}
-	f, err := os.OpenInRoot(s.cfg.Artifacts, a.Role)
+	f, err := file.OpenInRoot(s.cfg.Artifacts, a.Role)
 	if err != nil {
 		s.cfg.Log.Info("seed: only what the cache has", "artifact", a.Role, "cause", err)
 		return nil

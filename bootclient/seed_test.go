@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/imagebuild/modes"
@@ -240,6 +242,15 @@ func TestASeedGivesALeafFromWhereItIsWhole(t *testing.T) {
 		}
 		ok(t, stop())
 	}
+
+	cfg := kept(t, r, herd)
+	pipe := filepath.Join(cfg.Artifacts, "kernel")
+	ok(t, errors.Join(os.Remove(pipe), unix.Mkfifo(pipe, 0o600)))
+	ready, stop := seeds(t, cfg)
+	if _, err := cas.Get(t.Context(), &gateway.Client{Base: loopback(t, ready)}, first.CID); err != nil {
+		t.Errorf("a leaf where the kernel is a pipe: %v", err)
+	}
+	ok(t, stop())
 }
 
 func TestWhoServesNobodyKeepsNothing(t *testing.T) {

@@ -10,13 +10,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -113,7 +113,7 @@ func longerOrShorter(got int, want int64) string {
 // readIn reads at most length+1 bytes of a file that is inside dir, whatever links
 // are on the way.
 func readIn(dir, name string, length int64) ([]byte, error) {
-	f, err := os.OpenInRoot(dir, name)
+	f, err := file.OpenInRoot(dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("no %s in %s: %w; was the release fetched whole?", name, dir, fs.ErrNotExist)
 	}

@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -70,6 +73,11 @@ func TestOnlyTheSignedJobIsLoaded(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, errAny},
+		{"a pipe", func(t *testing.T, _ *manifest.Release, path string) {
+			if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}, file.ErrKind},
 		{"another CID was signed", func(_ *testing.T, rel *manifest.Release, _ string) {
 			rel.Artifacts[0].CID = cas.Sum(0x55, []byte("other"))
 		}, cas.ErrCorrupt},

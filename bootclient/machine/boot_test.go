@@ -417,6 +417,7 @@ func TestAnInitThatCannotStartIsRefused(t *testing.T) {
 		"a text":           {func(p string) error { return os.WriteFile(p, []byte("systemd\n"), 0o755) }, "not a program"},
 		"an empty file":    {func(p string) error { return os.WriteFile(p, nil, 0o755) }, "not a program"},
 		"a folder":         {func(p string) error { return os.Mkdir(p, 0o755) }, "not a program"},
+		"a pipe":           {func(p string) error { return unix.Mkfifo(p, 0o755) }, "not a program"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -62,7 +62,7 @@ func checkInit(dir, path string) error {
 	if _, err := root.Lstat(path[1:]); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("rootfs: %s: %w; build the rootfs with an init", path, fs.ErrNotExist)
 	}
-	f, err := root.Open(path[1:])
+	f, err := root.OpenFile(path[1:], os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe does not keep PID 1 waiting
 	if err != nil {
 		return nil
 	}

@@ -73,6 +73,42 @@ func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return onlyRegular(f, path)
+}
+
+// OpenIn opens a regular file for reading that is inside root, whatever links are on the
+// way. flags is 0 or NoFollow. Anything that is no regular file wraps ErrKind.
+func OpenIn(root *os.Root, name string, flags int) (*os.File, error) {
+	stat := root.Stat
+	if flags&NoFollow != 0 {
+		stat = root.Lstat
+	}
+	info, err := stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, refuse(name, info.Mode())
+	}
+	f, err := root.OpenFile(name, os.O_RDONLY|flags|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return onlyRegular(f, name)
+}
+
+// OpenInRoot is OpenIn for the root that a path names.
+func OpenInRoot(dir, name string) (*os.File, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return OpenIn(root, name, 0)
+}
+
+// onlyRegular closes an open file that is no regular one.
+func onlyRegular(f *os.File, path string) (*os.File, error) {
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = refuse(path, info.Mode())

@@ -44,6 +44,9 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 			if _, err := Read(path, NoFollow, 10); !errors.Is(err, ErrKind) {
 				t.Errorf("read: %v", err)
 			}
+			if _, err := OpenInRoot(filepath.Dir(path), "f"); err == nil || words != "a symbolic link" && !errors.Is(err, ErrKind) {
+				t.Errorf("inside its folder: %v", err)
+			}
 			if err := CheckFolder(path); (err == nil) != (words == "a folder") {
 				t.Errorf("as a folder: %v", err)
 			}
@@ -64,6 +67,11 @@ func TestALinkIsFollowedWhereItMay(t *testing.T) {
 	}
 	if data, err := Read(link, 0, 3); err != nil || string(data) != "abc" {
 		t.Errorf("%q, %v", data, err)
+	}
+	if f, err := OpenInRoot(dir, "link"); err != nil {
+		t.Error(err)
+	} else {
+		f.Close()
 	}
 	if _, err := Read(link, 0, 2); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("three bytes of two: %v", err)
