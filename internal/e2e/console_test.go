@@ -69,7 +69,7 @@ func TestEveryConsoleShowsARefusalAndTakesKeys(t *testing.T) {
 			l.t = t
 			s := l.noCard(image, screenAlone...)
 			s.font = letters
-			s.shows(append([]string{"] memory: "}, append(noCardWords, "built-in shell")...)...)
+			s.shows(append([]string{"] modules: "}, append(noCardWords, "built-in shell")...)...) // what was before has left the screen
 			s.keep(flavour + "-screen-refused")
 			s.types("clear; phase-boot status\n")
 			s.shows("clock    20", "no network card", "] memory: ", refused)
