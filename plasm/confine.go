@@ -52,11 +52,22 @@ func confine(lim Limits, module int, mem *meter) error {
 		{unix.RLIMIT_FSIZE, 0},
 		{unix.RLIMIT_NOFILE, engineFiles},
 	} {
-		if err := unix.Setrlimit(l.resource, &unix.Rlimit{Cur: l.limit, Max: l.limit}); err != nil {
+		if err := lower(l.resource, l.limit); err != nil {
 			return fmt.Errorf("resource %d: %w", l.resource, err)
 		}
 	}
 	return nil
+}
+
+// lower sets a limit of this process for good. A lower one, which an operator set, stays:
+// nobody without privileges may raise it.
+func lower(resource int, limit uint64) error {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(resource, &now); err != nil {
+		return err
+	}
+	limit = min(limit, now.Max)
+	return unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: limit})
 }
 
 // untouched is how much of RLIMIT_DATA this process has mapped and not used, in bytes:
