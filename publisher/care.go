@@ -96,7 +96,11 @@ func leftOver(store string, left []Lost) error {
 	if len(left) == 0 {
 		return nil
 	}
-	return fmt.Errorf("store %s: faults left: %d: %w; mend them with phase-publish fsck --repair URL, or add the releases to an empty folder, which makes a new store", store, len(left), cas.ErrCorrupt)
+	gone := ""
+	if slices.ContainsFunc(left, func(l Lost) bool { return l.File == "" }) {
+		gone = "if an earlier gc took blocks, name its --keep here; "
+	}
+	return fmt.Errorf("store %s: faults left: %d: %w; %smend them with phase-publish fsck --repair URL, or add the releases to an empty folder, which makes a new store", store, len(left), cas.ErrCorrupt, gone)
 }
 
 // look reads the store once. Damage is told of with all releases that it hurts, a missing
