@@ -2,4 +2,7 @@
 
 package plasm
 
-const raceFactor = 1
+const (
+	raceFactor  = 1
+	stackFactor = 1
+)

@@ -13,7 +13,7 @@ import (
 
 // hostExtra is what the engine may use beside the linear memory, in bytes: the
 // lowered code, about 30 bytes for each of the module, and the stack.
-func hostExtra(module int) uint64 { return 64<<20 + 64*uint64(module) }
+func hostExtra(module int) uint64 { return stackFactor * (64<<20 + 64*uint64(module)) }
 
 // A meter keeps a job's linear memory below a limit and knows its high-water mark.
 // It takes the place of wazero's WithMemoryLimitPages because that one refuses in
