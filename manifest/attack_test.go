@@ -457,7 +457,9 @@ func TestAttackPath(t *testing.T) {
 	posing := func(channel, arch string) func(*repo, *Policy) Fetcher {
 		return func(r *repo, _ *Policy) Fetcher {
 			honest := maps.Clone(r.files)
-			role, err := Encode(sample(channel, arch, "evil", 2, r.signedAt, r.expires["release"]))
+			release := sample(channel, arch, "evil", 2, r.signedAt, r.expires["release"])
+			release.Repository = r.id
+			role, err := Encode(release)
 			r.ok(err)
 			r.publish(r.signed("stable", "x86_64", role, r.owners...))
 			return &served{r.files, honest}
@@ -475,7 +477,9 @@ func TestAttackPath(t *testing.T) {
 	})
 	t.Run("a channel that nobody delegated", func(t *testing.T) {
 		r := newRepo(t)
-		role, err := Encode(sample("night", "x86_64", "evil", 1, r.signedAt, r.expires["release"]))
+		release := sample("night", "x86_64", "evil", 1, r.signedAt, r.expires["release"])
+		release.Repository = r.id
+		role, err := Encode(release)
 		r.ok(err)
 		check := func(f File) error {
 			_, err := CheckRole(r.root, r.files["1.targets.json"], f.Data, today)

@@ -20,6 +20,7 @@ func TestVerifyReturnsExactlyWhatWasSigned(t *testing.T) {
 	r := newRepo(t)
 	v := r.boot(r.files, r.policy(""))
 	want := sample("stable", "x86_64", "2026.10", 1, r.signedAt, r.expires["release"])
+	want.Repository = r.id
 	if diff := cmp.Diff(want, v.Release(), compareCIDs); diff != "" {
 		t.Error(diff)
 	}

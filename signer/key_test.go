@@ -18,6 +18,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 func fixed(phrase string) PassFunc {
@@ -156,7 +157,7 @@ func TestLoadRefusals(t *testing.T) {
 		{"not PEM", put("text", []byte("hello")), nil, cas.ErrCorrupt},
 		{"truncated PEM", put("half", whole[:len(whole)/2]), fixed("right"), cas.ErrCorrupt},
 		{"garbled body", put("garbled", []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")), nil, cas.ErrCorrupt},
-		{"endless file", "/dev/zero", nil, fs.ErrInvalid},
+		{"endless file", "/dev/zero", nil, file.ErrKind},
 		{"another PEM", put("cert", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")), nil, fs.ErrInvalid},
 		{"ECDSA key", put("ecdsa", ecPEM), nil, fs.ErrInvalid},
 		{"public half", encrypted + ".pub", nil, fs.ErrInvalid},
