@@ -6,6 +6,7 @@ set -eu
 usage() {
 	cat <<'END'
 usage: scripts/test-qemu-x86.sh IMAGE [extra QEMU argument ...]
+       scripts/test-qemu-x86.sh --accel   prints what ACCEL is by default here
 environment:
   MEM=1024            memory in MiB
   CPUS=1              processors
@@ -49,12 +50,13 @@ ovmf() {
 
 # kvm_works runs a few bytes of guest code under KVM, on the same machine and processor
 # that the image would get; they end QEMU with status 33. A /dev/kvm that opens and then
-# hangs, or cannot give the guest this processor, is found out within five seconds.
+# hangs, or cannot give the guest this processor, is found out within five seconds, and so
+# is one that must emulate the guest's real mode: it knows no fwait, and UEFI has one.
 kvm_works() {
 	[ -r /dev/kvm ] && [ -w /dev/kvm ] || return 1
 	sector=$(mktemp)
-	# mov al, 16; out 0xf4, al; hlt; ...; boot signature
-	printf '\260\020\346\364\364' >"$sector"
+	# fwait; mov al, 16; out 0xf4, al; hlt; ...; boot signature
+	printf '\233\260\020\346\364\364' >"$sector"
 	truncate -s 510 "$sector"
 	printf '\125\252' >>"$sector"
 	truncate -s 1M "$sector" # less is no disk to the BIOS
@@ -75,6 +77,10 @@ mac() {
 
 case ${1:-} in
 -h | --help) usage && exit 0 ;;
+--accel)
+	if kvm_works; then echo kvm; else echo tcg; fi
+	exit 0
+	;;
 '') usage >&2 && exit 2 ;;
 esac
 image=$1

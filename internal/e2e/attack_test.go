@@ -29,11 +29,17 @@ type stick struct {
 	stop   func()
 }
 
-func newStick(t *testing.T, cmdline string, more ...string) *stick {
+func newStick(t *testing.T, cmdline string) *stick {
+	t.Helper()
+	return newStickBy(t, fx.bin("phase-image"), cmdline)
+}
+
+// newStickBy has the image built by another phase-image, with more arguments.
+func newStickBy(t *testing.T, builder, cmdline string, more ...string) *stick {
 	t.Helper()
 	l := newLAN(t)
 	s := &stick{l, l.host(), filepath.Join(l.dir, "stick.img"), func() {}}
-	must(t, fx.bin("phase-image"), append([]string{
+	must(t, builder, append([]string{
 		"usb", "--root", fx.path("repo/root.json"), "--default-mode", "internet", "--size", "512M", "--out", s.disk,
 		"--cmdline", fmt.Sprintf("phase.mirror=http://%s:8080 %s", s.mirror.addr, cmdline),
 	}, more...)...)
@@ -178,7 +184,8 @@ func TestAttackOnAMachineThatRemembers(t *testing.T) {
 // that has expired.
 func TestAttackFreezeOfAMachineThatMayStayBehind(t *testing.T) {
 	t.Parallel()
-	s, p := newStick(t, "phase.mode=steady", "--phase-boot", steady(t)), publication(t)
+	boot, image := steady(t)
+	s, p := newStickBy(t, image, "phase.mode=steady", "--phase-boot", boot), publication(t)
 	s.hears(p)
 	s.boots(time.Now(), []string{resolved}, refused)
 	p.add(t, "2026.12-new")
@@ -188,8 +195,8 @@ func TestAttackFreezeOfAMachineThatMayStayBehind(t *testing.T) {
 	}, refused, "release: 2026.12-new")
 }
 
-// steady builds phase-boot with one more mode, which is a file.
-func steady(t *testing.T) (program string) {
+// steady builds phase-boot and phase-image with one more mode, which is a file.
+func steady(t *testing.T) (boot, image string) {
 	t.Helper()
 	dir := t.TempDir()
 	var mode map[string]any
@@ -210,9 +217,8 @@ func steady(t *testing.T) (program string) {
 		t.Fatal(err)
 	}
 	overlay := write("overlay.json", map[string]any{"Replace": map[string]string{at: write("steady.json", mode)}})
-	program = filepath.Join(dir, "phase-boot")
-	must(t, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-overlay", overlay, "-o", program, "../../cmd/phase-boot")
-	return program
+	must(t, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-overlay", overlay, "-o", dir+"/", "../../cmd/phase-boot", "../../cmd/phase-image")
+	return filepath.Join(dir, "phase-boot"), filepath.Join(dir, "phase-image")
 }
 
 // A kernel that would crash the machine at the jump is refused before it, whoever signed

@@ -72,7 +72,7 @@ func TestFetchRefusesWhatAStrangerSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := newLAN(t)
-	l.fetch("repo/root.json", l.mirror("strange-store", "strange")).refused(3, "signed by")
+	l.fetch("repo/root.json", l.mirror("strange-store", "strange")).refused(3, "made for repository")
 }
 
 func TestFetchRefusesWhatHasExpired(t *testing.T) {
