@@ -108,7 +108,7 @@ func TestReleaseRefusesWhatNoMachineTakes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := b.spec()
-			s.Initramfs = b.sparse(t, "big.initramfs", []byte("\x28\xb5\x2f\xfd"), c.initramfs)
+			s.Initramfs = b.sparse(t, "big.initramfs", bootfiletest.Initramfs(""), c.initramfs)
 			s.Rootfs = b.sparse(t, "big.rootfs", bootfiletest.Rootfs(""), c.rootfs)
 			if _, err := Release(t.Context(), s); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "4 GiB") {
 				t.Errorf("got %v", err)

@@ -2,11 +2,14 @@ package bootfile_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"io"
 	"io/fs"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/bootfile/bootfiletest"
@@ -23,7 +26,7 @@ const zeros = "\x00\x00\x00\x00\x00\x00\x00\x00"
 func TestFilesAreOfTheirKindAndWhole(t *testing.T) {
 	initramfs := bootfiletest.Initramfs("hello")
 	early := append(bootfiletest.Initramfs("microcode"), make([]byte, 700)...)
-	zstd := []byte("\x28\xb5\x2f\xfd....")
+	zstd, gzip := packed(t, initramfs)
 	rootfs := bootfiletest.Rootfs(strings.Repeat("x", 5000))
 	job := bootfiletest.Job("name")
 	for _, c := range []struct {
@@ -41,9 +44,18 @@ func TestFilesAreOfTheirKindAndWhole(t *testing.T) {
 		{"initramfs without a trailer", bootfile.CheckInitramfs, initramfs[:len(initramfs)-124], nil, ""},
 		{"two archives", bootfile.CheckInitramfs, append(bytes.Clone(initramfs), initramfs...), nil, ""},
 		{"microcode, then zstd", bootfile.CheckInitramfs, append(bytes.Clone(early), zstd...), nil, ""},
-		{"gzip", bootfile.CheckInitramfs, []byte("\x1f\x8b\x08" + zeros), nil, ""},
+		{"gzip", bootfile.CheckInitramfs, gzip, nil, ""},
+		{"gzip, padded", bootfile.CheckInitramfs, append(bytes.Clone(gzip), make([]byte, 512)...), nil, ""},
+		{"gzip, then zstd", bootfile.CheckInitramfs, append(bytes.Clone(gzip), zstd...), nil, ""},
+		{"gzip cut short", bootfile.CheckInitramfs, gzip[:len(gzip)-1], bootfile.ErrTruncated, "ends inside its compressed data"},
+		{"gzip with a damaged sum", bootfile.CheckInitramfs, append(bytes.Clone(gzip[:len(gzip)-5]), "12345"...), fs.ErrInvalid, "are damaged"},
 		{"xz", bootfile.CheckInitramfs, []byte("\xfd7zXZ\x00" + zeros), nil, ""},
 		{"zstd", bootfile.CheckInitramfs, zstd, nil, ""},
+		{"zstd, padded", bootfile.CheckInitramfs, append(bytes.Clone(zstd), make([]byte, 512)...), nil, ""},
+		{"zstd cut short", bootfile.CheckInitramfs, zstd[:len(zstd)-1], bootfile.ErrTruncated, "ends inside its compressed data"},
+		{"zstd cut to its half", bootfile.CheckInitramfs, zstd[:len(zstd)/2], bootfile.ErrTruncated, "ends inside its compressed data"},
+		{"zstd with a damaged sum", bootfile.CheckInitramfs, append(bytes.Clone(zstd[:len(zstd)-4]), "1234"...), fs.ErrInvalid, "are damaged"},
+		{"microcode, then zstd cut short", bootfile.CheckInitramfs, append(bytes.Clone(early), zstd[:len(zstd)-1]...), bootfile.ErrTruncated, "ends inside its compressed data"},
 		{"lz4 legacy", bootfile.CheckInitramfs, []byte("\x02\x21\x4c\x18" + zeros), nil, ""},
 		{"lzo", bootfile.CheckInitramfs, []byte("\x89LZO\x00" + zeros), nil, ""},
 		{"bzip2", bootfile.CheckInitramfs, []byte("BZh9" + zeros), nil, ""},
@@ -93,6 +105,24 @@ func TestFilesAreOfTheirKindAndWhole(t *testing.T) {
 	}
 }
 
+// packed compresses data with zstd and with gzip.
+func packed(t *testing.T, data []byte) (z, g []byte) {
+	t.Helper()
+	e, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return e.EncodeAll(data, nil), b.Bytes()
+}
+
 // hollow is a file of a great size with a short head: zeros are behind it.
 type hollow []byte
 
@@ -110,7 +140,7 @@ func TestFilesThatNoMachineTakesAreTooBig(t *testing.T) {
 		head  []byte
 	}{
 		"rootfs of 5 GiB":    {bootfile.CheckRootfs, bootfiletest.Rootfs("")},
-		"initramfs of 5 GiB": {bootfile.CheckInitramfs, []byte("\x28\xb5\x2f\xfd")},
+		"initramfs of 5 GiB": {bootfile.CheckInitramfs, bootfiletest.Initramfs("x")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := c.check(hollow(c.head), 1<<20); err != nil {

@@ -19,7 +19,7 @@ var packed = []Kind{KindGzip, KindXZ, KindZstd, KindLZ4, KindLZO, KindBzip2, Kin
 // CheckInitramfs refuses a file that the kernel would not unpack: it must begin with a cpio
 // archive of the format newc, or with a compressed file. Archives one behind the other are
 // allowed; those that are not compressed are walked, up to the first compressed one, and
-// must be whole.
+// must be whole. A first file that is compressed with gzip or zstd is unpacked to its end.
 func CheckInitramfs(r io.ReaderAt, size int64) error {
 	if size > MaxInitramfs {
 		return invalid("an initramfs of %d bytes; kexec takes less than 4 GiB", size)
@@ -29,7 +29,7 @@ func CheckInitramfs(r io.ReaderAt, size int64) error {
 		return err
 	}
 	if slices.Contains(packed, kind) {
-		return nil
+		return unpack("initramfs", r, 0, size, kind)
 	}
 	if kind != KindCpio {
 		return notA("an initramfs", kind, "give a cpio archive of the format newc, as it is or compressed with zstd, xz, gzip, bzip2, lzma, lzo or 'lz4 -l'")
@@ -45,7 +45,7 @@ func walkArchives(r io.ReaderAt, size int64) error {
 		case err != nil:
 			return err
 		case slices.Contains(packed, kind):
-			return nil
+			return unpack("initramfs", r, at, size, kind)
 		case kind != KindCpio:
 			return invalid("at byte %d of the initramfs there is %s where an archive is expected; build it again", at, kind)
 		}

@@ -107,7 +107,7 @@ func checkZboot(r io.ReaderAt, data []byte, size int64) error {
 	return checkPE(r, data, size)
 }
 
-// checkGzipKernel looks at the head of what is compressed. The x86 kernel unpacks itself
+// checkGzipKernel looks at the head of what is compressed, and unpacks it to its end. The x86 kernel unpacks itself
 // and is never compressed from outside.
 func checkGzipKernel(r io.ReaderAt, size int64, arch string) error {
 	z, err := gzip.NewReader(io.NewSectionReader(r, 0, size))
@@ -123,5 +123,5 @@ func checkGzipKernel(r io.ReaderAt, size int64, arch string) error {
 	if arch != ARM64 {
 		return invalid("this is a kernel for %s, and the release is for %s; give the kernel of that architecture", ARM64, arch)
 	}
-	return nil
+	return unpack("kernel", r, 0, size, KindGzip)
 }

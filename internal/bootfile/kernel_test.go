@@ -107,6 +107,7 @@ func TestKernelMustBeOneOfItsArchitectureAndWhole(t *testing.T) {
 		{"text", []byte("the kernel\n"), X86_64, fs.ErrInvalid, "a text file"},
 		{"zeros", make([]byte, 9000), X86_64, fs.ErrInvalid, "no file of a known kind"},
 		{"damaged gzip", []byte("\x1f\x8b\xff\xff\xff\xff\xff\xff\xff\xff\xff"), ARM64, fs.ErrInvalid, "damaged"},
+		{"arm64 Image.gz cut short", gzipped(armImage())[:len(gzipped(armImage()))-3], ARM64, ErrTruncated, "ends inside its compressed data"},
 		{"gzip of nothing", gzipped(nil), ARM64, fs.ErrInvalid, "gzip file"},
 		{"nothing", nil, X86_64, fs.ErrInvalid, "an empty file"},
 	} {
