@@ -55,7 +55,7 @@ check: ## format, vet, staticcheck, short tests
 	$(GO) test -short $(QUICK)
 
 test: need-test binaries ## every test, under the race detector, booting machines in QEMU
-	CGO_ENABLED=1 $(GO) test -race -timeout 40m ./...
+	CGO_ENABLED=1 GORACE="$${GORACE:-atexit_sleep_ms=0}" $(GO) test -race -timeout 40m ./...
 
 demo: need-demo binaries ## one release, from fresh keys to a receipt on a machine's console
 	scripts/demo.sh

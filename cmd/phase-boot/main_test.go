@@ -20,9 +20,7 @@ func TestMain(m *testing.M) {
 // TestScripts gives every script a root.json that names no source: those that the script
 // names are asked, and nobody else.
 func TestScripts(t *testing.T) {
-	params := scripttest.Params("testdata/script")
-	params.Setup = func(e *testscript.Env) error { return writeRoot(context.Background(), e.WorkDir) }
-	testscript.Run(t, params)
+	testscript.Run(t, scripttest.Params("testdata/script", func(e *testscript.Env) error { return writeRoot(context.Background(), e.WorkDir) }))
 }
 
 // writeRoot makes a repository in dir, with keys that are made for it.

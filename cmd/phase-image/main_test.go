@@ -33,8 +33,7 @@ func TestScripts(t *testing.T) {
 	}
 	root, expired := rootJSON(t, 2100), rootJSON(t, 2020)
 	program := staticProgram(t, cache)
-	params := scripttest.Params("testdata/script")
-	params.Setup = func(e *testscript.Env) error {
+	params := scripttest.Params("testdata/script", func(e *testscript.Env) error {
 		e.Setenv("PHASE_BUILD_CACHE", cache)
 		e.Setenv("INIT", program)
 		repo, other := filepath.Join(e.WorkDir, "repo"), filepath.Join(e.WorkDir, "other.init")
@@ -47,7 +46,7 @@ func TestScripts(t *testing.T) {
 			os.WriteFile(filepath.Join(e.WorkDir, "root.json"), root, 0o644),
 			os.WriteFile(filepath.Join(e.WorkDir, "expired.json"), expired, 0o644),
 		)
-	}
+	})
 	testscript.Run(t, params)
 }
 

@@ -46,11 +46,10 @@ func TestScripts(t *testing.T) {
 			}
 		}
 	}
-	p := scripttest.Params("testdata/script")
-	p.Setup = func(e *testscript.Env) error {
+	p := scripttest.Params("testdata/script", func(e *testscript.Env) error {
 		e.Setenv("JOBS", jobs)
 		return nil
-	}
+	})
 	testscript.Run(t, p)
 }
 

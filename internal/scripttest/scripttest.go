@@ -27,6 +27,9 @@ import (
 // Main runs the tests, or the command whose name the binary was started by. It
 // does not return.
 func Main(m *testing.M, commands map[string]func() int) {
+	if os.Getenv(raceOptions) == "" {
+		os.Setenv(raceOptions, noWaitAtExit)
+	}
 	mains := make(map[string]func(), len(commands))
 	for name, run := range commands {
 		mains[name] = func() { os.Exit(run()) }
@@ -37,12 +40,26 @@ func Main(m *testing.M, commands map[string]func() int) {
 // Run runs every script (*.txtar) of a folder as a parallel subtest.
 func Run(t *testing.T, dir string) {
 	t.Helper()
-	testscript.Run(t, Params(dir))
+	testscript.Run(t, Params(dir, nil))
 }
 
-// Params is what Run passes, for a test that adds its own setup or verbs.
-func Params(dir string) testscript.Params {
+// Tests and scripts start hundreds of programs. One that was built with the race detector
+// waits a second before it ends, for the reports of other goroutines, unless it is told not to.
+const (
+	raceOptions  = "GORACE"
+	noWaitAtExit = "atexit_sleep_ms=0"
+)
+
+// Params is what Run passes, for a test that adds its own setup (which may be nil) or verbs.
+func Params(dir string, setup func(*testscript.Env) error) testscript.Params {
 	return testscript.Params{
+		Setup: func(e *testscript.Env) error {
+			e.Setenv(raceOptions, os.Getenv(raceOptions))
+			if setup == nil {
+				return nil
+			}
+			return setup(e)
+		},
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
