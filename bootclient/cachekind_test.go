@@ -24,6 +24,7 @@ import (
 // works.
 func TestEveryKindOfFileInACache(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
+	r.release("small", map[string][]byte{"kernel": content(1, 30<<10), "initramfs": content(2, 70<<10), "rootfs": content(3, 500<<10)}) // hundreds of boots
 	mirror := serve(t, r, nil).URL
 	master := t.TempDir()
 	boot := func(t *testing.T, cache, rights string) *machine {
@@ -44,6 +45,7 @@ func TestEveryKindOfFileInACache(t *testing.T) {
 		for _, name := range []string{"blocks", "trust", "heads", "blocks/lock", "blocks/pack-00000001.car", "blocks/pack-00000001.idx", "blocks/packs.idx", head} {
 			cells++
 			t.Run(kind.Name+"/"+strings.Replace(name, filepath.Base(heads[0]), "head", 1), func(t *testing.T) {
+				t.Parallel()
 				if kind.Name == "unreadable" && os.Getuid() != 0 {
 					return // a right is missing: TestACacheThatWasAskedForMustBeOfUse
 				}
