@@ -11,12 +11,18 @@ import (
 )
 
 const (
-	// engineData is what the process that runs a job may use beside the job's linear
-	// memory, in bytes, less the module: for its lowered code, the guest's stack, the Go
-	// runtime. With the text of the program (9 MiB), the tables of Go's runtime (12 MiB)
-	// and the parent process (13 MiB and the module) the sum is the job's memory limit +
-	// 64 MiB.
-	engineData = 30 << 20
+	// engineData is what the process that runs a job may map beside the job's linear memory,
+	// in bytes, less engineGrowth: for its lowered code, the guest's stack and the rest of Go's
+	// heap, the module in it. With the text of the program (9 MiB, shared with the parent
+	// process), the touched tables of Go's runtime (4 MiB) and the parent process (18 MiB and
+	// the module) the sum stays within the job's memory limit + 64 MiB.
+	engineData = 34 << 20
+
+	// engineGrowth is the largest growth of the heap in bytes for each byte of the module: a
+	// table of lowered code that is copied to a bigger one. RLIMIT_DATA lets one growth pass,
+	// whatever its size, before it refuses the next: where addresses were reserved before,
+	// the kernel compares what is mapped already (may_expand_vm in mm/mmap.c).
+	engineGrowth = 3
 
 	// engineSlack is the part of it that the garbage collector leaves alone.
 	engineSlack = 4 << 20
@@ -29,11 +35,11 @@ const (
 // file that grows, few descriptors. It cannot be undone.
 func confine(lim Limits, module int, mem *meter) error {
 	runtime.GOMAXPROCS(min(engineThreads, runtime.NumCPU()))
-	idle, err := untouched()
+	tables, err := besideHeap()
 	if err != nil {
 		return err
 	}
-	most := max(0, lim.Memory+engineData-int64(module))
+	most := max(0, lim.Memory+engineData-engineGrowth*int64(module))
 	// What the Go heap has had the kernel counts for good, so it stays small: the job's
 	// memory comes out of the same limit.
 	mem.room = func(linear uint64) { debug.SetMemoryLimit(max(0, most-int64(linear)-engineSlack)) }
@@ -46,7 +52,7 @@ func confine(lim Limits, module int, mem *meter) error {
 		resource int
 		limit    uint64
 	}{
-		{unix.RLIMIT_DATA, (idle + threadStacks + uint64(most)) * raceFactor},
+		{unix.RLIMIT_DATA, (tables + threadStacks + uint64(most)) * raceFactor},
 		{unix.RLIMIT_CPU, engineThreads * uint64((lim.Timeout+killGrace+time.Second)/time.Second+1)},
 		{unix.RLIMIT_CORE, 0},
 		{unix.RLIMIT_FSIZE, 0},
@@ -70,9 +76,9 @@ func lower(resource int, limit uint64) error {
 	return unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: limit})
 }
 
-// untouched is how much of RLIMIT_DATA this process has mapped and not used, in bytes:
-// Go's runtime has tables of which it touches a page or two.
-func untouched() (uint64, error) {
+// besideHeap is how much of RLIMIT_DATA this process has mapped for other than its heap, in
+// bytes: tables of Go's runtime, of which it touches a page or two.
+func besideHeap() (uint64, error) {
 	text, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
 		return 0, err
@@ -81,5 +87,8 @@ func untouched() (uint64, error) {
 	if _, err := fmt.Sscan(string(text), &size, &resident, &shared, &code, &library, &data); err != nil {
 		return 0, fmt.Errorf("/proc/self/statm: %q", text)
 	}
-	return (data - min(data, resident-shared)) * uint64(os.Getpagesize()), nil
+	var heap runtime.MemStats
+	runtime.ReadMemStats(&heap)
+	data *= uint64(os.Getpagesize())
+	return data - min(data, heap.HeapSys), nil
 }

@@ -64,7 +64,8 @@ func mib(n int64) float64 { return float64(n) / (1 << 20) }
 type measurement struct {
 	reason        string
 	took          time.Duration
-	parent, child int64 // peak of resident memory, bytes
+	parent, child int64 // peak of resident memory, bytes; pages of the program's file, which both share, are the parent's
+	shared        int64 // those pages of the engine, bytes
 	words         string
 }
 
@@ -126,30 +127,31 @@ func measured() int {
 	} else {
 		m.parent = max(m.parent, most)
 	}
-	fmt.Println(m.parent, m.child, took)
+	fmt.Println(m.parent, m.child-m.shared, took)
 	return 0
 }
 
 // sample reads the peaks so far.
 func (m *measurement) sample(pid int) {
-	m.parent = max(m.parent, peakOf(pid))
+	m.parent = max(m.parent, field(pid, "VmHWM:"))
 	var children []byte
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, task := range tasks {
 		more, _ := os.ReadFile(task)
 		children = append(children, more...)
 	}
-	for _, field := range strings.Fields(string(children)) {
-		if child, err := strconv.Atoi(field); err == nil {
-			m.child = max(m.child, peakOf(child))
+	for _, number := range strings.Fields(string(children)) {
+		if child, err := strconv.Atoi(number); err == nil {
+			m.child = max(m.child, field(child, "VmHWM:"))
+			m.shared = max(m.shared, field(child, "RssFile:"))
 		}
 	}
 }
 
-// peakOf is the peak of a process's resident memory; 0 when it is gone.
-func peakOf(pid int) int64 {
+// field is a size in the status of a process, in bytes; 0 when the process is gone.
+func field(pid int, name string) int64 {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	_, rest, _ := strings.Cut(string(status), name)
 	var kib int64
 	fmt.Sscan(rest, &kib)
 	return kib << 10
