@@ -230,7 +230,7 @@ put 514 'HdrS\017\002'
 put 529 '\001'
 put 566 '\077\000'
 head -c 1000 bzImage > cut
-printf '\050\265\057\375zstd' > initrd
+printf initrd | gzip > initrd
 repo() { # folder, then flags of init
 	folder=$1
 	shift

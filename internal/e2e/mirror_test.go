@@ -29,7 +29,11 @@ func (h host) nginx(root string) string {
 // nginxWith starts nginx on the host, with files of its own in dir, and returns its origin.
 func (h host) nginxWith(dir, settings string) string {
 	h.t.Helper()
-	conf := fmt.Sprintf("user root;\npid %[1]s/pid;\nerror_log %[1]s/log;\nevents {}\nhttp {\naccess_log off;\n%[2]s}\n", dir, settings)
+	conf := fmt.Sprintf("user root;\npid %[1]s/pid;\nerror_log %[1]s/log;\nevents {}\nhttp {\naccess_log off;\n", dir)
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} { // Debian's folders are root's
+		conf += fmt.Sprintf("%s_temp_path %s/%s;\n", kind, dir, kind)
+	}
+	conf += settings + "}\n"
 	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(conf), 0o644); err != nil {
 		h.t.Fatal(err)
 	}
