@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
@@ -27,9 +26,6 @@ func parse(set *flag.FlagSet, args []string, verb, usage string, check func(rest
 		err = check(set.Args())
 	} else {
 		err = cli.StdFlag(set, err)
-		if words, ok := strings.CutSuffix(err.Error(), ": parse error"); ok {
-			err = errors.New(words + ": no duration; write it with a unit, such as 5s")
-		}
 	}
 	if err != nil {
 		return false, cli.Usagef("%v; see 'phase-boot %s --help'", err, verb)

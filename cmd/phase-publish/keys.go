@@ -70,7 +70,7 @@ func (s *span) Set(text string) error {
 		d = time.Duration(n) * 24 * time.Hour
 	}
 	if err != nil || d < time.Minute {
-		return cli.Usagef("%q is not a duration of a minute or more; write 7d or 12h", text)
+		return cli.Usagef("not a duration of a minute or more; write it as 7d or 12h")
 	}
 	*s = span(d)
 	return nil

@@ -25,7 +25,7 @@ func (r *byteRate) Set(text string) error {
 	n, err := humanize.ParseBytes(number)
 	n /= divide
 	if err != nil || n > math.MaxInt64 || n > 0 && n < 1024 {
-		return cli.Usagef("%q is not a rate of 1 KiB/s or more; write 10MB, 1.5MiB/s or 100Mbit, or 0 for no limit", text)
+		return cli.Usagef("not a rate of 1 KiB/s or more; write it as 10MB, 1.5MiB/s or 100Mbit, or 0 for no limit")
 	}
 	*r = byteRate(n)
 	return nil

@@ -23,7 +23,7 @@ func (s *span) Set(text string) error {
 		}
 	}
 	if err != nil || d < time.Minute {
-		return cli.Usagef("%q is not a duration of a minute or more; write 30d or 12h", text)
+		return cli.Usagef("not a duration of a minute or more; write it as 30d or 12h")
 	}
 	*s = span(d)
 	return nil

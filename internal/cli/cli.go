@@ -30,6 +30,8 @@ func Main(root *cobra.Command) int {
 	root.SetVersionTemplate(versionTemplate(WantsJSON(os.Args[1:])))
 	root.Flags().Bool("version", false, "print which version this is")
 	root.AddCommand(newVersion(root.Name()), newMan(root))
+	strictCompletion(root)
+	strictHelp(root)
 	started := false
 	noteStart(root, &started)
 	ran, err := root.ExecuteContextC(ctx)
@@ -65,7 +67,7 @@ func refusal(cmd *cobra.Command, err error) error {
 	if typed := cobrasUnknown.FindStringSubmatch(line); typed != nil {
 		return unknownVerb(cmd, typed[1])
 	}
-	return Usagef("%s; see '%s --help'", line, cmd.CommandPath())
+	return Usagef("%s; see '%s --help'", groupWords(line), cmd.CommandPath())
 }
 
 // Group makes cmd a mere parent of verbs: anything but one of them is a usage error.

@@ -43,10 +43,10 @@ var (
 	temporary = regexp.MustCompile(`(^|[/ ])\.([^/ :]+)\.[0-9]{5,}\b`)
 )
 
-// Words is an error as one line for people: without the names that Go and the kernel
-// have for it where words stand already, without temporary names, and in the singular.
+// Words is an error as one line for people: without what Go's library says of numbers, durations
+// and JSON, without the names that Go and the kernel have for it where words stand already, without temporary names, and in the singular.
 func Words(err error) string {
-	s := temporary.ReplaceAllString(oneLine.Replace(err.Error()), "$1$2")
+	s := plain(temporary.ReplaceAllString(oneLine.Replace(err.Error()), "$1$2"))
 	s = one.ReplaceAllString(s, "${1}1 $2")
 	if !errors.Is(err, syscall.EINVAL) { // of the kernel, nothing else says what is wrong
 		s = invalid.ReplaceAllString(s, "$2")

@@ -7,17 +7,21 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
 // Suggest returns ` (did you mean "NAME"?)` for the name that is most like what was
-// typed, or "" when none is.
+// typed, or "" when none is near: one mistake in every three letters, at least one. The
+// dashes before a flag are no letters of its name.
 func Suggest(typed string, names []string) string {
-	best, least := "", len(typed)/3+2
+	bare := strings.TrimLeft(typed, "-")
+	best, least := "", max(1, len(bare)/3)+1
 	for _, name := range names {
-		if d := distance(typed, name); d < least && d < len(name) {
+		want := strings.TrimLeft(name, "-")
+		if d := distance(bare, want); d < least && d < len(want) && d < len(bare) {
 			best, least = name, d
 		}
 	}
@@ -70,27 +74,69 @@ func badFlag(cmd *cobra.Command, err error) error {
 	if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
 		return unknownVerb(cmd, args[0])
 	}
-	hint := ""
+	words := err.Error()
 	var unknown *pflag.NotExistError
-	if errors.As(err, &unknown) {
-		var names []string
-		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
-		hint = Suggest("--"+unknown.GetSpecifiedName(), names)
+	var value *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown):
+		words = unknownFlag(cmd.Flags(), unknown)
+	case errors.As(err, &value):
+		words = badValue(value.GetFlag().Name, value.GetValue(), value.GetFlag().Value.Type(), value.Unwrap())
 	}
-	return Usagef("%v%s; see '%s --help'", err, hint, cmd.CommandPath())
+	return Usagef("%s; see '%s --help'", words, cmd.CommandPath())
 }
 
-var undefinedFlag = regexp.MustCompile(`^flag provided but not defined: --?(.*)$`)
+// unknownFlag says which flag there is not, and which one is most like it. What has one dash
+// is a name too: no command has short flags but -h.
+func unknownFlag(set *pflag.FlagSet, err *pflag.NotExistError) string {
+	var names []string
+	set.VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
+	if letters := err.GetSpecifiedShortnames(); letters != "" {
+		name, _, _ := strings.Cut(letters, "=")
+		if set.Lookup(name) != nil {
+			return fmt.Sprintf("unknown flag: -%.40s; write --%s, with two dashes", name, name)
+		}
+		return fmt.Sprintf("unknown flag: -%.40s%s", name, Suggest("--"+name, names))
+	}
+	return fmt.Sprintf("unknown flag: --%.40s%s", err.GetSpecifiedName(), Suggest("--"+err.GetSpecifiedName(), names))
+}
+
+var (
+	undefinedFlag = regexp.MustCompile(`^flag provided but not defined: --?(.*)$`)
+	invalidValue  = regexp.MustCompile(`^invalid (?:boolean )?value "(.*)" for (?:flag )?-(\S+): (.*)$`)
+)
 
 // StdFlag puts the refusal of a stdlib flag set into the words of the other commands.
 func StdFlag(set *flag.FlagSet, err error) error {
+	if found := invalidValue.FindStringSubmatch(err.Error()); found != nil {
+		if kind := kindOf(set.Lookup(found[2])); kind != "" {
+			return errors.New(badValue(found[2], found[1], kind, errors.New(found[3])))
+		}
+	}
 	found := undefinedFlag.FindStringSubmatch(err.Error())
 	if found == nil {
-		return errors.New(strings.Replace(err.Error(), " for flag -", " for --", 1))
+		return errors.New(strings.NewReplacer(" for flag -", " for --", "argument: -", "argument: --").Replace(err.Error()))
 	}
 	var names []string
 	set.VisitAll(func(f *flag.Flag) { names = append(names, "--"+f.Name) })
 	return fmt.Errorf("unknown flag: --%.40s%s", found[1], Suggest("--"+found[1], names))
+}
+
+// kindOf names the kind of a stdlib flag as pflag does, "" for one with a kind of its own.
+func kindOf(f *flag.Flag) string {
+	get, ok := f.Value.(flag.Getter)
+	if !ok {
+		return ""
+	}
+	switch get.Get().(type) {
+	case int, int64, uint, uint64:
+		return "int"
+	case bool:
+		return "bool"
+	case time.Duration:
+		return "duration"
+	}
+	return ""
 }
 
 // WantsJSON reports whether the arguments of a command ask for --json, whatever else is
