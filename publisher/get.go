@@ -1,24 +1,14 @@
 package publisher
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
-	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/internal/atomicfile"
-	openfile "github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -37,28 +27,31 @@ type GetOptions struct {
 	Log         *slog.Logger // nil: silent
 }
 
-// Gotten says what Get wrote.
+// Gotten says what Get wrote, and what was there.
 type Gotten struct {
 	manifest.Release
 	Published bool      `json:"published"` // it is the one that machines boot now
 	Files     []GotFile `json:"files"`
 }
 
-// A GotFile is one file that Get wrote.
+// A GotFile is one file of a release that Get wrote or found.
 type GotFile struct {
 	Role   string `json:"role"` // "" for the manifest
 	Path   string `json:"path"`
 	Length int64  `json:"length"`
+	Kept   bool   `json:"kept,omitempty"` // it was there already, byte for byte, and is untouched
 }
 
 // Get writes the artifacts of a release to files that are named by their roles, as phase-sign
 // release and add take them. The manifest must be signed by the release keys of the
 // repository, those of today or of an earlier root and targets; dates are not judged. Each
 // file has its name only when its length, its blocks and its sha256 are those of the manifest.
+// A folder never holds files of two releases: one that has a file of another is refused before
+// anything is written, and an error removes what was written before it.
 //
 // Errors wrap fs.ErrNotExist for a release that is not there, or that gc took;
 // cas.ErrCorrupt for a store that lost blocks; manifest.ErrSignature for a manifest that no
-// keys of the repository signed; fs.ErrExist for another file under a name that is needed.
+// keys of the repository signed; fs.ErrExist for a file of another release in the folder.
 func Get(ctx context.Context, o GetOptions) (Gotten, error) {
 	r, err := openRepo(ctx, o.Repo)
 	if err != nil {
@@ -178,106 +171,4 @@ func (r *repo) signedUnder(ctx context.Context, version int64, role []byte) erro
 		}
 	}
 	return refusal
-}
-
-// write makes the files. It looks for names that are taken before it writes one.
-func (g *Gotten) write(ctx context.Context, o GetOptions, store cas.Source, data []byte) error {
-	wanted := g.Artifacts
-	if o.Role != "" {
-		a, ok := g.Artifact(o.Role)
-		if !ok {
-			return fmt.Errorf("release %q: no artifact %.80q (%w); it has %s", g.Version, o.Role, fs.ErrInvalid, roles(g.Release))
-		}
-		wanted = []manifest.Artifact{a}
-	}
-	there := map[string]bool{}
-	for _, a := range wanted {
-		same, err := isThere(ctx, filepath.Join(o.Out, filepath.FromSlash(a.Role)), a)
-		if err != nil {
-			return err
-		}
-		there[a.Role] = same
-	}
-	manifestPath := filepath.Join(o.Out, ManifestFile)
-	if o.Role == "" {
-		if err := freeForManifest(manifestPath, data); err != nil {
-			return err
-		}
-	}
-	for _, a := range wanted {
-		path := filepath.Join(o.Out, filepath.FromSlash(a.Role))
-		if !there[a.Role] {
-			if err := writeArtifact(ctx, path, store, a); err != nil {
-				return err
-			}
-		}
-		g.Files = append(g.Files, GotFile{a.Role, path, a.Length})
-	}
-	if o.Role != "" {
-		return nil
-	}
-	if err := atomicfile.Write(manifestPath, 0o644, data); err != nil {
-		return fmt.Errorf("release manifest %s: %w", manifestPath, err)
-	}
-	g.Files = append(g.Files, GotFile{"", manifestPath, int64(len(data))})
-	return nil
-}
-
-// freeForManifest refuses a name under which there is something else than this manifest.
-func freeForManifest(path string, data []byte) error {
-	is, err := openfile.Read(path, openfile.NoFollow, int64(len(data)))
-	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR): // the artifacts say what is in the way
-		return nil
-	case err == nil && bytes.Equal(is, data):
-		return nil
-	case err == nil || errors.Is(err, openfile.ErrKind) || errors.Is(err, openfile.ErrTooLarge):
-		return fmt.Errorf("release manifest %s: %w, and is another file; name an empty folder with --out", path, fs.ErrExist)
-	}
-	return fmt.Errorf("release manifest: %w", err)
-}
-
-func roles(r manifest.Release) string {
-	var names []string
-	for _, a := range r.Artifacts {
-		names = append(names, a.Role)
-	}
-	return strings.Join(names, ", ")
-}
-
-// isThere reports whether a file holds an artifact already. Another file is refused.
-func isThere(ctx context.Context, path string, a manifest.Artifact) (bool, error) {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if errors.Is(err, syscall.ENOTDIR) {
-		return false, fmt.Errorf("artifact %s: %s: a file is in the way of a folder (%w); name a folder with --out", a.Role, path, fs.ErrInvalid)
-	}
-	if err != nil {
-		return false, fmt.Errorf("artifact %s: %w", a.Role, err)
-	}
-	if info.Mode().IsRegular() && info.Size() == a.Length {
-		if sum, err := hashFile(ctx, path); err != nil || sum == a.SHA256 {
-			return err == nil, err
-		}
-	}
-	return false, fmt.Errorf("artifact %s: %s: %w, and is another file; name an empty folder with --out", a.Role, path, fs.ErrExist)
-}
-
-// writeArtifact copies an artifact out of the store.
-func writeArtifact(ctx context.Context, path string, store cas.Source, a manifest.Artifact) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("artifact %s: %w", a.Role, err)
-	}
-	return atomicfile.WriteFrom(path, 0o644, func(w io.Writer) error {
-		sum := sha256.New()
-		if err := cas.Copy(ctx, io.MultiWriter(w, sum), store, a.CID, a.Length); err != nil {
-			return fmt.Errorf("artifact %s: %w", a.Role, err)
-		}
-		if digest := hex.EncodeToString(sum.Sum(nil)); digest != a.SHA256 {
-			return differs(a, "the store's", "sha256", digest, a.SHA256)
-		}
-		return nil
-	})
 }

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -84,6 +87,19 @@ func TestGetRefuses(t *testing.T) {
 		{"a role that is not there", func(_ *world, o *GetOptions) { o.Role = "dtb/x.dtb" }, fs.ErrInvalid},
 		{"another file under the name", func(w *world, _ *GetOptions) { w.write("got/kernel", []byte("mine")) }, fs.ErrExist},
 		{"another file under the manifest's name", func(w *world, _ *GetOptions) { w.write("got/release.json", []byte("mine")) }, fs.ErrExist},
+		{"a file of another release beside one role", func(w *world, o *GetOptions) {
+			w.write("got/kernel", []byte("mine"))
+			o.Role = "rootfs"
+		}, fs.ErrExist},
+		{"another manifest beside one role", func(w *world, o *GetOptions) {
+			w.write("got/release.json", []byte("mine"))
+			o.Role = "rootfs"
+		}, fs.ErrExist},
+		{"a device tree that the release has not", func(w *world, _ *GetOptions) { w.write("got/dtb/x.dtb", []byte("other")) }, fs.ErrExist},
+		{"a job that the release has not", func(w *world, o *GetOptions) {
+			w.write("got/job/other.wasm", []byte("other"))
+			o.Role = "kernel"
+		}, fs.ErrExist},
 		{"a release that gc took", func(w *world, o *GetOptions) {
 			_, err := Collect(w.t.Context(), CareOptions{Store: o.Store, Repo: o.Repo, Keep: 1})
 			check(w.t, err)
@@ -111,11 +127,56 @@ func TestGetRefuses(t *testing.T) {
 			w, _ := threeReleases(t)
 			o := w.getOptions()
 			row.spoil(w, &o)
+			before := names(t, o.Out)
 			got, err := Get(t.Context(), o)
+			if after := names(t, o.Out); !slices.Equal(before, after) {
+				t.Errorf("the folder held %q, and then %q", before, after)
+			}
 			if !errors.Is(err, row.want) || row.want == fs.ErrNotExist && errors.Is(err, cas.ErrCorrupt) {
 				t.Errorf("got %+v, %v; want %v", got, err, row.want)
 			}
 		})
+	}
+}
+
+// names lists what is in a folder, nil when it is not there.
+func names(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		list = append(list, path)
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	check(t, err)
+	return list
+}
+
+// Files of the release that are there stay as they are, and what else lies there does no harm.
+func TestGetWritesNothingTwice(t *testing.T) {
+	t.Parallel()
+	w, _ := threeReleases(t)
+	o := w.getOptions()
+	w.write("got/notes", []byte("mine"))
+	_, err := Get(t.Context(), o)
+	check(t, err)
+	stamp := func(name string) time.Time {
+		info, err := os.Stat(w.path("got/" + name))
+		check(t, err)
+		return info.ModTime()
+	}
+	kernel, release := stamp("kernel"), stamp(ManifestFile)
+	check(t, os.Remove(w.path("got/rootfs")))
+	got, err := Get(t.Context(), o)
+	check(t, err)
+	for _, f := range got.Files {
+		if f.Kept != (f.Role != "rootfs") {
+			t.Errorf("%s: kept %t", f.Path, f.Kept)
+		}
+	}
+	if stamp("kernel") != kernel || stamp(ManifestFile) != release {
+		t.Error("a file that was there was written again")
 	}
 }
 

@@ -22,6 +22,9 @@ of a release out of the store, so that it can be looked at, or signed again with
 release. Every byte is compared with the manifest, and the manifest with the release keys of
 the repository, those of earlier roots among them.
 
+A folder never gets files of two releases: get refuses one that holds a file of another. What is
+there byte for byte stays as it is. After an error nothing is left of what get wrote.
+
 An older release is there as long as gc has left it: the newest three, or as --keep says.`,
 		Example: `  phase-publish get --store store --repo repo --channel stable --out now
   phase-publish get --store store --repo repo --channel stable --release 2026.10 --out old
@@ -56,7 +59,11 @@ func gotWords(g publisher.Gotten) string {
 	}
 	fmt.Fprintf(&b, "%s/%s: release %s, version %d, %s\n", g.Channel, g.Arch, g.Version, g.Number, state)
 	for _, f := range g.Files {
-		fmt.Fprintf(&b, "wrote %s, %s\n", f.Path, size(f.Length))
+		did := "wrote"
+		if f.Kept {
+			did = "is there already:"
+		}
+		fmt.Fprintf(&b, "%s %s, %s\n", did, f.Path, size(f.Length))
 	}
 	fmt.Fprintf(&b, "command line: %s\n", g.Cmdline)
 	return b.String()
