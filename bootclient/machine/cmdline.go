@@ -16,8 +16,6 @@ const (
 	// defaultPanic restarts a machine whose next kernel panics, after a minute in which
 	// its last lines can be read. Linux alone would stand still until somebody comes.
 	defaultPanic = "panic=60"
-	// signedConsole in a signed command line keeps the boot kernel's consoles out of it.
-	signedConsole = "phase.console=signed"
 )
 
 // targetCmdline is the next kernel's command line: what was signed, the boot
@@ -58,7 +56,7 @@ func targetCmdline(signed, version string, consoles []string, works func(device 
 // ones. The last console of a command line becomes /dev/console, where init
 // writes: that is the release's own, unless none of those is in this machine.
 func handedConsoles(signed, boot []string, works func(device string) bool) (before, after []string) {
-	if slices.Contains(signed, signedConsole) {
+	if slices.Contains(signed, bootargs.SignedConsole) {
 		return nil, nil
 	}
 	var named []string

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/signer"
 )
@@ -23,7 +26,9 @@ func newRelease() *cobra.Command {
 		Short: "Hash the files of a release, write its manifest and sign it",
 		Long: `release looks at each file before it hashes it: the kernel must be one for --arch and whole, the
 initramfs a cpio archive, compressed or not, the rootfs a squashfs, the job a WebAssembly core
-module. With --unchecked it signs whatever it is given, and reads pipes too.`,
+module. With --unchecked it signs whatever it is given, and reads pipes too.
+
+It warns of a phase.* word in --cmdline that nothing of ours reads, such as a misspelt one.`,
 		Example: `  phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
     --kernel vmlinuz --initramfs initramfs.zst --rootfs rootfs.squashfs --job hello.wasm \
     --cmdline 'console=ttyS0 quiet' --expires 30d --key release.key --out RELEASE.json`,
@@ -32,6 +37,7 @@ module. With --unchecked it signs whatever it is given, and reads pipes too.`,
 			if err := cas.CheckChunker(spec.Chunker); err != nil {
 				return cli.Usagef("%v", err)
 			}
+			warnCmdline(spec.Cmdline)
 			progress := cli.NewProgress(cmd.Context())
 			defer progress.Close()
 			var err error
@@ -54,6 +60,13 @@ module. With --unchecked it signs whatever it is given, and reads pipes too.`,
 	passphraseFlag(cmd, &passFile)
 	require(cmd, "repo", "channel", "arch", "release", "kernel", "initramfs", "key", "out")
 	return cmd
+}
+
+// warnCmdline tells of phase.* words that nobody would read, before they are signed.
+func warnCmdline(cmdline string) {
+	for _, line := range bootargs.Unread(cmdline) {
+		fmt.Fprintf(os.Stderr, "phase-sign: warning: --cmdline: %s; machines pass over it, sign again without it\n", line)
+	}
 }
 
 func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {

@@ -104,6 +104,37 @@ func TestCheckRefusesWhatTheMachineWouldNotTake(t *testing.T) {
 	}
 }
 
+// A release's command line may hold anything of the target's, and of ours what is read.
+func TestUnreadNamesTheWordsThatNobodyTakes(t *testing.T) {
+	for line, want := range map[string]string{
+		"": "",
+		"quiet console=ttyS0 root=/dev/sda1 ip=dhcp rd.break": "",
+		SignedConsole: "",
+		"phase.mode=local phase.channel=beta phase.mirror=http://192.0.2.1 phase.nowrite phase.cache=ro": "",
+		"phaser.x=1 my.phase.x=1 phase=1":             "",
+		"-- phase.mirrr=x":                            "",
+		"phase.mirrr=http://192.0.2.1":                "not a phase.* argument",
+		"phase.mirrr":                                 "not a phase.* argument",
+		"Phase.mode=local":                            "not a phase.* argument",
+		"phase.console=singed":                        "write phase.console=signed",
+		"phase.console":                               "write phase.console=signed",
+		"phase.mirror=10.0.0.1:8080":                  "not a web address",
+		"phase.cache=maybe":                           "use rw, ro or off",
+		"phase.mode=":                                 "needs a value",
+		`"phase.mirrr=a b"`:                           "printable ASCII",
+		"phase.mirrr=http://user:s3cret@h":            "…@h",
+		"quiet phase.mod=x phase.console=signed -- y": "not a phase.* argument",
+	} {
+		got := Unread(line)
+		if (len(got) == 0) != (want == "") || len(got) > 1 || len(got) == 1 && (!strings.Contains(got[0], want) || strings.Contains(got[0], "s3cret")) {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+	if got := Unread("phase.a phase.b=1"); len(got) != 2 {
+		t.Errorf("two words: %q", got)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(`console=ttyS0 phase.mode=local "phase.mirror=http://x y" phase.nowrite`)
 	f.Fuzz(func(t *testing.T, line string) {
