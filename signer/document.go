@@ -42,13 +42,27 @@ type document struct {
 
 // openDocument reads a metadata file that a person named.
 func openDocument(path string) (*document, error) {
+	return openAs(path, "manifest", "a whole metadata file, such as RELEASE.json or root.json")
+}
+
+// openRoot reads the root from which a person starts.
+func openRoot(path string) (*document, error) {
+	d, err := openAs(path, "root", "the root.json that phase-sign init made")
+	if err == nil && d.kind != manifest.KindRoot {
+		return nil, invalid("root %s: is %s metadata; name the root.json", path, d.kind)
+	}
+	return d, err
+}
+
+// openAs reads a metadata file; words say what it is for, and what belongs there.
+func openAs(path, what, belongs string) (*document, error) {
 	data, err := readMetadata(path)
 	if err != nil {
-		return nil, fmt.Errorf("manifest %s: %w", path, err)
+		return nil, fmt.Errorf("%s %s: %w", what, path, err)
 	}
 	d, err := parseDocument(data)
 	if err != nil {
-		return nil, fmt.Errorf("manifest %s: %w", path, err)
+		return nil, fmt.Errorf("%s %s: %w; name %s", what, path, err, belongs)
 	}
 	d.path = path
 	return d, nil
@@ -70,36 +84,27 @@ func readMetadata(path string) ([]byte, error) {
 // parseDocument looks at the file's own word on what it is; the lint of that kind
 // then decides whether it is.
 func parseDocument(data []byte) (*document, error) {
-	var peek struct {
-		Signed struct {
-			Type        string          `json:"_type"`
-			Delegations json.RawMessage `json:"delegations"`
-			Extension   json.RawMessage `json:"x-phaseboot"`
-		} `json:"signed"`
+	kind, err := manifest.KindOf(data)
+	if err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal(data, &peek); err != nil {
-		return nil, fmt.Errorf("%w: not JSON (%w); was it copied whole?", manifest.ErrMalformed, err)
-	}
-	switch peek.Signed.Type {
-	case metadata.ROOT:
-		d, m, err := newDocument[metadata.RootType](manifest.KindRoot, data)
+	switch kind {
+	case manifest.KindRoot:
+		d, m, err := newDocument[metadata.RootType](kind, data)
 		d.root = m
 		return d, err
-	case metadata.TIMESTAMP:
-		d, _, err := newDocument[metadata.TimestampType](manifest.KindTimestamp, data)
+	case manifest.KindTimestamp:
+		d, _, err := newDocument[metadata.TimestampType](kind, data)
 		return d, err
-	case metadata.SNAPSHOT:
-		d, _, err := newDocument[metadata.SnapshotType](manifest.KindSnapshot, data)
+	case manifest.KindSnapshot:
+		d, _, err := newDocument[metadata.SnapshotType](kind, data)
 		return d, err
-	case metadata.TARGETS:
-		if peek.Signed.Extension != nil && peek.Signed.Delegations == nil { // a release cannot delegate
-			return releaseDocument(data)
-		}
-		d, m, err := newDocument[metadata.TargetsType](manifest.KindTargets, data)
+	case manifest.KindTargets:
+		d, m, err := newDocument[metadata.TargetsType](kind, data)
 		d.targets = m
 		return d, err
 	}
-	return nil, fmt.Errorf("%w: signed._type is %.40q, so this is no TUF metadata", manifest.ErrMalformed, peek.Signed.Type)
+	return releaseDocument(data)
 }
 
 func releaseDocument(data []byte) (*document, error) {

@@ -57,6 +57,9 @@ func Show(s ShowSpec) (Summary, error) {
 func (s ShowSpec) compare(sum *Summary, d *document) error {
 	dir := s.Repo
 	if d.release == nil {
+		if s.Previous != "" {
+			return invalid("--previous %s: %s is %s metadata, and releases alone are compared; leave it out", s.Previous, d.path, d.kind)
+		}
 		if dir == "" {
 			dir = d.folder()
 		}

@@ -27,12 +27,9 @@ type trust struct {
 // openTrust starts from a root and follows N.root.json and N.targets.json in dir.
 // With strict, each must be signed as TUF demands and not expired at now.
 func openTrust(rootPath, dir string, strict bool, now time.Time) (*trust, error) {
-	root, err := openDocument(rootPath)
+	root, err := openRoot(rootPath)
 	if err != nil {
 		return nil, err
-	}
-	if root.kind != manifest.KindRoot {
-		return nil, invalid("manifest %s: is %s metadata; name the root.json", rootPath, root.kind)
 	}
 	t := &trust{dir: dir, root: root}
 	if err := t.follow(strict, now); err != nil {

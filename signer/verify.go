@@ -49,7 +49,7 @@ func Verify(ctx context.Context, s VerifySpec) (Verdict, error) {
 	if s.Repo == "" {
 		s.Repo = filepath.Dir(s.Root)
 	}
-	trusted, err := openDocument(s.Root)
+	trusted, err := openRoot(s.Root)
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -109,7 +109,7 @@ func (v Verdict) Words(now time.Time) string {
 
 // verifyRoot walks from the trusted root to d.
 func (s VerifySpec) verifyRoot(d *document) error {
-	at, err := openDocument(s.Root)
+	at, err := openRoot(s.Root)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ it, blocks that the store lists are left as they are, whole or not: fsck mends t
 		Args:    cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
-			if opts.Manifest, err = cli.ReadInput(args[0], "release manifest", manifest.KindRole.Max()); err != nil {
+			if opts.Manifest, err = cli.ReadMetadata(args[0], "release manifest", manifest.KindRole, "the file that phase-sign release wrote"); err != nil {
 				return err
 			}
 			if opts.Online, err = online.load(cmd.Context()); err != nil {

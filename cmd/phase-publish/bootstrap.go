@@ -34,7 +34,7 @@ old one no longer work.`,
 				return err
 			}
 			if root != "" {
-				if opts.Root, err = cli.ReadInput(root, "root.json", manifest.MaxRoot); err != nil {
+				if opts.Root, err = cli.ReadMetadata(root, "root.json", manifest.KindRoot, "the root.json of the repository"); err != nil {
 					return err
 				}
 			}

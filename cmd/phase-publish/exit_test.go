@@ -78,6 +78,10 @@ var classes = []struct {
 	{"manifest", "repo", 2, nil},
 	{"manifest", "void", 5, nil},
 	{"manifest", "text", 5, nil},
+	{"manifest", "package", 5, nil},
+	{"manifest", "online.key.pub", 5, nil},
+	{"manifest", "repo/1.root.json", 2, nil},
+	{"manifest", "repo/1.targets.json", 2, nil},
 	{"manifest", "short.json", 5, nil},
 	{"manifest", "foreign.json", 3, nil},
 	{"manifest", "expired/1.stable-x86_64.json", 3, nil},
@@ -88,6 +92,9 @@ var classes = []struct {
 	{"root", "nowhere", 4, nil},
 	{"root", "repo", 2, nil},
 	{"root", "text", 5, nil},
+	{"root", "package", 5, nil},
+	{"root", "v2.json", 2, nil},
+	{"root", "repo/1.targets.json", 2, nil},
 	{"root", "void", 5, nil},
 	{"out", "text", 2, nil},
 	{"out", "store/out", 2, map[string]int{"get": 0}},
@@ -243,7 +250,7 @@ func setUp(t *testing.T, dir string) {
 	release("strange", "release", "artifacts", "strange.json", "v1", now)
 	publish("strange", "store", "artifacts", "strange.json", "online", now)
 	shell(t, dir, `
-echo text > text; : > void; echo right > right; chmod 600 right text void; chmod 644 exposed.key; mkdir empty
+echo text > text; echo '{"name": "package"}' > package; : > void; echo right > right; chmod 600 right text void; chmod 644 exposed.key; mkdir empty
 cp online.key exposed.key
 head -c 900 v2.json > short.json
 cp -r store shortpack; truncate -s 3000 shortpack/pack-00000001.car

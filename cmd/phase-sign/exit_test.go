@@ -81,6 +81,9 @@ var classes = []struct {
 	{"manifest", "repo", 2, nil},
 	{"manifest", "empty", 5, nil},
 	{"manifest", "text", 5, nil},
+	{"manifest", "package", 5, nil},
+	{"manifest", "release.pub", 5, nil},
+	{"manifest", "repo/root.json", 2, map[string]int{"add": 3, "show": 0, "verify": 0}}, // whose key is another one
 	{"manifest", "truncated/R2.json", 5, nil},
 	{"manifest", "forged/R2.json", 3, nil},
 	{"manifest", "expired/R2.json", 3, nil},
@@ -90,6 +93,8 @@ var classes = []struct {
 	{"root", "repo", 2, nil},
 	{"root", "text", 5, nil},
 	{"root", "R2.json", 2, nil},
+	{"root", "repo/1.targets.json", 2, nil},
+	{"root", "package", 5, nil},
 	{"root", "forged/root.json", 3, nil},
 	{"root", "foreign/root.json", 3, nil},
 	{"root", "expired/root.json", 3, nil},
@@ -221,6 +226,7 @@ PHASE_KEY_PASSPHRASE=right phase-sign key generate --out locked
 head -c 60 release > cutkey
 : > empty
 echo words > text
+echo '{"name": "package"}' > package
 head -c 2048 /dev/zero > bzImage
 put() { printf "$2" | dd of=bzImage bs=1 seek="$1" conv=notrunc 2> /dev/null; }
 put 497 '\001'

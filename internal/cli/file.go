@@ -9,6 +9,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // OpenInput opens a file that the person named: a regular file, or a pipe such as a
@@ -60,6 +61,27 @@ func ReadInput(path, what string, max int64) ([]byte, error) {
 		return nil, badInput(path, what, err)
 	case len(data) == 0:
 		return nil, empty(path, what)
+	}
+	return data, nil
+}
+
+// ReadMetadata reads a metadata file of one kind that the person named; belongs says which file
+// to name. Metadata of another kind is a usage error, anything else that is not metadata wraps
+// manifest.ErrMalformed. Nothing is judged but the form.
+func ReadMetadata(path, what string, kind manifest.Kind, belongs string) ([]byte, error) {
+	data, err := ReadInput(path, what, kind.Max())
+	if err != nil {
+		return nil, err
+	}
+	is, err := manifest.KindOf(data)
+	if err == nil && is != kind {
+		return nil, Usagef("%s %s: is %s metadata; name %s", what, path, is, belongs)
+	}
+	if err == nil {
+		err = manifest.Lint(kind, data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w; name %s", what, path, err, belongs)
 	}
 	return data, nil
 }

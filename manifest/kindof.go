@@ -1,0 +1,55 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"unicode/utf8"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+// KindOf returns the kind of metadata that a file says it is, for a person who may have named the
+// wrong file. It judges nothing else: Lint of that kind does. An error wraps ErrMalformed and says
+// what the file is instead.
+func KindOf(data []byte) (Kind, error) {
+	var file struct {
+		Signed struct {
+			Type        string          `json:"_type"`
+			Delegations json.RawMessage `json:"delegations"`
+			Extension   json.RawMessage `json:"x-phaseboot"`
+		} `json:"signed"`
+	}
+	if err := json.Unmarshal(data, &file); err != nil {
+		return "", notMetadata(data, err)
+	}
+	switch kind := file.Signed.Type; kind {
+	case metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT:
+		return Kind(kind), nil
+	case metadata.TARGETS:
+		if file.Signed.Extension != nil && file.Signed.Delegations == nil { // a release cannot delegate
+			return KindRole, nil
+		}
+		return KindTargets, nil
+	case "":
+		return "", malformed("JSON, but not metadata: no signed._type in it")
+	default:
+		return "", malformed("JSON, but not metadata: signed._type is %.40q", kind)
+	}
+}
+
+// notMetadata says what a file is that is no JSON, or JSON of another shape.
+func notMetadata(data []byte, err error) error {
+	var syntax *json.SyntaxError
+	switch text := bytes.TrimSpace(data); {
+	case len(text) == 0:
+		return malformed("the file is empty")
+	case !errors.As(err, &syntax):
+		return malformed("JSON, but not metadata")
+	case text[0] == '{':
+		return malformed("not JSON at byte %d of %d, so cut short or damaged", syntax.Offset, len(data))
+	case utf8.Valid(data) && !bytes.ContainsRune(data, 0):
+		return malformed("a text file, not JSON, so not metadata")
+	}
+	return malformed("not JSON, so not metadata")
+}
