@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/phaseboot/phaseboot/bootclient/machine"
 	"github.com/phaseboot/phaseboot/internal/cli"
@@ -24,6 +25,7 @@ Usage:
         serve what a cache holds to other machines; see 'phase-boot seed --help'
   phase-boot status | retry
         in the shell of a machine whose boot was refused: what was tried, and the next attempt
+  phase-boot help VERB | VERB --help
   phase-boot version | --version
   phase-boot        as PID 1: /etc/phase/role says which part it plays
   phase-boot boot   the child of PID 1, which does the work of a boot
@@ -62,6 +64,8 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	case err != nil:
 		return cli.Usagef("%v; see 'phase-boot --help'", cli.StdFlag(flags, err))
+	case *version && flags.NArg() > 0:
+		return cli.Usagef("unexpected argument %.80q; see 'phase-boot --help'", flags.Arg(0))
 	case *version:
 		return printVersion(out, args)
 	}
@@ -71,22 +75,29 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		return fetch(ctx, rest[1:])
 	case "seed":
 		return seed(ctx, rest[1:])
-	case "boot":
-		return boot(ctx)
-	case "watch":
-		return watch(ctx)
-	case "status", "retry":
-		return inShell(verb, rest[1:], out)
-	case "version":
-		return printVersion(out, args)
 	case "help":
-		_, err := io.WriteString(out, usage)
-		return err
+		return help(ctx, rest[1:], out)
 	case "":
 		return cli.Usagef("name a verb: fetch, seed or version; see 'phase-boot --help'")
-	default:
-		return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "version", "help"}))
 	}
+	if plain, ok := plainVerbs[verb]; ok {
+		return plain.command(ctx, verb, args, rest[1:], out)
+	}
+	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "status", "retry", "version", "help"}))
+}
+
+// help prints the help of phase-boot, or of the one verb that is named.
+func help(ctx context.Context, rest []string, out io.Writer) error {
+	switch {
+	case len(rest) == 0:
+		_, err := io.WriteString(out, usage)
+		return err
+	case len(rest) > 1:
+		return cli.Usagef("unexpected argument %.80q; see 'phase-boot --help'", rest[1])
+	case rest[0] == "help" || strings.HasPrefix(rest[0], "-"):
+		return help(ctx, nil, out)
+	}
+	return command(ctx, []string{rest[0], "--help"}, out)
 }
 
 // printVersion says which version this is, in words or, with --json, as one object.
@@ -116,17 +127,4 @@ func watch(ctx context.Context) error {
 		return cli.Usagef("watch is a child of phase-boot as PID 1 of an initramfs; nobody else needs it")
 	}
 	return machine.Watch(ctx)
-}
-
-// inShell is a verb for the person at the console of a machine whose boot was refused.
-func inShell(verb string, rest []string, out io.Writer) error {
-	switch {
-	case len(rest) > 0:
-		return cli.Usagef("unexpected argument %.80q; see 'phase-boot --help'", rest[0])
-	case !machine.Initramfs():
-		return cli.Usagef("%s: for the shell that a machine opens when its boot was refused", verb)
-	case verb == "retry":
-		return machine.RequestRetry()
-	}
-	return machine.Status(out)
 }
