@@ -63,6 +63,9 @@ func (h *hub) mirror(url string) {
 	h.mirrors[base] = true
 	name := bootargs.Redact(base)
 	h.add(newSource(kindMirror, name, func(context.Context) ([]*way, error) {
+		if err := checkMirrorFolder(base); err != nil {
+			return nil, err
+		}
 		return []*way{gatewayWay(name, client)}, nil
 	}))
 }

@@ -194,6 +194,9 @@ func (r *resolver) answered(a heard) {
 		return
 	}
 	a.src.note(a.err)
+	if a.first && errors.Is(a.err, errNoMirror) {
+		r.cfg.Report.Refuse(a.src.String(), "folder", a.err)
+	}
 	if r.told.IsZero() {
 		r.tell(time.Now())
 	}
@@ -418,8 +421,8 @@ func (r *resolver) timedOut() error {
 		return fmt.Errorf("%w; no other source gave a release in %s (%s)", r.worst, r.took(), r.disc.tried())
 	}
 	if n := r.strange(); n > 0 && n == len(r.asking) && len(r.folders) == 0 {
-		return fmt.Errorf("channel %q for %q: %w: %s answered, none knows this repository's name %s; is it the right root.json? (%s)",
-			r.cfg.Channel, r.cfg.Arch, cas.ErrUnreachable, count(n, "source"), strings.Join(r.names, ", "), r.disc.tried())
+		return fmt.Errorf("channel %q for %q: %w: %s; %s answered, none knows this repository's name %s: check the address of the mirror with its path; is it the right root.json?",
+			r.cfg.Channel, r.cfg.Arch, cas.ErrUnreachable, r.disc.tried(), count(n, "source"), strings.Join(r.names, ", "))
 	}
 	return r.nobody(fmt.Sprintf("no source gave it in %s", r.took()))
 }
