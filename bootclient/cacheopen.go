@@ -123,6 +123,27 @@ func (c Config) folders() []string {
 	return []string{c.blocksDir(), c.trustDir(), filepath.Dir(c.headFile(""))}
 }
 
+// CheckCache refuses a folder that holds something and is no cache, so that none is made in
+// the middle of a person's files. One that is not there, empty, or cannot be listed passes.
+// The error wraps fs.ErrInvalid.
+func CheckCache(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil || dir == "" {
+		return nil
+	}
+	for _, folder := range (Config{Cache: dir}).folders() {
+		if _, err := os.Lstat(folder); err == nil {
+			return nil
+		}
+	}
+	for _, e := range entries {
+		if e.Name() != "lost+found" {
+			return misuse{fmt.Sprintf("cache %s: holds %.80q and is no cache; name an empty or a new folder", dir, e.Name())}
+		}
+	}
+	return nil
+}
+
 // checkFolders wants the folders of a cache to be folders, if they are there. A link leads
 // out of the cache: it wraps cas.ErrCorrupt, as any other kind does.
 func (c Config) checkFolders() error {

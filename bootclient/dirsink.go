@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -19,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
-	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -38,8 +36,9 @@ const (
 // A DirSink writes a release into a folder: kernel, initramfs, rootfs, dtb/NAME,
 // job/NAME.wasm, cmdline, release.json and report.json. Until Commit they are
 // temporary files of a hidden subfolder; a folder without release.json is not
-// finished. Files of other names are left alone, older ones of these names are
-// replaced, and of a release that had more artifacts none remain.
+// finished. Files of other names are left alone. Those of these names are replaced if an
+// earlier fetch wrote them, and refused otherwise; of a release that had more artifacts none
+// remain.
 type DirSink struct {
 	dir   string
 	made  bool // the folder was not there before
@@ -69,6 +68,12 @@ func NewDirSink(dir string) (*DirSink, error) {
 		return nil, fmt.Errorf("output folder: %w", err)
 	}
 	d := &DirSink{dir: dir, made: made, root: root, temp: tempPrefix + rand.Text()[:10], files: map[string]*os.File{}}
+	for _, name := range extraFiles {
+		if err := d.checkReplaceable(name); err != nil {
+			d.root.Close()
+			return nil, err
+		}
+	}
 	d.sweep()
 	if err := root.Mkdir(d.temp, 0o700); err != nil {
 		d.Abort()
@@ -129,8 +134,8 @@ func (d *DirSink) create(role string) (*os.File, error) {
 	if d.files[role] != nil {
 		return nil, fmt.Errorf("artifact %.80q: named twice", role)
 	}
-	if info, err := d.root.Lstat(role); err == nil && info.IsDir() {
-		return nil, misuse{fmt.Sprintf("output folder %s: %s is a folder there; remove it or name another output folder", d.dir, role)}
+	if err := d.checkReplaceable(role); err != nil {
+		return nil, err
 	}
 	f, err := d.root.OpenFile(d.tempName(len(d.files)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err == nil {
@@ -168,6 +173,9 @@ func (d *DirSink) Commit(v *manifest.Verified, r *Report) error {
 			return roomFor(err)
 		}
 	}
+	if err := d.begin(); err != nil {
+		return roomFor(err)
+	}
 	if err := d.folders(); err != nil {
 		return err
 	}
@@ -182,6 +190,7 @@ func (d *DirSink) Commit(v *manifest.Verified, r *Report) error {
 			return err
 		}
 	}
+	d.root.Remove(fileCommit) // release.json says it now
 	d.drop()
 	return nil
 }
@@ -229,28 +238,6 @@ func (d *DirSink) clear() error {
 		}
 	}
 	return nil
-}
-
-// older lists the artifacts of the release that stands in the folder.
-func (d *DirSink) older() []string {
-	f, err := file.OpenIn(d.root, fileRelease, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	var rel manifest.Release
-	if json.NewDecoder(io.LimitReader(f, manifest.MaxMetadata)).Decode(&rel) != nil {
-		return nil
-	}
-	var names []string
-	for _, a := range rel.Artifacts {
-		switch sub, name := path.Split(a.Role); {
-		case !fs.ValidPath(a.Role) || name == "":
-		case sub == "dtb/", sub == "job/", sub == "" && slices.Contains([]string{manifest.RoleKernel, manifest.RoleInitramfs, manifest.RoleRootfs}, name):
-			names = append(names, a.Role)
-		}
-	}
-	return names
 }
 
 // folders makes the subfolders that the artifacts need.

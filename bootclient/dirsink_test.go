@@ -73,7 +73,7 @@ func TestDirSinkNamesAFolderInTheWayBeforeAnythingIsFetched(t *testing.T) {
 	s, err := bootclient.NewDirSink(dir)
 	ok(t, err)
 	defer s.Abort()
-	if _, err := s.Open("kernel", 10); cli.Code(err) != cli.ExitUsage || !strings.Contains(err.Error(), "kernel is a folder there") {
+	if _, err := s.Open("kernel", 10); cli.Code(err) != cli.ExitUsage || !strings.Contains(err.Error(), "kernel is a folder") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -25,8 +25,9 @@ import (
 
 const fetchUsage = `phase-boot fetch finds the newest signed release of a channel, fetches it from
 every source it can find, verifies it and writes it to a folder: kernel, initramfs,
-rootfs, dtb/NAME, job/NAME.wasm, cmdline, release.json, report.json. Of files that lie
-there already, what the new release shares is not fetched again.
+rootfs, dtb/NAME, job/NAME.wasm, cmdline, release.json, report.json. Of the files of an
+earlier fetch, what the new release shares is not fetched again, and the rest is replaced.
+Other files stay; one in the way is an error.
 
 Usage:
   phase-boot fetch --root root.json [flags] --out DIR
@@ -125,6 +126,9 @@ func (f *fetchFlags) run(ctx context.Context) error {
 	mode, err := modes.Load(f.mode)
 	if err != nil {
 		return cli.Usagef("--mode: %v", err)
+	}
+	if err := bootclient.CheckCache(f.cache); err != nil && mode.Cache != "off" {
+		return fmt.Errorf("--%w", err)
 	}
 	if mode.Cache == "off" && f.cache != "" {
 		fmt.Fprintf(os.Stderr, "phase-boot: --cache %s: not opened in mode %s, so an older release cannot be told\n", f.cache, mode.Name)
