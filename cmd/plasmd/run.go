@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -10,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/plasm"
@@ -75,6 +78,9 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 	if rel != nil && rel.Job == "" {
 		return cli.Print(cmd, map[string]string{"release": rel.Version, "job": ""},
 			fmt.Sprintf("plasmd: release %q has no job; nothing to run\n", rel.Version))
+	}
+	if err := checkKind(job); err != nil {
+		return err
 	}
 	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}}
 	outcome, err := engine.Run(cmd.Context(), job, f.limits, console(cmd))
@@ -171,6 +177,19 @@ func loadFile(ctx context.Context, path string) (plasm.Job, error) {
 		return plasm.Job{}, err
 	}
 	return plasm.NewJob(ctx, filepath.Base(path), module)
+}
+
+// checkKind refuses a file that does not begin as a WebAssembly module, and says what it is
+// and what is expected. The error wraps cas.ErrCorrupt. What a module declares is the
+// engine's affair, and goes into the receipt.
+func checkKind(job plasm.Job) error {
+	if bytes.HasPrefix(job.Module, []byte("\x00asm\x01\x00\x00\x00")) {
+		return nil
+	}
+	if err := bootfile.CheckJob(bytes.NewReader(job.Module), int64(len(job.Module))); err != nil {
+		return fmt.Errorf("job %q: %v (%w)", job.Name, err, cas.ErrCorrupt)
+	}
+	return nil
 }
 
 // print writes the receipt: one line on stdout, and the file if one was named.
