@@ -32,6 +32,13 @@ func TestCommandLineCannotLeaveItsLine(t *testing.T) {
 			t.Errorf("%.20q: %v", s, err)
 		}
 	}
+	for _, s := range []string{
+		`initrd=\evil`, "initrd", "quiet initrd=/x", "initrdmem=1,2", "noinitrd", `xinitrd=\evil`, `a.initrd=\evil`, `"initrd=\evil"`, `phase.mirror=http://a/initrd=\evil`, `init"rd=\evil"`,
+	} {
+		if err := checkCmdline(s); !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), "one initramfs") {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
 	if err := checkCmdline("phase.mirror=http://[2001:db8::1]/ quiet"); err != nil {
 		t.Error(err)
 	}

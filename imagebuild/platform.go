@@ -93,7 +93,9 @@ func checkCmdline(s string) error {
 		return optionsf("cmdline: phase.channel: %v", err)
 	}
 	for _, word := range bootargs.SplitWords(s) {
-		if name, _, _ := strings.Cut(word, "="); name == "initrd" || name == "initrdmem" {
+		name, _, _ := strings.Cut(word, "=")
+		// The kernel's EFI stub looks for initrd= anywhere, also in the middle of a word.
+		if slices.Contains([]string{"initrd", "initrdmem", "noinitrd"}, name) || strings.Contains(word, "initrd=") {
 			return optionsf("cmdline: %.80q: the image has one initramfs, and its entries name it", word)
 		}
 	}
