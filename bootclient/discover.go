@@ -130,7 +130,13 @@ func (d *discovery) peers() error {
 	named := d.parse(d.cfg.Peers)
 	enter := d.parse(d.cfg.Bootstrap)
 	useDHT, useMDNS := d.cfg.Mode.Uses("dht"), d.cfg.Mode.Uses("mdns")
-	if d.cfg.Mode.Proxy != "" || (!useDHT && !useMDNS && len(named)+len(enter) == 0) {
+	if d.cfg.Mode.Proxy != "" {
+		for _, p := range append(named, enter...) {
+			d.cfg.Report.Refuse("command line", "peer", fmt.Errorf("%s: not asked: the proxy of mode %s is for mirrors only; name a mirror, or another mode", p.ID, d.cfg.Mode.Name))
+		}
+		return nil
+	}
+	if !useDHT && !useMDNS && len(named)+len(enter) == 0 {
 		return nil
 	}
 	opts := p2p.Options{MDNS: useMDNS, DHT: p2p.DHTOff, Log: d.cfg.Log}
