@@ -259,9 +259,18 @@ func TestNoNetworkCardIsSaidAndOneThatComesIsTaken(t *testing.T) {
 		came := make(chan error, 1)
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		defer stop()
-		go func() { came <- waitWired(ctx, linked) }()
 		l := newLAN(t)
-		l.cable(t, 1)
+		if linked {
+			l.cable(t, 1)
+		}
+		known, err := wiredNow()
+		if err != nil || len(known) != 0 && !linked {
+			t.Fatal(known, err)
+		}
+		go func() { came <- waitWired(ctx, linked, known) }()
+		if !linked {
+			l.cable(t, 1)
+		}
 		if linked {
 			if err := waitFor(noAddress(map[int]*port{1: {name: "port1"}})); err != waitLink {
 				t.Errorf("waits for %q", err)
@@ -279,6 +288,28 @@ func TestNoNetworkCardIsSaidAndOneThatComesIsTaken(t *testing.T) {
 		if err := exec.Command("ip", "link", "del", "port1").Run(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A card that comes while the others have no link is down, and shows no link until the next
+// attempt brings it up.
+func TestASecondCardEndsTheWaitForALink(t *testing.T) {
+	if !netns.Alone(t) {
+		return
+	}
+	l := newLAN(t)
+	l.cable(t, 1)
+	known, err := wiredNow()
+	if err != nil || len(known) == 0 {
+		t.Fatal(known, err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	came := make(chan error, 1)
+	go func() { came <- waitWired(ctx, true, known) }()
+	l.cable(t, 2)
+	if err := <-came; err != nil {
+		t.Error(err)
 	}
 }
 

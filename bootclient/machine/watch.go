@@ -38,6 +38,10 @@ func Watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	known, err := wiredNow()
+	if err != nil {
+		return err
+	}
 	dir, err := modulesDir()
 	if err != nil {
 		return err
@@ -48,11 +52,27 @@ func Watch(ctx context.Context) error {
 		}
 		m.coldplug("/sys") // what came in the meantime
 	}
-	return waitWired(ctx, string(wanted) == waitLink)
+	return waitWired(ctx, string(wanted) == waitLink, known)
 }
 
-// waitWired returns when there is a wired interface, or one with a link.
-func waitWired(ctx context.Context, linked bool) error {
+// wiredNow lists the wired interfaces by index.
+func wiredNow() (map[int]bool, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	known := map[int]bool{}
+	for _, link := range links {
+		if wired(link) {
+			known[link.Attrs().Index] = true
+		}
+	}
+	return known, nil
+}
+
+// waitWired returns when there is a wired interface, or one with a link. One that is not
+// among the known has none before the next attempt brings it up, and ends the wait too.
+func waitWired(ctx context.Context, linked bool, known map[int]bool) error {
 	done := make(chan struct{})
 	defer close(done)
 	links := make(chan netlink.LinkUpdate, 64)
@@ -66,7 +86,7 @@ func waitWired(ctx context.Context, linked bool) error {
 			if !ok {
 				return errors.New("netlink: the kernel closed the subscription")
 			}
-			if u.Header.Type == unix.RTM_NEWLINK && wired(u.Link) && (!linked || u.IfInfomsg.Flags&unix.IFF_LOWER_UP != 0) {
+			if u.Header.Type == unix.RTM_NEWLINK && wired(u.Link) && (!linked || !known[u.Attrs().Index] || u.IfInfomsg.Flags&unix.IFF_LOWER_UP != 0) {
 				return nil
 			}
 		case <-ctx.Done():
