@@ -448,8 +448,14 @@ func TestAnotherRootIsUntrusted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(c.Unjudged) != 2 || !strings.Contains(c.Unjudged[0], "--root compares") || !strings.HasPrefix(c.Unjudged[1], "init, modules: not compared") {
+		t.Errorf("not compared: %q", c.Unjudged)
+	}
 	if err := c.CompareRoot(testRoot(t)); err != nil {
 		t.Error(err)
+	}
+	if len(c.Unjudged) != 1 || !strings.Contains(c.Unjudged[0], "--rebuild compares") {
+		t.Errorf("not compared, after the root was: %q", c.Unjudged)
 	}
 	if err := c.CompareRoot(append(testRoot(t), '\n')); !errors.Is(err, manifest.ErrUntrusted) {
 		t.Errorf("got %v", err)

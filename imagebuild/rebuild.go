@@ -45,7 +45,7 @@ func (b *Builder) CompareRebuild(ctx context.Context, c *Contents, r Rebuild) er
 	if err := b.compare(ctx, c, out); err != nil {
 		return err
 	}
-	c.Compared = strings.TrimPrefix(c.Compared+", rebuild", ", ")
+	c.compared(comparedRebuild)
 	return nil
 }
 

@@ -60,6 +60,7 @@ type Contents struct {
 	Root       *RootKeys   `json:"root,omitempty"`
 	Checks     []string    `json:"checks"`             // tools that found nothing wrong
 	Compared   string      `json:"compared,omitempty"` // what it was compared with
+	Unjudged   []string    `json:"not_compared"`       // what was not compared, in words
 
 	root  []byte
 	cache span
@@ -87,8 +88,45 @@ func (b *Builder) Verify(ctx context.Context, image string) (*Contents, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", image, err)
 	}
+	c.Unjudged = c.notCompared()
 	c.SHA256, err = sumRange(ctx, f, 0, c.Size)
 	return c, err
+}
+
+// notCompared says what of the image nobody vouches for yet, one sentence for each part.
+func (c *Contents) notCompared() []string {
+	words := []string{}
+	if c.Root != nil && !c.has(comparedRoot) {
+		words = append(words, "root.json: its keys are shown only; --root compares it")
+	}
+	if !c.has(comparedRebuild) {
+		programs := "loader, kernel, init, modules"
+		if c.Kind == KindInitramfs {
+			programs = "init, modules"
+		}
+		words = append(words, programs+": not compared with the packages that they come from; --rebuild compares them")
+	}
+	if c.cache.size > 0 {
+		words = append(words, "cache partition: its filesystem was checked, its files were not; a machine verifies what it reads there")
+	}
+	return words
+}
+
+// What Contents.Compared names.
+const (
+	comparedRoot    = "root.json"
+	comparedRebuild = "rebuild"
+)
+
+// has reports whether the image was compared with something.
+func (c *Contents) has(what string) bool {
+	return slices.Contains(strings.Split(c.Compared, ", "), what)
+}
+
+// compared notes what the image is the same as.
+func (c *Contents) compared(what string) {
+	c.Compared = strings.TrimPrefix(c.Compared+", "+what, ", ")
+	c.Unjudged = c.notCompared()
 }
 
 // openImage opens a regular file or a block device, and returns its size in bytes.
@@ -467,6 +505,6 @@ func (c *Contents) CompareRoot(root []byte) error {
 	if sum := sha256.Sum256(root); !bytes.Equal(root, c.root) {
 		return fmt.Errorf("image %s: its root.json has sha256 %s, the one to compare with %x; do not boot it: %w", c.Image, c.RootSum, sum, manifest.ErrUntrusted)
 	}
-	c.Compared = "root.json"
+	c.compared(comparedRoot)
 	return nil
 }

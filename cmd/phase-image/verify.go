@@ -101,6 +101,9 @@ func contentsWords(c *imagebuild.Contents) string {
 	if c.Compared != "" {
 		line("compared", "the same: %s", c.Compared)
 	}
+	for i, words := range c.Unjudged {
+		line([]string{"unchecked", ""}[min(i, 1)], "%s", words)
+	}
 	if c.Loader != "" {
 		line("loader", "sha256 %s", c.Loader)
 		line("kernel", "%s", plain(c.Kernel, 120))
