@@ -24,9 +24,10 @@ type Limits struct {
 	Output  int64         // bytes on stdout and stderr together
 }
 
-// DefaultLimits suits a small job on a small machine: 64 MiB, 30 s, 64 KiB.
+// DefaultLimits suits an ordinary Go program of 5 MB, whose code counts too: 256 MiB, 30 s,
+// 64 KiB. They are bounds and reserve nothing.
 func DefaultLimits() Limits {
-	return Limits{Memory: 64 << 20, Timeout: 30 * time.Second, Output: 64 << 10}
+	return Limits{Memory: 256 << 20, Timeout: 30 * time.Second, Output: 64 << 10}
 }
 
 // Check reports a limit outside what can be kept.

@@ -32,7 +32,7 @@ func exampleReceipt(t testing.TB) Receipt {
 		Started: time.Date(2026, 11, 23, 14, 0, 0, 999, time.FixedZone("", 3600)), Duration: 1234 * time.Microsecond,
 		MemoryPeak: page, Reason: ReasonExit, Output: Output{SHA256: strings.Repeat("ab", 32), Length: 12},
 	}
-	r, err := NewReceipt(job, &rel, DefaultLimits(), o).Sign(testKey(), false)
+	r, err := NewReceipt(job, &rel, Limits{Memory: 64 << 20, Timeout: 30 * time.Second, Output: 64 << 10}, o).Sign(testKey(), false)
 	if err != nil {
 		t.Fatal(err)
 	}

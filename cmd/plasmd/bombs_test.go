@@ -20,9 +20,8 @@ import (
 )
 
 const (
-	memoryLimit = 64 << 20
-	timeLimit   = time.Second
-	allowance   = 64 << 20 // what both processes of plasmd may take beside the job's memory
+	timeLimit = time.Second
+	allowance = 64 << 20 // what both processes of plasmd may take beside the job's memory
 )
 
 // TestBombsAreBounded runs modules that are bombs before their first instruction, and
@@ -30,18 +29,44 @@ const (
 // receipt; all processes together stay within the memory limit + 64 MiB. The table
 // (-v) has the figures.
 func TestBombsAreBounded(t *testing.T) {
-	plasmd := filepath.Join(t.TempDir(), "plasmd")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", plasmd, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if words, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", build, err, words)
+	plasmd := build(t, ".", "CGO_ENABLED=0")
+	for _, limit := range []int64{64 << 20, plasm.DefaultLimits().Memory} {
+		boundBombs(t, plasmd, limit)
 	}
+}
+
+// TestAnOrdinaryGoProgramRunsUnderTheDefaults runs a job of 5 MB, with plasmd as make builds
+// it: the code of a job counts against its memory.
+func TestAnOrdinaryGoProgramRunsUnderTheDefaults(t *testing.T) {
+	plasmd := build(t, ".", "CGO_ENABLED=0")
+	job := build(t, "../../plasm/testdata/ordinary", "CGO_ENABLED=0", "GOOS=wasip1", "GOARCH=wasm")
+	words, err := exec.Command(plasmd, "run", job).CombinedOutput()
+	if err != nil || !strings.Contains(string(words), "job: hello, ordinary job\n") {
+		t.Errorf("%v\n%s", err, words)
+	}
+}
+
+// build builds a program of this module, as make does, and returns its path.
+func build(t *testing.T, pkg string, env ...string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "program")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", to, pkg)
+	cmd.Env = append(os.Environ(), env...)
+	if words, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, words)
+	}
+	return to
+}
+
+// boundBombs runs every bomb under a memory limit in bytes.
+func boundBombs(t *testing.T, plasmd string, limit int64) {
+	t.Helper()
 	var table bytes.Buffer
 	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(rows, "module bytes\tended by\ttime, s\tmemory, MiB\t of it the engine\t")
 	for _, bomb := range wasmtest.Bombs() {
-		t.Run(bomb.Name, func(t *testing.T) {
-			m := measure(t, plasmd, bomb.Module)
+		t.Run(fmt.Sprintf("%d MiB/%s", limit>>20, bomb.Name), func(t *testing.T) {
+			m := measure(t, plasmd, bomb.Module, limit)
 			fmt.Fprintf(rows, "%d\t%s\t%.2f\t%.1f\t%.1f\t  %s\n", len(bomb.Module), m.reason, m.took.Seconds(), mib(m.parent+m.child), mib(m.child), bomb.Name)
 			if !slices.Contains(bomb.Reasons, m.reason) {
 				t.Errorf("ended by %s, want one of %v\n%s", m.reason, bomb.Reasons, m.words)
@@ -49,13 +74,13 @@ func TestBombsAreBounded(t *testing.T) {
 			if m.took > 30*timeLimit { // a busy machine is slow too; without the kill it is minutes
 				t.Errorf("took %s under a limit of %s", m.took, timeLimit)
 			}
-			if sum := m.parent + m.child; sum > memoryLimit+allowance {
-				t.Errorf("took %.1f MiB of memory (plasmd %.1f, engine %.1f), want %d + %d", mib(sum), mib(m.parent), mib(m.child), memoryLimit>>20, allowance>>20)
+			if sum := m.parent + m.child; sum > limit+allowance {
+				t.Errorf("took %.1f MiB of memory (plasmd %.1f, engine %.1f), want %d + %d", mib(sum), mib(m.parent), mib(m.child), limit>>20, allowance>>20)
 			}
 		})
 	}
 	rows.Flush()
-	t.Logf("limits: memory %d MiB, time %s\n%s", memoryLimit>>20, timeLimit, &table)
+	t.Logf("limits: memory %d MiB, time %s\n%s", limit>>20, timeLimit, &table)
 }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
@@ -71,7 +96,7 @@ type measurement struct {
 
 // measure runs plasmd on a module, through a small process: the kernel counts the
 // memory of whoever starts a process into its peak.
-func measure(t *testing.T, plasmd string, module []byte) measurement {
+func measure(t *testing.T, plasmd string, module []byte, limit int64) measurement {
 	t.Helper()
 	dir := t.TempDir()
 	path, receipt := filepath.Join(dir, "bomb.wasm"), filepath.Join(dir, "receipt.json")
@@ -82,7 +107,7 @@ func measure(t *testing.T, plasmd string, module []byte) measurement {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, plasmd, "run", "--memory", fmt.Sprint(memoryLimit), "--timeout", timeLimit.String(), "--receipt", receipt, path)
+	cmd := exec.Command(self, plasmd, "run", "--memory", fmt.Sprint(limit), "--timeout", timeLimit.String(), "--receipt", receipt, path)
 	cmd.Args[0] = "measure"
 	var words bytes.Buffer
 	cmd.Stderr = &words
