@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -302,9 +303,11 @@ func (a *answer) outcome(end ending) Outcome {
 	return o
 }
 
-// outOfMemory reports whether a Go program's last words are that it got no memory.
+// outOfMemory reports whether a Go program's last words are that it got no memory: for its
+// heap, or for the stack of a thread.
 func outOfMemory(words string) bool {
-	return strings.Contains(words, "out of memory") || strings.Contains(words, "cannot allocate memory")
+	return slices.ContainsFunc([]string{"out of memory", "cannot allocate memory", "pthread_create failed", "failed to create new OS thread"},
+		func(said string) bool { return strings.Contains(words, said) })
 }
 
 // String says how the process ended, in words that are safe to show.

@@ -60,9 +60,13 @@ var roles = map[string]func(){
 		fmt.Fprintf(reply(), "group %t\n", unix.Getpgrp() == os.Getpid())
 		say(result{Reason: ReasonExit})
 	},
-	"exits at once":     func() { os.Exit(7) },
-	"is killed":         func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL); select {} },
-	"runs out":          func() { fmt.Fprintln(os.Stderr, "fatal error: runtime: out of memory"); os.Exit(2) },
+	"exits at once": func() { os.Exit(7) },
+	"is killed":     func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL); select {} },
+	"runs out":      func() { fmt.Fprintln(os.Stderr, "fatal error: runtime: out of memory"); os.Exit(2) },
+	"starts no thread": func() {
+		fmt.Fprintln(os.Stderr, "runtime/cgo: pthread_create failed: Resource temporarily unavailable")
+		os.Exit(2)
+	},
 	"says nothing":      func() { reply().w.(*os.File).Close(); time.Sleep(time.Hour) },
 	"floods stderr":     func() { io.Copy(os.Stderr, zeros{}) },
 	"floods the answer": func() { io.Copy(reply().w, zeros{}) },
@@ -136,6 +140,7 @@ func TestEveryEndOfTheProcessHasAnOutcome(t *testing.T) {
 		{"exits at once", ReasonKilled, "exit status 7"},
 		{"is killed", ReasonKilled, "signal: killed"},
 		{"runs out", ReasonMemory, "memory limit"},
+		{"starts no thread", ReasonMemory, "memory limit"},
 		{"says nothing", ReasonTimeout, "killed"},
 		{"floods stderr", ReasonTimeout, "killed"},
 		{"floods the answer", ReasonKilled, "unknown frame"},
