@@ -64,7 +64,7 @@ func (r *resolver) question(ctx context.Context, s *source) {
 func (r *resolver) pause(n int, err error) time.Duration {
 	pause := growing(r.cfg.times.askFirst, n, r.cfg.times.askMax)
 	if busy := (*gateway.BusyError)(nil); errors.As(err, &busy) {
-		pause = max(pause, r.cfg.times.believed(busy.After))
+		pause = max(pause, r.cfg.times.retryAfter(busy.After))
 	}
 	return pause
 }

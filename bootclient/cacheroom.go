@@ -87,7 +87,7 @@ func (f *fetch) keepNodes(ctx context.Context, meta *folder) {
 // these the cache has not.
 func (f *fetch) sizes(ctx context.Context) (all, lacks int64) {
 	seen := map[cid.Cid]bool{}
-	for _, p := range f.parts {
+	for _, p := range f.downloads {
 		for _, l := range p.leaves {
 			if seen[l.CID] {
 				continue
@@ -114,7 +114,7 @@ func (f *fetch) wanted(meta *folder) map[cid.Cid]bool {
 	for _, id := range meta.unread() { // files of one block, as metadata is
 		set[id] = true
 	}
-	for _, p := range f.parts {
+	for _, p := range f.downloads {
 		for _, l := range p.leaves {
 			set[l.CID] = true
 		}

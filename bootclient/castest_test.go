@@ -21,7 +21,7 @@ func TestAMirrorKeepsASourcesPromises(t *testing.T) {
 		}
 		server := httptest.NewServer(gateway.Handler(gateway.Options{Source: store}))
 		t.Cleanup(server.Close)
-		h := newHub(nil, &usual)
+		h := newSourceSet(nil, &usual)
 		h.mirror(server.URL)
 		return h.sources[0]
 	})

@@ -27,9 +27,9 @@ const (
 // A discovery finds sources until it is closed, and pointers of the DHT that come
 // from no source in particular.
 type discovery struct {
-	hub     *hub
-	shelf   *shelf        // what others may have, nil when they may not
-	serving *serving      // of the shelf, nil like it
+	sources *sourceSet
+	shared  *sharedBlocks // blocks that this machine shares; nil when it shares none
+	serving *serving      // serves the shared blocks; nil without them
 	rest    chan struct{} // closed when the metadata for others is there; nil before it is sought
 	heard   chan head     // from the DHT
 	folder  SourceStats   // what earlier files of the sink gave; for the goroutine of Run
@@ -53,7 +53,7 @@ func discover(ctx context.Context, cfg Config, trust manifest.Discovery) (*disco
 	if err != nil {
 		return nil, err
 	}
-	d := &discovery{hub: newHub(web, cfg.times), heard: make(chan head, heardBuffer), cfg: cfg, trust: trust, words: map[string]string{}}
+	d := &discovery{sources: newSourceSet(web, cfg.times), heard: make(chan head, heardBuffer), cfg: cfg, trust: trust, words: map[string]string{}}
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	d.isolated = d.nowhere()
 	d.mirrors()
@@ -61,7 +61,7 @@ func discover(ctx context.Context, cfg Config, trust manifest.Discovery) (*disco
 		d.close()
 		return nil, err
 	}
-	d.tasks.Go(func() { d.hub.greet(d.ctx) })
+	d.tasks.Go(func() { d.sources.dialAll(d.ctx) })
 	return d, nil
 }
 
@@ -100,13 +100,13 @@ func (d *discovery) close() {
 		if err := d.serving.close(); err != nil {
 			d.cfg.Log.Debug("share: closing", "err", err)
 		}
-	} else if d.hub.node != nil {
-		if err := d.hub.node.Close(); err != nil {
+	} else if d.sources.node != nil {
+		if err := d.sources.node.Close(); err != nil {
 			d.cfg.Log.Debug("discover: closing the peer", "err", err)
 		}
 	}
-	d.hub.http.CloseIdleConnections()
-	d.hub.web.CloseIdleConnections()
+	d.sources.http.CloseIdleConnections()
+	d.sources.web.CloseIdleConnections()
 }
 
 func (d *discovery) mirrors() {
@@ -115,17 +115,17 @@ func (d *discovery) mirrors() {
 			d.cfg.Report.Refuse("command line", "mirror", err)
 			continue
 		}
-		d.hub.mirror(m)
+		d.sources.mirror(m)
 	}
 	if d.cfg.Mode.Uses("mirror") {
 		for _, m := range d.trust.HTTPS {
-			d.hub.mirror(m)
+			d.sources.mirror(m)
 		}
 	}
 }
 
 // peers starts a node when the mode or a hint needs one, and feeds what it finds
-// into the hub. A mode with a proxy has no node: it would not go through it.
+// into the source set. A mode with a proxy has no node: it would not go through it.
 func (d *discovery) peers() error {
 	named := d.parse(d.cfg.Peers)
 	enter := d.parse(d.cfg.Bootstrap)
@@ -145,16 +145,16 @@ func (d *discovery) peers() error {
 		opts.Bootstrap = append(append([]peer.AddrInfo{}, enter...), d.parse(d.trust.Bootstrap)...)
 	}
 	if d.cfg.shares() {
-		d.shelf = newShelf()
+		d.shared = newSharedBlocks()
 	}
 	if err := d.start(opts); err != nil {
 		return err
 	}
 	for _, p := range named {
-		d.hub.peer(kindPeer, p)
+		d.sources.peer(kindPeer, p)
 	}
 	for _, p := range enter {
-		d.hub.peer(kindBootstrap, p)
+		d.sources.peer(kindBootstrap, p)
 	}
 	if useMDNS {
 		d.network = true
@@ -188,8 +188,8 @@ func (d *discovery) listen() {
 	found := map[peer.ID]bool{}
 	for {
 		select {
-		case p := <-d.hub.node.Found():
-			d.hub.peer(kindMDNS, p)
+		case p := <-d.sources.node.Found():
+			d.sources.peer(kindMDNS, p)
 			found[p.ID] = true
 			d.say("mDNS", fmt.Sprintf("found %d", len(found)))
 		case <-d.ctx.Done():
@@ -204,7 +204,7 @@ func (d *discovery) searchHead(name string) {
 	d.say("DHT", "no peer answered"+d.entrance())
 	pause := searchPause
 	for {
-		rec, err := d.hub.node.GetIPNS(d.ctx, name)
+		rec, err := d.sources.node.GetIPNS(d.ctx, name)
 		if err == nil {
 			h := head{name: name, record: rec}
 			if h.folder, h.seq, err = p2p.CheckRecord(name, rec); err == nil {
@@ -238,15 +238,15 @@ func (d *discovery) entrance() string {
 
 // search adds the peers that provide c.
 func (d *discovery) search(c cid.Cid) {
-	for p := range d.hub.node.FindProviders(d.ctx, c) {
-		d.hub.peer(kindDHT, p)
+	for p := range d.sources.node.FindProviders(d.ctx, c) {
+		d.sources.peer(kindDHT, p)
 	}
 }
 
 // searchAlso looks for peers that provide the artifacts of a release, beside those
 // that have its metadata.
 func (d *discovery) searchAlso(r manifest.Release) {
-	if d.hub.node == nil || !d.cfg.Mode.Uses("dht") {
+	if d.sources.node == nil || !d.cfg.Mode.Uses("dht") {
 		return
 	}
 	d.tasks.Go(func() {
@@ -272,11 +272,11 @@ func (d *discovery) tried() string {
 		}
 	}
 	d.mu.Unlock()
-	sources, _ := d.hub.known()
+	sources, _ := d.sources.known()
 	for _, s := range sources[:min(len(sources), 5)] {
 		out = append(out, s.story())
 	}
-	if err := d.hub.strangers.lastError(); err != nil && len(sources) < 5 {
+	if err := d.sources.candidates.lastError(); err != nil && len(sources) < 5 {
 		out = append(out, fmt.Sprintf("a peer that was found: %v", err))
 	}
 	if len(out) == 0 {

@@ -8,8 +8,8 @@
 // cache among them, is asked through cas.Get, and a source that sends one wrong
 // block is not asked again in this run. What happened is told in a [Report].
 //
-// A fetch is one queue (queue.go) over the leaves of all artifacts (part.go): jobs are
-// runs of them at one source. Among neighbours a herd (herd.go) decides who asks whom.
+// A fetch is one queue (queue.go) over the leaves of all artifacts (download.go): jobs are
+// runs of them at one source. Among peers, rendezvous hashing (swarm.go) decides which of them requests a leaf from an origin.
 //
 // Where the mode announces, a machine gives what it has verified to others while it
 // fetches, through the same gateway as a publisher (internal/gateway), at addresses that

@@ -44,14 +44,14 @@ func (f *fetch) fromSink(ctx context.Context, sink Sink) error {
 	if !ok {
 		return nil
 	}
-	wanted := map[cid.Cid]place{}
-	for _, p := range f.parts {
+	wanted := map[cid.Cid]position{}
+	for _, p := range f.downloads {
 		for i := p.waiting.next(0); i >= 0; i = p.waiting.next(i + 1) {
-			wanted[p.leaves[i].CID] = place{p, i}
+			wanted[p.leaves[i].CID] = position{p, i}
 		}
 	}
 	f.disc.folder = SourceStats{Name: s.Folder(), Kind: kindFolder}
-	for _, p := range f.parts {
+	for _, p := range f.downloads {
 		if err := f.fromFile(ctx, s.Earlier(p.Role), p, wanted); err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func (f *fetch) fromSink(ctx context.Context, sink Sink) error {
 	return nil
 }
 
-func (f *fetch) fromFile(ctx context.Context, file *os.File, p *part, wanted map[cid.Cid]place) error {
+func (f *fetch) fromFile(ctx context.Context, file *os.File, p *download, wanted map[cid.Cid]position) error {
 	if file == nil {
 		return nil
 	}
@@ -67,16 +67,16 @@ func (f *fetch) fromFile(ctx context.Context, file *os.File, p *part, wanted map
 	var broken error
 	take := func(ctx context.Context, c cid.Cid, data []byte) error {
 		at, ok := wanted[c]
-		if !ok || int64(len(data)) != at.part.leaves[at.leaf].Size {
+		if !ok || int64(len(data)) != at.download.leaves[at.leaf].Size {
 			return nil
 		}
 		delete(wanted, c)
-		if broken = at.part.write(at.leaf, data); broken != nil {
+		if broken = at.download.write(at.leaf, data); broken != nil {
 			return broken
 		}
 		f.cache.put(ctx, c, data)
-		f.disc.shelf.verified(c)
-		f.got += at.part.landed(at.leaf)
+		f.disc.shared.verified(c)
+		f.got += at.download.landed(at.leaf)
 		f.disc.folder.Blocks, f.disc.folder.Bytes = f.disc.folder.Blocks+1, f.disc.folder.Bytes+int64(len(data))
 		f.cfg.Progress(f.got, f.total)
 		return nil

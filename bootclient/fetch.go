@@ -28,13 +28,13 @@ const (
 // A fetch brings the artifacts of one release into the targets of a sink. One
 // goroutine, run's, owns the queue; jobs run beside it and post what came of them.
 type fetch struct {
-	cfg     Config
-	disc    *discovery
-	cache   *cache
-	release manifest.Release
-	parts   []*part
-	nodes   sync.Map // inner nodes of the artifacts: []byte by cid.Cid
-	total   int64
+	cfg       Config
+	disc      *discovery
+	cache     *cache
+	release   manifest.Release
+	downloads []*download
+	nodes     sync.Map // inner nodes of the artifacts: []byte by cid.Cid
+	total     int64
 
 	vigil  *vigil
 	queue  *queue
@@ -57,7 +57,7 @@ func fetchAll(ctx context.Context, cfg Config, disc *discovery, c *cache, won re
 	if err := f.listLeaves(ctx, won.from); err != nil {
 		return f, err
 	}
-	if err := link(f.parts); err != nil {
+	if err := link(f.downloads); err != nil {
 		return f, fmt.Errorf("release %s: %w", f.release.Version, err)
 	}
 	f.makeRoom(ctx, won.folder)
@@ -68,10 +68,10 @@ func fetchAll(ctx context.Context, cfg Config, disc *discovery, c *cache, won re
 	if err := f.fromSink(ctx, sink); err != nil {
 		return f, err
 	}
-	f.queue = newQueue(f.parts, time.Now())
+	f.queue = newQueue(f.downloads, time.Now())
 	f.queue.times = cfg.times
 	f.queue.shuffled = cfg.Mode.Uses("mdns")
-	f.queue.herd = newHerd(disc.hub, f.parts)
+	f.queue.swarm = newSwarm(disc.sources, f.downloads)
 	if err := f.run(ctx); err != nil {
 		return f, err
 	}
@@ -98,7 +98,7 @@ func (f *fetch) open(sink Sink) error {
 			return fmt.Errorf("%s of %d bytes: %w", a.Role, a.Length, err)
 		}
 		if t != nil {
-			f.parts = append(f.parts, &part{Artifact: a, target: t})
+			f.downloads = append(f.downloads, &download{Artifact: a, target: t})
 			f.total += a.Length
 		}
 	}
@@ -107,10 +107,10 @@ func (f *fetch) open(sink Sink) error {
 
 // listLeaves reads the inner nodes of all artifacts, of first before all others.
 func (f *fetch) listLeaves(ctx context.Context, first *source) error {
-	var src cas.Source = patient{pool{hub: f.disc.hub, cache: f.cache, prefer: first}, f.disc, f.vigil}
-	src = f.disc.shelf.recording(recorder{src, func(id cid.Cid, data []byte) { f.nodes.Store(id, data) }})
+	var src cas.Source = patient{pool{sources: f.disc.sources, cache: f.cache, prefer: first}, f.disc, f.vigil}
+	src = f.disc.shared.recording(recorder{src, func(id cid.Cid, data []byte) { f.nodes.Store(id, data) }})
 	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range f.parts {
+	for _, p := range f.downloads {
 		g.Go(func() (err error) {
 			p.leaves, err = cas.Leaves(ctx, src, p.CID, p.Length)
 			if errors.Is(err, context.Canceled) {
@@ -119,7 +119,7 @@ func (f *fetch) listLeaves(ctx context.Context, first *source) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w; %s", p.Role, err, elsewhere)
 			}
-			f.disc.shelf.stock(p.CID, p.leaves, p.target)
+			f.disc.shared.stock(p.CID, p.leaves, p.target)
 			return nil
 		})
 	}
@@ -129,7 +129,7 @@ func (f *fetch) listLeaves(ctx context.Context, first *source) error {
 // hashAll hashes the artifacts while they arrive. The channel gives the outcome of all.
 func (f *fetch) hashAll(ctx context.Context) <-chan error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range f.parts {
+	for _, p := range f.downloads {
 		g.Go(func() error { return p.hash(ctx) })
 	}
 	done := make(chan error, 1)
@@ -142,13 +142,13 @@ func (f *fetch) fromCache(ctx context.Context) error {
 	if f.cache.store == nil {
 		return nil
 	}
-	var wanted []place
-	for _, p := range f.parts {
+	var wanted []position
+	for _, p := range f.downloads {
 		for i := p.waiting.next(0); i >= 0; i = p.waiting.next(i + 1) {
-			wanted = append(wanted, place{p, i})
+			wanted = append(wanted, position{p, i})
 		}
 	}
-	found := make(chan place, 64)
+	found := make(chan position, 64)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(1 + cacheReaders)
 	g.Go(func() error {
@@ -163,23 +163,23 @@ func (f *fetch) fromCache(ctx context.Context) error {
 		close(found)
 	}()
 	for at := range found {
-		f.got += at.part.landed(at.leaf)
+		f.got += at.download.landed(at.leaf)
 	}
 	return <-failed
 }
 
-func (f *fetch) takeCached(ctx context.Context, at place, found chan<- place) error {
+func (f *fetch) takeCached(ctx context.Context, at position, found chan<- position) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	data, ok := f.cache.get(ctx, at.part.leaves[at.leaf].CID)
+	data, ok := f.cache.get(ctx, at.download.leaves[at.leaf].CID)
 	if !ok {
 		return nil
 	}
-	if err := at.part.write(at.leaf, data); err != nil {
+	if err := at.download.write(at.leaf, data); err != nil {
 		return err
 	}
-	f.disc.shelf.verified(at.part.leaves[at.leaf].CID)
+	f.disc.shared.verified(at.download.leaves[at.leaf].CID)
 	found <- at
 	return nil
 }
@@ -189,7 +189,7 @@ func (f *fetch) takeCached(ctx context.Context, at place, found chan<- place) er
 func (f *fetch) run(ctx context.Context) error {
 	tick := time.NewTicker(fetchTick)
 	defer tick.Stop()
-	known, more := f.disc.hub.known()
+	known, more := f.disc.sources.known()
 	f.vigil.came(time.Now())
 	calm := time.Now() // when a source turned up
 	shown := int64(-1)
@@ -207,13 +207,13 @@ func (f *fetch) run(ctx context.Context) error {
 			}
 		case <-more:
 			calm = time.Now()
-			known, more = f.disc.hub.known()
+			known, more = f.disc.sources.known()
 		case now := <-tick.C:
 			if f.got != shown { // who watches sees at once that nothing comes
 				shown = f.got
 				f.cfg.Progress(f.got, f.total)
 			}
-			f.queue.herd.look(f.queue, now)
+			f.queue.swarm.refresh(f.queue, now)
 			if err := f.hope(now, calm); err != nil {
 				return err
 			}
@@ -238,30 +238,30 @@ func (f *fetch) hope(now, calm time.Time) error {
 	f.vigil.came(f.queue.last)
 	since := f.vigil.waits(now, func() string { return f.disc.tried() })
 	f.queue.askAgain(now)
-	why := f.queue.hopeless(now)
+	why := f.queue.exhausted(now)
 	if errors.Is(why, cas.ErrCorrupt) && f.disc.settled(calm, banned) {
 		return why
 	}
 	if since < f.disc.patience() && !f.nobody() {
 		return nil
 	}
-	return fmt.Errorf("%w; %s", f.disc.inVain(since, worse(f.queue.lied(), why)), elsewhere)
+	return fmt.Errorf("%w; %s", f.disc.inVain(since, worse(f.queue.bannedFor(), why)), elsewhere)
 }
 
 // nobody reports whether there is no source and none can turn up.
-func (f *fetch) nobody() bool { return len(f.queue.seats) == 0 && !f.disc.network }
+func (f *fetch) nobody() bool { return len(f.queue.sources) == 0 && !f.disc.network }
 
 // elsewhere is what to do when the sources do not give a block.
 const elsewhere = "name another source with --mirror or --peer (phase.mirror=, phase.peer=), or ask the publisher to run phase-publish fsck"
 
-// admit gives each new source a seat. One that may be a neighbour is asked for that
+// admit adds each new source to the queue. One that may be a neighbour is asked for that
 // first.
 func (f *fetch) admit(ctx context.Context, known []*source) {
-	for _, s := range known[len(f.queue.seats):] {
-		st := f.queue.seat(s)
-		st.joined = f.queue.herd == nil || !s.isPeer()
+	for _, s := range known[len(f.queue.sources):] {
+		st := f.queue.addSource(s)
+		st.joined = f.queue.swarm == nil || !s.isPeer()
 	}
-	for _, st := range f.queue.seats {
+	for _, st := range f.queue.sources {
 		if open, _, _, _ := st.src.state(); open && !st.joined && !st.watched {
 			st.watched = true
 			f.tasks.Go(func() { f.watch(ctx, st) })
@@ -290,12 +290,12 @@ func (f *fetch) dispatch(ctx context.Context) {
 func (f *fetch) ask(ctx context.Context, j *job, take func(i int, data gateway.Loan) error) error {
 	leaves := make([]cas.Leaf, len(j.leaves))
 	for k, i := range j.leaves {
-		leaves[k] = j.part.leaves[i]
+		leaves[k] = j.download.leaves[i]
 	}
 	if len(leaves) > 1 {
-		return j.seat.src.run(ctx, j.part.CID, leaves, take)
+		return j.source.src.run(ctx, j.download.CID, leaves, take)
 	}
-	data, err := cas.Get(ctx, j.seat.src, leaves[0].CID)
+	data, err := cas.Get(ctx, j.source.src, leaves[0].CID)
 	if err != nil {
 		return err
 	}
@@ -304,12 +304,12 @@ func (f *fetch) ask(ctx context.Context, j *job, take func(i int, data gateway.L
 
 // take puts a verified leaf into its places, the cache among them.
 func (f *fetch) take(ctx context.Context, j *job, i int, data gateway.Loan) error {
-	if err := j.part.write(i, data.Data); err != nil {
+	if err := j.download.write(i, data.Data); err != nil {
 		return &fatalError{err}
 	}
-	f.disc.shelf.verified(j.part.leaves[i].CID)
-	f.cache.put(ctx, j.part.leaves[i].CID, data.Data)
-	j.part.hand.put(i, data)
+	f.disc.shared.verified(j.download.leaves[i].CID)
+	f.cache.put(ctx, j.download.leaves[i].CID, data.Data)
+	j.download.hand.put(i, data)
 	f.post(ctx, func() error {
 		f.got += f.queue.landed(j, i, time.Now())
 		return nil
@@ -324,14 +324,14 @@ func (e *fatalError) Unwrap() error { return e.error }
 
 // ended keeps the books about a job that is over.
 func (f *fetch) ended(ctx context.Context, j *job, err error) error {
-	s := j.seat.src
+	s := j.source.src
 	switch fatal := (*fatalError)(nil); {
 	case errors.As(err, &fatal):
 		return fatal.error
 	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, gateway.ErrNoRuns):
 	case j.dropped && !errors.Is(err, cas.ErrCorrupt):
 	case s.blame(ctx, err):
-		f.cfg.Report.Refuse(s.String(), "block of "+j.part.Role, err)
+		f.cfg.Report.Refuse(s.String(), "block of "+j.download.Role, err)
 	}
 	f.queue.ended(j, err, time.Now())
 	return nil
@@ -345,5 +345,5 @@ func (f *fetch) words(sources []SourceStats) string {
 			n++
 		}
 	}
-	return fmt.Sprintf("%s, %s from %s", count(len(f.parts), "artifact"), bytesOf(f.total), count(n, "source"))
+	return fmt.Sprintf("%s, %s from %s", count(len(f.downloads), "artifact"), bytesOf(f.total), count(n, "source"))
 }

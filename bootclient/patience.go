@@ -28,7 +28,7 @@ const (
 // learnt; and since anybody may speak there, what strangers send ends nothing by itself: a
 // source that a person or root.json named must be among the refused.
 func (d *discovery) settled(calm time.Time, stand func(*source) standing) bool {
-	known, _ := d.hub.known()
+	known, _ := d.sources.known()
 	named := false
 	for _, s := range known {
 		switch stand(s) {
@@ -41,7 +41,7 @@ func (d *discovery) settled(calm time.Time, stand func(*source) standing) bool {
 	if !d.network {
 		return true
 	}
-	return named && d.hub.strangers.none() && time.Since(calm) >= d.cfg.times.settle
+	return named && d.sources.candidates.none() && time.Since(calm) >= d.cfg.times.settle
 }
 
 // banned is the standing of a source in a fetch.
@@ -58,7 +58,7 @@ func banned(s *source) standing {
 // patience is how long a fetch waits for its next block: Config.Patience. When all known
 // sources were refused, and mDNS or the DHT may bring another, it waits as long as a search.
 func (d *discovery) patience() time.Duration {
-	known, _ := d.hub.known()
+	known, _ := d.sources.known()
 	if slices.ContainsFunc(known, func(s *source) bool { return banned(s) == outOfReach }) {
 		return d.cfg.Patience
 	}

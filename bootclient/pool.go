@@ -20,9 +20,9 @@ const stagger = 300 * time.Millisecond // before the next source is asked for th
 // that have been reached, one after a while, then two, then four. It is a
 // cas.Source that has verified what it returns.
 type pool struct {
-	hub    *hub
-	cache  *cache
-	prefer *source // asked first; nil for none
+	sources *sourceSet
+	cache   *cache
+	prefer  *source // asked first; nil for none
 }
 
 // A missingBlock is the error of a block that no source gave. Another one may have it, or
@@ -40,7 +40,7 @@ func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	sources := p.candidates()
+	sources := p.usable()
 	answers := make(chan answer, len(sources))
 	var errs []error
 	next, running, more := 0, 0, 1
@@ -98,8 +98,8 @@ func ask(ctx context.Context, s *source, c cid.Cid) answer {
 // candidates returns the sources that may be asked now: the preferred one, then the others
 // that have been reached. One that failed may be asked again after its pause; those that
 // kept us waiting or fail all the time come last.
-func (p pool) candidates() []*source {
-	known, _ := p.hub.known()
+func (p pool) usable() []*source {
+	known, _ := p.sources.known()
 	if i := slices.Index(known, p.prefer); i > 0 {
 		known = slices.Insert(slices.Delete(known, i, i+1), 0, p.prefer)
 	}
@@ -126,7 +126,7 @@ func number(b bool) int {
 // telling joins what the sources said about a block, now or when they were banned, into the
 // error that says most.
 func (p pool) telling(c cid.Cid, errs []error) error {
-	known, _ := p.hub.known()
+	known, _ := p.sources.known()
 	var worst error
 	for _, err := range errs {
 		worst = worse(worst, err)
@@ -159,7 +159,7 @@ type patient struct {
 func (p patient) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	calm := time.Now()
 	for n := 0; ; n++ {
-		_, more := p.hub.known()
+		_, more := p.sources.known()
 		data, err := p.pool.Block(ctx, c)
 		now := time.Now()
 		if err == nil {

@@ -18,14 +18,14 @@ import (
 )
 
 // partOf is an artifact of n leaves of the given size.
-func partOf(t testing.TB, n int, size int64) *part {
+func partOf(t testing.TB, n int, size int64) *download {
 	t.Helper()
-	p := &part{Artifact: manifest.Artifact{Role: manifest.RoleRootfs, Length: int64(n) * size}}
+	p := &download{Artifact: manifest.Artifact{Role: manifest.RoleRootfs, Length: int64(n) * size}}
 	for i := range n {
 		name := cas.Sum(cid.Raw, binary.BigEndian.AppendUint64(nil, uint64(i)))
 		p.leaves = append(p.leaves, cas.Leaf{CID: name, Offset: int64(i) * size, Size: size})
 	}
-	if err := link([]*part{p}); err != nil {
+	if err := link([]*download{p}); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -38,10 +38,10 @@ func mirrorNamed(name string) *source {
 }
 
 // start seats sources that have given a block before.
-func start(q *queue, sources ...*source) []*seat {
-	var out []*seat
+func start(q *queue, sources ...*source) []*sourceState {
+	var out []*sourceState
 	for _, s := range sources {
-		st := q.seat(s)
+		st := q.addSource(s)
 		st.joined, st.proven = true, true
 		out = append(out, st)
 	}
@@ -58,7 +58,7 @@ func (q *queue) give(j *job) {
 
 func TestWhatComesInSlowlyIsAskedOfAnotherSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue([]*part{partOf(t, 1, 1)}, time.Now())
+		q := newQueue([]*download{partOf(t, 1, 1)}, time.Now())
 		start(q, mirrorNamed("one"), mirrorNamed("two"), mirrorNamed("three"))
 		slow := q.next(time.Now())
 		if again := q.next(time.Now()); again != nil {
@@ -66,7 +66,7 @@ func TestWhatComesInSlowlyIsAskedOfAnotherSource(t *testing.T) {
 		}
 		time.Sleep(hedgeAfter)
 		second := q.next(time.Now())
-		if second == nil || second.seat == slow.seat || second.leaves[0] != slow.leaves[0] {
+		if second == nil || second.source == slow.source || second.leaves[0] != slow.leaves[0] {
 			t.Fatalf("the idle sources got %+v", second)
 		}
 		if third := q.next(time.Now()); third != nil {
@@ -88,7 +88,7 @@ func TestWhatComesInSlowlyIsAskedOfAnotherSource(t *testing.T) {
 // single blocks: each block that helps makes place for the next.
 func TestAllOfASlowRunIsAskedOfAnotherSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue([]*part{partOf(t, 16, 64<<10)}, time.Now())
+		q := newQueue([]*download{partOf(t, 16, 64<<10)}, time.Now())
 		start(q, mirrorNamed("trickles"))[0].unit = maxRun
 		if slow := q.next(time.Now()); len(slow.leaves) != 16 {
 			t.Fatalf("a run of %d leaves", len(slow.leaves))
@@ -108,17 +108,17 @@ func TestAllOfASlowRunIsAskedOfAnotherSource(t *testing.T) {
 
 func TestAnUnprovenSourceDoesNotHelpWhereAProvenOneMay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue([]*part{partOf(t, 1, 1)}, time.Now())
+		q := newQueue([]*download{partOf(t, 1, 1)}, time.Now())
 		start(q, mirrorNamed("proven"))
-		unproven := q.seat(mirrorNamed("new"))
+		unproven := q.addSource(mirrorNamed("new"))
 		slow := q.next(time.Now())
 		unproven.joined = true
 		good := start(q, mirrorNamed("good"))[0]
 		for range 10 {
 			time.Sleep(hedgeAfter)
 			if j := q.next(time.Now()); j != nil {
-				if j.seat != good {
-					t.Errorf("%s is asked for what %s does not bring", j.seat.src, slow.seat.src)
+				if j.source != good {
+					t.Errorf("%s is asked for what %s does not bring", j.source.src, slow.source.src)
 				}
 				return
 			}
@@ -129,7 +129,7 @@ func TestAnUnprovenSourceDoesNotHelpWhereAProvenOneMay(t *testing.T) {
 
 func TestLeavesGoBackWhenTheirSourceFails(t *testing.T) {
 	p := partOf(t, 64, 1<<20)
-	q := newQueue([]*part{p}, time.Now())
+	q := newQueue([]*download{p}, time.Now())
 	st := start(q, mirrorNamed("a"))[0]
 	st.unit = maxRun
 	j := q.next(time.Now())
@@ -150,7 +150,7 @@ func TestARunHoldsOnlyWhatIsMissing(t *testing.T) {
 	for _, i := range []int{0, 4, 5} {
 		p.landed(i)
 	}
-	q := newQueue([]*part{p}, time.Now())
+	q := newQueue([]*download{p}, time.Now())
 	start(q, mirrorNamed("a"))[0].unit = maxRun
 	if j := q.next(time.Now()); j.leaves[0] != 1 || len(j.leaves) != 3 {
 		t.Errorf("asked for %d leaves from %d on", len(j.leaves), j.leaves[0])
@@ -164,7 +164,7 @@ func TestARunLeavesOutWhatIsThereWhereTheSourceTakesGaps(t *testing.T) {
 			p.landed(i)
 		}
 	}
-	q := newQueue([]*part{p}, time.Now())
+	q := newQueue([]*download{p}, time.Now())
 	st := start(q, mirrorNamed("ours"))[0]
 	st.unit, st.window = maxRun, 2
 	st.src.gaps.Store(true)
@@ -187,7 +187,7 @@ func TestAShortRunIsAskedForLeafByLeafWhereItRepeatsNodes(t *testing.T) {
 		for i := 3; i < 1000; i++ {
 			p.landed(i)
 		}
-		q := newQueue([]*part{p}, time.Now())
+		q := newQueue([]*download{p}, time.Now())
 		st := start(q, mirrorNamed("a"))[0]
 		st.unit = maxRun
 		st.src.repeats.Store(repeats)
@@ -198,16 +198,16 @@ func TestAShortRunIsAskedForLeafByLeafWhereItRepeatsNodes(t *testing.T) {
 }
 
 func TestASourceIsNotAskedAgainForWhatItLacks(t *testing.T) {
-	q := newQueue([]*part{partOf(t, 2, 1)}, time.Now())
+	q := newQueue([]*download{partOf(t, 2, 1)}, time.Now())
 	start(q, mirrorNamed("a"))
 	for range 2 {
 		j := q.next(time.Now())
-		q.ended(j, cas.NotFound(j.part.leaves[j.leaves[0]].CID), time.Now())
+		q.ended(j, cas.NotFound(j.download.leaves[j.leaves[0]].CID), time.Now())
 	}
 	if j := q.next(time.Now()); j != nil {
 		t.Errorf("asked again for %d", j.leaves[0])
 	}
-	if why := q.hopeless(time.Now()); !errors.Is(why, fs.ErrNotExist) {
+	if why := q.exhausted(time.Now()); !errors.Is(why, fs.ErrNotExist) {
 		t.Errorf("hopeless says %v", why)
 	}
 }
@@ -229,9 +229,9 @@ func TestHopeless(t *testing.T) {
 		"only lost":             {[]*source{lost}, cas.ErrUnreachable},
 		"nobody was ever there": {nil, cas.ErrUnreachable},
 	} {
-		q := newQueue([]*part{partOf(t, 1, 1)}, time.Now())
+		q := newQueue([]*download{partOf(t, 1, 1)}, time.Now())
 		start(q, row.sources...)
-		if why := q.hopeless(time.Now()); !errors.Is(why, row.want) || (row.want == nil) != (why == nil) {
+		if why := q.exhausted(time.Now()); !errors.Is(why, row.want) || (row.want == nil) != (why == nil) {
 			t.Errorf("%s: %v", name, why)
 		}
 	}
@@ -241,15 +241,15 @@ func TestASourceOfLastResortWaitsForTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		last := newSource(kindPeer, "stock node", nil)
 		last.ways = []*way{{name: "bitswap", blocks: cas.NewMemory()}}
-		q := newQueue([]*part{partOf(t, 9, 1)}, time.Now())
+		q := newQueue([]*download{partOf(t, 9, 1)}, time.Now())
 		seats := start(q, last, mirrorNamed("a"))
 		for j := q.next(time.Now()); j != nil; j = q.next(time.Now()) {
-			if j.seat == seats[0] {
+			if j.source == seats[0] {
 				t.Fatal("the last one is asked while another serves")
 			}
 		}
 		time.Sleep(lastResort + 1)
-		if j := q.next(time.Now()); j == nil || j.seat.src != last {
+		if j := q.next(time.Now()); j == nil || j.source.src != last {
 			t.Errorf("nothing comes in, and the next job is %+v", j)
 		}
 	})
@@ -326,13 +326,13 @@ func TestASourceThatLacksEverythingLosesNoLeaf(t *testing.T) { handOut(t, 1000) 
 
 // handOut gives every leaf of a release to a good source while another lacks them all.
 func handOut(t testing.TB, leaves int) {
-	q := newQueue([]*part{partOf(t, leaves, 64<<10)}, time.Now())
+	q := newQueue([]*download{partOf(t, leaves, 64<<10)}, time.Now())
 	seats := start(q, mirrorNamed("good"), mirrorNamed("lacks"))
 	for q.left > 0 {
 		switch j := q.next(time.Now()); {
 		case j == nil:
 			t.Fatalf("%d leaves are left and nobody is asked", q.left)
-		case j.seat == seats[0]:
+		case j.source == seats[0]:
 			q.give(j)
 		default:
 			q.ended(j, fs.ErrNotExist, time.Now())
@@ -343,29 +343,29 @@ func handOut(t testing.TB, leaves int) {
 // A neighbour that is slow loses its job to somebody else, if there is anybody else.
 func TestTheOnlyNeighbourMayBeSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		parts := []*part{partOf(t, 4, 1)}
+		parts := []*download{partOf(t, 4, 1)}
 		q := newQueue(parts, time.Now())
-		q.herd = &herd{self: 1, parts: parts, own: make([]set, 1), held: []set{newSet(4)}}
-		q.herd.divide([]uint64{1})
+		q.swarm = &swarm{self: 1, downloads: parts, owned: make([]bitfield, 1), available: []bitfield{newBitfield(4)}}
+		q.swarm.assign([]uint64{1})
 		slow := start(q, mirrorNamed("slow"))[0]
-		q.herd.tell(slow, 0, []byte{0xf0}, time.Now())
+		q.swarm.update(slow, 0, []byte{0xf0}, time.Now())
 		j := q.next(time.Now())
 		if j == nil {
 			t.Fatal("a neighbour that has all is not asked")
 		}
-		time.Sleep(2 * memberStall)
-		q.herd.look(q, time.Now())
-		if why := q.hopeless(time.Now()); j.dropped || why != nil {
+		time.Sleep(2 * stallLimit)
+		q.swarm.refresh(q, time.Now())
+		if why := q.exhausted(time.Now()); j.dropped || why != nil {
 			t.Errorf("dropped %t, %v", j.dropped, why)
 		}
 		start(q, mirrorNamed("other"))
-		q.herd.look(q, time.Now())
+		q.swarm.refresh(q, time.Now())
 		if !j.dropped {
 			t.Error("it goes on beside another source")
 		}
 		q.ended(j, cas.ErrUnreachable, time.Now())
-		q.seats = q.seats[:1] // and the other is gone
-		if why := q.hopeless(time.Now()); !errors.Is(why, cas.ErrUnreachable) {
+		q.sources = q.sources[:1] // and the other is gone
+		if why := q.exhausted(time.Now()); !errors.Is(why, cas.ErrUnreachable) {
 			t.Errorf("what it has is lost for good: %v", why)
 		}
 	})
@@ -374,22 +374,22 @@ func TestTheOnlyNeighbourMayBeSlow(t *testing.T) {
 // A liar says again and again that it has one leaf more, as an honest machine would.
 func TestNothingIsLeftToANeighbourThatKeptItsFirstBlockBack(t *testing.T) {
 	const leaves = 64
-	now, parts := time.Now(), []*part{partOf(t, leaves, 1)}
+	now, parts := time.Now(), []*download{partOf(t, leaves, 1)}
 	q := newQueue(parts, now)
-	q.herd = &herd{self: 1, parts: parts, own: make([]set, 1), held: []set{newSet(leaves)}}
+	q.swarm = &swarm{self: 1, downloads: parts, owned: make([]bitfield, 1), available: []bitfield{newBitfield(leaves)}}
 	liar := start(q, mirrorNamed("liar"))[0]
 	liar.proven = false
 	says := func(bits byte) int {
 		now = now.Add(pollPause)
-		q.herd.tell(liar, 0, []byte{bits, 0, 0, 0, 0, 0, 0, 0}, now)
-		q.herd.look(q, now)
-		return q.herd.own[0].count()
+		q.swarm.update(liar, 0, []byte{bits, 0, 0, 0, 0, 0, 0, 0}, now)
+		q.swarm.refresh(q, now)
+		return q.swarm.owned[0].count()
 	}
 	if n := says(0x80); n == 0 || n == leaves {
 		t.Fatalf("before it is asked, %d of %d leaves are ours", n, leaves)
 	}
 	j := q.next(now)
-	q.ended(j, cas.NotFound(j.part.leaves[0].CID), now)
+	q.ended(j, cas.NotFound(j.download.leaves[0].CID), now)
 	if n := says(0xc0); n != leaves {
 		t.Errorf("%d of %d leaves are ours", n, leaves)
 	}
@@ -415,7 +415,7 @@ func TestTheWindowFollowsTheRoundTrip(t *testing.T) {
 		"150 ms, and it has been full":  {150 * time.Millisecond, 2 * time.Second, 6, 6, 6},
 		"ten seconds, whatever that is": {10 * time.Second, 10 * time.Second, 48, 48, 48},
 	} {
-		st := &seat{window: row.window}
+		st := &sourceState{window: row.window}
 		limit, step := st.farWindow(row.trip, row.took)
 		if next := min(row.window+step, limit); limit != row.limit || next != row.next {
 			t.Errorf("%s: limit %d, next window %d; want %d and %d", name, limit, next, row.limit, row.next)

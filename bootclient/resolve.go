@@ -63,12 +63,12 @@ type reply struct {
 
 // A lead is a metadata folder that somebody pointed to, until there is a verdict.
 type lead struct {
-	namers  []head
-	tried   int // namers whose word has been followed
-	running bool
-	judged  bool // for good
-	vain    int  // times that nobody gave its blocks
-	retry   time.Time
+	namers   []head
+	tried    int // namers whose word has been followed
+	running  bool
+	judged   bool // for good
+	failures int  // times that nobody gave its blocks
+	retry    time.Time
 }
 
 type verdict struct {
@@ -106,7 +106,7 @@ func resolve(ctx context.Context, cfg Config, disc *discovery, c *cache, names [
 		return resolution{}, err
 	}
 	v, err := r.commit(ctx)
-	known, _ := disc.hub.known()
+	known, _ := disc.sources.known()
 	best := r.best.head
 	out := resolution{v: v, from: best.from, all: len(known), head: best, folder: r.best.folder, kept: r.best == r.kept}
 	if l := r.folders[best.folder]; l != nil {
@@ -139,7 +139,7 @@ func (r *resolver) run(ctx context.Context) error {
 	defer tick.Stop()
 	r.askCache(work)
 	for {
-		known, more := r.disc.hub.known()
+		known, more := r.disc.sources.known()
 		r.askNew(work, known)
 		r.followLeads(work)
 		if done, err := r.finished(); done {
@@ -209,7 +209,7 @@ func (r *resolver) answered(a heard) {
 // bePatient gives the search the time that a busy source asks for, as a fetch would.
 func (r *resolver) bePatient(err error) {
 	if busy := (*gateway.BusyError)(nil); errors.As(err, &busy) {
-		due := time.Now().Add(r.cfg.times.believed(busy.After) + r.cfg.times.askMax)
+		due := time.Now().Add(r.cfg.times.retryAfter(busy.After) + r.cfg.times.askMax)
 		if end := r.began.Add(r.cfg.Patience); due.After(end) {
 			due = end
 		}
@@ -302,7 +302,7 @@ func (r *resolver) pick(l *lead) (head, bool) {
 	for range l.namers {
 		h := l.namers[l.tried%len(l.namers)]
 		l.tried++
-		if h.from == nil && len(pool{hub: r.disc.hub}.candidates()) > 0 {
+		if h.from == nil && len(pool{sources: r.disc.sources}.usable()) > 0 {
 			return h, true
 		}
 		if h.from != nil && !h.from.isBanned() {
@@ -316,7 +316,7 @@ func (r *resolver) pick(l *lead) (head, bool) {
 func (r *resolver) check(ctx context.Context, h head) verdict {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.times.checkLimit)
 	defer cancel()
-	return r.verify(ctx, h, pool{hub: r.disc.hub, cache: r.cache, prefer: h.from})
+	return r.verify(ctx, h, pool{sources: r.disc.sources, cache: r.cache, prefer: h.from})
 }
 
 func (r *resolver) verify(ctx context.Context, h head, src cas.Source) verdict {
@@ -344,8 +344,8 @@ func (r *resolver) judged(v verdict) {
 		if errors.As(v.err, new(*missingBlock)) { // another source may have the block
 			l.judged = false
 			if l.tried >= len(l.namers) {
-				l.retry = time.Now().Add(growing(r.cfg.times.askFirst, l.vain, r.cfg.times.askMax))
-				l.vain++
+				l.retry = time.Now().Add(growing(r.cfg.times.askFirst, l.failures, r.cfg.times.askMax))
+				l.failures++
 			}
 		}
 		r.refuse(v.head.source(), fmt.Sprintf("head %d", v.head.seq), v.err)
@@ -399,7 +399,7 @@ func (r *resolver) finished() (bool, error) {
 	if r.disc.isolated {
 		return true, fmt.Errorf("network: %w: %w; connect one, or load its driver", ErrNoInterface, cas.ErrUnreachable)
 	}
-	if known, _ := r.disc.hub.known(); len(known) == 0 && !r.disc.network {
+	if known, _ := r.disc.sources.known(); len(known) == 0 && !r.disc.network {
 		return true, r.nobody("nowhere to look")
 	}
 	if r.worst == nil || !quiet || !r.disc.settled(r.calm, r.standing) {

@@ -56,7 +56,7 @@ func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 	defer disc.close()
 	tell := func() {
 		cfg.Report.setSources(allStats(disc, c))
-		cfg.Report.setServed(disc.shelf.served())
+		cfg.Report.setServed(disc.shared.served())
 	}
 	defer tell()
 
@@ -75,7 +75,7 @@ func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 	disc.published()
 	cfg.Report.While(func(so time.Duration) string { return fmt.Sprintf("cache: writing to the disk, %v so far", so) }, func() {
 		c.sync(ctx)
-		disc.shelf.keepFor(ctx, cfg)
+		disc.shared.keepFor(ctx, cfg)
 	})
 	tell()
 	cfg.Report.Finish(nil)
@@ -153,7 +153,7 @@ func lastGood(ctx context.Context, cfg Config, cause error) (resolution, error) 
 }
 
 func allStats(disc *discovery, c *cache) []SourceStats {
-	list := disc.hub.stats()
+	list := disc.sources.stats()
 	if st, used := c.snapshot(); used {
 		list = append(list, st)
 	}

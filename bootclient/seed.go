@@ -76,7 +76,7 @@ type seed struct {
 
 // seeded is what is served at one time.
 type seeded struct {
-	*shelf
+	*sharedBlocks
 	head    head
 	release manifest.Release
 }
@@ -215,7 +215,7 @@ func (s *seed) verify(ctx context.Context, h head) (*manifest.Verified, error) {
 
 // stock looks which leaves of a release are there.
 func (s *seed) stock(ctx context.Context, h head, r manifest.Release) *seeded {
-	out := &seeded{newShelf(), h, r}
+	out := &seeded{newSharedBlocks(), h, r}
 	out.point(h)
 	for _, a := range r.Artifacts {
 		leaves, err := cas.Leaves(ctx, s.store, a.CID, a.Length)

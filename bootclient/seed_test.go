@@ -28,11 +28,11 @@ func filled(t *testing.T, r *repo, cache string) bootclient.Config {
 	t.Helper()
 	s := serve(t, r, nil)
 	m := newMachine(t, r, "private")
-	m.cfg.Mode, m.cfg.Cache, m.cfg.Mirrors = herd, cache, []string{s.URL}
+	m.cfg.Mode, m.cfg.Cache, m.cfg.Mirrors = swarmMode, cache, []string{s.URL}
 	m.boots(r)
 	s.CloseClientConnections()
 	s.Close()
-	return bootclient.Config{Root: r.root, Channel: "stable", Arch: "x86_64", Mode: herd, Cache: cache}
+	return bootclient.Config{Root: r.root, Channel: "stable", Arch: "x86_64", Mode: swarmMode, Cache: cache}
 }
 
 // seeds runs a seed until the test ends or stop is called.
@@ -92,12 +92,12 @@ func kept(t *testing.T, r *repo, mode modes.Mode) bootclient.Config {
 	m.boots(r)
 	s.CloseClientConnections()
 	s.Close()
-	return bootclient.Config{Root: r.root, Channel: "stable", Arch: "x86_64", Mode: herd, Cache: m.cfg.Keep, Artifacts: m.out}
+	return bootclient.Config{Root: r.root, Channel: "stable", Arch: "x86_64", Mode: swarmMode, Cache: m.cfg.Keep, Artifacts: m.out}
 }
 
 func TestAMachineBootsFromOneWithoutACache(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
-	cfg := kept(t, r, herd)
+	cfg := kept(t, r, swarmMode)
 	if size := folderSize(t, cfg.Cache); size > 64<<10 {
 		t.Errorf("%d bytes were kept beside the artifacts", size)
 	}
@@ -113,7 +113,7 @@ func TestAMachineWithAnOldRootBootsFromOneWithoutACache(t *testing.T) {
 	old := r.root
 	r.replaceOnline(manifest.Discovery{IPNS: []string{r.ipns}})
 	r.root = r.files["2.root.json"]
-	ready, _ := seeds(t, kept(t, r, herd))
+	ready, _ := seeds(t, kept(t, r, swarmMode))
 	b := newMachine(t, r, "private")
 	b.cfg.Root, b.cfg.Mirrors = old, []string{loopback(t, ready)}
 	b.boots(r)
@@ -129,7 +129,7 @@ func TestASeedGivesNoArtifactThatIsNotTheReleases(t *testing.T) {
 		"no file":  nil,
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := kept(t, r, herd)
+			cfg := kept(t, r, swarmMode)
 			file := filepath.Join(cfg.Artifacts, "rootfs")
 			if bend == nil {
 				ok(t, os.Remove(file))
@@ -164,7 +164,7 @@ func TestASeedGivesALeafFromWhereverItLies(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	kernel := content(1, 300<<10)
 	r.release("2", map[string][]byte{"kernel": kernel, "initramfs": content(2, 100<<10), "rootfs": append(bytes.Clone(kernel), content(3, 1<<20)...)})
-	cfg := kept(t, r, herd)
+	cfg := kept(t, r, swarmMode)
 	ok(t, os.Remove(filepath.Join(cfg.Artifacts, "kernel")))
 	ready, _ := seeds(t, cfg)
 	origin := loopback(t, ready)
@@ -232,7 +232,7 @@ func TestASeedGivesALeafFromWhereItIsWhole(t *testing.T) {
 	ok(t, err)
 	first := kernelLeaves[0]
 	for _, bad := range []string{"kernel", "rootfs"} {
-		cfg := kept(t, r, herd)
+		cfg := kept(t, r, swarmMode)
 		file := bytes.Clone(r.signed[bad])
 		clear(file[:first.Size])
 		ok(t, os.WriteFile(filepath.Join(cfg.Artifacts, bad), file, 0o644))
@@ -243,7 +243,7 @@ func TestASeedGivesALeafFromWhereItIsWhole(t *testing.T) {
 		ok(t, stop())
 	}
 
-	cfg := kept(t, r, herd)
+	cfg := kept(t, r, swarmMode)
 	pipe := filepath.Join(cfg.Artifacts, "kernel")
 	ok(t, errors.Join(os.Remove(pipe), unix.Mkfifo(pipe, 0o600)))
 	ready, stop := seeds(t, cfg)
@@ -255,7 +255,7 @@ func TestASeedGivesALeafFromWhereItIsWhole(t *testing.T) {
 
 func TestWhoServesNobodyKeepsNothing(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
-	quiet := herd
+	quiet := swarmMode
 	quiet.Announce = false
 	if _, err := os.Stat(kept(t, r, quiet).Cache); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("something was kept: %v", err)
@@ -294,7 +294,7 @@ func TestASeedTakesUpAReleaseThatIsStillBeingFetched(t *testing.T) {
 		held.leaves[l.CID.String()] = true
 	}
 	m := newMachine(t, r, "private")
-	m.cfg.Mode, m.cfg.Cache, m.cfg.Mirrors = herd, cfg.Cache, []string{serve(t, r, held.bend).URL}
+	m.cfg.Mode, m.cfg.Cache, m.cfg.Mirrors = swarmMode, cfg.Cache, []string{serve(t, r, held.bend).URL}
 	fetched := make(chan error, 1)
 	go func() { fetched <- m.fetch(t.Context()) }()
 	for line := range lines {

@@ -117,25 +117,25 @@ func (s *serving) close() error {
 	return errors.Join(err, s.node.Close())
 }
 
-// start starts the node of a discovery, and serves from the shelf if there is one. A
+// start starts the node of a discovery, and serves the shared blocks if there are any. A
 // machine that cannot serve still boots.
 func (d *discovery) start(opts p2p.Options) error {
-	if d.shelf != nil {
+	if d.shared != nil {
 		own := opts
 		own.Listen = d.cfg.Listen
-		s, err := openServing(d.ctx, own, d.shelf.offer(), d.cfg.HTTP)
+		s, err := openServing(d.ctx, own, d.shared.offer(), d.cfg.HTTP)
 		if err == nil {
-			d.serving, d.hub.node = s, s.node
+			d.serving, d.sources.node = s, s.node
 			d.cfg.Ready(s.ready())
 			return nil
 		}
 		d.cfg.Report.Refuse("this machine", "serving others", err)
-		d.shelf = nil
+		d.shared = nil
 	}
 	node, err := p2p.New(d.ctx, opts)
 	if err != nil {
 		return fmt.Errorf("peer-to-peer: %w", err)
 	}
-	d.hub.node = node
+	d.sources.node = node
 	return nil
 }

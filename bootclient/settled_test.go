@@ -37,18 +37,18 @@ func TestSettled(t *testing.T) {
 		{"bootstrap none, mirror refused", true, long, 0, true},
 		{"bootstrap out, mirror refused", true, long, 0, false},
 	} {
-		d := &discovery{hub: newHub(nil, &usual), network: row.network, cfg: Config{times: &usual}}
+		d := &discovery{sources: newSourceSet(nil, &usual), network: row.network, cfg: Config{times: &usual}}
 		stands := map[*source]standing{}
 		for i, text := range strings.Split(row.sources, ", ") {
 			kind, stand, found := strings.Cut(text, " ")
 			if found {
 				s := newSource(kind, fmt.Sprint(i), nil)
-				d.hub.add(s)
+				d.sources.add(s)
 				stands[s] = map[string]standing{"out": outOfReach, "refused": refused, "none": noSource}[stand]
 			}
 		}
 		for range row.dialled {
-			d.hub.strangers.add(kindMDNS, peer.AddrInfo{ID: "somebody"})
+			d.sources.candidates.add(kindMDNS, peer.AddrInfo{ID: "somebody"})
 		}
 		if got := d.settled(row.calm, func(s *source) standing { return stands[s] }); got != row.want {
 			t.Errorf("%q, network %t, %s after the last news, %d dialled: settled %t", row.sources, row.network, now.Sub(row.calm), row.dialled, got)

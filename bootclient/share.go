@@ -30,11 +30,11 @@ const (
 	restLimit = 2 * time.Second // for that, once everything else is done
 )
 
-// A shelf is what this machine has verified and gives to others while it fetches: the
-// metadata of the release that won, the record that points to it, the inner nodes of its
-// artifacts, and their leaves, each read back from where it was written. It is a
-// cas.Source. A nil shelf keeps nothing.
-type shelf struct {
+// sharedBlocks are the verified blocks that this machine serves to peers while it fetches:
+// the metadata of the accepted release, the IPNS record that points to it, the inner nodes of
+// its artifacts, and their leaves. A leaf is read back from where it was written. It is a
+// cas.Source. A nil *sharedBlocks keeps nothing.
+type sharedBlocks struct {
 	run  string       // tells versions of this run from those of another
 	sent atomic.Int64 // bytes that others got
 
@@ -60,20 +60,20 @@ type spot struct {
 	i int // of the leaf
 }
 
-func newShelf() *shelf {
-	return &shelf{
+func newSharedBlocks() *sharedBlocks {
+	return &sharedBlocks{
 		run: strings.ToLower(rand.Text()[:10]), blocks: map[cid.Cid][]byte{}, records: map[string][]byte{},
 		artifacts: map[cid.Cid]*stock{}, first: map[cid.Cid]spot{}, others: map[cid.Cid][]spot{},
 	}
 }
 
-// offer is what a gateway serves of the shelf.
-func (s *shelf) offer() gateway.Options {
+// offer is what the gateway serves of the shared blocks.
+func (s *sharedBlocks) offer() gateway.Options {
 	return gateway.Options{Source: s, IPNS: s.record, Have: s.have, UploadSlots: shelfSlot, Sent: func(n int64) { s.sent.Add(n) }}
 }
 
 // served is how many bytes others got.
-func (s *shelf) served() int64 {
+func (s *sharedBlocks) served() int64 {
 	if s == nil {
 		return 0
 	}
@@ -81,7 +81,7 @@ func (s *shelf) served() int64 {
 }
 
 // point keeps the record of a name.
-func (s *shelf) point(h head) {
+func (s *sharedBlocks) point(h head) {
 	if s == nil || h.record == nil {
 		return
 	}
@@ -91,7 +91,7 @@ func (s *shelf) point(h head) {
 }
 
 // keep takes a verified block of metadata or an inner node.
-func (s *shelf) keep(c cid.Cid, data []byte) {
+func (s *sharedBlocks) keep(c cid.Cid, data []byte) {
 	if s == nil {
 		return
 	}
@@ -104,7 +104,7 @@ func (s *shelf) keep(c cid.Cid, data []byte) {
 }
 
 // recording returns src, whose blocks are kept. It must verify them.
-func (s *shelf) recording(src cas.Source) cas.Source {
+func (s *sharedBlocks) recording(src cas.Source) cas.Source {
 	if s == nil {
 		return src
 	}
@@ -125,7 +125,7 @@ func (r recorder) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 }
 
 // stock makes an artifact known, none of whose leaves is there yet.
-func (s *shelf) stock(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt) {
+func (s *sharedBlocks) stock(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt) {
 	if s == nil {
 		return
 	}
@@ -143,7 +143,7 @@ func (s *shelf) stock(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt) {
 }
 
 // verified says that a leaf was verified and is in all its places.
-func (s *shelf) verified(c cid.Cid) {
+func (s *sharedBlocks) verified(c cid.Cid) {
 	if s == nil {
 		return
 	}
@@ -166,10 +166,10 @@ func (p spot) set() {
 
 func (p spot) isSet() bool { return p.bits[p.i/8]&(0x80>>(p.i%8)) != 0 }
 
-// Block returns what is on the shelf. Who serves it reads it through cas.Get: memory
+// Block returns a shared block. The server reads it through cas.Get: memory
 // that changed meanwhile is not given away. A leaf that lies in several places is given from
 // the first where it hashes right.
-func (s *shelf) Block(_ context.Context, c cid.Cid) ([]byte, error) {
+func (s *sharedBlocks) Block(_ context.Context, c cid.Cid) ([]byte, error) {
 	s.mu.RLock()
 	data, ok := s.blocks[c]
 	places := s.places(c)
@@ -190,7 +190,7 @@ func (s *shelf) Block(_ context.Context, c cid.Cid) ([]byte, error) {
 }
 
 // places is where a leaf can be read back.
-func (s *shelf) places(c cid.Cid) (out []spot) {
+func (s *sharedBlocks) places(c cid.Cid) (out []spot) {
 	first, leaf := s.first[c]
 	if !leaf || !first.isSet() {
 		return nil
@@ -212,9 +212,9 @@ func (p spot) read(c cid.Cid) ([]byte, error) {
 	return data, nil
 }
 
-// keepFor writes the shelf without its leaves to Config.Keep, all or nothing. A boot goes
+// keepFor writes the shared blocks without the leaves to Config.Keep, all or nothing. A boot goes
 // on without.
-func (s *shelf) keepFor(ctx context.Context, cfg Config) {
+func (s *sharedBlocks) keepFor(ctx context.Context, cfg Config) {
 	if s == nil || cfg.Keep == "" || len(s.records) == 0 {
 		return
 	}
@@ -224,7 +224,7 @@ func (s *shelf) keepFor(ctx context.Context, cfg Config) {
 }
 
 // write fills a cache.
-func (s *shelf) write(ctx context.Context, c Config) error {
+func (s *sharedBlocks) write(ctx context.Context, c Config) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	store, err := cas.OpenPacks(c.blocksDir(), cas.PackOptions{Log: c.Log})
@@ -240,7 +240,7 @@ func (s *shelf) write(ctx context.Context, c Config) error {
 	return errors.Join(err, store.Close())
 }
 
-func (s *shelf) record(_ context.Context, name string) ([]byte, error) {
+func (s *sharedBlocks) record(_ context.Context, name string) ([]byte, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	rec, ok := s.records[name]
@@ -250,7 +250,7 @@ func (s *shelf) record(_ context.Context, name string) ([]byte, error) {
 	return rec, nil
 }
 
-func (s *shelf) have(root cid.Cid) (bits []byte, version string, err error) {
+func (s *sharedBlocks) have(root cid.Cid) (bits []byte, version string, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	a, ok := s.artifacts[root]
@@ -260,24 +260,24 @@ func (s *shelf) have(root cid.Cid) (bits []byte, version string, err error) {
 	return bytes.Clone(a.bits), fmt.Sprintf("%s-%d", s.run, a.count), nil
 }
 
-// publish puts the metadata that won on the shelf. Where others or the cache have a use
+// publish shares the accepted metadata. Where others or the cache have a use
 // for it, it also fetches what of the folder this machine itself did not need: an older
 // machine asks for the roots in between, one of another channel for its own file.
 func (d *discovery) publish(won resolution, c *cache) {
-	if won.folder == nil || d.shelf == nil && !c.writable() {
+	if won.folder == nil || d.shared == nil && !c.writable() {
 		return
 	}
-	d.shelf.point(won.head)
+	d.shared.point(won.head)
 	if c.writable() {
 		if err := d.cfg.keepHead(won.head); err != nil {
 			d.cfg.Report.Refuse("cache", "remembering the head", err)
 		}
 	}
 	won.folder.blocks.Range(func(id, data any) bool {
-		d.shelf.keep(id.(cid.Cid), data.([]byte))
+		d.shared.keep(id.(cid.Cid), data.([]byte))
 		return true
 	})
-	src := d.shelf.recording(pool{hub: d.hub, cache: c, prefer: won.from})
+	src := d.shared.recording(pool{sources: d.sources, cache: c, prefer: won.from})
 	d.rest = make(chan struct{})
 	d.tasks.Go(func() {
 		defer close(d.rest)
@@ -311,10 +311,10 @@ func (d *discovery) published() {
 // others have. It does not say so of the metadata: who looks for that must find those who publish, not a thousand
 // machines behind a router.
 func (d *discovery) provide(r manifest.Release) {
-	if d.shelf == nil || !d.hub.node.InDHT() {
+	if d.shared == nil || !d.sources.node.InDHT() {
 		return
 	}
-	d.tasks.Go(func() { provide(d.ctx, d.hub.node, r, d.cfg.Log) })
+	d.tasks.Go(func() { provide(d.ctx, d.sources.node, r, d.cfg.Log) })
 }
 
 func provide(ctx context.Context, node *p2p.Node, r manifest.Release, log *slog.Logger) {

@@ -26,7 +26,7 @@ import (
 )
 
 // herd is a mode that serves others and finds them by hints alone.
-var herd = modes.Mode{Name: "herd", Discovery: []string{"mirror"}, Cache: "rw", Identity: "ephemeral", Announce: true, Stale: "refuse"}
+var swarmMode = modes.Mode{Name: "herd", Discovery: []string{"mirror"}, Cache: "rw", Identity: "ephemeral", Announce: true, Stale: "refuse"}
 
 // A seed is a machine that runs in the background and serves.
 type seed struct {
@@ -40,7 +40,7 @@ type seed struct {
 func (m *machine) starts() *seed {
 	m.t.Helper()
 	s := &seed{machine: m, ready: make(chan bootclient.Ready, 1), committed: make(chan struct{})}
-	m.cfg.Mode, m.cfg.Share = herd, true
+	m.cfg.Mode, m.cfg.Share = swarmMode, true
 	m.cfg.Ready = func(r bootclient.Ready) { s.ready <- r }
 	m.cfg.Stay = func(r bootclient.Ready) {
 		if r.Release != "1" && r.Release != "2" || len(r.HTTP) == 0 {
@@ -207,7 +207,7 @@ func TestWhoMustNotServeDoesNotListen(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	publisher := serve(t, r, nil)
 	_, address := node(t, p2p.Options{}, publisher.Config.Handler)
-	proxied, quiet := herd, herd
+	proxied, quiet := swarmMode, swarmMode
 	proxied.Proxy, quiet.Announce = "http://127.0.0.1:1", false
 	for name, tt := range map[string]struct {
 		mode  modes.Mode
@@ -215,8 +215,8 @@ func TestWhoMustNotServeDoesNotListen(t *testing.T) {
 	}{
 		"mode private":                 {quiet, true},
 		"a proxy":                      {proxied, true},
-		"the person at the machine":    {herd, false},
-		"served, so that the rest can": {herd, true},
+		"the person at the machine":    {swarmMode, false},
+		"served, so that the rest can": {swarmMode, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t, r, "private")
@@ -291,7 +291,7 @@ func TestAPrivateFetchHasNoOpenPort(t *testing.T) {
 			m := newMachine(t, r, "private")
 			m.cfg.Mirrors, m.cfg.Share = []string{publisher.URL}, true
 			if name == "herd" {
-				m.cfg.Mode, m.cfg.Peers = herd, []string{address}
+				m.cfg.Mode, m.cfg.Peers = swarmMode, []string{address}
 			}
 			m.boots(r)
 			for s := range before {

@@ -315,7 +315,7 @@ func (s *source) rest(d time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastErr = err
-	s.pauseEnd = time.Now().Add(s.times.believed(d))
+	s.pauseEnd = time.Now().Add(s.times.retryAfter(d))
 }
 
 // late remembers that others had to be asked because this one did not answer, and, if

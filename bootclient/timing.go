@@ -72,6 +72,6 @@ func growing(first time.Duration, n int, limit time.Duration) time.Duration {
 }
 
 // believed is how long a busy source is let be that asks for d.
-func (t *timings) believed(d time.Duration) time.Duration {
+func (t *timings) retryAfter(d time.Duration) time.Duration {
 	return min(max(d, t.failFirst), t.busyMax)
 }

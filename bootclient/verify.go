@@ -54,12 +54,12 @@ func (h *hand) drop() {
 // hash compares the sha256 of what was written to the target with the signed one, behind
 // the front while leaves still arrive. The length is exact already: the leaves cover the
 // signed length, and each is in place.
-func (p *part) hash(ctx context.Context) error {
+func (p *download) hash(ctx context.Context) error {
 	defer p.hand.drop()
 	h := sha256.New()
 	var room []byte
 	for i, l := range p.leaves {
-		for p.front.Load() < l.Offset+l.Size {
+		for p.prefix.Load() < l.Offset+l.Size {
 			select {
 			case <-p.moved:
 			case <-ctx.Done():

@@ -23,11 +23,11 @@ func TestAFetchThatFailsGivesBackWhatItHeld(t *testing.T) {
 	}
 	s := httptest.NewServer(gateway.Handler(gateway.Options{Source: store}))
 	defer s.Close()
-	p := &part{Artifact: manifest.Artifact{Role: manifest.RoleRootfs, Length: file.Size}}
+	p := &download{Artifact: manifest.Artifact{Role: manifest.RoleRootfs, Length: file.Size}}
 	if p.leaves, err = cas.Leaves(t.Context(), store, file.CID, file.Size); err != nil {
 		t.Fatal(err)
 	}
-	if err := link([]*part{p}); err != nil {
+	if err := link([]*download{p}); err != nil {
 		t.Fatal(err)
 	}
 	run := func(take func(i int, leaf gateway.Loan) error) {

@@ -17,42 +17,42 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
-const maxGreetings = 64 // connections that are made at the same time
+const maxDials = 64 // dials at the same time
 
-// A hub is the list of sources that are known, which only grows.
-type hub struct {
+// A sourceSet is the list of known sources, mirrors and peers. It only grows.
+type sourceSet struct {
 	http  *http.Client // for the plain HTTP of peers
 	web   *http.Client // for mirrors
 	node  *p2p.Node    // nil when the mode needs no peer-to-peer
 	times *timings
 
-	strangers *strangers
+	candidates *candidates
 
 	mu      sync.Mutex
 	sources []*source
 	mirrors map[string]bool            // URLs of sources
-	addrs   map[peer.ID]*peer.AddrInfo // of sources and strangers
+	addrs   map[peer.ID]*peer.AddrInfo // of sources and candidates
 	more    chan struct{}              // closed and replaced when a source is added or opened
 }
 
-// newHub returns a hub without sources, which asks mirrors through web.
-func newHub(web *http.Client, times *timings) *hub {
-	return &hub{
-		http: gateway.NewHTTP(nil), web: web, times: times, strangers: newStrangers(),
+// newSourceSet returns an empty set. web is the client for mirrors.
+func newSourceSet(web *http.Client, times *timings) *sourceSet {
+	return &sourceSet{
+		http: gateway.NewHTTP(nil), web: web, times: times, candidates: newCandidates(),
 		mirrors: map[string]bool{}, addrs: map[peer.ID]*peer.AddrInfo{}, more: make(chan struct{}),
 	}
 }
 
 // known returns the sources of this moment and a channel that is closed when there
 // are more, or one more is open.
-func (h *hub) known() ([]*source, <-chan struct{}) {
+func (h *sourceSet) known() ([]*source, <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.sources), h.more
 }
 
 // mirror adds a gateway by its URL. The source's name is the URL without user and password.
-func (h *hub) mirror(url string) {
+func (h *sourceSet) mirror(url string) {
 	base := mirrorKey(url)
 	client := &gateway.Client{Base: base, HTTP: h.web, Idle: h.times.idle, Redirects: true}
 	h.mu.Lock()
@@ -70,9 +70,9 @@ func (h *hub) mirror(url string) {
 	}))
 }
 
-// peer adds a peer that a person or root.json named as a source, and one that was found
-// as a stranger; or more addresses of one that is known.
-func (h *hub) peer(kind string, info peer.AddrInfo) {
+// peer adds a peer: as a source when a person or root.json named it, as a candidate when
+// mDNS or the DHT announced it. For a known peer it adds the addresses.
+func (h *sourceSet) peer(kind string, info peer.AddrInfo) {
 	if h.node == nil || info.ID == h.node.ID() {
 		return
 	}
@@ -88,7 +88,7 @@ func (h *hub) peer(kind string, info peer.AddrInfo) {
 	}
 	h.addrs[info.ID] = &info
 	if kind == kindMDNS || kind == kindDHT {
-		delete(h.addrs, h.strangers.add(kind, info))
+		delete(h.addrs, h.candidates.add(kind, info))
 		return
 	}
 	h.add(newSource(kind, info.ID.String(), func(ctx context.Context) ([]*way, error) {
@@ -96,32 +96,32 @@ func (h *hub) peer(kind string, info peer.AddrInfo) {
 	}))
 }
 
-func (h *hub) add(s *source) {
+func (h *sourceSet) add(s *source) {
 	s.times = h.times
 	h.sources = append(h.sources, s)
 	h.signal()
 }
 
-func (h *hub) signal() {
+func (h *sourceSet) signal() {
 	close(h.more)
 	h.more = make(chan struct{})
 }
 
-// greet opens every source, as it becomes known, until ctx ends.
-func (h *hub) greet(ctx context.Context) {
+// dialAll opens each source when it becomes known, until ctx ends.
+func (h *sourceSet) dialAll(ctx context.Context) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	if h.node != nil {
-		tasks.Go(func() { h.meet(ctx) })
+		tasks.Go(func() { h.dialCandidates(ctx) })
 	}
-	slots := make(chan struct{}, maxGreetings)
-	greeted := 0
+	slots := make(chan struct{}, maxDials)
+	dialled := 0
 	for {
 		list, more := h.known()
-		for _, s := range list[greeted:] {
-			tasks.Go(func() { h.greetOne(ctx, s, slots) })
+		for _, s := range list[dialled:] {
+			tasks.Go(func() { h.dial(ctx, s, slots) })
 		}
-		greeted = len(list)
+		dialled = len(list)
 		select {
 		case <-more:
 		case <-ctx.Done():
@@ -130,7 +130,7 @@ func (h *hub) greet(ctx context.Context) {
 	}
 }
 
-func (h *hub) greetOne(ctx context.Context, s *source, slots chan struct{}) {
+func (h *sourceSet) dial(ctx context.Context, s *source, slots chan struct{}) {
 	for n := 0; ; n++ {
 		select {
 		case slots <- struct{}{}:
@@ -158,10 +158,10 @@ func (h *hub) greetOne(ctx context.Context, s *source, slots chan struct{}) {
 	}
 }
 
-// dialPeer connects and returns the ways to a peer: the plain HTTP that it told us
-// of first, the streams of the connection last. A peer without HTTP, such as a stock IPFS
-// node, has one: Bitswap.
-func (h *hub) dialPeer(ctx context.Context, id peer.ID) ([]*way, error) {
+// dialPeer connects to a peer and returns the ways to request blocks from it: first the plain
+// HTTP addresses that it announced, last the streams of the connection. A peer without HTTP,
+// such as a stock IPFS node, has one way: Bitswap.
+func (h *sourceSet) dialPeer(ctx context.Context, id peer.ID) ([]*way, error) {
 	h.mu.Lock()
 	info, ok := h.addrs[id]
 	if !ok {
@@ -186,7 +186,7 @@ func (h *hub) dialPeer(ctx context.Context, id peer.ID) ([]*way, error) {
 }
 
 // stats returns the counters of all sources that were asked for anything.
-func (h *hub) stats() []SourceStats {
+func (h *sourceSet) stats() []SourceStats {
 	list, _ := h.known()
 	var out []SourceStats
 	for _, s := range list {

@@ -25,12 +25,12 @@ type world struct {
 
 type simMachine struct {
 	id     int
-	part   *part
+	part   *download
 	queue  *queue
-	origin *seat
-	seats  map[int]*seat // neighbours by machine
-	harm   string        // none: honest
-	bits   set           // what a hostile one says it has
+	origin *sourceState
+	seats  map[int]*sourceState // neighbours by machine
+	harm   string               // none: honest
+	bits   bitfield             // what a hostile one says it has
 	done   time.Time
 }
 
@@ -57,16 +57,16 @@ func newWorld(t *testing.T, machines int, harms []string, leaves int, line time.
 	w := &world{now: time.Now(), line: line, size: 140 << 10}
 	for i := range machines {
 		p := partOf(t, leaves, w.size)
-		m := &simMachine{id: i, part: p, queue: newQueue([]*part{p}, w.now), seats: map[int]*seat{}}
+		m := &simMachine{id: i, part: p, queue: newQueue([]*download{p}, w.now), seats: map[int]*sourceState{}}
 		if i < len(harms) {
 			m.harm = harms[i]
 		}
 		m.queue.shuffled = true
-		m.queue.herd = &herd{self: nameHash(simName(i)), parts: m.queue.parts, own: make([]set, 1), held: []set{newSet(leaves)}}
-		m.queue.herd.divide([]uint64{m.queue.herd.self})
-		m.origin = m.queue.seat(mirrorNamed("publisher"))
+		m.queue.swarm = &swarm{self: nameHash(simName(i)), downloads: m.queue.downloads, owned: make([]bitfield, 1), available: []bitfield{newBitfield(leaves)}}
+		m.queue.swarm.assign([]uint64{m.queue.swarm.self})
+		m.origin = m.queue.addSource(mirrorNamed("publisher"))
 		m.origin.joined = true
-		m.bits = newSet(leaves)
+		m.bits = newBitfield(leaves)
 		w.machines = append(w.machines, m)
 	}
 	for _, m := range w.machines {
@@ -90,27 +90,27 @@ func simName(i int) string { return fmt.Sprintf("machine %d", i) }
 func (w *world) meet(m, other *simMachine) {
 	s := newSource(kindMDNS, simName(other.id), nil)
 	s.ways = mirrorNamed("x").ways
-	st := m.queue.seat(s)
+	st := m.queue.addSource(s)
 	st.joined = true
 	m.seats[other.id] = st
 	w.poll(m, other, st)
 }
 
-func (w *world) poll(m, other *simMachine, st *seat) {
+func (w *world) poll(m, other *simMachine, st *sourceState) {
 	if m.queue.left == 0 {
 		return
 	}
 	have := other.bits
 	if other.harm == "" {
-		have = fullSet(len(m.part.leaves))
+		have = fullBitfield(len(m.part.leaves))
 		have.without(other.part.missing)
 	}
-	m.queue.herd.tell(st, 0, bitmapOf(have, len(m.part.leaves)), w.now)
+	m.queue.swarm.update(st, 0, bitmapOf(have, len(m.part.leaves)), w.now)
 	w.step(m)
 	w.in(pollPause, func() { w.poll(m, other, st) })
 }
 
-func bitmapOf(s set, n int) []byte {
+func bitmapOf(s bitfield, n int) []byte {
 	out := make([]byte, (n+7)/8)
 	for i := range n {
 		if s.has(i) {
@@ -148,7 +148,7 @@ func (w *world) lie(m *simMachine) {
 		return
 	}
 	if m.harm != refuses && m.harm != mute {
-		m.bits = fullSet(len(m.part.leaves))
+		m.bits = fullBitfield(len(m.part.leaves))
 		return
 	}
 	m.bits.add(rand.IntN(len(m.part.leaves)))
@@ -157,7 +157,7 @@ func (w *world) lie(m *simMachine) {
 
 func (w *world) look(m *simMachine) {
 	if m.queue.left > 0 {
-		m.queue.herd.look(m.queue, w.now)
+		m.queue.swarm.refresh(m.queue, w.now)
 		w.step(m)
 		w.in(fetchTick, func() { w.look(m) })
 	}
@@ -167,7 +167,7 @@ func (w *world) look(m *simMachine) {
 func (w *world) step(m *simMachine) {
 	for j := m.queue.next(w.now); j != nil; j = m.queue.next(w.now) {
 		j.cancel = func() {}
-		if j.seat == m.origin {
+		if j.source == m.origin {
 			w.fromPublisher(m, j, 0)
 			continue
 		}
@@ -179,7 +179,7 @@ func (w *world) step(m *simMachine) {
 func (w *world) fromPublisher(m *simMachine, j *job, i int) {
 	if w.stopAt > 0 && w.sent >= w.stopAt {
 		w.in(time.Millisecond, func() {
-			j.seat.src.failed(cas.ErrUnreachable)
+			j.source.src.failed(cas.ErrUnreachable)
 			w.end(m, j, cas.ErrUnreachable)
 		})
 		return
@@ -203,7 +203,7 @@ func (w *world) fromPublisher(m *simMachine, j *job, i int) {
 func (w *world) fromNeighbour(m *simMachine, j *job) {
 	var other *simMachine
 	for id, st := range m.seats {
-		if st == j.seat {
+		if st == j.source {
 			other = w.machines[id]
 		}
 	}
@@ -215,10 +215,10 @@ func (w *world) fromNeighbour(m *simMachine, j *job) {
 		j.cancel = func() { w.in(0, func() { w.end(m, j, cas.ErrUnreachable) }) }
 		w.in(wait, func() {
 			if other.harm == wrongAll {
-				j.seat.src.ban(cas.ErrCorrupt)
+				j.source.src.ban(cas.ErrCorrupt)
 				w.end(m, j, cas.ErrCorrupt)
 			} else if !j.dropped {
-				w.end(m, j, cas.NotFound(j.part.leaves[j.leaves[0]].CID))
+				w.end(m, j, cas.NotFound(j.download.leaves[j.leaves[0]].CID))
 			}
 		})
 		return

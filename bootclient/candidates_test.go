@@ -71,7 +71,7 @@ func nodes(t *testing.T) (looks, serves *p2p.Node, addr string) {
 
 func TestTenThousandInventedPeersKeepNoHonestOneOut(t *testing.T) {
 	looks, serves, addr := nodes(t)
-	h := newHub(http.DefaultClient, &usual)
+	h := newSourceSet(http.DefaultClient, &usual)
 	h.node = looks
 	for i := range 10_000 {
 		h.peer(kindMDNS, hintOf(t, fmt.Sprintf("/ip4/127.0.0.%d/tcp/1/p2p/%s", 2+i%250, invented(t))))
@@ -81,7 +81,7 @@ func TestTenThousandInventedPeersKeepNoHonestOneOut(t *testing.T) {
 	defer cancel()
 	done := make(chan struct{})
 	go func() {
-		h.greet(ctx)
+		h.dialAll(ctx)
 		close(done)
 	}()
 	for {
@@ -103,19 +103,19 @@ func TestTenThousandInventedPeersKeepNoHonestOneOut(t *testing.T) {
 }
 
 func TestStrangersAreBounded(t *testing.T) {
-	h := newHub(http.DefaultClient, &usual)
+	h := newSourceSet(http.DefaultClient, &usual)
 	h.node, _, _ = nodes(t)
 	id := invented(t)
-	for i := range maxStrangers + 5000 {
+	for i := range maxCandidates + 5000 {
 		h.peer(kindDHT, peer.AddrInfo{ID: peer.ID(fmt.Sprint(id, i))})
 	}
-	if len(h.strangers.waiting) != maxStrangers || len(h.addrs) != maxStrangers {
-		t.Errorf("%d wait, %d addresses are kept, want %d", len(h.strangers.waiting), len(h.addrs), maxStrangers)
+	if len(h.candidates.waiting) != maxCandidates || len(h.addrs) != maxCandidates {
+		t.Errorf("%d wait, %d addresses are kept, want %d", len(h.candidates.waiting), len(h.addrs), maxCandidates)
 	}
 }
 
 func TestWhoWasDialledInVainWaitsForTheOthers(t *testing.T) {
-	s := newStrangers()
+	s := newCandidates()
 	now := time.Now()
 	mute := hintOf(t, "/ip4/192.0.2.1/tcp/1/p2p/"+invented(t).String())
 	s.add(kindMDNS, mute)
@@ -136,7 +136,7 @@ func TestWhoWasDialledInVainWaitsForTheOthers(t *testing.T) {
 
 // One for whom there is no place answers at once: it must not be dialled without a pause.
 func TestWhoFindsNoPlaceIsNotDialledAgainAtOnce(t *testing.T) {
-	s := newStrangers()
+	s := newCandidates()
 	now := time.Now()
 	for i := range maxPerIP + 1 {
 		s.add(kindMDNS, hintOf(t, fmt.Sprintf("/ip4/192.0.2.1/tcp/%d/p2p/%s", i+1, invented(t))))
@@ -148,7 +148,7 @@ func TestWhoFindsNoPlaceIsNotDialledAgainAtOnce(t *testing.T) {
 			t.Fatalf("number %d of one address: placed %t", i+1, placed)
 		}
 	}
-	if c, wait := s.next(now); c != nil || wait < strangerPause/2 {
+	if c, wait := s.next(now); c != nil || wait < candidatePause/2 {
 		t.Errorf("%v is dialled after %s", c, wait)
 	}
 }

@@ -1,0 +1,108 @@
+package bootclient
+
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// needsLastResort reports whether the sources of last resort may be used: no other source
+// is usable, or no block came for lastResort.
+func (q *queue) needsLastResort(now time.Time) bool {
+	return now.Sub(q.last) > lastResort || !slices.ContainsFunc(q.sources, func(st *sourceState) bool {
+		open, isFailing, _, verdict := st.src.state()
+		return !st.src.last() && open && !isFailing && verdict == nil && !st.absent
+	})
+}
+
+// exhausted returns an error when no source can send any of the missing blocks. The error
+// is the worst one: wrong bytes, then no answer, then "not found".
+func (q *queue) exhausted(now time.Time) error {
+	if len(q.jobs) > 0 || q.left == 0 {
+		return nil
+	}
+	var wrong, lost, absent error
+	for _, st := range q.sources {
+		open, isFailing, wait, verdict := st.src.state()
+		switch {
+		case verdict != nil:
+			wrong = worse(wrong, verdict)
+		case isFailing, (!open || wait > 0) && st.src.lastError() != nil:
+			lost = st.src.lastError()
+		case open && st.joined && st.swarmPeer != nil && st.src.lastError() != nil && !q.hasWork(st, now):
+			lost = st.src.lastError() // slow to answer, and asked again later
+		case open && st.joined && (st.absent || !q.hasWork(st, now)):
+			absent = fmt.Errorf("block %s: %w: no source of %d has it", q.firstWaiting(), fs.ErrNotExist, len(q.sources))
+		default:
+			return nil
+		}
+	}
+	switch {
+	case wrong != nil:
+		return wrong
+	case lost == nil && absent != nil:
+		return absent
+	case lost != nil:
+		return fmt.Errorf("block %s: %w: %w", q.firstWaiting(), cas.ErrUnreachable, lost)
+	}
+	return fmt.Errorf("block %s: %w: no source is known", q.firstWaiting(), cas.ErrUnreachable)
+}
+
+// bannedFor returns why a source was banned, nil when none was.
+func (q *queue) bannedFor() (err error) {
+	for _, st := range q.sources {
+		if _, _, _, verdict := st.src.state(); verdict != nil {
+			err = worse(err, verdict)
+		}
+	}
+	return err
+}
+
+// askAgain forgets which blocks the sources lacked, when no request is under way: a mirror
+// may receive them later. The pauses grow until a block arrives.
+func (q *queue) askAgain(now time.Time) {
+	since := q.last
+	if q.forgot.After(since) {
+		since = q.forgot
+	} else {
+		q.forgets = 0
+	}
+	if len(q.jobs) > 0 || now.Sub(since) < growing(q.times.lackFirst, q.forgets, q.times.lackMax) {
+		return
+	}
+	q.forgot = now
+	q.forgets++
+	for _, st := range q.sources {
+		st.lacks, st.nothing = make([]bitfield, len(q.downloads)), time.Time{}
+	}
+}
+
+// hasWork reports whether any waiting leaf may be requested from a source.
+func (q *queue) hasWork(st *sourceState, now time.Time) bool {
+	for k, p := range q.downloads {
+		if q.offer(st, k, p.waiting, now).next(0) >= 0 {
+			return true
+		}
+	}
+	return q.swarm.shares(st)
+}
+
+// hasAlternative reports whether another source is usable.
+func (q *queue) hasAlternative(than *sourceState, now time.Time) bool {
+	return slices.ContainsFunc(q.sources, func(st *sourceState) bool {
+		open, isFailing, _, verdict := st.src.state()
+		return st != than && open && !isFailing && verdict == nil && !st.absent && (st.swarmPeer == nil || st.swarmPeer.trusted(now))
+	})
+}
+
+func (q *queue) firstWaiting() string {
+	for _, p := range q.downloads {
+		if i := p.waiting.next(0); i >= 0 {
+			return p.leaves[i].CID.String()
+		}
+	}
+	return "of none"
+}
