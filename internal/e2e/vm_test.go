@@ -17,19 +17,6 @@ import (
 // bootDeadline bounds one boot from firmware to receipt under TCG on a busy machine.
 const bootDeadline = 12 * time.Minute
 
-// accel is what machines run by: kvm or tcg. A probe of KVM that hangs takes five seconds, so
-// there is one for all of them.
-var accel = sync.OnceValue(func() string {
-	if by := os.Getenv("ACCEL"); by != "" {
-		return by
-	}
-	out, err := exec.Command("../../scripts/test-qemu-x86.sh", "--accel").Output()
-	if err != nil {
-		return "tcg"
-	}
-	return strings.TrimSpace(string(out))
-})
-
 // A machine is a QEMU process that boots an image under UEFI; console is its serial line.
 type machine struct {
 	t       *testing.T
