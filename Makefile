@@ -54,8 +54,9 @@ check: ## format, vet, staticcheck, short tests
 	$(TOOL) staticcheck ./...
 	$(GO) test -short $(QUICK)
 
+# the longest package first, so that the others run beside it
 test: need-test binaries ## every test, under the race detector, booting machines in QEMU
-	CGO_ENABLED=1 GORACE="$${GORACE:-atexit_sleep_ms=0}" $(GO) test -race -timeout 40m ./...
+	CGO_ENABLED=1 GORACE="$${GORACE:-atexit_sleep_ms=0}" $(GO) test -race -timeout 40m ./internal/e2e ./...
 
 demo: need-demo binaries ## one release, from fresh keys to a receipt on a machine's console
 	scripts/demo.sh

@@ -193,13 +193,15 @@ func TestAPublisherThatIsGoneForAWhileIsWaitedForInWords(t *testing.T) {
 	inner := (&server{}).handler(r)
 	var blocks atomic.Int32
 	gone := new(event)
+	var g *gate
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if strings.HasPrefix(req.URL.Path, "/ipfs/") && blocks.Add(1) == 16 {
+			g.set(true) // before the answer, or the rest of the release comes first
 			gone.happens()
 		}
 		inner.ServeHTTP(w, req)
 	}))
-	g := &gate{Listener: s.Listener}
+	g = &gate{Listener: s.Listener}
 	s.Listener = g
 	s.Start()
 	t.Cleanup(func() { closeServer(s) })
@@ -212,7 +214,6 @@ func TestAPublisherThatIsGoneForAWhileIsWaitedForInWords(t *testing.T) {
 	m.cfg.Progress = func(done, _ int64) { shown[done]++ }
 	go func() {
 		<-gone.happened()
-		g.set(true)
 		for !strings.Contains(console.String(), "no answer for ") {
 			time.Sleep(10 * time.Millisecond)
 		}
