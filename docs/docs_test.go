@@ -16,11 +16,11 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// people are the machines of the runbook.
+// people are the machines of KEYS.md.
 var people = []string{"ann", "bob", "cho", "dan", "hub"}
 
-// An entry is one section of KEYS.md: its shell blocks, each with the machines at which
-// it runs.
+// An entry is one section of KEYS.md. Each of its shell blocks has a list of the machines
+// that run it.
 type entry struct {
 	title  string
 	blocks []block
@@ -32,8 +32,8 @@ type block struct {
 }
 
 var (
-	fence = regexp.MustCompile("(?s)```sh\n(.*?)```")
-	place = regexp.MustCompile(`at (\w+)`)
+	fence       = regexp.MustCompile("(?s)```sh\n(.*?)```")
+	machineName = regexp.MustCompile(`at (\w+)`)
 )
 
 func entries(t *testing.T) []entry {
@@ -49,11 +49,11 @@ func entries(t *testing.T) []entry {
 		for _, m := range fence.FindAllStringSubmatch(body, -1) {
 			head, _, _ := strings.Cut(m[1], "\n")
 			b := block{script: m[1]}
-			for _, at := range place.FindAllStringSubmatch(head, -1) {
+			for _, at := range machineName.FindAllStringSubmatch(head, -1) {
 				b.at = append(b.at, at[1])
 			}
 			if len(b.at) == 0 {
-				t.Fatalf("%s: a block without a place:\n%s", title, m[1])
+				t.Fatalf("%s: a block without a machine ('# at NAME'):\n%s", title, m[1])
 			}
 			e.blocks = append(e.blocks, b)
 		}
@@ -62,23 +62,23 @@ func entries(t *testing.T) []entry {
 	return list
 }
 
-// run does what an entry says, below dir.
+// run runs the blocks of an entry; each machine is a folder below dir.
 func (e entry) run(t *testing.T, dir, bin string) {
 	t.Helper()
 	for _, b := range e.blocks {
-		for _, who := range b.at {
+		for _, name := range b.at {
 			cmd := exec.Command("sh", "-eu", "-c", b.script)
-			cmd.Dir = filepath.Join(dir, who)
-			cmd.Env = append(os.Environ(), "ME="+who, "STICK="+filepath.Join(dir, "stick"),
-				"PHASE_KEY_PASSPHRASE=the phrase of "+who, "PATH="+bin+":"+os.Getenv("PATH"))
+			cmd.Dir = filepath.Join(dir, name)
+			cmd.Env = append(os.Environ(), "ME="+name, "STICK="+filepath.Join(dir, "stick"),
+				"PHASE_KEY_PASSPHRASE=the phrase of "+name, "PATH="+bin+":"+os.Getenv("PATH"))
 			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("%s, at %s: %v\n%s\n%s", e.title, who, err, b.script, out)
+				t.Fatalf("%s, at %s: %v\n%s\n%s", e.title, name, err, b.script, out)
 			}
 		}
 	}
 }
 
-// build makes the commands once.
+// build compiles phase-sign and phase-publish.
 func build(t *testing.T) string {
 	t.Helper()
 	bin := t.TempDir()
@@ -89,14 +89,14 @@ func build(t *testing.T) string {
 	return bin
 }
 
-// firstTime does the first entry in a new folder, each of its blocks edited.
+// firstTime runs the first entry in a new folder, after edit has changed each block.
 func firstTime(t *testing.T, bin string, e entry, edit func(script string) string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	for _, who := range append(people, "stick") {
-		check(t, os.MkdirAll(filepath.Join(dir, who, "build"), 0o755))
+	for _, name := range append(people, "stick") {
+		check(t, os.MkdirAll(filepath.Join(dir, name, "build"), 0o755))
 		for file, data := range map[string][]byte{"kernel": bootfiletest.Kernel("x86_64", ""), "initramfs": bootfiletest.Initramfs("")} {
-			check(t, os.WriteFile(filepath.Join(dir, who, "build", file), data, 0o600))
+			check(t, os.WriteFile(filepath.Join(dir, name, "build", file), data, 0o600))
 		}
 	}
 	edited := entry{title: e.title}
@@ -107,15 +107,15 @@ func firstTime(t *testing.T, bin string, e entry, edit func(script string) strin
 	return dir
 }
 
-// short makes all that is signed the first time expire soon: this is how "nobody came for a
-// year" looks to the programs.
+// short gives the first signatures a lifetime of 90 s. To the programs this looks like a
+// repository that nobody signed for a year.
 func short(script string) string {
 	script = strings.ReplaceAll(script, "phase-sign init ", "phase-sign init --root-expires 90s --targets-expires 90s ")
 	return strings.ReplaceAll(script, "phase-sign release ", "phase-sign release --expires 90s ")
 }
 
-// A machine has a root from before an entry, and has booted before it. After the entry it
-// follows the publisher, and refuses what it was served before.
+// The machine has a root from before the entry, and has booted before it. After the entry it
+// accepts the publisher's new metadata and refuses the old ones.
 func TestEveryEntryOfTheRunbookWorksAsItStands(t *testing.T) {
 	all, bin := entries(t), build(t)
 	if len(all) < 7 {
@@ -132,7 +132,7 @@ func TestEveryEntryOfTheRunbookWorksAsItStands(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "w")
 			check(t, exec.Command("cp", "-r", base, dir).Run())
 			m := newMachine(t, dir)
-			before := m.boots("the honest twin, before")
+			before := m.boots("before, with honest metadata")
 			old := filepath.Join(t.TempDir(), "repo")
 			check(t, exec.Command("cp", "-r", m.repo, old).Run())
 
@@ -145,7 +145,7 @@ func TestEveryEntryOfTheRunbookWorksAsItStands(t *testing.T) {
 				return // a daemon would sign the timestamp of a changed root again
 			}
 			if _, err := m.boot(old); !errors.Is(err, manifest.ErrUntrusted) {
-				t.Errorf("the metadata of before: %v", err)
+				t.Errorf("the old metadata: %v", err)
 			}
 		})
 	}
@@ -153,12 +153,12 @@ func TestEveryEntryOfTheRunbookWorksAsItStands(t *testing.T) {
 
 const expired = "Everything has expired"
 
-// expire starts a repository that soon expires, and returns what does an entry in it after
-// that.
+// expire creates a repository that expires soon. The function that it returns waits for
+// that and then runs an entry.
 func expire(t *testing.T, bin string, first entry) func(entry) {
 	dir := firstTime(t, bin, first, short)
 	m := newMachine(t, dir)
-	end := m.boots("the honest twin, before").Release().Expires // the last of all dates
+	end := m.boots("before, with honest metadata").Release().Expires // the last of all dates
 	return func(e entry) {
 		t.Run(strings.ReplaceAll(e.title, " ", "_"), func(t *testing.T) {
 			m.t = t
@@ -168,7 +168,8 @@ func expire(t *testing.T, bin string, first entry) func(entry) {
 	}
 }
 
-// renews sees that the machine refuses what has expired, and does what the entry says.
+// renews checks that the machine refuses the expired metadata, runs the entry, and checks
+// that the machine boots again.
 func (m machine) renews(e entry, dir, bin string) {
 	if _, err := m.boot(m.repo); !errors.Is(err, manifest.ErrExpired) {
 		m.t.Fatalf("before: %v", err)
@@ -182,10 +183,10 @@ func (m machine) renews(e entry, dir, bin string) {
 	}
 }
 
-// A machine remembers what it has verified.
+// A machine verifies the metadata of the publisher and keeps its state between boots.
 type machine struct {
 	t      *testing.T
-	repo   string // of the publisher
+	repo   string // the publisher's repository
 	policy manifest.Policy
 }
 
@@ -221,7 +222,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// Every test that the threat model names is there.
+// Every test that THREAT-MODEL.md names exists, and it names every TestAttack function.
 func TestTheThreatModelNamesTestsThatExist(t *testing.T) {
 	text, err := os.ReadFile("THREAT-MODEL.md")
 	check(t, err)
@@ -239,25 +240,25 @@ func TestTheThreatModelNamesTestsThatExist(t *testing.T) {
 	}))
 	names := regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllSubmatch(text, -1)
 	if len(names) < 30 {
-		t.Fatalf("it names %d tests", len(names))
+		t.Fatalf("THREAT-MODEL.md names only %d tests", len(names))
 	}
 	linked := map[string]bool{}
 	for _, m := range names {
 		linked[string(m[1])] = true
 		if !declared[string(m[1])] {
-			t.Errorf("%s is in the table and nowhere else", m[1])
+			t.Errorf("%s: in the table, and in no _test.go file", m[1])
 		}
 	}
 	for name := range declared {
 		if strings.HasPrefix(name, "TestAttack") && !linked[name] {
-			t.Errorf("%s is not in the table", name)
+			t.Errorf("%s: not in the table of THREAT-MODEL.md", name)
 		}
 	}
 	_, table, _ := strings.Cut(string(text), "| attack | defence | test |\n|---|---|---|\n")
 	table, _, _ = strings.Cut(table, "\n\n")
 	for _, row := range strings.Split(table, "\n") {
 		if !strings.Contains(row, "`Test") {
-			t.Errorf("no test in the row %s", row)
+			t.Errorf("row without a test: %s", row)
 		}
 	}
 }

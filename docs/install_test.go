@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// bare is a PATH with nothing but what every Debian has for deps-check.sh, and a Go that is
-// new enough.
+// bare returns a PATH with only the programs that deps-check.sh finds on every Debian, and a
+// Go that is new enough.
 func bare(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -23,7 +23,7 @@ func bare(t *testing.T) string {
 	return dir
 }
 
-// script runs a script of this repository and returns its exit code and what it said.
+// script runs a script of this repository and returns its exit code and its output.
 func script(t *testing.T, env []string, name string, args ...string) (int, string) {
 	t.Helper()
 	cmd := exec.Command("/bin/sh", append([]string{filepath.Join("../scripts", name)}, args...)...)
@@ -36,7 +36,8 @@ func script(t *testing.T, env []string, name string, args ...string) (int, strin
 	return cmd.ProcessState.ExitCode(), string(out)
 }
 
-// Each target wants its own packages, and the line works on a Debian without package lists.
+// Each target has its own list of packages, and the printed command works on a Debian without
+// package lists.
 func TestDepsCheckHasAListForEachTarget(t *testing.T) {
 	env := []string{"PATH=" + bare(t)}
 	for target, want := range map[string]struct{ has, not []string }{
@@ -67,7 +68,7 @@ func TestDepsCheckHasAListForEachTarget(t *testing.T) {
 	}
 }
 
-func TestWriteUSBRefusesWhatIsNoImageAndNoDevice(t *testing.T) {
+func TestWriteUSBRefusesAFileThatIsNoImage(t *testing.T) {
 	for _, c := range []struct {
 		image, device string
 		code          int
@@ -84,8 +85,8 @@ func TestWriteUSBRefusesWhatIsNoImageAndNoDevice(t *testing.T) {
 	}
 }
 
-// What is installed below a prefix works from there: commands run, units name commands that
-// are there, and every command has its man page and its completions.
+// Installed commands run, units name installed commands, and every command has a man page
+// and completions.
 func TestInstall(t *testing.T) {
 	bin, dest := t.TempDir(), t.TempDir()
 	if out, err := exec.Command("make", "-s", "-C", "..", "BIN="+bin, "binaries").CombinedOutput(); err != nil {
@@ -120,6 +121,6 @@ func TestInstall(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(usr, "share/man/man1/phase-boot.1"))
 	check(t, err)
 	if !strings.Contains(string(page), `\-mirror`) {
-		t.Errorf("phase-boot.1 holds no option of fetch:\n%s", page)
+		t.Errorf("phase-boot.1 has no option of fetch:\n%s", page)
 	}
 }

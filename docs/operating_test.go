@@ -16,7 +16,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
-// beforehand is what the README's "By hand" leaves.
+// beforehand creates the files that "By hand" of the README leaves.
 const beforehand = `
 mkdir -p keys artifacts store
 for key in root release online ipns; do phase-sign key generate --no-passphrase --out keys/$key; done
@@ -43,8 +43,8 @@ func TestTheCommandsOfOperatingWorkAsTheyStand(t *testing.T) {
 	work(t, script, "serve.log", "second.log", "bootstrap.log")
 }
 
-// work runs commands in a network of their own, so that the ports that they name are free
-// and nobody else hears their mDNS. The logs are shown when they fail.
+// work runs commands in a network namespace, so that their ports are free and their mDNS
+// packets reach no other program. If a command fails, the logs are printed.
 func work(t *testing.T, script string, logs ...string) {
 	t.Helper()
 	bin, dir := build(t), t.TempDir()
@@ -57,9 +57,9 @@ func work(t *testing.T, script string, logs ...string) {
 	check(t, cmd.Start())
 	defer time.AfterFunc(10*time.Minute, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }).Stop()
 	if err := cmd.Wait(); err != nil {
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the daemons that it left
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // its daemons
 		for _, log := range logs {
-			text, _ := os.ReadFile(filepath.Join(dir, log)) // not there when it did not come so far
+			text, _ := os.ReadFile(filepath.Join(dir, log)) // absent if the daemon was not started
 			t.Logf("%s:\n%s", log, text)
 		}
 		t.Fatalf("%v\n%s", err, out.String())
@@ -84,7 +84,7 @@ func TestWhatOperatingNamesForRootExists(t *testing.T) {
 		for _, call := range flagged.FindAllStringSubmatch(m[1], -1) {
 			help, err := exec.Command(filepath.Join(bin, "phase-publish"), call[1], "--help").CombinedOutput()
 			if err != nil {
-				continue // a word of another command
+				continue // not a verb of phase-publish
 			}
 			for _, f := range flag.FindAllString(call[2], -1) {
 				if !strings.Contains(string(help), f+" ") {
@@ -98,14 +98,14 @@ func TestWhatOperatingNamesForRootExists(t *testing.T) {
 func TestOperatingListsEveryMetricAndNoOther(t *testing.T) {
 	source, err := os.ReadFile("../publisher/metrics.go")
 	check(t, err)
-	made, told := map[string]bool{}, map[string]bool{}
+	metrics, documented := map[string]bool{}, map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?:Name: |newGauges?\()"([a-z_]+)"`).FindAllSubmatch(source, -1) {
-		made["phasepublish_"+string(m[1])] = true
+		metrics["phasepublish_"+string(m[1])] = true
 	}
 	for _, name := range regexp.MustCompile(`phasepublish_[a-z_]+`).FindAllString(operating(t), -1) {
-		told[name] = true
+		documented[name] = true
 	}
-	if len(made) < 10 || !maps.Equal(made, told) {
-		t.Errorf("made:\n%v\ntold:\n%v", slices.Sorted(maps.Keys(made)), slices.Sorted(maps.Keys(told)))
+	if len(metrics) < 10 || !maps.Equal(metrics, documented) {
+		t.Errorf("metrics in the code:\n%v\nin OPERATING.md:\n%v", slices.Sorted(maps.Keys(metrics)), slices.Sorted(maps.Keys(documented)))
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// large is an artifact of several leaves, which what OPERATING.md begins with has not.
+// large adds a root filesystem of several leaves; the artifacts of beforehand have one each.
 const large = `
 head -c 3000000 /dev/urandom > artifacts/rootfs
 rm release.json
@@ -22,7 +22,7 @@ func TestTheCommandsOfProtocolWorkAsTheyStand(t *testing.T) {
 		script += m[1]
 	}
 	if strings.Count(script, "curl ") < 8 {
-		t.Fatal("it has no commands")
+		t.Fatal("PROTOCOL.md has fewer than 8 curl commands")
 	}
 	work(t, script, "serve.log")
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // TestTheExampleOfYourOwnOSWorksAsItStands runs the commands of SHIP-YOUR-OWN-OS.md with a
-// file that has the head of a kernel, and looks into what they made with other tools.
+// file that has the header of a kernel, and inspects the results with other tools.
 func TestTheExampleOfYourOwnOSWorksAsItStands(t *testing.T) {
 	text, err := os.ReadFile("SHIP-YOUR-OWN-OS.md")
 	check(t, err)
@@ -20,17 +20,17 @@ func TestTheExampleOfYourOwnOSWorksAsItStands(t *testing.T) {
 	for _, m := range fence.FindAllStringSubmatch(string(text), -1) {
 		script += m[1]
 	}
-	for _, judge := range []string{
+	for _, inspection := range []string{
 		"sh -n initramfs/init", "sh -n rootfs/sbin/init",
 		"gzip -dc artifacts/initramfs | cpio --quiet -t | grep -x init",
 		"gzip -dc artifacts/initramfs | cpio --quiet -t | grep -x bin/busybox",
 		"unsquashfs -l artifacts/rootfs | grep -x squashfs-root/sbin/init",
 		"phase-publish status --store store --repo repo | grep 'stable/x86_64: 1-own'",
 	} {
-		script += judge + "\n"
+		script += inspection + "\n"
 	}
 	if strings.Count(script, "phase-sign release") < 2 {
-		t.Fatal("it has no commands")
+		t.Fatal("SHIP-YOUR-OWN-OS.md has fewer than two releases")
 	}
 	work(t, script)
 }
