@@ -23,7 +23,7 @@ BUILDFLAGS := -trimpath -buildvcs=false -ldflags "-s -w"
 GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X github.com/phaseboot/phaseboot/internal/cli.version=$(STAMP)"
 TOOL    := $(GO) tool -modfile=tools/go.mod
 # everything but what boots machines, builds whole images or lays siege: minutes, not seconds
-QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /internal/siege$$ -e /imagebuild$$ -e /cmd/phase-image$$)
+QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /bench/siege$$ -e /imagebuild$$ -e /cmd/phase-image$$)
 IMAGE    = $(BIN)/phase-image
 
 .DEFAULT_GOAL := binaries
@@ -64,12 +64,12 @@ demo: need-demo binaries ## one release, from fresh keys to a receipt on a machi
 bench: ## the store beside b3sum, cp, casync, xdelta3 and zsync: minutes, and 15 GB of disk
 	@GO="$(GO)" scripts/deps-check.sh --install bench
 	scripts/bench-pair.sh $(BUILD)/pair
-	$(GO) run ./internal/bench -dir $(BUILD) -pair $(BUILD)/pair
+	$(GO) run ./bench/store -dir $(BUILD) -pair $(BUILD)/pair
 
 bench-net: binaries ## delivery beside nginx, curl and BitTorrent in network namespaces (SHOW=1,2,3,4,6,7 NODES=25,50,…)
 	@GO="$(GO)" scripts/deps-check.sh --install bench-net
 	scripts/bench-pair.sh $(BUILD)/pair
-	$(GO) run ./internal/benchnet -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW) -svg $(PLOT) -nodes $(NODES)
+	$(GO) run ./bench/net -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW) -svg $(PLOT) -nodes $(NODES)
 
 microbench: ## the benchmarks of every package (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(QUICK)

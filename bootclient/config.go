@@ -12,8 +12,8 @@ import (
 
 	"github.com/multiformats/go-multiaddr"
 
-	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 // Config says what to boot and where to look. Only Root decides about trust; all

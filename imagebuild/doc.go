@@ -7,8 +7,8 @@
 // SOURCE_DATE_EPOCH or, without it, the newest date that the inputs themselves carry.
 //
 // Data that a person may want to change is not code: kernel/ lists modules, initramfs/
-// the busybox applets, rootfs/ the packages and the files laid over them, esp/ the
-// loader's settings and modes/ the boot modes.
+// the busybox applets, rootfs/ the packages and the files laid over them, and esp/ the
+// loader's settings. The boot modes are files of package modes.
 //
 // It needs no root rights and no loop mounts: packages come through the host's own apt
 // (so the host is a Debian or one of its children), filesystems are made by the tools

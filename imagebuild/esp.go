@@ -14,8 +14,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 // The EFI system partition is FAT32 with clusters of 4 KiB: 264 MiB of them are more than

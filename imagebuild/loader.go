@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 // Paths on the EFI system partition, as firmware compares them: in lower case.

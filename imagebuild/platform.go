@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 // ErrOptions marks a request that cannot be met as it was put: the command line is

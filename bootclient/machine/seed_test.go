@@ -12,7 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/phaseboot/phaseboot/bootclient"
-	"github.com/phaseboot/phaseboot/imagebuild/modes"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 func TestTheTargetServesOnlyWhereTheModeAnnounces(t *testing.T) {

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/phaseboot/phaseboot/bootclient"
-	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 const fetchUsage = `phase-boot fetch finds the newest signed release of a channel, fetches it from

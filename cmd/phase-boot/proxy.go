@@ -8,9 +8,9 @@ import (
 	"strings"
 
 	"github.com/phaseboot/phaseboot/bootclient"
-	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 // checkProxies refuses a proxy variable that is no proxy, which Go would pass over in silence.

@@ -12,9 +12,9 @@ import (
 	"strings"
 
 	"github.com/phaseboot/phaseboot/bootclient"
-	"github.com/phaseboot/phaseboot/imagebuild/modes"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 const seedUsage = `phase-boot seed serves the newest release that a cache holds to other machines, until

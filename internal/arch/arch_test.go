@@ -105,7 +105,7 @@ func TestRulesCatchABreach(t *testing.T) {
 		{"package without a row", "newthing", "fmt", "no row"},
 		{"name that only starts alike", "castle", "fmt", "no row"},
 
-		{"boot client reads the modes", "bootclient", module + "/imagebuild/modes", ""},
+		{"boot client reads the modes", "bootclient", module + "/modes", ""},
 		{"manifest knows cas", "manifest", module + "/cas", ""},
 		{"command wires", "cmd/phase-sign", module + "/signer", ""},
 		{"standard library", "publisher", "net/http", ""},

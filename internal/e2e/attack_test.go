@@ -200,7 +200,7 @@ func steady(t *testing.T) (boot, image string) {
 	t.Helper()
 	dir := t.TempDir()
 	var mode map[string]any
-	decode(t, readFile(t, "../../imagebuild/modes/internet.json"), &mode)
+	decode(t, readFile(t, "../../modes/internet.json"), &mode)
 	mode["name"], mode["title"], mode["stale"] = "steady", "Phase Boot (steady)", "last-good"
 	write := func(name string, v any) string {
 		data, err := json.Marshal(v)
@@ -212,7 +212,7 @@ func steady(t *testing.T) (boot, image string) {
 		}
 		return filepath.Join(dir, name)
 	}
-	at, err := filepath.Abs("../../imagebuild/modes/steady.json")
+	at, err := filepath.Abs("../../modes/steady.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,7 +90,7 @@ func (s *short) Write(p []byte) (int, error) {
 // honest one. It prints a ready line as a publisher does.
 func hostile(ctx context.Context, args []string) error {
 	if len(args) != 6 || harms[args[0]] == nil {
-		return errors.New("usage: benchnet hostile HARM IP STORE PUBLISHER ROOT SIZE")
+		return errors.New("usage: net hostile HARM IP STORE PUBLISHER ROOT SIZE")
 	}
 	store, err := cas.OpenPacks(args[2], cas.PackOptions{ReadOnly: true})
 	if err != nil {

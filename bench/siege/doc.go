@@ -1,6 +1,6 @@
 // Command siege measures what strangers can do to a publisher:
 //
-//	go run ./internal/siege -publish bin/phase-publish [-conns 2000] [-for 10s] [-only NAME]
+//	go run ./bench/siege -publish bin/phase-publish [-conns 2000] [-for 10s] [-only NAME]
 //
 // It publishes a release, starts phase-publish serve on loopback as a process of its own
 // and lets each kind of bad client at it, many connections at once, from many addresses

@@ -10,10 +10,10 @@ import (
 
 // crowded is a publisher under siege, which is a program of its own.
 func (t *tool) crowded(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "run", "./internal/siege", "-publish", t.bin+"/phase-publish", "-conns", strconv.Itoa(t.clients))
+	cmd := exec.CommandContext(ctx, "go", "run", "./bench/siege", "-publish", t.bin+"/phase-publish", "-conns", strconv.Itoa(t.clients))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("go run ./internal/siege, from the top of the tree: %w", err)
+		return fmt.Errorf("go run ./bench/siege, from the top of the tree: %w", err)
 	}
 	return nil
 }

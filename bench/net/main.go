@@ -31,7 +31,7 @@ func main() {
 	case errors.Is(err, flag.ErrHelp):
 		exit(nil)
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "benchnet:", err)
+		fmt.Fprintln(os.Stderr, "bench/net:", err)
 		os.Exit(2)
 	case !inside():
 		exit(enclose(ctx))
@@ -41,7 +41,7 @@ func main() {
 
 func exit(err error) {
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "benchnet:", err)
+		fmt.Fprintln(os.Stderr, "bench/net:", err)
 		os.Exit(1)
 	}
 	os.Exit(0)
@@ -80,7 +80,7 @@ var shows = []show{
 func parse(args []string) (*tool, error) {
 	var t tool
 	var names, nodes string
-	set := flag.NewFlagSet("benchnet", flag.ContinueOnError)
+	set := flag.NewFlagSet("net", flag.ContinueOnError)
 	set.StringVar(&names, "show", "1,2,3,4,6,7", "which of 1 (one peer), 2 (herd), 3 (update), 4 (DHT), 6 (siege), 7 (bad peers)")
 	set.IntVar(&t.runs, "runs", 3, "runs of each; medians are printed")
 	set.Int64Var(&t.size, "size", 1<<30, "bytes of the root filesystem of 1")

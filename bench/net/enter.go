@@ -16,7 +16,7 @@ import (
 )
 
 // insideKey names the environment variable that tells the second run that it is one.
-const insideKey = "PHASE_BENCHNET_INSIDE"
+const insideKey = "PHASE_BENCH_NET_INSIDE"
 
 func inside() bool { return os.Getenv(insideKey) != "" }
 

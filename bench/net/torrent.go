@@ -48,7 +48,7 @@ func writeTorrent(path, announce, file string) error {
 // each that is new.
 func tracker(ctx context.Context, args []string) error {
 	if len(args) != 1 {
-		return errors.New("usage: benchnet tracker HOST:PORT")
+		return errors.New("usage: net tracker HOST:PORT")
 	}
 	var mu sync.Mutex
 	peers := map[netip.AddrPort]bool{}

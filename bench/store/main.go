@@ -37,7 +37,7 @@ func main() {
 	flag.Parse()
 	b.only = strings.Split(*only, ",")
 	if b.dir == "" || b.pair == "" || flag.NArg() > 0 {
-		fmt.Fprintln(os.Stderr, "usage: bench -dir DIR -pair DIR [-runs N] [-size BYTES] [-big BYTES] [-blocks N] [-packs N] [-only WHAT,…]")
+		fmt.Fprintln(os.Stderr, "usage: store -dir DIR -pair DIR [-runs N] [-size BYTES] [-big BYTES] [-blocks N] [-packs N] [-only WHAT,…]")
 		os.Exit(2)
 	}
 	exit(b.run(ctx))
@@ -45,7 +45,7 @@ func main() {
 
 func exit(err error) {
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
+		fmt.Fprintln(os.Stderr, "bench/store:", err)
 		os.Exit(1)
 	}
 	os.Exit(0)
