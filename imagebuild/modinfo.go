@@ -109,9 +109,3 @@ func softdepPre(s string) []string {
 	}
 	return pre
 }
-
-// moduleName is the kernel's name of a module file: nls_iso8859_1 of nls_iso8859-1.ko.xz.
-func moduleName(path string) string {
-	name, _, _ := strings.Cut(filepath.Base(path), ".ko")
-	return strings.ReplaceAll(name, "-", "_")
-}

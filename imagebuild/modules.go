@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/kmod"
 )
 
 // A moduleSet is the modules of one kernel that an initramfs carries.
@@ -58,7 +59,7 @@ func chooseModules(k *Kernel, wants []want) (*moduleSet, error) {
 		return nil, err
 	}
 	for _, w := range wants {
-		name := moduleName(w.name)
+		name := kmod.Name(w.name)
 		switch {
 		case s.builtin[name]:
 		case s.paths[name] != "":
@@ -83,7 +84,7 @@ func (s *moduleSet) index() error {
 	root := os.DirFS(s.kernel.Modules)
 	err := fs.WalkDir(root, "kernel", func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.Contains(filepath.Base(path), ".ko") {
-			s.paths[moduleName(path)] = path
+			s.paths[kmod.Name(path)] = path
 		}
 		return err
 	})
@@ -97,7 +98,7 @@ func (s *moduleSet) index() error {
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		s.builtin[moduleName(lines.Text())] = true
+		s.builtin[kmod.Name(lines.Text())] = true
 	}
 	return lines.Err()
 }
@@ -123,12 +124,12 @@ func (s *moduleSet) add(name string) error {
 	m := &module{path: path + ".ko", data: data, info: info}
 	s.files[name] = m
 	for _, dep := range info.softdep {
-		if dep = moduleName(dep); s.paths[dep] != "" { // a softdep may be an alias, and may be absent
+		if dep = kmod.Name(dep); s.paths[dep] != "" { // a softdep may be an alias, and may be absent
 			m.info.depends = append(m.info.depends, dep)
 		}
 	}
 	for i, dep := range m.info.depends {
-		m.info.depends[i] = moduleName(dep)
+		m.info.depends[i] = kmod.Name(dep)
 		if err := s.add(m.info.depends[i]); err != nil {
 			return err
 		}

@@ -93,9 +93,6 @@ func TestModuleLists(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if name := moduleName("kernel/fs/nls/nls_iso8859-1.ko.xz"); name != "nls_iso8859_1" {
-		t.Errorf("module name %q", name)
-	}
 	if pre := softdepPre("pre: crc32c aes post: x pre: y"); !slices.Equal(pre, []string{"crc32c", "aes", "y"}) {
 		t.Errorf("softdep %v", pre)
 	}

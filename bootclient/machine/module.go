@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/internal/kmod"
 )
 
 // modules loads kernel modules with their dependencies. It is safe for use by
@@ -42,7 +43,7 @@ func openModules(dir string) (*modules, error) {
 	}
 	if builtin, err := os.ReadFile(filepath.Join(dir, "modules.builtin")); err == nil {
 		for line := range strings.Lines(string(builtin)) {
-			m.builtin[moduleName(strings.TrimSpace(line))] = true
+			m.builtin[kmod.Name(strings.TrimSpace(line))] = true
 		}
 	}
 	if data, err := os.ReadFile(filepath.Join(dir, "modules.alias")); err == nil {
@@ -62,19 +63,13 @@ func parseDep(data []byte) (file map[string]string, needs map[string][]string, e
 		if !ok || !filepath.IsLocal(target) {
 			return nil, nil, fmt.Errorf("modules.dep line %d: not `path: dependencies`; run depmod on the folder", n+1)
 		}
-		name := moduleName(target)
+		name := kmod.Name(target)
 		file[name] = target
 		for _, d := range strings.Fields(deps) {
-			needs[name] = append(needs[name], moduleName(d))
+			needs[name] = append(needs[name], kmod.Name(d))
 		}
 	}
 	return file, needs, nil
-}
-
-// moduleName is the name of a module file as the kernel spells it.
-func moduleName(file string) string {
-	base, _, _ := strings.Cut(path.Base(file), ".ko")
-	return strings.ReplaceAll(base, "-", "_")
 }
 
 // order returns the files to insert for a module, dependencies first. The order
@@ -100,7 +95,7 @@ func (m *modules) order(name string) ([]string, error) {
 		files = append(files, file)
 		return nil
 	}
-	if err := visit(moduleName(name)); err != nil {
+	if err := visit(kmod.Name(name)); err != nil {
 		return nil, err
 	}
 	return files, nil
@@ -122,7 +117,7 @@ func (m *modules) load(name string) error {
 			m.loaded[file] = err
 		}
 		if err != nil {
-			return fmt.Errorf("module %q: %w", moduleName(file), err)
+			return fmt.Errorf("module %q: %w", kmod.Name(file), err)
 		}
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/phaseboot/phaseboot/internal/kmod"
 )
 
 const debian = "testdata/debian-cloud-6.1" // lines of depmod's own output
@@ -20,7 +22,7 @@ func debianModules(t *testing.T) (*modules, *[]string) {
 	}
 	var inserted []string
 	m.insert = func(path string) error {
-		inserted = append(inserted, moduleName(path))
+		inserted = append(inserted, kmod.Name(path))
 		return nil
 	}
 	return m, &inserted
@@ -40,7 +42,7 @@ func TestDependenciesAreInsertedBeforeWhatNeedsThem(t *testing.T) {
 					}
 				}
 			}
-			if last := (*inserted)[len(*inserted)-1]; last != moduleName(name) {
+			if last := (*inserted)[len(*inserted)-1]; last != kmod.Name(name) {
 				t.Errorf("last inserted is %s", last)
 			}
 		})
@@ -88,7 +90,7 @@ func TestOneBadModuleDoesNotStopTheList(t *testing.T) {
 func TestAFailedDependencyNamesItself(t *testing.T) {
 	m, _ := debianModules(t)
 	m.insert = func(path string) error {
-		if moduleName(path) == "virtio_ring" {
+		if kmod.Name(path) == "virtio_ring" {
 			return fs.ErrPermission
 		}
 		return nil

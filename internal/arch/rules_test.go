@@ -34,13 +34,13 @@ var rules = []rule{
 	},
 	{
 		"bootclient/...",
-		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs"},
+		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod"},
 		"what boots cannot sign or publish",
 	},
 	{"modes", nil, "boot policies are data that both the image and the boot read"},
 	{
 		"imagebuild/...",
-		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/bootfile"},
+		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/bootfile", "internal/kmod"},
 		"an image is made of packages and one root.json, without keys or network of ours",
 	},
 	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file"}, "a job's host has neither keys of ours nor a network"},
@@ -52,6 +52,7 @@ var rules = []rule{
 	{"internal/bootfile/...", []string{"internal/bootfile"}, "a leaf: signer and machine judge a kernel by the same rules, and share nothing else"},
 	{"internal/atomicfile", nil, "a leaf"},
 	{"internal/bootargs", nil, "a leaf: the machine and the image builder read one grammar"},
+	{"internal/kmod", nil, "a leaf: the machine loads modules by the names that the image builder writes"},
 	{"internal/file/...", nil, "a leaf"},
 	{"internal/scripttest", nil, "a leaf"},
 	{"internal/netns", nil, "a leaf"},
