@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // Write replaces path by data: a temporary file in the same folder, synced, renamed,
@@ -65,13 +67,13 @@ func write(path string, mode fs.FileMode, fill func(io.Writer) error, rename fun
 	}
 	f, err := os.CreateTemp(dir, "."+base[:min(len(base), 200)]+".*") // names have at most 255 bytes
 	if err != nil {
-		return hint(named(err, path))
+		return file.FullDisk(named(err, path))
 	}
 	defer func() {
 		f.Close()
 		if err != nil {
 			os.Remove(f.Name())
-			err = hint(named(err, path))
+			err = file.FullDisk(named(err, path))
 		}
 	}()
 	if err = fill(f); err != nil {
@@ -131,10 +133,3 @@ type because struct {
 
 func (b because) Error() string { return b.words }
 func (b because) Unwrap() error { return b.error }
-
-func hint(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w; free some space and run it again", err)
-	}
-	return err
-}
