@@ -12,28 +12,28 @@ import (
 )
 
 const (
-	// The DHT's nodes keep what they were told in memory. In a private one there may be
-	// a single node, whose restart must not hide us for long.
+	// The DHT's nodes keep records in memory. A private DHT may have a single node, whose
+	// restart must not hide this publisher for long.
 	privateSweep = 5 * time.Minute
 	publicSweep  = 11 * time.Hour
 
-	sweepPace = 250 * time.Millisecond // least time between two announcements of a sweep
-	tellMost  = 8                      // new ones that are told at once
-	tellLimit = 2 * time.Minute        // for one announcement of a sweep
+	sweepInterval     = 250 * time.Millisecond // least time between two announcements of a sweep
+	parallelAnnounces = 8                      // new announcements at once
+	announceTimeout   = 2 * time.Minute        // for one announcement of a sweep
 )
 
-// An announcer tells the DHT what is served: what is new at once, and everything again,
-// one by one, spread over a sweep.
+// An announcer writes the records of what is served into the DHT: new ones at once, and all
+// again, one by one, spread over a sweep.
 type announcer struct {
 	*server
 	sweep time.Duration
 
-	mu     sync.Mutex
-	told   map[cid.Cid]time.Time // when; a zero time for what is not told yet
-	record time.Time             // the same for the IPNS record
+	mu         sync.Mutex
+	last       map[cid.Cid]time.Time // last announcement of each CID; the zero time before the first
+	lastRecord time.Time             // the same for the IPNS record
 }
 
-// announced is what an announcer says of itself.
+// announced is the state of an announcer for the metrics.
 type announced struct {
 	mu     sync.Mutex
 	oldest time.Time
@@ -52,22 +52,22 @@ func (a *announced) set(oldest time.Time, count int) {
 	a.oldest, a.count = oldest, count
 }
 
-// announce runs until ctx ends.
+// announce runs an announcer until ctx ends.
 func (s *server) announce(ctx context.Context) {
-	a := &announcer{server: s, sweep: privateSweep, told: map[cid.Cid]time.Time{}}
+	a := &announcer{server: s, sweep: privateSweep, last: map[cid.Cid]time.Time{}}
 	if s.DHT == DHTPublic {
 		a.sweep = publicSweep
 	}
-	alone := false // said already
+	logged := false // that there is no other node
 	for ctx.Err() == nil {
-		head, moved := s.heads.current()
-		a.take(ctx, s.heads.announced())
+		current, moved := s.source.current()
+		a.replace(ctx, s.source.roots())
 		round, cancel := until(ctx, moved)
-		if a.tellNew(round, head) {
+		if a.announceNew(round, current) {
 			a.sweepAll(round)
-		} else if !alone && a.record.IsZero() { // else there were too many for one round
-			alone = true
-			s.Log.Info("no other DHT node yet; machines that know this one find it, and so do neighbours with mDNS; --bootstrap names another")
+		} else if !logged && a.lastRecord.IsZero() { // otherwise one round was too short for all
+			logged = true
+			s.Log.Info("no other DHT node yet", "remedy", "name one with --bootstrap; machines that know this publisher's address, or are on its network (mDNS), find it without")
 		}
 		cancel()
 	}
@@ -86,47 +86,49 @@ func until(ctx context.Context, moved <-chan struct{}) (context.Context, context
 	return ctx, cancel
 }
 
-// take replaces what is announced. Our own DHT node knows all of it from the first
-// moment; a new head's record is to be told anew.
-func (a *announcer) take(ctx context.Context, held []cid.Cid) {
+// replace sets the CIDs that are announced. This process's own DHT node holds their records
+// at once; the record of a new pointer is announced again.
+func (a *announcer) replace(ctx context.Context, roots []cid.Cid) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	told := make(map[cid.Cid]time.Time, len(held))
-	for _, c := range held {
-		told[c] = a.told[c]
+	last := make(map[cid.Cid]time.Time, len(roots))
+	for _, c := range roots {
+		last[c] = a.last[c]
 		if err := a.node.Hold(ctx, c); err != nil && ctx.Err() == nil {
-			a.Log.Warn("DHT", "cause", err)
+			a.warn(err)
 		}
 	}
-	a.told, a.record = told, time.Time{}
-	a.tally()
+	a.last, a.lastRecord = last, time.Time{}
+	a.publishState()
 }
 
-// tellNew tells the record and what was never told, for as long as a sweep; false says
-// that in all that time there was nobody to tell.
-func (a *announcer) tellNew(ctx context.Context, h *Head) bool {
+func (a *announcer) warn(err error) { a.Log.Warn("DHT announcement failed", "cause", err) }
+
+// announceNew announces the IPNS record and every CID that was never announced, for as long
+// as a sweep. It returns false when no other node accepted a record in that time.
+func (a *announcer) announceNew(ctx context.Context, g *generation) bool {
 	limit, cancel := context.WithTimeout(ctx, a.sweep)
 	defer cancel()
 	group, gctx := errgroup.WithContext(limit)
-	group.SetLimit(tellMost)
-	group.Go(func() error { return a.tell(gctx, cid.Undef) })
-	for _, c := range a.fresh() {
-		group.Go(func() error { return a.tell(gctx, c) })
+	group.SetLimit(parallelAnnounces)
+	group.Go(func() error { return a.announceOne(gctx, cid.Undef) })
+	for _, c := range a.neverAnnounced() {
+		group.Go(func() error { return a.announceOne(gctx, c) })
 	}
 	err := group.Wait()
 	switch {
 	case err == nil:
-		a.Log.Info("announced in the DHT", "folder", h.Folder, "sequence", h.Timestamp, "cids", len(a.told))
+		a.Log.Info("announced in the DHT", "folder", g.Folder, "timestamp", g.Timestamp, "cids", len(a.last))
 	case limit.Err() == nil:
-		a.Log.Warn("DHT", "cause", err)
+		a.warn(err)
 	}
 	return ctx.Err() != nil || !errors.Is(limit.Err(), context.DeadlineExceeded)
 }
 
-func (a *announcer) fresh() (list []cid.Cid) {
+func (a *announcer) neverAnnounced() (list []cid.Cid) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for c, when := range a.told {
+	for c, when := range a.last {
 		if when.IsZero() {
 			list = append(list, c)
 		}
@@ -134,9 +136,9 @@ func (a *announcer) fresh() (list []cid.Cid) {
 	return list
 }
 
-// sweepAll tells the least recently told thing at each tick, until ctx ends.
+// sweepAll announces at each tick what was announced least recently, until ctx ends.
 func (a *announcer) sweepAll(ctx context.Context) {
-	tick := time.NewTicker(max(a.sweep/time.Duration(len(a.told)+1), sweepPace))
+	tick := time.NewTicker(max(a.sweep/time.Duration(len(a.last)+1), sweepInterval))
 	defer tick.Stop()
 	for {
 		select {
@@ -144,20 +146,20 @@ func (a *announcer) sweepAll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		limit, cancel := context.WithTimeout(ctx, tellLimit)
-		if err := a.tell(limit, a.next()); err != nil && ctx.Err() == nil {
-			a.Log.Warn("DHT", "cause", err)
+		limit, cancel := context.WithTimeout(ctx, announceTimeout)
+		if err := a.announceOne(limit, a.next()); err != nil && ctx.Err() == nil {
+			a.warn(err)
 		}
 		cancel()
 	}
 }
 
-// next is what was told least recently; cid.Undef for the record.
+// next is the CID that was announced least recently; cid.Undef for the record.
 func (a *announcer) next() cid.Cid {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	least, when := cid.Undef, a.record
-	for c, t := range a.told {
+	least, when := cid.Undef, a.lastRecord
+	for c, t := range a.last {
 		if t.Before(when) {
 			least, when = c, t
 		}
@@ -165,12 +167,12 @@ func (a *announcer) next() cid.Cid {
 	return least
 }
 
-// tell announces one thing; cid.Undef is the record.
-func (a *announcer) tell(ctx context.Context, c cid.Cid) error {
+// announceOne announces a CID; cid.Undef is the IPNS record.
+func (a *announcer) announceOne(ctx context.Context, c cid.Cid) error {
 	if !c.Defined() {
-		record, err := a.records.get(ctx, a.records.name)
+		record, err := a.record.Get(ctx, a.record.Name)
 		if err == nil {
-			err = a.node.PutIPNS(ctx, a.records.name, record)
+			err = a.node.PutIPNS(ctx, a.record.Name, record)
 		}
 		if err != nil {
 			return fmt.Errorf("IPNS record: %w", err)
@@ -181,21 +183,21 @@ func (a *announcer) tell(ctx context.Context, c cid.Cid) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c.Defined() {
-		a.told[c] = a.Now()
+		a.last[c] = a.Now()
 	} else {
-		a.record = a.Now()
+		a.lastRecord = a.Now()
 	}
-	a.tally()
+	a.publishState()
 	return nil
 }
 
-// tally says how old the oldest announcement is.
-func (a *announcer) tally() {
-	oldest := a.record
-	for _, t := range a.told {
+// publishState gives the metrics the age of the oldest announcement. The caller has the lock.
+func (a *announcer) publishState() {
+	oldest := a.lastRecord
+	for _, t := range a.last {
 		if t.Before(oldest) {
 			oldest = t
 		}
 	}
-	a.announced.set(oldest, len(a.told))
+	a.announced.set(oldest, len(a.last))
 }

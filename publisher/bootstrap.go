@@ -14,13 +14,13 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// BootstrapOptions are those of a DHT node that holds no release.
+// BootstrapOptions are the options of a DHT node that has no release.
 type BootstrapOptions struct {
 	Root     []byte // root.json, for its DHT prefix and bootstrap peers; nil with Prefix
-	Prefix   string // overrides the one of Root
-	Identity string // file of the peer's key, made when missing; "" is a new one each time
+	Prefix   string // overrides the prefix in Root
+	Identity string // file of the peer's key, made when missing; "" makes a new key at each start
 	Metrics  string // host:port of /metrics, /status and /healthz; "" for none
-	Limits   Limits // of connections; it sends nothing that has a rate
+	Limits   Limits // of connections; the rates have no effect
 	Network
 	Log   *slog.Logger
 	Ready func(Ready) error
@@ -49,14 +49,14 @@ func Bootstrap(ctx context.Context, opts BootstrapOptions) error {
 	defer n.Close()
 	group, gctx := errgroup.WithContext(ctx)
 	if metrics != nil {
-		group.Go(func() error { return nodeOperator(n).serve(gctx, metrics) })
+		group.Go(func() error { return nodeControl(n).serve(gctx, metrics) })
 	}
 	group.Go(func() error { return opts.ready(n, metrics) })
 	group.Go(func() error { <-gctx.Done(); return nil })
 	return errors.Join(group.Wait(), n.Close())
 }
 
-// node turns the options into those of a p2p.Node.
+// node returns the options of the p2p.Node.
 func (o BootstrapOptions) node() (p2p.Options, error) {
 	var d manifest.Discovery
 	if o.Root != nil {
@@ -79,11 +79,11 @@ func (o BootstrapOptions) ready(n *p2p.Node, metrics net.Listener) error {
 	if o.Ready == nil {
 		return nil
 	}
-	return o.Ready(Ready{Peer: n.ID().String(), HTTP: []string{}, Listen: texts(n.Addrs()), Metrics: origins(metrics)})
+	return o.Ready(Ready{Peer: n.ID().String(), HTTP: []string{}, Listen: multiaddrs(n.Addrs()), Metrics: origins(metrics)})
 }
 
-// nodeOperator is what a DHT node says of itself. It is well while it answers.
-func nodeOperator(n *p2p.Node) operator {
+// nodeControl reports on a DHT node. It is healthy while it answers.
+func nodeControl(n *p2p.Node) control {
 	started, registry := time.Now().UTC(), newRegistry()
 	live := func() Live {
 		return Live{Peer: n.ID().String(), Started: started, Peers: n.Peers(), DHTPeers: n.DHTPeers()}
@@ -98,12 +98,12 @@ func nodeOperator(n *p2p.Node) operator {
 			DHTPeers int       `json:"dht_peers"`
 		}{l.Peer, l.Started, l.Peers, l.DHTPeers}, nil
 	}
-	return operator{registry, status, func(context.Context) error { return nil }}
+	return control{registry, status, func(context.Context) error { return nil }}
 }
 
 func identityOf(opts BootstrapOptions) (key crypto.PrivKey, release func(), err error) {
 	if opts.Identity == "" {
 		return nil, func() {}, nil
 	}
-	return holdIdentity(opts.Identity)
+	return lockIdentity(opts.Identity)
 }

@@ -11,20 +11,19 @@ import (
 	"io/fs"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
-	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
-	openfile "github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 const maxIdentity = 4 << 10 // bytes of an identity file
 
-// LoadIdentity reads the key behind a peer ID from a PKCS #8 PEM file, and makes the
-// file (mode 0600) when it is missing. The key says who a peer is on the network; it
+// LoadIdentity reads the private key of a peer ID from a PKCS #8 PEM file, and makes the
+// file (mode 0600) when it is missing. The key authenticates the peer on the network; it
 // signs nothing that a machine trusts.
 func LoadIdentity(path string) (crypto.PrivKey, error) {
-	f, err := openfile.Open(path, 0)
+	f, err := file.Open(path, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeIdentity(path)
 	}
@@ -48,21 +47,21 @@ func LoadIdentity(path string) (crypto.PrivKey, error) {
 	return crypto.UnmarshalEd25519PrivateKey(private)
 }
 
-// holdIdentity loads the identity for one process: two with the same peer ID would take
-// each other's connections.
-func holdIdentity(path string) (key crypto.PrivKey, release func(), err error) {
+// lockIdentity loads an identity and locks its file until release is called: two processes
+// with the same peer ID would receive each other's connections.
+func lockIdentity(path string) (key crypto.PrivKey, release func(), err error) {
 	if key, err = LoadIdentity(path); err != nil {
 		return nil, nil, err
 	}
-	f, err := openfile.Open(path, 0)
+	f, err := file.Open(path, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("identity: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	if err := file.TryLock(f); errors.Is(err, file.ErrLocked) {
 		f.Close()
-		return nil, nil, fmt.Errorf("identity %s: another process runs with it; give this one its own with --identity FILE", path)
+		return nil, nil, fmt.Errorf("identity %s: another process uses it; give this one its own with --identity FILE", path)
 	}
-	return key, func() { f.Close() }, nil // also where the file system has no locks
+	return key, func() { f.Close() }, nil // without a lock where the file system has none
 }
 
 func makeIdentity(path string) (crypto.PrivKey, error) {
@@ -76,8 +75,8 @@ func makeIdentity(path string) (crypto.PrivKey, error) {
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	err = atomicfile.Create(path, 0o600, text)
-	if errors.Is(err, fs.ErrExist) { // another process made it just now
-		if err := openfile.Check(path, 0); err != nil {
+	if errors.Is(err, fs.ErrExist) { // another process has made it meanwhile
+		if err := file.Check(path, 0); err != nil {
 			return nil, fmt.Errorf("identity %s: a symbolic link to nothing; remove it, or name another file with --identity: %w", path, err)
 		}
 		return LoadIdentity(path)

@@ -13,20 +13,20 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
-// Limits bound what strangers can take of a daemon. They hold for plain HTTP and for
-// HTTP over streams together, unless they say otherwise.
+// Limits bound what clients can take of a daemon. Each holds for plain HTTP and for HTTP
+// over streams together, unless its comment says otherwise.
 type Limits struct {
 	Rate        int64 // bytes of bodies a second, in all; 0 is no limit
-	RatePerPeer int64 // the same to one address (an IPv6 /56), whatever peers are there
-	UploadSlots int   // answers with blocks at once, as gateway.Options has it; 0 is no limit
+	RatePerPeer int64 // the same to one address (an IPv6 /56), for all peers there together
+	UploadSlots int   // answers with blocks at once, as in gateway.Options; 0 is no limit
 	// Conns are the connections over plain HTTP at once, and as many over libp2p; 0 is
 	// DefaultConns. ConnsPerIP of them may come from one IP (an IPv6 /56); 0 is
 	// DefaultConnsPerIP.
 	Conns, ConnsPerIP int
 }
 
-// What a daemon allows unless Limits say otherwise: a thousand machines with two
-// connections each, and a classroom behind one router.
+// Default limits: a thousand machines with two connections each, and a classroom behind one
+// router.
 const (
 	DefaultConns       = 2048
 	DefaultConnsPerIP  = 256
@@ -34,29 +34,29 @@ const (
 )
 
 const (
-	slowest       = 2 << 10          // bytes a second that an asker must take on average …
-	slowGrace     = 30 * time.Second // … after this
-	slotSlowest   = 16 << 10         // the same where it holds an upload slot
-	slotGrace     = 2 * time.Second
-	headerTimeout = 10 * time.Second // for a whole header
+	minRate       = 2 << 10          // bytes a second that a client must read on average …
+	minRateAfter  = 30 * time.Second // … after this time
+	slotMinRate   = 16 << 10         // the same for a client with an upload slot
+	slotMinAfter  = 2 * time.Second
+	headerTimeout = 10 * time.Second // for a complete header
 	idleTimeout   = 3 * time.Minute  // between two requests
 	maxHeader     = 16 << 10         // bytes
 )
 
-// maxOwnFiles are the open files that are left for packs, metadata and listeners, where
-// there are many.
+// maxOwnFiles is how many open files are reserved for packs, metadata and listeners; half of
+// the limit where that is less.
 const maxOwnFiles = 256
 
-// fits is how many connections over plain HTTP, and as many over libp2p, the limit of open
-// files leaves room for.
-func fits(files int) int { return max((files-min(maxOwnFiles, files/2))/2, 1) }
+// maxConns is how many connections over plain HTTP, and as many over libp2p, a limit of open
+// files allows.
+func maxConns(files int) int { return max((files-min(maxOwnFiles, files/2))/2, 1) }
 
 // checkFiles warns of a limit of open files that is too low for the connections.
 func (l Limits) checkFiles(log *slog.Logger) {
 	files, want := limit.Files(), cmp.Or(max(l.Conns, 0), DefaultConns)
-	if files > 0 && want > fits(files) {
-		log.Warn("connections: the limit of open files is too low for --max-conns; raise it with ulimit -n or LimitNOFILE= of the unit",
-			"files", files, "asked", want, "taken", fits(files))
+	if files > 0 && want > maxConns(files) {
+		log.Warn("limit of open files too low for --max-conns", "limit", files, "requested", want, "used", maxConns(files),
+			"remedy", "raise it with ulimit -n, or with LimitNOFILE= in the unit")
 	}
 }
 
@@ -66,7 +66,7 @@ func (l Limits) conns() (all, perIP int) {
 		all = DefaultConns
 	}
 	if files := limit.Files(); files > 0 {
-		all = min(all, fits(files))
+		all = min(all, maxConns(files))
 	}
 	if perIP <= 0 {
 		perIP = DefaultConnsPerIP
@@ -74,27 +74,27 @@ func (l Limits) conns() (all, perIP int) {
 	return all, perIP
 }
 
-// apply sets the limits of a node.
+// apply sets the connection limits of a node.
 func (l Limits) apply(o *p2p.Options) { o.MaxConns, o.MaxConnsPerIP = l.conns() }
 
-// handlers are the gateway for plain HTTP and for streams, behind the same limits.
+// handlers returns the gateway for plain HTTP and for streams, behind the same limits.
 func (s *server) handlers() (plain, streams http.Handler) {
 	bounds := limit.Options{
 		Total: s.Limits.Rate, PerPeer: s.Limits.RatePerPeer,
-		Slowest: slowest, Grace: slowGrace, Slow: func() { s.meter.refuse("slow") },
+		Slowest: minRate, Grace: minRateAfter, Slow: func() { s.meter.refuse("slow") },
 	}
-	if s.Limits.UploadSlots > 0 { // a slow reader keeps others waiting
-		bounds.Slowest, bounds.Grace = slotSlowest, slotGrace
+	if s.Limits.UploadSlots > 0 { // a slow reader would block the slot
+		bounds.Slowest, bounds.Grace = slotMinRate, slotMinAfter
 	}
 	s.rates = limit.NewRates(bounds)
 	h := s.rates.Handler(gateway.Handler(gateway.Options{
-		Source: s.heads, IPNS: s.records.get, UploadSlots: s.Limits.UploadSlots, Fault: s.fault,
+		Source: s.source, IPNS: s.record.Get, UploadSlots: s.Limits.UploadSlots, Fault: s.fault,
 	}))
 	return s.meter.handler("http", h, s.Log), s.meter.handler("stream", h, s.Log)
 }
 
-// webServer is the server of plain HTTP, with its own limits of connections: over
-// streams the resource manager of libp2p has them.
+// webServer is the server of plain HTTP with its limits of connections. For streams the
+// resource manager of libp2p has the limits.
 func (s *server) webServer(h http.Handler) *http.Server {
 	web := &http.Server{
 		Handler:           h,
@@ -112,7 +112,7 @@ func (s *server) newConns() *limit.Conns {
 	return &limit.Conns{Max: all, PerAsker: perIP, Refused: s.meter.refuse}
 }
 
-// stopWeb ends a server: those under way have until ctx ends.
+// stopWeb stops a server. Open requests may finish until ctx ends.
 func stopWeb(ctx context.Context, web *http.Server) error {
 	err := web.Shutdown(ctx)
 	if err != nil {
@@ -121,7 +121,7 @@ func stopWeb(ctx context.Context, web *http.Server) error {
 	return err
 }
 
-// listenPlain listens on the address that a flag gave; nil for "".
+// listenPlain listens on the address of a flag. It returns nil for "".
 func listenPlain(flag, addr string) (net.Listener, error) {
 	if addr == "" {
 		return nil, nil

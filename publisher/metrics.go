@@ -14,14 +14,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-const space = "phasepublish" // of every name
+const namespace = "phasepublish"
 
-// A meter counts what a daemon does, for Prometheus.
+// A meter counts the requests and bytes of a daemon, for Prometheus.
 type meter struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec // by via and status
 	bytes    *prometheus.CounterVec // by via and kind
-	refused  *prometheus.CounterVec // by why
+	refused  *prometheus.CounterVec // by reason
 	open     prometheus.Gauge
 	sent     atomic.Int64
 }
@@ -30,52 +30,52 @@ func newMeter() *meter {
 	m := &meter{
 		registry: newRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: space, Name: "requests_total", Help: "Requests that were answered.",
+			Namespace: namespace, Name: "requests_total", Help: "Answered requests.",
 		}, []string{"via", "status"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: space, Name: "sent_bytes_total", Help: "Bytes of bodies that were sent.",
+			Namespace: namespace, Name: "sent_bytes_total", Help: "Bytes of bodies sent.",
 		}, []string{"via", "kind"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: space, Name: "refused_total", Help: "Plain connections and answers that a limit ended.",
+			Namespace: namespace, Name: "refused_total", Help: "Plain HTTP connections and answers that a limit ended.",
 		}, []string{"why"}),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: space, Name: "requests_open", Help: "Requests under way.",
+			Namespace: namespace, Name: "requests_open", Help: "Requests being answered.",
 		}),
 	}
 	m.registry.MustRegister(m.requests, m.bytes, m.refused, m.open)
 	return m
 }
 
-// newRegistry holds what any Go process says of itself.
+// newRegistry makes a registry with the metrics of the Go runtime and the process.
 func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
 }
 
-func (m *meter) refuse(why string) { m.refused.WithLabelValues(why).Inc() }
+func (m *meter) refuse(reason string) { m.refused.WithLabelValues(reason).Inc() }
 
-// handler counts what next answers to requests that came via "http" or "stream", and logs a
-// line for each at the level debug.
+// handler counts the answers of next to requests via "http" or "stream", and logs each at
+// the level debug.
 func (m *meter) handler(via string, next http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m.open.Inc()
 		mw := &meteredWriter{ResponseWriter: w, meter: m, via: via, status: http.StatusOK}
-		begun, whole := time.Now(), false
+		begun, complete := time.Now(), false
 		defer func() {
 			m.open.Dec()
 			m.requests.WithLabelValues(via, strconv.Itoa(mw.status)).Inc()
 			if log.Enabled(context.Background(), slog.LevelDebug) {
 				log.Debug("request", "via", via, "from", r.RemoteAddr, "method", r.Method, "url", shortened(r.RequestURI),
-					"status", mw.status, "bytes", mw.sent, "whole", whole, "took", time.Since(begun).Round(time.Microsecond))
+					"status", mw.status, "bytes", mw.sent, "complete", complete, "took", time.Since(begun).Round(time.Microsecond))
 			}
 		}()
 		next.ServeHTTP(mw, r)
-		whole = true
+		complete = true
 	})
 }
 
-// shortened is what a log keeps of a URL.
+// shortened cuts a URL for the log.
 func shortened(url string) string {
 	if len(url) > maxLoggedURL {
 		return strings.ToValidUTF8(url[:maxLoggedURL], "") + "…"
@@ -85,14 +85,14 @@ func shortened(url string) string {
 
 const maxLoggedURL = 400 // bytes
 
-// A meteredWriter counts a body as it goes: it may take hours.
+// A meteredWriter counts a body while it is sent, which may take hours.
 type meteredWriter struct {
 	http.ResponseWriter
 	meter  *meter
 	via    string
 	status int
 	sent   int64
-	bytes  prometheus.Counter // of this kind; nil before the first byte
+	bytes  prometheus.Counter // of this kind of body; nil before the first byte
 }
 
 func (w *meteredWriter) WriteHeader(status int) {
@@ -106,7 +106,7 @@ func (w *meteredWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom lets a file go out without a copy.
+// ReadFrom lets the kernel send a file without a copy in memory.
 func (w *meteredWriter) ReadFrom(r io.Reader) (int64, error) {
 	n, err := io.Copy(w.ResponseWriter, r)
 	w.count(n)
@@ -137,24 +137,24 @@ func kindOf(contentType string) string {
 	return "other"
 }
 
-// A gauge is a figure that is read when somebody asks.
+// A gauge is a figure that is read at each scrape.
 type gauge struct {
 	desc   *prometheus.Desc
 	of     func(Live) float64
-	series func(Live) map[string]float64 // by the value of the label, in place of of
+	series func(Live) map[string]float64 // by the value of the label; instead of of
 }
 
 func newGauge(name, help string, of func(Live) float64) gauge {
-	return gauge{desc: prometheus.NewDesc(prometheus.BuildFQName(space, "", name), help, nil, nil), of: of}
+	return gauge{desc: prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, nil, nil), of: of}
 }
 
-// newGauges has a series for each value of a label.
+// newGauges makes a gauge with a series for each value of a label.
 func newGauges(name, help, label string, series func(Live) map[string]float64) gauge {
-	return gauge{desc: prometheus.NewDesc(prometheus.BuildFQName(space, "", name), help, []string{label}, nil), series: series}
+	return gauge{desc: prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, []string{label}, nil), series: series}
 }
 
-// truth is 1 or 0.
-func truth(b bool) float64 {
+// number is 1 for true and 0 for false.
+func number(b bool) float64 {
 	if b {
 		return 1
 	}
@@ -188,16 +188,16 @@ func (g liveGauges) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// netGauges are those of any node, serveGauges those of a publisher.
+// netGauges are the gauges of any node, serveGauges those of a publisher alone.
 var (
 	netGauges = []gauge{
-		newGauge("peers", "libp2p peers that are connected.", func(l Live) float64 { return float64(l.Peers) }),
+		newGauge("peers", "Connected libp2p peers.", func(l Live) float64 { return float64(l.Peers) }),
 		newGauge("dht_peers", "Peers in the DHT's routing table.", func(l Live) float64 { return float64(l.DHTPeers) }),
 	}
 	serveGauges = []gauge{
-		newGauge("http_connections", "Plain HTTP connections.", func(l Live) float64 { return float64(l.HTTPConns) }),
-		newGauge("head_version", "Version of the timestamp that is served.", func(l Live) float64 { return float64(l.Version) }),
-		newGauge("head_age_seconds", "Time since this daemon took the head.", func(l Live) float64 { return l.HeadAge }),
+		newGauge("http_connections", "Open plain HTTP connections.", func(l Live) float64 { return float64(l.HTTPConns) }),
+		newGauge("head_version", "Version of the served timestamp.", func(l Live) float64 { return float64(l.Version) }),
+		newGauge("head_age_seconds", "Time since this daemon loaded the metadata folder that it serves.", func(l Live) float64 { return l.PointerAge }),
 		newGauge("head_expires_timestamp_seconds", "When machines begin to refuse a release, Unix time.", func(l Live) float64 { return float64(l.Expires.Unix()) }),
 		newGauges("file_expires_timestamp_seconds", "When a metadata file expires, Unix time.", "file", func(l Live) map[string]float64 {
 			out := map[string]float64{}
@@ -209,14 +209,14 @@ var (
 		newGauges("accepted", "1 while machines accept the release of a channel.", "channel", func(l Live) map[string]float64 {
 			out := map[string]float64{}
 			for _, c := range l.verdict.Channels {
-				out[c.Channel+"/"+c.Arch] = truth(c.Accepted)
+				out[c.Channel+"/"+c.Arch] = number(c.Accepted)
 			}
 			return out
 		}),
-		newGauge("healthy", "1 while /healthz is 200.", func(l Live) float64 { return truth(l.healthy) }),
+		newGauge("healthy", "1 while /healthz is 200.", func(l Live) float64 { return number(l.healthy) }),
 		newGauge("record_age_seconds", "Time since the IPNS record was signed.", func(l Live) float64 { return l.RecordAge }),
-		newGauge("announced_age_seconds", "Time since the least recent DHT record was told; -1 until all are told.", func(l Live) float64 { return l.AnnouncedAge }),
-		newGauge("announced_cids", "Folders and artifacts that are announced.", func(l Live) float64 { return float64(l.Announces) }),
+		newGauge("announced_age_seconds", "Time since the oldest announcement in the DHT; -1 until all are made.", func(l Live) float64 { return l.AnnouncedAge }),
+		newGauge("announced_cids", "Announced metadata folders and artifacts.", func(l Live) float64 { return float64(l.Announces) }),
 		newGauge("store_blocks", "Blocks in the store.", func(l Live) float64 { return float64(l.Store.Blocks) }),
 		newGauge("store_bytes", "Bytes of the store's packs.", func(l Live) float64 { return float64(l.Store.Bytes) }),
 	}

@@ -10,10 +10,10 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// options turns a Network, and what root.json says of discovery, into those of a node.
+// options returns the options of a node for a Network and the discovery in root.json.
 func (n Network) options(d manifest.Discovery) (p2p.Options, error) {
 	out := p2p.Options{Listen: n.Listen, Announce: n.Announce, Bootstrap: n.Bootstrap, DHT: p2p.DHTServer, Transports: []p2p.Transport{quic.Transport}}
-	if err := n.through(&out); err != nil {
+	if err := n.addNAT(&out); err != nil {
 		return out, err
 	}
 	switch n.DHT {
@@ -37,8 +37,8 @@ func (n Network) options(d manifest.Discovery) (p2p.Options, error) {
 	return out, nil
 }
 
-// through sets up what a router in between asks for.
-func (n Network) through(out *p2p.Options) error {
+// addNAT sets up port mapping, relays and hole punching for a publisher behind a router.
+func (n Network) addNAT(out *p2p.Options) error {
 	switch n.NAT {
 	case NATOff, "":
 	case NATAuto, NATBehind:

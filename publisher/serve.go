@@ -11,38 +11,40 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/publisher/repo"
+	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
-// Which DHT a daemon takes part in.
+// The DHT that a daemon joins.
 const (
-	DHTPrivate = "private" // of the repository: the prefix in root.json
-	DHTPublic  = "public"  // of IPFS
+	DHTPrivate = "private" // the repository's own, with the prefix in root.json
+	DHTPublic  = "public"  // that of IPFS
 	DHTOff     = "off"
 )
 
-// What a daemon does about a router between it and the Internet.
+// What a daemon does about a NAT router in front of it.
 const (
 	NATOff    = "off"
-	NATAuto   = "auto"   // ask it for ports, ask peers whether we are reached, take places at relays if not
+	NATAuto   = "auto"   // map ports, ask peers whether they can dial this one, use relays if not
 	NATBehind = "behind" // the same without asking peers first
 )
 
-// stopGrace is how long requests under way may take after the daemon was told to stop.
+// stopGrace is how long open requests may take after the daemon was told to stop.
 const stopGrace = 5 * time.Second
 
 // ServeOptions say what a daemon serves, and where.
 type ServeOptions struct {
 	Store, Repo string
-	Online      Online
+	Online      repo.OnlineKey
 	IPNS        ed25519.PrivateKey
 	Identity    string // file of the peer's key, made when missing; "" is STORE/peer.key
 	HTTP        string // host:port; "" for no plain HTTP
@@ -51,29 +53,29 @@ type ServeOptions struct {
 	Network
 	MDNS  bool
 	Log   *slog.Logger      // nil: silent
-	Ready func(Ready) error // called once, when everything listens and the head is loaded
+	Ready func(Ready) error // called once, when everything listens and a pointer is loaded
 	Now   func() time.Time  // nil: time.Now
 
-	Uptime      func() time.Duration // of the machine, which no change of its clock moves; nil: the system's
+	Uptime      func() time.Duration // of the machine; setting the clock does not change it; nil: the system's
 	IgnoreClock bool                 // sign although the clock contradicts the dates of what is published
 }
 
-// Network is what serve and bootstrap share.
+// Network is the network configuration of serve and bootstrap.
 type Network struct {
 	Listen, Announce []multiaddr.Multiaddr
-	Bootstrap        []peer.AddrInfo // beside those in root.json
+	Bootstrap        []peer.AddrInfo // in addition to those in root.json
 	DHT              string          // DHTPrivate, DHTPublic or DHTOff
 	NAT              string          // NATOff (also ""), NATAuto or NATBehind
-	Relay            bool            // be a relay for those behind routers, and tell them whether they can be reached
+	Relay            bool            // relay for publishers behind routers, and tell them whether they can be reached
 }
 
-// Ready is what a daemon prints when it can be used.
+// Ready is what a daemon prints when it accepts requests.
 type Ready struct {
-	Peer   string   `json:"peer"`
-	HTTP   []string `json:"http"`   // origins, http://IP:PORT
-	Listen []string `json:"listen"` // multiaddrs with /p2p/ID
-	IPNS   string   `json:"ipns"`   // name that points to the head
-	Head   string   `json:"head"`   // CID of the metadata folder
+	Peer    string   `json:"peer"`
+	HTTP    []string `json:"http"`   // origins, http://IP:PORT
+	Listen  []string `json:"listen"` // multiaddrs with /p2p/ID
+	IPNS    string   `json:"ipns"`   // name that points to the metadata folder
+	Pointer string   `json:"head"`   // CID of the metadata folder
 
 	Metrics []string `json:"metrics,omitempty"` // origins of /metrics, /status and /healthz
 }
@@ -81,38 +83,38 @@ type Ready struct {
 // A server is one run of Serve.
 type server struct {
 	ServeOptions
-	repo      *repo
-	store     *cas.Packs
-	heads     *heads
-	records   *records
-	node      *p2p.Node
-	meter     *meter
-	conns     *limit.Conns
-	rates     *limit.Rates
-	announced announced
-	started   time.Time
-	faults    *slog.Logger // of the store, as strangers meet them
-	soundness soundness
-	clock     clockWatch
-	noticed   noticed
+	repo        *repo.Repo
+	packs       *cas.Packs
+	source      *generations
+	record      *repo.Record
+	node        *p2p.Node
+	meter       *meter
+	conns       *limit.Conns
+	rates       *limit.Rates
+	announced   announced
+	started     time.Time
+	faults      *slog.Logger // for faults of the store that requests find
+	storeHealth storeHealth
+	clock       repo.ClockStart
+	reported    reported
 }
 
-// Serve runs the daemon until ctx ends; then it takes no more requests, finishes those
-// under way for up to five seconds and returns nil. The store is only read. What has
-// expired is served too, and /healthz says that machines refuse it. A repository without a
-// release wraps fs.ErrNotExist.
+// Serve runs the daemon until ctx ends; then it refuses new requests, gives open ones up to
+// five seconds and returns nil. It only reads the store. It serves expired metadata too, and
+// /healthz reports that machines refuse them. A repository without a release wraps
+// fs.ErrNotExist.
 func Serve(ctx context.Context, opts ServeOptions) error {
 	s, err := newServer(ctx, opts)
 	if err != nil {
 		return err
 	}
-	defer s.store.Close()
+	defer s.packs.Close()
 	in, err := s.listen()
 	if err != nil {
 		return err
 	}
 	defer in.close()
-	identity, release, err := holdIdentity(s.Identity)
+	identity, release, err := lockIdentity(s.Identity)
 	if err != nil {
 		return err
 	}
@@ -125,7 +127,7 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 	return s.run(ctx, in, plain)
 }
 
-// listeners are those of plain TCP; nil where there is none.
+// listeners are the plain TCP listeners; nil where a flag is empty.
 type listeners struct{ http, metrics net.Listener }
 
 func (s *server) listen() (l listeners, err error) {
@@ -138,7 +140,7 @@ func (s *server) listen() (l listeners, err error) {
 	return l, err
 }
 
-// close may follow the close of a server.
+// close may be called after the servers have closed them.
 func (l listeners) close() {
 	for _, one := range []net.Listener{l.http, l.metrics} {
 		if one != nil {
@@ -147,7 +149,7 @@ func (l listeners) close() {
 	}
 }
 
-// newServer loads everything that does not listen.
+// newServer loads repository, store, record and pointer.
 func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -162,40 +164,39 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 		opts.Identity = filepath.Join(opts.Store, "peer.key")
 	}
 	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC()}
-	s.clock = clockWatch{opts.Now(), opts.Uptime()}
-	s.soundness.wrong = map[cid.Cid]struct{}{}
+	s.clock = repo.ClockStart{Wall: opts.Now(), Uptime: opts.Uptime()}
 	s.faults = limit.OnceAnHour(opts.Log.With("store", opts.Store, "remedy", "phase-publish fsck"))
 	s.conns = s.newConns()
 	s.Limits.checkFiles(s.Log)
-	if s.repo, err = openRepo(ctx, opts.Repo); err != nil {
+	if s.repo, err = repo.Open(ctx, opts.Repo); err != nil {
 		return nil, err
 	}
-	if err := s.repo.checkOnline(opts.Online.Public); err != nil {
+	if err := s.repo.CheckOnlineKey(opts.Online.Public); err != nil {
 		return nil, err
 	}
-	if s.records, err = newRecords(opts.IPNS, s.repo.root.Discovery().IPNS); err != nil {
+	if s.record, err = s.repo.NewRecord(opts.IPNS); err != nil {
 		return nil, err
 	}
-	p, err := s.repo.published(ctx)
+	p, err := s.repo.Published(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if s.store, err = openOrEmpty(opts.Store, p != nil, opts.Log); err != nil {
+	if s.packs, err = store.OpenOrEmpty(opts.Store, p != nil, opts.Log); err != nil {
 		return nil, err
 	}
-	s.heads = newHeads(s.store)
-	s.doubtClock(ctx)
+	s.source = newGenerations(s.packs)
+	s.reportClock(ctx)
 	if err := s.refresh(ctx); err != nil {
-		s.store.Close()
+		s.packs.Close()
 		return nil, err
 	}
-	s.notice(ctx)
+	s.report(ctx)
 	return s, nil
 }
 
 // startNode joins the network and serves handler over streams.
 func (s *server) startNode(ctx context.Context, identity crypto.PrivKey, l net.Listener, handler http.Handler) error {
-	opts, err := s.options(s.repo.root.Discovery())
+	opts, err := s.options(s.repo.Root.Discovery())
 	if err != nil {
 		return err
 	}
@@ -207,15 +208,15 @@ func (s *server) startNode(ctx context.Context, identity crypto.PrivKey, l net.L
 	if s.node, err = p2p.New(ctx, opts); err != nil {
 		return err
 	}
-	if err := errors.Join(s.node.Serve(handler), s.serveBlocks()); err != nil {
+	if err := errors.Join(s.node.Serve(handler), s.serveBitswap()); err != nil {
 		return errors.Join(err, s.node.Close())
 	}
 	return nil
 }
 
-// run serves until ctx ends or something breaks.
+// run serves until ctx ends or a part fails.
 func (s *server) run(ctx context.Context, in listeners, handler http.Handler) error {
-	watch, err := watchRepo(s.repo.dir)
+	watch, err := watchRepo(s.repo.Dir)
 	if err != nil {
 		return err
 	}
@@ -231,7 +232,7 @@ func (s *server) run(ctx context.Context, in listeners, handler http.Handler) er
 		})
 	}
 	if in.metrics != nil {
-		group.Go(func() error { return s.operator().serve(gctx, s.conns.Beside(in.metrics)) })
+		group.Go(func() error { return s.control().serve(gctx, s.conns.Beside(in.metrics)) })
 	}
 	group.Go(func() error { s.follow(gctx, watch); return nil })
 	if s.DHT != DHTOff {
@@ -250,7 +251,7 @@ func (s *server) run(ctx context.Context, in listeners, handler http.Handler) er
 	return group.Wait()
 }
 
-// stop ends the serving: first no new requests, then those under way, then all.
+// stop refuses new requests, waits for open ones, and then closes all.
 func (s *server) stop(web *http.Server) {
 	s.Log.Info("stopping")
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
@@ -259,22 +260,22 @@ func (s *server) stop(web *http.Server) {
 	both.Go(func() error { return stopWeb(ctx, web) })
 	both.Go(func() error { return s.node.Drain(ctx) })
 	if err := both.Wait(); err != nil {
-		s.Log.Warn("requests cut off", "after", stopGrace, "cause", err)
+		s.Log.Warn("open requests closed", "after", stopGrace, "cause", err)
 	}
 	s.Log.Info("stopped", "sent_bytes", s.meter.sent.Load())
 }
 
 func (s *server) ready(in listeners) Ready {
-	head, _ := s.heads.current()
+	current, _ := s.source.current()
 	r := Ready{
-		Peer: s.node.ID().String(), HTTP: []string{}, Listen: texts(s.node.Addrs()), Metrics: origins(in.metrics),
-		IPNS: s.records.name, Head: head.Folder.String(),
+		Peer: s.node.ID().String(), HTTP: []string{}, Listen: multiaddrs(s.node.Addrs()), Metrics: origins(in.metrics),
+		IPNS: s.record.Name, Pointer: current.Folder.String(),
 	}
 	r.HTTP = append(r.HTTP, origins(in.http)...)
 	return r
 }
 
-// origins are the URLs of a listener.
+// origins are the URLs (http://IP:PORT) of a listener.
 func origins(l net.Listener) []string {
 	if l == nil {
 		return nil
@@ -282,10 +283,20 @@ func origins(l net.Listener) []string {
 	return p2p.Origins(p2p.ListenerAddrs(l.Addr()))
 }
 
-func texts(addrs []multiaddr.Multiaddr) []string {
+func multiaddrs(addrs []multiaddr.Multiaddr) []string {
 	out := make([]string, len(addrs))
 	for i, a := range addrs {
 		out[i] = a.String()
 	}
 	return out
+}
+
+// uptime is the time since the machine started, including sleep. Setting the clock does not
+// change it.
+func uptime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }

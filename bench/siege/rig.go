@@ -25,6 +25,9 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/publisher/ingest"
+	"github.com/phaseboot/phaseboot/publisher/repo"
+	"github.com/phaseboot/phaseboot/publisher/store"
 	"github.com/phaseboot/phaseboot/signer"
 )
 
@@ -157,13 +160,13 @@ func publish(ctx context.Context, dir string) (r manifest.Release, err error) {
 	if err != nil {
 		return r, err
 	}
-	if _, err := publisher.Add(ctx, publisher.AddOptions{
+	if _, err := ingest.Add(ctx, ingest.Options{
 		Store: at("store"), Repo: at("repo"), Artifacts: at("artifacts"), Manifest: data,
-		Online: publisher.Online{Signer: keys["online"].Signer(), Public: keys["online"].Public()},
+		Online: repo.OnlineKey{Signer: keys["online"].Signer(), Public: keys["online"].Public()},
 	}); err != nil {
 		return r, err
 	}
-	status, err := publisher.ReadStatus(ctx, publisher.StatusOptions{Store: at("store"), Repo: at("repo")})
+	status, err := store.ReadStatus(ctx, store.StatusOptions{Store: at("store"), Repo: at("repo")})
 	if err != nil {
 		return r, err
 	}

@@ -13,23 +13,23 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
-	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/publisher/ingest"
 )
 
 func newAdd() *cobra.Command {
-	var opts publisher.AddOptions
+	var opts ingest.Options
 	var online onlineFlags
 	cmd := &cobra.Command{
 		Use:   "add --store DIR --repo DIR --artifacts DIR --online-key KEY RELEASE.json",
-		Short: "Check a signed release, keep its files and make it the head of its channel",
-		Long: `add compares every artifact with the signed manifest while it goes into the store,
-and writes the manifest, a new snapshot and a new timestamp into the repository, the
-timestamp last. A daemon that serves the repository picks the new head up by itself.
+		Short: "Add a signed release to the store and publish it in its channel",
+		Long: `add checks the manifest against the repository, compares every artifact with it while the
+artifact is written into the store, and then writes the manifest, a new snapshot and, last,
+a new timestamp into the repository. A running daemon serves the new release by itself.
 
-In the folder of artifacts each file is known by its length and sha256, whatever its name:
-kernel, vmlinuz-6.1, rootfs.squashfs, dtb/board.dtb. The folder may be left out when the
-store has every file already, as for a release that was promoted from another channel. With
-it, blocks that the store lists are left as they are, whole or not: fsck mends them.`,
+add finds the files in the folder of artifacts by length and sha256; their names may differ:
+kernel, vmlinuz-6.1, rootfs.squashfs, dtb/board.dtb. --artifacts may be omitted when the
+store has every file already, as for a release that was promoted from another channel.
+add does not hash blocks that the store has already: fsck finds and repairs damaged ones.`,
 		Example: `  phase-publish add --store store --repo repo --artifacts build --online-key online.key release.json`,
 		Args:    cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,8 +47,8 @@ it, blocks that the store lists are left as they are, whole or not: fsck mends t
 			return cli.Print(cmd, added, addedWords(added))
 		},
 	}
-	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store, made with the first release; later an empty folder makes a new one")
-	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder that phase-sign init made")
+	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store; made for the first release, later only in an empty folder")
+	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder of the repository, made by phase-sign init")
 	cmd.Flags().StringVar(&opts.Artifacts, "artifacts", "", "folder with the files that were signed (default: the store has them all)")
 	cmd.Flags().BoolVar(&opts.IgnoreClock, "ignore-clock", false, "sign although the clock contradicts the dates of what is published")
 	online.register(cmd)
@@ -56,23 +56,23 @@ it, blocks that the store lists are left as they are, whole or not: fsck mends t
 	return cmd
 }
 
-func addWithProgress(ctx context.Context, opts publisher.AddOptions) (publisher.Added, error) {
+func addWithProgress(ctx context.Context, opts ingest.Options) (ingest.Added, error) {
 	progress := cli.NewProgress(ctx)
 	defer progress.Close()
-	opts.Watch = func(name string, size int64, r io.Reader) publisher.Watched { return progress.Watch(name, size, r) }
+	opts.Watch = func(name string, size int64, r io.Reader) ingest.Watched { return progress.Watch(name, size, r) }
 	opts.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	return publisher.Add(ctx, opts)
+	return ingest.Add(ctx, opts)
 }
 
-func addedWords(a publisher.Added) string {
+func addedWords(a ingest.Added) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s/%s: release %s, version %d", a.Channel, a.Arch, a.Release, a.Number)
 	if a.Unchanged {
-		b.WriteString(" was published already")
+		b.WriteString(", was published already")
 	}
-	fmt.Fprintf(&b, "\nstored %s in %s; %s in %s there already\n",
+	fmt.Fprintf(&b, "\nstored %s in %s; %s in %s were there\n",
 		size(a.NewBytes), count(a.NewBlocks, "new block"), size(a.KnownBytes), count(a.KnownBlocks, "block"))
-	fmt.Fprintf(&b, "head %s, timestamp %d, good until %s\n", a.Head, a.Timestamp, a.Expires)
+	fmt.Fprintf(&b, "pointer %s, timestamp %d, valid until %s\n", a.Pointer, a.Timestamp, a.Expires)
 	return b.String()
 }
 

@@ -16,13 +16,13 @@ func newBootstrap() *cobra.Command {
 	var relay bool
 	cmd := &cobra.Command{
 		Use:   "bootstrap {--root root.json | --prefix PREFIX} [--listen MULTIADDR …]",
-		Short: "Run a DHT node, and nothing else, through which machines find publishers",
-		Long: `bootstrap runs a node of a repository's private DHT. It holds no release and no key
-but its own; root.json names such nodes, or phase.bootstrap= on a machine's command
-line. It prints one JSON line with its addresses when it listens. SIGTERM stops it.
+		Short: "Run a DHT node, so that machines find publishers",
+		Long: `bootstrap runs a node of a repository's private DHT. It has no release, and no key except
+its own. Machines find such nodes in root.json, or in phase.bootstrap= on their command
+line. When it listens, it prints one JSON line with its addresses. SIGTERM stops it.
 
-Without --identity it is another peer after every start, and addresses that name the
-old one no longer work.`,
+Without --identity it has a new peer ID after every start, and addresses with the old ID
+no longer work.`,
 		Example: `  phase-publish bootstrap --root root.json --identity bootstrap.key
   phase-publish bootstrap --prefix /phaseboot/k51… --listen /ip4/0.0.0.0/tcp/4001`,
 		Args: cli.Args(cobra.NoArgs),
@@ -49,17 +49,17 @@ old one no longer work.`,
 			defer systemd.stop()
 			opts.Ready = func(r publisher.Ready) error {
 				if opts.Identity == "" {
-					opts.Log.Warn("a new peer ID for this run; name --identity FILE to keep it")
+					opts.Log.Warn("new peer ID for this run", "remedy", "name --identity FILE to keep it")
 				}
 				return ready(cmd, systemd)(r)
 			}
 			return publisher.Bootstrap(cmd.Context(), opts)
 		},
 	}
-	cmd.Flags().StringVar(&root, "root", "", "root.json that names the DHT's prefix")
+	cmd.Flags().StringVar(&root, "root", "", "root.json with the DHT's prefix")
 	cmd.Flags().StringVar(&opts.Prefix, "prefix", "", "the DHT's prefix, /phaseboot/NAME")
 	cmd.Flags().StringVar(&opts.Identity, "identity", "", "file with the peer's key, made when missing")
-	cmd.Flags().BoolVar(&relay, "relay", false, "also be a relay for publishers behind routers, and tell them whether they can be reached")
+	cmd.Flags().BoolVar(&relay, "relay", false, "also relay for publishers behind routers, and tell them whether they can be reached")
 	network.register(cmd)
 	daemon.register(cmd)
 	cmd.MarkFlagsOneRequired("root", "prefix")

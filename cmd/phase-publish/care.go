@@ -14,11 +14,11 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/gateway"
-	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
-// careFlags are those of every verb that looks after a store.
-func careFlags(cmd *cobra.Command, o *publisher.CareOptions) {
+// storeFlags registers the flags of fsck, gc and stats.
+func storeFlags(cmd *cobra.Command, o *store.Options) {
 	o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	cmd.Flags().StringVar(&o.Store, "store", "", "folder of the store")
 	cmd.Flags().StringVar(&o.Repo, "repo", "", "folder of the repository whose releases it holds")
@@ -26,19 +26,19 @@ func careFlags(cmd *cobra.Command, o *publisher.CareOptions) {
 }
 
 func newFsck() *cobra.Command {
-	var o publisher.CareOptions
+	var o store.Options
 	var repair string
 	cmd := &cobra.Command{
 		Use:   "fsck --store DIR --repo DIR [--keep N] [--repair URL]",
-		Short: "Hash everything in the store, and name what is damaged and which releases it hurts",
-		Long: `fsck reads every block on all cores and compares it with its name, and looks whether
-the newest releases of each channel and architecture are whole: --keep N means those that
-gc --keep N leaves. It writes nothing, and may run beside a daemon.
+		Short: "Hash every block of the store, and list faults and the releases that need them",
+		Long: `fsck reads every block on all cores and compares its hash with its CID. It also checks that
+the newest releases of each channel and architecture are complete: --keep N means those
+that gc --keep N kept. It writes nothing, and may run while a daemon serves the store.
 
-With --repair it asks the gateway of a publisher or a mirror for each lost block, checks
-it and puts it where it was. That needs the store for itself. What is left exits 5; where
-nobody else has it, add the releases to an empty folder, which makes a new store: add does
-not hash what is there already.`,
+With --repair it fetches each lost block from the gateway of a publisher or a mirror, checks
+it and writes it where it was. No other process may write to the store meanwhile. fsck exits
+5 when faults are left. When no gateway has the blocks, add the releases to an empty folder,
+which makes a new store: add does not hash blocks that a store has already.`,
 		Example: `  phase-publish fsck --store store --repo repo
   phase-publish fsck --store store --repo repo --repair https://mirror.example`,
 		Args: cli.Args(cobra.NoArgs),
@@ -52,7 +52,7 @@ not hash what is there already.`,
 			progress := cli.NewProgress(cmd.Context())
 			defer progress.Close()
 			o.Progress = progress.Bytes("fsck")
-			checked, err := publisher.Fsck(cmd.Context(), o)
+			checked, err := store.Fsck(cmd.Context(), o)
 			progress.Close()
 			if err != nil && !errors.Is(err, cas.ErrCorrupt) {
 				return err
@@ -60,54 +60,54 @@ not hash what is there already.`,
 			return errors.Join(err, cli.Print(cmd, checked, checkedWords(checked)))
 		},
 	}
-	careFlags(cmd, &o)
-	cmd.Flags().IntVar(&o.Keep, "keep", publisher.KeepReleases, "releases of each channel and architecture that must be whole; 0 is all")
-	cmd.Flags().StringVar(&repair, "repair", "", "URL of a gateway that lost blocks are asked of")
+	storeFlags(cmd, &o)
+	cmd.Flags().IntVar(&o.Keep, "keep", store.DefaultKeep, "releases of each channel and architecture that must be complete; 0 is all")
+	cmd.Flags().StringVar(&repair, "repair", "", "`URL` of a gateway that has the lost blocks")
 	return cmd
 }
 
-func checkedWords(c publisher.Checked) string {
+func checkedWords(c store.Checked) string {
 	var b strings.Builder
 	for _, l := range c.Found {
 		what := "file " + l.File
 		if l.CID != "" {
 			what = "block " + l.CID
 		}
-		fmt.Fprintf(&b, "%s: %s%s\n", what, strings.TrimPrefix(l.Cause, what+": "), mended(c, l))
+		fmt.Fprintf(&b, "%s: %s%s\n", what, strings.TrimPrefix(l.Cause, what+": "), repaired(c, l))
 		for _, r := range l.Releases {
 			fmt.Fprintf(&b, "  needed by %s\n", r)
 		}
 	}
 	fmt.Fprintf(&b, "checked %s, %s, in %s, and %s: ", count(c.Blocks, "block"), size(c.Bytes), count(c.Packs, "pack"), count(int64(c.Releases), "release"))
-	switch mended := len(c.Found) - len(c.Left); {
+	switch repaired := len(c.Found) - len(c.Left); {
 	case len(c.Found) == 0:
-		b.WriteString("all sound\n")
-	case mended > 0:
-		fmt.Fprintf(&b, "%s, %d mended\n", count(int64(len(c.Found)), "fault"), mended)
+		b.WriteString("no faults\n")
+	case repaired > 0:
+		fmt.Fprintf(&b, "%s, %d repaired\n", count(int64(len(c.Found)), "fault"), repaired)
 	default:
 		fmt.Fprintf(&b, "%s\n", count(int64(len(c.Found)), "fault"))
 	}
 	return b.String()
 }
 
-// mended says so of what was found and is not left.
-func mended(c publisher.Checked, l publisher.Lost) string {
-	same := func(k publisher.Lost) bool { return k.CID == l.CID && (k.CID != "" || k.File == l.File) }
+// repaired marks a fault that was found and is not left.
+func repaired(c store.Checked, l store.Fault) string {
+	same := func(k store.Fault) bool { return k.CID == l.CID && (k.CID != "" || k.File == l.File) }
 	if slices.ContainsFunc(c.Left, same) {
 		return ""
 	}
-	return " (mended)"
+	return " (repaired)"
 }
 
-// keepFlags are those of gc and of stats: what stays.
+// keepFlags are the flags of gc and stats that say what is kept.
 type keepFlags struct{ pins []string }
 
-func (f *keepFlags) register(cmd *cobra.Command, o *publisher.CareOptions) {
-	cmd.Flags().IntVar(&o.Keep, "keep", publisher.KeepReleases, "releases of each channel and architecture that stay")
-	cmd.Flags().StringArrayVar(&f.pins, "pin", nil, "CID of a file that stays too; may be repeated")
+func (f *keepFlags) register(cmd *cobra.Command, o *store.Options) {
+	cmd.Flags().IntVar(&o.Keep, "keep", store.DefaultKeep, "releases of each channel and architecture that are kept")
+	cmd.Flags().StringArrayVar(&f.pins, "pin", nil, "`CID` of a file that is kept too (repeatable)")
 }
 
-func (f *keepFlags) parse(o *publisher.CareOptions) error {
+func (f *keepFlags) parse(o *store.Options) error {
 	for _, pin := range f.pins {
 		c, err := cas.ParseCID(pin)
 		if err != nil {
@@ -119,15 +119,15 @@ func (f *keepFlags) parse(o *publisher.CareOptions) error {
 }
 
 func newGC() *cobra.Command {
-	var o publisher.CareOptions
+	var o store.Options
 	var keep keepFlags
 	cmd := &cobra.Command{
 		Use:   "gc --store DIR --repo DIR [--keep N] [--pin CID …] [--dry-run]",
 		Short: "Remove the blocks that no kept release needs",
-		Long: `gc keeps the newest releases of each channel and architecture, and the files that are
-pinned, and removes every other block. Packs that are mostly wanted stay as they are. A
-daemon may serve the store meanwhile; add and gc refuse to run beside each other. stats with
-the same --keep and --pin counts what gc may remove; --dry-run says what it would do now.`,
+		Long: `gc keeps the newest releases of each channel and architecture, and pinned files, and removes
+every other block. It does not rewrite packs of which most blocks are needed. A daemon may
+serve the store meanwhile; add and gc refuse to run at the same time. stats with the same
+--keep and --pin counts what gc may remove; --dry-run reports what gc would do now.`,
 		Example: `  phase-publish gc --store store --repo repo --keep 3
   phase-publish gc --store store --repo repo --keep 1 --dry-run`,
 		Args: cli.Args(cobra.NoArgs),
@@ -138,7 +138,7 @@ the same --keep and --pin counts what gc may remove; --dry-run says what it woul
 			progress := cli.NewProgress(cmd.Context())
 			defer progress.Close()
 			o.Progress = progress.Bytes("gc")
-			done, err := publisher.Collect(cmd.Context(), o)
+			done, err := store.GC(cmd.Context(), o)
 			progress.Close()
 			if err != nil {
 				return err
@@ -147,51 +147,51 @@ the same --keep and --pin counts what gc may remove; --dry-run says what it woul
 			if o.Dry {
 				did = "would remove"
 			}
-			return cli.Print(cmd, done, fmt.Sprintf("%s %s in %s from %s; %s that nobody needs left in packs that are mostly needed\n",
+			return cli.Print(cmd, done, fmt.Sprintf("%s %s in %s from %s; left %s of unneeded blocks in packs that are mostly needed\n",
 				did, size(done.Bytes), count(done.Blocks, "block"), count(done.Packs, "pack"), size(done.LeftBytes)))
 		},
 	}
-	careFlags(cmd, &o)
+	storeFlags(cmd, &o)
 	keep.register(cmd, &o)
-	cmd.Flags().BoolVar(&o.Dry, "dry-run", false, "only say what would be removed")
+	cmd.Flags().BoolVar(&o.Dry, "dry-run", false, "only report what would be removed")
 	return cmd
 }
 
 func newStats() *cobra.Command {
-	var o publisher.CareOptions
+	var o store.Options
 	var keep keepFlags
 	cmd := &cobra.Command{
 		Use:   "stats --store DIR --repo DIR [--keep N] [--pin CID …]",
-		Short: "Say what the store holds for which release, what they share, and what gc may remove",
-		Long: `stats counts by the rule of gc: the newest releases of each channel and architecture stay,
-as --keep says, and so do pinned files; the rest is what gc with the same flags may remove.`,
+		Short: "Count the blocks of each release, what releases share, and what gc may remove",
+		Long: `stats has the rule of gc: the newest releases of each channel and architecture are kept, as
+--keep says, and pinned files; gc with the same flags may remove the rest.`,
 		Example: `  phase-publish stats --store store --repo repo`,
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := keep.parse(&o); err != nil {
 				return err
 			}
-			s, err := publisher.ReadStoreStats(cmd.Context(), o)
+			s, err := store.ReadStats(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
 			return cli.Print(cmd, s, statsWords(s))
 		},
 	}
-	careFlags(cmd, &o)
+	storeFlags(cmd, &o)
 	keep.register(cmd, &o)
 	return cmd
 }
 
-func statsWords(s publisher.StoreStats) string {
+func statsWords(s store.Stats) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "store    %s, %s, %s; gc --keep %d may remove %s\n",
 		count(s.Blocks, "block"), size(s.Bytes), count(s.Packs, "pack"), s.Keep, size(s.Wasted))
 	for _, r := range s.Releases {
 		fmt.Fprintf(&b, "release  %s/%s: %s, version %d, %s, %s, of which %s are shared with others",
 			r.Channel, r.Arch, r.Release, r.Version, count(r.Blocks, "block"), size(r.Bytes), size(r.Shared))
-		if !r.Whole {
-			b.WriteString("; not whole")
+		if !r.Complete {
+			b.WriteString("; incomplete")
 		}
 		if !r.Kept {
 			b.WriteString("; not kept")

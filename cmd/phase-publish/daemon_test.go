@@ -40,7 +40,7 @@ func start(t *testing.T, dir string, args ...string) *daemon {
 	return startBy(t, dir, exec.Command("phase-publish", args...))
 }
 
-// startBy starts a command that becomes phase-publish.
+// startBy starts a command that executes phase-publish.
 func startBy(t *testing.T, dir string, cmd *exec.Cmd) *daemon {
 	t.Helper()
 	d := &daemon{t: t, cmd: cmd}
@@ -54,7 +54,7 @@ func startBy(t *testing.T, dir string, cmd *exec.Cmd) *daemon {
 			d.cmd.Wait()
 		}
 		if t.Failed() {
-			t.Logf("%q said:\n%s", cmd.Args, d.log.String())
+			t.Logf("%q wrote:\n%s", cmd.Args, d.log.String())
 		}
 	})
 	line := make(chan []byte, 1)
@@ -73,7 +73,7 @@ func startBy(t *testing.T, dir string, cmd *exec.Cmd) *daemon {
 	return d
 }
 
-// stop ends the daemon and demands exit code 0.
+// stop ends the daemon and expects exit code 0.
 func (d *daemon) stop(sig syscall.Signal) {
 	d.t.Helper()
 	check(d.t, d.cmd.Process.Signal(sig))
@@ -140,8 +140,8 @@ func TestServeIsATrustlessGatewayForAnyHTTPClient(t *testing.T) {
 	base := d.ready.HTTP[0]
 
 	head, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, base+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))
-	if err != nil || head.String() != d.ready.Head || seq != 1 {
-		t.Errorf("the record says %s, %d, %v; the ready line %s", head, seq, err, d.ready.Head)
+	if err != nil || head.String() != d.ready.Pointer || seq != 1 {
+		t.Errorf("the record says %s, %d, %v; the ready line %s", head, seq, err, d.ready.Pointer)
 	}
 	kernel, _ := release.Artifact(manifest.RoleKernel)
 	check(t, cas.Check(kernel.CID, get(t, base+"/ipfs/"+kernel.CID.String()+"?format=raw")))
@@ -162,20 +162,20 @@ func TestServeIsATrustlessGatewayForAnyHTTPClient(t *testing.T) {
 	d.stop(syscall.SIGTERM)
 }
 
-func TestFsckMendsAStoreFromALivePublisher(t *testing.T) {
+func TestFsckRepairsAStoreFromALivePublisher(t *testing.T) {
 	t.Parallel()
 	dir, _ := published(t)
 	d := start(t, dir, serveArgs...)
 	mine := t.TempDir()
 	check(t, os.CopyFS(mine, os.DirFS(dir)))
 	pack := filepath.Join(mine, "store/pack-00000001.car")
-	whole, err := os.ReadFile(pack)
+	intact, err := os.ReadFile(pack)
 	check(t, err)
-	spoilt := bytes.Clone(whole)
-	for _, at := range []int{len(whole) / 3, len(whole) / 2, len(whole) - 1} {
-		spoilt[at] ^= 1
+	damaged := bytes.Clone(intact)
+	for _, at := range []int{len(intact) / 3, len(intact) / 2, len(intact) - 1} {
+		damaged[at] ^= 1
 	}
-	check(t, os.WriteFile(pack, spoilt, 0o644))
+	check(t, os.WriteFile(pack, damaged, 0o644))
 	fsck := func(args ...string) ([]byte, error) {
 		cmd := exec.Command("phase-publish", append([]string{"fsck", "--store", "store", "--repo", "repo"}, args...)...)
 		cmd.Dir = mine
@@ -184,19 +184,19 @@ func TestFsckMendsAStoreFromALivePublisher(t *testing.T) {
 	if out, err := fsck(); err == nil {
 		t.Fatalf("not found: %s", out)
 	}
-	if out, err := fsck("--repair", d.ready.HTTP[0]); err != nil || !bytes.Contains(out, []byte("3 faults, 3 mended")) {
+	if out, err := fsck("--repair", d.ready.HTTP[0]); err != nil || !bytes.Contains(out, []byte("3 faults, 3 repaired")) {
 		t.Errorf("%v: %s", err, out)
 	}
 	if out, err := fsck(); err != nil {
 		t.Errorf("afterwards: %v: %s", err, out)
 	}
-	if mended, err := os.ReadFile(pack); err != nil || !bytes.Equal(mended, whole) {
+	if repaired, err := os.ReadFile(pack); err != nil || !bytes.Equal(repaired, intact) {
 		t.Errorf("the pack is not what it was (%v)", err)
 	}
 	d.stop(syscall.SIGTERM)
 }
 
-func TestServeFinishesWhatIsUnderWayWhenItIsStopped(t *testing.T) {
+func TestServeFinishesOpenRequestsWhenItStops(t *testing.T) {
 	t.Parallel()
 	dir, release := published(t)
 	d := start(t, dir, serveArgs...)
@@ -204,7 +204,7 @@ func TestServeFinishesWhatIsUnderWayWhenItIsStopped(t *testing.T) {
 	resp, err := http.Get(d.ready.HTTP[0] + "/ipfs/" + rootfs.CID.String() + "?format=car")
 	check(t, err)
 	defer resp.Body.Close()
-	begun := rootfs.Length - 12<<20 // what is left is more than sockets buffer
+	begun := rootfs.Length - 12<<20 // the rest is more than sockets buffer
 	_, err = io.CopyN(io.Discard, resp.Body, begun)
 	check(t, err)
 	check(t, d.cmd.Process.Signal(syscall.SIGTERM))
@@ -225,7 +225,7 @@ func TestServeFinishesWhatIsUnderWayWhenItIsStopped(t *testing.T) {
 	d.wait()
 }
 
-func TestServeStopsOnSIGINTTooAndPicksUpTheNextRelease(t *testing.T) {
+func TestServeStopsOnSIGINTTooAndServesTheNextRelease(t *testing.T) {
 	t.Parallel()
 	dir, _ := published(t)
 	d := start(t, dir, serveArgs...)
@@ -235,7 +235,7 @@ func TestServeStopsOnSIGINTTooAndPicksUpTheNextRelease(t *testing.T) {
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		head, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, d.ready.HTTP[0]+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))
 		check(t, err)
-		if seq == 2 && head.String() != d.ready.Head {
+		if seq == 2 && head.String() != d.ready.Pointer {
 			break
 		}
 		if time.Now().After(end) {
@@ -290,7 +290,7 @@ func TestAMachineFindsThePublisherThroughABootstrapNode(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var rec []byte
-	for rec == nil { // until the publisher has told the node
+	for rec == nil { // until the publisher has announced to the node
 		if rec, err = machine.GetIPNS(ctx, d.ready.IPNS); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}

@@ -18,7 +18,8 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/publisher/ingest"
+	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/signer"
 )
 
@@ -223,13 +224,13 @@ func setUp(t *testing.T, dir string) {
 		})
 		check(t, err)
 	}
-	publish := func(repo, store, folder, file, online string, now time.Time) {
+	publish := func(repoDir, storeDir, folder, file, online string, now time.Time) {
 		t.Helper()
 		data, err := os.ReadFile(at(file))
 		check(t, err)
-		_, err = publisher.Add(t.Context(), publisher.AddOptions{
-			Store: at(store), Repo: at(repo), Artifacts: at(folder), Manifest: data, Now: func() time.Time { return now },
-			Online: publisher.Online{Signer: keys[online].Signer(), Public: keys[online].Public()},
+		_, err = ingest.Add(t.Context(), ingest.Options{
+			Store: at(storeDir), Repo: at(repoDir), Artifacts: at(folder), Manifest: data, Now: func() time.Time { return now },
+			Online: repo.OnlineKey{Signer: keys[online].Signer(), Public: keys[online].Public()},
 		})
 		check(t, err)
 	}

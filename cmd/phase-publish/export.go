@@ -14,28 +14,28 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/internal/cli"
-	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/publisher/mirror"
 )
 
 func newExport() *cobra.Command {
-	var opts publisher.ExportOptions
+	var opts mirror.Options
 	var keys []string
 	var passFile string
 	var prune bool
-	grace := span(publisher.DefaultGrace)
+	grace := span(mirror.DefaultGrace)
 	cmd := &cobra.Command{
 		Use:   "export --store DIR --repo DIR --out DIR [--ipns-key KEY]",
 		Short: "Write the releases as a folder that any web server can serve",
 		Long: `export writes files whose paths are the URLs of a gateway: ipfs/CID, ipns/NAME, and the
 metadata of the repository below metadata/. Any web server can serve the folder as it is;
-machines use its address as a mirror. The folder must be new, empty, or one that export wrote:
-the web server would serve whatever else lies there.
+machines use its address as a mirror. The folder must be new, empty, or a mirror that export
+wrote, because the web server would serve any other file in it.
 
-It writes what is missing and signs a new record when the head moved or the last one is
-12 hours old, so run it every hour or so: a timestamp holds for a day, and phase-publish
-serve signs it again. It exits 3 when machines refuse a release, although it writes the others.
-Files that no release needs any more stay for the grace. It may be
-killed and run again at any moment, and clients may read meanwhile.`,
+export writes missing files, and signs a new record when the pointer moved or the record is
+12 hours old. Run it every hour: a timestamp is valid for a day, and phase-publish serve
+signs it again. It exits 3 when machines refuse a release, and still writes the other
+releases. It keeps files that no release needs any more for --grace. It may be killed and
+run again at any moment, and clients may read meanwhile.`,
 		Example: `  phase-publish export --store store --repo repo --ipns-key ipns.key --out /var/www/phase
   phase-publish export --store store --repo repo --ipns-key ipns.key --out mirror && rsync -a --delete-delay mirror/ www.example:mirror/`,
 		Args: cli.Args(cobra.NoArgs),
@@ -61,36 +61,36 @@ killed and run again at any moment, and clients may read meanwhile.`,
 	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store")
 	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder of the repository")
 	cmd.Flags().StringVar(&opts.Out, "out", "", "folder of the mirror, made when missing")
-	cmd.Flags().StringArrayVar(&keys, "ipns-key", nil, "key of an IPNS name in root.json (repeatable); without one the folder has blocks and no record")
+	cmd.Flags().StringArrayVar(&keys, "ipns-key", nil, "`key` of an IPNS name in root.json (repeatable); without one, no record is written")
 	cmd.Flags().StringVar(&passFile, "passphrase-file", "", "read the passphrase from the first line of this file")
-	cmd.Flags().Var(&grace, "grace", "how long files stay that no release needs any more")
-	cmd.Flags().BoolVar(&prune, "prune", false, "no grace: remove at once what no release needs")
-	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "hash the blocks that are there, and write wrong ones again")
+	cmd.Flags().Var(&grace, "grace", "how long to keep files that no release needs any more")
+	cmd.Flags().BoolVar(&prune, "prune", false, "no grace: remove files at once that no release needs")
+	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "hash the blocks that are there, and replace wrong ones")
 	cmd.MarkFlagsMutuallyExclusive("grace", "prune")
 	require(cmd, "store", "repo", "out")
 	return cmd
 }
 
-func exportWithProgress(ctx context.Context, opts publisher.ExportOptions) (publisher.Exported, error) {
+func exportWithProgress(ctx context.Context, opts mirror.Options) (mirror.Exported, error) {
 	progress := cli.NewProgress(ctx)
 	defer progress.Close()
 	opts.Progress, opts.Log = progress.Count("files"), slog.New(slog.NewTextHandler(os.Stderr, nil))
-	return publisher.Export(ctx, opts)
+	return mirror.Export(ctx, opts)
 }
 
-func exportedWords(e publisher.Exported) string {
+func exportedWords(e mirror.Exported) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "wrote %s, %s; there already: %s; needed no more: %s left for a while, %s removed\n",
+	fmt.Fprintf(&b, "wrote %s, %s; kept %s; not needed: %s kept for the grace, %s removed\n",
 		count(int64(e.WrittenFiles), "file"), size(e.WrittenBytes), humanize.Comma(int64(e.KeptFiles)), humanize.Comma(int64(e.WaitingFiles)), humanize.Comma(int64(e.RemovedFiles)))
 	for _, r := range e.Releases {
 		fmt.Fprintf(&b, "release %s\n", r)
 	}
-	fmt.Fprintf(&b, "head %s, timestamp %d, good until %s\n", e.Head, e.Timestamp, e.Expires.Format(time.RFC3339))
+	fmt.Fprintf(&b, "pointer %s, timestamp %d, valid until %s\n", e.Pointer, e.Timestamp, e.Expires.Format(time.RFC3339))
 	for _, name := range e.Records {
 		fmt.Fprintf(&b, "record %s\n", name)
 	}
 	if len(e.Records) == 0 {
-		b.WriteString("no record: machines find these files only when another source names the head; --ipns-key writes one\n")
+		b.WriteString("no record: machines use these files only when another source has the pointer; --ipns-key writes one\n")
 	}
 	if e.LeftOut != "" {
 		fmt.Fprintf(&b, "left out %s\n", e.LeftOut)

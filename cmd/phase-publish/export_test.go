@@ -16,8 +16,8 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
-// An export is killed again and again, while the head moves between two releases. After
-// each kill every file that has a name is whole, and the record points to a whole release.
+// An export is killed many times while the pointer moves between two releases. After each
+// kill every file of the mirror is complete, and the record points to a complete release.
 func TestAnExportMayBeKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	dir, _ := published(t)
@@ -29,7 +29,7 @@ func TestAnExportMayBeKilledAtAnyMoment(t *testing.T) {
 		t.Fatalf("add: %v\n%s", err, out)
 	}
 	killed := 0
-	life := 20 * time.Millisecond // of an export; it grows by a part of itself, for no machine is too slow
+	life := 20 * time.Millisecond // of an export; it grows, so that the test ends on a slow machine too
 	for done := false; !done; life += life / 12 {
 		cmd := export(dir)
 		check(t, cmd.Start())
@@ -39,16 +39,16 @@ func TestAnExportMayBeKilledAtAnyMoment(t *testing.T) {
 		if !done {
 			killed++
 		}
-		wholeMirror(t, mirror, done || killed%5 == 0)
+		checkMirror(t, mirror, done || killed%5 == 0)
 	}
 	if killed < 3 {
-		t.Errorf("it was killed %d times only", killed)
+		t.Errorf("killed only %d times", killed)
 	}
 	t.Logf("killed %d times", killed)
 	if out, err := export(dir, "--prune").CombinedOutput(); err != nil {
 		t.Fatalf("export: %v\n%s", err, out)
 	}
-	wholeMirror(t, mirror, true)
+	checkMirror(t, mirror, true)
 	ledger, err := os.ReadFile(filepath.Join(mirror, ".phase-export/ledger"))
 	check(t, err)
 	files, err := filepath.Glob(filepath.Join(mirror, "*/*"))
@@ -67,16 +67,16 @@ func export(dir string, more ...string) *exec.Cmd {
 	return cmd
 }
 
-// A folderSource is what a web server has of a mirror.
+// A folderSource reads the blocks of a mirror, as a web server does.
 type folderSource string
 
 func (f folderSource) Block(_ context.Context, c cid.Cid) ([]byte, error) {
 	return os.ReadFile(filepath.Join(string(f), "ipfs", c.String()))
 }
 
-// wholeMirror wants every block to be what its name says, and the record to point to a
-// metadata folder that is all there.
-func wholeMirror(t *testing.T, dir string, every bool) {
+// checkMirror checks that every block hashes to its name, and that the record points to a
+// complete metadata folder.
+func checkMirror(t *testing.T, dir string, every bool) {
 	t.Helper()
 	records, err := os.ReadDir(filepath.Join(dir, "ipns"))
 	check(t, err)

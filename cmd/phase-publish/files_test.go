@@ -36,12 +36,12 @@ func TestIdleConnectionsGoWhenFilesAreFew(t *testing.T) {
 	web.CloseIdleConnections()
 	d.stop(syscall.SIGTERM)
 	for _, line := range []string{
-		"level=WARN msg=\"connections: the limit of open files is too low for --max-conns; raise it with ulimit -n or LimitNOFILE= of the unit\" files=64 asked=2048 taken=16",
+		"level=WARN msg=\"limit of open files too low for --max-conns\" limit=64 requested=2048 used=16 remedy=",
 		"level=DEBUG msg=request via=http from=127.0.0.1:",
 		"method=GET url=\"/ipfs/" + kernel + "?format=raw\" status=200 bytes=",
 	} {
 		if !strings.Contains(d.log.String(), line) {
-			t.Errorf("the log does not say %q", line)
+			t.Errorf("not in the log: %q", line)
 		}
 	}
 }

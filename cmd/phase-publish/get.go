@@ -9,30 +9,31 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/internal/cli"
-	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
 func newGet() *cobra.Command {
-	var o publisher.GetOptions
+	var o store.GetOptions
 	cmd := &cobra.Command{
 		Use:   "get --store DIR --repo DIR --channel CHANNEL [--release VERSION] --out DIR",
 		Short: "Write the files of a release, the published one or an older one",
 		Long: `get writes kernel, initramfs, rootfs, dtb/NAME, job/NAME.wasm and the manifest release.json
-of a release out of the store, so that it can be looked at, or signed again with phase-sign
-release. Every byte is compared with the manifest, and the manifest with the release keys of
-the repository, those of earlier roots among them.
+of a release from the store into a folder, to be inspected, or signed again with phase-sign
+release. It compares every byte with the manifest, and the manifest's signatures with the
+release keys of the repository, those of earlier roots included.
 
-A folder never gets files of two releases: get refuses one that holds a file of another. What is
-there byte for byte stays as it is. After an error nothing is left of what get wrote.
+A folder never gets files of two releases: get refuses a folder with a file of another
+release. It does not write files that are there with the same content. After an error it
+removes what it wrote.
 
-An older release is there as long as gc has left it: the newest three, or as --keep says.`,
+An older release is available until gc removes it: gc keeps three, or as many as --keep says.`,
 		Example: `  phase-publish get --store store --repo repo --channel stable --out now
   phase-publish get --store store --repo repo --channel stable --release 2026.10 --out old
   phase-publish get --store store --repo repo --channel stable --role kernel --out now`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
-			got, err := publisher.Get(cmd.Context(), o)
+			got, err := store.Get(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
@@ -51,17 +52,17 @@ An older release is there as long as gc has left it: the newest three, or as --k
 	return cmd
 }
 
-func gotWords(g publisher.Gotten) string {
+func gotWords(g store.Got) string {
 	var b strings.Builder
-	state := "an older one"
+	state := "older"
 	if g.Published {
-		state = "the published one"
+		state = "published"
 	}
 	fmt.Fprintf(&b, "%s/%s: release %s, version %d, %s\n", g.Channel, g.Arch, g.Version, g.Number, state)
 	for _, f := range g.Files {
 		did := "wrote"
 		if f.Kept {
-			did = "is there already:"
+			did = "kept"
 		}
 		fmt.Fprintf(&b, "%s %s, %s\n", did, f.Path, size(f.Length))
 	}

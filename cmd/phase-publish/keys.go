@@ -12,42 +12,42 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/internal/cli"
-	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/signer"
 )
 
-// onlineFlags are those of commands that sign snapshot and timestamp.
+// onlineFlags are the flags of commands that sign snapshot and timestamp.
 type onlineFlags struct {
 	key, passFile string
 	expiry        span
 }
 
 func (f *onlineFlags) register(cmd *cobra.Command) {
-	f.expiry = span(publisher.DefaultTimestampExpiry)
+	f.expiry = span(repo.DefaultTimestampExpiry)
 	cmd.Flags().StringVar(&f.key, "online-key", "", "key that signs snapshot and timestamp")
 	cmd.Flags().StringVar(&f.passFile, "passphrase-file", "", "read the passphrase from the first line of this file")
-	cmd.Flags().Var(&f.expiry, "timestamp-expiry", "how long a timestamp holds; it bounds how long machines can be kept on an old release")
+	cmd.Flags().Var(&f.expiry, "timestamp-expiry", "how long a timestamp is valid; it bounds how long an attacker can keep machines on an old release")
 	require(cmd, "online-key")
 }
 
-func (f *onlineFlags) load(ctx context.Context) (publisher.Online, error) {
+func (f *onlineFlags) load(ctx context.Context) (repo.OnlineKey, error) {
 	warnExposed(f.key, f.passFile)
 	k, err := signer.Load(ctx, f.key, signer.Passphrases(f.passFile))
 	if err != nil {
-		return publisher.Online{}, err
+		return repo.OnlineKey{}, err
 	}
-	return publisher.Online{Signer: k.Signer(), Public: k.Public(), Expiry: time.Duration(f.expiry)}, nil
+	return repo.OnlineKey{Signer: k.Signer(), Public: k.Public(), Expiry: time.Duration(f.expiry)}, nil
 }
 
-// warnExposed tells of key and passphrase files that other users have access to.
+// warnExposed warns of key and passphrase files that other users have access to.
 func warnExposed(files ...string) {
 	if err := signer.CheckExposed(files...); err != nil {
-		slog.New(slog.NewTextHandler(os.Stderr, nil)).Warn("keys are not protected", "cause", err)
+		slog.New(slog.NewTextHandler(os.Stderr, nil)).Warn("key file not protected", "cause", err)
 	}
 }
 
-// loadIPNS opens the key of the channel's IPNS name. It signs records of libp2p, so
-// the private key itself is needed.
+// loadIPNS loads the key of the channel's IPNS name. libp2p signs records with the private
+// key itself, so a key that only signs (an agent, a KMS) is refused.
 func loadIPNS(ctx context.Context, uri, passFile string) (ed25519.PrivateKey, error) {
 	k, err := signer.Load(ctx, uri, signer.Passphrases(passFile))
 	if err != nil {

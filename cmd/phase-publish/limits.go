@@ -13,7 +13,7 @@ import (
 	"github.com/phaseboot/phaseboot/publisher"
 )
 
-// A byteRate is a flag for bytes a second as people write them: 10MB, 1.5MiB/s, 100Mbit.
+// A byteRate is a flag in bytes a second: 10MB, 1.5MiB/s, 100Mbit.
 type byteRate int64
 
 // Set implements pflag.Value.
@@ -25,7 +25,7 @@ func (r *byteRate) Set(text string) error {
 	n, err := humanize.ParseBytes(number)
 	n /= divide
 	if err != nil || n > math.MaxInt64 || n > 0 && n < 1024 {
-		return cli.Usagef("not a rate of 1 KiB/s or more; write it as 10MB, 1.5MiB/s or 100Mbit, or 0 for no limit")
+		return cli.Usagef("not a rate of at least 1 KiB/s; write it as 10MB, 1.5MiB/s or 100Mbit, or 0 for no limit")
 	}
 	*r = byteRate(n)
 	return nil
@@ -42,7 +42,7 @@ func (r *byteRate) String() string {
 // Type implements pflag.Value.
 func (r *byteRate) Type() string { return "rate" }
 
-// limitFlags are those that bound what strangers take. Only serve has rates.
+// limitFlags are the flags that bound what clients take. Only serve has rates.
 type limitFlags struct {
 	rate, perPeer    byteRate
 	conns, connsOfIP int
@@ -50,14 +50,14 @@ type limitFlags struct {
 }
 
 func (f *limitFlags) register(cmd *cobra.Command) {
-	cmd.Flags().IntVar(&f.conns, "max-conns", publisher.DefaultConns, "`connections` at once over libp2p, and for serve as many over plain HTTP")
+	cmd.Flags().IntVar(&f.conns, "max-conns", publisher.DefaultConns, "`connections` at once over libp2p, and for serve the same number over plain HTTP")
 	cmd.Flags().IntVar(&f.connsOfIP, "max-conns-per-ip", publisher.DefaultConnsPerIP, "of them, `connections` from one IPv4 address or IPv6 /56")
 }
 
 func (f *limitFlags) registerRates(cmd *cobra.Command) {
-	cmd.Flags().Var(&f.rate, "rate", "bytes a second to send in all, like 50MB or 100Mbit; 0 is no limit")
+	cmd.Flags().Var(&f.rate, "rate", "bytes a second to send in all, such as 50MB or 100Mbit; 0 is no limit")
 	cmd.Flags().Var(&f.perPeer, "rate-per-peer", "bytes a second to send to one address; 0 is no limit")
-	cmd.Flags().IntVar(&f.slots, "upload-slots", publisher.DefaultUploadSlots, "`answers` with blocks under way at once; others wait a second and are then told to try again, or ask a neighbour; 0 is no limit")
+	cmd.Flags().IntVar(&f.slots, "upload-slots", publisher.DefaultUploadSlots, "`answers` with blocks at once; a further request waits a second and then gets 503 with Retry-After; 0 is no limit")
 }
 
 func (f *limitFlags) limits() (publisher.Limits, error) {
@@ -70,7 +70,7 @@ func (f *limitFlags) limits() (publisher.Limits, error) {
 	return publisher.Limits{Rate: int64(f.rate), RatePerPeer: int64(f.perPeer), UploadSlots: f.slots, Conns: f.conns, ConnsPerIP: f.connsOfIP}, nil
 }
 
-// logFlags say how a daemon tells people what it does.
+// logFlags are the flags of a daemon's log.
 type logFlags struct{ format, level string }
 
 func (f *logFlags) register(cmd *cobra.Command) {

@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// tellLimit is how long systemd may take to hear a word.
-const tellLimit = 5 * time.Second
+// notifyTimeout is how long a write to systemd's socket may take.
+const notifyTimeout = 5 * time.Second
 
-// A notifier tells systemd how a service of Type=notify is doing, as sd_notify(3)
-// writes it. Without NOTIFY_SOCKET it does nothing.
+// A notifier sends systemd the state of a service of Type=notify (sd_notify(3)). Without
+// NOTIFY_SOCKET it does nothing.
 type notifier struct {
 	socket   string
-	watchdog time.Duration // 0: nobody watches
+	watchdog time.Duration // 0: no watchdog
 	log      *slog.Logger
 
 	cancel   context.CancelFunc
@@ -35,33 +35,33 @@ func newNotifier(log *slog.Logger) *notifier {
 	return n
 }
 
-func (n *notifier) tell(state string) {
+func (n *notifier) send(state string) {
 	if n.socket == "" {
 		return
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
 	if err == nil {
 		defer conn.Close()
-		conn.SetWriteDeadline(time.Now().Add(tellLimit))
+		conn.SetWriteDeadline(time.Now().Add(notifyTimeout))
 		_, err = conn.Write([]byte(state))
 	}
 	if err != nil {
-		n.log.Warn("systemd not told", "state", state, "cause", err)
+		n.log.Warn("systemd notification failed", "state", state, "cause", err)
 	}
 }
 
-// ready says that the service can be used, and from then on, until ctx ends or stop is
-// called, that it is alive. The last word is that it stops.
+// ready reports that the service is ready, and then, until ctx ends or stop is called, that
+// it is alive. At the end it reports that the service stops.
 func (n *notifier) ready(ctx context.Context) {
 	ctx, n.cancel = context.WithCancel(ctx)
-	n.tell("READY=1")
+	n.send("READY=1")
 	n.watching.Go(func() {
 		n.watch(ctx)
-		n.tell("STOPPING=1")
+		n.send("STOPPING=1")
 	})
 }
 
-// stop returns when the last word was said, if there was a first.
+// stop returns when the end has been reported, if ready was called.
 func (n *notifier) stop() {
 	if n.cancel != nil {
 		n.cancel()
@@ -77,7 +77,7 @@ func (n *notifier) watch(ctx context.Context) {
 	tick := time.NewTicker(n.watchdog / 2)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		n.tell("WATCHDOG=1")
+		n.send("WATCHDOG=1")
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -80,11 +80,11 @@ func TestSeveralServesShareAStoreBesideAnAdd(t *testing.T) {
 		for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 			head, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, d.ready.HTTP[0]+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))
 			check(t, err)
-			if seq == 2 && head.String() != d.ready.Head {
+			if seq == 2 && head.String() != d.ready.Pointer {
 				break
 			}
 			if time.Now().After(end) {
-				t.Fatalf("one is still at %d", seq)
+				t.Fatalf("one daemon is still at sequence %d", seq)
 			}
 		}
 		check(t, fetch(t, d, v2))
@@ -93,8 +93,8 @@ func TestSeveralServesShareAStoreBesideAnAdd(t *testing.T) {
 	}
 }
 
-// systemd's side of a service of Type=notify.
-func TestSystemdIsToldThatItIsReadyAliveAndStopping(t *testing.T) {
+// The test is systemd's side of a service of Type=notify.
+func TestSystemdIsNotifiedOfReadyAliveAndStopping(t *testing.T) {
 	dir, _ := published(t)
 	socket := filepath.Join(t.TempDir(), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
@@ -132,7 +132,7 @@ func TestSystemdIsToldThatItIsReadyAliveAndStopping(t *testing.T) {
 	}
 }
 
-func TestTheUnitsPassTheirJudge(t *testing.T) {
+func TestTheUnitsPassSystemdAnalyze(t *testing.T) {
 	for _, name := range []string{"phase-publish.service", "phase-bootstrap.service"} {
 		text, err := os.ReadFile(filepath.Join("../../scripts", name))
 		check(t, err)
@@ -164,7 +164,7 @@ func TestTheFlagsOfTheUnitsStart(t *testing.T) {
 	check(t, err)
 	defer second.Close()
 	check(t, second.SetDeadline(time.Now().Add(time.Minute)))
-	resp, err := http.ReadResponse(bufio.NewReader(second), nil) // it is told before it asks
+	resp, err := http.ReadResponse(bufio.NewReader(second), nil) // the answer comes before a request
 	check(t, err)
 	if resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a second connection from one address: %s", resp.Status)
@@ -178,9 +178,9 @@ func TestTheFlagsOfTheUnitsStart(t *testing.T) {
 	}
 }
 
-func TestAPublisherBehindARouterKeepsAPlaceAtABootstrapNode(t *testing.T) {
+func TestAPublisherBehindARouterUsesABootstrapNodeAsRelay(t *testing.T) {
 	t.Parallel()
-	if !netns.Alone(t) { // it asks for a router
+	if !netns.Alone(t) { // it sends to a router
 		return
 	}
 	dir, _ := published(t)
@@ -193,7 +193,7 @@ func TestAPublisherBehindARouterKeepsAPlaceAtABootstrapNode(t *testing.T) {
 	defer machine.Close()
 	ctx, cancel := context.WithTimeout(network.WithAllowLimitedConn(t.Context(), "a test"), time.Minute)
 	defer cancel()
-	for reached := false; !reached; { // until it has the place
+	for reached := false; !reached; { // until it has the relay
 		check(t, ctx.Err())
 		_, err := machine.Gateway(ctx, place[0])
 		reached = err == nil

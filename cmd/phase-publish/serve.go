@@ -13,14 +13,14 @@ import (
 	"github.com/phaseboot/phaseboot/signer"
 )
 
-// networkFlags are those of serve and bootstrap.
+// networkFlags are the network flags of serve and bootstrap.
 type networkFlags struct{ listen, announce, bootstrap []string }
 
 func (f *networkFlags) register(cmd *cobra.Command) {
 	f.listen = []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1", "/ip6/::/tcp/4001", "/ip6/::/udp/4001/quic-v1"}
 	cmd.Flags().StringArrayVar(&f.listen, "listen", f.listen, "libp2p `multiaddr` to listen on (repeatable)")
-	cmd.Flags().StringArrayVar(&f.announce, "announce", nil, "`multiaddr` to tell others beside our own, for one behind a router (repeatable)")
-	cmd.Flags().StringArrayVar(&f.bootstrap, "bootstrap", nil, "`multiaddr` with /p2p/ID of a DHT node, beside those in root.json (repeatable)")
+	cmd.Flags().StringArrayVar(&f.announce, "announce", nil, "`multiaddr` to announce in addition to the own ones, for a publisher behind a router (repeatable)")
+	cmd.Flags().StringArrayVar(&f.bootstrap, "bootstrap", nil, "`multiaddr` with /p2p/ID of a DHT node, in addition to those in root.json (repeatable)")
 }
 
 func (f *networkFlags) parse() (n publisher.Network, err error) {
@@ -36,7 +36,7 @@ func (f *networkFlags) parse() (n publisher.Network, err error) {
 	return n, nil
 }
 
-// daemonFlags are the rest of what serve and bootstrap share.
+// daemonFlags are the other flags of serve and bootstrap.
 type daemonFlags struct {
 	limitFlags
 	logFlags
@@ -46,10 +46,10 @@ type daemonFlags struct {
 func (f *daemonFlags) register(cmd *cobra.Command) {
 	f.limitFlags.register(cmd)
 	f.logFlags.register(cmd)
-	cmd.Flags().StringVar(&f.metrics, "metrics", "", "`address` of a listener for operators with /metrics (Prometheus), /status and /healthz, like 127.0.0.1:9090; empty for none")
+	cmd.Flags().StringVar(&f.metrics, "metrics", "", "`address` of a listener for operators with /metrics (Prometheus), /status and /healthz, such as 127.0.0.1:9090; empty for none")
 }
 
-// oneOf refuses another word than the three that a flag takes.
+// oneOf refuses a value that is not one of three.
 func oneOf(flag, got, a, b, c string) error {
 	if got == a || got == b || got == c {
 		return nil
@@ -57,7 +57,7 @@ func oneOf(flag, got, a, b, c string) error {
 	return cli.Usagef("%s %.40q: unknown; use %s, %s or %s", flag, got, a, b, c)
 }
 
-// hostPort refuses what is no address of a listener; "" is none.
+// hostPort refuses a value that is not an address of a listener; "" is no listener.
 func hostPort(flag, addr string) error {
 	if _, _, err := net.SplitHostPort(addr); addr != "" && err != nil {
 		return cli.Usagef("%s %.80q: write it as HOST:PORT or :PORT", flag, addr)
@@ -65,7 +65,7 @@ func hostPort(flag, addr string) error {
 	return nil
 }
 
-// ready prints the line that says that the daemon can be used, and tells systemd.
+// ready prints the line with the addresses of the daemon, and notifies systemd.
 func ready(cmd *cobra.Command, systemd *notifier) func(publisher.Ready) error {
 	return func(r publisher.Ready) error {
 		if err := json.NewEncoder(cmd.OutOrStdout()).Encode(r); err != nil {
@@ -85,14 +85,14 @@ func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --store DIR --repo DIR --online-key KEY --ipns-key KEY",
 		Short: "Serve the releases until stopped",
-		Long: `serve answers for the blocks and the metadata over HTTP and over libp2p streams,
-announces itself by mDNS and in the DHT, keeps the IPNS record fresh, and signs the
-timestamp again before it expires. It picks up a new head by itself. When everything
-listens it prints one JSON line with its addresses, and tells systemd where that is its
-parent. SIGTERM stops it: requests under way have five seconds to finish.
+		Long: `serve answers requests for blocks and metadata over HTTP and over libp2p streams, announces
+itself by mDNS and in the DHT, and signs the IPNS record and the timestamp again before
+they expire. It serves a new release as soon as add has published it. When everything
+listens, it prints one JSON line with its addresses, and notifies systemd if systemd started
+it. SIGTERM stops it: open requests have five seconds to finish.
 
-The store is only read: several serve on one store and repository, each with an --identity
-of its own, beside an add that runs.`,
+serve only reads the store: several may serve one store and repository, each with its own
+--identity, while add runs.`,
 		Example: `  phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key
   phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key \
     --http 192.0.2.7:80 --listen /ip4/192.0.2.7/tcp/4001 --mdns=false
@@ -142,7 +142,7 @@ of its own, beside an add that runs.`,
 	daemon.register(cmd)
 	daemon.registerRates(cmd)
 	cmd.Flags().StringVar(&dht, "dht", publisher.DHTPrivate, "private, public or off")
-	cmd.Flags().StringVar(&nat, "nat", publisher.NATOff, "behind a router: off, auto (map ports, find out, use relays and punch holes), or behind (the same without finding out)")
+	cmd.Flags().StringVar(&nat, "nat", publisher.NATOff, "for a publisher behind a router: off, auto (map ports; if other peers cannot dial this one, use relays and hole punching), or behind (the same without asking other peers)")
 	cmd.Flags().BoolVar(&opts.MDNS, "mdns", true, "announce on the local network")
 	cmd.Flags().BoolVar(&opts.IgnoreClock, "ignore-clock", false, "sign although the clock contradicts the dates of what is published")
 	require(cmd, "store", "repo", "ipns-key")

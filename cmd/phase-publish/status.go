@@ -10,24 +10,25 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
-	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/publisher/repo"
+	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
 func newStatus() *cobra.Command {
-	var opts publisher.StatusOptions
+	var opts store.StatusOptions
 	cmd := &cobra.Command{
 		Use:   "status --store DIR --repo DIR",
-		Short: "Say what is kept, what is published, and what machines do with it",
-		Long: `status says what the store holds and what the repository publishes. It judges the metadata
-with the check that runs on the machines, and says until when they accept what is published.
+		Short: "Report what is stored and published, and what machines do with it",
+		Long: `status reports what the store contains and what the repository publishes. It runs the check
+of the machines over the metadata, and reports until when they accept what is published.
 
-It exits 3 when machines refuse a release, such as one that has expired, or when the clock
-contradicts the dates of what is published, and 5 when the store does not list every block
-of a published release. It hashes no block; fsck does.`,
+It exits 3 when machines refuse a release, for example because it has expired, or when the
+clock contradicts the dates of what is published, and 5 when the store does not list every
+block of a published release. It hashes no block; fsck does.`,
 		Example: `  phase-publish status --store store --repo repo`,
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := publisher.ReadStatus(cmd.Context(), opts)
+			s, err := store.ReadStatus(cmd.Context(), opts)
 			if err != nil {
 				return err
 			}
@@ -41,21 +42,21 @@ of a published release. It hashes no block; fsck does.`,
 	return cmd
 }
 
-func statusWords(s publisher.Status) string {
+func statusWords(s store.Status) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "store      %s, %s, %s\n", count(s.Store.Blocks, "block"), size(s.Store.Bytes), count(s.Store.Packs, "pack"))
 	fmt.Fprintf(&b, "root       version %d\n", s.Root)
-	if s.Head == "" {
-		b.WriteString("head       none yet; add a release with phase-publish add\n")
+	if s.Pointer == "" {
+		b.WriteString("pointer    none yet; add a release with phase-publish add\n")
 		return b.String()
 	}
-	fmt.Fprintf(&b, "head       %s\n", s.Head)
-	fmt.Fprintf(&b, "timestamp  version %d, %s\n", s.Sequence, goodUntil(s.Expires, !time.Now().Before(s.Expires)))
+	fmt.Fprintf(&b, "pointer    %s\n", s.Pointer)
+	fmt.Fprintf(&b, "timestamp  version %d, %s\n", s.Sequence, validUntil(s.Expires, !time.Now().Before(s.Expires)))
 	for _, r := range s.Releases {
 		b.WriteString(releaseWords(s, r))
 	}
 	for _, f := range s.Files {
-		fmt.Fprintf(&b, "file       %s version %d, %s%s\n", f.Name, f.Version, goodUntil(f.Expires, f.State == publisher.StateExpired), endingWords(f))
+		fmt.Fprintf(&b, "file       %s version %d, %s%s\n", f.Name, f.Version, validUntil(f.Expires, f.State == repo.StateExpired), endingWords(f))
 	}
 	for _, line := range []struct{ name, text string }{
 		{"refused", s.Refused}, {"clock", s.Clock}, {"damage", s.Damage}, {"warning", s.Warning},
@@ -70,21 +71,21 @@ func statusWords(s publisher.Status) string {
 	return b.String()
 }
 
-func goodUntil(t time.Time, expired bool) string {
+func validUntil(t time.Time, expired bool) string {
 	if expired {
 		return "EXPIRED at " + t.Format(time.RFC3339)
 	}
-	return "good until " + t.Format(time.RFC3339)
+	return "valid until " + t.Format(time.RFC3339)
 }
 
-func endingWords(f publisher.FileDate) string {
-	if f.State == publisher.StateEnding {
+func endingWords(f repo.FileDate) string {
+	if f.State == repo.StateEnding {
 		return ", ends soon"
 	}
 	return ""
 }
 
-func releaseWords(s publisher.Status, r manifest.Release) string {
+func releaseWords(s store.Status, r manifest.Release) string {
 	var total int64
 	for _, a := range r.Artifacts {
 		total += a.Length
@@ -95,6 +96,6 @@ func releaseWords(s publisher.Status, r manifest.Release) string {
 			refused = ", REFUSED by machines"
 		}
 	}
-	return fmt.Sprintf("release    %s/%s: %s, version %d, %s in %s, signed %s, good until %s%s\n",
+	return fmt.Sprintf("release    %s/%s: %s, version %d, %s in %s, signed %s, valid until %s%s\n",
 		r.Channel, r.Arch, r.Version, r.Number, size(total), count(int64(len(r.Artifacts)), "file"), r.SignedAt.Format(time.RFC3339), r.Expires.Format(time.RFC3339), refused)
 }

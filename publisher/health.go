@@ -1,0 +1,197 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/phaseboot/phaseboot/publisher/repo"
+)
+
+// A kind of problem.
+type kind int
+
+const (
+	refused  kind = iota // machines refuse something that is served
+	atRisk               // machines will refuse it unless the operator acts
+	stale                // the repository cannot be followed
+	damaged              // the store lacks blocks
+	expiring             // a file expires soon; logged only
+)
+
+// A problem is a fault of what a daemon serves.
+type problem struct {
+	kind kind
+	err  error
+}
+
+// key identifies a problem. The text of a clock problem changes with the time.
+func (p problem) key() string {
+	if errors.Is(p.err, repo.ErrClock) {
+		return "clock"
+	}
+	return p.err.Error()
+}
+
+// problems lists all problems. /healthz, /status, the metrics and the log report this list.
+func (s *server) problems(ctx context.Context) (found []problem) {
+	add := func(k kind, err error) {
+		next := problem{k, err}
+		if err == nil || ctx.Err() != nil || slices.ContainsFunc(found, func(p problem) bool { return p.key() == next.key() }) {
+			return
+		}
+		found = append(found, next)
+	}
+	v, err := s.verdict(ctx)
+	add(refused, errors.Join(err, v.Err()))
+	for _, f := range v.Files {
+		if f.State == repo.StateEnding {
+			add(expiring, errors.New(f.String()))
+		}
+	}
+	if s.record.Age(s.Now()) >= repo.RecordLife {
+		add(refused, errors.New("IPNS record expired"))
+	}
+	for _, err := range s.renewalProblems(ctx) {
+		add(atRisk, err)
+	}
+	add(stale, s.reported.refreshError())
+	add(damaged, s.checkStore(ctx))
+	return found
+}
+
+// renewalProblems lists what keeps this daemon from renewing what it serves.
+func (s *server) renewalProblems(ctx context.Context) (all []error) {
+	r, err := repo.Open(ctx, s.repo.Dir)
+	if err != nil {
+		return []error{err}
+	}
+	all = r.Renewable(s.Online, s.record)
+	if s.IgnoreClock {
+		return all
+	}
+	if err := s.clock.CheckJump(s.Now(), s.Uptime()); err != nil {
+		return append(all, err)
+	}
+	p, err := r.Published(ctx)
+	if err == nil && p != nil && !r.KeyReplaced(p) {
+		err = repo.CheckClock(p, s.Now())
+	}
+	return append(all, err)
+}
+
+// verdict says what machines do with the metadata that is served. It assumes that they know
+// the repository's newest root, from a newer image or from another publisher.
+func (s *server) verdict(ctx context.Context) (repo.Verdict, error) {
+	r, err := repo.Open(ctx, s.repo.Dir)
+	if err != nil {
+		r = s.repo // renewalProblems reports the error
+	}
+	current, _ := s.source.current()
+	files, err := current.Files(ctx)
+	if err != nil {
+		return repo.Verdict{}, err
+	}
+	return r.Verdict(ctx, files, s.Now())
+}
+
+// unhealthy joins the problems for which /healthz is not 200.
+func unhealthy(found []problem) error {
+	var all error
+	for _, p := range found {
+		if p.kind != expiring {
+			all = errors.Join(all, p.err)
+		}
+	}
+	return all
+}
+
+func (s *server) health(ctx context.Context) error { return unhealthy(s.problems(ctx)) }
+
+func texts(found []problem) []string {
+	out := []string{}
+	for _, p := range found {
+		if p.kind != expiring {
+			out = append(out, p.err.Error())
+		}
+	}
+	return out
+}
+
+// reported are the problems in the log, and the result of the last refresh.
+type reported struct {
+	mu      sync.Mutex
+	logged  map[string]bool
+	refresh error
+}
+
+func (r *reported) setRefresh(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refresh = err
+}
+
+func (r *reported) refreshError() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refresh
+}
+
+// begun returns the problems that were not in the list of the last call.
+func (r *reported) begun(found []problem) []problem {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	logged := make(map[string]bool, len(found))
+	begun := slices.DeleteFunc(slices.Clone(found), func(p problem) bool {
+		key := p.key()
+		known := logged[key] || r.logged[key]
+		logged[key] = true
+		return known
+	})
+	r.logged = logged
+	return begun
+}
+
+// report logs each problem once, when it begins.
+func (s *server) report(ctx context.Context) {
+	for _, p := range s.reported.begun(s.problems(ctx)) {
+		cause := strings.ReplaceAll(p.err.Error(), "\n", "; ")
+		switch p.kind {
+		case damaged:
+			s.faults.Error("store damaged", "cause", cause)
+		case refused:
+			s.Log.Warn("release refused by machines", "cause", cause)
+		case expiring:
+			s.Log.Warn("metadata file expires soon", "cause", cause)
+		case stale:
+			s.Log.Error("pointer not moved", "cause", cause)
+		default:
+			s.Log.Warn("renewal at risk", "cause", cause)
+		}
+	}
+}
+
+// reportClock logs at the start a clock that contradicts what is published. The daemon then
+// signs with it all the same: a publisher that was off for long looks alike, and what is
+// signed now moves a machine's time by an hour at most.
+func (s *server) reportClock(ctx context.Context) {
+	p, err := s.repo.Published(ctx)
+	if err != nil || p == nil || s.repo.KeyReplaced(p) {
+		return
+	}
+	if err := repo.CheckClock(p, s.Now()); err != nil {
+		s.Log.Warn("clock in doubt", "cause", err)
+	}
+}
+
+// nextChange is the time until the verdict changes by itself.
+func (s *server) nextChange(ctx context.Context) time.Duration {
+	v, err := s.verdict(ctx)
+	if next := v.NextChange(s.Now()); err == nil && !next.IsZero() {
+		return max(next.Sub(s.Now()), settle)
+	}
+	return poll
+}

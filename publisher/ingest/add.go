@@ -1,0 +1,158 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher/repo"
+	"github.com/phaseboot/phaseboot/publisher/store"
+)
+
+// Options name one release, and the store and repository that it is added to.
+type Options struct {
+	Store     string // folder of packs; made for the first release, later only in an empty folder
+	Repo      string // folder that phase-sign init made
+	Artifacts string // folder with the files that were signed; "" when the store has them all
+	Manifest  []byte // the signed release manifest
+	Online    repo.OnlineKey
+	Now       func() time.Time // nil: time.Now
+	Watch     Watch            // nil: no progress is reported
+	Log       *slog.Logger     // nil: silent
+
+	IgnoreClock bool // sign although the clock contradicts the dates of what is published
+}
+
+// Added is what Add did.
+type Added struct {
+	Channel   string `json:"channel"`
+	Arch      string `json:"arch"`
+	Release   string `json:"release"`
+	Number    int64  `json:"role_version"`
+	Unchanged bool   `json:"unchanged"` // the same manifest was published before
+	Snapshot  int64  `json:"snapshot_version"`
+	Timestamp int64  `json:"timestamp_version"`
+	Expires   string `json:"timestamp_expires"`
+	Pointer   string `json:"head"` // CID of the metadata folder
+	Counts
+}
+
+// Add publishes one release: it checks the manifest against the repository's root and
+// delegation, chunks every artifact into the store while comparing it with the manifest,
+// and then writes the manifest, a new snapshot and, last, a new timestamp into the
+// repository. Until then the repository is not changed.
+//
+// Errors wrap manifest.ErrUntrusted (a manifest or an online key that the root does not
+// delegate to, a version that is not newer, a date of signing in the future),
+// cas.ErrCorrupt (an artifact that differs from the manifest) or fs.ErrNotExist. Adding the
+// same manifest again is no error.
+func Add(ctx context.Context, opts Options) (Added, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	r, err := repo.Open(ctx, opts.Repo)
+	if err != nil {
+		return Added{}, err
+	}
+	if err := r.CheckOnlineKey(opts.Online.Public); err != nil {
+		return Added{}, err
+	}
+	release, err := r.Check(ctx, opts.Manifest, opts.signing())
+	if err != nil {
+		return Added{}, err
+	}
+	out := Added{Channel: release.Channel, Arch: release.Arch, Release: release.Version, Number: release.Number}
+	files, err := findArtifacts(ctx, opts.Artifacts, release)
+	if err != nil {
+		return Added{}, err
+	}
+	packs, made, err := store.OpenFor(ctx, r, opts.Store, opts.Log)
+	if err != nil {
+		return Added{}, err
+	}
+	// this process has the store's lock until the repository names the release, so gc
+	// cannot remove its blocks in between
+	if out.Counts, err = ingestAll(ctx, packs, release, files, opts.Watch); err == nil {
+		out.Unchanged, err = r.Publish(ctx, release, opts.Manifest, opts.signing())
+	} else {
+		err = store.ExplainMissing(context.WithoutCancel(ctx), r, opts.Store, packs, err)
+	}
+	if cerr := packs.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return Added{}, errors.Join(err, made.Undo(r))
+	}
+	p, err := repo.ReadPointer(ctx, r.Dir)
+	if err != nil {
+		return Added{}, err
+	}
+	out.Pointer, out.Timestamp, out.Snapshot = p.Folder.String(), p.Timestamp, p.Snapshot
+	out.Expires = p.Expires.UTC().Format(time.RFC3339)
+	return out, nil
+}
+
+func (o Options) signing() repo.Signing {
+	return repo.Signing{Key: o.Online, Now: o.Now(), IgnoreClock: o.IgnoreClock}
+}
+
+// findArtifacts finds the files of all artifacts before any is read. It returns nil when no
+// folder is named, because the store has them all.
+func findArtifacts(ctx context.Context, dir string, release manifest.Release) ([]string, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("artifacts %s: %w; name the folder with the signed files", dir, fs.ErrNotExist)
+	} else if err != nil {
+		return nil, fmt.Errorf("artifacts: %w", err)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("artifacts %s: is a file (%w); name the folder with the signed files", dir, fs.ErrInvalid)
+	}
+	all, err := listCandidates(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	files := make([]string, len(release.Artifacts))
+	for i, a := range release.Artifacts {
+		if files[i], err = all.find(ctx, a); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+// ingestAll brings all artifacts into the store, several at once. Without files it checks
+// that the store has them.
+func ingestAll(ctx context.Context, packs cas.Store, release manifest.Release, files []string, watch Watch) (Counts, error) {
+	if files == nil {
+		return checkStored(ctx, packs, release)
+	}
+	parts := make([]Counts, len(files))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, a := range release.Artifacts {
+		g.Go(func() error { return parts[i].ingest(gctx, packs, a, files[i], watch) })
+	}
+	err := g.Wait()
+	var sum Counts
+	for _, n := range parts {
+		sum.add(n)
+	}
+	if err != nil {
+		return sum, err
+	}
+	return sum, packs.Sync(ctx)
+}

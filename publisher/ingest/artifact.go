@@ -1,0 +1,112 @@
+package ingest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher/store"
+)
+
+// A Watch reports the progress of reading a file; see cli.Progress.
+type Watch func(name string, size int64, r io.Reader) Watched
+
+// A Watched reads a file through, and counts in Known the bytes of those blocks that the
+// store had already.
+type Watched interface {
+	io.ReadCloser
+	Known(n int64)
+}
+
+// Counts are the blocks that artifacts are made of.
+type Counts struct {
+	NewBlocks   int64 `json:"new_blocks"`
+	NewBytes    int64 `json:"new_bytes"`
+	KnownBlocks int64 `json:"known_blocks"` // that the store had already
+	KnownBytes  int64 `json:"known_bytes"`
+}
+
+func (n *Counts) add(m Counts) {
+	n.NewBlocks += m.NewBlocks
+	n.NewBytes += m.NewBytes
+	n.KnownBlocks += m.KnownBlocks
+	n.KnownBytes += m.KnownBytes
+}
+
+// put returns a function that writes a block into the store and counts it. It calls known
+// with the size of a block that the store had.
+func (n *Counts) put(packs cas.Store, known func(int64)) func(context.Context, cid.Cid, []byte) error {
+	return func(ctx context.Context, c cid.Cid, data []byte) error {
+		has, err := packs.Has(ctx, c)
+		if err != nil {
+			return err
+		}
+		if has {
+			n.KnownBlocks++
+			n.KnownBytes += int64(len(data))
+			known(int64(len(data)))
+			return nil
+		}
+		n.NewBlocks++
+		n.NewBytes += int64(len(data))
+		return packs.Put(ctx, c, data)
+	}
+}
+
+// ingest chunks a file into the store and compares its length, sha256 and CID with the
+// manifest. A difference wraps cas.ErrCorrupt.
+func (n *Counts) ingest(ctx context.Context, packs cas.Store, a manifest.Artifact, file string, watch Watch) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("artifact %s: %w", a.Role, err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() != a.Length {
+		return store.Differs(a, file, "length", fmt.Sprintf("%d bytes", info.Size()), fmt.Sprintf("%d bytes", a.Length))
+	}
+	var r io.Reader = f
+	known := func(int64) {}
+	if watch != nil {
+		w := watch(a.Role, a.Length, f)
+		defer w.Close()
+		r, known = w, w.Known
+	}
+	sum := sha256.New()
+	got, err := cas.AddFile(ctx, n.put(packs, known), io.TeeReader(r, sum), a.Chunker)
+	if err != nil {
+		return fmt.Errorf("artifact %s: %w", a.Role, err)
+	}
+	digest := hex.EncodeToString(sum.Sum(nil))
+	switch {
+	case got.Size != a.Length:
+		return store.Differs(a, file, "length", fmt.Sprintf("%d bytes", got.Size), fmt.Sprintf("%d bytes", a.Length))
+	case digest != a.SHA256:
+		return store.Differs(a, file, "sha256", digest, a.SHA256)
+	case !got.CID.Equals(a.CID):
+		return store.Differs(a, file, "CID", got.CID.String(), a.CID.String())
+	}
+	return nil
+}
+
+// checkStored reads every artifact of a release from the store and compares it with the
+// manifest. A release that was published in another channel needs no files.
+func checkStored(ctx context.Context, packs cas.Source, release manifest.Release) (n Counts, err error) {
+	count := func(cid.Cid) error { n.KnownBlocks++; return nil }
+	for _, a := range release.Artifacts {
+		if err := store.CopyArtifact(ctx, io.Discard, packs, a); err != nil {
+			return n, fmt.Errorf("%w; name the folder with the signed files with --artifacts", err)
+		}
+		n.KnownBytes += a.Length
+		if err := cas.Blocks(ctx, packs, a.CID, count); err != nil {
+			return n, fmt.Errorf("artifact %s: %w", a.Role, err)
+		}
+	}
+	return n, nil
+}

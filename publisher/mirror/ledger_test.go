@@ -1,0 +1,43 @@
+package mirror
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/publisher/pubtest"
+)
+
+func TestALedgerIsReadAsItWasWritten(t *testing.T) {
+	l := ledger{"ipfs/bafk": {}, "metadata/1.root.json": time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	path := filepath.Join(t.TempDir(), "ledger")
+	pubtest.Check(t, l.write(path))
+	if got, err := readLedger(path); err != nil || !got.equal(l) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, line := range []string{"../etc/passwd", "ipfs/../x", "ipfs/", "metadata/../a.json", "metadata/.json", "/ipfs/a", "ipfs/a yesterday", "ipfs/a ", "ipfs/a 0001-01-01T00:00:00Z", "index.html", ""} {
+		pubtest.Check(t, os.WriteFile(path, []byte(ledgerTitle+"\n"+line+"\n"), 0o644))
+		if _, err := readLedger(path); !errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+}
+
+func FuzzLedger(f *testing.F) {
+	f.Add(ledgerTitle + "\nipfs/bafk\nmetadata/1.root.json 2026-01-02T03:04:05Z\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		l, err := parseLedger(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		for path := range l {
+			if !filepath.IsLocal(path) || !exportedPath.MatchString(path) {
+				t.Errorf("%q would be removed", path)
+			}
+		}
+	})
+}

@@ -1,0 +1,138 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// folderChunker makes one raw leaf of a metadata file: the limits of manifest are smaller.
+const folderChunker = "size-1048576"
+
+// A Pointer is what the channel's IPNS name points to at one moment: the metadata folder,
+// with its blocks in memory. It is a pure function of the repository's files, so two
+// publishers of the same files point to the same folder.
+type Pointer struct {
+	Folder    cid.Cid
+	Timestamp int64 // version, and sequence number of the IPNS record
+	Snapshot  int64 // version
+	Expires   time.Time
+	Names     []string // of the files, sorted
+	Blocks    *cas.Memory
+}
+
+// ReadPointer builds the metadata folder of a repository: every root, and what the
+// timestamp and its snapshot name. It checks no signature. A repository without a
+// release wraps fs.ErrNotExist.
+func ReadPointer(ctx context.Context, dir string) (*Pointer, error) {
+	r := &Repo{Dir: dir}
+	p, err := r.Published(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if p == nil {
+		return nil, r.NoRelease()
+	}
+	files := Files{
+		manifest.FileName(metadata.TIMESTAMP, 0):                  p.data.timestamp,
+		manifest.FileName(metadata.SNAPSHOT, p.snapshotVersion()): p.data.snapshot,
+	}
+	if err := r.addRoles(ctx, files, p); err != nil {
+		return nil, err
+	}
+	if err := r.addRoots(ctx, files); err != nil {
+		return nil, err
+	}
+	out := &Pointer{Timestamp: p.TimestampVersion(), Snapshot: p.snapshotVersion(), Expires: p.expires(), Blocks: cas.NewMemory()}
+	return out, out.build(ctx, files)
+}
+
+// NoRelease is the error of a repository in which nothing is published. It wraps
+// fs.ErrNotExist.
+func (r *Repo) NoRelease() error {
+	return fmt.Errorf("repository %s: no release yet: %w; add one with phase-publish add", r.Dir, fs.ErrNotExist)
+}
+
+// addRoles reads targets.json and the roles in the versions that the snapshot names.
+func (r *Repo) addRoles(ctx context.Context, files Files, p *Published) error {
+	for role, meta := range p.snapshot.Signed.Meta {
+		name := manifest.FileName(strings.TrimSuffix(role, ".json"), meta.Version)
+		data, err := r.read(ctx, name, manifest.KindRole)
+		if err != nil {
+			return err
+		}
+		files[name] = data
+	}
+	return nil
+}
+
+func (r *Repo) addRoots(ctx context.Context, files Files) error {
+	newest, err := r.files().Newest(metadata.ROOT)
+	if err != nil {
+		return fmt.Errorf("repository: %w", err)
+	}
+	for v := newest; v >= 1; v-- {
+		name := manifest.FileName(metadata.ROOT, v)
+		data, err := r.read(ctx, name, manifest.KindRoot)
+		if err != nil {
+			return err
+		}
+		files[name] = data
+	}
+	return nil
+}
+
+func (p *Pointer) build(ctx context.Context, files Files) error {
+	entries := make([]cas.Entry, 0, len(files))
+	for name, data := range files {
+		f, err := cas.AddFile(ctx, p.Blocks.Put, bytes.NewReader(data), folderChunker)
+		if err != nil {
+			return fmt.Errorf("metadata folder: %s: %w", name, err)
+		}
+		entries = append(entries, cas.Entry{Name: name, CID: f.CID, Size: f.Size})
+		p.Names = append(p.Names, name)
+	}
+	slices.Sort(p.Names)
+	var err error
+	if p.Folder, err = cas.AddDir(ctx, p.Blocks.Put, entries); err != nil {
+		return fmt.Errorf("metadata folder: %w", err)
+	}
+	return nil
+}
+
+// Files are the files of a metadata folder, by name.
+type Files map[string][]byte
+
+// Metadata returns a file, as manifest.Fetcher.
+func (f Files) Metadata(_ context.Context, name string, limit int64) ([]byte, error) {
+	data, ok := f[name]
+	if !ok {
+		return nil, fmt.Errorf("%.80q: %w", name, fs.ErrNotExist)
+	}
+	return data[:min(int64(len(data)), limit)], nil
+}
+
+// Files reads the files of the folder back from its blocks.
+func (p *Pointer) Files(ctx context.Context) (Files, error) {
+	entries, err := cas.ReadDir(ctx, p.Blocks, p.Folder)
+	if err != nil {
+		return nil, err
+	}
+	files := make(Files, len(entries))
+	for _, e := range entries {
+		if files[e.Name], err = cas.ReadFile(ctx, p.Blocks, e.CID, cas.MaxBlock); err != nil {
+			return nil, fmt.Errorf("metadata folder: %s: %w", e.Name, err)
+		}
+	}
+	return files, nil
+}

@@ -1,0 +1,85 @@
+package repo
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/internal/p2p"
+)
+
+const (
+	// RecordLife is how long an IPNS record is valid, and RecordRenew the age at which it is
+	// signed again: the DHT drops records after 48 hours in any case.
+	RecordLife  = 48 * time.Hour
+	RecordRenew = 12 * time.Hour
+
+	recordTTL = time.Minute // how long a resolver may cache the record
+)
+
+// A Record is the IPNS record of a key. It may be read while it is signed again.
+type Record struct {
+	Name string // IPNS name of the key
+	key  ed25519.PrivateKey
+
+	mu     sync.RWMutex
+	folder cid.Cid
+	data   []byte
+	signed time.Time
+}
+
+// NewRecord refuses a key whose name root.json does not list: machines do not resolve it.
+func (r *Repo) NewRecord(key ed25519.PrivateKey) (*Record, error) {
+	name, err := p2p.Name(key.Public().(ed25519.PublicKey))
+	if err != nil {
+		return nil, err
+	}
+	if names := r.Root.Discovery().IPNS; !slices.Contains(names, name) {
+		listed := strings.Join(names, ", ")
+		if listed == "" {
+			listed = "none"
+		}
+		return nil, fmt.Errorf("IPNS key: its name is %s, root.json lists %s (%w); name the right --ipns-key", name, listed, fs.ErrInvalid)
+	}
+	return &Record{Name: name, key: key}, nil
+}
+
+// Point signs and returns a record for p, or returns the one for p that is younger than
+// RecordRenew.
+func (r *Record) Point(p *Pointer, now time.Time) ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.folder.Equals(p.Folder) && now.Sub(r.signed) < RecordRenew {
+		return r.data, nil
+	}
+	data, err := p2p.NewRecord(r.key, p.Folder, uint64(p.Timestamp), now.Add(RecordLife), recordTTL)
+	if err != nil {
+		return nil, err
+	}
+	r.folder, r.data, r.signed = p.Folder, data, now
+	return data, nil
+}
+
+// Get returns the record for its own name, and fs.ErrNotExist for any other.
+func (r *Record) Get(_ context.Context, name string) ([]byte, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if name != r.Name || r.data == nil {
+		return nil, fmt.Errorf("IPNS name %.80q: %w", name, fs.ErrNotExist)
+	}
+	return r.data, nil
+}
+
+// Age is the time since the record was signed.
+func (r *Record) Age(now time.Time) time.Duration {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return now.Sub(r.signed)
+}

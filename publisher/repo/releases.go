@@ -1,0 +1,136 @@
+package repo
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// PublishedReleases lists the releases that the timestamp names. Signatures are checked,
+// dates are not.
+func (r *Repo) PublishedReleases(ctx context.Context) ([]manifest.Release, error) {
+	return manifest.Published(ctx, r.files(), r.RootData)
+}
+
+var roleFile = regexp.MustCompile(`^([1-9][0-9]{0,15})\.([a-z0-9_-]+)-([a-z0-9_]+)\.json$`)
+
+// Releases decodes all release manifests in a repository's folder, by channel and
+// architecture, the newest first. Their signatures were checked when they were added.
+func Releases(ctx context.Context, dir string) ([]manifest.Release, error) {
+	r, err := Open(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("repository: %w", err)
+	}
+	var releases []manifest.Release
+	for _, e := range entries {
+		name := roleFile.FindStringSubmatch(e.Name())
+		if name == nil {
+			continue
+		}
+		data, err := r.read(ctx, e.Name(), manifest.KindRole)
+		if err != nil {
+			return nil, err
+		}
+		role, err := manifest.Parse[metadata.TargetsType](manifest.KindRole, data)
+		if err != nil {
+			return nil, fmt.Errorf("repository %s: %s: %w", dir, e.Name(), err)
+		}
+		release, err := manifest.Decode(role, name[2], name[3])
+		if err != nil {
+			return nil, fmt.Errorf("repository %s: %s: %w", dir, e.Name(), err)
+		}
+		if n, err := strconv.ParseInt(name[1], 10, 64); err != nil || n != release.Number {
+			return nil, fmt.Errorf("repository %s: %s: says version %d: %w", dir, e.Name(), release.Number, cas.ErrCorrupt)
+		}
+		releases = append(releases, release)
+	}
+	slices.SortFunc(releases, func(a, b manifest.Release) int {
+		return cmp.Or(strings.Compare(a.Channel, b.Channel), strings.Compare(a.Arch, b.Arch), cmp.Compare(b.Number, a.Number))
+	})
+	return releases, nil
+}
+
+// Newest returns the first n releases of each channel and architecture, all for 0.
+func Newest(releases []manifest.Release, n int) []manifest.Release {
+	if n == 0 {
+		return releases
+	}
+	count := make(map[string]int)
+	return slices.DeleteFunc(slices.Clone(releases), func(r manifest.Release) bool {
+		count[r.Channel+"/"+r.Arch]++
+		return count[r.Channel+"/"+r.Arch] > n
+	})
+}
+
+// Contains reports whether a list has the same version of the same channel and architecture.
+func Contains(list []manifest.Release, r manifest.Release) bool {
+	return slices.ContainsFunc(list, func(k manifest.Release) bool {
+		return k.Channel == r.Channel && k.Arch == r.Arch && k.Number == r.Number
+	})
+}
+
+// SignedManifest returns the manifest of a release. The release keys of some root and
+// targets of the repository must have signed it; the newest are tried first.
+func (r *Repo) SignedManifest(ctx context.Context, release manifest.Release) ([]byte, error) {
+	name, err := manifest.RoleName(release.Channel, release.Arch)
+	if err != nil {
+		return nil, err
+	}
+	data, err := r.read(ctx, manifest.FileName(name, release.Number), manifest.KindRole)
+	if err != nil {
+		return nil, err
+	}
+	newest, err := r.files().Newest(metadata.TARGETS)
+	if err != nil {
+		return nil, fmt.Errorf("repository: %w", err)
+	}
+	refusal := fmt.Errorf("repository %s: no targets.json in it: %w", r.Dir, fs.ErrNotExist)
+	for v := newest; v > max(0, newest-lookBack); v-- {
+		err := r.signedUnder(ctx, v, data)
+		if err == nil || ctx.Err() != nil {
+			return data, ctx.Err()
+		}
+		if v == newest {
+			refusal = fmt.Errorf("repository %s: %w", r.Dir, err)
+		}
+	}
+	return nil, refusal
+}
+
+// signedUnder checks a manifest against one version of the targets and the roots that
+// signed those targets.
+func (r *Repo) signedUnder(ctx context.Context, version int64, role []byte) error {
+	targets, err := r.read(ctx, manifest.FileName(metadata.TARGETS, version), manifest.KindTargets)
+	if err != nil {
+		return err
+	}
+	refusal := fmt.Errorf("%d.targets.json: no root of the repository lists its keys: %w", version, manifest.ErrSignature)
+	for _, root := range slices.Backward(r.roots) {
+		if root.Owns(manifest.KindTargets, targets) != nil {
+			continue
+		}
+		data, err := r.read(ctx, manifest.FileName(metadata.ROOT, root.Version()), manifest.KindRoot)
+		if err != nil {
+			return err
+		}
+		if _, refusal = manifest.CheckRole(data, targets, role, anyDate); refusal == nil {
+			return nil
+		}
+	}
+	return refusal
+}

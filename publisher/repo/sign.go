@@ -1,0 +1,150 @@
+package repo
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// How long the signatures of the online key are valid. A short timestamp bounds how long
+// a publisher, or an attacker in front of it, can keep machines on an old release.
+const (
+	DefaultTimestampExpiry = 24 * time.Hour
+	minSnapshotExpiry      = 30 * 24 * time.Hour
+)
+
+// An OnlineKey signs snapshot and timestamp.
+type OnlineKey struct {
+	Signer signature.Signer
+	Public ed25519.PublicKey
+	Expiry time.Duration // of a timestamp; 0 is DefaultTimestampExpiry
+}
+
+// TimestampExpiry is how long a new timestamp is valid.
+func (k OnlineKey) TimestampExpiry() time.Duration {
+	if k.Expiry == 0 {
+		return DefaultTimestampExpiry
+	}
+	return k.Expiry
+}
+
+// snapshotExpiry is longer than that of the timestamp, which alone bounds a freeze attack.
+func (k OnlineKey) snapshotExpiry() time.Duration {
+	return max(minSnapshotExpiry, 2*k.TimestampExpiry())
+}
+
+// Due reports whether the timestamp must be signed again: less than half of the life of
+// timestamp or snapshot is left, or a rotation of keys made the snapshot outdated.
+func (r *Repo) Due(ctx context.Context, p *Published, s Signing) (bool, error) {
+	if outdated, err := r.outdated(ctx, p); err != nil || outdated {
+		return outdated, err
+	}
+	return p.timestamp.Signed.Expires.Sub(s.Now) < s.Key.TimestampExpiry()/2 || s.snapshotAged(p), nil
+}
+
+func (s Signing) snapshotAged(p *Published) bool {
+	return p.snapshot.Signed.Expires.Sub(s.Now) < s.Key.snapshotExpiry()/2
+}
+
+// Renew signs the timestamp again, and the snapshot where that is due. Without always it
+// does nothing and returns false when another process has renewed them meanwhile.
+func (r *Repo) Renew(ctx context.Context, always bool, s Signing) (renewed bool, err error) {
+	unlock, err := r.lock(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	if err := r.CheckOnlineKey(s.Key.Public); err != nil {
+		return false, err
+	}
+	p, err := r.Published(ctx)
+	if err != nil {
+		return false, err
+	}
+	if p == nil {
+		return false, r.NoRelease()
+	}
+	if due, err := r.Due(ctx, p, s); err != nil || !always && !due {
+		return false, err
+	}
+	base, err := r.base(ctx, p)
+	if err != nil {
+		return false, err
+	}
+	return true, r.renew(ctx, base, s)
+}
+
+// renew writes a new timestamp, and a new snapshot where the old one is rebuilt, aged or
+// names other targets than the newest. The caller has the lock.
+func (r *Repo) renew(ctx context.Context, base *Published, s Signing) error {
+	targets, err := r.newestTargets(ctx)
+	if err != nil {
+		return err
+	}
+	snapshot := manifest.File{Role: metadata.SNAPSHOT, Version: base.snapshotVersion(), Data: base.data.snapshot}
+	if base.data.snapshot == nil || base.roleVersion(metadata.TARGETS) != targets.Version || s.snapshotAged(base) {
+		if snapshot, err = r.writeSnapshot(base, s, targets); err != nil {
+			return err
+		}
+	}
+	return r.writeTimestamp(base, snapshot, s)
+}
+
+func (r *Repo) writeSnapshot(base *Published, s Signing, files ...manifest.File) (manifest.File, error) {
+	var before *metadata.Metadata[metadata.SnapshotType]
+	if base != nil {
+		before = base.snapshot
+	}
+	next, err := manifest.NewSnapshot(before, signingTime(base, s.Now).Add(s.Key.snapshotExpiry()), files...)
+	if err != nil {
+		return manifest.File{}, fmt.Errorf("snapshot: %w", err)
+	}
+	manifest.SetRepository(next, r.Root.Repository())
+	data, err := sign(manifest.KindSnapshot, next, s.Key.Signer)
+	if err != nil {
+		return manifest.File{}, err
+	}
+	f := manifest.File{Role: metadata.SNAPSHOT, Version: next.Signed.Version, Data: data}
+	return f, r.write(manifest.FileName(f.Role, f.Version), data)
+}
+
+func (r *Repo) writeTimestamp(base *Published, snapshot manifest.File, s Signing) error {
+	var before *metadata.Metadata[metadata.TimestampType]
+	if base != nil {
+		before = base.timestamp
+	}
+	at := signingTime(base, s.Now)
+	next, err := manifest.NewTimestamp(before, snapshot, at, at.Add(s.Key.TimestampExpiry()))
+	if err != nil {
+		return fmt.Errorf("timestamp: %w", err)
+	}
+	manifest.SetRepository(next, r.Root.Repository())
+	data, err := sign(manifest.KindTimestamp, next, s.Key.Signer)
+	if err != nil {
+		return err
+	}
+	return r.write(manifest.FileName(metadata.TIMESTAMP, next.Signed.Version), data)
+}
+
+// sign signs metadata and returns the bytes of its file.
+func sign[T metadata.Roles](kind manifest.Kind, m *metadata.Metadata[T], s signature.Signer) ([]byte, error) {
+	if _, err := manifest.Sign(m, s); err != nil {
+		return nil, fmt.Errorf("%s: online key: %w", kind, err)
+	}
+	return manifest.Bytes(kind, m)
+}
+
+func (r *Repo) write(name string, data []byte) error {
+	if err := atomicfile.Write(filepath.Join(r.Dir, name), 0o644, data); err != nil {
+		return fmt.Errorf("repository: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,217 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// States of a metadata file.
+const (
+	StateGood    = "good"
+	StateEnding  = "ends soon" // less than a quarter of its life is left
+	StateExpired = "expired"
+)
+
+// A Verdict says what machines that trust the newest root of a repository do with its
+// metadata at one moment. It comes from manifest.Verify, the code that runs on the machines.
+// status, export, /status, /healthz, the metrics and the log report it.
+type Verdict struct {
+	Until    time.Time        `json:"accepted_until"` // the first date at which machines refuse a release
+	Files    []FileDate       `json:"files"`
+	Channels []ChannelVerdict `json:"channels"` // that have a release
+}
+
+// A FileDate is a metadata file whose expiry machines check.
+type FileDate struct {
+	Name    string    `json:"name"` // root.json, targets.json, CHANNEL-ARCH.json, snapshot.json, timestamp.json
+	Version int64     `json:"version"`
+	Since   time.Time `json:"since"` // when it was signed; the date of the file where it has no such field
+	Expires time.Time `json:"expires"`
+	State   string    `json:"state"` // StateGood, StateEnding or StateExpired
+
+	remedy string
+}
+
+// A ChannelVerdict is the verdict on one channel and architecture.
+type ChannelVerdict struct {
+	Channel  string `json:"channel"`
+	Arch     string `json:"arch"`
+	Accepted bool   `json:"accepted"`
+	Refused  string `json:"refused"` // why, "" when it is accepted
+
+	err error
+}
+
+// Err is nil when machines accept every channel. It wraps the errors of manifest, and names
+// the refused channels, the file that is the cause, and the remedy.
+func (v Verdict) Err() error {
+	var reasons []error
+	refused := map[string][]string{} // channels by reason
+	for _, c := range v.Channels {
+		if c.Accepted {
+			continue
+		}
+		if refused[c.Refused] == nil {
+			reasons = append(reasons, c.err)
+		}
+		refused[c.Refused] = append(refused[c.Refused], c.Channel+"/"+c.Arch)
+	}
+	var all error
+	for _, err := range reasons {
+		channels := refused[err.Error()]
+		what := strings.Join(channels, ", ")
+		if len(channels) == len(v.Channels) {
+			what = "every release"
+		}
+		all = errors.Join(all, fmt.Errorf("machines refuse %s: %w", what, err))
+	}
+	return all
+}
+
+// Verdict runs the machines' own check over metadata files.
+func (r *Repo) Verdict(ctx context.Context, files Files, now time.Time) (Verdict, error) {
+	var v Verdict
+	delegations, err := v.addFiles(r, files, now)
+	if err != nil {
+		return v, fmt.Errorf("repository %s: %w", r.Dir, err)
+	}
+	for _, d := range delegations {
+		_, err := manifest.Verify(ctx, files, manifest.Policy{Root: r.RootData, Channel: d.Channel, Arch: d.Arch, Now: now})
+		if ctx.Err() != nil {
+			return v, ctx.Err()
+		}
+		c := ChannelVerdict{Channel: d.Channel, Arch: d.Arch, Accepted: err == nil}
+		if err != nil {
+			c.err = v.forOperator(err, d)
+			c.Refused = c.err.Error()
+		}
+		v.Channels = append(v.Channels, c)
+	}
+	return v, nil
+}
+
+// addFiles adds the files and their dates, and returns the channels that have a release.
+func (v *Verdict) addFiles(r *Repo, files Files, now time.Time) ([]manifest.Delegation, error) {
+	timestamp, err := manifest.Parse[metadata.TimestampType](manifest.KindTimestamp, files[manifest.FileName(metadata.TIMESTAMP, 0)])
+	if err != nil {
+		return nil, err
+	}
+	at := timestamp.Signed.Meta["snapshot.json"].Version
+	snapshot, err := manifest.Parse[metadata.SnapshotType](manifest.KindSnapshot, files[manifest.FileName(metadata.SNAPSHOT, at)])
+	if err != nil {
+		return nil, err
+	}
+	number := snapshot.Signed.Meta["targets.json"].Version
+	data := files[manifest.FileName(metadata.TARGETS, number)]
+	targets, err := manifest.Parse[metadata.TargetsType](manifest.KindTargets, data)
+	if err != nil {
+		return nil, err
+	}
+	v.addFile(r, metadata.ROOT, r.Root.Version(), time.Time{}, r.Root.Expires(), now, "the root keys must sign a new root: phase-sign rotate")
+	v.addFile(r, metadata.TARGETS, number, time.Time{}, targets.Signed.Expires, now, "the root keys must sign it again: phase-sign rotate --targets-expires")
+	v.addFile(r, metadata.SNAPSHOT, at, time.Time{}, snapshot.Signed.Expires, now, signsAgain)
+	v.addFile(r, metadata.TIMESTAMP, timestamp.Signed.Version, manifest.SignedAt(timestamp), timestamp.Signed.Expires, now, signsAgain)
+	all, err := manifest.ReadDelegations(data)
+	return slices.DeleteFunc(all, func(d manifest.Delegation) bool {
+		return err == nil && !v.addRole(r, files, snapshot, d, now)
+	}), err
+}
+
+const signsAgain = "phase-publish serve, or add, signs it again"
+
+// addRole adds the manifest of a channel. It returns false when the channel has none.
+func (v *Verdict) addRole(r *Repo, files Files, snapshot *metadata.Metadata[metadata.SnapshotType], d manifest.Delegation, now time.Time) bool {
+	name, err := manifest.RoleName(d.Channel, d.Arch)
+	meta := snapshot.Signed.Meta[name+".json"]
+	if err != nil || meta == nil {
+		return false
+	}
+	role, err := manifest.Parse[metadata.TargetsType](manifest.KindRole, files[manifest.FileName(name, meta.Version)])
+	if err != nil {
+		return true // Verify reports the error
+	}
+	var since time.Time
+	if release, err := manifest.Decode(role, d.Channel, d.Arch); err == nil {
+		since = release.SignedAt
+	}
+	v.addFile(r, name, meta.Version, since, role.Signed.Expires, now, "the release keys must sign the release again: phase-sign release, then phase-publish add")
+	return true
+}
+
+func (v *Verdict) addFile(r *Repo, role string, version int64, since, expires, now time.Time, remedy string) {
+	if info, err := os.Stat(filepath.Join(r.Dir, manifest.FileName(role, version))); since.IsZero() && err == nil {
+		since = info.ModTime()
+	}
+	f := FileDate{Name: role + ".json", Version: version, Since: since.UTC().Truncate(time.Second), Expires: expires.UTC(), State: StateGood, remedy: remedy}
+	switch {
+	case !now.Before(f.Expires):
+		f.State = StateExpired
+	case !now.Before(f.ending()):
+		f.State = StateEnding
+	}
+	if v.Until.IsZero() || f.Expires.Before(v.Until) {
+		v.Until = f.Expires
+	}
+	v.Files = append(v.Files, f)
+}
+
+// ending is the moment at which a quarter of the life is left.
+func (f FileDate) ending() time.Time {
+	return f.Expires.Add(-max(0, f.Expires.Sub(f.Since)) / 4)
+}
+
+// String says when the file expires or has expired, and the remedy.
+func (f FileDate) String() string {
+	words := "expires on"
+	if f.State == StateExpired {
+		words = "expired on"
+	}
+	return fmt.Sprintf("%s version %d %s %s; %s", f.Name, f.Version, words, f.Expires.Format(time.RFC3339), f.remedy)
+}
+
+// forOperator gives the remedy of the publisher's operator to a refusal: the text of
+// manifest is for the person in front of a machine.
+func (v *Verdict) forOperator(err error, d manifest.Delegation) error {
+	name, _ := manifest.RoleName(d.Channel, d.Arch)
+	for _, f := range v.Files {
+		ofChannel := f.Name == name+".json" || !strings.Contains(f.Name, "-")
+		if errors.Is(err, manifest.ErrExpired) && ofChannel && f.State == StateExpired {
+			return Refusal{f.String(), err}
+		}
+	}
+	return err
+}
+
+// A Refusal is an error of manifest with another text.
+type Refusal struct {
+	Text string
+	Err  error
+}
+
+func (e Refusal) Error() string { return e.Text }
+
+// Unwrap returns the error of manifest.
+func (e Refusal) Unwrap() error { return e.Err }
+
+// NextChange is the first moment after now at which the verdict changes by itself; the
+// zero time when it never does.
+func (v Verdict) NextChange(now time.Time) (first time.Time) {
+	for _, f := range v.Files {
+		for _, t := range []time.Time{f.ending(), f.Expires} {
+			if t.After(now) && (first.IsZero() || t.Before(first)) {
+				first = t
+			}
+		}
+	}
+	return first
+}

@@ -1,0 +1,129 @@
+package publisher
+
+import (
+	"context"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher/repo"
+)
+
+// keptGenerations is how many metadata folders stay readable: a machine that resolved an
+// earlier pointer must be able to finish.
+const keptGenerations = 3
+
+// A generation is one pointer that the daemon serves, with its verified releases.
+type generation struct {
+	*repo.Pointer
+	releases []manifest.Release
+	loaded   time.Time
+}
+
+// generations are the newest pointers and the store of artifacts. It is the cas.Source that
+// the gateway and Bitswap serve.
+type generations struct {
+	packs *cas.Packs
+
+	mu      sync.RWMutex
+	list    []*generation // newest first
+	changed chan struct{}
+}
+
+func newGenerations(packs *cas.Packs) *generations {
+	return &generations{packs: packs, changed: make(chan struct{})}
+}
+
+// current returns the newest generation and a channel that closes when there is a newer one.
+func (s *generations) current() (*generation, <-chan struct{}) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if len(s.list) == 0 {
+		return nil, s.changed
+	}
+	return s.list[0], s.changed
+}
+
+// add makes the blocks of g readable, as the newest generation.
+func (s *generations) add(g *generation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append([]*generation{g}, s.list[:min(len(s.list), keptGenerations-1)]...)
+}
+
+// notify closes the channel that current returned.
+func (s *generations) notify() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// roots lists the metadata folders and artifact roots of all generations, each once.
+func (s *generations) roots() []cid.Cid {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []cid.Cid
+	seen := map[cid.Cid]bool{}
+	add := func(c cid.Cid) {
+		if !seen[c] {
+			seen[c] = true
+			out = append(out, c)
+		}
+	}
+	for _, g := range s.list {
+		add(g.Folder)
+		for _, r := range g.releases {
+			for _, a := range r.Artifacts {
+				add(a.CID)
+			}
+		}
+	}
+	return out
+}
+
+// metadata returns a block of a metadata folder, false when no generation has it.
+func (s *generations) metadata(ctx context.Context, c cid.Cid) ([]byte, bool) {
+	s.mu.RLock()
+	list := s.list
+	s.mu.RUnlock()
+	for _, g := range list {
+		if data, err := g.Blocks.Block(ctx, c); err == nil {
+			return data, true
+		}
+	}
+	return nil, false
+}
+
+// Block reads from the metadata folders, then from the store.
+func (s *generations) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	if data, ok := s.metadata(ctx, c); ok {
+		return data, nil
+	}
+	return s.packs.Block(ctx, c)
+}
+
+// AppendBlock appends a block to b. The gateway builds a CAR with it.
+func (s *generations) AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error) {
+	if data, ok := s.metadata(ctx, c); ok {
+		return append(b, data...), nil
+	}
+	return s.packs.AppendBlock(ctx, c, b)
+}
+
+// Has reports whether Block has a block.
+func (s *generations) Has(ctx context.Context, c cid.Cid) (bool, error) {
+	if _, ok := s.metadata(ctx, c); ok {
+		return true, nil
+	}
+	return s.packs.Has(ctx, c)
+}
+
+// Open opens the pack with a leaf of an artifact.
+func (s *generations) Open(ctx context.Context, c cid.Cid) (*os.File, int64, error) {
+	return s.packs.Open(ctx, c)
+}

@@ -1,0 +1,154 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"syscall"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/publisher/repo"
+)
+
+// Open opens a store for reading. A folder that is not a store wraps fs.ErrNotExist. So does
+// an empty folder, because its name may be mistyped.
+func Open(dir string, log *slog.Logger) (*cas.Packs, error) {
+	if err := check(dir); err != nil {
+		return nil, err
+	}
+	return cas.OpenPacks(dir, cas.PackOptions{ReadOnly: true, Log: log})
+}
+
+// OpenOrEmpty is Open, and opens an empty folder as an empty store when nothing is
+// published: the operator made it for the first release.
+func OpenOrEmpty(dir string, published bool, log *slog.Logger) (*cas.Packs, error) {
+	if !published && isEmpty(dir) {
+		return cas.OpenPacks(dir, cas.PackOptions{ReadOnly: true, Log: log})
+	}
+	return Open(dir, log)
+}
+
+func check(dir string) error {
+	is, err := cas.IsStore(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("store %s: %w; make it with phase-publish add", dir, fs.ErrNotExist)
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("store %s: is a file (%w); name the folder that phase-publish add made", dir, fs.ErrInvalid)
+	case err != nil:
+		return fmt.Errorf("store: %w", err)
+	case !is:
+		return fmt.Errorf("store %s: no store in it: %w; name the folder that phase-publish add made", dir, fs.ErrNotExist)
+	}
+	return nil
+}
+
+// Made is a store that OpenFor made. The zero value stands for a store that existed.
+type Made struct {
+	top       string // the uppermost folder that was made; "" when all existed
+	dir       string
+	timestamp int64 // the published version at that time, 0 for none
+	before    []fs.DirEntry
+}
+
+// Undo removes a store that was made for a release that was not published: as an empty
+// store it would accept the next mistyped name. It keeps files that were in the folder
+// before and files that no store writes. It does nothing when a newer timestamp is
+// published, because the error came after that.
+func (m Made) Undo(r *repo.Repo) error {
+	if m.dir == "" {
+		return nil
+	}
+	p, err := r.Published(context.Background())
+	if err != nil || p != nil && p.TimestampVersion() != m.timestamp {
+		return nil
+	}
+	return m.remove()
+}
+
+func (m Made) remove() error {
+	entries, err := os.ReadDir(m.dir)
+	for _, e := range entries {
+		if storeFile.MatchString(e.Name()) && !slices.ContainsFunc(m.before, named(e.Name())) {
+			err = errors.Join(err, os.Remove(filepath.Join(m.dir, e.Name())))
+		}
+	}
+	for dir := m.dir; m.top != "" && err == nil; dir = filepath.Dir(dir) {
+		if err = os.Remove(dir); dir == m.top {
+			break
+		}
+	}
+	return err
+}
+
+// storeFile matches the names of the files that cas.Packs writes.
+var storeFile = regexp.MustCompile(`^(lock|packs\.idx|pack-[0-9]+\.(car|idx))(\.tmp)?$`)
+
+func named(name string) func(fs.DirEntry) bool {
+	return func(e fs.DirEntry) bool { return e.Name() == name }
+}
+
+// OpenFor opens for writing the store that holds the releases of a repository. When
+// releases are published, it makes a new store only in an empty folder: a mistyped name
+// must not move the pointer to a release that the served store does not have.
+func OpenFor(ctx context.Context, r *repo.Repo, dir string, log *slog.Logger) (*cas.Packs, Made, error) {
+	is, err := cas.IsStore(dir)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil, Made{}, check(dir)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || is {
+		packs, err := cas.OpenPacks(dir, cas.PackOptions{Log: log}) // repeats and words err
+		return packs, Made{}, err
+	}
+	p, err := r.Published(ctx)
+	if err != nil {
+		return nil, Made{}, err
+	}
+	if p != nil && !isEmpty(dir) {
+		return nil, Made{}, fmt.Errorf("store %s: no store in it, and repository %s has releases: %w; name their store, or make an empty folder for a new one", dir, r.Dir, fs.ErrNotExist)
+	}
+	made := Made{top: firstMissing(dir), dir: filepath.Clean(dir), timestamp: p.TimestampVersion()}
+	if made.before, err = os.ReadDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, Made{}, fmt.Errorf("store: %w", err)
+	}
+	log.Info("new store", "folder", dir)
+	packs, err := cas.OpenPacks(dir, cas.PackOptions{Log: log})
+	if errors.Is(err, cas.ErrBusy) { // another add is making the same store
+		return nil, Made{}, err
+	}
+	if err != nil {
+		return nil, Made{}, errors.Join(err, made.remove())
+	}
+	return packs, made, nil
+}
+
+// firstMissing returns the uppermost folder of a path that does not exist, "" when all do.
+func firstMissing(dir string) (missing string) {
+	dir = filepath.Clean(dir)
+	for {
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			return missing
+		}
+		up := filepath.Dir(dir)
+		if missing = dir; up == dir {
+			return missing
+		}
+		dir = up
+	}
+}
+
+// LostFound is the folder in the root of a new file system.
+const LostFound = "lost+found"
+
+// isEmpty reports whether dir is a folder without content.
+func isEmpty(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return e.Name() == LostFound })
+	return err == nil && len(entries) == 0
+}
