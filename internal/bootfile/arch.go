@@ -1,15 +1,25 @@
 package bootfile
 
-import "strings"
+import (
+	"runtime"
+	"strings"
+)
 
-// otherNames are what others call our architectures: Debian, Go, Windows, the kernel.
+// otherNames maps other names of the architectures (Debian, Go, Windows, the kernel) to ours.
 var otherNames = map[string]string{
 	"amd64": X86_64, "x64": X86_64, "x86-64": X86_64, "x86": X86_64, "i386": X86_64, "i686": X86_64, "intel": X86_64,
 	"aarch64": ARM64, "arm64v8": ARM64, "armv8": ARM64, "arm": ARM64, "armhf": ARM64,
 }
 
-// CheckArch refuses an architecture of which there are no machines to boot. The error
-// wraps fs.ErrInvalid and names those that there are.
+// HostArch returns the architecture of this machine as releases name it.
+func HostArch() string {
+	if runtime.GOARCH == "amd64" {
+		return X86_64
+	}
+	return runtime.GOARCH
+}
+
+// CheckArch refuses an unknown architecture. The error wraps fs.ErrInvalid and names the known ones.
 func CheckArch(name string) error {
 	if name == X86_64 || name == ARM64 {
 		return nil
@@ -20,5 +30,5 @@ func CheckArch(name string) error {
 	if lower := strings.ToLower(name); lower == X86_64 || lower == ARM64 {
 		return invalid("architecture %.40q: unknown; did you mean %s?", name, lower)
 	}
-	return invalid("architecture %.40q: unknown; it is %s or %s", name, X86_64, ARM64)
+	return invalid("architecture %.40q: unknown; use %s or %s", name, X86_64, ARM64)
 }

@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-func TestArchitecturesThatNothingBootsAreRefusedWithTheNameThatIsMeant(t *testing.T) {
+func TestUnknownArchitecturesAreRefusedWithASuggestion(t *testing.T) {
 	for name, says := range map[string]string{
 		"x86_64": "", "arm64": "",
 		"amd64": "did you mean x86_64?", "AMD64": "did you mean x86_64?", "x86-64": "did you mean x86_64?", "X86_64": "did you mean x86_64?",
 		"aarch64": "did you mean arm64?", "ARM64": "did you mean arm64?",
-		"riscv64": "it is x86_64 or arm64", "": "it is x86_64 or arm64", "x86_64 ": "it is x86_64 or arm64",
+		"riscv64": "use x86_64 or arm64", "": "use x86_64 or arm64", "x86_64 ": "use x86_64 or arm64",
 	} {
 		err := CheckArch(name)
 		if (err == nil) != (says == "") || err != nil && (!errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), says)) {

@@ -23,10 +23,10 @@ func kernelFor(arch string) check {
 
 const zeros = "\x00\x00\x00\x00\x00\x00\x00\x00"
 
-func TestFilesAreOfTheirKindAndWhole(t *testing.T) {
+func TestFilesMustBeCompleteAndOfTheirKind(t *testing.T) {
 	initramfs := bootfiletest.Initramfs("hello")
 	early := append(bootfiletest.Initramfs("microcode"), make([]byte, 700)...)
-	zstd, gzip := packed(t, initramfs)
+	zstd, gzip := compress(t, initramfs)
 	rootfs := bootfiletest.Rootfs(strings.Repeat("x", 5000))
 	job := bootfiletest.Job("name")
 	for _, c := range []struct {
@@ -63,7 +63,7 @@ func TestFilesAreOfTheirKindAndWhole(t *testing.T) {
 		{"initramfs cut in its data", bootfile.CheckInitramfs, initramfs[:118], bootfile.ErrTruncated, "118 of 121"},
 		{"initramfs cut in a header", bootfile.CheckInitramfs, initramfs[:130], bootfile.ErrTruncated, "cut short"},
 		{"initramfs with garbage inside", bootfile.CheckInitramfs, bytes.Replace(initramfs, []byte("070701"), []byte("070701zz"), 1)[:len(initramfs)], fs.ErrInvalid, "no cpio header"},
-		{"text behind the archive", bootfile.CheckInitramfs, append(bytes.Clone(initramfs), "hello, this is text"...), fs.ErrInvalid, "a text file"},
+		{"text after the archive", bootfile.CheckInitramfs, append(bytes.Clone(initramfs), "hello, this is text"...), fs.ErrInvalid, "a text file"},
 		{"text as initramfs", bootfile.CheckInitramfs, []byte("#!/bin/sh\n"), fs.ErrInvalid, "a text file, not an initramfs"},
 		{"lz4 frame", bootfile.CheckInitramfs, []byte("\x04\x22\x4d\x18" + zeros), fs.ErrInvalid, "lz4 -l"},
 		{"odc archive", bootfile.CheckInitramfs, []byte("070707" + zeros), fs.ErrInvalid, "odc"},
@@ -78,7 +78,7 @@ func TestFilesAreOfTheirKindAndWhole(t *testing.T) {
 		{"squashfs 3", bootfile.CheckRootfs, append([]byte("hsqs"), make([]byte, 200)...), fs.ErrInvalid, "version 0"},
 		{"ext4", bootfile.CheckRootfs, append(make([]byte, 1080), "\x53\xef"+zeros...), fs.ErrInvalid, "ext4"},
 		{"erofs", bootfile.CheckRootfs, append(make([]byte, 1024), "\xe2\xe1\xf5\xe0"+zeros...), fs.ErrInvalid, "EROFS"},
-		{"random bytes", bootfile.CheckRootfs, []byte{0x91, 0x03, 0xff, 0x7a, 0xee}, fs.ErrInvalid, "no file of a known kind"},
+		{"random bytes", bootfile.CheckRootfs, []byte{0x91, 0x03, 0xff, 0x7a, 0xee}, fs.ErrInvalid, "a file of an unknown kind"},
 
 		{"job", bootfile.CheckJob, job, nil, ""},
 		{"job without sections", bootfile.CheckJob, []byte("\x00asm\x01\x00\x00\x00"), nil, ""},
@@ -105,8 +105,8 @@ func TestFilesAreOfTheirKindAndWhole(t *testing.T) {
 	}
 }
 
-// packed compresses data with zstd and with gzip.
-func packed(t *testing.T, data []byte) (z, g []byte) {
+// compress compresses data with zstd and with gzip.
+func compress(t *testing.T, data []byte) (z, g []byte) {
 	t.Helper()
 	e, err := zstd.NewWriter(nil)
 	if err != nil {
@@ -123,7 +123,7 @@ func packed(t *testing.T, data []byte) (z, g []byte) {
 	return e.EncodeAll(data, nil), b.Bytes()
 }
 
-// hollow is a file of a great size with a short head: zeros are behind it.
+// hollow is a large file: a short head, then zeros.
 type hollow []byte
 
 func (h hollow) ReadAt(p []byte, off int64) (int, error) {
@@ -134,7 +134,7 @@ func (h hollow) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-func TestFilesThatNoMachineTakesAreTooBig(t *testing.T) {
+func TestFilesOf4GiBAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		check check
 		head  []byte
@@ -153,7 +153,7 @@ func TestFilesThatNoMachineTakesAreTooBig(t *testing.T) {
 	}
 }
 
-// Whatever a file holds, the checks end without a panic, and none is of two kinds.
+// FuzzCheckFiles: the checks do not panic, and no file passes two of them.
 func FuzzCheckFiles(f *testing.F) {
 	for _, data := range [][]byte{
 		bootfiletest.Initramfs("x"), append(bootfiletest.Initramfs("x"), "\x00\x00\x28\xb5\x2f\xfd"...), bootfiletest.Rootfs("x"), bootfiletest.Job("x"),

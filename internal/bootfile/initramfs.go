@@ -7,47 +7,46 @@ import (
 	"strconv"
 )
 
-// MaxInitramfs is the size of the largest initramfs that kexec_file_load(2) reads, in
-// bytes. What is handed to the target beside it, the root file system above all, is put
-// behind it in the same file.
+// MaxInitramfs is the size of the largest initramfs that kexec_file_load(2) reads, in bytes. The root
+// filesystem and the other files for the target are appended to the initramfs in the same file.
 const MaxInitramfs = 1<<32 - 1
 
-// packed are the compressed forms that the kernel unpacks (lib/decompress.c). Of lz4 it
-// reads the legacy format only.
-var packed = []Kind{KindGzip, KindXZ, KindZstd, KindLZ4, KindLZO, KindBzip2, KindLZMA}
+// compressed lists the compressed formats that the kernel unpacks (lib/decompress.c). Of lz4 it reads
+// only the legacy format.
+var compressed = []Kind{KindGzip, KindXZ, KindZstd, KindLZ4, KindLZO, KindBzip2, KindLZMA}
 
-// CheckInitramfs refuses a file that the kernel would not unpack: it must begin with a cpio
-// archive of the format newc, or with a compressed file. Archives one behind the other are
-// allowed; those that are not compressed are walked, up to the first compressed one, and
-// must be whole. A first file that is compressed with gzip or zstd is unpacked to its end.
+// CheckInitramfs refuses a file that the kernel cannot unpack. The file must begin with a cpio archive
+// of the format newc or with a compressed archive. Several archives may follow each other:
+// uncompressed ones must be complete, up to the first compressed one. A compressed one is
+// decompressed to its end if it is gzip or zstd.
 func CheckInitramfs(r io.ReaderAt, size int64) error {
 	if size > MaxInitramfs {
-		return invalid("an initramfs of %d bytes; kexec takes less than 4 GiB", size)
+		return invalid("an initramfs of %d bytes; the limit of kexec is 4 GiB: make it smaller", size)
 	}
 	kind, err := Identify(r, size)
 	if err != nil {
 		return err
 	}
-	if slices.Contains(packed, kind) {
-		return unpack("initramfs", r, 0, size, kind)
+	if slices.Contains(compressed, kind) {
+		return decompress("initramfs", r, 0, size, kind)
 	}
 	if kind != KindCpio {
-		return notA("an initramfs", kind, "give a cpio archive of the format newc, as it is or compressed with zstd, xz, gzip, bzip2, lzma, lzo or 'lz4 -l'")
+		return notA("an initramfs", kind, "give a cpio archive of the format newc, uncompressed or compressed with zstd, xz, gzip, bzip2, lzma, lzo or 'lz4 -l'")
 	}
 	return walkArchives(r, size)
 }
 
-// walkArchives goes through the archives that are not compressed.
+// walkArchives checks archives that follow each other, up to the first compressed one.
 func walkArchives(r io.ReaderAt, size int64) error {
 	for at := int64(0); at < size; {
 		kind, err := Identify(io.NewSectionReader(r, at, size-at), size-at)
 		switch {
 		case err != nil:
 			return err
-		case slices.Contains(packed, kind):
-			return unpack("initramfs", r, at, size, kind)
+		case slices.Contains(compressed, kind):
+			return decompress("initramfs", r, at, size, kind)
 		case kind != KindCpio:
-			return invalid("at byte %d of the initramfs there is %s where an archive is expected; build it again", at, kind)
+			return invalid("at byte %d of the initramfs there is %s in place of an archive; build it again", at, kind)
 		}
 		if at, err = walkArchive(r, at, size); err != nil {
 			return err
@@ -60,12 +59,12 @@ func walkArchives(r io.ReaderAt, size int64) error {
 }
 
 const (
-	cpioHeader  = 110 // bytes, all hexadecimal digits behind the magic
+	cpioHeader  = 110 // bytes: the magic, then hexadecimal digits
 	cpioMaxName = 4096
 	cpioTrailer = "TRAILER!!!"
 )
 
-// walkArchive returns the end of the archive that begins at a byte.
+// walkArchive returns the offset of the end of the archive that begins at an offset.
 func walkArchive(r io.ReaderAt, at, size int64) (int64, error) {
 	for start := at; at < size; {
 		header, err := head(io.NewSectionReader(r, at, size-at), size-at, cpioHeader)
@@ -73,7 +72,7 @@ func walkArchive(r io.ReaderAt, at, size int64) (int64, error) {
 			return 0, err
 		}
 		if len(header) < cpioHeader {
-			return 0, cut("initramfs", size, at+cpioHeader)
+			return 0, truncated("initramfs", size, at+cpioHeader)
 		}
 		length, nameSize, ok := cpioSizes(header)
 		if !ok {
@@ -82,7 +81,7 @@ func walkArchive(r io.ReaderAt, at, size int64) (int64, error) {
 		data := start + align4(at-start+cpioHeader+nameSize)
 		next := start + align4(data-start+length)
 		if end := data + length; end > size {
-			return 0, cut("initramfs", size, end)
+			return 0, truncated("initramfs", size, end)
 		}
 		name, err := span(r, at+cpioHeader, nameSize)
 		if err != nil {
@@ -96,7 +95,7 @@ func walkArchive(r io.ReaderAt, at, size int64) (int64, error) {
 	return size, nil
 }
 
-// cpioSizes reads the length of an entry's data and of its name.
+// cpioSizes returns the lengths of an entry's data and of its name.
 func cpioSizes(header []byte) (length, name int64, ok bool) {
 	if kind := identify(header[:6]); kind != KindCpio {
 		return 0, 0, false
@@ -112,7 +111,7 @@ func cpioSizes(header []byte) (length, name int64, ok bool) {
 
 func align4(n int64) int64 { return (n + 3) &^ 3 }
 
-// skipZeros returns the first byte that is not zero.
+// skipZeros returns the offset of the first byte that is not zero.
 func skipZeros(r io.ReaderAt, at, size int64) (int64, error) {
 	for at < size {
 		data, err := span(r, at, min(headSize, size-at))

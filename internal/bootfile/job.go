@@ -2,8 +2,8 @@ package bootfile
 
 import "io"
 
-// CheckJob refuses what plasmd does not run: everything but a WebAssembly core module of
-// version 1 that is whole. What the module imports and declares it does not judge.
+// CheckJob refuses a file that is not a complete WebAssembly core module of version 1. It does not
+// check the imports and declarations of the module.
 func CheckJob(r io.ReaderAt, size int64) error {
 	const header = 8
 	data, err := head(r, size, headSize)
@@ -14,7 +14,7 @@ func CheckJob(r io.ReaderAt, size int64) error {
 		return notA("a WebAssembly module", kind, "give the .wasm file, built for wasip1")
 	}
 	if len(data) < header {
-		return cut("module", size, header)
+		return truncated("module", size, header)
 	}
 	switch version := little.Uint32(data[4:]); version {
 	case 1:
@@ -26,8 +26,8 @@ func CheckJob(r io.ReaderAt, size int64) error {
 	}
 }
 
-// walkSections goes through a module section by section: an ID of one byte, a length, and
-// as many bytes.
+// walkSections checks that the sections of a module end at the end of the file. A section is an ID of
+// one byte, a length, and that many bytes.
 func walkSections(r io.ReaderAt, at, size int64) error {
 	const longest = 6 // the ID and a 32-bit LEB128 number
 	for at < size {
@@ -40,16 +40,16 @@ func walkSections(r io.ReaderAt, at, size int64) error {
 		case n == 0 && len(data) == longest:
 			return invalid("at byte %d of the module there is no section; build it again", at)
 		case n == 0:
-			return cut("module", size, size+1)
+			return truncated("module", size, size+1)
 		}
 		if at += 1 + int64(n) + int64(length); at > size {
-			return cut("module", size, at)
+			return truncated("module", size, at)
 		}
 	}
 	return nil
 }
 
-// leb128 reads a number of at most 32 bits; n is 0 when there is none.
+// leb128 decodes a LEB128 number of at most 32 bits and n bytes; n is 0 for an invalid one.
 func leb128(data []byte) (value uint32, n int) {
 	for i, b := range data {
 		if i == 5 || i == 4 && b > 0x0f {

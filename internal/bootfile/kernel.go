@@ -5,17 +5,16 @@ import (
 	"io"
 )
 
-// Architectures, as `uname -m` has them with one exception: arm64.
+// Architectures, named as by `uname -m`, except arm64 (aarch64).
 const (
 	X86_64 = "x86_64"
 	ARM64  = "arm64"
 )
 
-// CheckKernel refuses a file that kexec could not start on a machine of arch, "x86_64" or
-// "arm64": another kind of file, another architecture, and a kernel that is shorter than
-// its header says. For x86_64 it is the bzImage of Documentation/arch/x86/boot.rst, 64-bit
-// and relocatable; for arm64 the Image of Documentation/arch/arm64/booting.rst, which may
-// be compressed with gzip or be an EFI zboot image.
+// CheckKernel refuses a file that kexec cannot start on a machine of arch, "x86_64" or "arm64": another
+// kind of file, another architecture, or a kernel that is shorter than its header says. x86_64 needs
+// a 64-bit relocatable bzImage (Documentation/arch/x86/boot.rst); arm64 needs an Image
+// (Documentation/arch/arm64/booting.rst), which may be compressed with gzip or be an EFI zboot image.
 func CheckKernel(r io.ReaderAt, size int64, arch string) error {
 	data, err := head(r, size, headSize)
 	if err != nil {
@@ -38,12 +37,12 @@ func CheckKernel(r io.ReaderAt, size int64, arch string) error {
 	return notA("a kernel", kind, "give the kernel: vmlinuz, a bzImage or an arm64 Image")
 }
 
-// notA refuses a file of another kind.
+// notA returns the error for a file of another kind.
 func notA(want string, is Kind, remedy string) error {
 	return invalid("this is %s, not %s; %s", is, want, remedy)
 }
 
-// archOf is the architecture that a kernel is for, "" where its head does not say.
+// archOf returns the architecture of a kernel, "" if its header does not say it.
 func archOf(kind Kind, data []byte) string {
 	switch kind {
 	case KindBzImage:
@@ -66,13 +65,14 @@ const (
 	bootProtocol = 0x206
 	loadFlags    = 0x211
 	xLoadFlags   = 0x236
+	initSize     = 0x260 // memory in which the kernel unpacks itself
 	setupEnd     = 0x268
 )
 
-// checkBzImage wants what the kernel's own bzImage64_probe wants, and the whole length.
+// checkBzImage makes the checks of the kernel's bzImage64_probe and checks the length.
 func checkBzImage(r io.ReaderAt, data []byte, size int64) error {
 	if len(data) < setupEnd {
-		return cut("kernel", size, headSize)
+		return truncated("kernel", size, headSize)
 	}
 	const loadedHigh, kernel64, above4G = 1, 1, 2
 	if little.Uint16(data[bootFlag:]) != 0xaa55 || little.Uint16(data[bootProtocol:]) < 0x20c || data[loadFlags]&loadedHigh == 0 {
@@ -86,29 +86,39 @@ func checkBzImage(r io.ReaderAt, data []byte, size int64) error {
 		sectors = 4
 	}
 	if want := (sectors+1)*512 + int64(little.Uint32(data[sysSize:]))*16; size < want {
-		return cut("kernel", size, want)
+		return truncated("kernel", size, want)
 	}
 	return checkPE(r, data, size)
 }
 
-// checkZboot checks the header of drivers/firmware/efi/libstub/zboot-header.S: where the
-// compressed kernel lies.
+// UnpackMemory returns how much memory an x86 kernel needs in addition to its own length to unpack
+// itself, in bytes. It is 0 for another kind of file.
+func UnpackMemory(r io.ReaderAt, size int64) int64 {
+	data, err := head(r, size, setupEnd)
+	if err != nil || len(data) < setupEnd || identify(data) != KindBzImage {
+		return 0
+	}
+	return max(int64(little.Uint32(data[initSize:]))-size, 0)
+}
+
+// checkZboot checks that the compressed kernel lies inside the file, by the header of
+// drivers/firmware/efi/libstub/zboot-header.S.
 func checkZboot(r io.ReaderAt, data []byte, size int64) error {
 	const offsetAt, lengthAt, end = 8, 12, 64
 	if len(data) < end {
-		return cut("kernel", size, end)
+		return truncated("kernel", size, end)
 	}
 	if h, ok := readPE(data); !ok || h.arch() != ARM64 {
 		return invalid("this is a compressed EFI kernel (zboot) without the EFI header of arm64; copy or build it again")
 	}
 	if want := int64(little.Uint32(data[offsetAt:])) + int64(little.Uint32(data[lengthAt:])); size < want {
-		return cut("kernel", size, want)
+		return truncated("kernel", size, want)
 	}
 	return checkPE(r, data, size)
 }
 
-// checkGzipKernel looks at the head of what is compressed, and unpacks it to its end. The x86 kernel unpacks itself
-// and is never compressed from outside.
+// checkGzipKernel identifies the compressed file by its head and decompresses it to its end. Only arm64
+// kernels are accepted: an x86 kernel decompresses itself and is not compressed as a whole.
 func checkGzipKernel(r io.ReaderAt, size int64, arch string) error {
 	z, err := gzip.NewReader(io.NewSectionReader(r, 0, size))
 	if err != nil {
@@ -118,10 +128,10 @@ func checkGzipKernel(r io.ReaderAt, size int64, arch string) error {
 	n, _ := io.ReadFull(z, data)
 	kind := identify(data[:n])
 	if kind != KindArm64 {
-		return invalid("this is a gzip file with %s in it; give the kernel as the distribution's package has it", kind)
+		return invalid("this is a gzip file with %s in it; give the kernel file of the distribution's package unchanged", kind)
 	}
 	if arch != ARM64 {
 		return invalid("this is a kernel for %s, and the release is for %s; give the kernel of that architecture", ARM64, arch)
 	}
-	return unpack("kernel", r, 0, size, KindGzip)
+	return decompress("kernel", r, 0, size, KindGzip)
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// kernelOf is a file of magic numbers and fields at their places, n bytes long.
+// kernelOf returns a file of n bytes with fields at offsets.
 func kernelOf(n int, fields map[int]string) []byte {
 	data := make([]byte, n)
 	for at, text := range fields {
@@ -19,14 +19,14 @@ func kernelOf(n int, fields map[int]string) []byte {
 	return data
 }
 
-// bzImage has 5 sectors of set-up code and 64 KiB behind them.
+// bzImage returns a kernel with 5 sectors of setup code and 64 KiB of code.
 func bzImage() []byte {
 	return kernelOf(5*512+64<<10, map[int]string{
 		0x1f1: "\x04", 0x1f4: "\x00\x10\x00\x00", 0x1fe: "\x55\xaa", 0x202: "HdrS", 0x206: "\x0f\x02", 0x211: "\x01", 0x236: "\x3f\x00",
 	})
 }
 
-// pe puts an EFI header at 0x40: one section that ends at 8192, and a signature of 512 bytes.
+// pe writes an EFI header at 0x80: one section that ends at 8192, and a signature of 512 bytes.
 func pe(data []byte, machine string) []byte {
 	const at = 0x80
 	for off, text := range map[int]string{
@@ -64,12 +64,12 @@ func with(data []byte, at int, text string) []byte {
 	return data
 }
 
-func TestKernelMustBeOneOfItsArchitectureAndWhole(t *testing.T) {
+func TestAKernelMustBeCompleteAndOfItsArchitecture(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		data []byte
 		arch string
-		want error  // nil for one that is taken
+		want error  // nil for an accepted one
 		says string // part of the refusal
 	}{
 		{"bzImage", bzImage(), X86_64, nil, ""},
@@ -105,20 +105,20 @@ func TestKernelMustBeOneOfItsArchitectureAndWhole(t *testing.T) {
 		{"zstd initramfs", []byte("\x28\xb5\x2f\xfd"), X86_64, fs.ErrInvalid, "a zstd file"},
 		{"EFI program", pe(make([]byte, 9000), "\x64\x86"), X86_64, fs.ErrInvalid, "EFI"},
 		{"text", []byte("the kernel\n"), X86_64, fs.ErrInvalid, "a text file"},
-		{"zeros", make([]byte, 9000), X86_64, fs.ErrInvalid, "no file of a known kind"},
+		{"zeros", make([]byte, 9000), X86_64, fs.ErrInvalid, "a file of an unknown kind"},
 		{"damaged gzip", []byte("\x1f\x8b\xff\xff\xff\xff\xff\xff\xff\xff\xff"), ARM64, fs.ErrInvalid, "damaged"},
 		{"arm64 Image.gz cut short", gzipped(armImage())[:len(gzipped(armImage()))-3], ARM64, ErrTruncated, "ends inside its compressed data"},
 		{"gzip of nothing", gzipped(nil), ARM64, fs.ErrInvalid, "gzip file"},
 		{"nothing", nil, X86_64, fs.ErrInvalid, "an empty file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			judge(t, CheckKernel(bytes.NewReader(c.data), int64(len(c.data)), c.arch), c.want, c.says)
+			checkError(t, CheckKernel(bytes.NewReader(c.data), int64(len(c.data)), c.arch), c.want, c.says)
 		})
 	}
 }
 
-// judge wants an error of a kind with words, or none.
-func judge(t *testing.T, err, want error, says string) {
+// checkError checks that err is want and that its text contains says.
+func checkError(t *testing.T, err, want error, says string) {
 	t.Helper()
 	var own *Error
 	if !errors.Is(err, want) || want != nil && (!errors.As(err, &own) || !strings.Contains(err.Error(), says)) {
@@ -126,7 +126,19 @@ func judge(t *testing.T, err, want error, says string) {
 	}
 }
 
-func TestKernelThatCannotBeReadIsNotRefusedAsAnother(t *testing.T) {
+func TestTheMemoryToUnpackIsReadFromTheKernel(t *testing.T) {
+	kernel := with(bzImage(), 0x260, "\x00\x00\x20\x03") // 50 MiB
+	if got, want := UnpackMemory(bytes.NewReader(kernel), int64(len(kernel))), int64(50<<20-len(kernel)); got != want {
+		t.Errorf("got %d, want %d", got, want)
+	}
+	for name, data := range map[string][]byte{"nothing": nil, "arm64 Image": armImage()} {
+		if got := UnpackMemory(bytes.NewReader(data), int64(len(data))); got != 0 {
+			t.Errorf("%s: got %d, want 0", name, got)
+		}
+	}
+}
+
+func TestAReadErrorIsNotReportedAsAnotherKindOfFile(t *testing.T) {
 	err := CheckKernel(bytes.NewReader(nil), 10000, X86_64)
 	if !errors.Is(err, io.EOF) || errors.Is(err, fs.ErrInvalid) || errors.Is(err, ErrTruncated) {
 		t.Errorf("got %v", err)

@@ -6,13 +6,13 @@ import (
 	"unicode/utf8"
 )
 
-// headSize is what is read of every file: all magic numbers lie in it.
+// headSize is how many bytes of a file are read to identify it. All magic numbers are in them.
 const headSize = 4096
 
-// A Kind is what a file is by its magic number, in words for a person.
+// A Kind is the kind of a file by its magic number, as text for messages.
 type Kind string
 
-// Kinds that a check tells apart. Other kinds have words only.
+// Kinds that checks distinguish. Other kinds have only a text.
 const (
 	KindBzImage  Kind = "an x86 kernel (bzImage)"
 	KindArm64    Kind = "an arm64 kernel (Image)"
@@ -32,17 +32,17 @@ const (
 	KindDTB      Kind = "a device tree"
 	KindText     Kind = "a text file"
 	KindEmpty    Kind = "an empty file"
-	KindUnknown  Kind = "no file of a known kind"
+	KindUnknown  Kind = "a file of an unknown kind"
 )
 
-// A magic is a number at a fixed place of a file.
+// A magic is a magic number: bytes at a fixed offset of a file.
 type magic struct {
 	at   int
 	text string
 	kind Kind
 }
 
-// magics are read top down: what is more special stands first.
+// magics is searched from the top: more specific entries come first.
 var magics = []magic{
 	{0x202, "HdrS", KindBzImage},
 	{56, "ARM\x64", KindArm64},
@@ -73,7 +73,7 @@ var magics = []magic{
 	{510, "\x55\xaa", "a disk image"},
 }
 
-// Identify names what a file is by its first bytes.
+// Identify returns the kind of a file by its first bytes.
 func Identify(r io.ReaderAt, size int64) (Kind, error) {
 	data, err := head(r, size, headSize)
 	if err != nil {
@@ -97,8 +97,8 @@ func identify(data []byte) Kind {
 	return KindUnknown
 }
 
-// isText reports whether the bytes are UTF-8 without control characters. The last
-// character may be cut by the length of what was read.
+// isText reports whether the bytes are UTF-8 without control characters. The last character may be
+// incomplete, because only the head of the file was read.
 func isText(data []byte) bool {
 	for len(data) > 0 {
 		r, n := utf8.DecodeRune(data)

@@ -2,25 +2,25 @@ package bootfile
 
 import "io"
 
-// A peHeader is what a kernel that is also an EFI program says of itself (Microsoft's PE
+// A peHeader has fields of the PE header of a kernel that is also an EFI program (Microsoft's PE
 // format).
 type peHeader struct {
 	machine  uint16
 	sections int64
-	optional int64 // where the optional header lies
-	table    int64 // where the section table lies
+	optional int64 // offset of the optional header
+	table    int64 // offset of the section table
 }
 
 const (
 	peMagic     = "PE\x00\x00"
 	peOffsetAt  = 0x3c
 	peFixed     = 24  // signature and file header
-	peMaxOffset = 512 // Linux puts the header far below
+	peMaxOffset = 512 // of the header; Linux uses a smaller one
 	peSection   = 40
-	peSections  = 96 // the most that a loader takes
+	peSections  = 96 // limit of a loader
 )
 
-// readPE reads the headers of an EFI program, false for a file that is none.
+// readPE reads the headers of an EFI program. It returns false for another file.
 func readPE(data []byte) (peHeader, bool) {
 	if len(data) < peOffsetAt+4 || string(data[:2]) != "MZ" {
 		return peHeader{}, false
@@ -47,8 +47,8 @@ func (h peHeader) arch() string {
 	return "another architecture"
 }
 
-// checkPE refuses a kernel that ends before the last section that its EFI header lists,
-// or before its Secure Boot signature. A kernel without an EFI header passes.
+// checkPE refuses a kernel that ends before the last section in its EFI header or before the end of its
+// Secure Boot signature. A kernel without an EFI header passes.
 func checkPE(r io.ReaderAt, data []byte, size int64) error {
 	h, ok := readPE(data)
 	if !ok {
@@ -56,7 +56,7 @@ func checkPE(r io.ReaderAt, data []byte, size int64) error {
 	}
 	end := h.table + h.sections*peSection
 	if end > size {
-		return cut("kernel", size, end)
+		return truncated("kernel", size, end)
 	}
 	table, err := span(r, h.table, h.sections*peSection)
 	if err != nil {
@@ -69,12 +69,12 @@ func checkPE(r io.ReaderAt, data []byte, size int64) error {
 		}
 	}
 	if end = max(end, h.signatureEnd(data)); size < end {
-		return cut("kernel", size, end)
+		return truncated("kernel", size, end)
 	}
 	return nil
 }
 
-// signatureEnd is where the Secure Boot signature ends, 0 when there is none.
+// signatureEnd returns the offset of the end of the Secure Boot signature, 0 without one.
 func (h peHeader) signatureEnd(data []byte) int64 {
 	const plus, countAt, entry, certificates = 0x20b, 108, 8, 4
 	at := h.optional + countAt + 4 + certificates*entry

@@ -1,6 +1,5 @@
-// Package bootfiletest makes the smallest files that package bootfile takes, for tests
-// that sign a release and never boot it. Each ends with bytes of the caller's, so that two
-// files differ.
+// Package bootfiletest makes the smallest files that package bootfile accepts, for tests that sign a
+// release and do not boot it. The caller gives the last bytes of each file, so that files differ.
 package bootfiletest
 
 import (
@@ -8,7 +7,7 @@ import (
 	"fmt"
 )
 
-// Kernel is an x86_64 bzImage or an arm64 Image without any code.
+// Kernel returns an x86_64 bzImage or an arm64 Image without code.
 func Kernel(arch, body string) []byte {
 	if arch == "arm64" {
 		data := make([]byte, 64, 64+len(body))
@@ -23,7 +22,7 @@ func Kernel(arch, body string) []byte {
 	return append(data, body...)
 }
 
-// Initramfs is a cpio archive of one file.
+// Initramfs returns a cpio archive with one file.
 func Initramfs(body string) []byte {
 	data := entry(nil, "init", body)
 	return entry(data, "TRAILER!!!", "")
@@ -37,7 +36,7 @@ func entry(data []byte, name, body string) []byte {
 
 func pad(data []byte) []byte { return append(data, make([]byte, -len(data)&3)...) }
 
-// Rootfs is the superblock of a squashfs.
+// Rootfs returns the superblock of a squashfs.
 func Rootfs(body string) []byte {
 	data := make([]byte, 96, 96+len(body))
 	copy(data, "hsqs")

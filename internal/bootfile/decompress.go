@@ -8,20 +8,19 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxUnpacked is how much of a compressed file is unpacked, in bytes. A machine has no memory
-// for more.
-const maxUnpacked = 16 << 30
+// maxDecompressed is how much of a compressed file is decompressed, in bytes. No machine has memory for
+// more.
+const maxDecompressed = 16 << 30
 
-// maxWindow is the largest window of a zstd frame that the kernel takes, in bytes
+// maxWindow is the largest window of a zstd frame that the kernel accepts, in bytes
 // (lib/decompress_unzstd.c).
 const maxWindow = 128 << 20
 
-// unpack refuses a compressed file that is cut short or damaged. Its first stream is judged:
-// what lies behind may be of another kind. Only gzip and zstd are unpacked; of other forms
-// the first bytes are all that was looked at.
-func unpack(what string, r io.ReaderAt, at, size int64, kind Kind) error {
-	in := &source{Reader: io.NewSectionReader(r, at, size-at)}
-	err := drain(in, kind)
+// decompress refuses a compressed file that is truncated or damaged. Only gzip and zstd are decompressed. Only the first stream is checked: data of another
+// kind may follow it.
+func decompress(what string, r io.ReaderAt, at, size int64, kind Kind) error {
+	in := &errorReader{Reader: io.NewSectionReader(r, at, size-at)}
+	err := discard(in, kind)
 	switch {
 	case in.err != nil:
 		return &Error{"cannot be read: " + in.err.Error(), in.err}
@@ -34,8 +33,8 @@ func unpack(what string, r io.ReaderAt, at, size int64, kind Kind) error {
 	}
 }
 
-// drain decodes up to maxUnpacked bytes and drops them.
-func drain(r io.Reader, kind Kind) error {
+// discard decompresses up to maxDecompressed bytes and discards them.
+func discard(r io.Reader, kind Kind) error {
 	var out io.Reader
 	switch kind {
 	case KindGzip:
@@ -55,21 +54,21 @@ func drain(r io.Reader, kind Kind) error {
 	default:
 		return nil
 	}
-	_, err := io.Copy(io.Discard, io.LimitReader(out, maxUnpacked))
+	_, err := io.Copy(io.Discard, io.LimitReader(out, maxDecompressed))
 	return err
 }
 
-// A source remembers why it could not be read.
-type source struct {
+// An errorReader stores the error of its Reader, which a decompressor may hide.
+type errorReader struct {
 	io.Reader
 	err error
 }
 
 // Read implements io.Reader.
-func (s *source) Read(p []byte) (int, error) {
-	n, err := s.Reader.Read(p)
+func (r *errorReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
 	if err != nil && err != io.EOF {
-		s.err = err
+		r.err = err
 	}
 	return n, err
 }
