@@ -16,7 +16,8 @@ const maxDecompressed = 16 << 30
 // (lib/decompress_unzstd.c).
 const maxWindow = 128 << 20
 
-// decompress refuses a compressed file that is truncated or damaged. Only gzip and zstd are decompressed. Only the first stream is checked: data of another
+// decompress refuses a compressed file that is truncated or damaged, or that the kernel cannot
+// decompress. Only gzip and zstd are decompressed. Only the first stream is checked: data of another
 // kind may follow it.
 func decompress(what string, r io.ReaderAt, at, size int64, kind Kind) error {
 	in := &errorReader{Reader: io.NewSectionReader(r, at, size-at)}
@@ -26,6 +27,8 @@ func decompress(what string, r io.ReaderAt, at, size int64, kind Kind) error {
 		return &Error{"cannot be read: " + in.err.Error(), in.err}
 	case err == nil, errors.Is(err, zstd.ErrMagicMismatch):
 		return nil
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return invalid("the zstd window of the %s is larger than the kernel accepts (128 MiB); compress it again with 'zstd --long=27' or less", what)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return &Error{what + " cut short: the file ends inside its compressed data; copy or build it again", ErrTruncated}
 	default:

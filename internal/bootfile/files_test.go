@@ -55,6 +55,7 @@ func TestFilesMustBeCompleteAndOfTheirKind(t *testing.T) {
 		{"zstd cut short", bootfile.CheckInitramfs, zstd[:len(zstd)-1], bootfile.ErrTruncated, "ends inside its compressed data"},
 		{"zstd cut to its half", bootfile.CheckInitramfs, zstd[:len(zstd)/2], bootfile.ErrTruncated, "ends inside its compressed data"},
 		{"zstd with a damaged sum", bootfile.CheckInitramfs, append(bytes.Clone(zstd[:len(zstd)-4]), "1234"...), fs.ErrInvalid, "are damaged"},
+		{"zstd with a window of 256 MiB", bootfile.CheckInitramfs, longWindow(t), fs.ErrInvalid, "larger than the kernel accepts"},
 		{"microcode, then zstd cut short", bootfile.CheckInitramfs, append(bytes.Clone(early), zstd[:len(zstd)-1]...), bootfile.ErrTruncated, "ends inside its compressed data"},
 		{"lz4 legacy", bootfile.CheckInitramfs, []byte("\x02\x21\x4c\x18" + zeros), nil, ""},
 		{"lzo", bootfile.CheckInitramfs, []byte("\x89LZO\x00" + zeros), nil, ""},
@@ -121,6 +122,23 @@ func compress(t *testing.T, data []byte) (z, g []byte) {
 		t.Fatal(err)
 	}
 	return e.EncodeAll(data, nil), b.Bytes()
+}
+
+// longWindow returns a zstd frame with a window that is larger than the kernel accepts.
+func longWindow(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := zstd.NewWriter(&b, zstd.WithWindowSize(256<<20), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Flush(), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // hollow is a large file: a short head, then zeros.
