@@ -25,20 +25,20 @@ func TestArgumentsOfACommandLine(t *testing.T) {
 				Bootstrap: []string{"/ip4/1.2.3.4/tcp/2/p2p/y"}, Console: []string{"tty0", "ttyS0,115200n8"},
 			},
 		},
-		"the last mode wins":       {line: "phase.mode=local phase.mode=private", want: Arguments{Mode: "private"}},
-		"nowrite can be taken off": {line: "phase.nowrite=0"},
-		"unknown is warned about":  {line: "phase.mood=happy", warnings: []string{"phase.mood=happy"}},
+		"the last mode counts":     {line: "phase.mode=local phase.mode=private", want: Arguments{Mode: "private"}},
+		"nowrite=0 allows writing": {line: "phase.nowrite=0"},
+		"an unknown argument":      {line: "phase.mood=happy", warnings: []string{"phase.mood=happy"}},
 		"a value is needed":        {line: "phase.mirror= phase.peer phase.mode", warnings: []string{"phase.mirror=", "phase.peer", "phase.mode"}},
-		"inside quotes is no word": {line: `dyndbg="file x phase.mode=local +p"`},
+		"inside of quotes":         {line: `dyndbg="file x phase.mode=local +p"`},
 		"quoted value":             {line: `phase.channel="beta"`, want: Arguments{Channel: "beta"}},
 		"control characters":       {line: "phase.channel=a\x1b[2J", warnings: []string{"printable ASCII"}},
 		"not ASCII":                {line: "phase.channel=стабильный", warnings: []string{"printable ASCII"}},
 		"space in quotes":          {line: `phase.channel="a b"`, warnings: []string{"printable ASCII"}},
-		"the target's own":         {line: "phase.release=1.2.3"},
-		"an address of one's own":  {line: "ip=192.0.2.7::192.0.2.1:255.255.255.0::eth0:none phase.ip=192.0.2.7", warnings: []string{"ip=192.0.2.7", "phase.ip=192.0.2.7"}},
-		"what happens anyway":      {line: "ip=dhcp"},
+		"phase.release":            {line: "phase.release=1.2.3"},
+		"a static address":         {line: "ip=192.0.2.7::192.0.2.1:255.255.255.0::eth0:none phase.ip=192.0.2.7", warnings: []string{"ip=192.0.2.7", "phase.ip=192.0.2.7"}},
+		"DHCP is used anyway":      {line: "ip=dhcp"},
 		"for another initramfs":    {line: "root=UUID=x rd.break BOOTIF=01-52 vlan=eth0.7:eth0", warnings: []string{"root=UUID=x", "rd.break", "BOOTIF=", "vlan="}},
-		"the kernel's own words":   {line: "ro rdinit=/init rootwait ipv6.disable=0 net.ifnames=0 panic=5"},
+		"arguments of the kernel":  {line: "ro rdinit=/init rootwait ipv6.disable=0 net.ifnames=0 panic=5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := Parse(tt.line)
@@ -60,14 +60,14 @@ func TestArgumentsOfACommandLine(t *testing.T) {
 func TestRepeatedHintsAreBounded(t *testing.T) {
 	got := Parse(strings.Repeat("phase.mirror=http://a ", 1000))
 	if len(got.Mirrors) != MaxRepeats {
-		t.Errorf("%d mirrors taken", len(got.Mirrors))
+		t.Errorf("%d mirrors used", len(got.Mirrors))
 	}
 }
 
 const testPeer = "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooWRQYxvmt7VyfsDzi3oQfqT5Roqm7M7Uom9xwbmYb5Ktrj"
 
-// What the machine would pass over or refuse is not built into an image.
-func TestCheckRefusesWhatTheMachineWouldNotTake(t *testing.T) {
+// The image builder refuses arguments that the machine would ignore or refuse.
+func TestCheckRefusesArgumentsThatTheMachineIgnores(t *testing.T) {
 	for line, want := range map[string]string{
 		"quiet console=ttyS0 init=/bin/sh":                                                           "",
 		"phase.mode=local phase.channel=beta phase.cache=ro phase.nowrite":                           "",
@@ -92,7 +92,7 @@ func TestCheckRefusesWhatTheMachineWouldNotTake(t *testing.T) {
 		"phase.mode":                           "needs a value",
 		"phase.mode=":                          "needs a value",
 		"phase.cache=maybe":                    "use rw, ro or off",
-		"phase.nowrite=maybe":                  "phase.nowrite takes 0 or 1",
+		"phase.nowrite=maybe":                  "use 0 or 1",
 		"phase.peer=192.0.2.1:4001":            "not a multiaddr",
 		"phase.peer=/ip4/192.0.2.1/tcp/4001":   "no peer ID",
 		"phase.bootstrap=/ip4/192.0.2.1/tcp/1": "no peer ID",
@@ -105,13 +105,13 @@ func TestCheckRefusesWhatTheMachineWouldNotTake(t *testing.T) {
 			t.Errorf("%.60q: %v, want %q", line, err, want)
 		}
 		if err != nil && strings.Contains(err.Error(), "ignored") {
-			t.Errorf("%.60q: %v, which is about a boot", line, err)
+			t.Errorf("%.60q: %v: this is the text of a warning at boot", line, err)
 		}
 	}
 }
 
-// A release's command line may hold anything of the target's, and of ours what is read.
-func TestUnreadNamesTheWordsThatNobodyTakes(t *testing.T) {
+// A release's command line may have any argument for the target.
+func TestUnreadNamesPhaseArgumentsWithoutEffect(t *testing.T) {
 	for line, want := range map[string]string{
 		"": "",
 		"quiet console=ttyS0 root=/dev/sda1 ip=dhcp rd.break": "",
@@ -137,7 +137,7 @@ func TestUnreadNamesTheWordsThatNobodyTakes(t *testing.T) {
 		}
 	}
 	if got := Unread("phase.a phase.b=1"); len(got) != 2 {
-		t.Errorf("two words: %q", got)
+		t.Errorf("two arguments: %q", got)
 	}
 }
 
@@ -151,7 +151,7 @@ func FuzzParse(f *testing.F) {
 			}
 			for _, v := range list {
 				if strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
-					t.Errorf("%q was taken", v)
+					t.Errorf("%q was accepted", v)
 				}
 			}
 		}
@@ -168,9 +168,9 @@ func TestMessagesShowNoCredentials(t *testing.T) {
 		"phase.mirror=http://user:s3cret@b/\u00e9":                                                 "",
 	} {
 		_, err := Check(line)
-		said := strings.Join(append(Parse(line).Warnings, err.Error()), want)
-		if strings.Contains(said, "user") || strings.Contains(said, "s3") {
-			t.Errorf("%s", said)
+		text := strings.Join(append(Parse(line).Warnings, err.Error()), want)
+		if strings.Contains(text, "user") || strings.Contains(text, "s3") {
+			t.Errorf("%s", text)
 		}
 	}
 	for text, want := range map[string]string{

@@ -1,8 +1,11 @@
-// Package bootargs reads the phase.* words of a kernel command line: the boot mode, the
-// channel, the rights to the cache partition, and the hints that name sources. The machine
-// reads its own command line with Parse, which never fails: a mistake there must not stop a
-// boot. The image builder judges the words that it is told to add with Check, which refuses
-// every word that the machine would pass over. Start at Parse.
+// Package bootargs reads the phase.* arguments of a kernel command line: the boot mode, the
+// channel, the rights to the cache partition, and the hints that name sources.
 //
-// A hint never widens trust: root.json alone decides what a machine runs.
+// The booting machine (bootclient/machine) reads its command line with Parse, which never fails: a
+// mistake in it must not stop a boot. The image builder checks the arguments that it adds with
+// Check, which refuses every argument that the machine would ignore. phase-sign warns about
+// arguments of a release with Unread. bootclient uses CheckMirror and ParsePeer for its flags.
+//
+// Start at Parse. Limits: printable ASCII only, at most MaxRepeats values of one argument. A hint
+// never extends trust: root.json alone decides what a machine runs.
 package bootargs

@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// foreignWords are words for the initramfs of another system, which a person may bring
-// from there: what they ask for, and what decides it here.
-var foreignWords = []struct{ name, instead string }{
+// foreignArgs are arguments for the initramfs of another system, and what is used instead of them.
+var foreignArgs = []struct{ name, instead string }{
 	{"ip", "addresses come from DHCP and IPv6 router advertisements"},
 	{"phase.ip", "addresses come from DHCP and IPv6 router advertisements"},
 	{"nameserver", "name servers come from DHCP"},
@@ -24,14 +23,14 @@ var foreignWords = []struct{ name, instead string }{
 	{"rd.*", "this initramfs is not dracut's"},
 }
 
-// foreign returns an error for a word that the machine does not obey although its author
-// expects that. Words of the kernel itself are none of those.
-func foreign(word string) error {
+// checkForeign returns an error for an argument of another system's initramfs, which has no effect
+// here. Arguments of the kernel itself pass.
+func checkForeign(word string) error {
 	name, value, _ := strings.Cut(word, "=")
 	if name == "ip" && slices.Contains([]string{"dhcp", "on", "any"}, value) {
-		return nil // what happens anyway
+		return nil // DHCP is used anyway
 	}
-	for _, f := range foreignWords {
+	for _, f := range foreignArgs {
 		prefix, family := strings.CutSuffix(f.name, "*")
 		if value != "" && name == f.name || family && strings.HasPrefix(name, prefix) {
 			return fmt.Errorf("%.80q: not supported: %s", word, f.instead)

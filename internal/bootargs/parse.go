@@ -5,26 +5,25 @@ import (
 	"strings"
 )
 
-// MaxRepeats is how often a repeatable argument is taken.
+// MaxRepeats is how many values of a repeatable argument are used.
 const MaxRepeats = 16
 
-// Arguments are the phase.* words of the boot kernel's command line. Whoever
-// can type there sits at the machine; nothing here widens what it trusts.
+// Arguments are the phase.* arguments of the boot kernel's command line. A person at the machine can
+// type them; none of them extends what the machine trusts.
 type Arguments struct {
-	Mode      string   // phase.mode=NAME, last one wins
+	Mode      string   // phase.mode=NAME; the last one counts
 	Channel   string   // phase.channel=NAME
-	Cache     string   // phase.cache=rw|ro|off, may only narrow the mode
+	Cache     string   // phase.cache=rw|ro|off; can only reduce the rights of the mode
 	NoWrite   bool     // phase.nowrite: no block device is opened for writing
 	Mirrors   []string // phase.mirror=URL, repeatable
 	Peers     []string // phase.peer=MULTIADDR, repeatable
 	Bootstrap []string // phase.bootstrap=MULTIADDR, repeatable
 	Console   []string // values of console=, in order
-	Warnings  []string // one line for each word that was not taken
+	Warnings  []string // one line for each argument that was ignored
 }
 
-// Parse reads a kernel command line. It never fails: a word that it
-// does not take becomes a warning, so that a typing mistake costs a hint and not
-// the boot.
+// Parse reads a kernel command line. It never fails: an invalid argument becomes a warning, so that a
+// typing mistake loses a hint and not the boot.
 func Parse(cmdline string) Arguments {
 	var a Arguments
 	for _, word := range SplitWords(cmdline) {
@@ -35,6 +34,7 @@ func Parse(cmdline string) Arguments {
 	return a
 }
 
+// take adds one argument.
 func (a *Arguments) take(word string) error {
 	shown := redactAll(word)
 	name, value, _ := strings.Cut(word, "=")
@@ -42,11 +42,11 @@ func (a *Arguments) take(word string) error {
 		a.Console = append(a.Console, value)
 		return nil
 	}
-	if err := foreign(word); err != nil || !strings.HasPrefix(name, "phase.") {
+	if err := checkForeign(word); err != nil || !strings.HasPrefix(name, "phase.") {
 		return err
 	}
 	if i := strings.IndexFunc(word, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
-		return fmt.Errorf("%.80q: only printable ASCII without spaces is taken", shown)
+		return fmt.Errorf("%.80q: only printable ASCII without spaces is allowed", shown)
 	}
 	if name == "phase.nowrite" {
 		return a.takeNoWrite(value)
@@ -58,33 +58,34 @@ func (a *Arguments) take(word string) error {
 	case list == nil && single == nil:
 		return fmt.Errorf("%.80q: not a phase.* argument of this version", shown)
 	case value == "":
-		return fmt.Errorf("%.80q: it needs a value", shown)
+		return fmt.Errorf("%.80q: needs a value", shown)
 	case single != nil:
 		*single = value
 		return nil
 	case len(*list) == MaxRepeats:
-		return fmt.Errorf("%.80q: at most %d of %s are taken", shown, MaxRepeats, name)
+		return fmt.Errorf("%.80q: at most %d values of %s are used", shown, MaxRepeats, name)
 	}
 	*list = append(*list, value)
 	return nil
 }
 
-// takeNoWrite forbids writing unless the value is 0; a mistake forbids it too.
+// takeNoWrite forbids writing unless the value is 0. An invalid value forbids it too.
 func (a *Arguments) takeNoWrite(value string) error {
 	a.NoWrite = value != "0"
 	if value != "" && value != "0" && value != "1" {
-		return fmt.Errorf("phase.nowrite=%.40q: phase.nowrite takes 0 or 1", value)
+		return fmt.Errorf("phase.nowrite=%.40q: invalid value; use 0 or 1", value)
 	}
 	return nil
 }
 
-// isRelease reports whether a word is the release's version, which the boot role hands to
-// the target.
+// isRelease reports whether a word is phase.release=, with which the boot role passes the release's
+// version to the target.
 func isRelease(word string) bool {
 	name, _, _ := strings.Cut(word, "=")
 	return name == "phase.release"
 }
 
+// single returns the field of an argument with one value, nil for another argument.
 func (a *Arguments) single(name string) *string {
 	switch name {
 	case "phase.mode":
@@ -97,6 +98,7 @@ func (a *Arguments) single(name string) *string {
 	return nil
 }
 
+// list returns the field of a repeatable argument, nil for another argument.
 func (a *Arguments) list(name string) *[]string {
 	switch name {
 	case "phase.mirror":
@@ -109,8 +111,8 @@ func (a *Arguments) list(name string) *[]string {
 	return nil
 }
 
-// SplitWords cuts a command line as the kernel does: at white space outside
-// double quotes, the quotes dropped.
+// SplitWords splits a command line as the kernel does: at white space outside double quotes. It
+// removes the quotes.
 func SplitWords(cmdline string) []string {
 	var words []string
 	var word strings.Builder

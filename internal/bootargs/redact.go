@@ -3,13 +3,14 @@ package bootargs
 import "regexp"
 
 var (
-	credentials = regexp.MustCompile(`(://)[^/?#\s"]*@`) // of a URL as it should be
-	anyUser     = regexp.MustCompile(`(?s)(://).*@`)     // of what is none
+	credentials = regexp.MustCompile(`(://)[^/?#\s"]*@`) // of a valid URL
+	anyUser     = regexp.MustCompile(`(?s)(://).*@`)     // of any text
 )
 
-// Redact takes the user and the password out of every URL in a text, which may be a command
-// line or an error. Give it a text that was not cut short.
+// Redact removes the user and the password from every URL in a text, such as a command line or an
+// error. The text must not be truncated.
 func Redact(text string) string { return credentials.ReplaceAllString(text, "${1}…@") }
 
-// redactAll is Redact for one word that is no proper URL, such as a password with a slash in it.
+// redactAll removes everything between :// and the last @ of a word, which may be an invalid URL, such
+// as one with a slash in its password.
 func redactAll(text string) string { return anyUser.ReplaceAllString(text, "${1}…@") }

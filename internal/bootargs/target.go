@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// SignedConsole is the one phase.* word of a release's command line that the boot client obeys:
-// it keeps the boot kernel's consoles out of the target's command line.
+// SignedConsole is the only phase.* argument of a release's command line that the boot client
+// interprets: it adds no console= of the boot kernel to the target's command line.
 const SignedConsole = "phase.console=signed"
 
-// Unread returns a line for each phase.* word of a release's command line that neither the boot
-// client nor an initramfs of ours would take, with the reason. The target may be anybody's system:
-// other words, such as root=, are its own. Words after a bare -- belong to init.
+// Unread returns a line with a reason for each phase.* argument of a release's command line that has
+// no effect, neither in the boot client nor in an initramfs of Phase Boot. Other arguments, such as
+// root=, are for the target's own system; arguments after a bare -- are for init.
 func Unread(cmdline string) (lines []string) {
 	for _, word := range SplitWords(cmdline) {
 		if word == "--" {
