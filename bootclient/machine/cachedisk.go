@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,26 +20,26 @@ import (
 
 const (
 	extStateAt = 0x3A // offset in the superblock
-	extErrors  = 2    // the kernel found the file system damaged
+	extErrors  = 2    // the kernel found errors in the file system
 
-	cacheBlock = "4096" // bytes of a block of a cache that is made anew
+	cacheBlock = "4096" // block size of a recreated cache, in bytes
 )
 
-// damagedExt reports whether the kernel marked a file system as damaged.
-func damagedExt(r io.ReaderAt) bool {
+// markedDamaged reports whether the kernel marked an ext4 file system as damaged.
+func markedDamaged(r io.ReaderAt) bool {
 	var sb [256]byte
 	_, err := r.ReadAt(sb[:], superblock)
 	return err == nil && binary.LittleEndian.Uint16(sb[extMagicAt:]) == extMagic && binary.LittleEndian.Uint16(sb[extStateAt:])&extErrors != 0
 }
 
-// mountCache mounts the cache partition at dir. Read-only means that the device is not
-// written at all, not even its journal. Whoever wrote the partition has no link that leads
-// out of it (Linux 5.10), no device and no program there.
+// mountCache mounts the cache partition at dir. A read-only mount does not write to the
+// device, not even to its journal. An attacker may have written the partition: symbolic links
+// (MS_NOSYMFOLLOW, Linux 5.10), device nodes and programs on it do not work.
 func mountCache(device, dir string, write bool) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("cache: %w", err)
 	}
-	flags, data := uintptr(quiet|unix.MS_NOSYMFOLLOW), "errors=remount-ro"
+	flags, data := uintptr(noPrograms|unix.MS_NOSYMFOLLOW), "errors=remount-ro"
 	if !write {
 		flags, data = flags|unix.MS_RDONLY, "noload"
 	}
@@ -48,91 +49,91 @@ func mountCache(device, dir string, write bool) error {
 	return nil
 }
 
-// useCache mounts the cache partition with the rights that the mode gives, and returns the
-// rights that it has then, and words. One that is damaged is made anew where it may be
-// written; a disk that cannot be written is read.
-func useCache(ctx context.Context, p cachePartition, rights string) (got, words string, err error) {
+// useCache mounts the cache partition with the rights that the mode allows. It returns the
+// rights that were possible and a summary for the report. A damaged file system is recreated if
+// it may be written; a write-protected disk is mounted read-only.
+func useCache(ctx context.Context, p cachePartition, rights string) (got, summary string, err error) {
 	if rights != "rw" {
 		err := mountCache(p.device, cacheDir, false)
-		if damagedDisk(err) {
-			err = fmt.Errorf("%w; the next boot in a mode that may write it makes it anew", err)
+		if isDamage(err) {
+			err = fmt.Errorf("%w; the next boot in a mode with a writable cache recreates it", err)
 		}
 		return rights, p.device + " (" + rights + ")", err
 	}
-	why := p.fault()
+	why := p.damage()
 	if why == nil {
 		err = mountCache(p.device, cacheDir, true)
 		switch {
 		case err == nil:
 			return rights, p.device + " (rw)", nil
 		case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
-			return "ro", p.device + " (ro: the disk cannot be written; new blocks are not kept, and an older release cannot be told next time)", mountCache(p.device, cacheDir, false)
-		case !damagedDisk(err):
+			return "ro", p.device + " (ro: the disk is write-protected; new blocks are not stored, and the next boot cannot detect an older release)", mountCache(p.device, cacheDir, false)
+		case !isDamage(err):
 			return "off", "", err
 		}
 		why = err
 	}
-	words, err = p.remake(ctx)
+	summary, err = p.recreate(ctx)
 	if err != nil {
-		return "off", "", fmt.Errorf("%w; and it cannot be made anew: %w", why, err)
+		return "off", "", fmt.Errorf("%w; and it cannot be recreated: %w", why, err)
 	}
-	return rights, fmt.Sprintf("%s (rw), made anew because it was damaged (%v); %s", p.device, why, words), nil
+	return rights, fmt.Sprintf("%s (rw), recreated because it was damaged (%v); %s", p.device, why, summary), nil
 }
 
-// remake makes the file system anew and mounts it. What is remembered of releases is kept
-// if it can still be read.
-func (p cachePartition) remake(ctx context.Context) (words string, err error) {
-	var kept []keptFile
+// recreate makes a new file system and mounts it. Trusted metadata and the machine's key are
+// saved from the old one if they can still be read.
+func (p cachePartition) recreate(ctx context.Context) (summary string, err error) {
+	var saved []savedFile
 	if err := mountCache(p.device, cacheDir, false); err == nil {
-		kept = keepFiles(cacheDir)
+		saved = saveFiles(cacheDir)
 		unmountCache()
 	}
-	if err := makeExt(ctx, p.device); err != nil {
+	if err := formatCache(ctx, p.device); err != nil {
 		return "", err
 	}
 	if err := mountCache(p.device, cacheDir, true); err != nil {
 		return "", err
 	}
-	if len(kept) == 0 {
-		return "nothing is remembered: an older release cannot be told this time", nil
+	if len(saved) == 0 {
+		return "trusted metadata are lost: this boot cannot detect an older release", nil
 	}
-	if err := restoreFiles(cacheDir, kept); err != nil {
+	if err := restoreFiles(cacheDir, saved); err != nil {
 		return "", err
 	}
-	return "what was remembered of releases was kept", nil
+	return "trusted metadata were saved", nil
 }
 
-// A keptFile is a small file of a cache, by its path below it.
-type keptFile struct {
+// A savedFile is a small file of a cache; path is relative to the cache.
+type savedFile struct {
 	path string
 	data []byte
 }
 
 const (
-	maxKept     = 1024    // files
-	maxKeptFile = 1 << 20 // bytes
-	maxKeptAll  = 8 << 20 // bytes
+	maxSaved      = 1024    // files
+	maxSavedFile  = 1 << 20 // bytes of one file
+	maxSavedBytes = 8 << 20 // bytes of all files
 )
 
-// keepFiles reads the remembered metadata and the machine's key. They are verified when
-// they are used, as always.
-func keepFiles(dir string) (kept []keptFile) {
-	left := int64(maxKeptAll)
-	names, _ := filepath.Glob(filepath.Join(dir, "trust", "*", "*.json")) // an error is of the pattern
-	for _, name := range append(names[:min(len(names), maxKept)], filepath.Join(dir, keyFile)) {
+// saveFiles reads the trusted metadata and the machine's key of a cache. They are verified
+// again when they are used.
+func saveFiles(dir string) (saved []savedFile) {
+	left := int64(maxSavedBytes)
+	names, _ := filepath.Glob(filepath.Join(dir, "trust", "*", "*.json")) // fails only for a malformed pattern
+	for _, name := range append(names[:min(len(names), maxSaved)], filepath.Join(dir, keyFile)) {
 		path, err := filepath.Rel(dir, name)
 		if err != nil || file.CheckFolder(filepath.Dir(name)) != nil {
 			continue
 		}
-		if data, err := file.Read(name, file.NoFollow, min(maxKeptFile, left)); err == nil {
-			kept, left = append(kept, keptFile{path, data}), left-int64(len(data))
+		if data, err := file.Read(name, file.NoFollow, min(maxSavedFile, left)); err == nil {
+			saved, left = append(saved, savedFile{path, data}), left-int64(len(data))
 		}
 	}
-	return kept
+	return saved
 }
 
-func restoreFiles(dir string, kept []keptFile) error {
-	for _, f := range kept {
+func restoreFiles(dir string, saved []savedFile) error {
+	for _, f := range saved {
 		name := filepath.Join(dir, f.path)
 		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 			return err
@@ -144,35 +145,31 @@ func restoreFiles(dir string, kept []keptFile) error {
 	return nil
 }
 
-// fault says what is wrong with a partition before it is mounted.
-func (p cachePartition) fault() error {
-	if p.blank {
-		return errors.New("no file system of its label")
+// damage returns what is wrong with a partition, from its superblock and before it is mounted.
+func (p cachePartition) damage() error {
+	if p.unformatted {
+		return errors.New("no file system with the label " + cacheLabel)
 	}
 	f, err := os.Open(p.device)
 	if err != nil {
-		return nil // the mount says it
+		return nil // the mount reports it
 	}
 	defer f.Close()
-	if damagedExt(f) {
+	if markedDamaged(f) {
 		return errors.New("the kernel found errors in its file system")
 	}
 	return nil
 }
 
-// damagedDisk reports whether a mount failed for what stands on the disk.
-func damagedDisk(err error) bool {
-	for _, of := range []error{unix.EUCLEAN, unix.EBADMSG, unix.EINVAL, unix.EOVERFLOW, unix.EFBIG} {
-		if errors.Is(err, of) {
-			return true
-		}
-	}
-	return false
+// isDamage reports whether a mount failed because of the content of the disk.
+func isDamage(err error) bool {
+	content := []error{unix.EUCLEAN, unix.EBADMSG, unix.EINVAL, unix.EOVERFLOW, unix.EFBIG}
+	return slices.ContainsFunc(content, func(target error) bool { return errors.Is(err, target) })
 }
 
-// makeExt makes an empty file system, without a journal: busybox can, and what a power cut
-// leaves of a cache is hashed, or made anew.
-func makeExt(ctx context.Context, device string) error {
+// formatCache makes an empty ext2 file system. busybox makes no journal, and a cache needs
+// none: after a power cut, blocks are hashed again and a damaged file system is recreated.
+func formatCache(ctx context.Context, device string) error {
 	out, err := exec.CommandContext(ctx, "/bin/busybox", "mke2fs", "-F", "-m", "0", "-b", cacheBlock, "-L", cacheLabel, device).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("mke2fs: %w: %.200s", err, strings.TrimSpace(string(out)))

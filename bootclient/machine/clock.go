@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// buildTime reads when the image was built, in Unix seconds: no boot of it can
+// buildTime reads the time when the image was built, in Unix seconds. No boot of the image can
 // happen earlier.
 func buildTime(file string) (time.Time, error) {
 	data, err := os.ReadFile(file)
@@ -25,35 +25,35 @@ func buildTime(file string) (time.Time, error) {
 	return time.Unix(sec, 0).UTC(), nil
 }
 
-// clockLimit is how many years after its image was built a machine can boot from it. A later
-// clock was never set: without a battery, a PC's clock stands at any date up to 2099.
-const clockLimit = 20
+// maxClockYears is how many years after the build of its image a clock is believable. A later
+// clock was never set: a PC without a battery starts with any date up to 2099.
+const maxClockYears = 20
 
-// setClock moves a clock that cannot be right, as plausible tells, to the build time of the
-// image. The kernel has set the clock from the RTC before. It returns what it did, in words.
-func setClock(floor, now time.Time) (words string, err error) {
-	at, words := plausible(floor, now)
+// setClock sets the clock to the build time of the image, if the current time is not plausible.
+// The kernel has set the clock from the RTC before.
+func setClock(built, now time.Time) (summary string, err error) {
+	at, summary := plausibleTime(built, now)
 	if at.Equal(now) {
-		return words, nil
+		return summary, nil
 	}
 	tv := unix.NsecToTimeval(at.UnixNano())
 	if err := unix.Settimeofday(&tv); err != nil {
 		return "", fmt.Errorf("clock: %w", err)
 	}
-	return words, nil
+	return summary, nil
 }
 
-// plausible returns now, or the build time of the image where now is before it or more than
-// clockLimit years after it.
-func plausible(built, now time.Time) (at time.Time, words string) {
-	words = "the RTC says " + now.UTC().Format(time.RFC3339)
+// plausibleTime returns now, or the build time of the image if now is before it or more than
+// maxClockYears after it.
+func plausibleTime(built, now time.Time) (at time.Time, summary string) {
+	summary = "RTC " + now.UTC().Format(time.RFC3339)
 	switch {
 	case now.Before(built):
-		words += ", before this image was built"
-	case now.After(built.AddDate(clockLimit, 0, 0)):
-		words += fmt.Sprintf(", more than %d years after this image was built", clockLimit)
+		summary += " is before the build of this image"
+	case now.After(built.AddDate(maxClockYears, 0, 0)):
+		summary += fmt.Sprintf(" is more than %d years after the build of this image", maxClockYears)
 	default:
-		return now, words
+		return now, summary
 	}
-	return built, words + ": taking " + built.UTC().Format(time.RFC3339)
+	return built, summary + "; clock set to " + built.UTC().Format(time.RFC3339)
 }

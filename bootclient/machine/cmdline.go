@@ -11,31 +11,31 @@ import (
 
 const (
 	maxCmdline = 2047 // bytes: COMMAND_LINE_SIZE of x86 and arm64 without the final NUL
-	maxConsole = 4    // console= arguments handed to the next kernel
+	maxConsole = 4    // console= arguments that are added for the next kernel
 
-	// defaultPanic restarts a machine whose next kernel panics, after a minute in which
-	// its last lines can be read. Linux alone would stand still until somebody comes.
+	// defaultPanic restarts the machine 60 s after a panic of the next kernel: time to read
+	// its last lines. Linux alone would halt until a person restarts the machine.
 	defaultPanic = "panic=60"
 )
 
-// targetCmdline is the next kernel's command line: what was signed, the boot
-// kernel's consoles that the release does not name, panic=60 unless the release
-// sets it, and the release's version. works reports whether the device of a
-// console= value is in this machine.
-func targetCmdline(signed, version string, consoles []string, works func(device string) bool) (string, error) {
+// targetCmdline returns the command line of the next kernel: the signed one, the boot kernel's
+// consoles that the release does not name, panic=60 unless the release sets panic=, and
+// phase.release=VERSION. present reports whether the device of a console= value is in this
+// machine.
+func targetCmdline(signed, version string, consoles []string, present func(device string) bool) (string, error) {
 	if strings.ContainsFunc(signed, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return "", errors.New("signed command line: a character outside printable ASCII; sign a new release without it")
+		return "", errors.New("signed command line: it has a character outside printable ASCII; sign a new release without it")
 	}
 	if version == "" || strings.ContainsFunc(version, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' }) {
-		return "", fmt.Errorf("release version %.40q: it cannot stand on a command line; sign a new release", version)
+		return "", fmt.Errorf("release version %.40q: not usable on a command line; sign a new release with another version", version)
 	}
 	if strings.Count(signed, `"`)%2 != 0 {
-		return "", errors.New("signed command line: a quote is not closed and would swallow what follows; sign a new release")
+		return "", errors.New("signed command line: unclosed quote; sign a new release with the quote closed")
 	}
-	// Words after a bare -- belong to init, not to the kernel.
+	// Arguments after a bare -- belong to init, not to the kernel.
 	kernel, init, found := strings.Cut(signed+" ", " -- ")
 	words := bootargs.SplitWords(kernel)
-	before, after := handedConsoles(words, consoles, works)
+	before, after := addedConsoles(words, consoles, present)
 	line := append(before, strings.TrimSpace(kernel))
 	line = append(line, after...)
 	if !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "panic=") }) {
@@ -47,15 +47,15 @@ func targetCmdline(signed, version string, consoles []string, works func(device 
 	}
 	text := strings.TrimSpace(strings.Join(slices.DeleteFunc(line, func(s string) bool { return s == "" }), " "))
 	if len(text) > maxCmdline {
-		return "", fmt.Errorf("command line: %d bytes, the kernel takes %d; sign a shorter one", len(text), maxCmdline)
+		return "", fmt.Errorf("command line: %d bytes, the limit of the kernel is %d; sign a release with a shorter one", len(text), maxCmdline)
 	}
 	return text, nil
 }
 
-// handedConsoles returns the console= words that go before and after the signed
-// ones. The last console of a command line becomes /dev/console, where init
-// writes: that is the release's own, unless none of those is in this machine.
-func handedConsoles(signed, boot []string, works func(device string) bool) (before, after []string) {
+// addedConsoles returns the console= arguments that are added before and after the signed
+// command line. The last console= becomes /dev/console, where init writes: it is one of the
+// release's own, unless none of them is in this machine.
+func addedConsoles(signed, boot []string, present func(device string) bool) (before, after []string) {
 	if slices.Contains(signed, bootargs.SignedConsole) {
 		return nil, nil
 	}
@@ -64,35 +64,35 @@ func handedConsoles(signed, boot []string, works func(device string) bool) (befo
 	for _, w := range signed {
 		if v, ok := strings.CutPrefix(w, "console="); ok {
 			named = append(named, consoleDevice(v))
-			usable = usable || works(consoleDevice(v))
+			usable = usable || present(consoleDevice(v))
 		}
 	}
-	words := consoleWords(boot, func(device string) bool { return !slices.Contains(named, device) && works(device) })
+	added := consoleArgs(boot, func(device string) bool { return !slices.Contains(named, device) && present(device) })
 	if usable {
-		return words, nil
+		return added, nil
 	}
-	return nil, words
+	return nil, added
 }
 
-// consoleDevice is the device of a console= value: ttyS0 of ttyS0,115200n8.
+// consoleDevice returns the device of a console= value: ttyS0 of ttyS0,115200n8.
 func consoleDevice(value string) string {
 	device, _, _ := strings.Cut(value, ",")
 	return device
 }
 
-// consoleWords copies console arguments that look like one and that are wanted,
-// and nothing else.
-func consoleWords(consoles []string, wanted func(device string) bool) []string {
-	var words []string
+// consoleArgs returns console= arguments for at most maxConsole of the values: well-formed
+// ones whose device is wanted, each once.
+func consoleArgs(consoles []string, wanted func(device string) bool) []string {
+	var args []string
 	for _, v := range consoles {
 		bad := strings.ContainsFunc(v, func(r rune) bool {
 			return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == ',')
 		})
-		word := "console=" + v
-		if v == "" || len(v) > 32 || bad || len(words) == maxConsole || slices.Contains(words, word) || !wanted(consoleDevice(v)) {
+		arg := "console=" + v
+		if v == "" || len(v) > 32 || bad || len(args) == maxConsole || slices.Contains(args, arg) || !wanted(consoleDevice(v)) {
 			continue
 		}
-		words = append(words, word)
+		args = append(args, arg)
 	}
-	return words
+	return args
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
 
-func TestTargetCommandLine(t *testing.T) {
+func TestTheTargetGetsTheSignedCommandLineAndTheConsoles(t *testing.T) {
 	both := []string{"tty0", "ttyS0,115200n8"}
 	for name, tt := range map[string]struct {
 		signed, version string
@@ -19,19 +19,19 @@ func TestTargetCommandLine(t *testing.T) {
 		"nothing signed":              {"", "1.2", nil, "", "panic=60 phase.release=1.2"},
 		"the release sets panic":      {"panic=0 quiet", "1.2", nil, "", "panic=0 quiet phase.release=1.2"},
 		"another word with panic":     {"panic_on_oops=1", "1.2", nil, "", "panic_on_oops=1 panic=60 phase.release=1.2"},
-		"panic for init, not for it":  {"quiet -- panic=1", "1.2", nil, "", "quiet panic=60 phase.release=1.2 -- panic=1"},
+		"panic= of init":              {"quiet -- panic=1", "1.2", nil, "", "quiet panic=60 phase.release=1.2 -- panic=1"},
 		"boot consoles are copied":    {"quiet", "1.2", both, "", "quiet console=tty0 console=ttyS0,115200n8 panic=60 phase.release=1.2"},
 		"a signed console is last":    {"console=ttyS1 quiet", "1.2", []string{"ttyS0"}, "", "console=ttyS0 console=ttyS1 quiet panic=60 phase.release=1.2"},
 		"a signed console wins":       {"console=ttyS0,9600", "1.2", both, "", "console=tty0 console=ttyS0,9600 panic=60 phase.release=1.2"},
-		"signed, and not here":        {"console=ttyS0,9600", "1.2", both, "ttyS0", "console=ttyS0,9600 console=tty0 panic=60 phase.release=1.2"},
-		"of the boot, and not here":   {"quiet", "1.2", both, "ttyS0", "quiet console=tty0 panic=60 phase.release=1.2"},
-		"the release insists":         {"console=ttyS0 phase.console=signed", "1.2", both, "", "console=ttyS0 phase.console=signed panic=60 phase.release=1.2"},
+		"signed, and missing":         {"console=ttyS0,9600", "1.2", both, "ttyS0", "console=ttyS0,9600 console=tty0 panic=60 phase.release=1.2"},
+		"of the boot, and missing":    {"quiet", "1.2", both, "ttyS0", "quiet console=tty0 panic=60 phase.release=1.2"},
+		"only signed consoles":        {"console=ttyS0 phase.console=signed", "1.2", both, "", "console=ttyS0 phase.console=signed panic=60 phase.release=1.2"},
 		"a console twice":             {"", "1.2", []string{"tty0", "tty0"}, "", "console=tty0 panic=60 phase.release=1.2"},
-		"more consoles than are used": {"", "1", []string{"a", "b", "c", "d", "e"}, "", "console=a console=b console=c console=d panic=60 phase.release=1"},
+		"more than four consoles":     {"", "1", []string{"a", "b", "c", "d", "e"}, "", "console=a console=b console=c console=d panic=60 phase.release=1"},
 		"not a console":               {"quiet", "1.2", []string{"ttyS0\ninit=/bin/sh", "", "../x", strings.Repeat("a", 33)}, "", "quiet panic=60 phase.release=1.2"},
-		"before the words of init":    {"quiet -- single", "1.2", nil, "", "quiet panic=60 phase.release=1.2 -- single"},
-		"a bare end":                  {"quiet --", "1.2", nil, "", "quiet panic=60 phase.release=1.2 --"},
-		"a quote without an end":      {`dyndbg="a`, "1.2", nil, "", ""},
+		"arguments of init stay last": {"quiet -- single", "1.2", nil, "", "quiet panic=60 phase.release=1.2 -- single"},
+		"a bare --":                   {"quiet --", "1.2", nil, "", "quiet panic=60 phase.release=1.2 --"},
+		"an unclosed quote":           {`dyndbg="a`, "1.2", nil, "", ""},
 		"newline in the signed line":  {"quiet\ninit=/bin/sh", "1.2", nil, "", ""},
 		"not ASCII":                   {"quiet é", "1.2", nil, "", ""},
 		"a version with a space":      {"quiet", "1.2 init=/bin/sh", nil, "", ""},
@@ -40,8 +40,8 @@ func TestTargetCommandLine(t *testing.T) {
 		"too long":                    {strings.Repeat("a", maxCmdline), "1", nil, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			works := func(device string) bool { return device != tt.missing }
-			got, err := targetCmdline(tt.signed, tt.version, tt.consoles, works)
+			present := func(device string) bool { return device != tt.missing }
+			got, err := targetCmdline(tt.signed, tt.version, tt.consoles, present)
 			if (err != nil) != (tt.want == "") || got != tt.want {
 				t.Errorf("got %q, %v; want %q", got, err, tt.want)
 			}

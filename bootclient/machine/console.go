@@ -11,13 +11,13 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient"
 )
 
-// newStory returns a report whose times count from the start of the kernel and
-// whose steps are printed to w as `[  1.234s] step: words`.
-func newStory(w io.Writer) *bootclient.Report {
+// newReport returns a report whose times count from the start of the kernel and whose steps are
+// printed to w as `[  1.234s] step: summary`.
+func newReport(w io.Writer) *bootclient.Report {
 	return bootclient.NewReport(time.Now().Add(-uptime()), w)
 }
 
-// uptime is the kernel's own clock, the one that dmesg prints.
+// uptime returns the time since the start of the kernel, as dmesg prints it.
 func uptime() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
@@ -26,10 +26,10 @@ func uptime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// logger returns a logger whose warnings become lines of the story. The story
-// has its own clock, so the record's time is left out.
-func logger(story *bootclient.Report) *slog.Logger {
-	return slog.New(slog.NewTextHandler(lines{story}, &slog.HandlerOptions{
+// logger returns a logger that writes warnings and errors as lines of the report. The report
+// adds its own time, so the time of the record is left out.
+func logger(report *bootclient.Report) *slog.Logger {
+	return slog.New(slog.NewTextHandler(reportLines{report}, &slog.HandlerOptions{
 		Level: slog.LevelWarn,
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
@@ -40,15 +40,16 @@ func logger(story *bootclient.Report) *slog.Logger {
 	}))
 }
 
-type lines struct{ story *bootclient.Report }
+// reportLines is an io.Writer that adds what is written to a report, a line for each Write.
+type reportLines struct{ report *bootclient.Report }
 
-func (l lines) Write(p []byte) (int, error) {
-	l.story.Say("log: %s", p)
+func (l reportLines) Write(p []byte) (int, error) {
+	l.report.Say("log: %s", p)
 	return len(p), nil
 }
 
-// printable keeps a terminal safe from what strangers put into names and
-// errors: control characters, escapes and bidirectional marks become '?'.
+// printable replaces control characters, escapes and bidirectional marks by '?': names and
+// errors from the network could steer the terminal otherwise.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

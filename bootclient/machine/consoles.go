@@ -12,21 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// drainLimit is how long a jump waits for the last lines to leave slow consoles.
+// drainLimit is how long the jump waits until slow consoles have printed the last lines.
 const drainLimit = 5 * time.Second
 
-// consoles are all terminals on which the kernel prints and which are in this machine:
-// the screen, serial lines. What is written goes to each of them; before the first find
-// it goes to stdout. It is safe for concurrent use.
+// consoles is the list of terminals that the kernel prints on and that exist in this machine:
+// the screen and serial lines. Write prints on each of them, or on stdout before the first
+// refresh. It is safe for concurrent use.
 type consoles struct {
-	paths func() []string // of the terminals, see consolePaths
+	paths func() []string // paths of the terminals, see consolePaths
 
 	mu   sync.Mutex
 	list []*terminal
 }
 
-// find looks for the terminals again: a screen may have come with a driver.
-func (c *consoles) find() (words string) {
+// refresh updates the list: a driver that was loaded may have added a screen. It returns the
+// paths for the report.
+func (c *consoles) refresh() (summary string) {
 	paths := c.paths()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,43 +57,41 @@ func (c *consoles) terminals() []*terminal {
 	return slices.Clone(c.list)
 }
 
-// Write prints on every console. It never fails and never waits for one.
+// Write prints on every console. It never fails and never waits for a console.
 func (c *consoles) Write(p []byte) (int, error) {
 	list := c.terminals()
 	if len(list) == 0 {
 		_, _ = os.Stdout.Write(p)
 	}
 	for _, t := range list {
-		t.put(p)
+		t.print(p)
 	}
 	return len(p), nil
 }
 
-// drain waits until all that was written has left the devices, or drainLimit is over:
-// the jump would cut it off.
+// drain waits until all output has left the devices, for at most drainLimit. The jump would cut
+// off the rest.
 func (c *consoles) drain() {
-	late := time.After(drainLimit)
+	timeout := time.After(drainLimit)
 	list := c.terminals()
-	answers := make(chan struct{}, len(list))
-	asked := 0
+	drained := make(chan struct{}, len(list))
+	waiting := 0
 	for _, t := range list {
-		select {
-		case t.queue <- chunk{answer: answers}:
-			asked++
-		default:
+		if t.enqueue(chunk{drained: drained}) {
+			waiting++
 		}
 	}
-	for range asked {
+	for range waiting {
 		select {
-		case <-answers:
-		case <-late:
+		case <-drained:
+		case <-timeout:
 			return
 		}
 	}
 }
 
-// run starts a program of ours whose output goes to every console, and waits for its
-// end. Ctrl-C on any of them interrupts it.
+// run starts a program, prints its output on every console, and waits for its end. Ctrl-C on
+// any console interrupts the program.
 func (c *consoles) run(path string, argv []string) (unix.WaitStatus, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -111,7 +110,7 @@ func (c *consoles) run(path string, argv []string) (unix.WaitStatus, error) {
 	}()
 	var stops []func()
 	for _, t := range c.terminals() {
-		stops = append(stops, t.keys(func() { _ = unix.Kill(pid, unix.SIGINT) }))
+		stops = append(stops, t.onCtrlC(func() { _ = unix.Kill(pid, unix.SIGINT) }))
 	}
 	ws, err := reap(pid)
 	for _, stop := range stops {
@@ -121,8 +120,8 @@ func (c *consoles) run(path string, argv []string) (unix.WaitStatus, error) {
 	return ws, err
 }
 
-// consolePaths returns the devices of the kernel's consoles that are in this machine.
-// proc and sys are where those file systems are mounted.
+// consolePaths returns the device paths of the kernel's consoles that exist in this machine.
+// proc, sys and dev are the mount points of those file systems.
 func consolePaths(proc, sys, dev string) []string {
 	data, err := os.ReadFile(filepath.Join(proc, "consoles"))
 	if err != nil {
@@ -132,7 +131,7 @@ func consolePaths(proc, sys, dev string) []string {
 	for line := range strings.Lines(string(data)) {
 		name, _, _ := strings.Cut(line, " ")
 		path := filepath.Join(dev, terminalName(sys, name))
-		if name == "" || strings.HasPrefix(name, "ttynull") || !consoleWorks(sys, name) || slices.Contains(paths, path) {
+		if name == "" || strings.HasPrefix(name, "ttynull") || !consolePresent(sys, name) || slices.Contains(paths, path) {
 			continue
 		}
 		if _, err := os.Stat(path); err == nil { // netconsole has no device
@@ -142,13 +141,14 @@ func consolePaths(proc, sys, dev string) []string {
 	return paths
 }
 
-// terminalName is the terminal that a console shows: tty0 is whichever is in front.
+// terminalName returns the terminal of a console. Console tty0 is the virtual terminal that is
+// in the foreground.
 func terminalName(sys, console string) string {
 	if console != "tty0" {
 		return console
 	}
-	front, err := os.ReadFile(filepath.Join(sys, "class/tty/tty0/active"))
-	if name := strings.TrimSpace(string(front)); err == nil && isScreen(name) {
+	active, err := os.ReadFile(filepath.Join(sys, "class/tty/tty0/active"))
+	if name := strings.TrimSpace(string(active)); err == nil && isScreen(name) {
 		return name
 	}
 	return "tty1"

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A screen is the person's end of a terminal.
+// A screen is the side of a pseudo-terminal on which a person reads and types.
 type screen struct {
 	t    *testing.T
 	file *os.File
@@ -22,7 +22,7 @@ type screen struct {
 	text []byte
 }
 
-// newScreen makes a pseudo-terminal. What is printed on it is read while the test looks.
+// newScreen makes a pseudo-terminal. Output is read after a call of read.
 func newScreen(t *testing.T) *screen {
 	t.Helper()
 	f, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -43,7 +43,7 @@ func newScreen(t *testing.T) *screen {
 		t.Fatal(ctrl, err)
 	}
 	s := &screen{t: t, file: f, path: fmt.Sprintf("/dev/pts/%d", number), seen: make(chan []byte, 1024)}
-	// A terminal that nobody has open is hung up for the other end.
+	// Without an open file, the terminal would be hung up for the other side.
 	hold, err := os.OpenFile(s.path, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -52,8 +52,8 @@ func newScreen(t *testing.T) *screen {
 	return s
 }
 
-// look reads what is printed from now on.
-func (s *screen) look() {
+// read reads the output in the background.
+func (s *screen) read() {
 	go func() {
 		for {
 			b := make([]byte, 4096)
@@ -66,16 +66,16 @@ func (s *screen) look() {
 	}()
 }
 
-// shows waits until the words are on the screen.
-func (s *screen) shows(words string) {
+// shows waits until the text is on the screen.
+func (s *screen) shows(text string) {
 	s.t.Helper()
-	late := time.After(time.Minute)
-	for !bytes.Contains(s.text, []byte(words)) {
+	timeout := time.After(time.Minute)
+	for !bytes.Contains(s.text, []byte(text)) {
 		select {
 		case b := <-s.seen:
 			s.text = append(s.text, b...)
-		case <-late:
-			s.t.Fatalf("no %q on %s:\n%s", words, s.path, s.text)
+		case <-timeout:
+			s.t.Fatalf("no %q on %s:\n%s", text, s.path, s.text)
 		}
 	}
 }
@@ -94,10 +94,10 @@ func consolesOn(t *testing.T, screens ...*screen) *consoles {
 		paths = append(paths, s.path)
 	}
 	c := &consoles{paths: func() []string { return paths }}
-	c.find()
+	c.refresh()
 	t.Cleanup(func() {
 		paths = nil
-		c.find()
+		c.refresh()
 	})
 	return c
 }
@@ -105,42 +105,42 @@ func consolesOn(t *testing.T, screens ...*screen) *consoles {
 func TestEveryConsoleShowsTheLines(t *testing.T) {
 	one, two := newScreen(t), newScreen(t)
 	c := consolesOn(t, one, two)
-	one.look()
-	two.look()
-	newStory(c).Say("mount: done")
+	one.read()
+	two.read()
+	newReport(c).Say("mount: done")
 	c.drain()
 	one.shows("mount: done")
 	two.shows("mount: done")
 }
 
-// A console that stands still holds up nobody: not the boot, and not the other console.
-func TestAConsoleThatStandsStillHoldsUpNothing(t *testing.T) {
-	still, well := newScreen(t), newScreen(t)
-	c := consolesOn(t, still, well)
-	well.look()
+// A stopped console delays neither the boot nor the other console.
+func TestAStoppedConsoleDelaysNothing(t *testing.T) {
+	stopped, running := newScreen(t), newScreen(t)
+	c := consolesOn(t, stopped, running)
+	running.read()
 	line := []byte(strings.Repeat("x", 1000) + "\n")
 	for range 2 * terminalQueue {
 		if _, err := c.Write(line); err != nil {
 			t.Fatal(err)
 		}
-		if len(well.seen) > cap(well.seen)/2 {
-			for range cap(well.seen) / 4 {
-				well.text = append(well.text, <-well.seen...)
+		if len(running.seen) > cap(running.seen)/2 {
+			for range cap(running.seen) / 4 {
+				running.text = append(running.text, <-running.seen...)
 			}
 		}
 	}
 	_, _ = c.Write([]byte("the end\n"))
-	well.shows("x")
-	still.look()
-	still.shows("bytes of output are missing here")
+	running.shows("x")
+	stopped.read()
+	stopped.shows("bytes of output are missing here")
 }
 
-func TestCtrlCOnAnyConsoleStopsTheAttempt(t *testing.T) {
+func TestCtrlCOnAnyConsoleInterruptsTheAttempt(t *testing.T) {
 	for which := range 2 {
 		screens := []*screen{newScreen(t), newScreen(t)}
 		c := consolesOn(t, screens...)
 		for _, s := range screens {
-			s.look()
+			s.read()
 		}
 		ended := make(chan unix.WaitStatus, 1)
 		go func() {
@@ -160,31 +160,31 @@ func TestCtrlCOnAnyConsoleStopsTheAttempt(t *testing.T) {
 		for _, s := range screens {
 			s.shows("stopped")
 			if bytes.Contains(s.text, []byte("abc")) {
-				t.Errorf("what was typed is echoed: %q", s.text)
+				t.Errorf("the input is echoed: %q", s.text)
 			}
 		}
 	}
 }
 
-// turnOn is a turn with the host's shell.
-func turnOn(t *testing.T, c *consoles) turn {
+// recoveryOn returns a recovery with the shell of this host.
+func recoveryOn(t *testing.T, c *consoles) recovery {
 	t.Helper()
 	before := shellProgram
 	shellProgram = []string{"/missing/busybox", "/bin/sh"}
 	t.Cleanup(func() { shellProgram = before })
-	return turn{out: c, pause: time.Hour}
+	return recovery{out: c, pause: time.Hour}
 }
 
-func TestEachConsoleHasAShellAndLeavingOneTriesAgain(t *testing.T) {
+func TestEachConsoleHasAShellAndLeavingOneEndsTheRecovery(t *testing.T) {
 	one, two := newScreen(t), newScreen(t)
 	c := consolesOn(t, one, two)
-	one.look()
-	two.look()
+	one.read()
+	two.read()
 	over := make(chan struct{})
-	turn := turnOn(t, c)
+	r := recoveryOn(t, c)
 	go func() {
 		defer close(over)
-		turn.wait()
+		r.wait()
 	}()
 	one.types("echo $((40+2)) $(tty)\n")
 	one.shows("42 " + one.path)
@@ -192,50 +192,54 @@ func TestEachConsoleHasAShellAndLeavingOneTriesAgain(t *testing.T) {
 	two.shows("52 " + two.path)
 	two.types("exit\n")
 	<-over
-	_, _ = c.Write([]byte("the next attempt\n")) // the shells' ends have hung the terminals up
+	_, _ = c.Write([]byte("the next attempt\n")) // the ends of the shells have hung up the terminals
 	one.shows("the next attempt")
 	two.shows("the next attempt")
 }
 
-func TestATurnEndsWithoutAKey(t *testing.T) {
-	asked := make(chan struct{}, 1)
-	asked <- struct{}{}
-	for name, change := range map[string]func(*turn){
-		"phase-boot retry":                      func(p *turn) { p.retry = asked },
-		"the watcher says that it may help":     func(p *turn) { p.watch = []string{"/bin/true"}; p.typed = time.Hour },
-		"no console, after the pause":           func(p *turn) { p.out = consolesOn(t); p.pause = time.Millisecond },
-		"a terminal that hung up, pause and on": func(p *turn) { shellProgram = []string{"/bin/true"}; p.typed = time.Hour; p.pause = time.Millisecond },
+func TestARecoveryEndsWithoutInput(t *testing.T) {
+	retry := make(chan struct{}, 1)
+	retry <- struct{}{}
+	for name, change := range map[string]func(*recovery){
+		"phase-boot retry":            func(r *recovery) { r.retry = retry },
+		"the watcher exits with 0":    func(r *recovery) { r.watcher = []string{"/bin/true"}; r.minShell = time.Hour },
+		"no console, after the pause": func(r *recovery) { r.out = consolesOn(t); r.pause = time.Millisecond },
+		"a terminal hung up, after the pause": func(r *recovery) {
+			shellProgram = []string{"/bin/true"}
+			r.minShell = time.Hour
+			r.pause = time.Millisecond
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := turnOn(t, consolesOn(t, newScreen(t)))
-			change(&p)
-			p.wait()
+			r := recoveryOn(t, consolesOn(t, newScreen(t)))
+			change(&r)
+			r.wait()
 		})
 	}
 }
 
-func TestAWatcherThatFailedEndsNothing(t *testing.T) {
+func TestAFailedWatcherDoesNotEndTheRecovery(t *testing.T) {
 	s := newScreen(t)
-	p := turnOn(t, consolesOn(t, s))
-	p.watch = []string{"/bin/false"}
-	s.look()
+	r := recoveryOn(t, consolesOn(t, s))
+	r.watcher = []string{"/bin/false"}
+	s.read()
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		p.wait()
+		r.wait()
 	}()
 	s.types("echo $((60+2))\n")
 	s.shows("62")
 	select {
 	case <-over:
-		t.Error("the turn ended")
+		t.Error("the recovery ended")
 	default:
 	}
 	s.types("exit\n")
 	<-over
 }
 
-// machineTree makes the part of /proc, /sys and /dev that says which consoles there are.
+// machineTree makes the files of /proc, /sys and /dev that list the consoles.
 func machineTree(t *testing.T, files map[string]string) (proc, sys, dev string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -251,7 +255,7 @@ func machineTree(t *testing.T, files map[string]string) (proc, sys, dev string) 
 	return filepath.Join(dir, "proc"), filepath.Join(dir, "sys"), filepath.Join(dir, "dev")
 }
 
-func TestConsolesAreThoseThatAreInTheMachine(t *testing.T) {
+func TestOnlyConsolesOfTheMachineAreUsed(t *testing.T) {
 	const (
 		tty0   = "tty0                 -WU (EC  p  )    4:2\n"
 		ttyS0  = "ttyS0                -W- (EC p a)    4:64\n"
@@ -267,7 +271,7 @@ func TestConsolesAreThoseThatAreInTheMachine(t *testing.T) {
 		"a VGA text screen":          {tty0, "(S) VGA+\n", "0", []string{"tty2"}},
 		"a serial line only":         {ttyS0 + tty0, dummy, "4", []string{"ttyS0"}},
 		"neither":                    {tty0 + ttyS0, dummy, "0", nil},
-		"one that is not a terminal": {"netcon0 -W- (E a) \nttynull0 -W- (E) \n" + ttyS0, dummy, "4", []string{"ttyS0"}},
+		"not a terminal":             {"netcon0 -W- (E a) \nttynull0 -W- (E) \n" + ttyS0, dummy, "4", []string{"ttyS0"}},
 		"no consoles at all":         {"", screen, "4", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

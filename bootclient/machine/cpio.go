@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// The newc format is what the kernel unpacks: a header of 110 ASCII bytes, the
-// name with a final NUL padded to 4, the data padded to 4. See
+// The kernel unpacks the newc format: a header of 110 ASCII bytes, the name with a final NUL
+// padded to 4 bytes, the data padded to 4 bytes. See
 // Documentation/driver-api/early-userspace/buffer-format.rst in the kernel.
 const (
 	cpioHeader  = 110
@@ -20,7 +20,7 @@ const (
 	modeFile = 0o100000
 )
 
-// A cpioEntry is one file or folder of an archive, placed before its data is known.
+// A cpioEntry is the header of a file or folder in an archive. Its data may be written later.
 type cpioEntry struct {
 	name string // path without a leading slash
 	mode uint32 // type and permission bits
@@ -40,15 +40,15 @@ func (e cpioEntry) header(inode int) []byte {
 	return append(b, make([]byte, align4(int64(len(b)))-int64(len(b)))...)
 }
 
-// dataOffset is where the data starts, counted from the start of the header.
+// dataOffset returns the offset of the data from the start of the header.
 func (e cpioEntry) dataOffset() int64 { return align4(int64(cpioHeader + len(e.name) + 1)) }
 
-// length is what the entry takes in the archive.
+// length returns the size of the entry in the archive, in bytes.
 func (e cpioEntry) length() int64 { return e.dataOffset() + align4(e.size) }
 
-// A cpioWriter places entries one behind the other in a file that is written at
-// offsets, so that their data can be filled in any order. Inodes count up; no
-// time and no owner is written: the same entries give the same bytes.
+// A cpioWriter writes the headers of entries one after another; their data can be filled in
+// later in any order. Inodes count up, and times and owners are zero: the same entries give the
+// same bytes.
 type cpioWriter struct {
 	w     io.WriterAt
 	off   int64 // end of the archive so far, always a multiple of 4
@@ -56,11 +56,11 @@ type cpioWriter struct {
 	dirs  []string
 }
 
-// add writes the header of a file, after those of its folders, and returns the
-// offset at which its size bytes of data belong.
+// add writes the headers of a file and of its folders, and returns the offset at which the data
+// of the file belongs.
 func (c *cpioWriter) add(e cpioEntry) (int64, error) {
 	if e.size < 0 || e.size > cpioMax {
-		return 0, fmt.Errorf("%s: %d bytes do not fit in an initramfs archive, which ends at 4 GiB", e.name, e.size)
+		return 0, fmt.Errorf("%s: %d bytes; a file in an initramfs archive must be smaller than 4 GiB", e.name, e.size)
 	}
 	if err := c.parents(e.name); err != nil {
 		return 0, err
@@ -68,6 +68,7 @@ func (c *cpioWriter) add(e cpioEntry) (int64, error) {
 	return c.put(e)
 }
 
+// parents writes the headers of the folders of a file that have none yet.
 func (c *cpioWriter) parents(name string) error {
 	dir := path.Dir(name)
 	if dir == "." || slices.Contains(c.dirs, dir) {
@@ -81,6 +82,7 @@ func (c *cpioWriter) parents(name string) error {
 	return err
 }
 
+// put writes one header and returns the offset of its data.
 func (c *cpioWriter) put(e cpioEntry) (int64, error) {
 	c.inode++
 	if _, err := c.w.WriteAt(e.header(c.inode), c.off); err != nil {
@@ -91,7 +93,7 @@ func (c *cpioWriter) put(e cpioEntry) (int64, error) {
 	return data, nil
 }
 
-// file adds a small file that is known whole.
+// file adds a file with its data.
 func (c *cpioWriter) file(name string, perm uint32, data []byte) error {
 	off, err := c.add(cpioEntry{name: name, mode: modeFile | perm, size: int64(len(data))})
 	if err != nil {
@@ -101,14 +103,14 @@ func (c *cpioWriter) file(name string, perm uint32, data []byte) error {
 	return err
 }
 
-// close writes the trailer and returns the archive's end.
+// close writes the trailer and returns the offset of the end of the archive.
 func (c *cpioWriter) close() (int64, error) {
 	_, err := c.put(cpioEntry{name: cpioTrailer})
 	return c.off, err
 }
 
-// archiveName is where the target finds an artifact, "" for one that is not
-// handed over in the archive.
+// archiveName returns the path of an artifact in the archive, "" for an artifact that is not in
+// the archive.
 func archiveName(role string) string {
 	switch {
 	case role == "rootfs":

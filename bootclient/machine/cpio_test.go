@@ -14,7 +14,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 )
 
-// archive writes a small archive as the payload does: headers first, data later.
+// archive makes a small archive as Payload does: headers first, data later.
 func archive(t *testing.T) []byte {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "a.cpio"))
@@ -53,7 +53,7 @@ func archive(t *testing.T) []byte {
 	return data
 }
 
-func TestForeignCpioReadsTheArchive(t *testing.T) {
+func TestCpioUnpacksTheArchive(t *testing.T) {
 	tool, err := exec.LookPath("cpio")
 	if err != nil {
 		t.Fatal("cpio is missing; run: apt-get install cpio")
@@ -75,7 +75,7 @@ func TestForeignCpioReadsTheArchive(t *testing.T) {
 	}
 }
 
-func TestForeignReaderSeesTheSameEntries(t *testing.T) {
+func TestURootReadsTheSameEntries(t *testing.T) {
 	r := cpio.Newc.Reader(bytes.NewReader(archive(t)))
 	var names []string
 	for {

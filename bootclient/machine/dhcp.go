@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	dhcpTimeout = time.Second // before the first repetition; each one waits twice as long
-	dhcpTries   = 6           // 1+2+4+8+16+32 seconds, cut by the caller's deadline
-	maxRoutes   = 32          // taken from one lease
-	routeMetric = 100         // plus the interface's index: the first interface wins
+	dhcpTimeout = time.Second // before the first repetition; doubled for each further one
+	dhcpTries   = 6           // 1+2+4+8+16+32 seconds, or until the caller's deadline
+	maxRoutes   = 32          // used of one lease
+	routeMetric = 100         // plus the interface's index: the route of the first interface is used
 )
 
-// A lease is what a DHCP server said, checked, in the terms of the kernel.
+// A lease is a checked answer of a DHCP server, as kernel addresses and routes.
 type lease struct {
 	addr    *net.IPNet
 	routes  []netlink.Route
@@ -28,10 +28,9 @@ type lease struct {
 	from    net.IP
 }
 
-// askDHCP gets a lease for an interface that is up. No host name and no client
-// identifier is sent, in any mode: the hardware address is all that a server
-// needs.
-func askDHCP(ctx context.Context, link netlink.Link) (*lease, error) {
+// requestLease requests a lease for an interface that is up. In every mode it sends no host name
+// and no client identifier: a server needs only the hardware address.
+func requestLease(ctx context.Context, link netlink.Link) (*lease, error) {
 	client, err := nclient4.New(link.Attrs().Name, nclient4.WithTimeout(dhcpTimeout), nclient4.WithRetry(dhcpTries))
 	if err != nil {
 		return nil, err
@@ -44,18 +43,18 @@ func askDHCP(ctx context.Context, link netlink.Link) (*lease, error) {
 	return readLease(got.ACK, link.Attrs().Index)
 }
 
-// readLease checks an acknowledgement: whatever is on the wire may have sent it.
+// readLease checks a DHCP acknowledgement, which any host on the link may have sent.
 func readLease(ack *dhcpv4.DHCPv4, index int) (*lease, error) {
 	ip := ack.YourIPAddr.To4()
 	if ip == nil || !ip.IsGlobalUnicast() {
-		return nil, fmt.Errorf("DHCP: %.40q is not an address for a host", ack.YourIPAddr.String())
+		return nil, fmt.Errorf("DHCP: address %.40q is not usable for a host", ack.YourIPAddr.String())
 	}
 	mask := ack.SubnetMask()
 	if mask == nil {
 		mask = ip.DefaultMask()
 	}
 	if ones, bits := mask.Size(); bits != 32 || ones == 0 {
-		return nil, errors.New("DHCP: the subnet mask is not one")
+		return nil, errors.New("DHCP: invalid subnet mask")
 	}
 	l := &lease{addr: &net.IPNet{IP: ip, Mask: mask}, from: ack.ServerIdentifier()}
 	for _, s := range ack.DNS() {
@@ -67,8 +66,8 @@ func readLease(ack *dhcpv4.DHCPv4, index int) (*lease, error) {
 	return l, nil
 }
 
-// leaseRoutes reads the classless routes or, without any, the first router
-// (RFC 3442 wants them in this order).
+// leaseRoutes returns the classless routes or, without any, a route over the first router
+// (RFC 3442 requires this order).
 func leaseRoutes(ack *dhcpv4.DHCPv4, index int) []netlink.Route {
 	anywhere := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	wanted := ack.ClasslessStaticRoute()
@@ -81,13 +80,13 @@ func leaseRoutes(ack *dhcpv4.DHCPv4, index int) []netlink.Route {
 		if w.Dest == nil || gw == nil || gw.IsMulticast() || gw.IsLoopback() {
 			continue
 		}
-		// RFC 3442: bits of the destination outside its mask are the client's to clear.
+		// RFC 3442: the client clears the bits of the destination outside its mask.
 		to := &net.IPNet{IP: w.Dest.IP.Mask(w.Dest.Mask), Mask: w.Dest.Mask}
 		r := netlink.Route{LinkIndex: index, Dst: to, Priority: routeMetric + index}
 		if gw.IsUnspecified() {
 			r.Scope = netlink.SCOPE_LINK
 		} else {
-			// On-link also where the server's mask does not cover the router.
+			// On-link, because the router may be outside the subnet of the lease.
 			r.Gw, r.Flags = gw, int(netlink.FLAG_ONLINK)
 		}
 		routes = append(routes, r)
@@ -95,17 +94,17 @@ func leaseRoutes(ack *dhcpv4.DHCPv4, index int) []netlink.Route {
 	return routes
 }
 
-// apply gives the interface its address and routes. Those of an earlier attempt go:
-// the kernel would go on speaking from the oldest address.
+// apply sets the address and the routes of the interface. It removes addresses of an earlier
+// attempt, because the kernel would keep sending from the oldest one.
 func (l *lease) apply(link netlink.Link) error {
 	old, err := netlink.AddrList(link, netlink.FAMILY_V4)
 	if err != nil {
 		return fmt.Errorf("addresses: %w", err)
 	}
 	for i := range old {
-		// Its secondaries go with a primary address, so one may be gone already.
+		// The kernel removes secondary addresses with their primary one.
 		if err := netlink.AddrDel(link, &old[i]); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("address %s of before: %w", old[i].IPNet, err)
+			return fmt.Errorf("old address %s: %w", old[i].IPNet, err)
 		}
 	}
 	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: l.addr}); err != nil {

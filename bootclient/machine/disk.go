@@ -20,24 +20,24 @@ const (
 	cacheLabel = "PHASE-CACHE"
 	cacheDir   = "/cache"
 
-	// Offsets in an ext2/3/4 superblock, which starts at byte 1024 of its
-	// device (Documentation/filesystems/ext4/super.rst in the kernel).
+	// Offsets in an ext2/3/4 superblock, which starts at byte 1024 of the device
+	// (Documentation/filesystems/ext4/super.rst in the kernel).
 	superblock = 1024
 	extMagicAt = 0x38
 	extLabelAt = 0x78
 	extMagic   = 0xEF53
 
-	// usbPatience is how long a disk behind a USB controller may take to appear.
-	usbPatience = 3 * time.Second
+	// usbDiskTimeout is how long the boot waits for a USB disk to appear.
+	usbDiskTimeout = 3 * time.Second
 )
 
-// errNoCache says that the machine has no cache partition.
+// errNoCache is the error for a machine without a cache partition.
 var errNoCache = errors.New("no ext4 file system labelled " + cacheLabel)
 
-// errNoDriver says that the disk with the cache partition does not show up.
-var errNoDriver = errors.New("the disk that this was started from has no driver here; build with --flavour generic")
+// errNoDriver is the error for a machine whose boot disk does not appear.
+var errNoDriver = errors.New("no driver for the boot disk; build the image with --flavour generic")
 
-// extLabel reads the label of an ext4 file system, "" when there is none.
+// extLabel returns the label of an ext2, ext3 or ext4 file system, "" for another content.
 func extLabel(r io.ReaderAt) string {
 	var sb [256]byte
 	if _, err := r.ReadAt(sb[:], superblock); err != nil {
@@ -50,35 +50,35 @@ func extLabel(r io.ReaderAt) string {
 	return string(label)
 }
 
-// disks is where block devices are looked for.
+// disks searches block devices.
 type disks struct {
 	sys, dev string
-	boot     string // GUID of the partition that the machine was started from, "" for unknown
+	boot     string // GUID of the partition with the boot loader, "" for unknown
 }
 
-// A cachePartition is a partition that the cache may be on.
+// A cachePartition is a partition for the cache.
 type cachePartition struct {
-	device string
-	booted bool // it is on the disk that the machine was started from
-	blank  bool // it has the name of one, and no file system of that label
+	device      string
+	onBootDisk  bool // it is on the disk with the boot loader
+	unformatted bool // the partition table names it PHASE-CACHE; its file system has no such label
 }
 
-// find returns the cache partition: that of the disk which the machine was started from, or
-// else the first by name. Every block device is opened for reading only. A partition of the
-// boot disk that only its name tells counts too. others is how many more there are.
+// find returns the cache partition: the one on the boot disk, or else the first by device name.
+// It opens every block device for reading only. On the boot disk, a partition that has only the
+// name in the partition table counts too. others is the number of further cache partitions.
 func (d disks) find() (found cachePartition, others int, err error) {
 	names, err := d.list()
 	if err != nil {
 		return found, 0, err
 	}
 	var all []cachePartition
-	seen := false // the boot disk
+	bootDiskSeen := false
 	for _, name := range names {
 		p := cachePartition{device: filepath.Join(d.dev, strings.ReplaceAll(name, "!", "/"))}
-		label, onBoot := d.look(name)
-		p.booted, seen = onBoot, seen || onBoot
-		p.blank = label != cacheLabel
-		if !p.blank || p.booted && d.partName(name) == cacheLabel {
+		label, onBootDisk := d.inspect(name)
+		p.onBootDisk, bootDiskSeen = onBootDisk, bootDiskSeen || onBootDisk
+		p.unformatted = label != cacheLabel
+		if !p.unformatted || p.onBootDisk && d.partName(name) == cacheLabel {
 			all = append(all, p)
 		}
 	}
@@ -86,23 +86,24 @@ func (d disks) find() (found cachePartition, others int, err error) {
 	switch {
 	case len(all) > 0:
 		return all[0], len(all) - 1, nil
-	case d.boot != "" && !seen:
+	case d.boot != "" && !bootDiskSeen:
 		return found, 0, errNoDriver
 	}
 	return found, 0, errNoCache
 }
 
+// rank returns the order of preference: lower is better.
 func (p cachePartition) rank() int {
 	switch {
-	case p.booted:
+	case p.onBootDisk:
 		return 0
-	case p.blank:
+	case p.unformatted:
 		return 2
 	}
 	return 1
 }
 
-// list returns the names of the block devices that may hold a cache.
+// list returns the names of the block devices that may contain a cache.
 func (d disks) list() (names []string, err error) {
 	entries, err := os.ReadDir(filepath.Join(d.sys, "class/block"))
 	if err != nil {
@@ -117,9 +118,9 @@ func (d disks) list() (names []string, err error) {
 	return names, nil
 }
 
-// look returns the label of a device's file system, and whether the machine was started
-// from its disk.
-func (d disks) look(name string) (label string, booted bool) {
+// inspect returns the label of a device's file system, and whether the device is on the boot
+// disk.
+func (d disks) inspect(name string) (label string, onBootDisk bool) {
 	if f, err := d.open(name); err == nil {
 		label = extLabel(f)
 		f.Close()
@@ -139,7 +140,7 @@ func (d disks) open(name string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(d.dev, strings.ReplaceAll(name, "!", "/")), os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
-// parent is the disk of a partition, and of a disk itself.
+// parent returns the disk of a partition; the parent of a disk is the disk itself.
 func (d disks) parent(name string) string {
 	path, err := filepath.EvalSymlinks(filepath.Join(d.sys, "class/block", name))
 	if err != nil {
@@ -151,7 +152,7 @@ func (d disks) parent(name string) string {
 	return filepath.Base(filepath.Dir(path))
 }
 
-// partName is the name that the partition table has for a partition.
+// partName returns the name of a partition in the partition table.
 func (d disks) partName(name string) string {
 	text, err := os.ReadFile(filepath.Join(d.sys, "class/block", name, "uevent"))
 	if err != nil {
@@ -165,36 +166,43 @@ func (d disks) partName(name string) string {
 	return ""
 }
 
-// wait is find that waits for a USB disk: each block device that the kernel announces
-// starts another look. The cache of another disk than the booted one is taken only when
-// the time is over.
-func (d disks) wait(ctx context.Context, more <-chan struct{}) (found cachePartition, others int, err error) {
-	patience := time.Duration(0)
-	if usb, err := filepath.Glob(filepath.Join(d.sys, "bus/usb/devices/*")); err == nil && len(usb) > 0 {
-		patience = usbPatience
+// wait searches as find does and, on a machine with USB, waits up to usbDiskTimeout for the boot
+// disk. It searches again for each signal on newDisk. A cache on another disk is used only after
+// that time.
+func (d disks) wait(ctx context.Context, newDisk <-chan struct{}) (found cachePartition, others int, err error) {
+	timeout := time.Duration(0)
+	if hasUSB(d.sys) {
+		timeout = usbDiskTimeout
 	}
-	ctx, stop := context.WithTimeout(ctx, patience)
+	ctx, stop := context.WithTimeout(ctx, timeout)
 	defer stop()
 	for {
 		found, others, err = d.find()
-		if err == nil && (found.booted || d.boot == "") {
+		if err == nil && (found.onBootDisk || d.boot == "") {
 			return found, others, nil
 		}
 		select {
-		case <-more:
+		case <-newDisk:
 		case <-ctx.Done():
 			return found, others, err
 		}
 	}
 }
 
-// onUSB reports whether a block device hangs on USB: somebody may pull it, and a target has
-// no driver for it.
+// hasUSB reports whether the machine has a USB controller with a driver.
+func hasUSB(sys string) bool {
+	devices, err := filepath.Glob(filepath.Join(sys, "bus/usb/devices/*"))
+	return err == nil && len(devices) > 0
+}
+
+// onUSB reports whether a block device is attached by USB. Such a disk may be unplugged, and the
+// target has no driver for it.
 func onUSB(sys, device string) bool {
 	path, err := filepath.EvalSymlinks(filepath.Join(sys, "class/block", filepath.Base(device)))
 	return err == nil && strings.Contains(path, "/usb")
 }
 
+// unmountCache unmounts the cache partition, later if it is in use.
 func unmountCache() {
 	if err := unix.Unmount(cacheDir, 0); errors.Is(err, unix.EBUSY) {
 		_ = unix.Unmount(cacheDir, unix.MNT_DETACH)

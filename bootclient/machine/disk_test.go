@@ -12,7 +12,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file/filetest"
 )
 
-// mke2fs makes a real file system, judged later by our own reading of it.
+// mke2fs makes a real ext4 file system.
 func mke2fs(t *testing.T, path, label string) {
 	t.Helper()
 	tool, err := exec.LookPath("mke2fs")
@@ -31,7 +31,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// machineDisks is a /sys and /dev with files in the place of block devices.
+// machineDisks makes a /sys and a /dev with files in place of block devices.
 func machineDisks(t *testing.T, names ...string) (sys, dev string) {
 	t.Helper()
 	sys, dev = t.TempDir(), t.TempDir()
@@ -45,7 +45,7 @@ func machineDisks(t *testing.T, names ...string) (sys, dev string) {
 
 func TestTheCacheIsFoundByItsLabel(t *testing.T) {
 	sys, dev := machineDisks(t, "loop0", "sda", "sda1", "sda2", "sdb")
-	mke2fs(t, filepath.Join(dev, "loop0"), cacheLabel) // never looked at
+	mke2fs(t, filepath.Join(dev, "loop0"), cacheLabel) // loop devices are not searched
 	mke2fs(t, filepath.Join(dev, "sda1"), "PHASE-OTHER")
 	mke2fs(t, filepath.Join(dev, "sda2"), cacheLabel)
 	if err := os.WriteFile(filepath.Join(dev, "sda"), make([]byte, 1<<20), 0o600); err != nil {
@@ -57,7 +57,7 @@ func TestTheCacheIsFoundByItsLabel(t *testing.T) {
 	}
 }
 
-func TestAMachineWithoutCacheSaysSo(t *testing.T) {
+func TestAMachineWithoutACacheIsReported(t *testing.T) {
 	sys, dev := machineDisks(t, "sda", "sdb", "sdc")
 	for name, size := range map[string]int{"sda": 0, "sdb": 1100} { // shorter than a superblock; sdc has no node
 		if err := os.WriteFile(filepath.Join(dev, name), make([]byte, size), 0o600); err != nil {
@@ -68,11 +68,11 @@ func TestAMachineWithoutCacheSaysSo(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	if got, _, err := (disks{sys: sys, dev: dev, boot: "0fc63daf-8483-4772-8e79-3d69d8477de4"}).find(); !errors.Is(err, errNoDriver) {
-		t.Errorf("the boot disk does not show up: got %+v, %v", got, err)
+		t.Errorf("the boot disk is missing: got %+v, %v", got, err)
 	}
 }
 
-// gptDisk is a disk with an ESP and a cache partition, in sysfs too, as Linux shows it.
+// gptDisk makes a disk with an ESP and a cache partition, and its entries in sysfs.
 func gptDisk(t *testing.T, sys, dev, name, esp string) {
 	t.Helper()
 	disk := filepath.Join(dev, name)
@@ -104,30 +104,30 @@ func gptDisk(t *testing.T, sys, dev, name, esp string) {
 	mke2fs(t, filepath.Join(dev, name+"2"), cacheLabel)
 }
 
-func TestOfTwoCachesThatOfTheBootedDiskIsTaken(t *testing.T) {
+func TestTheCacheOnTheBootDiskIsUsed(t *testing.T) {
 	const esp1, esp2 = "0fc63daf-8483-4772-8e79-3d69d8477de4", "b0eef8d2-7c1a-4c3d-9f0e-0123456789ab"
 	sys, dev := t.TempDir(), t.TempDir()
 	gptDisk(t, sys, dev, "sda", esp1)
 	gptDisk(t, sys, dev, "sdb", esp2)
 	for boot, want := range map[string]string{"": "sda2", esp1: "sda2", esp2: "sdb2"} {
 		got, others, err := disks{sys, dev, boot}.find()
-		if err != nil || got.device != filepath.Join(dev, want) || others != 1 || got.booted != (boot != "") || got.blank {
+		if err != nil || got.device != filepath.Join(dev, want) || others != 1 || got.onBootDisk != (boot != "") || got.unformatted {
 			t.Errorf("started from %q: %+v, %d others, %v; want %s", boot, got, others, err, want)
 		}
 	}
-	// without a file system, the name in the partition table tells that of the booted disk
+	// On the boot disk, a partition without a file system is found by its name.
 	if err := os.WriteFile(filepath.Join(dev, "sdb2"), make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, _, err := (disks{sys, dev, esp2}).find(); err != nil || got.device != filepath.Join(dev, "sdb2") || !got.blank {
-		t.Errorf("a wiped one: %+v, %v", got, err)
+	if got, _, err := (disks{sys, dev, esp2}).find(); err != nil || got.device != filepath.Join(dev, "sdb2") || !got.unformatted {
+		t.Errorf("a wiped cache on the boot disk: %+v, %v", got, err)
 	}
-	if got, _, err := (disks{sys, dev, ""}).find(); err != nil || got.device != filepath.Join(dev, "sda2") || got.blank {
-		t.Errorf("a wiped one of an unknown disk: %+v, %v", got, err)
+	if got, _, err := (disks{sys, dev, ""}).find(); err != nil || got.device != filepath.Join(dev, "sda2") || got.unformatted {
+		t.Errorf("a wiped cache, boot disk unknown: %+v, %v", got, err)
 	}
 }
 
-func TestTheLoadersPartitionIsRead(t *testing.T) {
+func TestThePartitionOfTheBootLoaderIsRead(t *testing.T) {
 	data := []byte{6, 0, 0, 0}
 	for _, r := range "0FC63DAF-8483-4772-8E79-3D69D8477DE4" {
 		data = append(data, byte(r), 0)
@@ -142,12 +142,12 @@ func TestTheLoadersPartitionIsRead(t *testing.T) {
 	}
 }
 
-func TestADamagedFileSystemIsToldByItsMark(t *testing.T) {
+func TestAFileSystemThatTheKernelMarkedIsDamaged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk")
 	mke2fs(t, path, cacheLabel)
 	p := cachePartition{device: path}
-	if err := p.fault(); err != nil {
-		t.Errorf("a sound one: %v", err)
+	if err := p.damage(); err != nil {
+		t.Errorf("an undamaged one: %v", err)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -157,20 +157,20 @@ func TestADamagedFileSystemIsToldByItsMark(t *testing.T) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.fault(); err == nil {
-		t.Error("its mark was not seen")
+	if err := p.damage(); err == nil {
+		t.Error("the mark was not seen")
 	}
-	if err := (cachePartition{device: path, blank: true}).fault(); err == nil {
+	if err := (cachePartition{device: path, unformatted: true}).damage(); err == nil {
 		t.Error("a partition without a file system passes")
 	}
 }
 
-func TestACacheThatIsMadeAnewIsSound(t *testing.T) {
+func TestARecreatedCachePassesE2fsck(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 700<<20)); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeExt(t.Context(), path); err != nil {
+	if err := formatCache(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(path)
@@ -186,7 +186,7 @@ func TestACacheThatIsMadeAnewIsSound(t *testing.T) {
 	}
 }
 
-func TestWhatIsRememberedOutlivesTheFileSystem(t *testing.T) {
+func TestTrustedMetadataAreSavedFromADamagedCache(t *testing.T) {
 	old, fresh := t.TempDir(), t.TempDir()
 	files := map[string]string{"trust/0123/timestamp.json": "{}", "trust/0123/1.root.json": "{1}", keyFile: "key"}
 	for name, text := range files {
@@ -197,14 +197,14 @@ func TestWhatIsRememberedOutlivesTheFileSystem(t *testing.T) {
 	}
 	outside := filetest.Outside(t)
 	for i, kind := range filetest.Kinds() {
-		if err := kind.Make(filepath.Join(old, "trust", "0123", fmt.Sprintf("stranger-%d.json", i)), outside); err != nil {
+		if err := kind.Make(filepath.Join(old, "trust", "0123", fmt.Sprintf("special-%d.json", i)), outside); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := os.Symlink(filepath.Dir(outside), filepath.Join(old, "trust", "link")); err != nil {
 		t.Fatal(err)
 	}
-	if err := restoreFiles(fresh, keepFiles(old)); err != nil {
+	if err := restoreFiles(fresh, saveFiles(old)); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range files {
@@ -214,18 +214,18 @@ func TestWhatIsRememberedOutlivesTheFileSystem(t *testing.T) {
 	}
 	for _, name := range []string{"blocks", "trust/link"} {
 		if exists(filepath.Join(fresh, name)) {
-			t.Errorf("%s came along", name)
+			t.Errorf("%s was copied", name)
 		}
 	}
 	filepath.WalkDir(fresh, func(path string, d fs.DirEntry, err error) error {
 		if data, _ := os.ReadFile(path); string(data) == filetest.Secret {
-			t.Errorf("%s is the file behind the link", path)
+			t.Errorf("%s is the target of the link", path)
 		}
 		return err
 	})
 }
 
-func TestAStickIsToldFromADiskThatStays(t *testing.T) {
+func TestAUSBDiskIsRemovable(t *testing.T) {
 	sys := t.TempDir()
 	for device, bus := range map[string]string{
 		"sda2": "pci0000:00/0000:00:14.0/usb2/2-1/2-1:1.0/host6/target6:0:0/6:0:0:0/block/sda",

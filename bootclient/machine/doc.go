@@ -1,52 +1,50 @@
 // Package machine is phase-boot as the first process of a machine.
 //
-// It owns what surrounds a boot: mounts, kernel modules, the clock, the wired
-// network, the cache partition, the memory that kexec loads, and the jump. What
-// to boot, and whether it may be booted, is decided by bootclient and manifest.
+// It owns everything around the fetch of a boot: mounts, kernel modules, the clock, the wired
+// network, the cache partition, the memory that kexec loads, and the jump into the new kernel.
+// bootclient and manifest decide what is booted and whether it is trusted. Only cmd/phase-boot
+// calls it.
 //
-// Two roles share one binary; /etc/phase/role names the one:
+// One binary has two roles; /etc/phase/role names the role:
 //
-//   - boot: PID 1 is a small supervisor. It mounts, starts itself again as
-//     `phase-boot boot` and waits. Everything that reads the network's bytes
-//     happens in that child, so a crash of a parser costs an attempt and never
-//     PID 1. When the child has loaded a kernel, PID 1 jumps into it; otherwise
-//     it prints why, opens a shell on every console (shells.go) and tries again
-//     afterwards. What is missing and can come (a network card, a link) is watched for by
-//     another child, `phase-boot watch`.
-//   - target: the /init of a release's initramfs. It mounts the squashfs that the
-//     boot role appended in memory, under an overlay, and switches root.
+//   - boot: PID 1 is a small supervisor (supervisor.go). It mounts, starts itself again as
+//     `phase-boot boot` and waits. All data from the network is parsed in that child process,
+//     so a crash of a parser ends one attempt and never PID 1. When the child has loaded a
+//     kernel, PID 1 jumps into it. Otherwise PID 1 prints the reason, opens a shell on every
+//     console (shells.go) and tries again later. A second child process, `phase-boot watch`,
+//     waits for a missing network card or link.
+//   - target: the /init of a release's initramfs (target.go). It mounts the squashfs that the
+//     boot role appended to the initramfs, puts an overlay over it, and switches root.
 //
-// Start at Init (PID 1, both roles) and Child (the steps of a boot). A boot is a
-// table of named steps; each line on the console carries the time since the
-// kernel started.
+// Start at Init (PID 1, both roles) and Boot (the steps of one attempt). A boot is a table of
+// named steps; each line on the console has the time since the start of the kernel.
 //
-// The initramfs carries /init (phase-boot), /bin/busybox with its link /bin/sh,
-// /etc/phase/role, and /lib/modules/VERSION with modules.dep (modules.alias and
-// modules.builtin are used when there); /etc/phase/modules lists what to load at
-// start. The boot role also needs /etc/phase/root.json, channel and build-time.
-// Device nodes are not needed: the kernel's own initramfs has /dev/console. A link
-// /bin/phase-boot gives the shell `phase-boot status` and `phase-boot retry`.
+// The initramfs contains /init (phase-boot), /bin/busybox with its link /bin/sh,
+// /etc/phase/role, and /lib/modules/VERSION with modules.dep; modules.alias and modules.builtin
+// are optional. /etc/phase/modules lists modules to load at start. The boot role also needs
+// /etc/phase/root.json, channel and build-time. Device nodes are not needed: the kernel's own
+// initramfs has /dev/console. A link /bin/phase-boot lets the shell run `phase-boot status` and
+// `phase-boot retry`.
 //
-// Consoles are all terminals on which the kernel prints and that are in the machine
-// (consoles.go, terminal.go); PID 1 prints on each what the roles say.
+// The consoles are the terminals that the kernel prints on and that exist in the machine
+// (consoles.go, terminal.go). PID 1 prints the output of both roles on all of them.
 //
-// A release may be served on by its target: where the mode announces, the boot hands over
-// /run/phase/seed.env (the arguments of phase-boot seed) and root.json, and the target's
-// initramfs leaves this program at /run/phase/phase-boot and mounts the cache partition
-// read-only at /run/phase/cache. Where the boot has no partition that it may write and that
-// stays in the machine, it hands over in memory what the target lacks (kernel, initramfs,
-// and a cache of metadata and inner nodes; stock.go), if there is room to spare; the
-// target's initramfs puts its squashfs beside that.
+// The target may serve its release to other machines, where the boot mode announces. The boot
+// hands over /run/phase/seed.env (the arguments of phase-boot seed) and root.json; the target's
+// initramfs puts this program at /run/phase/phase-boot and mounts the cache partition read-only
+// at /run/phase/cache (handover.go). Without a writable cache partition on a fixed disk, the
+// boot hands over the files that the target lacks in memory, if enough memory is free: kernel,
+// initramfs, and a cache of metadata and inner nodes (seedmemory.go).
 //
-// It refuses to load bytes that were not hashed again after their memory was
-// sealed, a kernel that is shorter than its header says or for another architecture, and
-// kernel arguments that no signature covers, except console= and panic=60. It opens no
-// block device for writing unless the mode grants it a cache.
+// It refuses to load bytes that were not hashed again after their memory was sealed, a kernel
+// that is shorter than its header says or is for another architecture, and unsigned kernel
+// arguments, except console= and panic=60. It opens a block device for writing only if the mode
+// allows a writable cache.
 //
-// Limits: x86-64 and arm64 EFI kernels as kexec_file_load takes them; DHCPv4 and
-// the kernel's IPv6 autoconfiguration on wired interfaces, without its name servers;
-// leases are not renewed (a boot is shorter than a lease); artifacts under 4 GiB; three
-// times the payload must fit in memory, because kexec_file_load copies it twice, and the
-// room that a kernel unpacks itself in; the target's first root is a tmpfs of half the
-// memory, and the squashfs lies in it.
+// Limits: x86-64 and arm64 EFI kernels that kexec_file_load accepts; DHCPv4 and the kernel's
+// IPv6 autoconfiguration (without its name servers) on wired interfaces; leases are not
+// renewed, because a boot is shorter than a lease; artifacts under 4 GiB; memory for three
+// times the payload, because kexec_file_load copies it twice, plus the room in which the kernel
+// unpacks itself; the target's first root is a tmpfs of half the memory, which contains the
+// squashfs.
 package machine

@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startEntropy asks the kernel for random numbers in the background and closes
-// the channel when it has them. A machine without a hardware source gathers
-// entropy only while somebody waits in getrandom(2), which takes seconds on a slow
-// one; the DHCP library spins without waiting, and would never get any.
+// startEntropy waits in the background until the kernel's random numbers are ready, then closes
+// the channel. Without a hardware source, the kernel gathers entropy only while a thread waits
+// in getrandom(2), for seconds on a slow machine. The DHCP library polls without waiting and
+// would never get any.
 func startEntropy() <-chan struct{} {
 	ready := make(chan struct{})
 	go func() {
@@ -25,11 +25,12 @@ func startEntropy() <-chan struct{} {
 	return ready
 }
 
-// waitEntropy is the step before anything needs a key or a transaction number.
+// waitEntropy is the step that waits for random numbers. Later steps need them for keys and
+// transaction numbers.
 func (b *boot) waitEntropy(ctx context.Context) (string, error) {
 	select {
 	case <-b.entropy:
-		return "the kernel has gathered enough", nil
+		return "ready", nil
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}

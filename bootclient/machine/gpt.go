@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Of a GUID partition table (UEFI specification, section 5.3), bounds of what is read.
+// Bounds of the GUID partition table that is read (UEFI specification, section 5.3).
 const (
 	gptSignature = "EFI PART"
 	gptMax       = 256 // entries
-	gptEntry     = 128 // bytes, the least
+	gptEntry     = 128 // smallest size of an entry, in bytes
 )
 
-// hasPartition reports whether a disk has a GPT with a partition of this GUID, as the
-// UEFI specification spells it, in lower case.
+// hasPartition reports whether a disk has a GPT with a partition of this GUID, in the text form
+// of the UEFI specification, in lower case.
 func hasPartition(disk io.ReaderAt, guid string) bool {
 	for _, sector := range []int64{512, 4096} {
 		var head [92]byte
@@ -45,7 +45,7 @@ func hasPartition(disk io.ReaderAt, guid string) bool {
 	return false
 }
 
-// guidText spells a GUID: its first three numbers are little-endian.
+// guidText formats a GUID. Its first three numbers are little-endian.
 func guidText(b []byte) string {
 	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint16(b[4:]),
 		binary.LittleEndian.Uint16(b[6:]), b[8:10], b[10:16])
@@ -53,17 +53,17 @@ func guidText(b []byte) string {
 
 const (
 	efiVars = "/sys/firmware/efi/efivars"
-	// loaderPartition is where systemd-boot says from which partition it was loaded
-	// (Boot Loader Interface, https://systemd.io/BOOT_LOADER_INTERFACE).
+	// loaderPartition is the variable in which systemd-boot stores the GUID of the partition
+	// that it was loaded from (Boot Loader Interface, https://systemd.io/BOOT_LOADER_INTERFACE).
 	loaderPartition = "LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 )
 
-// bootPartition returns the GUID of the partition that the boot loader was loaded from, ""
-// where firmware or loader do not say. load loads a kernel module.
+// bootPartition returns the GUID of the partition that the boot loader was loaded from, "" if
+// the firmware or the loader does not provide it. load loads a kernel module.
 func bootPartition(load func(string) error) string {
 	if !mounted(efiVars) {
-		_ = load("efivarfs") // built in, or there is no UEFI
-		if err := unix.Mount("efivarfs", efiVars, "efivarfs", quiet|unix.MS_RDONLY, ""); err != nil {
+		_ = load("efivarfs") // fails if it is built in, or without UEFI
+		if err := unix.Mount("efivarfs", efiVars, "efivarfs", noPrograms|unix.MS_RDONLY, ""); err != nil {
 			return ""
 		}
 		defer unix.Unmount(efiVars, 0)
@@ -75,7 +75,7 @@ func bootPartition(load func(string) error) string {
 	return efiString(data)
 }
 
-// efiString reads a variable that holds UTF-16 text behind its four bytes of attributes.
+// efiString decodes an EFI variable: four bytes of attributes, then UTF-16 text.
 func efiString(data []byte) string {
 	var text []uint16
 	for i := 4; i+1 < len(data) && len(text) < 64; i += 2 {

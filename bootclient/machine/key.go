@@ -19,56 +19,45 @@ const (
 	maxKeyFile = 4 << 10       // bytes
 )
 
-// errBadKey says that a key file holds no key of ours.
+// errBadKey is the error for a key file without a usable key.
 var errBadKey = errors.New("the key there is damaged")
 
-// machineKey returns the machine's Ed25519 private key as PKCS #8 PEM, and words about
-// it. path is where it is kept, "" for a key that lives as long as this boot. A file that
-// is missing, or that holds no key, is made anew when write says so. A file that cannot be
-// read or written costs the identity, not the boot: the key is then ephemeral and err says
-// why.
-func machineKey(path string, write bool) (pemKey []byte, words string, err error) {
-	var old []byte
-	err = fs.ErrNotExist
-	if path != "" {
-		old, err = readKey(path)
-	}
-	if err == nil {
-		return old, "kept on the cache partition", nil
-	}
-	fresh, genErr := newKey()
-	bad := errors.Is(err, errBadKey)
-	switch {
-	case genErr != nil:
-		return nil, "", genErr
-	case !bad && !errors.Is(err, fs.ErrNotExist):
-		return fresh, ephemeral, err
-	case path == "" || !write:
-		return fresh, ephemeral, only(err, bad)
-	}
-	if bad {
-		words = fmt.Sprintf("a new one, kept on the cache partition: %v; other machines see a new peer", err)
-		err = os.RemoveAll(path) // the link or the folder itself, nothing behind it
-	} else {
-		words, err = "kept on the cache partition", nil
-	}
-	if err == nil {
-		err = atomicfile.Write(path, 0o600, fresh)
-	}
-	if err != nil {
-		return fresh, ephemeral, fmt.Errorf("machine key: %w", err)
-	}
-	return fresh, words, nil
-}
-
+// ephemeral is the summary of machineKey for a key that is not stored.
 const ephemeral = "new for this boot"
 
-// only is err where it counts.
-func only(err error, counts bool) error {
-	if counts {
-		return err
+// machineKey returns the machine's Ed25519 private key as PKCS #8 PEM. path is the file of the
+// key, "" for a key of this boot only. If write is set, a missing or damaged file is replaced.
+// Where the file cannot be used the key is ephemeral, and err says why: the machine loses its
+// identity and still boots.
+func machineKey(path string, write bool) (pemKey []byte, summary string, err error) {
+	readErr := fs.ErrNotExist
+	if path != "" {
+		if pemKey, readErr = readKey(path); readErr == nil {
+			return pemKey, "kept on the cache partition", nil
+		}
 	}
-	return nil
+	if pemKey, err = newKey(); err != nil {
+		return nil, "", err
+	}
+	missing, damaged := errors.Is(readErr, fs.ErrNotExist), errors.Is(readErr, errBadKey)
+	switch {
+	case missing && (path == "" || !write):
+		return pemKey, ephemeral, nil
+	case !missing && !(damaged && write):
+		return pemKey, ephemeral, readErr
+	}
+	summary = "kept on the cache partition"
+	if damaged {
+		summary = fmt.Sprintf("a new one, kept on the cache partition: %v; other machines see a new peer", readErr)
+		err = os.RemoveAll(path) // a symbolic link or a folder itself, not its target
+	}
+	if err == nil {
+		err = atomicfile.Write(path, 0o600, pemKey)
+	}
+	if err != nil {
+		return pemKey, ephemeral, fmt.Errorf("machine key: %w", err)
+	}
+	return pemKey, summary, nil
 }
 
 func newKey() ([]byte, error) {

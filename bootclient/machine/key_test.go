@@ -26,29 +26,29 @@ func wantEd25519(t *testing.T, data []byte) {
 	}
 }
 
-func TestTheMachineKeyStaysOnAWritableCache(t *testing.T) {
+func TestTheMachineKeyIsKeptOnAWritableCache(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "machine.key")
-	first, words, err := machineKey(file, true)
-	if err != nil || words == ephemeral {
-		t.Fatal(words, err)
+	first, summary, err := machineKey(file, true)
+	if err != nil || summary == ephemeral {
+		t.Fatal(summary, err)
 	}
 	wantEd25519(t, first)
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	second, words, err := machineKey(file, false)
-	if err != nil || words == ephemeral || !bytes.Equal(first, second) {
-		t.Error("the second boot has another key", words, err)
+	second, summary, err := machineKey(file, false)
+	if err != nil || summary == ephemeral || !bytes.Equal(first, second) {
+		t.Error("the second boot has another key", summary, err)
 	}
 }
 
 func TestWithoutAWritableCacheEveryBootHasItsOwnKey(t *testing.T) {
 	absent := filepath.Join(t.TempDir(), "machine.key")
 	for _, file := range []string{"", absent} {
-		a, words, err := machineKey(file, false)
+		a, summary, err := machineKey(file, false)
 		b, _, _ := machineKey(file, false)
-		if err != nil || words != ephemeral || bytes.Equal(a, b) {
-			t.Errorf("%q: %q, %v", file, words, err)
+		if err != nil || summary != ephemeral || bytes.Equal(a, b) {
+			t.Errorf("%q: %q, %v", file, summary, err)
 		}
 		wantEd25519(t, a)
 	}
@@ -70,24 +70,24 @@ func TestADamagedKeyFileIsReplacedOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			file, outside := filepath.Join(dir, "machine.key"), filepath.Join(dir, "outside")
-			if err := errors.Join(os.WriteFile(outside, []byte("another's"), 0o600), plant(file)); err != nil {
+			if err := errors.Join(os.WriteFile(outside, []byte("other data"), 0o600), plant(file)); err != nil {
 				t.Fatal(err)
 			}
-			key, words, err := machineKey(file, false)
-			if !errors.Is(err, errBadKey) || words != ephemeral {
-				t.Errorf("a cache that is only read: %q, %v", words, err)
+			key, summary, err := machineKey(file, false)
+			if !errors.Is(err, errBadKey) || summary != ephemeral {
+				t.Errorf("a read-only cache: %q, %v", summary, err)
 			}
 			wantEd25519(t, key)
-			key, words, err = machineKey(file, true)
-			if err != nil || !strings.Contains(words, "damaged") || !strings.Contains(words, "a new one") {
-				t.Errorf("%q, %v", words, err)
+			key, summary, err = machineKey(file, true)
+			if err != nil || !strings.Contains(summary, "damaged") || !strings.Contains(summary, "a new one") {
+				t.Errorf("%q, %v", summary, err)
 			}
-			next, words, err := machineKey(file, true)
-			if err != nil || strings.Contains(words, "damaged") || !bytes.Equal(key, next) {
-				t.Errorf("the next boot: %q, %v", words, err)
+			next, summary, err := machineKey(file, true)
+			if err != nil || strings.Contains(summary, "damaged") || !bytes.Equal(key, next) {
+				t.Errorf("the next boot: %q, %v", summary, err)
 			}
-			if data, err := os.ReadFile(outside); err != nil || string(data) != "another's" {
-				t.Errorf("the file behind the link: %q, %v", data, err)
+			if data, err := os.ReadFile(outside); err != nil || string(data) != "other data" {
+				t.Errorf("the target of the link: %q, %v", data, err)
 			}
 		})
 	}

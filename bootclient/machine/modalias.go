@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An alias says which module drives the devices whose modalias matches.
+// An alias maps the modaliases that match a pattern to a module.
 type alias struct {
-	prefix  string // the pattern up to its first wildcard: a cheap first test
+	prefix  string // the pattern up to its first wildcard, for a fast first test
 	pattern string
 	module  string
 }
@@ -35,7 +35,7 @@ func parseAliases(data []byte) []alias {
 	return list
 }
 
-// drivers returns the modules for a device.
+// drivers returns the names of the modules for a device.
 func (m *modules) drivers(modalias string) []string {
 	var names []string
 	for _, a := range m.aliases {
@@ -49,15 +49,15 @@ func (m *modules) drivers(modalias string) []string {
 	return names
 }
 
-// coldplug loads the modules for all devices that are there, and for those that
-// appear because a bus driver was loaded (virtio behind PCI). A driver that
-// does not load is left out: the device is only missing.
+// coldplug loads the modules for all devices that exist, and for devices that appear when a bus
+// driver is loaded (virtio behind PCI). It ignores a module that fails to load: only its device
+// is missing then.
 func (m *modules) coldplug(sys string) {
 	if len(m.aliases) == 0 {
 		return
 	}
 	seen := map[string]bool{}
-	for range 4 { // PCI -> virtio or SCSI -> disk: nothing nests deeper
+	for range 4 { // deepest nesting: PCI -> virtio or SCSI -> disk
 		files, err := filepath.Glob(filepath.Join(sys, "bus/*/devices/*/modalias"))
 		if err != nil {
 			return
@@ -70,7 +70,7 @@ func (m *modules) coldplug(sys string) {
 				continue
 			}
 			seen[modalias] = true
-			m.plug(modalias)
+			m.loadDrivers(modalias)
 		}
 		if len(seen) == before {
 			return
@@ -78,17 +78,17 @@ func (m *modules) coldplug(sys string) {
 	}
 }
 
-func (m *modules) plug(modalias string) {
+func (m *modules) loadDrivers(modalias string) {
 	for _, name := range m.drivers(modalias) {
 		_ = m.load(name)
 	}
 }
 
-// hotplug loads modules for devices that the kernel announces, until ctx ends:
-// what hangs on USB appears a second or two after its controller's driver. It
-// listens before it returns, so that nothing between it and coldplug is lost.
-// disk is told, without blocking, of every new block device.
-func (m *modules) hotplug(ctx context.Context, disk chan<- struct{}) error {
+// hotplug loads modules for devices that the kernel announces, until ctx ends. USB devices appear
+// a second or two after the driver of their controller. hotplug listens before it returns, so
+// that coldplug called afterwards misses no device. For every new block device it signals
+// newDisk, without blocking.
+func (m *modules) hotplug(ctx context.Context, newDisk chan<- struct{}) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return err
@@ -99,12 +99,12 @@ func (m *modules) hotplug(ctx context.Context, disk chan<- struct{}) error {
 	}
 	sock := os.NewFile(uintptr(fd), "uevent")
 	context.AfterFunc(ctx, func() { sock.Close() })
-	go m.listen(sock, disk)
+	go m.readUevents(sock, newDisk)
 	return nil
 }
 
-func (m *modules) listen(sock *os.File, disk chan<- struct{}) {
-	buf := make([]byte, 16<<10) // the kernel's uevents are at most 2 KiB and a path
+func (m *modules) readUevents(sock *os.File, newDisk chan<- struct{}) {
+	buf := make([]byte, 16<<10) // a uevent has at most 2 KiB and a path
 	for {
 		n, err := sock.Read(buf)
 		if err != nil {
@@ -115,18 +115,18 @@ func (m *modules) listen(sock *os.File, disk chan<- struct{}) {
 			continue
 		}
 		if ev["MODALIAS"] != "" {
-			m.plug(ev["MODALIAS"])
+			m.loadDrivers(ev["MODALIAS"])
 		}
 		if ev["SUBSYSTEM"] == "block" {
 			select {
-			case disk <- struct{}{}:
+			case newDisk <- struct{}{}:
 			default:
 			}
 		}
 	}
 }
 
-// parseUevent reads the NUL-separated KEY=VALUE strings of a kernel event.
+// parseUevent reads the NUL-separated KEY=VALUE strings of a uevent.
 func parseUevent(data []byte) map[string]string {
 	ev := map[string]string{}
 	for field := range strings.SplitSeq(string(data), "\x00") {

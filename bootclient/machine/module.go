@@ -16,29 +16,28 @@ import (
 	"github.com/phaseboot/phaseboot/internal/kmod"
 )
 
-// modules loads kernel modules with their dependencies. It is safe for use by
-// several goroutines.
+// modules loads kernel modules with their dependencies. It is safe for concurrent use.
 type modules struct {
 	dir     string              // /lib/modules/VERSION
 	file    map[string]string   // module name -> path below dir
-	needs   map[string][]string // module name -> names of its dependencies
+	deps    map[string][]string // module name -> names of its dependencies
 	builtin map[string]bool
 	aliases []alias
 
 	mu     sync.Mutex
-	loaded map[string]error
+	loaded map[string]error // file -> result of its only insertion
 	insert func(path string) error
 }
 
-// openModules reads modules.dep of a folder, and modules.builtin and
-// modules.alias where they exist (see modules.dep(5)).
+// openModules reads modules.dep of a folder, and modules.builtin and modules.alias if they exist
+// (modules.dep(5)).
 func openModules(dir string) (*modules, error) {
 	m := &modules{dir: dir, builtin: map[string]bool{}, loaded: map[string]error{}, insert: insertModule}
 	dep, err := os.ReadFile(filepath.Join(dir, "modules.dep"))
 	if err != nil {
-		return nil, fmt.Errorf("modules: %w; the initramfs must carry the modules of the kernel that it is booted with", err)
+		return nil, fmt.Errorf("modules: %w; the initramfs must contain the modules of its own kernel", err)
 	}
-	if m.file, m.needs, err = parseDep(dep); err != nil {
+	if m.file, m.deps, err = parseDep(dep); err != nil {
 		return nil, err
 	}
 	if builtin, err := os.ReadFile(filepath.Join(dir, "modules.builtin")); err == nil {
@@ -52,29 +51,47 @@ func openModules(dir string) (*modules, error) {
 	return m, nil
 }
 
+// openKernelModules opens the modules of the running kernel.
+func openKernelModules() (*modules, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return nil, err
+	}
+	return openModules(filepath.Join("/lib/modules", unix.ByteSliceToString(u.Release[:])))
+}
+
+// loadModule loads a module of the running kernel.
+func loadModule(name string) error {
+	m, err := openKernelModules()
+	if err != nil {
+		return err
+	}
+	return m.load(name)
+}
+
 // parseDep reads `path: dependency dependency …` lines.
-func parseDep(data []byte) (file map[string]string, needs map[string][]string, err error) {
-	file, needs = map[string]string{}, map[string][]string{}
+func parseDep(data []byte) (file map[string]string, deps map[string][]string, err error) {
+	file, deps = map[string]string{}, map[string][]string{}
 	for n, line := range bytes.Split(data, []byte("\n")) {
 		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
-		target, deps, ok := strings.Cut(string(line), ":")
+		target, list, ok := strings.Cut(string(line), ":")
 		if !ok || !filepath.IsLocal(target) {
 			return nil, nil, fmt.Errorf("modules.dep line %d: not `path: dependencies`; run depmod on the folder", n+1)
 		}
 		name := kmod.Name(target)
 		file[name] = target
-		for _, d := range strings.Fields(deps) {
-			needs[name] = append(needs[name], kmod.Name(d))
+		for _, d := range strings.Fields(list) {
+			deps[name] = append(deps[name], kmod.Name(d))
 		}
 	}
-	return file, needs, nil
+	return file, deps, nil
 }
 
-// order returns the files to insert for a module, dependencies first. The order
-// inside a modules.dep line is not relied on: each dependency has its own line.
-func (m *modules) order(name string) ([]string, error) {
+// loadOrder returns the files to insert for a module, dependencies first. It does not depend on the
+// order inside a line of modules.dep: each dependency has its own line.
+func (m *modules) loadOrder(name string) ([]string, error) {
 	var files []string
 	seen := map[string]bool{}
 	var visit func(string) error
@@ -87,7 +104,7 @@ func (m *modules) order(name string) ([]string, error) {
 		if !ok {
 			return fmt.Errorf("module %q: %w in modules.dep", name, fs.ErrNotExist)
 		}
-		for _, d := range m.needs[name] {
+		for _, d := range m.deps[name] {
 			if err := visit(d); err != nil {
 				return err
 			}
@@ -101,10 +118,10 @@ func (m *modules) order(name string) ([]string, error) {
 	return files, nil
 }
 
-// load inserts a module after its dependencies. One that is built in or there
-// already is no error. A module is tried once.
+// load inserts a module after its dependencies. A module that is built in or loaded already is no
+// error. Each module is tried only once.
 func (m *modules) load(name string) error {
-	files, err := m.order(name)
+	files, err := m.loadOrder(name)
 	if err != nil {
 		return err
 	}
@@ -136,8 +153,8 @@ func (m *modules) count() int {
 	return n
 }
 
-// loadList loads every module that a file names, one a line, '#' starts a
-// comment. It tries all of them and returns their errors together.
+// loadList loads the modules that a file names, one a line; '#' starts a comment. It tries all of
+// them and returns their errors together.
 func (m *modules) loadList(file string) error {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -158,8 +175,8 @@ func (m *modules) loadList(file string) error {
 	return errors.Join(append(errs, lines.Err())...)
 }
 
-// insertModule gives a module file to the kernel. A compressed one needs a
-// kernel that unpacks it (CONFIG_MODULE_DECOMPRESS).
+// insertModule gives a module file to the kernel, which must have CONFIG_MODULE_DECOMPRESS for a
+// compressed file.
 func insertModule(file string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -175,9 +192,9 @@ func insertModule(file string) error {
 	case errors.Is(err, unix.EEXIST):
 		return nil
 	case errors.Is(err, unix.EOPNOTSUPP) && flags != 0:
-		return fmt.Errorf("%w: this kernel does not unpack modules; build the initramfs with plain .ko files", err)
+		return fmt.Errorf("%w: this kernel cannot decompress modules; build the initramfs with uncompressed .ko files", err)
 	case errors.Is(err, unix.ENOEXEC):
-		return fmt.Errorf("%w: built for another kernel; build the initramfs and the kernel from one package", err)
+		return fmt.Errorf("%w: built for another kernel; build the initramfs and the kernel from the same package", err)
 	}
 	return err
 }

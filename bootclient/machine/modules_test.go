@@ -28,7 +28,7 @@ func debianModules(t *testing.T) (*modules, *[]string) {
 	return m, &inserted
 }
 
-func TestDependenciesAreInsertedBeforeWhatNeedsThem(t *testing.T) {
+func TestDependenciesAreInsertedFirst(t *testing.T) {
 	for _, name := range []string{"virtio_net", "virtio-pci", "virtio_scsi", "vfat", "btrfs", "squashfs"} {
 		t.Run(name, func(t *testing.T) {
 			m, inserted := debianModules(t)
@@ -36,7 +36,7 @@ func TestDependenciesAreInsertedBeforeWhatNeedsThem(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i, got := range *inserted {
-				for _, need := range m.needs[got] {
+				for _, need := range m.deps[got] {
 					if at := slices.Index(*inserted, need); at < 0 || at >= i {
 						t.Errorf("%s inserted at %d, its dependency %s at %d", got, i, need, at)
 					}
@@ -61,7 +61,7 @@ func TestAModuleIsTriedOnce(t *testing.T) {
 	}
 }
 
-func TestBuiltInModulesNeedNothing(t *testing.T) {
+func TestBuiltInModulesAreNotInserted(t *testing.T) {
 	m, inserted := debianModules(t)
 	if err := m.load("ext4"); err != nil || len(*inserted) != 0 {
 		t.Errorf("load(ext4) = %v, inserted %v", err, *inserted)
@@ -75,7 +75,7 @@ func TestUnknownModuleIsNamed(t *testing.T) {
 	}
 }
 
-func TestOneBadModuleDoesNotStopTheList(t *testing.T) {
+func TestABadModuleDoesNotStopTheList(t *testing.T) {
 	m, inserted := debianModules(t)
 	list := filepath.Join(t.TempDir(), "modules")
 	if err := os.WriteFile(list, []byte("# network\nwarp_drive\n\n virtio_net # the card\n"), 0o600); err != nil {
@@ -87,7 +87,7 @@ func TestOneBadModuleDoesNotStopTheList(t *testing.T) {
 	}
 }
 
-func TestAFailedDependencyNamesItself(t *testing.T) {
+func TestAFailedDependencyIsNamed(t *testing.T) {
 	m, _ := debianModules(t)
 	m.insert = func(path string) error {
 		if kmod.Name(path) == "virtio_ring" {
@@ -100,7 +100,7 @@ func TestAFailedDependencyNamesItself(t *testing.T) {
 	}
 }
 
-func TestModulesDepIsRefusedWhenItIsNotOne(t *testing.T) {
+func TestAMalformedModulesDepIsRefused(t *testing.T) {
 	for name, data := range map[string]string{
 		"no colon":           "kernel/fs/fat/fat.ko\n",
 		"absolute path":      "/kernel/fs/fat/fat.ko:\n",
@@ -114,18 +114,18 @@ func TestModulesDepIsRefusedWhenItIsNotOne(t *testing.T) {
 	}
 }
 
-func TestACycleEnds(t *testing.T) {
+func TestACycleOfDependenciesEnds(t *testing.T) {
 	m := &modules{builtin: map[string]bool{}}
 	var err error
-	if m.file, m.needs, err = parseDep([]byte("a.ko: b.ko\nb.ko: a.ko\n")); err != nil {
+	if m.file, m.deps, err = parseDep([]byte("a.ko: b.ko\nb.ko: a.ko\n")); err != nil {
 		t.Fatal(err)
 	}
-	if files, err := m.order("a"); err != nil || len(files) != 2 {
+	if files, err := m.loadOrder("a"); err != nil || len(files) != 2 {
 		t.Errorf("order = %v, %v", files, err)
 	}
 }
 
-func TestDevicesFindTheirDrivers(t *testing.T) {
+func TestDriversAreFoundByModalias(t *testing.T) {
 	m, _ := debianModules(t)
 	for modalias, want := range map[string]string{
 		"virtio:d00000001v00001AF4":                             "virtio_net",
@@ -168,13 +168,13 @@ func FuzzParseDep(f *testing.F) {
 	f.Add(data)
 	f.Add([]byte("a.ko: a.ko b\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		file, needs, err := parseDep(data)
+		file, deps, err := parseDep(data)
 		if err != nil {
 			return
 		}
-		m := &modules{file: file, needs: needs}
+		m := &modules{file: file, deps: deps}
 		for name := range file {
-			if files, err := m.order(name); err == nil && len(files) > len(file) {
+			if files, err := m.loadOrder(name); err == nil && len(files) > len(file) {
 				t.Errorf("%q: %d files of %d", name, len(files), len(file))
 			}
 		}

@@ -22,64 +22,63 @@ import (
 
 const (
 	networkDeadline = 15 * time.Second       // for the first address, link included
-	networkGrace    = 500 * time.Millisecond // for the other interfaces and addresses after it
-	cardPatience    = 3 * time.Second        // for a network card behind USB to appear
+	networkGrace    = 500 * time.Millisecond // for further addresses after the first one
+	nicTimeout      = 3 * time.Second        // for a USB network card to appear
 	maxServers      = 3                      // DNS servers in resolv.conf
 )
 
-// errNoCard says that the machine has no wired network interface.
-var errNoCard = errors.New("no wired network card; plug one in, and the boot starts by itself, or use an image with its driver: flavour generic has the most")
+// errNoNIC is the error for a machine without a wired network interface.
+var errNoNIC = errors.New("no wired network card; plug one in (the boot then starts by itself), or use an image with its driver: flavour generic has the most drivers")
 
-// errNoLink says that no wired interface has a link.
+// errNoLink is the error for a machine where no wired interface has a link.
 var errNoLink = errors.New("no link")
 
-// A network is what the boot process knows about its wired interfaces. IPv6
-// addresses come from the kernel's own autoconfiguration.
+// A network configures the wired interfaces: IPv4 by DHCP; the kernel configures IPv6 itself.
 type network struct {
 	randomMAC bool
 	resolv    string // path of resolv.conf
-	say       func(format string, args ...any)
-	// cardPatience is how long the first interface may take to appear; 0: cardPatience.
-	cardPatience time.Duration
+	report    func(format string, args ...any)
+	// nicTimeout is how long to wait for the first interface to appear; 0 is the constant.
+	nicTimeout time.Duration
 
 	mu      sync.Mutex
 	servers []net.IP
 }
 
-// A port is one wired interface on its way up.
-type port struct {
-	name    string
+// A nic is one wired interface.
+type nic struct {
+	name    string // "" before its link was listed
 	carrier bool
 	err     error  // of the last attempt
-	ipv6    string // address that the kernel made, with its prefix length
-	taken   bool   // ipv6 was counted
+	ipv6    string // address from autoconfiguration, with its prefix length
+	counted bool   // ipv6 was counted as an address
 }
 
-type leased struct {
-	index int
-	words string
-	err   error
+// A dhcpResult is the end of a DHCP exchange on the interface with an index.
+type dhcpResult struct {
+	index   int
+	summary string
+	err     error
 }
 
-// up brings up lo and every wired interface, runs DHCP on each as soon as its
-// link is there, and returns after the first address and a short time for the
-// others, or with the reason why there is none. Those that are later, because a
-// cable is plugged in when the console asks for it, are taken until ctx ends.
-// Without any wired interface the error is errNoCard.
-func (n *network) up(ctx context.Context) (words string, err error) {
+// up brings up lo and every wired interface and starts DHCP on each interface that has a link. It
+// returns networkGrace after the first address, or with the reason why there is no address after
+// networkDeadline. Interfaces that get a link later are configured too, until ctx ends. Without
+// any wired interface the error is errNoNIC.
+func (n *network) up(ctx context.Context) (summary string, err error) {
 	if lo, err := netlink.LinkByName("lo"); err != nil || netlink.LinkSetUp(lo) != nil {
 		return "", errors.Join(errors.New("lo: cannot be brought up"), err)
 	}
 	done := make(chan struct{})
-	w := &watched{
+	m := &monitor{
 		links: make(chan netlink.LinkUpdate, 64), addrs: make(chan netlink.AddrUpdate, 64),
-		ports: map[int]*port{}, results: make(chan leased, 64), first: make(chan outcome, 1),
+		nics: map[int]*nic{}, results: make(chan dhcpResult, 64), first: make(chan outcome, 1),
 	}
-	// The reader of a closed subscription ends with an error that nobody needs.
+	// The reader of a closed subscription ends with an error, which is expected.
 	ignore := func(error) {}
-	err = netlink.LinkSubscribeWithOptions(w.links, done, netlink.LinkSubscribeOptions{ListExisting: true, ErrorCallback: ignore})
+	err = netlink.LinkSubscribeWithOptions(m.links, done, netlink.LinkSubscribeOptions{ListExisting: true, ErrorCallback: ignore})
 	if err == nil {
-		err = netlink.AddrSubscribeWithOptions(w.addrs, done, netlink.AddrSubscribeOptions{ListExisting: true, ErrorCallback: ignore})
+		err = netlink.AddrSubscribeWithOptions(m.addrs, done, netlink.AddrSubscribeOptions{ListExisting: true, ErrorCallback: ignore})
 	}
 	if err != nil {
 		close(done)
@@ -87,86 +86,85 @@ func (n *network) up(ctx context.Context) (words string, err error) {
 	}
 	go func() {
 		defer close(done)
-		n.watch(ctx, w)
+		n.follow(ctx, m)
 	}()
-	o := <-w.first
-	return strings.Join(o.leases, "; "), o.err
+	o := <-m.first
+	return strings.Join(o.addresses, "; "), o.err
 }
 
-// An outcome is what a boot may wait for: the first addresses, or why there is none.
+// An outcome is the result of up: the first addresses, or why there is none.
 type outcome struct {
-	leases []string
-	err    error
+	addresses []string
+	err       error
 }
 
-// watched is what one goroutine hears of the kernel and of DHCP, and made of it.
-type watched struct {
+// A monitor is the state of the goroutine that follows the kernel's links and addresses and the
+// DHCP exchanges.
+type monitor struct {
 	links   chan netlink.LinkUpdate
 	addrs   chan netlink.AddrUpdate
-	results chan leased
-	ports   map[int]*port // by the index of the interface
-	pending int           // DHCP exchanges
-	got     []string
-	told    bool
+	results chan dhcpResult
+	nics    map[int]*nic // by the index of the interface
+	pending int          // DHCP exchanges
+	got     []string     // addresses, for the report
+	sent    bool         // the outcome was sent
 	first   chan outcome
 }
 
-// tell sends the outcome, once.
-func (w *watched) tell(err error) {
-	if !w.told {
-		w.told = true
-		w.first <- outcome{w.got, err}
+// send sends the outcome, once.
+func (m *monitor) send(err error) {
+	if !m.sent {
+		m.sent = true
+		m.first <- outcome{m.got, err}
 	}
 }
 
-// watch sends one outcome and goes on until ctx ends.
-func (n *network) watch(ctx context.Context, w *watched) {
-	deadline, noCard := time.After(networkDeadline), time.After(cmp.Or(n.cardPatience, cardPatience))
+// errNetlink is the error for a netlink subscription that ended.
+var errNetlink = errors.New("netlink: the kernel closed the subscription")
+
+// follow handles events until ctx ends. It sends one outcome.
+func (n *network) follow(ctx context.Context, m *monitor) {
+	deadline, noNIC := time.After(networkDeadline), time.After(cmp.Or(n.nicTimeout, nicTimeout))
 	for {
-		before := len(w.got)
+		before := len(m.got)
 		select {
-		case u, ok := <-w.links:
+		case u, ok := <-m.links:
 			if !ok {
-				w.tell(errors.New("netlink: the kernel closed the subscription"))
+				m.send(errNetlink)
 				return
 			}
-			if n.linkChanged(ctx, u, w.ports, w.results) {
-				w.pending++
-			}
-		case u, ok := <-w.addrs:
+			n.linkChanged(ctx, m, u)
+		case u, ok := <-m.addrs:
 			if !ok {
-				w.tell(errors.New("netlink: the kernel closed the subscription"))
+				m.send(errNetlink)
 				return
 			}
-			w.addrChanged(u)
-		case r := <-w.results:
-			n.leased(ctx, w, r)
-		case <-noCard:
-			if !w.wired() {
-				w.tell(errNoCard)
+			m.addrChanged(u)
+		case r := <-m.results:
+			n.dhcpEnded(ctx, m, r)
+		case <-noNIC:
+			if !m.hasNIC() {
+				m.send(errNoNIC)
 			}
 		case <-deadline:
-			if len(w.got) == 0 {
-				w.tell(noAddress(w.ports))
-			}
-			w.tell(nil)
+			m.send(noAddress(m))
 		case <-ctx.Done():
-			w.tell(ctx.Err())
+			m.send(ctx.Err())
 			return
 		}
-		n.takeIPv6(w)
-		if before == 0 && len(w.got) > 0 {
+		n.countIPv6(m)
+		if before == 0 && len(m.got) > 0 {
 			deadline = time.After(networkGrace)
 		}
-		if len(w.got) > 0 && w.pending == 0 {
-			w.tell(nil)
+		if len(m.got) > 0 && m.pending == 0 {
+			m.send(nil)
 		}
 	}
 }
 
-// wired reports whether there is a wired interface.
-func (w *watched) wired() bool {
-	for _, p := range w.ports {
+// hasNIC reports whether there is a wired interface.
+func (m *monitor) hasNIC() bool {
+	for _, p := range m.nics {
 		if p.name != "" {
 			return true
 		}
@@ -174,97 +172,97 @@ func (w *watched) wired() bool {
 	return false
 }
 
-// leased takes the end of a DHCP exchange.
-func (n *network) leased(ctx context.Context, w *watched, r leased) {
-	w.pending--
-	p := w.ports[r.index]
+// dhcpEnded handles the end of a DHCP exchange.
+func (n *network) dhcpEnded(ctx context.Context, m *monitor, r dhcpResult) {
+	m.pending--
+	p := m.nics[r.index]
 	p.err = r.err
 	if r.err != nil && p.ipv6 != "" {
-		return // a network without DHCP that has IPv6 is no fault
+		return // a network with IPv6 needs no DHCP
 	}
-	if r.err != nil || w.told {
-		n.sayLease(ctx, p.name, r)
+	if r.err != nil || m.sent {
+		n.reportLease(ctx, p.name, r)
 		return
 	}
-	w.got = append(w.got, r.words)
+	m.got = append(m.got, r.summary)
 }
 
-// addrChanged keeps an IPv6 address by which others can be reached: not link-local, and
-// found to be unique on the link.
-func (w *watched) addrChanged(u netlink.AddrUpdate) {
+// addrChanged stores the first IPv6 address of an interface that reaches other networks: it is not
+// link-local, and duplicate address detection has passed.
+func (m *monitor) addrChanged(u netlink.AddrUpdate) {
 	unusable := unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED | unix.IFA_F_DEPRECATED
 	ip := u.LinkAddress.IP
 	if !u.NewAddr || ip.To4() != nil || !ip.IsGlobalUnicast() || u.Scope != unix.RT_SCOPE_UNIVERSE || u.Flags&unusable != 0 {
 		return
 	}
-	p := w.ports[u.LinkIndex]
-	if p == nil { // its link is still to be listed
-		p = &port{}
-		w.ports[u.LinkIndex] = p
+	p := m.nics[u.LinkIndex]
+	if p == nil { // its link was not listed yet
+		p = &nic{}
+		m.nics[u.LinkIndex] = p
 	}
 	if p.ipv6 == "" {
 		p.ipv6 = u.LinkAddress.String()
 	}
 }
 
-// takeIPv6 counts the addresses that the kernel made of router advertisements.
-func (n *network) takeIPv6(w *watched) {
-	for _, p := range w.ports {
-		if p.ipv6 == "" || p.taken || p.name == "" {
+// countIPv6 adds new IPv6 addresses of wired interfaces to the outcome, or reports them after it.
+func (n *network) countIPv6(m *monitor) {
+	for _, p := range m.nics {
+		if p.ipv6 == "" || p.counted || p.name == "" {
 			continue
 		}
-		p.taken = true
-		words := fmt.Sprintf("%s %s from IPv6 router advertisements", p.name, p.ipv6)
-		if w.told {
-			n.say("network: %s", words)
+		p.counted = true
+		summary := fmt.Sprintf("%s %s from IPv6 router advertisements", p.name, p.ipv6)
+		if m.sent {
+			n.report("network: %s", summary)
 			continue
 		}
-		w.got = append(w.got, words)
+		m.got = append(m.got, summary)
 	}
 }
 
-// sayLease tells at once of a port that failed or that came after the outcome.
-func (n *network) sayLease(ctx context.Context, name string, r leased) {
+// reportLease reports a DHCP exchange that failed or that ended after the outcome.
+func (n *network) reportLease(ctx context.Context, name string, r dhcpResult) {
 	switch {
 	case ctx.Err() != nil:
 	case r.err != nil:
-		n.say("network: %s: %v", name, r.err)
+		n.report("network: %s: %v", name, r.err)
 	default:
-		n.say("network: %s", r.words)
+		n.report("network: %s", r.summary)
 	}
 }
 
-// linkChanged takes one link of the kernel's list or one change, and reports
-// whether it started DHCP there.
-func (n *network) linkChanged(ctx context.Context, u netlink.LinkUpdate, ports map[int]*port, results chan<- leased) bool {
+// linkChanged handles a link that the kernel lists or that has changed: it brings up a new wired
+// interface, and starts DHCP when the interface has a link.
+func (n *network) linkChanged(ctx context.Context, m *monitor, u netlink.LinkUpdate) {
 	a := u.Link.Attrs()
 	if u.Header.Type == unix.RTM_DELLINK || !wired(u.Link) {
-		return false
+		return
 	}
-	p := ports[a.Index]
+	p := m.nics[a.Index]
 	if p == nil {
-		p = &port{}
-		ports[a.Index] = p
+		p = &nic{}
+		m.nics[a.Index] = p
 	}
 	if p.name == "" {
 		p.name = a.Name
 		if p.err = n.setUp(u.Link); p.err != nil {
-			n.say("network: %s: %v", a.Name, p.err)
+			n.report("network: %s: %v", a.Name, p.err)
 		}
 	}
 	if p.carrier || u.IfInfomsg.Flags&unix.IFF_LOWER_UP == 0 || u.IfInfomsg.Flags&unix.IFF_UP == 0 {
-		return false
+		return
 	}
 	p.carrier = true
+	m.pending++
 	go func() {
-		words, err := n.configure(ctx, u.Link)
-		results <- leased{a.Index, words, err}
+		summary, err := n.configure(ctx, u.Link)
+		m.results <- dhcpResult{a.Index, summary, err}
 	}()
-	return true
 }
 
-// wired reports whether a link is an Ethernet port: not lo, not wireless, not a
-// bridge or tunnel made in software.
+// wired reports whether a link is a wired Ethernet interface: not lo, not wireless, not a software
+// bridge or tunnel.
 func wired(link netlink.Link) bool {
 	a := link.Attrs()
 	if a.EncapType != "ether" || a.Flags&net.FlagLoopback != 0 {
@@ -276,13 +274,14 @@ func wired(link netlink.Link) bool {
 	return slices.Contains([]string{"device", "veth"}, link.Type())
 }
 
+// setUp brings up an interface, with a random hardware address if the mode asks for one.
 func (n *network) setUp(link netlink.Link) error {
 	if n.randomMAC {
 		mac, err := newMAC()
 		if err != nil {
 			return err
 		}
-		// A card may refuse a new address while it is up.
+		// Some drivers refuse a new address while the interface is up.
 		if err := errors.Join(netlink.LinkSetDown(link), netlink.LinkSetHardwareAddr(link, mac)); err != nil {
 			return fmt.Errorf("random hardware address: %w; the interface stays down", err)
 		}
@@ -300,10 +299,10 @@ func newMAC() (net.HardwareAddr, error) {
 	return mac, nil
 }
 
-// configure gets a lease for one interface and applies it.
+// configure requests a lease for one interface and applies it.
 func (n *network) configure(ctx context.Context, link netlink.Link) (string, error) {
 	name := link.Attrs().Name
-	l, err := askDHCP(ctx, link)
+	l, err := requestLease(ctx, link)
 	if err != nil {
 		return "", err
 	}
@@ -332,31 +331,34 @@ func (n *network) addServers(servers []net.IP) error {
 	return atomicfile.Write(n.resolv, 0o644, []byte(b.String()))
 }
 
-// noAddress says why there is no network, by what was seen. It wraps errNoLink when no
-// interface has a link.
-func noAddress(ports map[int]*port) error {
-	var words []string
+// noAddress returns why there is no address, by interface; nil if there is one. The error wraps
+// errNoLink if no interface has a link.
+func noAddress(m *monitor) error {
+	if len(m.got) > 0 {
+		return nil
+	}
+	var causes []string
 	linked := false
-	for _, p := range ports {
+	for _, p := range m.nics {
 		linked = linked || p.carrier
 		switch {
-		case p.name == "": // not a wired one
+		case p.name == "": // not wired
 		case p.err != nil:
-			words = append(words, fmt.Sprintf("%s: %v", p.name, p.err))
+			causes = append(causes, fmt.Sprintf("%s: %v", p.name, p.err))
 		case !p.carrier:
-			words = append(words, p.name+": no link, is the cable plugged in?")
+			causes = append(causes, p.name+": no link; check the cable")
 		default:
-			words = append(words, p.name+": no DHCP server and no IPv6 router answered")
+			causes = append(causes, p.name+": no answer from a DHCP server or an IPv6 router")
 		}
 	}
-	slices.Sort(words)
+	slices.Sort(causes)
 	if !linked {
-		return fmt.Errorf("no address after %v: %w", networkDeadline, linkError(strings.Join(words, "; ")))
+		return fmt.Errorf("no address after %v: %w", networkDeadline, linkError(strings.Join(causes, "; ")))
 	}
-	return fmt.Errorf("no address after %v: %s", networkDeadline, strings.Join(words, "; "))
+	return fmt.Errorf("no address after %v: %s", networkDeadline, strings.Join(causes, "; "))
 }
 
-// linkError is errNoLink in the words of its interfaces.
+// linkError is errNoLink with the state of each interface.
 type linkError string
 
 func (e linkError) Error() string        { return string(e) }

@@ -20,7 +20,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
-// A lan is a network namespace with the far ends of the machine's cables.
+// A lan is a network namespace with the other ends of the machine's cables.
 type lan struct{ pid int }
 
 func newLAN(t *testing.T) *lan {
@@ -31,6 +31,7 @@ func newLAN(t *testing.T) *lan {
 	return &lan{cmd.Process.Pid}
 }
 
+// background runs a command until the end of the test.
 func background(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	if err := cmd.Start(); err != nil {
@@ -42,7 +43,7 @@ func background(t *testing.T, cmd *exec.Cmd) {
 	})
 }
 
-// command is a command inside the LAN.
+// command returns a command that runs in the LAN.
 func (l *lan) command(name string, args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(l.pid), "-n", name}, args...)...)
 }
@@ -54,8 +55,8 @@ func (l *lan) run(t *testing.T, name string, args ...string) {
 	}
 }
 
-// cable plugs portN of the machine into srvN of the LAN, which has 10.77.N.1/24
-// and is down. Hardware addresses are fixed.
+// cable connects portN of the machine with srvN of the LAN, which has 10.77.N.1/24 and is down.
+// Hardware addresses are fixed.
 func (l *lan) cable(t *testing.T, n int) (port string) {
 	t.Helper()
 	port, far := fmt.Sprintf("port%d", n), fmt.Sprintf("srv%d", n)
@@ -70,13 +71,13 @@ func (l *lan) cable(t *testing.T, n int) (port string) {
 	return port
 }
 
-// plug brings the far end of a cable up.
+// plug brings up the LAN's end of a cable.
 func (l *lan) plug(t *testing.T, n int) {
 	t.Helper()
 	l.run(t, "ip", "link", "set", fmt.Sprintf("srv%d", n), "up")
 }
 
-// dnsmasq answers DHCP in the LAN and returns its log file.
+// dnsmasq runs a DHCP server in the LAN and returns the path of its log file.
 func (l *lan) dnsmasq(t *testing.T, options ...string) (log string) {
 	t.Helper()
 	if _, err := exec.LookPath("dnsmasq"); err != nil && !exists("/usr/sbin/dnsmasq") {
@@ -91,8 +92,8 @@ func (l *lan) dnsmasq(t *testing.T, options ...string) (log string) {
 	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	cmd.Stderr = os.Stderr
 	background(t, cmd)
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // until it listens
-		if said, err := os.ReadFile(log); err == nil && strings.Contains(string(said), "IP range") {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // until it serves
+		if text, err := os.ReadFile(log); err == nil && strings.Contains(string(text), "IP range") {
 			return log
 		}
 		if time.Now().After(end) {
@@ -106,7 +107,7 @@ func bringUp(t *testing.T, n *network) (string, error) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(stop)
 	n.resolv = filepath.Join(t.TempDir(), "resolv.conf")
-	n.say = t.Logf
+	n.report = t.Logf
 	return n.up(ctx)
 }
 
@@ -120,19 +121,19 @@ func TestDHCPGivesAddressRoutesAndServers(t *testing.T) {
 	l.dnsmasq(t, "--dhcp-range=10.77.1.50,10.77.1.60,255.255.255.0", "--dhcp-option=option:router,10.77.1.1",
 		"--dhcp-option=option:dns-server,10.77.1.1,10.77.1.2")
 	n := &network{}
-	words, err := bringUp(t, n)
+	summary, err := bringUp(t, n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(words, port+" 10.77.1.") || !strings.HasSuffix(words, "/24 from DHCP server 10.77.1.1") {
-		t.Errorf("words %q", words)
+	if !strings.HasPrefix(summary, port+" 10.77.1.") || !strings.HasSuffix(summary, "/24 from DHCP server 10.77.1.1") {
+		t.Errorf("summary %q", summary)
 	}
 	if got, err := os.ReadFile(n.resolv); err != nil || string(got) != "nameserver 10.77.1.1\nnameserver 10.77.1.2\n" {
 		t.Errorf("resolv.conf %q, %v", got, err)
 	}
 	routes, err := netlink.RouteGet(net.IPv4(192, 0, 2, 1))
 	if err != nil || len(routes) != 1 || !routes[0].Gw.Equal(net.IPv4(10, 77, 1, 1)) {
-		t.Errorf("route to the world: %v, %v", routes, err)
+		t.Errorf("default route: %v, %v", routes, err)
 	}
 }
 
@@ -156,37 +157,48 @@ func TestClasslessRoutesReplaceTheRouter(t *testing.T) {
 	}
 }
 
-func TestTheFirstLeaseWinsAndADeadPortDoesNotHold(t *testing.T) {
+func TestTheFirstLeaseEndsTheWaitForOtherInterfaces(t *testing.T) {
 	if !netns.Alone(t) {
 		return
 	}
 	l := newLAN(t)
-	l.cable(t, 1) // no link: the far end stays down
-	l.cable(t, 2) // a link, and nobody answers
+	l.cable(t, 1) // without a link: the other end stays down
+	l.cable(t, 2) // with a link, without a DHCP server
 	l.plug(t, 2)
 	port := l.cable(t, 3)
 	l.plug(t, 3)
 	l.dnsmasq(t, "--interface=srv3", "--bind-interfaces", "--except-interface=lo", "--dhcp-range=10.77.3.50,10.77.3.60,255.255.255.0")
 	start := time.Now()
-	words, err := bringUp(t, &network{})
-	if err != nil || !strings.HasPrefix(words, port+" 10.77.3.") {
-		t.Fatalf("%q, %v", words, err)
+	summary, err := bringUp(t, &network{})
+	if err != nil || !strings.HasPrefix(summary, port+" 10.77.3.") {
+		t.Fatalf("%q, %v", summary, err)
 	}
 	if took := time.Since(start); took > networkDeadline/2 {
 		t.Errorf("took %v", took)
 	}
 }
 
-func TestALinkThatComesLaterIsTaken(t *testing.T) {
+func TestALinkThatAppearsLaterIsConfigured(t *testing.T) {
 	if !netns.Alone(t) {
 		return
 	}
 	l := newLAN(t)
-	l.cable(t, 1)
+	port := l.cable(t, 1)
 	l.dnsmasq(t, "--dhcp-range=10.77.1.50,10.77.1.60,255.255.255.0")
-	time.AfterFunc(time.Second, func() { l.plug(t, 1) })
-	if words, err := bringUp(t, &network{}); err != nil {
-		t.Errorf("%q, %v", words, err)
+	links := make(chan netlink.LinkUpdate, 64)
+	if err := netlink.LinkSubscribe(links, t.Context().Done()); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for u := range links {
+			if u.Attrs().Name == port && u.Attrs().Flags&net.FlagUp != 0 { // up has set the interface up
+				l.plug(t, 1)
+				return
+			}
+		}
+	}()
+	if summary, err := bringUp(t, &network{}); err != nil {
+		t.Errorf("%q, %v", summary, err)
 	}
 }
 
@@ -220,18 +232,18 @@ func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
 	}
 }
 
-func TestWhyThereIsNoNetwork(t *testing.T) {
-	for want, ports := range map[string]map[int]*port{
-		"eth0: no link":         {1: {name: "eth0"}},
-		"no DHCP server and no": {1: {name: "eth0", carrier: true}},
+func TestNoAddressIsExplainedByInterface(t *testing.T) {
+	for want, nics := range map[string]map[int]*nic{
+		"eth0: no link":                {1: {name: "eth0"}},
+		"no answer from a DHCP server": {1: {name: "eth0", carrier: true}},
 	} {
-		if err := noAddress(ports); !strings.Contains(err.Error(), want) {
+		if err := noAddress(&monitor{nics: nics}); !strings.Contains(err.Error(), want) {
 			t.Errorf("%v", err)
 		}
 	}
 }
 
-func TestAnIPv6AddressIsAnAddress(t *testing.T) {
+func TestAnIPv6AddressIsEnough(t *testing.T) {
 	if !netns.Alone(t) {
 		return
 	}
@@ -239,21 +251,21 @@ func TestAnIPv6AddressIsAnAddress(t *testing.T) {
 	port := l.cable(t, 1)
 	l.plug(t, 1)
 	l.run(t, "ip", "addr", "add", "fd77::1/64", "dev", "srv1", "nodad")
-	l.dnsmasq(t, "--enable-ra", "--dhcp-range=fd77::,ra-only", "--dhcp-range=10.99.0.50,10.99.0.60,255.255.255.0") // no lease: 10.99.0.0/24 is not here
+	l.dnsmasq(t, "--enable-ra", "--dhcp-range=fd77::,ra-only", "--dhcp-range=10.99.0.50,10.99.0.60,255.255.255.0") // no lease: 10.99.0.0/24 is not on this LAN
 	n := &network{}
-	words, err := bringUp(t, n)
-	if err != nil || !strings.HasPrefix(words, port+" fd77::") || !strings.HasSuffix(words, "/64 from IPv6 router advertisements") {
-		t.Fatalf("%q, %v", words, err)
+	summary, err := bringUp(t, n)
+	if err != nil || !strings.HasPrefix(summary, port+" fd77::") || !strings.HasSuffix(summary, "/64 from IPv6 router advertisements") {
+		t.Fatalf("%q, %v", summary, err)
 	}
 }
 
-func TestNoNetworkCardIsSaidAndOneThatComesIsTaken(t *testing.T) {
+func TestAMissingNetworkCardIsReportedAndANewOneEndsTheWait(t *testing.T) {
 	if !netns.Alone(t) {
 		return
 	}
-	words, err := bringUp(t, &network{cardPatience: time.Millisecond})
-	if !errors.Is(err, errNoCard) || waitFor(err) != waitCard {
-		t.Fatalf("%q, %v", words, err)
+	summary, err := bringUp(t, &network{nicTimeout: time.Millisecond})
+	if !errors.Is(err, errNoNIC) || missingHardware(err) != waitNIC {
+		t.Fatalf("%q, %v", summary, err)
 	}
 	for _, linked := range []bool{false, true} {
 		came := make(chan error, 1)
@@ -263,7 +275,7 @@ func TestNoNetworkCardIsSaidAndOneThatComesIsTaken(t *testing.T) {
 		if linked {
 			l.cable(t, 1)
 		}
-		known, err := wiredNow()
+		known, err := wiredInterfaces()
 		if err != nil || len(known) != 0 && !linked {
 			t.Fatal(known, err)
 		}
@@ -272,8 +284,8 @@ func TestNoNetworkCardIsSaidAndOneThatComesIsTaken(t *testing.T) {
 			l.cable(t, 1)
 		}
 		if linked {
-			if err := waitFor(noAddress(map[int]*port{1: {name: "port1"}})); err != waitLink {
-				t.Errorf("waits for %q", err)
+			if missing := missingHardware(noAddress(&monitor{nics: map[int]*nic{1: {name: "port1"}}})); missing != waitLink {
+				t.Errorf("missing hardware %q", missing)
 			}
 			n := &network{}
 			link, err := netlink.LinkByName("port1")
@@ -291,15 +303,14 @@ func TestNoNetworkCardIsSaidAndOneThatComesIsTaken(t *testing.T) {
 	}
 }
 
-// A card that comes while the others have no link is down, and shows no link until the next
-// attempt brings it up.
-func TestASecondCardEndsTheWaitForALink(t *testing.T) {
+// A new network card shows no link, because it is down until the next attempt.
+func TestANewCardEndsTheWaitForALink(t *testing.T) {
 	if !netns.Alone(t) {
 		return
 	}
 	l := newLAN(t)
 	l.cable(t, 1)
-	known, err := wiredNow()
+	known, err := wiredInterfaces()
 	if err != nil || len(known) == 0 {
 		t.Fatal(known, err)
 	}
@@ -313,7 +324,7 @@ func TestASecondCardEndsTheWaitForALink(t *testing.T) {
 	}
 }
 
-func TestALeaseForNoHostIsRefused(t *testing.T) {
+func TestALeaseWithoutAUsableAddressIsRefused(t *testing.T) {
 	for name, change := range map[string]dhcpv4.Modifier{
 		"no address": dhcpv4.WithYourIP(net.IPv4zero),
 		"multicast":  dhcpv4.WithYourIP(net.IPv4(224, 0, 0, 1)),
@@ -328,11 +339,11 @@ func TestALeaseForNoHostIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := readLease(ack, 1); err != nil {
-				t.Fatalf("the honest one: %v", err)
+				t.Fatalf("the valid one: %v", err)
 			}
 			change(ack)
 			if l, err := readLease(ack, 1); err == nil {
-				t.Errorf("taken: %+v", l)
+				t.Errorf("accepted: %+v", l)
 			}
 		})
 	}
@@ -359,7 +370,7 @@ func FuzzLease(f *testing.F) {
 	})
 }
 
-func TestACableThatIsPluggedInAfterTheWaitIsTaken(t *testing.T) {
+func TestACablePluggedInAfterTheWaitIsConfigured(t *testing.T) {
 	if !netns.Alone(t) {
 		return
 	}
@@ -368,25 +379,25 @@ func TestACableThatIsPluggedInAfterTheWaitIsTaken(t *testing.T) {
 	l.plug(t, 1)
 	late := l.cable(t, 2)
 	l.dnsmasq(t, "--dhcp-range=10.77.1.50,10.77.1.60,255.255.255.0", "--dhcp-range=10.77.2.50,10.77.2.60,255.255.255.0")
-	said := make(chan string, 8)
+	reported := make(chan string, 8)
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	n := &network{resolv: filepath.Join(t.TempDir(), "resolv.conf"), say: func(format string, args ...any) { said <- fmt.Sprintf(format, args...) }}
-	if words, err := n.up(ctx); err != nil || strings.Contains(words, late) {
-		t.Fatalf("%q, %v", words, err)
+	n := &network{resolv: filepath.Join(t.TempDir(), "resolv.conf"), report: func(format string, args ...any) { reported <- fmt.Sprintf(format, args...) }}
+	if summary, err := n.up(ctx); err != nil || strings.Contains(summary, late) {
+		t.Fatalf("%q, %v", summary, err)
 	}
 	l.plug(t, 2)
 	select {
-	case line := <-said:
+	case line := <-reported:
 		if !strings.HasPrefix(line, "network: "+late+" 10.77.2.") {
-			t.Errorf("said %q", line)
+			t.Errorf("reported %q", line)
 		}
 	case <-ctx.Done():
-		t.Error("the second cable was never looked at")
+		t.Error("the second cable was not configured")
 	}
 }
 
-func TestAnotherAttemptLeavesOneAddress(t *testing.T) {
+func TestAnotherAttemptReplacesTheAddress(t *testing.T) {
 	if !netns.Alone(t) {
 		return
 	}
@@ -394,10 +405,10 @@ func TestAnotherAttemptLeavesOneAddress(t *testing.T) {
 	port := l.cable(t, 1)
 	l.plug(t, 1)
 	l.dnsmasq(t, "--dhcp-range=10.77.1.50,10.77.1.60,255.255.255.0")
-	var words string
+	var summary string
 	for range 3 {
 		var err error
-		if words, err = bringUp(t, &network{randomMAC: true}); err != nil {
+		if summary, err = bringUp(t, &network{randomMAC: true}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -406,12 +417,12 @@ func TestAnotherAttemptLeavesOneAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
-	if err != nil || len(addrs) != 1 || !strings.Contains(words, addrs[0].IPNet.String()) {
-		t.Errorf("%v beside %q, %v", addrs, words, err)
+	if err != nil || len(addrs) != 1 || !strings.Contains(summary, addrs[0].IPNet.String()) {
+		t.Errorf("addresses %v, summary %q, %v", addrs, summary, err)
 	}
 }
 
-func TestARouteWithHostBitsIsTakenWithoutThem(t *testing.T) {
+func TestHostBitsOfARouteAreCleared(t *testing.T) {
 	ack, err := dhcpv4.New(dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 5)), dhcpv4.WithNetmask(net.IPv4Mask(255, 255, 255, 0)),
 		dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(&dhcpv4.Route{
 			Dest: &net.IPNet{IP: net.IPv4(129, 210, 177, 132), Mask: net.CIDRMask(25, 32)}, Router: net.IPv4(10, 0, 0, 2),

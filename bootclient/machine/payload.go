@@ -21,49 +21,47 @@ import (
 )
 
 const (
-	// kexecCopies is how often a payload stands in memory at the worst moment:
-	// the memfd, the buffer into which kexec_file_load reads it, and the pages
-	// from which the next kernel starts.
+	// kexecCopies is how many copies of the payload are in memory at the same time: the memfd,
+	// the buffer into which kexec_file_load reads it, and the pages from which the next kernel
+	// starts.
 	kexecCopies = 3
-	// workMemory is what a kernel needs beside its copies: room to unpack itself
-	// (38 MiB for Debian's) and the heap of the fetch. With less the OOM killer ends
-	// the load. Load asks the kernel's own header for the exact figure.
+	// workMemory is needed in addition to the copies: for the kernel to unpack itself (38 MiB
+	// for Debian's) and for the heap of the fetch. With less, the OOM killer ends the load. Load
+	// reads the exact figure from the kernel's header.
 	workMemory = 48 << 20
 )
 
-// A Payload is a release in memory, as kexec takes it: one memfd with the
-// kernel and one with
+// A Payload is a release in memory for kexec: a memfd with the kernel, and a memfd with
 //
 //	[release initramfs][zeros to 4][cpio: /phase/rootfs.squashfs, /phase/job/…,
-//	 /phase/release.json, /phase/report.json, /phase/machine.key and, where the
-//	 target may serve others, /phase/root.json, /phase/seed.env; where it does so from
-//	 memory, /phase/kernel, /phase/initramfs, /phase/cache/…]
+//	 /phase/release.json, /phase/report.json, /phase/machine.key and, if the target may
+//	 serve the release, /phase/root.json, /phase/seed.env; if it serves it from memory,
+//	 /phase/kernel, /phase/initramfs, /phase/cache/…]
 //
-// It is a bootclient.Sink: bytes go to their final place as they verify. Commit
-// seals both files, after which not even this process can change them, and hashes
-// every artifact once more where it lies.
+// It is a bootclient.Sink: verified blocks are written to their final place. Commit seals both
+// memfds, after which not even this process can change them, and hashes every artifact there.
 type Payload struct {
 	key     []byte // PEM, handed to the target
-	memory  int64  // bytes that may be used, all copies counted
+	memory  int64  // bytes that all copies together may use
 	seed    seedPlan
 	meminfo func(name string) int64
 
-	parts  []*part
-	kernel *os.File
-	initrd *os.File
-	cpio   *cpioWriter // nil when nothing is handed over
-	place  sync.Once
-	failed error // of place
+	artifacts  []*artifact
+	kernel     *os.File
+	initrd     *os.File
+	cpio       *cpioWriter // nil if nothing is handed over
+	layoutOnce sync.Once
+	layoutErr  error
 }
 
-// NewPayload returns an empty payload. key is the machine's private key in PEM;
-// memory is how many bytes are free.
+// NewPayload returns an empty payload. key is the machine's private key in PEM; memory is the
+// number of free bytes.
 func NewPayload(key []byte, memory int64) *Payload {
 	return &Payload{key: key, memory: memory, meminfo: meminfo}
 }
 
-// A part is the place of one artifact.
-type part struct {
+// An artifact is the byte range of one artifact in a memfd.
+type artifact struct {
 	payload *Payload
 	role    string
 	size    int64
@@ -71,11 +69,10 @@ type part struct {
 	off     int64
 }
 
-// Plan refuses a release that is too large for this machine before anything of it is
-// fetched.
+// Plan refuses a release that is too large for this machine, before it is fetched.
 func (p *Payload) Plan(r manifest.Release) error {
 	total := p.meminfo("MemTotal")
-	if err := enoughMemory(r.MinRAM, total); err != nil {
+	if err := checkMinRAM(r.MinRAM, total); err != nil {
 		return err
 	}
 	size := int64(0)
@@ -84,37 +81,37 @@ func (p *Payload) Plan(r manifest.Release) error {
 			size += a.Length
 		}
 	}
-	return enoughFor(size, p.memory, total)
+	return checkPayloadMemory(size, p.memory, total)
 }
 
 func isDeviceTree(role string) bool { return strings.HasPrefix(role, "dtb/") }
 
-// Open makes room for an artifact. Device trees are not wanted: kexec_file_load
-// cannot pass one, the next kernel gets the firmware's.
+// Open adds an artifact. It returns nil for device trees: kexec_file_load cannot pass one, and the
+// next kernel uses the firmware's.
 func (p *Payload) Open(role string, size int64) (bootclient.Target, error) {
 	if isDeviceTree(role) {
 		return nil, nil
 	}
 	if role != manifest.RoleKernel && role != manifest.RoleInitramfs && archiveName(role) == "" {
-		return nil, fmt.Errorf("artifact %.40q: a role that this machine does not know; boot it from a newer image", role)
+		return nil, fmt.Errorf("artifact %.40q: unknown role; boot with a newer image", role)
 	}
 	total := size
-	for _, have := range p.parts {
-		total += have.size
+	for _, a := range p.artifacts {
+		total += a.size
 	}
-	if err := enoughFor(total, p.memory, p.meminfo("MemTotal")); err != nil {
+	if err := checkPayloadMemory(total, p.memory, p.meminfo("MemTotal")); err != nil {
 		return nil, err
 	}
-	t := &part{payload: p, role: role, size: size}
-	p.parts = append(p.parts, t)
-	return t, nil
+	a := &artifact{payload: p, role: role, size: size}
+	p.artifacts = append(p.artifacts, a)
+	return a, nil
 }
 
-// layout creates the memfds and gives every part its place. It runs at the first
-// access, when all parts are known.
+// layout creates the memfds and gives every artifact its byte range. It runs at the first access,
+// when all artifacts are known.
 func (p *Payload) layout() error {
-	p.place.Do(func() { p.failed = p.makeLayout() })
-	return p.failed
+	p.layoutOnce.Do(func() { p.layoutErr = p.makeLayout() })
+	return p.layoutErr
 }
 
 func (p *Payload) makeLayout() error {
@@ -126,24 +123,24 @@ func (p *Payload) makeLayout() error {
 		return err
 	}
 	end := int64(0)
-	for _, t := range p.parts {
-		switch t.role {
+	for _, a := range p.artifacts {
+		switch a.role {
 		case manifest.RoleKernel:
-			t.file = p.kernel
+			a.file = p.kernel
 		case manifest.RoleInitramfs:
-			t.file = p.initrd
-			end = t.size
+			a.file = p.initrd
+			end = a.size
 		}
 	}
-	for _, t := range p.parts {
-		if t.file != nil {
+	for _, a := range p.artifacts {
+		if a.file != nil {
 			continue
 		}
 		if p.cpio == nil {
 			p.cpio = &cpioWriter{w: p.initrd, off: align4(end)}
 		}
-		t.file = p.initrd
-		if t.off, err = p.cpio.add(cpioEntry{name: archiveName(t.role), mode: modeFile | 0o644, size: t.size}); err != nil {
+		a.file = p.initrd
+		if a.off, err = p.cpio.add(cpioEntry{name: archiveName(a.role), mode: modeFile | 0o644, size: a.size}); err != nil {
 			return err
 		}
 	}
@@ -158,31 +155,31 @@ func memfd(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// WriteAt writes inside the artifact's own range and nowhere else.
-func (t *part) WriteAt(b []byte, off int64) (int, error) {
-	if err := t.payload.layout(); err != nil {
+// WriteAt writes inside the artifact's byte range only.
+func (a *artifact) WriteAt(b []byte, off int64) (int, error) {
+	if err := a.payload.layout(); err != nil {
 		return 0, err
 	}
-	if off < 0 || off > t.size || int64(len(b)) > t.size-off {
-		return 0, fmt.Errorf("%s: write of %d bytes at %d, past its signed length %d", t.role, len(b), off, t.size)
+	if off < 0 || off > a.size || int64(len(b)) > a.size-off {
+		return 0, fmt.Errorf("%s: write of %d bytes at %d is past its signed length of %d", a.role, len(b), off, a.size)
 	}
-	n, err := t.file.WriteAt(b, t.off+off)
+	n, err := a.file.WriteAt(b, a.off+off)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM) {
-		err = fmt.Errorf("%s: %w; the machine has too little memory for this release", t.role, err)
+		err = fmt.Errorf("%s: %w; the machine has too little memory for this release", a.role, err)
 	}
 	return n, err
 }
 
-// ReadAt reads inside the artifact's own range.
-func (t *part) ReadAt(b []byte, off int64) (int, error) {
-	if err := t.payload.layout(); err != nil {
+// ReadAt reads inside the artifact's byte range only.
+func (a *artifact) ReadAt(b []byte, off int64) (int, error) {
+	if err := a.payload.layout(); err != nil {
 		return 0, err
 	}
-	return io.NewSectionReader(t.file, t.off, t.size).ReadAt(b, off)
+	return io.NewSectionReader(a.file, a.off, a.size).ReadAt(b, off)
 }
 
-// Commit appends what the target is told, seals the memory, and compares every
-// artifact with the manifest again, now that nothing can change it any more.
+// Commit appends the files for the target, seals the memory, and compares the length and sha256 of
+// every artifact in the sealed memory with the manifest.
 func (p *Payload) Commit(v *manifest.Verified, r *bootclient.Report) error {
 	report, err := json.Marshal(r)
 	if err != nil {
@@ -196,26 +193,27 @@ func (p *Payload) commit(release manifest.Release, report []byte, r *bootclient.
 		return err
 	}
 	if p.cpio != nil {
-		if err := p.handOver(release, report); err != nil {
+		if err := p.appendHandOver(release, report); err != nil {
 			return err
 		}
 	} else if p.seed.env != nil {
-		p.seed = seedPlan{words: "serves nobody after the jump: the release has no root filesystem"}
+		p.seed = noSeed("the release has no root filesystem")
 	}
 	for _, f := range []*os.File{p.kernel, p.initrd} {
 		if err := seal(f); err != nil {
 			return err
 		}
 	}
-	return p.check(release, r)
+	return p.verify(release, r)
 }
 
-func (p *Payload) handOver(release manifest.Release, report []byte) error {
+// appendHandOver writes the files for the target and the end of the archive.
+func (p *Payload) appendHandOver(release manifest.Release, report []byte) error {
 	rel, err := json.Marshal(release)
 	if err != nil {
 		return err
 	}
-	p.stockSeed(release.MinRAM)
+	p.appendSeedFiles(release.MinRAM)
 	for _, f := range []struct {
 		name string
 		perm uint32
@@ -240,7 +238,7 @@ func (p *Payload) handOver(release manifest.Release, report []byte) error {
 	return nil
 }
 
-// seal makes a memfd immutable for everybody, its owner included.
+// seal makes a memfd immutable for every process, its owner included.
 func seal(f *os.File) error {
 	_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 	if err != nil {
@@ -249,17 +247,19 @@ func seal(f *os.File) error {
 	return nil
 }
 
-// check hashes what lies in the sealed files. It is the last look before kexec
-// reads the same files. The report says how far it is when it takes long.
-func (p *Payload) check(release manifest.Release, report *bootclient.Report) (err error) {
+// verify hashes every artifact in the sealed memory: the last check before kexec reads the same
+// memory. It reports its progress.
+func (p *Payload) verify(release manifest.Release, report *bootclient.Report) (err error) {
 	var done, total atomic.Int64
-	for _, t := range p.parts {
-		total.Add(t.size)
+	for _, a := range p.artifacts {
+		total.Add(a.size)
 	}
-	words := func(time.Duration) string { return "check: " + words(done.Load()) + " of " + words(total.Load()) }
-	report.While(words, func() {
-		for _, t := range p.parts {
-			if err = t.check(release, &done); err != nil {
+	progress := func(time.Duration) string {
+		return "check: " + formatBytes(done.Load()) + " of " + formatBytes(total.Load())
+	}
+	report.While(progress, func() {
+		for _, a := range p.artifacts {
+			if err = a.verify(release, &done); err != nil {
 				return
 			}
 		}
@@ -267,26 +267,27 @@ func (p *Payload) check(release manifest.Release, report *bootclient.Report) (er
 	return err
 }
 
-// check hashes one artifact and counts its bytes.
-func (t *part) check(release manifest.Release, done *atomic.Int64) error {
-	a, ok := release.Artifact(t.role)
-	if !ok || a.Length != t.size {
-		return fmt.Errorf("%s: not the %d bytes that were signed: %w", t.role, t.size, cas.ErrCorrupt)
+// verify compares the length and sha256 of one artifact with the manifest. It counts the hashed
+// bytes in done.
+func (a *artifact) verify(release manifest.Release, done *atomic.Int64) error {
+	signed, ok := release.Artifact(a.role)
+	if !ok || signed.Length != a.size {
+		return fmt.Errorf("%s: not the %d bytes that were signed: %w", a.role, a.size, cas.ErrCorrupt)
 	}
 	h := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(h, counter{done}), io.NewSectionReader(t.file, t.off, t.size)); err != nil {
-		return fmt.Errorf("%s: %w", t.role, err)
+	if _, err := io.Copy(io.MultiWriter(h, byteCounter{done}), io.NewSectionReader(a.file, a.off, a.size)); err != nil {
+		return fmt.Errorf("%s: %w", a.role, err)
 	}
-	if sum := hex.EncodeToString(h.Sum(nil)); sum != a.SHA256 {
-		return fmt.Errorf("%s: sha256 of the sealed memory is %s, signed is %s: %w", t.role, sum, a.SHA256, cas.ErrCorrupt)
+	if sum := hex.EncodeToString(h.Sum(nil)); sum != signed.SHA256 {
+		return fmt.Errorf("%s: sha256 of the sealed memory is %s, signed is %s: %w", a.role, sum, signed.SHA256, cas.ErrCorrupt)
 	}
 	return nil
 }
 
-// counter counts what is written to it.
-type counter struct{ n *atomic.Int64 }
+// byteCounter counts the bytes that are written to it.
+type byteCounter struct{ n *atomic.Int64 }
 
-func (c counter) Write(p []byte) (int, error) {
+func (c byteCounter) Write(p []byte) (int, error) {
 	c.n.Add(int64(len(p)))
 	return len(p), nil
 }
@@ -300,7 +301,7 @@ func (p *Payload) Abort() {
 	}
 }
 
-// Size returns the bytes of both files.
+// Size returns the size of both memfds in bytes.
 func (p *Payload) Size() int64 {
 	var n int64
 	for _, f := range []*os.File{p.kernel, p.initrd} {

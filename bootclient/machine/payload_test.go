@@ -3,7 +3,6 @@ package machine
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -24,7 +23,7 @@ import (
 
 const plenty = 1 << 40
 
-// files are the artifacts of a small release. No length is a multiple of 4.
+// files has the artifacts of a small release. No length is a multiple of 4.
 var files = map[string][]byte{
 	"initramfs":      noise(1, 4099),
 	"job/hello.wasm": noise(2, 777),
@@ -51,8 +50,8 @@ func releaseOf(files map[string][]byte) manifest.Release {
 	return r
 }
 
-// fill opens every artifact, in an order that is not the one of the layout, and
-// writes them from several goroutines in pieces.
+// fill opens every artifact, in another order than that of the layout, and writes them in pieces
+// from several goroutines.
 func fill(t *testing.T, p *Payload, files map[string][]byte) map[string]bootclient.Target {
 	t.Helper()
 	targets := map[string]bootclient.Target{}
@@ -87,7 +86,7 @@ func committed(t *testing.T) (*Payload, map[string]bootclient.Target) {
 	p := NewPayload([]byte("KEY"), plenty)
 	t.Cleanup(p.Abort)
 	targets := fill(t, p, files)
-	if err := p.commit(releaseOf(files), []byte(`{"result":"ok"}`), newStory(io.Discard)); err != nil {
+	if err := p.commit(releaseOf(files), []byte(`{"result":"ok"}`), newReport(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	return p, targets
@@ -106,7 +105,7 @@ func content(t *testing.T, f *os.File) []byte {
 	return data
 }
 
-// handedOver is what is handed over behind the small release's initramfs.
+// handedOver returns the files of the archive after the initramfs.
 func handedOver(t *testing.T, p *Payload) map[string][]byte {
 	t.Helper()
 	initrd := content(t, p.initrd)
@@ -130,7 +129,7 @@ func handedOver(t *testing.T, p *Payload) map[string][]byte {
 	return got
 }
 
-func TestPayloadIsKernelAndInitramfsWithTheArchiveBehind(t *testing.T) {
+func TestAPayloadHasTheArchiveAfterTheInitramfs(t *testing.T) {
 	p, _ := committed(t)
 	if !bytes.Equal(content(t, p.kernel), files["kernel"]) {
 		t.Error("the kernel's memory is not the kernel")
@@ -177,7 +176,7 @@ func TestAByteThatChangedBeforeSealingIsFoundAfterIt(t *testing.T) {
 			if _, err := targets[role].WriteAt([]byte{^files[role][100]}, 100); err != nil {
 				t.Fatal(err)
 			}
-			err := p.commit(releaseOf(files), nil, newStory(io.Discard))
+			err := p.commit(releaseOf(files), nil, newReport(io.Discard))
 			if !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), role) {
 				t.Errorf("commit = %v", err)
 			}
@@ -185,22 +184,22 @@ func TestAByteThatChangedBeforeSealingIsFoundAfterIt(t *testing.T) {
 	}
 }
 
-func TestAWriterCannotLeaveItsArtifact(t *testing.T) {
+func TestAWriteOutsideItsArtifactIsRefused(t *testing.T) {
 	p := NewPayload(nil, plenty)
 	t.Cleanup(p.Abort)
 	targets := fill(t, p, files)
 	size := int64(len(files["initramfs"]))
 	for _, off := range []int64{-1, size, size - 1, 1 << 62} {
 		if _, err := targets["initramfs"].WriteAt([]byte("xy"), off); err == nil {
-			t.Errorf("write at %d of %d was taken", off, size)
+			t.Errorf("write at %d of %d was accepted", off, size)
 		}
 	}
-	if err := p.commit(releaseOf(files), nil, newStory(io.Discard)); err != nil {
+	if err := p.commit(releaseOf(files), nil, newReport(io.Discard)); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestReadingReturnsWhatWasWritten(t *testing.T) {
+func TestReadAtReturnsTheWrittenBytes(t *testing.T) {
 	p := NewPayload(nil, plenty)
 	t.Cleanup(p.Abort)
 	for role, target := range fill(t, p, files) {
@@ -211,15 +210,15 @@ func TestReadingReturnsWhatWasWritten(t *testing.T) {
 	}
 }
 
-func TestForeignInitramfsBootsAsItIs(t *testing.T) {
-	foreign := map[string][]byte{"kernel": files["kernel"], "initramfs": files["initramfs"]}
+func TestAnInitramfsWithoutRootfsStaysUnchanged(t *testing.T) {
+	bare := map[string][]byte{"kernel": files["kernel"], "initramfs": files["initramfs"]}
 	p := NewPayload([]byte("KEY"), plenty)
 	t.Cleanup(p.Abort)
-	fill(t, p, foreign)
-	if err := p.commit(releaseOf(foreign), nil, newStory(io.Discard)); err != nil {
+	fill(t, p, bare)
+	if err := p.commit(releaseOf(bare), nil, newReport(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(content(t, p.initrd), foreign["initramfs"]) {
+	if !bytes.Equal(content(t, p.initrd), bare["initramfs"]) {
 		t.Error("something was appended")
 	}
 }
@@ -234,44 +233,24 @@ func TestTooLittleMemoryIsRefusedBeforeAnythingIsFetched(t *testing.T) {
 	}
 }
 
-func TestUnknownRoleIsRefusedAndDeviceTreesAreLeftOut(t *testing.T) {
+func TestAnUnknownRoleIsRefusedAndDeviceTreesAreSkipped(t *testing.T) {
 	p := NewPayload(nil, plenty)
 	if _, err := p.Open("firmware", 1); err == nil {
-		t.Error("an unknown role was taken")
+		t.Error("an unknown role was accepted")
 	}
 	if target, err := p.Open("dtb/board.dtb", 1); target != nil || err != nil {
 		t.Errorf("dtb: %v, %v", target, err)
 	}
 }
 
-func TestAKernelSaysHowMuchRoomItNeeds(t *testing.T) {
-	kernel := make([]byte, 1<<20)
-	copy(kernel[0x202:], "HdrS")
-	binary.LittleEndian.PutUint32(kernel[0x260:], 50<<20)
-	f, err := memfd("kernel")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if got := unpackRoom(f); got != 0 {
-		t.Errorf("an empty file wants %d", got)
-	}
-	if _, err := f.Write(kernel); err != nil {
-		t.Fatal(err)
-	}
-	if got := unpackRoom(f); got != 49<<20 {
-		t.Errorf("got %d", got)
-	}
-}
-
-func TestLoadRefusesBeforeTheOOMKillerDoes(t *testing.T) {
+func TestLoadWithTooLittleMemoryIsRefused(t *testing.T) {
 	p, _ := committed(t)
 	if err := p.Load("quiet", "x86_64", p.Size()); err == nil || !strings.Contains(err.Error(), "give the machine more") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// A kernel that would crash the machine at the jump is refused before it, whoever signed it.
+// A signed kernel that would crash the machine at the jump is refused before the jump.
 func TestAKernelThatCannotStartIsNotLoaded(t *testing.T) {
 	whole := make([]byte, 5*512+64<<10)
 	for at, text := range map[int]string{
@@ -315,16 +294,16 @@ func TestAKernelThatCannotStartIsNotLoaded(t *testing.T) {
 	}
 }
 
-func TestKexecErrorsAreWords(t *testing.T) {
+func TestKexecErrorsAreExplained(t *testing.T) {
 	for errno, want := range map[unix.Errno]string{
 		unix.ENOSYS: "CONFIG_KEXEC_FILE", unix.EPERM: "kexec_load_disabled", unix.EBUSY: "try again",
 		unix.ENOEXEC: "architecture", unix.ENOMEM: "too little free memory", unix.EKEYREJECTED: "lockdown",
 	} {
-		if err := kexecWords(errno); !errors.Is(err, errno) || !strings.Contains(err.Error(), want) {
+		if err := kexecError(errno); !errors.Is(err, errno) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", errno, err)
 		}
 	}
-	if kexecWords(nil) != nil {
+	if kexecError(nil) != nil {
 		t.Error("nil is an error")
 	}
 }

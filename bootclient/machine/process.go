@@ -9,12 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// environment of every process that PID 1 starts.
+// environment is the environment of every process that PID 1 starts.
 var environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=linux"}
 
-// spawn starts a program on a terminal, as leader of its own session, so that
-// Ctrl-C reaches it and not PID 1. A console that cannot control a session is
-// used without.
+// spawn starts a program on a terminal, as leader of its own session, so that Ctrl-C reaches the
+// program and not PID 1. If the terminal cannot control a session, the session has none.
 func spawn(path string, argv []string, tty *os.File) (pid int, err error) {
 	fd := tty.Fd()
 	attr := &syscall.ProcAttr{
@@ -28,8 +27,8 @@ func spawn(path string, argv []string, tty *os.File) (pid int, err error) {
 	return syscall.ForkExec(path, argv, attr)
 }
 
-// spawnQuiet starts a program without a terminal, in a session of its own. It reads
-// nothing; its output and errors go to out.
+// spawnQuiet starts a program without a terminal, in a session of its own. Its stdin is empty; its
+// stdout and stderr are out.
 func spawnQuiet(path string, argv []string, out *os.File) (pid int, err error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
@@ -42,8 +41,8 @@ func spawnQuiet(path string, argv []string, out *os.File) (pid int, err error) {
 	})
 }
 
-// reap waits for one child and, because PID 1 inherits every orphan, for all
-// others that end in the meantime.
+// reap waits for a child to end. It also reaps all others that end in the meantime, because PID 1
+// inherits every orphan.
 func reap(pid int) (unix.WaitStatus, error) {
 	for {
 		got, ws, err := reapOne()
@@ -53,6 +52,7 @@ func reap(pid int) (unix.WaitStatus, error) {
 	}
 }
 
+// reapOne waits for any child to end.
 func reapOne() (pid int, ws unix.WaitStatus, err error) {
 	for {
 		pid, err = unix.Wait4(-1, &ws, 0, nil)
@@ -62,17 +62,17 @@ func reapOne() (pid int, ws unix.WaitStatus, err error) {
 	}
 }
 
-// ended is a child that is no more.
-type ended struct {
+// A childExit is the exit of a child process.
+type childExit struct {
 	pid    int
 	status unix.WaitStatus
 }
 
-// reapEach sends each of the children on the channel when it has ended, and closes the
-// channel after the last of them. With no child it closes the channel when stop is closed.
-func reapEach(pids map[int]bool, stop <-chan struct{}) <-chan ended {
+// reapEach sends the exit of each child on the channel. It closes the channel after the last exit
+// and after stop is closed.
+func reapEach(pids map[int]bool, stop <-chan struct{}) <-chan childExit {
 	left := maps.Clone(pids)
-	out := make(chan ended, len(left))
+	out := make(chan childExit, len(left))
 	go func() {
 		defer close(out)
 		for len(left) > 0 {
@@ -82,7 +82,7 @@ func reapEach(pids map[int]bool, stop <-chan struct{}) <-chan ended {
 			}
 			if left[pid] {
 				delete(left, pid)
-				out <- ended{pid, ws}
+				out <- childExit{pid, ws}
 			}
 		}
 		<-stop

@@ -10,83 +10,85 @@ import (
 )
 
 const (
-	// retryPause is the time between two attempts on a machine where nobody can type; it
-	// doubles up to retryMaxPause.
+	// retryPause is the time between two attempts on a machine without a console; it doubles
+	// up to retryMaxPause.
 	retryPause    = 30 * time.Second
 	retryMaxPause = 5 * time.Minute
-	// leastTyped is the least time that a shell runs which a person left. One that ends
-	// sooner had a terminal that hung up.
-	leastTyped = time.Second
+	// minShellTime is the shortest run of a shell that counts as left by a person. A shell
+	// that ends sooner has lost its terminal.
+	minShellTime = time.Second
 )
 
-// shellProgram is what runs on the consoles after a refusal, the first that is there.
+// shellProgram lists the shells to try on a console, in order.
 var shellProgram = []string{"/bin/busybox", "/bin/sh"}
 
-// A turn is the time between two attempts of a boot.
-type turn struct {
-	out   *consoles
-	retry <-chan struct{} // somebody asks for the next attempt: phase-boot retry
-	watch []string        // the program that ends with status 0 when it may help; nil for none
-	pause time.Duration   // where no shell can be opened
-	typed time.Duration   // see leastTyped
+// A recovery is the time between two attempts of a boot, with a shell on every console.
+type recovery struct {
+	out      *consoles
+	retry    <-chan struct{} // requests of phase-boot retry
+	watcher  []string        // a command that exits with 0 when another attempt may succeed; nil for none
+	pause    time.Duration   // before the next attempt if no console has a shell
+	minShell time.Duration   // minShellTime
 }
 
-// wait opens a shell on every console and returns when one of them is left, when the
-// next attempt is asked for, or when the watcher says that it may help. Where no console
-// takes a shell it returns after the pause.
-func (t turn) wait() {
-	shells, watcher := t.open(), t.startWatcher()
+// wait opens a shell on every console. It returns when a person leaves one of them, when
+// phase-boot retry asks for the next attempt, when the watcher exits with 0, or, if no console
+// has a shell, after the pause.
+func (r recovery) wait() {
+	shells, watcher := r.openShells(), r.startWatcher()
 	alive := maps.Clone(shells)
 	if watcher > 0 {
 		alive[watcher] = true
 	}
 	stop := make(chan struct{})
-	gone := reapEach(alive, stop)
-	t.untilOver(shells, alive, watcher, gone)
+	exits := reapEach(alive, stop)
+	r.waitForEnd(shells, alive, watcher, exits)
 	for pid := range alive {
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 	close(stop)
-	for range gone { // until all are reaped
+	for range exits { // until all are reaped
 	}
-	for _, c := range t.out.terminals() {
+	for _, c := range r.out.terminals() {
 		sane(c.path)
 	}
 }
 
-func (t turn) untilOver(shells, alive map[int]bool, watcher int, gone <-chan ended) {
+// waitForEnd waits for one of the events that end the recovery. It removes children that exit
+// from shells and alive.
+func (r recovery) waitForEnd(shells, alive map[int]bool, watcher int, exits <-chan childExit) {
 	started := time.Now()
-	var unseen <-chan time.Time
+	var pauseOver <-chan time.Time
 	if len(shells) == 0 {
-		unseen = time.After(t.pause)
+		pauseOver = time.After(r.pause)
 	}
 	for {
 		select {
-		case e := <-gone:
+		case e := <-exits:
 			delete(alive, e.pid)
 			delete(shells, e.pid)
 			switch {
 			case e.pid == watcher && e.status != 0:
-			case e.pid == watcher, time.Since(started) >= t.typed:
+			case e.pid == watcher, time.Since(started) >= r.minShell:
 				return
 			case len(shells) == 0:
-				unseen = time.After(t.pause)
+				pauseOver = time.After(r.pause)
 			}
-		case <-t.retry:
+		case <-r.retry:
 			return
-		case <-unseen:
+		case <-pauseOver:
 			return
 		}
 	}
 }
 
-// open starts the shells and returns their process IDs.
-func (t turn) open() map[int]bool {
+// openShells starts a shell on every console and returns their process IDs.
+func (r recovery) openShells() map[int]bool {
 	pids := map[int]bool{}
-	for _, c := range t.out.terminals() {
+	for _, c := range r.out.terminals() {
 		pid, err := openShell(c.path)
 		if err != nil {
-			fmt.Fprintf(t.out, "phase-boot: shell on %s: %s\n", c.path, printable(err.Error()))
+			fmt.Fprintf(r.out, "phase-boot: shell on %s: %s\n", c.path, printable(err.Error()))
 			continue
 		}
 		pids[pid] = true
@@ -110,9 +112,9 @@ func openShell(terminal string) (pid int, err error) {
 	return 0, err
 }
 
-// startWatcher returns the watcher's process ID, 0 where there is none.
-func (t turn) startWatcher() int {
-	if len(t.watch) == 0 {
+// startWatcher starts the watcher and returns its process ID, 0 for none.
+func (r recovery) startWatcher() int {
+	if len(r.watcher) == 0 {
 		return 0
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -120,9 +122,9 @@ func (t turn) startWatcher() int {
 		return 0
 	}
 	defer null.Close()
-	pid, err := spawnQuiet(t.watch[0], t.watch, null)
+	pid, err := spawnQuiet(r.watcher[0], r.watcher, null)
 	if err != nil {
-		fmt.Fprintf(t.out, "phase-boot: %s: %s\n", t.watch[0], printable(err.Error()))
+		fmt.Fprintf(r.out, "phase-boot: %s: %s\n", r.watcher[0], printable(err.Error()))
 		return 0
 	}
 	return pid

@@ -8,11 +8,9 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	"github.com/dustin/go-humanize"
 )
 
-// lastReport is what phase-boot status shows of the report of the last attempt.
+// lastReport is the part of the last attempt's report that phase-boot status prints.
 type lastReport struct {
 	Steps []struct {
 		Name, Words, Error string
@@ -27,8 +25,8 @@ type lastReport struct {
 	Refused []struct{ Source, What, Why string }
 }
 
-// Status is `phase-boot status` of the shell that follows a refused boot: the machine, its
-// network, the steps and sources of the last attempt, and why it was refused.
+// Status is `phase-boot status` in the shell after a failed boot. It prints clock, memory and
+// network interfaces of the machine, the steps and sources of the last attempt, and why it failed.
 func Status(w io.Writer) error {
 	return status(w, reportFile, reasonFile)
 }
@@ -36,27 +34,27 @@ func Status(w io.Writer) error {
 func status(w io.Writer, report, reason string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "clock    %s\n", time.Now().UTC().Format(time.RFC3339))
-	fmt.Fprintf(&b, "memory   %s, %s free\n", humanize.IBytes(uint64(meminfo("MemTotal"))), humanize.IBytes(uint64(meminfo("MemAvailable"))))
-	for _, words := range interfaceWords() {
-		fmt.Fprintf(&b, "network  %s\n", words)
+	fmt.Fprintf(&b, "memory   %s, %s free\n", formatBytes(meminfo("MemTotal")), formatBytes(meminfo("MemAvailable")))
+	for _, line := range interfaceLines() {
+		fmt.Fprintf(&b, "network  %s\n", line)
 	}
-	b.WriteString(reportWords(report))
+	b.WriteString(reportText(report))
 	if text, err := os.ReadFile(reason); err == nil {
 		b.Write(text)
 	} else {
-		b.WriteString("no attempt was refused\n")
+		b.WriteString("no attempt has failed\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// interfaceWords says of each interface but loopback what state it is in.
-func interfaceWords() []string {
+// interfaceLines describes each network interface except loopback.
+func interfaceLines() []string {
 	list, err := net.Interfaces()
 	if err != nil {
 		return []string{err.Error()}
 	}
-	var words []string
+	var lines []string
 	for _, i := range list {
 		if i.Flags&net.FlagLoopback != 0 {
 			continue
@@ -73,16 +71,16 @@ func interfaceWords() []string {
 		if err != nil {
 			line += " " + err.Error()
 		}
-		words = append(words, line)
+		lines = append(lines, line)
 	}
-	if len(words) == 0 {
+	if len(lines) == 0 {
 		return []string{"no network card"}
 	}
-	return words
+	return lines
 }
 
-// reportWords are the steps and the sources of a report, a line each.
-func reportWords(file string) string {
+// reportText formats the steps, sources and refusals of a report, one a line.
+func reportText(file string) string {
 	var r lastReport
 	data, err := os.ReadFile(file)
 	if err != nil || json.Unmarshal(data, &r) != nil {
@@ -90,14 +88,14 @@ func reportWords(file string) string {
 	}
 	var b strings.Builder
 	for _, s := range r.Steps {
-		words := s.Words
+		summary := s.Words
 		if s.Error != "" {
-			words = "failed: " + s.Error
+			summary = "failed: " + s.Error
 		}
-		fmt.Fprintf(&b, "[%7.3fs] %s: %s\n", float64(s.At)/1000, printable(s.Name), printable(words))
+		fmt.Fprintf(&b, "[%7.3fs] %s: %s\n", float64(s.At)/1000, printable(s.Name), printable(summary))
 	}
 	for _, s := range r.Sources {
-		fmt.Fprintf(&b, "source   %s (%s): %s in %d blocks", printable(s.Name), s.Kind, humanize.IBytes(uint64(s.Bytes)), s.Blocks)
+		fmt.Fprintf(&b, "source   %s (%s): %s in %d blocks", printable(s.Name), s.Kind, formatBytes(s.Bytes), s.Blocks)
 		if s.Banned {
 			b.WriteString(", banned")
 		}

@@ -7,53 +7,53 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient"
 )
 
-// A rule says what a step's error means, and who tells the step.
-type rule int
+// A failurePolicy says what an error of a step means, and whether runSteps reports the step.
+type failurePolicy int
 
 const (
-	goOn  rule = iota // an error is told and the boot goes on without the step
-	fatal             // an error ends the attempt
-	own               // fatal, and the step tells its story itself
+	optional      failurePolicy = iota // an error is reported and the boot continues without the step
+	required                           // an error ends the attempt
+	selfReporting                      // required; the step reports its start, parts and error itself
 )
 
-// A step is one named part of a boot. Its words say what was done, on one line.
+// A step is one named part of a boot. run returns a summary of one line for the report.
 type step struct {
-	name string
-	rule rule
-	run  func(ctx context.Context) (words string, err error)
+	name      string
+	onFailure failurePolicy
+	run       func(ctx context.Context) (summary string, err error)
 }
 
-// runSteps runs a table in order and tells each result. It returns the first
-// error of a fatal step, with the step's name in front.
-func runSteps(ctx context.Context, story *bootclient.Report, steps []step) error {
+// runSteps runs the steps in order and reports each result. It returns the first error of a
+// required step, prefixed with the step's name.
+func runSteps(ctx context.Context, report *bootclient.Report, steps []step) error {
 	for _, s := range steps {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.do(ctx, story); err != nil {
+		if err := s.do(ctx, report); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
 	return nil
 }
 
-func (s step) do(ctx context.Context, story *bootclient.Report) error {
-	if s.rule == own {
-		words, err := s.run(ctx)
+func (s step) do(ctx context.Context, report *bootclient.Report) error {
+	if s.onFailure == selfReporting {
+		summary, err := s.run(ctx)
 		if err == nil {
-			story.Say("%s: %s", s.name, words)
+			report.Say("%s: %s", s.name, summary)
 		}
 		return err
 	}
-	told := story.Begin(s.name)
-	words, err := s.run(ctx)
+	entry := report.Begin(s.name)
+	summary, err := s.run(ctx)
 	switch {
 	case err == nil:
-		told.Done("%s", words)
-	case s.rule == fatal:
-		return told.Fail(err)
+		entry.Done("%s", summary)
+	case s.onFailure == required:
+		return entry.Fail(err)
 	default:
-		_ = told.Fail(fmt.Errorf("%w (the boot goes on without it)", err))
+		_ = entry.Fail(fmt.Errorf("%w (the boot continues without it)", err))
 	}
 	return nil
 }

@@ -16,24 +16,24 @@ import (
 )
 
 const (
-	// failureFile is where the boot process leaves its reason for PID 1: the
-	// error on the first line, then what was refused, a line each.
+	// failureFile is where the boot process writes its error for PID 1: the error on the first
+	// line, then the refused metadata and blocks, one a line.
 	failureFile = "/run/phase-boot.failed"
 	maxFailure  = 8 << 10 // bytes
-	// reportFile is the report of the last attempt, reasonFile why it was refused:
-	// for phase-boot status.
+	// reportFile is the report of the last attempt, reasonFile the reason of its failure. Both
+	// are read by phase-boot status.
 	reportFile = "/run/phase-boot.report.json"
 	reasonFile = "/run/phase-boot.refused"
-	// watchFile says that a network card or a cable would help.
+	// watchFile names the missing hardware, a network card or a link, for phase-boot watch.
 	watchFile = "/run/phase-boot.watch"
 )
 
-// supervise is PID 1 of the boot role: it starts the boot process, waits, and
-// jumps when a kernel is loaded. It returns the reason why not.
-func supervise(out *consoles, story *bootclient.Report) error {
-	err := runSteps(context.Background(), story, []step{
-		{"kernel", goOn, kernelWords},
-		{"clock", goOn, bootClock},
+// supervise is PID 1 of the boot role: it starts the boot process, waits for its end, and jumps
+// into the loaded kernel. It returns only when that fails.
+func supervise(out *consoles, report *bootclient.Report) error {
+	err := runSteps(context.Background(), report, []step{
+		{"kernel", optional, kernelVersion},
+		{"clock", optional, bootClock},
 	})
 	if err != nil {
 		return err
@@ -41,12 +41,13 @@ func supervise(out *consoles, story *bootclient.Report) error {
 	if err := runChild(out); err != nil {
 		return err
 	}
-	story.Say("kexec: starting the new kernel")
+	report.Say("kexec: starting the new kernel")
 	out.drain()
 	return jump()
 }
 
-func kernelWords(context.Context) (string, error) {
+// kernelVersion is the step that reports the running kernel.
+func kernelVersion(context.Context) (string, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return "", err
@@ -54,12 +55,13 @@ func kernelWords(context.Context) (string, error) {
 	return fmt.Sprintf("Linux %s %s", unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:])), nil
 }
 
+// bootClock is the step that corrects the clock.
 func bootClock(context.Context) (string, error) {
-	floor, err := buildTime(buildFile)
+	built, err := buildTime(buildFile)
 	if err != nil {
 		return "", err
 	}
-	return setClock(floor, time.Now())
+	return setClock(built, time.Now())
 }
 
 // runChild runs `phase-boot boot` and returns nil when it loaded a kernel.
@@ -77,36 +79,36 @@ func runChild(out *consoles) error {
 		return nil
 	}
 	unmountCache()
-	return childReason(ws, readFailure(failureFile))
+	return childError(ws, readFailure(failureFile))
 }
 
-// childReason says why the boot process ended: its own words, or what its end
-// looks like from outside.
-func childReason(ws unix.WaitStatus, words string) error {
+// childError returns why the boot process failed: the text that it wrote, or else a description
+// of its exit status.
+func childError(ws unix.WaitStatus, text string) error {
 	switch {
-	case words != "":
-		return errors.New(words)
+	case text != "":
+		return errors.New(text)
 	case ws.Signaled() && ws.Signal() == unix.SIGKILL:
 		return errors.New("boot process: killed: the machine has too little memory; give it more")
 	case ws.Signaled():
 		return fmt.Errorf("boot process: ended by signal %q", ws.Signal())
 	case ws.ExitStatus() == 2:
-		return errors.New("boot process: it crashed, its trace is above; please report it")
+		return errors.New("boot process: it crashed, its stack trace is above; please report it")
 	default:
 		return fmt.Errorf("boot process: ended with status %d", ws.ExitStatus())
 	}
 }
 
-// writeFailure leaves the reason for PID 1, with what was refused and what to do next.
+// writeFailure writes the error for PID 1, with the refused metadata and blocks and the advice.
 func writeFailure(file string, reason error, refused []bootclient.Refusal, advice string) error {
-	words := strings.ReplaceAll(reason.Error(), "\n", "; ") + refusedWords(refused, maxFailure/2)
+	text := strings.ReplaceAll(reason.Error(), "\n", "; ") + refusedLines(refused, maxFailure/2)
 	if advice != "" {
-		words += "\nto try: " + advice
+		text += "\nto try: " + advice
 	}
-	return os.WriteFile(file, []byte(words), 0o600)
+	return os.WriteFile(file, []byte(text), 0o600)
 }
 
-// readFailure returns the reason, capped, "" when there is none.
+// readFailure returns the first maxFailure bytes of the file, "" if it does not exist.
 func readFailure(file string) string {
 	f, err := os.Open(file)
 	if err != nil {

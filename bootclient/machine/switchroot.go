@@ -13,18 +13,18 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient"
 )
 
-// moved are the mounts that the next root takes over.
-var moved = []string{"/dev", "/proc", "/sys", "/run"}
+// movedMounts are the mounts that are moved to the next root.
+var movedMounts = []string{"/dev", "/proc", "/sys", "/run"}
 
-// switchRoot makes newRoot the root of the machine and becomes its init. The
-// initramfs cannot be unmounted; its files are deleted to free their memory,
-// except what the loop device holds open.
-func switchRoot(out *consoles, story *bootclient.Report) error {
+// switchRoot makes newRoot the root of the machine and replaces this process by its init. The
+// initramfs cannot be unmounted; its files are deleted to free their memory. Files that are open,
+// such as the squashfs of the loop device, stay.
+func switchRoot(out *consoles, report *bootclient.Report) error {
 	if err := checkInit(newRoot, nextInit); err != nil {
 		return err
 	}
 	_ = unix.Unmount("/tmp", unix.MNT_DETACH)
-	for _, dir := range moved {
+	for _, dir := range movedMounts {
 		to := filepath.Join(newRoot, dir)
 		if err := os.MkdirAll(to, 0o755); err != nil {
 			return err
@@ -37,7 +37,7 @@ func switchRoot(out *consoles, story *bootclient.Report) error {
 		return err
 	}
 	if err := emptyInitramfs(); err != nil {
-		story.Say("switch root: the initramfs keeps its memory: %v", err)
+		report.Say("switch root: the memory of the initramfs is not freed: %v", err)
 	}
 	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
 		return fmt.Errorf("move root: %w", err)
@@ -45,14 +45,14 @@ func switchRoot(out *consoles, story *bootclient.Report) error {
 	if err := errors.Join(unix.Chroot("."), unix.Chdir("/")); err != nil {
 		return fmt.Errorf("chroot: %w", err)
 	}
-	story.Say("switch root: starting %s", nextInit)
+	report.Say("switch root: starting %s", nextInit)
 	out.drain()
 	return fmt.Errorf("%s: %w", nextInit, unix.Exec(nextInit, []string{nextInit}, environment))
 }
 
-// checkInit looks for the init program inside the new root, while there is still a way
-// back: it must be there and start like a program. A link that os.Root does not follow,
-// such as an absolute one, is the next root's own affair.
+// checkInit refuses a new root without an init program, before the root is switched: the file must
+// exist, be executable, and begin as an ELF program or a script. A symbolic link that os.Root does
+// not follow, such as an absolute one, is not checked.
 func checkInit(dir, path string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -62,7 +62,7 @@ func checkInit(dir, path string) error {
 	if _, err := root.Lstat(path[1:]); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("rootfs: %s: %w; build the rootfs with an init", path, fs.ErrNotExist)
 	}
-	f, err := root.OpenFile(path[1:], os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe does not keep PID 1 waiting
+	f, err := root.OpenFile(path[1:], os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK: a pipe must not block PID 1
 	if err != nil {
 		return nil
 	}
@@ -71,12 +71,12 @@ func checkInit(dir, path string) error {
 	_, err = io.ReadFull(f, head[:])
 	info, statErr := f.Stat()
 	if err != nil || statErr != nil || info.Mode()&0o111 == 0 || string(head[:]) != "\x7fELF" && string(head[:2]) != "#!" {
-		return fmt.Errorf("rootfs: %s: not a program that can be started; build the rootfs with an init", path)
+		return fmt.Errorf("rootfs: %s: not an executable program; build the rootfs with an init", path)
 	}
 	return nil
 }
 
-// emptyInitramfs deletes every file of the first root and crosses no mount.
+// emptyInitramfs deletes every file of the first root. It does not enter mount points.
 func emptyInitramfs() error {
 	var root unix.Stat_t
 	if err := unix.Lstat("/", &root); err != nil {
@@ -85,6 +85,7 @@ func emptyInitramfs() error {
 	return removeTree("/", uint64(root.Dev))
 }
 
+// removeTree deletes the files below a folder that are on the device.
 func removeTree(dir string, dev uint64) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -95,7 +96,7 @@ func removeTree(dir string, dev uint64) error {
 		path := filepath.Join(dir, e.Name())
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil || uint64(st.Dev) != dev {
-			continue // a mount point or gone
+			continue // a mount point, or gone already
 		}
 		if e.IsDir() {
 			errs = append(errs, removeTree(path, dev))

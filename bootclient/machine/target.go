@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	handOver   = "/phase"     // what the boot role appended to the initramfs
-	handOverTo = "/run/phase" // where the release's own system finds it
+	archiveDir = "/phase"     // files that the boot role appended to the initramfs
+	runDir     = "/run/phase" // where the target's system finds them
 
-	rootfsImage = handOver + "/rootfs.squashfs" // stays where it is
+	rootfsImage = archiveDir + "/rootfs.squashfs" // not moved to runDir
 
 	squashMount  = "/squash"
 	overlayMount = "/overlay"
@@ -28,31 +28,31 @@ const (
 	nextInit     = "/sbin/init"
 )
 
-// targetModules are what the root file system itself needs.
+// targetModules are the modules that mounting the root filesystem needs.
 var targetModules = []string{"loop", "squashfs", "overlay"}
 
-// target is PID 1 of the target role: it mounts the release's squashfs under an
-// overlay in memory and becomes its init. It returns only on a failure.
-func target(out *consoles, story *bootclient.Report) error {
-	return runSteps(context.Background(), story, []step{
-		{"target", goOn, func(ctx context.Context) (string, error) { return targetWords(ctx, out) }},
-		{"modules", goOn, loadTargetModules},
-		{"rootfs", fatal, mountRootfs},
-		{"hand-over", fatal, func(context.Context) (string, error) { return handOverTo, moveHandOver(handOver, handOverTo) }},
-		{"seed", goOn, prepareSeed},
-		{"switch root", fatal, func(context.Context) (string, error) { return "", switchRoot(out, story) }},
+// target is PID 1 of the target role: it mounts the release's squashfs under an overlay in memory
+// and replaces itself by its init. It returns only on an error.
+func target(out *consoles, report *bootclient.Report) error {
+	return runSteps(context.Background(), report, []step{
+		{"target", optional, func(ctx context.Context) (string, error) { return announceRelease(ctx, out) }},
+		{"modules", optional, loadTargetModules},
+		{"rootfs", required, mountRootfs},
+		{"hand-over", required, func(context.Context) (string, error) { return runDir, moveHandOver(archiveDir, runDir) }},
+		{"seed", optional, prepareSeed},
+		{"switch root", required, func(context.Context) (string, error) { return "", switchRoot(out, report) }},
 	})
 }
 
-// targetWords names the release that the boot role handed over, and the kernel
-// that runs: the proof that it is the release's own.
-func targetWords(ctx context.Context, out io.Writer) (string, error) {
-	kernel, err := kernelWords(ctx)
+// announceRelease prints the release that the boot role handed over and the running kernel. The
+// line shows that the jump into the release's kernel worked.
+func announceRelease(ctx context.Context, out io.Writer) (string, error) {
+	kernel, err := kernelVersion(ctx)
 	if err != nil {
 		return "", err
 	}
 	var r manifest.Release
-	data, err := os.ReadFile(filepath.Join(handOver, "release.json"))
+	data, err := os.ReadFile(filepath.Join(archiveDir, "release.json"))
 	if err == nil {
 		err = json.Unmarshal(data, &r)
 	}
@@ -64,11 +64,7 @@ func targetWords(ctx context.Context, out io.Writer) (string, error) {
 }
 
 func loadTargetModules(context.Context) (string, error) {
-	dir, err := modulesDir()
-	if err != nil {
-		return "", err
-	}
-	m, err := openModules(dir)
+	m, err := openKernelModules()
 	if err != nil {
 		return "", err
 	}
@@ -86,7 +82,7 @@ func mountRootfs(context.Context) (string, error) {
 		return "", err
 	}
 	if _, err := mountAll([]mount{{loop, squashMount, "squashfs", unix.MS_RDONLY | unix.MS_NODEV, ""}}); err != nil {
-		return "", squashWords(err)
+		return "", squashError(err)
 	}
 	if _, err := mountAll([]mount{{"tmpfs", overlayMount, "tmpfs", unix.MS_NODEV, "mode=0755"}}); err != nil {
 		return "", err
@@ -101,20 +97,20 @@ func mountRootfs(context.Context) (string, error) {
 	return rootfsImage + " under an overlay in memory", err
 }
 
-// squashWords says what mount(2) means by its errors for the release's root filesystem,
-// which was verified: what is wrong with it is signed.
-func squashWords(err error) error {
+// squashError explains an error of mount(2) for the release's root filesystem. Its bytes were
+// verified, so the fault is in the release.
+func squashError(err error) error {
 	why := "the kernel cannot mount it"
 	switch {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EIO):
-		why = "it is no squashfs, or a damaged one, or compressed in a way that the release's kernel does not read"
+		why = "not a squashfs, or damaged, or compressed in a way that the release's kernel cannot read"
 	case errors.Is(err, unix.ENODEV):
 		why = "the release's kernel or initramfs lacks the module squashfs"
 	}
-	return fmt.Errorf("the root filesystem of the release: %s: %w; its publisher must sign a release with another rootfs", why, err)
+	return fmt.Errorf("root filesystem of the release: %s: %w; its publisher must sign a release with another rootfs", why, err)
 }
 
-// attachLoop makes a file a read-only block device (loop(4)).
+// attachLoop attaches a file to a free loop device, read-only (loop(4)).
 func attachLoop(file string) (string, error) {
 	backing, err := os.Open(file)
 	if err != nil {
@@ -143,8 +139,8 @@ func attachLoop(file string) (string, error) {
 	return path, nil
 }
 
-// moveHandOver takes the files from the initramfs to a folder of /run, which the next
-// root keeps. The squashfs stays where the loop device has it.
+// moveHandOver moves the files of the initramfs to a folder of /run, which is moved to the next
+// root. The squashfs stays, because the loop device has it open.
 func moveHandOver(from, to string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == filepath.Join(from, filepath.Base(rootfsImage)) {
@@ -165,7 +161,7 @@ func moveHandOver(from, to string) error {
 	})
 }
 
-// moveFile copies a file to another file system and removes the old one.
+// moveFile copies a file to another file system and removes the original.
 func moveFile(from, to string, mode os.FileMode) error {
 	src, err := os.Open(from)
 	if err != nil {

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,24 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminalQueue is how many chunks of output wait for a slow console. What comes on top
-// of them is lost there, and only there.
+// terminalQueue is how many chunks of output wait for a slow console. Further output is lost on
+// that console only.
 const terminalQueue = 512
 
-// A terminal is one console of the kernel with what waits to be printed on it. A console
-// that stands still (Ctrl-S, flow control of a serial line) holds up nothing else.
+// A terminal is one console of the kernel with its queue of output. A console that is stopped
+// (Ctrl-S, flow control of a serial line) delays nothing else.
 type terminal struct {
-	path  string // of a device that can be a shell's controlling terminal
+	path  string // a device that can be the controlling terminal of a shell
 	queue chan chunk
 	lost  atomic.Int64 // bytes
-	file  *os.File     // of the goroutine in run
+	file  *os.File     // used by the goroutine of run only
 	once  sync.Once
 }
 
-// A chunk is output, or the question whether all before it has left the device.
+// A chunk is output, or a request to signal on drained that all output before it has left the
+// device.
 type chunk struct {
-	data   []byte
-	answer chan<- struct{}
+	data    []byte
+	drained chan<- struct{}
 }
 
 func newTerminal(path string) *terminal {
@@ -38,29 +40,38 @@ func newTerminal(path string) *terminal {
 	return t
 }
 
-// close ends the terminal's output when what waits is printed.
+// close ends the terminal's goroutine after it has printed the queue.
 func (t *terminal) close() { t.once.Do(func() { close(t.queue) }) }
 
-// put queues a copy of p, or counts it as lost.
-func (t *terminal) put(p []byte) {
+// enqueue adds a chunk without waiting. It reports false if the queue is full.
+func (t *terminal) enqueue(c chunk) bool {
 	select {
-	case t.queue <- chunk{data: append([]byte(nil), p...)}:
+	case t.queue <- c:
+		return true
 	default:
+		return false
+	}
+}
+
+// print queues a copy of p, or counts it as lost.
+func (t *terminal) print(p []byte) {
+	if !t.enqueue(chunk{data: bytes.Clone(p)}) {
 		t.lost.Add(int64(len(p)))
 	}
 }
 
+// run prints the queue until it is closed.
 func (t *terminal) run() {
 	for c := range t.queue {
 		if lost := t.lost.Swap(0); lost > 0 {
-			t.print(fmt.Appendf(nil, "phase-boot: %d bytes of output are missing here\n", lost))
+			t.write(fmt.Appendf(nil, "phase-boot: %d bytes of output are missing here\n", lost))
 		}
 		if c.data != nil {
-			t.print(c.data)
+			t.write(c.data)
 		}
-		if c.answer != nil {
+		if c.drained != nil {
 			t.drain()
-			c.answer <- struct{}{}
+			c.drained <- struct{}{}
 		}
 	}
 	if t.file != nil {
@@ -68,9 +79,9 @@ func (t *terminal) run() {
 	}
 }
 
-// print writes to the device. The end of a session hangs its terminal up, after which
-// only a new open works.
-func (t *terminal) print(p []byte) {
+// write writes to the device. The end of a session hangs up its terminal; the device must then
+// be opened again.
+func (t *terminal) write(p []byte) {
 	for range 2 {
 		if t.file == nil {
 			f, err := os.OpenFile(t.path, os.O_WRONLY|unix.O_NOCTTY, 0)
@@ -99,10 +110,10 @@ func (t *terminal) drain() {
 	}
 }
 
-// keys reads what is typed on a terminal while no shell runs there, and calls interrupt
-// for each Ctrl-C. Nothing typed is echoed or kept. stop ends it and leaves the terminal
-// as a shell expects it.
-func (t *terminal) keys(interrupt func()) (stop func()) {
+// onCtrlC reads the input of a terminal while no shell runs there, and calls interrupt for each
+// Ctrl-C. Input is neither echoed nor stored. stop ends the reading and restores the settings of
+// the terminal.
+func (t *terminal) onCtrlC(interrupt func()) (stop func()) {
 	f, err := os.OpenFile(t.path, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return func() {}
@@ -133,8 +144,8 @@ func (t *terminal) keys(interrupt func()) (stop func()) {
 	}
 }
 
-// setTerminal changes a terminal's settings and returns those of before, nil where it has
-// none.
+// setTerminal changes the settings of a terminal and returns the earlier ones, nil for a device
+// without settings.
 func setTerminal(f *os.File, change func(*unix.Termios)) (before *unix.Termios) {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -153,7 +164,7 @@ func setTerminal(f *os.File, change func(*unix.Termios)) (before *unix.Termios) 
 	return before
 }
 
-// sane undoes what a shell that was killed left behind: raw input without echo.
+// sane resets a terminal as `stty sane` does: a killed shell may leave raw input without echo.
 func sane(path string) {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -167,16 +178,15 @@ func sane(path string) {
 	})
 }
 
-// consoleWorks reports whether the device of a console= value is in this machine.
-// sys is where sysfs is mounted. A kind of device that sysfs does not describe
-// counts as there.
-func consoleWorks(sys, device string) bool {
+// consolePresent reports whether the device of a console= value is in this machine. sys is the
+// mount point of sysfs. A device of a kind that sysfs does not describe counts as present.
+func consolePresent(sys, device string) bool {
 	if isScreen(device) {
 		return hasScreen(sys)
 	}
 	dir := filepath.Join(sys, "class/tty", device)
 	if kind, err := os.ReadFile(filepath.Join(dir, "type")); err == nil {
-		return strings.TrimSpace(string(kind)) != "0" // PORT_UNKNOWN: an address without a UART
+		return strings.TrimSpace(string(kind)) != "0" // 0 is PORT_UNKNOWN: an address without a UART
 	}
 	if !strings.HasPrefix(device, "tty") && !strings.HasPrefix(device, "hvc") {
 		return true
@@ -185,14 +195,14 @@ func consoleWorks(sys, device string) bool {
 	return err == nil
 }
 
-// isScreen reports whether a console is a virtual terminal: tty0, tty1.
+// isScreen reports whether a console is a virtual terminal, such as tty0 or tty1.
 func isScreen(device string) bool {
 	number, ok := strings.CutPrefix(device, "tty")
 	return ok && strings.Trim(number, "0123456789") == ""
 }
 
-// hasScreen reports whether the virtual terminals are shown anywhere: the kernel
-// binds them to a dummy where it found no screen.
+// hasScreen reports whether the virtual terminals are shown on a screen. Without a screen, the
+// kernel binds them to a dummy driver.
 func hasScreen(sys string) bool {
 	drivers, err := filepath.Glob(filepath.Join(sys, "class/vtconsole/vtcon*"))
 	if err != nil {

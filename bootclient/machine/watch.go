@@ -5,58 +5,52 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// What a refused boot may wait for, in watchFile.
+// The missing hardware that watchFile names.
 const (
-	waitCard = "card" // any wired network interface
+	waitNIC  = "card" // any wired network interface
 	waitLink = "link" // one with a link
 )
 
-// waitFor is what would help after a network step that failed, "" for nothing that the
-// kernel announces.
-func waitFor(offline error) string {
+// missingHardware returns what a failed network step lacked, "" if it is not hardware that may be
+// plugged in.
+func missingHardware(networkErr error) string {
 	switch {
-	case errors.Is(offline, errNoCard):
-		return waitCard
-	case errors.Is(offline, errNoLink):
+	case errors.Is(networkErr, errNoNIC):
+		return waitNIC
+	case errors.Is(networkErr, errNoLink):
 		return waitLink
 	}
 	return ""
 }
 
-// Watch is `phase-boot watch`, which PID 1 starts beside the shells of a refused boot: it
-// returns nil when the network card or the cable that was missing is there. It loads the
-// drivers of devices that are plugged in.
+// Watch is `phase-boot watch`, which PID 1 starts while the shells of a failed boot are open. It
+// returns nil when the missing network card or link appears. It loads the drivers of devices
+// that are plugged in.
 func Watch(ctx context.Context) error {
 	wanted, err := os.ReadFile(watchFile)
 	if err != nil {
 		return err
 	}
-	known, err := wiredNow()
+	known, err := wiredInterfaces()
 	if err != nil {
 		return err
 	}
-	dir, err := modulesDir()
-	if err != nil {
-		return err
-	}
-	if m, err := openModules(dir); err == nil {
+	if m, err := openKernelModules(); err == nil {
 		if err := m.hotplug(ctx, make(chan struct{})); err != nil {
 			return fmt.Errorf("hotplug: %w", err)
 		}
-		m.coldplug("/sys") // what came in the meantime
+		m.coldplug("/sys") // devices that were plugged in meanwhile
 	}
 	return waitWired(ctx, string(wanted) == waitLink, known)
 }
 
-// wiredNow lists the wired interfaces by index.
-func wiredNow() (map[int]bool, error) {
+// wiredInterfaces returns the indexes of the wired interfaces.
+func wiredInterfaces() (map[int]bool, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
@@ -70,8 +64,9 @@ func wiredNow() (map[int]bool, error) {
 	return known, nil
 }
 
-// waitWired returns when there is a wired interface, or one with a link. One that is not
-// among the known has none before the next attempt brings it up, and ends the wait too.
+// waitWired returns when there is a wired interface or, if linked is set, a wired interface with a
+// link. A new interface, which is not in known, ends the wait too: it has no link until the next
+// attempt brings it up.
 func waitWired(ctx context.Context, linked bool, known map[int]bool) error {
 	done := make(chan struct{})
 	defer close(done)
@@ -84,7 +79,7 @@ func waitWired(ctx context.Context, linked bool, known map[int]bool) error {
 		select {
 		case u, ok := <-links:
 			if !ok {
-				return errors.New("netlink: the kernel closed the subscription")
+				return errNetlink
 			}
 			if u.Header.Type == unix.RTM_NEWLINK && wired(u.Link) && (!linked || !known[u.Attrs().Index] || u.IfInfomsg.Flags&unix.IFF_LOWER_UP != 0) {
 				return nil
@@ -93,15 +88,6 @@ func waitWired(ctx context.Context, linked bool, known map[int]bool) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// usbWait is how long a device may take to appear: patience where there is a USB
-// controller, otherwise the moment that the kernel needs to list what is there.
-func usbWait(sys string, patience time.Duration) time.Duration {
-	if usb, err := filepath.Glob(filepath.Join(sys, "bus/usb/devices/*")); err == nil && len(usb) > 0 {
-		return patience
-	}
-	return networkGrace
 }
 
 // RequestRetry is `phase-boot retry`: it asks PID 1 for the next attempt.

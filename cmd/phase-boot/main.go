@@ -115,7 +115,7 @@ func boot(ctx context.Context) error {
 	if os.Getppid() != 1 || os.Getuid() != 0 || !machine.Initramfs() {
 		return cli.Usagef("boot is the child of phase-boot as PID 1 of an initramfs; use 'phase-boot fetch' on a host")
 	}
-	if err := machine.Child(ctx); err != nil {
+	if err := machine.Boot(ctx); err != nil {
 		os.Exit(cli.Code(err)) // PID 1 says why, once
 	}
 	return nil

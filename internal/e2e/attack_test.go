@@ -161,7 +161,7 @@ func TestAttackOnAMachineThatRemembers(t *testing.T) {
 		},
 		{
 			"a clock in the past, which the honest twin survives", honest, time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC),
-			[]string{"the RTC says 2001-01-01", "before this image was built: taking 20", resolved},
+			[]string{"RTC 2001-01-01", "is before the build of this image; clock set to 20", resolved},
 			refused,
 		},
 	} {

@@ -25,10 +25,10 @@ func TestAWrongClockDoesNotKeepAMachineFromItsPeers(t *testing.T) {
 			at    time.Time
 			words string
 		}{
-			{"1970", time.Unix(0, 0), "20 years after this image was built"},
-			{"a day behind", now.Add(-24 * time.Hour), "the RTC says"},
-			{"three hours ahead", now.Add(3 * time.Hour), "the RTC says"},
-			{"2099", time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), "20 years after this image was built"},
+			{"1970", time.Unix(0, 0), "20 years after the build of this image"},
+			{"a day behind", now.Add(-24 * time.Hour), "] clock: RTC 20"},
+			{"three hours ahead", now.Add(3 * time.Hour), "] clock: RTC 20"},
+			{"2099", time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), "20 years after the build of this image"},
 		} {
 			t.Run(mode+", "+row.clock, func(t *testing.T) {
 				on := *l

@@ -1,0 +1,307 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
+	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/modes"
+)
+
+const (
+	// progressEvery is the time between two lines of progress.
+	progressEvery = 2 * time.Second
+	// offlineTimeout bounds the search of a machine whose only source is its cache.
+	offlineTimeout = 10 * time.Second
+)
+
+// Boot is `phase-boot boot`, the process that PID 1 starts: all steps from the kernel command line
+// to a loaded kernel. It returns nil when PID 1 may jump. It writes its error to a file, and PID 1
+// prints it on the consoles.
+func Boot(ctx context.Context) error {
+	report := newReport(os.Stdout)
+	b := &boot{report: report, newDisk: make(chan struct{}, 1), entropy: startEntropy()}
+	defer unmountCache()
+	err := runSteps(ctx, report, b.steps())
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("stopped at the console: %w", ctx.Err())
+	}
+	report.Finish(err)
+	b.saveReport()
+	if fileErr := b.recordFailure(err); fileErr != nil {
+		report.Say("%v; and the file for PID 1 cannot be written: %v", err, fileErr)
+	}
+	return err
+}
+
+// recordFailure writes the error for PID 1, the missing hardware for phase-boot watch, and the report
+// for phase-boot status.
+func (b *boot) recordFailure(err error) error {
+	if data, jsonErr := json.Marshal(b.report); jsonErr == nil {
+		_ = os.WriteFile(reportFile, data, 0o644)
+	}
+	if missing := missingHardware(b.networkErr); missing != "" {
+		_ = os.WriteFile(watchFile, []byte(missing), 0o644)
+	}
+	return writeFailure(failureFile, err, b.report.Refused(), bootAdvice(err))
+}
+
+// A boot is the state that the steps of one attempt share.
+type boot struct {
+	report     *bootclient.Report
+	newDisk    chan struct{}   // signalled for each new block device
+	entropy    <-chan struct{} // closed when random numbers are ready
+	config     bootclient.Config
+	networkErr error // of the network step, nil if there is an address
+	removable  bool  // the cache partition is on a disk that may be unplugged
+	args       bootargs.Arguments
+	key        []byte
+	payload    *Payload
+	release    manifest.Release
+}
+
+func (b *boot) steps() []step {
+	return []step{
+		{"memory", required, b.memory},
+		{"command line", required, b.commandLine},
+		{"modules", optional, b.modules},
+		{"random numbers", required, b.waitEntropy},
+		{"network", optional, b.network},
+		{"cache", optional, b.cache},
+		{"machine key", optional, b.machineKey},
+		{"release", selfReporting, b.fetch},
+		{"seed", optional, b.seed},
+		{"kexec", required, b.load},
+	}
+}
+
+func (b *boot) memory(context.Context) (string, error) {
+	total := meminfo("MemTotal")
+	limitMemory(total)
+	free := meminfo("MemAvailable")
+	return fmt.Sprintf("%s, %s free", formatBytes(total), formatBytes(free)), checkBootMemory(total, free)
+}
+
+// commandLine makes the configuration from the command line and the files of the image.
+func (b *boot) commandLine(context.Context) (string, error) {
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "", err
+	}
+	b.args = bootargs.Parse(string(line))
+	for _, w := range b.args.Warnings {
+		b.report.Say("command line: %s", w)
+	}
+	if b.config, err = imageConfig(b.args); err != nil {
+		return "", err
+	}
+	b.config.Log, b.config.Report, b.config.Progress = logger(b.report), b.report, b.progress()
+	return fmt.Sprintf("mode %s, channel %s, %s", b.config.Mode.Name, b.config.Channel, b.config.Arch), nil
+}
+
+// imageConfig combines the files of the initramfs with the command line.
+func imageConfig(args bootargs.Arguments) (bootclient.Config, error) {
+	c := bootclient.Config{Channel: args.Channel, Mirrors: args.Mirrors, Peers: args.Peers, Bootstrap: args.Bootstrap, Share: true, Now: time.Now, ClockUnsure: true, Arch: bootfile.HostArch()}
+	var err error
+	if c.Root, err = os.ReadFile(rootFile); err != nil {
+		return c, fmt.Errorf("root of trust: %w; build the image with --root", err)
+	}
+	if c.Mode, err = bootMode(args); err != nil {
+		return c, err
+	}
+	if c.Channel == "" {
+		data, err := os.ReadFile(channelFile)
+		if err != nil {
+			return c, fmt.Errorf("channel: %w; add phase.channel=NAME to the command line", err)
+		}
+		c.Channel = strings.TrimSpace(string(data))
+	}
+	if c.Floor, err = buildTime(buildFile); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return c, err
+}
+
+// bootMode loads the mode. The command line can only reduce the mode's rights to the cache, so a
+// private boot never writes to a disk.
+func bootMode(args bootargs.Arguments) (modes.Mode, error) {
+	name := args.Mode
+	if name == "" {
+		name = modes.Default
+	}
+	m, err := modes.Load(name)
+	if err != nil {
+		return m, err
+	}
+	if err := bootargs.CheckCache(args.Cache); err != nil {
+		return m, err
+	}
+	rights := bootargs.Rights
+	limit := len(rights) - 1
+	if args.Cache != "" {
+		limit = slices.Index(rights, args.Cache)
+	}
+	if args.NoWrite {
+		limit = min(limit, slices.Index(rights, "ro"))
+	}
+	m.Cache = rights[min(limit, slices.Index(rights, m.Cache))]
+	return m, nil
+}
+
+func (b *boot) modules(ctx context.Context) (string, error) {
+	m, err := openKernelModules()
+	if err != nil {
+		return "", err
+	}
+	err = errors.Join(m.loadList(modulesFile), m.hotplug(ctx, b.newDisk))
+	m.coldplug("/sys")
+	return fmt.Sprintf("%d loaded", m.count()), err
+}
+
+func (b *boot) network(ctx context.Context) (summary string, err error) {
+	n := &network{randomMAC: b.config.Mode.RandomMAC, resolv: "/etc/resolv.conf", report: b.report.Say, nicTimeout: networkGrace}
+	if hasUSB("/sys") {
+		n.nicTimeout = nicTimeout
+	}
+	summary, b.networkErr = n.up(ctx)
+	return summary, b.networkErr
+}
+
+func (b *boot) cache(ctx context.Context) (string, error) {
+	rights := b.config.Mode.Cache
+	if rights == "off" {
+		return "off: no block device is opened", nil
+	}
+	d := disks{sys: "/sys", dev: "/dev", boot: bootPartition(loadModule)}
+	found, others, err := d.wait(ctx, b.newDisk)
+	if errors.Is(err, errNoCache) || errors.Is(err, errNoDriver) {
+		return err.Error() + "; all blocks come from the network", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	unmountCache() // a crashed attempt may have left it mounted
+	rights, summary, err := useCache(ctx, found, rights)
+	if err != nil {
+		return "", err
+	}
+	b.config.Mode.Cache = rights
+	b.config.Cache, b.removable = cacheDir, onUSB("/sys", found.device)
+	switch {
+	case others > 0 && found.onBootDisk:
+		summary += fmt.Sprintf("; on the boot disk, one of %d disks with a cache", others+1)
+	case others > 0:
+		summary += fmt.Sprintf("; the first of %d disks with a cache: the boot disk is not known", others+1)
+	}
+	return summary, nil
+}
+
+func (b *boot) machineKey(context.Context) (string, error) {
+	path := ""
+	if b.config.Cache != "" {
+		path = filepath.Join(b.config.Cache, keyFile)
+	}
+	key, summary, err := machineKey(path, b.config.Mode.Cache == "rw")
+	b.key = key
+	return summary, err
+}
+
+// fetch resolves, verifies and fetches the release into sealed memory. bootclient.Run reports its own
+// steps.
+func (b *boot) fetch(ctx context.Context) (string, error) {
+	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
+	b.payload.seed = planSeed(b.config, b.removable)
+	b.config.Keep = b.payload.seed.nodes
+	if err := os.RemoveAll(nodesDir); err != nil { // of an earlier attempt
+		return "", err
+	}
+	if errors.Is(b.networkErr, errNoNIC) {
+		b.config.Timeout, b.config.Patience = offlineTimeout, offlineTimeout
+	}
+	v, err := bootclient.Run(ctx, b.config, b.payload)
+	if err != nil && errors.Is(b.networkErr, errNoNIC) && errors.Is(err, cas.ErrUnreachable) {
+		err = fmt.Errorf("no source is reachable: %w", b.networkErr)
+	}
+	for _, s := range b.report.Sources() {
+		if s.Used() {
+			b.report.Say("source: %s", s)
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	b.release = v.Release()
+	if _, ok := b.release.Artifact(manifest.RoleKernel); !ok {
+		return "", fmt.Errorf("release %.40q: no kernel; sign a release with --kernel", b.release.Version)
+	}
+	b.saveReport()
+	return fmt.Sprintf("%s sealed, %s in memory", b.release.Version, formatBytes(b.payload.Size())), nil
+}
+
+// seed reports whether and how the target will serve the release. Commit has decided it.
+func (b *boot) seed(context.Context) (string, error) { return b.payload.seed.summary, nil }
+
+func (b *boot) load(context.Context) (string, error) {
+	// Free the heap of the fetch: kexec_file_load needs the memory for copies of the payload.
+	debug.FreeOSMemory()
+	line, err := targetCmdline(b.release.Cmdline, b.release.Version, b.args.Console, func(device string) bool { return consolePresent("/sys", device) })
+	if err != nil {
+		return "", err
+	}
+	progress := func(elapsed time.Duration) string {
+		return fmt.Sprintf("kexec: loading %s, %v so far", formatBytes(b.payload.Size()), elapsed)
+	}
+	b.report.While(progress, func() { err = b.payload.Load(line, b.config.Arch, meminfo("MemAvailable")) })
+	return "loaded, command line: " + line, err
+}
+
+// saveReport writes the report to a writable cache. An error does not stop the boot.
+func (b *boot) saveReport() {
+	if b.config.Cache == "" || b.config.Mode.Cache != "rw" {
+		return
+	}
+	path := filepath.Join(b.config.Cache, "report.json")
+	data, err := json.Marshal(b.report)
+	if err == nil && errors.Is(file.Check(path, file.NoFollow), file.ErrKind) {
+		err = os.RemoveAll(path) // a link or folder that an attacker made
+	}
+	if err == nil {
+		err = atomicfile.Write(path, 0o644, data)
+	}
+	if err != nil {
+		b.report.Say("report: not saved: %v", err)
+	}
+}
+
+// progress returns a callback that reports the progress of the fetch every progressEvery.
+func (b *boot) progress() func(done, total int64) {
+	var last time.Time
+	return func(done, total int64) {
+		now := time.Now()
+		if last.IsZero() {
+			last = now
+		}
+		if now.Sub(last) >= progressEvery {
+			last = now
+			b.report.Say("fetch: %s of %s", formatBytes(done), formatBytes(total))
+		}
+	}
+}

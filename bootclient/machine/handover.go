@@ -1,0 +1,113 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+)
+
+// Files with which the target serves its release. If seedFile is missing, the target does not serve.
+const (
+	seedFile    = "seed.env"  // PHASE_SEED="arguments of phase-boot seed", for a systemd unit
+	seedRoot    = "root.json" // the root of trust
+	seedProgram = runDir + "/phase-boot"
+	seedCache   = runDir + "/cache"
+	seedRootfs  = runDir + "/rootfs"
+
+	nodesDir = "/run/phase-nodes" // where Run writes a cache of metadata and inner nodes
+)
+
+// A seedPlan says how the target serves the release.
+type seedPlan struct {
+	env, root []byte // content of seedFile and seedRoot; without env the target does not serve
+	nodes     string // the cache to hand over in memory, "" if the target reads the cache partition
+	summary   string // for the report
+}
+
+// noSeed is the plan of a target that does not serve.
+func noSeed(reason string) seedPlan {
+	return seedPlan{summary: "the target does not serve: " + reason}
+}
+
+// planSeed returns how the mode and the command line let the target serve: from a writable cache
+// partition on a fixed disk, or else from memory.
+func planSeed(c bootclient.Config, removable bool) seedPlan {
+	if !c.Mode.Announce || c.Mode.Proxy != "" {
+		return noSeed("mode " + c.Mode.Name + " does not announce")
+	}
+	plan := seedPlan{root: c.Root, summary: "from the cache partition after the jump"}
+	args := []string{"--root", filepath.Join(runDir, seedRoot), "--cache", seedCache}
+	if c.Cache == "" || c.Mode.Cache != "rw" || removable {
+		plan.nodes = nodesDir
+		args = append(args, "--artifacts", runDir)
+	}
+	args = append(args, "--channel", c.Channel, "--arch", c.Arch, "--mode", c.Mode.Name)
+	for _, b := range c.Bootstrap {
+		args = append(args, "--bootstrap", b)
+	}
+	for _, a := range args {
+		if a == "" || strings.ContainsFunc(a, needsQuoting) {
+			// It may come from a command line, and systemd would split or expand it.
+			return noSeed(fmt.Sprintf("%.80q cannot be handed over", a))
+		}
+	}
+	plan.env = fmt.Appendf(nil, "PHASE_SEED=%q\n", strings.Join(args, " "))
+	return plan
+}
+
+// needsQuoting reports whether a character is outside those of channels, modes and multiaddrs.
+func needsQuoting(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("./:_-%", r))
+}
+
+// prepareSeed makes the files of phase-boot seed available in the next root: this program, and the
+// cache partition read-only or, to serve from memory, the root filesystem. They are bind mounts,
+// so they use no further memory. If one of them fails, the target does not serve.
+func prepareSeed(context.Context) (string, error) {
+	env := filepath.Join(runDir, seedFile)
+	if _, err := os.Stat(env); err != nil {
+		return "off", nil
+	}
+	summary, prepare := "from memory", seedFromMemory
+	if _, err := os.Stat(seedCache); err != nil {
+		summary, prepare = seedCache+", read only", seedFromDisk
+	}
+	if err := errors.Join(prepare(), bindFile("/init", seedProgram, 0o755)); err != nil {
+		return "", errors.Join(err, os.Remove(env))
+	}
+	return summary, nil
+}
+
+func seedFromMemory() error { return bindFile(rootfsImage, seedRootfs, 0o644) }
+
+func seedFromDisk() error {
+	if err := loadModule("ext4"); err != nil {
+		return err
+	}
+	found, _, err := disks{sys: "/sys", dev: "/dev", boot: bootPartition(loadModule)}.find()
+	if err == nil && found.unformatted {
+		err = errNoCache
+	}
+	if err != nil {
+		return err
+	}
+	return mountCache(found.device, seedCache, false)
+}
+
+// bindFile makes a file of the initramfs readable in the next root.
+func bindFile(from, to string, mode os.FileMode) error {
+	if err := os.WriteFile(to, nil, mode); err != nil {
+		return err
+	}
+	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", to, err)
+	}
+	return nil
+}
