@@ -135,6 +135,20 @@ func TestAStoppedConsoleDelaysNothing(t *testing.T) {
 	stopped.shows("bytes of output are missing here")
 }
 
+// refresh may remove a console while another goroutine is about to print on it.
+func TestAPrintOnARemovedConsoleIsDropped(t *testing.T) {
+	paths := []string{"/missing/tty"}
+	c := &consoles{paths: func() []string { return paths }}
+	c.refresh()
+	removed := c.terminals()[0]
+	paths = nil
+	c.refresh()
+	removed.print([]byte("late"))
+	if removed.enqueue(chunk{drained: make(chan struct{})}) {
+		t.Error("a removed console accepts output")
+	}
+}
+
 func TestCtrlCOnAnyConsoleInterruptsTheAttempt(t *testing.T) {
 	for which := range 2 {
 		screens := []*screen{newScreen(t), newScreen(t)}

@@ -20,11 +20,13 @@ const terminalQueue = 512
 // A terminal is one console of the kernel with its queue of output. A console that is stopped
 // (Ctrl-S, flow control of a serial line) delays nothing else.
 type terminal struct {
-	path  string // a device that can be the controlling terminal of a shell
-	queue chan chunk
-	lost  atomic.Int64 // bytes
-	file  *os.File     // used by the goroutine of run only
-	once  sync.Once
+	path string       // a device that can be the controlling terminal of a shell
+	lost atomic.Int64 // bytes
+	file *os.File     // used by the goroutine of run only
+
+	mu     sync.Mutex // held to send to or close the queue
+	queue  chan chunk
+	closed bool
 }
 
 // A chunk is output, or a request to signal on drained that all output before it has left the
@@ -41,10 +43,22 @@ func newTerminal(path string) *terminal {
 }
 
 // close ends the terminal's goroutine after it has printed the queue.
-func (t *terminal) close() { t.once.Do(func() { close(t.queue) }) }
+func (t *terminal) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.closed = true
+		close(t.queue)
+	}
+}
 
-// enqueue adds a chunk without waiting. It reports false if the queue is full.
+// enqueue adds a chunk without waiting. It reports false if the queue is full or closed.
 func (t *terminal) enqueue(c chunk) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
 	select {
 	case t.queue <- c:
 		return true
