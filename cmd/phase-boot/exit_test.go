@@ -14,17 +14,17 @@ import (
 	"testing"
 )
 
-// A class is a kind of error, as the README's table of exit codes has them, and how each
-// verb is brought to it. A verb without arguments has no such error.
+// A class is a class of error in the README's table of exit codes, with arguments of each verb that
+// cause it; "" if a verb has no such error.
 type class struct {
 	name        string
 	code        int
 	fetch, seed string
-	words       string // part of what is said
+	text        string // part of the output
 }
 
-// TestEveryClassOfErrorHasItsExitCode runs each verb into each class, in words and with
-// --json: the code is that of the table, and with --json stderr ends in one object.
+// TestEveryClassOfErrorHasItsExitCode causes each class of error with each verb, with and without
+// --json. The exit code is that of the table, and with --json stderr ends in one object.
 func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if err := writeRoot(context.Background(), "."); err != nil {
@@ -44,7 +44,7 @@ func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
 	if err := errors.Join(os.Mkdir("cache", 0o700), os.Mkdir("folder", 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	const nobody = " --mode private --mirror http://127.0.0.1:1 --timeout 1s"
+	const noSource = " --mode private --mirror http://127.0.0.1:1 --timeout 1s"
 	for _, c := range []class{
 		{"help", 0, "--help", "--help", "Usage:"},
 		{"unknown flag", 2, "--rot x", "--rot x", "unknown flag: --rot (did you mean"},
@@ -61,8 +61,8 @@ func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
 		{"empty file", 5, "--root empty.json --out out", "--root empty.json --cache cache", "empty"},
 		{"garbled file", 5, "--root garbled.json --out out", "--root garbled.json --cache cache", "not JSON"},
 		{"file cut short", 5, "--root cut.json --out out", "--root cut.json --cache cache", "not JSON"},
-		{"forged root", 3, "--root forged.json --out out" + nobody, "--root forged.json --cache cache", "signed by 0 of 1 required keys"},
-		{"nobody there", 4, "--root root.json --out out" + nobody, "", "refused"},
+		{"forged root", 3, "--root forged.json --out out" + noSource, "--root forged.json --cache cache", "signed by 0 of 1 required keys"},
+		{"no source", 4, "--root root.json --out out" + noSource, "", "refused"},
 		{"nothing in the cache", 4, "", "--root root.json --cache cache", ""},
 	} {
 		for verb, line := range map[string]string{"fetch": c.fetch, "seed": c.seed} {
@@ -71,58 +71,58 @@ func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
 			}
 			t.Run(c.name+"/"+verb, func(t *testing.T) {
 				args := append([]string{verb}, strings.Fields(line)...)
-				code, words := runs(t, nil, args...)
-				if code != c.code || !strings.Contains(words, c.words) {
-					t.Errorf("exit code %d, want %d: …%s… in\n%s", code, c.code, c.words, words)
+				code, output := runPhaseBoot(t, nil, args...)
+				if code != c.code || !strings.Contains(output, c.text) {
+					t.Errorf("exit code %d, want %d: …%s… in\n%s", code, c.code, c.text, output)
 				}
 				if c.code == 0 || c.name == "flag without a value" {
 					return
 				}
-				code, words = runs(t, nil, append(args[:1:1], append([]string{"--json"}, args[1:]...)...)...)
-				lines := strings.Split(strings.TrimSpace(words), "\n")
-				var said struct {
+				code, output = runPhaseBoot(t, nil, append(args[:1:1], append([]string{"--json"}, args[1:]...)...)...)
+				lines := strings.Split(strings.TrimSpace(output), "\n")
+				var got struct {
 					Error string `json:"error"`
 					Code  int    `json:"exit_code"`
 				}
-				if err := json.Unmarshal([]byte(lines[len(lines)-1]), &said); err != nil || said.Code != c.code || code != c.code || said.Error == "" {
-					t.Errorf("with --json: exit code %d, %+v, %v in\n%s", code, said, err, words)
+				if err := json.Unmarshal([]byte(lines[len(lines)-1]), &got); err != nil || got.Code != c.code || code != c.code || got.Error == "" {
+					t.Errorf("with --json: exit code %d, %+v, %v in\n%s", code, got, err, output)
 				}
 			})
 		}
 	}
 }
 
-// forged is a root whose signature is another's.
+// forged returns root with the signature of another root.
 func forged(t *testing.T, root []byte) []byte {
 	t.Helper()
 	other := filepath.Join(t.TempDir(), "other")
 	if err := errors.Join(os.Mkdir(other, 0o700), writeRoot(context.Background(), other)); err != nil {
 		t.Fatal(err)
 	}
-	theirs, err := os.ReadFile(filepath.Join(other, "root.json"))
+	otherRoot, err := os.ReadFile(filepath.Join(other, "root.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ours, foreign struct {
+	var doc, otherDoc struct {
 		Signed     json.RawMessage `json:"signed"`
 		Signatures []struct {
 			KeyID string `json:"keyid"`
 			Sig   string `json:"sig"`
 		} `json:"signatures"`
 	}
-	if err := errors.Join(json.Unmarshal(root, &ours), json.Unmarshal(theirs, &foreign)); err != nil {
+	if err := errors.Join(json.Unmarshal(root, &doc), json.Unmarshal(otherRoot, &otherDoc)); err != nil {
 		t.Fatal(err)
 	}
-	return bytes.Replace(root, []byte(ours.Signatures[0].Sig), []byte(foreign.Signatures[0].Sig), 1)
+	return bytes.Replace(root, []byte(doc.Signatures[0].Sig), []byte(otherDoc.Signatures[0].Sig), 1)
 }
 
-// runs runs phase-boot, and returns its exit code and all that it said. Where interrupt is
-// not nil, it gets a SIGINT as soon as it says something.
-func runs(t *testing.T, interrupt func(*os.Process) error, args ...string) (int, string) {
+// runPhaseBoot runs phase-boot and returns its exit code and its output. It calls interrupt, if not
+// nil, after the first byte on stderr.
+func runPhaseBoot(t *testing.T, interrupt func(*os.Process) error, args ...string) (int, string) {
 	t.Helper()
 	cmd := exec.Command("phase-boot", args...)
-	var words bytes.Buffer
-	cmd.Stdout = &words
+	var stdout, messages bytes.Buffer
+	cmd.Stdout = &stdout
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -130,20 +130,19 @@ func runs(t *testing.T, interrupt func(*os.Process) error, args ...string) (int,
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var said bytes.Buffer
 	if interrupt != nil {
-		if _, err := io.CopyN(&said, stderr, 1); err != nil {
+		if _, err := io.CopyN(&messages, stderr, 1); err != nil {
 			t.Fatal(err)
 		}
 		if err := interrupt(cmd.Process); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := io.Copy(&said, stderr); err != nil {
+	if _, err := io.Copy(&messages, stderr); err != nil {
 		t.Fatal(err)
 	}
-	_ = cmd.Wait() // the exit code says it
-	return cmd.ProcessState.ExitCode(), words.String() + said.String()
+	_ = cmd.Wait() // the caller checks the exit code
+	return cmd.ProcessState.ExitCode(), stdout.String() + messages.String()
 }
 
 // TestInterruptHasItsExitCode interrupts a search.
@@ -152,9 +151,9 @@ func TestInterruptHasItsExitCode(t *testing.T) {
 	if err := writeRoot(context.Background(), "."); err != nil {
 		t.Fatal(err)
 	}
-	code, words := runs(t, func(p *os.Process) error { return p.Signal(syscall.SIGINT) },
+	code, output := runPhaseBoot(t, func(p *os.Process) error { return p.Signal(syscall.SIGINT) },
 		"fetch", "--root", "root.json", "--out", "out", "--mode", "private", "--mirror", "http://127.0.0.1:1", "--timeout", "10m")
-	if code != 130 || !strings.Contains(words, "interrupted") {
-		t.Errorf("exit code %d, want 130:\n%s", code, words)
+	if code != 130 || !strings.Contains(output, "interrupted") {
+		t.Errorf("exit code %d, want 130:\n%s", code, output)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -19,15 +18,16 @@ import (
 	"golang.org/x/term"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-const fetchUsage = `phase-boot fetch finds the newest signed release of a channel, fetches it from
-every source it can find, verifies it and writes it to a folder: kernel, initramfs,
-rootfs, dtb/NAME, job/NAME.wasm, cmdline, release.json, report.json. Of the files of an
-earlier fetch, what the new release shares is not fetched again, and the rest is replaced.
-Other files stay; one in the way is an error.
+const fetchUsage = `phase-boot fetch finds the newest signed release of a channel, fetches it from all sources
+that it finds, verifies it and writes it to a folder: kernel, initramfs, rootfs, dtb/NAME,
+job/NAME.wasm, cmdline, release.json, report.json. Files of an earlier fetch are replaced;
+blocks that both releases share are not fetched again. Other files stay. A file of another
+origin with the name of one of these is an error.
 
 Usage:
   phase-boot fetch --root root.json [flags] --out DIR
@@ -48,7 +48,7 @@ type fetchFlags struct {
 	timeout, patience                     time.Duration
 }
 
-// A list is a flag that may be given several times.
+// A list is the value of a flag that may be repeated.
 type list []string
 
 func (l *list) String() string { return strings.Join(*l, " ") }
@@ -61,32 +61,24 @@ func (l *list) Set(s string) error {
 func newFetchFlags(f *fetchFlags) *flag.FlagSet {
 	set := flag.NewFlagSet("phase-boot fetch", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
-	set.StringVar(&f.root, "root", "", "`FILE` with the root metadata: the one thing that is trusted")
+	set.StringVar(&f.root, "root", "", "`FILE` with the root metadata, the root of trust")
 	set.StringVar(&f.channel, "channel", "stable", "channel `NAME`")
-	set.StringVar(&f.arch, "arch", hostArch(), "architecture `NAME`: x86_64 or arm64")
-	set.StringVar(&f.mode, "mode", modes.Default, "how to look for sources: `MODE` is one of "+strings.Join(modes.Names(), ", "))
-	set.StringVar(&f.cache, "cache", "", "`DIR` for blocks and for the newest trusted metadata; without it, an older release cannot be told; mode private opens none")
+	set.StringVar(&f.arch, "arch", bootfile.HostArch(), "architecture `NAME`: x86_64 or arm64")
+	set.StringVar(&f.mode, "mode", modes.Default, "how to find sources: `MODE` is one of "+strings.Join(modes.Names(), ", "))
+	set.StringVar(&f.cache, "cache", "", "`DIR` for blocks and for the newest trusted metadata; without it, an older release cannot be detected; mode private does not use it")
 	set.StringVar(&f.out, "out", "", "`DIR` to write the release to")
-	set.Var(&f.mirrors, "mirror", "`URL` of a web mirror or publisher, or file:///DIR; may be repeated")
+	set.Var(&f.mirrors, "mirror", "`URL` of a mirror or publisher, or file:///DIR; may be repeated")
 	set.Var(&f.peers, "peer", "`MULTIADDR` with /p2p/ID of a peer that has the release; may be repeated")
-	set.Var(&f.bootstrap, "bootstrap", "`MULTIADDR` with /p2p/ID to enter the DHT; may be repeated")
+	set.Var(&f.bootstrap, "bootstrap", "`MULTIADDR` with /p2p/ID of a DHT bootstrap peer; may be repeated")
 	set.BoolVar(&f.json, "json", false, "print the report as one JSON object on stdout")
-	set.BoolVar(&f.share, "share", true, "serve what is verified to other machines, where the mode announces (--share=false: no)")
-	set.BoolVar(&f.seed, "seed", false, "go on serving after the fetch, until interrupted")
-	set.DurationVar(&f.timeout, "timeout", bootclient.DefaultTimeout, "how long to look for a valid release")
-	set.DurationVar(&f.patience, "patience", bootclient.DefaultPatience, "how long to wait for the next block of it, while no source gives one")
+	set.BoolVar(&f.share, "share", true, "serve verified blocks to other machines, if the mode announces (--share=false: do not)")
+	set.BoolVar(&f.seed, "seed", false, "continue to serve after the fetch, until interrupted")
+	set.DurationVar(&f.timeout, "timeout", bootclient.DefaultTimeout, "how long to search for a valid release")
+	set.DurationVar(&f.patience, "patience", bootclient.DefaultPatience, "how long to wait for the next block if no source delivers one")
 	return set
 }
 
-// hostArch is the name that releases use for this machine's architecture.
-func hostArch() string {
-	if runtime.GOARCH == "amd64" {
-		return "x86_64"
-	}
-	return runtime.GOARCH
-}
-
-// fetch is the verb of that name.
+// fetch runs `phase-boot fetch`.
 func fetch(ctx context.Context, args []string) error {
 	var f fetchFlags
 	set := newFetchFlags(&f)
@@ -116,27 +108,8 @@ func (f *fetchFlags) check(rest []string) error {
 }
 
 func (f *fetchFlags) run(ctx context.Context) error {
-	root, err := readRoot(f.root)
+	cfg, err := f.config()
 	if err != nil {
-		return err
-	}
-	if err := checkFolder("--cache", f.cache); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	mode, err := modes.Load(f.mode)
-	if err != nil {
-		return cli.Usagef("--mode: %v", err)
-	}
-	if err := bootclient.CheckCache(f.cache); err != nil && mode.Cache != "off" {
-		return fmt.Errorf("--%w", err)
-	}
-	if mode.Cache == "off" && f.cache != "" {
-		fmt.Fprintf(os.Stderr, "phase-boot: --cache %s: not opened in mode %s, so an older release cannot be told\n", f.cache, mode.Name)
-	}
-	if f.seed && (!f.share || !mode.Announce || mode.Proxy != "") {
-		return cli.Usagef("--seed: mode %s with --share=%t serves nobody; choose a mode that announces", mode.Name, f.share)
-	}
-	if err := checkProxies(mode); err != nil {
 		return err
 	}
 	sink, err := bootclient.NewDirSink(f.out)
@@ -146,56 +119,82 @@ func (f *fetchFlags) run(ctx context.Context) error {
 	defer sink.Close()
 	line := &statusLine{w: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
 	report := bootclient.NewReport(time.Now(), line)
-	cfg := bootclient.Config{
-		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, CacheWanted: f.cache != "", Timeout: f.timeout, Patience: f.patience, Share: f.share,
-		Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap, Report: report, Progress: line.progress,
-	}
+	cfg.Report, cfg.Progress = report, line.progress
 	useProxy(&cfg)
-	var told error
-	tell := sync.OnceFunc(func() {
+	var printErr error
+	printReport := sync.OnceFunc(func() {
 		line.clear()
-		told = f.tell(report, err)
+		printErr = f.printReport(report, err)
 	})
 	if f.seed {
 		cfg.Stay = func(r bootclient.Ready) {
-			tell()
-			serving("fetch", r)
-			fmt.Fprintln(os.Stderr, "phase-boot fetch: goes on serving until it is interrupted")
+			printReport()
+			printServing("fetch", r)
+			fmt.Fprintln(os.Stderr, "phase-boot fetch: serving until interrupted")
 		}
 	}
-	line.show("looking for sources…")
+	line.show("searching for sources…")
 	_, err = bootclient.Run(ctx, cfg, sink)
 	if f.seed && err == nil {
 		fmt.Fprintf(os.Stderr, "phase-boot fetch: served %s to other machines\n", humanize.IBytes(uint64(report.Served())))
 	}
-	tell()
-	return cmp.Or(err, told)
+	printReport()
+	return cmp.Or(err, printErr)
 }
 
-// tell prints the report: in words on stderr, or as JSON on stdout.
-func (f *fetchFlags) tell(report *bootclient.Report, err error) error {
+// config reads the files that the flags name and checks the flags against the mode.
+func (f *fetchFlags) config() (bootclient.Config, error) {
+	cfg := bootclient.Config{
+		Channel: f.channel, Arch: f.arch, Cache: f.cache, CacheWanted: f.cache != "", Timeout: f.timeout, Patience: f.patience, Share: f.share,
+		Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap,
+	}
+	var err error
+	if cfg.Root, err = readRoot(f.root); err != nil {
+		return cfg, err
+	}
+	if err := checkFolder("--cache", f.cache); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return cfg, err
+	}
+	if cfg.Mode, err = modes.Load(f.mode); err != nil {
+		return cfg, cli.Usagef("--mode: %v", err)
+	}
+	if err := bootclient.CheckCache(f.cache); err != nil && cfg.Mode.Cache != "off" {
+		return cfg, fmt.Errorf("--%w", err)
+	}
+	if cfg.Mode.Cache == "off" && f.cache != "" {
+		fmt.Fprintf(os.Stderr, "phase-boot: --cache %s: not used in mode %s; an older release cannot be detected\n", f.cache, cfg.Mode.Name)
+	}
+	if f.seed && (!f.share || !cfg.Mode.Announce || cfg.Mode.Proxy != "") {
+		return cfg, cli.Usagef("--seed: mode %s with --share=%t does not serve; choose a mode that announces", cfg.Mode.Name, f.share)
+	}
+	return cfg, checkProxies(cfg.Mode)
+}
+
+// printReport prints the report: as text on stderr, or as JSON on stdout.
+func (f *fetchFlags) printReport(report *bootclient.Report, err error) error {
 	if f.json {
 		return json.NewEncoder(os.Stdout).Encode(report)
 	}
-	if werr := report.Words(os.Stderr); werr != nil || err != nil {
-		return werr
+	if writeErr := report.Words(os.Stderr); writeErr != nil || err != nil {
+		return writeErr
 	}
 	_, err = fmt.Fprintln(os.Stdout, f.out)
 	return err
 }
 
-// A statusLine is stderr with one line at its end that is written over again and
-// again. Without a terminal it is a line every ten seconds.
+// A statusLine writes to stderr and keeps one line of progress at the end, which it overwrites.
+// Without a terminal it prints a line of progress every ten seconds.
 type statusLine struct {
 	w        io.Writer
 	terminal bool
 
 	mu      sync.Mutex
 	shown   bool
-	started time.Time // when the first block came
-	last    time.Time // when there was a line without a terminal
+	started time.Time // time of the first block
+	last    time.Time // time of the last line of progress, without a terminal
 }
 
+// Write clears the line of progress and writes p.
 func (s *statusLine) Write(p []byte) (int, error) {
 	s.clear()
 	s.mu.Lock()
@@ -212,6 +211,7 @@ func (s *statusLine) clear() {
 	}
 }
 
+// progress shows how much of the release is there.
 func (s *statusLine) progress(done, total int64) {
 	if total <= 0 {
 		return
@@ -221,25 +221,25 @@ func (s *statusLine) progress(done, total int64) {
 	if s.started.IsZero() {
 		s.started, s.last = now, now
 	}
-	words, due := cli.ProgressWords(done, total, now.Sub(s.started)), now.Sub(s.last) >= cli.LineEvery
+	text, due := cli.ProgressWords(done, total, now.Sub(s.started)), now.Sub(s.last) >= cli.LineEvery
 	if due {
 		s.last = now
 	}
 	s.mu.Unlock()
 	switch {
 	case s.terminal:
-		s.show(words)
+		s.show(text)
 	case due:
-		fmt.Fprintf(s, "fetch: %s\n", words)
+		fmt.Fprintf(s, "fetch: %s\n", text)
 	}
 }
 
-func (s *statusLine) show(words string) {
+func (s *statusLine) show(text string) {
 	if !s.terminal {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	io.WriteString(s.w, "\r\x1b[K"+words)
+	io.WriteString(s.w, "\r\x1b[K"+text)
 	s.shown = true
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// parse reads and checks the command line of a verb. When it asks for help, that is printed
-// and nothing more is to be done.
+// parse reads and checks the command line of a verb. If it asks for help, parse prints the help and
+// returns true.
 func parse(set *flag.FlagSet, args []string, verb, usage string, check func(rest []string) error) (help bool, err error) {
 	err = set.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -33,7 +33,7 @@ func parse(set *flag.FlagSet, args []string, verb, usage string, check func(rest
 	return false, nil
 }
 
-// readRoot reads the file of --root, which must hold the root of a repository.
+// readRoot reads the file of --root and checks that it is the root metadata of a repository.
 func readRoot(path string) ([]byte, error) {
 	data, err := cli.ReadInput(path, "root", manifest.MaxRoot)
 	if err != nil {
@@ -45,7 +45,7 @@ func readRoot(path string) ([]byte, error) {
 	return data, nil
 }
 
-// checkArch refuses an architecture of which there are no machines to boot.
+// checkArch refuses an unknown architecture.
 func checkArch(name string) error {
 	if err := bootfile.CheckArch(name); err != nil {
 		return fmt.Errorf("--arch: %w", err)
@@ -53,7 +53,7 @@ func checkArch(name string) error {
 	return nil
 }
 
-// checkFolder refuses a path that is no folder; "" is none.
+// checkFolder refuses a path that is not a folder. It accepts "".
 func checkFolder(flag, path string) error {
 	if path == "" {
 		return nil

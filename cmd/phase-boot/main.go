@@ -1,6 +1,5 @@
-// Phase-boot boots a machine into the newest signed release of a channel. As
-// PID 1 of an initramfs it is the whole boot; on any host, `phase-boot fetch` does
-// the same up to the files.
+// Phase-boot boots a machine into the newest signed release of a channel. As PID 1 of an initramfs
+// it runs the whole boot; on any host, `phase-boot fetch` fetches and verifies the release's files.
 package main
 
 import (
@@ -20,17 +19,17 @@ const usage = `phase-boot boots a machine into the newest signed release of a ch
 
 Usage:
   phase-boot fetch --root root.json --channel C --arch A [flags] --out DIR
-        everything but the jump, on any host; see 'phase-boot fetch --help'
+        fetch and verify a release to a folder, on any host; see 'phase-boot fetch --help'
   phase-boot seed --root root.json --cache DIR [flags]
-        serve what a cache holds to other machines; see 'phase-boot seed --help'
+        serve the release in a cache to other machines; see 'phase-boot seed --help'
   phase-boot status | retry
-        in the shell of a machine whose boot was refused: what was tried, and the next attempt
+        in the shell of a machine after a failed boot: show the last attempt, start the next
   phase-boot help VERB | VERB --help
   phase-boot version | --version
-  phase-boot        as PID 1: /etc/phase/role says which part it plays
-  phase-boot boot   the child of PID 1, which does the work of a boot
+  phase-boot        as PID 1 of an initramfs: runs the role that /etc/phase/role names
+  phase-boot boot   the child process of PID 1 that runs one attempt of a boot
 
-With --json a result is one JSON object on stdout, and an error one on stderr.
+With --json, the result is one JSON object on stdout and an error is one JSON object on stderr.
 Exit codes: 0 done, 1 failed, 2 usage, 3 untrusted, 4 not found, 5 corrupt, 130 interrupted.
 `
 
@@ -38,7 +37,7 @@ func main() {
 	os.Exit(run())
 }
 
-// run is main; as the first process of a machine it never returns.
+// run returns the exit code. As the first process of a machine it never returns.
 func run() int {
 	if machine.FirstProcess() {
 		machine.Init()
@@ -78,7 +77,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	case "help":
 		return help(ctx, rest[1:], out)
 	case "":
-		return cli.Usagef("name a verb: fetch, seed or version; see 'phase-boot --help'")
+		return cli.Usagef("no verb: name fetch, seed or version; see 'phase-boot --help'")
 	}
 	if plain, ok := plainVerbs[verb]; ok {
 		return plain.command(ctx, verb, args, rest[1:], out)
@@ -86,7 +85,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "status", "retry", "version", "help"}))
 }
 
-// help prints the help of phase-boot, or of the one verb that is named.
+// help prints the help of phase-boot, or of the named verb.
 func help(ctx context.Context, rest []string, out io.Writer) error {
 	switch {
 	case len(rest) == 0:
@@ -100,7 +99,7 @@ func help(ctx context.Context, rest []string, out io.Writer) error {
 	return command(ctx, []string{rest[0], "--help"}, out)
 }
 
-// printVersion says which version this is, in words or, with --json, as one object.
+// printVersion prints the version of this program, as one JSON object with --json.
 func printVersion(out io.Writer, args []string) error {
 	if !cli.WantsJSON(args) {
 		_, err := fmt.Fprintln(out, "phase-boot", cli.Version())
@@ -109,22 +108,22 @@ func printVersion(out io.Writer, args []string) error {
 	return json.NewEncoder(out).Encode(map[string]string{"version": cli.Version()})
 }
 
-// boot refuses to run anywhere but below phase-boot as PID 1: it mounts, changes
-// the network and replaces the kernel.
+// boot runs one attempt of a boot. It refuses to run except as a child of phase-boot as PID 1, because
+// it mounts file systems, changes the network and loads a kernel.
 func boot(ctx context.Context) error {
 	if os.Getppid() != 1 || os.Getuid() != 0 || !machine.Initramfs() {
-		return cli.Usagef("boot is the child of phase-boot as PID 1 of an initramfs; use 'phase-boot fetch' on a host")
+		return cli.Usagef("boot: runs only as a child of PID 1 in an initramfs; use 'phase-boot fetch' on a host")
 	}
 	if err := machine.Boot(ctx); err != nil {
-		os.Exit(cli.Code(err)) // PID 1 says why, once
+		os.Exit(cli.Code(err)) // PID 1 prints the error
 	}
 	return nil
 }
 
-// watch is PID 1's look-out for a network card beside the shells of a refused boot.
+// watch waits for missing network hardware while the shells of a failed boot are open.
 func watch(ctx context.Context) error {
 	if os.Getppid() != 1 || os.Getuid() != 0 || !machine.Initramfs() {
-		return cli.Usagef("watch is a child of phase-boot as PID 1 of an initramfs; nobody else needs it")
+		return cli.Usagef("watch: runs only as a child of PID 1 in an initramfs")
 	}
 	return machine.Watch(ctx)
 }

@@ -17,13 +17,13 @@ func TestMain(m *testing.M) {
 	scripttest.Main(m, map[string]func() int{"phase-boot": run})
 }
 
-// TestScripts gives every script a root.json that names no source: those that the script
-// names are asked, and nobody else.
+// TestScripts gives every script a root.json without sources: only the sources that the script names
+// are used.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, scripttest.Params("testdata/script", func(e *testscript.Env) error { return writeRoot(context.Background(), e.WorkDir) }))
 }
 
-// writeRoot makes a repository in dir, with keys that are made for it.
+// writeRoot makes a repository and its keys in dir.
 func writeRoot(ctx context.Context, dir string) error {
 	keys := map[string]signer.Key{}
 	for _, role := range []string{"root", "release", "online", "ipns"} {

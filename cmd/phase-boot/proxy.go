@@ -13,7 +13,7 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// checkProxies refuses a proxy variable that is no proxy, which Go would pass over in silence.
+// checkProxies refuses an invalid proxy variable, which net/http would ignore.
 func checkProxies(mode modes.Mode) error {
 	for _, name := range []string{"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"} {
 		if mode.Proxy == "" && !isProxy(os.Getenv(name)) {
@@ -23,28 +23,28 @@ func checkProxies(mode modes.Mode) error {
 	return nil
 }
 
-// useProxy makes cfg ask mirrors through the proxies that http_proxy, https_proxy and
-// no_proxy name, unless the mode has a proxy of its own. Peers are dialled directly.
+// useProxy configures the proxies of http_proxy, https_proxy and no_proxy for mirrors, unless the mode
+// has a proxy. Peers are dialled directly.
 func useProxy(cfg *bootclient.Config) {
 	if cfg.Mode.Proxy != "" {
 		return
 	}
 	cfg.Proxy = http.ProxyFromEnvironment
-	said := map[string]bool{}
+	reported := map[string]bool{}
 	for _, m := range cfg.Mirrors {
 		u, err := url.Parse(m)
 		if err != nil || u.Scheme == "file" {
 			continue
 		}
 		proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u})
-		if err == nil && proxy != nil && !said[proxy.Host] {
-			said[proxy.Host] = true
-			cfg.Report.Begin("proxy").Done("mirrors are asked through %s, which the environment names", bootargs.Redact(proxy.String()))
+		if err == nil && proxy != nil && !reported[proxy.Host] {
+			reported[proxy.Host] = true
+			cfg.Report.Begin("proxy").Done("mirrors are used through %s, from the environment", bootargs.Redact(proxy.String()))
 		}
 	}
 }
 
-// isProxy reports whether a value names a proxy or none: a URL, or HOST:PORT.
+// isProxy reports whether a value is empty, the URL of a proxy, or HOST:PORT.
 func isProxy(value string) bool {
 	if value == "" {
 		return true

@@ -12,14 +12,15 @@ import (
 	"strings"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-const seedUsage = `phase-boot seed serves the newest release that a cache holds to other machines, until
-it is stopped: over HTTP and libp2p streams, announced as the mode says (mDNS, DHT). It
-has no key, writes nothing, and gives only what hashes right.
+const seedUsage = `phase-boot seed serves the newest release in a cache to other machines until it is stopped:
+over HTTP and libp2p streams, announced as the mode says (mDNS, DHT). It has no key, writes
+nothing, and serves only blocks whose hash is correct.
 
 Usage:
   phase-boot seed --root root.json --cache DIR [flags]
@@ -41,20 +42,20 @@ type seedFlags struct {
 func newSeedFlags(f *seedFlags) *flag.FlagSet {
 	set := flag.NewFlagSet("phase-boot seed", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
-	set.StringVar(&f.root, "root", "", "`FILE` with the root metadata: the one thing that is trusted")
-	set.StringVar(&f.cache, "cache", "", "`DIR` that phase-boot fetch --cache filled, or the mounted cache partition of a stick")
-	set.StringVar(&f.artifacts, "artifacts", "", "`DIR` with kernel, initramfs, rootfs, job/NAME.wasm, for what of them the cache has not")
+	set.StringVar(&f.root, "root", "", "`FILE` with the root metadata, the root of trust")
+	set.StringVar(&f.cache, "cache", "", "`DIR` of an earlier phase-boot fetch --cache, or the mounted cache partition of a USB stick")
+	set.StringVar(&f.artifacts, "artifacts", "", "`DIR` with kernel, initramfs, rootfs, job/NAME.wasm, to serve blocks that the cache lacks")
 	set.StringVar(&f.channel, "channel", "stable", "channel `NAME`")
-	set.StringVar(&f.arch, "arch", hostArch(), "architecture `NAME`: x86_64 or arm64")
-	set.StringVar(&f.mode, "mode", modes.Default, "how others find this machine: `MODE` is one of "+strings.Join(modes.Names(), ", ")+"; private serves nobody")
-	set.StringVar(&f.http, "http", "", "`ADDRESS` of the plain HTTP listener, such as 192.0.2.7:8080; a free port when it is not given")
-	set.Var(&f.listen, "listen", "`MULTIADDR` to listen on for peers; may be repeated; free ports when it is not given")
-	set.Var(&f.bootstrap, "bootstrap", "`MULTIADDR` with /p2p/ID to enter the DHT; may be repeated")
-	set.BoolVar(&f.json, "json", false, "print the addresses as one JSON object on stdout when it serves")
+	set.StringVar(&f.arch, "arch", bootfile.HostArch(), "architecture `NAME`: x86_64 or arm64")
+	set.StringVar(&f.mode, "mode", modes.Default, "how other machines find this one: `MODE` is one of "+strings.Join(modes.Names(), ", ")+"; private is refused: it does not announce")
+	set.StringVar(&f.http, "http", "", "`ADDRESS` of the HTTP listener, such as 192.0.2.7:8080 (default: a free port)")
+	set.Var(&f.listen, "listen", "`MULTIADDR` to listen on for peers; may be repeated (default: free ports)")
+	set.Var(&f.bootstrap, "bootstrap", "`MULTIADDR` with /p2p/ID of a DHT bootstrap peer; may be repeated")
+	set.BoolVar(&f.json, "json", false, "print the addresses as one JSON object on stdout when the server is ready")
 	return set
 }
 
-// seed is the verb of that name.
+// seed runs `phase-boot seed`.
 func seed(ctx context.Context, args []string) error {
 	var f seedFlags
 	set := newSeedFlags(&f)
@@ -71,7 +72,7 @@ func (f *seedFlags) check(rest []string) error {
 	case f.root == "":
 		return errors.New("--root is missing: name the root.json of the repository")
 	case f.cache == "":
-		return errors.New("--cache is missing: name the folder that phase-boot fetch --cache filled")
+		return errors.New("--cache is missing: name the folder of an earlier phase-boot fetch --cache")
 	}
 	if err := checkArch(f.arch); err != nil {
 		return err
@@ -85,7 +86,7 @@ func (f *seedFlags) run(ctx context.Context) error {
 		return cli.Usagef("--mode: %v", err)
 	}
 	if !mode.Announce || mode.Proxy != "" {
-		return cli.Usagef("mode %s: serves nobody; choose one that announces", mode.Name)
+		return cli.Usagef("mode %s: does not announce; choose a mode that announces", mode.Name)
 	}
 	listen, err := p2p.ParseAddrs(f.listen)
 	if err != nil {
@@ -101,20 +102,20 @@ func (f *seedFlags) run(ctx context.Context) error {
 	return bootclient.Seed(ctx, bootclient.Config{
 		Root: root, Channel: f.channel, Arch: f.arch, Mode: mode, Cache: f.cache, Artifacts: f.artifacts, HTTP: f.http, Listen: listen, Bootstrap: f.bootstrap,
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
-		Ready: f.ready,
+		Ready: f.printReady,
 	})
 }
 
-// ready tells where others find this machine.
-func (f *seedFlags) ready(r bootclient.Ready) {
+// printReady prints the addresses of this machine.
+func (f *seedFlags) printReady(r bootclient.Ready) {
 	if f.json {
 		json.NewEncoder(os.Stdout).Encode(r)
 		return
 	}
-	serving("seed", r)
+	printServing("seed", r)
 }
 
-// serving says who serves what, and where.
-func serving(verb string, r bootclient.Ready) {
+// printServing prints the release, the peer ID and the HTTP addresses that are served.
+func printServing(verb string, r bootclient.Ready) {
 	fmt.Fprintf(os.Stderr, "phase-boot %s: serving release %s as peer %s at %s\n", verb, r.Release, r.Peer, strings.Join(r.HTTP, " "))
 }

@@ -13,11 +13,11 @@ import (
 // A plainVerb is a verb without arguments.
 type plainVerb struct {
 	usage string // what --help prints
-	json  bool   // it takes --json
+	json  bool   // it accepts --json
 	run   func(ctx context.Context, args []string, out io.Writer) error
 }
 
-// plainVerbs are the verbs without arguments, by name.
+// plainVerbs maps names to the verbs without arguments.
 var plainVerbs = map[string]plainVerb{
 	"boot":    {usage: bootUsage, run: func(ctx context.Context, _ []string, _ io.Writer) error { return boot(ctx) }},
 	"watch":   {usage: watchUsage, run: func(ctx context.Context, _ []string, _ io.Writer) error { return watch(ctx) }},
@@ -26,9 +26,9 @@ var plainVerbs = map[string]plainVerb{
 	"version": {usage: versionUsage, json: true, run: func(_ context.Context, args []string, out io.Writer) error { return printVersion(out, args) }},
 }
 
-const bootUsage = `phase-boot boot does the work of a boot: network, search, check, fetch, jump. It is the
-child of phase-boot as PID 1 of an initramfs, and refuses to run anywhere else; on a host,
-'phase-boot fetch' does the same up to the files.
+const bootUsage = `phase-boot boot runs one attempt of a boot: network, search, verification, fetch, kexec. PID 1
+of an initramfs starts it; it refuses to run anywhere else. On a host, 'phase-boot fetch'
+fetches and verifies the files of a release.
 
 Usage:
   phase-boot boot
@@ -37,19 +37,19 @@ Examples:
   phase-boot fetch --root root.json --mode local --out release
 `
 
-const watchUsage = `phase-boot watch waits for the network card or the cable that a refused boot lacked, and
-loads the drivers of devices that are plugged in. PID 1 of an initramfs starts it beside
-the shells; it refuses to run anywhere else.
+const watchUsage = `phase-boot watch waits until a missing network card or cable is plugged in, and loads the
+drivers of new devices. PID 1 of an initramfs starts it after a failed boot, while the
+shells are open; it refuses to run anywhere else.
 
 Usage:
   phase-boot watch
 
 Examples:
-  phase-boot retry    # in the shell: the next attempt at once, without a wait
+  phase-boot retry    # in the shell: start the next attempt at once
 `
 
-const statusUsage = `phase-boot status shows what a boot that was refused tried, and why each attempt failed.
-It is for the shell that the machine opens then.
+const statusUsage = `phase-boot status shows the steps and sources of the last attempt of a failed boot, and why it
+failed. Run it in the shell that the machine opens then.
 
 Usage:
   phase-boot status
@@ -58,8 +58,8 @@ Examples:
   phase-boot status
 `
 
-const retryUsage = `phase-boot retry starts the next attempt of a boot that was refused. It is for the shell
-that the machine opens then.
+const retryUsage = `phase-boot retry starts the next attempt of a failed boot. Run it in the shell that the machine
+opens then.
 
 Usage:
   phase-boot retry
@@ -80,8 +80,8 @@ Examples:
 Flags:
 `
 
-// command checks the arguments of a plain verb, of which it has none, and runs it. All is the
-// whole command line.
+// command refuses arguments and runs the verb. all is the whole command line, rest the arguments after
+// the verb.
 func (v plainVerb) command(ctx context.Context, verb string, all, rest []string, out io.Writer) error {
 	set := flag.NewFlagSet("phase-boot "+verb, flag.ContinueOnError)
 	set.SetOutput(io.Discard)
@@ -100,10 +100,10 @@ func (v plainVerb) command(ctx context.Context, verb string, all, rest []string,
 	return v.run(ctx, all, out)
 }
 
-// status shows the person at the console of a machine whose boot was refused what was tried.
+// status prints the last attempt of a failed boot.
 func status(out io.Writer) error {
 	if !machine.Initramfs() {
-		return cli.Usagef("status: for the shell that a machine opens when its boot was refused")
+		return cli.Usagef("status: runs only in the shell that a machine opens after a failed boot")
 	}
 	return machine.Status(out)
 }
@@ -111,7 +111,7 @@ func status(out io.Writer) error {
 // retry asks PID 1 for the next attempt.
 func retry() error {
 	if !machine.Initramfs() {
-		return cli.Usagef("retry: for the shell that a machine opens when its boot was refused")
+		return cli.Usagef("retry: runs only in the shell that a machine opens after a failed boot")
 	}
 	return machine.RequestRetry()
 }
