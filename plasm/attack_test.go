@@ -12,18 +12,17 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// tight leaves time to get at the other limits, even on a busy machine.
+// tight has so much time that a job reaches its other limits first, even on a busy machine.
 var tight = Limits{Memory: 16 << 20, Timeout: 10 * time.Minute, Output: 64 << 10}
 
-// patient is what an honest job gets here: the defaults, on a machine that is busy
-// with other tests.
-func patient() Limits {
+// longLimits returns the default limits with a long timeout: the machine may be busy with other tests.
+func longLimits() Limits {
 	l := DefaultLimits()
 	l.Timeout = tight.Timeout
 	return l
 }
 
-// An attack is a hostile job, and how it must end.
+// An attack is a hostile job and the expected end of its run.
 type attack struct {
 	name   string
 	module []byte
@@ -42,8 +41,8 @@ func attacks(t *testing.T) []attack {
 		{"memory-grow-to-the-end", growAll(), ReasonMemory, "more memory than its limit"},
 		{"memory-of-4-GiB", hand{memory: join([]byte{0}, uleb(1<<16))}.bytes(), ReasonMemory, "4294967296 bytes of memory"},
 		{"table-of-1-GiB", hand{table: join([]byte{0x70, 0}, uleb(1<<27))}.bytes(), ReasonMemory, "a table of"},
-		{"host-call-of-its-own", hand{source: "env", name: "system"}.bytes(), ReasonImport, `"system" of "env"`},
-		{"WASI-call-that-is-none", hand{source: "wasi_snapshot_preview1", name: "mount"}.bytes(), ReasonImport, `"mount"`},
+		{"unknown-host-call", hand{source: "env", name: "system"}.bytes(), ReasonImport, `"system" of "env"`},
+		{"unknown-WASI-call", hand{source: "wasi_snapshot_preview1", name: "mount"}.bytes(), ReasonImport, `"mount"`},
 		{"table-of-another-module", imports(1, 0x70, 0, 1), ReasonImport, "not instantiated"},
 		{"memory-of-another-module", imports(2, 0, 1), ReasonImport, "memory"},
 		{"unreachable", hand{body: []byte{opUnreachable}}.bytes(), ReasonTrap, "unreachable"},
@@ -55,7 +54,7 @@ func attacks(t *testing.T) []attack {
 	}
 }
 
-// limits leave an attack no more time than it needs.
+// limits returns limits with a short timeout for attacks on the timeout.
 func (a attack) limits() Limits {
 	lim := tight
 	if a.reason == ReasonTimeout {
@@ -64,9 +63,8 @@ func (a attack) limits() Limits {
 	return lim
 }
 
-// TestAttacksAreStopped runs hostile jobs. Each must end by the limit that it is
-// about, without taking the machine's memory. Those that end by the time limit
-// would never end without it.
+// TestAttacksAreStopped runs hostile jobs. Each must end by the limit that it attacks, without using the
+// machine's memory. The attacks that end by the time limit would never end without it.
 func TestAttacksAreStopped(t *testing.T) {
 	for _, tt := range attacks(t) {
 		t.Run(tt.name, func(t *testing.T) {
@@ -85,14 +83,13 @@ func TestAttacksAreStopped(t *testing.T) {
 	}
 }
 
-// TestJobIsGrantedNothing runs jobs that ask politely. They exit 0 because every
-// wish was refused.
+// TestJobIsGrantedNothing runs jobs that exit with 0 if all their attempts are refused.
 func TestJobIsGrantedNothing(t *testing.T) {
-	t.Setenv("PHASE_TEST_SECRET", "do not tell")
+	t.Setenv("PHASE_TEST_SECRET", "secret value")
 	for _, name := range []string{"files", "network", "environment", "clock"} {
 		t.Run(name, func(t *testing.T) {
 			var shown bytes.Buffer
-			o := mustRun(t, name, built(t, "./testdata/greedy"), patient(), &shown)
+			o := mustRun(t, name, built(t, "./testdata/greedy"), longLimits(), &shown)
 			if !o.OK() || o.Output.Length == 0 {
 				t.Errorf("ended by %s, exit code %d (9: it was granted something)\n%s", o.Reason, o.ExitCode, &shown)
 			}
@@ -100,7 +97,7 @@ func TestJobIsGrantedNothing(t *testing.T) {
 	}
 }
 
-func TestOutputFloodIsCut(t *testing.T) {
+func TestOutputAboveTheLimitIsCut(t *testing.T) {
 	var shown bytes.Buffer
 	lim := tight
 	lim.Output = 9
@@ -113,21 +110,21 @@ func TestOutputFloodIsCut(t *testing.T) {
 	}
 }
 
-func TestBytesThatAreNoCommandAreCorrupt(t *testing.T) {
-	honest := hand{}.bytes()
+func TestBytesThatAreNotACommandAreCorrupt(t *testing.T) {
+	valid := hand{}.bytes()
 	tests := []struct {
 		name   string
 		module []byte
 	}{
 		{"empty", nil},
 		{"text", []byte("#!/bin/sh\n")},
-		{"magic alone", honest[:4]},
+		{"magic alone", valid[:4]},
 		{"a component, not a module", []byte("\x00asm\x0d\x00\x01\x00")},
-		{"cut in a section", honest[:len(honest)-3]},
+		{"cut in a section", valid[:len(valid)-3]},
 		{"no _start", []byte("\x00asm\x01\x00\x00\x00")},
-		{"a section beyond the end", append(bytes.Clone(honest), 11, 0xff, 0xff, 0xff, 0xff, 0x0f)},
+		{"a section beyond the end", append(bytes.Clone(valid), 11, 0xff, 0xff, 0xff, 0xff, 0x0f)},
 		{"a memory section without a count", section([]byte("\x00asm\x01\x00\x00\x00"), 5, nil)},
-		{"references, whose tables grow in host memory", hand{body: []byte{0xd0, 0x70, opDrop}}.bytes()},
+		{"reference types", hand{body: []byte{0xd0, 0x70, opDrop}}.bytes()},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -139,13 +136,13 @@ func TestBytesThatAreNoCommandAreCorrupt(t *testing.T) {
 	}
 }
 
-func TestInterruptEndsARun(t *testing.T) {
+func TestTheEndOfTheContextEndsARun(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	loop := hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes()
 	_, err := Run(ctx, Job{Name: "loop", Module: loop}, DefaultLimits(), io.Discard)
 	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, want the caller's own end", err)
+		t.Errorf("got %v, want the error of the context", err)
 	}
 }
 
@@ -158,7 +155,7 @@ func mustRun(t *testing.T, name string, module []byte, lim Limits, w io.Writer) 
 	return o
 }
 
-// growAll grows its memory a page at a time until it is refused, then traps.
+// growAll returns a command that grows its memory page by page until it is refused, then traps.
 func growAll() []byte {
 	return hand{body: []byte{
 		opLoop, typeVoid, // again:
@@ -168,8 +165,8 @@ func growAll() []byte {
 	}}.bytes()
 }
 
-// wideStack calls itself with 100,000 values on its operand stack, so that two
-// thousand calls would need 1.6 GB.
+// wideStack returns a command that calls itself with 100,000 values on its operand stack: two thousand
+// calls would need 1.6 GB.
 func wideStack() []byte {
 	return hand{body: join(
 		bytes.Repeat([]byte{opI64Const, 0}, 100_000),
@@ -178,8 +175,8 @@ func wideStack() []byte {
 	)}.bytes()
 }
 
-// tree is 60 functions, each of which calls the next one twice: 2^60 calls, and no
-// loop anywhere.
+// tree returns a command of 60 functions, each of which calls the next one twice: 2^60 calls without a
+// loop.
 func tree() []byte {
 	const depth = 60
 	m := []byte("\x00asm\x01\x00\x00\x00")
@@ -194,7 +191,7 @@ func tree() []byte {
 	return section(m, 10, append(code, 2, 0, opEnd))
 }
 
-// imports is a command that imports something that is no function: kind and its type.
+// imports returns a command with an import that is not a function. kind is its kind and type.
 func imports(kind ...byte) []byte {
 	m := []byte("\x00asm\x01\x00\x00\x00")
 	m = section(m, 1, []byte{1, 0x60, 0, 0})

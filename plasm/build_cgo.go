@@ -2,6 +2,6 @@
 
 package plasm
 
-// threadStacks is what the C library maps for the stacks of threads that start later,
-// in bytes, and hardly touches. plasmd as make builds it has no C library.
+// threadStacks is how much the C library maps for the stacks of later threads, in bytes; it uses little
+// of it. plasmd as built by make has no C library.
 const threadStacks = 8 * 8 << 20

@@ -12,15 +12,15 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// File descriptors of the process that runs a job, beside its standard ones.
+// File descriptors of the process that runs a job, after stdin, stdout and stderr.
 const (
 	fdRequest = 3
 	fdAnswer  = 4
 )
 
-// Serve is the other end of Process.Run: it takes the request from file descriptor 3,
-// confines this process for good, runs the job and answers on file descriptor 4. Only a
-// process that Process.Run started may call it.
+// Serve is the main function of the process that Process.Run starts: it reads the request from file
+// descriptor 3, limits this process permanently, runs the job and writes the answer to file
+// descriptor 4. No other process may call it.
 func Serve(ctx context.Context) error {
 	in, out := os.NewFile(fdRequest, "request"), os.NewFile(fdAnswer, "answer")
 	for _, f := range []*os.File{in, out} {
@@ -31,31 +31,31 @@ func Serve(ctx context.Context) error {
 	return serve(ctx, in, &frames{w: out}, confine)
 }
 
-// serve answers one request.
+// serve reads and answers one request.
 func serve(ctx context.Context, in io.Reader, out *frames, confine func(Limits, int, *meter) error) error {
 	q, module, err := receive(in)
 	if err != nil {
 		return fmt.Errorf("request: %w", err)
 	}
-	mem := &meter{limit: uint64(q.Limits.Memory), grown: out.peak}
+	mem := &meter{limit: uint64(q.Limits.Memory), onPeak: out.peak}
 	if err := confine(q.Limits, len(module), mem); err != nil {
 		return fmt.Errorf("limits of the process: %w", err)
 	}
 	o, err := runHere(ctx, Job{Name: q.Name, Module: module}, q.Limits, out, mem)
 	if errors.Is(err, cas.ErrCorrupt) {
-		return out.send(frameRefusal, []byte(cut(err.Error())))
+		return out.send(frameRefusal, []byte(capText(err.Error())))
 	}
 	if err != nil {
 		return err
 	}
-	answer, err := json.Marshal(result{o.Reason, cut(o.Detail), o.ExitCode, o.Output.Truncated})
+	answer, err := json.Marshal(result{o.Reason, capText(o.Detail), o.ExitCode, o.Output.Truncated})
 	if err != nil {
 		return err
 	}
 	return out.send(frameResult, answer)
 }
 
-// maxWords bounds the words of an outcome, in bytes.
-const maxWords = 600
+// maxText is the maximum length of a text in an answer, in bytes.
+const maxText = 600
 
-func cut(words string) string { return words[:min(len(words), maxWords)] }
+func capText(text string) string { return text[:min(len(text), maxText)] }

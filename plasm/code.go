@@ -1,7 +1,7 @@
 package plasm
 
-// Opcodes whose operands decide how much follows; the others are in ranges below.
-// WebAssembly Core 2.0, 5.4.
+// Opcodes with operands of variable length; the others are in ranges below (WebAssembly Core 2.0,
+// 5.4).
 const (
 	codeBlock, codeLoop, codeIf = 0x02, 0x03, 0x04
 	codeEnd                     = 0x0b
@@ -11,8 +11,8 @@ const (
 	codeVector                  = 0xfd
 )
 
-// code reads instructions up to the end that closes them. Blocks may be nested to the
-// depth of most; an initial value has none.
+// code reads instructions up to the end opcode that closes them. Blocks may be nested up to the depth
+// of most, which is 0 for an initial value.
 func (s *scanner) code(most int64) {
 	for depth := int64(1); depth > 0 && s.err == nil; {
 		switch op := s.byte(); op {
@@ -28,7 +28,7 @@ func (s *scanner) code(most int64) {
 	}
 }
 
-// operands skips what follows the opcode of any other instruction.
+// operands skips the operands of another instruction.
 func (s *scanner) operands(op byte) {
 	switch {
 	case op == codeBrTable:
@@ -63,13 +63,13 @@ func (s *scanner) operands(op byte) {
 	}
 }
 
-// memArg skips an alignment and an offset.
+// memArg skips the alignment and the offset of a memory access.
 func (s *scanner) memArg() {
 	s.u32()
 	s.u32()
 }
 
-// misc skips the rest of a conversion or a bulk operation.
+// misc skips the rest of an instruction with prefix 0xfc: a conversion or a bulk operation.
 func (s *scanner) misc() {
 	switch op := s.u32(); {
 	case op <= 7:
@@ -83,16 +83,16 @@ func (s *scanner) misc() {
 	}
 }
 
-// vector skips the rest of a SIMD instruction.
+// vector skips the rest of an instruction with prefix 0xfd: a SIMD instruction.
 func (s *scanner) vector() {
 	switch op := s.u32(); {
 	case op <= 11, op == 92, op == 93: // loads and stores
 		s.memArg()
 	case op == 12, op == 13: // v128.const, i8x16.shuffle
 		s.skip(16)
-	case op >= 21 && op <= 34: // a lane
+	case op >= 21 && op <= 34: // lane index
 		s.byte()
-	case op >= 84 && op <= 91: // a lane of memory
+	case op >= 84 && op <= 91: // load or store of a lane
 		s.memArg()
 		s.byte()
 	case op > 0xff:

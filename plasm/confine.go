@@ -11,42 +11,42 @@ import (
 )
 
 const (
-	// engineData is what the process that runs a job may map beside the job's linear memory,
-	// in bytes, less engineGrowth: for its lowered code, the guest's stack and the rest of Go's
-	// heap, the module in it. With the text of the program (9 MiB, shared with the parent
-	// process), the touched tables of Go's runtime (4 MiB) and the parent process (18 MiB and
-	// the module) the sum stays within the job's memory limit + 64 MiB.
+	// engineData is how much the process that runs a job may map in addition to the job's linear
+	// memory, in bytes, before engineGrowth is subtracted: for the engine's code, the guest's
+	// stack, the module and the rest of Go's heap. Together with the program's text (9 MiB,
+	// shared with the parent process), the used tables of Go's runtime (4 MiB) and the parent
+	// process (18 MiB and the module), the sum is at most the job's memory limit + 64 MiB.
 	engineData = 34 << 20
 
-	// engineGrowth is the largest growth of the heap in bytes for each byte of the module: a
-	// table of lowered code that is copied to a bigger one. RLIMIT_DATA lets one growth pass,
-	// whatever its size, before it refuses the next: where addresses were reserved before,
-	// the kernel compares what is mapped already (may_expand_vm in mm/mmap.c).
+	// engineGrowth is the largest single growth of the heap, in bytes for each byte of the module:
+	// a table of the engine's code is copied to a larger one. RLIMIT_DATA allows one growth of
+	// any size above the limit, because for reserved addresses the kernel compares only what is
+	// mapped already (may_expand_vm in mm/mmap.c).
 	engineGrowth = 3
 
-	// engineSlack is the part of it that the garbage collector leaves alone.
+	// engineSlack is the part of engineData above the garbage collector's limit, in bytes.
 	engineSlack = 4 << 20
 
 	engineThreads = 2
 	engineFiles   = 16
 )
 
-// confine bounds this process for the rest of its life: memory, time, no core dump, no
-// file that grows, few descriptors. It cannot be undone.
+// confine limits this process permanently: memory, processor time, no core dump, no growing file, few
+// file descriptors.
 func confine(lim Limits, module int, mem *meter) error {
 	runtime.GOMAXPROCS(min(engineThreads, runtime.NumCPU()))
-	tables, err := besideHeap()
+	tables, err := nonHeapData()
 	if err != nil {
 		return err
 	}
 	most := max(0, lim.Memory+engineData-engineGrowth*int64(module))
-	// What the Go heap has had the kernel counts for good, so it stays small: the job's
-	// memory comes out of the same limit.
-	mem.room = func(linear uint64) { debug.SetMemoryLimit(max(0, most-int64(linear)-engineSlack)) }
-	mem.room(0)
+	// The kernel never stops counting memory that the Go heap has used once, and the job's memory
+	// is part of the same limit. So the heap stays small.
+	mem.makeRoom = func(linear uint64) { debug.SetMemoryLimit(max(0, most-int64(linear)-engineSlack)) }
+	mem.makeRoom(0)
 	debug.SetGCPercent(30)
-	// The kernel's OOM killer takes this process before its parent. Where that file is
-	// read-only it chooses by size, which is the same one.
+	// The kernel's OOM killer kills this process before its parent. If the file is read-only, it
+	// kills the largest process, which is this one too.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
 	for _, l := range []struct {
 		resource int
@@ -65,8 +65,7 @@ func confine(lim Limits, module int, mem *meter) error {
 	return nil
 }
 
-// lower sets a limit of this process for good. A lower one, which an operator set, stays:
-// nobody without privileges may raise it.
+// lower lowers a limit of this process permanently. A lower limit, which an operator has set, stays.
 func lower(resource int, limit uint64) error {
 	var now unix.Rlimit
 	if err := unix.Getrlimit(resource, &now); err != nil {
@@ -76,9 +75,9 @@ func lower(resource int, limit uint64) error {
 	return unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: limit})
 }
 
-// besideHeap is how much of RLIMIT_DATA this process has mapped for other than its heap, in
-// bytes: tables of Go's runtime, of which it touches a page or two.
-func besideHeap() (uint64, error) {
+// nonHeapData returns how much of RLIMIT_DATA this process has mapped outside of its heap, in bytes:
+// tables of Go's runtime, of which it uses few pages.
+func nonHeapData() (uint64, error) {
 	text, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
 		return 0, err

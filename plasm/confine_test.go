@@ -6,11 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A limit that an operator set is not raised, as root could and nobody else can. The test
-// takes one that nothing here uses.
+// confine does not raise a limit that an operator has set. The test changes a limit that nothing here uses.
 func TestALimitIsOnlyLowered(t *testing.T) {
-	for _, row := range []struct{ ask, want uint64 }{{1 << 12, 1 << 12}, {1 << 13, 1 << 12}, {1 << 11, 1 << 11}} {
-		if err := lower(unix.RLIMIT_MSGQUEUE, row.ask); err != nil {
+	for _, row := range []struct{ limit, want uint64 }{{1 << 12, 1 << 12}, {1 << 13, 1 << 12}, {1 << 11, 1 << 11}} {
+		if err := lower(unix.RLIMIT_MSGQUEUE, row.limit); err != nil {
 			t.Fatal(err)
 		}
 		var now unix.Rlimit
@@ -18,7 +17,7 @@ func TestALimitIsOnlyLowered(t *testing.T) {
 			t.Fatal(err)
 		}
 		if now.Cur != row.want || now.Max != row.want {
-			t.Errorf("asked for %d: %+v, want %d", row.ask, now, row.want)
+			t.Errorf("limit %d: %+v, want %d", row.limit, now, row.want)
 		}
 	}
 }

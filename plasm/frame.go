@@ -9,27 +9,27 @@ import (
 	"sync"
 )
 
-// What passes between plasmd and the process that runs the job. The request is one line
-// of JSON and the module behind it. The answer is a row of frames: a kind, a length of
-// four bytes, and the payload. The last frame is a result or a refusal.
+// The protocol between plasmd and the process that runs the job. The request is one line of JSON,
+// followed by the module. The answer is a sequence of frames: a kind, a length of four bytes, and the
+// payload. The last frame is a result or a refusal.
 const (
-	frameOutput  = 'o' // what the job wrote
-	framePeak    = 'm' // eight bytes: the new peak of the linear memory
+	frameOutput  = 'o' // output of the job
+	framePeak    = 'm' // eight bytes: a new peak of the linear memory
 	frameResult  = 'r' // a result as JSON
-	frameRefusal = 'c' // words: the module is corrupt
+	frameRefusal = 'c' // text: why the module is corrupt
 
 	maxFrame   = 64 << 10
 	maxRequest = 4 << 10 // bytes of the line of JSON
 )
 
-// A request is what the process is asked to run.
+// A request asks the process to run a module.
 type request struct {
 	Name   string
 	Length int64 // bytes of the module
 	Limits Limits
 }
 
-// A result is an Outcome as far as it is known inside the process.
+// A result is the part of an Outcome that is known in the process.
 type result struct {
 	Reason    string
 	Detail    string
@@ -61,14 +61,14 @@ func receive(r io.Reader) (request, []byte, error) {
 		return q, nil, err
 	}
 	if q.Length < 0 || q.Length > maxModule {
-		return q, nil, fmt.Errorf("a module of %d bytes", q.Length)
+		return q, nil, fmt.Errorf("a module of %d bytes; the limit is %d", q.Length, maxModule)
 	}
 	module := make([]byte, q.Length)
 	_, err = io.ReadFull(r, module)
 	return q, module, err
 }
 
-// readLine reads up to a newline and nothing behind it.
+// readLine reads up to a newline, and no byte after it.
 func readLine(r io.Reader) ([]byte, error) {
 	var line []byte
 	for one := make([]byte, 1); len(line) < maxRequest; line = append(line, one[0]) {
@@ -82,7 +82,7 @@ func readLine(r io.Reader) ([]byte, error) {
 	return nil, fmt.Errorf("a request of more than %d bytes", maxRequest)
 }
 
-// frames writes the answer.
+// frames writes the frames of an answer.
 type frames struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -96,7 +96,7 @@ func (f *frames) send(kind byte, payload []byte) error {
 	return err
 }
 
-// Write implements io.Writer: what a job wrote.
+// Write sends output of the job.
 func (f *frames) Write(p []byte) (int, error) {
 	size := len(p)
 	for len(p) > 0 {
@@ -111,7 +111,7 @@ func (f *frames) Write(p []byte) (int, error) {
 
 // peak reports a new peak of the linear memory, in bytes.
 func (f *frames) peak(size uint64) {
-	_ = f.send(framePeak, binary.BigEndian.AppendUint64(nil, size)) // the parent is gone, and this process with it
+	_ = f.send(framePeak, binary.BigEndian.AppendUint64(nil, size)) // fails only if the parent is dead, and this process dies with it
 }
 
 // readFrame reads the next frame. The payload is valid until the next call.

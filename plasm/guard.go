@@ -9,13 +9,12 @@ import (
 	"github.com/tetratelabs/wazero/sys"
 )
 
-// A guard stops a job at its next call once its context has ended. wazero looks at
-// the context at the head of every loop only: a job that recurses, and never loops,
-// would outrun each of its limits.
+// A guard stops a job at its next function call after its context has ended. wazero checks the context
+// only at the start of each loop: without the guard, a job that recurses and never loops would not be
+// stopped.
 type guard struct{ ended atomic.Bool }
 
-// watch attaches the guard to the functions of modules compiled under the returned
-// context.
+// watch attaches the guard to the functions of modules that are compiled with the returned context.
 func (g *guard) watch(ctx context.Context) context.Context {
 	context.AfterFunc(ctx, func() { g.ended.Store(true) })
 	return experimental.WithFunctionListenerFactory(ctx, g)
@@ -27,8 +26,7 @@ func (g *guard) NewFunctionListener(api.FunctionDefinition) experimental.Functio
 // Before implements experimental.FunctionListener.
 func (g *guard) Before(context.Context, api.Module, api.FunctionDefinition, []uint64, experimental.StackIterator) {
 	if g.ended.Load() {
-		// The engine's own way to end a module: it unwinds the guest's stack and
-		// comes out of Call as this error.
+		// The engine handles this panic: it unwinds the guest's stack, and Call returns this error.
 		panic(sys.NewExitError(sys.ExitCodeContextCanceled))
 	}
 }

@@ -20,16 +20,15 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// A Job is a module in memory: what was hashed is what runs.
+// A Job is a module in memory, with the hashes of these bytes.
 type Job struct {
-	Name   string // the only argument that it gets
+	Name   string // its only argument
 	Module []byte
 	CID    cid.Cid // root of the module as a file
 	SHA256 string  // 64 lower-case hex digits
 }
 
-// NewJob names a module that came from nowhere in particular. Its CID is the one
-// that the default chunker gives.
+// NewJob returns a job that is not part of a release. Its CID is that of the default chunker.
 func NewJob(ctx context.Context, name string, module []byte) (Job, error) {
 	return newJob(ctx, name, module, cas.DefaultChunker)
 }
@@ -43,11 +42,11 @@ func newJob(ctx context.Context, name string, module []byte, chunker string) (Jo
 	return Job{Name: name, Module: module, CID: file.CID, SHA256: hex.EncodeToString(digest[:])}, nil
 }
 
-// maxRelease bounds a release as JSON.
+// maxRelease is the maximum size of a release as JSON, in bytes.
 const maxRelease = 1 << 20
 
-// ParseRelease reads the release that the boot client handed over. It was verified
-// before the jump, so this only refuses what is not one at all (manifest.ErrMalformed).
+// ParseRelease reads a release that the boot client has verified and handed over. It only refuses data
+// that are not a release (manifest.ErrMalformed).
 func ParseRelease(data []byte) (manifest.Release, error) {
 	var rel manifest.Release
 	if len(data) > maxRelease {
@@ -57,14 +56,14 @@ func ParseRelease(data []byte) (manifest.Release, error) {
 		return rel, fmt.Errorf("release: %v: %w", err, manifest.ErrMalformed)
 	}
 	if rel.Version == "" || rel.Channel == "" {
-		return rel, fmt.Errorf("release: no version or no channel in it: %w", manifest.ErrMalformed)
+		return rel, fmt.Errorf("release: no version or no channel: %w", manifest.ErrMalformed)
 	}
 	return rel, nil
 }
 
-// LoadJob reads the job of a release from a folder that holds it under its role
-// (job/NAME.wasm). Length, sha256 and CID must be those of the signed entry, or the
-// error wraps cas.ErrCorrupt. The release must name a job.
+// LoadJob reads the job of a release from a folder, where it has its role as name (job/NAME.wasm). If
+// length, sha256 or CID differ from the signed entry, the error wraps cas.ErrCorrupt. The release must
+// name a job.
 func LoadJob(ctx context.Context, rel manifest.Release, dir string) (Job, error) {
 	art, ok := rel.Artifact(rel.Job)
 	if !ok {
@@ -84,10 +83,10 @@ func LoadJob(ctx context.Context, rel manifest.Release, dir string) (Job, error)
 	return signedJob(ctx, name, module, art)
 }
 
-// signedJob compares a module with its signed entry.
+// signedJob returns the job if the module matches its signed entry.
 func signedJob(ctx context.Context, name string, module []byte, art manifest.Artifact) (Job, error) {
 	if int64(len(module)) != art.Length {
-		return Job{}, fmt.Errorf("job %q: %s than the %d bytes that were signed: %w; boot again to fetch it anew",
+		return Job{}, fmt.Errorf("job %q: %s than the %d bytes that were signed: %w; boot again to fetch it again",
 			name, longerOrShorter(len(module), art.Length), art.Length, cas.ErrCorrupt)
 	}
 	job, err := newJob(ctx, name, module, art.Chunker)
@@ -95,10 +94,10 @@ func signedJob(ctx context.Context, name string, module []byte, art manifest.Art
 		return Job{}, err
 	}
 	if job.SHA256 != art.SHA256 {
-		return Job{}, fmt.Errorf("job %q: sha256 %s, signed was %.64q: %w; boot again to fetch it anew", name, job.SHA256, art.SHA256, cas.ErrCorrupt)
+		return Job{}, fmt.Errorf("job %q: sha256 %s, signed is %.64q: %w; boot again to fetch it again", name, job.SHA256, art.SHA256, cas.ErrCorrupt)
 	}
 	if !job.CID.Equals(art.CID) {
-		return Job{}, fmt.Errorf("job %q: CID %s, signed was %s: %w; boot again to fetch it anew", name, job.CID, art.CID, cas.ErrCorrupt)
+		return Job{}, fmt.Errorf("job %q: CID %s, signed is %s: %w; boot again to fetch it again", name, job.CID, art.CID, cas.ErrCorrupt)
 	}
 	return job, nil
 }
@@ -110,12 +109,11 @@ func longerOrShorter(got int, want int64) string {
 	return "shorter"
 }
 
-// readIn reads at most length+1 bytes of a file that is inside dir, whatever links
-// are on the way.
+// readIn reads at most length+1 bytes of a file inside dir. It follows no link out of dir.
 func readIn(dir, name string, length int64) ([]byte, error) {
 	f, err := file.OpenInRoot(dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no %s in %s: %w; was the release fetched whole?", name, dir, fs.ErrNotExist)
+		return nil, fmt.Errorf("no %s in %s: %w; fetch the release again", name, dir, fs.ErrNotExist)
 	}
 	if err != nil {
 		return nil, err

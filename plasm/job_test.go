@@ -15,8 +15,8 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// released writes a release's job where the boot client leaves it, and returns the
-// release and its folder.
+// released writes the job of a release to a folder as the boot client does, and returns the release and
+// the folder.
 func released(t *testing.T) (manifest.Release, string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -48,7 +48,7 @@ func TestOnlyTheSignedJobIsLoaded(t *testing.T) {
 	tests := []struct {
 		name string
 		edit func(t *testing.T, rel *manifest.Release, file string)
-		want error // nil: it loads
+		want error // nil if the job loads
 	}{
 		{"the signed bytes", func(*testing.T, *manifest.Release, string) {}, nil},
 		{"a byte changed", func(t *testing.T, _ *manifest.Release, file string) {
@@ -84,7 +84,7 @@ func TestOnlyTheSignedJobIsLoaded(t *testing.T) {
 		{"another sha256 was signed", func(_ *testing.T, rel *manifest.Release, _ string) {
 			rel.Artifacts[0].SHA256 = rel.Artifacts[0].SHA256[1:] + "0"
 		}, cas.ErrCorrupt},
-		{"a chunker that nobody knows", func(_ *testing.T, rel *manifest.Release, _ string) {
+		{"an unknown chunker", func(_ *testing.T, rel *manifest.Release, _ string) {
 			rel.Artifacts[0].Chunker = "scissors"
 		}, errAny},
 		{"a job that is no artifact", func(_ *testing.T, rel *manifest.Release, _ string) {
@@ -119,7 +119,7 @@ func TestOnlyTheSignedJobIsLoaded(t *testing.T) {
 
 var errAny = errors.New("any error")
 
-func TestReleaseComesThroughJSONWhole(t *testing.T) {
+func TestAReleaseSurvivesJSON(t *testing.T) {
 	rel, dir := released(t)
 	data, err := json.Marshal(rel)
 	if err != nil {
@@ -133,7 +133,7 @@ func TestReleaseComesThroughJSONWhole(t *testing.T) {
 		t.Error(err)
 	}
 	for name, bad := range map[string]string{
-		"empty": "", "garbled": "{", "foreign": `{"a":1}`, "a list": "[]", "cut": string(data[:len(data)/2]),
+		"empty": "", "garbled": "{", "unknown fields": `{"a":1}`, "a list": "[]", "cut": string(data[:len(data)/2]),
 		"no version": `{"channel":"stable"}`, "a bad CID": `{"channel":"c","release":"1","artifacts":[{"cid":{"/":"x"}}]}`,
 	} {
 		if _, err := ParseRelease([]byte(bad)); !errors.Is(err, manifest.ErrMalformed) {
@@ -142,7 +142,7 @@ func TestReleaseComesThroughJSONWhole(t *testing.T) {
 	}
 }
 
-// FuzzParseRelease: a release is refused as malformed or has the fields that a job needs.
+// FuzzParseRelease: an accepted release has a version and a channel, and no other file runs as its job.
 func FuzzParseRelease(f *testing.F) {
 	f.Add([]byte(`{"channel":"stable","arch":"x86_64","release":"1","role_version":3,"job":"job/x.wasm","artifacts":[]}`))
 	f.Add([]byte(`{"channel":"c","release":"1","artifacts":[{"cid":{"/":"x"}}]}`))
@@ -161,7 +161,7 @@ func FuzzParseRelease(f *testing.F) {
 			return
 		}
 		if job, err := LoadJob(t.Context(), rel, t.TempDir()); err == nil {
-			t.Errorf("job %q came out of an empty folder", job.Name)
+			t.Errorf("job %q was loaded from an empty folder", job.Name)
 		}
 	})
 }

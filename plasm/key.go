@@ -9,11 +9,10 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// ParsePrivateKey reads a machine's key: one PEM block, PKCS8, Ed25519, without a
-// passphrase, since a machine has nobody to ask. What is no such key wraps
-// cas.ErrCorrupt.
+// ParsePrivateKey reads a machine's key: an Ed25519 key in PKCS #8 PEM, without a passphrase, because a
+// machine has no person to enter one. Another content is an error that wraps cas.ErrCorrupt.
 func ParsePrivateKey(data []byte) (ed25519.PrivateKey, error) {
-	block, err := onlyBlock(data, "PRIVATE KEY")
+	block, err := firstBlock(data, "PRIVATE KEY")
 	if err != nil {
 		return nil, err
 	}
@@ -28,10 +27,10 @@ func ParsePrivateKey(data []byte) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// ParsePublicKey reads a public key: one PEM block, PKIX, Ed25519. What is no such
-// key wraps cas.ErrCorrupt.
+// ParsePublicKey reads an Ed25519 public key in PKIX PEM. Another content is an error that wraps
+// cas.ErrCorrupt.
 func ParsePublicKey(data []byte) (ed25519.PublicKey, error) {
-	block, err := onlyBlock(data, "PUBLIC KEY")
+	block, err := firstBlock(data, "PUBLIC KEY")
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +45,8 @@ func ParsePublicKey(data []byte) (ed25519.PublicKey, error) {
 	return key, nil
 }
 
-// onlyBlock returns the first PEM block, if it is of the wanted type.
-func onlyBlock(data []byte, want string) (*pem.Block, error) {
+// firstBlock returns the first PEM block, which must be of the wanted type.
+func firstBlock(data []byte, want string) (*pem.Block, error) {
 	block, _ := pem.Decode(data)
 	if block == nil {
 		return nil, fmt.Errorf("no PEM block in it: %w", cas.ErrCorrupt)

@@ -9,28 +9,28 @@ import (
 // page is the unit of WASM linear memory, in bytes.
 const page = 64 << 10
 
-// Bounds of what Limits may say and of what is read.
+// Maximum values of Limits, and the maximum size of a module.
 const (
-	maxMemory  = 4 << 30  // what a 32-bit linear memory can address
-	maxOutput  = 64 << 20 // the output is not kept, but the console is slow
+	maxMemory  = 4 << 30  // address space of a 32-bit linear memory
+	maxOutput  = 64 << 20 // the output is not stored, but a console is slow
 	maxTimeout = 24 * time.Hour
 	maxModule  = 32 << 20
 )
 
-// Limits is what a job may use.
+// Limits are the limits of a job.
 type Limits struct {
-	Memory  int64         // bytes of linear memory, a multiple of 64 KiB; see Process for what else counts
-	Timeout time.Duration // from the first look at the module to its end, compilation included
+	Memory  int64         // bytes of linear memory, a multiple of 64 KiB; in Process.Run its code counts too
+	Timeout time.Duration // from the check of the module to its end, compilation included
 	Output  int64         // bytes on stdout and stderr together
 }
 
-// DefaultLimits suits an ordinary Go program of 5 MB, whose code counts too: 256 MiB, 30 s,
-// 64 KiB. They are bounds and reserve nothing.
+// DefaultLimits returns limits for an ordinary Go program of 5 MB, whose code counts too: 256 MiB, 30 s,
+// 64 KiB. Nothing is reserved.
 func DefaultLimits() Limits {
 	return Limits{Memory: 256 << 20, Timeout: 30 * time.Second, Output: 64 << 10}
 }
 
-// Check reports a limit outside what can be kept.
+// Check returns an error for a limit outside the possible range.
 func (l Limits) Check() error {
 	switch {
 	case l.Memory < page || l.Memory > maxMemory || l.Memory%page != 0:

@@ -8,29 +8,29 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// Bounds of what a module may declare, each before the engine allocates for it. Where
-// the WebAssembly JavaScript interface (section 7, implementation-defined limits) has a
-// number, that number or a smaller one.
+// Limits of the declarations of a module, checked before the engine allocates memory for them. None is
+// larger than its counterpart in the WebAssembly JavaScript interface (section 7,
+// implementation-defined limits).
 const (
 	maxTypes        = 16 << 10
 	maxValues       = 1000 // parameters, and results, of one type
 	maxImports      = 1000
 	maxFunctions    = 64 << 10
-	maxTable        = 1 << 20 // entries at the start: eight host bytes each, outside the linear memory
+	maxTable        = 1 << 20 // entries at the start: 8 bytes each, outside the linear memory
 	maxGlobals      = 16 << 10
 	maxExports      = 16 << 10
-	maxSegments     = 100_000 // data segments; Go's linker makes one of each stretch between zeros
+	maxSegments     = 100_000 // data segments; Go's linker splits the data at runs of zeros
 	maxElements     = 1 << 20 // entries of all element segments, passive ones too
 	maxElementLists = 16 << 10
 	maxName         = 64 << 10 // bytes of the name of an import or export
 	maxBody         = 8 << 20  // bytes of one function
 	maxLocals       = 50_000   // of one function
 	maxAllLocals    = 1 << 20  // of all functions
-	maxNesting      = 50_000   // blocks in blocks; a switch of n cases is n deep
+	maxNesting      = 50_000   // nested blocks; a switch with n cases has n
 	maxBranches     = 65_520   // targets of one br_table
 )
 
-// Sections of a module, WebAssembly Core 2.0, 5.5.2.
+// IDs of the sections of a module (WebAssembly Core 2.0, 5.5.2).
 const (
 	sectionCustom = iota
 	sectionType
@@ -47,27 +47,27 @@ const (
 	sectionDataCount
 )
 
-// errBounds marks a module that declares more than the bounds above.
+// errBounds is the error for a module that declares more than these limits.
 var errBounds = errors.New("the module declares more than a job may")
 
-// A want is what a module asks for before it runs.
-type want struct {
-	memory int64  // bytes of linear memory at the start
-	table  int64  // table entries at the start
-	module []byte // what the engine gets: the module without custom sections
-	locals int64
-	lists  int64 // entries of all element segments
+// declarations are the sizes that a module declares.
+type declarations struct {
+	memory   int64  // bytes of linear memory at the start
+	table    int64  // table entries at the start
+	module   []byte // the module without custom sections, for the engine
+	locals   int64  // of all functions
+	elements int64  // entries of all element segments
 }
 
 var wasmMagic = []byte{0, 'a', 's', 'm', 1, 0, 0, 0}
 
-// lint reads what a module declares, in one pass and without allocating for any count
-// in it. It returns errBounds when that is too much, and cas.ErrCorrupt for bytes that
-// are no WASM module. Custom sections (names, debug information) do not reach the engine.
-func lint(module []byte) (want, error) {
-	w := want{}
+// lint reads the declarations of a module in one pass. It allocates no memory by a count in the module.
+// It returns errBounds for declarations above the limits, and cas.ErrCorrupt for bytes that are not a
+// WebAssembly module. It removes custom sections (names, debug information).
+func lint(module []byte) (declarations, error) {
+	d := declarations{}
 	if !bytes.HasPrefix(module, wasmMagic) {
-		return w, fmt.Errorf("not a WebAssembly 1.0 module: %w; build it with GOOS=wasip1 GOARCH=wasm", cas.ErrCorrupt)
+		return d, fmt.Errorf("not a WebAssembly 1.0 module: %w; build it with GOOS=wasip1 GOARCH=wasm", cas.ErrCorrupt)
 	}
 	s := &scanner{rest: module[len(wasmMagic):]}
 	parts := [][]byte{wasmMagic}
@@ -81,38 +81,38 @@ func lint(module []byte) (want, error) {
 			continue
 		}
 		if seen&(1<<id) != 0 {
-			s.fail("section %d comes twice", id)
+			s.fail("section %d is there twice", id)
 			break
 		}
 		seen |= 1 << id
 		parts = append(parts, from[:len(from)-len(s.rest)])
-		s.err = w.section(id, body)
+		s.err = d.section(id, body)
 	}
-	if w.module = module; custom {
-		w.module = bytes.Join(parts, nil)
+	if d.module = module; custom {
+		d.module = bytes.Join(parts, nil)
 	}
 	switch {
 	case errors.Is(s.err, errBounds):
-		return w, s.err
+		return d, s.err
 	case s.err != nil:
-		return w, fmt.Errorf("WebAssembly module: %w: %w", s.err, cas.ErrCorrupt)
+		return d, fmt.Errorf("WebAssembly module: %w: %w", s.err, cas.ErrCorrupt)
 	}
-	return w, nil
+	return d, nil
 }
 
-// section reads one section to its last byte.
-func (w *want) section(id byte, body []byte) error {
+// section reads one section and checks that it ends with its last entry.
+func (d *declarations) section(id byte, body []byte) error {
 	read := map[byte]func(*scanner){
 		sectionType:      func(s *scanner) { s.each("types", maxTypes, (*scanner).funcType) },
-		sectionImport:    func(s *scanner) { s.each("imports", maxImports, w.imported) },
+		sectionImport:    func(s *scanner) { s.each("imports", maxImports, d.imported) },
 		sectionFunction:  func(s *scanner) { s.each("functions", maxFunctions, func(s *scanner) { s.u32() }) },
-		sectionTable:     func(s *scanner) { s.each("tables", 1, w.tableType) },
-		sectionMemory:    func(s *scanner) { s.each("memories", 1, w.memoryType) },
+		sectionTable:     func(s *scanner) { s.each("tables", 1, d.tableType) },
+		sectionMemory:    func(s *scanner) { s.each("memories", 1, d.memoryType) },
 		sectionGlobal:    func(s *scanner) { s.each("globals", maxGlobals, (*scanner).global) },
 		sectionExport:    func(s *scanner) { s.each("exports", maxExports, (*scanner).export) },
 		sectionStart:     func(s *scanner) { s.u32() },
-		sectionElement:   func(s *scanner) { s.each("element segments", maxElementLists, w.elements) },
-		sectionCode:      func(s *scanner) { s.each("functions", maxFunctions, w.function) },
+		sectionElement:   func(s *scanner) { s.each("element segments", maxElementLists, d.elementSegment) },
+		sectionCode:      func(s *scanner) { s.each("functions", maxFunctions, d.function) },
 		sectionData:      func(s *scanner) { s.each("data segments", maxSegments, (*scanner).data) },
 		sectionDataCount: func(s *scanner) { s.u32() },
 	}[id]
@@ -130,17 +130,17 @@ func (w *want) section(id byte, body []byte) error {
 	return nil
 }
 
-// imported reads one import; what it names is judged by granted.
-func (w *want) imported(s *scanner) {
+// imported reads one import. checkImports checks its name.
+func (d *declarations) imported(s *scanner) {
 	s.name()
 	s.name()
 	switch kind := s.byte(); kind {
 	case 0:
 		s.u32()
 	case 1:
-		w.tableType(s)
+		d.tableType(s)
 	case 2:
-		w.memoryType(s)
+		d.memoryType(s)
 	case 3:
 		s.byte()
 		s.byte()
@@ -149,16 +149,16 @@ func (w *want) imported(s *scanner) {
 	}
 }
 
-func (w *want) tableType(s *scanner) {
+func (d *declarations) tableType(s *scanner) {
 	s.byte()
-	w.table += s.limits()
+	d.table += s.limits()
 }
 
-func (w *want) memoryType(s *scanner) { w.memory += s.limits() * page }
+func (d *declarations) memoryType(s *scanner) { d.memory += s.limits() * page }
 
-// elements reads one element segment. Its first number says which parts follow: bit 0
-// passive or declared, bit 1 an explicit table or kind, bit 2 expressions.
-func (w *want) elements(s *scanner) {
+// elementSegment reads one element segment. Its first number has flags: bit 0 passive or declarative,
+// bit 1 explicit table or kind, bit 2 expressions.
+func (d *declarations) elementSegment(s *scanner) {
 	flags := s.u32()
 	if flags > 7 {
 		s.fail("unknown kind of element segment %d", flags)
@@ -176,21 +176,21 @@ func (w *want) elements(s *scanner) {
 	if flags&4 != 0 {
 		entry = func(s *scanner) { s.code(0) }
 	}
-	w.lists += s.each("entries of element segments", maxElements-w.lists, entry)
+	d.elements += s.each("entries of element segments", maxElements-d.elements, entry)
 }
 
-// function reads one function: its locals and its instructions.
-func (w *want) function(s *scanner) {
+// function reads the locals and the instructions of one function.
+func (d *declarations) function(s *scanner) {
 	body := &scanner{rest: s.take(s.u32(), "function")}
 	body.bound("bytes of a function", int64(len(body.rest)), maxBody)
-	own := int64(0)
+	locals := int64(0)
 	body.each("declarations of locals", maxLocals, func(b *scanner) {
-		own += int64(b.u32())
+		locals += int64(b.u32())
 		b.byte()
-		b.bound("locals of a function", own, maxLocals)
+		b.bound("locals of a function", locals, maxLocals)
 	})
-	w.locals += own
-	body.bound("locals of all functions", w.locals, maxAllLocals)
+	d.locals += locals
+	body.bound("locals of all functions", d.locals, maxAllLocals)
 	body.code(maxNesting)
 	if body.err == nil && len(body.rest) > 0 {
 		body.fail("%d bytes after the end of a function", len(body.rest))

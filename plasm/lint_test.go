@@ -14,8 +14,7 @@ import (
 	"github.com/phaseboot/phaseboot/plasm/wasmtest"
 )
 
-// TestBombsAreRefusedBeforeTheEngine: what is beyond the bounds is refused by its
-// declaration, and what is within them gets to the engine.
+// TestBombsAreRefusedBeforeTheEngine: lint refuses modules above the limits and accepts those within them.
 func TestBombsAreRefusedBeforeTheEngine(t *testing.T) {
 	for _, bomb := range wasmtest.Bombs() {
 		_, err := lint(bomb.Module)
@@ -25,9 +24,8 @@ func TestBombsAreRefusedBeforeTheEngine(t *testing.T) {
 	}
 }
 
-// TestRefusalSaysWhatIsTooMuch: the receipt's reason is bounds, and the words have both
-// numbers.
-func TestRefusalSaysWhatIsTooMuch(t *testing.T) {
+// TestARefusalNamesTheLimit: the receipt's reason is bounds, and the detail has both numbers.
+func TestARefusalNamesTheLimit(t *testing.T) {
 	o := mustRun(t, "x", hand{locals: join([]byte{1}, uleb(50_001), []byte{typeI64})}.bytes(), tight, io.Discard)
 	want := "section 10: the module declares more than a job may: 50001 locals of a function, the limit is 50000"
 	if o.Reason != ReasonBounds || o.Detail != want {
@@ -35,39 +33,38 @@ func TestRefusalSaysWhatIsTooMuch(t *testing.T) {
 	}
 }
 
-// TestEngineGetsNoCustomSection: names and debug information are for people.
+// TestEngineGetsNoCustomSection: lint removes names and debug information.
 func TestEngineGetsNoCustomSection(t *testing.T) {
 	plain := hand{}.bytes()
 	for _, with := range [][]byte{
 		section(plain, 0, text("name")),
 		join(wasmMagic, section(nil, 0, text("first")), plain[len(wasmMagic):]),
 	} {
-		w, err := lint(with)
-		if err != nil || string(w.module) != string(plain) {
-			t.Errorf("%q, %v; want %q", w.module, err, plain)
+		d, err := lint(with)
+		if err != nil || string(d.module) != string(plain) {
+			t.Errorf("%q, %v; want %q", d.module, err, plain)
 		}
 	}
 }
 
-// TestHonestModulesAreFarFromTheBounds: what Go's compiler writes passes.
-func TestHonestModulesAreFarFromTheBounds(t *testing.T) {
+// TestModulesOfTheGoCompilerAreFarBelowTheLimits: at least by a factor of four.
+func TestModulesOfTheGoCompilerAreFarBelowTheLimits(t *testing.T) {
 	for _, pkg := range []string{"./jobs/hello", "./testdata/greedy"} {
-		w, err := lint(built(t, pkg))
-		if err != nil || w.locals > maxAllLocals/4 || w.lists > maxElements/4 {
-			t.Errorf("%s: %d locals, %d elements, %v", pkg, w.locals, w.lists, err)
+		d, err := lint(built(t, pkg))
+		if err != nil || d.locals > maxAllLocals/4 || d.elements > maxElements/4 {
+			t.Errorf("%s: %d locals, %d elements, %v", pkg, d.locals, d.elements, err)
 		}
 	}
 }
 
-// engineCost bounds what the engine allocates in total for a module that the lint
-// accepts: bytes for each byte of the module, and for each local, and at all.
+// Limits of what the engine allocates for a module that lint accepts, in bytes.
 const (
-	costOfByte  = 2000
-	costOfLocal = 400
-	costAtAll   = 8 << 20
+	costOfByte  = 2000    // for each byte of the module
+	costOfLocal = 400     // for each local
+	costOfAny   = 8 << 20 // for any module
 )
 
-// compile is CompileModule; that wazero panics on some modules is an outcome of a run.
+// compile calls CompileModule and turns a panic into an error: wazero panics on some modules.
 func compile(t *testing.T, engine wazero.Runtime, module []byte) (m wazero.CompiledModule, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -90,16 +87,15 @@ func TestEnginePanicHasAnOutcome(t *testing.T) {
 	}
 }
 
-// allocated is how much this process has allocated so far, in bytes.
+// allocated returns how much this process has allocated so far, in bytes.
 func allocated() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)
 	return sample[0].Value.Uint64()
 }
 
-// FuzzLint holds our look at a module against the engine's: what both accept starts
-// with no more memory than we saw, and what we accept costs the engine no more than
-// in proportion to its size and its locals.
+// FuzzLint compares lint with the engine. A module that both accept starts with no more memory than lint
+// has read, and the engine allocates no more than in proportion to the module's size and locals.
 func FuzzLint(f *testing.F) {
 	f.Add(hand{}.bytes())
 	f.Add(hand{memory: join([]byte{0}, uleb(1<<16)), table: join([]byte{0x70, 1}, uleb(7), uleb(9))}.bytes())
@@ -111,23 +107,23 @@ func FuzzLint(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, module []byte) {
-		asks, err := lint(module)
+		declared, err := lint(module)
 		if err != nil {
 			return
 		}
 		before := allocated()
 		engine := wazero.NewRuntimeWithConfig(t.Context(), config())
 		defer engine.Close(t.Context())
-		m, err := compile(t, engine, asks.module)
-		if cost, most := int64(allocated()-before), costAtAll+costOfByte*int64(len(module))+costOfLocal*asks.locals; cost > most {
-			t.Errorf("%d bytes and %d locals cost the engine %d bytes, want at most %d", len(module), asks.locals, cost, most)
+		m, err := compile(t, engine, declared.module)
+		if cost, most := int64(allocated()-before), costOfAny+costOfByte*int64(len(module))+costOfLocal*declared.locals; cost > most {
+			t.Errorf("%d bytes and %d locals cost the engine %d bytes, want at most %d", len(module), declared.locals, cost, most)
 		}
 		if err != nil {
 			return
 		}
 		for name, mem := range m.ExportedMemories() {
-			if len(m.ImportedMemories()) == 0 && int64(mem.Min())*page > asks.memory {
-				t.Errorf("memory %q starts with %d pages, seen were %d bytes", name, mem.Min(), asks.memory)
+			if len(m.ImportedMemories()) == 0 && int64(mem.Min())*page > declared.memory {
+				t.Errorf("memory %q starts with %d pages, lint has read %d bytes", name, mem.Min(), declared.memory)
 			}
 		}
 	})

@@ -11,25 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hostExtra is what the engine may use beside the linear memory, in bytes: the
-// lowered code, about 30 bytes for each of the module, and the stack.
+// hostExtra returns how much memory the engine may use in addition to the linear memory, in bytes: for
+// its code, about 30 bytes for each byte of the module, and for the stack.
 func hostExtra(module int) uint64 { return stackFactor * (64<<20 + 64*uint64(module)) }
 
-// A meter keeps a job's linear memory below a limit and knows its high-water mark.
-// It takes the place of wazero's WithMemoryLimitPages because that one refuses in
-// silence, and a receipt must say that memory was the reason.
+// A meter limits a job's linear memory and records its high-water mark. It replaces wazero's
+// WithMemoryLimitPages, which does not report a refusal: a receipt must name memory as the reason.
 type meter struct {
-	limit   uint64
-	peak    atomic.Uint64
-	refused atomic.Bool
-	grown   func(peak uint64)   // told of each new peak, in bytes; nil for nobody
-	room    func(linear uint64) // makes room for so many bytes of linear memory; nil where there is no need
+	limit    uint64
+	peak     atomic.Uint64
+	refused  atomic.Bool
+	onPeak   func(peak uint64)   // called for each new peak, in bytes; nil for none
+	makeRoom func(linear uint64) // makes room for that many bytes of linear memory; nil for none
 }
 
-// reserve makes room for linear memory that will be asked for, in bytes.
+// reserve makes room for size bytes of linear memory.
 func (m *meter) reserve(size int64) {
-	if m.room != nil {
-		m.room(uint64(size))
+	if m.makeRoom != nil {
+		m.makeRoom(uint64(size))
 	}
 }
 
@@ -46,15 +45,15 @@ func (m *meter) Allocate(_, max uint64) experimental.LinearMemory {
 	return &linear{meter: m, space: space}
 }
 
-// linear is a range of addresses, whose first part a job may use. Growing neither
-// copies nor leaves garbage.
+// linear is a reserved range of addresses. A job may use the first part of it, which grows without
+// copying.
 type linear struct {
 	meter *meter
 	space []byte
 	used  uint64
 }
 
-// Reallocate implements experimental.LinearMemory: nil refuses.
+// Reallocate implements experimental.LinearMemory. nil refuses the growth.
 func (l *linear) Reallocate(size uint64) []byte {
 	if size > uint64(len(l.space)) || !l.open(size) {
 		l.meter.refused.Store(true)
@@ -63,14 +62,14 @@ func (l *linear) Reallocate(size uint64) []byte {
 	if size > l.meter.peak.Load() {
 		l.meter.peak.Store(size)
 		l.meter.reserve(int64(size))
-		if l.meter.grown != nil {
-			l.meter.grown(size)
+		if l.meter.onPeak != nil {
+			l.meter.onPeak(size)
 		}
 	}
 	return l.space[:size:size]
 }
 
-// open makes the first size bytes usable. The kernel refuses it beyond RLIMIT_DATA.
+// open makes the first size bytes usable. The kernel refuses it above RLIMIT_DATA.
 func (l *linear) open(size uint64) bool {
 	if size <= l.used {
 		return true
@@ -85,16 +84,16 @@ func (l *linear) open(size uint64) bool {
 // Free implements experimental.LinearMemory.
 func (l *linear) Free() {
 	if l.space != nil {
-		_ = unix.Munmap(l.space) // an own mapping; what is left goes with the process
+		_ = unix.Munmap(l.space) // cannot fail for our own mapping
 		l.space = nil
 	}
 }
 
-// errHostMemory is the cause of a context that watchHost ended.
+// errHostMemory is the cause with which watchHost ends a context.
 var errHostMemory = errors.New("the job's stack or tables outgrew the machine")
 
-// watchHost samples the process and ends ctx when it grew by more than extra bytes:
-// a guest's stack is not linear memory, and the engine has no limit for its bytes.
+// watchHost samples the memory of this process and ends ctx when it has grown by more than extra bytes.
+// It limits the guest's stack, which is not linear memory and which the engine does not limit in bytes.
 func watchHost(ctx context.Context, extra uint64, end context.CancelCauseFunc) {
 	limit := hostMemory() + extra
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -112,7 +111,7 @@ func watchHost(ctx context.Context, extra uint64, end context.CancelCauseFunc) {
 	}
 }
 
-// hostMemory is what the Go runtime holds of the machine, in bytes.
+// hostMemory returns how much memory the Go runtime has from the kernel, in bytes.
 func hostMemory() uint64 {
 	sample := []metrics.Sample{
 		{Name: "/memory/classes/total:bytes"},

@@ -13,17 +13,17 @@ import (
 	"unicode/utf8"
 )
 
-// errOutput is the cause of a context that a flood ended.
+// errOutput is the cause with which output above the limit ends a context.
 var errOutput = errors.New("the job wrote more than its output limit")
 
-// output is a job's stdout and stderr, in the order of writing: counted, hashed
-// and shown, never kept. The first byte over the limit ends the job.
+// output counts, hashes and forwards a job's stdout and stderr, in the order of writing. It stores
+// nothing. The first byte above the limit ends the job.
 type output struct {
 	limit     int64
 	length    int64
 	truncated bool
 	hash      hash.Hash
-	w         io.Writer // gets what is within the limit; its errors do not stop the job
+	w         io.Writer // gets the output within the limit; its errors do not stop the job
 	end       context.CancelCauseFunc
 }
 
@@ -31,12 +31,12 @@ func newOutput(limit int64, w io.Writer, end context.CancelCauseFunc) *output {
 	return &output{limit: limit, hash: sha256.New(), w: w, end: end}
 }
 
-// sum says what was written.
+// sum returns the digest and the length of the output.
 func (o *output) sum() Output {
 	return Output{hex.EncodeToString(o.hash.Sum(nil)), o.length, o.truncated}
 }
 
-// Write implements io.Writer for the guest. The guest is one thread.
+// Write implements io.Writer for the guest, which has one thread.
 func (o *output) Write(p []byte) (int, error) {
 	keep := p[:min(int64(len(p)), o.limit-o.length)]
 	o.length += int64(len(keep))
@@ -50,9 +50,8 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// console shows a job's output a line at a time. Each line carries a mark, and
-// what could steer a terminal is escaped, so that no job can write a line that
-// looks like ours.
+// console prints a job's output line by line. Each line begins with lineMark, and control characters are
+// escaped, so that a job cannot imitate a line of plasmd.
 type console struct {
 	w    io.Writer
 	line []byte
@@ -60,7 +59,7 @@ type console struct {
 
 const (
 	lineMark = "job: "
-	lineMax  = 4096 // bytes after which a line is broken
+	lineMax  = 4096 // bytes; longer lines are split
 )
 
 // Write implements io.Writer and never fails.
@@ -84,23 +83,22 @@ func (c *console) Write(p []byte) (int, error) {
 	return size, nil
 }
 
-// flush ends the line that is being written.
+// flush prints the current line.
 func (c *console) flush() {
 	line := append([]byte(lineMark), escape(c.line)...)
-	// A console that is gone is no reason to stop the job: the receipt still says
-	// what it wrote.
+	// An error of the console does not stop the job: the receipt has the digest of the output.
 	_, _ = c.w.Write(append(line, '\n'))
 	c.line = c.line[:0]
 }
 
-// close shows a last line that had no newline.
+// close prints a last line without a newline.
 func (c *console) close() {
 	if len(c.line) > 0 {
 		c.flush()
 	}
 }
 
-// escape replaces everything that is not printable, tabs aside.
+// escape replaces characters that are not printable, except tabs.
 func escape(line []byte) []byte {
 	out := make([]byte, 0, len(line))
 	for len(line) > 0 {

@@ -22,24 +22,23 @@ import (
 )
 
 const (
-	// killGrace is how long after the time limit the process may take to say that it
-	// ran into it, before it is killed.
+	// killGrace is how long after the time limit the process may report the timeout itself,
+	// before it is killed.
 	killGrace = 300 * time.Millisecond
 
-	// maxDying bounds what is kept of a dying process's last words, in bytes.
-	maxDying = 8 << 10
+	// maxStderr is how much of the process's stderr is stored, in bytes.
+	maxStderr = 8 << 10
 )
 
-// A Process runs a job in a process of its own. It is started anew for each job, from
-// this program's own file, without a shell, without an environment, in a process group
-// of its own; it can gain no rights and dies with this process. This process and that
-// one together take at most the job's memory limit and 64 MiB.
+// A Process runs each job in a new process: this program's own file, without a shell, without an
+// environment, in its own process group. The process cannot gain privileges and dies with its parent.
+// Both processes together use at most the job's memory limit and 64 MiB.
 type Process struct {
-	Args []string // argv with which this program calls Serve; the first is its name
+	Args []string // argv with which this program calls Serve; the first is the program's name
 }
 
-// Run is as the function Run, with limits that the kernel keeps: memory by RLIMIT_DATA,
-// time by SIGKILL shortly after the limit. However the process ends, there is an Outcome.
+// Run runs a job as the function Run does, with limits that the kernel enforces: memory by RLIMIT_DATA,
+// time by SIGKILL shortly after the limit. It returns an Outcome whatever the end of the process is.
 func (p Process) Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Outcome, error) {
 	if err := lim.Check(); err != nil {
 		return Outcome{}, err
@@ -55,7 +54,7 @@ func (p Process) Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Out
 
 	go func() {
 		defer c.request.Close()
-		// A process that ended early reads no further; how it ended says why.
+		// An error means that the process ended early; its exit says why.
 		_ = request{job.Name, int64(len(job.Module)), lim}.send(c.request, job.Module)
 	}()
 	shown := &console{w: w}
@@ -63,7 +62,7 @@ func (p Process) Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Out
 	if err := a.read(c.answer); err != nil {
 		c.kill(err)
 	}
-	end := c.wait()
+	exit := c.wait()
 	shown.close()
 	if err := ctx.Err(); err != nil {
 		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, err)
@@ -71,12 +70,12 @@ func (p Process) Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Out
 	if a.refusal != "" {
 		return Outcome{}, refusal(a.refusal)
 	}
-	o := a.outcome(end)
+	o := a.outcome(exit)
 	o.Started, o.Duration = started, time.Since(started)
 	return o, nil
 }
 
-// A refusal is cas.ErrCorrupt in the words of the process.
+// A refusal is cas.ErrCorrupt with the text of the process.
 type refusal string
 
 func (r refusal) Error() string        { return string(r) }
@@ -86,47 +85,47 @@ func (r refusal) Is(target error) bool { return target == cas.ErrCorrupt }
 type child struct {
 	request *os.File
 	answer  *os.File
-	dying   *os.File // its stderr
+	stderr  *os.File
 	pid     int
 
 	mu     sync.Mutex
-	ended  bool  // it was waited for: its number may be another's
-	killed error // why it was killed; nil when it was not
+	reaped bool  // its process ID may belong to another process now
+	killed error // why it was killed, nil if it was not
 
-	done chan ending
+	done chan processExit
 }
 
-// An ending is how a process ended.
-type ending struct {
+// A processExit is how a process ended.
+type processExit struct {
 	state  *os.ProcessState
 	err    error
-	killed error  // why we killed it; nil when we did not
-	words  string // what it wrote to stderr
+	killed error  // why plasmd killed it, nil if it did not
+	stderr string // the first maxStderr bytes
 }
 
 // start starts the process.
 func (p Process) start() (*child, error) {
-	c := &child{done: make(chan ending, 1)}
-	pipes, theirs, err := c.pipes()
+	c := &child{done: make(chan processExit, 1)}
+	pipes, childEnds, err := c.pipes()
 	if err != nil {
 		return nil, err
 	}
-	defer closeAll(theirs)
-	up := make(chan error)
+	defer closeAll(childEnds)
+	started := make(chan error)
 	go func() {
-		// The process gets its parent-death signal when this thread ends, and inherits
-		// this thread's promise to gain no rights: the thread is its own, for good.
+		// The process gets its parent-death signal when this thread ends, and inherits the
+		// thread's no_new_privs. So the thread stays locked until the process has ended.
 		runtime.LockOSThread()
 		process, err := startOn(p.Args, pipes)
 		if err == nil {
 			c.pid = process.Pid
 		}
-		up <- err
+		started <- err
 		if err == nil {
 			c.reap(process)
 		}
 	}()
-	if err := <-up; err != nil {
+	if err := <-started; err != nil {
 		c.close()
 		return nil, err
 	}
@@ -144,38 +143,38 @@ func startOn(args []string, files []*os.File) (*os.Process, error) {
 	})
 }
 
-// pipes makes the process's files 0 to 4, and returns those of them that are to be
-// closed here once it runs.
-func (c *child) pipes() (files, theirs []*os.File, err error) {
+// pipes makes the files 0 to 4 of the process. It returns them and those that this process closes after
+// the start.
+func (c *child) pipes() (files, childEnds []*os.File, err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	theirs = []*os.File{null}
-	pipe := func(parentReads bool) (ours, other *os.File) {
+	childEnds = []*os.File{null}
+	pipe := func(parentReads bool) (parentEnd, childEnd *os.File) {
 		r, w, e := os.Pipe()
 		if e != nil {
 			err = e
 			return nil, nil
 		}
 		if parentReads {
-			ours, other = r, w
+			parentEnd, childEnd = r, w
 		} else {
-			ours, other = w, r
+			parentEnd, childEnd = w, r
 		}
-		theirs = append(theirs, other)
-		return ours, other
+		childEnds = append(childEnds, childEnd)
+		return parentEnd, childEnd
 	}
-	dying, stderr := pipe(true)
-	ask, stdin := pipe(false)
-	reply, stdout := pipe(true)
-	c.dying, c.request, c.answer = dying, ask, reply
+	var stderr, request, answer *os.File
+	c.stderr, stderr = pipe(true)
+	c.request, request = pipe(false)
+	c.answer, answer = pipe(true)
 	if err != nil {
-		closeAll(theirs)
+		closeAll(childEnds)
 		c.close()
 		return nil, nil, err
 	}
-	return []*os.File{null, null, stderr, stdin, stdout}, theirs, nil
+	return []*os.File{null, null, stderr, request, answer}, childEnds, nil
 }
 
 func closeAll(files []*os.File) {
@@ -186,34 +185,34 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// close closes our ends of the pipes.
-func (c *child) close() { closeAll([]*os.File{c.request, c.answer, c.dying}) }
+// close closes the parent's ends of the pipes.
+func (c *child) close() { closeAll([]*os.File{c.request, c.answer, c.stderr}) }
 
-// kill ends the process and whatever it started, and remembers the first reason.
+// kill kills the process group and records the first reason.
 func (c *child) kill(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.killed == nil {
 		c.killed = why
 	}
-	if !c.ended {
-		_ = unix.Kill(-c.pid, unix.SIGKILL) // gone already is what is wanted
+	if !c.reaped {
+		_ = unix.Kill(-c.pid, unix.SIGKILL) // fails only if all have ended
 	}
 }
 
-// reap waits for the process and reports how it ended.
+// reap waits for the end of the process and sends its exit on done.
 func (c *child) reap(process *os.Process) {
-	words, _ := io.ReadAll(io.LimitReader(c.dying, maxDying)) // until it ends, or says too much
-	go io.Copy(io.Discard, c.dying)
+	stderr, _ := io.ReadAll(io.LimitReader(c.stderr, maxStderr)) // until it ends or the limit is reached
+	go io.Copy(io.Discard, c.stderr)
 	state, err := process.Wait()
 	c.mu.Lock()
-	c.ended = true
+	c.reaped = true
 	c.mu.Unlock()
-	c.done <- ending{state: state, err: err, words: string(words)}
+	c.done <- processExit{state: state, err: err, stderr: string(stderr)}
 }
 
-// wait waits until the process has ended.
-func (c *child) wait() ending {
+// wait waits for the end of the process.
+func (c *child) wait() processExit {
 	e := <-c.done
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,8 +220,7 @@ func (c *child) wait() ending {
 	return e
 }
 
-// An answer is what came from the process. It is not trusted: everything is bounded
-// and checked again.
+// An answer is the answer of the process. It is not trusted: every field is limited and checked.
 type answer struct {
 	limit   uint64
 	peak    uint64
@@ -231,7 +229,7 @@ type answer struct {
 	refusal string
 }
 
-// read reads frames until the last one, or until there are none.
+// read reads frames up to the last one or the end of the stream.
 func (a *answer) read(r io.Reader) error {
 	var buf bytes.Buffer
 	for a.result == nil && a.refusal == "" {
@@ -249,6 +247,7 @@ func (a *answer) read(r io.Reader) error {
 	return nil
 }
 
+// take adds one frame to the answer.
 func (a *answer) take(kind byte, payload []byte) error {
 	switch kind {
 	case frameOutput:
@@ -260,7 +259,7 @@ func (a *answer) take(kind byte, payload []byte) error {
 		}
 		return nil
 	case frameRefusal:
-		a.refusal = string(escape([]byte(cut(string(payload)))))
+		a.refusal = string(escape([]byte(capText(string(payload)))))
 		return nil
 	case frameResult:
 		return a.parse(payload)
@@ -268,7 +267,7 @@ func (a *answer) take(kind byte, payload []byte) error {
 	return fmt.Errorf("unknown frame %q", kind)
 }
 
-// parse takes a result whose fields are possible ones.
+// parse reads a result and checks its fields.
 func (a *answer) parse(payload []byte) error {
 	var r result
 	if err := json.Unmarshal(payload, &r); err != nil {
@@ -278,51 +277,51 @@ func (a *answer) parse(payload []byte) error {
 		r.Reason == ReasonExit && r.ExitCode == NoExitCode {
 		return fmt.Errorf("result %.40q with exit code %d", r.Reason, r.ExitCode)
 	}
-	r.Detail = string(escape([]byte(cut(r.Detail))))
+	r.Detail = string(escape([]byte(capText(r.Detail))))
 	a.result = &r
 	return nil
 }
 
-// outcome puts the end of the process into words. What we did to it comes first: it
-// explains the rest.
-func (a *answer) outcome(end ending) Outcome {
+// outcome returns the outcome by the exit of the process. A limit that was enforced comes first, because
+// it explains all later symptoms.
+func (a *answer) outcome(exit processExit) Outcome {
 	o := Outcome{MemoryPeak: int64(a.peak), ExitCode: NoExitCode, Output: a.out.sum()}
 	switch {
-	case errors.Is(end.killed, errOutput):
+	case errors.Is(exit.killed, errOutput):
 		o.Reason, o.Detail = ReasonOutput, errOutput.Error()
 	case a.result != nil:
 		o.Reason, o.Detail, o.ExitCode = a.result.Reason, a.result.Detail, a.result.ExitCode
 		o.Output.Truncated = o.Output.Truncated || a.result.Truncated
-	case errors.Is(end.killed, errTimeout):
+	case errors.Is(exit.killed, errTimeout):
 		o.Reason, o.Detail = ReasonTimeout, errTimeout.Error()+", and its process was killed"
-	case outOfMemory(end.words):
+	case outOfMemory(exit.stderr):
 		o.Reason, o.Detail = ReasonMemory, errEngineMemory.Error()
 	default:
-		o.Reason, o.Detail = ReasonKilled, "the process that ran it ended without a result: "+end.String()
+		o.Reason, o.Detail = ReasonKilled, "the process that ran it ended without a result: "+exit.String()
 	}
 	return o
 }
 
-// outOfMemory reports whether a Go program's last words are that it got no memory: for its
-// heap, or for the stack of a thread.
-func outOfMemory(words string) bool {
+// outOfMemory reports whether a Go program's stderr says that it got no memory for its heap or for the
+// stack of a thread.
+func outOfMemory(stderr string) bool {
 	return slices.ContainsFunc([]string{"out of memory", "cannot allocate memory", "pthread_create failed", "failed to create new OS thread"},
-		func(said string) bool { return strings.Contains(words, said) })
+		func(message string) bool { return strings.Contains(stderr, message) })
 }
 
-// String says how the process ended, in words that are safe to show.
-func (e ending) String() string {
-	words := []string{}
+// String describes the exit. It is safe to print on a terminal.
+func (e processExit) String() string {
+	parts := []string{}
 	if e.err != nil {
-		words = append(words, e.err.Error())
+		parts = append(parts, e.err.Error())
 	} else {
-		words = append(words, e.state.String())
+		parts = append(parts, e.state.String())
 	}
 	if e.killed != nil {
-		words = append(words, e.killed.Error())
+		parts = append(parts, e.killed.Error())
 	}
-	if line, _, _ := strings.Cut(e.words, "\n"); line != "" {
-		words = append(words, fmt.Sprintf("%.200q", line))
+	if line, _, _ := strings.Cut(e.stderr, "\n"); line != "" {
+		parts = append(parts, fmt.Sprintf("%.200q", line))
 	}
-	return strings.Join(words, ": ")
+	return strings.Join(parts, ": ")
 }

@@ -22,20 +22,19 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// engine is the process that plasmd starts.
+// engine starts the process as plasmd does.
 var engine = Process{Args: []string{"plasm-engine"}}
 
-// TestMain is the tests, or one of the processes that they start.
+// TestMain runs the tests, or the role of a process that a test has started.
 func TestMain(m *testing.M) {
-	if played, ok := roles[os.Args[0]]; ok {
-		played()
+	if role, ok := roles[os.Args[0]]; ok {
+		role()
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-// roles are what a process of the tests may be, by its name: the engine, or something
-// in its place that misbehaves.
+// roles maps process names to what the process does: the engine, or a misbehaving process in its place.
 var roles = map[string]func(){
 	"plasm-engine": func() {
 		if err := Serve(context.Background()); err != nil {
@@ -47,7 +46,7 @@ var roles = map[string]func(){
 		loop := hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes()
 		_, _ = engine.Run(context.Background(), Job{Name: "loop", Module: loop}, tight, io.Discard)
 	},
-	"looks around": func() {
+	"reports its limits": func() {
 		mem := &meter{}
 		if err := confine(tight, 0, mem); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -58,7 +57,7 @@ var roles = map[string]func(){
 			_, _ = reply().Write(text)
 		}
 		fmt.Fprintf(reply(), "group %t\n", unix.Getpgrp() == os.Getpid())
-		say(result{Reason: ReasonExit})
+		sendResult(result{Reason: ReasonExit})
 	},
 	"exits at once": func() { os.Exit(7) },
 	"is killed":     func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL); select {} },
@@ -73,16 +72,18 @@ var roles = map[string]func(){
 	"long frame":        func() { reply().w.Write([]byte{frameOutput, 0xff, 0xff, 0xff, 0xff}); select {} },
 	"unknown frame":     func() { _ = reply().send('?', nil); time.Sleep(time.Hour) },
 	"short frame":       func() { reply().w.Write([]byte{frameOutput, 0, 0, 0, 9, 'x'}) },
-	"unknown reason":    func() { say(result{Reason: "fun"}); time.Sleep(time.Hour) },
+	"unknown reason":    func() { sendResult(result{Reason: "fun"}); time.Sleep(time.Hour) },
 	"too much output":   func() { _, _ = io.CopyN(reply(), zeros{}, tight.Output+1); time.Sleep(time.Hour) },
-	"too much memory":   func() { reply().peak(1 << 60); say(result{Reason: ReasonExit}) },
-	"colours":           func() { say(result{Reason: ReasonTrap, ExitCode: NoExitCode, Detail: "\x1b[31mred"}) },
+	"too much memory":   func() { reply().peak(1 << 60); sendResult(result{Reason: ReasonExit}) },
+	"colours":           func() { sendResult(result{Reason: ReasonTrap, ExitCode: NoExitCode, Detail: "\x1b[31mred"}) },
 	"refuses in colour": func() { _ = reply().send(frameRefusal, []byte("\x1b[31mred")) },
 }
 
+// reply returns the writer of the answer.
 func reply() *frames { return &frames{w: os.NewFile(fdAnswer, "answer")} }
 
-func say(r result) {
+// sendResult sends a result frame.
+func sendResult(r result) {
 	data, _ := json.Marshal(r)
 	_ = reply().send(frameResult, data)
 }
@@ -91,7 +92,7 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// TestAttacksAreStoppedInAProcess: the attacks end there as they do here.
+// TestAttacksAreStoppedInAProcess: the attacks end in a process as with Run.
 func TestAttacksAreStoppedInAProcess(t *testing.T) {
 	for _, tt := range attacks(t) {
 		t.Run(tt.name, func(t *testing.T) {
@@ -110,31 +111,31 @@ func TestAttacksAreStoppedInAProcess(t *testing.T) {
 	}
 }
 
-func TestProcessShowsWhatTheJobSays(t *testing.T) {
-	var here, there bytes.Buffer
+func TestAProcessGivesTheSameOutputAsRun(t *testing.T) {
+	var direct, inProcess bytes.Buffer
 	job := Job{Name: "hello.wasm", Module: built(t, "./jobs/hello")}
-	want := mustRun(t, job.Name, job.Module, patient(), &here)
-	got, err := engine.Run(t.Context(), job, patient(), &there)
+	want := mustRun(t, job.Name, job.Module, longLimits(), &direct)
+	got, err := engine.Run(t.Context(), job, longLimits(), &inProcess)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.Output != want.Output || got.Reason != want.Reason || got.ExitCode != want.ExitCode || got.MemoryPeak != want.MemoryPeak {
-		t.Errorf("in a process %+v, here %+v", got, want)
+		t.Errorf("in a process %+v, with Run %+v", got, want)
 	}
-	if there.String() != here.String() || here.Len() == 0 {
-		t.Errorf("in a process %q, here %q", &there, &here)
+	if inProcess.String() != direct.String() || direct.Len() == 0 {
+		t.Errorf("in a process %q, with Run %q", &inProcess, &direct)
 	}
 }
 
-func TestProcessRefusesWhatIsNoCommand(t *testing.T) {
+func TestAProcessRefusesBytesThatAreNotACommand(t *testing.T) {
 	_, err := engine.Run(t.Context(), Job{Name: "x", Module: []byte("#!/bin/sh\n")}, tight, io.Discard)
 	if !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), `job "x": not a WebAssembly 1.0 module`) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestEveryEndOfTheProcessHasAnOutcome puts processes that misbehave in the engine's
-// place. Each ends with an outcome that can be signed, and that is within the limits.
+// TestEveryEndOfTheProcessHasAnOutcome starts misbehaving processes in place of the engine. Each run ends
+// with an outcome that can be signed and is within the limits.
 func TestEveryEndOfTheProcessHasAnOutcome(t *testing.T) {
 	tests := []struct{ role, reason, detail string }{
 		{"exits at once", ReasonKilled, "exit status 7"},
@@ -173,7 +174,7 @@ func TestEveryEndOfTheProcessHasAnOutcome(t *testing.T) {
 				t.Fatalf("got %q: %s, %v; want %q: …%s…", o.Reason, o.Detail, err, tt.reason, tt.detail)
 			}
 			if o.MemoryPeak > lim.Memory || o.Output.Length > lim.Output {
-				t.Errorf("beyond the limits: %+v", o)
+				t.Errorf("above the limits: %+v", o)
 			}
 			if _, err := NewReceipt(job, nil, lim, o).Sign(testKey(), false); err != nil {
 				t.Errorf("no receipt: %v", err)
@@ -186,41 +187,41 @@ func TestEveryEndOfTheProcessHasAnOutcome(t *testing.T) {
 	}
 }
 
-// TestProcessIsConfined: the process says what the kernel says about it.
+// TestProcessIsConfined: the process reports its limits as the kernel has them.
 func TestProcessIsConfined(t *testing.T) {
-	t.Setenv("PHASE_TEST_SECRET", "do not tell")
-	var said bytes.Buffer
+	t.Setenv("PHASE_TEST_SECRET", "secret value")
+	var report bytes.Buffer
 	lim := tight
-	o, err := Process{Args: []string{"looks around"}}.Run(t.Context(), Job{Module: hand{}.bytes()}, lim, &said)
+	o, err := Process{Args: []string{"reports its limits"}}.Run(t.Context(), Job{Module: hand{}.bytes()}, lim, &report)
 	if err != nil || !o.OK() {
 		t.Fatalf("%+v, %v", o, err)
 	}
-	lines := strings.Join(strings.Fields(said.String()), " ") // tabs too
+	lines := strings.Join(strings.Fields(report.String()), " ") // replaces tabs
 	for _, want := range []string{
 		"Max core file size 0 0", "Max file size 0 0", "Max open files 16 16", "NoNewPrivs: 1", "group true",
 	} {
 		if !strings.Contains(lines, want) {
-			t.Errorf("no %q in\n%s", want, &said)
+			t.Errorf("no %q in\n%s", want, &report)
 		}
 	}
-	for _, not := range []string{"do not tell", "Max data size unlimited", "Max cpu time unlimited"} {
+	for _, not := range []string{"secret value", "Max data size unlimited", "Max cpu time unlimited"} {
 		if strings.Contains(lines, not) {
-			t.Errorf("%q in\n%s", not, &said)
+			t.Errorf("%q in\n%s", not, &report)
 		}
 	}
 }
 
-func TestInterruptEndsAProcess(t *testing.T) {
+func TestTheEndOfTheContextEndsAProcess(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	loop := hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes()
 	_, err := engine.Run(ctx, Job{Name: "loop", Module: loop}, tight, io.Discard)
 	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, want the caller's own end", err)
+		t.Errorf("got %v, want the error of the context", err)
 	}
 }
 
-// TestProcessDiesWithItsParent kills plasmd's place and waits for the engine to go.
+// TestProcessDiesWithItsParent kills the parent of the engine and waits for the end of the engine.
 func TestProcessDiesWithItsParent(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -253,7 +254,7 @@ func TestProcessDiesWithItsParent(t *testing.T) {
 	}
 }
 
-// childOf waits until a process has a child and returns it.
+// childOf waits until a process has a child and returns the child's process ID.
 func childOf(t *testing.T, pid int) int {
 	t.Helper()
 	for t.Context().Err() == nil {
@@ -270,7 +271,7 @@ func childOf(t *testing.T, pid int) int {
 	return 0
 }
 
-// TestReceiptOfAKilledProcessVerifies: the new reasons are part of the format.
+// TestReceiptOfAKilledProcessVerifies: the reasons killed and bounds are part of the format.
 func TestReceiptOfAKilledProcessVerifies(t *testing.T) {
 	for _, reason := range []string{ReasonKilled, ReasonBounds} {
 		r := exampleReceipt(t)

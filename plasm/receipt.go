@@ -16,42 +16,41 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// ReceiptFormat is the value of a receipt's format field. It is signed with the
-// rest, so that no other signature of the same key can pass for a receipt.
+// ReceiptFormat is the value of a receipt's format field. The signature covers it, so that no other
+// signed document of the same key can be used as a receipt.
 const ReceiptFormat = "phaseboot/receipt/v1"
 
-// maxReceipt bounds a receipt in bytes. A real one has about 900.
+// maxReceipt is the maximum size of a receipt, in bytes. A real one has about 900.
 const maxReceipt = 16 << 10
 
-// A Receipt says what a machine ran and how it went, signed by the machine's key.
+// A Receipt says which job a machine ran and how the run ended. The machine's key signs it.
 //
-// Its one encoding is canonical JSON: keys sorted, no white space, integers only,
-// and strings of plain ASCII that need no escape, where OLPC canonical JSON and
-// RFC 8785 agree. The signature is Ed25519 over that encoding of the receipt without
-// its signature field.
+// It has one encoding, canonical JSON: sorted keys, no white space, integers only, and strings of plain
+// ASCII without escapes. OLPC canonical JSON and RFC 8785 agree on these. The signature is Ed25519 over
+// the encoding of the receipt without its signature field.
 type Receipt struct {
 	Format     string          `json:"format"`
 	Module     ReceiptModule   `json:"module"`
-	Release    *ReceiptRelease `json:"release,omitempty"` // absent when the job came from a file
+	Release    *ReceiptRelease `json:"release,omitempty"` // absent for a job from a file
 	Started    string          `json:"started"`           // RFC 3339, UTC, whole seconds
 	DurationMS int64           `json:"duration_ms"`
 	MemoryPeak int64           `json:"memory_peak_bytes"` // linear memory
 	Reason     string          `json:"reason"`            // one of the Reason constants
-	ExitCode   int64           `json:"exit_code"`         // NoExitCode when it was stopped
+	ExitCode   int64           `json:"exit_code"`         // NoExitCode if it was stopped
 	Output     Output          `json:"output"`
 	Limits     ReceiptLimits   `json:"limits"`
 	Machine    ReceiptMachine  `json:"machine"`
 	Signature  string          `json:"signature,omitempty"` // base64 of 64 bytes
 }
 
-// ReceiptModule names the bytes that ran.
+// ReceiptModule identifies the module that ran.
 type ReceiptModule struct {
 	CID    string `json:"cid"`
 	SHA256 string `json:"sha256"` // 64 lower-case hex digits
 	Length int64  `json:"length"` // bytes
 }
 
-// ReceiptRelease names the signed release that asked for the job.
+// ReceiptRelease identifies the signed release of the job.
 type ReceiptRelease struct {
 	Channel string `json:"channel"`
 	Arch    string `json:"arch"`
@@ -59,21 +58,20 @@ type ReceiptRelease struct {
 	Number  int64  `json:"role_version"` // TUF version of the role
 }
 
-// ReceiptLimits is what the job was allowed.
+// ReceiptLimits are the limits of the job.
 type ReceiptLimits struct {
 	Memory    int64 `json:"memory_bytes"`
 	TimeoutMS int64 `json:"timeout_ms"`
 	Output    int64 `json:"output_bytes"`
 }
 
-// ReceiptMachine names the key that signed.
+// ReceiptMachine is the key that signed.
 type ReceiptMachine struct {
 	Key       string `json:"ed25519"`   // 64 lower-case hex digits
-	Ephemeral bool   `json:"ephemeral"` // made for this one run
+	Ephemeral bool   `json:"ephemeral"` // made for this run only
 }
 
-// NewReceipt puts a run into an unsigned receipt. rel is nil when the job came from
-// a file.
+// NewReceipt returns an unsigned receipt of a run. rel is nil for a job from a file.
 func NewReceipt(job Job, rel *manifest.Release, lim Limits, o Outcome) Receipt {
 	r := Receipt{
 		Format:     ReceiptFormat,
@@ -92,9 +90,8 @@ func NewReceipt(job Job, rel *manifest.Release, lim Limits, o Outcome) Receipt {
 	return r
 }
 
-// Sign names the machine's key in the receipt and signs it. A field that has no
-// canonical form, such as a version string with a quote in it, wraps
-// manifest.ErrMalformed.
+// Sign returns the receipt with the machine's key and signature. A field without a canonical form, such
+// as a version string with a quote, is an error that wraps manifest.ErrMalformed.
 func (r Receipt) Sign(key ed25519.PrivateKey, ephemeral bool) (Receipt, error) {
 	r.Machine = ReceiptMachine{Key: hex.EncodeToString(key.Public().(ed25519.PublicKey)), Ephemeral: ephemeral}
 	body, err := r.signed()
@@ -120,9 +117,9 @@ func (r Receipt) signed() ([]byte, error) {
 	return r.Encode()
 }
 
-// ParseReceipt reads a receipt in its canonical form, with at most one newline at
-// its end. It does not look at the signature: Verify does. What it refuses wraps
-// manifest.ErrMalformed; what it accepts encodes to the same bytes.
+// ParseReceipt reads a receipt in its canonical form, with at most one newline at its end. It does not
+// check the signature: Verify does. An error wraps manifest.ErrMalformed; an accepted receipt encodes to
+// the same bytes.
 func ParseReceipt(data []byte) (Receipt, error) {
 	var r Receipt
 	line := bytes.TrimSuffix(data, []byte("\n"))
@@ -139,12 +136,12 @@ func ParseReceipt(data []byte) (Receipt, error) {
 	}
 	again, err := r.Encode()
 	if err != nil || !bytes.Equal(again, line) {
-		return Receipt{}, fmt.Errorf("receipt: not in its canonical form: %w; give it exactly as plasmd wrote it", manifest.ErrMalformed)
+		return Receipt{}, fmt.Errorf("receipt: not in its canonical form: %w; use the file as plasmd wrote it", manifest.ErrMalformed)
 	}
 	return r, nil
 }
 
-// PublicKey is the key that the receipt names.
+// PublicKey returns the key that the receipt names.
 func (r Receipt) PublicKey() (ed25519.PublicKey, error) {
 	key, err := hex.DecodeString(r.Machine.Key)
 	if err != nil || len(key) != ed25519.PublicKeySize {
@@ -153,9 +150,9 @@ func (r Receipt) PublicKey() (ed25519.PublicKey, error) {
 	return key, nil
 }
 
-// Verify checks the signature by the key that the receipt names, and, when key is
-// not nil, that it is this one. A refusal wraps manifest.ErrSignature. Without key
-// it proves only that the receipt is whole, not whose it is.
+// Verify checks the signature with the key that the receipt names. If key is not nil, the receipt must
+// name this key. A refusal wraps manifest.ErrSignature. Without key, Verify shows only that the receipt
+// was not changed, not which machine signed it.
 func (r Receipt) Verify(key ed25519.PublicKey) error {
 	named, err := r.PublicKey()
 	if err != nil {
@@ -178,7 +175,7 @@ func (r Receipt) Verify(key ed25519.PublicKey) error {
 	return nil
 }
 
-// check refuses fields that no honest plasmd writes.
+// check refuses field values that plasmd never writes.
 func (r Receipt) check() error {
 	if err := r.checkFields(); err != nil {
 		return fmt.Errorf("receipt: %w: %w", err, manifest.ErrMalformed)
@@ -188,7 +185,7 @@ func (r Receipt) check() error {
 
 func (r Receipt) checkFields() error {
 	if r.Format != ReceiptFormat {
-		return fmt.Errorf("format %.40q, this plasmd reads %q", r.Format, ReceiptFormat)
+		return fmt.Errorf("format %.40q; this plasmd reads %q", r.Format, ReceiptFormat)
 	}
 	if _, err := cas.ParseCID(r.Module.CID); err != nil {
 		return err
@@ -225,7 +222,7 @@ func (r Receipt) checkNumbers() error {
 		}
 	}
 	if r.Reason == ReasonExit && r.ExitCode == NoExitCode {
-		return errors.New("it exited, but without an exit code")
+		return errors.New("reason exit without an exit code")
 	}
 	return nil
 }
@@ -245,7 +242,7 @@ func isHex32(s string) bool {
 	return err == nil && len(raw) == 32 && hex.EncodeToString(raw) == s
 }
 
-// plain reports whether a string is its own JSON form in every encoder.
+// plain reports whether every JSON encoder writes a string without escapes.
 func plain(s string) bool {
 	for _, c := range []byte(s) {
 		if c < ' ' || c > '~' || bytes.IndexByte([]byte(`"\<>&`), c) >= 0 {

@@ -15,12 +15,12 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// testKey is a key that everybody knows.
+// testKey returns a public test key.
 func testKey() ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed([]byte("phaseboot: a seed for tests only"))
 }
 
-// exampleReceipt is a receipt of fixed fields, so that its bytes and signature are fixed.
+// exampleReceipt returns a receipt with fixed fields, so that its bytes and signature are fixed.
 func exampleReceipt(t testing.TB) Receipt {
 	t.Helper()
 	job, err := NewJob(t.Context(), "x.wasm", hand{}.bytes())
@@ -48,8 +48,8 @@ func encode(t testing.TB, r Receipt) []byte {
 	return data
 }
 
-// The file is the format: other programs verify these bytes.
-func TestReceiptIsTheGoldenOne(t *testing.T) {
+// Other programs verify the bytes of the golden file.
+func TestReceiptHasTheGoldenBytes(t *testing.T) {
 	golden, err := os.ReadFile("testdata/receipt.json")
 	if err != nil {
 		t.Fatal(err)
@@ -69,9 +69,9 @@ func TestReceiptIsTheGoldenOne(t *testing.T) {
 	}
 }
 
-// What is signed is what any JSON library would see: the receipt without its
-// signature, sorted and packed.
-func TestSignatureIsOverThePlainJSONWithoutIt(t *testing.T) {
+// The signature covers what any JSON library can produce: the receipt without its signature, with sorted
+// keys and without white space.
+func TestSignatureCoversTheJSONWithoutIt(t *testing.T) {
 	var fields map[string]any
 	d := json.NewDecoder(bytes.NewReader(encode(t, exampleReceipt(t))))
 	d.UseNumber()
@@ -125,17 +125,17 @@ func TestEveryFieldIsSigned(t *testing.T) {
 	}
 }
 
-func TestForeignMachineIsRefused(t *testing.T) {
-	stranger, _, err := ed25519.GenerateKey(nil)
+func TestAReceiptOfAnotherMachineIsRefused(t *testing.T) {
+	other, _, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := exampleReceipt(t).Verify(stranger); !errors.Is(err, manifest.ErrSignature) {
+	if err := exampleReceipt(t).Verify(other); !errors.Is(err, manifest.ErrSignature) {
 		t.Errorf("got %v, want manifest.ErrSignature", err)
 	}
 }
 
-func TestReceiptHasOneForm(t *testing.T) {
+func TestOnlyTheCanonicalFormIsAccepted(t *testing.T) {
 	good := string(encode(t, exampleReceipt(t)))
 	swap := func(old, new string) string {
 		if !strings.Contains(good, old) {
@@ -176,7 +176,7 @@ func TestReceiptHasOneForm(t *testing.T) {
 	}
 }
 
-func TestVersionThatNeedsEscapesIsNotSigned(t *testing.T) {
+func TestAVersionThatNeedsEscapesIsRefused(t *testing.T) {
 	for _, version := range []string{"", "1\n2", `1"2`, `1\2`, "1<2", "ä", strings.Repeat("1", 201)} {
 		r := exampleReceipt(t)
 		r.Release.Version = version
@@ -186,7 +186,7 @@ func TestVersionThatNeedsEscapesIsNotSigned(t *testing.T) {
 	}
 }
 
-// FuzzParseReceipt: what is accepted encodes back to the same bytes.
+// FuzzParseReceipt: an accepted receipt encodes to the same bytes.
 func FuzzParseReceipt(f *testing.F) {
 	f.Add(encode(f, exampleReceipt(f)))
 	f.Add([]byte("{}"))

@@ -17,47 +17,47 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// Why a job ended, as a receipt says it.
+// Reasons for the end of a job, as in a receipt.
 const (
-	ReasonExit    = "exit"    // by itself; the exit code says how
-	ReasonTimeout = "timeout" // at the time limit
-	ReasonMemory  = "memory"  // it was refused memory and failed, asked for too much to start, or outgrew its process
-	ReasonOutput  = "output"  // at the output limit
-	ReasonImport  = "import"  // it wants a host call that nobody grants; it never ran
-	ReasonTrap    = "trap"    // a fault of its own: unreachable, out of bounds, stack overflow
-	ReasonBounds  = "bounds"  // the module declares more than a job may; it never ran
+	ReasonExit    = "exit"    // the job exited; see the exit code
+	ReasonTimeout = "timeout" // the time limit was reached
+	ReasonMemory  = "memory"  // memory was refused and the job failed, or it needs too much to start, or its process ran out of memory
+	ReasonOutput  = "output"  // the output limit was reached
+	ReasonImport  = "import"  // the module imports something that is not granted; it did not run
+	ReasonTrap    = "trap"    // a WebAssembly trap: unreachable, out of bounds, stack overflow
+	ReasonBounds  = "bounds"  // the module declares more than a job may; it did not run
 	ReasonKilled  = "killed"  // the process that ran it ended without a result
 )
 
-// NoExitCode is the exit code of a job that did not exit by itself.
+// NoExitCode is the exit code of a job that did not exit.
 const NoExitCode = -1
 
-// An Outcome is how one run of a job went.
+// An Outcome is the result of one run of a job.
 type Outcome struct {
 	Started    time.Time
 	Duration   time.Duration // measured by the host, compilation included
 	MemoryPeak int64         // bytes of linear memory, high-water
 	ExitCode   int64         // 0 to 2^32-1, or NoExitCode
 	Reason     string        // one of the Reason constants
-	Detail     string        // what a person wants to read beside the reason; quoted and capped
+	Detail     string        // explains the reason to a person; quoted and capped
 	Output     Output
 }
 
-// Output is what a job wrote to stdout and stderr, in the order of writing.
+// Output describes what a job wrote to stdout and stderr, in the order of writing.
 type Output struct {
 	SHA256    string `json:"sha256"` // 64 lower-case hex digits
 	Length    int64  `json:"length"` // bytes
 	Truncated bool   `json:"truncated"`
 }
 
-// OK reports whether the job did its work: ended by itself, with exit code 0.
+// OK reports whether the job exited with code 0.
 func (o Outcome) OK() bool { return o.Reason == ReasonExit && o.ExitCode == 0 }
 
-// Run runs a job to its end in this process and shows its output on w, each line
-// marked. That a job fails is an Outcome; an error means that there was no run to speak
-// of: bytes that are no WASI command (cas.ErrCorrupt), limits that cannot be kept, or
-// ctx ended. Run cannot stop a long straight line of instructions, and bounds the
-// memory of the engine roughly: Process.Run does both.
+// Run runs a job to its end in this process and prints its output on w, each line with a mark. A job
+// that fails is an Outcome. An error means that the job did not run: its bytes are not a WASI command
+// (cas.ErrCorrupt), a limit is out of range, or ctx has ended. Run cannot stop a long sequence of
+// instructions without calls and loops, and limits the memory of the engine only roughly; Process.Run
+// does both.
 func Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Outcome, error) {
 	if err := lim.Check(); err != nil {
 		return Outcome{}, err
@@ -67,7 +67,7 @@ func Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Outcome, error)
 	return runHere(ctx, job, lim, c, &meter{limit: uint64(lim.Memory)})
 }
 
-// runHere runs a job in this process; its output goes to w as it comes.
+// runHere runs a job in this process and copies its output to w.
 func runHere(ctx context.Context, job Job, lim Limits, w io.Writer, mem *meter) (Outcome, error) {
 	guest, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -93,40 +93,40 @@ func runHere(ctx context.Context, job Job, lim Limits, w io.Writer, mem *meter) 
 }
 
 var (
-	errTimeout = errors.New("the job ran into its time limit")
-	errAsks    = errors.New("the module starts with more than its limit allows")
-	errImport  = errors.New("a host call that nobody grants")
+	errTimeout  = errors.New("the job reached its time limit")
+	errTooLarge = errors.New("the module starts with more than its limit allows")
+	errImport   = errors.New("the module imports something that is not granted")
 
-	errEngineMemory = errors.New("the module's code, stack and memory together need more than the memory limit; raise it by about 25 bytes for each of the module's")
+	errEngineMemory = errors.New("the module's code, stack and memory together need more than the memory limit; raise it by about 25 bytes for each byte of the module")
 )
 
-// run is one job on its way.
+// run is the state of one run.
 type run struct {
 	job    Job
-	module []byte // what the engine gets of it
+	module []byte // the module without custom sections
 	mem    *meter
 	out    *output
-	err    error // how execute ended; nil is an end by itself, as most *sys.ExitError are
+	err    error // of execute; nil and most *sys.ExitError mean that the job exited
 }
 
-// prepare refuses what would be allocated before the first instruction.
+// prepare refuses a module that needs too much memory before its first instruction.
 func (r *run) prepare(lim Limits) error {
-	asks, err := lint(r.job.Module)
+	declared, err := lint(r.job.Module)
 	if err != nil {
 		return err
 	}
-	r.module = asks.module
-	if asks.memory > lim.Memory {
-		return fmt.Errorf("%w: %d bytes of memory of %d", errAsks, asks.memory, lim.Memory)
+	r.module = declared.module
+	if declared.memory > lim.Memory {
+		return fmt.Errorf("%w: %d bytes of memory, the limit is %d", errTooLarge, declared.memory, lim.Memory)
 	}
-	if asks.table > maxTable {
-		return fmt.Errorf("%w: a table of %d entries of %d", errAsks, asks.table, maxTable)
+	if declared.table > maxTable {
+		return fmt.Errorf("%w: a table of %d entries, the limit is %d", errTooLarge, declared.table, maxTable)
 	}
-	r.mem.reserve(asks.memory)
+	r.mem.reserve(declared.memory)
 	return nil
 }
 
-// execute lowers the module and calls its _start. The engine panics on some modules.
+// execute compiles the module and calls its _start. The engine panics on some modules.
 func (r *run) execute(ctx context.Context) (err error) {
 	defer func() {
 		if v := recover(); v != nil && r.mem.refused.Load() {
@@ -148,7 +148,7 @@ func (r *run) execute(ctx context.Context) (err error) {
 	if _, ok := module.ExportedFunctions()["_start"]; !ok {
 		return fmt.Errorf("the module exports no _start: %w; build it as a WASI command", cas.ErrCorrupt)
 	}
-	if err := granted(module, engine.Module(wasi_snapshot_preview1.ModuleName)); err != nil {
+	if err := checkImports(module, engine.Module(wasi_snapshot_preview1.ModuleName)); err != nil {
 		return err
 	}
 	guest, err := engine.InstantiateModule(ctx, module, wazero.NewModuleConfig().
@@ -163,8 +163,8 @@ func (r *run) execute(ctx context.Context) (err error) {
 	return err
 }
 
-// config is the engine: the interpreter, without the features that would let a
-// module grow a table, whose entries are host memory.
+// config returns the configuration of the engine: the interpreter, without reference types. They would
+// let a module grow a table, whose entries are host memory.
 func config() wazero.RuntimeConfig {
 	return wazero.NewRuntimeConfigInterpreter().
 		WithCloseOnContextDone(true).
@@ -172,8 +172,8 @@ func config() wazero.RuntimeConfig {
 		WithCoreFeatures(api.CoreFeaturesV2.SetEnabled(api.CoreFeatureReferenceTypes, false))
 }
 
-// granted refuses a module that imports anything but functions of WASI.
-func granted(m wazero.CompiledModule, wasi api.Module) error {
+// checkImports refuses a module that imports anything except functions of WASI.
+func checkImports(m wazero.CompiledModule, wasi api.Module) error {
 	calls := wasi.ExportedFunctionDefinitions()
 	for _, f := range m.ImportedFunctions() {
 		from, fn, _ := f.Import()
@@ -188,8 +188,8 @@ func granted(m wazero.CompiledModule, wasi api.Module) error {
 	return nil
 }
 
-// outcome puts the end into words. The order matters: what we stopped explains
-// every later symptom.
+// outcome returns the outcome of the run. A limit that was enforced comes first, because it explains all
+// later symptoms.
 func (r *run) outcome(cause error) Outcome {
 	o := Outcome{
 		MemoryPeak: int64(r.mem.peak.Load()),
@@ -212,7 +212,7 @@ func (r *run) outcome(cause error) Outcome {
 		o.Reason, o.Detail = reasonOf(r.err), r.err.Error()
 	}
 	if o.Reason == ReasonTrap {
-		o.Detail = fmt.Sprintf("%.300q", firstLine(r.err)) // the engine's words, around names from the module
+		o.Detail = fmt.Sprintf("%.300q", firstLine(r.err)) // text of the engine with names from the module
 	}
 	if r.mem.refused.Load() && !o.OK() && (o.Reason == ReasonExit || o.Reason == ReasonTrap) {
 		o.Reason, o.Detail = ReasonMemory, "it asked for more memory than its limit, and ended with "+o.Detail
@@ -220,8 +220,8 @@ func (r *run) outcome(cause error) Outcome {
 	return o
 }
 
-// stopped reports whether an exit code is one that the engine gives a module whose
-// context ended. A module may exit with these numbers too, so this alone proves nothing.
+// stopped reports whether an exit code is one of those that the engine uses after the context has ended.
+// A module may exit with the same codes, so the caller must check the context too.
 func stopped(code uint32) bool {
 	return code == sys.ExitCodeContextCanceled || code == sys.ExitCodeDeadlineExceeded
 }
@@ -230,7 +230,7 @@ func reasonOf(err error) string {
 	switch {
 	case errors.Is(err, errTimeout):
 		return ReasonTimeout
-	case errors.Is(err, errHostMemory), errors.Is(err, errAsks), errors.Is(err, errEngineMemory):
+	case errors.Is(err, errHostMemory), errors.Is(err, errTooLarge), errors.Is(err, errEngineMemory):
 		return ReasonMemory
 	case errors.Is(err, errImport):
 		return ReasonImport
@@ -241,8 +241,7 @@ func reasonOf(err error) string {
 	}
 }
 
-// firstLine is what an error of the engine says before its stack trace, whose names
-// come from the module.
+// firstLine returns an error of the engine without its stack trace, which has names from the module.
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return line

@@ -11,9 +11,9 @@ import (
 
 const greeting = "hello from a signed WASM job: 1229 primes below 10000\n"
 
-func TestHelloSaysWhatItComputed(t *testing.T) {
+func TestHelloPrintsItsGreeting(t *testing.T) {
 	var shown bytes.Buffer
-	o := mustRun(t, "hello.wasm", built(t, "./jobs/hello"), patient(), &shown)
+	o := mustRun(t, "hello.wasm", built(t, "./jobs/hello"), longLimits(), &shown)
 	if !o.OK() || o.Detail != "exit code 0" && o.Detail != "" {
 		t.Errorf("ended by %s, exit code %d: %s", o.Reason, o.ExitCode, o.Detail)
 	}
@@ -29,13 +29,13 @@ func TestHelloSaysWhatItComputed(t *testing.T) {
 	}
 }
 
-func TestJobCannotSpeakForPlasmd(t *testing.T) {
+func TestAJobCannotImitatePlasmd(t *testing.T) {
 	tests := []struct{ name, written, shown string }{
 		{"a receipt of its own", "plasmd: receipt {}\n", "job: plasmd: receipt {}\n"},
 		{"return to the line's start", "x\rplasmd: receipt", "job: x\\rplasmd: receipt\n"},
 		{"colour", "\x1b[31mred\n", "job: \\x1b[31mred\n"},
 		{"right to left", "a\u202eb\n", "job: a\\u202eb\n"},
-		{"bytes that are no text", "\xff\x00\n", "job: \\xff\\x00\n"},
+		{"bytes that are not UTF-8", "\xff\x00\n", "job: \\xff\\x00\n"},
 		{"tabs and letters stay", "ä\tß\n", "job: ä\tß\n"},
 		{"no newline at the end", "a\nb", "job: a\njob: b\n"},
 		{"empty line", "\n", "job: \n"},
@@ -64,7 +64,7 @@ func write(w io.Writer, p []byte, size int) {
 	c.close()
 }
 
-func TestLimitsThatCannotBeKeptAreRefused(t *testing.T) {
+func TestLimitsOutOfRangeAreRefused(t *testing.T) {
 	tests := []struct {
 		name string
 		edit func(*Limits)
@@ -91,7 +91,7 @@ func TestLimitsThatCannotBeKeptAreRefused(t *testing.T) {
 	}
 }
 
-// BenchmarkHello is one whole run of the demo's job.
+// BenchmarkHello measures one run of the demo's job.
 func BenchmarkHello(b *testing.B) {
 	module := built(b, "./jobs/hello")
 	for b.Loop() {

@@ -2,14 +2,14 @@ package plasm
 
 import "fmt"
 
-// A scanner reads the binary format of WebAssembly Core 2.0, chapter 5, without
-// allocating. Its first error stays, and every later read returns zeros.
+// A scanner reads the binary format of WebAssembly (Core 2.0, chapter 5) without allocating. After its
+// first error, every read returns zeros.
 type scanner struct {
 	rest []byte
 	err  error
 }
 
-// fail ends the reading.
+// fail sets the error.
 func (s *scanner) fail(format string, args ...any) {
 	if s.err == nil {
 		s.err = fmt.Errorf(format, args...)
@@ -17,15 +17,15 @@ func (s *scanner) fail(format string, args ...any) {
 	}
 }
 
-// bound ends the reading when there is more of something than a job may have.
+// bound fails if n is larger than the limit of a job.
 func (s *scanner) bound(what string, n, most int64) {
 	if n > most {
 		s.fail("%w: %d %s, the limit is %d", errBounds, n, what, most)
 	}
 }
 
-// each reads a count and as many entries, and returns the count. A count is refused
-// when there is not at least one byte left for each entry.
+// each reads a count and that many entries, and returns the count. It refuses a count that is larger
+// than the number of bytes left.
 func (s *scanner) each(what string, most int64, entry func(*scanner)) int64 {
 	n := int64(s.u32())
 	s.bound(what, n, most)

@@ -10,8 +10,7 @@ import (
 	"testing"
 )
 
-// Modules written by hand, a byte at a time, for what no compiler would emit.
-// Opcodes and sections: WebAssembly Core 2.0, chapter 5.
+// Opcodes for modules that no compiler emits, written byte by byte (WebAssembly Core 2.0, chapter 5).
 const (
 	opUnreachable = 0x00
 	opBlock       = 0x02
@@ -30,12 +29,12 @@ const (
 	typeI64  = 0x7e
 )
 
-// hand is a module in the making. Its function 0, or the one after the import, is _start.
+// A hand is a module to build by hand. Its first own function is _start.
 type hand struct {
-	body   []byte // of _start, without its end
-	locals []byte // declaration; none when empty
-	memory []byte // limits; one page when empty
-	table  []byte // table type; none when empty
+	body   []byte // of _start, without the end opcode
+	locals []byte // declaration; no locals if empty
+	memory []byte // limits; one page if empty
+	table  []byte // table type; no table if empty
 	source string // module of an imported function, "" for none
 	name   string // its name
 }
@@ -72,7 +71,7 @@ func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 func uleb(n int) []byte           { return binary.AppendUvarint(nil, uint64(n)) }
 func text(s string) []byte        { return append(uleb(len(s)), s...) }
 
-// built compiles a Go package of this repository to WASM, once a test binary.
+// built compiles a Go package of this repository to WebAssembly, once for all tests.
 var built = func() func(t testing.TB, pkg string) []byte {
 	var mu sync.Mutex
 	done := map[string][]byte{}
@@ -92,8 +91,8 @@ func build(t testing.TB, pkg string) []byte {
 	out := filepath.Join(t.TempDir(), "job.wasm")
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-	if words, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, words)
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, output)
 	}
 	data, err := os.ReadFile(out)
 	if err != nil {

@@ -21,13 +21,13 @@ import (
 
 const (
 	timeLimit = time.Second
-	allowance = 64 << 20 // what both processes of plasmd may take beside the job's memory
+	allowance = 64 << 20 // memory of both processes of plasmd in addition to the job's
 )
 
-// TestBombsAreBounded runs modules that are bombs before their first instruction, and
-// straight lines that nothing interrupts, with plasmd as make builds it. Each gets a
-// receipt; all processes together stay within the memory limit + 64 MiB. The table
-// (-v) has the figures.
+// TestBombsAreBounded runs modules that use much memory before their first instruction, and long
+// sequences of instructions that the engine does not interrupt, with plasmd as make builds it. Each run
+// gets a receipt; all processes together use at most the memory limit + 64 MiB. -v prints a table of the
+// figures.
 func TestBombsAreBounded(t *testing.T) {
 	plasmd := build(t, ".", "CGO_ENABLED=0")
 	for _, limit := range []int64{64 << 20, plasm.DefaultLimits().Memory} {
@@ -35,14 +35,14 @@ func TestBombsAreBounded(t *testing.T) {
 	}
 }
 
-// TestAnOrdinaryGoProgramRunsUnderTheDefaults runs a job of 5 MB, with plasmd as make builds
-// it: the code of a job counts against its memory.
+// TestAnOrdinaryGoProgramRunsUnderTheDefaults runs a job of 5 MB, with plasmd as make builds it. The code
+// of a job counts against its memory limit.
 func TestAnOrdinaryGoProgramRunsUnderTheDefaults(t *testing.T) {
 	plasmd := build(t, ".", "CGO_ENABLED=0")
 	job := build(t, "../../plasm/testdata/ordinary", "CGO_ENABLED=0", "GOOS=wasip1", "GOARCH=wasm")
-	words, err := exec.Command(plasmd, "run", job).CombinedOutput()
-	if err != nil || !strings.Contains(string(words), "job: hello, ordinary job\n") {
-		t.Errorf("%v\n%s", err, words)
+	output, err := exec.Command(plasmd, "run", job).CombinedOutput()
+	if err != nil || !strings.Contains(string(output), "job: hello, ordinary job\n") {
+		t.Errorf("%v\n%s", err, output)
 	}
 }
 
@@ -52,8 +52,8 @@ func build(t *testing.T, pkg string, env ...string) string {
 	to := filepath.Join(t.TempDir(), "program")
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", to, pkg)
 	cmd.Env = append(os.Environ(), env...)
-	if words, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, words)
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, output)
 	}
 	return to
 }
@@ -69,9 +69,9 @@ func boundBombs(t *testing.T, plasmd string, limit int64) {
 			m := measure(t, plasmd, bomb.Module, limit)
 			fmt.Fprintf(rows, "%d\t%s\t%.2f\t%.1f\t%.1f\t  %s\n", len(bomb.Module), m.reason, m.took.Seconds(), mib(m.parent+m.child), mib(m.child), bomb.Name)
 			if !slices.Contains(bomb.Reasons, m.reason) {
-				t.Errorf("ended by %s, want one of %v\n%s", m.reason, bomb.Reasons, m.words)
+				t.Errorf("ended by %s, want one of %v\n%s", m.reason, bomb.Reasons, m.output)
 			}
-			if m.took > 30*timeLimit { // a busy machine is slow too; without the kill it is minutes
+			if m.took > 30*timeLimit { // for a busy machine; without the kill it takes minutes
 				t.Errorf("took %s under a limit of %s", m.took, timeLimit)
 			}
 			if sum := m.parent + m.child; sum > limit+allowance {
@@ -89,13 +89,13 @@ func mib(n int64) float64 { return float64(n) / (1 << 20) }
 type measurement struct {
 	reason        string
 	took          time.Duration
-	parent, child int64 // peak of resident memory, bytes; pages of the program's file, which both share, are the parent's
-	shared        int64 // those pages of the engine, bytes
-	words         string
+	parent, child int64 // peak of resident memory, bytes; shared pages of the program's file count for the parent
+	shared        int64 // shared pages of the engine, bytes
+	output        string
 }
 
-// measure runs plasmd on a module, through a small process: the kernel counts the
-// memory of whoever starts a process into its peak.
+// measure runs plasmd on a module, started by a small process: the peak of a process includes the memory
+// of its parent at the start.
 func measure(t *testing.T, plasmd string, module []byte, limit int64) measurement {
 	t.Helper()
 	dir := t.TempDir()
@@ -109,23 +109,22 @@ func measure(t *testing.T, plasmd string, module []byte, limit int64) measuremen
 	}
 	cmd := exec.Command(self, plasmd, "run", "--memory", fmt.Sprint(limit), "--timeout", timeLimit.String(), "--receipt", receipt, path)
 	cmd.Args[0] = "measure"
-	var words bytes.Buffer
-	cmd.Stderr = &words
+	var output bytes.Buffer
+	cmd.Stderr = &output
 	figures, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%v\n%s", err, &words)
+		t.Fatalf("%v\n%s", err, &output)
 	}
-	m := measurement{words: words.String()}
+	m := measurement{output: output.String()}
 	if _, err := fmt.Sscan(string(figures), &m.parent, &m.child, &m.took); err != nil {
 		t.Fatalf("%q: %v", figures, err)
 	}
-	m.reason = reasonIn(t, receipt, m.words)
+	m.reason = reasonIn(t, receipt, m.output)
 	return m
 }
 
-// measured runs the command that its arguments name and prints the peaks of the command
-// and of the process that it starts, and the time. The kernel reports the larger peak
-// when the command is waited for; the other is read while they run.
+// measured runs the command in its arguments and prints the peaks of the command and of its child process,
+// and the time. wait4(2) reports the larger peak; the other is sampled while they run.
 func measured() int {
 	cmd := exec.Command(os.Args[1], os.Args[2:]...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
@@ -156,7 +155,7 @@ func measured() int {
 	return 0
 }
 
-// sample reads the peaks so far.
+// sample updates the peaks.
 func (m *measurement) sample(pid int) {
 	m.parent = max(m.parent, field(pid, "VmHWM:"))
 	var children []byte
@@ -173,7 +172,7 @@ func (m *measurement) sample(pid int) {
 	}
 }
 
-// field is a size in the status of a process, in bytes; 0 when the process is gone.
+// field returns a size in the status of a process, in bytes, 0 if the process has ended.
 func field(pid int, name string) int64 {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	_, rest, _ := strings.Cut(string(status), name)
@@ -182,12 +181,12 @@ func field(pid int, name string) int64 {
 	return kib << 10
 }
 
-// reasonIn reads why the job ended from its receipt.
-func reasonIn(t *testing.T, path, words string) string {
+// reasonIn returns the reason in a receipt.
+func reasonIn(t *testing.T, path, output string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatalf("no receipt: %v\n%s", err, words)
+		t.Fatalf("no receipt: %v\n%s", err, output)
 	}
 	var r plasm.Receipt
 	if err := json.Unmarshal(data, &r); err != nil {

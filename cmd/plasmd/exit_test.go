@@ -11,9 +11,8 @@ import (
 	"github.com/phaseboot/phaseboot/plasm/wasmtest"
 )
 
-// TestEveryClassOfErrorHasItsExitCode runs each verb into each class of error that it has,
-// in words and with --json: the code is that of the README's table, and with --json stderr
-// ends in one object.
+// TestEveryClassOfErrorHasItsExitCode causes each class of error with each verb that has it, with and
+// without --json. The exit code is that of the README's table, and with --json stderr ends in one object.
 func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
 	t.Chdir(t.TempDir())
 	bomb := wasmtest.Bombs()[0].Module
@@ -46,7 +45,7 @@ func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
 		{"unknown flag", 2, "run --memry 1M bomb.wasm"},
 		{"no job", 2, "run"},
 		{"two jobs", 2, "run --release r.json bomb.wasm"},
-		{"limit that cannot be kept", 2, "run --memory 1K bomb.wasm"},
+		{"limit out of range", 2, "run --memory 1K bomb.wasm"},
 		{"folder for a job", 2, "run folder"},
 		{"folder for a receipt", 2, "verify folder"},
 		{"device for a job", 2, "run /dev/zero"},
@@ -70,19 +69,19 @@ func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
 					args = append([]string{"--json"}, args...)
 				}
 				cmd := exec.Command("plasmd", args...)
-				var words strings.Builder
-				cmd.Stderr = &words
-				_ = cmd.Run() // the exit code says it
+				var stderr strings.Builder
+				cmd.Stderr = &stderr
+				_ = cmd.Run() // the exit code is checked
 				if code := cmd.ProcessState.ExitCode(); code != c.code {
-					t.Errorf("%q: exit code %d, want %d\n%s", args, code, c.code, &words)
+					t.Errorf("%q: exit code %d, want %d\n%s", args, code, c.code, &stderr)
 				}
-				lines := strings.Split(strings.TrimSpace(words.String()), "\n")
-				var said struct {
+				lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+				var got struct {
 					Error string `json:"error"`
 					Code  int    `json:"exit_code"`
 				}
-				if err := json.Unmarshal([]byte(lines[len(lines)-1]), &said); (err == nil) != asJSON || asJSON && (said.Code != c.code || said.Error == "") {
-					t.Errorf("%q: %+v, %v in\n%s", args, said, err, &words)
+				if err := json.Unmarshal([]byte(lines[len(lines)-1]), &got); (err == nil) != asJSON || asJSON && (got.Code != c.code || got.Error == "") {
+					t.Errorf("%q: %+v, %v in\n%s", args, got, err, &stderr)
 				}
 			}
 		})

@@ -1,4 +1,4 @@
-// Command plasmd runs a release's WASM job and signs a receipt of it.
+// Command plasmd runs the WebAssembly job of a release and signs a receipt of the run.
 package main
 
 import (
@@ -14,7 +14,7 @@ func main() { os.Exit(cli.Main(newCommand())) }
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "plasmd",
-		Short: "Runs a release's WASM job and signs a receipt of it",
+		Short: "Runs the WebAssembly job of a release and signs a receipt of the run",
 	}
 	root.AddCommand(runCommand(), verifyCommand(), engineCommand())
 	return root

@@ -20,13 +20,13 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// bombFiles are the names of hostile modules in $JOBS.
+// bombFiles maps hostile modules to their file names in $JOBS.
 var bombFiles = map[string]string{
 	"1,000 functions with 50,000 locals": "locals.wasm",
 	"20,000 times memory.fill of 64 MiB": "straight.wasm",
 }
 
-// TestScripts gives every script the demo's job, as make builds it, in $JOBS.
+// TestScripts gives every script the demo's job in $JOBS, built as make builds it.
 func TestScripts(t *testing.T) {
 	jobs := t.TempDir()
 	for _, job := range []struct{ name, pkg string }{
@@ -35,8 +35,8 @@ func TestScripts(t *testing.T) {
 	} {
 		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", filepath.Join(jobs, job.name), job.pkg)
 		build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-		if words, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", build, err, words)
+		if output, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", build, err, output)
 		}
 	}
 	for _, bomb := range wasmtest.Bombs() {
@@ -53,7 +53,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, p)
 }
 
-func TestSizes(t *testing.T) {
+func TestSizesAreParsedAndPrinted(t *testing.T) {
 	tests := []struct {
 		text string
 		want int64 // -1: refused
@@ -83,7 +83,7 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%q: got %d, %v; want %d", tt.text, s, err, tt.want)
 		}
 		if again := size(0); err == nil && (again.Set(s.String()) != nil || again != s) {
-			t.Errorf("%q: shown as %q, which reads as %d", tt.text, s.String(), again)
+			t.Errorf("%q: printed as %q, which parses as %d", tt.text, s.String(), again)
 		}
 	}
 }

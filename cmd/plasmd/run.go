@@ -19,7 +19,7 @@ import (
 	"github.com/phaseboot/phaseboot/plasm"
 )
 
-// Bounds of the files that a person names, in bytes.
+// Maximum sizes of input files, in bytes.
 const (
 	maxKey     = 64 << 10
 	maxRelease = 1 << 20
@@ -36,16 +36,16 @@ func runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [JOB.wasm]",
 		Short: "Run a job under limits and print its signed receipt",
-		Long: `Run runs one WASI preview1 command: the job of a release, whose bytes must be the
-signed ones, or a file. The job gets its name as its only argument and nothing else:
-no files, no network, no environment. Its output is shown as it comes, each line
-marked "job: "; then the receipt is printed as one line.
+		Long: `Run runs one WASI preview1 command: the job of a release, which must match its signed
+entry, or a file. The job gets its name as its only argument, and no files, network or
+environment. Its output is printed while it runs, each line after "job: "; then the
+receipt is printed as one line.
 
-The job runs in a process of its own, which is killed at the time limit. plasmd takes at
-most 64M beside --memory; a Go program's code needs about 25 bytes of that for each of
-the module's.
+The job runs in a process of its own, which is killed at the time limit. plasmd uses at
+most 64M in addition to --memory. The code of the job counts against --memory: about 25
+bytes for each byte of the module.
 
-Exit code 0: the job exited 0, or the release has no job. 1: the job failed or was
+Exit code 0: the job exited with 0, or the release has no job. 1: the job failed or was
 stopped at a limit; its receipt says which.`,
 		Example: `  plasmd run --release /run/phase/release.json --key /run/phase/machine.key
   plasmd run --memory 48M --timeout 5s bin/hello.wasm`,
@@ -53,13 +53,13 @@ stopped at a limit; its receipt says which.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.release, "release", "", "verified release as JSON; its job is looked for beside it")
-	flags.StringVar(&f.jobDir, "job-dir", "", "folder that holds the job under its role (default: the folder of --release)")
-	flags.StringVar(&f.key, "key", "", "machine's key that signs the receipt, PKCS8 PEM, Ed25519 (default: one made for this run)")
+	flags.StringVar(&f.release, "release", "", "verified release as JSON; its job is in the same folder")
+	flags.StringVar(&f.jobDir, "job-dir", "", "folder with the job, named by its role (default: the folder of --release)")
+	flags.StringVar(&f.key, "key", "", "key of the machine that signs the receipt, Ed25519 in PKCS #8 PEM (default: a new key for this run)")
 	flags.StringVar(&f.receipt, "receipt", "", "also write the receipt to this file")
-	flags.Var((*size)(&f.limits.Memory), "memory", "memory that the job may have, with its code")
-	flags.DurationVar(&f.limits.Timeout, "timeout", f.limits.Timeout, "time that it may take")
-	flags.Var((*size)(&f.limits.Output), "output-limit", "bytes that it may write")
+	flags.Var((*size)(&f.limits.Memory), "memory", "memory limit of the job, its code included")
+	flags.DurationVar(&f.limits.Timeout, "timeout", f.limits.Timeout, "time limit of the job")
+	flags.Var((*size)(&f.limits.Output), "output-limit", "limit of the job's output, in bytes")
 	return cmd
 }
 
@@ -100,8 +100,8 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// console is where the job's output is shown: stdout holds nothing but the receipt
-// with --json.
+// console returns where the job's output is printed: on stderr with --json, whose stdout has only the
+// receipt.
 func console(cmd *cobra.Command) io.Writer {
 	if cli.JSON(cmd) {
 		return cmd.ErrOrStderr()
@@ -109,7 +109,7 @@ func console(cmd *cobra.Command) io.Writer {
 	return cmd.OutOrStdout()
 }
 
-// machineKey reads the key that signs; nil when none was named.
+// machineKey reads the key of --key, nil without one.
 func (f runFlags) machineKey() (ed25519.PrivateKey, error) {
 	if f.key == "" {
 		return nil, nil
@@ -125,7 +125,7 @@ func (f runFlags) machineKey() (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// sign signs with the machine's key, or with one made for this run, and says so.
+// sign signs with the machine's key or, if key is nil, with a new one, and prints a note about it.
 func (f runFlags) sign(cmd *cobra.Command, receipt plasm.Receipt, key ed25519.PrivateKey) (plasm.Receipt, error) {
 	if key != nil {
 		return receipt.Sign(key, false)
@@ -134,12 +134,12 @@ func (f runFlags) sign(cmd *cobra.Command, receipt plasm.Receipt, key ed25519.Pr
 	if err != nil {
 		return plasm.Receipt{}, err
 	}
-	cmd.PrintErrln("plasmd: no --key: the receipt is signed by a key made for this run, which names no machine")
+	cmd.PrintErrln("plasmd: no --key: the receipt is signed by a key made for this run, which identifies no machine")
 	return receipt.Sign(key, true)
 }
 
-// load finds the job: of the release, or the file. The release is nil for a file,
-// and the job empty when the release has none.
+// load reads the job of the release or the file. The release is nil for a file; the job is empty if the
+// release has none.
 func (f runFlags) load(ctx context.Context, args []string) (plasm.Job, *manifest.Release, error) {
 	switch {
 	case f.release != "" && len(args) > 0:
@@ -147,7 +147,7 @@ func (f runFlags) load(ctx context.Context, args []string) (plasm.Job, *manifest
 	case f.release == "" && len(args) == 0:
 		return plasm.Job{}, nil, cli.Usagef("no job: name a JOB.wasm, or a release with --release")
 	case f.release == "" && f.jobDir != "":
-		return plasm.Job{}, nil, cli.Usagef("--job-dir %s: only --release looks for its job in a folder", f.jobDir)
+		return plasm.Job{}, nil, cli.Usagef("--job-dir %s: needs --release", f.jobDir)
 	case f.release == "":
 		job, err := loadFile(ctx, args[0])
 		return job, nil, err
@@ -179,9 +179,9 @@ func loadFile(ctx context.Context, path string) (plasm.Job, error) {
 	return plasm.NewJob(ctx, filepath.Base(path), module)
 }
 
-// checkKind refuses a file that does not begin as a WebAssembly module, and says what it is
-// and what is expected. The error wraps cas.ErrCorrupt. What a module declares is the
-// engine's affair, and goes into the receipt.
+// checkKind refuses a file that does not begin as a WebAssembly module. The error names the kind of file
+// and wraps cas.ErrCorrupt. The engine checks the declarations of a module, and the receipt has its
+// verdict.
 func checkKind(job plasm.Job) error {
 	if bytes.HasPrefix(job.Module, []byte("\x00asm\x01\x00\x00\x00")) {
 		return nil
@@ -192,7 +192,7 @@ func checkKind(job plasm.Job) error {
 	return nil
 }
 
-// print writes the receipt: one line on stdout, and the file if one was named.
+// print writes the receipt as one line to stdout, and to the file of --receipt.
 func (f runFlags) print(cmd *cobra.Command, receipt plasm.Receipt) error {
 	data, err := receipt.Encode()
 	if err != nil {

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"math"
 	"strconv"
 	"strings"
 )
 
-// size is a flag in bytes: digits and, if wanted, K, M or G for powers of 1024.
+// size is a flag in bytes: digits, optionally followed by K, M or G for powers of 1024.
 type size int64
 
 const units = "KMG"
@@ -22,7 +22,7 @@ func (s *size) Set(text string) error {
 	}
 	v, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || v < 0 || v > math.MaxInt64/factor {
-		return fmt.Errorf("a size is digits and then nothing, K, M or G, such as 64M")
+		return errors.New("not a size; write digits, optionally followed by K, M or G, such as 64M")
 	}
 	*s = size(v * factor)
 	return nil

@@ -17,21 +17,22 @@ func verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify RECEIPT",
 		Short: "Check a receipt's fields and signature",
-		Long: `Verify checks that a receipt is exactly what a machine signed. The receipt names the
-key itself; with --key it must be this one, which is what proves whose receipt it is.`,
+		Long: `Verify checks that a receipt was not changed since a machine signed it. The receipt names
+the key of the machine. With --key, the receipt must name this key: only that shows which
+machine signed it.`,
 		Example: `  plasmd run --receipt receipt.json --key machine.key bin/hello.wasm
   plasmd verify receipt.json --key machine.key.pub`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return verify(cmd, args[0], keyPath) },
 	}
-	cmd.Flags().StringVar(&keyPath, "key", "", "the machine's public key, PKIX PEM, Ed25519")
+	cmd.Flags().StringVar(&keyPath, "key", "", "the machine's public key, Ed25519 in PKIX PEM")
 	return cmd
 }
 
 // verified is the result of verify with --json.
 type verified struct {
 	Receipt plasm.Receipt `json:"receipt"`
-	Known   bool          `json:"known_machine"` // the key was the one of --key
+	Known   bool          `json:"known_machine"` // --key was given and matches
 }
 
 func verify(cmd *cobra.Command, path, keyPath string) error {
@@ -50,10 +51,10 @@ func verify(cmd *cobra.Command, path, keyPath string) error {
 	if err := receipt.Verify(key); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return cli.Print(cmd, verified{receipt, key != nil}, words(receipt, key != nil))
+	return cli.Print(cmd, verified{receipt, key != nil}, describe(receipt, key != nil))
 }
 
-// publicKey reads the key of --key; nil without one.
+// publicKey reads the key of --key, nil without one.
 func publicKey(path string) (ed25519.PublicKey, error) {
 	if path == "" {
 		return nil, nil
@@ -69,23 +70,23 @@ func publicKey(path string) (ed25519.PublicKey, error) {
 	return key, nil
 }
 
-// words says what the receipt proves.
-func words(r plasm.Receipt, known bool) string {
-	whose := "the key that --key names"
+// describe returns the receipt as text for a person.
+func describe(r plasm.Receipt, known bool) string {
+	signer := "the key that --key names"
 	switch {
 	case r.Machine.Ephemeral && !known:
-		whose = "a key made for that one run: it names no machine"
+		signer = "a key made for that run, which identifies no machine"
 	case !known:
-		whose = "the key that it names itself; --key says whose it is"
+		signer = "the key that it names; use --key to check which machine this is"
 	}
 	from := "a file"
 	if r.Release != nil {
 		from = fmt.Sprintf("release %s of %s-%s", r.Release.Version, r.Release.Channel, r.Release.Arch)
 	}
-	return fmt.Sprintf(`receipt: whole, signed by %s
+	return fmt.Sprintf(`receipt: unchanged, signed by %s
 machine  %s
 job      %s from %s
 started  %s, took %d ms, memory peak %d bytes
 ended    %s, exit code %d, output %d bytes
-`, whose, r.Machine.Key, r.Module.CID, from, r.Started, r.DurationMS, r.MemoryPeak, r.Reason, r.ExitCode, r.Output.Length)
+`, signer, r.Machine.Key, r.Module.CID, from, r.Started, r.DurationMS, r.MemoryPeak, r.Reason, r.ExitCode, r.Output.Length)
 }

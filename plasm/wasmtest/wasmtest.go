@@ -1,5 +1,5 @@
-// Package wasmtest makes WebAssembly modules that cost their host far more than they
-// weigh. Tests of plasm and of plasmd run them. Start at Bombs.
+// Package wasmtest makes hostile WebAssembly modules: small files that use much memory or time of their
+// host. Tests of plasm and of plasmd run them. Start at Bombs.
 package wasmtest
 
 import (
@@ -11,17 +11,16 @@ import (
 type Bomb struct {
 	Name    string
 	Module  []byte
-	Reasons []string // how a run of it may end, as a receipt says it
+	Reasons []string // possible reasons of the end of a run, as in a receipt
 }
 
 var (
 	refused = []string{"bounds"}
-	small   = []string{"memory", "exit", "timeout"} // within the bounds: the limits of the process decide
+	small   = []string{"memory", "exit", "timeout"} // within the limits of declarations: the limits of the process apply
 	endless = []string{"timeout"}
 )
 
-// Bombs returns the modules. Those that are just within the bounds of what a module may
-// declare are there beside those that are far beyond.
+// Bombs returns the modules: some are just within the limits of declarations, others far above them.
 func Bombs() []Bomb {
 	nop := body(nil)
 	return []Bomb{
@@ -46,7 +45,7 @@ func Bombs() []Bomb {
 		{"100,000 exports", module(oneType, function, section(7, exports(100_000)), code(nop)), refused},
 		{"100,000 imports", module(oneType, section(2, vector(100_000, []byte{1, 'e', 1, 'f', 0, 0})), function, start, code(nop)), refused},
 		{"1,000,000 targets of a br_table", functions(1, body(branches(1_000_000))), refused},
-		{"a count of 2^32-1 functions and none there", module(oneType, section(3, uleb(1<<32-1))), refused},
+		{"a count of 2^32-1 functions without any function", module(oneType, section(3, uleb(1<<32-1))), refused},
 		{"8,000,000 bytes of instructions", functions(1, body(bytes.Repeat([]byte{0x41, 0, 0x1a}, 2_600_000))), small},
 		{"1,000 results from each of 100,000 calls", calls(), small},
 		{"500,000 names of functions", append(functions(1, nop), names(500_000)...), []string{"exit"}},
@@ -64,14 +63,13 @@ var (
 	global   = []byte{0x7f, 0, 0x41, 0, 0x0b} // i32, constant, 0
 )
 
-// functions is a command of n equal functions with a memory of 64 MiB, the most that
-// plasmd grants without being asked.
+// functions returns a command with n equal functions and a memory of 64 MiB.
 func functions(n int, one []byte) []byte {
 	return module(oneType, section(3, vector(n, []byte{0})), section(5, join([]byte{1, 0}, uleb(1024))), start,
 		section(10, vector(n, one)))
 }
 
-// body is one function with locals of 64 bits.
+// body returns one function with 64-bit locals.
 func body(instructions []byte, locals ...int) []byte {
 	declared := uleb(len(locals))
 	for _, n := range locals {
@@ -85,8 +83,7 @@ func nested(n int) []byte {
 	return join(bytes.Repeat([]byte{0x02, 0x40}, n), bytes.Repeat([]byte{0x0b}, n))
 }
 
-// types is a type without parameters and with n results of 32 bits, or with n
-// parameters when they are as many as a type may have.
+// types returns a type with n 32-bit results or, if n is the limit 1000, with n 32-bit parameters.
 func types(n int) []byte {
 	if n == 1000 {
 		return join([]byte{0x60}, vector(n, []byte{0x7f}), []byte{0})
@@ -118,7 +115,7 @@ func names(n int) []byte {
 	return section(0, join(text("name"), section(1, entries)))
 }
 
-// calls leaves the results of each of its calls on the stack.
+// calls returns a module that leaves the results of each of its calls on the stack.
 func calls() []byte {
 	thousand := bytes.Repeat([]byte{0x41, 0}, 1000)
 	return module(
@@ -127,20 +124,20 @@ func calls() []byte {
 		section(10, join([]byte{2}, body(join(bytes.Repeat([]byte{0x10, 1}, 100_000), []byte{0x00})), body(thousand))))
 }
 
-// straight is a row of bulk operations without a loop or a call, which no engine
-// interrupts by itself.
+// straight returns a module with a long sequence of bulk operations without loops and calls, which the
+// engine does not interrupt.
 func straight(operation []byte) []byte {
 	return functions(1, body(bytes.Repeat(operation, 20_000)))
 }
 
 func fill() []byte { return bulk(0, 0, 64<<20, 0xfc, 11, 0) }
 
-// bulk is an operation on three numbers, each a positive constant.
+// bulk returns an operation with three positive constants as operands.
 func bulk(to, from, size int, op ...byte) []byte {
 	return join([]byte{0x41}, sleb(to), []byte{0x41}, sleb(from), []byte{0x41}, sleb(size), op)
 }
 
-// sleb is a positive signed LEB128 number.
+// sleb encodes a positive signed LEB128 number.
 func sleb(n int) []byte {
 	b := uleb(n)
 	if last := len(b) - 1; b[last]&0x40 != 0 {

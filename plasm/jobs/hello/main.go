@@ -1,5 +1,5 @@
-// Command hello is the job of the demo: it greets, and computes something small
-// that the console can show. Built by `make` with GOOS=wasip1 GOARCH=wasm.
+// Command hello is the job of the demo: it prints a greeting and a small computed result. `make` builds
+// it with GOOS=wasip1 GOARCH=wasm.
 package main
 
 import (
@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// limit keeps the work to some milliseconds, even interpreted on an emulated CPU.
+// limit is so small that the computation takes milliseconds, even interpreted on an emulated CPU.
 const limit = 10_000
 
 func main() {
@@ -18,7 +18,7 @@ func main() {
 	}
 }
 
-// primes counts the primes below n with a sieve.
+// primes counts the primes below n with the sieve of Eratosthenes.
 func primes(n int) int {
 	composite := make([]bool, n)
 	count := 0

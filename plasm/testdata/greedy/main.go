@@ -1,5 +1,5 @@
-// Command greedy is a job that asks its host for things. Its name, the only thing
-// that it is given, says which. It exits 0 when it was refused every one of them.
+// Command greedy is a job that tries to use resources of its host. Its name, its only argument, says
+// which. It exits with 0 if each of them was refused.
 package main
 
 import (
@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// wishes maps a job's name to what it tries. Each returns an error when refused.
-var wishes = map[string][]func() error{
+// attempts maps a job's name to its attempts. Each returns an error if it was refused.
+var attempts = map[string][]func() error{
 	"files": {
 		func() error { _, err := os.ReadDir("/"); return err },
 		func() error { _, err := os.ReadFile("/etc/passwd"); return err },
@@ -22,8 +22,8 @@ var wishes = map[string][]func() error{
 		func() error { return os.Remove("/tmp") },
 		func() error { _, err := os.NewFile(3, "preopened").Stat(); return err },
 	},
-	// Go's own net package is a fake on wasip1, and never asks the host. What a host
-	// could grant is a socket that it opened before.
+	// On wasip1, Go's net package never calls the host. A host could only grant a socket that it
+	// has opened before.
 	"network": {
 		func() error { _, err := net.Dial("tcp", "127.0.0.1:80"); return err },
 		func() error { _, err := net.FileListener(os.NewFile(3, "socket")); return err },
@@ -44,8 +44,8 @@ var wishes = map[string][]func() error{
 }
 
 func main() {
-	for _, wish := range wishes[os.Args[0]] {
-		err := wish()
+	for _, attempt := range attempts[os.Args[0]] {
+		err := attempt()
 		fmt.Println(err)
 		if err == nil {
 			os.Exit(9)
@@ -53,9 +53,9 @@ func main() {
 	}
 }
 
-// refusedIf says no in the words of an error.
-func refusedIf(no bool) error {
-	if no {
+// refusedIf returns an error if refused is set.
+func refusedIf(refused bool) error {
+	if refused {
 		return errors.New("refused: nothing there")
 	}
 	return nil

@@ -1,5 +1,5 @@
-// Command ordinary is a job of the size that Go programs have: 5 MB, for two packages that
-// many of them use.
+// Command ordinary is a job of the usual size of a Go program: 5 MB, with two packages that many programs
+// use.
 package main
 
 import (
