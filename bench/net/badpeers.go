@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// badFive are at the door of a booting machine beside one good publisher.
-var badFive = []string{"wrong", "truncated", "endless", "slow", "liar"}
+// badPeerKinds are the attacks of the bad peers on the segment, beside one good publisher.
+var badPeerKinds = []string{"wrong", "truncated", "endless", "slow", "silent"}
 
-// badPeers compares a boot among bad peers with one without.
+// badPeers compares a fetch among bad peers with a fetch without them.
 func (t *tool) badPeers(ctx context.Context) error {
 	r, err := t.random(ctx, "bad", t.release)
 	if err != nil {
@@ -23,22 +23,22 @@ func (t *tool) badPeers(ctx context.Context) error {
 		for _, run := range []struct {
 			bad  []string
 			took *[]time.Duration
-		}{{nil, &alone}, {badFive, &among}} {
-			took, err := t.among(ctx, r, run.bad)
+		}{{nil, &alone}, {badPeerKinds, &among}} {
+			took, err := t.fetchAmong(ctx, r, run.bad)
 			if err != nil {
 				return fmt.Errorf("with bad peers %q: %w", run.bad, err)
 			}
 			*run.took = append(*run.took, took)
 		}
 	}
-	fmt.Printf("  phase-boot fetch of %.1f MB, one good publisher:             %6.2f s\n", float64(t.release)/1e6, seconds(median(alone)))
-	fmt.Printf("  the same among %d bad (%s):  %6.2f s, %+.2f s\n", len(badFive), "wrong block, truncated, endless, 1 byte/s, silent", seconds(median(among)), seconds(median(among)-median(alone)))
+	fmt.Printf("  phase-boot fetch of %.1f MB, one good publisher:             %6.2f s\n", float64(t.release)/1e6, median(alone).Seconds())
+	fmt.Printf("  the same among %d bad (%s):  %6.2f s, %+.2f s\n", len(badPeerKinds), "wrong block, truncated, endless, 1 byte/s, silent", median(among).Seconds(), (median(among) - median(alone)).Seconds())
 	return nil
 }
 
-// among is the time of one fetch on a segment with a publisher and bad peers, all of
-// which are there before it starts.
-func (t *tool) among(ctx context.Context, r *repository, bad []string) (time.Duration, error) {
+// fetchAmong returns the time of one fetch on a segment with a publisher and bad peers,
+// which all run before the fetch starts.
+func (t *tool) fetchAmong(ctx context.Context, r *repository, bad []string) (time.Duration, error) {
 	l, err := newSegment(ctx, 2+len(bad))
 	if err != nil {
 		return 0, err
@@ -49,14 +49,14 @@ func (t *tool) among(ctx context.Context, r *repository, bad []string) (time.Dur
 		return 0, err
 	}
 	defer server.stop()
-	for i, harm := range bad {
-		p, err := r.startHostile(ctx, t.self, at.HTTP[0], l.hosts[2+i], harm)
+	for i, attack := range bad {
+		p, err := r.startHostile(ctx, t.self, at.HTTP[0], l.hosts[2+i], attack)
 		if err != nil {
 			return 0, err
 		}
 		defer p.stop()
 	}
-	out, err := t.fetched()
+	out, err := t.outputDir()
 	if err != nil {
 		return 0, err
 	}

@@ -24,77 +24,78 @@ import (
 )
 
 const (
-	dhtPrefix   = "/phaseboot/bench"
-	dhtConns    = 128              // connections of a node
-	dhtOneIP    = 1 << 12          // all of them may come from one address here
-	dhtSettles  = 90 * time.Second // for the routing tables to fill, and then for their upkeep to rest
-	lookupLimit = 30 * time.Second // after which a lookup has failed
-	leaving     = 5                // one node of so many leaves
+	dhtPrefix     = "/phaseboot/bench"
+	dhtConns      = 128              // connections of a node
+	dhtConnsPerIP = 1 << 12          // many nodes may share an address
+	dhtSettleTime = 90 * time.Second // to fill the routing tables, and again to become idle
+	lookupLimit   = 30 * time.Second // timeout of a lookup
+	leaveOneIn    = 5                // under churn, one node of five leaves
 )
 
-// A crowd of DHT nodes in this process, on wires. The first is the publisher.
+// An overlay is the DHT: nodes in this process on a memoryNetwork. The first is the
+// publisher.
 type overlay struct {
 	nodes []*p2p.Node
-	wires *wires
+	net   *memoryNetwork
 	key   ed25519.PrivateKey
 	name  string
 	seq   uint64
 }
 
-// A lookup is what a machine that boots pays for the newest record and one provider.
+// A lookup is the cost for a booting machine of the newest IPNS record and one provider.
 type lookup struct {
 	resolve, find time.Duration
-	hops          int // peers one after the other, each known from the one before
-	asked         int // peers in all
+	hops          int // longest chain of peers, each learned from the previous one
+	queried       int // all peers that got a query
 }
 
-// dht grows a DHT and looks things up in it, first in peace and then while a fifth of
-// its nodes leave.
+// dht grows a DHT and measures lookups at each size, first in a stable network and then under
+// churn, while a fifth of the nodes leave.
 func (t *tool) dht(ctx context.Context) error {
 	o, err := newOverlay()
 	if err != nil {
 		return err
 	}
 	defer o.close()
-	fmt.Printf("  nodes in one process, on connections inside it; %d lookups each, by clients that enter through two random nodes\n", t.lookups)
-	fmt.Printf("  %-22s %19s %19s %11s %11s %7s %9s %9s\n", "nodes", "record (p50 p95)", "provider (p50 p95)", "hops", "asked", "failed", "CPU each", "MiB/node")
-	var peace, storm []point
+	fmt.Printf("  nodes in one process, connected in memory; %d lookups each, by clients that bootstrap from two random nodes\n", t.lookups)
+	fmt.Printf("  %-22s %19s %19s %11s %11s %7s %9s %9s\n", "nodes", "record (p50 p95)", "provider (p50 p95)", "hops", "queried", "failed", "CPU each", "MiB/node")
+	var stable, churn []point
 	for _, n := range t.nodes {
 		if err := o.grow(ctx, n); err != nil {
 			return err
 		}
-		for _, leave := range []int{0, n / leaving} {
+		for _, leave := range []int{0, n / leaveOneIn} {
 			folder, err := o.publish(ctx)
 			if err != nil {
 				return err
 			}
-			before := spentHere()
+			before := ownCPU()
 			found, failed := o.lookups(ctx, t.lookups, leave, folder)
-			each := (spentHere() - before) / time.Duration(t.lookups)
+			each := (ownCPU() - before) / time.Duration(t.lookups)
 			if ctx.Err() != nil || len(found) == 0 {
 				return fmt.Errorf("%d nodes: no lookup succeeded: %w", n, ctx.Err())
 			}
 			p := summary(n, found)
 			p.print(leave, failed, each, len(o.nodes))
 			if leave == 0 {
-				peace = append(peace, p)
+				stable = append(stable, p)
 			} else {
-				storm = append(storm, p)
+				churn = append(churn, p)
 			}
 		}
-		if err := t.draw(peace, storm); err != nil {
+		if err := t.draw(stable, churn); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// draw writes the plot of what there is so far: a large DHT takes long.
-func (t *tool) draw(peace, storm []point) error {
+// draw writes the plot of the sizes so far, because a large DHT takes long.
+func (t *tool) draw(stable, churn []point) error {
 	if t.svg == "" {
 		return nil
 	}
-	return os.WriteFile(t.svg, plot(peace, storm), 0o644)
+	return os.WriteFile(t.svg, plot(stable, churn), 0o644)
 }
 
 func newOverlay() (*overlay, error) {
@@ -103,7 +104,7 @@ func newOverlay() (*overlay, error) {
 		return nil, err
 	}
 	name, err := p2p.Name(key.Public().(ed25519.PublicKey))
-	return &overlay{wires: newWires(), key: key, name: name}, err
+	return &overlay{net: newMemoryNetwork(), key: key, name: name}, err
 }
 
 func (o *overlay) close() {
@@ -114,13 +115,13 @@ func (o *overlay) close() {
 	all.Wait()
 }
 
-// grow adds nodes until there are n, each through three that are there, and returns
-// when every routing table has found its neighbours and they have done with that.
+// grow adds nodes until there are n, each bootstrapped from three others. It returns when the
+// routing tables are filled and the process is idle.
 func (o *overlay) grow(ctx context.Context, n int) error {
 	listen := []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/udp/0/quic-v1")}
 	for len(o.nodes) < n {
 		node, err := p2p.New(ctx, p2p.Options{
-			Transports: []p2p.Transport{o.wires.server}, Listen: listen, DHT: p2p.DHTServer, Prefix: dhtPrefix, Bootstrap: o.some(3), MaxConns: dhtConns, MaxConnsPerIP: dhtOneIP,
+			Transports: []p2p.Transport{o.net.server}, Listen: listen, DHT: p2p.DHTServer, Prefix: dhtPrefix, Bootstrap: o.bootstrapPeers(3), MaxConns: dhtConns, MaxConnsPerIP: dhtConnsPerIP,
 		})
 		if err != nil {
 			return err
@@ -128,41 +129,41 @@ func (o *overlay) grow(ctx context.Context, n int) error {
 		o.nodes = append(o.nodes, node)
 	}
 	enough := min(n-1, 20) / 2
-	for end := time.Now().Add(dhtSettles); ; time.Sleep(100 * time.Millisecond) {
-		lonely := 0
+	for end := time.Now().Add(dhtSettleTime); ; time.Sleep(100 * time.Millisecond) {
+		sparse := 0
 		for _, node := range o.nodes {
 			if node.DHTPeers() < enough {
-				lonely++
+				sparse++
 			}
 		}
 		switch {
-		case lonely == 0 || ctx.Err() != nil:
-			rest(ctx)
+		case sparse == 0 || ctx.Err() != nil:
+			waitIdle(ctx)
 			return ctx.Err()
-		case time.Now().After(end) && lonely > n/20:
-			return fmt.Errorf("%d nodes: %d of them know less than %d others after %s", n, lonely, enough, dhtSettles)
+		case time.Now().After(end) && sparse > n/20:
+			return fmt.Errorf("%d nodes: %d routing tables have less than %d peers after %s", n, sparse, enough, dhtSettleTime)
 		case time.Now().After(end):
-			fmt.Printf("  %d of %d nodes know less than %d others after %s\n", lonely, n, enough, dhtSettles)
+			fmt.Printf("  %d of %d routing tables have less than %d peers after %s\n", sparse, n, enough, dhtSettleTime)
 			return nil
 		}
 	}
 }
 
-// rest waits until this process has little to do: new nodes refresh their tables for a
-// while, and lookups would wait for them.
-func rest(ctx context.Context) {
+// waitIdle waits until this process uses less than a quarter of a core: new nodes refresh
+// their routing tables for a while, which would delay lookups.
+func waitIdle(ctx context.Context) {
 	const look = 500 * time.Millisecond
-	for end := time.Now().Add(dhtSettles); time.Now().Before(end) && ctx.Err() == nil; {
-		before := spentHere()
+	for end := time.Now().Add(dhtSettleTime); time.Now().Before(end) && ctx.Err() == nil; {
+		before := ownCPU()
 		time.Sleep(look)
-		if spentHere()-before < look/4 {
+		if ownCPU()-before < look/4 {
 			return
 		}
 	}
 }
 
-// some are random nodes to enter through.
-func (o *overlay) some(n int) []peer.AddrInfo {
+// bootstrapPeers returns n random nodes.
+func (o *overlay) bootstrapPeers(n int) []peer.AddrInfo {
 	var out []peer.AddrInfo
 	for _, i := range mrand.Perm(len(o.nodes))[:min(n, len(o.nodes))] {
 		if infos, err := peer.AddrInfosFromP2pAddrs(o.nodes[i].Addrs()...); err == nil {
@@ -172,7 +173,7 @@ func (o *overlay) some(n int) []peer.AddrInfo {
 	return out
 }
 
-// publish puts a new record and provides what it points to.
+// publish puts a new IPNS record and provides its value.
 func (o *overlay) publish(ctx context.Context) (cid.Cid, error) {
 	o.seq++
 	folder := cas.Sum(cid.DagProtobuf, fmt.Appendf(nil, "folder %d", o.seq))
@@ -183,8 +184,8 @@ func (o *overlay) publish(ctx context.Context) (cid.Cid, error) {
 	return folder, errors.Join(o.nodes[0].PutIPNS(ctx, o.name, record), o.nodes[0].Provide(ctx, folder))
 }
 
-// lookups are by clients one after the other. Between them leave nodes leave, spread
-// evenly and without a word; never the publisher.
+// lookups makes lookups one after the other, each with a new client. Meanwhile leave nodes
+// close, evenly distributed; the publisher stays.
 func (o *overlay) lookups(ctx context.Context, times, leave int, folder cid.Cid) (found []lookup, failed int) {
 	stay := len(o.nodes) - leave
 	for i := range times {
@@ -203,11 +204,11 @@ func (o *overlay) lookups(ctx context.Context, times, leave int, folder cid.Cid)
 	return found, failed
 }
 
-// lookup is what one machine does when it boots.
+// lookup does what a machine does when it boots: resolve the record, find a provider.
 func (o *overlay) lookup(ctx context.Context, folder cid.Cid) (l lookup, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupLimit)
 	defer cancel()
-	client, err := p2p.New(ctx, p2p.Options{Transports: []p2p.Transport{o.wires.client}, DHT: p2p.DHTClient, Prefix: dhtPrefix, Bootstrap: o.some(2)})
+	client, err := p2p.New(ctx, p2p.Options{Transports: []p2p.Transport{o.net.client}, DHT: p2p.DHTClient, Prefix: dhtPrefix, Bootstrap: o.bootstrapPeers(2)})
 	if err != nil {
 		return l, err
 	}
@@ -232,26 +233,26 @@ func (o *overlay) lookup(ctx context.Context, folder cid.Cid) (l lookup, err err
 	if !ok {
 		return l, errors.New("no provider")
 	}
-	l.hops, l.asked = max(one.hops, two.hops), one.asked+two.asked
+	l.hops, l.queried = max(one.hops, two.hops), one.queried+two.queried
 	return l, nil
 }
 
-// A trail is the way that a search took.
-type trail struct{ hops, asked int }
+// A queryTrace is the length and the number of queries of a DHT lookup.
+type queryTrace struct{ hops, queried int }
 
-// watch follows the searches of a context until stop is called.
-func watch(ctx context.Context) (_ context.Context, stop func() trail) {
+// watch records the DHT queries of a context until stop is called.
+func watch(ctx context.Context) (_ context.Context, stop func() queryTrace) {
 	ctx, cancel := context.WithCancel(ctx)
 	ctx, events := routing.RegisterForQueryEvents(ctx)
-	done := make(chan trail, 1)
+	done := make(chan queryTrace, 1)
 	go func() {
-		var t trail
-		known := map[peer.ID]int{} // how many peers one asks to learn of this one, it among them
+		var t queryTrace
+		known := map[peer.ID]int{} // length of the chain of queries that ends with this peer
 		for e := range events {
 			depth := max(known[e.ID], 1)
 			switch e.Type {
 			case routing.SendingQuery:
-				t.asked++
+				t.queried++
 			case routing.PeerResponse:
 				t.hops = max(t.hops, depth)
 				for _, p := range e.Responses {
@@ -263,14 +264,14 @@ func watch(ctx context.Context) (_ context.Context, stop func() trail) {
 		}
 		done <- t
 	}()
-	return ctx, func() trail { cancel(); return <-done }
+	return ctx, func() queryTrace { cancel(); return <-done }
 }
 
-// A point is a row of the table: medians, and what 95 of 100 do not exceed.
+// A point is a row of the table: medians and 95th percentiles.
 type point struct {
 	nodes         int
 	resolve, find [2]time.Duration
-	hops, asked   [2]int
+	hops, queried [2]int
 	found         int
 }
 
@@ -280,7 +281,7 @@ func summary(n int, found []lookup) point {
 		p.resolve[i] = percentileOf(found, at, func(l lookup) time.Duration { return l.resolve })
 		p.find[i] = percentileOf(found, at, func(l lookup) time.Duration { return l.find })
 		p.hops[i] = percentileOf(found, at, func(l lookup) int { return l.hops })
-		p.asked[i] = percentileOf(found, at, func(l lookup) int { return l.asked })
+		p.queried[i] = percentileOf(found, at, func(l lookup) int { return l.queried })
 	}
 	return p
 }
@@ -294,11 +295,11 @@ func (p point) print(leave, failed int, each time.Duration, left int) {
 		return fmt.Sprintf("%d %d ms", d[0].Milliseconds(), d[1].Milliseconds())
 	}
 	fmt.Printf("  %-22s %19s %19s %11s %11s %7d %6d ms %9.1f\n", name, pair(p.resolve), pair(p.find), fmt.Sprint(p.hops[0], " ", p.hops[1]),
-		fmt.Sprint(p.asked[0], " ", p.asked[1]), failed, each.Milliseconds(), float64(resident())/(1<<20)/float64(left))
+		fmt.Sprint(p.queried[0], " ", p.queried[1]), failed, each.Milliseconds(), float64(residentBytes())/(1<<20)/float64(left))
 }
 
-// spentHere is the processor time of this process: of nodes and clients alike.
-func spentHere() time.Duration {
+// ownCPU returns the processor time of this process, which runs all nodes and clients.
+func ownCPU() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
@@ -306,8 +307,8 @@ func spentHere() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// resident is the memory of this process in bytes.
-func resident() int64 {
+// residentBytes returns the resident memory of this process.
+func residentBytes() int64 {
 	runtime.GC()
 	var pages, ours int64
 	fmt.Sscan(strings.TrimSpace(read("/proc/self/statm")), &pages, &ours)

@@ -1,11 +1,16 @@
-// Command net measures delivery beside the tools that do the same work: real
-// publishers, real boot clients and their peers, each a process in a network namespace
-// of its own. `make bench-net` installs the peers and runs it.
+// Command net measures the delivery of releases, and programs that do the same work: nginx
+// and curl, BitTorrent (aria2c). `make bench-net` installs them and runs it. Our publishers
+// and boot clients are the real commands.
 //
-// It runs itself again in new mount, network and process namespaces, so that whatever
-// it makes, bridges, processes, mounts, ends with it, however it ends. Runs of ours and
-// of a peer take turns on the same topology; the ratio counts, not the figure.
+// The model: each host is a network namespace with one veth port on a bridge. A host has no
+// limit but the processor, except for the publisher of experiment 2, whose port tc limits to
+// -rate (100 Mbit/s) in both directions. There is no added delay or loss. All hosts share the
+// cores of this machine, so a ratio between rows of one table counts, not a figure alone.
+// Rows alternate on the same topology. Experiment 4 is different: its DHT nodes are real
+// nodes in one process, connected in memory (memorynet.go).
 //
-// It is several programs in one file: started as "net hostile" or "net
-// tracker" it plays those parts inside a namespace.
+// Start at main: its table lists the experiments, each with its file. The command runs
+// itself again in new mount, network and process namespaces, so that its bridges, processes
+// and mounts end with it. Inside, "net hostile" is a bad peer and "net tracker" a BitTorrent
+// tracker. There are no thresholds: docs/SCALE.md and docs/RATIONALE.md quote the output.
 package main

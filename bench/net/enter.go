@@ -15,15 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideKey names the environment variable that tells the second run that it is one.
+// insideKey names the environment variable that marks the process in the new namespaces.
 const insideKey = "PHASE_BENCH_NET_INSIDE"
 
 func inside() bool { return os.Getenv(insideKey) != "" }
 
-// enclose runs this program again in namespaces of its own, which end with it. An
-// interrupt is passed on, and the second run gets time to tidy up.
+// enclose runs this program again in new namespaces, which end with it. An interrupt is
+// forwarded, and the second process gets 20 s to clean up.
 func enclose(ctx context.Context) error {
-	runtime.LockOSThread() // the second run is killed when this thread ends
+	runtime.LockOSThread() // Pdeathsig kills the second process when this thread ends
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -44,7 +44,7 @@ func enclose(ctx context.Context) error {
 	}
 	err = cmd.Run()
 	if exit := new(exec.ExitError); errors.As(err, &exit) {
-		os.Exit(max(exit.ExitCode(), 1)) // it has said why
+		os.Exit(max(exit.ExitCode(), 1)) // the second process printed its error
 	}
 	if errors.Is(err, syscall.EPERM) {
 		return fmt.Errorf("namespaces: %w; run it as root", err)
@@ -52,7 +52,7 @@ func enclose(ctx context.Context) error {
 	return err
 }
 
-// enter makes the new namespaces usable and a folder to work in; leave removes it.
+// enter prepares the new namespaces and makes the working folder. leave removes the folder.
 func (t *tool) enter() (leave func(), err error) {
 	if t.self, err = os.Executable(); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (t *tool) mounts() error {
 	}{
 		{"", "/", unix.MS_REC | unix.MS_PRIVATE},
 		{"proc", "/proc", 0},
-		{"tmpfs", "/run", 0}, // where ip keeps the names of namespaces
+		{"tmpfs", "/run", 0}, // ip keeps names of namespaces in /run/netns
 		{"tmpfs", t.path("memory"), 0},
 	} {
 		if err := unix.Mount(m.what, m.where, m.what, m.flags, ""); err != nil {
@@ -99,13 +99,13 @@ func (t *tool) mounts() error {
 	if err := os.Mkdir("/run/netns", 0o755); err != nil {
 		return err
 	}
-	raise()
+	raiseFileLimit()
 	_, err := output(context.Background(), "ip", "link", "set", "lo", "up")
 	return err
 }
 
-// raise allows as many open files as this user may have: a crowd and a DHT need many.
-func raise() {
+// raiseFileLimit raises the limit of open files: experiments 4 and 6 need many.
+func raiseFileLimit() {
 	var limit unix.Rlimit
 	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}) == nil || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return
@@ -114,18 +114,18 @@ func raise() {
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 }
 
-// fetched is a new folder for what is fetched.
-func (t *tool) fetched() (string, error) {
+// outputDir makes a new folder for fetched files.
+func (t *tool) outputDir() (string, error) {
 	if t.disk {
 		return os.MkdirTemp(t.dir, "fetched-")
 	}
 	return os.MkdirTemp(t.path("memory"), "fetched-")
 }
 
-// header prints what ran on which versions.
+// header prints the machine and the versions of the programs.
 func (t *tool) header(ctx context.Context) {
 	fmt.Printf("%d cores, %s, %s, loads are of 1, 5 and 15 minutes\n", runtime.NumCPU(), strings.TrimSpace(read("/proc/sys/kernel/osrelease")), runtime.Version())
-	fmt.Printf("TCP %s; what is fetched goes to %s\n", strings.TrimSpace(read("/proc/sys/net/ipv4/tcp_congestion_control")), map[bool]string{true: "disk and is synced", false: "memory (tmpfs)"}[t.disk])
+	fmt.Printf("TCP %s; fetched files go to %s\n", strings.TrimSpace(read("/proc/sys/net/ipv4/tcp_congestion_control")), map[bool]string{true: "disk, with sync", false: "memory (tmpfs)"}[t.disk])
 	for _, peer := range [][]string{
 		{"git", "log", "-1", "--format=phaseboot %h of %cs"},
 		{"nginx", "-v"},
@@ -136,14 +136,14 @@ func (t *tool) header(ctx context.Context) {
 		out, err := exec.CommandContext(ctx, peer[0], peer[1:]...).CombinedOutput()
 		line, _, _ := strings.Cut(string(out), "\n")
 		if err != nil {
-			line = fmt.Sprintf("%s: not there; run: scripts/deps-check.sh --install bench-net", peer[0])
+			line = fmt.Sprintf("%s: not found; run: scripts/deps-check.sh --install bench-net", peer[0])
 		}
 		fmt.Println(line)
 	}
 }
 
-// load prints how busy the machine is with other work.
-func load(when string) { fmt.Printf("  load average %s: %s", when, read("/proc/loadavg")) }
+// printLoad prints the load average, which shows other work on the machine.
+func printLoad(when string) { fmt.Printf("  load average %s: %s", when, read("/proc/loadavg")) }
 
 func read(path string) string {
 	text, err := os.ReadFile(path)

@@ -21,15 +21,15 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
-// harms are what a hostile machine may do to the leaves of artifacts. With metadata and
-// inner nodes it is honest, or it would be found out before it could do harm; and it
-// says that it has every leaf.
-var harms = map[string]func(w http.ResponseWriter, r *http.Request, honest http.Handler){
-	"wrong": func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
-		honest.ServeHTTP(&flipped{w}, r)
+// attacks are the ways in which a hostile machine answers requests for leaves of artifacts.
+// It serves valid metadata and inner nodes, because otherwise clients would ban it before
+// they request leaves. Its bitfield claims every leaf.
+var attacks = map[string]func(w http.ResponseWriter, r *http.Request, valid http.Handler){
+	"wrong": func(w http.ResponseWriter, r *http.Request, valid http.Handler) {
+		valid.ServeHTTP(&flipped{w}, r)
 	},
-	"truncated": func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
-		honest.ServeHTTP(&short{ResponseWriter: w}, r)
+	"truncated": func(w http.ResponseWriter, r *http.Request, valid http.Handler) {
+		valid.ServeHTTP(&short{ResponseWriter: w}, r)
 	},
 	"endless": func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		for block := make([]byte, 64<<10); r.Context().Err() == nil; {
@@ -50,17 +50,10 @@ var harms = map[string]func(w http.ResponseWriter, r *http.Request, honest http.
 			}
 		}
 	},
-	"liar": func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() },
-	"none": func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { http.Error(w, "no", http.StatusNotFound) },
-	"closes": func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
-		if time.Now().UnixNano()/1000%2 == 0 {
-			panic(http.ErrAbortHandler)
-		}
-		honest.ServeHTTP(w, r)
-	},
+	"silent": func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() },
 }
 
-// flipped serves one wrong bit in everything that is as large as data.
+// flipped inverts one bit in every write of 256 bytes or more.
 type flipped struct{ http.ResponseWriter }
 
 func (f *flipped) Write(p []byte) (int, error) {
@@ -71,7 +64,7 @@ func (f *flipped) Write(p []byte) (int, error) {
 	return f.ResponseWriter.Write(p)
 }
 
-// short serves 100 bytes of a body and hangs up.
+// short sends 100 bytes of a body and closes the connection.
 type short struct {
 	http.ResponseWriter
 	sent int
@@ -86,11 +79,11 @@ func (s *short) Write(p []byte) (int, error) {
 	return s.ResponseWriter.Write(p)
 }
 
-// hostile plays a machine that does harm: same gateway, same mDNS, same bitmaps as an
-// honest one. It prints a ready line as a publisher does.
+// hostile runs a hostile machine with the same gateway, mDNS and bitfields as a valid one. It
+// prints a ready line like a publisher.
 func hostile(ctx context.Context, args []string) error {
-	if len(args) != 6 || harms[args[0]] == nil {
-		return errors.New("usage: net hostile HARM IP STORE PUBLISHER ROOT SIZE")
+	if len(args) != 6 || attacks[args[0]] == nil {
+		return errors.New("usage: net hostile ATTACK IP STORE PUBLISHER ROOT SIZE")
 	}
 	store, err := cas.OpenPacks(args[2], cas.PackOptions{ReadOnly: true})
 	if err != nil {
@@ -109,7 +102,7 @@ func hostile(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	facade := newFacade(store, args[3])
+	proxy := newProxy(store, args[3])
 	handler := http.NewServeMux()
 	handler.HandleFunc("/have/", func(w http.ResponseWriter, r *http.Request) {
 		if strings.TrimPrefix(r.URL.Path, "/have/") != root.String() {
@@ -117,20 +110,20 @@ func hostile(ctx context.Context, args []string) error {
 			return
 		}
 		w.Header().Set("Etag", `"all"`)
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(ones(len(leaves))))
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(fullBitfield(len(leaves))))
 	})
 	handler.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if facade.isData(r) {
-			harms[args[0]](w, r, facade.honest)
+		if proxy.isData(r) {
+			attacks[args[0]](w, r, proxy.valid)
 			return
 		}
-		facade.honest.ServeHTTP(w, r)
+		proxy.valid.ServeHTTP(w, r)
 	})
 	return serveHostile(ctx, args[1], handler)
 }
 
-// ones is the bitmap of n leaves that are all there.
-func ones(n int) []byte {
+// fullBitfield returns the bitfield of n leaves that are all available.
+func fullBitfield(n int) []byte {
 	bits := bytes.Repeat([]byte{0xff}, (n+7)/8)
 	if n%8 != 0 {
 		bits[len(bits)-1] <<= 8 - n%8
@@ -170,48 +163,49 @@ func serveHostile(ctx context.Context, ip string, handler http.Handler) error {
 	return nil
 }
 
-// A facade answers as a publisher does: artifacts from a store, all else as the
-// publisher said it.
-type facade struct {
-	honest    http.Handler
+// A proxy answers like the publisher: artifacts from a store, all else from the publisher,
+// cached.
+type proxy struct {
+	valid     http.Handler
 	store     *cas.Packs
 	publisher *gateway.Client
 
 	mu    sync.Mutex
-	heard map[string][]byte
+	cache map[string][]byte
 }
 
-func newFacade(store *cas.Packs, publisher string) *facade {
-	f := &facade{store: store, publisher: &gateway.Client{Base: publisher}, heard: map[string][]byte{}}
-	f.honest = gateway.Handler(gateway.Options{Source: f, IPNS: func(ctx context.Context, name string) ([]byte, error) {
-		return f.once(name, func() ([]byte, error) { return f.publisher.IPNS(ctx, name) })
+func newProxy(store *cas.Packs, publisher string) *proxy {
+	f := &proxy{store: store, publisher: &gateway.Client{Base: publisher}, cache: map[string][]byte{}}
+	f.valid = gateway.Handler(gateway.Options{Source: f, IPNS: func(ctx context.Context, name string) ([]byte, error) {
+		return f.cached(name, func() ([]byte, error) { return f.publisher.IPNS(ctx, name) })
 	}})
 	return f
 }
 
-// Block reads the store, and asks the publisher once for what is not there.
-func (f *facade) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+// Block reads a block from the store, or else from the publisher.
+func (f *proxy) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if data, err := f.store.Block(ctx, c); err == nil {
 		return data, nil
 	}
-	return f.once(c.String(), func() ([]byte, error) { return f.publisher.Block(ctx, c) })
+	return f.cached(c.String(), func() ([]byte, error) { return f.publisher.Block(ctx, c) })
 }
 
-func (f *facade) once(key string, ask func() ([]byte, error)) ([]byte, error) {
+func (f *proxy) cached(key string, ask func() ([]byte, error)) ([]byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if data := f.heard[key]; data != nil {
+	if data := f.cache[key]; data != nil {
 		return data, nil
 	}
 	data, err := ask()
 	if err == nil {
-		f.heard[key] = data
+		f.cache[key] = data
 	}
 	return data, err
 }
 
-// isData tells leaves and runs of artifacts from metadata and inner nodes.
-func (f *facade) isData(r *http.Request) bool {
+// isData reports whether a request is for leaves of an artifact, and not for metadata or
+// inner nodes.
+func (f *proxy) isData(r *http.Request) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/ipfs/"), "/")
 	c, err := cas.ParseCID(first)
 	if err != nil {
@@ -221,20 +215,20 @@ func (f *facade) isData(r *http.Request) bool {
 	return err == nil && known && (c.Prefix().Codec == cid.Raw || r.URL.Query().Get("format") == "car")
 }
 
-// startHostile starts a machine that does harm, against a publisher that serves, and
-// waits until it is there.
-func (r *repository) startHostile(ctx context.Context, self, publisher string, h *host, harm string) (*process, error) {
+// startHostile starts a hostile machine that forwards to a running publisher, and waits until
+// it serves.
+func (r *repository) startHostile(ctx context.Context, self, publisher string, h *host, attack string) (*process, error) {
 	root, size, err := r.artifact(ctx, "rootfs")
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(ctx, h.ns, nil, self, "hostile", harm, h.addr, r.path("store"), publisher, root, strconv.FormatInt(size, 10))
+	p, err := start(ctx, h.ns, nil, self, "hostile", attack, h.addr, r.path("store"), publisher, root, strconv.FormatInt(size, 10))
 	if err != nil {
 		return nil, err
 	}
 	if _, err := p.ready(); err != nil {
 		p.stop()
-		return nil, fmt.Errorf("%s: %w", harm, err)
+		return nil, fmt.Errorf("%s: %w", attack, err)
 	}
 	return p, nil
 }

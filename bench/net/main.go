@@ -14,8 +14,8 @@ import (
 	"syscall"
 )
 
-// parts are the programs that the tool runs inside a namespace.
-var parts = map[string]func(ctx context.Context, args []string) error{
+// helpers are the programs that the tool starts inside a namespace.
+var helpers = map[string]func(ctx context.Context, args []string) error{
 	"hostile": hostile,
 	"tracker": tracker,
 }
@@ -23,8 +23,8 @@ var parts = map[string]func(ctx context.Context, args []string) error{
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if len(os.Args) > 1 && parts[os.Args[1]] != nil {
-		exit(parts[os.Args[1]](ctx, os.Args[2:]))
+	if len(os.Args) > 1 && helpers[os.Args[1]] != nil {
+		exit(helpers[os.Args[1]](ctx, os.Args[2:]))
 	}
 	t, err := parse(os.Args[1:])
 	switch {
@@ -47,9 +47,9 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// A tool is one run: what to show, how large, how often.
+// A tool is the configuration of one run.
 type tool struct {
-	shows            []string
+	names            []string // experiments
 	runs, machines   int
 	size, release    int64 // bytes
 	rate             string
@@ -62,66 +62,65 @@ type tool struct {
 	self string
 }
 
-// A show prints the figures behind one claim.
-type show struct {
-	name, claim string
+// An experiment measures one situation and prints a table.
+type experiment struct {
+	name, title string
 	run         func(t *tool, ctx context.Context) error
 }
 
-var shows = []show{
+var experiments = []experiment{
 	{"1", "one machine, one peer, loopback", (*tool).onePeer},
-	{"2", "machines that start together behind one thin line", (*tool).herd},
-	{"3", "the next release over a cache with the last one", (*tool).update},
+	{"2", "machines that start at once, and a publisher with a slow port", (*tool).flashCrowd},
+	{"3", "the next release for a machine with the previous one in its cache", (*tool).update},
 	{"4", "the DHT", (*tool).dht},
-	{"6", "a publisher under siege", (*tool).crowded},
-	{"7", "a boot among bad peers", (*tool).badPeers},
+	{"6", "a publisher under siege", (*tool).siege},
+	{"7", "a fetch among bad peers", (*tool).badPeers},
 }
 
 func parse(args []string) (*tool, error) {
 	var t tool
 	var names, nodes string
 	set := flag.NewFlagSet("net", flag.ContinueOnError)
-	set.StringVar(&names, "show", "1,2,3,4,6,7", "which of 1 (one peer), 2 (herd), 3 (update), 4 (DHT), 6 (siege), 7 (bad peers)")
-	set.IntVar(&t.runs, "runs", 3, "runs of each; medians are printed")
-	set.Int64Var(&t.size, "size", 1<<30, "bytes of the root filesystem of 1")
-	set.Int64Var(&t.release, "release", 70_000_000, "bytes of the root filesystem of 2 and 7")
-	set.IntVar(&t.machines, "machines", 16, "machines of 2")
-	set.StringVar(&t.rate, "rate", "100mbit", "the publisher's line in 2, in words of tc")
-	set.StringVar(&nodes, "nodes", "25,50,100,200,400,1000", "sizes of the DHT of 4, growing")
-	set.IntVar(&t.lookups, "lookups", 40, "lookups at each size of 4")
+	set.StringVar(&names, "show", "1,2,3,4,6,7", "experiments: 1 (one peer), 2 (flash crowd), 3 (update), 4 (DHT), 6 (siege), 7 (bad peers)")
+	set.IntVar(&t.runs, "runs", 3, "runs of each row; medians are printed")
+	set.Int64Var(&t.size, "size", 1<<30, "bytes of the root filesystem in 1")
+	set.Int64Var(&t.release, "release", 70_000_000, "bytes of the root filesystem in 2 and 7")
+	set.IntVar(&t.machines, "machines", 16, "machines in 2")
+	set.StringVar(&t.rate, "rate", "100mbit", "rate of the publisher's port in 2, in units of tc")
+	set.StringVar(&nodes, "nodes", "25,50,100,200,400,1000", "sizes of the DHT in 4, increasing")
+	set.IntVar(&t.lookups, "lookups", 40, "lookups at each size in 4")
 	set.StringVar(&t.svg, "svg", "", "`FILE` for the plot of 4")
-	set.IntVar(&t.clients, "connections", 2000, "bad connections of 6")
+	set.IntVar(&t.clients, "connections", 2000, "bad connections in 6")
 	set.StringVar(&t.bin, "bin", "bin", "folder with the commands")
-	set.StringVar(&t.dir, "dir", "build", "working folder; what is made in it is removed")
-	set.StringVar(&t.pair, "pair", "build/pair", "folder with first.squashfs and second.squashfs of 3")
-	set.BoolVar(&t.disk, "disk", false, "write what is fetched to the disk of the working folder, not to memory; peers sync as we do")
+	set.StringVar(&t.dir, "dir", "build", "working folder; files made in it are removed")
+	set.StringVar(&t.pair, "pair", "build/pair", "folder with first.squashfs and second.squashfs for 3")
+	set.BoolVar(&t.disk, "disk", false, "write fetched files to the disk of the working folder, not to memory; all rows sync")
 	if err := set.Parse(args); err != nil {
 		return nil, err
 	}
 	if set.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", set.Arg(0))
 	}
-	t.shows = strings.Split(names, ",")
-	for _, name := range t.shows {
-		if !slices.ContainsFunc(shows, func(s show) bool { return s.name == name }) {
-			return nil, fmt.Errorf("-show %q: one of 1, 2, 3, 4, 6, 7", name)
+	t.names = strings.Split(names, ",")
+	for _, name := range t.names {
+		if !slices.ContainsFunc(experiments, func(e experiment) bool { return e.name == name }) {
+			return nil, fmt.Errorf("-show %q: unknown; use 1, 2, 3, 4, 6 or 7", name)
 		}
 	}
 	for text := range strings.SplitSeq(nodes, ",") {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 2 || len(t.nodes) > 0 && n <= t.nodes[len(t.nodes)-1] {
-			return nil, fmt.Errorf("-nodes %q: numbers of nodes, 2 or more, each more than the one before", nodes)
+			return nil, fmt.Errorf("-nodes %q: must be increasing numbers from 2, such as 25,50,100", nodes)
 		}
 		t.nodes = append(t.nodes, n)
 	}
 	if t.lookups < 1 || t.runs < 1 || t.machines < 1 || t.machines > maxHosts-4 || t.size < 1 || t.release < 1 {
-		return nil, fmt.Errorf("-runs, -machines (to %d), -lookups, -size and -release must be positive", maxHosts-4)
+		return nil, fmt.Errorf("-runs, -machines (at most %d), -lookups, -size, -release: must be positive", maxHosts-4)
 	}
 	return &t, nil
 }
 
-// run prints every show that was asked for. One that fails does not keep the others
-// from running.
+// run runs the selected experiments. When one fails, the others still run.
 func (t *tool) run(ctx context.Context) error {
 	leave, err := t.enter()
 	if err != nil {
@@ -130,18 +129,18 @@ func (t *tool) run(ctx context.Context) error {
 	defer leave()
 	t.header(ctx)
 	var errs []error
-	for _, s := range shows {
-		if !slices.Contains(t.shows, s.name) || ctx.Err() != nil {
+	for _, e := range experiments {
+		if !slices.Contains(t.names, e.name) || ctx.Err() != nil {
 			continue
 		}
-		fmt.Printf("\n%s. %s\n", s.name, s.claim)
-		load("before")
-		if err := s.run(t, ctx); err != nil {
-			err = fmt.Errorf("show %s: %w", s.name, err)
+		fmt.Printf("\n%s. %s\n", e.name, e.title)
+		printLoad("before")
+		if err := e.run(t, ctx); err != nil {
+			err = fmt.Errorf("experiment %s: %w", e.name, err)
 			fmt.Println("  FAILED:", err)
 			errs = append(errs, err)
 		}
-		load("after")
+		printLoad("after")
 	}
 	return errors.Join(append(errs, ctx.Err())...)
 }

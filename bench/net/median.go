@@ -3,26 +3,19 @@ package main
 import (
 	"cmp"
 	"slices"
-	"time"
 )
 
-// median is the middle one, or the upper of two.
+// median returns the median of a list, the upper one of two.
 func median[T cmp.Ordered](list []T) T {
-	list = slices.Clone(list)
-	slices.Sort(list)
-	return list[len(list)/2]
+	return medianOf(list, func(v T) T { return v })
 }
 
-// of is the median of one figure of every run.
-func of[S any, T cmp.Ordered](runs []S, figure func(S) T) T {
-	list := make([]T, len(runs))
-	for i, r := range runs {
-		list[i] = figure(r)
-	}
-	return median(list)
+// medianOf returns the median of a figure of all runs, the upper one of two.
+func medianOf[S any, T cmp.Ordered](runs []S, figure func(S) T) T {
+	return percentileOf(runs, 50, figure)
 }
 
-// percentileOf is the figure that p of a hundred do not exceed.
+// percentileOf returns the value that p percent of a figure of all runs do not exceed.
 func percentileOf[S any, T cmp.Ordered](runs []S, p int, figure func(S) T) T {
 	list := make([]T, len(runs))
 	for i, r := range runs {
@@ -31,5 +24,3 @@ func percentileOf[S any, T cmp.Ordered](runs []S, p int, figure func(S) T) T {
 	slices.Sort(list)
 	return list[min(len(list)*p/100, len(list)-1)]
 }
-
-func seconds(d time.Duration) float64 { return d.Seconds() }

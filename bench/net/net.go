@@ -12,23 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxHosts is how many hosts fit on a segment.
+// maxHosts is the maximum of hosts on a segment.
 const maxHosts = 250
 
-// A segment is one Ethernet: a bridge in a network namespace of its own. Each host is
-// a namespace on it.
+// A segment is one Ethernet: a bridge in a network namespace of its own. Each host is a
+// namespace with a veth port on the bridge.
 type segment struct {
 	name  string // of the bridge's namespace
 	hosts []*host
 }
 
-// A host has one address. Its port is the bridge's end of its cable.
+// A host has one address. port is the bridge's end of its veth pair.
 type host struct {
 	lan            *segment
 	ns, port, addr string
 }
 
-// segments counts them, for their names.
+// segments counts the segments, for their names.
 var segments int
 
 func newSegment(ctx context.Context, hosts int) (_ *segment, err error) {
@@ -39,24 +39,24 @@ func newSegment(ctx context.Context, hosts int) (_ *segment, err error) {
 			l.remove()
 		}
 	}()
-	err = ips(ctx,
+	err = ipCommands(ctx,
 		"netns add "+l.name,
 		"-n "+l.name+" link set lo up",
 		"-n "+l.name+" link add br0 type bridge mcast_snooping 0",
 		"-n "+l.name+" addr add 10.66.0.1/16 dev br0",
 		"-n "+l.name+" link set br0 up")
 	for i := 0; i < hosts && err == nil; i++ {
-		err = l.plug(ctx)
+		err = l.addHost(ctx)
 	}
 	return l, err
 }
 
-// plug adds a host.
-func (l *segment) plug(ctx context.Context) error {
+// addHost adds a host.
+func (l *segment) addHost(ctx context.Context) error {
 	n := len(l.hosts) + 2
 	h := &host{lan: l, ns: fmt.Sprintf("%s-h%d", l.name, n), port: fmt.Sprintf("port%d", n), addr: fmt.Sprintf("10.66.0.%d", n)}
 	l.hosts = append(l.hosts, h)
-	return ips(ctx,
+	return ipCommands(ctx,
 		"netns add "+h.ns,
 		"-n "+l.name+" link add "+h.port+" type veth peer name eth0 netns "+h.ns,
 		"-n "+l.name+" link set "+h.port+" master br0",
@@ -67,16 +67,16 @@ func (l *segment) plug(ctx context.Context) error {
 		"-n "+h.ns+" route add default via 10.66.0.1")
 }
 
-// remove takes the segment down; the processes on it must have ended.
+// remove removes the segment. Its processes must have ended.
 func (l *segment) remove() {
 	ctx := context.Background()
 	for _, h := range l.hosts {
-		ips(ctx, "netns del "+h.ns)
+		ipCommands(ctx, "netns del "+h.ns)
 	}
-	ips(ctx, "netns del "+l.name)
+	ipCommands(ctx, "netns del "+l.name)
 }
 
-func ips(ctx context.Context, lines ...string) error {
+func ipCommands(ctx context.Context, lines ...string) error {
 	for _, line := range lines {
 		if _, err := output(ctx, "ip", strings.Fields(line)...); err != nil {
 			return err
@@ -85,9 +85,9 @@ func ips(ctx context.Context, lines ...string) error {
 	return nil
 }
 
-// exact makes the counters of a host's cable say what is on the wire: no packet is left
-// to be cut later.
-func (h *host) exact(ctx context.Context) error {
+// disableOffload turns off segmentation offload on both ends of a host's veth pair, so that
+// the counters show the frames as they would be on a wire.
+func (h *host) disableOffload(ctx context.Context) error {
 	for _, end := range [][2]string{{h.ns, "eth0"}, {h.lan.name, h.port}} {
 		if _, err := output(ctx, "ip", "netns", "exec", end[0], "ethtool", "-K", end[1], "tso", "off", "gso", "off", "gro", "off"); err != nil {
 			return err
@@ -96,9 +96,9 @@ func (h *host) exact(ctx context.Context) error {
 	return nil
 }
 
-// thin limits a host's cable in both directions, each at its sending end.
-func (h *host) thin(ctx context.Context, rate string) error {
-	if err := h.exact(ctx); err != nil {
+// limitRate limits the rate of a host's veth pair in both directions, each at the sending end.
+func (h *host) limitRate(ctx context.Context, rate string) error {
+	if err := h.disableOffload(ctx); err != nil {
 		return err
 	}
 	for _, end := range [][2]string{{h.ns, "eth0"}, {h.lan.name, h.port}} {
@@ -109,15 +109,15 @@ func (h *host) thin(ctx context.Context, rate string) error {
 	return nil
 }
 
-// cut takes a host off the segment.
-func (h *host) cut(ctx context.Context) error {
-	return ips(ctx, "-n "+h.lan.name+" link set "+h.port+" down")
+// disconnect takes a host off the segment.
+func (h *host) disconnect(ctx context.Context) error {
+	return ipCommands(ctx, "-n "+h.lan.name+" link set "+h.port+" down")
 }
 
-// traffic is what a host has sent and received, in bytes of whole Ethernet frames.
+// traffic returns the bytes of Ethernet frames that a host has sent and received.
 func (h *host) traffic() (sent, received int64, err error) {
 	var text []byte
-	err = within(h.lan.name, func() (err error) {
+	err = inNamespace(h.lan.name, func() (err error) {
 		text, err = os.ReadFile("/proc/thread-self/net/dev")
 		return err
 	})
@@ -134,13 +134,13 @@ func (h *host) traffic() (sent, received int64, err error) {
 		}
 		return in, out, err
 	}
-	return 0, 0, fmt.Errorf("counters of %s: not there: %w", h.port, err)
+	return 0, 0, fmt.Errorf("counters of %s: not found: %w", h.port, err)
 }
 
-// resent is how many segments the TCP of a host has sent again, needed or not.
-func (h *host) resent() (n int64, err error) {
+// retransmitted returns the number of TCP segments that a host has sent again.
+func (h *host) retransmitted() (n int64, err error) {
 	var text []byte
-	err = within(h.ns, func() (err error) {
+	err = inNamespace(h.ns, func() (err error) {
 		text, err = os.ReadFile("/proc/thread-self/net/snmp")
 		return err
 	})
@@ -156,17 +156,17 @@ func (h *host) resent() (n int64, err error) {
 		if i := slices.Index(names, "RetransSegs"); i >= 0 && i < len(fields) {
 			return strconv.ParseInt(fields[i], 10, 64)
 		}
-		names = fields // the first line has the names, the second the figures
+		names = fields // the first line has the names, the second the values
 	}
-	return 0, fmt.Errorf("counters of %s: no RetransSegs", h.ns)
+	return 0, fmt.Errorf("counters of %s: RetransSegs not found", h.ns)
 }
 
-// within runs something on a thread of its own in a namespace. A socket made there stays
-// there.
-func within(ns string, do func() error) error {
+// inNamespace calls do on a thread in a network namespace. Sockets that do makes stay in the
+// namespace.
+func inNamespace(ns string, do func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked, so that the thread ends with the goroutine
 		f, err := os.Open("/run/netns/" + ns)
 		if err != nil {
 			done <- err

@@ -18,8 +18,8 @@ http {
 }
 `
 
-// nginx serves a folder at HOST:PORT of a namespace. It is one process, whose
-// processor time is all of it.
+// nginx serves a folder at HOST:PORT in a namespace. It runs as one process, so that the
+// processor time of that process is complete.
 func (t *tool) nginx(ctx context.Context, ns, addr, root string) (*process, error) {
 	dir, err := os.MkdirTemp(t.dir, "nginx-")
 	if err != nil {
@@ -33,19 +33,19 @@ func (t *tool) nginx(ctx context.Context, ns, addr, root string) (*process, erro
 	if err != nil {
 		return nil, err
 	}
-	// it writes this file once it listens
+	// nginx writes its pid file when it listens
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(filepath.Join(dir, "pid")); err == nil {
 			return p, nil
 		} else if !errors.Is(err, os.ErrNotExist) || time.Now().After(deadline) {
 			p.stop()
-			return nil, fmt.Errorf("nginx is not ready: %w: %s", err, p.log.String())
+			return nil, fmt.Errorf("nginx: not ready: %w: %s", err, p.log.String())
 		}
 	}
 }
 
-// curl fetches a URL to a file, at a gate when there is one.
-func (t *tool) curl(ctx context.Context, ns string, g *gate, url, out string) (*process, error) {
+// curl starts a fetch of a URL to a file, after the barrier unless g is nil.
+func (t *tool) curl(ctx context.Context, ns string, g *barrier, url, out string) (*process, error) {
 	line := []string{"curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--output", out, url}
 	if t.disk {
 		line = append([]string{"sh", "-c", `"$@" && sync "$0"`, out}, line...)

@@ -14,7 +14,7 @@ type transfer struct {
 	client, server time.Duration // processor time
 }
 
-// A contestant does the same work as the others of its table.
+// A contestant is a row of the table: a server and a client that do the table's work.
 type contestant struct {
 	name  string
 	serve func(ctx context.Context) (*process, readyLine, error)
@@ -22,11 +22,11 @@ type contestant struct {
 
 	server *process
 	at     readyLine
-	first  transfer // from a server that has just started
+	first  transfer // from a server that just started
 	runs   []transfer
 }
 
-// onePeer races a cold fetch, verified, against curl, which verifies nothing.
+// onePeer measures a cold fetch with verification, and curl, which verifies nothing.
 func (t *tool) onePeer(ctx context.Context) error {
 	r, err := t.random(ctx, "one", t.size)
 	if err != nil {
@@ -83,18 +83,18 @@ func (t *tool) onePeer(ctx context.Context) error {
 			}
 		}
 	}
-	t.raced(all)
+	t.printOnePeer(all)
 	return nil
 }
 
-// transfer runs the client of a contestant once, into an empty folder.
+// transfer runs the client of a contestant once with an empty output folder.
 func (t *tool) transfer(ctx context.Context, c *contestant) (transfer, error) {
-	out, err := t.fetched()
+	out, err := t.outputDir()
 	if err != nil {
 		return transfer{}, err
 	}
 	defer os.RemoveAll(out)
-	before := c.server.spending()
+	before := c.server.cpuTimeSoFar()
 	client, err := c.fetch(ctx, c.at, out)
 	if err != nil {
 		return transfer{}, err
@@ -102,19 +102,19 @@ func (t *tool) transfer(ctx context.Context, c *contestant) (transfer, error) {
 	if err := client.finish(); err != nil {
 		return transfer{}, err
 	}
-	return transfer{client.ended.Sub(client.begun), client.spent(), c.server.spending() - before}, nil
+	return transfer{client.ended.Sub(client.begun), client.cpuTime(), c.server.cpuTimeSoFar() - before}, nil
 }
 
-func (t *tool) raced(all []*contestant) {
+func (t *tool) printOnePeer(all []*contestant) {
 	gigabytes := float64(t.size) / 1e9
-	peer := of(all[0].runs, func(r transfer) time.Duration { return r.took })
-	fmt.Printf("  %d MiB to a file, medians of %d; before them, once from servers that had just started\n", t.size>>20, t.runs)
+	peer := medianOf(all[0].runs, func(r transfer) time.Duration { return r.took })
+	fmt.Printf("  %d MiB to a file, medians of %d, after one run from servers that just started\n", t.size>>20, t.runs)
 	fmt.Printf("  %-42s %8s %10s %12s %20s %12s\n", "", "time", "speed", "of nginx", "CPU s/GB both ends", "just started")
 	for _, c := range all {
-		took := of(c.runs, func(r transfer) time.Duration { return r.took })
-		client := of(c.runs, func(r transfer) float64 { return seconds(r.client) / gigabytes })
-		server := of(c.runs, func(r transfer) float64 { return seconds(r.server) / gigabytes })
-		fmt.Printf("  %-42s %6.2f s %5.0f MB/s %9.2f x %12.2f %7.2f %8.2f s\n", c.name, seconds(took),
-			float64(t.size)/1e6/seconds(took), seconds(peer)/seconds(took), client, server, seconds(c.first.took))
+		took := medianOf(c.runs, func(r transfer) time.Duration { return r.took })
+		client := medianOf(c.runs, func(r transfer) float64 { return r.client.Seconds() / gigabytes })
+		server := medianOf(c.runs, func(r transfer) float64 { return r.server.Seconds() / gigabytes })
+		fmt.Printf("  %-42s %6.2f s %5.0f MB/s %9.2f x %12.2f %7.2f %8.2f s\n", c.name, took.Seconds(),
+			float64(t.size)/1e6/took.Seconds(), peer.Seconds()/took.Seconds(), client, server, c.first.took.Seconds())
 	}
 }

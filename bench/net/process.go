@@ -40,38 +40,38 @@ type process struct {
 	*exec.Cmd
 	name  string
 	out   *bufio.Reader
-	log   noise
+	log   logTail
 	begun time.Time
 	ended time.Time     // valid once done is closed
 	done  chan struct{} // closed at its end
 	err   error
 }
 
-// noise keeps the end of what a process says.
-type noise struct {
+// logTail keeps the last 32 to 64 KiB of a process's stderr.
+type logTail struct {
 	mu   sync.Mutex
 	text []byte
 }
 
-func (n *noise) Write(p []byte) (int, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.text = append(n.text, p...)
-	if len(n.text) > 64<<10 {
-		n.text = append([]byte(nil), n.text[32<<10:]...)
+func (l *logTail) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, p...)
+	if len(l.text) > 64<<10 {
+		l.text = append([]byte(nil), l.text[32<<10:]...)
 	}
 	return len(p), nil
 }
 
-func (n *noise) String() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return string(tail(n.text))
+func (l *logTail) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(tail(l.text))
 }
 
-// start runs a command in a namespace, "" for that of the tool. With a gate it waits
-// until that is opened; begun is the moment of start else.
-func start(ctx context.Context, ns string, gate *gate, name string, args ...string) (*process, error) {
+// start starts a command in a namespace, "" for the namespace of the tool. With a barrier,
+// the command runs when the barrier is released.
+func start(ctx context.Context, ns string, gate *barrier, name string, args ...string) (*process, error) {
 	line := append([]string{name}, args...)
 	if gate != nil {
 		line = append([]string{"sh", "-c", `read _; exec "$@"`, "sh"}, line...)
@@ -96,7 +96,7 @@ func start(ctx context.Context, ns string, gate *gate, name string, args ...stri
 	return p, nil
 }
 
-// finish waits for the end of a process that nobody reads from any more.
+// finish discards the rest of the process's stdout and waits for its end.
 func (p *process) finish() error {
 	io.Copy(io.Discard, p.out)
 	p.err = p.Wait()
@@ -108,7 +108,7 @@ func (p *process) finish() error {
 	return nil
 }
 
-// stop ends a daemon and waits for it. Whatever it was sent to sleep by, it wakes.
+// stop ends a daemon, also a stopped one, and waits for it.
 func (p *process) stop() {
 	p.Process.Signal(syscall.SIGCONT)
 	p.Process.Signal(syscall.SIGTERM)
@@ -117,7 +117,7 @@ func (p *process) stop() {
 	p.finish()
 }
 
-// readyLine is what a daemon of ours prints when it serves.
+// readyLine is the line that our daemons print when they serve.
 type readyLine struct {
 	Peer   string   `json:"peer"`
 	HTTP   []string `json:"http"`
@@ -134,18 +134,18 @@ func (p *process) ready() (readyLine, error) {
 		err = json.Unmarshal(line, &r)
 	}
 	if err != nil {
-		return r, fmt.Errorf("%s is not ready: %w: %s", p.name, err, p.log.String())
+		return r, fmt.Errorf("%s: not ready: %w: %s", p.name, err, p.log.String())
 	}
 	return r, nil
 }
 
-// spent is the processor time of a process that has ended.
-func (p *process) spent() time.Duration {
+// cpuTime returns the processor time of a process that has ended.
+func (p *process) cpuTime() time.Duration {
 	return p.ProcessState.UserTime() + p.ProcessState.SystemTime()
 }
 
-// spending is that of one that runs, in steps of 10 ms.
-func (p *process) spending() time.Duration {
+// cpuTimeSoFar returns the processor time of a running process, in steps of 10 ms.
+func (p *process) cpuTimeSoFar() time.Duration {
 	text := read(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(fields) < 13 {
@@ -156,18 +156,18 @@ func (p *process) spending() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// A gate holds processes back until it is opened for all at once.
-type gate struct {
+// A barrier makes processes wait, and starts them all at once.
+type barrier struct {
 	wait, open *os.File
 }
 
-func newGate() (*gate, error) {
+func newBarrier() (*barrier, error) {
 	r, w, err := os.Pipe()
-	return &gate{r, w}, err
+	return &barrier{r, w}, err
 }
 
-// release lets everybody go.
-func (g *gate) release() time.Time {
+// release starts all processes and returns the time.
+func (g *barrier) release() time.Time {
 	g.open.Close()
 	now := time.Now()
 	g.wait.Close()

@@ -31,8 +31,8 @@ func (t *tool) newRepository(ctx context.Context, name string) (*repository, err
 		"--ipns-key", r.path("keys/ipns.pub"), "--channel", "stable", "--arch", "x86_64")
 }
 
-// random is a repository with one release: a small kernel and initramfs, and a root
-// filesystem of size bytes that nothing can compress.
+// random makes a repository with one release: a small kernel and initramfs, and a root
+// filesystem of size random bytes, which nothing can compress.
 func (t *tool) random(ctx context.Context, name string, size int64) (*repository, error) {
 	r, err := t.newRepository(ctx, name)
 	if err != nil {
@@ -44,7 +44,7 @@ func (t *tool) random(ctx context.Context, name string, size int64) (*repository
 	return r, r.publish(ctx, "1", r.path("rootfs"))
 }
 
-// publish signs a release of a root filesystem and adds it to the store.
+// publish signs a release with a root filesystem and adds it to the store.
 func (r *repository) publish(ctx context.Context, version, rootfs string) error {
 	dir := r.path("artifacts-" + version)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -77,8 +77,8 @@ func (r *repository) sign(ctx context.Context, args ...string) error {
 	return err
 }
 
-// serve starts a publisher at an address of a namespace, with what else is given, and
-// waits until it is ready.
+// serve starts a publisher at an address in a namespace, with more arguments, and waits until
+// it serves.
 func (r *repository) serve(ctx context.Context, ns, addr string, more ...string) (*process, readyLine, error) {
 	p, err := start(ctx, ns, nil, filepath.Join(r.bin, "phase-publish"), append([]string{
 		"serve", "--store", r.path("store"), "--repo", r.path("repo"), "--online-key", r.path("keys/online"), "--ipns-key", r.path("keys/ipns"),
@@ -94,14 +94,14 @@ func (r *repository) serve(ctx context.Context, ns, addr string, more ...string)
 	return p, ready, err
 }
 
-// boot starts a boot client in a namespace.
-func (r *repository) boot(ctx context.Context, ns string, g *gate, out string, more ...string) (*process, error) {
+// boot starts phase-boot fetch in a namespace.
+func (r *repository) boot(ctx context.Context, ns string, g *barrier, out string, more ...string) (*process, error) {
 	return start(ctx, ns, g, filepath.Join(r.bin, "phase-boot"), append([]string{
 		"fetch", "--root", r.path("repo/root.json"), "--channel", "stable", "--arch", "x86_64", "--out", out,
 	}, more...)...)
 }
 
-// artifact is the CID and the size of a file of the first release.
+// artifact returns the CID and the size of a file of the first release.
 func (r *repository) artifact(ctx context.Context, name string) (root string, size int64, err error) {
 	file := r.path("artifacts-1", name)
 	out, err := output(ctx, filepath.Join(r.bin, "phase-sign"), "cid", file)

@@ -6,14 +6,14 @@ import (
 	"math"
 )
 
-// A panel is a diagram over the number of nodes, which doubles from tick to tick.
+// A panel is a diagram over the number of nodes, with a logarithmic axis.
 type panel struct {
 	title string
 	left  float64
 	lines []line
 }
 
-// A line is one figure of every point.
+// A line is one value of every point.
 type line struct {
 	name, colour, dash string
 	y                  []float64
@@ -24,8 +24,8 @@ const (
 	panelTop                = 40.0
 )
 
-// plot draws the growth of a DHT: time and hops over nodes, in peace and in a storm.
-func plot(peace, storm []point) []byte {
+// plot draws time and hops over the number of nodes, for a stable network and under churn.
+func plot(stable, churn []point) []byte {
 	figures := func(points []point, figure func(point) float64) (y []float64) {
 		for _, p := range points {
 			y = append(y, figure(p))
@@ -35,10 +35,10 @@ func plot(peace, storm []point) []byte {
 	both := func(figure func(p point, i int) float64) []line {
 		at := func(i int) func(point) float64 { return func(p point) float64 { return figure(p, i) } }
 		return []line{
-			{"median", "#1f6feb", "", figures(peace, at(0))},
-			{"95 of 100", "#1f6feb", "5 4", figures(peace, at(1))},
-			{"median, a fifth leaves", "#d1242f", "", figures(storm, at(0))},
-			{"95 of 100, a fifth leaves", "#d1242f", "5 4", figures(storm, at(1))},
+			{"median", "#1f6feb", "", figures(stable, at(0))},
+			{"95 of 100", "#1f6feb", "5 4", figures(stable, at(1))},
+			{"median, a fifth leaves", "#d1242f", "", figures(churn, at(0))},
+			{"95 of 100, a fifth leaves", "#d1242f", "5 4", figures(churn, at(1))},
 		}
 	}
 	var b bytes.Buffer
@@ -47,7 +47,7 @@ func plot(peace, storm []point) []byte {
 		{"ms until the newest record is there", 60, both(func(p point, i int) float64 { return float64(p.resolve[i].Milliseconds()) })},
 		{"hops", 450, both(func(p point, i int) float64 { return float64(p.hops[i]) })},
 	} {
-		p.draw(&b, peace)
+		p.draw(&b, stable)
 	}
 	fmt.Fprintln(&b, "</svg>")
 	return b.Bytes()
@@ -85,7 +85,7 @@ func (p panel) draw(b *bytes.Buffer, points []point) {
 	}
 }
 
-// nice is the next of 1, 2, 4, 8 times a power of ten.
+// nice rounds v up to 1, 2, 4 or 8 times a power of ten.
 func nice(v float64) float64 {
 	step := math.Pow(10, math.Floor(math.Log10(max(v, 1))))
 	for _, k := range []float64{1, 2, 4, 8, 10} {

@@ -17,7 +17,7 @@ import (
 
 const pieceSize = 256 << 10
 
-// writeTorrent writes the metainfo of one file, as BEP 3 says.
+// writeTorrent writes the metainfo file of one file (BEP 3).
 func writeTorrent(path, announce, file string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -44,8 +44,8 @@ func writeTorrent(path, announce, file string) error {
 		len(announce), announce, size, len(name), name, pieceSize, pieces.Len(), pieces.Bytes()), 0o644)
 }
 
-// tracker tells everybody who announces about all the others. It says "announced" for
-// each that is new.
+// tracker is a BitTorrent tracker (BEP 3, BEP 23). It answers an announce with all other
+// peers, and prints "announced" for each new peer.
 func tracker(ctx context.Context, args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: net tracker HOST:PORT")

@@ -12,7 +12,8 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// update counts what the next release costs a machine whose cache holds the last one.
+// update counts the bytes of the next release for a machine with the previous one in its
+// cache.
 func (t *tool) update(ctx context.Context) error {
 	r, err := t.newRepository(ctx, "pair")
 	if err != nil {
@@ -29,12 +30,12 @@ func (t *tool) update(ctx context.Context) error {
 	}
 	defer l.remove()
 	server, machine := l.hosts[0], l.hosts[1]
-	if err := server.exact(ctx); err != nil {
+	if err := server.disableOffload(ctx); err != nil {
 		return err
 	}
 	fill := t.path("cache")
 	defer os.RemoveAll(fill)
-	if _, _, err := t.counted(ctx, r, l, fill); err != nil {
+	if _, _, err := t.fetchBytes(ctx, r, l, fill); err != nil {
 		return err
 	}
 	if err := r.publish(ctx, "2", files[1]); err != nil {
@@ -51,7 +52,7 @@ func (t *tool) update(ctx context.Context) error {
 		if _, err := output(ctx, "cp", "-a", fill, cache); err != nil {
 			return err
 		}
-		n, resent, err := t.counted(ctx, r, l, cache)
+		n, resent, err := t.fetchBytes(ctx, r, l, cache)
 		if err != nil {
 			return err
 		}
@@ -61,21 +62,21 @@ func (t *tool) update(ctx context.Context) error {
 			return err
 		}
 	}
-	plain, resent, err := t.countedCurl(ctx, server, machine, fresh)
+	plain, resent, err := t.curlBytes(ctx, server, machine, fresh)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("  %d new leaves, and the inner nodes above them: %d bytes of %s; frames to the machine, medians of %d, headers and all:\n", leaves, fresh, filepath.Base(files[1]), t.runs)
-	fmt.Printf("  phase-boot fetch --cache                     %10d bytes   %6.3f x what is new   %.3f x curl\n", median(wire), ratio(median(wire), fresh), ratio(median(wire), plain))
-	fmt.Printf("  nginx, curl, one file as large               %10d bytes   %6.3f x\n", plain, ratio(plain, fresh))
-	fmt.Printf("    each run, bytes/segments that TCP sent again:%s; curl %d/%d\n", again, plain, resent)
+	fmt.Printf("  %d new leaves and the inner nodes above them: %d bytes of %s; Ethernet frames to the machine, medians of %d:\n", leaves, fresh, filepath.Base(files[1]), t.runs)
+	fmt.Printf("  phase-boot fetch --cache                     %10d bytes   %6.3f x new bytes   %.3f x curl\n", median(wire), ratio(median(wire), fresh), ratio(median(wire), plain))
+	fmt.Printf("  nginx, curl, one file of that size           %10d bytes   %6.3f x\n", plain, ratio(plain, fresh))
+	fmt.Printf("    each run, bytes/TCP segments retransmitted:%s; curl %d/%d\n", again, plain, resent)
 	return nil
 }
 
 func ratio(a, b int64) float64 { return float64(a) / float64(b) }
 
-// counted is what one fetch with a cache lets the machine receive.
-func (t *tool) counted(ctx context.Context, r *repository, l *segment, cache string) (bytes, resent int64, err error) {
+// fetchBytes returns the bytes that a machine with a cache receives during one fetch.
+func (t *tool) fetchBytes(ctx context.Context, r *repository, l *segment, cache string) (bytes, resent int64, err error) {
 	server, machine := l.hosts[0], l.hosts[1]
 	p, at, err := r.serve(ctx, server.ns, server.addr, "--mdns=false")
 	if err != nil {
@@ -87,17 +88,17 @@ func (t *tool) counted(ctx context.Context, r *repository, l *segment, cache str
 	})
 }
 
-// received is what leaves a server while a client works: bytes of frames, and how many
-// segments were among them that had been sent before.
+// received returns the bytes of frames that a server sends while a client runs, and the
+// number of TCP segments that it retransmits.
 func (t *tool) received(ctx context.Context, server *host, client func(out string) (*process, error)) (bytes, resent int64, err error) {
-	out, err := t.fetched()
+	out, err := t.outputDir()
 	if err != nil {
 		return 0, 0, err
 	}
 	defer os.RemoveAll(out)
 	count := func(sign int64) error {
 		n, _, e := server.traffic()
-		again, f := server.resent()
+		again, f := server.retransmitted()
 		bytes, resent = bytes+sign*n, resent+sign*again
 		return errors.Join(e, f)
 	}
@@ -115,7 +116,7 @@ func (t *tool) received(ctx context.Context, server *host, client func(out strin
 	return bytes, resent, err
 }
 
-func (t *tool) countedCurl(ctx context.Context, server, machine *host, size int64) (bytes, resent int64, err error) {
+func (t *tool) curlBytes(ctx context.Context, server, machine *host, size int64) (bytes, resent int64, err error) {
 	dir := t.path("plain")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return 0, 0, err
@@ -134,8 +135,8 @@ func (t *tool) countedCurl(ctx context.Context, server, machine *host, size int6
 	})
 }
 
-// fresh is how many bytes of leaves and inner nodes, and how many leaves, the second file
-// has that the first has not. Kernel and initramfs are the same in both releases.
+// fresh returns the bytes of leaves and inner nodes, and the number of leaves, that only the
+// second file has. Kernel and initramfs are equal in both releases.
 func (r *repository) fresh(ctx context.Context, files []string) (bytes int64, leaves int, err error) {
 	store, err := cas.OpenPacks(r.path("store"), cas.PackOptions{ReadOnly: true})
 	if err != nil {
@@ -149,7 +150,7 @@ func (r *repository) fresh(ctx context.Context, files []string) (bytes int64, le
 			return 0, 0, err
 		}
 		defer f.Close()
-		nodes := map[cid.Cid]int64{} // come out of adding it once more
+		nodes := map[cid.Cid]int64{} // sizes of the inner nodes
 		file, err := cas.AddFile(ctx, func(_ context.Context, c cid.Cid, data []byte) error {
 			if c.Prefix().Codec == cid.DagProtobuf {
 				nodes[c] = int64(len(data))

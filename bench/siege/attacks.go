@@ -16,10 +16,10 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// An attack is what one bad connection does. run returns when the publisher ends it.
+// An attack is one kind of bad connection. run returns when the publisher closes it.
 type attack struct {
 	name    string
-	streams bool // at the libp2p port; the good client fetches over streams, as a new peer each time
+	streams bool // attack the libp2p port; the good client fetches over streams, each round as a new peer
 	run     func(net.Conn, *rig)
 }
 
@@ -27,33 +27,33 @@ var attacks = []attack{
 	{"none", false, nil},
 	{"none, streams", true, nil},
 	{"idle connections", false, idle},
-	{"records, all the time", false, records},
-	{"random CIDs", false, strangers},
+	{"IPNS records in a loop", false, records},
+	{"random CIDs", false, randomCIDs},
 	{"header flood", false, headerFlood},
-	{"a header a byte a second", false, slowHeader},
+	{"one header byte a second", false, slowHeader},
 	{"endless request body", false, endlessBody},
 	{"readers of 10 bytes a second", false, slowReader},
 	{"a thousand ranges of a block", false, ranges},
 	{"a CAR with every duplicate", false, duplicates},
 	{"a CAR of a repetitive file", false, repetitive},
-	{"silent at the libp2p port", true, silent},
-	{"noise at the libp2p port", true, garbage},
+	{"silent at the libp2p port", true, sendNothing},
+	{"noise at the libp2p port", true, randomBytes},
 }
 
 const (
-	perAddress = 125                   // bad connections of one address
-	again      = 50 * time.Millisecond // pause before a connection is made anew
+	perAddress     = 125                   // bad connections from one address
+	reconnectPause = 50 * time.Millisecond // pause before a new connection
 )
 
-// storm keeps n bad connections busy until ctx ends.
-func (a attack) storm(ctx context.Context, r *rig, n int) (done func()) {
+// start keeps n bad connections busy until ctx ends. done waits for their end.
+func (a attack) start(ctx context.Context, r *rig, n int) (done func()) {
 	ended := make(chan struct{}, n)
 	for i := range n {
 		go func() {
 			defer func() { ended <- struct{}{} }()
 			for a.run != nil && ctx.Err() == nil {
 				a.once(ctx, r, i/perAddress)
-				time.Sleep(again)
+				time.Sleep(reconnectPause)
 			}
 		}()
 	}
@@ -64,7 +64,7 @@ func (a attack) storm(ctx context.Context, r *rig, n int) (done func()) {
 	}
 }
 
-// once makes one bad connection from an address of its group.
+// once makes one bad connection from the address of its group.
 func (a attack) once(ctx context.Context, r *rig, group int) {
 	to := r.addr()
 	if a.streams {
@@ -80,8 +80,8 @@ func (a attack) once(ctx context.Context, r *rig, group int) {
 	a.run(c, r)
 }
 
-// ask sends requests on one connection, each when the answer before it is there.
-func ask(c net.Conn, request func() string) {
+// repeat sends requests on one connection, each after the previous response.
+func repeat(c net.Conn, request func() string) {
 	in := bufio.NewReader(c)
 	for {
 		if _, err := io.WriteString(c, request()); err != nil {
@@ -96,7 +96,7 @@ func ask(c net.Conn, request func() string) {
 			return
 		}
 		if resp.StatusCode == http.StatusServiceUnavailable {
-			time.Sleep(again)
+			time.Sleep(reconnectPause)
 		}
 	}
 }
@@ -112,11 +112,11 @@ func idle(c net.Conn, r *rig) {
 }
 
 func records(c net.Conn, r *rig) {
-	ask(c, func() string { return request("/ipns/" + r.ready.IPNS + "?format=ipns-record") })
+	repeat(c, func() string { return request("/ipns/" + r.ready.IPNS + "?format=ipns-record") })
 }
 
-func strangers(c net.Conn, _ *rig) {
-	ask(c, func() string {
+func randomCIDs(c net.Conn, _ *rig) {
+	repeat(c, func() string {
 		name := make([]byte, 32)
 		rand.Read(name)
 		return request("/ipfs/" + cas.Sum(cid.Raw, name).String() + "?format=raw")
@@ -168,24 +168,24 @@ func ranges(c net.Conn, r *rig) {
 	for i := range 1000 {
 		list = append(list, fmt.Sprintf("%d-%d", 2*i, 2*i))
 	}
-	ask(c, func() string {
+	repeat(c, func() string {
 		return request("/ipfs/"+r.rootfs.CID.String()+"?format=raw", "Range: bytes="+strings.Join(list, ","))
 	})
 }
 
 func duplicates(c net.Conn, r *rig) {
-	ask(c, func() string {
+	repeat(c, func() string {
 		return request("/ipfs/"+r.zeros.CID.String(), "Accept: application/vnd.ipld.car; version=1; order=dfs; dups=y")
 	})
 }
 
 func repetitive(c net.Conn, r *rig) {
-	ask(c, func() string { return request("/ipfs/" + r.zeros.CID.String() + "?format=car") })
+	repeat(c, func() string { return request("/ipfs/" + r.zeros.CID.String() + "?format=car") })
 }
 
-func silent(c net.Conn, _ *rig) { io.Copy(io.Discard, c) }
+func sendNothing(c net.Conn, _ *rig) { io.Copy(io.Discard, c) }
 
-func garbage(c net.Conn, _ *rig) {
+func randomBytes(c net.Conn, _ *rig) {
 	go io.Copy(io.Discard, c)
 	noise := make([]byte, 4<<10)
 	for {

@@ -16,35 +16,36 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
-// The good client is a process of its own, so that it does not wait for the bad ones to
-// give it a thread. goodEnv holds its task.
+// goodEnv names the environment variable with the good client's task. The good client is a
+// process of its own, so that it does not share threads with the bad connections.
 const goodEnv = "SIEGE_GOOD"
 
-// A task is what the good client does: fetch an artifact, block by block, again and again
-// for a time and at least once whole; over streams each round is a new peer.
+// A task is the input of the good client. It fetches an artifact block by block in a loop
+// for Seconds, and at least once completely. Over streams, each round is a new peer.
 type task struct {
 	HTTP    string
-	Listen  []string // "" for plain HTTP
+	Listen  []string // multiaddrs for streams; empty for plain HTTP
 	Root    cid.Cid
 	Length  int64
 	Seconds float64
 }
 
-// good is what it got.
+// good is the result of the good client.
 type good struct {
 	Bytes  int64
 	Took   time.Duration
-	Waits  []time.Duration // for one block each
-	Rounds int             // artifacts fetched whole
-	Failed int             // requests that did not succeed at the first try
-	Cause  string          // why the last of them
+	Waits  []time.Duration // time of each block
+	Rounds int             // complete artifacts
+	Failed int             // failed requests
+	Cause  string          // of the last failure
 }
 
 const (
-	tries = 1000 // failures after which it gives up
-	pause = 50 * time.Millisecond
+	tries = 1000                  // failures after which the client stops
+	pause = 50 * time.Millisecond // before a retry
 )
 
+// wait returns a percentile of the times of one block.
 func (g good) wait(percent int) time.Duration {
 	if len(g.Waits) == 0 {
 		return 0
@@ -55,7 +56,7 @@ func (g good) wait(percent int) time.Duration {
 
 func (g good) rate() float64 { return float64(g.Bytes) / 1e6 / g.Took.Seconds() }
 
-// goodClient runs a task in a process.
+// goodClient runs a task in a child process.
 func goodClient(ctx context.Context, t task) (g good, err error) {
 	text, err := json.Marshal(t)
 	if err != nil {
@@ -74,8 +75,8 @@ func goodClient(ctx context.Context, t task) (g good, err error) {
 	return g, json.Unmarshal(out, &g)
 }
 
-// goodMain is that process.
-func goodMain(text string) int {
+// runGoodClient is the main function of that process.
+func runGoodClient(text string) int {
 	var t task
 	err := json.Unmarshal([]byte(text), &t)
 	if err == nil {
@@ -105,7 +106,7 @@ func (g *good) fail(err error) {
 	time.Sleep(pause)
 }
 
-// round fetches the artifact once, or until enough when that is not the first time.
+// round fetches the artifact once. Rounds after the first stop at enough.
 func (t task) round(ctx context.Context, enough time.Time, g *good) error {
 	gw, done, err := t.gateway(ctx)
 	if err != nil {
@@ -135,7 +136,7 @@ func (t task) round(ctx context.Context, enough time.Time, g *good) error {
 	return nil
 }
 
-// gateway connects over plain HTTP, or over streams as a new peer.
+// gateway connects over plain HTTP, or over streams with a new peer identity.
 func (t task) gateway(ctx context.Context) (*gateway.Client, func(), error) {
 	if len(t.Listen) == 0 {
 		return &gateway.Client{Base: t.HTTP}, func() {}, nil

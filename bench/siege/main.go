@@ -12,12 +12,12 @@ import (
 
 func main() {
 	if t := os.Getenv(goodEnv); t != "" {
-		os.Exit(goodMain(t))
+		os.Exit(runGoodClient(t))
 	}
-	path := flag.String("publish", "bin/phase-publish", "the program under siege")
+	path := flag.String("publish", "bin/phase-publish", "the phase-publish program to attack")
 	conns := flag.Int("conns", 2000, "bad connections at once")
 	length := flag.Duration("for", 10*time.Second, "time of each attack")
-	only := flag.String("only", "", "attacks whose name contains this")
+	only := flag.String("only", "", "run only attacks whose name contains this text")
 	flag.Parse()
 	if err := run(context.Background(), *path, *conns, *length, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "siege:", err)
@@ -52,27 +52,27 @@ func run(ctx context.Context, path string, conns int, length time.Duration, only
 		fmt.Printf("%-32s %9.0f %9s %9s %9s %7d %7d MB %3d MB\n", a.name, res.rate(),
 			res.wait(50), res.wait(95), res.wait(100), res.Failed, res.before>>20, res.peak>>20)
 		if res.Rounds == 0 {
-			fmt.Printf("  the good client got nothing whole: %s\n", res.Cause)
+			fmt.Printf("  the good client got no complete artifact: %s\n", res.Cause)
 		}
 	}
 	return nil
 }
 
-// A result is what the good client got and what it cost the publisher.
+// A result is the good client's result and the publisher's memory.
 type result struct {
 	good
 	before, peak int64 // bytes of memory
 }
 
-// measure lets the good client fetch among n bad connections.
+// measure runs the good client beside n bad connections.
 func (a attack) measure(ctx context.Context, r *rig, n int, length time.Duration) (res result, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	res.before = r.rss()
 	peak, watching := make(chan int64, 1), make(chan struct{})
 	go func() { peak <- r.watch(watching) }()
-	done := a.storm(ctx, r, n)
-	time.Sleep(min(time.Second, length/4)) // until most of them are there
+	done := a.start(ctx, r, n)
+	time.Sleep(min(time.Second, length/4)) // until most connections are open
 	t := task{HTTP: r.ready.HTTP[0], Root: r.rootfs.CID, Length: r.rootfs.Length, Seconds: length.Seconds()}
 	if a.streams {
 		t.Listen = r.ready.Listen
@@ -85,7 +85,7 @@ func (a attack) measure(ctx context.Context, r *rig, n int, length time.Duration
 	return res, err
 }
 
-// watch returns the most memory that the publisher had until done closes.
+// watch returns the publisher's peak memory until done closes.
 func (r *rig) watch(done <-chan struct{}) (peak int64) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -33,10 +33,10 @@ import (
 
 const (
 	rootfsSize = 8 << 20
-	zerosSize  = 64 << 20 // of the initramfs: a few blocks, over and over
+	zerosSize  = 64 << 20 // of the initramfs: a few blocks, many times
 )
 
-// A rig is a publisher that runs, with one release.
+// A rig is a running publisher with one release.
 type rig struct {
 	cmd           *exec.Cmd
 	ready         publisher.Ready
@@ -44,7 +44,7 @@ type rig struct {
 	rootfs, zeros manifest.Artifact
 }
 
-// newRig makes a release below dir and serves it with the program at path.
+// newRig makes a release in dir and serves it with the program at path.
 func newRig(ctx context.Context, dir, path string) (*rig, error) {
 	release, err := publish(ctx, dir)
 	if err != nil {
@@ -84,15 +84,16 @@ func (r *rig) close() error {
 	return r.cmd.Wait()
 }
 
-// addr is the host:port of plain HTTP, node that of libp2p.
+// addr returns host:port of plain HTTP.
 func (r *rig) addr() string { return strings.TrimPrefix(r.ready.HTTP[0], "http://") }
 
+// node returns host:port of libp2p.
 func (r *rig) node() string {
-	port, _ := r.peer.Addrs[0].ValueForProtocol(multiaddr.P_TCP) // serve was told to listen on TCP alone
+	port, _ := r.peer.Addrs[0].ValueForProtocol(multiaddr.P_TCP) // serve listens only on TCP
 	return net.JoinHostPort("127.0.0.1", port)
 }
 
-// rss is the memory of the publisher, in bytes.
+// rss returns the publisher's resident memory in bytes.
 func (r *rig) rss() int64 {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", r.cmd.Process.Pid))
 	fields := strings.Fields(string(text))
@@ -106,7 +107,7 @@ func (r *rig) rss() int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// metric reads one figure of the publisher, labels included in its name.
+// metric reads one of the publisher's metrics. The name includes the labels.
 func (r *rig) metric(name string) float64 {
 	resp, err := http.Get(r.ready.Metrics[0] + "/metrics")
 	if err != nil {

@@ -21,26 +21,26 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// A result is what one process of ours did.
+// A result is the measurement of one child process.
 type result struct {
-	Open    time.Duration // of the store
-	Work    time.Duration // without what follows
-	Sync    time.Duration // until all of it is on the disk
-	CPU     time.Duration // of all cores, the whole process
+	Open    time.Duration // time to open the store
+	Work    time.Duration // time of the work without the final sync
+	Sync    time.Duration // time of the work and the final sync
+	CPU     time.Duration // processor time of the whole process, all cores
 	Blocks  int64
 	File    cas.File
 	MaxRSS  int64 // bytes
 	NewData int64 // bytes that were not in the store
-	Found   cost  // of one block that is there
-	Missed  cost  // of one that is not
+	Found   cost  // of a lookup of a stored block
+	Missed  cost  // of a lookup of an unknown block
 }
 
-// child does one piece of work: "ingest STORE FILE CHUNKER", "stream STORE BYTES",
-// "copy STORE CID SIZE", "random STORE CID SIZE", "tiny STORE BLOCKS PACKS", "merge STORE", or
-// "lookup STORE BLOCKS".
+// child does the work of one measurement: "ingest STORE FILE CHUNKER", "stream STORE BYTES",
+// "copy STORE CID SIZE", "random STORE CID SIZE", "tiny STORE BLOCKS PACKS", "merge STORE -",
+// or "lookup STORE BLOCKS".
 func child(ctx context.Context, args []string) (result, error) {
 	if len(args) < 3 {
-		return result{}, errors.New("child: no work")
+		return result{}, errors.New("child: too few arguments")
 	}
 	var r result
 	opts := cas.PackOptions{ReadOnly: args[0] == "copy" || args[0] == "random" || args[0] == "lookup"}
@@ -85,7 +85,7 @@ func child(ctx context.Context, args []string) (result, error) {
 func rusage() syscall.Rusage {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		panic(err) // it cannot fail for ourselves
+		panic(err) // cannot happen for RUSAGE_SELF
 	}
 	return usage
 }
@@ -112,7 +112,7 @@ func (r *result) ingest(ctx context.Context, p *cas.Packs, file, chunker string)
 	return err
 }
 
-// read copies the file out, or reads its leaves in random order on all cores.
+// read copies a file to nowhere, or reads its leaves in random order on all cores.
 func (r *result) read(ctx context.Context, p *cas.Packs, args []string) error {
 	c, err := cas.ParseCID(args[2])
 	if err != nil {
@@ -135,15 +135,15 @@ func (r *result) random(ctx context.Context, p *cas.Packs, c cid.Cid, size int64
 	}
 	r.Blocks = int64(len(leaves))
 	rand.Shuffle(len(leaves), func(i, j int) { leaves[i], leaves[j] = leaves[j], leaves[i] })
-	start := time.Now() // the list of leaves is another work
+	start := time.Now() // listing the leaves does not count
 	workers := runtime.GOMAXPROCS(0)
 	errs := make([]error, workers)
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
-			var room []byte
+			var buf []byte
 			for i := w; i < len(leaves) && errs[w] == nil; i += workers {
-				_, errs[w] = cas.ReadLeafInto(ctx, p, leaves[i], &room)
+				_, errs[w] = cas.ReadLeafInto(ctx, p, leaves[i], &buf)
 			}
 		})
 	}
@@ -152,7 +152,7 @@ func (r *result) random(ctx context.Context, p *cas.Packs, c cid.Cid, size int64
 	return errors.Join(errs...)
 }
 
-// ours runs a child and returns what it says.
+// ours runs a child process and returns its result.
 func (b *bench) ours(ctx context.Context, args ...string) (result, error) {
 	var r result
 	cmd := exec.CommandContext(ctx, b.self, append([]string{"child"}, args...)...)
@@ -165,8 +165,8 @@ func (b *bench) ours(ctx context.Context, args ...string) (result, error) {
 	return r, json.Unmarshal(out, &r)
 }
 
-// peer runs a foreign tool and returns what it took.
-func peer(ctx context.Context, name string, args ...string) (cost, error) {
+// tool runs another program and returns its cost.
+func tool(ctx context.Context, name string, args ...string) (cost, error) {
 	if _, err := exec.LookPath(name); err != nil {
 		return cost{}, fmt.Errorf("%w; run: scripts/deps-check.sh --install bench", err)
 	}

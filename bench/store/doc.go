@@ -1,7 +1,17 @@
-// Command store measures the store beside the tools that do the same work, and prints a
-// table of medians and ratios. Runs of ours and of a peer take turns, so that both see
-// the same machine; the ratio counts, not the figure. `make bench` installs the peers,
-// makes the pair of root filesystems and runs it.
+// Command store measures the block store (package cas) and programs that do the same work:
+// b3sum, cp, casync, xdelta3, zsync. `make bench` installs them, makes a pair of root
+// filesystems and runs it. Nothing else calls it.
 //
-// Each of our runs is a process of its own, as each run of a peer is.
+// It prints tables of medians and ratios. Our runs and those of the other programs
+// alternate, so that both see the same machine. The ratio counts: absolute figures depend
+// on the machine and its load. Each run of ours is a process of its own, like each run of
+// the others, so that its peak memory and processor time are its own.
+//
+// The inputs model what a publisher stores: random bytes, which nothing can compress (a
+// squashfs is like that), and two consecutive builds of one root filesystem for the bytes
+// of an update. It takes minutes and 15 GB of disk. There are no thresholds:
+// docs/RATIONALE.md quotes the output.
+//
+// Start at main; ingest.go, pair.go and index.go each have a measurement, child.go the
+// process that is measured.
 package main

@@ -16,11 +16,11 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// lookups is how many blocks are sought.
+// lookups is the number of blocks that are looked up.
 const lookups = 200_000
 
-// index measures how a block is found in a store of very many. The blocks are tiny, so that
-// they fit on the disk: an index does not know their size.
+// index measures lookups in a store with very many blocks. The blocks have 8 bytes, so that
+// they fit on the disk: the cost of a lookup does not depend on their size.
 func (b *bench) index(ctx context.Context) error {
 	if b.blocks == 0 {
 		return nil
@@ -34,7 +34,7 @@ func (b *bench) index(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\n5. %d blocks in %d packs (put in %.1f s, %.1f MiB of memory), one core, medians of %d\n",
+	fmt.Printf("\n5. %d blocks in %d packs (stored in %.1f s with %.1f MiB of memory), one core, medians of %d\n",
 		b.blocks, len(packs), made.Sync.Seconds(), float64(made.MaxRSS)/(1<<20), b.runs)
 	var open, found, missed []cost
 	var rss int64
@@ -47,7 +47,7 @@ func (b *bench) index(ctx context.Context) error {
 		rss = max(rss, r.MaxRSS)
 	}
 	wall, cpu := func(c cost) time.Duration { return c.Wall }, func(c cost) time.Duration { return c.CPU }
-	fmt.Printf("  open %v, a block that is there %v (CPU %v), one that is not %v (CPU %v), peak memory after %d lookups %.1f MiB\n",
+	fmt.Printf("  open %v, lookup of a stored block %v (CPU %v), of an unknown block %v (CPU %v), peak memory after %d lookups %.1f MiB\n",
 		median(open, wall).Round(time.Millisecond), median(found, wall), median(found, cpu), median(missed, wall), median(missed, cpu),
 		2*lookups, float64(rss)/(1<<20))
 	if err := os.Remove(filepath.Join(store, "packs.idx")); err != nil {
@@ -57,7 +57,7 @@ func (b *bench) index(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("  packs.idx missing: written anew by the next writer in %v, peak memory %.1f MiB\n",
+	fmt.Printf("  packs.idx missing: rebuilt by the next writer in %v, peak memory %.1f MiB\n",
 		r.Open.Round(time.Millisecond), float64(r.MaxRSS)/(1<<20))
 	return os.RemoveAll(store)
 }
@@ -67,7 +67,7 @@ func tinyBlock(i int64) (cid.Cid, []byte) {
 	return cas.Sum(cid.Raw, data), data
 }
 
-// tinyPack is the size of packs when so many blocks are to be in so many of them.
+// tinyPack returns the pack size that distributes the blocks over this number of packs.
 func tinyPack(blocks, packs string) (int64, error) {
 	n, err := strconv.ParseInt(blocks, 10, 64)
 	m, e := strconv.ParseInt(packs, 10, 64)
@@ -92,7 +92,7 @@ func putTiny(ctx context.Context, p *cas.Packs, blocks string) error {
 	return nil
 }
 
-// lookup seeks blocks that are there and as many that are not.
+// lookup looks up stored blocks and as many unknown ones.
 func (r *result) lookup(ctx context.Context, p *cas.Packs, blocks string) error {
 	n, err := strconv.ParseInt(blocks, 10, 64)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// ingest races adding a random file that is in the page cache.
+// ingest measures adding a random file that is in the page cache.
 func (b *bench) ingest(ctx context.Context) error {
 	file := b.path("random")
 	if err := writeRandom(file, b.size); err != nil {
@@ -29,17 +29,17 @@ func (b *bench) ingest(ctx context.Context) error {
 		}},
 		{name: "ingest again, all known", run: b.ingestChild(store, file, cas.DefaultChunker, false, nil)},
 		{name: "b3sum --num-threads 1", run: func(ctx context.Context) (cost, error) {
-			return peer(ctx, "b3sum", "--num-threads", "1", file)
+			return tool(ctx, "b3sum", "--num-threads", "1", file)
 		}},
 		{name: "cp", run: func(ctx context.Context) (cost, error) {
-			os.Remove(b.path("copy")) // it may not be there
-			return peer(ctx, "cp", "--reflink=never", file, b.path("copy"))
+			os.Remove(b.path("copy")) // it may not exist
+			return tool(ctx, "cp", "--reflink=never", file, b.path("copy"))
 		}},
 		{name: "casync make", run: func(ctx context.Context) (cost, error) {
 			if err := os.RemoveAll(b.path("castr")); err != nil {
 				return cost{}, err
 			}
-			return peer(ctx, "casync", "make", "--store="+b.path("castr"), b.path("random.caibx"), file)
+			return tool(ctx, "casync", "make", "--store="+b.path("castr"), b.path("random.caibx"), file)
 		}},
 	}
 	medians, err := b.race(ctx, all)
@@ -55,7 +55,8 @@ func (b *bench) ingest(ctx context.Context) error {
 	return os.Remove(file)
 }
 
-// ingestChild returns a run that adds file to store, and keeps what it said.
+// ingestChild returns a run that adds file to store, which is emptied before if fresh. The
+// run stores its result in keep unless that is nil.
 func (b *bench) ingestChild(store, file, chunker string, fresh bool, keep *result) func(context.Context) (cost, error) {
 	return func(ctx context.Context) (cost, error) {
 		if fresh {
@@ -71,7 +72,7 @@ func (b *bench) ingestChild(store, file, chunker string, fresh bool, keep *resul
 	}
 }
 
-// read copies a file out, and reads its blocks at random.
+// read measures reading a file in order and its blocks in random order.
 func (b *bench) read(ctx context.Context) error {
 	file, store, blocks := b.path("random"), b.path("store"), b.path("blocks")
 	if err := writeRandom(file, b.size); err != nil {
@@ -91,10 +92,10 @@ func (b *bench) read(ctx context.Context) error {
 		}
 	}
 	all := []*contestant{
-		{name: "a file copied out, every block checked", run: read("copy", store, &last)},
-		{name: "blocks of 16 KiB at random, checked", run: read("random", blocks, &small)},
+		{name: "whole file, every block verified", run: read("copy", store, &last)},
+		{name: "random blocks of 16 KiB, verified", run: read("random", blocks, &small)},
 		{name: "b3sum --num-threads 1", run: func(ctx context.Context) (cost, error) {
-			return peer(ctx, "b3sum", "--num-threads", "1", file)
+			return tool(ctx, "b3sum", "--num-threads", "1", file)
 		}},
 	}
 	medians, err := b.race(ctx, all)
@@ -102,7 +103,7 @@ func (b *bench) read(ctx context.Context) error {
 		return err
 	}
 	table(fmt.Sprintf("3. reading %d MiB in the page cache, medians of %d", b.size>>20, b.runs), b.size, all, medians)
-	fmt.Printf("  that is %.0f blocks a second at random\n", float64(b.size/(16<<10))/medians[1].Wall.Seconds())
+	fmt.Printf("  that is %.0f random blocks a second\n", float64(b.size/(16<<10))/medians[1].Wall.Seconds())
 	for _, name := range []string{"store", "blocks", "random"} {
 		if err := os.RemoveAll(b.path(name)); err != nil {
 			return err
@@ -116,7 +117,7 @@ func writeRandom(path string, n int64) error {
 	if err != nil {
 		return err
 	}
-	// by the MiB, as cp writes a file; os.File's own ReadFrom would take 32 KiB
+	// blocks of 1 MiB, as cp writes; os.File.ReadFrom would use 32 KiB
 	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, io.LimitReader(rand.NewChaCha8([32]byte{7}), n), make([]byte, 1<<20)); err != nil {
 		f.Close()
 		return err
@@ -124,7 +125,7 @@ func writeRandom(path string, n int64) error {
 	return f.Close()
 }
 
-// memory watches the ingest of a file that is larger than any cache of ours.
+// memory measures the peak memory while adding a file larger than all our caches.
 func (b *bench) memory(ctx context.Context) error {
 	if b.big == 0 {
 		return nil

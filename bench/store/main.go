@@ -26,14 +26,14 @@ func main() {
 		exit(err)
 	}
 	var b bench
-	flag.StringVar(&b.dir, "dir", "", "working folder, emptied afterwards")
+	flag.StringVar(&b.dir, "dir", "", "working folder; files made in it are removed")
 	flag.StringVar(&b.pair, "pair", "", "folder with first.squashfs and second.squashfs")
-	flag.IntVar(&b.runs, "runs", 5, "runs of each")
+	flag.IntVar(&b.runs, "runs", 5, "runs of each; medians are printed")
 	flag.Int64Var(&b.size, "size", 1<<30, "bytes of the random file")
-	flag.Int64Var(&b.big, "big", 8<<30, "bytes of the file whose ingest is watched for memory; 0: none")
-	flag.Int64Var(&b.blocks, "blocks", 10_000_000, "blocks of the store whose index is searched")
+	flag.Int64Var(&b.big, "big", 8<<30, "bytes of the file of the memory measurement; 0: skip it")
+	flag.Int64Var(&b.blocks, "blocks", 10_000_000, "blocks of the store of the index measurement; 0: skip it")
 	flag.IntVar(&b.packs, "packs", 640, "packs of that store")
-	only := flag.String("only", "newbytes,ingest,read,memory,index", "what to measure")
+	only := flag.String("only", "newbytes,ingest,read,memory,index", "measurements to run")
 	flag.Parse()
 	b.only = strings.Split(*only, ",")
 	if b.dir == "" || b.pair == "" || flag.NArg() > 0 {
@@ -74,14 +74,14 @@ func (b *bench) run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(b.dir)
 	load("before")
-	for _, show := range []struct {
+	for _, m := range []struct {
 		name string
 		run  func(context.Context) error
 	}{{"newbytes", b.newBytes}, {"ingest", b.ingest}, {"read", b.read}, {"memory", b.memory}, {"index", b.index}} {
-		if !slices.Contains(b.only, show.name) {
+		if !slices.Contains(b.only, m.name) {
 			continue
 		}
-		if err := show.run(ctx); err != nil {
+		if err := m.run(ctx); err != nil {
 			return err
 		}
 	}
@@ -89,7 +89,7 @@ func (b *bench) run(ctx context.Context) error {
 	return nil
 }
 
-// load prints how busy the machine is with other work.
+// load prints the load average, which shows other work on the machine.
 func load(when string) {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err == nil {
@@ -99,22 +99,22 @@ func load(when string) {
 
 func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
 
-// A contestant does the same work as the others of its table.
+// A contestant is a row of a table: one way to do the table's work.
 type contestant struct {
 	name string
 	run  func(ctx context.Context) (cost, error)
 	took []cost
 }
 
-// A cost is what one run took: by the clock, and on all cores together, which other people's
-// load on the machine hardly changes.
+// A cost is the wall time and the processor time of one run. Other load on the machine
+// changes the processor time only a little.
 type cost struct{ Wall, CPU time.Duration }
 
 // race runs every contestant in turn, b.runs times, and returns the medians.
 func (b *bench) race(ctx context.Context, all []*contestant) ([]cost, error) {
 	for range b.runs {
 		for _, c := range all {
-			unix.Sync() // nobody waits for what the one before has left to write
+			unix.Sync() // no run waits for writes of the previous one
 			d, err := c.run(ctx)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
@@ -141,8 +141,8 @@ func median(costs []cost, of func(cost) time.Duration) time.Duration {
 	return all[len(all)/2]
 }
 
-// table prints the contestants with their speed, relative to the first, and their time of
-// all cores for each GiB.
+// table prints the time, the speed, the speed relative to the first contestant, and the
+// processor time per GiB of each contestant.
 func table(title string, bytes int64, all []*contestant, medians []cost) {
 	fmt.Printf("\n%s\n", title)
 	for i, c := range all {

@@ -17,7 +17,8 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// newBytes prints what the second root filesystem costs a machine that has the first.
+// newBytes prints the bytes of the second root filesystem that a machine with the first one
+// must fetch.
 func (b *bench) newBytes(ctx context.Context) error {
 	first, second := filepath.Join(b.pair, "first.squashfs"), filepath.Join(b.pair, "second.squashfs")
 	var sizes [2]int64
@@ -30,7 +31,7 @@ func (b *bench) newBytes(ctx context.Context) error {
 	}
 	fmt.Printf("\n2. new bytes of the next release, %.1f to %.1f MB of squashfs, index included\n", float64(sizes[0])/1e6, float64(sizes[1])/1e6)
 	delta := b.path("delta")
-	if _, err := peer(ctx, "xdelta3", "-e", "-9", "-f", "-s", first, second, delta); err != nil {
+	if _, err := tool(ctx, "xdelta3", "-e", "-9", "-f", "-s", first, second, delta); err != nil {
 		return err
 	}
 	fi, err := os.Stat(delta)
@@ -41,7 +42,7 @@ func (b *bench) newBytes(ctx context.Context) error {
 	row := func(name string, n int64, requests string) {
 		fmt.Printf("  %-44s %10d bytes   %5.2f x xdelta3   %s\n", name, n, float64(n)/float64(best), requests)
 	}
-	row("xdelta3 -9, which has both files", best, "")
+	row("xdelta3 -9, with both files at hand", best, "")
 	for _, chunker := range chunkers() {
 		n, err := b.ourNew(ctx, chunker, first, second)
 		if err != nil {
@@ -64,7 +65,7 @@ func (b *bench) newBytes(ctx context.Context) error {
 	return nil
 }
 
-// chunkers are the default and plain content-defined cutting at other sizes.
+// chunkers returns the default chunker, and plain content-defined chunkers of other sizes.
 func chunkers() []string {
 	all := []string{cas.DefaultChunker}
 	for _, name := range []string{"fastcdc-v1.0.0", "jc-v1.0.0"} {
@@ -90,7 +91,7 @@ func (b *bench) casyncNew(ctx context.Context, size, first, second string) (int6
 	var total [2]int64
 	for i, name := range []string{first, second} {
 		index := b.path(fmt.Sprintf("pair%d.caibx", i))
-		if _, err := peer(ctx, "casync", "make", "--chunk-size="+size, "--store="+store, index, name); err != nil {
+		if _, err := tool(ctx, "casync", "make", "--chunk-size="+size, "--store="+store, index, name); err != nil {
 			return 0, err
 		}
 		n, err := treeSize(store)
@@ -124,8 +125,9 @@ func treeSize(dir string) (int64, error) {
 	return sum, err
 }
 
-// zsyncNew lets zsync fetch the second file from nginx, and counts the bytes of bodies: zsync
-// asks for many ranges at once, which net/http answers in a form that it never ends reading.
+// zsyncNew fetches the second file with zsync from nginx and counts the bytes of the
+// bodies. A net/http server would not do: zsync requests many ranges at once and never
+// stops reading the answer of net/http.
 func (b *bench) zsyncNew(ctx context.Context, first, second string) (int64, error) {
 	dir := b.path("zsync")
 	defer os.RemoveAll(dir)
@@ -139,11 +141,11 @@ func (b *bench) zsyncNew(ctx context.Context, first, second string) (int64, erro
 	if err != nil {
 		return 0, err
 	}
-	if _, err := peer(ctx, "zsyncmake", "-u", "second", "-o", filepath.Join(dir, "second.zsync"), second); err != nil {
+	if _, err := tool(ctx, "zsyncmake", "-u", "second", "-o", filepath.Join(dir, "second.zsync"), second); err != nil {
 		return 0, err
 	}
 	return sentByNginx(ctx, dir, func(url string) error {
-		_, err := peer(ctx, "timeout", "60", "env", "-u", "http_proxy", "zsync", "-q", "-i", first, "-o", filepath.Join(dir, "fetched"), url+"/second.zsync")
+		_, err := tool(ctx, "timeout", "60", "env", "-u", "http_proxy", "zsync", "-q", "-i", first, "-o", filepath.Join(dir, "fetched"), url+"/second.zsync")
 		return err
 	})
 }
@@ -158,7 +160,7 @@ http {
 }
 `
 
-// sentByNginx has nginx serve dir while fetch runs, and returns the bytes of all bodies.
+// sentByNginx serves dir with nginx while fetch runs, and returns the bytes of all bodies.
 func sentByNginx(ctx context.Context, dir string, fetch func(url string) error) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -205,7 +207,7 @@ func freeAddr() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// listening waits until a foreign server answers.
+// listening waits until a server accepts connections at addr.
 func listening(ctx context.Context, addr string) error {
 	for {
 		c, err := net.Dial("tcp", addr)

@@ -21,19 +21,19 @@ import (
 )
 
 const (
-	askPause = 50 * time.Millisecond // between two questions to one machine
-	askLimit = 2 * time.Second
+	pollPause   = 50 * time.Millisecond // between two requests to one machine
+	pollTimeout = 2 * time.Second
 )
 
-// A holding is what machines have of a release, as they say it themselves at /have/.
-type holding struct {
+// An availability is the bitfields of a release that machines report at /have/.
+type availability struct {
 	artifacts []artifact
 	total     int64
 	complete  chan struct{} // closed when each leaf is at some machine
 
 	mu   sync.Mutex
-	have [][][]byte // bitmaps by machine and artifact
-	all  bool
+	have [][][]byte // bitfields by machine and artifact
+	all  bool       // complete is closed
 }
 
 // An artifact is a file of a release in the publisher's store.
@@ -42,9 +42,9 @@ type artifact struct {
 	leaves []cas.Leaf
 }
 
-// holding prepares for a number of machines.
-func (r *repository) holding(ctx context.Context, machines int) (*holding, error) {
-	h := &holding{complete: make(chan struct{}), have: make([][][]byte, machines)}
+// availability returns an empty availability for a number of machines.
+func (r *repository) availability(ctx context.Context, machines int) (*availability, error) {
+	h := &availability{complete: make(chan struct{}), have: make([][][]byte, machines)}
 	for _, name := range []string{"kernel", "initramfs", "rootfs"} {
 		text, size, err := r.artifact(ctx, name)
 		if err != nil {
@@ -77,70 +77,71 @@ func (r *repository) leaves(ctx context.Context, root cid.Cid, size int64) ([]ca
 	return cas.Leaves(ctx, store, root, size)
 }
 
-// follow asks every machine again and again, each from inside its own namespace: nothing
-// of it is on a wire.
-func (h *holding) follow(ctx context.Context, machines []*host) {
+// poll requests the bitfields of every machine in a loop until ctx ends. It connects inside
+// the machine's namespace, so that the requests are not counted as traffic.
+func (h *availability) poll(ctx context.Context, machines []*host) {
 	for i, m := range machines {
-		go h.ask(ctx, i, m)
+		go h.pollMachine(ctx, i, m)
 	}
 }
 
-func (h *holding) ask(ctx context.Context, machine int, at *host) {
+func (h *availability) pollMachine(ctx context.Context, machine int, at *host) {
 	transport := &http.Transport{DialContext: func(_ context.Context, network, addr string) (c net.Conn, err error) {
-		err = within(at.ns, func() error {
-			c, err = net.DialTimeout(network, addr, askLimit)
+		err = inNamespace(at.ns, func() error {
+			c, err = net.DialTimeout(network, addr, pollTimeout)
 			return err
 		})
 		return c, err
 	}}
 	defer transport.CloseIdleConnections()
-	for ; ctx.Err() == nil; time.Sleep(askPause) {
+	for ; ctx.Err() == nil; time.Sleep(pollPause) {
 		for _, port := range at.ports() {
-			c := &gateway.Client{Base: "http://127.0.0.1:" + strconv.Itoa(port), HTTP: &http.Client{Transport: transport}, Idle: askLimit}
-			for h.round(ctx, c, machine) {
-				time.Sleep(askPause)
+			c := &gateway.Client{Base: "http://127.0.0.1:" + strconv.Itoa(port), HTTP: &http.Client{Transport: transport}, Idle: pollTimeout}
+			for h.request(ctx, c, machine) {
+				time.Sleep(pollPause)
 			}
 		}
 	}
 }
 
-// round asks about every artifact once; false when no machine answers.
-func (h *holding) round(ctx context.Context, c *gateway.Client, machine int) bool {
+// request requests the bitfield of every incomplete artifact once. It returns false if the
+// machine does not answer.
+func (h *availability) request(ctx context.Context, c *gateway.Client, machine int) bool {
 	for k, a := range h.artifacts {
 		if h.full(machine, k) {
 			continue
 		}
-		bitmap, _, err := c.Have(ctx, a.root, len(a.leaves), "")
+		bitfield, _, err := c.Have(ctx, a.root, len(a.leaves), "")
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false
 		}
 		if err == nil {
-			h.take(machine, k, bitmap)
+			h.update(machine, k, bitfield)
 		}
 	}
 	return true
 }
 
-func (h *holding) full(machine, k int) bool {
+func (h *availability) full(machine, k int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return bytes.Equal(h.have[machine][k], ones(len(h.artifacts[k].leaves)))
+	return bytes.Equal(h.have[machine][k], fullBitfield(len(h.artifacts[k].leaves)))
 }
 
-func (h *holding) take(machine, k int, bitmap []byte) {
+func (h *availability) update(machine, k int, bitfield []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.have[machine][k] = bitmap
-	if !h.all && h.united() {
+	h.have[machine][k] = bitfield
+	if !h.all && h.covered() {
 		h.all = true
 		close(h.complete)
 	}
 }
 
-// united reports whether each leaf is at some machine.
-func (h *holding) united() bool {
+// covered reports whether each leaf is at some machine.
+func (h *availability) covered() bool {
 	for k, a := range h.artifacts {
-		all := ones(len(a.leaves))
+		all := fullBitfield(len(a.leaves))
 		union := make([]byte, len(all))
 		for _, have := range h.have {
 			for i, b := range have[k] {
@@ -154,9 +155,9 @@ func (h *holding) united() bool {
 	return true
 }
 
-// missing is how many machines lack something, and which part of the bytes is still to
-// come, over all machines.
-func (h *holding) missing() (machines int, part float64) {
+// missing returns the number of incomplete machines, and the missing share of the bytes of
+// all machines.
+func (h *availability) missing() (machines int, part float64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, have := range h.have {
@@ -176,9 +177,9 @@ func (h *holding) missing() (machines int, part float64) {
 	return machines, part
 }
 
-// ports are where something listens on all addresses of a host, by IPv6 as Go does it.
+// ports returns the ports with a listener on all addresses of a host. Go listens on IPv6.
 func (h *host) ports() (list []int) {
-	within(h.ns, func() error {
+	inNamespace(h.ns, func() error {
 		text, err := os.ReadFile("/proc/thread-self/net/tcp6")
 		for line := range strings.Lines(string(text)) {
 			fields := strings.Fields(line)
@@ -195,20 +196,20 @@ func (h *host) ports() (list []int) {
 	return list
 }
 
-// A stop is the moment at which a publisher vanished.
+// A stop is the state when the publisher was stopped.
 type stop struct {
 	why     string
 	after   time.Duration
 	copies  float64
-	lacking int     // machines that did not have all
-	part    float64 // of the bytes of all machines that was to come
+	lacking int     // incomplete machines
+	part    float64 // missing share of the bytes of all machines
 }
 
-// words say when that was; last is when the last machine was done.
+// words describes the stop. last is the time when the last machine was complete.
 func (s *stop) words(last time.Duration) string {
 	if s == nil {
-		return "the publisher was never stopped: all were done before"
+		return "publisher not stopped: all machines were complete before"
 	}
-	return fmt.Sprintf("publisher stopped after %.2f s and %.3f copies, %s; %d machines lacked something, the average machine %.2f%%; all done %.2f s later",
-		seconds(s.after), s.copies, s.why, s.lacking, 100*s.part, seconds(last-s.after))
+	return fmt.Sprintf("publisher stopped after %.2f s and %.3f copies, %s; %d machines were incomplete, missing share %.2f%% on average; all complete %.2f s later",
+		s.after.Seconds(), s.copies, s.why, s.lacking, 100*s.part, (last - s.after).Seconds())
 }

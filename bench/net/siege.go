@@ -8,8 +8,8 @@ import (
 	"strconv"
 )
 
-// crowded is a publisher under siege, which is a program of its own.
-func (t *tool) crowded(ctx context.Context) error {
+// siege runs bench/siege, which is a program of its own.
+func (t *tool) siege(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, "go", "run", "./bench/siege", "-publish", t.bin+"/phase-publish", "-conns", strconv.Itoa(t.clients))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
