@@ -1,4 +1,4 @@
-# Phase Boot. `make help` says what there is.
+# Phase Boot. `make help` lists the targets.
 
 GO         ?= go
 BIN        ?= bin
@@ -16,13 +16,14 @@ PLOT       ?= $(BUILD)/dht-growth.svg
 NODES      ?= 25,50,100,200,400,1000
 VULNDB     ?=
 
-# The stamp is the commit's name and nothing of the clone (tags, owner, number of objects): the
-# same sources give the same bytes, whoever owns the checkout. Without git there is none.
+# The version stamp is the commit's hash. It does not depend on the clone's tags, owner or number
+# of objects, so the same sources give the same bytes. Without git it is empty.
 STAMP      = $(if $(wildcard .git),$(shell GIT_OPTIONAL_LOCKS=0 git -c safe.directory='*' describe --always --dirty --abbrev=12 --exclude='*'))
 BUILDFLAGS := -trimpath -buildvcs=false -ldflags "-s -w"
 GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X github.com/phaseboot/phaseboot/internal/cli.version=$(STAMP)"
 TOOL    := $(GO) tool -modfile=tools/go.mod
-# everything but what boots machines, builds whole images or lays siege: minutes, not seconds
+# all packages except those whose tests take minutes: they boot machines, build images, or run
+# all attacks of bench/siege
 QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /bench/siege$$ -e /imagebuild$$ -e /cmd/phase-image$$)
 IMAGE    = $(BIN)/phase-image
 
@@ -31,50 +32,50 @@ IMAGE    = $(BIN)/phase-image
 	install deb need-build need-image need-rootfs need-demo need-deb need-test \
 	esp initramfs rootfs image kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
-# What a target needs is there before anything is built. Targets are made in the order in which
-# they are named.
+# need-TARGET installs the packages that TARGET needs. It stands first in a list of
+# prerequisites, because make builds them in order.
 need-build need-image need-rootfs need-demo need-deb need-test: need-%:
 	@GO="$(GO)" scripts/deps-check.sh --install $*
 
-binaries: ## build every command, static, and the demo's job into bin/
+binaries: ## build all commands (static) and the demo's job into bin/
 	@mkdir -p $(BIN)
 	$(GOBUILD) -o $(BIN)/ ./cmd/...
 	GOOS=wasip1 GOARCH=wasm $(GO) build $(BUILDFLAGS) -o $(BIN)/hello.wasm ./plasm/jobs/hello
 
-deps: ## install the missing Debian packages of make test, which are those of all targets but bench and bench-net
+deps: ## install missing Debian packages for all targets except bench and bench-net
 	@GO="$(GO)" scripts/deps-check.sh --install
 
-deps-outdated: ## newer versions of the modules in go.mod, and whether each resolves
+deps-outdated: ## list newer versions of the Go modules, and whether the commands build with them
 	@GO="$(GO)" scripts/deps-outdated.sh
 
-check: ## format, vet, staticcheck, short tests
+check: ## run gofumpt, vet, staticcheck and the short tests
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files -co --exclude-standard '*.go')); \
 		[ -z "$$out" ] || { echo "gofumpt: run 'go tool -modfile=tools/go.mod gofumpt -w' on:"; echo "$$out"; exit 1; } >&2
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	$(GO) test -short $(QUICK)
 
-# the longest package first, so that the others run beside it
-test: need-test binaries ## every test, under the race detector, booting machines in QEMU
+# the longest package is first, so that the others run in parallel
+test: need-test binaries ## run all tests with the race detector, and boot machines in QEMU
 	CGO_ENABLED=1 GORACE="$${GORACE:-atexit_sleep_ms=0}" $(GO) test -race -timeout 40m ./internal/e2e ./...
 
-demo: need-demo binaries ## one release, from fresh keys to a receipt on a machine's console
+demo: need-demo binaries ## make keys, publish a release and boot it in QEMU
 	scripts/demo.sh
 
-bench: ## the store beside b3sum, cp, casync, xdelta3 and zsync: minutes, and 15 GB of disk
+bench: ## measure the store, b3sum, cp, casync, xdelta3 and zsync (minutes, 15 GB of disk)
 	@GO="$(GO)" scripts/deps-check.sh --install bench
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./bench/store -dir $(BUILD) -pair $(BUILD)/pair
 
-bench-net: binaries ## delivery beside nginx, curl and BitTorrent in network namespaces (SHOW=1,2,3,4,6,7 NODES=25,50,…)
+bench-net: binaries ## measure delivery, nginx, curl and BitTorrent in network namespaces (SHOW=1,2,3,4,6,7 NODES=25,50,…)
 	@GO="$(GO)" scripts/deps-check.sh --install bench-net
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./bench/net -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW) -svg $(PLOT) -nodes $(NODES)
 
-microbench: ## the benchmarks of every package (BENCHTIME=1s)
+microbench: ## run the Go benchmarks (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(QUICK)
 
-fuzz: ## every fuzz target for FUZZTIME=20s each
+fuzz: ## run every fuzz target (FUZZTIME=20s each)
 	@set -e; for file in $$(git grep -l '^func Fuzz' -- '*_test.go'); do \
 		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
 			echo "== $$file $$target"; \
@@ -82,52 +83,52 @@ fuzz: ## every fuzz target for FUZZTIME=20s each
 		done; \
 	done
 
-vuln: ## known vulnerabilities in what we call (VULNDB=file:///DIR for a copy of the database)
+vuln: ## list known vulnerabilities in code that we call (VULNDB=file:///DIR for a local database)
 	$(TOOL) govulncheck $(if $(VULNDB),-db $(VULNDB)) ./...
 
-clean: ## remove what was built
+clean: ## remove bin/ and build/
 	rm -rf $(BIN) $(BUILD)
 
-install: binaries ## commands, man pages, completions and units: make install [PREFIX=/usr/local] [DESTDIR=]
+install: binaries ## install commands, man pages, completions and units: make install [PREFIX=/usr/local] [DESTDIR=]
 	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BIN="$(BIN)" scripts/install.sh
 
-deb: need-deb binaries ## the same as a Debian package in build/
+deb: need-deb binaries ## pack the files of make install as a Debian package in build/
 	@mkdir -p $(BUILD)
 	BIN="$(BIN)" BUILD="$(BUILD)" scripts/make-deb.sh
 
-# An architecture that is not built yet is refused at once.
+# Other architectures are refused before anything is built.
 need-x86:
-	@[ "$(ARCH)" = x86_64 ] || { echo "ARCH=$(ARCH): not built yet; only x86_64 is" >&2; exit 2; }
+	@[ "$(ARCH)" = x86_64 ] || { echo "ARCH=$(ARCH): not supported yet; use ARCH=x86_64" >&2; exit 2; }
 
 need-root:
-	@[ -n "$(ROOT)" ] || { echo "ROOT is not set: name the root.json that the machine shall trust, such as 'make image ROOT=repo/root.json'; 'phase-sign init' makes one" >&2; exit 2; }
+	@[ -n "$(ROOT)" ] || { echo "ROOT: not set; name the root.json that the machine trusts, such as 'make image ROOT=repo/root.json'; 'phase-sign init' makes one" >&2; exit 2; }
 	@mkdir -p $(BUILD)
 
-image: need-x86 need-root need-image binaries ## a stick: make image ROOT=repo/root.json [ARCH=x86_64] [IMAGE_SIZE=1G]
+image: need-x86 need-root need-image binaries ## build a USB image: make image ROOT=repo/root.json [ARCH=x86_64] [IMAGE_SIZE=1G]
 	$(IMAGE) usb --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --size $(IMAGE_SIZE) --out $(BUILD)/phase-$(ARCH).img
 
-esp: need-x86 need-root need-image binaries ## its EFI system partition alone: make esp ROOT=repo/root.json
+esp: need-x86 need-root need-image binaries ## build only the EFI system partition: make esp ROOT=repo/root.json
 	$(IMAGE) esp --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/esp-$(ARCH).img
 
-initramfs: need-x86 need-root need-image binaries ## the boot initramfs alone: make initramfs ROOT=repo/root.json
+initramfs: need-x86 need-root need-image binaries ## build only the boot initramfs: make initramfs ROOT=repo/root.json
 	$(IMAGE) initramfs --role boot --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/initramfs-$(ARCH)
 
-rootfs: need-x86 need-rootfs binaries ## the demo's target root filesystem
+rootfs: need-x86 need-rootfs binaries ## build the demo's root filesystem
 	@mkdir -p $(BUILD)
 	$(IMAGE) rootfs --arch $(ARCH) --out $(BUILD)/rootfs-$(ARCH).squashfs
 
-kernel-x86_64: need-image binaries ## Debian's kernel
+kernel-x86_64: need-image binaries ## copy Debian's kernel
 	@mkdir -p $(BUILD)
 	$(IMAGE) kernel --arch x86_64 --flavour $(FLAVOUR) --out $(BUILD)/vmlinuz-x86_64
 
 kernel-arm64: ARCH := arm64
-kernel-arm64: need-x86 ## (arm64 is not built yet: this fails)
+kernel-arm64: need-x86 ## (fails: arm64 is not supported yet)
 
-test-qemu-x86: image ## boot that stick under OVMF; the console is this terminal
+test-qemu-x86: image ## boot the USB image in QEMU; the console is this terminal
 	scripts/test-qemu-x86.sh $(BUILD)/phase-$(ARCH).img
 
 test-qemu-arm64: ARCH := arm64
-test-qemu-arm64: need-x86 ## (arm64 is not built yet: this fails)
+test-qemu-arm64: need-x86 ## (fails: arm64 is not supported yet)
 
-help: ## this list
+help: ## list the targets
 	@sed -n 's/^\([a-z][a-z0-9_ -]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name words; do printf '  %-28s %s\n' "$$name" "$$words"; done

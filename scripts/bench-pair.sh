@@ -1,12 +1,12 @@
 #!/bin/sh
-# Two Debian root filesystems, one release apart, as squashfs: what the next release costs
-# is measured on them. The first is minbase with systemd as the host's suite was at its
-# point release; the second adds three packages and every security update since.
+# Builds two Debian root filesystems as squashfs, for measuring the bytes of an update. The
+# first is minbase with systemd, as of the last point release of the host's suite. The second
+# has three more packages and all security updates since.
 #
-#   scripts/bench-pair.sh DIR      DIR/first.squashfs, DIR/second.squashfs
+#   scripts/bench-pair.sh DIR      makes DIR/first.squashfs and DIR/second.squashfs
 #
-# Both are packed as phase-image packs a rootfs. What is there already is kept. Exit code
-# 0: both there. 1: failed. 2: usage.
+# Both have the squashfs options of phase-image. Existing files are kept. Exit codes: 0 both
+# exist, 1 failed, 2 usage.
 set -eu
 [ $# = 1 ] && [ -n "$1" ] || { echo "usage: scripts/bench-pair.sh DIR" >&2; exit 2; }
 dir=$1
@@ -20,7 +20,7 @@ done
 mkdir -p "$dir"
 suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 
-# sources prints the host's own sources of Debian whose suite matches a pattern.
+# sources PATTERN prints the host's Debian sources whose suite matches the pattern.
 sources() {
 	apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' | sort -u |
 		while read -r uri release component origin; do
@@ -29,11 +29,11 @@ sources() {
 		done
 }
 
-# build NAME PACKAGES PATTERN
+# build NAME PACKAGES PATTERN makes a root filesystem from the sources of the pattern.
 build() {
 	[ -s "$dir/$1.squashfs" ] && return
 	list=$(sources "$3")
-	[ -n "$list" ] || { echo "bench-pair: apt has no sources of $suite; run: apt-get update" >&2; exit 1; }
+	[ -n "$list" ] || { echo "bench-pair: apt sources of $suite: not found; run: apt-get update" >&2; exit 1; }
 	apt-config dump | sed -n 's/^Acquire::/&/p' >"$dir/apt.conf"
 	printf '%s\n' "$list" | mmdebstrap --quiet --variant=minbase --aptopt="$dir/apt.conf" --include="$2" \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/man/*' \

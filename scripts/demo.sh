@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# One release, from fresh keys to a receipt on a machine's console.
-# Every command below is one that a person would type; DEMO_DIR holds what they make.
+# Makes keys, signs and publishes a release, boots it in QEMU, and waits for the job's receipt.
+# It prints each command as a person would type it. DEMO_DIR (default build/demo) has the files.
 #
-#   scripts/demo.sh            as root: a LAN in a network namespace, found by mDNS
-#                              as a user: QEMU's own network and one address as a hint
+#   scripts/demo.sh    as root: a LAN in a network namespace, where mDNS finds the publisher
+#                      as an ordinary user: QEMU's user network, and one address as a hint
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,12 +34,12 @@ trap 'exit 130' INT TERM
 rm -rf "$dir"
 mkdir -p "$dir/keys" "$dir/artifacts/job"
 
-say "keys: two that stay offline, one for the daemon, one for the channel's name"
+say "keys: root and release, which stay offline; online, for the daemon; ipns, for the channel pointer"
 for key in root release online ipns; do
 	run phase-sign key generate --no-passphrase --out "$dir/keys/$key" >/dev/null
 done
 
-say "repository: root.json is all that a machine will ever trust"
+say "repository: root.json is the only file that a machine trusts"
 run phase-sign init --repo "$dir/repo" \
 	--root-key "$dir/keys/root" --root-threshold 1 \
 	--release-key "$dir/keys/release.pub" --release-threshold 1 \
@@ -62,7 +62,7 @@ say "publish it"
 run phase-publish add --store "$dir/store" --repo "$dir/repo" --artifacts "$dir/artifacts" \
 	--online-key "$dir/keys/online" "$dir/release.json"
 
-# as root: a LAN of its own; on it nobody types an address
+# as root: a LAN of its own; mDNS finds the publisher without an address
 lan=()
 if [ "$(id -u)" = 0 ]; then
 	netns=phase-demo-$$
@@ -81,7 +81,7 @@ if [ "$(id -u)" = 0 ]; then
 	pids+=($!)
 	network=tap:tap0 listen=/ip4/10.55.0.1/tcp/4001 http=10.55.0.1:8080 mode=local
 else
-	# any free ports: other programs of this user may hold the usual ones
+	# any free ports: other programs may use the default ports
 	network=user listen=/ip4/127.0.0.1/tcp/0 http=127.0.0.1:0 mode=internet
 fi
 
@@ -94,16 +94,16 @@ publisher=$!
 pids+=("$publisher")
 for _ in $(seq 600); do
 	[ -s "$dir/ready.json" ] && break
-	kill -0 "$publisher" 2>/dev/null || { cat "$dir/publisher.log" >&2; die "the publisher ended"; }
+	kill -0 "$publisher" 2>/dev/null || { cat "$dir/publisher.log" >&2; die "phase-publish serve: ended early; its log is above"; }
 	sleep 0.1
 done
-[ -s "$dir/ready.json" ] || die "the publisher is not ready after a minute; see $dir/publisher.log"
+[ -s "$dir/ready.json" ] || die "phase-publish serve: not ready after 60 s; see $dir/publisher.log"
 cat "$dir/ready.json"
 
 hint=()
 if [ "$network" = user ]; then
 	address=$(grep -o '/ip4/127\.0\.0\.1/tcp/[0-9]*/p2p/[A-Za-z0-9]*' "$dir/ready.json" | head -n 1)
-	[ -n "$address" ] || die "no TCP address in $dir/ready.json"
+	[ -n "$address" ] || die "$dir/ready.json: no TCP address"
 	hint=(--cmdline "phase.bootstrap=${address/127.0.0.1/10.0.2.2}")
 fi
 
@@ -120,20 +120,20 @@ pids+=("$machine")
 tail -n +1 -f --pid="$machine" "$dir/console.log" 2>/dev/null &
 pids+=($!)
 until grep -q 'plasmd: receipt {' "$dir/console.log"; do
-	kill -0 "$machine" 2>/dev/null || die "the machine stopped before the receipt; its console is in $dir/console.log"
-	! grep -q 'phase-boot: boot refused' "$dir/console.log" || die "the boot was refused; its console is in $dir/console.log"
-	[ $((SECONDS - booted)) -lt "$deadline" ] || die "no receipt after $deadline s; the console is in $dir/console.log"
+	kill -0 "$machine" 2>/dev/null || die "machine: stopped before the receipt; see its console in $dir/console.log"
+	! grep -q 'phase-boot: boot refused' "$dir/console.log" || die "machine: boot refused; see its console in $dir/console.log"
+	[ $((SECONDS - booted)) -lt "$deadline" ] || die "machine: no receipt after $deadline s; see its console in $dir/console.log"
 	sleep 0.5
 done
 sleep 1
 
-# the console must tell the story in this order
+# the console must show these lines in this order
 expect=('BdsDxe: starting' '] resolve: ' '] source: ' '] kexec: ' "Linux version" "phase.release=$version" 'systemd\[1\]' 'plasmd: receipt {')
 from=1
 for mark in "${expect[@]}"; do
 	line=$(tail -n "+$from" "$dir/console.log" | grep -n -m 1 -a -e "$mark" | cut -d: -f1) || true
-	[ -n "$line" ] || die "the console does not show '$mark' in its place; see $dir/console.log"
+	[ -n "$line" ] || die "machine: no line '$mark' in the expected order; see its console in $dir/console.log"
 	from=$((from + line))
 done
 
-say "done: release $version ran on a machine that knew only root.json"
+say "done: a machine that trusts only root.json booted release $version and ran its job"

@@ -1,13 +1,13 @@
 #!/bin/sh
-# What building, testing and the demo need beyond Go, as Debian packages.
+# Checks the Debian packages that building, testing and the demo need in addition to Go.
 #
-#   scripts/deps-check.sh [TARGET ...]            the list, what is missing, and the line that installs it
-#   scripts/deps-check.sh --install [TARGET ...]  install what is missing; says nothing when nothing is
+#   scripts/deps-check.sh [TARGET ...]            lists the packages, and the command that installs missing ones
+#   scripts/deps-check.sh --install [TARGET ...]  installs missing packages; prints nothing if there are none
 #
 # TARGET: build (make, make install), image (make image, esp, initramfs, kernel-*), rootfs,
 # demo, deb, bench, bench-net, test (the default).
 #
-# Exit code 0: all there. 1: something is missing. 2: usage.
+# Exit codes: 0 nothing is missing, 1 something is missing, 2 usage.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -25,15 +25,15 @@ for word in "$@"; do
 done
 [ -n "$targets" ] || targets=test
 
-# tool or file, package, the targets that need it, what for. A target with "+root" needs it as
-# root, with "+user" as an ordinary user.
+# Columns: program or file, package, targets that need it, use. "TARGET+root" needs it only for
+# root, "TARGET+user" only for an ordinary user.
 all() {
 	cat <<-'LIST'
 		make                             make             build,image,rootfs,demo,deb,test,bench,bench-net everything
-		git                              git              build,image,rootfs,demo,deb,test,bench,bench-net the commit's name
+		git                              git              build,image,rootfs,demo,deb,test,bench,bench-net the version stamp
 		/etc/ssl/certs/ca-certificates.crt ca-certificates build,image,rootfs,demo,deb,test,bench,bench-net fetching Go modules
 		apt-get                          apt              image,rootfs,demo,test        Debian's kernel, modules and bootloader
-		dpkg-deb                         dpkg             image,rootfs,demo,deb,test    unpacking them; the package of make deb
+		dpkg-deb                         dpkg             image,rootfs,demo,deb,test    unpacking packages; make deb
 		mmdebstrap                       mmdebstrap       rootfs,demo,test              the root filesystem
 		sqfstar                          squashfs-tools   rootfs,demo,test              the root filesystem
 		newuidmap                        uidmap           rootfs+user,demo+user,test+user the root filesystem, without root rights
@@ -41,33 +41,33 @@ all() {
 		mkfs.vfat                        dosfstools       image,demo,test               the EFI system partition
 		mcopy                            mtools           image,demo,test               the EFI system partition
 		sgdisk                           gdisk            image,demo,test               partition tables
-		qemu-system-x86_64               qemu-system-x86  demo,test                     the machine
-		/usr/share/OVMF/OVMF_CODE_4M.fd  ovmf             demo,test                     its firmware
-		ip                               iproute2         demo+root,test,bench-net      its network
-		dnsmasq                          dnsmasq-base     demo+root,test                its DHCP server
+		qemu-system-x86_64               qemu-system-x86  demo,test                     the virtual machine
+		/usr/share/OVMF/OVMF_CODE_4M.fd  ovmf             demo,test                     UEFI firmware of the virtual machine
+		ip                               iproute2         demo+root,test,bench-net      network namespaces
+		dnsmasq                          dnsmasq-base     demo+root,test                DHCP server of the virtual machine
 		gcc                              gcc              test                          go test -race
 		/usr/include/stdlib.h            libc6-dev        test                          go test -race
-		zstd                             zstd             test                          the judge of initramfs archives
-		cpio                             cpio             test                          the judge of initramfs archives
-		busybox                          busybox-static   test                          what docs/SHIP-YOUR-OWN-OS.md says, run
-		systemd-analyze                  systemd          test                          the judge of the units
-		ssh-agent                        openssh-client   test                          the judge of keys in an agent
-		curl                             curl             test,bench-net                what docs/OPERATING.md says, run
-		nft                              nftables         test                          its routers
-		nginx                            nginx-light      test,bench,bench-net          the web server of a mirror
-		b3sum                            b3sum            bench                         a peer of make bench
-		casync                           casync           bench                         a peer of make bench
-		xdelta3                          xdelta3          bench                         a peer of make bench
-		zsync                            zsync            bench                         a peer of make bench
-		aria2c                           aria2            bench-net                     a peer of make bench-net
-		ethtool                          ethtool          bench-net                     counting what make bench-net sends
+		zstd                             zstd             test                          checking initramfs archives
+		cpio                             cpio             test                          checking initramfs archives
+		busybox                          busybox-static   test                          commands of docs/SHIP-YOUR-OWN-OS.md
+		systemd-analyze                  systemd          test                          checking the systemd units
+		ssh-agent                        openssh-client   test                          keys in an agent
+		curl                             curl             test,bench-net                commands of docs/OPERATING.md
+		nft                              nftables         test                          NAT routers
+		nginx                            nginx-light      test,bench,bench-net          web server of a mirror
+		b3sum                            b3sum            bench                         compared in make bench
+		casync                           casync           bench                         compared in make bench
+		xdelta3                          xdelta3          bench                         compared in make bench
+		zsync                            zsync            bench                         compared in make bench
+		aria2c                           aria2            bench-net                     compared in make bench-net
+		ethtool                          ethtool          bench-net                     exact byte counters
 	LIST
 }
 
-# as prints the name of who is asking, as the list has it.
+# as prints root or user, as in the list.
 as() { if [ "$(id -u)" = 0 ]; then echo root; else echo user; fi; }
 
-# wanted tells whether a list of targets has one that was asked for.
+# wanted TARGETS succeeds if the list has a target of the command line.
 wanted() {
 	for target in $targets; do
 		case ,$1, in
@@ -77,6 +77,7 @@ wanted() {
 	return 1
 }
 
+# there NAME succeeds if the program or file exists.
 there() {
 	case $1 in
 	/*) [ -e "$1" ] ;;
@@ -84,8 +85,8 @@ there() {
 	esac
 }
 
-# check prints the list when nobody wants to install, and leaves the names of the
-# missing packages in $missing.
+# check sets $missing to the names of the missing packages. Without --install, it prints the
+# list.
 check() {
 	missing=
 	while read -r what package in why; do
@@ -112,17 +113,17 @@ go_version() {
 	minor=${version#go1.}
 	minor=${minor%%[!0-9]*}
 	if [ "$version" = "${version#go1.}" ] || [ "${minor:-0}" -lt 26 ]; then
-		echo "deps-check: go: this is $version; Go 1.26 or newer is needed" >&2
+		echo "deps-check: go: too old: $version; install Go 1.26 or newer" >&2
 		return 1
 	fi
 	[ -n "$install" ] || printf '%-8s %-33s %-16s %s\n' ok go "($version)" "everything"
 }
 
-# setting prints a number of the kernel, or nothing.
+# setting NAME prints a kernel setting, or nothing.
 setting() { cat "/proc/sys/$1" 2>/dev/null || true; }
 
-# namespaces fails with advice unless an ordinary user can make the namespaces in which the
-# root filesystem is built.
+# namespaces fails with advice if an ordinary user cannot make the user namespaces that
+# building the root filesystem needs.
 namespaces() {
 	[ "$who" = user ] && wanted rootfs,demo,test || return 0
 	advice=
@@ -131,29 +132,29 @@ namespaces() {
 	elif [ "$(setting user/max_user_namespaces)" = 0 ]; then
 		advice="as root run: sysctl -w user.max_user_namespaces=15000"
 	elif ! unshare --user --map-root-user true 2>/dev/null; then
-		advice="this container or security module forbids them to you; run it as root, or outside of the container"
+		advice="forbidden by this container or a security module; run it as root, or outside of the container"
 		if [ "$(setting kernel/apparmor_restrict_unprivileged_userns)" = 1 ]; then
 			advice="as root run: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
 		fi
 	elif ! grep -q "^$(id -un):\|^$(id -u):" /etc/subuid || ! grep -q "^$(id -un):\|^$(id -u):" /etc/subgid; then
-		advice="there are no further user IDs for $(id -un); as root run: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)"
+		advice="no subordinate user IDs for $(id -un); as root run: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)"
 	fi 2>/dev/null
 	[ -z "$advice" ] && return 0
 	echo "deps-check: user namespaces: $advice" >&2
 	return 1
 }
 
-# lists_there tells whether apt knows any package; phase-image fetches Debian's through it.
+# lists_there succeeds if apt has package lists, which phase-image needs.
 lists_there() {
 	[ -n "$(find /var/lib/apt/lists -name '*_Packages*' 2>/dev/null | head -n 1)" ]
 }
 
-# lists_fresh tells whether apt knows packages, and learnt of them within a day.
+# lists_fresh succeeds if apt has package lists that are less than a day old.
 lists_fresh() {
 	[ -n "$(find /var/lib/apt/lists -name '*_Packages*' -mtime -1 2>/dev/null | head -n 1)" ]
 }
 
-# as_root runs a command as root, or says that it cannot.
+# as_root runs a command as root, with sudo if necessary. It fails without sudo.
 as_root() {
 	if [ "$who" = root ]; then
 		"$@"
@@ -182,14 +183,14 @@ if [ -n "$missing" ]; then
 	fi
 	check
 	if [ -n "$missing" ]; then
-		echo "deps-check: $missing: installed, and its tools are still not there; is this Debian 12?" >&2
+		echo "deps-check: $missing: installed, but the programs are not found; use Debian 12 or newer" >&2
 		exit 1
 	fi
 fi
 namespaces || complete=1
 if wanted image,rootfs,demo,test && ! lists_there; then
 	if [ -z "$install" ] || ! as_root apt-get update >&2; then
-		echo "deps-check: apt has no package lists; as root run: apt-get update" >&2
+		echo "deps-check: apt's package lists: not found; as root run: apt-get update" >&2
 		exit 1
 	fi
 fi

@@ -1,13 +1,14 @@
 #!/bin/sh
-# Lists the modules of go.mod that have a newer version, and whether that version resolves
-# together with all others. It changes nothing: go.mod is copied first.
+# Lists the modules of go.mod that have a newer version, and whether the commands build with
+# it. It works on a copy of go.mod.
 set -eu
 cd "$(dirname "$0")/.."
 GO=${GO:-go}
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
-# resolves tries a newer version in a copy of go.mod, and prints why it does not fit.
+# resolves MODULE VERSION builds with a newer version in a copy of go.mod, and prints the
+# result.
 resolves() { # MODULE VERSION
 	cp go.mod go.sum "$tmp/"
 	if ! "$GO" get -modfile="$tmp/go.mod" "$1@$2" >"$tmp/out" 2>&1 ||
@@ -18,7 +19,7 @@ resolves() { # MODULE VERSION
 	echo resolves
 }
 
-# only modules that a package of ours is built from; one that cannot be asked about is passed over
+# only modules of packages that we use; modules without an answer (-e) are left out
 "$GO" list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}' ./... | sort -u |
 	xargs "$GO" list -m -u -e -f '{{if .Update}}{{.Path}} {{.Version}} {{.Update.Version}}{{if .Indirect}} indirect{{end}}{{end}}' >"$tmp/list"
 while read -r module version newer indirect; do

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what make built: commands, man pages, completions, units, documents. make install and
-# make deb call it; PREFIX, DESTDIR and BIN are theirs.
+# Installs the commands that make built, man pages, completions, units and documents. make
+# install and make deb call it with PREFIX, DESTDIR and BIN.
 set -eu
 cd "$(dirname "$0")/.."
 prefix=${PREFIX:-/usr/local}
@@ -32,7 +32,7 @@ for command in phase-sign phase-publish phase-image plasmd; do
 	done
 done
 
-# phase-boot lives in an initramfs and has no page of its own: its help is one
+# phase-boot cannot print a man page, so its help texts become one
 {
 	printf '.TH PHASE-BOOT 1\n.SH NAME\nphase-boot \\- find, verify and fetch a release\n'
 	for verb in '' fetch seed; do

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Packs what make install installs as a Debian package. make deb calls it. Its commands are
-# static, so it depends on nothing; phase-image recommends the tools that it calls.
+# Packs the files of make install as a Debian package. make deb calls it. The commands are
+# static, so the package depends on nothing. It recommends the tools that phase-image runs.
 set -eu
 cd "$(dirname "$0")/.."
 build=${BUILD:-build}

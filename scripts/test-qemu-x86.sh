@@ -1,12 +1,12 @@
 #!/bin/sh
-# Boots an image in QEMU under UEFI, its serial line on this terminal.
-# Ctrl-A X ends it, Ctrl-A C is QEMU's monitor.
+# Boots an image in QEMU under UEFI, with the serial line on this terminal.
+# Ctrl-A X ends QEMU, Ctrl-A C opens its monitor.
 set -eu
 
 usage() {
 	cat <<'END'
 usage: scripts/test-qemu-x86.sh IMAGE [extra QEMU argument ...]
-       scripts/test-qemu-x86.sh --accel   prints what ACCEL is by default here
+       scripts/test-qemu-x86.sh --accel   prints the default of ACCEL on this machine
 environment:
   MEM=1024            memory in MiB
   CPUS=1              processors
@@ -14,10 +14,10 @@ environment:
   NET=user            user (slirp), none, or tap:IFNAME (the tap must be up)
   DISK=virtio         virtio or usb
   DEADLINE=0          seconds after which the machine is stopped, 0 for never
-  ACCEL=              kvm or tcg; default: kvm if a probe shows that it works
-The console is this terminal: Ctrl-A X ends the machine. NET=user lets out no multicast, so
-a stick in mode local finds nobody there; choose internet in the menu, or build the image
-with --cmdline "phase.mirror=http://10.0.2.2:8080", which is port 8080 of this host.
+  ACCEL=              kvm or tcg; default: kvm if a probe succeeds, else tcg
+The console is this terminal; Ctrl-A X ends the machine. NET=user has no multicast, so mDNS
+and boot mode local find no peers. Choose internet in the menu, or build the image with
+--cmdline "phase.mirror=http://10.0.2.2:8080", which is port 8080 of this host.
 END
 }
 
@@ -28,12 +28,12 @@ fail() { # CODE WORDS
 	exit "$code"
 }
 
-# ovmf_vars prints the variable store that belongs to a firmware file.
+# ovmf_vars FILE prints the path of a firmware file's variable store.
 ovmf_vars() {
 	echo "$1" | sed 's/CODE/VARS/; s/-code/-vars/'
 }
 
-# ovmf prints the first UEFI firmware that has its variable store beside it.
+# ovmf prints the path of the first UEFI firmware that exists with its variable store.
 ovmf() {
 	for code in \
 		/usr/share/OVMF/OVMF_CODE_4M.fd /usr/share/OVMF/OVMF_CODE.fd \
@@ -48,10 +48,10 @@ ovmf() {
 	return 1
 }
 
-# kvm_works runs a few bytes of guest code under KVM, on the same machine and processor
-# that the image would get; they end QEMU with status 33. A /dev/kvm that opens and then
-# hangs, or cannot give the guest this processor, is found out within five seconds, and so
-# is one that must emulate the guest's real mode: it knows no fwait, and UEFI has one.
+# kvm_works runs a few bytes of guest code under KVM, with the machine and processor of a
+# boot. The code ends QEMU with status 33. The probe fails within 5 s if KVM hangs, if it
+# cannot provide the processor, or if it must emulate real mode: its emulator has no fwait,
+# which UEFI firmware uses.
 kvm_works() {
 	[ -r /dev/kvm ] && [ -w /dev/kvm ] || return 1
 	sector=$(mktemp)
@@ -59,9 +59,9 @@ kvm_works() {
 	printf '\233\260\020\346\364\364' >"$sector"
 	truncate -s 510 "$sector"
 	printf '\125\252' >>"$sector"
-	truncate -s 1M "$sector" # less is no disk to the BIOS
+	truncate -s 1M "$sector" # the BIOS ignores smaller disks
 	status=0
-	# in a shell of its own, which keeps the words of an abort to itself
+	# in a subshell, so that its message about an abort is discarded
 	(timeout -k 1 5 qemu-system-x86_64 -machine q35 -accel kvm -cpu host -m 64 -nodefaults -display none -no-reboot \
 		-device isa-debug-exit,iobase=0xf4,iosize=1 \
 		-drive if=none,id=d,format=raw,readonly=on,file="$sector" -device virtio-blk-pci,drive=d,bootindex=0 </dev/null; exit $?) >/dev/null 2>&1 || status=$?
@@ -69,8 +69,8 @@ kvm_works() {
 	[ "$status" -eq 33 ]
 }
 
-# mac prints a hardware address that belongs to this network and image, so that two
-# machines on one bridge differ.
+# mac prints a MAC address derived from the network and the image, so that two machines on
+# one bridge have different ones.
 mac() {
 	echo "${NET:-user} $image" | sha256sum | sed 's/^\(..\)\(..\)\(..\).*/52:54:00:\1:\2:\3/'
 }
@@ -98,8 +98,8 @@ if [ -z "$accel" ]; then
 fi
 case $accel in
 kvm) set -- -accel kvm -cpu host "$@" ;;
-# "max" would have the guest use AVX2, whose emulation makes a boot a tenth slower;
-# without SSE 4.1 the job would be interpreted instead of compiled
+# with "max" the guest would use AVX2, whose emulation makes a boot 10 % slower; without
+# SSE 4.1 the job would be interpreted, not compiled
 tcg) set -- -accel tcg -cpu "${CPU:-qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand}" "$@" ;;
 *) fail 2 "ACCEL=$accel: must be kvm or tcg" ;;
 esac
@@ -122,8 +122,8 @@ usb) set -- -device qemu-xhci -device usb-storage,drive=disk0,bootindex=0,remova
 *) fail 2 "DISK=$DISK: must be virtio or usb" ;;
 esac
 
-# the variable store is written to a snapshot that QEMU forgets; -no-reboot ends QEMU at a
-# reset, which kexec is not
+# writes to the variable store go to a temporary snapshot; -no-reboot ends QEMU at a reset,
+# but not at a kexec
 set -- qemu-system-x86_64 -name "phase-$$" -machine q35 -m "${MEM:-1024}" -smp "${CPUS:-1}" -nographic -no-reboot \
 	-drive "if=pflash,format=raw,unit=0,readonly=on,file=$code" \
 	-drive "if=pflash,format=raw,unit=1,snapshot=on,file=$(ovmf_vars "$code")" \

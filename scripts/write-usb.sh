@@ -36,20 +36,20 @@ image=$1 device=$2
 [ -e "$device" ] || fail 4 "device $device: not found; lsblk lists the devices"
 [ -b "$device" ] || fail 2 "device $device: not a block device; lsblk lists them"
 command -v lsblk >/dev/null || fail 1 "lsblk: not found; run: apt-get install util-linux"
-# the commands that make built, or those of an installed package
+# phase-image of make, or of an installed package
 PATH=$PATH:$(dirname "$0")/../bin
 command -v phase-image >/dev/null || fail 4 "phase-image: not found; run make, or put its folder on PATH"
 
 lsblk() { command lsblk --noheadings --raw "$@"; }
 
 type=$(lsblk --nodeps -o TYPE "$device")
-[ "$type" = disk ] || [ "$type" = loop ] || fail 2 "device $device: is a $type; name the whole disk"
+[ "$type" = disk ] || [ "$type" = loop ] || fail 2 "device $device: a $type, not a disk; name the whole disk"
 mounts=$(lsblk -o MOUNTPOINTS "$device" | tr -d '\n')
 [ -z "$mounts" ] || fail 2 "device $device: in use at $mounts; unmount it first"
 removable=$(lsblk --nodeps -o RM "$device" | tr -d ' ')
 bus=$(lsblk --nodeps -o TRAN "$device" | tr -d ' ')
 if [ "$removable" != 1 ] && [ "$bus" != usb ] && [ -z "$fixed" ]; then
-	fail 2 "device $device: not removable; to write a fixed disk, say --allow-fixed"
+	fail 2 "device $device: not removable; add --allow-fixed to write a fixed disk"
 fi
 [ -w "$device" ] || fail 1 "device $device: not writable; run it as root"
 
@@ -60,6 +60,6 @@ if [ -z "$yes" ]; then
 	[ "$answer" = yes ] || fail 1 "nothing written"
 fi
 
-# phase-image opens the device for itself alone, refuses what is no image of ours, writes no
-# needless zeros, and reads everything back
+# phase-image opens the device exclusively, checks that the file is an image of phase-image,
+# and reads everything back
 exec phase-image write --yes "$image" "$device"
