@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// debianKeyrings are where Debian keeps the keys of its own archive.
+// debianKeyrings are the paths where Debian's package installs the archive's keys.
 var debianKeyrings = []string{"/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"}
 
-// A source is one line of the host's apt index that is Debian's own.
+// A source is one Debian index of the host's apt configuration.
 type source struct{ uri, release, component, signedBy, list string }
 
-// debianSources returns the host's Debian sources of one suite: the release that the host
-// itself runs, or the first, with its updates and security.
+// debianSources returns the host's Debian sources of one suite with its updates and
+// security: the suite that the host runs, or else the first one configured.
 func debianSources(ctx context.Context, arch string) (string, []source, error) {
 	format := "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)|$(SIGNED_BY)|$(ARCHITECTURE)|$(FILENAME)"
 	out, err := command("apt-get", "indextargets", "--format", format, "Created-By: Packages").output(ctx)
@@ -46,7 +46,7 @@ func parseSources(text, arch string) []source {
 			continue
 		}
 		s := source{uri: f[0], release: f[1], component: f[2], signedBy: f[4], list: f[6]}
-		if !strings.HasPrefix(s.signedBy, "/") { // an apt that does not tell leaves the name of the field
+		if !strings.HasPrefix(s.signedBy, "/") { // an apt that does not know the field prints its name
 			s.signedBy = ""
 		}
 		if !slices.Contains(all, s) {
@@ -87,7 +87,7 @@ func hostCodename() string {
 	return ""
 }
 
-// deb822 writes sources as sources.list(5) says, each with the keys that must sign it.
+// deb822 formats sources as described in sources.list(5), each with its keyring.
 func deb822(sources []source) (string, error) {
 	keyring := ""
 	for _, name := range debianKeyrings {
@@ -110,8 +110,8 @@ func deb822(sources []source) (string, error) {
 	return b.String(), nil
 }
 
-// releaseDate is the date of the suite's release file, signed by Debian: in a stable suite
-// that of the last point release. It is the date of a base system that was given none.
+// releaseDate returns the date of the suite's release file, which Debian signs. In a stable
+// suite it is the date of the last point release. A base system gets it unless Epoch is set.
 func releaseDate(sources []source, suite string) (time.Time, error) {
 	for _, s := range sources {
 		prefix, _, found := strings.Cut(s.list, "_dists_"+suite+"_")
@@ -135,8 +135,8 @@ var releaseLine = regexp.MustCompile(`(?m)^Date: (.+)$`)
 
 var acquireOption = regexp.MustCompile(`^Acquire::(Check-[A-Za-z-]+|Retries|https?::[A-Za-z:.-]+) "[^"]*";$`)
 
-// acquireOptions returns the host's own settings of how apt downloads: proxies, dates,
-// retries. They are used to build and are not left in the image.
+// acquireOptions returns the host's apt settings for downloads: proxies, date checks,
+// retries. They are used while building and do not get into the image.
 func acquireOptions(ctx context.Context) ([]string, error) {
 	out, err := command("apt-config", "dump").output(ctx)
 	if err != nil {
@@ -153,8 +153,8 @@ func acquireOptions(ctx context.Context) ([]string, error) {
 
 var installLine = regexp.MustCompile(`(?m)^Inst (\S+) \((\S+) `)
 
-// planPackages asks the host's apt which exact packages a new system of the essential ones
-// and the wanted ones has: NAME=VERSION, sorted.
+// planPackages asks the host's apt which packages a new system gets when the essential
+// packages and the wanted ones are installed. It returns them sorted, as NAME=VERSION.
 func planPackages(ctx context.Context, arch string, wanted []string) ([]string, error) {
 	args := []string{
 		"-q", "-s", "-o", "Dir::State::status=/dev/null", "-o", "APT::Install-Recommends=false",

@@ -4,21 +4,21 @@ import (
 	"io"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/u-root/pkg/cpio"
 )
 
-// An archive is the tree of an initramfs: cpio "newc" (Documentation/driver-api/
-// early-userspace/buffer-format.rst), the same bytes for the same tree.
+// An archive is the file tree of an initramfs. The same tree gives the same bytes of cpio
+// format "newc" (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
 type archive struct {
 	records map[string]cpio.Record
 }
 
 func newArchive() *archive { return &archive{map[string]cpio.Record{}} }
 
+// put adds a record and the folders above it.
 func (a *archive) put(r cpio.Record) {
 	for dir := path.Dir(r.Name); dir != "."; dir = path.Dir(dir) {
 		if _, ok := a.records[dir]; !ok {
@@ -40,10 +40,11 @@ func (a *archive) device(name string, perm, major, minor uint64) {
 	a.put(cpio.CharDev(name, perm, major, minor))
 }
 
-// writeTo writes the sorted tree, every file dated t, as one zstd frame. The window is
-// 8 MiB, so unpacking needs that much memory beside the tree; the kernel's limit is 128.
+// writeTo writes the tree as one zstd frame, sorted by name, with date t in every record.
+// Its window is 8 MiB: unpacking needs that much memory beside the tree. The kernel
+// accepts windows up to 128 MiB.
 func (a *archive) writeTo(w io.Writer, t time.Time) error {
-	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
+	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(zstdWindow))
 	if err != nil {
 		return err
 	}
@@ -52,7 +53,7 @@ func (a *archive) writeTo(w io.Writer, t time.Time) error {
 	for name := range a.records {
 		names = append(names, name)
 	}
-	slices.SortFunc(names, strings.Compare) // a folder sorts before what is in it
+	slices.Sort(names) // a folder sorts before the files in it
 	for i, name := range names {
 		r := cpio.MakeReproducible(a.records[name])
 		r.Ino, r.MTime = uint64(i+1), uint64(t.Unix())

@@ -23,7 +23,7 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// testRoot is a root.json that two fixed keys make.
+// testRoot returns a root.json with two fixed keys.
 func testRoot(t *testing.T) []byte {
 	t.Helper()
 	key := func(seed byte) ed25519.PrivateKey {
@@ -68,7 +68,7 @@ func testPlatform(t *testing.T, flavour string) Platform {
 	return p
 }
 
-// testProgram is a static program for /init: Debian's busybox.
+// testProgram returns a static program for /init: Debian's busybox.
 func testProgram(t *testing.T, b *Builder) string {
 	t.Helper()
 	path, err := b.Busybox(t.Context(), "x86_64")
@@ -86,7 +86,7 @@ func testMedia(t *testing.T, b *Builder) Media {
 	}
 }
 
-func TestUSBImageIsSoundAndTheSameEveryTime(t *testing.T) {
+func TestUSBImageIsValidAndReproducible(t *testing.T) {
 	b, dir := testBuilder(t), t.TempDir()
 	media := testMedia(t, b)
 	first, second := filepath.Join(dir, "1.img"), filepath.Join(dir, "2.img")
@@ -119,7 +119,7 @@ func TestUSBImageIsSoundAndTheSameEveryTime(t *testing.T) {
 	damage(t, b, first)
 }
 
-// damage breaks one part of the image after the other; verify must refuse each.
+// damage overwrites one part of the image after the other. Verify must refuse each.
 func damage(t *testing.T, b *Builder, image string) {
 	f, size, err := openImage(image)
 	if err != nil {
@@ -161,11 +161,11 @@ func damage(t *testing.T, b *Builder, image string) {
 		})
 	}
 	if _, err := b.Verify(t.Context(), image); err != nil {
-		t.Errorf("mended: %v", err)
+		t.Errorf("restored: %v", err)
 	}
 }
 
-func TestInitramfsIsWhatTheToolsEveryoneHasCanRead(t *testing.T) {
+func TestInitramfsIsReadByZstdAndCpio(t *testing.T) {
 	b := testBuilder(t)
 	for _, c := range []struct {
 		role  string
@@ -186,7 +186,7 @@ func TestInitramfsIsWhatTheToolsEveryoneHasCanRead(t *testing.T) {
 			names := strings.Split(output(t, "zstd -dc "+out+" | cpio -t --quiet"), "\n")
 			for _, want := range c.want {
 				if !slices.Contains(names, want) {
-					t.Errorf("no %s in it", want)
+					t.Errorf("%s is missing", want)
 				}
 			}
 			if !slices.IsSorted(names[:len(names)-1]) {
@@ -199,7 +199,7 @@ func TestInitramfsIsWhatTheToolsEveryoneHasCanRead(t *testing.T) {
 			for line := range strings.Lines(dep) {
 				for _, file := range strings.Fields(strings.Replace(line, ":", " ", 1)) {
 					if !slices.Contains(names, "lib/modules/"+info.Kernel+"/"+file) {
-						t.Errorf("modules.dep names %s, which is not there", file)
+						t.Errorf("modules.dep names %s, which is not in the archive", file)
 					}
 				}
 			}
@@ -207,7 +207,7 @@ func TestInitramfsIsWhatTheToolsEveryoneHasCanRead(t *testing.T) {
 	}
 }
 
-func TestBusyboxHasEveryAppletThatIsLinked(t *testing.T) {
+func TestBusyboxHasEveryLinkedApplet(t *testing.T) {
 	b := testBuilder(t)
 	out, err := exec.Command(testProgram(t, b), "--list").Output()
 	if err != nil {
@@ -221,7 +221,7 @@ func TestBusyboxHasEveryAppletThatIsLinked(t *testing.T) {
 	}
 }
 
-func TestGenericKernelHasWhatItsListNeeds(t *testing.T) {
+func TestGenericKernelHasTheListedModules(t *testing.T) {
 	b := testBuilder(t)
 	kernel, err := b.Kernel(t.Context(), testPlatform(t, "generic"), "")
 	if err != nil {
@@ -241,10 +241,10 @@ func TestGenericKernelHasWhatItsListNeeds(t *testing.T) {
 	}
 }
 
-func TestRootfsHoldsPlasmdAndNothingOfThisMachine(t *testing.T) {
+func TestRootfsHasPlasmdAndNoTraceOfTheBuildHost(t *testing.T) {
 	b := testBuilder(t)
 	r := Rootfs{Platform: testPlatform(t, "vm"), Plasmd: testProgram(t, b)}
-	if testing.Short() { // the plan alone: building the base system takes a minute the first time
+	if testing.Short() { // only the plan: the first build of the base system takes a minute
 		base, err := b.planBase(t.Context(), r)
 		if err != nil {
 			t.Fatal(err)
@@ -264,12 +264,12 @@ func TestRootfsHoldsPlasmdAndNothingOfThisMachine(t *testing.T) {
 	}
 	for _, want := range []string{"/usr/bin/plasmd\n", "/multi-user.target.wants/phase-job.service ->", "/multi-user.target.wants/phase-seed.service ->", "/etc/machine-id\n", "apt-daily.timer -> /dev/null"} {
 		if !strings.Contains(list, want) {
-			t.Errorf("no %q in it", want)
+			t.Errorf("%q is missing", want)
 		}
 	}
 	for _, trace := range []string{"/etc/apt/sources.list", "99mmdebstrap", "/var/lib/apt/lists/", "/var/log/dpkg.log", "/etc/resolv.conf"} {
 		if strings.Contains(list, trace+"\n") || strings.Contains(list, trace+"/") {
-			t.Errorf("%q is left in it", trace)
+			t.Errorf("%q was not removed", trace)
 		}
 	}
 }
@@ -283,13 +283,13 @@ func output(t *testing.T, pipeline string) string {
 	return string(out)
 }
 
-func TestProgramMustRunByItself(t *testing.T) {
+func TestProgramMustBeStatic(t *testing.T) {
 	b := testBuilder(t)
 	if _, _, err := readProgram(testProgram(t, b), testPlatform(t, "vm")); err != nil {
 		t.Errorf("static: %v", err)
 	}
 	if f, err := elf.Open("/bin/sh"); err != nil || f.Section(".interp") == nil {
-		t.Fatalf("/bin/sh is no dynamic program: %v", err)
+		t.Fatalf("/bin/sh is not a dynamic program: %v", err)
 	}
 	empty := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
@@ -302,7 +302,7 @@ func TestProgramMustRunByItself(t *testing.T) {
 	}
 }
 
-func TestInterruptedBuildLeavesNothing(t *testing.T) {
+func TestInterruptedBuildLeavesNoFile(t *testing.T) {
 	b, dir := testBuilder(t), t.TempDir()
 	media := testMedia(t, b)
 	ctx, stop := context.WithCancel(t.Context())
@@ -315,15 +315,15 @@ func TestInterruptedBuildLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestDateIsTheBuildersOrTheNewestInput(t *testing.T) {
+func TestDateIsTheEpochOrTheNewestInput(t *testing.T) {
 	older, newer := time.Unix(1000, 0), time.Unix(2000, 5)
 	if got := (&Builder{}).date(older, newer, time.Time{}); got.Unix() != 2000 || got.Nanosecond() != 0 {
 		t.Errorf("newest input: %v", got)
 	}
 	if got := (&Builder{epoch: older}).date(newer); !got.Equal(older) {
-		t.Errorf("own: %v", got)
+		t.Errorf("epoch: %v", got)
 	}
 	if got := fmt.Sprint((&espTree{date: time.Unix(0, 0)}).fatDate().Year()); got != "1980" {
-		t.Errorf("FAT knows no year before 1980: %s", got)
+		t.Errorf("FAT has no year before 1980: %s", got)
 	}
 }

@@ -11,26 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Builder makes images. It may be used by several goroutines, and several processes
-// may share one cache.
+// A Builder makes images. Several goroutines may use it, and several processes may share
+// one cache.
 type Builder struct {
 	cache    string
-	epoch    time.Time // zero: taken from the inputs
+	epoch    time.Time // zero: the newest date of the inputs
 	progress progress
 }
 
-// Options of a Builder.
+// Options configures a Builder.
 type Options struct {
 	// Cache is the folder for packages and base systems. Empty: DefaultCache.
 	Cache string
 	// Epoch is the date in every header. Zero: the newest date of the inputs.
 	Epoch time.Time
-	// Progress gets a line now and then while a step takes more than two seconds.
-	// Nil: silence.
+	// Progress gets a line after 2 s of a step and then every 10 s. Nil: no lines.
 	Progress io.Writer
 }
 
-// New prepares the cache.
+// New makes the cache folder and removes temporary folders of builds that were killed.
 func New(opts Options) (*Builder, error) {
 	b := &Builder{cache: opts.Cache, epoch: opts.Epoch}
 	b.progress.w = opts.Progress
@@ -53,7 +52,8 @@ func New(opts Options) (*Builder, error) {
 	return b, nil
 }
 
-// DefaultCache is $PHASE_BUILD_CACHE or the folder phaseboot in the user's cache folder.
+// DefaultCache returns $PHASE_BUILD_CACHE, or the folder phaseboot in the user's cache
+// folder.
 func DefaultCache() (string, error) {
 	if dir := os.Getenv("PHASE_BUILD_CACHE"); dir != "" {
 		return dir, nil
@@ -65,8 +65,8 @@ func DefaultCache() (string, error) {
 	return filepath.Join(dir, "phaseboot"), nil
 }
 
-// EnvEpoch reads SOURCE_DATE_EPOCH, Unix seconds, as reproducible-builds.org defines
-// it. It is zero when the variable is not set.
+// EnvEpoch reads SOURCE_DATE_EPOCH in Unix seconds (reproducible-builds.org). It returns
+// the zero time when the variable is not set.
 func EnvEpoch() (time.Time, error) {
 	s := os.Getenv("SOURCE_DATE_EPOCH")
 	if s == "" {
@@ -79,7 +79,7 @@ func EnvEpoch() (time.Time, error) {
 	return time.Unix(int64(n), 0).UTC(), nil
 }
 
-// date is the one date of an image: the builder's epoch or the newest of the inputs.
+// date returns the one date of an image: the builder's epoch, or the newest of the inputs.
 func (b *Builder) date(inputs ...time.Time) time.Time {
 	if !b.epoch.IsZero() {
 		return b.epoch
@@ -93,8 +93,8 @@ func (b *Builder) date(inputs ...time.Time) time.Time {
 	return newest.UTC().Truncate(time.Second)
 }
 
-// temp makes a working folder inside the cache, so that a rename from it into the cache
-// is one step. A lock on it says that its process lives.
+// temp makes a temporary folder inside the cache, so that a rename from it into the cache
+// is atomic. The folder stays locked until the returned function removes it.
 func (b *Builder) temp() (string, func(), error) {
 	dir, err := os.MkdirTemp(b.cache, tempPrefix)
 	if err != nil {
@@ -116,10 +116,11 @@ func (b *Builder) temp() (string, func(), error) {
 
 const (
 	tempPrefix = "tmp-"
-	tempFresh  = time.Minute // between a working folder's birth and its lock, by far
+	tempFresh  = time.Minute // a younger folder may not be locked yet
 )
 
-// sweep removes working folders of builds that were killed. What it cannot remove stays.
+// sweep removes temporary folders without a lock: their builds were killed. It ignores
+// errors.
 func (b *Builder) sweep() {
 	dirs, err := filepath.Glob(filepath.Join(b.cache, tempPrefix+"*"))
 	if err != nil {

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-func TestWorkingFoldersOfKilledBuildsAreSweptAndLivingOnesStay(t *testing.T) {
+func TestTemporaryFoldersOfKilledBuildsAreRemovedAndOthersStay(t *testing.T) {
 	cache := t.TempDir()
 	b, err := New(Options{Cache: cache})
 	if err != nil {
 		t.Fatal(err)
 	}
-	living, clean, err := b.temp()
+	locked, clean, err := b.temp()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,16 +25,16 @@ func TestWorkingFoldersOfKilledBuildsAreSweptAndLivingOnesStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	hourAgo := time.Now().Add(-time.Hour)
-	if err := errors.Join(os.Chtimes(killed, hourAgo, hourAgo), os.Chtimes(living, hourAgo, hourAgo)); err != nil {
+	if err := errors.Join(os.Chtimes(killed, hourAgo, hourAgo), os.Chtimes(locked, hourAgo, hourAgo)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := New(Options{Cache: cache}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(killed); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the killed build's folder: %v", err)
+		t.Errorf("folder of the killed build: %v", err)
 	}
-	for _, dir := range []string{living, fresh} {
+	for _, dir := range []string{locked, fresh} {
 		if _, err := os.Stat(dir); err != nil {
 			t.Error(err)
 		}

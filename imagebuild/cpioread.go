@@ -13,7 +13,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// Bounds of an initramfs that is read.
+// Limits for reading an initramfs.
 const (
 	maxRecords    = 20_000
 	maxRecordName = 1024    // bytes
@@ -22,7 +22,7 @@ const (
 	cpioTrailer   = "TRAILER!!!"
 )
 
-// File types of a record's mode.
+// File types in the mode of a record (stat(2)).
 const (
 	modeType   = 0o170000
 	modeDir    = 0o040000
@@ -31,7 +31,7 @@ const (
 	modeDevice = 0o020000 // character device
 )
 
-// A cpioRecord is one member of an archive; body has its bytes until the next is read.
+// A cpioRecord is one member of an archive. body is valid until the next record is read.
 type cpioRecord struct {
 	name              string
 	mode, links, size uint32
@@ -42,10 +42,10 @@ func badArchive(format string, args ...any) error {
 	return fmt.Errorf("archive: %s: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
 }
 
-// readArchive reads one cpio archive in the form that archive.writeTo writes, and nothing
-// behind it. The kernel unpacks more than that: several archives, names through symbolic
-// links, hard links, names twice; each could replace a file that was shown here, and each is
-// refused. It reads in a stream, and holds the names of folders alone.
+// readArchive reads one cpio archive as archive.writeTo writes it, and calls visit for each
+// record. The kernel accepts more: several archives, names through symbolic links, hard
+// links, repeated names. Each of these could replace a file that was already visited, so
+// each is an error. It reads a stream and keeps only the names of folders in memory.
 func readArchive(r io.Reader, visit func(cpioRecord) error) error {
 	a := &archiveReader{r: bufio.NewReader(io.LimitReader(r, maxUnpacked+1)), dirs: map[string]bool{".": true}}
 	for range maxRecords {
@@ -69,8 +69,8 @@ func readArchive(r io.Reader, visit func(cpioRecord) error) error {
 type archiveReader struct {
 	r    *bufio.Reader
 	read int64
-	last string          // name of the record before
-	dirs map[string]bool // folders so far
+	last string          // name of the previous record
+	dirs map[string]bool // folders read so far
 }
 
 // next reads a header and a name.
@@ -82,14 +82,14 @@ func (a *archiveReader) next() (cpioRecord, error) {
 	var fields [13]uint32
 	var raw [52]byte
 	if _, err := hex.Decode(raw[:], head[6:]); err != nil || string(head[:6]) != "070701" {
-		return cpioRecord{}, badArchive("a broken header behind %.80q", a.last)
+		return cpioRecord{}, badArchive("invalid header after %.80q", a.last)
 	}
 	for i := range fields {
 		fields[i] = binary.BigEndian.Uint32(raw[4*i:])
 	}
 	length := fields[11]
 	if length < 2 || length > maxRecordName {
-		return cpioRecord{}, badArchive("a name of %d bytes behind %.80q", length, a.last)
+		return cpioRecord{}, badArchive("name of %d bytes after %.80q", length, a.last)
 	}
 	name := make([]byte, length)
 	if err := errors.Join(a.full(name), a.pad(cpioHeader+int64(length))); err != nil {
@@ -97,18 +97,18 @@ func (a *archiveReader) next() (cpioRecord, error) {
 	}
 	c := cpioRecord{name: string(name[:length-1]), mode: fields[1], links: fields[4], size: fields[6]}
 	if name[length-1] != 0 {
-		return c, badArchive("name %.80q: no end", name)
+		return c, badArchive("name %.80q: no NUL at its end", name)
 	}
 	c.body = io.LimitReader(a.r, int64(c.size))
 	return c, a.check(c)
 }
 
-// check refuses a record that the kernel would not unpack under exactly this name, or that
-// a later one could replace.
+// check refuses a record that the kernel would unpack under another name, or that a later
+// record could replace.
 func (a *archiveReader) check(c cpioRecord) error {
 	if c.name == cpioTrailer {
 		if c.size != 0 {
-			return badArchive("bytes in its end mark")
+			return badArchive("trailer with a body")
 		}
 		return nil
 	}
@@ -117,9 +117,9 @@ func (a *archiveReader) check(c cpioRecord) error {
 	case !printable || c.name == "." || c.name[0] == '/' || c.name == ".." || strings.HasPrefix(c.name, "../") || path.Clean(c.name) != c.name:
 		return badArchive("name %.80q: not in canonical form", c.name)
 	case c.name <= a.last:
-		return badArchive("name %.80q: twice, or out of order", c.name)
+		return badArchive("name %.80q: repeated, or not in sorted order", c.name)
 	case !a.dirs[path.Dir(c.name)]:
-		return badArchive("name %.80q: not in a folder of the archive", c.name)
+		return badArchive("name %.80q: its folder is not in the archive", c.name)
 	}
 	a.last = c.name
 	return a.checkKind(c)
@@ -140,10 +140,10 @@ func (a *archiveReader) checkKind(c cpioRecord) error {
 	case kind == modeDevice && c.size == 0:
 		return nil
 	}
-	return badArchive("file %.80q: mode %o and %d bytes", c.name, c.mode, c.size)
+	return badArchive("file %.80q: mode %o with %d bytes is not allowed", c.name, c.mode, c.size)
 }
 
-// skip reads what is left of a body, and its padding.
+// skip reads the rest of a body and its padding.
 func (a *archiveReader) skip(body io.Reader, size int64) error {
 	left := body.(*io.LimitedReader)
 	if _, err := io.Copy(io.Discard, body); err != nil {
@@ -156,7 +156,7 @@ func (a *archiveReader) skip(body io.Reader, size int64) error {
 	return a.pad(size)
 }
 
-// pad reads the zeros that bring n to a multiple of four.
+// pad reads the zeros that pad n bytes to a multiple of four.
 func (a *archiveReader) pad(n int64) error {
 	var zeros [3]byte
 	b := zeros[:-n&3]
@@ -164,24 +164,25 @@ func (a *archiveReader) pad(n int64) error {
 		return err
 	}
 	if !allZero(b) {
-		return badArchive("bytes between its files behind %.80q", a.last)
+		return badArchive("padding is not zero after %.80q", a.last)
 	}
 	return nil
 }
 
-// end accepts zeros up to the block of 512 bytes, and nothing else: the kernel would go on
-// and unpack what follows.
+// end reads the zeros that pad the archive to a block of 512 bytes. More bytes are an
+// error, because the kernel would unpack them as another archive.
 func (a *archiveReader) end() error {
 	rest, err := io.ReadAll(io.LimitReader(a.r, sector))
 	if err != nil {
 		return err
 	}
 	if len(rest) == sector || !allZero(rest) {
-		return badArchive("bytes behind its end, which the kernel would unpack too")
+		return badArchive("bytes after its end, which the kernel would unpack too")
 	}
 	return nil
 }
 
+// full fills b and counts its bytes.
 func (a *archiveReader) full(b []byte) error {
 	n, err := io.ReadFull(a.r, b)
 	if a.read += int64(n); err == nil && a.read > maxUnpacked {
@@ -190,13 +191,13 @@ func (a *archiveReader) full(b []byte) error {
 	return a.short(err)
 }
 
-// short names the end of the bytes before the end of the archive.
+// short turns an early end of input into an error that names the last record.
 func (a *archiveReader) short(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		if a.read >= maxUnpacked {
 			return badArchive("more than %d bytes", maxUnpacked)
 		}
-		return badArchive("it ends behind %.80q, without an end mark", a.last)
+		return badArchive("truncated after %.80q: no trailer", a.last)
 	}
 	return err
 }

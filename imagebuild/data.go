@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// data holds the lists and files that images are made of.
+// data is the embedded lists and files that images are made of.
 //
 //go:embed kernel initramfs esp all:rootfs
 var data embed.FS
 
-// dataFile returns an embedded file, whose name is fixed when the package is built.
+// dataFile returns an embedded file. The name must exist.
 func dataFile(name string) string {
 	text, err := data.ReadFile(name)
 	if err != nil {
@@ -21,7 +21,7 @@ func dataFile(name string) string {
 	return string(text)
 }
 
-// dataWords returns the words of an embedded list, without its comments.
+// dataWords returns the words of an embedded list without comments.
 func dataWords(name string) []string {
 	var words []string
 	for _, line := range strings.Split(dataFile(name), "\n") {
@@ -31,5 +31,5 @@ func dataWords(name string) []string {
 	return words
 }
 
-// rootfsLayer is the tree that is laid over the target's base system.
+// rootfsLayer returns the files that are added to the target's base system.
 func rootfsLayer() (fs.FS, error) { return fs.Sub(data, "rootfs/layer") }

@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -21,16 +19,15 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// A deb is one exact package of the host's apt index.
+// A deb is one package version of the host's apt index.
 type deb struct {
 	Name, Version, Arch string
-	File                string // name of the .deb, without folders
+	File                string // base name of the .deb
 	SHA256              string // lower-case hex
 	Depends             string
 }
 
-// resolve asks apt for the candidate of a package. The index is the host's own, whatever
-// its suite.
+// resolve asks the host's apt for the candidate version of a package.
 func (b *Builder) resolve(ctx context.Context, name, arch string) (deb, error) {
 	out, err := command("apt-cache", "show", "--no-all-versions", name+":"+arch).output(ctx)
 	var bad *toolError
@@ -42,12 +39,12 @@ func (b *Builder) resolve(ctx context.Context, name, arch string) (deb, error) {
 		return deb{}, notFoundf("package %s: not in apt's lists; run: apt-get update", name)
 	}
 	if _, err := hex.DecodeString(d.SHA256); err != nil || len(d.SHA256) != 64 {
-		return deb{}, fmt.Errorf("package %s: apt's lists hold no usable sha256; run: apt-get update", name)
+		return deb{}, fmt.Errorf("package %s: no valid sha256 in apt's lists; run: apt-get update", name)
 	}
 	return d, nil
 }
 
-// parseStanza reads the first stanza of apt-cache show.
+// parseStanza reads the first stanza of the output of apt-cache show.
 func parseStanza(data []byte) deb {
 	var d deb
 	fields := map[string]*string{"Package": &d.Name, "Version": &d.Version, "Architecture": &d.Arch, "Filename": &d.File, "SHA256": &d.SHA256, "Depends": &d.Depends}
@@ -66,7 +63,7 @@ func parseStanza(data []byte) deb {
 
 var kernelPackage = regexp.MustCompile(`\b(linux-image-[0-9][a-z0-9.+-]*)`)
 
-// resolveKernel follows Debian's meta package to the package that holds the kernel.
+// resolveKernel finds the kernel's package through Debian's meta package.
 func (b *Builder) resolveKernel(ctx context.Context, p Platform) (deb, error) {
 	meta, err := b.resolve(ctx, p.kernel, p.debian)
 	if err != nil {
@@ -74,13 +71,13 @@ func (b *Builder) resolveKernel(ctx context.Context, p Platform) (deb, error) {
 	}
 	m := kernelPackage.FindStringSubmatch(meta.Depends)
 	if m == nil {
-		return deb{}, fmt.Errorf("package %s %s: no kernel among its dependencies: %.80q", meta.Name, meta.Version, meta.Depends)
+		return deb{}, fmt.Errorf("package %s %s: no kernel package in its dependencies: %.80q", meta.Name, meta.Version, meta.Depends)
 	}
 	return b.resolve(ctx, m[1], p.debian)
 }
 
-// unpack returns a folder with the package's files. It is filled once for each SHA-256
-// and shared by all later builds.
+// unpack returns a folder of the cache with the package's files. It unpacks each SHA-256
+// once; later builds share the folder.
 func (b *Builder) unpack(ctx context.Context, d deb) (string, error) {
 	dir := filepath.Join(b.cache, "unpacked", d.SHA256)
 	if _, err := os.Stat(dir); err == nil {
@@ -102,8 +99,8 @@ func (b *Builder) unpack(ctx context.Context, d deb) (string, error) {
 	return dir, b.keep(filepath.Join(tmp, "x"), dir)
 }
 
-// fetch returns the path of the package in the cache. The SHA-256 from apt's signed index
-// decides whether a file, cached or new, is the package.
+// fetch returns the path of the package in the cache and downloads it when it is missing.
+// Both a cached and a new file must have the SHA-256 of apt's signed index.
 func (b *Builder) fetch(ctx context.Context, d deb) (string, error) {
 	file := filepath.Join(b.cache, "deb", d.SHA256, d.File)
 	if sum, err := sumFile(file); err == nil && sum == d.SHA256 {
@@ -119,7 +116,7 @@ func (b *Builder) fetch(ctx context.Context, d deb) (string, error) {
 	if d.Arch == "all" {
 		exact = d.Name + "=" + d.Version
 	}
-	// apt's unprivileged user cannot write here, and says so in a warning
+	// apt would warn that its unprivileged user cannot write to this folder
 	get := command("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", exact).in(tmp)
 	if err := get.run(ctx); ctx.Err() != nil {
 		return "", fmt.Errorf("package %s: %w", d.File, ctx.Err())
@@ -142,9 +139,9 @@ func (b *Builder) fetch(ctx context.Context, d deb) (string, error) {
 	return file, b.keep(got[0], file)
 }
 
-// keep moves a finished file or folder into the cache, its bytes first: what has its name
-// there is never looked at again. Another process may have been faster with the same
-// content; then that one stays.
+// keep moves a finished file or folder into the cache and syncs it before: the content of
+// a cached name is not checked again. If another process has already stored the same
+// content, that copy stays.
 func (b *Builder) keep(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return noSpace(err)
@@ -159,7 +156,7 @@ func (b *Builder) keep(from, to string) error {
 	return err
 }
 
-// syncAll puts a file, or a folder with all that is in it, on the disk.
+// syncAll syncs a file, or the filesystem of a folder, to the disk.
 func syncAll(name string) error {
 	f, err := os.Open(name)
 	if err != nil {
@@ -182,9 +179,5 @@ func sumFile(name string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return sumOf(f)
 }

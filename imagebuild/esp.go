@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -18,29 +19,29 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// The EFI system partition is FAT32 with clusters of 4 KiB: 264 MiB of them are more than
-// the 65,525 below which firmware takes FAT32 for FAT16.
+// The EFI system partition is FAT32 with clusters of 4 KiB. Firmware takes a filesystem of
+// less than 65,525 clusters for FAT16; 264 MiB have more.
 const (
 	mib        = 1 << 20
 	minESP     = 264 * mib
 	espCluster = 8 // sectors
 )
 
-// Media says what a bootable medium is made of.
+// Media is what WriteESP and WriteUSB make a bootable medium of.
 type Media struct {
 	Initramfs          // of RoleBoot
-	DefaultMode string // name of the mode that starts by itself; empty: modes.Default
+	DefaultMode string // mode that starts without a key press; empty: modes.Default
 	Cmdline     string // added to the kernel command line of every entry
 }
 
-// An espTree is the files of an EFI system partition by their paths.
+// An espTree is the content of an EFI system partition: files by path.
 type espTree struct {
 	files map[string][]byte
 	date  time.Time
 	info  MediaInfo
 }
 
-// MediaInfo tells what a medium holds.
+// MediaInfo describes a medium that was built. Sizes are bytes.
 type MediaInfo struct {
 	Out         string    `json:"out"`
 	Size        int64     `json:"size"`
@@ -74,7 +75,7 @@ func (b *Builder) WriteESP(ctx context.Context, m Media, out string) (*MediaInfo
 	return &tree.info, nil
 }
 
-// espTree gathers what the partition will hold.
+// espTree makes the files of the partition.
 func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 	m.Role = RoleBoot
 	if m.DefaultMode == "" {
@@ -130,8 +131,8 @@ func (b *Builder) addLoader(ctx context.Context, p Platform, t *espTree) error {
 	return err
 }
 
-// consoles of the boot kernel. The last one gets the recovery shell: the serial line of a
-// virtual machine, the screen of a real one.
+// consoles returns the kernel's console arguments. The last console gets the recovery
+// shell: the serial line of a virtual machine, the screen of a real one.
 func (p Platform) consoles() string {
 	if p.Flavour == "generic" {
 		return "console=ttyS0,115200 console=tty0"
@@ -139,7 +140,7 @@ func (p Platform) consoles() string {
 	return "console=tty0 console=ttyS0,115200"
 }
 
-// addEntries writes the loader's menu: one entry for each mode.
+// addEntries adds the loader's menu with one entry for each mode.
 func (t *espTree) addEntries(m Media) error {
 	timeout := "1"
 	if m.Platform.Flavour == "generic" {
@@ -157,7 +158,7 @@ func (t *espTree) addEntries(m Media) error {
 	return nil
 }
 
-// entry is the text of a mode's loader entry.
+// entry returns the text of a mode's loader entry.
 func (p Platform) entry(title, mode string, order int, cmdline string) string {
 	if cmdline != "" {
 		cmdline = " " + cmdline
@@ -166,18 +167,11 @@ func (p Platform) entry(title, mode string, order int, cmdline string) string {
 	return r.Replace(dataFile("esp/entry.conf"))
 }
 
-// names of the files, sorted.
-func (t *espTree) names() []string {
-	names := make([]string, 0, len(t.files))
-	for name := range t.files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
+// names returns the paths of the files, sorted.
+func (t *espTree) names() []string { return slices.Sorted(maps.Keys(t.files)) }
 
-// size of the partition in bytes: the least FAT32, or room for the files and as much
-// again, so that an updated kernel and initramfs fit beside the old ones.
+// size returns the size of the partition in bytes: twice the files, so that an updated
+// kernel and initramfs fit next to the old ones, and at least minESP.
 func (t *espTree) size() int64 {
 	var sum int64
 	for _, data := range t.files {
@@ -186,7 +180,8 @@ func (t *espTree) size() int64 {
 	return max(minESP, (2*sum/mib+32)*mib)
 }
 
-// identity is a digest of the whole content; every identifier of the medium follows from it.
+// identity returns a digest of the whole content. Every identifier of the medium is derived
+// from it.
 func (t *espTree) identity() [32]byte {
 	h := sha256.New()
 	for _, name := range t.names() {
@@ -195,7 +190,7 @@ func (t *espTree) identity() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// makeESP writes the filesystem into file, which exists and is empty.
+// makeESP writes the filesystem into file, which must exist and be empty.
 func (b *Builder) makeESP(ctx context.Context, t *espTree, file string) error {
 	defer b.progress.step("EFI system partition")()
 	if err := os.Truncate(file, t.size()); err != nil {
@@ -215,8 +210,8 @@ func (b *Builder) makeESP(ctx context.Context, t *espTree, file string) error {
 	return t.copyTo(ctx, file, tmp)
 }
 
-// copyTo puts the files into the filesystem with mtools: folders first, then every file,
-// in sorted order, all with the same date.
+// copyTo copies the files into the filesystem with mtools: first the folders, then the
+// files, in sorted order and with the same date.
 func (t *espTree) copyTo(ctx context.Context, file, tmp string) error {
 	date := t.fatDate()
 	env := []string{"MTOOLS_SKIP_CHECK=1", "MTOOLSRC=/dev/null", fmt.Sprintf("SOURCE_DATE_EPOCH=%d", date.Unix())}
@@ -247,7 +242,7 @@ func (t *espTree) copyTo(ctx context.Context, file, tmp string) error {
 	return nil
 }
 
-// fatDate is the tree's date, moved into the years that FAT can hold.
+// fatDate returns the tree's date, or 1980 if it is earlier: FAT has no earlier dates.
 func (t *espTree) fatDate() time.Time {
 	first := time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
 	if t.date.Before(first) {

@@ -13,31 +13,31 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// Bounds of what is read out of an EFI system partition.
+// Limits for reading an EFI system partition.
 const (
-	fatReserved  = 32      // sectors before the first table
-	fatTables    = 2       // copies of the table
+	fatReserved  = 32      // sectors before the first FAT
+	fatTables    = 2       // copies of the FAT
 	maxFATTable  = 8 << 20 // bytes: a partition of 8 GiB
 	maxDirectory = 8       // clusters
 	clusterSize  = espCluster * sector
-	fatEnd       = 0x0ffffff8 // a link of this value or more ends a chain
+	fatEnd       = 0x0ffffff8 // FAT entries from this value on end a cluster chain
 )
 
-// A fat is a FAT32 filesystem as mkfs.vfat makes it for makeESP ("Microsoft EFI FAT32 File
-// System Specification", 1.03). Every cluster belongs to one file at most.
+// A fat reads a FAT32 filesystem as mkfs.vfat makes it for makeESP ("Microsoft EFI FAT32
+// File System Specification", 1.03). Every cluster belongs to one file at most.
 type fat struct {
 	r     io.ReaderAt
-	data  int64    // where cluster 2 begins, in bytes
-	links []uint32 // of each cluster
-	used  []bool
+	data  int64    // offset of cluster 2 in bytes
+	links []uint32 // FAT entry of each cluster: the next cluster of its chain
+	used  []bool   // clusters that belong to a file that was read
 }
 
 func badFAT(format string, args ...any) error {
 	return fmt.Errorf("EFI system partition: %s: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
 }
 
-// openFAT reads the boot sector and both copies of the table, which must be the same:
-// firmware may use either. size is that of the partition in bytes.
+// openFAT reads the boot sector and both copies of the FAT of a partition of size bytes.
+// The copies must be equal, because firmware may use either.
 func openFAT(r io.ReaderAt, size int64) (*fat, error) {
 	reserved := make([]byte, fatReserved*sector)
 	if _, err := r.ReadAt(reserved, 0); err != nil {
@@ -58,16 +58,17 @@ func openFAT(r io.ReaderAt, size int64) (*fat, error) {
 	clusters := (sectors*sector - f.data) / clusterSize
 	unused := size - sectors*sector // mkfs.vfat ends with a whole track of 63 sectors
 	if unused < 0 || unused >= 64*sector || length > maxFATTable || clusters <= 0 || (clusters+2)*4 > length {
-		return nil, badFAT("its sizes contradict each other")
+		return nil, badFAT("sizes in the boot sector are inconsistent")
 	}
 	return f, f.readTables(clusters+2, length)
 }
 
-// bootCode is the program that mkfs.vfat puts into the boot sector: it prints the text behind it.
+// bootCode is the program that mkfs.vfat writes into the boot sector. It prints the text
+// that follows it.
 var bootCode = []byte("\x0e\x1f\xbe\x77\x7c\xac\x22\xc0\x74\x0b\x56\xb4\x0e\xbb\x07\x00\xcd\x10\x5e\xeb\xf0\x32\xe4\xcd\x16\xcd\x19\xeb\xfe")
 
-// checkReserved refuses what firmware could start in place of the files: another boot program,
-// and a partition table in the boot sector or behind it.
+// checkReserved refuses reserved sectors from which firmware could boot something else than
+// the files: another boot program, or a partition table.
 func checkReserved(reserved []byte) error {
 	const jump, codeAt, tableAt, tableEnd = "\xeb\x58\x90", 90, 440, 510
 	boot := reserved[:sector]
@@ -81,19 +82,19 @@ func checkReserved(reserved []byte) error {
 		b := reserved[i*sector : (i+1)*sector]
 		info := (i == 1 || i == 7) && string(b[:4]) == "RRaA" && allZero(b[4:484]) // how many clusters are free
 		if i != 6 && !info && !allZero(b) {
-			return badFAT("bytes between the boot sector and the table")
+			return badFAT("bytes between the boot sector and the FAT")
 		}
 	}
 	return nil
 }
 
-// isFAT32 reports whether a boot sector has the parameters of makeESP.
+// isFAT32 reports whether a boot sector has the parameters that makeESP uses.
 func isFAT32(b []byte) bool {
 	u16, u32 := binary.LittleEndian.Uint16, binary.LittleEndian.Uint32
 	return b[510] == 0x55 && b[511] == 0xaa && string(b[82:90]) == "FAT32   " &&
 		u16(b[11:]) == sector && b[13] == espCluster && u16(b[14:]) == fatReserved && b[16] == fatTables &&
-		u16(b[17:]) == 0 && u16(b[19:]) == 0 && u16(b[22:]) == 0 && // what FAT16 would use
-		u16(b[40:]) == 0 && u16(b[42:]) == 0 && // both tables are used; version 0
+		u16(b[17:]) == 0 && u16(b[19:]) == 0 && u16(b[22:]) == 0 && // fields of FAT16 alone
+		u16(b[40:]) == 0 && u16(b[42:]) == 0 && // both FATs are active; version 0
 		u32(b[44:]) == 2 && u16(b[50:]) == 6 // root folder, copy of the boot sector
 }
 
@@ -105,7 +106,7 @@ func (f *fat) readTables(entries, length int64) error {
 		}
 	}
 	if !bytes.Equal(first, second) {
-		return badFAT("the two copies of its table differ")
+		return badFAT("the two copies of the FAT differ")
 	}
 	f.links, f.used = make([]uint32, entries), make([]bool, entries)
 	for i := range f.links {
@@ -114,25 +115,25 @@ func (f *fat) readTables(entries, length int64) error {
 	return nil
 }
 
-// chain follows the clusters of a file that has exactly n of them, or at most limit where
-// n is negative. No cluster may be used twice.
+// chain returns the clusters of a file that has exactly n of them, or at most limit if n is
+// negative. A cluster that another chain uses is an error.
 func (f *fat) chain(first uint32, n, limit int64) ([]uint32, error) {
 	var list []uint32
 	for at := first; ; at = f.links[at] {
 		if at < 2 || int64(at) >= int64(len(f.links)) || f.used[at] {
-			return nil, badFAT("a chain of clusters leaves the filesystem or crosses another")
+			return nil, badFAT("a cluster chain leaves the filesystem or shares a cluster with another")
 		}
 		f.used[at] = true
 		list = append(list, at)
 		if int64(len(list)) > limit {
-			return nil, badFAT("a chain of clusters is longer than its file")
+			return nil, badFAT("a cluster chain is longer than its file")
 		}
 		if f.links[at] >= fatEnd {
 			break
 		}
 	}
 	if n >= 0 && int64(len(list)) != n {
-		return nil, badFAT("a chain of clusters is shorter than its file")
+		return nil, badFAT("a cluster chain is shorter than its file")
 	}
 	return list, nil
 }
@@ -144,7 +145,7 @@ type fatFile struct {
 	size     int64
 }
 
-// open follows the chain of a file of size bytes.
+// open returns the file of size bytes whose cluster chain begins at first.
 func (f *fat) open(first uint32, size int64) (*fatFile, error) {
 	n := (size + clusterSize - 1) / clusterSize
 	if n == 0 {
@@ -173,13 +174,13 @@ func (f *fatFile) ReadAt(p []byte, at int64) (int, error) {
 
 func (f *fatFile) reader() *io.SectionReader { return io.NewSectionReader(f, 0, f.size) }
 
-// files returns every file by its path in lower case: firmware does not tell cases apart.
-// A folder that is not in dirs, and a name that allow refuses, is an error.
+// files returns every file by its path in lower case, because firmware ignores case. A
+// folder that is not in dirs is an error, and a file for which allow returns false.
 func (f *fat) files(dirs []string, allow func(name string) bool) (map[string]*fatFile, error) {
 	found := map[string]*fatFile{}
 	return found, f.walk("", 2, 0, dirs, func(name string, e fatEntry) error {
 		if !allow(name) {
-			return badFAT("%.80q: phase-image did not write it; a computer that mounted the stick may have: write the image again", name)
+			return badFAT("%.80q: not written by phase-image, perhaps by a computer that mounted the stick; write the image again", name)
 		}
 		file, err := f.open(e.first, e.size)
 		found[name] = file
@@ -197,7 +198,7 @@ func (f *fat) walk(dir string, first, parent uint32, dirs []string, visit func(s
 		if !e.dir {
 			err = visit(name, e)
 		} else if !slices.Contains(dirs, name) {
-			err = badFAT("folder %.80q: phase-image did not write it; a computer that mounted the stick may have: write the image again", name)
+			err = badFAT("folder %.80q: not written by phase-image, perhaps by a computer that mounted the stick; write the image again", name)
 		} else {
 			err = f.walk(name, e.first, first, dirs, visit)
 		}

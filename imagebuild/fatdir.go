@@ -7,27 +7,28 @@ import (
 	"unicode/utf16"
 )
 
-// Attributes of a folder's entry.
+// Attributes and sizes of directory entries.
 const (
 	attrVolume = 0x08
 	attrDir    = 0x10
-	attrLong   = 0x0f // a piece of a long name
+	attrLong   = 0x0f // a long-name entry, which holds a part of a name
 	dirEntry   = 32   // bytes
-	longUnits  = 13   // UTF-16 units in such a piece
-	maxLong    = 20   // pieces
+	longUnits  = 13   // UTF-16 units in a long-name entry
+	maxLong    = 20   // long-name entries of one name
 )
 
-// A fatEntry is a file or folder. Firmware finds it by either of its names.
+// A fatEntry is a file or folder. Firmware finds it by its long and by its short name.
 type fatEntry struct {
-	name  string // the long name, or the short one where there is none
+	name  string // the long name, or else the short name
 	short string
 	dir   bool
 	first uint32
 	size  int64
 }
 
-// readDir reads the entries of the folder that begins at a cluster, without the volume's
-// label, "." and "..". No two may share a name, long or short, in any case of letters.
+// readDir reads the entries of the folder that begins at cluster first, without the volume
+// label, "." and "..". Two entries with the same long or short name, ignoring case, are an
+// error.
 func (f *fat) readDir(dir string, first, parent uint32) ([]fatEntry, error) {
 	clusters, err := f.chain(first, -1, maxDirectory)
 	if err != nil {
@@ -45,19 +46,19 @@ func (f *fat) readDir(dir string, first, parent uint32) ([]fatEntry, error) {
 		}
 	}
 	if !allZero(data) || len(p.long) > 0 {
-		return nil, badFAT("folder %.80q: bytes behind its end", dir)
+		return nil, badFAT("folder %.80q: bytes after its end", dir)
 	}
 	return p.entries, p.unique()
 }
 
-// A dirParser reads a folder's entries one after the other.
+// A dirParser reads the entries of a folder in order.
 type dirParser struct {
 	dir           string
-	first, parent uint32   // clusters of the folder and of the one above it, 0 for the root
-	n             int      // entries so far
-	long          []string // pieces of a long name, the last piece first
-	next          int      // number of the piece that must follow
-	sum           byte     // of the short name that the pieces belong to
+	first, parent uint32   // first clusters of the folder and of its parent, 0 for the root
+	n             int      // entries read so far
+	long          []string // parts of a long name, the last part first
+	next          int      // number of the long-name entry that must follow
+	sum           byte     // checksum of the short name that belongs to the long name
 	entries       []fatEntry
 }
 
@@ -74,7 +75,7 @@ func (p *dirParser) add(b []byte) error {
 		return p.addLong(b)
 	case attr&attrVolume != 0:
 		if p.dir != "" || p.n != 1 || len(p.long) > 0 {
-			return p.bad("a volume label in a wrong place")
+			return p.bad("a volume label in the wrong place")
 		}
 		return nil
 	case b[0] == '.':
@@ -85,7 +86,7 @@ func (p *dirParser) add(b []byte) error {
 
 func (p *dirParser) bad(what string) error { return badFAT("folder %.80q: %s", p.dir, what) }
 
-// addLong takes one piece of a long name; the last one comes first.
+// addLong reads a long-name entry. The entry with the last part of the name comes first.
 func (p *dirParser) addLong(b []byte) error {
 	number := int(b[0] &^ 0x40)
 	if b[0]&0x40 != 0 {
@@ -98,7 +99,7 @@ func (p *dirParser) addLong(b []byte) error {
 		return p.bad("a broken long name")
 	}
 	piece := longPiece(b)
-	if len(p.long) > 0 && len(utf16.Encode([]rune(piece))) != longUnits { // firmware ends the name there
+	if len(p.long) > 0 && len(utf16.Encode([]rune(piece))) != longUnits { // firmware would end the name here
 		return p.bad("a broken long name")
 	}
 	p.next--
@@ -120,7 +121,7 @@ func longPiece(b []byte) string {
 	return string(utf16.Decode(units))
 }
 
-// addDot checks "." and "..", the first two entries of every folder but the root.
+// addDot checks "." and "..", the first two entries of every folder except the root.
 func (p *dirParser) addDot(b []byte) error {
 	want, name := p.first, ".          "
 	if p.n == 2 {
@@ -130,14 +131,14 @@ func (p *dirParser) addDot(b []byte) error {
 		}
 	}
 	if p.dir == "" || p.n > 2 || len(p.long) > 0 || string(b[:11]) != name || b[11] != attrDir || firstCluster(b) != want {
-		return p.bad("a broken entry")
+		return p.bad(`an invalid "." or ".." entry`)
 	}
 	return nil
 }
 
 func (p *dirParser) addShort(b []byte) error {
 	if p.dir != "" && p.n <= 2 {
-		return p.bad("no entries for itself and the folder above")
+		return p.bad(`no "." and ".." entries`)
 	}
 	e := fatEntry{short: shortName(b), dir: b[11]&attrDir != 0, first: firstCluster(b), size: int64(binary.LittleEndian.Uint32(b[28:]))}
 	if e.name = e.short; len(p.long) > 0 {
@@ -148,7 +149,7 @@ func (p *dirParser) addShort(b []byte) error {
 		e.name, p.long = strings.Join(p.long, ""), nil
 	}
 	if strings.ContainsFunc(e.name+e.short, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == '\\' }) {
-		return badFAT("%.80q: not a name that phase-image writes", e.name)
+		return badFAT("name %.80q: phase-image does not write such names", e.name)
 	}
 	p.entries = append(p.entries, e)
 	return nil
@@ -166,7 +167,7 @@ func shortName(b []byte) string {
 	return base + "." + extension
 }
 
-// shortSum binds the pieces of a long name to a short one.
+// shortSum returns the checksum of a short name, which its long-name entries repeat.
 func shortSum(b []byte) byte {
 	var sum byte
 	for _, c := range b {
@@ -176,6 +177,7 @@ func shortSum(b []byte) byte {
 	return sum
 }
 
+// unique refuses two entries with the same name.
 func (p *dirParser) unique() error {
 	seen := map[string]bool{}
 	for _, e := range p.entries {
@@ -185,7 +187,7 @@ func (p *dirParser) unique() error {
 		}
 		for _, name := range names {
 			if seen[name] {
-				return badFAT("folder %.80q: the name %.80q twice", p.dir, name)
+				return badFAT("folder %.80q: repeated name %.80q", p.dir, name)
 			}
 			seen[name] = true
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 )
 
-// buildFile makes a file that foreign tools write: fill gets the name of an empty
-// temporary file beside out, which becomes out when all went well and vanishes otherwise.
+// buildFile makes a file that other programs write. fill gets the name of an empty temporary
+// file in the folder of out. The file is renamed to out if fill succeeds, or else removed.
 func buildFile(out string, fill func(file string) error) (err error) {
 	dir := filepath.Dir(out)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(out)+".*")
@@ -50,8 +50,8 @@ func copyFile(from, out string) error {
 	})
 }
 
-// copySparse copies a range of one file into another and leaves out blocks of zeros, so
-// that a mostly empty image takes little space. The target must be zero there.
+// copySparse copies a range of one file into another and skips blocks of zeros, so that a
+// mostly empty image takes little space. The target must have zeros there.
 func copySparse(to string, toOffset int64, from string, fromOffset, size int64) error {
 	src, err := os.Open(from)
 	if err != nil {

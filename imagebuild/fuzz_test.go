@@ -13,7 +13,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// padded reads zeros behind its bytes, as a sparse image does.
+// padded reads zeros after its bytes, like a sparse image.
 type padded struct {
 	data []byte
 	size int64
@@ -30,8 +30,8 @@ func (p padded) ReadAt(b []byte, at int64) (int, error) {
 	return len(b), nil
 }
 
-// FuzzArchive: what is accepted has each name once, in canonical form, in a folder that was
-// there before.
+// FuzzArchive checks that each accepted name is unique and canonical, and that its folder
+// comes before it.
 func FuzzArchive(f *testing.F) {
 	f.Add([]byte(dirMember("etc") + fileMember("etc/x", "text") + linkMember("y", "etc") + trailer))
 	f.Add([]byte(fileMember("./x", "") + trailer))
@@ -40,7 +40,7 @@ func FuzzArchive(f *testing.F) {
 		folders, seen := map[string]bool{".": true}, map[string]bool{}
 		err := readArchive(bytes.NewReader(data), func(c cpioRecord) error {
 			if seen[c.name] || path.Clean("/"+c.name) != "/"+c.name || !folders[path.Dir(c.name)] {
-				t.Errorf("name %q was taken", c.name)
+				t.Errorf("name %q was accepted", c.name)
 			}
 			seen[c.name], folders[c.name] = true, c.mode&modeType == modeDir
 			return nil
@@ -51,7 +51,7 @@ func FuzzArchive(f *testing.F) {
 	})
 }
 
-// FuzzReadSettings: whatever the bytes, settings or corruption.
+// FuzzReadSettings checks that any input gives settings or cas.ErrCorrupt.
 func FuzzReadSettings(f *testing.F) {
 	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x00, 0x01, 0x00, 0x00, 0x99, 0xe9, 0xd8, 0x51})
 	a := newArchive()
@@ -73,8 +73,7 @@ func FuzzReadSettings(f *testing.F) {
 	})
 }
 
-// FuzzLoaderEntry: an entry that is accepted starts the one kernel with the one initramfs,
-// and its words can be printed.
+// FuzzLoaderEntry checks that an accepted entry names one initramfs and is printable.
 func FuzzLoaderEntry(f *testing.F) {
 	f.Add("title x\nsort-key phase-1\nlinux /phase/vmlinuz\ninitrd /phase/initramfs.zst\noptions console=tty0 phase.mode=local\n")
 	f.Add("linux /phase/vmlinuz\ninitrd /phase/initramfs.zst\ninitrd /x\n")
@@ -93,7 +92,7 @@ func FuzzLoaderEntry(f *testing.F) {
 	})
 }
 
-// FuzzStanza: whatever apt prints, a package's file has no folder.
+// FuzzStanza checks that the file name of a package never has a folder.
 func FuzzStanza(f *testing.F) {
 	f.Add([]byte("Package: x\nFilename: pool/x/../x.deb\nSHA256: ABCD\n\nPackage: y\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -110,7 +109,7 @@ func FuzzStanza(f *testing.F) {
 
 const smallFATSize = (fatReserved + fatTables*8 + 1000*espCluster) * sector
 
-// smallFAT is a filesystem with one file of five bytes.
+// smallFAT returns a filesystem with one file of five bytes, PHASE.
 func smallFAT() []byte {
 	b := make([]byte, (fatReserved+fatTables*8)*sector+2*clusterSize)
 	boot := b[:sector]
@@ -139,7 +138,7 @@ func smallFAT() []byte {
 	return b
 }
 
-// FuzzFAT: no cluster belongs to two files, no file is longer than its clusters.
+// FuzzFAT checks that no cluster belongs to two files and no file exceeds its clusters.
 func FuzzFAT(f *testing.F) {
 	f.Add(smallFAT())
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -159,7 +158,7 @@ func FuzzFAT(f *testing.F) {
 			}
 			for _, c := range file.clusters {
 				if used[c] {
-					t.Errorf("cluster %d twice", c)
+					t.Errorf("cluster %d belongs to two files", c)
 				}
 				used[c] = true
 			}
@@ -170,7 +169,7 @@ func FuzzFAT(f *testing.F) {
 	})
 }
 
-// FuzzTable: partitions that are accepted lie inside the image, side by side.
+// FuzzTable checks that accepted partitions lie inside the image without a gap.
 func FuzzTable(f *testing.F) {
 	f.Add(make([]byte, 2*sector))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -179,7 +178,7 @@ func FuzzTable(f *testing.F) {
 		if err == nil && (p.esp.start != firstPartition || p.cache.start != p.esp.start+p.esp.size || p.cache.start+p.cache.size > size) {
 			t.Errorf("%+v", p)
 		}
-		// the checksums keep most of what is tried out: the entries by themselves too
+		// the checksums refuse most inputs, so the entries are also tried without them
 		if len(data) >= gptTable {
 			tab := &table{size: size}
 			if err := tab.readEntries(data[:gptTable]); err == nil && tab.cache.start+tab.cache.size > size {

@@ -11,13 +11,13 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// What sgdisk writes: 128 entries of 128 bytes behind the header (UEFI 2.10, chapter 5).
+// Layout that sgdisk writes: 128 entries of 128 bytes after the header (UEFI 2.10, chapter 5).
 const (
 	gptEntries   = 128
 	gptEntrySize = 128
 	gptTable     = gptEntries * gptEntrySize
 	gptHeader    = 92
-	firstGap     = 2*sector + gptTable // the end of the table; zeros from here to the first partition
+	firstGap     = 2*sector + gptTable // end of the table; zeros from here to the first partition
 )
 
 var (
@@ -25,20 +25,20 @@ var (
 	typeLinux = [16]byte{0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4}
 )
 
-// A span is a part of an image, in bytes.
+// A span is a range of an image in bytes.
 type span struct{ start, size int64 }
 
-// A table is the partition table of an image that WriteUSB made.
+// A table is the partition table (GPT) of an image that WriteUSB made.
 type table struct {
 	guid       string
-	size       int64 // of the image: what follows the table's copy is not part of it
+	size       int64 // of the image, which ends with the backup table
 	esp, cache span
 }
 
-// readTable reads the partition table of an image or of a device that one was written to,
-// size bytes long. It accepts the layout of WriteUSB alone: no boot code, two partitions
-// without a gap, zeros before the first, and a copy of the table that says the same.
-// Anything else is cas.ErrCorrupt.
+// readTable reads the partition table of an image, or of a device that an image was written
+// to, of size bytes. It accepts only the layout of WriteUSB: no boot code, zeros before the
+// first partition, two partitions without a gap, and an equal backup table. Anything else is
+// cas.ErrCorrupt.
 func readTable(r io.ReaderAt, size int64) (*table, error) {
 	head := make([]byte, firstPartition)
 	if n, err := r.ReadAt(head, 0); err != nil {
@@ -53,7 +53,7 @@ func readTable(r io.ReaderAt, size int64) (*table, error) {
 	}
 	entries := head[2*sector : firstGap]
 	if h.entriesLBA != 2 || crc32.ChecksumIEEE(entries) != h.entriesCRC {
-		return nil, notOurs("partition table: the checksum of its entries is wrong")
+		return nil, notOurs("partition table: wrong checksum of the entries")
 	}
 	if !allZero(head[firstGap:]) {
 		return nil, notOurs("bytes between the partition table and the first partition")
@@ -69,19 +69,19 @@ func readTable(r io.ReaderAt, size int64) (*table, error) {
 }
 
 func notOurs(format string, args ...any) error {
-	return fmt.Errorf("%s; it is not an image of phase-image: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
+	return fmt.Errorf("%s; not an image that phase-image made: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
 }
 
-// checkMBR refuses boot code and every entry but the one that protects the GPT.
+// checkMBR refuses boot code and every entry except the protective entry of the GPT.
 func checkMBR(mbr []byte) error {
 	entries := mbr[446:510]
 	switch {
 	case mbr[510] != 0x55 || mbr[511] != 0xaa:
 		return notOurs("no partition table")
 	case !allZero(mbr[:440]):
-		return notOurs("boot code in its first sector")
+		return notOurs("boot code in the first sector")
 	case entries[0] != 0 || entries[4] != 0xee || binary.LittleEndian.Uint32(entries[8:]) != 1 || !allZero(entries[16:]):
-		return notOurs("partitions in its first sector")
+		return notOurs("partitions in the first sector")
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ type header struct {
 	entriesCRC          uint32
 }
 
-// readHeader reads the header that lies in a sector.
+// readHeader reads the GPT header in sector lba.
 func readHeader(b []byte, lba int64) (header, error) {
 	u32, u64 := binary.LittleEndian.Uint32, binary.LittleEndian.Uint64
 	if string(b[:8]) != "EFI PART" {
@@ -101,18 +101,18 @@ func readHeader(b []byte, lba int64) (header, error) {
 	sum := append([]byte{}, b[:gptHeader]...)
 	clear(sum[16:20])
 	if u32(b[12:]) != gptHeader || crc32.ChecksumIEEE(sum) != u32(b[16:]) {
-		return header{}, notOurs("partition table: the checksum of its header is wrong")
+		return header{}, notOurs("partition table: wrong checksum of the header")
 	}
 	if u64(b[24:]) != uint64(lba) || u32(b[80:]) != gptEntries || u32(b[84:]) != gptEntrySize || !allZero(b[gptHeader:]) {
-		return header{}, notOurs("partition table: another layout")
+		return header{}, notOurs("partition table: unexpected layout")
 	}
 	if u64(b[32:]) > 1<<41 || u64(b[72:]) > 1<<41 {
-		return header{}, notOurs("partition table: its copy lies outside of every disk")
+		return header{}, notOurs("partition table: the backup is too far away for any disk")
 	}
 	return header{[16]byte(b[56:72]), int64(u64(b[32:])), int64(u64(b[72:])), u32(b[88:])}, nil
 }
 
-// readEntries accepts the two partitions of WriteUSB and no other.
+// readEntries reads the two partitions of WriteUSB and refuses any other.
 func (t *table) readEntries(entries []byte) error {
 	esp, err := readEntry(entries, 0, typeESP, "EFI system partition")
 	if err != nil {
@@ -126,7 +126,7 @@ func (t *table) readEntries(entries []byte) error {
 		return notOurs("more than two partitions")
 	}
 	if esp.start != firstPartition || cache.start != esp.start+esp.size || cache.start+cache.size > t.size {
-		return notOurs("partitions in other places")
+		return notOurs("partitions: unexpected positions")
 	}
 	t.esp, t.cache = esp, cache
 	return nil
@@ -136,10 +136,10 @@ func readEntry(entries []byte, i int, kind [16]byte, name string) (span, error) 
 	b := entries[i*gptEntrySize : (i+1)*gptEntrySize]
 	first, last := binary.LittleEndian.Uint64(b[32:]), binary.LittleEndian.Uint64(b[40:])
 	if [16]byte(b[:16]) != kind || entryName(b[56:]) != name || !allZero(b[48:56]) {
-		return span{}, notOurs("partition %d is not the %s: %.80q", i+1, name, entryName(b[56:]))
+		return span{}, notOurs("partition %d: %.80q, want the %s", i+1, entryName(b[56:]), name)
 	}
 	if last > 1<<41 || first > last {
-		return span{}, notOurs("partition %d lies outside of every disk", i+1)
+		return span{}, notOurs("partition %d: too far away for any disk", i+1)
 	}
 	return span{int64(first) * sector, int64(last-first+1) * sector}, nil
 }
@@ -152,8 +152,8 @@ func entryName(b []byte) string {
 	return string(bytes.TrimRight([]byte(string(utf16.Decode(units))), "\x00"))
 }
 
-// checkCopy compares the copy of the table with the table: firmware takes the copy when
-// something is wrong with the first.
+// checkCopy compares the backup table with the table: firmware uses the backup when the
+// first table is damaged.
 func checkCopy(r io.ReaderAt, h header, entries []byte) error {
 	sectorOf := make([]byte, sector)
 	if _, err := r.ReadAt(sectorOf, h.copyLBA*sector); err != nil && err != io.EOF {
@@ -161,14 +161,14 @@ func checkCopy(r io.ReaderAt, h header, entries []byte) error {
 	}
 	second, err := readHeader(sectorOf, h.copyLBA)
 	if err != nil {
-		return fmt.Errorf("the partition table's copy: %w", err)
+		return fmt.Errorf("backup of the partition table: %w", err)
 	}
 	same := make([]byte, gptTable)
 	if _, err := r.ReadAt(same, second.entriesLBA*sector); err != nil && err != io.EOF {
 		return err
 	}
 	if second.guid != h.guid || second.copyLBA != 1 || second.entriesCRC != h.entriesCRC || !bytes.Equal(same, entries) {
-		return notOurs("the partition table and its copy differ")
+		return notOurs("the partition table and its backup differ")
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// member writes one member of a cpio archive as it is told, however wrong.
+// member returns one member of a cpio archive, valid or not.
 func member(name string, mode, links int, body string) string {
 	pad := func(s string) string { return s + strings.Repeat("\x00", -len(s)&3) }
 	head := fmt.Sprintf("070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", 7, mode, 0, 0, links, 0, len(body), 0, 0, 0, 0, len(name)+1, 0)
@@ -35,8 +35,8 @@ func linkMember(name, to string) string   { return member(name, modeLink|0o777, 
 
 var trailer = member(cpioTrailer, 0, 0, "")
 
-// honestArchive holds what Verify reads, and ends without an end mark.
-func honestArchive(t *testing.T) string {
+// validArchive returns an archive with everything that Verify reads, without a trailer.
+func validArchive(t *testing.T) string {
 	return dirMember("etc") + dirMember("etc/phase") + fileMember("etc/phase/build-time", "1700000000\n") + fileMember("etc/phase/channel", "stable\n") +
 		fileMember("etc/phase/role", "boot\n") + fileMember("etc/phase/root.json", string(testRoot(t))) + fileMember("init", "program") +
 		dirMember("lib") + dirMember("lib/modules") + dirMember("lib/modules/6.1-cloud")
@@ -73,60 +73,60 @@ func gzipOf(t *testing.T, text string) []byte {
 
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
-// hostileArchives each show the honest root.json to a reader that takes the first, and
-// unpack to another in a kernel, or are no archive that phase-image writes.
+// hostileArchives returns initramfs files that phase-image does not write. Some have the valid
+// root.json first, but the kernel would unpack another root.json over it.
 func hostileArchives(t *testing.T) map[string][]byte {
-	body := honestArchive(t)
-	honest := zstdOf(t, body+trailer)
+	body := validArchive(t)
+	valid := zstdOf(t, body+trailer)
 	other := dirMember("etc") + dirMember("etc/phase") + fileMember("etc/phase/root.json", "another") + trailer
 	skippable := join([]byte{0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0}, []byte("abcd"))
 	with := func(more string) []byte { return zstdOf(t, body+more+trailer) }
 	instead := func(old, new string) []byte { return zstdOf(t, strings.Replace(body, old, new, 1)+trailer) }
 	return map[string][]byte{
-		"second archive, zstd":               join(honest, zstdOf(t, other)),
-		"second archive, gzip":               join(honest, gzipOf(t, other)),
-		"second archive, not compressed":     join(honest, []byte(other)),
-		"second archive behind zeros":        join(honest, make([]byte, 4096), []byte(other)),
-		"zeros behind":                       join(honest, make([]byte, 4)),
-		"one byte behind":                    join(honest, []byte{0}),
-		"skippable frame behind":             join(honest, skippable),
-		"skippable frame before":             join(skippable, honest),
+		"second archive, zstd":               join(valid, zstdOf(t, other)),
+		"second archive, gzip":               join(valid, gzipOf(t, other)),
+		"second archive, not compressed":     join(valid, []byte(other)),
+		"second archive after zeros":         join(valid, make([]byte, 4096), []byte(other)),
+		"zeros after":                        join(valid, make([]byte, 4)),
+		"one byte after":                     join(valid, []byte{0}),
+		"skippable frame after":              join(valid, skippable),
+		"skippable frame before":             join(skippable, valid),
 		"second archive in the frame":        zstdOf(t, body+trailer+other),
-		"second archive behind a block":      zstdOf(t, body+trailer+strings.Repeat("\x00", 512)+other),
-		"bytes behind the end mark":          zstdOf(t, body+trailer+"x"),
-		"an archive before":                  join(zstdOf(t, other), honest),
-		"name twice":                         with(fileMember("etc/phase/root.json", "another")),
-		"name twice, side by side":           instead(fileMember("init", "program"), fileMember("init", "program")+fileMember("init", "other")),
+		"second archive after a block":       zstdOf(t, body+trailer+strings.Repeat("\x00", 512)+other),
+		"bytes after the trailer":            zstdOf(t, body+trailer+"x"),
+		"archive before":                     join(zstdOf(t, other), valid),
+		"repeated name":                      with(fileMember("etc/phase/root.json", "another")),
+		"repeated name, adjacent":            instead(fileMember("init", "program"), fileMember("init", "program")+fileMember("init", "other")),
 		"name with ./":                       with(fileMember("./etc/phase/root.json", "another")),
 		"name with /":                        with(fileMember("/etc/phase/root.json", "another")),
 		"name with //":                       with(fileMember("lib//x", "another")),
 		"name with ..":                       with(fileMember("lib/../etc/phase/root.json", "another")),
 		"name that ends with /":              with(dirMember("lib/x/")),
-		"the top":                            zstdOf(t, dirMember(".")+body+trailer),
-		"above the top":                      zstdOf(t, dirMember("..")+body+trailer),
+		"name .":                             zstdOf(t, dirMember(".")+body+trailer),
+		"name ..":                            zstdOf(t, dirMember("..")+body+trailer),
 		"name with NUL":                      with(fileMember("lib/x\x00y", "another")),
 		"name with ESC":                      with(fileMember("lib/x\x1b[2J", "another")),
 		"empty name":                         with(fileMember("", "another")),
-		"through a symbolic link":            with(linkMember("y", "etc/phase") + fileMember("y/root.json", "another")),
-		"a folder that is a symbolic link":   zstdOf(t, linkMember("etc", "elsewhere")+fileMember("etc/phase/root.json", "x")+trailer),
-		"in no folder":                       with(fileMember("x/y", "another")),
+		"name through a symbolic link":       with(linkMember("y", "etc/phase") + fileMember("y/root.json", "another")),
+		"folder that is a symbolic link":     zstdOf(t, linkMember("etc", "elsewhere")+fileMember("etc/phase/root.json", "x")+trailer),
+		"name without its folder":            with(fileMember("x/y", "another")),
 		"hard link":                          with(member("z", modeFile|0o644, 2, "another")),
 		"root.json is a symbolic link":       instead(fileMember("etc/phase/root.json", string(testRoot(t))), linkMember("etc/phase/root.json", "/elsewhere")),
 		"init is a symbolic link":            instead(fileMember("init", "program"), linkMember("init", "elsewhere")),
 		"folder with a body":                 with(member("z", modeDir|0o755, 0, "x")),
 		"block device":                       with(member("z", 0o060600, 0, "")),
 		"unknown setting":                    instead(fileMember("etc/phase/role", "boot\n"), fileMember("etc/phase/more", "x")+fileMember("etc/phase/role", "boot\n")),
-		"another root.json that is none":     instead(string(testRoot(t)), strings.Repeat("x", len(testRoot(t)))),
+		"root.json that is not JSON":         instead(string(testRoot(t)), strings.Repeat("x", len(testRoot(t)))),
 		"role of a target, with a root.json": instead(fileMember("etc/phase/role", "boot\n"), fileMember("etc/phase/role", "target\n")),
 		"channel with ESC":                   instead("stable\n", "\x1b[2Ja\n"),
 		"no role":                            instead(fileMember("etc/phase/role", "boot\n"), ""),
 		"no init":                            instead(fileMember("init", "program"), ""),
-		"no end mark":                        zstdOf(t, body),
-		"nothing":                            zstdOf(t, ""),
+		"no trailer":                         zstdOf(t, body),
+		"empty frame":                        zstdOf(t, ""),
 		"format with checksums":              zstdOf(t, strings.Replace(body, "070701", "070702", 1)+trailer),
 		"signed number in a header":          zstdOf(t, strings.Replace(body, "070701", "070701-", 1)+trailer),
 		"bytes in the padding":               zstdOf(t, strings.Replace(body, "program\x00", "program\x01", 1)+trailer),
-		"truncated":                          honest[:len(honest)-1],
+		"truncated":                          valid[:len(valid)-1],
 		"gzip":                               gzipOf(t, body+trailer),
 		"not compressed":                     []byte(body + trailer),
 	}
@@ -141,9 +141,9 @@ func TestAttackAnInitramfsThatShowsOneTrustAnchorAndUnpacksToAnother(t *testing.
 		}
 		return b.Verify(t.Context(), file)
 	}
-	c, err := verify(zstdOf(t, honestArchive(t)+trailer))
+	c, err := verify(zstdOf(t, validArchive(t)+trailer))
 	if err != nil || c.CompareRoot(testRoot(t)) != nil {
-		t.Fatalf("the honest one: %v", err)
+		t.Fatalf("the unchanged one: %v", err)
 	}
 	for name, data := range hostileArchives(t) {
 		_, err := verify(data)
@@ -153,8 +153,8 @@ func TestAttackAnInitramfsThatShowsOneTrustAnchorAndUnpacksToAnother(t *testing.
 	}
 }
 
-// honestTree is a partition with the least that Verify takes.
-func honestTree(t *testing.T, b *Builder) *espTree {
+// validTree returns the smallest partition that Verify accepts.
+func validTree(t *testing.T, b *Builder) *espTree {
 	t.Helper()
 	kernel, err := b.Kernel(t.Context(), testPlatform(t, "vm"), "")
 	if err != nil {
@@ -165,7 +165,7 @@ func honestTree(t *testing.T, b *Builder) *espTree {
 		t.Fatal(err)
 	}
 	tree := &espTree{date: time.Unix(1.7e9, 0), files: map[string][]byte{
-		kernelPath: image, initramfsPath: zstdOf(t, honestArchive(t)+trailer), "EFI/BOOT/BOOTX64.EFI": []byte("loader"),
+		kernelPath: image, initramfsPath: zstdOf(t, validArchive(t)+trailer), "EFI/BOOT/BOOTX64.EFI": []byte("loader"),
 	}}
 	if err := tree.addEntries(testMedia(t, b)); err != nil {
 		t.Fatal(err)
@@ -179,8 +179,8 @@ func (t *espTree) edit(name, old, new string) {
 
 func TestAttackAPartitionThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 	b, first := testBuilder(t), filepath.Join(t.TempDir(), "esp")
-	honest := honestTree(t, b)
-	if err := errors.Join(os.WriteFile(first, nil, 0o600), b.makeESP(t.Context(), honest, first)); err != nil {
+	valid := validTree(t, b)
+	if err := errors.Join(os.WriteFile(first, nil, 0o600), b.makeESP(t.Context(), valid, first)); err != nil {
 		t.Fatal(err)
 	}
 	const entry = "loader/entries/local.conf"
@@ -191,10 +191,10 @@ func TestAttackAPartitionThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 		"another initrd":              func(e *espTree) { e.edit(entry, initramfsPath, kernelPath) },
 		"another kernel":              func(e *espTree) { e.edit(entry, kernelPath, initramfsPath) },
 		"initrd= in the options":      func(e *espTree) { e.edit(entry, "phase.mode", "initrd=/phase/vmlinuz phase.mode") },
-		"a program of the firmware's": func(e *espTree) { e.edit(entry, "linux ", "efi /phase/vmlinuz\nlinux ") },
-		"a device tree":               func(e *espTree) { e.edit(entry, "linux ", "devicetree /phase/vmlinuz\nlinux ") },
-		"a line behind a CR":          func(e *espTree) { e.edit(entry, "options", "# x\rinitrd /phase/vmlinuz\noptions") },
-		"a value in quotes": func(e *espTree) {
+		"EFI program":                 func(e *espTree) { e.edit(entry, "linux ", "efi /phase/vmlinuz\nlinux ") },
+		"device tree":                 func(e *espTree) { e.edit(entry, "linux ", "devicetree /phase/vmlinuz\nlinux ") },
+		"line after a CR":             func(e *espTree) { e.edit(entry, "options", "# x\rinitrd /phase/vmlinuz\noptions") },
+		"quoted value": func(e *espTree) {
 			e.files[entry] = []byte(strings.TrimSuffix(strings.Replace(string(e.files[entry]), "options ", "options \"x\" ", 1), "\n") + " \"y\"\n")
 		},
 		"ESC in a title":              func(e *espTree) { e.edit(entry, "title ", "title \x1b[2J") },
@@ -208,20 +208,20 @@ func TestAttackAPartitionThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 		"unified kernel":              func(e *espTree) { e.files["EFI/Linux/x.efi"] = []byte("x") },
 		"loader for another firmware": func(e *espTree) { e.files["EFI/BOOT/BOOTIA32.EFI"] = []byte("x") },
 		"script of the shell":         func(e *espTree) { e.files["startup.nsh"] = []byte("x") },
-		"file beside the kernel":      func(e *espTree) { e.files["phase/x"] = []byte("x") },
+		"file next to the kernel":     func(e *espTree) { e.files["phase/x"] = []byte("x") },
 		"keys to enroll":              func(e *espTree) { e.files["loader/keys/auto/db.auth"] = []byte("x") },
 		"no kernel":                   func(e *espTree) { delete(e.files, kernelPath) },
 		"empty loader":                func(e *espTree) { e.files["EFI/BOOT/BOOTX64.EFI"] = nil },
-		"kernel cut short":            func(e *espTree) { e.files[kernelPath] = e.files[kernelPath][:6<<20] },
+		"truncated kernel":            func(e *espTree) { e.files[kernelPath] = e.files[kernelPath][:6<<20] },
 		"second archive":              func(e *espTree) { e.files[initramfsPath] = join(e.files[initramfsPath], e.files[initramfsPath]) },
 	} {
-		tree := &espTree{files: maps.Clone(honest.files)}
+		tree := &espTree{files: maps.Clone(valid.files)}
 		change(tree)
 		file := copyOf(t, first)
-		honest.become(t, tree, file)
+		valid.become(t, tree, file)
 		_, err := b.Verify(t.Context(), file)
 		if name == "" && err != nil {
-			t.Fatalf("the honest one: %v", err)
+			t.Fatalf("the unchanged one: %v", err)
 		}
 		if name != "" && (!errors.Is(err, cas.ErrCorrupt) || strings.ContainsRune(err.Error(), 0x1b)) {
 			t.Errorf("%s: %q", name, err)
@@ -229,11 +229,11 @@ func TestAttackAPartitionThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 	}
 }
 
-// What firmware would start before it looks at the files of the partition.
+// Firmware could boot from the reserved sectors before it reads the files of the partition.
 func TestAttackAPartitionThatIsAlsoADisk(t *testing.T) {
 	whole := smallFAT()
 	if _, err := openFAT(padded{whole, smallFATSize}, smallFATSize); err != nil {
-		t.Fatalf("the honest one: %v", err)
+		t.Fatalf("the unchanged one: %v", err)
 	}
 	for name, change := range map[string]func(b []byte){
 		"another boot program": func(b []byte) { b[100] = 0x90 },
@@ -251,7 +251,7 @@ func TestAttackAPartitionThatIsAlsoADisk(t *testing.T) {
 	}
 }
 
-// A file may be one frame of zstd and a disk at once: the frame's blocks hold any bytes.
+// A file may be a zstd frame and a disk at once, because blocks of a frame hold any bytes.
 func TestAttackAnInitramfsThatIsAlsoADisk(t *testing.T) {
 	for name, change := range map[string]func(b []byte){
 		"": func([]byte) {},
@@ -270,7 +270,7 @@ func TestAttackAnInitramfsThatIsAlsoADisk(t *testing.T) {
 	}
 }
 
-// Firmware ends a long name at its first NUL, wherever the pieces go on.
+// Firmware ends a long name at its first NUL, even if more long-name entries follow.
 func TestAttackALongNameThatEndsEarly(t *testing.T) {
 	piece := func(number byte, name string) []byte {
 		b := make([]byte, dirEntry)
@@ -290,7 +290,7 @@ func TestAttackALongNameThatEndsEarly(t *testing.T) {
 	}
 }
 
-// become changes a filesystem that holds t into one that holds other.
+// become changes the files of a filesystem from t to other.
 func (t *espTree) become(test *testing.T, other *espTree, file string) {
 	mtools := func(name string, args ...string) error {
 		return command(name, append([]string{"-i", file}, args...)...).with("MTOOLSRC=/dev/null").run(test.Context())
@@ -326,10 +326,10 @@ func copyOf(t *testing.T, image string) string {
 	return file
 }
 
-// honestDisk makes an image of 300 MiB.
-func honestDisk(t *testing.T, b *Builder) string {
+// validDisk makes an image of 300 MiB with a validTree.
+func validDisk(t *testing.T, b *Builder) string {
 	t.Helper()
-	tree, file := honestTree(t, b), filepath.Join(t.TempDir(), "disk")
+	tree, file := validTree(t, b), filepath.Join(t.TempDir(), "disk")
 	err := errors.Join(os.WriteFile(file, nil, 0o600), b.makeDisk(t.Context(), tree, layOut(tree, 300*mib), file))
 	if err != nil {
 		t.Fatal(err)
@@ -337,7 +337,7 @@ func honestDisk(t *testing.T, b *Builder) string {
 	return file
 }
 
-// patch writes bytes over a place of a file, counted from the end where it is negative.
+// patch overwrites bytes of a file. A negative offset counts from the end.
 func patch(t *testing.T, file string, at int64, data []byte) {
 	t.Helper()
 	f, err := os.OpenFile(file, os.O_RDWR, 0)
@@ -359,7 +359,7 @@ func patch(t *testing.T, file string, at int64, data []byte) {
 
 func TestAttackADiskThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 	b := testBuilder(t)
-	honest := honestDisk(t, b)
+	valid := validDisk(t, b)
 	const fat1 = firstPartition + fatReserved*sector
 	sgdisk := func(args ...string) func(string) {
 		return func(file string) {
@@ -372,32 +372,32 @@ func TestAttackADiskThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 		return func(file string) { patch(t, file, at, []byte(data)) }
 	}
 	for name, change := range map[string]func(string){
-		"":                            func(string) {},
-		"boot code":                   bytesAt(0, "\xeb\xfe"),
-		"second partition in the MBR": bytesAt(446+16, "\x80\x00\x02\x00\x0c\x00\x02\x00\x00\x08\x00\x00\x00\x08\x00\x00"),
-		"bytes in the gap":            bytesAt(40*sector, "x"),
-		"third partition":             sgdisk("--set-alignment=1", "--new=3:34:2047", "--typecode=3:EF00"),
-		"second system partition":     sgdisk("--typecode=2:EF00"),
-		"extended boot partition":     sgdisk("--typecode=2:EA00"),
-		"attribute of a partition":    sgdisk("--attributes=2:set:2"),
-		"another copy of the table":   bytesAt(-33*sector+200, "x"),
-		"another header of the copy":  bytesAt(-sector+60, "x"),
-		"no copy of the table":        bytesAt(-sector, strings.Repeat("\x00", sector)),
-		"truncated":                   func(file string) { _ = os.Truncate(file, 290*mib) },
-		"another boot sector":         bytesAt(firstPartition+3, "x"),
-		"another copy of boot sector": bytesAt(firstPartition+6*sector+3, "x"),
-		"table of clusters":           bytesAt(fat1+4*5000, "x"),
-		"chain that runs in a circle": func(file string) { patchFAT(t, file, 3, 3) },
-		"chain that leaves":           func(file string) { patchFAT(t, file, 3, 0x0ffffff0) },
-		"folder that holds the root":  func(file string) { patchFAT(t, file, 3, 2) },
-		"root folder without an end":  func(file string) { patchFAT(t, file, 2, 3) },
-		"ext4 superblock":             bytesAt(firstPartition+minESP+1024, strings.Repeat("Z", 512)),
+		"":                             func(string) {},
+		"boot code":                    bytesAt(0, "\xeb\xfe"),
+		"second partition in the MBR":  bytesAt(446+16, "\x80\x00\x02\x00\x0c\x00\x02\x00\x00\x08\x00\x00\x00\x08\x00\x00"),
+		"bytes in the gap":             bytesAt(40*sector, "x"),
+		"third partition":              sgdisk("--set-alignment=1", "--new=3:34:2047", "--typecode=3:EF00"),
+		"second system partition":      sgdisk("--typecode=2:EF00"),
+		"extended boot partition":      sgdisk("--typecode=2:EA00"),
+		"attribute of a partition":     sgdisk("--attributes=2:set:2"),
+		"other entries in the backup":  bytesAt(-33*sector+200, "x"),
+		"another header of the backup": bytesAt(-sector+60, "x"),
+		"no backup of the table":       bytesAt(-sector, strings.Repeat("\x00", sector)),
+		"truncated":                    func(file string) { _ = os.Truncate(file, 290*mib) },
+		"another boot sector":          bytesAt(firstPartition+3, "x"),
+		"another copy of boot sector":  bytesAt(firstPartition+6*sector+3, "x"),
+		"FAT":                          bytesAt(fat1+4*5000, "x"),
+		"circular cluster chain":       func(file string) { patchFAT(t, file, 3, 3) },
+		"chain that leaves the FAT":    func(file string) { patchFAT(t, file, 3, 0x0ffffff0) },
+		"folder that is the root":      func(file string) { patchFAT(t, file, 3, 2) },
+		"root folder without an end":   func(file string) { patchFAT(t, file, 2, 3) },
+		"ext4 superblock":              bytesAt(firstPartition+minESP+1024, strings.Repeat("Z", 512)),
 	} {
-		file := copyOf(t, honest)
+		file := copyOf(t, valid)
 		change(file)
 		_, err := b.Verify(t.Context(), file)
 		if name == "" && err != nil {
-			t.Fatalf("the honest one: %v", err)
+			t.Fatalf("the unchanged one: %v", err)
 		}
 		if name != "" && !errors.Is(err, cas.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
@@ -405,7 +405,7 @@ func TestAttackADiskThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 	}
 }
 
-// patchFAT sets the link of a cluster in both copies of the table.
+// patchFAT sets the FAT entry of a cluster in both copies of the FAT.
 func patchFAT(t *testing.T, file string, cluster int64, link uint32) {
 	length := int64((minESP/clusterSize*4 + sector - 1) / sector * sector)
 	value := []byte{byte(link), byte(link >> 8), byte(link >> 16), byte(link >> 24)}
@@ -414,34 +414,34 @@ func patchFAT(t *testing.T, file string, cluster int64, link uint32) {
 	}
 }
 
-// An image that was written to a larger stick is the same image, wherever the device ends.
+// Verify returns the same result for an image and for a larger stick that holds the image.
 func TestAWrittenStickIsVerified(t *testing.T) {
 	b := testBuilder(t)
-	file := honestDisk(t, b)
+	file := validDisk(t, b)
 	before, err := b.Verify(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	patch(t, file, 333*mib, []byte("what was on the stick before"))
+	patch(t, file, 333*mib, []byte("old bytes of the stick"))
 	after, err := b.Verify(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if after.SHA256 != before.SHA256 || after.Size != before.Size || after.Behind < 33*mib {
-		t.Errorf("%d bytes and %d behind, sha256 %s; before %d, sha256 %s", after.Size, after.Behind, after.SHA256, before.Size, before.SHA256)
+		t.Errorf("%d bytes and %d after, sha256 %s; before %d, sha256 %s", after.Size, after.Behind, after.SHA256, before.Size, before.SHA256)
 	}
-	if out, err := exec.Command("sgdisk", "-e", file).CombinedOutput(); err != nil { // as an installer does that "repairs" a stick
+	if out, err := exec.Command("sgdisk", "-e", file).CombinedOutput(); err != nil { // some installers "repair" a stick in this way
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if c, err := b.Verify(t.Context(), file); err != nil || c.Behind >= sector {
-		t.Errorf("with its copy of the table at the end of the device: %v", err)
+		t.Errorf("backup table at the end of the device: %v", err)
 	}
 }
 
 func TestAnotherRootIsUntrusted(t *testing.T) {
 	b := testBuilder(t)
 	file := filepath.Join(t.TempDir(), "initramfs")
-	if err := os.WriteFile(file, zstdOf(t, honestArchive(t)+trailer), 0o600); err != nil {
+	if err := os.WriteFile(file, zstdOf(t, validArchive(t)+trailer), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c, err := b.Verify(t.Context(), file)
@@ -455,17 +455,17 @@ func TestAnotherRootIsUntrusted(t *testing.T) {
 		t.Error(err)
 	}
 	if len(c.Unjudged) != 1 || !strings.Contains(c.Unjudged[0], "--rebuild compares") {
-		t.Errorf("not compared, after the root was: %q", c.Unjudged)
+		t.Errorf("not compared, after CompareRoot: %q", c.Unjudged)
 	}
 	if err := c.CompareRoot(append(testRoot(t), '\n')); !errors.Is(err, manifest.ErrUntrusted) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// What a hostile initramfs says of its size costs no memory.
+// Sizes in a hostile initramfs do not decide how much memory Verify allocates.
 func TestBombsCostNoMemory(t *testing.T) {
 	b := testBuilder(t)
-	body := honestArchive(t)
+	body := validArchive(t)
 	huge := member("z", modeFile|0o644, 0, "")
 	huge = huge[:54] + "F0000000" + huge[62:]
 	longName := member("z", modeFile|0o644, 0, "")
@@ -499,7 +499,7 @@ func TestBombsCostNoMemory(t *testing.T) {
 	}
 }
 
-// zeroBomb is one frame of text and n zeros.
+// zeroBomb returns one frame with text and n zeros.
 func zeroBomb(t *testing.T, text string, n int64) []byte {
 	t.Helper()
 	var out bytes.Buffer

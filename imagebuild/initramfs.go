@@ -22,21 +22,21 @@ import (
 // Roles of an initramfs.
 const (
 	RoleBoot   = "boot"   // finds, verifies and starts a release
-	RoleTarget = "target" // part of a release: mounts its root filesystem
+	RoleTarget = "target" // belongs to a release and mounts its root filesystem
 )
 
-// Initramfs says what an initramfs is made of.
+// Initramfs is what WriteInitramfs makes an initramfs of.
 type Initramfs struct {
 	Platform  Platform
 	Role      string   // RoleBoot or RoleTarget
 	Root      []byte   // root.json, for RoleBoot
-	Channel   string   // the channel that is booted unless the command line says otherwise, for RoleBoot
-	Channels  []string // those of the repository; nil: not known, and Channel is not compared with them
+	Channel   string   // channel to boot unless the kernel command line names one, for RoleBoot
+	Channels  []string // channels of the repository, which must include Channel; nil: not known
 	PhaseBoot string   // path of the static phase-boot program
 	KernelDir string   // see Builder.Kernel
 }
 
-// InitramfsInfo tells what was built.
+// InitramfsInfo describes an initramfs that was built.
 type InitramfsInfo struct {
 	Out     string    `json:"out"`
 	Size    int64     `json:"size"`
@@ -112,7 +112,8 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs, w io.Writer) (*In
 	return info, a.writeTo(w, date)
 }
 
-// check refuses what cannot boot, before anything is downloaded.
+// check refuses an input that cannot boot and returns the list of modules. It downloads
+// nothing.
 func (in Initramfs) check() ([]want, error) {
 	switch in.Role {
 	case RoleTarget:
@@ -129,8 +130,8 @@ func (in Initramfs) check() ([]want, error) {
 	return nil, optionsf("role %.40q: must be %s or %s", in.Role, RoleBoot, RoleTarget)
 }
 
-// skeleton makes the folders and the two device nodes that PID 1 needs before it has
-// mounted anything.
+// skeleton adds the folders and the two device nodes that PID 1 needs before its first
+// mount.
 func skeleton(a *archive) {
 	for _, dir := range []string{"bin", "cache", "dev", "etc", "mnt", "newroot", "proc", "root", "run", "sys", "var"} {
 		a.dir(dir, 0o755)
@@ -141,7 +142,7 @@ func skeleton(a *archive) {
 	a.device("dev/null", 0o666, 1, 3)
 }
 
-// settings writes /etc/phase: what phase-boot reads at start.
+// settings adds /etc/phase, which phase-boot reads when it starts.
 func (in Initramfs) settings(a *archive, date time.Time) {
 	a.text("etc/phase/role", in.Role+"\n")
 	a.text("etc/phase/build-time", strconv.FormatInt(date.Unix(), 10)+"\n")
@@ -180,8 +181,8 @@ func (b *Builder) busybox(ctx context.Context, p Platform, a *archive) error {
 	return nil
 }
 
-// certificates adds the authorities that https mirrors are checked against. TLS adds no
-// trust to a release; without them an https address could not be used at all.
+// certificates adds the certificate authorities that https mirrors need. They add no trust
+// to a release.
 func (b *Builder) certificates(ctx context.Context, p Platform, a *archive) error {
 	dir, err := b.packageFiles(ctx, "ca-certificates", p)
 	if err != nil {
@@ -189,7 +190,7 @@ func (b *Builder) certificates(ctx context.Context, p Platform, a *archive) erro
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "usr/share/ca-certificates/mozilla/*.crt"))
 	if err != nil || len(files) == 0 {
-		return fmt.Errorf("package ca-certificates: no certificates in it: %w", cas.ErrCorrupt)
+		return fmt.Errorf("package ca-certificates: no certificates found: %w", cas.ErrCorrupt)
 	}
 	slices.Sort(files)
 	var bundle strings.Builder
@@ -204,6 +205,7 @@ func (b *Builder) certificates(ctx context.Context, p Platform, a *archive) erro
 	return nil
 }
 
+// packageFiles returns a folder with the files of a Debian package.
 func (b *Builder) packageFiles(ctx context.Context, name string, p Platform) (string, error) {
 	d, err := b.resolve(ctx, name, p.debian)
 	if err != nil {
@@ -212,6 +214,7 @@ func (b *Builder) packageFiles(ctx context.Context, name string, p Platform) (st
 	return b.unpack(ctx, d)
 }
 
+// firstFile returns the path of the first of names that exists below dir.
 func firstFile(dir string, names ...string) (string, error) {
 	for _, name := range names {
 		if path := filepath.Join(dir, name); isFile(path) {
@@ -241,8 +244,8 @@ func addModules(a *archive, k *Kernel, wants []want) (*moduleSet, error) {
 	return set, nil
 }
 
-// readProgram reads a program that must run without any library, for this platform. The
-// date is that of its source, as the Go toolchain recorded it, or zero.
+// readProgram reads a static program for this platform. It also returns the commit time of
+// its source, as recorded by the Go toolchain, or zero.
 func readProgram(path string, p Platform) ([]byte, time.Time, error) {
 	name := filepath.Base(path)
 	data, err := os.ReadFile(path)
@@ -261,7 +264,7 @@ func readProgram(path string, p Platform) ([]byte, time.Time, error) {
 	}
 	defer file.Close()
 	if file.Machine.String() != p.machine {
-		return nil, time.Time{}, optionsf("program %s: made for %v; build it for %s", path, file.Machine, p.Arch)
+		return nil, time.Time{}, optionsf("program %s: built for %v; build it for %s", path, file.Machine, p.Arch)
 	}
 	for _, part := range file.Progs {
 		if part.Type == elf.PT_INTERP {

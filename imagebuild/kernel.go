@@ -20,16 +20,16 @@ import (
 
 // A Kernel is a kernel image with its modules, unpacked.
 type Kernel struct {
-	Version string    // as uname -r says it
-	Package string    // Debian package and version, or the folder it came from
+	Version string    // as uname -r prints it
+	Package string    // Debian package and version, or the folder
 	Image   string    // path of vmlinuz
 	Modules string    // path of lib/modules/VERSION
 	Time    time.Time // date of the image
 }
 
-// Kernel finds the boot kernel: in the folder dir, laid out as Debian's package is
-// (boot/vmlinuz-VERSION, lib/modules/VERSION), or, with an empty dir, in Debian's package
-// of the platform.
+// Kernel finds the boot kernel in the folder dir, which has the layout of Debian's package
+// (boot/vmlinuz-VERSION, lib/modules/VERSION). If dir is empty, it takes the platform's
+// package from Debian.
 func (b *Builder) Kernel(ctx context.Context, p Platform, dir string) (*Kernel, error) {
 	if dir != "" {
 		return openKernel(dir, dir)
@@ -51,7 +51,7 @@ func openKernel(dir, name string) (*Kernel, error) {
 	}
 	images, _ := filepath.Glob(filepath.Join(dir, "boot", "vmlinuz-*"))
 	if len(images) != 1 {
-		return nil, optionsf("kernel folder %s: %d files boot/vmlinuz-*; it must hold one unpacked kernel package", dir, len(images))
+		return nil, optionsf("kernel folder %s: %d files boot/vmlinuz-*, want 1; it must hold one unpacked kernel package", dir, len(images))
 	}
 	k := &Kernel{Package: name, Image: images[0], Version: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")}
 	for _, lib := range []string{"usr/lib", "lib"} {
@@ -95,8 +95,8 @@ func (b *Builder) WriteKernel(ctx context.Context, k *Kernel, out string) error 
 	})
 }
 
-// readKernel reads the kernel image and refuses one that is cut short, or for another
-// architecture, as cas.ErrCorrupt.
+// readKernel reads the kernel image. A truncated image, or one of another architecture, is
+// cas.ErrCorrupt.
 func readKernel(k *Kernel, arch string) ([]byte, error) {
 	data, err := os.ReadFile(k.Image)
 	if err != nil {
@@ -108,18 +108,18 @@ func readKernel(k *Kernel, arch string) ([]byte, error) {
 	return data, nil
 }
 
-// bannerOf reads the version string of an x86 bzImage (Documentation/arch/x86/boot.rst:
-// magic at 0x202, pointer at 0x20e). Anything else is cas.ErrCorrupt.
+// bannerOf reads the version string of an x86 bzImage (Linux, Documentation/arch/x86/
+// boot.rst: header at 0x202, kernel_version at 0x20e). Anything else is cas.ErrCorrupt.
 func bannerOf(r io.ReaderAt) (string, error) {
 	var head [0x210]byte
 	if _, err := r.ReadAt(head[:], 0); err != nil || string(head[0x202:0x206]) != "HdrS" {
-		return "", fmt.Errorf("no x86 bzImage: %w", cas.ErrCorrupt)
+		return "", fmt.Errorf("not an x86 bzImage: %w", cas.ErrCorrupt)
 	}
 	text := make([]byte, 256)
 	n, _ := r.ReadAt(text, int64(binary.LittleEndian.Uint16(head[0x20e:]))+0x200)
 	banner, _, found := strings.Cut(string(text[:n]), "\x00")
 	if !found || banner == "" {
-		return "", fmt.Errorf("x86 bzImage without a version: %w", cas.ErrCorrupt)
+		return "", fmt.Errorf("x86 bzImage: no version string: %w", cas.ErrCorrupt)
 	}
 	return banner, nil
 }

@@ -7,22 +7,23 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
 	"time"
 )
 
-// A layer is what is laid over a base system: plasmd, our settings, the masked units; and
-// what is taken out of it. It turns one tar stream into another.
+// A layer changes the tar stream of a base system: it adds plasmd, our settings and the
+// masked units, and removes what rootfs/trimmed lists.
 type layer struct {
 	date    time.Time
 	files   map[string]tar.Header // by path without "./"
 	content map[string][]byte
-	trimmed []string
+	trimmed []string // paths to remove
 }
 
-// units is where an administrator's units go; ours run the release's job.
+// units is the folder for local systemd units.
 const units = "etc/systemd/system/"
 
 func newLayer(plasmd []byte, date time.Time) (*layer, error) {
@@ -64,7 +65,7 @@ func (l *layer) link(name, target string) {
 	l.files[name] = tar.Header{Typeflag: tar.TypeSymlink, Name: "./" + name, Linkname: target, Mode: 0o777, ModTime: l.date}
 }
 
-// digest names everything that the layer does to a base system.
+// digest returns a digest of all changes that the layer makes.
 func (l *layer) digest() [32]byte {
 	h := sha256.New()
 	for _, name := range l.names() {
@@ -75,17 +76,11 @@ func (l *layer) digest() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// names of the layer's files, sorted.
-func (l *layer) names() []string {
-	names := make([]string, 0, len(l.files))
-	for name := range l.files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
+// names returns the paths of the layer's files, sorted.
+func (l *layer) names() []string { return slices.Sorted(maps.Keys(l.files)) }
 
-// drops reports whether a path of the base system is left out: replaced or trimmed.
+// drops reports whether a path of the base system is left out, because the layer replaces
+// or removes it.
 func (l *layer) drops(name string) bool {
 	if _, ours := l.files[name]; ours {
 		return true
@@ -98,8 +93,8 @@ func (l *layer) drops(name string) bool {
 	return false
 }
 
-// apply copies the base system from in to out, without what the layer drops, then adds the
-// layer's files in sorted order. Dates later than the layer's become the layer's.
+// apply copies the base system from in to out without the dropped paths, then appends the
+// layer's files in sorted order. Dates after the layer's date become the layer's date.
 func (l *layer) apply(in io.Reader, out io.Writer) error {
 	r, w := tar.NewReader(in), tar.NewWriter(out)
 	dirs := map[string]bool{".": true}

@@ -11,7 +11,7 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// Paths on the EFI system partition, as firmware compares them: in lower case.
+// Paths on the EFI system partition, in lower case: firmware ignores case.
 const (
 	kernelPath    = "phase/vmlinuz"
 	initramfsPath = "phase/initramfs.zst"
@@ -19,16 +19,13 @@ const (
 	entriesPath   = "loader/entries"
 )
 
-// maxLoaderFile bounds a file of the loader, in bytes; maxEntries the entries of its menu.
-const (
-	maxLoaderFile = 8 << 10
-	maxEntries    = 32
-)
+// maxLoaderFile bounds a settings file of the loader, in bytes.
+const maxLoaderFile = 8 << 10
 
-// BootEntry is one line of the boot menu.
+// BootEntry is one entry of the boot menu.
 type BootEntry struct {
-	Mode    string `json:"mode"`  // name of its file
-	Boots   string `json:"boots"` // the mode that its command line asks for
+	Mode    string `json:"mode"`  // name of its file, without .conf
+	Boots   string `json:"boots"` // mode on its kernel command line
 	Title   string `json:"title"`
 	Cmdline string `json:"cmdline"`
 }
@@ -37,9 +34,9 @@ func badLoader(format string, args ...any) error {
 	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
 }
 
-// loaderFields reads the "key value" lines of a loader file (UAPI.1 boot loader
-// specification). Each key must be one of keys and stand there once: a second initrd line
-// is a second archive for the kernel.
+// loaderFields reads the "key value" lines of a loader file (UAPI.1, Boot Loader
+// Specification). Each key must be one of keys and occur once: a second initrd line would
+// give the kernel a second archive.
 func loaderFields(text string, keys ...string) (map[string]string, error) {
 	if i := strings.IndexFunc(text, func(r rune) bool { return (r < ' ' || r > '~') && r != '\n' }); i >= 0 {
 		return nil, badLoader("character %q; printable ASCII only", text[i])
@@ -51,27 +48,27 @@ func loaderFields(text string, keys ...string) (map[string]string, error) {
 		}
 		key, value, _ := strings.Cut(line, " ")
 		if !slices.Contains(keys, key) {
-			return nil, badLoader("line %.80q: phase-image writes no such line", line)
+			return nil, badLoader("line %.80q: phase-image does not write this key", line)
 		}
 		if _, twice := fields[key]; twice {
-			return nil, badLoader("line %.80q: a second line of this kind", line)
+			return nil, badLoader("line %.80q: repeated key", line)
 		}
 		if value = strings.TrimSpace(value); strings.HasPrefix(value, `"`) && strings.HasSuffix(value, `"`) {
-			return nil, badLoader("line %.80q: a value in quotes, which the loader drops", line)
+			return nil, badLoader("line %.80q: quoted value; the loader would remove the quotes", line)
 		}
 		fields[key] = value
 	}
 	return fields, nil
 }
 
-// readEntry reads the entry of a mode.
+// readBootEntry reads the entry of a mode.
 func readBootEntry(mode, text string) (BootEntry, error) {
 	f, err := loaderFields(text, "title", "sort-key", "linux", "initrd", "options")
 	if err != nil {
 		return BootEntry{}, err
 	}
 	if f["linux"] != "/"+kernelPath || f["initrd"] != "/"+initramfsPath {
-		return BootEntry{}, badLoader("starts %.80q with %.80q, not /%s with /%s", f["linux"], f["initrd"], kernelPath, initramfsPath)
+		return BootEntry{}, badLoader("linux %.80q and initrd %.80q, want /%s and /%s", f["linux"], f["initrd"], kernelPath, initramfsPath)
 	}
 	if err := checkCmdline(f["options"]); err != nil {
 		return BootEntry{}, badLoader("options: %v", err)
@@ -85,7 +82,7 @@ func readBootEntry(mode, text string) (BootEntry, error) {
 
 var menuDefault = regexp.MustCompile(`^([a-z0-9-]+)\.conf$`)
 
-// readMenu returns the mode that starts by itself.
+// readMenu returns the mode that starts without a key press.
 func readMenu(text string) (string, error) {
 	f, err := loaderFields(text, "timeout", "default")
 	if err != nil {

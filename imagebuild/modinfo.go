@@ -15,11 +15,12 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// maxModule bounds a module, unpacked; the largest of Debian's is near 20 MiB.
+// maxModule bounds an unpacked module, in bytes. The largest of Debian's has about 20 MiB.
 const maxModule = 64 << 20
 
-// readModule returns a kernel module, unpacked if Debian compressed it: the initramfs is
-// compressed as a whole, which is smaller and needs no decompressor in the kernel.
+// readModule returns a kernel module and decompresses it if Debian compressed it. The
+// initramfs is compressed as a whole: that is smaller, and the kernel needs no decompressor
+// for modules.
 func readModule(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -52,10 +53,10 @@ func unpacked(r io.Reader, ext string) (io.Reader, error) {
 	return r, nil
 }
 
-// modinfo is what a module says of itself in its section .modinfo.
+// modinfo is the part of a module's ELF section .modinfo that we use.
 type modinfo struct {
 	depends []string // modules whose symbols it uses
-	softdep []string // modules that should be there before it
+	softdep []string // modules that should be loaded before it
 	aliases []string
 }
 
@@ -91,7 +92,7 @@ func splitList(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' })
 }
 
-// softdepPre returns the names after "pre:" of a softdep, as modprobe.d(5) writes it.
+// softdepPre returns the names after "pre:" in a softdep (modprobe.d(5)).
 func softdepPre(s string) []string {
 	var pre []string
 	in := false

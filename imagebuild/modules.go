@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,32 +14,32 @@ import (
 	"github.com/phaseboot/phaseboot/internal/kmod"
 )
 
-// A moduleSet is the modules of one kernel that an initramfs carries.
+// A moduleSet is the kernel modules of an initramfs.
 type moduleSet struct {
 	kernel  *Kernel
-	paths   map[string]string // every module of the kernel: name -> path below Modules
+	paths   map[string]string // all modules of the kernel: path below Modules by name
 	builtin map[string]bool
-	files   map[string]*module // chosen: name -> module
+	files   map[string]*module // chosen modules by name
 	start   []string           // names to load at start, in order
-	absent  []string           // wanted, and neither a module nor built in
+	absent  []string           // listed, but neither a module nor built in
 }
 
-// A module is one chosen module; path is what it gets below lib/modules/VERSION.
+// A module is one chosen module. path is its path below lib/modules/VERSION.
 type module struct {
 	path string
 	data []byte
 	info modinfo
 }
 
-// A want is one line of a list in kernel/: a module's name, whether the image is useless
-// without it, and whether it is loaded at start or when a device or a mount asks for it.
+// A want is one line of a list in kernel/. Without a required module no image is built. A
+// start module is loaded at start, the others when a device or a mount needs them.
 type want struct {
 	name            string
 	required, start bool
 }
 
-// parseWants reads a list: one name a line, "!" before a required one, "+" before one to
-// load at start, "#" begins a comment.
+// parseWants reads a list with one name a line. "!" marks a required module, "+" a module
+// to load at start; "#" begins a comment.
 func parseWants(list string) []want {
 	var wants []want
 	for _, line := range strings.Split(list, "\n") {
@@ -52,7 +53,7 @@ func parseWants(list string) []want {
 	return wants
 }
 
-// chooseModules picks the wanted modules and all that they depend on.
+// chooseModules returns the listed modules with all their dependencies.
 func chooseModules(k *Kernel, wants []want) (*moduleSet, error) {
 	s := &moduleSet{kernel: k, files: map[string]*module{}}
 	if err := s.index(); err != nil {
@@ -70,7 +71,7 @@ func chooseModules(k *Kernel, wants []want) (*moduleSet, error) {
 				s.start = append(s.start, name)
 			}
 		case w.required:
-			return nil, notFoundf("kernel %s: no module %s; choose another --flavour", k.Version, w.name)
+			return nil, notFoundf("kernel %s: no module %s, which is required; choose another --flavour", k.Version, w.name)
 		default:
 			s.absent = append(s.absent, w.name)
 		}
@@ -78,7 +79,7 @@ func chooseModules(k *Kernel, wants []want) (*moduleSet, error) {
 	return s, nil
 }
 
-// index reads the names of all modules and of what is built in.
+// index reads the names of all modules and of the built-in ones.
 func (s *moduleSet) index() error {
 	s.paths, s.builtin = map[string]string{}, map[string]bool{}
 	root := os.DirFS(s.kernel.Modules)
@@ -103,7 +104,7 @@ func (s *moduleSet) index() error {
 	return lines.Err()
 }
 
-// add chooses a module and, first, everything that it depends on.
+// add adds a module and all its dependencies.
 func (s *moduleSet) add(name string) error {
 	if s.files[name] != nil || s.builtin[name] {
 		return nil
@@ -137,18 +138,11 @@ func (s *moduleSet) add(name string) error {
 	return nil
 }
 
-// names of the chosen modules, sorted.
-func (s *moduleSet) names() []string {
-	names := make([]string, 0, len(s.files))
-	for name := range s.files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
+// names returns the names of the chosen modules, sorted.
+func (s *moduleSet) names() []string { return slices.Sorted(maps.Keys(s.files)) }
 
-// dep is the text of modules.dep: each module's file, and those it needs, nearest first,
-// as depmod writes it.
+// dep returns the text of modules.dep as depmod writes it: the file of each module with the
+// files of its dependencies, nearest first.
 func (s *moduleSet) dep() string {
 	var b strings.Builder
 	for _, name := range s.names() {
@@ -163,13 +157,13 @@ func (s *moduleSet) dep() string {
 	return b.String()
 }
 
-// closure appends the dependencies of a module so that each stands before what it needs.
+// closure appends the dependencies of a module, each before its own dependencies.
 func (s *moduleSet) closure(name string, order *[]string) {
 	for _, dep := range s.files[name].info.depends {
 		if s.files[dep] == nil {
 			continue
 		}
-		// move a dependency that is already named behind the one that needs it too
+		// a dependency that is already listed moves after the module that also needs it
 		if i := slices.Index(*order, dep); i >= 0 {
 			*order = slices.Delete(*order, i, i+1)
 		}
@@ -178,7 +172,7 @@ func (s *moduleSet) closure(name string, order *[]string) {
 	}
 }
 
-// alias is the text of modules.alias.
+// alias returns the text of modules.alias.
 func (s *moduleSet) alias() string {
 	var b strings.Builder
 	for _, name := range s.names() {
@@ -189,14 +183,15 @@ func (s *moduleSet) alias() string {
 	return b.String()
 }
 
-// report says what was wanted and is not there, or nothing.
+// report names the listed modules that the kernel does not have. It is empty if there are
+// none.
 func (s *moduleSet) report() string {
 	if len(s.absent) == 0 {
 		return ""
 	}
-	text := fmt.Sprintf("kernel %s has no module: %s", s.kernel.Version, strings.Join(s.absent, ", "))
+	text := fmt.Sprintf("kernel %s: modules not found: %s", s.kernel.Version, strings.Join(s.absent, ", "))
 	if strings.Contains(s.kernel.Version, "cloud") {
-		text += "; it is for VMs with virtio, and --flavour generic for all others"
+		text += "; this kernel is for VMs with virtio, use --flavour generic for other machines"
 	}
 	return text
 }

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// checkNamespaces refuses, before anything is downloaded, to build a base system for an
-// ordinary user who cannot make user namespaces, with the cause and its remedy.
+// checkNamespaces reports an error with its remedy if mmdebstrap needs user namespaces (for
+// an ordinary user) and the kernel forbids them. It is called before any download.
 func checkNamespaces() error {
 	if os.Getuid() == 0 {
 		return nil
@@ -31,10 +31,10 @@ func checkNamespaces() error {
 type namespaceError struct{ advice string }
 
 func (e namespaceError) Error() string {
-	return "base system: an ordinary user needs user namespaces, which are forbidden here; " + e.advice
+	return "base system: user namespaces are forbidden, and an ordinary user needs them; " + e.advice
 }
 
-// namespaceAdvice finds out by the kernel's settings what forbids user namespaces.
+// namespaceAdvice returns the remedy for the kernel setting that forbids user namespaces.
 func namespaceAdvice(setting func(name string) string) string {
 	switch {
 	case setting("kernel/unprivileged_userns_clone") == "0":

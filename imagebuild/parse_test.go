@@ -13,7 +13,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-func TestPlatformsAreNamed(t *testing.T) {
+func TestAnUnknownPlatformListsTheSupportedOnes(t *testing.T) {
 	for _, c := range []struct{ arch, flavour, words string }{
 		{"mips", "vm", "supported: x86_64"},
 		{"x86_64", "tiny", "supported for x86_64: vm, generic"},
@@ -26,7 +26,7 @@ func TestPlatformsAreNamed(t *testing.T) {
 	}
 }
 
-func TestCommandLineCannotLeaveItsLine(t *testing.T) {
+func TestCommandLineIsOneLineAndNamesNoInitramfs(t *testing.T) {
 	for _, s := range []string{"a\nb", "a\x00b", "a\x1b[2J", "é", strings.Repeat("x", 1025)} {
 		if err := checkCmdline(s); !errors.Is(err, ErrOptions) {
 			t.Errorf("%.20q: %v", s, err)
@@ -44,7 +44,7 @@ func TestCommandLineCannotLeaveItsLine(t *testing.T) {
 	}
 }
 
-func TestStanzaOfAptCacheShow(t *testing.T) {
+func TestAptCacheShowIsParsed(t *testing.T) {
 	d := parseStanza([]byte("Package: linux-image-cloud-amd64\nVersion: 6.1.2-1\nArchitecture: amd64\nDepends: linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-1)\nFilename: pool/x/../linux_1_amd64.deb\nSHA256: ABCD\n\nPackage: other\nVersion: 9\n"))
 	want := deb{"linux-image-cloud-amd64", "6.1.2-1", "amd64", "linux_1_amd64.deb", "abcd", "linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-1)"}
 	if d != want {
@@ -61,7 +61,7 @@ func TestStanzaOfAptCacheShow(t *testing.T) {
 	}
 }
 
-func TestSourcesAreDebiansOwnOfOneSuite(t *testing.T) {
+func TestOnlyDebiansSourcesOfOneSuiteAreUsed(t *testing.T) {
 	text := strings.Join([]string{
 		"http://a/debian/|sid|main|Debian|$(SIGNED_BY)|amd64|/l/a_debian_dists_sid_main_binary-amd64_Packages",
 		"http://a/debian/|trixie|main|Debian|/usr/share/keyrings/k.gpg|amd64|/l/a_debian_dists_trixie_main_binary-amd64_Packages",
@@ -87,7 +87,7 @@ func TestSourcesAreDebiansOwnOfOneSuite(t *testing.T) {
 	}
 }
 
-func TestModuleLists(t *testing.T) {
+func TestModuleListsAreParsed(t *testing.T) {
 	got := parseWants("# comment\n!+virtio_pci\n+loop # why\n\n!vfat\nnls_iso8859-1\n")
 	want := []want{{"virtio_pci", true, true}, {"loop", false, true}, {"vfat", true, false}, {"nls_iso8859-1", false, false}}
 	if !slices.Equal(got, want) {
@@ -98,7 +98,7 @@ func TestModuleLists(t *testing.T) {
 	}
 }
 
-func TestModulesDepNamesEachModuleBeforeWhatItNeeds(t *testing.T) {
+func TestModulesDepNamesEachModuleBeforeItsDependencies(t *testing.T) {
 	m := func(path string, depends ...string) *module {
 		return &module{path: path, info: modinfo{depends: depends}}
 	}
@@ -111,7 +111,7 @@ func TestModulesDepNamesEachModuleBeforeWhatItNeeds(t *testing.T) {
 	}
 }
 
-func TestArchiveIsTheSameWhateverTheOrder(t *testing.T) {
+func TestArchiveDoesNotDependOnTheOrderOfItsFiles(t *testing.T) {
 	build := func(names ...string) []byte {
 		a := newArchive()
 		for _, name := range names {
@@ -124,7 +124,7 @@ func TestArchiveIsTheSameWhateverTheOrder(t *testing.T) {
 		return out.Bytes()
 	}
 	if !bytes.Equal(build("a/b", "c", "a/d"), build("c", "a/d", "a/b")) {
-		t.Error("the order of making shows in the bytes")
+		t.Error("the order of adding files changes the bytes")
 	}
 }
 
@@ -143,12 +143,12 @@ func TestSettingsAreReadBackFromAnInitramfs(t *testing.T) {
 	}
 	for n := range out.Len() {
 		if _, err := readSettings(bytes.NewReader(out.Bytes()[:n]), int64(n)); !errors.Is(err, cas.ErrCorrupt) {
-			t.Fatalf("the first %d of %d bytes were taken for an initramfs", n, out.Len())
+			t.Fatalf("the first %d of %d bytes were accepted", n, out.Len())
 		}
 	}
 }
 
-func TestLayerReplacesTrimsAndAdds(t *testing.T) {
+func TestLayerReplacesRemovesAndAddsFiles(t *testing.T) {
 	var in bytes.Buffer
 	w := tar.NewWriter(&in)
 	late := time.Unix(3e9, 0)
@@ -196,7 +196,7 @@ func TestLayerReplacesTrimsAndAdds(t *testing.T) {
 	}
 }
 
-func TestSilentToolsAndFullDisksAreExplained(t *testing.T) {
+func TestToolErrorsNameCauseAndRemedy(t *testing.T) {
 	for _, c := range []struct {
 		err  toolError
 		want string
@@ -214,7 +214,7 @@ func TestSilentToolsAndFullDisksAreExplained(t *testing.T) {
 	}
 }
 
-func TestForbiddenUserNamespacesHaveTheirRemedy(t *testing.T) {
+func TestForbiddenUserNamespacesHaveARemedy(t *testing.T) {
 	for setting, want := range map[string]string{
 		"kernel/unprivileged_userns_clone=0":             "sysctl -w kernel.unprivileged_userns_clone=1",
 		"user/max_user_namespaces=0":                     "sysctl -w user.max_user_namespaces=15000",
@@ -234,7 +234,7 @@ func TestForbiddenUserNamespacesHaveTheirRemedy(t *testing.T) {
 	}
 }
 
-// FuzzModinfo: whatever the bytes, an answer or a refusal.
+// FuzzModinfo checks that no input makes parseModinfo panic.
 func FuzzModinfo(f *testing.F) {
 	f.Add([]byte("\x7fELF"))
 	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = parseModinfo(data) })

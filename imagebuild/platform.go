@@ -12,8 +12,7 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// ErrOptions marks a request that cannot be met as it was put: the command line is
-// what has to change.
+// ErrOptions marks an error in the options: the user must change the command line.
 var ErrOptions = errors.New("options")
 
 type optionsError struct{ msg string }
@@ -21,7 +20,7 @@ type optionsError struct{ msg string }
 func (e optionsError) Error() string        { return e.msg }
 func (e optionsError) Is(target error) bool { return target == ErrOptions }
 
-// notFound is fs.ErrNotExist for something that is not a file.
+// notFound is fs.ErrNotExist for things other than files.
 type notFound struct{ msg string }
 
 func (e notFound) Error() string        { return e.msg }
@@ -35,7 +34,7 @@ func optionsf(format string, args ...any) error {
 	return optionsError{fmt.Sprintf(format, args...)}
 }
 
-// A Platform is one kind of machine that images are built for. ParsePlatform makes it.
+// A Platform is a kind of machine that images are built for. ParsePlatform returns it.
 type Platform struct {
 	Arch    string // as the release manifest names it: "x86_64"
 	Flavour string // "vm" or "generic"
@@ -43,7 +42,7 @@ type Platform struct {
 	debian  string // Debian's name of the architecture
 	kernel  string // Debian's meta package of the kernel
 	loader  string // path of systemd-boot in its package
-	efiName string // name that firmware looks for in /EFI/BOOT
+	efiName string // file that firmware starts in /EFI/BOOT
 	machine string // ELF machine of its programs
 }
 
@@ -52,8 +51,8 @@ var platforms = []Platform{
 	{"x86_64", "generic", "amd64", "linux-image-amd64", "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "BOOTX64.EFI", "EM_X86_64"},
 }
 
-// ParsePlatform finds a platform by the names that the command line uses. An unknown
-// one is ErrOptions and names those that exist.
+// ParsePlatform returns the platform of an architecture and a flavour. Unknown names are
+// ErrOptions, with the known ones in the text.
 func ParsePlatform(arch, flavour string) (Platform, error) {
 	var flavours []string
 	for _, p := range platforms {
@@ -70,9 +69,9 @@ func ParsePlatform(arch, flavour string) (Platform, error) {
 	return Platform{}, optionsf("flavour %.40q: unknown; supported for %s: %s", flavour, arch, strings.Join(flavours, ", "))
 }
 
-// checkCmdline refuses additions to the kernel command line that could end it early or
-// begin another line of a loader entry, bring another initramfs, or hold a phase.* word that
-// the machine would pass over. The kernel reads at most 2048 bytes.
+// checkCmdline refuses an addition to the kernel command line that contains a control
+// character, names another initramfs, or has a phase.* argument that the machine would
+// ignore. It may have 1024 bytes; the kernel reads at most 2048.
 func checkCmdline(s string) error {
 	if len(s) > 1024 {
 		return optionsf("cmdline: %d bytes; at most 1024", len(s))
@@ -94,15 +93,15 @@ func checkCmdline(s string) error {
 	}
 	for _, word := range bootargs.SplitWords(s) {
 		name, _, _ := strings.Cut(word, "=")
-		// The kernel's EFI stub looks for initrd= anywhere, also in the middle of a word.
+		// the kernel's EFI stub finds initrd= also in the middle of a word
 		if slices.Contains([]string{"initrd", "initrdmem", "noinitrd"}, name) || strings.Contains(word, "initrd=") {
-			return optionsf("cmdline: %.80q: the image has one initramfs, and its entries name it", word)
+			return optionsf("cmdline: %.80q: remove it; the image has one initramfs, which its entries name", word)
 		}
 	}
 	return nil
 }
 
-// checkMode refuses the name of a mode that this version has not; "" is the default.
+// checkMode refuses the name of an unknown mode. "" means the default.
 func checkMode(name string) error {
 	if name != "" && !slices.Contains(modes.Names(), name) {
 		return optionsf("boot mode %.40q: unknown; use one of %s", name, strings.Join(modes.Names(), ", "))
@@ -110,8 +109,8 @@ func checkMode(name string) error {
 	return nil
 }
 
-// checkChannel refuses what cannot be the name of a channel, and one that is not among the
-// known; "" is the image's own, and where known is nil every name may be right.
+// checkChannel refuses an invalid channel name, and a channel that is not in known unless
+// known is nil. "" means the image's own channel.
 func checkChannel(name string, known []string) error {
 	if name == "" {
 		return nil
@@ -123,7 +122,7 @@ func checkChannel(name string, known []string) error {
 	case known == nil || slices.Contains(known, name):
 		return nil
 	case len(known) == 0:
-		return optionsf("channel %.40q: not in the repository, which has none for this architecture", name)
+		return optionsf("channel %.40q: not in the repository, which has no channel for this architecture", name)
 	}
 	return optionsf("channel %.40q: not in the repository; use one of %s", name, strings.Join(known, ", "))
 }

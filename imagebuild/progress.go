@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// patience is how long a step may last in silence, and refresh how often it then says
-// that it still works.
+// A step writes its first line after patience, then one every refresh, as internal/cli does
+// for the other commands.
 const (
 	patience = 2 * time.Second
 	refresh  = 10 * time.Second
 )
 
-// progress tells a person what takes long. A step shorter than patience stays silent.
+// progress writes a line for each step that takes long.
 type progress struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-// say prints one line at once.
+// say writes one line.
 func (p *progress) say(format string, args ...any) {
 	if p.w == nil {
 		return
@@ -30,7 +30,7 @@ func (p *progress) say(format string, args ...any) {
 	fmt.Fprintf(p.w, format+"\n", args...)
 }
 
-// step starts one step; the caller calls the function that it returns when it is over.
+// step starts a step. The caller calls done when the step ends.
 func (p *progress) step(name string) (done func()) {
 	start := time.Now()
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -42,7 +42,7 @@ func (p *progress) step(name string) (done func()) {
 		for {
 			select {
 			case <-timer.C:
-				p.say("%s … %s", name, since(start))
+				p.say("%s: %s so far", name, since(start))
 				shown = true
 				timer.Reset(refresh)
 			case <-stop:

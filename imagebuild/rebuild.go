@@ -12,16 +12,17 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// Rebuild says what an image is built again from, beside what it says itself.
+// Rebuild is the input of CompareRebuild that the image does not contain.
 type Rebuild struct {
-	Flavour   string // "" for that of its kernel
+	Flavour   string // "": the flavour of the image's kernel
 	PhaseBoot string // path of the static phase-boot program
 	KernelDir string // see Builder.Kernel
 }
 
 // CompareRebuild builds an image again from this host's packages and programs, with the
-// root.json, channel, mode, command line and date that it shows, and compares every byte
-// outside the cache partition. A part that differs is named; the error wraps cas.ErrCorrupt.
+// root.json, channel, mode, command line and date that c holds. It compares every byte
+// outside the cache partition. An error that wraps cas.ErrCorrupt names the part that
+// differs.
 func (b *Builder) CompareRebuild(ctx context.Context, c *Contents, r Rebuild) error {
 	media, err := c.media(r)
 	if err != nil {
@@ -49,7 +50,7 @@ func (b *Builder) CompareRebuild(ctx context.Context, c *Contents, r Rebuild) er
 	return nil
 }
 
-// build makes the kind of image that c is.
+// build makes an image of the kind of c.
 func (b *Builder) build(ctx context.Context, c *Contents, m Media, out string) (err error) {
 	switch c.Kind {
 	case KindDisk:
@@ -62,7 +63,7 @@ func (b *Builder) build(ctx context.Context, c *Contents, m Media, out string) (
 	return err
 }
 
-// media is what the image must have been made from.
+// media returns the input that the image must have been made of.
 func (c *Contents) media(r Rebuild) (Media, error) {
 	if r.Flavour == "" {
 		if r.Flavour = "generic"; strings.Contains(c.Modules, "cloud") {
@@ -83,7 +84,7 @@ func (c *Contents) media(r Rebuild) (Media, error) {
 	return m, nil
 }
 
-// compare names the first part in which an image and its rebuild differ.
+// compare reports the first part that differs between an image and its rebuild.
 func (b *Builder) compare(ctx context.Context, c *Contents, rebuilt string) error {
 	again, err := b.Verify(ctx, rebuilt)
 	if err != nil {
@@ -97,18 +98,17 @@ func (b *Builder) compare(ctx context.Context, c *Contents, rebuilt string) erro
 		{"boot menu", fmt.Sprint(c.Default, c.Entries), fmt.Sprint(again.Default, again.Entries)},
 	} {
 		if part.here != part.again {
-			return differs(c.Image, fmt.Sprintf("its %s (%.120q, rebuilt %.120q)", part.name, part.here, part.again))
+			return differs(c.Image, fmt.Sprintf("%s is %.120q, rebuilt %.120q", part.name, part.here, part.again))
 		}
 	}
 	return c.compareBytes(ctx, rebuilt)
 }
 
 func differs(image, what string) error {
-	return fmt.Errorf("image %s: not the same as its rebuild: %s; rebuild with the packages and programs that it was made from, or do not trust it: %w", image, what, cas.ErrCorrupt)
+	return fmt.Errorf("image %s: differs from its rebuild: %s; rebuild it with the packages and programs that it was made of, or do not trust it: %w", image, what, cas.ErrCorrupt)
 }
 
-// compareBytes compares everything but the content of the cache partition, which machines
-// write.
+// compareBytes compares all bytes outside the cache partition, to which machines write.
 func (c *Contents) compareBytes(ctx context.Context, rebuilt string) error {
 	a, _, err := openImage(c.Image)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// checkRoot parses root.json as the machine will, so that an image which would refuse
-// everything is never made.
+// checkRoot parses root.json as the machine does, so that no image is made with a root that
+// the machine would refuse.
 func checkRoot(root []byte, channel, arch string) error {
 	if len(root) == 0 {
 		return fmt.Errorf("root.json: the file is empty: %w", cas.ErrCorrupt)
@@ -22,9 +22,9 @@ func checkRoot(root []byte, channel, arch string) error {
 	return err
 }
 
-// Channels lists the channels of an architecture in the repository that root.json lies in,
-// by the targets.json that root signed. Without a repository
-// it is nil: then nobody knows.
+// Channels lists the channels of an architecture in the newest targets.json of a repository,
+// if that is signed by root. Otherwise, and without targets.json, it returns nil: the
+// channels are not known.
 func Channels(ctx context.Context, repo string, root []byte, arch string) ([]string, error) {
 	r, err := manifest.ParseRoot(root)
 	if err != nil {
@@ -37,7 +37,7 @@ func Channels(ctx context.Context, repo string, root []byte, arch string) ([]str
 	}
 	targets, err := dir.Metadata(ctx, manifest.FileName("targets", newest), manifest.KindTargets.Max())
 	if err != nil || r.Owns(manifest.KindTargets, targets) != nil {
-		return nil, err // of a root before or after this one
+		return nil, err // signed by an older or newer root
 	}
 	delegations, err := manifest.ReadDelegations(targets)
 	names := []string{}
@@ -49,20 +49,20 @@ func Channels(ctx context.Context, repo string, root []byte, arch string) ([]str
 	return names, err
 }
 
-// RootKeys is what verify shows of a root: who must sign what.
+// RootKeys is the part of a root that phase-image verify shows: the keys of each role.
 type RootKeys struct {
 	Version int64               `json:"version"`
 	Expires string              `json:"expires"`
 	Roles   map[string]RoleKeys `json:"roles"`
 }
 
-// RoleKeys are the keys of one role, and how many of them must sign.
+// RoleKeys is the keys of one role and the number of them that must sign.
 type RoleKeys struct {
 	KeyIDs    []string `json:"keyids"`
 	Threshold int      `json:"threshold"`
 }
 
-// describeRoot checks a root and returns its keys for a person to compare.
+// describeRoot checks a root and returns its keys.
 func describeRoot(root []byte) (RootKeys, error) {
 	if _, err := manifest.ParseRoot(root); err != nil {
 		return RootKeys{}, err

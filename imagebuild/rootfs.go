@@ -19,14 +19,14 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// Rootfs says what a target's root filesystem is made of.
+// Rootfs is what WriteRootfs makes a target's root filesystem of.
 type Rootfs struct {
 	Platform Platform
-	Include  []string // Debian packages beyond those of rootfs/packages
+	Include  []string // Debian packages in addition to rootfs/packages
 	Plasmd   string   // path of the static plasmd program
 }
 
-// RootfsInfo tells what was built.
+// RootfsInfo describes a root filesystem that was built.
 type RootfsInfo struct {
 	Out      string    `json:"out"`
 	Size     int64     `json:"size"`
@@ -70,8 +70,8 @@ func (b *Builder) WriteRootfs(ctx context.Context, r Rootfs, out string) (*Rootf
 	return info, copyFile(image, out)
 }
 
-// rootfs returns the path of the finished squashfs in the cache: packing it takes longer
-// than all else, and a second build of the same is a copy.
+// rootfs returns the path of the squashfs in the cache and makes it when it is missing:
+// packing takes longer than all other steps.
 func (b *Builder) rootfs(ctx context.Context, p *base, l *layer) (string, error) {
 	packer, err := command("mksquashfs", "-version").output(ctx)
 	if err != nil && len(packer) == 0 {
@@ -98,16 +98,16 @@ func (b *Builder) rootfs(ctx context.Context, p *base, l *layer) (string, error)
 	return path, b.keep(file, path)
 }
 
-// squashOptions of mksquashfs. It takes the top folder's mode from the umask unless told,
-// and its owner from the user who runs it, whatever it is told (4.5.1).
+// squashOptions are the options of mksquashfs. Without -root-mode, the umask decides the
+// mode of the top folder. Its owner is always the user who runs mksquashfs (4.5.1).
 var squashOptions = []string{"-tar", "-noappend", "-quiet", "-no-progress", "-reproducible", "-comp", "zstd", "-Xcompression-level", "15", "-root-mode", "0755"}
 
-// A base is one exact Debian system, before anything of ours is laid over it.
+// A base is the plan of a Debian base system, to which a layer is applied.
 type base struct {
 	suite    string
 	arch     string
 	plan     []string // NAME=VERSION
-	excludes []string // options of dpkg
+	excludes []string // dpkg options
 	date     time.Time
 	sources  []source
 }
@@ -121,7 +121,7 @@ func (b *Builder) planBase(ctx context.Context, r Rootfs) (*base, error) {
 			return nil, optionsf("include %.60q: not the name of a Debian package", name)
 		}
 	}
-	defer b.progress.step("plan the root filesystem's packages")()
+	defer b.progress.step("plan of the root filesystem's packages")()
 	suite, sources, err := debianSources(ctx, r.Platform.debian)
 	if err != nil {
 		return nil, err
@@ -137,13 +137,14 @@ func (b *Builder) planBase(ctx context.Context, r Rootfs) (*base, error) {
 	return p, err
 }
 
-// key names a base system in the cache: the same key, the same content.
+// key returns the name of the base system in the cache. The same key means the same content.
 func (p *base) key() string {
 	h := sha256.Sum256([]byte(strings.Join([]string{"base 1", p.suite, p.arch, strings.Join(p.plan, " "), strings.Join(p.excludes, " "), strconv.FormatInt(p.date.Unix(), 10)}, "\n")))
 	return fmt.Sprintf("%s-%s-%x", p.suite, p.arch, h[:16])
 }
 
-// base returns the path of the base system's tar in the cache.
+// base returns the path of the base system's tar in the cache and makes it when it is
+// missing.
 func (b *Builder) base(ctx context.Context, p *base) (string, error) {
 	path := filepath.Join(b.cache, "base", p.key()+".tar")
 	if _, err := os.Stat(path); err == nil {
@@ -194,7 +195,7 @@ func (b *Builder) base(ctx context.Context, p *base) (string, error) {
 	return path, b.keep(out.Name(), path)
 }
 
-// squash streams the base system with our layer over it into a squashfs.
+// squash streams the base system, changed by the layer, into a squashfs.
 func (b *Builder) squash(ctx context.Context, tar string, l *layer, file string) error {
 	defer b.progress.step("squashfs")()
 	in, err := os.Open(tar)
@@ -219,7 +220,7 @@ func (b *Builder) squash(ctx context.Context, tar string, l *layer, file string)
 		return err
 	}
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		return errors.New("mksquashfs: ended without a result")
+		return errors.New("mksquashfs: wrote no file")
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// toolPackages names the Debian package of every foreign tool that is called here.
+// toolPackages maps each program that this package runs to its Debian package.
 var toolPackages = map[string]string{
 	"apt-cache": "apt", "apt-get": "apt", "apt-config": "apt",
 	"dpkg-deb": "dpkg", "mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools",
@@ -28,8 +28,8 @@ var toolPackages = map[string]string{
 	"mke2fs":  "e2fsprogs", "e2fsck": "e2fsprogs", "sgdisk": "gdisk",
 }
 
-// lookTool finds a tool on PATH or in the sbin folders, which an ordinary user's PATH
-// may lack.
+// lookTool finds a tool on PATH or in the sbin folders, which are not always on an ordinary
+// user's PATH.
 func lookTool(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
@@ -42,7 +42,7 @@ func lookTool(name string) (string, error) {
 	return "", fmt.Errorf("%s: not found; run: apt-get install %s", name, toolPackages[name])
 }
 
-// lookTools finds out before the work begins that a tool is missing.
+// lookTools reports the first tool that is missing. It is called before the work begins.
 func lookTools(names ...string) error {
 	for _, name := range names {
 		if _, err := lookTool(name); err != nil {
@@ -52,16 +52,16 @@ func lookTools(names ...string) error {
 	return nil
 }
 
-// A tool is one call of a foreign program, in a fixed locale and time zone.
+// A tool is one run of another program in a fixed locale and time zone.
 type tool struct {
 	name   string
 	args   []string
 	dir    string
 	env    []string
 	stdin  io.Reader
-	stdout io.Writer // nil: returned by output, thrown away by run
-	root   bool      // believes itself to be root, in a user namespace
-	memory uint64    // bytes of address space, 0 for as much as it wants
+	stdout io.Writer // nil: returned by output, discarded by run
+	root   bool      // runs as root of a new user namespace
+	memory uint64    // limit of its address space in bytes, 0 for none
 }
 
 func command(name string, args ...string) *tool { return &tool{name: name, args: args} }
@@ -71,12 +71,13 @@ func (t *tool) with(env ...string) *tool { t.env = append(t.env, env...); return
 func (t *tool) reads(r io.Reader) *tool  { t.stdin = r; return t }
 func (t *tool) asRoot() *tool            { t.root = true; return t }
 
-// limited bounds the memory of a tool that reads what a stranger may have made.
+// limited bounds the memory of a tool that reads untrusted input.
 func (t *tool) limited() *tool {
 	t.memory = 2 << 30
 	return t
 }
 
+// output runs the tool and returns its stdout.
 func (t *tool) output(ctx context.Context) ([]byte, error) {
 	var out bytes.Buffer
 	t.stdout = &out
@@ -84,9 +85,9 @@ func (t *tool) output(ctx context.Context) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// run waits for the tool. Its error is the last words of the tool's stderr. When ctx ends,
-// so do the tool and all that it started: mmdebstrap itself is deaf to signals and waits
-// for its children, and then removes what they made.
+// run runs the tool and waits for it. The error has the last lines of the tool's stderr.
+// When ctx ends, the whole process group is signalled: mmdebstrap ignores signals, waits
+// for its children, and then removes their files.
 func (t *tool) run(ctx context.Context) error {
 	path, err := lookTool(t.name)
 	if err != nil {
@@ -116,7 +117,7 @@ func (t *tool) run(ctx context.Context) error {
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			if cmd.Process != nil {
-				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what outlived the delay
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // processes that run after WaitDelay
 			}
 			return ctx.Err()
 		}
@@ -125,21 +126,21 @@ func (t *tool) run(ctx context.Context) error {
 	return nil
 }
 
-// toolError is a tool that ended badly.
+// toolError is the failure of a tool.
 type toolError struct {
 	name, said string
-	network    bool // it could not reach a server
+	network    bool // the tool could not reach a server
 	err        error
 }
 
-// networkWords are what apt says, also through mmdebstrap, when it reaches no mirror.
+// networkWords are texts that apt prints, also through mmdebstrap, when it reaches no mirror.
 var networkWords = []string{"Could not resolve", "Temporary failure", "Could not connect", "Unable to connect", "Cannot initiate the connection", "Network is unreachable", "Connection failed", "Connection timed out", "apt-get update --error-on=any", "Some index files failed to download"}
 
 func lacksNetwork(said []byte) bool {
 	return slices.ContainsFunc(networkWords, func(w string) bool { return bytes.Contains(said, []byte(w)) })
 }
 
-// Is makes cas.ErrUnreachable of a tool that reached no server.
+// Is reports cas.ErrUnreachable for a tool that could not reach a server.
 func (e *toolError) Is(target error) bool { return e.network && target == cas.ErrUnreachable }
 
 func (e *toolError) Error() string {
@@ -154,7 +155,7 @@ func (e *toolError) Error() string {
 
 func (e *toolError) Unwrap() error { return e.err }
 
-// tail keeps the end of what a tool says.
+// tail keeps the last 4 KiB of a tool's output.
 type tail struct{ buf []byte }
 
 func (t *tail) Write(p []byte) (int, error) {
@@ -165,13 +166,13 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// words is the last two lines that were said, as one line.
+// words returns the last two lines of the output as one line.
 func (t *tail) words() string {
 	lines := strings.Split(strings.TrimSpace(string(t.buf)), "\n")
 	return strings.TrimSpace(strings.Join(lines[max(0, len(lines)-2):], "; "))
 }
 
-// noSpace adds the remedy to a full disk.
+// noSpace adds the remedy to the error of a full disk.
 func noSpace(err error) error {
 	if errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("%w; free some space and run it again", err)
@@ -179,7 +180,8 @@ func noSpace(err error) error {
 	return err
 }
 
-// checkOut refuses an output path that can never become a file, before the work begins.
+// checkOut refuses an output path that cannot become a file. It is called before the work
+// begins.
 func checkOut(path string) error {
 	info, err := os.Stat(path)
 	switch {

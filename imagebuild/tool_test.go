@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// firstWrite ends a context when a tool says its first word.
+// firstWrite cancels a context at the first output of a tool.
 type firstWrite struct{ end context.CancelFunc }
 
 func (w firstWrite) Write(p []byte) (int, error) {
@@ -15,13 +15,13 @@ func (w firstWrite) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestAnInterruptReachesTheChildrenOfADeafTool(t *testing.T) {
+func TestAnInterruptEndsTheChildrenOfAToolThatIgnoresSignals(t *testing.T) {
 	ctx, end := context.WithCancel(t.Context())
 	defer end()
-	deaf := command("sh", "-c", "trap : TERM; (echo ready; exec sleep 300); exit 1") // as mmdebstrap: it waits for its child first
-	deaf.stdout = firstWrite{end}
+	shell := command("sh", "-c", "trap : TERM; (echo ready; exec sleep 300); exit 1") // like mmdebstrap, it first waits for its child
+	shell.stdout = firstWrite{end}
 	start := time.Now()
-	if err := deaf.run(ctx); !errors.Is(err, context.Canceled) {
+	if err := shell.run(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	if took := time.Since(start); took > 10*time.Second {

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// Layout of a USB image in bytes: 1 MiB for the partition table, the EFI system
-// partition, the cache partition to the end, 1 MiB for the table's copy.
+// Layout of a USB image in bytes: 1 MiB for the partition table, the EFI system partition,
+// the cache partition, and 1 MiB for the backup of the partition table.
 const (
 	firstPartition = mib
 	tableCopy      = mib
@@ -17,12 +17,13 @@ const (
 	sector         = 512
 )
 
-// CacheLabel is the label of the ext4 filesystem where a machine may keep what it
-// verified.
+// CacheLabel is the label of the ext4 filesystem where a machine keeps verified blocks and
+// metadata.
 const CacheLabel = "PHASE-CACHE"
 
-// WriteUSB builds a disk image for a USB stick or a virtual machine, size bytes long but
-// sparse, and writes it to out. A size that is too small is ErrOptions and says the least.
+// WriteUSB builds a sparse disk image of size bytes for a USB stick or a virtual machine and
+// writes it to out. A size that is too small is ErrOptions, with the smallest size in the
+// text.
 func (b *Builder) WriteUSB(ctx context.Context, m Media, size int64, out string) (*MediaInfo, error) {
 	if err := checkOut(out); err != nil {
 		return nil, err
@@ -57,7 +58,7 @@ func checkSize(size, esp int64) error {
 	return nil
 }
 
-// A disk is the layout of one image; offsets and sizes in bytes.
+// A disk is the layout of an image. Offsets and sizes are bytes.
 type disk struct {
 	seed                  [32]byte
 	size                  int64
@@ -73,8 +74,7 @@ func layOut(t *espTree, size int64) disk {
 	return d
 }
 
-// guid is an identifier that follows from the content of the image: a UUID of version 8
-// (RFC 9562).
+// guid derives an identifier from the content of the image: a UUID of version 8 (RFC 9562).
 func (d disk) guid(what string) string {
 	h := sha256.Sum256(append(d.seed[:], what...))
 	h[6] = h[6]&0x0f | 0x80
@@ -107,8 +107,8 @@ func (b *Builder) makeDisk(ctx context.Context, t *espTree, d disk, file string)
 	return d.partition(ctx, file)
 }
 
-// makeCache makes the ext4 filesystem in place. Its tables are written now, so that no
-// kernel thread writes to the stick behind a machine that was told not to.
+// makeCache makes the ext4 filesystem inside the image. It initializes all tables now:
+// otherwise a kernel thread would write to the stick later, also with phase.nowrite.
 func (b *Builder) makeCache(ctx context.Context, t *espTree, d disk, file string) error {
 	defer b.progress.step("cache partition")()
 	extended := fmt.Sprintf("offset=%d,hash_seed=%s,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,nodiscard", d.cacheStart, d.guid("cache hash"))
@@ -118,7 +118,7 @@ func (b *Builder) makeCache(ctx context.Context, t *espTree, d disk, file string
 	return mke2fs.with(fmt.Sprintf("E2FSPROGS_FAKE_TIME=%d", date), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", date)).run(ctx)
 }
 
-// partition writes the GPT and its copy.
+// partition writes the GPT and its backup.
 func (d disk) partition(ctx context.Context, file string) error {
 	span := func(n int, start, size int64) string {
 		return fmt.Sprintf("--new=%d:%d:%d", n, start/sector, (start+size)/sector-1)

@@ -29,19 +29,19 @@ import (
 // maxSetting bounds a file of /etc/phase in an initramfs, in bytes.
 const maxSetting = 1 << 20
 
-// Kinds of what Verify takes.
+// Kinds of images that Verify reads.
 const (
-	KindDisk      = "disk"      // of WriteUSB, or a stick that it was written to
-	KindESP       = "esp"       // of WriteESP
-	KindInitramfs = "initramfs" // of WriteInitramfs
+	KindDisk      = "disk"      // made by WriteUSB, or a device that such an image was written to
+	KindESP       = "esp"       // made by WriteESP
+	KindInitramfs = "initramfs" // made by WriteInitramfs
 )
 
-// Contents is what an image was found to hold. Digests are SHA-256 in hex.
+// Contents is the content of an image as Verify found it. Digests are SHA-256 in hex.
 type Contents struct {
 	Image      string      `json:"image"`
 	Kind       string      `json:"kind"`
 	Size       int64       `json:"size"`         // of the image in bytes
-	Behind     int64       `json:"bytes_behind"` // of the device behind the image; no firmware reads them
+	Behind     int64       `json:"bytes_behind"` // bytes of the device after the image; firmware does not read them
 	SHA256     string      `json:"sha256"`       // of the image
 	Disk       string      `json:"disk_guid,omitempty"`
 	Loader     string      `json:"loader_sha256,omitempty"`
@@ -51,28 +51,28 @@ type Contents struct {
 	Entries    []BootEntry `json:"entries,omitempty"`
 	Initramfs  int64       `json:"initramfs_size"`
 	ArchiveSum string      `json:"initramfs_sha256"`
-	Init       string      `json:"init_sha256"` // of the first program, phase-boot
-	Modules    string      `json:"modules"`     // version of the kernel that the modules are for
+	Init       string      `json:"init_sha256"` // of /init, which is phase-boot
+	Modules    string      `json:"modules"`     // version of the kernel to which the modules belong
 	Role       string      `json:"role"`
 	Channel    string      `json:"channel,omitempty"`
 	BuildTime  string      `json:"build_time"`
 	RootSum    string      `json:"root_sha256,omitempty"` // of root.json
 	Root       *RootKeys   `json:"root,omitempty"`
-	Checks     []string    `json:"checks"`             // tools that found nothing wrong
-	Compared   string      `json:"compared,omitempty"` // what it was compared with
-	Unjudged   []string    `json:"not_compared"`       // what was not compared, in words
+	Checks     []string    `json:"checks"`             // tools that found no error
+	Compared   string      `json:"compared,omitempty"` // comparisons that found no difference
+	Unjudged   []string    `json:"not_compared"`       // parts that were not compared, one text each
 
 	root  []byte
 	cache span
 }
 
-// Verify reads an image as firmware, loader and kernel will, and refuses whatever they could
-// take for something else: anything that phase-image would not have written. Then it has
-// the filesystems checked by the tools that know them best. It takes what WriteUSB, WriteESP
-// and WriteInitramfs make, and a device that an image was written to. Whatever is wrong is
-// cas.ErrCorrupt.
+// Verify reads an image as firmware, loader and kernel do, and refuses everything that
+// phase-image would not write, because one of them could interpret it in another way. Then
+// sgdisk, fsck.fat and e2fsck check the partition table and the filesystems. It accepts
+// images of WriteUSB, WriteESP and WriteInitramfs, and a device that an image was written
+// to. A fault of the image is cas.ErrCorrupt.
 //
-// It reads in a stream: memory does not grow with the image, or with what the image says.
+// It reads a stream: memory does not grow with the image or with the sizes in it.
 func (b *Builder) Verify(ctx context.Context, image string) (*Contents, error) {
 	defer b.progress.step("verify " + filepath.Base(image))()
 	f, size, err := openImage(image)
@@ -93,37 +93,37 @@ func (b *Builder) Verify(ctx context.Context, image string) (*Contents, error) {
 	return c, err
 }
 
-// notCompared says what of the image nobody vouches for yet, one sentence for each part.
+// notCompared returns a text for each part of the image that was not compared yet.
 func (c *Contents) notCompared() []string {
 	words := []string{}
 	if c.Root != nil && !c.has(comparedRoot) {
-		words = append(words, "root.json: its keys are shown only; --root compares it")
+		words = append(words, "root.json: only its keys are shown; --root compares it")
 	}
 	if !c.has(comparedRebuild) {
 		programs := "loader, kernel, init, modules"
 		if c.Kind == KindInitramfs {
 			programs = "init, modules"
 		}
-		words = append(words, programs+": not compared with the packages that they come from; --rebuild compares them")
+		words = append(words, programs+": not compared with their packages; --rebuild compares them")
 	}
 	if c.cache.size > 0 {
-		words = append(words, "cache partition: its filesystem was checked, its files were not; a machine verifies what it reads there")
+		words = append(words, "cache partition: only its filesystem was checked; a machine verifies the files that it reads there")
 	}
 	return words
 }
 
-// What Contents.Compared names.
+// Values in Contents.Compared.
 const (
 	comparedRoot    = "root.json"
 	comparedRebuild = "rebuild"
 )
 
-// has reports whether the image was compared with something.
+// has reports whether the image was compared with what.
 func (c *Contents) has(what string) bool {
 	return slices.Contains(strings.Split(c.Compared, ", "), what)
 }
 
-// compared notes what the image is the same as.
+// compared records that the image is equal to what.
 func (c *Contents) compared(what string) {
 	c.Compared = strings.TrimPrefix(c.Compared+", "+what, ", ")
 	c.Unjudged = c.notCompared()
@@ -131,7 +131,7 @@ func (c *Contents) compared(what string) {
 
 // openImage opens a regular file or a block device, and returns its size in bytes.
 func openImage(name string) (*os.File, int64, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe would have it wait
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // opening a pipe would block
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, fmt.Errorf("image %s: %w; check the path", name, fs.ErrNotExist)
 	}
@@ -146,7 +146,7 @@ func openImage(name string) (*os.File, int64, error) {
 	return f, size, nil
 }
 
-// sizeOf is the size of a regular file or a block device, in bytes.
+// sizeOf returns the size of a regular file or a block device in bytes.
 func sizeOf(f *os.File) (int64, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -166,7 +166,7 @@ func sizeOf(f *os.File) (int64, error) {
 	return size, err
 }
 
-// reader finds out by the first bytes what the image is.
+// reader detects the kind of the image from its first bytes and returns its reader.
 func (c *Contents) reader(r io.ReaderAt) (func(context.Context, *Builder, *os.File) error, error) {
 	head := make([]byte, 2*sector)
 	if _, err := r.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
@@ -175,7 +175,7 @@ func (c *Contents) reader(r io.ReaderAt) (func(context.Context, *Builder, *os.Fi
 	switch {
 	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		if isMedium(head) || isCD(r) {
-			return nil, badArchive("firmware would take it for a disk and start something else")
+			return nil, badArchive("firmware would read it as a disk and could boot something else")
 		}
 		c.Kind = KindInitramfs
 		return c.readInitramfsFile, nil
@@ -187,8 +187,8 @@ func (c *Contents) reader(r io.ReaderAt) (func(context.Context, *Builder, *os.Fi
 	return c.readDisk, nil
 }
 
-// isMedium reports whether firmware would find a partition table or a filesystem in the first
-// two sectors of a file that begins as another kind.
+// isMedium reports whether firmware would find a partition table or a FAT filesystem in the
+// first two sectors, although the file begins as another kind.
 func isMedium(head []byte) bool {
 	u16, u32 := binary.LittleEndian.Uint16, binary.LittleEndian.Uint32
 	table, partitions := u16(head[510:]) == 0xaa55, 0
@@ -206,7 +206,7 @@ func isMedium(head []byte) bool {
 	return table && partitions > 0 || fat
 }
 
-// isCD reports whether firmware would find the volume descriptors of a CD.
+// isCD reports whether firmware would find a volume descriptor of a CD (ECMA-119).
 func isCD(r io.ReaderAt) bool {
 	const at, magic = 16*2048 + 1, "CD001"
 	b := make([]byte, len(magic))
@@ -248,8 +248,8 @@ func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
 		command("e2fsck", "-f", "-n", fmt.Sprintf("%s?offset=%d", c.Image, t.cache.start)))
 }
 
-// extract makes a sparse file of size bytes that holds parts of an image. One part is moved
-// to the file's begin, several stay in their places.
+// extract makes a sparse file of size bytes with parts of an image. A single part is moved to
+// the start of the file; several parts keep their offsets.
 func extract(to string, size int64, image string, parts ...span) error {
 	if err := errors.Join(os.WriteFile(to, nil, 0o600), os.Truncate(to, size)); err != nil {
 		return noSpace(err)
@@ -266,8 +266,8 @@ func extract(to string, size int64, image string, parts ...span) error {
 	return nil
 }
 
-// judge runs the checkers of each format. A tool's refusal is corruption of the image, a
-// missing tool is not. What a tool says may be the image's words.
+// judge runs the tools that check a format. If a tool finds an error, the image is
+// cas.ErrCorrupt. The tool's output is quoted, because it may contain text of the image.
 func (c *Contents) judge(ctx context.Context, checks ...*tool) error {
 	for _, check := range checks {
 		said := new(tail)
@@ -285,14 +285,15 @@ func (c *Contents) judge(ctx context.Context, checks ...*tool) error {
 	return nil
 }
 
-// soundTable reads what sgdisk -v says: it ends well even when it had to mend the table.
+// soundTable reads the output of sgdisk -v, which also exits 0 after it repaired the table in
+// memory.
 func soundTable(out []byte) bool {
 	return bytes.Contains(out, []byte("No problems found")) && !bytes.Contains(out, []byte("Caution"))
 }
 
 var entryPath = regexp.MustCompile(`^loader/entries/([a-z0-9-]{1,32})\.conf$`)
 
-// readESP accepts the files of an espTree and no other.
+// readESP reads the files of an espTree and refuses any other file.
 func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 	f, err := openFAT(r, size)
 	if err != nil {
@@ -374,8 +375,7 @@ func (c *Contents) readMenu(files map[string]*fatFile) error {
 	return nil
 }
 
-// readInitramfs reads what the machine will find in /etc/phase, and takes the digests of
-// the archive and of its first program.
+// readInitramfs reads /etc/phase, and computes the digests of the archive and of /init.
 func (c *Contents) readInitramfs(r io.ReaderAt, size int64) error {
 	c.Initramfs = size
 	settings, err := readSettings(r, size)
@@ -399,10 +399,10 @@ func (c *Contents) checkSettings() error {
 	case c.Role == RoleTarget && c.Kind == KindInitramfs && c.root == nil && c.Channel == "":
 		return nil
 	case c.Role != RoleBoot:
-		return badArchive("etc/phase/role %.40q: not that of a boot medium", c.Role)
+		return badArchive("etc/phase/role %.40q: not the role of a boot medium", c.Role)
 	}
 	if _, err := manifest.RoleName(c.Channel, "x86"); err != nil {
-		return badArchive("etc/phase/channel %.40q: not the name of a channel", c.Channel)
+		return badArchive("etc/phase/channel %.40q: invalid channel name", c.Channel)
 	}
 	root, err := describeRoot(c.root)
 	sum := sha256.Sum256(c.root)
@@ -410,21 +410,21 @@ func (c *Contents) checkSettings() error {
 	return err
 }
 
-// settings is what is read out of an initramfs.
+// settings is the part of an initramfs that Verify reads.
 type settings struct {
 	files   map[string][]byte // of /etc/phase
 	init    string            // digest of /init
 	modules string            // the one folder of /lib/modules
 }
 
-// text is a setting without the end of its last line.
+// text returns a setting without its final newline.
 func (s *settings) text(name string) string {
 	return strings.TrimSuffix(string(s.files[name]), "\n")
 }
 
 var settingNames = []string{"role", "build-time", "root.json", "channel", "modules"}
 
-// readSettings reads an initramfs of size bytes: one zstd frame around one archive.
+// readSettings reads an initramfs of size bytes: one zstd frame with one archive.
 func readSettings(r io.ReaderAt, size int64) (*settings, error) {
 	z, err := openFrame(r, size)
 	if err != nil {
@@ -436,7 +436,7 @@ func readSettings(r io.ReaderAt, size int64) (*settings, error) {
 		return nil, err
 	}
 	if s.init == "" || s.files["role"] == nil {
-		return nil, badArchive("no init or no etc/phase/role: not an initramfs of phase-image")
+		return nil, badArchive("no init or no etc/phase/role; not an initramfs that phase-image made")
 	}
 	return s, nil
 }
@@ -466,7 +466,7 @@ func (s *settings) visit(c cpioRecord) (err error) {
 
 func readSetting(c cpioRecord, name string) ([]byte, error) {
 	if !slices.Contains(settingNames, name) || c.size > maxSetting {
-		return nil, badArchive("file %.80q: not a setting that phase-boot reads", c.name)
+		return nil, badArchive("file %.80q: not a setting of phase-boot, or larger than %d bytes", c.name, maxSetting)
 	}
 	return io.ReadAll(c.body)
 }
@@ -477,7 +477,7 @@ func sumOf(r io.Reader) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), err
 }
 
-// sumRange is the digest of a part of a file, until ctx ends.
+// sumRange returns the digest of a range of a file. It stops when ctx ends.
 func sumRange(ctx context.Context, r io.ReaderAt, start, size int64) (string, error) {
 	h := sha256.New()
 	for done := int64(0); done < size; {
@@ -493,17 +493,17 @@ func sumRange(ctx context.Context, r io.ReaderAt, start, size int64) (string, er
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// CompareRoot refuses an image that trusts another root.json than this one. The error wraps
+// CompareRoot refuses an image whose root.json differs from root. The error wraps
 // manifest.ErrUntrusted.
 func (c *Contents) CompareRoot(root []byte) error {
 	if _, err := manifest.ParseRoot(root); err != nil {
 		return err
 	}
 	if c.root == nil {
-		return optionsf("image %s: a target's initramfs holds no root.json", c.Image)
+		return optionsf("image %s: an initramfs of the target role has no root.json to compare", c.Image)
 	}
 	if sum := sha256.Sum256(root); !bytes.Equal(root, c.root) {
-		return fmt.Errorf("image %s: its root.json has sha256 %s, the one to compare with %x; do not boot it: %w", c.Image, c.RootSum, sum, manifest.ErrUntrusted)
+		return fmt.Errorf("image %s: root.json has sha256 %s, want %x; do not boot it: %w", c.Image, c.RootSum, sum, manifest.ErrUntrusted)
 	}
 	c.compared(comparedRoot)
 	return nil

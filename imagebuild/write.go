@@ -14,14 +14,14 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// writeBlock is how much of an image is read, compared and written at once, in bytes.
+// writeBlock is the number of bytes that are read, compared or written at once.
 const writeBlock = mib
 
-// WriteDevice writes an image that WriteUSB made to a whole block device, and reads it back.
-// The device is opened exclusively: the kernel refuses that while it is mounted, or part of
-// LVM, RAID or an open dm-crypt. Where the image has zeros, the device is read and written
-// only if it has other bytes. done is told how much of twice the image has been written and
-// read back, in bytes. A device that reads back other bytes is cas.ErrCorrupt.
+// WriteDevice writes an image of WriteUSB to a whole block device and reads it back. It opens
+// the device exclusively, which the kernel refuses while the device is mounted or part of
+// LVM, RAID or an open dm-crypt. Blocks of zeros are written only where the device has other
+// bytes. done gets the number of bytes that were written or read back, of a total of twice
+// the image. If the device reads back other bytes, the error is cas.ErrCorrupt.
 func WriteDevice(ctx context.Context, image, device string, done func(n, total int64)) error {
 	in, size, err := openImage(image)
 	if err != nil {
@@ -41,7 +41,7 @@ func WriteDevice(ctx context.Context, image, device string, done func(n, total i
 	if err := w.write(ctx); err != nil {
 		return fmt.Errorf("device %s: %w", device, err)
 	}
-	// what is read back must come from the device, not from memory
+	// drop the page cache, so that the bytes are read back from the device
 	_ = unix.IoctlSetInt(int(out.Fd()), unix.BLKFLSBUF, 0)
 	if err := w.compare(ctx); err != nil {
 		return fmt.Errorf("device %s: %w", device, err)
@@ -62,14 +62,14 @@ func openDevice(name string, size int64) (*os.File, error) {
 	}
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_EXCL, 0)
 	if errors.Is(err, unix.EBUSY) {
-		return nil, optionsf("device %s: in use: mounted, or part of LVM, RAID or an open dm-crypt; lsblk shows by what; release it first", name)
+		return nil, optionsf("device %s: in use: mounted, or part of LVM, RAID or an open dm-crypt; lsblk shows its use; release it first", name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("device: %w; run it as root", err)
 	}
 	have, err := f.Seek(0, io.SeekEnd)
 	if err == nil && have < size {
-		err = optionsf("device %s: %d bytes, the image has %d; build it with a smaller --size", name, have, size)
+		err = optionsf("device %s: too small: %d bytes, the image has %d; build it with a smaller --size", name, have, size)
 	}
 	if err != nil {
 		f.Close()
@@ -78,7 +78,7 @@ func openDevice(name string, size int64) (*os.File, error) {
 	return f, nil
 }
 
-// A writer copies size bytes of an image.
+// A writer copies size bytes of an image to a device.
 type writer struct {
 	in   io.ReaderAt
 	out  device
@@ -116,13 +116,14 @@ func (w writer) compare(ctx context.Context) error {
 			return err
 		}
 		if !bytes.Equal(block, have[:len(block)]) {
-			return fmt.Errorf("reads back other bytes than were written, from byte %d; use another stick: %w", at, cas.ErrCorrupt)
+			return fmt.Errorf("bytes read back differ from byte %d; use another stick: %w", at, cas.ErrCorrupt)
 		}
 		return nil
 	})
 }
 
-// blocks visits the image in order; before is what was done before, for the count.
+// blocks calls visit for each block of the image in order. before is the number of bytes done
+// by earlier passes, for the progress.
 func (w writer) blocks(ctx context.Context, before int64, visit func(block []byte, at int64) error) error {
 	buf := make([]byte, writeBlock)
 	for at := int64(0); at < w.size; {
@@ -142,7 +143,7 @@ func (w writer) blocks(ctx context.Context, before int64, visit func(block []byt
 	return nil
 }
 
-// readAll fills b from a place.
+// readAll fills b from offset at.
 func readAll(r io.ReaderAt, b []byte, at int64) error {
 	n, err := r.ReadAt(b, at)
 	if n == len(b) {

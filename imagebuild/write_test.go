@@ -10,11 +10,11 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// A memory stands for a device, and counts what is written to it.
+// A memory is a device in memory that counts the written bytes.
 type memory struct {
-	data    []byte
-	written int
-	rotten  bool // loses what is written
+	data       []byte
+	written    int
+	dropWrites bool
 }
 
 func (m *memory) ReadAt(b []byte, at int64) (int, error) {
@@ -23,40 +23,40 @@ func (m *memory) ReadAt(b []byte, at int64) (int, error) {
 func (m *memory) Sync() error { return nil }
 func (m *memory) WriteAt(b []byte, at int64) (int, error) {
 	m.written += len(b)
-	if !m.rotten {
+	if !m.dropWrites {
 		copy(m.data[at:], b)
 	}
 	return len(b), nil
 }
 
-func TestWritingLeavesNoOldBytesAndWritesNoNeedlessZeros(t *testing.T) {
+func TestWritingReplacesOldBytesAndSkipsZeros(t *testing.T) {
 	image := make([]byte, 8*writeBlock+512)
 	image[0], image[5*writeBlock], image[8*writeBlock] = 1, 2, 3
 	out := &memory{data: make([]byte, len(image)+writeBlock)}
 	for i := range out.data[3*writeBlock : 4*writeBlock] {
-		out.data[3*writeBlock+i] = 0xff // what was on the stick before
+		out.data[3*writeBlock+i] = 0xff // old bytes of the stick
 	}
-	behind := out.data[len(image):]
-	behind[0] = 7
+	after := out.data[len(image):]
+	after[0] = 7
 	var last int64
 	w := writer{bytes.NewReader(image), out, int64(len(image)), func(n, _ int64) { last = n }}
 	if err := errors.Join(w.write(t.Context()), w.compare(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(out.data[:len(image)], image) || behind[0] != 7 {
-		t.Error("the device does not hold the image")
+	if !bytes.Equal(out.data[:len(image)], image) || after[0] != 7 {
+		t.Error("the device does not contain the image, or bytes after it were changed")
 	}
 	if want := 3*writeBlock + 512; out.written != want {
-		t.Errorf("%d bytes were written, want %d: three blocks and the short one", out.written, want)
+		t.Errorf("%d bytes were written, want %d: three whole blocks and a short one", out.written, want)
 	}
 	if last != 2*int64(len(image)) {
 		t.Errorf("progress ended at %d", last)
 	}
 }
 
-func TestADeviceThatLosesWritesIsCorrupt(t *testing.T) {
+func TestADeviceThatDropsWritesIsCorrupt(t *testing.T) {
 	image := bytes.Repeat([]byte{1}, writeBlock)
-	w := writer{bytes.NewReader(image), &memory{data: make([]byte, len(image)), rotten: true}, int64(len(image)), func(int64, int64) {}}
+	w := writer{bytes.NewReader(image), &memory{data: make([]byte, len(image)), dropWrites: true}, int64(len(image)), func(int64, int64) {}}
 	if err := w.write(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -65,12 +65,12 @@ func TestADeviceThatLosesWritesIsCorrupt(t *testing.T) {
 	}
 }
 
-func TestOnlyAnImageIsWrittenAndOnlyToADevice(t *testing.T) {
+func TestOnlyAnImageIsWrittenOnlyToADevice(t *testing.T) {
 	text := filepath.Join(t.TempDir(), "README.md")
 	if err := os.WriteFile(text, bytes.Repeat([]byte("# Phase Boot\n"), 1<<17), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	image := honestDisk(t, testBuilder(t))
+	image := validDisk(t, testBuilder(t))
 	for _, c := range []struct {
 		image, device string
 		want          error

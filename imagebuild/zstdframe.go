@@ -10,23 +10,23 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// zstdWindow is what archive.writeTo uses, in bytes: memory that unpacking needs.
+// zstdWindow is the window of archive.writeTo in bytes: memory that unpacking needs.
 const zstdWindow = 8 << 20
 
 func badFrame(format string, args ...any) error {
 	return fmt.Errorf("zstd: %s: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
 }
 
-// openFrame returns what a file of size bytes unpacks to. The file must be exactly one zstd
-// frame (RFC 8878): the kernel also unpacks every archive behind the first, compressed or
-// not, and a skippable frame could hide one from other tools.
+// openFrame decompresses a file of size bytes, which must be exactly one zstd frame (RFC
+// 8878): the kernel also unpacks every archive after the first, compressed or not, and a
+// skippable frame could hide one from other tools.
 func openFrame(r io.ReaderAt, size int64) (io.ReadCloser, error) {
 	end, err := frameEnd(r, size)
 	if err != nil {
 		return nil, err
 	}
 	if end != size {
-		return nil, badFrame("%d bytes behind its frame, which the kernel would unpack too", size-end)
+		return nil, badFrame("%d bytes after its frame, which the kernel would unpack too", size-end)
 	}
 	z, err := zstd.NewReader(io.NewSectionReader(r, 0, size), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxMemory(maxUnpacked), zstd.WithDecoderMaxWindow(zstdWindow))
@@ -36,7 +36,7 @@ func openFrame(r io.ReaderAt, size int64) (io.ReadCloser, error) {
 	return frame{z.IOReadCloser()}, nil
 }
 
-// frameEnd walks the blocks of the first frame and returns where it ends.
+// frameEnd reads the block headers of the first frame and returns the offset of its end.
 func frameEnd(r io.ReaderAt, size int64) (int64, error) {
 	var h zstd.Header
 	head := make([]byte, min(size, zstd.HeaderMaxSize))
@@ -44,7 +44,7 @@ func frameEnd(r io.ReaderAt, size int64) (int64, error) {
 		return 0, err
 	}
 	if err := h.Decode(head); err != nil || h.Skippable || h.DictionaryID != 0 {
-		return 0, badFrame("not one frame: %v", err)
+		return 0, badFrame("invalid frame header: %v", err)
 	}
 	at := int64(h.HeaderSize)
 	in := bufio.NewReader(io.NewSectionReader(r, at, size-at))
@@ -55,7 +55,7 @@ func frameEnd(r io.ReaderAt, size int64) (int64, error) {
 		}
 		word := int(block[0]) | int(block[1])<<8 | int(block[2])<<16
 		length := word >> 3
-		if word>>1&3 == 1 { // one byte, repeated
+		if word>>1&3 == 1 { // RLE block: one byte, repeated
 			length = 1
 		}
 		if n, err := in.Discard(length); err != nil {
@@ -72,7 +72,7 @@ func frameEnd(r io.ReaderAt, size int64) (int64, error) {
 	return at, nil
 }
 
-// A frame makes corruption of what the decoder refuses.
+// A frame turns decoder errors into cas.ErrCorrupt.
 type frame struct{ io.ReadCloser }
 
 func (f frame) Read(b []byte) (int, error) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A policy that is accepted says the same when it is written again.
+// FuzzParse checks that an accepted mode is unchanged after encoding and parsing it again.
 func FuzzParse(f *testing.F) {
 	for _, name := range Names() {
 		data, err := files.ReadFile(name + ".json")
@@ -27,7 +27,7 @@ func FuzzParse(f *testing.F) {
 		}
 		again, err := parse(name, out)
 		if err != nil || !reflect.DeepEqual(m, again) {
-			t.Errorf("%+v came back as %+v, %v", m, again, err)
+			t.Errorf("%+v was parsed again as %+v, %v", m, again, err)
 		}
 		if m.Cache == "" || m.Stale == "" || m.Name != name {
 			t.Errorf("accepted without a policy: %+v", m)

@@ -14,36 +14,36 @@ import (
 	"strings"
 )
 
-// Default is the mode of a machine whose command line names none.
+// Default is the mode when the kernel command line does not name one.
 const Default = "internet"
 
-// ErrMalformed says that a mode's file is not what this package describes.
+// ErrMalformed marks a file that is not a valid mode.
 var ErrMalformed = errors.New("malformed boot mode")
 
-// A Mode is one boot policy, as its file says it.
+// A Mode is a boot policy as read from its file.
 type Mode struct {
 	Name  string `json:"name"`  // the file's name without .json: [a-z0-9-]+
-	Title string `json:"title"` // the words of the boot menu
-	// Discovery lists the ways to find sources, first choice first: "mirror"
-	// (the https URLs of root.json), "dht", "mdns". Mirrors, peers and bootstrap
-	// nodes named on the command line are used in every mode.
+	Title string `json:"title"` // text of the boot menu entry
+	// Discovery lists the ways to find sources, the preferred one first: "mirror"
+	// (the https URLs of root.json), "dht", "mdns". Every mode also uses the mirrors,
+	// peers and bootstrap nodes of the kernel command line.
 	Discovery []string `json:"discovery"`
-	Cache     string   `json:"cache"`      // "rw", "ro" or "off": the cache partition
-	Identity  string   `json:"identity"`   // "ephemeral": a new peer identity every boot
-	Announce  bool     `json:"announce"`   // serve what is verified to others and tell them; never with a proxy
+	Cache     string   `json:"cache"`      // use of the cache partition: "rw", "ro" or "off"
+	Identity  string   `json:"identity"`   // "ephemeral": a new peer identity at every boot
+	Announce  bool     `json:"announce"`   // serve verified blocks to peers and announce it; never with a proxy
 	Proxy     string   `json:"proxy"`      // URL of a proxy for every connection, "" for none
-	Stale     string   `json:"stale"`      // expired metadata: "refuse" or "last-good"
-	RandomMAC bool     `json:"random_mac"` // a random hardware address, no host name in DHCP
+	Stale     string   `json:"stale"`      // policy for expired metadata: "refuse" or "last-good"
+	RandomMAC bool     `json:"random_mac"` // use a random MAC address, send no host name in DHCP
 }
 
-// Uses reports whether the mode discovers by the given way.
+// Uses reports whether the mode's discovery includes way.
 func (m Mode) Uses(way string) bool { return slices.Contains(m.Discovery, way) }
 
 //go:embed *.json
 var files embed.FS
 
-// Load returns the mode of a name. An unknown name wraps fs.ErrNotExist and
-// lists the known ones.
+// Load returns a mode by its name. The error for an unknown name wraps fs.ErrNotExist and
+// lists the known names.
 func Load(name string) (Mode, error) {
 	if !slices.Contains(Names(), name) {
 		return Mode{}, fmt.Errorf("boot mode %.40q: %w; use one of %s", name, fs.ErrNotExist, strings.Join(Names(), ", "))
@@ -55,7 +55,7 @@ func Load(name string) (Mode, error) {
 	return parse(name, data)
 }
 
-// Names lists the modes of this build, the default one first.
+// Names lists the modes of this build, Default first.
 func Names() []string {
 	found, err := fs.Glob(files, "*.json")
 	if err != nil {
@@ -94,24 +94,24 @@ var nameForm = regexp.MustCompile(`^[a-z0-9-]+$`)
 func (m Mode) check(name string) error {
 	switch {
 	case m.Name != name || !nameForm.MatchString(name):
-		return fmt.Errorf("name is %.40q, the file says %.40q", m.Name, name)
+		return fmt.Errorf("name %.40q: must be the file's name %.40q, with characters a-z, 0-9 and -", m.Name, name)
 	case m.Title == "":
-		return errors.New("title is empty: the boot menu shows it")
+		return errors.New("title: must not be empty, the boot menu shows it")
 	case len(m.Discovery) == 0:
-		return errors.New("discovery is empty: name mirror, dht or mdns")
+		return errors.New("discovery: must not be empty; use mirror, dht, mdns")
 	case m.Identity != "ephemeral":
-		return fmt.Errorf("identity %.40q: only ephemeral is known", m.Identity)
+		return fmt.Errorf("identity %.40q: must be ephemeral", m.Identity)
 	}
 	for i, way := range m.Discovery {
 		if !slices.Contains([]string{"mirror", "dht", "mdns"}, way) || slices.Contains(m.Discovery[:i], way) {
-			return fmt.Errorf("discovery %.40q: unknown or named twice; use mirror, dht, mdns", way)
+			return fmt.Errorf("discovery %.40q: unknown or repeated; use mirror, dht, mdns", way)
 		}
 	}
 	if !slices.Contains([]string{"rw", "ro", "off"}, m.Cache) {
-		return fmt.Errorf("cache %.40q: one of rw, ro, off", m.Cache)
+		return fmt.Errorf("cache %.40q: must be rw, ro or off", m.Cache)
 	}
 	if !slices.Contains([]string{"refuse", "last-good"}, m.Stale) {
-		return fmt.Errorf("stale %.40q: one of refuse, last-good", m.Stale)
+		return fmt.Errorf("stale %.40q: must be refuse or last-good", m.Stale)
 	}
 	return nil
 }

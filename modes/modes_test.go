@@ -19,7 +19,7 @@ func TestEveryModeLoads(t *testing.T) {
 	}
 }
 
-func TestPrivateModeShowsAndKeepsNothing(t *testing.T) {
+func TestPrivateModeAnnouncesAndStoresNothing(t *testing.T) {
 	m, err := Load("private")
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +29,7 @@ func TestPrivateModeShowsAndKeepsNothing(t *testing.T) {
 	}
 }
 
-func TestTheOtherModesServeTheirNeighbours(t *testing.T) {
+func TestTheOtherModesAnnounce(t *testing.T) {
 	for _, name := range []string{"internet", "local"} {
 		if m, err := Load(name); err != nil || !m.Announce {
 			t.Errorf("%s: announce %t, %v", name, m.Announce, err)
@@ -37,7 +37,7 @@ func TestTheOtherModesServeTheirNeighbours(t *testing.T) {
 	}
 }
 
-func TestUnknownModeListsTheKnownOnes(t *testing.T) {
+func TestUnknownModeListsTheKnownModes(t *testing.T) {
 	for _, name := range []string{"nope", "", "../modes/local", "local.json"} {
 		_, err := Load(name)
 		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "internet, local, private") {

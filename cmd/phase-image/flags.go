@@ -18,10 +18,10 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// maxRoot bounds root.json; the machine that boots reads no more.
+// maxRoot bounds root.json in bytes. A booting machine has the same limit.
 const maxRoot = 1 << 20
 
-// platformFlags choose the kind of machine.
+// platformFlags select the kind of machine.
 type platformFlags struct{ arch, flavour string }
 
 func (f *platformFlags) register(cmd *cobra.Command) {
@@ -34,7 +34,7 @@ func (f *platformFlags) parse() (imagebuild.Platform, error) {
 	return p, usage(err)
 }
 
-// initramfsFlags choose what an initramfs is made of.
+// initramfsFlags select the inputs of an initramfs.
 type initramfsFlags struct {
 	platformFlags
 	root, channel, phaseBoot, kernelDir string
@@ -42,13 +42,14 @@ type initramfsFlags struct {
 
 func (f *initramfsFlags) register(cmd *cobra.Command) {
 	f.platformFlags.register(cmd)
-	cmd.Flags().StringVar(&f.root, "root", "", "root.json of the repository that the machine trusts, and nothing else")
-	cmd.Flags().StringVar(&f.channel, "channel", "stable", "channel that boots unless the command line names one")
-	cmd.Flags().StringVar(&f.phaseBoot, "phase-boot", "", "static phase-boot program (default: the one beside this program)")
+	cmd.Flags().StringVar(&f.root, "root", "", "root.json of the one repository that the machine trusts")
+	cmd.Flags().StringVar(&f.channel, "channel", "stable", "channel to boot unless the kernel command line names one")
+	cmd.Flags().StringVar(&f.phaseBoot, "phase-boot", "", "static phase-boot program (default: the one next to this program)")
 	cmd.Flags().StringVar(&f.kernelDir, "kernel-dir", "", "folder of an unpacked kernel package (default: Debian's newest)")
 }
 
-// parse checks the flags for the role and reads root.json. It warns of one that has expired.
+// parse checks the flags for the role and reads root.json. It prints a warning if the root has
+// expired.
 func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Initramfs, error) {
 	in := imagebuild.Initramfs{Role: role, Channel: f.channel, PhaseBoot: f.phaseBoot, KernelDir: f.kernelDir}
 	var err error
@@ -67,19 +68,19 @@ func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Init
 			return in, fmt.Errorf("root %s: %w", f.root, err)
 		}
 		if end := root.Expires(); !time.Now().Before(end) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "phase-image: warning: root %s: expired %s; machines boot only where the repository holds a newer one, which phase-sign rotate makes\n", f.root, end.UTC().Format(time.RFC3339))
+			fmt.Fprintf(cmd.ErrOrStderr(), "phase-image: warning: root %s: expired %s; machines boot only if the repository has a newer root, which phase-sign rotate makes\n", f.root, end.UTC().Format(time.RFC3339))
 		}
 		if in.Channels, err = imagebuild.Channels(cmd.Context(), filepath.Dir(f.root), in.Root, f.arch); err != nil {
 			return in, fmt.Errorf("root %s: the repository's targets.json: %w", f.root, err)
 		}
 	} else if f.root != "" {
-		return in, cli.Usagef("--root is for --role boot; a target is chosen by the release that holds it")
+		return in, cli.Usagef("--root is for --role boot; an initramfs of the target role has no root.json")
 	}
 	in.PhaseBoot, err = beside(f.phaseBoot, "phase-boot")
 	return in, err
 }
 
-// mediaFlags choose what a bootable medium is made of.
+// mediaFlags select the inputs of a bootable medium.
 type mediaFlags struct {
 	initramfsFlags
 	mode, cmdline string
@@ -87,7 +88,7 @@ type mediaFlags struct {
 
 func (f *mediaFlags) register(cmd *cobra.Command) {
 	f.initramfsFlags.register(cmd)
-	cmd.Flags().StringVar(&f.mode, "default-mode", "", "boot mode that starts by itself (default internet)")
+	cmd.Flags().StringVar(&f.mode, "default-mode", "", "boot mode that starts without a key press (default internet)")
 	cmd.Flags().StringVar(&f.cmdline, "cmdline", "", "added to the kernel command line of every entry")
 }
 
@@ -96,7 +97,7 @@ func (f *mediaFlags) parse(cmd *cobra.Command) (imagebuild.Media, error) {
 	return imagebuild.Media{Initramfs: in, DefaultMode: f.mode, Cmdline: f.cmdline}, err
 }
 
-// beside finds a program that is built together with this one.
+// beside returns path, or else the program of this name in this program's folder.
 func beside(path, name string) (string, error) {
 	if path != "" {
 		return path, nil
@@ -125,18 +126,10 @@ func builder(cmd *cobra.Command) (*imagebuild.Builder, error) {
 	if err != nil {
 		return nil, usage(err)
 	}
-	return imagebuild.New(imagebuild.Options{Epoch: epoch, Progress: prefixed{cmd}})
+	return imagebuild.New(imagebuild.Options{Epoch: epoch, Progress: cmd.ErrOrStderr()})
 }
 
-// prefixed writes progress lines on stderr as the command's own.
-type prefixed struct{ cmd *cobra.Command }
-
-func (p prefixed) Write(line []byte) (int, error) {
-	_, err := fmt.Fprintf(p.cmd.ErrOrStderr(), "phase-image: %s", line)
-	return len(line), err
-}
-
-// usage gives imagebuild's refusals of a request the exit code of the command line.
+// usage turns imagebuild.ErrOptions into a usage error, which has exit code 2.
 func usage(err error) error {
 	if errors.Is(err, imagebuild.ErrOptions) {
 		return cli.Usagef("%v", err)
@@ -144,7 +137,7 @@ func usage(err error) error {
 	return err
 }
 
-// parseSize reads a number of bytes with an optional suffix K, M, G or T, powers of 1024.
+// parseSize reads a number of bytes with an optional suffix K, M, G or T (powers of 1024).
 func parseSize(s string) (int64, error) {
 	digits, shift := s, 0
 	if i := len(s) - 1; i >= 0 {
@@ -154,7 +147,7 @@ func parseSize(s string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n <= 0 || n > math.MaxInt64>>shift || n<<shift > 1<<50 {
-		return 0, cli.Usagef("size %.40q: not a size; for example 512M or 4G", s)
+		return 0, cli.Usagef("size %.40q: invalid; for example 512M or 4G", s)
 	}
 	return n << shift, nil
 }

@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	scripttest.Main(m, map[string]func() int{"phase-image": func() int { return cli.Main(newCommand()) }})
 }
 
-// TestScripts gives every script a root.json that fixed keys signed, a static program to
-// stand as /init, and the cache of the person who runs the tests.
+// TestScripts gives every script a root.json signed with fixed keys, a static program for
+// /init, and the user's build cache.
 func TestScripts(t *testing.T) {
 	cache, err := imagebuild.DefaultCache()
 	if err != nil {
@@ -50,7 +50,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, params)
 }
 
-// rootJSON is a root.json that is good until a year begins.
+// rootJSON returns a root.json that expires at the beginning of a year.
 func rootJSON(t *testing.T, until int) []byte {
 	t.Helper()
 	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
@@ -73,7 +73,7 @@ func rootJSON(t *testing.T, until int) []byte {
 	return data
 }
 
-// targetsJSON has one channel, stable, and is signed by the key of rootJSON.
+// targetsJSON returns a targets.json with one channel, stable, signed by the key of rootJSON.
 func targetsJSON(t *testing.T) []byte {
 	t.Helper()
 	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
@@ -105,7 +105,7 @@ func readFile(t *testing.T, name string) []byte {
 	return data
 }
 
-// staticProgram is Debian's busybox.
+// staticProgram returns the path of Debian's static busybox.
 func staticProgram(t *testing.T, cache string) string {
 	t.Helper()
 	b, err := imagebuild.New(imagebuild.Options{Cache: cache})
@@ -132,8 +132,8 @@ func TestSizesHaveSuffixes(t *testing.T) {
 	}
 }
 
-// Whatever an image says of itself, a terminal prints it and does nothing else.
-func TestNothingOfAnImageReachesTheTerminalAsItIs(t *testing.T) {
+// Text from an image must not contain control characters when it is printed.
+func TestTextOfAnImageIsQuotedForTheTerminal(t *testing.T) {
 	const evil = "\x1b[2J\u202e\x07\r\n"
 	words := contentsWords(&imagebuild.Contents{
 		Kernel: evil + strings.Repeat("k", 1<<20), Channel: evil, BuildTime: evil, Loader: "0", Default: evil,

@@ -58,7 +58,7 @@ func espCommand() *cobra.Command {
 	return cmd
 }
 
-// build runs one of the two media builders and prints what came of it.
+// build builds a medium with write and prints its description.
 func (f *mediaFlags) build(cmd *cobra.Command, write func(*imagebuild.Builder, imagebuild.Media) (*imagebuild.MediaInfo, error)) error {
 	media, err := f.parse(cmd)
 	if err != nil {

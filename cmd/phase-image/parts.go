@@ -16,7 +16,7 @@ func kernelCommand() *cobra.Command {
 	var dir, out string
 	cmd := &cobra.Command{
 		Use:   "kernel --out vmlinuz",
-		Short: "Take the kernel image out of Debian's package",
+		Short: "Copy the kernel image from Debian's package",
 		Example: `  phase-image kernel --out vmlinuz
   phase-image kernel --arch x86_64 --flavour generic --out vmlinuz`,
 		Args: cli.Args(cobra.NoArgs),
@@ -52,8 +52,9 @@ func initramfsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "initramfs --role boot|target --out F",
 		Short: "Build the initramfs of the boot medium or of a release",
-		Long: `Build an initramfs, zstd. The boot role finds, verifies and starts a release; it holds
-root.json. The target role is part of a release: it mounts the release's root filesystem.`,
+		Long: `Build an initramfs, compressed with zstd. The boot role finds, verifies and starts a
+release; it contains root.json. The target role belongs to a release and mounts the
+release's root filesystem.`,
 		Example: `  phase-image initramfs --role boot --root repo/root.json --out initramfs.zst
   phase-image initramfs --role target --out initramfs`,
 		Args: cli.Args(cobra.NoArgs),

@@ -19,8 +19,8 @@ func rootfsCommand() *cobra.Command {
 		Use:   "rootfs --out F.squashfs",
 		Short: "Build the root filesystem of a release",
 		Long: `Build a small Debian with systemd and plasmd as a squashfs (zstd). The suite and the
-mirrors are those of this machine's own apt. The base system is kept in the cache and
-built again when its packages change.`,
+mirrors come from this machine's apt configuration. The base system is cached, and built
+again when its packages change.`,
 		Example: `  phase-image rootfs --out rootfs
   phase-image rootfs --include openssh-server --out rootfs`,
 		Args: cli.Args(cobra.NoArgs),
@@ -47,7 +47,7 @@ built again when its packages change.`,
 	}
 	f.register(cmd)
 	cmd.Flags().StringArrayVar(&include, "include", nil, "one more Debian package; may be given several times")
-	cmd.Flags().StringVar(&plasmd, "plasmd", "", "static plasmd program (default: the one beside this program)")
+	cmd.Flags().StringVar(&plasmd, "plasmd", "", "static plasmd program (default: the one next to this program)")
 	outFlag(cmd, &out, "the squashfs")
 	return cmd
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/cli"
 )
 
-// verifyFlags choose what an image is compared with.
+// verifyFlags select what an image is compared with.
 type verifyFlags struct {
 	root    string
 	rebuild bool
@@ -26,15 +26,16 @@ func verifyCommand() *cobra.Command {
 	var f verifyFlags
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE|DEVICE",
-		Short: "Check an image and say what is inside",
-		Long: `Read an image as firmware, boot loader and kernel will, and refuse what they could take for
-something else: a second archive, a second initrd line, another file or partition, a name
-twice. Then have the partition table and both filesystems checked by sgdisk, fsck.fat and
-e2fsck, and show the boot menu, the digests, and the keys that the machine will trust.
+		Short: "Check an image and show its content",
+		Long: `Read an image as firmware, boot loader and kernel do, and refuse everything that they could
+interpret in another way: a second archive, a second initrd line, another file or
+partition, a repeated name. Then sgdisk, fsck.fat and e2fsck check the partition table and
+both filesystems. The output shows the boot menu, the digests, and the keys that the machine
+trusts.
 
-It takes what usb, esp and initramfs make, and the device that an image was written to.
---root compares the trust anchor. Loader, kernel and init are programs: their digests say
-which they are, and --rebuild says whether they are those of this machine's packages.`,
+IMAGE is made by usb, esp or initramfs; DEVICE is one that an image was written to. --root
+compares the root.json. --rebuild compares loader, kernel and init with this machine's
+packages; without it, only their digests are shown.`,
 		Example: `  phase-image verify stick.img
   phase-image verify --root root.json /dev/sdX
   phase-image verify --rebuild stick.img`,
@@ -47,10 +48,10 @@ which they are, and --rebuild says whether they are those of this machine's pack
 			return cli.Print(cmd, c, contentsWords(c))
 		},
 	}
-	cmd.Flags().StringVar(&f.root, "root", "", "root.json that the image must trust; exit code 3 when it is another")
+	cmd.Flags().StringVar(&f.root, "root", "", "root.json that the image must contain; exit code 3 if it differs")
 	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the image again from this machine's packages, and compare")
 	cmd.Flags().StringVar(&f.build.Flavour, "flavour", "", "for --rebuild: vm or generic (default: that of the image's kernel)")
-	cmd.Flags().StringVar(&f.build.PhaseBoot, "phase-boot", "", "for --rebuild: static phase-boot program (default: the one beside this program)")
+	cmd.Flags().StringVar(&f.build.PhaseBoot, "phase-boot", "", "for --rebuild: static phase-boot program (default: the one next to this program)")
 	cmd.Flags().StringVar(&f.build.KernelDir, "kernel-dir", "", "for --rebuild: folder of an unpacked kernel package (default: Debian's newest)")
 	return cmd
 }
@@ -93,13 +94,13 @@ func contentsWords(c *imagebuild.Contents) string {
 		line("disk", "%s", c.Disk)
 	}
 	if c.Behind > 0 {
-		line("", "%s of the device behind the image were not read", humanize.IBytes(uint64(c.Behind)))
+		line("", "%s of the device after the image were not read", humanize.IBytes(uint64(c.Behind)))
 	}
 	if len(c.Checks) > 0 {
-		line("checks", "%s: nothing wrong", strings.Join(c.Checks, ", "))
+		line("checks", "%s: no errors", strings.Join(c.Checks, ", "))
 	}
 	if c.Compared != "" {
-		line("compared", "the same: %s", c.Compared)
+		line("compared", "equal: %s", c.Compared)
 	}
 	for i, words := range c.Unjudged {
 		line([]string{"unchecked", ""}[min(i, 1)], "%s", words)
@@ -124,7 +125,7 @@ func ofChannel(c *imagebuild.Contents) string {
 	return ", channel " + plain(c.Channel, 32)
 }
 
-// dateWords is a number of seconds since 1970, and the date that it means.
+// dateWords formats a number of seconds since 1970 with its date.
 func dateWords(seconds string) string {
 	n, err := strconv.ParseInt(seconds, 10, 64)
 	if err != nil {
@@ -158,8 +159,8 @@ func entryWords(w *strings.Builder, c *imagebuild.Contents) {
 	}
 }
 
-// plain shows text from an image: as it is where a terminal prints it so, quoted otherwise,
-// and never more than max bytes of it.
+// plain returns at most max bytes of a text from an image, quoted unless all characters are
+// printable ASCII.
 func plain(s string, max int) string {
 	if len(s) > max {
 		s = s[:max] + "..."

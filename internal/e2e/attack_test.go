@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// The attacks on metadata and time that a whole machine must refuse: a disk that is kept
-// from boot to boot, a clock that QEMU sets, and the words on the console.
+// Attacks on metadata and time against a whole machine. The disk is kept from boot to boot,
+// QEMU sets the clock, and the console shows the result.
 
 const (
 	resolved = "] resolve: stable/x86_64 release " + release
 	jump     = "] kexec: "
 )
 
-// A stick is an image that is kept: what one boot writes, the next one finds. Its only
-// source is a web mirror at one address, where now this and now that publisher stands.
+// A stick is a disk that is kept from boot to boot. Its only source is a web mirror at one
+// address, where the test starts one publisher after the other.
 type stick struct {
 	*lan
 	mirror host
@@ -34,7 +34,7 @@ func newStick(t *testing.T, cmdline string) *stick {
 	return newStickBy(t, fx.bin("phase-image"), cmdline)
 }
 
-// newStickBy has the image built by another phase-image, with more arguments.
+// newStickBy builds the image with another phase-image and more arguments.
 func newStickBy(t *testing.T, builder, cmdline string, more ...string) *stick {
 	t.Helper()
 	l := newLAN(t)
@@ -46,8 +46,8 @@ func newStickBy(t *testing.T, builder, cmdline string, more ...string) *stick {
 	return s
 }
 
-// hears puts a publisher in the place of the one before.
-func (s *stick) hears(p *published) {
+// serveMirror starts a publisher at the mirror's address in place of the previous one.
+func (s *stick) serveMirror(p *published) {
 	s.t.Helper()
 	s.stop()
 	at := s.mirror.addr
@@ -58,16 +58,16 @@ func (s *stick) hears(p *published) {
 	s.stop = d.stop
 }
 
-// boots starts the stick at a time, waits for the marks on its console, and cuts the power.
-func (s *stick) boots(at time.Time, marks []string, forbidden ...string) {
+// bootAt boots the stick with a clock, waits for the marks on its console, and powers it off.
+func (s *stick) bootAt(at time.Time, marks []string, forbidden ...string) {
 	s.t.Helper()
-	m := s.power(s.disk, "-rtc", "base="+at.UTC().Format("2006-01-02T15:04:05"))
-	m.sees(marks, forbidden...)
-	m.cut()
+	m := s.powerOn(s.disk, "-rtc", "base="+at.UTC().Format("2006-01-02T15:04:05"))
+	m.waitFor(marks, forbidden...)
+	m.powerOff()
 }
 
-// forget makes a new, empty filesystem of the cache partition.
-func (s *stick) forget() {
+// clearCache makes a new, empty filesystem on the cache partition.
+func (s *stick) clearCache() {
 	s.t.Helper()
 	info := must(s.t, "sgdisk", "-i", "2", s.disk)
 	sectors := func(what string) int64 {
@@ -85,8 +85,7 @@ func (s *stick) forget() {
 		s.disk, fmt.Sprintf("%dk", sectors("Partition size")/2))
 }
 
-// A published is a repository and its store, which may be changed, begun from a copy of
-// the fixtures'.
+// A published is a writable copy of the fixtures' repository and store.
 type published struct{ dir, online string }
 
 func publication(t *testing.T) *published {
@@ -98,7 +97,7 @@ func publication(t *testing.T) *published {
 
 func (p *published) at(name string) string { return filepath.Join(p.dir, name) }
 
-// add publishes a release of a version that nobody has signed yet.
+// add signs and publishes a release with a new version.
 func (p *published) add(t *testing.T, version string) {
 	t.Helper()
 	file := p.at(version + ".json")
@@ -121,25 +120,25 @@ func (p *published) publish(t *testing.T, file string) {
 		"--online-key", p.online, file)
 }
 
-func TestAttackOnAMachineThatRemembers(t *testing.T) {
+func TestAttackOnAMachineWithSavedState(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	s, honest, thief := newStick(t, ""), publication(t), publication(t)
-	if !t.Run("the honest twin boots under root 1", func(t *testing.T) {
+	s, original, attacker := newStick(t, ""), publication(t), publication(t)
+	if !t.Run("the original release boots under root 1", func(t *testing.T) {
 		s.t = t
-		s.hears(honest)
-		s.boots(now, []string{"] state: nothing is remembered of this repository", resolved}, refused)
+		s.serveMirror(original)
+		s.bootAt(now, []string{"] state: nothing is remembered of this repository", resolved}, refused)
 	}) {
 		return
 	}
 
-	// The online key was stolen, and root 2 revokes it. The thief withholds root 2, and signs
-	// with the revoked key what is newer than all that the machine has seen.
-	honest.online = honest.at("online2")
-	must(t, fx.bin("phase-sign"), "key", "generate", "--no-passphrase", "--out", honest.online)
-	must(t, fx.bin("phase-sign"), "rotate", "--repo", honest.at("repo"), "--key", fx.path("keys/root"), "--online-key", honest.online+".pub")
-	honest.publish(t, fx.path("release.json"))
-	thief.add(t, "2026.12-thief")
+	// The online key was stolen, and root 2 revokes it. The attacker withholds root 2, and signs
+	// newer metadata with the revoked key.
+	original.online = original.at("online2")
+	must(t, fx.bin("phase-sign"), "key", "generate", "--no-passphrase", "--out", original.online)
+	must(t, fx.bin("phase-sign"), "rotate", "--repo", original.at("repo"), "--key", fx.path("keys/root"), "--online-key", original.online+".pub")
+	original.publish(t, fx.path("release.json"))
+	attacker.add(t, "2026.12-attacker")
 
 	for _, row := range []struct {
 		name      string
@@ -148,54 +147,54 @@ func TestAttackOnAMachineThatRemembers(t *testing.T) {
 		marks     []string
 		forbidden string
 	}{
-		{"the honest twin follows root 2", honest, now, []string{resolved}, refused},
+		{"the original release boots under root 2", original, now, []string{resolved}, refused},
 		{
-			"root 2 is withheld and the revoked key signs", thief, now,
+			"root 2 is withheld and the revoked key signs", attacker, now,
 			[]string{refused, "timestamp.json version", "signed by 0 of 1 required keys", "built-in shell"},
 			jump,
 		},
 		{
-			"frozen beyond its end, or a clock in the future", honest, now.Add(60 * 24 * time.Hour),
+			"freeze after the expiry, or a clock in the future", original, now.Add(60 * 24 * time.Hour),
 			[]string{refused, "expired on", "set the clock right", "built-in shell"},
 			jump,
 		},
 		{
-			"a clock in the past, which the honest twin survives", honest, time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC),
+			"a clock in the past does not prevent the boot", original, time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC),
 			[]string{"RTC 2001-01-01", "is before the build of this image; clock set to 20", resolved},
 			refused,
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s.t = t
-			s.hears(row.source)
-			s.boots(row.at, row.marks, row.forbidden)
+			s.serveMirror(row.source)
+			s.bootAt(row.at, row.marks, row.forbidden)
 		})
 	}
 
-	t.Run("what it remembers is deleted: it boots by its own root, as it says", func(t *testing.T) {
+	t.Run("without its saved state, the machine boots by its own root and reports that", func(t *testing.T) {
 		s.t = t
-		s.forget()
-		s.hears(thief)
-		s.boots(now, []string{"] state: nothing is remembered of this repository", "] resolve: stable/x86_64 release 2026.12-thief"}, refused)
+		s.clearCache()
+		s.serveMirror(attacker)
+		s.bootAt(now, []string{"] state: nothing is remembered of this repository", "] resolve: stable/x86_64 release 2026.12-attacker"}, refused)
 	})
 }
 
-// A mode may prefer the last good release to none. It never takes what is new from metadata
-// that has expired.
-func TestAttackFreezeOfAMachineThatMayStayBehind(t *testing.T) {
+// A mode may allow the last good release when metadata have expired. It never allows a new
+// release from expired metadata.
+func TestAttackFreezeInAModeThatAllowsStaleMetadata(t *testing.T) {
 	t.Parallel()
 	boot, image := steady(t)
 	s, p := newStickBy(t, image, "phase.mode=steady", "--phase-boot", boot), publication(t)
-	s.hears(p)
-	s.boots(time.Now(), []string{resolved}, refused)
+	s.serveMirror(p)
+	s.bootAt(time.Now(), []string{resolved}, refused)
 	p.add(t, "2026.12-new")
-	s.hears(p)
-	s.boots(time.Now().Add(60*24*time.Hour), []string{
+	s.serveMirror(p)
+	s.bootAt(time.Now().Add(60*24*time.Hour), []string{
 		"expired on", "] resolve: NOT UP TO DATE: the last good release, as mode steady allows", "] release: " + release + " sealed", jump,
 	}, refused, "release: 2026.12-new")
 }
 
-// steady builds phase-boot and phase-image with one more mode, which is a file.
+// steady builds phase-boot and phase-image with one more mode file.
 func steady(t *testing.T) (boot, image string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -221,9 +220,9 @@ func steady(t *testing.T) (boot, image string) {
 	return filepath.Join(dir, "phase-boot"), filepath.Join(dir, "phase-image")
 }
 
-// A kernel that would crash the machine at the jump is refused before it, whoever signed
-// it: with half of a bzImage the machine would restart for ever.
-func TestAttackOfAKernelCutShort(t *testing.T) {
+// A truncated kernel is refused before kexec, although its signature is valid: with half of a
+// bzImage the machine would reset in a loop.
+func TestAttackTruncatedKernel(t *testing.T) {
 	t.Parallel()
 	l, p := newLAN(t), publication(t)
 	must(t, "cp", "-a", fx.path("artifacts"), p.at("artifacts"))
@@ -240,7 +239,7 @@ func TestAttackOfAKernelCutShort(t *testing.T) {
 	h := l.host()
 	h.serve(fx.bin("phase-publish"), "serve", "--store", p.at("store"), "--repo", p.at("repo"), "--online-key", p.online, "--ipns-key", fx.path("keys/ipns"),
 		"--identity", p.at("peer.key"), "--http", h.addr+":8080", "--listen", "/ip4/"+h.addr+"/tcp/4001", "--dht", "off")
-	l.boot(fx.path("local.img")).sees([]string{
+	l.boot(fx.path("local.img")).waitFor([]string{
 		"] resolve: stable/x86_64 release 2026.12-cut", refused, "kernel of the release: ", "cut short", "the release is faulty", "built-in shell",
 	}, "] kexec: starting")
 }

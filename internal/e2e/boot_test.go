@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// story is what the console of an honest boot shows, in this order.
-func story(more ...string) []string {
+// bootMarks are the texts that the console of a successful boot shows, in this order.
+func bootMarks(more ...string) []string {
 	marks := []string{
 		"BdsDxe: starting",         // the firmware
 		"] network: eth0 10.55",    // PID 1 of the stick
 		"] resolve: ",              // the signed metadata
-		"] kexec: ",                // the jump
+		"] kexec: ",                // the start of the target's kernel
 		"Linux version",            // the target's kernel
-		"phase.release=" + release, // which only the manifest could put there
+		"phase.release=" + release, // from the signed manifest
 		"phase-boot: target: ",     // the target's initramfs
 		"systemd[1]",               // the target's root filesystem
 		"plasmd: receipt {",        // the job
@@ -28,7 +28,7 @@ func TestBootFromTheLANWithNoHint(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
 	l.host().publish("--dht", "off")
-	l.boot(fx.path("local.img")).sees(story(), refused)
+	l.boot(fx.path("local.img")).waitFor(bootMarks(), refused)
 }
 
 func TestBootThroughTheDHTFromABootstrapNodeThatIsNotThePublisher(t *testing.T) {
@@ -42,7 +42,7 @@ func TestBootThroughTheDHTFromABootstrapNodeThatIsNotThePublisher(t *testing.T) 
 	image := filepath.Join(l.dir, "internet.img")
 	must(t, fx.bin("phase-image"), "usb", "--root", fx.path("repo/root.json"), "--default-mode", "internet",
 		"--cmdline", "phase.bootstrap="+bootstrap.tcp(t), "--size", "512M", "--out", image)
-	l.boot(image).sees(story(), refused)
+	l.boot(image).waitFor(bootMarks(), refused)
 }
 
 func TestBootRefusesAPublisherThatFlipsOneByte(t *testing.T) {
@@ -50,34 +50,34 @@ func TestBootRefusesAPublisherThatFlipsOneByte(t *testing.T) {
 	l := newLAN(t)
 	block := leaves(t, "rootfs")[7]
 	l.host().flip(block)
-	l.boot(fx.path("local.img")).sees([]string{"] resolve: ", refused, block, "built-in shell"}, "] kexec: ", "phase.release="+release)
+	l.boot(fx.path("local.img")).waitFor([]string{"] resolve: ", refused, block, "built-in shell"}, "] kexec: ", "phase.release="+release)
 }
 
-func TestBootBesideAPublisherThatFlipsBytesNamesIt(t *testing.T) {
+func TestBootNamesAPublisherThatFlipsBytes(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
 	flipped := leaves(t, "kernel")
 	for i, name := range leaves(t, "rootfs") {
-		if i%16 == 0 { // it may be found when the machine has the kernel
+		if i%16 == 0 { // mDNS may find the publisher after the kernel was fetched
 			flipped = append(flipped, name)
 		}
 	}
 	bad := l.host().flip(flipped...)
 	l.host().publish("--dht", "off")
-	l.boot(fx.path("local.img")).sees(story(bad), refused)
+	l.boot(fx.path("local.img")).waitFor(bootMarks(bad), refused)
 }
 
-// The publisher comes half a minute after the machine, and until then the only neighbour answers
-// every request with a text.
+// The publisher starts 30 s after the machine. Until then, the only peer answers every request
+// with a text.
 func TestBootBesideAPeerWithoutARecordWhileThePublisherIsLate(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
-	liar := l.host()
-	name := liar.serve(fx.bin("flipper"), "/ip4/"+liar.addr+"/tcp/4002", "says", "no record at all").Peer
+	peer := l.host()
+	name := peer.serve(fx.bin("flipper"), "/ip4/"+peer.addr+"/tcp/4002", "text", "no record at all").Peer
 	m := l.boot(fx.path("local.img"))
 	late := time.After(30 * time.Second)
-	m.sees([]string{"] network: eth0 10.55", name}, refused)
+	m.waitFor([]string{"] network: eth0 10.55", name}, refused)
 	<-late
 	l.host().publish("--dht", "off")
-	m.sees(story(), refused)
+	m.waitFor(bootMarks(), refused)
 }

@@ -1,8 +1,15 @@
-// Package e2e holds the tests that run the whole path: real Debian kernels and root
-// filesystems, real publishers in network namespaces, real machines in QEMU under UEFI.
+// Package e2e has the end-to-end tests: Debian kernels and root filesystems, the commands in
+// network namespaces, and machines in QEMU under UEFI. It has no code of its own.
 //
-// Its tests need no rights of their own: the test binary prepares what needs the outside
-// network, then runs itself once more inside fresh mount, network and process namespaces
-// (a user namespace too, for an ordinary user). Everything that a test starts ends with
-// them. Start at main_test.go; a machine is in vm_test.go, its network in lan_test.go.
+// The model: a LAN is a bridge in a network namespace with a DHCP server, a host is a
+// namespace on it, a machine is QEMU on a tap. There is no delay and no loss. A test waits for
+// texts on a machine's console. bootDeadline (12 minutes) is the time of a boot without KVM
+// (TCG) on a busy 2-core machine with much reserve; it is not a budget.
+//
+// The tests need no root rights. The test binary first makes the fixtures, which needs the
+// outside network, and then runs itself again in new mount, network and process namespaces
+// (and a user namespace for an ordinary user). All processes of a test end with them.
+//
+// Start at main_test.go. A machine is in vm_test.go, its screen in screen_test.go, the
+// network in lan_test.go, flipper is a hostile peer.
 package e2e

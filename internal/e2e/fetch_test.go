@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestFetchIsByteForByteWhatWasSigned(t *testing.T) {
+func TestFetchedFilesAreTheSignedFiles(t *testing.T) {
 	t.Parallel()
 	for _, way := range []struct {
 		name    string
@@ -65,29 +65,29 @@ func TestFetchIsByteForByteWhatWasSigned(t *testing.T) {
 	}
 }
 
-func TestFetchRefusesWhatAStrangerSigned(t *testing.T) {
+func TestFetchRefusesAReleaseOfAnotherRepository(t *testing.T) {
 	t.Parallel()
-	if err := runAll(initRepo(fx, "strange", "stranger", "stranger"), signRelease(fx, "strange", "stranger", "9999", "strange.json"),
-		addRelease(fx, "strange-store", "strange", "strange.json")); err != nil {
+	if err := runAll(initRepo(fx, "other-repo", "other", "other"), signRelease(fx, "other-repo", "other", "9999", "other.json"),
+		addRelease(fx, "other-store", "other-repo", "other.json")); err != nil {
 		t.Fatal(err)
 	}
 	l := newLAN(t)
-	l.fetch("repo/root.json", l.mirror("strange-store", "strange")).refused(3, "made for repository")
+	l.fetch("repo/root.json", l.mirror("other-store", "other-repo")).wantRefused(3, "made for repository")
 }
 
-func TestFetchRefusesWhatHasExpired(t *testing.T) {
+func TestFetchRefusesAnExpiredRelease(t *testing.T) {
 	t.Parallel()
-	little := fx.path("little") // a release that any machine has fetched before it expires
+	small := fx.path("small") // a small release, which is fetched before it expires
 	for _, role := range []string{"kernel", "initramfs"} {
-		if err := errors.Join(os.MkdirAll(little, 0o755), os.WriteFile(filepath.Join(little, role), []byte("a little "+role), 0o644)); err != nil {
+		if err := errors.Join(os.MkdirAll(small, 0o755), os.WriteFile(filepath.Join(small, role), []byte("a small "+role), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := runAll(initRepo(fx, "stale", "root", "release"), []string{
 		fx.bin("phase-sign"), "release", "--unchecked", "--repo", fx.path("stale"), "--channel", "stable", "--arch", "x86_64", "--release", "soon", "--expires", "1m",
-		"--kernel", little + "/kernel", "--initramfs", little + "/initramfs", "--key", fx.path("keys/release"), "--out", fx.path("stale.json"),
+		"--kernel", small + "/kernel", "--initramfs", small + "/initramfs", "--key", fx.path("keys/release"), "--out", fx.path("stale.json"),
 	}, []string{
-		fx.bin("phase-publish"), "add", "--store", fx.path("stale-store"), "--repo", fx.path("stale"), "--artifacts", little,
+		fx.bin("phase-publish"), "add", "--store", fx.path("stale-store"), "--repo", fx.path("stale"), "--artifacts", small,
 		"--online-key", fx.path("keys/online"), fx.path("stale.json"),
 	}); err != nil {
 		t.Fatal(err)
@@ -99,13 +99,13 @@ func TestFetchRefusesWhatHasExpired(t *testing.T) {
 	l := newLAN(t)
 	mirror := l.mirror("stale-store", "stale")
 	if fresh := l.fetch("stale/root.json", mirror); fresh.code != 0 {
-		t.Fatalf("the honest twin: exit %d: %s", fresh.code, fresh.output)
+		t.Fatalf("before the expiry: exit %d: %s", fresh.code, fresh.output)
 	}
-	time.Sleep(time.Until(shown.Expires) + time.Second) // the shortest life that a release can have
-	l.fetch("stale/root.json", mirror).refused(3, "expired")
+	time.Sleep(time.Until(shown.Expires) + time.Second) // --expires 1m is the minimum
+	l.fetch("stale/root.json", mirror).wantRefused(3, "expired")
 }
 
-func TestFetchRefusesWhatIsOlderThanWhatTheMachineHasSeen(t *testing.T) {
+func TestFetchRefusesARollback(t *testing.T) {
 	t.Parallel()
 	if err := runAll([]string{"cp", "-a", fx.path("repo"), fx.path("newer")}, []string{"cp", "-a", fx.path("store"), fx.path("newer-store")},
 		signRelease(fx, "newer", "release", "2026.12", "newer.json"), addRelease(fx, "newer-store", "newer", "newer.json")); err != nil {
@@ -114,15 +114,15 @@ func TestFetchRefusesWhatIsOlderThanWhatTheMachineHasSeen(t *testing.T) {
 	l := newLAN(t)
 	cache := filepath.Join(l.dir, "cache")
 	if seen := l.fetch("repo/root.json", l.mirror("newer-store", "newer"), "--cache", cache); seen.code != 0 {
-		t.Fatalf("the honest twin: exit %d: %s", seen.code, seen.output)
+		t.Fatalf("the newer release: exit %d: %s", seen.code, seen.output)
 	}
-	if err := os.RemoveAll(filepath.Join(cache, "blocks")); err != nil { // which would boot the newer one
+	if err := os.RemoveAll(filepath.Join(cache, "blocks")); err != nil { // otherwise the cached release would be used
 		t.Fatal(err)
 	}
-	l.fetch("repo/root.json", l.mirror("store", "repo"), "--cache", cache).refused(3, "older than")
+	l.fetch("repo/root.json", l.mirror("store", "repo"), "--cache", cache).wantRefused(3, "older than")
 }
 
-// mirror serves a repository of the fixtures over plain HTTP alone and returns its URL.
+// mirror serves a repository of the fixtures over plain HTTP only and returns its URL.
 func (l *lan) mirror(store, repo string) string {
 	l.t.Helper()
 	h := l.host()
@@ -131,18 +131,18 @@ func (l *lan) mirror(store, repo string) string {
 		"--http", h.addr+":8080", "--listen", "/ip4/"+h.addr+"/tcp/4001", "--mdns=false", "--dht", "off").HTTP[0]
 }
 
-// fetched is what one run of phase-boot fetch left.
-type fetched struct {
+// A fetchResult is the result of one run of phase-boot fetch.
+type fetchResult struct {
 	t      *testing.T
-	out    string // the folder it was told to write
-	output string // what it printed
+	out    string // output folder
+	output string // stdout and stderr
 	code   int
 }
 
-// fetch runs phase-boot fetch on a host of its own.
-func (l *lan) fetch(root, mirror string, more ...string) fetched {
+// fetch runs phase-boot fetch on a new host.
+func (l *lan) fetch(root, mirror string, more ...string) fetchResult {
 	l.t.Helper()
-	f := fetched{t: l.t, out: filepath.Join(l.t.TempDir(), "out")}
+	f := fetchResult{t: l.t, out: filepath.Join(l.t.TempDir(), "out")}
 	args := []string{
 		"fetch", "--root", fx.path(root), "--channel", "stable", "--arch", "x86_64", "--mode", "internet",
 		"--mirror", mirror, "--timeout", "60s", "--out", f.out,
@@ -157,12 +157,12 @@ func (l *lan) fetch(root, mirror string, more ...string) fetched {
 	return f
 }
 
-func (f fetched) refused(code int, words string) {
+func (f fetchResult) wantRefused(code int, words string) {
 	f.t.Helper()
 	if f.code != code || !strings.Contains(f.output, words) {
-		f.t.Errorf("exit %d, want %d and the words %q:\n%s", f.code, code, words, f.output)
+		f.t.Errorf("exit %d, want %d and the text %q:\n%s", f.code, code, words, f.output)
 	}
 	if entries, err := os.ReadDir(f.out); err == nil && len(entries) > 0 {
-		f.t.Errorf("%v stands in the output folder of a refused release", entries)
+		f.t.Errorf("%v: in the output folder of a refused release", entries)
 	}
 }

@@ -7,16 +7,16 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// flip serves the release from the host as an honest publisher would, but for one byte in
-// each of the named blocks. It returns its peer ID.
+// flip serves the release from the host with one wrong byte in each of the named blocks. It
+// returns the peer ID.
 func (h host) flip(cids ...string) string {
 	h.t.Helper()
-	honest := h.publish("--mdns=false", "--dht", "off") // nobody is told of it
-	args := append([]string{"/ip4/" + h.addr + "/tcp/4002", honest.HTTP[0]}, cids...)
+	original := h.publish("--mdns=false", "--dht", "off") // reachable only through flipper
+	args := append([]string{"/ip4/" + h.addr + "/tcp/4002", original.HTTP[0]}, cids...)
 	return h.serve(fx.bin("flipper"), args...).Peer
 }
 
-// leaves names the blocks of an artifact of the fixtures' release, in file order.
+// leaves returns the CIDs of the leaves of an artifact of the fixtures' release, in file order.
 func leaves(t *testing.T, role string) []string {
 	t.Helper()
 	var shown struct {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// secondArchive puts an archive with another root.json behind the initramfs of an image: the
+// secondArchive appends an archive with another root.json to the initramfs of an image. The
 // kernel unpacks both.
 func secondArchive(t *testing.T, disk, root string) {
 	t.Helper()
@@ -20,29 +20,30 @@ func secondArchive(t *testing.T, disk, root string) {
 		mcopy -o -i "$3@@1M" "$1/both" ::/phase/initramfs.zst`, "sh", t.TempDir(), root, disk)
 }
 
-// The machine trusts what the second archive brings, so verify must not show the first.
+// The machine uses the root.json of the second archive, so verify must not show that of the
+// first.
 func TestAttackImageWithASecondArchive(t *testing.T) {
 	t.Parallel()
 	s, now := newStick(t, ""), time.Now()
-	s.hears(publication(t))
-	stranger, hostile := t.TempDir(), filepath.Join(s.dir, "hostile.img")
-	args := initRepo(fx, "", "stranger", "stranger")
+	s.serveMirror(publication(t))
+	other, hostile := t.TempDir(), filepath.Join(s.dir, "hostile.img")
+	args := initRepo(fx, "", "other", "other")
 	for i := range args {
 		if args[i] == "--repo" {
-			args[i+1] = stranger
+			args[i+1] = other
 		}
 	}
 	must(t, args[0], args[1:]...)
 	must(t, "cp", "--sparse=always", s.disk, hostile)
-	secondArchive(t, hostile, filepath.Join(stranger, "root.json"))
+	secondArchive(t, hostile, filepath.Join(other, "root.json"))
 
 	must(t, fx.bin("phase-image"), "verify", "--root", fx.path("repo/root.json"), s.disk)
 	out, err := exec.Command(fx.bin("phase-image"), "verify", hostile).CombinedOutput()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 5 || !strings.Contains(string(out), "behind its frame, which the kernel would unpack too") {
+	if !errors.As(err, &exit) || exit.ExitCode() != 5 || !strings.Contains(string(out), "after its frame, which the kernel would unpack too") {
 		t.Errorf("verify: %v\n%s", err, out)
 	}
-	s.boots(now, []string{resolved}, refused)
+	s.bootAt(now, []string{resolved}, refused)
 	s.disk = hostile
-	s.boots(now, []string{refused}, resolved)
+	s.bootAt(now, []string{refused}, resolved)
 }

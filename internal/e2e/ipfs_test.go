@@ -12,13 +12,14 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// An ipfsNode is a stock IPFS node (Kubo) on a host, with no bootstrap peers, no routing
-// and no mDNS: it knows whom it is told of. Settings are turned on.
+// An ipfsNode is a stock IPFS node (Kubo) on a host. It has no bootstrap peers, routing or
+// mDNS: it connects only to peers that the test names.
 type ipfsNode struct {
 	host
 	repo string
 }
 
+// ipfs starts a stock node on the host. The named settings are set to true.
 func (h host) ipfs(settings ...string) ipfsNode {
 	h.t.Helper()
 	n := ipfsNode{h, filepath.Join(h.t.TempDir(), "ipfs")}
@@ -43,10 +44,10 @@ func (h host) ipfs(settings ...string) ipfsNode {
 	select {
 	case ok := <-ready:
 		if !ok {
-			h.t.Fatal("ipfs daemon ended")
+			h.t.Fatal("ipfs daemon: ended early")
 		}
 	case <-time.After(3 * time.Minute):
-		h.t.Fatal("ipfs daemon is not ready after 3 minutes")
+		h.t.Fatal("ipfs daemon: not ready after 3 minutes")
 	}
 	return n
 }
@@ -56,10 +57,10 @@ func (n ipfsNode) run(args ...string) string {
 	return string(must(n.t, "ip", append([]string{"netns", "exec", n.ns, "env", "IPFS_PATH=" + n.repo, "IPFS_TELEMETRY=off", fx.bin("ipfs")}, args...)...))
 }
 
-// A stock node pins a release from the publisher; then the publisher is gone, and a
-// machine fetches the release from that node, told of the head by a web server that has
-// the record and no block.
-func TestAReleaseGoesToAStockIPFSNodeAndComesBack(t *testing.T) {
+// A stock node pins a release from the publisher. Then the publisher is disconnected, and a
+// machine fetches the release from the stock node. It gets the IPNS record from a web server
+// that has no blocks.
+func TestAStockIPFSNodePinsAReleaseAndServesIt(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
 	source := l.host()
@@ -74,13 +75,13 @@ func TestAReleaseGoesToAStockIPFSNodeAndComesBack(t *testing.T) {
 	for _, a := range shown.Release.Artifacts {
 		node.run("pin", "add", "--progress=false", a.CID.String())
 	}
-	must(t, "ip", "-n", source.ns, "link", "set", "eth0", "down") // the publisher is gone
+	must(t, "ip", "-n", source.ns, "link", "set", "eth0", "down") // disconnects the publisher
 
 	for _, a := range shown.Release.Artifacts {
 		out := filepath.Join(t.TempDir(), "file")
 		node.run("get", "--progress=false", "--output", out, a.CID.String())
 		if !bytes.Equal(readFile(t, out), readFile(t, fx.path("artifacts", a.Role))) {
-			t.Errorf("%s differs from what was signed", a.Role)
+			t.Errorf("%s: differs from the signed file", a.Role)
 		}
 	}
 	mirror := filepath.Join(l.dir, "mirror")
@@ -92,7 +93,7 @@ func TestAReleaseGoesToAStockIPFSNodeAndComesBack(t *testing.T) {
 	}
 	peer := "/ip4/" + node.addr + "/tcp/4001/p2p/" + strings.TrimSpace(node.run("config", "Identity.PeerID"))
 	got := l.fetch("repo/root.json", l.host().nginx(mirror), "--peer", peer, "--timeout", "60s")
-	got.isWhatWasSigned()
+	got.wantSigned()
 	var report struct {
 		Sources []struct {
 			Address string `json:"address"`
@@ -111,7 +112,7 @@ func TestAReleaseGoesToAStockIPFSNodeAndComesBack(t *testing.T) {
 	}
 }
 
-// buildIPFS builds the stock node from its own module.
+// buildIPFS builds the stock node from module kubo.
 func buildIPFS(f fixtures) error {
 	cmd := exec.Command("go", "build", "-C", "kubo", "-trimpath", "-ldflags", "-s -w", "-o", f.bin("ipfs"), "github.com/ipfs/kubo/cmd/ipfs")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")

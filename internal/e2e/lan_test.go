@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// A lan is one network segment: a bridge in a network namespace of its own, with a DHCP
-// server. Hosts are namespaces on it, machines are taps.
+// A lan is one network segment: a bridge in a network namespace of its own. Hosts are
+// namespaces on it, machines are QEMU on a tap.
 type lan struct {
 	t    *testing.T
 	name string // of the bridge's namespace
@@ -28,6 +28,7 @@ type lan struct {
 // lans counts the segments, for their names.
 var lans atomic.Int64
 
+// newLAN makes a segment with a DHCP server.
 func newLAN(t *testing.T) *lan {
 	t.Helper()
 	l := newSegment(t, "10.55.0")
@@ -36,7 +37,7 @@ func newLAN(t *testing.T) *lan {
 	return l
 }
 
-// newSegment is one without the DHCP server.
+// newSegment makes a segment without a DHCP server.
 func newSegment(t *testing.T, net string) *lan {
 	t.Helper()
 	l := &lan{t: t, name: fmt.Sprintf("lan%d", lans.Add(1)), net: net, dir: t.TempDir(), next: 2}
@@ -71,17 +72,18 @@ type host struct {
 	ns, addr string
 }
 
+// host adds a host.
 func (l *lan) host() host {
 	l.t.Helper()
 	ns := fmt.Sprintf("%s-h%d", l.name, l.next)
 	must(l.t, "ip", "netns", "add", ns)
 	l.t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
 	must(l.t, "ip", "-n", ns, "link", "set", "lo", "up")
-	return l.in(ns)
+	return l.attach(ns)
 }
 
-// in puts a namespace on the LAN.
-func (l *lan) in(ns string) host {
+// attach connects a namespace to the LAN.
+func (l *lan) attach(ns string) host {
 	l.t.Helper()
 	h := host{lan: l, ns: ns, addr: fmt.Sprintf("%s.%d", l.net, l.next)}
 	port := fmt.Sprintf("veth%d", l.next)
@@ -99,16 +101,16 @@ func (l *lan) in(ns string) host {
 	return h
 }
 
-// command is a command that runs on the host.
+// command returns a command that runs on the host.
 func (h host) command(name string, args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", h.ns, name}, args...)...)
 }
 
-// A daemon is a process that ends with the test. Its stderr is shown when the test fails.
+// A daemon is a process that ends with the test. Its stderr is logged if the test fails.
 type daemon struct {
 	*exec.Cmd
 	out  *bufio.Reader
-	stop func() // waits until it has ended
+	stop func() // waits for its end
 }
 
 func (l *lan) start(ns, name string, args ...string) *daemon {
@@ -132,13 +134,13 @@ func (l *lan) start(ns, name string, args ...string) *daemon {
 	l.t.Cleanup(func() {
 		stop()
 		if l.t.Failed() {
-			l.t.Logf("%s in %s said:\n%s", filepath.Base(name), ns, log.Bytes())
+			l.t.Logf("stderr of %s in %s:\n%s", filepath.Base(name), ns, log.Bytes())
 		}
 	})
 	return &daemon{cmd, bufio.NewReader(stdout), stop}
 }
 
-// ready is the line that a daemon of ours prints when it serves.
+// ready is the line that our daemons print when they serve.
 type ready struct {
 	Peer   string   `json:"peer"`
 	HTTP   []string `json:"http"`
@@ -149,10 +151,10 @@ type ready struct {
 	daemon *daemon
 }
 
-// stop ends the daemon as its service manager would, and waits for it.
+// stop ends the daemon with SIGTERM and waits for it.
 func (r ready) stop() { r.daemon.stop() }
 
-// serve starts a daemon of ours on the host and waits for its ready line.
+// serve starts one of our daemons on the host and waits for its ready line.
 func (h host) serve(name string, args ...string) ready {
 	h.t.Helper()
 	return h.start(h.ns, name, args...).ready(h.t)
@@ -172,7 +174,7 @@ func (d *daemon) ready(t *testing.T) ready {
 		r.daemon = d
 		return r
 	case <-time.After(2 * time.Minute):
-		t.Fatalf("%s is not ready after 2 minutes", d.Path)
+		t.Fatalf("%s: not ready after 2 minutes", d.Path)
 		panic("unreachable")
 	}
 }

@@ -11,11 +11,11 @@ import (
 	"testing"
 )
 
-// inside names the environment variable that tells the second run of this binary where
-// the first one left what it prepared.
+// inside names the environment variable with the fixtures' folder. It is set for the second
+// process, which runs the tests.
 const inside = "PHASE_E2E_DIR"
 
-// fx is what every test may read and none may change.
+// fx are the fixtures. Tests only read them.
 var fx fixtures
 
 func TestMain(m *testing.M) {
@@ -35,8 +35,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// outer prepares the fixtures with the outside network at hand, then runs this binary
-// again where there is none.
+// outer makes the fixtures, which needs the outside network, and then runs this binary again
+// in new namespaces without it.
 func outer() (int, error) {
 	dir, err := os.MkdirTemp("", "phase-e2e-")
 	if err != nil {
@@ -51,7 +51,7 @@ func outer() (int, error) {
 		args = append(args, "--user", "--map-root-user")
 	}
 	cmd := exec.Command("unshare", append(append(args, os.Args[0]), os.Args[1:]...)...)
-	accel, err := exec.Command("../../scripts/test-qemu-x86.sh", "--accel").Output() // once: it takes 5 s where KVM hangs
+	accel, err := exec.Command("../../scripts/test-qemu-x86.sh", "--accel").Output() // once, because it takes 5 s if KVM hangs
 	if err != nil {
 		return 1, fmt.Errorf("test-qemu-x86.sh --accel: %w", err)
 	}
@@ -64,7 +64,7 @@ func outer() (int, error) {
 	return 0, err
 }
 
-// enter makes the new namespaces usable: a place for named network namespaces, and loopback.
+// enter prepares the new namespaces: a folder for named network namespaces, and loopback.
 func enter() error {
 	return runAll(
 		[]string{"mount", "-t", "tmpfs", "tmpfs", "/run"},
@@ -73,7 +73,7 @@ func enter() error {
 	)
 }
 
-// fixtures are the files that prepare makes, once for all tests.
+// fixtures are the files that prepare makes once for all tests.
 type fixtures struct{ Dir string }
 
 func (f fixtures) path(elem ...string) string {
@@ -81,10 +81,10 @@ func (f fixtures) path(elem ...string) string {
 }
 func (f fixtures) bin(name string) string { return f.path("bin", name) }
 
-// release is the version string that only the signed manifest holds.
+// release is the version of the fixtures' release. Only the signed manifest contains it.
 const release = "2026.11-e2e"
 
-// prepare builds the commands, the artifacts and one signed, published release.
+// prepare builds the commands, the artifacts and images, and publishes one signed release.
 func prepare(dir string) error {
 	f := fixtures{Dir: dir}
 	for _, d := range []string{"bin", "keys", "artifacts/job"} {
@@ -101,13 +101,13 @@ func prepare(dir string) error {
 		[]string{image, "kernel", "--out", art + "/kernel"},
 		[]string{image, "initramfs", "--role", "target", "--out", art + "/initramfs"},
 		[]string{image, "rootfs", "--out", art + "/rootfs"},
-		keygen(f, "root"), keygen(f, "release"), keygen(f, "online"), keygen(f, "ipns"), keygen(f, "stranger"),
+		keygen(f, "root"), keygen(f, "release"), keygen(f, "online"), keygen(f, "ipns"), keygen(f, "other"),
 		initRepo(f, "repo", "root", "release"),
 		signRelease(f, "repo", "release", release, "release.json"),
 		addRelease(f, "store", "repo", "release.json"),
-		// the stick of most tests: no hint on its command line
+		// the image of most tests: no hint on its kernel command line
 		[]string{image, "usb", "--root", f.path("repo/root.json"), "--default-mode", "local", "--size", "512M", "--out", f.path("local.img")},
-		// the same for real machines, with the other kernel
+		// the same image with the kernel for real machines
 		[]string{image, "usb", "--root", f.path("repo/root.json"), "--flavour", "generic", "--default-mode", "local", "--size", "512M", "--out", f.path("generic.img")},
 		[]string{sign, "verify", "--root", f.path("repo/root.json"), f.path("release.json")},
 	)
@@ -157,7 +157,8 @@ func addRelease(f fixtures, store, repo, file string) []string {
 	}
 }
 
-// runAll runs commands one after the other; the first that fails ends it with its output.
+// runAll runs commands one after the other. It stops at the first failure; the error has the
+// command's output.
 func runAll(commands ...[]string) error {
 	for _, c := range commands {
 		cmd := exec.Command(c[0], c[1:]...)
@@ -168,7 +169,7 @@ func runAll(commands ...[]string) error {
 	return nil
 }
 
-// must runs one command of a test and returns its stdout.
+// must runs a command and returns its stdout. A failure ends the test.
 func must(t *testing.T, name string, args ...string) []byte {
 	t.Helper()
 	out, err := exec.Command(name, args...).Output()

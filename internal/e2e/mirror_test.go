@@ -19,18 +19,19 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// nginx serves a folder from the host with a listen line, a root line and nothing else
-// that is about content, and returns its origin.
+// nginx serves a folder from the host without any setting about content, and returns its
+// origin.
 func (h host) nginx(root string) string {
 	h.t.Helper()
 	return h.nginxWith(h.t.TempDir(), fmt.Sprintf("server { listen %s:80; root %s; }\n", h.addr, root))
 }
 
-// nginxWith starts nginx on the host, with files of its own in dir, and returns its origin.
+// nginxWith starts nginx on the host with settings, puts its files into dir, and returns its
+// origin.
 func (h host) nginxWith(dir, settings string) string {
 	h.t.Helper()
 	conf := fmt.Sprintf("user root;\npid %[1]s/pid;\nerror_log %[1]s/log;\nevents {}\nhttp {\naccess_log off;\n", dir)
-	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} { // Debian's folders are root's
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} { // the default folders belong to root
 		conf += fmt.Sprintf("%s_temp_path %s/%s;\n", kind, dir, kind)
 	}
 	conf += settings + "}\n"
@@ -38,44 +39,45 @@ func (h host) nginxWith(dir, settings string) string {
 		h.t.Fatal(err)
 	}
 	nginx := []string{"netns", "exec", h.ns, "nginx", "-p", dir, "-c", filepath.Join(dir, "conf")}
-	must(h.t, "ip", nginx...) // it returns when it listens
+	must(h.t, "ip", nginx...) // returns when nginx listens
 	h.t.Cleanup(func() {
 		must(h.t, "ip", append(nginx, "-s", "stop")...)
 		if h.t.Failed() {
 			log, _ := os.ReadFile(filepath.Join(dir, "log"))
-			h.t.Logf("nginx said:\n%s", log)
+			h.t.Logf("log of nginx:\n%s", log)
 		}
 	})
 	return "http://" + h.addr
 }
 
-// export writes a store and a repository of the fixtures as a mirror.
+// export writes a static mirror of a store and a repository of the fixtures.
 func export(t *testing.T, store, repo, mirror string) {
 	t.Helper()
 	must(t, fx.bin("phase-publish"), "export", "--store", fx.path(store), "--repo", fx.path(repo), "--out", mirror, "--ipns-key", fx.path("keys/ipns"))
 }
 
-// isWhatWasSigned compares what a fetch wrote with the fixtures' artifacts.
-func (f fetched) isWhatWasSigned() {
+// wantSigned compares the fetched files with the fixtures' artifacts.
+func (f fetchResult) wantSigned() {
 	f.t.Helper()
 	if f.code != 0 {
 		f.t.Fatalf("exit %d: %s", f.code, f.output)
 	}
 	for _, name := range []string{"kernel", "initramfs", "rootfs", "job/hello.wasm"} {
 		if !bytes.Equal(readFile(f.t, filepath.Join(f.out, name)), readFile(f.t, fx.path("artifacts", name))) {
-			f.t.Errorf("%s differs from what was signed", name)
+			f.t.Errorf("%s: differs from the signed file", name)
 		}
 	}
 }
 
-// Nothing of ours runs but phase-boot: nginx has the folder, and the head moves under it.
+// phase-boot fetches from a folder that nginx serves, also while export publishes a newer
+// release into it.
 func TestAMachineFetchesFromNginxAlone(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
 	mirror := filepath.Join(l.dir, "mirror")
 	export(t, "store", "repo", mirror)
 	origin := l.host().nginx(mirror)
-	l.fetch("repo/root.json", origin).isWhatWasSigned()
+	l.fetch("repo/root.json", origin).wantSigned()
 
 	store, repo := filepath.Base(t.TempDir())+"-store", filepath.Base(t.TempDir())+"-repo"
 	if err := runAll([]string{"cp", "-a", fx.path("repo"), fx.path(repo)}, []string{"cp", "-a", fx.path("store"), fx.path(store)},
@@ -87,17 +89,17 @@ func TestAMachineFetchesFromNginxAlone(t *testing.T) {
 		defer close(moved)
 		export(t, store, repo, mirror)
 	}()
-	l.fetch("repo/root.json", origin).isWhatWasSigned() // of the one release or the other
+	l.fetch("repo/root.json", origin).wantSigned() // of either release
 	<-moved
 	after := l.fetch("repo/root.json", origin)
-	after.isWhatWasSigned()
+	after.wantSigned()
 	if !bytes.Contains([]byte(after.output), []byte("2026.13")) {
-		t.Errorf("the head did not move: %s", after.output)
+		t.Errorf("the newer release was not fetched: %s", after.output)
 	}
 }
 
-// A plainGateway asks for one block at a time, as the specification of trustless gateways
-// says, and knows nothing of ours.
+// A plainGateway is a client of the IPFS trustless gateway specification that requests one
+// block at a time. It uses none of our extensions.
 type plainGateway struct {
 	*http.Client
 	origin string
@@ -157,6 +159,6 @@ func TestAnyTrustlessGatewayClientReadsAMirror(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got.Bytes(), readFile(t, fx.path("artifacts/kernel"))) {
-		t.Error("the kernel differs from what was signed")
+		t.Error("kernel: differs from the signed file")
 	}
 }

@@ -10,11 +10,11 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// internet is a segment of addresses that AutoNAT takes for public ones.
+// internet is an address prefix that AutoNAT regards as public.
 const internet = "11.0.0"
 
-// What a home router does: it hides a network behind its own address, lets answers in, and
-// drops everything else without a word.
+// masquerade is the rules of a home router: source NAT for the network behind it, replies are
+// accepted, and all other incoming packets are dropped.
 const masquerade = `
 table ip nat {
 	chain postrouting { type nat hook postrouting priority srcnat
@@ -31,11 +31,11 @@ table ip filter {
 	}
 }`
 
-// behind is a host of a new segment whose router is a host of l.
-func (l *lan) behind(net string) (inside, router host) {
+// behindNAT makes a segment with a router that is a host of l, and returns a host on it.
+func (l *lan) behindNAT(net string) (inside, router host) {
 	l.t.Helper()
 	home := newSegment(l.t, net)
-	router = l.in(home.name)
+	router = l.attach(home.name)
 	must(l.t, "ip", "netns", "exec", home.name, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
 	rules := router.command("nft", "-f", "-")
 	rules.Stdin = strings.NewReader(masquerade)
@@ -54,17 +54,17 @@ func (h host) curl(url string) []byte {
 	return out
 }
 
-// eventually waits for what comes by itself.
+// eventually polls until done returns true.
 func eventually(t *testing.T, what string, d time.Duration, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(d); !done(); time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not in %v", what, d)
+			t.Fatalf("%s: not after %v", what, d)
 		}
 	}
 }
 
-// protocols are those that a stock node speaks now.
+// protocols returns the protocols that a stock node supports now.
 func (n ipfsNode) protocols() (list []string) {
 	var id struct{ Protocols []string }
 	decode(n.t, []byte(n.run("id")), &id)
@@ -73,38 +73,39 @@ func (n ipfsNode) protocols() (list []string) {
 
 func (n ipfsNode) peers() string { return n.run("swarm", "peers") }
 
-// The publisher is behind one router, a stock node behind another, and between them is a
-// bootstrap node that relays. The publisher finds out and keeps a place there; the node
-// reaches it through the place, both punch a hole, and the release comes through that.
+// The publisher is behind one router and a stock node behind another. Between them is a
+// bootstrap node with a circuit relay. The publisher detects its NAT and reserves a slot at
+// the relay. The node connects through the relay, both punch a hole (DCUtR), and the node pins
+// a root filesystem over the direct connection.
 func TestAPublisherBehindARouterIsReachedByAStockNodeBehindAnother(t *testing.T) {
 	t.Parallel()
 	world := newSegment(t, internet)
 	middle := world.host()
 	relay := middle.serve(fx.bin("phase-publish"), "bootstrap", "--root", fx.path("repo/root.json"), "--listen", "/ip4/"+middle.addr+"/tcp/4001", "--relay")
-	home, router := world.behind("192.168.7")
+	home, router := world.behindNAT("192.168.7")
 	published := home.publish("--mdns=false", "--nat", "auto", "--bootstrap", relay.tcp(t), "--metrics", home.addr+":9090")
-	place := relay.tcp(t) + "/p2p-circuit/p2p/" + published.Peer
+	circuit := relay.tcp(t) + "/p2p-circuit/p2p/" + published.Peer
 
 	var status struct {
 		Live struct {
 			Listen []string `json:"listen"`
 		} `json:"live"`
 	}
-	eventually(t, "a place at the relay", 4*time.Minute, func() bool {
+	eventually(t, "a reservation at the relay", 4*time.Minute, func() bool {
 		decode(t, home.curl("http://"+home.addr+":9090/status"), &status)
-		return slices.Contains(status.Live.Listen, place)
+		return slices.Contains(status.Live.Listen, circuit)
 	})
 	if err := exec.Command("ip", "netns", "exec", middle.ns, "curl", "-fsS", "-m", "1", "http://"+router.addr+":8080/").Run(); err == nil {
-		t.Fatal("the router lets strangers in: nothing is shown here")
+		t.Fatal("the router accepts new connections from outside: the test would prove nothing")
 	}
 
-	inside, _ := world.behind("192.168.8")
+	inside, _ := world.behindNAT("192.168.8")
 	node := inside.ipfs("Swarm.RelayClient.Enabled", "Swarm.EnableHolePunching")
 	node.run("swarm", "connect", relay.tcp(t))
 	eventually(t, "the stock node ready to punch holes", 2*time.Minute, func() bool { return slices.Contains(node.protocols(), "/libp2p/dcutr") })
-	node.run("swarm", "connect", place)
-	if peers := node.peers(); !strings.Contains(peers, place) {
-		t.Errorf("not connected through the relay, but to\n%s", peers)
+	node.run("swarm", "connect", circuit)
+	if peers := node.peers(); !strings.Contains(peers, circuit) {
+		t.Errorf("not connected through the relay; peers:\n%s", peers)
 	}
 	direct := "/ip4/" + router.addr + "/tcp/4001/p2p/" + published.Peer
 	eventually(t, "a direct connection", 2*time.Minute, func() bool { return strings.Contains(node.peers(), direct) })
@@ -117,6 +118,6 @@ func TestAPublisherBehindARouterIsReachedByAStockNodeBehindAnother(t *testing.T)
 	if !ok {
 		t.Fatal("no rootfs")
 	}
-	node.run("swarm", "peering", "add", place) // whom it asks for blocks
+	node.run("swarm", "peering", "add", circuit) // the peer for Bitswap requests
 	node.run("pin", "add", "--progress=false", rootfs.CID.String())
 }

@@ -16,7 +16,7 @@ func fenced(t *testing.T, language, from, to string) []string {
 	text := string(readFile(t, "../../README.md"))
 	_, text, ok := strings.Cut(text, from)
 	if !ok {
-		t.Fatalf("README.md has no %q", from)
+		t.Fatalf("README.md: %q not found", from)
 	}
 	text, _, _ = strings.Cut(text, to)
 	var blocks []string
@@ -24,19 +24,19 @@ func fenced(t *testing.T, language, from, to string) []string {
 		blocks = append(blocks, m[1])
 	}
 	if len(blocks) == 0 {
-		t.Fatalf("README.md has no %s block after %q", language, from)
+		t.Fatalf("README.md: no %s block after %q", language, from)
 	}
 	return blocks
 }
 
-func TestTheCommandsOfTheREADMEWorkAsTheyStand(t *testing.T) {
+func TestTheCommandsOfTheREADMEWork(t *testing.T) {
 	t.Parallel()
 	script := "set -eux\ntrap 'kill $(jobs -p)' EXIT\n"
 	for _, block := range fenced(t, "sh", "## By hand", "## The stick") {
 		script += strings.ReplaceAll(block, "--ipns-key keys/ipns &", "--ipns-key keys/ipns >ready.json &\n"+
 			"for try in $(seq 600); do [ -s ready.json ] || sleep 0.1; done")
 	}
-	l := newLAN(t) // a network of its own, for the ports that serve takes by default
+	l := newLAN(t) // a network of its own, because serve uses its default ports
 	cmd := l.host().command("bash", "-c", script)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "BIN="+fx.path("bin"), "PATH="+fx.path("bin")+":"+os.Getenv("PATH"))
@@ -45,8 +45,7 @@ func TestTheCommandsOfTheREADMEWorkAsTheyStand(t *testing.T) {
 	}
 }
 
-// TestDemo runs the first command of the README, and holds its console against the
-// excerpt that the README shows.
+// TestDemo runs the demo and compares its console with the excerpt in the README.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -61,14 +60,14 @@ func TestDemo(t *testing.T) {
 		mark := milestone(line)
 		at := strings.Index(console, mark)
 		if at < 0 {
-			t.Fatalf("the README shows %q; the console has no %q in its place", line, mark)
+			t.Fatalf("the README shows %q; the console has no %q in this order", line, mark)
 		}
 		console = console[at+len(mark):]
 	}
 }
 
-// milestone is what stays the same in a line of a console from boot to boot: the words up
-// to the first colon, without the time and without the number of a process.
+// milestone returns the part of a console line that is the same in every boot: the text up to
+// the first colon, without the time and the process ID.
 func milestone(line string) string {
 	line = regexp.MustCompile(`^\[ *[0-9.]+s?\] `).ReplaceAllString(line, "] ")
 	name, _, _ := strings.Cut(line, ": ")

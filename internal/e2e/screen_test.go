@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// A screen is the display and the keyboard of a machine, through QEMU's monitor (QMP).
+// A screen is the display and the keyboard of a machine. It uses QEMU's monitor (QMP).
 type screen struct {
 	*machine
 	monitor net.Conn
@@ -24,13 +24,13 @@ type screen struct {
 	font    font
 }
 
-// monitorAt are the arguments of QEMU for a monitor at a path.
+// monitorAt returns the arguments of QEMU for a monitor at a path.
 func monitorAt(path string) []string {
 	return []string{"-monitor", "none", "-qmp", "unix:" + path + ",server=on,wait=off"}
 }
 
-// look connects to the monitor of a machine.
-func (m *machine) look(path string, f font) *screen {
+// connectMonitor connects to the monitor of a machine.
+func (m *machine) connectMonitor(path string, f font) *screen {
 	m.t.Helper()
 	s := &screen{machine: m, font: f}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // until QEMU listens
@@ -80,14 +80,14 @@ func (s *screen) do(command string, arguments map[string]any) {
 	}
 }
 
-// codes are QEMU's names of the keys that do not have the name of their character.
+// codes are QEMU's key names that differ from the character.
 var codes = map[rune]string{
 	' ': "spc", '\n': "ret", '/': "slash", '.': "dot", '-': "minus", '=': "equal", ';': "semicolon", ',': "comma", '\x03': "c",
 	'>': "dot", '$': "4", '(': "9", ')': "0", '+': "equal", '*': "8", '_': "minus", '%': "5", '"': "apostrophe", '\'': "apostrophe",
 }
 
-// types presses keys on the keyboard, one after the other.
-func (s *screen) types(text string) {
+// typeKeys presses keys on the keyboard one after the other.
+func (s *screen) typeKeys(text string) {
 	s.t.Helper()
 	for _, r := range text {
 		code, ok := codes[r]
@@ -102,12 +102,12 @@ func (s *screen) types(text string) {
 			keys = append([]map[string]string{{"type": "qcode", "data": "shift"}}, keys...)
 		}
 		s.do("send-key", map[string]any{"keys": keys, "hold-time": 20})
-		time.Sleep(60 * time.Millisecond) // QEMU drops keys that come while one is held
+		time.Sleep(60 * time.Millisecond) // QEMU drops keys that arrive while another is held
 	}
 }
 
-// shot takes a picture of the screen.
-func (s *screen) shot() *image.RGBA {
+// screenshot returns a picture of the screen.
+func (s *screen) screenshot() *image.RGBA {
 	s.t.Helper()
 	file := filepath.Join(s.t.TempDir(), "screen.ppm")
 	s.do("screendump", map[string]any{"filename": file})
@@ -132,25 +132,25 @@ func readPPM(data []byte) (*image.RGBA, error) {
 	return picture, nil
 }
 
-// keep writes a picture of the screen to the folder of PHASE_E2E_SHOTS, if there is one.
-func (s *screen) keep(name string) {
+// saveScreenshot writes a screenshot to the folder $PHASE_E2E_SHOTS if that is set.
+func (s *screen) saveScreenshot(name string) {
 	s.t.Helper()
 	var b bytes.Buffer
-	if err := png.Encode(&b, s.shot()); err != nil {
+	if err := png.Encode(&b, s.screenshot()); err != nil {
 		s.t.Fatal(err)
 	}
-	s.keepFile(name+".png", b.Bytes())
-	s.keepLog(name)
+	s.saveFile(name+".png", b.Bytes())
+	s.saveLog(name)
 }
 
-// keepLog does the same with what the serial line showed.
-func (s *screen) keepLog(name string) {
+// saveLog writes the output of the serial line to that folder.
+func (s *screen) saveLog(name string) {
 	s.t.Helper()
 	text, _ := s.console.since(0)
-	s.keepFile(name+".log", text)
+	s.saveFile(name+".log", text)
 }
 
-func (s *screen) keepFile(name string, data []byte) {
+func (s *screen) saveFile(name string, data []byte) {
 	s.t.Helper()
 	dir := os.Getenv("PHASE_E2E_SHOTS")
 	if dir == "" {
@@ -164,10 +164,10 @@ func (s *screen) keepFile(name string, data []byte) {
 // The kernel's text console has cells of 8 × 16 pixels.
 const cellWidth, cellHeight = 8, 16
 
-// A glyph is the picture of one character: a bit for each pixel that is lit.
+// A glyph is the bitmap of one character.
 type glyph [cellHeight]uint8
 
-// A font knows characters by their pictures.
+// A font maps bitmaps to characters.
 type font map[glyph]byte
 
 func glyphAt(picture *image.RGBA, column, row int) glyph {
@@ -183,7 +183,7 @@ func glyphAt(picture *image.RGBA, column, row int) glyph {
 	return g
 }
 
-// alphabet are the characters that learn prints, in order: all of ASCII that can be seen.
+// alphabet returns the printable ASCII characters in order, without the space.
 func alphabet() string {
 	var b strings.Builder
 	for c := byte('!'); c <= '~'; c++ {
@@ -192,8 +192,8 @@ func alphabet() string {
 	return b.String()
 }
 
-// learn makes a font of a screen whose first row begins with the alphabet.
-func learn(picture *image.RGBA) font {
+// learnFont makes a font from a screen that shows the alphabet from its first row.
+func learnFont(picture *image.RGBA) font {
 	f := font{glyph{}: ' '}
 	columns := picture.Bounds().Dx() / cellWidth
 	for i, c := range []byte(alphabet()) {
@@ -202,7 +202,7 @@ func learn(picture *image.RGBA) font {
 	return f
 }
 
-// text reads a picture; what the font does not know is '?'.
+// text reads the characters of a screenshot. Unknown bitmaps become '?'.
 func (f font) text(picture *image.RGBA) string {
 	var b strings.Builder
 	for row := range picture.Bounds().Dy() / cellHeight {
@@ -214,16 +214,16 @@ func (f font) text(picture *image.RGBA) string {
 			}
 			line = append(line, c)
 		}
-		b.Write(line) // without a line's end: long lines go on in the next row
+		b.Write(line) // no newline, because long lines continue in the next row
 	}
 	return b.String()
 }
 
-// shows waits until the words are on the screen, each after the one before.
-func (s *screen) shows(marks ...string) {
+// waitForText waits until the screen shows the marks in this order.
+func (s *screen) waitForText(marks ...string) {
 	s.t.Helper()
-	for end := time.Now().Add(bootDeadline); ; time.Sleep(time.Second) { // pictures, as nothing announces a change
-		text := s.font.text(s.shot())
+	for end := time.Now().Add(bootDeadline); ; time.Sleep(time.Second) { // QEMU has no event for a changed screen
+		text := s.font.text(s.screenshot())
 		if inOrder(text, marks) {
 			return
 		}
@@ -233,13 +233,13 @@ func (s *screen) shows(marks ...string) {
 		default:
 		}
 		if time.Now().After(end) {
-			s.keep("failed")
-			s.t.Fatalf("the screen does not show %q but\n%s", marks, text)
+			s.saveScreenshot("failed")
+			s.t.Fatalf("the screen does not show %q; it shows\n%s", marks, text)
 		}
 	}
 }
 
-// inOrder reports whether a text has the marks, each after the one before.
+// inOrder reports whether a text has the marks in this order.
 func inOrder(text string, marks []string) bool {
 	for _, m := range marks {
 		_, after, ok := strings.Cut(text, m)
@@ -251,7 +251,7 @@ func inOrder(text string, marks []string) bool {
 	return true
 }
 
-func TestAFontReadsWhatItLearned(t *testing.T) {
+func TestAFontReadsItsCharacters(t *testing.T) {
 	t.Parallel()
 	picture := image.NewRGBA(image.Rect(0, 0, 40*cellWidth, 4*cellHeight))
 	draw := func(n, column, row int) {
@@ -265,7 +265,7 @@ func TestAFontReadsWhatItLearned(t *testing.T) {
 	for i := range alphabet() {
 		draw(i, i%40, i/40)
 	}
-	f := learn(picture)
+	f := learnFont(picture)
 	draw(int('o'-'!'), 0, 3)
 	draw(int('k'-'!'), 1, 3)
 	if got := f.text(picture); !strings.Contains(got, "ok   ") || !strings.HasPrefix(got, "!\"#$%") {

@@ -7,18 +7,18 @@ import (
 	"testing"
 )
 
-// seeding is the line of phase-boot seed in a target, with its peer ID.
+// seeding matches the line of phase-boot seed in a target. Its group is the peer ID.
 var seeding = regexp.MustCompile(`phase-boot seed: serving release ` + regexp.QuoteMeta(release) + ` as peer (12D3\w+) at http://10\.55\.0\.`)
 
-// Machine A boots from the publisher, the publisher goes, machine B boots from A, which
-// serves from its target by then. Nobody typed an address.
-func TestAMachineBootsFromOneThatBootedBeforeIt(t *testing.T) {
+// Machine A boots from the publisher. Then the publisher stops, and machine B boots from A,
+// whose target serves the release. Both find their source by mDNS.
+func TestAMachineBootsFromAnotherMachine(t *testing.T) {
 	t.Parallel()
 	bootsFromOneAnother(newLAN(t), fx.path("local.img"), "] seed: from the cache partition")
 }
 
-// The same without a cache partition, and with 512 MiB of memory: A serves from memory.
-func TestAMachineWithoutACacheBootsFromOneWithoutACache(t *testing.T) {
+// Without a cache partition and with 512 MiB of memory, machine A serves from memory.
+func TestAMachineWithoutACacheServesFromMemory(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
 	stick := filepath.Join(l.dir, "diskless.img")
@@ -32,18 +32,18 @@ func bootsFromOneAnother(l *lan, image, how string, more ...string) {
 	t.Helper()
 	publisher := l.host().publish("--dht", "off")
 	a := l.boot(image, more...)
-	marks := story()
+	marks := bootMarks()
 	jump := slices.Index(marks, "] kexec: ")
-	a.sees(slices.Insert(marks, jump, how), refused)
-	a.sees([]string{"phase-boot seed: serving release " + release, "\n"})
+	a.waitFor(slices.Insert(marks, jump, how), refused)
+	a.waitFor([]string{"phase-boot seed: serving release " + release, "\n"})
 	text, _ := a.console.since(0)
 	peer := seeding.FindSubmatch(text)
 	if peer == nil {
-		t.Fatal("the seed has no address on the LAN")
+		t.Fatal("the console shows no LAN address of phase-boot seed")
 	}
 	publisher.stop()
 
-	marks = story()
+	marks = bootMarks()
 	marks[slices.Index(marks, "] source: ")] = "] source: " + string(peer[1]) + " (mdns): "
-	l.boot(image, more...).sees(marks, refused, publisher.Peer+" (")
+	l.boot(image, more...).waitFor(marks, refused, publisher.Peer+" (")
 }

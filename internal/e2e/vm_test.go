@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// bootDeadline bounds one boot from firmware to receipt under TCG on a busy machine.
+// bootDeadline bounds one boot from firmware to receipt without KVM on a busy machine.
 const bootDeadline = 12 * time.Minute
 
 // A machine is a QEMU process that boots an image under UEFI; console is its serial line.
@@ -22,26 +22,26 @@ type machine struct {
 	t       *testing.T
 	process *os.Process
 	console *console
-	serial  io.Writer // what is typed on the serial line
+	serial  io.Writer // input of the serial line
 	ended   chan struct{}
 }
 
-// boot starts a machine on the LAN from a copy of the image. more goes to QEMU.
+// boot starts a machine on the LAN from a copy of the image. more are arguments of QEMU.
 func (l *lan) boot(image string, more ...string) *machine {
 	l.t.Helper()
 	disk := filepath.Join(l.dir, fmt.Sprintf("disk%d.img", l.next))
 	must(l.t, "cp", "--sparse=always", image, disk)
-	return l.power(disk, more...)
+	return l.powerOn(disk, more...)
 }
 
-// power starts a machine on the LAN from a disk, which it may write.
-func (l *lan) power(disk string, more ...string) *machine {
+// powerOn starts a machine on the LAN from a disk, to which it may write.
+func (l *lan) powerOn(disk string, more ...string) *machine {
 	l.t.Helper()
-	return l.plain(disk, "tap:"+l.tap(), more...)
+	return l.startQEMU(disk, "tap:"+l.tap(), more...)
 }
 
-// plain starts a machine with the network card that the script gives it: NET.
-func (l *lan) plain(disk, network string, more ...string) *machine {
+// startQEMU starts a machine with scripts/test-qemu-x86.sh. network is NET of the script.
+func (l *lan) startQEMU(disk, network string, more ...string) *machine {
 	l.t.Helper()
 	cmd := exec.Command("ip", append([]string{"netns", "exec", l.name, "../../scripts/test-qemu-x86.sh", disk}, more...)...)
 	cmd.Env = append(os.Environ(), "MEM=1536", "NET="+network)
@@ -61,7 +61,7 @@ func (l *lan) plain(disk, network string, more ...string) *machine {
 		close(m.ended)
 	}()
 	l.t.Cleanup(func() {
-		m.cut()
+		m.powerOff()
 		if l.t.Failed() {
 			l.t.Logf("console:\n%s", m.console.tail(200))
 		}
@@ -69,35 +69,35 @@ func (l *lan) plain(disk, network string, more ...string) *machine {
 	return m
 }
 
-// cut takes the machine's power away.
-func (m *machine) cut() {
+// powerOff kills the machine.
+func (m *machine) powerOff() {
 	syscall.Kill(-m.process.Pid, syscall.SIGKILL)
 	<-m.ended
 }
 
-// enters types on the serial line.
-func (m *machine) enters(keys string) {
+// typeSerial types on the serial line.
+func (m *machine) typeSerial(keys string) {
 	m.t.Helper()
 	if _, err := io.WriteString(m.serial, keys); err != nil {
 		m.t.Fatal(err)
 	}
 }
 
-// sees waits until the console has shown every mark, each after the one before, and fails
-// the test when it shows a forbidden one first, the machine ends, or time is up.
-func (m *machine) sees(marks []string, forbidden ...string) {
+// waitFor waits until the console has shown all marks in this order. The test fails if it
+// shows a forbidden text before, the machine ends, or bootDeadline passes.
+func (m *machine) waitFor(marks []string, forbidden ...string) {
 	m.t.Helper()
 	deadline := time.After(bootDeadline)
 	from := 0
 	for i := 0; i < len(marks); {
 		text, changed := m.console.since(from)
 		if at := bytes.Index(text, []byte(marks[i])); at >= 0 {
-			m.refuse(text[:at], forbidden)
+			m.failOn(text[:at], forbidden)
 			from += at + len(marks[i])
 			i++
 			continue
 		}
-		m.refuse(text, forbidden)
+		m.failOn(text, forbidden)
 		select {
 		case <-changed:
 		case <-m.ended:
@@ -110,7 +110,7 @@ func (m *machine) sees(marks []string, forbidden ...string) {
 	}
 }
 
-func (m *machine) refuse(text []byte, forbidden []string) {
+func (m *machine) failOn(text []byte, forbidden []string) {
 	m.t.Helper()
 	for _, f := range forbidden {
 		if bytes.Contains(text, []byte(f)) {
@@ -119,7 +119,7 @@ func (m *machine) refuse(text []byte, forbidden []string) {
 	}
 }
 
-// A console collects what a machine prints and wakes who waits for it.
+// A console collects the output of a machine.
 type console struct {
 	mu      sync.Mutex
 	text    []byte
@@ -137,7 +137,7 @@ func (c *console) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// since returns the text after an offset and a channel that closes when there is more.
+// since returns the text after an offset, and a channel that is closed when there is more.
 func (c *console) since(from int) ([]byte, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

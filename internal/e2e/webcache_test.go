@@ -8,17 +8,16 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// cachedBy starts nginx as a cache in front of an origin, with settings of the test, and
-// returns its URL.
+// cachedBy starts nginx as a web cache of an origin with more settings, and returns its URL.
 func (h host) cachedBy(origin, settings string) string {
 	h.t.Helper()
 	dir := h.t.TempDir()
 	return h.nginxWith(dir, "proxy_cache_path "+dir+"/kept keys_zone=zone:1m;\nserver { listen "+h.addr+":80;\nlocation / { proxy_pass "+origin+"; proxy_cache zone; "+settings+" }\n}\n")
 }
 
-// A web cache in front of a publisher is asked for CARs by a stranger before a machine asks
-// it for blocks of the same names.
-func TestAMachineFetchesThroughAWebCacheThatAStrangerUsed(t *testing.T) {
+// Another client requests CARs through a web cache of a publisher. Then a machine requests
+// blocks of the same CIDs through that cache.
+func TestFetchThroughAWebCacheWithResponsesOfAnotherClient(t *testing.T) {
 	t.Parallel()
 	for _, cache := range []struct{ name, settings string }{
 		{"with nothing but proxy_cache", ""},
@@ -30,17 +29,17 @@ func TestAMachineFetchesThroughAWebCacheThatAStrangerUsed(t *testing.T) {
 			l := newLAN(t)
 			publisher := l.host().publish("--mdns=false", "--dht", "off")
 			url := l.host().cachedBy(publisher.HTTP[0], cache.settings)
-			stranger := l.host()
+			other := l.host()
 			for _, c := range append(releaseCIDs(t), publisher.Head) {
 				for _, ask := range [][]string{{"?format=car"}, {"", "-H", "Accept: application/vnd.ipld.car"}} {
 					args := append([]string{"-fsS", "-o", "/dev/null", url + "/ipfs/" + c + ask[0]}, ask[1:]...)
-					if out, err := stranger.command("curl", args...).CombinedOutput(); err != nil {
+					if out, err := other.command("curl", args...).CombinedOutput(); err != nil {
 						t.Fatalf("curl %q: %v: %s", args, err, out)
 					}
 				}
 			}
 			got := l.fetch("repo/root.json", url)
-			got.isWhatWasSigned()
+			got.wantSigned()
 			var report struct {
 				Sources []struct {
 					Name   string
@@ -50,14 +49,14 @@ func TestAMachineFetchesThroughAWebCacheThatAStrangerUsed(t *testing.T) {
 			decode(t, readFile(t, filepath.Join(got.out, "report.json")), &report)
 			for _, s := range report.Sources {
 				if s.Banned && strings.HasPrefix(s.Name, "http") {
-					t.Errorf("the cache was taken for a liar: %+v\n%s", report, got.output)
+					t.Errorf("the cache was banned: %+v\n%s", report, got.output)
 				}
 			}
 		})
 	}
 }
 
-// releaseCIDs are the roots of the artifacts of the fixtures' release.
+// releaseCIDs returns the root CIDs of the artifacts of the fixtures' release.
 func releaseCIDs(t *testing.T) (list []string) {
 	t.Helper()
 	var shown struct {

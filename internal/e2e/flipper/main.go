@@ -1,11 +1,11 @@
-// Command flipper is a hostile LAN peer of the end-to-end tests: it announces itself by
-// mDNS, answers as the honest publisher behind it does, and flips one byte of each block
-// that it was told to, alone or in a run. It prints its peer ID when it serves.
+// Command flipper is a hostile LAN peer of the end-to-end tests:
 //
-//	flipper LISTEN-MULTIADDR http://HONEST-PUBLISHER CID …
-//	flipper LISTEN-MULTIADDR says TEXT
+//	flipper LISTEN-MULTIADDR http://PUBLISHER CID …
+//	flipper LISTEN-MULTIADDR text TEXT
 //
-// In the second form it has no publisher behind it and answers every request with the text.
+// It announces itself by mDNS and prints its peer ID when it serves. In the first form it is
+// a reverse proxy of a publisher, and changes one byte of each named block, in a response
+// with that block and in a CAR. In the second form it answers every request with the text.
 package main
 
 import (
@@ -31,11 +31,11 @@ func main() {
 	os.Exit(1)
 }
 
-func run(listen, honest string, more []string) error {
-	answer := says(more[0])
-	if honest != "says" {
+func run(listen, publisher string, more []string) error {
+	answer := answerText(more[0])
+	if publisher != "text" {
 		var err error
-		if answer, err = flips(honest, more); err != nil {
+		if answer, err = flipBytes(publisher, more); err != nil {
 			return err
 		}
 	}
@@ -54,14 +54,14 @@ func run(listen, honest string, more []string) error {
 	select {}
 }
 
-// says answers every request with a text.
-func says(text string) http.Handler {
+// answerText answers every request with a text.
+func answerText(text string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })
 }
 
-// flips answers as a publisher does, but for a byte of each block that is named.
-func flips(honest string, cids []string) (http.Handler, error) {
-	target, err := url.Parse(honest)
+// flipBytes forwards requests to a publisher and changes one byte of each named block.
+func flipBytes(publisher string, cids []string) (http.Handler, error) {
+	target, err := url.Parse(publisher)
 	if err != nil {
 		return nil, err
 	}
@@ -89,8 +89,8 @@ func flips(honest string, cids []string) (http.Handler, error) {
 	return proxy, nil
 }
 
-// flip changes a byte of the block c where body is the block, or a run with it: there the
-// bytes of its name stand before it.
+// flip changes one byte of block c if body is the block, or a CAR (run) with it: in a CAR the
+// bytes of its CID precede it.
 func flip(body []byte, run bool, url string, c cid.Cid) {
 	at := -1
 	switch name := bytes.LastIndex(body, c.Bytes()); {

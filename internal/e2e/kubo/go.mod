@@ -1,3 +1,5 @@
+// This module pins the stock IPFS node for the end-to-end tests. It is separate, so that its
+// dependencies do not change ours. It pins QUIC to versions that its libp2p supports.
 module github.com/phaseboot/phaseboot/internal/e2e/kubo
 
 go 1.26.5
