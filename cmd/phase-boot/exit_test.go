@@ -49,7 +49,7 @@ func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
 		{"help", 0, "--help", "--help", "Usage:"},
 		{"unknown flag", 2, "--rot x", "--rot x", "unknown flag: --rot (did you mean"},
 		{"flag without a value", 2, "--root", "--root", "flag needs an argument"},
-		{"missing flag", 2, "--root root.json", "--root root.json", "is missing"},
+		{"missing flag", 2, "--root root.json", "--root root.json", ": missing; name"},
 		{"argument", 2, "--root root.json --out out x", "--root root.json --cache cache x", "unexpected argument"},
 		{"unknown mode", 2, "--root root.json --out out --mode x", "--root root.json --cache cache --mode x", "--mode"},
 		{"unknown architecture", 2, "--root root.json --out out --arch x", "--root root.json --cache cache --arch x", "--arch"},

@@ -93,9 +93,9 @@ func (f *fetchFlags) check(rest []string) error {
 	case len(rest) > 0:
 		return fmt.Errorf("unexpected argument %.80q", rest[0])
 	case f.root == "":
-		return errors.New("--root is missing: name the root.json of the repository")
+		return errors.New("--root: missing; name the root.json of the repository")
 	case f.out == "":
-		return errors.New("--out is missing: name the folder to write to")
+		return errors.New("--out: missing; name the folder to write to")
 	case f.timeout <= 0:
 		return fmt.Errorf("--timeout %s: must be positive, such as 60s", f.timeout)
 	case f.patience <= 0:

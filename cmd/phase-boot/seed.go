@@ -70,9 +70,9 @@ func (f *seedFlags) check(rest []string) error {
 	case len(rest) > 0:
 		return fmt.Errorf("unexpected argument %.80q", rest[0])
 	case f.root == "":
-		return errors.New("--root is missing: name the root.json of the repository")
+		return errors.New("--root: missing; name the root.json of the repository")
 	case f.cache == "":
-		return errors.New("--cache is missing: name the folder of an earlier phase-boot fetch --cache")
+		return errors.New("--cache: missing; name the folder of an earlier phase-boot fetch --cache")
 	}
 	if err := checkArch(f.arch); err != nil {
 		return err
