@@ -53,7 +53,7 @@ check: ## run gofumpt, vet, staticcheck and the short tests
 		[ -z "$$out" ] || { echo "gofumpt: run 'go tool -modfile=tools/go.mod gofumpt -w' on:"; echo "$$out"; exit 1; } >&2
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
-	$(GO) test -short $(QUICK)
+	$(GO) test -short -p 4 $(QUICK)
 
 # the longest package is first, so that the others run in parallel
 test: need-test binaries ## run all tests with the race detector, and boot machines in QEMU
