@@ -54,6 +54,7 @@ check: ## run gofumpt, vet, staticcheck and the short tests
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	$(GO) test -short -p 4 $(QUICK)
+	$(GO) test -run '^TestFormat' ./imagebuild
 
 # the longest package is first, so that the others run in parallel
 test: need-test binaries ## run all tests with the race detector, and boot machines in QEMU

@@ -227,7 +227,7 @@ func TestGenericKernelHasTheListedModules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := chooseModules(kernel, parseWants(dataFile("kernel/boot-generic.modules")))
+	set, err := chooseModules(kernel, parseModuleList(dataFile("kernel/boot-generic.modules")))
 	if err != nil {
 		t.Fatal(err)
 	}

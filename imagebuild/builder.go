@@ -48,7 +48,7 @@ func New(opts Options) (*Builder, error) {
 	if err := os.MkdirAll(b.cache, 0o755); err != nil {
 		return nil, fmt.Errorf("cache: %w; set PHASE_BUILD_CACHE to a folder you can write", noSpace(err))
 	}
-	b.sweep()
+	b.removeStaleDirs()
 	return b, nil
 }
 
@@ -93,9 +93,9 @@ func (b *Builder) date(inputs ...time.Time) time.Time {
 	return newest.UTC().Truncate(time.Second)
 }
 
-// temp makes a temporary folder inside the cache, so that a rename from it into the cache
+// tempDir makes a temporary folder inside the cache, so that a rename from it into the cache
 // is atomic. The folder stays locked until the returned function removes it.
-func (b *Builder) temp() (string, func(), error) {
+func (b *Builder) tempDir() (string, func(), error) {
 	dir, err := os.MkdirTemp(b.cache, tempPrefix)
 	if err != nil {
 		return "", nil, fmt.Errorf("cache: %w", noSpace(err))
@@ -116,12 +116,12 @@ func (b *Builder) temp() (string, func(), error) {
 
 const (
 	tempPrefix = "tmp-"
-	tempFresh  = time.Minute // a younger folder may not be locked yet
+	staleAge   = time.Minute // a younger folder may not be locked yet
 )
 
-// sweep removes temporary folders without a lock: their builds were killed. It ignores
+// removeStaleDirs removes temporary folders without a lock: their builds were killed. It ignores
 // errors.
-func (b *Builder) sweep() {
+func (b *Builder) removeStaleDirs() {
 	dirs, err := filepath.Glob(filepath.Join(b.cache, tempPrefix+"*"))
 	if err != nil {
 		return
@@ -132,7 +132,7 @@ func (b *Builder) sweep() {
 			continue
 		}
 		info, err := lock.Stat()
-		if err == nil && time.Since(info.ModTime()) > tempFresh && unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if err == nil && time.Since(info.ModTime()) > staleAge && unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			os.RemoveAll(dir)
 		}
 		lock.Close()

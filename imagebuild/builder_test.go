@@ -15,7 +15,7 @@ func TestTemporaryFoldersOfKilledBuildsAreRemovedAndOthersStay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	locked, clean, err := b.temp()
+	locked, clean, err := b.tempDir()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 
 func TestFormatArchiveIsReadBack(t *testing.T) {
 	a := newArchive()
-	skeleton(a)
+	addSkeleton(a)
 	a.text("init", "program")
 	a.link("bin/sh", "busybox")
 	var out bytes.Buffer

@@ -83,12 +83,12 @@ func (b *Builder) unpack(ctx context.Context, d deb) (string, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	file, err := b.fetch(ctx, d)
+	file, err := b.download(ctx, d)
 	if err != nil {
 		return "", err
 	}
 	defer b.progress.step("unpack " + d.File)()
-	tmp, clean, err := b.temp()
+	tmp, clean, err := b.tempDir()
 	if err != nil {
 		return "", err
 	}
@@ -96,18 +96,18 @@ func (b *Builder) unpack(ctx context.Context, d deb) (string, error) {
 	if err := command("dpkg-deb", "-x", file, filepath.Join(tmp, "x")).run(ctx); err != nil {
 		return "", fmt.Errorf("package %s: %w", d.File, err)
 	}
-	return dir, b.keep(filepath.Join(tmp, "x"), dir)
+	return dir, b.moveToCache(filepath.Join(tmp, "x"), dir)
 }
 
-// fetch returns the path of the package in the cache and downloads it when it is missing.
+// download returns the path of the package in the cache and downloads it when it is missing.
 // Both a cached and a new file must have the SHA-256 of apt's signed index.
-func (b *Builder) fetch(ctx context.Context, d deb) (string, error) {
+func (b *Builder) download(ctx context.Context, d deb) (string, error) {
 	file := filepath.Join(b.cache, "deb", d.SHA256, d.File)
 	if sum, err := sumFile(file); err == nil && sum == d.SHA256 {
 		return file, nil
 	}
 	defer b.progress.step("download " + d.File)()
-	tmp, clean, err := b.temp()
+	tmp, clean, err := b.tempDir()
 	if err != nil {
 		return "", err
 	}
@@ -136,13 +136,13 @@ func (b *Builder) fetch(ctx context.Context, d deb) (string, error) {
 	if sum != d.SHA256 {
 		return "", fmt.Errorf("package %s: sha256 is %s, apt's lists say %s; run: apt-get update", d.File, sum, d.SHA256)
 	}
-	return file, b.keep(got[0], file)
+	return file, b.moveToCache(got[0], file)
 }
 
-// keep moves a finished file or folder into the cache and syncs it before: the content of
+// moveToCache moves a finished file or folder into the cache and syncs it before: the content of
 // a cached name is not checked again. If another process has already stored the same
 // content, that copy stays.
-func (b *Builder) keep(from, to string) error {
+func (b *Builder) moveToCache(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return noSpace(err)
 	}

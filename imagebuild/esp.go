@@ -60,7 +60,7 @@ func (b *Builder) WriteESP(ctx context.Context, m Media, out string) (*MediaInfo
 	if err := checkOut(out); err != nil {
 		return nil, err
 	}
-	if err := lookTools("mkfs.vfat", "mmd"); err != nil {
+	if err := requireTools("mkfs.vfat", "mmd"); err != nil {
 		return nil, err
 	}
 	tree, err := b.espTree(ctx, m)
@@ -202,7 +202,7 @@ func (b *Builder) makeESP(ctx context.Context, t *espTree, file string) error {
 	if err := mkfs.run(ctx); err != nil {
 		return err
 	}
-	tmp, clean, err := b.temp()
+	tmp, clean, err := b.tempDir()
 	if err != nil {
 		return err
 	}

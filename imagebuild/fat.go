@@ -20,7 +20,7 @@ const (
 	maxFATTable  = 8 << 20 // bytes: a partition of 8 GiB
 	maxDirectory = 8       // clusters
 	clusterSize  = espCluster * sector
-	fatEnd       = 0x0ffffff8 // FAT entries from this value on end a cluster chain
+	endOfChain   = 0x0ffffff8 // FAT entries from this value on end a cluster chain
 )
 
 // A fat reads a FAT32 filesystem as mkfs.vfat makes it for makeESP ("Microsoft EFI FAT32
@@ -28,7 +28,7 @@ const (
 type fat struct {
 	r     io.ReaderAt
 	data  int64    // offset of cluster 2 in bytes
-	links []uint32 // FAT entry of each cluster: the next cluster of its chain
+	table []uint32 // FAT entry of each cluster: the next cluster of its chain
 	used  []bool   // clusters that belong to a file that was read
 }
 
@@ -108,9 +108,9 @@ func (f *fat) readTables(entries, length int64) error {
 	if !bytes.Equal(first, second) {
 		return badFAT("the two copies of the FAT differ")
 	}
-	f.links, f.used = make([]uint32, entries), make([]bool, entries)
-	for i := range f.links {
-		f.links[i] = binary.LittleEndian.Uint32(first[4*i:]) & 0x0fffffff
+	f.table, f.used = make([]uint32, entries), make([]bool, entries)
+	for i := range f.table {
+		f.table[i] = binary.LittleEndian.Uint32(first[4*i:]) & 0x0fffffff
 	}
 	return nil
 }
@@ -119,8 +119,8 @@ func (f *fat) readTables(entries, length int64) error {
 // negative. A cluster that another chain uses is an error.
 func (f *fat) chain(first uint32, n, limit int64) ([]uint32, error) {
 	var list []uint32
-	for at := first; ; at = f.links[at] {
-		if at < 2 || int64(at) >= int64(len(f.links)) || f.used[at] {
+	for at := first; ; at = f.table[at] {
+		if at < 2 || int64(at) >= int64(len(f.table)) || f.used[at] {
 			return nil, badFAT("a cluster chain leaves the filesystem or shares a cluster with another")
 		}
 		f.used[at] = true
@@ -128,7 +128,7 @@ func (f *fat) chain(first uint32, n, limit int64) ([]uint32, error) {
 		if int64(len(list)) > limit {
 			return nil, badFAT("a cluster chain is longer than its file")
 		}
-		if f.links[at] >= fatEnd {
+		if f.table[at] >= endOfChain {
 			break
 		}
 	}

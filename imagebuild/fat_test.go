@@ -57,7 +57,7 @@ func longEntries(name, short string) []byte {
 	var out []byte
 	for n := len(units) / longUnits; n > 0; n-- {
 		b := make([]byte, dirEntry)
-		b[0], b[11], b[13] = byte(n), attrLong, shortSum([]byte(short))
+		b[0], b[11], b[13] = byte(n), attrLong, shortNameChecksum([]byte(short))
 		if n == len(units)/longUnits {
 			b[0] |= 0x40
 		}
@@ -113,7 +113,7 @@ func TestFormatFATThatFirmwareCouldReadInAnotherWayIsCorrupt(t *testing.T) {
 		{"copies of the FAT differ", func(f testFAT) { f.b[fatReserved*sector+12] ^= 1 }, "two copies of the FAT differ"},
 		{"circular chain", func(f testFAT) { f.link(3, 3) }, "shares a cluster"},
 		{"chain after the end", func(f testFAT) { f.link(3, 0x0ffffff0) }, "leaves the filesystem"},
-		{"chain too long", func(f testFAT) { f.link(3, 4); f.link(4, fatEnd) }, "longer than its file"},
+		{"chain too long", func(f testFAT) { f.link(3, 4); f.link(4, endOfChain) }, "longer than its file"},
 		{"chain too short", func(f testFAT) { binary.LittleEndian.PutUint32(f.cluster(2)[28:], clusterSize+1) }, "shorter than its file"},
 		{"two files share a cluster", second(shortEntry("OTHER      ", 0, 3, 5)), "shares a cluster"},
 		{"unknown file", second(shortEntry("EVIL       ", 0, 0, 0)), `"evil": not written by phase-image`},
@@ -128,12 +128,12 @@ func TestFormatFATThatFirmwareCouldReadInAnotherWayIsCorrupt(t *testing.T) {
 		{"folder without . and ..", func(f testFAT) {
 			second(shortEntry("DIR        ", attrDir, 4, 0))(f)
 			copy(f.cluster(4), shortEntry("X          ", 0, 0, 0))
-			f.link(4, fatEnd)
+			f.link(4, endOfChain)
 		}, `no "." and ".." entries`},
 		{". of another folder", func(f testFAT) {
 			second(shortEntry("DIR        ", attrDir, 4, 0))(f)
 			copy(f.cluster(4), shortEntry(".          ", attrDir, 5, 0))
-			f.link(4, fatEnd)
+			f.link(4, endOfChain)
 		}, `invalid "." or ".." entry`},
 		{"name with a control character", second(shortEntry("A\x1b         ", 0, 0, 0)), "phase-image does not write such names"},
 		{"bytes after the end of the folder", func(f testFAT) { f.cluster(2)[3*dirEntry] = 'x' }, "bytes after its end"},

@@ -45,7 +45,7 @@ func (f *fat) readDir(dir string, first, parent uint32) ([]fatEntry, error) {
 			return nil, err
 		}
 	}
-	if !allZero(data) || len(p.long) > 0 {
+	if !allZero(data) || len(p.longParts) > 0 {
 		return nil, badFAT("folder %.80q: bytes after its end", dir)
 	}
 	return p.entries, p.unique()
@@ -56,9 +56,9 @@ type dirParser struct {
 	dir           string
 	first, parent uint32   // first clusters of the folder and of its parent, 0 for the root
 	n             int      // entries read so far
-	long          []string // parts of a long name, the last part first
+	longParts     []string // parts of a long name, the last part first
 	next          int      // number of the long-name entry that must follow
-	sum           byte     // checksum of the short name that belongs to the long name
+	checksum      byte     // checksum of the short name that belongs to the long name
 	entries       []fatEntry
 }
 
@@ -67,14 +67,14 @@ func (p *dirParser) add(b []byte) error {
 	attr := b[11]
 	switch {
 	case b[0] == 0xe5: // deleted
-		if len(p.long) > 0 {
+		if len(p.longParts) > 0 {
 			return p.bad("a long name without a file")
 		}
 		return nil
 	case attr&0x3f == attrLong:
 		return p.addLong(b)
 	case attr&attrVolume != 0:
-		if p.dir != "" || p.n != 1 || len(p.long) > 0 {
+		if p.dir != "" || p.n != 1 || len(p.longParts) > 0 {
 			return p.bad("a volume label in the wrong place")
 		}
 		return nil
@@ -90,24 +90,24 @@ func (p *dirParser) bad(what string) error { return badFAT("folder %.80q: %s", p
 func (p *dirParser) addLong(b []byte) error {
 	number := int(b[0] &^ 0x40)
 	if b[0]&0x40 != 0 {
-		if len(p.long) > 0 || number > maxLong {
+		if len(p.longParts) > 0 || number > maxLong {
 			return p.bad("a broken long name")
 		}
-		p.next, p.sum = number, b[13]
+		p.next, p.checksum = number, b[13]
 	}
-	if number == 0 || number != p.next || b[13] != p.sum || b[12] != 0 {
+	if number == 0 || number != p.next || b[13] != p.checksum || b[12] != 0 {
 		return p.bad("a broken long name")
 	}
-	piece := longPiece(b)
-	if len(p.long) > 0 && len(utf16.Encode([]rune(piece))) != longUnits { // firmware would end the name here
+	piece := longNamePart(b)
+	if len(p.longParts) > 0 && len(utf16.Encode([]rune(piece))) != longUnits { // firmware would end the name here
 		return p.bad("a broken long name")
 	}
 	p.next--
-	p.long = append(p.long, piece)
+	p.longParts = append(p.longParts, piece)
 	return nil
 }
 
-func longPiece(b []byte) string {
+func longNamePart(b []byte) string {
 	var units []uint16
 	for _, part := range [][]byte{b[1:11], b[14:26], b[28:32]} {
 		for i := 0; i < len(part); i += 2 {
@@ -130,7 +130,7 @@ func (p *dirParser) addDot(b []byte) error {
 			want = 0 // the root
 		}
 	}
-	if p.dir == "" || p.n > 2 || len(p.long) > 0 || string(b[:11]) != name || b[11] != attrDir || firstCluster(b) != want {
+	if p.dir == "" || p.n > 2 || len(p.longParts) > 0 || string(b[:11]) != name || b[11] != attrDir || firstCluster(b) != want {
 		return p.bad(`an invalid "." or ".." entry`)
 	}
 	return nil
@@ -141,12 +141,12 @@ func (p *dirParser) addShort(b []byte) error {
 		return p.bad(`no "." and ".." entries`)
 	}
 	e := fatEntry{short: shortName(b), dir: b[11]&attrDir != 0, first: firstCluster(b), size: int64(binary.LittleEndian.Uint32(b[28:]))}
-	if e.name = e.short; len(p.long) > 0 {
-		if p.next != 0 || p.sum != shortSum(b[:11]) {
+	if e.name = e.short; len(p.longParts) > 0 {
+		if p.next != 0 || p.checksum != shortNameChecksum(b[:11]) {
 			return p.bad("a broken long name")
 		}
-		slices.Reverse(p.long)
-		e.name, p.long = strings.Join(p.long, ""), nil
+		slices.Reverse(p.longParts)
+		e.name, p.longParts = strings.Join(p.longParts, ""), nil
 	}
 	if strings.ContainsFunc(e.name+e.short, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == '\\' }) {
 		return badFAT("name %.80q: phase-image does not write such names", e.name)
@@ -167,8 +167,8 @@ func shortName(b []byte) string {
 	return base + "." + extension
 }
 
-// shortSum returns the checksum of a short name, which its long-name entries repeat.
-func shortSum(b []byte) byte {
+// shortNameChecksum returns the checksum of a short name, which its long-name entries repeat.
+func shortNameChecksum(b []byte) byte {
 	var sum byte
 	for _, c := range b {
 		sum = sum>>1 | sum<<7

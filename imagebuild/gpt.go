@@ -17,7 +17,7 @@ const (
 	gptEntrySize = 128
 	gptTable     = gptEntries * gptEntrySize
 	gptHeader    = 92
-	firstGap     = 2*sector + gptTable // end of the table; zeros from here to the first partition
+	tableEnd     = 2*sector + gptTable // end of the table; zeros from here to the first partition
 )
 
 var (
@@ -42,7 +42,7 @@ type table struct {
 func readTable(r io.ReaderAt, size int64) (*table, error) {
 	head := make([]byte, firstPartition)
 	if n, err := r.ReadAt(head, 0); err != nil {
-		return nil, notOurs("no partition table in its %d bytes", n)
+		return nil, badImage("no partition table in its %d bytes", n)
 	}
 	if err := checkMBR(head[:sector]); err != nil {
 		return nil, err
@@ -51,24 +51,24 @@ func readTable(r io.ReaderAt, size int64) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries := head[2*sector : firstGap]
+	entries := head[2*sector : tableEnd]
 	if h.entriesLBA != 2 || crc32.ChecksumIEEE(entries) != h.entriesCRC {
-		return nil, notOurs("partition table: wrong checksum of the entries")
+		return nil, badImage("partition table: wrong checksum of the entries")
 	}
-	if !allZero(head[firstGap:]) {
-		return nil, notOurs("bytes between the partition table and the first partition")
+	if !allZero(head[tableEnd:]) {
+		return nil, badImage("bytes between the partition table and the first partition")
 	}
-	t := &table{guid: guidString(h.guid), size: (h.copyLBA + 1) * sector}
+	t := &table{guid: guidString(h.guid), size: (h.alternateLBA + 1) * sector}
 	if t.size > size {
-		return nil, notOurs("truncated: %d of %d bytes", size, t.size)
+		return nil, badImage("truncated: %d of %d bytes", size, t.size)
 	}
 	if err := t.readEntries(entries); err != nil {
 		return nil, err
 	}
-	return t, checkCopy(r, h, entries)
+	return t, checkBackup(r, h, entries)
 }
 
-func notOurs(format string, args ...any) error {
+func badImage(format string, args ...any) error {
 	return fmt.Errorf("%s; not an image that phase-image made: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
 }
 
@@ -77,37 +77,37 @@ func checkMBR(mbr []byte) error {
 	entries := mbr[446:510]
 	switch {
 	case mbr[510] != 0x55 || mbr[511] != 0xaa:
-		return notOurs("no partition table")
+		return badImage("no partition table")
 	case !allZero(mbr[:440]):
-		return notOurs("boot code in the first sector")
+		return badImage("boot code in the first sector")
 	case entries[0] != 0 || entries[4] != 0xee || binary.LittleEndian.Uint32(entries[8:]) != 1 || !allZero(entries[16:]):
-		return notOurs("partitions in the first sector")
+		return badImage("partitions in the first sector")
 	}
 	return nil
 }
 
 type header struct {
-	guid                [16]byte
-	copyLBA, entriesLBA int64
-	entriesCRC          uint32
+	guid                     [16]byte
+	alternateLBA, entriesLBA int64
+	entriesCRC               uint32
 }
 
 // readHeader reads the GPT header in sector lba.
 func readHeader(b []byte, lba int64) (header, error) {
 	u32, u64 := binary.LittleEndian.Uint32, binary.LittleEndian.Uint64
 	if string(b[:8]) != "EFI PART" {
-		return header{}, notOurs("no partition table")
+		return header{}, badImage("no partition table")
 	}
 	sum := append([]byte{}, b[:gptHeader]...)
 	clear(sum[16:20])
 	if u32(b[12:]) != gptHeader || crc32.ChecksumIEEE(sum) != u32(b[16:]) {
-		return header{}, notOurs("partition table: wrong checksum of the header")
+		return header{}, badImage("partition table: wrong checksum of the header")
 	}
 	if u64(b[24:]) != uint64(lba) || u32(b[80:]) != gptEntries || u32(b[84:]) != gptEntrySize || !allZero(b[gptHeader:]) {
-		return header{}, notOurs("partition table: unexpected layout")
+		return header{}, badImage("partition table: unexpected layout")
 	}
 	if u64(b[32:]) > 1<<41 || u64(b[72:]) > 1<<41 {
-		return header{}, notOurs("partition table: the backup is too far away for any disk")
+		return header{}, badImage("partition table: the backup is too far away for any disk")
 	}
 	return header{[16]byte(b[56:72]), int64(u64(b[32:])), int64(u64(b[72:])), u32(b[88:])}, nil
 }
@@ -123,10 +123,10 @@ func (t *table) readEntries(entries []byte) error {
 		return err
 	}
 	if !allZero(entries[2*gptEntrySize:]) {
-		return notOurs("more than two partitions")
+		return badImage("more than two partitions")
 	}
 	if esp.start != firstPartition || cache.start != esp.start+esp.size || cache.start+cache.size > t.size {
-		return notOurs("partitions: unexpected positions")
+		return badImage("partitions: unexpected positions")
 	}
 	t.esp, t.cache = esp, cache
 	return nil
@@ -136,10 +136,10 @@ func readEntry(entries []byte, i int, kind [16]byte, name string) (span, error) 
 	b := entries[i*gptEntrySize : (i+1)*gptEntrySize]
 	first, last := binary.LittleEndian.Uint64(b[32:]), binary.LittleEndian.Uint64(b[40:])
 	if [16]byte(b[:16]) != kind || entryName(b[56:]) != name || !allZero(b[48:56]) {
-		return span{}, notOurs("partition %d: %.80q, want the %s", i+1, entryName(b[56:]), name)
+		return span{}, badImage("partition %d: %.80q, want the %s", i+1, entryName(b[56:]), name)
 	}
 	if last > 1<<41 || first > last {
-		return span{}, notOurs("partition %d: too far away for any disk", i+1)
+		return span{}, badImage("partition %d: too far away for any disk", i+1)
 	}
 	return span{int64(first) * sector, int64(last-first+1) * sector}, nil
 }
@@ -152,14 +152,14 @@ func entryName(b []byte) string {
 	return string(bytes.TrimRight([]byte(string(utf16.Decode(units))), "\x00"))
 }
 
-// checkCopy compares the backup table with the table: firmware uses the backup when the
+// checkBackup compares the backup table with the table: firmware uses the backup when the
 // first table is damaged.
-func checkCopy(r io.ReaderAt, h header, entries []byte) error {
+func checkBackup(r io.ReaderAt, h header, entries []byte) error {
 	sectorOf := make([]byte, sector)
-	if _, err := r.ReadAt(sectorOf, h.copyLBA*sector); err != nil && err != io.EOF {
+	if _, err := r.ReadAt(sectorOf, h.alternateLBA*sector); err != nil && err != io.EOF {
 		return err
 	}
-	second, err := readHeader(sectorOf, h.copyLBA)
+	second, err := readHeader(sectorOf, h.alternateLBA)
 	if err != nil {
 		return fmt.Errorf("backup of the partition table: %w", err)
 	}
@@ -167,8 +167,8 @@ func checkCopy(r io.ReaderAt, h header, entries []byte) error {
 	if _, err := r.ReadAt(same, second.entriesLBA*sector); err != nil && err != io.EOF {
 		return err
 	}
-	if second.guid != h.guid || second.copyLBA != 1 || second.entriesCRC != h.entriesCRC || !bytes.Equal(same, entries) {
-		return notOurs("the partition table and its backup differ")
+	if second.guid != h.guid || second.alternateLBA != 1 || second.entriesCRC != h.entriesCRC || !bytes.Equal(same, entries) {
+		return badImage("the partition table and its backup differ")
 	}
 	return nil
 }

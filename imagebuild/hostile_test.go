@@ -218,7 +218,7 @@ func TestAttackAPartitionThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 		tree := &espTree{files: maps.Clone(valid.files)}
 		change(tree)
 		file := copyOf(t, first)
-		valid.become(t, tree, file)
+		valid.rewriteTo(t, tree, file)
 		_, err := b.Verify(t.Context(), file)
 		if name == "" && err != nil {
 			t.Fatalf("the unchanged one: %v", err)
@@ -264,7 +264,7 @@ func TestAttackAnInitramfsThatIsAlsoADisk(t *testing.T) {
 	} {
 		b := append([]byte("\x28\xb5\x2f\xfd"), make([]byte, 64<<10)...)
 		change(b)
-		if _, err := new(Contents).reader(bytes.NewReader(b)); (name != "") != errors.Is(err, cas.ErrCorrupt) {
+		if _, err := new(Contents).detectKind(bytes.NewReader(b)); (name != "") != errors.Is(err, cas.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -290,8 +290,8 @@ func TestAttackALongNameThatEndsEarly(t *testing.T) {
 	}
 }
 
-// become changes the files of a filesystem from t to other.
-func (t *espTree) become(test *testing.T, other *espTree, file string) {
+// rewriteTo changes the files of a filesystem from t to other.
+func (t *espTree) rewriteTo(test *testing.T, other *espTree, file string) {
 	mtools := func(name string, args ...string) error {
 		return command(name, append([]string{"-i", file}, args...)...).with("MTOOLSRC=/dev/null").run(test.Context())
 	}
@@ -427,13 +427,13 @@ func TestAWrittenStickIsVerified(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if after.SHA256 != before.SHA256 || after.Size != before.Size || after.Behind < 33*mib {
-		t.Errorf("%d bytes and %d after, sha256 %s; before %d, sha256 %s", after.Size, after.Behind, after.SHA256, before.Size, before.SHA256)
+	if after.SHA256 != before.SHA256 || after.Size != before.Size || after.TrailingBytes < 33*mib {
+		t.Errorf("%d bytes and %d after, sha256 %s; before %d, sha256 %s", after.Size, after.TrailingBytes, after.SHA256, before.Size, before.SHA256)
 	}
 	if out, err := exec.Command("sgdisk", "-e", file).CombinedOutput(); err != nil { // some installers "repair" a stick in this way
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if c, err := b.Verify(t.Context(), file); err != nil || c.Behind >= sector {
+	if c, err := b.Verify(t.Context(), file); err != nil || c.TrailingBytes >= sector {
 		t.Errorf("backup table at the end of the device: %v", err)
 	}
 }
@@ -448,14 +448,14 @@ func TestAnotherRootIsUntrusted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Unjudged) != 2 || !strings.Contains(c.Unjudged[0], "--root compares") || !strings.HasPrefix(c.Unjudged[1], "init, modules: not compared") {
-		t.Errorf("not compared: %q", c.Unjudged)
+	if len(c.NotCompared) != 2 || !strings.Contains(c.NotCompared[0], "--root compares") || !strings.HasPrefix(c.NotCompared[1], "init, modules: not compared") {
+		t.Errorf("not compared: %q", c.NotCompared)
 	}
 	if err := c.CompareRoot(testRoot(t)); err != nil {
 		t.Error(err)
 	}
-	if len(c.Unjudged) != 1 || !strings.Contains(c.Unjudged[0], "--rebuild compares") {
-		t.Errorf("not compared, after CompareRoot: %q", c.Unjudged)
+	if len(c.NotCompared) != 1 || !strings.Contains(c.NotCompared[0], "--rebuild compares") {
+		t.Errorf("not compared, after CompareRoot: %q", c.NotCompared)
 	}
 	if err := c.CompareRoot(append(testRoot(t), '\n')); !errors.Is(err, manifest.ErrUntrusted) {
 		t.Errorf("got %v", err)

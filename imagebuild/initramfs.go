@@ -71,7 +71,7 @@ func (b *Builder) WriteInitramfs(ctx context.Context, in Initramfs, out string) 
 }
 
 func (b *Builder) initramfs(ctx context.Context, in Initramfs, w io.Writer) (*InitramfsInfo, error) {
-	wants, err := in.check()
+	list, err := in.check()
 	if err != nil {
 		return nil, err
 	}
@@ -86,24 +86,24 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs, w io.Writer) (*In
 	defer b.progress.step("initramfs " + in.Role)()
 	date := b.date(kernel.Time, built)
 	a := newArchive()
-	skeleton(a)
+	addSkeleton(a)
 	a.file("init", program, 0o755)
 	a.link("bin/phase-boot", "../init") // for the recovery shell
-	in.settings(a, date)
-	if err := b.busybox(ctx, in.Platform, a); err != nil {
+	in.addSettings(a, date)
+	if err := b.addBusybox(ctx, in.Platform, a); err != nil {
 		return nil, err
 	}
 	if in.Role == RoleBoot {
-		if err := b.certificates(ctx, in.Platform, a); err != nil {
+		if err := b.addCertificates(ctx, in.Platform, a); err != nil {
 			return nil, err
 		}
 	}
-	modules, err := addModules(a, kernel, wants)
+	modules, err := addModules(a, kernel, list)
 	if err != nil {
 		return nil, err
 	}
-	if text := modules.report(); text != "" {
-		b.progress.say("initramfs %s: %s", in.Role, text)
+	if text := modules.absentWarning(); text != "" {
+		b.progress.printf("initramfs %s: %s", in.Role, text)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -114,10 +114,10 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs, w io.Writer) (*In
 
 // check refuses an input that cannot boot and returns the list of modules. It downloads
 // nothing.
-func (in Initramfs) check() ([]want, error) {
+func (in Initramfs) check() ([]listedModule, error) {
 	switch in.Role {
 	case RoleTarget:
-		return parseWants(dataFile("kernel/target.modules")), nil
+		return parseModuleList(dataFile("kernel/target.modules")), nil
 	case RoleBoot:
 		if err := checkRoot(in.Root, in.Channel, in.Platform.Arch); err != nil {
 			return nil, err
@@ -125,14 +125,14 @@ func (in Initramfs) check() ([]want, error) {
 		if err := checkChannel(in.Channel, in.Channels); err != nil {
 			return nil, err
 		}
-		return parseWants(dataFile("kernel/boot-" + in.Platform.Flavour + ".modules")), nil
+		return parseModuleList(dataFile("kernel/boot-" + in.Platform.Flavour + ".modules")), nil
 	}
 	return nil, optionsf("role %.40q: must be %s or %s", in.Role, RoleBoot, RoleTarget)
 }
 
-// skeleton adds the folders and the two device nodes that PID 1 needs before its first
+// addSkeleton adds the folders and the two device nodes that PID 1 needs before its first
 // mount.
-func skeleton(a *archive) {
+func addSkeleton(a *archive) {
 	for _, dir := range []string{"bin", "cache", "dev", "etc", "mnt", "newroot", "proc", "root", "run", "sys", "var"} {
 		a.dir(dir, 0o755)
 	}
@@ -142,8 +142,8 @@ func skeleton(a *archive) {
 	a.device("dev/null", 0o666, 1, 3)
 }
 
-// settings adds /etc/phase, which phase-boot reads when it starts.
-func (in Initramfs) settings(a *archive, date time.Time) {
+// addSettings adds /etc/phase, which phase-boot reads when it starts.
+func (in Initramfs) addSettings(a *archive, date time.Time) {
 	a.text("etc/phase/role", in.Role+"\n")
 	a.text("etc/phase/build-time", strconv.FormatInt(date.Unix(), 10)+"\n")
 	if in.Role == RoleBoot {
@@ -165,7 +165,7 @@ func (b *Builder) Busybox(ctx context.Context, arch string) (string, error) {
 	return firstFile(dir, "bin/busybox", "usr/bin/busybox")
 }
 
-func (b *Builder) busybox(ctx context.Context, p Platform, a *archive) error {
+func (b *Builder) addBusybox(ctx context.Context, p Platform, a *archive) error {
 	path, err := b.Busybox(ctx, p.Arch)
 	if err != nil {
 		return err
@@ -181,9 +181,9 @@ func (b *Builder) busybox(ctx context.Context, p Platform, a *archive) error {
 	return nil
 }
 
-// certificates adds the certificate authorities that https mirrors need. They add no trust
+// addCertificates adds the certificate authorities that https mirrors need. They add no trust
 // to a release.
-func (b *Builder) certificates(ctx context.Context, p Platform, a *archive) error {
+func (b *Builder) addCertificates(ctx context.Context, p Platform, a *archive) error {
 	dir, err := b.packageFiles(ctx, "ca-certificates", p)
 	if err != nil {
 		return err
@@ -224,8 +224,8 @@ func firstFile(dir string, names ...string) (string, error) {
 	return "", fmt.Errorf("package in %s: %s: %w", dir, names[0], fs.ErrNotExist)
 }
 
-func addModules(a *archive, k *Kernel, wants []want) (*moduleSet, error) {
-	set, err := chooseModules(k, wants)
+func addModules(a *archive, k *Kernel, list []listedModule) (*moduleSet, error) {
+	set, err := chooseModules(k, list)
 	if err != nil {
 		return nil, err
 	}

@@ -108,9 +108,9 @@ func readKernel(k *Kernel, arch string) ([]byte, error) {
 	return data, nil
 }
 
-// bannerOf reads the version string of an x86 bzImage (Linux, Documentation/arch/x86/
+// kernelVersion reads the version string of an x86 bzImage (Linux, Documentation/arch/x86/
 // boot.rst: header at 0x202, kernel_version at 0x20e). Anything else is cas.ErrCorrupt.
-func bannerOf(r io.ReaderAt) (string, error) {
+func kernelVersion(r io.ReaderAt) (string, error) {
 	var head [0x210]byte
 	if _, err := r.ReadAt(head[:], 0); err != nil || string(head[0x202:0x206]) != "HdrS" {
 		return "", fmt.Errorf("not an x86 bzImage: %w", cas.ErrCorrupt)

@@ -20,14 +20,14 @@ type layer struct {
 	date    time.Time
 	files   map[string]tar.Header // by path without "./"
 	content map[string][]byte
-	trimmed []string // paths to remove
+	removed []string // paths to remove
 }
 
 // units is the folder for local systemd units.
 const units = "etc/systemd/system/"
 
 func newLayer(plasmd []byte, date time.Time) (*layer, error) {
-	l := &layer{date: date, files: map[string]tar.Header{}, content: map[string][]byte{}, trimmed: dataWords("rootfs/trimmed")}
+	l := &layer{date: date, files: map[string]tar.Header{}, content: map[string][]byte{}, removed: dataWords("rootfs/trimmed")}
 	tree, err := rootfsLayer()
 	if err != nil {
 		return nil, err
@@ -72,20 +72,20 @@ func (l *layer) digest() [32]byte {
 		f := l.files[name]
 		fmt.Fprintf(h, "%q %o %q %x\n", name, f.Mode, f.Linkname, sha256.Sum256(l.content[name]))
 	}
-	fmt.Fprintf(h, "%q %d", l.trimmed, l.date.Unix())
+	fmt.Fprintf(h, "%q %d", l.removed, l.date.Unix())
 	return [32]byte(h.Sum(nil))
 }
 
 // names returns the paths of the layer's files, sorted.
 func (l *layer) names() []string { return slices.Sorted(maps.Keys(l.files)) }
 
-// drops reports whether a path of the base system is left out, because the layer replaces
+// removes reports whether a path of the base system is left out, because the layer replaces
 // or removes it.
-func (l *layer) drops(name string) bool {
+func (l *layer) removes(name string) bool {
 	if _, ours := l.files[name]; ours {
 		return true
 	}
-	for _, t := range l.trimmed {
+	for _, t := range l.removed {
 		if name == t || strings.HasSuffix(t, "/") && strings.HasPrefix(name, t) {
 			return true
 		}
@@ -107,7 +107,7 @@ func (l *layer) apply(in io.Reader, out io.Writer) error {
 			return fmt.Errorf("base system: %w; remove it from the cache", err)
 		}
 		name := path.Clean(h.Name)
-		if l.drops(name) {
+		if l.removes(name) {
 			continue
 		}
 		if h.Typeflag == tar.TypeDir {

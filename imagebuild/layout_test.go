@@ -102,7 +102,7 @@ func TestFormatKernelVersion(t *testing.T) {
 	copy(image[0x202:], "HdrS")
 	binary.LittleEndian.PutUint16(image[0x20e:], 0x100)
 	copy(image[0x300:], "6.1.0-9-cloud-amd64 (x)\x00")
-	if v, err := bannerOf(bytes.NewReader(image)); v != "6.1.0-9-cloud-amd64 (x)" || err != nil {
+	if v, err := kernelVersion(bytes.NewReader(image)); v != "6.1.0-9-cloud-amd64 (x)" || err != nil {
 		t.Errorf("got %q, %v", v, err)
 	}
 	for name, change := range map[string]func(){
@@ -110,7 +110,7 @@ func TestFormatKernelVersion(t *testing.T) {
 		"no header": func() { image[0x202] = 'X' },
 	} {
 		change()
-		if _, err := bannerOf(bytes.NewReader(image)); !errors.Is(err, cas.ErrCorrupt) {
+		if _, err := kernelVersion(bytes.NewReader(image)); !errors.Is(err, cas.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

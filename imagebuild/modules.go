@@ -31,35 +31,35 @@ type module struct {
 	info modinfo
 }
 
-// A want is one line of a list in kernel/. Without a required module no image is built. A
+// A listedModule is one line of a list in kernel/. Without a required module no image is built. A
 // start module is loaded at start, the others when a device or a mount needs them.
-type want struct {
+type listedModule struct {
 	name            string
 	required, start bool
 }
 
-// parseWants reads a list with one name a line. "!" marks a required module, "+" a module
+// parseModuleList reads a list with one name a line. "!" marks a required module, "+" a module
 // to load at start; "#" begins a comment.
-func parseWants(list string) []want {
-	var wants []want
-	for _, line := range strings.Split(list, "\n") {
+func parseModuleList(text string) []listedModule {
+	var list []listedModule
+	for _, line := range strings.Split(text, "\n") {
 		line, _, _ = strings.Cut(line, "#")
 		if name := strings.TrimSpace(line); name != "" {
 			bare := strings.TrimLeft(name, "!+")
 			marks := name[:len(name)-len(bare)]
-			wants = append(wants, want{bare, strings.Contains(marks, "!"), strings.Contains(marks, "+")})
+			list = append(list, listedModule{bare, strings.Contains(marks, "!"), strings.Contains(marks, "+")})
 		}
 	}
-	return wants
+	return list
 }
 
 // chooseModules returns the listed modules with all their dependencies.
-func chooseModules(k *Kernel, wants []want) (*moduleSet, error) {
+func chooseModules(k *Kernel, list []listedModule) (*moduleSet, error) {
 	s := &moduleSet{kernel: k, files: map[string]*module{}}
 	if err := s.index(); err != nil {
 		return nil, err
 	}
-	for _, w := range wants {
+	for _, w := range list {
 		name := kmod.Name(w.name)
 		switch {
 		case s.builtin[name]:
@@ -183,9 +183,9 @@ func (s *moduleSet) alias() string {
 	return b.String()
 }
 
-// report names the listed modules that the kernel does not have. It is empty if there are
+// absentWarning names the listed modules that the kernel does not have. It is empty if there are
 // none.
-func (s *moduleSet) report() string {
+func (s *moduleSet) absentWarning() string {
 	if len(s.absent) == 0 {
 		return ""
 	}

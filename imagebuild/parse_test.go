@@ -88,8 +88,8 @@ func TestOnlyDebiansSourcesOfOneSuiteAreUsed(t *testing.T) {
 }
 
 func TestModuleListsAreParsed(t *testing.T) {
-	got := parseWants("# comment\n!+virtio_pci\n+loop # why\n\n!vfat\nnls_iso8859-1\n")
-	want := []want{{"virtio_pci", true, true}, {"loop", false, true}, {"vfat", true, false}, {"nls_iso8859-1", false, false}}
+	got := parseModuleList("# comment\n!+virtio_pci\n+loop # why\n\n!vfat\nnls_iso8859-1\n")
+	want := []listedModule{{"virtio_pci", true, true}, {"loop", false, true}, {"vfat", true, false}, {"nls_iso8859-1", false, false}}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
@@ -209,7 +209,7 @@ func TestToolErrorsNameCauseAndRemedy(t *testing.T) {
 		}
 	}
 	t.Setenv("PATH", t.TempDir())
-	if _, err := lookTool("mmdebstrap-not"); err == nil || !strings.Contains(err.Error(), "not found; run: apt-get install") {
+	if _, err := findTool("mmdebstrap-not"); err == nil || !strings.Contains(err.Error(), "not found; run: apt-get install") {
 		t.Errorf("missing tool: %v", err)
 	}
 }

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// A step writes its first line after patience, then one every refresh, as internal/cli does
-// for the other commands.
+// A step writes its first line after quietTime, then one every lineEvery, as internal/cli
+// does for the other commands.
 const (
-	patience = 2 * time.Second
-	refresh  = 10 * time.Second
+	quietTime = 2 * time.Second
+	lineEvery = 10 * time.Second
 )
 
 // progress writes a line for each step that takes long.
@@ -20,8 +20,8 @@ type progress struct {
 	w  io.Writer
 }
 
-// say writes one line.
-func (p *progress) say(format string, args ...any) {
+// printf writes one line.
+func (p *progress) printf(format string, args ...any) {
 	if p.w == nil {
 		return
 	}
@@ -36,18 +36,18 @@ func (p *progress) step(name string) (done func()) {
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
-		timer := time.NewTimer(patience)
+		timer := time.NewTimer(quietTime)
 		defer timer.Stop()
 		shown := false
 		for {
 			select {
 			case <-timer.C:
-				p.say("%s: %s so far", name, since(start))
+				p.printf("%s: %s so far", name, since(start))
 				shown = true
-				timer.Reset(refresh)
+				timer.Reset(lineEvery)
 			case <-stop:
 				if shown {
-					p.say("%s: done in %s", name, since(start))
+					p.printf("%s: done in %s", name, since(start))
 				}
 				return
 			}

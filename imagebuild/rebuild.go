@@ -24,7 +24,7 @@ type Rebuild struct {
 // outside the cache partition. An error that wraps cas.ErrCorrupt names the part that
 // differs.
 func (b *Builder) CompareRebuild(ctx context.Context, c *Contents, r Rebuild) error {
-	media, err := c.media(r)
+	media, err := c.inputs(r)
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (b *Builder) CompareRebuild(ctx context.Context, c *Contents, r Rebuild) er
 	}
 	again := &Builder{cache: b.cache, epoch: time.Unix(seconds, 0).UTC()}
 	again.progress.w = b.progress.w
-	tmp, clean, err := b.temp()
+	tmp, clean, err := b.tempDir()
 	if err != nil {
 		return err
 	}
@@ -63,8 +63,8 @@ func (b *Builder) build(ctx context.Context, c *Contents, m Media, out string) (
 	return err
 }
 
-// media returns the input that the image must have been made of.
-func (c *Contents) media(r Rebuild) (Media, error) {
+// inputs returns the input that the image must have been made of.
+func (c *Contents) inputs(r Rebuild) (Media, error) {
 	if r.Flavour == "" {
 		if r.Flavour = "generic"; strings.Contains(c.Modules, "cloud") {
 			r.Flavour = "vm"

@@ -40,7 +40,7 @@ func (b *Builder) WriteRootfs(ctx context.Context, r Rootfs, out string) (*Rootf
 	if err := checkOut(out); err != nil {
 		return nil, err
 	}
-	if err := lookTools("mmdebstrap", "mksquashfs"); err != nil {
+	if err := requireTools("mmdebstrap", "mksquashfs"); err != nil {
 		return nil, err
 	}
 	program, built, err := readProgram(r.Plasmd, r.Platform)
@@ -86,16 +86,16 @@ func (b *Builder) rootfs(ctx context.Context, p *base, l *layer) (string, error)
 	if err != nil {
 		return "", err
 	}
-	tmp, clean, err := b.temp()
+	tmp, clean, err := b.tempDir()
 	if err != nil {
 		return "", err
 	}
 	defer clean()
 	file := filepath.Join(tmp, "rootfs")
-	if err := b.squash(ctx, tar, l, file); err != nil {
+	if err := b.packSquashfs(ctx, tar, l, file); err != nil {
 		return "", err
 	}
-	return path, b.keep(file, path)
+	return path, b.moveToCache(file, path)
 }
 
 // squashOptions are the options of mksquashfs. Without -root-mode, the umask decides the
@@ -159,7 +159,7 @@ func (b *Builder) base(ctx context.Context, p *base) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	tmp, clean, err := b.temp()
+	tmp, clean, err := b.tempDir()
 	if err != nil {
 		return "", err
 	}
@@ -192,11 +192,11 @@ func (b *Builder) base(ctx context.Context, p *base) (string, error) {
 	if err := out.Close(); err != nil {
 		return "", noSpace(err)
 	}
-	return path, b.keep(out.Name(), path)
+	return path, b.moveToCache(out.Name(), path)
 }
 
-// squash streams the base system, changed by the layer, into a squashfs.
-func (b *Builder) squash(ctx context.Context, tar string, l *layer, file string) error {
+// packSquashfs streams the base system, changed by the layer, into a squashfs.
+func (b *Builder) packSquashfs(ctx context.Context, tar string, l *layer, file string) error {
 	defer b.progress.step("squashfs")()
 	in, err := os.Open(tar)
 	if err != nil {

@@ -28,9 +28,9 @@ var toolPackages = map[string]string{
 	"mke2fs":  "e2fsprogs", "e2fsck": "e2fsprogs", "sgdisk": "gdisk",
 }
 
-// lookTool finds a tool on PATH or in the sbin folders, which are not always on an ordinary
+// findTool finds a tool on PATH or in the sbin folders, which are not always on an ordinary
 // user's PATH.
-func lookTool(name string) (string, error) {
+func findTool(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
@@ -42,10 +42,10 @@ func lookTool(name string) (string, error) {
 	return "", fmt.Errorf("%s: not found; run: apt-get install %s", name, toolPackages[name])
 }
 
-// lookTools reports the first tool that is missing. It is called before the work begins.
-func lookTools(names ...string) error {
+// requireTools reports the first tool that is missing. It is called before the work begins.
+func requireTools(names ...string) error {
 	for _, name := range names {
-		if _, err := lookTool(name); err != nil {
+		if _, err := findTool(name); err != nil {
 			return err
 		}
 	}
@@ -89,14 +89,14 @@ func (t *tool) output(ctx context.Context) ([]byte, error) {
 // When ctx ends, the whole process group is signalled: mmdebstrap ignores signals, waits
 // for its children, and then removes their files.
 func (t *tool) run(ctx context.Context) error {
-	path, err := lookTool(t.name)
+	path, err := findTool(t.name)
 	if err != nil {
 		return err
 	}
 	args := t.args
 	if t.memory > 0 {
 		args = append([]string{fmt.Sprintf("--as=%d", t.memory), path}, args...)
-		if path, err = lookTool("prlimit"); err != nil {
+		if path, err = findTool("prlimit"); err != nil {
 			return err
 		}
 	}
@@ -112,8 +112,8 @@ func (t *tool) run(ctx context.Context) error {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
 	}
-	var said tail
-	cmd.Stderr = &said
+	var stderr outputTail
+	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			if cmd.Process != nil {
@@ -121,44 +121,44 @@ func (t *tool) run(ctx context.Context) error {
 			}
 			return ctx.Err()
 		}
-		return &toolError{t.name, said.words(), lacksNetwork(said.buf), err}
+		return &toolError{t.name, stderr.lastLines(), lacksNetwork(stderr.buf), err}
 	}
 	return nil
 }
 
 // toolError is the failure of a tool.
 type toolError struct {
-	name, said string
-	network    bool // the tool could not reach a server
-	err        error
+	name, output string // output: its last lines of stderr
+	network      bool   // the tool could not reach a server
+	err          error
 }
 
 // networkWords are texts that apt prints, also through mmdebstrap, when it reaches no mirror.
 var networkWords = []string{"Could not resolve", "Temporary failure", "Could not connect", "Unable to connect", "Cannot initiate the connection", "Network is unreachable", "Connection failed", "Connection timed out", "apt-get update --error-on=any", "Some index files failed to download"}
 
-func lacksNetwork(said []byte) bool {
-	return slices.ContainsFunc(networkWords, func(w string) bool { return bytes.Contains(said, []byte(w)) })
+func lacksNetwork(stderr []byte) bool {
+	return slices.ContainsFunc(networkWords, func(w string) bool { return bytes.Contains(stderr, []byte(w)) })
 }
 
 // Is reports cas.ErrUnreachable for a tool that could not reach a server.
 func (e *toolError) Is(target error) bool { return e.network && target == cas.ErrUnreachable }
 
 func (e *toolError) Error() string {
-	if e.said == "" {
+	if e.output == "" {
 		return fmt.Sprintf("%s: %v", e.name, e.err)
 	}
-	if strings.Contains(e.said, "No space left") || strings.Contains(e.said, "Disk full") {
-		return fmt.Sprintf("%s: %s; free some space and run it again", e.name, e.said)
+	if strings.Contains(e.output, "No space left") || strings.Contains(e.output, "Disk full") {
+		return fmt.Sprintf("%s: %s; free some space and run it again", e.name, e.output)
 	}
-	return fmt.Sprintf("%s: %s", e.name, e.said)
+	return fmt.Sprintf("%s: %s", e.name, e.output)
 }
 
 func (e *toolError) Unwrap() error { return e.err }
 
-// tail keeps the last 4 KiB of a tool's output.
-type tail struct{ buf []byte }
+// outputTail keeps the last 4 KiB of a tool's output.
+type outputTail struct{ buf []byte }
 
-func (t *tail) Write(p []byte) (int, error) {
+func (t *outputTail) Write(p []byte) (int, error) {
 	t.buf = append(t.buf, p...)
 	if n := len(t.buf) - 4096; n > 0 {
 		t.buf = append(t.buf[:0], t.buf[n:]...)
@@ -166,8 +166,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// words returns the last two lines of the output as one line.
-func (t *tail) words() string {
+// lastLines returns the last two lines of the output as one line.
+func (t *outputTail) lastLines() string {
 	lines := strings.Split(strings.TrimSpace(string(t.buf)), "\n")
 	return strings.TrimSpace(strings.Join(lines[max(0, len(lines)-2):], "; "))
 }

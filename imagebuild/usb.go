@@ -12,7 +12,7 @@ import (
 // the cache partition, and 1 MiB for the backup of the partition table.
 const (
 	firstPartition = mib
-	tableCopy      = mib
+	backupTable    = mib
 	minCache       = 32 * mib
 	sector         = 512
 )
@@ -31,7 +31,7 @@ func (b *Builder) WriteUSB(ctx context.Context, m Media, size int64, out string)
 	if err := checkSize(size, minESP); err != nil {
 		return nil, err
 	}
-	if err := lookTools("mkfs.vfat", "mmd", "mke2fs", "sgdisk"); err != nil {
+	if err := requireTools("mkfs.vfat", "mmd", "mke2fs", "sgdisk"); err != nil {
 		return nil, err
 	}
 	tree, err := b.espTree(ctx, m)
@@ -52,7 +52,7 @@ func (b *Builder) WriteUSB(ctx context.Context, m Media, size int64, out string)
 }
 
 func checkSize(size, esp int64) error {
-	if least := firstPartition + esp + minCache + tableCopy; size < least {
+	if least := firstPartition + esp + minCache + backupTable; size < least {
 		return optionsf("size %d MiB: too small; at least --size %dM", size/mib, least/mib)
 	}
 	return nil
@@ -70,7 +70,7 @@ func layOut(t *espTree, size int64) disk {
 	d := disk{size: size, espSize: t.size()}
 	d.seed = sha256.Sum256(fmt.Appendf(nil, "%x %d", t.identity(), size))
 	d.cacheStart = firstPartition + d.espSize
-	d.cacheSize = (size - tableCopy - d.cacheStart) / mib * mib
+	d.cacheSize = (size - backupTable - d.cacheStart) / mib * mib
 	return d
 }
 
@@ -86,7 +86,7 @@ func (b *Builder) makeDisk(ctx context.Context, t *espTree, d disk, file string)
 	if err := os.Truncate(file, d.size); err != nil {
 		return noSpace(err)
 	}
-	tmp, clean, err := b.temp()
+	tmp, clean, err := b.tempDir()
 	if err != nil {
 		return err
 	}

@@ -38,29 +38,29 @@ const (
 
 // Contents is the content of an image as Verify found it. Digests are SHA-256 in hex.
 type Contents struct {
-	Image      string      `json:"image"`
-	Kind       string      `json:"kind"`
-	Size       int64       `json:"size"`         // of the image in bytes
-	Behind     int64       `json:"bytes_behind"` // bytes of the device after the image; firmware does not read them
-	SHA256     string      `json:"sha256"`       // of the image
-	Disk       string      `json:"disk_guid,omitempty"`
-	Loader     string      `json:"loader_sha256,omitempty"`
-	Kernel     string      `json:"kernel,omitempty"`
-	KernelSum  string      `json:"kernel_sha256,omitempty"`
-	Default    string      `json:"default_mode,omitempty"`
-	Entries    []BootEntry `json:"entries,omitempty"`
-	Initramfs  int64       `json:"initramfs_size"`
-	ArchiveSum string      `json:"initramfs_sha256"`
-	Init       string      `json:"init_sha256"` // of /init, which is phase-boot
-	Modules    string      `json:"modules"`     // version of the kernel to which the modules belong
-	Role       string      `json:"role"`
-	Channel    string      `json:"channel,omitempty"`
-	BuildTime  string      `json:"build_time"`
-	RootSum    string      `json:"root_sha256,omitempty"` // of root.json
-	Root       *RootKeys   `json:"root,omitempty"`
-	Checks     []string    `json:"checks"`             // tools that found no error
-	Compared   string      `json:"compared,omitempty"` // comparisons that found no difference
-	Unjudged   []string    `json:"not_compared"`       // parts that were not compared, one text each
+	Image         string      `json:"image"`
+	Kind          string      `json:"kind"`
+	Size          int64       `json:"size"`         // of the image in bytes
+	TrailingBytes int64       `json:"bytes_behind"` // bytes of the device after the image; firmware does not read them
+	SHA256        string      `json:"sha256"`       // of the image
+	Disk          string      `json:"disk_guid,omitempty"`
+	Loader        string      `json:"loader_sha256,omitempty"`
+	Kernel        string      `json:"kernel,omitempty"`
+	KernelSum     string      `json:"kernel_sha256,omitempty"`
+	Default       string      `json:"default_mode,omitempty"`
+	Entries       []BootEntry `json:"entries,omitempty"`
+	Initramfs     int64       `json:"initramfs_size"`
+	ArchiveSum    string      `json:"initramfs_sha256"`
+	Init          string      `json:"init_sha256"` // of /init, which is phase-boot
+	Modules       string      `json:"modules"`     // version of the kernel to which the modules belong
+	Role          string      `json:"role"`
+	Channel       string      `json:"channel,omitempty"`
+	BuildTime     string      `json:"build_time"`
+	RootSum       string      `json:"root_sha256,omitempty"` // of root.json
+	Root          *RootKeys   `json:"root,omitempty"`
+	Checks        []string    `json:"checks"`             // tools that found no error
+	Compared      string      `json:"compared,omitempty"` // comparisons that found no difference
+	NotCompared   []string    `json:"not_compared"`       // parts that were not compared, one text each
 
 	root  []byte
 	cache span
@@ -81,14 +81,14 @@ func (b *Builder) Verify(ctx context.Context, image string) (*Contents, error) {
 	}
 	defer f.Close()
 	c := &Contents{Image: image, Size: size}
-	read, err := c.reader(f)
+	read, err := c.detectKind(f)
 	if err == nil {
 		err = read(ctx, b, f)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", image, err)
 	}
-	c.Unjudged = c.notCompared()
+	c.NotCompared = c.notCompared()
 	c.SHA256, err = sumRange(ctx, f, 0, c.Size)
 	return c, err
 }
@@ -96,10 +96,10 @@ func (b *Builder) Verify(ctx context.Context, image string) (*Contents, error) {
 // notCompared returns a text for each part of the image that was not compared yet.
 func (c *Contents) notCompared() []string {
 	words := []string{}
-	if c.Root != nil && !c.has(comparedRoot) {
+	if c.Root != nil && !c.wasCompared(comparedRoot) {
 		words = append(words, "root.json: only its keys are shown; --root compares it")
 	}
-	if !c.has(comparedRebuild) {
+	if !c.wasCompared(comparedRebuild) {
 		programs := "loader, kernel, init, modules"
 		if c.Kind == KindInitramfs {
 			programs = "init, modules"
@@ -118,15 +118,15 @@ const (
 	comparedRebuild = "rebuild"
 )
 
-// has reports whether the image was compared with what.
-func (c *Contents) has(what string) bool {
+// wasCompared reports whether the image was compared with what.
+func (c *Contents) wasCompared(what string) bool {
 	return slices.Contains(strings.Split(c.Compared, ", "), what)
 }
 
 // compared records that the image is equal to what.
 func (c *Contents) compared(what string) {
 	c.Compared = strings.TrimPrefix(c.Compared+", "+what, ", ")
-	c.Unjudged = c.notCompared()
+	c.NotCompared = c.notCompared()
 }
 
 // openImage opens a regular file or a block device, and returns its size in bytes.
@@ -166,15 +166,15 @@ func sizeOf(f *os.File) (int64, error) {
 	return size, err
 }
 
-// reader detects the kind of the image from its first bytes and returns its reader.
-func (c *Contents) reader(r io.ReaderAt) (func(context.Context, *Builder, *os.File) error, error) {
+// detectKind detects the kind of the image from its first bytes and returns its reader.
+func (c *Contents) detectKind(r io.ReaderAt) (func(context.Context, *Builder, *os.File) error, error) {
 	head := make([]byte, 2*sector)
 	if _, err := r.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		if isMedium(head) || isCD(r) {
+		if looksLikeDisk(head) || looksLikeCD(r) {
 			return nil, badArchive("firmware would read it as a disk and could boot something else")
 		}
 		c.Kind = KindInitramfs
@@ -187,9 +187,9 @@ func (c *Contents) reader(r io.ReaderAt) (func(context.Context, *Builder, *os.Fi
 	return c.readDisk, nil
 }
 
-// isMedium reports whether firmware would find a partition table or a FAT filesystem in the
+// looksLikeDisk reports whether firmware would find a partition table or a FAT filesystem in the
 // first two sectors, although the file begins as another kind.
-func isMedium(head []byte) bool {
+func looksLikeDisk(head []byte) bool {
 	u16, u32 := binary.LittleEndian.Uint16, binary.LittleEndian.Uint32
 	table, partitions := u16(head[510:]) == 0xaa55, 0
 	for b := head[446:510]; len(b) > 0; b = b[16:] {
@@ -206,8 +206,8 @@ func isMedium(head []byte) bool {
 	return table && partitions > 0 || fat
 }
 
-// isCD reports whether firmware would find a volume descriptor of a CD (ECMA-119).
-func isCD(r io.ReaderAt) bool {
+// looksLikeCD reports whether firmware would find a volume descriptor of a CD (ECMA-119).
+func looksLikeCD(r io.ReaderAt) bool {
 	const at, magic = 16*2048 + 1, "CD001"
 	b := make([]byte, len(magic))
 	_, err := r.ReadAt(b, at)
@@ -223,7 +223,7 @@ func (c *Contents) readESPFile(ctx context.Context, b *Builder, f *os.File) erro
 	if err := c.readESP(f, c.Size); err != nil {
 		return err
 	}
-	return c.judge(ctx, command("fsck.fat", "-n", c.Image))
+	return c.runCheckers(ctx, command("fsck.fat", "-n", c.Image))
 }
 
 func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
@@ -231,11 +231,11 @@ func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	c.Size, c.Behind, c.Disk, c.cache = t.size, c.Size-t.size, t.guid, t.cache
+	c.Size, c.TrailingBytes, c.Disk, c.cache = t.size, c.Size-t.size, t.guid, t.cache
 	if err := c.readESP(io.NewSectionReader(f, t.esp.start, t.esp.size), t.esp.size); err != nil {
 		return err
 	}
-	tmp, clean, err := b.temp()
+	tmp, clean, err := b.tempDir()
 	if err != nil {
 		return err
 	}
@@ -244,7 +244,7 @@ func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
 	if err := errors.Join(extract(esp, t.esp.size, c.Image, t.esp), extract(table, t.size, c.Image, span{0, firstPartition}, span{t.cache.start + t.cache.size, t.size - t.cache.start - t.cache.size})); err != nil {
 		return err
 	}
-	return c.judge(ctx, command("sgdisk", "-v", table), command("fsck.fat", "-n", esp),
+	return c.runCheckers(ctx, command("sgdisk", "-v", table), command("fsck.fat", "-n", esp),
 		command("e2fsck", "-f", "-n", fmt.Sprintf("%s?offset=%d", c.Image, t.cache.start)))
 }
 
@@ -266,16 +266,16 @@ func extract(to string, size int64, image string, parts ...span) error {
 	return nil
 }
 
-// judge runs the tools that check a format. If a tool finds an error, the image is
+// runCheckers runs the tools that check a format. If a tool finds an error, the image is
 // cas.ErrCorrupt. The tool's output is quoted, because it may contain text of the image.
-func (c *Contents) judge(ctx context.Context, checks ...*tool) error {
+func (c *Contents) runCheckers(ctx context.Context, checks ...*tool) error {
 	for _, check := range checks {
-		said := new(tail)
-		check.stdout = said
+		output := new(outputTail)
+		check.stdout = output
 		err := check.limited().run(ctx)
 		var bad *toolError
-		if errors.As(err, &bad) || err == nil && check.name == "sgdisk" && !soundTable(said.buf) {
-			return fmt.Errorf("%s: %.300q: %w", check.name, said.words(), cas.ErrCorrupt)
+		if errors.As(err, &bad) || err == nil && check.name == "sgdisk" && !tableIntact(output.buf) {
+			return fmt.Errorf("%s: %.300q: %w", check.name, output.lastLines(), cas.ErrCorrupt)
 		}
 		if err != nil {
 			return err
@@ -285,9 +285,9 @@ func (c *Contents) judge(ctx context.Context, checks ...*tool) error {
 	return nil
 }
 
-// soundTable reads the output of sgdisk -v, which also exits 0 after it repaired the table in
+// tableIntact reads the output of sgdisk -v, which also exits 0 after it repaired the table in
 // memory.
-func soundTable(out []byte) bool {
+func tableIntact(out []byte) bool {
 	return bytes.Contains(out, []byte("No problems found")) && !bytes.Contains(out, []byte("Caution"))
 }
 
@@ -331,7 +331,7 @@ func (c *Contents) readKernel(f *fatFile) (err error) {
 	if err := bootfile.CheckKernel(f, f.size, platforms[0].Arch); err != nil {
 		return fmt.Errorf("%w: %w", err, cas.ErrCorrupt)
 	}
-	if c.Kernel, err = bannerOf(f); err != nil {
+	if c.Kernel, err = kernelVersion(f); err != nil {
 		return err
 	}
 	c.KernelSum, err = sumOf(f.reader())

@@ -80,10 +80,10 @@ func openDevice(name string, size int64) (*os.File, error) {
 
 // A writer copies size bytes of an image to a device.
 type writer struct {
-	in   io.ReaderAt
-	out  device
-	size int64
-	done func(n, total int64)
+	in       io.ReaderAt
+	out      device
+	size     int64
+	progress func(n, total int64)
 }
 
 type device interface {
@@ -94,7 +94,7 @@ type device interface {
 
 func (w writer) write(ctx context.Context) error {
 	old := make([]byte, writeBlock)
-	err := w.blocks(ctx, 0, func(block []byte, at int64) error {
+	err := w.forEachBlock(ctx, 0, func(block []byte, at int64) error {
 		if allZero(block) {
 			if err := readAll(w.out, old[:len(block)], at); err != nil {
 				return err
@@ -111,7 +111,7 @@ func (w writer) write(ctx context.Context) error {
 
 func (w writer) compare(ctx context.Context) error {
 	have := make([]byte, writeBlock)
-	return w.blocks(ctx, w.size, func(block []byte, at int64) error {
+	return w.forEachBlock(ctx, w.size, func(block []byte, at int64) error {
 		if err := readAll(w.out, have[:len(block)], at); err != nil {
 			return err
 		}
@@ -122,9 +122,9 @@ func (w writer) compare(ctx context.Context) error {
 	})
 }
 
-// blocks calls visit for each block of the image in order. before is the number of bytes done
+// forEachBlock calls visit for each block of the image in order. before is the number of bytes done
 // by earlier passes, for the progress.
-func (w writer) blocks(ctx context.Context, before int64, visit func(block []byte, at int64) error) error {
+func (w writer) forEachBlock(ctx context.Context, before int64, visit func(block []byte, at int64) error) error {
 	buf := make([]byte, writeBlock)
 	for at := int64(0); at < w.size; {
 		block := buf[:min(writeBlock, w.size-at)]
@@ -135,7 +135,7 @@ func (w writer) blocks(ctx context.Context, before int64, visit func(block []byt
 			return err
 		}
 		at += int64(len(block))
-		w.done(before+at, 2*w.size)
+		w.progress(before+at, 2*w.size)
 		if err := ctx.Err(); err != nil {
 			return err
 		}

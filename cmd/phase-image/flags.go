@@ -31,7 +31,7 @@ func (f *platformFlags) register(cmd *cobra.Command) {
 
 func (f *platformFlags) parse() (imagebuild.Platform, error) {
 	p, err := imagebuild.ParsePlatform(f.arch, f.flavour)
-	return p, usage(err)
+	return p, usageError(err)
 }
 
 // initramfsFlags select the inputs of an initramfs.
@@ -76,7 +76,7 @@ func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Init
 	} else if f.root != "" {
 		return in, cli.Usagef("--root is for --role boot; an initramfs of the target role has no root.json")
 	}
-	in.PhaseBoot, err = beside(f.phaseBoot, "phase-boot")
+	in.PhaseBoot, err = siblingProgram(f.phaseBoot, "phase-boot")
 	return in, err
 }
 
@@ -97,8 +97,8 @@ func (f *mediaFlags) parse(cmd *cobra.Command) (imagebuild.Media, error) {
 	return imagebuild.Media{Initramfs: in, DefaultMode: f.mode, Cmdline: f.cmdline}, err
 }
 
-// beside returns path, or else the program of this name in this program's folder.
-func beside(path, name string) (string, error) {
+// siblingProgram returns path, or else the program of this name in this program's folder.
+func siblingProgram(path, name string) (string, error) {
 	if path != "" {
 		return path, nil
 	}
@@ -124,13 +124,13 @@ func outFlag(cmd *cobra.Command, out *string, what string) {
 func builder(cmd *cobra.Command) (*imagebuild.Builder, error) {
 	epoch, err := imagebuild.EnvEpoch()
 	if err != nil {
-		return nil, usage(err)
+		return nil, usageError(err)
 	}
 	return imagebuild.New(imagebuild.Options{Epoch: epoch, Progress: cmd.ErrOrStderr()})
 }
 
-// usage turns imagebuild.ErrOptions into a usage error, which has exit code 2.
-func usage(err error) error {
+// usageError turns imagebuild.ErrOptions into a usage error, which has exit code 2.
+func usageError(err error) error {
 	if errors.Is(err, imagebuild.ErrOptions) {
 		return cli.Usagef("%v", err)
 	}

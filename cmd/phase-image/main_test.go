@@ -135,7 +135,7 @@ func TestSizesHaveSuffixes(t *testing.T) {
 // Text from an image must not contain control characters when it is printed.
 func TestTextOfAnImageIsQuotedForTheTerminal(t *testing.T) {
 	const evil = "\x1b[2J\u202e\x07\r\n"
-	words := contentsWords(&imagebuild.Contents{
+	words := contentsText(&imagebuild.Contents{
 		Kernel: evil + strings.Repeat("k", 1<<20), Channel: evil, BuildTime: evil, Loader: "0", Default: evil,
 		Root:    &imagebuild.RootKeys{Expires: evil, Roles: map[string]imagebuild.RoleKeys{evil: {KeyIDs: []string{evil}}}},
 		Entries: []imagebuild.BootEntry{{Mode: evil, Boots: "x" + evil, Title: evil, Cmdline: evil}},

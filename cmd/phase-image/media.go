@@ -62,7 +62,7 @@ func espCommand() *cobra.Command {
 func (f *mediaFlags) build(cmd *cobra.Command, write func(*imagebuild.Builder, imagebuild.Media) (*imagebuild.MediaInfo, error)) error {
 	media, err := f.parse(cmd)
 	if err != nil {
-		return usage(err)
+		return usageError(err)
 	}
 	b, err := builder(cmd)
 	if err != nil {
@@ -70,12 +70,12 @@ func (f *mediaFlags) build(cmd *cobra.Command, write func(*imagebuild.Builder, i
 	}
 	info, err := write(b, media)
 	if err != nil {
-		return usage(err)
+		return usageError(err)
 	}
-	return cli.Print(cmd, info, mediaWords(info))
+	return cli.Print(cmd, info, mediaText(info))
 }
 
-func mediaWords(info *imagebuild.MediaInfo) string {
+func mediaText(info *imagebuild.MediaInfo) string {
 	var w strings.Builder
 	fmt.Fprintf(&w, "%s: %s\n", info.Out, humanize.IBytes(uint64(info.Size)))
 	fmt.Fprintf(&w, "  kernel     %s\n", info.Kernel)

@@ -34,7 +34,7 @@ func kernelCommand() *cobra.Command {
 				err = b.WriteKernel(cmd.Context(), kernel, out)
 			}
 			if err != nil {
-				return usage(err)
+				return usageError(err)
 			}
 			result := map[string]string{"out": out, "kernel": kernel.Version, "package": kernel.Package}
 			return cli.Print(cmd, result, fmt.Sprintf("%s: kernel %s (%s)\n", out, kernel.Version, kernel.Package))
@@ -61,7 +61,7 @@ release's root filesystem.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			in, err := f.parse(cmd, role)
 			if err != nil {
-				return usage(err)
+				return usageError(err)
 			}
 			b, err := builder(cmd)
 			if err != nil {
@@ -69,7 +69,7 @@ release's root filesystem.`,
 			}
 			info, err := b.WriteInitramfs(cmd.Context(), in, out)
 			if err != nil {
-				return usage(err)
+				return usageError(err)
 			}
 			return cli.Print(cmd, info, fmt.Sprintf("%s: %s, role %s, kernel %s, %s\n",
 				out, humanize.Bytes(uint64(info.Size)), info.Role, info.Kernel, english.Plural(info.Modules, "module", "")))

@@ -30,7 +30,7 @@ again when its packages change.`,
 			if r.Platform, err = f.parse(); err != nil {
 				return err
 			}
-			if r.Plasmd, err = beside(plasmd, "plasmd"); err != nil {
+			if r.Plasmd, err = siblingProgram(plasmd, "plasmd"); err != nil {
 				return err
 			}
 			b, err := builder(cmd)
@@ -39,7 +39,7 @@ again when its packages change.`,
 			}
 			info, err := b.WriteRootfs(cmd.Context(), r, out)
 			if err != nil {
-				return usage(err)
+				return usageError(err)
 			}
 			return cli.Print(cmd, info, fmt.Sprintf("%s: %s, Debian %s, %s\n",
 				out, humanize.Bytes(uint64(info.Size)), info.Suite, english.Plural(info.Packages, "package", "")))

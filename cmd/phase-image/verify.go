@@ -43,9 +43,9 @@ packages; without it, only their digests are shown.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.verify(cmd, args[0])
 			if err != nil {
-				return usage(err)
+				return usageError(err)
 			}
-			return cli.Print(cmd, c, contentsWords(c))
+			return cli.Print(cmd, c, contentsText(c))
 		},
 	}
 	cmd.Flags().StringVar(&f.root, "root", "", "root.json that the image must contain; exit code 3 if it differs")
@@ -65,7 +65,7 @@ func (f verifyFlags) verify(cmd *cobra.Command, image string) (*imagebuild.Conte
 		}
 	}
 	if f.rebuild {
-		if f.build.PhaseBoot, err = beside(f.build.PhaseBoot, "phase-boot"); err != nil {
+		if f.build.PhaseBoot, err = siblingProgram(f.build.PhaseBoot, "phase-boot"); err != nil {
 			return nil, err
 		}
 	}
@@ -83,7 +83,7 @@ func (f verifyFlags) verify(cmd *cobra.Command, image string) (*imagebuild.Conte
 	return c, err
 }
 
-func contentsWords(c *imagebuild.Contents) string {
+func contentsText(c *imagebuild.Contents) string {
 	var w strings.Builder
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&w, "  %-10s %s\n", name, fmt.Sprintf(format, args...))
@@ -93,8 +93,8 @@ func contentsWords(c *imagebuild.Contents) string {
 	if c.Disk != "" {
 		line("disk", "%s", c.Disk)
 	}
-	if c.Behind > 0 {
-		line("", "%s of the device after the image were not read", humanize.IBytes(uint64(c.Behind)))
+	if c.TrailingBytes > 0 {
+		line("", "%s of the device after the image were not read", humanize.IBytes(uint64(c.TrailingBytes)))
 	}
 	if len(c.Checks) > 0 {
 		line("checks", "%s: no errors", strings.Join(c.Checks, ", "))
@@ -102,66 +102,66 @@ func contentsWords(c *imagebuild.Contents) string {
 	if c.Compared != "" {
 		line("compared", "equal: %s", c.Compared)
 	}
-	for i, words := range c.Unjudged {
+	for i, words := range c.NotCompared {
 		line([]string{"unchecked", ""}[min(i, 1)], "%s", words)
 	}
 	if c.Loader != "" {
 		line("loader", "sha256 %s", c.Loader)
-		line("kernel", "%s", plain(c.Kernel, 120))
+		line("kernel", "%s", printable(c.Kernel, 120))
 		line("", "sha256 %s", c.KernelSum)
 	}
-	line("initramfs", "%s, role %s%s, build time %s", humanize.Bytes(uint64(c.Initramfs)), c.Role, ofChannel(c), dateWords(c.BuildTime))
+	line("initramfs", "%s, role %s%s, build time %s", humanize.Bytes(uint64(c.Initramfs)), c.Role, channelText(c), dateText(c.BuildTime))
 	line("", "sha256 %s", c.ArchiveSum)
 	line("init", "sha256 %s", c.Init)
-	rootWords(line, c)
-	entryWords(&w, c)
+	printRoot(line, c)
+	printEntries(&w, c)
 	return w.String()
 }
 
-func ofChannel(c *imagebuild.Contents) string {
+func channelText(c *imagebuild.Contents) string {
 	if c.Channel == "" {
 		return ""
 	}
-	return ", channel " + plain(c.Channel, 32)
+	return ", channel " + printable(c.Channel, 32)
 }
 
-// dateWords formats a number of seconds since 1970 with its date.
-func dateWords(seconds string) string {
+// dateText formats a number of seconds since 1970 with its date.
+func dateText(seconds string) string {
 	n, err := strconv.ParseInt(seconds, 10, 64)
 	if err != nil {
-		return plain(seconds, 20)
+		return printable(seconds, 20)
 	}
 	return fmt.Sprintf("%d (%s)", n, time.Unix(n, 0).UTC().Format(time.RFC3339))
 }
 
-func rootWords(line func(name, format string, args ...any), c *imagebuild.Contents) {
+func printRoot(line func(name, format string, args ...any), c *imagebuild.Contents) {
 	if c.Root == nil {
 		return
 	}
-	line("trust", "root.json version %d, expires %s", c.Root.Version, plain(c.Root.Expires, 40))
+	line("trust", "root.json version %d, expires %s", c.Root.Version, printable(c.Root.Expires, 40))
 	line("", "sha256 %s", c.RootSum)
 	for _, role := range slices.Sorted(maps.Keys(c.Root.Roles)) {
 		keys := c.Root.Roles[role]
-		line("", "%-9s  %d of %s", plain(role, 20), keys.Threshold, plain(strings.Join(keys.KeyIDs, ", "), 2000))
+		line("", "%-9s  %d of %s", printable(role, 20), keys.Threshold, printable(strings.Join(keys.KeyIDs, ", "), 2000))
 	}
 }
 
-func entryWords(w *strings.Builder, c *imagebuild.Contents) {
+func printEntries(w *strings.Builder, c *imagebuild.Contents) {
 	for _, e := range c.Entries {
 		mark, other := " ", ""
 		if e.Mode == c.Default {
 			mark = "*"
 		}
 		if e.Boots != e.Mode {
-			other = " (boots in mode " + plain(e.Boots, 32) + ")"
+			other = " (boots in mode " + printable(e.Boots, 32) + ")"
 		}
-		fmt.Fprintf(w, "  mode     %s %-9s %s%s\n                       %s\n", mark, plain(e.Mode, 32), plain(e.Title, 80), other, plain(e.Cmdline, 1100))
+		fmt.Fprintf(w, "  mode     %s %-9s %s%s\n                       %s\n", mark, printable(e.Mode, 32), printable(e.Title, 80), other, printable(e.Cmdline, 1100))
 	}
 }
 
-// plain returns at most max bytes of a text from an image, quoted unless all characters are
+// printable returns at most max bytes of a text from an image, quoted unless all characters are
 // printable ASCII.
-func plain(s string, max int) string {
+func printable(s string, max int) string {
 	if len(s) > max {
 		s = s[:max] + "..."
 	}
