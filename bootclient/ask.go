@@ -8,50 +8,52 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// A head is a signed pointer to a metadata folder. It says nothing of trust.
-type head struct {
-	folder cid.Cid
-	seq    uint64
-	from   *source // nil when the DHT said so
-	name   string  // of the record, and the record itself, for those who ask us
-	record []byte
+// A pointer names a metadata directory. An IPNS record signed it; it proves nothing about
+// the metadata.
+type pointer struct {
+	directory cid.Cid
+	seq       uint64
+	from      *source // nil when the DHT gave it
+	name      string  // IPNS name of the record
+	record    []byte  // the signed record, as it is served to other machines
 }
 
-func (h head) source() string {
-	if h.from == nil {
+func (ptr pointer) announcer() string {
+	if ptr.from == nil {
 		return "DHT"
 	}
-	return h.from.String()
+	return ptr.from.String()
 }
 
-// heard is what one source said: its heads, or why it has none.
-type heard struct {
-	src   *source
-	first bool // the first answer of this source
-	heads []head
-	err   error // the most telling one
-	later bool  // for one of the names it may have a head at another time
+// A pointerAnswer is the outcome of one request for pointers to one source.
+type pointerAnswer struct {
+	src      *source
+	first    bool // it is the first answer of this source
+	pointers []pointer
+	err      error // the worst error
+	retry    bool  // the source may have a pointer later
 }
 
-// question asks a source for its heads until it is banned or the search is over: one whose
-// head was refused may hear of a better one.
-func (r *resolver) question(ctx context.Context, s *source) {
+// poll asks a source for its pointers again and again until it is banned or ctx ends. A
+// source whose pointer was refused may learn a newer one.
+func (r *resolver) poll(ctx context.Context, s *source) {
 	for n := 0; ; n++ {
-		a := r.ask(ctx, s)
+		a := r.requestPointers(ctx, s)
 		a.first = n == 0
 		select {
-		case r.asked <- a:
+		case r.answers <- a:
 		case <-ctx.Done():
 			return
 		}
 		select {
-		case <-time.After(r.pause(n, a.err)):
+		case <-time.After(r.pauseAfter(n, a.err)):
 		case <-s.banned:
 			return
 		case <-ctx.Done():
@@ -60,26 +62,26 @@ func (r *resolver) question(ctx context.Context, s *source) {
 	}
 }
 
-// pause is how long to wait after answer n before the source is asked again.
-func (r *resolver) pause(n int, err error) time.Duration {
-	pause := growing(r.cfg.times.askFirst, n, r.cfg.times.askMax)
+// pauseAfter returns the pause between answer n of a source and the next request.
+func (r *resolver) pauseAfter(n int, err error) time.Duration {
+	pause := timing.Growing(r.times.AskFirst, n, r.times.AskMax)
 	if busy := (*gateway.BusyError)(nil); errors.As(err, &busy) {
-		pause = max(pause, r.cfg.times.retryAfter(busy.After))
+		pause = max(pause, r.times.RetryAfter(busy.After))
 	}
 	return pause
 }
 
-// ask asks a source once for the record of every trusted name. Bytes that nobody signed, such
-// as a page of a server that is not ready, are no answer; a record that somebody else signed
-// is a refused one.
-func (r *resolver) ask(ctx context.Context, s *source) heard {
-	a := heard{src: s}
+// requestPointers asks a source once for the IPNS record of every trusted name. An unsigned
+// answer, such as an HTML page, counts as unreachable. A record with a wrong signature counts
+// as untrusted.
+func (r *resolver) requestPointers(ctx context.Context, s *source) pointerAnswer {
+	a := pointerAnswer{src: s}
 	for _, name := range r.names {
 		rec, err := s.record(ctx, name)
 		if err == nil {
-			h := head{from: s, name: name, record: rec}
-			if h.folder, h.seq, err = p2p.CheckRecord(name, rec); err == nil {
-				a.heads = append(a.heads, h)
+			ptr := pointer{from: s, name: name, record: rec}
+			if ptr.directory, ptr.seq, err = p2p.CheckRecord(name, rec); err == nil {
+				a.pointers = append(a.pointers, ptr)
 				continue
 			}
 			if errors.Is(err, p2p.ErrNoRecord) {
@@ -89,7 +91,20 @@ func (r *resolver) ask(ctx context.Context, s *source) heard {
 			}
 		}
 		a.err = worse(a.err, err)
-		a.later = a.later || !errors.Is(err, manifest.ErrUntrusted)
+		a.retry = a.retry || !errors.Is(err, manifest.ErrUntrusted)
 	}
 	return a
+}
+
+// savedPointer reads and checks the saved record of a name in a cache.
+func savedPointer(dir cacheDir, name string) (pointer, error) {
+	record, err := dir.readRecord(name)
+	if err != nil {
+		return pointer{}, err
+	}
+	ptr := pointer{name: name, record: record}
+	if ptr.directory, ptr.seq, err = p2p.CheckRecord(name, record); err != nil {
+		return pointer{}, fmt.Errorf("%w: %w", manifest.ErrUntrusted, err)
+	}
+	return ptr, nil
 }

@@ -22,12 +22,12 @@ import (
 
 type bend func(w http.ResponseWriter, req *http.Request, good http.Handler)
 
-// badPeers are sources that give their head and then misbehave, and what becomes of a
-// machine that has no other.
+// badPeers are sources that send a good pointer and then fail, and the exit code of a machine
+// that has no other source.
 var badPeers = map[string]struct {
 	bend   bend
 	exit   int
-	blamed bool // in the report of a machine that has another
+	blamed bool // a machine with another source reports a fault
 }{
 	"wrong block":      {flip, cli.ExitCorrupt, true},
 	"truncated":        {truncated, cli.ExitNotFound, true},
@@ -44,7 +44,7 @@ var badPeers = map[string]struct {
 	"busy for ever":    {busy, cli.ExitNotFound, false},
 }
 
-// truncated promises a whole answer and sends half of it.
+// truncated announces a whole answer and sends half of it.
 func truncated(w http.ResponseWriter, req *http.Request, good http.Handler) {
 	rec := httptest.NewRecorder()
 	good.ServeHTTP(rec, req)
@@ -77,7 +77,7 @@ func busy(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 	http.Error(w, "later", http.StatusServiceUnavailable)
 }
 
-func TestABadPeerBesideAGoodOneIsPassedOver(t *testing.T) {
+func TestABadPeerBesideAGoodOneDoesNotStopTheBoot(t *testing.T) {
 	for name, row := range badPeers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -97,7 +97,7 @@ func TestABadPeerBesideAGoodOneIsPassedOver(t *testing.T) {
 	}
 }
 
-func TestABadPeerAloneEndsTheBootInWords(t *testing.T) {
+func TestABadPeerAloneEndsTheBootWithAReason(t *testing.T) {
 	for name, row := range badPeers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -109,7 +109,7 @@ func TestABadPeerAloneEndsTheBootInWords(t *testing.T) {
 			case cli.ExitOK:
 				m.boots(r)
 				return
-			case cli.ExitNotFound: // it may come back, until the time is over
+			case cli.ExitNotFound: // the source may recover until the patience is over
 				m.cfg.Patience = 3 * time.Second
 			}
 			m.refuses(row.exit, bad.URL)
@@ -117,8 +117,8 @@ func TestABadPeerAloneEndsTheBootInWords(t *testing.T) {
 	}
 }
 
-// Who cannot fetch reads once what each source said, and what to do.
-func TestABlockThatNobodyGivesIsToldOnceWithTheRemedy(t *testing.T) {
+// A failed fetch prints the error of each source once, and the remedy.
+func TestAMissingBlockIsReportedOnceWithTheRemedy(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	leaves, err := cas.Leaves(t.Context(), r.store, r.cids["rootfs"], int64(len(r.signed["rootfs"])))
 	ok(t, err)
@@ -151,34 +151,34 @@ func TestABlockThatNobodyGivesIsToldOnceWithTheRemedy(t *testing.T) {
 	}
 }
 
-func TestARootOfAnotherRepositoryIsNamedAsThat(t *testing.T) {
+func TestARootOfAnotherRepositoryIsRecognized(t *testing.T) {
 	t.Parallel()
 	other, err := p2p.Name(public("other-ipns")[0])
 	ok(t, err)
-	us, them := newRepo(t, "us", manifest.Discovery{}), newRepo(t, "stranger", manifest.Discovery{})
+	us, them := newRepo(t, "us", manifest.Discovery{}), newRepo(t, "foreign", manifest.Discovery{})
 	root, err := manifest.NewRoot(manifest.RootSpec{
-		Root: public("stranger"), Threshold: 1, Online: public("stranger-online"), Discovery: manifest.Discovery{IPNS: []string{other}}, Expires: time.Now().Add(1000 * time.Hour),
+		Root: public("foreign"), Threshold: 1, Online: public("foreign-online"), Discovery: manifest.Discovery{IPNS: []string{other}}, Expires: time.Now().Add(1000 * time.Hour),
 	})
 	ok(t, err)
 	m := newMachine(t, us, "private")
-	m.cfg.Root, m.cfg.Timeout = sign(t, root, "stranger"), 3*time.Second
+	m.cfg.Root, m.cfg.Timeout = sign(t, root, "foreign"), 3*time.Second
 	m.cfg.Mirrors = []string{serve(t, us, nil).URL, serve(t, them, nil).URL}
 	m.refuses(cli.ExitNotFound, "2 sources answered, none knows this repository's name "+other, "is it the right root.json?")
 }
 
-// Who does not know our names says nothing of the sources that did not answer.
-func TestAStrangerDoesNotHideAMirrorThatIsDown(t *testing.T) {
+// Sources that do not know the repository's name prove nothing about unreachable ones.
+func TestAMirrorOfAnotherRepositoryDoesNotHideAnUnreachableOne(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, newRepo(t, "us", manifest.Discovery{}), "private")
-	stranger := httptest.NewServer(http.NotFoundHandler())
-	defer stranger.Close()
+	foreign := httptest.NewServer(http.NotFoundHandler())
+	defer foreign.Close()
 	m.cfg.Timeout = 3 * time.Second
-	m.cfg.Mirrors = []string{"http://127.0.0.1:1", stranger.URL}
+	m.cfg.Mirrors = []string{"http://127.0.0.1:1", foreign.URL}
 	m.refuses(cli.ExitNotFound, "mirror http://127.0.0.1:1: ", "refused", "name a source with --mirror")
 }
 
-// A source that is slow has made no fault, and was named.
-func TestAMirrorThatIsSlowIsWaitedForByName(t *testing.T) {
+// A slow source has made no fault, and was named.
+func TestASlowMirrorIsNamedOnTheConsole(t *testing.T) {
 	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	m, console := newMachine(t, r, "private"), new(bytes.Buffer)
@@ -189,12 +189,12 @@ func TestAMirrorThatIsSlowIsWaitedForByName(t *testing.T) {
 	if err := m.fetch(t.Context()); cli.Code(err) != cli.ExitNotFound {
 		t.Errorf("exit code %d: %v", cli.Code(err), err)
 	}
-	if said := console.String(); !strings.Contains(said, "looks for sources, for up to 5s: no answer for 3s from mirror "+slow.URL) || strings.Contains(said, "no mirror") {
+	if said := console.String(); !strings.Contains(said, "searching (up to 5s): no answer for 3s from mirror "+slow.URL) || strings.Contains(said, "no mirror") {
 		t.Errorf("it says:\n%s", said)
 	}
 }
 
-func TestWhoInterruptsIsNotToldToNameASource(t *testing.T) {
+func TestAnInterruptedFetchDoesNotAskForAnotherSource(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	ctx, cancel := context.WithCancel(t.Context())
 	m := newMachine(t, r, "private")
@@ -208,7 +208,7 @@ func TestWhoInterruptsIsNotToldToNameASource(t *testing.T) {
 	}
 }
 
-func TestABusySourceIsAskedAgainAndNotBlamed(t *testing.T) {
+func TestABusySourceIsRetriedWithoutAFault(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	var asked atomic.Int32
 	s := serve(t, r, func(w http.ResponseWriter, req *http.Request, good http.Handler) {
@@ -227,8 +227,8 @@ func TestABusySourceIsAskedAgainAndNotBlamed(t *testing.T) {
 	}
 }
 
-// liar tells every neighbour that it has everything, and then has nothing.
-func liar(r *repo, then bend) http.Handler {
+// claimsAll claims every leaf in its bitfield, and then answers with then.
+func claimsAll(r *repo, then bend) http.Handler {
 	honest := (&server{bend: then}).handler(r)
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if name, ok := strings.CutPrefix(req.URL.Path, "/have/"); ok {
@@ -239,7 +239,7 @@ func liar(r *repo, then bend) http.Handler {
 	})
 }
 
-// allBits is the bitmap of an artifact that is there.
+// allBits is the full bitfield of an artifact.
 func allBits(r *repo, root string) []byte {
 	for role, c := range r.cids {
 		if c.String() != root {
@@ -255,12 +255,12 @@ func allBits(r *repo, root string) []byte {
 	return nil
 }
 
-func TestANeighbourThatLiesAboutWhatItHas(t *testing.T) {
-	for name, then := range map[string]bend{"has nothing": lacking, "gives wrong bytes": flip, "never answers": stall} {
+func TestAPeerWithAFalseBitfieldDoesNotStopTheBoot(t *testing.T) {
+	for name, then := range map[string]bend{"has nothing": lacking, "sends wrong bytes": flip, "never answers": stall} {
 		t.Run(name+", beside the publisher", func(t *testing.T) {
 			t.Parallel()
 			r := newRepo(t, "us", manifest.Discovery{})
-			_, bad := node(t, p2p.Options{}, liar(r, then))
+			_, bad := node(t, p2p.Options{}, claimsAll(r, then))
 			_, good := node(t, p2p.Options{}, (&server{}).handler(r))
 			m := newMachine(t, r, "private")
 			m.cfg.Peers = []string{bad, good}
@@ -269,7 +269,7 @@ func TestANeighbourThatLiesAboutWhatItHas(t *testing.T) {
 		t.Run(name+", alone", func(t *testing.T) {
 			t.Parallel()
 			r := newRepo(t, "us", manifest.Discovery{})
-			_, bad := node(t, p2p.Options{}, liar(r, then))
+			_, bad := node(t, p2p.Options{}, claimsAll(r, then))
 			m := newMachine(t, r, "private")
 			m.cfg.Peers, m.cfg.Patience = []string{bad}, 3*time.Second
 			if err := m.fetch(t.Context()); cli.Code(err) != cli.ExitNotFound && cli.Code(err) != cli.ExitCorrupt {
@@ -279,9 +279,9 @@ func TestANeighbourThatLiesAboutWhatItHas(t *testing.T) {
 	}
 }
 
-// Everybody in the DHT is the attacker's: they store and serve an old head, claim to have
-// everything and give wrong bytes.
-func TestADHTFullOfSybilsDoesNotKeepAMachineFromItsMirror(t *testing.T) {
+// All peers of the DHT are the attacker's: they store and serve an old pointer, claim every
+// leaf and send wrong bytes.
+func TestADHTOfAttackersDoesNotKeepAMachineFromItsMirror(t *testing.T) {
 	prefix := "/phaseboot/test-sybil"
 	r := newRepo(t, "us", manifest.Discovery{DHTPrefix: prefix})
 	old := r.frozen()
@@ -290,12 +290,12 @@ func TestADHTFullOfSybilsDoesNotKeepAMachineFromItsMirror(t *testing.T) {
 	ok(t, err)
 	r.release("2", map[string][]byte{"kernel": content(11, 200<<10), "initramfs": content(12, 100<<10)})
 	for range 3 {
-		sybil, _ := node(t, p2p.Options{DHT: p2p.DHTServer, Prefix: prefix, Bootstrap: info}, (&server{bend: flip}).handler(old))
-		ok(t, sybil.PutIPNS(t.Context(), old.ipns, old.record))
-		ok(t, sybil.Provide(t.Context(), old.head))
-		ok(t, sybil.Provide(t.Context(), r.head))
+		attacker, _ := node(t, p2p.Options{DHT: p2p.DHTServer, Prefix: prefix, Bootstrap: info}, (&server{bend: flip}).handler(old))
+		ok(t, attacker.PutIPNS(t.Context(), old.ipns, old.record))
+		ok(t, attacker.Provide(t.Context(), old.head))
+		ok(t, attacker.Provide(t.Context(), r.head))
 		for _, c := range r.cids {
-			ok(t, sybil.Provide(t.Context(), c))
+			ok(t, attacker.Provide(t.Context(), c))
 		}
 	}
 	m := newMachine(t, r, "internet")

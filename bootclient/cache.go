@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"sync"
 
 	"github.com/ipfs/go-cid"
@@ -13,24 +12,21 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// A cache is the disk's store of blocks: one more source that may lie, asked before
-// all others, and never a reason to stop. The zero cache is off.
+// A cache is the store of blocks on the machine's disk. It is an untrusted source that is
+// read before all others. Its errors never end a boot. The zero cache is off.
 type cache struct {
-	store    *cas.Packs
-	dir      string // of the store
-	readOnly bool
-	report   *Report
-	log      *slog.Logger
+	cacheOptions
+	store *cas.Packs // nil when the cache is off
 
-	mu      sync.Mutex
-	stats   SourceStats
-	broken  bool             // a write failed: no more of them
-	settled bool             // what could make room on a full disk has been removed
-	bad     map[cid.Cid]bool // blocks that were damaged, true when written again
+	mu            sync.Mutex
+	stats         SourceStats
+	broken        bool             // a write failed; nothing more is written
+	roomExhausted bool             // nothing more can be removed from a full disk
+	damaged       map[cid.Cid]bool // damaged blocks; true once they are rewritten
 }
 
-// get returns a verified block, or false. A block that went bad is a fault of the
-// cache and is fetched again.
+// get returns a verified block, or false. A damaged block is counted as a fault of the cache;
+// the caller fetches it from another source.
 func (c *cache) get(ctx context.Context, id cid.Cid) ([]byte, bool) {
 	if c.store == nil {
 		return nil, false
@@ -46,36 +42,35 @@ func (c *cache) get(ctx context.Context, id cid.Cid) ([]byte, bool) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil:
 	case errors.Is(err, cas.ErrCorrupt):
-		c.bad[id] = false
+		c.damaged[id] = false
 		c.log.Debug("cache: damaged", "err", err)
-	case len(c.stats.Faults) < maxFaults:
-		c.stats.Faults = append(c.stats.Faults, clean(err.Error()))
+	default:
+		c.stats.AddFault(err)
 	}
 	return nil, false
 }
 
 func (c *cache) writable() bool { return c.store != nil && !c.readOnly && !c.isBroken() }
 
-// put keeps a verified block when the cache may be written, in place of the damaged one
-// if there is one.
+// put stores a verified block if the cache may be written. It overwrites a damaged copy.
 func (c *cache) put(ctx context.Context, id cid.Cid, data []byte) {
 	if !c.writable() {
 		return
 	}
 	keep := c.store.Put
-	if c.isBad(id) {
+	if c.needsRewrite(id) {
 		keep = c.rewrite
 	}
 	if err := keep(ctx, id, data); err != nil && ctx.Err() == nil {
-		c.giveUp(err)
+		c.stopWriting(err)
 	}
 }
 
-func (c *cache) isBad(id cid.Cid) bool {
+func (c *cache) needsRewrite(id cid.Cid) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	mended, bad := c.bad[id]
-	return bad && !mended
+	repaired, bad := c.damaged[id]
+	return bad && !repaired
 }
 
 func (c *cache) rewrite(ctx context.Context, id cid.Cid, data []byte) error {
@@ -83,25 +78,27 @@ func (c *cache) rewrite(ctx context.Context, id cid.Cid, data []byte) error {
 	if err == nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.bad[id] = true
+		c.damaged[id] = true
 	}
 	return err
 }
 
-// damage says in words how many blocks were damaged, and what became of them. c.mu is held.
-func (c *cache) damage() string {
-	mended := 0
-	for _, ok := range c.bad {
-		mended += number(ok)
+// damageSummary says how many blocks were damaged and how many were repaired. c.mu is held.
+func (c *cache) damageSummary() string {
+	repaired := 0
+	for _, ok := range c.damaged {
+		if ok {
+			repaired++
+		}
 	}
-	words := count(len(c.bad), "damaged block")
+	words := count(len(c.damaged), "damaged block")
 	switch {
-	case mended == len(c.bad):
+	case repaired == len(c.damaged):
 		return words + ", fetched again"
 	case c.readOnly:
-		return words + ", which stay: the cache is only read"
+		return words + ", not repaired: the cache is read-only"
 	}
-	return fmt.Sprintf("%s, %d fetched again; the next fetch asks for the others", words, mended)
+	return fmt.Sprintf("%s, %d fetched again; the next fetch requests the others", words, repaired)
 }
 
 func (c *cache) isBroken() bool {
@@ -110,46 +107,52 @@ func (c *cache) isBroken() bool {
 	return c.broken
 }
 
-// giveUp ends writing. Before there was a chance to make room, a full disk is no reason.
-func (c *cache) giveUp(err error) {
+// stopWriting ends all writing after an error. A full disk ends it only after noMoreRoom.
+func (c *cache) stopWriting(err error) {
 	c.mu.Lock()
-	first := !c.broken && (c.settled || !cas.IsFull(err))
+	first := !c.broken && (c.roomExhausted || !cas.IsFull(err))
 	c.broken = c.broken || first
 	if first {
-		c.stats.Faults = append(c.stats.Faults, clean(lost(err).Error()))
+		c.stats.AddFault(lost(err))
 	}
 	c.mu.Unlock()
 	if first {
-		c.report.Refuse("cache", "keeping blocks", lost(err))
+		c.report.Refuse("cache", "storing blocks", lost(err))
 	}
 }
 
-// lost says what a cache that can no longer be written costs.
+// lost adds to a write error what it means for the next fetch.
 func lost(err error) error {
 	if cas.IsFull(err) {
-		return errors.New("its disk is full: what did not fit comes from other sources again next time")
+		return errors.New("disk full: the blocks that did not fit are fetched again next time")
 	}
-	return fmt.Errorf("%w; nothing more is kept, and the rest comes from other sources again next time", err)
+	return fmt.Errorf("%w; no more blocks are stored, and the others are fetched again next time", err)
 }
 
-// settle says that nothing more can be removed to make room.
-func (c *cache) settle() {
+// noMoreRoom records that nothing more can be removed from the cache's disk.
+func (c *cache) noMoreRoom() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.settled = true
+	c.roomExhausted = true
 }
 
-// sync makes what was kept durable.
+// has reports whether the store lists a block.
+func (c *cache) has(ctx context.Context, id cid.Cid) bool {
+	ok, err := c.store.Has(ctx, id)
+	return ok && err == nil
+}
+
+// sync makes the stored blocks durable.
 func (c *cache) sync(ctx context.Context) {
 	if !c.writable() {
 		return
 	}
 	if err := c.store.Sync(ctx); err != nil && ctx.Err() == nil {
-		c.giveUp(err)
+		c.stopWriting(err)
 	}
 }
 
-// close ends the use of the cache; what a fetch that failed kept is made durable too.
+// close closes the store. The blocks of a failed fetch become durable too.
 func (c *cache) close() {
 	if c.store == nil {
 		return
@@ -165,8 +168,8 @@ func (c *cache) snapshot() (SourceStats, bool) {
 	defer c.mu.Unlock()
 	out := c.stats
 	out.Faults = append([]string(nil), out.Faults...)
-	if len(c.bad) > 0 {
-		out.Faults = append(out.Faults, c.damage())
+	if len(c.damaged) > 0 {
+		out.Faults = append(out.Faults, c.damageSummary())
 	}
 	return out, out.Blocks > 0 || len(out.Faults) > 0
 }

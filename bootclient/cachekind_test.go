@@ -18,10 +18,9 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// Whatever kind of file a stranger put in the place of one of a cache's: a boot that may
-// write the cache, a boot that may only read it, and a seed all end, and nothing outside
-// of the cache is touched. Both boots succeed, and the second writing one finds a cache that
-// works.
+// With any kind of file in the place of a cache file, a boot that may write the cache, a boot
+// that may only read it, and a seed all end, and no file outside the cache is touched. Both
+// boots succeed, and after the writing boot the cache works again.
 func TestEveryKindOfFileInACache(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	r.release("small", map[string][]byte{"kernel": content(1, 30<<10), "initramfs": content(2, 70<<10), "rootfs": content(3, 500<<10)}) // hundreds of boots
@@ -47,7 +46,7 @@ func TestEveryKindOfFileInACache(t *testing.T) {
 			t.Run(kind.Name+"/"+strings.Replace(name, filepath.Base(heads[0]), "head", 1), func(t *testing.T) {
 				t.Parallel()
 				if kind.Name == "unreadable" && os.Getuid() != 0 {
-					return // a right is missing: TestACacheThatWasAskedForMustBeOfUse
+					return // another user lacks a right: TestANamedCacheThatIsUnusableIsAnError
 				}
 				cache := filepath.Join(t.TempDir(), "cache")
 				path := filepath.Join(cache, filepath.FromSlash(name))
@@ -88,10 +87,9 @@ func seedOnce(t *testing.T, r *repo, cache string) {
 	}
 }
 
-// A cache that a person named, and that is of no use, is an error that says what is lost;
-// one that a boot came across is not.
-func TestACacheThatWasAskedForMustBeOfUse(t *testing.T) {
-	if os.Getuid() == 0 { // who may write everything
+// An unusable cache is an error if a person named it. Otherwise the boot continues without it.
+func TestANamedCacheThatIsUnusableIsAnError(t *testing.T) {
+	if os.Getuid() == 0 { // root may write every file
 		asNobody(t)
 		return
 	}
@@ -123,7 +121,7 @@ func TestACacheThatWasAskedForMustBeOfUse(t *testing.T) {
 	}
 }
 
-// asNobody runs the test again, as a user who may write only what is theirs.
+// asNobody runs the test again as a user without rights on other users' files.
 func asNobody(t *testing.T) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
@@ -134,8 +132,8 @@ func asNobody(t *testing.T) {
 	}
 }
 
-// A disk that does not answer costs the blocks on it, and not the boot.
-func TestACacheThatDoesNotOpenIsLeftOut(t *testing.T) {
+// A disk that does not answer costs the blocks on it, and does not end the boot.
+func TestACacheThatDoesNotOpenIsSkipped(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	release := make(chan struct{})
 	bootclient.OpenPacksWith(t, func(context.Context, string, cas.PackOptions) (*cas.Packs, error) {
@@ -150,7 +148,7 @@ func TestACacheThatDoesNotOpenIsLeftOut(t *testing.T) {
 	m.boots(r)
 	said := false
 	for _, refused := range m.report.Refused() {
-		said = said || strings.Contains(refused.Why, "not open in time") && strings.Contains(refused.Why, "the boot goes on without it")
+		said = said || strings.Contains(refused.Why, "not open in time") && strings.Contains(refused.Why, "the boot continues without it")
 	}
 	if !said {
 		t.Errorf("the report does not say it: %v", m.report.Refused())

@@ -5,96 +5,99 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
-	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// errSlow says that the cache was not open in time.
+// errSlow is the error of a cache that did not open within its deadline.
 var errSlow = errors.New("not open in time")
 
-// openCache opens the cache that the mode allows, within a deadline. A cache that another
-// process writes, or on a file system that is mounted read-only, is read. One that is
-// damaged is made anew where it may be written and nobody asked for it by name. One that
-// cannot be used is left out, and the report says what is lost; where Config.CacheWanted
-// says that it was asked for, that is an error.
-func openCache(ctx context.Context, cfg Config) (*cache, error) {
-	c := &cache{report: cfg.Report, log: cfg.Log, bad: map[cid.Cid]bool{}, stats: SourceStats{Name: "cache", Kind: kindCache, Address: cfg.Cache}}
-	if cfg.Cache == "" {
+// cacheOptions say where the cache is and how it may be used.
+type cacheOptions struct {
+	dir      cacheDir // "" for no cache
+	readOnly bool
+	named    bool          // a person named it: an unusable one is an error, and is not recreated
+	within   time.Duration // deadline for opening it
+	log      *slog.Logger
+	report   *Report
+}
+
+// openCache opens a cache within its deadline. A cache that another process writes, or that is on
+// a read-only file system, is opened for reading. A damaged cache is recreated if it may be
+// written, unless it was named. An unusable cache is an error if it was named; otherwise the
+// report says so and the boot continues without it.
+func openCache(ctx context.Context, o cacheOptions) (*cache, error) {
+	c := &cache{cacheOptions: o, damaged: map[cid.Cid]bool{}, stats: SourceStats{Name: "cache", Kind: kindCache, Address: string(o.dir)}}
+	if o.dir == "" {
 		return c, nil
 	}
-	c.dir, c.readOnly = cfg.blocksDir(), cfg.Mode.Cache == "ro"
-	err := c.open(ctx, cfg)
+	err := c.open(ctx)
 	switch {
-	case err == nil, c.readOnly && errors.Is(err, fs.ErrNotExist):
+	case err == nil, o.readOnly && errors.Is(err, fs.ErrNotExist):
 		return c, nil
 	case ctx.Err() != nil:
 		return c, context.Cause(ctx)
-	case cfg.CacheWanted:
-		return c, fmt.Errorf("cache %s: %w", cfg.Cache, wanted(err))
+	case o.named:
+		return c, fmt.Errorf("cache %s: %w", o.dir, withRemedy(err))
 	}
-	c.report.Refuse("cache", "opening", fmt.Errorf("%w; the boot goes on without it: every block comes from other sources, and none is kept", err))
+	c.report.Refuse("cache", "opening", fmt.Errorf("%w; the boot continues without it: all blocks come from other sources, and none is stored", err))
 	return c, nil
 }
 
-// wanted adds to the error of a cache that was asked for what to do.
-func wanted(err error) error {
-	if errors.Is(err, fs.ErrPermission) || cas.IsFull(err) { // which say it
-		return fmt.Errorf("%w, or leave --cache out: blocks come from other sources each time then, and an older release cannot be told", err)
+// withRemedy adds the remedy to the error of a cache that a person named.
+func withRemedy(err error) error {
+	if errors.Is(err, fs.ErrPermission) || cas.IsFull(err) { // these already contain one remedy
+		return fmt.Errorf("%w, or omit --cache: then every fetch requests all blocks, and an older release is not recognized", err)
 	}
 	return fmt.Errorf("%w; name another folder with --cache", err)
 }
 
-func (c *cache) open(ctx context.Context, cfg Config) error {
-	err := cfg.checkFolders()
+func (c *cache) open(ctx context.Context) error {
+	err := c.dir.check()
 	if c.readOnly {
 		if err == nil {
-			err = c.openStore(ctx, cfg)
+			err = c.openStore(ctx)
 		}
 		return err
 	}
-	err = errors.Join(err, writable(cfg.Cache))
+	err = errors.Join(err, writable(string(c.dir)))
 	if err == nil {
-		err = c.openStore(ctx, cfg)
+		err = c.openStore(ctx)
 	}
-	if errors.Is(err, cas.ErrCorrupt) && !cfg.CacheWanted {
+	if errors.Is(err, cas.ErrCorrupt) && !c.named {
 		c.report.Refuse("cache", "opening", err)
-		if err = cfg.removeDamaged(); err == nil {
-			c.report.Begin("cache").Done("made anew: it was damaged")
-			err = c.openStore(ctx, cfg)
+		if err = c.dir.removeDamaged(); err == nil {
+			c.report.Begin("cache").Done("recreated: it was damaged")
+			err = c.openStore(ctx)
 		}
 	}
 	if !errors.Is(err, cas.ErrBusy) && !errors.Is(err, syscall.EROFS) {
 		return err
 	}
-	c.report.Refuse("cache", "keeping blocks", fmt.Errorf("%w; it is only read: new blocks come from other sources again next time", err))
+	c.report.Refuse("cache", "storing blocks", fmt.Errorf("%w; opened read-only: new blocks are fetched again next time", err))
 	c.readOnly = true
-	if err = c.openStore(ctx, cfg); errors.Is(err, fs.ErrNotExist) {
+	if err = c.openStore(ctx); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
 }
 
-// openStore opens the store of blocks. A disk that does not answer keeps it waiting until the
-// deadline; what comes of it afterwards is closed.
-func (c *cache) openStore(ctx context.Context, cfg Config) error {
-	within := cfg.times.openCache
-	if cfg.CacheWanted {
-		within = cfg.times.openWanted
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("%w (%s)", errSlow, within))
+// openStore opens the store within the deadline. If the disk answers later, the store is closed.
+func (c *cache) openStore(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.within, fmt.Errorf("%w (%s)", errSlow, c.within))
 	type opened struct {
 		store *cas.Packs
 		err   error
 	}
 	done := make(chan opened, 1)
-	open, dir, opts := openPacks, c.dir, cas.PackOptions{ReadOnly: c.readOnly, Log: cfg.Log, MaxPack: cachePack, Lazy: true}
+	open, dir, opts := openPacks, c.dir.blocks(), cas.PackOptions{ReadOnly: c.readOnly, Log: c.log, MaxPack: cachePack, Lazy: true}
 	go func() {
 		store, err := open(ctx, dir, opts)
 		done <- opened{store, err}
@@ -115,60 +118,11 @@ func (c *cache) openStore(ctx context.Context, cfg Config) error {
 	}
 }
 
-// openPacks is a variable for the tests of a disk that hangs.
+// openPacks is replaced by tests of a disk that does not answer.
 var openPacks = cas.OpenPacksContext
 
-// folders are those of a cache.
-func (c Config) folders() []string {
-	return []string{c.blocksDir(), c.trustDir(), filepath.Dir(c.headFile(""))}
-}
-
-// CheckCache refuses a folder that holds something and is no cache, so that none is made in
-// the middle of a person's files. One that is not there, empty, or cannot be listed passes.
-// The error wraps fs.ErrInvalid.
-func CheckCache(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil || dir == "" {
-		return nil
-	}
-	for _, folder := range (Config{Cache: dir}).folders() {
-		if _, err := os.Lstat(folder); err == nil {
-			return nil
-		}
-	}
-	for _, e := range entries {
-		if e.Name() != "lost+found" {
-			return misuse{fmt.Sprintf("cache %s: holds %.80q and is no cache; name an empty or a new folder", dir, e.Name())}
-		}
-	}
-	return nil
-}
-
-// checkFolders wants the folders of a cache to be folders, if they are there. A link leads
-// out of the cache: it wraps cas.ErrCorrupt, as any other kind does.
-func (c Config) checkFolders() error {
-	for _, dir := range c.folders() {
-		if err := file.CheckFolder(dir); errors.Is(err, file.ErrKind) {
-			return fmt.Errorf("%w (%w); remove it", err, cas.ErrCorrupt)
-		}
-	}
-	return nil
-}
-
-// removeDamaged removes the blocks, and what is no folder but should be. What is behind a
-// link stays as it is.
-func (c Config) removeDamaged() error {
-	err := os.RemoveAll(c.blocksDir())
-	for _, dir := range c.folders() {
-		if errors.Is(file.CheckFolder(dir), file.ErrKind) {
-			err = errors.Join(err, os.Remove(dir))
-		}
-	}
-	return err
-}
-
-// writable reports why nothing can be written to a cache, if so. A folder that is not there
-// is made.
+// writable creates the folder of a cache if it is missing, and returns an error if this user
+// cannot write to it.
 func writable(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -11,90 +11,87 @@ import (
 )
 
 const (
-	cachePack  = 16 << 20          // bytes of a pack of the cache: collecting copies what is wanted of one at a time
-	tidyMargin = cachePack * 3 / 2 // bytes that stay free for that
+	cachePack     = 16 << 20          // bytes of a pack; garbage collection copies one pack at a time
+	collectMargin = cachePack * 3 / 2 // bytes that must stay free for that copy
 )
 
-// makeRoom removes the blocks that the release has no use for from the cache, once the
-// disk has no room for those that it still lacks. A disk too full to copy a pack loses the
-// whole cache, if the release fits there at all: it comes again, from the network.
-func (f *fetch) makeRoom(ctx context.Context, meta *folder) {
-	defer f.nodes.Clear()
-	defer f.cache.settle()
-	if f.cache.store == nil || f.cache.readOnly || meta == nil {
-		return
-	}
-	free, err := freeBytes(f.cache.dir)
-	if err != nil || free >= f.total+tidyMargin {
-		return
-	}
-	all, lacks := f.sizes(ctx)
-	if lacks == 0 || free >= lacks+tidyMargin {
-		return
-	}
-	f.tidy(ctx, meta, free, all, lacks)
-	f.keepNodes(ctx, meta)
+// A roomPlan lists the blocks of a release, which stay in a cache.
+type roomPlan struct {
+	size   int64        // bytes of the artifacts
+	leaves [][]cas.Leaf // of each artifact
+	memory *cas.Memory  // its metadata and inner nodes; nil without them
+	unread []cid.Cid    // its metadata files that were not read; each has one block
 }
 
-func (f *fetch) tidy(ctx context.Context, meta *folder, free, all, lacks int64) {
-	held, err := f.cache.store.Stats(ctx)
-	if err != nil || held.Bytes-(all-lacks) < all/32 { // indexes, inner nodes and metadata are less
+// makeRoom removes the blocks that the release does not need from the cache, if the disk has
+// no room for the blocks that the cache lacks. If the disk has no room to copy a pack, makeRoom
+// removes the whole cache, provided that the release fits then.
+func (c *cache) makeRoom(ctx context.Context, p roomPlan) {
+	defer c.noMoreRoom()
+	if c.store == nil || c.readOnly || p.memory == nil {
 		return
 	}
-	full := free < tidyMargin
+	free, err := freeBytes(c.dir.blocks())
+	if err != nil || free >= p.size+collectMargin {
+		return
+	}
+	all, lacks := c.sizes(ctx, p)
+	if lacks == 0 || free >= lacks+collectMargin {
+		return
+	}
+	c.free(ctx, p, free, all, lacks)
+	for id, data := range p.memory.All() { // there was no room for them when they were read
+		c.put(ctx, id, data)
+	}
+}
+
+func (c *cache) free(ctx context.Context, p roomPlan, free, all, lacks int64) {
+	held, err := c.store.Stats(ctx)
+	if err != nil || held.Bytes-(all-lacks) < all/32 { // indexes, inner nodes and metadata need less
+		return
+	}
+	full := free < collectMargin
 	if !full {
-		full = f.collect(ctx, meta, lacks)
+		full = c.collect(ctx, p, lacks)
 	}
 	if !full || held.Bytes+free < all+all/32 {
 		return
 	}
-	n, err := f.cache.store.Clear(ctx)
-	f.cfg.Report.Begin("cache").Done("emptied of %s: its disk is too full to sort out what this release has a use for", bytesOf(n))
+	n, err := c.store.Clear(ctx)
+	c.report.Begin("cache").Done("all %s removed: the disk is too full to keep only the blocks that this release needs", bytesOf(n))
 	if err != nil && ctx.Err() == nil {
-		f.cache.giveUp(err)
+		c.stopWriting(err)
 	}
 }
 
-// collect removes what the release has no use for, and reports whether the disk was too
-// full for that.
-func (f *fetch) collect(ctx context.Context, meta *folder, lacks int64) (full bool) {
-	f.cfg.Report.Say("cache: looks for what this release has no use for, to make room for %s", bytesOf(lacks))
-	step := f.cfg.Report.Begin("cache")
-	wanted := f.wanted(meta)
-	sum, err := f.cache.store.Collect(ctx, func(id cid.Cid) bool { return wanted[id] })
+// collect removes the blocks that the release does not need. It reports whether the disk was
+// too full for that.
+func (c *cache) collect(ctx context.Context, p roomPlan, lacks int64) (full bool) {
+	c.report.Say("cache: removing blocks that this release does not need, to make room for %s", bytesOf(lacks))
+	step := c.report.Begin("cache")
+	sum, err := c.store.Collect(ctx, p.contains())
 	if cas.IsFull(err) {
-		step.Done("no room to copy what this release has a use for")
+		step.Done("no room to copy the blocks that this release needs")
 		return true
 	}
-	step.Done("%s removed that this release has no use for, to make room for %s", bytesOf(sum.Bytes), bytesOf(lacks))
-	if err != nil && !errors.Is(err, cas.ErrCorrupt) && ctx.Err() == nil { // a damaged block is mended when it is read
-		f.cache.giveUp(err)
+	step.Done("%s of blocks removed that this release does not need, to make room for %s", bytesOf(sum.Bytes), bytesOf(lacks))
+	if err != nil && !errors.Is(err, cas.ErrCorrupt) && ctx.Err() == nil { // a damaged block is repaired when it is read
+		c.stopWriting(err)
 	}
 	return false
 }
 
-// keepNodes puts what was read before there was room: metadata and inner nodes.
-func (f *fetch) keepNodes(ctx context.Context, meta *folder) {
-	put := func(id, data any) bool {
-		f.cache.put(ctx, id.(cid.Cid), data.([]byte))
-		return true
-	}
-	meta.blocks.Range(put)
-	f.nodes.Range(put)
-}
-
-// sizes is how many bytes the leaves of the artifacts have, each once, and how many of
-// these the cache has not.
-func (f *fetch) sizes(ctx context.Context) (all, lacks int64) {
+// sizes returns the bytes of all different leaves, and how many of these bytes the cache lacks.
+func (c *cache) sizes(ctx context.Context, p roomPlan) (all, lacks int64) {
 	seen := map[cid.Cid]bool{}
-	for _, p := range f.downloads {
-		for _, l := range p.leaves {
+	for _, leaves := range p.leaves {
+		for _, l := range leaves {
 			if seen[l.CID] {
 				continue
 			}
 			seen[l.CID] = true
 			all += l.Size
-			if ok, err := f.cache.store.Has(ctx, l.CID); !ok || err != nil {
+			if !c.has(ctx, l.CID) {
 				lacks += l.Size
 			}
 		}
@@ -102,28 +99,25 @@ func (f *fetch) sizes(ctx context.Context) (all, lacks int64) {
 	return all, lacks
 }
 
-// wanted are the blocks of the release and of the folder with its metadata.
-func (f *fetch) wanted(meta *folder) map[cid.Cid]bool {
+// contains returns a function that reports whether a block belongs to the release.
+func (p roomPlan) contains() func(cid.Cid) bool {
 	set := map[cid.Cid]bool{}
-	add := func(id, _ any) bool {
-		set[id.(cid.Cid)] = true
-		return true
-	}
-	f.nodes.Range(add)
-	meta.blocks.Range(add)
-	for _, id := range meta.unread() { // files of one block, as metadata is
+	for id := range p.memory.All() {
 		set[id] = true
 	}
-	for _, p := range f.downloads {
-		for _, l := range p.leaves {
+	for _, id := range p.unread {
+		set[id] = true
+	}
+	for _, leaves := range p.leaves {
+		for _, l := range leaves {
 			set[l.CID] = true
 		}
 	}
-	return set
+	return func(id cid.Cid) bool { return set[id] }
 }
 
-// freeBytes is what may still be written below dir, in bytes. Where the file system
-// cannot tell, that is an error.
+// freeBytes returns how many bytes may still be written below dir, or an error if the file
+// system does not say.
 func freeBytes(dir string) (int64, error) {
 	var disk unix.Statfs_t
 	if err := unix.Statfs(dir, &disk); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-func TestACacheDropsWhatTheNewReleaseHasNoUseFor(t *testing.T) {
+func TestACacheDropsBlocksThatTheNewReleaseDoesNotNeed(t *testing.T) {
 	if !netns.Alone(t) { // for its mounts
 		return
 	}
@@ -34,7 +34,7 @@ func TestACacheDropsWhatTheNewReleaseHasNoUseFor(t *testing.T) {
 	}
 }
 
-func TestACacheTooFullToTidyIsEmptied(t *testing.T) {
+func TestACacheTooFullForGarbageCollectionIsEmptied(t *testing.T) {
 	if !netns.Alone(t) { // for its mounts
 		return
 	}
@@ -122,7 +122,7 @@ func TestACacheOfOnePackThatFilledItsDiskIsEmptied(t *testing.T) {
 	if !netns.Alone(t) { // for its mounts
 		return
 	}
-	for _, left := range []int64{0, 26 << 20} { // bytes of the disk; the pack has more that is wanted
+	for _, left := range []int64{0, 26 << 20} { // free bytes of the disk; more bytes of the pack are needed
 		t.Run(fmt.Sprint(left), func(t *testing.T) {
 			dir := smallDisk(t, 81)
 			r := newRepo(t, "us", manifest.Discovery{})
@@ -136,8 +136,8 @@ func TestACacheOfOnePackThatFilledItsDiskIsEmptied(t *testing.T) {
 	}
 }
 
-// onePack makes a cache of one pack, with most of the release and blocks that nobody wants,
-// until so many bytes of the disk are left.
+// onePack makes a cache of one pack, with most of the release and unneeded blocks, until so
+// many bytes of the disk are left.
 func (r *repo) onePack(dir string, left int64) {
 	r.t.Helper()
 	store, err := cas.OpenPacks(dir, cas.PackOptions{})
@@ -163,7 +163,7 @@ func (r *repo) onePack(dir string, left int64) {
 	}
 }
 
-// fill leaves nothing of a disk.
+// fill uses all bytes of a disk.
 func fill(t *testing.T, dir string) {
 	t.Helper()
 	ok(t, os.WriteFile(filepath.Join(dir, "filler"), make([]byte, free(t, dir)), 0o600))

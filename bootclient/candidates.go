@@ -10,21 +10,21 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 )
 
 const (
-	maxCandidates  = 16384           // that wait for a dial
-	maxFound       = 256             // that may become sources
-	maxPerIP       = 64              // … at one IP address
-	candidateDials = 32              // at the same time
-	candidateLimit = 3 * time.Second // for one dial
-	candidatePause = time.Second     // before the next dial to one; doubles
+	maxCandidates  = 16384 // waiting for a dial
+	maxFound       = 256   // candidates that become sources
+	maxPerIP       = 64    // … at one IP address
+	candidateDials = 32    // at the same time
 )
 
 // Candidates are peers that mDNS or the DHT announced and that were not reached yet. An
 // attacker can announce any number of them. So a candidate becomes a source only when it
 // answers, and the next to dial is the one with the fewest dials, at the IP address with the
-// fewest failed dials: ten thousand invented candidates delay an honest one, and do not keep it out.
+// fewest failed dials: ten thousand invented candidates delay a real one, and do not keep it out.
 type candidates struct {
 	mu      sync.Mutex
 	waiting map[peer.ID]*candidate
@@ -74,7 +74,7 @@ func (s *candidates) tell() {
 func (s *candidates) evict() peer.ID {
 	var worst *candidate
 	looked := 0
-	for _, c := range s.waiting { // maps begin anywhere
+	for _, c := range s.waiting { // a map iteration begins at a random entry
 		if !c.dialling && (worst == nil || c.tries > worst.tries) {
 			worst = c
 		}
@@ -131,7 +131,7 @@ func (s *candidates) done(c *candidate, err error, now time.Time) bool {
 	} else {
 		s.lastErr = err
 	}
-	pause := candidatePause << min(c.tries-1, 5)
+	pause := timing.CandidatePause << min(c.tries-1, 5)
 	c.due = now.Add(pause/2 + rand.N(pause))
 	s.tell()
 	return false
@@ -162,7 +162,7 @@ func ipOf(info peer.AddrInfo) netip.Addr {
 }
 
 // dialCandidates dials candidates until ctx ends.
-func (h *sourceSet) dialCandidates(ctx context.Context) {
+func (set *sourceSet) dialCandidates(ctx context.Context) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	slots := make(chan struct{}, candidateDials)
@@ -172,11 +172,11 @@ func (h *sourceSet) dialCandidates(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		c, wait := h.candidates.next(time.Now())
+		c, wait := set.candidates.next(time.Now())
 		if c == nil {
 			<-slots
 			select {
-			case <-h.candidates.more:
+			case <-set.candidates.more:
 			case <-time.After(wait):
 			case <-ctx.Done():
 				return
@@ -185,21 +185,21 @@ func (h *sourceSet) dialCandidates(ctx context.Context) {
 		}
 		tasks.Go(func() {
 			defer func() { <-slots }()
-			h.dialCandidate(ctx, c)
+			set.dialCandidate(ctx, c)
 		})
 	}
 }
 
-func (h *sourceSet) dialCandidate(ctx context.Context, c *candidate) {
-	dctx, cancel := context.WithTimeout(ctx, candidateLimit)
+func (set *sourceSet) dialCandidate(ctx context.Context, c *candidate) {
+	dctx, cancel := context.WithTimeout(ctx, timing.CandidateLimit)
 	defer cancel()
-	ways, err := h.dialPeer(dctx, c.id)
-	if !h.candidates.done(c, err, time.Now()) {
+	endpoints, err := set.dialPeer(dctx, c.id)
+	if !set.candidates.done(c, err, time.Now()) {
 		return
 	}
-	s := newSource(c.kind, c.id.String(), func(ctx context.Context) ([]*way, error) { return h.dialPeer(ctx, c.id) })
-	s.opened(ways)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.add(s)
+	s := newSource(c.kind, c.id.String(), func(ctx context.Context) ([]*endpoint, error) { return set.dialPeer(ctx, c.id) })
+	s.setEndpoints(endpoints)
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	set.add(s)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -39,8 +40,8 @@ func hintOf(t *testing.T, addr string) peer.AddrInfo {
 	return info
 }
 
-// nodes starts two peers on loopback: one that looks, and an honest one that serves.
-func nodes(t *testing.T) (looks, serves *p2p.Node, addr string) {
+// nodes starts two nodes on loopback: one that dials, and one that serves.
+func nodes(t *testing.T) (dials, serves *p2p.Node, addr string) {
 	t.Helper()
 	any, err := p2p.ParseAddrs([]string{"/ip4/127.0.0.1/tcp/0"})
 	if err != nil {
@@ -49,7 +50,7 @@ func nodes(t *testing.T) (looks, serves *p2p.Node, addr string) {
 	for _, at := range []struct {
 		node **p2p.Node
 		opts p2p.Options
-	}{{&looks, p2p.Options{}}, {&serves, p2p.Options{Listen: any}}} {
+	}{{&dials, p2p.Options{}}, {&serves, p2p.Options{Listen: any}}} {
 		n, err := p2p.New(t.Context(), at.opts)
 		if err != nil {
 			t.Fatal(err)
@@ -62,30 +63,30 @@ func nodes(t *testing.T) (looks, serves *p2p.Node, addr string) {
 	}
 	for _, a := range serves.Addrs() {
 		if strings.HasPrefix(a.String(), "/ip4/127.0.0.1/") {
-			return looks, serves, a.String()
+			return dials, serves, a.String()
 		}
 	}
 	t.Fatalf("no loopback address in %v", serves.Addrs())
 	return nil, nil, ""
 }
 
-func TestTenThousandInventedPeersKeepNoHonestOneOut(t *testing.T) {
-	looks, serves, addr := nodes(t)
-	h := newSourceSet(http.DefaultClient, &usual)
-	h.node = looks
+func TestTenThousandInventedPeersDoNotKeepARealOneOut(t *testing.T) {
+	dials, serves, addr := nodes(t)
+	set := newSourceSet(http.DefaultClient, nil, &timing.Usual)
+	set.node = dials
 	for i := range 10_000 {
-		h.peer(kindMDNS, hintOf(t, fmt.Sprintf("/ip4/127.0.0.%d/tcp/1/p2p/%s", 2+i%250, invented(t))))
+		set.addPeer(kindMDNS, hintOf(t, fmt.Sprintf("/ip4/127.0.0.%d/tcp/1/p2p/%s", 2+i%250, invented(t))))
 	}
-	h.peer(kindMDNS, hintOf(t, addr))
+	set.addPeer(kindMDNS, hintOf(t, addr))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	done := make(chan struct{})
 	go func() {
-		h.dialAll(ctx)
+		set.dialAll(ctx)
 		close(done)
 	}()
 	for {
-		known, more := h.known()
+		known, more := set.known()
 		if len(known) > 0 {
 			if known[0].key != serves.ID().String() || len(known) > 1 {
 				t.Errorf("the sources are %v", known)
@@ -95,30 +96,30 @@ func TestTenThousandInventedPeersKeepNoHonestOneOut(t *testing.T) {
 		select {
 		case <-more:
 		case <-ctx.Done():
-			t.Fatal("the honest peer was not reached")
+			t.Fatal("the real peer was not reached")
 		}
 	}
 	cancel()
 	<-done
 }
 
-func TestStrangersAreBounded(t *testing.T) {
-	h := newSourceSet(http.DefaultClient, &usual)
-	h.node, _, _ = nodes(t)
+func TestTheNumberOfCandidatesIsBounded(t *testing.T) {
+	set := newSourceSet(http.DefaultClient, nil, &timing.Usual)
+	set.node, _, _ = nodes(t)
 	id := invented(t)
 	for i := range maxCandidates + 5000 {
-		h.peer(kindDHT, peer.AddrInfo{ID: peer.ID(fmt.Sprint(id, i))})
+		set.addPeer(kindDHT, peer.AddrInfo{ID: peer.ID(fmt.Sprint(id, i))})
 	}
-	if len(h.candidates.waiting) != maxCandidates || len(h.addrs) != maxCandidates {
-		t.Errorf("%d wait, %d addresses are kept, want %d", len(h.candidates.waiting), len(h.addrs), maxCandidates)
+	if len(set.candidates.waiting) != maxCandidates || len(set.addrs) != maxCandidates {
+		t.Errorf("%d wait, %d addresses are kept, want %d", len(set.candidates.waiting), len(set.addrs), maxCandidates)
 	}
 }
 
-func TestWhoWasDialledInVainWaitsForTheOthers(t *testing.T) {
+func TestACandidateWithAFailedDialIsDialledLast(t *testing.T) {
 	s := newCandidates()
 	now := time.Now()
-	mute := hintOf(t, "/ip4/192.0.2.1/tcp/1/p2p/"+invented(t).String())
-	s.add(kindMDNS, mute)
+	silent := hintOf(t, "/ip4/192.0.2.1/tcp/1/p2p/"+invented(t).String())
+	s.add(kindMDNS, silent)
 	first, _ := s.next(now)
 	s.done(first, cas.ErrUnreachable, now)
 	other := hintOf(t, "/ip4/192.0.2.2/tcp/1/p2p/"+invented(t).String())
@@ -126,29 +127,29 @@ func TestWhoWasDialledInVainWaitsForTheOthers(t *testing.T) {
 	s.add(kindMDNS, other)
 	now = now.Add(time.Minute)
 	if c, _ := s.next(now); c.id != other.ID {
-		t.Error("an address where a dial came to nothing is dialled before a new one")
+		t.Error("an address with a failed dial is dialled before a new one")
 	}
 	s.next(now)
-	if c, _ := s.next(now); c.id != mute.ID {
+	if c, _ := s.next(now); c.id != silent.ID {
 		t.Errorf("the third is %v", c)
 	}
 }
 
-// One for whom there is no place answers at once: it must not be dialled without a pause.
-func TestWhoFindsNoPlaceIsNotDialledAgainAtOnce(t *testing.T) {
+// A candidate without a free place answers at once. It must not be dialled again without a pause.
+func TestACandidateWithoutAFreePlaceIsNotDialledAgainAtOnce(t *testing.T) {
 	s := newCandidates()
 	now := time.Now()
 	for i := range maxPerIP + 1 {
 		s.add(kindMDNS, hintOf(t, fmt.Sprintf("/ip4/192.0.2.1/tcp/%d/p2p/%s", i+1, invented(t))))
 		c, _ := s.next(now)
 		if c == nil {
-			t.Fatal("nobody is dialled")
+			t.Fatal("no candidate is dialled")
 		}
 		if placed := s.done(c, nil, now); placed != (i < maxPerIP) {
 			t.Fatalf("number %d of one address: placed %t", i+1, placed)
 		}
 	}
-	if c, wait := s.next(now); c != nil || wait < candidatePause/2 {
+	if c, wait := s.next(now); c != nil || wait < timing.CandidatePause/2 {
 		t.Errorf("%v is dialled after %s", c, wait)
 	}
 }

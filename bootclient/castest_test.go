@@ -6,12 +6,13 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/castest"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 )
 
-func TestAMirrorKeepsASourcesPromises(t *testing.T) {
+func TestAMirrorKeepsTheContractOfASource(t *testing.T) {
 	castest.RunSource(t, func(t *testing.T, blocks map[cid.Cid][]byte) cas.Source {
 		store := cas.NewMemory()
 		for c, data := range blocks {
@@ -21,8 +22,8 @@ func TestAMirrorKeepsASourcesPromises(t *testing.T) {
 		}
 		server := httptest.NewServer(gateway.Handler(gateway.Options{Source: store}))
 		t.Cleanup(server.Close)
-		h := newSourceSet(nil, &usual)
-		h.mirror(server.URL)
-		return h.sources[0]
+		set := newSourceSet(nil, nil, &timing.Usual)
+		set.addMirror(server.URL)
+		return set.sources[0]
 	})
 }

@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// A datesTransport is an http.RoundTripper that names the clock when it refuses a server's
-// certificate. Where the clock may be wrong it passes over the dates: it verifies the names and
-// the chain once more, as of the moment at which the certificate was issued. What comes over the
-// connection is judged by its hashes and signatures either way.
+// A datesTransport is an http.RoundTripper that explains a certificate refused for its dates.
+// If the clock may be wrong, it ignores the dates: it checks the names and the chain again as of
+// the certificate's first valid second. The bytes of the answer are verified by hash and
+// signature in both cases.
 type datesTransport struct {
-	base     *http.Transport
-	passOver bool
-	note     func(error) // what was passed over
+	base        *http.Transport
+	ignoreDates bool
+	report      func(error) // called with what was ignored
 
 	mu   sync.Mutex
-	asOf map[string]*http.Transport // by the request's host: base with another time
+	asOf map[string]*http.Transport // by host: base with another clock
 }
 
 func newDatesTransport(base *http.Transport, passOver bool, note func(error)) *datesTransport {
-	return &datesTransport{base: base, passOver: passOver, note: note, asOf: map[string]*http.Transport{}}
+	return &datesTransport{base: base, ignoreDates: passOver, report: note, asOf: map[string]*http.Transport{}}
 }
 
 // RoundTrip sends a request without a body, at most twice.
@@ -36,17 +36,17 @@ func (d *datesTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	words := fmt.Errorf("certificate of %s: valid from %s to %s, and this machine's clock says %s", clean(req.URL.Hostname()),
 		leaf.NotBefore.UTC().Format(time.DateOnly), leaf.NotAfter.UTC().Format(time.DateOnly), time.Now().UTC().Format(time.DateTime))
-	if !d.passOver {
+	if !d.ignoreDates {
 		return nil, fmt.Errorf("%w; set the clock if it is wrong", words)
 	}
-	resp, err = d.issued(req.URL.Host, leaf).RoundTrip(req)
+	resp, err = d.atIssueTime(req.URL.Host, leaf).RoundTrip(req)
 	if err == nil {
-		d.note(fmt.Errorf("%w; its dates were passed over, its name and its issuers were not", words))
+		d.report(fmt.Errorf("%w; the dates were ignored, the name and the issuers were checked", words))
 	}
 	return resp, err
 }
 
-// CloseIdleConnections closes those of the base and of its copies.
+// CloseIdleConnections closes the idle connections of all transports.
 func (d *datesTransport) CloseIdleConnections() {
 	d.base.CloseIdleConnections()
 	d.mu.Lock()
@@ -65,8 +65,8 @@ func (d *datesTransport) transport(host string) *http.Transport {
 	return d.base
 }
 
-// issued is the base with a clock that stands at the moment when leaf began to be valid.
-func (d *datesTransport) issued(host string, leaf *x509.Certificate) *http.Transport {
+// atIssueTime returns a copy of base whose clock stands at the first valid second of leaf.
+func (d *datesTransport) atIssueTime(host string, leaf *x509.Certificate) *http.Transport {
 	t := d.base.Clone()
 	if t.TLSClientConfig == nil {
 		t.TLSClientConfig = &tls.Config{}
@@ -81,8 +81,8 @@ func (d *datesTransport) issued(host string, leaf *x509.Certificate) *http.Trans
 	return t
 }
 
-// wrongDates returns the server's certificate when err is that the clock is outside of its dates
-// or those of its issuers, and nil for every other error.
+// wrongDates returns the server's certificate if err says that the clock is outside its dates
+// or those of its issuers, else nil.
 func wrongDates(err error) *x509.Certificate {
 	var refused *tls.CertificateVerificationError
 	var invalid x509.CertificateInvalidError

@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// webServer answers "hello" over TLS. Its certificate names 127.0.0.1 or another host and is
-// good for a day around a time; the pool holds its issuer, which is always good.
+// webServer answers "hello" over TLS. Its certificate names host and is valid for a day around
+// at. The pool has its issuer, whose certificate is always valid.
 func webServer(t *testing.T, host string, at time.Time) (url string, issuers *x509.CertPool) {
 	t.Helper()
 	issue := func(c, parent *x509.Certificate, key, by *ecdsa.PrivateKey) *x509.Certificate {
@@ -63,14 +63,14 @@ func webServer(t *testing.T, host string, at time.Time) (url string, issuers *x5
 	return s.URL, issuers
 }
 
-func TestDatesOfCertificatesArePassedOverWhereTheClockIsUnsure(t *testing.T) {
+func TestCertificateDatesAreIgnoredIfTheClockIsUnsure(t *testing.T) {
 	now := time.Now()
 	for _, tt := range []struct {
 		name   string
 		host   string
 		at     time.Time
-		issuer bool // the client knows it
-		unsure bool // of the clock
+		issuer bool // the client trusts the issuer
+		unsure bool // the clock may be wrong
 		want   string
 	}{
 		{"a good certificate", "127.0.0.1", now, true, false, ""},
@@ -104,7 +104,7 @@ func TestDatesOfCertificatesArePassedOverWhereTheClockIsUnsure(t *testing.T) {
 				}
 			}
 			passed := tt.want == "" && !tt.at.Equal(now)
-			if (len(notes) == 1) != passed || passed && !strings.Contains(notes[0], "passed over") {
+			if (len(notes) == 1) != passed || passed && !strings.Contains(notes[0], "dates were ignored") {
 				t.Errorf("notes: %q", notes)
 			}
 		})

@@ -1,68 +1,68 @@
 package bootclient
 
 import (
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/multiformats/go-multiaddr"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
 // Config says what to boot and where to look. Only Root decides about trust; all
-// the rest are hints.
+// other fields are hints.
 type Config struct {
-	Root          []byte // root.json, the one thing that is trusted
+	Root          []byte // root.json, the only trusted input
 	Channel, Arch string
 	Mode          modes.Mode
-	Cache         string                // folder for blocks and remembered metadata, "" for none
-	CacheWanted   bool                  // a person named Cache: what makes it useless is an error, and it is not made anew
-	Mirrors       []string              // URLs that /ipfs/ and /ipns/ hang under: http, https, file
+	Cache         string                // folder for blocks and saved metadata, "" for none
+	CacheWanted   bool                  // a person named Cache: an unusable one is an error, and is not recreated
+	Mirrors       []string              // base URLs of /ipfs/ and /ipns/: http, https, file
 	Peers         []string              // multiaddrs with /p2p/ID
-	Bootstrap     []string              // the same, to enter the DHT; also asked directly
-	Share         bool                  // serve what is verified while it is fetched, where the mode announces
+	Bootstrap     []string              // multiaddrs of DHT nodes, which are also sources
+	Share         bool                  // serve verified blocks during the fetch, if the mode announces
 	HTTP          string                // host:port to serve at, "" for a free port
-	Listen        []multiaddr.Multiaddr // the same for peers, none for free ports
-	Timeout       time.Duration         // to find a valid release; 0 is DefaultTimeout
-	Patience      time.Duration         // to wait for the next block of it; 0 is DefaultPatience
-	Floor         time.Time             // the clock is not before this (image build time)
+	Listen        []multiaddr.Multiaddr // addresses for peers, none for free ports
+	Timeout       time.Duration         // of the search for a valid release; 0 is timing.DefaultTimeout
+	Patience      time.Duration         // without a block, before the fetch fails; 0 is timing.DefaultPatience
+	Floor         time.Time             // earliest possible time (image build time)
 	Now           func() time.Time
-	ClockUnsure   bool // the dates of https certificates are passed over: nobody set this clock
+	ClockUnsure   bool // ignore the dates of https certificates: nothing has set this clock
 	Log           *slog.Logger
 	Report        *Report
-	// Proxy returns the proxy for a request to a mirror, as http.ProxyFromEnvironment does; a
-	// mode with a proxy of its own comes first. Nil is none. Peers are dialled directly.
+	// Proxy returns the proxy for a request to a mirror, as http.ProxyFromEnvironment does. A
+	// proxy of the mode is preferred. Nil means no proxy. Peers are dialled directly.
 	Proxy func(*http.Request) (*url.URL, error)
-	// Ready is told where others find this machine, when it begins to serve. Nil is fine.
+	// Ready, if not nil, is called with the machine's addresses when it begins to serve.
 	Ready func(Ready)
-	// Stay, when not nil, is told after Commit what is served and where, and a machine that
-	// serves goes on until ctx ends, which is no error then.
+	// Stay, if not nil, is called after Commit with what is served and where. A machine that
+	// serves then continues until ctx ends, which is not an error.
 	Stay func(Ready)
-	// Progress is called now and then, from one goroutine, with the verified and
-	// the total bytes of the artifacts. Nil is fine.
+	// Progress, if not nil, is called from one goroutine with the verified and the total bytes
+	// of the artifacts.
 	Progress func(done, total int64)
-	// Keep is a folder to which Run writes, before Commit, what Seed needs beside the
-	// artifacts: a cache with metadata, record and inner nodes, and no leaf. A machine
-	// that serves nobody writes nothing. "" for none.
+	// Keep is a folder into which Run writes, before Commit, what Seed needs in addition to the
+	// artifacts: a cache with metadata, IPNS record and inner nodes, without leaves. A machine
+	// that does not serve writes nothing. "" for none.
 	Keep string
 	// Artifacts is a folder with kernel, initramfs, rootfs, job/NAME.wasm, from which Seed
-	// takes the leaves that Cache has not. "" for none.
+	// serves the leaves that Cache lacks. "" for none.
 	Artifacts string
 
-	times      *timings                        // nil: usual
+	times      *timing.Table                   // nil: the usual ones
 	interfaces func() ([]net.Interface, error) // nil: net.Interfaces
 }
 
-// Check reports the first hint that is not an address, as an error that wraps
-// fs.ErrInvalid. Run itself leaves such a hint out and says so in the report: a slip on
-// a kernel command line does not stop a boot.
+// Check returns an error that wraps fs.ErrInvalid for the first hint that is not an address.
+// Run itself skips such a hint and reports it: a mistake on a kernel command line does not
+// stop a boot.
 func (c Config) Check() error {
 	for _, m := range c.Mirrors {
 		if err := bootargs.CheckMirror(m); err != nil {
@@ -77,25 +77,19 @@ func (c Config) Check() error {
 	return nil
 }
 
-// misuse is an error that the person who typed it mends. It is an fs.ErrInvalid.
-type misuse struct{ msg string }
-
-func (m misuse) Error() string        { return m.msg }
-func (m misuse) Is(target error) bool { return target == fs.ErrInvalid }
-
-// complete fills in what was left out.
+// complete sets the default of each field that was not set.
 func (c Config) complete() Config {
 	if c.Timeout <= 0 {
-		c.Timeout = DefaultTimeout
+		c.Timeout = timing.DefaultTimeout
 	}
 	if c.Patience <= 0 {
-		c.Patience = DefaultPatience
+		c.Patience = timing.DefaultPatience
 	}
 	if c.interfaces == nil {
 		c.interfaces = net.Interfaces
 	}
 	if c.times == nil {
-		c.times = &usual
+		c.times = &timing.Usual
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -118,12 +112,72 @@ func (c Config) complete() Config {
 	return c
 }
 
-// shares reports whether others may be served. A proxy is there so that nobody sees the
-// machine.
-func (c Config) shares() bool { return c.Share && c.Mode.Announce && c.Mode.Proxy == "" }
+// mayShare reports whether this machine serves others. With a proxy it never does: the proxy
+// hides the machine.
+func (c Config) mayShare() bool { return c.Share && c.Mode.Announce && c.Mode.Proxy == "" }
 
-func (c Config) blocksDir() string { return filepath.Join(c.Cache, "blocks") }
-func (c Config) trustDir() string  { return filepath.Join(c.Cache, "trust") }
+func (c Config) cacheDir() cacheDir { return cacheDir(c.Cache) }
 
-// mirrorKey makes one source of two spellings of a URL.
+// policy returns the policy of the present time, without a state.
+func (c Config) policy() manifest.Policy {
+	return manifest.Policy{Root: c.Root, Channel: c.Channel, Arch: c.Arch, Now: c.Now(), Floor: c.Floor}
+}
+
+// statePolicy returns the policy of the present time, with the saved state of the cache.
+func (c Config) statePolicy() manifest.Policy {
+	p := c.policy()
+	p.State = manifest.OpenStateReadOnly(c.cacheDir().trust())
+	return p
+}
+
+// places returns the addresses of the machine's own root, and before them those of the newest
+// saved root: a repository may have moved since the image was made.
+func (c Config) places(root *manifest.Root) manifest.Discovery {
+	own := root.Discovery()
+	if c.Cache == "" {
+		return own
+	}
+	newest := manifest.OpenStateReadOnly(c.cacheDir().trust()).NewestRoot(root).Discovery()
+	newest.IPNS = union(newest.IPNS, own.IPNS)
+	newest.HTTPS = union(newest.HTTPS, own.HTTPS)
+	newest.Bootstrap = union(newest.Bootstrap, own.Bootstrap)
+	if newest.DHTPrefix == "" {
+		newest.DHTPrefix = own.DHTPrefix
+	}
+	return newest
+}
+
+func (c Config) discoveryOptions(trust manifest.Discovery) discoveryOptions {
+	return discoveryOptions{
+		mode: c.Mode, mirrors: c.Mirrors, peers: c.Peers, bootstrap: c.Bootstrap, trust: trust,
+		clockUnsure: c.ClockUnsure, proxy: c.Proxy, timeout: c.Timeout, patience: c.Patience,
+		times: c.times, interfaces: c.interfaces, log: c.Log, report: c.Report,
+	}
+}
+
+func (c Config) shareOptions() shareOptions {
+	return shareOptions{serve: c.mayShare(), listen: c.Listen, http: c.HTTP, ready: c.Ready, log: c.Log, report: c.Report}
+}
+
+func (c Config) resolveOptions(names []string) resolveOptions {
+	return resolveOptions{
+		policy: c.policy, names: names, saveState: c.Mode.Cache == "rw",
+		timeout: c.Timeout, patience: c.Patience, times: c.times, report: c.Report,
+	}
+}
+
+func (c Config) fetchOptions(shared *sharedBlocks) fetchOptions {
+	return fetchOptions{mdns: c.Mode.Uses("mdns"), shared: shared, progress: c.Progress, times: c.times, report: c.Report}
+}
+
+// cacheOptions says how the cache is opened.
+func (c Config) cacheOptions() cacheOptions {
+	within := c.times.OpenCache
+	if c.CacheWanted {
+		within = c.times.OpenWanted
+	}
+	return cacheOptions{dir: c.cacheDir(), readOnly: c.Mode.Cache == "ro", named: c.CacheWanted, within: within, log: c.Log, report: c.Report}
+}
+
+// mirrorKey makes different spellings of a URL equal.
 func mirrorKey(s string) string { return strings.TrimRight(s, "/") }

@@ -10,23 +10,23 @@ import (
 	"path"
 	"slices"
 
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// fileCommit lists the files of a commit that has not ended, as a JSON array of names: those
-// of the new release and those that it replaces. It stands for release.json, which such a
-// folder lacks.
+// fileCommit is a JSON array of file names: the files of an unfinished commit and the files that
+// it replaces. A folder with an unfinished commit has no release.json.
 const fileCommit = tempPrefix + "files"
 
-// maxCommit bounds it, in bytes.
+// maxCommit is the most bytes of that file.
 const maxCommit = 1 << 20
 
-// extraFiles are those that a DirSink writes beside the artifacts.
+// extraFiles are the files that a DirSink writes in addition to the artifacts.
 var extraFiles = []string{fileCmdline, fileRelease, fileReport}
 
-// checkReplaceable refuses a name at which a folder stands, or anything that no earlier fetch
-// wrote. The error wraps fs.ErrInvalid.
+// checkReplaceable returns an error that wraps fs.ErrInvalid if name is a folder or was not
+// written by an earlier fetch.
 func (d *DirSink) checkReplaceable(name string) error {
 	if sub := path.Dir(name); sub != "." {
 		if info, err := d.root.Lstat(sub); err == nil && !info.IsDir() {
@@ -40,16 +40,16 @@ func (d *DirSink) checkReplaceable(name string) error {
 	case err != nil:
 		return fmt.Errorf("output folder: %w", err)
 	case !info.IsDir() && slices.Contains(d.written(), name):
-		return nil // a link there is replaced, not followed
+		return nil // a link is replaced, not followed
 	}
 	return d.inTheWay(name, kindOf(info))
 }
 
 func (d *DirSink) inTheWay(name, what string) error {
-	return misuse{fmt.Sprintf("output folder %s: %s is %s; move it away or name another output folder", d.dir, name, what)}
+	return bootargs.Usagef("output folder %s: %s is %s; move it away or name another output folder", d.dir, name, what)
 }
 
-// kindOf names what stands where a regular file or a folder should.
+// kindOf names the kind of a file that is in the way.
 func kindOf(info fs.FileInfo) string {
 	switch mode := info.Mode(); {
 	case mode.IsDir():
@@ -59,10 +59,10 @@ func kindOf(info fs.FileInfo) string {
 	case mode&fs.ModeSymlink != 0:
 		return "a symbolic link"
 	}
-	return "no regular file"
+	return "not a regular file"
 }
 
-// written lists the files that an earlier fetch wrote here, or was about to.
+// written lists the files that an earlier fetch wrote here or was going to write.
 func (d *DirSink) written() []string {
 	names := d.older()
 	if names != nil {
@@ -80,7 +80,7 @@ func (d *DirSink) written() []string {
 	return append(names, unfinished...)
 }
 
-// begin writes down the files that the commit makes and removes, before it does.
+// begin saves the names of the files that the commit creates and removes, before it does so.
 func (d *DirSink) begin() error {
 	names := append(d.written(), slices.Collect(maps.Keys(d.files))...)
 	slices.Sort(names)
@@ -106,8 +106,8 @@ func (d *DirSink) begin() error {
 	return d.sync(".")
 }
 
-// older lists the artifacts of the release that stands in the folder, nil when release.json
-// is not one that a fetch wrote.
+// older lists the artifacts of the release in the folder, nil when release.json was not
+// written by a fetch.
 func (d *DirSink) older() []string {
 	f, err := file.OpenIn(d.root, fileRelease, file.NoFollow)
 	if err != nil {

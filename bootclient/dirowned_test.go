@@ -13,8 +13,7 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// Whatever stands where a file of the release belongs, and is not an earlier fetch's, is
-// refused by name, and stays as it was.
+// A file that no earlier fetch wrote is refused by name if it is in the way, and stays.
 func TestAFetchReplacesNothingThatItDidNotWrite(t *testing.T) {
 	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
@@ -31,7 +30,7 @@ func TestAFetchReplacesNothingThatItDidNotWrite(t *testing.T) {
 		"signed file":   {put(`{"signed": {"_type": "targets"}, "signatures": []}`), "a file that no earlier fetch wrote"},
 		"symbolic link": {func(path string) error { return os.Symlink("/etc/hostname", path) }, "a symbolic link"},
 		"dangling link": {func(path string) error { return os.Symlink("nowhere", path) }, "a symbolic link"},
-		"pipe":          {func(path string) error { return unix.Mkfifo(path, 0o600) }, "no regular file"},
+		"pipe":          {func(path string) error { return unix.Mkfifo(path, 0o600) }, "not a regular file"},
 		"folder":        {func(path string) error { return os.Mkdir(path, 0o755) }, "a folder"},
 	} {
 		for _, name := range []string{"kernel", "rootfs", "job/hello.wasm", "cmdline", "release.json", "report.json"} {
@@ -66,8 +65,8 @@ func TestAFetchReplacesNothingThatItDidNotWrite(t *testing.T) {
 	}
 }
 
-// A commit that was cut short has no release.json. Its files are still a fetch's own.
-func TestAFetchReplacesWhatACommitLeftThatWasCutShort(t *testing.T) {
+// An unfinished commit has no release.json. The next fetch may replace its files.
+func TestAFetchReplacesTheFilesOfAnUnfinishedCommit(t *testing.T) {
 	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "private")
@@ -84,7 +83,7 @@ func TestAFetchReplacesWhatACommitLeftThatWasCutShort(t *testing.T) {
 	}
 }
 
-func TestACacheIsNotMadeAmongOtherFiles(t *testing.T) {
+func TestACacheIsNotCreatedAmongOtherFiles(t *testing.T) {
 	for name, row := range map[string]struct {
 		holds []string
 		code  int

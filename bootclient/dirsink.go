@@ -17,11 +17,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// Files that a DirSink writes beside the artifacts.
+// Files that a DirSink writes in addition to the artifacts.
 const (
 	fileCmdline = "cmdline"
 	fileRelease = "release.json"
@@ -30,27 +32,25 @@ const (
 
 const (
 	tempPrefix = ".phase-boot."
-	sweepAge   = time.Minute // a younger one may not be held yet
 )
 
 // A DirSink writes a release into a folder: kernel, initramfs, rootfs, dtb/NAME,
 // job/NAME.wasm, cmdline, release.json and report.json. Until Commit they are
-// temporary files of a hidden subfolder; a folder without release.json is not
-// finished. Files of other names are left alone. Those of these names are replaced if an
-// earlier fetch wrote them, and refused otherwise; of a release that had more artifacts none
-// remain.
+// temporary files in a hidden subfolder; a folder without release.json is incomplete.
+// A file with one of these names is replaced if an earlier fetch wrote it, and refused
+// otherwise. All other files stay. Artifacts that the new release lacks are removed.
 type DirSink struct {
-	dir   string
-	made  bool // the folder was not there before
-	root  *os.Root
-	temp  string   // subfolder for what is not verified yet
-	lock  *os.File // held on it: nobody sweeps it
-	files map[string]*os.File
+	dir     string
+	created bool // NewDirSink created the folder
+	root    *os.Root
+	temp    string   // subfolder for unverified files
+	lock    *os.File // lock on it, which keeps sweep away
+	files   map[string]*os.File
 
-	promised int64 // bytes of the artifacts
+	reserved int64 // bytes of the opened artifacts
 }
 
-// NewDirSink makes the folder if it is not there. Its parent must be.
+// NewDirSink creates the folder if it is missing. Its parent must exist.
 func NewDirSink(dir string) (*DirSink, error) {
 	err := os.Mkdir(dir, 0o755)
 	made := err == nil
@@ -61,13 +61,13 @@ func NewDirSink(dir string) (*DirSink, error) {
 		return nil, fmt.Errorf("output folder: %w", err)
 	}
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
-		return nil, misuse{fmt.Sprintf("output folder %s: is not a folder; name another one", dir)}
+		return nil, bootargs.Usagef("output folder %s: is not a folder; name another one", dir)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("output folder: %w", err)
 	}
-	d := &DirSink{dir: dir, made: made, root: root, temp: tempPrefix + rand.Text()[:10], files: map[string]*os.File{}}
+	d := &DirSink{dir: dir, created: made, root: root, temp: tempPrefix + rand.Text()[:10], files: map[string]*os.File{}}
 	for _, name := range extraFiles {
 		if err := d.checkReplaceable(name); err != nil {
 			d.root.Close()
@@ -79,14 +79,13 @@ func NewDirSink(dir string) (*DirSink, error) {
 		d.Abort()
 		return nil, fmt.Errorf("output folder: %w", err)
 	}
-	if lock, err := d.hold(d.temp); err == nil { // where there are no locks, nobody sweeps
+	if lock, err := d.hold(d.temp); err == nil { // without file locks, nothing is swept
 		d.lock = lock
 	}
 	return d, nil
 }
 
-// sweep removes what a fetch left that was killed: subfolders that no process holds.
-// One that cannot be removed is no reason to stop.
+// sweep removes the subfolders of killed fetches, which no process has locked. It ignores errors.
 func (d *DirSink) sweep() {
 	entries, err := fs.ReadDir(d.root.FS(), ".")
 	if err != nil {
@@ -94,7 +93,7 @@ func (d *DirSink) sweep() {
 	}
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || !e.IsDir() || !strings.HasPrefix(e.Name(), tempPrefix) || time.Since(info.ModTime()) < sweepAge {
+		if err != nil || !e.IsDir() || !strings.HasPrefix(e.Name(), tempPrefix) || time.Since(info.ModTime()) < timing.SweepAge {
 			continue
 		}
 		if lock, err := d.hold(e.Name()); err == nil {
@@ -104,7 +103,7 @@ func (d *DirSink) sweep() {
 	}
 }
 
-// hold locks a subfolder until the file is closed or the process ends.
+// hold locks a subfolder until the returned file is closed or the process ends.
 func (d *DirSink) hold(name string) (*os.File, error) {
 	f, err := d.root.Open(name)
 	if err != nil {
@@ -117,14 +116,14 @@ func (d *DirSink) hold(name string) (*os.File, error) {
 	return f, nil
 }
 
-// Open makes a temporary file, if the disk has room for it beside those opened before.
+// Open creates a temporary file, if the disk has room for it and for the files opened before.
 func (d *DirSink) Open(role string, size int64) (Target, error) {
 	f, err := d.create(role)
 	if err != nil {
 		return nil, err
 	}
-	d.promised += size
-	if err := room(f, d.promised); err != nil {
+	d.reserved += size
+	if err := room(f, d.reserved); err != nil {
 		return nil, fmt.Errorf("output folder: %w", roomFor(err))
 	}
 	return f, f.Truncate(size)
@@ -146,9 +145,9 @@ func (d *DirSink) create(role string) (*os.File, error) {
 
 func (d *DirSink) tempName(i int) string { return fmt.Sprintf("%s/%d", d.temp, i) }
 
-// room fails early on a full disk, where the filesystem can tell. It does not ask for the
-// blocks: to find and clear them all costs a core 0.3 s a GiB, while the sources wait, and
-// the writes do it beside them.
+// room returns ENOSPC if the filesystem reports less free space than size. It does not
+// allocate the blocks: that takes 0.3 s of one core for each GiB while the sources wait, and
+// the writes do it in parallel.
 func room(f *os.File, size int64) error {
 	if free, err := freeBytes(f.Name()); err == nil && size > free {
 		return syscall.ENOSPC
@@ -163,7 +162,7 @@ func roomFor(err error) error {
 	return err
 }
 
-// Commit syncs everything, takes away what an older release left, and renames.
+// Commit syncs all files, removes those of an older release, and renames the new ones.
 func (d *DirSink) Commit(v *manifest.Verified, r *Report) error {
 	if err := d.extras(v.Release(), r); err != nil {
 		return roomFor(err)
@@ -190,13 +189,12 @@ func (d *DirSink) Commit(v *manifest.Verified, r *Report) error {
 			return err
 		}
 	}
-	d.root.Remove(fileCommit) // release.json says it now
+	d.root.Remove(fileCommit) // release.json lists the files now
 	d.drop()
 	return nil
 }
 
-// Close closes the files of a release that was committed. Until then they can be read by
-// those who are served.
+// Close closes the files of a committed release. Until then they are readable for serving.
 func (d *DirSink) Close() {
 	for _, f := range d.files {
 		f.Close()
@@ -204,7 +202,7 @@ func (d *DirSink) Close() {
 	d.files = nil
 }
 
-// extras adds the files that are not artifacts.
+// extras writes the files that are not artifacts.
 func (d *DirSink) extras(rel manifest.Release, r *Report) error {
 	release, err := json.MarshalIndent(rel, "", "  ")
 	if err != nil {
@@ -228,8 +226,8 @@ func (d *DirSink) extras(rel manifest.Release, r *Report) error {
 	return nil
 }
 
-// clear takes away the files that an older release left here, as its release.json
-// lists them; that one, which says "finished", goes first.
+// clear removes the files of an older release, which its release.json lists. It removes
+// release.json first.
 func (d *DirSink) clear() error {
 	old := d.older()
 	for _, name := range append([]string{fileRelease, fileReport, fileCmdline}, old...) {
@@ -240,7 +238,7 @@ func (d *DirSink) clear() error {
 	return nil
 }
 
-// folders makes the subfolders that the artifacts need.
+// folders creates the subfolders of the artifacts.
 func (d *DirSink) folders() error {
 	for role := range d.files {
 		if sub := path.Dir(role); sub != "." {
@@ -252,8 +250,8 @@ func (d *DirSink) folders() error {
 	return nil
 }
 
-// rename gives every file its final name, release.json last. If one cannot have it,
-// none keeps it.
+// rename gives every file its final name, release.json last. If one rename fails, the renamed
+// files are removed.
 func (d *DirSink) rename() (err error) {
 	roles := slices.SortedFunc(maps.Keys(d.files), func(a, b string) int {
 		return cmp.Or(cmp.Compare(last(a), last(b)), cmp.Compare(a, b))
@@ -285,12 +283,12 @@ func (d *DirSink) sync(sub string) error {
 	return err
 }
 
-// Abort removes what is not finished, and the folder if it was made for this and is
-// empty.
+// Abort removes the unfinished files. It removes the folder too if it is empty and was created
+// by NewDirSink.
 func (d *DirSink) Abort() {
 	d.release()
-	if d.made {
-		os.Remove(d.dir) // stays when it is not empty
+	if d.created {
+		os.Remove(d.dir) // fails if it is not empty
 	}
 }
 
@@ -299,7 +297,7 @@ func (d *DirSink) release() {
 	d.drop()
 }
 
-// drop removes the subfolder and all that is not finished.
+// drop removes the subfolder with the unfinished files.
 func (d *DirSink) drop() {
 	d.root.RemoveAll(d.temp)
 	if d.lock != nil {

@@ -39,12 +39,12 @@ func TestANewReleaseReplacesTheOldOneAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestAnAbortedSinkLeavesWhatWasThere(t *testing.T) {
+func TestAnAbortedSinkKeepsTheOldFiles(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "private")
 	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
 	m.boots(r)
-	m.cfg.Mirrors = []string{serve(t, newRepo(t, "stranger", manifest.Discovery{}), nil).URL}
+	m.cfg.Mirrors = []string{serve(t, newRepo(t, "foreign", manifest.Discovery{}), nil).URL}
 	if err := m.fetch(t.Context()); cli.Code(err) != cli.ExitUntrusted {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestAnAbortedSinkLeavesWhatWasThere(t *testing.T) {
 	}
 }
 
-func TestDirSinkRefusesWhatIsNoFolder(t *testing.T) {
+func TestDirSinkRefusesAFileInPlaceOfItsFolder(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	ok(t, os.WriteFile(file, nil, 0o644))
@@ -78,8 +78,8 @@ func TestDirSinkNamesAFolderInTheWayBeforeAnythingIsFetched(t *testing.T) {
 	}
 }
 
-// A fetch that was killed leaves its subfolder, which may be as big as a release.
-func TestDirSinkSweepsWhatAKilledFetchLeft(t *testing.T) {
+// A killed fetch leaves its subfolder, which may be as big as a release.
+func TestDirSinkRemovesTheFilesOfAKilledFetch(t *testing.T) {
 	dir := t.TempDir()
 	dead := filepath.Join(dir, ".phase-boot.DEAD")
 	ok(t, os.Mkdir(dead, 0o700))
@@ -136,14 +136,14 @@ func TestDirSinkNeverLeavesItsFolder(t *testing.T) {
 	}
 }
 
-func TestADiskWithoutRoomForAllArtifactsIsToldBeforeTheFetch(t *testing.T) {
+func TestAFullDiskIsReportedBeforeTheFetch(t *testing.T) {
 	dir := t.TempDir()
 	var disk unix.Statfs_t
 	ok(t, unix.Statfs(dir, &disk))
 	d, err := bootclient.NewDirSink(filepath.Join(dir, "out"))
 	ok(t, err)
 	defer d.Abort()
-	size := int64(disk.Bavail) * int64(disk.Bsize) / 8 * 7 // there may be room for one of it, and not for two
+	size := int64(disk.Bavail) * int64(disk.Bsize) / 8 * 7 // room for one artifact of this size, not for two
 	_, err = d.Open("kernel", size)
 	if err == nil {
 		_, err = d.Open("rootfs", size)

@@ -3,6 +3,8 @@ package bootclient
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -12,170 +14,169 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 const (
-	searchPause    = time.Second     // between searches of the DHT that found nothing
-	searchMaxPause = 5 * time.Second // the longest of them
-	heardBuffer    = 16              // pointers from the DHT that wait to be looked at
+	pointerBuffer = 16 // pointers from the DHT that are not handled yet
 )
 
-// A discovery finds sources until it is closed, and pointers of the DHT that come
-// from no source in particular.
-type discovery struct {
-	sources *sourceSet
-	shared  *sharedBlocks // blocks that this machine shares; nil when it shares none
-	serving *serving      // serves the shared blocks; nil without them
-	rest    chan struct{} // closed when the metadata for others is there; nil before it is sought
-	heard   chan head     // from the DHT
-	folder  SourceStats   // what earlier files of the sink gave; for the goroutine of Run
-	network bool          // mDNS or the DHT may find more at any time
-	// isolated says that no source can be reached and none can be found.
-	isolated bool
+// discoveryOptions say where sources are looked for.
+type discoveryOptions struct {
+	mode        modes.Mode
+	mirrors     []string           // hints
+	peers       []string           // hints
+	bootstrap   []string           // hints
+	trust       manifest.Discovery // addresses of root.json
+	clockUnsure bool               // ignore the dates of https certificates
+	proxy       func(*http.Request) (*url.URL, error)
+	timeout     time.Duration // of the search
+	patience    time.Duration // of the fetch
+	times       *timing.Table
+	interfaces  func() ([]net.Interface, error)
+	log         *slog.Logger
+	report      *Report
+}
 
-	cfg    Config
-	trust  manifest.Discovery
+// A discovery finds sources by mirrors, hints, mDNS and the DHT until it is closed. It also
+// finds pointers in the DHT.
+type discovery struct {
+	discoveryOptions
+	sources  *sourceSet
+	pointers chan pointer // from the DHT
+	network  bool         // mDNS or the DHT may find more sources at any time
+	isolated bool         // no source can be reached, and none can be found
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	mu    sync.Mutex
-	words map[string]string // what each way of looking has come to
+	mu       sync.Mutex
+	statuses map[string]string // status of mDNS and the DHT
 }
 
-// discover starts to look by the ways of the mode and by the hints.
-func discover(ctx context.Context, cfg Config, trust manifest.Discovery) (*discovery, error) {
-	web, err := mirrorHTTP(cfg)
+// discover starts the ways of discovery that the mode and the hints allow. node is nil if
+// nodeOptions says that none is needed.
+func discover(ctx context.Context, o discoveryOptions, node *p2p.Node) (*discovery, error) {
+	web, err := o.mirrorHTTP()
 	if err != nil {
 		return nil, err
 	}
-	d := &discovery{sources: newSourceSet(web, cfg.times), heard: make(chan head, heardBuffer), cfg: cfg, trust: trust, words: map[string]string{}}
+	d := &discovery{discoveryOptions: o, sources: newSourceSet(web, node, o.times), pointers: make(chan pointer, pointerBuffer), statuses: map[string]string{}}
 	d.ctx, d.cancel = context.WithCancel(ctx)
-	d.isolated = d.nowhere()
-	d.mirrors()
-	if err := d.peers(); err != nil {
-		d.close()
-		return nil, err
-	}
+	d.isolated = d.noNetwork()
+	d.addMirrors()
+	d.addPeers()
 	d.tasks.Go(func() { d.sources.dialAll(d.ctx) })
 	return d, nil
 }
 
-// mirrorHTTP returns the client that asks mirrors.
-func mirrorHTTP(cfg Config) (*http.Client, error) {
+// mirrorHTTP returns the HTTP client for mirrors.
+func (o discoveryOptions) mirrorHTTP() (*http.Client, error) {
 	client := gateway.NewHTTP(nil)
 	base := client.Transport.(*http.Transport)
 	var err error
-	if base.Proxy, err = cfg.proxy(); err != nil {
+	if base.Proxy, err = o.mirrorProxy(); err != nil {
 		return nil, err
 	}
-	client.Transport = newDatesTransport(base, cfg.ClockUnsure, func(passed error) {
-		cfg.Report.Begin("clock").Done("%v", passed)
+	client.Transport = newDatesTransport(base, o.clockUnsure, func(ignored error) {
+		o.report.Begin("clock").Done("%v", ignored)
 	})
 	return client, nil
 }
 
-// proxy returns what names the proxy for a mirror: the mode's, else that of the configuration.
-// It is nil for none.
-func (c Config) proxy() (func(*http.Request) (*url.URL, error), error) {
-	if c.Mode.Proxy == "" {
-		return c.Proxy, nil
+// mirrorProxy returns the function that selects the proxy for a mirror: the mode's proxy, else
+// that of the configuration. It is nil for no proxy.
+func (o discoveryOptions) mirrorProxy() (func(*http.Request) (*url.URL, error), error) {
+	if o.mode.Proxy == "" {
+		return o.proxy, nil
 	}
-	at, err := url.Parse(c.Mode.Proxy)
+	at, err := url.Parse(o.mode.Proxy)
 	if err != nil {
-		return nil, misuse{fmt.Sprintf("proxy %.200q: not a URL; mend the mode", bootargs.Redact(c.Mode.Proxy))}
+		return nil, bootargs.Usagef("proxy %.200q: not a URL; correct the mode", bootargs.Redact(o.mode.Proxy))
 	}
 	return http.ProxyURL(at), nil
 }
 
-// close ends all searches and connections.
+// close ends all searches and connections. It does not close the node.
 func (d *discovery) close() {
 	d.cancel()
 	d.tasks.Wait()
-	if d.serving != nil {
-		if err := d.serving.close(); err != nil {
-			d.cfg.Log.Debug("share: closing", "err", err)
-		}
-	} else if d.sources.node != nil {
-		if err := d.sources.node.Close(); err != nil {
-			d.cfg.Log.Debug("discover: closing the peer", "err", err)
-		}
-	}
 	d.sources.http.CloseIdleConnections()
 	d.sources.web.CloseIdleConnections()
 }
 
-func (d *discovery) mirrors() {
-	for _, m := range d.cfg.Mirrors {
+func (d *discovery) addMirrors() {
+	for _, m := range d.mirrors {
 		if err := bootargs.CheckMirror(m); err != nil {
-			d.cfg.Report.Refuse("command line", "mirror", err)
+			d.report.Refuse("command line", "mirror", err)
 			continue
 		}
-		d.sources.mirror(m)
+		d.sources.addMirror(m)
 	}
-	if d.cfg.Mode.Uses("mirror") {
+	if d.mode.Uses("mirror") {
 		for _, m := range d.trust.HTTPS {
-			d.sources.mirror(m)
+			d.sources.addMirror(m)
 		}
 	}
 }
 
-// peers starts a node when the mode or a hint needs one, and feeds what it finds
-// into the source set. A mode with a proxy has no node: it would not go through it.
-func (d *discovery) peers() error {
-	named := d.parse(d.cfg.Peers)
-	enter := d.parse(d.cfg.Bootstrap)
-	useDHT, useMDNS := d.cfg.Mode.Uses("dht"), d.cfg.Mode.Uses("mdns")
-	if d.cfg.Mode.Proxy != "" {
+// nodeOptions returns the options of the node that finds and dials peers. needed is false if the
+// mode and the hints need none. A mode with a proxy has no node, because a node would not use
+// the proxy.
+func (o discoveryOptions) nodeOptions() (opts p2p.Options, needed bool) {
+	useDHT, useMDNS := o.mode.Uses("dht"), o.mode.Uses("mdns")
+	enter := o.parsePeers(o.bootstrap)
+	opts = p2p.Options{MDNS: useMDNS, DHT: p2p.DHTOff, Log: o.log}
+	if useDHT && o.trust.DHTPrefix != "" {
+		opts.DHT, opts.Prefix = p2p.DHTClient, o.trust.DHTPrefix
+		opts.Bootstrap = append(enter, o.parsePeers(o.trust.Bootstrap)...)
+	}
+	return opts, o.mode.Proxy == "" && (useDHT || useMDNS || len(o.parsePeers(o.peers))+len(enter) > 0)
+}
+
+// addPeers adds the named peers, and starts mDNS and the DHT.
+func (d *discovery) addPeers() {
+	named, enter := d.parsePeers(d.peers), d.parsePeers(d.bootstrap)
+	if d.mode.Proxy != "" {
 		for _, p := range append(named, enter...) {
-			d.cfg.Report.Refuse("command line", "peer", fmt.Errorf("%s: not asked: the proxy of mode %s is for mirrors only; name a mirror, or another mode", p.ID, d.cfg.Mode.Name))
+			d.report.Refuse("command line", "peer", fmt.Errorf("%s: not used: the proxy of mode %s is for mirrors only; name a mirror or another mode", p.ID, d.mode.Name))
 		}
-		return nil
+		return
 	}
-	if !useDHT && !useMDNS && len(named)+len(enter) == 0 {
-		return nil
-	}
-	opts := p2p.Options{MDNS: useMDNS, DHT: p2p.DHTOff, Log: d.cfg.Log}
-	if useDHT && d.trust.DHTPrefix != "" {
-		opts.DHT, opts.Prefix = p2p.DHTClient, d.trust.DHTPrefix
-		opts.Bootstrap = append(append([]peer.AddrInfo{}, enter...), d.parse(d.trust.Bootstrap)...)
-	}
-	if d.cfg.shares() {
-		d.shared = newSharedBlocks()
-	}
-	if err := d.start(opts); err != nil {
-		return err
+	if d.sources.node == nil {
+		return
 	}
 	for _, p := range named {
-		d.sources.peer(kindPeer, p)
+		d.sources.addPeer(kindPeer, p)
 	}
 	for _, p := range enter {
-		d.sources.peer(kindBootstrap, p)
+		d.sources.addPeer(kindBootstrap, p)
 	}
-	if useMDNS {
+	if d.mode.Uses("mdns") {
 		d.network = true
-		d.say("mDNS", "found nobody")
-		d.tasks.Go(d.listen)
+		d.setStatus("mDNS", "no peers yet")
+		d.tasks.Go(d.addAnnounced)
 	}
-	if opts.DHT != p2p.DHTOff {
+	if d.mode.Uses("dht") && d.trust.DHTPrefix != "" {
 		d.network = true
 		for _, name := range d.trust.IPNS {
-			d.tasks.Go(func() { d.searchHead(name) })
+			d.tasks.Go(func() { d.searchPointer(name) })
 		}
 	}
-	return nil
 }
 
-func (d *discovery) parse(addrs []string) []peer.AddrInfo {
+func (o discoveryOptions) parsePeers(addrs []string) []peer.AddrInfo {
 	var out []peer.AddrInfo
 	for _, a := range addrs {
 		info, err := bootargs.ParsePeer(a)
 		if err != nil {
-			d.cfg.Report.Refuse("command line", "peer", err)
+			o.report.Refuse("command line", "peer", err)
 			continue
 		}
 		out = append(out, info)
@@ -183,104 +184,103 @@ func (d *discovery) parse(addrs []string) []peer.AddrInfo {
 	return out
 }
 
-// listen takes what mDNS finds.
-func (d *discovery) listen() {
+// addAnnounced adds the peers that mDNS finds.
+func (d *discovery) addAnnounced() {
 	found := map[peer.ID]bool{}
 	for {
 		select {
 		case p := <-d.sources.node.Found():
-			d.sources.peer(kindMDNS, p)
+			d.sources.addPeer(kindMDNS, p)
 			found[p.ID] = true
-			d.say("mDNS", fmt.Sprintf("found %d", len(found)))
+			d.setStatus("mDNS", count(len(found), "peer"))
 		case <-d.ctx.Done():
 			return
 		}
 	}
 }
 
-// searchHead asks the DHT for the newest record of a name, and for those who have
-// the folder that it points to, again and again.
-func (d *discovery) searchHead(name string) {
-	d.say("DHT", "no peer answered"+d.entrance())
-	pause := searchPause
+// searchPointer looks up the newest record of a name in the DHT again and again, and adds the
+// peers that provide the metadata directory.
+func (d *discovery) searchPointer(name string) {
+	d.setStatus("DHT", "no peer has answered"+d.bootstrapHint())
+	pause := timing.SearchPause
 	for {
 		rec, err := d.sources.node.GetIPNS(d.ctx, name)
 		if err == nil {
-			h := head{name: name, record: rec}
-			if h.folder, h.seq, err = p2p.CheckRecord(name, rec); err == nil {
-				d.say("DHT", fmt.Sprintf("points to %s", h.folder))
+			ptr := pointer{name: name, record: rec}
+			if ptr.directory, ptr.seq, err = p2p.CheckRecord(name, rec); err == nil {
+				d.setStatus("DHT", fmt.Sprintf("pointer to %s", ptr.directory))
 				select {
-				case d.heard <- h:
-				default: // the release is chosen, or it comes again with the next search
+				case d.pointers <- ptr:
+				default: // the release is chosen, or the next search finds it again
 				}
-				d.search(h.folder)
-				pause = searchMaxPause
+				d.addProviders(ptr.directory)
+				pause = timing.SearchMaxPause
 			}
 		}
 		if err != nil && d.ctx.Err() == nil {
-			d.say("DHT", err.Error())
+			d.setStatus("DHT", strings.TrimPrefix(err.Error(), "DHT: "))
 		}
 		select {
 		case <-time.After(pause):
-			pause = min(2*pause, searchMaxPause)
+			pause = min(2*pause, timing.SearchMaxPause)
 		case <-d.ctx.Done():
 			return
 		}
 	}
 }
 
-func (d *discovery) entrance() string {
-	if len(d.cfg.Bootstrap)+len(d.trust.Bootstrap) == 0 {
+func (d *discovery) bootstrapHint() string {
+	if len(d.bootstrap)+len(d.trust.Bootstrap) == 0 {
 		return " (no bootstrap node is known; name one with --bootstrap or phase.bootstrap=)"
 	}
 	return ""
 }
 
-// search adds the peers that provide c.
-func (d *discovery) search(c cid.Cid) {
+// addProviders adds the peers that provide c.
+func (d *discovery) addProviders(c cid.Cid) {
 	for p := range d.sources.node.FindProviders(d.ctx, c) {
-		d.sources.peer(kindDHT, p)
+		d.sources.addPeer(kindDHT, p)
 	}
 }
 
-// searchAlso looks for peers that provide the artifacts of a release, beside those
-// that have its metadata.
-func (d *discovery) searchAlso(r manifest.Release) {
-	if d.sources.node == nil || !d.cfg.Mode.Uses("dht") {
+// searchArtifacts adds the peers that provide the artifacts of a release.
+func (d *discovery) searchArtifacts(r manifest.Release) {
+	if d.sources.node == nil || !d.mode.Uses("dht") {
 		return
 	}
 	d.tasks.Go(func() {
 		for _, a := range r.Artifacts {
-			d.search(a.CID)
+			d.addProviders(a.CID)
 		}
 	})
 }
 
-func (d *discovery) say(way, words string) {
+func (d *discovery) setStatus(way, words string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.words[way] = words
+	d.statuses[way] = words
 }
 
-// tried words how each way of looking went, for the one who must mend it.
-func (d *discovery) tried() string {
+// status describes the state of each way of discovery and of the first sources.
+func (d *discovery) status() string {
 	var out []string
 	d.mu.Lock()
 	for _, way := range []string{"mDNS", "DHT"} {
-		if w, ok := d.words[way]; ok {
-			out = append(out, way+" "+w)
+		if w, ok := d.statuses[way]; ok {
+			out = append(out, way+": "+w)
 		}
 	}
 	d.mu.Unlock()
 	sources, _ := d.sources.known()
 	for _, s := range sources[:min(len(sources), 5)] {
-		out = append(out, s.story())
+		out = append(out, s.status())
 	}
 	if err := d.sources.candidates.lastError(); err != nil && len(sources) < 5 {
-		out = append(out, fmt.Sprintf("a peer that was found: %v", err))
+		out = append(out, fmt.Sprintf("last dialled peer: %v", err))
 	}
 	if len(out) == 0 {
-		out = append(out, fmt.Sprintf("mode %s looks nowhere by itself and no mirror or peer was named", d.cfg.Mode.Name))
+		out = append(out, fmt.Sprintf("mode %s has no discovery of its own, and no mirror or peer was named", d.mode.Name))
 	}
 	return clean(strings.Join(out, "; "))
 }

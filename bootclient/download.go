@@ -23,10 +23,10 @@ type download struct {
 	waiting bitfield // missing and not requested
 	left    int      // how many are missing
 
-	toCome atomic.Int64  // bytes missing
-	prefix atomic.Int64  // length of the contiguous prefix, in bytes
-	moved  chan struct{} // receives when the prefix grows
-	hand   hand
+	bytesLeft atomic.Int64  // bytes missing
+	prefix    atomic.Int64  // length of the contiguous prefix, in bytes
+	moved     chan struct{} // receives when the prefix grows
+	reorder   reorderBuffer
 }
 
 // A position is a leaf of a download.
@@ -35,44 +35,44 @@ type position struct {
 	leaf     int
 }
 
-// link prepares the bitfields of all downloads. A leaf that occurs more than once is
+// linkDownloads prepares the bitfields of all downloads. A leaf that occurs more than once is
 // requested at its first position only, and written to all.
-func link(parts []*download) error {
+func linkDownloads(downloads []*download) error {
 	type key struct {
 		name cid.Cid
 		size int64
 	}
 	first := map[key]position{}
-	for _, p := range parts {
-		n := len(p.leaves)
-		p.missing, p.waiting = fullBitfield(n), fullBitfield(n)
-		p.left, p.copies, p.moved = n, map[int][]position{}, make(chan struct{}, 1)
-		p.hand.leaves = map[int]gateway.Loan{}
-		p.toCome.Store(p.Length)
-		for i, l := range p.leaves {
+	for _, dl := range downloads {
+		n := len(dl.leaves)
+		dl.missing, dl.waiting = fullBitfield(n), fullBitfield(n)
+		dl.left, dl.copies, dl.moved = n, map[int][]position{}, make(chan struct{}, 1)
+		dl.reorder.leaves = map[int]gateway.Loan{}
+		dl.bytesLeft.Store(dl.Length)
+		for i, l := range dl.leaves {
 			k := key{l.CID, l.Size}
 			if at, ok := first[k]; ok {
-				at.download.copies[at.leaf] = append(at.download.copies[at.leaf], position{p, i})
-				p.waiting.remove(i)
+				at.download.copies[at.leaf] = append(at.download.copies[at.leaf], position{dl, i})
+				dl.waiting.remove(i)
 				continue
 			}
-			first[k] = position{p, i}
+			first[k] = position{dl, i}
 		}
 		if len(first) > maxLeaves {
 			return fmt.Errorf("more than %d blocks: %w", maxLeaves, cas.ErrCorrupt)
 		}
-		p.advance()
+		dl.advance()
 	}
 	return nil
 }
 
-// write writes a verified leaf to all its positions.
-func (p *download) write(i int, data []byte) error {
-	l := p.leaves[i]
+// write writes a verified leaf at all its positions.
+func (dl *download) write(i int, data []byte) error {
+	l := dl.leaves[i]
 	if int64(len(data)) != l.Size {
-		return fmt.Errorf("block %s: %d bytes, its file says %d: %w; the signer has to release again", l.CID, len(data), l.Size, cas.ErrCorrupt)
+		return fmt.Errorf("block %s: got %d bytes, the artifact says %d: %w; sign the release again", l.CID, len(data), l.Size, cas.ErrCorrupt)
 	}
-	for _, at := range append([]position{{p, i}}, p.copies[i]...) {
+	for _, at := range append([]position{{dl, i}}, dl.copies[i]...) {
 		if _, err := at.download.target.WriteAt(data, at.download.leaves[at.leaf].Offset); err != nil {
 			return fmt.Errorf("writing: %w", roomFor(err))
 		}
@@ -80,44 +80,44 @@ func (p *download) write(i int, data []byte) error {
 	return nil
 }
 
-// landed marks a leaf as written at all its positions, and returns the bytes of those.
-func (p *download) landed(i int) int64 {
-	n := p.settle(i)
-	for _, at := range p.copies[i] {
-		n += at.download.settle(at.leaf)
+// complete marks a leaf as written at all its positions, and returns the bytes of those.
+func (dl *download) complete(i int) int64 {
+	n := dl.completeAt(i)
+	for _, at := range dl.copies[i] {
+		n += at.download.completeAt(at.leaf)
 	}
 	return n
 }
 
-func (p *download) settle(i int) int64 {
-	p.missing.remove(i)
-	p.waiting.remove(i)
-	p.left--
-	p.toCome.Add(-p.leaves[i].Size)
-	if p.leaves[i].Offset == p.prefix.Load() {
-		p.advance()
+func (dl *download) completeAt(i int) int64 {
+	dl.missing.remove(i)
+	dl.waiting.remove(i)
+	dl.left--
+	dl.bytesLeft.Add(-dl.leaves[i].Size)
+	if dl.leaves[i].Offset == dl.prefix.Load() {
+		dl.advance()
 	}
-	return p.leaves[i].Size
+	return dl.leaves[i].Size
 }
 
 // advance extends the contiguous prefix to the first missing leaf.
-func (p *download) advance() {
-	front := p.Length
-	if i := p.missing.next(p.leafAt(p.prefix.Load())); i >= 0 {
-		front = p.leaves[i].Offset
+func (dl *download) advance() {
+	end := dl.Length
+	if i := dl.missing.next(dl.leafAt(dl.prefix.Load())); i >= 0 {
+		end = dl.leaves[i].Offset
 	}
-	p.prefix.Store(front)
+	dl.prefix.Store(end)
 	select {
-	case p.moved <- struct{}{}:
+	case dl.moved <- struct{}{}:
 	default:
 	}
 }
 
 // leafAt returns the index of the leaf that begins at an offset.
-func (p *download) leafAt(offset int64) int {
-	lo, hi := 0, len(p.leaves)
+func (dl *download) leafAt(offset int64) int {
+	lo, hi := 0, len(dl.leaves)
 	for lo < hi {
-		if mid := (lo + hi) / 2; p.leaves[mid].Offset < offset {
+		if mid := (lo + hi) / 2; dl.leaves[mid].Offset < offset {
 			lo = mid + 1
 		} else {
 			hi = mid
@@ -126,11 +126,11 @@ func (p *download) leafAt(offset int64) int {
 	return lo
 }
 
-// nodes estimates the bytes of the inner nodes of the artifact.
-func (p *download) nodes() int64 {
+// nodeBytes estimates the bytes of the inner nodes of the artifact.
+func (dl *download) nodeBytes() int64 {
 	const link = 50 // bytes of one link with its size
-	n := int64(len(p.leaves)) * link
-	if len(p.leaves) > cas.MaxLinks {
+	n := int64(len(dl.leaves)) * link
+	if len(dl.leaves) > cas.MaxLinks {
 		n = cas.MaxLinks*link + n/cas.MaxLinks
 	}
 	return n

@@ -12,13 +12,13 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// kindFolder is the kind of a source that is the output folder.
+// kindFolder is the kind of the source that is the output folder.
 const kindFolder = "folder"
 
-// An earlierSink is a Sink that may hold files of an earlier release, which are one more
-// source: nothing of them is believed before it hashes to its name.
+// An earlierSink is a Sink that may have files of an earlier release. They are one more
+// untrusted source: each leaf is verified by its CID.
 type earlierSink interface {
-	// Earlier opens the file that stands where the artifact of a role will, nil for none.
+	// Earlier opens the earlier file of a role, nil for none.
 	Earlier(role string) *os.File
 	// Folder is the name of this source in the report.
 	Folder() string
@@ -36,30 +36,30 @@ func (d *DirSink) Earlier(role string) *os.File {
 // Folder is the path that NewDirSink was given.
 func (d *DirSink) Folder() string { return d.dir }
 
-// fromSink takes the leaves that files of an earlier release have. The files are cut as the
-// new ones were, so that a leaf is found wherever it lies. A file that cannot be read to its
-// end gives what it gave.
-func (f *fetch) fromSink(ctx context.Context, sink Sink) error {
+// fromEarlier writes the leaves that files of an earlier release contain. It cuts these files
+// with the chunker of the new release, so that it finds a leaf at any offset. A read error ends
+// the file and not the fetch.
+func (f *fetch) fromEarlier(ctx context.Context, sink Sink) error {
 	s, ok := sink.(earlierSink)
 	if !ok {
 		return nil
 	}
 	wanted := map[cid.Cid]position{}
-	for _, p := range f.downloads {
-		for i := p.waiting.next(0); i >= 0; i = p.waiting.next(i + 1) {
-			wanted[p.leaves[i].CID] = position{p, i}
+	for _, dl := range f.downloads {
+		for i := dl.waiting.next(0); i >= 0; i = dl.waiting.next(i + 1) {
+			wanted[dl.leaves[i].CID] = position{dl, i}
 		}
 	}
-	f.disc.folder = SourceStats{Name: s.Folder(), Kind: kindFolder}
-	for _, p := range f.downloads {
-		if err := f.fromFile(ctx, s.Earlier(p.Role), p, wanted); err != nil {
+	f.earlier = SourceStats{Name: s.Folder(), Kind: kindFolder}
+	for _, dl := range f.downloads {
+		if err := f.fromFile(ctx, s.Earlier(dl.Role), dl, wanted); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (f *fetch) fromFile(ctx context.Context, file *os.File, p *download, wanted map[cid.Cid]position) error {
+func (f *fetch) fromFile(ctx context.Context, file *os.File, dl *download, wanted map[cid.Cid]position) error {
 	if file == nil {
 		return nil
 	}
@@ -75,19 +75,19 @@ func (f *fetch) fromFile(ctx context.Context, file *os.File, p *download, wanted
 			return broken
 		}
 		f.cache.put(ctx, c, data)
-		f.disc.shared.verified(c)
-		f.got += at.download.landed(at.leaf)
-		f.disc.folder.Blocks, f.disc.folder.Bytes = f.disc.folder.Blocks+1, f.disc.folder.Bytes+int64(len(data))
-		f.cfg.Progress(f.got, f.total)
+		f.shared.verified(c)
+		f.got += at.download.complete(at.leaf)
+		f.earlier.Blocks, f.earlier.Bytes = f.earlier.Blocks+1, f.earlier.Bytes+int64(len(data))
+		f.progress(f.got, f.total)
 		return nil
 	}
-	_, err := cas.AddFile(ctx, take, io.LimitReader(file, earlierFactor*p.Length), p.Chunker)
+	_, err := cas.AddFile(ctx, take, io.LimitReader(file, earlierFactor*dl.Length), dl.Chunker)
 	if err != nil && broken == nil && !errors.Is(err, context.Canceled) {
-		f.cfg.Report.Refuse("folder "+f.disc.folder.Name, p.Role, err)
+		f.report.Refuse("folder "+f.earlier.Name, dl.Role, err)
 		return ctx.Err()
 	}
 	return err
 }
 
-// earlierFactor bounds what is read of an earlier file, in lengths of the new one.
+// earlierFactor limits how much of an earlier file is read, as a multiple of the new length.
 const earlierFactor = 4

@@ -12,12 +12,12 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// What lies in the output folder is a source, and verified like any other.
+// The output folder is a source, and its leaves are verified.
 func TestTheOutputFolderIsASource(t *testing.T) {
 	for name, row := range map[string]struct {
 		change func(t *testing.T, r *repo, out string)
-		least  int64 // bytes that the folder gives
-		most   int64 // that the mirror gives, beside metadata and inner nodes
+		least  int64 // bytes from the folder
+		most   int64 // bytes from the mirror, without metadata and inner nodes
 	}{
 		"the same release": {func(*testing.T, *repo, string) {}, 5_200_000, 0},
 		"the next release": {func(_ *testing.T, r *repo, _ string) {
@@ -66,8 +66,8 @@ func TestTheOutputFolderIsASource(t *testing.T) {
 	}
 }
 
-// A cache gets what the output folder had, and is whole then.
-func TestWhatTheOutputFolderHasGoesIntoTheCache(t *testing.T) {
+// A cache also gets the leaves of the output folder, and is complete then.
+func TestLeavesOfTheOutputFolderGoIntoTheCache(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	s := serve(t, r, nil)
 	m := newMachine(t, r, "internet")

@@ -6,15 +6,16 @@ import (
 	"slices"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 )
 
 // needsLastResort reports whether the sources of last resort may be used: no other source
-// is usable, or no block came for lastResort.
+// is usable, or no block arrived for timing.LastResort.
 func (q *queue) needsLastResort(now time.Time) bool {
-	return now.Sub(q.last) > lastResort || !slices.ContainsFunc(q.sources, func(st *sourceState) bool {
-		open, isFailing, _, verdict := st.src.state()
-		return !st.src.last() && open && !isFailing && verdict == nil && !st.absent
+	return now.Sub(q.lastLeaf) > timing.LastResort || !slices.ContainsFunc(q.sources, func(st *sourceState) bool {
+		open, isFailing, _, banReason := st.src.state()
+		return !st.src.blocksOnly() && open && !isFailing && banReason == nil && !st.hasNothing
 	})
 }
 
@@ -26,15 +27,15 @@ func (q *queue) exhausted(now time.Time) error {
 	}
 	var wrong, lost, absent error
 	for _, st := range q.sources {
-		open, isFailing, wait, verdict := st.src.state()
+		open, isFailing, wait, banReason := st.src.state()
 		switch {
-		case verdict != nil:
-			wrong = worse(wrong, verdict)
+		case banReason != nil:
+			wrong = worse(wrong, banReason)
 		case isFailing, (!open || wait > 0) && st.src.lastError() != nil:
 			lost = st.src.lastError()
-		case open && st.joined && st.swarmPeer != nil && st.src.lastError() != nil && !q.hasWork(st, now):
-			lost = st.src.lastError() // slow to answer, and asked again later
-		case open && st.joined && (st.absent || !q.hasWork(st, now)):
+		case open && st.ready && st.swarmPeer != nil && st.src.lastError() != nil && !q.hasWork(st, now):
+			lost = st.src.lastError() // it is slow, and is asked again later
+		case open && st.ready && (st.hasNothing || !q.hasWork(st, now)):
 			absent = fmt.Errorf("block %s: %w: no source of %d has it", q.firstWaiting(), fs.ErrNotExist, len(q.sources))
 		default:
 			return nil
@@ -54,36 +55,36 @@ func (q *queue) exhausted(now time.Time) error {
 // bannedFor returns why a source was banned, nil when none was.
 func (q *queue) bannedFor() (err error) {
 	for _, st := range q.sources {
-		if _, _, _, verdict := st.src.state(); verdict != nil {
-			err = worse(err, verdict)
+		if _, _, _, banReason := st.src.state(); banReason != nil {
+			err = worse(err, banReason)
 		}
 	}
 	return err
 }
 
-// askAgain forgets which blocks the sources lacked, when no request is under way: a mirror
+// retryMissing forgets which blocks the sources lacked, when no request is under way: a mirror
 // may receive them later. The pauses grow until a block arrives.
-func (q *queue) askAgain(now time.Time) {
-	since := q.last
-	if q.forgot.After(since) {
-		since = q.forgot
+func (q *queue) retryMissing(now time.Time) {
+	since := q.lastLeaf
+	if q.missesForgotten.After(since) {
+		since = q.missesForgotten
 	} else {
-		q.forgets = 0
+		q.timesForgotten = 0
 	}
-	if len(q.jobs) > 0 || now.Sub(since) < growing(q.times.lackFirst, q.forgets, q.times.lackMax) {
+	if len(q.jobs) > 0 || now.Sub(since) < timing.Growing(q.times.LackFirst, q.timesForgotten, q.times.LackMax) {
 		return
 	}
-	q.forgot = now
-	q.forgets++
+	q.missesForgotten = now
+	q.timesForgotten++
 	for _, st := range q.sources {
-		st.lacks, st.nothing = make([]bitfield, len(q.downloads)), time.Time{}
+		st.lacks, st.pauseEnd = make([]bitfield, len(q.downloads)), time.Time{}
 	}
 }
 
 // hasWork reports whether any waiting leaf may be requested from a source.
 func (q *queue) hasWork(st *sourceState, now time.Time) bool {
-	for k, p := range q.downloads {
-		if q.offer(st, k, p.waiting, now).next(0) >= 0 {
+	for k, dl := range q.downloads {
+		if q.requestable(st, k, dl.waiting, now).next(0) >= 0 {
 			return true
 		}
 	}
@@ -93,16 +94,16 @@ func (q *queue) hasWork(st *sourceState, now time.Time) bool {
 // hasAlternative reports whether another source is usable.
 func (q *queue) hasAlternative(than *sourceState, now time.Time) bool {
 	return slices.ContainsFunc(q.sources, func(st *sourceState) bool {
-		open, isFailing, _, verdict := st.src.state()
-		return st != than && open && !isFailing && verdict == nil && !st.absent && (st.swarmPeer == nil || st.swarmPeer.trusted(now))
+		open, isFailing, _, banReason := st.src.state()
+		return st != than && open && !isFailing && banReason == nil && !st.hasNothing && (st.swarmPeer == nil || st.swarmPeer.trusted(now))
 	})
 }
 
 func (q *queue) firstWaiting() string {
-	for _, p := range q.downloads {
-		if i := p.waiting.next(0); i >= 0 {
-			return p.leaves[i].CID.String()
+	for _, dl := range q.downloads {
+		if i := dl.waiting.next(0); i >= 0 {
+			return dl.leaves[i].CID.String()
 		}
 	}
-	return "of none"
+	return "(none)"
 }

@@ -6,34 +6,35 @@ import (
 	"testing"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 )
 
 // Hurry makes every pause and limit of the table in docs/PATIENCE.md n times shorter.
 func (c *Config) Hurry(n time.Duration) {
-	t := usual
+	t := timing.Usual
 	for _, d := range []*time.Duration{
-		&t.lookAround, &t.grace, &t.cacheGrace, &t.settle, &t.checkLimit, &t.askFirst, &t.askMax,
-		&t.idle, &t.failFirst, &t.failMax, &t.busyMax, &t.lackFirst, &t.lackMax, &t.sayAfter, &t.sayAgain,
+		&t.LookAround, &t.Grace, &t.CacheGrace, &t.Settle, &t.CheckLimit, &t.AskFirst, &t.AskMax,
+		&t.Idle, &t.FailFirst, &t.FailMax, &t.BusyMax, &t.LackFirst, &t.LackMax, &t.SayAfter, &t.SayAgain,
 	} {
 		*d /= n
 	}
 	c.times = &t
 }
 
-// Interfaces makes a machine believe that it has these network interfaces.
+// Interfaces sets the network interfaces of the machine.
 func (c *Config) Interfaces(list ...net.Interface) {
 	c.interfaces = func() ([]net.Interface, error) { return list, nil }
 }
 
-// OpenCacheWithin sets how long a cache may take to open.
+// OpenCacheWithin sets the deadline for opening a cache.
 func (c *Config) OpenCacheWithin(d time.Duration) {
-	t := usual
-	t.openCache = d
+	t := timing.Usual
+	t.OpenCache = d
 	c.times = &t
 }
 
-// OpenPacksWith has caches opened by another function until the test ends.
+// OpenPacksWith replaces the function that opens caches until the test ends.
 func OpenPacksWith(t testing.TB, open func(context.Context, string, cas.PackOptions) (*cas.Packs, error)) {
 	was := openPacks
 	openPacks = open

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
 	"sync"
@@ -13,41 +14,59 @@ import (
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
 const (
-	fetchTick = 50 * time.Millisecond // between looks at progress, hope and what is slow
-	maxLeaves = 1 << 20               // of all artifacts of a release
+	maxLeaves = 1 << 20 // of all artifacts of a release
 
 	cacheReaders = 4
 )
 
-// A fetch brings the artifacts of one release into the targets of a sink. One
-// goroutine, run's, owns the queue; jobs run beside it and post what came of them.
+// fetchOptions are the parameters of a fetch.
+type fetchOptions struct {
+	mdns     bool // other machines of the LAN may fetch the same release now
+	shared   leafSharer
+	progress func(done, total int64)
+	times    *timing.Table
+	report   *Report
+}
+
+// A leafSharer serves leaves to other machines once they are verified.
+type leafSharer interface {
+	// addArtifact adds an artifact without leaves. They will be readable from target.
+	addArtifact(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt)
+	// verified records that a leaf was verified and written at all its positions.
+	verified(c cid.Cid)
+}
+
+// A fetch brings the artifacts of one release into the targets of a sink. The goroutine of
+// fetchLeaves owns the queue. Each request has a goroutine of its own, which posts its results.
 type fetch struct {
-	cfg       Config
+	fetchOptions
 	disc      *discovery
 	cache     *cache
 	release   manifest.Release
 	downloads []*download
-	nodes     sync.Map // inner nodes of the artifacts: []byte by cid.Cid
+	memory    *cas.Memory // metadata and inner nodes of the release
 	total     int64
+	earlier   SourceStats // leaves of earlier files of the sink
 
-	vigil  *vigil
+	stall  *stallTimer
 	queue  *queue
 	got    int64
-	posted chan func() error // for the owner of the queue, an error ends the fetch
-	peers  atomic.Int32      // asked what they have
+	posted chan func() error // results for the owner of the queue; an error ends the fetch
+	polled atomic.Int32      // peers whose bitfields are polled
 	tasks  sync.WaitGroup
 }
 
-// fetchAll fetches every artifact that the sink wants and verifies each as a whole.
-// The source that gave the release is the first to be asked.
-func fetchAll(ctx context.Context, cfg Config, disc *discovery, c *cache, won resolution, sink Sink) (*fetch, error) {
-	f := &fetch{cfg: cfg, disc: disc, cache: c, release: won.v.Release(), vigil: newVigil(cfg), posted: make(chan func() error, 64)}
+// fetchAll fetches every artifact that the sink wants and verifies each as a whole. It asks
+// the source of the release's metadata first.
+func fetchAll(ctx context.Context, o fetchOptions, disc *discovery, c *cache, won resolution, sink Sink) (*fetch, error) {
+	f := &fetch{fetchOptions: o, disc: disc, cache: c, release: won.v.Release(), memory: won.memory, stall: newStallTimer(disc), posted: make(chan func() error, 64)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer f.tasks.Wait()
 	defer cancel()
@@ -57,28 +76,28 @@ func fetchAll(ctx context.Context, cfg Config, disc *discovery, c *cache, won re
 	if err := f.listLeaves(ctx, won.from); err != nil {
 		return f, err
 	}
-	if err := link(f.downloads); err != nil {
+	if err := linkDownloads(f.downloads); err != nil {
 		return f, fmt.Errorf("release %s: %w", f.release.Version, err)
 	}
-	f.makeRoom(ctx, won.folder)
+	f.cache.makeRoom(ctx, f.roomPlan(won))
 	hashed := f.hashAll(ctx)
 	if err := f.fromCache(ctx); err != nil {
 		return f, err
 	}
-	if err := f.fromSink(ctx, sink); err != nil {
+	if err := f.fromEarlier(ctx, sink); err != nil {
 		return f, err
 	}
 	f.queue = newQueue(f.downloads, time.Now())
-	f.queue.times = cfg.times
-	f.queue.shuffled = cfg.Mode.Uses("mdns")
+	f.queue.times = o.times
+	f.queue.shuffled = o.mdns
 	f.queue.swarm = newSwarm(disc.sources, f.downloads)
-	if err := f.run(ctx); err != nil {
+	if err := f.fetchLeaves(ctx); err != nil {
 		return f, err
 	}
 	return f, <-hashed
 }
 
-// open makes room for each artifact, kernel and initramfs first.
+// open opens a target for each artifact, kernel and initramfs first.
 func (f *fetch) open(sink Sink) error {
 	first := func(a manifest.Artifact) int {
 		if i := slices.Index([]string{manifest.RoleKernel, manifest.RoleInitramfs}, a.Role); i >= 0 {
@@ -105,32 +124,43 @@ func (f *fetch) open(sink Sink) error {
 	return nil
 }
 
-// listLeaves reads the inner nodes of all artifacts, of first before all others.
+// listLeaves reads the inner nodes of all artifacts, from the source first if it has them.
 func (f *fetch) listLeaves(ctx context.Context, first *source) error {
-	var src cas.Source = patient{pool{sources: f.disc.sources, cache: f.cache, prefer: first}, f.disc, f.vigil}
-	src = f.disc.shared.recording(recorder{src, func(id cid.Cid, data []byte) { f.nodes.Store(id, data) }})
+	src := patient{pool{memory: f.memory, cache: f.cache, sources: f.disc.sources, prefer: first}, f.disc, f.stall}
 	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range f.downloads {
+	for _, dl := range f.downloads {
 		g.Go(func() (err error) {
-			p.leaves, err = cas.Leaves(ctx, src, p.CID, p.Length)
+			dl.leaves, err = cas.Leaves(ctx, src, dl.CID, dl.Length)
 			if errors.Is(err, context.Canceled) {
-				return fmt.Errorf("%s: %w", p.Role, err)
+				return fmt.Errorf("%s: %w", dl.Role, err)
 			}
 			if err != nil {
-				return fmt.Errorf("%s: %w; %s", p.Role, err, elsewhere)
+				return fmt.Errorf("%s: %w; %s", dl.Role, err, elsewhere)
 			}
-			f.disc.shared.stock(p.CID, p.leaves, p.target)
+			f.shared.addArtifact(dl.CID, dl.leaves, dl.target)
 			return nil
 		})
 	}
 	return g.Wait()
 }
 
-// hashAll hashes the artifacts while they arrive. The channel gives the outcome of all.
+// roomPlan lists the blocks of the release for the cache.
+func (f *fetch) roomPlan(won resolution) roomPlan {
+	p := roomPlan{size: f.total}
+	for _, d := range f.downloads {
+		p.leaves = append(p.leaves, d.leaves)
+	}
+	if won.directory != nil {
+		p.memory, p.unread = f.memory, won.directory.unread()
+	}
+	return p
+}
+
+// hashAll starts hashing the artifacts while they arrive. The channel receives the result.
 func (f *fetch) hashAll(ctx context.Context) <-chan error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range f.downloads {
-		g.Go(func() error { return p.hash(ctx) })
+	for _, dl := range f.downloads {
+		g.Go(func() error { return dl.hash(ctx) })
 	}
 	done := make(chan error, 1)
 	f.tasks.Go(func() { done <- g.Wait() })
@@ -143,9 +173,9 @@ func (f *fetch) fromCache(ctx context.Context) error {
 		return nil
 	}
 	var wanted []position
-	for _, p := range f.downloads {
-		for i := p.waiting.next(0); i >= 0; i = p.waiting.next(i + 1) {
-			wanted = append(wanted, position{p, i})
+	for _, dl := range f.downloads {
+		for i := dl.waiting.next(0); i >= 0; i = dl.waiting.next(i + 1) {
+			wanted = append(wanted, position{dl, i})
 		}
 	}
 	found := make(chan position, 64)
@@ -163,7 +193,7 @@ func (f *fetch) fromCache(ctx context.Context) error {
 		close(found)
 	}()
 	for at := range found {
-		f.got += at.download.landed(at.leaf)
+		f.got += at.download.complete(at.leaf)
 	}
 	return <-failed
 }
@@ -179,25 +209,25 @@ func (f *fetch) takeCached(ctx context.Context, at position, found chan<- positi
 	if err := at.download.write(at.leaf, data); err != nil {
 		return err
 	}
-	f.disc.shared.verified(at.download.leaves[at.leaf].CID)
+	f.shared.verified(at.download.leaves[at.leaf].CID)
 	found <- at
 	return nil
 }
 
-// run asks all sources for the leaves until there are none left, none can be had,
-// or ctx ends.
-func (f *fetch) run(ctx context.Context) error {
-	tick := time.NewTicker(fetchTick)
+// fetchLeaves requests the leaves from all sources. It returns when all are written, no source
+// can send the rest, or ctx ends.
+func (f *fetch) fetchLeaves(ctx context.Context) error {
+	tick := time.NewTicker(timing.FetchTick)
 	defer tick.Stop()
 	known, more := f.disc.sources.known()
-	f.vigil.came(time.Now())
-	calm := time.Now() // when a source turned up
+	f.stall.blockArrived(time.Now())
+	lastNews := time.Now() // when the last new source was found
 	shown := int64(-1)
 	for {
-		f.admit(ctx, known)
+		f.addSources(ctx, known)
 		f.dispatch(ctx)
 		if f.queue.left == 0 {
-			f.cfg.Progress(f.got, f.total)
+			f.progress(f.got, f.total)
 			return nil
 		}
 		select {
@@ -206,15 +236,15 @@ func (f *fetch) run(ctx context.Context) error {
 				return err
 			}
 		case <-more:
-			calm = time.Now()
+			lastNews = time.Now()
 			known, more = f.disc.sources.known()
 		case now := <-tick.C:
-			if f.got != shown { // who watches sees at once that nothing comes
+			if f.got != shown { // unchanged progress is not reported again
 				shown = f.got
-				f.cfg.Progress(f.got, f.total)
+				f.progress(f.got, f.total)
 			}
 			f.queue.swarm.refresh(f.queue, now)
-			if err := f.hope(now, calm); err != nil {
+			if err := f.giveUp(now, lastNews); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -223,7 +253,7 @@ func (f *fetch) run(ctx context.Context) error {
 	}
 }
 
-// post gives the owner of the queue something to do.
+// post passes work to the owner of the queue.
 func (f *fetch) post(ctx context.Context, do func() error) {
 	select {
 	case f.posted <- do:
@@ -231,45 +261,44 @@ func (f *fetch) post(ctx context.Context, do func() error) {
 	}
 }
 
-// hope returns the reason to give up, if there is one: all sources were refused, or nothing
-// has come in for as long as the patience lasts. Sources are asked again for what they
-// lacked when nothing else is to be had.
-func (f *fetch) hope(now, calm time.Time) error {
-	f.vigil.came(f.queue.last)
-	since := f.vigil.waits(now, func() string { return f.disc.tried() })
-	f.queue.askAgain(now)
+// giveUp returns the reason to end the fetch, if there is one: all sources were refused, or no
+// block has arrived for the whole patience. It also makes the queue retry missing blocks.
+func (f *fetch) giveUp(now, lastNews time.Time) error {
+	f.stall.blockArrived(f.queue.lastLeaf)
+	since := f.stall.check(now, func() string { return f.disc.status() })
+	f.queue.retryMissing(now)
 	why := f.queue.exhausted(now)
-	if errors.Is(why, cas.ErrCorrupt) && f.disc.settled(calm, banned) {
+	if errors.Is(why, cas.ErrCorrupt) && f.disc.settled(lastNews, banned) {
 		return why
 	}
-	if since < f.disc.patience() && !f.nobody() {
+	if since < f.disc.blockPatience() && !f.noSources() {
 		return nil
 	}
-	return fmt.Errorf("%w; %s", f.disc.inVain(since, worse(f.queue.bannedFor(), why)), elsewhere)
+	return fmt.Errorf("%w; %s", f.disc.noBlock(since, worse(f.queue.bannedFor(), why)), elsewhere)
 }
 
-// nobody reports whether there is no source and none can turn up.
-func (f *fetch) nobody() bool { return len(f.queue.sources) == 0 && !f.disc.network }
+// noSources reports whether there is no source and none can be found.
+func (f *fetch) noSources() bool { return len(f.queue.sources) == 0 && !f.disc.network }
 
-// elsewhere is what to do when the sources do not give a block.
+// elsewhere is the remedy when no source sends a block.
 const elsewhere = "name another source with --mirror or --peer (phase.mirror=, phase.peer=), or ask the publisher to run phase-publish fsck"
 
-// admit adds each new source to the queue. One that may be a neighbour is asked for that
-// first.
-func (f *fetch) admit(ctx context.Context, known []*source) {
+// addSources adds each new source to the queue. It first asks a source that may be a peer of
+// the swarm for its bitfields.
+func (f *fetch) addSources(ctx context.Context, known []*source) {
 	for _, s := range known[len(f.queue.sources):] {
 		st := f.queue.addSource(s)
-		st.joined = f.queue.swarm == nil || !s.isPeer()
+		st.ready = f.queue.swarm == nil || !s.isPeer()
 	}
 	for _, st := range f.queue.sources {
-		if open, _, _, _ := st.src.state(); open && !st.joined && !st.watched {
-			st.watched = true
-			f.tasks.Go(func() { f.watch(ctx, st) })
+		if open, _, _, _ := st.src.state(); open && !st.ready && !st.polled {
+			st.polled = true
+			f.tasks.Go(func() { f.pollBitfields(ctx, st) })
 		}
 	}
 }
 
-// dispatch starts every job that a free source can be given.
+// dispatch starts a request at every source that may get one.
 func (f *fetch) dispatch(ctx context.Context) {
 	for {
 		j := f.queue.next(time.Now())
@@ -280,20 +309,20 @@ func (f *fetch) dispatch(ctx context.Context) {
 		j.cancel = cancel
 		f.tasks.Go(func() {
 			defer cancel()
-			err := f.ask(jctx, j, func(i int, data gateway.Loan) error { return f.take(ctx, j, j.leaves[i], data) })
-			f.post(ctx, func() error { return f.ended(ctx, j, err) })
+			err := f.perform(jctx, j, func(i int, data gateway.Loan) error { return f.take(ctx, j, j.leaves[i], data) })
+			f.post(ctx, func() error { return f.finish(ctx, j, err) })
 		})
 	}
 }
 
-// ask does a job: each leaf is verified, and taken before the next is read.
-func (f *fetch) ask(ctx context.Context, j *job, take func(i int, data gateway.Loan) error) error {
+// perform does the request of a job. It verifies each leaf and takes it before it reads the next.
+func (f *fetch) perform(ctx context.Context, j *job, take func(i int, data gateway.Loan) error) error {
 	leaves := make([]cas.Leaf, len(j.leaves))
 	for k, i := range j.leaves {
 		leaves[k] = j.download.leaves[i]
 	}
 	if len(leaves) > 1 {
-		return j.source.src.run(ctx, j.download.CID, leaves, take)
+		return j.source.src.getRun(ctx, j.download.CID, leaves, take)
 	}
 	data, err := cas.Get(ctx, j.source.src, leaves[0].CID)
 	if err != nil {
@@ -302,43 +331,43 @@ func (f *fetch) ask(ctx context.Context, j *job, take func(i int, data gateway.L
 	return take(0, gateway.Loan{Data: data})
 }
 
-// take puts a verified leaf into its places, the cache among them.
+// take writes a verified leaf to its targets and to the cache.
 func (f *fetch) take(ctx context.Context, j *job, i int, data gateway.Loan) error {
 	if err := j.download.write(i, data.Data); err != nil {
 		return &fatalError{err}
 	}
-	f.disc.shared.verified(j.download.leaves[i].CID)
+	f.shared.verified(j.download.leaves[i].CID)
 	f.cache.put(ctx, j.download.leaves[i].CID, data.Data)
-	j.download.hand.put(i, data)
+	j.download.reorder.put(i, data)
 	f.post(ctx, func() error {
-		f.got += f.queue.landed(j, i, time.Now())
+		f.got += f.queue.leafDone(j, i, time.Now())
 		return nil
 	})
 	return nil
 }
 
-// A fatalError ends the fetch: no other source can mend it.
+// A fatalError ends the fetch, because no other source can help.
 type fatalError struct{ error }
 
 func (e *fatalError) Unwrap() error { return e.error }
 
-// ended keeps the books about a job that is over.
-func (f *fetch) ended(ctx context.Context, j *job, err error) error {
+// finish records the end of a job.
+func (f *fetch) finish(ctx context.Context, j *job, err error) error {
 	s := j.source.src
 	switch fatal := (*fatalError)(nil); {
 	case errors.As(err, &fatal):
 		return fatal.error
 	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, gateway.ErrNoRuns):
 	case j.dropped && !errors.Is(err, cas.ErrCorrupt):
-	case s.blame(ctx, err):
-		f.cfg.Report.Refuse(s.String(), "block of "+j.download.Role, err)
+	case s.recordError(ctx, err):
+		f.report.Refuse(s.String(), "block of "+j.download.Role, err)
 	}
-	f.queue.ended(j, err, time.Now())
+	f.queue.jobDone(j, err, time.Now())
 	return nil
 }
 
-// words says what was fetched, from how many sources.
-func (f *fetch) words(sources []SourceStats) string {
+// summary says how much was fetched, and from how many sources.
+func (f *fetch) summary(sources []SourceStats) string {
 	n := 0
 	for _, s := range sources {
 		if s.Blocks > 0 {

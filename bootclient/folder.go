@@ -11,77 +11,68 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// A folder is the metadata folder of one head, read block by block as the check
-// asks for its files. It remembers what it read: a second check of the same folder
-// needs no network. It is a manifest.Fetcher.
-type folder struct {
-	root cid.Cid
-	src  cas.Source
-
-	blocks sync.Map // every block that was read: []byte by cid.Cid
+// A metadataDir is the metadata directory of one pointer. It is read block by block when
+// manifest.Verify asks for a file, and keeps the files that it read. It is a manifest.Fetcher.
+type metadataDir struct {
+	root   cid.Cid
+	src    cas.Source
+	memory *cas.Memory // the blocks that were read, if src keeps them there
 
 	mu      sync.Mutex
 	entries map[string]cid.Cid
 	files   map[string][]byte
 }
 
-func newFolder(root cid.Cid, src cas.Source) *folder {
-	f := &folder{root: root}
-	f.src = recorder{src, func(c cid.Cid, data []byte) { f.blocks.Store(c, data) }}
-	return f
-}
-
-// unread lists the files that nobody asked for.
-func (f *folder) unread() []cid.Cid {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// unread lists the files that were not read.
+func (md *metadataDir) unread() []cid.Cid {
+	md.mu.Lock()
+	defer md.mu.Unlock()
 	var out []cid.Cid
-	for name, c := range f.entries {
-		if _, read := f.files[name]; !read {
+	for name, c := range md.entries {
+		if _, read := md.files[name]; !read {
 			out = append(out, c)
 		}
 	}
 	return out
 }
 
-// Metadata returns a file of the folder. The error wraps fs.ErrNotExist only when
-// the folder, whose listing is verified, has no such file: a block that nobody gives
-// must not pass for a file that does not exist.
-func (f *folder) Metadata(ctx context.Context, name string, max int64) ([]byte, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := f.list(ctx); err != nil {
+// Metadata returns a file of the directory. The error wraps fs.ErrNotExist only if the verified
+// listing of the directory lacks the file. A block that no source sends is another error.
+func (md *metadataDir) Metadata(ctx context.Context, name string, max int64) ([]byte, error) {
+	md.mu.Lock()
+	defer md.mu.Unlock()
+	if err := md.list(ctx); err != nil {
 		return nil, err
 	}
-	c, ok := f.entries[name]
+	c, ok := md.entries[name]
 	if !ok {
-		return nil, fmt.Errorf("%.80q in folder %s: %w", name, f.root, fs.ErrNotExist)
+		return nil, fmt.Errorf("%.80q in folder %s: %w", name, md.root, fs.ErrNotExist)
 	}
-	data, ok := f.files[name]
+	data, ok := md.files[name]
 	if !ok {
 		var err error
-		if data, err = cas.ReadFile(ctx, f.src, c, max); err != nil {
-			return nil, fmt.Errorf("%.80q in folder %s: %w", name, f.root, err)
+		if data, err = cas.ReadFile(ctx, md.src, c, max); err != nil {
+			return nil, fmt.Errorf("%.80q in folder %s: %w", name, md.root, err)
 		}
-		f.files[name] = data
+		md.files[name] = data
 	}
 	if int64(len(data)) > max {
-		return nil, fmt.Errorf("%.80q in folder %s: %d bytes, at most %d are read: %w", name, f.root, len(data), max, cas.ErrCorrupt)
+		return nil, fmt.Errorf("%.80q in folder %s: %d bytes, at most %d are read: %w", name, md.root, len(data), max, cas.ErrCorrupt)
 	}
 	return data, nil
 }
 
-func (f *folder) list(ctx context.Context) error {
-	if f.entries != nil {
+func (md *metadataDir) list(ctx context.Context) error {
+	if md.entries != nil {
 		return nil
 	}
-	entries, err := cas.ReadDir(ctx, f.src, f.root)
+	entries, err := cas.ReadDir(ctx, md.src, md.root)
 	if err != nil {
 		return fmt.Errorf("metadata folder: %w", err)
 	}
-	f.entries, f.files = map[string]cid.Cid{}, map[string][]byte{}
+	md.entries, md.files = map[string]cid.Cid{}, map[string][]byte{}
 	for _, e := range entries {
-		f.entries[e.Name] = e.CID
+		md.entries[e.Name] = e.CID
 	}
 	return nil
 }

@@ -13,13 +13,13 @@ import (
 )
 
 // ErrNoInterface says that the machine has no network interface, so that no source can be
-// reached until one appears. It is a cas.ErrUnreachable where Run returns it.
+// reached until there is one. Where Run returns it, it is a cas.ErrUnreachable too.
 var ErrNoInterface = errors.New("no network interface but the loopback one")
 
-// nowhere reports whether nothing can be reached: there is no interface but the loopback
-// one, and no source on this machine.
-func (d *discovery) nowhere() bool {
-	all, err := d.cfg.interfaces()
+// noNetwork reports whether nothing can be reached: the machine has only the loopback
+// interface, and no source is on this machine.
+func (d *discovery) noNetwork() bool {
+	all, err := d.interfaces()
 	if err != nil {
 		return false
 	}
@@ -31,15 +31,14 @@ func (d *discovery) nowhere() bool {
 	return !d.loopback()
 }
 
-// loopback reports whether somebody named a source, the proxy to one, or an entrance to the
-// DHT on this machine.
+// loopback reports whether a named source, its proxy or a bootstrap node is on this machine.
 func (d *discovery) loopback() bool {
-	for _, m := range union(d.cfg.Mirrors, d.trust.HTTPS) {
+	for _, m := range union(d.mirrors, d.trust.HTTPS) {
 		if u, err := url.Parse(m); err == nil && (u.Scheme == "file" || onLoopback(u.Hostname()) || d.proxyOnLoopback(u)) {
 			return true
 		}
 	}
-	for _, p := range union(union(d.cfg.Peers, d.cfg.Bootstrap), d.trust.Bootstrap) {
+	for _, p := range union(union(d.peers, d.bootstrap), d.trust.Bootstrap) {
 		if info, err := bootargs.ParsePeer(p); err == nil && peerOnLoopback(info) {
 			return true
 		}
@@ -47,10 +46,10 @@ func (d *discovery) loopback() bool {
 	return false
 }
 
-// proxyOnLoopback reports whether a mirror is asked through a proxy on this machine, as in a
-// sandbox that has nothing else.
+// proxyOnLoopback reports whether a mirror's proxy is on this machine, as in a sandbox without
+// other network access.
 func (d *discovery) proxyOnLoopback(mirror *url.URL) bool {
-	proxy, err := d.cfg.proxy()
+	proxy, err := d.mirrorProxy()
 	if err != nil || proxy == nil {
 		return false
 	}

@@ -10,12 +10,12 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// errNoMirror says that the folder of a file:// mirror is not there. It is out of reach, not
-// empty: the medium may be mounted later.
+// errNoMirror says that the folder of a file:// mirror is missing. The mirror counts as
+// unreachable, not as empty: the medium may be mounted later.
 var errNoMirror = fmt.Errorf("%w: no such folder; check the path, or mount what holds it", cas.ErrUnreachable)
 
-// checkMirrorFolder returns an error that wraps errNoMirror when a mirror is a file:// URL and
-// names no folder. Other URLs pass.
+// checkMirrorFolder returns an error that wraps errNoMirror if base is a file:// URL without
+// a folder behind it.
 func checkMirrorFolder(base string) error {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "file" {

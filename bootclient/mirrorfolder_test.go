@@ -16,8 +16,8 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// A mirror that has nothing at its address is named, with what it answered.
-func TestAMirrorThatHasNothingIsNamedWithItsAnswer(t *testing.T) {
+// A mirror without the repository is named, with its answer.
+func TestAnEmptyMirrorIsNamedWithItsAnswer(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, newRepo(t, "us", manifest.Discovery{}), "private")
 	empty := httptest.NewServer(http.NotFoundHandler())
@@ -26,8 +26,8 @@ func TestAMirrorThatHasNothingIsNamedWithItsAnswer(t *testing.T) {
 	m.refuses(cli.ExitNotFound, "mirror "+empty.URL+": IPNS record: status 404 Not Found", "check the address of the mirror", "is it the right root.json?")
 }
 
-// A file:// mirror without its folder is out of reach, and said at once.
-func TestAMirrorWithoutItsFolderIsSaidAtOnce(t *testing.T) {
+// A file:// mirror without a folder is unreachable, and reported at once.
+func TestAMirrorWithoutAFolderIsReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ok(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))

@@ -40,7 +40,7 @@ func with(t *testing.T, origin string) string {
 	return u.String()
 }
 
-// locked lets in whoever has the credentials.
+// locked answers requests with the credentials.
 func locked(w http.ResponseWriter, req *http.Request, good http.Handler) {
 	if u, p, _ := req.BasicAuth(); u != user || p != password {
 		w.WriteHeader(http.StatusUnauthorized)
@@ -61,7 +61,7 @@ func TestAMirrorWithAUserAndAPassword(t *testing.T) {
 	m.refuses(cli.ExitNotFound, "status 401 Unauthorized", "check user and password")
 }
 
-// Whatever becomes of a mirror, nothing that is printed, logged or kept says how to enter it.
+// No output contains the credentials of a mirror, whatever the mirror does.
 func TestNothingShowsTheCredentialsOfAMirror(t *testing.T) {
 	for name, row := range badPeers {
 		t.Run(name, func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestNothingShowsTheCredentialsOfAMirror(t *testing.T) {
 	gone := serve(t, r, nil)
 	gone.Close()
 	for name, mirror := range map[string]string{
-		"honest": serve(t, r, nil).URL, "nobody listens": gone.URL, "not a port": "http://127.0.0.1:99999",
+		"honest": serve(t, r, nil).URL, "closed port": gone.URL, "not a port": "http://127.0.0.1:99999",
 		"no address": "ftp://127.0.0.1", "a query": "http://127.0.0.1/?x=y", "a file": "file:///srv/mirror", "not TLS": strings.Replace(gone.URL, "http:", "https:", 1),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -141,7 +141,7 @@ func writeMirror(t *testing.T, r *repo, folder string) {
 	}
 }
 
-// writtenBlocks writes what is read of a source to files.
+// writtenBlocks writes the blocks that are read from a source to files.
 type writtenBlocks struct {
 	cas.Source
 	folder string
@@ -155,7 +155,7 @@ func (w writtenBlocks) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return data, os.WriteFile(filepath.Join(w.folder, c.String()), data, 0o644)
 }
 
-// A mirror is asked through the proxy that the configuration names, unless the mode has one.
+// Mirrors are asked through the configured proxy, unless the mode has its own.
 func TestMirrorsAreAskedThroughTheProxy(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	origin, err := url.Parse(serve(t, r, nil).URL)
@@ -178,7 +178,7 @@ func TestMirrorsAreAskedThroughTheProxy(t *testing.T) {
 	lo := net.Interface{Name: "lo", Flags: net.FlagUp | net.FlagLoopback}
 	m = newMachine(t, r, "private")
 	m.cfg.Mirrors, m.cfg.Proxy = []string{"http://mirror.invalid"}, http.ProxyURL(at)
-	m.cfg.Interfaces(lo) // a sandbox whose one way out is the proxy
+	m.cfg.Interfaces(lo) // a sandbox without other network access
 	m.boots(r)
 
 	m = newMachine(t, r, "private")
@@ -189,7 +189,7 @@ func TestMirrorsAreAskedThroughTheProxy(t *testing.T) {
 	m.boots(r)
 }
 
-// A redirecting mirror is one like any other.
+// A mirror may redirect.
 func TestAMirrorThatRedirects(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	behind := serve(t, r, nil)
@@ -205,7 +205,7 @@ func TestAMirrorThatRedirects(t *testing.T) {
 	}
 }
 
-// A server that refuses runs gives every block.
+// A mirror that refuses runs sends every block.
 func TestAMirrorThatRefusesRuns(t *testing.T) {
 	for name, refuse := range map[string]http.HandlerFunc{
 		"403":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) },

@@ -8,26 +8,27 @@ import (
 	"sync"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// A standing is what a source is worth to those who wait.
+// A standing says whether a search or a fetch waits for a source (docs/PATIENCE.md).
 type standing int
 
 const (
-	outOfReach standing = iota // it has not answered, or not to the point: it may yet
-	refused                    // what it sent is provably of no use
-	noSource                   // it cannot answer this question, and nobody waits for it
+	outOfReach standing = iota // no answer, or a useless one; a later one may be good
+	refused                    // it sent something provably wrong
+	noSource                   // it cannot answer this request, and is not waited for
 )
 
-// settled reports whether a search or a fetch may end before its time. This is the rule of
-// docs/PATIENCE.md: every known source was refused, and none is merely out of reach. Where
-// mDNS or the DHT may find others, they get a while since calm, when something was last
-// learnt; and since anybody may speak there, what strangers send ends nothing by itself: a
-// source that a person or root.json named must be among the refused.
-func (d *discovery) settled(calm time.Time, stand func(*source) standing) bool {
+// settled reports whether a search or a fetch may end early. This is the rule of
+// docs/PATIENCE.md: every known source was refused, and none is merely out of reach. While
+// mDNS or the DHT may find more sources, timing.Table.Settle must have passed since lastNews too,
+// and a source that a person or root.json named must be among the refused:
+// anybody can announce peers on a network, so a refused peer alone ends nothing.
+func (d *discovery) settled(lastNews time.Time, stand func(*source) standing) bool {
 	known, _ := d.sources.known()
 	named := false
 	for _, s := range known {
@@ -41,10 +42,10 @@ func (d *discovery) settled(calm time.Time, stand func(*source) standing) bool {
 	if !d.network {
 		return true
 	}
-	return named && d.sources.candidates.none() && time.Since(calm) >= d.cfg.times.settle
+	return named && d.sources.candidates.none() && time.Since(lastNews) >= d.times.Settle
 }
 
-// banned is the standing of a source in a fetch.
+// banned returns the standing of a source in a fetch.
 func banned(s *source) standing {
 	switch {
 	case s.isBanned():
@@ -55,72 +56,72 @@ func banned(s *source) standing {
 	return outOfReach
 }
 
-// patience is how long a fetch waits for its next block: Config.Patience. When all known
-// sources were refused, and mDNS or the DHT may bring another, it waits as long as a search.
-func (d *discovery) patience() time.Duration {
+// blockPatience returns how long a fetch waits for its next block: Config.Patience. It is at most
+// Config.Timeout when all known sources were refused and only a new one can help.
+func (d *discovery) blockPatience() time.Duration {
 	known, _ := d.sources.known()
 	if slices.ContainsFunc(known, func(s *source) bool { return banned(s) == outOfReach }) {
-		return d.cfg.Patience
+		return d.discoveryOptions.patience
 	}
-	return min(d.cfg.Timeout, d.cfg.Patience)
+	return min(d.timeout, d.discoveryOptions.patience)
 }
 
-// A vigil is the wait of a fetch for its next block, of which it tells who watches.
-type vigil struct {
-	times *timings
+// A stallTimer measures how long no block arrived during a fetch, and reports it on the console.
+type stallTimer struct {
+	times *timing.Table
 	say   func(format string, args ...any)
 
-	mu   sync.Mutex
-	last time.Time // when a block came in, or the fetch began
-	told time.Time // when it was last said that none does
+	mu       sync.Mutex
+	last     time.Time // when the last block arrived, or the fetch began
+	reported time.Time // when the wait was last reported
 }
 
-func newVigil(cfg Config) *vigil {
-	return &vigil{times: cfg.times, say: cfg.Report.Say, last: time.Now()}
+func newStallTimer(d *discovery) *stallTimer {
+	return &stallTimer{times: d.times, say: d.report.Say, last: time.Now()}
 }
 
-// came notes that a block came in.
-func (v *vigil) came(now time.Time) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if now.After(v.last) {
-		v.last = now
+// blockArrived restarts the timer.
+func (t *stallTimer) blockArrived(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.After(t.last) {
+		t.last = now
 	}
 }
 
-// waits returns for how long no block came in. After a while it says so, and again after
-// each longer while, in the words of tried.
-func (v *vigil) waits(now time.Time, tried func() string) time.Duration {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	since := now.Sub(v.last)
-	pause := v.times.sayAgain
-	if v.told.Before(v.last) {
-		pause = v.times.sayAfter
+// check returns how long no block arrived. It reports a wait after sayAfter, and then every
+// sayAgain, with the given status of the sources.
+func (t *stallTimer) check(now time.Time, tried func() string) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	since := now.Sub(t.last)
+	pause := t.times.SayAgain
+	if t.reported.Before(t.last) {
+		pause = t.times.SayAfter
 	}
-	if since >= v.times.sayAfter && now.Sub(v.told) >= pause {
-		v.told = now
-		v.say("fetch: no block for %s: %s", since.Round(time.Second), tried())
+	if since >= t.times.SayAfter && now.Sub(t.reported) >= pause {
+		t.reported = now
+		t.say("fetch: no block for %s: %s", since.Round(time.Second), tried())
 	}
 	return since
 }
 
-// inVain is the error of a fetch whose patience is over: wrong bytes that somebody sent, or
-// what was heard from those who are still waited for.
-func (d *discovery) inVain(since time.Duration, why error) error {
+// noBlock is the error of a fetch whose patience is over. It wraps the worst error: wrong bytes,
+// then unreachable, unless every source said "not found".
+func (d *discovery) noBlock(since time.Duration, why error) error {
 	switch since = since.Round(time.Second); {
 	case why == nil:
-		why = fmt.Errorf("%w: sources answer, but no block has come in", cas.ErrUnreachable)
+		why = fmt.Errorf("%w: sources answer, but no block arrived", cas.ErrUnreachable)
 	case errors.Is(why, cas.ErrCorrupt):
-		return fmt.Errorf("%w; no other source gave the block in %s (%s)", why, since, d.tried())
+		return fmt.Errorf("%w; no other source sent the block within %s (%s)", why, since, d.status())
 	case errors.Is(why, fs.ErrNotExist):
 	default:
-		why = cas.ErrUnreachable // what each source said is in tried
+		why = cas.ErrUnreachable // tried has the error of each source
 	}
-	return fmt.Errorf("no block for %s: %w (%s)", since, why, d.tried())
+	return fmt.Errorf("no block for %s: %w (%s)", since, why, d.status())
 }
 
-// rank orders errors by how much they tell: untrusted, corrupt, not there, out of reach.
+// rank orders errors by severity: untrusted, corrupt, not found, other, unreachable.
 func rank(err error) int {
 	switch {
 	case err == nil:
@@ -138,7 +139,7 @@ func rank(err error) int {
 	}
 }
 
-// worse is the one of two errors that tells more, the first of two that tell as much.
+// worse returns the more severe of two errors, the first if they are equal.
 func worse(a, b error) error {
 	if rank(b) > rank(a) {
 		return b

@@ -19,7 +19,7 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// saying answers every request for a record with a text, and the first few times only when
+// saying answers requests for a record with a text: all of them, or the first times of them if
 // times is not 0.
 func saying(text string, times int32, good http.Handler) http.Handler {
 	var said atomic.Int32
@@ -32,8 +32,8 @@ func saying(text string, times int32, good http.Handler) http.Handler {
 	})
 }
 
-// A web server that is not ready says so in a page, with status 200.
-func TestAPageInPlaceOfARecordIsAskedAgain(t *testing.T) {
+// A web server that is not ready may answer with a page and status 200.
+func TestAPageInPlaceOfARecordIsRetried(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	for _, text := range []string{`{"status":"starting"}`, "no record at all", "", "<html>back soon</html>", "\n"} {
 		t.Run(text, func(t *testing.T) {
@@ -57,9 +57,9 @@ func TestAPageInPlaceOfARecordIsAskedAgain(t *testing.T) {
 	}
 }
 
-// A neighbour without any key speaks first, and the publisher starts later.
-func TestAStrangersRefusalDoesNotEndTheSearch(t *testing.T) {
-	r, other := newRepo(t, "us", manifest.Discovery{}), newRepo(t, "stranger", manifest.Discovery{})
+// A source that is refused answers first, and the publisher starts later.
+func TestARefusedSourceDoesNotEndTheSearch(t *testing.T) {
+	r, other := newRepo(t, "us", manifest.Discovery{}), newRepo(t, "foreign", manifest.Discovery{})
 	for name, first := range map[string]http.Handler{
 		"text":            saying("no record at all", 0, http.NotFoundHandler()),
 		"untrusted":       (&server{}).handler(other),
@@ -68,11 +68,11 @@ func TestAStrangersRefusalDoesNotEndTheSearch(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			liar := httptest.NewServer(first)
-			t.Cleanup(liar.Close)
+			faulty := httptest.NewServer(first)
+			t.Cleanup(faulty.Close)
 			late, addr := node(t, p2p.Options{}, nil)
 			m := newMachine(t, r, "private")
-			m.cfg.Mirrors, m.cfg.Peers = []string{liar.URL}, []string{addr}
+			m.cfg.Mirrors, m.cfg.Peers = []string{faulty.URL}, []string{addr}
 			m.cfg.Hurry(10)
 			timer := time.AfterFunc(2*time.Second, func() { late.Serve((&server{}).handler(r)) })
 			defer timer.Stop()
@@ -81,7 +81,7 @@ func TestAStrangersRefusalDoesNotEndTheSearch(t *testing.T) {
 	}
 }
 
-// tampered gives the right record and changes every block.
+// tampered sends the right record and wrong blocks.
 func tampered(r *repo) http.Handler {
 	good := (&server{}).handler(r)
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -93,10 +93,10 @@ func tampered(r *repo) http.Handler {
 	})
 }
 
-// The mode may boot the last good release whatever kept a newer one away.
-func TestTheLastGoodReleaseFollowsAnyRefusal(t *testing.T) {
+// The mode may allow the last good release, for whatever reason there is no newer one.
+func TestTheLastGoodReleaseIsUsedAfterAnyRefusal(t *testing.T) {
 	for name, bad := range map[string]func(*repo) http.Handler{
-		"untrusted":      func(*repo) http.Handler { return (&server{}).handler(newRepo(t, "stranger", manifest.Discovery{})) },
+		"untrusted":      func(*repo) http.Handler { return (&server{}).handler(newRepo(t, "foreign", manifest.Discovery{})) },
 		"wrong metadata": tampered,
 		"text":           func(*repo) http.Handler { return saying("no record at all", 0, http.NotFoundHandler()) },
 		"nothing":        func(*repo) http.Handler { return http.NotFoundHandler() },
@@ -107,19 +107,19 @@ func TestTheLastGoodReleaseFollowsAnyRefusal(t *testing.T) {
 			m.cfg.Mode.Discovery, m.cfg.Mode.Stale = []string{"mirror"}, "last-good"
 			m.cfg.Cache, m.cfg.Mirrors = t.TempDir(), []string{serve(t, r, nil).URL}
 			m.boots(r)
-			liar := httptest.NewServer(bad(r))
-			t.Cleanup(liar.Close)
-			m.cfg.Mirrors, m.cfg.Timeout = []string{liar.URL}, time.Second
+			faulty := httptest.NewServer(bad(r))
+			t.Cleanup(faulty.Close)
+			m.cfg.Mirrors, m.cfg.Timeout = []string{faulty.URL}, time.Second
 			m.cfg.Now = func() time.Time { return time.Now().Add(30 * time.Hour) }
 			m.boots(r)
-			if !strings.Contains(m.said(), liar.URL) {
+			if !strings.Contains(m.said(), faulty.URL) {
 				t.Errorf("the report does not say what was refused: %s", m.said())
 			}
 		})
 	}
 }
 
-// said is what the report says was refused.
+// said returns the refusals of the report.
 func (m *machine) said() string {
 	var b strings.Builder
 	for _, r := range m.report.Refused() {
@@ -149,14 +149,14 @@ func TestANewerReleaseOfASlowSourceWinsOverTheCache(t *testing.T) {
 	}
 }
 
-func TestACacheBootsBesideSourcesThatAreDownOrLie(t *testing.T) {
+func TestACacheBootsBesideSourcesThatAreDownOrFaulty(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	cache := t.TempDir()
 	filled(t, r, cache)
-	liar := httptest.NewServer(tampered(r))
-	t.Cleanup(liar.Close)
+	faulty := httptest.NewServer(tampered(r))
+	t.Cleanup(faulty.Close)
 	for name, mirrors := range map[string][]string{
-		"down": {"http://127.0.0.1:1"}, "a liar": {liar.URL}, "both": {"http://127.0.0.1:1", liar.URL}, "nobody": nil,
+		"down": {"http://127.0.0.1:1"}, "faulty": {faulty.URL}, "both": {"http://127.0.0.1:1", faulty.URL}, "none": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t, r, "internet")
@@ -187,8 +187,8 @@ func TestAMachineWithoutANetworkInterfaceSaysSoAtOnce(t *testing.T) {
 	m.boots(r)
 }
 
-// The only publisher goes away in the middle of a fetch and comes back.
-func TestAPublisherThatIsGoneForAWhileIsWaitedForInWords(t *testing.T) {
+// The only publisher is down for a while in the middle of a fetch.
+func TestAPublisherThatIsGoneForAWhileIsWaitedFor(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	inner := (&server{}).handler(r)
 	var blocks atomic.Int32
@@ -214,9 +214,7 @@ func TestAPublisherThatIsGoneForAWhileIsWaitedForInWords(t *testing.T) {
 	m.cfg.Progress = func(done, _ int64) { shown[done]++ }
 	go func() {
 		<-gone.happened()
-		for !strings.Contains(console.String(), "no answer for ") {
-			time.Sleep(10 * time.Millisecond)
-		}
+		<-console.prints("no answer for ")
 		g.set(false)
 	}()
 	m.boots(r)
@@ -224,13 +222,13 @@ func TestAPublisherThatIsGoneForAWhileIsWaitedForInWords(t *testing.T) {
 		t.Errorf("the console says:\n%s", said)
 	}
 	for done, times := range shown {
-		if times > 2 { // at the end once more
+		if times > 2 { // the last value is shown twice
 			t.Errorf("%d bytes were told %d times", done, times)
 		}
 	}
 }
 
-// A publisher that starts may answer Bitswap a moment before HTTP.
+// A publisher that starts may serve Bitswap a moment before HTTP.
 func TestAPeerThatServesBlocksFirstIsAskedForItsRecordLater(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	n, addr := node(t, p2p.Options{}, nil)
@@ -241,9 +239,7 @@ func TestAPeerThatServesBlocksFirstIsAskedForItsRecordLater(t *testing.T) {
 	m.cfg.Hurry(5)
 	served := make(chan error, 1)
 	go func() {
-		for !strings.Contains(console.String(), "blocks only") {
-			time.Sleep(10 * time.Millisecond)
-		}
+		<-console.prints("blocks only")
 		served <- n.Serve((&server{}).handler(r))
 	}()
 	m.boots(r)

@@ -10,32 +10,32 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-const stagger = 300 * time.Millisecond // before the next source is asked for the same block
-
-// A pool reads single blocks, metadata and inner nodes, from whichever source gives
-// the right bytes first: the cache, then the preferred source, then the others
-// that have been reached, one after a while, then two, then four. It is a
-// cas.Source that has verified what it returns.
+// A pool reads single blocks (metadata and inner nodes): from memory, from the cache, or from
+// whichever source sends the right bytes first. It asks the preferred source first, then the
+// other open sources: one after timing.Stagger, then two more, then four (hedged requests). It is
+// a cas.Source that returns verified blocks, and keeps them in memory and in the cache.
 type pool struct {
-	sources *sourceSet
+	memory  *cas.Memory // nil for none
 	cache   *cache
-	prefer  *source // asked first; nil for none
+	sources *sourceSet // nil for none
+	prefer  *source    // asked first; nil for none
 }
 
-// A missingBlock is the error of a block that no source gave. Another one may have it, or
-// the same one at another time.
+// A missingBlock is the error of a block that no source sent. Another source may have it, or the
+// same source later.
 type missingBlock struct{ error }
 
 func (m *missingBlock) Unwrap() error { return m.error }
 
-// Block returns the verified block c. Its error is a *missingBlock. It wraps cas.ErrCorrupt
-// when a source sent wrong bytes, now or before, and none had the right ones, else
-// cas.ErrUnreachable: "not found" is never said of a block that somebody promised.
+// Block returns the verified block c. Its error is a *missingBlock. It wraps cas.ErrCorrupt if a
+// source sent wrong bytes, now or earlier, else cas.ErrUnreachable. It never wraps
+// fs.ErrNotExist, because the block is part of a signed release.
 func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	if data, ok := p.cache.get(ctx, c); ok {
+	if data, ok := p.local(ctx, c); ok {
 		return data, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -49,13 +49,13 @@ func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 		for ; more > 0 && next < len(sources); more-- {
 			s := sources[next]
 			next, running, waited[s] = next+1, running+1, true
-			go func() { answers <- ask(ctx, s, c) }()
+			go func() { answers <- getFrom(ctx, s, c) }()
 		}
 		var late <-chan time.Time
 		if next < len(sources) {
-			late = time.After(stagger)
+			late = time.After(timing.Stagger)
 		} else if running == 0 {
-			return nil, p.telling(c, errs)
+			return nil, p.noSource(c, errs)
 		}
 		select {
 		case a := <-answers:
@@ -64,18 +64,36 @@ func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 			delete(waited, a.src)
 			if a.err == nil {
 				p.cache.put(ctx, c, a.data)
-				return a.data, nil
+				return a.data, p.remember(ctx, c, a.data)
 			}
 			errs = append(errs, a.err)
 		case <-late:
 			for s := range waited {
-				s.late("")
+				s.markSlow("")
 			}
-			more = next // twice as many as before: they are few, and time is short
+			more = next // twice as many as before
 		case <-ctx.Done():
 			return nil, &missingBlock{fmt.Errorf("block %s: %w: %w", c, cas.ErrUnreachable, ctx.Err())}
 		}
 	}
+}
+
+// local returns a block of the memory or of the cache.
+func (p pool) local(ctx context.Context, c cid.Cid) ([]byte, bool) {
+	if p.memory != nil {
+		if data, err := p.memory.Block(ctx, c); err == nil {
+			return data, true
+		}
+	}
+	data, ok := p.cache.get(ctx, c)
+	return data, ok && p.remember(ctx, c, data) == nil
+}
+
+func (p pool) remember(ctx context.Context, c cid.Cid, data []byte) error {
+	if p.memory == nil {
+		return nil
+	}
+	return p.memory.Put(ctx, c, data)
 }
 
 type answer struct {
@@ -84,21 +102,23 @@ type answer struct {
 	err  error
 }
 
-// ask is the verified read of one source, which keeps its books.
-func ask(ctx context.Context, s *source, c cid.Cid) answer {
+// getFrom reads a verified block from one source and records the result in the source.
+func getFrom(ctx context.Context, s *source, c cid.Cid) answer {
 	data, err := cas.Get(ctx, s, c)
 	if err == nil {
-		s.gave(len(data))
+		s.delivered(len(data))
 		return answer{s, data, nil}
 	}
-	s.blame(ctx, err)
+	s.recordError(ctx, err)
 	return answer{s, nil, fmt.Errorf("%s: %w", s, err)}
 }
 
-// candidates returns the sources that may be asked now: the preferred one, then the others
-// that have been reached. One that failed may be asked again after its pause; those that
-// kept us waiting or fail all the time come last.
+// usable returns the sources that may be asked now: the preferred one, then the other open
+// ones. Slow and failing sources come last. A source in a pause is left out.
 func (p pool) usable() []*source {
+	if p.sources == nil {
+		return nil
+	}
 	known, _ := p.sources.known()
 	if i := slices.Index(known, p.prefer); i > 0 {
 		known = slices.Insert(slices.Delete(known, i, i+1), 0, p.prefer)
@@ -106,27 +126,27 @@ func (p pool) usable() []*source {
 	var out []*source
 	late := map[*source]int{}
 	for _, s := range known {
-		open, isFailing, wait, verdict := s.state()
-		if (open || s == p.prefer) && wait <= 0 && verdict == nil {
+		open, isFailing, wait, banReason := s.state()
+		if (open || s == p.prefer) && wait <= 0 && banReason == nil {
 			out = append(out, s)
-			late[s] = number(s.isSlow()) + 2*number(isFailing)
+			if s.isSlow() {
+				late[s] = 1
+			}
+			if isFailing {
+				late[s] += 2
+			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b *source) int { return late[a] - late[b] })
 	return out
 }
 
-func number(b bool) int {
-	if b {
-		return 1
+// noSource joins the errors of the sources for a block, also of earlier bans, into the worst.
+func (p pool) noSource(c cid.Cid, errs []error) error {
+	var known []*source
+	if p.sources != nil {
+		known, _ = p.sources.known()
 	}
-	return 0
-}
-
-// telling joins what the sources said about a block, now or when they were banned, into the
-// error that says most.
-func (p pool) telling(c cid.Cid, errs []error) error {
-	known, _ := p.sources.known()
 	var worst error
 	for _, err := range errs {
 		worst = worse(worst, err)
@@ -142,44 +162,44 @@ func (p pool) telling(c cid.Cid, errs []error) error {
 	case worst == nil:
 		return &missingBlock{fmt.Errorf("block %s: %w: no source is left", c, cas.ErrUnreachable)}
 	case len(errs) == 0:
-		return &missingBlock{fmt.Errorf("block %s: %w: no source may be asked now; the last said: %v", c, cas.ErrUnreachable, worst)}
+		return &missingBlock{fmt.Errorf("block %s: %w: no source can be asked now; last error: %v", c, cas.ErrUnreachable, worst)}
 	}
 	return &missingBlock{fmt.Errorf("%w: %s asked; %v", cas.ErrUnreachable, count(len(errs), "source"), errs[len(errs)-1])}
 }
 
-// A patient pool asks again and again for a block, until it comes, the rule of
-// docs/PATIENCE.md ends the fetch, or nothing has come from anybody for too long.
+// A patient pool retries a block until it arrives, or until the rule of docs/PATIENCE.md or the
+// patience ends the fetch.
 type patient struct {
 	pool
 	disc  *discovery
-	vigil *vigil
+	stall *stallTimer
 }
 
-// Block is pool's, with patience.
+// Block returns the verified block c.
 func (p patient) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	calm := time.Now()
+	lastNews := time.Now()
 	for n := 0; ; n++ {
 		_, more := p.sources.known()
 		data, err := p.pool.Block(ctx, c)
 		now := time.Now()
 		if err == nil {
-			p.vigil.came(now)
+			p.stall.blockArrived(now)
 		}
 		if err == nil || ctx.Err() != nil {
 			return data, err
 		}
-		waited := p.vigil.waits(now, p.disc.tried)
-		if p.disc.settled(calm, banned) {
+		waited := p.stall.check(now, p.disc.status)
+		if p.disc.settled(lastNews, banned) {
 			return nil, err
 		}
-		limit := p.disc.patience()
+		limit := p.disc.blockPatience()
 		if waited >= limit {
-			return nil, p.disc.inVain(waited, err)
+			return nil, p.disc.noBlock(waited, err)
 		}
 		select {
 		case <-more:
-			calm = time.Now()
-		case <-time.After(growing(p.disc.cfg.times.failFirst, n, min(p.disc.cfg.times.lackFirst, limit))):
+			lastNews = time.Now()
+		case <-time.After(timing.Growing(p.disc.times.FailFirst, n, min(p.disc.times.LackFirst, limit))):
 		case <-ctx.Done():
 		}
 	}

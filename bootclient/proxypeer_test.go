@@ -12,8 +12,8 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// A mode with a proxy asks no peer, and the report says so of each that was named.
-func TestAPeerThatAProxyRulesOutIsNamed(t *testing.T) {
+// A mode with a proxy asks no peer, and the report names each named peer.
+func TestAPeerIsNotUsedWithAProxyAndIsReported(t *testing.T) {
 	t.Parallel()
 	const id = "12D3KooWRQYxvmt7VyfsDzi3oQfqT5Roqm7M7Uom9xwbmYb5Ktrj"
 	for _, bootstrap := range []bool{false, true} {
@@ -28,7 +28,7 @@ func TestAPeerThatAProxyRulesOutIsNamed(t *testing.T) {
 		data, err := json.Marshal(m.cfg.Report)
 		ok(t, err)
 		for _, said := range []string{console.String(), string(data)} {
-			if !strings.Contains(said, id+": not asked: the proxy of mode private") {
+			if !strings.Contains(said, id+": not used: the proxy of mode private") {
 				t.Errorf("bootstrap %t: not said in %s", bootstrap, said)
 			}
 		}

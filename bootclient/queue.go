@@ -8,111 +8,106 @@ import (
 	"slices"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 )
 
 const (
-	maxJobs      = 48                    // requests under way at all sources, and so blocks in memory
-	maxUnproven  = 32                    // of them at sources that have given nothing yet
-	blockWindow  = 6                     // requests under way at a source that gives single blocks, and is near
-	nearTrip     = 10 * time.Millisecond // round trip for which these are enough; a source that is farther away gets more in proportion
-	firstStep    = 15                    // by which the window of a far source grows at least
-	queuedTrips  = 6                     // round trips that a request may take on a line that is not full: a new connection needs four
-	runWindow    = 4                     // … that gives runs
-	fastWindow   = 2                     // … in less than fastRun each: it is kept busy, and sha256 finds in memory what came
-	fastRun      = 50 * time.Millisecond
-	sharedWindow = 2                      // … where neighbours share
-	maxRun       = 4 << 20                // bytes of a run
-	sharedRun    = 1 << 20                // … where neighbours may want some of it
-	runTime      = 250 * time.Millisecond // that a run should take
-	runWorth     = 8                      // times the bytes of its inner nodes, where they come again
-	unitLeaves   = 64                     // a random place to begin at is a multiple of this
+	maxJobs      = 48      // requests under way, and so blocks in memory
+	maxUnproven  = 32      // of these, at sources that have sent no block yet
+	blockWindow  = 6       // requests under way at a near source of single blocks
+	firstStep    = 15      // the window of a far source grows at least by this
+	queuedTrips  = 6       // round trips of a request on a line that is not full: a new connection takes four
+	runWindow    = 4       // requests under way at a source of runs
+	fastWindow   = 2       // … that sends a run in less than timing.FastRun: enough to keep it busy, and sha256 finds the leaves in memory
+	sharedWindow = 2       // requests under way at an origin that peers share
+	maxRun       = 4 << 20 // bytes of a run
+	sharedRun    = 1 << 20 // … while peers may want a part of it
+	runWorth     = 8       // a run must have this many times the bytes of its inner nodes, if it repeats them
+	startStep    = 64      // random start positions are multiples of this
 
-	hedgeAfter = 250 * time.Millisecond // without a block, before another source is asked as well
-	maxHedges  = 3                      // of one job, under way or in vain
-	lastResort = 2 * time.Second        // without a block, before sources of last resort are asked
-	manyMisses = 8                      // blocks in a row that a source lacks, before it is let be for a while
+	maxHedges  = 3 // hedged requests of one job that are under way or brought nothing
+	manyMisses = 8 // "not found" in a row, before a source is left alone for a while
 )
 
 // A queue assigns the leaves of all downloads to requests. A fast source gets more and
 // larger requests. In the endgame, when every leaf is requested, an idle source gets a hedged
 // request for leaves that arrive slowly. The queue belongs to one goroutine.
 type queue struct {
-	times     *timings
-	downloads []*download // in order of preference
-	swarm     *swarm      // nil without peers
-	shuffled  bool        // neighbours may begin with the same release now
-	sources   []*sourceState
-	jobs      []*job
-	left      int       // leaves not in place
-	last      time.Time // when the last one came in
-	forgot    time.Time // when it was last forgotten what sources lack
-	forgets   int       // such times since a leaf came in
-	scratch   bitfield  // of offer
+	times           *timing.Table
+	downloads       []*download // in order of preference
+	swarm           *swarm      // nil without peers
+	shuffled        bool        // peers may begin with the same release now
+	sources         []*sourceState
+	jobs            []*job
+	left            int       // leaves that are not written
+	lastLeaf        time.Time // when the last leaf was written
+	missesForgotten time.Time // when the missing blocks of the sources were last forgotten
+	timesForgotten  int       // how often, since the last leaf
+	scratch         bitfield  // result of requestable
 }
 
-// A sourceState is what the queue knows of one source.
+// A sourceState is the per-source state of the queue.
 type sourceState struct {
-	src     *source
-	since   time.Time
-	window  int        // jobs that may be under way
-	busy    int        // jobs under way
-	proven  bool       // it gave a block
-	rate    float64    // bytes a second of one request, 0 while unknown
-	unit    int64      // bytes of the next run
-	lacks   []bitfield // leaves that it said it does not have, by part
-	misses  int        // such answers since it gave one
-	absent  bool       // it lacks so much that nobody counts on it
-	nothing time.Time
+	src        *source
+	added      time.Time
+	window     int        // requests that may be under way
+	busy       int        // requests under way
+	proven     bool       // it sent a block
+	rate       float64    // bytes per second of one request, 0 while unknown
+	nextRun    int64      // bytes of the next run
+	lacks      []bitfield // leaves that it answered "not found" for, by artifact
+	misses     int        // such answers since its last block
+	hasNothing bool       // it has answered nothing but "not found"
+	pauseEnd   time.Time  // no request before this
 
-	swarmPeer *swarmPeer // nil: it has everything or nothing, and does not say which
-	watched   bool       // it is asked what it has
-	joined    bool       // it has answered that, or need not
+	swarmPeer *swarmPeer // nil: it has no bitfields
+	polled    bool       // its bitfields are polled
+	ready     bool       // its bitfields are known, or it has none
 }
 
-// A job is one request: leaves of a part, of one source.
+// A job is one request for leaves of an artifact to one source.
 type job struct {
 	source   *sourceState
 	download *download
-	leaves   []int // by their index, in file order
+	leaves   []int // indices in file order
 	cancel   context.CancelFunc
 
-	began   time.Time
-	heard   time.Time // when the last leaf came in
-	moved   time.Time // the same, or when another source was asked as well
-	bytes   int64
-	hedges  int  // hedged requests of this job that sent nothing
-	of      *job // the job that this one hedges
-	hedge   bool // a hedged request
-	dropped bool // nobody needs it any more
+	began        time.Time
+	lastLeaf     time.Time // when the last leaf arrived
+	lastActivity time.Time // the same, or when a hedged request was made
+	bytes        int64
+	hedges       int  // hedged requests for this job that sent nothing
+	hedgeOf      *job // the job that this request hedges
+	hedge        bool // this is a hedged request
+	dropped      bool // the request is cancelled
 }
 
-func newQueue(parts []*download, now time.Time) *queue {
-	q := &queue{times: &usual, downloads: parts, last: now}
-	for _, p := range parts {
-		q.left += p.left
+func newQueue(downloads []*download, now time.Time) *queue {
+	q := &queue{times: &timing.Usual, downloads: downloads, lastLeaf: now}
+	for _, dl := range downloads {
+		q.left += dl.left
 	}
 	return q
 }
 
-// addSource adds a source to the queue.
 func (q *queue) addSource(s *source) *sourceState {
-	st := &sourceState{src: s, since: time.Now(), window: 1, lacks: make([]bitfield, len(q.downloads))}
+	st := &sourceState{src: s, added: time.Now(), window: 1, lacks: make([]bitfield, len(q.downloads))}
 	q.sources = append(q.sources, st)
 	return st
 }
 
 // free reports whether a source may get another request.
 func (q *queue) free(st *sourceState, now time.Time) bool {
-	if st.busy >= st.window || len(q.jobs) >= maxJobs || !st.joined || now.Before(st.nothing) {
+	if st.busy >= st.window || len(q.jobs) >= maxJobs || !st.ready || now.Before(st.pauseEnd) {
 		return false
 	}
-	open, _, wait, verdict := st.src.state()
-	return open && wait <= 0 && verdict == nil && (!st.src.last() || q.needsLastResort(now))
+	open, _, wait, banReason := st.src.state()
+	return open && wait <= 0 && banReason == nil && (!st.src.blocksOnly() || q.needsLastResort(now))
 }
 
 // next returns the next job, nil when there is none now. Sources that have sent a block come
-// first, and among them the least busy one.
+// first, the least busy one before the others.
 func (q *queue) next(now time.Time) *job {
 	rand.Shuffle(len(q.sources), func(i, k int) { q.sources[i], q.sources[k] = q.sources[k], q.sources[i] })
 	slices.SortStableFunc(q.sources, func(a, b *sourceState) int { return a.order() - b.order() })
@@ -142,30 +137,30 @@ func (st *sourceState) order() int {
 	return st.busy
 }
 
-// pick makes a job for a source: of waiting leaves, else (endgame) a hedged request.
+// pick returns a job for a source: waiting leaves, else (endgame) a hedged request.
 func (q *queue) pick(st *sourceState, now time.Time) *job {
-	for _, k := range q.order() {
-		p := q.downloads[k]
-		if j := q.cut(st, p, q.offer(st, k, p.waiting, now), now); j != nil {
+	for _, k := range q.downloadOrder() {
+		dl := q.downloads[k]
+		if j := q.newJob(st, dl, q.requestable(st, k, dl.waiting, now), now); j != nil {
 			for _, i := range j.leaves {
-				p.waiting.remove(i)
+				dl.waiting.remove(i)
 			}
 			return j
 		}
 	}
-	return q.double(st, now)
+	return q.hedgedJob(st, now)
 }
 
-// order lists the parts of which something is missing, as they are to be asked for: the
-// kernel first. Machines that may be near others and do not know them yet begin anywhere:
-// all of them would ask for the same kernel.
-func (q *queue) order() []int {
+// downloadOrder lists the unfinished artifacts in the order in which they are requested, the
+// kernel first. While a machine may have unknown peers, it begins at a random artifact:
+// otherwise all machines request the same kernel.
+func (q *queue) downloadOrder() []int {
 	var order []int
 	var left, sum int64
-	for k, p := range q.downloads {
-		if p.left > 0 {
+	for k, dl := range q.downloads {
+		if dl.left > 0 {
 			order = append(order, k)
-			left += p.toCome.Load()
+			left += dl.bytesLeft.Load()
 		}
 	}
 	if !q.shuffled || left == 0 || (q.swarm != nil && q.swarm.hasPeers) {
@@ -173,15 +168,16 @@ func (q *queue) order() []int {
 	}
 	at := rand.Int64N(left)
 	for i, k := range order {
-		if sum += q.downloads[k].toCome.Load(); at < sum {
+		if sum += q.downloads[k].bytesLeft.Load(); at < sum {
 			return append(append([]int{k}, order[:i]...), order[i+1:]...)
 		}
 	}
 	return order
 }
 
-// offer returns which of some leaves may be requested from a source; valid until the next call.
-func (q *queue) offer(st *sourceState, k int, some bitfield, now time.Time) bitfield {
+// requestable returns the subset of some leaves that may be requested from a source. The
+// result is valid until the next call.
+func (q *queue) requestable(st *sourceState, k int, some bitfield, now time.Time) bitfield {
 	q.scratch = append(q.scratch[:0], some...)
 	q.scratch.without(st.lacks[k])
 	if q.swarm != nil {
@@ -190,13 +186,13 @@ func (q *queue) offer(st *sourceState, k int, some bitfield, now time.Time) bitf
 	return q.scratch
 }
 
-// cut takes the first leaf of some, or where order should differ between machines one
-// anywhere, and with it those that follow as long as a run is worth it. What lies between
-// them is left out of a run where the source knows how.
-func (q *queue) cut(st *sourceState, p *download, some bitfield, now time.Time) *job {
+// newJob returns a job with the first leaf of some and with the leaves after it, up to the
+// size of a run. With shuffled it begins at a random position. It skips leaves between them
+// if the source supports gaps.
+func (q *queue) newJob(st *sourceState, dl *download, some bitfield, now time.Time) *job {
 	first := -1
 	if q.shuffled {
-		first = some.next(rand.IntN(len(p.leaves)) / unitLeaves * unitLeaves)
+		first = some.next(rand.IntN(len(dl.leaves)) / startStep * startStep)
 	}
 	if first < 0 {
 		first = some.next(0)
@@ -208,26 +204,26 @@ func (q *queue) cut(st *sourceState, p *download, some bitfield, now time.Time) 
 	if st.src.gaps.Load() {
 		gaps = gateway.MaxGaps
 	}
-	run, size, limit := []int{first}, p.leaves[first].Size, q.unit(st)
-	for last, i := first, some.next(first+1); i >= 0 && size+p.leaves[i].Size <= limit; last, i = i, some.next(i+1) {
+	run, size, limit := []int{first}, dl.leaves[first].Size, q.runBytes(st)
+	for last, i := first, some.next(first+1); i >= 0 && size+dl.leaves[i].Size <= limit; last, i = i, some.next(i+1) {
 		if i > last+1 {
 			gaps--
 		}
 		if gaps < 0 {
 			break
 		}
-		size += p.leaves[i].Size
+		size += dl.leaves[i].Size
 		run = append(run, i)
 	}
-	if size < runWorth*p.nodes() && st.src.repeats.Load() {
+	if size < runWorth*dl.nodeBytes() && st.src.repeats.Load() {
 		run = run[:1]
 	}
-	return &job{source: st, download: p, leaves: run, began: now, heard: now, moved: now}
+	return &job{source: st, download: dl, leaves: run, began: now, lastLeaf: now, lastActivity: now}
 }
 
-// unit is the most bytes of one request to a source: small near the end and where others
-// want some of it, none but a leaf of a source that does not give runs.
-func (q *queue) unit(st *sourceState) int64 {
+// runBytes returns the largest size of one request to a source. It is small near the end, and
+// while peers share the origin; it is 0, which means a single leaf, for a source without runs.
+func (q *queue) runBytes(st *sourceState) int64 {
 	if !st.proven || !st.src.givesRuns() || q.swarm.shares(st) {
 		return 0
 	}
@@ -236,46 +232,46 @@ func (q *queue) unit(st *sourceState) int64 {
 		limit = sharedRun
 	}
 	var left, slots int64
-	for _, p := range q.downloads {
-		left += p.toCome.Load()
+	for _, dl := range q.downloads {
+		left += dl.bytesLeft.Load()
 	}
 	for _, other := range q.sources {
 		if other.proven {
 			slots += int64(other.window)
 		}
 	}
-	return min(st.unit, limit, max(left/(2*slots), sharedRun))
+	return min(st.nextRun, limit, max(left/(2*slots), sharedRun))
 }
 
-// double picks leaves that are under way elsewhere, from where nothing came for a
-// while. A source that has given nothing yet may not help while there are others.
-func (q *queue) double(st *sourceState, now time.Time) *job {
+// hedgedJob returns a hedged request for leaves of the request that has been silent longest. A
+// source that has sent no block yet gets none while there are proven sources.
+func (q *queue) hedgedJob(st *sourceState, now time.Time) *job {
 	if !st.proven && slices.ContainsFunc(q.sources, func(o *sourceState) bool { return o.proven && !o.src.isBanned() }) {
 		return nil
 	}
 	var slow *job
 	for _, j := range q.jobs {
-		if j.hedge || j.hedges == maxHedges || j.source == st || now.Sub(j.moved) < hedgeAfter || (slow != nil && !j.moved.Before(slow.moved)) {
+		if j.hedge || j.hedges == maxHedges || j.source == st || now.Sub(j.lastActivity) < timing.HedgeAfter || (slow != nil && !j.lastActivity.Before(slow.lastActivity)) {
 			continue
 		}
-		if q.offer(st, q.index(j.download), j.rest(), now).next(0) >= 0 {
+		if q.requestable(st, q.index(j.download), j.missingLeaves(), now).next(0) >= 0 {
 			slow = j
 		}
 	}
 	if slow == nil {
 		return nil
 	}
-	j := q.cut(st, slow.download, q.offer(st, q.index(slow.download), slow.rest(), now), now)
-	j.hedge, j.of = true, slow
+	j := q.newJob(st, slow.download, q.requestable(st, q.index(slow.download), slow.missingLeaves(), now), now)
+	j.hedge, j.hedgeOf = true, slow
 	slow.hedges++
-	slow.moved = now
+	slow.lastActivity = now
 	return j
 }
 
-func (q *queue) index(p *download) int { return slices.Index(q.downloads, p) }
+func (q *queue) index(dl *download) int { return slices.Index(q.downloads, dl) }
 
-// rest is the set of leaves that a job has not brought yet.
-func (j *job) rest() bitfield {
+// missingLeaves returns the leaves that a job has not brought yet.
+func (j *job) missingLeaves() bitfield {
 	out := newBitfield(len(j.download.leaves))
 	for _, i := range j.leaves {
 		if j.download.missing.has(i) {
@@ -285,28 +281,28 @@ func (j *job) rest() bitfield {
 	return out
 }
 
-func (j *job) covers(p *download, i int) bool {
+func (j *job) covers(dl *download, i int) bool {
 	_, asked := slices.BinarySearch(j.leaves, i)
-	return asked && j.download == p
+	return asked && j.download == dl
 }
 
-// landed counts a leaf that a job brought and wrote. It returns the bytes of all its
-// places, 0 when it was there before. Jobs that have nothing left to bring are dropped.
-func (q *queue) landed(j *job, i int, now time.Time) int64 {
+// leafDone records that a job brought a leaf, which is written. It returns the bytes of all
+// its positions, 0 if the leaf was complete before. Jobs without missing leaves are dropped.
+func (q *queue) leafDone(j *job, i int, now time.Time) int64 {
 	size := j.download.leaves[i].Size
-	j.heard, j.moved, j.bytes = now, now, j.bytes+size
+	j.lastLeaf, j.lastActivity, j.bytes = now, now, j.bytes+size
 	if !j.download.missing.has(i) {
 		return 0
 	}
-	n := j.download.landed(i)
+	n := j.download.complete(i)
 	q.left -= 1 + len(j.download.copies[i])
-	q.last = now
-	j.source.gave(size)
+	q.lastLeaf = now
+	j.source.delivered(size)
 	for _, other := range q.jobs {
-		if other != j && other.covers(j.download, i) && other.rest().next(0) < 0 {
+		if other != j && other.covers(j.download, i) && other.missingLeaves().next(0) < 0 {
 			other.drop()
-			if !other.source.proven && now.Sub(other.heard) > hedgeAfter {
-				other.source.src.late("kept us waiting for a block that another source gave")
+			if !other.source.proven && now.Sub(other.lastLeaf) > timing.HedgeAfter {
+				other.source.src.markSlow("slow: another source sent the block first")
 			}
 		}
 	}
@@ -320,13 +316,13 @@ func (j *job) drop() {
 	}
 }
 
-func (st *sourceState) gave(size int64) {
-	st.src.gave(int(size))
-	st.proven, st.absent, st.misses, st.nothing = true, false, 0, time.Time{}
+func (st *sourceState) delivered(size int64) {
+	st.src.delivered(int(size))
+	st.proven, st.hasNothing, st.misses, st.pauseEnd = true, false, 0, time.Time{}
 }
 
-// ended takes a job off, for whatever reason, and puts back what it did not bring.
-func (q *queue) ended(j *job, err error, now time.Time) {
+// jobDone removes a job, and makes its missing leaves available to other sources.
+func (q *queue) jobDone(j *job, err error, now time.Time) {
 	q.jobs = slices.DeleteFunc(q.jobs, func(o *job) bool { return o == j })
 	st := j.source
 	st.busy--
@@ -341,37 +337,37 @@ func (q *queue) ended(j *job, err error, now time.Time) {
 			q.jobs[under].hedge = false
 		}
 	}
-	if j.of != nil && j.bytes > 0 { // it helps: what the slow one still owes is asked for at once
-		j.of.hedges--
-		j.of.moved = j.of.heard
+	if j.hedgeOf != nil && j.bytes > 0 { // the hedged request helps: more of the slow job may be hedged at once
+		j.hedgeOf.hedges--
+		j.hedgeOf.lastActivity = j.hedgeOf.lastLeaf
 	}
 	switch {
 	case err == nil:
-		q.learn(st, j, now)
+		q.adjust(st, j, now)
 	case errors.Is(err, fs.ErrNotExist):
-		q.lacking(st, j, now)
+		q.noteMissing(st, j, now)
 	case !j.dropped && !errors.Is(err, gateway.ErrNoRuns):
 		st.window = 1
 	}
 	if q.swarm != nil {
-		q.swarm.finished(j, err, now)
+		q.swarm.jobDone(j, err, now)
 	}
 }
 
-// learn sizes a source's window and its next run by how this job went.
-func (q *queue) learn(st *sourceState, j *job, now time.Time) {
+// adjust sets a source's window and the size of its next run from a finished job.
+func (q *queue) adjust(st *sourceState, j *job, now time.Time) {
 	rate := float64(j.bytes) / max(now.Sub(j.began).Seconds(), 1e-6)
 	if st.rate > 0 {
 		rate = (3*st.rate + rate) / 4
 	}
 	st.rate = rate
-	st.unit = int64(min(rate*runTime.Seconds(), max(float64(2*st.unit), sharedRun)))
+	st.nextRun = int64(min(rate*timing.RunTime.Seconds(), max(float64(2*st.nextRun), sharedRun)))
 	limit, step := blockWindow, 1
 	if q.swarm.shares(st) || q.shuffled && (st.src.givesRuns() || q.swarm != nil && q.swarm.hasPeers) {
 		limit = sharedWindow
 	} else if st.src.givesRuns() {
 		limit = runWindow
-		if now.Sub(j.began) < fastRun {
+		if now.Sub(j.began) < timing.FastRun {
 			limit = fastWindow
 		}
 	} else {
@@ -380,12 +376,12 @@ func (q *queue) learn(st *sourceState, j *job, now time.Time) {
 	st.window = min(st.window+step, limit)
 }
 
-// farWindow is how many single blocks may be asked for at once, and by how much the window
-// grows after a request that took so long, at a source of a round trip. What is under way follows the round trip, as the
-// bandwidth-delay product does, and shrinks when requests queue on the line. A new connection
-// costs several round trips, so the window of a far source grows in few steps.
+// farWindow returns how many single blocks may be requested at once from a source, and by how
+// much the window grows after a request that took so long. The window follows the round trip
+// (bandwidth-delay product), and shrinks when requests queue on the line. A new connection
+// costs several round trips, so the window grows in few steps.
 func (st *sourceState) farWindow(trip, took time.Duration) (limit, step int) {
-	limit = min(max(int(blockWindow*trip/nearTrip), blockWindow), gateway.MaxParallel)
+	limit = min(max(int(blockWindow*trip/timing.NearTrip), blockWindow), gateway.MaxParallel)
 	switch {
 	case limit == blockWindow:
 		return limit, 1
@@ -395,16 +391,16 @@ func (st *sourceState) farWindow(trip, took time.Duration) (limit, step int) {
 	return limit, max(st.window, firstStep)
 }
 
-// lacking remembers that a source does not have a leaf. One that has hardly anything is
-// let be for a while: it may be about to get it.
-func (q *queue) lacking(st *sourceState, j *job, now time.Time) {
+// noteMissing records that a source does not have a leaf. A source that lacks many leaves in a
+// row gets no request for a while: it may be receiving them now.
+func (q *queue) noteMissing(st *sourceState, j *job, now time.Time) {
 	k := q.index(j.download)
 	if st.lacks[k] == nil {
 		st.lacks[k] = newBitfield(len(j.download.leaves))
 	}
 	st.lacks[k].add(j.leaves[0])
 	if st.misses++; st.misses%manyMisses == 0 {
-		st.absent = !st.proven
-		st.nothing = now.Add(growing(q.times.failFirst, st.misses/manyMisses, q.times.failMax))
+		st.hasNothing = !st.proven
+		st.pauseEnd = now.Add(timing.Growing(q.times.FailFirst, st.misses/manyMisses, q.times.FailMax))
 	}
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// key is the same Ed25519 key for the same name, always.
+// key returns the Ed25519 key of a name.
 func key(name string) ed25519.PrivateKey {
 	seed := sha256.Sum256([]byte(name))
 	return ed25519.NewKeyFromSeed(seed[:])
@@ -32,7 +32,7 @@ func public(name string) []ed25519.PublicKey {
 	return []ed25519.PublicKey{key(name).Public().(ed25519.PublicKey)}
 }
 
-// content is bytes that look random and are the same for the same seed.
+// content returns pseudo-random bytes for a seed.
 func content(seed uint64, n int) []byte {
 	var s [32]byte
 	s[0], s[1] = byte(seed), byte(seed>>8)
@@ -41,8 +41,8 @@ func content(seed uint64, n int) []byte {
 	return out
 }
 
-// A repo is a signer and a publisher in one, with real keys. Its names are of one
-// repository when they share the owner.
+// A repo is a signer and a publisher in one, with real keys. Repositories with the same owner
+// have the same keys.
 type repo struct {
 	t       *testing.T
 	owner   string // names the keys
@@ -62,8 +62,8 @@ type repo struct {
 	record  []byte
 }
 
-// newRepo makes a repository and its first release. The IPNS key is the same for
-// all owners: a stranger may have stolen it.
+// newRepo makes a repository and its first release. All owners have the same IPNS key, as if
+// an attacker had stolen it.
 func newRepo(t *testing.T, owner string, discovery manifest.Discovery) *repo {
 	t.Helper()
 	name, err := p2p.Name(public("ipns")[0])
@@ -112,7 +112,7 @@ func (r *repo) release(version string, artifacts map[string][]byte) {
 	r.publish(manifest.File{Role: "stable-x86_64", Version: r.number, Data: sign(r.t, role, r.owner+"-release")})
 }
 
-// publish makes a new snapshot, timestamp, folder and record.
+// publish makes a new snapshot, timestamp, metadata directory and record.
 func (r *repo) publish(role manifest.File) {
 	r.t.Helper()
 	var err error
@@ -133,7 +133,7 @@ func (r *repo) restamp(snap []byte, life time.Duration) {
 	r.point()
 }
 
-// point puts the metadata folder into the store and makes a record of it.
+// point stores the metadata directory and makes a record of it.
 func (r *repo) point() {
 	r.t.Helper()
 	ctx := context.Background()
@@ -169,7 +169,7 @@ func (r *repo) leaves(role string) int {
 	return len(list)
 }
 
-// frozen is what the repository says now, for a publisher that hears of nothing newer.
+// frozen is a copy of the repository that gets no newer release.
 func (r *repo) frozen() *repo {
 	c := *r
 	return &c

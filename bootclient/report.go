@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -16,21 +17,20 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
 
-// Caps on what a report keeps, so that a hostile neighbour cannot fill memory
-// with refusals.
+// Limits of a report, so that hostile peers cannot fill the memory with refusals.
 const (
 	maxRefused = 128
-	maxWords   = 400 // bytes of one text that came from outside
-
-	sayBusy = 2 * time.Second // between two lines of While
+	maxFaults  = 16  // of one source
+	maxWords   = 400 // bytes of one text from outside
 )
 
-// A Report is the story of one boot or fetch: every step with its time, every
-// source with its bytes and faults, what was refused and why. Its JSON form is
-// one object. It is safe for concurrent use; make it with NewReport.
+// A Report records one boot or fetch: every step with its time, every source with its bytes
+// and faults, and each refusal with its reason. Its JSON form is one object. It is safe for
+// concurrent use; make it with NewReport.
 type Report struct {
 	mu      sync.Mutex
 	start   time.Time
@@ -41,7 +41,7 @@ type Report struct {
 
 type reportData struct {
 	Result   string        `json:"result"`          // "", "ok" or "failed"
-	Error    string        `json:"error,omitempty"` // the reason in words
+	Error    string        `json:"error,omitempty"` // the reason
 	Start    time.Time     `json:"start"`
 	Duration Millis        `json:"duration_ms"`
 	Mode     string        `json:"mode,omitempty"`
@@ -49,12 +49,12 @@ type reportData struct {
 	Steps    []*Step       `json:"steps"`
 	Sources  []SourceStats `json:"sources"`
 	Refused  []Refusal     `json:"refused"`
-	Served   int64         `json:"served_bytes"`      // to other machines while it fetched
-	Serving  *Ready        `json:"serving,omitempty"` // where, when it goes on
+	Served   int64         `json:"served_bytes"`      // bytes sent to other machines during the fetch
+	Serving  *Ready        `json:"serving,omitempty"` // addresses, when it continues to serve
 	Memory   int64         `json:"memory_peak_bytes"` // VmHWM of this process
 }
 
-// Millis is a duration that reads as whole milliseconds in JSON.
+// Millis is a duration that is written as whole milliseconds in JSON.
 type Millis time.Duration
 
 // MarshalJSON writes whole milliseconds.
@@ -62,7 +62,7 @@ func (m Millis) MarshalJSON() ([]byte, error) {
 	return strconv.AppendInt(nil, time.Duration(m).Milliseconds(), 10), nil
 }
 
-// ReleaseLine says which release won.
+// ReleaseLine names the release that was chosen.
 type ReleaseLine struct {
 	Channel   string `json:"channel"`
 	Arch      string `json:"arch"`
@@ -82,7 +82,7 @@ type Step struct {
 	report *Report
 }
 
-// SourceStats says what one source gave.
+// SourceStats are the counters and faults of one source.
 type SourceStats struct {
 	Name    string   `json:"name"`
 	Kind    string   `json:"kind"` // cache, folder, mirror, peer, bootstrap, mdns, dht
@@ -93,10 +93,18 @@ type SourceStats struct {
 	Banned  bool     `json:"banned,omitempty"`
 }
 
-// Used reports whether the source gave bytes or made faults.
+// AddFault adds an error to the faults, unless it is there or there are too many.
+func (s *SourceStats) AddFault(err error) {
+	words := clean(err.Error())
+	if len(s.Faults) < maxFaults && !slices.Contains(s.Faults, words) {
+		s.Faults = append(s.Faults, words)
+	}
+}
+
+// Used reports whether the source sent bytes or made faults.
 func (s SourceStats) Used() bool { return s.Blocks > 0 || len(s.Faults) > 0 }
 
-// String says in words what the source gave.
+// String describes the counters for a console.
 func (s SourceStats) String() string {
 	words := fmt.Sprintf("%s (%s): %s in %s", s.Name, s.Kind, humanize.IBytes(uint64(s.Bytes)), english.Plural(int(s.Blocks), "block", ""))
 	if s.Banned {
@@ -105,15 +113,25 @@ func (s SourceStats) String() string {
 	return words
 }
 
-// A Refusal is something that was offered and not taken.
+// Ready has the addresses of a machine that serves.
+type Ready struct {
+	Peer   string   `json:"peer"`
+	HTTP   []string `json:"http"`   // origins, http://IP:PORT
+	Listen []string `json:"listen"` // multiaddrs with /p2p/ID
+
+	Release string `json:"release,omitempty"` // its version
+	Head    string `json:"head,omitempty"`    // CID of its metadata directory
+}
+
+// A Refusal is an offer that was rejected.
 type Refusal struct {
 	Source string `json:"source"`
 	What   string `json:"what"`
 	Why    string `json:"why"`
 }
 
-// NewReport starts a report now. Steps are printed to console, one line each,
-// when console is not nil. Times are offsets from start.
+// NewReport begins a report. Finished steps are printed to console, one line each, if console
+// is not nil. Times are offsets from start.
 func NewReport(start time.Time, console io.Writer) *Report {
 	return &Report{
 		start: start, console: console, now: time.Now,
@@ -121,7 +139,7 @@ func NewReport(start time.Time, console io.Writer) *Report {
 	}
 }
 
-// Begin opens a step. It is printed when it ends.
+// Begin starts a step. The step is printed when it ends.
 func (r *Report) Begin(name string) *Step {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -130,7 +148,7 @@ func (r *Report) Begin(name string) *Step {
 	return s
 }
 
-// Done ends a step with what came out of it, in words.
+// Done ends a step with its result.
 func (s *Step) Done(format string, args ...any) {
 	s.end(fmt.Sprintf(format, args...), nil)
 }
@@ -141,7 +159,8 @@ func (s *Step) Fail(err error) error {
 	return err
 }
 
-// Abort is Fail for an error that ends the whole: the cause is left to whoever says that.
+// Abort is Fail for an error that ends the whole boot. It does not print the cause, which the
+// caller prints at the end.
 func (s *Step) Abort(err error) error {
 	s.report.mu.Lock()
 	defer s.report.mu.Unlock()
@@ -175,21 +194,20 @@ func (s *Step) keep(words string, err error) {
 	}
 }
 
-// Say prints one line to the console with the time, and keeps nothing.
+// Say prints one line with the time. The line is not part of the report's JSON form.
 func (r *Report) Say(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.print(clean(fmt.Sprintf(format, args...)))
 }
 
-// While runs f. While it runs, it says again and again what is under way, with words that
-// get the time so far.
+// While runs f. Meanwhile it prints words(time so far) every timing.SayBusy.
 func (r *Report) While(words func(so time.Duration) string, f func()) {
 	ended := make(chan struct{})
 	var g sync.WaitGroup
 	g.Go(func() {
 		began := time.Now()
-		tick := time.NewTicker(sayBusy)
+		tick := time.NewTicker(timing.SayBusy)
 		defer tick.Stop()
 		for {
 			select {
@@ -211,7 +229,7 @@ func (r *Report) print(line string) {
 	}
 }
 
-// Refuse records something that was offered and not taken.
+// Refuse records an offer that was rejected, with the reason, and prints it.
 func (r *Report) Refuse(source, what string, why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -228,7 +246,7 @@ func (r *Report) Refuse(source, what string, why error) {
 	r.print(fmt.Sprintf("refused: %s from %s: %s", f.What, f.Source, f.Why))
 }
 
-// Finish ends the report: the result, and the memory that it took.
+// Finish ends the report with the result and the peak of memory.
 func (r *Report) Finish(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -240,14 +258,14 @@ func (r *Report) Finish(err error) {
 	r.data.Memory = memoryPeak()
 }
 
-// Sources returns a copy of what each source gave.
+// Sources returns a copy of the counters of all sources.
 func (r *Report) Sources() []SourceStats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]SourceStats(nil), r.data.Sources...)
 }
 
-// Refused returns a copy of what was refused.
+// Refused returns a copy of the refusals.
 func (r *Report) Refused() []Refusal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -261,8 +279,8 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 	return json.Marshal(&r.data)
 }
 
-// Words writes the report for a console: the release, the sources that gave bytes or made
-// faults, and what was refused on the way to a release.
+// Words writes the report for a console: the release, the sources that sent bytes or made
+// faults, and the refusals if the boot succeeded.
 func (r *Report) Words(w io.Writer) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -282,7 +300,7 @@ func (r *Report) Words(w io.Writer) error {
 	}
 	for _, f := range r.data.Refused {
 		if r.data.Result == "failed" {
-			break // the reason is said, and each stands on the console already
+			break // the error names the reason, and each refusal was printed before
 		}
 		fmt.Fprintf(&b, "refused %s from %s: %s\n", f.What, f.Source, f.Why)
 	}
@@ -320,7 +338,7 @@ func (r *Report) setServing(at Ready) {
 	r.data.Serving = &at
 }
 
-// Served is how many bytes other machines got, up to the end of Run.
+// Served returns the bytes sent to other machines, up to the end of Run.
 func (r *Report) Served() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -334,8 +352,8 @@ func (r *Report) setSources(list []SourceStats) {
 	r.data.Sources = list
 }
 
-// clean makes text from outside safe for one line of a console: capped, no
-// control characters, no direction marks, and no password of a URL.
+// clean makes a text from outside safe for one line of a console: limited in length, without
+// control characters, direction marks and passwords of URLs.
 func clean(s string) string {
 	s = bootargs.Redact(s)
 	s = strings.Map(func(c rune) rune {
@@ -353,8 +371,8 @@ func clean(s string) string {
 	return s
 }
 
-// memoryPeak is the high-water mark of this process's memory in bytes, 0 where
-// the kernel does not say.
+// memoryPeak returns the peak of this process's memory in bytes, 0 if the kernel does not
+// report it.
 func memoryPeak() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -368,3 +386,14 @@ func memoryPeak() int64 {
 	}
 	return 0
 }
+
+// count returns a number and a noun.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// bytesOf returns a number of bytes in words.
+func bytesOf(n int64) string { return humanize.IBytes(uint64(n)) }

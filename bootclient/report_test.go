@@ -9,8 +9,8 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient"
 )
 
-// What takes long says so, again and again; what does not is not mentioned.
-func TestWhatTakesLongSaysThatItIsUnderWay(t *testing.T) {
+// A long step reports its progress, a short one does not.
+func TestALongStepReportsItsProgress(t *testing.T) {
 	for name, tt := range map[string]struct {
 		takes time.Duration
 		want  []string

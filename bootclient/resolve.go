@@ -12,6 +12,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -19,198 +20,214 @@ import (
 )
 
 const (
-	searchTick = 50 * time.Millisecond // between looks at what is due
-	maxFolders = 64                    // different ones looked at
-	maxNamers  = 32                    // heads remembered of one
+	maxDirectories = 64 // candidates at the same time
+	maxAnnouncers  = 32 // announcers of one candidate
 )
 
-// A resolver finds the newest valid release: it asks every source for its heads,
-// checks each different folder once, all at the same time, and keeps the newest.
-// Its fields belong to the goroutine that runs it.
+// resolveOptions say which release is looked for, and for how long.
+type resolveOptions struct {
+	policy    func() manifest.Policy // of the present time, without a state
+	names     []string               // trusted IPNS names
+	saveState bool                   // the saved state of the cache may be written
+	timeout   time.Duration
+	patience  time.Duration // the most that a busy source may extend the timeout to
+	times     *timing.Table
+	report    *Report
+}
+
+// A resolver finds the newest valid release. It asks every source for its pointers, verifies
+// each different metadata directory once, all in parallel, and keeps the newest. Its fields
+// belong to the goroutine of search.
 type resolver struct {
-	cfg   Config
+	resolveOptions
 	disc  *discovery
 	cache *cache
-	names []string // trusted IPNS names
 
-	asked    chan heard
-	verdicts chan verdict
+	answers chan pointerAnswer
+	results chan checkResult
 
-	asking    map[*source]*reply // what each source said last; nil before it said anything
-	pending   int                // sources that have not answered yet
-	checking  int                // folders under way
-	folders   map[cid.Cid]*lead
-	best      *verdict
-	kept      *verdict // of the cache alone
-	recalled  chan verdict
-	recalling bool           // the cache is being looked at
-	readers   sync.WaitGroup // goroutines that read the cache, which is closed after the search
-	worst     error          // the most telling thing that anybody sent
-	calm      time.Time      // when something was last learnt
-	lookEnd   time.Time      // who answers first may not be the newest
-	deadline  time.Time
-	began     time.Time
-	told      time.Time // when it was last said who is waited for
-	graceEnd  time.Time
+	replies      map[*source]*reply // last answer of each source; nil before the first
+	pending      int                // sources without an answer
+	checking     int                // candidates that are being verified
+	candidates   map[cid.Cid]*releaseCandidate
+	best         *checkResult
+	cached       *checkResult // of the cache alone
+	cacheResult  chan checkResult
+	readingCache bool           // the cache is being read
+	readers      sync.WaitGroup // goroutines that read the cache, which is closed after the search
+	worst        error          // worst refusal so far
+	lastNews     time.Time      // time of the last news
+	lookEnd      time.Time      // no result before this: the first answer may not be the newest
+	deadline     time.Time
+	began        time.Time
+	reportedAt   time.Time // when the wait was last reported
+	graceEnd     time.Time
 }
 
-// A reply is what a source said last of its heads.
+// A reply is the last answer of a source to the request for pointers.
 type reply struct {
-	folders []cid.Cid // of its heads
-	unknown bool      // it does not know our names
-	refused bool      // no name is left that it may still answer for
+	directories []cid.Cid // directories of its pointers
+	unknown     bool      // it does not know the trusted IPNS names
+	refused     bool      // its answer for every name was untrusted
 }
 
-// A lead is a metadata folder that somebody pointed to, until there is a verdict.
-type lead struct {
-	namers   []head
-	tried    int // namers whose word has been followed
-	running  bool
-	judged   bool // for good
-	failures int  // times that nobody gave its blocks
-	retry    time.Time
+// A releaseCandidate is a metadata directory that a pointer names, until it is verified or refused.
+type releaseCandidate struct {
+	announcers []pointer
+	tried      int // announcers that were tried
+	running    bool
+	final      bool // the result is final
+	failures   int  // how often no source sent its blocks
+	retry      time.Time
 }
 
-type verdict struct {
-	head   head
-	folder *folder
-	v      *manifest.Verified
-	err    error
+type checkResult struct {
+	pointer   pointer
+	directory *metadataDir
+	v         *manifest.Verified
+	err       error
 }
 
-// A resolution is the release that won, and how many sources gave it.
+// A resolution is the release that was chosen, and where it was found.
 type resolution struct {
-	v      *manifest.Verified
-	from   *source // nil when the DHT alone pointed to it
-	same   int     // sources that named the same folder
-	dht    bool    // and so did the DHT
-	kept   bool    // the cache alone has it
-	all    int     // sources known
-	head   head
-	folder *folder // nil when the release is remembered and nothing more
+	v          *manifest.Verified
+	from       *source // nil when the DHT gave the pointer
+	announcers int     // sources that announced the same directory
+	dht        bool    // the DHT announced it too
+	fromCache  bool    // only the cache has it
+	sources    int     // known sources
+	pointer    pointer
+	directory  *metadataDir // nil when only the metadata was remembered (last good release)
+	memory     *cas.Memory  // blocks of the metadata that were read; inner nodes of the artifacts are added
 }
 
-// resolve returns the newest valid release that can be found, and remembers its
-// metadata when there is a cache that may be written.
-func resolve(ctx context.Context, cfg Config, disc *discovery, c *cache, names []string) (resolution, error) {
+// resolve returns the newest valid release that can be found. It saves the metadata if the
+// cache may be written.
+func resolve(ctx context.Context, o resolveOptions, disc *discovery, c *cache) (resolution, error) {
 	now := time.Now()
 	r := &resolver{
-		cfg: cfg, disc: disc, cache: c, names: names,
-		asked: make(chan heard), verdicts: make(chan verdict), recalled: make(chan verdict),
-		asking: map[*source]*reply{}, folders: map[cid.Cid]*lead{}, calm: now, began: now, deadline: now.Add(cfg.Timeout),
+		resolveOptions: o, disc: disc, cache: c,
+		answers: make(chan pointerAnswer), results: make(chan checkResult), cacheResult: make(chan checkResult),
+		replies: map[*source]*reply{}, candidates: map[cid.Cid]*releaseCandidate{}, lastNews: now, began: now, deadline: now.Add(o.timeout),
 	}
 	if disc.network {
-		r.lookEnd = now.Add(cfg.times.lookAround)
+		r.lookEnd = now.Add(o.times.LookAround)
 	}
-	if err := r.run(ctx); err != nil {
+	if err := r.search(ctx); err != nil {
 		return resolution{}, err
 	}
 	v, err := r.commit(ctx)
+	if err == nil {
+		r.savePointer()
+	}
 	known, _ := disc.sources.known()
-	best := r.best.head
-	out := resolution{v: v, from: best.from, all: len(known), head: best, folder: r.best.folder, kept: r.best == r.kept}
-	if l := r.folders[best.folder]; l != nil {
-		for _, h := range l.namers {
-			out.same += number(h.from != nil)
-			out.dht = out.dht || h.from == nil
+	best := r.best.pointer
+	out := resolution{v: v, from: best.from, sources: len(known), pointer: best, directory: r.best.directory, memory: r.best.directory.memory, fromCache: r.best == r.cached}
+	if cand := r.candidates[best.directory]; cand != nil {
+		for _, ptr := range cand.announcers {
+			if ptr.from == nil {
+				out.dht = true
+			} else {
+				out.announcers++
+			}
 		}
 	}
 	return out, err
 }
 
-// words says who gave it.
-func (r resolution) words() string {
+// summary says where the release was found.
+func (r resolution) summary() string {
 	switch {
-	case r.kept:
-		return "the cache, which is valid still: no source gave a newer one"
-	case r.same == 0:
+	case r.fromCache:
+		return "the cache, which is still valid: no source has a newer one"
+	case r.announcers == 0:
 		return "the DHT"
 	case r.dht:
-		return fmt.Sprintf("%d of %s and the DHT", r.same, count(r.all, "source"))
+		return fmt.Sprintf("%d of %s and the DHT", r.announcers, count(r.sources, "source"))
 	}
-	return fmt.Sprintf("%d of %s", r.same, count(r.all, "source"))
+	return fmt.Sprintf("%d of %s", r.announcers, count(r.sources, "source"))
 }
 
-func (r *resolver) run(ctx context.Context) error {
+func (r *resolver) search(ctx context.Context) error {
 	work, cancel := context.WithCancel(ctx)
 	defer r.readers.Wait()
 	defer cancel()
-	tick := time.NewTicker(min(searchTick, r.cfg.times.grace))
+	tick := time.NewTicker(min(timing.SearchTick, r.times.Grace))
 	defer tick.Stop()
-	r.askCache(work)
+	r.searchCache(work)
 	for {
 		known, more := r.disc.sources.known()
-		r.askNew(work, known)
-		r.followLeads(work)
+		r.pollNew(work, known)
+		r.startChecks(work)
 		if done, err := r.finished(); done {
 			return err
 		}
 		select {
-		case a := <-r.asked:
-			r.answered(a)
-		case v := <-r.verdicts:
-			r.judged(v)
-		case v := <-r.recalled:
-			if r.recalling = false; v.err == nil {
-				r.kept = &v
+		case a := <-r.answers:
+			r.handleAnswer(a)
+		case v := <-r.results:
+			r.checked(v)
+		case v := <-r.cacheResult:
+			if r.readingCache = false; v.err == nil {
+				r.cached = &v
 			}
-		case h := <-r.disc.heard:
-			r.consider(h)
+		case ptr := <-r.disc.pointers:
+			r.addPointer(ptr)
 		case <-more:
-			r.calm = time.Now()
+			r.lastNews = time.Now()
 		case now := <-tick.C:
 			if now.After(r.deadline) {
 				return r.timedOut()
 			}
-			r.waits(now)
+			r.reportWait(now)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// askNew starts a questioner for each source that has none.
-func (r *resolver) askNew(ctx context.Context, known []*source) {
+// pollNew starts polling each new source.
+func (r *resolver) pollNew(ctx context.Context, known []*source) {
 	for _, s := range known {
-		if _, asked := r.asking[s]; !asked {
-			r.asking[s] = nil
+		if _, asked := r.replies[s]; !asked {
+			r.replies[s] = nil
 			r.pending++
-			go r.question(ctx, s)
+			go r.poll(ctx, s)
 		}
 	}
 }
 
-func (r *resolver) answered(a heard) {
+func (r *resolver) handleAnswer(a pointerAnswer) {
 	if a.first {
 		r.pending--
 	}
-	said := &reply{refused: !a.later, unknown: errors.Is(a.err, fs.ErrNotExist)}
-	r.asking[a.src] = said
-	for _, h := range a.heads {
-		r.consider(h)
-		said.folders = append(said.folders, h.folder)
+	last := &reply{refused: !a.retry, unknown: errors.Is(a.err, fs.ErrNotExist)}
+	r.replies[a.src] = last
+	for _, ptr := range a.pointers {
+		r.addPointer(ptr)
+		last.directories = append(last.directories, ptr.directory)
 	}
 	if a.err == nil {
 		return
 	}
-	a.src.note(a.err)
+	a.src.noteError(a.err)
 	if a.first && errors.Is(a.err, errNoMirror) {
-		r.cfg.Report.Refuse(a.src.String(), "folder", a.err)
+		r.report.Refuse(a.src.String(), "folder", a.err)
 	}
-	if r.told.IsZero() {
-		r.tell(time.Now())
+	if r.reportedAt.IsZero() {
+		r.reportStatus(time.Now())
 	}
 	if rank(a.err) > rank(fs.ErrNotExist) {
-		r.refuse(a.src.String(), "head", a.err)
+		r.reportRefusal(a.src.String(), "pointer", a.err)
 	}
-	r.bePatient(a.err)
+	r.extendDeadline(a.err)
 }
 
-// bePatient gives the search the time that a busy source asks for, as a fetch would.
-func (r *resolver) bePatient(err error) {
+// extendDeadline gives the search the time that a busy source asks for.
+func (r *resolver) extendDeadline(err error) {
 	if busy := (*gateway.BusyError)(nil); errors.As(err, &busy) {
-		due := time.Now().Add(r.cfg.times.retryAfter(busy.After) + r.cfg.times.askMax)
-		if end := r.began.Add(r.cfg.Patience); due.After(end) {
+		due := time.Now().Add(r.times.RetryAfter(busy.After) + r.times.AskMax)
+		if end := r.began.Add(r.patience); due.After(end) {
 			due = end
 		}
 		if due.After(r.deadline) {
@@ -219,153 +236,150 @@ func (r *resolver) bePatient(err error) {
 	}
 }
 
-// standing is what a source's heads are worth.
+// standing returns the standing of a source in the search.
 func (r *resolver) standing(s *source) standing {
-	said := r.asking[s]
+	last := r.replies[s]
 	switch {
 	case s.isBanned():
 		return refused
-	case s.last(), s.kind == kindBootstrap && errors.Is(s.lastError(), p2p.ErrNoSource):
-		return noSource // it can have no heads
-	case said == nil:
+	case s.blocksOnly(), s.kind == kindBootstrap && errors.Is(s.lastError(), p2p.ErrNoSource):
+		return noSource // it cannot have pointers
+	case last == nil:
 		return outOfReach
-	case said.unknown && !s.named():
-		return noSource // a neighbour of another repository
-	case len(said.folders) == 0 && said.refused, len(said.folders) > 0 && !slices.ContainsFunc(said.folders, r.open):
+	case last.unknown && !s.named():
+		return noSource // a peer with another repository
+	case len(last.directories) == 0 && last.refused, len(last.directories) > 0 && !slices.ContainsFunc(last.directories, r.undecided):
 		return refused
 	}
 	return outOfReach
 }
 
-// open reports whether a folder may still turn out to be good.
-func (r *resolver) open(folder cid.Cid) bool {
-	l := r.folders[folder]
-	return l != nil && !l.judged
+// undecided reports whether a directory may still turn out to be valid.
+func (r *resolver) undecided(folder cid.Cid) bool {
+	cand := r.candidates[folder]
+	return cand != nil && !cand.final
 }
 
-// consider takes a head as a lead to its folder.
-func (r *resolver) consider(h head) {
-	l := r.folders[h.folder]
-	if l == nil {
-		if len(r.folders) >= maxFolders && !r.forgetOlder(h.seq) {
+// addPointer adds a pointer to the announcers of its candidate.
+func (r *resolver) addPointer(ptr pointer) {
+	cand := r.candidates[ptr.directory]
+	if cand == nil {
+		if len(r.candidates) >= maxDirectories && !r.dropOlder(ptr.seq) {
 			return
 		}
-		l = &lead{}
-		r.folders[h.folder] = l
-		r.calm = time.Now()
+		cand = &releaseCandidate{}
+		r.candidates[ptr.directory] = cand
+		r.lastNews = time.Now()
 	}
-	same := func(o head) bool { return o.from == h.from }
-	if len(l.namers) < maxNamers && !slices.ContainsFunc(l.namers, same) {
-		l.namers = append(l.namers, h)
-		l.retry = time.Time{}
+	same := func(o pointer) bool { return o.from == ptr.from }
+	if len(cand.announcers) < maxAnnouncers && !slices.ContainsFunc(cand.announcers, same) {
+		cand.announcers = append(cand.announcers, ptr)
+		cand.retry = time.Time{}
 	}
 }
 
-// forgetOlder makes room for a newer head: old ones, all of them signed, are there for
-// everybody to send again.
-func (r *resolver) forgetOlder(seq uint64) bool {
-	for folder, l := range r.folders {
-		old := !slices.ContainsFunc(l.namers, func(h head) bool { return h.seq >= seq })
-		if old && !l.running && (r.best == nil || r.best.head.folder != folder) {
-			delete(r.folders, folder)
+// dropOlder makes room for a newer pointer. Old pointers are validly signed, so that anybody
+// can send many of them.
+func (r *resolver) dropOlder(seq uint64) bool {
+	for folder, cand := range r.candidates {
+		old := !slices.ContainsFunc(cand.announcers, func(ptr pointer) bool { return ptr.seq >= seq })
+		if old && !cand.running && (r.best == nil || r.best.pointer.directory != folder) {
+			delete(r.candidates, folder)
 			return true
 		}
 	}
 	return false
 }
 
-// followLeads starts the check of every folder that is due.
-func (r *resolver) followLeads(ctx context.Context) {
-	for _, l := range r.folders {
-		if l.running || l.judged || time.Now().Before(l.retry) {
+// startChecks starts the check of every candidate that is due.
+func (r *resolver) startChecks(ctx context.Context) {
+	for _, cand := range r.candidates {
+		if cand.running || cand.final || time.Now().Before(cand.retry) {
 			continue
 		}
-		h, ok := r.pick(l)
+		ptr, ok := r.nextAnnouncer(cand)
 		if !ok {
 			continue
 		}
-		l.running = true
+		cand.running = true
 		r.checking++
 		r.readers.Go(func() {
-			v := r.check(ctx, h)
+			v := r.check(ctx, ptr)
 			select {
-			case r.verdicts <- v:
+			case r.results <- v:
 			case <-ctx.Done():
 			}
 		})
 	}
 }
 
-// pick takes the next namer of a lead that is of use: not banned, or the DHT once
-// somebody is there who may have the blocks.
-func (r *resolver) pick(l *lead) (head, bool) {
-	for range l.namers {
-		h := l.namers[l.tried%len(l.namers)]
-		l.tried++
-		if h.from == nil && len(pool{sources: r.disc.sources}.usable()) > 0 {
-			return h, true
+// nextAnnouncer returns the next usable announcer of a candidate: a source that is not banned,
+// or the DHT if a source is open that may have the blocks.
+func (r *resolver) nextAnnouncer(cand *releaseCandidate) (pointer, bool) {
+	for range cand.announcers {
+		ptr := cand.announcers[cand.tried%len(cand.announcers)]
+		cand.tried++
+		if ptr.from == nil && len(pool{sources: r.disc.sources}.usable()) > 0 {
+			return ptr, true
 		}
-		if h.from != nil && !h.from.isBanned() {
-			return h, true
+		if ptr.from != nil && !ptr.from.isBanned() {
+			return ptr, true
 		}
 	}
-	return head{}, false
+	return pointer{}, false
 }
 
-// check verifies a folder against the remembered state, which it does not change.
-func (r *resolver) check(ctx context.Context, h head) verdict {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.times.checkLimit)
+// check verifies a candidate against the saved state, and does not change that state.
+func (r *resolver) check(ctx context.Context, ptr pointer) checkResult {
+	ctx, cancel := context.WithTimeout(ctx, r.times.CheckLimit)
 	defer cancel()
-	return r.verify(ctx, h, pool{sources: r.disc.sources, cache: r.cache, prefer: h.from})
+	return r.verify(ctx, ptr, pool{sources: r.disc.sources, cache: r.cache, prefer: ptr.from})
 }
 
-func (r *resolver) verify(ctx context.Context, h head, src cas.Source) verdict {
-	f := newFolder(h.folder, src)
+func (r *resolver) verify(ctx context.Context, ptr pointer, src pool) checkResult {
+	src.memory = cas.NewMemory()
+	md := &metadataDir{root: ptr.directory, src: src, memory: src.memory}
 	policy := r.policy()
-	if r.cfg.Cache != "" {
-		policy.State = manifest.OpenStateReadOnly(r.cfg.trustDir())
+	if r.cache.dir != "" {
+		policy.State = manifest.OpenStateReadOnly(r.cache.dir.trust())
 	}
-	v, err := manifest.Verify(ctx, f, policy)
-	return verdict{head: h, folder: f, v: v, err: err}
+	v, err := manifest.Verify(ctx, md, policy)
+	return checkResult{pointer: ptr, directory: md, v: v, err: err}
 }
 
-func (r *resolver) policy() manifest.Policy {
-	return manifest.Policy{Root: r.cfg.Root, Channel: r.cfg.Channel, Arch: r.cfg.Arch, Now: r.cfg.Now(), Floor: r.cfg.Floor}
-}
-
-// judged keeps the newest valid release and remembers why the others were refused.
-func (r *resolver) judged(v verdict) {
-	l := r.folders[v.head.folder]
-	l.running, l.judged = false, true
+// checked handles the result of a check: it keeps the newest valid release and reports the others.
+func (r *resolver) checked(v checkResult) {
+	cand := r.candidates[v.pointer.directory]
+	cand.running, cand.final = false, true
 	r.checking--
-	r.calm = time.Now()
+	r.lastNews = time.Now()
 	switch {
 	case v.err != nil:
 		if errors.As(v.err, new(*missingBlock)) { // another source may have the block
-			l.judged = false
-			if l.tried >= len(l.namers) {
-				l.retry = time.Now().Add(growing(r.cfg.times.askFirst, l.failures, r.cfg.times.askMax))
-				l.failures++
+			cand.final = false
+			if cand.tried >= len(cand.announcers) {
+				cand.retry = time.Now().Add(timing.Growing(r.times.AskFirst, cand.failures, r.times.AskMax))
+				cand.failures++
 			}
 		}
-		r.refuse(v.head.source(), fmt.Sprintf("head %d", v.head.seq), v.err)
+		r.reportRefusal(v.pointer.announcer(), fmt.Sprintf("pointer %d", v.pointer.seq), v.err)
 	case r.best == nil:
-		r.best, r.graceEnd = &v, time.Now().Add(r.cfg.times.grace)
+		r.best, r.graceEnd = &v, time.Now().Add(r.times.Grace)
 	case newer(v.v, r.best.v):
-		r.older(*r.best, v)
+		r.reportOlder(*r.best, v)
 		r.best = &v
 	default:
-		r.older(v, *r.best)
+		r.reportOlder(v, *r.best)
 	}
 }
 
-func (r *resolver) older(old, newer verdict) {
-	r.cfg.Report.Refuse(old.head.source(), fmt.Sprintf("head %d", old.head.seq),
-		fmt.Errorf("older than root version %d, timestamp version %d from %s", newer.v.RootVersion(), newer.v.TimestampVersion(), newer.head.source()))
+func (r *resolver) reportOlder(old, newer checkResult) {
+	r.report.Refuse(old.pointer.announcer(), fmt.Sprintf("pointer %d", old.pointer.seq),
+		fmt.Errorf("older than root version %d, timestamp version %d from %s", newer.v.RootVersion(), newer.v.TimestampVersion(), newer.pointer.announcer()))
 }
 
-// newer reports whether a is newer than b. The root decides first: who withholds one may
-// hold a key that it revoked, and set the versions below it as high as he likes.
+// newer reports whether a is newer than b. The root version decides first: a thief of a revoked
+// online key can withhold the newer root and sign any timestamp version.
 func newer(a, b *manifest.Verified) bool {
 	if a.RootVersion() != b.RootVersion() {
 		return a.RootVersion() > b.RootVersion()
@@ -373,118 +387,129 @@ func newer(a, b *manifest.Verified) bool {
 	return a.TimestampVersion() > b.TimestampVersion()
 }
 
-func (r *resolver) refuse(source, what string, err error) {
+func (r *resolver) reportRefusal(source, what string, err error) {
 	if rank(err) <= 1 {
-		return // out of reach, which is no refusal
+		return // an unreachable source is not refused
 	}
-	r.cfg.Report.Refuse(source, what, err)
+	r.report.Refuse(source, what, err)
 	r.worst = worse(r.worst, fmt.Errorf("%s: %w", source, err))
 }
 
-// finished decides whether to stop: with the best so far when nobody else is still being
-// asked or the grace is over, but not before neighbours had a moment to speak; with the
-// worst that was sent when all sources are refused.
+// finished reports whether the search is over: all sources have answered or graceEnd has
+// passed, but not before lookEnd; or all sources were refused. The error is the worst refusal.
 func (r *resolver) finished() (bool, error) {
 	quiet := r.pending == 0 && r.checking == 0
 	if r.best != nil {
 		return time.Now().After(r.lookEnd) && (quiet || time.Now().After(r.graceEnd)), nil
 	}
-	if r.mayRecall(time.Since(r.began) > r.cfg.times.cacheGrace) {
-		r.best = r.kept
+	if r.mayUseCache(time.Since(r.began) > r.times.CacheGrace) {
+		r.best = r.cached
 		return true, nil
 	}
-	if r.recalling {
+	if r.readingCache {
 		return false, nil
 	}
 	if r.disc.isolated {
 		return true, fmt.Errorf("network: %w: %w; connect one, or load its driver", ErrNoInterface, cas.ErrUnreachable)
 	}
 	if known, _ := r.disc.sources.known(); len(known) == 0 && !r.disc.network {
-		return true, r.nobody("nowhere to look")
+		return true, r.notFound("no source to ask")
 	}
-	if r.worst == nil || !quiet || !r.disc.settled(r.calm, r.standing) {
+	if r.worst == nil || !quiet || !r.disc.settled(r.lastNews, r.standing) {
 		return false, nil
 	}
 	return true, r.worst
 }
 
-// timedOut ends a search by the clock: with the best so far, with the worst that anybody
-// sent, or with the words of those who are still waited for.
+// timedOut ends a search at its deadline: with the best release so far, else with the worst
+// refusal, else with the status of the sources.
 func (r *resolver) timedOut() error {
 	if r.best == nil {
-		r.best = r.kept
+		r.best = r.cached
 	}
 	if r.best != nil {
 		return nil
 	}
 	if r.worst != nil {
-		return fmt.Errorf("%w; no other source gave a release in %s (%s)", r.worst, r.took(), r.disc.tried())
+		return fmt.Errorf("%w; no other source sent a release within %s (%s)", r.worst, r.searchTime(), r.disc.status())
 	}
-	if n := r.strange(); n > 0 && n == len(r.asking) && len(r.folders) == 0 {
+	if n := r.countStrangers(); n > 0 && n == len(r.replies) && len(r.candidates) == 0 {
 		return fmt.Errorf("channel %q for %q: %w: %s; %s answered, none knows this repository's name %s: check the address of the mirror with its path; is it the right root.json?",
-			r.cfg.Channel, r.cfg.Arch, cas.ErrUnreachable, r.disc.tried(), count(n, "source"), strings.Join(r.names, ", "))
+			r.policy().Channel, r.policy().Arch, cas.ErrUnreachable, r.disc.status(), count(n, "source"), strings.Join(r.names, ", "))
 	}
-	return r.nobody(fmt.Sprintf("no source gave it in %s", r.took()))
+	return r.notFound(fmt.Sprintf("no source sent it within %s", r.searchTime()))
 }
 
-// took is how long the search had.
-func (r *resolver) took() time.Duration { return r.deadline.Sub(r.began) }
+// searchTime returns the length of the search.
+func (r *resolver) searchTime() time.Duration { return r.deadline.Sub(r.began) }
 
-// waits tells who watches why there is no release yet, again and again.
-func (r *resolver) waits(now time.Time) {
-	switch first := r.began.Add(r.cfg.times.sayAfter); {
+// reportWait prints from time to time why there is no release yet.
+func (r *resolver) reportWait(now time.Time) {
+	switch first := r.began.Add(r.times.SayAfter); {
 	case now.Before(first):
-	case r.told.Before(first), now.Sub(r.told) >= r.cfg.times.sayAgain:
-		r.tell(now)
+	case r.reportedAt.Before(first), now.Sub(r.reportedAt) >= r.times.SayAgain:
+		r.reportStatus(now)
 	}
 }
 
-func (r *resolver) tell(now time.Time) {
+func (r *resolver) reportStatus(now time.Time) {
 	if r.best != nil {
 		return
 	}
-	r.told = now
-	r.cfg.Report.Say("resolve: looks for sources, for up to %s: %s", r.took(), r.disc.tried())
+	r.reportedAt = now
+	r.report.Say("resolve: searching (up to %s): %s", r.searchTime(), r.disc.status())
 }
 
-// strange counts the sources that do not know our names.
-func (r *resolver) strange() (n int) {
-	for _, said := range r.asking {
-		n += number(said != nil && said.unknown)
+// countStrangers counts the sources that do not know the trusted names.
+func (r *resolver) countStrangers() (n int) {
+	for _, last := range r.replies {
+		if last != nil && last.unknown {
+			n++
+		}
 	}
 	return n
 }
 
-func (r *resolver) nobody(what string) error {
+func (r *resolver) notFound(what string) error {
 	return fmt.Errorf("channel %q for %q: %w: %s (%s); check the network, or name a source with --mirror or --peer (phase.mirror=, phase.peer=)",
-		r.cfg.Channel, r.cfg.Arch, cas.ErrUnreachable, what, r.disc.tried())
+		r.policy().Channel, r.policy().Arch, cas.ErrUnreachable, what, r.disc.status())
 }
 
-// commit checks the winner once more, from memory, and this time the state
-// remembers it.
+// commit verifies the chosen release again, from memory, and saves its metadata.
 func (r *resolver) commit(ctx context.Context) (*manifest.Verified, error) {
 	for _, n := range r.best.v.Notes() {
-		r.cfg.Report.Refuse("remembered metadata", "file", errors.New(n))
+		r.report.Refuse("saved metadata", "file", errors.New(n))
 	}
-	if r.cfg.Cache != "" && r.best.v.First() {
-		r.cfg.Report.Begin("state").Done("nothing is remembered of this repository: only the image's own root and date say what is too old")
+	if r.cache.dir != "" && r.best.v.First() {
+		r.report.Begin("state").Done("nothing is remembered of this repository: only the root and the date of the image limit how old a release may be")
 	}
-	if r.cfg.Cache == "" || r.cfg.Mode.Cache != "rw" {
+	if r.cache.dir == "" || !r.saveState {
 		return r.best.v, nil
 	}
 	policy := r.policy()
 	var err error
-	if policy.State, err = manifest.OpenState(r.cfg.trustDir()); err != nil {
-		r.cfg.Report.Refuse("cache", "remembering the release", fmt.Errorf("%w; an older release cannot be told next time", err))
+	if policy.State, err = manifest.OpenState(r.cache.dir.trust()); err != nil {
+		r.report.Refuse("cache", "saving the release", fmt.Errorf("%w; an older release is not recognized next time", err))
 		return r.best.v, nil
 	}
-	v, err := manifest.Verify(ctx, r.best.folder, policy)
+	v, err := manifest.Verify(ctx, r.best.directory, policy)
 	if err == nil {
 		for _, n := range v.Notes() {
 			if !slices.Contains(r.best.v.Notes(), n) {
-				r.cfg.Report.Refuse("cache", "remembering the release", errors.New(n))
+				r.report.Refuse("cache", "saving the release", errors.New(n))
 			}
 		}
 	}
 	return v, err
+}
+
+// savePointer saves the record of the chosen release if the cache may be written.
+func (r *resolver) savePointer() {
+	best := r.best.pointer
+	if best.record == nil || !r.cache.writable() {
+		return
+	}
+	if err := r.cache.dir.saveRecord(best.name, best.record); err != nil {
+		r.report.Refuse("cache", "saving the pointer", err)
+	}
 }

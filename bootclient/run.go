@@ -7,23 +7,22 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// Run finds the newest valid release of the channel, fetches its artifacts into the
-// sink and verifies them. On an error the sink is aborted and nothing of it may be
-// used. The report is finished either way.
+// Run finds the newest valid release of the channel, fetches its artifacts into the sink and
+// verifies them. After an error the sink is aborted and nothing of it may be used. The report
+// is finished in both cases.
 //
-// Errors wrap manifest.ErrUntrusted or manifest.ErrMalformed when what was found was
-// refused, cas.ErrCorrupt when only wrong bytes were to be had, fs.ErrNotExist for an
-// unknown channel, cas.ErrUnreachable when nobody answered in time.
+// Errors wrap manifest.ErrUntrusted or manifest.ErrMalformed if all releases were refused,
+// cas.ErrCorrupt if sources sent only wrong bytes, fs.ErrNotExist for an unknown channel,
+// cas.ErrUnreachable if no source answered in time.
 func Run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error) {
 	cfg = cfg.complete()
 	r := cfg.Report
 	r.setMode(cfg.Mode.Name)
-	v, err := run(ctx, cfg, sink)
+	v, err := runSteps(ctx, cfg, sink)
 	if err != nil {
 		sink.Abort()
 		if ctx.Err() != nil && !errors.Is(err, context.Canceled) {
@@ -35,76 +34,73 @@ func Run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error)
 	return v, nil
 }
 
-func run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error) {
+func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error) {
 	root, err := manifest.ParseRoot(cfg.Root)
 	if err != nil {
 		return nil, err
 	}
-	c, err := openCache(ctx, cfg)
+	c, err := openCache(ctx, cfg.cacheOptions())
 	defer c.close()
 	if err != nil {
 		return nil, err
 	}
-	places := root.Discovery()
-	if cfg.Cache != "" {
-		places = merge(manifest.OpenStateReadOnly(cfg.trustDir()).NewestRoot(root).Discovery(), places)
+	look := cfg.discoveryOptions(cfg.places(root))
+	node, needed := look.nodeOptions()
+	share, err := startSharing(ctx, node, needed, cfg.shareOptions())
+	if err != nil {
+		return nil, err
 	}
-	disc, err := discover(ctx, cfg, places)
+	defer share.close()
+	disc, err := discover(ctx, look, share.node)
 	if err != nil {
 		return nil, err
 	}
 	defer disc.close()
-	tell := func() {
-		cfg.Report.setSources(allStats(disc, c))
-		cfg.Report.setServed(disc.shared.served())
+	var f *fetch
+	stats := func() []SourceStats { return allStats(disc, c, f) }
+	record := func() {
+		cfg.Report.setSources(stats())
+		cfg.Report.setServed(share.blocks.served())
 	}
-	defer tell()
+	defer record()
 
-	won, err := resolveStep(ctx, cfg, disc, c, places.IPNS)
+	won, err := resolveStep(ctx, cfg, disc, c, look.trust.IPNS)
 	if err != nil {
 		return nil, err
 	}
-	disc.searchAlso(won.v.Release())
-	disc.publish(won, c)
+	release := won.v.Release()
+	disc.searchArtifacts(release)
+	share.blocks.setPointer(won.pointer, won.memory)
+	if won.directory != nil && (share.blocks != nil || c.writable()) {
+		share.publish(release, won.directory.unread(), pool{memory: won.memory, cache: c, sources: disc.sources, prefer: won.from})
+	}
 	step := cfg.Report.Begin("fetch")
-	f, err := fetchAll(ctx, cfg, disc, c, won, sink)
+	f, err = fetchAll(ctx, cfg.fetchOptions(share.blocks), disc, c, won, sink)
 	if err != nil {
 		return nil, step.Abort(err)
 	}
-	step.Done("%s", f.words(allStats(disc, c)))
-	disc.published()
+	step.Done("%s", f.summary(stats()))
+	share.published()
 	cfg.Report.While(func(so time.Duration) string { return fmt.Sprintf("cache: writing to the disk, %v so far", so) }, func() {
 		c.sync(ctx)
-		disc.shared.keepFor(ctx, cfg)
+		share.blocks.saveTo(ctx, cacheDir(cfg.Keep), cfg.Log, cfg.Report)
 	})
-	tell()
+	record()
 	cfg.Report.Finish(nil)
 	if err := sink.Commit(won.v, cfg.Report); err != nil {
 		return nil, err
 	}
-	if cfg.Stay != nil && disc.serving != nil {
-		ready := disc.serving.ready()
-		ready.Release = won.v.Release().Version
-		if won.head.folder.Defined() {
-			ready.Head = won.head.folder.String()
+	if cfg.Stay != nil && share.server != nil {
+		ready := share.server.ready()
+		ready.Release = release.Version
+		if won.pointer.directory.Defined() {
+			ready.Head = won.pointer.directory.String()
 		}
 		cfg.Report.setServing(ready)
 		cfg.Stay(ready)
 		<-ctx.Done()
 	}
 	return won.v, nil
-}
-
-// merge is where the newest remembered root says to look, and then where the machine's
-// own says: a repository may have moved since its image was made.
-func merge(newest, own manifest.Discovery) manifest.Discovery {
-	newest.IPNS = union(newest.IPNS, own.IPNS)
-	newest.HTTPS = union(newest.HTTPS, own.HTTPS)
-	newest.Bootstrap = union(newest.Bootstrap, own.Bootstrap)
-	if newest.DHTPrefix == "" {
-		newest.DHTPrefix = own.DHTPrefix
-	}
-	return newest
 }
 
 func union(a, b []string) []string {
@@ -120,7 +116,7 @@ func union(a, b []string) []string {
 func resolveStep(ctx context.Context, cfg Config, disc *discovery, c *cache, names []string) (resolution, error) {
 	r := cfg.Report
 	step := r.Begin("resolve")
-	won, err := resolve(ctx, cfg, disc, c, names)
+	won, err := resolve(ctx, cfg.resolveOptions(names), disc, c)
 	if err != nil {
 		if won, err = lastGood(ctx, cfg, err); err != nil {
 			return won, step.Abort(err)
@@ -130,45 +126,32 @@ func resolveStep(ctx context.Context, cfg Config, disc *discovery, c *cache, nam
 	rel := won.v.Release()
 	r.setRelease(ReleaseLine{rel.Channel, rel.Arch, rel.Version, rel.Number, won.v.TimestampVersion()})
 	if !won.v.LastGood() {
-		step.Done("%s/%s release %s from %s", rel.Channel, rel.Arch, rel.Version, won.words())
+		step.Done("%s/%s release %s from %s", rel.Channel, rel.Arch, rel.Version, won.summary())
 	}
 	return won, nil
 }
 
-// lastGood is what a mode may fall back to when nothing valid is to be had, for whatever
-// reason: the newest release that this machine verified before, from its own memory.
+// lastGood returns the newest release that this machine verified before, if the mode allows
+// that. It is used when no valid release was found, for any reason.
 func lastGood(ctx context.Context, cfg Config, cause error) (resolution, error) {
 	if cfg.Mode.Stale != "last-good" || cfg.Cache == "" || ctx.Err() != nil {
 		return resolution{}, cause
 	}
-	v, err := manifest.LastGood(ctx, manifest.Policy{
-		Root: cfg.Root, Channel: cfg.Channel, Arch: cfg.Arch,
-		State: manifest.OpenStateReadOnly(cfg.trustDir()), Now: cfg.Now(), Floor: cfg.Floor,
-	})
+	v, err := manifest.LastGood(ctx, cfg.statePolicy())
 	if err != nil {
 		return resolution{}, fmt.Errorf("%w; the last good release: %w", cause, err)
 	}
 	cfg.Report.Refuse("all sources", "their metadata", cause)
-	return resolution{v: v}, nil
+	return resolution{v: v, memory: cas.NewMemory()}, nil
 }
 
-func allStats(disc *discovery, c *cache) []SourceStats {
+func allStats(disc *discovery, c *cache, f *fetch) []SourceStats {
 	list := disc.sources.stats()
 	if st, used := c.snapshot(); used {
 		list = append(list, st)
 	}
-	if disc.folder.Blocks > 0 {
-		list = append(list, disc.folder)
+	if f != nil && f.earlier.Blocks > 0 {
+		list = append(list, f.earlier)
 	}
 	return list
 }
-
-// count is a number of things in words.
-func count(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
-}
-
-func bytesOf(n int64) string { return humanize.IBytes(uint64(n)) }

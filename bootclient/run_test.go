@@ -26,7 +26,7 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// A machine is what one test boots.
+// A machine is the machine of one test.
 type machine struct {
 	t      *testing.T
 	cfg    bootclient.Config
@@ -79,7 +79,7 @@ func (m *machine) boots(r *repo) {
 	}
 }
 
-// bootsSoon boots without waiting until a stalled source is given up.
+// bootsSoon boots and checks that a stalled source does not delay the boot.
 func (m *machine) bootsSoon(r *repo) {
 	m.t.Helper()
 	alone := newMachine(m.t, r, "private")
@@ -94,7 +94,7 @@ func (m *machine) bootsSoon(r *repo) {
 	}
 }
 
-// refuses fetches, wants the exit code and the words, and finds nothing written.
+// refuses fetches, and expects the exit code, the words and no output folder.
 func (m *machine) refuses(code int, words ...string) {
 	m.t.Helper()
 	err := m.fetch(m.t.Context())
@@ -232,7 +232,7 @@ func TestAStalledPeerBesideAGoodOneCostsLittle(t *testing.T) {
 	m.bootsSoon(r)
 }
 
-func TestAPeerThatStallsOnMetadataHoldsNobodyUp(t *testing.T) {
+func TestAPeerThatStallsOnMetadataDoesNotDelayTheBoot(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	slow, good := serve(t, r, nil), serve(t, r, nil)
 	honest := slow.Config.Handler
@@ -248,7 +248,7 @@ func TestAPeerThatStallsOnMetadataHoldsNobodyUp(t *testing.T) {
 	m.bootsSoon(r)
 }
 
-func TestNobodyAnswers(t *testing.T) {
+func TestAnUnreachableMirrorIsReported(t *testing.T) {
 	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "private")
@@ -256,17 +256,17 @@ func TestNobodyAnswers(t *testing.T) {
 	m.refuses(cli.ExitNotFound, "http://127.0.0.1:1", "connection refused", "--mirror")
 }
 
-func TestNowhereToLookIsSaidAtOnce(t *testing.T) {
+func TestAFetchWithoutSourcesFailsAtOnce(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "private")
 	start := time.Now()
-	m.refuses(cli.ExitNotFound, "mode private looks nowhere by itself")
+	m.refuses(cli.ExitNotFound, "mode private has no discovery of its own")
 	if time.Since(start) > m.cfg.Timeout/2 {
-		t.Error("waited for nobody")
+		t.Error("waited without a source")
 	}
 }
 
-func TestAStaleHeadLosesAgainstTheNewestOne(t *testing.T) {
+func TestAStalePointerLosesToTheNewestOne(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	old := r.frozen()
 	oldServer := serve(t, old, nil)
@@ -280,8 +280,8 @@ func TestAStaleHeadLosesAgainstTheNewestOne(t *testing.T) {
 	}
 }
 
-// A thief with the online key that root 2 revoked withholds root 2 and sets the version
-// of his timestamp far ahead, beside an honest mirror. The machine knows root 1 alone.
+// A thief of the online key that root 2 revoked withholds root 2 and signs a timestamp with a
+// high version, beside an honest mirror. The machine knows only root 1.
 func TestAttackRevokedOnlineKeyDoesNotWinByAHighVersion(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	thief := r.frozen()
@@ -298,9 +298,8 @@ func TestAttackRevokedOnlineKeyDoesNotWinByAHighVersion(t *testing.T) {
 	m.boots(r)
 }
 
-// The repository has moved: root 2 names another mirror, which only machines that have
-// seen root 2 can know.
-func TestAMachineLooksWhereTheRememberedRootSays(t *testing.T) {
+// The repository has moved: only root 2 names the new mirror.
+func TestAMachineUsesTheMirrorsOfTheSavedRoot(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	second := httptest.NewServer(nil)
 	t.Cleanup(second.Close)
@@ -331,7 +330,7 @@ func TestAnOlderReleaseIsRefusedAfterANewerOne(t *testing.T) {
 	m.boots(r)
 	ok(t, os.RemoveAll(m.out))
 	m.cfg.Mirrors = []string{old.URL}
-	m.boots(r) // the newest release, which the cache holds
+	m.boots(r) // from the newest release in the cache
 	if !strings.Contains(m.said(), "older than") {
 		t.Errorf("the report does not name the old release: %s", m.said())
 	}
@@ -340,20 +339,20 @@ func TestAnOlderReleaseIsRefusedAfterANewerOne(t *testing.T) {
 	m.refuses(cli.ExitUntrusted, "older than", old.URL)
 }
 
-func TestTheHeadOfAnotherRepositoryIsRefused(t *testing.T) {
+func TestThePointerOfAnotherRepositoryIsRefused(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
-	stranger := newRepo(t, "stranger", manifest.Discovery{})
-	s := serve(t, stranger, nil)
+	foreign := newRepo(t, "foreign", manifest.Discovery{})
+	s := serve(t, foreign, nil)
 	m := newMachine(t, r, "private")
 	m.cfg.Mirrors = []string{s.URL}
 	m.refuses(cli.ExitUntrusted, s.URL)
 	t.Run("and beside ours it does not matter", func(t *testing.T) {
 		m := newMachine(t, r, "private")
-		s := serve(t, stranger, nil)
+		s := serve(t, foreign, nil)
 		m.cfg.Mirrors = []string{s.URL, serve(t, r, nil).after(&s.looked).URL}
 		m.boots(r)
 		if len(m.report.Refused()) == 0 {
-			t.Error("the report does not name the stranger")
+			t.Error("the report does not name the other repository")
 		}
 	})
 }
@@ -366,8 +365,8 @@ func TestAnExpiredReleaseIsRefused(t *testing.T) {
 	m.refuses(cli.ExitUntrusted, "expired")
 }
 
-// A refusal stands on the console when it happens; who ends the program says it again.
-func TestARefusalIsToldOnce(t *testing.T) {
+// A refusal is printed when it happens. The caller of Run prints the error at the end.
+func TestARefusalIsPrintedOnce(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "private")
 	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
@@ -425,7 +424,7 @@ func TestAPoisonedCacheBlockIsFetchedAgain(t *testing.T) {
 	leaf := r.signed["rootfs"][1<<20 : 1<<20+64]
 	poison(t, m.cfg.Cache, leaf)
 	s.blocks.Store(0)
-	m.out = filepath.Join(t.TempDir(), "out") // what lies in the first one is a source too
+	m.out = filepath.Join(t.TempDir(), "out") // the first output folder would be a source
 	m.boots(r)
 	if n := s.blocks.Load(); n != 1 {
 		t.Errorf("%d blocks were fetched for one that rotted", n)
@@ -441,7 +440,7 @@ func TestAPoisonedCacheBlockIsFetchedAgain(t *testing.T) {
 	}
 }
 
-// poison changes one byte of the given run in every file below dir.
+// poison changes one byte of the given text in every file below dir.
 func poison(t *testing.T, dir string, run []byte) {
 	t.Helper()
 	found := 0
@@ -466,7 +465,7 @@ func poison(t *testing.T, dir string, run []byte) {
 	}
 }
 
-func TestTheLastGoodReleaseBootsOnlyWhereTheModeSaysSo(t *testing.T) {
+func TestTheLastGoodReleaseBootsOnlyIfTheModeAllowsIt(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "internet")
 	m.cfg.Mode.Discovery = []string{"mirror"}
@@ -482,8 +481,8 @@ func TestTheLastGoodReleaseBootsOnlyWhereTheModeSaysSo(t *testing.T) {
 	}
 }
 
-// What OPERATING.md says of caches: one that is whole needs no source while its metadata are
-// valid; without blocks the memory of versions stays.
+// As OPERATING.md says: a complete cache needs no source while its metadata are valid. Without
+// blocks, the saved versions remain.
 func TestACacheAloneBootsWhileItsMetadataAreValid(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	s := serve(t, r, nil)
@@ -503,16 +502,16 @@ func TestACacheAloneBootsWhileItsMetadataAreValid(t *testing.T) {
 	ok(t, os.RemoveAll(m.out))
 	m.cfg.Now = func() time.Time { return time.Now().Add(30 * time.Hour) }
 	m.cfg.Timeout = time.Second
-	m.refuses(cli.ExitNotFound, "nowhere to look")
+	m.refuses(cli.ExitNotFound, "no source to ask")
 	m.cfg.Mode.Stale = "last-good"
 	m.boots(r)
 	m.cfg.Mode.Stale, m.cfg.Now = "refuse", nil
 	ok(t, os.RemoveAll(m.out))
 	ok(t, os.RemoveAll(filepath.Join(m.cfg.Cache, "blocks")))
-	m.refuses(cli.ExitNotFound, "nowhere to look")
+	m.refuses(cli.ExitNotFound, "no source to ask")
 }
 
-func TestACacheThatMayNotBeWrittenIsNot(t *testing.T) {
+func TestACacheIsNotWrittenInAPrivateMode(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "private") // its cache is off
 	m.cfg.Cache = t.TempDir()
@@ -547,22 +546,26 @@ func TestAnInterruptLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestASourceThatTurnsUpLateJoinsIn(t *testing.T) {
+func TestASourceThatStartsLateIsUsed(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	late, addr := node(t, p2p.Options{}, nil)
 	m := newMachine(t, r, "private")
-	m.cfg.Peers = []string{addr}
+	console := &lines{}
+	m.report = bootclient.NewReport(time.Now(), console)
+	m.cfg.Report, m.cfg.Peers = m.report, []string{addr}
+	served := make(chan error, 1)
 	go func() {
-		time.Sleep(700 * time.Millisecond) // the machine has asked in vain by then
-		late.Serve((&server{}).handler(r))
+		<-console.prints("resolve: searching") // the first request has failed
+		served <- late.Serve((&server{}).handler(r))
 	}()
 	m.boots(r)
+	ok(t, <-served)
 	if _, err := peer.Decode(m.source(late.ID().String()).Name); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestGarbageAsRootIsRefusedBeforeAnything(t *testing.T) {
+func TestAMalformedRootIsRefusedFirst(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "private")
 	m.cfg.Root = []byte("{}")

@@ -23,7 +23,7 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// filled is a machine that fetched the newest release into a cache and is gone.
+// filled fetches the newest release into a cache and stops the mirror.
 func filled(t *testing.T, r *repo, cache string) bootclient.Config {
 	t.Helper()
 	s := serve(t, r, nil)
@@ -71,7 +71,7 @@ func TestAMachineBootsFromTheCacheOfAnother(t *testing.T) {
 	b.cfg.Mirrors = []string{origin}
 	b.boots(r)
 
-	// what the cache learns meanwhile is given too
+	// the seed serves new blocks of the cache too
 	r.release("2", map[string][]byte{"kernel": content(1, 300<<10), "initramfs": content(2, 700<<10), "rootfs": content(5, 1<<20)})
 	filled(t, r, cache)
 	waitUntil(t, func() bool { return have(t, origin, r.cids["rootfs"]) != nil })
@@ -81,8 +81,8 @@ func TestAMachineBootsFromTheCacheOfAnother(t *testing.T) {
 	ok(t, stop())
 }
 
-// kept is a machine without a cache that fetched the newest release and is gone: what it
-// kept for others and the artifacts, in two folders.
+// kept fetches the newest release without a cache and stops the mirror. The result names the
+// folder of Config.Keep and the output folder.
 func kept(t *testing.T, r *repo, mode modes.Mode) bootclient.Config {
 	t.Helper()
 	s := serve(t, r, nil)
@@ -119,9 +119,9 @@ func TestAMachineWithAnOldRootBootsFromOneWithoutACache(t *testing.T) {
 	b.boots(r)
 }
 
-// What lies in the folder of artifacts may have changed since: a file of another length is
-// not spoken of, and a leaf that does not hash right is not given away.
-func TestASeedGivesNoArtifactThatIsNotTheReleases(t *testing.T) {
+// The folder of artifacts may have changed. A file of another length is not served, and a
+// damaged leaf is not sent.
+func TestASeedServesNoChangedArtifact(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	for name, bend := range map[string]func([]byte) []byte{
 		"a bit":    func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
@@ -158,9 +158,8 @@ func TestASeedGivesNoArtifactThatIsNotTheReleases(t *testing.T) {
 	}
 }
 
-// A leaf of an artifact that is not there may lie in another that is: what a seed claims,
-// it gives.
-func TestASeedGivesALeafFromWhereverItLies(t *testing.T) {
+// A leaf of a missing artifact may also be in another one: every claimed leaf is served.
+func TestASeedServesALeafFromAnyArtifactThatHasIt(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	kernel := content(1, 300<<10)
 	r.release("2", map[string][]byte{"kernel": kernel, "initramfs": content(2, 100<<10), "rootfs": append(bytes.Clone(kernel), content(3, 1<<20)...)})
@@ -181,9 +180,9 @@ func TestASeedGivesALeafFromWhereverItLies(t *testing.T) {
 	}
 }
 
-// A block that went bad in the cache is given from the folder, if that has it; if not, the
-// log says so once, however often it is asked for.
-func TestASeedLooksBesideACacheThatIsDamaged(t *testing.T) {
+// A damaged block of the cache is read from the folder of artifacts. If that lacks it, the log
+// says so once, for any number of requests.
+func TestASeedReplacesDamagedBlocksFromTheArtifacts(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	cfg := filled(t, r, t.TempDir())
 	poison(t, cfg.Cache, r.signed["rootfs"][1<<20:1<<20+64])
@@ -224,7 +223,7 @@ func TestASeedLooksBesideACacheThatIsDamaged(t *testing.T) {
 	}
 }
 
-func TestASeedGivesALeafFromWhereItIsWhole(t *testing.T) {
+func TestASeedServesTheUndamagedCopyOfALeaf(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	kernel := content(1, 300<<10)
 	r.release("2", map[string][]byte{"kernel": kernel, "initramfs": content(2, 100<<10), "rootfs": append(bytes.Clone(kernel), content(3, 1<<20)...)})
@@ -253,7 +252,7 @@ func TestASeedGivesALeafFromWhereItIsWhole(t *testing.T) {
 	ok(t, stop())
 }
 
-func TestWhoServesNobodyKeepsNothing(t *testing.T) {
+func TestAMachineThatDoesNotServeKeepsNothing(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	quiet := swarmMode
 	quiet.Announce = false
@@ -276,9 +275,9 @@ func folderSize(t *testing.T, dir string) (size int64) {
 	return size
 }
 
-// A fetch remembers the head before it has the blocks. A seed that looks in between goes
-// on with what it has, and takes up the rest once it is there.
-func TestASeedTakesUpAReleaseThatIsStillBeingFetched(t *testing.T) {
+// A fetch saves the pointer before it has the blocks. A seed keeps serving the previous release
+// until the blocks are there.
+func TestASeedServesANewReleaseOnceItIsFetched(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	cfg := filled(t, r, t.TempDir())
 	lines := make(logLines, 16)
@@ -298,21 +297,21 @@ func TestASeedTakesUpAReleaseThatIsStillBeingFetched(t *testing.T) {
 	fetched := make(chan error, 1)
 	go func() { fetched <- m.fetch(t.Context()) }()
 	for line := range lines {
-		if strings.Contains(line, "goes on with what it had") {
+		if strings.Contains(line, "keeps the previous release") {
 			break
 		}
 	}
 	close(held.opened)
 	ok(t, <-fetched)
 	for line := range lines {
-		if strings.Contains(line, "serves a newer head") && strings.Contains(line, "release=2") {
+		if strings.Contains(line, "serves a newer pointer") && strings.Contains(line, "release=2") {
 			break
 		}
 	}
 	waitUntil(t, func() bool { return ones(have(t, origin, r.cids["rootfs"])) == len(leaves) })
 }
 
-// logLines passes on what is logged, as long as there is room.
+// logLines receives log lines while there is room.
 type logLines chan string
 
 func (l logLines) Write(b []byte) (int, error) {
@@ -323,19 +322,19 @@ func (l logLines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestASeedRefusesWhatItWouldNotBoot(t *testing.T) {
+func TestASeedRefusesAReleaseThatItWouldNotBoot(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	honest := filled(t, r, t.TempDir())
 	head, err := os.ReadFile(filepath.Join(honest.Cache, "heads", r.ipns+".ipns-record"))
 	ok(t, err)
-	stranger := newRepo(t, "stranger", manifest.Discovery{})
+	foreign := newRepo(t, "foreign", manifest.Discovery{})
 	for name, tt := range map[string]struct {
 		bend func(t *testing.T, c *bootclient.Config)
 		code int
 	}{
-		"an empty cache":          {func(t *testing.T, c *bootclient.Config) { c.Cache = t.TempDir() }, 4},
-		"no cache":                {func(_ *testing.T, c *bootclient.Config) { c.Cache = "" }, 2},
-		"a release of a stranger": {func(t *testing.T, c *bootclient.Config) { *c = filled(t, stranger, t.TempDir()); c.Root = r.root }, 3},
+		"an empty cache":                  {func(t *testing.T, c *bootclient.Config) { c.Cache = t.TempDir() }, 4},
+		"no cache":                        {func(_ *testing.T, c *bootclient.Config) { c.Cache = "" }, 2},
+		"a release of another repository": {func(t *testing.T, c *bootclient.Config) { *c = filled(t, foreign, t.TempDir()); c.Root = r.root }, 3},
 		"an expired release": {func(_ *testing.T, c *bootclient.Config) {
 			c.Now = func() time.Time { return time.Now().Add(200 * time.Hour) }
 		}, 3},
@@ -363,7 +362,7 @@ func TestASeedRefusesWhatItWouldNotBoot(t *testing.T) {
 	}
 }
 
-// A cache that is only read is not written by a seed, not even a lock.
+// A seed writes nothing to the cache, not even a lock.
 func TestASeedWritesNothing(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	cfg := filled(t, r, t.TempDir())

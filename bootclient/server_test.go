@@ -20,12 +20,12 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
-// A server is a publisher on loopback whose answers a test may bend.
+// A server is a publisher on loopback whose answers a test can change.
 type server struct {
 	*httptest.Server
-	blocks atomic.Int64 // asked for
-	looked event        // the first of them
-	bent   event        // the first that is not metadata
+	blocks atomic.Int64 // requests for blocks
+	looked event        // the first request for a block
+	bent   event        // the first request for a block that is not metadata
 	bend   func(w http.ResponseWriter, r *http.Request, good http.Handler)
 }
 
@@ -44,8 +44,8 @@ func (e *event) happens() {
 	e.done.Do(func() { close(e.happened()) })
 }
 
-// after makes a server silent until an event. Where two race for a machine's short grace,
-// a busy computer could otherwise let one of them win before the other has begun.
+// after delays all answers of a server until an event. Without it, on a busy computer one
+// source could win the short grace before the other has begun.
 func (s *server) after(e *event) *server {
 	good := s.Config.Handler
 	s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -54,7 +54,7 @@ func (s *server) after(e *event) *server {
 	return s
 }
 
-// waiting gives leaves and nodes after an event.
+// waiting delays answers until an event.
 func waiting(e *event) func(http.ResponseWriter, *http.Request, http.Handler) {
 	return func(w http.ResponseWriter, req *http.Request, good http.Handler) {
 		select {
@@ -65,8 +65,8 @@ func waiting(e *event) func(http.ResponseWriter, *http.Request, http.Handler) {
 	}
 }
 
-// serve starts a gateway of a repository. bend sees every request of a leaf or node
-// that is not metadata; nil serves them as they are.
+// serve starts a gateway of a repository. bend, if not nil, answers the requests for leaves and
+// inner nodes.
 func serve(t *testing.T, r *repo, bend func(w http.ResponseWriter, req *http.Request, good http.Handler)) *server {
 	t.Helper()
 	s := &server{bend: bend}
@@ -102,7 +102,7 @@ func (s *server) handler(r *repo) http.Handler {
 	})
 }
 
-// metadata lists the blocks of the metadata folder.
+// metadata lists the blocks of the metadata directory.
 func (r *repo) metadata() map[string]bool {
 	out := map[string]bool{r.head.String(): true}
 	for _, data := range r.files {
@@ -111,7 +111,7 @@ func (r *repo) metadata() map[string]bool {
 	return out
 }
 
-// flip serves every leaf with one byte changed.
+// flip sends every leaf with one byte changed.
 func flip(w http.ResponseWriter, req *http.Request, good http.Handler) {
 	rec := httptest.NewRecorder()
 	good.ServeHTTP(rec, req)
@@ -138,7 +138,7 @@ func lacking(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 	http.Error(w, "not found", http.StatusNotFound)
 }
 
-// endless never stops to send.
+// endless sends bytes without end.
 func endless(w http.ResponseWriter, req *http.Request, _ http.Handler) {
 	for req.Context().Err() == nil {
 		if _, err := w.Write(make([]byte, 64<<10)); err != nil {
@@ -147,7 +147,7 @@ func endless(w http.ResponseWriter, req *http.Request, _ http.Handler) {
 	}
 }
 
-// trickle sends a byte now and then.
+// trickle sends a byte from time to time.
 func trickle(w http.ResponseWriter, req *http.Request, _ http.Handler) {
 	for req.Context().Err() == nil {
 		if _, err := w.Write([]byte{1}); err != nil {

@@ -7,17 +7,19 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 )
 
-// What may end a boot before its time, and what may not.
+// The states of the sources that end a boot early, and those that do not.
 func TestSettled(t *testing.T) {
 	long, now := time.Now().Add(-time.Hour), time.Now()
 	for _, row := range []struct {
-		sources string // kind and standing of each
-		network bool   // others may be found
-		calm    time.Time
-		dialled int // strangers that have not answered yet
-		want    bool
+		sources  string // kind and standing of each
+		network  bool   // more sources may be found
+		lastNews time.Time
+		dialled  int // candidates that have not answered yet
+		want     bool
 	}{
 		{"", false, now, 0, true},
 		{"", true, long, 0, false},
@@ -37,7 +39,7 @@ func TestSettled(t *testing.T) {
 		{"bootstrap none, mirror refused", true, long, 0, true},
 		{"bootstrap out, mirror refused", true, long, 0, false},
 	} {
-		d := &discovery{sources: newSourceSet(nil, &usual), network: row.network, cfg: Config{times: &usual}}
+		d := &discovery{sources: newSourceSet(nil, nil, &timing.Usual), network: row.network, discoveryOptions: discoveryOptions{times: &timing.Usual}}
 		stands := map[*source]standing{}
 		for i, text := range strings.Split(row.sources, ", ") {
 			kind, stand, found := strings.Cut(text, " ")
@@ -50,8 +52,8 @@ func TestSettled(t *testing.T) {
 		for range row.dialled {
 			d.sources.candidates.add(kindMDNS, peer.AddrInfo{ID: "somebody"})
 		}
-		if got := d.settled(row.calm, func(s *source) standing { return stands[s] }); got != row.want {
-			t.Errorf("%q, network %t, %s after the last news, %d dialled: settled %t", row.sources, row.network, now.Sub(row.calm), row.dialled, got)
+		if got := d.settled(row.lastNews, func(s *source) standing { return stands[s] }); got != row.want {
+			t.Errorf("%q, network %t, %s after the last news, %d dialled: settled %t", row.sources, row.network, now.Sub(row.lastNews), row.dialled, got)
 		}
 	}
 }

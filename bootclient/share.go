@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multiaddr"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -24,10 +26,8 @@ import (
 )
 
 const (
-	maxShelf  = 16 << 20        // bytes of nodes and metadata kept in memory for others
-	maxRest   = 4 << 20         // bytes of a metadata folder that are fetched only for others
-	shelfSlot = 16              // answers with leaves under way at a time
-	restLimit = 2 * time.Second // for that, once everything else is done
+	maxMetadataFiles = 4 << 20 // bytes of metadata files that are fetched only to be shared
+	uploadSlots      = 16      // answers with leaves under way at a time
 )
 
 // sharedBlocks are the verified blocks that this machine serves to peers while it fetches:
@@ -35,44 +35,43 @@ const (
 // its artifacts, and their leaves. A leaf is read back from where it was written. It is a
 // cas.Source. A nil *sharedBlocks keeps nothing.
 type sharedBlocks struct {
-	run  string       // tells versions of this run from those of another
-	sent atomic.Int64 // bytes that others got
+	instance string       // ID of this run, part of the version of a bitfield
+	sent     atomic.Int64 // bytes sent to other machines
 
-	mu        sync.RWMutex
-	blocks    map[cid.Cid][]byte // metadata and inner nodes
-	size      int                // of blocks
-	records   map[string][]byte  // by IPNS name
-	artifacts map[cid.Cid]*stock
-	first     map[cid.Cid]spot   // of each leaf, where it is first
-	others    map[cid.Cid][]spot // and the places where it is again
+	mu             sync.RWMutex
+	memory         *cas.Memory       // metadata and inner nodes; nil before there are any
+	records        map[string][]byte // by IPNS name
+	artifacts      map[cid.Cid]*sharedArtifact
+	firstPosition  map[cid.Cid]leafPosition   // first position of each leaf
+	otherPositions map[cid.Cid][]leafPosition // its other positions
 }
 
-// A stock is one artifact, as far as it is there.
-type stock struct {
-	target io.ReaderAt // nil: its leaves are elsewhere
-	leaves []cas.Leaf
-	bits   []byte // as /have/ says them
-	count  int    // of bits that are set
+// A sharedArtifact is an artifact whose leaves are shared as they arrive.
+type sharedArtifact struct {
+	target   io.ReaderAt // nil: its leaves are read elsewhere
+	leaves   []cas.Leaf
+	bitfield []byte // bitfield, as /have/ sends it
+	count    int    // of set bits
 }
 
-type spot struct {
-	*stock
-	i int // of the leaf
+type leafPosition struct {
+	*sharedArtifact
+	i int // index of the leaf
 }
 
 func newSharedBlocks() *sharedBlocks {
 	return &sharedBlocks{
-		run: strings.ToLower(rand.Text()[:10]), blocks: map[cid.Cid][]byte{}, records: map[string][]byte{},
-		artifacts: map[cid.Cid]*stock{}, first: map[cid.Cid]spot{}, others: map[cid.Cid][]spot{},
+		instance: strings.ToLower(rand.Text()[:10]), records: map[string][]byte{},
+		artifacts: map[cid.Cid]*sharedArtifact{}, firstPosition: map[cid.Cid]leafPosition{}, otherPositions: map[cid.Cid][]leafPosition{},
 	}
 }
 
-// offer is what the gateway serves of the shared blocks.
+// offer returns what the gateway serves.
 func (s *sharedBlocks) offer() gateway.Options {
-	return gateway.Options{Source: s, IPNS: s.record, Have: s.have, UploadSlots: shelfSlot, Sent: func(n int64) { s.sent.Add(n) }}
+	return gateway.Options{Source: s, IPNS: s.record, Have: s.have, UploadSlots: uploadSlots, Sent: func(n int64) { s.sent.Add(n) }}
 }
 
-// served is how many bytes others got.
+// served returns the bytes sent to other machines.
 func (s *sharedBlocks) served() int64 {
 	if s == nil {
 		return 0
@@ -80,104 +79,75 @@ func (s *sharedBlocks) served() int64 {
 	return s.sent.Load()
 }
 
-// point keeps the record of a name.
-func (s *sharedBlocks) point(h head) {
-	if s == nil || h.record == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.records[h.name] = h.record
-}
-
-// keep takes a verified block of metadata or an inner node.
-func (s *sharedBlocks) keep(c cid.Cid, data []byte) {
+// setPointer shares the record of a pointer, and the blocks in memory: the metadata that it names,
+// and the inner nodes of the artifacts, as they are read.
+func (s *sharedBlocks) setPointer(ptr pointer, memory *cas.Memory) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, have := s.blocks[c]; !have && s.size+len(data) <= maxShelf {
-		s.blocks[c] = data
-		s.size += len(data)
+	s.memory = memory
+	if ptr.record != nil {
+		s.records[ptr.name] = ptr.record
 	}
 }
 
-// recording returns src, whose blocks are kept. It must verify them.
-func (s *sharedBlocks) recording(src cas.Source) cas.Source {
-	if s == nil {
-		return src
-	}
-	return recorder{src, s.keep}
-}
-
-type recorder struct {
-	cas.Source
-	keep func(cid.Cid, []byte)
-}
-
-func (r recorder) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	data, err := r.Source.Block(ctx, c)
-	if err == nil {
-		r.keep(c, data)
-	}
-	return data, err
-}
-
-// stock makes an artifact known, none of whose leaves is there yet.
-func (s *sharedBlocks) stock(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt) {
+// addArtifact adds an artifact without leaves.
+func (s *sharedBlocks) addArtifact(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := &stock{target: target, leaves: leaves, bits: make([]byte, (len(leaves)+7)/8)}
+	a := &sharedArtifact{target: target, leaves: leaves, bitfield: make([]byte, (len(leaves)+7)/8)}
 	s.artifacts[root] = a
 	for i, l := range leaves {
-		if _, again := s.first[l.CID]; again {
-			s.others[l.CID] = append(s.others[l.CID], spot{a, i})
+		if _, again := s.firstPosition[l.CID]; again {
+			s.otherPositions[l.CID] = append(s.otherPositions[l.CID], leafPosition{a, i})
 		} else {
-			s.first[l.CID] = spot{a, i}
+			s.firstPosition[l.CID] = leafPosition{a, i}
 		}
 	}
 }
 
-// verified says that a leaf was verified and is in all its places.
+// verified records that a leaf was verified and written at all its positions.
 func (s *sharedBlocks) verified(c cid.Cid) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p, ok := s.first[c]; ok {
+	if p, ok := s.firstPosition[c]; ok {
 		p.set()
 	}
-	for _, p := range s.others[c] {
+	for _, p := range s.otherPositions[c] {
 		p.set()
 	}
 }
 
-func (p spot) set() {
+func (p leafPosition) set() {
 	if !p.isSet() {
-		p.bits[p.i/8] |= 0x80 >> (p.i % 8)
+		p.bitfield[p.i/8] |= 0x80 >> (p.i % 8)
 		p.count++
 	}
 }
 
-func (p spot) isSet() bool { return p.bits[p.i/8]&(0x80>>(p.i%8)) != 0 }
+func (p leafPosition) isSet() bool { return p.bitfield[p.i/8]&(0x80>>(p.i%8)) != 0 }
 
-// Block returns a shared block. The server reads it through cas.Get: memory
-// that changed meanwhile is not given away. A leaf that lies in several places is given from
-// the first where it hashes right.
-func (s *sharedBlocks) Block(_ context.Context, c cid.Cid) ([]byte, error) {
+// Block returns a shared block. The gateway reads it through cas.Get and so sends no damaged
+// block. A leaf with several positions is read from the first position where it is undamaged.
+func (s *sharedBlocks) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	s.mu.RLock()
-	data, ok := s.blocks[c]
-	places := s.places(c)
+	memory, places := s.memory, s.positions(c)
 	s.mu.RUnlock()
-	if ok {
+	data, err := []byte(nil), cas.NotFound(c)
+	if memory != nil {
+		data, err = memory.Block(ctx, c)
+	}
+	if err == nil {
 		return data, nil
 	}
-	err := cas.NotFound(c)
 	for _, p := range places {
 		if data, err = p.read(c); err == nil && len(places) > 1 {
 			err = cas.Check(c, data)
@@ -189,13 +159,13 @@ func (s *sharedBlocks) Block(_ context.Context, c cid.Cid) ([]byte, error) {
 	return nil, err
 }
 
-// places is where a leaf can be read back.
-func (s *sharedBlocks) places(c cid.Cid) (out []spot) {
-	first, leaf := s.first[c]
+// positions returns where a leaf can be read.
+func (s *sharedBlocks) positions(c cid.Cid) (out []leafPosition) {
+	first, leaf := s.firstPosition[c]
 	if !leaf || !first.isSet() {
 		return nil
 	}
-	for _, p := range append([]spot{first}, s.others[c]...) {
+	for _, p := range append([]leafPosition{first}, s.otherPositions[c]...) {
 		if p.target != nil {
 			out = append(out, p)
 		}
@@ -203,7 +173,7 @@ func (s *sharedBlocks) places(c cid.Cid) (out []spot) {
 	return out
 }
 
-func (p spot) read(c cid.Cid) ([]byte, error) {
+func (p leafPosition) read(c cid.Cid) ([]byte, error) {
 	l := p.leaves[p.i]
 	data := make([]byte, l.Size)
 	if n, err := p.target.ReadAt(data, l.Offset); n < len(data) {
@@ -212,30 +182,30 @@ func (p spot) read(c cid.Cid) ([]byte, error) {
 	return data, nil
 }
 
-// keepFor writes the shared blocks without the leaves to Config.Keep, all or nothing. A boot goes
-// on without.
-func (s *sharedBlocks) keepFor(ctx context.Context, cfg Config) {
-	if s == nil || cfg.Keep == "" || len(s.records) == 0 {
+// saveTo writes the metadata, the records and the inner nodes to a cache, all or nothing. It writes
+// nothing if dir is "" or nothing is shared. An error does not end the boot.
+func (s *sharedBlocks) saveTo(ctx context.Context, dir cacheDir, log *slog.Logger, r *Report) {
+	if s == nil || dir == "" || len(s.records) == 0 {
 		return
 	}
-	if err := s.write(ctx, Config{Cache: cfg.Keep, Log: cfg.Log}); err != nil {
-		cfg.Report.Refuse("this machine", "keeping metadata for others", errors.Join(err, os.RemoveAll(cfg.Keep)))
+	if err := s.write(ctx, dir, log); err != nil {
+		r.Refuse("this machine", "saving metadata for other machines", errors.Join(err, os.RemoveAll(string(dir))))
 	}
 }
 
-// write fills a cache.
-func (s *sharedBlocks) write(ctx context.Context, c Config) error {
+// write writes them into a cache.
+func (s *sharedBlocks) write(ctx context.Context, dir cacheDir, log *slog.Logger) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	store, err := cas.OpenPacks(c.blocksDir(), cas.PackOptions{Log: c.Log})
+	store, err := cas.OpenPacks(dir.blocks(), cas.PackOptions{Log: log})
 	if err != nil {
 		return err
 	}
-	for id, data := range s.blocks {
+	for id, data := range s.memory.All() {
 		err = errors.Join(err, store.Put(ctx, id, data))
 	}
 	for name, record := range s.records {
-		err = errors.Join(err, c.keepHead(head{name: name, record: record}))
+		err = errors.Join(err, dir.saveRecord(name, record))
 	}
 	return errors.Join(err, store.Close())
 }
@@ -257,66 +227,109 @@ func (s *sharedBlocks) have(root cid.Cid) (bits []byte, version string, err erro
 	if !ok {
 		return nil, "", cas.NotFound(root)
 	}
-	return bytes.Clone(a.bits), fmt.Sprintf("%s-%d", s.run, a.count), nil
+	return bytes.Clone(a.bitfield), fmt.Sprintf("%s-%d", s.instance, a.count), nil
 }
 
-// publish shares the accepted metadata. Where others or the cache have a use
-// for it, it also fetches what of the folder this machine itself did not need: an older
-// machine asks for the roots in between, one of another channel for its own file.
-func (d *discovery) publish(won resolution, c *cache) {
-	if won.folder == nil || d.shared == nil && !c.writable() {
-		return
+// shareOptions say how a machine that fetches is reached by others.
+type shareOptions struct {
+	serve  bool                  // serve the verified blocks
+	listen []multiaddr.Multiaddr // none for free ports
+	http   string                // host:port, "" for a free port
+	ready  func(Ready)
+	log    *slog.Logger
+	report *Report
+}
+
+// A sharing is the node of a machine that fetches, and what it serves to others.
+type sharing struct {
+	node   *p2p.Node     // nil without one
+	server *serving      // nil when nothing is served
+	blocks *sharedBlocks // nil when nothing is served
+	log    *slog.Logger
+
+	ctx      context.Context
+	cancel   context.CancelFunc
+	tasks    sync.WaitGroup
+	metadata chan struct{} // closed when all metadata files are shared; nil before publish
+}
+
+// startSharing starts a node if one is needed, and serves the verified blocks on it if the
+// options say so. If the machine cannot serve, the boot continues.
+func startSharing(ctx context.Context, opts p2p.Options, needed bool, o shareOptions) (s *sharing, err error) {
+	s = &sharing{log: o.log}
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	if !needed {
+		return s, nil
 	}
-	d.shared.point(won.head)
-	if c.writable() {
-		if err := d.cfg.keepHead(won.head); err != nil {
-			d.cfg.Report.Refuse("cache", "remembering the head", err)
+	if o.serve {
+		blocks, own := newSharedBlocks(), opts
+		own.Listen = o.listen
+		if s.server, err = openServing(ctx, own, blocks.offer(), o.http); err == nil {
+			s.blocks, s.node = blocks, s.server.node
+			o.ready(s.server.ready())
+			return s, nil
 		}
+		o.report.Refuse("this machine", "serving others", err)
 	}
-	won.folder.blocks.Range(func(id, data any) bool {
-		d.shared.keep(id.(cid.Cid), data.([]byte))
-		return true
-	})
-	src := d.shared.recording(pool{sources: d.sources, cache: c, prefer: won.from})
-	d.rest = make(chan struct{})
-	d.tasks.Go(func() {
-		defer close(d.rest)
-		left := int64(maxRest)
-		for _, id := range won.folder.unread() {
-			data, err := cas.ReadFile(d.ctx, src, id, min(left, manifest.MaxMetadata))
+	if s.node, err = p2p.New(ctx, opts); err != nil {
+		s.cancel()
+		return nil, fmt.Errorf("peer-to-peer: %w", err)
+	}
+	return s, nil
+}
+
+// close ends the serving and the node.
+func (s *sharing) close() {
+	s.cancel()
+	s.tasks.Wait()
+	var err error
+	if s.server != nil {
+		err = s.server.close()
+	} else if s.node != nil {
+		err = s.node.Close()
+	}
+	if err != nil {
+		s.log.Debug("share: closing", "err", err)
+	}
+}
+
+// publish shares the metadata of the accepted release and announces its artifacts. From src it
+// reads the metadata files that this machine did not need, for the cache and for others: an
+// older machine needs the roots in between, a machine of another channel its own file.
+func (s *sharing) publish(r manifest.Release, unread []cid.Cid, src cas.Source) {
+	s.metadata = make(chan struct{})
+	s.tasks.Go(func() {
+		defer close(s.metadata)
+		left := int64(maxMetadataFiles)
+		for _, id := range unread {
+			data, err := cas.ReadFile(s.ctx, src, id, min(left, manifest.MaxMetadata))
 			if err != nil {
-				d.cfg.Log.Debug("share: metadata for others", "file", id, "err", err)
+				s.log.Debug("share: metadata for others", "file", id, "err", err)
 				return
 			}
 			left -= int64(len(data))
 		}
 	})
-	d.provide(won.v.Release())
+	if s.blocks != nil && s.node.InDHT() {
+		s.tasks.Go(func() { provide(s.ctx, s.node, r, s.log) })
+	}
 }
 
-// published waits for the rest of the metadata, not for long: it is small, and only
-// others need it.
-func (d *discovery) published() {
-	if d.rest == nil {
+// published waits for these files, at most timing.MetadataLimit: only other machines need them.
+func (s *sharing) published() {
+	if s.metadata == nil {
 		return
 	}
 	select {
-	case <-d.rest:
-	case <-time.After(restLimit):
-	case <-d.ctx.Done():
+	case <-s.metadata:
+	case <-time.After(timing.MetadataLimit):
+	case <-s.ctx.Done():
 	}
 }
 
-// provide tells the DHT that this machine has artifacts of a release, as far as not enough
-// others have. It does not say so of the metadata: who looks for that must find those who publish, not a thousand
-// machines behind a router.
-func (d *discovery) provide(r manifest.Release) {
-	if d.shared == nil || !d.sources.node.InDHT() {
-		return
-	}
-	d.tasks.Go(func() { provide(d.ctx, d.sources.node, r, d.cfg.Log) })
-}
-
+// provide announces the artifacts of a release in the DHT, unless enough machines have done so.
+// It does not announce the metadata: a search for metadata must find the publishers, not a
+// thousand machines behind a router.
 func provide(ctx context.Context, node *p2p.Node, r manifest.Release, log *slog.Logger) {
 	for _, a := range r.Artifacts {
 		if _, err := node.Offer(ctx, a.CID); err != nil && ctx.Err() == nil {

@@ -25,21 +25,21 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// herd is a mode that serves others and finds them by hints alone.
-var swarmMode = modes.Mode{Name: "herd", Discovery: []string{"mirror"}, Cache: "rw", Identity: "ephemeral", Announce: true, Stale: "refuse"}
+// swarmMode is a mode that serves others and finds them only by hints.
+var swarmMode = modes.Mode{Name: "swarm", Discovery: []string{"mirror"}, Cache: "rw", Identity: "ephemeral", Announce: true, Stale: "refuse"}
 
-// A seed is a machine that runs in the background and serves.
-type seed struct {
+// A seeder is a machine that runs in the background and serves.
+type seeder struct {
 	*machine
 	ready     chan bootclient.Ready
 	committed chan struct{}
 	stop      func() error
 }
 
-// starts begins a fetch that goes on serving.
-func (m *machine) starts() *seed {
+// starts begins a fetch that continues to serve.
+func (m *machine) starts() *seeder {
 	m.t.Helper()
-	s := &seed{machine: m, ready: make(chan bootclient.Ready, 1), committed: make(chan struct{})}
+	s := &seeder{machine: m, ready: make(chan bootclient.Ready, 1), committed: make(chan struct{})}
 	m.cfg.Mode, m.cfg.Share = swarmMode, true
 	m.cfg.Ready = func(r bootclient.Ready) { s.ready <- r }
 	m.cfg.Stay = func(r bootclient.Ready) {
@@ -59,7 +59,7 @@ func (m *machine) starts() *seed {
 	return s
 }
 
-// loopback is the plain HTTP origin that a test can reach.
+// loopback returns the plain HTTP origin on loopback.
 func loopback(t *testing.T, r bootclient.Ready) string {
 	t.Helper()
 	for _, o := range r.HTTP {
@@ -71,13 +71,13 @@ func loopback(t *testing.T, r bootclient.Ready) string {
 	return ""
 }
 
-// A slow publisher serves some leaves of an artifact and holds the others back.
+// A slow publisher serves some leaves of an artifact and delays the others.
 type slow struct {
 	leaves map[string]bool // of the artifact
 	opened chan struct{}
 
 	mu   sync.Mutex
-	left int // that it still serves
+	left int // leaves that it still serves
 	gave map[string]bool
 }
 
@@ -132,19 +132,18 @@ func ones(bitmap []byte) (n int) {
 
 func bit(bitmap []byte, i int) bool { return i/8 < len(bitmap) && bitmap[i/8]&(0x80>>(i%8)) != 0 }
 
-// What a machine has is served while the rest is still on its way: leaf by leaf, as the
-// bitmap says, and nothing else. Afterwards it serves all, and a machine that knows
-// nobody else boots from it.
-func TestAMachineServesWhatItHasVerifiedWhileItFetches(t *testing.T) {
+// A machine serves its verified leaves while the others still arrive: those of its bitfield, and
+// no others. Afterwards it serves all, and another machine boots from it alone.
+func TestAMachineServesVerifiedLeavesWhileItFetches(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	rootfs := r.cids["rootfs"]
 	leaves, err := cas.Leaves(t.Context(), r.store, rootfs, int64(len(r.signed["rootfs"])))
 	ok(t, err)
-	part := &slow{leaves: map[string]bool{}, opened: make(chan struct{}), left: len(leaves) / 2, gave: map[string]bool{}}
+	held := &slow{leaves: map[string]bool{}, opened: make(chan struct{}), left: len(leaves) / 2, gave: map[string]bool{}}
 	for _, l := range leaves {
-		part.leaves[l.CID.String()] = true
+		held.leaves[l.CID.String()] = true
 	}
-	publisher := serve(t, r, part.bend)
+	publisher := serve(t, r, held.bend)
 	_, address := node(t, p2p.Options{}, publisher.Config.Handler)
 	a := newMachine(t, r, "private")
 	a.cfg.Peers = []string{address}
@@ -153,18 +152,18 @@ func TestAMachineServesWhatItHasVerifiedWhileItFetches(t *testing.T) {
 	client := &gateway.Client{Base: origin}
 
 	waitUntil(t, func() bool { return ones(have(t, origin, rootfs)) == len(leaves)/2 })
-	held := have(t, origin, rootfs)
+	bitmap := have(t, origin, rootfs)
 	for i, l := range leaves {
 		_, err := cas.Get(t.Context(), client, l.CID)
-		if due := part.gave[l.CID.String()]; bit(held, i) != due || (err == nil) != due {
-			t.Errorf("leaf %d: due %t, bit %t, %v", i, due, bit(held, i), err)
+		if due := held.gave[l.CID.String()]; bit(bitmap, i) != due || (err == nil) != due {
+			t.Errorf("leaf %d: due %t, bit %t, %v", i, due, bit(bitmap, i), err)
 		}
 	}
-	if have(t, origin, cas.Sum(cid.Raw, []byte("stranger"))) != nil {
-		t.Error("it speaks of an artifact that it does not fetch")
+	if have(t, origin, cas.Sum(cid.Raw, []byte("foreign"))) != nil {
+		t.Error("it has a bitfield of an artifact that it does not fetch")
 	}
 
-	close(part.opened)
+	close(held.opened)
 	<-first.committed
 	publisher.Close()
 	if n := ones(have(t, origin, rootfs)); n != len(leaves) {
@@ -176,7 +175,7 @@ func TestAMachineServesWhatItHasVerifiedWhileItFetches(t *testing.T) {
 
 	ok(t, first.stop())
 	if first.report.Served() == 0 {
-		t.Error("its report does not say what it gave to others")
+		t.Error("its report does not count the bytes sent to others")
 	}
 	if _, err := net.Dial("tcp", strings.TrimPrefix(origin, "http://")); err == nil {
 		t.Error("it still listens after its end")
@@ -186,8 +185,8 @@ func TestAMachineServesWhatItHasVerifiedWhileItFetches(t *testing.T) {
 	}
 }
 
-// A release that grew by a root and a channel: the machine that serves needs neither
-// file of the folder, those who ask may.
+// A release with a new root and channel: the serving machine does not need these files of the
+// metadata directory, but others may.
 func TestAMachineServesTheWholeMetadataFolder(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	old := r.root
@@ -203,7 +202,7 @@ func TestAMachineServesTheWholeMetadataFolder(t *testing.T) {
 	b.boots(r)
 }
 
-func TestWhoMustNotServeDoesNotListen(t *testing.T) {
+func TestAMachineThatMustNotServeDoesNotListen(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	publisher := serve(t, r, nil)
 	_, address := node(t, p2p.Options{}, publisher.Config.Handler)
@@ -213,10 +212,10 @@ func TestWhoMustNotServeDoesNotListen(t *testing.T) {
 		mode  modes.Mode
 		share bool
 	}{
-		"mode private":                 {quiet, true},
-		"a proxy":                      {proxied, true},
-		"the person at the machine":    {swarmMode, false},
-		"served, so that the rest can": {swarmMode, true},
+		"mode private": {quiet, true},
+		"a proxy":      {proxied, true},
+		"not shared":   {swarmMode, false},
+		"served":       {swarmMode, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t, r, "private")
@@ -235,17 +234,17 @@ func TestWhoMustNotServeDoesNotListen(t *testing.T) {
 	}
 }
 
-// waitUntil waits for something that another process or goroutine does.
+// waitUntil polls a condition of another process or goroutine.
 func waitUntil(t *testing.T, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("it never happened")
+			t.Fatal("the condition never became true")
 		}
 	}
 }
 
-// sockets lists where this process can be reached: its TCP listeners and UDP sockets.
+// sockets lists the open TCP listeners and UDP sockets of this process.
 func sockets(t *testing.T) map[string]bool {
 	t.Helper()
 	own := map[string]bool{}
@@ -274,11 +273,11 @@ func sockets(t *testing.T) map[string]bool {
 	return open
 }
 
-// In the middle of a fetch, a private machine can be reached by nobody: no listener and no
-// socket of mDNS, whereas one that shares has listeners.
+// During a fetch, a private machine has no listener and no mDNS socket. A machine that shares
+// has listeners.
 func TestAPrivateFetchHasNoOpenPort(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
-	for name, open := range map[string]bool{"private": false, "herd": true} {
+	for name, open := range map[string]bool{"private": false, "swarm": true} {
 		t.Run(name, func(t *testing.T) {
 			var during map[string]bool
 			look := sync.OnceFunc(func() { during = sockets(t) })
@@ -290,7 +289,7 @@ func TestAPrivateFetchHasNoOpenPort(t *testing.T) {
 			before := sockets(t)
 			m := newMachine(t, r, "private")
 			m.cfg.Mirrors, m.cfg.Share = []string{publisher.URL}, true
-			if name == "herd" {
+			if name == "swarm" {
 				m.cfg.Mode, m.cfg.Peers = swarmMode, []string{address}
 			}
 			m.boots(r)

@@ -22,8 +22,7 @@ type Sink interface {
 	Abort()
 }
 
-// A Planner is a Sink that judges a release before the first Open, which makes room for
-// one artifact without knowing the others. An error ends the fetch.
+// A Planner is a Sink that checks a whole release before the first Open. An error ends the fetch.
 type Planner interface {
 	Plan(r manifest.Release) error
 }

@@ -14,11 +14,12 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 )
 
-// Kinds of sources, as the report names them.
+// Kinds of sources in the report.
 const (
 	kindCache     = "cache"
 	kindMirror    = "mirror"
@@ -28,51 +29,50 @@ const (
 	kindDHT       = "dht"
 )
 
-const (
-	maxFaults = 16 // kept of one source
-	failing   = 4  // transport errors in a row after which nobody counts on a source; it is asked all the same
-)
+// failingAfter is the number of transport errors in a row after which a source counts as failing. It
+// is still asked.
+const failingAfter = 4
 
-// A source is one mirror or peer. It may be reached in several ways (plain HTTP,
-// HTTP over streams); they share its counters and its ban. It is a cas.Source.
+// A source is one mirror or peer. It may have several endpoints (plain HTTP, HTTP over
+// streams), which share its counters and its ban. It is a cas.Source.
 type source struct {
-	times *timings
+	times *timing.Table
 
 	kind string
 	key  string // mirror URL or peer ID
-	dial func(ctx context.Context) ([]*way, error)
+	dial func(ctx context.Context) ([]*endpoint, error)
 
-	opening chan struct{} // holds one token: one goroutine dials at a time
+	opening chan struct{} // one token: one goroutine dials at a time
 	banned  chan struct{} // closed by ban
 
-	noRuns  atomic.Bool // it answered a run with something else
-	repeats atomic.Bool // it sends inner nodes with every run
-	gaps    atomic.Bool // it takes gaps between the leaves of a run
+	noRuns  atomic.Bool // it does not send runs
+	repeats atomic.Bool // it sends the inner nodes with every run
+	gaps    atomic.Bool // it supports gaps between the leaves of a run
 
-	mu       sync.Mutex
-	ways     []*way // best first; empty until dialled
-	stats    SourceStats
-	fails    int       // transport errors in a row
-	lastErr  error     // of the last one
-	silent   time.Time // since when it has been asked without an answer, zero when it answers
-	pauseEnd time.Time // nothing is asked before
-	slow     bool      // it was waited for in vain since it last gave a block
-	verdict  error     // why it was banned
+	mu          sync.Mutex
+	endpoints   []*endpoint // best first; empty until dialled
+	stats       SourceStats
+	failures    int       // transport errors in a row
+	lastErr     error     // the last error
+	silentSince time.Time // when the first unanswered request was made, zero after an answer
+	pauseEnd    time.Time // no request before this
+	slow        bool      // it has kept a request waiting since its last block
+	banReason   error     // why it was banned
 }
 
-// A way is one transport to a source. Every one gives single blocks; a gateway also
-// gives runs of blocks, IPNS records and what a neighbour has.
-type way struct {
+// An endpoint is one transport to a source. Every endpoint sends single blocks. A gateway also
+// sends runs, IPNS records and bitfields.
+type endpoint struct {
 	name    string
 	blocks  cas.Source
 	gateway *gateway.Client // nil when it is none
 }
 
-func gatewayWay(name string, g *gateway.Client) *way { return &way{name, g, g} }
+func gatewayEndpoint(name string, g *gateway.Client) *endpoint { return &endpoint{name, g, g} }
 
-func newSource(kind, key string, dial func(ctx context.Context) ([]*way, error)) *source {
+func newSource(kind, key string, dial func(ctx context.Context) ([]*endpoint, error)) *source {
 	return &source{
-		times: &usual, kind: kind, key: key, dial: dial,
+		times: &timing.Usual, kind: kind, key: key, dial: dial,
 		opening: make(chan struct{}, 1), banned: make(chan struct{}),
 		stats: SourceStats{Name: key, Kind: kind},
 	}
@@ -80,34 +80,33 @@ func newSource(kind, key string, dial func(ctx context.Context) ([]*way, error))
 
 func (s *source) String() string { return s.kind + " " + clean(s.key) }
 
-// isPeer reports whether the source has a peer ID: only then may it be a neighbour.
-func (s *source) isPeer() bool { return s.kind != kindMirror && !s.last() }
+// isPeer reports whether the source has a peer ID, so that it may be a peer of the swarm.
+func (s *source) isPeer() bool { return s.kind != kindMirror && !s.blocksOnly() }
 
-// last reports whether the source is asked only when no other can serve: it gives single
-// blocks and nothing else, as a stock IPFS node does.
-func (s *source) last() bool {
+// blocksOnly reports whether the source sends single blocks and nothing else, as a stock IPFS
+// node does. It is a source of last resort.
+func (s *source) blocksOnly() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.ways) > 0 && s.ways[0].gateway == nil
+	return len(s.endpoints) > 0 && s.endpoints[0].gateway == nil
 }
 
-// improve dials the source unless it is open already, and one that gives single blocks only
-// again: a publisher that starts may serve them before the rest. It reports whether there
-// are better ways than before.
-func (s *source) improve(ctx context.Context) (better bool, err error) {
-	if !s.last() {
-		_, err := s.reach(ctx)
+// redial dials the source unless it is open. A source of single blocks is dialled again, because
+// a publisher that starts may serve blocks first. It reports whether there are better endpoints.
+func (s *source) redial(ctx context.Context) (better bool, err error) {
+	if !s.blocksOnly() {
+		_, err := s.open(ctx)
 		return err == nil, err
 	}
-	ways, err := s.dial(ctx)
-	if err != nil || ways[0].gateway == nil {
-		return false, nil // it is open as it was
+	endpoints, err := s.dial(ctx)
+	if err != nil || endpoints[0].gateway == nil {
+		return false, nil // the old endpoints stay
 	}
-	s.opened(ways)
+	s.setEndpoints(endpoints)
 	return true, nil
 }
 
-func (s *source) reach(ctx context.Context) ([]*way, error) {
+func (s *source) open(ctx context.Context) ([]*endpoint, error) {
 	select {
 	case s.opening <- struct{}{}:
 		defer func() { <-s.opening }()
@@ -115,53 +114,53 @@ func (s *source) reach(ctx context.Context) ([]*way, error) {
 		return nil, fmt.Errorf("%s: %w: %w", s, cas.ErrUnreachable, ctx.Err())
 	}
 	s.mu.Lock()
-	ways := slices.Clone(s.ways)
+	endpoints := slices.Clone(s.endpoints)
 	s.mu.Unlock()
-	if len(ways) > 0 {
-		return ways, nil
+	if len(endpoints) > 0 {
+		return endpoints, nil
 	}
-	ways, err := s.dial(ctx)
+	endpoints, err := s.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.opened(ways)
-	return slices.Clone(ways), nil
+	s.setEndpoints(endpoints)
+	return slices.Clone(endpoints), nil
 }
 
-func (s *source) opened(ways []*way) {
+func (s *source) setEndpoints(endpoints []*endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ways = slices.Clone(ways)
-	s.stats.Address = ways[0].name
+	s.endpoints = slices.Clone(endpoints)
+	s.stats.Address = endpoints[0].name
 }
 
-// Block asks the source, by its best way first. What comes is not verified.
+// Block requests a block at the best endpoint first. The result is not verified.
 func (s *source) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	var data []byte
-	err := s.ask(ctx, func(w *way) (err error) {
-		data, err = w.blocks.Block(ctx, c)
+	err := s.request(ctx, func(e *endpoint) (err error) {
+		data, err = e.blocks.Block(ctx, c)
 		return err
 	})
 	return data, err
 }
 
-// run asks for leaves of a file in one request; see gateway.Client.Run. A
-// source that does not answer with a run is not asked for another.
-func (s *source) run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data gateway.Loan) error) error {
+// getRun requests leaves of a file in one request; see gateway.Client.Run. If the source does not
+// answer with a run, it gets no such request again.
+func (s *source) getRun(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data gateway.Loan) error) error {
 	taken := 0
-	err := s.ask(ctx, func(w *way) error {
-		if w.gateway == nil {
+	err := s.request(ctx, func(e *endpoint) error {
+		if e.gateway == nil {
 			return gateway.ErrNoRuns
 		}
 		if taken > 0 {
 			return errRestart
 		}
-		err := w.gateway.Run(ctx, root, leaves, func(i int, data gateway.Loan) error {
+		err := e.gateway.Run(ctx, root, leaves, func(i int, data gateway.Loan) error {
 			taken++
 			return take(i, data)
 		})
-		s.repeats.Store(w.gateway.RepeatsNodes())
-		s.gaps.Store(w.gateway.TakesGaps())
+		s.repeats.Store(e.gateway.RepeatsNodes())
+		s.gaps.Store(e.gateway.TakesGaps())
 		return err
 	})
 	if errors.Is(err, gateway.ErrNoRuns) || taken == 0 && errors.Is(err, fs.ErrNotExist) {
@@ -171,73 +170,72 @@ func (s *source) run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take 
 	return err
 }
 
-// errRestart says that a way is not tried, since another began and was cut short.
+// errRestart says that an endpoint is not tried, because another one sent a part of the run.
 var errRestart = errors.New("cut short")
 
-// givesRuns reports whether it is worth to ask the source for a run.
+// givesRuns reports whether runs may be requested from the source.
 func (s *source) givesRuns() bool {
 	if s.noRuns.Load() {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.ways) > 0 && s.ways[0].gateway != nil
+	return len(s.endpoints) > 0 && s.endpoints[0].gateway != nil
 }
 
-// roundTrip is the shortest time in which the source began to answer, 0 when it is not known.
+// roundTrip is the shortest time to the first byte of an answer, 0 while unknown.
 func (s *source) roundTrip() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.ways) == 0 || s.ways[0].gateway == nil {
+	if len(s.endpoints) == 0 || s.endpoints[0].gateway == nil {
 		return 0
 	}
-	return s.ways[0].gateway.RoundTrip()
+	return s.endpoints[0].gateway.RoundTrip()
 }
 
-// have asks a neighbour which leaves it has; see gateway.Client.Have.
+// have requests the bitfield of an artifact; see gateway.Client.Have.
 func (s *source) have(ctx context.Context, root cid.Cid, leaves int, etag string) (bitmap []byte, tag string, err error) {
-	err = s.ask(ctx, func(w *way) (err error) {
-		if w.gateway == nil {
+	err = s.request(ctx, func(e *endpoint) (err error) {
+		if e.gateway == nil {
 			return fs.ErrNotExist
 		}
-		bitmap, tag, err = w.gateway.Have(ctx, root, leaves, etag)
+		bitmap, tag, err = e.gateway.Have(ctx, root, leaves, etag)
 		return err
 	})
 	return bitmap, tag, err
 }
 
-// record asks for the newest record of an IPNS name.
+// record requests the newest record of an IPNS name.
 func (s *source) record(ctx context.Context, name string) ([]byte, error) {
 	var rec []byte
-	err := s.ask(ctx, func(w *way) (err error) {
-		if w.gateway == nil {
-			return fmt.Errorf("%w: it gives blocks only", cas.ErrUnreachable)
+	err := s.request(ctx, func(e *endpoint) (err error) {
+		if e.gateway == nil {
+			return fmt.Errorf("%w: it sends blocks only", cas.ErrUnreachable)
 		}
-		rec, err = w.gateway.IPNS(ctx, name)
+		rec, err = e.gateway.IPNS(ctx, name)
 		return err
 	})
 	return rec, err
 }
 
-// ask tries the ways of the source until one has an answer, be it no. One that is busy
-// is so by every way.
-func (s *source) ask(ctx context.Context, try func(*way) error) error {
-	s.hush()
-	err := s.askWays(ctx, try)
+// request tries the endpoints of the source until one answers. "Not found" and "busy" are answers.
+func (s *source) request(ctx context.Context, try func(*endpoint) error) error {
+	s.requestBegins()
+	err := s.tryEndpoints(ctx, try)
 	if err == nil || !errors.Is(err, cas.ErrUnreachable) || isBusy(err) {
-		s.heard()
+		s.answered()
 	}
 	return err
 }
 
-func (s *source) askWays(ctx context.Context, try func(*way) error) error {
-	ways, err := s.reach(ctx)
+func (s *source) tryEndpoints(ctx context.Context, try func(*endpoint) error) error {
+	endpoints, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
 	var lost error
-	for _, w := range ways {
-		err := try(w)
+	for _, e := range endpoints {
+		err := try(e)
 		if errors.Is(err, errRestart) {
 			return lost
 		}
@@ -248,25 +246,25 @@ func (s *source) askWays(ctx context.Context, try func(*way) error) error {
 			err = fmt.Errorf("%w; then %w", lost, err)
 		}
 		lost = err
-		s.demote(w)
+		s.demote(e)
 	}
 	return lost
 }
 
-// hush begins to count how long the source does not answer.
-func (s *source) hush() {
+// requestBegins records when the source was first asked without an answer.
+func (s *source) requestBegins() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.silent.IsZero() {
-		s.silent = time.Now()
+	if s.silentSince.IsZero() {
+		s.silentSince = time.Now()
 	}
 }
 
-// heard notes that the source answered, whatever it said.
-func (s *source) heard() {
+// answered records that the source answered, also with an error.
+func (s *source) answered() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.silent = time.Time{}
+	s.silentSince = time.Time{}
 }
 
 func isBusy(err error) bool {
@@ -274,58 +272,57 @@ func isBusy(err error) bool {
 	return errors.As(err, &busy)
 }
 
-// demote puts a way behind the others.
-func (s *source) demote(w *way) {
+// demote moves an endpoint behind the others.
+func (s *source) demote(e *endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(s.ways, w); i >= 0 && len(s.ways) > 1 {
-		s.ways = append(slices.Delete(s.ways, i, i+1), w)
-		s.stats.Address = s.ways[0].name
+	if i := slices.Index(s.endpoints, e); i >= 0 && len(s.endpoints) > 1 {
+		s.endpoints = append(slices.Delete(s.endpoints, i, i+1), e)
+		s.stats.Address = s.endpoints[0].name
 	}
 }
 
-// gave counts a verified block.
-func (s *source) gave(n int) {
+// delivered counts a verified block.
+func (s *source) delivered(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Blocks++
 	s.stats.Bytes += int64(n)
-	s.fails, s.lastErr, s.pauseEnd, s.slow = 0, nil, time.Time{}, false
+	s.failures, s.lastErr, s.pauseEnd, s.slow = 0, nil, time.Time{}, false
 }
 
-// blame keeps the books about an answer that was no bytes: wrong ones end the use of the
-// source, a lost connection pauses it, and one that is busy is asked again when it said,
-// and has done nothing wrong. It reports whether the source is to be named for it.
-func (s *source) blame(ctx context.Context, err error) (named bool) {
+// recordError records an error of the source. Wrong bytes ban it, a lost connection pauses it, and a
+// busy source is asked again after the time that it named, without a fault. It reports whether
+// the source was banned now.
+func (s *source) recordError(ctx context.Context, err error) (bannedNow bool) {
 	var busy *gateway.BusyError
 	switch {
 	case errors.Is(err, cas.ErrCorrupt):
 		return s.ban(err)
 	case ctx.Err() != nil:
 	case errors.As(err, &busy):
-		s.rest(busy.After, err)
+		s.pauseFor(busy.After, err)
 	case errors.Is(err, cas.ErrUnreachable):
-		s.failed(err)
+		s.connectionFailed(err)
 	}
 	return false
 }
 
-// rest lets a busy source be for as long as it asks, within reason.
-func (s *source) rest(d time.Duration, err error) {
+// pauseFor pauses a busy source for as long as it asked, within limits.
+func (s *source) pauseFor(d time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastErr = err
-	s.pauseEnd = time.Now().Add(s.times.retryAfter(d))
+	s.pauseEnd = time.Now().Add(s.times.RetryAfter(d))
 }
 
-// late remembers that others had to be asked because this one did not answer, and, if
-// there are words for it, tells the report.
-func (s *source) late(words string) {
+// markSlow records that the source kept a request waiting. With words, that is a fault.
+func (s *source) markSlow(words string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.slow = true
 	if words != "" {
-		s.fault(errors.New(words))
+		s.stats.AddFault(errors.New(words))
 	}
 }
 
@@ -335,81 +332,75 @@ func (s *source) isSlow() bool {
 	return s.slow
 }
 
-// failed counts a transport error and sets the pause before the next attempt.
-func (s *source) failed(err error) {
+// connectionFailed counts a transport error and sets the pause before the next request.
+func (s *source) connectionFailed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if time.Now().Before(s.pauseEnd) {
-		return // one outage, seen by several requests
+		return // another request of the same outage
 	}
-	s.fails++
+	s.failures++
 	s.lastErr = err
-	s.pauseEnd = time.Now().Add(growing(s.times.failFirst, s.fails-1, s.times.failMax))
-	s.fault(err)
+	s.pauseEnd = time.Now().Add(timing.Growing(s.times.FailFirst, s.failures-1, s.times.FailMax))
+	s.stats.AddFault(err)
 }
 
-// note keeps an error for the words of tried, without counting it as a fault.
-func (s *source) note(err error) {
+// noteError keeps an error for the status, without counting it as a fault.
+func (s *source) noteError(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastErr = err
-	if s.silent.IsZero() && errors.Is(err, cas.ErrUnreachable) && !isBusy(err) {
-		s.silent = time.Now()
+	if s.silentSince.IsZero() && errors.Is(err, cas.ErrUnreachable) && !isBusy(err) {
+		s.silentSince = time.Now()
 	}
 }
 
-// named reports whether a person or root.json named the source, and nobody else.
+// named reports whether a person or root.json named the source.
 func (s *source) named() bool { return s.kind != kindMDNS && s.kind != kindDHT }
 
-// story says what the source said last, and since when it says nothing.
-func (s *source) story() string {
+// status describes the last error of the source, and how long it has not answered.
+func (s *source) status() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	quiet := ""
-	if since := now.Sub(s.silent); !s.silent.IsZero() && since >= time.Second {
+	if since := now.Sub(s.silentSince); !s.silentSince.IsZero() && since >= time.Second {
 		quiet = fmt.Sprintf("no answer for %s from ", since.Round(time.Second))
 	}
 	err := s.lastErr
-	if s.verdict != nil {
-		quiet, err = "", s.verdict
+	if s.banReason != nil {
+		quiet, err = "", s.banReason
 	}
 	if err == nil {
-		return cmp.Or(quiet, "waits for ") + s.String()
+		return cmp.Or(quiet, "waiting for ") + s.String()
 	}
 	words := fmt.Sprintf("%s%s: %s", quiet, s, strings.TrimPrefix(err.Error(), s.String()+": "))
-	if wait := s.pauseEnd.Sub(now); s.verdict == nil && isBusy(err) && wait >= time.Second {
+	if wait := s.pauseEnd.Sub(now); s.banReason == nil && isBusy(err) && wait >= time.Second {
 		words += fmt.Sprintf(", asked again in %s", wait.Round(time.Second))
 	}
 	return words
 }
 
-// ban ends the use of a source that sent wrong bytes; false when it had ended before.
+// ban ends the use of a source that sent wrong bytes. It returns false if it was banned before.
 func (s *source) ban(err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.verdict != nil {
+	if s.banReason != nil {
 		return false
 	}
-	s.verdict = fmt.Errorf("%s: %w", s, err)
+	s.banReason = fmt.Errorf("%s: %w", s, err)
 	s.stats.Banned = true
-	s.fault(err)
+	s.stats.AddFault(err)
 	close(s.banned)
 	return true
 }
 
-func (s *source) fault(err error) {
-	words := clean(err.Error())
-	if len(s.stats.Faults) < maxFaults && !slices.Contains(s.stats.Faults, words) {
-		s.stats.Faults = append(s.stats.Faults, words)
-	}
-}
-
-// state is what others need to know before they ask.
-func (s *source) state() (open, isFailing bool, wait time.Duration, verdict error) {
+// state returns whether the source is open, whether it fails all the time, the rest of its pause,
+// and why it was banned.
+func (s *source) state() (open, isFailing bool, wait time.Duration, banReason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.ways) > 0, s.fails >= failing, time.Until(s.pauseEnd), s.verdict
+	return len(s.endpoints) > 0, s.failures >= failingAfter, time.Until(s.pauseEnd), s.banReason
 }
 
 func (s *source) isBanned() bool {
@@ -421,12 +412,12 @@ func (s *source) isBanned() bool {
 	}
 }
 
-// lastError is why the source is banned, or what went wrong last, with its name.
+// lastError is why the source is banned, or its last error, with its name.
 func (s *source) lastError() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.verdict != nil || s.lastErr == nil || strings.HasPrefix(s.lastErr.Error(), s.String()) {
-		return cmp.Or(s.verdict, s.lastErr)
+	if s.banReason != nil || s.lastErr == nil || strings.HasPrefix(s.lastErr.Error(), s.String()) {
+		return cmp.Or(s.banReason, s.lastErr)
 	}
 	return fmt.Errorf("%s: %w", s, s.lastErr)
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/phaseboot/phaseboot/internal/gateway"
 )
 
-// A way that cuts a run short comes behind the other, which is not asked to begin anew.
-func TestAWayThatCutsRunsShortIsNotTheFirstAgain(t *testing.T) {
+// An endpoint that cuts a run short moves behind the other, which does not repeat the run.
+func TestAnEndpointThatCutsRunsShortIsTriedLast(t *testing.T) {
 	store := cas.NewMemory()
 	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(1, 300<<10)), "size-65536")
 	if err != nil {
@@ -25,7 +25,7 @@ func TestAWayThatCutsRunsShortIsNotTheFirstAgain(t *testing.T) {
 	}
 	good := gateway.Handler(gateway.Options{Source: store})
 	s := newSource(kindPeer, "peer", nil)
-	var ways []*way
+	var endpoints []*endpoint
 	for name, h := range map[string]http.Handler{"cuts": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		whole := httptest.NewRecorder()
 		good.ServeHTTP(whole, r)
@@ -35,15 +35,15 @@ func TestAWayThatCutsRunsShortIsNotTheFirstAgain(t *testing.T) {
 	}), "gives": good} {
 		srv := httptest.NewServer(h)
 		t.Cleanup(srv.Close)
-		ways = append(ways, gatewayWay(name, &gateway.Client{Base: srv.URL}))
+		endpoints = append(endpoints, gatewayEndpoint(name, &gateway.Client{Base: srv.URL}))
 	}
-	if ways[0].name != "cuts" {
-		ways[0], ways[1] = ways[1], ways[0]
+	if endpoints[0].name != "cuts" {
+		endpoints[0], endpoints[1] = endpoints[1], endpoints[0]
 	}
-	s.opened(ways)
+	s.setEndpoints(endpoints)
 	taken := 0
 	run := func() error {
-		return s.run(t.Context(), file.CID, leaves, func(int, gateway.Loan) error { taken++; return nil })
+		return s.getRun(t.Context(), file.CID, leaves, func(int, gateway.Loan) error { taken++; return nil })
 	}
 	if err := run(); !errors.Is(err, cas.ErrUnreachable) || taken == 0 || taken == len(leaves) {
 		t.Fatalf("%d leaves and %v", taken, err)
@@ -56,11 +56,11 @@ func TestAWayThatCutsRunsShortIsNotTheFirstAgain(t *testing.T) {
 
 func TestTheDHTIsNotCountedAsASource(t *testing.T) {
 	for want, r := range map[string]resolution{
-		"2 of 2 sources and the DHT": {same: 2, all: 2, dht: true},
-		"1 of 1 source":              {same: 1, all: 1},
-		"the DHT":                    {all: 1, dht: true},
+		"2 of 2 sources and the DHT": {announcers: 2, sources: 2, dht: true},
+		"1 of 1 source":              {announcers: 1, sources: 1},
+		"the DHT":                    {sources: 1, dht: true},
 	} {
-		if got := r.words(); got != want {
+		if got := r.summary(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}

@@ -13,25 +13,16 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 )
 
 const (
-	pollPause   = 150 * time.Millisecond // between two questions to one peer
-	pollEach    = 10 * time.Millisecond  // … for each peer, when there are many
-	pollAll     = 4                      // every n-th question is about all artifacts
-	originPause = time.Second            // before a source without bitfields is asked again
-	haveLimit   = 2 * time.Second        // for one answer
+	pollAll = 4 // every n-th request is for all artifacts
 
-	idlePeer        = 700 * time.Millisecond // without a new leaf, before others take over a peer's share
-	silentPeer      = 2 * time.Second        // without an answer, the same
-	joinGrace       = time.Second            // a new peer counts as an active one before its first answer
-	firstBlockLimit = 250 * time.Millisecond // for the first block of a peer, before it counts as snubbed
-	stallLimit      = 1500 * time.Millisecond
-	maxPenalties    = 2
-	backoffFirst    = 5 * time.Second // after maxPenalties; doubles each time
-	slowOrigin      = 4               // times what an origin takes for a leaf, before a peer counts as idle
-	maxBackoffs     = 3               // doublings of the backoff, which ends well within the patience of a fetch
+	maxPenalties = 2
+	slowOrigin   = 4 // times what an origin takes for a leaf, before a peer counts as idle
+	maxBackoffs  = 3 // doublings of the backoff, which ends well within the patience of a fetch
 )
 
 // A swarm is the set of peers that fetch, or have, the same release. Each peer reports
@@ -42,10 +33,10 @@ const (
 // A leaf that a peer has is requested from peers. A leaf that no peer has is requested from
 // an origin, which is a source without a bitfield. Its owner requests it: the active peer
 // with the highest hash of (peer ID, leaf CID). All peers compute the same owner, so an
-// origin sends each leaf about once. A peer without progress for idlePeer leaves the active
-// set, and the leaf's next owner takes over. A snubbed peer, which held back its first
-// block, owns nothing. When no block arrives from any source, the owners of the
-// remaining leaves count as snubbed too.
+// origin sends each leaf about once. A peer without progress for timing.IdlePeer leaves the active
+// set, and the leaf's next owner takes over. A snubbed peer, which did not send the first
+// block requested from it, owns nothing. When no block arrives from any source, the owners of
+// the remaining leaves count as snubbed too.
 type swarm struct {
 	self      uint64
 	downloads []*download
@@ -72,16 +63,16 @@ type swarmPeer struct {
 }
 
 // newSwarm returns nil where there can be no peers.
-func newSwarm(h *sourceSet, parts []*download) *swarm {
-	if h.node == nil {
+func newSwarm(set *sourceSet, downloads []*download) *swarm {
+	if set.node == nil {
 		return nil
 	}
-	d := &swarm{self: nameHash(string(h.node.ID())), downloads: parts, owned: make([]bitfield, len(parts)), available: make([]bitfield, len(parts))}
-	for k, p := range parts {
-		d.available[k] = newBitfield(len(p.leaves))
+	sw := &swarm{self: nameHash(string(set.node.ID())), downloads: downloads, owned: make([]bitfield, len(downloads)), available: make([]bitfield, len(downloads))}
+	for k, dl := range downloads {
+		sw.available[k] = newBitfield(len(dl.leaves))
 	}
-	d.assign([]uint64{d.self})
-	return d
+	sw.assign([]uint64{sw.self})
+	return sw
 }
 
 // idOf is the binary peer ID of a source, from which swarm.self is computed too.
@@ -98,28 +89,28 @@ func nameHash(id string) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// watch asks one source for its bitfields until it is banned or ctx ends. A source without
-// bitfields counts as complete, or answers "not found" for each block.
-func (f *fetch) watch(ctx context.Context, st *sourceState) {
-	f.peers.Add(1)
+// pollBitfields requests a source's bitfields until it is banned or ctx ends. A source without
+// bitfields stays an origin.
+func (f *fetch) pollBitfields(ctx context.Context, st *sourceState) {
+	f.polled.Add(1)
 	tags := make([]string, len(f.downloads))
 	for round := 0; !st.src.isBanned(); round++ {
-		pause := originPause
-		for _, k := range f.toAsk(round) {
-			p := f.downloads[k]
-			actx, cancel := context.WithTimeout(ctx, haveLimit)
-			bitmap, tag, err := st.src.have(actx, p.CID, len(p.leaves), tags[k])
+		pause := timing.OriginPause
+		for _, k := range f.toPoll(round) {
+			dl := f.downloads[k]
+			actx, cancel := context.WithTimeout(ctx, timing.HaveLimit)
+			bitmap, tag, err := st.src.have(actx, dl.CID, len(dl.leaves), tags[k])
 			cancel()
 			if err == nil {
-				pause, tags[k] = pollPause, tag
+				pause, tags[k] = timing.PollPause, tag
 				f.post(ctx, func() error { f.queue.swarm.update(st, k, bitmap, time.Now()); return nil })
 			} else if !errors.Is(err, fs.ErrNotExist) {
 				break
 			}
 		}
-		f.post(ctx, func() error { st.joined = true; return nil })
+		f.post(ctx, func() error { st.ready = true; return nil })
 		select {
-		case <-time.After(max(pause, f.crowd())):
+		case <-time.After(max(pause, f.minPause())):
 		case <-st.src.banned:
 		case <-ctx.Done():
 			return
@@ -127,12 +118,12 @@ func (f *fetch) watch(ctx context.Context, st *sourceState) {
 	}
 }
 
-// toAsk lists the artifacts of the next question: mostly the one with the most bytes missing.
-func (f *fetch) toAsk(round int) []int {
+// toPoll lists the artifacts of the next request: mostly the one with the most missing bytes.
+func (f *fetch) toPoll(round int) []int {
 	var all []int
 	most, bytes := -1, int64(-1)
-	for k, p := range f.downloads {
-		if n := p.toCome.Load(); n > 0 {
+	for k, dl := range f.downloads {
+		if n := dl.bytesLeft.Load(); n > 0 {
 			all = append(all, k)
 			if n > bytes {
 				most, bytes = k, n
@@ -145,116 +136,116 @@ func (f *fetch) toAsk(round int) []int {
 	return []int{most}
 }
 
-// crowd is the shortest pause between two questions to one peer, when there are many.
-func (f *fetch) crowd() time.Duration { return time.Duration(f.peers.Load()) * pollEach }
+// minPause is the shortest pause between two requests to one peer, when there are many.
+func (f *fetch) minPause() time.Duration { return time.Duration(f.polled.Load()) * timing.PollEach }
 
 // update stores a bitfield of a peer; a nil bitmap means that nothing changed.
-func (d *swarm) update(st *sourceState, k int, bitmap []byte, now time.Time) {
-	m := st.swarmPeer
-	if m == nil {
-		m = &swarmPeer{source: st, id: nameHash(idOf(st.src)), have: make([]bitfield, len(d.downloads)), progress: now}
-		st.swarmPeer, st.lacks = m, make([]bitfield, len(d.downloads))
-		d.peers = append(d.peers, m)
-		d.hasPeers = true
+func (sw *swarm) update(st *sourceState, k int, bitmap []byte, now time.Time) {
+	sp := st.swarmPeer
+	if sp == nil {
+		sp = &swarmPeer{source: st, id: nameHash(idOf(st.src)), have: make([]bitfield, len(sw.downloads)), progress: now}
+		st.swarmPeer, st.lacks = sp, make([]bitfield, len(sw.downloads))
+		sw.peers = append(sw.peers, sp)
+		sw.hasPeers = true
 	}
-	m.answered = now
+	sp.answered = now
 	if bitmap == nil {
 		return
 	}
-	have := bitfieldOf(len(d.downloads[k].leaves), bitmap)
-	if m.have[k] != nil && !have.contains(m.have[k]) {
-		m.penalize(maxPenalties, now)
+	have := bitfieldOf(len(sw.downloads[k].leaves), bitmap)
+	if sp.have[k] != nil && !have.contains(sp.have[k]) {
+		sp.penalize(maxPenalties, now)
 	}
-	m.have[k] = have
+	sp.have[k] = have
 	count := 0
-	for _, s := range m.have {
+	for _, s := range sp.have {
 		count += s.count()
 	}
-	if count > m.count {
-		m.progress = now
+	if count > sp.count {
+		sp.progress = now
 	}
-	m.count = count
-	if m.reliable(now) {
-		d.available[k].join(have)
+	sp.count = count
+	if sp.reliable(now) {
+		sw.available[k].join(have)
 	}
 }
 
 // trusted reports whether a peer is neither banned nor in backoff.
-func (m *swarmPeer) trusted(now time.Time) bool {
-	return !m.source.src.isBanned() && !now.Before(m.backoffUntil)
+func (sp *swarmPeer) trusted(now time.Time) bool {
+	return !sp.source.src.isBanned() && !now.Before(sp.backoffUntil)
 }
 
 // reliable reports whether the leaves of a peer are not requested from origins.
-func (m *swarmPeer) reliable(now time.Time) bool { return m.trusted(now) && !m.snubbed }
+func (sp *swarmPeer) reliable(now time.Time) bool { return sp.trusted(now) && !sp.snubbed }
 
-// progressing reports whether the bitfields of a peer grew lately, by its own last answer: a
-// busy machine answers late and is not idle.
-func (m *swarmPeer) progressing(limit time.Duration, now time.Time) bool {
-	return m.answered.Sub(m.progress) < limit && now.Sub(m.answered) < max(silentPeer, limit)
+// progressing reports whether the bitfields of a peer grew lately, measured at its last answer:
+// a busy machine answers late and is not idle.
+func (sp *swarmPeer) progressing(limit time.Duration, now time.Time) bool {
+	return sp.answered.Sub(sp.progress) < limit && now.Sub(sp.answered) < max(timing.SilentPeer, limit)
 }
 
 // penalize adds n penalties; at maxPenalties the peer goes into backoff, which doubles each time.
-func (m *swarmPeer) penalize(n int, now time.Time) {
-	m.snubbed = true
-	if m.penalties += n; m.penalties < maxPenalties {
+func (sp *swarmPeer) penalize(n int, now time.Time) {
+	sp.snubbed = true
+	if sp.penalties += n; sp.penalties < maxPenalties {
 		return
 	}
-	m.penalties = maxPenalties - 1
-	m.backoffUntil = now.Add(backoffFirst << min(m.backoffs, maxBackoffs))
-	m.backoffs++
+	sp.penalties = maxPenalties - 1
+	sp.backoffUntil = now.Add(timing.BackoffFirst << min(sp.backoffs, maxBackoffs))
+	sp.backoffs++
 }
 
 // refresh drops stalled requests, and assigns the leaves again when the active set changed.
-func (d *swarm) refresh(q *queue, now time.Time) {
-	if d == nil {
+func (sw *swarm) refresh(q *queue, now time.Time) {
+	if sw == nil {
 		return
 	}
-	limit := max(idlePeer, slowOrigin*d.latency, d.dropStalled(q, now))
-	if len(q.jobs) == 0 && now.Sub(q.last) > limit {
-		d.releaseStalledShares()
+	limit := max(timing.IdlePeer, slowOrigin*sw.latency, sw.dropStalled(q, now))
+	if len(q.jobs) == 0 && now.Sub(q.lastLeaf) > limit {
+		sw.releaseStalledShares()
 	}
-	for _, held := range d.available {
+	for _, held := range sw.available {
 		clear(held)
 	}
-	active := []uint64{d.self}
-	d.hasPeers = false
-	for _, m := range d.peers {
-		if !m.trusted(now) {
+	active := []uint64{sw.self}
+	sw.hasPeers = false
+	for _, sp := range sw.peers {
+		if !sp.trusted(now) {
 			continue
 		}
-		d.hasPeers = true
-		for k, have := range m.have {
-			if m.reliable(now) {
-				d.available[k].join(have)
+		sw.hasPeers = true
+		for k, have := range sp.have {
+			if sp.reliable(now) {
+				sw.available[k].join(have)
 			}
 		}
-		if m.reliable(now) && m.progressing(limit, now) && !d.complete(m) {
-			active = append(active, m.id)
+		if sp.reliable(now) && sp.progressing(limit, now) && !sw.complete(sp) {
+			active = append(active, sp.id)
 		}
 	}
 	for _, st := range q.sources {
-		if st.src.isPeer() && !st.joined && now.Sub(st.since) < joinGrace {
-			d.hasPeers = true
+		if st.src.isPeer() && !st.ready && now.Sub(st.added) < timing.JoinGrace {
+			sw.hasPeers = true
 			active = append(active, nameHash(idOf(st.src)))
 		}
 	}
 	slices.Sort(active)
-	if !slices.Equal(active, d.active) {
-		d.assign(active)
+	if !slices.Equal(active, sw.active) {
+		sw.assign(active)
 	}
 }
 
 // releaseStalledShares takes leaves away from the peers that own them, when no block has
 // arrived from any source for a while.
-func (d *swarm) releaseStalledShares() {
-	for k, p := range d.downloads {
-		for i, l := range p.leaves {
-			if !p.waiting.has(i) || d.owned[k].has(i) || d.available[k].has(i) {
+func (sw *swarm) releaseStalledShares() {
+	for k, dl := range sw.downloads {
+		for i, l := range dl.leaves {
+			if !dl.waiting.has(i) || sw.owned[k].has(i) || sw.available[k].has(i) {
 				continue
 			}
 			leaf := leafHash(l.CID)
-			for _, m := range d.peers {
-				m.snubbed = m.snubbed || slices.Contains(d.active, m.id) && owns(m.id, d.active, leaf)
+			for _, sp := range sw.peers {
+				sp.snubbed = sp.snubbed || slices.Contains(sw.active, sp.id) && owns(sp.id, sw.active, leaf)
 			}
 		}
 	}
@@ -267,42 +258,42 @@ func leafHash(c cid.Cid) uint64 {
 }
 
 // complete reports whether the bitfields of a peer are full; it requests nothing.
-func (d *swarm) complete(m *swarmPeer) bool {
+func (sw *swarm) complete(sp *swarmPeer) bool {
 	all := 0
-	for _, p := range d.downloads {
-		all += len(p.leaves)
+	for _, dl := range sw.downloads {
+		all += len(dl.leaves)
 	}
-	return m.count == all
+	return sp.count == all
 }
 
-// dropStalled drops the requests to peers that send nothing, and returns how long an origin
-// lets this machine wait: a peer that waits as long is not idle.
-func (d *swarm) dropStalled(q *queue, now time.Time) (waiting time.Duration) {
+// dropStalled drops the requests to peers that send nothing. It returns for how long an origin
+// keeps this machine waiting: a peer that waits as long is not idle.
+func (sw *swarm) dropStalled(q *queue, now time.Time) (waiting time.Duration) {
 	for _, j := range q.jobs {
-		quiet := now.Sub(j.heard)
-		switch m := j.source.swarmPeer; {
-		case m == nil && j.source.proven:
+		quiet := now.Sub(j.lastLeaf)
+		switch sp := j.source.swarmPeer; {
+		case sp == nil && j.source.proven:
 			waiting = max(waiting, 2*quiet)
-		case m == nil:
-		case quiet > stallLimit && !j.dropped && q.hasAlternative(j.source, now):
-			j.source.src.note(fmt.Errorf("no block for %s: %w", quiet.Round(time.Millisecond), cas.ErrUnreachable))
-			m.penalize(maxPenalties, now)
+		case sp == nil:
+		case quiet > timing.StallLimit && !j.dropped && q.hasAlternative(j.source, now):
+			j.source.src.noteError(fmt.Errorf("no block for %s: %w", quiet.Round(time.Millisecond), cas.ErrUnreachable))
+			sp.penalize(maxPenalties, now)
 			j.drop()
-		case quiet > firstBlockLimit && !j.source.proven:
-			m.snubbed = true
+		case quiet > timing.FirstBlockLimit && !j.source.proven:
+			sp.snubbed = true
 		}
 	}
 	return waiting
 }
 
 // assign computes which leaves this machine owns in an active set.
-func (d *swarm) assign(active []uint64) {
-	d.active = active
-	for k, p := range d.downloads {
-		d.owned[k] = newBitfield(len(p.leaves))
-		for i, l := range p.leaves {
-			if owns(d.self, active, leafHash(l.CID)) {
-				d.owned[k].add(i)
+func (sw *swarm) assign(active []uint64) {
+	sw.active = active
+	for k, dl := range sw.downloads {
+		sw.owned[k] = newBitfield(len(dl.leaves))
+		for i, l := range dl.leaves {
+			if owns(sw.self, active, leafHash(l.CID)) {
+				sw.owned[k].add(i)
 			}
 		}
 	}
@@ -325,38 +316,38 @@ func mix64(x uint64) uint64 {
 
 // restrict removes the leaves that are not to be requested from a source: from a peer those
 // that it lacks, from an origin those that a peer has and those that another peer owns.
-func (d *swarm) restrict(st *sourceState, k int, some bitfield, now time.Time) {
-	m := st.swarmPeer
+func (sw *swarm) restrict(st *sourceState, k int, some bitfield, now time.Time) {
+	sp := st.swarmPeer
 	switch {
-	case m != nil && (!m.trusted(now) || m.have[k] == nil):
+	case sp != nil && (!sp.trusted(now) || sp.have[k] == nil):
 		clear(some)
-	case m != nil:
+	case sp != nil:
 		for w := range some {
-			some[w] &= m.have[k][w]
+			some[w] &= sp.have[k][w]
 		}
-	case d.shares(st):
+	case sw.shares(st):
 		for w := range some {
-			some[w] &= d.owned[k][w] &^ d.available[k][w]
+			some[w] &= sw.owned[k][w] &^ sw.available[k][w]
 		}
 	}
 }
 
 // shares reports whether only owned leaves are requested from an origin.
-func (d *swarm) shares(st *sourceState) bool {
-	return d != nil && st.swarmPeer == nil && d.hasPeers
+func (sw *swarm) shares(st *sourceState) bool {
+	return sw != nil && st.swarmPeer == nil && sw.hasPeers
 }
 
-// finished updates penalties and the latency of origins when a request is over.
-func (d *swarm) finished(j *job, err error, now time.Time) {
-	m := j.source.swarmPeer
+// jobDone updates penalties and the latency of origins when a request is over.
+func (sw *swarm) jobDone(j *job, err error, now time.Time) {
+	sp := j.source.swarmPeer
 	switch {
-	case err == nil && m != nil:
-		m.penalties, m.snubbed = 0, false
+	case err == nil && sp != nil:
+		sp.penalties, sp.snubbed = 0, false
 	case err == nil && len(j.leaves) == 1:
-		d.latency = (3*d.latency + now.Sub(j.began)) / 4
-	case m != nil && errors.Is(err, fs.ErrNotExist):
-		m.penalize(1, now)
-	case m != nil && !j.dropped && errors.Is(err, cas.ErrUnreachable) && !isBusy(err):
-		m.penalize(1, now)
+		sw.latency = (3*sw.latency + now.Sub(j.began)) / 4
+	case sp != nil && errors.Is(err, fs.ErrNotExist):
+		sp.penalize(1, now)
+	case sp != nil && !j.dropped && errors.Is(err, cas.ErrUnreachable) && !isBusy(err):
+		sp.penalize(1, now)
 	}
 }

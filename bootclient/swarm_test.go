@@ -7,31 +7,46 @@ import (
 	"testing"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// A world is a herd in simulated time: machines with the real queue and herd, a
-// publisher with a thin line, neighbours with thick ones.
-type world struct {
+// A simulation is a swarm in simulated time: a discrete-event simulation in which only the
+// network is a model. Every machine has the real queue and the real swarm, so that the test
+// measures the assignment of leaves and nothing else.
+//
+// The model:
+//   - The publisher's line sends one leaf at a time and takes the same time for each: 11.4 ms
+//     for 140 KiB, the mean leaf of a root filesystem, at 100 Mbit/s. Requests wait in one FIFO.
+//   - The lines between machines are never full: a leaf takes 5 ms.
+//   - All machines start at once. Each finds each other machine by mDNS after a random time
+//     within the first second. From then on it polls that machine's bitfield every timing.PollPause.
+//   - Nothing is lost, hashing and disks take no time.
+//   - A hostile machine announces a bitfield and sends no good block; see the behaviors below.
+//
+// A run differs from another by its random numbers alone. Two figures are compared with limits:
+// the copies of the release that the publisher sent (1 is the least), and the time of the last
+// honest machine, as a multiple of the time of one machine alone (1 is the least).
+type simulation struct {
 	now      time.Time
 	events   events
 	machines []*simMachine
 	size     int64
-	line     time.Duration // that a leaf occupies the publisher's line
+	line     time.Duration // time of a leaf on the publisher's line
 	free     time.Time     // when the line is idle again
-	sent     int           // leaves that left the publisher
-	stopAt   int           // the publisher is gone after so many, 0: never
+	sent     int           // leaves sent by the publisher
+	stopAt   int           // leaves after which the publisher stops, 0: never
 }
 
 type simMachine struct {
-	id     int
-	part   *download
-	queue  *queue
-	origin *sourceState
-	seats  map[int]*sourceState // neighbours by machine
-	harm   string               // none: honest
-	bits   bitfield             // what a hostile one says it has
-	done   time.Time
+	id       int
+	download *download
+	queue    *queue
+	origin   *sourceState
+	peers    map[int]*sourceState // by machine
+	behavior string               // "": honest
+	claimed  bitfield             // what a hostile machine announces
+	done     time.Time
 }
 
 type event struct {
@@ -51,63 +66,63 @@ func (e *events) Pop() any {
 	return last
 }
 
-func (w *world) in(d time.Duration, do func()) { heap.Push(&w.events, event{w.now.Add(d), do}) }
+func (s *simulation) in(d time.Duration, do func()) { heap.Push(&s.events, event{s.now.Add(d), do}) }
 
-func newWorld(t *testing.T, machines int, harms []string, leaves int, line time.Duration) *world {
-	w := &world{now: time.Now(), line: line, size: 140 << 10}
+func newSimulation(t *testing.T, machines int, behaviors []string, leaves int, line time.Duration) *simulation {
+	s := &simulation{now: time.Now(), line: line, size: 140 << 10}
 	for i := range machines {
-		p := partOf(t, leaves, w.size)
-		m := &simMachine{id: i, part: p, queue: newQueue([]*download{p}, w.now), seats: map[int]*sourceState{}}
-		if i < len(harms) {
-			m.harm = harms[i]
+		dl := partOf(t, leaves, s.size)
+		m := &simMachine{id: i, download: dl, queue: newQueue([]*download{dl}, s.now), peers: map[int]*sourceState{}}
+		if i < len(behaviors) {
+			m.behavior = behaviors[i]
 		}
 		m.queue.shuffled = true
 		m.queue.swarm = &swarm{self: nameHash(simName(i)), downloads: m.queue.downloads, owned: make([]bitfield, 1), available: []bitfield{newBitfield(leaves)}}
 		m.queue.swarm.assign([]uint64{m.queue.swarm.self})
 		m.origin = m.queue.addSource(mirrorNamed("publisher"))
-		m.origin.joined = true
-		m.bits = newBitfield(leaves)
-		w.machines = append(w.machines, m)
+		m.origin.ready = true
+		m.claimed = newBitfield(leaves)
+		s.machines = append(s.machines, m)
 	}
-	for _, m := range w.machines {
-		if m.harm != "" {
-			w.in(0, func() { w.lie(m) })
+	for _, m := range s.machines {
+		if m.behavior != "" {
+			s.in(0, func() { s.claim(m) })
 			continue
 		}
-		w.in(0, func() { w.step(m) })
-		w.in(0, func() { w.look(m) })
-		for _, other := range w.machines {
-			if other != m { // mDNS takes a while, another one for each
-				w.in(time.Duration(rand.Int64N(int64(time.Second))), func() { w.meet(m, other) })
+		s.in(0, func() { s.step(m) })
+		s.in(0, func() { s.refresh(m) })
+		for _, other := range s.machines {
+			if other != m { // mDNS finds each machine after a random time
+				s.in(time.Duration(rand.Int64N(int64(time.Second))), func() { s.discover(m, other) })
 			}
 		}
 	}
-	return w
+	return s
 }
 
 func simName(i int) string { return fmt.Sprintf("machine %d", i) }
 
-func (w *world) meet(m, other *simMachine) {
-	s := newSource(kindMDNS, simName(other.id), nil)
-	s.ways = mirrorNamed("x").ways
-	st := m.queue.addSource(s)
-	st.joined = true
-	m.seats[other.id] = st
-	w.poll(m, other, st)
+func (s *simulation) discover(m, other *simMachine) {
+	src := newSource(kindMDNS, simName(other.id), nil)
+	src.endpoints = mirrorNamed("x").endpoints
+	st := m.queue.addSource(src)
+	st.ready = true
+	m.peers[other.id] = st
+	s.poll(m, other, st)
 }
 
-func (w *world) poll(m, other *simMachine, st *sourceState) {
+func (s *simulation) poll(m, other *simMachine, st *sourceState) {
 	if m.queue.left == 0 {
 		return
 	}
-	have := other.bits
-	if other.harm == "" {
-		have = fullBitfield(len(m.part.leaves))
-		have.without(other.part.missing)
+	have := other.claimed
+	if other.behavior == "" {
+		have = fullBitfield(len(m.download.leaves))
+		have.without(other.download.missing)
 	}
-	m.queue.swarm.update(st, 0, bitmapOf(have, len(m.part.leaves)), w.now)
-	w.step(m)
-	w.in(pollPause, func() { w.poll(m, other, st) })
+	m.queue.swarm.update(st, 0, bitmapOf(have, len(m.download.leaves)), s.now)
+	s.step(m)
+	s.in(timing.PollPause, func() { s.poll(m, other, st) })
 }
 
 func bitmapOf(s bitfield, n int) []byte {
@@ -120,168 +135,173 @@ func bitmapOf(s bitfield, n int) []byte {
 	return out
 }
 
-// The harms of a hostile machine: it gives nothing of what it says it has. It says that
-// it gets one leaf after the other, or that it has all of them from the beginning.
+// The behaviors of a hostile machine. It sends none of the leaves that it claims: its bitfield
+// grows leaf by leaf, or is full from the beginning.
 const (
-	refuses   = "says no"
-	mute      = "never answers"
-	muteAll   = "has all, never answers"
-	wrongAll  = "has all, gives wrong bytes"
-	refuseAll = "has all, says no"
-	idle      = "has what others have, never asks"
+	refusing     = "grows, answers not found"
+	silent       = "grows, never answers"
+	silentFull   = "full, never answers"
+	corruptFull  = "full, sends wrong bytes"
+	refusingFull = "full, answers not found"
+	idle         = "claims leaves that all honest machines have, requests nothing"
 )
 
-// lie keeps the bits of a hostile machine.
-func (w *world) lie(m *simMachine) {
-	if m.harm == idle { // one leaf more each time, of those that an honest machine has
-		for i := range m.part.leaves {
+// claim updates the bitfield of a hostile machine.
+func (s *simulation) claim(m *simMachine) {
+	if m.behavior == idle { // one more leaf each time
+		for i := range m.download.leaves {
 			all := true
-			for _, o := range w.machines {
-				all = all && (o.harm != "" || !o.part.missing.has(i))
+			for _, o := range s.machines {
+				all = all && (o.behavior != "" || !o.download.missing.has(i))
 			}
-			if all && !m.bits.has(i) {
-				m.bits.add(i)
+			if all && !m.claimed.has(i) {
+				m.claimed.add(i)
 				break
 			}
 		}
-		w.in(100*time.Millisecond, func() { w.lie(m) })
+		s.in(100*time.Millisecond, func() { s.claim(m) })
 		return
 	}
-	if m.harm != refuses && m.harm != mute {
-		m.bits = fullBitfield(len(m.part.leaves))
+	if m.behavior != refusing && m.behavior != silent {
+		m.claimed = fullBitfield(len(m.download.leaves))
 		return
 	}
-	m.bits.add(rand.IntN(len(m.part.leaves)))
-	w.in(100*time.Millisecond, func() { w.lie(m) })
+	m.claimed.add(rand.IntN(len(m.download.leaves)))
+	s.in(100*time.Millisecond, func() { s.claim(m) })
 }
 
-func (w *world) look(m *simMachine) {
+func (s *simulation) refresh(m *simMachine) {
 	if m.queue.left > 0 {
-		m.queue.swarm.refresh(m.queue, w.now)
-		w.step(m)
-		w.in(fetchTick, func() { w.look(m) })
+		m.queue.swarm.refresh(m.queue, s.now)
+		s.step(m)
+		s.in(timing.FetchTick, func() { s.refresh(m) })
 	}
 }
 
-// step starts what a machine can start now.
-func (w *world) step(m *simMachine) {
-	for j := m.queue.next(w.now); j != nil; j = m.queue.next(w.now) {
+// step starts all requests that a machine can start now.
+func (s *simulation) step(m *simMachine) {
+	for j := m.queue.next(s.now); j != nil; j = m.queue.next(s.now) {
 		j.cancel = func() {}
 		if j.source == m.origin {
-			w.fromPublisher(m, j, 0)
+			s.fromPublisher(m, j, 0)
 			continue
 		}
-		w.fromNeighbour(m, j)
+		s.fromPeer(m, j)
 	}
 }
 
-// fromPublisher sends the leaves of a job one after the other over the line.
-func (w *world) fromPublisher(m *simMachine, j *job, i int) {
-	if w.stopAt > 0 && w.sent >= w.stopAt {
-		w.in(time.Millisecond, func() {
-			j.source.src.failed(cas.ErrUnreachable)
-			w.end(m, j, cas.ErrUnreachable)
+// fromPublisher sends the leaves of a job one by one over the publisher's line.
+func (s *simulation) fromPublisher(m *simMachine, j *job, i int) {
+	if s.stopAt > 0 && s.sent >= s.stopAt {
+		s.in(time.Millisecond, func() {
+			j.source.src.connectionFailed(cas.ErrUnreachable)
+			s.end(m, j, cas.ErrUnreachable)
 		})
 		return
 	}
-	if w.free.Before(w.now) {
-		w.free = w.now
+	if s.free.Before(s.now) {
+		s.free = s.now
 	}
-	w.free = w.free.Add(w.line)
-	w.sent++
-	w.in(w.free.Sub(w.now), func() {
-		m.queue.landed(j, j.leaves[i], w.now)
+	s.free = s.free.Add(s.line)
+	s.sent++
+	s.in(s.free.Sub(s.now), func() {
+		m.queue.leafDone(j, j.leaves[i], s.now)
 		if i+1 < len(j.leaves) {
-			w.fromPublisher(m, j, i+1)
+			s.fromPublisher(m, j, i+1)
 			return
 		}
-		w.end(m, j, nil)
+		s.end(m, j, nil)
 	})
 }
 
-// fromNeighbour takes a few milliseconds.
-func (w *world) fromNeighbour(m *simMachine, j *job) {
+// fromPeer sends the leaves of a job in 5 ms each, or does what a hostile machine does.
+func (s *simulation) fromPeer(m *simMachine, j *job) {
 	var other *simMachine
-	for id, st := range m.seats {
+	for id, st := range m.peers {
 		if st == j.source {
-			other = w.machines[id]
+			other = s.machines[id]
 		}
 	}
-	if other.harm != "" {
+	if other.behavior != "" {
 		wait := 10 * time.Second
-		if other.harm != mute && other.harm != muteAll {
+		if other.behavior != silent && other.behavior != silentFull {
 			wait = 5 * time.Millisecond
 		}
-		j.cancel = func() { w.in(0, func() { w.end(m, j, cas.ErrUnreachable) }) }
-		w.in(wait, func() {
-			if other.harm == wrongAll {
+		j.cancel = func() { s.in(0, func() { s.end(m, j, cas.ErrUnreachable) }) }
+		s.in(wait, func() {
+			if other.behavior == corruptFull {
 				j.source.src.ban(cas.ErrCorrupt)
-				w.end(m, j, cas.ErrCorrupt)
+				s.end(m, j, cas.ErrCorrupt)
 			} else if !j.dropped {
-				w.end(m, j, cas.NotFound(j.download.leaves[j.leaves[0]].CID))
+				s.end(m, j, cas.NotFound(j.download.leaves[j.leaves[0]].CID))
 			}
 		})
 		return
 	}
-	w.in(time.Duration(len(j.leaves))*5*time.Millisecond, func() {
+	s.in(time.Duration(len(j.leaves))*5*time.Millisecond, func() {
 		for _, i := range j.leaves {
-			m.queue.landed(j, i, w.now)
+			m.queue.leafDone(j, i, s.now)
 		}
-		w.end(m, j, nil)
+		s.end(m, j, nil)
 	})
 }
 
-func (w *world) end(m *simMachine, j *job, err error) {
-	m.queue.ended(j, err, w.now)
+func (s *simulation) end(m *simMachine, j *job, err error) {
+	m.queue.jobDone(j, err, s.now)
 	if m.queue.left == 0 && m.done.IsZero() {
-		m.done = w.now
+		m.done = s.now
 	}
-	w.step(m)
+	s.step(m)
 }
 
-// run returns how long the last honest machine took, and how often the publisher sent
-// the release.
-func (w *world) run(t *testing.T) (took time.Duration, copies float64) {
-	began := w.now
+// run returns the time of the last honest machine, and the copies of the release that the
+// publisher sent.
+func (s *simulation) run(t *testing.T) (took time.Duration, copies float64) {
+	began := s.now
 	for honest := true; honest; {
-		if len(w.events) == 0 || w.now.Sub(began) > 5*time.Minute {
-			t.Fatalf("nothing happens any more after %s", w.now.Sub(began))
+		if len(s.events) == 0 || s.now.Sub(began) > 5*time.Minute {
+			t.Fatalf("not done after %s", s.now.Sub(began))
 		}
-		e := heap.Pop(&w.events).(event)
-		w.now = e.at
+		e := heap.Pop(&s.events).(event)
+		s.now = e.at
 		e.do()
 		honest = false
-		for _, m := range w.machines {
-			honest = honest || m.harm == "" && m.done.IsZero()
+		for _, m := range s.machines {
+			honest = honest || m.behavior == "" && m.done.IsZero()
 		}
 	}
-	return w.now.Sub(began), float64(w.sent) / float64(len(w.machines[0].part.leaves))
+	return s.now.Sub(began), float64(s.sent) / float64(len(s.machines[0].download.leaves))
 }
 
-func TestAHerdCostsThePublisherLittleMoreThanOneMachine(t *testing.T) {
+// The limits are above the worst of 60 runs of each row, so that chance alone does not fail the
+// test. 16 honest machines took 1.08–1.14 copies and 1.09–1.15 × the time of one alone. With 3
+// hostile machines, or a publisher that stops after 1.25 copies, it was at most 1.16 copies and
+// 1.20 × the time. 3 idle machines cost 1.7 × the time: they own leaves until they count as idle.
+// The copies above 1 are sent mostly in the first second, before the machines know each other.
+func TestASwarmCostsThePublisherLittleMoreThanOneMachine(t *testing.T) {
 	const leaves = 500
-	const line = 11400 * time.Microsecond // for a leaf of 140 KiB at 100 Mbit/s
+	const line = 11400 * time.Microsecond // of a leaf of 140 KiB at 100 Mbit/s
 	for name, row := range map[string]struct {
-		machines int
-		harms    []string
-		line     time.Duration
-		stop     float64 // of the release
-		copies   float64
-		took     float64 // of what one alone takes
+		machines  int
+		behaviors []string
+		line      time.Duration
+		stop      float64 // of the publisher, after so many copies
+		copies    float64 // at most
+		took      float64 // at most, as a multiple of the time of one alone
 	}{
 		"16":                           {16, nil, line, 0, 1.3, 1.25},
-		"16, 3 of them lie":            {16, []string{refuses, mute, refuses}, line, 0, 1.4, 1.25},
-		"16, 3 of them have all":       {16, []string{wrongAll, muteAll, refuseAll}, line, 0, 1.4, 1.25},
-		"16, 3 of them idle":           {16, []string{idle, idle, idle}, line, 0, 1.4, 2.5}, // for a while they are waited for
+		"16, 3 of them hostile":        {16, []string{refusing, silent, refusing}, line, 0, 1.4, 1.25},
+		"16, 3 of them claim all":      {16, []string{corruptFull, silentFull, refusingFull}, line, 0, 1.4, 1.25},
+		"16, 3 of them idle":           {16, []string{idle, idle, idle}, line, 0, 1.4, 2.5},
 		"16, the publisher stops":      {16, nil, line, 1.25, 1.25, 1.25},
 		"8 behind a third of the line": {8, nil, 3 * line, 0, 1.3, 1.25},
 		"2":                            {2, nil, line, 0, 1.3, 1.25},
 		"one alone":                    {1, nil, line, 0, 1, 1.25},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, row.machines, row.harms, leaves, row.line)
-			w.stopAt = int(row.stop * leaves)
-			took, copies := w.run(t)
+			s := newSimulation(t, row.machines, row.behaviors, leaves, row.line)
+			s.stopAt = int(row.stop * leaves)
+			took, copies := s.run(t)
 			alone := leaves * row.line
 			t.Logf("%s (%.2f of one alone), %.2f copies", took, float64(took)/float64(alone), copies)
 			if copies > row.copies {

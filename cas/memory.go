@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"iter"
+	"maps"
 	"sync"
 
 	"github.com/ipfs/go-cid"
@@ -68,6 +70,13 @@ func (m *Memory) Put(ctx context.Context, c cid.Cid, data []byte) error {
 		m.blocks[c] = bytes.Clone(data)
 	}
 	return nil
+}
+
+// All yields every block, in no order.
+func (m *Memory) All() iter.Seq2[cid.Cid, []byte] {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return maps.All(maps.Clone(m.blocks))
 }
 
 // Sync does nothing: memory is as durable as its process.

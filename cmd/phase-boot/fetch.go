@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/modes"
@@ -73,8 +74,8 @@ func newFetchFlags(f *fetchFlags) *flag.FlagSet {
 	set.BoolVar(&f.json, "json", false, "print the report as one JSON object on stdout")
 	set.BoolVar(&f.share, "share", true, "serve verified blocks to other machines, if the mode announces (--share=false: do not)")
 	set.BoolVar(&f.seed, "seed", false, "continue to serve after the fetch, until interrupted")
-	set.DurationVar(&f.timeout, "timeout", bootclient.DefaultTimeout, "how long to search for a valid release")
-	set.DurationVar(&f.patience, "patience", bootclient.DefaultPatience, "how long to wait for the next block if no source delivers one")
+	set.DurationVar(&f.timeout, "timeout", timing.DefaultTimeout, "how long to search for a valid release")
+	set.DurationVar(&f.patience, "patience", timing.DefaultPatience, "how long to wait for the next block if no source delivers one")
 	return set
 }
 

@@ -21,7 +21,8 @@ type usageError struct{ msg string }
 func (e usageError) Error() string        { return e.msg }
 func (e usageError) Is(target error) bool { return target == fs.ErrInvalid }
 
-func usagef(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
+// Usagef returns a usageError, which wraps fs.ErrInvalid.
+func Usagef(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
 
 // Check returns an error for the first argument of a command line that the machine would ignore or
 // refuse: a phase.* argument, or an argument for the initramfs of another system. It does not check
@@ -33,7 +34,7 @@ func Check(cmdline string) (Arguments, error) {
 			return a, usageError{err.Error()}
 		}
 		if isRelease(word) {
-			return a, usagef("phase.release: the machine sets it; leave it out")
+			return a, Usagef("phase.release: the machine sets it; leave it out")
 		}
 	}
 	return a, cmp.Or(CheckCache(a.Cache), checkEach(a.Mirrors, CheckMirror), checkEach(a.Peers, checkPeer), checkEach(a.Bootstrap, checkPeer))
@@ -52,7 +53,7 @@ func checkEach(values []string, check func(string) error) error {
 // decides.
 func CheckCache(s string) error {
 	if s != "" && !slices.Contains(Rights, s) {
-		return usagef("phase.cache=%.20q: unknown; use rw, ro or off", s)
+		return Usagef("phase.cache=%.20q: unknown; use rw, ro or off", s)
 	}
 	return nil
 }
@@ -69,7 +70,7 @@ func CheckMirror(s string) error {
 		ok = (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != ""
 	}
 	if !ok {
-		return usagef("mirror %.200q: not a web address or folder; write it like https://example.org/mirror or file:///srv/mirror", redactAll(s))
+		return Usagef("mirror %.200q: not a web address or folder; write it like https://example.org/mirror or file:///srv/mirror", redactAll(s))
 	}
 	return nil
 }
@@ -78,11 +79,11 @@ func CheckMirror(s string) error {
 func ParsePeer(s string) (peer.AddrInfo, error) {
 	a, err := multiaddr.NewMultiaddr(s)
 	if err != nil {
-		return peer.AddrInfo{}, usagef("address %.200q: not a multiaddr; write it like /ip4/192.0.2.1/tcp/4001/p2p/12D3…", s)
+		return peer.AddrInfo{}, Usagef("address %.200q: not a multiaddr; write it like /ip4/192.0.2.1/tcp/4001/p2p/12D3…", s)
 	}
 	info, err := peer.AddrInfoFromP2pAddr(a)
 	if err != nil {
-		return peer.AddrInfo{}, usagef("peer %.200q: no peer ID; write it like /ip4/192.0.2.1/tcp/4001/p2p/12D3…", s)
+		return peer.AddrInfo{}, Usagef("peer %.200q: no peer ID; write it like /ip4/192.0.2.1/tcp/4001/p2p/12D3…", s)
 	}
 	return *info, nil
 }

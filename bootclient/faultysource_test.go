@@ -24,10 +24,10 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// Phases of a boot, by what is asked for.
+// The phases of a boot, by the kind of request.
 var phases = []string{"record", "folder", "metadata", "inner nodes", "leaves"}
 
-// phaseOf says which phase a request belongs to.
+// phaseOf returns the phase of a request.
 func (r *repo) phaseOf(meta map[string]bool, req *http.Request) string {
 	name, block := strings.CutPrefix(req.URL.Path, "/ipfs/")
 	id, err := cid.Decode(strings.TrimSuffix(name, "/"))
@@ -46,9 +46,9 @@ func (r *repo) phaseOf(meta map[string]bool, req *http.Request) string {
 	return "leaves"
 }
 
-// A lie is what a source does in one phase, and the exit code of a machine that has no
-// other source: for blocks, and for the record where that differs.
-type lie struct {
+// A fault is what a source does in one phase, and the exit code of a machine without another
+// source: for blocks, and for the record where that differs.
+type fault struct {
 	bend   bend
 	block  int
 	record int
@@ -56,7 +56,7 @@ type lie struct {
 
 const ok0, untrusted, away, corrupt = cli.ExitOK, cli.ExitUntrusted, cli.ExitNotFound, cli.ExitCorrupt
 
-var lies = map[string]lie{
+var faults = map[string]fault{
 	"flips":                    {altered(func(b []byte) []byte { b[min(len(b)/2, 10)] ^= 1; return b }), corrupt, untrusted},
 	"cuts":                     {altered(func(b []byte) []byte { return b[:len(b)/2] }), corrupt, away},
 	"empties":                  {altered(func([]byte) []byte { return nil }), corrupt, away},
@@ -67,7 +67,7 @@ var lies = map[string]lie{
 	"breaks off":               {truncated, away, away},
 	"closes":                   {func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) }, away, away},
 	"stalls":                   {stall, away, away},
-	"says nothing":             {func(_ http.ResponseWriter, req *http.Request, _ http.Handler) { <-req.Context().Done() }, away, away},
+	"does not answer":          {func(_ http.ResponseWriter, req *http.Request, _ http.Handler) { <-req.Context().Done() }, away, away},
 	"200 with a page":          {answers(200, "text/html", "<!DOCTYPE html><title>Welcome</title>"), away, away},
 	"200 with JSON":            {answers(200, "application/json", `{"status":"starting"}`), away, away},
 	"200 with text":            {answers(200, "text/plain", "no record at all"), away, away},
@@ -91,7 +91,7 @@ var lies = map[string]lie{
 	"redirects to another's 404": {answers(307, "text/plain", "", "Location", "/nothing"), away, away},
 }
 
-// altered changes the body of an answer and nothing else of it.
+// altered changes the body of an answer.
 func altered(change func([]byte) []byte) bend {
 	return func(w http.ResponseWriter, req *http.Request, good http.Handler) {
 		rec := httptest.NewRecorder()
@@ -112,7 +112,7 @@ func answers(status int, kind, body string, header ...string) bend {
 	}
 }
 
-// moved redirects to a longer path of the same server, which serves.
+// moved redirects to a longer path of the same server, which then answers.
 func moved(w http.ResponseWriter, req *http.Request, good http.Handler) {
 	at := *req.URL
 	if path, here := strings.CutPrefix(at.Path, "/moved"); here {
@@ -125,10 +125,10 @@ func moved(w http.ResponseWriter, req *http.Request, good http.Handler) {
 	http.Redirect(w, req, at.String(), http.StatusPermanentRedirect)
 }
 
-// How the honest source stands beside the liar.
+// The states of the honest source.
 var honesty = []string{"absent", "beside", "late", "down for a while", "never there"}
 
-// A gate is a listener that is down at times: it closes every connection then.
+// A gate is a listener that can be down. It closes every connection then.
 type gate struct {
 	net.Listener
 	mu    sync.Mutex
@@ -165,25 +165,25 @@ func (g *gate) set(down bool) {
 	}
 }
 
-// outage is how long an honest source stays away after the lie.
+// outage is how long an honest source is down after the fault.
 const outage = 400 * time.Millisecond
 
 // A cell is one boot of the table.
 type cell struct {
-	repo        *repo
-	meta        map[string]bool
-	phase, liar string
-	honest      string
-	peer        bool  // the liar is a peer over libp2p, else a mirror
-	told        event // the lie
+	repo         *repo
+	meta         map[string]bool
+	phase, fault string
+	honest       string
+	peer         bool  // the faulty source is a peer over libp2p, else a mirror
+	shown        event // the fault was shown
 }
 
-// liarHandler is right in all phases but one.
-func (c *cell) liarHandler(good http.Handler) http.Handler {
-	bend := lies[c.liar].bend
+// faultyHandler is faulty in one phase.
+func (c *cell) faultyHandler(good http.Handler) http.Handler {
+	bend := faults[c.fault].bend
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if strings.HasPrefix(req.URL.Path, "/moved/") || c.repo.phaseOf(c.meta, req) == c.phase {
-			c.told.happens()
+			c.shown.happens()
 			bend(w, req, good)
 			return
 		}
@@ -191,10 +191,10 @@ func (c *cell) liarHandler(good http.Handler) http.Handler {
 	})
 }
 
-// liarSource starts the liar and makes it known to a machine. It returns its name.
-func (c *cell) liarSource(ctx context.Context, cfg *bootclient.Config, good http.Handler) (name string, end func(), err error) {
+// faultySource starts the faulty source and adds it to a configuration. It returns its name.
+func (c *cell) faultySource(ctx context.Context, cfg *bootclient.Config, good http.Handler) (name string, end func(), err error) {
 	if !c.peer {
-		s := httptest.NewServer(c.liarHandler(good))
+		s := httptest.NewServer(c.faultyHandler(good))
 		cfg.Mirrors = append(cfg.Mirrors, s.URL)
 		return s.URL, func() { closeServer(s) }, nil
 	}
@@ -211,14 +211,14 @@ func (c *cell) liarSource(ctx context.Context, cfg *bootclient.Config, good http
 			cfg.Peers = []string{a.String()}
 		}
 	}
-	return n.ID().String(), func() { n.Close() }, n.Serve(c.liarHandler(good))
+	return n.ID().String(), func() { n.Close() }, n.Serve(c.faultyHandler(good))
 }
 
-// honestServer lets the liar speak first in its phase, so that the lie is told in any case.
+// honestServer answers in the phase only after the faulty source, so that every fault is shown.
 func (c *cell) honestServer(good http.Handler) *httptest.Server {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if c.repo.phaseOf(c.meta, req) == c.phase {
-			waiting(&c.told)(w, req, good)
+			waiting(&c.shown)(w, req, good)
 			return
 		}
 		good.ServeHTTP(w, req)
@@ -228,7 +228,7 @@ func (c *cell) honestServer(good http.Handler) *httptest.Server {
 	s.Start()
 	if c.honest == "late" || c.honest == "down for a while" {
 		go func() {
-			<-c.told.happened()
+			<-c.shown.happened()
 			g.set(true)
 			time.Sleep(outage)
 			g.set(false)
@@ -237,18 +237,18 @@ func (c *cell) honestServer(good http.Handler) *httptest.Server {
 	return s
 }
 
-// want is the exit code.
+// want is the expected exit code.
 func (c *cell) want() int {
 	switch {
 	case c.honest != "absent" && c.honest != "never there":
 		return ok0
 	case c.phase == "record":
-		return lies[c.liar].record
+		return faults[c.fault].record
 	}
-	return lies[c.liar].block
+	return faults[c.fault].block
 }
 
-// run boots a machine and says what is wrong with the outcome.
+// run boots a machine and checks the outcome.
 func (c *cell) run(ctx context.Context, mode modes.Mode) error {
 	good := (&server{}).handler(c.repo)
 	console := &lines{}
@@ -256,7 +256,7 @@ func (c *cell) run(ctx context.Context, mode modes.Mode) error {
 		Root: c.repo.root, Channel: "stable", Arch: "x86_64", Mode: mode,
 		Timeout: time.Hour, Patience: time.Hour, Report: bootclient.NewReport(time.Now(), console),
 	}
-	liar, end, err := c.liarSource(ctx, &cfg, good)
+	faulty, end, err := c.faultySource(ctx, &cfg, good)
 	if err != nil {
 		return err
 	}
@@ -275,14 +275,14 @@ func (c *cell) run(ctx context.Context, mode modes.Mode) error {
 		return fmt.Errorf("exit code %d, want %d: %w\n%s", got, c.want(), errors.Join(err), console)
 	case err == nil:
 		return sink.compare(c.repo)
-	case !strings.Contains(err.Error(), liar):
+	case !strings.Contains(err.Error(), faulty):
 		return fmt.Errorf("the error does not name the source: %w\n%s", err, console)
 	}
 	return nil
 }
 
-// patience is short where nothing ends the boot but the clock. Where proof of a lie must come
-// before that, there is time for it on a busy computer too.
+// patience shortens the patience if only the time ends the boot. If a refusal must come before
+// that, it leaves time for a busy computer.
 func (c *cell) patience(cfg *bootclient.Config) {
 	end := time.Duration(0)
 	switch want := c.want(); {
@@ -306,14 +306,35 @@ func closeServer(s *httptest.Server) {
 
 // lines is a console.
 type lines struct {
-	mu sync.Mutex
-	b  strings.Builder
+	mu    sync.Mutex
+	b     strings.Builder
+	waits map[string]chan struct{} // by text
 }
 
 func (l *lines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.wake()
 	return l.b.Write(p)
+}
+
+func (l *lines) wake() {
+	for text, c := range l.waits {
+		if strings.Contains(l.b.String(), text) {
+			close(c)
+			delete(l.waits, text)
+		}
+	}
+}
+
+// prints returns a channel that is closed once the console has printed a text.
+func (l *lines) prints(text string) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := make(chan struct{})
+	l.waits = map[string]chan struct{}{text: c}
+	l.wake()
+	return c
 }
 
 func (l *lines) String() string {
@@ -370,28 +391,28 @@ func (s *memorySink) compare(r *repo) error {
 	return nil
 }
 
-// Each phase of a boot × what one source does in it × how an honest source stands beside
-// it. Wherever an honest one comes, the machine boots; where none comes, the outcome is the
-// worst that was sent, and its sender is named.
-func TestALiarBesideAnHonestSource(t *testing.T) {
+// Each phase of a boot × each fault of one source × each state of an honest source beside it.
+// With a reachable honest source the machine boots. Without one the exit code is that of the
+// worst fault, and the error names the source.
+func TestAFaultySourceBesideAnHonestOne(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	r.release("small", map[string][]byte{"kernel": content(21, 20<<10), "initramfs": content(23, 30<<10), "rootfs": content(22, 900<<10)})
 	mode, err := modes.Load("private")
 	ok(t, err)
 	meta := r.metadata()
 	var cells []*cell
-	add := func(liar string, honesty []string, peer bool) {
+	add := func(fault string, honesty []string, peer bool) {
 		for _, phase := range phases {
 			for _, honest := range honesty {
-				cells = append(cells, &cell{repo: r, meta: meta, phase: phase, liar: liar, honest: honest, peer: peer})
+				cells = append(cells, &cell{repo: r, meta: meta, phase: phase, fault: fault, honest: honest, peer: peer})
 			}
 		}
 	}
-	for _, liar := range slices.Sorted(maps.Keys(lies)) {
-		add(liar, honesty, false)
+	for _, fault := range slices.Sorted(maps.Keys(faults)) {
+		add(fault, honesty, false)
 	}
-	for _, liar := range []string{"flips", "stalls", "closes", "200 with text", "404 with JSON", "429 with Retry-After", "redirects in a circle"} {
-		add(liar, []string{"absent", "down for a while"}, true)
+	for _, fault := range []string{"flips", "stalls", "closes", "200 with text", "404 with JSON", "429 with Retry-After", "redirects in a circle"} {
+		add(fault, []string{"absent", "down for a while"}, true)
 	}
 	slots := make(chan struct{}, 48)
 	var tasks sync.WaitGroup
@@ -405,7 +426,7 @@ func TestALiarBesideAnHonestSource(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			if err := c.run(ctx, mode); err != nil {
-				t.Errorf("%s, %s (peer: %t), an honest source %s: %v", c.phase, c.liar, c.peer, c.honest, err)
+				t.Errorf("%s, %s (peer: %t), an honest source %s: %v", c.phase, c.fault, c.peer, c.honest, err)
 			}
 		})
 	}

@@ -1,0 +1,49 @@
+package bootclient
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// Seed serves what an earlier Run left in Config.Cache until ctx ends, and then returns nil. It
+// serves the newest release that verifies, with its metadata and IPNS record, every block of
+// the cache, and the leaves of the artifacts in Config.Artifacts. It writes nothing and may
+// run beside a Run that writes the cache; it serves a newer pointer within seconds.
+//
+// Errors are those of manifest.Verify, and wrap fs.ErrNotExist if the cache has no pointer. A
+// mode that does not announce, and a missing cache, wrap fs.ErrInvalid.
+func Seed(ctx context.Context, cfg Config) error {
+	cfg.Share = true
+	cfg = cfg.complete()
+	switch {
+	case !cfg.mayShare():
+		return bootargs.Usagef("mode %s: serves nobody; choose one that announces", cfg.Mode.Name)
+	case cfg.Cache == "":
+		return bootargs.Usagef("no cache: name the folder that phase-boot fetch --cache filled")
+	}
+	root, err := manifest.ParseRoot(cfg.Root)
+	if err != nil {
+		return err
+	}
+	if err := cfg.cacheDir().check(); err != nil {
+		return fmt.Errorf("cache %s: %w", cfg.Cache, err)
+	}
+	places := func() manifest.Discovery { return cfg.places(root) }
+	node := p2p.Options{MDNS: cfg.Mode.Uses("mdns"), DHT: p2p.DHTOff, Listen: cfg.Listen, Log: cfg.Log}
+	if trust := places(); cfg.Mode.Uses("dht") && trust.DHTPrefix != "" {
+		node.DHT, node.Prefix = p2p.DHTClient, trust.DHTPrefix
+		for _, text := range union(cfg.Bootstrap, trust.Bootstrap) {
+			if p, err := bootargs.ParsePeer(text); err == nil {
+				node.Bootstrap = append(node.Bootstrap, p)
+			}
+		}
+	}
+	return serveCache(ctx, seedOptions{
+		policy: cfg.statePolicy, places: places, cache: cfg.cacheDir(), artifacts: cfg.Artifacts,
+		node: node, http: cfg.HTTP, ready: cfg.Ready, log: cfg.Log,
+	})
+}
