@@ -33,23 +33,10 @@ type announcer struct {
 	lastRecord time.Time             // the same for the IPNS record
 }
 
-// announced is the state of an announcer for the metrics.
+// announced are the figures of an announcer.
 type announced struct {
-	mu     sync.Mutex
-	oldest time.Time
+	oldest time.Time // announcement; zero until all are made
 	count  int
-}
-
-func (a *announced) get() (oldest time.Time, count int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.oldest, a.count
-}
-
-func (a *announced) set(oldest time.Time, count int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.oldest, a.count = oldest, count
 }
 
 // announce runs an announcer until ctx ends.
@@ -199,5 +186,5 @@ func (a *announcer) publishState() {
 			oldest = t
 		}
 	}
-	a.announced.set(oldest, len(a.last))
+	a.announced.Store(&announced{oldest, len(a.last)})
 }

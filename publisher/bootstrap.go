@@ -7,7 +7,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -32,11 +31,13 @@ func Bootstrap(ctx context.Context, opts BootstrapOptions) error {
 	if err != nil {
 		return err
 	}
-	var release func()
-	if node.Identity, release, err = identityOf(opts); err != nil {
-		return err
+	if opts.Identity != "" {
+		var release func()
+		if node.Identity, release, err = lockIdentity(opts.Identity); err != nil {
+			return err
+		}
+		defer release()
 	}
-	defer release()
 	metrics, err := listenPlain("--metrics", opts.Metrics)
 	if err != nil {
 		return err
@@ -99,11 +100,4 @@ func nodeControl(n *p2p.Node) control {
 		}{l.Peer, l.Started, l.Peers, l.DHTPeers}, nil
 	}
 	return control{registry, status, func(context.Context) error { return nil }}
-}
-
-func identityOf(opts BootstrapOptions) (key crypto.PrivKey, release func(), err error) {
-	if opts.Identity == "" {
-		return nil, func() {}, nil
-	}
-	return lockIdentity(opts.Identity)
 }

@@ -100,26 +100,31 @@ func (s *server) status(ctx context.Context) (any, error) {
 			status.Damage = p.err.Error()
 		}
 	}
+	texts := []string{}
+	for _, err := range unhealthy(found) {
+		texts = append(texts, err.Error())
+	}
 	return struct {
 		store.Status
 		Healthy  bool     `json:"healthy"`
 		Problems []string `json:"problems"` // that /healthz reports
 		Live     Live     `json:"live"`
-	}{status, unhealthy(found) == nil, texts(found), s.live(ctx)}, err
+	}{status, len(texts) == 0, texts, s.live(ctx)}, err
 }
 
 func (s *server) live(ctx context.Context) Live {
 	now := s.Now()
 	current, _ := s.source.current()
-	oldest, count := s.announced.get()
 	l := Live{
 		Peer: s.node.ID().String(), Listen: multiaddrs(s.node.Addrs()), Started: s.started, Peers: s.node.Peers(), DHTPeers: s.node.DHTPeers(),
 		HTTPConns: s.conns.Open(), SentBytes: s.meter.sent.Load(),
 		Version: current.Timestamp, PointerAge: now.Sub(current.loaded).Seconds(),
-		RecordAge: s.record.Age(now).Seconds(), AnnouncedAge: -1, Announces: count,
+		RecordAge: s.record.Age(now).Seconds(), AnnouncedAge: -1,
 	}
-	if !oldest.IsZero() {
-		l.AnnouncedAge = now.Sub(oldest).Seconds()
+	if a := s.announced.Load(); a != nil {
+		if l.Announces = a.count; !a.oldest.IsZero() {
+			l.AnnouncedAge = now.Sub(a.oldest).Seconds()
+		}
 	}
 	if v, err := s.verdict(ctx); err == nil {
 		l.Expires, l.verdict = v.Until, v

@@ -91,34 +91,21 @@ func (s *server) verdict(ctx context.Context) (repo.Verdict, error) {
 		r = s.repo // renewalProblems reports the error
 	}
 	current, _ := s.source.current()
-	files, err := current.Files(ctx)
-	if err != nil {
-		return repo.Verdict{}, err
-	}
-	return r.Verdict(ctx, files, s.Now())
+	return r.Verdict(ctx, current.Files, s.Now())
 }
 
-// unhealthy joins the problems for which /healthz is not 200.
-func unhealthy(found []problem) error {
-	var all error
+// unhealthy lists the problems for which /healthz is not 200.
+func unhealthy(found []problem) (all []error) {
 	for _, p := range found {
 		if p.kind != expiring {
-			all = errors.Join(all, p.err)
+			all = append(all, p.err)
 		}
 	}
 	return all
 }
 
-func (s *server) health(ctx context.Context) error { return unhealthy(s.problems(ctx)) }
-
-func texts(found []problem) []string {
-	out := []string{}
-	for _, p := range found {
-		if p.kind != expiring {
-			out = append(out, p.err.Error())
-		}
-	}
-	return out
+func (s *server) health(ctx context.Context) error {
+	return errors.Join(unhealthy(s.problems(ctx))...)
 }
 
 // reported are the problems in the log, and the result of the last refresh.

@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -91,7 +93,7 @@ type server struct {
 	meter       *meter
 	conns       *limit.Conns
 	rates       *limit.Rates
-	announced   announced
+	announced   atomic.Pointer[announced] // nil before the first announcement
 	started     time.Time
 	faults      *slog.Logger // for faults of the store that requests find
 	storeHealth storeHealth
@@ -151,18 +153,14 @@ func (l listeners) close() {
 
 // newServer loads repository, store, record and pointer.
 func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
+	opts.Log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
 	if opts.Uptime == nil {
 		opts.Uptime = uptime
 	}
-	if opts.Identity == "" {
-		opts.Identity = filepath.Join(opts.Store, "peer.key")
-	}
+	opts.Identity = cmp.Or(opts.Identity, filepath.Join(opts.Store, "peer.key"))
 	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC()}
 	s.clock = repo.ClockStart{Wall: opts.Now(), Uptime: opts.Uptime()}
 	s.faults = limit.OnceAnHour(opts.Log.With("store", opts.Store, "remedy", "phase-publish fsck"))

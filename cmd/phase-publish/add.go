@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -60,7 +58,7 @@ func addWithProgress(ctx context.Context, opts ingest.Options) (ingest.Added, er
 	progress := cli.NewProgress(ctx)
 	defer progress.Close()
 	opts.Watch = func(name string, size int64, r io.Reader) ingest.Watched { return progress.Watch(name, size, r) }
-	opts.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	opts.Log = stderrLog()
 	return ingest.Add(ctx, opts)
 }
 

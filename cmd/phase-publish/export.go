@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -58,8 +56,7 @@ run again at any moment, and clients may read meanwhile.`,
 			return errors.Join(done.Err(), cli.Print(cmd, done, exportedWords(done)))
 		},
 	}
-	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store")
-	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder of the repository")
+	storeFlags(cmd, &opts.Store, &opts.Repo)
 	cmd.Flags().StringVar(&opts.Out, "out", "", "folder of the mirror, made when missing")
 	cmd.Flags().StringArrayVar(&keys, "ipns-key", nil, "`key` of an IPNS name in root.json (repeatable); without one, no record is written")
 	cmd.Flags().StringVar(&passFile, "passphrase-file", "", "read the passphrase from the first line of this file")
@@ -67,14 +64,14 @@ run again at any moment, and clients may read meanwhile.`,
 	cmd.Flags().BoolVar(&prune, "prune", false, "no grace: remove files at once that no release needs")
 	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "hash the blocks that are there, and replace wrong ones")
 	cmd.MarkFlagsMutuallyExclusive("grace", "prune")
-	require(cmd, "store", "repo", "out")
+	require(cmd, "out")
 	return cmd
 }
 
 func exportWithProgress(ctx context.Context, opts mirror.Options) (mirror.Exported, error) {
 	progress := cli.NewProgress(ctx)
 	defer progress.Close()
-	opts.Progress, opts.Log = progress.Count("files"), slog.New(slog.NewTextHandler(os.Stderr, nil))
+	opts.Progress, opts.Log = progress.Count("files"), stderrLog()
 	return mirror.Export(ctx, opts)
 }
 

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,7 +30,7 @@ An older release is available until gc removes it: gc keeps three, or as many as
   phase-publish get --store store --repo repo --channel stable --role kernel --out now`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+			o.Log = stderrLog()
 			got, err := store.Get(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -40,15 +38,14 @@ An older release is available until gc removes it: gc keeps three, or as many as
 			return cli.Print(cmd, got, gotWords(got))
 		},
 	}
-	cmd.Flags().StringVar(&o.Store, "store", "", "folder of the store")
-	cmd.Flags().StringVar(&o.Repo, "repo", "", "folder of the repository")
+	storeFlags(cmd, &o.Store, &o.Repo)
 	cmd.Flags().StringVar(&o.Channel, "channel", "", "channel of the release")
 	cmd.Flags().StringVar(&o.Arch, "arch", "", "architecture, where the channel has several")
 	cmd.Flags().StringVar(&o.Release, "release", "", "`version` of the release, such as 2026.10 (default: the published one)")
 	cmd.Flags().Int64Var(&o.Version, "role-version", 0, "`number` of its manifest, where two releases have one version")
 	cmd.Flags().StringVar(&o.Role, "role", "", "one `artifact` alone: kernel, initramfs, rootfs, dtb/NAME or job/NAME.wasm")
 	cmd.Flags().StringVar(&o.Out, "out", "", "folder for the files, made when missing")
-	require(cmd, "store", "repo", "channel", "out")
+	require(cmd, "channel", "out")
 	return cmd
 }
 

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
-	"log/slog"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -42,7 +40,7 @@ func (f *onlineFlags) load(ctx context.Context) (repo.OnlineKey, error) {
 // warnExposed warns of key and passphrase files that other users have access to.
 func warnExposed(files ...string) {
 	if err := signer.CheckExposed(files...); err != nil {
-		slog.New(slog.NewTextHandler(os.Stderr, nil)).Warn("key file not protected", "cause", err)
+		stderrLog().Warn("key file not protected", "cause", err)
 	}
 }
 

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -35,3 +36,12 @@ func require(cmd *cobra.Command, names ...string) {
 		}
 	}
 }
+
+// storeFlags registers --store and --repo, which are required.
+func storeFlags(cmd *cobra.Command, store, repo *string) {
+	cmd.Flags().StringVar(store, "store", "", "folder of the store")
+	cmd.Flags().StringVar(repo, "repo", "", "folder of the repository, made by phase-sign init")
+	require(cmd, "store", "repo")
+}
+
+func stderrLog() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }

@@ -132,8 +132,7 @@ serve only reads the store: several may serve one store and repository, each wit
 			return publisher.Serve(cmd.Context(), opts)
 		},
 	}
-	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store")
-	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder of the repository")
+	storeFlags(cmd, &opts.Store, &opts.Repo)
 	online.register(cmd)
 	cmd.Flags().StringVar(&ipns, "ipns-key", "", "key of the IPNS name in root.json")
 	cmd.Flags().StringVar(&opts.Identity, "identity", "", "file with the peer's key, made when missing (default STORE/peer.key)")
@@ -145,6 +144,6 @@ serve only reads the store: several may serve one store and repository, each wit
 	cmd.Flags().StringVar(&nat, "nat", publisher.NATOff, "for a publisher behind a router: off, auto (map ports; if other peers cannot dial this one, use relays and hole punching), or behind (the same without asking other peers)")
 	cmd.Flags().BoolVar(&opts.MDNS, "mdns", true, "announce on the local network")
 	cmd.Flags().BoolVar(&opts.IgnoreClock, "ignore-clock", false, "sign although the clock contradicts the dates of what is published")
-	require(cmd, "store", "repo", "ipns-key")
+	require(cmd, "ipns-key")
 	return cmd
 }

@@ -35,10 +35,8 @@ block of a published release. It hashes no block; fsck does.`,
 			return errors.Join(s.Err(), cli.Print(cmd, s, statusWords(s)))
 		},
 	}
-	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store")
-	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder of the repository")
+	storeFlags(cmd, &opts.Store, &opts.Repo)
 	cmd.Flags().BoolVar(&opts.IgnoreClock, "ignore-clock", false, "a clock that contradicts what is published is no error")
-	require(cmd, "store", "repo")
 	return cmd
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
+	openfile "github.com/phaseboot/phaseboot/internal/file" // file is a type here
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
@@ -54,11 +55,7 @@ func (m *mirror) checkContent() error {
 
 // isPrivateKey reports whether a file begins like a PEM private key.
 func isPrivateKey(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	f, err := os.Open(path)
+	f, err := openfile.Open(path, openfile.NoFollow)
 	if err != nil {
 		return false
 	}
@@ -77,7 +74,7 @@ func (e *export) sameRepository() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil && !bytes.Equal(data, e.content.files[first]) {
+	if err == nil && !bytes.Equal(data, e.content.Files[first]) {
 		return fmt.Errorf("mirror %s: its %s is of another repository (%w); name another folder", e.Out, first, fs.ErrInvalid)
 	}
 	return err

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -79,9 +80,7 @@ func Export(ctx context.Context, o Options) (Exported, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Progress == nil {
 		o.Progress = func(int, int) {}
 	}
@@ -139,7 +138,6 @@ func outside(out string, private ...string) error {
 type content struct {
 	*repo.Pointer
 	repo     *repo.Repo
-	files    repo.Files // of the metadata folder: the files that are verified are exported
 	releases []manifest.Release
 	leftOut  error
 	warning  string
@@ -155,9 +153,6 @@ func readContent(ctx context.Context, o Options) (*content, error) {
 	if c.Pointer, err = repo.ReadPointer(ctx, o.Repo); err != nil {
 		return nil, err
 	}
-	if c.files, err = c.Files(ctx); err != nil {
-		return nil, err
-	}
 	if p, err := r.Published(ctx); err != nil {
 		return nil, err
 	} else if p != nil && !r.KeyReplaced(p) {
@@ -165,7 +160,7 @@ func readContent(ctx context.Context, o Options) (*content, error) {
 			return nil, err
 		}
 	}
-	c.releases, err = manifest.Channels(ctx, c.files, r.RootData, o.Now())
+	c.releases, err = manifest.Channels(ctx, c.Files, r.RootData, o.Now())
 	switch {
 	case errors.Is(err, manifest.ErrExpired) && len(c.releases) == 0:
 		return nil, fmt.Errorf("repository %s: %w; phase-publish serve and add sign again", o.Repo, err)

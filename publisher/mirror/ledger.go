@@ -82,7 +82,3 @@ func (l ledger) write(path string) error {
 		return b.Flush()
 	})
 }
-
-func (l ledger) clone() ledger { return maps.Clone(l) }
-
-func (l ledger) equal(o ledger) bool { return maps.EqualFunc(l, o, time.Time.Equal) }

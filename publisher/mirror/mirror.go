@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -152,18 +153,13 @@ func (m *mirror) close() {
 
 // list returns the paths of the files in one of the folders.
 func (m *mirror) list(dir string) (map[string]bool, error) {
-	d, err := os.Open(m.at(dir))
+	entries, err := os.ReadDir(m.at(dir))
 	if err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("mirror: %w", err)
-	}
-	out := make(map[string]bool, len(names))
-	for _, name := range names {
-		out[dir+name] = true
+	out := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		out[dir+e.Name()] = true
 	}
 	return out, nil
 }
@@ -283,7 +279,7 @@ func (m *mirror) sync() error {
 // prune notes since when exported files are not needed, removes those whose grace is over,
 // and returns how many wait for that and how many were removed.
 func (m *mirror) prune(needed []file, now time.Time, grace time.Duration) (waiting, removed int, err error) {
-	before := m.ledger.clone()
+	before := maps.Clone(m.ledger)
 	isNeeded := make(map[string]bool, len(needed))
 	for _, f := range needed {
 		isNeeded[f.path] = true
@@ -306,7 +302,7 @@ func (m *mirror) prune(needed []file, now time.Time, grace time.Duration) (waiti
 		delete(m.ledger, path)
 		removed++
 	}
-	if m.ledger.equal(before) {
+	if maps.EqualFunc(m.ledger, before, time.Time.Equal) {
 		return waiting, removed, nil
 	}
 	return waiting, removed, m.ledger.write(m.ledgerPath())

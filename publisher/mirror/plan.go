@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/ipfs/go-cid"
@@ -44,8 +45,10 @@ func (e *export) blocks(ctx context.Context) ([]file, error) {
 // metadata lists the metadata files whose names which accepts.
 func (e *export) metadata(which func(name string) bool) []file {
 	var out []file
-	for _, name := range slices.DeleteFunc(slices.Clone(e.content.Names), func(name string) bool { return !which(name) }) {
-		out = append(out, file{path: dirMetadata + name, data: e.content.files[name]})
+	for _, name := range slices.Sorted(maps.Keys(e.content.Files)) {
+		if which(name) {
+			out = append(out, file{path: dirMetadata + name, data: e.content.Files[name]})
+		}
 	}
 	return out
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +26,7 @@ type Pointer struct {
 	Timestamp int64 // version, and sequence number of the IPNS record
 	Snapshot  int64 // version
 	Expires   time.Time
-	Names     []string // of the files, sorted
+	Files     Files
 	Blocks    *cas.Memory
 }
 
@@ -53,8 +52,8 @@ func ReadPointer(ctx context.Context, dir string) (*Pointer, error) {
 	if err := r.addRoots(ctx, files); err != nil {
 		return nil, err
 	}
-	out := &Pointer{Timestamp: p.TimestampVersion(), Snapshot: p.snapshotVersion(), Expires: p.expires(), Blocks: cas.NewMemory()}
-	return out, out.build(ctx, files)
+	out := &Pointer{Timestamp: p.TimestampVersion(), Snapshot: p.snapshotVersion(), Expires: p.expires(), Files: files, Blocks: cas.NewMemory()}
+	return out, out.build(ctx)
 }
 
 // NoRelease is the error of a repository in which nothing is published. It wraps
@@ -92,17 +91,15 @@ func (r *Repo) addRoots(ctx context.Context, files Files) error {
 	return nil
 }
 
-func (p *Pointer) build(ctx context.Context, files Files) error {
-	entries := make([]cas.Entry, 0, len(files))
-	for name, data := range files {
+func (p *Pointer) build(ctx context.Context) error {
+	entries := make([]cas.Entry, 0, len(p.Files))
+	for name, data := range p.Files {
 		f, err := cas.AddFile(ctx, p.Blocks.Put, bytes.NewReader(data), folderChunker)
 		if err != nil {
 			return fmt.Errorf("metadata folder: %s: %w", name, err)
 		}
 		entries = append(entries, cas.Entry{Name: name, CID: f.CID, Size: f.Size})
-		p.Names = append(p.Names, name)
 	}
-	slices.Sort(p.Names)
 	var err error
 	if p.Folder, err = cas.AddDir(ctx, p.Blocks.Put, entries); err != nil {
 		return fmt.Errorf("metadata folder: %w", err)
@@ -120,19 +117,4 @@ func (f Files) Metadata(_ context.Context, name string, limit int64) ([]byte, er
 		return nil, fmt.Errorf("%.80q: %w", name, fs.ErrNotExist)
 	}
 	return data[:min(int64(len(data)), limit)], nil
-}
-
-// Files reads the files of the folder back from its blocks.
-func (p *Pointer) Files(ctx context.Context) (Files, error) {
-	entries, err := cas.ReadDir(ctx, p.Blocks, p.Folder)
-	if err != nil {
-		return nil, err
-	}
-	files := make(Files, len(entries))
-	for _, e := range entries {
-		if files[e.Name], err = cas.ReadFile(ctx, p.Blocks, e.CID, cas.MaxBlock); err != nil {
-			return nil, fmt.Errorf("metadata folder: %s: %w", e.Name, err)
-		}
-	}
-	return files, nil
 }

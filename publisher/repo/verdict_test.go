@@ -16,11 +16,9 @@ func TestTheVerdictKnowsItsNextChange(t *testing.T) {
 	pubtest.Check(t, err)
 	p, err := repo.ReadPointer(t.Context(), w.Repo())
 	pubtest.Check(t, err)
-	files, err := p.Files(t.Context())
-	pubtest.Check(t, err)
 	at := start
 	for _, want := range []time.Duration{30 * pubtest.Day, 40 * pubtest.Day, 300 * pubtest.Day, 300 * pubtest.Day} {
-		v, err := r.Verdict(t.Context(), files, at)
+		v, err := r.Verdict(t.Context(), p.Files, at)
 		pubtest.Check(t, err)
 		next := v.NextChange(at)
 		if got := next.Sub(start); got < want-time.Hour || got > want+time.Hour {

@@ -39,23 +39,11 @@ func HashFile(ctx context.Context, path string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
+	defer context.AfterFunc(ctx, func() { f.Close() })() // ends the copy
 	sum := sha256.New()
-	if _, err := io.Copy(sum, cancelReader{ctx, f}); err != nil {
-		return "", err
+	_, err = io.Copy(sum, f)
+	if ctx.Err() != nil {
+		err = ctx.Err()
 	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
-}
-
-// A cancelReader returns an error once its context has ended.
-type cancelReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-// Read implements io.Reader.
-func (r cancelReader) Read(b []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(b)
+	return hex.EncodeToString(sum.Sum(nil)), err
 }

@@ -88,12 +88,8 @@ func (s *Status) judge(ctx context.Context, r *repo.Repo, p *repo.Published, now
 	if err != nil {
 		return err
 	}
-	files, err := pointer.Files(ctx)
-	if err != nil {
-		return err
-	}
 	s.Pointer, s.Sequence, s.Expires = pointer.Folder.String(), pointer.Timestamp, pointer.Expires.UTC()
-	if s.Verdict, err = r.Verdict(ctx, files, now); err != nil {
+	if s.Verdict, err = r.Verdict(ctx, pointer.Files, now); err != nil {
 		return err
 	}
 	s.Expired = slices.ContainsFunc(s.Files, func(f repo.FileDate) bool { return f.State == repo.StateExpired })
@@ -104,7 +100,7 @@ func (s *Status) judge(ctx context.Context, r *repo.Repo, p *repo.Published, now
 		s.Refused = fmt.Sprintf("root version %d replaced the online key; run phase-publish serve, or add, with the new one: %s", r.Root.Version(), s.Refused)
 		s.err = repo.Refusal{Text: s.Refused, Err: s.err}
 	}
-	releases, err := manifest.Published(ctx, files, r.RootData)
+	releases, err := manifest.Published(ctx, pointer.Files, r.RootData)
 	s.Releases = append(s.Releases, releases...)
 	if err != nil && s.err == nil {
 		s.Refused, s.err = err.Error(), err

@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
 	"slices"
 	"strings"
 
@@ -16,14 +14,6 @@ import (
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
-
-// storeFlags registers the flags of fsck, gc and stats.
-func storeFlags(cmd *cobra.Command, o *store.Options) {
-	o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	cmd.Flags().StringVar(&o.Store, "store", "", "folder of the store")
-	cmd.Flags().StringVar(&o.Repo, "repo", "", "folder of the repository whose releases it holds")
-	require(cmd, "store", "repo")
-}
 
 func newFsck() *cobra.Command {
 	var o store.Options
@@ -60,7 +50,8 @@ which makes a new store: add does not hash blocks that a store has already.`,
 			return errors.Join(err, cli.Print(cmd, checked, checkedWords(checked)))
 		},
 	}
-	storeFlags(cmd, &o)
+	o.Log = stderrLog()
+	storeFlags(cmd, &o.Store, &o.Repo)
 	cmd.Flags().IntVar(&o.Keep, "keep", store.DefaultKeep, "releases of each channel and architecture that must be complete; 0 is all")
 	cmd.Flags().StringVar(&repair, "repair", "", "`URL` of a gateway that has the lost blocks")
 	return cmd
@@ -151,7 +142,8 @@ serve the store meanwhile; add and gc refuse to run at the same time. stats with
 				did, size(done.Bytes), count(done.Blocks, "block"), count(done.Packs, "pack"), size(done.LeftBytes)))
 		},
 	}
-	storeFlags(cmd, &o)
+	o.Log = stderrLog()
+	storeFlags(cmd, &o.Store, &o.Repo)
 	keep.register(cmd, &o)
 	cmd.Flags().BoolVar(&o.Dry, "dry-run", false, "only report what would be removed")
 	return cmd
@@ -178,7 +170,8 @@ func newStats() *cobra.Command {
 			return cli.Print(cmd, s, statsWords(s))
 		},
 	}
-	storeFlags(cmd, &o)
+	o.Log = stderrLog()
+	storeFlags(cmd, &o.Store, &o.Repo)
 	keep.register(cmd, &o)
 	return cmd
 }
