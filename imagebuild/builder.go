@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // A Builder makes images. Several goroutines may use it, and several processes may share
@@ -46,7 +46,7 @@ func New(opts Options) (*Builder, error) {
 	}
 	b.cache = abs
 	if err := os.MkdirAll(b.cache, 0o755); err != nil {
-		return nil, fmt.Errorf("cache: %w; set PHASE_BUILD_CACHE to a folder you can write", noSpace(err))
+		return nil, fmt.Errorf("cache: %w; set PHASE_BUILD_CACHE to a folder you can write", file.FullDisk(err))
 	}
 	b.removeStaleDirs()
 	return b, nil
@@ -98,11 +98,11 @@ func (b *Builder) date(inputs ...time.Time) time.Time {
 func (b *Builder) tempDir() (string, func(), error) {
 	dir, err := os.MkdirTemp(b.cache, tempPrefix)
 	if err != nil {
-		return "", nil, fmt.Errorf("cache: %w", noSpace(err))
+		return "", nil, fmt.Errorf("cache: %w", file.FullDisk(err))
 	}
 	lock, err := os.Open(dir)
 	if err == nil {
-		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err = file.TryLock(lock)
 	}
 	if err != nil {
 		os.RemoveAll(dir)
@@ -132,7 +132,7 @@ func (b *Builder) removeStaleDirs() {
 			continue
 		}
 		info, err := lock.Stat()
-		if err == nil && time.Since(info.ModTime()) > staleAge && unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if err == nil && time.Since(info.ModTime()) > staleAge && file.TryLock(lock) == nil {
 			os.RemoveAll(dir)
 		}
 		lock.Close()

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // A deb is one package version of the host's apt index.
@@ -144,10 +145,10 @@ func (b *Builder) download(ctx context.Context, d deb) (string, error) {
 // content, that copy stays.
 func (b *Builder) moveToCache(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return noSpace(err)
+		return file.FullDisk(err)
 	}
 	if err := syncAll(from); err != nil {
-		return noSpace(err)
+		return file.FullDisk(err)
 	}
 	err := os.Rename(from, to)
 	if errors.Is(err, fs.ErrExist) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
@@ -67,7 +68,7 @@ func (b *Builder) WriteESP(ctx context.Context, m Media, out string) (*MediaInfo
 	if err != nil {
 		return nil, err
 	}
-	err = buildFile(out, func(file string) error { return b.makeESP(ctx, tree, file) })
+	err = buildFile(out, func(image string) error { return b.makeESP(ctx, tree, image) })
 	if err != nil {
 		return nil, err
 	}
@@ -190,15 +191,15 @@ func (t *espTree) identity() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// makeESP writes the filesystem into file, which must exist and be empty.
-func (b *Builder) makeESP(ctx context.Context, t *espTree, file string) error {
+// makeESP writes the filesystem into image, which must exist and be empty.
+func (b *Builder) makeESP(ctx context.Context, t *espTree, image string) error {
 	defer b.progress.step("EFI system partition")()
-	if err := os.Truncate(file, t.size()); err != nil {
-		return noSpace(err)
+	if err := os.Truncate(image, t.size()); err != nil {
+		return file.FullDisk(err)
 	}
 	id := t.identity()
 	mkfs := command("mkfs.vfat", "--invariant", "-F", "32", "-s", strconv.Itoa(espCluster), "-n", "PHASE-BOOT",
-		"-i", fmt.Sprintf("%08x", binary.BigEndian.Uint32(id[:])), file)
+		"-i", fmt.Sprintf("%08x", binary.BigEndian.Uint32(id[:])), image)
 	if err := mkfs.run(ctx); err != nil {
 		return err
 	}
@@ -207,12 +208,12 @@ func (b *Builder) makeESP(ctx context.Context, t *espTree, file string) error {
 		return err
 	}
 	defer clean()
-	return t.copyTo(ctx, file, tmp)
+	return t.copyTo(ctx, image, tmp)
 }
 
 // copyTo copies the files into the filesystem with mtools: first the folders, then the
 // files, in sorted order and with the same date.
-func (t *espTree) copyTo(ctx context.Context, file, tmp string) error {
+func (t *espTree) copyTo(ctx context.Context, image, tmp string) error {
 	date := t.fatDate()
 	env := []string{"MTOOLS_SKIP_CHECK=1", "MTOOLSRC=/dev/null", fmt.Sprintf("SOURCE_DATE_EPOCH=%d", date.Unix())}
 	var dirs []string
@@ -224,18 +225,18 @@ func (t *espTree) copyTo(ctx context.Context, file, tmp string) error {
 		}
 	}
 	slices.Sort(dirs)
-	if err := command("mmd", append([]string{"-i", file}, dirs...)...).with(env...).run(ctx); err != nil {
+	if err := command("mmd", append([]string{"-i", image}, dirs...)...).with(env...).run(ctx); err != nil {
 		return err
 	}
 	for _, name := range t.names() {
 		local := filepath.Join(tmp, "file")
 		if err := os.WriteFile(local, t.files[name], 0o644); err != nil {
-			return noSpace(err)
+			return file.FullDisk(err)
 		}
 		if err := os.Chtimes(local, date, date); err != nil {
 			return err
 		}
-		if err := command("mcopy", "-o", "-m", "-i", file, local, "::/"+name).with(env...).run(ctx); err != nil {
+		if err := command("mcopy", "-o", "-m", "-i", image, local, "::/"+name).with(env...).run(ctx); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // buildFile makes a file that other programs write. fill gets the name of an empty temporary
@@ -17,7 +18,7 @@ func buildFile(out string, fill func(file string) error) (err error) {
 	dir := filepath.Dir(out)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(out)+".*")
 	if err != nil {
-		return noSpace(err)
+		return file.FullDisk(err)
 	}
 	defer f.Close()
 	defer func() {
@@ -29,7 +30,7 @@ func buildFile(out string, fill func(file string) error) (err error) {
 		return err
 	}
 	if err = errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
-		return noSpace(err)
+		return file.FullDisk(err)
 	}
 	if err = os.Rename(f.Name(), out); err != nil {
 		return err
@@ -72,7 +73,7 @@ func copySparse(to string, toOffset int64, from string, fromOffset, size int64) 
 		}
 		if !bytes.Equal(buf[:n], zero[:n]) {
 			if _, err := dst.WriteAt(buf[:n], toOffset+done); err != nil {
-				return noSpace(err)
+				return file.FullDisk(err)
 			}
 		}
 		done += int64(n)

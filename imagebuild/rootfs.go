@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // Rootfs is what WriteRootfs makes a target's root filesystem of.
@@ -166,7 +167,7 @@ func (b *Builder) base(ctx context.Context, p *base) (string, error) {
 	defer clean()
 	out, err := os.Create(filepath.Join(tmp, "base.tar"))
 	if err != nil {
-		return "", noSpace(err)
+		return "", file.FullDisk(err)
 	}
 	defer out.Close()
 	for _, option := range p.excludes {
@@ -190,7 +191,7 @@ func (b *Builder) base(ctx context.Context, p *base) (string, error) {
 		return "", fmt.Errorf("base system: %w; if a package is gone from the mirror, run: apt-get update", err)
 	}
 	if err := out.Close(); err != nil {
-		return "", noSpace(err)
+		return "", file.FullDisk(err)
 	}
 	return path, b.moveToCache(out.Name(), path)
 }

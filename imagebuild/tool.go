@@ -172,14 +172,6 @@ func (t *outputTail) lastLines() string {
 	return strings.TrimSpace(strings.Join(lines[max(0, len(lines)-2):], "; "))
 }
 
-// noSpace adds the remedy to the error of a full disk.
-func noSpace(err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
-		return fmt.Errorf("%w; free some space and run it again", err)
-	}
-	return err
-}
-
 // checkOut refuses an output path that cannot become a file. It is called before the work
 // begins.
 func checkOut(path string) error {

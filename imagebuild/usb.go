@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // Layout of a USB image in bytes: 1 MiB for the partition table, the EFI system partition,
@@ -42,7 +44,7 @@ func (b *Builder) WriteUSB(ctx context.Context, m Media, size int64, out string)
 		return nil, err
 	}
 	d := layOut(tree, size)
-	err = buildFile(out, func(file string) error { return b.makeDisk(ctx, tree, d, file) })
+	err = buildFile(out, func(image string) error { return b.makeDisk(ctx, tree, d, image) })
 	if err != nil {
 		return nil, err
 	}
@@ -82,9 +84,9 @@ func (d disk) guid(what string) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
 }
 
-func (b *Builder) makeDisk(ctx context.Context, t *espTree, d disk, file string) error {
-	if err := os.Truncate(file, d.size); err != nil {
-		return noSpace(err)
+func (b *Builder) makeDisk(ctx context.Context, t *espTree, d disk, image string) error {
+	if err := os.Truncate(image, d.size); err != nil {
+		return file.FullDisk(err)
 	}
 	tmp, clean, err := b.tempDir()
 	if err != nil {
@@ -93,38 +95,38 @@ func (b *Builder) makeDisk(ctx context.Context, t *espTree, d disk, file string)
 	defer clean()
 	esp := filepath.Join(tmp, "esp")
 	if err := os.WriteFile(esp, nil, 0o644); err != nil {
-		return noSpace(err)
+		return file.FullDisk(err)
 	}
 	if err := b.makeESP(ctx, t, esp); err != nil {
 		return err
 	}
-	if err := copySparse(file, firstPartition, esp, 0, d.espSize); err != nil {
+	if err := copySparse(image, firstPartition, esp, 0, d.espSize); err != nil {
 		return err
 	}
-	if err := b.makeCache(ctx, t, d, file); err != nil {
+	if err := b.makeCache(ctx, t, d, image); err != nil {
 		return err
 	}
-	return d.partition(ctx, file)
+	return d.partition(ctx, image)
 }
 
 // makeCache makes the ext4 filesystem inside the image. It initializes all tables now:
 // otherwise a kernel thread would write to the stick later, also with phase.nowrite.
-func (b *Builder) makeCache(ctx context.Context, t *espTree, d disk, file string) error {
+func (b *Builder) makeCache(ctx context.Context, t *espTree, d disk, image string) error {
 	defer b.progress.step("cache partition")()
 	extended := fmt.Sprintf("offset=%d,hash_seed=%s,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,nodiscard", d.cacheStart, d.guid("cache hash"))
 	mke2fs := command("mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-L", CacheLabel, "-U", d.guid("cache"),
-		"-E", extended, file, fmt.Sprintf("%dk", d.cacheSize>>10))
+		"-E", extended, image, fmt.Sprintf("%dk", d.cacheSize>>10))
 	date := max(t.date.Unix(), 1) // 0 would mean now
 	return mke2fs.with(fmt.Sprintf("E2FSPROGS_FAKE_TIME=%d", date), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", date)).run(ctx)
 }
 
 // partition writes the GPT and its backup.
-func (d disk) partition(ctx context.Context, file string) error {
+func (d disk) partition(ctx context.Context, image string) error {
 	span := func(n int, start, size int64) string {
 		return fmt.Sprintf("--new=%d:%d:%d", n, start/sector, (start+size)/sector-1)
 	}
 	return command("sgdisk", "--clear", "--set-alignment=1", "--disk-guid="+d.guid("disk"),
 		span(1, firstPartition, d.espSize), "--typecode=1:EF00", "--change-name=1:EFI system partition", "--partition-guid=1:"+d.guid("esp"),
 		span(2, d.cacheStart, d.cacheSize), "--typecode=2:8300", "--change-name=2:"+CacheLabel, "--partition-guid=2:"+d.guid("cache partition"),
-		file).run(ctx)
+		image).run(ctx)
 }

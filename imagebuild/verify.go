@@ -23,6 +23,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -252,7 +253,7 @@ func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
 // the start of the file; several parts keep their offsets.
 func extract(to string, size int64, image string, parts ...span) error {
 	if err := errors.Join(os.WriteFile(to, nil, 0o600), os.Truncate(to, size)); err != nil {
-		return noSpace(err)
+		return file.FullDisk(err)
 	}
 	for _, s := range parts {
 		at := s.start
