@@ -16,6 +16,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/ipnsname"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -153,7 +154,7 @@ func TestAMissingBlockIsReportedOnceWithTheRemedy(t *testing.T) {
 
 func TestARootOfAnotherRepositoryIsRecognized(t *testing.T) {
 	t.Parallel()
-	other, err := p2p.Name(public("other-ipns")[0])
+	other, err := ipnsname.Of(public("other-ipns")[0])
 	ok(t, err)
 	us, them := newRepo(t, "us", manifest.Discovery{}), newRepo(t, "foreign", manifest.Discovery{})
 	root, err := manifest.NewRoot(manifest.RootSpec{

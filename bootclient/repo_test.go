@@ -18,6 +18,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/ipnsname"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -66,7 +67,7 @@ type repo struct {
 // an attacker had stolen it.
 func newRepo(t *testing.T, owner string, discovery manifest.Discovery) *repo {
 	t.Helper()
-	name, err := p2p.Name(public("ipns")[0])
+	name, err := ipnsname.Of(public("ipns")[0])
 	ok(t, err)
 	discovery.IPNS = append(discovery.IPNS, name)
 	r := &repo{t: t, owner: owner, online: owner + "-online", ipns: name, files: map[string][]byte{}, store: cas.NewMemory(), expires: 24 * time.Hour}

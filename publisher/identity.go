@@ -3,8 +3,6 @@ package publisher
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/ed25519pem"
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
@@ -35,13 +34,8 @@ func LoadIdentity(path string) (crypto.PrivKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	var key any
-	block, _ := pem.Decode(data)
-	if block != nil {
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	}
-	private, ok := key.(ed25519.PrivateKey)
-	if block == nil || err != nil || !ok {
+	private, err := ed25519pem.Parse(data)
+	if err != nil {
 		return nil, fmt.Errorf("identity %s: not an Ed25519 key in PKCS #8 PEM; remove the file to get a new peer ID: %w", path, cas.ErrCorrupt)
 	}
 	return crypto.UnmarshalEd25519PrivateKey(private)
@@ -69,11 +63,10 @@ func makeIdentity(path string) (crypto.PrivKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
+	text, err := ed25519pem.Marshal(private)
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	err = atomicfile.Create(path, 0o600, text)
 	if errors.Is(err, fs.ErrExist) { // another process has made it meanwhile
 		if err := file.Check(path, 0); err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/ipnsname"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
@@ -103,7 +104,7 @@ func newOverlay() (*overlay, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, err := p2p.Name(key.Public().(ed25519.PublicKey))
+	name, err := ipnsname.Of(key.Public().(ed25519.PublicKey))
 	return &overlay{net: newMemoryNetwork(), key: key, name: name}, err
 }
 

@@ -3,14 +3,13 @@ package machine
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/ed25519pem"
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
@@ -65,11 +64,7 @@ func newKey() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	return ed25519pem.Marshal(key)
 }
 
 // readKey reads a key file and returns its PEM bytes if they hold an Ed25519 key.
@@ -81,13 +76,9 @@ func readKey(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, fmt.Errorf("%w: not PEM", errBadKey)
+	key, err := ed25519pem.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errBadKey, err)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if _, ok := key.(ed25519.PrivateKey); err != nil || !ok {
-		return nil, fmt.Errorf("%w: not an Ed25519 key in PKCS #8", errBadKey)
-	}
-	return pem.EncodeToMemory(block), nil
+	return ed25519pem.Marshal(key)
 }

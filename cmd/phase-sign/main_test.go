@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"testing"
@@ -13,6 +11,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature/kms/cliplugin/handler"
 
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/ed25519pem"
 	"github.com/phaseboot/phaseboot/internal/scripttest"
 	"github.com/phaseboot/phaseboot/internal/vault"
 )
@@ -53,11 +52,7 @@ func openFileKey(path string) (fileKey, error) {
 	if err != nil {
 		return fileKey{}, err
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return fileKey{}, fmt.Errorf("%s: not PEM", path)
-	}
-	private, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	private, err := ed25519pem.Parse(data)
 	if err != nil {
 		return fileKey{}, err
 	}

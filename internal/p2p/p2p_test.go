@@ -27,6 +27,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/ipnsname"
 	"github.com/phaseboot/phaseboot/internal/netns"
 	"github.com/phaseboot/phaseboot/internal/p2p/quic"
 )
@@ -78,7 +79,7 @@ func ipnsKey(t *testing.T) (ed25519.PrivateKey, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name, err := Name(pub)
+	name, err := ipnsname.Of(pub)
 	if err != nil {
 		t.Fatal(err)
 	}

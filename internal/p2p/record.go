@@ -11,7 +11,6 @@ import (
 	"github.com/ipfs/boxo/path"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/phaseboot/phaseboot/cas"
 )
@@ -26,19 +25,6 @@ var ErrRecord = errors.New("IPNS record refused")
 // ErrNoRecord says that bytes are no IPNS record of anybody: text, a web page, nothing, or a
 // record that was cut. It is an ErrRecord.
 var ErrNoRecord = fmt.Errorf("%w: it is none", ErrRecord)
-
-// Name returns the IPNS name of a key, "k51…".
-func Name(key ed25519.PublicKey) (string, error) {
-	pub, err := crypto.UnmarshalEd25519PublicKey(key)
-	if err != nil {
-		return "", fmt.Errorf("IPNS key: %w", err)
-	}
-	id, err := peer.IDFromPublicKey(pub)
-	if err != nil {
-		return "", fmt.Errorf("IPNS key: %w", err)
-	}
-	return ipns.NameFromPeer(id).String(), nil
-}
 
 // NewRecord signs a V2 IPNS record that points to /ipfs/folder until eol. ttl says how
 // long a resolver may keep it.

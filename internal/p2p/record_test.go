@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/ipnsname"
 )
 
 func randomPeer(t *testing.T) peer.ID {
@@ -112,7 +113,7 @@ func FuzzCheckRecord(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	name, err := Name(pub)
+	name, err := ipnsname.Of(pub)
 	if err != nil {
 		f.Fatal(err)
 	}

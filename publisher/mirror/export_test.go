@@ -21,6 +21,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/ipnsname"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/pubtest"
@@ -53,7 +54,7 @@ func (m mirrorFolder) Block(_ context.Context, c cid.Cid) ([]byte, error) {
 // verifies it as a machine does.
 func (w *world) releaseOf(src cas.Source, record []byte) string {
 	w.T.Helper()
-	name, err := p2p.Name(pubtest.Public(w.IPNS))
+	name, err := ipnsname.Of(pubtest.Public(w.IPNS))
 	pubtest.Check(w.T, err)
 	folder, _, err := p2p.CheckRecord(name, record)
 	pubtest.Check(w.T, err)
@@ -70,7 +71,7 @@ func (w *world) releaseOf(src cas.Source, record []byte) string {
 
 func (w *world) recordOf(dir string) []byte {
 	w.T.Helper()
-	name, err := p2p.Name(pubtest.Public(w.IPNS))
+	name, err := ipnsname.Of(pubtest.Public(w.IPNS))
 	pubtest.Check(w.T, err)
 	data, err := os.ReadFile(filepath.Join(dir, "ipns", name))
 	pubtest.Check(w.T, err)

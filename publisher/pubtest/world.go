@@ -20,10 +20,11 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/internal/ipnsname"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/ingest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 // Day is 24 hours.
@@ -123,7 +124,7 @@ func Signer(t *testing.T, key ed25519.PrivateKey) signature.Signer {
 // Name is the IPNS name of the repository.
 func (w *World) Name() string {
 	w.T.Helper()
-	name, err := p2p.Name(Public(w.IPNS))
+	name, err := ipnsname.Of(Public(w.IPNS))
 	Check(w.T, err)
 	return name
 }

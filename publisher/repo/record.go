@@ -12,7 +12,9 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/internal/ipnsname"
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 const (
@@ -37,7 +39,7 @@ type Record struct {
 
 // NewRecord refuses a key whose name root.json does not list: machines do not resolve it.
 func (r *Repo) NewRecord(key ed25519.PrivateKey) (*Record, error) {
-	name, err := p2p.Name(key.Public().(ed25519.PublicKey))
+	name, err := ipnsname.Of(key.Public().(ed25519.PublicKey))
 	if err != nil {
 		return nil, err
 	}
