@@ -1,6 +1,5 @@
-// Command sigstore-kms-hashivault is the plugin program that phase-sign runs for
-// --key hashivault://NAME: it asks Vault or OpenBao to sign. Everything it does is in
-// package vault.
+// Command sigstore-kms-hashivault is the plugin program that phase-sign and phase-publish run for
+// the key hashivault://NAME: Vault or OpenBao signs. All its code is in package vault.
 package main
 
 import (

@@ -20,14 +20,14 @@ const (
 	maxAnswer = 1 << 20          // bytes read of an answer
 )
 
-// An engine is a transit engine and the right to use it, over its HTTP API
+// An engine is the address of a transit engine and the token for it
 // (https://developer.hashicorp.com/vault/api-docs/secret/transit).
 type engine struct {
 	url   *url.URL
 	token string
 }
 
-// newEngine reads the environment that Vault's and sigstore's tools read.
+// newEngine reads the environment variables of Vault's and sigstore's tools.
 func newEngine() (engine, error) {
 	addr := os.Getenv("VAULT_ADDR")
 	u, err := url.Parse(addr)
@@ -49,24 +49,24 @@ func newEngine() (engine, error) {
 	return engine{u.JoinPath("v1", mount), token}, nil
 }
 
-// call asks one thing, with a body unless it is nil, and reads the answer.
+// call sends a request and reads the answer. A nil body is not sent.
 func (e engine) call(ctx context.Context, method, path string, body, answer any) error {
-	status, data, err := e.ask(ctx, method, path, body)
+	status, data, err := e.send(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
 	return readAnswer(status, data, answer)
 }
 
-// ask returns the status and the body of an answer.
-func (e engine) ask(ctx context.Context, method, path string, body any) (int, []byte, error) {
+// send sends a request and returns the status and the body of the answer.
+func (e engine) send(ctx context.Context, method, path string, body any) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	req, err := e.request(ctx, method, path, body)
 	if err != nil {
 		return 0, nil, err
 	}
-	// a redirection would carry the token to wherever it points
+	// a redirect would send the token to another server
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -80,7 +80,7 @@ func (e engine) ask(ctx context.Context, method, path string, body any) (int, []
 	return resp.StatusCode, data, nil
 }
 
-// readAnswer reads an answer, or words the refusal that it is.
+// readAnswer reads the data of an answer with status 200. Another status is an error.
 func readAnswer(status int, data []byte, answer any) error {
 	if status != http.StatusOK {
 		return refusal(status, data)
@@ -88,6 +88,7 @@ func readAnswer(status int, data []byte, answer any) error {
 	return payload(data, answer)
 }
 
+// request builds a request with the token and the namespace.
 func (e engine) request(ctx context.Context, method, path string, body any) (*http.Request, error) {
 	var data []byte
 	if body != nil {
@@ -108,23 +109,23 @@ func (e engine) request(ctx context.Context, method, path string, body any) (*ht
 	return req, nil
 }
 
-// refusal words an answer that is none.
+// refusal words an answer with another status than 200 for an operator.
 func refusal(status int, data []byte) error {
-	var said struct {
+	var answer struct {
 		Errors []string `json:"errors"`
 	}
-	_ = json.Unmarshal(data, &said) // a proxy may answer in words of its own
-	reason := fmt.Sprintf("vault: status %d %.200q", status, strings.Join(said.Errors, "; "))
+	_ = json.Unmarshal(data, &answer) // a proxy may answer without JSON
+	reason := fmt.Sprintf("vault: status %d %.200q", status, strings.Join(answer.Errors, "; "))
 	switch status {
 	case http.StatusNotFound:
 		return fmt.Errorf("%s: no such key; %s", reason, makeKey)
 	case http.StatusForbidden:
-		return fmt.Errorf("%s: the token may not use this key", reason)
+		return fmt.Errorf("%s: the token may not use this key; use another token", reason)
 	}
 	return errors.New(reason)
 }
 
-// payload reads the data of an answer.
+// payload reads the field data of an answer.
 func payload(data []byte, answer any) error {
 	envelope := struct {
 		Data any `json:"data"`

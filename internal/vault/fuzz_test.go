@@ -23,10 +23,10 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(403, []byte(`{"errors": ["1 error occurred:\n\t* permission denied\n\n"]}`))
 	f.Add(404, []byte("<html>\x1b[2J"))
 	f.Fuzz(func(t *testing.T, status int, data []byte) {
-		var said keyAnswer
-		if err := readAnswer(status, data, &said); err != nil {
+		var answer keyAnswer
+		if err := readAnswer(status, data, &answer); err != nil {
 			printableLine(t, err)
-		} else if key, err := said.newest(); err != nil {
+		} else if key, err := answer.newest(); err != nil {
 			printableLine(t, err)
 		} else if len(key) != ed25519.PublicKeySize {
 			t.Errorf("a key of %d bytes", len(key))

@@ -24,7 +24,7 @@ type key struct {
 	public  ed25519.PublicKey
 }
 
-// load asks for the newest version of the key and its public half.
+// load reads the newest version of a key and its public half from the engine.
 func load(ctx context.Context, name string) (*key, error) {
 	if !keyName.MatchString(name) {
 		return nil, errors.New("write hashivault://NAME, the name of a key in Vault's transit engine")
@@ -33,18 +33,18 @@ func load(ctx context.Context, name string) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	var said keyAnswer
-	if err := e.call(ctx, http.MethodGet, "keys/"+name, nil, &said); err != nil {
+	var answer keyAnswer
+	if err := e.call(ctx, http.MethodGet, "keys/"+name, nil, &answer); err != nil {
 		return nil, err
 	}
-	public, err := said.newest()
+	public, err := answer.newest()
 	if err != nil {
 		return nil, err
 	}
-	return &key{e, name, said.Latest, public}, nil
+	return &key{e, name, answer.Latest, public}, nil
 }
 
-// A keyAnswer is what the engine says of a key.
+// A keyAnswer is the engine's description of a key.
 type keyAnswer struct {
 	Type   string `json:"type"`
 	Latest int    `json:"latest_version"`
@@ -53,7 +53,7 @@ type keyAnswer struct {
 	} `json:"keys"`
 }
 
-// newest is the public half of the newest version.
+// newest returns the public half of the newest version.
 func (a keyAnswer) newest() (ed25519.PublicKey, error) {
 	if a.Type != algorithm {
 		return nil, fmt.Errorf("vault: a key of type %.40q; only ed25519 is accepted: %s", a.Type, makeKey)
@@ -65,27 +65,27 @@ func (a keyAnswer) newest() (ed25519.PublicKey, error) {
 	return public, nil
 }
 
-// sign returns a signature that it has verified.
+// sign signs a message and verifies the signature.
 func (k *key) sign(ctx context.Context, message []byte) ([]byte, error) {
-	var said signatureAnswer
-	ask := map[string]any{"input": message, "key_version": k.version} // bytes become base64
-	if err := k.engine.call(ctx, http.MethodPost, "sign/"+k.name, ask, &said); err != nil {
+	var answer signatureAnswer
+	body := map[string]any{"input": message, "key_version": k.version} // bytes become base64
+	if err := k.engine.call(ctx, http.MethodPost, "sign/"+k.name, body, &answer); err != nil {
 		return nil, err
 	}
-	return said.verified(k, message)
+	return answer.verified(k, message)
 }
 
-// A signatureAnswer is vault:vVERSION:BASE64.
+// A signatureAnswer has a signature as vault:vVERSION:BASE64.
 type signatureAnswer struct {
 	Signature string `json:"signature"`
 }
 
-// verified is the signature, if the version that was loaded has made it.
+// verified returns the signature if the loaded version of the key has made it.
 func (a signatureAnswer) verified(k *key, message []byte) ([]byte, error) {
 	text, _ := strings.CutPrefix(a.Signature, fmt.Sprintf("vault:v%d:", k.version))
 	sig, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || !ed25519.Verify(k.public, message, sig) {
-		return nil, errors.New("vault: its signature does not verify")
+		return nil, errors.New("vault: wrong signature; try again")
 	}
 	return sig, nil
 }

@@ -14,15 +14,15 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature/kms/cliplugin/handler"
 )
 
-// algorithm is what both Vault and sigstore's protocol call the one type of key.
+// algorithm is the name of the accepted type of key, in Vault and in sigstore's protocol.
 const algorithm = "ed25519"
 
-// maxMessage bounds what is sent to be signed, in bytes: Vault takes requests of 32 MiB,
-// and base64 makes four bytes of three.
+// maxMessage is the greatest size of a message, in bytes. Vault accepts requests of 32 MiB, and
+// base64 makes four bytes of three.
 const maxMessage = 16 << 20
 
-// Plugin is sigstore's KMS plugin program for hashivault://NAME: it answers the one call
-// that args hold (those of the process, its own name first) and returns its exit code.
+// Plugin is sigstore's KMS plugin program for hashivault://NAME. args are the arguments of the
+// process, its own name first: they have one call. It answers the call and returns the exit code.
 func Plugin(args []string, stdin io.Reader, stdout io.Writer) int {
 	err := answer(args, stdin, stdout)
 	if err == nil {
@@ -34,6 +34,7 @@ func Plugin(args []string, stdin io.Reader, stdout io.Writer) int {
 	return 1
 }
 
+// answer executes the call in args.
 func answer(args []string, stdin io.Reader, stdout io.Writer) error {
 	call, err := handler.GetPluginArgs(args)
 	if err == nil && (call.InitOptions == nil || call.MethodArgs == nil) {
@@ -51,7 +52,7 @@ func answer(args []string, stdin io.Reader, stdout io.Writer) error {
 	return err
 }
 
-// plugin gives a key the methods that sigstore's protocol calls.
+// plugin implements the methods of sigstore's protocol with a key.
 type plugin struct {
 	ctx context.Context // of the call
 	key *key
@@ -76,7 +77,7 @@ func (p plugin) VerifySignature(sig, message io.Reader, _ ...signature.VerifyOpt
 	}
 	data, err := read(message)
 	if err == nil && !ed25519.Verify(p.key.public, data, s) {
-		err = errors.New("the signature does not verify")
+		err = errors.New("wrong signature")
 	}
 	return err
 }
@@ -92,7 +93,7 @@ func (plugin) CryptoSigner(context.Context, func(error)) (crypto.Signer, crypto.
 func (plugin) DefaultAlgorithm() string      { return algorithm }
 func (plugin) SupportedAlgorithms() []string { return []string{algorithm} }
 
-// read reads all of a message that is not too long.
+// read reads a message of at most maxMessage bytes.
 func read(r io.Reader) ([]byte, error) {
 	var b bytes.Buffer
 	if n, err := b.ReadFrom(io.LimitReader(r, maxMessage+1)); err != nil || n <= maxMessage {
