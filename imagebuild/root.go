@@ -36,7 +36,7 @@ func Channels(ctx context.Context, repo string, root []byte, arch string) ([]str
 		return nil, err
 	}
 	targets, err := dir.Metadata(ctx, manifest.FileName("targets", newest), manifest.KindTargets.Max())
-	if err != nil || r.Owns(manifest.KindTargets, targets) != nil {
+	if err != nil || r.CheckSigned(manifest.KindTargets, targets) != nil {
 		return nil, err // signed by an older or newer root
 	}
 	delegations, err := manifest.ReadDelegations(targets)

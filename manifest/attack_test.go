@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// An attack changes what a source serves, or the machine's clock, after the machine
-// has booted once from the honest repository.
+// An attack changes the files of a source, or the machine's clock, after the machine has booted once
+// from the valid repository.
 type attack struct {
 	name   string
 	do     func(r *repo, p *Policy) Fetcher
@@ -23,18 +23,18 @@ type attack struct {
 	says   string
 }
 
-// run proves each attack: the honest boot before it works, the attack is refused by
-// name, the state has not changed by one byte, and the honest boot still works.
+// run runs each attack: a valid boot before it works, the attack is refused with its reason, the
+// state is unchanged, and a valid boot afterwards works.
 func run(t *testing.T, attacks []attack) {
 	for _, a := range attacks {
 		t.Run(a.name, func(t *testing.T) {
 			r, dir := newRepo(t), t.TempDir()
 			p := r.policy(dir)
-			r.part(t, "honest twin before", func(*testing.T) { r.boot(r.files, p) })
-			honest, p2 := maps.Clone(r.files), p
+			r.part(t, "valid case before", func(*testing.T) { r.boot(r.files, p) })
+			valid, p2 := maps.Clone(r.files), p
 			f := a.do(r, &p2)
 			if mem, ok := f.(*served); ok {
-				f, honest = mem.attack, mem.honest
+				f, valid = mem.attack, mem.valid
 			}
 			r.part(t, "refused", func(t *testing.T) {
 				before := tree(t, dir)
@@ -44,12 +44,12 @@ func run(t *testing.T, attacks []attack) {
 					t.Errorf("the state changed: %s", diff)
 				}
 			})
-			r.part(t, "honest twin after", func(*testing.T) { r.boot(honest, p) })
+			r.part(t, "valid case after", func(*testing.T) { r.boot(valid, p) })
 		})
 	}
 }
 
-// part is a subtest in which r fails.
+// part runs a subtest, which fails when r fails.
 func (r *repo) part(t *testing.T, name string, do func(*testing.T)) {
 	t.Run(name, func(t *testing.T) {
 		was := r.t
@@ -59,8 +59,8 @@ func (r *repo) part(t *testing.T, name string, do func(*testing.T)) {
 	})
 }
 
-// served is an attack whose honest twin is a later state of the repository.
-type served struct{ attack, honest files }
+// served has the files of an attack and the valid files of the same time.
+type served struct{ attack, valid files }
 
 func (s *served) Metadata(ctx context.Context, name string, max int64) ([]byte, error) {
 	return s.attack.Metadata(ctx, name, max)
@@ -92,27 +92,27 @@ func TestAttackSignature(t *testing.T) {
 	}
 	const again = "is this the right root.json?"
 	run(t, []attack{
-		{"a repository of a stranger", func(r *repo, _ *Policy) Fetcher {
+		{"a repository with other keys", func(r *repo, _ *Policy) Fetcher {
 			s := newRepo(t)
-			s.files, s.roots, s.online, s.rootNo, s.targets = files{}, []string{"stranger"}, "stranger", 0, 0
+			s.files, s.roots, s.online, s.rootNo, s.targets = files{}, []string{"other-key"}, "other-key", 0, 0
 			s.snap, s.time = nil, nil
-			s.newRoot("stranger")
+			s.newRoot("other-key")
 			s.newTargets()
 			s.publish(s.release("stable", "x86_64", "evil"))
 			return s.files
 		}, ErrSignature, "timestamp.json version 1: signed by 0 of 1 required keys"},
-		{"a release signed by a stranger", resign("stranger"), ErrSignature, "stable-x86_64.json version 2: signed by 0 of 2 required keys"},
+		{"a release signed by an unlisted key", resign("other-key"), ErrSignature, "stable-x86_64.json version 2: signed by 0 of 2 required keys"},
 		{"a release signed by one of two", resign("release-b"), ErrSignature, "signed by 1 of 2 required keys"},
-		{"a release that nobody signed", resign(), ErrSignature, "signed by 0 of 2 required keys: needs"},
+		{"a release without a signature", resign(), ErrSignature, "signed by 0 of 2 required keys: needs"},
 		{"a release by the online key", resign("online"), ErrSignature, again},
 		{"a release by the key of another channel", resign("edge", "release-a"), ErrSignature, again},
 		{"a timestamp by a release key", func(r *repo, _ *Policy) Fetcher {
 			r.stamp("release-a")
 			return r.files
 		}, ErrSignature, "timestamp.json version 2: signed by 0 of 1"},
-		{"a snapshot by a stranger", func(r *repo, _ *Policy) Fetcher {
+		{"a snapshot signed by an unlisted key", func(r *repo, _ *Policy) Fetcher {
 			online := r.online
-			r.online = "stranger"
+			r.online = "other-key"
 			r.publish()
 			r.online = online
 			r.stamp(online)
@@ -130,8 +130,8 @@ func TestAttackSignature(t *testing.T) {
 			return r.files
 		}, ErrSignature, "2.root.json: signed by 1 of 2 required keys"},
 		{"a root by its new keys only", func(r *repo, _ *Policy) Fetcher {
-			r.roots = []string{"thief"}
-			r.newRoot("thief")
+			r.roots = []string{"attacker"}
+			r.newRoot("attacker")
 			return r.files
 		}, ErrSignature, "is this the right repository for your root.json?"},
 		{"a root by the old keys only", func(r *repo, _ *Policy) Fetcher {
@@ -194,7 +194,7 @@ func TestAttackRollback(t *testing.T) {
 			f := pick(old, r.files)
 			none := *p
 			none.State = nil
-			r.boot(f, none) // a machine that has seen nothing newer accepts it
+			r.boot(f, none) // accepted without a state
 			return &served{f, maps.Clone(r.files)}
 		}
 	}
@@ -212,35 +212,35 @@ func TestAttackRollback(t *testing.T) {
 			first := r.snap
 			r.publish(r.release("stable", "x86_64", "2026.11"))
 			r.boot(r.files, *p)
-			honest := maps.Clone(r.files)
+			valid := maps.Clone(r.files)
 			r.snap = first
 			r.stamp(r.online)
-			return &served{r.files, honest}
+			return &served{r.files, valid}
 		}, ErrRollback, "timestamp.json version 3: names snapshot version 1, older than 2"},
 		{"an older release under a new snapshot", func(r *repo, p *Policy) Fetcher {
 			first := File{"stable-x86_64", 1, r.files["1.stable-x86_64.json"]}
 			r.publish(r.release("stable", "x86_64", "2026.11"))
 			r.boot(r.files, *p)
-			honest := maps.Clone(r.files)
+			valid := maps.Clone(r.files)
 			r.publish(first)
-			return &served{r.files, honest}
+			return &served{r.files, valid}
 		}, ErrRollback, `3.snapshot.json: names "stable-x86_64.json" version 1, older than 2`},
 		{"a release taken out of the snapshot", func(r *repo, p *Policy) Fetcher {
-			honest := maps.Clone(r.files)
+			valid := maps.Clone(r.files)
 			delete(r.snap.Signed.Meta, "stable-x86_64.json")
 			r.publish()
-			return &served{r.files, honest}
+			return &served{r.files, valid}
 		}, ErrRollback, `"stable-x86_64.json" is gone`},
 		{"a root that skips a version", func(r *repo, _ *Policy) Fetcher {
-			honest := maps.Clone(r.files)
+			valid := maps.Clone(r.files)
 			r.rootNo++
 			r.newRoot(r.roots...)
-			return &served{with(honest, "2.root.json", r.files["3.root.json"]), honest}
+			return &served{with(valid, "2.root.json", r.files["3.root.json"]), valid}
 		}, ErrRollback, "2.root.json: says version 3 where 2 must follow"},
 	})
 }
 
-// The state's snapshot may be gone while its copy of the release is not.
+// The state has lost its snapshot and still has the release.
 func TestAttackRollbackWithoutTheSnapshot(t *testing.T) {
 	r, dir := newRepo(t), t.TempDir()
 	first := File{"stable-x86_64", 1, r.files["1.stable-x86_64.json"]}
@@ -252,17 +252,17 @@ func TestAttackRollbackWithoutTheSnapshot(t *testing.T) {
 		r.ok(err)
 		r.ok(os.Remove(found[0]))
 	}
-	honest := maps.Clone(r.files)
+	valid := maps.Clone(r.files)
 	r.publish(first)
 	r.part(t, "refused", func(t *testing.T) {
 		_, err := Verify(context.Background(), r.files, p)
 		refused(t, err, ErrRollback, "stable-x86_64.json version 1: older than version 2, which was seen before")
 	})
-	r.part(t, "honest twin", func(*testing.T) { r.boot(honest, p) })
+	r.part(t, "valid case", func(*testing.T) { r.boot(valid, p) })
 }
 
-// Nor need its copy of targets.json, nor of the snapshot when the timestamp is gone.
-func TestAttackRollbackWithHalfAState(t *testing.T) {
+// The state has lost all files but one.
+func TestAttackRollbackWithAPartOfTheState(t *testing.T) {
 	for _, row := range []struct{ name, lost, says string }{
 		{"only targets are remembered", "{timestamp,snapshot,stable-x86_64}.json", "targets.json version 1: older than version 2, which was seen before"},
 		{"only the snapshot is remembered", "{timestamp,targets,stable-x86_64}.json", "names snapshot version 1, older than 3, which was seen before"},
@@ -273,7 +273,7 @@ func TestAttackRollbackWithHalfAState(t *testing.T) {
 			r.publish(r.newTargets())
 			r.publish()
 			p := r.policy(dir)
-			r.part(t, "honest twin before", func(*testing.T) { r.boot(r.files, p) })
+			r.part(t, "valid case before", func(*testing.T) { r.boot(r.files, p) })
 			for _, path := range stateFiles(t, dir) {
 				if strings.Contains(row.lost, strings.TrimSuffix(filepath.Base(path), ".json")) {
 					r.ok(os.Remove(path))
@@ -283,7 +283,7 @@ func TestAttackRollbackWithHalfAState(t *testing.T) {
 				_, err := Verify(context.Background(), old, p)
 				refused(t, err, ErrRollback, row.says)
 			})
-			r.part(t, "honest twin after", func(*testing.T) { r.boot(r.files, p) })
+			r.part(t, "valid case after", func(*testing.T) { r.boot(r.files, p) })
 		})
 	}
 }
@@ -298,34 +298,34 @@ func TestAttackWithheldRoot(t *testing.T) {
 	r.publish(r.release("stable", "x86_64", "2026.11"))
 	r.boot(r.files, p)
 
-	thief := newRepo(t)
-	thief.files, thief.snap, thief.time = old, snap, last
-	thief.publish()
-	if _, ok := thief.files["2.root.json"]; ok {
-		t.Fatal("the thief serves root 2")
+	attacker := newRepo(t)
+	attacker.files, attacker.snap, attacker.time = old, snap, last
+	attacker.publish()
+	if _, ok := attacker.files["2.root.json"]; ok {
+		t.Fatal("the attacker serves root 2")
 	}
 	r.part(t, "refused", func(t *testing.T) {
-		_, err := Verify(context.Background(), thief.files, p)
+		_, err := Verify(context.Background(), attacker.files, p)
 		refused(t, err, ErrSignature, "timestamp.json version 2: signed by 0 of 1")
 	})
-	thief.part(t, "a machine that knows root 1 alone cannot tell", func(*testing.T) { thief.boot(thief.files, thief.policy("")) })
-	r.part(t, "honest twin", func(t *testing.T) {
+	attacker.part(t, "a machine that has only root 1 accepts it", func(*testing.T) { attacker.boot(attacker.files, attacker.policy("")) })
+	r.part(t, "valid case", func(t *testing.T) {
 		v := r.boot(r.files, p)
 		if v.RootVersion() != 2 || v.Release().Version != "2026.11" {
 			t.Errorf("root %d, release %s", v.RootVersion(), v.Release().Version)
 		}
 	})
-	r.part(t, "honest twin with root 2 withheld", func(t *testing.T) {
+	r.part(t, "valid case with root 2 withheld", func(t *testing.T) {
 		if v := r.boot(without(r.files, "2.root.json"), p); v.RootVersion() != 2 {
 			t.Errorf("root %d with 2.root.json withheld", v.RootVersion())
 		}
 	})
 }
 
-func TestAttackFastForwardIsMendedByNewKeys(t *testing.T) {
+func TestAttackFastForwardIsRepairedByNewKeys(t *testing.T) {
 	r, dir := newRepo(t), t.TempDir()
 	p := r.policy(dir)
-	r.part(t, "honest twin before", func(*testing.T) { r.boot(r.files, p) })
+	r.part(t, "valid case before", func(*testing.T) { r.boot(r.files, p) })
 	before, snap, last := maps.Clone(r.files), r.snap, r.time
 	r.part(t, "version 2^63-1 is refused", func(t *testing.T) {
 		far := bytes.Replace(r.files["timestamp.json"], []byte(`"version": 1`), []byte(`"version": 9223372036854775807`), -1)
@@ -339,14 +339,14 @@ func TestAttackFastForwardIsMendedByNewKeys(t *testing.T) {
 	r.files, r.snap, r.time = before, snap, last
 	r.snap.Signed.Version, r.time.Signed.Version = 1, 1
 	r.publish(r.release("stable", "x86_64", "2026.11"))
-	r.part(t, "then what is honest looks old", func(t *testing.T) {
+	r.part(t, "then the valid release looks old", func(t *testing.T) {
 		_, err := Verify(context.Background(), r.files, p)
 		refused(t, err, ErrRollback, "older than version 9007199254740992")
 	})
 	r.online = "online-2"
 	r.newRoot(r.roots...)
 	r.publish()
-	r.part(t, "honest twin after a new online key", func(t *testing.T) {
+	r.part(t, "valid case after a new online key", func(t *testing.T) {
 		v := r.boot(r.files, p)
 		if v.Release().Version != "2026.11" || len(v.Notes()) != 2 {
 			t.Errorf("release %s, notes %q", v.Release().Version, v.Notes())
@@ -354,14 +354,14 @@ func TestAttackFastForwardIsMendedByNewKeys(t *testing.T) {
 	})
 }
 
-// A frozen machine in both policies: the one refuses, the other keeps to what it has verified
-// before, and to nothing that it has not.
+// An attacker withholds newer metadata until the old ones expire. One policy refuses then; the other
+// boots the release that was verified before, and no other one.
 func TestAttackFreeze(t *testing.T) {
 	r, dir := newRepo(t), t.TempDir()
 	p := r.policy(dir)
-	r.part(t, "honest twin before", func(*testing.T) { r.boot(r.files, p) })
+	r.part(t, "valid case before", func(*testing.T) { r.boot(r.files, p) })
 	frozen := maps.Clone(r.files)
-	r.publish(r.release("stable", "x86_64", "2026.11")) // which the thief, too, has not let through in time
+	r.publish(r.release("stable", "x86_64", "2026.11")) // withheld by the attacker
 	late := p
 	late.Now = today.Add(2 * day)
 	r.part(t, "policy refuse", func(t *testing.T) {
@@ -377,7 +377,7 @@ func TestAttackFreeze(t *testing.T) {
 			t.Errorf("release %s", v.Release().Version)
 		}
 	})
-	r.part(t, "honest twin after", func(t *testing.T) {
+	r.part(t, "valid case after", func(t *testing.T) {
 		for _, role := range []string{roleSnapshot, roleTimestamp} {
 			r.expires[role] = late.Now.Add(day)
 		}
@@ -388,18 +388,18 @@ func TestAttackFreeze(t *testing.T) {
 	})
 }
 
-// A clock that is ahead refuses everything, and leaves nothing behind that outlives it.
+// With a clock that is far ahead everything is expired. The state does not keep that time.
 func TestAttackClockAhead(t *testing.T) {
 	r, dir := newRepo(t), t.TempDir()
 	p := r.policy(dir)
-	r.part(t, "honest twin before", func(*testing.T) { r.boot(r.files, p) })
+	r.part(t, "valid case before", func(*testing.T) { r.boot(r.files, p) })
 	r.part(t, "refused", func(t *testing.T) {
 		ahead := p
 		ahead.Now = today.Add(40000 * day)
 		_, err := Verify(context.Background(), r.files, ahead)
 		refused(t, err, ErrExpired, "or set the clock right")
 	})
-	r.part(t, "honest twin after", func(*testing.T) { r.boot(r.files, p) })
+	r.part(t, "valid case after", func(*testing.T) { r.boot(r.files, p) })
 }
 
 func TestAttackMixAndMatch(t *testing.T) {
@@ -427,11 +427,11 @@ func TestAttackMixAndMatch(t *testing.T) {
 			return &served{with(r.files, "2.targets.json", first), maps.Clone(r.files)}
 		}, ErrMixAndMatch, "2.targets.json: not the file of version 2"},
 		{"a release whose version is not the snapshot's", func(r *repo, _ *Policy) Fetcher {
-			honest := maps.Clone(r.files)
+			valid := maps.Clone(r.files)
 			f := r.release("stable", "x86_64", "2026.11")
 			f.Version = 3
 			r.publish(f)
-			return &served{r.files, honest}
+			return &served{r.files, valid}
 		}, ErrMixAndMatch, "stable-x86_64.json version 2: the snapshot names version 3"},
 		{"a release cut short", func(r *repo, _ *Policy) Fetcher {
 			f := r.release("stable", "x86_64", "2026.11")
@@ -445,24 +445,24 @@ func TestAttackPath(t *testing.T) {
 	// moved signs a release of stable with one file under another path.
 	moved := func(path string) func(*repo, *Policy) Fetcher {
 		return func(r *repo, _ *Policy) Fetcher {
-			honest := maps.Clone(r.files)
+			valid := maps.Clone(r.files)
 			role := r.manifest("stable", "x86_64", "2026.11")
 			role.Signed.Targets[path] = role.Signed.Targets["stable/x86_64/rootfs"]
 			delete(role.Signed.Targets, "stable/x86_64/rootfs")
 			r.publish(r.signed("stable", "x86_64", role, r.owners...))
-			return &served{r.files, honest}
+			return &served{r.files, valid}
 		}
 	}
 	// posing signs a whole release of another channel with the keys of stable.
 	posing := func(channel, arch string) func(*repo, *Policy) Fetcher {
 		return func(r *repo, _ *Policy) Fetcher {
-			honest := maps.Clone(r.files)
+			valid := maps.Clone(r.files)
 			release := sample(channel, arch, "evil", 2, r.signedAt, r.expires["release"])
 			release.Repository = r.id
 			role, err := Encode(release)
 			r.ok(err)
 			r.publish(r.signed("stable", "x86_64", role, r.owners...))
-			return &served{r.files, honest}
+			return &served{r.files, valid}
 		}
 	}
 	run(t, []attack{
@@ -471,11 +471,11 @@ func TestAttackPath(t *testing.T) {
 		{"a path that climbs", moved("stable/x86_64/../rootfs"), ErrPath, "is outside"},
 		{"an absolute path", moved("/stable/x86_64/rootfs"), ErrPath, "is outside"},
 		{"a path too deep", moved("stable/x86_64/dtb/a/b"), ErrPath, "is outside"},
-		{"a folder that nobody named", moved("stable/x86_64/etc/rootfs"), ErrPath, "is outside"},
+		{"a folder outside the delegation", moved("stable/x86_64/etc/rootfs"), ErrPath, "is outside"},
 		{"a release of another channel", posing("edge", "x86_64"), ErrPath, "is outside"},
 		{"a release of another architecture", posing("stable", "arm64"), ErrPath, "is outside"},
 	})
-	t.Run("a channel that nobody delegated", func(t *testing.T) {
+	t.Run("a channel without a delegation", func(t *testing.T) {
 		r := newRepo(t)
 		release := sample("night", "x86_64", "evil", 1, r.signedAt, r.expires["release"])
 		release.Repository = r.id
@@ -485,7 +485,7 @@ func TestAttackPath(t *testing.T) {
 			_, err := CheckRole(r.root, r.files["1.targets.json"], f.Data, today)
 			return err
 		}
-		r.part(t, "honest twin", func(*testing.T) { r.ok(check(r.release("stable", "x86_64", "2026.11"))) })
+		r.part(t, "valid case", func(*testing.T) { r.ok(check(r.release("stable", "x86_64", "2026.11"))) })
 		r.part(t, "refused", func(t *testing.T) {
 			refused(t, check(r.signed("night", "x86_64", role, r.owners...)), ErrPath, `delegates no channel "night" for "x86_64"`)
 		})
@@ -493,11 +493,11 @@ func TestAttackPath(t *testing.T) {
 }
 
 func TestAttackStolenOnlineKeyBringsNothingNew(t *testing.T) {
-	run(t, []attack{{"targets that delegate to the thief", func(r *repo, _ *Policy) Fetcher {
-		honest := maps.Clone(r.files)
+	run(t, []attack{{"targets that delegate to the attacker", func(r *repo, _ *Policy) Fetcher {
+		valid := maps.Clone(r.files)
 		r.owners, r.roots = []string{"online"}, []string{"online"}
 		r.publish(r.newTargets(), r.release("stable", "x86_64", "evil"))
-		return &served{r.files, honest}
+		return &served{r.files, valid}
 	}, ErrSignature, "targets.json version 2: signed by 0 of 2"}})
 }
 
@@ -507,15 +507,15 @@ func TestAttackRevokedReleaseKey(t *testing.T) {
 		r.owners = []string{"release-c"}
 		r.publish(r.newTargets(), r.release("stable", "x86_64", "2026.11"))
 		r.boot(r.files, *p)
-		honest := maps.Clone(r.files)
+		valid := maps.Clone(r.files)
 		r.publish(r.signed("stable", "x86_64", r.manifest("stable", "x86_64", "evil"), old...))
-		return &served{r.files, honest}
+		return &served{r.files, valid}
 	}, ErrSignature, "stable-x86_64.json version 3: signed by 0 of 1"}})
 }
 
 func TestAttackEndlessFile(t *testing.T) {
 	r := newRepo(t)
-	r.part(t, "honest twin", func(*testing.T) { r.boot(r.files, r.policy("")) })
+	r.part(t, "valid case", func(*testing.T) { r.boot(r.files, r.policy("")) })
 	for _, n := range []string{"2.root.json", "timestamp.json", "1.snapshot.json", "1.targets.json", "1.stable-x86_64.json"} {
 		r.part(t, n, func(t *testing.T) {
 			_, err := Verify(context.Background(), endless{r.files, n}, r.policy(""))
@@ -524,7 +524,7 @@ func TestAttackEndlessFile(t *testing.T) {
 	}
 }
 
-// endless breaks the rule of a Fetcher and returns more than it was asked for.
+// endless returns more bytes than the Fetcher contract allows.
 type endless struct {
 	files
 	name string
@@ -537,7 +537,7 @@ func (f endless) Metadata(ctx context.Context, name string, max int64) ([]byte, 
 	return f.files.Metadata(ctx, name, max)
 }
 
-func TestRootSignedByOneOfTwoIsNoRoot(t *testing.T) {
+func TestARootSignedByOneOfTwoKeysIsRefused(t *testing.T) {
 	r := newRepo(t)
 	root, err := ParseRoot(r.root)
 	r.ok(err)
@@ -556,7 +556,7 @@ func TestRootSignedByOneOfTwoIsNoRoot(t *testing.T) {
 	refused(t, err, ErrMalformed, "threshold: 2 is not within 1 and 1")
 }
 
-// m-1 of the release keys sign a release, and all of them one outside their channel.
+// Too few release keys sign a release, and enough of them sign one of another channel.
 func TestAttackStolenReleaseKey(t *testing.T) {
 	run(t, []attack{
 		{"one of two", func(r *repo, _ *Policy) Fetcher {
@@ -569,27 +569,27 @@ func TestAttackStolenReleaseKey(t *testing.T) {
 		}, ErrSignature, "stable-x86_64.json version 2: signed by 1 of 2 required keys"},
 		{"both, for edge", func(r *repo, p *Policy) Fetcher {
 			p.Channel = "edge"
-			honest := maps.Clone(r.files)
+			valid := maps.Clone(r.files)
 			r.publish(r.signed("edge", "x86_64", r.manifest("edge", "x86_64", "evil"), r.owners...))
-			return &served{r.files, honest}
+			return &served{r.files, valid}
 		}, ErrSignature, "edge-x86_64.json version 1: signed by 0 of 1 required keys"},
 	})
 }
 
-// m-1 of the root keys sign a root that gives everything to the thief, and targets.
+// Too few root keys sign a root, or targets, that list keys of the attacker.
 func TestAttackStolenRootKey(t *testing.T) {
 	run(t, []attack{
 		{"a root by one of two", func(r *repo, _ *Policy) Fetcher {
-			honest := maps.Clone(r.files)
+			valid := maps.Clone(r.files)
 			r.roots = []string{"root-a"}
 			r.newRoot("root-a")
-			return &served{r.files, honest}
+			return &served{r.files, valid}
 		}, ErrSignature, "2.root.json: signed by 1 of 2 required keys"},
 		{"targets by one of two", func(r *repo, _ *Policy) Fetcher {
-			honest := maps.Clone(r.files)
-			r.roots, r.owners = []string{"root-a"}, []string{"thief"}
+			valid := maps.Clone(r.files)
+			r.roots, r.owners = []string{"root-a"}, []string{"attacker"}
 			r.publish(r.newTargets(), r.release("stable", "x86_64", "evil"))
-			return &served{r.files, honest}
+			return &served{r.files, valid}
 		}, ErrSignature, "targets.json version 2: signed by 1 of 2 required keys"},
 	})
 }

@@ -10,70 +10,85 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// An authority is who may sign a role.
+// An authority lists the keys that may sign a role, and how many of them must.
 type authority struct {
-	keys      map[string]ed25519.PublicKey // by id
+	keys      map[string]ed25519.PublicKey // by key ID
 	ids       []string                     // in the order of the file
 	threshold int
 }
 
-// readAuthority reads a role and the keys of its file, both past Lint.
+// readAuthority reads a role and the keys of its file. Both have passed Lint.
 func readAuthority(role, keys object) authority {
 	a := authority{keys: map[string]ed25519.PublicKey{}, threshold: int(role["threshold"].(int64))}
 	for _, v := range role["keyids"].([]any) {
 		id := v.(string)
 		a.ids = append(a.ids, id)
 		text := keys[id].(object)["keyval"].(object)["public"].(string)
-		a.keys[id], _ = hex.DecodeString(text) // Lint left 64 hex digits
+		a.keys[id], _ = hex.DecodeString(text) // Lint accepts 64 hex digits only
 	}
 	return a
 }
 
-// A delegation is one role of a targets.json: who may sign it, and for which paths.
+// authority returns the keys that d lists for a role; ok is false when it lists none.
+func (d *Document) authority(role string) (a authority, ok bool) {
+	switch d.kind {
+	case KindRoot:
+		if entry, ok := d.signed["roles"].(object)[role].(object); ok {
+			return readAuthority(entry, d.signed["keys"].(object)), true
+		}
+	case KindTargets:
+		if found := d.delegation(role); found != nil {
+			return found.authority, true
+		}
+	}
+	return authority{}, false
+}
+
+// A delegation is one role of a targets.json: the keys that may sign it, and its paths.
 type delegation struct {
 	authority
 	paths []string
 }
 
-// delegations lists the delegated roles of a targets.json in their order.
-func (d *document) delegations() (names []string) {
+// delegations lists the names of the delegated roles in their order.
+func (d *Document) delegations() (names []string) {
 	for _, v := range d.delegatedRoles() {
 		names = append(names, v.(object)["name"].(string))
 	}
 	return names
 }
 
-func (d *document) delegatedRoles() []any {
+func (d *Document) delegatedRoles() []any {
 	all, _ := d.signed["delegations"].(object)
 	list, _ := all["roles"].([]any)
 	return list
 }
 
-// delegation finds a delegated role; nil when targets.json has none.
-func (d *document) delegation(name string) *delegation {
+// delegation finds a delegated role by its name, nil when there is none.
+func (d *Document) delegation(name string) *delegation {
 	for _, v := range d.delegatedRoles() {
 		role := v.(object)
-		if role["name"] != name {
-			continue
+		if role["name"] == name {
+			return &delegation{readAuthority(role, d.signed["delegations"].(object)["keys"].(object)), paths(role)}
 		}
-		found := &delegation{authority: readAuthority(role, d.signed["delegations"].(object)["keys"].(object))}
-		for _, path := range role["paths"].([]any) {
-			found.paths = append(found.paths, path.(string))
-		}
-		return found
 	}
 	return nil
 }
 
-// owns reports whether a path is one that the role may sign.
-func (d *delegation) owns(path string) bool {
+// paths are the path patterns of a delegated role.
+func paths(role object) (list []string) {
+	for _, path := range role["paths"].([]any) {
+		list = append(list, path.(string))
+	}
+	return list
+}
+
+// covers reports whether a path matches the patterns of the role.
+func (d *delegation) covers(path string) bool {
 	role := metadata.DelegatedRole{Paths: d.paths}
 	ok, err := role.IsDelegatedPath(path)
 	return err == nil && ok
 }
-
-// places words the paths that the role may sign.
-func (d *delegation) places() string { return strings.Join(d.paths, " ") }
 
 func (a authority) publicKeys() []ed25519.PublicKey {
 	var list []ed25519.PublicKey
@@ -83,54 +98,124 @@ func (a authority) publicKeys() []ed25519.PublicKey {
 	return list
 }
 
-// accepts reports whether enough of the keys have signed d: as many different ones as the
-// threshold says, and Lint leaves no threshold below 1. This is the one place that decides
-// about signatures; TestGoTUFAcceptsWhatWeAccept sets go-tuf's VerifyDelegate beside it.
-func (a authority) accepts(d *document) bool {
-	return a.threshold >= 1 && len(a.signers(d)) >= a.threshold
+// RoleKeys lists the keys of a role of a root or a targets.json.
+type RoleKeys struct {
+	Name      string   `json:"name"`
+	Threshold int      `json:"threshold"`
+	Keys      []string `json:"keys"` // key IDs
+
+	// Of a delegated role: the path patterns that it may sign, and whether no later role may
+	// sign them too.
+	Paths       []string `json:"paths,omitempty"`
+	Terminating *bool    `json:"terminating,omitempty"`
 }
 
-// signers lists the authority's key ids whose signature under d is good, each once.
-func (a authority) signers(d *document) []string {
-	var good []string
-	for _, sig := range d.signatures {
-		if key, ok := a.keys[sig.KeyID]; ok && !slices.Contains(good, sig.KeyID) && d.signedBy(sig, key) {
-			good = append(good, sig.KeyID)
+// Roles lists the roles of a root, sorted by name, or of a targets.json, in the order of the
+// file; nil for other kinds.
+func (d *Document) Roles() []RoleKeys {
+	var list []RoleKeys
+	switch d.kind {
+	case KindRoot:
+		for _, name := range sorted(d.signed["roles"].(object)) {
+			a, _ := d.authority(name)
+			list = append(list, RoleKeys{Name: name, Threshold: a.threshold, Keys: a.ids})
 		}
+	case KindTargets:
+		for _, v := range d.delegatedRoles() {
+			role := v.(object)
+			a := readAuthority(role, d.signed["delegations"].(object)["keys"].(object))
+			terminating := role["terminating"].(bool)
+			list = append(list, RoleKeys{role["name"].(string), a.threshold, a.ids, paths(role), &terminating})
+		}
+	}
+	return list
+}
+
+// Signatures says which signatures of a document count for its role.
+type Signatures struct {
+	Threshold int      `json:"threshold"`           // 0 when the keys of the role are not known
+	Good      []string `json:"signed_by"`           // IDs of listed keys with a valid signature
+	Bad       []string `json:"bad_signatures"`      // IDs of listed keys whose signature does not match the content
+	Unlisted  []string `json:"unlisted_signatures"` // IDs of other keys; their signatures are not verified
+}
+
+// Missing is how many more of the listed keys have to sign.
+func (s Signatures) Missing() int { return max(0, s.Threshold-len(s.Good)) }
+
+// Complete reports whether enough listed keys have signed and none of them other content.
+func (s Signatures) Complete() bool { return s.Threshold > 0 && s.Missing() == 0 && len(s.Bad) == 0 }
+
+// SignaturesFor counts the signatures of d by the keys that lister, a root or a targets.json,
+// lists for the role of d. With a nil lister, or one that does not list the role, the
+// threshold is 0 and all signatures are unlisted.
+func (d *Document) SignaturesFor(lister *Document) Signatures {
+	var a authority
+	if lister != nil {
+		a, _ = lister.authority(d.role)
+	}
+	return a.count(d)
+}
+
+// count sorts the signatures of d. This is the only place that decides about signatures.
+func (a authority) count(d *Document) Signatures {
+	s := Signatures{Threshold: a.threshold, Good: []string{}, Bad: []string{}, Unlisted: []string{}} // JSON has [], not null
+	for _, sig := range d.signatures {
+		key, listed := a.keys[sig.KeyID]
+		switch {
+		case !listed:
+			s.Unlisted = append(s.Unlisted, sig.KeyID)
+		case slices.Contains(s.Good, sig.KeyID): // Lint refuses a second signature by one key
+		case d.signedBy(sig, key):
+			s.Good = append(s.Good, sig.KeyID)
+		default:
+			s.Bad = append(s.Bad, sig.KeyID)
+		}
+	}
+	return s
+}
+
+// signedBy reports whether a signature is valid. A key ID is the hash of the key, so one result
+// holds for every role that lists the key.
+func (d *Document) signedBy(sig metadata.Signature, key ed25519.PublicKey) bool {
+	good, known := d.verified[sig.KeyID]
+	if !known {
+		good = len(key) == ed25519.PublicKeySize && ed25519.Verify(key, d.payload, sig.Signature)
+		d.verified[sig.KeyID] = good
 	}
 	return good
 }
 
-// refuse words the refusal of a file that too few of its keys signed.
-func (a authority) refuse(file string, d *document, remedy string) error {
+// accepts reports whether the threshold of the role is reached: as many different keys have
+// signed d. A bad signature beside them changes nothing, as in TUF. Lint refuses a threshold
+// below 1. TestGoTUFAcceptsWhatWeAccept compares it with go-tuf's VerifyDelegate.
+func (a authority) accepts(d *Document) bool {
+	return a.threshold >= 1 && a.count(d).Missing() == 0
+}
+
+// refuse words the refusal of a file that too few keys of the role have signed.
+func (a authority) refuse(file string, d *Document, remedy string) error {
 	has := []string{}
 	for _, sig := range d.signatures {
 		has = append(has, sig.KeyID)
 	}
 	return refuse(ErrSignature, "%s: signed by %d of %d required keys: needs %s, has %s; %s",
-		file, len(a.signers(d)), a.threshold, shortIDs(a.ids), shortIDs(has), remedy)
+		file, len(a.count(d).Good), a.threshold, shortIDs(a.ids), shortIDs(has), remedy)
 }
 
-// signOn says what to do about a file that is not published yet and that too few of its
-// keys signed: some are still to come, or it was changed, or it is a stranger's.
-func (a authority) signOn(d *document) string {
-	good, named := len(a.signers(d)), 0
-	for _, sig := range d.signatures {
-		if slices.Contains(a.ids, sig.KeyID) {
-			named++
-		}
-	}
-	switch {
-	case named > good:
+// remedy says what to do about an unpublished file that too few keys have signed: it was
+// changed, or other signers have not signed yet, or it belongs to another repository.
+func (a authority) remedy(d *Document) string {
+	switch s := a.count(d); {
+	case len(s.Bad) > 0:
 		return changedSince
-	case good > 0:
+	case len(s.Good) > 0:
 		return moreSigners
 	default:
 		return rightRoot
 	}
 }
 
-// shortIDs is a list of key ids for a person.
+// shortIDs lists key IDs for an operator: eight digits of each, at most four.
 func shortIDs(ids []string) string {
 	const most = 4
 	if len(ids) == 0 {

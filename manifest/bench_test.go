@@ -32,7 +32,7 @@ func largeRepo(t testing.TB) *repo {
 	return r
 }
 
-// BenchmarkVerify is the whole check of one channel, from bytes in memory.
+// BenchmarkVerify checks one channel, with the files in memory.
 func BenchmarkVerify(b *testing.B) {
 	r := largeRepo(b)
 	p := r.policy("")
@@ -44,7 +44,7 @@ func BenchmarkVerify(b *testing.B) {
 	}
 }
 
-// BenchmarkChannels is that of all 40.
+// BenchmarkChannels checks all 40 channels.
 func BenchmarkChannels(b *testing.B) {
 	r := largeRepo(b)
 	b.ReportAllocs()

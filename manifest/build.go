@@ -10,22 +10,22 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// The builders in this file make unsigned metadata. They know public keys only; Sign
-// adds a signature through a signer that the caller holds.
+// The functions in this file make unsigned metadata from public keys. Sign adds a signature with
+// a signer of the caller.
 
-// RootSpec is what a root.json says.
+// RootSpec is the content of a root.json.
 type RootSpec struct {
 	Version    int64               // 1 when 0
 	Root       []ed25519.PublicKey // sign root.json and targets.json
 	Threshold  int                 // of Root
 	Online     []ed25519.PublicKey // sign snapshot.json and timestamp.json, any one of them
 	Discovery  Discovery
-	Repository string    // the repository's ID, as NewRepositoryID makes it; that of the root before
+	Repository string    // repository ID: a NewRepositoryID for version 1, later the one of the root before
 	Expires    time.Time // cut to whole seconds
 }
 
-// NewRoot builds a root.json. What Lint would refuse (no keys, a threshold that cannot
-// be met, a malformed discovery entry) is an error that wraps ErrMalformed.
+// NewRoot builds a root.json. Content that Lint refuses (no keys, a threshold above the number of
+// keys, a malformed discovery entry) wraps ErrMalformed.
 func NewRoot(s RootSpec) (*metadata.Metadata[metadata.RootType], error) {
 	root := metadata.Root(s.Expires.UTC().Truncate(time.Second))
 	root.Signed.Version = max(s.Version, 1)
@@ -50,15 +50,15 @@ func NewRoot(s RootSpec) (*metadata.Metadata[metadata.RootType], error) {
 	return reparse(KindRoot, root)
 }
 
-// A Delegation gives the releases of one channel and architecture to keys.
+// A Delegation lists the keys that may sign the releases of one channel and architecture.
 type Delegation struct {
 	Channel, Arch string
 	Keys          []ed25519.PublicKey
 	Threshold     int
 }
 
-// NewTargets builds the top-level targets.json, one delegated role for each
-// delegation. Its paths are CHANNEL/ARCH/*, CHANNEL/ARCH/dtb/* and CHANNEL/ARCH/job/*.
+// NewTargets builds the top-level targets.json with one role for each delegation. The paths of a
+// role are CHANNEL/ARCH/*, CHANNEL/ARCH/dtb/* and CHANNEL/ARCH/job/*.
 func NewTargets(version int64, expires time.Time, delegations ...Delegation) (*metadata.Metadata[metadata.TargetsType], error) {
 	targets := metadata.Targets(expires.UTC().Truncate(time.Second))
 	targets.Signed.Version = version
@@ -87,8 +87,8 @@ func NewTargets(version int64, expires time.Time, delegations ...Delegation) (*m
 	return reparse(KindTargets, targets)
 }
 
-// A File is one metadata file for a snapshot or a timestamp to name: its role without
-// version or suffix ("targets", "stable-x86_64"), its version, and its final bytes.
+// A File is a metadata file that a snapshot or a timestamp will name: its role without version or
+// suffix ("targets", "stable-x86_64"), its version, and its bytes.
 type File struct {
 	Role    string
 	Version int64
@@ -103,8 +103,8 @@ func (f File) meta() *metadata.MetaFiles {
 	}
 }
 
-// NewSnapshot builds the snapshot that follows prev (nil for the first): its files,
-// with the given ones added or replaced.
+// NewSnapshot builds the snapshot that follows prev (nil for the first). It names the files of
+// prev, with the given files added or replaced.
 func NewSnapshot(prev *metadata.Metadata[metadata.SnapshotType], expires time.Time, files ...File) (*metadata.Metadata[metadata.SnapshotType], error) {
 	next := metadata.Snapshot(expires.UTC().Truncate(time.Second))
 	next.Signed.Meta = map[string]*metadata.MetaFiles{}
@@ -120,8 +120,8 @@ func NewSnapshot(prev *metadata.Metadata[metadata.SnapshotType], expires time.Ti
 	return reparse(KindSnapshot, next)
 }
 
-// NewTimestamp builds the timestamp that follows prev (nil for the first) and names
-// a snapshot file. signedAt moves the clocks of machines forward, never beyond expires.
+// NewTimestamp builds the timestamp that follows prev (nil for the first) and names a snapshot
+// file. signedAt, which moves the reference time of machines forward, must not be after expires.
 func NewTimestamp(prev *metadata.Metadata[metadata.TimestampType], snapshot File, signedAt, expires time.Time) (*metadata.Metadata[metadata.TimestampType], error) {
 	next := metadata.Timestamp(expires.UTC().Truncate(time.Second))
 	if prev != nil {
@@ -134,8 +134,8 @@ func NewTimestamp(prev *metadata.Metadata[metadata.TimestampType], snapshot File
 	return reparse(KindTimestamp, next)
 }
 
-// Sign adds the signer's signature, in place of an older one by the same key, and
-// returns the key's id. Only Ed25519 signers make signatures that we read.
+// Sign adds a signature by signer, in place of an older one by the same key, and returns the key
+// ID. Lint accepts Ed25519 keys only.
 func Sign[T metadata.Roles](m *metadata.Metadata[T], signer signature.Signer) (keyID string, err error) {
 	old := m.Signatures
 	m.Signatures = []metadata.Signature{}
@@ -154,7 +154,7 @@ func Sign[T metadata.Roles](m *metadata.Metadata[T], signer signature.Signer) (k
 	return sig.KeyID, nil
 }
 
-// KeyID is the TUF key id of an Ed25519 public key, 64 hex digits.
+// KeyID is the TUF key ID of an Ed25519 public key, 64 hex digits.
 func KeyID(public ed25519.PublicKey) (string, error) {
 	_, id, err := tufKey(public)
 	return id, err
@@ -172,7 +172,7 @@ func tufKey(public ed25519.PublicKey) (*metadata.Key, string, error) {
 	return key, id, err
 }
 
-// reparse makes built metadata the same value that a reader of its bytes gets.
+// reparse returns built metadata as a reader of its bytes gets them.
 func reparse[T metadata.Roles](kind Kind, m *metadata.Metadata[T]) (*metadata.Metadata[T], error) {
 	data, err := json.Marshal(m)
 	if err != nil {

@@ -2,9 +2,9 @@ package manifest
 
 import "strconv"
 
-// appendCanonical appends the canonical JSON of a tree, over which signatures are made:
-// no spaces, keys in the order of their bytes, only quotes and backslashes escaped
-// (OLPC's canonical JSON, as TUF names it). FuzzLint holds it against go-tuf's.
+// appendCanonical appends the canonical JSON of a tree, the bytes that signatures cover: no
+// spaces, keys in the order of their bytes, only quotes and backslashes escaped (OLPC canonical
+// JSON, as TUF requires). FuzzLint compares it with go-tuf's.
 func appendCanonical(b []byte, v any) []byte {
 	switch v := v.(type) {
 	case object:
@@ -33,7 +33,7 @@ func appendCanonical(b []byte, v any) []byte {
 	case bool:
 		return strconv.AppendBool(b, v)
 	}
-	panic("manifest: a tree holds objects, lists, text, integers and booleans") // parseTree makes nothing else
+	panic("manifest: a tree has objects, lists, text, integers and booleans only") // parseTree makes these types only
 }
 
 func appendText(b []byte, s string) []byte {

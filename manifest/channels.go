@@ -8,31 +8,30 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// Channels returns every release of a repository, each judged as Verify does with no
-// state, in the order of the delegations. A channel that is refused does not hide the
-// others: the releases that are good come together with an error for those that are
-// not.
+// Channels returns the release of every channel, each checked as Verify does without a state, in
+// the order of the delegations. When some channels are refused, it returns the valid releases
+// together with an error for the others.
 func Channels(ctx context.Context, f Fetcher, root []byte, now time.Time) ([]Release, error) {
-	w, err := newWalk(f, Policy{Root: root, Now: now})
+	w, err := newWorkflow(f, Policy{Root: root, Now: now})
 	if err != nil {
 		return nil, err
 	}
 	return w.all(ctx)
 }
 
-// Published is Channels without dates: every signature, version, hash and path is checked,
-// expiry is not. It is for a publisher, who serves what it has and renews it; no machine
-// may boot what only Published has returned.
+// Published is Channels without the expiry check: every signature, version, hash and path is
+// checked. It is for a publisher, which serves expired metadata and renews them. A machine must
+// not boot a release that only Published has returned.
 func Published(ctx context.Context, f Fetcher, root []byte) ([]Release, error) {
-	w, err := newWalk(f, Policy{Root: root, Now: time.Unix(0, 0)})
+	w, err := newWorkflow(f, Policy{Root: root, Now: time.Unix(0, 0)})
 	if err != nil {
 		return nil, err
 	}
-	w.ageless = true
+	w.time.unchecked = true
 	return w.all(ctx)
 }
 
-// SignedAt is the date of signing that a timestamp carries, the zero time for none.
+// SignedAt is the date of signing in a timestamp, the zero time when it has none.
 func SignedAt(timestamp *metadata.Metadata[metadata.TimestampType]) time.Time {
 	x, _ := timestamp.Signed.UnrecognizedFields[extension].(map[string]any)
 	text, _ := x["signed_at"].(string)
@@ -43,9 +42,9 @@ func SignedAt(timestamp *metadata.Metadata[metadata.TimestampType]) time.Time {
 	return t
 }
 
-// all judges the release of each channel.
-func (w *walk) all(ctx context.Context) ([]Release, error) {
-	if err := w.top(ctx); err != nil {
+// all updates the top-level roles and then the role of each channel.
+func (w *workflow) all(ctx context.Context) ([]Release, error) {
+	if err := w.updateTopLevel(ctx); err != nil {
 		return nil, err
 	}
 	var (
@@ -53,7 +52,7 @@ func (w *walk) all(ctx context.Context) ([]Release, error) {
 		refusals error
 	)
 	for _, role := range w.channels() {
-		channel, arch, _ := splitRole(role)
+		channel, arch, _ := SplitRole(role)
 		r, err := w.release(ctx, channel, arch)
 		switch {
 		case err == nil:

@@ -1,15 +1,16 @@
 package manifest
 
 import (
+	"bytes"
+	"context"
+	"strings"
 	"time"
-
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// CheckRole judges one release manifest against a repository's root.json and
-// targets.json: lint, signatures up to the threshold, dates, paths and meaning. It is
-// for a file that is not published yet; there is no snapshot and no state to compare
-// it with.
+// CheckRole judges one release manifest by a repository's root.json and targets.json: lint,
+// signatures up to the threshold, expiry, paths and content. It is for a file that is not
+// published yet: there is no snapshot and no state to compare it with. The zero time for now
+// checks no expiry.
 func CheckRole(rootJSON, targetsJSON, roleJSON []byte, now time.Time) (Release, error) {
 	root, targets, err := checkTargets(rootJSON, targetsJSON, now)
 	if err != nil {
@@ -19,25 +20,25 @@ func CheckRole(rootJSON, targetsJSON, roleJSON []byte, now time.Time) (Release, 
 	if err != nil {
 		return Release{}, err
 	}
-	id := versioned(name, role.version())
+	id := versioned(name, role.Version())
 	owners := targets.delegation(name)
 	if owners == nil {
 		return Release{}, refuse(ErrPath, "%s: this repository delegates no channel %q for %q; %s", id, claim.Channel, claim.Arch, rightRoot)
 	}
 	if !owners.accepts(role) {
-		return Release{}, owners.refuse(id, role, owners.signOn(role))
+		return Release{}, owners.refuse(id, role, owners.remedy(role))
 	}
 	if err := root.sameRepository(id, role); err != nil {
 		return Release{}, err
 	}
-	if err := checkDate(now, "", id, role.expires(), releaseAgain); err != nil {
+	if err := checkDate(now, "", id, role.Expires(), releaseAgain); err != nil {
 		return Release{}, err
 	}
-	return owners.read(id, role, claim.Channel, claim.Arch)
+	return owners.decode(id, role, claim.Channel, claim.Arch)
 }
 
 // checkTargets judges a repository's targets.json by its root.json.
-func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*Root, *document, error) {
+func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*Root, *Document, error) {
 	root, err := ParseRoot(rootJSON)
 	if err != nil {
 		return nil, nil, err
@@ -49,18 +50,19 @@ func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*Root, *document
 	if err != nil {
 		return nil, nil, inFile("targets.json", err)
 	}
-	id := versioned(roleTargets, targets.version())
+	id := versioned(roleTargets, targets.Version())
 	if a := root.authority(roleTargets); !a.accepts(targets) {
 		return nil, nil, a.refuse(id, targets, rightRoot)
 	}
 	if err := root.sameRepository(id, targets); err != nil {
 		return nil, nil, err
 	}
-	return root, targets, checkDate(now, "", id, targets.expires(), renewTargets)
+	return root, targets, checkDate(now, "", id, targets.Expires(), renewTargets)
 }
 
-// readRole reads a manifest file and, unverified, whose release it claims to be.
-func readRole(data []byte) (role *document, name string, claim Release, err error) {
+// readRole reads a release manifest and, unverified, the channel and architecture that it
+// names.
+func readRole(data []byte) (role *Document, name string, claim Release, err error) {
 	if role, err = open(KindRole, data); err == nil {
 		claim, err = decodeFields(role.signed[extension])
 	}
@@ -73,47 +75,48 @@ func readRole(data []byte) (role *document, name string, claim Release, err erro
 	return role, name, claim, nil
 }
 
-// read checks the paths of a role that d has accepted, and then what it says.
-func (d *delegation) read(id string, role *document, channel, arch string) (Release, error) {
+// decode checks the paths of a role that d has accepted, and then its content.
+func (d *delegation) decode(id string, role *Document, channel, arch string) (Release, error) {
 	for _, path := range sorted(role.signed["targets"].(object)) {
-		if !d.owns(path) {
-			return Release{}, refuse(ErrPath, "%s: %.80q is outside %s, all that its keys may sign; the signer has to release again", id, path, d.places())
+		if !d.covers(path) {
+			return Release{}, refuse(ErrPath, "%s: %.80q is outside %s, all that its keys may sign; the signer has to release again", id, path, strings.Join(d.paths, " "))
 		}
 	}
-	m, err := metadata.Targets().FromBytes(role.data)
-	if err != nil {
-		return Release{}, inFile(id, malformed("%v", err))
-	}
-	r, err := Decode(m, channel, arch)
+	r, err := role.decode(channel, arch)
 	if err != nil {
 		return Release{}, inFile(id, err)
 	}
 	return r, nil
 }
 
-// Signatures is who has signed a release manifest and who may.
-type Signatures struct {
-	Threshold int
-	Owners    []string // key ids that the delegation names
-	Good      []string // those of Owners whose signature is good
-}
-
-// RoleSignatures counts the signatures of a manifest that may still need more of
-// them. The root and the targets are judged as CheckRole does, dates excepted.
-func RoleSignatures(rootJSON, targetsJSON, roleJSON []byte) (Signatures, error) {
-	_, targets, err := checkTargets(rootJSON, targetsJSON, time.Time{})
-	if err != nil {
-		return Signatures{}, err
+// CheckRoot judges a root by r, an older root that is trusted, or the same one: a chain leads
+// from r to it, each root signed by the one before and by itself, and it is not expired at now.
+// f has the roots between the two.
+func (r *Root) CheckRoot(ctx context.Context, d *Document, f Fetcher, now time.Time) error {
+	if d.Version() < r.Version() {
+		return refuse(ErrRollback, "root version %d: older than version %d, which is trusted; name a newer root", d.Version(), r.Version())
 	}
-	role, name, _, err := readRole(roleJSON)
-	if err != nil {
-		return Signatures{}, err
+	last := r
+	for last.Version() < d.Version() {
+		data, version := d.data, last.Version()+1
+		var err error
+		if version < d.Version() {
+			data, err = fetch(ctx, f, FileName(roleRoot, version), KindRoot)
+		}
+		if err == nil {
+			last, err = last.Next(data)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	owners := targets.delegation(name)
-	if owners == nil {
-		return Signatures{}, nil
+	if !bytes.Equal(last.doc.payload, d.payload) {
+		return refuse(ErrSignature, "another root of version %d than the trusted one; it is of another repository", d.Version())
 	}
-	return Signatures{owners.threshold, owners.ids, owners.signers(role)}, nil
+	if _, err := ParseRoot(d.data); err != nil { // it may be a copy with fewer signatures
+		return err
+	}
+	return d.CheckExpiry(now)
 }
 
 // ReadDelegations lists the channels of a targets.json. It checks no signature.
@@ -124,7 +127,7 @@ func ReadDelegations(targetsJSON []byte) ([]Delegation, error) {
 	}
 	var list []Delegation
 	for _, name := range targets.delegations() {
-		if channel, arch, ok := splitRole(name); ok {
+		if channel, arch, ok := SplitRole(name); ok {
 			owners := targets.delegation(name)
 			list = append(list, Delegation{channel, arch, owners.publicKeys(), owners.threshold})
 		}

@@ -27,11 +27,10 @@ var (
 	cmdlineGrammar = regexp.MustCompile(`^[ -~]*$`)
 )
 
-// Decode reads what a delegated role says as the release of channel and arch, and
-// refuses whatever is not exactly that: another channel's paths (ErrPath), an unknown
-// role of an artifact, no kernel or initramfs, a CID or a chunker that we do not
-// read, a command line outside the grammar (ErrMalformed). It checks no signature:
-// the way to a release that may be run is Verify.
+// Decode reads a delegated role as the release of channel and arch. It refuses paths of another
+// channel (ErrPath), and an unknown artifact role, a missing kernel or initramfs, an unknown form
+// of CID or chunker, and a command line outside the grammar (ErrMalformed). It checks no
+// signature: only Verify returns a release that may be run.
 func Decode(role *metadata.Metadata[metadata.TargetsType], channel, arch string) (Release, error) {
 	if _, err := RoleName(channel, arch); err != nil {
 		return Release{}, err
@@ -148,7 +147,7 @@ func knownRole(role string) bool {
 	return dtbGrammar.MatchString(role) || jobGrammar.MatchString(role)
 }
 
-// check looks at what no single artifact shows.
+// check checks the fields of the release, and its artifacts together.
 func (r Release) check() error {
 	for _, role := range []string{RoleKernel, RoleInitramfs} {
 		if _, ok := r.Artifact(role); !ok {

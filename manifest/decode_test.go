@@ -14,7 +14,7 @@ import (
 
 type targetsType = metadata.TargetsType
 
-func honest() Release {
+func valid() Release {
 	return sample("stable", "x86_64", "2026.10", 7, today, today.Add(30*day))
 }
 
@@ -30,7 +30,7 @@ func TestEncodeAndDecodeAreInverse(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			want := honest()
+			want := valid()
 			change(&want)
 			role, err := Encode(want)
 			if err != nil {
@@ -52,7 +52,7 @@ func TestEncodeAndDecodeAreInverse(t *testing.T) {
 	}
 }
 
-func TestEncodeRefusesWhatNoMachineWouldRead(t *testing.T) {
+func TestEncodeRefusesWhatMachinesRefuse(t *testing.T) {
 	artifact := func(change func(*Artifact)) func(*Release) {
 		return func(r *Release) { change(&r.Artifacts[4]) }
 	}
@@ -77,7 +77,7 @@ func TestEncodeRefusesWhatNoMachineWouldRead(t *testing.T) {
 		{"no initramfs", func(r *Release) { r.Artifacts = append(r.Artifacts[:1:1], r.Artifacts[2:]...) }, "no initramfs"},
 		{"the same role twice", named(RoleKernel), "named twice"},
 		{"an unknown role", named("firmware"), `artifact "firmware": only kernel, initramfs`},
-		{"a role that climbs", named("../kernel"), "only kernel"},
+		{"a role with ..", named("../kernel"), "only kernel"},
 		{"a device tree with no name", named("dtb/"), "only kernel"},
 		{"a device tree in a folder", named("dtb/a/b"), "only kernel"},
 		{"a hidden device tree", named("dtb/..b"), "only kernel"},
@@ -111,7 +111,7 @@ func TestEncodeRefusesWhatNoMachineWouldRead(t *testing.T) {
 		{"a command line too long", func(r *Release) { r.Cmdline = strings.Repeat("a", MaxCmdline+1) }, "1501 bytes; at most 1500"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			r := honest()
+			r := valid()
 			row.change(&r)
 			_, err := Encode(r)
 			refused(t, err, ErrMalformed, row.says)
@@ -119,7 +119,7 @@ func TestEncodeRefusesWhatNoMachineWouldRead(t *testing.T) {
 	}
 }
 
-// Decode alone stands between a signed manifest and the machine: no encoder helped.
+// Decode refuses manifests that Encode never writes.
 func TestDecodeRefusesWhatEncodeWouldNotWrite(t *testing.T) {
 	for _, row := range []struct{ name, old, new, says string }{
 		{"a role that is not the path's", `"role": "rootfs"`, `"role": "kernel"`, "its role is given as"},
@@ -128,7 +128,7 @@ func TestDecodeRefusesWhatEncodeWouldNotWrite(t *testing.T) {
 		{"a need for what is not known", `"min_ram": 512`, `"min_ram": 512, "critical": ["min_ram", "enclave"]`, `needs a reader that knows "enclave"; update this program`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			golden := string(read(t, "golden", kinds[KindRole]))
+			golden := string(read(t, "repository", kinds[KindRole]))
 			if row.new == "" {
 				c, err := cid.Decode(strings.Trim(strings.TrimPrefix(row.old, `"cid": `), `"`))
 				if err != nil {
@@ -174,17 +174,17 @@ func TestRoleNamesAreUnambiguous(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		if channel, arch, ok := splitRole(got); !ok || channel != row.channel || arch != row.arch {
-			t.Errorf("splitRole(%q) = %q, %q, %t", got, channel, arch, ok)
+		if channel, arch, ok := SplitRole(got); !ok || channel != row.channel || arch != row.arch {
+			t.Errorf("SplitRole(%q) = %q, %q, %t", got, channel, arch, ok)
 		}
 	}
-	if _, _, ok := splitRole("targets"); ok {
+	if _, _, ok := SplitRole("targets"); ok {
 		t.Error("targets is no channel")
 	}
 }
 
 func TestReleaseIsPlainJSON(t *testing.T) {
-	want := honest()
+	want := valid()
 	data, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)

@@ -7,19 +7,18 @@ import (
 	"strings"
 
 	"github.com/ipfs/go-cid"
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// Discovery says where the metadata folder of a repository may be found. It is the
+// Discovery lists the places where the metadata directory of a repository is found. It is the
 // field x-phaseboot of root.json:
 //
 //	{"repository": "…", "discovery": [{"ipns": "k51…"}, {"https": "https://…"}],
 //	 "dht": {"prefix": "/phaseboot/…", "bootstrap": ["/ip4/…/p2p/…"]}}
 //
-// Entries of kinds that are not known yet are left out. Nothing in it can widen trust.
+// Entries of unknown kinds are ignored. A place never widens trust.
 type Discovery struct {
 	IPNS      []string // IPNS names, CIDs of libp2p keys
-	HTTPS     []string // web mirrors; http:// is allowed too, integrity never rests on TLS
+	HTTPS     []string // web mirrors, https:// or http://; integrity does not depend on TLS
 	DHTPrefix string   // protocol prefix of the private DHT, "" for none
 	Bootstrap []string // multiaddrs with /p2p/ID
 }
@@ -69,7 +68,7 @@ func (l *linter) discovery(path string, v any) {
 	}
 }
 
-// hints checks the list of discovery entries, those of known kinds strictly.
+// hints checks the list of discovery entries. Entries of unknown kinds pass.
 func (l *linter) hints(path string, v any) {
 	list := l.list(path, v)
 	if len(list) > maxHints {
@@ -91,7 +90,7 @@ func (l *linter) hints(path string, v any) {
 		}
 		if isHTTPS {
 			if s := l.text(join(p, "https"), addr); !validMirror(s) {
-				if strings.Contains(s, "@") { // which is not repeated: it may be a password
+				if strings.Contains(s, "@") { // it may contain a password: do not print it
 					s = "…@…"
 				}
 				l.fail(join(p, "https"), "%.80q is not a web address like https://host/path, without a user", s)
@@ -100,7 +99,7 @@ func (l *linter) hints(path string, v any) {
 	}
 }
 
-// validIPNS reports whether s is a CID of a libp2p key.
+// validIPNS reports whether s is a CIDv1 of a libp2p key.
 func validIPNS(s string) bool {
 	if len(s) > 128 {
 		return false
@@ -167,13 +166,4 @@ func readDiscovery(field any) (Discovery, error) {
 		d.DHTPrefix, d.Bootstrap = f.DHT.Prefix, f.DHT.Bootstrap
 	}
 	return d, nil
-}
-
-// ReadDiscovery is what a root that passed Lint says of places. It checks no signature.
-func ReadDiscovery(root *metadata.Metadata[metadata.RootType]) Discovery {
-	d, err := readDiscovery(root.Signed.UnrecognizedFields[extension])
-	if err != nil { // Lint has looked at it
-		return Discovery{}
-	}
-	return d
 }

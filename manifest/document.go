@@ -1,31 +1,61 @@
 package manifest
 
 import (
+	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"time"
 
+	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// A document is a metadata file that passed Lint: read once, made canonical once, and
-// each of its signatures checked at most once, however many roles may have made it.
-// Nothing in it is trusted until an authority accepts it.
-type document struct {
+// A Document is a metadata file that passed Lint. It is read once, made canonical once, and each
+// of its signatures is verified at most once, whatever roles may have made it. A Document is
+// not trusted: Verify, Root and CheckRole decide that. It cannot be changed.
+type Document struct {
+	kind       Kind
+	role       string // root, targets, snapshot, timestamp, or CHANNEL-ARCH; set by Open
 	data       []byte
 	signed     object
-	payload    []byte // what the signatures are over
+	payload    []byte // canonical JSON of signed, the bytes that the signatures cover
 	signatures []metadata.Signature
-	good       map[string]bool // by key id, what was found
+	verified   map[string]bool // by key ID: the result for each signature that was verified
+	release    *Release        // set by Open for a release manifest
 }
 
-// open lints a file of some kind and reads it.
-func open(kind Kind, data []byte) (*document, error) {
+// Open reads a metadata file of the kind that the file itself names. A file that Lint refuses
+// and a release that Decode refuses wrap ErrMalformed. No signature and no date is checked.
+func Open(data []byte) (*Document, error) {
+	kind, err := KindOf(data)
+	if err != nil {
+		return nil, err
+	}
+	d, err := open(kind, data)
+	if err != nil || kind != KindRole {
+		return d, err
+	}
+	fields, err := decodeFields(d.signed[extension])
+	if err != nil {
+		return nil, err
+	}
+	if d.role, err = RoleName(fields.Channel, fields.Arch); err != nil {
+		return nil, err
+	}
+	r, err := d.decode(fields.Channel, fields.Arch)
+	d.release = &r
+	return d, err
+}
+
+// open lints a file of one kind and reads it. It does not decode a release.
+func open(kind Kind, data []byte) (*Document, error) {
 	top, err := lint(kind, data)
 	if err != nil {
 		return nil, err
 	}
-	d := &document{data: data, signed: top["signed"].(object), good: map[string]bool{}}
+	d := &Document{kind: kind, role: string(kind), data: data, signed: top["signed"].(object), verified: map[string]bool{}}
 	d.payload = appendCanonical(make([]byte, 0, len(data)), d.signed)
 	for _, v := range top["signatures"].([]any) {
 		sig := v.(object)
@@ -38,23 +68,75 @@ func open(kind Kind, data []byte) (*document, error) {
 	return d, nil
 }
 
-// signedBy reports whether the signature in the name of a key is good. A key id is the
-// hash of the key, so one answer holds for whoever lists it.
-func (d *document) signedBy(sig metadata.Signature, key ed25519.PublicKey) bool {
-	good, known := d.good[sig.KeyID]
-	if !known {
-		good = len(key) == ed25519.PublicKeySize && ed25519.Verify(key, d.payload, sig.Signature)
-		d.good[sig.KeyID] = good
+// decode reads a release manifest as the release of a channel and an architecture.
+func (d *Document) decode(channel, arch string) (Release, error) {
+	m, err := metadata.Targets().FromBytes(d.data)
+	if err != nil {
+		return Release{}, malformed("%v", err)
 	}
-	return good
+	return Decode(m, channel, arch)
 }
 
-func (d *document) version() int64 { return d.signed["version"].(int64) }
+// NewDocument returns built metadata of one kind as the document that a reader of its file gets.
+func NewDocument[T metadata.Roles](kind Kind, m *metadata.Metadata[T]) (*Document, error) {
+	data, err := Bytes(kind, m)
+	if err != nil {
+		return nil, err
+	}
+	return Open(data)
+}
 
-func (d *document) expires() time.Time { return d.date(d.signed["expires"]) }
+// Kind is the kind of metadata.
+func (d *Document) Kind() Kind { return d.kind }
 
-// date reads a date that passed Lint; the zero time for one that is not there.
-func (d *document) date(v any) time.Time {
+// Role is the TUF role: root, targets, snapshot, timestamp, or CHANNEL-ARCH.
+func (d *Document) Role() string { return d.role }
+
+// Data is the file. The caller must not change it.
+func (d *Document) Data() []byte { return d.data }
+
+// Digest is the SHA-256 of the signed part in canonical JSON, 64 hex digits. Two files with one
+// digest differ in signatures and white space only.
+func (d *Document) Digest() string {
+	sum := sha256.Sum256(d.payload)
+	return hex.EncodeToString(sum[:])
+}
+
+// Version is the TUF version.
+func (d *Document) Version() int64 { return d.signed["version"].(int64) }
+
+// Expires is the date from which the file is expired.
+func (d *Document) Expires() time.Time { return d.date(d.signed["expires"]) }
+
+// CheckExpiry refuses a document that is expired at now, with an error that wraps ErrExpired.
+// The zero time refuses nothing.
+func (d *Document) CheckExpiry(now time.Time) error {
+	return checkDate(now, "", versioned(d.role, d.Version()), d.Expires(), "sign a newer one")
+}
+
+// CheckName refuses a document that does not belong in a file of that name, for example a
+// root.json version 2 in 3.root.json. The error wraps ErrUntrusted.
+func (d *Document) CheckName(name string) error {
+	if FileName(d.role, d.Version()) == name {
+		return nil
+	}
+	return refuse(ErrUntrusted, "holds %s version %d; get the file from the signer again", d.role, d.Version())
+}
+
+// Release is what a release manifest says, nil for other kinds. The caller must not change it.
+func (d *Document) Release() *Release { return d.release }
+
+// Discovery is where a root says that the repository is found.
+func (d *Document) Discovery() Discovery {
+	found, _ := readDiscovery(d.signed[extension]) // Lint has checked the field
+	return found
+}
+
+// SignedAt is the date of signing of a timestamp or a release, the zero time for other kinds.
+func (d *Document) SignedAt() time.Time { return d.date(d.extension()["signed_at"]) }
+
+// date reads a date that passed Lint; a missing one is the zero time.
+func (d *Document) date(v any) time.Time {
 	s, _ := v.(string)
 	t, err := time.Parse(timeLayout, s)
 	if err != nil {
@@ -64,26 +146,114 @@ func (d *document) date(v any) time.Time {
 }
 
 // extension is the field x-phaseboot, nil when there is none.
-func (d *document) extension() object {
+func (d *Document) extension() object {
 	x, _ := d.signed[extension].(object)
 	return x
 }
 
-// signedAt is the date of signing, the zero time when the file does not say.
-func (d *document) signedAt() time.Time { return d.date(d.extension()["signed_at"]) }
+// A MetaFile is a file that a snapshot or a timestamp names.
+type MetaFile struct {
+	File    string `json:"file"`
+	Version int64  `json:"version"`
+	Length  int64  `json:"length"` // bytes
+	SHA256  string `json:"sha256"` // 64 hex digits
+}
 
-// files are the names in the meta map of a snapshot or a timestamp.
-func (d *document) files() object { return d.signed["meta"].(object) }
+// MetaFiles lists the files that a snapshot or a timestamp names, sorted; nil for other kinds.
+func (d *Document) MetaFiles() []MetaFile {
+	if d.kind != KindSnapshot && d.kind != KindTimestamp {
+		return nil
+	}
+	var list []MetaFile
+	for _, name := range sorted(d.meta()) {
+		f := d.metaFile(name)
+		list = append(list, MetaFile{name, f.Version, f.Length, f.Hashes["sha256"].String()})
+	}
+	return list
+}
 
-// file is what a snapshot or a timestamp says of a file, nil when it does not name it.
-func (d *document) file(name string) *metadata.MetaFiles {
-	entry, ok := d.files()[name].(object)
+// meta is the meta map of a snapshot or a timestamp, by file name.
+func (d *Document) meta() object { return d.signed["meta"].(object) }
+
+// metaFile is the entry of a file in the meta map, nil when it is not there.
+func (d *Document) metaFile(name string) *metadata.MetaFiles {
+	entry, ok := d.meta()[name].(object)
 	if !ok {
 		return nil
 	}
 	f := &metadata.MetaFiles{Version: entry["version"].(int64), Length: entry["length"].(int64), Hashes: metadata.Hashes{}}
 	for algorithm, sum := range entry["hashes"].(object) {
-		f.Hashes[algorithm], _ = hex.DecodeString(sum.(string)) // Lint left hex only
+		f.Hashes[algorithm], _ = hex.DecodeString(sum.(string)) // Lint accepts hex digits only
 	}
 	return f
+}
+
+// Sign returns d with a signature by signer, in place of an older one by the same key.
+func (d *Document) Sign(signer signature.Signer) (*Document, error) {
+	public, err := signer.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	key, ok := public.(ed25519.PublicKey)
+	if !ok {
+		return nil, malformed("public key: %T is not an Ed25519 key", public)
+	}
+	id, err := KeyID(key)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := signer.SignMessage(bytes.NewReader(d.payload))
+	if err != nil {
+		return nil, err
+	}
+	list := slices.DeleteFunc(slices.Clone(d.signatures), func(s metadata.Signature) bool { return s.KeyID == id })
+	return d.withSignatures(append(list, metadata.Signature{KeyID: id, Signature: sig}))
+}
+
+// Merge returns d with the signatures of other by keys that have not signed d. Both must have
+// the same digest.
+func (d *Document) Merge(other *Document) (*Document, error) {
+	list := slices.Clone(d.signatures)
+	for _, sig := range other.signatures {
+		if !slices.ContainsFunc(list, func(s metadata.Signature) bool { return s.KeyID == sig.KeyID }) {
+			list = append(list, sig)
+		}
+	}
+	return d.withSignatures(list)
+}
+
+// withSignatures returns d with a list of signatures in place of its own.
+func (d *Document) withSignatures(list []metadata.Signature) (*Document, error) {
+	data, err := d.encode(list)
+	if err != nil {
+		return nil, err
+	}
+	next, err := Open(data)
+	if err == nil && !bytes.Equal(next.payload, d.payload) {
+		err = malformed("the file cannot be written as it was read")
+	}
+	return next, err
+}
+
+// encode writes d with a list of signatures, in the form of Bytes.
+func (d *Document) encode(list []metadata.Signature) ([]byte, error) {
+	switch d.kind {
+	case KindRoot:
+		return encodeAs[metadata.RootType](d, list)
+	case KindTimestamp:
+		return encodeAs[metadata.TimestampType](d, list)
+	case KindSnapshot:
+		return encodeAs[metadata.SnapshotType](d, list)
+	default:
+		return encodeAs[metadata.TargetsType](d, list)
+	}
+}
+
+func encodeAs[T metadata.Roles](d *Document, list []metadata.Signature) ([]byte, error) {
+	m, err := Parse[T](d.kind, d.data)
+	if err != nil {
+		return nil, err
+	}
+	m.Signatures = list
+	return Bytes(d.kind, m)
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// releaseFields is the field x-phaseboot of a release manifest: what concerns the
-// whole release. A later version may add fields; those that a reader must not ignore
-// it lists in critical, and a reader that does not know one of them refuses.
+// releaseFields is the field x-phaseboot of a release manifest. It describes the whole release. A
+// later version may add fields. A field that a reader must not ignore is listed in critical; a
+// reader that does not know it refuses the release.
 type releaseFields struct {
 	Repository string   `json:"repository,omitempty"`
 	Channel    string   `json:"channel"`
@@ -26,17 +26,24 @@ type releaseFields struct {
 
 var releaseFieldNames = []string{repositoryField, "channel", "arch", "release", "cmdline", "min_ram", "signed_at", "job", "critical"}
 
-// artifactFields is the custom object of a target.
+// artifactFields is the custom field of a target.
 type artifactFields struct {
 	CID     string `json:"cid"`
 	Chunker string `json:"chunker"`
 	Role    string `json:"role"`
 }
 
-// Encode writes a release as its delegated role, unsigned: one target for each
-// artifact under CHANNEL/ARCH/ROLE and the release's own fields in x-phaseboot. The
-// result has passed Decode, so a release that no machine would read is refused here,
-// with an error that wraps ErrMalformed. Dates are cut to whole seconds.
+// Encode returns a release as an unsigned delegated role: one target CHANNEL/ARCH/ROLE for each
+// artifact, and the fields of the release in x-phaseboot. The result has passed Decode: a release
+// that machines refuse wraps ErrMalformed. Dates are cut to whole seconds. The file, without
+// signatures, dates and hashes:
+//
+//	{"_type": "targets", "version": 7,
+//	 "targets": {"stable/x86_64/kernel": {"length": 8123456,
+//	   "custom": {"cid": "bafy…", "chunker": "zstd-4096-…", "role": "kernel"}}},
+//	 "x-phaseboot": {"channel": "stable", "arch": "x86_64", "release": "2026.10",
+//	   "cmdline": "console=ttyS0", "min_ram": 512, "job": "job/hello.wasm",
+//	   "signed_at": "2026-10-01T12:00:00Z"}}
 func Encode(r Release) (*metadata.Metadata[metadata.TargetsType], error) {
 	role := metadata.Targets(r.Expires.UTC().Truncate(time.Second))
 	role.Signed.Version = r.Number
@@ -88,8 +95,8 @@ func targetPath(channel, arch, role string) string {
 	return channel + "/" + arch + "/" + role
 }
 
-// Bytes is the file form of metadata of one kind, indented JSON with a final newline.
-// What Lint would refuse is refused here, so that nothing unreadable is published.
+// Bytes returns the file of metadata of one kind: indented JSON with a final newline. Metadata
+// that Lint refuses wrap ErrMalformed.
 func Bytes[T metadata.Roles](kind Kind, m *metadata.Metadata[T]) ([]byte, error) {
 	data, err := m.ToBytes(true)
 	if err != nil {
@@ -99,7 +106,7 @@ func Bytes[T metadata.Roles](kind Kind, m *metadata.Metadata[T]) ([]byte, error)
 	return data, Lint(kind, data)
 }
 
-// Parse reads metadata of one kind after Lint. It checks no signature.
+// Parse lints and reads metadata of one kind. It checks no signature.
 func Parse[T metadata.Roles](kind Kind, data []byte) (*metadata.Metadata[T], error) {
 	if err := Lint(kind, data); err != nil {
 		return nil, err

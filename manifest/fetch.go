@@ -11,14 +11,14 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// A Fetcher returns a file of a repository's metadata folder by its name, for example
-// "2.root.json" or "timestamp.json". What is not there wraps fs.ErrNotExist. It never
-// returns more than max bytes. It may lie.
+// A Fetcher returns a file of a repository's metadata directory by its name, for example
+// "2.root.json" or "timestamp.json". A missing file wraps fs.ErrNotExist. It returns at most max
+// bytes. It is not trusted: the bytes may be wrong.
 type Fetcher interface {
 	Metadata(ctx context.Context, name string, max int64) ([]byte, error)
 }
 
-// A DirFetcher is a repository in a folder on disk.
+// A DirFetcher reads a repository from a folder on disk.
 type DirFetcher string
 
 // Metadata reads one file of the folder.
@@ -32,8 +32,8 @@ func (d DirFetcher) Metadata(ctx context.Context, name string, max int64) ([]byt
 	return readBounded(filepath.Join(string(d), name), max, 0)
 }
 
-// Newest is the highest version of a role's file in the folder, 0 when there is none:
-// of "root", "targets", "snapshot" or a delegated role.
+// Newest returns the highest version among the folder's files of a role, 0 when there is none.
+// The role is "root", "targets", "snapshot" or a delegated role.
 func (d DirFetcher) Newest(role string) (int64, error) {
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
@@ -48,8 +48,8 @@ func (d DirFetcher) Newest(role string) (int64, error) {
 	return newest, nil
 }
 
-// readBounded reads a regular file of at most max bytes, and never waits for one that
-// is not. flags is 0 or file.NoFollow.
+// readBounded reads a regular file of at most max bytes. It does not open a pipe or a device.
+// flags is 0 or file.NoFollow.
 func readBounded(path string, max int64, flags int) ([]byte, error) {
 	data, err := file.Read(path, flags, max)
 	if errors.Is(err, file.ErrKind) || errors.Is(err, file.ErrTooLarge) {
@@ -58,7 +58,7 @@ func readBounded(path string, max int64, flags int) ([]byte, error) {
 	return data, err
 }
 
-// fetch reads a file of some kind from a source, and holds the source to the limit.
+// fetch reads a file of one kind from a source and refuses more bytes than the kind allows.
 func fetch(ctx context.Context, f Fetcher, name string, kind Kind) ([]byte, error) {
 	data, err := f.Metadata(ctx, name, kind.Max())
 	if err != nil {

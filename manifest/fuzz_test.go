@@ -14,7 +14,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// json64 is JSON that keeps its numbers as they are written.
+// json64 is JSON with its numbers as text.
 type json64 struct{ v any }
 
 func (j *json64) UnmarshalJSON(data []byte) error {
@@ -38,25 +38,18 @@ func canonicalOf(v any) (string, error) {
 	return string(out), err
 }
 
-// seed adds the golden files and the corpus.
+// seed adds the golden files and the hostile documents.
 func seed(f *testing.F, add func(kind Kind, data []byte)) {
 	for kind, file := range kinds {
-		add(kind, read(f, "golden", file))
+		add(kind, read(f, "repository", file))
 	}
-	folders, err := os.ReadDir("testdata")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, folder := range folders {
-		if folder.Name() != "golden" && folder.Name() != "fuzz" {
-			kind, data := hostile(f, folder.Name())
-			add(kind, data)
-		}
+	for _, name := range hostileNames(f) {
+		kind, data := hostile(f, name)
+		add(kind, data)
 	}
 }
 
-// What Lint accepts, go-tuf reads without a panic, without an error, and as the file
-// says it.
+// go-tuf reads what Lint accepts without a panic or an error, and reads the same values.
 func FuzzLint(f *testing.F) {
 	order := []Kind{KindRoot, KindTimestamp, KindSnapshot, KindTargets, KindRole}
 	seed(f, func(kind Kind, data []byte) { f.Add(byte(slices.Index(order, kind)), data) })
@@ -67,6 +60,20 @@ func FuzzLint(f *testing.F) {
 		}
 		if err := parseAny(kind, data); err != nil {
 			t.Errorf("%s: %v\n%s", kind, err, data)
+		}
+	})
+}
+
+// A document that Open accepts can be written again, and keeps its digest.
+func FuzzOpen(f *testing.F) {
+	seed(f, func(_ Kind, data []byte) { f.Add(data) })
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d, err := Open(data)
+		if err != nil || int64(2*len(data)) > d.kind.Max() { // indented it may be too large
+			return
+		}
+		if again, err := d.Merge(d); err != nil || again.Digest() != d.Digest() {
+			t.Errorf("accepted, and another one when written again: %v", err)
 		}
 	})
 }
@@ -96,12 +103,11 @@ func FuzzParseRoot(f *testing.F) {
 	})
 }
 
-// Bytes that a stranger can send never panic, and never become a release that the
-// golden keys did not sign.
+// No bytes make CheckRole panic, or accept a release that the golden keys did not sign.
 func FuzzVerifyRole(f *testing.F) {
 	seed(f, func(_ Kind, data []byte) { f.Add(data) })
-	root, targets := read(f, "golden", kinds[KindRoot]), read(f, "golden", kinds[KindTargets])
-	honest, err := CheckRole(root, targets, read(f, "golden", kinds[KindRole]), today)
+	root, targets := read(f, "repository", kinds[KindRoot]), read(f, "repository", kinds[KindTargets])
+	valid, err := CheckRole(root, targets, read(f, "repository", kinds[KindRole]), today)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -121,18 +127,18 @@ func FuzzVerifyRole(f *testing.F) {
 				}
 			}
 		}
-		if r, err := CheckRole(root, targets, data, today); err == nil && r.Version != honest.Version {
+		if r, err := CheckRole(root, targets, data, today); err == nil && r.Version != valid.Version {
 			t.Errorf("%q is not what was signed", r.Version)
 		}
 	})
 }
 
-// Whatever a stranger leaves in the state, the machine boots what is honest, and the next
-// boot finds nothing to pass over.
+// With any bytes in a file of the state, the machine boots the valid release, and the next boot
+// ignores no file of the state.
 func FuzzState(f *testing.F) {
 	for _, file := range kinds { // few, since each run writes to a disk
 		for n := range byte(6) {
-			f.Add(n, read(f, "golden", file))
+			f.Add(n, read(f, "repository", file))
 		}
 	}
 	r := newRepo(f)
@@ -143,7 +149,7 @@ func FuzzState(f *testing.F) {
 	names := []string{"1.root.json", "2.root.json", "timestamp.json", "snapshot.json", "targets.json", "stable-x86_64.json"}
 	f.Fuzz(func(t *testing.T, n byte, data []byte) {
 		dir := t.TempDir()
-		at := filepath.Join(dir, root.id())
+		at := filepath.Join(dir, root.stateID())
 		if err := os.Mkdir(at, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +164,7 @@ func FuzzState(f *testing.F) {
 		}
 		v, err := Verify(context.Background(), r.files, p)
 		if err != nil || len(v.Notes()) > 0 {
-			t.Errorf("not mended: %q, %v", v.Notes(), err)
+			t.Errorf("not repaired: %q, %v", v.Notes(), err)
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 )
 
-// goTUF is another judge of the same files: go-tuf's client workflow at a given time.
+// goTUF runs go-tuf's client workflow over the same files at a given time.
 func goTUF(ctx context.Context, f Fetcher, root []byte, roots []int64, role string, now time.Time) (*trustedmetadata.TrustedMetadata, error) {
 	tm, err := trustedmetadata.New(root)
 	if err != nil {
@@ -46,7 +46,7 @@ func goTUF(ctx context.Context, f Fetcher, root []byte, roots []int64, role stri
 	return tm, err
 }
 
-// both asks the state first, which after a boot holds what was verified in it.
+// both reads from the state first, which has the verified files after a boot.
 type both struct{ state, source Fetcher }
 
 func (b both) Metadata(ctx context.Context, name string, max int64) ([]byte, error) {
@@ -57,15 +57,15 @@ func (b both) Metadata(ctx context.Context, name string, max int64) ([]byte, err
 	return data, nil
 }
 
-// agrees fails the test when go-tuf refuses what Verify has accepted. Every honest boot of
-// this package's tests goes through it.
+// agrees fails the test when go-tuf refuses files that Verify has accepted. Every valid boot in the
+// tests of this package runs it.
 func (r *repo) agrees(f Fetcher, p Policy, v *Verified) {
 	r.t.Helper()
 	root, err := ParseRoot(p.Root)
 	r.ok(err)
 	role, err := RoleName(p.Channel, p.Arch)
 	r.ok(err)
-	tm, err := goTUF(context.Background(), both{p.State.repository(root), f}, p.Root, v.roots, role, v.Time())
+	tm, err := goTUF(context.Background(), both{p.State.of(root), f}, p.Root, v.roots, role, v.Time())
 	if err != nil {
 		r.t.Fatalf("go-tuf refuses what we accept: %v", err)
 	}
@@ -74,15 +74,14 @@ func (r *repo) agrees(f Fetcher, p Policy, v *Verified) {
 	}
 }
 
-// Every subset of signatures, by keys of the role and by others, counts for us as it does
-// for go-tuf.
+// For every subset of signatures, by keys of the role and by others, manifest and go-tuf agree.
 func TestGoTUFAcceptsWhatWeAccept(t *testing.T) {
 	r := newRepo(t)
 	targets, err := open(KindTargets, r.files["1.targets.json"])
 	r.ok(err)
 	theirs, err := metadata.Targets().FromBytes(targets.data)
 	r.ok(err)
-	signers := []string{"release-a", "release-b", "edge", "stranger"}
+	signers := []string{"release-a", "release-b", "edge", "other-key"}
 	for set := range 1 << len(signers) {
 		var names []string
 		for i, name := range signers {
@@ -109,8 +108,8 @@ func TestGoTUFAcceptsWhatWeAccept(t *testing.T) {
 	}
 }
 
-// A key id is computed here and in go-tuf, and both come to the same.
-func TestKeyIDsAreTUFs(t *testing.T) {
+// The key ID that manifest computes is the one of go-tuf.
+func TestKeyIDsEqualThoseOfGoTUF(t *testing.T) {
 	for _, k := range public("a", "b", "c") {
 		want, err := KeyID(k)
 		if got := keyID(fmt.Sprintf("%x", []byte(k))); err != nil || got != want {
@@ -133,8 +132,8 @@ func BenchmarkGoTUF(b *testing.B) {
 	}
 }
 
-// BenchmarkVerifyBesideGoTUF takes turns with go-tuf, so that both meet the same machine, and
-// prints our time as a part of its.
+// BenchmarkVerifyBesideGoTUF runs Verify and go-tuf in turns, under the same load, and prints the
+// ratio of their times.
 func BenchmarkVerifyBesideGoTUF(b *testing.B) {
 	r := largeRepo(b)
 	p := r.policy("")

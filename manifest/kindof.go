@@ -9,9 +9,9 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// KindOf returns the kind of metadata that a file says it is, for a person who may have named the
-// wrong file. It judges nothing else: Lint of that kind does. An error wraps ErrMalformed and says
-// what the file is instead.
+// KindOf returns the kind of metadata that a file names in itself. It checks nothing else: Lint of
+// that kind does. The error wraps ErrMalformed and says what the file is, for an operator who named
+// a wrong file.
 func KindOf(data []byte) (Kind, error) {
 	var file struct {
 		Signed struct {
@@ -27,7 +27,7 @@ func KindOf(data []byte) (Kind, error) {
 	case metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT:
 		return Kind(kind), nil
 	case metadata.TARGETS:
-		if file.Signed.Extension != nil && file.Signed.Delegations == nil { // a release cannot delegate
+		if file.Signed.Extension != nil && file.Signed.Delegations == nil { // a release must not delegate
 			return KindRole, nil
 		}
 		return KindTargets, nil
@@ -38,7 +38,7 @@ func KindOf(data []byte) (Kind, error) {
 	}
 }
 
-// notMetadata says what a file is that is no JSON, or JSON of another shape.
+// notMetadata says what a file is that encoding/json could not read as metadata.
 func notMetadata(data []byte, err error) error {
 	var syntax *json.SyntaxError
 	switch text := bytes.TrimSpace(data); {

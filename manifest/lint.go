@@ -12,11 +12,11 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// A Kind tells Lint which file it looks at.
+// A Kind is the kind of a metadata file.
 type Kind string
 
-// The five kinds of metadata files. KindTargets is the top-level targets.json,
-// KindRole a delegated role, that is a release manifest.
+// The five kinds of metadata files. KindTargets is the top-level targets.json. KindRole is a
+// delegated role: a release manifest.
 const (
 	KindRoot      Kind = "root"
 	KindTimestamp Kind = "timestamp"
@@ -33,9 +33,9 @@ const (
 )
 
 const (
-	maxKeys    = 64   // of one role: key ids and signatures
-	maxAllKeys = 1024 // of a file: those of all its roles
-	maxEntries = 1024 // delegations, files of a snapshot
+	maxKeys    = 64   // key IDs of one role, and signatures of one file
+	maxAllKeys = 1024 // keys of one file
+	maxEntries = 1024 // delegations of targets.json, files of a snapshot
 	extension  = "x-phaseboot"
 	timeLayout = "2006-01-02T15:04:05Z"
 )
@@ -59,16 +59,15 @@ func (k Kind) Max() int64 {
 	}
 }
 
-// Lint reports whether data is metadata of the kind that can be given to go-tuf
-// without harm: bounded, read alike by every JSON reader, all required fields there
-// and of the right type. It says nothing about trust. A refusal wraps ErrMalformed
-// and names the JSON path.
+// Lint checks the form of a metadata file: its size is bounded, all JSON readers read it alike, and
+// all required fields are there with the right type. go-tuf can then read it safely. Lint checks
+// no signature. The error wraps ErrMalformed and names the JSON path.
 func Lint(kind Kind, data []byte) error {
 	_, err := lint(kind, data)
 	return err
 }
 
-// lint is Lint, and returns what it has read.
+// lint is Lint, and returns the tree.
 func lint(kind Kind, data []byte) (object, error) {
 	if int64(len(data)) > kind.Max() {
 		return nil, malformed("%d bytes; %s metadata has at most %d", len(data), kind, kind.Max())
@@ -89,7 +88,7 @@ func lint(kind Kind, data []byte) (object, error) {
 	return top, l.err
 }
 
-// A linter keeps the first thing that is wrong; after it, every step is idle.
+// A linter keeps the first error. After it, fail changes nothing.
 type linter struct{ err error }
 
 func (l *linter) fail(path, format string, args ...any) {
@@ -133,7 +132,7 @@ func (l *linter) signatures(list []any) {
 	}
 }
 
-// common checks the fields that all signed parts share.
+// common checks the fields that all kinds have.
 func (l *linter) common(kind Kind, signed object) {
 	l.known("signed", signed, "_type", "spec_version", "version", "expires")
 	typ := string(kind)
@@ -172,7 +171,7 @@ func (l *linter) root(signed object) {
 	}
 }
 
-// keys checks a map of keys: Ed25519 only, each under its own id.
+// keys checks a map of keys: Ed25519 only, each under its own key ID.
 func (l *linter) keys(path string, v any) object {
 	keys := l.object(path, v)
 	if len(keys) > maxAllKeys {
@@ -197,14 +196,14 @@ func (l *linter) keys(path string, v any) object {
 	return keys
 }
 
-// keyID is the id of a key given in hex: TUF's hash of its canonical form, which is always
-// this one for the only kind of key that we read.
+// keyID returns the key ID of a public key in hex: the SHA-256 of its canonical JSON. Every Ed25519
+// key has this form.
 func keyID(public string) string {
 	sum := sha256.Sum256([]byte(`{"keytype":"ed25519","keyval":{"public":"` + public + `"},"scheme":"ed25519"}`))
 	return hex.EncodeToString(sum[:])
 }
 
-// authority checks the key ids and the threshold of a role.
+// authority checks the key IDs and the threshold of a role.
 func (l *linter) authority(path string, role, keys object) {
 	ids := l.list(join(path, "keyids"), l.get(path, role, "keyids"))
 	if len(ids) == 0 || len(ids) > maxKeys {
@@ -260,8 +259,8 @@ func (l *linter) snapshot(signed object) {
 	}
 }
 
-// fileMeta checks one entry of a meta map. TUF lets length and hashes be absent; we
-// do not, they are what refuses a mix of files from two releases.
+// fileMeta checks one entry of a meta map. TUF allows length and hashes to be missing. Lint requires
+// them: they refuse a mix of files from two releases.
 func (l *linter) fileMeta(path string, meta object, name string) {
 	p := join(path, name)
 	file := l.object(p, l.get(path, meta, name))
@@ -286,7 +285,7 @@ func (l *linter) hashes(path string, v any) {
 	}
 }
 
-// time checks a date as TUF writes it, whole seconds in UTC.
+// time checks a date in the form of TUF: whole seconds in UTC.
 func (l *linter) time(path string, v any) time.Time {
 	s := l.text(path, v)
 	t, err := time.Parse(timeLayout, s)
@@ -296,7 +295,7 @@ func (l *linter) time(path string, v any) time.Time {
 	return t
 }
 
-// signedAt checks a date of signing: nothing is signed after its own end.
+// signedAt checks a date of signing: it must not be after the expiry date.
 func (l *linter) signedAt(path string, v any, signed object) {
 	if t := l.time(path, v); t.After(l.time("signed.expires", signed["expires"])) {
 		l.fail(path, "is later than signed.expires")

@@ -1,6 +1,6 @@
 package manifest
 
-// targets checks the top-level targets.json: delegations and no files of its own.
+// targets checks the top-level targets.json: it has delegations and no target files.
 func (l *linter) targets(signed object) {
 	l.known("signed", signed, "_type", "spec_version", "version", "expires", "targets", "delegations", extension)
 	if files := l.object("signed.targets", l.get("signed", signed, "targets")); len(files) != 0 {
@@ -60,7 +60,7 @@ func (l *linter) delegation(path string, role, keys object) (name string) {
 	return name
 }
 
-// release checks the shape of a release manifest; Decode reads its meaning.
+// release checks the fields of a release manifest and their types; Decode checks their values.
 func (l *linter) release(signed object) {
 	l.known("signed", signed, "_type", "spec_version", "version", "expires", "targets", "delegations", extension)
 	if _, ok := signed["delegations"]; ok {

@@ -20,102 +20,106 @@ var kinds = map[Kind]string{
 
 func TestLintAcceptsTheGoldenRepository(t *testing.T) {
 	for kind, file := range kinds {
-		if err := Lint(kind, read(t, "golden", file)); err != nil {
+		if err := Lint(kind, read(t, "repository", file)); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
 }
 
-// Each folder of testdata but golden holds one file that differs from its golden twin
-// in what the folder is named after, and the words of its refusal.
+// Each folder of hostile has one file that differs from the one of repository in one thing, which the
+// folder is named after, and the text of its refusal.
 func TestAttackHostileJSON(t *testing.T) {
-	folders, err := os.ReadDir("testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, folder := range folders {
-		if folder.Name() == "golden" || folder.Name() == "fuzz" {
-			continue
-		}
-		t.Run(folder.Name(), func(t *testing.T) {
-			kind, data := hostile(t, folder.Name())
-			says := strings.TrimSpace(string(read(t, folder.Name(), "refusal.txt")))
+	for _, name := range hostileNames(t) {
+		t.Run(name, func(t *testing.T) {
+			kind, data := hostile(t, name)
+			says := strings.TrimSpace(string(read(t, "hostile/"+name, "refusal.txt")))
 			refused(t, Lint(kind, data), ErrMalformed, says)
 		})
 	}
 	for kind, file := range kinds {
-		t.Run("honest twin: "+string(kind), func(t *testing.T) {
-			if err := Lint(kind, read(t, "golden", file)); err != nil {
+		t.Run("valid case: "+string(kind), func(t *testing.T) {
+			if err := Lint(kind, read(t, "repository", file)); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 }
 
-// hostile is the one metadata file of a folder of testdata.
-func hostile(t testing.TB, folder string) (Kind, []byte) {
+// vectors is the folder of files that other implementations can use too.
+const vectors = "../testdata"
+
+// hostileNames lists the folders of hostile documents.
+func hostileNames(t testing.TB) (names []string) {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join("testdata", folder, "*.json"))
+	folders, err := os.ReadDir(filepath.Join(vectors, "hostile"))
+	if err != nil || len(folders) < 80 {
+		t.Fatalf("%d hostile documents, %v", len(folders), err)
+	}
+	for _, folder := range folders {
+		names = append(names, folder.Name())
+	}
+	return names
+}
+
+// hostile reads the metadata file of a hostile document.
+func hostile(t testing.TB, name string) (Kind, []byte) {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(vectors, "hostile", name, "*.json"))
 	if err != nil || len(found) != 1 {
-		t.Fatalf("%s: %d files, %v", folder, len(found), err)
+		t.Fatalf("%s: %d files, %v", name, len(found), err)
 	}
 	kind := Kind(strings.TrimSuffix(filepath.Base(found[0]), ".json"))
 	if _, ok := kinds[kind]; !ok {
 		t.Fatalf("%s: unknown kind", found[0])
 	}
-	return kind, read(t, folder, filepath.Base(found[0]))
+	return kind, read(t, "hostile/"+name, filepath.Base(found[0]))
 }
 
 func read(t testing.TB, folder, file string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", folder, file))
+	data, err := os.ReadFile(filepath.Join(vectors, folder, file))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return data
 }
 
-// The corpus goes through every door that a stranger's bytes can come in by.
-func TestAttackHostileJSONThroughEveryDoor(t *testing.T) {
+// The hostile documents are refused at every entry point for bytes from outside.
+func TestAttackHostileJSONAtEveryEntryPoint(t *testing.T) {
 	r := newRepo(t)
-	r.part(t, "honest twin", func(*testing.T) {
+	r.part(t, "valid case", func(*testing.T) {
 		r.boot(r.files, r.policy(""))
 		_, err := CheckRole(r.root, r.files["1.targets.json"], r.files["1.stable-x86_64.json"], today)
 		r.ok(err)
 	})
-	folders, err := os.ReadDir("testdata")
-	r.ok(err)
-	for _, folder := range folders {
-		if folder.Name() == "golden" || folder.Name() == "fuzz" {
-			continue
-		}
-		kind, data := hostile(t, folder.Name())
+	for _, name := range hostileNames(t) {
+		kind, data := hostile(t, name)
 		p := r.policy("")
 		for _, n := range []string{"2.root.json", "timestamp.json", kinds[kind]} {
-			if n == "1.root.json" || folder.Name() == "another-kind" {
-				continue // the first is no door, the second is honest behind its own
+			if n == "1.root.json" || name == "another-kind" {
+				continue // the first root is no entry point; the other kind is valid under its own name
 			}
 			if _, err := Verify(t.Context(), with(r.files, n, data), p); err == nil {
-				t.Errorf("%s as %s: accepted", folder.Name(), n)
+				t.Errorf("%s as %s: accepted", name, n)
 			}
 		}
 		p.Root = data
 		if _, err := Verify(t.Context(), r.files, p); err == nil {
-			t.Errorf("%s as trust anchor: accepted", folder.Name())
+			t.Errorf("%s as trust anchor: accepted", name)
 		}
 		if _, err := CheckRole(data, r.files["1.targets.json"], r.files["1.stable-x86_64.json"], today); err == nil {
-			t.Errorf("%s as root of CheckRole: accepted", folder.Name())
+			t.Errorf("%s as root of CheckRole: accepted", name)
 		}
 		if _, err := CheckRole(r.root, data, r.files["1.stable-x86_64.json"], today); err == nil {
-			t.Errorf("%s as targets of CheckRole: accepted", folder.Name())
+			t.Errorf("%s as targets of CheckRole: accepted", name)
 		}
 		if _, err := CheckRole(r.root, r.files["1.targets.json"], data, today); err == nil {
-			t.Errorf("%s as role of CheckRole: accepted", folder.Name())
+			t.Errorf("%s as role of CheckRole: accepted", name)
 		}
 	}
 }
 
-func TestLintLeavesTheFutureItsRoom(t *testing.T) {
+func TestLintAcceptsUnknownFields(t *testing.T) {
 	for _, row := range []struct {
 		name     string
 		kind     Kind
@@ -128,7 +132,7 @@ func TestLintLeavesTheFutureItsRoom(t *testing.T) {
 		{"the largest integer", KindRole, `"min_ram": 512`, `"min_ram": 512, "x": 9007199254740992`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			data := strings.Replace(string(read(t, "golden", kinds[row.kind])), row.old, row.new, 1)
+			data := strings.Replace(string(read(t, "repository", kinds[row.kind])), row.old, row.new, 1)
 			if !strings.Contains(data, row.new) {
 				t.Fatal("the golden file has changed")
 			}
@@ -171,8 +175,8 @@ func parseAny(kind Kind, data []byte) error {
 	}
 }
 
-// again wants what go-tuf read to say the same as the file, byte for byte once both
-// are canonical: a signature is over what was read, not over the file.
+// again compares the canonical JSON of what go-tuf read with that of the file: go-tuf verifies
+// signatures over what it read.
 func again[T metadata.Roles](kind Kind, m *metadata.Metadata[T], err error, data []byte) error {
 	if err != nil {
 		return err
@@ -201,8 +205,8 @@ func again[T metadata.Roles](kind Kind, m *metadata.Metadata[T], err error, data
 	return rewritten(kind, m, doc)
 }
 
-// rewritten wants a file that was read and written again to be the same one.
-func rewritten[T metadata.Roles](kind Kind, m *metadata.Metadata[T], was *document) error {
+// rewritten compares a file with the file that go-tuf writes after reading it.
+func rewritten[T metadata.Roles](kind Kind, m *metadata.Metadata[T], was *Document) error {
 	out, err := m.ToBytes(true)
 	if err != nil || int64(len(out)) > kind.Max() {
 		return err // indented it may be too large

@@ -15,8 +15,8 @@ func (l *linter) get(path string, obj object, name string) any {
 	return v
 }
 
-// known refuses keys that encoding/json would take for one of the known fields
-// although they are written otherwise. Other unknown fields are TUF's to ignore.
+// known refuses keys that encoding/json reads as one of the known fields although they are written
+// differently. Other unknown fields are allowed, as in TUF.
 func (l *linter) known(path string, obj object, names ...string) {
 	for key := range obj {
 		if slices.Contains(names, key) {

@@ -7,10 +7,9 @@ import (
 	"testing"
 )
 
-// The race detector allocates on its own account, so `make check` measures this and the
-// run under the detector cannot.
+// The race detector allocates memory itself, so only a run without it measures this.
 
-// The memory is what one check allocates in all, garbage included: no less than it holds.
+// The test counts all allocations of one check, including memory that is freed meanwhile.
 func TestVerifyStaysWithinItsMemory(t *testing.T) {
 	r := largeRepo(t)
 	p := r.policy("")

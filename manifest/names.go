@@ -22,10 +22,9 @@ var (
 	fileGrammar    = regexp.MustCompile(`^([1-9][0-9]{0,15}\.)?[a-z0-9][a-z0-9_-]{0,63}\.json$`)
 )
 
-// RoleName names the delegated role of a channel and an architecture,
-// CHANNEL-ARCH. A channel is up to 32 of a-z, 0-9, "_" and "-", an architecture up
-// to 16 without "-", so that two pairs never share a name. Anything else wraps
-// ErrMalformed.
+// RoleName returns the name of the delegated role of a channel and an architecture,
+// CHANNEL-ARCH. A channel has up to 32 of a-z, 0-9, "_" and "-", an architecture up to 16 without
+// "-", so that two pairs never have one name. Anything else wraps ErrMalformed.
 func RoleName(channel, arch string) (string, error) {
 	if !channelGrammar.MatchString(channel) {
 		return "", malformed("channel %.40q: use a-z, 0-9, _ and -, at most 32, a letter or digit first", channel)
@@ -37,10 +36,7 @@ func RoleName(channel, arch string) (string, error) {
 }
 
 // SplitRole is the inverse of RoleName; ok is false for the name of another role.
-func SplitRole(role string) (channel, arch string, ok bool) { return splitRole(role) }
-
-// splitRole is the inverse of RoleName.
-func splitRole(role string) (channel, arch string, ok bool) {
+func SplitRole(role string) (channel, arch string, ok bool) {
 	i := strings.LastIndexByte(role, '-')
 	if i < 0 {
 		return "", "", false
@@ -49,8 +45,8 @@ func splitRole(role string) (channel, arch string, ok bool) {
 	return role[:i], role[i+1:], err == nil && name == role
 }
 
-// FileName is the name of a metadata file in a repository: VERSION.ROLE.json, and
-// timestamp.json, which alone has no version in its name.
+// FileName returns the name of a metadata file in a repository: VERSION.ROLE.json, or
+// timestamp.json, the only one without a version in its name.
 func FileName(role string, version int64) string {
 	if role == roleTimestamp {
 		return "timestamp.json"
@@ -58,14 +54,14 @@ func FileName(role string, version int64) string {
 	return fmt.Sprintf("%d.%s.json", version, role)
 }
 
-// splitFile takes a file name apart; version is 0 when the name has none.
+// splitFile returns the role and the version in a file name; version is 0 when there is none.
 func splitFile(name string) (role string, version int64, ok bool) {
 	if !fileGrammar.MatchString(name) {
 		return "", 0, false
 	}
 	role = strings.TrimSuffix(name, ".json")
 	if n, rest, found := strings.Cut(role, "."); found {
-		version, _ = strconv.ParseInt(n, 10, 64) // the grammar leaves digits only
+		version, _ = strconv.ParseInt(n, 10, 64) // the grammar allows digits only
 		role = rest
 	}
 	return role, version, true

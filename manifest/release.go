@@ -8,7 +8,7 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// Every refusal of trust wraps ErrUntrusted and one of the reasons below.
+// Every refusal of metadata wraps ErrUntrusted and one of the reasons below, or ErrMalformed.
 var (
 	ErrUntrusted = errors.New("untrusted")
 
@@ -19,8 +19,8 @@ var (
 	ErrPath        = fmt.Errorf("%w: a path outside the delegation", ErrUntrusted)
 	ErrRepository  = fmt.Errorf("%w: of another repository", ErrUntrusted)
 
-	// ErrMalformed says that bytes are not metadata of ours: truncated, not
-	// JSON, or refused by the strict lint.
+	// ErrMalformed says that bytes are not metadata of ours: truncated, not JSON, or refused by
+	// Lint.
 	ErrMalformed = errors.New("malformed metadata")
 )
 
@@ -40,14 +40,14 @@ type Artifact struct {
 	Chunker string  `json:"chunker"`
 }
 
-// A Release is what one signed role says, as plain data.
+// A Release is the content of one delegated role, as plain data.
 type Release struct {
 	Channel    string     `json:"channel"`
 	Arch       string     `json:"arch"`
 	Version    string     `json:"release"`      // the release's version string
 	Number     int64      `json:"role_version"` // TUF version of the role
 	Cmdline    string     `json:"cmdline"`
-	MinRAM     int64      `json:"min_ram"` // MiB, 0 when unsaid
+	MinRAM     int64      `json:"min_ram"` // MiB, 0 for no requirement
 	SignedAt   time.Time  `json:"signed_at"`
 	Expires    time.Time  `json:"expires"`
 	Job        string     `json:"job"`                  // role of the artifact to run as job, "" for none
@@ -65,12 +65,12 @@ func (r Release) Artifact(role string) (Artifact, bool) {
 	return Artifact{}, false
 }
 
-// maxAhead is how far the clocks of a signer and of who takes his work may differ.
+// maxAhead is how far the clock of a signer may be ahead of the clock that checks the release.
 const maxAhead = 10 * time.Minute
 
-// CheckSignedAt refuses a release that is not published yet and whose date of signing lies
-// more than ten minutes after now: machines take that date for the time, and whatever ends
-// before it for expired. An error wraps ErrUntrusted.
+// CheckSignedAt refuses an unpublished release whose date of signing is more than ten minutes
+// after now: machines would move their reference time to that date, and metadata that expire
+// before it would count as expired. The error wraps ErrUntrusted.
 func (r Release) CheckSignedAt(now time.Time) error {
 	if r.SignedAt.Sub(now) <= maxAhead {
 		return nil

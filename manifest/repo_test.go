@@ -29,7 +29,7 @@ const (
 	ipnsName   = "k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8"
 )
 
-// key is the same Ed25519 key for the same name, always.
+// key returns the Ed25519 key of a name, always the same one.
 func key(name string) ed25519.PrivateKey {
 	seed := sha256.Sum256([]byte(name))
 	return ed25519.NewKeyFromSeed(seed[:])
@@ -43,7 +43,7 @@ func public(names ...string) []ed25519.PublicKey {
 	return list
 }
 
-// files is a metadata folder in memory.
+// files is a metadata directory in memory.
 type files map[string][]byte
 
 func (f files) Metadata(_ context.Context, name string, max int64) ([]byte, error) {
@@ -54,8 +54,8 @@ func (f files) Metadata(_ context.Context, name string, max int64) ([]byte, erro
 	return data[:min(int64(len(data)), max)], nil
 }
 
-// repo is a signer and a publisher in one: it makes a repository with real keys. Its
-// fields are what the next file will say.
+// repo makes a repository with real keys, as a signer and a publisher do. Its fields are the
+// content of the next file.
 type repo struct {
 	t        testing.TB
 	files    files
@@ -74,11 +74,11 @@ type repo struct {
 	id       string       // of the repository
 }
 
-// newRepo makes a repository with two root keys (both needed), two release keys for
-// stable (both needed), another for edge, and release 1 of stable.
+// newRepo makes a repository with two root keys and two release keys for stable, both with
+// threshold 2, one release key for edge, and release 1 of stable.
 func newRepo(t testing.TB) *repo { return newRepoOf(t, production) }
 
-// newRepoOf is newRepo with the ID of another repository, and the same keys.
+// newRepoOf is newRepo with another repository ID and the same keys.
 func newRepoOf(t testing.TB, id string) *repo {
 	r := &repo{
 		t: t, files: files{}, roots: []string{"root-a", "root-b"}, online: "online",
@@ -129,7 +129,7 @@ func (r *repo) release(channel, arch, version string) File {
 	return r.signed(channel, arch, role, owners...)
 }
 
-// manifest is a release that nobody has signed yet.
+// manifest is a release without signatures.
 func (r *repo) manifest(channel, arch, version string) *metadata.Metadata[metadata.TargetsType] {
 	id, err := RoleName(channel, arch)
 	r.ok(err)
@@ -145,7 +145,7 @@ func (r *repo) signed(channel, arch string, role *metadata.Metadata[metadata.Tar
 	return File{channel + "-" + arch, role.Signed.Version, sign(r.t, KindRole, role, signers...)}
 }
 
-// publish moves the repository's head to the files.
+// publish signs a snapshot and a timestamp that name the files.
 func (r *repo) publish(list ...File) {
 	for _, f := range list {
 		r.files[FileName(f.Role, f.Version)] = f.Data
@@ -159,7 +159,7 @@ func (r *repo) publish(list ...File) {
 	r.stamp(r.online)
 }
 
-// stamp makes a new timestamp over the newest snapshot.
+// stamp signs a timestamp that names the newest snapshot.
 func (r *repo) stamp(signer string) {
 	version := r.snap.Signed.Version
 	ts, err := NewTimestamp(r.time, File{roleSnapshot, version, r.files[FileName(roleSnapshot, version)]}, r.signedAt, r.expires[roleTimestamp])
@@ -176,7 +176,7 @@ func (r *repo) ok(err error) {
 	}
 }
 
-// policy is a machine that wants stable for x86_64 and has a state in dir, or none.
+// policy is for a machine that boots stable for x86_64. dir is its state, "" for none.
 func (r *repo) policy(dir string) Policy {
 	p := Policy{Root: r.root, Channel: "stable", Arch: "x86_64", Now: today}
 	if dir != "" {
@@ -187,7 +187,7 @@ func (r *repo) policy(dir string) Policy {
 	return p
 }
 
-// boot verifies and must succeed.
+// boot verifies the release and fails the test if it is refused.
 func (r *repo) boot(f Fetcher, p Policy) *Verified {
 	r.t.Helper()
 	v, err := Verify(context.Background(), f, p)
@@ -229,7 +229,7 @@ func sample(channel, arch, version string, number int64, signedAt, expires time.
 		MinRAM: 512, SignedAt: signedAt, Expires: expires, Job: "job/hello.wasm",
 	}
 	for _, role := range []string{"dtb/board.dtb", RoleInitramfs, "job/hello.wasm", RoleKernel, RoleRootfs} {
-		content := []byte(channel + arch + version + role)
+		content := content(channel, arch, version, role)
 		sum := sha256.Sum256(content)
 		r.Artifacts = append(r.Artifacts, Artifact{
 			Role: role, Length: int64(len(content)), SHA256: hex.EncodeToString(sum[:]),
@@ -239,7 +239,12 @@ func sample(channel, arch, version string, number int64, signedAt, expires time.
 	return r
 }
 
-// without is a folder that withholds some files.
+// content is the content of an artifact of sample.
+func content(channel, arch, version, role string) []byte {
+	return []byte(channel + arch + version + role)
+}
+
+// without is a directory without some files.
 func without(f files, names ...string) files {
 	f = maps.Clone(f)
 	for _, n := range names {
@@ -248,7 +253,7 @@ func without(f files, names ...string) files {
 	return f
 }
 
-// with is a folder in which one file is another.
+// with is a directory in which one file is replaced.
 func with(f files, name string, data []byte) files {
 	f = maps.Clone(f)
 	f[name] = bytes.Clone(data)

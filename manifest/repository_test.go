@@ -10,8 +10,8 @@ import (
 
 const staging = "5ca1ab1e5ca1ab1e5ca1ab1e5ca1ab1e" // another repository ID
 
-// Two repositories under the same root, online and release keys: every signature of the
-// one is good for the other, and only the ID tells them apart.
+// Two repositories have the same root, online and release keys: every signature of one is valid in
+// the other. Only the ID distinguishes them.
 func TestAnotherRepositoryUnderTheSameKeysIsRefused(t *testing.T) {
 	for _, other := range []string{staging, ""} {
 		t.Run("ID "+orNone(other), func(t *testing.T) {
@@ -47,12 +47,12 @@ func TestAnotherRepositoryUnderTheSameKeysIsRefused(t *testing.T) {
 					}
 					machine := p.policy(t.TempDir())
 					p.boot(p.files, machine)
-					honest := maps.Clone(p.files)
+					valid := maps.Clone(p.files)
 					_, err := Verify(context.Background(), c.files(p, s), machine)
 					if !errors.Is(err, ErrRepository) || !errors.Is(err, ErrUntrusted) || !strings.Contains(err.Error(), orNone(other)) {
 						t.Errorf("got %v; want a refusal that names repository %s", err, orNone(other))
 					}
-					p.boot(honest, machine)
+					p.boot(valid, machine)
 				})
 			}
 		})
@@ -74,13 +74,13 @@ func TestARepositoryWithoutAnIDStaysWithoutOne(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotPublishedYetIsJudgedByItsRepositoryToo(t *testing.T) {
+func TestUnpublishedFilesOfAnotherRepositoryAreRefused(t *testing.T) {
 	p, s := newRepo(t), newRepoOf(t, staging)
 	root, err := ParseRoot(p.root)
 	p.ok(err)
 	for kind, name := range map[Kind]string{KindTargets: "1.targets.json", KindSnapshot: "1.snapshot.json", KindTimestamp: "timestamp.json"} {
-		p.ok(root.Owns(kind, p.files[name]))
-		if err := root.Owns(kind, s.files[name]); !errors.Is(err, ErrRepository) {
+		p.ok(root.CheckSigned(kind, p.files[name]))
+		if err := root.CheckSigned(kind, s.files[name]); !errors.Is(err, ErrRepository) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -98,14 +98,14 @@ func TestWhatIsNotPublishedYetIsJudgedByItsRepositoryToo(t *testing.T) {
 	}
 }
 
-func TestAMachineRemembersTwoRepositoriesApart(t *testing.T) {
+func TestTwoRepositoriesUnderTheSameKeysHaveTwoStates(t *testing.T) {
 	dir := t.TempDir()
 	p, s := newRepo(t), newRepoOf(t, staging)
 	for range 3 {
 		s.publish(s.release("stable", "x86_64", "2026.11"))
 	}
 	s.boot(s.files, s.policy(dir))
-	p.boot(p.files, p.policy(dir)) // older than what is remembered of the other
+	p.boot(p.files, p.policy(dir)) // older than the state of the other
 	s.boot(s.files, s.policy(dir))
 }
 

@@ -13,23 +13,22 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// A State remembers trusted metadata between boots, so that nothing older is taken
-// for new. It is a folder with one subfolder for each repository:
+// A State keeps verified metadata between boots, so that an older release is refused as a
+// rollback. It is a folder with one subfolder for each repository:
 //
-//	DIR/ID/N.root.json        every root seen after the baked one, and that one
+//	DIR/ID/N.root.json        the root of the image and every newer one
 //	DIR/ID/timestamp.json     the newest of each, without a version in the name
 //	DIR/ID/snapshot.json
 //	DIR/ID/targets.json
 //	DIR/ID/CHANNEL-ARCH.json
 //
-// ID is a hash of the root keys and threshold of the first root that the machine
-// trusted. A machine that is given a newer root with other root keys finds the
-// subfolder by the copy of that root in it.
+// ID is a hash of the root keys and the threshold of the first root that the machine trusted. A
+// machine with a newer root and other root keys finds the subfolder by the copy of that root in
+// it.
 //
-// The folder proves nothing by itself: whatever is read from it is linted and verified
-// again, and what does not pass is as good as absent. A subfolder is replaced as a whole, so
-// that a power cut leaves the old set or the new one, never a mix that fits together with
-// nothing. A nil State remembers nothing.
+// The folder is not trusted: every file from it is linted and verified again, and an invalid file
+// counts as missing. A subfolder is replaced as a whole, so that after a power cut it has the old
+// set of files or the new one, never a mix. A nil State keeps nothing.
 type State struct {
 	dir      string
 	readOnly bool
@@ -38,11 +37,10 @@ type State struct {
 
 var idGrammar = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
-// maxRepositories bounds the search for a repository's subfolder.
+// maxRepositories bounds the search for the subfolder of a repository.
 const maxRepositories = 64
 
-// OpenState opens a state folder, and makes it when it is not there. A symbolic link is no
-// folder.
+// OpenState opens a state folder, and makes it when it is missing. A symbolic link is refused.
 func OpenState(dir string) (*State, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state: %w", err)
@@ -54,43 +52,44 @@ func OpenState(dir string) (*State, error) {
 }
 
 func newState(dir string, readOnly bool) *State {
-	return &State{dir: dir, readOnly: readOnly, disk: patientDisk{osDisk{}, time.Sleep}}
+	return &State{dir: dir, readOnly: readOnly, disk: retryingDisk{osDisk{}, time.Sleep}}
 }
 
-// OpenStateReadOnly reads a state folder, which need not exist, and never writes it.
+// OpenStateReadOnly opens a state folder, which may be missing, and never writes it.
 func OpenStateReadOnly(dir string) *State {
 	return newState(dir, true)
 }
 
-// repository finds the subfolder of the repository that root belongs to.
-func (s *State) repository(root *Root) *memory {
+// of returns the state of the repository that root belongs to.
+func (s *State) of(root *Root) *repositoryState {
 	if s == nil {
-		return &memory{}
+		return &repositoryState{}
 	}
-	m := &memory{disk: s.disk, readOnly: s.readOnly, seen: map[string]sight{}}
+	m := &repositoryState{disk: s.disk, readOnly: s.readOnly, reads: map[string]readResult{}}
 	m.dir, m.failed = s.find(root)
 	return m
 }
 
-// find returns the path of the subfolder of the repository that root belongs to. Where
-// the disk cannot tell, the error wraps ErrState.
+// find returns the path of the subfolder of the repository that root belongs to. When the disk
+// cannot be read, the error wraps ErrState.
 func (s *State) find(root *Root) (string, error) {
-	dir := filepath.Join(s.dir, root.id())
+	dir := filepath.Join(s.dir, root.stateID())
 	if ok, err := s.isDir(s.dir); !ok || err != nil {
-		return dir, err // a link is followed nowhere: readState says what it is
+		return dir, err // readFile refuses a symbolic link
 	}
 	ok, err := s.isDir(dir)
 	if ok || err != nil {
 		return dir, err
 	}
-	return s.older(root, dir)
+	return s.findByRoot(root, dir)
 }
 
-// older finds the subfolder that was begun with an older root, dir if there is none.
-func (s *State) older(root *Root, dir string) (string, error) {
+// findByRoot returns the subfolder that has a copy of root, dir if there is none. Such a subfolder
+// was made with an older root.
+func (s *State) findByRoot(root *Root, dir string) (string, error) {
 	entries, err := s.disk.list(s.dir)
 	if err != nil {
-		return dir, unread(err)
+		return dir, stateError(err)
 	}
 	name := FileName(roleRoot, root.Version())
 	for _, e := range entries[:min(len(entries), maxRepositories)] {
@@ -102,25 +101,25 @@ func (s *State) older(root *Root, dir string) (string, error) {
 		if err == nil && bytes.Equal(data, root.doc.data) {
 			return other, nil
 		}
-		if unread(err) != nil {
+		if stateError(err) != nil {
 			return dir, err
 		}
 	}
 	return dir, nil
 }
 
-// unread is err if it says nothing of the file: it wraps ErrState.
-func unread(err error) error {
+// stateError returns err if it wraps ErrState, otherwise nil.
+func stateError(err error) error {
 	if errors.Is(err, ErrState) {
 		return err
 	}
 	return nil
 }
 
-// NewestRoot follows the remembered roots after root and returns the last that is good,
-// root itself when none is. It writes nothing; a nil State remembers nothing.
+// NewestRoot follows the roots after root in the state and returns the last valid one, or root
+// itself. It writes nothing.
 func (s *State) NewestRoot(root *Root) *Root {
-	m := s.repository(root)
+	m := s.of(root)
 	for range maxRoots {
 		data, err := m.read(FileName(roleRoot, root.Version()+1), KindRoot)
 		if err != nil {
@@ -137,26 +136,26 @@ func (s *State) NewestRoot(root *Root) *Root {
 
 func (s *State) isDir(path string) (bool, error) {
 	info, err := s.disk.stat(path)
-	return err == nil && info.IsDir(), unread(err)
+	return err == nil && info.IsDir(), stateError(err)
 }
 
-// memory is the state of one repository; its zero value remembers nothing.
-type memory struct {
+// repositoryState is the state of one repository. Its zero value keeps nothing.
+type repositoryState struct {
 	dir      string
 	disk     disk
 	readOnly bool
-	seen     map[string]sight // what was read from it
-	failed   error            // the first ErrState: no verdict may rest on what was read
+	reads    map[string]readResult // by file name, to find changes by other programs
+	failed   error                 // the first ErrState: nothing may be accepted after it
 }
 
-// sight is what a file was when it was read, nil when it could not be.
-type sight struct {
+// A readResult is the content of a file when it was read, nil when it could not be read.
+type readResult struct {
 	data []byte
 	kind Kind
 }
 
-// read returns a remembered file; what is not there wraps fs.ErrNotExist.
-func (m *memory) read(name string, kind Kind) ([]byte, error) {
+// read reads a file of the state. A missing file wraps fs.ErrNotExist.
+func (m *repositoryState) read(name string, kind Kind) ([]byte, error) {
 	if m.dir == "" {
 		return nil, os.ErrNotExist
 	}
@@ -164,20 +163,21 @@ func (m *memory) read(name string, kind Kind) ([]byte, error) {
 	if err != nil {
 		data = nil
 	}
-	m.seen[name] = sight{data, kind}
+	m.reads[name] = readResult{data, kind}
 	if m.failed == nil {
-		m.failed = unread(err)
+		m.failed = stateError(err)
 	}
 	return data, err
 }
 
+// A stateFile is a file that the state will keep.
 type stateFile struct {
 	name string
 	data []byte
 }
 
-// Metadata makes the state a source of its own, for the last release that was good.
-func (m *memory) Metadata(_ context.Context, name string, max int64) ([]byte, error) {
+// Metadata implements Fetcher, for LastGood: the state is the only source then.
+func (m *repositoryState) Metadata(_ context.Context, name string, max int64) ([]byte, error) {
 	role, _, ok := splitFile(name)
 	if !ok || m.dir == "" {
 		return nil, os.ErrNotExist
@@ -188,7 +188,7 @@ func (m *memory) Metadata(_ context.Context, name string, max int64) ([]byte, er
 	return m.readFile(name, max)
 }
 
-func (m *memory) readFile(name string, max int64) ([]byte, error) {
+func (m *repositoryState) readFile(name string, max int64) ([]byte, error) {
 	for _, dir := range []string{filepath.Dir(m.dir), m.dir} {
 		if err := file.CheckFolder(dir); errors.Is(err, file.ErrKind) {
 			return nil, malformed("%v", err)
@@ -197,7 +197,8 @@ func (m *memory) readFile(name string, max int64) ([]byte, error) {
 	return m.disk.read(filepath.Join(m.dir, name), max)
 }
 
-// readState follows no symlink: a stranger may have written to the folder.
+// readState reads a regular file and follows no symbolic link: an attacker may have written to
+// the folder.
 func readState(path string, max int64) ([]byte, error) {
 	return readBounded(path, max, file.NoFollow)
 }

@@ -12,11 +12,11 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// ErrState says that the disk, or the process, could not read what a State remembers. It is
-// neither absent nor damaged then, so nothing may be accepted without it.
-var ErrState = errors.New("the remembered metadata cannot be read, so an older release cannot be told")
+// ErrState says that a file of the State could not be read because of the disk or the process.
+// The file may have a floor, so nothing may be accepted without it.
+var ErrState = errors.New("the remembered metadata cannot be read, so a rollback cannot be detected")
 
-// A disk is all that a State reads. The tests put one in its place that fails.
+// A disk is how a State reads files. Tests replace it by one that fails.
 type disk interface {
 	stat(path string) (fs.FileInfo, error)
 	list(dir string) ([]fs.DirEntry, error)
@@ -32,38 +32,38 @@ func (osDisk) stat(path string) (fs.FileInfo, error)       { return os.Lstat(pat
 func (osDisk) list(dir string) ([]fs.DirEntry, error)      { return file.ReadDir(dir, maxNames) }
 func (osDisk) read(path string, max int64) ([]byte, error) { return readState(path, max) }
 
-// retries are the pauses before a read is tried again.
+// retries are the pauses before a read is tried again, in order.
 var retries = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, 400 * time.Millisecond}
 
-// A patientDisk tries again what failed for another reason than the files themselves, and
-// says ErrState when it goes on failing.
-type patientDisk struct {
+// A retryingDisk repeats an operation that failed for another reason than the file itself. When
+// the operation still fails, the error wraps ErrState.
+type retryingDisk struct {
 	disk
 	pause func(time.Duration)
 }
 
-func (d patientDisk) stat(path string) (info fs.FileInfo, err error) {
-	err = d.patiently(func() error { info, err = d.disk.stat(path); return err })
+func (d retryingDisk) stat(path string) (info fs.FileInfo, err error) {
+	err = d.retry(func() error { info, err = d.disk.stat(path); return err })
 	return info, err
 }
 
-func (d patientDisk) list(dir string) (entries []fs.DirEntry, err error) {
-	err = d.patiently(func() error { entries, err = d.disk.list(dir); return err })
+func (d retryingDisk) list(dir string) (entries []fs.DirEntry, err error) {
+	err = d.retry(func() error { entries, err = d.disk.list(dir); return err })
 	return entries, err
 }
 
-func (d patientDisk) read(path string, max int64) (data []byte, err error) {
-	err = d.patiently(func() error { data, err = d.disk.read(path, max); return err })
+func (d retryingDisk) read(path string, max int64) (data []byte, err error) {
+	err = d.retry(func() error { data, err = d.disk.read(path, max); return err })
 	return data, err
 }
 
-func (d patientDisk) patiently(try func() error) error {
+func (d retryingDisk) retry(try func() error) error {
 	err := try()
-	for i := 0; i < len(retries) && !judged(err); i++ {
+	for i := 0; i < len(retries) && !aboutTheFile(err); i++ {
 		d.pause(retries[i])
 		err = try()
 	}
-	if judged(err) {
+	if aboutTheFile(err) {
 		return err
 	}
 	remedy := "check the disk, and run it again"
@@ -73,9 +73,9 @@ func (d patientDisk) patiently(try func() error) error {
 	return fmt.Errorf("state: %w (%w); %s", err, ErrState, remedy)
 }
 
-// judged reports whether err says something of the file itself: it is there, it is not, or
-// it is damaged. So does a file system that finds itself damaged (ext4: EUCLEAN, EBADMSG).
-func judged(err error) bool {
+// aboutTheFile reports whether err describes the file itself: it was read, it is missing, or it
+// is damaged. Errors of a damaged file system count too (ext4: EUCLEAN, EBADMSG).
+func aboutTheFile(err error) bool {
 	for _, of := range []error{fs.ErrNotExist, ErrMalformed, file.ErrTooLarge, unix.ENOTDIR, unix.ELOOP, unix.EUCLEAN, unix.EBADMSG} {
 		if errors.Is(err, of) {
 			return true

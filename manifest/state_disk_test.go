@@ -16,7 +16,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file/filetest"
 )
 
-// A faultyDisk fails with an error from one of its operations on, a number of times.
+// A faultyDisk fails a number of operations with an error.
 type faultyDisk struct {
 	disk
 	err     error
@@ -54,15 +54,15 @@ func (d *faultyDisk) read(path string, max int64) ([]byte, error) {
 	return d.disk.read(path, max)
 }
 
-// on puts the disk under a policy's state. pauses counts the tries.
+// on replaces the disk of a policy's state. pauses counts the retries.
 func (d *faultyDisk) on(p Policy, pauses *int) Policy {
 	d.disk = osDisk{}
-	p.State.disk = patientDisk{d, func(time.Duration) { *pauses++ }}
+	p.State.disk = retryingDisk{d, func(time.Duration) { *pauses++ }}
 	return p
 }
 
-// Whichever operation on the remembered metadata fails, and however, an older release is
-// never accepted, and the floor stays what it was.
+// One operation on the state fails, each in turn, with each kind of error: an older release is never
+// accepted, and the state does not change.
 func TestAFaultyDiskLowersNoFloor(t *testing.T) {
 	const forever = 1 << 30
 	r, dir := newRepo(t), t.TempDir()
@@ -90,7 +90,7 @@ func TestAFaultyDiskLowersNoFloor(t *testing.T) {
 				}
 				d = &faultyDisk{err: errno, healthy: healthy, times: forever}
 				if v, err := Verify(context.Background(), r.files, d.on(r.policy(dir), &pauses)); err == nil && len(v.Notes()) == 0 {
-					t.Errorf("operation %d: the honest release was accepted without a word", healthy)
+					t.Errorf("operation %d: the valid release was accepted without a note", healthy)
 				} else if err != nil && !errors.Is(err, ErrState) {
 					t.Errorf("operation %d: %v", healthy, err)
 				}
@@ -110,9 +110,9 @@ func TestAFaultyDiskLowersNoFloor(t *testing.T) {
 	}
 }
 
-// A new release of one channel is remembered, or it is not: the floor of another channel
-// is never lost on the way.
-func TestAFaultyDiskForgetsNoOtherChannel(t *testing.T) {
+// When the state is replaced because of a new release of one channel, the floor of another channel
+// is never lost.
+func TestAFaultyDiskLosesNoOtherChannel(t *testing.T) {
 	r, dir := newRepo(t), t.TempDir()
 	r.publish(r.release("edge", "x86_64", "2026.10"))
 	edge := r.policy(dir)
@@ -137,8 +137,8 @@ func TestAFaultyDiskForgetsNoOtherChannel(t *testing.T) {
 	t.Error("a check never ends")
 }
 
-// A file system that finds itself damaged is as a damaged file: nobody mends it by hand.
-func TestADamagedFileSystemIsPassedOver(t *testing.T) {
+// An error of a damaged file system counts as a damaged file, because no retry repairs it.
+func TestAFileOnADamagedFileSystemCountsAsMissing(t *testing.T) {
 	for _, errno := range []error{unix.EUCLEAN, unix.EBADMSG} {
 		r, dir := newRepo(t), t.TempDir()
 		r.boot(r.files, r.policy(dir))
@@ -151,8 +151,8 @@ func TestADamagedFileSystemIsPassedOver(t *testing.T) {
 	}
 }
 
-// Whatever kind of file a stranger put in the place of one of the state's, a check ends,
-// passes it over, and changes nothing outside.
+// An attacker has replaced a file of the state by each kind of file: a check ends, ignores the file,
+// and changes nothing outside the state.
 func TestEveryKindOfFileInTheState(t *testing.T) {
 	cells := 0
 	for _, kind := range filetest.Kinds() {
@@ -170,7 +170,7 @@ func TestEveryKindOfFileInTheState(t *testing.T) {
 				r.ok(err)
 				path := filepath.Join(dir, filepath.FromSlash(name))
 				if rest, ok := cutID(name); ok {
-					path = filepath.Join(dir, root.id()+rest)
+					path = filepath.Join(dir, root.stateID()+rest)
 				}
 				r.ok(errors.Join(os.RemoveAll(path), kind.Make(path, filetest.Outside(t))))
 				filetest.Ends(t, func() {
@@ -181,14 +181,14 @@ func TestEveryKindOfFileInTheState(t *testing.T) {
 					}
 					s, err := OpenState(dir)
 					if err != nil && name == "." {
-						return // it is said, and the release is not remembered
+						return // the error is reported, and no state is written
 					}
 					p.State = s
 					if _, err := Verify(context.Background(), r.files, p); err != nil {
 						t.Error(errors.Join(err, fmt.Errorf("with a state at %s", dir)))
 					}
 					if v, err := Verify(context.Background(), r.files, p); err != nil || len(v.Notes()) != 0 {
-						t.Errorf("not mended: %v, %v", v, err)
+						t.Errorf("not repaired: %v, %v", v, err)
 					}
 				})
 			})

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// stateFiles are the paths of what a state remembers.
+// stateFiles lists the paths of the files in a state.
 func stateFiles(t *testing.T, dir string) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(dir, "*", "*.json"))
@@ -23,7 +23,7 @@ func stateFiles(t *testing.T, dir string) []string {
 	return found
 }
 
-func TestDamagedStateNeverBricks(t *testing.T) {
+func TestADamagedStateNeverPreventsABoot(t *testing.T) {
 	damage := map[string]func(path string) error{
 		"empty":     func(p string) error { return os.Truncate(p, 0) },
 		"cut short": func(p string) error { return os.Truncate(p, 100) },
@@ -58,27 +58,27 @@ func TestDamagedStateNeverBricks(t *testing.T) {
 				file := filepath.Base(all[i])
 				r.ok(do(all[i]))
 				if v := r.boot(r.files, p); len(v.Notes()) == 0 && file != "1.root.json" && name != "a bit flipped" {
-					t.Errorf("%s: passed over without a note", file)
+					t.Errorf("%s: ignored without a note", file)
 				}
 				if v := r.boot(r.files, p); len(v.Notes()) != 0 {
-					t.Errorf("%s: not mended: %q", file, v.Notes())
+					t.Errorf("%s: not repaired: %q", file, v.Notes())
 				}
 			}
 		})
 	}
 }
 
-// Whoever deletes what a machine remembers makes it forget, and it says so; nothing else.
+// After the state was deleted, the machine boots as for the first time, and reports it.
 func TestAttackDeletedState(t *testing.T) {
 	r, dir := newRepo(t), t.TempDir()
 	old := maps.Clone(r.files)
 	if v := r.boot(r.files, r.policy(dir)); !v.First() {
-		t.Error("the first boot is not told as one")
+		t.Error("the first boot is not reported as one")
 	}
 	r.publish(r.release("stable", "x86_64", "2026.11"))
-	t.Run("honest twin: remembered", func(t *testing.T) {
+	t.Run("valid case: with the state", func(t *testing.T) {
 		if v := r.boot(r.files, r.policy(dir)); v.First() {
-			t.Error("told as the first boot")
+			t.Error("reported as the first boot")
 		}
 		_, err := Verify(context.Background(), old, r.policy(dir))
 		refused(t, err, ErrRollback, "older than version 2")
@@ -104,11 +104,11 @@ func TestStateIsWrittenOnlyAfterAllPassed(t *testing.T) {
 	r.boot(r.files, p)
 	before := tree(t, dir)
 	r.newRoot(r.roots...)
-	r.publish(r.newTargets(), r.signed("stable", "x86_64", r.manifest("stable", "x86_64", "evil"), "stranger"))
+	r.publish(r.newTargets(), r.signed("stable", "x86_64", r.manifest("stable", "x86_64", "evil"), "other-key"))
 	_, err := Verify(context.Background(), r.files, p)
 	refused(t, err, ErrSignature, "stable-x86_64.json version 2")
 	if after := tree(t, dir); !maps.Equal(before, after) {
-		t.Error("a refused set was remembered in part")
+		t.Error("a part of a refused set was kept")
 	}
 }
 
@@ -141,7 +141,7 @@ func TestStateIsFoundByAMachineWithANewerRoot(t *testing.T) {
 	r.stamp(r.online)
 	r.boot(r.files, r.policy(dir))
 	r.root = r.files["2.root.json"] // a new image
-	r.boot(old, r.policy(""))       // which by itself knows of nothing newer
+	r.boot(old, r.policy(""))       // accepted without a state
 	_, err := Verify(context.Background(), old, r.policy(dir))
 	refused(t, err, ErrRollback, "timestamp.json version 2: older than version 3")
 	r.boot(r.files, r.policy(dir))
@@ -163,7 +163,7 @@ func TestStateThatCannotBeWrittenIsANote(t *testing.T) {
 	}
 }
 
-func TestStateMakesRoomWhereAStrangerPutSomething(t *testing.T) {
+func TestTheStateReplacesWhatAnAttackerPutThere(t *testing.T) {
 	r := newRepo(t)
 	root, err := ParseRoot(r.root)
 	r.ok(err)
@@ -176,10 +176,10 @@ func TestStateMakesRoomWhereAStrangerPutSomething(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			r.ok(plant(filepath.Join(dir, root.id())))
+			r.ok(plant(filepath.Join(dir, root.stateID())))
 			r.boot(r.files, r.policy(dir))
 			if v := r.boot(r.files, r.policy(dir)); len(v.Notes()) != 0 {
-				t.Errorf("not mended: %q", v.Notes())
+				t.Errorf("not repaired: %q", v.Notes())
 			}
 			if all, err := os.ReadDir(dir); err != nil || len(all) != 1 || !all[0].IsDir() {
 				t.Errorf("%v, %v", all, err)
@@ -232,7 +232,7 @@ func TestLastGoodIsWhatWasVerifiedBefore(t *testing.T) {
 	p.Channel = "stable"
 	for _, path := range stateFiles(t, dir) {
 		if filepath.Base(path) == "stable-x86_64.json" {
-			evil := r.signed("stable", "x86_64", r.manifest("stable", "x86_64", "evil"), "stranger")
+			evil := r.signed("stable", "x86_64", r.manifest("stable", "x86_64", "evil"), "other-key")
 			r.ok(os.WriteFile(path, evil.Data, 0o600))
 		}
 	}

@@ -11,13 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errMoved says that the state is no longer what the verdict was based on.
-var errMoved = errors.New("state: another program wrote it in the meantime")
+// errStateChanged says that the state has changed since the check read it.
+var errStateChanged = errors.New("state: another program changed it in the meantime; run it again")
 
-// write makes files what the state remembers, beside what it has of other channels: a new
-// folder is filled, synced, and put in the place of the old one. Nothing is written when
-// nothing is new, or when the state has changed since it was read (errMoved).
-func (m *memory) write(files []stateFile) error {
+// write replaces the state: it fills and syncs a new folder with files and with the files of other
+// channels, and exchanges it with the old folder. When all files are there already, it writes
+// nothing. When the state has changed since it was read, it writes nothing and returns
+// errStateChanged.
+func (m *repositoryState) write(files []stateFile) error {
 	if m.dir == "" || m.readOnly {
 		return nil
 	}
@@ -26,16 +27,16 @@ func (m *memory) write(files []stateFile) error {
 		return err
 	}
 	defer unlock()
-	if moved, err := m.moved(); err != nil {
+	if changed, err := m.changed(); err != nil {
 		return err
-	} else if moved {
-		return errMoved
+	} else if changed {
+		return errStateChanged
 	}
 	if m.has(files) {
 		return nil
 	}
 	next := m.dir + ".next"
-	if err := os.RemoveAll(next); err != nil { // of a power cut
+	if err := os.RemoveAll(next); err != nil { // left by a power cut
 		return err
 	}
 	if err := m.fill(next, files); err != nil {
@@ -49,11 +50,11 @@ func (m *memory) write(files []stateFile) error {
 	return errors.Join(syncFolder(filepath.Dir(m.dir)), os.RemoveAll(next))
 }
 
-// moved reports whether a file that was read is another one now.
-func (m *memory) moved() (bool, error) {
-	for name, was := range m.seen {
+// changed reports whether a file that was read has other content now.
+func (m *repositoryState) changed() (bool, error) {
+	for name, was := range m.reads {
 		is, err := m.readFile(name, was.kind.Max())
-		if unread(err) != nil {
+		if stateError(err) != nil {
 			return false, err
 		}
 		if err != nil {
@@ -66,8 +67,8 @@ func (m *memory) moved() (bool, error) {
 	return false, nil
 }
 
-// has reports whether the state remembers all the files already.
-func (m *memory) has(files []stateFile) bool {
+// has reports whether the state has all the files already.
+func (m *repositoryState) has(files []stateFile) bool {
 	for _, f := range files {
 		old, err := m.readFile(f.name, int64(len(f.data)))
 		if err != nil || !bytes.Equal(old, f.data) {
@@ -77,8 +78,8 @@ func (m *memory) has(files []stateFile) bool {
 	return true
 }
 
-// fill makes the folder next: the given files, and those of m beside them.
-func (m *memory) fill(next string, files []stateFile) error {
+// fill makes the folder next with the given files and with the other files of m.
+func (m *repositoryState) fill(next string, files []stateFile) error {
 	if err := os.Mkdir(next, 0o700); err != nil {
 		return err
 	}
@@ -87,15 +88,15 @@ func (m *memory) fill(next string, files []stateFile) error {
 			return err
 		}
 	}
-	if err := m.carry(next); err != nil {
+	if err := m.copyRest(next); err != nil {
 		return err
 	}
 	return syncFolder(next)
 }
 
-// carry copies what else is remembered, and leaves behind whatever a stranger put there
-// that is no metadata file.
-func (m *memory) carry(next string) error {
+// copyRest copies the other metadata files of the state to next. Files of other names, which an
+// attacker may have put there, are not copied.
+func (m *repositoryState) copyRest(next string) error {
 	dir, err := openFolder(m.dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil
@@ -114,11 +115,11 @@ func (m *memory) carry(next string) error {
 			continue
 		}
 		data, err := m.readFile(name, MaxMetadata)
-		if unread(err) != nil {
-			return err // the floor of another channel may be in it
+		if stateError(err) != nil {
+			return err // it may have the floor of another channel
 		}
 		if err != nil {
-			continue // of no use where it is, and of none there
+			continue // it is damaged
 		}
 		if err := writeSynced(to, data); err != nil {
 			return err
@@ -127,6 +128,7 @@ func (m *memory) carry(next string) error {
 	return nil
 }
 
+// writeSynced makes a file and syncs it.
 func writeSynced(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -136,8 +138,8 @@ func writeSynced(path string, data []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// exchange puts the folder next in the place of dir, whatever dir is, in one step: what was
-// there has the name next afterwards, if there was anything.
+// exchange replaces dir by the folder next in one step. Afterwards next has what dir was, if dir
+// was there.
 func exchange(next, dir string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, next, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE)
 	switch {
@@ -151,8 +153,8 @@ func exchange(next, dir string) error {
 	return &os.LinkError{Op: "exchange", Old: next, New: dir, Err: err}
 }
 
-// replaceFolder is for filesystems that cannot exchange. A power cut between its two steps
-// loses the state, which lowers the floor and bricks nothing.
+// replaceFolder is for file systems that cannot exchange. A power cut between its two steps loses
+// the state: floors are lower then, and the next boot works.
 func replaceFolder(next, dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
@@ -160,7 +162,7 @@ func replaceFolder(next, dir string) error {
 	return os.Rename(next, dir)
 }
 
-// lock waits until no other program writes the state.
+// lock waits until no other program writes the state. unlock releases it.
 func lock(dir string) (unlock func() error, err error) {
 	f, err := openFolder(dir)
 	if err != nil {
@@ -173,7 +175,7 @@ func lock(dir string) (unlock func() error, err error) {
 	return f.Close, nil
 }
 
-// openFolder opens a folder, and no link to one.
+// openFolder opens a folder. A symbolic link is refused.
 func openFolder(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }

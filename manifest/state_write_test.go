@@ -27,19 +27,19 @@ func (f *interrupted) Metadata(ctx context.Context, name string, max int64) ([]b
 	return f.files.Metadata(ctx, name, max)
 }
 
-// Two boots share a cache. The one that heard an older head must not undo what the other
-// has seen, although it began first and ends last.
+// Two boots share a state. The one that got an older timestamp must not overwrite the newer one of
+// the other, although it began first and ends last.
 func TestAttackRollbackByTheSlowerOfTwoBoots(t *testing.T) {
 	r, dir := newRepo(t), t.TempDir()
 	p := r.policy(dir)
 	old := maps.Clone(r.files)
 	r.stamp(r.online)
 
-	t.Run("honest twin: both hear the newest", func(t *testing.T) {
+	t.Run("valid case: both get the newest timestamp", func(t *testing.T) {
 		p := r.policy(t.TempDir())
 		r.boot(&interrupted{r.files, func() { r.boot(r.files, p) }}, p)
 	})
-	t.Run("the slower one hears an older head", func(t *testing.T) {
+	t.Run("the slower one gets an older timestamp", func(t *testing.T) {
 		f := &interrupted{old, func() { r.boot(r.files, p) }}
 		_, err := Verify(context.Background(), f, p)
 		refused(t, err, ErrRollback, "timestamp.json version 1: older than version 2, which was seen before")
@@ -49,8 +49,8 @@ func TestAttackRollbackByTheSlowerOfTwoBoots(t *testing.T) {
 	})
 }
 
-// Each file of the state alone is whole after a power cut; so must the set be, or the last
-// good release cannot be booted although all of it is there.
+// After a power cut the state must be a whole set of files, the old one or the new one. Otherwise the
+// last good release cannot be booted.
 func TestStateKilledWhileItIsWrittenIsTheOldOrTheNew(t *testing.T) {
 	if dir := os.Getenv("PHASE_KILL"); dir != "" {
 		writeForEver(t, dir)
@@ -78,18 +78,18 @@ func TestStateKilledWhileItIsWrittenIsTheOldOrTheNew(t *testing.T) {
 	}
 }
 
-// writeForEver boots one release after the other until it is killed.
+// writeForEver boots one release after another until it is killed.
 func writeForEver(t *testing.T, dir string) {
 	r := newRepo(t)
 	p := r.policy(dir)
 	os.Stdout.WriteString("begun\n")
 	for {
 		r.publish(r.newTargets(), r.release("stable", "x86_64", "2026.11"))
-		_, _ = Verify(context.Background(), r.files, p) // what was seen before the last kill is refused
+		_, _ = Verify(context.Background(), r.files, p) // releases from before the last kill are refused
 	}
 }
 
-func TestExchangeOnAFilesystemThatCannot(t *testing.T) {
+func TestReplaceFolderWorksWithoutExchange(t *testing.T) {
 	dir := t.TempDir()
 	next, at := filepath.Join(dir, "next"), filepath.Join(dir, "at")
 	for _, path := range []string{next, at} {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A machine whose clock says 1970 knows the time by what it has verified.
+// A machine whose clock says 1970 takes the time from verified metadata.
 func TestAttackClockSetBack(t *testing.T) {
 	at := func(days int) time.Time { return today.Add(time.Duration(days) * day) }
 	for _, row := range []struct {
@@ -31,12 +31,12 @@ func TestAttackClockSetBack(t *testing.T) {
 			f := r.release("stable", "x86_64", "2026.11")
 			r.signedAt = at(row.stamped)
 			r.publish(f)
-			r.part(t, "honest twin before", func(t *testing.T) {
+			r.part(t, "valid case before", func(t *testing.T) {
 				if v := r.boot(r.files, p); !v.Time().Equal(at(5)) {
 					t.Errorf("reference time %s, want %s", v.Time(), at(5))
 				}
 			})
-			honest := maps.Clone(r.files)
+			valid := maps.Clone(r.files)
 			// The same keys sign a timestamp that ends before what the state has seen.
 			r.expires[roleTimestamp] = at(4)
 			r.signedAt = at(row.next)
@@ -49,10 +49,10 @@ func TestAttackClockSetBack(t *testing.T) {
 				_, err := Verify(context.Background(), r.files, p)
 				refused(t, err, ErrExpired, row.says)
 			})
-			if row.signed == 0 || row.next > 0 { // a machine that has seen neither cannot know
+			if row.signed == 0 || row.next > 0 { // a machine without a state accepts it
 				r.boot(r.files, Policy{Root: r.root, Channel: "stable", Arch: "x86_64", Now: today})
 			}
-			r.part(t, "honest twin after", func(*testing.T) { r.boot(honest, p) })
+			r.part(t, "valid case after", func(*testing.T) { r.boot(valid, p) })
 		})
 	}
 }
@@ -73,8 +73,8 @@ func TestTimestampOfTheSameVersionDoesNotReplaceTheFirst(t *testing.T) {
 	refused(t, err, ErrExpired, "timestamp.json version 1: expired on 2026-10-02")
 }
 
-// The publisher's clock is 20 days ahead for one renewal, or a thief with the online key signs
-// one such date. A machine that saw it takes what is signed by the right clock afterwards.
+// The publisher's clock is 20 days ahead for one renewal, or an attacker with the online key signs
+// such a date. A machine that has verified it accepts timestamps with the right time afterwards.
 func TestAttackTimestampFromTheFuture(t *testing.T) {
 	at := func(days int) time.Time { return today.Add(time.Duration(days) * day) }
 	for _, row := range []struct {

@@ -11,11 +11,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxNesting bounds how deep objects and arrays of metadata may be nested.
+// maxNesting is the greatest depth of objects and arrays in metadata.
 const maxNesting = 32
 
-// maxInteger is the largest integer, and the largest version, that metadata may
-// hold: go-tuf keeps unrecognised numbers as float64.
+// maxInteger is the largest integer, and the largest version, in metadata: go-tuf stores
+// unrecognised numbers as float64.
 const maxInteger = 1 << 53
 
 var (
@@ -23,11 +23,11 @@ var (
 	plainKey       = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 )
 
-// object and the types []any, string, int64 and bool are what a tree is made of.
+// object is a JSON object of a tree. A tree consists of object, []any, string, int64 and bool.
 type object = map[string]any
 
-// parseTree reads one JSON value that every reader understands alike: no null, no
-// fractions, no integer beyond 2^53, no key twice, not even in another case.
+// parseTree reads one JSON value and refuses what JSON readers read differently: null, fractions,
+// integers beyond 2^53, and two keys that are equal or differ only in case.
 func parseTree(data []byte) (any, error) {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, malformed("the file is empty")
@@ -119,8 +119,8 @@ func treeInteger(path, text string) (any, error) {
 	return n, nil
 }
 
-// checkText refuses the replacement character, which is also what Go reads in place
-// of half a surrogate pair: two readers would not see the same text.
+// checkText refuses the replacement character. Go also reads it in place of half a surrogate
+// pair, where other readers may read other text.
 func checkText(path, s string) error {
 	if strings.ContainsRune(s, utf8.RuneError) {
 		return malformed("%s: text that is not Unicode", at(path))
@@ -128,7 +128,7 @@ func checkText(path, s string) error {
 	return nil
 }
 
-// foldKey maps keys that encoding/json takes for the same field to the same text.
+// foldKey returns one text for all keys that encoding/json reads as the same field.
 func foldKey(key string) string {
 	return strings.Map(func(r rune) rune {
 		least := r
@@ -139,7 +139,7 @@ func foldKey(key string) string {
 	}, key)
 }
 
-// join extends the path that errors name; network text in it is quoted and capped.
+// join extends the JSON path in an error. Text from the file is quoted and shortened.
 func join(path, key string) string {
 	switch {
 	case len(key) > 60 || !plainKey.MatchString(key):
@@ -154,7 +154,7 @@ func join(path, key string) string {
 	}
 }
 
-// at names a place for an error; the top has no path.
+// at returns the JSON path for an error, shortened; the top level has none.
 func at(path string) string {
 	const most = 300
 	switch {

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// Policy is what a machine knows before it asks anybody.
+// Policy is what a machine knows before it contacts a source.
 type Policy struct {
 	Root    []byte // root.json, the trust anchor
 	Channel string
 	Arch    string
-	State   *State    // nil remembers nothing
+	State   *State    // nil keeps no state
 	Now     time.Time // the clock's time; the zero time means that there is no clock
-	Floor   time.Time // the earliest that it can be, as the time of the image's build; zero for none
+	Floor   time.Time // the earliest possible time, such as the build time of the image; zero for none
 }
 
-// Verified is a release that passed every check of Verify. Nothing else makes one.
+// Verified is a release that passed every check of Verify. Only Verify and LastGood make one.
 type Verified struct {
 	release   Release
 	timestamp int64
@@ -28,78 +28,77 @@ type Verified struct {
 	notes     []string
 }
 
-// Release is what the release says. The caller may change its copy.
+// Release returns a copy of the release.
 func (v *Verified) Release() Release {
 	r := v.release
 	r.Artifacts = append([]Artifact(nil), r.Artifacts...)
 	return r
 }
 
-// TimestampVersion is the TUF version of the timestamp: of two answers about the same
-// repository under the same root the one with the higher version is newer.
+// TimestampVersion is the TUF version of the timestamp. Of two results for one repository and
+// one root, the one with the higher version is newer.
 func (v *Verified) TimestampVersion() int64 { return v.timestamp }
 
-// Discovery is that of the newest root.
+// Discovery is the discovery field of the newest root.
 func (v *Verified) Discovery() Discovery { return v.discovery }
 
 // RootVersion is the TUF version of the newest root.
 func (v *Verified) RootVersion() int64 { return v.roots[len(v.roots)-1] }
 
-// Time is the reference time of the check: the latest of the clock, the floor, the signing
-// date of the verified release, and that of the timestamp, which counts at most one hour
-// above clock and floor unless the release shows that both are more than a day behind.
+// Time is the reference time of the check: the latest of the clock, the floor, the signing date
+// of the release, and the signing date of the timestamp. The last one counts up to one hour above
+// clock and floor, or in full when the release shows that both are more than a day behind.
 func (v *Verified) Time() time.Time { return v.now }
 
-// LastGood reports that expiry was not judged: see the function LastGood.
+// LastGood reports that no expiry was checked: see the function LastGood.
 func (v *Verified) LastGood() bool { return v.lastGood }
 
-// First reports that nothing was remembered of the repository: the first boot, no state, or
-// one that was deleted. Then only the image's own root and date say what is too old.
+// First reports that the state had nothing of the repository: this is the first boot, there is
+// no state, or it was deleted. Then only the root and the date of the image limit a rollback.
 func (v *Verified) First() bool { return v.first }
 
-// Notes are for a report: remembered files that were damaged or no longer valid and
-// were passed over, or that could not be written. None of them weakened the check.
+// Notes are for a report: files of the state that were ignored because they are damaged or no
+// longer valid, or a state that could not be written. No note means a weaker check.
 func (v *Verified) Notes() []string { return append([]string(nil), v.notes...) }
 
-// Verify asks a source for the newest release of a channel and judges the answer.
-// In order: the root that the machine holds, the roots remembered, the source's newer
-// roots, each signed by the one before and by itself; then timestamp, snapshot,
-// targets and the delegated role, each against its signatures, its date, the file that
-// names it and what was remembered (TUF specification, section 5); then the paths of
-// the release against the delegation, and its meaning as Decode does. Only after all
-// of it passed is the state written, at once and whole; when another program wrote it in the
-// meantime, all is judged again by what that one has seen.
+// Verify fetches the newest release of a channel from a source and checks it. It checks in this
+// order (TUF specification, section 5): the root in the policy; the roots in the state; newer
+// roots of the source, each signed by the one before and by itself; then timestamp, snapshot,
+// targets and the delegated role, each against its signatures, its expiry date, the file that
+// names it and the state; then the paths of the release against the delegation; then its content,
+// as Decode does. When all passed, it replaces the state as a whole. If another program has
+// changed the state in the meantime, it checks again against the changed state.
 //
-// Errors wrap ErrSignature, ErrExpired, ErrRollback, ErrMixAndMatch, ErrPath, ErrRepository
-// or ErrMalformed; fs.ErrNotExist when the channel, or a file, is not there; or whatever
-// the source says. They name the file, the version or date, and what to do.
+// Errors wrap ErrSignature, ErrExpired, ErrRollback, ErrMixAndMatch, ErrPath, ErrRepository or
+// ErrMalformed; fs.ErrNotExist when the channel or a file is missing; ErrState; or an error of
+// the source. They name the file, the version or date, and the remedy.
 func Verify(ctx context.Context, f Fetcher, p Policy) (*Verified, error) {
 	for range maxTries {
-		w, err := newWalk(f, p)
+		w, err := newWorkflow(f, p)
 		if err != nil {
 			return nil, err
 		}
 		v, err := w.verify(ctx)
-		if !errors.Is(err, errMoved) {
+		if !errors.Is(err, errStateChanged) {
 			return v, err
 		}
 	}
-	return nil, errMoved
+	return nil, errStateChanged
 }
 
-// maxTries bounds how often a check is repeated because others write the same state.
+// maxTries bounds how often a check is repeated because another program changed the state.
 const maxTries = 8
 
-// LastGood judges what the state remembers, without any source and without expiry:
-// every signature, version, hash and path is checked, dates are not. It is for a mode
-// whose policy prefers the last good release to none when Verify says ErrExpired or
-// no source answers. What it returns has been verified with its dates before.
+// LastGood checks the release in the state, without a source and without the expiry check: every
+// signature, version, hash and path is checked. It is for a mode whose policy prefers the last
+// good release to none, after ErrExpired or when no source answers. An earlier Verify has
+// accepted the release, with its expiry dates.
 func LastGood(ctx context.Context, p Policy) (*Verified, error) {
-	w, err := newWalk(nil, p)
+	w, err := newWorkflow(nil, p)
 	if err != nil {
 		return nil, err
 	}
-	w.source, w.ageless = w.memory, true
+	w.source, w.time.unchecked = w.state, true
 	v, err := w.verify(ctx)
 	if absent(err) {
 		return nil, refuse(err, "state: no release of channel %.40q for %.40q is remembered", p.Channel, p.Arch)

@@ -123,7 +123,7 @@ func TestVerifyStopsWhenItsSourceFails(t *testing.T) {
 	}
 }
 
-// failing is a source that cannot be reached for one file.
+// failing is a source that returns an error for one file.
 type failing struct {
 	files
 	name string
@@ -144,7 +144,7 @@ func TestChannelsListsEveryReleaseAndNamesTheBadOnes(t *testing.T) {
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%d releases, %v", len(list), err)
 	}
-	r.publish(r.signed("edge", "x86_64", r.manifest("edge", "x86_64", "nightly.2"), "stranger"))
+	r.publish(r.signed("edge", "x86_64", r.manifest("edge", "x86_64", "nightly.2"), "other-key"))
 	list, err = Channels(context.Background(), r.files, r.root, today)
 	if len(list) != 1 || list[0].Channel != "stable" {
 		t.Errorf("%d releases beside a bad one", len(list))
@@ -152,21 +152,17 @@ func TestChannelsListsEveryReleaseAndNamesTheBadOnes(t *testing.T) {
 	refused(t, err, ErrSignature, "edge-x86_64.json version 2: signed by 0 of 1")
 }
 
-func TestCheckRoleJudgesOneManifest(t *testing.T) {
+func TestCheckRoleChecksOneManifest(t *testing.T) {
 	r := newRepo(t)
 	targets := r.files["1.targets.json"]
 	good := r.release("stable", "x86_64", "2026.11")
 	got, err := CheckRole(r.root, targets, good.Data, today)
 	if err != nil || got.Version != "2026.11" {
-		t.Fatalf("honest manifest: %v", err)
+		t.Fatalf("valid manifest: %v", err)
 	}
 	other := r.signed("stable", "x86_64", r.manifest("stable", "x86_64", "2026.12"), "release-a")
 	_, err = CheckRole(r.root, targets, other.Data, today)
 	refused(t, err, ErrSignature, "stable-x86_64.json version 3: signed by 1 of 2 required keys")
-	s, err := RoleSignatures(r.root, targets, other.Data)
-	if err != nil || s.Threshold != 2 || len(s.Good) != 1 || len(s.Owners) != 2 {
-		t.Errorf("signatures %+v, %v", s, err)
-	}
 	_, err = CheckRole(r.root, targets, good.Data, today.Add(31*day))
 	refused(t, err, ErrExpired, "stable-x86_64.json version 2: expired on")
 	_, err = CheckRole(r.root, targets, good.Data, today.Add(181*day))
@@ -197,7 +193,7 @@ func TestSignReplacesAnOlderSignatureOfTheSameKey(t *testing.T) {
 	}
 }
 
-// refused wants an error with a reason and some words.
+// refused checks the reason of an error and a part of its text.
 func refused(t *testing.T, err, reason error, says string) {
 	t.Helper()
 	if !errors.Is(err, reason) {

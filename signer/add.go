@@ -2,216 +2,156 @@ package signer
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
-// AddSpec names the file that gets more signatures.
+// AddSpec names the file to sign.
 type AddSpec struct {
 	File   string
-	Repo   string // folder with root.json and N.targets.json; the file's own when empty
-	Keys   []Key
-	Digest string // what Show printed when the file was reviewed; "" does not compare
+	Repo   string // folder with root.json and N.targets.json; the folder of the file when empty
+	Keys   []key.Key
+	Digest string // the digest that Show printed at the review; "" compares nothing
 	Now    time.Time
 }
 
-// Add puts one signature for each key under a metadata file, in place of an older one
-// by the same key. A key that may not sign the file, a signature in it that no longer
-// fits its content, and a digest other than the reviewed one wrap
-// manifest.ErrSignature, a release whose date of signing is still to come
-// manifest.ErrUntrusted; the file is then left as it was. A root has two names
-// in a repository, N.root.json and root.json: both are kept alike.
+// Add puts one signature for each key under a metadata file, in place of an older one by the same
+// key. A key that may not sign the file, a signature that does not match the content, and a digest
+// other than the reviewed one wrap manifest.ErrSignature; a release whose date of signing is in the
+// future wraps manifest.ErrUntrusted. The file is then left as it was. A root has two names in a
+// repository, N.root.json and root.json: both are written.
 func Add(ctx context.Context, s AddSpec) (Summary, error) {
 	d, err := openDocument(s.File)
 	if err != nil {
 		return Summary{}, err
 	}
-	if s.Digest != "" && s.Digest != d.digest() {
-		return Summary{}, because(manifest.ErrSignature, "manifest %s: its content is %s, not %.64q that was reviewed; review it again",
-			s.File, d.digest(), s.Digest)
+	if s.Digest != "" && s.Digest != d.Digest() {
+		return Summary{}, refusal.New(manifest.ErrSignature, "manifest %s: its content is %s, not %.64q that was reviewed; review it again",
+			s.File, d.Digest(), s.Digest)
 	}
-	if err := fresh(d, s.Now); err != nil {
-		return Summary{}, err
+	if err := d.CheckExpiry(s.Now); err != nil {
+		return Summary{}, d.fail(err)
 	}
-	if err := d.begun(s.Now); err != nil {
-		return Summary{}, err
+	if r := d.Release(); r != nil {
+		if err := r.CheckSignedAt(s.Now); err != nil {
+			return Summary{}, d.fail(err)
+		}
 	}
-	t, err := d.trust(s.Repo, s.Now)
+	r, err := repositoryOf(d, s.Repo)
 	if err != nil {
 		return Summary{}, err
 	}
-	if err := t.mayAllSign(d, s.Keys); err != nil {
+	if err := r.maySign(d, s.Keys); err != nil {
 		return Summary{}, err
 	}
-	before := d.digest()
 	for _, k := range s.Keys {
-		if _, err := d.sign(k.signer); err != nil {
-			return Summary{}, fmt.Errorf("key %s: %w", k.name, err)
+		if err := d.sign(k); err != nil {
+			return Summary{}, err
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return Summary{}, err
 	}
-	if err := d.store(before); err != nil {
+	if err := d.store(); err != nil {
 		return Summary{}, err
 	}
-	return summarize(d, t), nil
+	return summarize(d, r), nil
 }
 
-// trust opens what decides who may sign d: the repository at dir, or the files beside
-// d. A root speaks for itself, and may also be signed by the keys of the one before.
-func (d *document) trust(dir string, now time.Time) (*trust, error) {
-	unnamed := dir == ""
-	if unnamed {
-		dir = d.folder()
-	}
-	if d.kind == manifest.KindRoot {
-		return &trust{dir: dir, root: d}, nil
-	}
-	t, err := openTrust(filepath.Join(dir, RootName), dir, false, now)
-	if unnamed && errors.Is(err, fs.ErrNotExist) {
-		return nil, because(fs.ErrNotExist, "manifest %s: no root.json beside it says who may sign; name the repository with --repo", d.path)
-	}
-	return t, err
-}
-
-// mayAllSign refuses keys that are not listed for d, and a document that was changed
-// after somebody signed it.
-func (t *trust) mayAllSign(d *document, keys []Key) error {
-	listed, _, err := t.authority(d)
+// maySign refuses keys that may not sign d, and a document of another repository or one that was
+// changed after a listed key signed it.
+func (r *repository) maySign(d *document, keys []key.Key) error {
+	listed, err := r.keysOf(d.Kind(), d.Role())
 	if err != nil {
 		return err
 	}
-	if err := t.holds(d); err != nil {
+	if err := r.checkRepository(d); err != nil {
 		return err
 	}
-	if _, bad, _ := d.judge(listed); len(bad) > 0 {
+	if bad := r.signatures(d).Bad; len(bad) > 0 {
 		return altered(d, bad)
 	}
-	if d.kind == manifest.KindRoot {
-		t.addPrevious(d, listed)
+	if d.Kind() == manifest.KindRoot { // the keys of the root before sign it too
+		listed = append(slices.Clone(listed), rootKeys(r.previous(d))...)
 	}
-	for _, k := range keys {
-		id, err := k.ID()
-		if err != nil {
-			return err
-		}
-		if _, ok := listed[id]; !ok {
-			return because(manifest.ErrSignature, "key %s (%.8s…): may not sign %s; that is for %s", k.name, id, d.role, shortIDs(listed))
-		}
-	}
-	return nil
+	return checkKeys(d.Role(), listed, keys)
 }
 
-// holds refuses a document of another repository, before somebody signs it.
-func (t *trust) holds(d *document) error {
-	root := t.root
-	if d.kind == manifest.KindRoot {
-		root = t.previous(d)
-	}
-	if root == nil { // the first one, or the one before is not at hand
+// rootKeys are the IDs of a root's own keys; nil for a nil root.
+func rootKeys(root *document) []string {
+	if root == nil {
 		return nil
 	}
-	return sameRepository(root, d)
+	ids, _ := (&repository{root: root}).keysOf(manifest.KindRoot, root.Role())
+	return ids
 }
 
-// addPrevious lists the keys of the root before d, which sign d too.
-func (t *trust) addPrevious(d *document, listed map[string]ed25519.PublicKey) {
-	if old := t.previous(d); old != nil {
-		addKeysOf(old, listed)
-	}
-}
-
-// previous is the root before d, nil where it is not in the folder.
-func (t *trust) previous(d *document) *document {
-	old, err := openVersion(t.dir, "root", d.version-1)
-	if err != nil {
-		return nil
-	}
-	return old
-}
-
-// addKeysOf lists a root's own keys beside others.
-func addKeysOf(root *document, keys map[string]ed25519.PublicKey) {
-	own, _ := listed(root.root, root.role)
-	maps.Copy(keys, own)
-}
-
+// altered refuses a document with bad signatures.
 func altered(d *document, bad []string) error {
-	for i, id := range bad {
-		bad[i] = fmt.Sprintf("%.8s…", id)
-	}
-	return because(manifest.ErrSignature, "manifest %s: changed after %s signed it; get the original and review it again", d.path, strings.Join(bad, ", "))
+	return refusal.New(manifest.ErrSignature, "manifest %s: changed after %s signed it; get the original and review it again", d.path, short(bad))
 }
 
-// store writes the document back, and a root to its other name beside it too. What
-// somebody else has put under the same bytes meanwhile stays.
-func (d *document) store(digest string) error {
+// store writes the document back, and a root to its other name too. Signatures that another
+// program has added to the same content in the meantime stay.
+func (d *document) store() error {
 	dir, err := lockFolder(d.folder())
 	if err != nil {
-		return fmt.Errorf("manifest %s: %w", d.path, err)
+		return d.fail(err)
 	}
 	defer dir.Close()
 	var paths []string
-	for _, path := range d.names() {
+	for _, path := range d.paths() {
 		now, err := openDocument(path)
-		if path != d.path && (errors.Is(err, fs.ErrNotExist) || err == nil && now.digest() != digest) {
+		if path != d.path && (errors.Is(err, fs.ErrNotExist) || err == nil && now.Digest() != d.Digest()) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if now.digest() != digest {
-			return because(manifest.ErrSignature, "manifest %s: was replaced while it was being signed; review it and run it again", path)
+		if now.Digest() != d.Digest() {
+			return refusal.New(manifest.ErrSignature, "manifest %s: was replaced while it was being signed; review it and run it again", path)
 		}
-		d.merge(now.signatures)
+		if d.Document, err = d.Merge(now.Document); err != nil {
+			return now.fail(err)
+		}
 		paths = append(paths, path)
 	}
-	data, err := d.encode()
-	if err != nil {
-		return fmt.Errorf("manifest %s: %w", d.path, err)
-	}
-	again, err := parseDocument(data)
-	if err != nil || again.digest() != digest {
-		return errors.Join(fmt.Errorf("manifest %s: cannot be written back as it was read: %w", d.path, manifest.ErrMalformed), err)
-	}
 	for _, path := range paths {
-		if err := atomicfile.Write(path, 0o644, data); err != nil {
+		if err := atomicfile.Write(path, 0o644, d.Data()); err != nil {
 			return fmt.Errorf("manifest %s: %w", path, err)
 		}
 	}
 	return nil
 }
 
-// names are the document's own path and, for a root, the two that a repository has
-// for it.
-func (d *document) names() []string {
-	names := []string{d.path}
-	if d.kind != manifest.KindRoot {
-		return names
+// paths are the document's own path and, for a root, its other names in a repository.
+func (d *document) paths() []string {
+	paths := []string{d.path}
+	if d.Kind() != manifest.KindRoot {
+		return paths
 	}
-	for _, name := range []string{manifest.FileName("root", d.version), RootName} {
+	for _, name := range []string{manifest.FileName("root", d.Version()), RootName} {
 		if path := filepath.Join(d.folder(), name); path != filepath.Clean(d.path) {
-			names = append(names, path)
+			paths = append(paths, path)
 		}
 	}
-	return names
+	return paths
 }
 
-// lockFolder waits until no other phase-sign writes signatures there. Closing the
-// folder gives it free.
+// lockFolder waits until no other phase-sign writes signatures in a folder. Closing the folder
+// unlocks it.
 func lockFolder(path string) (*os.File, error) {
 	dir, err := os.Open(path)
 	if err != nil {

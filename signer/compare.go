@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,10 +14,12 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// A Comparison is an artifact of a release and the file that is the same, byte for byte.
+// A Comparison is an artifact of a release and a file with the same bytes.
 type Comparison struct {
 	Role   string `json:"role"`
 	File   string `json:"file"`
@@ -24,9 +27,9 @@ type Comparison struct {
 	SHA256 string `json:"sha256"`
 }
 
-// compareFiles compares every artifact of a release with the file ROLE of a folder, for
-// example DIR/kernel and DIR/job/hello.wasm. Where there is no such file, one of the folder
-// with the right content does as well, whatever its name.
+// compareFiles compares every artifact of a release with the file ROLE of a folder, for example
+// DIR/kernel and DIR/job/hello.wasm. When that file is missing, a file of the folder with another
+// name and the right content is accepted.
 func compareFiles(ctx context.Context, r manifest.Release, dir string, watch Watch) ([]Comparison, error) {
 	var list []Comparison
 	for _, a := range r.Artifacts {
@@ -39,6 +42,7 @@ func compareFiles(ctx context.Context, r manifest.Release, dir string, watch Wat
 	return list, nil
 }
 
+// findArtifact returns the path of the file that is an artifact.
 func findArtifact(ctx context.Context, a manifest.Artifact, dir string, watch Watch) (string, error) {
 	path := filepath.Join(dir, filepath.FromSlash(a.Role))
 	same, err := isArtifact(ctx, a, path, watch)
@@ -52,7 +56,7 @@ func findArtifact(ctx context.Context, a manifest.Artifact, dir string, watch Wa
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return "", fmt.Errorf("--artifacts %s: %w", dir, advise(err))
+		return "", fmt.Errorf("--artifacts %s: %w", dir, file.Advise(err))
 	}
 	for _, e := range entries {
 		if info, err := e.Info(); err != nil || !info.Mode().IsRegular() || info.Size() != a.Length {
@@ -63,10 +67,10 @@ func findArtifact(ctx context.Context, a manifest.Artifact, dir string, watch Wa
 			return other, err
 		}
 	}
-	return "", because(fs.ErrNotExist, "%s: not in %s, neither as %s nor under another name; name the folder that has it", a.Role, dir, path)
+	return "", refusal.New(fs.ErrNotExist, "%s: not in %s, neither as %s nor under another name; name the folder that has it", a.Role, dir, path)
 }
 
-// isArtifact says how a file differs from an artifact, "" when it is the same.
+// isArtifact returns the difference of a file to an artifact for an operator, "" when there is none.
 func isArtifact(ctx context.Context, a manifest.Artifact, path string, watch Watch) (string, error) {
 	in, err := roleFile{a.Role, "artifacts", path}.open(false)
 	if err != nil {
@@ -84,7 +88,7 @@ func isArtifact(ctx context.Context, a manifest.Artifact, path string, watch Wat
 	defer context.AfterFunc(ctx, func() { in.Close() })()
 	sum := sha256.New()
 	if _, err := io.Copy(sum, io.LimitReader(r, a.Length+1)); err != nil {
-		return "", fmt.Errorf("%s: %w", in.words(), firstErr(ctx.Err(), advise(err)))
+		return "", fmt.Errorf("%s: %w", in.words(), cmp.Or(ctx.Err(), file.Advise(err)))
 	}
 	if is := hex.EncodeToString(sum.Sum(nil)); is != a.SHA256 {
 		return fmt.Sprintf("its SHA-256 is %.16s…, the release says %.16s…", is, a.SHA256), nil

@@ -1,15 +1,15 @@
-// Package signer is the release authority's side: keys, and the ceremonies in which
-// people sign what machines may run. cmd/phase-sign is its command; cmd/phase-publish
-// loads its online and IPNS keys through Load and nothing else.
+// Package signer creates and changes repositories and signs release manifests. It is the code of
+// cmd/phase-sign and never runs on a booting machine or in a publisher.
 //
-// Start at Load for keys, at Init for a new repository and at Release for a release:
-// Release hashes the files itself, Add puts one more signature under the same bytes,
-// Show says in words what a signature would stand for, Verify checks a release against
-// root.json without any publisher. What a release is, and when it is to be trusted, is
-// decided in package manifest; signer never re-implements those rules.
+// Start at Init for a new repository, at Release for a release (it hashes the files itself), at Add
+// for one more signature, at Rotate for new keys or dates. Promote and Rollback sign existing
+// content again. Show describes a file, Verify checks files against a trusted root.json, History
+// and Channels list releases. Keys come from signer/key.
 //
-// It refuses keys that are not Ed25519, private keys without a passphrase unless asked
-// for by name, a key that the delegation does not list, and to replace an existing
-// key or repository. Nothing here opens a network connection: a key agent is a local
-// socket and a KMS is a plugin program. It never runs on the booting machine.
+// It decides nothing about trust: package manifest verifies signatures, thresholds, versions and
+// dates, and signer shows the result. It reads and writes files and words messages.
+//
+// It refuses a key that the repository does not list for a role, a file that was changed after it
+// was signed, an expired repository, and to replace an existing repository. It opens no network
+// connection.
 package signer

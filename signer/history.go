@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -20,13 +22,13 @@ type HistorySpec struct {
 	Repo, Channel, Arch string
 }
 
-// A Past is one release of a channel, as its manifest in the repository says.
+// A Past is a release of a channel whose manifest is in the repository.
 type Past struct {
 	Number    int64     `json:"role_version"`
 	Version   string    `json:"release"`
 	SignedAt  time.Time `json:"signed_at"`
 	Expires   time.Time `json:"expires"`
-	Good      []string  `json:"signed_by"` // key IDs that the channel lists today
+	Good      []string  `json:"signed_by"` // IDs of keys that the channel lists now
 	Threshold int       `json:"threshold"`
 	SameAs    int64     `json:"same_as,omitempty"` // the first role version with the same content
 	File      string    `json:"file"`
@@ -34,51 +36,51 @@ type Past struct {
 	release manifest.Release
 }
 
-// History lists the releases of a channel whose manifests the repository has, oldest first.
-// Signatures are counted by the keys of today, dates are not judged. A channel that the
-// repository does not have wraps fs.ErrNotExist.
+// History lists the releases of a channel whose manifests are in the repository, oldest first.
+// Signatures are counted by the keys that the channel lists now. Expiry is not checked. A channel
+// that is not in the repository wraps fs.ErrNotExist.
 func History(s HistorySpec) ([]Past, error) {
 	role, err := roleName(s.Channel, s.Arch)
 	if err != nil {
 		return nil, err
 	}
-	t, err := openTrust(filepath.Join(s.Repo, RootName), s.Repo, true, time.Time{})
+	r, err := openRepository(filepath.Join(s.Repo, RootName), s.Repo, true, time.Time{})
 	if err != nil {
 		return nil, err
 	}
-	d := &document{kind: manifest.KindRole, role: role, release: &manifest.Release{Channel: s.Channel, Arch: s.Arch}}
-	if _, _, err := t.authority(d); err != nil {
+	if _, err := r.keysOf(manifest.KindRole, role); err != nil {
 		return nil, err
 	}
-	return t.history(role)
+	return r.history(role)
 }
 
-// history reads the manifests of a role, oldest first. A file that is no manifest any more
-// is passed over: it cannot be promoted or signed again either.
-func (t *trust) history(role string) ([]Past, error) {
-	numbers, err := versionsOf(t.dir, role)
+// history reads the manifests of a role, oldest first. It skips damaged files: they cannot be
+// promoted or signed again.
+func (r *repository) history(role string) ([]Past, error) {
+	numbers, err := versionsOf(r.dir, role)
 	if err != nil {
 		return nil, err
 	}
 	list := []Past{}
 	for _, n := range numbers {
-		d, err := openVersion(t.dir, role, n)
+		d, err := openVersion(r.dir, role, n)
 		if errors.Is(err, manifest.ErrMalformed) || errors.Is(err, manifest.ErrUntrusted) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, t.past(d, list))
+		list = append(list, r.past(d, list))
 	}
 	return list, nil
 }
 
-func (t *trust) past(d *document, before []Past) Past {
-	sum := summarize(d, t)
+// past describes a release manifest. before has the older ones of the channel.
+func (r *repository) past(d *document, before []Past) Past {
+	release, signatures := d.Release(), r.signatures(d)
 	p := Past{
-		Number: d.version, Version: d.release.Version, SignedAt: d.release.SignedAt, Expires: d.expires,
-		Good: sum.Good, Threshold: sum.Threshold, File: d.path, release: *d.release,
+		Number: release.Number, Version: release.Version, SignedAt: release.SignedAt, Expires: release.Expires,
+		Good: signatures.Good, Threshold: signatures.Threshold, File: d.path, release: *release,
 	}
 	if i := slices.IndexFunc(before, func(b Past) bool { return sameContent(b.release, p.release) }); i >= 0 {
 		p.SameAs = cmp.Or(before[i].SameAs, before[i].Number)
@@ -90,7 +92,7 @@ func (t *trust) past(d *document, before []Past) Past {
 func versionsOf(dir, role string) ([]int64, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("repository %s: %w", dir, advise(err))
+		return nil, fmt.Errorf("repository %s: %w", dir, file.Advise(err))
 	}
 	var numbers []int64
 	for _, e := range entries {
@@ -104,7 +106,7 @@ func versionsOf(dir, role string) ([]int64, error) {
 	return numbers, nil
 }
 
-// sameContent reports whether two releases give a machine the same to run.
+// sameContent reports whether a machine runs the same with both releases.
 func sameContent(a, b manifest.Release) bool {
 	return a.Cmdline == b.Cmdline && a.MinRAM == b.MinRAM && a.Job == b.Job &&
 		slices.EqualFunc(a.Artifacts, b.Artifacts, func(x, y manifest.Artifact) bool {
@@ -112,26 +114,27 @@ func sameContent(a, b manifest.Release) bool {
 		})
 }
 
-// unused refuses a version string that the channel has given to other content: people and
-// reports name a release by it.
-func (s ReleaseSpec) unused(t *trust, role string, r manifest.Release) error {
+// checkUnused refuses a version string that the channel has used for other content: operators and
+// reports name a release by its version string.
+func (s ReleaseSpec) checkUnused(r *repository, d *document) error {
 	if s.Force {
 		return nil
 	}
-	past, err := t.history(role)
+	past, err := r.history(d.Role())
 	if err != nil {
 		return err
 	}
+	release := d.Release()
 	for _, p := range past {
-		if p.Version == r.Version && !sameContent(p.release, r) {
-			return because(fs.ErrExist, "release %q: channel %s has used this name for other content (version %d, signed on %s); choose another --release, or insist with --force",
-				r.Version, s.Channel, p.Number, stamp(p.SignedAt))
+		if p.Version == release.Version && !sameContent(p.release, *release) {
+			return refusal.New(fs.ErrExist, "release %q: channel %s has used this name for other content (version %d, signed on %s); choose another --release, or insist with --force",
+				release.Version, s.Channel, p.Number, stamp(p.SignedAt))
 		}
 	}
 	return nil
 }
 
-// HistoryWords tells a person the releases of a channel.
+// HistoryWords lists releases for an operator, a line for each.
 func HistoryWords(list []Past, now time.Time) string {
 	var b strings.Builder
 	for _, p := range list {
@@ -165,21 +168,21 @@ type Channel struct {
 
 // Channels lists the channels of a repository, each with its newest release.
 func Channels(repo string) ([]Channel, error) {
-	t, err := openTrust(filepath.Join(repo, RootName), repo, true, time.Time{})
+	r, err := openRepository(filepath.Join(repo, RootName), repo, true, time.Time{})
 	if err != nil {
 		return nil, err
 	}
-	if t.targets == nil {
-		return nil, t.noTargets()
+	if r.targets == nil {
+		return nil, r.noTargets()
 	}
 	list := []Channel{}
-	for _, r := range t.targets.roles() {
-		past, err := t.history(r.Name)
+	for _, role := range r.targets.Roles() {
+		past, err := r.history(role.Name)
 		if err != nil {
 			return nil, err
 		}
-		channel, arch, _ := manifest.SplitRole(r.Name)
-		c := Channel{Channel: channel, Arch: arch, Threshold: r.Threshold, Keys: r.Keys}
+		channel, arch, _ := manifest.SplitRole(role.Name)
+		c := Channel{Channel: channel, Arch: arch, Threshold: role.Threshold, Keys: role.Keys}
 		if len(past) > 0 {
 			c.Newest = &past[len(past)-1]
 		}
@@ -188,7 +191,7 @@ func Channels(repo string) ([]Channel, error) {
 	return list, nil
 }
 
-// ChannelWords tells a person the channels of a repository.
+// ChannelWords lists channels for an operator, a line for each.
 func ChannelWords(list []Channel, now time.Time) string {
 	var b strings.Builder
 	for _, c := range list {

@@ -11,24 +11,21 @@ import (
 	"strings"
 	"time"
 
-	libp2p "github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/multiformats/go-multibase"
-	"github.com/theupdateframework/go-tuf/v2/metadata"
-
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
+	"github.com/phaseboot/phaseboot/internal/ipnsname"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
-// RootName is the copy of the newest root in a repository: the one file that goes
-// into images.
+// RootName is the copy of the newest root in a repository: the file that goes into images.
 const RootName = "root.json"
 
-// InitSpec is what a new repository is to say.
+// InitSpec is the content of a new repository.
 type InitSpec struct {
-	Dir                           string // made when missing
-	Root                          []Key  // those with a private half sign
+	Dir                           string    // made when missing
+	Root                          []key.Key // those with a private half sign
 	RootThreshold                 int
 	Release                       []ed25519.PublicKey
 	ReleaseThreshold              int
@@ -45,25 +42,24 @@ type InitSpec struct {
 // InitResult is what Init made.
 type InitResult struct {
 	Dir           string    `json:"repo"`
-	ID            string    `json:"repository"` // random; every file of the repository bears it
+	ID            string    `json:"repository"` // random; every file of the repository has it
 	Files         []string  `json:"files"`      // paths
 	Roles         []string  `json:"roles"`      // delegated roles
 	IPNS          string    `json:"ipns"`
 	Prefix        string    `json:"dht_prefix"`
-	Missing       int       `json:"signatures_missing"` // root signatures to Add before the root is valid
+	Missing       int       `json:"signatures_missing"` // root signatures that are missing until the root is valid
 	Expires       time.Time `json:"expires"`            // of the root
 	TargetsExpire time.Time `json:"targets_expire"`     // of the delegations
 }
 
-// Init writes 1.root.json, 1.targets.json and root.json, signed by the root keys that
-// are here. Root keys of which only the public half is given sign later, with Add. An
-// existing repository is left alone and the error wraps fs.ErrExist; what cannot be
-// said in a repository wraps fs.ErrInvalid.
+// Init writes 1.root.json, 1.targets.json and root.json, signed by the root keys with a private
+// half. The other root keys sign later, with Add. An existing repository is not changed: the error
+// wraps fs.ErrExist. A spec that is not allowed wraps fs.ErrInvalid.
 func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 	if err := s.check(); err != nil {
 		return InitResult{}, err
 	}
-	name, err := IPNSName(s.IPNS)
+	name, err := ipnsname.Of(s.IPNS)
 	if err != nil {
 		return InitResult{}, err
 	}
@@ -71,21 +67,19 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 		s.DHTPrefix = "/phaseboot/" + name
 	}
 	id := manifest.NewRepositoryID()
-	root, err := manifest.NewRoot(s.rootSpec(name, id))
+	root, err := newRoot(s.rootSpec(name, id))
 	if err != nil {
-		return InitResult{}, invalid("root: %v", err)
+		return InitResult{}, err
 	}
 	delegations, roles, err := s.delegations()
 	if err != nil {
 		return InitResult{}, err
 	}
-	targets, err := manifest.NewTargets(1, s.Now.Add(s.TargetsLifetime), delegations...)
+	targets, err := newTargets(1, s.Now.Add(s.TargetsLifetime), id, delegations)
 	if err != nil {
-		return InitResult{}, invalid("targets: %v", err)
+		return InitResult{}, err
 	}
-	manifest.SetRepository(targets, id)
-	signed, err := signBoth(s.Root, root, targets)
-	if err != nil {
+	if err := signBoth(s.Root, root, targets); err != nil {
 		return InitResult{}, err
 	}
 	files, err := writeRepository(ctx, s.Dir, root, targets)
@@ -94,15 +88,15 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 	}
 	return InitResult{
 		Dir: s.Dir, ID: id, Files: files, Roles: roles, IPNS: name, Prefix: s.DHTPrefix,
-		Missing: max(0, s.RootThreshold-signed), Expires: root.Signed.Expires, TargetsExpire: targets.Signed.Expires,
+		Missing: root.SignaturesFor(root.Document).Missing(), Expires: root.Expires(), TargetsExpire: targets.Expires(),
 	}, nil
 }
 
-// check refuses what no repository should say, in the words of the command line.
+// check refuses keys and thresholds that no repository should have.
 func (s InitSpec) check() error {
 	publics := make([]ed25519.PublicKey, 0, len(s.Root))
 	for _, k := range s.Root {
-		publics = append(publics, k.public)
+		publics = append(publics, k.Public())
 	}
 	held := publisherKeys{[]ed25519.PublicKey{s.Online}, []ed25519.PublicKey{s.IPNS}}
 	if err := checkOwners("root", publics, s.RootThreshold, held); err != nil {
@@ -115,42 +109,43 @@ func (s InitSpec) check() error {
 		return err
 	}
 	if len(s.Channels) == 0 || len(s.Archs) == 0 {
-		return invalid("no channel or no architecture")
+		return refusal.Invalid("no channel or no architecture")
 	}
 	return nil
 }
 
-// publisherKeys are those that a publisher holds, and so a thief who breaks into it.
+// publisherKeys are the keys on a publisher. An attacker who breaks into it has them.
 type publisherKeys struct{ online, ipns []ed25519.PublicKey }
 
 func (p publisherKeys) check() error {
 	for _, key := range p.online {
 		if contains(p.ipns, key) {
-			return invalid("the IPNS key is also the online key; replacing one would replace the other: make another")
+			return refusal.Invalid("the IPNS key is also the online key; replacing one would replace the other: make another")
 		}
 	}
 	return nil
 }
 
-// checkOwners refuses keys and a threshold that may not stand for a role.
+// checkOwners refuses keys and a threshold that a role must not have.
 func checkOwners(what string, keys []ed25519.PublicKey, threshold int, held publisherKeys) error {
 	if threshold < 1 || threshold > len(keys) {
-		return invalid("%s threshold %d: there are %d %s keys; it must be 1 to that many",
+		return refusal.Invalid("%s threshold %d: there are %d %s keys; it must be 1 to that many",
 			what, threshold, len(keys), what)
 	}
 	for i, key := range keys {
 		switch {
 		case contains(keys[:i], key):
-			return invalid("%s key %d is there twice; each counts once", what, i+1)
+			return refusal.Invalid("%s key %d is there twice; each counts once", what, i+1)
 		case contains(held.online, key):
-			return invalid("the online key is also a %s key; a stolen publisher would then sign releases: make another", what)
+			return refusal.Invalid("the online key is also a %s key; a stolen publisher would then sign releases: make another", what)
 		case contains(held.ipns, key):
-			return invalid("the IPNS key is also a %s key; a stolen publisher would then sign releases: make another", what)
+			return refusal.Invalid("the IPNS key is also a %s key; a stolen publisher would then sign releases: make another", what)
 		}
 	}
 	return nil
 }
 
+// contains reports whether a list has a key.
 func contains(keys []ed25519.PublicKey, key ed25519.PublicKey) bool {
 	for _, k := range keys {
 		if k.Equal(key) {
@@ -169,7 +164,7 @@ func (s InitSpec) rootSpec(ipns, id string) manifest.RootSpec {
 		},
 	}
 	for _, k := range s.Root {
-		spec.Root = append(spec.Root, k.public)
+		spec.Root = append(spec.Root, k.Public())
 	}
 	return spec
 }
@@ -188,47 +183,60 @@ func (s InitSpec) delegations() (list []manifest.Delegation, roles []string, err
 	return list, roles, nil
 }
 
-// roleName is manifest.RoleName for names that a person typed.
+// roleName is manifest.RoleName for names from a command line.
 func roleName(channel, arch string) (string, error) {
 	if err := bootfile.CheckArch(arch); err != nil {
 		return "", err
 	}
 	role, err := manifest.RoleName(channel, arch)
 	if err != nil {
-		return "", invalid("%v", err)
+		return "", refusal.Invalid("%v", err)
 	}
 	return role, nil
 }
 
-// signBoth signs root and targets by every key that has a private half, and returns
-// how many there were.
-func signBoth(keys []Key, root *metadata.Metadata[metadata.RootType], targets *metadata.Metadata[metadata.TargetsType]) (int, error) {
-	n := 0
-	for _, k := range keys {
-		if k.signer == nil {
-			continue
-		}
-		if _, err := manifest.Sign(root, k.signer); err != nil {
-			return n, fmt.Errorf("key %s: %w", k.name, err)
-		}
-		if _, err := manifest.Sign(targets, k.signer); err != nil {
-			return n, fmt.Errorf("key %s: %w", k.name, err)
-		}
-		n++
+// newRoot builds an unsigned root.
+func newRoot(s manifest.RootSpec) (*document, error) {
+	m, err := manifest.NewRoot(s)
+	if err != nil {
+		return nil, refusal.Invalid("root: %v", err)
 	}
-	return n, nil
+	return built(manifest.NewDocument(manifest.KindRoot, m))
+}
+
+// newTargets builds an unsigned targets.json of the repository with an ID.
+func newTargets(version int64, expires time.Time, id string, delegations []manifest.Delegation) (*document, error) {
+	m, err := manifest.NewTargets(version, expires, delegations...)
+	if err != nil {
+		return nil, refusal.Invalid("targets: %v", err)
+	}
+	manifest.SetRepository(m, id)
+	return built(manifest.NewDocument(manifest.KindTargets, m))
+}
+
+// built names a document by the file name that it has in a repository.
+func built(d *manifest.Document, err error) (*document, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &document{d, manifest.FileName(d.Role(), d.Version())}, nil
+}
+
+// signBoth signs root and targets with every key that has a private half.
+func signBoth(keys []key.Key, root, targets *document) error {
+	for _, k := range withPrivate(keys) {
+		if err := root.sign(k); err != nil {
+			return err
+		}
+		if err := targets.sign(k); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeRepository writes all files or none, root.json last.
-func writeRepository(ctx context.Context, dir string, root *metadata.Metadata[metadata.RootType], targets *metadata.Metadata[metadata.TargetsType]) (paths []string, err error) {
-	rootData, err := manifest.Bytes(manifest.KindRoot, root)
-	if err != nil {
-		return nil, err
-	}
-	targetsData, err := manifest.Bytes(manifest.KindTargets, targets)
-	if err != nil {
-		return nil, err
-	}
+func writeRepository(ctx context.Context, dir string, root, targets *document) (paths []string, err error) {
 	if old, _ := filepath.Glob(filepath.Join(dir, "*root.json")); len(old) > 0 {
 		return nil, fmt.Errorf("repository %s: %w and is never replaced; choose another --repo", dir, fs.ErrExist)
 	}
@@ -245,7 +253,7 @@ func writeRepository(ctx context.Context, dir string, root *metadata.Metadata[me
 	for _, f := range []struct {
 		name string
 		data []byte
-	}{{manifest.FileName("root", 1), rootData}, {manifest.FileName("targets", 1), targetsData}, {RootName, rootData}} {
+	}{{manifest.FileName("root", 1), root.Data()}, {manifest.FileName("targets", 1), targets.Data()}, {RootName, root.Data()}} {
 		if err := ctx.Err(); err != nil {
 			return paths, fmt.Errorf("repository %s: %w", dir, err)
 		}
@@ -258,12 +266,12 @@ func writeRepository(ctx context.Context, dir string, root *metadata.Metadata[me
 	return paths, nil
 }
 
-// makeDir makes a folder and reports whether it was not there before.
+// makeDir makes a folder. made reports whether it was missing.
 func makeDir(dir string) (made bool, err error) {
 	info, err := os.Stat(dir)
 	made = errors.Is(err, fs.ErrNotExist)
 	if err == nil && !info.IsDir() {
-		return false, invalid("repository %s: is a file; name a folder", dir)
+		return false, refusal.Invalid("repository %s: is a file; name a folder", dir)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return false, fmt.Errorf("repository: %w", err)
@@ -271,7 +279,7 @@ func makeDir(dir string) (made bool, err error) {
 	return made, nil
 }
 
-// undo removes what a failed Init made; the error that led here is the one to report.
+// undo removes the files of a failed Init. Its own errors are not reported: the first one is.
 func undo(paths []string, dir string, made bool) {
 	for _, path := range paths {
 		_ = os.Remove(path)
@@ -281,21 +289,7 @@ func undo(paths []string, dir string, made bool) {
 	}
 }
 
-// IPNSName is the IPNS name of a key: the CIDv1 of its libp2p peer ID in base36,
-// k51… (IPNS record specification, "IPNS Name").
-func IPNSName(public ed25519.PublicKey) (string, error) {
-	key, err := libp2p.UnmarshalEd25519PublicKey(public)
-	if err != nil {
-		return "", fmt.Errorf("IPNS name: %w", err)
-	}
-	id, err := peer.IDFromPublicKey(key)
-	if err != nil {
-		return "", fmt.Errorf("IPNS name: %w", err)
-	}
-	return peer.ToCid(id).StringOfBase(multibase.Base36)
-}
-
-// Words tells a person what Init made.
+// Words describes the new repository for an operator.
 func (r InitResult) Words() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Repository %s, root until %s, targets until %s\n", r.Dir, stamp(r.Expires), stamp(r.TargetsExpire))

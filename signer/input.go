@@ -7,59 +7,61 @@ import (
 	"os"
 
 	"github.com/phaseboot/phaseboot/internal/bootfile"
+	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// An input is an open file of a release: what is inspected is what is hashed.
+// An input is an open file of a release. The same open file is inspected and hashed.
 type input struct {
 	roleFile
 	*os.File
 	info fs.FileInfo
 }
 
-// open opens a file of the release. Devices are refused: some never end. A pipe cannot be
-// inspected, so it is taken only unchecked.
+// open opens a file of the release. It refuses devices, because some never end. A pipe cannot be
+// inspected, so it is accepted only unchecked.
 func (f roleFile) open(unchecked bool) (input, error) {
-	info, err := os.Stat(f.path) // before it is opened: that may wait for ever
+	info, err := os.Stat(f.path) // before the open, which may block for ever
 	if err != nil {
-		return input{}, fmt.Errorf("%s: %w", f.words(), advise(err))
+		return input{}, fmt.Errorf("%s: %w", f.words(), file.Advise(err))
 	}
-	if err := f.takes(info, unchecked); err != nil {
+	if err := f.checkKind(info, unchecked); err != nil {
 		return input{}, err
 	}
-	file, err := os.Open(f.path)
+	opened, err := os.Open(f.path)
 	if err != nil {
-		return input{}, fmt.Errorf("%s: %w", f.words(), advise(err))
+		return input{}, fmt.Errorf("%s: %w", f.words(), file.Advise(err))
 	}
-	if info, err = file.Stat(); err == nil {
-		err = f.takes(info, unchecked)
+	if info, err = opened.Stat(); err == nil {
+		err = f.checkKind(info, unchecked)
 	}
 	if err != nil {
-		file.Close()
+		opened.Close()
 		return input{}, err
 	}
-	return input{f, file, info}, nil
+	return input{f, opened, info}, nil
 }
 
-// takes refuses what is no file with content.
-func (f roleFile) takes(info fs.FileInfo, unchecked bool) error {
+// checkKind refuses folders, devices and empty files, and pipes unless they are unchecked.
+func (f roleFile) checkKind(info fs.FileInfo, unchecked bool) error {
 	switch mode := info.Mode(); {
 	case mode.IsDir():
-		return invalid("%s: is a directory; name a file", f.words())
+		return refusal.Invalid("%s: is a directory; name a file", f.words())
 	case mode.IsRegular() && info.Size() == 0:
 		return corrupt("%s: the file is empty; build it again", f.words())
 	case mode&fs.ModeNamedPipe != 0 && !unchecked:
-		return invalid("%s: is a pipe, which cannot be inspected; write it to a file first", f.words())
+		return refusal.Invalid("%s: is a pipe, which cannot be inspected; write it to a file first", f.words())
 	case !mode.IsRegular() && mode&fs.ModeNamedPipe == 0:
-		return invalid("%s: is not a regular file; copy it to one first", f.words())
+		return refusal.Invalid("%s: is not a regular file; copy it to one first", f.words())
 	}
 	return nil
 }
 
-// words names the file as the person did.
+// words names the file as the command line did.
 func (f roleFile) words() string { return "--" + f.flag + " " + f.path }
 
-// inspect refuses a file that no machine could use as what it was given as.
+// inspect refuses a file that no machine can use for its role.
 func (i input) inspect(arch string) error {
 	var err error
 	switch i.flag {
@@ -83,23 +85,22 @@ func (i input) inspect(arch string) error {
 	return nil
 }
 
-// unchanged refuses a file that somebody wrote to while it was being read.
+// unchanged refuses a file that was written to while it was read.
 func (i input) unchanged() error {
 	now, err := i.Stat()
 	if err != nil {
-		return fmt.Errorf("%s: %w", i.words(), pathless(err))
+		return fmt.Errorf("%s: %w", i.words(), file.Pathless(err))
 	}
 	if i.info.Mode().IsRegular() && (now.Size() != i.info.Size() || !now.ModTime().Equal(i.info.ModTime())) {
-		return corrupt("%s: changed while it was being read; run it again when nobody writes to it", i.words())
+		return corrupt("%s: changed while it was being read; run it again when no program writes to it", i.words())
 	}
 	return nil
 }
 
-// inputs are the files of a release in the order in which they are hashed.
+// inputs are the open files of a release in the order in which they are hashed.
 type inputs []input
 
-// openInputs opens and inspects all files, so that none is refused after an hour of
-// hashing the others.
+// openInputs opens and inspects all files before the first one is hashed, which takes long.
 func (s ReleaseSpec) openInputs() (list inputs, err error) {
 	for _, f := range s.files() {
 		in, err := f.open(s.Unchecked)
@@ -128,9 +129,9 @@ func (l inputs) inspect(arch string) error {
 	return l.checkTogether()
 }
 
-// swapped says so when the kernel is given as initramfs.
+// swapped adds to err that kernel and initramfs are swapped, if they are.
 func (l inputs) swapped(in input, arch string, err error) error {
-	kernel, initramfs := l[0], l[1] // as files has them
+	kernel, initramfs := l[0], l[1] // the order of ReleaseSpec.files
 	if in.role != manifest.RoleKernel || bootfile.CheckInitramfs(kernel.File, kernel.info.Size()) != nil ||
 		bootfile.CheckKernel(initramfs.File, initramfs.info.Size(), arch) != nil {
 		return err
@@ -138,8 +139,8 @@ func (l inputs) swapped(in input, arch string, err error) error {
 	return fmt.Errorf("%w; --kernel and --initramfs are swapped", err)
 }
 
-// checkTogether refuses what kexec does not take as one: the initramfs with the root file
-// system and the jobs behind it.
+// checkTogether refuses files that are too large for kexec: it loads initramfs, root file system and
+// job as one initramfs.
 func (l inputs) checkTogether() error {
 	const room = 1 << 20 // headers, and the files of the boot report
 	var sum int64
@@ -149,7 +150,7 @@ func (l inputs) checkTogether() error {
 		}
 	}
 	if sum > bootfile.MaxInitramfs-room {
-		return invalid("release: initramfs, root file system and job have %d bytes together; no machine takes 4 GiB or more: make them smaller", sum)
+		return refusal.Invalid("release: initramfs, root file system and job have %d bytes together; a machine accepts less than 4 GiB: make them smaller", sum)
 	}
 	return nil
 }

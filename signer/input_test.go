@@ -16,9 +16,9 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootfile/bootfiletest"
 )
 
-// Every kind of file is given in every place of a release: the right one is signed, every
-// other is refused by name, and --unchecked signs it.
-func TestReleaseLooksAtEachFileBeforeItSigns(t *testing.T) {
+// Every kind of file is given for every role of a release: the right kind is signed, every other one
+// is refused with the name of the flag, and signed with Unchecked.
+func TestReleaseInspectsEachFileBeforeItSigns(t *testing.T) {
 	b := newBench(t)
 	kinds := map[string][]byte{
 		"kernel": bootfiletest.Kernel("x86_64", "0123456789abcdef"), "arm64": bootfiletest.Kernel("arm64", ""),
@@ -90,7 +90,7 @@ func TestReleaseRefusesAnArchitectureByTheKernelsHeader(t *testing.T) {
 	}
 }
 
-// sparse makes a file of a size that takes no room on the disk.
+// sparse makes a file of a size that uses no disk space.
 func (b bench) sparse(t *testing.T, name string, data []byte, size int64) string {
 	t.Helper()
 	b.write(t, name, data)
@@ -100,7 +100,7 @@ func (b bench) sparse(t *testing.T, name string, data []byte, size int64) string
 	return b.path(name)
 }
 
-func TestReleaseRefusesWhatNoMachineTakes(t *testing.T) {
+func TestReleaseRefusesFilesTooLargeForKexec(t *testing.T) {
 	b := newBench(t)
 	for name, c := range map[string]struct{ initramfs, rootfs int64 }{
 		"rootfs of 5 GiB":               {1 << 20, 5 << 30},
@@ -117,8 +117,8 @@ func TestReleaseRefusesWhatNoMachineTakes(t *testing.T) {
 	}
 }
 
-// Devices never end, and a pipe without a writer never begins.
-func TestReleaseReadsFilesOnly(t *testing.T) {
+// A device may never end, and a pipe without a writer blocks.
+func TestReleaseRefusesDevicesPipesAndFolders(t *testing.T) {
 	b := newBench(t)
 	if err := syscall.Mkfifo(b.path("pipe"), 0o600); err != nil {
 		t.Fatal(err)
@@ -134,8 +134,8 @@ func TestReleaseReadsFilesOnly(t *testing.T) {
 	}
 }
 
-// A file is replaced after it was inspected, or written to while it is hashed: what is
-// signed is what was inspected, or nothing.
+// A file is replaced after it was inspected, or written to while it is hashed: the inspected bytes
+// are signed, or nothing.
 func TestAttackSubstitutedArtifactAtSigning(t *testing.T) {
 	evil := bootfiletest.Kernel("x86_64", "evil evil evil!!")
 	for name, c := range map[string]struct {
@@ -178,7 +178,7 @@ func TestAttackSubstitutedArtifactAtSigning(t *testing.T) {
 				t.Fatal(err)
 			}
 			if a, _ := sum.Release.Artifact("kernel"); a.CID != again.CID {
-				t.Error("what was signed is not what was inspected")
+				t.Error("the signed bytes are not the inspected ones")
 			}
 		})
 	}

@@ -11,16 +11,16 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
-// Two repositories with the same keys: nothing of the one is signed, shown as good or
-// accepted in the other.
+// Two repositories have the same keys: files of one are not signed and not accepted in the other.
 func TestAttackTwoRepositoriesUnderTheSameKeys(t *testing.T) {
 	p := newBench(t)
 	p.mustRelease(t)
 	s := p.another(t)
 	s.mustRelease(t)
-	if _, err := Rotate(t.Context(), RotateSpec{Repo: s.dir, Keys: []Key{s.root}, Now: noon, RootLifetime: time.Hour, TargetsLifetime: time.Hour}); err != nil {
+	if _, err := Rotate(t.Context(), RotateSpec{Repo: s.dir, Keys: []key.Key{s.root}, Now: noon, RootLifetime: time.Hour, TargetsLifetime: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	verify := func(file string) error {
@@ -34,13 +34,13 @@ func TestAttackTwoRepositoriesUnderTheSameKeys(t *testing.T) {
 		"verify the root":     func() error { return verify(s.path("1.root.json")) },
 		"verify its next one": func() error { return verify(s.path("2.root.json")) },
 		"add to the release": func() error {
-			_, err := Add(t.Context(), AddSpec{File: s.path("RELEASE.json"), Repo: p.dir, Keys: []Key{p.release}, Now: noon})
+			_, err := Add(t.Context(), AddSpec{File: s.path("RELEASE.json"), Repo: p.dir, Keys: []key.Key{p.release}, Now: noon})
 			return err
 		},
 		"promote the release": func() error {
 			_, err := Promote(t.Context(), PromoteSpec{
 				Repo: p.dir, File: s.path("RELEASE.json"), From: "stable", To: "beta", Arch: "x86_64",
-				Keys: []Key{p.release}, Lifetime: time.Hour, Out: p.path("OUT.json"), Now: noon,
+				Keys: []key.Key{p.release}, Lifetime: time.Hour, Out: p.path("OUT.json"), Now: noon,
 			})
 			return err
 		},
@@ -61,11 +61,11 @@ func TestAttackTwoRepositoriesUnderTheSameKeys(t *testing.T) {
 	}
 }
 
-// addChannel makes one more channel, for the same release key.
+// addChannel adds a channel with the same release key.
 func addChannel(t *testing.T, b bench, name string) {
 	t.Helper()
 	if _, err := Rotate(t.Context(), RotateSpec{
-		Repo: b.dir, Keys: []Key{b.root}, Channels: []string{name}, Archs: []string{"x86_64"},
+		Repo: b.dir, Keys: []key.Key{b.root}, Channels: []string{name}, Archs: []string{"x86_64"},
 		AddRelease: []ed25519.PublicKey{b.release.Public()}, Now: noon, RootLifetime: time.Hour, TargetsLifetime: time.Hour,
 	}); err != nil {
 		t.Fatal(err)
@@ -78,13 +78,13 @@ func TestARotationKeepsTheRepositoryID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Rotate(t.Context(), RotateSpec{Repo: b.dir, Keys: []Key{b.root}, Now: noon, RootLifetime: time.Hour, TargetsLifetime: time.Hour})
+	r, err := Rotate(t.Context(), RotateSpec{Repo: b.dir, Keys: []key.Key{b.root}, Now: noon, RootLifetime: time.Hour, TargetsLifetime: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range r.Files {
-		if f.Repository != first.repository || len(f.Repository) != 32 {
-			t.Errorf("%s: repository %q, and before it was %q", f.File, f.Repository, first.repository)
+		if f.Repository != first.Repository() || len(f.Repository) != 32 {
+			t.Errorf("%s: repository %q, and before it was %q", f.File, f.Repository, first.Repository())
 		}
 	}
 }
@@ -103,16 +103,16 @@ func TestShowSaysWhatASnapshotAndATimestampName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := signedBytes(t, b, manifest.KindSnapshot, snapshot, first.repository)
+	data := signedBytes(t, b, manifest.KindSnapshot, snapshot, first.Repository())
 	b.write(t, "1.snapshot.json", data)
 	timestamp, err := manifest.NewTimestamp(nil, manifest.File{Role: "snapshot", Version: 1, Data: data}, noon, noon.Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.write(t, "timestamp.json", signedBytes(t, b, manifest.KindTimestamp, timestamp, first.repository))
+	b.write(t, "timestamp.json", signedBytes(t, b, manifest.KindTimestamp, timestamp, first.Repository()))
 	for file, says := range map[string][]string{
 		"1.snapshot.json": {"names     targets.json version 1, ", " bytes, sha256 "},
-		"timestamp.json":  {"names     snapshot.json version 1, ", "signed    2026-11-01 12:00 UTC", "repository " + first.repository},
+		"timestamp.json":  {"names     snapshot.json version 1, ", "signed    2026-11-01 12:00 UTC", "repository " + first.Repository()},
 	} {
 		sum, err := Show(ShowSpec{File: b.path(file), Now: noon})
 		if err != nil || len(sum.Names) != 1 || len(sum.Unknown) != 0 {

@@ -8,7 +8,7 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// A channel's past, a letter for each release: the same letter is the same content.
+// past has a letter for each release of a channel; equal letters are equal content.
 func TestARollbackGoesBackAndNeverForward(t *testing.T) {
 	for _, row := range []struct {
 		past string

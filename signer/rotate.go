@@ -10,30 +10,31 @@ import (
 	"strings"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
+	"github.com/phaseboot/phaseboot/internal/ipnsname"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
-// RotateSpec is what the next root and the next targets are to say. What is empty stays
-// as it is; where all of it is empty both are renewed as they are.
+// RotateSpec has the changes for the next root and the next targets. An empty field changes
+// nothing. When all are empty, both are renewed with later dates.
 type RotateSpec struct {
 	Repo string
-	Out  string // folder for the new files; Repo itself when empty, which takes complete ones only
-	Keys []Key  // sign; root keys of before or after
+	Out  string    // folder for the new files; Repo itself when empty, which accepts complete files only
+	Keys []key.Key // keys to sign with: root keys of the old or the new root
 
-	AddRoot       []Key // those with a private half sign too
+	AddRoot       []key.Key // keys with a private half sign too
 	RemoveRoot    []string
 	RootThreshold int
 
-	Online           ed25519.PublicKey // takes the place of the one before
-	IPNS             ed25519.PublicKey // its name goes before the others
+	Online           ed25519.PublicKey // replaces the online key
+	IPNS             ed25519.PublicKey // its name becomes the first in the list
 	RemoveIPNS       []string          // names
-	HTTPS, Bootstrap []string          // take the place of the lists before
+	HTTPS, Bootstrap []string          // replace the lists
 
-	Channels, Archs  []string // whose release keys change, every one of the repository when empty; new ones are made
+	Channels, Archs  []string // channels whose release keys change, all when empty; new channels are made
 	AddRelease       []ed25519.PublicKey
-	RemoveRelease    []string // key IDs or what they begin with, as RemoveRoot
+	RemoveRelease    []string // key IDs or the first digits of them, as in RemoveRoot
 	ReleaseThreshold int
 
 	Now                           time.Time
@@ -48,29 +49,28 @@ type RotateResult struct {
 	Complete bool      `json:"complete"`
 }
 
-// Rotate writes the root and the targets that follow those of a repository: root keys
-// added and removed, thresholds, the online and the IPNS key, mirrors, the release keys
-// of channels, later dates. It signs with the keys that are here; the others sign with
-// Add, which takes old and new root keys for a root and the new ones for targets. A new
-// root is good when the thresholds of both have signed.
+// Rotate writes the root and the targets that follow those of a repository: with other root keys,
+// thresholds, online key, IPNS keys, mirrors, release keys or later dates. It signs with s.Keys;
+// other signers use Add, which accepts old and new root keys for a root and new root keys for
+// targets. A new root is valid when the thresholds of the old and of the new root are reached.
 //
-// The files go into Out, together with the ones before, so that the folder alone is
-// enough on the next machine. Without Out they go into the repository, if they are
-// complete; if not, nothing is written and the error wraps manifest.ErrSignature.
-// What cannot be said in a repository wraps fs.ErrInvalid. The repository's files may
-// have expired, they must be signed.
+// The new files are written to Out, with copies of the files before them, so that the folder alone
+// is enough on the next machine. Without Out they are written to the repository if they are
+// complete; otherwise nothing is written and the error wraps manifest.ErrSignature. Keys and
+// thresholds that are not allowed wrap fs.ErrInvalid. The repository's files must be signed and may
+// be expired.
 func Rotate(ctx context.Context, s RotateSpec) (RotateResult, error) {
-	t, err := openTrust(filepath.Join(s.Repo, RootName), s.Repo, true, time.Time{})
+	r, err := openRepository(filepath.Join(s.Repo, RootName), s.Repo, true, time.Time{})
 	if err != nil {
 		return RotateResult{}, err
 	}
 	if sameFolder(s.Out, s.Repo) {
 		s.Out = ""
 	}
-	if t.targets == nil {
-		return RotateResult{}, t.noTargets()
+	if r.targets == nil {
+		return RotateResult{}, r.noTargets()
 	}
-	p, err := s.plan(t)
+	p, err := s.plan(r)
 	if err != nil {
 		return RotateResult{}, err
 	}
@@ -86,19 +86,19 @@ func Rotate(ctx context.Context, s RotateSpec) (RotateResult, error) {
 	return p.write(s)
 }
 
-// A rotation is the next root and targets in the making.
+// A rotation is the next root and the next targets of a repository while they are made.
 type rotation struct {
-	old      *trust
+	old      *repository
 	root     manifest.RootSpec
 	releases []manifest.Delegation
 
 	newRoot, newTargets bool
-	docs                []*document // what is new
+	docs                []*document // the new files, root first
 }
 
-// plan says what the next files hold.
-func (s RotateSpec) plan(t *trust) (*rotation, error) {
-	p := &rotation{old: t}
+// plan decides the content of the next files.
+func (s RotateSpec) plan(r *repository) (*rotation, error) {
+	p := &rotation{old: r}
 	if err := p.read(); err != nil {
 		return nil, err
 	}
@@ -122,30 +122,20 @@ func (s RotateSpec) changesReleases() bool {
 	return len(s.AddRelease)+len(s.RemoveRelease)+s.ReleaseThreshold > 0
 }
 
-// read takes over what the repository says now.
-func (p *rotation) read() error {
-	data, err := p.old.root.encode()
-	if err != nil {
-		return err
-	}
-	root, err := manifest.ParseRoot(data)
-	if err != nil {
-		return fmt.Errorf("manifest %s: %w", p.old.root.path, err)
-	}
+// read copies the content of the repository's root and targets.
+func (p *rotation) read() (err error) {
+	root := p.old.verified
 	p.root = manifest.RootSpec{Version: root.Version() + 1, Discovery: root.Discovery(), Repository: root.Repository()}
 	p.root.Root, p.root.Threshold = root.Keys("root")
 	p.root.Online, _ = root.Keys("timestamp")
-	if data, err = p.old.targets.encode(); err != nil {
-		return err
-	}
-	p.releases, err = manifest.ReadDelegations(data)
+	p.releases, err = manifest.ReadDelegations(p.old.targets.Data())
 	return err
 }
 
 func (s RotateSpec) planRoot(p *rotation) (err error) {
 	publics := make([]ed25519.PublicKey, len(s.AddRoot))
 	for i, k := range s.AddRoot {
-		publics[i] = k.public
+		publics[i] = k.Public()
 	}
 	if p.root.Root, err = change("root", p.root.Root, publics, s.RemoveRoot); err != nil {
 		return err
@@ -169,38 +159,37 @@ func (s RotateSpec) planRoot(p *rotation) (err error) {
 	return nil
 }
 
-// planNames changes the IPNS names. An old one may stay as long as there are images that
-// know no other: it is a pointer and trusted with nothing.
+// planNames changes the IPNS names. An old name may stay as long as there are images that have no
+// other name: a name only points to metadata and is not trusted.
 func (s RotateSpec) planNames(d *manifest.Discovery) error {
 	for _, name := range s.RemoveIPNS {
 		i := slices.Index(d.IPNS, name)
 		if i < 0 {
-			return invalid("IPNS name %.80q: is not listed; there are %s", name, strings.Join(d.IPNS, ", "))
+			return refusal.Invalid("IPNS name %.80q: is not listed; there are %s", name, strings.Join(d.IPNS, ", "))
 		}
 		d.IPNS = slices.Delete(d.IPNS, i, i+1)
 	}
 	if s.IPNS != nil {
-		name, err := IPNSName(s.IPNS)
+		name, err := ipnsname.Of(s.IPNS)
 		if err != nil {
 			return err
 		}
 		if slices.Contains(d.IPNS, name) {
-			return invalid("IPNS name %s: is listed already", name)
+			return refusal.Invalid("IPNS name %s: is listed already", name)
 		}
 		d.IPNS = append([]string{name}, d.IPNS...)
 	}
 	if len(d.IPNS) == 0 {
-		return invalid("the last IPNS name would go; add one with --ipns-key")
+		return refusal.Invalid("the last IPNS name would go; add one with --ipns-key")
 	}
 	return nil
 }
 
-// planReleases changes the keys of the channels that were named, and makes those that
-// are not there yet.
+// planReleases changes the release keys of the named channels and adds new channels.
 func (s RotateSpec) planReleases(p *rotation) error {
 	if !s.changesReleases() {
 		if len(s.Channels)+len(s.Archs) > 0 {
-			return invalid("--channel and --arch say whose release keys change; say how")
+			return refusal.Invalid("--channel and --arch: no change of release keys is given; add --add-release-key, --remove-release-key or --release-threshold")
 		}
 		return nil
 	}
@@ -226,7 +215,7 @@ func (s RotateSpec) planReleases(p *rotation) error {
 	return nil
 }
 
-// makeReleases adds a delegation without keys for each named pair that has none.
+// makeReleases adds a delegation without keys for each named channel and architecture without one.
 func (s RotateSpec) makeReleases(p *rotation, at func(channel, arch string) int) error {
 	for _, channel := range s.Channels {
 		for _, arch := range s.Archs {
@@ -240,13 +229,13 @@ func (s RotateSpec) makeReleases(p *rotation, at func(channel, arch string) int)
 	}
 	for _, channel := range s.Channels {
 		if !slices.ContainsFunc(p.releases, func(d manifest.Delegation) bool { return d.Channel == channel }) {
-			return because(fs.ErrNotExist, "channel %q: not in repository %s; name --arch as well to make it", channel, s.Repo)
+			return refusal.New(fs.ErrNotExist, "channel %q: not in repository %s; name --arch as well to make it", channel, s.Repo)
 		}
 	}
 	return nil
 }
 
-// change is a list of keys with some removed, by ID, and others added.
+// change returns a list of keys without those of some IDs and with others added.
 func change(what string, keys, add []ed25519.PublicKey, remove []string) ([]ed25519.PublicKey, error) {
 	keys = slices.Clone(keys)
 	for _, id := range remove {
@@ -258,14 +247,14 @@ func change(what string, keys, add []ed25519.PublicKey, remove []string) ([]ed25
 	}
 	for _, key := range add {
 		if contains(keys, key) {
-			return nil, invalid("%s key to add: is listed already", what)
+			return nil, refusal.Invalid("%s key to add: is listed already", what)
 		}
 		keys = append(keys, key)
 	}
 	return keys, nil
 }
 
-// find returns the place of the one key whose ID begins with id.
+// find returns the index of the only key whose ID begins with id.
 func find(what string, keys []ed25519.PublicKey, id string) (int, error) {
 	at := -1
 	ids := make([]string, len(keys))
@@ -276,22 +265,22 @@ func find(what string, keys []ed25519.PublicKey, id string) (int, error) {
 		}
 		if len(id) >= 8 && strings.HasPrefix(ids[i], id) {
 			if at >= 0 {
-				return -1, invalid("%s key %.64q: two keys begin so; write more of it", what, id)
+				return -1, refusal.Invalid("%s key %.64q: two keys begin with it; write more digits", what, id)
 			}
 			at = i
 		}
 	}
 	if at < 0 {
-		return -1, invalid("%s key %.8s…: is not listed; there are %s", what, id, short(ids))
+		return -1, refusal.Invalid("%s key %.8s…: is not listed; there are %s", what, id, short(ids))
 	}
 	return at, nil
 }
 
-// check refuses what no repository should say.
+// check refuses keys and thresholds that no repository should have.
 func (p *rotation) check() error {
 	held := publisherKeys{online: p.root.Online}
 	for _, name := range p.root.Discovery.IPNS {
-		if key, err := ipnsKey(name); err == nil {
+		if key, err := ipnsname.Key(name); err == nil {
 			held.ipns = append(held.ipns, key)
 		}
 	}
@@ -304,17 +293,4 @@ func (p *rotation) check() error {
 		}
 	}
 	return held.check()
-}
-
-// ipnsKey is the key in an IPNS name; Ed25519 names hold theirs whole.
-func ipnsKey(name string) (ed25519.PublicKey, error) {
-	id, err := peer.Decode(name)
-	if err != nil {
-		return nil, err
-	}
-	key, err := id.ExtractPublicKey()
-	if err != nil {
-		return nil, err
-	}
-	return key.Raw()
 }

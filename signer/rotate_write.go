@@ -9,57 +9,33 @@ import (
 	"strings"
 	"time"
 
-	"github.com/theupdateframework/go-tuf/v2/metadata"
-
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 // build makes the unsigned files.
 func (p *rotation) build(s RotateSpec) error {
 	if p.newRoot {
-		root, err := manifest.NewRoot(p.root)
+		root, err := newRoot(p.root)
 		if err != nil {
-			return invalid("root: %v", err)
-		}
-		if err := p.add(manifest.KindRoot, root, p.root.Version); err != nil {
 			return err
 		}
+		p.docs = append(p.docs, root)
 	}
-	if !p.newTargets {
-		return nil
+	if p.newTargets {
+		targets, err := newTargets(p.old.targets.Version()+1, s.Now.Add(s.TargetsLifetime), p.root.Repository, p.releases)
+		if err != nil {
+			return err
+		}
+		p.docs = append(p.docs, targets)
 	}
-	targets, err := manifest.NewTargets(p.old.targets.version+1, s.Now.Add(s.TargetsLifetime), p.releases...)
-	if err != nil {
-		return invalid("targets: %v", err)
-	}
-	manifest.SetRepository(targets, p.root.Repository)
-	return p.add(manifest.KindTargets, targets, p.old.targets.version+1)
-}
-
-// add takes a built file through its bytes, as everybody else will read it.
-func (p *rotation) add(kind manifest.Kind, m any, version int64) error {
-	var data []byte
-	var err error
-	switch m := m.(type) {
-	case *metadata.Metadata[metadata.RootType]:
-		data, err = manifest.Bytes(kind, m)
-	case *metadata.Metadata[metadata.TargetsType]:
-		data, err = manifest.Bytes(kind, m)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", kind, err)
-	}
-	d, err := parseDocument(data)
-	if err != nil {
-		return fmt.Errorf("%s: %w", kind, err)
-	}
-	d.path = manifest.FileName(string(kind), version)
-	p.docs = append(p.docs, d)
 	return nil
 }
 
-// next is the root that will be in force.
+// next is the root after the rotation: the new one, or the old one if there is no new root.
 func (p *rotation) next() *document {
 	if p.newRoot {
 		return p.docs[0]
@@ -67,8 +43,8 @@ func (p *rotation) next() *document {
 	return p.old.root
 }
 
-// signAll signs each file with the keys that may, and refuses a key that may sign none.
-func (p *rotation) signAll(keys []Key) error {
+// signAll signs each file with the keys that may sign it. A key that may sign none is refused.
+func (p *rotation) signAll(keys []key.Key) error {
 	for _, k := range keys {
 		id, err := k.ID()
 		if err != nil {
@@ -76,39 +52,43 @@ func (p *rotation) signAll(keys []Key) error {
 		}
 		used := false
 		for _, d := range p.docs {
-			listed, _ := listed(p.next().root, d.role)
-			if d.kind == manifest.KindRoot {
-				addKeysOf(p.old.root, listed)
+			listed, err := (&repository{root: p.next()}).keysOf(d.Kind(), d.Role())
+			if err != nil {
+				return err
 			}
-			if _, ok := listed[id]; !ok {
+			if d.Kind() == manifest.KindRoot {
+				listed = append(slices.Clone(listed), rootKeys(p.old.root)...)
+			}
+			if !slices.Contains(listed, id) {
 				continue
 			}
-			if _, err := d.sign(k.signer); err != nil {
-				return fmt.Errorf("key %s: %w", k.name, err)
+			if err := d.sign(k); err != nil {
+				return err
 			}
 			used = true
 		}
 		if !used {
-			return because(manifest.ErrSignature, "key %s (%.8s…): is no root key, neither before nor after", k.name, id)
+			return refusal.New(manifest.ErrSignature, "key %s (%.8s…): is not a root key, neither of the old root nor of the new one", k.Name(), id)
 		}
 	}
 	return nil
 }
 
-func withPrivate(keys []Key) []Key {
-	return slices.DeleteFunc(slices.Clone(keys), func(k Key) bool { return k.signer == nil })
+// withPrivate returns the keys that can sign.
+func withPrivate(keys []key.Key) []key.Key {
+	return slices.DeleteFunc(slices.Clone(keys), func(k key.Key) bool { return k.Signer() == nil })
 }
 
-// write puts the files where they belong, root.json last.
+// write writes the files, root.json last.
 func (p *rotation) write(s RotateSpec) (RotateResult, error) {
 	out := s.Out
 	if out == "" {
 		out = s.Repo
 	}
 	r := RotateResult{Dir: out, Repo: s.Repo, Complete: true}
-	t := &trust{dir: s.Repo, root: p.next(), targets: p.old.targets}
+	repo := &repository{dir: s.Repo, root: p.next(), targets: p.old.targets}
 	for _, d := range p.docs {
-		sum := summarize(d, t)
+		sum := summarize(d, repo)
 		if err := sinceLast(&sum, d, s.Repo); err != nil {
 			return r, err
 		}
@@ -117,7 +97,7 @@ func (p *rotation) write(s RotateSpec) (RotateResult, error) {
 		r.Files = append(r.Files, sum)
 	}
 	if s.Out == "" && !r.Complete {
-		return r, because(manifest.ErrSignature, "repository %s: other root keys have to sign first (%s); name a folder for the new files with --out, and carry it to them",
+		return r, refusal.New(manifest.ErrSignature, "repository %s: other root keys have to sign first (%s); name a folder for the new files with --out, and carry it to them",
 			s.Repo, r.missing())
 	}
 	for _, f := range r.Files {
@@ -126,13 +106,9 @@ func (p *rotation) write(s RotateSpec) (RotateResult, error) {
 		}
 	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
-		return r, fmt.Errorf("folder %s: %w", out, advise(err))
+		return r, fmt.Errorf("folder %s: %w", out, file.Advise(err))
 	}
-	files, err := p.files(s.Out != "")
-	if err != nil {
-		return r, err
-	}
-	for _, f := range files {
+	for _, f := range p.files(s.Out != "") {
 		write := atomicfile.Write
 		if f.fresh {
 			write = atomicfile.Create
@@ -144,6 +120,7 @@ func (p *rotation) write(s RotateSpec) (RotateResult, error) {
 	return r, nil
 }
 
+// sameFolder reports whether two paths name the same folder.
 func sameFolder(a, b string) bool {
 	x, err := os.Stat(a)
 	if err != nil {
@@ -153,50 +130,47 @@ func sameFolder(a, b string) bool {
 	return err == nil && os.SameFile(x, y)
 }
 
+// A namedFile is a file to write.
 type namedFile struct {
 	name  string
 	data  []byte
-	fresh bool // must not be there
+	fresh bool // must not exist yet
 }
 
-// files are the new files, with those before them when they go to a folder that
-// travels, and root.json.
-func (p *rotation) files(travel bool) (list []namedFile, err error) {
+// files lists the new files and root.json. With old, for a folder that other signers get, the files
+// before them come first.
+func (p *rotation) files(old bool) (list []namedFile) {
 	put := func(d *document, name string, fresh bool) {
-		var data []byte
-		if err == nil {
-			data, err = d.encode()
-		}
-		list = append(list, namedFile{name, data, fresh})
+		list = append(list, namedFile{name, d.Data(), fresh})
 	}
-	if travel {
-		put(p.old.root, manifest.FileName("root", p.old.root.version), false)
-		put(p.old.targets, manifest.FileName("targets", p.old.targets.version), false)
+	if old {
+		put(p.old.root, manifest.FileName("root", p.old.root.Version()), false)
+		put(p.old.targets, manifest.FileName("targets", p.old.targets.Version()), false)
 	}
 	for _, d := range p.docs {
 		put(d, d.path, true)
 	}
-	if travel || p.newRoot {
+	if old || p.newRoot {
 		put(p.next(), RootName, false)
 	}
-	return list, err
+	return list
 }
 
-// missing says how many signatures each file still needs.
+// missing lists how many signatures each file still needs.
 func (r RotateResult) missing() string {
 	var list []string
 	for _, f := range r.Files {
-		if n := max(f.Threshold-len(f.Good), 0); n > 0 {
+		if n := f.Missing(); n > 0 {
 			list = append(list, fmt.Sprintf("%s: %d more", filepath.Base(f.File), n))
 		}
-		if f.Before != nil && len(f.Before.Good) < f.Before.Threshold {
-			list = append(list, fmt.Sprintf("%s: %d more of root version %d", filepath.Base(f.File), f.Before.Threshold-len(f.Before.Good), f.Version-1))
+		if f.Before != nil && f.Before.missing > 0 {
+			list = append(list, fmt.Sprintf("%s: %d more of root version %d", filepath.Base(f.File), f.Before.missing, f.Version-1))
 		}
 	}
 	return strings.Join(list, ", ")
 }
 
-// Words tells a person what Rotate made and what comes next.
+// Words describes the new files and the next steps for an operator.
 func (r RotateResult) Words(now time.Time) string {
 	var b strings.Builder
 	var files []string
@@ -210,11 +184,11 @@ func (r RotateResult) Words(now time.Time) string {
 		fallthrough
 	case r.Dir != r.Repo:
 		if r.Complete {
-			b.WriteString("Valid. To take it over:\n")
+			b.WriteString("Valid. To put it into the repository:\n")
 		}
 		fmt.Fprintf(&b, "  phase-sign verify --root %s --repo %s %s\n  cp %s/*.json %s/\n",
 			filepath.Join(r.Repo, RootName), r.Dir, strings.Join(files, " "), r.Dir, r.Repo)
 	}
-	b.WriteString("The publisher takes it up with its repository; with a new online or IPNS key, start it again with that key.\n")
+	b.WriteString("The publisher reads it from its copy of the repository; after a change of the online or IPNS key, start it again with the new key.\n")
 	return b.String()
 }

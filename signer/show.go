@@ -10,55 +10,56 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// ShowSpec names the file to show, and where its context is.
+// ShowSpec names the file to show and the repository that lists its keys.
 type ShowSpec struct {
 	File     string
-	Repo     string // folder with root.json and N.targets.json; the file's own when empty
+	Repo     string // folder with root.json and N.targets.json; the folder of the file when empty
 	Previous string // the release to compare with; the newest older one of Repo when empty
 	Now      time.Time
 }
 
-// Show reads a metadata file of any kind. It says who signed it as far as the
-// repository tells; without one it does not fail. A file that was changed after a
-// listed key signed it comes with an error that wraps manifest.ErrSignature, one of another
-// repository with one that wraps manifest.ErrRepository.
+// Show describes a metadata file of any kind. It counts the signatures by the keys that the
+// repository lists; without a repository all are unlisted. For a file that was changed after a
+// listed key signed it, it returns the summary and an error that wraps manifest.ErrSignature; for a
+// file of another repository, one that wraps manifest.ErrRepository.
 func Show(s ShowSpec) (Summary, error) {
 	d, err := openDocument(s.File)
 	if err != nil {
 		return Summary{}, err
 	}
-	t, err := d.trust(s.Repo, s.Now)
+	r, err := repositoryOf(d, s.Repo)
 	if err != nil && (s.Repo != "" || !errors.Is(err, fs.ErrNotExist)) {
 		return Summary{}, err
 	}
 	if s.Repo != "" {
-		if _, _, err := t.authority(d); err != nil {
+		if _, err := r.keysOf(d.Kind(), d.Role()); err != nil {
 			return Summary{}, err
 		}
 	}
-	sum := summarize(d, t)
+	sum := summarize(d, r)
 	if err := s.compare(&sum, d); err != nil {
 		return Summary{}, err
 	}
-	if len(sum.Altered) > 0 {
-		return sum, altered(d, append([]string(nil), sum.Altered...))
+	if len(sum.Bad) > 0 {
+		return sum, altered(d, sum.Bad)
 	}
-	if t == nil {
+	if r == nil {
 		return sum, nil
 	}
-	return sum, t.holds(d)
+	return sum, r.checkRepository(d)
 }
 
-// compare fills in what changed since the previous release, root or targets, where
-// there is one.
+// compare fills in the changes since the previous release, root or targets, if there is one.
 func (s ShowSpec) compare(sum *Summary, d *document) error {
 	dir := s.Repo
-	if d.release == nil {
+	if d.Release() == nil {
 		if s.Previous != "" {
-			return invalid("--previous %s: %s is %s metadata, and releases alone are compared; leave it out", s.Previous, d.path, d.kind)
+			return refusal.Invalid("--previous %s: %s is %s metadata, and releases alone are compared; leave it out", s.Previous, d.path, d.Kind())
 		}
 		if dir == "" {
 			dir = d.folder()
@@ -79,32 +80,33 @@ func (s ShowSpec) compare(sum *Summary, d *document) error {
 	if err != nil {
 		return err
 	}
-	if old.release == nil {
-		return invalid("manifest %s: is %s metadata; name a release", path, old.kind)
+	from, to := old.Release(), d.Release()
+	if from == nil {
+		return refusal.Invalid("manifest %s: is %s metadata; name a release", path, old.Kind())
 	}
-	sum.Since = fmt.Sprintf("%s (version %d)", old.release.Version, old.version)
-	sum.Changes = changes(*old.release, *d.release)
-	if sameContent(*old.release, *d.release) && old.release.Version == d.release.Version && old.role == d.role {
+	sum.Since = fmt.Sprintf("%s (version %d)", from.Version, from.Number)
+	sum.Changes = changes(*from, *to)
+	if sameContent(*from, *to) && from.Version == to.Version && old.Role() == d.Role() {
 		sum.Changes = []string{"the dates only"}
 	}
 	return nil
 }
 
-// before finds the newest release of the same role in a repository that is older
-// than d; "" when there is none.
+// before returns the path of the newest release in a folder with the role of d and a lower version,
+// "" when there is none.
 func before(dir string, d *document) (string, error) {
-	newest, err := manifest.DirFetcher(dir).Newest(d.role)
+	newest, err := manifest.DirFetcher(dir).Newest(d.Role())
 	if err != nil {
-		return "", fmt.Errorf("repository %s: %w", dir, advise(err))
+		return "", fmt.Errorf("repository %s: %w", dir, file.Advise(err))
 	}
-	version := min(newest, d.version-1)
+	version := min(newest, d.Version()-1)
 	if version < 1 {
 		return "", nil
 	}
-	return filepath.Join(dir, manifest.FileName(d.role, version)), nil
+	return filepath.Join(dir, manifest.FileName(d.Role(), version)), nil
 }
 
-// changes says in words how a release differs from an older one.
+// changes lists the differences of a release to an older one for an operator.
 func changes(from, to manifest.Release) []string {
 	var list []string
 	note := func(what string, from, to any) {
@@ -137,22 +139,22 @@ func changes(from, to manifest.Release) []string {
 	return list
 }
 
-// sinceLast fills in how a root or targets differs from the one before it in a folder.
+// sinceLast fills in the differences of a root or targets to the one before it in a folder.
 func sinceLast(sum *Summary, d *document, dir string) error {
-	if d.kind != manifest.KindRoot && d.kind != manifest.KindTargets || d.version < 2 {
+	if d.Kind() != manifest.KindRoot && d.Kind() != manifest.KindTargets || d.Version() < 2 {
 		return nil
 	}
-	old, err := openVersion(dir, d.role, d.version-1)
+	old, err := openVersion(dir, d.Role(), d.Version()-1)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	sum.Since = fmt.Sprintf("%s version %d", d.role, old.version)
-	sum.Changes = roleChanges(old.roles(), d.roles())
-	if d.kind == manifest.KindRoot {
-		from, to := manifest.ReadDiscovery(old.root), manifest.ReadDiscovery(d.root)
+	sum.Since = fmt.Sprintf("%s version %d", d.Role(), old.Version())
+	sum.Changes = roleChanges(old.Roles(), d.Roles())
+	if d.Kind() == manifest.KindRoot {
+		from, to := old.Discovery(), d.Discovery()
 		sum.Changes = append(sum.Changes, listChanges("IPNS name", from.IPNS, to.IPNS)...)
 		sum.Changes = append(sum.Changes, listChanges("mirror", from.HTTPS, to.HTTPS)...)
 		sum.Changes = append(sum.Changes, listChanges("DHT peer", from.Bootstrap, to.Bootstrap)...)
@@ -163,10 +165,11 @@ func sinceLast(sum *Summary, d *document, dir string) error {
 	return nil
 }
 
-func roleChanges(from, to []RoleKeys) []string {
+// roleChanges lists the differences between the roles of two roots or two targets.
+func roleChanges(from, to []manifest.RoleKeys) []string {
 	var list []string
 	for _, r := range to {
-		i := slices.IndexFunc(from, func(o RoleKeys) bool { return o.Name == r.Name })
+		i := slices.IndexFunc(from, func(o manifest.RoleKeys) bool { return o.Name == r.Name })
 		if i < 0 {
 			list = append(list, fmt.Sprintf("%s: new, %d of %s", r.Name, r.Threshold, short(r.Keys)))
 			continue
@@ -181,13 +184,14 @@ func roleChanges(from, to []RoleKeys) []string {
 		}
 	}
 	for _, o := range from {
-		if !slices.ContainsFunc(to, func(r RoleKeys) bool { return r.Name == o.Name }) {
+		if !slices.ContainsFunc(to, func(r manifest.RoleKeys) bool { return r.Name == o.Name }) {
 			list = append(list, fmt.Sprintf("%s: gone", o.Name))
 		}
 	}
 	return list
 }
 
+// listChanges lists the values that were added and removed.
 func listChanges(what string, from, to []string) []string {
 	var list []string
 	for _, v := range to {

@@ -1,9 +1,7 @@
 package signer
 
 import (
-	"crypto/ed25519"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,45 +11,31 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// A Summary is what a metadata file says and who stands for it.
+// A Summary describes a metadata file and its signatures.
 type Summary struct {
 	File       string        `json:"file"`
 	Kind       manifest.Kind `json:"kind"`
 	Role       string        `json:"role"`
 	Version    int64         `json:"version"`
-	Repository string        `json:"repository"` // ID, "" for a repository from before there were IDs
+	Repository string        `json:"repository"` // ID, "" for a repository that was made before there were IDs
 	Expires    time.Time     `json:"expires"`
 	Digest     string        `json:"digest"` // SHA-256 of the signed part in canonical JSON, 64 hex digits
 
-	Threshold int      `json:"threshold"` // 0 when nobody here knows who may sign it
-	Good      []string `json:"signed_by"` // key IDs
-	Altered   []string `json:"bad_signatures"`
-	Strangers []string `json:"unlisted_signatures"`
+	manifest.Signatures
 
-	Before *Former `json:"previous_root,omitempty"` // of a root, where the one before it is at hand
+	Before *Former `json:"previous_root,omitempty"` // for a root, if the root before it is in the folder
 
-	Release *manifest.Release `json:"release,omitempty"`
-	Roles   []RoleKeys        `json:"roles,omitempty"`          // of a root, and of targets
-	Sources *Sources          `json:"sources,omitempty"`        // of a root
-	Names   []Named           `json:"names,omitempty"`          // of a snapshot or a timestamp
-	Signed  *time.Time        `json:"signed_at,omitempty"`      // of a timestamp
-	Unknown []string          `json:"unknown_fields,omitempty"` // signed, and without a meaning here: path = JSON
-	Changes []string          `json:"changes,omitempty"`
-	Since   string            `json:"changes_since,omitempty"` // the previous release's version string, or the previous root or targets
+	Release *manifest.Release   `json:"release,omitempty"`
+	Roles   []manifest.RoleKeys `json:"roles,omitempty"`          // for a root and for targets
+	Sources *Sources            `json:"sources,omitempty"`        // for a root
+	Names   []manifest.MetaFile `json:"names,omitempty"`          // for a snapshot and a timestamp
+	Signed  *time.Time          `json:"signed_at,omitempty"`      // for a timestamp
+	Unknown []string            `json:"unknown_fields,omitempty"` // signed fields that this program does not read: path = JSON
+	Changes []string            `json:"changes,omitempty"`
+	Since   string              `json:"changes_since,omitempty"` // the previous release's version string, or the previous root or targets
 }
 
-// RoleKeys says who may sign a role.
-type RoleKeys struct {
-	Name      string   `json:"name"`
-	Threshold int      `json:"threshold"`
-	Keys      []string `json:"keys"` // key IDs
-
-	// Of a delegation: the files that it may sign, and whether no later one may sign them too.
-	Paths       []string `json:"paths,omitempty"`
-	Terminating *bool    `json:"terminating,omitempty"`
-}
-
-// Sources are where a root says that machines look for releases.
+// Sources are the places where a root says that machines find releases.
 type Sources struct {
 	IPNS      []string `json:"ipns"`
 	HTTPS     []string `json:"https"`
@@ -59,78 +43,56 @@ type Sources struct {
 	Bootstrap []string `json:"bootstrap"`
 }
 
-// Former says how many keys of the previous root have signed a root: it has to be
-// signed by them and by its own.
+// Former counts the signatures of a root by the keys of the root before it, which must sign it too.
 type Former struct {
 	Threshold int      `json:"threshold"`
 	Good      []string `json:"signed_by"` // key IDs
+
+	missing int // signatures
 }
 
-// Complete reports whether enough listed keys have signed, and none of them
-// something else.
+// Complete reports whether enough listed keys have signed, and none of them other content.
 func (s Summary) Complete() bool {
-	return s.Threshold > 0 && len(s.Good) >= s.Threshold && len(s.Altered) == 0 &&
-		(s.Before == nil || len(s.Before.Good) >= s.Before.Threshold)
+	return s.Signatures.Complete() && (s.Before == nil || s.Before.missing == 0)
 }
 
-// summarize reads a document; t may be nil when there is no repository.
-func summarize(d *document, t *trust) Summary {
+// summarize describes a document. r lists the keys; it is nil when there is no repository.
+func summarize(d *document, r *repository) Summary {
 	s := Summary{
-		File: d.path, Kind: d.kind, Role: d.role, Version: d.version, Expires: d.expires,
-		Repository: d.repository, Digest: d.digest(), Release: d.release, Roles: d.roles(),
-		Names: d.named(), Signed: d.signedAt(), Unknown: d.unknownFields(),
+		File: d.path, Kind: d.Kind(), Role: d.Role(), Version: d.Version(), Expires: d.Expires(),
+		Repository: d.Repository(), Digest: d.Digest(), Signatures: r.signatures(d),
+		Release: d.Release(), Roles: d.Roles(), Names: d.MetaFiles(), Unknown: unknownFields(d.Kind(), d.Data()),
 	}
-	if d.kind == manifest.KindRoot {
-		at := manifest.ReadDiscovery(d.root)
-		s.Sources = &Sources{append([]string{}, at.IPNS...), append([]string{}, at.HTTPS...), at.DHTPrefix, append([]string{}, at.Bootstrap...)}
+	switch at := d.SignedAt(); {
+	case d.Kind() == manifest.KindTimestamp && !at.IsZero():
+		s.Signed = &at
+	case d.Kind() == manifest.KindRoot:
+		s.Sources = sources(d.Discovery())
+		s.countFormer(d, r)
 	}
-	var keys map[string]ed25519.PublicKey
-	if t != nil {
-		var err error
-		if keys, s.Threshold, err = t.authority(d); err != nil {
-			s.Threshold = 0
-		}
-	}
-	good, bad, strangers := d.judge(keys)
-	if d.kind == manifest.KindRoot && t != nil {
-		s.Before, strangers = t.former(d, strangers)
-	}
-	s.Good, s.Altered, s.Strangers = append([]string{}, good...), append([]string{}, bad...), append([]string{}, strangers...) // JSON says [], not null
 	return s
 }
 
-// former counts the signatures by the keys of the previous root, who are no strangers.
-func (t *trust) former(d *document, strangers []string) (*Former, []string) {
-	old := t.previous(d)
+// sources copies the fields of a root; JSON has [], not null.
+func sources(at manifest.Discovery) *Sources {
+	return &Sources{append([]string{}, at.IPNS...), append([]string{}, at.HTTPS...), at.DHTPrefix, append([]string{}, at.Bootstrap...)}
+}
+
+// countFormer counts the signatures by the keys of the root before d. They are not unlisted then.
+func (s *Summary) countFormer(d *document, r *repository) {
+	if r == nil {
+		return
+	}
+	old := r.previous(d)
 	if old == nil {
-		return nil, strangers
+		return
 	}
-	keys, threshold := listed(old.root, old.role)
-	good, _, _ := d.judge(keys)
-	return &Former{threshold, append([]string{}, good...)}, slices.DeleteFunc(strangers, func(id string) bool { return slices.Contains(good, id) })
+	by := d.SignaturesFor(old.Document)
+	s.Before = &Former{by.Threshold, by.Good, by.Missing()}
+	s.Unlisted = slices.DeleteFunc(s.Unlisted, func(id string) bool { return slices.Contains(by.Good, id) })
 }
 
-// roles lists what a root or a targets.json gives to whom.
-func (d *document) roles() []RoleKeys {
-	var list []RoleKeys
-	switch d.kind {
-	case manifest.KindRoot:
-		for _, name := range slices.Sorted(maps.Keys(d.root.Signed.Roles)) {
-			r := d.root.Signed.Roles[name]
-			list = append(list, RoleKeys{Name: name, Threshold: r.Threshold, Keys: r.KeyIDs})
-		}
-	case manifest.KindTargets:
-		if d.targets.Signed.Delegations == nil {
-			return nil
-		}
-		for _, r := range d.targets.Signed.Delegations.Roles {
-			list = append(list, RoleKeys{r.Name, r.Threshold, r.KeyIDs, r.Paths, &r.Terminating})
-		}
-	}
-	return list
-}
-
-// Words tells a person what the file says, as of now.
+// Words describes the file for an operator, as of now.
 func (s Summary) Words(now time.Time) string {
 	var b strings.Builder
 	if s.Release != nil {
@@ -145,7 +107,7 @@ func (s Summary) Words(now time.Time) string {
 	line(&b, verb, "%s (%s)", stamp(s.Expires), humanize.RelTime(s.Expires, now, "ago", "from now"))
 	for _, r := range s.Roles {
 		line(&b, "role", "%s: %d of %s", r.Name, r.Threshold, short(r.Keys))
-		r.delegationWords(&b)
+		delegationWords(&b, r)
 	}
 	for _, f := range s.Names {
 		line(&b, "names", "%s version %d, %s bytes, sha256 %s", f.File, f.Version, humanize.Comma(f.Length), f.SHA256)
@@ -171,8 +133,8 @@ func (s Summary) Words(now time.Time) string {
 	return b.String()
 }
 
-// delegationWords says which files a delegated role may sign.
-func (r RoleKeys) delegationWords(b *strings.Builder) {
+// delegationWords lists the paths that a delegated role may sign.
+func delegationWords(b *strings.Builder, r manifest.RoleKeys) {
 	if r.Terminating == nil {
 		return
 	}
@@ -219,7 +181,7 @@ func (s Summary) releaseWords(b *strings.Builder) {
 func (s Summary) signatureWords(b *strings.Builder) {
 	switch {
 	case s.Threshold == 0:
-		line(b, "keys", "%s; not checked, name the repository with --repo", short(s.Strangers))
+		line(b, "keys", "%s; not checked; name the repository with --repo", short(s.Unlisted))
 		return
 	case s.Complete():
 		line(b, "keys", "%d of %d needed: %s", len(s.Good), s.Threshold, short(s.Good))
@@ -229,11 +191,11 @@ func (s Summary) signatureWords(b *strings.Builder) {
 	if s.Before != nil {
 		line(b, "and of", "root version %d, %d of %d needed: %s", s.Version-1, len(s.Before.Good), s.Before.Threshold, short(s.Before.Good))
 	}
-	if len(s.Altered) > 0 {
-		line(b, "ALTERED", "after these keys signed it: %s", short(s.Altered))
+	if len(s.Bad) > 0 {
+		line(b, "ALTERED", "after these keys signed it: %s", short(s.Bad))
 	}
-	if len(s.Strangers) > 0 {
-		line(b, "strangers", "%s signed it too; they do not count", short(s.Strangers))
+	if len(s.Unlisted) > 0 {
+		line(b, "unlisted", "%s signed it too; these keys do not count", short(s.Unlisted))
 	}
 }
 
@@ -243,18 +205,18 @@ func line(b *strings.Builder, what, format string, args ...any) {
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
-// short is a list of key IDs for a person.
+// short lists key IDs for an operator, eight digits of each.
 func short(ids []string) string {
 	if len(ids) == 0 {
-		return "nobody"
+		return "none"
 	}
-	list := make([]string, len(ids))
-	for i, id := range ids {
-		list[i] = fmt.Sprintf("%.8s…", id)
-	}
-	return strings.Join(list, ", ")
+	return strings.Join(shortEach(ids), ", ")
 }
 
-func shortIDs(keys map[string]ed25519.PublicKey) string {
-	return short(slices.Sorted(maps.Keys(keys)))
+// orNone is a repository ID for an operator.
+func orNone(id string) string {
+	if id == "" {
+		return "none"
+	}
+	return id
 }

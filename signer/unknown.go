@@ -11,8 +11,8 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// A schema is the fields of a JSON object that Show has words for. "*" stands for any name;
-// a nil schema is looked at no further.
+// A schema lists the fields of a JSON object that Show describes. "*" is any name. The fields below
+// a nil schema are not checked.
 type schema map[string]schema
 
 var (
@@ -42,27 +42,28 @@ var (
 	}
 )
 
-// schemaOf is what Show says of a kind of file.
+// schemaOf returns the fields of a kind of file that Show describes.
 func schemaOf(kind manifest.Kind) schema {
 	s := schema{"_type": nil, "spec_version": nil, "version": nil, "expires": nil, "x-phaseboot": extensions[kind]}
 	maps.Copy(s, bodies[kind])
 	return s
 }
 
-// unknownFields lists what is signed and has no words of its own: each field with its path,
-// and its value as JSON. A person signs them too.
-func (d *document) unknownFields() []string {
+// unknownFields lists the signed fields of a file that Show does not describe, each with its path
+// and its value as JSON. A signature covers them too.
+func unknownFields(kind manifest.Kind, data []byte) []string {
 	var file struct {
 		Signed any `json:"signed"`
 	}
-	r := json.NewDecoder(bytes.NewReader(d.data)) // the payload is canonical JSON, which other readers refuse in part
+	r := json.NewDecoder(bytes.NewReader(data))
 	r.UseNumber()
 	if err := r.Decode(&file); err != nil {
 		return []string{"signed: " + err.Error()}
 	}
-	return schemaOf(d.kind).unknown("", file.Signed)
+	return schemaOf(kind).unknown("", file.Signed)
 }
 
+// unknown lists the fields of v that are not in the schema.
 func (s schema) unknown(path string, v any) (list []string) {
 	switch v := v.(type) {
 	case []any:
@@ -77,7 +78,7 @@ func (s schema) unknown(path string, v any) (list []string) {
 				next, known = any, true
 			}
 			if !known {
-				data, _ := json.Marshal(v[name]) // it came from JSON
+				data, _ := json.Marshal(v[name]) // v came from JSON
 				list = append(list, at+" = "+string(data))
 			} else if next != nil {
 				list = append(list, next.unknown(at, v[name])...)

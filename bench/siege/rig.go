@@ -29,6 +29,7 @@ import (
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/store"
 	"github.com/phaseboot/phaseboot/signer"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 const (
@@ -128,9 +129,9 @@ func (r *rig) metric(name string) float64 {
 // publish makes keys, a repository and a release in dir.
 func publish(ctx context.Context, dir string) (r manifest.Release, err error) {
 	at := func(name string) string { return filepath.Join(dir, name) }
-	keys := map[string]signer.Key{}
+	keys := map[string]key.Key{}
 	for _, name := range []string{"root", "release", "online", "ipns"} {
-		if keys[name], err = signer.Generate(ctx, at(name+".key"), nil); err != nil {
+		if keys[name], err = key.Generate(ctx, at(name+".key"), nil); err != nil {
 			return r, err
 		}
 	}
@@ -143,7 +144,7 @@ func publish(ctx context.Context, dir string) (r manifest.Release, err error) {
 	}
 	day := 24 * time.Hour
 	if _, err := signer.Init(ctx, signer.InitSpec{
-		Dir: at("repo"), Root: []signer.Key{keys["root"]}, RootThreshold: 1,
+		Dir: at("repo"), Root: []key.Key{keys["root"]}, RootThreshold: 1,
 		Release: []ed25519.PublicKey{keys["release"].Public()}, ReleaseThreshold: 1,
 		Online: keys["online"].Public(), IPNS: keys["ipns"].Public(), Channels: []string{"stable"}, Archs: []string{"x86_64"},
 		Now: time.Now(), RootLifetime: day, TargetsLifetime: day,
@@ -153,7 +154,7 @@ func publish(ctx context.Context, dir string) (r manifest.Release, err error) {
 	if _, err := signer.Release(ctx, signer.ReleaseSpec{
 		Repo: at("repo"), Channel: "stable", Arch: "x86_64", Version: "siege",
 		Kernel: at("artifacts/kernel"), Initramfs: at("artifacts/initramfs"), Rootfs: at("artifacts/rootfs"),
-		Chunker: cas.DefaultChunker, Lifetime: day / 2, Keys: []signer.Key{keys["release"]}, Out: at("release.json"), Now: time.Now(), Unchecked: true,
+		Chunker: cas.DefaultChunker, Lifetime: day / 2, Keys: []key.Key{keys["release"]}, Out: at("release.json"), Now: time.Now(), Unchecked: true,
 	}); err != nil {
 		return r, err
 	}

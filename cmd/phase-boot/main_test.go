@@ -11,6 +11,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/scripttest"
 	"github.com/phaseboot/phaseboot/signer"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 func TestMain(m *testing.M) {
@@ -25,16 +26,16 @@ func TestScripts(t *testing.T) {
 
 // writeRoot makes a repository and its keys in dir.
 func writeRoot(ctx context.Context, dir string) error {
-	keys := map[string]signer.Key{}
+	keys := map[string]key.Key{}
 	for _, role := range []string{"root", "release", "online", "ipns"} {
-		key, err := signer.Generate(ctx, filepath.Join(dir, role+".key"), nil)
+		key, err := key.Generate(ctx, filepath.Join(dir, role+".key"), nil)
 		if err != nil {
 			return err
 		}
 		keys[role] = key
 	}
 	_, err := signer.Init(ctx, signer.InitSpec{
-		Dir: dir, Root: []signer.Key{keys["root"]}, RootThreshold: 1,
+		Dir: dir, Root: []key.Key{keys["root"]}, RootThreshold: 1,
 		Release: []ed25519.PublicKey{keys["release"].Public()}, ReleaseThreshold: 1,
 		Online: keys["online"].Public(), IPNS: keys["ipns"].Public(), Channels: []string{"stable"}, Archs: []string{"x86_64"},
 		Now: time.Now(), RootLifetime: 24 * time.Hour, TargetsLifetime: 24 * time.Hour,

@@ -21,6 +21,7 @@ import (
 	"github.com/phaseboot/phaseboot/publisher/ingest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/signer"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 // verbs are the command lines of all commands, with a place for each thing that can be wrong.
@@ -192,9 +193,9 @@ func wantExit(t *testing.T, dir string, args []string, want int) {
 func setUp(t *testing.T, dir string) {
 	t.Helper()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	keys := map[string]signer.Key{}
+	keys := map[string]key.Key{}
 	for _, name := range []string{"root", "release", "online", "ipns", "stranger", "exposed"} {
-		k, err := signer.Generate(t.Context(), at(name+".key"), nil)
+		k, err := key.Generate(t.Context(), at(name+".key"), nil)
 		check(t, err)
 		keys[name] = k
 	}
@@ -205,20 +206,20 @@ func setUp(t *testing.T, dir string) {
 		}
 	}
 	now := time.Now()
-	release := func(repo, key, folder, out, version string, now time.Time) {
+	release := func(repo, signed, folder, out, version string, now time.Time) {
 		t.Helper()
 		_, err := signer.Release(t.Context(), signer.ReleaseSpec{
 			Repo: at(repo), Channel: "stable", Arch: "x86_64", Version: version,
 			Kernel: at(folder + "/kernel"), Initramfs: at(folder + "/initramfs"), Rootfs: at(folder + "/rootfs"), Job: at(folder + "/job/hello.wasm"),
-			Chunker: cas.DefaultChunker, Lifetime: 12 * time.Hour, Keys: []signer.Key{keys[key]}, Out: at(out), Now: now, Unchecked: true,
+			Chunker: cas.DefaultChunker, Lifetime: 12 * time.Hour, Keys: []key.Key{keys[signed]}, Out: at(out), Now: now, Unchecked: true,
 		})
 		check(t, err)
 	}
-	repository := func(name, key string, now time.Time) {
+	repository := func(name, owner string, now time.Time) {
 		t.Helper()
 		_, err := signer.Init(t.Context(), signer.InitSpec{
-			Dir: at(name), Root: []signer.Key{keys["root"]}, RootThreshold: 1,
-			Release: []ed25519.PublicKey{keys[key].Public()}, ReleaseThreshold: 1,
+			Dir: at(name), Root: []key.Key{keys["root"]}, RootThreshold: 1,
+			Release: []ed25519.PublicKey{keys[owner].Public()}, ReleaseThreshold: 1,
 			Online: keys["online"].Public(), IPNS: keys["ipns"].Public(), Channels: []string{"stable"}, Archs: []string{"x86_64"},
 			Now: now, RootLifetime: 24 * time.Hour, TargetsLifetime: 24 * time.Hour,
 		})

@@ -11,7 +11,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/publisher/repo"
-	"github.com/phaseboot/phaseboot/signer"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 // onlineFlags are the flags of commands that sign snapshot and timestamp.
@@ -30,7 +30,7 @@ func (f *onlineFlags) register(cmd *cobra.Command) {
 
 func (f *onlineFlags) load(ctx context.Context) (repo.OnlineKey, error) {
 	warnExposed(f.key, f.passFile)
-	k, err := signer.Load(ctx, f.key, signer.Passphrases(f.passFile))
+	k, err := key.Load(ctx, f.key, key.Passphrases(f.passFile))
 	if err != nil {
 		return repo.OnlineKey{}, err
 	}
@@ -39,7 +39,7 @@ func (f *onlineFlags) load(ctx context.Context) (repo.OnlineKey, error) {
 
 // warnExposed warns of key and passphrase files that other users have access to.
 func warnExposed(files ...string) {
-	if err := signer.CheckExposed(files...); err != nil {
+	if err := key.CheckExposed(files...); err != nil {
 		stderrLog().Warn("key file not protected", "cause", err)
 	}
 }
@@ -47,7 +47,7 @@ func warnExposed(files ...string) {
 // loadIPNS loads the key of the channel's IPNS name. libp2p signs records with the private
 // key itself, so a key that only signs (an agent, a KMS) is refused.
 func loadIPNS(ctx context.Context, uri, passFile string) (ed25519.PrivateKey, error) {
-	k, err := signer.Load(ctx, uri, signer.Passphrases(passFile))
+	k, err := key.Load(ctx, uri, key.Passphrases(passFile))
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/scripttest"
 	"github.com/phaseboot/phaseboot/signer"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 func TestMain(m *testing.M) {
@@ -38,16 +39,16 @@ func makeRelease() int {
 
 func prepare(ctx context.Context, dir string) error {
 	at := func(name string) string { return filepath.Join(dir, name) }
-	keys := map[string]signer.Key{}
+	keys := map[string]key.Key{}
 	for _, name := range []string{"root", "release", "online", "ipns", "stranger"} {
-		k, err := signer.Generate(ctx, at(name+".key"), nil)
+		k, err := key.Generate(ctx, at(name+".key"), nil)
 		if err != nil {
 			return err
 		}
 		keys[name] = k
 	}
-	right := func(context.Context, string, signer.Ask) ([]byte, error) { return []byte("right"), nil }
-	if _, err := signer.Generate(ctx, at("locked.key"), right); err != nil {
+	right := func(context.Context, string, key.Ask) ([]byte, error) { return []byte("right"), nil }
+	if _, err := key.Generate(ctx, at("locked.key"), right); err != nil {
 		return err
 	}
 	for i, folder := range []string{"artifacts", "artifacts2"} {
@@ -73,12 +74,12 @@ func prepare(ctx context.Context, dir string) error {
 	return nil
 }
 
-func initRepo(ctx context.Context, dir string, keys map[string]signer.Key, release signer.Key) error {
+func initRepo(ctx context.Context, dir string, keys map[string]key.Key, release key.Key) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
 	}
 	_, err := signer.Init(ctx, signer.InitSpec{
-		Dir: dir, Root: []signer.Key{keys["root"]}, RootThreshold: 1,
+		Dir: dir, Root: []key.Key{keys["root"]}, RootThreshold: 1,
 		Release: []ed25519.PublicKey{release.Public()}, ReleaseThreshold: 1,
 		Online: keys["online"].Public(), IPNS: keys["ipns"].Public(), Channels: []string{"stable"}, Archs: []string{"x86_64"},
 		Now: time.Now(), RootLifetime: 24 * time.Hour, TargetsLifetime: 24 * time.Hour,
@@ -87,7 +88,7 @@ func initRepo(ctx context.Context, dir string, keys map[string]signer.Key, relea
 }
 
 // sign makes a manifest whose version is after number.
-func sign(ctx context.Context, repo string, number int, key signer.Key, version, folder, out string) error {
+func sign(ctx context.Context, repo string, number int, by key.Key, version, folder, out string) error {
 	if number > 0 { // what phase-publish add would have left there
 		old := filepath.Join(repo, fmt.Sprintf("%d.stable-x86_64.json", number))
 		if err := os.Link(filepath.Join(filepath.Dir(repo), fmt.Sprintf("v%d.json", number)), old); err != nil {
@@ -99,7 +100,7 @@ func sign(ctx context.Context, repo string, number int, key signer.Key, version,
 		Repo: repo, Channel: "stable", Arch: "x86_64", Version: version, Cmdline: "console=ttyS0",
 		Kernel: filepath.Join(folder, "kernel"), Initramfs: filepath.Join(folder, "initramfs"), Rootfs: filepath.Join(folder, "rootfs"),
 		Job: filepath.Join(folder, "job/hello.wasm"), Chunker: cas.DefaultChunker, Lifetime: 12 * time.Hour,
-		Keys: []signer.Key{key}, Out: out, Now: time.Now(), Unchecked: true,
+		Keys: []key.Key{by}, Out: out, Now: time.Now(), Unchecked: true,
 	})
 	return err
 }

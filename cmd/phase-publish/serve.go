@@ -10,7 +10,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/publisher"
-	"github.com/phaseboot/phaseboot/signer"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 // networkFlags are the network flags of serve and bootstrap.
@@ -117,7 +117,7 @@ serve only reads the store: several may serve one store and repository, each wit
 				return err
 			}
 			opts.DHT, opts.NAT, opts.Metrics = dht, nat, daemon.metrics
-			if err := signer.CheckExposed(online.key, online.passFile, ipns); err != nil {
+			if err := key.CheckExposed(online.key, online.passFile, ipns); err != nil {
 				return err
 			}
 			if opts.Online, err = online.load(cmd.Context()); err != nil {

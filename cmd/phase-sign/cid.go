@@ -22,7 +22,7 @@ func newCID() *cobra.Command {
 	var chunker string
 	cmd := &cobra.Command{
 		Use:   "cid FILE …",
-		Short: "Print the CID that each file gets; nothing is stored",
+		Short: "Print the CID of each file; nothing is stored",
 		Example: `  phase-sign cid vmlinuz initramfs
   phase-sign cid --chunker size-1048576 rootfs.squashfs   # what 'ipfs add' computes`,
 		Args: cli.Args(cobra.MinimumNArgs(1)),
@@ -69,7 +69,7 @@ func cidOf(cmd *cobra.Command, progress *cli.Progress, path, chunker string) (fi
 	}
 	r := progress.Watch(path, info.Size(), in)
 	defer r.Close()
-	defer context.AfterFunc(cmd.Context(), func() { in.Close() })() // a pipe may never say another word
+	defer context.AfterFunc(cmd.Context(), func() { in.Close() })() // reading a pipe may block for ever
 	f, err := cas.FileCID(cmd.Context(), r, chunker)
 	if err != nil {
 		return fileCID{}, errors.Join(cmd.Context().Err(), fmt.Errorf("file %s: %w", path, err))

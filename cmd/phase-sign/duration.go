@@ -8,7 +8,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/cli"
 )
 
-// A span is a flag for a duration that people write: 30d, 12h, 1h30m.
+// A span is a duration flag that also accepts days: 30d, 12h, 1h30m. At most 36500d.
 type span time.Duration
 
 // Set implements pflag.Value.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/signer"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 // verbs are the command lines of all commands, with a place for each thing that can be wrong.
@@ -191,9 +192,9 @@ func setUp(t *testing.T, dir string) {
 // expired makes a repository that nobody has renewed.
 func expired(t *testing.T, dir string) error {
 	t.Helper()
-	keys := map[string]signer.Key{}
+	keys := map[string]key.Key{}
 	for _, name := range []string{"root", "release", "online", "ipns"} {
-		k, err := signer.Load(t.Context(), filepath.Join(dir, name), nil)
+		k, err := key.Load(t.Context(), filepath.Join(dir, name), nil)
 		if err != nil {
 			return err
 		}
@@ -203,7 +204,7 @@ func expired(t *testing.T, dir string) error {
 	then := time.Now().Add(-100 * day)
 	repo := filepath.Join(dir, "expired")
 	if _, err := signer.Init(t.Context(), signer.InitSpec{
-		Dir: repo, Root: []signer.Key{keys["root"]}, RootThreshold: 1, Release: []ed25519.PublicKey{keys["release"].Public()}, ReleaseThreshold: 1,
+		Dir: repo, Root: []key.Key{keys["root"]}, RootThreshold: 1, Release: []ed25519.PublicKey{keys["release"].Public()}, ReleaseThreshold: 1,
 		Online: keys["online"].Public(), IPNS: keys["ipns"].Public(), Channels: []string{"stable", "edge"}, Archs: []string{"x86_64"},
 		Now: then, RootLifetime: 50 * day, TargetsLifetime: 50 * day,
 	}); err != nil {
@@ -212,7 +213,7 @@ func expired(t *testing.T, dir string) error {
 	for _, name := range []string{"1.stable-x86_64.json", "2.stable-x86_64.json", "R2.json"} {
 		if _, err := signer.Release(t.Context(), signer.ReleaseSpec{
 			Repo: repo, Channel: "stable", Arch: "x86_64", Version: name, Kernel: filepath.Join(dir, "bzImage"), Initramfs: filepath.Join(dir, "initrd"),
-			Cmdline: name, Chunker: cas.DefaultChunker, Lifetime: 40 * day, Keys: []signer.Key{keys["release"]}, Out: filepath.Join(repo, name), Now: then,
+			Cmdline: name, Chunker: cas.DefaultChunker, Lifetime: 40 * day, Keys: []key.Key{keys["release"]}, Out: filepath.Join(repo, name), Now: then,
 		}); err != nil {
 			return err
 		}

@@ -14,9 +14,9 @@ func newHistory() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history --repo DIR --channel CHANNEL --arch ARCH",
 		Short: "List the releases of a channel, oldest first",
-		Long: `history reads the manifests that the repository has: number, version, dates, how many of the keys
-that the channel lists today have signed, and which releases have the same content. It judges
-no dates.`,
+		Long: `history lists the release manifests in the repository: number, version, dates, how many of the
+keys that the channel lists now have signed, and which releases have the same content. It does not
+check expiry.`,
 		Example: `  phase-sign history --repo repo --channel stable --arch x86_64`,
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -40,7 +40,7 @@ func newChannels() *cobra.Command {
 	var repo string
 	cmd := &cobra.Command{
 		Use:     "channels --repo DIR",
-		Short:   "List the channels of a repository, who may sign them, and their newest release",
+		Short:   "List the channels of a repository, their keys and their newest release",
 		Example: `  phase-sign channels --repo repo`,
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -67,11 +67,11 @@ func newRollback() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "rollback --repo DIR --channel CHANNEL --arch ARCH --out FILE",
-		Short: "Take a bad release back: sign an older one again, as the newest",
+		Short: "Replace a bad release: sign an older one again, as the newest",
 		Long: `rollback writes and signs a manifest with the next version and the content of an older release of
-the channel: the one before the first with today's content, or the one that --to names. Machines never
-take a lower version, so a release is taken back by a new one. No artifact is read or touched;
-'phase-publish add' finds them in its store, as long as gc has kept them.`,
+the channel: the last one with other content than the newest, or the one that --to names. Machines
+refuse a lower version, so a new version replaces the bad release. No artifact is read;
+'phase-publish add' finds them in its store, if gc has kept them.`,
 		Example: `  phase-sign rollback --repo repo --channel stable --arch x86_64 --key release.key --out RELEASE.json
   phase-sign rollback --repo repo --channel stable --arch x86_64 --to 2026.10 --key release.key --out RELEASE.json`,
 		Args: cli.Args(cobra.NoArgs),
@@ -91,7 +91,7 @@ take a lower version, so a release is taken back by a new one. No artifact is re
 	f.StringVar(&spec.Repo, "repo", "", "repository, as init made it")
 	f.StringVar(&spec.Channel, "channel", "", "channel")
 	f.StringVar(&spec.Arch, "arch", "", "architecture: x86_64 or arm64")
-	f.StringVar(&spec.To, "to", "", "version string of the release to go back to (default: the one before the first with the content of the newest)")
+	f.StringVar(&spec.To, "to", "", "version string of the release to go back to (default: the last one with other content than the newest)")
 	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
 	f.BoolVar(&spec.Force, "force", false, forceUsage)
 	f.StringArrayVar(&keys, "key", nil, "release key to sign with (repeatable)")
@@ -101,4 +101,4 @@ take a lower version, so a release is taken back by a new one. No artifact is re
 	return cmd
 }
 
-const forceUsage = "replace a manifest at --out that others have signed, and give a used version string to other content"
+const forceUsage = "replace a manifest at --out that other keys have signed, and reuse a version string for other content"

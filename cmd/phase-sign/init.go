@@ -8,9 +8,10 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/signer"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
-// initFlags are the flags of init that name keys; the rest goes into the spec.
+// initFlags are the flags of init: those that name keys, and the spec with the others.
 type initFlags struct {
 	spec                    signer.InitSpec
 	root, release           []string
@@ -23,10 +24,10 @@ func newInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init --repo DIR",
 		Short: "Create a repository: 1.root.json, 1.targets.json and root.json",
-		Long: `init writes who may sign what, and where machines look for releases. Keys may be given
-as private key or as .pub file. A root key of which only the .pub file is given has to sign
-afterwards, with 'phase-sign add'. --channel and --arch may be repeated: each pair gets its
-own delegation to the release keys.`,
+		Long: `init writes which keys may sign what, and where machines find releases. A key is given as private
+key or as .pub file. A root key that is given as .pub file has to sign afterwards, with
+'phase-sign add'. --channel and --arch may be repeated: each pair gets its own delegation to the
+release keys.`,
 		Example: `  phase-sign init --repo repo --root-key root.key --release-key release.key.pub \
     --online-key online.key.pub --ipns-key ipns.key.pub --channel stable --arch x86_64
   phase-sign init --repo repo --root-key a.key --root-key b.key.pub --root-key c.key.pub --root-threshold 2 \
@@ -56,15 +57,15 @@ func (f *initFlags) define(cmd *cobra.Command) {
 	fl.IntVar(&f.spec.RootThreshold, "root-threshold", 1, "how many root keys must sign")
 	fl.StringArrayVar(&f.release, "release-key", nil, "key that signs releases (repeatable)")
 	fl.IntVar(&f.spec.ReleaseThreshold, "release-threshold", 1, "how many release keys must sign")
-	fl.StringVar(&f.online, "online-key", "", "key of the publisher, for snapshot and timestamp")
+	fl.StringVar(&f.online, "online-key", "", "key of the publisher, which signs snapshot and timestamp")
 	fl.StringVar(&f.ipns, "ipns-key", "", "key of the IPNS name that points to the newest metadata")
 	fl.StringArrayVar(&f.spec.Channels, "channel", nil, "channel, for example stable (repeatable)")
 	fl.StringArrayVar(&f.spec.Archs, "arch", nil, "architecture: x86_64 or arm64 (repeatable)")
 	fl.StringArrayVar(&f.spec.HTTPS, "https", nil, "URL of a mirror (repeatable)")
 	fl.StringArrayVar(&f.spec.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ID of a first DHT peer (repeatable)")
 	fl.StringVar(&f.spec.DHTPrefix, "dht-prefix", "", "protocol prefix of the private DHT (default /phaseboot/<IPNS name>)")
-	fl.Var(&f.rootExpires, "root-expires", "how long the root is good")
-	fl.Var(&f.targetsEnd, "targets-expires", "how long the delegations are good")
+	fl.Var(&f.rootExpires, "root-expires", "how long the root is valid")
+	fl.Var(&f.targetsEnd, "targets-expires", "how long the delegations are valid")
 	passphraseFlag(cmd, &f.passFile)
 }
 
@@ -75,7 +76,7 @@ func (f *initFlags) load(ctx context.Context) error {
 	f.spec.RootLifetime, f.spec.TargetsLifetime = time.Duration(f.rootExpires), time.Duration(f.targetsEnd)
 	warnExposed(f.root...)
 	for _, uri := range f.root {
-		k, err := signer.LoadListed(ctx, uri, pass)
+		k, err := key.LoadListed(ctx, uri, pass)
 		if err != nil {
 			return err
 		}
@@ -85,9 +86,9 @@ func (f *initFlags) load(ctx context.Context) error {
 	if f.spec.Release, err = loadPublics(ctx, f.release, pass); err != nil {
 		return err
 	}
-	if f.spec.Online, err = signer.LoadPublic(ctx, f.online, pass); err != nil {
+	if f.spec.Online, err = key.LoadPublic(ctx, f.online, pass); err != nil {
 		return err
 	}
-	f.spec.IPNS, err = signer.LoadPublic(ctx, f.ipns, pass)
+	f.spec.IPNS, err = key.LoadPublic(ctx, f.ipns, pass)
 	return err
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/internal/cli"
-	"github.com/phaseboot/phaseboot/signer"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 func newKey() *cobra.Command {
@@ -33,22 +33,22 @@ func newGenerate() *cobra.Command {
 			if plain {
 				pass = nil
 			}
-			k, err := signer.Generate(cmd.Context(), out, pass)
+			k, err := key.Generate(cmd.Context(), out, pass)
 			if err != nil {
 				return err
 			}
 			return printKey(cmd, k)
 		},
 	}
-	cmd.Flags().StringVar(&out, "out", "", "the file to make; KEY.pub is made beside it")
+	cmd.Flags().StringVar(&out, "out", "", "the file to make; KEY.pub is made in the same folder")
 	passphraseFlag(cmd, &passFile)
-	cmd.Flags().BoolVar(&plain, "no-passphrase", false, "write the key in the clear: for throw-away keys")
+	cmd.Flags().BoolVar(&plain, "no-passphrase", false, "write the key without encryption: for throw-away keys")
 	cmd.MarkFlagsMutuallyExclusive("passphrase-file", "no-passphrase")
 	require(cmd, "out")
 	return cmd
 }
 
-func printKey(cmd *cobra.Command, k signer.Key) error {
+func printKey(cmd *cobra.Command, k key.Key) error {
 	id, err := k.ID()
 	if err != nil {
 		return err
@@ -66,11 +66,11 @@ func passphraseFlag(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVar(file, "passphrase-file", "", "read the passphrase from the first line of this file")
 }
 
-// require marks flags that the command cannot do without, not even empty.
+// require marks flags that must be given and not empty.
 func require(cmd *cobra.Command, names ...string) {
 	for _, name := range names {
 		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err) // a flag that is not defined: a slip in this folder
+			panic(err) // the flag is not defined: a mistake in this package
 		}
 	}
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
@@ -84,27 +84,27 @@ func require(cmd *cobra.Command, names ...string) {
 	}
 }
 
-// passphrases is signer.Passphrases, with a warning about a file that others may read.
-func passphrases(file string) signer.PassFunc {
+// passphrases is key.Passphrases, with a warning about a file that other users can read.
+func passphrases(file string) key.PassFunc {
 	warnExposed(file)
-	return signer.Passphrases(file)
+	return key.Passphrases(file)
 }
 
-// warnExposed tells of key and passphrase files that other users have access to.
+// warnExposed warns about key and passphrase files that other users can read or write.
 func warnExposed(files ...string) {
-	if err := signer.CheckExposed(files...); err != nil {
+	if err := key.CheckExposed(files...); err != nil {
 		for line := range strings.Lines(err.Error()) {
 			fmt.Fprintln(os.Stderr, "phase-sign: warning:", strings.TrimSuffix(line, "\n"))
 		}
 	}
 }
 
-// loadKeys opens keys to sign with.
-func loadKeys(ctx context.Context, uris []string, pass signer.PassFunc) ([]signer.Key, error) {
+// loadKeys opens the keys to sign with.
+func loadKeys(ctx context.Context, uris []string, pass key.PassFunc) ([]key.Key, error) {
 	warnExposed(uris...)
-	keys := make([]signer.Key, 0, len(uris))
+	keys := make([]key.Key, 0, len(uris))
 	for _, uri := range uris {
-		k, err := signer.Load(ctx, uri, pass)
+		k, err := key.Load(ctx, uri, pass)
 		if err != nil {
 			return nil, err
 		}
@@ -113,11 +113,11 @@ func loadKeys(ctx context.Context, uris []string, pass signer.PassFunc) ([]signe
 	return keys, nil
 }
 
-// loadPublics opens the public halves of keys that are only listed.
-func loadPublics(ctx context.Context, uris []string, pass signer.PassFunc) ([]ed25519.PublicKey, error) {
+// loadPublics opens the public halves of keys.
+func loadPublics(ctx context.Context, uris []string, pass key.PassFunc) ([]ed25519.PublicKey, error) {
 	keys := make([]ed25519.PublicKey, 0, len(uris))
 	for _, uri := range uris {
-		k, err := signer.LoadPublic(ctx, uri, pass)
+		k, err := key.LoadPublic(ctx, uri, pass)
 		if err != nil {
 			return nil, err
 		}

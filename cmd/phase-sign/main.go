@@ -1,6 +1,6 @@
-// Command phase-sign is the release authority's tool: it makes keys and a repository,
-// writes and signs release manifests, and shows and checks what others signed. Flags
-// and words are here, the ceremonies in package signer. It opens no network connection.
+// Command phase-sign is the tool of a signer: it makes keys and a repository, writes and signs
+// release manifests, and shows and verifies files that others signed. Flags and help texts are here,
+// the functions in package signer. It opens no network connection.
 package main
 
 import (

@@ -18,11 +18,11 @@ func newPromote() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "promote --repo DIR --from CHANNEL --to CHANNEL --arch ARCH --out FILE [RELEASE.json]",
-		Short: "Give a release of one channel to another one, byte for byte",
+		Short: "Sign the content of a release of one channel for another channel",
 		Long: `promote writes and signs a manifest for channel --to that names the artifacts of a release of
 channel --from: the newest in the repository, or RELEASE.json. That release must be signed by
-the keys of its channel and not expired. No artifact is read or touched; 'phase-publish add'
-finds them all in its store.`,
+the keys of its channel and not expired. No artifact is read; 'phase-publish add' finds them in
+its store.`,
 		Example: `  phase-sign promote --repo repo --from testing --to stable --arch x86_64 --key stable.key --out RELEASE.json`,
 		Args:    cli.Args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -44,7 +44,7 @@ finds them all in its store.`,
 	f := cmd.Flags()
 	f.StringVar(&spec.Repo, "repo", "", "repository, as init made it")
 	f.StringVar(&spec.From, "from", "", "channel that has the release")
-	f.StringVar(&spec.To, "to", "", "channel that is to have it")
+	f.StringVar(&spec.To, "to", "", "channel that gets the release")
 	f.StringVar(&spec.Arch, "arch", "", "architecture: x86_64 or arm64")
 	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
 	f.BoolVar(&spec.Force, "force", false, forceUsage)

@@ -24,11 +24,12 @@ func newRelease() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "release --repo DIR --out FILE",
 		Short: "Hash the files of a release, write its manifest and sign it",
-		Long: `release looks at each file before it hashes it: the kernel must be one for --arch and whole, the
+		Long: `release inspects each file before it hashes it: the kernel must be complete and for --arch, the
 initramfs a cpio archive, compressed or not, the rootfs a squashfs, the job a WebAssembly core
-module. With --unchecked it signs whatever it is given, and reads pipes too.
+module. With --unchecked it signs any file, and reads pipes too.
 
-It warns of a phase.* word in --cmdline that nothing of ours reads, such as a misspelt one.`,
+It warns about a phase.* argument in --cmdline that no program of Phase Boot reads, such as a
+misspelt one.`,
 		Example: `  phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
     --kernel vmlinuz --initramfs initramfs.zst --rootfs rootfs.squashfs --job hello.wasm \
     --cmdline 'console=ttyS0 quiet' --expires 30d --key release.key --out RELEASE.json`,
@@ -62,10 +63,10 @@ It warns of a phase.* word in --cmdline that nothing of ours reads, such as a mi
 	return cmd
 }
 
-// warnCmdline tells of phase.* words that nobody would read, before they are signed.
+// warnCmdline warns about phase.* arguments that no program reads, before they are signed.
 func warnCmdline(cmdline string) {
 	for _, line := range bootargs.Unread(cmdline) {
-		fmt.Fprintf(os.Stderr, "phase-sign: warning: --cmdline: %s; machines pass over it, sign again without it\n", line)
+		fmt.Fprintf(os.Stderr, "phase-sign: warning: --cmdline: %s; machines ignore it; sign again without it\n", line)
 	}
 }
 
@@ -83,7 +84,7 @@ func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
 	f.StringVar(&spec.Cmdline, "cmdline", "", "kernel command line")
 	f.Int64Var(&spec.MinRAM, "min-ram", 0, "memory that the release needs, in MiB")
 	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
-	f.BoolVar(&spec.Unchecked, "unchecked", false, "sign files that no machine may be able to use")
+	f.BoolVar(&spec.Unchecked, "unchecked", false, "do not inspect the files before they are signed")
 	f.BoolVar(&spec.Force, "force", false, forceUsage)
 	chunkerFlag(cmd, &spec.Chunker)
 }

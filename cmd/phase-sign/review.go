@@ -20,17 +20,17 @@ func newAdd() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "add --key KEY FILE …",
-		Short: "Put one more signature under a release manifest, a root or targets",
-		Long: `add signs FILE in place and prints what it says. Who may sign it is read from root.json and
-N.targets.json beside FILE, or in the folder that --repo names. With --digest it signs only
-if the content is still what 'phase-sign show' showed.`,
+		Short: "Add a signature to a release manifest, a root or targets",
+		Long: `add signs FILE in place and prints what 'phase-sign show' prints. The keys that may sign it are
+listed in root.json and N.targets.json in the folder of FILE, or in the folder that --repo names.
+With --digest it signs only if the content is still the reviewed one.`,
 		Example: `  phase-sign add --key second.key --repo repo RELEASE.json
   phase-sign add --key second.key --repo repo --digest 3f5c… RELEASE.json
   phase-sign add --key second-root.key repo/1.root.json repo/1.targets.json`,
 		Args: cli.Args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			if spec.Digest != "" && len(files) > 1 {
-				return cli.Usagef("--digest is the digest of one file; name one")
+				return cli.Usagef("--digest: belongs to one file; name one file")
 			}
 			var err error
 			if spec.Keys, err = loadKeys(cmd.Context(), keys, passphrases(passFile)); err != nil {
@@ -69,9 +69,9 @@ func newShow() *cobra.Command {
 	var spec signer.ShowSpec
 	cmd := &cobra.Command{
 		Use:   "show FILE",
-		Short: "Say in words what a metadata file says and who signed it",
-		Long: `show reads a release manifest, a root or any other metadata file. With --repo it says which of
-the keys that may sign it have, and how a release differs from the previous one there.`,
+		Short: "Describe a metadata file and its signatures",
+		Long: `show describes a release manifest, a root or any other metadata file. With --repo it prints which
+of the listed keys have signed, and the changes of a release since the previous one there.`,
 		Example: `  phase-sign show --repo repo RELEASE.json
   phase-sign show --previous OLD.json NEW.json
   phase-sign show repo/root.json`,
@@ -98,11 +98,11 @@ func newVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify --root root.json FILE …",
 		Short: "Check signatures, thresholds, dates and paths against a trusted root.json",
-		Long: `verify judges release manifests and other metadata by a root.json that you trust. Who may
-sign a release is in the newest N.targets.json, which is looked for, like newer roots, in the
-folder of root.json or in the one that --repo names. With --artifacts it compares the files of
-a folder with the release: DIR/kernel, DIR/initramfs, DIR/rootfs, DIR/dtb/NAME, DIR/job/NAME.wasm,
-or files of other names with the right content. The last line is the verdict.`,
+		Long: `verify verifies release manifests and other metadata with a root.json that you trust. The keys of
+releases are listed in the newest N.targets.json. It and newer roots are read from the folder of
+root.json, or from the folder that --repo names. With --artifacts it compares the files of a folder
+with the release: DIR/kernel, DIR/initramfs, DIR/rootfs, DIR/dtb/NAME, DIR/job/NAME.wasm, or files of
+other names with the right content. The last line is the verdict.`,
 		Example: `  phase-sign verify --root repo/root.json RELEASE.json
   phase-sign verify --root /etc/phase/root.json --repo repo RELEASE.json
   phase-sign verify --root repo/root.json --artifacts artifacts RELEASE.json`,

@@ -10,11 +10,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/ipnsname"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/signer"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
-// rotateFlags are the flags of rotate that name keys; the rest goes into the spec.
+// rotateFlags are the flags of rotate: those that name keys, and the spec with the others.
 type rotateFlags struct {
 	spec                      signer.RotateSpec
 	keys, addRoot, removeRoot []string
@@ -29,12 +31,12 @@ func newRotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate --repo DIR --key KEY",
 		Short: "Make the next root and targets: other keys, thresholds, channels, dates",
-		Long: `rotate writes the root or the targets that follow those of a repository, or both. Without
-any change it renews both for longer. A key to remove is named by its .pub file or by eight
-or more digits of its key ID, as 'phase-sign show' prints them. A new root is good when
-enough keys of the old root and enough of the new one have signed it. Where other people
-have to sign, --out makes a folder to carry to them; each runs 'phase-sign add' on its new
-files, and the complete ones are copied into the repository.`,
+		Long: `rotate writes the next root or the next targets of a repository, or both. Without any change it
+renews both with later dates. A key to remove is named by its .pub file or by eight or more digits
+of its key ID, as 'phase-sign show' prints them. A new root is valid when enough keys of the old
+root and enough keys of the new root have signed it. If other people have to sign, --out makes a
+folder for them: each runs 'phase-sign add' on the new files in it, and the complete files are
+copied into the repository.`,
 		Example: `  phase-sign rotate --repo repo --key root.key --online-key online2.key.pub
   phase-sign rotate --repo repo --key a.key --add-root-key d.key.pub --remove-root-key c.key.pub --out next
   phase-sign rotate --repo repo --key root.key --channel stable --add-release-key r2.pub --remove-release-key 3f5c0a1b
@@ -60,23 +62,23 @@ files, and the complete ones are copied into the repository.`,
 func (f *rotateFlags) define(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.spec.Repo, "repo", "", "repository, as init made it")
-	fl.StringVar(&f.spec.Out, "out", "", "folder for the new files, to carry to others who sign (default: the repository, for complete ones)")
-	fl.StringArrayVar(&f.keys, "key", nil, "root key to sign with, of before or after (repeatable)")
-	fl.StringArrayVar(&f.addRoot, "add-root-key", nil, "root key to list; one with its private half signs too (repeatable)")
-	fl.StringArrayVar(&f.removeRoot, "remove-root-key", nil, "root key to drop, a .pub file or a key ID (repeatable)")
+	fl.StringVar(&f.spec.Out, "out", "", "folder for the new files, for the other signers (default: the repository, if the files are complete)")
+	fl.StringArrayVar(&f.keys, "key", nil, "root key to sign with, of the old or the new root (repeatable)")
+	fl.StringArrayVar(&f.addRoot, "add-root-key", nil, "root key to add; a private key signs too (repeatable)")
+	fl.StringArrayVar(&f.removeRoot, "remove-root-key", nil, "root key to remove, a .pub file or a key ID (repeatable)")
 	fl.IntVar(&f.spec.RootThreshold, "root-threshold", 0, "how many root keys must sign (default: as before)")
 	fl.StringVar(&f.online, "online-key", "", "the publisher's new key for snapshot and timestamp")
-	fl.StringVar(&f.ipns, "ipns-key", "", "key of an IPNS name to list before the others")
-	fl.StringArrayVar(&f.removeIPNS, "remove-ipns-key", nil, "IPNS name to drop, k51… or the .pub file of its key (repeatable)")
-	fl.StringArrayVar(&f.spec.HTTPS, "https", nil, "URL of a mirror, in place of those before (repeatable)")
-	fl.StringArrayVar(&f.spec.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ID of a first DHT peer, in place of those before (repeatable)")
-	fl.StringArrayVar(&f.spec.Channels, "channel", nil, "channel whose release keys change, made when new (default: every one; repeatable)")
-	fl.StringArrayVar(&f.spec.Archs, "arch", nil, "architecture whose release keys change (default: every one; repeatable)")
-	fl.StringArrayVar(&f.addRelease, "add-release-key", nil, "release key to list (repeatable)")
-	fl.StringArrayVar(&f.removeRelease, "remove-release-key", nil, "release key to drop, a .pub file or a key ID (repeatable)")
+	fl.StringVar(&f.ipns, "ipns-key", "", "key of an IPNS name to add as the first one")
+	fl.StringArrayVar(&f.removeIPNS, "remove-ipns-key", nil, "IPNS name to remove, k51… or the .pub file of its key (repeatable)")
+	fl.StringArrayVar(&f.spec.HTTPS, "https", nil, "URL of a mirror; replaces the old list (repeatable)")
+	fl.StringArrayVar(&f.spec.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ID of a first DHT peer; replaces the old list (repeatable)")
+	fl.StringArrayVar(&f.spec.Channels, "channel", nil, "channel whose release keys change; a new channel is made (default: all; repeatable)")
+	fl.StringArrayVar(&f.spec.Archs, "arch", nil, "architecture whose release keys change (default: all; repeatable)")
+	fl.StringArrayVar(&f.addRelease, "add-release-key", nil, "release key to add (repeatable)")
+	fl.StringArrayVar(&f.removeRelease, "remove-release-key", nil, "release key to remove, a .pub file or a key ID (repeatable)")
 	fl.IntVar(&f.spec.ReleaseThreshold, "release-threshold", 0, "how many release keys must sign (default: as before)")
-	fl.Var(&f.rootExpires, "root-expires", "how long the new root is good")
-	fl.Var(&f.targetsEnd, "targets-expires", "how long the new delegations are good")
+	fl.Var(&f.rootExpires, "root-expires", "how long the new root is valid")
+	fl.Var(&f.targetsEnd, "targets-expires", "how long the new delegations are valid")
 	passphraseFlag(cmd, &f.passFile)
 }
 
@@ -90,7 +92,7 @@ func (f *rotateFlags) load(ctx context.Context) (err error) {
 	}
 	warnExposed(f.addRoot...)
 	for _, uri := range f.addRoot {
-		k, err := signer.LoadListed(ctx, uri, pass)
+		k, err := key.LoadListed(ctx, uri, pass)
 		if err != nil {
 			return err
 		}
@@ -109,27 +111,27 @@ func (f *rotateFlags) load(ctx context.Context) (err error) {
 		return err
 	}
 	if f.online != "" {
-		if f.spec.Online, err = signer.LoadPublic(ctx, f.online, pass); err != nil {
+		if f.spec.Online, err = key.LoadPublic(ctx, f.online, pass); err != nil {
 			return err
 		}
 	}
 	if f.ipns != "" {
-		f.spec.IPNS, err = signer.LoadPublic(ctx, f.ipns, pass)
+		f.spec.IPNS, err = key.LoadPublic(ctx, f.ipns, pass)
 	}
 	return err
 }
 
 var idGrammar = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
 
-// keyIDs names keys that are to go: the file of one may be lost, its ID is in the root.
-func keyIDs(ctx context.Context, names []string, pass signer.PassFunc) ([]string, error) {
+// keyIDs returns the IDs of keys that are named by file or by ID: the file of a key may be lost.
+func keyIDs(ctx context.Context, names []string, pass key.PassFunc) ([]string, error) {
 	var ids []string
 	for _, name := range names {
 		if _, err := os.Stat(name); err != nil && idGrammar.MatchString(name) {
 			ids = append(ids, name)
 			continue
 		}
-		public, err := signer.LoadPublic(ctx, name, pass)
+		public, err := key.LoadPublic(ctx, name, pass)
 		if err != nil {
 			return nil, err
 		}
@@ -142,16 +144,16 @@ func keyIDs(ctx context.Context, names []string, pass signer.PassFunc) ([]string
 	return ids, nil
 }
 
-// ipnsNames are names, or those of keys.
-func ipnsNames(ctx context.Context, list []string, pass signer.PassFunc) ([]string, error) {
+// ipnsNames returns IPNS names; a key file is replaced by the name of its key.
+func ipnsNames(ctx context.Context, list []string, pass key.PassFunc) ([]string, error) {
 	var names []string
 	for _, name := range list {
 		if !strings.HasPrefix(name, "k51") {
-			public, err := signer.LoadPublic(ctx, name, pass)
+			public, err := key.LoadPublic(ctx, name, pass)
 			if err != nil {
 				return nil, err
 			}
-			if name, err = signer.IPNSName(public); err != nil {
+			if name, err = ipnsname.Of(public); err != nil {
 				return nil, err
 			}
 		}

@@ -8,17 +8,17 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/scripttest"
 	"github.com/phaseboot/phaseboot/internal/vault/vaulttest"
-	"github.com/phaseboot/phaseboot/signer"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
-// TestMain puts the program in PATH, where package signer looks for it.
+// TestMain puts the program in PATH, where package key looks for it.
 func TestMain(m *testing.M) {
 	scripttest.Main(m, map[string]func() int{"sigstore-kms-hashivault": run})
 }
 
 func TestKeyInVaultSignsByItsURI(t *testing.T) {
 	v := vaulttest.Serve(t)
-	k, err := signer.Load(t.Context(), "hashivault://release", nil)
+	k, err := key.Load(t.Context(), "hashivault://release", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,27 +34,27 @@ func TestKeyInVaultSignsByItsURI(t *testing.T) {
 		t.Errorf("after a rotation: %v", err)
 	}
 	v.Corrupt()
-	if _, err := k.Signer().SignMessage(strings.NewReader("release")); err == nil || !strings.Contains(err.Error(), "vault: its signature does not verify") {
+	if _, err := k.Signer().SignMessage(strings.NewReader("release")); err == nil || !strings.Contains(err.Error(), "vault: wrong signature") {
 		t.Errorf("a wrong signature: %v", err)
 	}
 }
 
 func TestRefusalReachesTheCaller(t *testing.T) {
 	vaulttest.Serve(t)
-	_, err := signer.Load(t.Context(), "hashivault://nobody", nil)
+	_, err := key.Load(t.Context(), "hashivault://nobody", nil)
 	if err == nil || !strings.Contains(err.Error(), "key hashivault://nobody: KMS plugin: ") || !strings.Contains(err.Error(), "no such key; make it with") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestVersionIsSaid(t *testing.T) {
+func TestVersionIsPrinted(t *testing.T) {
 	out, err := exec.Command("sigstore-kms-hashivault", "--version").Output()
 	if err != nil || !strings.HasPrefix(string(out), "sigstore-kms-hashivault ") {
 		t.Errorf("%q, %v", out, err)
 	}
 }
 
-func TestRunByHandSaysWhoRunsIt(t *testing.T) {
+func TestRunByHandNamesThePhaseSignCommand(t *testing.T) {
 	for _, args := range [][]string{nil, {"--help"}, {"v1", "{}"}} {
 		out, err := exec.Command("sigstore-kms-hashivault", args...).Output()
 		if err == nil || !strings.Contains(string(out), "phase-sign --key hashivault://NAME") {

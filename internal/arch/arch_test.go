@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -64,6 +65,23 @@ func TestImportsPointOneWay(t *testing.T) {
 	}
 }
 
+// Rules look at one package; this looks at all that a program links.
+func TestProgramsDoNotLinkWhatTheyMustNotContain(t *testing.T) {
+	for program, never := range map[string]string{
+		"cmd/phase-publish": "signer", // signs releases; signer/key is allowed
+		"cmd/phase-boot":    "signer",
+		"cmd/plasmd":        "signer",
+	} {
+		deps := strings.Fields(string(output(t, "go", "list", "-deps", "./"+program)))
+		if !slices.Contains(deps, module+"/"+program) {
+			t.Fatalf("go list names no %s", program)
+		}
+		if slices.Contains(deps, module+"/"+never) {
+			t.Errorf("%s links %s", program, never)
+		}
+	}
+}
+
 func TestEveryPackageSaysWhatItOwns(t *testing.T) {
 	for _, p := range list(t) {
 		if p.Doc == "" && len(p.GoFiles) > 0 {
@@ -81,7 +99,7 @@ func TestTreeNamesNoRegistryAndLeavesNothingOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range faults(name, string(data)) {
+		for _, f := range append(faults(name, string(data)), verifies(name, string(data))...) {
 			t.Error(f)
 		}
 	}
@@ -102,10 +120,16 @@ func TestRulesCatchABreach(t *testing.T) {
 		{"plasm takes the command's frame", "plasm", module + "/internal/cli", "plasm imports internal/cli"},
 		{"boot client reads the image builder", "bootclient", module + "/imagebuild", "bootclient imports imagebuild"},
 		{"command imports command", "cmd/plasmd", module + "/cmd/phase-sign", "cmd/plasmd imports cmd/phase-sign"},
+		{"publisher's keys come with a release", "signer/key", module + "/signer", "nothing that makes or signs a release"},
+		{"a second judge in the signer", "signer", goTUF + "/metadata", "only manifest decides"},
+		{"a second judge in the boot client", "bootclient/resolve", goTUF + "/metadata/trustedmetadata", "only manifest decides"},
+		{"a second judge in the publisher", "publisher", goTUF + "/metadata/updater", "verifies with manifest"},
 		{"package without a row", "newthing", "fmt", "no row"},
 		{"name that only starts alike", "castle", "fmt", "no row"},
 
 		{"boot client reads the modes", "bootclient", module + "/modes", ""},
+		{"manifest reads TUF", "manifest", goTUF + "/metadata", ""},
+		{"publisher builds a timestamp", "publisher/repo", goTUF + "/metadata", ""},
 		{"manifest knows cas", "manifest", module + "/cas", ""},
 		{"command wires", "cmd/phase-sign", module + "/signer", ""},
 		{"standard library", "publisher", "net/http", ""},
@@ -128,6 +152,21 @@ func TestTextsCatchAFault(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { wants(t, faults(tt.path, tt.content), tt.want) })
+	}
+}
+
+func TestASignatureIsVerifiedWhereTheTableAllowsIt(t *testing.T) {
+	const call = "if !ed25519.Verify(key, payload, sig) {"
+	tests := []struct{ name, path, content, want string }{
+		{"a planted check in the signer", "signer/show.go", call, "only manifest verifies metadata"},
+		{"a planted check in the publisher", "publisher/add.go", "root.VerifyDelegate(role, m)", "only manifest verifies metadata"},
+		{"go-tuf's check in manifest", "manifest/root.go", "root.VerifyDelegate(role, m)", "only manifest verifies metadata"},
+		{"manifest", "manifest/authority.go", call, ""},
+		{"a receipt", "plasm/receipt.go", call, ""},
+		{"a test", "signer/show_test.go", call, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { wants(t, verifies(tt.path, tt.content), tt.want) })
 	}
 }
 

@@ -20,16 +20,21 @@ type rule struct {
 // rules are read top down; the first row that fits a package is its rule.
 var rules = []rule{
 	{"cas/...", []string{"cas/...", "internal/atomicfile", "internal/file"}, "bytes and hashes know nothing of trust or network"},
-	{"manifest/...", []string{"manifest/...", "cas/...", "internal/atomicfile", "internal/file"}, "trust is decided from bytes alone"},
+	{"manifest/...", []string{"manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/refusal"}, "trust is decided from bytes alone"},
 
 	{
+		"signer/key",
+		[]string{"manifest", "cas", "internal/atomicfile", "internal/ed25519pem", "internal/file", "internal/refusal"},
+		"a publisher opens its keys with it, so it contains nothing that makes or signs a release",
+	},
+	{
 		"signer/...",
-		[]string{"signer/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootfile"},
+		[]string{"signer/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/ipnsname", "internal/refusal"},
 		"keys stay where the ceremony is: nothing that serves or boots is near them",
 	},
 	{
 		"publisher/repo",
-		[]string{"manifest/...", "cas/...", "internal/p2p", "internal/atomicfile", "internal/file"},
+		[]string{"manifest/...", "cas/...", "internal/ipnsname", "internal/p2p", "internal/atomicfile", "internal/file"},
 		"the repository is signed without looking at the store",
 	},
 	{
@@ -49,12 +54,12 @@ var rules = []rule{
 	},
 	{
 		"publisher/...",
-		[]string{"publisher/...", "manifest/...", "cas/...", "internal/p2p/...", "internal/gateway", "internal/bitswap", "internal/limit", "internal/atomicfile", "internal/file"},
+		[]string{"publisher/...", "manifest/...", "cas/...", "internal/p2p/...", "internal/gateway", "internal/bitswap", "internal/limit", "internal/atomicfile", "internal/file", "internal/ed25519pem", "internal/ipnsname"},
 		"a publisher has no release key and shares no code path with the machine that must distrust it",
 	},
 	{
 		"bootclient/...",
-		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod"},
+		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem"},
 		"what boots cannot sign or publish",
 	},
 	{"modes", nil, "boot policies are data that both the image and the boot read"},
@@ -63,7 +68,7 @@ var rules = []rule{
 		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/bootfile", "internal/kmod"},
 		"an image is made of packages and one root.json, without keys or network of ours",
 	},
-	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file"}, "a job's host has neither keys of ours nor a network"},
+	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file", "internal/ed25519pem"}, "a job's host has neither keys of ours nor a network"},
 
 	{"internal/gateway", []string{"cas/...", "internal/limit", "internal/file"}, "it moves blocks; what they mean is not its business"},
 	{"internal/bitswap", []string{"cas/...", "internal/limit"}, "it moves blocks; what they mean is not its business"},
@@ -73,15 +78,18 @@ var rules = []rule{
 	{"internal/atomicfile", []string{"internal/file"}, "a leaf"},
 	{"internal/bootargs", nil, "a leaf: the machine and the image builder read one grammar"},
 	{"internal/kmod", nil, "a leaf: the machine loads modules by the names that the image builder writes"},
-	{"internal/file/...", nil, "a leaf"},
+	{"internal/file/...", []string{"internal/refusal"}, "a leaf"},
+	{"internal/refusal", nil, "a leaf"},
+	{"internal/ed25519pem", nil, "a leaf: signer, publisher, machine and plasm read one form of key"},
+	{"internal/ipnsname", nil, "a leaf: a signer names the key that a publisher uses, without a network"},
 	{"internal/scripttest", nil, "a leaf"},
 	{"internal/netns", nil, "a leaf"},
 	{"internal/vault/...", []string{"internal/vault/..."}, "a KMS plugin is a program of its own"},
 	{"internal/arch", nil, "a leaf"},
 	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile", "internal/file"}, "the frame of every command, and no command's logic"},
 	{"bench/store", []string{"cas/..."}, "it measures the store alone"},
-	{"bench/net", []string{"internal/p2p", "internal/gateway", "cas/..."}, "it runs the commands, and plays their bad neighbours"},
-	{"bench/siege", []string{"publisher/...", "signer", "manifest", "cas", "internal/p2p", "internal/gateway"}, "it runs a whole publisher"},
+	{"bench/net", []string{"internal/ipnsname", "internal/p2p", "internal/gateway", "cas/..."}, "it runs the commands, and plays their bad neighbours"},
+	{"bench/siege", []string{"publisher/...", "signer/...", "manifest", "cas", "internal/p2p", "internal/gateway"}, "it runs a whole publisher"},
 	{"internal/e2e/...", []string{"..."}, "the whole system at once"},
 	{"docs", nil, "documents; their tests run the commands that they show"},
 
@@ -92,14 +100,26 @@ var rules = []rule{
 	},
 }
 
-// A ban is an import from outside the module that a package must not have itself.
+// A ban is an import from outside the module that a package must not have itself. An import that
+// ends in /... stands for everything below it too.
 type ban struct {
 	pkg    string
 	never  []string
 	reason string
 }
 
+// goTUF verifies metadata signatures. Only its package metadata has types as well.
+const goTUF = "github.com/theupdateframework/go-tuf/v2"
+
 var bans = []ban{
+	{"signer/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
+	{"bootclient/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
+	{"imagebuild/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
+	{"plasm/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
+	{"cmd/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
+	{"internal/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
+	{"publisher/...", []string{goTUF + "/metadata/trustedmetadata", goTUF + "/metadata/updater"}, "it builds snapshots and timestamps from go-tuf's types, and verifies with manifest"},
+
 	{"cas/...", []string{"net", "net/http", "os/exec"}, "cas names and checks bytes; sources bring them"},
 	{"manifest/...", []string{"net", "net/http", "os/exec"}, "no network where trust is decided"},
 	{"signer/...", []string{"net/http"}, "a ceremony works on a machine without network"},
@@ -134,9 +154,39 @@ func breaches(path string, imports []string) []string {
 			found = append(found, fmt.Sprintf("%s imports %s: %s", own, rest, rules[i].reason))
 		}
 		for _, b := range bans {
-			if fits(b.pkg, own) && slices.Contains(b.never, imp) {
+			if fits(b.pkg, own) && slices.ContainsFunc(b.never, func(n string) bool { return fits(n, imp) }) {
 				found = append(found, fmt.Sprintf("%s imports %s: %s", own, imp, b.reason))
 			}
+		}
+	}
+	return found
+}
+
+type verifier struct {
+	call   string
+	in     []string // files
+	reason string
+}
+
+// verifiers are the calls that verify a signature, and the files that may have them. Everywhere
+// else a package asks manifest.
+var verifiers = []verifier{
+	{"ed25519.Verify(", []string{"manifest/authority.go"}, "the signatures of metadata"},
+	{"ed25519.Verify(", []string{"signer/key/agent.go", "signer/key/kms.go", "internal/vault/key.go", "internal/vault/plugin.go"}, "a signature that was just made, before it is used"},
+	{"ed25519.Verify(", []string{"plasm/receipt.go"}, "receipts of jobs"},
+	{".VerifyDelegate(", nil, "go-tuf's check of a threshold"},
+}
+
+// verifies lists the calls in a Go file that verify a signature where only manifest may.
+func verifies(path, content string) []string {
+	if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+		return nil
+	}
+	var found []string
+	for _, v := range verifiers {
+		allowed := slices.ContainsFunc(verifiers, func(o verifier) bool { return o.call == v.call && slices.Contains(o.in, path) })
+		if !allowed && strings.Contains(content, v.call) {
+			found = append(found, fmt.Sprintf("%s calls %s…): only manifest verifies metadata; for another signature add the file and its reason", path, v.call))
 		}
 	}
 	return found

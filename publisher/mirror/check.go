@@ -97,7 +97,7 @@ func (e *export) notNewer() error {
 		return err
 	}
 	present, err := manifest.Parse[metadata.TimestampType](manifest.KindTimestamp, data)
-	if err != nil || e.content.repo.Root.Owns(manifest.KindTimestamp, data) != nil || present.Signed.Version <= e.content.Timestamp {
+	if err != nil || e.content.repo.Root.CheckSigned(manifest.KindTimestamp, data) != nil || present.Signed.Version <= e.content.Timestamp {
 		return nil
 	}
 	return e.older(fmt.Sprintf("timestamp %d, the repository %d", present.Signed.Version, e.content.Timestamp))

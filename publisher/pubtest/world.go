@@ -24,7 +24,6 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/ingest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
-	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 // Day is 24 hours.

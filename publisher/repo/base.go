@@ -38,10 +38,10 @@ func (r *Repo) base(ctx context.Context, p *Published) (*Published, error) {
 
 // signedByRoot checks that the online key of the newest root signed what is published.
 func (r *Repo) signedByRoot(p *Published) error {
-	if err := r.Root.Owns(manifest.KindTimestamp, p.data.timestamp); err != nil {
+	if err := r.Root.CheckSigned(manifest.KindTimestamp, p.data.timestamp); err != nil {
 		return fmt.Errorf("repository %s: %w", r.Dir, err)
 	}
-	if err := r.Root.Owns(manifest.KindSnapshot, p.data.snapshot); err != nil {
+	if err := r.Root.CheckSigned(manifest.KindSnapshot, p.data.snapshot); err != nil {
 		return fmt.Errorf("repository %s: %w", r.Dir, err)
 	}
 	return nil
@@ -51,7 +51,7 @@ func (r *Repo) signedByRoot(p *Published) error {
 // and that of the newest root did not.
 func (r *Repo) KeyReplaced(p *Published) bool {
 	for _, root := range r.roots {
-		if root.Owns(manifest.KindTimestamp, p.data.timestamp) == nil && root.Owns(manifest.KindSnapshot, p.data.snapshot) == nil {
+		if root.CheckSigned(manifest.KindTimestamp, p.data.timestamp) == nil && root.CheckSigned(manifest.KindSnapshot, p.data.snapshot) == nil {
 			return r.signedByRoot(p) != nil
 		}
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/ipnsname"
 	"github.com/phaseboot/phaseboot/internal/p2p"
-	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 const (

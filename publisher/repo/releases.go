@@ -121,7 +121,7 @@ func (r *Repo) signedUnder(ctx context.Context, version int64, role []byte) erro
 	}
 	refusal := fmt.Errorf("%d.targets.json: no root of the repository lists its keys: %w", version, manifest.ErrSignature)
 	for _, root := range slices.Backward(r.roots) {
-		if root.Owns(manifest.KindTargets, targets) != nil {
+		if root.CheckSigned(manifest.KindTargets, targets) != nil {
 			continue
 		}
 		data, err := r.read(ctx, manifest.FileName(metadata.ROOT, root.Version()), manifest.KindRoot)

@@ -90,7 +90,7 @@ func (r *Repo) newestTargets(ctx context.Context) (manifest.File, error) {
 	if err != nil {
 		return manifest.File{}, err
 	}
-	if err := r.Root.Owns(manifest.KindTargets, data); err != nil {
+	if err := r.Root.CheckSigned(manifest.KindTargets, data); err != nil {
 		return manifest.File{}, fmt.Errorf("repository %s: version %d: %w; get the newest from the signer", r.Dir, version, err)
 	}
 	return manifest.File{Role: metadata.TARGETS, Version: version, Data: data}, nil

@@ -1,4 +1,4 @@
-package signer
+package key
 
 import (
 	"errors"
@@ -9,20 +9,20 @@ import (
 	"strings"
 )
 
-// exposed is the text of an error that is an fs.ErrPermission.
+// exposed is an error text that matches fs.ErrPermission.
 type exposed string
 
 func (e exposed) Error() string        { return string(e) }
 func (e exposed) Is(target error) bool { return target == fs.ErrPermission }
 
-// CheckExposed reports the private key and passphrase files that users other than the owner
-// may read or write. Names that are no files (ssh-agent:, KMS URIs, ""), files that are not
-// there, public keys (.pub) and systemd's credentials, which the service manager protects, are
-// passed over. The error wraps fs.ErrPermission.
+// CheckExposed reports the private key and passphrase files that users other than the owner can
+// read or write. It skips names that are not files (ssh-agent:, KMS URIs, ""), missing files,
+// public keys (.pub), and systemd's credentials, which the service manager protects. The error
+// wraps fs.ErrPermission.
 func CheckExposed(files ...string) error {
 	var all error
 	for _, path := range files {
-		if path == "" || strings.HasPrefix(path, agentScheme) || scheme.MatchString(path) || strings.HasSuffix(path, ".pub") || isCredential(path) {
+		if path == "" || !isFile(path) || strings.HasSuffix(path, ".pub") || isCredential(path) {
 			continue
 		}
 		info, err := os.Stat(path)
@@ -33,8 +33,8 @@ func CheckExposed(files ...string) error {
 	return all
 }
 
-// isCredential reports whether systemd made the file for this service. It gives the service
-// access by an ACL, which shows as group bits.
+// isCredential reports whether systemd made the file for this service. systemd grants access by
+// an ACL, which looks like group permission.
 func isCredential(path string) bool {
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
 	return dir != "" && filepath.Dir(path) == filepath.Clean(dir)

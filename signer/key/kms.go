@@ -1,7 +1,8 @@
-package signer
+package key
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ed25519"
@@ -14,10 +15,14 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/kms/cliplugin"
 	"github.com/sigstore/sigstore/pkg/signature/options"
+
+	"github.com/phaseboot/phaseboot/internal/ed25519pem"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
-// kmsSigner binds a plugin's calls to the context of the command, and its signatures to
-// the public key that it named first: each call is a process, and sees the KMS as it is then.
+// kmsSigner runs the plugin program for each call, with the context of the command. Each call
+// is a new process that reads the KMS again, so each signature is verified with the public key
+// that the first call returned.
 type kmsSigner struct {
 	signature.Signer
 	ctx    context.Context
@@ -32,7 +37,7 @@ func (s kmsSigner) SignMessage(message io.Reader, opts ...signature.SignOption) 
 	}
 	sig, err := s.Signer.SignMessage(bytes.NewReader(data), append(opts, options.WithContext(s.ctx))...)
 	if err == nil && !ed25519.Verify(s.public, data, sig) {
-		err = errors.New("KMS plugin: the signature does not verify; has the key changed? try again")
+		err = errors.New("KMS plugin: wrong signature; has the key changed? try again")
 	}
 	if err != nil {
 		return nil, err
@@ -45,26 +50,26 @@ func (s kmsSigner) PublicKey(opts ...signature.PublicKeyOption) (crypto.PublicKe
 	return s.Signer.PublicKey(append(opts, options.WithContext(s.ctx))...)
 }
 
-// loadKMS finds the plugin program of the URI's scheme in PATH and asks it for the
-// public key. The network and cloud SDKs stay in the plugins.
+// loadKMS finds the plugin program of the URI's scheme in PATH and reads the public key through
+// it. Network access and cloud SDKs are in the plugins only.
 func loadKMS(ctx context.Context, uri string) (Key, error) {
-	// SHA-256 is only named to the plugin, as its protocol demands; Ed25519 signs
-	// the message itself.
+	// The plugin protocol requires a hash function. Ed25519 does not use it: it signs the
+	// message itself.
 	sv, err := cliplugin.LoadSignerVerifier(ctx, uri, crypto.SHA256)
 	if errors.Is(err, exec.ErrNotFound) {
 		name := cliplugin.PluginBinaryPrefix + scheme.FindStringSubmatch(uri)[1]
-		return Key{}, because(fs.ErrNotExist, "the plugin program %s is not in PATH; install it", name)
+		return Key{}, refusal.New(fs.ErrNotExist, "the plugin program %s is not in PATH; install it", name)
 	}
 	if err != nil {
 		return Key{}, err
 	}
 	s := kmsSigner{Signer: sv, ctx: ctx}
-	public, err := s.PublicKey()
+	key, err := s.PublicKey()
 	if err != nil {
-		return Key{}, fmt.Errorf("KMS plugin: %w", firstErr(ctx.Err(), err))
+		return Key{}, fmt.Errorf("KMS plugin: %w", cmp.Or(ctx.Err(), err))
 	}
-	if s.public, err = onlyEd25519(public); err != nil {
-		return Key{}, err
+	if s.public, err = ed25519pem.Public(key); err != nil {
+		return Key{}, onlyEd25519(err)
 	}
 	return Key{signer: s, public: s.public}, nil
 }

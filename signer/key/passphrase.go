@@ -1,7 +1,8 @@
-package signer
+package key
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -13,32 +14,33 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// PassphraseEnv names the environment variable that may hold the passphrase.
+// PassphraseEnv names the environment variable that may contain the passphrase.
 const PassphraseEnv = "PHASE_KEY_PASSPHRASE"
 
-// An Ask says what a passphrase is wanted for.
+// An Ask is the purpose of a passphrase.
 type Ask int
 
-// Unlock opens a key, Retry does after a wrong passphrase, Create is for a key that is being
-// made: a person types it twice.
+// Unlock decrypts a key, Retry follows a wrong passphrase, and Create is for a new key: a
+// terminal asks twice.
 const (
 	Unlock Ask = iota
 	Retry
 	Create
 )
 
-// tries is how often a person may type the passphrase of a key.
-const tries = 3
+// maxTries is how often the terminal asks for the passphrase of one key.
+const maxTries = 3
 
-// errSame is the answer to Retry where nobody can be asked: it would be the same again.
+// errSame answers Retry for a passphrase from a file or the environment, which cannot change.
 var errSame = errors.New("the passphrase is the same as before")
 
 // A PassFunc returns the passphrase of the named key.
 type PassFunc func(ctx context.Context, name string, ask Ask) ([]byte, error)
 
-// Passphrases returns the passphrase in the first line of file when one is named, else
-// the one in PHASE_KEY_PASSPHRASE, else asks on the controlling terminal, once for
-// every key, and up to three times for one where it is wrong. Without a terminal the error wraps ErrNoPassphrase.
+// Passphrases returns the first line of file when a file is named, otherwise the value of
+// PHASE_KEY_PASSPHRASE, otherwise what is typed on the controlling terminal. The terminal asks
+// for each key, again after a wrong passphrase. Without a terminal the error wraps
+// ErrNoPassphrase.
 func Passphrases(file string) PassFunc {
 	return func(ctx context.Context, name string, ask Ask) ([]byte, error) {
 		phrase, given := os.LookupEnv(PassphraseEnv)
@@ -56,7 +58,7 @@ func Passphrases(file string) PassFunc {
 
 func passphraseFile(path string) ([]byte, error) {
 	data, err := readKeyFile(path)
-	if err != nil && !errors.Is(err, cas.ErrCorrupt) { // which is empty
+	if err != nil && !errors.Is(err, cas.ErrCorrupt) { // an empty file is reported below
 		return nil, fmt.Errorf("passphrase file %s: %w", path, err)
 	}
 	line, _, _ := bytes.Cut(data, []byte("\n"))
@@ -67,8 +69,8 @@ func passphraseFile(path string) ([]byte, error) {
 	return line, nil
 }
 
-// askPass calls pass and refuses an empty answer, which the encryption below it
-// would take for "do not encrypt".
+// askPass calls pass and refuses an empty answer: sigstore's encryption would write the key
+// in plain text for it.
 func askPass(ctx context.Context, pass PassFunc, name string, ask Ask) ([]byte, error) {
 	if pass == nil {
 		return nil, ErrNoPassphrase
@@ -83,6 +85,7 @@ func askPass(ctx context.Context, pass PassFunc, name string, ask Ask) ([]byte, 
 	return phrase, nil
 }
 
+// prompt asks for a passphrase on the controlling terminal.
 func prompt(ctx context.Context, name string, ask Ask) ([]byte, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
@@ -107,8 +110,7 @@ func prompt(ctx context.Context, name string, ask Ask) ([]byte, error) {
 	return phrase, nil
 }
 
-// readHidden reads one line without echo, and leaves the terminal as it was even
-// when the context ends first.
+// readHidden reads one line without echo. It restores the terminal, also when ctx ends first.
 func readHidden(ctx context.Context, tty *os.File, question string) ([]byte, error) {
 	fd := int(tty.Fd())
 	before, err := term.GetState(fd)
@@ -134,15 +136,6 @@ func readHidden(ctx context.Context, tty *os.File, question string) ([]byte, err
 		return a.line, nil
 	case <-ctx.Done():
 		fmt.Fprintln(tty)
-		return nil, fmt.Errorf("passphrase: %w", firstErr(ctx.Err(), term.Restore(fd, before)))
+		return nil, fmt.Errorf("passphrase: %w", cmp.Or(ctx.Err(), term.Restore(fd, before)))
 	}
-}
-
-func firstErr(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

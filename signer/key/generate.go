@@ -1,6 +1,7 @@
-package signer
+package key
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -14,9 +15,9 @@ import (
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 )
 
-// Generate makes an Ed25519 key: path (mode 0600, encrypted with the passphrase that
-// pass returns, plain when pass is nil) and path.pub beside it. Neither may exist; the
-// error then wraps fs.ErrExist. It leaves both files or none.
+// Generate makes an Ed25519 key: path (mode 0600, encrypted with the passphrase from pass, plain
+// when pass is nil) and path.pub. If one of them exists, the error wraps fs.ErrExist. After an
+// error neither file is there.
 func Generate(ctx context.Context, path string, pass PassFunc) (Key, error) {
 	if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
 		return Key{}, fmt.Errorf("key %s: folder %s: %w; make it first", path, filepath.Dir(path), fs.ErrNotExist)
@@ -26,7 +27,7 @@ func Generate(ctx context.Context, path string, pass PassFunc) (Key, error) {
 	}
 	for _, name := range []string{path, path + ".pub"} {
 		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-			return Key{}, existing(name, firstErr(err, fs.ErrExist))
+			return Key{}, existing(name, cmp.Or(err, fs.ErrExist))
 		}
 	}
 	var phrase []byte
@@ -48,7 +49,7 @@ func Generate(ctx context.Context, path string, pass PassFunc) (Key, error) {
 	return k, err
 }
 
-// writePair writes the public half last: a .pub file says that its key is there.
+// writePair writes both halves, the public one last: a .pub file means that its key is there.
 func writePair(path string, key ed25519.PrivateKey, phrase []byte) error {
 	private, public, err := marshalKey(key, phrase)
 	if err != nil {
@@ -63,6 +64,7 @@ func writePair(path string, key ed25519.PrivateKey, phrase []byte) error {
 	return nil
 }
 
+// existing names the file of an error, and the remedy where the file exists already.
 func existing(path string, err error) error {
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("key %s: %w and is never replaced; choose another name", path, fs.ErrExist)

@@ -1,6 +1,7 @@
-package signer
+package key
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ed25519"
@@ -17,18 +18,21 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/ed25519pem"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
-// agentScheme starts the name of a key in the ssh agent; the rest is the
-// fingerprint as `ssh-add -l` prints it.
+// agentScheme begins the name of a key in an ssh agent. The rest of the name is the fingerprint
+// that `ssh-add -l` prints.
 const agentScheme = "ssh-agent:"
 
-// errSK is why security keys behind an ssh agent do not do.
-var errSK = invalid("a security key (sk-) signs a wrapped message that no TUF client can check; use a plain ssh-ed25519 key")
+// errSK refuses a security key behind an ssh agent.
+var errSK = refusal.Invalid("a security key (sk-) signs a wrapped message that no TUF client can check; use a plain ssh-ed25519 key")
 
-// agentSigner asks the agent that SSH_AUTH_SOCK names, anew for each signature.
+// agentSigner signs with a key in the ssh agent that SSH_AUTH_SOCK names. It connects for each
+// signature.
 type agentSigner struct {
-	ctx    context.Context // of the command: a person may have to confirm
+	ctx    context.Context // of the command: the agent may ask the user to confirm
 	key    ssh.PublicKey
 	public ed25519.PublicKey
 }
@@ -36,7 +40,7 @@ type agentSigner struct {
 func loadAgent(ctx context.Context, uri string) (Key, error) {
 	want := strings.TrimPrefix(uri, agentScheme)
 	if !strings.HasPrefix(want, "SHA256:") {
-		return Key{}, invalid("write ssh-agent:SHA256:…, as 'ssh-add -l' prints it")
+		return Key{}, refusal.Invalid("write ssh-agent:SHA256:…, as 'ssh-add -l' prints it")
 	}
 	var found ssh.PublicKey
 	err := withAgent(ctx, func(a agent.ExtendedAgent) error {
@@ -52,7 +56,7 @@ func loadAgent(ctx context.Context, uri string) (Key, error) {
 		return Key{}, err
 	}
 	if found == nil {
-		return Key{}, because(fs.ErrNotExist, "the ssh agent does not hold it; add it with ssh-add")
+		return Key{}, refusal.New(fs.ErrNotExist, "the ssh agent does not hold it; add it with ssh-add")
 	}
 	public, err := sshPublic(found)
 	if err != nil {
@@ -61,22 +65,23 @@ func loadAgent(ctx context.Context, uri string) (Key, error) {
 	return Key{signer: &agentSigner{ctx: ctx, key: found, public: public}, public: public}, nil
 }
 
-// sshPublic is the Ed25519 key inside an OpenSSH one.
+// sshPublic returns the Ed25519 key in an OpenSSH public key.
 func sshPublic(key ssh.PublicKey) (ed25519.PublicKey, error) {
 	if strings.HasPrefix(key.Type(), "sk-") {
 		return nil, errSK
 	}
 	if inner, ok := key.(ssh.CryptoPublicKey); ok {
-		return onlyEd25519(inner.CryptoPublicKey())
+		public, err := ed25519pem.Public(inner.CryptoPublicKey())
+		return public, onlyEd25519(err)
 	}
-	return nil, invalid("%.40q key; only ssh-ed25519 is accepted", key.Type())
+	return nil, refusal.Invalid("%.40q key; only ssh-ed25519 is accepted", key.Type())
 }
 
-// withAgent connects to the ssh agent for one exchange, which ends with ctx.
+// withAgent connects to the ssh agent and calls do. The connection closes when ctx ends.
 func withAgent(ctx context.Context, do func(agent.ExtendedAgent) error) error {
 	socket := os.Getenv("SSH_AUTH_SOCK")
 	if socket == "" {
-		return because(cas.ErrUnreachable, "no ssh agent; start one and set SSH_AUTH_SOCK")
+		return refusal.New(cas.ErrUnreachable, "no ssh agent; start one and set SSH_AUTH_SOCK")
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socket)
@@ -87,7 +92,7 @@ func withAgent(ctx context.Context, do func(agent.ExtendedAgent) error) error {
 	defer stop()
 	defer conn.Close()
 	if err := do(agent.NewClient(conn)); err != nil {
-		return fmt.Errorf("ssh agent: %w", firstErr(ctx.Err(), err))
+		return fmt.Errorf("ssh agent: %w", cmp.Or(ctx.Err(), err))
 	}
 	return nil
 }
@@ -97,8 +102,8 @@ func (s *agentSigner) PublicKey(...signature.PublicKeyOption) (crypto.PublicKey,
 	return s.public, nil
 }
 
-// SignMessage implements signature.Signer. The blob of an ssh-ed25519 signature is a
-// plain Ed25519 signature (RFC 8709, section 6); it is checked before it is returned.
+// SignMessage implements signature.Signer. The blob of an ssh-ed25519 signature is a plain
+// Ed25519 signature (RFC 8709, section 6). It is verified before it is returned.
 func (s *agentSigner) SignMessage(message io.Reader, _ ...signature.SignOption) ([]byte, error) {
 	data, err := io.ReadAll(message)
 	if err != nil {
@@ -117,7 +122,7 @@ func (s *agentSigner) SignMessage(message io.Reader, _ ...signature.SignOption) 
 		return nil, err
 	}
 	if !ed25519.Verify(s.public, data, blob) {
-		return nil, errors.New("ssh agent: its signature does not verify")
+		return nil, errors.New("ssh agent: wrong signature; check the agent, and sign again")
 	}
 	return blob, nil
 }

@@ -1,4 +1,4 @@
-package signer
+package key
 
 import (
 	"bytes"
@@ -188,7 +188,7 @@ func TestPassphraseSources(t *testing.T) {
 	}
 }
 
-func TestAPassphraseFileThatIsMissingIsNamedAndTheKeyIsNotBlamed(t *testing.T) {
+func TestAMissingPassphraseFileIsNamedInTheError(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "k")
 	mustGenerate(t, path, fixed("correct horse"))
 	_, err := Load(t.Context(), path, Passphrases("nope"))

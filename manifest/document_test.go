@@ -1,0 +1,194 @@
+package manifest
+
+import (
+	"bytes"
+	"crypto"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+func mustOpen(t *testing.T, data []byte) *Document {
+	t.Helper()
+	d, err := Open(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func signerOf(t *testing.T, name string) signature.Signer {
+	t.Helper()
+	s, err := signature.LoadSigner(key(name), crypto.Hash(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func keyIDs(t *testing.T, names ...string) []string {
+	t.Helper()
+	list := []string{}
+	for _, k := range public(names...) {
+		id, err := KeyID(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, id)
+	}
+	return list
+}
+
+func TestADocumentSaysWhoSignedItAndHowManyAreMissing(t *testing.T) {
+	r := newRepo(t)
+	targets := mustOpen(t, r.files["1.targets.json"])
+	role := r.manifest("stable", "x86_64", "2026.11")
+	for _, c := range []struct {
+		name           string
+		signers        []string
+		good, unlisted []string
+		missing        int
+	}{
+		{"no signature", nil, nil, nil, 2},
+		{"one of two", []string{"release-a"}, []string{"release-a"}, nil, 1},
+		{"both", []string{"release-a", "release-b"}, []string{"release-a", "release-b"}, nil, 0},
+		{"one and another key", []string{"edge", "release-b"}, []string{"release-b"}, []string{"edge"}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := mustOpen(t, sign(t, KindRole, role, c.signers...))
+			s := d.SignaturesFor(targets)
+			if s.Threshold != 2 || !slices.Equal(s.Good, keyIDs(t, c.good...)) || !slices.Equal(s.Unlisted, keyIDs(t, c.unlisted...)) || len(s.Bad) != 0 {
+				t.Errorf("got %+v", s)
+			}
+			if s.Missing() != c.missing || s.Complete() != (c.missing == 0) {
+				t.Errorf("%d missing, complete %t", s.Missing(), s.Complete())
+			}
+			if none := d.SignaturesFor(nil); none.Threshold != 0 || none.Complete() || len(none.Unlisted) != len(c.signers) {
+				t.Errorf("without a lister: %+v", none)
+			}
+		})
+	}
+}
+
+func TestASignatureUnderOtherContentIsBad(t *testing.T) {
+	r := newRepo(t)
+	targets := mustOpen(t, r.files["1.targets.json"])
+	altered := bytes.Replace(r.files["1.stable-x86_64.json"], []byte(`"release": "2026.10"`), []byte(`"release": "2026.66"`), 1)
+	s := mustOpen(t, altered).SignaturesFor(targets)
+	if len(s.Bad) != 2 || len(s.Good) != 0 || s.Complete() {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestASignedDocumentKeepsItsDigestAndItsOtherSignatures(t *testing.T) {
+	r := newRepo(t)
+	targets := mustOpen(t, r.files["1.targets.json"])
+	d := mustOpen(t, sign(t, KindRole, r.manifest("stable", "x86_64", "2026.11"), "release-a"))
+	second, err := d.Sign(signerOf(t, "release-b"))
+	r.ok(err)
+	again, err := second.Sign(signerOf(t, "release-b"))
+	r.ok(err)
+	for name, signed := range map[string]*Document{"signed": second, "signed twice by one key": again} {
+		if !signed.SignaturesFor(targets).Complete() || signed.Digest() != d.Digest() || len(signed.signatures) != 2 {
+			t.Errorf("%s: %+v", name, signed.SignaturesFor(targets))
+		}
+		if _, err := CheckRole(r.root, r.files["1.targets.json"], signed.Data(), today); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(d.signatures) != 1 {
+		t.Error("the first document was changed")
+	}
+	other := mustOpen(t, sign(t, KindRole, r.manifestAgain("stable", "x86_64", "2026.11"), "edge"))
+	merged, err := second.Merge(other)
+	r.ok(err)
+	if s := merged.SignaturesFor(targets); len(s.Good) != 2 || len(s.Unlisted) != 1 {
+		t.Errorf("merged: %+v", s)
+	}
+}
+
+// manifestAgain is the manifest that was made last.
+func (r *repo) manifestAgain(channel, arch, version string) *metadata.Metadata[metadata.TargetsType] {
+	r.numbers[channel+"-"+arch]--
+	return r.manifest(channel, arch, version)
+}
+
+func TestADocumentShowsWhatItsFileContains(t *testing.T) {
+	r := newRepo(t)
+	for name, c := range map[string]struct {
+		role      string
+		roles     int
+		metaFiles int
+		signed    time.Time
+	}{
+		"1.root.json":          {"root", 4, 0, time.Time{}},
+		"1.targets.json":       {"targets", 3, 0, time.Time{}},
+		"1.snapshot.json":      {"snapshot", 0, 2, time.Time{}},
+		"timestamp.json":       {"timestamp", 0, 1, r.signedAt},
+		"1.stable-x86_64.json": {"stable-x86_64", 0, 0, r.signedAt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := mustOpen(t, r.files[name])
+			if d.Role() != c.role || d.Version() != 1 || d.Repository() != production || len(d.Digest()) != 64 {
+				t.Errorf("role %s, version %d, repository %s, digest %s", d.Role(), d.Version(), d.Repository(), d.Digest())
+			}
+			if len(d.Roles()) != c.roles || len(d.MetaFiles()) != c.metaFiles || !d.SignedAt().Equal(c.signed) {
+				t.Errorf("roles %v, files %v, signed at %s", d.Roles(), d.MetaFiles(), d.SignedAt())
+			}
+			if err := d.CheckName(name); err != nil {
+				t.Error(err)
+			}
+			if err := d.CheckName("2.root.json"); !errors.Is(err, ErrUntrusted) {
+				t.Errorf("as 2.root.json: %v", err)
+			}
+			if err := errors.Join(d.CheckExpiry(time.Time{}), d.CheckExpiry(d.Expires().Add(-time.Second))); err != nil {
+				t.Errorf("before it expires: %v", err)
+			}
+			if err := d.CheckExpiry(d.Expires()); !errors.Is(err, ErrExpired) {
+				t.Errorf("at its expiry date: %v", err)
+			}
+		})
+	}
+}
+
+func TestARootIsCheckedByAnOlderRoot(t *testing.T) {
+	r := newRepo(t)
+	r.newRoot(r.roots...)
+	r.newRoot(r.roots...)
+	root, err := ParseRoot(r.root)
+	r.ok(err)
+	second, err := root.Next(r.files["2.root.json"])
+	r.ok(err)
+	third := mustOpen(t, r.files["3.root.json"])
+	r.roots = []string{"attacker"}
+	r.rootNo = 2
+	r.newRoot("attacker")
+	forged := mustOpen(t, r.files["3.root.json"])
+	between := files{"2.root.json": r.files["2.root.json"]}
+	check := func(by *Root, d *Document, f Fetcher, now time.Time) error {
+		return by.CheckRoot(t.Context(), d, f, now)
+	}
+	for name, c := range map[string]struct {
+		err  error
+		want error
+	}{
+		"the root itself":           {check(root, mustOpen(t, r.root), files{}, today), nil},
+		"two versions later":        {check(root, third, between, today), nil},
+		"one version later":         {check(second, third, files{}, today), nil},
+		"expired":                   {check(root, third, between, today.Add(366*day)), ErrExpired},
+		"an older one":              {check(second, mustOpen(t, r.root), files{}, today), ErrRollback},
+		"signed by another key":     {check(root, forged, between, today), ErrSignature},
+		"the same version, altered": {check(second, mustOpen(t, bytes.Replace(r.files["2.root.json"], []byte("mirror.example"), []byte("mirror.exampel"), 1)), files{}, today), ErrSignature},
+	} {
+		if !errors.Is(c.err, c.want) || c.want == nil && c.err != nil {
+			t.Errorf("%s: got %v, want %v", name, c.err, c.want)
+		}
+	}
+	if err := check(root, third, files{}, today); err == nil {
+		t.Error("accepted without the root between")
+	}
+}
