@@ -128,7 +128,7 @@ func TestBytesThatAreNotACommandAreCorrupt(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := Run(t.Context(), Job{Name: "x", Module: tt.module}, tight, io.Discard)
+			_, err := runDirect(t.Context(), Job{Name: "x", Module: tt.module}, tight, io.Discard)
 			if !errors.Is(err, cas.ErrCorrupt) {
 				t.Errorf("got %v, want cas.ErrCorrupt", err)
 			}
@@ -140,15 +140,22 @@ func TestTheEndOfTheContextEndsARun(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	loop := hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes()
-	_, err := Run(ctx, Job{Name: "loop", Module: loop}, DefaultLimits(), io.Discard)
+	_, err := runDirect(ctx, Job{Name: "loop", Module: loop}, DefaultLimits(), io.Discard)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want the error of the context", err)
 	}
 }
 
+// runDirect runs a job in this process, as the engine's process does.
+func runDirect(ctx context.Context, job Job, lim Limits, w io.Writer) (Outcome, error) {
+	c := &console{w: w}
+	defer c.close()
+	return runHere(ctx, job, lim, c, &meter{limit: uint64(lim.Memory)})
+}
+
 func mustRun(t *testing.T, name string, module []byte, lim Limits, w io.Writer) Outcome {
 	t.Helper()
-	o, err := Run(t.Context(), Job{Name: name, Module: module}, lim, w)
+	o, err := runDirect(t.Context(), Job{Name: name, Module: module}, lim, w)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,8 +6,8 @@
 //
 // Start at Process.Run, which runs a Job under Limits in a process of its own and returns its
 // Outcome, and at NewReceipt, which makes the receipt that plasmd signs and prints. Serve is the
-// main function of that process. Run runs a job in the calling process, with weaker limits.
-// LoadJob reads the job of a release and refuses bytes that differ from the signed ones.
+// main function of that process. LoadJob reads the job of a release and refuses bytes that differ
+// from the signed ones.
 //
 // It refuses every import except those of wasi_snapshot_preview1, and every module that declares
 // more than the limits in lint.go. It makes no trust decision: the boot client has verified the

@@ -37,8 +37,10 @@ type Process struct {
 	Args []string // argv with which this program calls Serve; the first is the program's name
 }
 
-// Run runs a job as the function Run does, with limits that the kernel enforces: memory by RLIMIT_DATA,
-// time by SIGKILL shortly after the limit. It returns an Outcome whatever the end of the process is.
+// Run runs a job to its end and prints its output on w, each line with a mark. The kernel enforces the
+// limits: memory by RLIMIT_DATA, time by SIGKILL shortly after the limit. A job that fails is an Outcome,
+// and so is every other end of the process. An error means that the job did not run: its bytes are not a
+// WASI command (cas.ErrCorrupt), a limit is out of range, or ctx has ended.
 func (p Process) Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Outcome, error) {
 	if err := lim.Check(); err != nil {
 		return Outcome{}, err

@@ -92,7 +92,7 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// TestAttacksAreStoppedInAProcess: the attacks end in a process as with Run.
+// TestAttacksAreStoppedInAProcess: the attacks end in a process as with runDirect.
 func TestAttacksAreStoppedInAProcess(t *testing.T) {
 	for _, tt := range attacks(t) {
 		t.Run(tt.name, func(t *testing.T) {
@@ -111,7 +111,7 @@ func TestAttacksAreStoppedInAProcess(t *testing.T) {
 	}
 }
 
-func TestAProcessGivesTheSameOutputAsRun(t *testing.T) {
+func TestAProcessGivesTheSameOutputAsADirectRun(t *testing.T) {
 	var direct, inProcess bytes.Buffer
 	job := Job{Name: "hello.wasm", Module: built(t, "./jobs/hello")}
 	want := mustRun(t, job.Name, job.Module, longLimits(), &direct)
@@ -120,10 +120,10 @@ func TestAProcessGivesTheSameOutputAsRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.Output != want.Output || got.Reason != want.Reason || got.ExitCode != want.ExitCode || got.MemoryPeak != want.MemoryPeak {
-		t.Errorf("in a process %+v, with Run %+v", got, want)
+		t.Errorf("in a process %+v, directly %+v", got, want)
 	}
 	if inProcess.String() != direct.String() || direct.Len() == 0 {
-		t.Errorf("in a process %q, with Run %q", &inProcess, &direct)
+		t.Errorf("in a process %q, directly %q", &inProcess, &direct)
 	}
 }
 

@@ -53,21 +53,10 @@ type Output struct {
 // OK reports whether the job exited with code 0.
 func (o Outcome) OK() bool { return o.Reason == ReasonExit && o.ExitCode == 0 }
 
-// Run runs a job to its end in this process and prints its output on w, each line with a mark. A job
-// that fails is an Outcome. An error means that the job did not run: its bytes are not a WASI command
-// (cas.ErrCorrupt), a limit is out of range, or ctx has ended. Run cannot stop a long sequence of
-// instructions without calls and loops, and limits the memory of the engine only roughly; Process.Run
-// does both.
-func Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Outcome, error) {
-	if err := lim.Check(); err != nil {
-		return Outcome{}, err
-	}
-	c := &console{w: w}
-	defer c.close()
-	return runHere(ctx, job, lim, c, &meter{limit: uint64(lim.Memory)})
-}
-
-// runHere runs a job in this process and copies its output to w.
+// runHere runs a job to its end in this process and copies its output to w. A job that fails is an
+// Outcome. An error means that the job did not run: its bytes are not a WASI command (cas.ErrCorrupt),
+// or ctx has ended. runHere cannot stop a long sequence of instructions without calls and loops, and
+// limits the memory of the engine only roughly; Process.Run does both.
 func runHere(ctx context.Context, job Job, lim Limits, w io.Writer, mem *meter) (Outcome, error) {
 	guest, end := context.WithCancelCause(ctx)
 	defer end(nil)

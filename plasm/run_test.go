@@ -95,7 +95,7 @@ func TestLimitsOutOfRangeAreRefused(t *testing.T) {
 func BenchmarkHello(b *testing.B) {
 	module := built(b, "./jobs/hello")
 	for b.Loop() {
-		if _, err := Run(b.Context(), Job{Name: "hello.wasm", Module: module}, DefaultLimits(), io.Discard); err != nil {
+		if _, err := runDirect(b.Context(), Job{Name: "hello.wasm", Module: module}, DefaultLimits(), io.Discard); err != nil {
 			b.Fatal(err)
 		}
 	}
