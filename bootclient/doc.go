@@ -17,7 +17,8 @@
 // Each block is hashed again before it is sent.
 //
 // It refuses a release that [manifest.Verify] does not return, and never calls a
-// Sink's Commit before every artifact has the signed length and sha256. It holds
+// Sink's Commit before every artifact has the signed length and sha256 (a
+// SelfVerifier compares the sha256 itself). It holds
 // no block longer than it takes to verify and write it, so memory is bounded by
 // the number of requests under way, whatever a source sends.
 package bootclient

@@ -80,7 +80,7 @@ func fetchAll(ctx context.Context, o fetchOptions, disc *discovery, c *cache, wo
 		return f, fmt.Errorf("release %s: %w", f.release.Version, err)
 	}
 	f.cache.makeRoom(ctx, f.roomPlan(won))
-	hashed := f.hashAll(ctx)
+	hashed := f.hashAll(ctx, sink)
 	if err := f.fromCache(ctx); err != nil {
 		return f, err
 	}
@@ -156,13 +156,21 @@ func (f *fetch) roomPlan(won resolution) roomPlan {
 	return p
 }
 
-// hashAll starts hashing the artifacts while they arrive. The channel receives the result.
-func (f *fetch) hashAll(ctx context.Context) <-chan error {
+// hashAll starts hashing the artifacts while they arrive, unless the sink verifies them itself. The
+// channel receives the result.
+func (f *fetch) hashAll(ctx context.Context, sink Sink) <-chan error {
+	done := make(chan error, 1)
+	if _, ok := sink.(SelfVerifier); ok {
+		for _, dl := range f.downloads {
+			dl.reorder.drop() // no leaf is kept for a hash
+		}
+		done <- nil
+		return done
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, dl := range f.downloads {
 		g.Go(func() error { return dl.hash(ctx) })
 	}
-	done := make(chan error, 1)
 	f.tasks.Go(func() { done <- g.Wait() })
 	return done
 }

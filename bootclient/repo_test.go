@@ -57,6 +57,7 @@ type repo struct {
 	stamp   *metadata.Metadata[metadata.TimestampType]
 	number  int64
 	expires time.Duration
+	corrupt bool              // the signed sha256 of later releases is wrong
 	signed  map[string][]byte // artifacts of the newest release by role
 	cids    map[string]cid.Cid
 	head    cid.Cid
@@ -103,6 +104,9 @@ func (r *repo) release(version string, artifacts map[string][]byte) {
 		f, err := cas.AddFile(ctx, r.store.Put, bytes.NewReader(data), cas.DefaultChunker)
 		ok(r.t, err)
 		sum := sha256.Sum256(data)
+		if r.corrupt {
+			sum[0]++
+		}
 		r.cids[role] = f.CID
 		rel.Artifacts = append(rel.Artifacts, manifest.Artifact{
 			Role: role, Length: f.Size, SHA256: hex.EncodeToString(sum[:]), CID: f.CID, Chunker: cas.DefaultChunker,

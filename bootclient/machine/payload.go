@@ -38,8 +38,9 @@ const (
 //	 serve the release, /phase/root.json, /phase/seed.env; if it serves it from memory,
 //	 /phase/kernel, /phase/initramfs, /phase/cache/…]
 //
-// It is a bootclient.Sink: verified blocks are written to their final place. Commit seals both
-// memfds, after which not even this process can change them, and hashes every artifact there.
+// It is a bootclient.Sink and a SelfVerifier: verified blocks are written to their final place.
+// Commit seals both memfds, after which not even this process can change them, and hashes every
+// artifact there.
 type Payload struct {
 	key     []byte // PEM, handed to the target
 	memory  int64  // bytes that all copies together may use
@@ -177,6 +178,9 @@ func (a *artifact) ReadAt(b []byte, off int64) (int, error) {
 	}
 	return io.NewSectionReader(a.file, a.off, a.size).ReadAt(b, off)
 }
+
+// VerifiesSHA256 implements bootclient.SelfVerifier: Commit hashes the sealed memory.
+func (p *Payload) VerifiesSHA256() {}
 
 // Commit appends the files for the target, seals the memory, and compares the length and sha256 of
 // every artifact in the sealed memory with the manifest.
