@@ -2,7 +2,6 @@ package bootclient
 
 import (
 	"cmp"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,15 +10,11 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
 	"syscall"
-	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -44,7 +39,7 @@ type DirSink struct {
 	created bool // NewDirSink created the folder
 	root    *os.Root
 	temp    string   // subfolder for unverified files
-	lock    *os.File // lock on it, which keeps sweep away
+	lock    *os.File // lock on it; nil where the file system has none
 	files   map[string]*os.File
 
 	reserved int64 // bytes of the opened artifacts
@@ -67,53 +62,19 @@ func NewDirSink(dir string) (*DirSink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("output folder: %w", err)
 	}
-	d := &DirSink{dir: dir, created: made, root: root, temp: tempPrefix + rand.Text()[:10], files: map[string]*os.File{}}
+	d := &DirSink{dir: dir, created: made, root: root, files: map[string]*os.File{}}
 	for _, name := range extraFiles {
 		if err := d.checkReplaceable(name); err != nil {
 			d.root.Close()
 			return nil, err
 		}
 	}
-	d.sweep()
-	if err := root.Mkdir(d.temp, 0o700); err != nil {
+	file.RemoveStale(root, tempPrefix) // of fetches that were killed
+	if d.temp, d.lock, err = file.MkdirTemp(root, tempPrefix); err != nil {
 		d.Abort()
 		return nil, fmt.Errorf("output folder: %w", err)
 	}
-	if lock, err := d.hold(d.temp); err == nil { // without file locks, nothing is swept
-		d.lock = lock
-	}
 	return d, nil
-}
-
-// sweep removes the subfolders of killed fetches, which no process has locked. It ignores errors.
-func (d *DirSink) sweep() {
-	entries, err := fs.ReadDir(d.root.FS(), ".")
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil || !e.IsDir() || !strings.HasPrefix(e.Name(), tempPrefix) || time.Since(info.ModTime()) < timing.SweepAge {
-			continue
-		}
-		if lock, err := d.hold(e.Name()); err == nil {
-			d.root.RemoveAll(e.Name())
-			lock.Close()
-		}
-	}
-}
-
-// hold locks a subfolder until the returned file is closed or the process ends.
-func (d *DirSink) hold(name string) (*os.File, error) {
-	f, err := d.root.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // Open creates a temporary file, if the disk has room for it and for the files opened before.
@@ -124,7 +85,7 @@ func (d *DirSink) Open(role string, size int64) (Target, error) {
 	}
 	d.reserved += size
 	if err := room(f, d.reserved); err != nil {
-		return nil, fmt.Errorf("output folder: %w", roomFor(err))
+		return nil, fmt.Errorf("output folder: %w", file.FullDisk(err))
 	}
 	return f, f.Truncate(size)
 }
@@ -155,25 +116,18 @@ func room(f *os.File, size int64) error {
 	return nil
 }
 
-func roomFor(err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
-		return fmt.Errorf("%w; free some space and run it again", err)
-	}
-	return err
-}
-
 // Commit syncs all files, removes those of an older release, and renames the new ones.
 func (d *DirSink) Commit(v *manifest.Verified, r *Report) error {
 	if err := d.extras(v.Release(), r); err != nil {
-		return roomFor(err)
+		return file.FullDisk(err)
 	}
 	for _, f := range d.files {
 		if err := f.Sync(); err != nil {
-			return roomFor(err)
+			return file.FullDisk(err)
 		}
 	}
 	if err := d.begin(); err != nil {
-		return roomFor(err)
+		return file.FullDisk(err)
 	}
 	if err := d.folders(); err != nil {
 		return err

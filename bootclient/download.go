@@ -7,6 +7,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -74,7 +75,7 @@ func (dl *download) write(i int, data []byte) error {
 	}
 	for _, at := range append([]position{{dl, i}}, dl.copies[i]...) {
 		if _, err := at.download.target.WriteAt(data, at.download.leaves[at.leaf].Offset); err != nil {
-			return fmt.Errorf("writing: %w", roomFor(err))
+			return fmt.Errorf("writing: %w", file.FullDisk(err))
 		}
 	}
 	return nil

@@ -48,7 +48,10 @@ func New(opts Options) (*Builder, error) {
 	if err := os.MkdirAll(b.cache, 0o755); err != nil {
 		return nil, fmt.Errorf("cache: %w; set PHASE_BUILD_CACHE to a folder you can write", file.FullDisk(err))
 	}
-	b.removeStaleDirs()
+	if root, err := os.OpenRoot(b.cache); err == nil {
+		file.RemoveStale(root, tempPrefix)
+		root.Close()
+	}
 	return b, nil
 }
 
@@ -96,45 +99,20 @@ func (b *Builder) date(inputs ...time.Time) time.Time {
 // tempDir makes a temporary folder inside the cache, so that a rename from it into the cache
 // is atomic. The folder stays locked until the returned function removes it.
 func (b *Builder) tempDir() (string, func(), error) {
-	dir, err := os.MkdirTemp(b.cache, tempPrefix)
+	root, err := os.OpenRoot(b.cache)
+	if err != nil {
+		return "", nil, fmt.Errorf("cache: %w", err)
+	}
+	defer root.Close()
+	name, lock, err := file.MkdirTemp(root, tempPrefix)
 	if err != nil {
 		return "", nil, fmt.Errorf("cache: %w", file.FullDisk(err))
 	}
-	lock, err := os.Open(dir)
-	if err == nil {
-		err = file.TryLock(lock)
-	}
-	if err != nil {
-		os.RemoveAll(dir)
-		return "", nil, fmt.Errorf("cache: %w", err)
-	}
+	dir := filepath.Join(b.cache, name)
 	return dir, func() {
 		os.RemoveAll(dir)
 		lock.Close()
 	}, nil
 }
 
-const (
-	tempPrefix = "tmp-"
-	staleAge   = time.Minute // a younger folder may not be locked yet
-)
-
-// removeStaleDirs removes temporary folders without a lock: their builds were killed. It ignores
-// errors.
-func (b *Builder) removeStaleDirs() {
-	dirs, err := filepath.Glob(filepath.Join(b.cache, tempPrefix+"*"))
-	if err != nil {
-		return
-	}
-	for _, dir := range dirs {
-		lock, err := os.Open(dir)
-		if err != nil {
-			continue
-		}
-		info, err := lock.Stat()
-		if err == nil && time.Since(info.ModTime()) > staleAge && file.TryLock(lock) == nil {
-			os.RemoveAll(dir)
-		}
-		lock.Close()
-	}
-}
+const tempPrefix = "tmp-"

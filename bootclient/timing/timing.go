@@ -114,8 +114,7 @@ const (
 
 // The console and the output folder.
 const (
-	SayBusy  = 2 * time.Second // between two lines of a long step: a person sees that it goes on
-	SweepAge = time.Minute     // of an unlocked temporary subfolder before it is removed: a younger one may not be locked yet
+	SayBusy = 2 * time.Second // between two lines of a long step: a person sees that it goes on
 )
 
 // Growing returns the pause before attempt n+1: first, doubled n times, at most limit.
