@@ -38,7 +38,7 @@ type network struct {
 	randomMAC bool
 	resolv    string // path of resolv.conf
 	report    func(format string, args ...any)
-	// nicTimeout is how long to wait for the first interface to appear; 0 is the constant.
+	// nicTimeout is how long to wait for the first interface to appear; 0 means the constant.
 	nicTimeout time.Duration
 
 	mu      sync.Mutex
@@ -164,8 +164,8 @@ func (n *network) follow(ctx context.Context, m *monitor) {
 
 // hasNIC reports whether there is a wired interface.
 func (m *monitor) hasNIC() bool {
-	for _, p := range m.nics {
-		if p.name != "" {
+	for _, card := range m.nics {
+		if card.name != "" {
 			return true
 		}
 	}
@@ -175,13 +175,13 @@ func (m *monitor) hasNIC() bool {
 // dhcpEnded handles the end of a DHCP exchange.
 func (n *network) dhcpEnded(ctx context.Context, m *monitor, r dhcpResult) {
 	m.pending--
-	p := m.nics[r.index]
-	p.err = r.err
-	if r.err != nil && p.ipv6 != "" {
+	card := m.nics[r.index]
+	card.err = r.err
+	if r.err != nil && card.ipv6 != "" {
 		return // a network with IPv6 needs no DHCP
 	}
 	if r.err != nil || m.sent {
-		n.reportLease(ctx, p.name, r)
+		n.reportLease(ctx, card.name, r)
 		return
 	}
 	m.got = append(m.got, r.summary)
@@ -195,24 +195,24 @@ func (m *monitor) addrChanged(u netlink.AddrUpdate) {
 	if !u.NewAddr || ip.To4() != nil || !ip.IsGlobalUnicast() || u.Scope != unix.RT_SCOPE_UNIVERSE || u.Flags&unusable != 0 {
 		return
 	}
-	p := m.nics[u.LinkIndex]
-	if p == nil { // its link was not listed yet
-		p = &nic{}
-		m.nics[u.LinkIndex] = p
+	card := m.nics[u.LinkIndex]
+	if card == nil { // its link was not listed yet
+		card = &nic{}
+		m.nics[u.LinkIndex] = card
 	}
-	if p.ipv6 == "" {
-		p.ipv6 = u.LinkAddress.String()
+	if card.ipv6 == "" {
+		card.ipv6 = u.LinkAddress.String()
 	}
 }
 
 // countIPv6 adds new IPv6 addresses of wired interfaces to the outcome, or reports them after it.
 func (n *network) countIPv6(m *monitor) {
-	for _, p := range m.nics {
-		if p.ipv6 == "" || p.counted || p.name == "" {
+	for _, card := range m.nics {
+		if card.ipv6 == "" || card.counted || card.name == "" {
 			continue
 		}
-		p.counted = true
-		summary := fmt.Sprintf("%s %s from IPv6 router advertisements", p.name, p.ipv6)
+		card.counted = true
+		summary := fmt.Sprintf("%s %s from IPv6 router advertisements", card.name, card.ipv6)
 		if m.sent {
 			n.report("network: %s", summary)
 			continue
@@ -239,21 +239,21 @@ func (n *network) linkChanged(ctx context.Context, m *monitor, u netlink.LinkUpd
 	if u.Header.Type == unix.RTM_DELLINK || !wired(u.Link) {
 		return
 	}
-	p := m.nics[a.Index]
-	if p == nil {
-		p = &nic{}
-		m.nics[a.Index] = p
+	card := m.nics[a.Index]
+	if card == nil {
+		card = &nic{}
+		m.nics[a.Index] = card
 	}
-	if p.name == "" {
-		p.name = a.Name
-		if p.err = n.setUp(u.Link); p.err != nil {
-			n.report("network: %s: %v", a.Name, p.err)
+	if card.name == "" {
+		card.name = a.Name
+		if card.err = n.setUp(u.Link); card.err != nil {
+			n.report("network: %s: %v", a.Name, card.err)
 		}
 	}
-	if p.carrier || u.IfInfomsg.Flags&unix.IFF_LOWER_UP == 0 || u.IfInfomsg.Flags&unix.IFF_UP == 0 {
+	if card.carrier || u.IfInfomsg.Flags&unix.IFF_LOWER_UP == 0 || u.IfInfomsg.Flags&unix.IFF_UP == 0 {
 		return
 	}
-	p.carrier = true
+	card.carrier = true
 	m.pending++
 	go func() {
 		summary, err := n.configure(ctx, u.Link)
@@ -339,16 +339,16 @@ func noAddress(m *monitor) error {
 	}
 	var causes []string
 	linked := false
-	for _, p := range m.nics {
-		linked = linked || p.carrier
+	for _, card := range m.nics {
+		linked = linked || card.carrier
 		switch {
-		case p.name == "": // not wired
-		case p.err != nil:
-			causes = append(causes, fmt.Sprintf("%s: %v", p.name, p.err))
-		case !p.carrier:
-			causes = append(causes, p.name+": no link; check the cable")
+		case card.name == "": // not wired
+		case card.err != nil:
+			causes = append(causes, fmt.Sprintf("%s: %v", card.name, card.err))
+		case !card.carrier:
+			causes = append(causes, card.name+": no link; check the cable")
 		default:
-			causes = append(causes, p.name+": no answer from a DHCP server or an IPv6 router")
+			causes = append(causes, card.name+": no answer from a DHCP server or an IPv6 router")
 		}
 	}
 	slices.Sort(causes)
