@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
 const (
@@ -70,18 +71,12 @@ func (p Process) Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Out
 		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, err)
 	}
 	if a.refusal != "" {
-		return Outcome{}, refusal(a.refusal)
+		return Outcome{}, refusal.New(cas.ErrCorrupt, "%s", a.refusal)
 	}
 	o := a.outcome(exit)
 	o.Started, o.Duration = started, time.Since(started)
 	return o, nil
 }
-
-// A refusal is cas.ErrCorrupt with the text of the process.
-type refusal string
-
-func (r refusal) Error() string        { return string(r) }
-func (r refusal) Is(target error) bool { return target == cas.ErrCorrupt }
 
 // A child is a started process.
 type child struct {
@@ -228,7 +223,7 @@ type answer struct {
 	peak    uint64
 	out     *output
 	result  *result
-	refusal string
+	refusal string // why the module is corrupt
 }
 
 // read reads frames up to the last one or the end of the stream.

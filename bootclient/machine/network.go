@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
 const (
@@ -353,13 +354,7 @@ func noAddress(m *monitor) error {
 	}
 	slices.Sort(causes)
 	if !linked {
-		return fmt.Errorf("no address after %v: %w", networkDeadline, linkError(strings.Join(causes, "; ")))
+		return refusal.New(errNoLink, "no address after %v: %s", networkDeadline, strings.Join(causes, "; "))
 	}
 	return fmt.Errorf("no address after %v: %s", networkDeadline, strings.Join(causes, "; "))
 }
-
-// linkError is errNoLink with the state of each interface.
-type linkError string
-
-func (e linkError) Error() string        { return string(e) }
-func (e linkError) Is(target error) bool { return target == errNoLink }

@@ -59,7 +59,7 @@ var rules = []rule{
 	},
 	{
 		"bootclient/...",
-		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem"},
+		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
 		"what boots cannot sign or publish",
 	},
 	{"modes", nil, "boot policies are data that both the image and the boot read"},
@@ -68,7 +68,7 @@ var rules = []rule{
 		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/bootfile", "internal/kmod"},
 		"an image is made of packages and one root.json, without keys or network of ours",
 	},
-	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file", "internal/ed25519pem"}, "a job's host has neither keys of ours nor a network"},
+	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file", "internal/ed25519pem", "internal/refusal"}, "a job's host has neither keys of ours nor a network"},
 
 	{"internal/gateway", []string{"cas/...", "internal/limit", "internal/file"}, "it moves blocks; what they mean is not its business"},
 	{"internal/bitswap", []string{"cas/...", "internal/limit"}, "it moves blocks; what they mean is not its business"},
