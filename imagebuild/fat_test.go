@@ -120,10 +120,10 @@ func TestFormatFATThatFirmwareCouldReadInAnotherWayIsCorrupt(t *testing.T) {
 		{"unknown folder", second(shortEntry("EVIL       ", attrDir, 4, 0)), `folder "evil": not written by phase-image`},
 		{"repeated short name", second(shortEntry("PHASE      ", 0, 0, 0)), `repeated name "phase"`},
 		{"long name repeats a short one", second(longEntries("phase", "OTHER      "), shortEntry("OTHER      ", 0, 0, 0)), `repeated name "phase"`},
-		{"long name of another short one", second(long, shortEntry("OTHER      ", 0, 0, 0)), "broken long name"},
+		{"long name of another short one", second(long, shortEntry("OTHER      ", 0, 0, 0)), "invalid long name"},
 		{"long name without a file", second(long), "bytes after its end"},
 		{"long name before a deleted file", second(long, append([]byte{0xe5}, short[1:]...)), "long name without a file"},
-		{"part of a long name", second(longEntries("twenty characters.ab", "NAME~1  CON")[dirEntry:], short), "broken long name"},
+		{"part of a long name", second(longEntries("twenty characters.ab", "NAME~1  CON")[dirEntry:], short), "invalid long name"},
 		{"volume label after a file", second(shortEntry("LABEL      ", attrVolume, 0, 0)), "volume label"},
 		{"folder without . and ..", func(f testFAT) {
 			second(shortEntry("DIR        ", attrDir, 4, 0))(f)

@@ -91,16 +91,16 @@ func (p *dirParser) addLong(b []byte) error {
 	number := int(b[0] &^ 0x40)
 	if b[0]&0x40 != 0 {
 		if len(p.longParts) > 0 || number > maxLong {
-			return p.bad("a broken long name")
+			return p.bad("an invalid long name")
 		}
 		p.next, p.checksum = number, b[13]
 	}
 	if number == 0 || number != p.next || b[13] != p.checksum || b[12] != 0 {
-		return p.bad("a broken long name")
+		return p.bad("an invalid long name")
 	}
 	piece := longNamePart(b)
 	if len(p.longParts) > 0 && len(utf16.Encode([]rune(piece))) != longUnits { // firmware would end the name here
-		return p.bad("a broken long name")
+		return p.bad("an invalid long name")
 	}
 	p.next--
 	p.longParts = append(p.longParts, piece)
@@ -143,7 +143,7 @@ func (p *dirParser) addShort(b []byte) error {
 	e := fatEntry{short: shortName(b), dir: b[11]&attrDir != 0, first: firstCluster(b), size: int64(binary.LittleEndian.Uint32(b[28:]))}
 	if e.name = e.short; len(p.longParts) > 0 {
 		if p.next != 0 || p.checksum != shortNameChecksum(b[:11]) {
-			return p.bad("a broken long name")
+			return p.bad("an invalid long name")
 		}
 		slices.Reverse(p.longParts)
 		e.name, p.longParts = strings.Join(p.longParts, ""), nil

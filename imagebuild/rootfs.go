@@ -115,7 +115,7 @@ type base struct {
 
 var packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
 
-// planBase decides what the base system holds, without downloading anything.
+// planBase makes the plan of the base system. It downloads nothing.
 func (b *Builder) planBase(ctx context.Context, r Rootfs) (*base, error) {
 	for _, name := range r.Include {
 		if !packageName.MatchString(name) {

@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // flip serves the release from the host with one wrong byte in each of the named blocks. It
@@ -19,17 +18,14 @@ func (h host) flip(cids ...string) string {
 // leaves returns the CIDs of the leaves of an artifact of the fixtures' release, in file order.
 func leaves(t *testing.T, role string) []string {
 	t.Helper()
-	var shown struct {
-		Release manifest.Release `json:"release"`
-	}
-	decode(t, must(t, fx.bin("phase-sign"), "show", "--json", fx.path("release.json")), &shown)
+	signed := signedRelease(t)
 	store, err := cas.OpenPacks(fx.path("store"), cas.PackOptions{ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
 	var names []string
-	a, ok := shown.Release.Artifact(role)
+	a, ok := signed.Artifact(role)
 	if !ok {
 		t.Fatalf("no artifact %q in the release", role)
 	}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // An ipfsNode is a stock IPFS node (Kubo) on a host. It has no bootstrap peers, routing or
@@ -67,17 +65,14 @@ func TestAStockIPFSNodePinsAReleaseAndServesIt(t *testing.T) {
 	published := source.publish("--mdns=false", "--dht", "off")
 	node := l.host().ipfs()
 	node.run("swarm", "connect", published.tcp(t))
-	var shown struct {
-		Release manifest.Release `json:"release"`
-	}
-	decode(t, must(t, fx.bin("phase-sign"), "show", "--json", fx.path("release.json")), &shown)
+	signed := signedRelease(t)
 	node.run("pin", "add", "--progress=false", published.Head)
-	for _, a := range shown.Release.Artifacts {
+	for _, a := range signed.Artifacts {
 		node.run("pin", "add", "--progress=false", a.CID.String())
 	}
 	must(t, "ip", "-n", source.ns, "link", "set", "eth0", "down") // disconnects the publisher
 
-	for _, a := range shown.Release.Artifacts {
+	for _, a := range signed.Artifacts {
 		out := filepath.Join(t.TempDir(), "file")
 		node.run("get", "--progress=false", "--output", out, a.CID.String())
 		if !bytes.Equal(readFile(t, out), readFile(t, fx.path("artifacts", a.Role))) {
@@ -107,7 +102,7 @@ func TestAStockIPFSNodePinsAReleaseAndServesIt(t *testing.T) {
 			byBitswap += s.Bytes
 		}
 	}
-	if byBitswap < shown.Release.Artifacts[0].Length {
+	if byBitswap < signed.Artifacts[0].Length {
 		t.Errorf("%d bytes came by Bitswap: %+v", byBitswap, report.Sources)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // inside names the environment variable with the fixtures' folder. It is set for the second
@@ -180,6 +182,16 @@ func must(t *testing.T, name string, args ...string) []byte {
 		t.Fatalf("%s %q: %v", name, args, err)
 	}
 	return out
+}
+
+// signedRelease returns the fixtures' release as phase-sign shows it.
+func signedRelease(t *testing.T) manifest.Release {
+	t.Helper()
+	var shown struct {
+		Release manifest.Release `json:"release"`
+	}
+	decode(t, must(t, fx.bin("phase-sign"), "show", "--json", fx.path("release.json")), &shown)
+	return shown.Release
 }
 
 func decode(t *testing.T, data []byte, v any) {

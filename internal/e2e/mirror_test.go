@@ -149,11 +149,8 @@ func TestAnyTrustlessGatewayClientReadsAMirror(t *testing.T) {
 	if _, err := cas.ReadDir(t.Context(), g, head); err != nil {
 		t.Error(err)
 	}
-	var shown struct {
-		Release manifest.Release `json:"release"`
-	}
-	decode(t, must(t, fx.bin("phase-sign"), "show", "--json", fx.path("release.json")), &shown)
-	kernel, _ := shown.Release.Artifact(manifest.RoleKernel)
+	signed := signedRelease(t)
+	kernel, _ := signed.Artifact(manifest.RoleKernel)
 	var got bytes.Buffer
 	if err := cas.Copy(t.Context(), &got, g, kernel.CID, kernel.Length); err != nil {
 		t.Fatal(err)

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // internet is an address prefix that AutoNAT regards as public.
@@ -110,11 +108,8 @@ func TestAPublisherBehindARouterIsReachedByAStockNodeBehindAnother(t *testing.T)
 	direct := "/ip4/" + router.addr + "/tcp/4001/p2p/" + published.Peer
 	eventually(t, "a direct connection", 2*time.Minute, func() bool { return strings.Contains(node.peers(), direct) })
 
-	var shown struct {
-		Release manifest.Release `json:"release"`
-	}
-	decode(t, must(t, fx.bin("phase-sign"), "show", "--json", fx.path("release.json")), &shown)
-	rootfs, ok := shown.Release.Artifact("rootfs")
+	signed := signedRelease(t)
+	rootfs, ok := signed.Artifact("rootfs")
 	if !ok {
 		t.Fatal("no rootfs")
 	}

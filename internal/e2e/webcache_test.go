@@ -4,8 +4,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // cachedBy starts nginx as a web cache of an origin with more settings, and returns its URL.
@@ -59,11 +57,8 @@ func TestFetchThroughAWebCacheWithResponsesOfAnotherClient(t *testing.T) {
 // releaseCIDs returns the root CIDs of the artifacts of the fixtures' release.
 func releaseCIDs(t *testing.T) (list []string) {
 	t.Helper()
-	var shown struct {
-		Release manifest.Release `json:"release"`
-	}
-	decode(t, must(t, fx.bin("phase-sign"), "show", "--json", fx.path("release.json")), &shown)
-	for _, a := range shown.Release.Artifacts {
+	signed := signedRelease(t)
+	for _, a := range signed.Artifacts {
 		list = append(list, a.CID.String())
 	}
 	return list
