@@ -40,7 +40,7 @@ const (
 	NATBehind = "behind" // the same without asking peers first
 )
 
-// stopGrace is how long open requests may take after the daemon was told to stop.
+// stopGrace is how long open requests may take after the daemon is stopped.
 const stopGrace = 5 * time.Second
 
 // ServeOptions say what a daemon serves, and where.
@@ -68,7 +68,7 @@ type Network struct {
 	Bootstrap        []peer.AddrInfo // in addition to those in root.json
 	DHT              string          // DHTPrivate, DHTPublic or DHTOff
 	NAT              string          // NATOff (also ""), NATAuto or NATBehind
-	Relay            bool            // relay for publishers behind routers, and tell them whether they can be reached
+	Relay            bool            // relay for publishers behind routers, and report to them whether they can be dialled
 }
 
 // Ready is what a daemon prints when it accepts requests.

@@ -59,7 +59,7 @@ no longer work.`,
 	cmd.Flags().StringVar(&root, "root", "", "root.json with the DHT's prefix")
 	cmd.Flags().StringVar(&opts.Prefix, "prefix", "", "the DHT's prefix, /phaseboot/NAME")
 	cmd.Flags().StringVar(&opts.Identity, "identity", "", "file with the peer's key, made when missing")
-	cmd.Flags().BoolVar(&relay, "relay", false, "also relay for publishers behind routers, and tell them whether they can be reached")
+	cmd.Flags().BoolVar(&relay, "relay", false, "also relay for publishers behind routers, and report to them whether they can be dialled")
 	network.register(cmd)
 	daemon.register(cmd)
 	cmd.MarkFlagsOneRequired("root", "prefix")

@@ -27,7 +27,7 @@ import (
 	"github.com/phaseboot/phaseboot/publisher"
 )
 
-// A daemon is phase-publish as a process of its own.
+// A daemon is a phase-publish process.
 type daemon struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -94,7 +94,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// published is a folder with release v1 in its store.
+// published makes a folder with a repository, and a store with release v1.
 func published(t *testing.T) (dir string, release manifest.Release) {
 	t.Helper()
 	dir = t.TempDir()
@@ -230,7 +230,7 @@ func TestServeStopsOnSIGINTTooAndServesTheNextRelease(t *testing.T) {
 	dir, _ := published(t)
 	d := start(t, dir, serveArgs...)
 	if out, err := publish(dir, "v2.json", "artifacts2"); err != nil {
-		t.Fatalf("add beside serve: %v\n%s", err, out)
+		t.Fatalf("add while serve runs: %v\n%s", err, out)
 	}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		head, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, d.ready.HTTP[0]+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))

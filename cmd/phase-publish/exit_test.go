@@ -24,7 +24,7 @@ import (
 	"github.com/phaseboot/phaseboot/signer/key"
 )
 
-// verbs are the command lines of all commands, with a place for each thing that can be wrong.
+// verbs are the command lines of all commands, with a slot for each argument that can be wrong.
 var verbs = map[string]string{
 	"add":       "add --store {store} --repo {repo} --artifacts {artifacts} --online-key {key} --passphrase-file {phrase} {manifest}",
 	"serve":     "serve --store {store} --repo {repo} --online-key {key} --ipns-key {ipns} --passphrase-file {phrase} --http {http} --listen {listen} --dht off --mdns=false",
@@ -42,8 +42,8 @@ var good = map[string]string{
 	"manifest": "v2.json", "root": "repo/root.json", "out": "out", "http": "127.0.0.1:0", "listen": "/ip4/127.0.0.1/tcp/0",
 }
 
-// classes are what can be wrong with a place, and the exit code of every command that has
-// the place, or of one that answers otherwise.
+// classes are the errors of each slot, with the exit code of every command that has the slot,
+// and the codes of the commands that differ.
 var classes = []struct {
 	place, value string
 	code         int
@@ -53,13 +53,13 @@ var classes = []struct {
 	{"store", "text", 2, nil}, // a file
 	{"store", "empty", 4, map[string]int{"add": 0}},
 	{"store", "artifacts", 4, nil},
-	{"store", "shortpack", 5, map[string]int{"stats": 0, "add": 0}}, // stats counts; add brings another release
+	{"store", "shortpack", 5, map[string]int{"stats": 0, "add": 0}}, // stats only counts; add writes another release
 	{"store", "nopack", 5, map[string]int{"stats": 0, "add": 0}},
 	{"repo", "nowhere", 4, nil},
 	{"repo", "text", 2, nil},
 	{"repo", "empty", 4, nil},
 	{"repo", "unreleased", 4, map[string]int{"add": 0, "status": 0, "fsck": 0, "stats": 0}},
-	{"repo", "shorttimestamp", 5, map[string]int{"fsck": 0, "gc": 0, "stats": 0}},          // they read manifests alone
+	{"repo", "shorttimestamp", 5, map[string]int{"fsck": 0, "gc": 0, "stats": 0}},          // they only read manifests
 	{"repo", "shortmanifest", 3, map[string]int{"fsck": 5, "gc": 5, "stats": 5, "get": 5}}, // not the one that the snapshot names
 	{"repo", "shortroot", 5, nil},
 	{"repo", "forged", 3, map[string]int{"fsck": 0, "gc": 0, "stats": 0}}, // another key signed the timestamp
@@ -100,15 +100,15 @@ var classes = []struct {
 	{"root", "void", 5, nil},
 	{"out", "text", 2, nil},
 	{"out", "store/out", 2, map[string]int{"get": 0}},
-	{"out", "artifacts", 2, map[string]int{"get": 0}}, // the very files of the release
+	{"out", "artifacts", 2, map[string]int{"get": 0}}, // the same files as in the release
 	{"out", "changed", 2, map[string]int{"get": 1}},   // get replaces nothing
 	{"http", "nonsense", 2, nil},
 	{"http", "{taken}", 1, nil},
 	{"listen", "nonsense", 2, nil},
 }
 
-// Every class of error, in every place of every command that has it, ends with the exit code
-// of the README's table. A daemon that starts is stopped and must say 0.
+// Every class of error, in every slot of every command that has it, ends with the exit code
+// of the README's table. A daemon that starts is stopped and must exit 0.
 func TestEveryErrorHasTheExitCodeOfItsClass(t *testing.T) {
 	base := t.TempDir()
 	setUp(t, base)
@@ -148,7 +148,7 @@ func TestEveryErrorHasTheExitCodeOfItsClass(t *testing.T) {
 
 var placeholder = regexp.MustCompile(`\{(\w+)\}`)
 
-// fill writes a command line with one place set to a value.
+// fill returns a command line with one slot set to a value.
 func fill(verb, place, value string) []string {
 	line := placeholder.ReplaceAllStringFunc(verbs[verb], func(p string) string {
 		if name := strings.Trim(p, "{}"); name != place {
@@ -189,7 +189,7 @@ func wantExit(t *testing.T, dir string, args []string, want int) {
 	}
 }
 
-// setUp makes a repository with release v1 in its store, and spoilt copies of both.
+// setUp makes a repository with release v1 in its store, and damaged copies of both.
 func setUp(t *testing.T, dir string) {
 	t.Helper()
 	at := func(name string) string { return filepath.Join(dir, name) }

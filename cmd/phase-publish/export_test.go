@@ -57,7 +57,7 @@ func TestAnExportMayBeKilledAtAnyMoment(t *testing.T) {
 		t.Errorf("%d files, and %d in the ledger", len(files), lines)
 	}
 	if left, err := os.ReadDir(filepath.Join(mirror, ".phase-export/new")); err != nil || len(left) > 0 {
-		t.Errorf("%d files are left beside the mirror, %v", len(left), err)
+		t.Errorf("%d files are left in the staging folder, %v", len(left), err)
 	}
 }
 

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// Sixty-four open files, and 120 connections that say nothing: the daemon serves, and is
-// healthy.
+// With 64 open files and 120 silent connections the daemon serves and is healthy.
 func TestIdleConnectionsGoWhenFilesAreFew(t *testing.T) {
 	dir, release := published(t)
 	d := startBy(t, dir, exec.Command("sh", "-c", `ulimit -n 64; exec phase-publish "$@"`, "sh",

@@ -89,7 +89,7 @@ func initRepo(ctx context.Context, dir string, keys map[string]key.Key, release 
 
 // sign makes a manifest whose version is after number.
 func sign(ctx context.Context, repo string, number int, by key.Key, version, folder, out string) error {
-	if number > 0 { // what phase-publish add would have left there
+	if number > 0 { // the file that phase-publish add would have written
 		old := filepath.Join(repo, fmt.Sprintf("%d.stable-x86_64.json", number))
 		if err := os.Link(filepath.Join(filepath.Dir(repo), fmt.Sprintf("v%d.json", number)), old); err != nil {
 			return err
@@ -105,8 +105,8 @@ func sign(ctx context.Context, repo string, number int, by key.Key, version, fol
 	return err
 }
 
-// writeArtifacts makes the same files for the same seed. The rootfs is larger than what
-// sockets buffer.
+// writeArtifacts makes the same files for the same seed. The rootfs is larger than the
+// buffers of sockets.
 func writeArtifacts(dir string, seed byte) error {
 	if err := os.MkdirAll(filepath.Join(dir, "job"), 0o755); err != nil {
 		return err

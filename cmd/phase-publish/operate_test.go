@@ -70,7 +70,7 @@ func TestSeveralServesShareAStoreBesideAnAdd(t *testing.T) {
 	close(added)
 	machines.Wait()
 	if err != nil {
-		t.Fatalf("add beside three serves: %v\n%s", err, out)
+		t.Fatalf("add while three daemons serve: %v\n%s", err, out)
 	}
 	v2 := newest(t, dir)
 	if v2.Version != "v2" {

@@ -101,7 +101,7 @@ func TestAddRefuses(t *testing.T) {
 		{"a missing repository", func(w *pubtest.World, o *ingest.Options) { o.Repo = w.Path("nowhere") }, fs.ErrNotExist, "phase-sign init"},
 		{"an empty repository", func(w *pubtest.World, o *ingest.Options) { o.Repo = t.TempDir() }, fs.ErrNotExist, "phase-sign init"},
 		{"a file as repository", func(w *pubtest.World, o *ingest.Options) { o.Repo = w.Path("artifacts/kernel") }, fs.ErrInvalid, "is a file"},
-		{"a manifest that a other signed", func(w *pubtest.World, o *ingest.Options) { o.Manifest = w.Sign(2, "v2", other) }, manifest.ErrSignature, "stable-x86_64"},
+		{"a manifest that an unknown key signed", func(w *pubtest.World, o *ingest.Options) { o.Manifest = w.Sign(2, "v2", other) }, manifest.ErrSignature, "stable-x86_64"},
 		{"a manifest of another repository", func(w *pubtest.World, o *ingest.Options) {
 			o.Manifest = anotherRepo(t, w).Sign(2, "v2", other)
 		}, manifest.ErrSignature, "stable-x86_64"},
@@ -119,7 +119,7 @@ func TestAddRefuses(t *testing.T) {
 		{"an online key that root.json does not name", func(_ *pubtest.World, o *ingest.Options) {
 			o.Online = repo.OnlineKey{Signer: pubtest.Signer(t, other), Public: pubtest.Public(other)}
 		}, manifest.ErrUntrusted, "--online-key"},
-		{"a published snapshot that somebody changed", func(w *pubtest.World, o *ingest.Options) {
+		{"a published snapshot that was changed", func(w *pubtest.World, o *ingest.Options) {
 			o.Manifest = w.Sign(2, "v2", w.Release)
 			s := w.Read("repo/1.snapshot.json")
 			s[bytes.Index(s, []byte(`"expires": "20`))+len(`"expires": "20`)] = '9' // some decades later

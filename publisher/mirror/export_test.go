@@ -147,8 +147,8 @@ func TestExportKeepsOldFilesForTheGraceAndNeverRemovesForeignFiles(t *testing.T)
 	w.Add(w.Sign(1, "v1", w.Release))
 	w.export(w.exportOptions())
 	old := w.recordOf(w.Path("mirror"))
-	others := []string{"index.html", "ipfs/" + cas.Sum(cid.Raw, []byte("mine")).String(), "ipns/mine", "metadata/9.mine.json", ".phase-export/mine"}
-	for _, name := range others {
+	foreign := []string{"index.html", "ipfs/" + cas.Sum(cid.Raw, []byte("mine")).String(), "ipns/mine", "metadata/9.mine.json", ".phase-export/mine"}
+	for _, name := range foreign {
 		w.Write("mirror/"+name, []byte("mine"))
 	}
 	w.Next(2, "v2")
@@ -174,7 +174,7 @@ func TestExportKeepsOldFilesForTheGraceAndNeverRemovesForeignFiles(t *testing.T)
 	if got := w.releaseOf(src, w.recordOf(w.Path("mirror"))); got != "v2" {
 		t.Errorf("release %s", got)
 	}
-	for _, name := range others {
+	for _, name := range foreign {
 		if string(w.Read("mirror/"+name)) != "mine" {
 			t.Errorf("%s changed", name)
 		}

@@ -90,18 +90,18 @@ func TestAttackFastForwardOnThePublisherEndsWithANewOnlineKey(t *testing.T) {
 }
 
 func TestARootThatMachinesWouldNotFollowIsNotPublished(t *testing.T) {
-	for name, by := range map[string]func(w *pubtest.World, heir ed25519.PrivateKey) []ed25519.PrivateKey{
-		"signed by the new key alone": func(_ *pubtest.World, heir ed25519.PrivateKey) []ed25519.PrivateKey {
-			return []ed25519.PrivateKey{heir}
+	for name, by := range map[string]func(w *pubtest.World, next ed25519.PrivateKey) []ed25519.PrivateKey{
+		"signed by the new key alone": func(_ *pubtest.World, next ed25519.PrivateKey) []ed25519.PrivateKey {
+			return []ed25519.PrivateKey{next}
 		},
 		"signed by the old key alone": func(w *pubtest.World, _ ed25519.PrivateKey) []ed25519.PrivateKey { return []ed25519.PrivateKey{w.Root} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := pubtest.New(t)
 			w.Add(w.Sign(1, "v1", w.Release))
-			heir := pubtest.NewKey(t)
-			keys := by(w, heir)
-			w.Root = heir
+			next := pubtest.NewKey(t)
+			keys := by(w, next)
+			w.Root = next
 			w.NextRoot(2, keys...)
 			before := pubtest.FilesOf(t, w.Repo())
 			_, err := ingest.Add(t.Context(), w.AddOptions(w.Sign(2, "v2", w.Release)))

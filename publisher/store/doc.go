@@ -1,4 +1,4 @@
-// Package store opens and cares for a publisher's store, the folder of packs, beside the
+// Package store opens and cares for a publisher's store, the folder of packs, and reports on the
 // repository whose releases it holds.
 //
 // Start at Open. Complete says whether every block of a release is listed; Fsck hashes all
@@ -7,7 +7,7 @@
 // verdict; Get writes the files of a release.
 //
 // It refuses a folder that is not a store, so that a mistyped name never becomes an empty
-// store beside a repository with releases (open.go). GC removes nothing unless every kept
+// store of a repository with releases (open.go). GC removes nothing unless every kept
 // release is complete. Get never puts files of two releases into one folder.
 //
 // Called by publisher, ingest, mirror and cmd/phase-publish. It does not sign, and it opens

@@ -89,16 +89,16 @@ func TestGetRefuses(t *testing.T) {
 		{"a role that is not there", func(_ *pubtest.World, o *store.GetOptions) { o.Role = "dtb/x.dtb" }, fs.ErrInvalid},
 		{"another file under the name", func(w *pubtest.World, _ *store.GetOptions) { w.Write("got/kernel", []byte("mine")) }, fs.ErrExist},
 		{"another file under the manifest's name", func(w *pubtest.World, _ *store.GetOptions) { w.Write("got/release.json", []byte("mine")) }, fs.ErrExist},
-		{"a file of another release beside one role", func(w *pubtest.World, o *store.GetOptions) {
+		{"a file of another release next to one role", func(w *pubtest.World, o *store.GetOptions) {
 			w.Write("got/kernel", []byte("mine"))
 			o.Role = "rootfs"
 		}, fs.ErrExist},
-		{"another manifest beside one role", func(w *pubtest.World, o *store.GetOptions) {
+		{"another manifest next to one role", func(w *pubtest.World, o *store.GetOptions) {
 			w.Write("got/release.json", []byte("mine"))
 			o.Role = "rootfs"
 		}, fs.ErrExist},
-		{"a device tree that the release has not", func(w *pubtest.World, _ *store.GetOptions) { w.Write("got/dtb/x.dtb", []byte("other")) }, fs.ErrExist},
-		{"a job that the release has not", func(w *pubtest.World, o *store.GetOptions) {
+		{"a device tree that the release does not have", func(w *pubtest.World, _ *store.GetOptions) { w.Write("got/dtb/x.dtb", []byte("other")) }, fs.ErrExist},
+		{"a job that the release does not have", func(w *pubtest.World, o *store.GetOptions) {
 			w.Write("got/job/other.wasm", []byte("other"))
 			o.Role = "kernel"
 		}, fs.ErrExist},
@@ -119,7 +119,7 @@ func TestGetRefuses(t *testing.T) {
 			pack[len(pack)-100] ^= 1
 			w.Write("store/pack-00000001.car", pack)
 		}, cas.ErrCorrupt},
-		{"a manifest that a other put there", func(w *pubtest.World, o *store.GetOptions) {
+		{"a manifest in the folder that an unknown key signed", func(w *pubtest.World, o *store.GetOptions) {
 			w.Write("repo/7.stable-x86_64.json", w.Sign(7, "evil", pubtest.NewKey(w.T)))
 			o.Release = "evil"
 		}, manifest.ErrSignature},
