@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/ipnsname"
@@ -183,7 +183,7 @@ func TestASlowMirrorIsNamedOnTheConsole(t *testing.T) {
 	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	m, console := newMachine(t, r, "private"), new(bytes.Buffer)
-	m.cfg.Report = bootclient.NewReport(time.Now(), console)
+	m.cfg.Report = report.New(time.Now(), console)
 	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }))
 	defer slow.Close()
 	m.cfg.Mirrors, m.cfg.Timeout = []string{slow.URL}, 5*time.Second

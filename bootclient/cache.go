@@ -9,6 +9,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 )
 
@@ -19,7 +20,7 @@ type cache struct {
 	store *cas.Packs // nil when the cache is off
 
 	mu            sync.Mutex
-	stats         SourceStats
+	stats         report.SourceStats
 	broken        bool             // a write failed; nothing more is written
 	roomExhausted bool             // nothing more can be removed from a full disk
 	damaged       map[cid.Cid]bool // damaged blocks; true once they are rewritten
@@ -91,7 +92,7 @@ func (c *cache) damageSummary() string {
 			repaired++
 		}
 	}
-	words := count(len(c.damaged), "damaged block")
+	words := report.Count(len(c.damaged), "damaged block")
 	switch {
 	case repaired == len(c.damaged):
 		return words + ", fetched again"
@@ -163,7 +164,7 @@ func (c *cache) close() {
 	c.store = nil
 }
 
-func (c *cache) snapshot() (SourceStats, bool) {
+func (c *cache) snapshot() (report.SourceStats, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := c.stats

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/file/filetest"
@@ -79,7 +80,7 @@ func TestEveryKindOfFileInACache(t *testing.T) {
 func seedOnce(t *testing.T, r *repo, cache string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	cfg := bootclient.Config{Root: r.root, Channel: "stable", Arch: "x86_64", Mode: swarmMode, Cache: cache, Ready: func(bootclient.Ready) { cancel() }}
+	cfg := bootclient.Config{Root: r.root, Channel: "stable", Arch: "x86_64", Mode: swarmMode, Cache: cache, Ready: func(report.Ready) { cancel() }}
 	if err := bootclient.Seed(ctx, cfg); err != nil {
 		if code := cli.Code(err); code != cli.ExitCorrupt && code != cli.ExitNotFound && code != cli.ExitUntrusted {
 			t.Errorf("seed: exit code %d: %v", code, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 )
 
@@ -26,7 +27,7 @@ type cacheOptions struct {
 	named    bool          // a person named it: an unusable one is an error, and is not recreated
 	within   time.Duration // deadline for opening it
 	log      *slog.Logger
-	report   *Report
+	report   *report.Report
 }
 
 // openCache opens a cache within its deadline. A cache that another process writes, or that is on
@@ -34,7 +35,7 @@ type cacheOptions struct {
 // written, unless it was named. An unusable cache is an error if it was named; otherwise the
 // report says so and the boot continues without it.
 func openCache(ctx context.Context, o cacheOptions) (*cache, error) {
-	c := &cache{cacheOptions: o, damaged: map[cid.Cid]bool{}, stats: SourceStats{Name: "cache", Kind: kindCache, Address: string(o.dir)}}
+	c := &cache{cacheOptions: o, damaged: map[cid.Cid]bool{}, stats: report.SourceStats{Name: "cache", Kind: kindCache, Address: string(o.dir)}}
 	if o.dir == "" {
 		return c, nil
 	}

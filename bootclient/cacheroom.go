@@ -7,6 +7,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 )
 
@@ -58,7 +59,7 @@ func (c *cache) free(ctx context.Context, p roomPlan, free, all, lacks int64) {
 		return
 	}
 	n, err := c.store.Clear(ctx)
-	c.report.Begin("cache").Done("all %s removed: the disk is too full to keep only the blocks that this release needs", bytesOf(n))
+	c.report.Begin("cache").Done("all %s removed: the disk is too full to keep only the blocks that this release needs", report.Bytes(n))
 	if err != nil && ctx.Err() == nil {
 		c.stopWriting(err)
 	}
@@ -67,14 +68,14 @@ func (c *cache) free(ctx context.Context, p roomPlan, free, all, lacks int64) {
 // collect removes the blocks that the release does not need. It reports whether the disk was
 // too full for that.
 func (c *cache) collect(ctx context.Context, p roomPlan, lacks int64) (full bool) {
-	c.report.Say("cache: removing blocks that this release does not need, to make room for %s", bytesOf(lacks))
+	c.report.Say("cache: removing blocks that this release does not need, to make room for %s", report.Bytes(lacks))
 	step := c.report.Begin("cache")
 	sum, err := c.store.Collect(ctx, p.contains())
 	if cas.IsFull(err) {
 		step.Done("no room to copy the blocks that this release needs")
 		return true
 	}
-	step.Done("%s of blocks removed that this release does not need, to make room for %s", bytesOf(sum.Bytes), bytesOf(lacks))
+	step.Done("%s of blocks removed that this release does not need, to make room for %s", report.Bytes(sum.Bytes), report.Bytes(lacks))
 	if err != nil && !errors.Is(err, cas.ErrCorrupt) && ctx.Err() == nil { // a damaged block is repaired when it is read
 		c.stopWriting(err)
 	}

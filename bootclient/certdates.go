@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 // A datesTransport is an http.RoundTripper that explains a certificate refused for its dates.
@@ -34,7 +36,7 @@ func (d *datesTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if leaf == nil {
 		return resp, err
 	}
-	words := fmt.Errorf("certificate of %s: valid from %s to %s, and this machine's clock says %s", clean(req.URL.Hostname()),
+	words := fmt.Errorf("certificate of %s: valid from %s to %s, and this machine's clock says %s", report.Clean(req.URL.Hostname()),
 		leaf.NotBefore.UTC().Format(time.DateOnly), leaf.NotAfter.UTC().Format(time.DateOnly), time.Now().UTC().Format(time.DateTime))
 	if !d.ignoreDates {
 		return nil, fmt.Errorf("%w; set the clock if it is wrong", words)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/multiformats/go-multiaddr"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -36,15 +37,15 @@ type Config struct {
 	Now           func() time.Time
 	ClockUnsure   bool // ignore the dates of https certificates: nothing has set this clock
 	Log           *slog.Logger
-	Report        *Report
+	Report        *report.Report
 	// Proxy returns the proxy for a request to a mirror, as http.ProxyFromEnvironment does. A
 	// proxy of the mode is preferred. Nil means no proxy. Peers are dialled directly.
 	Proxy func(*http.Request) (*url.URL, error)
 	// Ready, if not nil, is called with the machine's addresses when it begins to serve.
-	Ready func(Ready)
+	Ready func(report.Ready)
 	// Stay, if not nil, is called after Commit with what is served and where. A machine that
 	// serves then continues until ctx ends, which is not an error.
-	Stay func(Ready)
+	Stay func(report.Ready)
 	// Progress, if not nil, is called from one goroutine with the verified and the total bytes
 	// of the artifacts.
 	Progress func(done, total int64)
@@ -98,10 +99,10 @@ func (c Config) complete() Config {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Report == nil {
-		c.Report = NewReport(time.Now(), nil)
+		c.Report = report.New(time.Now(), nil)
 	}
 	if c.Ready == nil {
-		c.Ready = func(Ready) {}
+		c.Ready = func(report.Ready) {}
 	}
 	if c.Progress == nil {
 		c.Progress = func(int64, int64) {}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/file"
@@ -117,7 +118,7 @@ func room(f *os.File, size int64) error {
 }
 
 // Commit syncs all files, removes those of an older release, and renames the new ones.
-func (d *DirSink) Commit(v *manifest.Verified, r *Report) error {
+func (d *DirSink) Commit(v *manifest.Verified, r *report.Report) error {
 	if err := d.extras(v.Release(), r); err != nil {
 		return file.FullDisk(err)
 	}
@@ -157,7 +158,7 @@ func (d *DirSink) Close() {
 }
 
 // extras writes the files that are not artifacts.
-func (d *DirSink) extras(rel manifest.Release, r *Report) error {
+func (d *DirSink) extras(rel manifest.Release, r *report.Report) error {
 	release, err := json.MarshalIndent(rel, "", "  ")
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/gateway"
@@ -40,7 +41,7 @@ type discoveryOptions struct {
 	times       *timing.Table
 	interfaces  func() ([]net.Interface, error)
 	log         *slog.Logger
-	report      *Report
+	report      *report.Report
 }
 
 // A discovery finds sources by mirrors, hints, mDNS and the DHT until it is closed. It also
@@ -192,7 +193,7 @@ func (d *discovery) addAnnounced() {
 		case p := <-d.sources.node.Found():
 			d.sources.addPeer(kindMDNS, p)
 			found[p.ID] = true
-			d.setStatus("mDNS", count(len(found), "peer"))
+			d.setStatus("mDNS", report.Count(len(found), "peer"))
 		case <-d.ctx.Done():
 			return
 		}
@@ -282,5 +283,5 @@ func (d *discovery) status() string {
 	if len(out) == 0 {
 		out = append(out, fmt.Sprintf("mode %s has no discovery of its own, and no mirror or peer was named", d.mode.Name))
 	}
-	return clean(strings.Join(out, "; "))
+	return report.Clean(strings.Join(out, "; "))
 }

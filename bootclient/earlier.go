@@ -8,6 +8,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/file"
 )
@@ -50,7 +51,7 @@ func (f *fetch) fromEarlier(ctx context.Context, sink Sink) error {
 			wanted[dl.leaves[i].CID] = position{dl, i}
 		}
 	}
-	f.earlier = SourceStats{Name: s.Folder(), Kind: kindFolder}
+	f.earlier = report.SourceStats{Name: s.Folder(), Kind: kindFolder}
 	for _, dl := range f.downloads {
 		if err := f.fromFile(ctx, s.Earlier(dl.Role), dl, wanted); err != nil {
 			return err

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -53,7 +53,7 @@ func TestTheOutputFolderIsASource(t *testing.T) {
 			s := serve(t, r, nil)
 			again.out, again.cfg.Mirrors = m.out, []string{s.URL}
 			again.boots(r)
-			folder := bootclient.SourceStats{}
+			folder := report.SourceStats{}
 			for _, s := range again.report.Sources() {
 				if s.Kind == "folder" {
 					folder = s

@@ -18,6 +18,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -254,7 +255,7 @@ func (c *cell) run(ctx context.Context, mode modes.Mode) error {
 	console := &lines{}
 	cfg := bootclient.Config{
 		Root: c.repo.root, Channel: "stable", Arch: "x86_64", Mode: mode,
-		Timeout: time.Hour, Patience: time.Hour, Report: bootclient.NewReport(time.Now(), console),
+		Timeout: time.Hour, Patience: time.Hour, Report: report.New(time.Now(), console),
 	}
 	faulty, end, err := c.faultySource(ctx, &cfg, good)
 	if err != nil {
@@ -360,7 +361,7 @@ func (s *memorySink) Open(role string, size int64) (bootclient.Target, error) {
 	return f, nil
 }
 
-func (s *memorySink) Commit(*manifest.Verified, *bootclient.Report) error {
+func (s *memorySink) Commit(*manifest.Verified, *report.Report) error {
 	s.committed = true
 	return nil
 }

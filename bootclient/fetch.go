@@ -14,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
@@ -32,7 +33,7 @@ type fetchOptions struct {
 	shared   leafSharer
 	progress func(done, total int64)
 	times    *timing.Table
-	report   *Report
+	report   *report.Report
 }
 
 // A leafSharer serves leaves to other machines once they are verified.
@@ -53,7 +54,7 @@ type fetch struct {
 	downloads []*download
 	memory    *cas.Memory // metadata and inner nodes of the release
 	total     int64
-	earlier   SourceStats // leaves of earlier files of the sink
+	earlier   report.SourceStats // leaves of earlier files of the sink
 
 	stall  *stallTimer
 	queue  *queue
@@ -375,12 +376,12 @@ func (f *fetch) finish(ctx context.Context, j *job, err error) error {
 }
 
 // summary says how much was fetched, and from how many sources.
-func (f *fetch) summary(sources []SourceStats) string {
+func (f *fetch) summary(sources []report.SourceStats) string {
 	n := 0
 	for _, s := range sources {
 		if s.Blocks > 0 {
 			n++
 		}
 	}
-	return fmt.Sprintf("%s, %s from %s", count(len(f.downloads), "artifact"), bytesOf(f.total), count(n, "source"))
+	return fmt.Sprintf("%s, %s from %s", report.Count(len(f.downloads), "artifact"), report.Bytes(f.total), report.Count(n, "source"))
 }

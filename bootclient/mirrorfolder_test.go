@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -34,7 +34,7 @@ func TestAMirrorWithoutAFolderIsReportedAtOnce(t *testing.T) {
 	for _, name := range []string{"missing", "file", "file/below"} {
 		m, console := newMachine(t, newRepo(t, "us", manifest.Discovery{}), "private"), new(bytes.Buffer)
 		mirror := "file://" + filepath.Join(dir, name)
-		m.cfg.Report = bootclient.NewReport(time.Now(), console)
+		m.cfg.Report = report.New(time.Now(), console)
 		m.cfg.Timeout, m.cfg.Mirrors = time.Second, []string{mirror}
 		m.refuses(cli.ExitNotFound, "mirror "+mirror+": ", "no such folder; check the path", "name a source with --mirror")
 		first, _, _ := strings.Cut(console.String(), "\n")
@@ -44,7 +44,7 @@ func TestAMirrorWithoutAFolderIsReportedAtOnce(t *testing.T) {
 		data, err := json.Marshal(m.cfg.Report)
 		ok(t, err)
 		var report struct {
-			Refused []bootclient.Refusal `json:"refused"`
+			Refused []report.Refusal `json:"refused"`
 		}
 		ok(t, json.Unmarshal(data, &report))
 		if len(report.Refused) != 1 || report.Refused[0].Source != "mirror "+mirror {
@@ -59,7 +59,7 @@ func TestAMirrorWhoseFolderComesLaterIsUsed(t *testing.T) {
 	late := "file://" + filepath.Join(t.TempDir(), "late")
 	m := newMachine(t, newRepo(t, "us", manifest.Discovery{}), "private")
 	made := make(chan error, 1)
-	m.cfg.Report = bootclient.NewReport(time.Now(), writerFunc(func(p []byte) (int, error) {
+	m.cfg.Report = report.New(time.Now(), writerFunc(func(p []byte) (int, error) {
 		if strings.Contains(string(p), "no such folder") {
 			select {
 			case made <- os.MkdirAll(strings.TrimPrefix(late, "file://"), 0o700):

@@ -21,6 +21,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -88,7 +89,7 @@ func showsNoCredentials(t *testing.T, r *repo, mirror string) {
 	t.Helper()
 	m := newMachine(t, r, "private")
 	var said bytes.Buffer
-	m.cfg.Report = bootclient.NewReport(time.Now(), &said)
+	m.cfg.Report = report.New(time.Now(), &said)
 	m.cfg.Timeout, m.cfg.Patience = 3*time.Second, 3*time.Second
 	garbled := strings.Replace(mirror, "://", "://"+user+":"+password+"@", 1) // not escaped
 	m.cfg.Mirrors = []string{with(t, mirror), garbled}

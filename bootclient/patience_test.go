@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/bitswap"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -207,7 +208,7 @@ func TestAPublisherThatIsGoneForAWhileIsWaitedFor(t *testing.T) {
 	t.Cleanup(func() { closeServer(s) })
 	console := &lines{}
 	m := newMachine(t, r, "private")
-	m.report = bootclient.NewReport(time.Now(), console)
+	m.report = report.New(time.Now(), console)
 	m.cfg.Report, m.cfg.Mirrors = m.report, []string{s.URL}
 	m.cfg.Hurry(5)
 	shown := map[int64]int{}
@@ -234,7 +235,7 @@ func TestAPeerThatServesBlocksFirstIsAskedForItsRecordLater(t *testing.T) {
 	n, addr := node(t, p2p.Options{}, nil)
 	ok(t, n.ServeBlocks(bitswap.Options{Store: r.store}))
 	m, console := newMachine(t, r, "private"), &lines{}
-	m.report = bootclient.NewReport(time.Now(), console)
+	m.report = report.New(time.Now(), console)
 	m.cfg.Report, m.cfg.Peers = m.report, []string{addr}
 	m.cfg.Hurry(5)
 	served := make(chan error, 1)

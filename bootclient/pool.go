@@ -10,6 +10,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 )
@@ -164,7 +165,7 @@ func (p pool) noSource(c cid.Cid, errs []error) error {
 	case len(errs) == 0:
 		return &missingBlock{fmt.Errorf("block %s: %w: no source can be asked now; last error: %v", c, cas.ErrUnreachable, worst)}
 	}
-	return &missingBlock{fmt.Errorf("%w: %s asked; %v", cas.ErrUnreachable, count(len(errs), "source"), errs[len(errs)-1])}
+	return &missingBlock{fmt.Errorf("%w: %s asked; %v", cas.ErrUnreachable, report.Count(len(errs), "source"), errs[len(errs)-1])}
 }
 
 // A patient pool retries a block until it arrives, or until the rule of docs/PATIENCE.md or the

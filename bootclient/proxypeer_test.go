@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -18,7 +18,7 @@ func TestAPeerIsNotUsedWithAProxyAndIsReported(t *testing.T) {
 	const id = "12D3KooWRQYxvmt7VyfsDzi3oQfqT5Roqm7M7Uom9xwbmYb5Ktrj"
 	for _, bootstrap := range []bool{false, true} {
 		m, console := newMachine(t, newRepo(t, "us", manifest.Discovery{}), "private"), new(bytes.Buffer)
-		m.cfg.Report = bootclient.NewReport(time.Now(), console)
+		m.cfg.Report = report.New(time.Now(), console)
 		m.cfg.Mode.Proxy, m.cfg.Timeout, m.cfg.Mirrors = "http://127.0.0.1:1", time.Second, []string{"http://mirror.invalid"}
 		named := []string{"/ip4/127.0.0.1/tcp/1/p2p/" + id}
 		if m.cfg.Peers = named; bootstrap {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -290,23 +289,6 @@ func TestABusySourceIsPausedWithoutAFault(t *testing.T) {
 	_, isFailing, wait, banReason := s.state()
 	if isFailing || banReason != nil || wait < 2*time.Second || wait > 3*time.Second || len(s.snapshot().Faults) != 0 {
 		t.Errorf("failing %t, banned for %v, waits %s, faults %v", isFailing, banReason, wait, s.snapshot().Faults)
-	}
-}
-
-func TestTextFromOutsideIsMadeSafeForAConsole(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain":                  "plain",
-		"two\nlines":             "two lines",
-		"\x1b[31mred\x1b[0m":     "[31mred[0m",
-		"rtl \u202Ereversed":     "rtl reversed",
-		"bell\a, nul\x00, tab\t": "bell, nul, tab ",
-	} {
-		if got := clean(in); got != want {
-			t.Errorf("clean(%q) = %q, want %q", in, got, want)
-		}
-	}
-	if got := clean(strings.Repeat("ä", 1000)); len(got) > maxWords+4 {
-		t.Errorf("%d bytes", len(got))
 	}
 }
 

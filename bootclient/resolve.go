@@ -12,6 +12,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
@@ -32,7 +33,7 @@ type resolveOptions struct {
 	timeout   time.Duration
 	patience  time.Duration // the most that a busy source may extend the timeout to
 	times     *timing.Table
-	report    *Report
+	report    *report.Report
 }
 
 // A resolver finds the newest valid release. It asks every source for its pointers, verifies
@@ -143,9 +144,9 @@ func (r resolution) summary() string {
 	case r.announcers == 0:
 		return "the DHT"
 	case r.dht:
-		return fmt.Sprintf("%d of %s and the DHT", r.announcers, count(r.sources, "source"))
+		return fmt.Sprintf("%d of %s and the DHT", r.announcers, report.Count(r.sources, "source"))
 	}
-	return fmt.Sprintf("%d of %s", r.announcers, count(r.sources, "source"))
+	return fmt.Sprintf("%d of %s", r.announcers, report.Count(r.sources, "source"))
 }
 
 func (r *resolver) search(ctx context.Context) error {
@@ -435,7 +436,7 @@ func (r *resolver) timedOut() error {
 	}
 	if n := r.countStrangers(); n > 0 && n == len(r.replies) && len(r.candidates) == 0 {
 		return fmt.Errorf("channel %q for %q: %w: %s; %s answered, none knows this repository's name %s: check the address of the mirror with its path; is it the right root.json?",
-			r.policy().Channel, r.policy().Arch, cas.ErrUnreachable, r.disc.status(), count(n, "source"), strings.Join(r.names, ", "))
+			r.policy().Channel, r.policy().Arch, cas.ErrUnreachable, r.disc.status(), report.Count(n, "source"), strings.Join(r.names, ", "))
 	}
 	return r.notFound(fmt.Sprintf("no source sent it within %s", r.searchTime()))
 }

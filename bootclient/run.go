@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -21,7 +22,7 @@ import (
 func Run(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, error) {
 	cfg = cfg.complete()
 	r := cfg.Report
-	r.setMode(cfg.Mode.Name)
+	r.SetMode(cfg.Mode.Name)
 	v, err := runSteps(ctx, cfg, sink)
 	if err != nil {
 		sink.Abort()
@@ -57,10 +58,10 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	}
 	defer disc.close()
 	var f *fetch
-	stats := func() []SourceStats { return allStats(disc, c, f) }
+	stats := func() []report.SourceStats { return allStats(disc, c, f) }
 	record := func() {
-		cfg.Report.setSources(stats())
-		cfg.Report.setServed(share.blocks.served())
+		cfg.Report.SetSources(stats())
+		cfg.Report.SetServed(share.blocks.served())
 	}
 	defer record()
 
@@ -96,7 +97,7 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 		if won.pointer.directory.Defined() {
 			ready.Head = won.pointer.directory.String()
 		}
-		cfg.Report.setServing(ready)
+		cfg.Report.SetServing(ready)
 		cfg.Stay(ready)
 		<-ctx.Done()
 	}
@@ -124,7 +125,7 @@ func resolveStep(ctx context.Context, cfg Config, disc *discovery, c *cache, nam
 		step.Done("NOT UP TO DATE: the last good release, as mode %s allows", cfg.Mode.Name)
 	}
 	rel := won.v.Release()
-	r.setRelease(ReleaseLine{rel.Channel, rel.Arch, rel.Version, rel.Number, won.v.TimestampVersion()})
+	r.SetRelease(report.Release{Channel: rel.Channel, Arch: rel.Arch, Version: rel.Version, Number: rel.Number, Timestamp: won.v.TimestampVersion()})
 	if !won.v.LastGood() {
 		step.Done("%s/%s release %s from %s", rel.Channel, rel.Arch, rel.Version, won.summary())
 	}
@@ -145,7 +146,7 @@ func lastGood(ctx context.Context, cfg Config, cause error) (resolution, error) 
 	return resolution{v: v, memory: cas.NewMemory()}, nil
 }
 
-func allStats(disc *discovery, c *cache, f *fetch) []SourceStats {
+func allStats(disc *discovery, c *cache, f *fetch) []report.SourceStats {
 	list := disc.sources.stats()
 	if st, used := c.snapshot(); used {
 		list = append(list, st)

@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/gateway"
@@ -31,14 +32,14 @@ type machine struct {
 	t      *testing.T
 	cfg    bootclient.Config
 	out    string
-	report *bootclient.Report
+	report *report.Report
 }
 
 func newMachine(t *testing.T, r *repo, mode string) *machine {
 	t.Helper()
 	m, err := modes.Load(mode)
 	ok(t, err)
-	report := bootclient.NewReport(time.Now(), testWriter{t})
+	report := report.New(time.Now(), testWriter{t})
 	return &machine{t: t, out: filepath.Join(t.TempDir(), "out"), report: report, cfg: bootclient.Config{
 		Root: r.root, Channel: "stable", Arch: "x86_64", Mode: m, Timeout: time.Minute, Report: report,
 	}}
@@ -111,7 +112,7 @@ func (m *machine) refuses(code int, words ...string) {
 	}
 }
 
-func (m *machine) source(name string) bootclient.SourceStats {
+func (m *machine) source(name string) report.SourceStats {
 	m.t.Helper()
 	for _, s := range m.report.Sources() {
 		if strings.Contains(s.Name, name) {
@@ -119,7 +120,7 @@ func (m *machine) source(name string) bootclient.SourceStats {
 		}
 	}
 	m.t.Fatalf("no source %q in the report: %+v", name, m.report.Sources())
-	return bootclient.SourceStats{}
+	return report.SourceStats{}
 }
 
 func TestFetchFromAMirrorIsByteForByte(t *testing.T) {
@@ -134,12 +135,12 @@ func TestFetchFromAMirrorIsByteForByte(t *testing.T) {
 		t.Errorf("cmdline is %q", cmdline)
 	}
 	var report struct {
-		Result  string                   `json:"result"`
-		Sources []bootclient.SourceStats `json:"sources"`
-		Release bootclient.ReleaseLine   `json:"release"`
-		Steps   []struct{ Name string }  `json:"steps"`
-		Memory  int64                    `json:"memory_peak_bytes"`
-		Refused []bootclient.Refusal     `json:"refused"`
+		Result  string                  `json:"result"`
+		Sources []report.SourceStats    `json:"sources"`
+		Release report.Release          `json:"release"`
+		Steps   []struct{ Name string } `json:"steps"`
+		Memory  int64                   `json:"memory_peak_bytes"`
+		Refused []report.Refusal        `json:"refused"`
 	}
 	data, err := os.ReadFile(filepath.Join(m.out, "report.json"))
 	ok(t, err)
@@ -372,7 +373,7 @@ func TestARefusalIsPrintedOnce(t *testing.T) {
 	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
 	m.cfg.Now = func() time.Time { return time.Now().Add(30 * time.Hour) }
 	console := new(bytes.Buffer)
-	m.cfg.Report = bootclient.NewReport(time.Now(), console)
+	m.cfg.Report = report.New(time.Now(), console)
 	m.refuses(cli.ExitUntrusted, "expired")
 	ok(t, m.cfg.Report.Words(console))
 	if n := strings.Count(console.String(), "expired"); n != 1 {
@@ -534,7 +535,7 @@ func TestAnInterruptLeavesNothing(t *testing.T) {
 	m := newMachine(t, r, "private")
 	m.cfg.Mirrors = []string{s.URL}
 	console := new(bytes.Buffer)
-	m.cfg.Report = bootclient.NewReport(time.Now(), console)
+	m.cfg.Report = report.New(time.Now(), console)
 	if err := m.fetch(ctx); cli.Code(err) != cli.ExitInterrupted {
 		t.Errorf("exit code %d: %v", cli.Code(err), err)
 	}
@@ -551,7 +552,7 @@ func TestASourceThatStartsLateIsUsed(t *testing.T) {
 	late, addr := node(t, p2p.Options{}, nil)
 	m := newMachine(t, r, "private")
 	console := &lines{}
-	m.report = bootclient.NewReport(time.Now(), console)
+	m.report = report.New(time.Now(), console)
 	m.cfg.Report, m.cfg.Peers = m.report, []string{addr}
 	served := make(chan error, 1)
 	go func() {

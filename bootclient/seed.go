@@ -12,6 +12,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/file"
@@ -29,7 +30,7 @@ type seedOptions struct {
 	artifacts string // folder with the leaves that the cache lacks, "" for none
 	node      p2p.Options
 	http      string // host:port, "" for a free port
-	ready     func(Ready)
+	ready     func(report.Ready)
 	log       *slog.Logger
 }
 
@@ -73,7 +74,7 @@ func (s *seeder) serve(ctx context.Context) error {
 	ready.Release, ready.Head = now.release.Version, now.pointer.directory.String()
 	s.ready(ready)
 	err = errors.Join(s.follow(ctx, open), open.close())
-	s.log.Info("seed: ends", "served", bytesOf(s.sent.Load()))
+	s.log.Info("seed: ends", "served", report.Bytes(s.sent.Load()))
 	return err
 }
 

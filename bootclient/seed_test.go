@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/gateway"
@@ -36,10 +37,10 @@ func filled(t *testing.T, r *repo, cache string) bootclient.Config {
 }
 
 // seeds runs a seed until the test ends or stop is called.
-func seeds(t *testing.T, cfg bootclient.Config) (r bootclient.Ready, stop func() error) {
+func seeds(t *testing.T, cfg bootclient.Config) (r report.Ready, stop func() error) {
 	t.Helper()
-	ready := make(chan bootclient.Ready, 1)
-	cfg.Ready = func(r bootclient.Ready) { ready <- r }
+	ready := make(chan report.Ready, 1)
+	cfg.Ready = func(r report.Ready) { ready <- r }
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- bootclient.Seed(ctx, cfg) }()
@@ -348,7 +349,7 @@ func TestASeedRefusesAReleaseThatItWouldNotBoot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := honest
 			tt.bend(t, &cfg)
-			cfg.Ready = func(bootclient.Ready) { t.Error("it serves") }
+			cfg.Ready = func(report.Ready) { t.Error("it serves") }
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			err := bootclient.Seed(ctx, cfg)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/limit"
@@ -38,8 +39,8 @@ type serving struct {
 }
 
 // ready returns the present addresses.
-func (s *serving) ready() Ready {
-	r := Ready{Peer: s.node.ID().String(), HTTP: []string{}, Listen: []string{}}
+func (s *serving) ready() report.Ready {
+	r := report.Ready{Peer: s.node.ID().String(), HTTP: []string{}, Listen: []string{}}
 	r.HTTP = append(r.HTTP, p2p.Origins(p2p.ListenerAddrs(s.listener.Addr()))...)
 	for _, a := range s.node.Addrs() {
 		r.Listen = append(r.Listen, a.String())

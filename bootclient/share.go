@@ -18,6 +18,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multiaddr"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
@@ -184,7 +185,7 @@ func (p leafPosition) read(c cid.Cid) ([]byte, error) {
 
 // saveTo writes the metadata, the records and the inner nodes to a cache, all or nothing. It writes
 // nothing if dir is "" or nothing is shared. An error does not end the boot.
-func (s *sharedBlocks) saveTo(ctx context.Context, dir cacheDir, log *slog.Logger, r *Report) {
+func (s *sharedBlocks) saveTo(ctx context.Context, dir cacheDir, log *slog.Logger, r *report.Report) {
 	if s == nil || dir == "" || len(s.records) == 0 {
 		return
 	}
@@ -235,9 +236,9 @@ type shareOptions struct {
 	serve  bool                  // serve the verified blocks
 	listen []multiaddr.Multiaddr // none for free ports
 	http   string                // host:port, "" for a free port
-	ready  func(Ready)
+	ready  func(report.Ready)
 	log    *slog.Logger
-	report *Report
+	report *report.Report
 }
 
 // A sharing is the node of a machine that fetches, and what it serves to others.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -31,7 +31,7 @@ var swarmMode = modes.Mode{Name: "swarm", Discovery: []string{"mirror"}, Cache: 
 // A seeder is a machine that runs in the background and serves.
 type seeder struct {
 	*machine
-	ready     chan bootclient.Ready
+	ready     chan report.Ready
 	committed chan struct{}
 	stop      func() error
 }
@@ -39,10 +39,10 @@ type seeder struct {
 // starts begins a fetch that continues to serve.
 func (m *machine) starts() *seeder {
 	m.t.Helper()
-	s := &seeder{machine: m, ready: make(chan bootclient.Ready, 1), committed: make(chan struct{})}
+	s := &seeder{machine: m, ready: make(chan report.Ready, 1), committed: make(chan struct{})}
 	m.cfg.Mode, m.cfg.Share = swarmMode, true
-	m.cfg.Ready = func(r bootclient.Ready) { s.ready <- r }
-	m.cfg.Stay = func(r bootclient.Ready) {
+	m.cfg.Ready = func(r report.Ready) { s.ready <- r }
+	m.cfg.Stay = func(r report.Ready) {
 		if r.Release != "1" && r.Release != "2" || len(r.HTTP) == 0 {
 			m.t.Errorf("it says that it serves %+v", r)
 		}
@@ -60,7 +60,7 @@ func (m *machine) starts() *seeder {
 }
 
 // loopback returns the plain HTTP origin on loopback.
-func loopback(t *testing.T, r bootclient.Ready) string {
+func loopback(t *testing.T, r report.Ready) string {
 	t.Helper()
 	for _, o := range r.HTTP {
 		if strings.HasPrefix(o, "http://127.0.0.1:") {
@@ -221,7 +221,7 @@ func TestAMachineThatMustNotServeDoesNotListen(t *testing.T) {
 			m := newMachine(t, r, "private")
 			listened := false
 			m.cfg.Mode, m.cfg.Share, m.cfg.Peers, m.cfg.Mirrors = tt.mode, tt.share, []string{address}, nil
-			m.cfg.Ready = func(bootclient.Ready) { listened = true }
+			m.cfg.Ready = func(report.Ready) { listened = true }
 			if tt.mode.Proxy == "" {
 				m.boots(r)
 			} else {

@@ -3,6 +3,7 @@ package bootclient
 import (
 	"io"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -17,7 +18,7 @@ type Sink interface {
 	// Commit is called after every target has the signed length and sha256; for a
 	// SelfVerifier, Commit itself compares the sha256. Only now may anything appear
 	// under its final name. The report is complete but for what Commit itself takes.
-	Commit(v *manifest.Verified, r *Report) error
+	Commit(v *manifest.Verified, r *report.Report) error
 	// Abort drops everything. It is also called after a Commit that failed.
 	Abort()
 }

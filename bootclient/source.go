@@ -14,6 +14,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
@@ -51,7 +52,7 @@ type source struct {
 
 	mu          sync.Mutex
 	endpoints   []*endpoint // best first; empty until dialled
-	stats       SourceStats
+	stats       report.SourceStats
 	failures    int       // transport errors in a row
 	lastErr     error     // the last error
 	silentSince time.Time // when the first unanswered request was made, zero after an answer
@@ -74,11 +75,11 @@ func newSource(kind, key string, dial func(ctx context.Context) ([]*endpoint, er
 	return &source{
 		times: &timing.Usual, kind: kind, key: key, dial: dial,
 		opening: make(chan struct{}, 1), banned: make(chan struct{}),
-		stats: SourceStats{Name: key, Kind: kind},
+		stats: report.SourceStats{Name: key, Kind: kind},
 	}
 }
 
-func (s *source) String() string { return s.kind + " " + clean(s.key) }
+func (s *source) String() string { return s.kind + " " + report.Clean(s.key) }
 
 // isPeer reports whether the source has a peer ID, so that it may be a peer of the swarm.
 func (s *source) isPeer() bool { return s.kind != kindMirror && !s.blocksOnly() }
@@ -422,7 +423,7 @@ func (s *source) lastError() error {
 	return fmt.Errorf("%s: %w", s, s.lastErr)
 }
 
-func (s *source) snapshot() SourceStats {
+func (s *source) snapshot() report.SourceStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.stats

@@ -11,6 +11,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -187,9 +188,9 @@ func (set *sourceSet) dialPeer(ctx context.Context, id peer.ID) ([]*endpoint, er
 }
 
 // stats returns the counters of all sources that were dialled or made faults.
-func (set *sourceSet) stats() []SourceStats {
+func (set *sourceSet) stats() []report.SourceStats {
 	list, _ := set.known()
-	var out []SourceStats
+	var out []report.SourceStats
 	for _, s := range list {
 		if st := s.snapshot(); st.Address != "" || len(st.Faults) > 0 {
 			out = append(out, st)

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -46,7 +46,7 @@ func withAdvice(err error, advice string) error {
 
 // refusedLines formats the metadata and blocks that were refused, one a line, as many as fit
 // into limit bytes.
-func refusedLines(refused []bootclient.Refusal, limit int) string {
+func refusedLines(refused []report.Refusal, limit int) string {
 	lines := ""
 	for _, r := range refused {
 		line := fmt.Sprintf("\nrefused: %s from %s: %s", r.What, r.Source, r.Why)

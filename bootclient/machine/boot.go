@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -66,7 +67,7 @@ func (b *boot) recordFailure(err error) error {
 
 // A boot is the state that the steps of one attempt share.
 type boot struct {
-	report     *bootclient.Report
+	report     *report.Report
 	newDisk    chan struct{}   // signalled for each new block device
 	entropy    <-chan struct{} // closed when random numbers are ready
 	config     bootclient.Config

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
@@ -73,7 +73,7 @@ func TestAPanicBecomesAnError(t *testing.T) {
 
 func TestTheErrorOfTheBootProcessReachesPID1(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "failed")
-	err := writeFailure(file, errors.New("release: block bafk…: corrupt\nand more"), []bootclient.Refusal{
+	err := writeFailure(file, errors.New("release: block bafk…: corrupt\nand more"), []report.Refusal{
 		{Source: "peer X", What: "block", Why: "wrong hash"},
 	}, "another publisher")
 	if err != nil {

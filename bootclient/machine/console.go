@@ -8,13 +8,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 // newReport returns a report whose times count from the start of the kernel and whose steps are
 // printed to w as `[  1.234s] step: summary`.
-func newReport(w io.Writer) *bootclient.Report {
-	return bootclient.NewReport(time.Now().Add(-uptime()), w)
+func newReport(w io.Writer) *report.Report {
+	return report.New(time.Now().Add(-uptime()), w)
 }
 
 // uptime returns the time since the start of the kernel, as dmesg prints it.
@@ -28,7 +28,7 @@ func uptime() time.Duration {
 
 // logger returns a logger that writes warnings and errors as lines of the report. The report
 // adds its own time, so the time of the record is left out.
-func logger(report *bootclient.Report) *slog.Logger {
+func logger(report *report.Report) *slog.Logger {
 	return slog.New(slog.NewTextHandler(reportLines{report}, &slog.HandlerOptions{
 		Level: slog.LevelWarn,
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -41,7 +41,7 @@ func logger(report *bootclient.Report) *slog.Logger {
 }
 
 // reportLines is an io.Writer that adds what is written to a report, a line for each Write.
-type reportLines struct{ report *bootclient.Report }
+type reportLines struct{ report *report.Report }
 
 func (l reportLines) Write(p []byte) (int, error) {
 	l.report.Say("log: %s", p)

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 // Files of the initramfs that configure the machine. phase-image writes them.
@@ -43,7 +43,7 @@ func Init() {
 // pid1 is the state of PID 1.
 type pid1 struct {
 	out    *consoles
-	report *bootclient.Report
+	report *report.Report
 	role   string
 	retry  <-chan struct{}
 	pause  time.Duration // before the next attempt on a machine without a console

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -184,7 +185,7 @@ func (p *Payload) VerifiesSHA256() {}
 
 // Commit appends the files for the target, seals the memory, and compares the length and sha256 of
 // every artifact in the sealed memory with the manifest.
-func (p *Payload) Commit(v *manifest.Verified, r *bootclient.Report) error {
+func (p *Payload) Commit(v *manifest.Verified, r *report.Report) error {
 	report, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -192,7 +193,7 @@ func (p *Payload) Commit(v *manifest.Verified, r *bootclient.Report) error {
 	return p.commit(v.Release(), report, r)
 }
 
-func (p *Payload) commit(release manifest.Release, report []byte, r *bootclient.Report) error {
+func (p *Payload) commit(release manifest.Release, report []byte, r *report.Report) error {
 	if err := p.layout(); err != nil {
 		return err
 	}
@@ -253,7 +254,7 @@ func seal(f *os.File) error {
 
 // verify hashes every artifact in the sealed memory: the last check before kexec reads the same
 // memory. It reports its progress.
-func (p *Payload) verify(release manifest.Release, report *bootclient.Report) (err error) {
+func (p *Payload) verify(release manifest.Release, report *report.Report) (err error) {
 	var done, total atomic.Int64
 	for _, a := range p.artifacts {
 		total.Add(a.size)

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 // A failurePolicy says what an error of a step means, and whether runSteps reports the step.
@@ -25,7 +25,7 @@ type step struct {
 
 // runSteps runs the steps in order and reports each result. It returns the first error of a
 // required step, prefixed with the step's name.
-func runSteps(ctx context.Context, report *bootclient.Report, steps []step) error {
+func runSteps(ctx context.Context, report *report.Report, steps []step) error {
 	for _, s := range steps {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -37,7 +37,7 @@ func runSteps(ctx context.Context, report *bootclient.Report, steps []step) erro
 	return nil
 }
 
-func (s step) do(ctx context.Context, report *bootclient.Report) error {
+func (s step) do(ctx context.Context, report *report.Report) error {
 	if s.onFailure == selfReporting {
 		summary, err := s.run(ctx)
 		if err == nil {

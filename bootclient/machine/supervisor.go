@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 const (
@@ -30,7 +30,7 @@ const (
 
 // supervise is PID 1 of the boot role: it starts the boot process, waits for its end, and jumps
 // into the loaded kernel. It returns only when that fails.
-func supervise(out *consoles, report *bootclient.Report) error {
+func supervise(out *consoles, report *report.Report) error {
 	err := runSteps(context.Background(), report, []step{
 		{"kernel", optional, kernelVersion},
 		{"clock", optional, bootClock},
@@ -100,7 +100,7 @@ func childError(ws unix.WaitStatus, text string) error {
 }
 
 // writeFailure writes the error for PID 1, with the refused metadata and blocks and the advice.
-func writeFailure(file string, reason error, refused []bootclient.Refusal, advice string) error {
+func writeFailure(file string, reason error, refused []report.Refusal, advice string) error {
 	text := strings.ReplaceAll(reason.Error(), "\n", "; ") + refusedLines(refused, maxFailure/2)
 	if advice != "" {
 		text += "\nto try: " + advice

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 // movedMounts are the mounts that are moved to the next root.
@@ -19,7 +19,7 @@ var movedMounts = []string{"/dev", "/proc", "/sys", "/run"}
 // switchRoot makes newRoot the root of the machine and replaces this process by its init. The
 // initramfs cannot be unmounted; its files are deleted to free their memory. Files that are open,
 // such as the squashfs of the loop device, stay.
-func switchRoot(out *consoles, report *bootclient.Report) error {
+func switchRoot(out *consoles, report *report.Report) error {
 	if err := checkInit(newRoot, nextInit); err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -33,7 +33,7 @@ var targetModules = []string{"loop", "squashfs", "overlay"}
 
 // target is PID 1 of the target role: it mounts the release's squashfs under an overlay in memory
 // and replaces itself by its init. It returns only on an error.
-func target(out *consoles, report *bootclient.Report) error {
+func target(out *consoles, report *report.Report) error {
 	return runSteps(context.Background(), report, []step{
 		{"target", optional, func(ctx context.Context) (string, error) { return announceRelease(ctx, out) }},
 		{"modules", optional, loadTargetModules},

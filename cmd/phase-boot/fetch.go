@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
@@ -119,16 +120,16 @@ func (f *fetchFlags) run(ctx context.Context) error {
 	}
 	defer sink.Close()
 	line := &statusLine{w: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
-	report := bootclient.NewReport(time.Now(), line)
-	cfg.Report, cfg.Progress = report, line.progress
+	rep := report.New(time.Now(), line)
+	cfg.Report, cfg.Progress = rep, line.progress
 	useProxy(&cfg)
 	var printErr error
 	printReport := sync.OnceFunc(func() {
 		line.clear()
-		printErr = f.printReport(report, err)
+		printErr = f.printReport(rep, err)
 	})
 	if f.seed {
-		cfg.Stay = func(r bootclient.Ready) {
+		cfg.Stay = func(r report.Ready) {
 			printReport()
 			printServing("fetch", r)
 			fmt.Fprintln(os.Stderr, "phase-boot fetch: serving until interrupted")
@@ -137,7 +138,7 @@ func (f *fetchFlags) run(ctx context.Context) error {
 	line.show("searching for sources…")
 	_, err = bootclient.Run(ctx, cfg, sink)
 	if f.seed && err == nil {
-		fmt.Fprintf(os.Stderr, "phase-boot fetch: served %s to other machines\n", humanize.IBytes(uint64(report.Served())))
+		fmt.Fprintf(os.Stderr, "phase-boot fetch: served %s to other machines\n", humanize.IBytes(uint64(rep.Served())))
 	}
 	printReport()
 	return cmp.Or(err, printErr)
@@ -172,7 +173,7 @@ func (f *fetchFlags) config() (bootclient.Config, error) {
 }
 
 // printReport prints the report: as text on stderr, or as JSON on stdout.
-func (f *fetchFlags) printReport(report *bootclient.Report, err error) error {
+func (f *fetchFlags) printReport(report *report.Report, err error) error {
 	if f.json {
 		return json.NewEncoder(os.Stdout).Encode(report)
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -107,7 +108,7 @@ func (f *seedFlags) run(ctx context.Context) error {
 }
 
 // printReady prints the addresses of this machine.
-func (f *seedFlags) printReady(r bootclient.Ready) {
+func (f *seedFlags) printReady(r report.Ready) {
 	if f.json {
 		json.NewEncoder(os.Stdout).Encode(r)
 		return
@@ -116,6 +117,6 @@ func (f *seedFlags) printReady(r bootclient.Ready) {
 }
 
 // printServing prints the release, the peer ID and the HTTP addresses that are served.
-func printServing(verb string, r bootclient.Ready) {
+func printServing(verb string, r report.Ready) {
 	fmt.Fprintf(os.Stderr, "phase-boot %s: serving release %s as peer %s at %s\n", verb, r.Release, r.Peer, strings.Join(r.HTTP, " "))
 }

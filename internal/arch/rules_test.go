@@ -57,6 +57,8 @@ var rules = []rule{
 		[]string{"publisher/...", "manifest/...", "cas/...", "internal/p2p/...", "internal/gateway", "internal/bitswap", "internal/limit", "internal/atomicfile", "internal/file", "internal/ed25519pem", "internal/ipnsname"},
 		"a publisher has no release key and shares no code path with the machine that must distrust it",
 	},
+	{"bootclient/timing", []string{"internal/gateway"}, "a leaf: a table of times"},
+	{"bootclient/report", []string{"bootclient/timing", "internal/bootargs"}, "it records what the other rooms do, and knows none of them"},
 	{
 		"bootclient/...",
 		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},

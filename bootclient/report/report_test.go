@@ -1,4 +1,4 @@
-package bootclient_test
+package report_test
 
 import (
 	"strings"
@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 // A long step reports its progress, a short one does not.
@@ -21,8 +21,8 @@ func TestALongStepReportsItsProgress(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var console strings.Builder
-				report := bootclient.NewReport(time.Now(), &console)
-				report.While(func(so time.Duration) string { return "check: " + so.String() + " so far" }, func() { time.Sleep(tt.takes) })
+				r := report.New(time.Now(), &console)
+				r.While(func(so time.Duration) string { return "check: " + so.String() + " so far" }, func() { time.Sleep(tt.takes) })
 				if got := strings.Count(console.String(), "\n"); got != len(tt.want) {
 					t.Errorf("%d lines:\n%s", got, console.String())
 				}

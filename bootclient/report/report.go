@@ -1,4 +1,4 @@
-package bootclient
+package report
 
 import (
 	"context"
@@ -45,7 +45,7 @@ type reportData struct {
 	Start    time.Time     `json:"start"`
 	Duration Millis        `json:"duration_ms"`
 	Mode     string        `json:"mode,omitempty"`
-	Release  *ReleaseLine  `json:"release,omitempty"`
+	Release  *Release      `json:"release,omitempty"`
 	Steps    []*Step       `json:"steps"`
 	Sources  []SourceStats `json:"sources"`
 	Refused  []Refusal     `json:"refused"`
@@ -62,8 +62,8 @@ func (m Millis) MarshalJSON() ([]byte, error) {
 	return strconv.AppendInt(nil, time.Duration(m).Milliseconds(), 10), nil
 }
 
-// ReleaseLine names the release that was chosen.
-type ReleaseLine struct {
+// Release names the release that was chosen.
+type Release struct {
 	Channel   string `json:"channel"`
 	Arch      string `json:"arch"`
 	Version   string `json:"release"`
@@ -95,7 +95,7 @@ type SourceStats struct {
 
 // AddFault adds an error to the faults, unless it is there or there are too many.
 func (s *SourceStats) AddFault(err error) {
-	words := clean(err.Error())
+	words := Clean(err.Error())
 	if len(s.Faults) < maxFaults && !slices.Contains(s.Faults, words) {
 		s.Faults = append(s.Faults, words)
 	}
@@ -130,9 +130,9 @@ type Refusal struct {
 	Why    string `json:"why"`
 }
 
-// NewReport begins a report. Finished steps are printed to console, one line each, if console
+// New begins a report. Finished steps are printed to console, one line each, if console
 // is not nil. Times are offsets from start.
-func NewReport(start time.Time, console io.Writer) *Report {
+func New(start time.Time, console io.Writer) *Report {
 	return &Report{
 		start: start, console: console, now: time.Now,
 		data: reportData{Start: start.UTC(), Steps: []*Step{}, Sources: []SourceStats{}, Refused: []Refusal{}},
@@ -188,9 +188,9 @@ func (s *Step) end(words string, err error) {
 func (s *Step) keep(words string, err error) {
 	r := s.report
 	s.Took = Millis(r.now().Sub(r.start)) - s.At
-	s.Words = clean(words)
+	s.Words = Clean(words)
 	if err != nil {
-		s.Error = clean(err.Error())
+		s.Error = Clean(err.Error())
 	}
 }
 
@@ -198,7 +198,7 @@ func (s *Step) keep(words string, err error) {
 func (r *Report) Say(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.print(clean(fmt.Sprintf(format, args...)))
+	r.print(Clean(fmt.Sprintf(format, args...)))
 }
 
 // While runs f. Meanwhile it prints words(time so far) every timing.SayBusy.
@@ -233,7 +233,7 @@ func (r *Report) print(line string) {
 func (r *Report) Refuse(source, what string, why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f := Refusal{clean(source), clean(what), clean(why.Error())}
+	f := Refusal{Clean(source), Clean(what), Clean(why.Error())}
 	for _, have := range r.data.Refused {
 		if have == f {
 			return
@@ -252,7 +252,7 @@ func (r *Report) Finish(err error) {
 	defer r.mu.Unlock()
 	r.data.Result, r.data.Error = "ok", ""
 	if err != nil {
-		r.data.Result, r.data.Error = "failed", clean(err.Error())
+		r.data.Result, r.data.Error = "failed", Clean(err.Error())
 	}
 	r.data.Duration = Millis(r.now().Sub(r.start))
 	r.data.Memory = memoryPeak()
@@ -314,25 +314,25 @@ func (r *Report) Words(w io.Writer) error {
 	return err
 }
 
-func (r *Report) setMode(name string) {
+func (r *Report) SetMode(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Mode = name
 }
 
-func (r *Report) setRelease(l ReleaseLine) {
+func (r *Report) SetRelease(l Release) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Release = &l
 }
 
-func (r *Report) setServed(n int64) {
+func (r *Report) SetServed(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Served = n
 }
 
-func (r *Report) setServing(at Ready) {
+func (r *Report) SetServing(at Ready) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Serving = &at
@@ -345,16 +345,16 @@ func (r *Report) Served() int64 {
 	return r.data.Served
 }
 
-func (r *Report) setSources(list []SourceStats) {
+func (r *Report) SetSources(list []SourceStats) {
 	sort.SliceStable(list, func(i, j int) bool { return list[i].Bytes > list[j].Bytes })
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Sources = list
 }
 
-// clean makes a text from outside safe for one line of a console: limited in length, without
+// Clean makes a text from outside safe for one line of a console: limited in length, without
 // control characters, direction marks and passwords of URLs.
-func clean(s string) string {
+func Clean(s string) string {
 	s = bootargs.Redact(s)
 	s = strings.Map(func(c rune) rune {
 		if c == '\n' || c == '\t' {
@@ -387,13 +387,13 @@ func memoryPeak() int64 {
 	return 0
 }
 
-// count returns a number and a noun.
-func count(n int, thing string) string {
+// Count returns a number and a noun.
+func Count(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
 	}
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// bytesOf returns a number of bytes in words.
-func bytesOf(n int64) string { return humanize.IBytes(uint64(n)) }
+// Bytes returns a number of bytes in words.
+func Bytes(n int64) string { return humanize.IBytes(uint64(n)) }
