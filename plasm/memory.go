@@ -90,7 +90,7 @@ func (l *linear) Free() {
 }
 
 // errHostMemory is the cause with which watchHost ends a context.
-var errHostMemory = errors.New("the job's stack or tables outgrew the machine")
+var errHostMemory = errors.New("the job's stack or tables need too much memory")
 
 // watchHost samples the memory of this process and ends ctx when it has grown by more than extra bytes.
 // It limits the guest's stack, which is not linear memory and which the engine does not limit in bytes.

@@ -187,7 +187,7 @@ func TestABootWithoutNodesHandsOverNothingToServe(t *testing.T) {
 	if err := p.commit(releaseOf(files), []byte("{}"), newReport(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
-	if got := handedOver(t, p); got["phase/seed.env"] != nil || got["phase/kernel"] != nil || !strings.Contains(p.seed.summary, "nothing was kept") {
+	if got := handedOver(t, p); got["phase/seed.env"] != nil || got["phase/kernel"] != nil || !strings.Contains(p.seed.summary, "no files to serve") {
 		t.Errorf("handed over; the report has %q", p.seed.summary)
 	}
 }

@@ -47,7 +47,7 @@ func (p *Payload) appendSeedFiles(minRAM int64) {
 func (p *Payload) appendExtraFiles(minRAM int64) (size int64, err error) {
 	files, err := p.extraFiles()
 	if err != nil {
-		return 0, fmt.Errorf("nothing was kept: %w", err)
+		return 0, fmt.Errorf("no files to serve: %w", err)
 	}
 	for _, f := range files {
 		size += f.data.Size()
@@ -97,7 +97,7 @@ func (p *Payload) checkSeedMemory(size, minRAM int64) error {
 		return fmt.Errorf("serving %s from memory needs %s free, not %s", formatBytes(size), formatBytes(need), formatBytes(free))
 	}
 	if size > total/maxSeedFraction {
-		return fmt.Errorf("%s are more than 1/%d of the memory", formatBytes(size), maxSeedFraction)
+		return fmt.Errorf("the files to serve have %s, more than 1/%d of the memory", formatBytes(size), maxSeedFraction)
 	}
 	if minRAM > 0 && checkMinRAM(minRAM+(size+seedReserve)>>20, total) != nil {
 		return fmt.Errorf("the release requires its %d MiB for itself", minRAM)

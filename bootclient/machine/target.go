@@ -114,7 +114,7 @@ func squashError(err error) error {
 func attachLoop(file string) (string, error) {
 	backing, err := os.Open(file)
 	if err != nil {
-		return "", fmt.Errorf("%w; was the release signed with --rootfs?", err)
+		return "", fmt.Errorf("%w; its publisher must sign the release with --rootfs", err)
 	}
 	defer backing.Close()
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
