@@ -63,9 +63,9 @@ type dhcpResult struct {
 }
 
 // up brings up lo and every wired interface and starts DHCP on each interface that has a link. It
-// returns networkGrace after the first address, or with the reason why there is no address after
-// networkDeadline. Interfaces that get a link later are configured too, until ctx ends. Without
-// any wired interface the error is errNoNIC.
+// returns at most networkGrace after the first address, or the reason why there is no address
+// after networkDeadline. Interfaces that get a link later are configured too, until ctx ends. If
+// no wired interface appears within nicTimeout, the error is errNoNIC.
 func (n *network) up(ctx context.Context) (summary string, err error) {
 	if lo, err := netlink.LinkByName("lo"); err != nil || netlink.LinkSetUp(lo) != nil {
 		return "", errors.Join(errors.New("lo: cannot be brought up"), err)
