@@ -11,13 +11,14 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
 // A cache is the store of blocks on the machine's disk. It is an untrusted source that is
 // read before all others. Its errors never end a boot. The zero cache is off.
 type cache struct {
 	cacheOptions
-	store *cas.Packs // nil when the cache is off
+	store *pack.Store // nil when the cache is off
 
 	mu            sync.Mutex
 	stats         report.SourceStats
@@ -111,7 +112,7 @@ func (c *cache) isBroken() bool {
 // stopWriting ends all writing after an error. A full disk ends it only after noMoreRoom.
 func (c *cache) stopWriting(err error) {
 	c.mu.Lock()
-	first := !c.broken && (c.roomExhausted || !cas.IsFull(err))
+	first := !c.broken && (c.roomExhausted || !pack.IsFull(err))
 	c.broken = c.broken || first
 	if first {
 		c.stats.AddFault(lost(err))
@@ -124,7 +125,7 @@ func (c *cache) stopWriting(err error) {
 
 // lost adds to a write error what it means for the next fetch.
 func lost(err error) error {
-	if cas.IsFull(err) {
+	if pack.IsFull(err) {
 		return errors.New("disk full: the blocks that did not fit are fetched again next time")
 	}
 	return fmt.Errorf("%w; no more blocks are stored, and the others are fetched again next time", err)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/bootclient/report"
-	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/file/filetest"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -137,7 +137,7 @@ func asNobody(t *testing.T) {
 func TestACacheThatDoesNotOpenIsSkipped(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	release := make(chan struct{})
-	bootclient.OpenPacksWith(t, func(context.Context, string, cas.PackOptions) (*cas.Packs, error) {
+	bootclient.OpenPacksWith(t, func(context.Context, string, pack.Options) (*pack.Store, error) {
 		<-release
 		return nil, errors.New("too late")
 	})

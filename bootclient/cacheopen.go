@@ -15,6 +15,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
 // errSlow is the error of a cache that did not open within its deadline.
@@ -54,7 +55,7 @@ func openCache(ctx context.Context, o cacheOptions) (*cache, error) {
 
 // withRemedy adds the remedy to the error of a cache that a person named.
 func withRemedy(err error) error {
-	if errors.Is(err, fs.ErrPermission) || cas.IsFull(err) { // these already contain one remedy
+	if errors.Is(err, fs.ErrPermission) || pack.IsFull(err) { // these already contain one remedy
 		return fmt.Errorf("%w, or omit --cache: then every fetch requests all blocks, and an older release is not recognized", err)
 	}
 	return fmt.Errorf("%w; name another folder with --cache", err)
@@ -79,7 +80,7 @@ func (c *cache) open(ctx context.Context) error {
 			err = c.openStore(ctx)
 		}
 	}
-	if !errors.Is(err, cas.ErrBusy) && !errors.Is(err, syscall.EROFS) {
+	if !errors.Is(err, pack.ErrBusy) && !errors.Is(err, syscall.EROFS) {
 		return err
 	}
 	c.report.Refuse("cache", "storing blocks", fmt.Errorf("%w; opened read-only: new blocks are fetched again next time", err))
@@ -94,11 +95,11 @@ func (c *cache) open(ctx context.Context) error {
 func (c *cache) openStore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.within, fmt.Errorf("%w (%s)", errSlow, c.within))
 	type opened struct {
-		store *cas.Packs
+		store *pack.Store
 		err   error
 	}
 	done := make(chan opened, 1)
-	open, dir, opts := openPacks, c.dir.blocks(), cas.PackOptions{ReadOnly: c.readOnly, Log: c.log, MaxPack: cachePack, Lazy: true}
+	open, dir, opts := openPacks, c.dir.blocks(), pack.Options{ReadOnly: c.readOnly, Log: c.log, MaxPack: cachePack, Lazy: true}
 	go func() {
 		store, err := open(ctx, dir, opts)
 		done <- opened{store, err}
@@ -120,7 +121,7 @@ func (c *cache) openStore(ctx context.Context) error {
 }
 
 // openPacks is replaced by tests of a disk that does not answer.
-var openPacks = cas.OpenPacksContext
+var openPacks = pack.OpenContext
 
 // writable creates the folder of a cache if it is missing, and returns an error if this user
 // cannot write to it.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
 const (
@@ -71,7 +72,7 @@ func (c *cache) collect(ctx context.Context, p roomPlan, lacks int64) (full bool
 	c.report.Say("cache: removing blocks that this release does not need, to make room for %s", report.Bytes(lacks))
 	step := c.report.Begin("cache")
 	sum, err := c.store.Collect(ctx, p.contains())
-	if cas.IsFull(err) {
+	if pack.IsFull(err) {
 		step.Done("no room to copy the blocks that this release needs")
 		return true
 	}

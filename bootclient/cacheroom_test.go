@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/netns"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -140,7 +141,7 @@ func TestACacheOfOnePackThatFilledItsDiskIsEmptied(t *testing.T) {
 // many bytes of the disk are left.
 func (r *repo) onePack(dir string, left int64) {
 	r.t.Helper()
-	store, err := cas.OpenPacks(dir, cas.PackOptions{})
+	store, err := pack.Open(dir, pack.Options{})
 	ok(r.t, err)
 	put := func(data []byte) { ok(r.t, store.Put(r.t.Context(), cas.Sum(cid.Raw, data), data)) }
 	leaves, err := cas.Leaves(r.t.Context(), r.store, r.cids["rootfs"], int64(len(r.signed["rootfs"])))

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient/timing"
-	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
 // Hurry makes every pause and limit of the table in docs/PATIENCE.md n times shorter.
@@ -35,7 +35,7 @@ func (c *Config) OpenCacheWithin(d time.Duration) {
 }
 
 // OpenPacksWith replaces the function that opens caches until the test ends.
-func OpenPacksWith(t testing.TB, open func(context.Context, string, cas.PackOptions) (*cas.Packs, error)) {
+func OpenPacksWith(t testing.TB, open func(context.Context, string, pack.Options) (*pack.Store, error)) {
 	was := openPacks
 	openPacks = open
 	t.Cleanup(func() { openPacks = was })

@@ -15,6 +15,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/limit"
@@ -37,7 +38,7 @@ type seedOptions struct {
 // A seeder serves a cache until ctx ends.
 type seeder struct {
 	seedOptions
-	store    *cas.Packs
+	store    *pack.Store
 	lastLook string // IPNS records and number of blocks of the last look
 	current  atomic.Pointer[seededRelease]
 	sent     atomic.Int64 // bytes sent to other machines
@@ -48,7 +49,7 @@ type seeder struct {
 func serveCache(ctx context.Context, o seedOptions) error {
 	s := &seeder{seedOptions: o}
 	var err error
-	if s.store, err = cas.OpenPacksContext(ctx, o.cache.blocks(), cas.PackOptions{ReadOnly: true, Log: o.log}); err != nil {
+	if s.store, err = pack.OpenContext(ctx, o.cache.blocks(), pack.Options{ReadOnly: true, Log: o.log}); err != nil {
 		return fmt.Errorf("cache %s: %w; fill it with phase-boot fetch --cache", o.cache, err)
 	}
 	defer s.store.Close()

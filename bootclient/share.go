@@ -21,6 +21,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -198,7 +199,7 @@ func (s *sharedBlocks) saveTo(ctx context.Context, dir cacheDir, log *slog.Logge
 func (s *sharedBlocks) write(ctx context.Context, dir cacheDir, log *slog.Logger) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	store, err := cas.OpenPacks(dir.blocks(), cas.PackOptions{Log: log})
+	store, err := pack.Open(dir.blocks(), pack.Options{Log: log})
 	if err != nil {
 		return err
 	}

@@ -10,19 +10,22 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A File is a file's name by content and its length in bytes.
+// A File is the root of a file and its length.
 type File struct {
 	CID  cid.Cid
-	Size int64
+	Size int64 // bytes
 }
 
-// AddFile cuts r as chunker says, names leaves and nodes, and calls put for every
-// block: leaves in file order, then inner nodes, the root last. put is called by
-// one goroutine at a time and must not keep data after it returns. Leaves are
-// hashed on all cores; memory stays at a few segments of 1 to 9 MiB. With size-N
-// the root is the one that `ipfs add --cid-version=1 --chunker=size-N --hash=blake3`
-// gives (raw leaves, 174 links a node).
-func AddFile(ctx context.Context, put func(ctx context.Context, c cid.Cid, data []byte) error, r io.Reader, chunker string) (File, error) {
+// A PutFunc takes a block, as Store.Put does. It must not use data after it returns.
+type PutFunc func(ctx context.Context, c cid.Cid, data []byte) error
+
+// AddFile cuts r into leaves with the named chunker, hashes leaves and inner nodes, and calls
+// put for every block: the leaves in file order, then the inner nodes, the root last. It
+// calls put from one goroutine at a time. Leaves are hashed on all cores; AddFile uses a few
+// segments of memory, of 1 to 9 MiB each. With size-N the root is the one that
+// `ipfs add --cid-version=1 --chunker=size-N --hash=blake3` gives (raw leaves, 174 links a
+// node).
+func AddFile(ctx context.Context, put PutFunc, r io.Reader, chunker string) (File, error) {
 	k, err := parseChunker(chunker)
 	if err != nil {
 		return File{}, err
@@ -34,22 +37,22 @@ func AddFile(ctx context.Context, put func(ctx context.Context, c cid.Cid, data 
 	return addTree(ctx, put, leaves, k.links())
 }
 
-// FileCID names a file as AddFile does and keeps nothing.
+// FileCID returns what AddFile returns, and stores nothing.
 func FileCID(ctx context.Context, r io.Reader, chunker string) (File, error) {
 	return AddFile(ctx, func(context.Context, cid.Cid, []byte) error { return nil }, r, chunker)
 }
 
-// job is a segment on its way.
+// A job is a segment in the pipeline of addLeaves.
 type job struct {
 	*segment
-	cids   []cid.Cid
-	hashed chan struct{}
+	cids   []cid.Cid     // of the leaves
+	hashed chan struct{} // receives when cids is filled
 }
 
-// addLeaves is a pipeline of jobs, a few of them for any file: the caller's goroutine
-// reads, so r is never read after it returned; one goroutine cuts; one on each core hashes;
-// and one puts the leaves in order and hands the job back to the reader.
-func addLeaves(ctx context.Context, put func(context.Context, cid.Cid, []byte) error, r io.Reader, k chunker) ([]branch, error) {
+// addLeaves is a pipeline with a fixed number of jobs: the caller's goroutine reads, so r is
+// never read after addLeaves has returned; one goroutine cuts; one goroutine on each core
+// hashes; one goroutine puts the leaves in file order and returns the job to the reader.
+func addLeaves(ctx context.Context, put PutFunc, r io.Reader, k chunker) ([]branch, error) {
 	workers := runtime.GOMAXPROCS(0)
 	free := make(chan *job, workers+3)
 	read, unhashed, order := make(chan *job, cap(free)), make(chan *job, cap(free)), make(chan *job, cap(free))
@@ -66,13 +69,14 @@ func addLeaves(ctx context.Context, put func(context.Context, cid.Cid, []byte) e
 	})
 	readErr := readSegments(gctx, r, k, free, read)
 	close(read)
-	// A failed put cancels gctx: its error says more than the reader's.
+	// A failed put cancels gctx and so ends the reader: return the error of put.
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	return leaves, readErr
 }
 
+// readSegments fills jobs from r. It makes a new job only while no job is free.
 func readSegments(ctx context.Context, r io.Reader, k chunker, free chan *job, read chan<- *job) error {
 	for made := 0; ; {
 		if made < cap(free) && len(free) == 0 {
@@ -94,6 +98,7 @@ func readSegments(ctx context.Context, r io.Reader, k chunker, free chan *job, r
 	}
 }
 
+// cutLeaves cuts the jobs in file order and passes them on.
 func cutLeaves(k chunker, read <-chan *job, unhashed, order chan<- *job) {
 	c := cutter{kind: k}
 	for j := range read {
@@ -105,6 +110,7 @@ func cutLeaves(k chunker, read <-chan *job, unhashed, order chan<- *job) {
 	close(order)
 }
 
+// hashLeaves computes the CIDs of the leaves of jobs.
 func hashLeaves(unhashed <-chan *job) {
 	for j := range unhashed {
 		j.cids = j.cids[:0]
@@ -115,7 +121,8 @@ func hashLeaves(unhashed <-chan *job) {
 	}
 }
 
-func putLeaves(ctx context.Context, put func(context.Context, cid.Cid, []byte) error, order <-chan *job, free chan<- *job) ([]branch, error) {
+// putLeaves puts the leaves of jobs in file order and returns them.
+func putLeaves(ctx context.Context, put PutFunc, order <-chan *job, free chan<- *job) ([]branch, error) {
 	var leaves []branch
 	for j := range order {
 		<-j.hashed
@@ -134,15 +141,15 @@ func putLeaves(ctx context.Context, put func(context.Context, cid.Cid, []byte) e
 	return leaves, nil
 }
 
-// A branch is a link and the bytes of the file below it.
+// A branch is a link and the number of bytes of the file below it.
 type branch struct {
 	link
 	bytes uint64
 }
 
-// addTree puts the inner nodes over the leaves: each level is grouped from the left
-// into nodes of width links, until one is left. It is boxo's balanced layout.
-func addTree(ctx context.Context, put func(context.Context, cid.Cid, []byte) error, level []branch, width int) (File, error) {
+// addTree puts the inner nodes over the leaves in boxo's balanced layout: it groups each
+// level from the left into nodes of width links, until one node is left.
+func addTree(ctx context.Context, put PutFunc, level []branch, width int) (File, error) {
 	for len(level) > 1 {
 		next := make([]branch, 0, (len(level)+width-1)/width)
 		for len(level) > 0 {
@@ -158,6 +165,7 @@ func addTree(ctx context.Context, put func(context.Context, cid.Cid, []byte) err
 	return File{CID: level[0].cid, Size: int64(level[0].bytes)}, nil
 }
 
+// addNode returns the inner node over children, and its block.
 func addNode(children []branch) (branch, []byte) {
 	var parent branch
 	links, fs := make([]link, len(children)), unixfs{kind: typeFile, blocks: make([]uint64, len(children))}

@@ -25,8 +25,8 @@ var (
 	blake3Pre = cid.Prefix{Version: 1, Codec: cid.DagProtobuf, MhType: mh.BLAKE3, MhLength: -1}
 )
 
-// foreignRoot is the root that boxo's importer, which is Kubo's, gives a file.
-func foreignRoot(t *testing.T, spl chunk.Splitter, links int) cid.Cid {
+// boxoRoot returns the root of a file from boxo's importer, which Kubo uses.
+func boxoRoot(t *testing.T, spl chunk.Splitter, links int) cid.Cid {
 	t.Helper()
 	params := helpers.DagBuilderParams{Dagserv: mdtest.Mock(), Maxlinks: links, RawLeaves: true, CidBuilder: blake3Pre}
 	h, err := params.New(spl)
@@ -40,7 +40,7 @@ func foreignRoot(t *testing.T, spl chunk.Splitter, links int) cid.Cid {
 	return root.Cid()
 }
 
-func TestRootsAreThoseThatKuboSaid(t *testing.T) {
+func TestRootsAreThoseOfKubo(t *testing.T) {
 	data := castest.Bytes(5, 50<<20)
 	for _, want := range kuboRoots {
 		got, err := cas.FileCID(t.Context(), bytes.NewReader(data[:want.size]), want.chunker)
@@ -50,7 +50,7 @@ func TestRootsAreThoseThatKuboSaid(t *testing.T) {
 	}
 }
 
-func TestRootsAreThoseOfIPFSAdd(t *testing.T) {
+func TestRootsAreThoseOfBoxo(t *testing.T) {
 	data := castest.Bytes(4, 174*174*10+2*1740)
 	for _, size := range []int{1, 10, 1000, 262144} {
 		for _, n := range []int{
@@ -64,7 +64,7 @@ func TestRootsAreThoseOfIPFSAdd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := foreignRoot(t, chunk.NewSizeSplitter(bytes.NewReader(data[:n]), int64(size)), 174)
+			want := boxoRoot(t, chunk.NewSizeSplitter(bytes.NewReader(data[:n]), int64(size)), 174)
 			if got.CID != want || got.Size != int64(n) {
 				t.Errorf("size-%d, %d bytes: %v, boxo gives %s", size, n, got, want)
 			}
@@ -72,7 +72,7 @@ func TestRootsAreThoseOfIPFSAdd(t *testing.T) {
 	}
 }
 
-// cuts is a splitter that deals out leaves that were cut before.
+// cuts is a splitter that returns leaves that were cut before.
 type cuts struct{ leaves [][]byte }
 
 func (c *cuts) Reader() io.Reader { return nil }
@@ -99,7 +99,7 @@ func TestContentDefinedFilesAreBalancedDAGsOf1024Links(t *testing.T) {
 			t.Fatal(err)
 		}
 		leaves := len(spl.leaves)
-		if want := foreignRoot(t, &spl, 1024); f.CID != want {
+		if want := boxoRoot(t, &spl, 1024); f.CID != want {
 			t.Errorf("%d leaves: %s, boxo gives %s", leaves, f.CID, want)
 		}
 	}
@@ -119,7 +119,7 @@ func TestBlocksComeLeavesFirstRootLast(t *testing.T) {
 		if c.Type() == cid.DagProtobuf {
 			nodes++
 		} else if nodes > 0 {
-			t.Fatal("a leaf after a node")
+			t.Fatal("a leaf comes after a node")
 		}
 	}
 	if want := 2000 + 12 + 1; len(order) != want || order[len(order)-1] != f.CID {
@@ -152,7 +152,7 @@ func TestAddFileCanBeCancelled(t *testing.T) {
 	}
 }
 
-// endless is a file without an end.
+// endless is a reader that never ends.
 type endless struct{}
 
 func (endless) Read(b []byte) (int, error) { return len(b), nil }

@@ -18,7 +18,7 @@ import (
 
 // The digests are those of BLAKE3's official test_vectors.json, whose inputs repeat
 // the bytes 0 to 250.
-func TestNamesAreBLAKE3sOfficialVectors(t *testing.T) {
+func TestCIDsMatchTheOfficialBLAKE3Vectors(t *testing.T) {
 	for length, digest := range map[int]string{
 		0:      "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
 		1:      "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213",
@@ -38,7 +38,7 @@ func TestNamesAreBLAKE3sOfficialVectors(t *testing.T) {
 		if got := hex.EncodeToString(c.Hash()); got != "1e20"+digest {
 			t.Errorf("%d bytes: multihash %s, want 1e20%s", length, got, digest)
 		}
-		// go-multihash must give the same: its own BLAKE3 is replaced.
+		// go-multihash must return the same hash: hash.go replaces its BLAKE3.
 		p := cid.Prefix{Version: 1, Codec: cid.Raw, MhType: mh.BLAKE3, MhLength: -1}
 		if other, err := p.Sum(data); err != nil || other != c {
 			t.Errorf("%d bytes: go-multihash gives %v, %v", length, other, err)
@@ -63,8 +63,8 @@ func TestGoldenCIDs(t *testing.T) {
 	}
 }
 
-func TestForeignNamesAreRefused(t *testing.T) {
-	for name, c := range castest.ForeignCIDs(t) {
+func TestOtherKindsOfCIDsAreRefused(t *testing.T) {
+	for name, c := range castest.RefusedCIDs(t) {
 		if err := cas.CheckCID(c); !errors.Is(err, cas.ErrCorrupt) {
 			t.Errorf("%s: CheckCID: %v, want ErrCorrupt", name, err)
 		}
@@ -119,7 +119,7 @@ func TestNotFoundIsErrNotExist(t *testing.T) {
 }
 
 func FuzzParseCID(f *testing.F) {
-	for name, c := range castest.ForeignCIDs(f) {
+	for name, c := range castest.RefusedCIDs(f) {
 		if name != "none" {
 			f.Add(c.String())
 		}
@@ -144,14 +144,14 @@ func FuzzParseCID(f *testing.F) {
 	})
 }
 
-// Whatever bytes stand under whatever name: only those are handed out that hash to it, and
-// only under a name that is read. go-multihash is the judge.
+// Get returns only bytes that hash to the CID, and only for a CID that CheckCID accepts.
+// The hash is compared with go-multihash's.
 func FuzzBlock(f *testing.F) {
 	for _, data := range [][]byte{nil, []byte("hello"), castest.Bytes(1, 5000)} {
 		f.Add(cas.Sum(cid.Raw, data).Bytes(), data)
 		f.Add(cas.Sum(cid.DagProtobuf, data).Bytes(), data)
 	}
-	for _, c := range castest.ForeignCIDs(f) {
+	for _, c := range castest.RefusedCIDs(f) {
 		f.Add(c.Bytes(), []byte("hello"))
 	}
 	f.Fuzz(func(t *testing.T, name, data []byte) {
@@ -159,21 +159,21 @@ func FuzzBlock(f *testing.F) {
 		if err != nil {
 			return
 		}
-		got, err := cas.Get(t.Context(), liar{data}, c)
+		got, err := cas.Get(t.Context(), sameBytes{data}, c)
 		if err != nil {
 			if !errors.Is(err, cas.ErrCorrupt) || got != nil {
 				t.Fatalf("%d bytes, %v", len(got), err)
 			}
 			return
 		}
-		judged, err := c.Prefix().Sum(data)
-		if err != nil || !judged.Equals(c) || !bytes.Equal(got, data) || cas.CheckCID(c) != nil {
-			t.Fatalf("%s handed out; go-multihash names the bytes %s, %v", c, judged, err)
+		other, err := c.Prefix().Sum(data)
+		if err != nil || !other.Equals(c) || !bytes.Equal(got, data) || cas.CheckCID(c) != nil {
+			t.Fatalf("Get returns %s, go-multihash computes %s, %v", c, other, err)
 		}
 	})
 }
 
-// A liar has the same bytes for every name.
-type liar struct{ data []byte }
+// sameBytes is a source that returns the same bytes for every CID.
+type sameBytes struct{ data []byte }
 
-func (l liar) Block(context.Context, cid.Cid) ([]byte, error) { return l.data, nil }
+func (s sameBytes) Block(context.Context, cid.Cid) ([]byte, error) { return s.data, nil }

@@ -69,8 +69,8 @@ func leafSizes(t *testing.T, r io.Reader, chunker string) []int {
 	return sizes
 }
 
-// Cut points are part of the signed names: a change here means that no release shares a
-// leaf with those that machines have, and that `add` refuses what `release` signed.
+// The signed CIDs depend on the cut points. If these change, a new release shares no leaf
+// with the ones on machines, and `add` refuses a release that was signed before.
 func TestCutPointsAreFrozen(t *testing.T) {
 	data := castest.Bytes(0, 1<<21)
 	for chunker, want := range goldenCuts {
@@ -87,8 +87,7 @@ func TestCutPointsAreFrozen(t *testing.T) {
 	}
 }
 
-// The library's own reader is the judge: cutting in place, segment by segment, must
-// give what it gives.
+// Cutting in place, segment by segment, gives the cuts of the library's own reader.
 func TestCutsAreThoseOfTheLibrary(t *testing.T) {
 	random, zero := castest.Bytes(1, 9<<20), make([]byte, 5<<20)
 	for _, test := range []struct {
@@ -130,8 +129,8 @@ func TestCutsAreThoseOfTheLibrary(t *testing.T) {
 	}
 }
 
-// The frames stand for the blocks of a squashfs: whatever is before, after or missing, a
-// block that stayed as it was stays a leaf.
+// The frames are like the blocks of a squashfs: an unchanged block is the same leaf, whatever
+// comes before or after it.
 func TestALeafEndsWhereAZstdFrameBegins(t *testing.T) {
 	const chunker = "zstd-4096-jc-v1.0.0-16384-65536-262144"
 	frame := func(seed byte, n int) []byte {
@@ -144,9 +143,9 @@ func TestALeafEndsWhereAZstdFrameBegins(t *testing.T) {
 	}
 	got := leafSizes(t, bytes.NewReader(slices.Concat(append([][]byte{make([]byte, 70_000)}, frames...)...)), chunker)
 	if !slices.Equal(got[len(got)-len(want):], want) {
-		t.Errorf("behind other bytes: cuts %d", got)
+		t.Errorf("after other bytes: cuts %d", got)
 	}
-	// a frame that no leaf can hold is cut as any other bytes, and the next one is found
+	// a frame that is longer than a leaf is cut like other bytes, and the next one is found
 	long := slices.Concat(frame(6, 900_000), frame(8, 50_000), frame(9, 20_000))
 	sizes := leafSizes(t, bytes.NewReader(long), chunker)
 	if n := len(sizes); sizes[n-1] != 20_000 || sizes[n-2] != 50_000 {
@@ -157,8 +156,8 @@ func TestALeafEndsWhereAZstdFrameBegins(t *testing.T) {
 	}
 }
 
-// The definition, leaf by leaf, is the judge: no frame is missed because bytes were searched
-// for an earlier leaf.
+// No frame is missed because its bytes were searched for an earlier leaf: the cuts are those
+// of the definition, computed leaf by leaf.
 func TestNoFrameIsMissed(t *testing.T) {
 	const plain = "jc-v1.0.0-4096-16384-65536"
 	data := castest.Bytes(3, 4<<20)
@@ -181,16 +180,16 @@ func TestNoFrameIsMissed(t *testing.T) {
 	}
 }
 
-func TestCutsDoNotDependOnHowTheReaderDealsItsBytes(t *testing.T) {
+func TestCutsDoNotDependOnTheSizesOfReads(t *testing.T) {
 	data := castest.Bytes(2, 5<<20+12345)
 	for _, chunker := range []string{cas.DefaultChunker, "fastcdc-v1.0.0-16384-65536-262144", "size-262144", "size-100000"} {
 		want := leafSizes(t, bytes.NewReader(data), chunker)
 		for name, r := range map[string]io.Reader{
-			"half":           iotest.HalfReader(bytes.NewReader(data)),
-			"data with EOF":  iotest.DataErrReader(bytes.NewReader(data)),
-			"one byte":       iotest.OneByteReader(bytes.NewReader(data)),
-			"small buffers":  io.MultiReader(bytes.NewReader(data[:70001]), bytes.NewReader(data[70001:])),
-			"only an Reader": struct{ io.Reader }{bytes.NewReader(data)},
+			"half":          iotest.HalfReader(bytes.NewReader(data)),
+			"data with EOF": iotest.DataErrReader(bytes.NewReader(data)),
+			"one byte":      iotest.OneByteReader(bytes.NewReader(data)),
+			"small buffers": io.MultiReader(bytes.NewReader(data[:70001]), bytes.NewReader(data[70001:])),
+			"only a Reader": struct{ io.Reader }{bytes.NewReader(data)},
 		} {
 			if got := leafSizes(t, r, chunker); !slices.Equal(got, want) {
 				t.Errorf("%s, %s: cuts %d", chunker, name, got)
@@ -216,7 +215,7 @@ func TestAReadErrorIsNotTheEndOfTheFile(t *testing.T) {
 	}
 }
 
-// stuck gives neither bytes nor an error.
+// stuck is a reader that returns neither bytes nor an error.
 type stuck struct{}
 
 func (stuck) Read([]byte) (int, error) { return 0, nil }

@@ -2,20 +2,20 @@ package cas
 
 import "io"
 
-// minSegment is the least that is read and cut at a time, in bytes.
+// minSegment is the smallest number of bytes that is read and cut at a time.
 const minSegment = 1 << 20
 
-// A segment is a part of a file on its way through AddFile: read, cut, hashed, put. Its
-// leaves begin with what the segment before it could not cut yet.
+// A segment is a part of a file that AddFile reads, cuts, hashes and puts. Its first leaf
+// begins in the rest of the segment before it, which that one could not cut yet.
 type segment struct {
-	buf    []byte   // room for such a rest, and then for what is read
-	read   []byte   // part of buf
-	last   bool     // nothing follows
+	buf    []byte   // the rest of the segment before it, then read
+	read   []byte   // the bytes that were read; part of buf
+	last   bool     // the end of the file
 	leaves [][]byte // parts of buf, in file order
 }
 
-// segmentSize is how much of a file is read into a segment: many leaves, so that the rest
-// that is copied into the next one is a small part.
+// segmentSize is the number of bytes that are read into a segment. It is many leaves, so
+// that the rest, which is copied into the next segment, is a small part of it.
 func (k chunker) segmentSize() int {
 	if k.algorithm == "" {
 		return (minSegment + k.max - 1) / k.max * k.max
@@ -25,8 +25,8 @@ func (k chunker) segmentSize() int {
 
 func (k chunker) newSegment() *segment { return &segment{buf: make([]byte, k.max+k.segmentSize())} }
 
-// fill reads until the segment is full or r has ended. Only a plain io.EOF is an end: a
-// reader that says io.ErrUnexpectedEOF lost bytes, which io.ReadFull would hide.
+// fill reads until the segment is full or r ends. Only io.EOF itself is the end: a reader
+// that returns io.ErrUnexpectedEOF lost bytes, which io.ReadFull would hide.
 func (s *segment) fill(r io.Reader, k chunker) error {
 	into := s.buf[k.max:]
 	n := 0
@@ -50,16 +50,16 @@ func (s *segment) fill(r io.Reader, k chunker) error {
 	return nil
 }
 
-// A cutter cuts the segments of a file one after the other. The leaves are the same
-// however the file is dealt out.
+// A cutter cuts the segments of a file one after another. The leaves do not depend on where
+// one segment ends and the next begins.
 type cutter struct {
 	kind chunker
-	rest []byte // read, but its cut is not known yet
-	none int    // no zstd frame begins in the first none bytes of what is to be cut
+	rest []byte // bytes at the end of the last segment that are not cut yet
+	none int    // no zstd frame begins in the first none bytes that are not cut yet
 	any  bool   // a leaf was cut
 }
 
-// cut fills s.leaves. An empty file is one empty leaf.
+// cut fills s.leaves. An empty file has one empty leaf.
 func (c *cutter) cut(s *segment) {
 	start := c.kind.max - len(c.rest)
 	copy(s.buf[start:], c.rest)
@@ -77,7 +77,7 @@ func (c *cutter) cut(s *segment) {
 	}
 }
 
-// next is the length of the first leaf of data.
+// next returns the length of the first leaf of data.
 func (c *cutter) next(data []byte) (n int) {
 	if c.kind.frame == 0 {
 		return c.kind.plainCut(data)

@@ -10,18 +10,17 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// An Entry is one file of a folder. Size is what the folder says of it (dag-pb's
-// Tsize: the bytes of all its blocks); nothing may rely on it.
+// An Entry is one file of a folder.
 type Entry struct {
 	Name string
 	CID  cid.Cid
-	Size int64
+	Size int64 // dag-pb's Tsize, the bytes of all its blocks; unchecked, so nothing may rely on it
 }
 
-// AddDir puts a UnixFS folder of one block, sorted by name: the block that Kubo
-// writes for the same entries. It takes at most MaxLinks entries with names that
-// ReadDir would accept.
-func AddDir(ctx context.Context, put func(ctx context.Context, c cid.Cid, data []byte) error, entries []Entry) (cid.Cid, error) {
+// AddDir makes a UnixFS folder of one block and calls put for it. The entries are sorted by
+// name; the block is the one that Kubo writes for them. It refuses more than MaxLinks entries
+// and the names that ReadDir refuses.
+func AddDir(ctx context.Context, put PutFunc, entries []Entry) (cid.Cid, error) {
 	if len(entries) > MaxLinks {
 		return cid.Undef, fmt.Errorf("folder: %d entries, the limit is %d", len(entries), MaxLinks)
 	}
@@ -47,15 +46,16 @@ func AddDir(ctx context.Context, put func(ctx context.Context, c cid.Cid, data [
 	return c, nil
 }
 
-// ReadDir reads a UnixFS folder of one block: at most MaxLinks entries, sorted,
-// each name once, 1 to MaxName bytes of UTF-8, neither "." nor ".." and without
-// slashes, backslashes or control characters. Anything else wraps ErrCorrupt.
+// ReadDir reads a UnixFS folder of one block: at most MaxLinks entries in the order of
+// their names, each name once. A name has 1 to MaxName bytes of UTF-8, is neither "." nor
+// "..", and has no slash, backslash or control character. The error for any other folder
+// wraps ErrCorrupt.
 func ReadDir(ctx context.Context, src Source, c cid.Cid) ([]Entry, error) {
 	if err := CheckCID(c); err != nil {
 		return nil, err
 	}
 	if isRaw(c) {
-		return nil, fmt.Errorf("folder %s: it is a file: %w", c, ErrCorrupt)
+		return nil, fmt.Errorf("folder %s: a raw block, not a folder: %w", c, ErrCorrupt)
 	}
 	block, err := Get(ctx, src, c)
 	if err != nil {
@@ -81,15 +81,16 @@ func decodeDir(block []byte) ([]Entry, error) {
 	}
 	entries := make([]Entry, len(links))
 	for i, l := range links {
-		if l.size > 1<<62 {
-			return nil, fmt.Errorf("folder entry %.80q: %d bytes: %w", l.name, l.size, ErrCorrupt)
+		if err := checkSize(l.size); err != nil {
+			return nil, fmt.Errorf("folder entry %.80q: %w", l.name, err)
 		}
 		entries[i] = Entry{Name: l.name, CID: l.cid, Size: int64(l.size)}
 	}
 	return entries, nil
 }
 
-// checkNames wants names strictly ascending and each of them a plain file name.
+// checkNames refuses names that are not in strictly ascending order, and a name that is no
+// plain file name.
 func checkNames(links []link) error {
 	for i, l := range links {
 		if err := checkName(l.name); err != nil {

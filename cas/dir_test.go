@@ -84,7 +84,7 @@ func TestHostileFoldersAreRefused(t *testing.T) {
 			t.Errorf("AddDir takes %q", name)
 		}
 	}
-	for name, c := range castest.ForeignCIDs(t) {
+	for name, c := range castest.RefusedCIDs(t) {
 		if c.Defined() {
 			tests["link "+name] = dir(cas.TestLink{CID: c, Name: "a"})
 		}

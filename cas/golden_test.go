@@ -1,7 +1,7 @@
 package cas_test
 
-// goldenCuts are the leaves of castest.Bytes(0, 2 MiB), that is of ChaCha8 with a key of
-// zeros, and the root over them.
+// goldenCuts are the sizes of the leaves and the root of castest.Bytes(0, 2 MiB), which is
+// ChaCha8 with a key of zeros.
 var goldenCuts = map[string]struct {
 	root  string
 	sizes []int
@@ -37,7 +37,7 @@ var goldenCuts = map[string]struct {
 	},
 }
 
-// kuboRoots are what Kubo 0.43.1 says of castest.Bytes(5, size):
+// kuboRoots are the roots that Kubo 0.43.1 prints for castest.Bytes(5, size):
 // ipfs add -Q --only-hash --cid-version=1 --raw-leaves --hash=blake3 --chunker=…
 var kuboRoots = []struct {
 	chunker string

@@ -12,8 +12,8 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// Memory is a Store in memory, for metadata folders and tests. It is bounded by
-// what its owner puts into it; nothing is ever dropped.
+// Memory is a Store in memory, for metadata folders and tests. It has no limit of its own
+// and never drops a block.
 type Memory struct {
 	mu     sync.RWMutex
 	blocks map[cid.Cid][]byte
@@ -58,7 +58,7 @@ func (m *Memory) Has(ctx context.Context, c cid.Cid) (bool, error) {
 
 // Put keeps a copy of data.
 func (m *Memory) Put(ctx context.Context, c cid.Cid, data []byte) error {
-	if err := checkPut(c, data); err != nil {
+	if err := CheckPut(c, data); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -79,14 +79,14 @@ func (m *Memory) All() iter.Seq2[cid.Cid, []byte] {
 	return maps.All(maps.Clone(m.blocks))
 }
 
-// Sync does nothing: memory is as durable as its process.
+// Sync does nothing: the blocks last as long as the process.
 func (m *Memory) Sync(ctx context.Context) error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.ready(ctx)
 }
 
-// Close drops every block; later calls fail with fs.ErrClosed.
+// Close drops all blocks. Later calls return an error that wraps fs.ErrClosed.
 func (m *Memory) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -99,15 +99,4 @@ func (m *Memory) ready(ctx context.Context) error {
 		return fmt.Errorf("store: %w", fs.ErrClosed)
 	}
 	return ctx.Err()
-}
-
-// checkPut refuses what a store could never hand out again through Get.
-func checkPut(c cid.Cid, data []byte) error {
-	if err := CheckCID(c); err != nil {
-		return err
-	}
-	if len(data) > MaxBlock {
-		return fmt.Errorf("block %s: %d bytes, the limit is %d: %w", c, len(data), MaxBlock, ErrCorrupt)
-	}
-	return nil
 }

@@ -8,11 +8,52 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// The wire form of DAG nodes: dag-pb (https://ipld.io/specs/codecs/dag-pb/spec/)
-// around UnixFS v1 (https://specs.ipfs.tech/unixfs/). Only the one form that Kubo
-// and boxo write is read: what decodes also encodes back to the same bytes.
+// The wire form of DAG nodes is dag-pb (https://ipld.io/specs/codecs/dag-pb/spec/) around
+// UnixFS v1 (https://specs.ipfs.tech/unixfs/). Only the form that Kubo and boxo write is
+// read: a block that decodes encodes back to the same bytes.
 
-// A link of a node. size is dag-pb's Tsize, which nothing here relies on.
+// A Node is a decoded dag-pb block: an inner node of a file, or a folder of one block.
+type Node struct {
+	Dir   bool
+	Size  int64 // bytes of the file; 0 for a folder
+	Links []Link
+}
+
+// A Link is a link of a Node.
+type Link struct {
+	CID  cid.Cid
+	Name string // in a folder: of the entry
+	Size int64  // in a file: bytes of the file below the link
+}
+
+// DecodeNode decodes a block that was checked, of a CID with codec dag-pb. It refuses more
+// than MaxLinks links, a link whose CID CheckCID refuses, a file that has not one size for
+// each link, and names of a folder that ReadDir refuses. It does not compare the sizes of a
+// file. All errors wrap ErrCorrupt.
+func DecodeNode(block []byte) (Node, error) {
+	links, fs, err := decodeNode(block)
+	if err != nil {
+		return Node{}, err
+	}
+	n := Node{Dir: fs.kind == typeDir, Size: int64(fs.size), Links: make([]Link, len(links))}
+	switch {
+	case n.Dir:
+		if err := checkNames(links); err != nil {
+			return Node{}, err
+		}
+	case len(links) != len(fs.blocks):
+		return Node{}, fmt.Errorf("%d links and %d sizes: %w", len(links), len(fs.blocks), ErrCorrupt)
+	}
+	for i, l := range links {
+		n.Links[i] = Link{CID: l.cid, Name: l.name}
+		if !n.Dir {
+			n.Links[i].Size = int64(fs.blocks[i])
+		}
+	}
+	return n, nil
+}
+
+// A link is a link of a node on the wire. size is dag-pb's Tsize, on which nothing relies.
 type link struct {
 	cid  cid.Cid
 	name string
@@ -25,7 +66,7 @@ const (
 	typeFile = 2
 )
 
-// unixfs is the data of a node: its type and, for a file, the sizes under it.
+// unixfs is the data of a node: its type and, for a file, the sizes below it.
 type unixfs struct {
 	kind   uint64
 	size   uint64   // filesize
@@ -73,9 +114,8 @@ func encodeUnixfs(fs unixfs) []byte {
 	return b
 }
 
-// decodeNode reads a node of ours: at most MaxLinks links, each with a CID that we
-// read, and UnixFS data of a file's inner node or of a folder. Every refusal wraps
-// ErrCorrupt.
+// decodeNode decodes a node: at most MaxLinks links, each with a CID that CheckCID accepts,
+// and the UnixFS data of an inner node of a file or of a folder. All errors wrap ErrCorrupt.
 func decodeNode(block []byte) ([]link, unixfs, error) {
 	var (
 		links []link
@@ -139,21 +179,31 @@ func decodeUnixfs(b []byte) (unixfs, error) {
 			}
 		case fsSize:
 			fs.size = n
+			return checkSize(n)
 		case fsBlocks:
 			if len(fs.blocks) == MaxLinks {
 				return fmt.Errorf("more than %d block sizes: %w", MaxLinks, ErrCorrupt)
 			}
 			fs.blocks = append(fs.blocks, n)
+			return checkSize(n)
 		default:
-			return fmt.Errorf("UnixFS field %d, only files of raw leaves and plain folders are read: %w", num, ErrCorrupt)
+			return fmt.Errorf("UnixFS field %d; only files of raw leaves and plain folders are accepted: %w", num, ErrCorrupt)
 		}
 		return nil
 	})
 	return fs, err
 }
 
-// eachField calls f for every field of a protobuf message: n is set for varints, val
-// for bytes. Other wire types are refused.
+// checkSize refuses a size that no file has.
+func checkSize(n uint64) error {
+	if n > 1<<62 {
+		return fmt.Errorf("a size of %d bytes: %w", n, ErrCorrupt)
+	}
+	return nil
+}
+
+// eachField calls f for every field of a protobuf message: n is the value of a varint, val
+// that of bytes. Other wire types are refused.
 func eachField(b []byte, f func(num protowire.Number, n uint64, val []byte) error) error {
 	for len(b) > 0 {
 		num, typ, skip := protowire.ConsumeTag(b)

@@ -11,17 +11,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A Leaf is one raw block of a file: its name, where it goes, and its length in
-// bytes. The length is the file's word: ReadLeaf compares it with the block.
+// A Leaf is one raw block of a file.
 type Leaf struct {
 	CID    cid.Cid
-	Offset int64
-	Size   int64
+	Offset int64 // of its first byte in the file
+	Size   int64 // bytes, as the node above it says; ReadLeaf compares it with the block
 }
 
-// Leaves reads the inner nodes of the file root from src and returns its leaves in
-// file order. They cover exactly size bytes (pass the signed length), without a
-// gap, or the error wraps ErrCorrupt. The leaves themselves are not read.
+// Leaves reads the inner nodes of the file root from src and returns its leaves in file
+// order. It does not read the leaves. size is the signed length of the file: unless the
+// leaves cover exactly size bytes without a gap, the error wraps ErrCorrupt.
 func Leaves(ctx context.Context, src Source, root cid.Cid, size int64) ([]Leaf, error) {
 	var leaves []Leaf
 	err := walk(ctx, src, root, size, func(l Leaf) error {
@@ -39,27 +38,20 @@ func ReadLeaf(ctx context.Context, src Source, l Leaf) ([]byte, error) {
 	return ReadLeafInto(ctx, src, l, new([]byte))
 }
 
-// ReadLeafInto is ReadLeaf for a caller that reads many: what it returns may be in *room,
-// which grows as needed and is overwritten by the next call.
-func ReadLeafInto(ctx context.Context, src Source, l Leaf, room *[]byte) ([]byte, error) {
-	p, ok := src.(*Packs)
-	if !ok || l.Size < 0 || l.Size > MaxBlock {
+// ReadLeafInto is ReadLeaf with a buffer that is used again: the bytes that it returns may
+// be in *buf, which grows as needed, and are good until the next call with that buffer.
+func ReadLeafInto(ctx context.Context, src Source, l Leaf, buf *[]byte) ([]byte, error) {
+	if _, ok := src.(FileSource); !ok || l.Size < 0 || l.Size > MaxBlock {
 		return l.checked(Get(ctx, src, l.CID))
 	}
-	if err := CheckCID(l.CID); err != nil {
-		return nil, err
-	}
-	if n := int(l.Size) + maxHead; cap(*room) < n {
-		*room = make([]byte, n)
-	}
-	data, err := p.sized(ctx, l.CID, int(l.Size), (*room)[:cap(*room)])
-	if err == nil {
-		err = Check(l.CID, data)
+	data, err := Append(ctx, src, l.CID, int(l.Size), (*buf)[:0])
+	if cap(data) > cap(*buf) {
+		*buf = data
 	}
 	return l.checked(data, err)
 }
 
-// checked compares the length of a block with what the leaf's file says.
+// checked compares the length of a block with the length that the node above it says.
 func (l Leaf) checked(data []byte, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err
@@ -70,15 +62,15 @@ func (l Leaf) checked(data []byte, err error) ([]byte, error) {
 	return data, nil
 }
 
-// Copy writes the file root, of exactly size bytes, to w: every block is checked
-// before any byte of it is written. A few leaves are read ahead and checked on all
-// cores; w is written by the caller's goroutine alone.
+// Copy writes the file root, of exactly size bytes, to w. It checks each block before it
+// writes a byte of it. It reads a few leaves ahead and checks them on all cores; only the
+// caller's goroutine writes to w.
 func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64) error {
 	workers := runtime.GOMAXPROCS(0)
-	free := make(chan *ahead, 4*workers)
-	unread, order := make(chan *ahead, cap(free)), make(chan *ahead, cap(free))
+	free := make(chan *readAhead, 4*workers)
+	unread, order := make(chan *readAhead, cap(free)), make(chan *readAhead, cap(free))
 	for range cap(free) {
-		free <- &ahead{done: make(chan struct{}, 1)}
+		free <- &readAhead{done: make(chan struct{}, 1)}
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -88,7 +80,7 @@ func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64
 			select {
 			case a := <-free:
 				a.leaf = l
-				order <- a // there is room for all of them
+				order <- a // never waits: its capacity is that of free
 				unread <- a
 				return nil
 			case <-gctx.Done():
@@ -99,13 +91,13 @@ func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64
 	for range workers {
 		g.Go(func() error {
 			for a := range unread {
-				a.data, a.err = ReadLeafInto(gctx, src, a.leaf, &a.room)
+				a.data, a.err = ReadLeafInto(gctx, src, a.leaf, &a.buf)
 				a.done <- struct{}{}
 			}
 			return nil
 		})
 	}
-	writeErr := writeAhead(gctx, w, order, free)
+	writeErr := writeLeaves(gctx, w, order, free)
 	if writeErr != nil {
 		g.Go(func() error { return writeErr }) // ends the walk
 	}
@@ -115,16 +107,18 @@ func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64
 	return writeErr
 }
 
-// ahead is a leaf that is being read. Its bytes are overwritten by those of a later one.
-type ahead struct {
+// readAhead is a leaf that Copy reads before its turn to be written. It is used again for a
+// later leaf.
+type readAhead struct {
 	leaf Leaf
 	data []byte
-	room []byte
+	buf  []byte // for ReadLeafInto
 	err  error
-	done chan struct{}
+	done chan struct{} // receives when data or err is set
 }
 
-func writeAhead(ctx context.Context, w io.Writer, order <-chan *ahead, free chan<- *ahead) error {
+// writeLeaves writes leaves in the given order, each as soon as it was read.
+func writeLeaves(ctx context.Context, w io.Writer, order <-chan *readAhead, free chan<- *readAhead) error {
 	for a := range order {
 		select {
 		case <-a.done:
@@ -142,8 +136,8 @@ func writeAhead(ctx context.Context, w io.Writer, order <-chan *ahead, free chan
 	return nil
 }
 
-// ReadFile returns the whole file root, which may have at most limit bytes: for files
-// whose length is not known yet, such as metadata. A longer one wraps ErrCorrupt.
+// ReadFile returns the whole file root. It is for files whose length is not known, such as
+// metadata. The error for a file of more than limit bytes wraps ErrCorrupt.
 func ReadFile(ctx context.Context, src Source, root cid.Cid, limit int64) ([]byte, error) {
 	block, err := Get(ctx, src, root)
 	if err != nil {
@@ -151,14 +145,14 @@ func ReadFile(ctx context.Context, src Source, root cid.Cid, limit int64) ([]byt
 	}
 	size := int64(len(block))
 	if !isRaw(root) {
-		_, fs, err := decodeNode(block)
+		n, err := DecodeNode(block)
 		if err != nil {
 			return nil, fmt.Errorf("node %s: %w", root, err)
 		}
-		size = int64(min(fs.size, 1<<62))
+		size = n.Size
 	}
 	if size > limit {
-		return nil, fmt.Errorf("file %s: %d bytes, at most %d are read: %w", root, size, limit, ErrCorrupt)
+		return nil, fmt.Errorf("file %s: %d bytes, the limit is %d: %w", root, size, limit, ErrCorrupt)
 	}
 	if isRaw(root) {
 		return block, nil
@@ -170,9 +164,9 @@ func ReadFile(ctx context.Context, src Source, root cid.Cid, limit int64) ([]byt
 	return buf.Bytes(), nil
 }
 
-// Blocks calls visit for the name of every block of the file root, nodes before what is
-// below them. A block that is in the file twice is visited twice. Nodes are read from
-// src and checked; leaves are not read.
+// Blocks calls visit with the CID of every block of the file root, each node before the
+// blocks below it. A block that occurs twice in the file is visited twice. Blocks reads the
+// nodes from src and checks them; it does not read the leaves.
 func Blocks(ctx context.Context, src Source, root cid.Cid, visit func(cid.Cid) error) error {
 	if err := CheckCID(root); err != nil {
 		return err
@@ -185,40 +179,41 @@ func Blocks(ctx context.Context, src Source, root cid.Cid, visit func(cid.Cid) e
 	if err != nil {
 		return err
 	}
-	_, fs, err := decodeNode(block)
+	n, err := DecodeNode(block)
 	if err != nil {
 		return fmt.Errorf("node %s: %w", root, err)
 	}
-	return w.file(ctx, root, fs.size, 0)
+	return w.file(ctx, root, n.Size, 0)
 }
 
-// walk visits the leaves of a file in order.
+// walk calls visit for the leaves of a file in file order.
 func walk(ctx context.Context, src Source, root cid.Cid, size int64, visit func(Leaf) error) error {
 	if err := CheckCID(root); err != nil {
 		return err
 	}
 	if size < 0 {
-		return fmt.Errorf("file %s: a length of %d bytes: %w", root, size, ErrCorrupt)
+		return fmt.Errorf("file %s: its length is %d bytes, must not be negative: %w", root, size, ErrCorrupt)
 	}
 	if size == 0 && !isRaw(root) {
-		return fmt.Errorf("file %s: nodes over no bytes: %w", root, ErrCorrupt)
+		return fmt.Errorf("file %s: an inner node in an empty file: %w", root, ErrCorrupt)
 	}
 	w := walker{src: src, visit: visit}
-	return w.file(ctx, root, uint64(size), 0)
+	return w.file(ctx, root, size, 0)
 }
 
+// A walker visits the blocks of one file, depth first.
 type walker struct {
 	src           Source
 	visit         func(Leaf) error
-	node          func(cid.Cid) error // nil: nobody asks
-	offset        uint64              // bytes of the leaves visited so far
-	leaves, nodes int                 // visited so far, however often the same one
+	node          func(cid.Cid) error // called for each inner node; may be nil
+	offset        int64               // bytes of the leaves visited so far
+	leaves, nodes int                 // number of visits so far; a repeated block counts each time
 }
 
-// file visits the leaves under c, which must cover exactly size bytes. The sizes
-// are checked downwards, parent against children, before a child is visited: so the
-// whole walk never covers more than the root's size.
-func (w *walker) file(ctx context.Context, c cid.Cid, size uint64, depth int) error {
+// file visits the leaves under c, which must cover exactly size bytes. It compares the size
+// of a node with those of its children before it visits a child, so the whole walk never
+// covers more bytes than the size of the root.
+func (w *walker) file(ctx context.Context, c cid.Cid, size int64, depth int) error {
 	if isRaw(c) {
 		return w.leaf(c, size)
 	}
@@ -233,64 +228,62 @@ func (w *walker) file(ctx context.Context, c cid.Cid, size uint64, depth int) er
 			return err
 		}
 	}
-	links, blocks, err := readNode(ctx, w.src, c, size)
+	links, err := readNode(ctx, w.src, c, size)
 	if err != nil {
 		return err
 	}
-	for i, l := range links {
-		if err := w.file(ctx, l.cid, blocks[i], depth+1); err != nil {
+	for _, l := range links {
+		if err := w.file(ctx, l.CID, l.Size, depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *walker) leaf(c cid.Cid, size uint64) error {
+func (w *walker) leaf(c cid.Cid, size int64) error {
 	if size > MaxBlock {
 		return fmt.Errorf("block %s: a leaf of %d bytes, the limit is %d: %w", c, size, MaxBlock, ErrCorrupt)
 	}
 	if w.leaves++; w.leaves > MaxLeaves {
 		return fmt.Errorf("block %s: more than %d leaves in a file: %w", c, MaxLeaves, ErrCorrupt)
 	}
-	l := Leaf{CID: c, Offset: int64(w.offset), Size: int64(size)}
+	l := Leaf{CID: c, Offset: w.offset, Size: size}
 	w.offset += size
 	return w.visit(l)
 }
 
-// readNode reads an inner node that must cover size bytes, and checks that its links
-// do: none of them empty or named, together exactly size.
-func readNode(ctx context.Context, src Source, c cid.Cid, size uint64) ([]link, []uint64, error) {
+// readNode reads an inner node of a file. It refuses a node that does not cover exactly size
+// bytes, whose links do not add up to size, or that has an empty or a named link.
+func readNode(ctx context.Context, src Source, c cid.Cid, size int64) ([]Link, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	block, err := Get(ctx, src, c)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	links, fs, err := decodeNode(block)
+	n, err := DecodeNode(block)
 	if err != nil {
-		return nil, nil, fmt.Errorf("node %s: %w", c, err)
+		return nil, fmt.Errorf("node %s: %w", c, err)
 	}
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("node %s: %s: %w", c, fmt.Sprintf(format, args...), ErrCorrupt)
 	}
 	switch {
-	case fs.kind != typeFile:
-		return nil, nil, bad("UnixFS type %d, not a file", fs.kind)
-	case fs.size != size:
-		return nil, nil, bad("a file of %d bytes where %d are due", fs.size, size)
-	case len(links) != len(fs.blocks):
-		return nil, nil, bad("%d links and %d sizes", len(links), len(fs.blocks))
+	case n.Dir:
+		return nil, bad("a folder, not a file")
+	case n.Size != size:
+		return nil, bad("a file of %d bytes, the node above says %d", n.Size, size)
 	}
 	left := size
-	for i, n := range fs.blocks {
-		if n == 0 || n > left || links[i].name != "" {
-			return nil, nil, bad("link %d of %d bytes with a name of %d bytes, %d left", i, n, len(links[i].name), left)
+	for i, l := range n.Links {
+		if l.Size == 0 || l.Size > left || l.Name != "" {
+			return nil, bad("link %d of %d bytes with a name of %d bytes, %d left", i, l.Size, len(l.Name), left)
 		}
-		left -= n
+		left -= l.Size
 	}
 	if left != 0 {
-		return nil, nil, bad("its links miss %d bytes", left)
+		return nil, bad("its links are %d bytes short", left)
 	}
-	return links, fs.blocks, nil
+	return n.Links, nil
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas/castest"
 )
 
-// blocks is a source in memory that keeps whatever it is given and counts reads.
+// blocks is a source in memory that counts reads. It does not check what is put.
 type blocks struct {
 	m     map[cid.Cid][]byte
 	reads atomic.Int64
@@ -67,7 +67,7 @@ func repeat[T any](v T, n int) []T {
 	return s
 }
 
-func TestFilesComeBackWhole(t *testing.T) {
+func TestFilesReadBackUnchanged(t *testing.T) {
 	for _, chunker := range []string{cas.DefaultChunker, "jc-v1.0.0-4096-16384-65536", "size-1000", "size-1048576"} {
 		for _, n := range []int{0, 1, 999, 1000, 1001, 174_000, 175_001, 3 << 20} {
 			data, store := castest.Bytes(7, n), cas.NewMemory()
@@ -107,7 +107,7 @@ func TestFilesComeBackWhole(t *testing.T) {
 	}
 }
 
-// dagService reads what boxo's importer wrote.
+// dagService is a source of the blocks that boxo's importer wrote.
 type dagService struct{ format.DAGService }
 
 func (d dagService) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
@@ -118,7 +118,7 @@ func (d dagService) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return n.RawData(), nil
 }
 
-func TestFilesThatIPFSAddedAreRead(t *testing.T) {
+func TestFilesOfBoxoAreRead(t *testing.T) {
 	data := castest.Bytes(8, 1<<20)
 	for _, links := range []int{2, 174, 1024} {
 		serv := mdtest.Mock()
@@ -164,7 +164,7 @@ func TestHostileFilesAreRefused(t *testing.T) {
 		return c
 	}
 	if err := cas.Copy(t.Context(), io.Discard, &src, src.node(good), 3); err != nil {
-		t.Fatal("the honest file:", err)
+		t.Fatal("the valid file:", err)
 	}
 	if err := cas.Copy(t.Context(), io.Discard, &src, deep(cas.MaxDepth), 1); err != nil {
 		t.Fatal("the deepest file:", err)
@@ -179,29 +179,29 @@ func TestHostileFilesAreRefused(t *testing.T) {
 		"sizes that wrap around": {change(func(n *cas.TestNode) {
 			n.Blocks = []uint64{1 << 63, 1 << 63, 3}
 		}), 3},
-		"a zero-sized link":               {change(func(n *cas.TestNode) { n.Blocks = []uint64{3, 0, 0} }), 3},
-		"more links than sizes":           {change(func(n *cas.TestNode) { n.Blocks = []uint64{1, 2} }), 3},
-		"more sizes than links":           {change(func(n *cas.TestNode) { n.Links = n.Links[:2] }), 3},
-		"a named link":                    {change(func(n *cas.TestNode) { n.Links[0].Name = "a" }), 3},
-		"a folder":                        {change(func(n *cas.TestNode) { n.Kind = 1 }), 3},
-		"UnixFS raw":                      {change(func(n *cas.TestNode) { n.Kind = 0 }), 3},
-		"a symlink":                       {change(func(n *cas.TestNode) { n.Kind = 4 }), 3},
-		"a HAMT":                          {change(func(n *cas.TestNode) { n.Kind = 5 }), 3},
-		"no links":                        {src.node(fileNode(0, nil, nil)), 0},
-		"links missing":                   {src.node(fileNode(3, nil, nil)), 3},
-		"a leaf shorter than said":        {src.node(fileNode(2, []cid.Cid{leaf}, []uint64{2})), 2},
-		"a leaf longer than said":         {src.node(fileNode(1, []cid.Cid{src.put(cid.Raw, []byte("xy"))}, []uint64{1})), 1},
-		"a leaf over the block limit":     {src.node(fileNode(1<<21, []cid.Cid{leaf}, []uint64{1 << 21})), 1 << 21},
-		"too deep":                        {deep(cas.MaxDepth + 1), 1},
-		"too wide":                        {src.node(fileNode(1025, repeat(leaf, 1025), repeat(uint64(1), 1025))), 1025},
-		"a block of no node":              {src.put(cid.DagProtobuf, []byte("not protobuf")), 3},
-		"an empty node":                   {src.put(cid.DagProtobuf, nil), 0},
-		"a node of another form":          {src.put(cid.DagProtobuf, append(good.Encode(), 0x1a, 0)), 3},
-		"data before the links":           {src.put(cid.DagProtobuf, dataFirst(good.Encode())), 3},
-		"a raw root of another length":    {leaf, 2},
-		"a raw root over the block limit": {leaf, 1 << 21},
+		"a zero-sized link":                 {change(func(n *cas.TestNode) { n.Blocks = []uint64{3, 0, 0} }), 3},
+		"more links than sizes":             {change(func(n *cas.TestNode) { n.Blocks = []uint64{1, 2} }), 3},
+		"more sizes than links":             {change(func(n *cas.TestNode) { n.Links = n.Links[:2] }), 3},
+		"a named link":                      {change(func(n *cas.TestNode) { n.Links[0].Name = "a" }), 3},
+		"a folder":                          {change(func(n *cas.TestNode) { n.Kind = 1 }), 3},
+		"UnixFS raw":                        {change(func(n *cas.TestNode) { n.Kind = 0 }), 3},
+		"a symlink":                         {change(func(n *cas.TestNode) { n.Kind = 4 }), 3},
+		"a HAMT":                            {change(func(n *cas.TestNode) { n.Kind = 5 }), 3},
+		"no links":                          {src.node(fileNode(0, nil, nil)), 0},
+		"links missing":                     {src.node(fileNode(3, nil, nil)), 3},
+		"a leaf shorter than its node says": {src.node(fileNode(2, []cid.Cid{leaf}, []uint64{2})), 2},
+		"a leaf longer than its node says":  {src.node(fileNode(1, []cid.Cid{src.put(cid.Raw, []byte("xy"))}, []uint64{1})), 1},
+		"a leaf over the block limit":       {src.node(fileNode(1<<21, []cid.Cid{leaf}, []uint64{1 << 21})), 1 << 21},
+		"too deep":                          {deep(cas.MaxDepth + 1), 1},
+		"too wide":                          {src.node(fileNode(1025, repeat(leaf, 1025), repeat(uint64(1), 1025))), 1025},
+		"a block that is no node":           {src.put(cid.DagProtobuf, []byte("not protobuf")), 3},
+		"an empty node":                     {src.put(cid.DagProtobuf, nil), 0},
+		"a node of another form":            {src.put(cid.DagProtobuf, append(good.Encode(), 0x1a, 0)), 3},
+		"data before the links":             {src.put(cid.DagProtobuf, dataFirst(good.Encode())), 3},
+		"a raw root of another length":      {leaf, 2},
+		"a raw root over the block limit":   {leaf, 1 << 21},
 	}
-	for name, c := range castest.ForeignCIDs(t) {
+	for name, c := range castest.RefusedCIDs(t) {
 		tests["root "+name] = struct {
 			root cid.Cid
 			size int64
@@ -224,7 +224,7 @@ func TestHostileFilesAreRefused(t *testing.T) {
 				t.Errorf("Copy wrote %d bytes of %d", out.Len(), test.size)
 			}
 			if _, err := cas.ReadFile(t.Context(), &src, test.root, test.size); !errors.Is(err, cas.ErrCorrupt) &&
-				!strings.HasPrefix(name, "a raw root") && name != "a size that differs from the signed one" && name != "a leaf longer than said" {
+				!strings.HasPrefix(name, "a raw root") && name != "a size that differs from the signed one" && name != "a leaf longer than its node says" {
 				t.Errorf("ReadFile: %v, want ErrCorrupt", err)
 			}
 		})
@@ -237,8 +237,8 @@ func dataFirst(node []byte) []byte {
 	return append(append([]byte(nil), node[i:]...), node[:i]...)
 }
 
-// Few blocks that repeat each other stand for 2^70 bytes, or for 2^50 leaves: work is
-// counted at each visit and ends at the signed size or at MaxLeaves.
+// A few blocks that repeat each other are a file of 2^70 bytes, or of 2^50 leaves. Reading
+// such a file counts each visit, and ends at the signed size or at MaxLeaves.
 func TestDAGBombsCostNoMoreThanTheSignedSize(t *testing.T) {
 	var src blocks
 	bomb := func(leafSize, width uint64) (cid.Cid, uint64) {
@@ -277,7 +277,7 @@ func TestDAGBombsCostNoMoreThanTheSignedSize(t *testing.T) {
 	}
 }
 
-func TestASourceThatLiesOrFailsIsNamedForIt(t *testing.T) {
+func TestEachFaultOfASourceHasItsOwnError(t *testing.T) {
 	store := cas.NewMemory()
 	f, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(1, 1<<20)), "size-1000")
 	if err != nil {
@@ -295,7 +295,7 @@ func TestASourceThatLiesOrFailsIsNamedForIt(t *testing.T) {
 		"sends a lot":        {func(cid.Cid, []byte) ([]byte, error) { return make([]byte, 64<<20), nil }, cas.ErrCorrupt},
 		"does not have it":   {func(c cid.Cid, _ []byte) ([]byte, error) { return nil, cas.NotFound(c) }, fs.ErrNotExist},
 		"cannot be reached":  {func(cid.Cid, []byte) ([]byte, error) { return nil, cas.ErrUnreachable }, cas.ErrUnreachable},
-		"lies about a leaf":  {onlyLeaves(func(d []byte) ([]byte, error) { return d[1:], nil }), cas.ErrCorrupt},
+		"cuts a leaf short":  {onlyLeaves(func(d []byte) ([]byte, error) { return d[1:], nil }), cas.ErrCorrupt},
 		"has only the nodes": {onlyLeaves(func([]byte) ([]byte, error) { return nil, fs.ErrNotExist }), fs.ErrNotExist},
 	} {
 		src := answers{store, test.answer}
@@ -306,13 +306,14 @@ func TestASourceThatLiesOrFailsIsNamedForIt(t *testing.T) {
 	}
 }
 
+// answers is a source that changes the blocks of another source.
 type answers struct {
-	honest cas.Source
+	source cas.Source
 	answer func(c cid.Cid, data []byte) ([]byte, error)
 }
 
 func (a answers) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	data, err := a.honest.Block(ctx, c)
+	data, err := a.source.Block(ctx, c)
 	if err != nil {
 		return nil, err
 	}

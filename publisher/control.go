@@ -12,27 +12,27 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
 // Live are the figures of a running daemon.
 type Live struct {
-	Peer         string    `json:"peer"`
-	Listen       []string  `json:"listen"` // current multiaddrs with /p2p/ID, addresses at relays included
-	Started      time.Time `json:"started"`
-	Peers        int       `json:"peers"`
-	DHTPeers     int       `json:"dht_peers"`
-	HTTPConns    int       `json:"http_connections"`
-	SentBytes    int64     `json:"sent_bytes"`
-	Version      int64     `json:"head_version"`
-	Expires      time.Time `json:"head_expires"` // the first date at which machines refuse a release
-	PointerAge   float64   `json:"head_age_seconds"`
-	RecordAge    float64   `json:"record_age_seconds"`
-	AnnouncedAge float64   `json:"announced_age_seconds"` // of the oldest announcement in the DHT; -1 until all are made
-	Announces    int       `json:"announced_cids"`
-	Store        cas.Stats `json:"-"`
+	Peer         string     `json:"peer"`
+	Listen       []string   `json:"listen"` // current multiaddrs with /p2p/ID, addresses at relays included
+	Started      time.Time  `json:"started"`
+	Peers        int        `json:"peers"`
+	DHTPeers     int        `json:"dht_peers"`
+	HTTPConns    int        `json:"http_connections"`
+	SentBytes    int64      `json:"sent_bytes"`
+	Version      int64      `json:"head_version"`
+	Expires      time.Time  `json:"head_expires"` // the first date at which machines refuse a release
+	PointerAge   float64    `json:"head_age_seconds"`
+	RecordAge    float64    `json:"record_age_seconds"`
+	AnnouncedAge float64    `json:"announced_age_seconds"` // of the oldest announcement in the DHT; -1 until all are made
+	Announces    int        `json:"announced_cids"`
+	Store        pack.Stats `json:"-"`
 
 	verdict repo.Verdict
 	healthy bool

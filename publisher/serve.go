@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/publisher/repo"
@@ -86,7 +86,7 @@ type Ready struct {
 type server struct {
 	ServeOptions
 	repo        *repo.Repo
-	packs       *cas.Packs
+	packs       *pack.Store
 	source      *generations
 	record      *repo.Record
 	node        *p2p.Node

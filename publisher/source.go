@@ -8,7 +8,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
-	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
@@ -27,14 +27,14 @@ type generation struct {
 // generations are the newest pointers and the store of artifacts. It is the cas.Source that
 // the gateway and Bitswap serve.
 type generations struct {
-	packs *cas.Packs
+	packs *pack.Store
 
 	mu      sync.RWMutex
 	list    []*generation // newest first
 	changed chan struct{}
 }
 
-func newGenerations(packs *cas.Packs) *generations {
+func newGenerations(packs *pack.Store) *generations {
 	return &generations{packs: packs, changed: make(chan struct{})}
 }
 
@@ -108,11 +108,11 @@ func (s *generations) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 }
 
 // AppendBlock appends a block to b. The gateway builds a CAR with it.
-func (s *generations) AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error) {
+func (s *generations) AppendBlock(ctx context.Context, c cid.Cid, size int, b []byte) ([]byte, error) {
 	if data, ok := s.metadata(ctx, c); ok {
 		return append(b, data...), nil
 	}
-	return s.packs.AppendBlock(ctx, c, b)
+	return s.packs.AppendBlock(ctx, c, size, b)
 }
 
 // Has reports whether Block has a block.
@@ -123,7 +123,7 @@ func (s *generations) Has(ctx context.Context, c cid.Cid) (bool, error) {
 	return s.packs.Has(ctx, c)
 }
 
-// Open opens the pack with a leaf of an artifact.
-func (s *generations) Open(ctx context.Context, c cid.Cid) (*os.File, int64, error) {
-	return s.packs.Open(ctx, c)
+// OpenBlock opens the pack with a leaf of an artifact.
+func (s *generations) OpenBlock(ctx context.Context, c cid.Cid) (*os.File, int64, error) {
+	return s.packs.OpenBlock(ctx, c)
 }

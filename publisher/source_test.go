@@ -56,7 +56,7 @@ func TestBlocksAreReadIntoTheCallersBuffer(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for _, l := range leaves {
-		got, err := source.AppendBlock(t.Context(), l.CID, room)
+		got, err := source.AppendBlock(t.Context(), l.CID, int(l.Size), room)
 		pubtest.Check(t, err)
 		if string(got[:len(room)]) != "before it" || cas.Check(l.CID, got[len(room):]) != nil {
 			t.Fatalf("%s: not behind the end of the buffer", l.CID)
@@ -66,7 +66,7 @@ func TestBlocksAreReadIntoTheCallersBuffer(t *testing.T) {
 	if took := after.TotalAlloc - before.TotalAlloc; took > uint64(rootfs.Length)/4 {
 		t.Errorf("%d bytes of memory for %d bytes of blocks", took, rootfs.Length)
 	}
-	if _, err := source.AppendBlock(t.Context(), cas.Sum(cid.Raw, []byte("unknown")), room); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := source.AppendBlock(t.Context(), cas.Sum(cid.Raw, []byte("unknown")), -1, room); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a block that is nowhere: %v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/publisher/pubtest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
@@ -173,22 +174,22 @@ func TestADamagedBlockIsLoggedOnce(t *testing.T) {
 // damage changes a byte of a block in the store.
 func (w *world) damage(name string) {
 	w.T.Helper()
-	store, err := cas.OpenPacks(w.Path("store"), cas.PackOptions{ReadOnly: true})
+	store, err := pack.Open(w.Path("store"), pack.Options{ReadOnly: true})
 	pubtest.Check(w.T, err)
 	defer store.Close()
 	c, err := cas.ParseCID(name)
 	pubtest.Check(w.T, err)
-	at, offset, err := store.Open(w.T.Context(), c)
+	at, offset, err := store.OpenBlock(w.T.Context(), c)
 	pubtest.Check(w.T, err)
 	defer at.Close()
-	pack, err := os.OpenFile(at.Name(), os.O_RDWR, 0)
+	file, err := os.OpenFile(at.Name(), os.O_RDWR, 0)
 	pubtest.Check(w.T, err)
-	defer pack.Close()
+	defer file.Close()
 	one := make([]byte, 1)
 	offset += 1000
-	_, err = pack.ReadAt(one, offset)
+	_, err = file.ReadAt(one, offset)
 	pubtest.Check(w.T, err)
 	one[0] ^= 1
-	_, err = pack.WriteAt(one, offset)
+	_, err = file.WriteAt(one, offset)
 	pubtest.Check(w.T, err)
 }

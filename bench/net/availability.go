@@ -17,6 +17,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 )
 
@@ -69,7 +70,7 @@ func (r *repository) availability(ctx context.Context, machines int) (*availabil
 
 // leaves lists the leaves of a file.
 func (r *repository) leaves(ctx context.Context, root cid.Cid, size int64) ([]cas.Leaf, error) {
-	store, err := cas.OpenPacks(r.path("store"), cas.PackOptions{ReadOnly: true})
+	store, err := pack.Open(r.path("store"), pack.Options{ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
@@ -85,7 +86,7 @@ func hostile(ctx context.Context, args []string) error {
 	if len(args) != 6 || attacks[args[0]] == nil {
 		return errors.New("usage: net hostile ATTACK IP STORE PUBLISHER ROOT SIZE")
 	}
-	store, err := cas.OpenPacks(args[2], cas.PackOptions{ReadOnly: true})
+	store, err := pack.Open(args[2], pack.Options{ReadOnly: true})
 	if err != nil {
 		return err
 	}
@@ -167,14 +168,14 @@ func serveHostile(ctx context.Context, ip string, handler http.Handler) error {
 // cached.
 type proxy struct {
 	valid     http.Handler
-	store     *cas.Packs
+	store     *pack.Store
 	publisher *gateway.Client
 
 	mu    sync.Mutex
 	cache map[string][]byte
 }
 
-func newProxy(store *cas.Packs, publisher string) *proxy {
+func newProxy(store *pack.Store, publisher string) *proxy {
 	f := &proxy{store: store, publisher: &gateway.Client{Base: publisher}, cache: map[string][]byte{}}
 	f.valid = gateway.Handler(gateway.Options{Source: f, IPNS: func(ctx context.Context, name string) ([]byte, error) {
 		return f.cached(name, func() ([]byte, error) { return f.publisher.IPNS(ctx, name) })

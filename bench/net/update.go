@@ -10,6 +10,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
 // update counts the bytes of the next release for a machine with the previous one in its
@@ -138,7 +139,7 @@ func (t *tool) curlBytes(ctx context.Context, server, machine *host, size int64)
 // fresh returns the bytes of leaves and inner nodes, and the number of leaves, that only the
 // second file has. Kernel and initramfs are equal in both releases.
 func (r *repository) fresh(ctx context.Context, files []string) (bytes int64, leaves int, err error) {
-	store, err := cas.OpenPacks(r.path("store"), cas.PackOptions{ReadOnly: true})
+	store, err := pack.Open(r.path("store"), pack.Options{ReadOnly: true})
 	if err != nil {
 		return 0, 0, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
 // A result is the measurement of one child process.
@@ -43,7 +44,7 @@ func child(ctx context.Context, args []string) (result, error) {
 		return result{}, errors.New("child: too few arguments")
 	}
 	var r result
-	opts := cas.PackOptions{ReadOnly: args[0] == "copy" || args[0] == "random" || args[0] == "lookup"}
+	opts := pack.Options{ReadOnly: args[0] == "copy" || args[0] == "random" || args[0] == "lookup"}
 	var err error
 	if args[0] == "tiny" {
 		if opts.MaxPack, err = tinyPack(args[2], args[3]); err != nil {
@@ -51,7 +52,7 @@ func child(ctx context.Context, args []string) (result, error) {
 		}
 	}
 	opening := time.Now()
-	p, err := cas.OpenPacks(args[1], opts)
+	p, err := pack.Open(args[1], opts)
 	if err != nil {
 		return r, err
 	}
@@ -94,7 +95,7 @@ func cpu(usage syscall.Rusage) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-func (r *result) ingest(ctx context.Context, p *cas.Packs, file, chunker string) error {
+func (r *result) ingest(ctx context.Context, p *pack.Store, file, chunker string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -113,7 +114,7 @@ func (r *result) ingest(ctx context.Context, p *cas.Packs, file, chunker string)
 }
 
 // read copies a file to nowhere, or reads its leaves in random order on all cores.
-func (r *result) read(ctx context.Context, p *cas.Packs, args []string) error {
+func (r *result) read(ctx context.Context, p *pack.Store, args []string) error {
 	c, err := cas.ParseCID(args[2])
 	if err != nil {
 		return err
@@ -128,7 +129,7 @@ func (r *result) read(ctx context.Context, p *cas.Packs, args []string) error {
 	return r.random(ctx, p, c, size)
 }
 
-func (r *result) random(ctx context.Context, p *cas.Packs, c cid.Cid, size int64) error {
+func (r *result) random(ctx context.Context, p *pack.Store, c cid.Cid, size int64) error {
 	leaves, err := cas.Leaves(ctx, p, c, size)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
 // lookups is the number of blocks that are looked up.
@@ -78,7 +79,7 @@ func tinyPack(blocks, packs string) (int64, error) {
 	return max(1, n*section/m), nil
 }
 
-func putTiny(ctx context.Context, p *cas.Packs, blocks string) error {
+func putTiny(ctx context.Context, p *pack.Store, blocks string) error {
 	n, err := strconv.ParseInt(blocks, 10, 64)
 	if err != nil {
 		return err
@@ -93,7 +94,7 @@ func putTiny(ctx context.Context, p *cas.Packs, blocks string) error {
 }
 
 // lookup looks up stored blocks and as many unknown ones.
-func (r *result) lookup(ctx context.Context, p *cas.Packs, blocks string) error {
+func (r *result) lookup(ctx context.Context, p *pack.Store, blocks string) error {
 	n, err := strconv.ParseInt(blocks, 10, 64)
 	if err != nil {
 		return err

@@ -16,16 +16,16 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// Bytes returns n bytes that are the same for the same seed and look random.
+// Bytes returns n pseudo-random bytes, the same ones for the same seed.
 func Bytes(seed byte, n int) []byte {
 	data := make([]byte, n)
 	rand.NewChaCha8([32]byte{seed}).Read(data)
 	return data
 }
 
-// ForeignCIDs are names that are well formed and must be refused: with any of them
-// an attacker could name bytes of his choice, or name them too weakly.
-func ForeignCIDs(t testing.TB) map[string]cid.Cid {
+// RefusedCIDs returns well-formed CIDs that must be refused. With such a CID an attacker could
+// choose the bytes, or the hash would be too weak.
+func RefusedCIDs(t testing.TB) map[string]cid.Cid {
 	t.Helper()
 	data := []byte("hello")
 	sum := func(codec, code uint64, length int) cid.Cid {
@@ -53,25 +53,25 @@ func ForeignCIDs(t testing.TB) map[string]cid.Cid {
 	}
 }
 
-// Run puts stores through everything that cas.Store promises. open returns a new
-// empty store; Run closes it.
+// Run tests that a store does what cas.Store documents. open returns a new empty store; Run
+// closes it.
 func Run(t *testing.T, open func(t *testing.T) cas.Store) {
 	for _, test := range []struct {
 		name string
 		run  func(t *testing.T, s cas.Store)
 	}{
-		{"a block that was never put is not there", missing},
-		{"what is put can be read and is listed", putGet},
-		{"putting twice keeps one", putTwice},
-		{"one digest under two codecs is two blocks", twoCodecs},
-		{"sha2-256 names are kept too", sha256Name},
-		{"names that we do not read are refused", foreign},
+		{"a block that was never put does not exist", missing},
+		{"a block that was put can be read and is listed", putGet},
+		{"a block can be put twice", putTwice},
+		{"one digest with two codecs is two blocks", twoCodecs},
+		{"sha2-256 CIDs are stored too", sha256CID},
+		{"other CIDs are refused", refused},
 		{"a block over the limit is refused", tooLarge},
-		{"put does not hold on to its argument", argument},
-		{"many at once", concurrent},
+		{"put does not use its argument after it returns", argument},
+		{"many goroutines can use it at once", concurrent},
 		{"a cancelled context ends every call", cancelled},
-		{"a closed store says so", closed},
-		{"a file comes back whole", file},
+		{"calls after close fail with fs.ErrClosed", closed},
+		{"a file reads back unchanged", file},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := open(t)
@@ -83,8 +83,8 @@ func Run(t *testing.T, open func(t *testing.T) cas.Store) {
 	}
 }
 
-// RunSource puts sources through everything that cas.Source promises. open returns a source
-// that has these blocks and no others, and closes it when the test ends.
+// RunSource tests that a source does what cas.Source documents, and cas.FileSource if it is
+// one. open returns a source that has exactly these blocks, and closes it when the test ends.
 func RunSource(t *testing.T, open func(t *testing.T, blocks map[cid.Cid][]byte) cas.Source) {
 	blocks := make(map[cid.Cid][]byte)
 	for i, n := range []int{0, 1, 91, 16347, 65536, 65537, cas.MaxBlock} {
@@ -100,7 +100,7 @@ func RunSource(t *testing.T, open func(t *testing.T, blocks map[cid.Cid][]byte) 
 		t.Fatal(err)
 	}
 	src := open(t, blocks)
-	t.Run("what it has can be read, by many at once, as often as they like", func(t *testing.T) {
+	t.Run("many goroutines can read its blocks at once", func(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
@@ -113,31 +113,72 @@ func RunSource(t *testing.T, open func(t *testing.T, blocks map[cid.Cid][]byte) 
 		}
 		wg.Wait()
 	})
-	t.Run("what it hands out stays as it is", func(t *testing.T) {
+	t.Run("the bytes that it returned do not change", func(t *testing.T) {
 		kept := make(map[cid.Cid][]byte)
 		for c := range blocks {
-			kept[c], _ = src.Block(t.Context(), c) // an error is no bytes, which are compared
+			kept[c], _ = src.Block(t.Context(), c) // after an error the comparison below fails
 		}
 		var copied bytes.Buffer
 		if err := cas.Copy(t.Context(), &copied, src, f.CID, f.Size); err != nil || !bytes.Equal(copied.Bytes(), file.Bytes()) {
-			t.Errorf("the file comes back changed: %v", err)
+			t.Errorf("the file reads back changed: %v", err)
 		}
 		for c, data := range kept {
 			if !bytes.Equal(data, blocks[c]) {
-				t.Errorf("block %s: other bytes now", c)
+				t.Errorf("block %s: the bytes have changed", c)
 			}
 		}
 	})
-	t.Run("what it does not have does not exist", func(t *testing.T) {
+	t.Run("a block that it does not have does not exist", func(t *testing.T) {
 		if _, err := src.Block(t.Context(), cas.Sum(cid.Raw, []byte("never"))); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("Block: %v, want fs.ErrNotExist", err)
 		}
 	})
-	t.Run("nobody asks it for names that we do not read", func(t *testing.T) {
-		for name, c := range ForeignCIDs(t) {
+	t.Run("other CIDs are refused", func(t *testing.T) {
+		for name, c := range RefusedCIDs(t) {
 			if _, err := cas.Get(t.Context(), src, c); !errors.Is(err, cas.ErrCorrupt) {
 				t.Errorf("%s: %v, want ErrCorrupt", name, err)
 			}
+		}
+	})
+	t.Run("a block is appended to the caller's buffer", func(t *testing.T) {
+		var room []byte // grows once, and is used again
+		for c, data := range blocks {
+			for _, size := range []int{-1, 0, len(data), len(data) + 1} {
+				got, err := cas.Append(t.Context(), src, c, size, append(room[:0], "before"...))
+				if err != nil || string(got) != "before"+string(data) {
+					t.Fatalf("block %s, expected size %d: %d bytes, %v", c, size, len(got), err)
+				}
+				room = got
+			}
+		}
+		if got, err := cas.Append(t.Context(), src, cas.Sum(cid.Raw, []byte("never")), 5, []byte("before")); !errors.Is(err, fs.ErrNotExist) || string(got) != "before" {
+			t.Errorf("a missing block: %q, %v", got, err)
+		}
+	})
+	t.Run("a section is read from its file", func(t *testing.T) {
+		files, ok := src.(cas.FileSource)
+		if !ok {
+			return
+		}
+		for c, data := range blocks {
+			f, offset, err := files.OpenBlock(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := cas.Leaf{CID: c, Size: int64(len(data))}
+			got, err := cas.ReadSection(f, offset, l, []byte("before"))
+			if err != nil || !bytes.HasPrefix(got, []byte("before")) || !bytes.HasSuffix(got, append(c.Bytes(), data...)) {
+				t.Errorf("block %s: %d bytes, %v", c, len(got), err)
+			}
+			for what, l := range map[string]cas.Leaf{
+				"another size":  {CID: c, Size: int64(len(data)) + 1},
+				"another block": {CID: cas.Sum(cid.Raw, []byte("never")), Size: int64(len(data))},
+			} {
+				if got, err := cas.ReadSection(f, offset, l, nil); err == nil || len(got) > 0 {
+					t.Errorf("block %s: %s is read: %v", c, what, err)
+				}
+			}
+			f.Close()
 		}
 	})
 	t.Run("a cancelled call ends", func(t *testing.T) {
@@ -179,7 +220,7 @@ func wantBlock(t *testing.T, s cas.Store, c cid.Cid, data []byte) {
 	if err != nil {
 		t.Error("get:", err)
 	} else if !bytes.Equal(got, data) {
-		t.Errorf("get: other bytes, %d of %d", len(got), len(data))
+		t.Errorf("get: %d other bytes than the %d that were put", len(got), len(data))
 	}
 	if ok, err := s.Has(t.Context(), c); !ok || err != nil {
 		t.Errorf("Has: %v, %v", ok, err)
@@ -224,8 +265,8 @@ func twoCodecs(t *testing.T, s cas.Store) {
 	wantBlock(t, s, node, data)
 }
 
-func sha256Name(t *testing.T, s cas.Store) {
-	data := []byte("added elsewhere")
+func sha256CID(t *testing.T, s cas.Store) {
+	data := []byte("added by another program")
 	h, err := mh.Sum(data, mh.SHA2_256, -1)
 	if err != nil {
 		t.Fatal(err)
@@ -241,8 +282,8 @@ func sha256Name(t *testing.T, s cas.Store) {
 	wantBlock(t, s, c, data)
 }
 
-func foreign(t *testing.T, s cas.Store) {
-	for name, c := range ForeignCIDs(t) {
+func refused(t *testing.T, s cas.Store) {
+	for name, c := range RefusedCIDs(t) {
 		if err := s.Put(t.Context(), c, []byte("hello")); !errors.Is(err, cas.ErrCorrupt) {
 			t.Errorf("%s: Put: %v, want ErrCorrupt", name, err)
 		}
@@ -342,6 +383,6 @@ func file(t *testing.T, s cas.Store) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got.Bytes(), data) {
-		t.Error("the file came back changed")
+		t.Error("the file reads back changed")
 	}
 }

@@ -1,4 +1,4 @@
-// Package castest is the one suite that every cas.Store and cas.Source passes. A store's test
-// calls Run with a function that opens an empty one, a source's test RunSource with one that
-// opens it with the blocks it is to have.
+// Package castest is the test suite for every cas.Store and cas.Source. The test of a store
+// calls Run with a function that opens an empty store; the test of a source calls RunSource
+// with a function that opens a source with given blocks. Only tests import it.
 package castest

@@ -19,7 +19,8 @@ type rule struct {
 
 // rules are read top down; the first row that fits a package is its rule.
 var rules = []rule{
-	{"cas/...", []string{"cas/...", "internal/atomicfile", "internal/file"}, "bytes and hashes know nothing of trust or network"},
+	{"cas", []string{"internal/car"}, "bytes and hashes know nothing of trust, network or disk"},
+	{"cas/...", []string{"cas/...", "internal/car", "internal/atomicfile", "internal/file"}, "bytes and hashes know nothing of trust or network"},
 	{"manifest/...", []string{"manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/refusal"}, "trust is decided from bytes alone"},
 
 	{
@@ -72,10 +73,11 @@ var rules = []rule{
 	},
 	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file", "internal/ed25519pem", "internal/refusal"}, "a job's host has neither keys of ours nor a network"},
 
-	{"internal/gateway", []string{"cas/...", "internal/limit", "internal/file"}, "it moves blocks; what they mean is not its business"},
-	{"internal/bitswap", []string{"cas/...", "internal/limit"}, "it moves blocks; what they mean is not its business"},
-	{"internal/p2p/...", []string{"internal/p2p/...", "internal/gateway", "internal/bitswap", "cas/..."}, "it moves blocks; what they mean is not its business"},
+	{"internal/gateway", []string{"cas", "internal/car", "internal/limit", "internal/file"}, "it moves blocks; what they mean is not its business"},
+	{"internal/bitswap", []string{"cas", "internal/limit"}, "it moves blocks; what they mean is not its business"},
+	{"internal/p2p/...", []string{"internal/p2p/...", "internal/gateway", "internal/bitswap", "cas"}, "it moves blocks; what they mean is not its business"},
 	{"internal/limit", nil, "a leaf"},
+	{"internal/car", nil, "a leaf: the store on disk and the gateway frame blocks alike"},
 	{"internal/bootfile/...", []string{"internal/bootfile"}, "a leaf: signer and machine judge a kernel by the same rules, and share nothing else"},
 	{"internal/atomicfile", []string{"internal/file"}, "a leaf"},
 	{"internal/bootargs", nil, "a leaf: the machine and the image builder read one grammar"},

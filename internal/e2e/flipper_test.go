@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
 // flip serves the release from the host with one wrong byte in each of the named blocks. It
@@ -19,7 +20,7 @@ func (h host) flip(cids ...string) string {
 func leaves(t *testing.T, role string) []string {
 	t.Helper()
 	signed := signedRelease(t)
-	store, err := cas.OpenPacks(fx.path("store"), cas.PackOptions{ReadOnly: true})
+	store, err := pack.Open(fx.path("store"), pack.Options{ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}

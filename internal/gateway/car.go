@@ -166,11 +166,6 @@ type carWriter struct {
 	flushed bool // some were written
 }
 
-// An appender is a source that reads behind the end of a buffer.
-type appender interface {
-	AppendBlock(ctx context.Context, c cid.Cid, b []byte) ([]byte, error)
-}
-
 // header writes the CARv1 header.
 func (o *carWriter) header(root cid.Cid) {
 	head := carHeader(root)
@@ -203,7 +198,7 @@ func (o *carWriter) put(c cid.Cid, size int64) ([]byte, error) {
 	if err := o.pause(); err != nil {
 		return nil, err
 	}
-	data, err := o.section(c)
+	data, err := o.section(c, int(size))
 	if err == nil && size >= 0 && int64(len(data)) != size {
 		err = fmt.Errorf("block %s: %d bytes, its file says %d: %w", c, len(data), size, cas.ErrCorrupt)
 	}
@@ -215,12 +210,12 @@ func (o *carWriter) put(c cid.Cid, size int64) ([]byte, error) {
 
 // section reads a block to where it is written from. The length of its section, which
 // stands before it, takes three bytes, and fewer for a small one, which is moved then.
-func (o *carWriter) section(c cid.Cid) ([]byte, error) {
+func (o *carWriter) section(c cid.Cid, size int) ([]byte, error) {
 	const room = 3
 	start := len(o.buf)
 	b := append(append(o.buf, make([]byte, room)...), c.KeyString()...)
 	at := len(b)
-	b, err := o.read(c, b)
+	b, err := cas.Append(o.ctx, o.src, c, size, b)
 	if err != nil {
 		return nil, err
 	}
@@ -233,24 +228,6 @@ func (o *carWriter) section(c cid.Cid) ([]byte, error) {
 	o.turn.sent += len(b) - start
 	o.buf = b
 	return b[at:], nil
-}
-
-// read appends a block to b, checked.
-func (o *carWriter) read(c cid.Cid, b []byte) ([]byte, error) {
-	a, ok := o.src.(appender)
-	if !ok {
-		data, err := cas.Get(o.ctx, o.src, c)
-		return append(b, data...), err
-	}
-	if err := cas.CheckCID(c); err != nil {
-		return nil, err
-	}
-	at := len(b)
-	b, err := a.AppendBlock(o.ctx, c, b)
-	if err == nil {
-		err = cas.Check(c, b[at:])
-	}
-	return b, err
 }
 
 func (o *carWriter) flush() error {

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -142,11 +141,6 @@ func (o *carWriter) run(list []leaf) error {
 	return o.flush()
 }
 
-// A filer is a source with files of CARv1 sections.
-type filer interface {
-	Open(ctx context.Context, c cid.Cid) (f *os.File, offset int64, err error)
-}
-
 // A stretch is a file, and where in it the next leaf may begin.
 type stretch struct {
 	file *os.File
@@ -163,7 +157,7 @@ func (s *stretch) close() {
 // stretch writes those of the leaves that come next in the file, or in the one where the
 // first of them is. 0 says that it must be written in another way.
 func (o *carWriter) stretch(s *stretch, list []leaf) (n int, err error) {
-	src, ok := o.src.(filer)
+	src, ok := o.src.(cas.FileSource)
 	if !ok {
 		return 0, nil
 	}
@@ -173,7 +167,7 @@ func (o *carWriter) stretch(s *stretch, list []leaf) (n int, err error) {
 		}
 	}
 	s.close()
-	if s.file, s.at, err = src.Open(o.ctx, list[0].cid); err != nil {
+	if s.file, s.at, err = src.OpenBlock(o.ctx, list[0].cid); err != nil {
 		return 0, nil // in memory perhaps
 	}
 	if _, err := s.file.Seek(s.at, io.SeekStart); err != nil {

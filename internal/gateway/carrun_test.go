@@ -22,20 +22,21 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/castest"
+	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
 // A packed fixture is a file in a store of packs, behind a gateway that answers over TCP,
 // and one that answers as over a stream.
 type packed struct {
 	*fixture
-	packs *cas.Packs
+	packs *pack.Store
 	dir   string
 }
 
 func newPacked(t *testing.T) *packed {
 	t.Helper()
 	p := &packed{fixture: &fixture{data: castest.Bytes(3, 3_000_000)}, dir: t.TempDir()}
-	w, err := cas.OpenPacks(p.dir, cas.PackOptions{})
+	w, err := pack.Open(p.dir, pack.Options{})
 	ok(t, err)
 	// what is there before is not stored again: the file's leaves are scattered
 	for _, at := range []int{40, 41, 700, 100, 5} {
@@ -45,7 +46,7 @@ func newPacked(t *testing.T) *packed {
 	p.file, err = cas.AddFile(t.Context(), w.Put, bytes.NewReader(p.data), "size-4096")
 	ok(t, err)
 	ok(t, w.Close())
-	p.packs, err = cas.OpenPacks(p.dir, cas.PackOptions{ReadOnly: true})
+	p.packs, err = pack.Open(p.dir, pack.Options{ReadOnly: true})
 	ok(t, err)
 	t.Cleanup(func() { p.packs.Close() })
 	p.leaves, err = cas.Leaves(t.Context(), p.packs, p.file.CID, p.file.Size)
@@ -114,7 +115,7 @@ func TestTheLengthOfARunIsKnown(t *testing.T) {
 // damage flips a byte of a leaf in its pack.
 func (p *packed) damage(t *testing.T, i int) {
 	t.Helper()
-	f, at, err := p.packs.Open(t.Context(), p.leaves[i].CID)
+	f, at, err := p.packs.OpenBlock(t.Context(), p.leaves[i].CID)
 	ok(t, err)
 	defer f.Close()
 	name := filepath.Join(p.dir, filepath.Base(f.Name()))
@@ -154,7 +155,7 @@ func TestARunEndsBeforeADamagedLeaf(t *testing.T) {
 func TestRunsTakeTurnsAtASlot(t *testing.T) {
 	p := newPacked(t)
 	data := castest.Bytes(4, 14<<20)
-	w, err := cas.OpenPacks(p.dir, cas.PackOptions{})
+	w, err := pack.Open(p.dir, pack.Options{})
 	ok(t, err)
 	big, err := cas.AddFile(t.Context(), w.Put, bytes.NewReader(data), "size-65536")
 	ok(t, err)
@@ -181,7 +182,7 @@ func TestASlowAskerGetsABigLeafOutOfAFile(t *testing.T) {
 	t.Parallel()
 	const limit = 3 * time.Second
 	p := newPacked(t)
-	w, err := cas.OpenPacks(p.dir, cas.PackOptions{})
+	w, err := pack.Open(p.dir, pack.Options{})
 	ok(t, err)
 	big, err := cas.AddFile(t.Context(), w.Put, bytes.NewReader(castest.Bytes(5, 1<<20+1)), "size-1048576")
 	ok(t, err)

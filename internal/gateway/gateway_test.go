@@ -124,7 +124,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	}{
 		"not a CID":             {"GET", "/ipfs/hello?format=raw", 400},
 		"identity CID":          {"GET", "/ipfs/bafkqaaa?format=raw", 400},
-		"sha1 CID":              {"GET", "/ipfs/" + castest.ForeignCIDs(t)["sha1"].String() + "?format=raw", 400},
+		"sha1 CID":              {"GET", "/ipfs/" + castest.RefusedCIDs(t)["sha1"].String() + "?format=raw", 400},
 		"no CID":                {"GET", "/ipfs/?format=raw", 400},
 		"no format":             {"GET", "/ipfs/" + c, 406},
 		"unknown format":        {"GET", "/ipfs/" + c + "?format=tar", 400},

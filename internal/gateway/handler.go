@@ -50,9 +50,9 @@ const (
 
 // Options of a Handler.
 type Options struct {
-	// Source holds the blocks that are served. It is read through cas.Get. If it can Open
-	// the file of a block, as cas.Packs can, the leaves of a run go out from there, each
-	// checked when it is sent for the first time, and again after half an hour.
+	// Source holds the blocks that are served. It is read through cas.Get. If it is a
+	// cas.FileSource, the leaves of a run are sent from its files, each checked when it is
+	// sent for the first time, and again after half an hour.
 	Source cas.Source
 	// IPNS returns the newest record of an IPNS name, or an error that wraps
 	// fs.ErrNotExist. Nil serves no names.

@@ -18,6 +18,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
@@ -177,7 +178,7 @@ func readContent(ctx context.Context, o Options) (*content, error) {
 // A source reads the blocks of the metadata folder from memory, all others from the store.
 type source struct {
 	folder *cas.Memory
-	packs  *cas.Packs
+	packs  *pack.Store
 }
 
 // Block implements cas.Source.

@@ -12,6 +12,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
@@ -51,7 +52,7 @@ type Fault struct {
 
 // Checked is what Fsck found.
 type Checked struct {
-	cas.Checked
+	pack.Checked
 	Releases int     `json:"releases"`
 	Found    []Fault `json:"found"`
 	Left     []Fault `json:"left"` // that were not repaired
@@ -71,7 +72,7 @@ func Fsck(ctx context.Context, o Options) (Checked, error) {
 	}
 	kept := repo.Newest(all, o.Keep)
 	out := Checked{Releases: len(kept)}
-	var damage []cas.Damage
+	var damage []pack.Damage
 	if out.Checked, out.Found, damage, err = findFaults(ctx, o, all, kept); err != nil {
 		return out, err
 	}
@@ -101,18 +102,18 @@ func faultsLeft(store string, left []Fault) error {
 
 // findFaults reads the store once. It reports damage with all releases that need the block,
 // and missing blocks of the kept releases.
-func findFaults(ctx context.Context, o Options, all, kept []manifest.Release) (cas.Checked, []Fault, []cas.Damage, error) {
+func findFaults(ctx context.Context, o Options, all, kept []manifest.Release) (pack.Checked, []Fault, []pack.Damage, error) {
 	packs, err := OpenOrEmpty(o.Store, len(all) > 0, o.Log)
 	if err != nil {
-		return cas.Checked{}, nil, nil, err
+		return pack.Checked{}, nil, nil, err
 	}
 	defer packs.Close()
-	var damage []cas.Damage
-	checked, err := cas.FsckProgress(ctx, o.Store, func(d cas.Damage) { damage = append(damage, d) }, o.progress())
+	var damage []pack.Damage
+	checked, err := pack.FsckProgress(ctx, o.Store, func(d pack.Damage) { damage = append(damage, d) }, o.progress())
 	if err != nil {
 		return checked, nil, nil, err
 	}
-	slices.SortFunc(damage, func(a, b cas.Damage) int {
+	slices.SortFunc(damage, func(a, b pack.Damage) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Offset, b.Offset))
 	})
 	f := newFaults(damage)
@@ -132,7 +133,7 @@ type faults struct {
 	at   map[string]int
 }
 
-func newFaults(damage []cas.Damage) *faults {
+func newFaults(damage []pack.Damage) *faults {
 	f := &faults{make([]Fault, 0, len(damage)), make(map[string]int, len(damage))}
 	for _, d := range damage {
 		l := Fault{File: d.File, Offset: d.Offset, Cause: d.Err.Error(), Releases: []string{}}
@@ -187,9 +188,9 @@ func (f *faults) needs(c cid.Cid, artifact string) {
 }
 
 // repair replaces damaged blocks where they are, and then adds missing ones.
-func repair(ctx context.Context, o Options, releases []manifest.Release, damage []cas.Damage) error {
-	err := cas.Repair(ctx, o.Store, damage, o.Peer)
-	packs, openErr := cas.OpenPacks(o.Store, cas.PackOptions{Log: o.Log})
+func repair(ctx context.Context, o Options, releases []manifest.Release, damage []pack.Damage) error {
+	err := pack.Repair(ctx, o.Store, damage, o.Peer)
+	packs, openErr := pack.Open(o.Store, pack.Options{Log: o.Log})
 	if openErr != nil {
 		return errors.Join(err, openErr)
 	}
@@ -211,7 +212,7 @@ func repair(ctx context.Context, o Options, releases []manifest.Release, damage 
 // A filler is a Source that reads from a store, and fetches a missing block from a peer
 // into the store.
 type filler struct {
-	packs *cas.Packs
+	packs *pack.Store
 	peer  cas.Source
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/publisher/pubtest"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
@@ -49,7 +50,7 @@ func TestFsckNamesFaultsAndRepairsThemFromAPeer(t *testing.T) {
 			b := w.Read("store/pack-00000001.car")
 			b[5] ^= 1
 			w.Write("store/pack-00000001.car", b)
-		}, "not a pack of ours"},
+		}, "not a pack"},
 		{"a garbled index", func(w *pubtest.World) {
 			b := w.Read("store/pack-00000001.idx")
 			b[len(b)/2] ^= 1
@@ -77,7 +78,7 @@ func TestFsckNamesFaultsAndRepairsThemFromAPeer(t *testing.T) {
 			if !said || !needed {
 				t.Errorf("%.2000v does not have %q and the release that needs it", got.Found, tt.says)
 			}
-			peer, err := cas.OpenPacks(w.Path("peer"), cas.PackOptions{ReadOnly: true})
+			peer, err := pack.Open(w.Path("peer"), pack.Options{ReadOnly: true})
 			pubtest.Check(t, err)
 			defer peer.Close()
 			o.Peer = peer

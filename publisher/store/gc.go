@@ -10,6 +10,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
@@ -17,16 +18,16 @@ import (
 // GC removes the blocks that no kept release and no pin needs. It removes nothing when a
 // kept release is incomplete (an error that wraps cas.ErrCorrupt and names it), or when the
 // repository has no release (fs.ErrNotExist). A daemon may serve the store meanwhile.
-func GC(ctx context.Context, o Options) (cas.Collected, error) {
+func GC(ctx context.Context, o Options) (pack.Collected, error) {
 	if err := o.checkKeep(); err != nil {
-		return cas.Collected{}, err
+		return pack.Collected{}, err
 	}
 	if err := check(o.Store); err != nil {
-		return cas.Collected{}, err
+		return pack.Collected{}, err
 	}
-	packs, err := cas.OpenPacks(o.Store, cas.PackOptions{Log: o.Log, ReadOnly: o.Dry})
+	packs, err := pack.Open(o.Store, pack.Options{Log: o.Log, ReadOnly: o.Dry})
 	if err != nil {
-		return cas.Collected{}, err
+		return pack.Collected{}, err
 	}
 	done, err := collect(ctx, packs, o)
 	return done, errors.Join(err, packs.Close())
@@ -41,17 +42,17 @@ func (o Options) checkKeep() error {
 
 // collect lists the releases after it has the store's lock: add holds that lock until its
 // release is in the repository.
-func collect(ctx context.Context, packs *cas.Packs, o Options) (cas.Collected, error) {
+func collect(ctx context.Context, packs *pack.Store, o Options) (pack.Collected, error) {
 	all, err := repo.Releases(ctx, o.Repo)
 	if err != nil {
-		return cas.Collected{}, err
+		return pack.Collected{}, err
 	}
 	if len(all) == 0 {
-		return cas.Collected{}, fmt.Errorf("repository %s: it names no release, so nothing was removed: %w; name the repository whose releases the store holds", o.Repo, fs.ErrNotExist)
+		return pack.Collected{}, fmt.Errorf("repository %s: it names no release, so nothing was removed: %w; name the repository whose releases the store holds", o.Repo, fs.ErrNotExist)
 	}
 	needed, err := mark(ctx, packs, o.roots(repo.Newest(all, o.Keep)))
 	if err != nil {
-		return cas.Collected{}, MustHave(o.Store, err)
+		return pack.Collected{}, MustHave(o.Store, err)
 	}
 	if o.Dry {
 		return packs.WouldCollect(ctx, needed.has)
@@ -76,7 +77,7 @@ type blockSet map[cid.Cid]struct{}
 func (s blockSet) has(c cid.Cid) bool { _, ok := s[c]; return ok }
 
 // mark returns the blocks below roots. All must be in the store.
-func mark(ctx context.Context, packs *cas.Packs, roots []cid.Cid) (blockSet, error) {
+func mark(ctx context.Context, packs *pack.Store, roots []cid.Cid) (blockSet, error) {
 	needed := make(blockSet)
 	for _, root := range roots {
 		err := cas.Blocks(ctx, packs, root, func(c cid.Cid) error {

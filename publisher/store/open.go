@@ -12,30 +12,30 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
 
 // Open opens a store for reading. A folder that is not a store wraps fs.ErrNotExist. So does
 // an empty folder, because its name may be mistyped.
-func Open(dir string, log *slog.Logger) (*cas.Packs, error) {
+func Open(dir string, log *slog.Logger) (*pack.Store, error) {
 	if err := check(dir); err != nil {
 		return nil, err
 	}
-	return cas.OpenPacks(dir, cas.PackOptions{ReadOnly: true, Log: log})
+	return pack.Open(dir, pack.Options{ReadOnly: true, Log: log})
 }
 
 // OpenOrEmpty is Open, and opens an empty folder as an empty store when nothing is
 // published: the operator made it for the first release.
-func OpenOrEmpty(dir string, published bool, log *slog.Logger) (*cas.Packs, error) {
+func OpenOrEmpty(dir string, published bool, log *slog.Logger) (*pack.Store, error) {
 	if !published && isEmpty(dir) {
-		return cas.OpenPacks(dir, cas.PackOptions{ReadOnly: true, Log: log})
+		return pack.Open(dir, pack.Options{ReadOnly: true, Log: log})
 	}
 	return Open(dir, log)
 }
 
 func check(dir string) error {
-	is, err := cas.IsStore(dir)
+	is, err := pack.IsStore(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("store %s: %w; make it with phase-publish add", dir, fs.ErrNotExist)
@@ -87,7 +87,7 @@ func (m Made) remove() error {
 	return err
 }
 
-// storeFile matches the names of the files that cas.Packs writes.
+// storeFile matches the names of the files that pack.Store writes.
 var storeFile = regexp.MustCompile(`^(lock|packs\.idx|pack-[0-9]+\.(car|idx))(\.tmp)?$`)
 
 func named(name string) func(fs.DirEntry) bool {
@@ -97,13 +97,13 @@ func named(name string) func(fs.DirEntry) bool {
 // OpenFor opens for writing the store that holds the releases of a repository. When
 // releases are published, it makes a new store only in an empty folder: a mistyped name
 // must not move the pointer to a release that the served store does not have.
-func OpenFor(ctx context.Context, r *repo.Repo, dir string, log *slog.Logger) (*cas.Packs, Made, error) {
-	is, err := cas.IsStore(dir)
+func OpenFor(ctx context.Context, r *repo.Repo, dir string, log *slog.Logger) (*pack.Store, Made, error) {
+	is, err := pack.IsStore(dir)
 	if errors.Is(err, syscall.ENOTDIR) {
 		return nil, Made{}, check(dir)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) || is {
-		packs, err := cas.OpenPacks(dir, cas.PackOptions{Log: log}) // repeats and words err
+		packs, err := pack.Open(dir, pack.Options{Log: log}) // repeats and words err
 		return packs, Made{}, err
 	}
 	p, err := r.Published(ctx)
@@ -118,8 +118,8 @@ func OpenFor(ctx context.Context, r *repo.Repo, dir string, log *slog.Logger) (*
 		return nil, Made{}, fmt.Errorf("store: %w", err)
 	}
 	log.Info("new store", "folder", dir)
-	packs, err := cas.OpenPacks(dir, cas.PackOptions{Log: log})
-	if errors.Is(err, cas.ErrBusy) { // another add is making the same store
+	packs, err := pack.Open(dir, pack.Options{Log: log})
+	if errors.Is(err, pack.ErrBusy) { // another add is making the same store
 		return nil, Made{}, err
 	}
 	if err != nil {

@@ -8,12 +8,13 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
 
 // Stats count the blocks of the store by release. Bytes are those of the sections in packs.
 type Stats struct {
-	cas.Stats
+	pack.Stats
 	Keep     int            `json:"keep"`         // newest releases of each channel and architecture that gc keeps
 	Wasted   int64          `json:"wasted_bytes"` // that no kept release needs; gc with the same number removes most
 	Releases []ReleaseStats `json:"releases"`
@@ -82,7 +83,7 @@ func ReadStats(ctx context.Context, o Options) (Stats, error) {
 
 // addBlocks adds root and the blocks below it to set, and reports whether the store has all
 // nodes.
-func addBlocks(ctx context.Context, packs *cas.Packs, root cid.Cid, set blockSet) (bool, error) {
+func addBlocks(ctx context.Context, packs *pack.Store, root cid.Cid, set blockSet) (bool, error) {
 	err := cas.Blocks(ctx, packs, root, func(c cid.Cid) error { set[c] = struct{}{}; return nil })
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -91,7 +92,7 @@ func addBlocks(ctx context.Context, packs *cas.Packs, root cid.Cid, set blockSet
 }
 
 // count goes through the blocks of the store once.
-func (s *Stats) count(ctx context.Context, packs *cas.Packs, needs []blockSet, users map[cid.Cid]int, needed blockSet) error {
+func (s *Stats) count(ctx context.Context, packs *pack.Store, needs []blockSet, users map[cid.Cid]int, needed blockSet) error {
 	var used int64
 	seen := make(blockSet)
 	err := packs.Each(ctx, func(c cid.Cid, bytes int64) error {
@@ -117,6 +118,6 @@ func (s *Stats) count(ctx context.Context, packs *cas.Packs, needs []blockSet, u
 	for i, need := range needs {
 		s.Releases[i].Complete = s.Releases[i].Complete && s.Releases[i].Blocks == int64(len(need))
 	}
-	s.Wasted = s.Bytes - s.Packs*int64(cas.PackOverhead) - used
+	s.Wasted = s.Bytes - s.Packs*int64(pack.Overhead) - used
 	return err
 }

@@ -8,19 +8,19 @@ import (
 	"strings"
 	"time"
 
-	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
 
 // A Status is what a store and a repository contain, and what machines do with it.
 type Status struct {
-	Store    cas.Stats `json:"store"`
-	Root     int64     `json:"root_version"`
-	Pointer  string    `json:"head"` // CID of the metadata folder, "" when nothing is published
-	Sequence int64     `json:"timestamp_version"`
-	Expires  time.Time `json:"timestamp_expires"` // of timestamp or snapshot, the earlier
-	Expired  bool      `json:"expired"`           // a file of Verdict has expired
+	Store    pack.Stats `json:"store"`
+	Root     int64      `json:"root_version"`
+	Pointer  string     `json:"head"` // CID of the metadata folder, "" when nothing is published
+	Sequence int64      `json:"timestamp_version"`
+	Expires  time.Time  `json:"timestamp_expires"` // of timestamp or snapshot, the earlier
+	Expired  bool       `json:"expired"`           // a file of Verdict has expired
 	repo.Verdict
 	Releases []manifest.Release `json:"releases"` // that are published, accepted by machines or not
 	Refused  string             `json:"refused"`  // what machines refuse and why, "" when they accept every release

@@ -1,0 +1,173 @@
+package pack
+
+import (
+	"errors"
+	"os"
+)
+
+// ErrPower is the error of every operation of a DyingDisk after the power cut.
+var ErrPower = errors.New("power cut")
+
+// A DyingDisk is a disk with a power cut at its Ops-th operation: a write is done by half, any
+// other operation not at all. It records what a power cut can undo: bytes of files that were
+// not synced, and changes of names in a folder that was not synced.
+type DyingDisk struct {
+	Ops   int // operations until the power cut
+	Syncs int // number of syncs of files
+
+	durable map[string]int64 // synced bytes of each file, by its current name
+	undo    []func() error   // each undoes one change of the unsynced folder; newest last
+}
+
+// Options returns opts with this disk.
+func (d *DyingDisk) Options(opts Options) Options {
+	d.durable = make(map[string]int64)
+	opts.disk = d
+	return opts
+}
+
+// Dead reports whether the power was cut.
+func (d *DyingDisk) Dead() bool { return d.Ops <= 0 }
+
+func (d *DyingDisk) step() (last bool, err error) {
+	if d.Dead() {
+		return false, ErrPower
+	}
+	d.Ops--
+	return d.Dead(), nil
+}
+
+func (d *DyingDisk) create(path string) (*os.File, error) {
+	if last, err := d.step(); last || err != nil {
+		return nil, ErrPower
+	}
+	d.durable[path] = 0
+	return osDisk{}.create(path)
+}
+
+func (d *DyingDisk) writeAt(f *os.File, b []byte, at int64) error {
+	last, err := d.step()
+	if err != nil {
+		return err
+	}
+	if last {
+		b = b[:len(b)/2]
+	}
+	if err := (osDisk{}).writeAt(f, b, at); err != nil {
+		return err
+	}
+	if last {
+		return ErrPower
+	}
+	return nil
+}
+
+func (d *DyingDisk) truncate(f *os.File, size int64) error {
+	if last, err := d.step(); last || err != nil {
+		return ErrPower
+	}
+	return osDisk{}.truncate(f, size)
+}
+
+// sync marks the bytes of the file as durable, except at the power cut.
+func (d *DyingDisk) sync(f *os.File) error {
+	if last, err := d.step(); last || err != nil {
+		return ErrPower
+	}
+	d.Syncs++
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	d.durable[d.name(fi)] = fi.Size()
+	return nil
+}
+
+// name returns the current path of an open file.
+func (d *DyingDisk) name(fi os.FileInfo) string {
+	for path := range d.durable {
+		if other, err := os.Stat(path); err == nil && os.SameFile(fi, other) {
+			return path
+		}
+	}
+	return ""
+}
+
+func (d *DyingDisk) rename(from, to string) error {
+	if last, err := d.step(); last || err != nil {
+		return ErrPower
+	}
+	d.forget(to)
+	d.durable[to] = d.durable[from]
+	delete(d.durable, from)
+	return osDisk{}.rename(from, to)
+}
+
+func (d *DyingDisk) remove(path string) error {
+	if last, err := d.step(); last || err != nil {
+		return ErrPower
+	}
+	d.forget(path)
+	return osDisk{}.remove(path)
+}
+
+// forget restores the file of a name if the power is cut before the folder is synced.
+func (d *DyingDisk) forget(path string) {
+	old, err := os.ReadFile(path)
+	if err != nil {
+		d.undo = append(d.undo, func() error { return os.RemoveAll(path) })
+		return
+	}
+	safe, tracked := d.durable[path]
+	d.undo = append(d.undo, func() error {
+		if tracked {
+			d.durable[path] = safe
+		}
+		return os.WriteFile(path, old, 0o644)
+	})
+}
+
+func (d *DyingDisk) syncDir(string) error {
+	if last, err := d.step(); last || err != nil {
+		return ErrPower
+	}
+	d.undo = nil
+	return nil
+}
+
+// The states in which a power cut leaves the files. A killed process leaves them unchanged.
+const (
+	CutKilled  = "killed"
+	CutLost    = "unsynced bytes lost"
+	CutZeroed  = "unsynced bytes zero"
+	CutRenames = "names of an unsynced folder restored, unsynced bytes lost"
+)
+
+// Cut changes the files as a power cut of that kind does.
+func (d *DyingDisk) Cut(how string) error {
+	if how == CutRenames {
+		for i := len(d.undo) - 1; i >= 0; i-- {
+			if err := d.undo[i](); err != nil {
+				return err
+			}
+		}
+	}
+	if how == CutKilled {
+		return nil
+	}
+	for path, safe := range d.durable {
+		fi, err := os.Stat(path)
+		if err != nil || fi.Size() <= safe {
+			continue
+		}
+		if err := os.Truncate(path, safe); err != nil {
+			return err
+		}
+		if how == CutZeroed {
+			if err := os.Truncate(path, fi.Size()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package pack
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
+)
+
+// IsStore reports whether dir has a pack, or the lock file that every writer leaves. The error
+// wraps fs.ErrNotExist when dir does not exist.
+func IsStore(dir string) (bool, error) {
+	entries, err := file.ReadDir(dir, maxNames)
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return e.Name() == lockName || packNumber(e.Name()) > 0
+	}), foreign(err)
+}
+
+const lockName = "lock"
+
+// ErrBusy is wrapped by the error of opening a store that another process writes to.
+var ErrBusy = errors.New("busy")
+
+// lockStore takes the writer's lock, which the kernel releases when the process ends. The
+// process ID in the file is only for the error text.
+func lockStore(dir string) (*os.File, error) {
+	f, err := openFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE)
+	var pe *fs.PathError
+	if errors.As(err, &pe) && !errors.Is(err, cas.ErrCorrupt) {
+		return nil, fmt.Errorf("store %s: lock: %w", dir, hint(pe.Err))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store %s: lock: %w", dir, err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		defer f.Close()
+		return nil, fmt.Errorf("store %s: %w: %s writes to it; wait for it or stop it", dir, ErrBusy, holder(f))
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil && !IsFull(err) {
+		f.Close()
+		return nil, fmt.Errorf("store %s: lock: %w", dir, err)
+	}
+	return f, nil
+}
+
+// holder names the process that has the lock.
+func holder(f *os.File) string {
+	buf := make([]byte, 16)
+	n, _ := f.ReadAt(buf, 0) // without a process ID the name is "another process"
+	pid, err := strconv.Atoi(strings.TrimSpace(string(buf[:n])))
+	if err != nil {
+		return "another process"
+	}
+	return fmt.Sprintf("process %d", pid)
+}

@@ -1,0 +1,267 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
+)
+
+// Limits of a folder of packs. An attacker may have written it, on a cache partition.
+const (
+	maxOpen   = 128     // open files of sealed packs and their indexes
+	maxPacks  = 1 << 15 // packs in a folder
+	maxNames  = 4 * maxPacks
+	maxListed = 1 << 20 // blocks in a pack, and in the tables of a reader together
+)
+
+// openFile opens a regular file of the folder. The error for any other kind of file, and for a
+// symbolic link, wraps cas.ErrCorrupt.
+func openFile(path string, flag int) (*os.File, error) {
+	f, err := file.OpenFile(path, flag|file.NoFollow, 0o644)
+	return f, foreign(err)
+}
+
+// foreign wraps cas.ErrCorrupt around an error that says that a file is of another kind.
+func foreign(err error) error {
+	if errors.Is(err, file.ErrKind) || errors.Is(err, file.ErrTooLarge) {
+		return fmt.Errorf("%w (%w); remove it", err, cas.ErrCorrupt)
+	}
+	return err
+}
+
+// readFolder lists the folder of a store.
+func readFolder(dir string) ([]fs.DirEntry, error) {
+	entries, err := file.ReadDir(dir, maxNames)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", foreign(err))
+	}
+	return entries, nil
+}
+
+// A filePool limits the number of open packFiles. It closes the least recently used.
+type filePool struct {
+	max    int
+	opened atomic.Uint64 // number of files opened so far; the clock for packFile.used
+
+	mu   sync.Mutex
+	open []*packFile
+}
+
+// A packFile is the file of a pack or of an index. While it is in a filePool, its descriptor
+// may be closed; the next read opens it again.
+type packFile struct {
+	path string
+	info os.FileInfo   // of the file that was opened first
+	pool *filePool     // nil: it stays open
+	used atomic.Uint64 // filePool.opened when it was used last
+
+	mu     sync.RWMutex
+	f      *os.File // nil: closed until the next read
+	closed bool     // for good
+}
+
+func newPackFile(f *os.File) (*packFile, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &packFile{path: f.Name(), info: info, f: f}, nil
+}
+
+// openPackFile opens a file that stays open until it joins a pool.
+func openPackFile(path string, flag int) (*packFile, error) {
+	f, err := openFile(path, flag)
+	if err != nil {
+		return nil, err
+	}
+	return newPackFile(f)
+}
+
+// ReadAt reads from the file.
+func (p *packFile) ReadAt(b []byte, at int64) (n int, err error) {
+	err = p.use(func(f *os.File) error {
+		n, err = f.ReadAt(b, at)
+		return err
+	})
+	return n, err
+}
+
+// readParts reads into parts, one after another, from an offset of the file, in one system
+// call.
+func (p *packFile) readParts(at int64, parts ...[]byte) error {
+	want := 0
+	for _, b := range parts {
+		want += len(b)
+	}
+	return p.use(func(f *os.File) error {
+		n, err := unix.Preadv(int(f.Fd()), parts, at)
+		if err == nil && n < want {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	})
+}
+
+// Size returns the current size of the file.
+func (p *packFile) Size() (size int64, err error) {
+	err = p.use(func(f *os.File) error {
+		info, err := f.Stat()
+		if err == nil {
+			size = info.Size()
+		}
+		return err
+	})
+	return size, err
+}
+
+// use calls do with the file, which it opens if necessary.
+func (p *packFile) use(do func(f *os.File) error) error {
+	for {
+		p.mu.RLock()
+		if p.f != nil {
+			defer p.mu.RUnlock()
+			p.touch()
+			return do(p.f)
+		}
+		closed := p.closed
+		p.mu.RUnlock()
+		if closed {
+			return fs.ErrClosed
+		}
+		if err := p.reopen(); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *packFile) touch() {
+	if p.pool == nil {
+		return
+	}
+	if now := p.pool.opened.Load(); p.used.Load() != now {
+		p.used.Store(now)
+	}
+}
+
+// reopen opens the file again. If another file has its name now, the error wraps
+// fs.ErrNotExist.
+func (p *packFile) reopen() error {
+	p.mu.Lock()
+	if p.f == nil && !p.closed {
+		f, err := openFile(p.path, os.O_RDONLY)
+		if err == nil {
+			var info os.FileInfo
+			if info, err = f.Stat(); err == nil && !os.SameFile(info, p.info) {
+				err = fmt.Errorf("%s: was replaced: %w", p.path, fs.ErrNotExist)
+			}
+			if err != nil {
+				f.Close()
+			}
+		}
+		if err != nil {
+			p.mu.Unlock()
+			return err
+		}
+		p.f = f
+	}
+	p.mu.Unlock()
+	p.pool.add(p)
+	return nil
+}
+
+// join adds a file to the pool, which may close it from now on.
+func (pool *filePool) join(p *packFile) {
+	if pool == nil || p == nil || p.pool != nil {
+		return
+	}
+	p.mu.Lock() // other goroutines may be reading
+	p.pool = pool
+	p.mu.Unlock()
+	pool.add(p)
+}
+
+// add adds an open file, and closes the least recently used one when too many are open.
+func (pool *filePool) add(p *packFile) {
+	if pool == nil {
+		return
+	}
+	pool.mu.Lock()
+	p.used.Store(pool.opened.Add(1))
+	if !slices.Contains(pool.open, p) {
+		pool.open = append(pool.open, p)
+	}
+	var victim *packFile
+	if len(pool.open) > pool.max {
+		i := 0
+		for j, other := range pool.open {
+			if other.used.Load() < pool.open[i].used.Load() {
+				i = j
+			}
+		}
+		victim = pool.open[i]
+		pool.open = slices.Delete(pool.open, i, i+1)
+	}
+	pool.mu.Unlock()
+	if victim != nil {
+		victim.rest()
+	}
+}
+
+func (pool *filePool) remove(p *packFile) {
+	if pool == nil {
+		return
+	}
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	pool.open = slices.DeleteFunc(pool.open, func(other *packFile) bool { return other == p })
+}
+
+// rest closes the descriptor until the next read.
+func (p *packFile) rest() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.f != nil {
+		p.f.Close() // it was only read
+		p.f = nil
+	}
+}
+
+func (p *packFile) close() error {
+	if p == nil {
+		return nil
+	}
+	p.pool.remove(p)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.f == nil {
+		return nil
+	}
+	err := p.f.Close()
+	p.f = nil
+	return err
+}
+
+// untilDone reads from r, and fails when ctx has ended.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u untilDone) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.r.Read(b)
+}

@@ -1,0 +1,143 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/car"
+)
+
+// packHeader is the beginning of every pack: a pack is a CARv1 without roots.
+const packHeader = car.NoRoots
+
+// Overhead is the number of bytes of a pack that are not in sections.
+const Overhead = len(packHeader)
+
+// appendSection appends one block as a CAR section.
+func appendSection(b []byte, key sectionKey, data []byte) []byte {
+	return append(car.AppendHead(b, key[:], len(data)), data...)
+}
+
+func sectionLen(data int) int64 { return int64(car.SectionLen(data)) }
+
+// A section is the position of a block in its pack.
+type section struct {
+	key    sectionKey
+	offset int64 // of the block's data
+	size   int   // of the data, at most MaxBlock
+}
+
+func (s section) end() int64 { return s.offset + int64(s.size) }
+
+// parseHead parses b, the first car.MaxHead bytes of the section at an offset of a pack, or
+// fewer at the end of the pack. The error for bytes that are no head of a section, or one with
+// a CID that is not accepted, wraps cas.ErrCorrupt.
+func parseHead(b []byte, at int64) (section, error) {
+	h, ok := car.ParseHead(b)
+	if !ok || h.Size > cas.MaxBlock {
+		return section{}, fmt.Errorf("no section at byte %d: %w", at, cas.ErrCorrupt)
+	}
+	if !cas.IsCID(string(h.CID[:])) {
+		return section{}, fmt.Errorf("section at byte %d: not a CID that is accepted: %w", at, cas.ErrCorrupt)
+	}
+	return section{key: h.CID, offset: at + int64(h.Len), size: h.Size}, nil
+}
+
+func keyCID(key sectionKey) (cid.Cid, error) {
+	c, err := cid.Cast(key[:])
+	if err != nil {
+		return cid.Undef, fmt.Errorf("%w (%w)", err, cas.ErrCorrupt)
+	}
+	return c, nil
+}
+
+// readHead reads the head of the section at an offset of r. The sections of r end at end.
+func readHead(r io.ReaderAt, at, end int64, tmp *scratch) (section, error) {
+	if at < int64(len(packHeader)) || at >= end {
+		return section{}, fmt.Errorf("no section at byte %d of %d: %w", at, end, cas.ErrCorrupt)
+	}
+	b := tmp.head[:min(int64(car.MaxHead), end-at)]
+	if _, err := r.ReadAt(b, at); err != nil {
+		return section{}, cutShort(err)
+	}
+	s, err := parseHead(b, at)
+	if err == nil && s.end() > end {
+		err = fmt.Errorf("section at byte %d runs over the end at %d: %w", at, end, cas.ErrCorrupt)
+	}
+	return s, err
+}
+
+// cutShort turns the end of a file where more bytes were expected into a cas.ErrCorrupt.
+func cutShort(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("cut short: %w", cas.ErrCorrupt)
+	}
+	return err
+}
+
+// checkHeader returns an error if r does not begin with the header of a pack.
+func checkHeader(r io.ReaderAt) error {
+	b := make([]byte, len(packHeader))
+	if _, err := r.ReadAt(b, 0); err != nil {
+		return cutShort(err)
+	}
+	if string(b) != packHeader {
+		return fmt.Errorf("not a pack: %w", cas.ErrCorrupt)
+	}
+	return nil
+}
+
+// scanned is the result of a scan.
+type scanned struct {
+	sections map[sectionKey]int64 // offsets of heads
+	end      int64                // end of the last good section
+	bytes    int64                // of the blocks
+	bad      int                  // sections before end whose block does not hash to its CID
+}
+
+// scan reads the sections of a pack from one offset to another and hashes each block. It stops
+// at bytes that are no section. A block that does not hash to its CID is not in the result.
+// The error for more than most blocks wraps cas.ErrCorrupt.
+func scan(ctx context.Context, r io.ReaderAt, from, to int64, most int) (scanned, error) {
+	found := scanned{sections: make(map[sectionKey]int64), end: from}
+	var data []byte
+	tmp := new(scratch)
+	bad := 0
+	for at := from; at < to; {
+		if ctx.Err() != nil {
+			return found, context.Cause(ctx)
+		}
+		s, err := readHead(r, at, to, tmp)
+		if errors.Is(err, cas.ErrCorrupt) {
+			return found, nil
+		}
+		if err != nil {
+			return found, err
+		}
+		data = slices.Grow(data[:0], s.size)[:s.size]
+		if _, err := r.ReadAt(data, s.offset); err != nil {
+			return found, cutShort(err)
+		}
+		c, err := keyCID(s.key)
+		if err != nil {
+			return found, err
+		}
+		if len(found.sections)+bad > most {
+			return found, fmt.Errorf("more than %d blocks without an index: %w", most, cas.ErrCorrupt)
+		}
+		if cas.Check(c, data) == nil {
+			found.sections[s.key], found.end, found.bad = at, s.end(), bad
+			found.bytes += int64(s.size)
+		} else {
+			bad++
+		}
+		at = s.end()
+	}
+	return found, nil
+}
