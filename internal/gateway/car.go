@@ -2,16 +2,17 @@ package gateway
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/car"
 	"github.com/phaseboot/phaseboot/internal/limit"
 )
 
@@ -167,19 +168,7 @@ type carWriter struct {
 }
 
 // header writes the CARv1 header.
-func (o *carWriter) header(root cid.Cid) {
-	head := carHeader(root)
-	o.buf = append(binary.AppendUvarint(o.buf, uint64(len(head))), head...)
-}
-
-// carHeader is the DAG-CBOR of {"roots": [root], "version": 1}.
-func carHeader(root cid.Cid) []byte {
-	key := root.Bytes()
-	b := []byte("\xa2\x65roots\x81\xd8\x2a\x58")
-	b = append(b, byte(len(key)+1), 0)
-	b = append(b, key...)
-	return append(b, "\x67version\x01"...)
-}
+func (o *carWriter) header(root cid.Cid) { o.buf = car.AppendHeader(o.buf, root.KeyString()) }
 
 // block reads a block, writes it unless it went out before or is to stay out, and returns
 // it: the bytes are good until the next call.
@@ -199,32 +188,34 @@ func (o *carWriter) put(c cid.Cid, size int64) ([]byte, error) {
 		return nil, err
 	}
 	data, err := o.section(c, int(size))
-	if err == nil && size >= 0 && int64(len(data)) != size {
-		err = fmt.Errorf("block %s: %d bytes, its file says %d: %w", c, len(data), size, cas.ErrCorrupt)
-	}
 	if err == nil && len(o.buf) >= batch {
 		err = o.flush()
 	}
 	return data, err
 }
 
-// section reads a block to where it is written from. The length of its section, which
-// stands before it, takes three bytes, and fewer for a small one, which is moved then.
+// section appends the section of a block to the buffer and returns the block. size is its
+// expected size, or negative: then the longest head is reserved before the block is read.
 func (o *carWriter) section(c cid.Cid, size int) ([]byte, error) {
-	const room = 3
+	reserved := car.MaxHead
+	if size >= 0 {
+		reserved = car.HeadLen(size)
+	}
 	start := len(o.buf)
-	b := append(append(o.buf, make([]byte, room)...), c.KeyString()...)
-	at := len(b)
-	b, err := cas.Append(o.ctx, o.src, c, size, b)
+	at := start + reserved
+	b, err := cas.Append(o.ctx, o.src, c, size, slices.Grow(o.buf, reserved)[:at])
 	if err != nil {
 		return nil, err
 	}
-	length := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64), uint64(len(b)-start-room))
-	if spare := room - len(length); spare > 0 {
-		b = append(b[:start+len(length)], b[start+room:]...)
+	n := len(b) - at
+	if size >= 0 && n != size {
+		return nil, fmt.Errorf("block %s: %d bytes, its file says %d: %w", c, n, size, cas.ErrCorrupt)
+	}
+	if spare := reserved - car.HeadLen(n); spare > 0 {
+		b = append(b[:at-spare], b[at:]...)
 		at -= spare
 	}
-	copy(b[start:], length)
+	car.AppendHead(b[:start], c.KeyString(), n) // into the reserved bytes
 	o.turn.sent += len(b) - start
 	o.buf = b
 	return b[at:], nil

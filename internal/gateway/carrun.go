@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/car"
 )
 
 // maxPlanned is how many leaves a run may have whose length is told beforehand.
@@ -26,12 +26,11 @@ type leaf struct {
 }
 
 // section is the length of a leaf in a CAR.
-func (l leaf) section() int { return len(l.head()) + int(l.size) }
+func (l leaf) section() int { return car.SectionLen(int(l.size)) }
 
 // head is what stands before the leaf in a CAR.
 func (l leaf) head() []byte {
-	b := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64+nameLen), uint64(nameLen+l.size))
-	return append(b, l.cid.KeyString()...)
+	return car.AppendHead(make([]byte, 0, car.MaxHead), l.cid.KeyString(), int(l.size))
 }
 
 // A plan is what a run without inner nodes will send: then the length of the answer is
@@ -49,24 +48,24 @@ func (o *carWriter) plan(c cid.Cid, p carParams) ([]leaf, error) {
 		return nil, nil
 	}
 	n, err := o.node(c)
-	if err != nil || n.dir {
+	if err != nil || n.Dir {
 		return nil, err
 	}
 	run := plan{carWriter: o, listed: map[cid.Cid]bool{}}
-	if err := run.list(n, 0, extents(p.spans, n.size), 0); err != nil || len(run.leaves) > maxPlanned {
+	if err := run.list(n, 0, extents(p.spans, n.Size), 0); err != nil || len(run.leaves) > maxPlanned {
 		return nil, err
 	}
 	return run.leaves, nil
 }
 
 // node reads an inner node, or remembers it: one run after another asks for the same.
-func (o *carWriter) node(c cid.Cid) (node, error) {
+func (o *carWriter) node(c cid.Cid) (cas.Node, error) {
 	if n, ok := o.nodes.get(c); ok {
 		return n, nil
 	}
 	data, err := cas.Get(o.ctx, o.src, c)
 	if err != nil {
-		return node{}, err
+		return cas.Node{}, err
 	}
 	n, err := decode(c, data)
 	if err == nil {
@@ -76,19 +75,19 @@ func (o *carWriter) node(c cid.Cid) (node, error) {
 }
 
 // list adds the leaves under a node, which stands at a byte of the file, that are wanted.
-func (p *plan) list(n node, at int64, want []extent, depth int) error {
+func (p *plan) list(n cas.Node, at int64, want []extent, depth int) error {
 	if depth > cas.MaxDepth {
 		return fmt.Errorf("DAG: deeper than %d: %w", cas.MaxDepth, cas.ErrCorrupt)
 	}
-	for i, c := range n.links {
-		here := extent{at, at + n.sizes[i]}
+	for _, l := range n.Links {
+		c, here := l.CID, extent{at, at + l.Size}
 		at = here.end
 		some, whole := here.within(want)
 		if !some || p.listed[c] && !p.dups || len(p.leaves) > maxPlanned {
 			continue
 		}
 		if c.Prefix().Codec == cid.Raw {
-			if err := p.add(leaf{c, n.sizes[i]}); err != nil {
+			if err := p.add(leaf{c, l.Size}); err != nil {
 				return err
 			}
 			continue

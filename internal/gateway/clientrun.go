@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/car"
 )
 
 // ErrNoRuns says that a gateway answered a run of blocks with something else, as a
@@ -22,9 +22,7 @@ import (
 var ErrNoRuns = errors.New("gives no runs of blocks")
 
 const (
-	maxCARHeader = 128 // bytes of the CARv1 header of one root; ours takes 59
-	nameLen      = 36  // bytes of every CID that we read
-	runNodes     = 64  // inner nodes that may come between the leaves of a run
+	runNodes = 64 // inner nodes that may come between the leaves of a run
 )
 
 // Run asks for leaves of the file root in one request, and calls take with the index and
@@ -214,6 +212,7 @@ func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch 
 
 // header reads the CARv1 header; it must be the one of a single root.
 func (rr *runReader) header(root cid.Cid) error {
+	want := car.AppendHeader(nil, root.KeyString())
 	n, err := rr.length()
 	if lost := (*lostError)(nil); errors.As(err, &lost) && lost.err == io.EOF {
 		return fmt.Errorf("run of %s: %w: an empty answer", root, ErrNoRuns)
@@ -221,9 +220,10 @@ func (rr *runReader) header(root cid.Cid) error {
 	if err != nil {
 		return err
 	}
-	want := carHeader(root)
-	if n != uint64(len(want)) || n > maxCARHeader {
+	if length, k := car.ParseLength(want); n != length {
 		return fmt.Errorf("run of %s: %w: no CAR of it", root, ErrNoRuns)
+	} else {
+		want = want[k:]
 	}
 	got, err := rr.next(len(want))
 	if err != nil {
@@ -242,29 +242,31 @@ func (rr *runReader) section() (name, block []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if n < nameLen || n > nameLen+cas.MaxBlock {
+	if n < car.CIDLen || n > car.CIDLen+cas.MaxBlock {
 		return nil, nil, fmt.Errorf("%w: a section of %d bytes", ErrNoRuns, n)
 	}
-	b, err := rr.next(int(n))
+	b, err := rr.next(n)
 	if err != nil {
 		return nil, nil, err
 	}
-	return b[:nameLen], b[nameLen:], nil
+	return b[:car.CIDLen], b[car.CIDLen:], nil
 }
 
-// length reads the length that stands before a section. One of more bytes than a section
-// needs is no such length.
-func (rr *runReader) length() (uint64, error) {
-	for have := 1; have <= binary.MaxVarintLen32; have++ {
+// length reads the length of a section or of the header.
+func (rr *runReader) length() (int, error) {
+	for have := 1; ; have++ {
 		if err := rr.need(have); err != nil {
 			return 0, err
 		}
-		if n, k := binary.Uvarint(rr.buf.bytes[rr.at : rr.at+have]); k > 0 {
+		n, k := car.ParseLength(rr.buf.bytes[rr.at : rr.at+have])
+		if k < 0 {
+			return 0, fmt.Errorf("%w: a section without a length", ErrNoRuns)
+		}
+		if k > 0 {
 			rr.at += k
 			return n, nil
 		}
 	}
-	return 0, fmt.Errorf("%w: a section without a length", ErrNoRuns)
 }
 
 // next takes n bytes.

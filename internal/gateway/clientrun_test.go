@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/car"
 )
 
 func TestRunBringsEachLeafInOrder(t *testing.T) {
@@ -104,7 +105,7 @@ func TestRunAgainstHostileGateways(t *testing.T) {
 			w.WriteHeader(n)
 		}
 	}
-	head := good[:1+len(carHeader(f.file.CID))]
+	head := good[:len(car.AppendHeader(nil, f.file.CID.KeyString()))]
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)-1] ^= 1
 	rootBlock, err := f.store.Block(t.Context(), f.file.CID)

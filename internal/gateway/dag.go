@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/ipfs/go-cid"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/phaseboot/phaseboot/cas"
 )
@@ -98,15 +97,6 @@ func extents(ranges []byteRange, size int64) []extent {
 	return list
 }
 
-// A node is what a gateway needs to know of a dag-pb block.
-type node struct {
-	dir   bool
-	links []cid.Cid
-	names []string
-	sizes []int64 // UnixFS blocksizes, one a link in a file
-	size  int64   // UnixFS filesize
-}
-
 // resolve walks path through UnixFS folders and returns the CIDs on the way, the
 // root first.
 func resolve(ctx context.Context, src cas.Source, root cid.Cid, path string) ([]cid.Cid, error) {
@@ -127,7 +117,7 @@ func resolve(ctx context.Context, src cas.Source, root cid.Cid, path string) ([]
 		if err != nil {
 			return nil, err
 		}
-		next, err := n.child(name)
+		next, err := child(n, name)
 		if err != nil {
 			return nil, err
 		}
@@ -139,10 +129,11 @@ func resolve(ctx context.Context, src cas.Source, root cid.Cid, path string) ([]
 	return trail, nil
 }
 
-func (n node) child(name string) (cid.Cid, error) {
-	for i, have := range n.names {
-		if n.dir && have == name {
-			return n.links[i], nil
+// child returns the entry of a folder.
+func child(n cas.Node, name string) (cid.Cid, error) {
+	for _, l := range n.Links {
+		if n.Dir && l.Name == name {
+			return l.CID, nil
 		}
 	}
 	return cid.Undef, fmt.Errorf("path segment %.60q: %w", name, fs.ErrNotExist)
@@ -159,30 +150,27 @@ func walk(o *carWriter, c cid.Cid, p carParams) error {
 	if err != nil {
 		return err
 	}
-	if n.dir && p.scope == "entity" {
+	if n.Dir && p.scope == "entity" {
 		return nil
 	}
-	return walkLinks(o, n, 0, extents(p.spans, n.size), 0)
+	return walkLinks(o, n, 0, extents(p.spans, n.Size), 0)
 }
 
 // walkLinks writes what hangs under n, which stands at a byte of the file, as far as it is
 // wanted; of a folder, all. What went out whole is not walked again: a few blocks can name
 // themselves a million times over.
-func walkLinks(o *carWriter, n node, at int64, want []extent, depth int) error {
+func walkLinks(o *carWriter, n cas.Node, at int64, want []extent, depth int) error {
 	if depth > cas.MaxDepth {
 		return fmt.Errorf("DAG: deeper than %d: %w", cas.MaxDepth, cas.ErrCorrupt)
 	}
-	for i, c := range n.links {
-		here := extent{at, at}
-		if !n.dir {
-			here.end += n.sizes[i]
-			at = here.end
-		}
+	for _, l := range n.Links {
+		c, here := l.CID, extent{at, at + l.Size}
+		at = here.end
 		some, whole := here.within(want)
-		if !n.dir && !some {
+		if !n.Dir && !some {
 			continue
 		}
-		whole = whole || n.dir
+		whole = whole || n.Dir
 		if whole && o.seen[c] && !o.dups {
 			continue
 		}
@@ -194,7 +182,7 @@ func walkLinks(o *carWriter, n node, at int64, want []extent, depth int) error {
 		if err != nil {
 			return err
 		}
-		if n.dir {
+		if n.Dir {
 			want = everything
 		}
 		if err := walkLinks(o, child, here.from, want, depth+1); err != nil {
@@ -217,108 +205,13 @@ func (e extent) within(list []extent) (some, whole bool) {
 var errNode = errors.New("not a UnixFS node")
 
 // decode reads a block as UnixFS: a raw leaf has no links.
-func decode(c cid.Cid, data []byte) (node, error) {
+func decode(c cid.Cid, data []byte) (cas.Node, error) {
 	if c.Prefix().Codec == cid.Raw {
-		return node{size: int64(len(data))}, nil
+		return cas.Node{Size: int64(len(data))}, nil
 	}
-	n, err := decodeNode(data)
-	if err == nil && !n.dir && len(n.sizes) != len(n.links) {
-		err = fmt.Errorf("%d sizes for %d links", len(n.sizes), len(n.links))
-	}
-	if err == nil && len(n.links) > cas.MaxLinks {
-		err = fmt.Errorf("%d links, the limit is %d", len(n.links), cas.MaxLinks)
-	}
+	n, err := cas.DecodeNode(data)
 	if err != nil {
-		return node{}, fmt.Errorf("block %s: %w: %w (%w)", c, errNode, err, cas.ErrCorrupt)
+		return n, fmt.Errorf("block %s: %w: %w", c, errNode, err)
 	}
 	return n, nil
-}
-
-// decodeNode reads a PBNode of dag-pb: 1 is the data, 2 a link.
-func decodeNode(b []byte) (n node, err error) {
-	err = fields(b, func(num protowire.Number, v uint64, body []byte) error {
-		switch num {
-		case 1:
-			return n.unixfs(body)
-		case 2:
-			return n.link(body)
-		}
-		return nil
-	})
-	return n, err
-}
-
-// link reads a PBLink: 1 is the CID, 2 the name.
-func (n *node) link(b []byte) error {
-	c, name := cid.Undef, ""
-	err := fields(b, func(num protowire.Number, v uint64, body []byte) (err error) {
-		switch num {
-		case 1:
-			c, err = cid.Cast(body)
-		case 2:
-			name = string(body)
-		}
-		return err
-	})
-	if err == nil {
-		err = cas.CheckCID(c)
-	}
-	n.links, n.names = append(n.links, c), append(n.names, name)
-	return err
-}
-
-// unixfs reads the UnixFS data: 1 is the type (1 folder, 2 file), 3 the size, 4
-// the sizes of the links, packed or not.
-func (n *node) unixfs(b []byte) error {
-	return fields(b, func(num protowire.Number, v uint64, body []byte) error {
-		switch {
-		case num == 1 && v != 1 && v != 2:
-			return fmt.Errorf("UnixFS type %d", v)
-		case num == 1:
-			n.dir = v == 1
-		case num == 3:
-			n.size = int64(v)
-		case num == 4 && body == nil:
-			n.sizes = append(n.sizes, int64(v))
-		case num == 4:
-			for len(body) > 0 {
-				v, k := protowire.ConsumeVarint(body)
-				if k < 0 {
-					return protowire.ParseError(k)
-				}
-				n.sizes, body = append(n.sizes, int64(v)), body[k:]
-			}
-		}
-		return nil
-	})
-}
-
-// fields calls f for each field of a protobuf message: a varint with its value,
-// a length-delimited one with its body.
-func fields(b []byte, f func(num protowire.Number, v uint64, body []byte) error) error {
-	for len(b) > 0 {
-		num, typ, k := protowire.ConsumeTag(b)
-		if k < 0 {
-			return protowire.ParseError(k)
-		}
-		b = b[k:]
-		var v uint64
-		var body []byte
-		switch typ {
-		case protowire.VarintType:
-			v, k = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			body, k = protowire.ConsumeBytes(b)
-		default:
-			k = protowire.ConsumeFieldValue(num, typ, b)
-		}
-		if k < 0 {
-			return protowire.ParseError(k)
-		}
-		if err := f(num, v, body); err != nil {
-			return err
-		}
-		b = b[k:]
-	}
-	return nil
 }

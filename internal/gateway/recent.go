@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
 )
 
 const (
@@ -68,7 +70,7 @@ func (r *recent[K, V]) turn(now time.Time) {
 // A memory spares a handler work that it did a moment ago.
 type memory struct {
 	checked recent[place, struct{}] // blocks of files that hashed to their names
-	nodes   recent[cid.Cid, node]
+	nodes   recent[cid.Cid, cas.Node]
 }
 
 func newMemory() *memory {
