@@ -35,6 +35,9 @@ func FuzzNode(f *testing.F) {
 		if !bytes.Equal(n.Encode(), block) || len(n.Links) > cas.MaxLinks {
 			t.Fatalf("accepted %x as %+v", block, n)
 		}
+		if exported, err := cas.DecodeNode(block); err == nil && (len(exported.Links) != len(n.Links) || exported.Dir != (n.Kind == 1) || uint64(exported.Size) != n.Size) {
+			t.Fatalf("accepted %x as %+v and as %+v", block, n, exported)
+		}
 		theirs, err := dag.DecodeProtobuf(block)
 		if err != nil {
 			t.Fatalf("boxo refuses %x: %v", block, err)

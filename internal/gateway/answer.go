@@ -192,10 +192,21 @@ func checkRecord(resp *http.Response, data []byte) error {
 // the signatures (2, 8). https://specs.ipfs.tech/ipns/ipns-record/#record-serialization-format
 func isRecord(data []byte) bool {
 	var value, signature bool
-	err := fields(data, func(num protowire.Number, _ uint64, body []byte) error {
-		value = value || num == 9 && len(body) > 0
-		signature = signature || (num == 2 || num == 8) && len(body) > 0
-		return nil
-	})
-	return err == nil && value && signature
+	for len(data) > 0 {
+		num, kind, tag := protowire.ConsumeTag(data)
+		if tag < 0 {
+			return false
+		}
+		n := protowire.ConsumeFieldValue(num, kind, data[tag:])
+		if n < 0 {
+			return false
+		}
+		if kind == protowire.BytesType {
+			body, _ := protowire.ConsumeBytes(data[tag:])
+			value = value || num == 9 && len(body) > 0
+			signature = signature || (num == 2 || num == 8) && len(body) > 0
+		}
+		data = data[tag+n:]
+	}
+	return value && signature
 }

@@ -519,26 +519,3 @@ func BenchmarkBlocks(b *testing.B) {
 		}
 	})
 }
-
-func FuzzDecodeNode(f *testing.F) {
-	store := cas.NewMemory()
-	file, err := cas.AddFile(context.Background(), store.Put, bytes.NewReader(make([]byte, 20000)), "size-4096")
-	if err != nil {
-		f.Fatal(err)
-	}
-	block, err := store.Block(context.Background(), file.CID)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(block)
-	c := cas.Sum(cid.DagProtobuf, nil)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		n, err := decode(c, data)
-		if err == nil && (len(n.links) > cas.MaxLinks || len(n.names) != len(n.links)) {
-			t.Errorf("accepted %+v", n)
-		}
-		if err == nil && !n.dir && len(n.sizes) != len(n.links) {
-			t.Errorf("%d sizes for %d links", len(n.sizes), len(n.links))
-		}
-	})
-}
