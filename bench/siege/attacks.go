@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -45,33 +46,37 @@ const (
 	reconnectPause = 50 * time.Millisecond // pause before a new connection
 )
 
-// start keeps n bad connections busy until ctx ends. done waits for their end.
-func (a attack) start(ctx context.Context, r *rig, n int) (done func()) {
-	ended := make(chan struct{}, n)
+// start keeps n bad connections busy until ctx ends. dialed waits until each has been dialed
+// once, done for their end.
+func (a attack) start(ctx context.Context, r *rig, n int) (dialed, done func()) {
+	if a.run == nil {
+		n = 0
+	}
+	var first, all sync.WaitGroup
+	first.Add(n)
 	for i := range n {
-		go func() {
-			defer func() { ended <- struct{}{} }()
-			for a.run != nil && ctx.Err() == nil {
-				a.once(ctx, r, i/perAddress)
+		all.Go(func() {
+			once := sync.OnceFunc(first.Done)
+			defer once()
+			for ctx.Err() == nil {
+				a.once(ctx, r, i/perAddress, once)
 				time.Sleep(reconnectPause)
 			}
-		}()
+		})
 	}
-	return func() {
-		for range n {
-			<-ended
-		}
-	}
+	return first.Wait, all.Wait
 }
 
-// once makes one bad connection from the address of its group.
-func (a attack) once(ctx context.Context, r *rig, group int) {
+// once makes one bad connection from the address of its group. It calls dialed when the
+// connection is open or has failed.
+func (a attack) once(ctx context.Context, r *rig, group int, dialed func()) {
 	to := r.addr()
 	if a.streams {
 		to = r.node()
 	}
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(group), 1)}, Timeout: 5 * time.Second}
 	c, err := d.DialContext(ctx, "tcp", to)
+	dialed()
 	if err != nil {
 		return
 	}

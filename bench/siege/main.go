@@ -71,8 +71,8 @@ func (a attack) measure(ctx context.Context, r *rig, n int, length time.Duration
 	res.before = r.rss()
 	peak, watching := make(chan int64, 1), make(chan struct{})
 	go func() { peak <- r.watch(watching) }()
-	done := a.start(ctx, r, n)
-	time.Sleep(min(time.Second, length/4)) // until most connections are open
+	dialed, done := a.start(ctx, r, n)
+	dialed()
 	t := task{HTTP: r.ready.HTTP[0], Root: r.rootfs.CID, Length: r.rootfs.Length, Seconds: length.Seconds()}
 	if a.streams {
 		t.Listen = r.ready.Listen
