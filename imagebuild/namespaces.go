@@ -1,6 +1,7 @@
 package imagebuild
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -22,16 +23,10 @@ func checkNamespaces() error {
 	if cmd.Run() == nil {
 		return nil
 	}
-	return namespaceError{namespaceAdvice(func(name string) string {
+	return errors.New("base system: user namespaces are forbidden, and an ordinary user needs them; " + namespaceAdvice(func(name string) string {
 		text, _ := os.ReadFile("/proc/sys/" + name)
 		return strings.TrimSpace(string(text))
-	})}
-}
-
-type namespaceError struct{ advice string }
-
-func (e namespaceError) Error() string {
-	return "base system: user namespaces are forbidden, and an ordinary user needs them; " + e.advice
+	}))
 }
 
 // namespaceAdvice returns the remedy for the kernel setting that forbids user namespaces.

@@ -2,12 +2,12 @@ package imagebuild
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
 
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/modes"
 )
@@ -15,24 +15,11 @@ import (
 // ErrOptions marks an error in the options: the user must change the command line.
 var ErrOptions = errors.New("options")
 
-type optionsError struct{ msg string }
-
-func (e optionsError) Error() string        { return e.msg }
-func (e optionsError) Is(target error) bool { return target == ErrOptions }
-
-// notFound is fs.ErrNotExist for things other than files.
-type notFound struct{ msg string }
-
-func (e notFound) Error() string        { return e.msg }
-func (e notFound) Is(target error) bool { return target == fs.ErrNotExist }
-
 func notFoundf(format string, args ...any) error {
-	return notFound{fmt.Sprintf(format, args...)}
+	return refusal.New(fs.ErrNotExist, format, args...)
 }
 
-func optionsf(format string, args ...any) error {
-	return optionsError{fmt.Sprintf(format, args...)}
-}
+func optionsf(format string, args ...any) error { return refusal.New(ErrOptions, format, args...) }
 
 // A Platform is a kind of machine that images are built for. ParsePlatform returns it.
 type Platform struct {

@@ -68,7 +68,7 @@ var rules = []rule{
 	{"modes", nil, "boot policies are data that both the image and the boot read"},
 	{
 		"imagebuild/...",
-		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/bootfile", "internal/kmod"},
+		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/bootfile", "internal/kmod", "internal/refusal"},
 		"an image is made of packages and one root.json, without keys or network of ours",
 	},
 	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file", "internal/ed25519pem", "internal/refusal"}, "a job's host has neither keys of ours nor a network"},
