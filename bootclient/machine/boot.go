@@ -35,20 +35,20 @@ const (
 // to a loaded kernel. It returns nil when PID 1 may jump. It writes its error to a file, and PID 1
 // prints it on the consoles.
 func Boot(ctx context.Context) error {
-	report := newReport(os.Stdout)
-	b := &boot{report: report, newDisk: make(chan struct{}, 1), entropy: startEntropy()}
+	rep := newReport(os.Stdout)
+	b := &boot{report: rep, newDisk: make(chan struct{}, 1), entropy: startEntropy()}
 	defer unmountCache()
-	err := runSteps(ctx, report, b.steps())
+	err := runSteps(ctx, rep, b.steps())
 	if err == nil {
 		return nil
 	}
 	if ctx.Err() != nil {
 		err = fmt.Errorf("stopped at the console: %w", ctx.Err())
 	}
-	report.Finish(err)
+	rep.Finish(err)
 	b.saveReport()
 	if fileErr := b.recordFailure(err); fileErr != nil {
-		report.Say("%v; and the file for PID 1 cannot be written: %v", err, fileErr)
+		rep.Say("%v; and the file for PID 1 cannot be written: %v", err, fileErr)
 	}
 	return err
 }
@@ -98,7 +98,7 @@ func (b *boot) memory(context.Context) (string, error) {
 	total := meminfo("MemTotal")
 	limitMemory(total)
 	free := meminfo("MemAvailable")
-	return fmt.Sprintf("%s, %s free", formatBytes(total), formatBytes(free)), checkBootMemory(total, free)
+	return fmt.Sprintf("%s, %s free", report.Bytes(total), report.Bytes(free)), checkBootMemory(total, free)
 }
 
 // commandLine makes the configuration from the command line and the files of the image.
@@ -254,7 +254,7 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("release %.40q: no kernel; sign a release with --kernel", b.release.Version)
 	}
 	b.saveReport()
-	return fmt.Sprintf("%s sealed, %s in memory", b.release.Version, formatBytes(b.payload.Size())), nil
+	return fmt.Sprintf("%s sealed, %s in memory", b.release.Version, report.Bytes(b.payload.Size())), nil
 }
 
 // seed reports whether and how the target will serve the release. Commit has decided it.
@@ -268,7 +268,7 @@ func (b *boot) load(context.Context) (string, error) {
 		return "", err
 	}
 	progress := func(elapsed time.Duration) string {
-		return fmt.Sprintf("kexec: loading %s, %v so far", formatBytes(b.payload.Size()), elapsed)
+		return fmt.Sprintf("kexec: loading %s, %v so far", report.Bytes(b.payload.Size()), elapsed)
 	}
 	b.report.While(progress, func() { err = b.payload.Load(line, b.config.Arch, meminfo("MemAvailable")) })
 	return "loaded, command line: " + line, err
@@ -302,7 +302,7 @@ func (b *boot) progress() func(done, total int64) {
 		}
 		if now.Sub(last) >= progressEvery {
 			last = now
-			b.report.Say("fetch: %s of %s", formatBytes(done), formatBytes(total))
+			b.report.Say("fetch: %s of %s", report.Bytes(done), report.Bytes(total))
 		}
 	}
 }

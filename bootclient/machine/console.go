@@ -28,8 +28,8 @@ func uptime() time.Duration {
 
 // logger returns a logger that writes warnings and errors as lines of the report. The report
 // adds its own time, so the time of the record is left out.
-func logger(report *report.Report) *slog.Logger {
-	return slog.New(slog.NewTextHandler(reportLines{report}, &slog.HandlerOptions{
+func logger(rep *report.Report) *slog.Logger {
+	return slog.New(slog.NewTextHandler(reportLines{rep}, &slog.HandlerOptions{
 		Level: slog.LevelWarn,
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
@@ -41,10 +41,10 @@ func logger(report *report.Report) *slog.Logger {
 }
 
 // reportLines is an io.Writer that adds what is written to a report, a line for each Write.
-type reportLines struct{ report *report.Report }
+type reportLines struct{ rep *report.Report }
 
 func (l reportLines) Write(p []byte) (int, error) {
-	l.report.Say("log: %s", p)
+	l.rep.Say("log: %s", p)
 	return len(p), nil
 }
 

@@ -9,9 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
@@ -131,7 +130,7 @@ func TestATargetThatServesFromMemoryGetsTheExtraFiles(t *testing.T) {
 			t.Errorf("%s: %d bytes, want %d", name, len(got[name]), len(data))
 		}
 	}
-	if kept := humanize.IBytes(uint64(extraSize())); p.seed.summary != "from memory after the jump, "+kept+" kept" {
+	if kept := report.Bytes(extraSize()); p.seed.summary != "from memory after the jump, "+kept+" kept" {
 		t.Errorf("the report has %q, %s are kept", p.seed.summary, kept)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/internal/bootfile"
+
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 // Load calls kexec_file_load(2) with the sealed files and the command line of the next kernel. PID
@@ -17,7 +19,7 @@ import (
 // crash the machine at the jump.
 func (p *Payload) Load(cmdline, arch string, free int64) error {
 	if need := (kexecCopies-1)*p.Size() + p.unpackMemory(); need > free {
-		return fmt.Errorf("%w: %s are free, the kernel needs %s to start; give the machine more", errMemory, formatBytes(free), formatBytes(need))
+		return fmt.Errorf("%w: %s are free, the kernel needs %s to start; give the machine more", errMemory, report.Bytes(free), report.Bytes(need))
 	}
 	if err := p.checkKernel(arch); err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 
-	"github.com/dustin/go-humanize"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 // meminfo returns a value of /proc/meminfo in bytes, 0 if it is missing.
@@ -51,7 +51,7 @@ const recommendedMemory = 1024
 func checkBootMemory(total, free int64) error {
 	if free < minBootMemory {
 		return fmt.Errorf("%w: %s are free of %s, and a boot needs at least %s; give the machine %d MiB",
-			errMemory, formatBytes(free), formatBytes(total), formatBytes(minBootMemory), recommendedMemory)
+			errMemory, report.Bytes(free), report.Bytes(total), report.Bytes(minBootMemory), recommendedMemory)
 	}
 	return nil
 }
@@ -76,8 +76,5 @@ func checkPayloadMemory(size, free, total int64) error {
 	const step = 64 << 20
 	machine := (total - free + need + step - 1) / step * step
 	return fmt.Errorf("%w: the release has %s and needs %s of free memory to start (%d × its size and %s); %s are free; give the machine %d MiB",
-		errMemory, formatBytes(size), formatBytes(need), kexecCopies, formatBytes(workMemory), formatBytes(free), max(machine, total+step)>>20)
+		errMemory, report.Bytes(size), report.Bytes(need), kexecCopies, report.Bytes(workMemory), report.Bytes(free), max(machine, total+step)>>20)
 }
-
-// formatBytes formats a number of bytes, such as 57 MiB.
-func formatBytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

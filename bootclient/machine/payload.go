@@ -185,20 +185,20 @@ func (p *Payload) VerifiesSHA256() {}
 
 // Commit appends the files for the target, seals the memory, and compares the length and sha256 of
 // every artifact in the sealed memory with the manifest.
-func (p *Payload) Commit(v *manifest.Verified, r *report.Report) error {
-	report, err := json.Marshal(r)
+func (p *Payload) Commit(v *manifest.Verified, rep *report.Report) error {
+	reportJSON, err := json.Marshal(rep)
 	if err != nil {
 		return err
 	}
-	return p.commit(v.Release(), report, r)
+	return p.commit(v.Release(), reportJSON, rep)
 }
 
-func (p *Payload) commit(release manifest.Release, report []byte, r *report.Report) error {
+func (p *Payload) commit(release manifest.Release, reportJSON []byte, rep *report.Report) error {
 	if err := p.layout(); err != nil {
 		return err
 	}
 	if p.cpio != nil {
-		if err := p.appendHandOver(release, report); err != nil {
+		if err := p.appendHandOver(release, reportJSON); err != nil {
 			return err
 		}
 	} else if p.seed.env != nil {
@@ -209,11 +209,11 @@ func (p *Payload) commit(release manifest.Release, report []byte, r *report.Repo
 			return err
 		}
 	}
-	return p.verify(release, r)
+	return p.verify(release, rep)
 }
 
 // appendHandOver writes the files for the target and the end of the archive.
-func (p *Payload) appendHandOver(release manifest.Release, report []byte) error {
+func (p *Payload) appendHandOver(release manifest.Release, reportJSON []byte) error {
 	rel, err := json.Marshal(release)
 	if err != nil {
 		return err
@@ -225,7 +225,7 @@ func (p *Payload) appendHandOver(release manifest.Release, report []byte) error 
 		data []byte
 	}{
 		{"phase/release.json", 0o644, rel},
-		{"phase/report.json", 0o644, report},
+		{"phase/report.json", 0o644, reportJSON},
 		{"phase/machine.key", 0o600, p.key},
 		{"phase/" + seedRoot, 0o644, p.seed.root},
 		{"phase/" + seedFile, 0o644, p.seed.env},
@@ -254,15 +254,15 @@ func seal(f *os.File) error {
 
 // verify hashes every artifact in the sealed memory: the last check before kexec reads the same
 // memory. It reports its progress.
-func (p *Payload) verify(release manifest.Release, report *report.Report) (err error) {
+func (p *Payload) verify(release manifest.Release, rep *report.Report) (err error) {
 	var done, total atomic.Int64
 	for _, a := range p.artifacts {
 		total.Add(a.size)
 	}
 	progress := func(time.Duration) string {
-		return "check: " + formatBytes(done.Load()) + " of " + formatBytes(total.Load())
+		return "check: " + report.Bytes(done.Load()) + " of " + report.Bytes(total.Load())
 	}
-	report.While(progress, func() {
+	rep.While(progress, func() {
 		for _, a := range p.artifacts {
 			if err = a.verify(release, &done); err != nil {
 				return

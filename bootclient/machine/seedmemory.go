@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"github.com/phaseboot/phaseboot/manifest"
+
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 const (
@@ -35,7 +37,7 @@ func (p *Payload) appendSeedFiles(minRAM int64) {
 	before := *p.cpio
 	size, err := p.appendExtraFiles(minRAM)
 	if err == nil {
-		p.seed.summary = fmt.Sprintf("from memory after the jump, %s kept", formatBytes(size))
+		p.seed.summary = fmt.Sprintf("from memory after the jump, %s kept", report.Bytes(size))
 		return
 	}
 	*p.cpio = before
@@ -94,10 +96,10 @@ func (p *Payload) extraFiles() ([]extraFile, error) {
 func (p *Payload) checkSeedMemory(size, minRAM int64) error {
 	total, free := p.meminfo("MemTotal"), p.meminfo("MemAvailable")
 	if need := size + (kexecCopies-1)*(p.Size()+size) + p.unpackMemory() + seedReserve; need > free {
-		return fmt.Errorf("serving %s from memory needs %s free, not %s", formatBytes(size), formatBytes(need), formatBytes(free))
+		return fmt.Errorf("serving %s from memory needs %s free, not %s", report.Bytes(size), report.Bytes(need), report.Bytes(free))
 	}
 	if size > total/maxSeedFraction {
-		return fmt.Errorf("the files to serve have %s, more than 1/%d of the memory", formatBytes(size), maxSeedFraction)
+		return fmt.Errorf("the files to serve have %s, more than 1/%d of the memory", report.Bytes(size), maxSeedFraction)
 	}
 	if minRAM > 0 && checkMinRAM(minRAM+(size+seedReserve)>>20, total) != nil {
 		return fmt.Errorf("the release requires its %d MiB for itself", minRAM)

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 // lastReport is the part of the last attempt's report that phase-boot status prints.
@@ -31,15 +33,15 @@ func Status(w io.Writer) error {
 	return status(w, reportFile, reasonFile)
 }
 
-func status(w io.Writer, report, reason string) error {
+func status(w io.Writer, reportPath, reasonPath string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "clock    %s\n", time.Now().UTC().Format(time.RFC3339))
-	fmt.Fprintf(&b, "memory   %s, %s free\n", formatBytes(meminfo("MemTotal")), formatBytes(meminfo("MemAvailable")))
+	fmt.Fprintf(&b, "memory   %s, %s free\n", report.Bytes(meminfo("MemTotal")), report.Bytes(meminfo("MemAvailable")))
 	for _, line := range interfaceLines() {
 		fmt.Fprintf(&b, "network  %s\n", line)
 	}
-	b.WriteString(reportText(report))
-	if text, err := os.ReadFile(reason); err == nil {
+	b.WriteString(reportText(reportPath))
+	if text, err := os.ReadFile(reasonPath); err == nil {
 		b.Write(text)
 	} else {
 		b.WriteString("no attempt has failed\n")
@@ -95,7 +97,7 @@ func reportText(file string) string {
 		fmt.Fprintf(&b, "[%7.3fs] %s: %s\n", float64(s.At)/1000, printable(s.Name), printable(summary))
 	}
 	for _, s := range r.Sources {
-		fmt.Fprintf(&b, "source   %s (%s): %s in %d blocks", printable(s.Name), s.Kind, formatBytes(s.Bytes), s.Blocks)
+		fmt.Fprintf(&b, "source   %s (%s): %s in %d blocks", printable(s.Name), s.Kind, report.Bytes(s.Bytes), s.Blocks)
 		if s.Banned {
 			b.WriteString(", banned")
 		}

@@ -25,27 +25,27 @@ type step struct {
 
 // runSteps runs the steps in order and reports each result. It returns the first error of a
 // required step, prefixed with the step's name.
-func runSteps(ctx context.Context, report *report.Report, steps []step) error {
+func runSteps(ctx context.Context, rep *report.Report, steps []step) error {
 	for _, s := range steps {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.do(ctx, report); err != nil {
+		if err := s.do(ctx, rep); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
 	return nil
 }
 
-func (s step) do(ctx context.Context, report *report.Report) error {
+func (s step) do(ctx context.Context, rep *report.Report) error {
 	if s.onFailure == selfReporting {
 		summary, err := s.run(ctx)
 		if err == nil {
-			report.Say("%s: %s", s.name, summary)
+			rep.Say("%s: %s", s.name, summary)
 		}
 		return err
 	}
-	entry := report.Begin(s.name)
+	entry := rep.Begin(s.name)
 	summary, err := s.run(ctx)
 	switch {
 	case err == nil:

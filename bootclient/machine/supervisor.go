@@ -30,8 +30,8 @@ const (
 
 // supervise is PID 1 of the boot role: it starts the boot process, waits for its end, and jumps
 // into the loaded kernel. It returns only when that fails.
-func supervise(out *consoles, report *report.Report) error {
-	err := runSteps(context.Background(), report, []step{
+func supervise(out *consoles, rep *report.Report) error {
+	err := runSteps(context.Background(), rep, []step{
 		{"kernel", optional, kernelVersion},
 		{"clock", optional, bootClock},
 	})
@@ -41,7 +41,7 @@ func supervise(out *consoles, report *report.Report) error {
 	if err := runChild(out); err != nil {
 		return err
 	}
-	report.Say("kexec: starting the new kernel")
+	rep.Say("kexec: starting the new kernel")
 	out.drain()
 	return jump()
 }

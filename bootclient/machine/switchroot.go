@@ -19,7 +19,7 @@ var movedMounts = []string{"/dev", "/proc", "/sys", "/run"}
 // switchRoot makes newRoot the root of the machine and replaces this process by its init. The
 // initramfs cannot be unmounted; its files are deleted to free their memory. Files that are open,
 // such as the squashfs of the loop device, stay.
-func switchRoot(out *consoles, report *report.Report) error {
+func switchRoot(out *consoles, rep *report.Report) error {
 	if err := checkInit(newRoot, nextInit); err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func switchRoot(out *consoles, report *report.Report) error {
 		return err
 	}
 	if err := emptyInitramfs(); err != nil {
-		report.Say("switch root: the memory of the initramfs is not freed: %v", err)
+		rep.Say("switch root: the memory of the initramfs is not freed: %v", err)
 	}
 	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
 		return fmt.Errorf("move root: %w", err)
@@ -45,7 +45,7 @@ func switchRoot(out *consoles, report *report.Report) error {
 	if err := errors.Join(unix.Chroot("."), unix.Chdir("/")); err != nil {
 		return fmt.Errorf("chroot: %w", err)
 	}
-	report.Say("switch root: starting %s", nextInit)
+	rep.Say("switch root: starting %s", nextInit)
 	out.drain()
 	return fmt.Errorf("%s: %w", nextInit, unix.Exec(nextInit, []string{nextInit}, environment))
 }

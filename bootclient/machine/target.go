@@ -33,14 +33,14 @@ var targetModules = []string{"loop", "squashfs", "overlay"}
 
 // target is PID 1 of the target role: it mounts the release's squashfs under an overlay in memory
 // and replaces itself by its init. It returns only on an error.
-func target(out *consoles, report *report.Report) error {
-	return runSteps(context.Background(), report, []step{
+func target(out *consoles, rep *report.Report) error {
+	return runSteps(context.Background(), rep, []step{
 		{"target", optional, func(ctx context.Context) (string, error) { return announceRelease(ctx, out) }},
 		{"modules", optional, loadTargetModules},
 		{"rootfs", required, mountRootfs},
 		{"hand-over", required, func(context.Context) (string, error) { return runDir, moveHandOver(archiveDir, runDir) }},
 		{"seed", optional, prepareSeed},
-		{"switch root", required, func(context.Context) (string, error) { return "", switchRoot(out, report) }},
+		{"switch root", required, func(context.Context) (string, error) { return "", switchRoot(out, rep) }},
 	})
 }
 

@@ -395,5 +395,5 @@ func Count(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// Bytes returns a number of bytes in words.
-func Bytes(n int64) string { return humanize.IBytes(uint64(n)) }
+// Bytes formats a number of bytes, such as 57 MiB.
+func Bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

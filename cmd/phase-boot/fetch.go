@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"golang.org/x/term"
 
 	"github.com/phaseboot/phaseboot/bootclient"
@@ -138,7 +137,7 @@ func (f *fetchFlags) run(ctx context.Context) error {
 	line.show("searching for sources…")
 	_, err = bootclient.Run(ctx, cfg, sink)
 	if f.seed && err == nil {
-		fmt.Fprintf(os.Stderr, "phase-boot fetch: served %s to other machines\n", humanize.IBytes(uint64(rep.Served())))
+		fmt.Fprintf(os.Stderr, "phase-boot fetch: served %s to other machines\n", report.Bytes(rep.Served()))
 	}
 	printReport()
 	return cmp.Or(err, printErr)
