@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -22,16 +21,11 @@ const maxIdentity = 4 << 10 // bytes of an identity file
 // file (mode 0600) when it is missing. The key authenticates the peer on the network; it
 // signs nothing that a machine trusts.
 func LoadIdentity(path string) (crypto.PrivKey, error) {
-	f, err := file.Open(path, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := file.Read(path, 0, maxIdentity)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return makeIdentity(path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("identity: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxIdentity))
-	if err != nil {
+	case err != nil && !errors.Is(err, file.ErrTooLarge):
 		return nil, fmt.Errorf("identity: %w", err)
 	}
 	private, err := ed25519pem.Parse(data)

@@ -45,9 +45,9 @@ var good = map[string]string{
 // classes are the errors of each slot, with the exit code of every command that has the slot,
 // and the codes of the commands that differ.
 var classes = []struct {
-	place, value string
-	code         int
-	but          map[string]int
+	slot, value string
+	code        int
+	but         map[string]int
 }{
 	{"store", "nowhere", 4, nil},
 	{"store", "text", 2, nil}, // a file
@@ -132,7 +132,7 @@ func TestEveryErrorHasTheExitCodeOfItsClass(t *testing.T) {
 		cell("unknown flag", append(fill(verb, "", ""), "--nonsense"), 2)
 		cell("argument", append(fill(verb, "", ""), "more", "and more"), 2)
 		for _, c := range classes {
-			if !strings.Contains(verbs[verb], "{"+c.place+"}") {
+			if !strings.Contains(verbs[verb], "{"+c.slot+"}") {
 				continue
 			}
 			want, ok := c.but[verb]
@@ -140,7 +140,7 @@ func TestEveryErrorHasTheExitCodeOfItsClass(t *testing.T) {
 				want = c.code
 			}
 			value := strings.ReplaceAll(c.value, "{taken}", taken.Addr().String())
-			cell(c.place+" "+strings.ReplaceAll(c.value, "/", "_"), fill(verb, c.place, value), want)
+			cell(c.slot+" "+strings.ReplaceAll(c.value, "/", "_"), fill(verb, c.slot, value), want)
 		}
 	}
 	t.Logf("%d cells", cells)
@@ -149,9 +149,9 @@ func TestEveryErrorHasTheExitCodeOfItsClass(t *testing.T) {
 var placeholder = regexp.MustCompile(`\{(\w+)\}`)
 
 // fill returns a command line with one slot set to a value.
-func fill(verb, place, value string) []string {
+func fill(verb, slot, value string) []string {
 	line := placeholder.ReplaceAllStringFunc(verbs[verb], func(p string) string {
-		if name := strings.Trim(p, "{}"); name != place {
+		if name := strings.Trim(p, "{}"); name != slot {
 			return good[name]
 		}
 		return value

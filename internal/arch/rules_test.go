@@ -35,12 +35,12 @@ var rules = []rule{
 	},
 	{
 		"publisher/repo",
-		[]string{"manifest/...", "cas/...", "internal/ipnsname", "internal/p2p", "internal/atomicfile", "internal/file"},
+		[]string{"manifest/...", "cas/...", "internal/ipnsname", "internal/p2p", "internal/atomicfile", "internal/file", "internal/refusal"},
 		"the repository is signed without looking at the store",
 	},
 	{
 		"publisher/store",
-		[]string{"publisher/repo", "manifest/...", "cas/...", "internal/atomicfile", "internal/file"},
+		[]string{"publisher/repo", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/refusal"},
 		"care of the store needs no network",
 	},
 	{

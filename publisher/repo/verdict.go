@@ -12,6 +12,7 @@ import (
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -186,22 +187,11 @@ func (v *Verdict) forOperator(err error, d manifest.Delegation) error {
 	for _, f := range v.Files {
 		ofChannel := f.Name == name+".json" || !strings.Contains(f.Name, "-")
 		if errors.Is(err, manifest.ErrExpired) && ofChannel && f.State == StateExpired {
-			return Refusal{f.String(), err}
+			return refusal.New(err, "%s", f)
 		}
 	}
 	return err
 }
-
-// A Refusal is an error of manifest with another text.
-type Refusal struct {
-	Text string
-	Err  error
-}
-
-func (e Refusal) Error() string { return e.Text }
-
-// Unwrap returns the error of manifest.
-func (e Refusal) Unwrap() error { return e.Err }
 
 // NextChange is the first moment after now at which the verdict changes by itself; the
 // zero time when it never does.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/cas/pack"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
@@ -98,7 +99,7 @@ func (s *Status) judge(ctx context.Context, r *repo.Repo, p *repo.Published, now
 	}
 	if r.KeyReplaced(p) {
 		s.Refused = fmt.Sprintf("root version %d replaced the online key; run phase-publish serve, or add, with the new one: %s", r.Root.Version(), s.Refused)
-		s.err = repo.Refusal{Text: s.Refused, Err: s.err}
+		s.err = refusal.New(s.err, "%s", s.Refused)
 	}
 	releases, err := manifest.Published(ctx, pointer.Files, r.RootData)
 	s.Releases = append(s.Releases, releases...)
