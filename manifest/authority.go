@@ -186,7 +186,7 @@ func (d *Document) signedBy(sig metadata.Signature, key ed25519.PublicKey) bool 
 }
 
 // accepts reports whether the threshold of the role is reached: as many different keys have
-// signed d. A bad signature beside them changes nothing, as in TUF. Lint refuses a threshold
+// signed d. Other bad signatures change nothing, as in TUF. Lint refuses a threshold
 // below 1. TestGoTUFAcceptsWhatWeAccept compares it with go-tuf's VerifyDelegate.
 func (a authority) accepts(d *Document) bool {
 	return a.threshold >= 1 && a.count(d).Missing() == 0

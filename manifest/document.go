@@ -14,7 +14,8 @@ import (
 
 // A Document is a metadata file that passed Lint. It is read once, made canonical once, and each
 // of its signatures is verified at most once, whatever roles may have made it. A Document is
-// not trusted: Verify, Root and CheckRole decide that. It cannot be changed.
+// not trusted: Verify, Root and CheckRole decide that. It cannot be changed, and is not for
+// concurrent use.
 type Document struct {
 	kind       Kind
 	role       string // root, targets, snapshot, timestamp, or CHANNEL-ARCH; set by Open

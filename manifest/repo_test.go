@@ -70,7 +70,7 @@ type repo struct {
 	targets  int64
 	rootNo   int64
 	numbers  map[string]int64
-	more     []Delegation // beside stable and edge
+	more     []Delegation // more than stable and edge
 	id       string       // of the repository
 }
 

@@ -170,7 +170,7 @@ func TestTheStateReplacesWhatAnAttackerPutThere(t *testing.T) {
 	for name, plant := range map[string]func(path string) error{
 		"a file":    func(p string) error { return os.WriteFile(p, nil, 0o600) },
 		"a symlink": func(p string) error { return os.Symlink(t.TempDir(), p) },
-		"a half-written folder beside it": func(p string) error {
+		"a half-written folder next to it": func(p string) error {
 			return errors.Join(os.Mkdir(p+".next", 0o700), os.WriteFile(filepath.Join(p+".next", "1.root.json"), r.root, 0o600))
 		},
 	} {

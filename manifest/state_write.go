@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -9,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // errStateChanged says that the state has changed since the check read it.
@@ -18,11 +21,11 @@ var errStateChanged = errors.New("state: another program changed it in the meant
 // channels, and exchanges it with the old folder. When all files are there already, it writes
 // nothing. When the state has changed since it was read, it writes nothing and returns
 // errStateChanged.
-func (m *repositoryState) write(files []stateFile) error {
+func (m *repositoryState) write(ctx context.Context, files []stateFile) error {
 	if m.dir == "" || m.readOnly {
 		return nil
 	}
-	unlock, err := lock(filepath.Dir(m.dir))
+	unlock, err := lock(ctx, filepath.Dir(m.dir))
 	if err != nil {
 		return err
 	}
@@ -163,12 +166,12 @@ func replaceFolder(next, dir string) error {
 }
 
 // lock waits until no other program writes the state. unlock releases it.
-func lock(dir string) (unlock func() error, err error) {
+func lock(ctx context.Context, dir string) (unlock func() error, err error) {
 	f, err := openFolder(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	if err := file.Lock(ctx, f); err != nil {
 		f.Close()
 		return nil, err
 	}

@@ -147,7 +147,7 @@ func TestChannelsListsEveryReleaseAndNamesTheBadOnes(t *testing.T) {
 	r.publish(r.signed("edge", "x86_64", r.manifest("edge", "x86_64", "nightly.2"), "other-key"))
 	list, err = Channels(context.Background(), r.files, r.root, today)
 	if len(list) != 1 || list[0].Channel != "stable" {
-		t.Errorf("%d releases beside a bad one", len(list))
+		t.Errorf("%d releases next to a refused one", len(list))
 	}
 	refused(t, err, ErrSignature, "edge-x86_64.json version 2: signed by 0 of 1")
 }

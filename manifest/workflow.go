@@ -60,7 +60,7 @@ func (w *workflow) verify(ctx context.Context) (*Verified, error) {
 	if note := w.time.futureTimestamp(); note != "" {
 		w.note("%s", note)
 	}
-	if err := w.state.write(w.accepted); errors.Is(err, errStateChanged) {
+	if err := w.state.write(ctx, w.accepted); errors.Is(err, errStateChanged) {
 		return nil, err
 	} else if err != nil {
 		w.note("the state was not written: %v", err)

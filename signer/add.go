@@ -10,9 +10,8 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/signer/key"
@@ -64,7 +63,7 @@ func Add(ctx context.Context, s AddSpec) (Summary, error) {
 	if err := ctx.Err(); err != nil {
 		return Summary{}, err
 	}
-	if err := d.store(); err != nil {
+	if err := d.store(ctx); err != nil {
 		return Summary{}, err
 	}
 	return summarize(d, r), nil
@@ -105,8 +104,8 @@ func altered(d *document, bad []string) error {
 
 // store writes the document back, and a root to its other name too. Signatures that another
 // program has added to the same content in the meantime stay.
-func (d *document) store() error {
-	dir, err := lockFolder(d.folder())
+func (d *document) store(ctx context.Context) error {
+	dir, err := lockFolder(ctx, d.folder())
 	if err != nil {
 		return d.fail(err)
 	}
@@ -152,12 +151,12 @@ func (d *document) paths() []string {
 
 // lockFolder waits until no other phase-sign writes signatures in a folder. Closing the folder
 // unlocks it.
-func lockFolder(path string) (*os.File, error) {
+func lockFolder(ctx context.Context, path string) (*os.File, error) {
 	dir, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+	if err := file.Lock(ctx, dir); err != nil {
 		dir.Close()
 		return nil, fmt.Errorf("lock: %w", err)
 	}

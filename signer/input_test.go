@@ -156,7 +156,7 @@ func TestAttackSubstitutedArtifactAtSigning(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			s := b.spec()
-			honest, err := os.ReadFile(s.Kernel)
+			original, err := os.ReadFile(s.Kernel)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -173,7 +173,7 @@ func TestAttackSubstitutedArtifactAtSigning(t *testing.T) {
 			if err != nil {
 				return
 			}
-			again, err := cas.FileCID(t.Context(), bytes.NewReader(honest), s.Chunker)
+			again, err := cas.FileCID(t.Context(), bytes.NewReader(original), s.Chunker)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -53,7 +53,7 @@ func TestAttackTwoRepositoriesUnderTheSameKeys(t *testing.T) {
 	}
 	for _, file := range []string{"RELEASE.json", "1.targets.json", "1.root.json"} {
 		if err := verify(p.path(file)); err != nil {
-			t.Errorf("the honest %s: %v", file, err)
+			t.Errorf("the valid %s: %v", file, err)
 		}
 	}
 	if _, err := os.Stat(p.path("OUT.json")); err == nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/phaseboot/phaseboot/signer/key"
 )
 
-// verbs are the command lines of all commands, with a place for each thing that can be wrong.
+// verbs are the command lines of all commands, with a placeholder for each argument.
 var verbs = map[string]string{
 	"key generate": "key generate --no-passphrase --out {out}",
 	"init":         "init --repo {new} --root-key {rootkey} --release-key {public} --online-key online.pub --ipns-key ipns.pub --channel stable --arch {arch}",
@@ -39,8 +39,8 @@ var good = map[string]string{
 	"artifact": "bzImage", "key": "release", "manifest": "R2.json", "root": "repo/root.json",
 }
 
-// classes are what can be wrong with a place, and the exit code of every command that has
-// the place, or of one that answers otherwise.
+// classes are wrong values for the placeholders, and the exit code of every command that has the
+// placeholder; but lists commands with another exit code.
 var classes = []struct {
 	place, value string
 	code         int
@@ -50,7 +50,7 @@ var classes = []struct {
 	{"repo", "text", 2, nil}, // a file
 	{"repo", "truncated", 5, nil},
 	{"repo", "garbled", 5, nil},
-	{"repo", "forged", 3, map[string]int{"show": 0, "add": 0}}, // who signs first cannot ask for signatures
+	{"repo", "forged", 3, map[string]int{"show": 0, "add": 0}}, // the first signer finds no signatures
 	{"repo", "expired", 3, map[string]int{"history": 0, "channels": 0, "rotate": 0}},
 	{"repo", "foreign", 3, map[string]int{"release": 0, "rollback": 4, "rotate": 0, "history": 0, "channels": 0}}, // same keys, another ID
 	{"rootkey", "release", 3, map[string]int{"init": 0}},
@@ -69,8 +69,8 @@ var classes = []struct {
 	{"key", "text", 5, nil},
 	{"key", "cutkey", 5, nil},
 	{"key", "locked", 1, nil}, // wrong passphrase
-	{"key", "ssh-agent:SHA256:nobody", 4, nil},
-	{"key", "stranger", 3, nil},
+	{"key", "ssh-agent:SHA256:missing", 4, nil},
+	{"key", "unlisted", 3, nil},
 	{"key", "/dev/zero", 2, nil},
 	{"artifact", "nowhere", 4, nil},
 	{"artifact", "repo", 2, nil},
@@ -106,8 +106,8 @@ var classes = []struct {
 	{"new", "text", 2, nil},
 }
 
-// Every class of error, in every place of every command that has it, ends with the exit code
-// of the README's table.
+// Every wrong value, in every command that has the placeholder, ends with the exit code of the
+// README's table.
 func TestEveryErrorHasTheExitCodeOfItsClass(t *testing.T) {
 	base := t.TempDir()
 	setUp(t, base)
@@ -142,7 +142,7 @@ func TestEveryErrorHasTheExitCodeOfItsClass(t *testing.T) {
 
 var placeholder = regexp.MustCompile(`\{(\w+)\}`)
 
-// fill writes a command line with one place set to a value.
+// fill returns a command line with one placeholder set to a value.
 func fill(verb, place, value string) []string {
 	line := placeholder.ReplaceAllStringFunc(verbs[verb], func(p string) string {
 		if name := strings.Trim(p, "{}"); name != place {
@@ -167,7 +167,7 @@ func wantExit(t *testing.T, dir string, args []string, want int) {
 		t.Errorf("phase-sign %s: exit code %d, want %d\n%s", strings.Join(args, " "), got, want, out)
 	}
 	if want != 0 && (!strings.HasPrefix(lastLine(out), "phase-sign: ") || strings.Contains(string(out), "panic")) {
-		t.Errorf("phase-sign %s: says %s", strings.Join(args, " "), out)
+		t.Errorf("phase-sign %s: prints %s", strings.Join(args, " "), out)
 	}
 }
 
@@ -176,7 +176,7 @@ func lastLine(out []byte) string {
 	return lines[len(lines)-1]
 }
 
-// setUp makes a repository with two releases, and spoilt copies of it.
+// setUp makes a repository with two releases, and damaged copies of it.
 func setUp(t *testing.T, dir string) {
 	t.Helper()
 	cmd := exec.Command("sh", "-eu", "-c", exitFixture)
@@ -189,7 +189,7 @@ func setUp(t *testing.T, dir string) {
 	}
 }
 
-// expired makes a repository that nobody has renewed.
+// expired makes a repository whose metadata are expired.
 func expired(t *testing.T, dir string) error {
 	t.Helper()
 	keys := map[string]key.Key{}
@@ -222,7 +222,7 @@ func expired(t *testing.T, dir string) error {
 }
 
 const exitFixture = `
-for k in root release online ipns stranger; do phase-sign key generate --no-passphrase --out $k; done
+for k in root release online ipns unlisted; do phase-sign key generate --no-passphrase --out $k; done
 PHASE_KEY_PASSPHRASE=right phase-sign key generate --out locked
 head -c 60 release > cutkey
 : > empty
@@ -254,7 +254,7 @@ two repo
 mv repo/R2.json R2.json
 repo foreign
 phase-sign release --repo foreign --channel stable --arch x86_64 --release 2 --kernel bzImage --initramfs initrd --key release --out foreign/R2.json
-for spoilt in truncated garbled forged; do cp -r repo $spoilt; done
+for damaged in truncated garbled forged; do cp -r repo $damaged; done
 cp R2.json truncated/R2.json
 for f in truncated/*.json; do head -c 300 $f > f; cp f $f; done
 for f in garbled/*.json; do echo '{"signed": {"_type": 7}, "signatures": []}' > $f; done

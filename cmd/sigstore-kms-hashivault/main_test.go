@@ -41,8 +41,8 @@ func TestKeyInVaultSignsByItsURI(t *testing.T) {
 
 func TestRefusalReachesTheCaller(t *testing.T) {
 	vaulttest.Serve(t)
-	_, err := key.Load(t.Context(), "hashivault://nobody", nil)
-	if err == nil || !strings.Contains(err.Error(), "key hashivault://nobody: KMS plugin: ") || !strings.Contains(err.Error(), "no such key; make it with") {
+	_, err := key.Load(t.Context(), "hashivault://missing", nil)
+	if err == nil || !strings.Contains(err.Error(), "key hashivault://missing: KMS plugin: ") || !strings.Contains(err.Error(), "no such key; make it with") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -30,13 +30,13 @@ func TestAKeySignsWithTheVersionThatWasLoaded(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for _, row := range []struct{ what, name, variable, value, says string }{
-		{"no such key", "nobody", "", "", "no such key; make it with 'vault write transit/keys/NAME type=ed25519'"},
+		{"no such key", "missing", "", "", "no such key; make it with 'vault write transit/keys/NAME type=ed25519'"},
 		{"a key of another type", "ecdsa", "", "", `type "ecdsa-p256"; only ed25519`},
 		{"a name that is a path", "../sys", "", "", "write hashivault://NAME"},
 		{"a token that may not", "release", "VAULT_TOKEN", "s.other", "permission denied"},
 		{"no token", "release", "VAULT_TOKEN", "", "set VAULT_TOKEN"},
 		{"no address", "release", "VAULT_ADDR", "", "VAULT_ADDR"},
-		{"nobody there", "release", "VAULT_ADDR", "http://127.0.0.1:1", "connection refused"},
+		{"no server", "release", "VAULT_ADDR", "http://127.0.0.1:1", "connection refused"},
 		{"a redirection is not followed", "moved", "", "", "status 307"},
 	} {
 		t.Run(row.what, func(t *testing.T) {

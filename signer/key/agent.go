@@ -56,7 +56,7 @@ func loadAgent(ctx context.Context, uri string) (Key, error) {
 		return Key{}, err
 	}
 	if found == nil {
-		return Key{}, refusal.New(fs.ErrNotExist, "the ssh agent does not hold it; add it with ssh-add")
+		return Key{}, refusal.New(fs.ErrNotExist, "the ssh agent does not have it; add it with ssh-add")
 	}
 	public, err := sshPublic(found)
 	if err != nil {

@@ -80,7 +80,7 @@ func TestAgentRefusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger, _, err := ed25519.GenerateKey(rand.Reader)
+	other, _, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,11 +88,11 @@ func TestAgentRefusals(t *testing.T) {
 	if _, err := Load(t.Context(), fingerprint(t, rsaKey.Public()), nil); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("RSA key: %v", err)
 	}
-	if _, err := Load(t.Context(), fingerprint(t, stranger), nil); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Load(t.Context(), fingerprint(t, other), nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("key that the agent lacks: %v", err)
 	}
-	t.Setenv("SSH_AUTH_SOCK", filepath.Join(t.TempDir(), "nobody"))
-	if _, err := Load(t.Context(), fingerprint(t, stranger), nil); !errors.Is(err, cas.ErrUnreachable) {
+	t.Setenv("SSH_AUTH_SOCK", filepath.Join(t.TempDir(), "missing"))
+	if _, err := Load(t.Context(), fingerprint(t, other), nil); !errors.Is(err, cas.ErrUnreachable) {
 		t.Errorf("no agent: %v", err)
 	}
 }

@@ -163,7 +163,7 @@ func TestLoadRefusals(t *testing.T) {
 		{"public half", encrypted + ".pub", nil, fs.ErrInvalid},
 		{"wrong passphrase", encrypted, fixed("wrong"), ErrPassphrase},
 		{"empty passphrase", encrypted, fixed(""), ErrNoPassphrase},
-		{"nobody to ask", encrypted, nil, ErrNoPassphrase},
+		{"no way to ask", encrypted, nil, ErrNoPassphrase},
 		{"plugin that is not installed", "nosuchkms://key/1", nil, fs.ErrNotExist},
 		{"agent name without fingerprint", "ssh-agent:mykey", nil, fs.ErrInvalid},
 	} {

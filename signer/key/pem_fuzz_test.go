@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// No key file, whatever it holds, does harm; one that is taken signs, and its public half
-// is read back as the same.
+// A key file with any content is refused or gives a key that signs, and whose public half is read
+// back unchanged.
 func FuzzKeyFile(f *testing.F) {
 	seed := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 	plain, public, err := marshalKey(seed, nil)
@@ -24,9 +24,9 @@ func FuzzKeyFile(f *testing.F) {
 	for _, data := range [][]byte{plain, public, locked, locked[:100], append([]byte("words\n"), plain...), []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me"), nil} {
 		f.Add(data)
 	}
-	nobody := func(context.Context, string, Ask) ([]byte, error) { return nil, ErrNoPassphrase }
+	noPhrase := func(context.Context, string, Ask) ([]byte, error) { return nil, ErrNoPassphrase }
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if k, err := parsePEM(t.Context(), "k", data, nobody); err == nil {
+		if k, err := parsePEM(t.Context(), "k", data, noPhrase); err == nil {
 			signs(t, k)
 		}
 		key, err := parsePublic(data)
@@ -54,8 +54,7 @@ func signs(t *testing.T, k Key) {
 	}
 }
 
-// What a file says of its own encryption decides neither how much memory opening it takes
-// nor whether the program survives it.
+// The encryption parameters in a key file cannot make the program use much memory or crash.
 func FuzzEncryptedKey(f *testing.F) {
 	locked, _, err := marshalKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), []byte("phrase"))
 	if err != nil {
@@ -68,7 +67,7 @@ func FuzzEncryptedKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		pass := func(_ context.Context, _ string, ask Ask) ([]byte, error) {
 			if ask == Retry {
-				return nil, errSame // scrypt takes its time
+				return nil, errSame // scrypt is slow
 			}
 			return []byte("phrase"), nil
 		}
