@@ -20,7 +20,7 @@ func newExport() *cobra.Command {
 	var keys []string
 	var passFile string
 	var prune bool
-	grace := span(mirror.DefaultGrace)
+	grace := mirror.DefaultGrace
 	cmd := &cobra.Command{
 		Use:   "export --store DIR --repo DIR --out DIR [--ipns-key KEY]",
 		Short: "Write the releases as a folder that any web server can serve",
@@ -46,7 +46,7 @@ run again at any moment, and clients may read meanwhile.`,
 				}
 				opts.IPNS = append(opts.IPNS, key)
 			}
-			if opts.Grace = time.Duration(grace); prune {
+			if opts.Grace = grace; prune {
 				opts.Grace = 0
 			}
 			done, err := exportWithProgress(cmd.Context(), opts)
@@ -60,7 +60,7 @@ run again at any moment, and clients may read meanwhile.`,
 	cmd.Flags().StringVar(&opts.Out, "out", "", "folder of the mirror, made when missing")
 	cmd.Flags().StringArrayVar(&keys, "ipns-key", nil, "`key` of an IPNS name in root.json (repeatable); without one, no record is written")
 	cmd.Flags().StringVar(&passFile, "passphrase-file", "", "read the passphrase from the first line of this file")
-	cmd.Flags().Var(&grace, "grace", "how long to keep files that no release needs any more")
+	cli.DurationVar(cmd.Flags(), &grace, "grace", maxDays, "how long to keep files that no release needs any more")
 	cmd.Flags().BoolVar(&prune, "prune", false, "no grace: remove files at once that no release needs")
 	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "hash the blocks that are there, and replace wrong ones")
 	cmd.MarkFlagsMutuallyExclusive("grace", "prune")

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,14 +15,14 @@ import (
 // onlineFlags are the flags of commands that sign snapshot and timestamp.
 type onlineFlags struct {
 	key, passFile string
-	expiry        span
+	expiry        time.Duration
 }
 
 func (f *onlineFlags) register(cmd *cobra.Command) {
-	f.expiry = span(repo.DefaultTimestampExpiry)
+	f.expiry = repo.DefaultTimestampExpiry
 	cmd.Flags().StringVar(&f.key, "online-key", "", "key that signs snapshot and timestamp")
 	cmd.Flags().StringVar(&f.passFile, "passphrase-file", "", "read the passphrase from the first line of this file")
-	cmd.Flags().Var(&f.expiry, "timestamp-expiry", "how long a timestamp is valid; it bounds how long an attacker can keep machines on an old release")
+	cli.DurationVar(cmd.Flags(), &f.expiry, "timestamp-expiry", maxDays, "how long a timestamp is valid; it bounds how long an attacker can keep machines on an old release")
 	require(cmd, "online-key")
 }
 
@@ -34,8 +32,11 @@ func (f *onlineFlags) load(ctx context.Context) (repo.OnlineKey, error) {
 	if err != nil {
 		return repo.OnlineKey{}, err
 	}
-	return repo.OnlineKey{Signer: k.Signer(), Public: k.Public(), Expiry: time.Duration(f.expiry)}, nil
+	return repo.OnlineKey{Signer: k.Signer(), Public: k.Public(), Expiry: f.expiry}, nil
 }
+
+// maxDays is the greatest value of a flag in days.
+const maxDays = 3650
 
 // warnExposed warns of key and passphrase files that other users have access to.
 func warnExposed(files ...string) {
@@ -53,35 +54,3 @@ func loadIPNS(ctx context.Context, uri, passFile string) (ed25519.PrivateKey, er
 	}
 	return k.Private()
 }
-
-// A span is a flag for a duration that people write: 7d, 12h, 1h30m.
-type span time.Duration
-
-// Set implements pflag.Value.
-func (s *span) Set(text string) error {
-	d, err := time.ParseDuration(text)
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		var n int
-		if n, err = strconv.Atoi(days); n > 3650 {
-			n = 0
-		}
-		d = time.Duration(n) * 24 * time.Hour
-	}
-	if err != nil || d < time.Minute {
-		return cli.Usagef("not a duration of a minute or more; write it as 7d or 12h")
-	}
-	*s = span(d)
-	return nil
-}
-
-// String implements pflag.Value.
-func (s *span) String() string {
-	d := time.Duration(*s)
-	if d >= 48*time.Hour && d%(24*time.Hour) == 0 {
-		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
-	}
-	return d.String()
-}
-
-// Type implements pflag.Value.
-func (s *span) Type() string { return "duration" }

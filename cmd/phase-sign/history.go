@@ -60,10 +60,9 @@ func newChannels() *cobra.Command {
 
 func newRollback() *cobra.Command {
 	var (
-		spec     signer.RollbackSpec
+		spec     = signer.RollbackSpec{Lifetime: releaseLifetime}
 		keys     []string
 		passFile string
-		expires  = span(30 * 24 * time.Hour)
 	)
 	cmd := &cobra.Command{
 		Use:   "rollback --repo DIR --channel CHANNEL --arch ARCH --out FILE",
@@ -79,7 +78,7 @@ refuse a lower version, so a new version replaces the bad release. No artifact i
 			if spec.Keys, err = loadKeys(cmd.Context(), keys, passphrases(passFile)); err != nil {
 				return err
 			}
-			spec.Now, spec.Lifetime = time.Now(), time.Duration(expires)
+			spec.Now = time.Now()
 			sum, err := signer.Rollback(cmd.Context(), spec)
 			if err != nil {
 				return err
@@ -95,7 +94,7 @@ refuse a lower version, so a new version replaces the bad release. No artifact i
 	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
 	f.BoolVar(&spec.Force, "force", false, forceUsage)
 	f.StringArrayVar(&keys, "key", nil, "release key to sign with (repeatable)")
-	f.Var(&expires, "expires", "how long machines accept the release")
+	lifetimeFlag(cmd, &spec.Lifetime, "expires", "how long machines accept the release")
 	passphraseFlag(cmd, &passFile)
 	require(cmd, "repo", "channel", "arch", "key", "out")
 	return cmd

@@ -13,14 +13,13 @@ import (
 
 // initFlags are the flags of init: those that name keys, and the spec with the others.
 type initFlags struct {
-	spec                    signer.InitSpec
-	root, release           []string
-	online, ipns, passFile  string
-	rootExpires, targetsEnd span
+	spec                   signer.InitSpec
+	root, release          []string
+	online, ipns, passFile string
 }
 
 func newInit() *cobra.Command {
-	f := initFlags{rootExpires: span(365 * 24 * time.Hour), targetsEnd: span(365 * 24 * time.Hour)}
+	f := initFlags{spec: signer.InitSpec{RootLifetime: rootLifetime, TargetsLifetime: rootLifetime}}
 	cmd := &cobra.Command{
 		Use:   "init --repo DIR",
 		Short: "Create a repository: 1.root.json, 1.targets.json and root.json",
@@ -64,8 +63,8 @@ func (f *initFlags) define(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.spec.HTTPS, "https", nil, "URL of a mirror (repeatable)")
 	fl.StringArrayVar(&f.spec.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ID of a first DHT peer (repeatable)")
 	fl.StringVar(&f.spec.DHTPrefix, "dht-prefix", "", "protocol prefix of the private DHT (default /phaseboot/<IPNS name>)")
-	fl.Var(&f.rootExpires, "root-expires", "how long the root is valid")
-	fl.Var(&f.targetsEnd, "targets-expires", "how long the delegations are valid")
+	lifetimeFlag(cmd, &f.spec.RootLifetime, "root-expires", "how long the root is valid")
+	lifetimeFlag(cmd, &f.spec.TargetsLifetime, "targets-expires", "how long the delegations are valid")
 	passphraseFlag(cmd, &f.passFile)
 }
 
@@ -73,7 +72,6 @@ func (f *initFlags) define(cmd *cobra.Command) {
 func (f *initFlags) load(ctx context.Context) error {
 	pass := passphrases(f.passFile)
 	f.spec.Now = time.Now()
-	f.spec.RootLifetime, f.spec.TargetsLifetime = time.Duration(f.rootExpires), time.Duration(f.targetsEnd)
 	warnExposed(f.root...)
 	for _, uri := range f.root {
 		k, err := key.LoadListed(ctx, uri, pass)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -60,6 +61,16 @@ func printKey(cmd *cobra.Command, k key.Key) error {
 		Hex    string `json:"ed25519"`
 	}{k.Name(), k.Name() + ".pub", id, hex.EncodeToString(k.Public())}
 	return cli.Print(cmd, result, fmt.Sprintf("%s and %s\nkey ID %s\n", result.Key, result.Public, id))
+}
+
+const (
+	releaseLifetime = 30 * 24 * time.Hour
+	rootLifetime    = 365 * 24 * time.Hour // of a root and of targets
+)
+
+// lifetimeFlag adds a flag for the time until a file expires. The default is the value of d.
+func lifetimeFlag(cmd *cobra.Command, d *time.Duration, name, usage string) {
+	cli.DurationVar(cmd.Flags(), d, name, 36500, usage)
 }
 
 func passphraseFlag(cmd *cobra.Command, file *string) {

@@ -11,10 +11,9 @@ import (
 
 func newPromote() *cobra.Command {
 	var (
-		spec     signer.PromoteSpec
+		spec     = signer.PromoteSpec{Lifetime: releaseLifetime}
 		keys     []string
 		passFile string
-		expires  = span(30 * 24 * time.Hour)
 	)
 	cmd := &cobra.Command{
 		Use:   "promote --repo DIR --from CHANNEL --to CHANNEL --arch ARCH --out FILE [RELEASE.json]",
@@ -33,7 +32,7 @@ its store.`,
 			if spec.Keys, err = loadKeys(cmd.Context(), keys, passphrases(passFile)); err != nil {
 				return err
 			}
-			spec.Now, spec.Lifetime = time.Now(), time.Duration(expires)
+			spec.Now = time.Now()
 			sum, err := signer.Promote(cmd.Context(), spec)
 			if err != nil {
 				return err
@@ -49,7 +48,7 @@ its store.`,
 	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
 	f.BoolVar(&spec.Force, "force", false, forceUsage)
 	f.StringArrayVar(&keys, "key", nil, "release key of --to to sign with (repeatable)")
-	f.Var(&expires, "expires", "how long machines accept the release")
+	lifetimeFlag(cmd, &spec.Lifetime, "expires", "how long machines accept the release")
 	passphraseFlag(cmd, &passFile)
 	require(cmd, "repo", "from", "to", "arch", "key", "out")
 	return cmd

@@ -16,10 +16,9 @@ import (
 
 func newRelease() *cobra.Command {
 	var (
-		spec     signer.ReleaseSpec
+		spec     = signer.ReleaseSpec{Lifetime: releaseLifetime}
 		keys     []string
 		passFile string
-		expires  = span(30 * 24 * time.Hour)
 	)
 	cmd := &cobra.Command{
 		Use:   "release --repo DIR --out FILE",
@@ -45,7 +44,7 @@ misspelt one.`,
 			if spec.Keys, err = loadKeys(cmd.Context(), keys, passphrases(passFile)); err != nil {
 				return err
 			}
-			spec.Now, spec.Lifetime = time.Now(), time.Duration(expires)
+			spec.Now = time.Now()
 			spec.Watch = func(path string, size int64, r io.Reader) io.ReadCloser { return progress.Watch(path, size, r) }
 			sum, err := signer.Release(cmd.Context(), spec)
 			progress.Close()
@@ -57,7 +56,7 @@ misspelt one.`,
 	}
 	releaseFlags(cmd, &spec)
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "release key to sign with (repeatable)")
-	cmd.Flags().Var(&expires, "expires", "how long machines accept the release")
+	lifetimeFlag(cmd, &spec.Lifetime, "expires", "how long machines accept the release")
 	passphraseFlag(cmd, &passFile)
 	require(cmd, "repo", "channel", "arch", "release", "kernel", "initramfs", "key", "out")
 	return cmd

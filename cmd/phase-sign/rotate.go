@@ -23,11 +23,10 @@ type rotateFlags struct {
 	removeIPNS                []string
 	addRelease, removeRelease []string
 	online, ipns, passFile    string
-	rootExpires, targetsEnd   span
 }
 
 func newRotate() *cobra.Command {
-	f := rotateFlags{rootExpires: span(365 * 24 * time.Hour), targetsEnd: span(365 * 24 * time.Hour)}
+	f := rotateFlags{spec: signer.RotateSpec{RootLifetime: rootLifetime, TargetsLifetime: rootLifetime}}
 	cmd := &cobra.Command{
 		Use:   "rotate --repo DIR --key KEY",
 		Short: "Make the next root and targets: other keys, thresholds, channels, dates",
@@ -77,8 +76,8 @@ func (f *rotateFlags) define(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.addRelease, "add-release-key", nil, "release key to add (repeatable)")
 	fl.StringArrayVar(&f.removeRelease, "remove-release-key", nil, "release key to remove, a .pub file or a key ID (repeatable)")
 	fl.IntVar(&f.spec.ReleaseThreshold, "release-threshold", 0, "how many release keys must sign (default: as before)")
-	fl.Var(&f.rootExpires, "root-expires", "how long the new root is valid")
-	fl.Var(&f.targetsEnd, "targets-expires", "how long the new delegations are valid")
+	lifetimeFlag(cmd, &f.spec.RootLifetime, "root-expires", "how long the new root is valid")
+	lifetimeFlag(cmd, &f.spec.TargetsLifetime, "targets-expires", "how long the new delegations are valid")
 	passphraseFlag(cmd, &f.passFile)
 }
 
@@ -86,7 +85,6 @@ func (f *rotateFlags) define(cmd *cobra.Command) {
 func (f *rotateFlags) load(ctx context.Context) (err error) {
 	pass := passphrases(f.passFile)
 	f.spec.Now = time.Now()
-	f.spec.RootLifetime, f.spec.TargetsLifetime = time.Duration(f.rootExpires), time.Duration(f.targetsEnd)
 	if f.spec.Keys, err = loadKeys(ctx, f.keys, pass); err != nil {
 		return err
 	}
