@@ -40,7 +40,7 @@ func (p *Store) CollectProgress(ctx context.Context, keep func(cid.Cid) bool, pr
 	if p.opts.ReadOnly {
 		return sum, fmt.Errorf("store %s: opened for reading only: %w", p.dir, fs.ErrPermission)
 	}
-	if err := p.ready(ctx); err != nil {
+	if err := p.checkReady(ctx); err != nil {
 		return sum, err
 	}
 	if p.w.open != nil {
@@ -57,7 +57,7 @@ func (p *Store) CollectProgress(ctx context.Context, keep func(cid.Cid) bool, pr
 	for _, k := range packs {
 		progress(done, total)
 		done += k.end
-		if err := p.ready(ctx); err != nil {
+		if err := p.checkReady(ctx); err != nil {
 			return sum, errors.Join(left, err)
 		}
 		err := p.collect(ctx, k, keep, &sum)
@@ -75,7 +75,7 @@ func (p *Store) CollectProgress(ctx context.Context, keep func(cid.Cid) bool, pr
 func (p *Store) Clear(ctx context.Context) (bytes int64, err error) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if err := p.writable(ctx); err != nil {
+	if err := p.checkWritable(ctx); err != nil {
 		return 0, err
 	}
 	p.w.open = nil
@@ -110,9 +110,9 @@ func (p *Store) WouldCollect(ctx context.Context, keep func(cid.Cid) bool) (Coll
 
 // A collectPlan is the plan for one pack.
 type collectPlan struct {
-	wanted  []section // to be kept
+	kept    []section // to be kept
 	blocks  int64     // to be removed
-	waste   int64     // bytes to be removed
+	garbage int64     // bytes to be removed
 	rewrite bool      // rewrite the pack, or remove it if nothing is wanted
 }
 
@@ -128,25 +128,25 @@ func (p *Store) plan(k *pack, keep func(cid.Cid) bool) (plan collectPlan, err er
 			return plan, err
 		}
 		if keep(c) {
-			plan.wanted = append(plan.wanted, s)
+			plan.kept = append(plan.kept, s)
 			kept += sectionLen(s.size)
 		}
 	}
-	plan.blocks = int64(len(sections) - len(plan.wanted))
-	plan.waste = max(0, k.end-int64(len(packHeader))-kept)
-	mostly := len(plan.wanted) > 0 && plan.waste*4 < k.end
+	plan.blocks = int64(len(sections) - len(plan.kept))
+	plan.garbage = max(0, k.end-int64(len(packHeader))-kept)
+	mostly := len(plan.kept) > 0 && plan.garbage*4 < k.end
 	plan.rewrite = !mostly && (plan.blocks > 0 || len(sections) == 0)
 	return plan, nil
 }
 
 func (c *Collected) count(p collectPlan) {
 	if !p.rewrite {
-		c.LeftBytes += p.waste
+		c.LeftBytes += p.garbage
 		return
 	}
 	c.Packs++
 	c.Blocks += p.blocks
-	c.Bytes += p.waste
+	c.Bytes += p.garbage
 }
 
 // collect rewrites or removes one pack if its plan says so.
@@ -156,7 +156,7 @@ func (p *Store) collect(ctx context.Context, k *pack, keep func(cid.Cid) bool, s
 		return err
 	}
 	if plan.rewrite {
-		for _, s := range plan.wanted {
+		for _, s := range plan.kept {
 			if err := p.move(ctx, k, s); err != nil {
 				return err
 			}
@@ -182,22 +182,22 @@ func (p *Store) move(ctx context.Context, k *pack, s section) error {
 		if other == k {
 			return false
 		}
-		_, err := other.sound(at)
+		_, err := other.readChecked(at)
 		return err == nil
 	})
 	p.mu.RUnlock()
 	if ok || err != nil {
 		return err
 	}
-	data, err := k.sound(s)
+	data, err := k.readChecked(s)
 	if err != nil {
 		return fmt.Errorf("pack %s: %w; run fsck with --repair first", k.path, err)
 	}
 	return p.add(s.key, data)
 }
 
-// sound reads a block and checks its hash.
-func (k *pack) sound(s section) ([]byte, error) {
+// readChecked reads a block and checks its hash.
+func (k *pack) readChecked(s section) ([]byte, error) {
 	c, err := keyCID(s.key)
 	if err != nil {
 		return nil, err
@@ -215,8 +215,8 @@ func (p *Store) remove(k *pack) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.packs = slices.DeleteFunc(p.packs, func(other *pack) bool { return other == k })
-	p.w.behind = slices.DeleteFunc(p.w.behind, func(other *pack) bool { return other == k })
-	p.arrange()
+	p.w.unsynced = slices.DeleteFunc(p.w.unsynced, func(other *pack) bool { return other == k })
+	p.updateMerged()
 	err := errors.Join(k.close(), p.opts.disk.remove(k.path))
 	if e := p.opts.disk.remove(p.indexPath(k.num)); e != nil && !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
@@ -255,7 +255,7 @@ func (p *Store) offsets(k *pack) ([]int64, error) {
 	if k.merged {
 		var err error
 		if x, err = p.openIndex(context.Background(), p.indexPath(k.num), k.file); err != nil {
-			return p.all.offsets(k.num)
+			return p.mergedIndex.offsets(k.num)
 		}
 		defer x.close()
 	}

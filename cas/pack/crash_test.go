@@ -87,9 +87,9 @@ func cutEverywhere(t *testing.T, opts pack.Options, how string, check func(dir s
 	}
 	for ops := 1; ; ops += step {
 		dir := t.TempDir()
-		d := pack.DyingDisk{Ops: ops}
+		d := pack.FailingDisk{Ops: ops}
 		safe, err := crashWork(t, dir, d.Options(opts))
-		if !d.Dead() {
+		if !d.Failed() {
 			if err != nil || len(safe) < 15 {
 				t.Fatalf("without a power cut: %d blocks, %v", len(safe), err)
 			}
@@ -150,7 +150,7 @@ func TestAPowerCutOfALazyStoreLosesNoSyncedBlock(t *testing.T) {
 // Filling packs of a lazy store syncs nothing.
 func TestALazyStoreDoesNotWaitForTheDisk(t *testing.T) {
 	dir := t.TempDir()
-	d := pack.DyingDisk{Ops: 1 << 20}
+	d := pack.FailingDisk{Ops: 1 << 20}
 	p, err := pack.Open(dir, d.Options(pack.Options{MaxPack: 6_000, Lazy: true}))
 	if err != nil {
 		t.Fatal(err)

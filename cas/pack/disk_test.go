@@ -5,13 +5,13 @@ import (
 	"os"
 )
 
-// ErrPower is the error of every operation of a DyingDisk after the power cut.
+// ErrPower is the error of every operation of a FailingDisk after the power cut.
 var ErrPower = errors.New("power cut")
 
-// A DyingDisk is a disk with a power cut at its Ops-th operation: a write is done by half, any
+// A FailingDisk is a disk with a power cut at its Ops-th operation: a write is done by half, any
 // other operation not at all. It records what a power cut can undo: bytes of files that were
 // not synced, and changes of names in a folder that was not synced.
-type DyingDisk struct {
+type FailingDisk struct {
 	Ops   int // operations until the power cut
 	Syncs int // number of syncs of files
 
@@ -20,24 +20,24 @@ type DyingDisk struct {
 }
 
 // Options returns opts with this disk.
-func (d *DyingDisk) Options(opts Options) Options {
+func (d *FailingDisk) Options(opts Options) Options {
 	d.durable = make(map[string]int64)
 	opts.disk = d
 	return opts
 }
 
-// Dead reports whether the power was cut.
-func (d *DyingDisk) Dead() bool { return d.Ops <= 0 }
+// Failed reports whether the power was cut.
+func (d *FailingDisk) Failed() bool { return d.Ops <= 0 }
 
-func (d *DyingDisk) step() (last bool, err error) {
-	if d.Dead() {
+func (d *FailingDisk) step() (last bool, err error) {
+	if d.Failed() {
 		return false, ErrPower
 	}
 	d.Ops--
-	return d.Dead(), nil
+	return d.Failed(), nil
 }
 
-func (d *DyingDisk) create(path string) (*os.File, error) {
+func (d *FailingDisk) create(path string) (*os.File, error) {
 	if last, err := d.step(); last || err != nil {
 		return nil, ErrPower
 	}
@@ -45,7 +45,7 @@ func (d *DyingDisk) create(path string) (*os.File, error) {
 	return osDisk{}.create(path)
 }
 
-func (d *DyingDisk) writeAt(f *os.File, b []byte, at int64) error {
+func (d *FailingDisk) writeAt(f *os.File, b []byte, at int64) error {
 	last, err := d.step()
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (d *DyingDisk) writeAt(f *os.File, b []byte, at int64) error {
 	return nil
 }
 
-func (d *DyingDisk) truncate(f *os.File, size int64) error {
+func (d *FailingDisk) truncate(f *os.File, size int64) error {
 	if last, err := d.step(); last || err != nil {
 		return ErrPower
 	}
@@ -70,7 +70,7 @@ func (d *DyingDisk) truncate(f *os.File, size int64) error {
 }
 
 // sync marks the bytes of the file as durable, except at the power cut.
-func (d *DyingDisk) sync(f *os.File) error {
+func (d *FailingDisk) sync(f *os.File) error {
 	if last, err := d.step(); last || err != nil {
 		return ErrPower
 	}
@@ -84,7 +84,7 @@ func (d *DyingDisk) sync(f *os.File) error {
 }
 
 // name returns the current path of an open file.
-func (d *DyingDisk) name(fi os.FileInfo) string {
+func (d *FailingDisk) name(fi os.FileInfo) string {
 	for path := range d.durable {
 		if other, err := os.Stat(path); err == nil && os.SameFile(fi, other) {
 			return path
@@ -93,7 +93,7 @@ func (d *DyingDisk) name(fi os.FileInfo) string {
 	return ""
 }
 
-func (d *DyingDisk) rename(from, to string) error {
+func (d *FailingDisk) rename(from, to string) error {
 	if last, err := d.step(); last || err != nil {
 		return ErrPower
 	}
@@ -103,7 +103,7 @@ func (d *DyingDisk) rename(from, to string) error {
 	return osDisk{}.rename(from, to)
 }
 
-func (d *DyingDisk) remove(path string) error {
+func (d *FailingDisk) remove(path string) error {
 	if last, err := d.step(); last || err != nil {
 		return ErrPower
 	}
@@ -112,7 +112,7 @@ func (d *DyingDisk) remove(path string) error {
 }
 
 // forget restores the file of a name if the power is cut before the folder is synced.
-func (d *DyingDisk) forget(path string) {
+func (d *FailingDisk) forget(path string) {
 	old, err := os.ReadFile(path)
 	if err != nil {
 		d.undo = append(d.undo, func() error { return os.RemoveAll(path) })
@@ -127,7 +127,7 @@ func (d *DyingDisk) forget(path string) {
 	})
 }
 
-func (d *DyingDisk) syncDir(string) error {
+func (d *FailingDisk) syncDir(string) error {
 	if last, err := d.step(); last || err != nil {
 		return ErrPower
 	}
@@ -144,7 +144,7 @@ const (
 )
 
 // Cut changes the files as a power cut of that kind does.
-func (d *DyingDisk) Cut(how string) error {
+func (d *FailingDisk) Cut(how string) error {
 	if how == CutRenames {
 		for i := len(d.undo) - 1; i >= 0; i-- {
 			if err := d.undo[i](); err != nil {

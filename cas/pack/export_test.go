@@ -56,12 +56,12 @@ func FindInIndex(path string, data []byte, c cid.Cid) (offsets []int64, err erro
 
 // MergeAfter returns opts with which at most that many sealed packs are not merged.
 func MergeAfter(opts Options, packs int) Options {
-	opts.loose = packs
+	opts.maxUnmerged = packs
 	return opts
 }
 
-// Loose returns the number of packs that are not merged, and of all packs.
-func (p *Store) Loose() (loose, all int) { return len(p.loose), len(p.packs) }
+// Unmerged returns the number of packs that are not merged, and of all packs.
+func (p *Store) Unmerged() (unmerged, all int) { return len(p.unmerged), len(p.packs) }
 
 // EncodeMerged returns the merged index of one pack, whose index is EncodeIndex of the same
 // offsets.

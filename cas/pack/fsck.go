@@ -54,7 +54,7 @@ func FsckProgress(ctx context.Context, dir string, report func(Damage), progress
 	if err := f.merged(ctx); err != nil {
 		return f.checked, err
 	}
-	defer f.all.close() // it is only read
+	defer f.mergedIndex.close() // it is only read
 	sizes := make([]int64, len(nums))
 	var done, total int64
 	for i, num := range nums {
@@ -75,13 +75,13 @@ func FsckProgress(ctx context.Context, dir string, report func(Damage), progress
 }
 
 type fsck struct {
-	packs *Store
-	all   *merged // nil: none, or damaged
+	packs       *Store
+	mergedIndex *merged // nil: none, or damaged
 
-	mu      sync.Mutex
-	report  func(Damage)
-	checked Checked
-	lacking bool // lacks has reported the merged index
+	mu              sync.Mutex
+	report          func(Damage)
+	checked         Checked
+	missingReported bool // reportMissing was called
 }
 
 func (f *fsck) damage(d Damage) {
@@ -93,7 +93,7 @@ func (f *fsck) damage(d Damage) {
 // merged opens and checks the merged index. The check goes on without it.
 func (f *fsck) merged(ctx context.Context) error {
 	var err error
-	f.all, err = f.packs.openMerged(ctx)
+	f.mergedIndex, err = f.packs.openMerged(ctx)
 	if errors.Is(err, cas.ErrCorrupt) {
 		f.damage(Damage{File: f.packs.mergedPath(), Err: err})
 		return nil
@@ -101,13 +101,13 @@ func (f *fsck) merged(ctx context.Context) error {
 	return err
 }
 
-// lacks reports, once for a store, that the merged index has no record of a block of a pack
+// reportMissing reports, once for a store, that the merged index has no record of a block of a pack
 // that it covers: a search does not find that block.
-func (f *fsck) lacks(k *pack, r record) {
+func (f *fsck) reportMissing(k *pack, r record) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.lacking {
-		f.lacking = true
+	if !f.missingReported {
+		f.missingReported = true
 		f.report(Damage{File: f.packs.mergedPath(), Err: fmt.Errorf("lacks the block at byte %d of %s: %w", r.offset, k.path, cas.ErrCorrupt)})
 	}
 }
@@ -134,7 +134,7 @@ func (f *fsck) pack(ctx context.Context, num int) error {
 	index, indexErr := f.packs.openIndex(ctx, indexPath, file)
 	if index != nil {
 		defer index.close()
-	} else if !unusable(indexErr) {
+	} else if !needsScan(indexErr) {
 		return fmt.Errorf("store: %w", indexErr)
 	}
 	f.checked.Packs++
@@ -156,7 +156,7 @@ func (f *fsck) pack(ctx context.Context, num int) error {
 		f.damage(Damage{File: indexPath, Err: err})
 		return f.scan(ctx, file, size)
 	}
-	_, merged := f.all.entry(num, index.covered, index.sum)
+	_, merged := f.mergedIndex.entry(num, index.covered, index.sum)
 	return f.blocks(ctx, &pack{num: num, path: file.path, file: file, merged: merged, end: size, flushed: size}, records)
 }
 
@@ -182,8 +182,8 @@ func (f *fsck) scan(ctx context.Context, file *packFile, size int64) error {
 	}
 	f.checked.Blocks += int64(len(found.sections))
 	f.checked.Bytes += found.bytes
-	if found.bad > 0 {
-		f.damage(Damage{File: file.path, Err: fmt.Errorf("%d blocks do not hash to their CIDs: %w", found.bad, cas.ErrCorrupt)})
+	if found.damaged > 0 {
+		f.damage(Damage{File: file.path, Err: fmt.Errorf("%d blocks do not hash to their CIDs: %w", found.damaged, cas.ErrCorrupt)})
 	}
 	return nil
 }
@@ -220,8 +220,8 @@ func (f *fsck) run(ctx context.Context, k *pack, records []record) error {
 		if err != nil {
 			f.damage(s.damage(k.path, r, err))
 		}
-		if k.merged && !f.all.has(k.num, r, tmp) {
-			f.lacks(k, r)
+		if k.merged && !f.mergedIndex.has(k.num, r, tmp) {
+			f.reportMissing(k, r)
 		}
 	}
 	f.mu.Lock()
@@ -244,7 +244,7 @@ func (k *pack) check(r record, buf *[]byte, tmp *scratch) (section, error) {
 	data := slices.Grow((*buf)[:0], s.size)[:s.size]
 	*buf = data
 	if _, err := k.ReadAt(data, s.offset); err != nil {
-		return s, cutShort(err)
+		return s, corruptIfShort(err)
 	}
 	c, err := keyCID(s.key)
 	if err != nil {

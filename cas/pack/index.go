@@ -109,9 +109,9 @@ type bucket struct {
 	code    byte
 	at      int64 // offset of the first record in the file
 	count   int
-	every   int      // number of records from one sample to the next
+	stride  int      // number of records from one sample to the next
 	samples []uint32 // the first four bytes of digests
-	offsets []int64  // of all records when every is 1, else nil
+	offsets []int64  // of all records when stride is 1, else nil
 }
 
 // openIndex opens the index file of a pack and reads it once, to check it. The error for a
@@ -135,7 +135,7 @@ func (x *packIndex) open(ctx context.Context, of *packFile) error {
 		return err
 	}
 	if tail.mark != indexMark {
-		return errNoIndex
+		return errNotIndex
 	}
 	pack, err := of.Size() // read after the index: a writer may be appending
 	if err != nil {
@@ -161,7 +161,7 @@ func (x *packIndex) sampleLimit() int {
 	return int(min(maxSamples, max(least, (all-x.samples.Load())/8)))
 }
 
-var errNoIndex = fmt.Errorf("not an index of this format: %w", cas.ErrCorrupt)
+var errNotIndex = fmt.Errorf("not an index of this format: %w", cas.ErrCorrupt)
 
 // indexTail is the trailer of an index file.
 type indexTail struct {
@@ -182,12 +182,12 @@ func readTail(f *packFile) (indexTail, error) {
 	}
 	var b [indexTrailer]byte
 	if _, err := f.ReadAt(b[:], t.size-int64(indexTrailer)); err != nil {
-		return t, cutShort(err)
+		return t, corruptIfShort(err)
 	}
 	t.mark, t.number = string(b[:len(indexMark)]), binary.LittleEndian.Uint64(b[len(indexMark):])
 	copy(t.sum[:], b[len(b)-32:])
 	if t.number > 1<<62 {
-		return t, errNoIndex
+		return t, errNotIndex
 	}
 	return t, nil
 }
@@ -196,10 +196,10 @@ func readTail(f *packFile) (indexTail, error) {
 // offset end. The checksum finds damage; an attacker can compute it too.
 func (x *packIndex) load(ctx context.Context, size, end int64, samples int) error {
 	h := blake3.New()
-	all := untilDone{ctx, io.NewSectionReader(x.file, 0, size-32)}
+	all := contextReader{ctx, io.NewSectionReader(x.file, 0, size-32)}
 	r := bufio.NewReaderSize(io.TeeReader(all, h), 256<<10)
 	if err := x.parse(r, end, samples); err != nil {
-		return cutShort(err)
+		return corruptIfShort(err)
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return err
@@ -217,7 +217,7 @@ func (x *packIndex) parse(r *bufio.Reader, end int64, samples int) error {
 	}
 	n := binary.LittleEndian.Uint32(b[len(indexCodec):])
 	if string(b[:len(indexCodec)]) != indexCodec || n > 2 {
-		return errNoIndex
+		return errNotIndex
 	}
 	at, last := int64(indexHead), byte(0)
 	for range n {
@@ -229,7 +229,7 @@ func (x *packIndex) parse(r *bufio.Reader, end int64, samples int) error {
 		if (code != mh.SHA2_256 && code != mh.BLAKE3) || byte(code) <= last ||
 			binary.LittleEndian.Uint32(b[8:]) != 1 || binary.LittleEndian.Uint32(b[12:]) != indexRecord ||
 			size == 0 || size%indexRecord != 0 || at > end || size > uint64(end-at) {
-			return errNoIndex
+			return errNotIndex
 		}
 		last = byte(code)
 		k := bucket{code: last, at: at, count: int(size / indexRecord)}
@@ -243,27 +243,27 @@ func (x *packIndex) parse(r *bufio.Reader, end int64, samples int) error {
 		at += int64(size)
 	}
 	if at != end {
-		return errNoIndex
+		return errNotIndex
 	}
 	return nil
 }
 
 // sample reads the records of a bucket and takes at most most samples.
 func (k *bucket) sample(r *bufio.Reader, most int) error {
-	for k.every = 1; k.count/k.every >= most; {
-		k.every *= 2
+	for k.stride = 1; k.count/k.stride >= most; {
+		k.stride *= 2
 	}
-	k.samples = make([]uint32, 0, (k.count+k.every-1)/k.every)
-	for i := 0; i < k.count; i += k.every {
+	k.samples = make([]uint32, 0, (k.count+k.stride-1)/k.stride)
+	for i := 0; i < k.count; i += k.stride {
 		b, err := r.Peek(indexRecord)
 		if err != nil {
 			return err
 		}
 		k.samples = append(k.samples, binary.BigEndian.Uint32(b))
-		if k.every == 1 {
+		if k.stride == 1 {
 			k.offsets = append(k.offsets, int64(binary.LittleEndian.Uint64(b[32:])))
 		}
-		if _, err := r.Discard(min(k.every, k.count-i) * indexRecord); err != nil {
+		if _, err := r.Discard(min(k.stride, k.count-i) * indexRecord); err != nil {
 			return err
 		}
 	}
@@ -299,7 +299,7 @@ func (x *packIndex) search(k *bucket, digest []byte, tmp *scratch, f func(offset
 	for ; at < end; at += window {
 		records := tmp.records[:min(window, end-at)*indexRecord]
 		if _, err := x.file.ReadAt(records, k.at+int64(at)*indexRecord); err != nil {
-			return false, fmt.Errorf("index %s: %w", x.file.path, cutShort(err))
+			return false, fmt.Errorf("index %s: %w", x.file.path, corruptIfShort(err))
 		}
 		for ; len(records) > 0; records = records[indexRecord:] {
 			if !bytes.Equal(records[:32], digest) {
@@ -321,10 +321,10 @@ func (k *bucket) span(digest []byte) (from, to int) {
 	for j < len(k.samples) && k.samples[j] == first {
 		j++
 	}
-	if k.every > 1 && i > 0 {
+	if k.stride > 1 && i > 0 {
 		i-- // records of that digest may begin before their sample
 	}
-	return i * k.every, min(j*k.every, k.count)
+	return i * k.stride, min(j*k.stride, k.count)
 }
 
 // each calls f for every record.
@@ -334,7 +334,7 @@ func (x *packIndex) each(f func(code byte, digest []byte, offset int64)) error {
 		for range k.count {
 			b, err := r.Peek(indexRecord)
 			if err != nil {
-				return fmt.Errorf("index %s: %w", x.file.path, cutShort(err))
+				return fmt.Errorf("index %s: %w", x.file.path, corruptIfShort(err))
 			}
 			f(k.code, b[:32], int64(binary.LittleEndian.Uint64(b[32:])))
 			r.Discard(indexRecord) // Peek has read them

@@ -138,7 +138,7 @@ func TestAStoreOfManyPacksOpensFewFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before := descriptors(t)
 			p := open(t, dir, opts)
-			if _, all := p.Loose(); all < 600 {
+			if _, all := p.Unmerged(); all < 600 {
 				t.Fatalf("%d packs", all)
 			}
 			wantAll(t, p, blocks)

@@ -22,7 +22,7 @@ func IsStore(dir string) (bool, error) {
 	entries, err := file.ReadDir(dir, maxNames)
 	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
 		return e.Name() == lockName || packNumber(e.Name()) > 0
-	}), foreign(err)
+	}), corruptIfKind(err)
 }
 
 const lockName = "lock"
@@ -36,7 +36,7 @@ func lockStore(dir string) (*os.File, error) {
 	f, err := openFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE)
 	var pe *fs.PathError
 	if errors.As(err, &pe) && !errors.Is(err, cas.ErrCorrupt) {
-		return nil, fmt.Errorf("store %s: lock: %w", dir, hint(pe.Err))
+		return nil, fmt.Errorf("store %s: lock: %w", dir, withRemedy(pe.Err))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("store %s: lock: %w", dir, err)

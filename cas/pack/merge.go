@@ -22,31 +22,31 @@ import (
 
 // The merged index packs.idx is one index over many packs, so that a search reads one file
 // and not hundreds. It has the format of a pack's index, with two differences: the bits of an
-// offset above the lower placeBits are the position of the pack in a list, and that list is
+// offset above the lower offsetBits are the position of the pack in a list, and that list is
 // before the trailer, whose number is the length of the list. An entry of the list is valid
 // only while the pack's own index has the checksum recorded there. The merged index adds
 // nothing to the indexes of the packs: it may be missing, torn or outdated, and is written
 // again when too many packs are not in it.
 const (
-	mergedName  = "packs.idx"
-	mergedMark  = "PHASEPX1"
-	mergedEntry = 8 + 8 + 8 + 32 // number, covered bytes, blocks, checksum of the pack's index
-	placeBits   = 40
-	maxPack     = 1 << placeBits // bytes
-	maxLoose    = 16             // sealed packs that are not merged; with one more, all are merged
+	mergedName         = "packs.idx"
+	mergedMark         = "PHASEPX1"
+	mergedEntrySize    = 8 + 8 + 8 + 32 // number, covered bytes, blocks, checksum of the pack's index
+	offsetBits         = 40
+	maxPack            = 1 << offsetBits // bytes
+	defaultMaxUnmerged = 16              // sealed packs that are not merged; with one more, all are merged
 )
 
 // merged is an open merged index.
 type merged struct {
-	index *packIndex
-	info  os.FileInfo
-	of    []mergedPack
-	at    map[int]int // from the number of a pack to its position in of
-	packs []*pack     // in the order of of; nil where the entry is not valid
+	index     *packIndex
+	info      os.FileInfo
+	entries   []mergedEntry
+	positions map[int]int // from the number of a pack to its position in entries
+	packs     []*pack     // in the order of entries; nil where the entry is not valid
 }
 
-// A mergedPack is one entry of the list of packs in a merged index.
-type mergedPack struct {
+// A mergedEntry is one entry of the list of packs in a merged index.
+type mergedEntry struct {
 	num             int
 	covered, blocks int64
 	sum             [32]byte
@@ -77,8 +77,8 @@ func (p *Store) openMerged(ctx context.Context) (*merged, error) {
 // bytes: the index may have entries of packs that were removed.
 const mergedSlack = 64 << 20
 
-// mostMerged returns the largest size of a merged index that is read.
-func (p *Store) mostMerged() (int64, error) {
+// maxMergedSize returns the largest size of a merged index that is read.
+func (p *Store) maxMergedSize() (int64, error) {
 	nums, err := p.list()
 	most := int64(mergedSlack)
 	for _, num := range nums {
@@ -86,7 +86,7 @@ func (p *Store) mostMerged() (int64, error) {
 		if err != nil {
 			continue // removed in between
 		}
-		most += maxIndexOf(info.Size()) + mergedEntry
+		most += maxIndexOf(info.Size()) + mergedEntrySize
 	}
 	return most, err
 }
@@ -96,28 +96,28 @@ func (m *merged) load(ctx context.Context, p *Store) error {
 	if err != nil {
 		return err
 	}
-	most, err := p.mostMerged()
+	most, err := p.maxMergedSize()
 	if err != nil {
 		return err
 	}
 	end := tail.size - int64(indexTrailer)
-	if tail.mark != mergedMark || tail.number > maxPacks || int64(tail.number) > end/mergedEntry || tail.size > most {
-		return errNoIndex
+	if tail.mark != mergedMark || tail.number > maxPacks || int64(tail.number) > end/mergedEntrySize || tail.size > most {
+		return errNotIndex
 	}
-	list := make([]byte, tail.number*mergedEntry)
+	list := make([]byte, tail.number*mergedEntrySize)
 	end -= int64(len(list))
 	if _, err := m.index.file.ReadAt(list, end); err != nil {
-		return cutShort(err)
+		return corruptIfShort(err)
 	}
-	for ; len(list) > 0; list = list[mergedEntry:] {
-		m.of = append(m.of, mergedPack{
+	for ; len(list) > 0; list = list[mergedEntrySize:] {
+		m.entries = append(m.entries, mergedEntry{
 			num: int(binary.LittleEndian.Uint64(list)), covered: int64(binary.LittleEndian.Uint64(list[8:])),
 			blocks: int64(binary.LittleEndian.Uint64(list[16:])), sum: [32]byte(list[24:]),
 		})
 	}
-	m.packs, m.at = make([]*pack, len(m.of)), make(map[int]int, len(m.of))
-	for i, of := range m.of {
-		m.at[of.num] = i
+	m.packs, m.positions = make([]*pack, len(m.entries)), make(map[int]int, len(m.entries))
+	for i, e := range m.entries {
+		m.positions[e.num] = i
 	}
 	m.index.sum = tail.sum
 	return m.index.load(ctx, tail.size, end, maxSamples)
@@ -132,30 +132,30 @@ func (m *merged) close() error {
 
 // entry returns the entry of a pack if it is valid: if the pack's index, which covers covered
 // bytes and has the checksum sum, is the one that was merged.
-func (m *merged) entry(num int, covered int64, sum [32]byte) (mergedPack, bool) {
+func (m *merged) entry(num int, covered int64, sum [32]byte) (mergedEntry, bool) {
 	if m == nil {
-		return mergedPack{}, false
+		return mergedEntry{}, false
 	}
-	i, ok := m.at[num]
-	if !ok || m.of[i].covered != covered || m.of[i].sum != sum {
-		return mergedPack{}, false
+	i, ok := m.positions[num]
+	if !ok || m.entries[i].covered != covered || m.entries[i].sum != sum {
+		return mergedEntry{}, false
 	}
-	return m.of[i], true
+	return m.entries[i], true
 }
 
-// speaksFor returns the entry of pack num if it is valid. path is the index file of the pack.
-func (m *merged) speaksFor(num int, path string) (mergedPack, bool) {
+// entryOfFile returns the entry of pack num if it is valid. path is the index file of the pack.
+func (m *merged) entryOfFile(num int, path string) (mergedEntry, bool) {
 	if m == nil {
-		return mergedPack{}, false
+		return mergedEntry{}, false
 	}
 	f, err := openPackFile(path, os.O_RDONLY)
 	if err != nil {
-		return mergedPack{}, false
+		return mergedEntry{}, false
 	}
 	defer f.close()
 	tail, err := readTail(f)
 	if err != nil || tail.mark != indexMark {
-		return mergedPack{}, false
+		return mergedEntry{}, false
 	}
 	return m.entry(num, int64(tail.number), tail.sum)
 }
@@ -165,9 +165,9 @@ func (m *merged) find(key *sectionKey, tmp *scratch, try func(k *pack, offset in
 	if m == nil {
 		return false, nil
 	}
-	return m.index.find(key, tmp, func(place int64) bool {
-		i := place >> placeBits
-		return i < int64(len(m.packs)) && m.packs[i] != nil && try(m.packs[i], place&(1<<placeBits-1))
+	return m.index.find(key, tmp, func(location int64) bool {
+		i := location >> offsetBits
+		return i < int64(len(m.packs)) && m.packs[i] != nil && try(m.packs[i], location&(1<<offsetBits-1))
 	})
 }
 
@@ -175,18 +175,18 @@ func (m *merged) find(key *sectionKey, tmp *scratch, try func(k *pack, offset in
 func (m *merged) has(num int, r record, tmp *scratch) bool {
 	key := sectionKey{2: r.code}
 	copy(key[digestAt:], r.digest[:])
-	ok, err := m.index.find(&key, tmp, func(place int64) bool {
-		return place == int64(m.at[num])<<placeBits|r.offset
+	ok, err := m.index.find(&key, tmp, func(location int64) bool {
+		return location == int64(m.positions[num])<<offsetBits|r.offset
 	})
 	return ok && err == nil
 }
 
 // offsets returns the offsets of the sections of a pack that the merged index covers.
 func (m *merged) offsets(num int) (offsets []int64, err error) {
-	of := int64(m.at[num])
-	err = m.index.each(func(_ byte, _ []byte, place int64) {
-		if place>>placeBits == of {
-			offsets = append(offsets, place&(1<<placeBits-1))
+	position := int64(m.positions[num])
+	err = m.index.each(func(_ byte, _ []byte, location int64) {
+		if location>>offsetBits == position {
+			offsets = append(offsets, location&(1<<offsetBits-1))
 		}
 	})
 	return offsets, err
@@ -196,8 +196,8 @@ func (m *merged) offsets(num int) (offsets []int64, err error) {
 // one is not used; a writer removes it.
 func (p *Store) readMerged(ctx context.Context) (*merged, error) {
 	now, err := os.Lstat(p.mergedPath())
-	if err == nil && p.all != nil && os.SameFile(now, p.all.info) && now.Size() == p.all.info.Size() && now.ModTime().Equal(p.all.info.ModTime()) {
-		return p.all, nil
+	if err == nil && p.mergedIndex != nil && os.SameFile(now, p.mergedIndex.info) && now.Size() == p.mergedIndex.info.Size() && now.ModTime().Equal(p.mergedIndex.info.ModTime()) {
+		return p.mergedIndex, nil
 	}
 	m, err := p.openMerged(ctx)
 	if errors.Is(err, cas.ErrCorrupt) {
@@ -206,31 +206,31 @@ func (p *Store) readMerged(ctx context.Context) (*merged, error) {
 		if p.lock != nil {
 			err = p.opts.disk.remove(p.mergedPath())
 		}
-		if blocked(err) {
+		if isBlocked(err) {
 			err = nil // the store works without a merged index
 		}
 	}
 	return m, err
 }
 
-// arrange finds out which packs the merged index covers. p.mu is held, or no other goroutine
+// updateMerged finds out which packs the merged index covers. p.mu is held, or no other goroutine
 // has p yet.
-func (p *Store) arrange() {
-	if p.all != nil {
-		clear(p.all.packs)
+func (p *Store) updateMerged() {
+	if p.mergedIndex != nil {
+		clear(p.mergedIndex.packs)
 	}
-	p.loose = p.loose[:0]
+	p.unmerged = p.unmerged[:0]
 	for _, k := range p.packs {
 		if k.index != nil {
-			if of, ok := p.all.entry(k.num, k.index.covered, k.index.sum); ok {
+			if e, ok := p.mergedIndex.entry(k.num, k.index.covered, k.index.sum); ok {
 				k.index.close() // it was only read
-				k.merged, k.blocks, k.index = true, int(of.blocks), nil
+				k.merged, k.blocks, k.index = true, int(e.blocks), nil
 			}
 		}
 		if k.merged {
-			p.all.packs[p.all.at[k.num]] = k
+			p.mergedIndex.packs[p.mergedIndex.positions[k.num]] = k
 		} else {
-			p.loose = append(p.loose, k)
+			p.unmerged = append(p.unmerged, k)
 		}
 	}
 }
@@ -239,12 +239,12 @@ func (p *Store) arrange() {
 // logged, because the store works without a merged index.
 func (p *Store) merge() {
 	n := 0
-	for _, k := range p.loose {
+	for _, k := range p.unmerged {
 		if k.sections == nil {
 			n++
 		}
 	}
-	if n <= p.opts.loose {
+	if n <= p.opts.maxUnmerged {
 		return
 	}
 	if err := p.writeMerged(); err != nil {
@@ -268,7 +268,7 @@ func (p *Store) writeMerged() error {
 		err = p.opts.disk.rename(path+".tmp", path)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("store: %w", hint(err)), p.opts.disk.remove(path+".tmp"))
+		return errors.Join(fmt.Errorf("store: %w", withRemedy(err)), p.opts.disk.remove(path+".tmp"))
 	}
 	now, err := p.openMerged(context.Background())
 	if err != nil {
@@ -276,9 +276,9 @@ func (p *Store) writeMerged() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	old := p.all
-	p.all = now
-	p.arrange()
+	old := p.mergedIndex
+	p.mergedIndex = now
+	p.updateMerged()
 	return old.close()
 }
 
@@ -286,13 +286,13 @@ func (p *Store) writeMerged() error {
 // its packs, it is merged with the indexes of the other packs; otherwise the indexes of all
 // packs are merged.
 type merger struct {
-	of      []mergedPack
-	sources []source
+	entries []mergedEntry
+	sources []mergeSource
 	opened  []*packIndex // to be closed
 }
 
 // A source is an index and the number that is added to its offsets.
-type source struct {
+type mergeSource struct {
 	index *packIndex
 	base  int64
 }
@@ -304,16 +304,16 @@ func (m *merger) close() {
 }
 
 func (m *merger) gather(p *Store) error {
-	old := p.all
+	old := p.mergedIndex
 	if old != nil && slices.Contains(old.packs, nil) {
 		old = nil
 	}
 	if old != nil {
-		m.of, m.sources = slices.Clone(old.of), []source{{old.index, 0}}
+		m.entries, m.sources = slices.Clone(old.entries), []mergeSource{{old.index, 0}}
 	}
 	for _, k := range p.packs {
 		x := k.index
-		if k.sections != nil || k.end > maxPack || k.merged && old != nil || len(m.of) == maxPacks {
+		if k.sections != nil || k.end > maxPack || k.merged && old != nil || len(m.entries) == maxPacks {
 			continue
 		}
 		if k.merged {
@@ -324,8 +324,8 @@ func (m *merger) gather(p *Store) error {
 			p.pool.join(x.file)
 			m.opened = append(m.opened, x)
 		}
-		m.sources = append(m.sources, source{x, int64(len(m.of)) << placeBits})
-		m.of = append(m.of, mergedPack{num: k.num, covered: x.covered, blocks: int64(x.count), sum: x.sum})
+		m.sources = append(m.sources, mergeSource{x, int64(len(m.entries)) << offsetBits})
+		m.entries = append(m.entries, mergedEntry{num: k.num, covered: x.covered, blocks: int64(x.count), sum: x.sum})
 	}
 	return nil
 }
@@ -362,14 +362,14 @@ func (m *merger) write(w *diskWriter) error {
 			return err
 		}
 	}
-	for _, of := range m.of {
-		b = binary.LittleEndian.AppendUint64(b[:0], uint64(of.num))
-		b = binary.LittleEndian.AppendUint64(b, uint64(of.covered))
-		b = binary.LittleEndian.AppendUint64(b, uint64(of.blocks))
-		out.Write(append(b, of.sum[:]...))
+	for _, e := range m.entries {
+		b = binary.LittleEndian.AppendUint64(b[:0], uint64(e.num))
+		b = binary.LittleEndian.AppendUint64(b, uint64(e.covered))
+		b = binary.LittleEndian.AppendUint64(b, uint64(e.blocks))
+		out.Write(append(b, e.sum[:]...))
 	}
 	out.WriteString(mergedMark)
-	out.Write(binary.LittleEndian.AppendUint64(b[:0], uint64(len(m.of))))
+	out.Write(binary.LittleEndian.AppendUint64(b[:0], uint64(len(m.entries))))
 	if err := out.Flush(); err != nil {
 		return err
 	}
@@ -378,7 +378,7 @@ func (m *merger) write(w *diskWriter) error {
 
 // A cursor reads the records of one hash function from one index.
 type cursor struct {
-	source
+	mergeSource
 	code   byte
 	left   int
 	r      *bufio.Reader
@@ -403,7 +403,7 @@ func (m *merger) cursors(code byte) cursors {
 	for _, s := range m.sources {
 		for _, k := range s.index.buckets {
 			if k.code == code {
-				all = append(all, &cursor{source: s, code: code, left: k.count, r: s.index.reader(k)})
+				all = append(all, &cursor{mergeSource: s, code: code, left: k.count, r: s.index.reader(k)})
 			}
 		}
 	}
@@ -441,12 +441,12 @@ func (c cursors) merge(out *bufio.Writer) error {
 func (c *cursor) next() error {
 	c.left--
 	if _, err := io.ReadFull(c.r, c.record[:]); err != nil {
-		return fmt.Errorf("index %s: %w", c.index.file.path, cutShort(err))
+		return fmt.Errorf("index %s: %w", c.index.file.path, corruptIfShort(err))
 	}
-	place := binary.LittleEndian.Uint64(c.record[32:])
-	if place >= 1<<62 || c.base > 0 && place >= maxPack {
-		return fmt.Errorf("index %s: offset %d: %w", c.index.file.path, place, cas.ErrCorrupt)
+	location := binary.LittleEndian.Uint64(c.record[32:])
+	if location >= 1<<62 || c.base > 0 && location >= maxPack {
+		return fmt.Errorf("index %s: offset %d: %w", c.index.file.path, location, cas.ErrCorrupt)
 	}
-	binary.LittleEndian.PutUint64(c.record[32:], place+uint64(c.base))
+	binary.LittleEndian.PutUint64(c.record[32:], location+uint64(c.base))
 	return nil
 }

@@ -57,9 +57,9 @@ func TestAStoreOfManyPacksHasAMergedIndex(t *testing.T) {
 	dir, blocks := mergedStore(t)
 	opts, log := logged(pack.Options{ReadOnly: true})
 	r := open(t, dir, opts)
-	loose, packs := r.Loose()
-	if packs < 9 || loose > 3 { // two sealed packs and the open one
-		t.Errorf("%d packs, %d not merged", packs, loose)
+	unmerged, packs := r.Unmerged()
+	if packs < 9 || unmerged > 3 { // two sealed packs and the open one
+		t.Errorf("%d packs, %d not merged", packs, unmerged)
 	}
 	wantAll(t, r, blocks)
 	if s, err := r.Stats(t.Context()); err != nil || s.Blocks != int64(len(blocks)) {
@@ -127,8 +127,8 @@ func TestADamagedMergedIndexIsWrittenAgain(t *testing.T) {
 			wantAll(t, open(t, dir, pack.Options{ReadOnly: true}), blocks)
 			w := open(t, dir, small)
 			wantAll(t, w, blocks)
-			if loose, _ := w.Loose(); loose > 3 {
-				t.Errorf("%d packs not merged", loose)
+			if unmerged, _ := w.Unmerged(); unmerged > 3 {
+				t.Errorf("%d packs not merged", unmerged)
 			}
 			if _, err := os.Stat(mergedFile(dir) + ".tmp"); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("a temporary file is left: %v", err)

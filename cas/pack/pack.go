@@ -19,16 +19,16 @@ import (
 // (merged), in its own index (index), or in a table in memory (sections), which the open pack
 // of a writer has, and a pack whose index was missing or damaged.
 type pack struct {
-	num      int
-	path     string
-	file     *packFile
-	merged   bool                 // the merged index covers it
-	index    *packIndex           // nil when merged or sections is used
-	sections map[sectionKey]int64 // offsets of heads
-	blocks   int                  // number of sections, of a merged pack
-	bare     bool                 // it has no index file because the disk is full
-	barred   bool                 // it has no index file because a folder has that name
-	end      int64                // bytes of complete sections, from the beginning of the file
+	num          int
+	path         string
+	file         *packFile
+	merged       bool                 // the merged index covers it
+	index        *packIndex           // nil when merged or sections is used
+	sections     map[sectionKey]int64 // offsets of heads
+	blocks       int                  // number of sections, of a merged pack
+	noIndex      bool                 // it has no index file because the disk is full
+	indexBlocked bool                 // it has no index file because a folder has that name
+	end          int64                // bytes of complete sections, from the beginning of the file
 
 	indexed os.FileInfo // the index file when it was loaded, nil without one
 	size    int64       // of the pack file when it was loaded
@@ -36,7 +36,7 @@ type pack struct {
 	flushed int64  // bytes in the file; those from flushed to end are in pending
 	pending []byte // the tail of the open pack that is not written yet
 
-	tabled *atomic.Int64 // counts the blocks of sections, of a reader
+	tableBlocks *atomic.Int64 // counts the blocks of sections, of a reader
 }
 
 // ReadAt reads from the file and, after its end, from pending.
@@ -59,7 +59,7 @@ func (k *pack) ReadAt(b []byte, at int64) (int, error) {
 // read reads the block of a section.
 func (k *pack) read(c cid.Cid, s section, data []byte) error {
 	if _, err := k.ReadAt(data, s.offset); err != nil {
-		return fmt.Errorf("pack %s: block %s: %w", k.path, c, cutShort(err))
+		return fmt.Errorf("pack %s: block %s: %w", k.path, c, corruptIfShort(err))
 	}
 	return nil
 }
@@ -100,9 +100,9 @@ func (k *pack) count() int {
 }
 
 func (k *pack) close() error {
-	if k.tabled != nil {
-		k.tabled.Add(-int64(len(k.sections)))
-		k.tabled = nil
+	if k.tableBlocks != nil {
+		k.tableBlocks.Add(-int64(len(k.sections)))
+		k.tableBlocks = nil
 	}
 	err := k.file.close()
 	if k.index != nil {
@@ -145,11 +145,11 @@ func (p *Store) loadPack(ctx context.Context, k *pack, grows bool) (rebuilt, err
 	path := p.indexPath(k.num)
 	k.indexed, _ = os.Lstat(path) // nil when there is none
 	covered := int64(-1)
-	if m, ok := p.all.speaksFor(k.num, path); ok && !grows {
+	if m, ok := p.mergedIndex.entryOfFile(k.num, path); ok && !grows {
 		k.merged, k.blocks, covered = true, int(m.blocks), m.covered
 	} else if k.index, rebuilt = p.openIndex(ctx, path, k.file); k.index != nil {
 		covered = k.index.covered
-	} else if !unusable(rebuilt) {
+	} else if !needsScan(rebuilt) {
 		return nil, rebuilt
 	}
 	if k.size, err = k.file.Size(); err != nil {
@@ -165,9 +165,9 @@ func (p *Store) loadPack(ctx context.Context, k *pack, grows bool) (rebuilt, err
 	return rebuilt, p.scanPack(ctx, k)
 }
 
-// unusable reports whether err says that an index is damaged or missing, so that the pack has
+// needsScan reports whether err says that an index is damaged or missing, so that the pack has
 // to be scanned. Any other error, of the disk or the process, is not a reason to scan.
-func unusable(err error) bool {
+func needsScan(err error) bool {
 	return errors.Is(err, cas.ErrCorrupt) || errors.Is(err, fs.ErrNotExist)
 }
 
@@ -182,14 +182,14 @@ func (p *Store) scanPack(ctx context.Context, k *pack) error {
 	if err != nil {
 		return err
 	}
-	if found.bad > 0 {
-		p.log.Warn("pack has damaged blocks", "pack", k.path, "blocks", found.bad)
+	if found.damaged > 0 {
+		p.log.Warn("pack has damaged blocks", "pack", k.path, "blocks", found.damaged)
 	}
 	k.merged, k.index = false, nil
 	k.sections, k.end, k.flushed = found.sections, found.end, found.end
 	if p.opts.ReadOnly {
-		k.tabled = &p.tabled
-		p.tabled.Add(int64(len(found.sections)))
+		k.tableBlocks = &p.tableBlocks
+		p.tableBlocks.Add(int64(len(found.sections)))
 	}
 	return nil
 }
@@ -198,7 +198,7 @@ func (p *Store) scanPack(ctx context.Context, k *pack) error {
 // has written the index, so only the tables of a reader add up.
 func (p *Store) tableRoom() int {
 	if p.opts.ReadOnly {
-		return int(maxListed - p.tabled.Load())
+		return int(maxListed - p.tableBlocks.Load())
 	}
 	return maxListed
 }

@@ -29,11 +29,11 @@ const (
 // symbolic link, wraps cas.ErrCorrupt.
 func openFile(path string, flag int) (*os.File, error) {
 	f, err := file.OpenFile(path, flag|file.NoFollow, 0o644)
-	return f, foreign(err)
+	return f, corruptIfKind(err)
 }
 
-// foreign wraps cas.ErrCorrupt around an error that says that a file is of another kind.
-func foreign(err error) error {
+// corruptIfKind wraps cas.ErrCorrupt around an error that says that a file is of another kind.
+func corruptIfKind(err error) error {
 	if errors.Is(err, file.ErrKind) || errors.Is(err, file.ErrTooLarge) {
 		return fmt.Errorf("%w (%w); remove it", err, cas.ErrCorrupt)
 	}
@@ -44,7 +44,7 @@ func foreign(err error) error {
 func readFolder(dir string) ([]fs.DirEntry, error) {
 	entries, err := file.ReadDir(dir, maxNames)
 	if err != nil {
-		return nil, fmt.Errorf("store: %w", foreign(err))
+		return nil, fmt.Errorf("store: %w", corruptIfKind(err))
 	}
 	return entries, nil
 }
@@ -214,7 +214,7 @@ func (pool *filePool) add(p *packFile) {
 	}
 	pool.mu.Unlock()
 	if victim != nil {
-		victim.rest()
+		victim.evict()
 	}
 }
 
@@ -227,8 +227,8 @@ func (pool *filePool) remove(p *packFile) {
 	pool.open = slices.DeleteFunc(pool.open, func(other *packFile) bool { return other == p })
 }
 
-// rest closes the descriptor until the next read.
-func (p *packFile) rest() {
+// evict closes the descriptor until the next read.
+func (p *packFile) evict() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.f != nil {
@@ -253,13 +253,13 @@ func (p *packFile) close() error {
 	return err
 }
 
-// untilDone reads from r, and fails when ctx has ended.
-type untilDone struct {
+// contextReader reads from r, and fails when ctx has ended.
+type contextReader struct {
 	ctx context.Context
 	r   io.Reader
 }
 
-func (u untilDone) Read(b []byte) (int, error) {
+func (u contextReader) Read(b []byte) (int, error) {
 	if err := u.ctx.Err(); err != nil {
 		return 0, context.Cause(u.ctx)
 	}

@@ -26,7 +26,7 @@ func (p *Store) refresh(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("store: %w", err)
 	}
 	p.mu.RLock()
-	same := fi.ModTime().Equal(p.seen) && p.looked.Sub(p.seen) > mtimeGrain
+	same := fi.ModTime().Equal(p.folderTime) && p.listedAt.Sub(p.folderTime) > mtimeGrain
 	p.mu.RUnlock()
 	if same {
 		return false, nil
@@ -40,20 +40,20 @@ func (p *Store) rescan(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		gone, err := p.look(ctx)
+		gone, err := p.listOnce(ctx)
 		if err != nil || !gone {
 			return err
 		}
 	}
 }
 
-// look lists the folder once. gone is true when a pack was removed between the listing and its
+// listOnce lists the folder once. gone is true when a pack was removed between the listing and its
 // opening: its blocks may be in a pack that was not listed, so the caller lists again.
-func (p *Store) look(ctx context.Context) (gone bool, err error) {
+func (p *Store) listOnce(ctx context.Context) (gone bool, err error) {
 	if p.closed {
 		return false, p.errClosed()
 	}
-	looked := time.Now()
+	now := time.Now()
 	fi, err := os.Stat(p.dir)
 	if err != nil {
 		return false, fmt.Errorf("store: %w", err)
@@ -62,9 +62,9 @@ func (p *Store) look(ctx context.Context) (gone bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	was := p.all
-	if p.all, err = p.readMerged(ctx); err != nil {
-		p.all = was
+	was := p.mergedIndex
+	if p.mergedIndex, err = p.readMerged(ctx); err != nil {
+		p.mergedIndex = was
 		return false, err
 	}
 	old := make(map[int]*pack, len(p.packs))
@@ -73,17 +73,17 @@ func (p *Store) look(ctx context.Context) (gone bool, err error) {
 	}
 	var packs, opened []*pack
 	for _, num := range nums {
-		if k := old[num]; k != nil && p.all == was && !p.stale(k) {
+		if k := old[num]; k != nil && p.mergedIndex == was && !p.stale(k) {
 			packs = append(packs, k)
 			delete(old, num)
 			continue
 		}
-		k, err := p.openRead(ctx, num)
+		k, err := p.openForReading(ctx, num)
 		if err != nil {
-			if p.all != was {
-				err = errors.Join(err, p.all.close())
+			if p.mergedIndex != was {
+				err = errors.Join(err, p.mergedIndex.close())
 			}
-			p.all = was
+			p.mergedIndex = was
 			return false, errors.Join(err, closePacks(opened))
 		}
 		if k == nil {
@@ -93,17 +93,17 @@ func (p *Store) look(ctx context.Context) (gone bool, err error) {
 			packs, opened = append(packs, k), append(opened, k)
 		}
 	}
-	p.packs, p.seen, p.looked = packs, fi.ModTime(), looked
-	p.arrange()
-	if p.all != was {
+	p.packs, p.folderTime, p.listedAt = packs, fi.ModTime(), now
+	p.updateMerged()
+	if p.mergedIndex != was {
 		err = was.close()
 	}
 	return gone, errors.Join(err, closePacks(slices.Collect(maps.Values(old))))
 }
 
-// openRead opens a pack for reading. It returns nil for a pack that is damaged, so that the
+// openForReading opens a pack for reading. It returns nil for a pack that is damaged, so that the
 // other packs are still read, and for a pack that was removed in between.
-func (p *Store) openRead(ctx context.Context, num int) (*pack, error) {
+func (p *Store) openForReading(ctx context.Context, num int) (*pack, error) {
 	k, rebuilt, err := p.openPack(ctx, num, false)
 	switch {
 	case errors.Is(err, cas.ErrCorrupt):

@@ -20,35 +20,35 @@ import (
 // openWriter takes the lock, repairs what a crash left, and opens all packs.
 func (p *Store) openWriter(ctx context.Context) error {
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
-		return fmt.Errorf("store: %w", hint(err))
+		return fmt.Errorf("store: %w", withRemedy(err))
 	}
 	var err error
 	if p.lock, err = lockStore(p.dir); err != nil {
 		return err
 	}
-	if err := p.sweep(); err != nil {
+	if err := p.removeLeftovers(); err != nil {
 		return err
 	}
 	nums, err := p.list()
 	if err != nil {
 		return err
 	}
-	if p.all, err = p.readMerged(ctx); err != nil {
+	if p.mergedIndex, err = p.readMerged(ctx); err != nil {
 		return err
 	}
 	for i, num := range nums {
-		if err := p.adopt(ctx, num, i == len(nums)-1); err != nil {
+		if err := p.addPack(ctx, num, i == len(nums)-1); err != nil {
 			return err
 		}
 	}
-	p.arrange()
+	p.updateMerged()
 	p.merge()
 	return nil
 }
 
-// sweep removes temporary files and indexes without a pack, which a killed writer leaves, and
+// removeLeftovers removes temporary files and indexes without a pack, which a killed writer leaves, and
 // finds the number of the next pack.
-func (p *Store) sweep() error {
+func (p *Store) removeLeftovers() error {
 	entries, err := readFolder(p.dir)
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func (p *Store) sweep() error {
 		isIndex = isIndex && strings.HasPrefix(name, "pack-")
 		if isIndex || strings.HasPrefix(name, "pack") && strings.HasSuffix(name, ".tmp") {
 			err := p.opts.disk.remove(filepath.Join(p.dir, e.Name()))
-			if blocked(err) {
+			if isBlocked(err) {
 				p.log.Warn("left where it is", "err", err)
 			} else if err != nil {
 				return fmt.Errorf("store: %w", err)
@@ -74,16 +74,16 @@ func (p *Store) sweep() error {
 	return nil
 }
 
-// blocked reports whether a file could not be written or removed because a folder that is not
+// isBlocked reports whether a file could not be written or removed because a folder that is not
 // empty has its name.
-func blocked(err error) bool {
+func isBlocked(err error) bool {
 	return errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EISDIR) || errors.Is(err, fs.ErrExist)
 }
 
-// adopt opens a pack and adds it to the store. The last pack becomes the open pack if it is
+// addPack opens a pack and adds it to the store. The last pack becomes the open pack if it is
 // shorter than MaxPack. A file that is no pack is skipped, so that the other packs are used.
-func (p *Store) adopt(ctx context.Context, num int, last bool) error {
-	k, err := p.mend(ctx, num, last)
+func (p *Store) addPack(ctx context.Context, num int, last bool) error {
+	k, err := p.recoverPack(ctx, num, last)
 	if errors.Is(err, cas.ErrCorrupt) {
 		p.log.Warn("pack skipped", "pack", p.packPath(num), "err", err)
 		return p.removeEmpty(num)
@@ -92,18 +92,18 @@ func (p *Store) adopt(ctx context.Context, num int, last bool) error {
 		return err
 	}
 	p.packs = append(p.packs, k)
-	if !last || k.end >= p.opts.MaxPack || k.barred {
-		if k.sections != nil && !k.bare {
+	if !last || k.end >= p.opts.MaxPack || k.indexBlocked {
+		if k.sections != nil && !k.noIndex {
 			err = p.useIndex(ctx, k)
 		}
 		p.pool.join(k.file)
 		return err
 	}
-	if err := k.tabulate(); err != nil {
+	if err := k.loadTable(); err != nil {
 		return err
 	}
 	p.w.open = k
-	if !k.bare {
+	if !k.noIndex {
 		p.w.synced = k.end
 	}
 	return nil
@@ -142,11 +142,11 @@ func isZero(path string) (bool, error) {
 	return len(data) <= short && len(bytes.Trim(data, "\x00")) == 0, nil
 }
 
-// mend opens a pack for the writer and repairs it. The tail of the last pack that its index
+// recoverPack opens a pack for the writer and repairs it. The tail of the last pack that its index
 // does not cover is scanned and indexed, and cut off where it is torn. On a full disk the
 // index is not written and its table stays in memory: the caller may have opened the store in
 // order to remove blocks.
-func (p *Store) mend(ctx context.Context, num int, last bool) (*pack, error) {
+func (p *Store) recoverPack(ctx context.Context, num int, last bool) (*pack, error) {
 	k, rebuilt, err := p.openPack(ctx, num, last)
 	if err != nil {
 		return nil, err
@@ -155,15 +155,15 @@ func (p *Store) mend(ctx context.Context, num int, last bool) (*pack, error) {
 		p.log.Warn("index rebuilt", "pack", k.path, "blocks", k.count(), "err", rebuilt)
 	}
 	if last && k.end < k.size {
-		err = p.mendTail(ctx, k)
+		err = p.recoverTail(ctx, k)
 	}
 	if err == nil && k.sections != nil {
 		if err = k.file.use(p.opts.disk.sync); err == nil {
 			err = p.writeIndex(k)
 		}
-		if IsFull(err) || blocked(err) {
+		if IsFull(err) || isBlocked(err) {
 			p.log.Warn("no room for an index", "pack", k.path, "err", err)
-			k.bare, k.barred, err = true, blocked(err), nil
+			k.noIndex, k.indexBlocked, err = true, isBlocked(err), nil
 		}
 	}
 	if err != nil {
@@ -172,9 +172,9 @@ func (p *Store) mend(ctx context.Context, num int, last bool) (*pack, error) {
 	return k, nil
 }
 
-// mendTail scans the bytes of a pack that its index does not cover, and cuts off a torn tail.
-func (p *Store) mendTail(ctx context.Context, k *pack) error {
-	if err := k.tabulate(); err != nil {
+// recoverTail scans the bytes of a pack that its index does not cover, and cuts off a torn tail.
+func (p *Store) recoverTail(ctx context.Context, k *pack) error {
+	if err := k.loadTable(); err != nil {
 		return err
 	}
 	found, err := scan(ctx, k.file, k.end, k.size, maxListed)
@@ -196,10 +196,10 @@ func (p *Store) mendTail(ctx context.Context, k *pack) error {
 	return nil
 }
 
-// tabulate replaces the index of a pack by a table in memory, to which sections can be added.
+// loadTable replaces the index of a pack by a table in memory, to which sections can be added.
 // An index has no codecs, so the heads of the sections are read from the pack. Records without
 // a section are dropped.
-func (k *pack) tabulate() error {
+func (k *pack) loadTable() error {
 	if k.index == nil {
 		return nil
 	}

@@ -85,7 +85,7 @@ func (d Damage) repairBlock(ctx context.Context, src cas.Source) error {
 	}
 	defer f.Close()
 	if _, err := f.WriteAt(appendSection(nil, sectionKey([]byte(c.KeyString())), data), d.Offset); err != nil {
-		return fmt.Errorf("pack %s: %w", d.File, hint(err))
+		return fmt.Errorf("pack %s: %w", d.File, withRemedy(err))
 	}
 	return f.Sync()
 }

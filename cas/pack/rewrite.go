@@ -21,12 +21,12 @@ func (p *Store) Rewrite(ctx context.Context, c cid.Cid, data []byte) error {
 	}
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if err := p.writable(ctx); err != nil {
+	if err := p.checkWritable(ctx); err != nil {
 		return err
 	}
 	key := sectionKey([]byte(c.KeyString()))
 	section := appendSection(nil, key, data)
-	path, at, err := p.stands(c, int64(len(section)))
+	path, at, err := p.locate(c, int64(len(section)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return p.add(key, data)
 	}
@@ -35,17 +35,17 @@ func (p *Store) Rewrite(ctx context.Context, c cid.Cid, data []byte) error {
 	}
 	f, err := openFile(path, os.O_WRONLY)
 	if err != nil {
-		return fmt.Errorf("store: %w", hint(err))
+		return fmt.Errorf("store: %w", withRemedy(err))
 	}
 	if err := errors.Join(p.opts.disk.writeAt(f, section, at), f.Close()); err != nil {
-		return fmt.Errorf("pack %s: %w", path, hint(err))
+		return fmt.Errorf("pack %s: %w", path, withRemedy(err))
 	}
 	return nil
 }
 
-// stands returns the path of the pack and the offset of the section of a block, which has n
+// locate returns the path of the pack and the offset of the section of a block, which has n
 // bytes. The error wraps fs.ErrNotExist when no index lists c, or the pack ends before n bytes.
-func (p *Store) stands(c cid.Cid, n int64) (path string, at int64, err error) {
+func (p *Store) locate(c cid.Cid, n int64) (path string, at int64, err error) {
 	place := func(k *pack, offset int64, tmp *scratch) (section, error) {
 		if offset+n > k.flushed {
 			return section{}, fmt.Errorf("no room for block %s: %w", c, cas.ErrCorrupt)

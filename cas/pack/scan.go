@@ -64,7 +64,7 @@ func readHead(r io.ReaderAt, at, end int64, tmp *scratch) (section, error) {
 	}
 	b := tmp.head[:min(int64(car.MaxHead), end-at)]
 	if _, err := r.ReadAt(b, at); err != nil {
-		return section{}, cutShort(err)
+		return section{}, corruptIfShort(err)
 	}
 	s, err := parseHead(b, at)
 	if err == nil && s.end() > end {
@@ -73,8 +73,8 @@ func readHead(r io.ReaderAt, at, end int64, tmp *scratch) (section, error) {
 	return s, err
 }
 
-// cutShort turns the end of a file where more bytes were expected into a cas.ErrCorrupt.
-func cutShort(err error) error {
+// corruptIfShort turns the end of a file where more bytes were expected into a cas.ErrCorrupt.
+func corruptIfShort(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("cut short: %w", cas.ErrCorrupt)
 	}
@@ -85,7 +85,7 @@ func cutShort(err error) error {
 func checkHeader(r io.ReaderAt) error {
 	b := make([]byte, len(packHeader))
 	if _, err := r.ReadAt(b, 0); err != nil {
-		return cutShort(err)
+		return corruptIfShort(err)
 	}
 	if string(b) != packHeader {
 		return fmt.Errorf("not a pack: %w", cas.ErrCorrupt)
@@ -93,19 +93,19 @@ func checkHeader(r io.ReaderAt) error {
 	return nil
 }
 
-// scanned is the result of a scan.
-type scanned struct {
+// scanResult is the result of a scan.
+type scanResult struct {
 	sections map[sectionKey]int64 // offsets of heads
 	end      int64                // end of the last good section
 	bytes    int64                // of the blocks
-	bad      int                  // sections before end whose block does not hash to its CID
+	damaged  int                  // sections before end whose block does not hash to its CID
 }
 
 // scan reads the sections of a pack from one offset to another and hashes each block. It stops
 // at bytes that are no section. A block that does not hash to its CID is not in the result.
 // The error for more than most blocks wraps cas.ErrCorrupt.
-func scan(ctx context.Context, r io.ReaderAt, from, to int64, most int) (scanned, error) {
-	found := scanned{sections: make(map[sectionKey]int64), end: from}
+func scan(ctx context.Context, r io.ReaderAt, from, to int64, most int) (scanResult, error) {
+	found := scanResult{sections: make(map[sectionKey]int64), end: from}
 	var data []byte
 	tmp := new(scratch)
 	bad := 0
@@ -122,7 +122,7 @@ func scan(ctx context.Context, r io.ReaderAt, from, to int64, most int) (scanned
 		}
 		data = slices.Grow(data[:0], s.size)[:s.size]
 		if _, err := r.ReadAt(data, s.offset); err != nil {
-			return found, cutShort(err)
+			return found, corruptIfShort(err)
 		}
 		c, err := keyCID(s.key)
 		if err != nil {
@@ -132,7 +132,7 @@ func scan(ctx context.Context, r io.ReaderAt, from, to int64, most int) (scanned
 			return found, fmt.Errorf("more than %d blocks without an index: %w", most, cas.ErrCorrupt)
 		}
 		if cas.Check(c, data) == nil {
-			found.sections[s.key], found.end, found.bad = at, s.end(), bad
+			found.sections[s.key], found.end, found.damaged = at, s.end(), bad
 			found.bytes += int64(s.size)
 		} else {
 			bad++

@@ -33,9 +33,9 @@ type Options struct {
 	// power cut before them may leave blocks that are listed but damaged.
 	Lazy bool
 
-	disk  disk // nil: the real one
-	loose int  // most sealed packs that are not merged; maxLoose when 0
-	files int  // most open files of sealed packs; maxOpen when 0
+	disk        disk // nil: the real one
+	maxUnmerged int  // most sealed packs that are not merged; maxLoose when 0
+	maxFiles    int  // most open files of sealed packs; maxOpen when 0
 }
 
 // Stats are the numbers of blocks, bytes and packs of a store.
@@ -60,18 +60,18 @@ type Store struct {
 	log  *slog.Logger
 	lock *os.File // held by a writer
 
-	mu     sync.RWMutex
-	packs  []*pack // in the order of their numbers
-	loose  []*pack // those of them that the merged index does not cover
-	all    *merged // the merged index; nil: none
-	closed bool
+	mu          sync.RWMutex
+	packs       []*pack // in the order of their numbers
+	unmerged    []*pack // those of them that the merged index does not cover
+	mergedIndex *merged // the merged index; nil: none
+	closed      bool
 
-	pool    filePool
-	samples atomic.Int64 // number of samples of indexes in memory
-	tabled  atomic.Int64 // number of blocks in tables in memory, of a reader
+	pool        filePool
+	samples     atomic.Int64 // number of samples of indexes in memory
+	tableBlocks atomic.Int64 // number of blocks in tables in memory, of a reader
 
-	seen   time.Time // the folder's mtime when it was listed last
-	looked time.Time // when it was listed last
+	folderTime time.Time // the folder's mtime when it was listed last
+	listedAt   time.Time // when it was listed last
 
 	w writer
 }
@@ -97,13 +97,13 @@ func OpenContext(ctx context.Context, dir string, opts Options) (*Store, error) 
 	if opts.disk == nil {
 		opts.disk = osDisk{}
 	}
-	if opts.loose == 0 {
-		opts.loose = maxLoose
+	if opts.maxUnmerged == 0 {
+		opts.maxUnmerged = defaultMaxUnmerged
 	}
 	if opts.MaxPack < 0 || opts.MaxPack > maxPack {
 		return nil, fmt.Errorf("store %s: packs of at most %d bytes: %w", dir, opts.MaxPack, fs.ErrInvalid)
 	}
-	p := &Store{dir: dir, opts: opts, log: opts.Log, pool: filePool{max: cmp.Or(opts.files, maxOpen)}}
+	p := &Store{dir: dir, opts: opts, log: opts.Log, pool: filePool{max: cmp.Or(opts.maxFiles, maxOpen)}}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -170,7 +170,7 @@ func (p *Store) Has(ctx context.Context, c cid.Cid) (bool, error) {
 
 // lookup finds c and calls found with its pack and section, under the read lock. A reader that
 // does not find c lists the folder again, in case a writer has added it.
-func (p *Store) lookup(ctx context.Context, c cid.Cid, read reader, found func(*pack, section) error) error {
+func (p *Store) lookup(ctx context.Context, c cid.Cid, read sectionReader, found func(*pack, section) error) error {
 	if err := cas.CheckCID(c); err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ func (p *Store) lookup(ctx context.Context, c cid.Cid, read reader, found func(*
 	return cas.NotFound(c)
 }
 
-func (p *Store) find(c cid.Cid, read reader, found func(*pack, section) error) (bool, error) {
+func (p *Store) find(c cid.Cid, read sectionReader, found func(*pack, section) error) (bool, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if p.closed {
@@ -210,8 +210,8 @@ func (p *Store) find(c cid.Cid, read reader, found func(*pack, section) error) (
 	return false, findErr
 }
 
-// A reader reads the section at an offset of a pack, or only its head.
-type reader func(k *pack, offset int64, tmp *scratch) (section, error)
+// A sectionReader reads the section at an offset of a pack, or only its head.
+type sectionReader func(k *pack, offset int64, tmp *scratch) (section, error)
 
 func headOnly(k *pack, offset int64, tmp *scratch) (section, error) {
 	return readHead(k, offset, k.end, tmp)
@@ -221,34 +221,34 @@ func headOnly(k *pack, offset int64, tmp *scratch) (section, error) {
 // are not merged, the newest first, then in the merged index. It compares each index entry
 // with the pack, and skips a section of another key. When an index cannot be read, blocks
 // that only this index lists are not found. p.mu is held.
-func (p *Store) search(key sectionKey, read reader, try func(*pack, section) bool) (bool, error) {
+func (p *Store) search(key sectionKey, read sectionReader, try func(*pack, section) bool) (bool, error) {
 	tmp := scratches.Get().(*scratch)
 	defer scratches.Put(tmp)
 	var left error
 	check := func(k *pack, offset int64) bool {
 		s, err := read(k, offset, tmp)
-		if err != nil && !unusable(err) {
+		if err != nil && !needsScan(err) {
 			left = errors.Join(left, fmt.Errorf("pack %s: %w", k.path, err))
 		}
 		return err == nil && s.key == key && try(k, s)
 	}
-	for _, k := range slices.Backward(p.loose) {
+	for _, k := range slices.Backward(p.unmerged) {
 		ok, err := k.find(&key, tmp, check)
 		if ok {
 			return true, nil
 		}
-		left = errors.Join(left, known(err))
+		left = errors.Join(left, ignoreNotExist(err))
 	}
-	ok, err := p.all.find(&key, tmp, check)
+	ok, err := p.mergedIndex.find(&key, tmp, check)
 	if ok {
 		return true, nil
 	}
-	return false, errors.Join(left, known(err))
+	return false, errors.Join(left, ignoreNotExist(err))
 }
 
-// known returns err, but nil when err says that a file is gone: a reader then lists the
+// ignoreNotExist returns err, but nil when err says that a file is gone: a reader then lists the
 // folder again.
-func known(err error) error {
+func ignoreNotExist(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -281,8 +281,8 @@ func (p *Store) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err = errors.Join(err, closePacks(p.packs))
-	err = errors.Join(err, p.all.close())
-	p.packs, p.loose, p.all, p.closed = nil, nil, nil, true
+	err = errors.Join(err, p.mergedIndex.close())
+	p.packs, p.unmerged, p.mergedIndex, p.closed = nil, nil, nil, true
 	if p.lock != nil {
 		err = errors.Join(err, p.lock.Close())
 		p.lock = nil

@@ -19,9 +19,9 @@ import (
 // then allocates very large pages.
 const flushAt = 512 << 10
 
-// maxBehind is the largest number of sealed packs of a Lazy writer that are not synced. Each
+// maxUnsynced is the largest number of sealed packs of a Lazy writer that are not synced. Each
 // is an open file.
-const maxBehind = 256
+const maxUnsynced = 256
 
 // maxSections is the number of blocks at which a pack is sealed, whatever its size: the table
 // of the open pack is in memory.
@@ -29,12 +29,12 @@ const maxSections = 1 << 18
 
 // writer is the part of a Store that only the writing process uses.
 type writer struct {
-	mu     sync.Mutex // held during Put, Sync and Close; locked before Store.mu
-	open   *pack      // the pack that grows, also the last of Store.packs; nil for none
-	next   int        // number of the next pack
-	synced int64      // bytes of the open pack that are synced and indexed
-	behind []*pack    // sealed packs that are not synced
-	failed error      // set when the store is closed, or when a sync failed and the state of the disk is unknown
+	mu       sync.Mutex // held during Put, Sync and Close; locked before Store.mu
+	open     *pack      // the pack that grows, also the last of Store.packs; nil for none
+	next     int        // number of the next pack
+	synced   int64      // bytes of the open pack that are synced and indexed
+	unsynced []*pack    // sealed packs that are not synced
+	failed   error      // set when the store is closed, or when a sync failed and the state of the disk is unknown
 }
 
 // Put appends data to the open pack unless an index lists c. The block can be read at once;
@@ -46,7 +46,7 @@ func (p *Store) Put(ctx context.Context, c cid.Cid, data []byte) error {
 	}
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if err := p.writable(ctx); err != nil {
+	if err := p.checkWritable(ctx); err != nil {
 		return err
 	}
 	if ok, err := p.find(c, headOnly, func(*pack, section) error { return nil }); ok || err != nil {
@@ -58,7 +58,7 @@ func (p *Store) Put(ctx context.Context, c cid.Cid, data []byte) error {
 // add appends a block to the open pack.
 func (p *Store) add(key sectionKey, data []byte) error {
 	n := sectionLen(len(data))
-	if err := p.makeRoom(n); err != nil {
+	if err := p.ensureOpen(n); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -74,30 +74,30 @@ func (p *Store) add(key sectionKey, data []byte) error {
 func (p *Store) Sync(ctx context.Context) error {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if err := p.ready(ctx); err != nil {
+	if err := p.checkReady(ctx); err != nil {
 		return err
 	}
 	return p.sync()
 }
 
-// writable returns an error if no block can be put.
-func (p *Store) writable(ctx context.Context) error {
+// checkWritable returns an error if no block can be put.
+func (p *Store) checkWritable(ctx context.Context) error {
 	if p.opts.ReadOnly {
 		return fmt.Errorf("store %s: opened for reading only: %w", p.dir, fs.ErrPermission)
 	}
-	return p.ready(ctx)
+	return p.checkReady(ctx)
 }
 
-// ready returns an error if the store is closed or broken, or ctx has ended.
-func (p *Store) ready(ctx context.Context) error {
+// checkReady returns an error if the store is closed or broken, or ctx has ended.
+func (p *Store) checkReady(ctx context.Context) error {
 	if p.w.failed != nil {
 		return p.w.failed
 	}
 	return ctx.Err()
 }
 
-// makeRoom makes sure that there is an open pack with room for a section of n bytes.
-func (p *Store) makeRoom(n int64) error {
+// ensureOpen makes sure that there is an open pack with room for a section of n bytes.
+func (p *Store) ensureOpen(n int64) error {
 	k := p.w.open
 	if k != nil && (k.end+n > p.opts.MaxPack && len(k.sections) > 0 || len(k.sections) >= maxSections) {
 		if err := p.seal(); err != nil {
@@ -121,7 +121,7 @@ func (p *Store) flush() error {
 		return nil
 	}
 	if err := p.opts.disk.writeAt(k.file.f, k.pending, k.flushed); err != nil {
-		return hint(errors.Join(err, p.opts.disk.truncate(k.file.f, k.flushed)))
+		return withRemedy(errors.Join(err, p.opts.disk.truncate(k.file.f, k.flushed)))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -133,7 +133,7 @@ func (p *Store) flush() error {
 // sync syncs the open pack, and then writes its index: so an index lists only blocks that are
 // on the disk.
 func (p *Store) sync() error {
-	if err := p.catchUp(); err != nil {
+	if err := p.syncSealed(); err != nil {
 		return err
 	}
 	k := p.w.open
@@ -156,12 +156,12 @@ func (p *Store) sync() error {
 	return nil
 }
 
-// catchUp syncs the sealed packs that are not synced yet.
-func (p *Store) catchUp() error {
-	if len(p.w.behind) == 0 {
+// syncSealed syncs the sealed packs that are not synced yet.
+func (p *Store) syncSealed() error {
+	if len(p.w.unsynced) == 0 {
 		return nil
 	}
-	for len(p.w.behind) > 0 {
+	for len(p.w.unsynced) > 0 {
 		if err := p.syncOldest(); err != nil {
 			return err
 		}
@@ -171,11 +171,11 @@ func (p *Store) catchUp() error {
 
 // syncOldest syncs the oldest sealed pack that is not synced yet.
 func (p *Store) syncOldest() error {
-	k := p.w.behind[0]
+	k := p.w.unsynced[0]
 	if err := p.syncFile(k); err != nil {
 		return err
 	}
-	p.w.behind = slices.Delete(p.w.behind, 0, 1)
+	p.w.unsynced = slices.Delete(p.w.unsynced, 0, 1)
 	p.pool.join(k.file)
 	return nil
 }
@@ -184,7 +184,7 @@ func (p *Store) syncOldest() error {
 // dropped the pages that it could not write.
 func (p *Store) syncFile(k *pack) error {
 	if err := p.opts.disk.sync(k.file.f); err != nil {
-		p.w.failed = fmt.Errorf("store %s: sync: %w; open the store again", p.dir, hint(err))
+		p.w.failed = fmt.Errorf("store %s: sync: %w; open the store again", p.dir, withRemedy(err))
 		return p.w.failed
 	}
 	return nil
@@ -194,7 +194,7 @@ func (p *Store) syncFile(k *pack) error {
 func (p *Store) seal() error {
 	end := p.sync
 	if p.opts.Lazy {
-		end = p.leaveBehind
+		end = p.indexUnsynced
 	}
 	if err := end(); err != nil {
 		return err
@@ -210,9 +210,9 @@ func (p *Store) seal() error {
 	return nil
 }
 
-// leaveBehind writes the index of the open pack before the pack is synced, and starts the
+// indexUnsynced writes the index of the open pack before the pack is synced, and starts the
 // writeback of the pack. A later sync waits for it.
-func (p *Store) leaveBehind() error {
+func (p *Store) indexUnsynced() error {
 	k := p.w.open
 	if err := p.flush(); err != nil {
 		return err
@@ -220,9 +220,9 @@ func (p *Store) leaveBehind() error {
 	if err := p.writeIndex(k); err != nil {
 		return err
 	}
-	p.w.behind = append(p.w.behind, k)
-	go begin(k.file.f, k.end)
-	if len(p.w.behind) > maxBehind {
+	p.w.unsynced = append(p.w.unsynced, k)
+	go startWriteback(k.file.f, k.end)
+	if len(p.w.unsynced) > maxUnsynced {
 		return p.syncOldest()
 	}
 	return nil
@@ -240,7 +240,7 @@ func (p *Store) create() error {
 	}
 	f, err := replace(p.opts.disk, k.path, []byte(packHeader))
 	if err != nil {
-		return fmt.Errorf("store: %w", hint(err))
+		return fmt.Errorf("store: %w", withRemedy(err))
 	}
 	if k.file, err = newPackFile(f); err != nil {
 		return fmt.Errorf("store: %w", err)
@@ -248,7 +248,7 @@ func (p *Store) create() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.packs = append(p.packs, k)
-	p.arrange()
+	p.updateMerged()
 	p.w.open, p.w.synced = k, 0
 	p.w.next++
 	return nil
@@ -262,7 +262,7 @@ func (p *Store) writeIndex(k *pack) error {
 		err = f.Close()
 	}
 	if err != nil {
-		return fmt.Errorf("store: %w", hint(err))
+		return fmt.Errorf("store: %w", withRemedy(err))
 	}
 	return nil
 }
@@ -285,7 +285,7 @@ func (p *Store) closeWriter() error {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	var err error
-	if p.w.open != nil || len(p.w.behind) > 0 {
+	if p.w.open != nil || len(p.w.unsynced) > 0 {
 		if err = p.w.failed; err == nil {
 			err = p.sync()
 		}
@@ -299,8 +299,8 @@ func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// hint adds the remedy to an error of a full or read-only disk.
-func hint(err error) error {
+// withRemedy adds the remedy to an error of a full or read-only disk.
+func withRemedy(err error) error {
 	if IsFull(err) {
 		return fmt.Errorf("%w; free some space and run it again", err)
 	}
