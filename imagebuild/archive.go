@@ -2,6 +2,7 @@ package imagebuild
 
 import (
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"time"
@@ -49,12 +50,7 @@ func (a *archive) writeTo(w io.Writer, t time.Time) error {
 		return err
 	}
 	out := cpio.Newc.Writer(z)
-	names := make([]string, 0, len(a.records))
-	for name := range a.records {
-		names = append(names, name)
-	}
-	slices.Sort(names) // a folder sorts before the files in it
-	for i, name := range names {
+	for i, name := range slices.Sorted(maps.Keys(a.records)) { // a folder sorts before the files in it
 		r := cpio.MakeReproducible(a.records[name])
 		r.Ino, r.MTime = uint64(i+1), uint64(t.Unix())
 		if err := out.WriteRecord(r); err != nil {

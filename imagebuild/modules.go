@@ -45,9 +45,9 @@ func parseModuleList(text string) []listedModule {
 	for _, line := range strings.Split(text, "\n") {
 		line, _, _ = strings.Cut(line, "#")
 		if name := strings.TrimSpace(line); name != "" {
-			bare := strings.TrimLeft(name, "!+")
-			marks := name[:len(name)-len(bare)]
-			list = append(list, listedModule{bare, strings.Contains(marks, "!"), strings.Contains(marks, "+")})
+			plain := strings.TrimLeft(name, "!+")
+			marks := name[:len(name)-len(plain)]
+			list = append(list, listedModule{plain, strings.Contains(marks, "!"), strings.Contains(marks, "+")})
 		}
 	}
 	return list

@@ -15,11 +15,7 @@ func checkNamespaces() error {
 		return nil
 	}
 	cmd := exec.Command("/bin/true")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
+	cmd.SysProcAttr = userNamespace(&syscall.SysProcAttr{})
 	if cmd.Run() == nil {
 		return nil
 	}
@@ -27,6 +23,14 @@ func checkNamespaces() error {
 		text, _ := os.ReadFile("/proc/sys/" + name)
 		return strings.TrimSpace(string(text))
 	}))
+}
+
+// userNamespace adds a new user namespace to attr, in which the process is root.
+func userNamespace(attr *syscall.SysProcAttr) *syscall.SysProcAttr {
+	attr.Cloneflags |= syscall.CLONE_NEWUSER
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	return attr
 }
 
 // namespaceAdvice returns the remedy for the kernel setting that forbids user namespaces.

@@ -70,12 +70,7 @@ func (t *tool) in(dir string) *tool      { t.dir = dir; return t }
 func (t *tool) with(env ...string) *tool { t.env = append(t.env, env...); return t }
 func (t *tool) reads(r io.Reader) *tool  { t.stdin = r; return t }
 func (t *tool) asRoot() *tool            { t.root = true; return t }
-
-// limited bounds the memory of a tool that reads untrusted input.
-func (t *tool) limited() *tool {
-	t.memory = 2 << 30
-	return t
-}
+func (t *tool) limited() *tool           { t.memory = 2 << 30; return t } // for tools that read untrusted input
 
 // output runs the tool and returns its stdout.
 func (t *tool) output(ctx context.Context) ([]byte, error) {
@@ -108,9 +103,7 @@ func (t *tool) run(ctx context.Context) error {
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "TZ=UTC", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	cmd.Env = append(cmd.Env, t.env...)
 	if t.root && os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+		userNamespace(cmd.SysProcAttr)
 	}
 	var stderr outputTail
 	cmd.Stderr = &stderr

@@ -64,14 +64,14 @@ all() {
 	LIST
 }
 
-# as prints root or user, as in the list.
-as() { if [ "$(id -u)" = 0 ]; then echo root; else echo user; fi; }
+# role_name prints root or user, as in the list.
+role_name() { if [ "$(id -u)" = 0 ]; then echo root; else echo user; fi; }
 
 # wanted TARGETS succeeds if the list has a target of the command line.
 wanted() {
 	for target in $targets; do
 		case ,$1, in
-		*,"$target",* | *,"$target+$who",*) return 0 ;;
+		*,"$target",* | *,"$target+$role",*) return 0 ;;
 		esac
 	done
 	return 1
@@ -125,7 +125,7 @@ setting() { cat "/proc/sys/$1" 2>/dev/null || true; }
 # namespaces fails with advice if an ordinary user cannot make the user namespaces that
 # building the root filesystem needs.
 namespaces() {
-	[ "$who" = user ] && wanted rootfs,demo,test || return 0
+	[ "$role" = user ] && wanted rootfs,demo,test || return 0
 	advice=
 	if [ "$(setting kernel/unprivileged_userns_clone)" = 0 ]; then
 		advice="as root run: sysctl -w kernel.unprivileged_userns_clone=1"
@@ -156,7 +156,7 @@ lists_fresh() {
 
 # as_root runs a command as root, with sudo if necessary. It fails without sudo.
 as_root() {
-	if [ "$who" = root ]; then
+	if [ "$role" = root ]; then
 		"$@"
 	elif command -v sudo >/dev/null 2>&1; then
 		sudo "$@"
@@ -165,7 +165,7 @@ as_root() {
 	fi
 }
 
-who=$(as)
+role=$(role_name)
 complete=0
 check
 go_version || complete=1

@@ -92,7 +92,7 @@ var rules = []rule{
 	{"internal/arch", nil, "a leaf"},
 	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile", "internal/file"}, "the frame of every command, and no command's logic"},
 	{"bench/store", []string{"cas/..."}, "it measures the store alone"},
-	{"bench/net", []string{"internal/ipnsname", "internal/p2p", "internal/gateway", "cas/..."}, "it runs the commands, and plays their bad neighbours"},
+	{"bench/net", []string{"internal/ipnsname", "internal/p2p", "internal/gateway", "cas/..."}, "it runs the commands, and hostile peers of its own"},
 	{"bench/siege", []string{"publisher/...", "signer/...", "manifest", "cas", "internal/p2p", "internal/gateway"}, "it runs a whole publisher"},
 	{"internal/e2e/...", []string{"..."}, "the whole system at once"},
 	{"docs", nil, "documents; their tests run the commands that they show"},
