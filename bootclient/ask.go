@@ -8,6 +8,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
@@ -97,8 +98,8 @@ func (r *resolver) requestPointers(ctx context.Context, s *source) pointerAnswer
 }
 
 // savedPointer reads and checks the saved record of a name in a cache.
-func savedPointer(dir cacheDir, name string) (pointer, error) {
-	record, err := dir.readRecord(name)
+func savedPointer(dir cache.Dir, name string) (pointer, error) {
+	record, err := dir.ReadRecord(name)
 	if err != nil {
 		return pointer{}, err
 	}

@@ -137,12 +137,12 @@ func asNobody(t *testing.T) {
 func TestACacheThatDoesNotOpenIsSkipped(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	release := make(chan struct{})
-	bootclient.OpenPacksWith(t, func(context.Context, string, pack.Options) (*pack.Store, error) {
+	defer close(release)
+	m := newMachine(t, r, "internet")
+	m.cfg.OpenPacksWith(func(context.Context, string, pack.Options) (*pack.Store, error) {
 		<-release
 		return nil, errors.New("too late")
 	})
-	defer close(release)
-	m := newMachine(t, r, "internet")
 	m.cfg.Mode.Discovery, m.cfg.Mode.Cache = []string{"mirror"}, "rw"
 	m.cfg.Cache, m.cfg.Mirrors = t.TempDir(), []string{serve(t, r, nil).URL}
 	m.cfg.OpenCacheWithin(10 * time.Millisecond)

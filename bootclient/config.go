@@ -1,6 +1,7 @@
 package bootclient
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -10,8 +11,10 @@ import (
 
 	"github.com/multiformats/go-multiaddr"
 
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/modes"
@@ -57,8 +60,9 @@ type Config struct {
 	// serves the leaves that Cache lacks. "" for none.
 	Artifacts string
 
-	times      *timing.Table                   // nil: the usual ones
-	interfaces func() ([]net.Interface, error) // nil: net.Interfaces
+	times      *timing.Table                                                    // nil: the usual ones
+	interfaces func() ([]net.Interface, error)                                  // nil: net.Interfaces
+	openPacks  func(context.Context, string, pack.Options) (*pack.Store, error) // nil: pack.OpenContext
 }
 
 // Check returns an error that wraps fs.ErrInvalid for the first hint that is not an address.
@@ -85,6 +89,9 @@ func (c Config) complete() Config {
 	}
 	if c.Patience <= 0 {
 		c.Patience = timing.DefaultPatience
+	}
+	if c.openPacks == nil {
+		c.openPacks = pack.OpenContext
 	}
 	if c.interfaces == nil {
 		c.interfaces = net.Interfaces
@@ -117,7 +124,7 @@ func (c Config) complete() Config {
 // hides the machine.
 func (c Config) mayShare() bool { return c.Share && c.Mode.Announce && c.Mode.Proxy == "" }
 
-func (c Config) cacheDir() cacheDir { return cacheDir(c.Cache) }
+func (c Config) cacheDir() cache.Dir { return cache.Dir(c.Cache) }
 
 // policy returns the policy of the present time, without a state.
 func (c Config) policy() manifest.Policy {
@@ -127,7 +134,7 @@ func (c Config) policy() manifest.Policy {
 // statePolicy returns the policy of the present time, with the saved state of the cache.
 func (c Config) statePolicy() manifest.Policy {
 	p := c.policy()
-	p.State = manifest.OpenStateReadOnly(c.cacheDir().trust())
+	p.State = manifest.OpenStateReadOnly(c.cacheDir().Trust())
 	return p
 }
 
@@ -138,7 +145,7 @@ func (c Config) places(root *manifest.Root) manifest.Discovery {
 	if c.Cache == "" {
 		return own
 	}
-	newest := manifest.OpenStateReadOnly(c.cacheDir().trust()).NewestRoot(root).Discovery()
+	newest := manifest.OpenStateReadOnly(c.cacheDir().Trust()).NewestRoot(root).Discovery()
 	newest.IPNS = union(newest.IPNS, own.IPNS)
 	newest.HTTPS = union(newest.HTTPS, own.HTTPS)
 	newest.Bootstrap = union(newest.Bootstrap, own.Bootstrap)
@@ -172,12 +179,12 @@ func (c Config) fetchOptions(shared *sharedBlocks) fetchOptions {
 }
 
 // cacheOptions says how the cache is opened.
-func (c Config) cacheOptions() cacheOptions {
+func (c Config) cacheOptions() cache.Options {
 	within := c.times.OpenCache
 	if c.CacheWanted {
 		within = c.times.OpenWanted
 	}
-	return cacheOptions{dir: c.cacheDir(), readOnly: c.Mode.Cache == "ro", named: c.CacheWanted, within: within, log: c.Log, report: c.Report}
+	return cache.Options{Dir: c.cacheDir(), ReadOnly: c.Mode.Cache == "ro", Named: c.CacheWanted, Within: within, Log: c.Log, Report: c.Report, OpenPacks: c.openPacks}
 }
 
 // mirrorKey makes different spellings of a URL equal.

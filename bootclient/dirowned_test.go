@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -108,12 +109,12 @@ func TestACacheIsNotCreatedAmongOtherFiles(t *testing.T) {
 					ok(t, os.WriteFile(path, nil, 0o644))
 				}
 			}
-			if err := bootclient.CheckCache(dir); cli.Code(err) != row.code {
+			if err := cache.Check(dir); cli.Code(err) != row.code {
 				t.Errorf("exit code %d, want %d: %v", cli.Code(err), row.code, err)
 			}
 		})
 	}
-	if err := bootclient.CheckCache(filepath.Join(t.TempDir(), "new")); err != nil {
+	if err := cache.Check(filepath.Join(t.TempDir(), "new")); err != nil {
 		t.Error(err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -111,7 +112,7 @@ func (d *DirSink) tempName(i int) string { return fmt.Sprintf("%s/%d", d.temp, i
 // allocate the blocks: that takes 0.3 s of one core for each GiB while the sources wait, and
 // the writes do it in parallel.
 func room(f *os.File, size int64) error {
-	if free, err := freeBytes(f.Name()); err == nil && size > free {
+	if free, err := cache.FreeBytes(f.Name()); err == nil && size > free {
 		return syscall.ENOSPC
 	}
 	return nil

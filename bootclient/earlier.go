@@ -75,7 +75,7 @@ func (f *fetch) fromFile(ctx context.Context, file *os.File, dl *download, wante
 		if broken = at.download.write(at.leaf, data); broken != nil {
 			return broken
 		}
-		f.cache.put(ctx, c, data)
+		f.cache.Put(ctx, c, data)
 		f.shared.verified(c)
 		f.got += at.download.complete(at.leaf)
 		f.earlier.Blocks, f.earlier.Bytes = f.earlier.Blocks+1, f.earlier.Bytes+int64(len(data))

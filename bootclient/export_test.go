@@ -3,7 +3,6 @@ package bootclient
 import (
 	"context"
 	"net"
-	"testing"
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient/timing"
@@ -34,9 +33,7 @@ func (c *Config) OpenCacheWithin(d time.Duration) {
 	c.times = &t
 }
 
-// OpenPacksWith replaces the function that opens caches until the test ends.
-func OpenPacksWith(t testing.TB, open func(context.Context, string, pack.Options) (*pack.Store, error)) {
-	was := openPacks
-	openPacks = open
-	t.Cleanup(func() { openPacks = was })
+// OpenPacksWith replaces the function that opens the store of a cache.
+func (c *Config) OpenPacksWith(open func(context.Context, string, pack.Options) (*pack.Store, error)) {
+	c.openPacks = open
 }

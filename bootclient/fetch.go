@@ -14,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
@@ -49,7 +50,7 @@ type leafSharer interface {
 type fetch struct {
 	fetchOptions
 	disc      *discovery
-	cache     *cache
+	cache     *cache.Cache
 	release   manifest.Release
 	downloads []*download
 	memory    *cas.Memory // metadata and inner nodes of the release
@@ -66,7 +67,7 @@ type fetch struct {
 
 // fetchAll fetches every artifact that the sink wants and verifies each as a whole. It asks
 // the source of the release's metadata first.
-func fetchAll(ctx context.Context, o fetchOptions, disc *discovery, c *cache, won resolution, sink Sink) (*fetch, error) {
+func fetchAll(ctx context.Context, o fetchOptions, disc *discovery, c *cache.Cache, won resolution, sink Sink) (*fetch, error) {
 	f := &fetch{fetchOptions: o, disc: disc, cache: c, release: won.v.Release(), memory: won.memory, stall: newStallTimer(disc), posted: make(chan func() error, 64)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer f.tasks.Wait()
@@ -80,7 +81,7 @@ func fetchAll(ctx context.Context, o fetchOptions, disc *discovery, c *cache, wo
 	if err := linkDownloads(f.downloads); err != nil {
 		return f, fmt.Errorf("release %s: %w", f.release.Version, err)
 	}
-	f.cache.makeRoom(ctx, f.roomPlan(won))
+	f.cache.MakeRoom(ctx, f.roomPlan(won))
 	hashed := f.hashAll(ctx, sink)
 	if err := f.fromCache(ctx); err != nil {
 		return f, err
@@ -146,13 +147,13 @@ func (f *fetch) listLeaves(ctx context.Context, first *source) error {
 }
 
 // roomPlan lists the blocks of the release for the cache.
-func (f *fetch) roomPlan(won resolution) roomPlan {
-	p := roomPlan{size: f.total}
+func (f *fetch) roomPlan(won resolution) cache.RoomPlan {
+	p := cache.RoomPlan{Size: f.total}
 	for _, d := range f.downloads {
-		p.leaves = append(p.leaves, d.leaves)
+		p.Leaves = append(p.Leaves, d.leaves)
 	}
 	if won.directory != nil {
-		p.memory, p.unread = f.memory, won.directory.unread()
+		p.Memory, p.Unread = f.memory, won.directory.unread()
 	}
 	return p
 }
@@ -178,7 +179,7 @@ func (f *fetch) hashAll(ctx context.Context, sink Sink) <-chan error {
 
 // fromCache writes the leaves that the cache has.
 func (f *fetch) fromCache(ctx context.Context) error {
-	if f.cache.store == nil {
+	if !f.cache.IsOpen() {
 		return nil
 	}
 	var wanted []position
@@ -211,7 +212,7 @@ func (f *fetch) takeCached(ctx context.Context, at position, found chan<- positi
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	data, ok := f.cache.get(ctx, at.download.leaves[at.leaf].CID)
+	data, ok := f.cache.Get(ctx, at.download.leaves[at.leaf].CID)
 	if !ok {
 		return nil
 	}
@@ -346,7 +347,7 @@ func (f *fetch) take(ctx context.Context, j *job, i int, data gateway.Loan) erro
 		return &fatalError{err}
 	}
 	f.shared.verified(j.download.leaves[i].CID)
-	f.cache.put(ctx, j.download.leaves[i].CID, data.Data)
+	f.cache.Put(ctx, j.download.leaves[i].CID, data.Data)
 	j.download.reorder.put(i, data)
 	f.post(ctx, func() error {
 		f.got += f.queue.leafDone(j, i, time.Now())

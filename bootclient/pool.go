@@ -10,6 +10,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
@@ -21,7 +22,7 @@ import (
 // a cas.Source that returns verified blocks, and keeps them in memory and in the cache.
 type pool struct {
 	memory  *cas.Memory // nil for none
-	cache   *cache
+	cache   *cache.Cache
 	sources *sourceSet // nil for none
 	prefer  *source    // asked first; nil for none
 }
@@ -64,7 +65,7 @@ func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 			more = 1
 			delete(waited, a.src)
 			if a.err == nil {
-				p.cache.put(ctx, c, a.data)
+				p.cache.Put(ctx, c, a.data)
 				return a.data, p.remember(ctx, c, a.data)
 			}
 			errs = append(errs, a.err)
@@ -86,7 +87,7 @@ func (p pool) local(ctx context.Context, c cid.Cid) ([]byte, bool) {
 			return data, true
 		}
 	}
-	data, ok := p.cache.get(ctx, c)
+	data, ok := p.cache.Get(ctx, c)
 	return data, ok && p.remember(ctx, c, data) == nil
 }
 

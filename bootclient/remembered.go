@@ -14,7 +14,7 @@ import (
 func (r *resolver) fromCache(ctx context.Context) (best checkResult) {
 	best.err = fmt.Errorf("cache: %w: no pointer to a release", cas.ErrUnreachable)
 	for _, name := range r.names {
-		ptr, err := savedPointer(r.cache.dir, name)
+		ptr, err := savedPointer(r.cache.Dir, name)
 		if err != nil {
 			continue
 		}
@@ -41,7 +41,7 @@ func (r *resolver) holds(ctx context.Context, rel manifest.Release) error {
 			return err
 		}
 		for _, l := range leaves {
-			if !r.cache.has(ctx, l.CID) {
+			if !r.cache.Has(ctx, l.CID) {
 				return fmt.Errorf("block %s: %w: not in the cache", l.CID, cas.ErrUnreachable)
 			}
 		}
@@ -51,7 +51,7 @@ func (r *resolver) holds(ctx context.Context, rel manifest.Release) error {
 
 // searchCache starts the search for a release in the cache, beside the search in the network.
 func (r *resolver) searchCache(ctx context.Context) {
-	if r.cache.store == nil {
+	if !r.cache.IsOpen() {
 		return
 	}
 	r.readingCache = true

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
@@ -42,7 +43,7 @@ type resolveOptions struct {
 type resolver struct {
 	resolveOptions
 	disc  *discovery
-	cache *cache
+	cache *cache.Cache
 
 	answers chan pointerAnswer
 	results chan checkResult
@@ -104,7 +105,7 @@ type resolution struct {
 
 // resolve returns the newest valid release that can be found. It saves the metadata if the
 // cache may be written.
-func resolve(ctx context.Context, o resolveOptions, disc *discovery, c *cache) (resolution, error) {
+func resolve(ctx context.Context, o resolveOptions, disc *discovery, c *cache.Cache) (resolution, error) {
 	now := time.Now()
 	r := &resolver{
 		resolveOptions: o, disc: disc, cache: c,
@@ -341,8 +342,8 @@ func (r *resolver) verify(ctx context.Context, ptr pointer, src pool) checkResul
 	src.memory = cas.NewMemory()
 	md := &metadataDir{root: ptr.directory, src: src, memory: src.memory}
 	policy := r.policy()
-	if r.cache.dir != "" {
-		policy.State = manifest.OpenStateReadOnly(r.cache.dir.trust())
+	if r.cache.Dir != "" {
+		policy.State = manifest.OpenStateReadOnly(r.cache.Dir.Trust())
 	}
 	v, err := manifest.Verify(ctx, md, policy)
 	return checkResult{pointer: ptr, directory: md, v: v, err: err}
@@ -481,15 +482,15 @@ func (r *resolver) commit(ctx context.Context) (*manifest.Verified, error) {
 	for _, n := range r.best.v.Notes() {
 		r.report.Refuse("saved metadata", "file", errors.New(n))
 	}
-	if r.cache.dir != "" && r.best.v.First() {
+	if r.cache.Dir != "" && r.best.v.First() {
 		r.report.Begin("state").Done("nothing is remembered of this repository: only the root and the date of the image limit how old a release may be")
 	}
-	if r.cache.dir == "" || !r.saveState {
+	if r.cache.Dir == "" || !r.saveState {
 		return r.best.v, nil
 	}
 	policy := r.policy()
 	var err error
-	if policy.State, err = manifest.OpenState(r.cache.dir.trust()); err != nil {
+	if policy.State, err = manifest.OpenState(r.cache.Dir.Trust()); err != nil {
 		r.report.Refuse("cache", "saving the release", fmt.Errorf("%w; an older release is not recognized next time", err))
 		return r.best.v, nil
 	}
@@ -507,10 +508,10 @@ func (r *resolver) commit(ctx context.Context) (*manifest.Verified, error) {
 // savePointer saves the record of the chosen release if the cache may be written.
 func (r *resolver) savePointer() {
 	best := r.best.pointer
-	if best.record == nil || !r.cache.writable() {
+	if best.record == nil || !r.cache.Writable() {
 		return
 	}
-	if err := r.cache.dir.saveRecord(best.name, best.record); err != nil {
+	if err := r.cache.Dir.SaveRecord(best.name, best.record); err != nil {
 		r.report.Refuse("cache", "saving the pointer", err)
 	}
 }

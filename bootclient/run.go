@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -40,8 +41,8 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	if err != nil {
 		return nil, err
 	}
-	c, err := openCache(ctx, cfg.cacheOptions())
-	defer c.close()
+	c, err := cache.Open(ctx, cfg.cacheOptions())
+	defer c.Close()
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +73,7 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	release := won.v.Release()
 	disc.searchArtifacts(release)
 	share.blocks.setPointer(won.pointer, won.memory)
-	if won.directory != nil && (share.blocks != nil || c.writable()) {
+	if won.directory != nil && (share.blocks != nil || c.Writable()) {
 		share.publish(release, won.directory.unread(), pool{memory: won.memory, cache: c, sources: disc.sources, prefer: won.from})
 	}
 	step := cfg.Report.Begin("fetch")
@@ -83,8 +84,8 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	step.Done("%s", f.summary(stats()))
 	share.published()
 	cfg.Report.While(func(so time.Duration) string { return fmt.Sprintf("cache: writing to the disk, %v so far", so) }, func() {
-		c.sync(ctx)
-		share.blocks.saveTo(ctx, cacheDir(cfg.Keep), cfg.Log, cfg.Report)
+		c.Sync(ctx)
+		share.blocks.saveTo(ctx, cache.Dir(cfg.Keep), cfg.Log, cfg.Report)
 	})
 	record()
 	cfg.Report.Finish(nil)
@@ -114,7 +115,7 @@ func union(a, b []string) []string {
 	return list
 }
 
-func resolveStep(ctx context.Context, cfg Config, disc *discovery, c *cache, names []string) (resolution, error) {
+func resolveStep(ctx context.Context, cfg Config, disc *discovery, c *cache.Cache, names []string) (resolution, error) {
 	r := cfg.Report
 	step := r.Begin("resolve")
 	won, err := resolve(ctx, cfg.resolveOptions(names), disc, c)
@@ -146,9 +147,9 @@ func lastGood(ctx context.Context, cfg Config, cause error) (resolution, error) 
 	return resolution{v: v, memory: cas.NewMemory()}, nil
 }
 
-func allStats(disc *discovery, c *cache, f *fetch) []report.SourceStats {
+func allStats(disc *discovery, c *cache.Cache, f *fetch) []report.SourceStats {
 	list := disc.sources.stats()
-	if st, used := c.snapshot(); used {
+	if st, used := c.Stats(); used {
 		list = append(list, st)
 	}
 	if f != nil && f.earlier.Blocks > 0 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
@@ -27,7 +28,7 @@ import (
 type seedOptions struct {
 	policy    func() manifest.Policy    // of the present time, with the saved state of the cache
 	places    func() manifest.Discovery // of the newest saved root
-	cache     cacheDir
+	cache     cache.Dir
 	artifacts string // folder with the leaves that the cache lacks, "" for none
 	node      p2p.Options
 	http      string // host:port, "" for a free port
@@ -49,7 +50,7 @@ type seeder struct {
 func serveCache(ctx context.Context, o seedOptions) error {
 	s := &seeder{seedOptions: o}
 	var err error
-	if s.store, err = pack.OpenContext(ctx, o.cache.blocks(), pack.Options{ReadOnly: true, Log: o.log}); err != nil {
+	if s.store, err = pack.OpenContext(ctx, o.cache.Blocks(), pack.Options{ReadOnly: true, Log: o.log}); err != nil {
 		return fmt.Errorf("cache %s: %w; fill it with phase-boot fetch --cache", o.cache, err)
 	}
 	defer s.store.Close()

@@ -29,7 +29,7 @@ func Seed(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if err := cfg.cacheDir().check(); err != nil {
+	if err := cfg.cacheDir().Check(); err != nil {
 		return fmt.Errorf("cache %s: %w", cfg.Cache, err)
 	}
 	places := func() manifest.Discovery { return cfg.places(root) }

@@ -18,6 +18,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multiaddr"
 
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
@@ -186,7 +187,7 @@ func (p leafPosition) read(c cid.Cid) ([]byte, error) {
 
 // saveTo writes the metadata, the records and the inner nodes to a cache, all or nothing. It writes
 // nothing if dir is "" or nothing is shared. An error does not end the boot.
-func (s *sharedBlocks) saveTo(ctx context.Context, dir cacheDir, log *slog.Logger, r *report.Report) {
+func (s *sharedBlocks) saveTo(ctx context.Context, dir cache.Dir, log *slog.Logger, r *report.Report) {
 	if s == nil || dir == "" || len(s.records) == 0 {
 		return
 	}
@@ -196,10 +197,10 @@ func (s *sharedBlocks) saveTo(ctx context.Context, dir cacheDir, log *slog.Logge
 }
 
 // write writes them into a cache.
-func (s *sharedBlocks) write(ctx context.Context, dir cacheDir, log *slog.Logger) error {
+func (s *sharedBlocks) write(ctx context.Context, dir cache.Dir, log *slog.Logger) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	store, err := pack.Open(dir.blocks(), pack.Options{Log: log})
+	store, err := pack.Open(dir.Blocks(), pack.Options{Log: log})
 	if err != nil {
 		return err
 	}
@@ -207,7 +208,7 @@ func (s *sharedBlocks) write(ctx context.Context, dir cacheDir, log *slog.Logger
 		err = errors.Join(err, store.Put(ctx, id, data))
 	}
 	for name, record := range s.records {
-		err = errors.Join(err, dir.saveRecord(name, record))
+		err = errors.Join(err, dir.SaveRecord(name, record))
 	}
 	return errors.Join(err, store.Close())
 }

@@ -22,7 +22,6 @@ import (
 
 // Kinds of sources in the report.
 const (
-	kindCache     = "cache"
 	kindMirror    = "mirror"
 	kindPeer      = "peer"
 	kindBootstrap = "bootstrap"

@@ -314,24 +314,28 @@ func (r *Report) Words(w io.Writer) error {
 	return err
 }
 
+// SetMode records the name of the mode.
 func (r *Report) SetMode(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Mode = name
 }
 
+// SetRelease records the release that was chosen.
 func (r *Report) SetRelease(l Release) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Release = &l
 }
 
+// SetServed records the bytes that were sent to other machines.
 func (r *Report) SetServed(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Served = n
 }
 
+// SetServing records where the machine continues to serve.
 func (r *Report) SetServing(at Ready) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -345,6 +349,7 @@ func (r *Report) Served() int64 {
 	return r.data.Served
 }
 
+// SetSources records the counters of all sources, the most bytes first. It sorts list.
 func (r *Report) SetSources(list []SourceStats) {
 	sort.SliceStable(list, func(i, j int) bool { return list[i].Bytes > list[j].Bytes })
 	r.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
@@ -159,7 +160,7 @@ func (f *fetchFlags) config() (bootclient.Config, error) {
 	if cfg.Mode, err = modes.Load(f.mode); err != nil {
 		return cfg, cli.Usagef("--mode: %v", err)
 	}
-	if err := bootclient.CheckCache(f.cache); err != nil && cfg.Mode.Cache != "off" {
+	if err := cache.Check(f.cache); err != nil && cfg.Mode.Cache != "off" {
 		return cfg, fmt.Errorf("--%w", err)
 	}
 	if cfg.Mode.Cache == "off" && f.cache != "" {

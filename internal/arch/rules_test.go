@@ -61,6 +61,11 @@ var rules = []rule{
 	{"bootclient/timing", []string{"internal/gateway"}, "a leaf: a table of times"},
 	{"bootclient/report", []string{"bootclient/timing", "internal/bootargs"}, "it records what the other rooms do, and knows none of them"},
 	{
+		"bootclient/cache",
+		[]string{"bootclient/report", "bootclient/timing", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/p2p"},
+		"the disk of a machine: it decides no trust and finds no source",
+	},
+	{
 		"bootclient/...",
 		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
 		"what boots cannot sign or publish",

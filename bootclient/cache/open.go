@@ -1,4 +1,4 @@
-package bootclient
+package cache
 
 import (
 	"context"
@@ -21,35 +21,37 @@ import (
 // errSlow is the error of a cache that did not open within its deadline.
 var errSlow = errors.New("not open in time")
 
-// cacheOptions say where the cache is and how it may be used.
-type cacheOptions struct {
-	dir      cacheDir // "" for no cache
-	readOnly bool
-	named    bool          // a person named it: an unusable one is an error, and is not recreated
-	within   time.Duration // deadline for opening it
-	log      *slog.Logger
-	report   *report.Report
+// Options say where the cache is and how it may be used.
+type Options struct {
+	Dir      Dir // "" for no cache
+	ReadOnly bool
+	Named    bool          // a person named it: an unusable one is an error, and is not recreated
+	Within   time.Duration // deadline for opening it
+	Log      *slog.Logger
+	Report   *report.Report
+	// openPacks opens the store: pack.OpenContext, except in tests of a disk that does not answer
+	OpenPacks func(context.Context, string, pack.Options) (*pack.Store, error)
 }
 
-// openCache opens a cache within its deadline. A cache that another process writes, or that is on
+// Open opens a cache within its deadline. A cache that another process writes, or that is on
 // a read-only file system, is opened for reading. A damaged cache is recreated if it may be
 // written, unless it was named. An unusable cache is an error if it was named; otherwise the
 // report says so and the boot continues without it.
-func openCache(ctx context.Context, o cacheOptions) (*cache, error) {
-	c := &cache{cacheOptions: o, damaged: map[cid.Cid]bool{}, stats: report.SourceStats{Name: "cache", Kind: kindCache, Address: string(o.dir)}}
-	if o.dir == "" {
+func Open(ctx context.Context, o Options) (*Cache, error) {
+	c := &Cache{Options: o, damaged: map[cid.Cid]bool{}, stats: report.SourceStats{Name: "cache", Kind: kind, Address: string(o.Dir)}}
+	if o.Dir == "" {
 		return c, nil
 	}
 	err := c.open(ctx)
 	switch {
-	case err == nil, o.readOnly && errors.Is(err, fs.ErrNotExist):
+	case err == nil, o.ReadOnly && errors.Is(err, fs.ErrNotExist):
 		return c, nil
 	case ctx.Err() != nil:
 		return c, context.Cause(ctx)
-	case o.named:
-		return c, fmt.Errorf("cache %s: %w", o.dir, withRemedy(err))
+	case o.Named:
+		return c, fmt.Errorf("cache %s: %w", o.Dir, withRemedy(err))
 	}
-	c.report.Refuse("cache", "opening", fmt.Errorf("%w; the boot continues without it: all blocks come from other sources, and none is stored", err))
+	c.Report.Refuse("cache", "opening", fmt.Errorf("%w; the boot continues without it: all blocks come from other sources, and none is stored", err))
 	return c, nil
 }
 
@@ -61,30 +63,30 @@ func withRemedy(err error) error {
 	return fmt.Errorf("%w; name another folder with --cache", err)
 }
 
-func (c *cache) open(ctx context.Context) error {
-	err := c.dir.check()
-	if c.readOnly {
+func (c *Cache) open(ctx context.Context) error {
+	err := c.Dir.Check()
+	if c.ReadOnly {
 		if err == nil {
 			err = c.openStore(ctx)
 		}
 		return err
 	}
-	err = errors.Join(err, writable(string(c.dir)))
+	err = errors.Join(err, writable(string(c.Dir)))
 	if err == nil {
 		err = c.openStore(ctx)
 	}
-	if errors.Is(err, cas.ErrCorrupt) && !c.named {
-		c.report.Refuse("cache", "opening", err)
-		if err = c.dir.removeDamaged(); err == nil {
-			c.report.Begin("cache").Done("recreated: it was damaged")
+	if errors.Is(err, cas.ErrCorrupt) && !c.Named {
+		c.Report.Refuse("cache", "opening", err)
+		if err = c.Dir.removeDamaged(); err == nil {
+			c.Report.Begin("cache").Done("recreated: it was damaged")
 			err = c.openStore(ctx)
 		}
 	}
 	if !errors.Is(err, pack.ErrBusy) && !errors.Is(err, syscall.EROFS) {
 		return err
 	}
-	c.report.Refuse("cache", "storing blocks", fmt.Errorf("%w; opened read-only: new blocks are fetched again next time", err))
-	c.readOnly = true
+	c.Report.Refuse("cache", "storing blocks", fmt.Errorf("%w; opened read-only: new blocks are fetched again next time", err))
+	c.ReadOnly = true
 	if err = c.openStore(ctx); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -92,14 +94,14 @@ func (c *cache) open(ctx context.Context) error {
 }
 
 // openStore opens the store within the deadline. If the disk answers later, the store is closed.
-func (c *cache) openStore(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.within, fmt.Errorf("%w (%s)", errSlow, c.within))
+func (c *Cache) openStore(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Within, fmt.Errorf("%w (%s)", errSlow, c.Within))
 	type opened struct {
 		store *pack.Store
 		err   error
 	}
 	done := make(chan opened, 1)
-	open, dir, opts := openPacks, c.dir.blocks(), pack.Options{ReadOnly: c.readOnly, Log: c.log, MaxPack: cachePack, Lazy: true}
+	open, dir, opts := c.OpenPacks, c.Dir.Blocks(), pack.Options{ReadOnly: c.ReadOnly, Log: c.Log, MaxPack: cachePack, Lazy: true}
 	go func() {
 		store, err := open(ctx, dir, opts)
 		done <- opened{store, err}
@@ -119,9 +121,6 @@ func (c *cache) openStore(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 }
-
-// openPacks is replaced by tests of a disk that does not answer.
-var openPacks = pack.OpenContext
 
 // writable creates the folder of a cache if it is missing, and returns an error if this user
 // cannot write to it.

@@ -1,4 +1,4 @@
-package bootclient
+package cache
 
 import (
 	"context"
@@ -17,24 +17,24 @@ const (
 	collectMargin = cachePack * 3 / 2 // bytes that must stay free for that copy
 )
 
-// A roomPlan lists the blocks of a release, which stay in a cache.
-type roomPlan struct {
-	size   int64        // bytes of the artifacts
-	leaves [][]cas.Leaf // of each artifact
-	memory *cas.Memory  // its metadata and inner nodes; nil without them
-	unread []cid.Cid    // its metadata files that were not read; each has one block
+// A RoomPlan lists the blocks of a release, which stay in a cache.
+type RoomPlan struct {
+	Size   int64        // bytes of the artifacts
+	Leaves [][]cas.Leaf // of each artifact
+	Memory *cas.Memory  // its metadata and inner nodes; nil without them
+	Unread []cid.Cid    // its metadata files that were not read; each has one block
 }
 
-// makeRoom removes the blocks that the release does not need from the cache, if the disk has
+// MakeRoom removes the blocks that the release does not need from the cache, if the disk has
 // no room for the blocks that the cache lacks. If the disk has no room to copy a pack, makeRoom
 // removes the whole cache, provided that the release fits then.
-func (c *cache) makeRoom(ctx context.Context, p roomPlan) {
+func (c *Cache) MakeRoom(ctx context.Context, p RoomPlan) {
 	defer c.noMoreRoom()
-	if c.store == nil || c.readOnly || p.memory == nil {
+	if c.store == nil || c.ReadOnly || p.Memory == nil {
 		return
 	}
-	free, err := freeBytes(c.dir.blocks())
-	if err != nil || free >= p.size+collectMargin {
+	free, err := FreeBytes(c.Dir.Blocks())
+	if err != nil || free >= p.Size+collectMargin {
 		return
 	}
 	all, lacks := c.sizes(ctx, p)
@@ -42,12 +42,12 @@ func (c *cache) makeRoom(ctx context.Context, p roomPlan) {
 		return
 	}
 	c.free(ctx, p, free, all, lacks)
-	for id, data := range p.memory.All() { // there was no room for them when they were read
-		c.put(ctx, id, data)
+	for id, data := range p.Memory.All() { // there was no room for them when they were read
+		c.Put(ctx, id, data)
 	}
 }
 
-func (c *cache) free(ctx context.Context, p roomPlan, free, all, lacks int64) {
+func (c *Cache) free(ctx context.Context, p RoomPlan, free, all, lacks int64) {
 	held, err := c.store.Stats(ctx)
 	if err != nil || held.Bytes-(all-lacks) < all/32 { // indexes, inner nodes and metadata need less
 		return
@@ -60,7 +60,7 @@ func (c *cache) free(ctx context.Context, p roomPlan, free, all, lacks int64) {
 		return
 	}
 	n, err := c.store.Clear(ctx)
-	c.report.Begin("cache").Done("all %s removed: the disk is too full to keep only the blocks that this release needs", report.Bytes(n))
+	c.Report.Begin("cache").Done("all %s removed: the disk is too full to keep only the blocks that this release needs", report.Bytes(n))
 	if err != nil && ctx.Err() == nil {
 		c.stopWriting(err)
 	}
@@ -68,9 +68,9 @@ func (c *cache) free(ctx context.Context, p roomPlan, free, all, lacks int64) {
 
 // collect removes the blocks that the release does not need. It reports whether the disk was
 // too full for that.
-func (c *cache) collect(ctx context.Context, p roomPlan, lacks int64) (full bool) {
-	c.report.Say("cache: removing blocks that this release does not need, to make room for %s", report.Bytes(lacks))
-	step := c.report.Begin("cache")
+func (c *Cache) collect(ctx context.Context, p RoomPlan, lacks int64) (full bool) {
+	c.Report.Say("cache: removing blocks that this release does not need, to make room for %s", report.Bytes(lacks))
+	step := c.Report.Begin("cache")
 	sum, err := c.store.Collect(ctx, p.contains())
 	if pack.IsFull(err) {
 		step.Done("no room to copy the blocks that this release needs")
@@ -84,16 +84,16 @@ func (c *cache) collect(ctx context.Context, p roomPlan, lacks int64) (full bool
 }
 
 // sizes returns the bytes of all different leaves, and how many of these bytes the cache lacks.
-func (c *cache) sizes(ctx context.Context, p roomPlan) (all, lacks int64) {
+func (c *Cache) sizes(ctx context.Context, p RoomPlan) (all, lacks int64) {
 	seen := map[cid.Cid]bool{}
-	for _, leaves := range p.leaves {
+	for _, leaves := range p.Leaves {
 		for _, l := range leaves {
 			if seen[l.CID] {
 				continue
 			}
 			seen[l.CID] = true
 			all += l.Size
-			if !c.has(ctx, l.CID) {
+			if !c.Has(ctx, l.CID) {
 				lacks += l.Size
 			}
 		}
@@ -102,15 +102,15 @@ func (c *cache) sizes(ctx context.Context, p roomPlan) (all, lacks int64) {
 }
 
 // contains returns a function that reports whether a block belongs to the release.
-func (p roomPlan) contains() func(cid.Cid) bool {
+func (p RoomPlan) contains() func(cid.Cid) bool {
 	set := map[cid.Cid]bool{}
-	for id := range p.memory.All() {
+	for id := range p.Memory.All() {
 		set[id] = true
 	}
-	for _, id := range p.unread {
+	for _, id := range p.Unread {
 		set[id] = true
 	}
-	for _, leaves := range p.leaves {
+	for _, leaves := range p.Leaves {
 		for _, l := range leaves {
 			set[l.CID] = true
 		}
@@ -118,9 +118,9 @@ func (p roomPlan) contains() func(cid.Cid) bool {
 	return func(id cid.Cid) bool { return set[id] }
 }
 
-// freeBytes returns how many bytes may still be written below dir, or an error if the file
+// FreeBytes returns how many bytes may still be written below dir, or an error if the file
 // system does not say.
-func freeBytes(dir string) (int64, error) {
+func FreeBytes(dir string) (int64, error) {
 	var disk unix.Statfs_t
 	if err := unix.Statfs(dir, &disk); err != nil {
 		return 0, err

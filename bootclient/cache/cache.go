@@ -1,4 +1,4 @@
-package bootclient
+package cache
 
 import (
 	"context"
@@ -14,10 +14,13 @@ import (
 	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
-// A cache is the store of blocks on the machine's disk. It is an untrusted source that is
+// kind is the kind of a cache in the report.
+const kind = "cache"
+
+// A Cache is the store of blocks on the machine's disk. It is an untrusted source that is
 // read before all others. Its errors never end a boot. The zero cache is off.
-type cache struct {
-	cacheOptions
+type Cache struct {
+	Options
 	store *pack.Store // nil when the cache is off
 
 	mu            sync.Mutex
@@ -27,9 +30,9 @@ type cache struct {
 	damaged       map[cid.Cid]bool // damaged blocks; true once they are rewritten
 }
 
-// get returns a verified block, or false. A damaged block is counted as a fault of the cache;
+// Get returns a verified block, or false. A damaged block is counted as a fault of the cache;
 // the caller fetches it from another source.
-func (c *cache) get(ctx context.Context, id cid.Cid) ([]byte, bool) {
+func (c *Cache) Get(ctx context.Context, id cid.Cid) ([]byte, bool) {
 	if c.store == nil {
 		return nil, false
 	}
@@ -45,18 +48,22 @@ func (c *cache) get(ctx context.Context, id cid.Cid) ([]byte, bool) {
 	case errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil:
 	case errors.Is(err, cas.ErrCorrupt):
 		c.damaged[id] = false
-		c.log.Debug("cache: damaged", "err", err)
+		c.Log.Debug("cache: damaged", "err", err)
 	default:
 		c.stats.AddFault(err)
 	}
 	return nil, false
 }
 
-func (c *cache) writable() bool { return c.store != nil && !c.readOnly && !c.isBroken() }
+// IsOpen reports whether there is a store.
+func (c *Cache) IsOpen() bool { return c.store != nil }
 
-// put stores a verified block if the cache may be written. It overwrites a damaged copy.
-func (c *cache) put(ctx context.Context, id cid.Cid, data []byte) {
-	if !c.writable() {
+// Writable reports whether blocks are stored.
+func (c *Cache) Writable() bool { return c.store != nil && !c.ReadOnly && !c.isBroken() }
+
+// Put stores a verified block if the cache may be written. It overwrites a damaged copy.
+func (c *Cache) Put(ctx context.Context, id cid.Cid, data []byte) {
+	if !c.Writable() {
 		return
 	}
 	keep := c.store.Put
@@ -68,14 +75,14 @@ func (c *cache) put(ctx context.Context, id cid.Cid, data []byte) {
 	}
 }
 
-func (c *cache) needsRewrite(id cid.Cid) bool {
+func (c *Cache) needsRewrite(id cid.Cid) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	repaired, bad := c.damaged[id]
 	return bad && !repaired
 }
 
-func (c *cache) rewrite(ctx context.Context, id cid.Cid, data []byte) error {
+func (c *Cache) rewrite(ctx context.Context, id cid.Cid, data []byte) error {
 	err := c.store.Rewrite(ctx, id, data)
 	if err == nil {
 		c.mu.Lock()
@@ -86,7 +93,7 @@ func (c *cache) rewrite(ctx context.Context, id cid.Cid, data []byte) error {
 }
 
 // damageSummary says how many blocks were damaged and how many were repaired. c.mu is held.
-func (c *cache) damageSummary() string {
+func (c *Cache) damageSummary() string {
 	repaired := 0
 	for _, ok := range c.damaged {
 		if ok {
@@ -97,20 +104,20 @@ func (c *cache) damageSummary() string {
 	switch {
 	case repaired == len(c.damaged):
 		return words + ", fetched again"
-	case c.readOnly:
+	case c.ReadOnly:
 		return words + ", not repaired: the cache is read-only"
 	}
 	return fmt.Sprintf("%s, %d fetched again; the next fetch requests the others", words, repaired)
 }
 
-func (c *cache) isBroken() bool {
+func (c *Cache) isBroken() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.broken
 }
 
 // stopWriting ends all writing after an error. A full disk ends it only after noMoreRoom.
-func (c *cache) stopWriting(err error) {
+func (c *Cache) stopWriting(err error) {
 	c.mu.Lock()
 	first := !c.broken && (c.roomExhausted || !pack.IsFull(err))
 	c.broken = c.broken || first
@@ -119,7 +126,7 @@ func (c *cache) stopWriting(err error) {
 	}
 	c.mu.Unlock()
 	if first {
-		c.report.Refuse("cache", "storing blocks", lost(err))
+		c.Report.Refuse("cache", "storing blocks", lost(err))
 	}
 }
 
@@ -132,21 +139,21 @@ func lost(err error) error {
 }
 
 // noMoreRoom records that nothing more can be removed from the cache's disk.
-func (c *cache) noMoreRoom() {
+func (c *Cache) noMoreRoom() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.roomExhausted = true
 }
 
-// has reports whether the store lists a block.
-func (c *cache) has(ctx context.Context, id cid.Cid) bool {
+// Has reports whether the store lists a block.
+func (c *Cache) Has(ctx context.Context, id cid.Cid) bool {
 	ok, err := c.store.Has(ctx, id)
 	return ok && err == nil
 }
 
-// sync makes the stored blocks durable.
-func (c *cache) sync(ctx context.Context) {
-	if !c.writable() {
+// Sync makes the stored blocks durable.
+func (c *Cache) Sync(ctx context.Context) {
+	if !c.Writable() {
 		return
 	}
 	if err := c.store.Sync(ctx); err != nil && ctx.Err() == nil {
@@ -154,18 +161,19 @@ func (c *cache) sync(ctx context.Context) {
 	}
 }
 
-// close closes the store. The blocks of a failed fetch become durable too.
-func (c *cache) close() {
+// Close closes the store. The blocks of a failed fetch become durable too.
+func (c *Cache) Close() {
 	if c.store == nil {
 		return
 	}
 	if err := c.store.Close(); err != nil {
-		c.log.Warn("cache: close", "err", err)
+		c.Log.Warn("cache: close", "err", err)
 	}
 	c.store = nil
 }
 
-func (c *cache) snapshot() (report.SourceStats, bool) {
+// Stats returns the counters and faults, and whether the cache was used.
+func (c *Cache) Stats() (report.SourceStats, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := c.stats

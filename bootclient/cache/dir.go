@@ -1,4 +1,4 @@
-package bootclient
+package cache
 
 import (
 	"errors"
@@ -14,31 +14,33 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
-// A cacheDir is the path of a cache. It has three folders: blocks is a store, trust has the saved
+// A Dir is the path of a cache. It has three folders: blocks is a store, trust has the saved
 // metadata (see manifest.State), heads has the IPNS record of each name.
-type cacheDir string
+type Dir string
 
-func (d cacheDir) blocks() string { return filepath.Join(string(d), "blocks") }
+// Blocks is the folder of the store.
+func (d Dir) Blocks() string { return filepath.Join(string(d), "blocks") }
 
-func (d cacheDir) trust() string { return filepath.Join(string(d), "trust") }
+// Trust is the folder of the saved metadata.
+func (d Dir) Trust() string { return filepath.Join(string(d), "trust") }
 
-func (d cacheDir) recordFile(name string) string {
+func (d Dir) recordFile(name string) string {
 	return filepath.Join(string(d), "heads", name+".ipns-record")
 }
 
-func (d cacheDir) folders() []string {
-	return []string{d.blocks(), d.trust(), filepath.Dir(d.recordFile(""))}
+func (d Dir) folders() []string {
+	return []string{d.Blocks(), d.Trust(), filepath.Dir(d.recordFile(""))}
 }
 
-// CheckCache refuses a folder that has entries and is not a cache, so that no cache is created
+// Check refuses a folder that has entries and is not a cache, so that no cache is created
 // among other files. A folder that is missing, empty or unreadable passes. The error wraps
 // fs.ErrInvalid.
-func CheckCache(dir string) error {
+func Check(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil || dir == "" {
 		return nil
 	}
-	for _, folder := range cacheDir(dir).folders() {
+	for _, folder := range Dir(dir).folders() {
 		if _, err := os.Lstat(folder); err == nil {
 			return nil
 		}
@@ -51,9 +53,9 @@ func CheckCache(dir string) error {
 	return nil
 }
 
-// check returns an error that wraps cas.ErrCorrupt if a folder of the cache is a link, which may
+// Check returns an error that wraps cas.ErrCorrupt if a folder of the cache is a link, which may
 // lead out of the cache, or another kind of file.
-func (d cacheDir) check() error {
+func (d Dir) Check() error {
 	for _, dir := range d.folders() {
 		if err := file.CheckFolder(dir); errors.Is(err, file.ErrKind) {
 			return fmt.Errorf("%w (%w); remove it", err, cas.ErrCorrupt)
@@ -64,8 +66,8 @@ func (d cacheDir) check() error {
 
 // removeDamaged removes the blocks, and every link or file in the place of a folder. The
 // target of a link stays.
-func (d cacheDir) removeDamaged() error {
-	err := os.RemoveAll(d.blocks())
+func (d Dir) removeDamaged() error {
+	err := os.RemoveAll(d.Blocks())
 	for _, dir := range d.folders() {
 		if errors.Is(file.CheckFolder(dir), file.ErrKind) {
 			err = errors.Join(err, os.Remove(dir))
@@ -74,8 +76,8 @@ func (d cacheDir) removeDamaged() error {
 	return err
 }
 
-// saveRecord saves the IPNS record of a name.
-func (d cacheDir) saveRecord(name string, record []byte) error {
+// SaveRecord saves the IPNS record of a name.
+func (d Dir) SaveRecord(name string, record []byte) error {
 	path := d.recordFile(name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -91,9 +93,9 @@ func (d cacheDir) saveRecord(name string, record []byte) error {
 	return atomicfile.Write(path, 0o600, record)
 }
 
-// readRecord reads the saved record of a name, without checking its signature. An attacker may
+// ReadRecord reads the saved record of a name, without checking its signature. An attacker may
 // have written the folder: only a regular file in a real folder is read.
-func (d cacheDir) readRecord(name string) ([]byte, error) {
+func (d Dir) ReadRecord(name string) ([]byte, error) {
 	path := d.recordFile(name)
 	err := file.CheckFolder(filepath.Dir(path))
 	var record []byte
