@@ -7,9 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/phaseboot/phaseboot/internal/bootfile"
-
 	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 )
 
 // Load calls kexec_file_load(2) with the sealed files and the command line of the next kernel. PID

@@ -8,9 +8,8 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/phaseboot/phaseboot/manifest"
-
 	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 const (
