@@ -18,13 +18,8 @@ type lastReport struct {
 		Name, Words, Error string
 		At                 int64 `json:"at_ms"`
 	}
-	Sources []struct {
-		Name, Kind, Address string
-		Bytes, Blocks       int64
-		Faults              []string
-		Banned              bool
-	}
-	Refused []struct{ Source, What, Why string }
+	Sources []report.SourceStats
+	Refused []report.Refusal
 }
 
 // Status is `phase-boot status` in the shell after a failed boot. It prints clock, memory and
@@ -97,14 +92,10 @@ func reportText(file string) string {
 		fmt.Fprintf(&b, "[%7.3fs] %s: %s\n", float64(s.At)/1000, printable(s.Name), printable(summary))
 	}
 	for _, s := range r.Sources {
-		fmt.Fprintf(&b, "source   %s (%s): %s in %d blocks", printable(s.Name), s.Kind, report.Bytes(s.Bytes), s.Blocks)
-		if s.Banned {
-			b.WriteString(", banned")
-		}
+		fmt.Fprintf(&b, "source   %s\n", printable(s.String()))
 		for _, f := range s.Faults {
-			fmt.Fprintf(&b, "\n         fault: %s", printable(f))
+			fmt.Fprintf(&b, "         fault: %s\n", printable(f))
 		}
-		b.WriteByte('\n')
 	}
 	for _, f := range r.Refused {
 		fmt.Fprintf(&b, "refused  %s from %s: %s\n", printable(f.What), printable(f.Source), printable(f.Why))
