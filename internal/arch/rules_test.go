@@ -85,7 +85,7 @@ var rules = []rule{
 	{"internal/car", nil, "a leaf: the store on disk and the gateway frame blocks alike"},
 	{"internal/bootfile/...", []string{"internal/bootfile"}, "a leaf: signer and machine judge a kernel by the same rules, and share nothing else"},
 	{"internal/atomicfile", []string{"internal/file"}, "a leaf"},
-	{"internal/bootargs", nil, "a leaf: the machine and the image builder read one grammar"},
+	{"internal/bootargs", []string{"internal/refusal"}, "a leaf: the machine and the image builder read one grammar"},
 	{"internal/kmod", nil, "a leaf: the machine loads modules by the names that the image builder writes"},
 	{"internal/file/...", []string{"internal/refusal"}, "a leaf"},
 	{"internal/refusal", nil, "a leaf"},

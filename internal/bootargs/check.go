@@ -2,27 +2,21 @@ package bootargs
 
 import (
 	"cmp"
-	"fmt"
-	"io/fs"
 	"net/url"
 	"path"
 	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
+
+	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
 // Rights to the cache partition, the least first.
 var Rights = []string{"off", "ro", "rw"}
 
-// A usageError is an error in an argument that a person has typed. It is an fs.ErrInvalid.
-type usageError struct{ msg string }
-
-func (e usageError) Error() string        { return e.msg }
-func (e usageError) Is(target error) bool { return target == fs.ErrInvalid }
-
-// Usagef returns a usageError, which wraps fs.ErrInvalid.
-func Usagef(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
+// Usagef returns an error in an argument that a person has typed. It wraps fs.ErrInvalid.
+func Usagef(format string, args ...any) error { return refusal.Invalid(format, args...) }
 
 // Check returns an error for the first argument of a command line that the machine would ignore or
 // refuse: a phase.* argument, or an argument for the initramfs of another system. It does not check
@@ -31,7 +25,7 @@ func Check(cmdline string) (Arguments, error) {
 	var a Arguments
 	for _, word := range SplitWords(cmdline) {
 		if err := a.take(word); err != nil {
-			return a, usageError{err.Error()}
+			return a, Usagef("%v", err)
 		}
 		if isRelease(word) {
 			return a, Usagef("phase.release: the machine sets it; leave it out")
