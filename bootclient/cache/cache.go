@@ -12,6 +12,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/pack"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // kind is the kind of a cache in the report.
@@ -119,7 +120,7 @@ func (c *Cache) isBroken() bool {
 // stopWriting ends all writing after an error. A full disk ends it only after noMoreRoom.
 func (c *Cache) stopWriting(err error) {
 	c.mu.Lock()
-	first := !c.broken && (c.roomExhausted || !pack.IsFull(err))
+	first := !c.broken && (c.roomExhausted || !file.IsFull(err))
 	c.broken = c.broken || first
 	if first {
 		c.stats.AddFault(lost(err))
@@ -132,7 +133,7 @@ func (c *Cache) stopWriting(err error) {
 
 // lost adds to a write error what it means for the next fetch.
 func lost(err error) error {
-	if pack.IsFull(err) {
+	if file.IsFull(err) {
 		return errors.New("disk full: the blocks that did not fit are fetched again next time")
 	}
 	return fmt.Errorf("%w; no more blocks are stored, and the others are fetched again next time", err)

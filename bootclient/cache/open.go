@@ -16,6 +16,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/pack"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // errSlow is the error of a cache that did not open within its deadline.
@@ -57,7 +58,7 @@ func Open(ctx context.Context, o Options) (*Cache, error) {
 
 // withRemedy adds the remedy to the error of a cache that a person named.
 func withRemedy(err error) error {
-	if errors.Is(err, fs.ErrPermission) || pack.IsFull(err) { // these already contain one remedy
+	if errors.Is(err, fs.ErrPermission) || file.IsFull(err) { // these already contain one remedy
 		return fmt.Errorf("%w, or omit --cache: then every fetch requests all blocks, and an older release is not recognized", err)
 	}
 	return fmt.Errorf("%w; name another folder with --cache", err)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/cas/pack"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 const (
@@ -72,7 +72,7 @@ func (c *Cache) collect(ctx context.Context, p RoomPlan, lacks int64) (full bool
 	c.Report.Say("cache: removing blocks that this release does not need, to make room for %s", report.Bytes(lacks))
 	step := c.Report.Begin("cache")
 	sum, err := c.store.Collect(ctx, p.contains())
-	if pack.IsFull(err) {
+	if file.IsFull(err) {
 		step.Done("no room to copy the blocks that this release needs")
 		return true
 	}

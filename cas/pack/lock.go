@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/file"
 )
@@ -41,8 +39,8 @@ func lockStore(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store %s: lock: %w", dir, err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	err = file.TryLock(f)
+	if errors.Is(err, file.ErrLocked) {
 		defer f.Close()
 		return nil, fmt.Errorf("store %s: %w: %s writes to it; wait for it or stop it", dir, ErrBusy, holder(f))
 	}
@@ -52,7 +50,7 @@ func lockStore(dir string) (*os.File, error) {
 	if err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
-	if err != nil && !IsFull(err) {
+	if err != nil && !file.IsFull(err) {
 		f.Close()
 		return nil, fmt.Errorf("store %s: lock: %w", dir, err)
 	}

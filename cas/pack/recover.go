@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // openWriter takes the lock, repairs what a crash left, and opens all packs.
@@ -161,7 +162,7 @@ func (p *Store) recoverPack(ctx context.Context, num int, last bool) (*pack, err
 		if err = k.file.use(p.opts.disk.sync); err == nil {
 			err = p.writeIndex(k)
 		}
-		if IsFull(err) || isBlocked(err) {
+		if file.IsFull(err) || isBlocked(err) {
 			p.log.Warn("no room for an index", "pack", k.path, "err", err)
 			k.noIndex, k.indexBlocked, err = true, isBlocked(err), nil
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // flushAt is the number of bytes that are collected in memory before they are written to the
@@ -294,18 +295,10 @@ func (p *Store) closeWriter() error {
 	return err
 }
 
-// IsFull reports whether an error is caused by a full disk or quota.
-func IsFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-}
-
 // withRemedy adds the remedy to an error of a full or read-only disk.
 func withRemedy(err error) error {
-	if IsFull(err) {
-		return fmt.Errorf("%w; free some space and run it again", err)
-	}
 	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; make it writable for this user", err)
 	}
-	return err
+	return file.FullDisk(err)
 }
