@@ -44,7 +44,7 @@ func espCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
 		Use:     "esp --root root.json --out F.img",
-		Short:   "Build the EFI system partition alone",
+		Short:   "Build only the EFI system partition",
 		Example: `  phase-image esp --root repo/root.json --out esp.img`,
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
