@@ -4,11 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -135,19 +132,4 @@ func usageError(err error) error {
 		return cli.Usagef("%v", err)
 	}
 	return err
-}
-
-// parseSize reads a number of bytes with an optional suffix K, M, G or T (powers of 1024).
-func parseSize(s string) (int64, error) {
-	digits, shift := s, 0
-	if i := len(s) - 1; i >= 0 {
-		if at := strings.IndexByte("KMGT", s[i]&^0x20); at >= 0 && s[i] > '9' {
-			digits, shift = s[:i], 10*(at+1)
-		}
-	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n <= 0 || n > math.MaxInt64>>shift || n<<shift > 1<<50 {
-		return 0, cli.Usagef("size %.40q: invalid; for example 512M or 4G", s)
-	}
-	return n << shift, nil
 }

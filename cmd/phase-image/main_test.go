@@ -119,19 +119,6 @@ func staticProgram(t *testing.T, cache string) string {
 	return path
 }
 
-func TestSizesHaveSuffixes(t *testing.T) {
-	for s, want := range map[string]int64{"4G": 4 << 30, "512M": 512 << 20, "1k": 1024, "7": 7, "1T": 1 << 40} {
-		if got, err := parseSize(s); got != want || err != nil {
-			t.Errorf("%q: got %d, %v; want %d", s, got, err, want)
-		}
-	}
-	for _, s := range []string{"", "G", "-1", "0", "4X", "1.5G", "9999999T", "4 G", "4GB"} {
-		if got, err := parseSize(s); cli.Code(err) != cli.ExitUsage {
-			t.Errorf("%q: got %d, %v; want a usage error", s, got, err)
-		}
-	}
-}
-
 // Text from an image must not contain control characters when it is printed.
 func TestTextOfAnImageIsQuotedForTheTerminal(t *testing.T) {
 	const evil = "\x1b[2J\u202e\x07\r\n"

@@ -13,7 +13,8 @@ import (
 
 func usbCommand() *cobra.Command {
 	var f mediaFlags
-	var size, out string
+	var out string
+	size := cli.Size(4 << 30)
 	cmd := &cobra.Command{
 		Use:   "usb --root root.json --out F.img",
 		Short: "Build a USB stick or VM disk that boots the releases of one repository",
@@ -24,17 +25,13 @@ boot mode) and a cache partition (ext4, label PHASE-CACHE). The file is sparse.`
   phase-image usb --root repo/root.json --cmdline "phase.mirror=https://mirror.example" --out vm.img`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			bytes, err := parseSize(size)
-			if err != nil {
-				return err
-			}
 			return f.build(cmd, func(b *imagebuild.Builder, m imagebuild.Media) (*imagebuild.MediaInfo, error) {
-				return b.WriteUSB(cmd.Context(), m, bytes, out)
+				return b.WriteUSB(cmd.Context(), m, int64(size), out)
 			})
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().StringVar(&size, "size", "4G", "size of the image; suffixes K, M, G, T")
+	cmd.Flags().Var(&size, "size", "size of the image; suffixes K, M, G, T")
 	outFlag(cmd, &out, "the disk image")
 	return cmd
 }

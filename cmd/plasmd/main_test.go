@@ -52,38 +52,3 @@ func TestScripts(t *testing.T) {
 	})
 	testscript.Run(t, p)
 }
-
-func TestSizesAreParsedAndPrinted(t *testing.T) {
-	tests := []struct {
-		text string
-		want int64 // -1: refused
-	}{
-		{"0", 0},
-		{"1", 1},
-		{"64K", 64 << 10},
-		{"64M", 64 << 20},
-		{"4G", 4 << 30},
-		{"1000", 1000},
-		{"", -1},
-		{"M", -1},
-		{"-1", -1},
-		{"-1M", -1},
-		{"1.5M", -1},
-		{"64MB", -1},
-		{"64m", -1},
-		{"1T", -1},
-		{"9223372036854775807", 1<<63 - 1},
-		{"9223372036854775808", -1},
-		{"9223372036854775807K", -1},
-	}
-	for _, tt := range tests {
-		var s size
-		err := s.Set(tt.text)
-		if (err != nil) != (tt.want < 0) || err == nil && int64(s) != tt.want {
-			t.Errorf("%q: got %d, %v; want %d", tt.text, s, err, tt.want)
-		}
-		if again := size(0); err == nil && (again.Set(s.String()) != nil || again != s) {
-			t.Errorf("%q: printed as %q, which parses as %d", tt.text, s.String(), again)
-		}
-	}
-}

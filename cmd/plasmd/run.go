@@ -57,9 +57,9 @@ stopped at a limit; its receipt says which.`,
 	flags.StringVar(&f.jobDir, "job-dir", "", "folder with the job, named by its role (default: the folder of --release)")
 	flags.StringVar(&f.key, "key", "", "key of the machine that signs the receipt, Ed25519 in PKCS #8 PEM (default: a new key for this run)")
 	flags.StringVar(&f.receipt, "receipt", "", "also write the receipt to this file")
-	flags.Var((*size)(&f.limits.Memory), "memory", "memory limit of the job, its code included")
+	flags.Var((*cli.Size)(&f.limits.Memory), "memory", "memory limit of the job, its code included")
 	flags.DurationVar(&f.limits.Timeout, "timeout", f.limits.Timeout, "time limit of the job")
-	flags.Var((*size)(&f.limits.Output), "output-limit", "limit of the job's output, in bytes")
+	flags.Var((*cli.Size)(&f.limits.Output), "output-limit", "limit of the job's output, in bytes")
 	return cmd
 }
 
