@@ -18,7 +18,7 @@ import (
 )
 
 func TestACacheDropsBlocksThatTheNewReleaseDoesNotNeed(t *testing.T) {
-	if !netns.Alone(t) { // for its mounts
+	if !netns.Inside(t) { // for its mounts
 		return
 	}
 	dir := smallDisk(t, 60)
@@ -36,7 +36,7 @@ func TestACacheDropsBlocksThatTheNewReleaseDoesNotNeed(t *testing.T) {
 }
 
 func TestACacheTooFullForGarbageCollectionIsEmptied(t *testing.T) {
-	if !netns.Alone(t) { // for its mounts
+	if !netns.Inside(t) { // for its mounts
 		return
 	}
 	dir := smallDisk(t, 36)
@@ -53,7 +53,7 @@ func TestACacheTooFullForGarbageCollectionIsEmptied(t *testing.T) {
 }
 
 func TestACacheSmallerThanTheReleaseKeepsWhatFits(t *testing.T) {
-	if !netns.Alone(t) { // for its mounts
+	if !netns.Inside(t) { // for its mounts
 		return
 	}
 	dir := smallDisk(t, 20)
@@ -104,7 +104,7 @@ func bootOver(t *testing.T, r *repo, dir string) (n int64) {
 }
 
 func TestACacheOnAFullDiskIsEmptied(t *testing.T) {
-	if !netns.Alone(t) { // for its mounts
+	if !netns.Inside(t) { // for its mounts
 		return
 	}
 	dir := smallDisk(t, 36)
@@ -120,7 +120,7 @@ func TestACacheOnAFullDiskIsEmptied(t *testing.T) {
 }
 
 func TestACacheOfOnePackThatFilledItsDiskIsEmptied(t *testing.T) {
-	if !netns.Alone(t) { // for its mounts
+	if !netns.Inside(t) { // for its mounts
 		return
 	}
 	for _, left := range []int64{0, 26 << 20} { // free bytes of the disk; more bytes of the pack are needed

@@ -196,7 +196,7 @@ func TestHandOverFilesKeepTheirModes(t *testing.T) {
 }
 
 func TestMountPointsSurviveTheEmptyingOfTheInitramfs(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	dir := t.TempDir()
@@ -226,7 +226,7 @@ func TestMountPointsSurviveTheEmptyingOfTheInitramfs(t *testing.T) {
 }
 
 func TestAnotherAttemptKeepsTheMountsOfTheFirst(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	dir := t.TempDir()

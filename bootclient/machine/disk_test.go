@@ -218,7 +218,7 @@ func TestTrustedMetadataAreSavedFromADamagedCache(t *testing.T) {
 		}
 	}
 	filepath.WalkDir(fresh, func(path string, d fs.DirEntry, err error) error {
-		if data, _ := os.ReadFile(path); string(data) == filetest.Secret {
+		if data, _ := os.ReadFile(path); string(data) == filetest.Content {
 			t.Errorf("%s is the target of the link", path)
 		}
 		return err

@@ -112,7 +112,7 @@ func bringUp(t *testing.T, n *network) (string, error) {
 }
 
 func TestDHCPGivesAddressRoutesAndServers(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	l := newLAN(t)
@@ -138,7 +138,7 @@ func TestDHCPGivesAddressRoutesAndServers(t *testing.T) {
 }
 
 func TestClasslessRoutesReplaceTheRouter(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	l := newLAN(t)
@@ -158,7 +158,7 @@ func TestClasslessRoutesReplaceTheRouter(t *testing.T) {
 }
 
 func TestTheFirstLeaseEndsTheWaitForOtherInterfaces(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	l := newLAN(t)
@@ -179,7 +179,7 @@ func TestTheFirstLeaseEndsTheWaitForOtherInterfaces(t *testing.T) {
 }
 
 func TestALinkThatAppearsLaterIsConfigured(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	l := newLAN(t)
@@ -203,7 +203,7 @@ func TestALinkThatAppearsLaterIsConfigured(t *testing.T) {
 }
 
 func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	l := newLAN(t)
@@ -244,7 +244,7 @@ func TestNoAddressIsExplainedByInterface(t *testing.T) {
 }
 
 func TestAnIPv6AddressIsEnough(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	l := newLAN(t)
@@ -260,7 +260,7 @@ func TestAnIPv6AddressIsEnough(t *testing.T) {
 }
 
 func TestAMissingNetworkCardIsReportedAndANewOneEndsTheWait(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	summary, err := bringUp(t, &network{nicTimeout: time.Millisecond})
@@ -305,7 +305,7 @@ func TestAMissingNetworkCardIsReportedAndANewOneEndsTheWait(t *testing.T) {
 
 // A new network card shows no link, because it is down until the next attempt.
 func TestANewCardEndsTheWaitForALink(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	l := newLAN(t)
@@ -371,7 +371,7 @@ func FuzzLease(f *testing.F) {
 }
 
 func TestACablePluggedInAfterTheWaitIsConfigured(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	l := newLAN(t)
@@ -398,7 +398,7 @@ func TestACablePluggedInAfterTheWaitIsConfigured(t *testing.T) {
 }
 
 func TestAnotherAttemptReplacesTheAddress(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	l := newLAN(t)

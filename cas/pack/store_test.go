@@ -264,7 +264,7 @@ func TestAnIndexTruncatedUnderAReaderIsAnError(t *testing.T) {
 }
 
 func TestAFullDiskIsAnErrorThatPasses(t *testing.T) {
-	if !netns.Alone(t) { // for its mounts
+	if !netns.Inside(t) { // for its mounts
 		return
 	}
 	dir := t.TempDir()

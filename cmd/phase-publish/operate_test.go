@@ -180,7 +180,7 @@ func TestTheFlagsOfTheUnitsStart(t *testing.T) {
 
 func TestAPublisherBehindARouterUsesABootstrapNodeAsRelay(t *testing.T) {
 	t.Parallel()
-	if !netns.Alone(t) { // it sends to a router
+	if !netns.Inside(t) { // it sends to a router
 		return
 	}
 	dir, _ := published(t)
@@ -188,7 +188,7 @@ func TestAPublisherBehindARouterUsesABootstrapNodeAsRelay(t *testing.T) {
 	d := start(t, dir, append(append([]string{}, serveArgs...), "--nat", "behind", "--bootstrap", node.ready.Listen[0])...)
 	place, err := p2p.ParsePeers([]string{node.ready.Listen[0] + "/p2p-circuit/p2p/" + d.ready.Peer})
 	check(t, err)
-	machine, err := p2p.New(t.Context(), p2p.Options{Router: nat.Router(), Services: []p2p.Service{nat.Behind(true)}})
+	machine, err := p2p.New(t.Context(), p2p.Options{Router: nat.Router(), Services: []p2p.Service{nat.AutoRelay(true)}})
 	check(t, err)
 	defer machine.Close()
 	ctx, cancel := context.WithTimeout(network.WithAllowLimitedConn(t.Context(), "a test"), time.Minute)

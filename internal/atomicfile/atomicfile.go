@@ -1,5 +1,3 @@
-// Package atomicfile writes a file so that its final name never shows half of it,
-// not even after a power cut.
 package atomicfile
 
 import (
@@ -16,9 +14,9 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// Write replaces path by data: a temporary file in the same folder, synced, renamed,
-// and the folder synced. On an error the old file is untouched and nothing else stays.
-// A device, a pipe or a folder is never replaced; the error then wraps fs.ErrInvalid.
+// Write replaces the content of path by data: it writes a temporary file in the same folder, syncs
+// it, renames it, and syncs the folder. After an error the old file is unchanged and the temporary
+// file is removed. A device, a pipe or a folder is never replaced; the error wraps fs.ErrInvalid.
 func Write(path string, mode fs.FileMode, data []byte) error {
 	return WriteFrom(path, mode, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -26,7 +24,7 @@ func Write(path string, mode fs.FileMode, data []byte) error {
 	})
 }
 
-// WriteFrom is Write for content that fill streams.
+// WriteFrom is Write for content that fill writes.
 func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) error {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file; name a file: %w", path, fs.ErrInvalid)
@@ -34,8 +32,8 @@ func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) error 
 	return write(path, mode, fill, os.Rename)
 }
 
-// Create is Write for a file that must not exist yet: whatever has the name
-// already stays as it is, and the error wraps fs.ErrExist.
+// Create is Write for a file that must not exist. If it exists it is not changed, and the error
+// wraps fs.ErrExist.
 func Create(path string, mode fs.FileMode, data []byte) error {
 	fill := func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -44,8 +42,8 @@ func Create(path string, mode fs.FileMode, data []byte) error {
 	return write(path, mode, fill, renameNew)
 }
 
-// renameNew renames unless the new name is taken. Filesystems without
-// RENAME_NOREPLACE (some network ones) have hard links, which refuse likewise.
+// renameNew renames a file unless the new name exists. On file systems without RENAME_NOREPLACE (some
+// network file systems) it uses a hard link, which fails likewise.
 func renameNew(from, to string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) {
@@ -91,7 +89,7 @@ func write(path string, mode fs.FileMode, fill func(io.Writer) error, rename fun
 	return SyncDir(dir)
 }
 
-// SyncDir makes the names in a folder durable.
+// SyncDir syncs a folder, so that new names in it survive a power cut.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -101,7 +99,7 @@ func SyncDir(dir string) error {
 	return d.Sync()
 }
 
-// named says what went wrong with path instead of with the temporary file beside it.
+// named returns err with path in place of the temporary file, and with a remedy.
 func named(err error, path string) error {
 	cause := err
 	var pe *fs.PathError
@@ -125,7 +123,7 @@ func named(err error, path string) error {
 	return &fs.PathError{Op: "write", Path: path, Err: cause}
 }
 
-// because is an error in other words.
+// because is an error with another text.
 type because struct {
 	words string
 	error

@@ -84,8 +84,7 @@ func TestWriteTakesTheLongestName(t *testing.T) {
 	}
 }
 
-// checkOnly demands that dir holds the file f with the wanted text, mode 0600,
-// and no other name.
+// checkOnly fails unless dir contains only the file f, with the wanted text and mode 0600.
 func checkOnly(t *testing.T, dir, want string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

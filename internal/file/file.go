@@ -1,7 +1,3 @@
-// Package file opens files that somebody else may have put there: a stranger who
-// wrote the cache partition, or an operator who named the wrong path. It opens regular
-// files only. It never waits for a pipe, never opens a device, and reads no more than it
-// was told to. It is a leaf: it knows nothing of what the files mean. Start at Open.
 package file
 
 import (
@@ -16,28 +12,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrKind says that a path names something else than a regular file. ErrTooLarge says
-// that a file has more bytes than it may have.
 var (
-	ErrKind     = errors.New("not a regular file")
+	// ErrKind means that a path does not name a regular file.
+	ErrKind = errors.New("not a regular file")
+	// ErrTooLarge means that a file has more bytes than the limit of the call.
 	ErrTooLarge = errors.New("too large")
 )
 
 // NoFollow makes Open and OpenFile refuse a symbolic link as the last part of a path.
 const NoFollow = unix.O_NOFOLLOW
 
-// A kindError says what a path names. It is an ErrKind, and of a folder an EISDIR.
+// A kindError names the kind of file at a path. It is an ErrKind, and for a folder also an EISDIR.
 type kindError fs.FileMode
 
 func (k kindError) Error() string {
-	return fmt.Sprintf("is %s, not a regular file", kindWords(fs.FileMode(k)))
+	return fmt.Sprintf("is %s, not a regular file", kindText(fs.FileMode(k)))
 }
 
 func (k kindError) Is(target error) bool {
 	return target == ErrKind || target == unix.EISDIR && fs.FileMode(k).IsDir()
 }
 
-func kindWords(mode fs.FileMode) string {
+func kindText(mode fs.FileMode) string {
 	switch {
 	case mode.IsDir():
 		return "a folder"
@@ -53,31 +49,30 @@ func kindWords(mode fs.FileMode) string {
 	return "something else"
 }
 
-// Open opens a regular file for reading. flags is 0 or NoFollow. Anything that is no
-// regular file wraps ErrKind.
+// Open opens a regular file for reading. flags is 0 or NoFollow. The error wraps ErrKind for any
+// other kind of file.
 func Open(path string, flags int) (*os.File, error) {
 	return OpenFile(path, os.O_RDONLY|flags, 0)
 }
 
-// OpenFile is os.OpenFile for a regular file, or for one that O_CREATE makes. What a
-// path names is looked at before it is opened, since to open a device may do
-// something, and again afterwards.
+// OpenFile is os.OpenFile for a regular file, or for one that O_CREATE makes. It checks the kind of
+// file before it opens the path, because opening a device can have effects, and again afterwards.
 func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	if err := Check(path, flag); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	f, err := os.OpenFile(path, flag|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, perm)
 	if errors.Is(err, unix.ELOOP) && flag&NoFollow != 0 {
-		return nil, refuse(path, fs.ModeSymlink)
+		return nil, wrongKind(path, fs.ModeSymlink)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return onlyRegular(f, path)
+	return checkRegular(f, path)
 }
 
-// OpenIn opens a regular file for reading that is inside root, whatever links are on the
-// way. flags is 0 or NoFollow. Anything that is no regular file wraps ErrKind.
+// OpenIn opens a regular file inside root for reading. Links on the way cannot leave root. flags is
+// 0 or NoFollow. The error wraps ErrKind for any other kind of file.
 func OpenIn(root *os.Root, name string, flags int) (*os.File, error) {
 	stat := root.Stat
 	if flags&NoFollow != 0 {
@@ -88,16 +83,16 @@ func OpenIn(root *os.Root, name string, flags int) (*os.File, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, refuse(name, info.Mode())
+		return nil, wrongKind(name, info.Mode())
 	}
 	f, err := root.OpenFile(name, os.O_RDONLY|flags|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}
-	return onlyRegular(f, name)
+	return checkRegular(f, name)
 }
 
-// OpenInRoot is OpenIn for the root that a path names.
+// OpenInRoot is OpenIn with the folder dir as root.
 func OpenInRoot(dir, name string) (*os.File, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -107,11 +102,11 @@ func OpenInRoot(dir, name string) (*os.File, error) {
 	return OpenIn(root, name, 0)
 }
 
-// onlyRegular closes an open file that is no regular one.
-func onlyRegular(f *os.File, path string) (*os.File, error) {
+// checkRegular returns f if it is a regular file, and closes it otherwise.
+func checkRegular(f *os.File, path string) (*os.File, error) {
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = refuse(path, info.Mode())
+		err = wrongKind(path, info.Mode())
 	}
 	if err != nil {
 		f.Close()
@@ -120,8 +115,7 @@ func onlyRegular(f *os.File, path string) (*os.File, error) {
 	return f, nil
 }
 
-// Check reports whether a path names a regular file, without opening it. flags is 0 or
-// NoFollow.
+// Check returns nil if a path names a regular file, without opening it. flags is 0 or NoFollow.
 func Check(path string, flags int) error {
 	stat := os.Stat
 	if flags&NoFollow != 0 {
@@ -129,12 +123,12 @@ func Check(path string, flags int) error {
 	}
 	info, err := stat(path)
 	if err == nil && !info.Mode().IsRegular() {
-		err = refuse(path, info.Mode())
+		err = wrongKind(path, info.Mode())
 	}
 	return err
 }
 
-// CheckFolder reports whether a path names a folder, and not a link to one.
+// CheckFolder returns nil if a path names a folder, and not a link to one.
 func CheckFolder(path string) error {
 	info, err := os.Lstat(path)
 	if err == nil && !info.IsDir() {
@@ -143,23 +137,23 @@ func CheckFolder(path string) error {
 	return err
 }
 
-// A folderError says what a path names that should be a folder.
+// A folderError names the kind of file at a path that should be a folder.
 type folderError fs.FileMode
 
 func (k folderError) Error() string {
 	if fs.FileMode(k).IsRegular() {
 		return "is a file, not a folder"
 	}
-	return fmt.Sprintf("is %s, not a folder", kindWords(fs.FileMode(k)))
+	return fmt.Sprintf("is %s, not a folder", kindText(fs.FileMode(k)))
 }
 
 func (k folderError) Is(target error) bool { return target == ErrKind || target == unix.ENOTDIR }
 
-func refuse(path string, mode fs.FileMode) error {
+func wrongKind(path string, mode fs.FileMode) error {
 	return &fs.PathError{Op: "open", Path: path, Err: kindError(mode)}
 }
 
-// Read reads a regular file of at most limit bytes; a longer one wraps ErrTooLarge.
+// Read reads a regular file of at most limit bytes. The error wraps ErrTooLarge for a longer one.
 func Read(path string, flags int, limit int64) ([]byte, error) {
 	f, err := Open(path, flags)
 	if err != nil {
@@ -169,8 +163,8 @@ func Read(path string, flags int, limit int64) ([]byte, error) {
 	return ReadAll(f, limit)
 }
 
-// ReadAll reads the rest of an open file, which must be at most limit bytes. It
-// allocates once for a regular file.
+// ReadAll reads the rest of an open file, at most limit bytes. It allocates once for a regular
+// file.
 func ReadAll(f *os.File, limit int64) ([]byte, error) {
 	var buf bytes.Buffer
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
@@ -187,24 +181,23 @@ func ReadAll(f *os.File, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// pipePatience is how long the writer of a pipe has for a small file.
-const pipePatience = 30 * time.Second
+// pipeTimeout is how long ReadInput reads from a pipe.
+const pipeTimeout = 30 * time.Second
 
-// ReadInput reads a file of at most limit bytes that an operator named, as OpenInput
-// opens it. A pipe whose writer has not ended after half a minute wraps
-// os.ErrDeadlineExceeded.
+// ReadInput reads a file of at most limit bytes that an operator named, as OpenInput opens it. The
+// error wraps os.ErrDeadlineExceeded for a pipe that is still open after half a minute.
 func ReadInput(path string, limit int64) ([]byte, error) {
 	f, err := OpenInput(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	_ = f.SetReadDeadline(time.Now().Add(pipePatience)) // a regular file has none
+	_ = f.SetReadDeadline(time.Now().Add(pipeTimeout)) // a regular file has no deadline
 	return ReadAll(f, limit)
 }
 
-// OpenInput opens a file that an operator named: a regular one, or a pipe, such as a
-// shell's <(command). A pipe without a writer is empty.
+// OpenInput opens a file that an operator named: a regular file, or a pipe such as <(command) in a
+// shell. A pipe without a writer is empty.
 func OpenInput(path string) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -216,8 +209,8 @@ func OpenInput(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
-// ReadDir returns what is in a folder, in no order, at most limit names; more wrap
-// ErrTooLarge. The folder itself may be reached through symbolic links.
+// ReadDir returns the entries of a folder, in no order, at most limit. The error wraps ErrTooLarge if
+// there are more. The path of the folder may contain symbolic links.
 func ReadDir(dir string, limit int) ([]fs.DirEntry, error) {
 	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {

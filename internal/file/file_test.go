@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kinds makes one of each kind of file that a path can name.
+// kinds makes a file of each kind that is not regular.
 var kinds = map[string]func(path string) error{
 	"a pipe":          func(p string) error { return unix.Mkfifo(p, 0o600) },
 	"a folder":        func(p string) error { return os.Mkdir(p, 0o700) },
@@ -59,7 +59,7 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 	}
 }
 
-func TestALinkIsFollowedWhereItMay(t *testing.T) {
+func TestLinksAreFollowedWithoutNoFollow(t *testing.T) {
 	dir := t.TempDir()
 	link := filepath.Join(dir, "link")
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "real"), []byte("abc"), 0o600), os.Symlink("real", link)); err != nil {
@@ -81,7 +81,7 @@ func TestALinkIsFollowedWhereItMay(t *testing.T) {
 	}
 }
 
-func TestAPipeIsAnInputAndNeverWaitsForAWriter(t *testing.T) {
+func TestAPipeWithoutAWriterIsEmpty(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func TestAPipeIsAnInputAndNeverWaitsForAWriter(t *testing.T) {
 	}
 }
 
-func TestNamesAreCounted(t *testing.T) {
+func TestReadDirBoundsTheNames(t *testing.T) {
 	dir := t.TempDir()
 	if entries, err := ReadDir(dir, 2); err != nil || len(entries) > 0 {
 		t.Fatalf("an empty folder: %v, %v", entries, err)

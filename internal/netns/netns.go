@@ -1,8 +1,8 @@
-// Package netns gives a test a network of its own, where ports are free, nobody hears
-// what it shouts and nobody answers. Tests that speak mDNS or to routers, or that change
-// the network, begin with
+// Package netns runs a test in network and mount namespaces of its own, where all ports are free
+// and no other host is reachable. Tests that use mDNS, ask a router for ports or change the
+// network begin with
 //
-//	if !netns.Alone(t) {
+//	if !netns.Inside(t) {
 //		return
 //	}
 //
@@ -18,15 +18,15 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-const mark = "PHASE_TEST_ALONE"
+const insideEnv = "PHASE_TEST_ALONE"
 
-// Alone runs the calling test once more in network and mount namespaces of its own, as
-// root there and with nothing but loopback, and reports whether this is that run. An
-// ordinary user gets there through a user namespace. The outer run ends when it returns
-// false.
-func Alone(t *testing.T) bool {
+// Inside reports whether the calling test runs inside namespaces of its own. If not, it first runs
+// the test there in a new process, as root and with only a loopback interface, and fails the test
+// if that run fails; the caller must then return. For an ordinary user it also makes a user
+// namespace.
+func Inside(t *testing.T) bool {
 	t.Helper()
-	if os.Getenv(mark) == t.Name() {
+	if os.Getenv(insideEnv) == t.Name() {
 		lo, err := netlink.LinkByName("lo")
 		if err == nil {
 			err = netlink.LinkSetUp(lo)
@@ -37,7 +37,7 @@ func Alone(t *testing.T) bool {
 		return true
 	}
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), mark+"="+t.Name())
+	cmd.Env = append(os.Environ(), insideEnv+"="+t.Name())
 	cmd.SysProcAttr = Attributes()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("in a network of its own: %v\n%s", err, out)
@@ -47,8 +47,8 @@ func Alone(t *testing.T) bool {
 	return false
 }
 
-// Attributes has a command run in network and mount namespaces of its own, as root there;
-// loopback is down.
+// Attributes returns the attributes of a process in network and mount namespaces of its own, in which
+// it is root and loopback is down.
 func Attributes() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
 	if uid := os.Getuid(); uid != 0 {

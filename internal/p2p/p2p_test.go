@@ -34,7 +34,7 @@ import (
 
 const testPrefix = "/phaseboot/test"
 
-// start runs a Node that ends with the test.
+// start runs a Node until the test ends.
 func start(t *testing.T, opts Options) *Node {
 	t.Helper()
 	opts.Transports = []Transport{quic.Transport}
@@ -86,7 +86,7 @@ func ipnsKey(t *testing.T) (ed25519.PrivateKey, string) {
 	return key, name
 }
 
-// publish provides a folder and puts a record that points to it.
+// publish stores a record that points to a folder, and provides the folder.
 func publish(t *testing.T, n *Node, key ed25519.PrivateKey, name string, seq uint64) {
 	t.Helper()
 	folder := cas.Sum(0x70, fmt.Appendf(nil, "folder %d", seq))
@@ -102,7 +102,7 @@ func publish(t *testing.T, n *Node, key ed25519.PrivateKey, name string, seq uin
 	}
 }
 
-// resolve finds the record and one provider of its folder.
+// resolve returns the sequence of the record and one provider of its folder.
 func resolve(t *testing.T, n *Node, name string) (uint64, peer.AddrInfo) {
 	t.Helper()
 	rec, err := n.GetIPNS(within(t, time.Minute), name)
@@ -120,7 +120,7 @@ func resolve(t *testing.T, n *Node, name string) (uint64, peer.AddrInfo) {
 	return 0, peer.AddrInfo{}
 }
 
-func TestDHTThroughABootstrapNodeThatIsNeitherPublisherNorClient(t *testing.T) {
+func TestDHTThroughASeparateBootstrapNode(t *testing.T) {
 	t.Parallel()
 	listen := addrs(t, "/ip4/127.0.0.1/tcp/0")
 	boot := start(t, Options{Listen: listen, DHT: DHTServer, Prefix: testPrefix})
@@ -170,7 +170,7 @@ func TestDHTBootstrapNodeThatStartsLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	listen := addrs(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port))
-	boot := start(t, Options{}) // only for an identity that listens later
+	boot := start(t, Options{}) // for an identity that listens later
 	id := boot.host.Peerstore().PrivKey(boot.ID())
 	client := start(t, Options{DHT: DHTClient, Prefix: testPrefix, Bootstrap: []peer.AddrInfo{{ID: boot.ID(), Addrs: listen}}})
 	_, name := ipnsKey(t)
@@ -185,8 +185,8 @@ func TestDHTBootstrapNodeThatStartsLater(t *testing.T) {
 	}
 }
 
-// Bootstrap nodes that take a connection and say nothing come first in the list.
-func TestBootstrapNodesThatStallHoldNobodyUp(t *testing.T) {
+// Bootstrap nodes that accept a connection and send nothing come first in the list.
+func TestStalledBootstrapNodesDelayNothing(t *testing.T) {
 	t.Parallel()
 	var enter []peer.AddrInfo
 	for range 3 {
@@ -195,8 +195,8 @@ func TestBootstrapNodesThatStallHoldNobodyUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { l.Close() })
-		mute := addrs(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port))
-		enter = append(enter, peer.AddrInfo{ID: randomPeer(t), Addrs: mute})
+		stalled := addrs(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port))
+		enter = append(enter, peer.AddrInfo{ID: randomPeer(t), Addrs: stalled})
 	}
 	boot := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix})
 	client := start(t, Options{DHT: DHTClient, Prefix: testPrefix, Bootstrap: append(enter, infoOf(boot))})
@@ -206,7 +206,7 @@ func TestBootstrapNodesThatStallHoldNobodyUp(t *testing.T) {
 	}
 }
 
-func TestARestartedBootstrapNodeLearnsAgainWhatItIsToldNext(t *testing.T) {
+func TestARestartedBootstrapNodeStoresNewRecords(t *testing.T) {
 	t.Parallel()
 	opts := Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix}
 	boot := start(t, opts)
@@ -287,7 +287,7 @@ func TestGatewayOverStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := gw.Block(within(t, 30*time.Second), c); err == nil {
-			t.Fatal("a drained server still answers")
+			t.Fatal("a drained server answers")
 		}
 	}
 }
@@ -312,8 +312,7 @@ func TestGatewayToAPeerThatServesNone(t *testing.T) {
 	}
 }
 
-// Who connects while another has just connected must also wait for what the peer
-// says of itself.
+// Gateway waits for identify also on a connection that another call has just made.
 func TestGatewayToAPeerThatIsBeingDialled(t *testing.T) {
 	t.Parallel()
 	server := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0")})
@@ -366,7 +365,7 @@ func TestHTTPAddrsAreThoseOnTheIPWeAreConnectedTo(t *testing.T) {
 	}
 }
 
-func TestAProgramThatWantsNoQUICAndNoRelaysLinksNone(t *testing.T) {
+func TestP2PLinksNeitherQUICNorRelays(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", ".").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -381,7 +380,7 @@ func TestAProgramThatWantsNoQUICAndNoRelaysLinksNone(t *testing.T) {
 	}
 }
 
-func TestQUICMustBeAskedFor(t *testing.T) {
+func TestQUICNeedsItsTransport(t *testing.T) {
 	_, err := New(t.Context(), Options{Listen: addrs(t, "/ip4/127.0.0.1/udp/0/quic-v1")})
 	if err == nil || !strings.Contains(err.Error(), "listen /ip4/127.0.0.1/udp/0/quic-v1") {
 		t.Fatalf("got %v", err)
@@ -399,15 +398,15 @@ func TestTakenPort(t *testing.T) {
 	}
 }
 
-// A peer that does not answer would hold up Close when it is told.
-func TestCloseTellsNoPeerWhatEnds(t *testing.T) {
+// Announcing an ended protocol to a peer that does not answer would delay Close.
+func TestCloseAnnouncesNoEndedProtocol(t *testing.T) {
 	for range 100 {
 		server := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0")})
 		if err := server.Serve(http.NotFoundHandler()); err != nil {
 			t.Fatal(err)
 		}
 		client := start(t, Options{})
-		for ctx := within(t, 30*time.Second); ; { // it is told of Serve, perhaps, after it connected
+		for ctx := within(t, 30*time.Second); ; { // identify may name HTTP only after the connection
 			_, err := client.Gateway(ctx, infoOf(server))
 			if err == nil {
 				break
@@ -430,14 +429,14 @@ func TestCloseTellsNoPeerWhatEnds(t *testing.T) {
 		client.Close()
 		for len(told.Out()) > 0 {
 			if e := (<-told.Out()).(event.EvtPeerProtocolsUpdated); len(e.Removed) > 0 {
-				t.Fatalf("the client was told that the server ends %v", e.Removed)
+				t.Fatalf("the client received the end of %v", e.Removed)
 			}
 		}
 	}
 }
 
 func TestCloseLeavesNoGoroutineAndNoFile(t *testing.T) {
-	if !netns.Alone(t) {
+	if !netns.Inside(t) {
 		return
 	}
 	check(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: cableA}, PeerName: cableB})) // for mDNS

@@ -1,6 +1,5 @@
-// Package scripttest runs the testscript files of a command, in the test's own
-// binary and without building anything first. Every cmd/* uses it; start at Main
-// and Run.
+// Package scripttest runs the testscript files of a command inside the test binary, without
+// building the command. Every cmd/* uses it; start at Main and Run.
 //
 //	func TestMain(m *testing.M) {
 //		scripttest.Main(m, map[string]func() int{"phase-sign": func() int { return cli.Main(newCommand()) }})
@@ -8,7 +7,7 @@
 //
 //	func TestScripts(t *testing.T) { scripttest.Run(t, "testdata/script") }
 //
-// A script has one verb beyond testscript's own, because an exit code is a promise:
+// Scripts have one command in addition to those of testscript, to check an exit code:
 //
 //	exits 4 phase-sign cid nothing-here
 //	stderr 'nothing-here'
@@ -24,8 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// Main runs the tests, or the command whose name the binary was started by. It
-// does not return.
+// Main runs the tests, or the command by whose name the binary was started. It does not return.
 func Main(m *testing.M, commands map[string]func() int) {
 	if os.Getenv(raceOptions) == "" {
 		os.Setenv(raceOptions, noWaitAtExit)
@@ -43,14 +41,14 @@ func Run(t *testing.T, dir string) {
 	testscript.Run(t, Params(dir, nil))
 }
 
-// Tests and scripts start hundreds of programs. One that was built with the race detector
-// waits a second before it ends, for the reports of other goroutines, unless it is told not to.
+// A program with the race detector waits a second at exit for reports of other goroutines, unless
+// GORACE says otherwise. Tests start hundreds of programs.
 const (
 	raceOptions  = "GORACE"
 	noWaitAtExit = "atexit_sleep_ms=0"
 )
 
-// Params is what Run passes, for a test that adds its own setup (which may be nil) or verbs.
+// Params returns the parameters of Run, for a test that adds a setup (which may be nil) or commands.
 func Params(dir string, setup func(*testscript.Env) error) testscript.Params {
 	return testscript.Params{
 		Setup: func(e *testscript.Env) error {
@@ -67,7 +65,7 @@ func Params(dir string, setup func(*testscript.Env) error) testscript.Params {
 	}
 }
 
-// exits runs a command and demands exactly the exit code that the line names.
+// exits runs a command and fails unless it has the given exit code.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE COMMAND [ARG …]")

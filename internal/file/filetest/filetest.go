@@ -1,5 +1,5 @@
-// Package filetest makes one of each kind of file that a path can name, for the tests of
-// what opens files that a stranger may have put there. Start at Kinds.
+// Package filetest makes a file of each kind, for tests of code that opens files which an attacker
+// may have placed. Start at Kinds.
 package filetest
 
 import (
@@ -14,21 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Patience is how long an operation on a file of the wrong kind may take. It bounds what
-// hangs and measures nothing.
-const Patience = time.Minute
+// Timeout is how long an operation on a file of the wrong kind may take before the test fails as
+// hanging. It measures nothing.
+const Timeout = time.Minute
 
-// Secret is what stands in the file that links lead to. Nobody may change it.
-const Secret = "the file behind the link"
+// Content is the content of the file that the links lead to, which must not change.
+const Content = "the file behind the link"
 
 // A Kind is one kind of file.
 type Kind struct {
 	Name string
-	// Make puts one at path. outside is a file of another folder.
+	// Make makes one at path. outside is a file in another folder.
 	Make func(path, outside string) error
 }
 
-// Kinds lists them.
+// Kinds returns all kinds.
 func Kinds() []Kind {
 	return []Kind{
 		{"empty", func(p, _ string) error { return os.WriteFile(p, nil, 0o600) }},
@@ -66,18 +66,18 @@ func makeSocket(path, _ string) error {
 	return l.Close()
 }
 
-// Outside makes a file in a folder of its own. It fails the test if anything there has
-// changed when it ends.
+// Outside makes a file in a folder of its own. When the test ends, it fails if the file or the folder
+// has changed.
 func Outside(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "outside")
-	if err := os.WriteFile(path, []byte(Secret), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(Content), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		data, err := os.ReadFile(path)
-		if err != nil || string(data) != Secret {
+		if err != nil || string(data) != Content {
 			t.Errorf("the file behind the link holds %.40q, %v", data, err)
 		}
 		entries, err := os.ReadDir(dir)
@@ -88,7 +88,7 @@ func Outside(t *testing.T) string {
 	return path
 }
 
-// Ends runs do and fails the test if it does not end.
+// Ends runs do and fails the test if do does not return within Patience.
 func Ends(t *testing.T, do func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -98,7 +98,7 @@ func Ends(t *testing.T, do func()) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(Patience):
-		t.Fatalf("it hangs: not done after %s", Patience)
+	case <-time.After(Timeout):
+		t.Fatalf("it hangs: not done after %s", Timeout)
 	}
 }

@@ -27,7 +27,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// start runs a node with services, and returns its host as well.
+// start runs a node with services and also returns its host.
 func start(t *testing.T, opts p2p.Options) (*p2p.Node, host.Host) {
 	t.Helper()
 	var inside host.Host
@@ -45,22 +45,22 @@ func start(t *testing.T, opts p2p.Options) (*p2p.Node, host.Host) {
 }
 
 func TestANodeBehindARouterIsReachedThroughARelay(t *testing.T) {
-	if !netns.Alone(t) { // it asks for a router
+	if !netns.Inside(t) { // it asks for a router
 		return
 	}
 	relay, _ := start(t, p2p.Options{Services: []p2p.Service{Relay}})
 	at := relay.Addrs()[0]
 	known, err := p2p.ParsePeers([]string{at.String()})
 	check(t, err)
-	behind, _ := start(t, p2p.Options{Bootstrap: known, Router: Router(), Services: []p2p.Service{Behind(true)}})
-	_, other := start(t, p2p.Options{Router: Router(), Services: []p2p.Service{Behind(true)}})
+	behind, _ := start(t, p2p.Options{Bootstrap: known, Router: Router(), Services: []p2p.Service{AutoRelay(true)}})
+	_, other := start(t, p2p.Options{Router: Router(), Services: []p2p.Service{AutoRelay(true)}})
 	circuit, err := multiaddr.NewMultiaddr(at.String() + "/p2p-circuit/p2p/" + behind.ID().String())
 	check(t, err)
 	through, err := p2p.ParsePeers([]string{circuit.String()})
 	check(t, err)
 	ctx, cancel := context.WithTimeout(network.WithAllowLimitedConn(t.Context(), "to arrange a direct one"), time.Minute)
 	defer cancel()
-	for other.Connect(ctx, through[0]) != nil { // until the place is taken
+	for other.Connect(ctx, through[0]) != nil { // until the slot is reserved
 		check(t, ctx.Err())
 		other.Network().(*swarm.Swarm).Backoff().Clear(behind.ID())
 	}
@@ -69,9 +69,9 @@ func TestANodeBehindARouterIsReachedThroughARelay(t *testing.T) {
 	}
 }
 
-// Behind a router ports are shared with what dials from them, and with nobody else.
-func TestATakenPortIsNoticedBehindARouter(t *testing.T) {
-	if !netns.Alone(t) { // it asks for a router
+// With a Router, TCP listens with SO_REUSEPORT, so that a taken port would not be an error by itself.
+func TestATakenPortIsAnErrorBehindARouter(t *testing.T) {
+	if !netns.Inside(t) { // it asks for a router
 		return
 	}
 	first, _ := start(t, p2p.Options{Router: Router()})
@@ -81,7 +81,7 @@ func TestATakenPortIsNoticedBehindARouter(t *testing.T) {
 	}
 }
 
-func TestARelayAlsoTellsOthersWhetherTheyCanBeReached(t *testing.T) {
+func TestARelayIsAlsoAnAutoNATService(t *testing.T) {
 	_, inside := start(t, p2p.Options{Services: []p2p.Service{Relay}})
 	for _, want := range []protocol.ID{autonat.AutoNATProto, proto.ProtoIDv2Hop} {
 		if spoken := inside.Mux().Protocols(); !slices.Contains(spoken, want) {
