@@ -223,7 +223,7 @@ func (s *statusLine) progress(done, total int64) {
 	if s.started.IsZero() {
 		s.started, s.last = now, now
 	}
-	text, due := cli.ProgressWords(done, total, now.Sub(s.started)), now.Sub(s.last) >= cli.LineEvery
+	text, due := cli.ProgressText(done, total, now.Sub(s.started)), now.Sub(s.last) >= cli.LineEvery
 	if due {
 		s.last = now
 	}

@@ -1,6 +1,3 @@
-// Package cli is what the commands share: one place that turns errors into exit
-// codes, one way to print a result, and the frame of a cobra command. It holds no
-// logic of its own. Start at Main.
 package cli
 
 import (
@@ -16,15 +13,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Main runs a root command until it ends or SIGINT or SIGTERM arrives, prints an
-// error as one line on stderr and returns the exit code. A second signal ends the process
-// at once.
+// Main runs a root command until it ends or SIGINT or SIGTERM arrives, prints an error as one line
+// on stderr and returns the exit code. A second signal ends the process at once.
 func Main(root *cobra.Command) int {
 	ctx, stop := Interruptible()
 	defer stop()
 	root.SilenceErrors = true
 	root.SilenceUsage = true
-	root.SetFlagErrorFunc(badFlag)
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentFlags().Bool("json", false, "print the result as one JSON object, and an error as another on stderr")
 	root.Version = Version()
 	root.SetVersionTemplate(versionTemplate(WantsJSON(os.Args[1:])))
@@ -35,8 +31,8 @@ func Main(root *cobra.Command) int {
 	started := false
 	noteStart(root, &started)
 	ran, err := root.ExecuteContextC(ctx)
-	if err != nil && !started && !errors.Is(err, ErrUsage) { // cobra's own refusals: unknown command, required flag, flag group
-		err = refusal(ran, err)
+	if err != nil && !started && !errors.Is(err, ErrUsage) { // an error of cobra: unknown command, required flag, flag group
+		err = fromCobra(ran, err)
 	}
 	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("%w: %w", context.Canceled, err)
@@ -45,7 +41,7 @@ func Main(root *cobra.Command) int {
 	return Code(err)
 }
 
-// noteStart sets *started once the RunE of any command below cmd is entered.
+// noteStart makes the RunE of cmd and of all commands below it set *started.
 func noteStart(cmd *cobra.Command, started *bool) {
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -58,25 +54,25 @@ func noteStart(cmd *cobra.Command, started *bool) {
 	}
 }
 
-// cobrasUnknown is what cobra says about a verb below the root that it does not have.
-var cobrasUnknown = regexp.MustCompile(`^unknown command "(.*?)" for `)
+// unknownCommand matches the error of cobra for an unknown command below the root.
+var unknownCommand = regexp.MustCompile(`^unknown command "(.*?)" for `)
 
-// refusal puts an error of cobra's own into our words.
-func refusal(cmd *cobra.Command, err error) error {
-	line, _, _ := strings.Cut(err.Error(), "\n") // its advice follows
-	if typed := cobrasUnknown.FindStringSubmatch(line); typed != nil {
+// fromCobra converts an error of cobra into a usage error with our text.
+func fromCobra(cmd *cobra.Command, err error) error {
+	line, _, _ := strings.Cut(err.Error(), "\n") // the rest is advice
+	if typed := unknownCommand.FindStringSubmatch(line); typed != nil {
 		return unknownVerb(cmd, typed[1])
 	}
-	return Usagef("%s; see '%s --help'", groupWords(line), cmd.CommandPath())
+	return Usagef("%s; see '%s --help'", groupText(line), cmd.CommandPath())
 }
 
-// Group makes cmd a mere parent of verbs: anything but one of them is a usage error.
+// Group makes cmd the parent of verbs. Any other argument is a usage error.
 func Group(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 	cmd.AddCommand(verbs...)
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return Usagef("%s: name a command; see '%s --help'", cmd.Name(), cmd.CommandPath())
+			return Usagef("%s: a command is missing; see '%s --help'", cmd.Name(), cmd.CommandPath())
 		}
 		return unknownVerb(cmd, args[0])
 	}
@@ -93,36 +89,35 @@ type usageError struct{ msg string }
 func (e usageError) Error() string        { return e.msg }
 func (e usageError) Is(target error) bool { return target == ErrUsage }
 
-// Args wraps a check of positional arguments so that its refusal is a usage
-// error that shows how the command is written.
+// Args wraps a check of positional arguments: its error becomes a usage error that shows the
+// synopsis of the command.
 func Args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return Usagef("%s; write %s; see '%s --help'", surplus(args), cmd.UseLine(), cmd.CommandPath())
+			return Usagef("%s; write %s; see '%s --help'", argsText(args), cmd.UseLine(), cmd.CommandPath())
 		}
 		return nil
 	}
 }
 
-// surplus says what is wrong with positional arguments that were refused.
-func surplus(args []string) string {
+// argsText returns the text for positional arguments that were refused.
+func argsText(args []string) string {
 	if len(args) == 0 {
 		return "an argument is missing"
 	}
 	return fmt.Sprintf("unexpected argument %.80q", args[len(args)-1])
 }
 
-// JSON reports whether the command was asked for --json.
+// JSON reports whether the command has --json.
 func JSON(cmd *cobra.Command) bool {
 	on, err := cmd.Flags().GetBool("json")
 	return err == nil && on
 }
 
-// Print writes a result to stdout: v as one JSON object with --json, the words
-// otherwise.
-func Print(cmd *cobra.Command, v any, words string) error {
+// Print writes a result to stdout: v as one JSON object with --json, text otherwise.
+func Print(cmd *cobra.Command, v any, text string) error {
 	if !JSON(cmd) {
-		_, err := io.WriteString(cmd.OutOrStdout(), words)
+		_, err := io.WriteString(cmd.OutOrStdout(), text)
 		return err
 	}
 	return json.NewEncoder(cmd.OutOrStdout()).Encode(v)

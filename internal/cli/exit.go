@@ -15,19 +15,18 @@ import (
 const (
 	ExitOK          = 0
 	ExitFailed      = 1
-	ExitUsage       = 2   // the command line, or an input of the wrong kind
+	ExitUsage       = 2   // wrong command line, or an input of the wrong kind
 	ExitUntrusted   = 3   // signature, threshold, rollback, expiry, path
 	ExitNotFound    = 4   // not found or unreachable
-	ExitCorrupt     = 5   // bytes that are not what they must be
+	ExitCorrupt     = 5   // bytes that do not match their hash or format
 	ExitInterrupted = 130 // SIGINT or SIGTERM
 )
 
-// ErrUsage marks an error that the person at the keyboard mends on the
-// command line.
+// ErrUsage marks an error that a different command line avoids.
 var ErrUsage = errors.New("usage")
 
-// Code maps an error to the exit code of the process. It is the only place
-// that does. Packages below cmd say fs.ErrInvalid where they mean a usage error.
+// Code maps an error to the exit code of the process. No other place does. Packages below cmd wrap
+// fs.ErrInvalid for a usage error.
 func Code(err error) int {
 	switch {
 	case err == nil:
@@ -40,7 +39,7 @@ func Code(err error) int {
 		return ExitUntrusted
 	case errors.Is(err, cas.ErrCorrupt), errors.Is(err, manifest.ErrMalformed):
 		return ExitCorrupt
-	case errors.Is(err, file.ErrKind): // after ErrCorrupt, which a stranger's pipe in a store is
+	case errors.Is(err, file.ErrKind): // after ErrCorrupt, which also wraps a pipe found inside a store
 		return ExitUsage
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, cas.ErrUnreachable):
 		return ExitNotFound

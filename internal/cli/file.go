@@ -12,17 +12,16 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// OpenInput opens a file that the person named: a regular file, or a pipe such as a
-// shell's <(command). Anything else, and an empty file, is refused with words that say
-// what was expected there.
+// OpenInput opens a file that the command line names: a regular file, or a pipe such as <(command)
+// in a shell. The error for any other kind of file, or for an empty file, names what was expected.
 func OpenInput(path, what string) (*os.File, error) {
 	f, err := file.OpenInput(path)
 	if err != nil {
-		return nil, badInput(path, what, err)
+		return nil, inputError(path, what, err)
 	}
 	info, err := f.Stat()
 	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
-		err = empty(path, what)
+		err = emptyInput(path, what)
 	}
 	if err != nil {
 		f.Close()
@@ -31,8 +30,8 @@ func OpenInput(path, what string) (*os.File, error) {
 	return f, nil
 }
 
-// badInput says why a file that the person named cannot be read.
-func badInput(path, what string, err error) error {
+// inputError returns the error for an input file that cannot be read.
+func inputError(path, what string, err error) error {
 	var pe *fs.PathError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -42,32 +41,32 @@ func badInput(path, what string, err error) error {
 	case errors.Is(err, file.ErrKind) && errors.As(err, &pe):
 		return Usagef("%s %s: %v; name a file", what, path, pe.Err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("%s %s: the pipe is still open and gives nothing; end the program that writes to it", what, path)
+		return fmt.Errorf("%s %s: the pipe is still open; end the program that writes to it", what, path)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-func empty(path, what string) error {
+func emptyInput(path, what string) error {
 	return fmt.Errorf("%s %s: the file is empty (%w); make it again", what, path, cas.ErrCorrupt)
 }
 
-// ReadInput reads a whole file that the person named, at most max bytes of it.
+// ReadInput reads a file that the command line names, at most max bytes.
 func ReadInput(path, what string, max int64) ([]byte, error) {
 	data, err := file.ReadInput(path, max)
 	switch {
 	case errors.Is(err, file.ErrTooLarge):
 		return nil, Usagef("%s %s: more than %d bytes; is this the right file?", what, path, max)
 	case err != nil:
-		return nil, badInput(path, what, err)
+		return nil, inputError(path, what, err)
 	case len(data) == 0:
-		return nil, empty(path, what)
+		return nil, emptyInput(path, what)
 	}
 	return data, nil
 }
 
-// ReadMetadata reads a metadata file of one kind that the person named; belongs says which file
-// to name. Metadata of another kind is a usage error, anything else that is not metadata wraps
-// manifest.ErrMalformed. Nothing is judged but the form.
+// ReadMetadata reads a metadata file of one kind that the command line names; belongs describes the
+// file to name. Metadata of another kind is a usage error; for other content the error wraps
+// manifest.ErrMalformed. It checks the form only, not signatures or dates.
 func ReadMetadata(path, what string, kind manifest.Kind, belongs string) ([]byte, error) {
 	data, err := ReadInput(path, what, kind.Max())
 	if err != nil {

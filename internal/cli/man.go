@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// newMan makes the hidden command by which make install writes the man pages.
+// newMan returns the hidden command that writes the man pages for make install.
 func newMan(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:    "man FOLDER",
@@ -20,7 +20,7 @@ func newMan(root *cobra.Command) *cobra.Command {
 	}
 }
 
-// writeMan writes a page for a command and for each of its verbs.
+// writeMan writes a page for a command and for each command below it.
 func writeMan(cmd *cobra.Command, dir string) error {
 	name := strings.ReplaceAll(cmd.CommandPath(), " ", "-")
 	if err := os.WriteFile(filepath.Join(dir, name+".1"), []byte(manPage(cmd, name)), 0o644); err != nil {
@@ -34,7 +34,7 @@ func writeMan(cmd *cobra.Command, dir string) error {
 	return nil
 }
 
-// verbs are the commands below cmd that a person would call.
+// verbs returns the commands directly below cmd that have a page.
 func verbs(cmd *cobra.Command) []*cobra.Command {
 	var list []*cobra.Command
 	for _, c := range cmd.Commands() {
@@ -45,7 +45,7 @@ func verbs(cmd *cobra.Command) []*cobra.Command {
 	return list
 }
 
-// manPage is the page of one command in man(7), from the same words as its --help.
+// manPage returns the page of one command in man(7) format, with the texts of its --help.
 func manPage(cmd *cobra.Command, name string) string {
 	var w strings.Builder
 	fmt.Fprintf(&w, ".TH %s 1\n.SH NAME\n%s \\- %s\n", strings.ToUpper(roff(name)), roff(name), roff(cmd.Short))
@@ -87,7 +87,7 @@ func seeAlso(cmd *cobra.Command) string {
 	return strings.Join(pages, ", ")
 }
 
-// roff escapes what man(7) would take for its own.
+// roff escapes the characters with a meaning in man(7).
 func roff(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s)
 	lines := strings.Split(s, "\n")

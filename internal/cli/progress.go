@@ -16,38 +16,38 @@ import (
 )
 
 const (
-	// quiet is how long work may take before a bar appears.
-	quiet = 2 * time.Second
+	// barDelay is the time before the bars appear.
+	barDelay = 2 * time.Second
 
-	// LineEvery is how often a line of progress is written where there is no terminal.
+	// LineEvery is the interval of progress lines if stderr is not a terminal.
 	LineEvery = 10 * time.Second
 )
 
-// A Progress shows on stderr how far long work is: with bytes, rate and time left for each
-// file that is being read. On a terminal these are bars, once the whole has taken two
-// seconds; elsewhere it is a line every ten seconds.
+// A Progress shows the progress of long work on stderr, with bytes, rate and time left for each file
+// that is read. On a terminal it draws bars, after the first two seconds; elsewhere it writes a line
+// for each file every ten seconds.
 type Progress struct {
 	bars  *mpb.Progress
 	timer *time.Timer
 	stop  func()
 
 	mu    sync.Mutex
-	tasks []*task // without a terminal: what is going on
+	tasks []*task // in progress, without a terminal
 }
 
-// NewProgress starts the clock. Close must be called.
+// NewProgress starts a Progress. The caller must close it.
 func NewProgress(ctx context.Context) *Progress {
 	if !term.IsTerminal(int(os.Stderr.Fd())) {
 		return newLines(os.Stderr, time.NewTicker(LineEvery))
 	}
 	show := make(chan struct{})
 	return &Progress{
-		timer: time.AfterFunc(quiet, func() { close(show) }),
+		timer: time.AfterFunc(barDelay, func() { close(show) }),
 		bars:  mpb.NewWithContext(ctx, mpb.WithOutput(os.Stderr), mpb.WithWidth(40), mpb.WithRenderDelay(show)),
 	}
 }
 
-// newLines writes lines to w whenever tick ticks.
+// newLines returns a Progress that writes lines to w at each tick.
 func newLines(w io.Writer, tick *time.Ticker) *Progress {
 	p := &Progress{}
 	done := make(chan struct{})
@@ -65,26 +65,26 @@ func newLines(w io.Writer, tick *time.Ticker) *Progress {
 	return p
 }
 
-// write writes a line for each task that is going on.
+// write writes a line for each task in progress.
 func (p *Progress) write(w io.Writer, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range p.tasks {
-		fmt.Fprintf(w, "%s: %s\n", t.name, t.words(now))
+		fmt.Fprintf(w, "%s: %s\n", t.name, t.text(now))
 	}
 }
 
-// A task is something whose progress is written in lines.
+// A task is work whose progress is written in lines.
 type task struct {
 	name    string
 	started time.Time
-	files   bool // its numbers are things, not bytes
+	counts  bool // its numbers are files, not bytes
 	done    atomic.Int64
 	total   atomic.Int64
 }
 
 func (p *Progress) begin(name string, total int64, files bool) *task {
-	t := &task{name: name, started: time.Now(), files: files}
+	t := &task{name: name, started: time.Now(), counts: files}
 	t.total.Store(total)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -103,16 +103,16 @@ func (p *Progress) end(t *task) {
 	}
 }
 
-func (t *task) words(now time.Time) string {
-	if t.files {
+func (t *task) text(now time.Time) string {
+	if t.counts {
 		return fmt.Sprintf("%d of %d", t.done.Load(), t.total.Load())
 	}
-	return ProgressWords(t.done.Load(), t.total.Load(), now.Sub(t.started))
+	return ProgressText(t.done.Load(), t.total.Load(), now.Sub(t.started))
 }
 
-// ProgressWords says how far work is that has handled done of total bytes in a time: with
-// its rate and the time left, once there is one.
-func ProgressWords(done, total int64, took time.Duration) string {
+// ProgressText returns the progress of work that has done some of total bytes in a time, such as
+// "25%, 1.0 MiB of 4.0 MiB, 512 KiB/s, 6s left".
+func ProgressText(done, total int64, took time.Duration) string {
 	s := fmt.Sprintf("%d%%, %s of %s", percent(done, total), humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total)))
 	seconds := took.Seconds()
 	if done <= 0 || seconds <= 0 {
@@ -134,8 +134,8 @@ func percent(done, total int64) int64 {
 	return min(100, done*100/total)
 }
 
-// Watch returns r with its progress: bytes, rate, time left and, where Known is told of
-// any, the share that was stored already. Closing it ends it wherever it stands.
+// Watch returns a reader that shows the progress of reading r: bytes, rate, time left and, if Known
+// is called, the share that was stored already. Closing it ends the display.
 func (p *Progress) Watch(name string, size int64, r io.Reader) *Watched {
 	w := &Watched{Reader: r}
 	if p.bars == nil {
@@ -155,7 +155,7 @@ func (p *Progress) bytesBar(name string, size int64, more ...decor.Decorator) *m
 	}, more...)...))
 }
 
-// Bytes returns a function that is told how many of how many bytes are done.
+// Bytes returns a function to call with the bytes that are done.
 func (p *Progress) Bytes(name string) func(done, total int64) {
 	if p.bars == nil {
 		t := p.begin(name, 0, false)
@@ -173,7 +173,7 @@ func (p *Progress) Bytes(name string) func(done, total int64) {
 	}
 }
 
-// Count returns a function that is told how many things are done.
+// Count returns a function to call with the number of files that are done.
 func (p *Progress) Count(name string) func(done, total int) {
 	if p.bars == nil {
 		t := p.begin(name, 0, true)
@@ -203,16 +203,16 @@ func (p *Progress) Close() {
 	}
 }
 
-// A Watched is a file that is being read.
+// A Watched is a reader with a progress display.
 type Watched struct {
 	io.Reader
-	bar   *mpb.Bar // nil without a terminal
-	task  *task    // nil on a terminal
-	end   func()   // of the task
-	known atomic.Int64
+	bar    *mpb.Bar // nil without a terminal
+	task   *task    // nil on a terminal
+	end    func()   // of the task
+	stored atomic.Int64
 }
 
-// Read reads on and moves the bar.
+// Read reads and advances the display.
 func (w *Watched) Read(b []byte) (int, error) {
 	n, err := w.Reader.Read(b)
 	if w.bar != nil {
@@ -223,18 +223,18 @@ func (w *Watched) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Known counts n more bytes of the file that were stored already.
-func (w *Watched) Known(n int64) { w.known.Add(n) }
+// Known adds n bytes that were stored already.
+func (w *Watched) Known(n int64) { w.stored.Add(n) }
 
 func (w *Watched) share(s decor.Statistics) string {
-	known := w.known.Load()
+	known := w.stored.Load()
 	if known == 0 || s.Current == 0 {
 		return ""
 	}
 	return fmt.Sprintf(", %d%% stored already", min(100, known*100/s.Current))
 }
 
-// Close ends the bar.
+// Close ends the display.
 func (w *Watched) Close() error {
 	if w.bar != nil {
 		w.bar.Abort(false) // no effect on a bar that is complete

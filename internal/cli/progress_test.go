@@ -24,13 +24,13 @@ func TestProgressWords(t *testing.T) {
 		{1 << 20, 1 << 40, time.Second, "0%, 1.0 MiB of 1.0 TiB, 1.0 MiB/s, 291h16m15s left"},
 	}
 	for _, tt := range tests {
-		if got := ProgressWords(tt.done, tt.total, tt.took); got != tt.want {
+		if got := ProgressText(tt.done, tt.total, tt.took); got != tt.want {
 			t.Errorf("got %q, want %q", got, tt.want)
 		}
 	}
 }
 
-// lines is a writer that says when something was written.
+// lines is a writer with a channel that receives after a write.
 type lines struct {
 	mu      sync.Mutex
 	buf     bytes.Buffer
@@ -48,8 +48,7 @@ func (l *lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestProgressIsALineWithoutATerminal: what is being read has a line at each tick, and
-// what has ended has none.
+// A reader in progress has a line at each tick; a closed one has none.
 func TestProgressIsALineWithoutATerminal(t *testing.T) {
 	out := &lines{written: make(chan struct{}, 1)}
 	tick := time.NewTicker(time.Hour)

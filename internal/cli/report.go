@@ -11,58 +11,59 @@ import (
 	"syscall"
 )
 
-// Report prints an error as one line that starts with the command's name, or, with
-// asJSON, as one JSON object on one line: {"error": words, "exit_code": N}.
+// Report prints an error as one line that starts with the name of the command, or, with asJSON, as
+// one JSON object on one line: {"error": "…", "exit_code": N}.
 func Report(w io.Writer, name string, err error, asJSON bool) {
 	switch {
 	case err == nil:
 	case asJSON:
-		_ = json.NewEncoder(w).Encode(struct { // who reads stderr is gone, and the exit code says the rest
+		_ = json.NewEncoder(w).Encode(struct { // without a reader of stderr, the exit code must do
 			Error    string `json:"error"`
 			ExitCode int    `json:"exit_code"`
-		}{Words(err), Code(err)})
+		}{Message(err), Code(err)})
 	default:
-		fmt.Fprintf(w, "%s: %s\n", name, Words(err))
+		fmt.Fprintf(w, "%s: %s\n", name, Message(err))
 	}
 }
 
 var (
 	oneLine = strings.NewReplacer("\n", "; ", context.Canceled.Error(), "interrupted")
 
-	// invalid is what fs.ErrInvalid says beside the words that say it better.
+	// invalid matches the text of fs.ErrInvalid, which other text already explains.
 	invalid = regexp.MustCompile(`(: | \(|(\?) )invalid argument\)?`)
 
-	// absent is what fs.ErrNotExist says; it goes where the words before it say no.
-	absent = regexp.MustCompile(`: (file does not exist|no such file or directory)`)
-	denial = regexp.MustCompile(`\b(no|not|nothing|neither|nobody|none)\s`)
+	// notExist matches the text of fs.ErrNotExist. It is dropped if negation matches the text before it.
+	notExist = regexp.MustCompile(`: (file does not exist|no such file or directory)`)
+	negation = regexp.MustCompile(`\b(no|not|nothing|neither|nobody|none)\s`)
 
-	// one is a count of one before a plural.
-	one = regexp.MustCompile(`(^|[^0-9.,])1 (byte|block|file|pack|release|peer|source|machine|key|package|module|signature|channel|entry)s\b`)
+	// singular matches a count of one before a plural.
+	singular = regexp.MustCompile(`(^|[^0-9.,])1 (byte|block|file|pack|release|peer|source|machine|key|package|module|signature|channel|entry)s\b`)
 
-	// temporary is the hidden name under which a file is written before it is whole.
-	temporary = regexp.MustCompile(`(^|[/ ])\.([^/ :]+)\.[0-9]{5,}\b`)
+	// tempName matches the name of a temporary file of package atomicfile.
+	tempName = regexp.MustCompile(`(^|[/ ])\.([^/ :]+)\.[0-9]{5,}\b`)
 )
 
-// Words is an error as one line for people: without what Go's library says of numbers, durations
-// and JSON, without the names that Go and the kernel have for it where words stand already, without temporary names, and in the singular.
-func Words(err error) string {
-	s := plain(temporary.ReplaceAllString(oneLine.Replace(err.Error()), "$1$2"))
-	s = one.ReplaceAllString(s, "${1}1 $2")
-	if !errors.Is(err, syscall.EINVAL) { // of the kernel, nothing else says what is wrong
+// Message returns an error as one line for an operator. It replaces texts of Go's library about numbers,
+// durations and JSON, drops texts of Go and the kernel that repeat ours, removes temporary file
+// names, and writes "1 block" for "1 blocks".
+func Message(err error) string {
+	s := replaceLibraryTexts(tempName.ReplaceAllString(oneLine.Replace(err.Error()), "$1$2"))
+	s = singular.ReplaceAllString(s, "${1}1 $2")
+	if !errors.Is(err, syscall.EINVAL) { // of the kernel: no other text names the cause
 		s = invalid.ReplaceAllString(s, "$2")
 	}
 	return withoutAbsent(s)
 }
 
-// withoutAbsent drops "file does not exist" behind words like "no root in it".
+// withoutAbsent drops "file does not exist" after texts such as "no root in it".
 func withoutAbsent(s string) string {
 	out, from := "", 0
-	for _, at := range absent.FindAllStringIndex(s, -1) {
+	for _, at := range notExist.FindAllStringIndex(s, -1) {
 		said := s[:at[0]]
 		if i := strings.LastIndex(said, ": "); i >= 0 {
 			said = said[i+2:]
 		}
-		if denial.MatchString(said) {
+		if negation.MatchString(said) {
 			out += s[from:at[0]]
 			from = at[1]
 		}

@@ -22,7 +22,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-func TestWordsHaveNoTails(t *testing.T) {
+func TestMessagesHaveNoLibraryText(t *testing.T) {
 	tests := []struct {
 		err  error
 		want string
@@ -77,7 +77,7 @@ func TestWordsHaveNoTails(t *testing.T) {
 		{fmt.Errorf("manifest m: not JSON (%w); was it copied whole?", asJSON("[]")), "manifest m: JSON with array where something else belongs; was it copied whole?"},
 	}
 	for _, tt := range tests {
-		if got := Words(tt.err); got != tt.want && got+" " != tt.want {
+		if got := Message(tt.err); got != tt.want && got+" " != tt.want {
 			t.Errorf("%q: got %q, want %q", tt.err, got, tt.want)
 		}
 	}
@@ -85,7 +85,7 @@ func TestWordsHaveNoTails(t *testing.T) {
 
 func errOf[T any](_ T, err error) error { return err }
 
-// asJSON is the error of encoding/json for a text.
+// asJSON returns the error of encoding/json for a text.
 func asJSON(text string) error {
 	var v struct{ Signed struct{ Type string } }
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
@@ -96,8 +96,8 @@ func asJSON(text string) error {
 	return d.Decode(&v)
 }
 
-// What is wrong with flags is said without the words of Go, pflag and cobra.
-func TestWordsForFlags(t *testing.T) {
+// Errors of flags have our text, not those of Go, pflag and cobra.
+func TestFlagErrors(t *testing.T) {
 	for line, want := range map[string]string{
 		"--num x":                    "--num x: not a whole number; see 'tool do --help'",
 		"--num 99999999999999999999": "--num 99999999999999999999: too large or too small a number; see",
@@ -128,7 +128,7 @@ func TestWordsForFlags(t *testing.T) {
 		cmd.MarkFlagsMutuallyExclusive("one", "two")
 		cmd.MarkFlagsRequiredTogether("left", "right")
 		root := &cobra.Command{Use: "tool", SilenceErrors: true, SilenceUsage: true}
-		root.SetFlagErrorFunc(badFlag)
+		root.SetFlagErrorFunc(flagError)
 		root.AddCommand(cmd)
 		root.SetArgs(append([]string{"do"}, strings.Fields(line)...))
 		ran, err := root.ExecuteC()
@@ -137,15 +137,15 @@ func TestWordsForFlags(t *testing.T) {
 			continue
 		}
 		if !errors.Is(err, ErrUsage) {
-			err = refusal(ran, err)
+			err = fromCobra(ran, err)
 		}
-		if got := Words(err); !strings.HasPrefix(got, want) {
+		if got := Message(err); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: got %q, want %q", line, got, want)
 		}
 	}
 }
 
-func TestWordsForFlagsOfTheStandardLibrary(t *testing.T) {
+func TestStandardLibraryFlagErrors(t *testing.T) {
 	for line, want := range map[string]string{
 		"-num x":    "--num x: not a whole number",
 		"-yes=x":    "--yes x: not true or false; write --yes alone, or --yes=false",
@@ -183,7 +183,7 @@ func TestErrorIsOneObjectWithJSON(t *testing.T) {
 	}
 }
 
-func TestJSONIsSeenWhateverElseIsWrong(t *testing.T) {
+func TestJSONFlagIsFoundBesideWrongArguments(t *testing.T) {
 	for want, rows := range map[bool][][]string{
 		true:  {{"--json"}, {"fech", "--json"}, {"-json"}, {"--x", "--json=true"}},
 		false: {nil, {"--jso"}, {"--json=false"}, {"run", "--", "--json"}},
@@ -230,7 +230,7 @@ func TestSuggestions(t *testing.T) {
 	}
 }
 
-func TestErrorsOfFilesKeepTheirClass(t *testing.T) {
+func TestInputFileErrorsKeepTheirExitCode(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, path := range []string{"no/such/folder", "."} {
 		_, err := ReadInput(path, "key", 10)

@@ -7,9 +7,8 @@ import (
 	"syscall"
 )
 
-// Interruptible returns a context that ends at the first SIGINT or SIGTERM. The second one
-// ends the process at once with ExitInterrupted, whatever it waits for. stop gives the
-// signals back.
+// Interruptible returns a context that ends at the first SIGINT or SIGTERM. The second signal ends
+// the process at once with ExitInterrupted. stop restores the default handling of signals.
 func Interruptible() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals, done := make(chan os.Signal, 2), make(chan struct{})

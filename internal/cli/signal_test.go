@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestMain lets the tests run a program that does not heed its context.
+// TestMain lets the tests run a program that ignores the end of its context.
 func TestMain(m *testing.M) {
 	if os.Getenv("PHASE_TEST_DEAF") == "" {
 		os.Exit(m.Run())
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	select {}
 }
 
-func TestTheSecondSignalEndsAProgramThatDoesNotListen(t *testing.T) {
+func TestTheSecondSignalEndsTheProgram(t *testing.T) {
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
 			// a shell that starts it in the background has it ignore SIGINT

@@ -13,9 +13,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Suggest returns ` (did you mean "NAME"?)` for the name that is most like what was
-// typed, or "" when none is near: one mistake in every three letters, at least one. The
-// dashes before a flag are no letters of its name.
+// Suggest returns ` (did you mean "NAME"?)` for the name nearest to the typed one, or "" if none is
+// near: at most one mistake for every three letters, but at least one. Leading dashes of flags are
+// not compared.
 func Suggest(typed string, names []string) string {
 	bare := strings.TrimLeft(typed, "-")
 	best, least := "", max(1, len(bare)/3)+1
@@ -31,8 +31,7 @@ func Suggest(typed string, names []string) string {
 	return fmt.Sprintf(" (did you mean %q?)", best)
 }
 
-// distance is the number of letters to insert, delete, replace or swap with their
-// neighbour to turn a into b (optimal string alignment).
+// distance returns the edit distance of a and b with transpositions (optimal string alignment).
 func distance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
@@ -57,7 +56,7 @@ func distance(a, b string) int {
 	return rows[len(a)][len(b)]
 }
 
-// unknownVerb refuses a verb that cmd does not have.
+// unknownVerb returns the usage error for a command that does not exist below cmd.
 func unknownVerb(cmd *cobra.Command, typed string) error {
 	var names []string
 	for _, c := range cmd.Commands() {
@@ -68,9 +67,9 @@ func unknownVerb(cmd *cobra.Command, typed string) error {
 	return Usagef("unknown command %.40q for %q%s; see '%s --help'", typed, cmd.CommandPath(), Suggest(typed, names), cmd.CommandPath())
 }
 
-// badFlag says what is wrong with a flag. Where a verb is expected and what stands there
-// is none, it is the verb that is wrong: its flags are unknown for that reason.
-func badFlag(cmd *cobra.Command, err error) error {
+// flagError returns the usage error for a wrong flag. If cmd has subcommands and the first argument is
+// none of them, the error is about that argument: its flags are unknown for the same reason.
+func flagError(cmd *cobra.Command, err error) error {
 	if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
 		return unknownVerb(cmd, args[0])
 	}
@@ -81,13 +80,13 @@ func badFlag(cmd *cobra.Command, err error) error {
 	case errors.As(err, &unknown):
 		words = unknownFlag(cmd.Flags(), unknown)
 	case errors.As(err, &value):
-		words = badValue(value.GetFlag().Name, value.GetValue(), value.GetFlag().Value.Type(), value.Unwrap())
+		words = valueText(value.GetFlag().Name, value.GetValue(), value.GetFlag().Value.Type(), value.Unwrap())
 	}
 	return Usagef("%s; see '%s --help'", words, cmd.CommandPath())
 }
 
-// unknownFlag says which flag there is not, and which one is most like it. What has one dash
-// is a name too: no command has short flags but -h.
+// unknownFlag returns the text for an unknown flag, with the flag nearest to it. An argument with one
+// dash is treated as a name too, as no command has short flags except -h.
 func unknownFlag(set *pflag.FlagSet, err *pflag.NotExistError) string {
 	var names []string
 	set.VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
@@ -106,11 +105,12 @@ var (
 	invalidValue  = regexp.MustCompile(`^invalid (?:boolean )?value "(.*)" for (?:flag )?-(\S+): (.*)$`)
 )
 
-// StdFlag puts the refusal of a stdlib flag set into the words of the other commands.
+// StdFlag converts the error of a flag set of the standard library into the text that cobra commands
+// have for it.
 func StdFlag(set *flag.FlagSet, err error) error {
 	if found := invalidValue.FindStringSubmatch(err.Error()); found != nil {
-		if kind := kindOf(set.Lookup(found[2])); kind != "" {
-			return errors.New(badValue(found[2], found[1], kind, errors.New(found[3])))
+		if kind := stdKind(set.Lookup(found[2])); kind != "" {
+			return errors.New(valueText(found[2], found[1], kind, errors.New(found[3])))
 		}
 	}
 	found := undefinedFlag.FindStringSubmatch(err.Error())
@@ -122,8 +122,8 @@ func StdFlag(set *flag.FlagSet, err error) error {
 	return fmt.Errorf("unknown flag: --%.40s%s", found[1], Suggest("--"+found[1], names))
 }
 
-// kindOf names the kind of a stdlib flag as pflag does, "" for one with a kind of its own.
-func kindOf(f *flag.Flag) string {
+// stdKind returns the kind of a standard library flag as pflag names it, or "" for other types.
+func stdKind(f *flag.Flag) string {
 	get, ok := f.Value.(flag.Getter)
 	if !ok {
 		return ""
@@ -139,8 +139,7 @@ func kindOf(f *flag.Flag) string {
 	return ""
 }
 
-// WantsJSON reports whether the arguments of a command ask for --json, whatever else is
-// wrong with them.
+// WantsJSON reports whether arguments contain --json, even if others of them are wrong.
 func WantsJSON(args []string) bool {
 	if end := slices.Index(args, "--"); end >= 0 {
 		args = args[:end]

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// strictCompletion makes cobra's completion verb refuse a shell that it has no script for.
+// strictCompletion makes cobra's completion command return an error for an unknown shell.
 func strictCompletion(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	completion := child(root, "completion")
@@ -28,7 +28,7 @@ func strictCompletion(root *cobra.Command) {
 	}
 }
 
-// strictHelp makes cobra's help verb refuse a command that there is not.
+// strictHelp makes cobra's help command return an error for an unknown command.
 func strictHelp(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	help := child(root, "help")

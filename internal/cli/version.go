@@ -7,10 +7,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is the commit's name, which `make binaries` gives the linker.
+// version is the commit, which `make binaries` sets through the linker.
 var version string
 
-// Version is what the program was built from: the commit, or a module version.
+// Version returns the commit or the module version that the program was built from.
 func Version() string {
 	if version != "" {
 		return version
@@ -27,7 +27,7 @@ func Version() string {
 	return info.Main.Version
 }
 
-// versionTemplate is what --version prints, as cobra wants it.
+// versionTemplate returns the output of --version as a template of cobra.
 func versionTemplate(asJSON bool) string {
 	if asJSON {
 		return `{"version":"{{.Version}}"}` + "\n"
@@ -35,11 +35,11 @@ func versionTemplate(asJSON bool) string {
 	return "{{.Name}} {{.Version}}\n"
 }
 
-// newVersion is a verb that every command has.
+// newVersion returns the version command.
 func newVersion(name string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
-		Short:   "Say which version this is",
+		Short:   "Print the version",
 		Example: "  " + name + " version",
 		Args:    Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -10,8 +10,8 @@ import (
 
 const quoted = `("(?:[^"\\]|\\.)*")`
 
-// goWords are what Go's library says of a value, and what a person is told of it.
-var goWords = []struct {
+// libraryTexts replace texts of Go's library about a value by texts for an operator.
+var libraryTexts = []struct {
 	library *regexp.Regexp
 	ours    string
 }{
@@ -27,21 +27,21 @@ var goWords = []struct {
 	{regexp.MustCompile(`encoding/hex: (?:invalid byte: U\+[0-9A-F]+ '(?:\\.|[^'])*'|odd length hex string)`), `not hexadecimal`},
 	{regexp.MustCompile(`illegal base64 data at input byte \d+`), `not base64`},
 
-	{regexp.MustCompile(`(not JSON[^:;(]*?)(?:: not JSON| \(not JSON\))`), `$1`}, // said twice by now
+	{regexp.MustCompile(`(not JSON[^:;(]*?)(?:: not JSON| \(not JSON\))`), `$1`}, // the text would be there twice
 	{regexp.MustCompile(`not JSON \(JSON with (.*? belongs)\)`), `JSON with $1`},
 }
 
-// plain puts what Go's library says of a value into words for people.
-func plain(s string) string {
-	for _, w := range goWords {
+// replaceLibraryTexts replaces the texts of Go's library about a value.
+func replaceLibraryTexts(s string) string {
+	for _, w := range libraryTexts {
 		s = w.library.ReplaceAllString(s, w.ours)
 	}
 	return s
 }
 
-// badValue says why the flag name of a kind (int, bool, duration …) does not take a value. A flag
-// with a kind of its own says it itself.
-func badValue(name, value, kind string, cause error) string {
+// valueText returns the text for a value that the flag name of a kind (int, bool, duration …) does not
+// accept. For other kinds it is the error of the flag itself.
+func valueText(name, value, kind string, cause error) string {
 	shown := fmt.Sprintf("--%s %.80s", name, value)
 	if q := strconv.Quote(value); q != `"`+value+`"` || strings.TrimSpace(value) != value || value == "" {
 		shown = fmt.Sprintf("--%s %.80s", name, q)
@@ -57,19 +57,19 @@ func badValue(name, value, kind string, cause error) string {
 	case kind == "duration" && !errors.Is(cause, ErrUsage):
 		return shown + ": not a duration; write it with a unit, such as 5s or 12h"
 	}
-	return shown + ": " + Words(cause)
+	return shown + ": " + Message(cause)
 }
 
-// Refusals of cobra's groups of flags.
+// Errors of cobra about groups of flags.
 var (
 	noneOfGroup = regexp.MustCompile(`^at least one of the flags in the group \[(.*)\] is required$`)
 	twoOfGroup  = regexp.MustCompile(`^if any flags in the group \[.*\] are set none of the others can be; \[(.*)\] were all set$`)
 	partOfGroup = regexp.MustCompile(`^if any flags in the group \[(.*)\] are set they must all be set; missing \[(.*)\]$`)
 )
 
-// groupWords says what is wrong with flags that belong together or exclude each other. Another
-// line stays as it is.
-func groupWords(line string) string {
+// groupText returns our text for an error of cobra about flags that belong together or exclude each
+// other, and any other line unchanged.
+func groupText(line string) string {
 	flags := func(names, between string) string { return "--" + strings.Join(strings.Fields(names), between+"--") }
 	if m := noneOfGroup.FindStringSubmatch(line); m != nil {
 		return "a flag is missing; give " + flags(m[1], " or ")
