@@ -13,9 +13,9 @@ import (
 	"testing"
 )
 
-const top = "../.." // of the module, seen from here
+const top = "../.." // folder of the module
 
-// listed is what we read of go list's answer.
+// listed has the fields that are read from the output of go list.
 type listed struct {
 	ImportPath string
 	Doc        string
@@ -59,7 +59,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		t.Fatalf("go list names %d of our packages: the test looks in the wrong place", len(packages))
 	}
 	for _, p := range packages {
-		for _, b := range breaches(p.ImportPath, p.Imports) {
+		for _, b := range violations(p.ImportPath, p.Imports) {
 			t.Error(b)
 		}
 	}
@@ -82,7 +82,7 @@ func TestProgramsDoNotLinkWhatTheyMustNotContain(t *testing.T) {
 	}
 }
 
-func TestEveryPackageSaysWhatItOwns(t *testing.T) {
+func TestEveryPackageHasAComment(t *testing.T) {
 	for _, p := range list(t) {
 		if p.Doc == "" && len(p.GoFiles) > 0 {
 			t.Errorf("%s has no package comment; write a doc.go", p.ImportPath)
@@ -90,7 +90,7 @@ func TestEveryPackageSaysWhatItOwns(t *testing.T) {
 	}
 }
 
-func TestTreeNamesNoRegistryAndLeavesNothingOpen(t *testing.T) {
+func TestNoFileHasAForbiddenText(t *testing.T) {
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(output(t, "git", "-c", "safe.directory=*", "ls-files", "-z")), "\x00"), "\x00") {
 		data, err := os.ReadFile(filepath.Join(top, name))
 		if errors.Is(err, os.ErrNotExist) {
@@ -99,49 +99,49 @@ func TestTreeNamesNoRegistryAndLeavesNothingOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range append(faults(name, string(data)), verifies(name, string(data))...) {
+		for _, f := range append(forbidden(name, string(data)), verifies(name, string(data))...) {
 			t.Error(f)
 		}
 	}
 }
 
-// The tests above are worth something only if they can fail.
-func TestRulesCatchABreach(t *testing.T) {
+// The rules of imports find a forbidden import.
+func TestImportRulesFindABreach(t *testing.T) {
 	tests := []struct {
 		name, pkg, imp string
 		want           string // part of the finding, "" for none
 	}{
-		{"boot client signs", "bootclient", module + "/signer", "cannot sign"},
+		{"boot client signs", "bootclient", module + "/signer", "no code that signs"},
 		{"publisher imports boot client", "publisher", module + "/bootclient", "publisher imports bootclient"},
 		{"boot client imports publisher", "bootclient", module + "/publisher", "bootclient imports publisher"},
-		{"cas knows manifest", "cas", module + "/manifest", "cas imports manifest"},
-		{"subpackage too", "cas/castest", module + "/manifest", "cas/castest imports manifest"},
-		{"manifest goes to the network", "manifest", "net/http", "no network where trust is decided"},
-		{"plasm takes the command's frame", "plasm", module + "/internal/cli", "plasm imports internal/cli"},
-		{"boot client reads the image builder", "bootclient", module + "/imagebuild", "bootclient imports imagebuild"},
+		{"cas imports manifest", "cas", module + "/manifest", "cas imports manifest"},
+		{"subpackage of cas imports manifest", "cas/castest", module + "/manifest", "cas/castest imports manifest"},
+		{"manifest uses the network", "manifest", "net/http", "must not use the network"},
+		{"plasm imports the commands' framework", "plasm", module + "/internal/cli", "plasm imports internal/cli"},
+		{"boot client imports the image builder", "bootclient", module + "/imagebuild", "bootclient imports imagebuild"},
 		{"command imports command", "cmd/plasmd", module + "/cmd/phase-sign", "cmd/plasmd imports cmd/phase-sign"},
 		{"publisher's keys come with a release", "signer/key", module + "/signer", "nothing that makes or signs a release"},
 		{"a second judge in the signer", "signer", goTUF + "/metadata", "only manifest decides"},
 		{"a second judge in the boot client", "bootclient/resolve", goTUF + "/metadata/trustedmetadata", "only manifest decides"},
 		{"a second judge in the publisher", "publisher", goTUF + "/metadata/updater", "verifies with manifest"},
 		{"package without a row", "newthing", "fmt", "no row"},
-		{"name that only starts alike", "castle", "fmt", "no row"},
+		{"package whose name starts like another", "castle", "fmt", "no row"},
 
-		{"boot client reads the modes", "bootclient", module + "/modes", ""},
+		{"boot client imports the modes", "bootclient", module + "/modes", ""},
 		{"manifest reads TUF", "manifest", goTUF + "/metadata", ""},
 		{"publisher builds a timestamp", "publisher/repo", goTUF + "/metadata", ""},
-		{"manifest knows cas", "manifest", module + "/cas", ""},
-		{"command wires", "cmd/phase-sign", module + "/signer", ""},
+		{"manifest imports cas", "manifest", module + "/cas", ""},
+		{"command imports signer", "cmd/phase-sign", module + "/signer", ""},
 		{"standard library", "publisher", "net/http", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			wants(t, breaches(module+"/"+tt.pkg, []string{tt.imp}), tt.want)
+			wants(t, violations(module+"/"+tt.pkg, []string{tt.imp}), tt.want)
 		})
 	}
 }
 
-func TestTextsCatchAFault(t *testing.T) {
+func TestForbiddenTextsAreFound(t *testing.T) {
 	host := texts[0].String()
 	tests := []struct{ name, path, content, want string }{
 		{"host name in a script", "scripts/x.sh", "fetch https://" + host + "/x", "apt"},
@@ -151,7 +151,7 @@ func TestTextsCatchAFault(t *testing.T) {
 		{"clean", "cas/cas.go", "package cas", ""},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { wants(t, faults(tt.path, tt.content), tt.want) })
+		t.Run(tt.name, func(t *testing.T) { wants(t, forbidden(tt.path, tt.content), tt.want) })
 	}
 }
 
@@ -170,7 +170,7 @@ func TestASignatureIsVerifiedWhereTheTableAllowsIt(t *testing.T) {
 	}
 }
 
-// wants checks that findings contain the text, or that there are none when it is empty.
+// wants checks that the findings contain want, or that there are none if want is empty.
 func wants(t *testing.T, found []string, want string) {
 	t.Helper()
 	all := strings.Join(found, "\n")

@@ -1,5 +1,7 @@
-// Package arch holds the tests that keep the tree as DESIGN.md draws it: imports that
-// point one way, a package comment everywhere, and no text that ties the tree to one
-// machine. It has no code of its own; start at rules_test.go, whose tables give each
-// rule and its reason. A new package fails the test until it has its row.
+// Package arch has the tests for the structure of the tree: imports follow DESIGN.md, every
+// package has a comment, and no file names a package registry or an unfinished task. It has no
+// other code and no callers.
+//
+// Start at rules_test.go: its tables have each rule with the reason. A new package fails the
+// test until it has a row there.
 package arch

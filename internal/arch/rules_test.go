@@ -8,20 +8,19 @@ import (
 
 const module = "github.com/phaseboot/phaseboot"
 
-// A rule says which of our packages a package may import. Both are paths below the
-// module; one that ends in /... stands for everything below it too. Test files are
-// free.
+// A rule lists the packages of this module that a package may import. Paths are relative to the
+// module; a path that ends in /... includes all packages below it. Test files may import anything.
 type rule struct {
 	pkg    string
 	may    []string
 	reason string
 }
 
-// rules are read top down; the first row that fits a package is its rule.
+// The first row that matches a package is its rule.
 var rules = []rule{
-	{"cas", []string{"internal/car"}, "bytes and hashes know nothing of trust, network or disk"},
-	{"cas/...", []string{"cas/...", "internal/car", "internal/atomicfile", "internal/file"}, "bytes and hashes know nothing of trust or network"},
-	{"manifest/...", []string{"manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/refusal"}, "trust is decided from bytes alone"},
+	{"cas", []string{"internal/car"}, "cas names and checks bytes; the disk, the network and trust are elsewhere"},
+	{"cas/...", []string{"cas/...", "internal/car", "internal/atomicfile", "internal/file"}, "cas stores and checks bytes; it must not use the network or decide trust"},
+	{"manifest/...", []string{"manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/refusal"}, "manifest decides trust from bytes alone"},
 
 	{
 		"signer/key",
@@ -31,7 +30,7 @@ var rules = []rule{
 	{
 		"signer/...",
 		[]string{"signer/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/ipnsname", "internal/refusal"},
-		"keys stay where the ceremony is: nothing that serves or boots is near them",
+		"release keys are used only in a ceremony, without code that serves or boots",
 	},
 	{
 		"publisher/repo",
@@ -56,7 +55,7 @@ var rules = []rule{
 	{
 		"publisher/...",
 		[]string{"publisher/...", "manifest/...", "cas/...", "internal/p2p/...", "internal/gateway", "internal/bitswap", "internal/limit", "internal/atomicfile", "internal/file", "internal/ed25519pem", "internal/ipnsname"},
-		"a publisher has no release key and shares no code path with the machine that must distrust it",
+		"a publisher holds no release key, and shares no code with the machine that verifies what it sends",
 	},
 	{"bootclient/timing", []string{"internal/gateway"}, "a leaf: a table of times"},
 	{"bootclient/report", []string{"bootclient/timing", "internal/bootargs"}, "it records what the other rooms do, and knows none of them"},
@@ -67,25 +66,26 @@ var rules = []rule{
 	},
 	{
 		"bootclient/...",
-		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
-		"what boots cannot sign or publish",
+		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/printable", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
+		"a booting machine has no code that signs or publishes",
 	},
-	{"modes", nil, "boot policies are data that both the image and the boot read"},
+	{"modes", nil, "boot modes are data that both the image builder and the boot client read"},
 	{
 		"imagebuild/...",
 		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/bootfile", "internal/kmod", "internal/refusal"},
-		"an image is made of packages and one root.json, without keys or network of ours",
+		"an image is built from packages and one root.json, without keys and without our network code",
 	},
-	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file", "internal/ed25519pem", "internal/refusal"}, "a job's host has neither keys of ours nor a network"},
+	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file", "internal/ed25519pem", "internal/refusal"}, "the host of a job has no keys and no network"},
 
-	{"internal/gateway", []string{"cas", "internal/car", "internal/limit", "internal/file"}, "it moves blocks; what they mean is not its business"},
-	{"internal/bitswap", []string{"cas", "internal/limit"}, "it moves blocks; what they mean is not its business"},
-	{"internal/p2p/...", []string{"internal/p2p/...", "internal/gateway", "internal/bitswap", "cas"}, "it moves blocks; what they mean is not its business"},
+	{"internal/gateway", []string{"cas", "internal/car", "internal/limit", "internal/file"}, "it transfers blocks and does not interpret them"},
+	{"internal/bitswap", []string{"cas", "internal/limit"}, "it transfers blocks and does not interpret them"},
+	{"internal/p2p/...", []string{"internal/p2p/...", "internal/gateway", "internal/bitswap", "cas"}, "it transfers blocks and does not interpret them"},
 	{"internal/limit", nil, "a leaf"},
+	{"internal/printable", nil, "a leaf"},
 	{"internal/car", nil, "a leaf: the store on disk and the gateway frame blocks alike"},
-	{"internal/bootfile/...", []string{"internal/bootfile"}, "a leaf: signer and machine judge a kernel by the same rules, and share nothing else"},
+	{"internal/bootfile/...", []string{"internal/bootfile"}, "a leaf: signer and machine check a kernel by the same rules"},
 	{"internal/atomicfile", []string{"internal/file"}, "a leaf"},
-	{"internal/bootargs", []string{"internal/refusal"}, "a leaf: the machine and the image builder read one grammar"},
+	{"internal/bootargs", []string{"internal/refusal"}, "a leaf: the machine and the image builder parse the kernel command line in the same way"},
 	{"internal/kmod", nil, "a leaf: the machine loads modules by the names that the image builder writes"},
 	{"internal/file/...", []string{"internal/refusal"}, "a leaf"},
 	{"internal/refusal", nil, "a leaf"},
@@ -95,21 +95,21 @@ var rules = []rule{
 	{"internal/netns", nil, "a leaf"},
 	{"internal/vault/...", []string{"internal/vault/..."}, "a KMS plugin is a program of its own"},
 	{"internal/arch", nil, "a leaf"},
-	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile", "internal/file"}, "the frame of every command, and no command's logic"},
-	{"bench/store", []string{"cas/..."}, "it measures the store alone"},
+	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile", "internal/file"}, "the framework of all commands, without the logic of any"},
+	{"bench/store", []string{"cas/..."}, "it measures only the store"},
 	{"bench/net", []string{"internal/ipnsname", "internal/p2p", "internal/gateway", "cas/..."}, "it runs the commands, and hostile peers of its own"},
-	{"bench/siege", []string{"publisher/...", "signer/...", "manifest", "cas", "internal/p2p", "internal/gateway"}, "it runs a whole publisher"},
-	{"internal/e2e/...", []string{"..."}, "the whole system at once"},
-	{"docs", nil, "documents; their tests run the commands that they show"},
+	{"bench/siege", []string{"publisher/...", "signer/...", "manifest", "cas", "internal/p2p", "internal/gateway"}, "it attacks a running publisher"},
+	{"internal/e2e/...", []string{"..."}, "it tests the whole system"},
+	{"docs", nil, "the tests of the documents run the commands that they show"},
 
 	{
 		"cmd/...",
 		[]string{"publisher/...", "bootclient/...", "imagebuild/...", "modes", "signer/...", "plasm/...", "manifest/...", "cas/...", "internal/..."},
-		"flags and wiring; a command never imports another",
+		"commands have flags and wiring; a command never imports another",
 	},
 }
 
-// A ban is an import from outside the module that a package must not have itself. An import that
+// A ban lists packages outside the module that a package must not import itself. An import that
 // ends in /... stands for everything below it too.
 type ban struct {
 	pkg    string
@@ -129,16 +129,16 @@ var bans = []ban{
 	{"internal/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
 	{"publisher/...", []string{goTUF + "/metadata/trustedmetadata", goTUF + "/metadata/updater"}, "it builds snapshots and timestamps from go-tuf's types, and verifies with manifest"},
 
-	{"cas/...", []string{"net", "net/http", "os/exec"}, "cas names and checks bytes; sources bring them"},
-	{"manifest/...", []string{"net", "net/http", "os/exec"}, "no network where trust is decided"},
-	{"signer/...", []string{"net/http"}, "a ceremony works on a machine without network"},
-	{"plasm/...", []string{"net", "net/http", "os/exec"}, "a job's host grants what it names, and names none of these"},
-	{"bootclient/...", []string{"github.com/spf13/cobra"}, "it lives in an initramfs"},
+	{"cas/...", []string{"net", "net/http", "os/exec"}, "cas stores and checks bytes; it must not use the network or run programs"},
+	{"manifest/...", []string{"net", "net/http", "os/exec"}, "manifest decides trust; it must not use the network or run programs"},
+	{"signer/...", []string{"net/http"}, "a signing ceremony must work on a machine without network"},
+	{"plasm/...", []string{"net", "net/http", "os/exec"}, "the host of a job grants it no network and no programs"},
+	{"bootclient/...", []string{"github.com/spf13/cobra"}, "the initramfs must stay small"},
 	{"internal/atomicfile", []string{"net", "net/http", "os/exec"}, "a leaf"},
 	{"internal/file", []string{"net", "net/http", "os/exec"}, "a leaf"},
 }
 
-// fits reports whether a path below the module is pkg, or below it for "pkg/...".
+// fits reports whether a path matches a pattern: "pkg", or "pkg/..." for all below it too.
 func fits(pattern, path string) bool {
 	if pattern == "..." {
 		return true
@@ -147,8 +147,8 @@ func fits(pattern, path string) bool {
 	return path == base || tree && strings.HasPrefix(path, base+"/")
 }
 
-// breaches lists what is wrong with a package's imports, in words.
-func breaches(path string, imports []string) []string {
+// violations returns a message for each import of a package that breaks a rule or a ban.
+func violations(path string, imports []string) []string {
 	own, ok := strings.CutPrefix(path, module+"/")
 	if !ok {
 		return nil
@@ -201,33 +201,33 @@ func verifies(path, content string) []string {
 	return found
 }
 
-// A text must not appear in the tree. Words are written in pieces so that this file
-// keeps its own rule.
+// A text is a string that no file may contain. It is written in pieces so that this file does not
+// contain it.
 type text struct {
 	pieces []string
-	in     string // suffix of the files that it is about, "" for all
+	in     string // suffix of the names of the files, "" for all
 	reason string
 }
 
 func (t text) String() string { return strings.Join(t.pieces, "") }
 
 var texts = []text{
-	{pieces: []string{"deb.", "debian.org"}, reason: "mirrors come from the host's own apt"},
-	{pieces: []string{"security.", "debian.org"}, reason: "mirrors come from the host's own apt"},
-	{pieces: []string{"ftp.", "debian.org"}, reason: "mirrors come from the host's own apt"},
-	{pieces: []string{"proxy.", "golang.org"}, reason: "the Go command knows its proxy"},
-	{pieces: []string{"sum.", "golang.org"}, reason: "the Go command knows its checksum database"},
-	{pieces: []string{"registry.", "npmjs.org"}, reason: "nothing here comes from there"},
-	{pieces: []string{"pypi.", "org"}, reason: "nothing here comes from there"},
-	{pieces: []string{"docker.", "io/"}, reason: "nothing here comes from there"},
-	{pieces: []string{"ghcr.", "io/"}, reason: "nothing here comes from there"},
-	{pieces: []string{"t.", "Skip"}, in: "_test.go", reason: "a test that is skipped proves nothing"},
-	{pieces: []string{"TO", "DO"}, in: ".go", reason: "finish it, or say in docs/RATIONALE.md why not"},
-	{pieces: []string{"FIX", "ME"}, in: ".go", reason: "finish it, or say in docs/RATIONALE.md why not"},
+	{pieces: []string{"deb.", "debian.org"}, reason: "use the mirrors of the host's apt"},
+	{pieces: []string{"security.", "debian.org"}, reason: "use the mirrors of the host's apt"},
+	{pieces: []string{"ftp.", "debian.org"}, reason: "use the mirrors of the host's apt"},
+	{pieces: []string{"proxy.", "golang.org"}, reason: "the go command has its own setting"},
+	{pieces: []string{"sum.", "golang.org"}, reason: "the go command has its own setting"},
+	{pieces: []string{"registry.", "npmjs.org"}, reason: "nothing may be downloaded from there"},
+	{pieces: []string{"pypi.", "org"}, reason: "nothing may be downloaded from there"},
+	{pieces: []string{"docker.", "io/"}, reason: "nothing may be downloaded from there"},
+	{pieces: []string{"ghcr.", "io/"}, reason: "nothing may be downloaded from there"},
+	{pieces: []string{"t.", "Skip"}, in: "_test.go", reason: "a skipped test proves nothing"},
+	{pieces: []string{"TO", "DO"}, in: ".go", reason: "finish it, or explain in docs/RATIONALE.md why not"},
+	{pieces: []string{"FIX", "ME"}, in: ".go", reason: "finish it, or explain in docs/RATIONALE.md why not"},
 }
 
-// faults lists the texts that a file must not contain, in words.
-func faults(path, content string) []string {
+// forbidden returns a message for each forbidden text in a file.
+func forbidden(path, content string) []string {
 	var found []string
 	for _, t := range texts {
 		if strings.HasSuffix(path, t.in) && strings.Contains(content, t.String()) {
