@@ -190,7 +190,7 @@ func (d *discovery) addAnnounced() {
 	found := map[peer.ID]bool{}
 	for {
 		select {
-		case p := <-d.sources.node.Found():
+		case p := <-d.sources.node.MDNSPeers():
 			d.sources.addPeer(kindMDNS, p)
 			found[p.ID] = true
 			d.setStatus("mDNS", report.Count(len(found), "peer"))

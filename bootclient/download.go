@@ -48,7 +48,7 @@ func linkDownloads(downloads []*download) error {
 		n := len(dl.leaves)
 		dl.missing, dl.waiting = fullBitfield(n), fullBitfield(n)
 		dl.left, dl.copies, dl.moved = n, map[int][]position{}, make(chan struct{}, 1)
-		dl.reorder.leaves = map[int]gateway.Loan{}
+		dl.reorder.leaves = map[int]gateway.RunLeaf{}
 		dl.bytesLeft.Store(dl.Length)
 		for i, l := range dl.leaves {
 			k := key{l.CID, l.Size}

@@ -319,14 +319,14 @@ func (f *fetch) dispatch(ctx context.Context) {
 		j.cancel = cancel
 		f.tasks.Go(func() {
 			defer cancel()
-			err := f.perform(jctx, j, func(i int, data gateway.Loan) error { return f.take(ctx, j, j.leaves[i], data) })
+			err := f.perform(jctx, j, func(i int, data gateway.RunLeaf) error { return f.take(ctx, j, j.leaves[i], data) })
 			f.post(ctx, func() error { return f.finish(ctx, j, err) })
 		})
 	}
 }
 
 // perform does the request of a job. It verifies each leaf and takes it before it reads the next.
-func (f *fetch) perform(ctx context.Context, j *job, take func(i int, data gateway.Loan) error) error {
+func (f *fetch) perform(ctx context.Context, j *job, take func(i int, data gateway.RunLeaf) error) error {
 	leaves := make([]cas.Leaf, len(j.leaves))
 	for k, i := range j.leaves {
 		leaves[k] = j.download.leaves[i]
@@ -338,11 +338,11 @@ func (f *fetch) perform(ctx context.Context, j *job, take func(i int, data gatew
 	if err != nil {
 		return err
 	}
-	return take(0, gateway.Loan{Data: data})
+	return take(0, gateway.RunLeaf{Data: data})
 }
 
 // take writes a verified leaf to its targets and to the cache.
-func (f *fetch) take(ctx context.Context, j *job, i int, data gateway.Loan) error {
+func (f *fetch) take(ctx context.Context, j *job, i int, data gateway.RunLeaf) error {
 	if err := j.download.write(i, data.Data); err != nil {
 		return &fatalError{err}
 	}

@@ -233,7 +233,7 @@ func TestAPublisherThatIsGoneForAWhileIsWaitedFor(t *testing.T) {
 func TestAPeerThatServesBlocksFirstIsAskedForItsRecordLater(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	n, addr := node(t, p2p.Options{}, nil)
-	ok(t, n.ServeBlocks(bitswap.Options{Store: r.store}))
+	ok(t, n.ServeBitswap(bitswap.Options{Store: r.store}))
 	m, console := newMachine(t, r, "private"), &lines{}
 	m.report = report.New(time.Now(), console)
 	m.cfg.Report, m.cfg.Peers = m.report, []string{addr}

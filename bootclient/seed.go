@@ -68,7 +68,7 @@ type seededRelease struct {
 }
 
 func (s *seeder) serve(ctx context.Context) error {
-	open, err := openServing(ctx, s.node, s.offer(), s.http)
+	open, err := openServing(ctx, s.node, s.offer(), func(n int64) { s.sent.Add(n) }, s.http)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (s *seeder) follow(ctx context.Context, open *serving) error {
 func (s *seeder) offer() gateway.Options {
 	faults := limit.OnceAnHour(s.log)
 	return gateway.Options{
-		Source: s.source(), UploadSlots: uploadSlots, Sent: func(n int64) { s.sent.Add(n) },
+		Source: s.source(), UploadSlots: uploadSlots,
 		Fault: func(err error) { faults.Error("block not served", "cause", err) },
 		IPNS:  func(ctx context.Context, name string) ([]byte, error) { return s.current.Load().record(ctx, name) },
 		Have:  func(root cid.Cid) ([]byte, string, error) { return s.current.Load().have(root) },

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 
@@ -40,22 +39,19 @@ type serving struct {
 
 // ready returns the present addresses.
 func (s *serving) ready() report.Ready {
-	r := report.Ready{Peer: s.node.ID().String(), HTTP: []string{}, Listen: []string{}}
-	r.HTTP = append(r.HTTP, p2p.Origins(p2p.ListenerAddrs(s.listener.Addr()))...)
-	for _, a := range s.node.Addrs() {
-		r.Listen = append(r.Listen, a.String())
-	}
-	return r
+	e := s.node.Endpoints(s.listener)
+	return report.Ready{Peer: e.Peer, HTTP: e.HTTP, Listen: e.Listen}
 }
 
 // openServing starts a node with opts, and a gateway with offer on it and on plain HTTP at addr,
-// "" for any free port. Without addresses in opts, the node listens on free ports.
-func openServing(ctx context.Context, opts p2p.Options, offer gateway.Options, addr string) (_ *serving, err error) {
-	l, err := net.Listen("tcp", cmp.Or(addr, ":0"))
+// "" for any free port. Without addresses in opts, the node listens on free ports. sent is called
+// with the bytes of each answer.
+func openServing(ctx context.Context, opts p2p.Options, offer gateway.Options, sent func(bytes int64), addr string) (_ *serving, err error) {
+	l, err := p2p.ListenTCP("--http", cmp.Or(addr, ":0"))
 	if err != nil {
-		return nil, p2p.ListenerError("--http "+cmp.Or(addr, ":0"), err)
+		return nil, err
 	}
-	conns := limit.Conns{Max: maxConns, PerAsker: maxConnsEach}
+	conns := limit.Conns{Max: maxConns, PerClient: maxConnsEach}
 	s := &serving{listener: conns.Listener(l), ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -71,18 +67,11 @@ func openServing(ctx context.Context, opts p2p.Options, offer gateway.Options, a
 	if s.node, err = p2p.New(ctx, opts); err != nil {
 		return nil, err
 	}
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	handler := gateway.Handler(offer)
+	handler := limit.NewRates(limit.Options{Grace: timing.SlowReader, Sent: sent}).Handler(gateway.Handler(offer))
 	if err := s.node.Serve(handler); err != nil {
 		return nil, errors.Join(err, s.node.Close())
 	}
-	s.web = &http.Server{
-		Handler: handler, ReadHeaderTimeout: timing.HeaderLimit, IdleTimeout: timing.IdleLimit, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(opts.Log.Handler(), slog.LevelDebug),
-	}
-	conns.Guard(s.web)
+	s.web = conns.Server(handler, maxHeader, timing.IdleLimit, opts.Log)
 	go func() {
 		s.err = s.web.Serve(s.listener)
 		close(s.ended)

@@ -71,7 +71,7 @@ func newSharedBlocks() *sharedBlocks {
 
 // offer returns what the gateway serves.
 func (s *sharedBlocks) offer() gateway.Options {
-	return gateway.Options{Source: s, IPNS: s.record, Have: s.have, UploadSlots: uploadSlots, Sent: func(n int64) { s.sent.Add(n) }}
+	return gateway.Options{Source: s, IPNS: s.record, Have: s.have, UploadSlots: uploadSlots}
 }
 
 // served returns the bytes sent to other machines.
@@ -267,7 +267,7 @@ func startSharing(ctx context.Context, opts p2p.Options, needed bool, o shareOpt
 	if o.serve {
 		blocks, own := newSharedBlocks(), opts
 		own.Listen = o.listen
-		if s.server, err = openServing(ctx, own, blocks.offer(), o.http); err == nil {
+		if s.server, err = openServing(ctx, own, blocks.offer(), func(n int64) { blocks.sent.Add(n) }, o.http); err == nil {
 			s.blocks, s.node = blocks, s.server.node
 			o.ready(s.server.ready())
 			return s, nil
@@ -335,7 +335,7 @@ func (s *sharing) published() {
 // thousand machines behind a router.
 func provide(ctx context.Context, node *p2p.Node, r manifest.Release, log *slog.Logger) {
 	for _, a := range r.Artifacts {
-		if _, err := node.Offer(ctx, a.CID); err != nil && ctx.Err() == nil {
+		if _, err := node.ProvideIfFew(ctx, a.CID); err != nil && ctx.Err() == nil {
 			log.Debug("share: DHT", "err", err)
 		}
 	}

@@ -146,7 +146,7 @@ func (s *source) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 
 // getRun requests leaves of a file in one request; see gateway.Client.Run. If the source does not
 // answer with a run, it gets no such request again.
-func (s *source) getRun(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data gateway.Loan) error) error {
+func (s *source) getRun(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data gateway.RunLeaf) error) error {
 	taken := 0
 	err := s.request(ctx, func(e *endpoint) error {
 		if e.gateway == nil {
@@ -155,7 +155,7 @@ func (s *source) getRun(ctx context.Context, root cid.Cid, leaves []cas.Leaf, ta
 		if taken > 0 {
 			return errRestart
 		}
-		err := e.gateway.Run(ctx, root, leaves, func(i int, data gateway.Loan) error {
+		err := e.gateway.Run(ctx, root, leaves, func(i int, data gateway.RunLeaf) error {
 			taken++
 			return take(i, data)
 		})

@@ -43,7 +43,7 @@ func TestAnEndpointThatCutsRunsShortIsTriedLast(t *testing.T) {
 	s.setEndpoints(endpoints)
 	taken := 0
 	run := func() error {
-		return s.getRun(t.Context(), file.CID, leaves, func(int, gateway.Loan) error { taken++; return nil })
+		return s.getRun(t.Context(), file.CID, leaves, func(int, gateway.RunLeaf) error { taken++; return nil })
 	}
 	if err := run(); !errors.Is(err, cas.ErrUnreachable) || taken == 0 || taken == len(leaves) {
 		t.Fatalf("%d leaves and %v", taken, err)

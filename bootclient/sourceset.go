@@ -174,7 +174,7 @@ func (set *sourceSet) dialPeer(ctx context.Context, id peer.ID) ([]*endpoint, er
 	set.mu.Unlock()
 	streams, err := set.node.Gateway(ctx, at)
 	if errors.Is(err, p2p.ErrNoHTTP) {
-		blocks, err := set.node.Blocks(ctx, at)
+		blocks, err := set.node.Bitswap(ctx, at)
 		return []*endpoint{{name: "/p2p/" + id.String() + " (bitswap)", blocks: blocks}}, err
 	}
 	if err != nil {

@@ -18,20 +18,20 @@ import (
 type reorderBuffer struct {
 	mu     sync.Mutex
 	next   int // next leaf to hash
-	leaves map[int]gateway.Loan
+	leaves map[int]gateway.RunLeaf
 }
 
 // put keeps a leaf, unless it was hashed already.
-func (b *reorderBuffer) put(i int, data gateway.Loan) {
+func (b *reorderBuffer) put(i int, data gateway.RunLeaf) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, twice := b.leaves[i]; !twice && i >= b.next && data.Keep() {
+	if _, twice := b.leaves[i]; !twice && i >= b.next && data.Retain() {
 		b.leaves[i] = data
 	}
 }
 
 // take returns the leaf to hash next, if it is in the buffer.
-func (b *reorderBuffer) take(i int) (gateway.Loan, bool) {
+func (b *reorderBuffer) take(i int) (gateway.RunLeaf, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.next = i + 1

@@ -29,21 +29,21 @@ func TestAFailedFetchReleasesItsBuffers(t *testing.T) {
 	if err := linkDownloads([]*download{dl}); err != nil {
 		t.Fatal(err)
 	}
-	run := func(take func(i int, leaf gateway.Loan) error) {
+	run := func(take func(i int, leaf gateway.RunLeaf) error) {
 		t.Helper()
 		if err := (&gateway.Client{Base: s.URL}).Run(t.Context(), file.CID, dl.leaves, take); err != nil {
 			t.Fatal(err)
 		}
 	}
-	run(func(i int, leaf gateway.Loan) error { dl.reorder.put(i, leaf); return nil })
+	run(func(i int, leaf gateway.RunLeaf) error { dl.reorder.put(i, leaf); return nil })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := dl.hash(ctx); !errors.Is(err, context.Canceled) { // no leaf was written
 		t.Fatal(err)
 	}
 	held := 0
-	run(func(i int, leaf gateway.Loan) error {
-		if dl.reorder.put(i, leaf); leaf.Keep() {
+	run(func(i int, leaf gateway.RunLeaf) error {
+		if dl.reorder.put(i, leaf); leaf.Retain() {
 			held++
 			defer leaf.Release()
 		}

@@ -81,7 +81,7 @@ func (a *announcer) replace(ctx context.Context, roots []cid.Cid) {
 	last := make(map[cid.Cid]time.Time, len(roots))
 	for _, c := range roots {
 		last[c] = a.last[c]
-		if err := a.node.Hold(ctx, c); err != nil && ctx.Err() == nil {
+		if err := a.node.ProvideLocal(ctx, c); err != nil && ctx.Err() == nil {
 			a.warn(err)
 		}
 	}

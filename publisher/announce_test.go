@@ -23,7 +23,7 @@ func (w *world) dhtNode() []peer.AddrInfo {
 	node, err := p2p.New(w.T.Context(), p2p.Options{Listen: w.serveOptions().Listen, DHT: p2p.DHTServer, Prefix: "/phaseboot/" + w.Name()})
 	pubtest.Check(w.T, err)
 	w.T.Cleanup(func() { node.Close() })
-	enter, err := p2p.ParsePeers(multiaddrs(node.Addrs()))
+	enter, err := p2p.ParsePeers(node.Endpoints(nil).Listen)
 	pubtest.Check(w.T, err)
 	return enter
 }

@@ -80,7 +80,7 @@ func (o BootstrapOptions) ready(n *p2p.Node, metrics net.Listener) error {
 	if o.Ready == nil {
 		return nil
 	}
-	return o.Ready(Ready{Peer: n.ID().String(), HTTP: []string{}, Listen: multiaddrs(n.Addrs()), Metrics: origins(metrics)})
+	return o.Ready(Ready{Endpoints: n.Endpoints(nil), Metrics: p2p.Origins(metrics)})
 }
 
 // nodeControl reports on a DHT node. It is healthy while it answers.

@@ -116,7 +116,7 @@ func (s *server) live(ctx context.Context) Live {
 	now := s.Now()
 	current, _ := s.source.current()
 	l := Live{
-		Peer: s.node.ID().String(), Listen: multiaddrs(s.node.Addrs()), Started: s.started, Peers: s.node.Peers(), DHTPeers: s.node.DHTPeers(),
+		Peer: s.node.ID().String(), Listen: s.node.Endpoints(nil).Listen, Started: s.started, Peers: s.node.Peers(), DHTPeers: s.node.DHTPeers(),
 		HTTPConns: s.conns.Open(), SentBytes: s.meter.sent.Load(),
 		Version: current.Timestamp, PointerAge: now.Sub(current.loaded).Seconds(),
 		RecordAge: s.record.Age(now).Seconds(), AnnouncedAge: -1,

@@ -80,11 +80,11 @@ func (l Limits) apply(o *p2p.Options) { o.MaxConns, o.MaxConnsPerIP = l.conns() 
 // handlers returns the gateway for plain HTTP and for streams, behind the same limits.
 func (s *server) handlers() (plain, streams http.Handler) {
 	bounds := limit.Options{
-		Total: s.Limits.Rate, PerPeer: s.Limits.RatePerPeer,
-		Slowest: minRate, Grace: minRateAfter, Slow: func() { s.meter.refuse("slow") },
+		Total: s.Limits.Rate, PerClient: s.Limits.RatePerPeer,
+		MinRate: minRate, Grace: minRateAfter, OnSlow: func() { s.meter.refuse("slow") },
 	}
 	if s.Limits.UploadSlots > 0 { // a slow reader would block the slot
-		bounds.Slowest, bounds.Grace = slotMinRate, slotMinAfter
+		bounds.MinRate, bounds.Grace = slotMinRate, slotMinAfter
 	}
 	s.rates = limit.NewRates(bounds)
 	h := s.rates.Handler(gateway.Handler(gateway.Options{
@@ -96,20 +96,12 @@ func (s *server) handlers() (plain, streams http.Handler) {
 // webServer is the server of plain HTTP with its limits of connections. For streams the
 // resource manager of libp2p has the limits.
 func (s *server) webServer(h http.Handler) *http.Server {
-	web := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
-	}
-	s.conns.Guard(web)
-	return web
+	return s.conns.Server(h, maxHeader, idleTimeout, s.Log)
 }
 
 func (s *server) newConns() *limit.Conns {
 	all, perIP := s.Limits.conns()
-	return &limit.Conns{Max: all, PerAsker: perIP, Refused: s.meter.refuse}
+	return &limit.Conns{Max: all, PerClient: perIP, Refused: s.meter.refuse}
 }
 
 // stopWeb stops a server. Open requests may finish until ctx ends.
@@ -126,9 +118,5 @@ func listenPlain(flag, addr string) (net.Listener, error) {
 	if addr == "" {
 		return nil, nil
 	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, p2p.ListenerError(flag+" "+addr, err)
-	}
-	return l, nil
+	return p2p.ListenTCP(flag, addr)
 }

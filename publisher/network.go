@@ -43,7 +43,7 @@ func (n Network) addNAT(out *p2p.Options) error {
 	case NATOff, "":
 	case NATAuto, NATBehind:
 		out.Router = nat.Router()
-		out.Services = append(out.Services, nat.Behind(n.NAT == NATBehind))
+		out.Services = append(out.Services, nat.AutoRelay(n.NAT == NATBehind))
 	default:
 		return fmt.Errorf("NAT %q: unknown (%w); use %s, %s or %s", n.NAT, fs.ErrInvalid, NATOff, NATAuto, NATBehind)
 	}

@@ -73,11 +73,9 @@ type Network struct {
 
 // Ready is what a daemon prints when it accepts requests.
 type Ready struct {
-	Peer    string   `json:"peer"`
-	HTTP    []string `json:"http"`   // origins, http://IP:PORT
-	Listen  []string `json:"listen"` // multiaddrs with /p2p/ID
-	IPNS    string   `json:"ipns"`   // name that points to the metadata folder
-	Pointer string   `json:"head"`   // CID of the metadata folder
+	p2p.Endpoints
+	IPNS    string `json:"ipns"` // name that points to the metadata folder
+	Pointer string `json:"head"` // CID of the metadata folder
 
 	Metrics []string `json:"metrics,omitempty"` // origins of /metrics, /status and /healthz
 }
@@ -230,7 +228,7 @@ func (s *server) run(ctx context.Context, in listeners, handler http.Handler) er
 		})
 	}
 	if in.metrics != nil {
-		group.Go(func() error { return s.control().serve(gctx, s.conns.Beside(in.metrics)) })
+		group.Go(func() error { return s.control().serve(gctx, s.conns.OperatorListener(in.metrics)) })
 	}
 	group.Go(func() error { s.follow(gctx, watch); return nil })
 	if s.DHT != DHTOff {
@@ -265,28 +263,9 @@ func (s *server) stop(web *http.Server) {
 
 func (s *server) ready(in listeners) Ready {
 	current, _ := s.source.current()
-	r := Ready{
-		Peer: s.node.ID().String(), HTTP: []string{}, Listen: multiaddrs(s.node.Addrs()), Metrics: origins(in.metrics),
-		IPNS: s.record.Name, Pointer: current.Folder.String(),
+	return Ready{
+		Endpoints: s.node.Endpoints(in.http), Metrics: p2p.Origins(in.metrics), IPNS: s.record.Name, Pointer: current.Folder.String(),
 	}
-	r.HTTP = append(r.HTTP, origins(in.http)...)
-	return r
-}
-
-// origins are the URLs (http://IP:PORT) of a listener.
-func origins(l net.Listener) []string {
-	if l == nil {
-		return nil
-	}
-	return p2p.Origins(p2p.ListenerAddrs(l.Addr()))
-}
-
-func multiaddrs(addrs []multiaddr.Multiaddr) []string {
-	out := make([]string, len(addrs))
-	for i, a := range addrs {
-		out[i] = a.String()
-	}
-	return out
 }
 
 // uptime is the time since the machine started, including sleep. Setting the clock does not

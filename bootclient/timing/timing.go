@@ -104,7 +104,7 @@ const (
 
 // Serving other machines.
 const (
-	HeaderLimit   = 10 * time.Second       // the header of a request: slow readers must not hold connections
+	SlowReader    = 10 * time.Second       // 64 KiB of an answer: a slow reader must not hold an upload slot
 	IdleLimit     = time.Minute            // without a request, before a connection is closed: longer than the pauses of a fetch
 	DrainLimit    = 500 * time.Millisecond // open answers at the end: a boot does not wait for others
 	MetadataLimit = 2 * time.Second        // metadata files that only other machines need, after the fetch: they are small

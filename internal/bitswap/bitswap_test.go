@@ -43,7 +43,7 @@ func newHost(t *testing.T) host.Host {
 	return h
 }
 
-// pair are two hosts that are connected.
+// pair returns two connected hosts.
 func pair(t *testing.T) (a, b host.Host) {
 	t.Helper()
 	a, b = newHost(t), newHost(t)
@@ -53,7 +53,7 @@ func pair(t *testing.T) (a, b host.Host) {
 
 func connected(context.Context) error { return nil }
 
-// content is n blocks of many sizes, by name.
+// content returns n blocks of different sizes.
 func content(t *testing.T, n int) map[cid.Cid][]byte {
 	t.Helper()
 	src := rand.NewChaCha8([32]byte{byte(n)})
@@ -89,7 +89,7 @@ func memory(t *testing.T, content map[cid.Cid][]byte) *cas.Memory {
 	return m
 }
 
-// getAll reads every block at once, and wants each to be right.
+// getAll reads all blocks at the same time and checks them.
 func getAll(t *testing.T, src cas.Source, want map[cid.Cid][]byte) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -104,7 +104,7 @@ func getAll(t *testing.T, src cas.Source, want map[cid.Cid][]byte) {
 	all.Wait()
 }
 
-// stock runs the Bitswap of the stock implementation on a host.
+// stock runs the Bitswap of boxo on a host.
 func stock(t *testing.T, h host.Host, content map[cid.Cid][]byte) *bitswap.Bitswap {
 	t.Helper()
 	store := blockstore.NewBlockstore(dssync.MutexWrap(datastore.NewMapDatastore()))
@@ -146,12 +146,12 @@ func TestAStockNodeFetchesFromUs(t *testing.T) {
 	if got != len(want) {
 		t.Errorf("%d of %d blocks", got, len(want))
 	}
-	for due > 0 { // a message is counted when it has gone, which may be after it came
+	for due > 0 { // a message may be counted after it was received
 		select {
 		case n := <-sent:
 			due -= n
 		case <-ctx.Done():
-			t.Fatalf("%d bytes more are due than were counted", due)
+			t.Fatalf("%d bytes were not counted", due)
 		}
 	}
 }
@@ -169,7 +169,7 @@ func TestWeFetchFromAStockNode(t *testing.T) {
 	}
 }
 
-func TestOurTwoHalvesAgree(t *testing.T) {
+func TestClientAndServerExchangeBlocks(t *testing.T) {
 	want := content(t, 200)
 	a, b := pair(t)
 	s := Serve(a, Options{Store: memory(t, want)})
@@ -181,7 +181,7 @@ func TestOurTwoHalvesAgree(t *testing.T) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.waiting)+len(p.asked) > 0 {
-		t.Errorf("%d waiters and %d wants are left", len(p.waiting), len(p.asked))
+	if len(p.waiters)+len(p.outstanding) > 0 {
+		t.Errorf("%d waiters and %d wants are left", len(p.waiters), len(p.outstanding))
 	}
 }

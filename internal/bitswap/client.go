@@ -18,38 +18,38 @@ import (
 )
 
 const (
-	quiet = 5 * time.Second // a peer that says nothing for so long, and is asked, has stalled
-	whole = 2 * time.Minute // for one block, however busily it comes
-	look  = time.Second     // between looks whether the connection is still there
+	stallTimeout  = 5 * time.Second // without a byte from a peer with open wants: it has stalled
+	blockTimeout  = 2 * time.Minute // for one block, even if bytes arrive all the time
+	checkInterval = time.Second     // between checks of the connection
 )
 
-// A Client asks peers that a host is connected to.
+// A Client requests blocks from peers that a host is connected to.
 type Client struct {
-	host      host.Host
-	listeners listeners
+	host    host.Host
+	streams streamLimiter
 
 	mu    sync.Mutex
 	peers map[peer.ID]*Peer
 }
 
-// NewClient listens for the answers on a host. It takes over the protocol of the host: a
-// Server on the same host would hear nothing.
+// NewClient receives the answers of peers on a host. It replaces the protocol handler of the
+// host, so a Server on the same host would receive nothing.
 func NewClient(h host.Host) *Client {
 	c := &Client{host: h, peers: map[peer.ID]*Peer{}}
-	h.SetStreamHandler(Protocol, c.hear)
+	h.SetStreamHandler(Protocol, c.handleStream)
 	return c
 }
 
-// A Peer is the blocks of one peer, as a cas.Source.
+// A Peer reads the blocks of one peer. It is a cas.Source.
 type Peer struct {
 	out     sender
 	connect func(context.Context) error
 
-	mu      sync.Mutex
-	waiting map[cid.Cid][]chan answer
-	asked   map[cid.Cid]int // wants that were sent, less what came
-	heard   time.Time       // when it last sent anything
-	lied    error
+	mu           sync.Mutex
+	waiters      map[cid.Cid][]chan answer
+	outstanding  map[cid.Cid]int // wants that were sent and not answered
+	lastReceived time.Time       // of the last byte from the peer
+	banned       error           // why the peer is banned, or nil
 }
 
 type answer struct {
@@ -57,53 +57,54 @@ type answer struct {
 	err  error
 }
 
-// Peer returns the Source of a peer, always the same one. connect is called before
-// a want is sent and returns when there is a connection.
+// Peer returns the Source of a peer, always the same one. connect is called before a want is
+// sent, and returns once there is a connection.
 func (c *Client) Peer(id peer.ID, connect func(context.Context) error) *Peer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.peers[id]
 	if p == nil {
-		p = &Peer{out: sender{host: c.host, id: id}, connect: connect, waiting: map[cid.Cid][]chan answer{}, asked: map[cid.Cid]int{}}
+		p = &Peer{out: sender{host: c.host, id: id}, connect: connect, waiters: map[cid.Cid][]chan answer{}, outstanding: map[cid.Cid]int{}}
 		c.peers[id] = p
 	}
 	return p
 }
 
-// hear reads the answers of a peer that was asked, and nobody else's.
-func (c *Client) hear(s network.Stream) {
+// handleStream reads a stream of answers. It resets the streams of banned peers and of peers that were
+// never asked.
+func (c *Client) handleStream(s network.Stream) {
 	c.mu.Lock()
 	p := c.peers[s.Conn().RemotePeer()]
 	c.mu.Unlock()
-	if p == nil || p.verdict() != nil {
+	if p == nil || p.banError() != nil {
 		s.Reset()
 		return
 	}
-	err := c.listeners.read(s, p.progress, parts{block: p.block, dontHave: p.lacks})
-	if errors.Is(err, errMessage) {
-		p.lie(fmt.Errorf("peer %s: %w: %w", p.out.id, err, cas.ErrCorrupt))
+	err := c.streams.read(s, p.received, handlers{block: p.block, dontHave: p.dontHave})
+	if errors.Is(err, errMalformed) {
+		p.ban(fmt.Errorf("peer %s: %w: %w", p.out.id, err, cas.ErrCorrupt))
 	}
 }
 
-// Block asks for a block and waits for it. Errors wrap fs.ErrNotExist when the peer says
-// that it does not have it, cas.ErrCorrupt when it has sent what nobody asked for, and
-// cas.ErrUnreachable when nothing came for 5 seconds or the connection is gone.
+// Block requests a block and waits for it. Errors wrap fs.ErrNotExist if the peer answers that it
+// does not have the block, cas.ErrCorrupt if the peer is banned, and cas.ErrUnreachable if
+// nothing arrived for 5 seconds or the connection was lost.
 func (p *Peer) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}
-	came, err := p.expect(c)
+	came, err := p.addWaiter(c)
 	if err != nil {
 		return nil, err
 	}
 	if err := p.out.send(ctx, appendWant(nil, want{name: c, dontHave: true})); err != nil {
-		p.giveUp(c, came)
+		p.removeWaiter(c, came)
 		return nil, err
 	}
 	data, err := p.wait(ctx, came)
-	if err == errGone {
-		if p.giveUp(c, came) {
-			p.out.send(context.WithoutCancel(ctx), appendWant(nil, want{name: c, cancel: true})) // as a courtesy
+	if err == errAbandoned {
+		if p.removeWaiter(c, came) {
+			p.out.send(context.WithoutCancel(ctx), appendWant(nil, want{name: c, cancel: true})) // so that the peer need not send it
 		}
 		err = fmt.Errorf("%w: %w", cas.ErrUnreachable, cause(ctx))
 	}
@@ -114,8 +115,8 @@ func (p *Peer) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 }
 
 var (
-	errGone    = errors.New("given up")
-	errStalled = fmt.Errorf("nothing came for %s, or not all in %s", quiet, whole)
+	errAbandoned = errors.New("given up")
+	errStalled   = fmt.Errorf("nothing came for %s, or not all in %s", stallTimeout, blockTimeout)
 )
 
 func cause(ctx context.Context) error {
@@ -125,10 +126,11 @@ func cause(ctx context.Context) error {
 	return errStalled
 }
 
-// wait returns the answer, or errGone when it is not worth waiting for.
+// wait returns the answer, or errAbandoned if the peer has stalled, the connection was lost or ctx has
+// ended.
 func (p *Peer) wait(ctx context.Context, came <-chan answer) ([]byte, error) {
 	began := time.Now()
-	tick := time.NewTicker(look)
+	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -136,119 +138,119 @@ func (p *Peer) wait(ctx context.Context, came <-chan answer) ([]byte, error) {
 			return a.data, a.err
 		case <-tick.C:
 			p.mu.Lock()
-			last := p.heard
+			last := p.lastReceived
 			p.mu.Unlock()
 			if last.Before(began) {
 				last = began
 			}
 			connected := p.out.host.Network().Connectedness(p.out.id) == network.Connected
-			if !connected || time.Since(last) > quiet || time.Since(began) > whole {
-				return nil, errGone
+			if !connected || time.Since(last) > stallTimeout || time.Since(began) > blockTimeout {
+				return nil, errAbandoned
 			}
 		case <-ctx.Done():
-			return nil, errGone
+			return nil, errAbandoned
 		}
 	}
 }
 
-// expect returns where the answer for c will come.
-func (p *Peer) expect(c cid.Cid) (chan answer, error) {
+// addWaiter registers a want for c and returns the channel of its answer.
+func (p *Peer) addWaiter(c cid.Cid) (chan answer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.lied != nil {
-		return nil, p.lied
+	if p.banned != nil {
+		return nil, p.banned
 	}
 	came := make(chan answer, 1)
-	p.waiting[c] = append(p.waiting[c], came)
-	p.asked[c]++
+	p.waiters[c] = append(p.waiters[c], came)
+	p.outstanding[c]++
 	return came, nil
 }
 
-// giveUp waits no more, and reports whether nobody else does. The block may still come:
-// that is no lie then.
-func (p *Peer) giveUp(c cid.Cid, came chan answer) bool {
+// removeWaiter ends the wait for c, and reports whether no other call waits for it. The block may still
+// arrive, which does not ban the peer.
+func (p *Peer) removeWaiter(c cid.Cid, came chan answer) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, one := range p.waiting[c] {
+	for i, one := range p.waiters[c] {
 		if one == came {
-			p.waiting[c] = append(p.waiting[c][:i], p.waiting[c][i+1:]...)
+			p.waiters[c] = append(p.waiters[c][:i], p.waiters[c][i+1:]...)
 		}
 	}
-	if len(p.waiting[c]) > 0 {
+	if len(p.waiters[c]) > 0 {
 		return false
 	}
-	delete(p.waiting, c)
+	delete(p.waiters, c)
 	return true
 }
 
-func (p *Peer) progress() {
+func (p *Peer) received() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.heard = time.Now()
+	p.lastReceived = time.Now()
 }
 
-// block gives a block to those who wait for it. One that was not asked for is wrong
-// bytes under a right name, or a flood.
+// block delivers a block to the calls that wait for it. A block that was not requested is an error:
+// its bytes are wrong, or the peer floods.
 func (p *Peer) block(prefix, data []byte) error {
-	c, err := nameOf(prefix, data)
+	c, err := cidOf(prefix, data)
 	p.mu.Lock()
-	known := err == nil && p.asked[c] > 0
+	known := err == nil && p.outstanding[c] > 0
 	if known {
-		if p.asked[c]--; p.asked[c] == 0 {
-			delete(p.asked, c)
+		if p.outstanding[c]--; p.outstanding[c] == 0 {
+			delete(p.outstanding, c)
 		}
-		p.tell(c, answer{data: data})
+		p.deliver(c, answer{data: data})
 	}
 	p.mu.Unlock()
 	if known {
 		return nil
 	}
 	if err == nil {
-		err = fmt.Errorf("block %s of %d bytes, which nobody asked for", c, len(data))
+		err = fmt.Errorf("block %s of %d bytes was not requested", c, len(data))
 	}
-	return fmt.Errorf("%w: %w", errMessage, err)
+	return fmt.Errorf("%w: %w", errMalformed, err)
 }
 
-// lacks tells those who wait that the peer does not have a block.
-func (p *Peer) lacks(c cid.Cid) {
+// dontHave ends the calls that wait for a block that the peer does not have.
+func (p *Peer) dontHave(c cid.Cid) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.asked[c] > 0 {
-		if p.asked[c]--; p.asked[c] == 0 {
-			delete(p.asked, c)
+	if p.outstanding[c] > 0 {
+		if p.outstanding[c]--; p.outstanding[c] == 0 {
+			delete(p.outstanding, c)
 		}
-		p.tell(c, answer{err: cas.NotFound(c)})
+		p.deliver(c, answer{err: cas.NotFound(c)})
 	}
 }
 
-// tell answers everybody who waits for c. The caller holds the lock.
-func (p *Peer) tell(c cid.Cid, a answer) {
-	for _, came := range p.waiting[c] {
+// deliver delivers an answer to all calls that wait for c. The caller holds the lock.
+func (p *Peer) deliver(c cid.Cid, a answer) {
+	for _, came := range p.waiters[c] {
 		came <- a
 	}
-	delete(p.waiting, c)
+	delete(p.waiters, c)
 }
 
-func (p *Peer) verdict() error {
+func (p *Peer) banError() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.lied
+	return p.banned
 }
 
-// lie ends the use of a peer.
-func (p *Peer) lie(err error) {
+// ban bans a peer: all its waiting and later calls return err.
+func (p *Peer) ban(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.lied == nil {
-		p.lied = err
+	if p.banned == nil {
+		p.banned = err
 	}
-	for c := range p.waiting {
-		p.tell(c, answer{err: p.lied})
+	for c := range p.waiters {
+		p.deliver(c, answer{err: p.banned})
 	}
 }
 
-// nameOf computes the CID of a block from the prefix that its sender gave.
-func nameOf(prefix, data []byte) (cid.Cid, error) {
+// cidOf computes the CID of a block from its data and the prefix in the message.
+func cidOf(prefix, data []byte) (cid.Cid, error) {
 	p, err := cid.PrefixFromBytes(prefix)
 	if err != nil {
 		return cid.Undef, fmt.Errorf("CID prefix %.80x: %w", prefix, err)

@@ -22,7 +22,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// framed is a message as it goes over a stream.
+// framed returns a message with its length, as on a stream.
 func framed(message []byte) []byte {
 	return append(binary.AppendUvarint(nil, uint64(len(message))), message...)
 }
@@ -52,8 +52,8 @@ func TestAStockNodeReadsWhatWeWrite(t *testing.T) {
 	}
 }
 
-// A liar answers every stream of wants with the same bytes.
-func liar(t *testing.T, h host.Host, answer []byte) {
+// A hostile peer answers every stream of wants with the same bytes.
+func hostile(t *testing.T, h host.Host, answer []byte) {
 	t.Helper()
 	h.SetStreamHandler(Protocol, func(s network.Stream) {
 		defer s.Close()
@@ -69,7 +69,7 @@ func liar(t *testing.T, h host.Host, answer []byte) {
 	})
 }
 
-func TestWhoSendsWhatWasNotAskedForIsCorrupt(t *testing.T) {
+func TestAPeerThatSendsAnUnrequestedBlockIsBanned(t *testing.T) {
 	wanted := cas.Sum(cid.Raw, []byte("wanted"))
 	for name, answer := range map[string][]byte{
 		"wrong bytes":          framed(appendBlock(nil, wanted, []byte("wantee"))),
@@ -84,9 +84,9 @@ func TestWhoSendsWhatWasNotAskedForIsCorrupt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			a, b := pair(t)
-			liar(t, a, answer)
+			hostile(t, a, answer)
 			p := NewClient(b).Peer(a.ID(), connected)
-			for range 2 { // it stays so
+			for range 2 { // the ban lasts
 				if _, err := p.Block(t.Context(), wanted); !errors.Is(err, cas.ErrCorrupt) {
 					t.Errorf("%v", err)
 				}
@@ -95,29 +95,29 @@ func TestWhoSendsWhatWasNotAskedForIsCorrupt(t *testing.T) {
 	}
 }
 
-// A connection may break off anywhere in a message, and the peer is not to blame for that.
-func TestAStreamThatBreaksOffIsNoLie(t *testing.T) {
+// A connection can break anywhere in a message, which is not a fault of the peer.
+func TestABrokenStreamBansNoPeer(t *testing.T) {
 	c := cas.Sum(cid.Raw, []byte("x"))
 	whole := framed(appendPresence(appendBlock(nil, c, []byte("x")), c, false))
-	all := parts{block: func(_, _ []byte) error { return nil }, dontHave: func(cid.Cid) {}}
+	all := handlers{block: func(_, _ []byte) error { return nil }, dontHave: func(cid.Cid) {}}
 	for n := 1; n < len(whole); n++ {
 		r := bufio.NewReader(io.MultiReader(bytes.NewReader(whole[:n]), iotest.ErrReader(network.ErrReset)))
-		if err := readMessage(r, all); !errors.Is(err, network.ErrReset) || errors.Is(err, errMessage) {
+		if err := readMessage(r, all); !errors.Is(err, network.ErrReset) || errors.Is(err, errMalformed) {
 			t.Errorf("after %d of %d bytes: %v", n, len(whole), err)
 		}
 	}
 }
 
-func TestAPeerThatSaysNothingIsGivenUp(t *testing.T) {
+func TestASilentPeerTimesOut(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	liar(t, a, nil)
+	hostile(t, a, nil)
 	p := NewClient(b).Peer(a.ID(), connected)
 	start := time.Now()
 	if _, err := p.Block(t.Context(), cas.Sum(cid.Raw, []byte("x"))); !errors.Is(err, cas.ErrUnreachable) {
 		t.Errorf("%v", err)
 	}
-	if d := time.Since(start); d < quiet {
+	if d := time.Since(start); d < stallTimeout {
 		t.Errorf("after %v already", d)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -127,7 +127,7 @@ func TestAPeerThatSaysNothingIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatEndsEndsTheWait(t *testing.T) {
+func TestALostConnectionEndsTheWait(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	a.SetStreamHandler(Protocol, func(s network.Stream) { a.Network().ClosePeer(b.ID()) })
@@ -137,8 +137,7 @@ func TestAConnectionThatEndsEndsTheWait(t *testing.T) {
 	}
 }
 
-// A flood asks for everything, in wants that are cut off, cancelled, repeated and never
-// read; somebody else is served beside it.
+// One peer sends more wants than are queued and reads no answers; another peer is served.
 func TestAFloodOfWantsIsBoundedAndOthersAreServed(t *testing.T) {
 	want := content(t, 40)
 	server := newHost(t)
@@ -150,7 +149,7 @@ func TestAFloodOfWantsIsBoundedAndOthersAreServed(t *testing.T) {
 		return h
 	}
 	bad := connect()
-	bad.SetStreamHandler(Protocol, func(network.Stream) { <-t.Context().Done() }) // takes nothing
+	bad.SetStreamHandler(Protocol, func(network.Stream) { <-t.Context().Done() }) // reads nothing
 	out, err := bad.NewStream(t.Context(), server.ID(), Protocol)
 	check(t, err)
 	w := bufio.NewWriter(out)
@@ -165,33 +164,33 @@ func TestAFloodOfWantsIsBoundedAndOthersAreServed(t *testing.T) {
 	getAll(t, NewClient(connect()).Peer(server.ID(), connected), want)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if a := s.askers[bad.ID()]; a != nil && (a.queue.Len() > maxWants || len(a.at) != a.queue.Len()) {
-		t.Errorf("%d wants are kept, %d by name", a.queue.Len(), len(a.at))
+	if a := s.queues[bad.ID()]; a != nil && (a.wants.Len() > maxWants || len(a.byCID) != a.wants.Len()) {
+		t.Errorf("%d wants are kept, %d by name", a.wants.Len(), len(a.byCID))
 	}
 }
 
 func wantOf(c cid.Cid) want { return want{name: c, dontHave: true} }
 
-func TestAWantThatIsCancelledIsNotAnswered(t *testing.T) {
-	s := &Server{Options: Options{}, askers: map[peer.ID]*asker{"p": newAsker("here")}, same: map[string]int{"here": 1}}
+func TestACancelledWantIsNotAnswered(t *testing.T) {
+	s := &Server{Options: Options{}, queues: map[peer.ID]*wantQueue{"p": newWantQueue("here")}, perClient: map[string]int{"here": 1}}
 	one, two := cas.Sum(cid.Raw, []byte("1")), cas.Sum(cid.Raw, []byte("2"))
-	s.take("p", "here", want{name: one})
-	s.take("p", "here", want{name: two, have: true})
-	s.take("p", "here", want{name: two})
-	s.take("p", "here", want{name: one, cancel: true})
-	a := s.askers["p"]
-	if w, ok := s.next("p", a, false); !ok || w.name != two || w.have {
+	s.addWant("p", "here", want{name: one})
+	s.addWant("p", "here", want{name: two, have: true})
+	s.addWant("p", "here", want{name: two})
+	s.addWant("p", "here", want{name: one, cancel: true})
+	a := s.queues["p"]
+	if w, ok := s.nextWant("p", a, false); !ok || w.name != two || w.have {
 		t.Errorf("next is %+v, %t", w, ok)
 	}
-	if _, ok := s.next("p", a, false); ok || len(s.askers)+len(s.same) != 0 || len(a.at) != 0 {
-		t.Errorf("%d askers, %d wants are left", len(s.askers), len(a.at))
+	if _, ok := s.nextWant("p", a, false); ok || len(s.queues)+len(s.perClient) != 0 || len(a.byCID) != 0 {
+		t.Errorf("%d askers, %d wants are left", len(s.queues), len(a.byCID))
 	}
 }
 
-// A block that nobody may have yet keeps its askers in place.
-func TestWhoInventsPeersIsNotAllThatIsAnswered(t *testing.T) {
+// Throttle blocks, so that the queues of all peers stay.
+func TestManyPeerIDsOfOneAddressLeaveRoomForOthers(t *testing.T) {
 	stuck := make(chan struct{})
-	s := Serve(newHost(t), Options{Store: memory(t, content(t, 1)), Before: func(context.Context, string, int) error { <-stuck; return nil }})
+	s := Serve(newHost(t), Options{Store: memory(t, content(t, 1)), Throttle: func(context.Context, string, int) error { <-stuck; return nil }})
 	defer s.Close()
 	defer close(stuck)
 	var w want
@@ -199,13 +198,13 @@ func TestWhoInventsPeersIsNotAllThatIsAnswered(t *testing.T) {
 		w = wantOf(c)
 	}
 	for i := range 2 * maxPeers {
-		s.take(peer.ID(fmt.Sprintf("invented %d", i)), "192.0.2.1", w)
+		s.addWant(peer.ID(fmt.Sprintf("invented %d", i)), "192.0.2.1", w)
 	}
-	s.take("honest", "192.0.2.2", w)
+	s.addWant("honest", "192.0.2.2", w)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.askers) != maxSame+1 || s.askers["honest"] == nil {
-		t.Errorf("%d are answered, the honest one is %v", len(s.askers), s.askers["honest"])
+	if len(s.queues) != maxPerClient+1 || s.queues["honest"] == nil {
+		t.Errorf("%d peers are answered, the honest one is %v", len(s.queues), s.queues["honest"])
 	}
 }
 
@@ -215,17 +214,17 @@ func FuzzMessage(f *testing.F) {
 	f.Add([]byte{0xff, 0xff, 0xff, 0x01, 0x0a})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := bufio.NewReader(bytes.NewReader(data))
-		err := readMessage(r, parts{
+		err := readMessage(r, handlers{
 			want: func(w want) { check(t, cas.CheckCID(w.name)) },
 			block: func(prefix, data []byte) error {
-				if len(prefix) > maxName || len(data) > cas.MaxBlock {
+				if len(prefix) > maxCID || len(data) > cas.MaxBlock {
 					t.Errorf("%d, %d bytes", len(prefix), len(data))
 				}
 				return nil
 			},
 			dontHave: func(c cid.Cid) { check(t, cas.CheckCID(c)) },
 		})
-		if err == nil || errors.Is(err, errMessage) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "overflow") {
+		if err == nil || errors.Is(err, errMalformed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "overflow") {
 			return
 		}
 		t.Errorf("%v", err)

@@ -17,79 +17,79 @@ import (
 // Protocol is the ID of the streams.
 const Protocol = "/ipfs/bitswap/1.2.0"
 
-// MaxMessage is the greatest size of a message, in bytes; the one that boxo reads.
+// MaxMessage is the maximum size of a message in bytes, the same as in boxo.
 const MaxMessage = 4 << 20
 
-// maxName bounds what is read as a CID; longer ones are passed over.
-const maxName = 64
+// maxCID bounds the bytes of a CID; longer ones are skipped.
+const maxCID = 64
 
 // Field numbers of the protocol's messages.
 const (
 	fieldWantlist, fieldPayload, fieldPresence = 1, 3, 4
 
-	fieldEntries                                                    = 1
-	fieldBlock, fieldPriority, fieldCancel, fieldType, fieldDontAsk = 1, 2, 3, 4, 5
+	fieldEntries                                                         = 1
+	fieldBlock, fieldPriority, fieldCancel, fieldType, fieldSendDontHave = 1, 2, 3, 4, 5
 
-	fieldPrefix, fieldData      = 1, 2
-	fieldName, fieldPresentType = 1, 2
+	fieldPrefix, fieldData     = 1, 2
+	fieldCID, fieldPresentType = 1, 2
 
-	typeHave = 1 // of a want: tell whether you have it, do not send it
-	dontHave = 1 // of a presence
+	typeHave = 1 // type of a want: answer with a presence, not with the block
+	dontHave = 1 // type of a presence
 )
 
 // A want is one entry of a wantlist.
 type want struct {
-	name     cid.Cid // Undef: not one that we read
+	name     cid.Cid // Undef if cas.CheckCID refuses it
 	cancel   bool
-	have     bool // only whether it is there
-	dontHave bool // say so when it is not
+	have     bool // answer only whether the block is there
+	dontHave bool // answer also if the block is not there
 }
 
-// parts are called as the pieces of a message are read; a nil one passes over them.
-type parts struct {
+// handlers are called as the parts of a message are read. Parts with a nil function are skipped.
+type handlers struct {
 	want     func(want)
 	block    func(prefix, data []byte) error
 	dontHave func(cid.Cid)
 }
 
-var errMessage = errors.New("not a Bitswap message")
+var errMalformed = errors.New("not a Bitswap message")
 
-// readMessage reads one message. The error is io.EOF at the end of a stream, and wraps
-// errMessage for what is none.
-func readMessage(r *bufio.Reader, p parts) error {
+// readMessage reads one message. The error is io.EOF at the end of the stream, and wraps
+// errMalformed for a message that breaks the rules of the protocol.
+func readMessage(r *bufio.Reader, p handlers) error {
 	size, err := binary.ReadUvarint(r)
 	if err != nil {
 		return err
 	}
 	if size > MaxMessage {
-		return fmt.Errorf("%w: %d bytes, the limit is %d", errMessage, size, MaxMessage)
+		return fmt.Errorf("%w: %d bytes, the limit is %d", errMalformed, size, MaxMessage)
 	}
-	m := &piece{r, int(size)}
-	return m.each(map[protowire.Number]func(*piece) error{
+	m := &field{r, int(size)}
+	return m.fields(map[protowire.Number]func(*field) error{
 		fieldWantlist: p.wantlist,
 		fieldPayload:  p.payload,
 		fieldPresence: p.presence,
 	}, nil)
 }
 
-func (p parts) wantlist(m *piece) error {
+func (p handlers) wantlist(m *field) error {
 	if p.want == nil {
 		return m.skip()
 	}
-	return m.each(map[protowire.Number]func(*piece) error{fieldEntries: p.entry}, nil)
+	return m.fields(map[protowire.Number]func(*field) error{fieldEntries: p.entry}, nil)
 }
 
-func (p parts) entry(m *piece) error {
+func (p handlers) entry(m *field) error {
 	var w want
-	err := m.each(
-		map[protowire.Number]func(*piece) error{fieldBlock: func(m *piece) (err error) {
-			w.name, err = m.name()
+	err := m.fields(
+		map[protowire.Number]func(*field) error{fieldBlock: func(m *field) (err error) {
+			w.name, err = m.cid()
 			return err
 		}},
 		map[protowire.Number]func(uint64){
-			fieldCancel:  func(v uint64) { w.cancel = v != 0 },
-			fieldType:    func(v uint64) { w.have = v == typeHave },
-			fieldDontAsk: func(v uint64) { w.dontHave = v != 0 },
+			fieldCancel:       func(v uint64) { w.cancel = v != 0 },
+			fieldType:         func(v uint64) { w.have = v == typeHave },
+			fieldSendDontHave: func(v uint64) { w.dontHave = v != 0 },
 		})
 	if err == nil && w.name.Defined() {
 		p.want(w)
@@ -97,14 +97,14 @@ func (p parts) entry(m *piece) error {
 	return err
 }
 
-func (p parts) payload(m *piece) error {
+func (p handlers) payload(m *field) error {
 	if p.block == nil {
 		return m.skip()
 	}
 	var prefix, data []byte
-	err := m.each(map[protowire.Number]func(*piece) error{
-		fieldPrefix: func(m *piece) (err error) { prefix, err = m.bytes(maxName); return err },
-		fieldData:   func(m *piece) (err error) { data, err = m.bytes(cas.MaxBlock); return err },
+	err := m.fields(map[protowire.Number]func(*field) error{
+		fieldPrefix: func(m *field) (err error) { prefix, err = m.bytes(maxCID); return err },
+		fieldData:   func(m *field) (err error) { data, err = m.bytes(cas.MaxBlock); return err },
 	}, nil)
 	if err != nil {
 		return err
@@ -112,14 +112,14 @@ func (p parts) payload(m *piece) error {
 	return p.block(prefix, data)
 }
 
-func (p parts) presence(m *piece) error {
+func (p handlers) presence(m *field) error {
 	if p.dontHave == nil {
 		return m.skip()
 	}
 	var name cid.Cid
 	var kind uint64
-	err := m.each(
-		map[protowire.Number]func(*piece) error{fieldName: func(m *piece) (err error) { name, err = m.name(); return err }},
+	err := m.fields(
+		map[protowire.Number]func(*field) error{fieldCID: func(m *field) (err error) { name, err = m.cid(); return err }},
 		map[protowire.Number]func(uint64){fieldPresentType: func(v uint64) { kind = v }})
 	if err == nil && kind == dontHave && name.Defined() {
 		p.dontHave(name)
@@ -127,14 +127,15 @@ func (p parts) presence(m *piece) error {
 	return err
 }
 
-// A piece is what is left of a length-delimited part of a message.
-type piece struct {
+// A field is the unread rest of a length-delimited field.
+type field struct {
 	r    *bufio.Reader
 	left int
 }
 
-// each reads the fields of a piece. Those that nobody named are passed over.
-func (m *piece) each(nested map[protowire.Number]func(*piece) error, numbers map[protowire.Number]func(uint64)) error {
+// fields reads the fields inside a message or a field, and calls the function for each field number. Fields without
+// a function are skipped.
+func (m *field) fields(nested map[protowire.Number]func(*field) error, numbers map[protowire.Number]func(uint64)) error {
 	for m.left > 0 {
 		tag, err := m.uvarint()
 		if err != nil {
@@ -155,73 +156,73 @@ func (m *piece) each(nested map[protowire.Number]func(*piece) error, numbers map
 				return err
 			}
 		default:
-			return fmt.Errorf("%w: wire type %d", errMessage, kind)
+			return fmt.Errorf("%w: wire type %d", errMalformed, kind)
 		}
 	}
 	return nil
 }
 
-func (m *piece) nested(read func(*piece) error) error {
+func (m *field) nested(read func(*field) error) error {
 	size, err := m.uvarint()
 	if err != nil {
 		return err
 	}
 	if size > uint64(m.left) {
-		return fmt.Errorf("%w: %d bytes in the %d that are left", errMessage, size, m.left)
+		return fmt.Errorf("%w: a field of %d bytes in a part of %d", errMalformed, size, m.left)
 	}
 	m.left -= int(size)
-	sub := &piece{m.r, int(size)}
+	sub := &field{m.r, int(size)}
 	if read == nil {
 		return sub.skip()
 	}
 	return read(sub)
 }
 
-func (m *piece) uvarint() (uint64, error) {
+func (m *field) uvarint() (uint64, error) {
 	v, err := binary.ReadUvarint(m)
-	var lost lostStream
+	var lost streamError
 	switch {
 	case errors.As(err, &lost):
 		err = lost.error
 	case err != nil:
-		err = fmt.Errorf("%w: %w", errMessage, err)
+		err = fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	return v, err
 }
 
-// lostStream is an error of the stream, which is no fault of the message.
-type lostStream struct{ error }
+// streamError is an error of the stream. It does not make the message malformed.
+type streamError struct{ error }
 
-// ReadByte is for binary.ReadUvarint.
-func (m *piece) ReadByte() (byte, error) {
+// ReadByte implements io.ByteReader for binary.ReadUvarint.
+func (m *field) ReadByte() (byte, error) {
 	if m.left == 0 {
-		return 0, fmt.Errorf("%w: a number that is cut off", errMessage)
+		return 0, fmt.Errorf("%w: incomplete number", errMalformed)
 	}
 	m.left--
 	b, err := m.r.ReadByte()
 	if err != nil {
-		err = lostStream{cutOff(err)}
+		err = streamError{unexpectedEOF(err)}
 	}
 	return b, err
 }
 
-// bytes reads all of the piece. The buffer grows with what has come.
-func (m *piece) bytes(limit int) ([]byte, error) {
+// bytes reads the whole piece. The buffer grows with the bytes received.
+func (m *field) bytes(limit int) ([]byte, error) {
 	if m.left > limit {
-		return nil, fmt.Errorf("%w: %d bytes where at most %d may be", errMessage, m.left, limit)
+		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", errMalformed, m.left, limit)
 	}
 	var buf bytes.Buffer
 	n, err := io.CopyN(&buf, m.r, int64(m.left))
 	m.left -= int(n)
-	return buf.Bytes(), cutOff(err)
+	return buf.Bytes(), unexpectedEOF(err)
 }
 
-// name reads a CID, which stays undefined when it is not one that we read.
-func (m *piece) name() (cid.Cid, error) {
-	if m.left > maxName {
+// cid reads a CID, and returns Undef for one that cas.CheckCID refuses.
+func (m *field) cid() (cid.Cid, error) {
+	if m.left > maxCID {
 		return cid.Undef, m.skip()
 	}
-	data, err := m.bytes(maxName)
+	data, err := m.bytes(maxCID)
 	if err != nil {
 		return cid.Undef, err
 	}
@@ -232,13 +233,13 @@ func (m *piece) name() (cid.Cid, error) {
 	return c, nil
 }
 
-func (m *piece) skip() error {
+func (m *field) skip() error {
 	n, err := m.r.Discard(m.left)
 	m.left -= n
-	return cutOff(err)
+	return unexpectedEOF(err)
 }
 
-func cutOff(err error) error {
+func unexpectedEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
 	}
@@ -251,7 +252,7 @@ func appendWant(b []byte, w want) []byte {
 	e = appendNumber(e, fieldPriority, 1)
 	e = appendBool(e, fieldCancel, w.cancel)
 	e = appendBool(e, fieldType, w.have)
-	e = appendBool(e, fieldDontAsk, w.dontHave)
+	e = appendBool(e, fieldSendDontHave, w.dontHave)
 	return appendBytes(b, fieldWantlist, appendBytes(nil, fieldEntries, e))
 }
 
@@ -264,9 +265,9 @@ func appendBlock(b []byte, c cid.Cid, data []byte) []byte {
 	return appendBytes(appendBytes(b, fieldPrefix, prefix), fieldData, data)
 }
 
-// appendPresence appends whether a block is there.
+// appendPresence appends the presence of a block: HAVE or DONT_HAVE.
 func appendPresence(b []byte, c cid.Cid, have bool) []byte {
-	return appendBytes(b, fieldPresence, appendBool(appendBytes(nil, fieldName, c.Bytes()), fieldPresentType, !have))
+	return appendBytes(b, fieldPresence, appendBool(appendBytes(nil, fieldCID, c.Bytes()), fieldPresentType, !have))
 }
 
 func appendBytes(b []byte, num protowire.Number, data []byte) []byte {

@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	maxPeers  = 128       // answered at the same time
-	maxSame   = 64        // of them behind one address
-	maxWants  = 2048      // kept of one peer; more are forgotten, and stock nodes ask again
-	messageOf = 256 << 10 // bytes after which a message is sent
-	protected = "bitswap" // tag of a connection that is in use
+	maxPeers     = 128       // peers that are answered at the same time
+	maxPerClient = 64        // of them at one address
+	maxWants     = 2048      // queued for one peer; further wants are dropped, and stock nodes send them again
+	messageSize  = 256 << 10 // bytes after which a message is sent
+	protectTag   = "bitswap" // tag that protects a connection in use
 )
 
-// A Store is what a Server answers for.
+// A Store holds the blocks that a Server serves.
 type Store interface {
 	cas.Source
 	Has(ctx context.Context, c cid.Cid) (bool, error)
@@ -34,44 +34,44 @@ type Store interface {
 // Options of a Server.
 type Options struct {
 	Store Store // its blocks are read through cas.Get
-	// Remote says where a connection comes from, as "IP:port"; nil takes the peer ID.
+	// Remote returns the remote address of a connection as "IP:port"; nil takes the peer ID.
 	Remote func(network.ConnMultiaddrs) string
-	// Before is called before blocks are sent to an asker, as limit.Asker names what Remote
-	// says, and may hold them up; an error sends the peer away. Nil is fine.
-	Before func(ctx context.Context, asker string, bytes int) error
-	Sent   func(bytes int64) // of blocks, after each message; nil is fine
-	Fault  func(err error)   // is told why the store did not give a block; nil is fine
-	Log    *slog.Logger      // nil: silent
+	// Throttle is called before blocks are sent to a client (the limit.ClientKey of Remote) and
+	// may delay them. After an error the peer's wants are dropped. Nil is fine.
+	Throttle func(ctx context.Context, client string, bytes int) error
+	Sent     func(bytes int64) // called after each message with the bytes of its blocks; nil is fine
+	Fault    func(err error)   // called with the reason why the store did not return a block; nil is fine
+	Log      *slog.Logger      // nil: no log
 }
 
 // A Server answers the wants of peers.
 type Server struct {
 	Options
-	host      host.Host
-	listeners listeners
-	ctx       context.Context
-	cancel    context.CancelFunc
-	tasks     sync.WaitGroup
+	host    host.Host
+	streams streamLimiter
+	ctx     context.Context
+	cancel  context.CancelFunc
+	tasks   sync.WaitGroup
 
-	mu     sync.Mutex
-	askers map[peer.ID]*asker
-	same   map[string]int // askers, by where they are
-	closed bool
+	mu        sync.Mutex
+	queues    map[peer.ID]*wantQueue
+	perClient map[string]int // number of queues by address
+	closed    bool
 }
 
-// Serve answers on a host until Close. It takes over the protocol of the host: a Client
-// on the same host would hear nothing.
+// Serve answers wants on a host until Close. It replaces the protocol handler of the host, so a
+// Client on the same host would receive nothing.
 func Serve(h host.Host, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{Options: o, host: h, askers: map[peer.ID]*asker{}, same: map[string]int{}}
+	s := &Server{Options: o, host: h, queues: map[peer.ID]*wantQueue{}, perClient: map[string]int{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	h.SetStreamHandler(Protocol, s.hear)
+	h.SetStreamHandler(Protocol, s.handleStream)
 	return s
 }
 
-// Close stops answering.
+// Close stops the server and waits for its goroutines.
 func (s *Server) Close() error {
 	s.host.RemoveStreamHandler(Protocol)
 	s.mu.Lock()
@@ -82,121 +82,123 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// hear takes the wants of one stream, message by message. That a list replaces the one
-// before is passed over: what was not answered of that is a matter of seconds.
-func (s *Server) hear(stream network.Stream) {
-	id, from := stream.Conn().RemotePeer(), s.from(stream.Conn())
-	err := s.listeners.read(stream, nil, parts{want: func(w want) { s.take(id, from, w) }})
+// handleStream reads the wants of one stream, message by message. It ignores the flag that a wantlist
+// replaces the one before, as wants are answered within seconds.
+func (s *Server) handleStream(stream network.Stream) {
+	id, from := stream.Conn().RemotePeer(), s.clientOf(stream.Conn())
+	err := s.streams.read(stream, nil, handlers{want: func(w want) { s.addWant(id, from, w) }})
 	if err != nil {
 		s.Log.Debug("Bitswap: stream ended", "peer", id, "cause", err)
 	}
 }
 
-func (s *Server) from(c network.Conn) string {
+func (s *Server) clientOf(c network.Conn) string {
 	if s.Remote == nil {
 		return c.RemotePeer().String()
 	}
-	return limit.Asker(s.Remote(c))
+	return limit.ClientKey(s.Remote(c))
 }
 
-// An asker is a peer with wants that are not answered yet. It exists as long as it has
-// some, and a goroutine that answers them.
-type asker struct {
-	from  string     // as limit.Asker names it
-	queue *list.List // of want, oldest first
-	at    map[cid.Cid]*list.Element
+// A wantQueue is the queue of a peer's unanswered wants. It exists as long as its goroutine, which
+// answers them.
+type wantQueue struct {
+	client string     // address, as limit.ClientKey names it
+	wants  *list.List // of want, oldest first
+	byCID  map[cid.Cid]*list.Element
 }
 
-func newAsker(from string) *asker { return &asker{from, list.New(), map[cid.Cid]*list.Element{}} }
+func newWantQueue(from string) *wantQueue {
+	return &wantQueue{from, list.New(), map[cid.Cid]*list.Element{}}
+}
 
-// take notes a want, or that one is no more.
-func (s *Server) take(id peer.ID, from string, w want) {
+// addWant queues a want, or removes one that is cancelled.
+func (s *Server) addWant(id peer.ID, from string, w want) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.askers[id]
+	a := s.queues[id]
 	switch {
-	case s.closed, a == nil && (w.cancel || len(s.askers) >= maxPeers || s.same[from] >= maxSame):
+	case s.closed, a == nil && (w.cancel || len(s.queues) >= maxPeers || s.perClient[from] >= maxPerClient):
 		return
 	case a == nil:
-		a = newAsker(from)
-		s.askers[id] = a
-		s.same[from]++
+		a = newWantQueue(from)
+		s.queues[id] = a
+		s.perClient[from]++
 		s.tasks.Go(func() { s.answer(id, a) })
 	}
-	at := a.at[w.name]
+	at := a.byCID[w.name]
 	switch {
 	case w.cancel && at != nil:
-		a.queue.Remove(at)
-		delete(a.at, w.name)
+		a.wants.Remove(at)
+		delete(a.byCID, w.name)
 	case w.cancel:
 	case at != nil && at.Value.(want).have:
-		at.Value = w // it may want the block by now
-	case at == nil && len(a.at) < maxWants:
-		a.at[w.name] = a.queue.PushBack(w)
+		at.Value = w // the new want may ask for the block
+	case at == nil && len(a.byCID) < maxWants:
+		a.byCID[w.name] = a.wants.PushBack(w)
 	}
 }
 
-// next returns the oldest want of an asker. One that has none and is owed nothing is
-// forgotten.
-func (s *Server) next(id peer.ID, a *asker, owed bool) (want, bool) {
+// nextWant removes and returns the oldest want of a queue. It drops the queue if that is empty, unless
+// a message is still to be sent.
+func (s *Server) nextWant(id peer.ID, a *wantQueue, owed bool) (want, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at := a.queue.Front(); at != nil {
-		w := a.queue.Remove(at).(want)
-		delete(a.at, w.name)
+	if at := a.wants.Front(); at != nil {
+		w := a.wants.Remove(at).(want)
+		delete(a.byCID, w.name)
 		return w, true
 	}
 	if !owed {
-		s.drop(id, a)
+		s.removeQueue(id, a)
 	}
 	return want{}, false
 }
 
-// forget drops an asker that does not take what it asked for.
-func (s *Server) forget(id peer.ID, a *asker) {
+// dropQueue drops the queue of a peer to which sending failed.
+func (s *Server) dropQueue(id peer.ID, a *wantQueue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.drop(id, a)
+	s.removeQueue(id, a)
 }
 
-func (s *Server) drop(id peer.ID, a *asker) {
-	delete(s.askers, id)
-	if s.same[a.from]--; s.same[a.from] == 0 {
-		delete(s.same, a.from)
+func (s *Server) removeQueue(id peer.ID, a *wantQueue) {
+	delete(s.queues, id)
+	if s.perClient[a.client]--; s.perClient[a.client] == 0 {
+		delete(s.perClient, a.client)
 	}
 }
 
-// release gives up the protection of a connection, unless the peer asks for more already.
-func (s *Server) release(id peer.ID) {
+// unprotect ends the protection of a connection, unless the peer has new wants.
+func (s *Server) unprotect(id peer.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.askers[id] == nil {
-		s.host.ConnManager().Unprotect(id, protected)
+	if s.queues[id] == nil {
+		s.host.ConnManager().Unprotect(id, protectTag)
 	}
 }
 
-// answer sends messages until there are no wants left, or the peer takes none.
-func (s *Server) answer(id peer.ID, a *asker) {
+// answer sends messages until the queue is empty or sending fails.
+func (s *Server) answer(id peer.ID, a *wantQueue) {
 	out := &sender{host: s.host, id: id}
 	defer out.close()
-	s.host.ConnManager().Protect(id, protected)
-	defer s.release(id)
+	s.host.ConnManager().Protect(id, protectTag)
+	defer s.unprotect(id)
 	for {
 		message, blocks := s.message(id, a)
 		if message == nil {
 			return
 		}
-		if err := s.send(out, a.from, message, blocks); err != nil {
-			s.forget(id, a)
-			s.Log.Debug("Bitswap: answer not taken", "peer", id, "cause", err)
+		if err := s.send(out, a.client, message, blocks); err != nil {
+			s.dropQueue(id, a)
+			s.Log.Debug("Bitswap: sending failed", "peer", id, "cause", err)
 			return
 		}
 	}
 }
 
 func (s *Server) send(out *sender, from string, message []byte, blocks int) error {
-	if s.Before != nil && blocks > 0 {
-		if err := s.Before(s.ctx, from, blocks); err != nil {
+	if s.Throttle != nil && blocks > 0 {
+		if err := s.Throttle(s.ctx, from, blocks); err != nil {
 			return err
 		}
 	}
@@ -215,15 +217,15 @@ func (s *Server) fault(err error) {
 	}
 }
 
-// message puts the next answers together: whole blocks until they are many bytes. It
-// returns nil when the asker wants nothing any more, and the bytes of the blocks in it.
-func (s *Server) message(id peer.ID, a *asker) (message []byte, blocks int) {
-	for len(message) < messageOf {
-		w, ok := s.next(id, a, len(message) > 0)
+// message builds a message of the next answers, of messageSize bytes or a block more. It also returns
+// the bytes of the blocks in it. The message is nil if the queue is empty.
+func (s *Server) message(id peer.ID, a *wantQueue) (message []byte, blocks int) {
+	for len(message) < messageSize {
+		w, ok := s.nextWant(id, a, len(message) > 0)
 		if !ok || s.ctx.Err() != nil {
 			break
 		}
-		data, there, err := s.look(w)
+		data, there, err := s.lookUp(w)
 		switch {
 		case err != nil:
 			s.fault(err)
@@ -237,8 +239,8 @@ func (s *Server) message(id peer.ID, a *asker) (message []byte, blocks int) {
 	return message, blocks
 }
 
-// look reads what a want asks for.
-func (s *Server) look(w want) (data []byte, there bool, err error) {
+// lookUp looks up the block of a want, or reads it if the want asks for it.
+func (s *Server) lookUp(w want) (data []byte, there bool, err error) {
 	if w.have {
 		there, err = s.Store.Has(s.ctx, w.name)
 		return nil, there, err

@@ -18,36 +18,37 @@ import (
 
 const (
 	maxStreams  = 4               // of one peer that are read at a time
-	idleLimit   = 2 * time.Minute // of a stream that is read, between messages
+	idleLimit   = 2 * time.Minute // between two messages of a stream
 	sendLimit   = 10 * time.Second
-	sendRate    = 64 << 10 // least bytes a second after that
+	sendRate    = 64 << 10 // bytes a second, lowest average after sendLimit
 	readBuffer  = 4 << 10
 	openTimeout = 10 * time.Second
 )
 
-// listeners let a few streams of each peer be read at a time; the others wait, since a
-// stock node opens one for each message.
-type listeners struct {
+// A streamLimiter bounds how many streams of each peer are read at a time. Further streams wait: a stock
+// node opens one for each message.
+type streamLimiter struct {
 	mu    sync.Mutex
-	peers map[peer.ID]*slots
+	peers map[peer.ID]*peerStreams
 }
 
-type slots struct {
+type peerStreams struct {
 	users int
 	free  chan struct{}
 }
 
-// read reads the messages of a stream until it ends or breaks a rule.
-func (l *listeners) read(s network.Stream, progress func(), p parts) error {
-	leave, err := l.enter(s.Conn().RemotePeer())
+// read reads the messages of a stream until it ends or has an error. progress, which may be nil,
+// is called whenever bytes arrive.
+func (l *streamLimiter) read(s network.Stream, progress func(), p handlers) error {
+	leave, err := l.acquire(s.Conn().RemotePeer())
 	if err != nil {
 		s.Reset()
 		return err
 	}
 	defer leave()
-	r := bufio.NewReaderSize(watched{s, progress}, readBuffer)
+	r := bufio.NewReaderSize(progressReader{s, progress}, readBuffer)
 	for {
-		s.SetReadDeadline(time.Now().Add(idleLimit)) // a stream without deadlines is as well without
+		s.SetReadDeadline(time.Now().Add(idleLimit)) // a stream of a test may have no deadlines
 		err := readMessage(r, p)
 		if err == io.EOF {
 			return s.Close()
@@ -59,15 +60,15 @@ func (l *listeners) read(s network.Stream, progress func(), p parts) error {
 	}
 }
 
-// enter waits until another stream of a peer may be read.
-func (l *listeners) enter(id peer.ID) (leave func(), err error) {
+// acquire waits until one more stream of a peer may be read.
+func (l *streamLimiter) acquire(id peer.ID) (leave func(), err error) {
 	l.mu.Lock()
 	if l.peers == nil {
-		l.peers = map[peer.ID]*slots{}
+		l.peers = map[peer.ID]*peerStreams{}
 	}
 	s := l.peers[id]
 	if s == nil {
-		s = &slots{free: make(chan struct{}, maxStreams)}
+		s = &peerStreams{free: make(chan struct{}, maxStreams)}
 		l.peers[id] = s
 	}
 	s.users++
@@ -76,14 +77,14 @@ func (l *listeners) enter(id peer.ID) (leave func(), err error) {
 	defer late.Stop()
 	select {
 	case s.free <- struct{}{}:
-		return func() { <-s.free; l.gone(id) }, nil
+		return func() { <-s.free; l.release(id) }, nil
 	case <-late.C:
-		l.gone(id)
+		l.release(id)
 		return nil, fmt.Errorf("more than %d streams for %s", maxStreams, idleLimit)
 	}
 }
 
-func (l *listeners) gone(id peer.ID) {
+func (l *streamLimiter) release(id peer.ID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.peers[id].users--; l.peers[id].users == 0 {
@@ -91,13 +92,13 @@ func (l *listeners) gone(id peer.ID) {
 	}
 }
 
-// watched calls progress whenever something was read.
-type watched struct {
+// progressReader calls progress whenever bytes were read.
+type progressReader struct {
 	io.Reader
 	progress func()
 }
 
-func (w watched) Read(b []byte) (int, error) {
+func (w progressReader) Read(b []byte) (int, error) {
 	n, err := w.Reader.Read(b)
 	if n > 0 && w.progress != nil {
 		w.progress()
@@ -105,7 +106,7 @@ func (w watched) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// A sender writes messages to one peer, on one stream while that lasts.
+// A sender writes messages to one peer, on one stream for as long as that works.
 type sender struct {
 	host host.Host
 	id   peer.ID
@@ -114,7 +115,7 @@ type sender struct {
 	stream network.Stream
 }
 
-// send writes one message. It never dials.
+// send writes one message, on a new stream if the last one failed. It does not dial.
 func (s *sender) send(ctx context.Context, message []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,7 +135,7 @@ func (s *sender) send(ctx context.Context, message []byte) error {
 	return nil
 }
 
-// write writes on the stream that there is, and drops it when that fails.
+// write writes on the current stream, and drops the stream after an error.
 func (s *sender) write(ctx context.Context, message []byte) error {
 	stream := s.stream
 	defer context.AfterFunc(ctx, func() { stream.Reset() })()
@@ -147,7 +148,7 @@ func (s *sender) write(ctx context.Context, message []byte) error {
 	return err
 }
 
-// close ends the stream; what was written arrives.
+// close closes the stream after the bytes that were written.
 func (s *sender) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

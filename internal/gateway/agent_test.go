@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A mirror's log shows who asks, and not which toolchain built it.
+// The log of a mirror shows the program, and not the toolchain that built it.
 func TestRequestsNameTheProgram(t *testing.T) {
 	agents := make(chan string, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -19,12 +19,12 @@ import (
 )
 
 const (
-	defaultRetryAfter = time.Second     // when a busy gateway gives no Retry-After
-	maxRetryAfter     = 2 * time.Minute // the longest Retry-After that is obeyed
+	defaultRetryAfter = time.Second     // if a busy gateway sends no Retry-After
+	maxRetryAfter     = 2 * time.Minute // longer values of Retry-After are cut to this
 )
 
-// A BusyError is the answer of a gateway that is overloaded (429 or 503): it is not broken
-// and may be asked again. It is a cas.ErrUnreachable.
+// A BusyError is the response of an overloaded gateway (429 or 503). It may be asked again
+// after a pause. It is a cas.ErrUnreachable.
 type BusyError struct {
 	After time.Duration // before the next request, at most two minutes
 }
@@ -36,13 +36,13 @@ func (b *BusyError) Error() string {
 // Unwrap returns cas.ErrUnreachable.
 func (b *BusyError) Unwrap() error { return cas.ErrUnreachable }
 
-// errRefused marks a status that may be due to the form of the request and not to the block.
+// errRefused marks a status that the URL of the request may have caused, not the block.
 var errRefused = errors.New("refused")
 
-// errForm marks an answer in another form than the one asked for.
-var errForm = errors.New("another form")
+// errOtherForm marks a response in another format than requested.
+var errOtherForm = errors.New("another form")
 
-// status returns nil for 200, else the error of the table in doc.go.
+// status returns nil for 200, and otherwise the error of the table in doc.go.
 func status(resp *http.Response) error {
 	words := strings.TrimSpace(fmt.Sprintf("status %d %s", resp.StatusCode, http.StatusText(resp.StatusCode)))
 	switch resp.StatusCode {
@@ -53,7 +53,7 @@ func status(resp *http.Response) error {
 	case http.StatusNotFound, http.StatusGone:
 		return fmt.Errorf("%s: %w", words, fs.ErrNotExist)
 	case http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusNotImplemented:
-		return fmt.Errorf("%s: %w%w", words, cas.ErrUnreachable, silent{errRefused})
+		return fmt.Errorf("%s: %w%w", words, cas.ErrUnreachable, marker{errRefused})
 	case http.StatusUnauthorized, http.StatusProxyAuthRequired:
 		return fmt.Errorf("%s: %w; check user and password in the URL", words, cas.ErrUnreachable)
 	default:
@@ -61,14 +61,14 @@ func status(resp *http.Response) error {
 	}
 }
 
-// silent marks an error without adding words to it.
-type silent struct{ mark error }
+// marker adds a mark to an error without adding to its text.
+type marker struct{ mark error }
 
-func (silent) Error() string   { return "" }
-func (s silent) Unwrap() error { return s.mark }
+func (marker) Error() string   { return "" }
+func (s marker) Unwrap() error { return s.mark }
 
-// retryAfter reads Retry-After, in seconds or as a date, bounded by maxRetryAfter. A date is
-// compared with the answer's own Date where there is one: our clock may be wrong.
+// retryAfter reads Retry-After, in seconds or as a date, and bounds it by maxRetryAfter. A date
+// is compared with the Date of the response if there is one, as the clock here may be wrong.
 // https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
 func retryAfter(h http.Header) time.Duration {
 	text := strings.TrimSpace(h.Get("Retry-After"))
@@ -86,29 +86,29 @@ func retryAfter(h http.Header) time.Duration {
 	return min(max(at.Sub(now), 0), maxRetryAfter)
 }
 
-// checkBlock returns an error for a body that is not the block id and is recognisably
-// something else: a web page, an error in JSON, a CAR of the same CID. Such a server does
-// not serve blocks now, which is no lie. All other bytes pass: cas.Check judges them.
+// checkBlock returns an error for a body that is not the block id but recognisably something
+// else: a web page, an error in JSON, a CAR of the same CID. Such a server does not serve blocks
+// now, which does not ban it. All other bytes pass; cas.Check decides about them.
 func checkBlock(resp *http.Response, id cid.Cid, data []byte) error {
-	what := anotherForm(resp.Header, id, data)
-	mark := errForm
+	what := otherForm(resp.Header, id, data)
+	mark := errOtherForm
 	if what == "" {
-		what, mark = page(resp.Header, data), nil
+		what, mark = pageKind(resp.Header, data), nil
 	}
 	if what == "" || cas.Check(id, data) == nil {
 		return nil
 	}
-	return notGateway("block", what, mark)
+	return unexpectedResponse("block", what, mark)
 }
 
-// notGateway words an answer that is not what a gateway serves.
-func notGateway(want, got string, mark error) error {
-	return fmt.Errorf("got %s and no %s: %w; check the URL, and whether a proxy, cache or login page is in between%w", got, want, cas.ErrUnreachable, silent{mark})
+// unexpectedResponse returns the error for a response that a gateway does not send.
+func unexpectedResponse(want, got string, mark error) error {
+	return fmt.Errorf("got %s and no %s: %w; check the URL, and whether a proxy, cache or login page is in between%w", got, want, cas.ErrUnreachable, marker{mark})
 }
 
-// anotherForm names the form of an answer that says of itself that it is not a raw block,
-// or begins like a CAR; "" when it does not.
-func anotherForm(h http.Header, id cid.Cid, data []byte) string {
+// otherForm names the format of a response whose headers contradict a raw block, or that begins
+// like a CAR; "" for any other response.
+func otherForm(h http.Header, id cid.Cid, data []byte) string {
 	switch kind := mediaType(h); {
 	case kind == typeCAR, isCAR(data):
 		return "a CAR"
@@ -142,9 +142,9 @@ func isCAR(data []byte) bool {
 	return bytes.HasPrefix(head, []byte("\xa2\x65roots")) || bytes.HasPrefix(head, []byte("\xa1\x67version\x02"))
 }
 
-// page names a text that people or programs read, "" for anything else. A server that does
-// not know a file's type may call a block text/plain: then its bytes decide.
-func page(h http.Header, data []byte) string {
+// pageKind names the kind of a page or of a text document, "" for anything else. A server may label a
+// block text/plain if it does not know the type of a file: then its bytes decide.
+func pageKind(h http.Header, data []byte) string {
 	switch kind := mediaType(h); {
 	case kind == "text/html", kind == "application/xhtml+xml":
 		return "a web page"
@@ -164,16 +164,16 @@ func mediaType(h http.Header) string {
 	return kind
 }
 
-// checkRecord returns an error for a body that is no IPNS record at all. It checks neither
-// the name nor the signature.
+// checkRecord returns an error for a body that does not have the form of an IPNS record. It
+// checks neither the name nor the signature.
 func checkRecord(resp *http.Response, data []byte) error {
 	if len(data) > maxRecord {
-		return notGateway("IPNS record", fmt.Sprintf("more than %d bytes", maxRecord), nil)
+		return unexpectedResponse("IPNS record", fmt.Sprintf("more than %d bytes", maxRecord), nil)
 	}
 	if isRecord(data) {
 		return nil
 	}
-	what := page(resp.Header, data)
+	what := pageKind(resp.Header, data)
 	switch text := bytes.TrimSpace(data); {
 	case what != "":
 	case bytes.HasPrefix(text, []byte("<")):
@@ -185,7 +185,7 @@ func checkRecord(resp *http.Response, data []byte) error {
 	default:
 		what = fmt.Sprintf("%d other bytes", len(data))
 	}
-	return notGateway("IPNS record", what, errForm)
+	return unexpectedResponse("IPNS record", what, errOtherForm)
 }
 
 // isRecord reports whether data is a protobuf message with the field data (9) and one of
@@ -193,20 +193,18 @@ func checkRecord(resp *http.Response, data []byte) error {
 func isRecord(data []byte) bool {
 	var value, signature bool
 	for len(data) > 0 {
-		num, kind, tag := protowire.ConsumeTag(data)
-		if tag < 0 {
-			return false
-		}
-		n := protowire.ConsumeFieldValue(num, kind, data[tag:])
+		num, typ, n := protowire.ConsumeTag(data)
 		if n < 0 {
 			return false
 		}
-		if kind == protowire.BytesType {
-			body, _ := protowire.ConsumeBytes(data[tag:])
-			value = value || num == 9 && len(body) > 0
-			signature = signature || (num == 2 || num == 8) && len(body) > 0
+		data = data[n:]
+		if n = protowire.ConsumeFieldValue(num, typ, data); n < 0 {
+			return false
 		}
-		data = data[tag+n:]
+		full := typ == protowire.BytesType && n > 1 // a length, and bytes after it
+		value = value || num == 9 && full
+		signature = signature || (num == 2 || num == 8) && full
+		data = data[n:]
 	}
 	return value && signature
 }

@@ -21,10 +21,10 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// errNone marks an answer that is taken as it is.
+// errNone marks a response without an error.
 var errNone = errors.New("no error")
 
-// sort names the class of an error, as the table in doc.go does.
+// sort returns the class of an error, as in the table of doc.go.
 func sort(err error) error {
 	var busy *BusyError
 	switch {
@@ -41,7 +41,7 @@ func sort(err error) error {
 	return err
 }
 
-// questions are the classes of objects that a client asks for.
+// questions are requests for each class of object.
 func (f *fixture) questions(t *testing.T) map[string]func(*Client) error {
 	block := func(id cid.Cid) func(*Client) error {
 		return func(c *Client) error {
@@ -57,7 +57,7 @@ func (f *fixture) questions(t *testing.T) map[string]func(*Client) error {
 			return err
 		},
 		"run": func(c *Client) error {
-			return c.Run(t.Context(), f.file.CID, f.leaves[:10], func(int, Loan) error { return nil })
+			return c.Run(t.Context(), f.file.CID, f.leaves[:10], func(int, RunLeaf) error { return nil })
 		},
 		"have": func(c *Client) error {
 			_, _, err := c.Have(t.Context(), f.file.CID, len(f.leaves), "")
@@ -66,7 +66,7 @@ func (f *fixture) questions(t *testing.T) map[string]func(*Client) error {
 	}
 }
 
-// honest answers every question as it should.
+// honest is a handler that answers every question correctly.
 func (f *fixture) honest() http.Handler {
 	bits := make([]byte, (len(f.leaves)+7)/8)
 	return Handler(Options{
@@ -76,7 +76,7 @@ func (f *fixture) honest() http.Handler {
 	})
 }
 
-// The table of the package comment: every class of object, every kind of answer.
+// The table of the package comment: every class of object, every kind of response.
 func TestEachAnswerHasItsClassOfError(t *testing.T) {
 	f := newFixture(t)
 	honest := f.honest()
@@ -95,7 +95,7 @@ func TestEachAnswerHasItsClassOfError(t *testing.T) {
 		honest.ServeHTTP(rec, r)
 		return rec
 	}
-	// changed answers with the honest headers and other bytes.
+	// changed answers with the correct headers and other bytes.
 	changed := func(change func([]byte) []byte) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			rec := recorded(r)
@@ -176,7 +176,7 @@ func TestEachAnswerHasItsClassOfError(t *testing.T) {
 	}
 }
 
-// changedType is h with another Content-Type and without the headers that name a form.
+// changedType is h with another Content-Type and without the other headers.
 func changedType(h http.Handler, kind string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		rec := httptest.NewRecorder()
@@ -186,7 +186,7 @@ func changedType(h http.Handler, kind string) http.HandlerFunc {
 	}
 }
 
-// cutShort sends half of what h does and closes the connection.
+// cutShort sends half of the body of h and closes the connection.
 func cutShort(h http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		rec := httptest.NewRecorder()
@@ -208,14 +208,14 @@ func hijacked(words string) http.HandlerFunc {
 	}
 }
 
-// A filter that refuses queries, or a cache that ignores them, is asked in other words.
-func TestAnAnswerInAnotherFormIsAskedForInOtherWords(t *testing.T) {
+// A filter that refuses queries, or a cache that ignores them, is asked with other URLs.
+func TestOtherURLsAreTriedAfterAnAnswerInAnotherForm(t *testing.T) {
 	f := newFixture(t)
 	honest := f.honest()
 	stored := map[string]*httptest.ResponseRecorder{} // of the cache
 	for name, row := range map[string]struct {
 		serve  http.HandlerFunc
-		twice  int // requests for a block that is asked for twice
+		twice  int // number of requests for two reads of a block
 		record error
 	}{
 		"a filter refuses queries": {func(w http.ResponseWriter, r *http.Request) {
@@ -232,7 +232,7 @@ func TestAnAnswerInAnotherFormIsAskedForInOtherWords(t *testing.T) {
 			}
 			honest.ServeHTTP(w, r)
 		}, 2, errNone},
-		"a cache ignores the query, and a stranger asked for a CAR": {func(w http.ResponseWriter, r *http.Request) {
+		"a cache ignores the query, and another client asked for a CAR": {func(w http.ResponseWriter, r *http.Request) {
 			rec := stored[r.URL.Path]
 			if rec == nil {
 				rec = httptest.NewRecorder()
@@ -270,7 +270,7 @@ func TestAnAnswerInAnotherFormIsAskedForInOtherWords(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsObeyedForAWhile(t *testing.T) {
+func TestRetryAfterIsBounded(t *testing.T) {
 	const date = "Wed, 21 Oct 2026 07:28:00 GMT"
 	for _, row := range []struct {
 		after, date string

@@ -16,12 +16,12 @@ import (
 	"github.com/phaseboot/phaseboot/internal/limit"
 )
 
-// carParams are the parameters of a CAR request that change its blocks.
+// carParams are the parameters of a request that decide the blocks of its CAR.
 type carParams struct {
-	scope string      // block, entity or all
-	spans []byteRange // bytes of the file, nil for all of them
-	dups  bool        // a block that occurs twice is sent twice
-	bare  bool        // inner nodes stay out: the asker has read them before
+	scope     string      // block, entity or all
+	spans     []byteRange // bytes of the file, nil for all
+	dups      bool        // a block that occurs twice is sent twice
+	omitNodes bool        // inner nodes are not sent: the client has read them before
 }
 
 func parseCAR(r *http.Request, accepted map[string]string) (carParams, error) {
@@ -36,7 +36,7 @@ func parseCAR(r *http.Request, accepted map[string]string) (carParams, error) {
 	if q.Has("entity-bytes") {
 		var err error
 		if p.spans, err = parseRanges(q.Get("entity-bytes")); err != nil {
-			return p, refusef(http.StatusBadRequest, "entity-bytes: %v", err)
+			return p, statusErrorf(http.StatusBadRequest, "entity-bytes: %v", err)
 		}
 	}
 	switch p.scope {
@@ -47,22 +47,22 @@ func parseCAR(r *http.Request, accepted map[string]string) (carParams, error) {
 			p.scope = "entity"
 		}
 	default:
-		return p, refusef(http.StatusBadRequest, "dag-scope %.40q: one of block, entity, all", p.scope)
+		return p, statusErrorf(http.StatusBadRequest, "dag-scope %.40q: one of block, entity, all", p.scope)
 	}
 	if v := pick("car-version", "version"); v != "" && v != "1" {
-		return p, refusef(http.StatusBadRequest, "CAR version %.40q: only 1 is served", v)
+		return p, statusErrorf(http.StatusBadRequest, "CAR version %.40q: only 1 is served", v)
 	}
 	if v := pick("car-order", "order"); v != "" && v != "dfs" && v != "unk" {
-		return p, refusef(http.StatusBadRequest, "CAR order %.40q: only dfs is served", v)
+		return p, statusErrorf(http.StatusBadRequest, "CAR order %.40q: only dfs is served", v)
 	}
 	switch v := pick("car-dups", "dups"); v {
 	case "", "n":
 	case "y":
 		p.dups = true
 	default:
-		return p, refusef(http.StatusBadRequest, "CAR dups %.40q: y or n", v)
+		return p, statusErrorf(http.StatusBadRequest, "CAR dups %.40q: y or n", v)
 	}
-	p.bare = q.Get("nodes") == "n"
+	p.omitNodes = q.Get("nodes") == "n"
 	return p, nil
 }
 
@@ -77,18 +77,18 @@ func (p carParams) yesNo() string {
 	return "n"
 }
 
-// etag is weak: the same blocks, not necessarily the same bytes.
+// etag returns a weak Etag: it stands for the same blocks, not necessarily for the same bytes.
 func (p carParams) etag(c cid.Cid, path string) string {
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%s %q %s %t %t", c, path, p.scope, p.dups, p.bare)
+	fmt.Fprintf(h, "%s %q %s %t %t", c, path, p.scope, p.dups, p.omitNodes)
 	for _, s := range p.spans {
 		fmt.Fprintf(h, " %d:%d:%t", s.from, s.to, s.open)
 	}
 	return fmt.Sprintf(`W/"%s.car.%x"`, c, h.Sum64())
 }
 
-// car serves a CARv1 of the blocks from the root along path, and then those that
-// the parameters ask for, depth first.
+// car serves a CARv1 of the blocks from the root along path, and then of the requested blocks,
+// depth first.
 func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path string, accepted map[string]string) error {
 	p, err := parseCAR(r, accepted)
 	if err != nil {
@@ -99,104 +99,112 @@ func (h *handler) car(w http.ResponseWriter, r *http.Request, root cid.Cid, path
 	head.Set("Content-Disposition", fmt.Sprintf("attachment; filename=\"%s.car\"", root))
 	head.Set("Etag", p.etag(root, path))
 	head.Set("Accept-Ranges", "none")
-	form(w, r, formatCAR, neverKept, "car-version", "1", "car-order", "dfs", "car-dups", p.yesNo())
-	if known(r, head.Get("Etag")) {
+	setCaching(w, r, formatCAR, noStore, "car-version", "1", "car-order", "dfs", "car-dups", p.yesNo())
+	if matchesETag(r, head.Get("Etag")) {
 		if _, err := resolve(r.Context(), h.Source, root, path); err != nil {
 			return err
 		}
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	out := &carWriter{ctx: r.Context(), w: w, src: h.Source, seen: map[cid.Cid]bool{}, dups: p.dups, bare: p.bare, direct: isDirect(r), memory: h.memory}
+	out := &carWriter{
+		ctx: r.Context(), w: w, src: h.Source, cache: h.cache, written: map[cid.Cid]bool{},
+		dups: p.dups, omitNodes: p.omitNodes, sendfile: canSendfile(r),
+	}
 	if r.Method == http.MethodGet {
-		out.turn = turn{slots: h.slots, who: limit.Asker(r.RemoteAddr)}
+		out.turn = turn{slots: h.slots, key: limit.ClientKey(r.RemoteAddr)}
 		if err := out.turn.begin(out.ctx); err != nil {
 			return err
 		}
 		defer out.turn.end()
 	}
 	trail, err := resolve(out.ctx, h.Source, root, path)
-	if err != nil {
+	if err != nil || r.Method == http.MethodHead {
 		return err
 	}
-	if r.Method == http.MethodHead {
-		return nil
-	}
-	leaves, err := out.plan(trail[len(trail)-1], p)
-	if err != nil {
+	if err := out.write(trail, p); err != nil && out.flushed {
+		return cutShortError{err}
+	} else {
 		return err
 	}
-	out.borrow()
-	defer out.giveBack()
-	out.header(root)
-	if leaves != nil {
-		return out.run(leaves)
-	}
-	for _, c := range trail[:len(trail)-1] {
-		if _, err := out.block(c); err != nil {
-			return err
-		}
-	}
-	if err := walk(out, trail[len(trail)-1], p); err != nil {
-		return err
-	}
-	if !out.flushed { // a length costs less than chunks
-		head.Set("Content-Length", strconv.Itoa(len(out.buf)))
-	}
-	return out.flush()
 }
 
 // batch is how many bytes of whole sections are written in one go.
 const batch = 128 << 10
 
-// carWriter writes blocks as a CARv1, each checked as cas.Get does, or lately.
+// A carWriter writes blocks as a CARv1. It checks each block as cas.Get does, except for leaves in
+// files that were checked less than verifiedFor ago.
 type carWriter struct {
-	ctx  context.Context
-	w    http.ResponseWriter
-	src  cas.Source
-	seen map[cid.Cid]bool // went out; true: with all that hangs under it
-	dups bool
-	bare bool
+	ctx       context.Context
+	w         http.ResponseWriter
+	src       cas.Source
+	cache     *cache
+	written   map[cid.Cid]bool // blocks in the CAR; true: with all blocks below
+	dups      bool
+	omitNodes bool
+	sendfile  bool // the kernel can send files
 
-	direct bool // a file goes out without a copy
-	*memory
-	lent *[]byte
-	buf  []byte // sections that wait to be written
-	turn turn
+	pooled *[]byte // from bufferPool
+	buf    []byte  // sections that are not written yet
+	turn   turn
 
-	flushed bool // some were written
+	flushed bool // some sections were written
 }
 
-// header writes the CARv1 header.
-func (o *carWriter) header(root cid.Cid) { o.buf = car.AppendHeader(o.buf, root.KeyString()) }
+// write writes the CAR of the blocks along trail, and of the requested blocks at its end.
+func (o *carWriter) write(trail []cid.Cid, p carParams) error {
+	root, last := trail[0], len(trail)-1
+	leaves, err := o.plan(trail[last], p)
+	if err != nil {
+		return err
+	}
+	o.takeBuffer()
+	defer o.returnBuffer()
+	o.buf = car.AppendHeader(o.buf, root.KeyString())
+	if leaves != nil {
+		return o.run(leaves)
+	}
+	for _, c := range trail[:last] {
+		if _, err := o.block(c); err != nil {
+			return err
+		}
+	}
+	if err := walk(o, trail[last], p); err != nil {
+		return err
+	}
+	if !o.flushed { // a length costs less than chunks
+		o.w.Header().Set("Content-Length", strconv.Itoa(len(o.buf)))
+	}
+	return o.flush()
+}
 
-// block reads a block, writes it unless it went out before or is to stay out, and returns
-// it: the bytes are good until the next call.
+// block reads c and writes it to the CAR, unless it was already written or inner nodes were not
+// requested. The returned bytes are valid until the next call.
 func (o *carWriter) block(c cid.Cid) ([]byte, error) {
-	whole, sent := o.seen[c]
-	if sent && !o.dups || o.bare && c.Prefix().Codec != cid.Raw {
+	whole, written := o.written[c]
+	if written && !o.dups || o.omitNodes && c.Prefix().Codec != cid.Raw {
 		return cas.Get(o.ctx, o.src, c)
 	}
-	o.seen[c] = whole
-	return o.put(c, -1)
+	o.written[c] = whole
+	return o.writeBlock(c, -1)
 }
 
-// put reads a block, of size bytes unless that is negative, to where it is written from,
-// and writes what has come together.
-func (o *carWriter) put(c cid.Cid, size int64) ([]byte, error) {
-	if err := o.pause(); err != nil {
+// writeBlock writes the section of a block, of size bytes unless that is negative, and returns the
+// block.
+func (o *carWriter) writeBlock(c cid.Cid, size int64) ([]byte, error) {
+	if err := o.awaitTurn(); err != nil {
 		return nil, err
 	}
-	data, err := o.section(c, int(size))
+	data, err := o.appendSection(c, int(size))
 	if err == nil && len(o.buf) >= batch {
 		err = o.flush()
 	}
 	return data, err
 }
 
-// section appends the section of a block to the buffer and returns the block. size is its
+// appendSection appends the section of a block to the buffer and returns the block. size is its
 // expected size, or negative: then the longest head is reserved before the block is read.
-func (o *carWriter) section(c cid.Cid, size int) ([]byte, error) {
+func (o *carWriter) appendSection(c cid.Cid, size int) ([]byte, error) {
 	reserved := car.MaxHead
 	if size >= 0 {
 		reserved = car.HeadLen(size)
@@ -227,28 +235,28 @@ func (o *carWriter) flush() error {
 	return err
 }
 
-// pause waits for the next turn, when this one is over. It holds no buffer meanwhile.
-func (o *carWriter) pause() error {
-	if o.turn.sent < slotTurn {
+// awaitTurn waits for the next turn if this one is over, without a buffer.
+func (o *carWriter) awaitTurn() error {
+	if o.turn.sent < turnSize {
 		return nil
 	}
 	if err := o.flush(); err != nil {
 		return err
 	}
-	o.giveBack()
-	defer o.borrow()
+	o.returnBuffer()
+	defer o.takeBuffer()
 	return o.turn.next(o.ctx)
 }
 
-func (o *carWriter) borrow() {
-	o.lent = sections.Get().(*[]byte)
-	o.buf = *o.lent
+func (o *carWriter) takeBuffer() {
+	o.pooled = bufferPool.Get().(*[]byte)
+	o.buf = *o.pooled
 }
 
-func (o *carWriter) giveBack() {
-	*o.lent = o.buf[:0]
-	sections.Put(o.lent)
+func (o *carWriter) returnBuffer() {
+	*o.pooled = o.buf[:0]
+	bufferPool.Put(o.pooled)
 }
 
-// sections lends the buffers of carWriters.
-var sections = sync.Pool{New: func() any { return new(make([]byte, 0, 2*batch)) }}
+// bufferPool holds the buffers of carWriters.
+var bufferPool = sync.Pool{New: func() any { return new(make([]byte, 0, 2*batch)) }}

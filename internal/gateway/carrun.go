@@ -16,35 +16,35 @@ import (
 	"github.com/phaseboot/phaseboot/internal/car"
 )
 
-// maxPlanned is how many leaves a run may have whose length is told beforehand.
+// maxPlanned is the maximum number of leaves of a run whose length is computed beforehand.
 const maxPlanned = 4096
 
-// A leaf is a raw block of a file, as the nodes above it name it.
+// A leaf is a raw block of a file, as its parent node names it.
 type leaf struct {
 	cid  cid.Cid
 	size int64
 }
 
-// section is the length of a leaf in a CAR.
-func (l leaf) section() int { return car.SectionLen(int(l.size)) }
+// sectionLen returns the length of the leaf's section in a CAR.
+func (l leaf) sectionLen() int { return car.SectionLen(int(l.size)) }
 
-// head is what stands before the leaf in a CAR.
+// head returns the head of the leaf's section in a CAR.
 func (l leaf) head() []byte {
 	return car.AppendHead(make([]byte, 0, car.MaxHead), l.cid.KeyString(), int(l.size))
 }
 
-// A plan is what a run without inner nodes will send: then the length of the answer is
-// known before it begins, and a client reads it with less work than chunks.
+// A plan lists the leaves of a run without inner nodes. With it the Content-Length is known, which
+// costs less than chunked encoding on both sides.
 type plan struct {
 	*carWriter
 	leaves []leaf
-	listed map[cid.Cid]bool // leaves, and nodes with all that hangs under them
+	listed map[cid.Cid]bool // leaves, and nodes with all leaves below them
 }
 
-// plan lists the leaves of a file that are asked for, each once unless dups; nil when it
-// is no such run, or one of very many leaves.
+// plan returns the requested leaves of a file, each once unless dups is set. It returns nil if the
+// request is not for a run without inner nodes, or has more than maxPlanned leaves.
 func (o *carWriter) plan(c cid.Cid, p carParams) ([]leaf, error) {
-	if p.spans == nil || !p.bare || p.scope != "entity" || c.Prefix().Codec == cid.Raw {
+	if p.spans == nil || !p.omitNodes || p.scope != "entity" || c.Prefix().Codec == cid.Raw {
 		return nil, nil
 	}
 	n, err := o.node(c)
@@ -58,9 +58,9 @@ func (o *carWriter) plan(c cid.Cid, p carParams) ([]leaf, error) {
 	return run.leaves, nil
 }
 
-// node reads an inner node, or remembers it: one run after another asks for the same.
+// node reads an inner node, or takes it from the cache: consecutive runs need the same nodes.
 func (o *carWriter) node(c cid.Cid) (cas.Node, error) {
-	if n, ok := o.nodes.get(c); ok {
+	if n, ok := o.cache.nodes.Get(c); ok {
 		return n, nil
 	}
 	data, err := cas.Get(o.ctx, o.src, c)
@@ -69,12 +69,12 @@ func (o *carWriter) node(c cid.Cid) (cas.Node, error) {
 	}
 	n, err := decode(c, data)
 	if err == nil {
-		o.nodes.add(c, n)
+		o.cache.nodes.Add(c, n)
 	}
 	return n, err
 }
 
-// list adds the leaves under a node, which stands at a byte of the file, that are wanted.
+// list adds the requested leaves below a node that begins at offset at of the file.
 func (p *plan) list(n cas.Node, at int64, want []extent, depth int) error {
 	if depth > cas.MaxDepth {
 		return fmt.Errorf("DAG: deeper than %d: %w", cas.MaxDepth, cas.ErrCorrupt)
@@ -113,24 +113,24 @@ func (p *plan) add(l leaf) error {
 	return nil
 }
 
-// run writes the rest of a CAR whose leaves are known. Those that stand one behind the
-// other in a file of the store are sent many at a time.
+// run writes the leaves of a plan. Leaves that are next to each other in a file of the store are
+// sent many at a time.
 func (o *carWriter) run(list []leaf) error {
 	length := len(o.buf)
 	for _, l := range list {
-		length += l.section()
+		length += l.sectionLen()
 	}
 	o.w.Header().Set("Content-Length", strconv.Itoa(length))
-	var s stretch
-	defer s.close()
+	var pos filePos
+	defer pos.close()
 	for len(list) > 0 {
-		if err := o.pause(); err != nil {
+		if err := o.awaitTurn(); err != nil {
 			return err
 		}
-		n, err := o.stretch(&s, list)
+		n, err := o.writeFromFile(&pos, list)
 		if n == 0 && err == nil {
 			n = 1
-			_, err = o.put(list[0].cid, list[0].size)
+			_, err = o.writeBlock(list[0].cid, list[0].size)
 		}
 		if err != nil {
 			return err
@@ -140,106 +140,103 @@ func (o *carWriter) run(list []leaf) error {
 	return o.flush()
 }
 
-// A stretch is a file, and where in it the next leaf may begin.
-type stretch struct {
+// A filePos is an open file of the store and the offset behind the last leaf that was written.
+type filePos struct {
 	file *os.File
 	at   int64
 }
 
-func (s *stretch) close() {
-	if s.file != nil {
-		s.file.Close()
+func (p *filePos) close() {
+	if p.file != nil {
+		p.file.Close()
 	}
-	s.file = nil
+	p.file = nil
 }
 
-// stretch writes those of the leaves that come next in the file, or in the one where the
-// first of them is. 0 says that it must be written in another way.
-func (o *carWriter) stretch(s *stretch, list []leaf) (n int, err error) {
+// writeFromFile writes the first leaves of the list from the file at pos, or else from the file
+// that holds the first leaf. It returns how many it wrote; 0 if they are not in a file.
+func (o *carWriter) writeFromFile(pos *filePos, list []leaf) (n int, err error) {
 	src, ok := o.src.(cas.FileSource)
 	if !ok {
 		return 0, nil
 	}
-	if s.file != nil {
-		if n, err = o.sendfile(s, list); n > 0 || err != nil {
+	if pos.file != nil {
+		if n, err = o.writeAt(pos, list); n > 0 || err != nil {
 			return n, err
 		}
 	}
-	s.close()
-	if s.file, s.at, err = src.OpenBlock(o.ctx, list[0].cid); err != nil {
+	pos.close()
+	if pos.file, pos.at, err = src.OpenBlock(o.ctx, list[0].cid); err != nil {
 		return 0, nil // in memory perhaps
 	}
-	if _, err := s.file.Seek(s.at, io.SeekStart); err != nil {
+	if _, err := pos.file.Seek(pos.at, io.SeekStart); err != nil {
 		return 0, err
 	}
-	return o.sendfile(s, list)
+	return o.writeAt(pos, list)
 }
 
-// sendfile writes as many of the leaves as come next in the file, each checked, unless it
-// was lately: 0 when another comes. What waits goes out before them, and not before they
-// are known to be good: who asks for a bad one alone gets a status.
-func (o *carWriter) sendfile(s *stretch, list []leaf) (n int, err error) {
-	whole, full := 0, o.buf // bytes that are due, and those of them that were read, behind what waits
+// writeAt writes those first leaves of the list whose sections are next in the file, up to a batch.
+// It returns how many, 0 if another section is next or the leaf is damaged. The buffer is written
+// only after the first of them is checked: a request for a single damaged leaf gets a status.
+func (o *carWriter) writeAt(pos *filePos, list []leaf) (n int, err error) {
+	size, b := 0, o.buf // size of the sections so far, and the buffer with those that were read
 	for _, l := range list {
-		if n > 0 && whole+l.section() > piece {
+		if n > 0 && size+l.sectionLen() > batch {
 			break
 		}
-		b, ok := o.due(s.file, s.at+int64(whole), l, full)
+		grown, ok := o.checkSection(pos.file, pos.at+int64(size), l, b)
 		if !ok {
 			break
 		}
-		if !o.direct {
-			full = b
+		if !o.sendfile {
+			b = grown
 		}
-		n, whole = n+1, whole+l.section()
+		n, size = n+1, size+l.sectionLen()
 	}
 	if n == 0 {
 		return 0, nil
 	}
-	if !o.direct {
-		o.buf = full
-	}
+	o.buf = b
 	if len(o.buf) > 0 {
 		err = o.flush()
 	}
-	if o.direct {
-		for left := whole; left > 0 && err == nil; left -= piece { // the asker has its time for each
-			_, err = io.CopyN(o.w, s.file, int64(min(left, piece)))
-		}
+	if o.sendfile && err == nil {
+		_, err = io.CopyN(o.w, pos.file, int64(size))
 	}
-	s.at, o.turn.sent, o.flushed = s.at+int64(whole), o.turn.sent+whole, true
+	pos.at, o.turn.sent, o.flushed = pos.at+int64(size), o.turn.sent+size, true
 	return n, err
 }
 
-// due reads the section at an offset of a file behind the end of b, and reports whether
-// it is that of a leaf. Only the head of one that was checked lately is read, if the rest
-// is not needed here.
-func (o *carWriter) due(f *os.File, at int64, l leaf, b []byte) ([]byte, bool) {
-	head, size := l.head(), l.section()
-	_, lately := o.checked.get(place{l.cid, at})
-	if lately && o.direct {
+// checkSection reads the section at an offset of a file, appends it to b, and reports whether it is
+// the section of a leaf. It does not hash a leaf that was checked less than verifiedFor ago; with
+// sendfile it reads only the head of such a leaf.
+func (o *carWriter) checkSection(f *os.File, at int64, l leaf, b []byte) ([]byte, bool) {
+	head, size, key := l.head(), l.sectionLen(), filePosition{l.cid, at}
+	_, verified := o.cache.verified.Get(key)
+	if verified && o.sendfile {
 		size = len(head)
 	}
 	start := len(b)
 	b = slices.Grow(b, size)[:start+size]
 	if start == len(o.buf) {
-		o.buf = b[:start]
+		o.buf = b[:start] // keeps the larger buffer
 	}
 	section := b[start:]
 	if n, _ := f.ReadAt(section, at); n < size || !bytes.HasPrefix(section, head) {
 		return b, false
 	}
-	if !lately {
-		if cas.Check(l.cid, section[len(head):]) != nil {
-			return b, false
-		}
-		o.checked.add(place{l.cid, at}, struct{}{})
+	if verified {
+		return b, true
 	}
+	if cas.Check(l.cid, section[len(head):]) != nil {
+		return b, false
+	}
+	o.cache.verified.Add(key, struct{}{})
 	return b, true
 }
 
-// isDirect reports whether a file can be sent by the kernel: over plain TCP.
-func isDirect(r *http.Request) bool {
+// canSendfile reports whether the kernel can send a file in the response: over plain TCP.
+func canSendfile(r *http.Request) bool {
 	_, tcp := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	return tcp && r.TLS == nil
 }

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -25,8 +24,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
-// A packed fixture is a file in a store of packs, behind a gateway that answers over TCP,
-// and one that answers as over a stream.
+// A packed fixture is a file in a store of packs, behind a gateway over TCP.
 type packed struct {
 	*fixture
 	packs *pack.Store
@@ -38,7 +36,7 @@ func newPacked(t *testing.T) *packed {
 	p := &packed{fixture: &fixture{data: castest.Bytes(3, 3_000_000)}, dir: t.TempDir()}
 	w, err := pack.Open(p.dir, pack.Options{})
 	ok(t, err)
-	// what is there before is not stored again: the file's leaves are scattered
+	// blocks are stored once: these leaves of the file are elsewhere in the pack
 	for _, at := range []int{40, 41, 700, 100, 5} {
 		_, err := cas.AddFile(t.Context(), w.Put, bytes.NewReader(p.data[at*4096:(at+1)*4096]), "size-4096")
 		ok(t, err)
@@ -56,7 +54,7 @@ func newPacked(t *testing.T) *packed {
 	return p
 }
 
-// serve is another gateway of the same blocks.
+// serve starts another gateway and returns a client of it.
 func (p *packed) serve(t *testing.T, h http.Handler) *Client {
 	t.Helper()
 	s := httptest.NewServer(h)
@@ -64,14 +62,14 @@ func (p *packed) serve(t *testing.T, h http.Handler) *Client {
 	return &Client{Base: s.URL}
 }
 
-// overStream hides that a handler answers over TCP.
+// overStream hides from a handler that the connection is TCP.
 func overStream(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, nil)))
 	})
 }
 
-func TestARunOutOfFilesIsTheSameByEveryWay(t *testing.T) {
+func TestARunIsTheSameFromFilesAndMemory(t *testing.T) {
 	p := newPacked(t)
 	h := Handler(Options{Source: p.packs})
 	memory := cas.NewMemory()
@@ -81,10 +79,10 @@ func TestARunOutOfFilesIsTheSameByEveryWay(t *testing.T) {
 		"file, TCP": {Base: p.URL}, "file, stream": p.serve(t, overStream(h)), "memory": p.serve(t, Handler(Options{Source: memory})),
 	}
 	for name, c := range ways {
-		for range 2 { // checked, and checked lately
+		for range 2 { // the second time without a check
 			for _, r := range [][2]int{{0, len(p.leaves)}, {0, 1}, {39, 43}, {100, 101}, {3, 7}, {680, len(p.leaves)}} {
 				got := 0
-				err := c.Run(t.Context(), p.file.CID, p.leaves[r[0]:r[1]], func(i int, leaf Loan) error {
+				err := c.Run(t.Context(), p.file.CID, p.leaves[r[0]:r[1]], func(i int, leaf RunLeaf) error {
 					l := p.leaves[r[0]+i]
 					if !bytes.Equal(leaf.Data, p.data[l.Offset:l.Offset+l.Size]) {
 						t.Fatalf("%s: leaf %d of %v differs", name, i, r)
@@ -100,7 +98,7 @@ func TestARunOutOfFilesIsTheSameByEveryWay(t *testing.T) {
 	}
 }
 
-func TestTheLengthOfARunIsKnown(t *testing.T) {
+func TestARunHasAContentLength(t *testing.T) {
 	p := newPacked(t)
 	url := "/ipfs/" + p.file.CID.String() + "?format=car&dag-scope=entity&entity-bytes=20000:1999999"
 	resp, body := p.do(t, "GET", url+"&nodes=n")
@@ -135,7 +133,7 @@ func TestARunEndsBeforeADamagedLeaf(t *testing.T) {
 	p.damage(t, 200)
 	for name, c := range map[string]*Client{"TCP": {Base: p.URL}, "stream": p.serve(t, overStream(Handler(Options{Source: p.packs})))} {
 		got := 0
-		err := c.Run(t.Context(), p.file.CID, p.leaves[150:300], func(int, Loan) error { got++; return nil })
+		err := c.Run(t.Context(), p.file.CID, p.leaves[150:300], func(int, RunLeaf) error { got++; return nil })
 		if got != 50 || !errors.Is(err, cas.ErrUnreachable) || errors.Is(err, cas.ErrCorrupt) {
 			t.Errorf("%s: %d leaves and %v", name, got, err)
 		}
@@ -166,7 +164,7 @@ func TestRunsTakeTurnsAtASlot(t *testing.T) {
 	var both errgroup.Group
 	for range 2 {
 		both.Go(func() error {
-			return c.Run(t.Context(), big.CID, leaves, func(i int, leaf Loan) error {
+			return c.Run(t.Context(), big.CID, leaves, func(i int, leaf RunLeaf) error {
 				if l := leaves[i]; !bytes.Equal(leaf.Data, data[l.Offset:l.Offset+l.Size]) {
 					return fmt.Errorf("leaf %d differs", i)
 				}
@@ -177,17 +175,17 @@ func TestRunsTakeTurnsAtASlot(t *testing.T) {
 	ok(t, both.Wait())
 }
 
-// An asker that takes 128 KiB in time gets a leaf of eight times as much.
-func TestASlowAskerGetsABigLeafOutOfAFile(t *testing.T) {
+// A client that reads 64 KiB in time gets a leaf of 1 MiB.
+func TestASlowClientGetsALargeLeafFromAFile(t *testing.T) {
 	t.Parallel()
-	const limit = 3 * time.Second
+	const grace = 3 * time.Second
 	p := newPacked(t)
 	w, err := pack.Open(p.dir, pack.Options{})
 	ok(t, err)
 	big, err := cas.AddFile(t.Context(), w.Put, bytes.NewReader(castest.Bytes(5, 1<<20+1)), "size-1048576")
 	ok(t, err)
 	ok(t, w.Close())
-	s := httptest.NewUnstartedServer(newHandler(Options{Source: p.packs}, limit))
+	s := httptest.NewUnstartedServer(withGrace(Handler(Options{Source: p.packs}), grace))
 	s.Config.ConnState = func(c net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			c.(*net.TCPConn).SetWriteBuffer(16 << 10)
@@ -201,8 +199,8 @@ func TestASlowAskerGetsABigLeafOutOfAFile(t *testing.T) {
 	ok(t, conn.(*net.TCPConn).SetReadBuffer(16<<10))
 	_, err = fmt.Fprintf(conn, "GET /ipfs/%s?format=car&entity-bytes=0:*&nodes=n HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", big.CID)
 	ok(t, err)
-	for n := int64(0); ; time.Sleep(limit / 5) {
-		got, err := io.CopyN(io.Discard, conn, 128<<10)
+	for n := int64(0); ; time.Sleep(grace / 5) {
+		got, err := io.CopyN(io.Discard, conn, 64<<10)
 		if n += got; err != nil {
 			if n < big.Size {
 				t.Errorf("%d of %d bytes, then %v", n, big.Size, err)
@@ -212,66 +210,35 @@ func TestASlowAskerGetsABigLeafOutOfAFile(t *testing.T) {
 	}
 }
 
-// However seldom anybody asks: an entry is an hour old at most.
-func TestNothingIsRememberedForMoreThanAnHour(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for pause := time.Minute; pause < 2*goodFor; pause += time.Minute {
-			r := recent[string, bool]{max: 9}
-			r.add("a block", true)
-			for start := time.Now(); time.Since(start) <= 4*goodFor; time.Sleep(pause) {
-				_, ok := r.get("a block")
-				if age := time.Since(start); ok && age >= 2*goodFor || !ok && age < goodFor {
-					t.Errorf("asked every %v: remembered after %v: %t", pause, age, ok)
-				}
-			}
-		}
-	})
+// A leaf that is damaged after it was sent is found when its check is repeated.
+func TestALeafOfAFileIsCheckedAgain(t *testing.T) {
+	p := newPacked(t)
+	h := &handler{Options: Options{Source: p.packs}, cache: newCache()}
+	c := p.serve(t, h.get(h.ipfs))
+	run := func() error {
+		return c.Run(t.Context(), p.file.CID, p.leaves[150:300], func(int, RunLeaf) error { return nil })
+	}
+	ok(t, run())
+	p.damage(t, 200)
+	h.cache.verified.Purge() // as after verifiedFor
+	if err := run(); !errors.Is(err, cas.ErrUnreachable) || errors.Is(err, cas.ErrCorrupt) {
+		t.Errorf("got %v", err)
+	}
 }
 
-func TestWhatWasCheckedIsForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := &newMemory().checked
-		has := func(id cid.Cid, offset int64) bool { _, ok := c.get(place{id, offset}); return ok }
-		one, two := cas.Sum(cid.Raw, []byte("one")), cas.Sum(cid.Raw, []byte("two"))
-		c.add(place{one, 1}, struct{}{})
-		if !has(one, 1) || has(one, 2) || has(two, 1) {
-			t.Error("it is no set of blocks in their places")
-		}
-		time.Sleep(goodFor)
-		c.add(place{two, 1}, struct{}{})
-		if !has(one, 1) || !has(two, 1) {
-			t.Error("forgotten too soon")
-		}
-		time.Sleep(goodFor)
-		if has(one, 1) || !has(two, 1) {
-			t.Error("an hour later, the older one is to be checked again, and that one only")
-		}
-		time.Sleep(5 * goodFor)
-		if has(two, 1) {
-			t.Error("after a silence everything is to be checked again")
-		}
-		for i := range 3 * maxChecked {
-			c.add(place{one, int64(i)}, struct{}{})
-		}
-		if n := len(c.young) + len(c.old); n > 2*maxChecked {
-			t.Errorf("%d are remembered", n)
-		}
-	})
-}
-
-func TestWhatIsKeptOfARunOutlivesIt(t *testing.T) {
+func TestRetainedLeavesOutliveTheRun(t *testing.T) {
 	p := newPacked(t)
 	c := &Client{Base: p.URL}
-	held := map[int]Loan{}
-	ok(t, c.Run(t.Context(), p.file.CID, p.leaves, func(i int, leaf Loan) error {
-		if i%3 == 0 && leaf.Keep() {
+	held := map[int]RunLeaf{}
+	ok(t, c.Run(t.Context(), p.file.CID, p.leaves, func(i int, leaf RunLeaf) error {
+		if i%3 == 0 && leaf.Retain() {
 			held[i] = leaf
 		}
 		return nil
 	}))
-	ok(t, c.Run(t.Context(), p.file.CID, p.leaves, func(int, Loan) error { return nil }))
+	ok(t, c.Run(t.Context(), p.file.CID, p.leaves, func(int, RunLeaf) error { return nil }))
 	if len(held) < 100 {
-		t.Errorf("%d were kept", len(held))
+		t.Errorf("%d leaves were retained", len(held))
 	}
 	for i, leaf := range held {
 		l := p.leaves[i]
@@ -280,28 +247,28 @@ func TestWhatIsKeptOfARunOutlivesIt(t *testing.T) {
 		}
 		leaf.Release()
 	}
-	if n := kept.Load(); n != 0 {
-		t.Errorf("%d buffers count as kept", n)
+	if n := retainedBuffers.Load(); n != 0 {
+		t.Errorf("%d buffers are still counted", n)
 	}
 }
 
-func TestOnlySoMuchOfARunIsKept(t *testing.T) {
-	var all []*buffer
-	for range 2 * maxKept {
-		b := borrow()
+func TestRetainedBuffersAreBounded(t *testing.T) {
+	var all []*sharedBuffer
+	for range 2 * maxRetained {
+		b := newSharedBuffer()
 		all = append(all, b)
-		Loan{buf: b}.Keep()
+		RunLeaf{buf: b}.Retain()
 	}
-	if n := kept.Load(); n != maxKept {
-		t.Errorf("%d buffers are kept", n)
+	if n := retainedBuffers.Load(); n != maxRetained {
+		t.Errorf("%d buffers are retained", n)
 	}
 	for _, b := range all {
-		if b.kept {
+		if b.retained {
 			b.release()
 		}
 		b.release()
 	}
-	if n := kept.Load(); n != 0 || (Loan{Data: []byte("alone")}).Keep() {
+	if n := retainedBuffers.Load(); n != 0 || (RunLeaf{Data: []byte("alone")}).Retain() {
 		t.Errorf("%d buffers are kept, and what is in none", n)
 	}
 }
@@ -325,7 +292,7 @@ func TestALeafThatIsMissingIs404AndLaterTheEnd(t *testing.T) {
 	defer s.Close()
 	c := &Client{Base: s.URL}
 	run := func(first int) (got int, err error) {
-		err = c.Run(t.Context(), f.file.CID, f.leaves[first:], func(int, Loan) error { got++; return nil })
+		err = c.Run(t.Context(), f.file.CID, f.leaves[first:], func(int, RunLeaf) error { got++; return nil })
 		return got, err
 	}
 	if got, err := run(0); got == 0 || got > 100 || !errors.Is(err, cas.ErrUnreachable) {

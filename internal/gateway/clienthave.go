@@ -16,17 +16,17 @@ const (
 	maxETag    = 128
 )
 
-// Have asks a neighbour which of the leaves of an artifact it has: one bit a leaf in
-// file order, the most significant bit of the first byte first. etag is that of an
-// earlier answer or "". A nil bitmap says that nothing has changed since.
+// Have requests the bitfield of a peer: which leaves of an artifact it has, one bit for each
+// leaf in file order, starting with the most significant bit of the first byte. etag is that
+// of an earlier response or "". A nil bitmap means that nothing has changed since.
 //
-// The error wraps fs.ErrNotExist when the source knows no such artifact, or is none
-// that tells what it has; cas.ErrCorrupt when the answer is not one bit for each of
-// the leaves; and otherwise cas.ErrUnreachable, also for a web page.
+// The error wraps fs.ErrNotExist if the peer does not have the artifact or serves no
+// bitfields, cas.ErrCorrupt if the response is not one bit for each leaf, and otherwise
+// cas.ErrUnreachable, also for a web page.
 func (c *Client) Have(ctx context.Context, root cid.Cid, leaves int, etag string) (bitmap []byte, newTag string, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watch := c.watch(cancel)
+	watch := c.startWatchdog(cancel)
 	defer watch.stop()
 	resp, err := c.request(ctx, "/have/"+root.String(), acceptHave, etag)
 	if err != nil {
@@ -40,7 +40,7 @@ func (c *Client) Have(ctx context.Context, root cid.Cid, leaves int, etag string
 		return nil, "", fmt.Errorf("have %s: %w", root, err)
 	}
 	if kind := mediaType(resp.Header); kind != "" && kind != typeHave {
-		return nil, "", fmt.Errorf("have %s: %w", root, notGateway("bitmap", fmt.Sprintf("%.60q", kind), nil))
+		return nil, "", fmt.Errorf("have %s: %w", root, unexpectedResponse("bitmap", fmt.Sprintf("%.60q", kind), nil))
 	}
 	size := (leaves + 7) / 8
 	bitmap = make([]byte, size+1)
@@ -49,7 +49,7 @@ func (c *Client) Have(ctx context.Context, root cid.Cid, leaves int, etag string
 	case err == nil, n < size && (err == io.EOF || err == io.ErrUnexpectedEOF) && ctx.Err() == nil:
 		return nil, "", fmt.Errorf("have %s: not one bit for each of %d leaves: %w", root, leaves, cas.ErrCorrupt)
 	case n < size:
-		return nil, "", fmt.Errorf("have %s: %w", root, lost(ctx, err))
+		return nil, "", fmt.Errorf("have %s: %w", root, requestError(ctx, err))
 	case leaves%8 != 0 && bitmap[size-1]<<(leaves%8) != 0:
 		return nil, "", fmt.Errorf("have %s: bits beyond its %d leaves: %w", root, leaves, cas.ErrCorrupt)
 	}

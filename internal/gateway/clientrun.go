@@ -16,32 +16,30 @@ import (
 	"github.com/phaseboot/phaseboot/internal/car"
 )
 
-// ErrNoRuns says that a gateway answered a run of blocks with something else, as a
-// static web server does, or with other blocks than asked for: it can still be asked
-// for single blocks.
-var ErrNoRuns = errors.New("gives no runs of blocks")
+// ErrNoRuns means that a gateway answered a request for a run of blocks with something else, as a
+// static web server does, or with blocks that were not requested. It may still serve single blocks.
+var ErrNoRuns = errors.New("no runs of blocks")
 
 const (
 	runNodes = 64 // inner nodes that may come between the leaves of a run
 )
 
-// Run asks for leaves of the file root in one request, and calls take with the index and
-// the bytes of each, in order, as soon as it has arrived and hashes to its name. The bytes
-// are take's until it returns, and longer if it keeps them. No two leaves may have the same
-// name. They are neighbours in the file; where TakesGaps there may be up to MaxGaps gaps
-// between them.
+// Run requests leaves of the file root in one request, and calls take with the index and the bytes
+// of each leaf, in order, as soon as it has arrived and its hash is correct. The bytes are valid
+// until take returns, or longer if take retains them. No two leaves may have the same CID. The
+// leaves are adjacent in the file; if TakesGaps, there may be up to MaxGaps gaps between them.
 //
-// The inner nodes above them were read before, and our own gateways leave them out; see
-// RepeatsNodes for others.
+// The caller has read the inner nodes above the leaves, so our own gateways omit them; see
+// RepeatsNodes for other gateways.
 //
-// An error ends the run; leaves that were taken before stay good. It wraps
-// cas.ErrCorrupt for a block that does not hash to its name, ErrNoRuns when the
-// answer is no such run, and those of Block. Errors of take are returned as they are.
-func (c *Client) Run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, leaf Loan) error) error {
+// An error ends the run; leaves that take received before remain valid. The error wraps
+// cas.ErrCorrupt for a block with a wrong hash, ErrNoRuns if the response is not such a run, and
+// otherwise the errors of Block. Errors of take are returned unchanged.
+func (c *Client) Run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, leaf RunLeaf) error) error {
 	path := fmt.Sprintf("/ipfs/%s?format=car&dag-scope=entity&entity-bytes=%s&nodes=n", root, ranges(leaves))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watch := c.watch(cancel)
+	watch := c.startWatchdog(cancel)
 	defer watch.stop()
 	resp, err := c.request(ctx, path, typeCAR+"; version=1; order=dfs; dups=n", "")
 	if err != nil {
@@ -52,13 +50,13 @@ func (c *Client) Run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take 
 		return fmt.Errorf("run of %s: %w", root, err)
 	}
 	err = c.readRun(resp.Body, root, leaves, watch, take)
-	if lost := (*lostError)(nil); errors.As(err, &lost) {
-		return fmt.Errorf("run of %s: %w", root, lostBody(ctx, lost.err))
+	if lost := (*connError)(nil); errors.As(err, &lost) {
+		return fmt.Errorf("run of %s: %w", root, bodyError(ctx, lost.err))
 	}
 	return err
 }
 
-// ranges writes where leaves are in their file, those that touch as one range.
+// ranges returns the entity-bytes parameter for leaves; adjacent leaves are one range.
 func ranges(leaves []cas.Leaf) string {
 	var b []byte
 	for i := 0; i < len(leaves); {
@@ -71,8 +69,8 @@ func ranges(leaves []cas.Leaf) string {
 	return string(b[:len(b)-1])
 }
 
-// runStatus returns ErrNoRuns for every refusal of a run, except the answers of a busy
-// gateway and of one that does not have the blocks: single blocks may be served all the same.
+// runStatus returns ErrNoRuns for a status that refuses a run, as the gateway may still serve single
+// blocks. It returns the error of status for a busy gateway and for a missing block.
 func runStatus(resp *http.Response) error {
 	err := status(resp)
 	var busy *BusyError
@@ -82,101 +80,102 @@ func runStatus(resp *http.Response) error {
 	return fmt.Errorf("status %d: %w", resp.StatusCode, ErrNoRuns)
 }
 
-// lostError marks what went wrong with the connection, and not with its bytes.
-type lostError struct{ err error }
+// connError is an error of the connection, not of the received bytes.
+type connError struct{ err error }
 
-func (l *lostError) Error() string { return l.err.Error() }
+func (l *connError) Error() string { return l.err.Error() }
 
-func lostBody(ctx context.Context, err error) error {
+func bodyError(ctx context.Context, err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	return lost(ctx, err)
+	return requestError(ctx, err)
 }
 
-// A Loan is bytes that are good for a while.
-type Loan struct {
+// A RunLeaf has the bytes of a leaf in a reference-counted buffer. They are valid until the callback
+// that received them returns, or until Release if Retain returned true.
+type RunLeaf struct {
 	Data []byte
-	buf  *buffer // that they are in, and that is used again; nil for none
+	buf  *sharedBuffer // that holds Data; nil for a leaf that was not part of a run
 }
 
-// Keep asks for the bytes until Release, and reports whether they may be kept: only those
-// of a run, and of maxKept buffers.
-func (l Loan) Keep() bool { return l.buf != nil && l.buf.keep() }
+// Retain keeps the bytes valid until Release, and reports whether it could: only for leaves of a run,
+// and for at most maxRetained buffers.
+func (l RunLeaf) Retain() bool { return l.buf != nil && l.buf.retain() }
 
-// Release gives back what was kept.
-func (l Loan) Release() { l.buf.release() }
+// Release ends what Retain began.
+func (l RunLeaf) Release() { l.buf.release() }
 
 const (
-	runBuffer = 512 << 10 // bytes of the buffer that a run is read into: a few leaves in one read
-	maxKept   = 20        // buffers of which something is kept
+	runBuffer   = 512 << 10 // bytes of the buffer of a run: one read returns a few leaves
+	maxRetained = 20        // buffers with retained leaves
 )
 
-// A buffer is filled by one reader, and goes back to the pool when nobody uses it.
-type buffer struct {
-	bytes []byte
-	kept  bool // counted in kept
-	users atomic.Int32
+// A sharedBuffer is filled by one reader and returns to the pool after its last release.
+type sharedBuffer struct {
+	bytes    []byte
+	retained bool // counted in retainedBuffers
+	refs     atomic.Int32
 }
 
 var (
-	buffers = sync.Pool{New: func() any { return &buffer{bytes: make([]byte, runBuffer)} }}
-	kept    atomic.Int32 // buffers of which something is kept
+	sharedBuffers   = sync.Pool{New: func() any { return &sharedBuffer{bytes: make([]byte, runBuffer)} }}
+	retainedBuffers atomic.Int32 // buffers with retained leaves
 )
 
-func borrow() *buffer {
-	b := buffers.Get().(*buffer)
-	b.users.Store(1)
+func newSharedBuffer() *sharedBuffer {
+	b := sharedBuffers.Get().(*sharedBuffer)
+	b.refs.Store(1)
 	return b
 }
 
-// keep is called by the reader only.
-func (b *buffer) keep() bool {
-	if !b.kept {
-		if kept.Add(1) > maxKept {
-			kept.Add(-1)
+// retain is called only by the reader.
+func (b *sharedBuffer) retain() bool {
+	if !b.retained {
+		if retainedBuffers.Add(1) > maxRetained {
+			retainedBuffers.Add(-1)
 			return false
 		}
-		b.kept = true
+		b.retained = true
 	}
-	b.users.Add(1)
+	b.refs.Add(1)
 	return true
 }
 
-func (b *buffer) release() {
-	if b.users.Add(-1) > 0 {
+func (b *sharedBuffer) release() {
+	if b.refs.Add(-1) > 0 {
 		return
 	}
-	if b.kept {
-		b.kept = false
-		kept.Add(-1)
+	if b.retained {
+		b.retained = false
+		retainedBuffers.Add(-1)
 	}
-	buffers.Put(b)
+	sharedBuffers.Put(b)
 }
 
-// A runReader reads sections of a CARv1 and hands them out where they came in: what waits
-// is buf.bytes[at:end].
+// A runReader reads the sections of a CARv1. The received bytes that are not consumed yet are
+// buf.bytes[at:end]; sections are returned without copying.
 type runReader struct {
-	body    io.Reader
-	watch   *watch
-	buf     *buffer
-	at, end int
-	total   int
+	body     io.Reader
+	watchdog *watchdog
+	buf      *sharedBuffer
+	at, end  int
+	total    int
 }
 
-// RepeatsNodes reports whether the gateway sent inner nodes in a run, as one does that
-// follows the specification to the letter: short runs are not worth it then.
-func (c *Client) RepeatsNodes() bool { return c.repeats.Load() }
+// RepeatsNodes reports whether the gateway has sent inner nodes in a run, as the specification
+// demands. Short runs are not worthwhile then.
+func (c *Client) RepeatsNodes() bool { return c.sawNodes.Load() }
 
 // MaxGaps is how many gaps there may be between the leaves of a run.
 const MaxGaps = maxSpans - 1
 
-// TakesGaps reports whether the gateway left inner nodes out of a run: it is one of ours,
-// and may be asked for leaves with gaps between them.
-func (c *Client) TakesGaps() bool { return c.bare.Load() && !c.repeats.Load() }
+// TakesGaps reports whether the gateway has omitted inner nodes from a run. Then it is one of ours,
+// and accepts runs with gaps.
+func (c *Client) TakesGaps() bool { return c.sawNoNodes.Load() && !c.sawNodes.Load() }
 
-func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch *watch, take func(i int, leaf Loan) error) error {
-	rr := &runReader{body: body, watch: watch, buf: borrow()}
+func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch *watchdog, take func(i int, leaf RunLeaf) error) error {
+	rr := &runReader{body: body, watchdog: watch, buf: newSharedBuffer()}
 	defer func() { rr.buf.release() }()
 	if err := rr.header(root); err != nil {
 		return err
@@ -192,51 +191,50 @@ func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch 
 			if err := cas.Check(leaves[i].CID, block); err != nil {
 				return err
 			}
-			if err := take(i, Loan{block, rr.buf}); err != nil {
+			if err := take(i, RunLeaf{block, rr.buf}); err != nil {
 				return err
 			}
 			i++
 		case name[1] != cid.DagProtobuf || nodes == runNodes:
-			return fmt.Errorf("run of %s: %w: block %x where %s is due", root, ErrNoRuns, name, leaves[i].CID)
-		default: // a node above the leaves, which was read and checked before
+			return fmt.Errorf("run of %s: %w: block %x in place of %s", root, ErrNoRuns, name, leaves[i].CID)
+		default: // an inner node, which the caller has read and checked before
 			nodes++
-			c.repeats.Store(true)
+			c.sawNodes.Store(true)
 		}
 	}
 	if nodes == 0 && !leaves[0].CID.Equals(root) {
-		c.bare.Store(true)
+		c.sawNoNodes.Store(true)
 	}
-	rr.need(1) // mostly the end, which lets the connection be used again
+	rr.fill(1) // reads the end of the body, so that the connection can be reused
 	return nil
 }
 
-// header reads the CARv1 header; it must be the one of a single root.
+// header reads the CARv1 header, which must have root as its only root.
 func (rr *runReader) header(root cid.Cid) error {
 	want := car.AppendHeader(nil, root.KeyString())
 	n, err := rr.length()
-	if lost := (*lostError)(nil); errors.As(err, &lost) && lost.err == io.EOF {
-		return fmt.Errorf("run of %s: %w: an empty answer", root, ErrNoRuns)
+	if lost := (*connError)(nil); errors.As(err, &lost) && lost.err == io.EOF {
+		return fmt.Errorf("run of %s: %w: empty response", root, ErrNoRuns)
 	}
 	if err != nil {
 		return err
 	}
 	if length, k := car.ParseLength(want); n != length {
-		return fmt.Errorf("run of %s: %w: no CAR of it", root, ErrNoRuns)
+		return fmt.Errorf("run of %s: %w: not a CAR of it", root, ErrNoRuns)
 	} else {
 		want = want[k:]
 	}
-	got, err := rr.next(len(want))
+	got, err := rr.consume(len(want))
 	if err != nil {
 		return err
 	}
 	if string(got) != string(want) {
-		return fmt.Errorf("run of %s: %w: no CAR of it", root, ErrNoRuns)
+		return fmt.Errorf("run of %s: %w: not a CAR of it", root, ErrNoRuns)
 	}
 	return nil
 }
 
-// section reads the name of a block, which is as long as every CID that we read, and the
-// block. Both are good until the next call.
+// section reads the CID and the block of a section. Both are valid until the next call.
 func (rr *runReader) section() (name, block []byte, err error) {
 	n, err := rr.length()
 	if err != nil {
@@ -245,7 +243,7 @@ func (rr *runReader) section() (name, block []byte, err error) {
 	if n < car.CIDLen || n > car.CIDLen+cas.MaxBlock {
 		return nil, nil, fmt.Errorf("%w: a section of %d bytes", ErrNoRuns, n)
 	}
-	b, err := rr.next(n)
+	b, err := rr.consume(n)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -255,7 +253,7 @@ func (rr *runReader) section() (name, block []byte, err error) {
 // length reads the length of a section or of the header.
 func (rr *runReader) length() (int, error) {
 	for have := 1; ; have++ {
-		if err := rr.need(have); err != nil {
+		if err := rr.fill(have); err != nil {
 			return 0, err
 		}
 		n, k := car.ParseLength(rr.buf.bytes[rr.at : rr.at+have])
@@ -269,9 +267,9 @@ func (rr *runReader) length() (int, error) {
 	}
 }
 
-// next takes n bytes.
-func (rr *runReader) next(n int) ([]byte, error) {
-	if err := rr.need(n); err != nil {
+// consume consumes n bytes.
+func (rr *runReader) consume(n int) ([]byte, error) {
+	if err := rr.fill(n); err != nil {
 		return nil, err
 	}
 	b := rr.buf.bytes[rr.at : rr.at+n]
@@ -279,30 +277,29 @@ func (rr *runReader) next(n int) ([]byte, error) {
 	return b, nil
 }
 
-// need reads until n bytes wait, and whatever else has come in. Only a block that arrives
-// makes the buffer grow.
-func (rr *runReader) need(n int) error {
+// fill reads until at least n bytes are in the buffer. The buffer grows only with received bytes.
+func (rr *runReader) fill(n int) error {
 	for rr.end-rr.at < n {
 		if rr.at+n > len(rr.buf.bytes) {
-			rr.room(n)
+			rr.makeRoom(n)
 		}
 		k, err := rr.body.Read(rr.buf.bytes[rr.end:])
 		rr.end += k
 		rr.total += k
 		if err != nil && rr.end-rr.at < n {
-			return &lostError{err}
+			return &connError{err}
 		}
-		rr.watch.progress(rr.total)
+		rr.watchdog.progress(rr.total)
 	}
 	return nil
 }
 
-// room moves what waits to the front of the buffer, or of another one while somebody keeps
-// some of this. One that is full is doubled, up to n.
-func (rr *runReader) room(n int) {
+// makeRoom moves the unconsumed bytes to the front of the buffer, or of another buffer while leaves of
+// this one are retained. It doubles a full buffer, up to n bytes.
+func (rr *runReader) makeRoom(n int) {
 	old, waits := rr.buf, rr.buf.bytes[rr.at:rr.end]
-	if old.users.Load() > 1 {
-		rr.buf = borrow()
+	if old.refs.Load() > 1 {
+		rr.buf = newSharedBuffer()
 		defer old.release()
 	}
 	if len(waits) >= len(rr.buf.bytes) {

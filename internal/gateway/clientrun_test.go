@@ -19,7 +19,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/car"
 )
 
-func TestRunBringsEachLeafInOrder(t *testing.T) {
+func TestRunDeliversLeavesInOrder(t *testing.T) {
 	f := newFixture(t)
 	c := &Client{Base: f.URL}
 	gaps := slices.Concat(f.leaves[:1], f.leaves[2:3], f.leaves[170:180], f.leaves[len(f.leaves)-1:]) // two nodes
@@ -32,7 +32,7 @@ func TestRunBringsEachLeafInOrder(t *testing.T) {
 		"the last": f.leaves[len(f.leaves)-1:], "with gaps": gaps, "with most gaps": most,
 	} {
 		taken := 0
-		ok(t, c.Run(t.Context(), f.file.CID, leaves, func(i int, got Loan) error {
+		ok(t, c.Run(t.Context(), f.file.CID, leaves, func(i int, got RunLeaf) error {
 			l := leaves[i]
 			if i != taken || !bytes.Equal(got.Data, f.data[l.Offset:l.Offset+l.Size]) {
 				t.Fatalf("%s: leaf %d came as number %d", r, i, taken)
@@ -46,9 +46,9 @@ func TestRunBringsEachLeafInOrder(t *testing.T) {
 	}
 }
 
-func TestARunFromOursHasNoNodesAndOthersAreKnownByTheirs(t *testing.T) {
+func TestRunsOfOurGatewayOmitNodes(t *testing.T) {
 	f := newFixture(t)
-	none := func(int, Loan) error { return nil }
+	none := func(int, RunLeaf) error { return nil }
 	ours := &Client{Base: f.URL}
 	ok(t, ours.Run(t.Context(), f.file.CID, f.leaves, none))
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -75,17 +75,17 @@ func TestRunsUseOneConnection(t *testing.T) {
 		return dialer.DialContext(ctx, network, addr)
 	})}
 	for range 5 {
-		ok(t, c.Run(t.Context(), f.file.CID, f.leaves[3:60], func(int, Loan) error { return nil }))
+		ok(t, c.Run(t.Context(), f.file.CID, f.leaves[3:60], func(int, RunLeaf) error { return nil }))
 	}
 	if n := opened.Load(); n != 1 {
 		t.Errorf("%d connections for five runs", n)
 	}
 }
 
-func TestAnErrorOfTheTakerEndsTheRun(t *testing.T) {
+func TestAnErrorOfTheCallbackEndsTheRun(t *testing.T) {
 	f := newFixture(t)
 	full := errors.New("disk full")
-	err := (&Client{Base: f.URL}).Run(t.Context(), f.file.CID, f.leaves, func(int, Loan) error { return full })
+	err := (&Client{Base: f.URL}).Run(t.Context(), f.file.CID, f.leaves, func(int, RunLeaf) error { return full })
 	if !errors.Is(err, full) {
 		t.Error(err)
 	}
@@ -141,7 +141,7 @@ func TestRunAgainstHostileGateways(t *testing.T) {
 			s := httptest.NewServer(row.serve)
 			defer s.Close()
 			taken := 0
-			err := (&Client{Base: s.URL}).Run(t.Context(), f.file.CID, f.leaves[:10], func(i int, _ Loan) error {
+			err := (&Client{Base: s.URL}).Run(t.Context(), f.file.CID, f.leaves[:10], func(i int, _ RunLeaf) error {
 				taken++
 				return nil
 			})
@@ -152,7 +152,7 @@ func TestRunAgainstHostileGateways(t *testing.T) {
 	}
 }
 
-func TestARunEndsWhereAGatewayStalls(t *testing.T) {
+func TestAStalledGatewayEndsTheRun(t *testing.T) {
 	f := newFixture(t)
 	_, good := f.do(t, "GET", fmt.Sprintf("/ipfs/%s?format=car&entity-bytes=0:40959", f.file.CID))
 	synctest.Test(t, func(t *testing.T) {
@@ -162,7 +162,7 @@ func TestARunEndsWhereAGatewayStalls(t *testing.T) {
 			<-r.Context().Done()
 		}))
 		taken := 0
-		err := c.Run(t.Context(), f.file.CID, f.leaves[:10], func(int, Loan) error { taken++; return nil })
+		err := c.Run(t.Context(), f.file.CID, f.leaves[:10], func(int, RunLeaf) error { taken++; return nil })
 		if !errors.Is(err, cas.ErrUnreachable) || taken != 9 {
 			t.Errorf("%d leaves and %v", taken, err)
 		}
@@ -232,9 +232,9 @@ func FuzzRun(f *testing.F) {
 	f.Add(rec.Body.Bytes())
 	f.Add(rec.Body.Bytes()[:100])
 	f.Fuzz(func(t *testing.T, body []byte) {
-		w := (&Client{}).watch(func(error) {})
+		w := (&Client{}).startWatchdog(func(error) {})
 		defer w.stop()
-		new(Client).readRun(bytes.NewReader(body), file.CID, leaves, w, func(i int, got Loan) error {
+		new(Client).readRun(bytes.NewReader(body), file.CID, leaves, w, func(i int, got RunLeaf) error {
 			if l := leaves[i]; !bytes.Equal(got.Data, data[l.Offset:l.Offset+l.Size]) {
 				t.Errorf("leaf %d is %x", i, got.Data)
 			}

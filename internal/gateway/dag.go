@@ -14,11 +14,11 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// maxPath bounds the segments of a path; the folders that we make are one deep.
+// maxPath bounds the segments of a path. The folders of a repository are one deep.
 const maxPath = 16
 
-// A byteRange is the entity-bytes parameter: from a byte to a byte, both
-// included; negative counts from the end; open runs to the end.
+// A byteRange is one range of the entity-bytes parameter: from and to are the first and the last
+// byte, negative numbers count from the end, and an open range ends at the end of the file.
 type byteRange struct {
 	from, to int64
 	open     bool
@@ -27,8 +27,8 @@ type byteRange struct {
 // maxSpans bounds the ranges of one request.
 const maxSpans = 32
 
-// parseRanges reads ranges with commas between them. More than one are an addition of
-// ours to the parameter.
+// parseRanges parses ranges separated by commas. More than one range is an extension of the
+// parameter.
 func parseRanges(s string) (list []byteRange, err error) {
 	for one := range strings.SplitSeq(s, ",") {
 		r, err := parseRange(one)
@@ -65,12 +65,12 @@ func parseRange(s string) (byteRange, error) {
 	return r, nil
 }
 
-// An extent is the bytes [from, end) of a file.
+// An extent is the range [from, end) of the bytes of a file.
 type extent struct{ from, end int64 }
 
 var everything = []extent{{0, 1 << 62}}
 
-// absolute places the range on a file of size bytes.
+// absolute returns the extent of the range in a file of size bytes.
 func (r byteRange) absolute(size int64) extent {
 	from, end := r.from, size
 	if from < 0 {
@@ -85,7 +85,7 @@ func (r byteRange) absolute(size int64) extent {
 	return extent{from, end}
 }
 
-// extents are what the ranges ask of a file of size bytes, all of it where there is none.
+// extents returns the extents of the ranges in a file of size bytes; nil ranges are the whole file.
 func extents(ranges []byteRange, size int64) []extent {
 	if ranges == nil {
 		return []extent{{0, size}}
@@ -97,8 +97,7 @@ func extents(ranges []byteRange, size int64) []extent {
 	return list
 }
 
-// resolve walks path through UnixFS folders and returns the CIDs on the way, the
-// root first.
+// resolve follows path through UnixFS folders and returns the CIDs on the way, starting with root.
 func resolve(ctx context.Context, src cas.Source, root cid.Cid, path string) ([]cid.Cid, error) {
 	trail := []cid.Cid{root}
 	data, err := cas.Get(ctx, src, root)
@@ -110,7 +109,7 @@ func resolve(ctx context.Context, src cas.Source, root cid.Cid, path string) ([]
 	}
 	segments := strings.Split(path, "/")
 	if len(segments) > maxPath {
-		return nil, refusef(http.StatusBadRequest, "path: more than %d segments", maxPath)
+		return nil, statusErrorf(http.StatusBadRequest, "path: more than %d segments", maxPath)
 	}
 	for _, name := range segments {
 		n, err := decode(trail[len(trail)-1], data)
@@ -129,7 +128,7 @@ func resolve(ctx context.Context, src cas.Source, root cid.Cid, path string) ([]
 	return trail, nil
 }
 
-// child returns the entry of a folder.
+// child returns the CID of an entry of a folder.
 func child(n cas.Node, name string) (cid.Cid, error) {
 	for _, l := range n.Links {
 		if n.Dir && l.Name == name {
@@ -139,8 +138,8 @@ func child(n cas.Node, name string) (cid.Cid, error) {
 	return cid.Undef, fmt.Errorf("path segment %.60q: %w", name, fs.ErrNotExist)
 }
 
-// walk writes the DAG under c: the block alone, the file or folder (a folder is
-// one block here), or everything.
+// walk writes the DAG of c: only the block, the file or folder (a folder is one block here), or
+// everything below it.
 func walk(o *carWriter, c cid.Cid, p carParams) error {
 	data, err := o.block(c)
 	if err != nil || p.scope == "block" {
@@ -156,9 +155,9 @@ func walk(o *carWriter, c cid.Cid, p carParams) error {
 	return walkLinks(o, n, 0, extents(p.spans, n.Size), 0)
 }
 
-// walkLinks writes what hangs under n, which stands at a byte of the file, as far as it is
-// wanted; of a folder, all. What went out whole is not walked again: a few blocks can name
-// themselves a million times over.
+// walkLinks writes the requested blocks below n, which begins at offset at of the file, and all
+// blocks below a folder. It does not walk again what was written completely: a few blocks can link
+// to each other a million times.
 func walkLinks(o *carWriter, n cas.Node, at int64, want []extent, depth int) error {
 	if depth > cas.MaxDepth {
 		return fmt.Errorf("DAG: deeper than %d: %w", cas.MaxDepth, cas.ErrCorrupt)
@@ -171,7 +170,7 @@ func walkLinks(o *carWriter, n cas.Node, at int64, want []extent, depth int) err
 			continue
 		}
 		whole = whole || n.Dir
-		if whole && o.seen[c] && !o.dups {
+		if whole && o.written[c] && !o.dups {
 			continue
 		}
 		data, err := o.block(c)
@@ -188,12 +187,12 @@ func walkLinks(o *carWriter, n cas.Node, at int64, want []extent, depth int) err
 		if err := walkLinks(o, child, here.from, want, depth+1); err != nil {
 			return err
 		}
-		o.seen[c] = whole || o.seen[c]
+		o.written[c] = whole || o.written[c]
 	}
 	return nil
 }
 
-// within reports whether some of e, and whether all of it, is in one of the list.
+// within reports whether a part of e is in an extent of the list, and whether one contains all of e.
 func (e extent) within(list []extent) (some, whole bool) {
 	for _, w := range list {
 		some = some || w.end > e.from && w.from < e.end
@@ -204,7 +203,7 @@ func (e extent) within(list []extent) (some, whole bool) {
 
 var errNode = errors.New("not a UnixFS node")
 
-// decode reads a block as UnixFS: a raw leaf has no links.
+// decode decodes a block as UnixFS. A raw leaf has no links.
 func decode(c cid.Cid, data []byte) (cas.Node, error) {
 	if c.Prefix().Codec == cid.Raw {
 		return cas.Node{Size: int64(len(data))}, nil

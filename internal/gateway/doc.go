@@ -1,8 +1,7 @@
 // Package gateway moves blocks over HTTP as an IPFS trustless gateway
 // (https://specs.ipfs.tech/http-gateways/trustless-gateway/): [Handler] serves a
-// cas.Source, [Client] is a cas.Source that asks a gateway. The publisher, a
-// peer reached over libp2p streams and a folder of files on any web server speak
-// the same paths:
+// cas.Source, [Client] is a cas.Source that reads from a gateway. A publisher, a peer
+// reached over libp2p streams and a folder of files on any web server have the same paths:
 //
 //	GET /ipfs/CID?format=raw                              one block
 //	GET /ipfs/CID[/PATH]?format=car&dag-scope=…           a CAR of block, entity or all
@@ -10,31 +9,38 @@
 //	GET /ipns/NAME?format=ipns-record                     a signed IPNS record
 //	GET /have/ROOT                                        which leaves of an artifact are here
 //
-// The last is our own, and only machines that boot or seed answer it: see
-// Options.Have.
+// The last is an extension, which only machines that boot or seed serve: see Options.Have.
 //
-// Nothing is ever interpreted for the asker: no pages, no reassembled files, no
-// proxying to other gateways. The Handler checks the hash of what it sends: of a block each
-// time, of a leaf in a run before it goes out of the store's files for the first time, and
-// again half an hour to an hour later. A leaf that rots on the disk in between can be sent; the
-// asker, which checks every block, then takes the Handler for a liar. The Client believes nothing
-// that it is told: it reads at most one block and a byte, sizes no buffer from a
-// header and abandons a body that stalls or trickles. What it returns is not
-// verified: read it through cas.Get.
+// The Handler renders no pages, reassembles no files and does not forward requests to other
+// gateways. The publisher and a serving machine mount it behind limit.Rates, which sets the
+// deadlines for slow clients. Start at Handler and Client.Block; a run of leaves starts at
+// carWriter.run and Client.Run.
 //
-// # Errors of a Client
+// # What the Handler checks
 //
-// A client of a mirror meets caches, filters, login pages and maintenance. Only bytes that
-// prove a lie in the form that was asked for are [cas.ErrCorrupt], which bans a source.
-// "away" is [cas.ErrUnreachable] (the server is no block server now, and may be asked again
+// Every block is hashed each time it is sent, with one exception: the leaves of a run that are
+// sent from a file of the store. Such a leaf is hashed before it is sent for the first time, and
+// again if the last time was more than 30 minutes ago; in between only its CID in the file is
+// compared. So a leaf that is damaged on the disk can be sent for up to 30 minutes. The receiver,
+// which checks every block, then bans the server.
+//
+// # What the Client returns
+//
+// The Client returns blocks that are not verified: read it through cas.Get. Only Run checks each
+// leaf. It reads at most one byte more than a block, sizes no buffer by a header, and abandons a
+// response that stalls or is slow.
+//
+// Caches, filters, login pages and maintenance are normal for the client of a mirror. Only bytes
+// that are wrong in the format that was requested are [cas.ErrCorrupt], which bans a source.
+// "away" is [cas.ErrUnreachable] (the server does not serve blocks now, and may be asked again
 // later), "absent" is [fs.ErrNotExist], "busy" is a [BusyError] (which is also away) and
-// "single" is [ErrNoRuns]: ask for single blocks.
+// "single" is [ErrNoRuns]: request single blocks.
 //
-//	answer                                         block    record   run     have
+//	response                                       block    record   run     have
 //	connection lost, stalled, cut short            away     away     away    away
 //	200, the bytes are wrong                       corrupt  away[1]  corrupt corrupt
 //	200, too long or, of a block, empty            corrupt  away     single  corrupt
-//	200, a web page, JSON, a text that says so     away     away     single  away
+//	200, a web page, JSON, a text labelled so      away     away     single  away
 //	200, another form of the CID, or compressed    away[2]  away[2]  single  away
 //	404, 410                                       absent   absent   absent  absent
 //	429, 503                                       busy     busy     busy    busy
@@ -42,19 +48,17 @@
 //	any other status                               away     away     single  away
 //	a redirect that is not followed                away     away     away    away
 //
-// [1] A record is no record when it is no protobuf message of the right fields. One of
-// another name, or wrongly signed, is returned: who asked verifies it, and refuses it.
-// [2] After it was asked for in other words: without a query, then with a slash behind the
-// path, which is another entry in a cache that ignores queries.
-// [3] After it was asked for without the query.
+// [1] Bytes that are not a protobuf message with the fields of a record. A record of another
+// name, or with a wrong signature, is returned: the caller verifies and refuses it.
+// [2] After other URLs were tried: without a query, then with a slash after the path, which is
+// another entry in a cache that ignores queries.
+// [3] After the URL without the query was tried.
 //
 // # Redirects
 //
-// A client with Redirects follows five, to any host: content is named by its hash. None leads
-// from https to http, to another scheme, or from a server on the internet into a private
-// network. Credentials of the URL go only to the same server, also when it moves from http to
-// https, and there is no Referer. Without Redirects, which is for gateways that strangers
-// named, only those to the same origin are followed.
-//
-// Deadlines for slow askers belong to the http.Server that mounts the Handler.
+// A client with Redirects follows five, to any host, as content is named by its hash. It follows
+// none from https to http, to another scheme, or from a server on the internet into a private
+// network. It sends the credentials of the URL only to the same server, also if that moves from
+// http to https, and sends no Referer. Without Redirects, which is for gateways found on the
+// network, it follows only redirects to the same origin.
 package gateway

@@ -11,10 +11,10 @@ import (
 )
 
 // fileTransport answers requests for file:///PATH with regular files, as a static web server
-// would: a mirror can be a folder. It ignores the query.
+// does, so that a mirror can be a folder. It ignores the query.
 type fileTransport struct{}
 
-// RoundTrip answers 404 for what is not there or is no regular file.
+// RoundTrip answers 404 for a path that does not exist or is not a regular file.
 func (fileTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Host != "" {
 		return nil, fmt.Errorf("file URL with the host %.80q: write three slashes, as in file:///srv/mirror", req.URL.Host)

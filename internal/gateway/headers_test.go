@@ -12,8 +12,8 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// Every answer says which form of its URL it is, and caches may keep as immutable only what
-// is the one form of its URL.
+// Every response names the form of its URL that it has. It is immutable only if the URL has no other
+// form.
 func TestHeadersOfEachForm(t *testing.T) {
 	f := newFixture(t)
 	leaf, file := f.leaves[3].CID.String(), f.file.CID.String()
@@ -37,15 +37,15 @@ func TestHeadersOfEachForm(t *testing.T) {
 		},
 		"a CAR by its query": {
 			"/ipfs/" + file + "?format=car", "",
-			carType, neverKept, carTag(file), "", file + ".car",
+			carType, noStore, carTag(file), "", file + ".car",
 		},
 		"a CAR by Accept": {
 			"/ipfs/" + file + "?dag-scope=entity", typeCAR + "; dups=n",
-			carType, neverKept, carTag(file), "/ipfs/" + file + "?car-dups=n&car-order=dfs&car-version=1&dag-scope=entity&format=car", file + ".car",
+			carType, noStore, carTag(file), "/ipfs/" + file + "?car-dups=n&car-order=dfs&car-version=1&dag-scope=entity&format=car", file + ".car",
 		},
 		"a CAR by path": {
 			"/ipfs/" + f.dir.String() + "/file?format=car", "",
-			carType, neverKept, carTag(f.dir.String()), "", f.dir.String() + ".car",
+			carType, noStore, carTag(f.dir.String()), "", f.dir.String() + ".car",
 		},
 		"a record by its query": {
 			"/ipns/" + name + "?format=ipns-record", "",
@@ -84,8 +84,8 @@ func TestHeadersOfEachForm(t *testing.T) {
 	}
 }
 
-// Forms and parameters that give other bytes have other Etags.
-func TestNoTwoFormsHaveOneEtag(t *testing.T) {
+// Forms and parameters with different bytes have different Etags.
+func TestEachFormHasItsOwnEtag(t *testing.T) {
 	f := newFixture(t)
 	path := "/ipfs/" + f.file.CID.String()
 	seen := map[string]string{}
@@ -102,8 +102,8 @@ func TestNoTwoFormsHaveOneEtag(t *testing.T) {
 	}
 }
 
-// 304 says that the asker's copy is good, and that there is one here.
-func TestNotModifiedOnlyForWhatIsHere(t *testing.T) {
+// 304 means that the client's copy is current, and that the block is here.
+func TestNotModifiedNeedsTheBlock(t *testing.T) {
 	f := newFixture(t)
 	indexed := httptest.NewServer(Handler(Options{Source: f.store}))
 	defer indexed.Close()

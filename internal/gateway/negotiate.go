@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// maxQuery bounds the query of a request; the longest that we send, of 32 ranges, is
+// maxQuery bounds the query of a request. The longest that a Client sends, with 32 ranges, has
 // less than 900 bytes.
 const maxQuery = 1024
 
-// negotiate says which format a request asks for: the format parameter, else the
-// first type of the Accept header that is one of ours, with its parameters.
+// negotiate returns the format that a request asks for: the format parameter, or else the first
+// type of the Accept header that is served here, with its parameters.
 func negotiate(r *http.Request) (format string, params map[string]string, err error) {
 	if len(r.URL.RawQuery) > maxQuery {
-		return "", nil, refusef(http.StatusBadRequest, "query: more than %d bytes", maxQuery)
+		return "", nil, statusErrorf(http.StatusBadRequest, "query: more than %d bytes", maxQuery)
 	}
 	accepted, params := accept(r.Header.Values("Accept"))
 	format = r.URL.Query().Get("format")
@@ -26,10 +26,10 @@ func negotiate(r *http.Request) (format string, params map[string]string, err er
 			params = nil
 		}
 	default:
-		return "", nil, refusef(http.StatusBadRequest, "format %.40q: one of raw, car, ipns-record", format)
+		return "", nil, statusErrorf(http.StatusBadRequest, "format %.40q: one of raw, car, ipns-record", format)
 	}
 	if format == "" {
-		return "", nil, refusef(http.StatusNotAcceptable, "name a format: ?format=raw, car or ipns-record")
+		return "", nil, statusErrorf(http.StatusNotAcceptable, "name a format: ?format=raw, car or ipns-record")
 	}
 	return format, params, nil
 }

@@ -18,9 +18,9 @@ import (
 // maxRedirects is how many redirects of one request are followed.
 const maxRedirects = 5
 
-// redirect decides whether a redirect is followed. Blocks are named by their hash, so where
-// they come from does not matter, but what a redirect makes this machine do does: the
-// package comment has the rules.
+// redirect decides whether a redirect is followed; the package comment has the rules. The server
+// that a block comes from does not matter, as its CID is checked. The request that a redirect
+// makes this machine send does matter.
 func (c *Client) redirect(req *http.Request, via []*http.Request) error {
 	first, from, to := via[0].URL, via[len(via)-1].URL, req.URL
 	switch {
@@ -34,19 +34,19 @@ func (c *Client) redirect(req *http.Request, via []*http.Request) error {
 		return fmt.Errorf("redirect to another host %.80q refused", to.Host)
 	}
 	req.Header.Del("Referer")
-	authorize(req, first)
-	if t, ok := req.Context().Value(tripKey{}).(*trip); ok {
+	setCredentials(req, first)
+	if t, ok := req.Context().Value(redirectKey{}).(*redirectState); ok {
 		t.redirected.Store(true)
 	}
 	return nil
 }
 
-// authorize gives a redirected request the credentials of the first URL if it goes to the
-// same server, and none otherwise: neither forwarded ones nor those of a Location header.
-func authorize(req *http.Request, first *url.URL) {
+// setCredentials adds the credentials of the first URL to a redirected request if it goes to the same
+// server, and removes all others, forwarded ones and those of a Location header.
+func setCredentials(req *http.Request, first *url.URL) {
 	req.Header.Del("Authorization")
 	req.URL.User = nil
-	if first.User != nil && (sameOrigin(first, req.URL) || upgraded(first, req.URL)) {
+	if first.User != nil && (sameOrigin(first, req.URL) || isHTTPSUpgrade(first, req.URL)) {
 		req.URL.User = first.User
 	}
 }
@@ -55,8 +55,9 @@ func sameOrigin(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
 }
 
-// upgraded reports whether b is the server of a with https for http, both at their usual ports.
-func upgraded(a, b *url.URL) bool {
+// isHTTPSUpgrade reports whether b is the server of a with https in place of http, both at their
+// default ports.
+func isHTTPSUpgrade(a, b *url.URL) bool {
 	return a.Scheme == "http" && b.Scheme == "https" && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == "80" && port(b) == "443"
 }
 
@@ -70,19 +71,19 @@ func port(u *url.URL) string {
 	return "80"
 }
 
-// A trip is one request with its redirects. A server on the internet must not send a machine
-// to its own network: a router there may take a GET for a command.
-type trip struct {
+// A redirectState is one request with its redirects. A redirect from a server on the internet must not
+// lead into the local network, where a router may take a GET for a command.
+type redirectState struct {
 	public     atomic.Bool // a connection went to a public address
 	redirected atomic.Bool
 }
 
-type tripKey struct{}
+type redirectKey struct{}
 
-// onTrip returns a context whose requests are watched by checkDial.
-func onTrip(ctx context.Context) context.Context {
-	t := &trip{}
-	ctx = context.WithValue(ctx, tripKey{}, t)
+// withRedirectState returns a context whose connections checkDial checks.
+func withRedirectState(ctx context.Context) context.Context {
+	t := &redirectState{}
+	ctx = context.WithValue(ctx, redirectKey{}, t)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		if ap, err := netip.ParseAddrPort(info.Conn.RemoteAddr().String()); err == nil && isPublic(ap.Addr()) {
 			t.public.Store(true)
@@ -90,10 +91,10 @@ func onTrip(ctx context.Context) context.Context {
 	}})
 }
 
-// checkDial is a net.Dialer's ControlContext: it refuses the connection of a redirect that
-// leads from a public address to one that is not.
+// checkDial is the ControlContext of a net.Dialer. It refuses the connection of a redirect from
+// a public address to one that is not public.
 func checkDial(ctx context.Context, _, address string, _ syscall.RawConn) error {
-	t, ok := ctx.Value(tripKey{}).(*trip)
+	t, ok := ctx.Value(redirectKey{}).(*redirectState)
 	if !ok || !t.redirected.Load() || !t.public.Load() {
 		return nil
 	}
@@ -110,7 +111,7 @@ func isPublic(ip netip.Addr) bool {
 	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !sharedAddresses.Contains(ip)
 }
 
-// dialer is plain TCP with a deadline.
+// dialer dials plain TCP with a deadline.
 func dialer() *net.Dialer {
 	return &net.Dialer{Timeout: DefaultIdle, KeepAlive: 15 * time.Second, ControlContext: checkDial}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// A web is servers under names of our choice: what is dialled as NAME:PORT is the server.
+// A web maps NAME:PORT to the server that is dialled for it.
 type web map[string]*httptest.Server
 
 func (w web) client() *http.Client {
@@ -37,12 +37,12 @@ func (w web) client() *http.Client {
 	return c
 }
 
-// publicConn says that it goes to an address on the internet.
+// publicConn is a connection whose remote address is on the internet.
 type publicConn struct{ net.Conn }
 
 func (publicConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 88, 99, 1), Port: 80} }
 
-func TestRedirectsAreFollowedWhereTheyMay(t *testing.T) {
+func TestRedirectRules(t *testing.T) {
 	f := newFixture(t)
 	var auth, referer []string
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -71,9 +71,9 @@ func TestRedirectsAreFollowedWhereTheyMay(t *testing.T) {
 	}
 	for name, row := range map[string]struct {
 		base, to string
-		peer     bool   // the gateway was found, not named
-		want     string // "" for a block, else words of the error
-		auth     bool   // the credentials of the base go with it
+		peer     bool   // the gateway was found on the network
+		want     string // "" for a block, else part of the error
+		auth     bool   // the credentials of the base are sent
 	}{
 		"http to https":                     {"http://u:p@example.com", "https://example.com", false, "", true},
 		"to another host":                   {"http://u:p@example.com", "http://other.example.com", false, "", false},

@@ -17,8 +17,8 @@ import (
 	"github.com/phaseboot/phaseboot/cas/castest"
 )
 
-// Whatever is asked for, the answer is one that HTTP allows, of blocks that are here, and
-// its headers say what it is.
+// Every request gets a valid HTTP response, only with blocks of the store, and with headers that
+// match the body.
 func FuzzHandler(f *testing.F) {
 	store := cas.NewMemory()
 	file, err := cas.AddFile(context.Background(), store.Put, bytes.NewReader(castest.Bytes(1, 20_000)), "size-1024")
@@ -75,7 +75,7 @@ func FuzzHandler(f *testing.F) {
 	})
 }
 
-// checkForm demands that a whole answer is the form that its headers name.
+// checkForm checks that the body of a complete response has the form that its headers name.
 func checkForm(t *testing.T, r *http.Request, resp *http.Response, body []byte, store cas.Source) {
 	kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	tag := strings.Trim(strings.TrimPrefix(resp.Header.Get("Etag"), "W/"), `"`)
@@ -87,7 +87,7 @@ func checkForm(t *testing.T, r *http.Request, resp *http.Response, body []byte, 
 			t.Errorf("Etag %s is not that of the %d bytes", tag, len(body))
 		}
 	case kind == typeCAR:
-		if !isCAR(body) || resp.Header.Get("Cache-Control") != neverKept {
+		if !isCAR(body) || resp.Header.Get("Cache-Control") != noStore {
 			t.Errorf("no CAR of %d bytes: %v", len(body), resp.Header)
 		}
 	case kind != typeIPNS && kind != typeHave:
@@ -98,7 +98,7 @@ func checkForm(t *testing.T, r *http.Request, resp *http.Response, body []byte, 
 	}
 }
 
-// What a client takes for a bitmap has one bit a leaf.
+// A bitmap that a client accepts has one bit for each leaf.
 func FuzzHave(f *testing.F) {
 	root := cas.Sum(cid.DagProtobuf, []byte("root"))
 	f.Add([]byte{0x80, 0x01, 0x20}, uint16(19), "application/octet-stream", `"1"`, 200)

@@ -9,61 +9,60 @@ import (
 )
 
 const (
-	slotWait  = time.Second      // that a request may wait for an upload slot
-	slotStall = 10 * time.Second // for an asker that holds a slot to take 64 KiB
-	slotQueue = 8                // requests that may wait, for each slot
-	slotTurn  = 4 << 20          // bytes of a CAR, after which its slot goes to who waits
-	turnWaits = 4                // times slotWait that a CAR may wait for its next turn
-	bulkFrom  = 16 << 10         // bytes: a raw block below this waits for nobody
+	slotWait     = time.Second // for a request to get an upload slot
+	slotQueue    = 8           // requests that may wait, for each slot
+	turnSize     = 4 << 20     // bytes of a CAR, after which its slot goes to a waiting request
+	turnWaits    = 4           // times slotWait that a CAR may wait for its next turn
+	minSlotBlock = 16 << 10    // bytes: a smaller raw block needs no slot
 )
 
-// errBusy says that every upload slot is taken and stayed so.
+// errBusy means that no upload slot became free in time.
 var errBusy = errors.New("busy: all upload slots are taken")
 
-// slots are the block and CAR responses that may be under way at a time. When all are
-// taken a request waits a second at most. A slot that comes free goes to the client that
-// holds the fewest, among those to the one that waits longest; no client holds more than
-// half of them, so that there is always one for another.
+// slots is a semaphore for the block and CAR responses that may be in progress at a time, fair
+// between clients. A free slot goes to the waiting client that holds the fewest, and among those
+// to the one that waits longest. A client holds at most half of the slots, so that there is
+// always one for another client.
 type slots struct {
-	max, each int
-	wait      time.Duration
+	max, maxPerClient int
+	wait              time.Duration
 
-	mu      sync.Mutex
-	used    int
-	waiting int
-	clients map[string]*client
-	order   int64 // of arrival
+	mu       sync.Mutex
+	used     int
+	waiting  int
+	clients  map[string]*clientSlots
+	arrivals int64 // requests that have waited so far
 }
 
-type client struct {
+// clientSlots are the slots that one client holds and its requests that wait, oldest first.
+type clientSlots struct {
 	held    int
-	waiting []*ticket // first come first
+	waiting []*waiter
 }
 
-// A ticket is a request that waits.
-type ticket struct {
-	order   int64
-	granted chan struct{}
+type waiter struct {
+	arrival int64
+	granted chan struct{} // closed when it gets a slot
 }
 
-// newSlots returns n slots, nil (no limit) when n is not positive.
+// newSlots returns n slots, or nil (no limit) if n is not positive.
 func newSlots(n int, wait time.Duration) *slots {
 	if n <= 0 {
 		return nil
 	}
-	return &slots{max: n, each: (n + 1) / 2, wait: wait, clients: map[string]*client{}}
+	return &slots{max: n, maxPerClient: (n + 1) / 2, wait: wait, clients: map[string]*clientSlots{}}
 }
 
-// try takes a slot for a client if there is one now.
-func (s *slots) try(who string) bool {
+// tryAcquire takes a slot for a client if there is one now.
+func (s *slots) tryAcquire(key string) bool {
 	if s == nil {
 		return true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.client(who)
-	if s.used == s.max || c.held == s.each || len(c.waiting) > 0 {
-		s.forget(who, c)
+	c := s.client(key)
+	if s.used == s.max || c.held == s.maxPerClient || len(c.waiting) > 0 {
+		s.dropEmpty(key, c)
 		return false
 	}
 	s.used++
@@ -71,29 +70,29 @@ func (s *slots) try(who string) bool {
 	return true
 }
 
-// take waits for a slot. The error is errBusy, or that of ctx.
-func (s *slots) take(ctx context.Context, who string) error {
+// acquire waits for a slot. The error is errBusy, or that of ctx.
+func (s *slots) acquire(ctx context.Context, key string) error {
 	if s == nil {
 		return nil
 	}
-	return s.within(ctx, who, s.wait)
+	return s.acquireWithin(ctx, key, s.wait)
 }
 
-// again gives a slot back and waits for the next, longer than who has got nothing yet. On
-// an error there is no slot to give back.
-func (s *slots) again(ctx context.Context, who string) error {
+// reacquire releases a slot and waits for the next, longer than a request that had none yet. After
+// an error the caller holds no slot.
+func (s *slots) reacquire(ctx context.Context, key string) error {
 	if s == nil {
 		return nil
 	}
-	s.give(who)
-	return s.within(ctx, who, turnWaits*s.wait)
+	s.release(key)
+	return s.acquireWithin(ctx, key, turnWaits*s.wait)
 }
 
-func (s *slots) within(ctx context.Context, who string, wait time.Duration) error {
-	if s.try(who) {
+func (s *slots) acquireWithin(ctx context.Context, key string, wait time.Duration) error {
+	if s.tryAcquire(key) {
 		return nil
 	}
-	t := s.line(who)
+	t := s.enqueue(key)
 	if t == nil {
 		return errBusy
 	}
@@ -105,7 +104,7 @@ func (s *slots) within(ctx context.Context, who string, wait time.Duration) erro
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	if !s.leave(who, t) { // it was granted just now
+	if !s.dequeue(key, t) { // it was granted just now
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -114,61 +113,61 @@ func (s *slots) within(ctx context.Context, who string, wait time.Duration) erro
 	return errBusy
 }
 
-// line puts a request in line, nil when the line is full. The first of a client is always
-// let in: others that fill the line do not keep it out.
-func (s *slots) line(who string) *ticket {
+// enqueue adds a request to the queue, or returns nil if the queue is full. The first request of
+// a client is always added: other clients that fill the queue do not keep it out.
+func (s *slots) enqueue(key string) *waiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.client(who)
-	if len(c.waiting) > 0 && s.waiting >= slotQueue*s.max || len(c.waiting) >= slotQueue*s.each {
-		s.forget(who, c)
+	c := s.client(key)
+	if len(c.waiting) > 0 && s.waiting >= slotQueue*s.max || len(c.waiting) >= slotQueue*s.maxPerClient {
+		s.dropEmpty(key, c)
 		return nil
 	}
-	s.order++
-	t := &ticket{s.order, make(chan struct{})}
+	s.arrivals++
+	t := &waiter{s.arrivals, make(chan struct{})}
 	c.waiting = append(c.waiting, t)
 	s.waiting++
 	s.grant()
 	return t
 }
 
-// leave takes a request out of the line; false when it has a slot already.
-func (s *slots) leave(who string, t *ticket) bool {
+// dequeue removes a request from the queue, and returns false if it already has a slot.
+func (s *slots) dequeue(key string, t *waiter) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.client(who)
+	c := s.client(key)
 	i := slices.Index(c.waiting, t)
 	if i >= 0 {
 		c.waiting = slices.Delete(c.waiting, i, i+1)
 		s.waiting--
 	}
-	s.forget(who, c)
+	s.dropEmpty(key, c)
 	return i >= 0
 }
 
-// give returns a slot.
-func (s *slots) give(who string) {
+// release frees a slot.
+func (s *slots) release(key string) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.client(who)
+	c := s.client(key)
 	s.used--
 	c.held--
-	s.forget(who, c)
+	s.dropEmpty(key, c)
 	s.grant()
 }
 
-// grant hands free slots to those who wait.
+// grant gives the free slots to waiting requests. The caller holds the lock.
 func (s *slots) grant() {
 	for s.used < s.max {
-		var next *client
+		var next *clientSlots
 		for _, c := range s.clients {
-			if len(c.waiting) == 0 || c.held == s.each {
+			if len(c.waiting) == 0 || c.held == s.maxPerClient {
 				continue
 			}
-			if next == nil || c.held < next.held || c.held == next.held && c.waiting[0].order < next.waiting[0].order {
+			if next == nil || c.held < next.held || c.held == next.held && c.waiting[0].arrival < next.waiting[0].arrival {
 				next = c
 			}
 		}
@@ -183,45 +182,45 @@ func (s *slots) grant() {
 	}
 }
 
-func (s *slots) client(who string) *client {
-	c := s.clients[who]
+func (s *slots) client(key string) *clientSlots {
+	c := s.clients[key]
 	if c == nil {
-		c = &client{}
-		s.clients[who] = c
+		c = &clientSlots{}
+		s.clients[key] = c
 	}
 	return c
 }
 
-// forget drops a client that neither holds a slot nor waits.
-func (s *slots) forget(who string, c *client) {
+// dropEmpty drops a client that neither holds a slot nor waits.
+func (s *slots) dropEmpty(key string, c *clientSlots) {
 	if c.held == 0 && len(c.waiting) == 0 {
-		delete(s.clients, who)
+		delete(s.clients, key)
 	}
 }
 
-// A turn is the upload slot that a CAR has for a while.
+// A turn is the upload slot that a CAR response holds for turnSize bytes.
 type turn struct {
 	slots *slots // nil: no limit
-	who   string
+	key   string // of the client
 	held  bool
 	sent  int // bytes
 }
 
 func (t *turn) begin(ctx context.Context) error {
-	err := t.slots.take(ctx, t.who)
+	err := t.slots.acquire(ctx, t.key)
 	t.held = err == nil
 	return err
 }
 
-// next lets others have the slot, and waits until it comes round.
+// next lets other requests have the slot, and waits for the next turn.
 func (t *turn) next(ctx context.Context) error {
-	err := t.slots.again(ctx, t.who)
+	err := t.slots.reacquire(ctx, t.key)
 	t.held, t.sent = err == nil, 0
 	return err
 }
 
 func (t *turn) end() {
 	if t.held {
-		t.slots.give(t.who)
+		t.slots.release(t.key)
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -18,87 +20,89 @@ import (
 func TestNoClientTakesEverySlot(t *testing.T) {
 	s := newSlots(4, time.Minute)
 	for range 2 {
-		ok(t, s.take(t.Context(), "greedy"))
+		ok(t, s.acquire(t.Context(), "greedy"))
 	}
-	if s.try("greedy") {
+	if s.tryAcquire("greedy") {
 		t.Error("a client holds more than half")
 	}
 	for _, who := range []string{"a", "b"} {
-		if !s.try(who) {
+		if !s.tryAcquire(who) {
 			t.Errorf("%s finds no slot", who)
 		}
 	}
-	if s.try("c") {
-		t.Error("there are more than four")
+	if s.tryAcquire("c") {
+		t.Error("there are more than four slots")
 	}
 }
 
-// The line is fair between clients: who asked for much first waits for who asked once.
+// A client with many requests waits for one with a single later request.
 func TestAFreeSlotGoesToTheClientThatHoldsTheFewest(t *testing.T) {
-	s := newSlots(2, time.Minute)
-	ok(t, s.take(t.Context(), "greedy"))
-	ok(t, s.take(t.Context(), "other"))
-	order := make(chan string, 3)
-	for i, who := range []string{"greedy", "greedy", "late"} {
-		go func() {
-			if s.take(t.Context(), who) == nil {
-				order <- who
-			}
-		}()
-		waitFor(t, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.waiting == i+1 })
-	}
-	s.give("other")
-	if who := <-order; who != "late" {
-		t.Errorf("%s came first", who)
-	}
-	s.give("greedy")
-	if who := <-order; who != "greedy" {
-		t.Errorf("%s came second", who)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(2, time.Minute)
+		ok(t, s.acquire(t.Context(), "greedy"))
+		ok(t, s.acquire(t.Context(), "other"))
+		order := make(chan string, 3)
+		for _, key := range []string{"greedy", "greedy", "late"} {
+			go func() {
+				if s.acquire(t.Context(), key) == nil {
+					order <- key
+				}
+			}()
+			synctest.Wait() // it is in the queue
+		}
+		s.release("other")
+		if key := <-order; key != "late" {
+			t.Errorf("%s came first", key)
+		}
+		s.release("greedy")
+		if key := <-order; key != "greedy" {
+			t.Errorf("%s came second", key)
+		}
+	})
 }
 
 func TestAWaitForASlotIsBounded(t *testing.T) {
 	s := newSlots(1, time.Millisecond)
-	ok(t, s.take(t.Context(), "a"))
-	if err := s.take(t.Context(), "b"); !errors.Is(err, errBusy) {
+	ok(t, s.acquire(t.Context(), "a"))
+	if err := s.acquire(t.Context(), "b"); !errors.Is(err, errBusy) {
 		t.Errorf("got %v", err)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	s.wait = time.Minute
-	if err := s.take(gone, "b"); !errors.Is(err, context.Canceled) {
+	if err := s.acquire(gone, "b"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	s.give("a")
+	s.release("a")
 	if s.used != 0 || s.waiting != 0 || len(s.clients) != 0 {
 		t.Errorf("left behind: %+v", s)
 	}
 }
 
-func TestTheLineIsBounded(t *testing.T) {
+func TestTheQueueIsBounded(t *testing.T) {
 	s := newSlots(1, time.Minute)
-	ok(t, s.take(t.Context(), "a"))
+	ok(t, s.acquire(t.Context(), "a"))
 	for range slotQueue {
-		if s.line("b") == nil {
-			t.Fatal("the line is shorter than it says")
+		if s.enqueue("b") == nil {
+			t.Fatal("the queue is full too early")
 		}
 	}
-	if s.line("b") != nil {
-		t.Error("the line has no end")
+	if s.enqueue("b") != nil {
+		t.Error("the queue is not bounded")
 	}
-	if s.line("c") == nil {
-		t.Error("who fills the line keeps others out of it")
+	if s.enqueue("c") == nil {
+		t.Error("one client fills the queue of another")
 	}
-	if s.line("c") != nil {
-		t.Error("the line has no end for the others")
+	if s.enqueue("c") != nil {
+		t.Error("the queue is not bounded for other clients")
 	}
 }
 
-// A gate is a store whose reads of one block wait, as an upload does on a slow line.
+// A gate is a store in which reads of one block wait, so that an upload takes long.
 type gate struct {
 	cas.Source
 	block  cid.Cid
-	came   chan struct{} // closed when somebody waits
+	came   chan struct{} // closed when a read waits
 	opened chan struct{}
 }
 
@@ -114,9 +118,8 @@ func (g gate) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return g.Source.Block(ctx, c)
 }
 
-// With the only slot taken, bulk is told to come back, and metadata, nodes, records and
-// bitmaps are served as if nothing were.
-func TestAFullPublisherStillServesWhatIsSmall(t *testing.T) {
+// While the only slot is taken, a leaf gets 503, and metadata, nodes, records and bitmaps are served.
+func TestABusyPublisherServesSmallAnswers(t *testing.T) {
 	store := cas.NewMemory()
 	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(2, 100<<10)), "size-32768")
 	ok(t, err)
@@ -133,7 +136,7 @@ func TestAFullPublisherStillServesWhatIsSmall(t *testing.T) {
 	t.Cleanup(srv.Close)
 	f := &fixture{Server: srv}
 
-	// the CAR holds the slot for as long as the gate is shut
+	// the CAR holds the slot until the gate opens
 	car := make(chan int)
 	go func() {
 		_, body := f.do(t, http.MethodGet, "/ipfs/"+file.CID.String()+"?format=car")
@@ -159,48 +162,62 @@ func TestAFullPublisherStillServesWhatIsSmall(t *testing.T) {
 	}
 }
 
-// A CAR gives its slot to who waits, and comes round again.
+// A CAR gives its slot to a waiting request and continues with its next turn.
 func TestACARTakesTurns(t *testing.T) {
 	store := cas.NewMemory()
 	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(2, 12<<20)), "size-1048576")
 	ok(t, err)
 	leaves, err := cas.Leaves(t.Context(), store, file.CID, file.Size)
 	ok(t, err)
-	early := gate{store, leaves[2].CID, make(chan struct{}), make(chan struct{})}
-	late := gate{early, leaves[9].CID, make(chan struct{}), make(chan struct{})}
-	h := &handler{Options: Options{Source: late}, limit: stallLimit, slots: newSlots(1, 20*time.Second), memory: newMemory()}
-	f := &fixture{Server: httptest.NewServer(h.only(h.ipfs))}
-	t.Cleanup(f.Close)
-
-	car := make(chan int)
-	go func() {
-		_, body := f.do(t, http.MethodGet, "/ipfs/"+file.CID.String()+"?format=car")
-		car <- len(body)
-	}()
-	<-early.came // it has the only slot
-	leaf := make(chan int)
-	go func() {
-		resp, _ := f.do(t, http.MethodGet, "/ipfs/"+leaves[1].CID.String()+"?format=raw")
-		leaf <- resp.StatusCode
-	}()
-	waitFor(t, func() bool { h.slots.mu.Lock(); defer h.slots.mu.Unlock(); return h.slots.waiting == 1 })
-	close(early.opened)
-	if status := <-leaf; status != http.StatusOK { // the CAR is not over: its tenth leaf is held back
-		t.Errorf("the leaf got %d", status)
-	}
-	close(late.opened)
-	if n := <-car; n < 12<<20 {
-		t.Errorf("the CAR has %d bytes", n)
-	}
-	waitFor(t, func() bool { h.slots.mu.Lock(); defer h.slots.mu.Unlock(); return len(h.slots.clients) == 0 })
+	cache := newCache() // outside of the bubble, as its goroutine does not end
+	synctest.Test(t, func(t *testing.T) {
+		early := gate{store, leaves[2].CID, make(chan struct{}), make(chan struct{})}
+		late := gate{early, leaves[9].CID, make(chan struct{}), make(chan struct{})}
+		h := &handler{Options: Options{Source: late}, slots: newSlots(1, 20*time.Second), cache: cache}
+		c := wired(t, h.get(h.ipfs))
+		get := func(path string) (status, size int) {
+			resp, err := c.HTTP.Get(c.Base + path)
+			if err != nil {
+				t.Error(err)
+				return 0, 0
+			}
+			defer resp.Body.Close()
+			n, _ := io.Copy(io.Discard, resp.Body)
+			return resp.StatusCode, int(n)
+		}
+		car := make(chan int)
+		go func() {
+			_, size := get("/ipfs/" + file.CID.String() + "?format=car")
+			car <- size
+		}()
+		<-early.came // the CAR has the only slot
+		leaf := make(chan int)
+		go func() {
+			status, _ := get("/ipfs/" + leaves[1].CID.String() + "?format=raw")
+			leaf <- status
+		}()
+		synctest.Wait() // the leaf is in the queue
+		close(early.opened)
+		if status := <-leaf; status != http.StatusOK { // the CAR has not ended: the gate holds its tenth leaf
+			t.Errorf("the leaf got %d", status)
+		}
+		close(late.opened)
+		if n := <-car; n < 12<<20 {
+			t.Errorf("the CAR has %d bytes", n)
+		}
+		synctest.Wait()
+		if n := len(h.slots.clients); n > 0 {
+			t.Errorf("%d clients are left", n)
+		}
+	})
 }
 
-// A CAR that is not let on again has no slot that it could give back.
-func TestACARThatIsNotLetOnGivesNothingBack(t *testing.T) {
-	turn := turn{slots: newSlots(1, time.Millisecond), who: "car"}
+// After a turn that did not come, a CAR must not release a slot that it does not hold.
+func TestACARWithoutANextTurnReleasesNoSlot(t *testing.T) {
+	turn := turn{slots: newSlots(1, time.Millisecond), key: "car"}
 	ok(t, turn.begin(t.Context()))
-	if turn.slots.line("other") == nil {
-		t.Fatal("no place in the line")
+	if turn.slots.enqueue("other") == nil {
+		t.Fatal("the queue is full")
 	}
 	if err := turn.next(t.Context()); !errors.Is(err, errBusy) {
 		t.Fatalf("got %v", err)
@@ -208,30 +225,6 @@ func TestACARThatIsNotLetOnGivesNothingBack(t *testing.T) {
 	turn.end()
 	if turn.slots.used != 1 || turn.slots.clients["other"].held != 1 {
 		t.Errorf("%d are used", turn.slots.used)
-	}
-}
-
-// The bytes of an answer that was cut short were sent.
-func TestWhatIsCutShortIsCounted(t *testing.T) {
-	store := cas.NewMemory()
-	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(2, 1<<20)), "size-65536")
-	ok(t, err)
-	leaves, err := cas.Leaves(t.Context(), store, file.CID, file.Size)
-	ok(t, err)
-	gone, cancel := context.WithCancel(t.Context())
-	last := gate{store, leaves[len(leaves)-1].CID, make(chan struct{}), make(chan struct{})}
-	sent := make(chan int64, 1)
-	srv := httptest.NewServer(Handler(Options{Source: last, Sent: func(n int64) { sent <- n }}))
-	t.Cleanup(srv.Close)
-	req, err := http.NewRequestWithContext(gone, http.MethodGet, srv.URL+"/ipfs/"+file.CID.String()+"?format=car", nil)
-	ok(t, err)
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	ok(t, err)
-	defer resp.Body.Close()
-	<-last.came
-	cancel()
-	if n := <-sent; n < 512<<10 {
-		t.Errorf("%d bytes were counted", n)
 	}
 }
 
@@ -266,16 +259,6 @@ func TestHaveIsABitmapWithAVersion(t *testing.T) {
 		}
 	}
 	if resp, _ := newFixture(t).do(t, http.MethodGet, "/have/"+root.String()); resp.StatusCode != http.StatusNotFound {
-		t.Errorf("a server without bitmaps says %s", resp.Status)
-	}
-}
-
-// waitFor waits until something that another goroutine does has happened.
-func waitFor(t *testing.T, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it never happened")
-		}
+		t.Errorf("a server without bitmaps answers %s", resp.Status)
 	}
 }

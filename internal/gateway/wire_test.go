@@ -7,9 +7,8 @@ import (
 	"testing"
 )
 
-// A wire is a listener in memory. In a bubble of synctest, who waits at its ends waits by
-// the bubble's clock, which stands still while anybody works: a busy machine breaks no
-// deadline there.
+// A wire is a listener in memory. In a bubble of synctest its deadlines follow the clock of the
+// bubble, which stops while a goroutine runs, so that a busy machine breaks no deadline.
 type wire chan net.Conn
 
 func (w wire) Accept() (net.Conn, error) {
@@ -32,7 +31,7 @@ func (w wire) dial(context.Context, string, string) (net.Conn, error) {
 	return near, nil
 }
 
-// wired is a client of a gateway that nobody else can ask.
+// wired returns a client of a gateway over a wire.
 func wired(t *testing.T, h http.Handler) *Client {
 	t.Helper()
 	w := make(wire)

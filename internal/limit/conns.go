@@ -4,82 +4,86 @@ import (
 	"container/list"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
 	"time"
 )
 
-// Why a connection was refused or closed.
+// Why a connection was refused or closed. The values are label values of a metric.
 const (
-	PerAsker = "per_asker" // its address has as many as it may
-	Full     = "full"      // all are busy
-	Evicted  = "evicted"   // it was idle when another needed its place
+	PerClient = "per_asker" // the client has its maximum of connections
+	Full      = "full"      // all connections are busy
+	Evicted   = "evicted"   // it was idle, and a new connection needed its place
 )
 
-// busy is what a connection that is refused gets to read, if it reads at all.
-const busy = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+// busyResponse is sent on a connection that is refused.
+const busyResponse = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
-// Conns bounds the open connections of an HTTP server. When all are taken, a new one
-// gets the place of the one that has been silent for longest, whether it has not finished
-// its first request or waits before its next, so that a flood of silent or slow connections
-// keeps nobody out. A connection that is refused reads 503 with Retry-After.
+const headerTimeout = 10 * time.Second // for the header of a request
+
+// Conns bounds the open connections of an HTTP server. A connection is busy from the arrival of
+// a whole request header until the handler returns, and idle otherwise. If all places are taken,
+// a new connection replaces the one that has been idle longest, so that a flood of idle or slow
+// connections does not keep other clients out. A connection that is refused receives 503 with
+// Retry-After.
 type Conns struct {
-	Max      int              // in all; 0 is no limit
-	PerAsker int              // of one asker; 0 is no limit
-	Refused  func(why string) // PerAsker, Full or Evicted; nil is fine
+	Max       int              // in all; 0 is no limit
+	PerClient int              // from one client; 0 is no limit
+	Refused   func(why string) // called with PerClient, Full or Evicted; nil is fine
 
-	mu    sync.Mutex
-	open  int
-	by    map[string]int
-	quiet list.List // of *conn, the one that fell silent last in front
+	mu       sync.Mutex
+	open     int
+	byClient map[string]int
+	idle     list.List // of *conn, longest idle at the back
 }
 
-// Listener bounds what l accepts. When the process has too many open files, idle
+// Listener returns l with the bounds of c. If the process has too many open files, idle
 // connections are closed.
 func (c *Conns) Listener(l net.Listener) net.Listener { return &listener{l, c} }
 
-// Beside returns l without a bound, for an operator's own connections: when the process has
-// too many open files, idle connections of c are closed for them.
-func (c *Conns) Beside(l net.Listener) net.Listener { return &besideListener{l, c} }
+// OperatorListener returns l without a bound, for the connections of an operator. If the process
+// has too many open files, idle connections of c are closed to make room.
+func (c *Conns) OperatorListener(l net.Listener) net.Listener { return &operatorListener{l, c} }
 
-type besideListener struct {
+type operatorListener struct {
 	net.Listener
 	conns *Conns
 }
 
-func (l *besideListener) Accept() (net.Conn, error) { return l.conns.accept(l.Listener) }
+func (l *operatorListener) Accept() (net.Conn, error) { return l.conns.accept(l.Listener) }
 
-// accept closes idle connections until there is a file for the next one. Without any, the
-// error is left to the server, which tries again after a pause.
+// accept closes idle connections until there is a free file descriptor for the next connection.
+// If none is idle it returns the error, and the server tries again after a pause.
 func (c *Conns) accept(l net.Listener) (net.Conn, error) {
 	for {
 		nc, err := l.Accept()
-		if !outOfFiles(err) || !c.relieve() {
+		if !outOfFiles(err) || !c.evictIdle() {
 			return nc, err
 		}
 	}
 }
 
-// relieve closes a quarter of the connections, or as many as are idle, those that have been
-// silent for longest. It reports whether there was one.
-func (c *Conns) relieve() bool {
+// evictIdle closes a quarter of the connections, or as many as are idle, longest idle first. It
+// reports whether it closed any.
+func (c *Conns) evictIdle() bool {
 	c.mu.Lock()
-	var idle []*conn
-	for n := c.open/4 + 1; n > 0 && c.quiet.Len() > 0; n-- {
-		k := c.quiet.Back().Value.(*conn)
-		c.leave(k)
-		idle = append(idle, k)
+	var evicted []*conn
+	for n := c.open/4 + 1; n > 0 && c.idle.Len() > 0; n-- {
+		k := c.idle.Back().Value.(*conn)
+		c.remove(k)
+		evicted = append(evicted, k)
 	}
 	c.mu.Unlock()
-	for _, k := range idle {
+	for _, k := range evicted {
 		c.refused(Evicted)
 		k.Conn.Close()
 	}
-	return len(idle) > 0
+	return len(evicted) > 0
 }
 
-// Open is how many connections there are.
+// Open returns the number of open connections.
 func (c *Conns) Open() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,78 +92,88 @@ func (c *Conns) Open() int {
 
 type connKey struct{}
 
-// Guard tells c which connections of a server are busy: those whose request has arrived
-// whole and whose handler has not returned.
-func (c *Conns) Guard(s *http.Server) {
-	s.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
-		return context.WithValue(ctx, connKey{}, nc)
+// Server returns an HTTP server for h that marks the connections of c as busy and idle. The
+// client has ten seconds for the header of a request, maxHeader bytes at most, and idle until
+// its next request. The server logs at level debug; nil does not log.
+func (c *Conns) Server(h http.Handler, maxHeader int, idle time.Duration, log *slog.Logger) *http.Server {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
-	next := s.Handler
-	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if k, ok := r.Context().Value(connKey{}).(*conn); ok {
-			c.asks(k)
-			defer c.falls(k)
-		}
-		next.ServeHTTP(w, r)
-	})
+	return &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if k, ok := r.Context().Value(connKey{}).(*conn); ok {
+				c.setBusy(k)
+				defer c.setIdle(k)
+			}
+			h.ServeHTTP(w, r)
+		}),
+		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, nc)
+		},
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idle,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
 }
 
-func (c *Conns) asks(k *conn) {
+func (c *Conns) setBusy(k *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.wake(k)
+	c.removeIdle(k)
 }
 
-func (c *Conns) falls(k *conn) {
+func (c *Conns) setIdle(k *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !k.closed {
-		k.quiet = c.quiet.PushFront(k)
+		k.idle = c.idle.PushFront(k)
 	}
 }
 
-// wake takes a connection off the list of the silent ones.
-func (c *Conns) wake(k *conn) {
-	if k.quiet != nil {
-		c.quiet.Remove(k.quiet)
-		k.quiet = nil
+// removeIdle removes a connection from the list of idle ones. The caller holds c.mu.
+func (c *Conns) removeIdle(k *conn) {
+	if k.idle != nil {
+		c.idle.Remove(k.idle)
+		k.idle = nil
 	}
 }
 
-// admit counts a new connection. The one returned has to make place for it.
+// admit counts a new connection, or says why it is refused. The caller closes evict, whose place
+// the new connection takes.
 func (c *Conns) admit(k *conn) (evict *conn, why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.PerAsker > 0 && c.by[k.asker] >= c.PerAsker {
-		return nil, PerAsker
+	if c.PerClient > 0 && c.byClient[k.client] >= c.PerClient {
+		return nil, PerClient
 	}
 	if c.Max > 0 && c.open >= c.Max {
-		oldest := c.quiet.Back()
+		oldest := c.idle.Back()
 		if oldest == nil {
 			return nil, Full
 		}
 		evict, why = oldest.Value.(*conn), Evicted
-		c.leave(evict)
+		c.remove(evict)
 	}
-	if c.by == nil {
-		c.by = map[string]int{}
+	if c.byClient == nil {
+		c.byClient = map[string]int{}
 	}
 	c.open++
-	c.by[k.asker]++
-	k.quiet = c.quiet.PushFront(k)
+	c.byClient[k.client]++
+	k.idle = c.idle.PushFront(k)
 	return evict, why
 }
 
-// leave stops counting a connection.
-func (c *Conns) leave(k *conn) {
+// remove stops counting a connection. The caller holds c.mu.
+func (c *Conns) remove(k *conn) {
 	if k.closed {
 		return
 	}
 	k.closed = true
-	c.wake(k)
+	c.removeIdle(k)
 	c.open--
-	if c.by[k.asker]--; c.by[k.asker] == 0 {
-		delete(c.by, k.asker)
+	if c.byClient[k.client]--; c.byClient[k.client] == 0 {
+		delete(c.byClient, k.client)
 	}
 }
 
@@ -180,7 +194,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		k := &conn{Conn: nc, conns: l.conns, asker: Asker(nc.RemoteAddr().String())}
+		k := &conn{Conn: nc, conns: l.conns, client: ClientKey(nc.RemoteAddr().String())}
 		evict, why := l.conns.admit(k)
 		l.conns.refused(why)
 		if evict != nil {
@@ -190,26 +204,26 @@ func (l *listener) Accept() (net.Conn, error) {
 			return k, nil
 		}
 		nc.SetWriteDeadline(time.Now().Add(time.Second)) // a new connection's buffer is empty
-		nc.Write([]byte(busy))
+		nc.Write([]byte(busyResponse))
 		nc.Close()
 	}
 }
 
 type conn struct {
 	net.Conn
-	conns *Conns
-	asker string
+	conns  *Conns
+	client string // as ClientKey names it
 
-	quiet  *list.Element // under Conns.mu
+	idle   *list.Element // nil while it is busy; under Conns.mu
 	closed bool
 }
 
-// ReadFrom lets a file go out without a copy.
+// ReadFrom lets the kernel send a file (sendfile).
 func (k *conn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(k.Conn, r) }
 
 func (k *conn) Close() error {
 	k.conns.mu.Lock()
-	k.conns.leave(k)
+	k.conns.remove(k)
 	k.conns.mu.Unlock()
 	return k.Conn.Close()
 }

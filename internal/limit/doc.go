@@ -1,10 +1,14 @@
-// Package limit keeps strangers from taking all of an HTTP server. Rates bounds how
-// fast bodies leave, in all and to one asker, and cuts off who takes them too slowly;
-// Conns bounds how many connections are open, in all and from one address. OnceAnHour bounds
-// what their requests write to a log.
+// Package limit bounds what the clients of an HTTP server can take. [Rates] bounds how fast
+// bodies are sent, in all and to one client, and ends an answer that its client reads too
+// slowly. [Conns] bounds how many connections are open, in all and from one address.
+// [OnceAnHour] bounds how many lines their requests add to a log.
 //
-// Rates and Conns work on plain connections and on libp2p streams alike: an asker is its IPv4
-// address or the /56 of its IPv6 address, however many peer IDs are there. Neither looks
-// at what is served. Whoever mounts a handler calls Rates.Handler, and Conns.Guard and Conns.Listener
-// on the server.
+// A client is an IPv4 address or the /56 of an IPv6 address ([ClientKey]), whatever peer IDs
+// it uses: the limits hold for plain connections and libp2p streams together. The package does
+// not look at what is served.
+//
+// The publisher and a machine that serves wrap their handler with Rates.Handler, make their
+// server with Conns.Server and their listener with Conns.Listener. Start at Rates.Handler.
+//
+// Limits: at most 4096 idle clients and 1024 logged errors are remembered.
 package limit

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Files is how many files and connections this process may have open, 0 for no limit that
-// is known.
+// Files returns how many files and connections this process may have open, or 0 if there is no
+// known limit.
 func Files() int {
 	var l unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil || l.Cur > 1<<30 {
@@ -17,8 +17,7 @@ func Files() int {
 	return int(l.Cur)
 }
 
-// outOfFiles reports whether an error is that of a process, or a machine, with too many
-// open files.
+// outOfFiles reports whether err means that the process or the machine has too many open files.
 func outOfFiles(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -12,134 +13,161 @@ import (
 )
 
 const (
-	piece      = 64 << 10 // bytes that are waited for and written in one go
-	maxBurst   = 1 << 20
-	keepAskers = 4096 // askers that are remembered while they ask for nothing
+	chunkSize   = 64 << 10 // bytes that are waited for and written in one go
+	maxBurst    = 1 << 20
+	maxIdle     = 4096             // clients that are remembered without a request
+	bodyTimeout = 10 * time.Second // for a client to send the body of a request, which is not read
 )
 
 // Options of Rates. The zero value bounds nothing.
 type Options struct {
-	Total   int64 // bytes of bodies a second, in all; 0 is no limit
-	PerPeer int64 // the same to one asker
-	// Slowest is the average, in bytes a second, that an asker must take of an answer
-	// after Grace; 0 lets it take its time. For no 64 KiB has it more than Grace, however
-	// much it has taken before. Waiting for our own limits does not count.
-	Slowest int64
-	Grace   time.Duration
-	Slow    func() // called for an asker that was cut off; nil is fine
+	Total     int64 // bytes of bodies a second, in all; 0 is no limit
+	PerClient int64 // bytes of bodies a second to one client; 0 is no limit
+	// Grace is how long a client may take for any 64 KiB of an answer; 0 is no limit. The
+	// time that Total and PerClient take does not count.
+	Grace time.Duration
+	// MinRate is the average, in bytes a second, that a client must read of an answer after
+	// Grace, which it needs; 0 is no limit.
+	MinRate int64
+	OnSlow  func()            // called when an answer ends because its client is slow; nil is fine
+	Sent    func(bytes int64) // called after an answer with the bytes of its body; nil is fine
 }
 
-// Rates bounds how fast the bodies of a handler leave.
+// Rates bounds how fast the bodies of a handler are sent, and how slowly they may be read.
 type Rates struct {
 	opts  Options
 	total *rate.Limiter // nil: no limit
 
-	mu     sync.Mutex
-	askers map[string]*asker
+	mu      sync.Mutex
+	clients map[string]*client
 }
 
-// An asker's share lasts longer than its requests: who asks often gets no new burst.
-type asker struct {
-	share *rate.Limiter
-	open  int // requests under way
+// A client's allowance outlasts its requests: many small requests get one burst.
+type client struct {
+	allowance *rate.Limiter
+	open      int // requests under way
 }
 
-// NewRates starts with full allowances.
+// NewRates returns Rates with full allowances.
 func NewRates(o Options) *Rates {
-	r := &Rates{opts: o, askers: map[string]*asker{}}
+	r := &Rates{opts: o, clients: map[string]*client{}}
 	if o.Total > 0 {
-		r.total = limiter(o.Total)
+		r.total = newLimiter(o.Total)
 	}
 	return r
 }
 
-// limiter lets a quarter of a second through at once, within bounds: a burst must hold
-// a piece.
-func limiter(perSecond int64) *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(perSecond), int(min(max(perSecond/4, piece), maxBurst)))
+// newLimiter returns a limiter whose burst is a quarter of a second, but at least a chunk and at
+// most maxBurst.
+func newLimiter(perSecond int64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(perSecond), int(min(max(perSecond/4, chunkSize), maxBurst)))
 }
 
-// Handler bounds what next writes.
+// Handler returns next with the limits. A client that does not send the body of its request
+// within ten seconds loses its connection.
 func (r *Rates) Handler(next http.Handler) http.Handler {
-	if r.opts.Total <= 0 && r.opts.PerPeer <= 0 && r.opts.Slowest <= 0 {
-		return next
-	}
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		share, done := r.share(Asker(req.RemoteAddr))
+		allowance, done := r.allowance(ClientKey(req.RemoteAddr))
 		defer done()
-		next.ServeHTTP(&writer{
+		out := &writer{
 			ResponseWriter: w, conn: http.NewResponseController(w), ctx: req.Context(),
-			opts: &r.opts, limits: [2]*rate.Limiter{share, r.total},
-		}, req)
+			opts: &r.opts, limits: [2]*rate.Limiter{allowance, r.total},
+		}
+		if req.ContentLength != 0 { // the server waits for the body
+			out.conn.SetReadDeadline(time.Now().Add(bodyTimeout))
+		}
+		if r.opts.Sent != nil && req.Method != http.MethodHead {
+			defer func() { r.opts.Sent(out.sent) }() // also after an answer that was cut short
+		}
+		out.extendDeadline() // for the header
+		next.ServeHTTP(out, req)
+		out.extendDeadline() // for what the server has buffered
 	})
 }
 
-// Wait waits until n bytes may go to an asker, as Asker names it, in an answer that is no
-// HTTP.
-func (r *Rates) Wait(ctx context.Context, name string, n int) error {
-	share, done := r.share(name)
+// Wait waits until n bytes may be sent to a client, as ClientKey names it, over another protocol
+// than HTTP.
+func (r *Rates) Wait(ctx context.Context, key string, n int) error {
+	allowance, done := r.allowance(key)
 	defer done()
-	for ; n > 0; n -= piece {
-		for _, l := range []*rate.Limiter{share, r.total} {
-			if l == nil {
-				continue
-			}
-			if err := l.WaitN(ctx, min(n, piece)); err != nil {
-				return err
-			}
+	for ; n > 0; n -= chunkSize {
+		if err := waitAll(ctx, min(n, chunkSize), allowance, r.total); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// share returns the limiter of an asker, and what to call when the request has ended.
-func (r *Rates) share(name string) (*rate.Limiter, func()) {
-	if r.opts.PerPeer <= 0 {
+// waitAll waits until every limiter that is not nil lets n bytes through.
+func waitAll(ctx context.Context, n int, limits ...*rate.Limiter) error {
+	for _, l := range limits {
+		if l == nil {
+			continue
+		}
+		if err := l.WaitN(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// allowance returns the limiter of a client, and a function to call when the request has ended.
+func (r *Rates) allowance(key string) (*rate.Limiter, func()) {
+	if r.opts.PerClient <= 0 {
 		return nil, func() {}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	a := r.askers[name]
-	if a == nil {
-		if len(r.askers) >= keepAskers {
-			r.forget()
+	c := r.clients[key]
+	if c == nil {
+		if len(r.clients) >= maxIdle {
+			r.dropIdle()
 		}
-		a = &asker{share: limiter(r.opts.PerPeer)}
-		r.askers[name] = a
+		c = &client{allowance: newLimiter(r.opts.PerClient)}
+		r.clients[key] = c
 	}
-	a.open++
-	return a.share, func() {
+	c.open++
+	return c.allowance, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		a.open--
+		c.open--
 	}
 }
 
-// forget drops those who ask for nothing and have their whole allowance back. What is
-// left are open requests, which others bound, and who was here a moment ago.
-func (r *Rates) forget() {
-	for name, a := range r.askers {
-		if a.open == 0 && a.share.Tokens() >= float64(a.share.Burst()) {
-			delete(r.askers, name)
+// dropIdle drops the clients that have no request and their whole allowance. The other clients
+// have an open request, of which Conns bounds the number, or had one a moment ago.
+func (r *Rates) dropIdle() {
+	for key, c := range r.clients {
+		if c.open == 0 && c.allowance.Tokens() >= float64(c.allowance.Burst()) {
+			delete(r.clients, key)
 		}
 	}
 }
 
-// A writer waits until it may write, and gives the asker the time that it deserves.
+// A writer writes an answer in chunks. It waits before each until the limits allow it, and sets
+// a deadline for the client to take it.
 type writer struct {
 	http.ResponseWriter
 	conn   *http.ResponseController
 	ctx    context.Context
 	opts   *Options
-	limits [2]*rate.Limiter // own share and total, nil for none
+	limits [2]*rate.Limiter // of the client and in all, nil for none
 	sent   int64
-	spent  time.Duration // that the asker kept us waiting
+	spent  time.Duration // in writes, which the client has held up
+}
+
+// extendDeadline gives the client Grace for what is written next. The recorder of a test has no
+// deadlines.
+func (w *writer) extendDeadline() {
+	if w.opts.Grace > 0 {
+		w.conn.SetWriteDeadline(time.Now().Add(w.opts.Grace))
+	}
 }
 
 func (w *writer) Write(p []byte) (int, error) {
 	n := 0
 	for {
-		part := p[n:min(n+piece, len(p))]
+		part := p[n:min(n+chunkSize, len(p))]
 		k, err := w.send(len(part), func() (int, error) { return w.ResponseWriter.Write(part) })
 		if n += k; err != nil || n == len(p) {
 			return n, err
@@ -147,15 +175,18 @@ func (w *writer) Write(p []byte) (int, error) {
 	}
 }
 
-// ReadFrom lets what is below copy from a file, in pieces as Write does.
+// ReadFrom lets the kernel send a file (sendfile), in chunks as Write does. For other readers it
+// spares io.Copy the allocation of a buffer.
 func (w *writer) ReadFrom(r io.Reader) (n int64, err error) {
 	whole, ok := r.(*io.LimitedReader)
 	to, direct := w.ResponseWriter.(io.ReaderFrom)
-	if !ok || !direct {
-		return io.Copy(struct{ io.Writer }{w}, r)
+	if !ok || !direct || !isFile(whole.R) {
+		buf := buffers.Get().(*[chunkSize]byte)
+		defer buffers.Put(buf)
+		return io.CopyBuffer(struct{ io.Writer }{w}, r, buf[:])
 	}
 	for whole.N > 0 && err == nil {
-		part := &io.LimitedReader{R: whole.R, N: min(piece, whole.N)}
+		part := &io.LimitedReader{R: whole.R, N: min(chunkSize, whole.N)}
 		var k int
 		k, err = w.send(int(part.N), func() (int, error) {
 			k, err := to.ReadFrom(part)
@@ -169,33 +200,47 @@ func (w *writer) ReadFrom(r io.Reader) (n int64, err error) {
 	return n, err
 }
 
-// send writes n bytes by write when it may.
+func isFile(r io.Reader) bool {
+	_, ok := r.(*os.File)
+	return ok
+}
+
+var buffers = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
+// send calls write, which writes n bytes, once the limits allow it.
 func (w *writer) send(n int, write func() (int, error)) (int, error) {
-	for _, l := range w.limits {
-		if l == nil {
-			continue
-		}
-		if err := l.WaitN(w.ctx, n); err != nil {
-			return 0, err
-		}
+	if err := waitAll(w.ctx, n, w.limits[:]...); err != nil {
+		return 0, err
 	}
-	if w.opts.Slowest <= 0 {
-		return write()
+	if w.opts.Grace <= 0 {
+		n, err := write()
+		w.sent += int64(n)
+		return n, err
 	}
-	start := time.Now()
-	left := w.opts.Grace + time.Duration(float64(w.sent)/float64(w.opts.Slowest)*float64(time.Second)) - w.spent
-	if left = min(left, w.opts.Grace); left > 0 {
-		w.conn.SetWriteDeadline(start.Add(left)) // a test's recorder has none, and is as well without
+	start, left := time.Now(), w.timeLeft()
+	if left > 0 {
+		w.conn.SetWriteDeadline(start.Add(left))
 		n, err := write()
 		w.sent, w.spent = w.sent+int64(n), w.spent+time.Since(start)
 		if err == nil || time.Since(start) < left {
 			return n, err
 		}
 	}
-	if w.opts.Slow != nil {
-		w.opts.Slow()
+	if w.opts.OnSlow != nil {
+		w.opts.OnSlow()
 	}
-	return 0, fmt.Errorf("asker takes less than %d bytes a second: %w", w.opts.Slowest, context.DeadlineExceeded)
+	return 0, fmt.Errorf("client reads too slowly: %w", context.DeadlineExceeded)
+}
+
+// timeLeft returns how long the client may take for the next chunk: Grace, or less if its average
+// is below MinRate.
+func (w *writer) timeLeft() time.Duration {
+	left := w.opts.Grace
+	if w.opts.MinRate > 0 {
+		earned := time.Duration(float64(w.sent) / float64(w.opts.MinRate) * float64(time.Second))
+		left = min(left, w.opts.Grace+earned-w.spent)
+	}
+	return left
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -11,7 +11,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// ParseAddrs reads multiaddrs as a person types them.
+// ParseAddrs parses multiaddrs.
 func ParseAddrs(texts []string) ([]multiaddr.Multiaddr, error) {
 	out := make([]multiaddr.Multiaddr, 0, len(texts))
 	for _, s := range texts {
@@ -24,8 +24,8 @@ func ParseAddrs(texts []string) ([]multiaddr.Multiaddr, error) {
 	return out, nil
 }
 
-// ParsePeers reads multiaddrs that end in /p2p/ID and gathers them by peer, in the
-// order in which the peers first appear.
+// ParsePeers parses multiaddrs that end in /p2p/ID and groups them by peer, in the order in
+// which the peers first appear.
 func ParsePeers(texts []string) ([]peer.AddrInfo, error) {
 	addrs, err := ParseAddrs(texts)
 	if err != nil {
@@ -49,11 +49,11 @@ func ParsePeers(texts []string) ([]peer.AddrInfo, error) {
 	return out, nil
 }
 
-// PublicBootstrap returns the peers through which the public DHT is entered.
+// PublicBootstrap returns the bootstrap peers of the public DHT.
 func PublicBootstrap() []peer.AddrInfo { return dht.GetDefaultBootstrapPeerAddrInfos() }
 
-// addrsFactory adds what we announce, and the addresses of our plain HTTP listeners
-// on the interfaces of the moment, to the addresses that libp2p found.
+// addrsFactory returns a function that adds to the addresses found by libp2p the announced ones,
+// and those of the plain HTTP listeners on the current interfaces.
 func addrsFactory(announce, listeners []multiaddr.Multiaddr) func([]multiaddr.Multiaddr) []multiaddr.Multiaddr {
 	return func(own []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 		all := append(append([]multiaddr.Multiaddr{}, own...), announce...)
@@ -61,7 +61,7 @@ func addrsFactory(announce, listeners []multiaddr.Multiaddr) func([]multiaddr.Mu
 	}
 }
 
-// concrete replaces an unspecified IP by the IPs of our interfaces.
+// concrete replaces an unspecified IP by the IPs of the interfaces.
 func concrete(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 	if len(addrs) == 0 {
 		return nil
@@ -78,7 +78,7 @@ func concrete(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 	}
 	out, err := manet.ResolveUnspecifiedAddresses(addrs, usable)
 	if err != nil {
-		return nil // none of our interfaces has an address
+		return nil // no interface has an address
 	}
 	return out
 }
@@ -89,7 +89,7 @@ func isHTTP(a multiaddr.Multiaddr) bool {
 	return ip && len(a) == 3 && a[1].Protocol().Code == multiaddr.P_TCP && a[2].Protocol().Code == multiaddr.P_HTTP
 }
 
-// ipOf returns the IP at the front of a multiaddr.
+// ipOf returns the IP at the start of a multiaddr.
 func ipOf(a multiaddr.Multiaddr) (netip.Addr, bool) {
 	ip, err := manet.ToIP(a)
 	if err != nil {
@@ -99,10 +99,10 @@ func ipOf(a multiaddr.Multiaddr) (netip.Addr, bool) {
 	return addr.Unmap(), ok
 }
 
-// A lan is the set of networks that this machine is directly on.
+// A lan is the set of networks that the interfaces of this machine are on.
 type lan []netip.Prefix
 
-// localNetworks returns the networks of the interfaces that are up. Loopback is one.
+// localNetworks returns the networks of all interfaces, including loopback.
 func localNetworks() lan {
 	ifaces, err := net.InterfaceAddrs()
 	if err != nil {

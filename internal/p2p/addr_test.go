@@ -6,7 +6,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 )
 
-func TestParsePeersGathersAddressesByPeer(t *testing.T) {
+func TestParsePeersGroupsAddressesByPeer(t *testing.T) {
 	got, err := ParsePeers([]string{
 		"/ip4/192.0.2.1/tcp/4001/p2p/" + somePeer,
 		"/ip4/192.0.2.1/udp/4001/quic-v1/p2p/" + somePeer,
@@ -21,7 +21,7 @@ func TestParsePeersGathersAddressesByPeer(t *testing.T) {
 	}
 }
 
-func TestUnspecifiedListenersAreToldAsOurAddresses(t *testing.T) {
+func TestUnspecifiedListenersBecomeInterfaceAddresses(t *testing.T) {
 	in := []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/0.0.0.0/tcp/80/http")}
 	for _, a := range concrete(in) {
 		if ip, ok := ipOf(a); !ok || ip.IsUnspecified() || !isHTTP(a) {

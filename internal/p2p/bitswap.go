@@ -11,27 +11,27 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bitswap"
 )
 
-// ServeBlocks answers the wants of stock IPFS nodes until Close. A Node that does so has
-// no use for Blocks.
-func (n *Node) ServeBlocks(o bitswap.Options) error {
+// ServeBitswap answers the wants of stock IPFS nodes until Close. The same Node cannot call
+// Bitswap, whose client needs the same protocol handler.
+func (n *Node) ServeBitswap(o bitswap.Options) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
-		return fmt.Errorf("serving blocks: %w", http.ErrServerClosed)
+		return fmt.Errorf("Bitswap: %w", http.ErrServerClosed)
 	}
-	o.Remote = remoteOf
+	o.Remote = remoteAddr
 	n.after = append(n.after, bitswap.Serve(n.host, o))
 	return nil
 }
 
-// ErrNoSource says that a peer was reached and gives no blocks in any way that we speak,
-// such as a DHT node and nothing else.
+// ErrNoSource means that a peer was reached but serves no blocks over a protocol that we speak. A
+// peer that is only a DHT node is an example.
 var ErrNoSource = fmt.Errorf("serves neither HTTP over streams nor Bitswap: %w", cas.ErrUnreachable)
 
-// Blocks connects to a peer and returns its blocks by Bitswap. When the connection is
-// lost, the next one connects again, to the addresses of info only. A peer that does not
-// speak it is refused with ErrNoSource. An error wraps cas.ErrUnreachable.
-func (n *Node) Blocks(ctx context.Context, info peer.AddrInfo) (cas.Source, error) {
+// Bitswap connects to a peer and returns a Source that requests its blocks by Bitswap. If the
+// connection is lost, the next block connects again, to the addresses of info only. The error
+// is ErrNoSource if the peer does not speak Bitswap; every error wraps cas.ErrUnreachable.
+func (n *Node) Bitswap(ctx context.Context, info peer.AddrInfo) (cas.Source, error) {
 	if err := n.connect(ctx, info); err != nil {
 		return nil, err
 	}
@@ -43,8 +43,8 @@ func (n *Node) Blocks(ctx context.Context, info peer.AddrInfo) (cas.Source, erro
 	if n.closed {
 		return nil, fmt.Errorf("peer %s: %w", info.ID, cas.ErrUnreachable)
 	}
-	if n.blocks == nil {
-		n.blocks = bitswap.NewClient(n.host)
+	if n.bitswapClient == nil {
+		n.bitswapClient = bitswap.NewClient(n.host)
 	}
-	return n.blocks.Peer(info.ID, func(ctx context.Context) error { return n.connect(ctx, info) }), nil
+	return n.bitswapClient.Peer(info.ID, func(ctx context.Context) error { return n.connect(ctx, info) }), nil
 }

@@ -22,17 +22,17 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// ErrNoDHT says that the Node was started without a DHT.
+// ErrNoDHT means that the Node was started without a DHT.
 var ErrNoDHT = errors.New("DHT: off")
 
 const (
-	maxProviders  = 32               // peers that FindProviders delivers
-	providerLife  = time.Hour        // of a provider entry in a private DHT; those who last tell it again sooner
-	betterRecord  = 2 * time.Second  // how long GetIPNS waits for a newer record than the first
-	seedBackoff   = time.Second      // first pause between attempts to enter the DHT
-	seedMaxPause  = 30 * time.Second // last one, and the pause between looks once inside
-	retryPause    = 50 * time.Millisecond
-	retryMaxPause = 2 * time.Second
+	maxProviders      = 32               // peers that FindProviders delivers
+	providerTTL       = time.Hour        // of a provider record in a private DHT; providers renew it sooner
+	newerRecordWait   = 2 * time.Second  // how long GetIPNS waits for a newer record than the first
+	bootstrapPause    = time.Second      // first pause between attempts to join the DHT
+	bootstrapMaxPause = 30 * time.Second // longest pause, and the pause between checks of the routing table
+	retryPause        = 50 * time.Millisecond
+	retryMaxPause     = 2 * time.Second
 )
 
 func (n *Node) startDHT(opts Options) error {
@@ -51,22 +51,22 @@ func (n *Node) startDHT(opts Options) error {
 	}
 	dhtOpts := []dht.Option{
 		dht.Mode(mode), dht.ProtocolPrefix(protocol.ID(opts.Prefix)),
-		dht.RoutingTablePeerDiversityFilter(newDiversity(n.host, opts.Prefix)),
+		dht.RoutingTablePeerDiversityFilter(newDiversityFilter(n.host, opts.Prefix)),
 	}
 	if opts.Prefix == PublicPrefix {
 		dhtOpts = append(dhtOpts, dht.AddressFilter(publicOnly))
 	} else {
-		dhtOpts = append(dhtOpts, dht.ProviderManagerOpts(records.ProvideValidity(providerLife), records.CleanupInterval(providerLife/4)))
+		dhtOpts = append(dhtOpts, dht.ProviderManagerOpts(records.ProvideValidity(providerTTL), records.CleanupInterval(providerTTL/4)))
 	}
 	if opts.Prefix != PublicPrefix && mode == dht.ModeClient {
-		dhtOpts = append(dhtOpts, dht.Validator(record.NamespacedValidator{"ipns": undated{}}))
+		dhtOpts = append(dhtOpts, dht.Validator(record.NamespacedValidator{"ipns": anyDateValidator{}}))
 	}
 	var err error
 	if n.dht, err = dht.New(n.host, dhtOpts...); err != nil {
 		return fmt.Errorf("DHT: %w", err)
 	}
 	if len(opts.Bootstrap) > 0 {
-		n.run(func() { n.seed(opts.Bootstrap) })
+		n.run(func() { n.bootstrap(opts.Bootstrap) })
 	}
 	return nil
 }
@@ -75,13 +75,13 @@ func publicOnly(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 	return multiaddr.FilterAddrs(addrs, manet.IsPublicAddr)
 }
 
-// seed connects to bootstrap peers whenever the routing table is empty: a bootstrap
-// node may start after us, or be restarted.
-func (n *Node) seed(peers []peer.AddrInfo) {
-	pause := seedBackoff
+// bootstrap connects to the bootstrap peers whenever the routing table is empty: a bootstrap node may
+// start after this node, or restart.
+func (n *Node) bootstrap(peers []peer.AddrInfo) {
+	pause := bootstrapPause
 	for {
 		if n.dht.RoutingTable().Size() > 0 {
-			pause = seedMaxPause
+			pause = bootstrapMaxPause
 		} else {
 			n.dialAll(peers)
 		}
@@ -91,12 +91,12 @@ func (n *Node) seed(peers []peer.AddrInfo) {
 			return
 		}
 		if n.dht.RoutingTable().Size() == 0 {
-			pause = min(2*pause, seedMaxPause)
+			pause = min(2*pause, bootstrapMaxPause)
 		}
 	}
 }
 
-// dialAll dials all at once: one that stalls must not keep us from the others.
+// dialAll dials all peers at the same time, so that a stalled peer does not delay the others.
 func (n *Node) dialAll(peers []peer.AddrInfo) {
 	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
 	defer cancel()
@@ -111,8 +111,8 @@ func (n *Node) dialAll(peers []peer.AddrInfo) {
 	dials.Wait()
 }
 
-// Hold makes a server Node answer that it has c, and tells nobody.
-func (n *Node) Hold(ctx context.Context, c cid.Cid) error {
+// ProvideLocal makes a server Node answer that it provides c, without announcing it to other nodes.
+func (n *Node) ProvideLocal(ctx context.Context, c cid.Cid) error {
 	if n.dht == nil {
 		return ErrNoDHT
 	}
@@ -122,9 +122,9 @@ func (n *Node) Hold(ctx context.Context, c cid.Cid) error {
 // InDHT reports whether the Node takes part in a DHT.
 func (n *Node) InDHT() bool { return n.dht != nil }
 
-// Provide tells the DHT that this Node has c. A server Node knows it at once itself;
-// Provide returns when the neighbours that should know it too have been told, and
-// until there is one it tries again, as long as ctx lasts.
+// Provide announces in the DHT that this Node has c. A server Node stores the record itself at once.
+// Provide returns when the nodes closest to c have it, and tries again while the routing table is
+// empty, until ctx ends.
 func (n *Node) Provide(ctx context.Context, c cid.Cid) error {
 	if n.dht == nil {
 		return ErrNoDHT
@@ -132,8 +132,7 @@ func (n *Node) Provide(ctx context.Context, c cid.Cid) error {
 	return n.retry(ctx, func() error { return n.dht.Provide(ctx, c, true) })
 }
 
-// PutIPNS stores a record, made by NewRecord, under its name. It returns as Provide
-// does.
+// PutIPNS stores a record, made by NewRecord, under its name. It waits and retries as Provide does.
 func (n *Node) PutIPNS(ctx context.Context, name string, record []byte) error {
 	if n.dht == nil {
 		return ErrNoDHT
@@ -145,10 +144,10 @@ func (n *Node) PutIPNS(ctx context.Context, name string, record []byte) error {
 	return n.retry(ctx, func() error { return n.dht.PutValue(ctx, string(key.RoutingKey()), record) })
 }
 
-// retry runs try until it succeeds with a peer in the routing table, or fails for a
-// reason other than having none.
+// retry repeats try until the routing table had a peer before the call, and returns that call's
+// error.
 func (n *Node) retry(ctx context.Context, try func() error) error {
-	ctx, cancel := n.bound(ctx)
+	ctx, cancel := n.withNode(ctx)
 	defer cancel()
 	pause := retryPause
 	for {
@@ -163,7 +162,7 @@ func (n *Node) retry(ctx context.Context, try func() error) error {
 	}
 }
 
-// waitPeer returns when the routing table has a peer.
+// waitPeer waits until the routing table has a peer.
 func (n *Node) waitPeer(ctx context.Context) error {
 	pause := retryPause
 	for n.dht.RoutingTable().Size() == 0 {
@@ -174,7 +173,7 @@ func (n *Node) waitPeer(ctx context.Context) error {
 	return nil
 }
 
-// pause waits and doubles the next wait; false when ctx or the Node has ended.
+// pause waits and doubles the next pause. It returns false if ctx has ended.
 func (n *Node) pause(ctx context.Context, d *time.Duration) bool {
 	t := time.NewTimer(*d)
 	defer t.Stop()
@@ -187,15 +186,15 @@ func (n *Node) pause(ctx context.Context, d *time.Duration) bool {
 	}
 }
 
-// bound ends ctx when the Node closes.
-func (n *Node) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+// withNode returns a context that also ends when the Node closes.
+func (n *Node) withNode(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(n.ctx, cancel)
 	return ctx, func() { stop(); cancel() }
 }
 
-// FindProviders delivers peers that say they have c, as they are found, at most 32.
-// It waits for a DHT peer first. The channel closes when the search or ctx ends.
+// FindProviders searches the DHT for providers of c and delivers them as they are found, at most
+// 32. It waits for a DHT peer first. The channel closes when the search or ctx ends.
 func (n *Node) FindProviders(ctx context.Context, c cid.Cid) <-chan peer.AddrInfo {
 	return n.providers(ctx, c, maxProviders)
 }
@@ -208,7 +207,7 @@ func (n *Node) providers(ctx context.Context, c cid.Cid, most int) <-chan peer.A
 	}
 	search := func() {
 		defer close(out)
-		ctx, cancel := n.bound(ctx)
+		ctx, cancel := n.withNode(ctx)
 		defer cancel()
 		if n.waitPeer(ctx) != nil {
 			return
@@ -230,9 +229,9 @@ func (n *Node) providers(ctx context.Context, c cid.Cid, most int) <-chan peer.A
 	return out
 }
 
-// GetIPNS returns the newest valid record of a name that the DHT gave within two
-// seconds of the first one. The error wraps fs.ErrNotExist when the peers that were
-// asked have none, and cas.ErrUnreachable when no peer answered before ctx ended.
+// GetIPNS returns the newest valid record of a name that the DHT returned within two seconds after
+// the first one. The error wraps fs.ErrNotExist if the peers that were asked have none, and
+// cas.ErrUnreachable if no peer answered before ctx ended.
 func (n *Node) GetIPNS(ctx context.Context, name string) ([]byte, error) {
 	if n.dht == nil {
 		return nil, ErrNoDHT
@@ -241,7 +240,7 @@ func (n *Node) GetIPNS(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("IPNS name %.80q: %w", name, err)
 	}
-	ctx, cancel := n.bound(ctx)
+	ctx, cancel := n.withNode(ctx)
 	defer cancel()
 	if err := n.waitPeer(ctx); err != nil {
 		return nil, err
@@ -251,7 +250,7 @@ func (n *Node) GetIPNS(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("IPNS %s: %w (%w)", name, err, cas.ErrUnreachable)
 	}
-	best := newestOf(ctx, values)
+	best := newest(ctx, values)
 	switch {
 	case best != nil:
 		return best, nil
@@ -261,8 +260,8 @@ func (n *Node) GetIPNS(ctx context.Context, name string) ([]byte, error) {
 	return nil, fmt.Errorf("IPNS %s: no record in the DHT: %w", name, fs.ErrNotExist)
 }
 
-// newestOf drains a search: each value that it delivers is newer than the one before.
-func newestOf(ctx context.Context, values <-chan []byte) []byte {
+// newest returns the last value of a search; each value is newer than the one before.
+func newest(ctx context.Context, values <-chan []byte) []byte {
 	var best []byte
 	var enough <-chan time.Time
 	for {
@@ -273,7 +272,7 @@ func newestOf(ctx context.Context, values <-chan []byte) []byte {
 			}
 			best = v
 			if enough == nil {
-				enough = time.After(betterRecord)
+				enough = time.After(newerRecordWait)
 			}
 		case <-enough:
 			return best

@@ -10,35 +10,35 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 )
 
-// How much of the routing table one network may hold: an IPv4 /16, or the autonomous
-// system of an IPv6 address. A private DHT is small, and its honest nodes may share a
-// data centre.
+// How many peers of one network the routing table may hold. A network is an IPv4 /16, or the
+// autonomous system of an IPv6 address. A private DHT is small, and its honest nodes may share
+// a data centre.
 const (
-	groupMost    = 16 // peers in the table
-	groupPerHops = 4  // of them at one distance
+	maxPerGroup           = 16 // in the table
+	maxPerGroupAtDistance = 4  // at one distance (common prefix length)
 )
 
-// A diversity keeps the nodes of one public network from filling a routing table.
-// Private addresses are not counted: a rack is one network.
-type diversity struct {
+// A diversityFilter bounds the peers of one public network in a routing table. Private addresses
+// are not counted, as a rack is one network.
+type diversityFilter struct {
 	peerdiversity.PeerIPGroupFilter
 }
 
-func newDiversity(h host.Host, prefix string) diversity {
+func newDiversityFilter(h host.Host, prefix string) diversityFilter {
 	if prefix == PublicPrefix {
-		return diversity{dht.NewRTPeerDiversityFilter(h, amino.DefaultMaxPeersPerIPGroupPerCpl, amino.DefaultMaxPeersPerIPGroup)}
+		return diversityFilter{dht.NewRTPeerDiversityFilter(h, amino.DefaultMaxPeersPerIPGroupPerCpl, amino.DefaultMaxPeersPerIPGroup)}
 	}
-	return diversity{dht.NewRTPeerDiversityFilter(h, groupPerHops, groupMost)}
+	return diversityFilter{dht.NewRTPeerDiversityFilter(h, maxPerGroupAtDistance, maxPerGroup)}
 }
 
 // Allow implements peerdiversity.PeerIPGroupFilter.
-func (d diversity) Allow(g peerdiversity.PeerGroupInfo) bool {
-	return local(string(g.IPGroupKey)) || d.PeerIPGroupFilter.Allow(g)
+func (d diversityFilter) Allow(g peerdiversity.PeerGroupInfo) bool {
+	return isPrivateGroup(string(g.IPGroupKey)) || d.PeerIPGroupFilter.Allow(g)
 }
 
-// local reports whether a group is of private addresses: of IPv4 it is the network's own
-// address, of IPv6 it has no autonomous system.
-func local(group string) bool {
+// isPrivateGroup reports whether a group consists of private addresses. The group of an IPv4 address is the
+// address of its network; a private IPv6 address has no autonomous system.
+func isPrivateGroup(group string) bool {
 	ip, err := netip.ParseAddr(group)
 	if err != nil {
 		return strings.HasPrefix(group, "unknown ASN")

@@ -34,44 +34,44 @@ import (
 
 const (
 	dialTimeout   = 10 * time.Second
-	acceptTimeout = 10 * time.Second // for a stranger to shake hands
-	connGrace     = 20 * time.Second // a new connection is not trimmed before
+	acceptTimeout = 10 * time.Second // for the handshake of an inbound connection
+	connGrace     = 20 * time.Second // age before a connection may be trimmed
 )
 
-// A Transport makes a transport beside TCP, and what to close after the host.
+// A Transport makes a transport in addition to TCP, and a Closer that is closed after the host.
 type Transport func(key crypto.PrivKey, limits network.ResourceManager) (transport.Transport, io.Closer, error)
 
-// A Service runs with the host and is closed before it. Like a Transport it is in a package
-// of its own, so that only programs that want it link it.
+// A Service runs with the host and is closed before it. Like a Transport it is in a package of its
+// own, so that only programs that need it link it.
 type Service func(Parts) (io.Closer, error)
 
-// Parts are what a Service builds on.
+// Parts are what a Service needs of a Node.
 type Parts struct {
 	Host     host.Host
 	Upgrader transport.Upgrader
 	Peers    func() []peer.AddrInfo          // bootstrap peers and those in the routing table
-	Dialer   func() (network.Network, error) // dials as somebody else, over the same transports
+	Dialer   func() (network.Network, error) // dials with another identity, over the same transports
 	Log      *slog.Logger
 }
 
-// A Router is what a Node does about a router in between. Ports asks it for ports, and Seen
-// collects the addresses at which others see us, without which no hole can be punched.
+// A Router makes the parts of a host that lets peers reach a Node behind a router. Ports maps ports
+// on the router. Seen collects the addresses at which peers see the Node, which hole punching
+// needs.
 type Router struct {
 	Ports func(network.Network) basichost.NATManager
 	Seen  func(event.Bus, network.Network) (Seen, error)
 }
 
-// Seen is closed after the host.
+// Seen is a libp2p manager of observed addresses that is closed after the host.
 type Seen interface {
 	basichost.ObservedAddrsManager
 	io.Closer
 }
 
-// newHost puts a libp2p host together from its parts. libp2p.New would do, but it links
-// every transport that exists (WebRTC alone is megabytes) into an initramfs that lives
-// in memory. None of the services that need strangers is among the parts, unless options
-// ask for it: no relay, no NAT probing, no hole punching. The host owns all of it and
-// closes it, but for the returned closers.
+// newHost builds a libp2p host from its parts. libp2p.New would link all transports (WebRTC alone
+// has megabytes) into an initramfs that stays in memory. The host has no relay, NAT probing or
+// hole punching unless options ask for them. Closing the host closes all parts except the
+// returned closers.
 func newHost(opts Options) (_ *basichost.BasicHost, up transport.Upgrader, after []io.Closer, err error) {
 	limits, err := resourceManager(opts)
 	if err != nil {
@@ -131,8 +131,8 @@ func newSwarm(key crypto.PrivKey, limits network.ResourceManager) (*swarm.Swarm,
 	if err == nil {
 		sw, err = swarm.NewSwarm(id, known, bus,
 			swarm.WithResourceManager(limits), swarm.WithDialTimeout(dialTimeout),
-			// Few addresses are dialled, and those on purpose: no guessing that a whole
-			// family of them is dead.
+			// Without black hole detection: few addresses are dialled, so that a few
+			// failures say nothing about a whole address family.
 			swarm.WithUDPBlackHoleSuccessCounter(nil), swarm.WithIPv6BlackHoleSuccessCounter(nil))
 	}
 	if err != nil {
@@ -141,9 +141,9 @@ func newSwarm(key crypto.PrivKey, limits network.ResourceManager) (*swarm.Swarm,
 	return sw, bus, nil
 }
 
-// addTransports adds TCP (with TLS or Noise, and yamux) and the transports of opts. Only
-// behind a router does TCP dial from the port that it listens on (SO_REUSEPORT), which is
-// where a hole can be punched; a taken port is noticed by itself otherwise.
+// addTransports adds TCP (with TLS or Noise, and yamux) and the transports of opts. TCP dials from
+// its listening port (SO_REUSEPORT) only if opts.Router is set, as hole punching needs it; without
+// it, listening on a taken port fails.
 func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager) (up transport.Upgrader, after []io.Closer, err error) {
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
 	overTLS, err := peertls.New(opts.Identity, muxers)
@@ -182,8 +182,8 @@ func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager
 	return up, after, nil
 }
 
-// stranger is a swarm with an identity of its own that only dials.
-func stranger(opts Options) (network.Network, error) {
+// anonymousSwarm returns a swarm with a new identity that only dials.
+func anonymousSwarm(opts Options) (network.Network, error) {
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -203,13 +203,13 @@ func stranger(opts Options) (network.Network, error) {
 	return sw, nil
 }
 
-// caused reports whether err comes from cause. libp2p drops the chain, so the text
-// decides.
+// caused reports whether err comes from cause. It also compares the text, as libp2p does not wrap
+// errors.
 func caused(err, cause error) bool {
 	return err != nil && (errors.Is(err, cause) || strings.Contains(err.Error(), cause.Error()))
 }
 
-// listenError words a refused Listen address.
+// listenError returns the error for a Listen address that cannot be used.
 func listenError(a multiaddr.Multiaddr, err error) error {
 	switch {
 	case caused(err, syscall.EADDRINUSE):

@@ -25,23 +25,23 @@ const httpProtocol = "/http/1.1"
 const (
 	maxStreams    = 8 // open HTTP streams to one peer
 	maxHTTPHeader = 16 << 10
-	headerTimeout = 20 * time.Second // until the first byte of an answer
+	headerTimeout = 20 * time.Second // until the first byte of a response
 	idleTimeout   = 90 * time.Second
 )
 
-// ErrNoHTTP says that a peer was reached and is no gateway.
+// ErrNoHTTP means that a peer was reached but serves no HTTP over streams.
 var ErrNoHTTP = fmt.Errorf("serves no HTTP over streams: %w", cas.ErrUnreachable)
 
-// Serve answers HTTP requests that arrive over libp2p streams with h, until Drain or
-// Close. RemoteAddr of a request is the IP and port of the connection, those of the relay
-// where there is one in between. It returns at once.
+// Serve answers HTTP requests that arrive over libp2p streams with h, until Drain or Close, and
+// returns at once. RemoteAddr of a request is the IP and port of the connection, or of the relay
+// if the connection is relayed.
 func (n *Node) Serve(h http.Handler) error {
 	l, err := gostream.Listen(n.host, httpProtocol, gostream.IgnoreEOF())
 	if err != nil {
 		return fmt.Errorf("HTTP over streams: %w", err)
 	}
 	s := &http.Server{
-		Handler:           n.keeping(h),
+		Handler:           n.protectConns(h),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       2 * idleTimeout,
 		MaxHeaderBytes:    maxHTTPHeader,
@@ -55,7 +55,7 @@ func (n *Node) Serve(h http.Handler) error {
 	}
 	n.servers = append(n.servers, s)
 	n.tasks.Go(func() {
-		err := s.Serve(placed{l})
+		err := s.Serve(remoteListener{l})
 		if !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, context.Canceled) {
 			n.log.Warn("HTTP over streams: stopped", "cause", err)
 		}
@@ -66,11 +66,11 @@ func (n *Node) Serve(h http.Handler) error {
 type peerKey struct{}
 
 func withPeer(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, peerKey{}, c.(placedConn).peer())
+	return context.WithValue(ctx, peerKey{}, c.(remoteConn).peer())
 }
 
-// keeping protects the connection of a request under way from being trimmed.
-func (n *Node) keeping(next http.Handler) http.Handler {
+// protectConns protects the connection of a request in progress from being trimmed.
+func (n *Node) protectConns(next http.Handler) http.Handler {
 	var serial atomic.Uint64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, _ := r.Context().Value(peerKey{}).(peer.ID)
@@ -81,8 +81,7 @@ func (n *Node) keeping(next http.Handler) http.Handler {
 	})
 }
 
-// Drain takes no more requests over streams and waits, as long as ctx lasts, for
-// those under way.
+// Drain accepts no more requests over streams and waits for those in progress, until ctx ends.
 func (n *Node) Drain(ctx context.Context) error {
 	n.mu.Lock()
 	servers := n.servers
@@ -94,10 +93,9 @@ func (n *Node) Drain(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Gateway connects to a peer and returns a client of its gateway over streams. When
-// the connection is lost, the next request connects again, to the addresses of info
-// only. A peer that serves no HTTP over streams, such as a DHT node and nothing else,
-// is refused with ErrNoHTTP. An error wraps cas.ErrUnreachable.
+// Gateway connects to a peer and returns a client of its gateway over streams. If the connection is
+// lost, the next request connects again, to the addresses of info only. The error is ErrNoHTTP if
+// the peer serves no HTTP over streams, as a mere DHT node; every error wraps cas.ErrUnreachable.
 func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client, error) {
 	if err := n.connect(ctx, info); err != nil {
 		return nil, err
@@ -125,8 +123,8 @@ func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client
 	return &gateway.Client{Base: "http://" + info.ID.String(), HTTP: &http.Client{Transport: t}}, nil
 }
 
-// servesHTTP reports whether a connected peer serves HTTP over streams. Who has just begun
-// to may not have said so yet: it is asked.
+// servesHTTP reports whether a connected peer serves HTTP over streams. If identify has not named
+// the protocol, it opens a stream: the peer may have begun to serve since.
 func (n *Node) servesHTTP(ctx context.Context, id peer.ID) bool {
 	if spoken, err := n.host.Peerstore().SupportsProtocols(id, httpProtocol); err == nil && len(spoken) > 0 {
 		return true
@@ -141,20 +139,20 @@ func (n *Node) servesHTTP(ctx context.Context, id peer.ID) bool {
 	return true
 }
 
-// connect dials info's addresses, once, unless the peer is connected already, and
-// returns when the peer has said what it serves and where.
+// connect dials the addresses of info once, unless the peer is already connected, and returns when
+// identify has the protocols and addresses of the peer.
 func (n *Node) connect(ctx context.Context, info peer.AddrInfo) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if len(info.Addrs) > 0 && n.host.Network().Connectedness(info.ID) != network.Connected {
 		n.host.Peerstore().ClearAddrs(info.ID)
-		// Connect adds them too, for a time that identify takes away when a connection has just ended.
+		// Connect adds them too, but with a lifetime that identify shortens if a connection has just ended.
 		n.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.AddressTTL)
 	}
 	if err := n.host.Connect(ctx, info); err != nil {
 		return fmt.Errorf("peer %s: %w (%w)", info.ID, err, cas.ErrUnreachable)
 	}
-	for _, c := range n.host.Network().ConnsToPeer(info.ID) { // another may have dialled it just now
+	for _, c := range n.host.Network().ConnsToPeer(info.ID) { // another call may have dialled it just now
 		select {
 		case <-n.host.IDService().IdentifyWait(c):
 		case <-ctx.Done():

@@ -13,11 +13,11 @@ import (
 	"github.com/multiformats/go-multiaddr"
 )
 
-const maxHTTPAddrs = 8 // taken of one peer
+const maxHTTPAddrs = 8 // of one peer
 
-// HTTPAddrs returns the plain HTTP origins, "http://IP:PORT", that a connected peer
-// told us through identify. Only those on the very IP at which we are connected to it
-// count: anything else would let a peer aim us at a stranger.
+// HTTPAddrs returns the plain HTTP origins, "http://IP:PORT", that a connected peer announced
+// through identify. Only those on the IP of a connection to the peer count: other addresses would
+// let a peer direct our requests to any host.
 func (n *Node) HTTPAddrs(id peer.ID) []string {
 	remote := map[netip.Addr]bool{}
 	for _, c := range n.host.Network().ConnsToPeer(id) {
@@ -28,7 +28,7 @@ func (n *Node) HTTPAddrs(id peer.ID) []string {
 	return originsAt(n.host.Peerstore().Addrs(id), remote)
 }
 
-// originsAt returns the plain HTTP origins of a peer's addresses that are on one of the IPs.
+// originsAt returns the plain HTTP origins among addrs that are on one of the remote IPs.
 func originsAt(addrs []multiaddr.Multiaddr, remote map[netip.Addr]bool) []string {
 	var out []string
 	for _, a := range addrs {
@@ -41,8 +41,24 @@ func originsAt(addrs []multiaddr.Multiaddr, remote map[netip.Addr]bool) []string
 	return out
 }
 
-// ListenerAddrs turns the address of a plain HTTP listener into what Options.HTTP
-// takes. A listener on [::] also answers on IPv4.
+// Endpoints are the addresses at which other machines reach a server.
+type Endpoints struct {
+	Peer   string   `json:"peer"`
+	HTTP   []string `json:"http"`   // origins, http://IP:PORT
+	Listen []string `json:"listen"` // multiaddrs with /p2p/ID
+}
+
+// Endpoints returns the addresses of the Node and of a plain HTTP listener, which may be nil.
+func (n *Node) Endpoints(l net.Listener) Endpoints {
+	e := Endpoints{Peer: n.ID().String(), HTTP: Origins(l), Listen: []string{}}
+	for _, a := range n.Addrs() {
+		e.Listen = append(e.Listen, a.String())
+	}
+	return e
+}
+
+// ListenerAddrs converts the address of a plain HTTP listener for Options.HTTP. A listener on [::]
+// also accepts IPv4.
 func ListenerAddrs(l net.Addr) []multiaddr.Multiaddr {
 	tcp, ok := l.(*net.TCPAddr)
 	if !ok {
@@ -66,12 +82,15 @@ func ListenerAddrs(l net.Addr) []multiaddr.Multiaddr {
 	return out
 }
 
-// Origins returns "http://IP:PORT" for each of our addresses that listeners answer on,
-// those that other machines can reach first.
-func Origins(listeners []multiaddr.Multiaddr) []string {
-	addrs := concrete(listeners)
+// Origins returns "http://IP:PORT" for each address of this machine on which l, which may be nil,
+// accepts connections. Addresses that other machines can reach come first.
+func Origins(l net.Listener) []string {
+	out := []string{}
+	if l == nil {
+		return out
+	}
+	addrs := concrete(ListenerAddrs(l.Addr()))
 	slices.SortStableFunc(addrs, func(a, b multiaddr.Multiaddr) int { return rank(a) - rank(b) })
-	var out []string
 	for _, a := range addrs {
 		if isHTTP(a) {
 			out = append(out, origin(a))
@@ -80,7 +99,7 @@ func Origins(listeners []multiaddr.Multiaddr) []string {
 	return out
 }
 
-// rank puts addresses that other machines can reach first, IPv4 before IPv6.
+// rank orders addresses: IPv4, IPv6, loopback.
 func rank(a multiaddr.Multiaddr) int {
 	ip, ok := ipOf(a)
 	switch {
@@ -94,13 +113,22 @@ func rank(a multiaddr.Multiaddr) int {
 
 // origin is the "http://IP:PORT" of an address that isHTTP accepts.
 func origin(a multiaddr.Multiaddr) string {
-	ip, _ := ipOf(a) // isHTTP and a lookup before it have seen the IP
+	ip, _ := ipOf(a) // isHTTP has checked that there is one
 	return "http://" + net.JoinHostPort(ip.String(), a[1].Value())
 }
 
-// ListenerError words the refusal of a plain TCP listener that flag asked for. One that the
-// flag is to blame for wraps fs.ErrInvalid.
-func ListenerError(flag string, err error) error {
+// ListenTCP opens a plain TCP listener on the address of a flag. The error wraps fs.ErrInvalid if the
+// value of the flag is wrong.
+func ListenTCP(flag, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, flagError(flag+" "+addr, err)
+	}
+	return l, nil
+}
+
+// flagError returns the error for a listener that flag asked for.
+func flagError(flag string, err error) error {
 	var addr *net.AddrError
 	var dns *net.DNSError
 	switch {

@@ -8,7 +8,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 )
 
-// Whatever addresses a peer tells by identify, it aims nobody at another IP than its own.
+// No address that a peer announces by identify leads to another IP than its own.
 func FuzzHTTPAddrs(f *testing.F) {
 	for _, seed := range []string{
 		"/ip4/192.0.2.1/tcp/8080/http", "/ip6/2001:db8::1/tcp/80/http", "/ip4/198.51.100.7/tcp/80/http", "/dns4/example.org/tcp/80/http",

@@ -9,21 +9,20 @@ import (
 	"github.com/libp2p/go-libp2p/x/rate"
 )
 
-// What a Node may use, unless Options say otherwise. A machine that boots dials a few
-// peers and may have 512 MB; one that listens has a neighbourhood; a publisher says how
-// many machines it means to serve.
+// Resources that a Node may use unless Options say otherwise. A machine that boots dials a few
+// peers and may have 512 MB. A machine that listens serves its LAN. A publisher sets MaxConns.
 const (
 	dialConns   = 64  // connections of a Node that does not listen
-	listenConns = 256 // of one that does
+	listenConns = 256 // connections of a Node that listens
 	connsPerIP  = 64  // many machines behind one router share an IPv4 address
 
-	connsPerSecond = 8         // new ones of one IP, after connsPerIP at once
-	baseMemory     = 32 << 20  // bytes that the resource manager may hand out without any connection
-	connMemory     = 256 << 10 // and for each: the least receive window of one stream
-	connStreams    = 16        // streams for each connection that may be open, on average
+	connsPerSecond = 8         // new connections of one IP, after connsPerIP at once
+	baseMemory     = 32 << 20  // bytes that the resource manager may grant without any connection
+	connMemory     = 256 << 10 // bytes more for each connection: the smallest receive window of one stream
+	connStreams    = 16        // open streams for each connection, on average
 )
 
-// conns are how many connections a Node may accept, in all and from one IP.
+// conns returns how many connections a Node may accept, in all and from one IP.
 func (o Options) conns() (all, perIP int) {
 	all, perIP = o.MaxConns, o.MaxConnsPerIP
 	if all <= 0 && len(o.Listen) > 0 {
@@ -38,14 +37,14 @@ func (o Options) conns() (all, perIP int) {
 	return all, perIP
 }
 
-// resourceManager refuses what would be too much. A window is a promise, not memory:
-// what a peer does not send is never allocated.
+// resourceManager returns a resource manager with the limits of o. Its memory limit counts receive
+// windows, which are allocated only as peers send.
 func resourceManager(o Options) (network.ResourceManager, error) {
 	conns, perIP := o.conns()
 	limits := rcmgr.DefaultLimits
 	base := limits.Scale(baseMemory+int64(conns)*connMemory, conns)
 	return rcmgr.NewResourceManager(
-		rcmgr.NewFixedLimiter(sized(conns).Build(base)),
+		rcmgr.NewFixedLimiter(connLimits(conns).Build(base)),
 		rcmgr.WithLimitPerSubnet(
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: perIP}},
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: perIP}, {PrefixLength: 48, ConnCount: 4 * perIP}}),
@@ -53,8 +52,8 @@ func resourceManager(o Options) (network.ResourceManager, error) {
 		rcmgr.WithMetricsDisabled())
 }
 
-// sized is what depends on the number of connections.
-func sized(conns int) rcmgr.PartialLimitConfig {
+// connLimits returns the limits that depend on the number of connections.
+func connLimits(conns int) rcmgr.PartialLimitConfig {
 	memory := rcmgr.LimitVal64(baseMemory + int64(conns)*connMemory)
 	streams := rcmgr.LimitVal(conns * connStreams)
 	in, out := rcmgr.LimitVal(conns), rcmgr.LimitVal(max(2*dialConns, conns/4))
@@ -62,7 +61,7 @@ func sized(conns int) rcmgr.PartialLimitConfig {
 		ConnsInbound: in, ConnsOutbound: out, Conns: in + out, FD: in + out,
 		StreamsInbound: streams, StreamsOutbound: streams, Streams: 2 * streams, Memory: memory,
 	}
-	shaking := all // hands: not known yet
+	shaking := all // connections during their handshake
 	shaking.ConnsInbound, shaking.ConnsOutbound, shaking.Memory = in/2, out, memory/4
 	shaking.Conns = shaking.ConnsInbound + shaking.ConnsOutbound
 	shaking.FD = shaking.Conns
@@ -74,8 +73,8 @@ func sized(conns int) rcmgr.PartialLimitConfig {
 	}
 }
 
-// connRate lets an address come back, slowly. The library's own figure, one connection in
-// five seconds after the first sixteen, would keep out a classroom behind one router.
+// connRate limits new connections of one address. The library's own limit, one connection in five
+// seconds after the first sixteen, would refuse a classroom behind one router.
 func connRate(perIP int) *rate.Limiter {
 	one := rate.Limit{RPS: connsPerSecond, Burst: perIP}
 	return &rate.Limiter{

@@ -20,48 +20,48 @@ import (
 const (
 	mdnsService = "_p2p._udp"
 	mdnsDomain  = "local"
-	mdnsPort    = 4001 // the record must hold one; only the TXT records count
+	mdnsPort    = 4001 // the SRV record must hold one; only the TXT records are used
 	txtPrefix   = "dnsaddr="
 )
 
 const (
-	maxFound     = 4096 // peers that are remembered as delivered, the latest ones
-	foundBuffer  = 256  // of them that wait to be taken
-	maxPeerAddrs = 16   // addresses of one of them
-	maxTXT       = 64   // records read of one answer
+	maxFound     = 4096 // delivered peers that are remembered, the newest ones
+	foundBuffer  = 256  // peers that wait to be received
+	maxPeerAddrs = 16   // addresses of one peer
+	maxTXT       = 64   // records that are read of one answer
 	mdnsPoll     = time.Second
 )
 
-// Found delivers peers that mDNS has seen, with only such addresses as lie on a network
-// that this machine is directly on. Anybody may invent any number of them: who takes them
-// has to bound what it does with them. A peer comes again with addresses that are new, at
-// most 16 in all (who answered first may not have been that peer), and when 4096 others
-// came after it. It is never closed.
-func (n *Node) Found() <-chan peer.AddrInfo { return n.found.out }
+// MDNSPeers returns a channel of the peers that mDNS finds, with only those addresses that are on a
+// network of this machine's interfaces. Any host on the LAN can announce any number of invented
+// peers, so the receiver must bound its work. A peer is delivered again with new addresses, at
+// most 16 in all (the first answer may have been forged), and after 4096 other peers. The channel
+// is never closed.
+func (n *Node) MDNSPeers() <-chan peer.AddrInfo { return n.finder.out }
 
-// A finder turns what mDNS hears into a bounded list of peers.
+// A finder collects peers from mDNS answers, in bounded memory.
 type finder struct {
 	mu    sync.Mutex
 	seen  map[peer.ID][]multiaddr.Multiaddr
-	order []peer.ID          // of those, the oldest first
-	out   chan peer.AddrInfo // what finds no room comes with a later answer
+	order []peer.ID          // the keys of seen, oldest first
+	out   chan peer.AddrInfo // a peer that does not fit is delivered with a later answer
 }
 
 func newFinder() *finder {
 	return &finder{seen: map[peer.ID][]multiaddr.Multiaddr{}, out: make(chan peer.AddrInfo, foundBuffer)}
 }
 
-// hear takes the TXT records of one answer.
-func (f *finder) hear(self peer.ID, txt []string, near lan) {
+// addTXT handles the TXT records of one answer.
+func (f *finder) addTXT(self peer.ID, txt []string, near lan) {
 	for _, info := range readTXT(txt, near) {
 		if info.ID != self {
-			f.take(info)
+			f.add(info)
 		}
 	}
 }
 
-// take delivers what is new in info.
-func (f *finder) take(info peer.AddrInfo) {
+// add delivers the new addresses of info.
+func (f *finder) add(info peer.AddrInfo) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	known, seen := f.seen[info.ID]
@@ -76,20 +76,20 @@ func (f *finder) take(info peer.AddrInfo) {
 		if !seen {
 			f.order = append(f.order, info.ID)
 		}
-		f.forget()
+		f.trim()
 	default:
 	}
 }
 
-// forget drops the oldest beyond maxFound.
-func (f *finder) forget() {
+// trim drops the oldest peer beyond maxFound.
+func (f *finder) trim() {
 	if len(f.order) > maxFound {
 		delete(f.seen, f.order[0])
 		f.order = append(f.order[:0], f.order[1:]...)
 	}
 }
 
-// readTXT returns the peers of one answer with their addresses on near networks.
+// readTXT returns the peers of one answer with their addresses on the networks near.
 func readTXT(txt []string, near lan) []peer.AddrInfo {
 	var out []peer.AddrInfo
 	for _, t := range txt[:min(len(txt), maxTXT)] {
@@ -111,8 +111,8 @@ func readTXT(txt []string, near lan) []peer.AddrInfo {
 	return out
 }
 
-// dialableOn accepts /ip/tcp and /ip/udp/quic-v1 on a near network, nothing else: no
-// DNS names, no relays.
+// dialableOn reports whether a is /ip/tcp or /ip/udp/quic-v1 on one of the networks near. It refuses
+// DNS names and relays.
 func dialableOn(a multiaddr.Multiaddr, near lan) bool {
 	ip, ok := ipOf(a)
 	if !ok || !near.contains(ip) {
@@ -127,8 +127,8 @@ func dialableOn(a multiaddr.Multiaddr, near lan) bool {
 	return false
 }
 
-// runMDNS announces and looks until the Node closes, and starts again whenever the
-// interfaces or our addresses change: the sockets belong to the old ones.
+// runMDNS announces and browses until the Node closes. It restarts whenever the interfaces or
+// addresses change, as the sockets are bound to the old ones.
 func (n *Node) runMDNS() {
 	tick := time.NewTicker(mdnsPoll)
 	defer tick.Stop()
@@ -152,8 +152,8 @@ func (n *Node) runMDNS() {
 	}
 }
 
-// startMDNS runs one announcer (when there is an address to announce) and one
-// browser; the function that it returns stops both and waits.
+// startMDNS starts an announcer (if there is an address to announce) and a browser. The returned
+// function stops both and waits.
 func (n *Node) startMDNS(ifaces []net.Interface, txt []string) (stop func()) {
 	v4, v6 := families(ifaces)
 	if !v4 && !v6 {
@@ -166,7 +166,7 @@ func (n *Node) startMDNS(ifaces []net.Interface, txt []string) (stop func()) {
 		var err error
 		server, err = zeroconf.RegisterProxy(name, mdnsService, mdnsDomain, mdnsPort, name, firstIPs(txt), txt, ifaces)
 		if err != nil {
-			n.log.Warn("mDNS: not announced", "cause", err)
+			n.log.Warn("mDNS: cannot announce", "cause", err)
 		}
 	}
 	ctx, cancel := context.WithCancel(n.ctx)
@@ -176,10 +176,10 @@ func (n *Node) startMDNS(ifaces []net.Interface, txt []string) (stop func()) {
 	tasks.Go(func() {
 		defer close(done)
 		if err := zeroconf.Browse(ctx, mdnsService, mdnsDomain, entries, zeroconf.SelectIfaces(ifaces), traffic(v4, v6)); err != nil {
-			n.log.Warn("mDNS: not looking", "cause", err)
+			n.log.Warn("mDNS: cannot browse", "cause", err)
 		}
 	})
-	tasks.Go(func() { n.hearAll(entries, done) })
+	tasks.Go(func() { n.readEntries(entries, done) })
 	return func() {
 		cancel()
 		if server != nil {
@@ -189,24 +189,23 @@ func (n *Node) startMDNS(ifaces []net.Interface, txt []string) (stop func()) {
 	}
 }
 
-// hearAll reads entries until the browser is done; the browser must never wait for a
-// reader that has left.
-func (n *Node) hearAll(entries <-chan *zeroconf.ServiceEntry, done <-chan struct{}) {
+// readEntries reads entries until the browser ends. It must not end earlier, as the browser would block.
+func (n *Node) readEntries(entries <-chan *zeroconf.ServiceEntry, done <-chan struct{}) {
 	for {
 		select {
 		case e, ok := <-entries:
 			if !ok {
 				return
 			}
-			n.found.hear(n.host.ID(), e.Text, localNetworks())
+			n.finder.addTXT(n.host.ID(), e.Text, localNetworks())
 		case <-done:
 			return
 		}
 	}
 }
 
-// announcement returns our TXT records: every address that a neighbour can dial. What
-// libp2p says of our interfaces may be a minute old.
+// announcement returns the TXT records of this node: every address that a machine on the LAN can
+// dial. It looks at the interfaces itself, as the addresses of libp2p may be a minute old.
 func (n *Node) announcement() []string {
 	var out []string
 	for _, a := range concrete(n.host.Network().ListenAddresses()) {
@@ -218,8 +217,8 @@ func (n *Node) announcement() []string {
 	return out
 }
 
-// firstIPs returns one IPv4 and one IPv6 address of an announcement, for the A and
-// AAAA records that DNS-SD wants to see.
+// firstIPs returns one IPv4 and one IPv6 address of an announcement, for the A and AAAA records
+// that DNS-SD requires.
 func firstIPs(txt []string) []string {
 	var v4, v6 []string
 	for _, info := range txt {
@@ -246,7 +245,7 @@ func multicastInterfaces() []net.Interface {
 	})
 }
 
-// interfaceNames tells interfaces and their addresses apart from an earlier look.
+// interfaceNames lists the interfaces and their addresses, to detect changes.
 func interfaceNames(ifaces []net.Interface) []string {
 	var out []string
 	for _, i := range ifaces {
@@ -262,8 +261,8 @@ func interfaceNames(ifaces []net.Interface) []string {
 	return out
 }
 
-// families reports which IP versions the interfaces have. zeroconf's browser refuses
-// to start when one that it was told to use is switched off.
+// families reports which IP versions the interfaces have. The browser of zeroconf does not start
+// if it is told to use a version that is switched off.
 func families(ifaces []net.Interface) (v4, v6 bool) {
 	for _, i := range ifaces {
 		addrs, err := i.Addrs()

@@ -18,8 +18,8 @@ import (
 	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
-// Two processes in two network namespaces with one cable between them. The announcer
-// is on a second network too, which the looker must not be sent to.
+// Two processes in two network namespaces with one cable between them. The announcer is also on a
+// second network, whose addresses the browser must not get.
 const (
 	roleEnv       = "PHASE_P2P_TEST_ROLE"
 	cableA        = "pbcable0"
@@ -42,7 +42,7 @@ func TestMDNSFindsAPeerOverACable(t *testing.T) {
 	}
 }
 
-// self is the calling test in another role.
+// self returns a command that runs the calling test in another role.
 func self(t *testing.T, role string, attr *syscall.SysProcAttr) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=5m")
 	cmd.Env = append(os.Environ(), roleEnv+"="+role)
@@ -73,7 +73,7 @@ func announce(t *testing.T) {
 		w.Header().Set("Content-Type", "application/vnd.ipld.raw")
 		w.Write(cableBlock)
 	})))
-	n.announcement() // libp2p remembers the interfaces of this moment for a minute
+	n.announcement() // libp2p caches the current interfaces for a minute
 	up(t, cableA, announcerAddr)
 	check(t, looker.Wait())
 }
@@ -92,7 +92,7 @@ func look(t *testing.T) {
 	n := start(t, Options{MDNS: true}) // before the interface has an address
 	up(t, cableB, lookerAddr)
 	select {
-	case info := <-n.Found():
+	case info := <-n.MDNSPeers():
 		if len(info.Addrs) != 2 {
 			t.Errorf("got addresses %s, want TCP and QUIC on the one network that we share", info.Addrs)
 		}
@@ -104,7 +104,7 @@ func look(t *testing.T) {
 		}
 		fetchFrom(t, ctx, n, info)
 	case <-ctx.Done():
-		t.Fatal("nobody found")
+		t.Fatal("no peer found")
 	}
 }
 
@@ -135,7 +135,7 @@ func check(t *testing.T, err error) {
 
 const somePeer = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
 
-func TestTXTRecordsAreTakenOnlyForNetworksWeAreOn(t *testing.T) {
+func TestTXTRecordsCountOnlyForLocalNetworks(t *testing.T) {
 	near := lan{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/64"), netip.MustParsePrefix("127.0.0.1/8")}
 	for _, tt := range []struct {
 		name, txt string
@@ -168,13 +168,13 @@ func TestAFloodOfTXTRecordsIsBounded(t *testing.T) {
 	f := newFinder()
 	told := func(id peer.ID) []string { return []string{fmt.Sprintf("dnsaddr=/ip4/10.0.0.1/tcp/1/p2p/%s", id)} }
 	for range 10_000 { // as many peers
-		f.hear("", told(randomPeer(t)), near)
+		f.addTXT("", told(randomPeer(t)), near)
 		if len(f.out) == foundBuffer {
 			<-f.out
 		}
 	}
 	honest := randomPeer(t)
-	f.hear("", told(honest), near)
+	f.addTXT("", told(honest), near)
 	if len(f.seen) != maxFound || len(f.order) != maxFound {
 		t.Fatalf("%d remembered, want %d", len(f.seen), maxFound)
 	}
@@ -183,7 +183,7 @@ func TestAFloodOfTXTRecordsIsBounded(t *testing.T) {
 		last = <-f.out
 	}
 	if last.ID != honest {
-		t.Error("the one that came after the flood was not delivered")
+		t.Error("the peer after the flood was not delivered")
 	}
 	var many []string
 	for i := range 10_000 { // addresses of one
@@ -194,14 +194,14 @@ func TestAFloodOfTXTRecordsIsBounded(t *testing.T) {
 	}
 }
 
-// A neighbour that speaks first under another's name must not hide where that one is.
+// A forged answer with another peer's ID that arrives first must not hide that peer's addresses.
 func TestNewAddressesOfAPeerAreDelivered(t *testing.T) {
 	near := lan{netip.MustParsePrefix("10.0.0.0/8")}
 	f := newFinder()
 	told := func(addr string) string { return "dnsaddr=" + addr + "/p2p/" + somePeer }
-	f.hear("", []string{told("/ip4/10.6.6.6/tcp/1")}, near)
-	f.hear("", []string{told("/ip4/10.6.6.6/tcp/1")}, near)
-	f.hear("", []string{told("/ip4/10.6.6.6/tcp/1"), told("/ip4/10.0.0.1/tcp/4001")}, near)
+	f.addTXT("", []string{told("/ip4/10.6.6.6/tcp/1")}, near)
+	f.addTXT("", []string{told("/ip4/10.6.6.6/tcp/1")}, near)
+	f.addTXT("", []string{told("/ip4/10.6.6.6/tcp/1"), told("/ip4/10.0.0.1/tcp/4001")}, near)
 	if len(f.out) != 2 {
 		t.Fatalf("%d delivered, want 2", len(f.out))
 	}
@@ -210,7 +210,7 @@ func TestNewAddressesOfAPeerAreDelivered(t *testing.T) {
 		t.Errorf("delivered %s", got)
 	}
 	for i := range 10_000 {
-		f.hear("", []string{told(fmt.Sprintf("/ip4/10.6.6.6/tcp/%d", i+1))}, near)
+		f.addTXT("", []string{told(fmt.Sprintf("/ip4/10.6.6.6/tcp/%d", i+1))}, near)
 	}
 	if n := len(f.out); n > maxPeerAddrs {
 		t.Errorf("%d addresses of one peer", n)

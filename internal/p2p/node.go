@@ -27,30 +27,30 @@ import (
 // How a Node takes part in the DHT.
 const (
 	DHTOff    = "off"
-	DHTClient = "client" // asks, is never asked
-	DHTServer = "server" // also keeps records for others
+	DHTClient = "client" // sends queries, answers none
+	DHTServer = "server" // also answers queries and stores records
 )
 
 // PublicPrefix is the DHT protocol prefix of the public IPFS network.
 const PublicPrefix = "/ipfs"
 
-// Options say what a Node does. The zero value dials, and nothing else.
+// Options say what a Node does. The zero value only dials.
 type Options struct {
-	Identity   crypto.PrivKey        // nil: a new one that is forgotten at Close
-	Listen     []multiaddr.Multiaddr // every one must be free; of several, one may lack its address family here
-	Announce   []multiaddr.Multiaddr // addresses told to others beside our own
-	Transports []Transport           // beside TCP, for instance quic.Transport
-	Services   []Service             // for instance nat.Behind
-	Router     *Router               // nat.Router: one is in between, through which holes are punched
+	Identity   crypto.PrivKey        // nil: a new one for this Node
+	Listen     []multiaddr.Multiaddr // must be free; one of several is skipped if its address family is missing
+	Announce   []multiaddr.Multiaddr // addresses announced in addition to those of the interfaces
+	Transports []Transport           // in addition to TCP, for instance quic.Transport
+	Services   []Service             // for instance nat.AutoRelay
+	Router     *Router               // nat.Router(): map ports on the router, and punch holes
 	DHT        string                // DHTOff (also ""), DHTClient, DHTServer
 	Prefix     string                // DHT protocol prefix, "/name…"
-	Bootstrap  []peer.AddrInfo       // where to enter the DHT
-	MDNS       bool                  // announce and look on the local network
-	HTTP       []multiaddr.Multiaddr // …/tcp/PORT/http of our plain HTTP listeners, told through identify
-	Log        *slog.Logger          // nil: silent
+	Bootstrap  []peer.AddrInfo       // bootstrap peers of the DHT
+	MDNS       bool                  // announce and browse on the local network
+	HTTP       []multiaddr.Multiaddr // …/tcp/PORT/http of the plain HTTP listeners, announced through identify
+	Log        *slog.Logger          // nil: no log
 
-	// Connections that may be open at once, in all and from one IP (an IPv6 /56); 0
-	// chooses 64 for a Node that dials only, 256 for one that listens, 64 for one IP.
+	// Connections that may be open at once, in all and from one IP (an IPv6 /56). 0 in all is
+	// 64 for a Node that only dials and 256 for a Node that listens; 0 from one IP is 64.
 	MaxConns, MaxConnsPerIP int
 }
 
@@ -60,21 +60,21 @@ type Node struct {
 	before, after []io.Closer  // closed before and after the host
 	dht           *dht.IpfsDHT // nil when off
 	log           *slog.Logger
-	found         *finder
+	finder        *finder
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	mu         sync.Mutex
-	blocks     *bitswap.Client // nil until a peer is asked by Bitswap
-	servers    []*http.Server
-	transports []*http.Transport
-	closed     bool
+	mu            sync.Mutex
+	bitswapClient *bitswap.Client // nil until a peer is asked by Bitswap
+	servers       []*http.Server
+	transports    []*http.Transport
+	closed        bool
 }
 
-// New starts a Node. It returns once every Listen address is bound; a taken port is
-// an error that names the address. The caller closes the Node.
+// New starts a Node. It returns once every Listen address is bound; a taken port is an error that
+// names the address. The caller must close the Node.
 func New(ctx context.Context, opts Options) (_ *Node, err error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -84,7 +84,7 @@ func New(ctx context.Context, opts Options) (_ *Node, err error) {
 			return nil, fmt.Errorf("peer identity: %w", err)
 		}
 	}
-	n := &Node{log: opts.Log, found: newFinder()}
+	n := &Node{log: opts.Log, finder: newFinder()}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -115,8 +115,8 @@ func New(ctx context.Context, opts Options) (_ *Node, err error) {
 	return n, ctx.Err()
 }
 
-// listen binds an address. Where ports are shared, so that TCP can dial from them, a taken
-// one would go unnoticed: it is tried unshared first.
+// listen binds an address. If ports are shared (SO_REUSEPORT), it first binds without sharing, as a
+// taken port would not be an error otherwise.
 func (n *Node) listen(a multiaddr.Multiaddr, shared bool) error {
 	if _, err := a.ValueForProtocol(multiaddr.P_TCP); shared && err == nil {
 		l, err := manet.Listen(a)
@@ -131,8 +131,10 @@ func (n *Node) listen(a multiaddr.Multiaddr, shared bool) error {
 func (n *Node) startServices(opts Options, up transport.Upgrader) error {
 	parts := Parts{
 		Host: n.host, Upgrader: up, Log: n.log,
-		Peers:  func() []peer.AddrInfo { return append(append([]peer.AddrInfo{}, opts.Bootstrap...), n.table()...) },
-		Dialer: func() (network.Network, error) { return stranger(opts) },
+		Peers: func() []peer.AddrInfo {
+			return append(append([]peer.AddrInfo{}, opts.Bootstrap...), n.routingPeers()...)
+		},
+		Dialer: func() (network.Network, error) { return anonymousSwarm(opts) },
 	}
 	for _, start := range opts.Services {
 		c, err := start(parts)
@@ -144,8 +146,8 @@ func (n *Node) startServices(opts Options, up transport.Upgrader) error {
 	return nil
 }
 
-// table is the routing table, with the addresses of its peers.
-func (n *Node) table() (out []peer.AddrInfo) {
+// routingPeers returns the peers of the routing table with their addresses.
+func (n *Node) routingPeers() (out []peer.AddrInfo) {
 	if n.dht == nil {
 		return nil
 	}
@@ -155,11 +157,11 @@ func (n *Node) table() (out []peer.AddrInfo) {
 	return out
 }
 
-// ID is the peer ID of the Node.
+// ID returns the peer ID of the Node.
 func (n *Node) ID() peer.ID { return n.host.ID() }
 
-// Addrs returns the addresses at which others can dial the Node, each with its
-// /p2p/ID, those on loopback last.
+// Addrs returns the addresses at which peers can dial the Node, each with its /p2p/ID, loopback
+// last.
 func (n *Node) Addrs() []multiaddr.Multiaddr {
 	var dialable []multiaddr.Multiaddr
 	for _, a := range n.host.Addrs() {
@@ -175,10 +177,10 @@ func (n *Node) Addrs() []multiaddr.Multiaddr {
 	return full
 }
 
-// Peers is how many peers are connected.
+// Peers returns the number of connected peers.
 func (n *Node) Peers() int { return len(n.host.Network().Peers()) }
 
-// DHTPeers is how many peers the DHT's routing table holds.
+// DHTPeers returns the number of peers in the routing table of the DHT.
 func (n *Node) DHTPeers() int {
 	if n.dht == nil {
 		return 0
@@ -186,7 +188,7 @@ func (n *Node) DHTPeers() int {
 	return n.dht.RoutingTable().Size()
 }
 
-// run starts a task that Close waits for; false when the Node is closed.
+// run starts a task that Close waits for. It returns false if the Node is closed.
 func (n *Node) run(task func()) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -197,7 +199,7 @@ func (n *Node) run(task func()) bool {
 	return true
 }
 
-// Close stops everything that the Node started and waits for it.
+// Close stops everything that the Node has started and waits for it.
 func (n *Node) Close() error {
 	n.mu.Lock()
 	if n.closed {
@@ -210,7 +212,7 @@ func (n *Node) Close() error {
 
 	n.cancel()
 	var errs []error
-	if n.host != nil { // first: peers would be told that a protocol ends, and one that is gone takes five seconds
+	if n.host != nil { // first, as ending a protocol is sent to all peers, and a lost peer would delay that by five seconds
 		errs = append(errs, n.host.Network().Close())
 	}
 	for _, s := range servers {

@@ -9,22 +9,22 @@ import (
 )
 
 const (
-	fewProviders = 16 // others that are always joined
-	halvingEvery = 8  // more of them, half as likely
+	fewProviders = 16 // providers below which a Node always provides
+	halvingEvery = 8  // further providers that halve the chance
 )
 
-// Offer tells the DHT that this Node has c, as Provide does, unless enough others have said
-// so: with fewer than 16 it always does, and each 8 more halve the chance. So a million
-// machines leave some 150 entries. It reports whether it told; keeping silent costs less
-// than a search, which ends with the first answer that names enough.
-func (n *Node) Offer(ctx context.Context, c cid.Cid) (told bool, err error) {
+// ProvideIfFew provides c as Provide does, unless the DHT has enough providers: with fewer than 16
+// it always provides, and each 8 more halve the chance. So a million machines leave some 150
+// records. It returns whether it provided. Not providing costs less than a search, as the search
+// ends with the first answer that names enough providers.
+func (n *Node) ProvideIfFew(ctx context.Context, c cid.Cid) (told bool, err error) {
 	if n.dht == nil {
 		return false, ErrNoDHT
 	}
 	looking, done := context.WithCancel(ctx)
 	defer done()
 	enough, others := enoughProviders(rand.Float64()), 0
-	for range n.providers(looking, c, enough+1) { // we may be among them, and are not delivered
+	for range n.providers(looking, c, enough+1) { // one more, as this Node may be among them and is not delivered
 		if others++; others == enough {
 			return false, nil
 		}
@@ -32,7 +32,8 @@ func (n *Node) Offer(ctx context.Context, c cid.Cid) (told bool, err error) {
 	return true, n.Provide(ctx, c)
 }
 
-// enoughProviders turns a number from [0, 1) into how many others silence a Node.
+// enoughProviders converts a random number of [0, 1) into the number of providers at which a Node
+// does not provide.
 func enoughProviders(luck float64) int {
 	return fewProviders + int(-halvingEvery*math.Log2(1-luck))
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// The figures of docs/SCALE.md.
-func TestEntriesGrowWithTheLogarithmOfTheMachines(t *testing.T) {
+// docs/SCALE.md has these figures.
+func TestProviderRecordsGrowWithTheLogarithmOfTheMachines(t *testing.T) {
 	for _, tt := range []struct{ machines, least, most int }{
 		{10, 10, 10}, {16, 16, 16}, {100, 25, 65}, {1_000, 40, 105}, {10_000, 65, 135}, {1_000_000, 110, 190}, {2_000_000, 115, 200},
 	} {
@@ -28,7 +28,7 @@ func TestEntriesGrowWithTheLogarithmOfTheMachines(t *testing.T) {
 	}
 }
 
-func TestMachinesThatFindEnoughProvidersKeepSilent(t *testing.T) {
+func TestMachinesThatFindEnoughProvidersDoNotProvide(t *testing.T) {
 	t.Parallel()
 	const machines, always, most = 80, fewProviders, 60 // about 37 are expected
 	boot := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), MaxConnsPerIP: 2 * machines, DHT: DHTServer, Prefix: testPrefix})
@@ -36,24 +36,24 @@ func TestMachinesThatFindEnoughProvidersKeepSilent(t *testing.T) {
 	c := cas.Sum(0x70, []byte("an artifact"))
 	offer := func(n *Node) bool {
 		t.Helper()
-		told, err := n.Offer(within(t, time.Minute), c)
+		provides, err := n.ProvideIfFew(within(t, time.Minute), c)
 		check(t, err)
-		return told
+		return provides
 	}
 	var first *Node
 	entries := 0
 	for i := range machines {
 		machine := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTClient, Prefix: testPrefix, Bootstrap: enter})
-		told := offer(machine)
-		if told {
+		provides := offer(machine)
+		if provides {
 			entries++
 		}
-		if i < always && !told {
-			t.Errorf("machine %d of %d found enough", i+1, always)
+		if i < always && !provides {
+			t.Errorf("machine %d does not provide, with fewer than %d providers", i+1, always)
 		}
 		if i == 0 {
 			first = machine
-		} else if !told {
+		} else if !provides {
 			machine.Close()
 		}
 	}
@@ -61,11 +61,11 @@ func TestMachinesThatFindEnoughProvidersKeepSilent(t *testing.T) {
 	for range first.providers(within(t, time.Minute), c, 10*machines) {
 		found++
 	}
-	t.Logf("%d of %d machines told", entries, machines)
+	t.Logf("%d of %d machines provide", entries, machines)
 	if entries > most {
-		t.Errorf("%d of %d told", entries, machines)
+		t.Errorf("%d of %d machines provide", entries, machines)
 	}
-	if found >= entries || found < entries*3/4 { // an announcement is one message, and may be lost
-		t.Errorf("%d told, and the DHT knows %d beside the one that asks", entries, found)
+	if found >= entries || found < entries*3/4 { // an announcement is one message and can be lost
+		t.Errorf("%d machines provide, and the DHT returned %d others", entries, found)
 	}
 }

@@ -15,19 +15,19 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// MaxRecord is the greatest size of an IPNS record, in bytes.
+// MaxRecord is the maximum size of an IPNS record, in bytes.
 const MaxRecord = ipns.MaxRecordSize
 
-// ErrRecord says that an IPNS record is not a valid one of its name: wrong key or
-// signature, too big, or pointing to something other than /ipfs/CID.
+// ErrRecord means that an IPNS record is not valid for its name: wrong key or signature, too large,
+// or a value other than /ipfs/CID.
 var ErrRecord = errors.New("IPNS record refused")
 
-// ErrNoRecord says that bytes are no IPNS record of anybody: text, a web page, nothing, or a
-// record that was cut. It is an ErrRecord.
+// ErrNoRecord means that the bytes are not an IPNS record of any name: text, a web page, nothing, or
+// an incomplete record. It is an ErrRecord.
 var ErrNoRecord = fmt.Errorf("%w: it is none", ErrRecord)
 
-// NewRecord signs a V2 IPNS record that points to /ipfs/folder until eol. ttl says how
-// long a resolver may keep it.
+// NewRecord signs a V2 IPNS record that points to /ipfs/folder and expires at eol. ttl is how long a
+// resolver may cache it.
 func NewRecord(key ed25519.PrivateKey, folder cid.Cid, seq uint64, eol time.Time, ttl time.Duration) ([]byte, error) {
 	priv, err := crypto.UnmarshalEd25519PrivateKey(key)
 	if err != nil {
@@ -40,9 +40,10 @@ func NewRecord(key ed25519.PrivateKey, folder cid.Cid, seq uint64, eol time.Time
 	return ipns.MarshalRecord(rec)
 }
 
-// CheckRecord verifies a record of a name and returns what it points to and its
-// sequence number. Every refusal wraps ErrRecord, and ErrNoRecord when nobody signed it. A record whose time is over still points:
-// how fresh the metadata is, the metadata says, and is judged by a better clock than ours.
+// CheckRecord verifies a record of a name and returns the CID that it points to and its sequence
+// number. Every error wraps ErrRecord, and ErrNoRecord if the bytes are not a record at all. An
+// expired record is accepted: package manifest decides about freshness, from the metadata that it
+// points to.
 // https://specs.ipfs.tech/ipns/ipns-record/#record-verification
 func CheckRecord(name string, data []byte) (folder cid.Cid, seq uint64, err error) {
 	refuse := func(cause error) (cid.Cid, uint64, error) {
@@ -56,7 +57,7 @@ func CheckRecord(name string, data []byte) (folder cid.Cid, seq uint64, err erro
 	if err != nil {
 		return cid.Undef, 0, fmt.Errorf("IPNS %.80q: %w (%w)", name, err, ErrNoRecord)
 	}
-	// the date is what Validate looks at after the signature
+	// Validate checks the date after the signature
 	if err := ipns.ValidateWithName(rec, id); err != nil && !errors.Is(err, ipns.ErrExpiredRecord) {
 		return refuse(err)
 	}
@@ -77,7 +78,7 @@ func CheckRecord(name string, data []byte) (folder cid.Cid, seq uint64, err erro
 	return folder, seq, nil
 }
 
-// RecordEnd is the time until which a record is good. It checks nothing else.
+// RecordEnd returns the time at which a record expires. It verifies nothing.
 func RecordEnd(data []byte) (time.Time, error) {
 	rec, err := ipns.UnmarshalRecord(data)
 	if err != nil {
@@ -86,12 +87,12 @@ func RecordEnd(data []byte) (time.Time, error) {
 	return rec.Validity()
 }
 
-// undated validates the IPNS records that a DHT client receives, but for the date until which
-// they are good: as in CheckRecord, the client's clock may be wrong.
-type undated struct{ ipns.Validator }
+// anyDateValidator validates the IPNS records that a DHT client receives, but accepts expired ones as
+// CheckRecord does: the clock of the client may be wrong.
+type anyDateValidator struct{ ipns.Validator }
 
-// Validate is an error unless value is a record of the name in key, signed by it.
-func (v undated) Validate(key string, value []byte) error {
+// Validate returns an error unless value is a record of the name in key, with its signature.
+func (v anyDateValidator) Validate(key string, value []byte) error {
 	if err := v.Validator.Validate(key, value); !errors.Is(err, ipns.ErrExpiredRecord) {
 		return err
 	}

@@ -8,24 +8,24 @@ import (
 	"github.com/multiformats/go-multiaddr"
 )
 
-// A peer ID costs nothing: whoever invents a thousand of them is still one asker. So a
-// stream comes from the address at the other end of its connection, as plain HTTP does; a
-// relayed one from that of the relay, whose guests share what one address may have.
+// Limits count a stream by the remote IP of its connection, as they count plain HTTP, because one
+// host can make any number of peer IDs. A relayed stream counts for the IP of the relay: all peers
+// behind a relay share the limits of one address.
 
-// nowhere stands for all connections that have no IP.
-const nowhere = "nowhere"
+// noAddress is the remote address of connections without an IP.
+const noAddress = "nowhere"
 
-// remoteOf is the "IP:port" that the bytes of a connection go to.
-func remoteOf(c network.ConnMultiaddrs) string {
+// remoteAddr returns the remote address of a connection as "IP:port".
+func remoteAddr(c network.ConnMultiaddrs) string {
 	a := c.RemoteMultiaddr()
 	ip, ok := ipOf(a)
 	if !ok {
-		return nowhere
+		return noAddress
 	}
 	return net.JoinHostPort(ip.String(), portOf(a))
 }
 
-// portOf is the first TCP or UDP port of a multiaddr, "0" when there is none.
+// portOf returns the first TCP or UDP port of a multiaddr, "0" if there is none.
 func portOf(a multiaddr.Multiaddr) string {
 	for _, c := range a {
 		if code := c.Protocol().Code; code == multiaddr.P_TCP || code == multiaddr.P_UDP {
@@ -35,30 +35,30 @@ func portOf(a multiaddr.Multiaddr) string {
 	return "0"
 }
 
-// placed gives the connections of a listener for streams their network addresses.
-type placed struct{ net.Listener }
+// remoteListener is a listener for streams whose connections have network addresses.
+type remoteListener struct{ net.Listener }
 
-func (l placed) Accept() (net.Conn, error) {
+func (l remoteListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return placedConn{c, c.(stream).Conn()}, nil
+	return remoteConn{c, c.(libp2pConn).Conn()}, nil
 }
 
-// stream is what a connection of gostream is beside a net.Conn.
-type stream interface{ Conn() network.Conn }
+// libp2pConn is the interface of gostream connections in addition to net.Conn.
+type libp2pConn interface{ Conn() network.Conn }
 
-type placedConn struct {
+type remoteConn struct {
 	net.Conn
-	of network.Conn
+	conn network.Conn
 }
 
-func (c placedConn) RemoteAddr() net.Addr { return remote(remoteOf(c.of)) }
+func (c remoteConn) RemoteAddr() net.Addr { return netAddr(remoteAddr(c.conn)) }
 
-func (c placedConn) peer() peer.ID { return c.of.RemotePeer() }
+func (c remoteConn) peer() peer.ID { return c.conn.RemotePeer() }
 
-type remote string
+type netAddr string
 
-func (r remote) Network() string { return "libp2p" }
-func (r remote) String() string  { return string(r) }
+func (r netAddr) Network() string { return "libp2p" }
+func (r netAddr) String() string  { return string(r) }

@@ -29,7 +29,7 @@ type remoteAt struct {
 
 func (r remoteAt) RemoteMultiaddr() multiaddr.Multiaddr { return r.at }
 
-func TestAStreamComesFromTheAddressOfItsConnectionOrOfItsRelay(t *testing.T) {
+func TestAStreamHasTheAddressOfItsConnectionOrRelay(t *testing.T) {
 	const id = "/p2p/12D3KooWRQYxvmt7VyfsDzi3oQfqT5Roqm7M7Uom9xwbmYb5Ktrj"
 	for at, want := range map[string]string{
 		"/ip4/192.0.2.7/tcp/4001":                                       "192.0.2.7:4001",
@@ -39,16 +39,16 @@ func TestAStreamComesFromTheAddressOfItsConnectionOrOfItsRelay(t *testing.T) {
 		"/ip4/192.0.2.9/tcp/4001" + id + "/p2p-circuit":                 "192.0.2.9:4001",
 		"/ip4/192.0.2.9/udp/40/quic-v1" + id + "/p2p-circuit/" + id[1:]: "192.0.2.9:40",
 		"/ip4/192.0.2.9":                                                "192.0.2.9:0",
-		"/dns4/example.org/tcp/4001":                                    nowhere,
-		id + "/p2p-circuit":                                             nowhere,
+		"/dns4/example.org/tcp/4001":                                    noAddress,
+		id + "/p2p-circuit":                                             noAddress,
 	} {
-		if got := remoteOf(remoteAt{at: addrs(t, at)[0]}); got != want {
+		if got := remoteAddr(remoteAt{at: addrs(t, at)[0]}); got != want {
 			t.Errorf("%s: got %s, want %s", at, got, want)
 		}
 	}
 }
 
-// via returns the address of a forwarder that reaches to from ip.
+// via returns the address of a forwarder that dials to from ip.
 func via(t *testing.T, ip, to string) multiaddr.Multiaddr {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -66,7 +66,7 @@ func via(t *testing.T, ip, to string) multiaddr.Multiaddr {
 	return addrs(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port))[0]
 }
 
-// A holding store keeps those who ask for one block until it is released.
+// A holding store delays the reads of one block until release is closed.
 type holding struct {
 	cas.Source
 	block   cid.Cid
@@ -80,8 +80,8 @@ func (h holding) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return h.Source.Block(ctx, c)
 }
 
-// Ten peers of one address ask before an honest one of another, and let go of nothing.
-func TestWhoInventsPeersHasNoMoreUploadSlotsThanOneAddress(t *testing.T) {
+// Ten peers of one address request CARs and keep their slots; then a peer of another address asks.
+func TestManyPeerIDsHaveTheUploadSlotsOfOneAddress(t *testing.T) {
 	t.Parallel()
 	store := cas.NewMemory()
 	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(1, 100<<10)), "size-32768")
@@ -119,25 +119,25 @@ func TestWhoInventsPeersHasNoMoreUploadSlotsThanOneAddress(t *testing.T) {
 			answers <- status
 		})
 	}
-	for i := range 8 { // two of the four slots are theirs; the others are sent away
+	for i := range 8 { // two of the four slots are theirs; the others are refused
 		if status := <-answers; status != http.StatusServiceUnavailable {
 			t.Errorf("peer %d of the crowd got %d", i, status)
 		}
 	}
 	if status, err := ask(honest, leaves[1].CID, "raw"); status != http.StatusOK || err != nil {
-		t.Errorf("the honest one got %d, %v", status, err)
+		t.Errorf("the peer of the other address got %d, %v", status, err)
 	}
 	close(held.release)
 	all.Wait()
 	for range 2 {
 		if status := <-answers; status != http.StatusOK {
-			t.Errorf("one with a slot got %d", status)
+			t.Errorf("a peer with a slot got %d", status)
 		}
 	}
 }
 
-// Bitswap knows its askers as HTTP does.
-func TestBitswapIsAskedFromAnAddress(t *testing.T) {
+// Bitswap counts its clients as HTTP does.
+func TestBitswapClientsAreCountedByAddress(t *testing.T) {
 	t.Parallel()
 	data := castest.Bytes(1, 1000)
 	c := cas.Sum(cid.Raw, data)
@@ -145,15 +145,15 @@ func TestBitswapIsAskedFromAnAddress(t *testing.T) {
 	check(t, store.Put(t.Context(), c, data))
 	askers := make(chan string, 1)
 	server := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0")})
-	check(t, server.ServeBlocks(bitswap.Options{Store: store, Before: func(_ context.Context, asker string, _ int) error {
+	check(t, server.ServeBitswap(bitswap.Options{Store: store, Throttle: func(_ context.Context, asker string, _ int) error {
 		askers <- asker
 		return nil
 	}}))
-	src, err := start(t, Options{}).Blocks(t.Context(), infoOf(server))
+	src, err := start(t, Options{}).Bitswap(t.Context(), infoOf(server))
 	check(t, err)
 	_, err = cas.Get(t.Context(), src, c)
 	check(t, err)
 	if asker := <-askers; asker != "127.0.0.1" {
-		t.Errorf("asked by %s", asker)
+		t.Errorf("the client is %s", asker)
 	}
 }

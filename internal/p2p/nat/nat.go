@@ -1,12 +1,14 @@
-// Package nat is what a p2p.Node behind a router needs beside its own parts, apart from it
-// so that only programs that want it link it: a machine that boots dials out and is reached
-// on its LAN. Behind learns from peers whether we can be reached, and if not keeps places
-// at relays, through which others reach us and both ends then punch a hole. Relay gives
-// such places, and tells others whether they can be reached; a node on the open Internet,
-// such as a bootstrap node, can do that for the publishers of a private DHT.
+// Package nat makes a p2p.Node behind a router reachable, with AutoNAT, AutoRelay and hole
+// punching of libp2p. It is apart from p2p so that only publishers link it: a machine that boots
+// dials out and is reached on its LAN.
 //
-// A relayed connection is short and thin (two minutes, 128 KiB each way): it is there to
-// arrange a direct one. What is fetched over it is verified as ever.
+// AutoRelay asks peers whether the node is reachable. If it is not, the node reserves slots at
+// relays; peers connect through a relay, and both ends then punch a hole. Relay is the other
+// side: a node on the open Internet, such as a bootstrap node, can be the relay and the AutoNAT
+// service for the publishers of a private DHT. Start at Router and AutoRelay.
+//
+// Limits: a relayed connection lasts two minutes and carries 128 KiB each way. It serves to
+// arrange a direct one.
 package nat
 
 import (
@@ -31,16 +33,16 @@ import (
 )
 
 const (
-	relays    = 2               // at which a node keeps a place
-	again     = 2 * time.Minute // before a relay that refused is asked again
-	dialBacks = 30              // for others, a minute
+	numRelays    = 2               // at which a node reserves a slot
+	relayBackoff = 2 * time.Minute // before a relay that refused is asked again
+	dialBacks    = 30              // that a relay makes a minute for other nodes
 )
 
-// Router asks the router to map the ports that a node listens on (UPnP, NAT-PMP), and
-// lets others tell the node at which addresses they see it.
-func Router() *p2p.Router { return &p2p.Router{Ports: basichost.NewNATManager, Seen: seen} }
+// Router maps the ports that a node listens on (UPnP, NAT-PMP), and collects the addresses at which
+// peers see the node.
+func Router() *p2p.Router { return &p2p.Router{Ports: basichost.NewNATManager, Seen: observedAddrs} }
 
-func seen(bus event.Bus, n network.Network) (p2p.Seen, error) {
+func observedAddrs(bus event.Bus, n network.Network) (p2p.Seen, error) {
 	m, err := observedaddrs.NewManager(bus, n)
 	if err != nil {
 		return nil, fmt.Errorf("observed addresses: %w", err)
@@ -49,17 +51,18 @@ func seen(bus event.Bus, n network.Network) (p2p.Seen, error) {
 	return m, nil
 }
 
-// Behind keeps a node reachable that may be behind a router. With known it is taken to
-// be, and otherwise asks peers first, which takes one that answers and about 17 seconds.
-func Behind(known bool) p2p.Service {
+// AutoRelay keeps a node reachable that may be behind a router. If private is true it reserves slots
+// at relays at once; otherwise it asks peers first, which takes one that answers and about 17
+// seconds.
+func AutoRelay(known bool) p2p.Service {
 	return func(p p2p.Parts) (io.Closer, error) {
 		if err := client.AddTransport(p.Host, p.Upgrader); err != nil {
 			return nil, fmt.Errorf("relay client: %w", err)
 		}
 		found, err := autorelay.NewAutoRelay(p.Host,
-			autorelay.WithPeerSource(source(p.Peers)), autorelay.WithNumRelays(relays),
+			autorelay.WithPeerSource(relayCandidates(p.Peers)), autorelay.WithNumRelays(numRelays),
 			autorelay.WithMinCandidates(1), autorelay.WithBootDelay(0),
-			autorelay.WithBackoff(again), autorelay.WithMinInterval(time.Second))
+			autorelay.WithBackoff(relayBackoff), autorelay.WithMinInterval(time.Second))
 		if err != nil {
 			return nil, fmt.Errorf("relays: %w", err)
 		}
@@ -68,7 +71,7 @@ func Behind(known bool) p2p.Service {
 		if known {
 			opts = append(opts, autonat.WithReachability(network.ReachabilityPrivate))
 		}
-		told, err := tell(p)
+		told, err := logEvents(p)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("reachability: %w", err), found.Close())
 		}
@@ -80,8 +83,8 @@ func Behind(known bool) p2p.Service {
 	}
 }
 
-// tell logs what was found out, and where others reach the node because of it.
-func tell(p p2p.Parts) (io.Closer, error) {
+// logEvents logs changes of reachability and of the relay addresses.
+func logEvents(p p2p.Parts) (io.Closer, error) {
 	sub, err := p.Host.EventBus().Subscribe([]any{new(event.EvtLocalReachabilityChanged), new(event.EvtAutoRelayAddrsUpdated)})
 	if err != nil {
 		return nil, err
@@ -92,15 +95,15 @@ func tell(p p2p.Parts) (io.Closer, error) {
 			case event.EvtLocalReachabilityChanged:
 				p.Log.Info("reachability", "found", strings.ToLower(e.Reachability.String()))
 			case event.EvtAutoRelayAddrsUpdated:
-				p.Log.Info("places at relays", "addresses", e.RelayAddrs)
+				p.Log.Info("relay addresses", "addresses", e.RelayAddrs)
 			}
 		}
 	}()
 	return sub, nil
 }
 
-// source offers the peers of a node as relays.
-func source(peers func() []peer.AddrInfo) autorelay.PeerSource {
+// relayCandidates returns the peers of a node as candidates for relays.
+func relayCandidates(peers func() []peer.AddrInfo) autorelay.PeerSource {
 	return func(_ context.Context, most int) <-chan peer.AddrInfo {
 		list, known := []peer.AddrInfo{}, map[peer.ID]bool{}
 		for _, p := range peers() {
@@ -117,8 +120,8 @@ func source(peers func() []peer.AddrInfo) autorelay.PeerSource {
 	}
 }
 
-// Relay serves those behind routers: places and circuits within the library's limits (128
-// places, 8 of one IP), and dials back to tell them whether they can be reached.
+// Relay serves nodes behind routers: reservations and circuits within the limits of the library (128
+// reservations, 8 of one IP), and dials back for AutoNAT.
 func Relay(p p2p.Parts) (io.Closer, error) {
 	dialer, err := p.Dialer()
 	if err != nil {
@@ -137,7 +140,7 @@ func Relay(p p2p.Parts) (io.Closer, error) {
 
 type closers []io.Closer
 
-// Close closes all of them, in order.
+// Close closes all, in order.
 func (c closers) Close() error {
 	var errs []error
 	for _, one := range c {

@@ -1,9 +1,9 @@
-// Package peertls is the libp2p TLS handshake without the dates of certificates, so that a
-// machine whose clock is wrong reaches its peers and is reached by them. Package p2p offers it
-// before Noise, since AES in hardware moves more bytes; package quic takes its Template.
+// Package peertls is the libp2p TLS handshake without a check of certificate dates, so that a
+// machine with a wrong clock can dial peers and be dialled. Package p2p offers it before Noise,
+// as AES in hardware is faster; package quic uses its Template.
 //
-// It refuses a peer that does not prove to hold the key of the peer ID that was dialled, and a
-// chain of any other length than one. Start at [New].
+// It refuses a peer that does not prove possession of the key of the dialled peer ID, and a
+// certificate chain of any length but one. Start at [New].
 package peertls
 
 import (
@@ -28,16 +28,16 @@ import (
 )
 
 // A Transport makes the handshake of https://github.com/libp2p/specs/blob/master/tls/tls.md.
-// A peer's identity key signs the key of the certificate, which each process makes anew: the
-// certificate's dates tell what the clock of that process said, and nothing else.
+// The identity key of a peer signs the key of the certificate. Each process makes a new
+// certificate, so its dates only show the clock of that process.
 type Transport struct {
 	identity *libp2ptls.Identity
 	local    peer.ID
 	muxers   []string
 }
 
-// New returns the handshake of the identity that key is, over one of muxers. It fails for a
-// key that makes no peer ID.
+// New returns the handshake for an identity key, with the stream muxers to negotiate. It fails for a
+// key that has no peer ID.
 func New(key crypto.PrivKey, muxers []upgrader.StreamMuxer) (*Transport, error) {
 	local, err := peer.IDFromPrivateKey(key)
 	if err != nil {
@@ -58,9 +58,9 @@ func New(key crypto.PrivKey, muxers []upgrader.StreamMuxer) (*Transport, error) 
 	return t, nil
 }
 
-// Template is for one certificate of a peer. The certificate is valid at every time that a
-// clock can show, so that libp2p peers that compare dates accept it too: from 1950, the first
-// year that X.509 can write, to the end of 9999, which RFC 5280 (4.1.2.5) reads as "no end".
+// Template returns the template of one certificate. The certificate is valid at any time, so that
+// libp2p peers that compare dates accept it: from 1950, the first year that X.509 can encode, to
+// the end of 9999, which means "no expiry" in RFC 5280 (4.1.2.5).
 func Template() (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
@@ -78,28 +78,28 @@ func Template() (*x509.Certificate, error) {
 	}, nil
 }
 
-// ID is the name of the handshake for multistream-select.
+// ID returns the protocol ID of the handshake for multistream-select.
 func (t *Transport) ID() protocol.ID { return libp2ptls.ID }
 
-// SecureInbound is the server's side. An empty remote takes any peer.
+// SecureInbound makes the handshake as server. An empty remote accepts any peer.
 func (t *Transport) SecureInbound(ctx context.Context, raw net.Conn, remote peer.ID) (sec.SecureConn, error) {
 	config, key := t.config(remote)
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		config.NextProtos = t.choose(hello.SupportedProtos, config.NextProtos)
+		config.NextProtos = t.chooseMuxer(hello.SupportedProtos, config.NextProtos)
 		return config, nil
 	}
 	return t.handshake(ctx, raw, tls.Server(raw, config), key)
 }
 
-// SecureOutbound is the client's side.
+// SecureOutbound makes the handshake as client.
 func (t *Transport) SecureOutbound(ctx context.Context, raw net.Conn, remote peer.ID) (sec.SecureConn, error) {
 	config, key := t.config(remote)
 	return t.handshake(ctx, raw, tls.Client(raw, config), key)
 }
 
-// choose returns the first muxer that the client offers and this side has: the client's order
-// counts. Without one it returns what this side offers.
-func (t *Transport) choose(offered, own []string) []string {
+// chooseMuxer returns the first muxer that the client offers and this side supports, in the order of the
+// client. If there is none it returns own.
+func (t *Transport) chooseMuxer(offered, own []string) []string {
 	for _, p := range offered {
 		for _, m := range t.muxers {
 			if m == p {
@@ -110,22 +110,22 @@ func (t *Transport) choose(offered, own []string) []string {
 	return own
 }
 
-// config is for one handshake, which leaves the peer's key in *key.
+// config returns the configuration of one handshake, which stores the key of the peer in *key.
 func (t *Transport) config(remote peer.ID) (config *tls.Config, key *crypto.PubKey) {
 	config, _ = t.identity.ConfigForPeer(remote)
 	config.NextProtos = append(append([]string{}, t.muxers...), config.NextProtos...)
 	key = new(crypto.PubKey)
 	config.VerifyPeerCertificate = func(chain [][]byte, _ [][]*x509.Certificate) (err error) {
-		*key, err = keyOf(chain, remote)
+		*key, err = peerKey(chain, remote)
 		return err
 	}
 	return config, key
 }
 
-// keyOf returns the key that vouches for a certificate chain of one, and refuses every other
-// key than that of remote unless remote is empty. It passes over the certificate's dates.
-func keyOf(chain [][]byte, remote peer.ID) (key crypto.PubKey, err error) {
-	defer func() { // a crash of a parser would end a publisher
+// peerKey returns the identity key that signed a certificate chain of length one. It refuses a key that
+// does not match remote, unless remote is empty, and ignores the dates of the certificate.
+func peerKey(chain [][]byte, remote peer.ID) (key crypto.PubKey, err error) {
+	defer func() { // a panic in a parser must not end the publisher
 		if r := recover(); r != nil {
 			err = fmt.Errorf("certificate of a peer: %v", r)
 		}
@@ -136,7 +136,7 @@ func keyOf(chain [][]byte, remote peer.ID) (key crypto.PubKey, err error) {
 		if err != nil {
 			return nil, err
 		}
-		now := time.Now() // what libp2p compares the dates with; the signature covers the raw bytes
+		now := time.Now() // libp2p compares the dates with it; the signature covers the raw bytes
 		cert.NotBefore, cert.NotAfter = now.Add(-time.Hour), now.Add(time.Hour)
 		certs = append(certs, cert)
 	}
@@ -154,7 +154,7 @@ func keyOf(chain [][]byte, remote peer.ID) (key crypto.PubKey, err error) {
 }
 
 func (t *Transport) handshake(ctx context.Context, raw net.Conn, over *tls.Conn, key *crypto.PubKey) (sec.SecureConn, error) {
-	c, err := t.shake(ctx, over, key)
+	c, err := t.negotiate(ctx, over, key)
 	if err != nil {
 		raw.Close()
 		return nil, err
@@ -162,19 +162,19 @@ func (t *Transport) handshake(ctx context.Context, raw net.Conn, over *tls.Conn,
 	return c, nil
 }
 
-func (t *Transport) shake(ctx context.Context, over *tls.Conn, key *crypto.PubKey) (*conn, error) {
+func (t *Transport) negotiate(ctx context.Context, over *tls.Conn, key *crypto.PubKey) (*conn, error) {
 	if err := over.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
 	if *key == nil {
-		return nil, errors.New("TLS handshake: the peer showed no key")
+		return nil, errors.New("TLS handshake: no key from the peer")
 	}
 	remote, err := peer.IDFromPublicKey(*key)
 	if err != nil {
 		return nil, err
 	}
 	c := &conn{Conn: over, local: t.local, remote: remote, key: *key}
-	if p := over.ConnectionState().NegotiatedProtocol; p != "libp2p" { // which means: no muxer agreed on yet
+	if p := over.ConnectionState().NegotiatedProtocol; p != "libp2p" { // no muxer was negotiated
 		c.state = network.ConnectionState{StreamMultiplexer: protocol.ID(p), UsedEarlyMuxerNegotiation: p != ""}
 	}
 	return c, nil

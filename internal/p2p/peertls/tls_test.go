@@ -18,7 +18,7 @@ import (
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 )
 
-// clocks are what a peer's own clock may have said when it made its certificate.
+// clocks are times at which a peer's clock may have been when it made its certificate.
 var clocks = map[string]time.Time{
 	"1970":       time.Unix(0, 0),
 	"a day ago":  time.Now().Add(-24 * time.Hour),
@@ -49,7 +49,7 @@ func newTransport(t *testing.T, key crypto.PrivKey) *Transport {
 	return s
 }
 
-// withClock is the TLS of a peer whose certificate is good for two hours around a time.
+// withClock returns the Transport of a peer whose certificate is valid for two hours around a time.
 func withClock(t *testing.T, key crypto.PrivKey, at time.Time) *Transport {
 	t.Helper()
 	template, err := Template()
@@ -64,8 +64,8 @@ func withClock(t *testing.T, key crypto.PrivKey, at time.Time) *Transport {
 	return s
 }
 
-// shakeHands runs both sides of a handshake over TCP.
-func shakeHands(t *testing.T, client, server sec.SecureTransport, want peer.ID) (dialled, accepted error) {
+// handshake runs both sides of a handshake over TCP.
+func handshake(t *testing.T, client, server sec.SecureTransport, want peer.ID) (dialled, accepted error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -92,12 +92,12 @@ func shakeHands(t *testing.T, client, server sec.SecureTransport, want peer.ID) 
 	return err, <-done
 }
 
-func TestAPeerIsKnownByItsKeyWhateverTheClocks(t *testing.T) {
+func TestPeersWithAnyClockConnect(t *testing.T) {
 	for mine, myClock := range clocks {
 		for theirs, theirClock := range clocks {
 			key, _ := newKey(t)
 			peerKey, id := newKey(t)
-			dialled, accepted := shakeHands(t, withClock(t, key, myClock), withClock(t, peerKey, theirClock), id)
+			dialled, accepted := handshake(t, withClock(t, key, myClock), withClock(t, peerKey, theirClock), id)
 			if dialled != nil || accepted != nil {
 				t.Errorf("clock %s dials clock %s: %v, accepted: %v", mine, theirs, dialled, accepted)
 			}
@@ -105,17 +105,17 @@ func TestAPeerIsKnownByItsKeyWhateverTheClocks(t *testing.T) {
 	}
 }
 
-func TestAnotherKeyIsRefusedWhateverTheDates(t *testing.T) {
+func TestAnotherKeyIsRefusedAtAnyDate(t *testing.T) {
 	key, _ := newKey(t)
-	liar, _ := newKey(t)
+	other, _ := newKey(t)
 	_, wanted := newKey(t)
-	dialled, _ := shakeHands(t, newTransport(t, key), newTransport(t, liar), wanted)
+	dialled, _ := handshake(t, newTransport(t, key), newTransport(t, other), wanted)
 	if !errors.As(dialled, &sec.ErrPeerIDMismatch{}) {
 		t.Errorf("another key than the one dialled: %v", dialled)
 	}
 }
 
-// selfSigned makes a certificate for a new key, with the extensions given.
+// selfSigned makes a certificate for a new key, with the given extensions.
 func selfSigned(t *testing.T, extensions ...pkix.Extension) []byte {
 	t.Helper()
 	template, err := Template()
@@ -153,13 +153,13 @@ func TestACertificateThatTheIdentityDidNotSignIsRefused(t *testing.T) {
 		"without the key extension":            {selfSigned(t)},
 		"signed for another certificate's key": {selfSigned(t, elsewhere)},
 	} {
-		if got, err := keyOf(chain, id); err == nil {
+		if got, err := peerKey(chain, id); err == nil {
 			t.Errorf("certificate %s: taken as that of %v", name, got)
 		}
 	}
 }
 
-// Peers that look at dates, such as stock libp2p, accept ours at every time.
+// Peers that check dates, such as stock libp2p, accept our certificate at any time.
 func TestOurCertificateIsValidAtEveryTime(t *testing.T) {
 	key, id := newKey(t)
 	ours := newTransport(t, key)
@@ -180,10 +180,10 @@ func TestOurCertificateIsValidAtEveryTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if dialled, accepted := shakeHands(t, stock, ours, id); dialled != nil || accepted != nil {
+	if dialled, accepted := handshake(t, stock, ours, id); dialled != nil || accepted != nil {
 		t.Errorf("stock libp2p dials us: %v, %v", dialled, accepted)
 	}
-	if dialled, accepted := shakeHands(t, ours, stock, otherID); dialled != nil || accepted != nil {
+	if dialled, accepted := handshake(t, ours, stock, otherID); dialled != nil || accepted != nil {
 		t.Errorf("we dial stock libp2p: %v, %v", dialled, accepted)
 	}
 }

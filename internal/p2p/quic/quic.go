@@ -1,7 +1,7 @@
-// Package quic is the QUIC transport of a p2p.Node, apart from it so that only
-// programs that want QUIC link it: a booting machine dials TCP, which moves twice the
-// bytes a second, and its initramfs lives in memory. Publishers pass Transport in
-// p2p.Options; a Node without it refuses to listen on QUIC and never dials it.
+// Package quic is the QUIC transport of a p2p.Node. It is apart from p2p so that only publishers
+// link it: a booting machine dials TCP, which is twice as fast, and keeps its initramfs in memory.
+// Publishers pass Transport in p2p.Options. A Node without it refuses to listen on QUIC and never
+// dials it.
 package quic
 
 import (
@@ -22,8 +22,8 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p/peertls"
 )
 
-// Transport makes the transport and what must be closed after the host. Inbound
-// connections count against limits from their first packet.
+// Transport returns the transport, and a Closer to close after the host. Inbound connections count
+// against limits from their first packet.
 func Transport(key crypto.PrivKey, limits network.ResourceManager) (transport.Transport, io.Closer, error) {
 	var reset quicgo.StatelessResetKey
 	var token quicgo.TokenGeneratorKey
@@ -50,11 +50,11 @@ func Transport(key crypto.PrivKey, limits network.ResourceManager) (transport.Tr
 	return t, conns, nil
 }
 
-// scope opens the connection's account with the resource manager.
+// scope registers an inbound connection with the resource manager.
 func scope(ctx context.Context, info *quicgo.ClientInfo, limits network.ResourceManager) (context.Context, error) {
 	addr, err := quicreuse.ToQuicMultiaddr(info.RemoteAddr, quicgo.Version1)
 	if err != nil {
-		addr = nil // the manager decides about a connection from nowhere
+		addr = nil // the resource manager decides about a connection without an address
 	}
 	conn, err := limits.OpenConnection(network.DirInbound, false, addr)
 	if err != nil {

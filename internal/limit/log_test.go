@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestAFaultIsLoggedAgainAfterAnHour(t *testing.T) {
+func TestAnErrorIsLoggedAgainAfterAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := new(bytes.Buffer)
 		log := OnceAnHour(slog.New(slog.NewTextHandler(out, nil))).With("part", "store")
@@ -19,7 +19,7 @@ func TestAFaultIsLoggedAgainAfterAnHour(t *testing.T) {
 			log.Error("block", "path", "/b", "err", "second")
 			log.Info("block")
 			log.Info("block")
-			time.Sleep(faultAgain)
+			time.Sleep(repeatAfter)
 		}
 		if n, m := strings.Count(out.String(), "ERROR"), strings.Count(out.String(), "INFO"); n != 4 || m != 4 {
 			t.Errorf("%d errors, %d others:\n%s", n, m, out)
@@ -27,12 +27,12 @@ func TestAFaultIsLoggedAgainAfterAnHour(t *testing.T) {
 	})
 }
 
-func TestRememberedFaultsAreBounded(t *testing.T) {
-	s := said{when: map[string]time.Time{}}
-	for i := range 3 * faultsMost {
-		s.first(strings.Repeat("x", i), time.Now())
+func TestRememberedErrorsAreBounded(t *testing.T) {
+	l := logged{when: map[string]time.Time{}}
+	for i := range 3 * maxLogged {
+		l.isNew(strings.Repeat("x", i), time.Now())
 	}
-	if len(s.when) > faultsMost {
-		t.Errorf("%d are remembered", len(s.when))
+	if len(l.when) > maxLogged {
+		t.Errorf("%d are remembered", len(l.when))
 	}
 }
