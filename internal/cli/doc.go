@@ -6,7 +6,7 @@
 // packages below cmd must not import it: they return errors that Code recognizes.
 //
 // Every main calls Main with its root command. Commands use Usagef, Print, ReadInput, Progress,
-// Duration and Size. Start at Main. phase-boot, which has no cobra, uses Report, Code,
+// DurationVar and Size. Start at Main. phase-boot, which has no cobra, uses Report, Code,
 // Interruptible and StdFlag.
 //
 // Limits: the text of library errors is matched by patterns (libtext.go), which a new version
