@@ -161,12 +161,6 @@ func TestAShortFetchReportsNoProgress(t *testing.T) {
 	}
 }
 
-func TestControlCharactersAreReplacedOnTheConsole(t *testing.T) {
-	if got := printable("a\x1b[2Jb\u202ec\x00"); got != "a?[2Jb?c?" {
-		t.Errorf("got %q", got)
-	}
-}
-
 func TestHandOverFilesKeepTheirModes(t *testing.T) {
 	from, to := t.TempDir(), filepath.Join(t.TempDir(), "phase")
 	if err := os.MkdirAll(filepath.Join(from, "job"), 0o755); err != nil {

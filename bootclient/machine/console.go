@@ -3,7 +3,6 @@ package machine
 import (
 	"io"
 	"log/slog"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,19 +45,4 @@ type reportLines struct{ rep *report.Report }
 func (l reportLines) Write(p []byte) (int, error) {
 	l.rep.Say("log: %s", p)
 	return len(p), nil
-}
-
-// printable replaces control characters, escapes and bidirectional marks by '?': names and
-// errors from the network could steer the terminal otherwise.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case r < 0x20, r >= 0x7f && r < 0xa0,
-			r >= 0x200b && r <= 0x200f, r >= 0x2028 && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0xfeff:
-			return '?'
-		}
-		return r
-	}, s)
 }

@@ -112,9 +112,9 @@ func (p *pid1) rescue(reason error) error {
 func refusalText(reason error) string {
 	var b strings.Builder
 	first, rest, _ := strings.Cut(reason.Error(), "\n")
-	fmt.Fprintf(&b, "\nphase-boot: boot refused: %s\n", printable(first))
+	fmt.Fprintf(&b, "\nphase-boot: boot refused: %s\n", report.Printable(first))
 	for line := range strings.Lines(rest) {
-		fmt.Fprintf(&b, "  %s\n", printable(strings.TrimSpace(line)))
+		fmt.Fprintf(&b, "  %s\n", report.Printable(strings.TrimSpace(line)))
 	}
 	b.WriteString("  this is a shell: `phase-boot status` shows details, `phase-boot retry` or exit tries again, `reboot` restarts the machine\n\n")
 	return b.String()

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 const (
@@ -88,7 +90,7 @@ func (r recovery) openShells() map[int]bool {
 	for _, c := range r.out.terminals() {
 		pid, err := openShell(c.path)
 		if err != nil {
-			fmt.Fprintf(r.out, "phase-boot: shell on %s: %s\n", c.path, printable(err.Error()))
+			fmt.Fprintf(r.out, "phase-boot: shell on %s: %s\n", c.path, report.Printable(err.Error()))
 			continue
 		}
 		pids[pid] = true
@@ -124,7 +126,7 @@ func (r recovery) startWatcher() int {
 	defer null.Close()
 	pid, err := spawnQuiet(r.watcher[0], r.watcher, null)
 	if err != nil {
-		fmt.Fprintf(r.out, "phase-boot: %s: %s\n", r.watcher[0], printable(err.Error()))
+		fmt.Fprintf(r.out, "phase-boot: %s: %s\n", r.watcher[0], report.Printable(err.Error()))
 		return 0
 	}
 	return pid

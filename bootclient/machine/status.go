@@ -89,16 +89,16 @@ func reportText(file string) string {
 		if s.Error != "" {
 			summary = "failed: " + s.Error
 		}
-		fmt.Fprintf(&b, "[%7.3fs] %s: %s\n", float64(s.At)/1000, printable(s.Name), printable(summary))
+		fmt.Fprintf(&b, "[%7.3fs] %s: %s\n", float64(s.At)/1000, report.Printable(s.Name), report.Printable(summary))
 	}
 	for _, s := range r.Sources {
-		fmt.Fprintf(&b, "source   %s\n", printable(s.String()))
+		fmt.Fprintf(&b, "source   %s\n", report.Printable(s.String()))
 		for _, f := range s.Faults {
-			fmt.Fprintf(&b, "         fault: %s\n", printable(f))
+			fmt.Fprintf(&b, "         fault: %s\n", report.Printable(f))
 		}
 	}
 	for _, f := range r.Refused {
-		fmt.Fprintf(&b, "refused  %s from %s: %s\n", printable(f.What), printable(f.Source), printable(f.Why))
+		fmt.Fprintf(&b, "refused  %s from %s: %s\n", report.Printable(f.What), report.Printable(f.Source), report.Printable(f.Why))
 	}
 	return b.String()
 }

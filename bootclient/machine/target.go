@@ -59,7 +59,7 @@ func announceRelease(ctx context.Context, out io.Writer) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: no release was handed over: %w", kernel, err)
 	}
-	fmt.Fprintf(out, "phase-boot: target: release %s (kernel %s)\n", printable(r.Version), kernel)
+	fmt.Fprintf(out, "phase-boot: target: release %s (kernel %s)\n", report.Printable(r.Version), kernel)
 	return fmt.Sprintf("%s %s/%s", r.Version, r.Channel, r.Arch), nil
 }
 

@@ -357,19 +357,23 @@ func (r *Report) SetSources(list []SourceStats) {
 	r.data.Sources = list
 }
 
-// Clean makes a text from outside safe for one line of a console: limited in length, without
-// control characters, direction marks and passwords of URLs.
-func Clean(s string) string {
-	s = bootargs.Redact(s)
-	s = strings.Map(func(c rune) rune {
-		if c == '\n' || c == '\t' {
+// Printable makes a text from outside safe for one line of a console: tabs and newlines become
+// spaces, and control characters, escapes and direction marks become '?'.
+func Printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c == '\n', c == '\t':
 			return ' '
-		}
-		if !strconv.IsPrint(c) {
-			return -1
+		case !strconv.IsPrint(c):
+			return '?'
 		}
 		return c
 	}, s)
+}
+
+// Clean is Printable, limited in length and without passwords of URLs.
+func Clean(s string) string {
+	s = Printable(bootargs.Redact(s))
 	if len(s) > maxWords {
 		s = strings.ToValidUTF8(s[:maxWords], "") + "…"
 	}

@@ -66,7 +66,7 @@ var rules = []rule{
 	},
 	{
 		"bootclient/...",
-		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/printable", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
+		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
 		"a booting machine has no code that signs or publishes",
 	},
 	{"modes", nil, "boot modes are data that both the image builder and the boot client read"},
@@ -81,7 +81,6 @@ var rules = []rule{
 	{"internal/bitswap", []string{"cas", "internal/limit"}, "it transfers blocks and does not interpret them"},
 	{"internal/p2p/...", []string{"internal/p2p/...", "internal/gateway", "internal/bitswap", "cas"}, "it transfers blocks and does not interpret them"},
 	{"internal/limit", nil, "a leaf"},
-	{"internal/printable", nil, "a leaf"},
 	{"internal/car", nil, "a leaf: the store on disk and the gateway frame blocks alike"},
 	{"internal/bootfile/...", []string{"internal/bootfile"}, "a leaf: signer and machine check a kernel by the same rules"},
 	{"internal/atomicfile", []string{"internal/file"}, "a leaf"},
