@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ipfs/go-cid"
-
 	"github.com/phaseboot/phaseboot/bootclient/cache"
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
@@ -16,35 +15,18 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// A pointer names a metadata directory. An IPNS record signed it; it proves nothing about
-// the metadata.
-type pointer struct {
-	directory cid.Cid
-	seq       uint64
-	from      *source // nil when the DHT gave it
-	name      string  // IPNS name of the record
-	record    []byte  // the signed record, as it is served to other machines
-}
-
-func (ptr pointer) announcer() string {
-	if ptr.from == nil {
-		return "DHT"
-	}
-	return ptr.from.String()
-}
-
 // A pointerAnswer is the outcome of one request for pointers to one source.
 type pointerAnswer struct {
-	src      *source
+	src      *peers.Source
 	first    bool // it is the first answer of this source
-	pointers []pointer
+	pointers []peers.Pointer
 	err      error // the worst error
 	retry    bool  // the source may have a pointer later
 }
 
 // poll asks a source for its pointers again and again until it is banned or ctx ends. A
 // source whose pointer was refused may learn a newer one.
-func (r *resolver) poll(ctx context.Context, s *source) {
+func (r *resolver) poll(ctx context.Context, s *peers.Source) {
 	for n := 0; ; n++ {
 		a := r.requestPointers(ctx, s)
 		a.first = n == 0
@@ -55,7 +37,7 @@ func (r *resolver) poll(ctx context.Context, s *source) {
 		}
 		select {
 		case <-time.After(r.pauseAfter(n, a.err)):
-		case <-s.banned:
+		case <-s.Banned():
 			return
 		case <-ctx.Done():
 			return
@@ -75,13 +57,13 @@ func (r *resolver) pauseAfter(n int, err error) time.Duration {
 // requestPointers asks a source once for the IPNS record of every trusted name. An unsigned
 // answer, such as an HTML page, counts as unreachable. A record with a wrong signature counts
 // as untrusted.
-func (r *resolver) requestPointers(ctx context.Context, s *source) pointerAnswer {
+func (r *resolver) requestPointers(ctx context.Context, s *peers.Source) pointerAnswer {
 	a := pointerAnswer{src: s}
 	for _, name := range r.names {
-		rec, err := s.record(ctx, name)
+		rec, err := s.Record(ctx, name)
 		if err == nil {
-			ptr := pointer{from: s, name: name, record: rec}
-			if ptr.directory, ptr.seq, err = p2p.CheckRecord(name, rec); err == nil {
+			ptr := peers.Pointer{From: s, Name: name, Record: rec}
+			if ptr.Directory, ptr.Seq, err = p2p.CheckRecord(name, rec); err == nil {
 				a.pointers = append(a.pointers, ptr)
 				continue
 			}
@@ -91,21 +73,21 @@ func (r *resolver) requestPointers(ctx context.Context, s *source) pointerAnswer
 				err = fmt.Errorf("%w: %w", manifest.ErrUntrusted, err)
 			}
 		}
-		a.err = worse(a.err, err)
+		a.err = peers.Worse(a.err, err)
 		a.retry = a.retry || !errors.Is(err, manifest.ErrUntrusted)
 	}
 	return a
 }
 
 // savedPointer reads and checks the saved record of a name in a cache.
-func savedPointer(dir cache.Dir, name string) (pointer, error) {
+func savedPointer(dir cache.Dir, name string) (peers.Pointer, error) {
 	record, err := dir.ReadRecord(name)
 	if err != nil {
-		return pointer{}, err
+		return peers.Pointer{}, err
 	}
-	ptr := pointer{name: name, record: record}
-	if ptr.directory, ptr.seq, err = p2p.CheckRecord(name, record); err != nil {
-		return pointer{}, fmt.Errorf("%w: %w", manifest.ErrUntrusted, err)
+	ptr := peers.Pointer{Name: name, Record: record}
+	if ptr.Directory, ptr.Seq, err = p2p.CheckRecord(name, record); err != nil {
+		return peers.Pointer{}, fmt.Errorf("%w: %w", manifest.ErrUntrusted, err)
 	}
 	return ptr, nil
 }

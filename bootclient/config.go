@@ -6,12 +6,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/phaseboot/phaseboot/bootclient/cache"
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas/pack"
@@ -155,11 +155,11 @@ func (c Config) places(root *manifest.Root) manifest.Discovery {
 	return newest
 }
 
-func (c Config) discoveryOptions(trust manifest.Discovery) discoveryOptions {
-	return discoveryOptions{
-		mode: c.Mode, mirrors: c.Mirrors, peers: c.Peers, bootstrap: c.Bootstrap, trust: trust,
-		clockUnsure: c.ClockUnsure, proxy: c.Proxy, timeout: c.Timeout, patience: c.Patience,
-		times: c.times, interfaces: c.interfaces, log: c.Log, report: c.Report,
+func (c Config) discoveryOptions(trust manifest.Discovery) peers.Options {
+	return peers.Options{
+		Mode: c.Mode, Mirrors: c.Mirrors, Peers: c.Peers, Bootstrap: c.Bootstrap, Trust: trust,
+		ClockUnsure: c.ClockUnsure, Proxy: c.Proxy, Timeout: c.Timeout, Patience: c.Patience,
+		Times: c.times, Interfaces: c.interfaces, Log: c.Log, Report: c.Report,
 	}
 }
 
@@ -186,6 +186,3 @@ func (c Config) cacheOptions() cache.Options {
 	}
 	return cache.Options{Dir: c.cacheDir(), ReadOnly: c.Mode.Cache == "ro", Named: c.CacheWanted, Within: within, Log: c.Log, Report: c.Report, OpenPacks: c.openPacks}
 }
-
-// mirrorKey makes different spellings of a URL equal.
-func mirrorKey(s string) string { return strings.TrimRight(s, "/") }

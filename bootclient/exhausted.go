@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 )
@@ -14,8 +15,8 @@ import (
 // is usable, or no block arrived for timing.LastResort.
 func (q *queue) needsLastResort(now time.Time) bool {
 	return now.Sub(q.lastLeaf) > timing.LastResort || !slices.ContainsFunc(q.sources, func(st *sourceState) bool {
-		open, isFailing, _, banReason := st.src.state()
-		return !st.src.blocksOnly() && open && !isFailing && banReason == nil && !st.hasNothing
+		open, isFailing, _, banReason := st.src.State()
+		return !st.src.BlocksOnly() && open && !isFailing && banReason == nil && !st.hasNothing
 	})
 }
 
@@ -27,14 +28,14 @@ func (q *queue) exhausted(now time.Time) error {
 	}
 	var wrong, lost, absent error
 	for _, st := range q.sources {
-		open, isFailing, wait, banReason := st.src.state()
+		open, isFailing, wait, banReason := st.src.State()
 		switch {
 		case banReason != nil:
-			wrong = worse(wrong, banReason)
-		case isFailing, (!open || wait > 0) && st.src.lastError() != nil:
-			lost = st.src.lastError()
-		case open && st.ready && st.swarmPeer != nil && st.src.lastError() != nil && !q.hasWork(st, now):
-			lost = st.src.lastError() // it is slow, and is asked again later
+			wrong = peers.Worse(wrong, banReason)
+		case isFailing, (!open || wait > 0) && st.src.LastError() != nil:
+			lost = st.src.LastError()
+		case open && st.ready && st.swarmPeer != nil && st.src.LastError() != nil && !q.hasWork(st, now):
+			lost = st.src.LastError() // it is slow, and is asked again later
 		case open && st.ready && (st.hasNothing || !q.hasWork(st, now)):
 			absent = fmt.Errorf("block %s: %w: no source of %d has it", q.firstWaiting(), fs.ErrNotExist, len(q.sources))
 		default:
@@ -55,8 +56,8 @@ func (q *queue) exhausted(now time.Time) error {
 // bannedFor returns why a source was banned, nil when none was.
 func (q *queue) bannedFor() (err error) {
 	for _, st := range q.sources {
-		if _, _, _, banReason := st.src.state(); banReason != nil {
-			err = worse(err, banReason)
+		if _, _, _, banReason := st.src.State(); banReason != nil {
+			err = peers.Worse(err, banReason)
 		}
 	}
 	return err
@@ -94,7 +95,7 @@ func (q *queue) hasWork(st *sourceState, now time.Time) bool {
 // hasAlternative reports whether another source is usable.
 func (q *queue) hasAlternative(than *sourceState, now time.Time) bool {
 	return slices.ContainsFunc(q.sources, func(st *sourceState) bool {
-		open, isFailing, _, banReason := st.src.state()
+		open, isFailing, _, banReason := st.src.State()
 		return st != than && open && !isFailing && banReason == nil && !st.hasNothing && (st.swarmPeer == nil || st.swarmPeer.trusted(now))
 	})
 }

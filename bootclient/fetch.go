@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/phaseboot/phaseboot/bootclient/cache"
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
@@ -49,7 +50,7 @@ type leafSharer interface {
 // fetchLeaves owns the queue. Each request has a goroutine of its own, which posts its results.
 type fetch struct {
 	fetchOptions
-	disc      *discovery
+	disc      *peers.Discovery
 	cache     *cache.Cache
 	release   manifest.Release
 	downloads []*download
@@ -57,7 +58,7 @@ type fetch struct {
 	total     int64
 	earlier   report.SourceStats // leaves of earlier files of the sink
 
-	stall  *stallTimer
+	stall  *peers.StallTimer
 	queue  *queue
 	got    int64
 	posted chan func() error // results for the owner of the queue; an error ends the fetch
@@ -67,8 +68,8 @@ type fetch struct {
 
 // fetchAll fetches every artifact that the sink wants and verifies each as a whole. It asks
 // the source of the release's metadata first.
-func fetchAll(ctx context.Context, o fetchOptions, disc *discovery, c *cache.Cache, won resolution, sink Sink) (*fetch, error) {
-	f := &fetch{fetchOptions: o, disc: disc, cache: c, release: won.v.Release(), memory: won.memory, stall: newStallTimer(disc), posted: make(chan func() error, 64)}
+func fetchAll(ctx context.Context, o fetchOptions, disc *peers.Discovery, c *cache.Cache, won resolution, sink Sink) (*fetch, error) {
+	f := &fetch{fetchOptions: o, disc: disc, cache: c, release: won.v.Release(), memory: won.memory, stall: peers.NewStallTimer(disc), posted: make(chan func() error, 64)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer f.tasks.Wait()
 	defer cancel()
@@ -92,7 +93,7 @@ func fetchAll(ctx context.Context, o fetchOptions, disc *discovery, c *cache.Cac
 	f.queue = newQueue(f.downloads, time.Now())
 	f.queue.times = o.times
 	f.queue.shuffled = o.mdns
-	f.queue.swarm = newSwarm(disc.sources, f.downloads)
+	f.queue.swarm = newSwarm(disc.Sources, f.downloads)
 	if err := f.fetchLeaves(ctx); err != nil {
 		return f, err
 	}
@@ -127,8 +128,8 @@ func (f *fetch) open(sink Sink) error {
 }
 
 // listLeaves reads the inner nodes of all artifacts, from the source first if it has them.
-func (f *fetch) listLeaves(ctx context.Context, first *source) error {
-	src := patient{pool{memory: f.memory, cache: f.cache, sources: f.disc.sources, prefer: first}, f.disc, f.stall}
+func (f *fetch) listLeaves(ctx context.Context, first *peers.Source) error {
+	src := peers.Pool{Memory: f.memory, Cache: f.cache, Sources: f.disc.Sources, Prefer: first}.WithPatience(f.disc, f.stall)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, dl := range f.downloads {
 		g.Go(func() (err error) {
@@ -229,8 +230,8 @@ func (f *fetch) takeCached(ctx context.Context, at position, found chan<- positi
 func (f *fetch) fetchLeaves(ctx context.Context) error {
 	tick := time.NewTicker(timing.FetchTick)
 	defer tick.Stop()
-	known, more := f.disc.sources.known()
-	f.stall.blockArrived(time.Now())
+	known, more := f.disc.Sources.Known()
+	f.stall.BlockArrived(time.Now())
 	lastNews := time.Now() // when the last new source was found
 	shown := int64(-1)
 	for {
@@ -247,7 +248,7 @@ func (f *fetch) fetchLeaves(ctx context.Context) error {
 			}
 		case <-more:
 			lastNews = time.Now()
-			known, more = f.disc.sources.known()
+			known, more = f.disc.Sources.Known()
 		case now := <-tick.C:
 			if f.got != shown { // unchanged progress is not reported again
 				shown = f.got
@@ -274,34 +275,34 @@ func (f *fetch) post(ctx context.Context, do func() error) {
 // giveUp returns the reason to end the fetch, if there is one: all sources were refused, or no
 // block has arrived for the whole patience. It also makes the queue retry missing blocks.
 func (f *fetch) giveUp(now, lastNews time.Time) error {
-	f.stall.blockArrived(f.queue.lastLeaf)
-	since := f.stall.check(now, func() string { return f.disc.status() })
+	f.stall.BlockArrived(f.queue.lastLeaf)
+	since := f.stall.Check(now, func() string { return f.disc.Status() })
 	f.queue.retryMissing(now)
 	why := f.queue.exhausted(now)
-	if errors.Is(why, cas.ErrCorrupt) && f.disc.settled(lastNews, banned) {
+	if errors.Is(why, cas.ErrCorrupt) && f.disc.Settled(lastNews, peers.FetchStanding) {
 		return why
 	}
-	if since < f.disc.blockPatience() && !f.noSources() {
+	if since < f.disc.BlockPatience() && !f.noSources() {
 		return nil
 	}
-	return fmt.Errorf("%w; %s", f.disc.noBlock(since, worse(f.queue.bannedFor(), why)), elsewhere)
+	return fmt.Errorf("%w; %s", f.disc.NoBlockError(since, peers.Worse(f.queue.bannedFor(), why)), elsewhere)
 }
 
 // noSources reports whether there is no source and none can be found.
-func (f *fetch) noSources() bool { return len(f.queue.sources) == 0 && !f.disc.network }
+func (f *fetch) noSources() bool { return len(f.queue.sources) == 0 && !f.disc.Network }
 
 // elsewhere is the remedy when no source sends a block.
 const elsewhere = "name another source with --mirror or --peer (phase.mirror=, phase.peer=), or ask the publisher to run phase-publish fsck"
 
 // addSources adds each new source to the queue. It first asks a source that may be a peer of
 // the swarm for its bitfields.
-func (f *fetch) addSources(ctx context.Context, known []*source) {
+func (f *fetch) addSources(ctx context.Context, known []*peers.Source) {
 	for _, s := range known[len(f.queue.sources):] {
 		st := f.queue.addSource(s)
-		st.ready = f.queue.swarm == nil || !s.isPeer()
+		st.ready = f.queue.swarm == nil || !s.IsPeer()
 	}
 	for _, st := range f.queue.sources {
-		if open, _, _, _ := st.src.state(); open && !st.ready && !st.polled {
+		if open, _, _, _ := st.src.State(); open && !st.ready && !st.polled {
 			st.polled = true
 			f.tasks.Go(func() { f.pollBitfields(ctx, st) })
 		}
@@ -332,7 +333,7 @@ func (f *fetch) perform(ctx context.Context, j *job, take func(i int, data gatew
 		leaves[k] = j.download.leaves[i]
 	}
 	if len(leaves) > 1 {
-		return j.source.src.getRun(ctx, j.download.CID, leaves, take)
+		return j.source.src.GetRun(ctx, j.download.CID, leaves, take)
 	}
 	data, err := cas.Get(ctx, j.source.src, leaves[0].CID)
 	if err != nil {
@@ -369,7 +370,7 @@ func (f *fetch) finish(ctx context.Context, j *job, err error) error {
 		return fatal.error
 	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, gateway.ErrNoRuns):
 	case j.dropped && !errors.Is(err, cas.ErrCorrupt):
-	case s.recordError(ctx, err):
+	case s.RecordError(ctx, err):
 		f.report.Refuse(s.String(), "block of "+j.download.Role, err)
 	}
 	f.queue.jobDone(j, err, time.Now())

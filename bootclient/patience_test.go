@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/bitswap"
 	"github.com/phaseboot/phaseboot/internal/cli"
@@ -176,7 +176,7 @@ func TestAMachineWithoutANetworkInterfaceSaysSoAtOnce(t *testing.T) {
 	m.cfg.Interfaces(lo)
 	m.cfg.Timeout = time.Hour
 	m.refuses(cli.ExitNotFound, "no network interface", "driver")
-	if err := m.fetch(t.Context()); !errors.Is(err, bootclient.ErrNoInterface) {
+	if err := m.fetch(t.Context()); !errors.Is(err, peers.ErrNoInterface) {
 		t.Error(err)
 	}
 	m.cfg.Mirrors = []string{serve(t, r, nil).URL}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 )
@@ -49,7 +50,7 @@ type queue struct {
 
 // A sourceState is the per-source state of the queue.
 type sourceState struct {
-	src        *source
+	src        *peers.Source
 	added      time.Time
 	window     int        // requests that may be under way
 	busy       int        // requests under way
@@ -91,7 +92,7 @@ func newQueue(downloads []*download, now time.Time) *queue {
 	return q
 }
 
-func (q *queue) addSource(s *source) *sourceState {
+func (q *queue) addSource(s *peers.Source) *sourceState {
 	st := &sourceState{src: s, added: time.Now(), window: 1, lacks: make([]bitfield, len(q.downloads))}
 	q.sources = append(q.sources, st)
 	return st
@@ -102,8 +103,8 @@ func (q *queue) free(st *sourceState, now time.Time) bool {
 	if st.busy >= st.window || len(q.jobs) >= maxJobs || !st.ready || now.Before(st.pauseEnd) {
 		return false
 	}
-	open, _, wait, banReason := st.src.state()
-	return open && wait <= 0 && banReason == nil && (!st.src.blocksOnly() || q.needsLastResort(now))
+	open, _, wait, banReason := st.src.State()
+	return open && wait <= 0 && banReason == nil && (!st.src.BlocksOnly() || q.needsLastResort(now))
 }
 
 // next returns the next job, nil when there is none now. Sources that have sent a block come
@@ -201,7 +202,7 @@ func (q *queue) newJob(st *sourceState, dl *download, some bitfield, now time.Ti
 		return nil
 	}
 	gaps := 0
-	if st.src.gaps.Load() {
+	if st.src.Gaps.Load() {
 		gaps = gateway.MaxGaps
 	}
 	run, size, limit := []int{first}, dl.leaves[first].Size, q.runBytes(st)
@@ -215,7 +216,7 @@ func (q *queue) newJob(st *sourceState, dl *download, some bitfield, now time.Ti
 		size += dl.leaves[i].Size
 		run = append(run, i)
 	}
-	if size < runWorth*dl.nodeBytes() && st.src.repeats.Load() {
+	if size < runWorth*dl.nodeBytes() && st.src.Repeats.Load() {
 		run = run[:1]
 	}
 	return &job{source: st, download: dl, leaves: run, began: now, lastLeaf: now, lastActivity: now}
@@ -224,7 +225,7 @@ func (q *queue) newJob(st *sourceState, dl *download, some bitfield, now time.Ti
 // runBytes returns the largest size of one request to a source. It is small near the end, and
 // while peers share the origin; it is 0, which means a single leaf, for a source without runs.
 func (q *queue) runBytes(st *sourceState) int64 {
-	if !st.proven || !st.src.givesRuns() || q.swarm.shares(st) {
+	if !st.proven || !st.src.GivesRuns() || q.swarm.shares(st) {
 		return 0
 	}
 	limit := int64(maxRun)
@@ -246,7 +247,7 @@ func (q *queue) runBytes(st *sourceState) int64 {
 // hedgedJob returns a hedged request for leaves of the request that has been silent longest. A
 // source that has sent no block yet gets none while there are proven sources.
 func (q *queue) hedgedJob(st *sourceState, now time.Time) *job {
-	if !st.proven && slices.ContainsFunc(q.sources, func(o *sourceState) bool { return o.proven && !o.src.isBanned() }) {
+	if !st.proven && slices.ContainsFunc(q.sources, func(o *sourceState) bool { return o.proven && !o.src.IsBanned() }) {
 		return nil
 	}
 	var slow *job
@@ -302,7 +303,7 @@ func (q *queue) leafDone(j *job, i int, now time.Time) int64 {
 		if other != j && other.covers(j.download, i) && other.missingLeaves().next(0) < 0 {
 			other.drop()
 			if !other.source.proven && now.Sub(other.lastLeaf) > timing.HedgeAfter {
-				other.source.src.markSlow("slow: another source sent the block first")
+				other.source.src.MarkSlow("slow: another source sent the block first")
 			}
 		}
 	}
@@ -317,7 +318,7 @@ func (j *job) drop() {
 }
 
 func (st *sourceState) delivered(size int64) {
-	st.src.delivered(int(size))
+	st.src.Delivered(int(size))
 	st.proven, st.hasNothing, st.misses, st.pauseEnd = true, false, 0, time.Time{}
 }
 
@@ -363,15 +364,15 @@ func (q *queue) adjust(st *sourceState, j *job, now time.Time) {
 	st.rate = rate
 	st.nextRun = int64(min(rate*timing.RunTime.Seconds(), max(float64(2*st.nextRun), sharedRun)))
 	limit, step := blockWindow, 1
-	if q.swarm.shares(st) || q.shuffled && (st.src.givesRuns() || q.swarm != nil && q.swarm.hasPeers) {
+	if q.swarm.shares(st) || q.shuffled && (st.src.GivesRuns() || q.swarm != nil && q.swarm.hasPeers) {
 		limit = sharedWindow
-	} else if st.src.givesRuns() {
+	} else if st.src.GivesRuns() {
 		limit = runWindow
 		if now.Sub(j.began) < timing.FastRun {
 			limit = fastWindow
 		}
 	} else {
-		limit, step = st.farWindow(st.src.roundTrip(), now.Sub(j.began))
+		limit, step = st.farWindow(st.src.RoundTrip(), now.Sub(j.began))
 	}
 	st.window = min(st.window+step, limit)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gateway"
@@ -31,14 +32,14 @@ func partOf(t testing.TB, n int, size int64) *download {
 	return dl
 }
 
-func mirrorNamed(name string) *source {
-	s := newSource(kindMirror, name, nil)
-	s.endpoints = []*endpoint{gatewayEndpoint(name, &gateway.Client{})}
+func mirrorNamed(name string) *peers.Source {
+	s := peers.NewSource(peers.KindMirror, name, nil)
+	s.SetEndpoints([]*peers.Endpoint{peers.GatewayEndpoint(name, &gateway.Client{})})
 	return s
 }
 
 // start adds sources that have sent a block before.
-func start(q *queue, sources ...*source) []*sourceState {
+func start(q *queue, sources ...*peers.Source) []*sourceState {
 	var out []*sourceState
 	for _, s := range sources {
 		st := q.addSource(s)
@@ -94,7 +95,7 @@ func TestEveryLeafOfASlowRunIsHedged(t *testing.T) {
 			t.Fatalf("a run of %d leaves", len(slow.leaves))
 		}
 		single := mirrorNamed("single blocks")
-		single.noRuns.Store(true)
+		single.NoRuns.Store(true)
 		start(q, single)
 		time.Sleep(timing.HedgeAfter)
 		for j := q.next(time.Now()); j != nil; j = q.next(time.Now()) {
@@ -167,7 +168,7 @@ func TestARunSkipsCompleteLeavesIfTheSourceSupportsGaps(t *testing.T) {
 	q := newQueue([]*download{dl}, time.Now())
 	st := start(q, mirrorNamed("ours"))[0]
 	st.nextRun, st.window = maxRun, 2
-	st.src.gaps.Store(true)
+	st.src.Gaps.Store(true)
 	for _, first := range []int{0, 4 * (gateway.MaxGaps + 1)} {
 		j := q.next(time.Now())
 		if len(j.leaves) != gateway.MaxGaps+1 || j.leaves[0] != first || j.leaves[1] != first+4 {
@@ -190,7 +191,7 @@ func TestAShortRunIsRequestedByLeafIfItRepeatsNodes(t *testing.T) {
 		q := newQueue([]*download{dl}, time.Now())
 		st := start(q, mirrorNamed("a"))[0]
 		st.nextRun = maxRun
-		st.src.repeats.Store(repeats)
+		st.src.Repeats.Store(repeats)
 		if j := q.next(time.Now()); len(j.leaves) != want {
 			t.Errorf("nodes come again: %t; a run of %d leaves, want %d", repeats, len(j.leaves), want)
 		}
@@ -213,34 +214,38 @@ func TestASourceIsNotAskedAgainForALeafThatItLacks(t *testing.T) {
 }
 
 func TestExhausted(t *testing.T) {
-	wrong, lost, fine := mirrorNamed("wrong"), mirrorNamed("lost"), mirrorNamed("fine")
-	wrong.ban(cas.ErrCorrupt)
-	for range failingAfter {
-		lost.pauseEnd = time.Time{}
-		lost.connectionFailed(cas.ErrUnreachable)
-	}
-	for name, row := range map[string]struct {
-		sources []*source
-		want    error
-	}{
-		"a good one is left": {[]*source{wrong, lost, fine}, nil},
-		"only wrong bytes":   {[]*source{wrong}, cas.ErrCorrupt},
-		"wrong beside lost":  {[]*source{lost, wrong}, cas.ErrCorrupt},
-		"only lost":          {[]*source{lost}, cas.ErrUnreachable},
-		"no source":          {nil, cas.ErrUnreachable},
-	} {
-		q := newQueue([]*download{partOf(t, 1, 1)}, time.Now())
-		start(q, row.sources...)
-		if why := q.exhausted(time.Now()); !errors.Is(why, row.want) || (row.want == nil) != (why == nil) {
-			t.Errorf("%s: %v", name, why)
+	synctest.Test(t, func(t *testing.T) {
+		wrong, lost, fine := mirrorNamed("wrong"), mirrorNamed("lost"), mirrorNamed("fine")
+		wrong.RecordError(t.Context(), cas.ErrCorrupt)
+		for fails := false; !fails; {
+			lost.RecordError(t.Context(), cas.ErrUnreachable)
+			var pause time.Duration
+			_, fails, pause, _ = lost.State()
+			time.Sleep(pause)
 		}
-	}
+		for name, row := range map[string]struct {
+			sources []*peers.Source
+			want    error
+		}{
+			"a good one is left": {[]*peers.Source{wrong, lost, fine}, nil},
+			"only wrong bytes":   {[]*peers.Source{wrong}, cas.ErrCorrupt},
+			"wrong beside lost":  {[]*peers.Source{lost, wrong}, cas.ErrCorrupt},
+			"only lost":          {[]*peers.Source{lost}, cas.ErrUnreachable},
+			"no source":          {nil, cas.ErrUnreachable},
+		} {
+			q := newQueue([]*download{partOf(t, 1, 1)}, time.Now())
+			start(q, row.sources...)
+			if why := q.exhausted(time.Now()); !errors.Is(why, row.want) || (row.want == nil) != (why == nil) {
+				t.Errorf("%s: %v", name, why)
+			}
+		}
+	})
 }
 
 func TestASourceOfLastResortIsUsedLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		last := newSource(kindPeer, "stock node", nil)
-		last.endpoints = []*endpoint{{name: "bitswap", blocks: cas.NewMemory()}}
+		last := peers.NewSource(peers.KindPeer, "stock node", nil)
+		last.SetEndpoints([]*peers.Endpoint{{Name: "bitswap", Blocks: cas.NewMemory()}})
 		q := newQueue([]*download{partOf(t, 9, 1)}, time.Now())
 		states := start(q, last, mirrorNamed("a"))
 		for j := q.next(time.Now()); j != nil; j = q.next(time.Now()) {
@@ -253,43 +258,6 @@ func TestASourceOfLastResortIsUsedLast(t *testing.T) {
 			t.Errorf("no block arrives, and the next job is %+v", j)
 		}
 	})
-}
-
-func TestPausesGrowAndStopAtALimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := mirrorNamed("a")
-		for range 12 {
-			s.connectionFailed(cas.ErrUnreachable)
-			s.connectionFailed(cas.ErrUnreachable) // of the same outage
-			_, _, wait, _ := s.state()
-			time.Sleep(wait)
-		}
-		if s.failures != 12 {
-			t.Errorf("%d outages counted", s.failures)
-		}
-		s.connectionFailed(cas.ErrUnreachable)
-		if _, _, wait, _ := s.state(); wait != timing.Usual.FailMax {
-			t.Errorf("pause is %s", wait)
-		}
-		if len(s.snapshot().Faults) != 1 {
-			t.Errorf("faults: %v", s.stats.Faults)
-		}
-		s.delivered(1)
-		if _, isFailing, wait, _ := s.state(); isFailing || wait > 0 {
-			t.Error("a block did not end the pause")
-		}
-	})
-}
-
-func TestABusySourceIsPausedWithoutAFault(t *testing.T) {
-	s := mirrorNamed("a")
-	for range 20 {
-		s.recordError(t.Context(), fmt.Errorf("asked: %w", &gateway.BusyError{After: 3 * time.Second}))
-	}
-	_, isFailing, wait, banReason := s.state()
-	if isFailing || banReason != nil || wait < 2*time.Second || wait > 3*time.Second || len(s.snapshot().Faults) != 0 {
-		t.Errorf("failing %t, banned for %v, waits %s, faults %v", isFailing, banReason, wait, s.snapshot().Faults)
-	}
 }
 
 // The cost of a leaf must not grow with the size of the release, beside a source that answers

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -18,7 +19,7 @@ func (r *resolver) fromCache(ctx context.Context) (best checkResult) {
 		if err != nil {
 			continue
 		}
-		v := r.verify(ctx, ptr, pool{cache: r.cache})
+		v := r.verify(ctx, ptr, peers.Pool{Cache: r.cache})
 		if v.err == nil {
 			v.err = r.holds(ctx, v.v.Release())
 		}
@@ -36,7 +37,7 @@ func (r *resolver) holds(ctx context.Context, rel manifest.Release) error {
 		if strings.HasPrefix(a.Role, "dtb/") {
 			continue
 		}
-		leaves, err := cas.Leaves(ctx, pool{cache: r.cache}, a.CID, a.Length)
+		leaves, err := cas.Leaves(ctx, peers.Pool{Cache: r.cache}, a.CID, a.Length)
 		if err != nil {
 			return err
 		}
@@ -71,14 +72,14 @@ func (r *resolver) mayUseCache(over bool) bool {
 	if r.cached == nil || r.checkingNewer() {
 		return false
 	}
-	return over || r.disc.isolated || r.checking == 0 && r.pending == 0 && r.disc.settled(r.lastNews, r.standing)
+	return over || r.disc.Isolated || r.checking == 0 && r.pending == 0 && r.disc.Settled(r.lastNews, r.standing)
 }
 
 // checkingNewer reports whether a pointer that is newer than the cache's is being checked.
 func (r *resolver) checkingNewer() bool {
 	for _, cand := range r.candidates {
 		for _, ptr := range cand.announcers {
-			if cand.running && ptr.seq > r.cached.pointer.seq {
+			if cand.running && ptr.Seq > r.cached.pointer.Seq {
 				return true
 			}
 		}

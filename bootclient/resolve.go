@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/bootclient/cache"
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
@@ -42,15 +43,15 @@ type resolveOptions struct {
 // belong to the goroutine of search.
 type resolver struct {
 	resolveOptions
-	disc  *discovery
+	disc  *peers.Discovery
 	cache *cache.Cache
 
 	answers chan pointerAnswer
 	results chan checkResult
 
-	replies      map[*source]*reply // last answer of each source; nil before the first
-	pending      int                // sources without an answer
-	checking     int                // candidates that are being verified
+	replies      map[*peers.Source]*reply // last answer of each source; nil before the first
+	pending      int                      // sources without an answer
+	checking     int                      // candidates that are being verified
 	candidates   map[cid.Cid]*releaseCandidate
 	best         *checkResult
 	cached       *checkResult // of the cache alone
@@ -75,7 +76,7 @@ type reply struct {
 
 // A releaseCandidate is a metadata directory that a pointer names, until it is verified or refused.
 type releaseCandidate struct {
-	announcers []pointer
+	announcers []peers.Pointer
 	tried      int // announcers that were tried
 	running    bool
 	final      bool // the result is final
@@ -84,7 +85,7 @@ type releaseCandidate struct {
 }
 
 type checkResult struct {
-	pointer   pointer
+	pointer   peers.Pointer
 	directory *metadataDir
 	v         *manifest.Verified
 	err       error
@@ -93,26 +94,26 @@ type checkResult struct {
 // A resolution is the release that was chosen, and where it was found.
 type resolution struct {
 	v          *manifest.Verified
-	from       *source // nil when the DHT gave the pointer
-	announcers int     // sources that announced the same directory
-	dht        bool    // the DHT announced it too
-	fromCache  bool    // only the cache has it
-	sources    int     // known sources
-	pointer    pointer
+	from       *peers.Source // nil when the DHT gave the pointer
+	announcers int           // sources that announced the same directory
+	dht        bool          // the DHT announced it too
+	fromCache  bool          // only the cache has it
+	sources    int           // known sources
+	pointer    peers.Pointer
 	directory  *metadataDir // nil when only the metadata was remembered (last good release)
 	memory     *cas.Memory  // blocks of the metadata that were read; inner nodes of the artifacts are added
 }
 
 // resolve returns the newest valid release that can be found. It saves the metadata if the
 // cache may be written.
-func resolve(ctx context.Context, o resolveOptions, disc *discovery, c *cache.Cache) (resolution, error) {
+func resolve(ctx context.Context, o resolveOptions, disc *peers.Discovery, c *cache.Cache) (resolution, error) {
 	now := time.Now()
 	r := &resolver{
 		resolveOptions: o, disc: disc, cache: c,
 		answers: make(chan pointerAnswer), results: make(chan checkResult), cacheResult: make(chan checkResult),
-		replies: map[*source]*reply{}, candidates: map[cid.Cid]*releaseCandidate{}, lastNews: now, began: now, deadline: now.Add(o.timeout),
+		replies: map[*peers.Source]*reply{}, candidates: map[cid.Cid]*releaseCandidate{}, lastNews: now, began: now, deadline: now.Add(o.timeout),
 	}
-	if disc.network {
+	if disc.Network {
 		r.lookEnd = now.Add(o.times.LookAround)
 	}
 	if err := r.search(ctx); err != nil {
@@ -122,12 +123,12 @@ func resolve(ctx context.Context, o resolveOptions, disc *discovery, c *cache.Ca
 	if err == nil {
 		r.savePointer()
 	}
-	known, _ := disc.sources.known()
+	known, _ := disc.Sources.Known()
 	best := r.best.pointer
-	out := resolution{v: v, from: best.from, sources: len(known), pointer: best, directory: r.best.directory, memory: r.best.directory.memory, fromCache: r.best == r.cached}
-	if cand := r.candidates[best.directory]; cand != nil {
+	out := resolution{v: v, from: best.From, sources: len(known), pointer: best, directory: r.best.directory, memory: r.best.directory.memory, fromCache: r.best == r.cached}
+	if cand := r.candidates[best.Directory]; cand != nil {
 		for _, ptr := range cand.announcers {
-			if ptr.from == nil {
+			if ptr.From == nil {
 				out.dht = true
 			} else {
 				out.announcers++
@@ -158,7 +159,7 @@ func (r *resolver) search(ctx context.Context) error {
 	defer tick.Stop()
 	r.searchCache(work)
 	for {
-		known, more := r.disc.sources.known()
+		known, more := r.disc.Sources.Known()
 		r.pollNew(work, known)
 		r.startChecks(work)
 		if done, err := r.finished(); done {
@@ -173,7 +174,7 @@ func (r *resolver) search(ctx context.Context) error {
 			if r.readingCache = false; v.err == nil {
 				r.cached = &v
 			}
-		case ptr := <-r.disc.pointers:
+		case ptr := <-r.disc.Pointers:
 			r.addPointer(ptr)
 		case <-more:
 			r.lastNews = time.Now()
@@ -189,7 +190,7 @@ func (r *resolver) search(ctx context.Context) error {
 }
 
 // pollNew starts polling each new source.
-func (r *resolver) pollNew(ctx context.Context, known []*source) {
+func (r *resolver) pollNew(ctx context.Context, known []*peers.Source) {
 	for _, s := range known {
 		if _, asked := r.replies[s]; !asked {
 			r.replies[s] = nil
@@ -207,19 +208,19 @@ func (r *resolver) handleAnswer(a pointerAnswer) {
 	r.replies[a.src] = last
 	for _, ptr := range a.pointers {
 		r.addPointer(ptr)
-		last.directories = append(last.directories, ptr.directory)
+		last.directories = append(last.directories, ptr.Directory)
 	}
 	if a.err == nil {
 		return
 	}
-	a.src.noteError(a.err)
-	if a.first && errors.Is(a.err, errNoMirror) {
+	a.src.NoteError(a.err)
+	if a.first && errors.Is(a.err, peers.ErrNoMirror) {
 		r.report.Refuse(a.src.String(), "folder", a.err)
 	}
 	if r.reportedAt.IsZero() {
 		r.reportStatus(time.Now())
 	}
-	if rank(a.err) > rank(fs.ErrNotExist) {
+	if peers.Rank(a.err) > peers.Rank(fs.ErrNotExist) {
 		r.reportRefusal(a.src.String(), "pointer", a.err)
 	}
 	r.extendDeadline(a.err)
@@ -239,21 +240,21 @@ func (r *resolver) extendDeadline(err error) {
 }
 
 // standing returns the standing of a source in the search.
-func (r *resolver) standing(s *source) standing {
+func (r *resolver) standing(s *peers.Source) peers.Standing {
 	last := r.replies[s]
 	switch {
-	case s.isBanned():
-		return refused
-	case s.blocksOnly(), s.kind == kindBootstrap && errors.Is(s.lastError(), p2p.ErrNoSource):
-		return noSource // it cannot have pointers
+	case s.IsBanned():
+		return peers.Refused
+	case s.BlocksOnly(), s.Kind == peers.KindBootstrap && errors.Is(s.LastError(), p2p.ErrNoSource):
+		return peers.NotASource // it cannot have pointers
 	case last == nil:
-		return outOfReach
-	case last.unknown && !s.named():
-		return noSource // a peer with another repository
+		return peers.OutOfReach
+	case last.unknown && !s.Named():
+		return peers.NotASource // a peer with another repository
 	case len(last.directories) == 0 && last.refused, len(last.directories) > 0 && !slices.ContainsFunc(last.directories, r.undecided):
-		return refused
+		return peers.Refused
 	}
-	return outOfReach
+	return peers.OutOfReach
 }
 
 // undecided reports whether a directory may still turn out to be valid.
@@ -263,17 +264,17 @@ func (r *resolver) undecided(folder cid.Cid) bool {
 }
 
 // addPointer adds a pointer to the announcers of its candidate.
-func (r *resolver) addPointer(ptr pointer) {
-	cand := r.candidates[ptr.directory]
+func (r *resolver) addPointer(ptr peers.Pointer) {
+	cand := r.candidates[ptr.Directory]
 	if cand == nil {
-		if len(r.candidates) >= maxDirectories && !r.dropOlder(ptr.seq) {
+		if len(r.candidates) >= maxDirectories && !r.dropOlder(ptr.Seq) {
 			return
 		}
 		cand = &releaseCandidate{}
-		r.candidates[ptr.directory] = cand
+		r.candidates[ptr.Directory] = cand
 		r.lastNews = time.Now()
 	}
-	same := func(o pointer) bool { return o.from == ptr.from }
+	same := func(o peers.Pointer) bool { return o.From == ptr.From }
 	if len(cand.announcers) < maxAnnouncers && !slices.ContainsFunc(cand.announcers, same) {
 		cand.announcers = append(cand.announcers, ptr)
 		cand.retry = time.Time{}
@@ -284,8 +285,8 @@ func (r *resolver) addPointer(ptr pointer) {
 // can send many of them.
 func (r *resolver) dropOlder(seq uint64) bool {
 	for folder, cand := range r.candidates {
-		old := !slices.ContainsFunc(cand.announcers, func(ptr pointer) bool { return ptr.seq >= seq })
-		if old && !cand.running && (r.best == nil || r.best.pointer.directory != folder) {
+		old := !slices.ContainsFunc(cand.announcers, func(ptr peers.Pointer) bool { return ptr.Seq >= seq })
+		if old && !cand.running && (r.best == nil || r.best.pointer.Directory != folder) {
 			delete(r.candidates, folder)
 			return true
 		}
@@ -317,30 +318,30 @@ func (r *resolver) startChecks(ctx context.Context) {
 
 // nextAnnouncer returns the next usable announcer of a candidate: a source that is not banned,
 // or the DHT if a source is open that may have the blocks.
-func (r *resolver) nextAnnouncer(cand *releaseCandidate) (pointer, bool) {
+func (r *resolver) nextAnnouncer(cand *releaseCandidate) (peers.Pointer, bool) {
 	for range cand.announcers {
 		ptr := cand.announcers[cand.tried%len(cand.announcers)]
 		cand.tried++
-		if ptr.from == nil && len(pool{sources: r.disc.sources}.usable()) > 0 {
+		if ptr.From == nil && len(peers.Pool{Sources: r.disc.Sources}.Usable()) > 0 {
 			return ptr, true
 		}
-		if ptr.from != nil && !ptr.from.isBanned() {
+		if ptr.From != nil && !ptr.From.IsBanned() {
 			return ptr, true
 		}
 	}
-	return pointer{}, false
+	return peers.Pointer{}, false
 }
 
 // check verifies a candidate against the saved state, and does not change that state.
-func (r *resolver) check(ctx context.Context, ptr pointer) checkResult {
+func (r *resolver) check(ctx context.Context, ptr peers.Pointer) checkResult {
 	ctx, cancel := context.WithTimeout(ctx, r.times.CheckLimit)
 	defer cancel()
-	return r.verify(ctx, ptr, pool{sources: r.disc.sources, cache: r.cache, prefer: ptr.from})
+	return r.verify(ctx, ptr, peers.Pool{Sources: r.disc.Sources, Cache: r.cache, Prefer: ptr.From})
 }
 
-func (r *resolver) verify(ctx context.Context, ptr pointer, src pool) checkResult {
-	src.memory = cas.NewMemory()
-	md := &metadataDir{root: ptr.directory, src: src, memory: src.memory}
+func (r *resolver) verify(ctx context.Context, ptr peers.Pointer, src peers.Pool) checkResult {
+	src.Memory = cas.NewMemory()
+	md := &metadataDir{root: ptr.Directory, src: src, memory: src.Memory}
 	policy := r.policy()
 	if r.cache.Dir != "" {
 		policy.State = manifest.OpenStateReadOnly(r.cache.Dir.Trust())
@@ -351,20 +352,20 @@ func (r *resolver) verify(ctx context.Context, ptr pointer, src pool) checkResul
 
 // checked handles the result of a check: it keeps the newest valid release and reports the others.
 func (r *resolver) checked(v checkResult) {
-	cand := r.candidates[v.pointer.directory]
+	cand := r.candidates[v.pointer.Directory]
 	cand.running, cand.final = false, true
 	r.checking--
 	r.lastNews = time.Now()
 	switch {
 	case v.err != nil:
-		if errors.As(v.err, new(*missingBlock)) { // another source may have the block
+		if errors.As(v.err, new(*peers.MissingBlock)) { // another source may have the block
 			cand.final = false
 			if cand.tried >= len(cand.announcers) {
 				cand.retry = time.Now().Add(timing.Growing(r.times.AskFirst, cand.failures, r.times.AskMax))
 				cand.failures++
 			}
 		}
-		r.reportRefusal(v.pointer.announcer(), fmt.Sprintf("pointer %d", v.pointer.seq), v.err)
+		r.reportRefusal(v.pointer.Announcer(), fmt.Sprintf("pointer %d", v.pointer.Seq), v.err)
 	case r.best == nil:
 		r.best, r.graceEnd = &v, time.Now().Add(r.times.Grace)
 	case newer(v.v, r.best.v):
@@ -376,8 +377,8 @@ func (r *resolver) checked(v checkResult) {
 }
 
 func (r *resolver) reportOlder(old, newer checkResult) {
-	r.report.Refuse(old.pointer.announcer(), fmt.Sprintf("pointer %d", old.pointer.seq),
-		fmt.Errorf("older than root version %d, timestamp version %d from %s", newer.v.RootVersion(), newer.v.TimestampVersion(), newer.pointer.announcer()))
+	r.report.Refuse(old.pointer.Announcer(), fmt.Sprintf("pointer %d", old.pointer.Seq),
+		fmt.Errorf("older than root version %d, timestamp version %d from %s", newer.v.RootVersion(), newer.v.TimestampVersion(), newer.pointer.Announcer()))
 }
 
 // newer reports whether a is newer than b. The root version decides first: a thief of a revoked
@@ -390,11 +391,11 @@ func newer(a, b *manifest.Verified) bool {
 }
 
 func (r *resolver) reportRefusal(source, what string, err error) {
-	if rank(err) <= 1 {
+	if peers.Rank(err) <= 1 {
 		return // an unreachable source is not refused
 	}
 	r.report.Refuse(source, what, err)
-	r.worst = worse(r.worst, fmt.Errorf("%s: %w", source, err))
+	r.worst = peers.Worse(r.worst, fmt.Errorf("%s: %w", source, err))
 }
 
 // finished reports whether the search is over: all sources have answered or graceEnd has
@@ -411,13 +412,13 @@ func (r *resolver) finished() (bool, error) {
 	if r.readingCache {
 		return false, nil
 	}
-	if r.disc.isolated {
-		return true, fmt.Errorf("network: %w: %w; connect one, or load its driver", ErrNoInterface, cas.ErrUnreachable)
+	if r.disc.Isolated {
+		return true, fmt.Errorf("network: %w: %w; connect one, or load its driver", peers.ErrNoInterface, cas.ErrUnreachable)
 	}
-	if known, _ := r.disc.sources.known(); len(known) == 0 && !r.disc.network {
+	if known, _ := r.disc.Sources.Known(); len(known) == 0 && !r.disc.Network {
 		return true, r.notFound("no source to ask")
 	}
-	if r.worst == nil || !quiet || !r.disc.settled(r.lastNews, r.standing) {
+	if r.worst == nil || !quiet || !r.disc.Settled(r.lastNews, r.standing) {
 		return false, nil
 	}
 	return true, r.worst
@@ -433,11 +434,11 @@ func (r *resolver) timedOut() error {
 		return nil
 	}
 	if r.worst != nil {
-		return fmt.Errorf("%w; no other source sent a release within %s (%s)", r.worst, r.searchTime(), r.disc.status())
+		return fmt.Errorf("%w; no other source sent a release within %s (%s)", r.worst, r.searchTime(), r.disc.Status())
 	}
 	if n := r.countStrangers(); n > 0 && n == len(r.replies) && len(r.candidates) == 0 {
 		return fmt.Errorf("channel %q for %q: %w: %s; %s answered, none knows this repository's name %s: check the address of the mirror with its path; is it the right root.json?",
-			r.policy().Channel, r.policy().Arch, cas.ErrUnreachable, r.disc.status(), report.Count(n, "source"), strings.Join(r.names, ", "))
+			r.policy().Channel, r.policy().Arch, cas.ErrUnreachable, r.disc.Status(), report.Count(n, "source"), strings.Join(r.names, ", "))
 	}
 	return r.notFound(fmt.Sprintf("no source sent it within %s", r.searchTime()))
 }
@@ -459,7 +460,7 @@ func (r *resolver) reportStatus(now time.Time) {
 		return
 	}
 	r.reportedAt = now
-	r.report.Say("resolve: searching (up to %s): %s", r.searchTime(), r.disc.status())
+	r.report.Say("resolve: searching (up to %s): %s", r.searchTime(), r.disc.Status())
 }
 
 // countStrangers counts the sources that do not know the trusted names.
@@ -474,7 +475,7 @@ func (r *resolver) countStrangers() (n int) {
 
 func (r *resolver) notFound(what string) error {
 	return fmt.Errorf("channel %q for %q: %w: %s (%s); check the network, or name a source with --mirror or --peer (phase.mirror=, phase.peer=)",
-		r.policy().Channel, r.policy().Arch, cas.ErrUnreachable, what, r.disc.status())
+		r.policy().Channel, r.policy().Arch, cas.ErrUnreachable, what, r.disc.Status())
 }
 
 // commit verifies the chosen release again, from memory, and saves its metadata.
@@ -508,10 +509,10 @@ func (r *resolver) commit(ctx context.Context) (*manifest.Verified, error) {
 // savePointer saves the record of the chosen release if the cache may be written.
 func (r *resolver) savePointer() {
 	best := r.best.pointer
-	if best.record == nil || !r.cache.Writable() {
+	if best.Record == nil || !r.cache.Writable() {
 		return
 	}
-	if err := r.cache.Dir.SaveRecord(best.name, best.record); err != nil {
+	if err := r.cache.Dir.SaveRecord(best.Name, best.Record); err != nil {
 		r.report.Refuse("cache", "saving the pointer", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient/cache"
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -47,17 +48,17 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 		return nil, err
 	}
 	look := cfg.discoveryOptions(cfg.places(root))
-	node, needed := look.nodeOptions()
+	node, needed := look.NodeOptions()
 	share, err := startSharing(ctx, node, needed, cfg.shareOptions())
 	if err != nil {
 		return nil, err
 	}
 	defer share.close()
-	disc, err := discover(ctx, look, share.node)
+	disc, err := peers.Discover(ctx, look, share.node)
 	if err != nil {
 		return nil, err
 	}
-	defer disc.close()
+	defer disc.Close()
 	var f *fetch
 	stats := func() []report.SourceStats { return allStats(disc, c, f) }
 	record := func() {
@@ -66,15 +67,15 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	}
 	defer record()
 
-	won, err := resolveStep(ctx, cfg, disc, c, look.trust.IPNS)
+	won, err := resolveStep(ctx, cfg, disc, c, look.Trust.IPNS)
 	if err != nil {
 		return nil, err
 	}
 	release := won.v.Release()
-	disc.searchArtifacts(release)
+	disc.SearchArtifacts(release)
 	share.blocks.setPointer(won.pointer, won.memory)
 	if won.directory != nil && (share.blocks != nil || c.Writable()) {
-		share.publish(release, won.directory.unread(), pool{memory: won.memory, cache: c, sources: disc.sources, prefer: won.from})
+		share.publish(release, won.directory.unread(), peers.Pool{Memory: won.memory, Cache: c, Sources: disc.Sources, Prefer: won.from})
 	}
 	step := cfg.Report.Begin("fetch")
 	f, err = fetchAll(ctx, cfg.fetchOptions(share.blocks), disc, c, won, sink)
@@ -95,8 +96,8 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	if cfg.Stay != nil && share.server != nil {
 		ready := share.server.ready()
 		ready.Release = release.Version
-		if won.pointer.directory.Defined() {
-			ready.Head = won.pointer.directory.String()
+		if won.pointer.Directory.Defined() {
+			ready.Head = won.pointer.Directory.String()
 		}
 		cfg.Report.SetServing(ready)
 		cfg.Stay(ready)
@@ -115,7 +116,7 @@ func union(a, b []string) []string {
 	return list
 }
 
-func resolveStep(ctx context.Context, cfg Config, disc *discovery, c *cache.Cache, names []string) (resolution, error) {
+func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cache.Cache, names []string) (resolution, error) {
 	r := cfg.Report
 	step := r.Begin("resolve")
 	won, err := resolve(ctx, cfg.resolveOptions(names), disc, c)
@@ -147,8 +148,8 @@ func lastGood(ctx context.Context, cfg Config, cause error) (resolution, error) 
 	return resolution{v: v, memory: cas.NewMemory()}, nil
 }
 
-func allStats(disc *discovery, c *cache.Cache, f *fetch) []report.SourceStats {
-	list := disc.sources.stats()
+func allStats(disc *peers.Discovery, c *cache.Cache, f *fetch) []report.SourceStats {
+	list := disc.Sources.Stats()
 	if st, used := c.Stats(); used {
 		list = append(list, st)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/bootclient/cache"
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
@@ -63,7 +64,7 @@ func serveCache(ctx context.Context, o seedOptions) error {
 // A seededRelease is what is served at one time.
 type seededRelease struct {
 	*sharedBlocks
-	pointer pointer
+	pointer peers.Pointer
 	release manifest.Release
 }
 
@@ -73,7 +74,7 @@ func (s *seeder) serve(ctx context.Context) error {
 		return err
 	}
 	now, ready := s.current.Load(), open.ready()
-	ready.Release, ready.Head = now.release.Version, now.pointer.directory.String()
+	ready.Release, ready.Head = now.release.Version, now.pointer.Directory.String()
 	s.ready(ready)
 	err = errors.Join(s.follow(ctx, open), open.close())
 	s.log.Info("seed: ends", "served", report.Bytes(s.sent.Load()))
@@ -143,27 +144,27 @@ func (s *seeder) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var pointers []pointer
+	var pointers []peers.Pointer
 	var refused error
 	seen := fmt.Sprintln(held.Blocks)
 	for _, name := range s.places().IPNS {
 		ptr, err := savedPointer(s.cache, name)
 		if err != nil {
-			refused = worse(refused, err)
+			refused = peers.Worse(refused, err)
 			continue
 		}
-		pointers, seen = append(pointers, ptr), seen+string(ptr.record)
+		pointers, seen = append(pointers, ptr), seen+string(ptr.Record)
 	}
 	if s.current.Load() != nil && seen == s.lastLook {
 		return nil
 	}
 	s.lastLook = seen
 	var best *manifest.Verified
-	var won pointer
+	var won peers.Pointer
 	for _, ptr := range pointers {
 		v, err := s.verify(ctx, ptr)
 		if err != nil {
-			refused = worse(refused, err)
+			refused = peers.Worse(refused, err)
 		} else if best == nil || newer(v, best) {
 			best, won = v, ptr
 		}
@@ -172,18 +173,18 @@ func (s *seeder) load(ctx context.Context) error {
 		return fmt.Errorf("cache %s: no release to serve: %w; run phase-boot fetch --cache with the same root.json", s.cache, refused)
 	}
 	was := s.current.Swap(s.collect(ctx, won, best.Release()))
-	if was != nil && was.pointer.directory != won.directory {
-		s.log.Info("seed: serves a newer pointer", "release", best.Release().Version, "head", won.directory)
+	if was != nil && was.pointer.Directory != won.Directory {
+		s.log.Info("seed: serves a newer pointer", "release", best.Release().Version, "head", won.Directory)
 	}
 	return nil
 }
 
-func (s *seeder) verify(ctx context.Context, ptr pointer) (*manifest.Verified, error) {
-	return manifest.Verify(ctx, &metadataDir{root: ptr.directory, src: s.store}, s.policy())
+func (s *seeder) verify(ctx context.Context, ptr peers.Pointer) (*manifest.Verified, error) {
+	return manifest.Verify(ctx, &metadataDir{root: ptr.Directory, src: s.store}, s.policy())
 }
 
 // collect finds out which leaves of a release this machine has.
-func (s *seeder) collect(ctx context.Context, ptr pointer, r manifest.Release) *seededRelease {
+func (s *seeder) collect(ctx context.Context, ptr peers.Pointer, r manifest.Release) *seededRelease {
 	out := &seededRelease{newSharedBlocks(), ptr, r}
 	out.setPointer(ptr, nil)
 	for _, a := range r.Artifacts {

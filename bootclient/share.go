@@ -19,6 +19,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/phaseboot/phaseboot/bootclient/cache"
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
@@ -84,15 +85,15 @@ func (s *sharedBlocks) served() int64 {
 
 // setPointer shares the record of a pointer, and the blocks in memory: the metadata that it names,
 // and the inner nodes of the artifacts, as they are read.
-func (s *sharedBlocks) setPointer(ptr pointer, memory *cas.Memory) {
+func (s *sharedBlocks) setPointer(ptr peers.Pointer, memory *cas.Memory) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.memory = memory
-	if ptr.record != nil {
-		s.records[ptr.name] = ptr.record
+	if ptr.Record != nil {
+		s.records[ptr.Name] = ptr.Record
 	}
 }
 

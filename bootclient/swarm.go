@@ -13,8 +13,10 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
 )
 
 const (
@@ -63,11 +65,11 @@ type swarmPeer struct {
 }
 
 // newSwarm returns nil where there can be no peers.
-func newSwarm(set *sourceSet, downloads []*download) *swarm {
-	if set.node == nil {
+func newSwarm(set *peers.Set, downloads []*download) *swarm {
+	if set.Node == nil {
 		return nil
 	}
-	sw := &swarm{self: nameHash(string(set.node.ID())), downloads: downloads, owned: make([]bitfield, len(downloads)), available: make([]bitfield, len(downloads))}
+	sw := &swarm{self: nameHash(string(set.Node.ID())), downloads: downloads, owned: make([]bitfield, len(downloads)), available: make([]bitfield, len(downloads))}
 	for k, dl := range downloads {
 		sw.available[k] = newBitfield(len(dl.leaves))
 	}
@@ -76,10 +78,10 @@ func newSwarm(set *sourceSet, downloads []*download) *swarm {
 }
 
 // idOf is the binary peer ID of a source, from which swarm.self is computed too.
-func idOf(s *source) string {
-	id, err := peer.Decode(s.key)
+func idOf(s *peers.Source) string {
+	id, err := peer.Decode(s.Key)
 	if err != nil {
-		return s.key
+		return s.Key
 	}
 	return string(id)
 }
@@ -94,12 +96,12 @@ func nameHash(id string) uint64 {
 func (f *fetch) pollBitfields(ctx context.Context, st *sourceState) {
 	f.polled.Add(1)
 	tags := make([]string, len(f.downloads))
-	for round := 0; !st.src.isBanned(); round++ {
+	for round := 0; !st.src.IsBanned(); round++ {
 		pause := timing.OriginPause
 		for _, k := range f.toPoll(round) {
 			dl := f.downloads[k]
 			actx, cancel := context.WithTimeout(ctx, timing.HaveLimit)
-			bitmap, tag, err := st.src.have(actx, dl.CID, len(dl.leaves), tags[k])
+			bitmap, tag, err := st.src.Have(actx, dl.CID, len(dl.leaves), tags[k])
 			cancel()
 			if err == nil {
 				pause, tags[k] = timing.PollPause, tag
@@ -111,7 +113,7 @@ func (f *fetch) pollBitfields(ctx context.Context, st *sourceState) {
 		f.post(ctx, func() error { st.ready = true; return nil })
 		select {
 		case <-time.After(max(pause, f.minPause())):
-		case <-st.src.banned:
+		case <-st.src.Banned():
 		case <-ctx.Done():
 			return
 		}
@@ -172,7 +174,7 @@ func (sw *swarm) update(st *sourceState, k int, bitmap []byte, now time.Time) {
 
 // trusted reports whether a peer is neither banned nor in backoff.
 func (sp *swarmPeer) trusted(now time.Time) bool {
-	return !sp.source.src.isBanned() && !now.Before(sp.backoffUntil)
+	return !sp.source.src.IsBanned() && !now.Before(sp.backoffUntil)
 }
 
 // reliable reports whether the leaves of a peer are not requested from origins.
@@ -224,7 +226,7 @@ func (sw *swarm) refresh(q *queue, now time.Time) {
 		}
 	}
 	for _, st := range q.sources {
-		if st.src.isPeer() && !st.ready && now.Sub(st.added) < timing.JoinGrace {
+		if st.src.IsPeer() && !st.ready && now.Sub(st.added) < timing.JoinGrace {
 			sw.hasPeers = true
 			active = append(active, nameHash(idOf(st.src)))
 		}
@@ -276,7 +278,7 @@ func (sw *swarm) dropStalled(q *queue, now time.Time) (waiting time.Duration) {
 			waiting = max(waiting, 2*quiet)
 		case sp == nil:
 		case quiet > timing.StallLimit && !j.dropped && q.hasAlternative(j.source, now):
-			j.source.src.noteError(fmt.Errorf("no block for %s: %w", quiet.Round(time.Millisecond), cas.ErrUnreachable))
+			j.source.src.NoteError(fmt.Errorf("no block for %s: %w", quiet.Round(time.Millisecond), cas.ErrUnreachable))
 			sp.penalize(maxPenalties, now)
 			j.drop()
 		case quiet > timing.FirstBlockLimit && !j.source.proven:
@@ -347,7 +349,7 @@ func (sw *swarm) jobDone(j *job, err error, now time.Time) {
 		sw.latency = (3*sw.latency + now.Sub(j.began)) / 4
 	case sp != nil && errors.Is(err, fs.ErrNotExist):
 		sp.penalize(1, now)
-	case sp != nil && !j.dropped && errors.Is(err, cas.ErrUnreachable) && !isBusy(err):
+	case sp != nil && !j.dropped && errors.Is(err, cas.ErrUnreachable) && !errors.As(err, new(*gateway.BusyError)):
 		sp.penalize(1, now)
 	}
 }

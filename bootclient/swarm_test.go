@@ -2,13 +2,16 @@ package bootclient
 
 import (
 	"container/heap"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gateway"
 )
 
 // A simulation is a swarm in simulated time: a discrete-event simulation in which only the
@@ -103,8 +106,8 @@ func newSimulation(t *testing.T, machines int, behaviors []string, leaves int, l
 func simName(i int) string { return fmt.Sprintf("machine %d", i) }
 
 func (s *simulation) discover(m, other *simMachine) {
-	src := newSource(kindMDNS, simName(other.id), nil)
-	src.endpoints = mirrorNamed("x").endpoints
+	src := peers.NewSource(peers.KindMDNS, simName(other.id), nil)
+	src.SetEndpoints([]*peers.Endpoint{peers.GatewayEndpoint("x", &gateway.Client{})})
 	st := m.queue.addSource(src)
 	st.ready = true
 	m.peers[other.id] = st
@@ -194,7 +197,7 @@ func (s *simulation) step(m *simMachine) {
 func (s *simulation) fromPublisher(m *simMachine, j *job, i int) {
 	if s.stopAt > 0 && s.sent >= s.stopAt {
 		s.in(time.Millisecond, func() {
-			j.source.src.connectionFailed(cas.ErrUnreachable)
+			j.source.src.RecordError(context.Background(), cas.ErrUnreachable)
 			s.end(m, j, cas.ErrUnreachable)
 		})
 		return
@@ -230,7 +233,7 @@ func (s *simulation) fromPeer(m *simMachine, j *job) {
 		j.cancel = func() { s.in(0, func() { s.end(m, j, cas.ErrUnreachable) }) }
 		s.in(wait, func() {
 			if other.behavior == corruptFull {
-				j.source.src.ban(cas.ErrCorrupt)
+				j.source.src.RecordError(context.Background(), cas.ErrCorrupt)
 				s.end(m, j, cas.ErrCorrupt)
 			} else if !j.dropped {
 				s.end(m, j, cas.NotFound(j.download.leaves[j.leaves[0]].CID))

@@ -65,6 +65,11 @@ var rules = []rule{
 		"the disk of a machine: it decides no trust and finds no source",
 	},
 	{
+		"bootclient/peers",
+		[]string{"bootclient/cache", "bootclient/report", "bootclient/timing", "modes", "manifest", "cas/...", "internal/p2p", "internal/gateway", "internal/bootargs"},
+		"it finds sources and judges each, and knows neither what is searched nor what is fetched",
+	},
+	{
 		"bootclient/...",
 		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
 		"a booting machine has no code that signs or publishes",

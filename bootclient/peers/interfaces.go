@@ -1,10 +1,11 @@
-package bootclient
+package peers
 
 import (
 	"errors"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -18,8 +19,8 @@ var ErrNoInterface = errors.New("no network interface but the loopback one")
 
 // noNetwork reports whether nothing can be reached: the machine has only the loopback
 // interface, and no source is on this machine.
-func (d *discovery) noNetwork() bool {
-	all, err := d.interfaces()
+func (d *Discovery) noNetwork() bool {
+	all, err := d.Interfaces()
 	if err != nil {
 		return false
 	}
@@ -32,13 +33,13 @@ func (d *discovery) noNetwork() bool {
 }
 
 // loopback reports whether a named source, its proxy or a bootstrap node is on this machine.
-func (d *discovery) loopback() bool {
-	for _, m := range union(d.mirrors, d.trust.HTTPS) {
+func (d *Discovery) loopback() bool {
+	for _, m := range slices.Concat(d.Mirrors, d.Trust.HTTPS) {
 		if u, err := url.Parse(m); err == nil && (u.Scheme == "file" || onLoopback(u.Hostname()) || d.proxyOnLoopback(u)) {
 			return true
 		}
 	}
-	for _, p := range union(union(d.peers, d.bootstrap), d.trust.Bootstrap) {
+	for _, p := range slices.Concat(d.Peers, d.Bootstrap, d.Trust.Bootstrap) {
 		if info, err := bootargs.ParsePeer(p); err == nil && peerOnLoopback(info) {
 			return true
 		}
@@ -48,7 +49,7 @@ func (d *discovery) loopback() bool {
 
 // proxyOnLoopback reports whether a mirror's proxy is on this machine, as in a sandbox without
 // other network access.
-func (d *discovery) proxyOnLoopback(mirror *url.URL) bool {
+func (d *Discovery) proxyOnLoopback(mirror *url.URL) bool {
 	proxy, err := d.mirrorProxy()
 	if err != nil || proxy == nil {
 		return false

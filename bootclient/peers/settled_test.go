@@ -1,4 +1,4 @@
-package bootclient
+package peers
 
 import (
 	"fmt"
@@ -39,20 +39,20 @@ func TestSettled(t *testing.T) {
 		{"bootstrap none, mirror refused", true, long, 0, true},
 		{"bootstrap out, mirror refused", true, long, 0, false},
 	} {
-		d := &discovery{sources: newSourceSet(nil, nil, &timing.Usual), network: row.network, discoveryOptions: discoveryOptions{times: &timing.Usual}}
-		stands := map[*source]standing{}
+		d := &Discovery{Sources: newSourceSet(nil, nil, &timing.Usual), Network: row.network, Options: Options{Times: &timing.Usual}}
+		stands := map[*Source]Standing{}
 		for i, text := range strings.Split(row.sources, ", ") {
 			kind, stand, found := strings.Cut(text, " ")
 			if found {
-				s := newSource(kind, fmt.Sprint(i), nil)
-				d.sources.add(s)
-				stands[s] = map[string]standing{"out": outOfReach, "refused": refused, "none": noSource}[stand]
+				s := NewSource(kind, fmt.Sprint(i), nil)
+				d.Sources.add(s)
+				stands[s] = map[string]Standing{"out": OutOfReach, "refused": Refused, "none": NotASource}[stand]
 			}
 		}
 		for range row.dialled {
-			d.sources.candidates.add(kindMDNS, peer.AddrInfo{ID: "somebody"})
+			d.Sources.candidates.add(KindMDNS, peer.AddrInfo{ID: "somebody"})
 		}
-		if got := d.settled(row.lastNews, func(s *source) standing { return stands[s] }); got != row.want {
+		if got := d.Settled(row.lastNews, func(s *Source) Standing { return stands[s] }); got != row.want {
 			t.Errorf("%q, network %t, %s after the last news, %d dialled: settled %t", row.sources, row.network, now.Sub(row.lastNews), row.dialled, got)
 		}
 	}

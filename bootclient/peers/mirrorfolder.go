@@ -1,4 +1,4 @@
-package bootclient
+package peers
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// errNoMirror says that the folder of a file:// mirror is missing. The mirror counts as
+// ErrNoMirror says that the folder of a file:// mirror is missing. The mirror counts as
 // unreachable, not as empty: the medium may be mounted later.
-var errNoMirror = fmt.Errorf("%w: no such folder; check the path, or mount what holds it", cas.ErrUnreachable)
+var ErrNoMirror = fmt.Errorf("%w: no such folder; check the path, or mount what holds it", cas.ErrUnreachable)
 
 // checkMirrorFolder returns an error that wraps errNoMirror if base is a file:// URL without
 // a folder behind it.
@@ -24,9 +24,9 @@ func checkMirrorFolder(base string) error {
 	info, err := os.Stat(u.Path + "/")
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && !info.IsDir():
-		return errNoMirror
+		return ErrNoMirror
 	case err != nil:
-		return fmt.Errorf("%w: %w", errNoMirror, err)
+		return fmt.Errorf("%w: %w", ErrNoMirror, err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package bootclient
+package peers
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,40 +22,40 @@ import (
 
 const maxDials = 64 // dials at the same time
 
-// A sourceSet is the list of known sources, mirrors and peers. It only grows.
-type sourceSet struct {
+// A Set is the list of known sources, mirrors and peers. It only grows.
+type Set struct {
 	http  *http.Client // for plain HTTP of peers
 	web   *http.Client // for mirrors
-	node  *p2p.Node    // nil when the mode needs no peers
+	Node  *p2p.Node    // nil when the mode needs no peers
 	times *timing.Table
 
 	candidates *candidates
 
 	mu      sync.Mutex
-	sources []*source
+	sources []*Source
 	mirrors map[string]bool            // URLs of sources
 	addrs   map[peer.ID]*peer.AddrInfo // of sources and candidates
 	more    chan struct{}              // closed and replaced when a source is added or opened
 }
 
 // newSourceSet returns an empty set. web is the client for mirrors, node may be nil.
-func newSourceSet(web *http.Client, node *p2p.Node, times *timing.Table) *sourceSet {
-	return &sourceSet{
-		http: gateway.NewHTTP(nil), web: web, node: node, times: times, candidates: newCandidates(),
+func newSourceSet(web *http.Client, node *p2p.Node, times *timing.Table) *Set {
+	return &Set{
+		http: gateway.NewHTTP(nil), web: web, Node: node, times: times, candidates: newCandidates(),
 		mirrors: map[string]bool{}, addrs: map[peer.ID]*peer.AddrInfo{}, more: make(chan struct{}),
 	}
 }
 
-// known returns the present sources, and a channel that is closed when a source is added or
+// Known returns the present sources, and a channel that is closed when a source is added or
 // opened.
-func (set *sourceSet) known() ([]*source, <-chan struct{}) {
+func (set *Set) Known() ([]*Source, <-chan struct{}) {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	return slices.Clone(set.sources), set.more
 }
 
 // addMirror adds a gateway by its URL. The source's name is the URL without user and password.
-func (set *sourceSet) addMirror(url string) {
+func (set *Set) addMirror(url string) {
 	base := mirrorKey(url)
 	client := &gateway.Client{Base: base, HTTP: set.web, Idle: set.times.Idle, Redirects: true}
 	set.mu.Lock()
@@ -64,18 +65,18 @@ func (set *sourceSet) addMirror(url string) {
 	}
 	set.mirrors[base] = true
 	name := bootargs.Redact(base)
-	set.add(newSource(kindMirror, name, func(context.Context) ([]*endpoint, error) {
+	set.add(NewSource(KindMirror, name, func(context.Context) ([]*Endpoint, error) {
 		if err := checkMirrorFolder(base); err != nil {
 			return nil, err
 		}
-		return []*endpoint{gatewayEndpoint(name, client)}, nil
+		return []*Endpoint{GatewayEndpoint(name, client)}, nil
 	}))
 }
 
 // addPeer adds a peer: as a source when a person or root.json named it, as a candidate when
 // mDNS or the DHT announced it. For a known peer it adds the addresses.
-func (set *sourceSet) addPeer(kind string, info peer.AddrInfo) {
-	if set.node == nil || info.ID == set.node.ID() {
+func (set *Set) addPeer(kind string, info peer.AddrInfo) {
+	if set.Node == nil || info.ID == set.Node.ID() {
 		return
 	}
 	set.mu.Lock()
@@ -89,37 +90,37 @@ func (set *sourceSet) addPeer(kind string, info peer.AddrInfo) {
 		return
 	}
 	set.addrs[info.ID] = &info
-	if kind == kindMDNS || kind == kindDHT {
+	if kind == KindMDNS || kind == kindDHT {
 		delete(set.addrs, set.candidates.add(kind, info))
 		return
 	}
-	set.add(newSource(kind, info.ID.String(), func(ctx context.Context) ([]*endpoint, error) {
+	set.add(NewSource(kind, info.ID.String(), func(ctx context.Context) ([]*Endpoint, error) {
 		return set.dialPeer(ctx, info.ID)
 	}))
 }
 
-func (set *sourceSet) add(s *source) {
+func (set *Set) add(s *Source) {
 	s.times = set.times
 	set.sources = append(set.sources, s)
 	set.signal()
 }
 
-func (set *sourceSet) signal() {
+func (set *Set) signal() {
 	close(set.more)
 	set.more = make(chan struct{})
 }
 
 // dialAll dials each new source until ctx ends.
-func (set *sourceSet) dialAll(ctx context.Context) {
+func (set *Set) dialAll(ctx context.Context) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
-	if set.node != nil {
+	if set.Node != nil {
 		tasks.Go(func() { set.dialCandidates(ctx) })
 	}
 	slots := make(chan struct{}, maxDials)
 	dialled := 0
 	for {
-		list, more := set.known()
+		list, more := set.Known()
 		for _, s := range list[dialled:] {
 			tasks.Go(func() { set.dial(ctx, s, slots) })
 		}
@@ -132,7 +133,7 @@ func (set *sourceSet) dialAll(ctx context.Context) {
 	}
 }
 
-func (set *sourceSet) dial(ctx context.Context, s *source, slots chan struct{}) {
+func (set *Set) dial(ctx context.Context, s *Source, slots chan struct{}) {
 	for n := 0; ; n++ {
 		select {
 		case slots <- struct{}{}:
@@ -142,14 +143,14 @@ func (set *sourceSet) dial(ctx context.Context, s *source, slots chan struct{}) 
 		opened, err := s.redial(ctx)
 		<-slots
 		if err != nil {
-			s.noteError(err)
+			s.NoteError(err)
 		}
 		if opened {
 			set.mu.Lock()
 			set.signal()
 			set.mu.Unlock()
 		}
-		if err == nil && !s.blocksOnly() {
+		if err == nil && !s.BlocksOnly() {
 			return
 		}
 		select {
@@ -163,7 +164,7 @@ func (set *sourceSet) dial(ctx context.Context, s *source, slots chan struct{}) 
 // dialPeer connects to a peer and returns its endpoints: first the plain HTTP addresses that it
 // announced, last the streams of the connection. A peer without HTTP, such as a stock IPFS
 // node, has one endpoint: Bitswap.
-func (set *sourceSet) dialPeer(ctx context.Context, id peer.ID) ([]*endpoint, error) {
+func (set *Set) dialPeer(ctx context.Context, id peer.ID) ([]*Endpoint, error) {
 	set.mu.Lock()
 	info, ok := set.addrs[id]
 	if !ok {
@@ -172,24 +173,24 @@ func (set *sourceSet) dialPeer(ctx context.Context, id peer.ID) ([]*endpoint, er
 	}
 	at := *info
 	set.mu.Unlock()
-	streams, err := set.node.Gateway(ctx, at)
+	streams, err := set.Node.Gateway(ctx, at)
 	if errors.Is(err, p2p.ErrNoHTTP) {
-		blocks, err := set.node.Bitswap(ctx, at)
-		return []*endpoint{{name: "/p2p/" + id.String() + " (bitswap)", blocks: blocks}}, err
+		blocks, err := set.Node.Bitswap(ctx, at)
+		return []*Endpoint{{Name: "/p2p/" + id.String() + " (bitswap)", Blocks: blocks}}, err
 	}
 	if err != nil {
 		return nil, err
 	}
-	var endpoints []*endpoint
-	for _, base := range set.node.HTTPAddrs(id) {
-		endpoints = append(endpoints, gatewayEndpoint(base, &gateway.Client{Base: base, HTTP: set.http, Idle: set.times.Idle}))
+	var endpoints []*Endpoint
+	for _, base := range set.Node.HTTPAddrs(id) {
+		endpoints = append(endpoints, GatewayEndpoint(base, &gateway.Client{Base: base, HTTP: set.http, Idle: set.times.Idle}))
 	}
-	return append(endpoints, gatewayEndpoint("/p2p/"+id.String()+" (streams)", streams)), nil
+	return append(endpoints, GatewayEndpoint("/p2p/"+id.String()+" (streams)", streams)), nil
 }
 
-// stats returns the counters of all sources that were dialled or made faults.
-func (set *sourceSet) stats() []report.SourceStats {
-	list, _ := set.known()
+// Stats returns the counters of all sources that were dialled or made faults.
+func (set *Set) Stats() []report.SourceStats {
+	list, _ := set.Known()
 	var out []report.SourceStats
 	for _, s := range list {
 		if st := s.snapshot(); st.Address != "" || len(st.Faults) > 0 {
@@ -198,3 +199,6 @@ func (set *sourceSet) stats() []report.SourceStats {
 	}
 	return out
 }
+
+// mirrorKey makes different spellings of a URL equal.
+func mirrorKey(s string) string { return strings.TrimRight(s, "/") }

@@ -1,4 +1,4 @@
-package bootclient
+package peers
 
 import (
 	"net/http/httptest"

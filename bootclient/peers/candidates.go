@@ -1,4 +1,4 @@
-package bootclient
+package peers
 
 import (
 	"cmp"
@@ -162,7 +162,7 @@ func ipOf(info peer.AddrInfo) netip.Addr {
 }
 
 // dialCandidates dials candidates until ctx ends.
-func (set *sourceSet) dialCandidates(ctx context.Context) {
+func (set *Set) dialCandidates(ctx context.Context) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	slots := make(chan struct{}, candidateDials)
@@ -190,15 +190,15 @@ func (set *sourceSet) dialCandidates(ctx context.Context) {
 	}
 }
 
-func (set *sourceSet) dialCandidate(ctx context.Context, c *candidate) {
+func (set *Set) dialCandidate(ctx context.Context, c *candidate) {
 	dctx, cancel := context.WithTimeout(ctx, timing.CandidateLimit)
 	defer cancel()
 	endpoints, err := set.dialPeer(dctx, c.id)
 	if !set.candidates.done(c, err, time.Now()) {
 		return
 	}
-	s := newSource(c.kind, c.id.String(), func(ctx context.Context) ([]*endpoint, error) { return set.dialPeer(ctx, c.id) })
-	s.setEndpoints(endpoints)
+	s := NewSource(c.kind, c.id.String(), func(ctx context.Context) ([]*Endpoint, error) { return set.dialPeer(ctx, c.id) })
+	s.SetEndpoints(endpoints)
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	set.add(s)

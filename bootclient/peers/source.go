@@ -1,4 +1,4 @@
-package bootclient
+package peers
 
 import (
 	"cmp"
@@ -22,10 +22,10 @@ import (
 
 // Kinds of sources in the report.
 const (
-	kindMirror    = "mirror"
-	kindPeer      = "peer"
-	kindBootstrap = "bootstrap"
-	kindMDNS      = "mdns"
+	KindMirror    = "mirror"
+	KindPeer      = "peer"
+	KindBootstrap = "bootstrap"
+	KindMDNS      = "mdns"
 	kindDHT       = "dht"
 )
 
@@ -33,24 +33,24 @@ const (
 // is still asked.
 const failingAfter = 4
 
-// A source is one mirror or peer. It may have several endpoints (plain HTTP, HTTP over
+// A Source is one mirror or peer. It may have several endpoints (plain HTTP, HTTP over
 // streams), which share its counters and its ban. It is a cas.Source.
-type source struct {
+type Source struct {
 	times *timing.Table
 
-	kind string
-	key  string // mirror URL or peer ID
-	dial func(ctx context.Context) ([]*endpoint, error)
+	Kind string
+	Key  string // mirror URL or peer ID
+	dial func(ctx context.Context) ([]*Endpoint, error)
 
 	opening chan struct{} // one token: one goroutine dials at a time
-	banned  chan struct{} // closed by ban
+	banC    chan struct{} // closed by ban
 
-	noRuns  atomic.Bool // it does not send runs
-	repeats atomic.Bool // it sends the inner nodes with every run
-	gaps    atomic.Bool // it supports gaps between the leaves of a run
+	NoRuns  atomic.Bool // it does not send runs
+	Repeats atomic.Bool // it sends the inner nodes with every run
+	Gaps    atomic.Bool // it supports gaps between the leaves of a run
 
 	mu          sync.Mutex
-	endpoints   []*endpoint // best first; empty until dialled
+	endpoints   []*Endpoint // best first; empty until dialled
 	stats       report.SourceStats
 	failures    int       // transport errors in a row
 	lastErr     error     // the last error
@@ -60,32 +60,35 @@ type source struct {
 	banReason   error     // why it was banned
 }
 
-// An endpoint is one transport to a source. Every endpoint sends single blocks. A gateway also
+// An Endpoint is one transport to a source. Every endpoint sends single blocks. A gateway also
 // sends runs, IPNS records and bitfields.
-type endpoint struct {
-	name    string
-	blocks  cas.Source
+type Endpoint struct {
+	Name    string
+	Blocks  cas.Source
 	gateway *gateway.Client // nil when it is none
 }
 
-func gatewayEndpoint(name string, g *gateway.Client) *endpoint { return &endpoint{name, g, g} }
+// GatewayEndpoint returns the endpoint of a gateway.
+func GatewayEndpoint(name string, g *gateway.Client) *Endpoint { return &Endpoint{name, g, g} }
 
-func newSource(kind, key string, dial func(ctx context.Context) ([]*endpoint, error)) *source {
-	return &source{
-		times: &timing.Usual, kind: kind, key: key, dial: dial,
-		opening: make(chan struct{}, 1), banned: make(chan struct{}),
+// NewSource returns a source that is not dialled yet. key is a URL or a peer ID.
+func NewSource(kind, key string, dial func(ctx context.Context) ([]*Endpoint, error)) *Source {
+	return &Source{
+		times: &timing.Usual, Kind: kind, Key: key, dial: dial,
+		opening: make(chan struct{}, 1), banC: make(chan struct{}),
 		stats: report.SourceStats{Name: key, Kind: kind},
 	}
 }
 
-func (s *source) String() string { return s.kind + " " + report.Clean(s.key) }
+// String names the source for the report.
+func (s *Source) String() string { return s.Kind + " " + report.Clean(s.Key) }
 
-// isPeer reports whether the source has a peer ID, so that it may be a peer of the swarm.
-func (s *source) isPeer() bool { return s.kind != kindMirror && !s.blocksOnly() }
+// IsPeer reports whether the source has a peer ID, so that it may be a peer of the swarm.
+func (s *Source) IsPeer() bool { return s.Kind != KindMirror && !s.BlocksOnly() }
 
-// blocksOnly reports whether the source sends single blocks and nothing else, as a stock IPFS
+// BlocksOnly reports whether the source sends single blocks and nothing else, as a stock IPFS
 // node does. It is a source of last resort.
-func (s *source) blocksOnly() bool {
+func (s *Source) BlocksOnly() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.endpoints) > 0 && s.endpoints[0].gateway == nil
@@ -93,8 +96,8 @@ func (s *source) blocksOnly() bool {
 
 // redial dials the source unless it is open. A source of single blocks is dialled again, because
 // a publisher that starts may serve blocks first. It reports whether there are better endpoints.
-func (s *source) redial(ctx context.Context) (better bool, err error) {
-	if !s.blocksOnly() {
+func (s *Source) redial(ctx context.Context) (better bool, err error) {
+	if !s.BlocksOnly() {
 		_, err := s.open(ctx)
 		return err == nil, err
 	}
@@ -102,11 +105,11 @@ func (s *source) redial(ctx context.Context) (better bool, err error) {
 	if err != nil || endpoints[0].gateway == nil {
 		return false, nil // the old endpoints stay
 	}
-	s.setEndpoints(endpoints)
+	s.SetEndpoints(endpoints)
 	return true, nil
 }
 
-func (s *source) open(ctx context.Context) ([]*endpoint, error) {
+func (s *Source) open(ctx context.Context) ([]*Endpoint, error) {
 	select {
 	case s.opening <- struct{}{}:
 		defer func() { <-s.opening }()
@@ -123,32 +126,33 @@ func (s *source) open(ctx context.Context) ([]*endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.setEndpoints(endpoints)
+	s.SetEndpoints(endpoints)
 	return slices.Clone(endpoints), nil
 }
 
-func (s *source) setEndpoints(endpoints []*endpoint) {
+// SetEndpoints makes the source an open one. endpoints are not empty, the best is first.
+func (s *Source) SetEndpoints(endpoints []*Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endpoints = slices.Clone(endpoints)
-	s.stats.Address = endpoints[0].name
+	s.stats.Address = endpoints[0].Name
 }
 
 // Block requests a block at the best endpoint first. The result is not verified.
-func (s *source) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+func (s *Source) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	var data []byte
-	err := s.request(ctx, func(e *endpoint) (err error) {
-		data, err = e.blocks.Block(ctx, c)
+	err := s.request(ctx, func(e *Endpoint) (err error) {
+		data, err = e.Blocks.Block(ctx, c)
 		return err
 	})
 	return data, err
 }
 
-// getRun requests leaves of a file in one request; see gateway.Client.Run. If the source does not
+// GetRun requests leaves of a file in one request; see gateway.Client.Run. If the source does not
 // answer with a run, it gets no such request again.
-func (s *source) getRun(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data gateway.RunLeaf) error) error {
+func (s *Source) GetRun(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data gateway.RunLeaf) error) error {
 	taken := 0
-	err := s.request(ctx, func(e *endpoint) error {
+	err := s.request(ctx, func(e *Endpoint) error {
 		if e.gateway == nil {
 			return gateway.ErrNoRuns
 		}
@@ -159,12 +163,12 @@ func (s *source) getRun(ctx context.Context, root cid.Cid, leaves []cas.Leaf, ta
 			taken++
 			return take(i, data)
 		})
-		s.repeats.Store(e.gateway.RepeatsNodes())
-		s.gaps.Store(e.gateway.TakesGaps())
+		s.Repeats.Store(e.gateway.RepeatsNodes())
+		s.Gaps.Store(e.gateway.TakesGaps())
 		return err
 	})
 	if errors.Is(err, gateway.ErrNoRuns) || taken == 0 && errors.Is(err, fs.ErrNotExist) {
-		s.noRuns.Store(true)
+		s.NoRuns.Store(true)
 		return fmt.Errorf("%s: %w", s, gateway.ErrNoRuns)
 	}
 	return err
@@ -173,9 +177,9 @@ func (s *source) getRun(ctx context.Context, root cid.Cid, leaves []cas.Leaf, ta
 // errRestart says that an endpoint is not tried, because another one sent a part of the run.
 var errRestart = errors.New("cut short")
 
-// givesRuns reports whether runs may be requested from the source.
-func (s *source) givesRuns() bool {
-	if s.noRuns.Load() {
+// GivesRuns reports whether runs may be requested from the source.
+func (s *Source) GivesRuns() bool {
+	if s.NoRuns.Load() {
 		return false
 	}
 	s.mu.Lock()
@@ -183,8 +187,8 @@ func (s *source) givesRuns() bool {
 	return len(s.endpoints) > 0 && s.endpoints[0].gateway != nil
 }
 
-// roundTrip is the shortest time to the first byte of an answer, 0 while unknown.
-func (s *source) roundTrip() time.Duration {
+// RoundTrip is the shortest time to the first byte of an answer, 0 while unknown.
+func (s *Source) RoundTrip() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.endpoints) == 0 || s.endpoints[0].gateway == nil {
@@ -193,9 +197,9 @@ func (s *source) roundTrip() time.Duration {
 	return s.endpoints[0].gateway.RoundTrip()
 }
 
-// have requests the bitfield of an artifact; see gateway.Client.Have.
-func (s *source) have(ctx context.Context, root cid.Cid, leaves int, etag string) (bitmap []byte, tag string, err error) {
-	err = s.request(ctx, func(e *endpoint) (err error) {
+// Have requests the bitfield of an artifact; see gateway.Client.Have.
+func (s *Source) Have(ctx context.Context, root cid.Cid, leaves int, etag string) (bitmap []byte, tag string, err error) {
+	err = s.request(ctx, func(e *Endpoint) (err error) {
 		if e.gateway == nil {
 			return fs.ErrNotExist
 		}
@@ -205,10 +209,10 @@ func (s *source) have(ctx context.Context, root cid.Cid, leaves int, etag string
 	return bitmap, tag, err
 }
 
-// record requests the newest record of an IPNS name.
-func (s *source) record(ctx context.Context, name string) ([]byte, error) {
+// Record requests the newest record of an IPNS name.
+func (s *Source) Record(ctx context.Context, name string) ([]byte, error) {
 	var rec []byte
-	err := s.request(ctx, func(e *endpoint) (err error) {
+	err := s.request(ctx, func(e *Endpoint) (err error) {
 		if e.gateway == nil {
 			return fmt.Errorf("%w: it sends blocks only", cas.ErrUnreachable)
 		}
@@ -219,7 +223,7 @@ func (s *source) record(ctx context.Context, name string) ([]byte, error) {
 }
 
 // request tries the endpoints of the source until one answers. "Not found" and "busy" are answers.
-func (s *source) request(ctx context.Context, try func(*endpoint) error) error {
+func (s *Source) request(ctx context.Context, try func(*Endpoint) error) error {
 	s.requestBegins()
 	err := s.tryEndpoints(ctx, try)
 	if err == nil || !errors.Is(err, cas.ErrUnreachable) || isBusy(err) {
@@ -228,7 +232,7 @@ func (s *source) request(ctx context.Context, try func(*endpoint) error) error {
 	return err
 }
 
-func (s *source) tryEndpoints(ctx context.Context, try func(*endpoint) error) error {
+func (s *Source) tryEndpoints(ctx context.Context, try func(*Endpoint) error) error {
 	endpoints, err := s.open(ctx)
 	if err != nil {
 		return err
@@ -252,7 +256,7 @@ func (s *source) tryEndpoints(ctx context.Context, try func(*endpoint) error) er
 }
 
 // requestBegins records when the source was first asked without an answer.
-func (s *source) requestBegins() {
+func (s *Source) requestBegins() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.silentSince.IsZero() {
@@ -261,7 +265,7 @@ func (s *source) requestBegins() {
 }
 
 // answered records that the source answered, also with an error.
-func (s *source) answered() {
+func (s *Source) answered() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.silentSince = time.Time{}
@@ -273,17 +277,17 @@ func isBusy(err error) bool {
 }
 
 // demote moves an endpoint behind the others.
-func (s *source) demote(e *endpoint) {
+func (s *Source) demote(e *Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if i := slices.Index(s.endpoints, e); i >= 0 && len(s.endpoints) > 1 {
 		s.endpoints = append(slices.Delete(s.endpoints, i, i+1), e)
-		s.stats.Address = s.endpoints[0].name
+		s.stats.Address = s.endpoints[0].Name
 	}
 }
 
-// delivered counts a verified block.
-func (s *source) delivered(n int) {
+// Delivered counts a verified block.
+func (s *Source) Delivered(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Blocks++
@@ -291,10 +295,10 @@ func (s *source) delivered(n int) {
 	s.failures, s.lastErr, s.pauseEnd, s.slow = 0, nil, time.Time{}, false
 }
 
-// recordError records an error of the source. Wrong bytes ban it, a lost connection pauses it, and a
+// RecordError records an error of the source. Wrong bytes ban it, a lost connection pauses it, and a
 // busy source is asked again after the time that it named, without a fault. It reports whether
 // the source was banned now.
-func (s *source) recordError(ctx context.Context, err error) (bannedNow bool) {
+func (s *Source) RecordError(ctx context.Context, err error) (bannedNow bool) {
 	var busy *gateway.BusyError
 	switch {
 	case errors.Is(err, cas.ErrCorrupt):
@@ -309,15 +313,15 @@ func (s *source) recordError(ctx context.Context, err error) (bannedNow bool) {
 }
 
 // pauseFor pauses a busy source for as long as it asked, within limits.
-func (s *source) pauseFor(d time.Duration, err error) {
+func (s *Source) pauseFor(d time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastErr = err
 	s.pauseEnd = time.Now().Add(s.times.RetryAfter(d))
 }
 
-// markSlow records that the source kept a request waiting. With words, that is a fault.
-func (s *source) markSlow(words string) {
+// MarkSlow records that the source kept a request waiting. With words, that is a fault.
+func (s *Source) MarkSlow(words string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.slow = true
@@ -326,14 +330,14 @@ func (s *source) markSlow(words string) {
 	}
 }
 
-func (s *source) isSlow() bool {
+func (s *Source) isSlow() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.slow
 }
 
 // connectionFailed counts a transport error and sets the pause before the next request.
-func (s *source) connectionFailed(err error) {
+func (s *Source) connectionFailed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if time.Now().Before(s.pauseEnd) {
@@ -345,8 +349,8 @@ func (s *source) connectionFailed(err error) {
 	s.stats.AddFault(err)
 }
 
-// noteError keeps an error for the status, without counting it as a fault.
-func (s *source) noteError(err error) {
+// NoteError keeps an error for the status, without counting it as a fault.
+func (s *Source) NoteError(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastErr = err
@@ -355,11 +359,11 @@ func (s *source) noteError(err error) {
 	}
 }
 
-// named reports whether a person or root.json named the source.
-func (s *source) named() bool { return s.kind != kindMDNS && s.kind != kindDHT }
+// Named reports whether a person or root.json named the source.
+func (s *Source) Named() bool { return s.Kind != KindMDNS && s.Kind != kindDHT }
 
 // status describes the last error of the source, and how long it has not answered.
-func (s *source) status() string {
+func (s *Source) status() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -382,7 +386,7 @@ func (s *source) status() string {
 }
 
 // ban ends the use of a source that sent wrong bytes. It returns false if it was banned before.
-func (s *source) ban(err error) bool {
+func (s *Source) ban(err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.banReason != nil {
@@ -391,29 +395,33 @@ func (s *source) ban(err error) bool {
 	s.banReason = fmt.Errorf("%s: %w", s, err)
 	s.stats.Banned = true
 	s.stats.AddFault(err)
-	close(s.banned)
+	close(s.banC)
 	return true
 }
 
-// state returns whether the source is open, whether it fails all the time, the rest of its pause,
+// State returns whether the source is open, whether it fails all the time, the rest of its pause,
 // and why it was banned.
-func (s *source) state() (open, isFailing bool, wait time.Duration, banReason error) {
+func (s *Source) State() (open, isFailing bool, wait time.Duration, banReason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.endpoints) > 0, s.failures >= failingAfter, time.Until(s.pauseEnd), s.banReason
 }
 
-func (s *source) isBanned() bool {
+// Banned returns a channel that is closed when the source is banned.
+func (s *Source) Banned() <-chan struct{} { return s.banC }
+
+// IsBanned reports whether the source is banned.
+func (s *Source) IsBanned() bool {
 	select {
-	case <-s.banned:
+	case <-s.banC:
 		return true
 	default:
 		return false
 	}
 }
 
-// lastError is why the source is banned, or its last error, with its name.
-func (s *source) lastError() error {
+// LastError is why the source is banned, or its last error, with its name.
+func (s *Source) LastError() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.banReason != nil || s.lastErr == nil || strings.HasPrefix(s.lastErr.Error(), s.String()) {
@@ -422,7 +430,7 @@ func (s *source) lastError() error {
 	return fmt.Errorf("%s: %w", s, s.lastErr)
 }
 
-func (s *source) snapshot() report.SourceStats {
+func (s *Source) snapshot() report.SourceStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.stats

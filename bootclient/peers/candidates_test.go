@@ -1,4 +1,4 @@
-package bootclient
+package peers
 
 import (
 	"context"
@@ -73,11 +73,11 @@ func nodes(t *testing.T) (dials, serves *p2p.Node, addr string) {
 func TestTenThousandInventedPeersDoNotKeepARealOneOut(t *testing.T) {
 	dials, serves, addr := nodes(t)
 	set := newSourceSet(http.DefaultClient, nil, &timing.Usual)
-	set.node = dials
+	set.Node = dials
 	for i := range 10_000 {
-		set.addPeer(kindMDNS, hintOf(t, fmt.Sprintf("/ip4/127.0.0.%d/tcp/1/p2p/%s", 2+i%250, invented(t))))
+		set.addPeer(KindMDNS, hintOf(t, fmt.Sprintf("/ip4/127.0.0.%d/tcp/1/p2p/%s", 2+i%250, invented(t))))
 	}
-	set.addPeer(kindMDNS, hintOf(t, addr))
+	set.addPeer(KindMDNS, hintOf(t, addr))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	done := make(chan struct{})
@@ -86,9 +86,9 @@ func TestTenThousandInventedPeersDoNotKeepARealOneOut(t *testing.T) {
 		close(done)
 	}()
 	for {
-		known, more := set.known()
+		known, more := set.Known()
 		if len(known) > 0 {
-			if known[0].key != serves.ID().String() || len(known) > 1 {
+			if known[0].Key != serves.ID().String() || len(known) > 1 {
 				t.Errorf("the sources are %v", known)
 			}
 			break
@@ -105,7 +105,7 @@ func TestTenThousandInventedPeersDoNotKeepARealOneOut(t *testing.T) {
 
 func TestTheNumberOfCandidatesIsBounded(t *testing.T) {
 	set := newSourceSet(http.DefaultClient, nil, &timing.Usual)
-	set.node, _, _ = nodes(t)
+	set.Node, _, _ = nodes(t)
 	id := invented(t)
 	for i := range maxCandidates + 5000 {
 		set.addPeer(kindDHT, peer.AddrInfo{ID: peer.ID(fmt.Sprint(id, i))})
@@ -119,12 +119,12 @@ func TestACandidateWithAFailedDialIsDialledLast(t *testing.T) {
 	s := newCandidates()
 	now := time.Now()
 	silent := hintOf(t, "/ip4/192.0.2.1/tcp/1/p2p/"+invented(t).String())
-	s.add(kindMDNS, silent)
+	s.add(KindMDNS, silent)
 	first, _ := s.next(now)
 	s.done(first, cas.ErrUnreachable, now)
 	other := hintOf(t, "/ip4/192.0.2.2/tcp/1/p2p/"+invented(t).String())
-	s.add(kindMDNS, hintOf(t, "/ip4/192.0.2.1/tcp/2/p2p/"+invented(t).String()))
-	s.add(kindMDNS, other)
+	s.add(KindMDNS, hintOf(t, "/ip4/192.0.2.1/tcp/2/p2p/"+invented(t).String()))
+	s.add(KindMDNS, other)
 	now = now.Add(time.Minute)
 	if c, _ := s.next(now); c.id != other.ID {
 		t.Error("an address with a failed dial is dialled before a new one")
@@ -140,7 +140,7 @@ func TestACandidateWithoutAFreePlaceIsNotDialledAgainAtOnce(t *testing.T) {
 	s := newCandidates()
 	now := time.Now()
 	for i := range maxPerIP + 1 {
-		s.add(kindMDNS, hintOf(t, fmt.Sprintf("/ip4/192.0.2.1/tcp/%d/p2p/%s", i+1, invented(t))))
+		s.add(KindMDNS, hintOf(t, fmt.Sprintf("/ip4/192.0.2.1/tcp/%d/p2p/%s", i+1, invented(t))))
 		c, _ := s.next(now)
 		if c == nil {
 			t.Fatal("no candidate is dialled")

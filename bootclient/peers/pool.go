@@ -1,4 +1,4 @@
-package bootclient
+package peers
 
 import (
 	"context"
@@ -16,37 +16,38 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// A pool reads single blocks (metadata and inner nodes): from memory, from the cache, or from
+// A Pool reads single blocks (metadata and inner nodes): from memory, from the cache, or from
 // whichever source sends the right bytes first. It asks the preferred source first, then the
 // other open sources: one after timing.Stagger, then two more, then four (hedged requests). It is
 // a cas.Source that returns verified blocks, and keeps them in memory and in the cache.
-type pool struct {
-	memory  *cas.Memory // nil for none
-	cache   *cache.Cache
-	sources *sourceSet // nil for none
-	prefer  *source    // asked first; nil for none
+type Pool struct {
+	Memory  *cas.Memory // nil for none
+	Cache   *cache.Cache
+	Sources *Set    // nil for none
+	Prefer  *Source // asked first; nil for none
 }
 
-// A missingBlock is the error of a block that no source sent. Another source may have it, or the
+// A MissingBlock is the error of a block that no source sent. Another source may have it, or the
 // same source later.
-type missingBlock struct{ error }
+type MissingBlock struct{ error }
 
-func (m *missingBlock) Unwrap() error { return m.error }
+// Unwrap returns the cause.
+func (m *MissingBlock) Unwrap() error { return m.error }
 
 // Block returns the verified block c. Its error is a *missingBlock. It wraps cas.ErrCorrupt if a
 // source sent wrong bytes, now or earlier, else cas.ErrUnreachable. It never wraps
 // fs.ErrNotExist, because the block is part of a signed release.
-func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+func (p Pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if data, ok := p.local(ctx, c); ok {
 		return data, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	sources := p.usable()
+	sources := p.Usable()
 	answers := make(chan answer, len(sources))
 	var errs []error
 	next, running, more := 0, 0, 1
-	waited := map[*source]bool{}
+	waited := map[*Source]bool{}
 	for {
 		for ; more > 0 && next < len(sources); more-- {
 			s := sources[next]
@@ -65,71 +66,71 @@ func (p pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 			more = 1
 			delete(waited, a.src)
 			if a.err == nil {
-				p.cache.Put(ctx, c, a.data)
+				p.Cache.Put(ctx, c, a.data)
 				return a.data, p.remember(ctx, c, a.data)
 			}
 			errs = append(errs, a.err)
 		case <-late:
 			for s := range waited {
-				s.markSlow("")
+				s.MarkSlow("")
 			}
 			more = next // twice as many as before
 		case <-ctx.Done():
-			return nil, &missingBlock{fmt.Errorf("block %s: %w: %w", c, cas.ErrUnreachable, ctx.Err())}
+			return nil, &MissingBlock{fmt.Errorf("block %s: %w: %w", c, cas.ErrUnreachable, ctx.Err())}
 		}
 	}
 }
 
 // local returns a block of the memory or of the cache.
-func (p pool) local(ctx context.Context, c cid.Cid) ([]byte, bool) {
-	if p.memory != nil {
-		if data, err := p.memory.Block(ctx, c); err == nil {
+func (p Pool) local(ctx context.Context, c cid.Cid) ([]byte, bool) {
+	if p.Memory != nil {
+		if data, err := p.Memory.Block(ctx, c); err == nil {
 			return data, true
 		}
 	}
-	data, ok := p.cache.Get(ctx, c)
+	data, ok := p.Cache.Get(ctx, c)
 	return data, ok && p.remember(ctx, c, data) == nil
 }
 
-func (p pool) remember(ctx context.Context, c cid.Cid, data []byte) error {
-	if p.memory == nil {
+func (p Pool) remember(ctx context.Context, c cid.Cid, data []byte) error {
+	if p.Memory == nil {
 		return nil
 	}
-	return p.memory.Put(ctx, c, data)
+	return p.Memory.Put(ctx, c, data)
 }
 
 type answer struct {
-	src  *source
+	src  *Source
 	data []byte
 	err  error
 }
 
 // getFrom reads a verified block from one source and records the result in the source.
-func getFrom(ctx context.Context, s *source, c cid.Cid) answer {
+func getFrom(ctx context.Context, s *Source, c cid.Cid) answer {
 	data, err := cas.Get(ctx, s, c)
 	if err == nil {
-		s.delivered(len(data))
+		s.Delivered(len(data))
 		return answer{s, data, nil}
 	}
-	s.recordError(ctx, err)
+	s.RecordError(ctx, err)
 	return answer{s, nil, fmt.Errorf("%s: %w", s, err)}
 }
 
-// usable returns the sources that may be asked now: the preferred one, then the other open
+// Usable returns the sources that may be asked now: the preferred one, then the other open
 // ones. Slow and failing sources come last. A source in a pause is left out.
-func (p pool) usable() []*source {
-	if p.sources == nil {
+func (p Pool) Usable() []*Source {
+	if p.Sources == nil {
 		return nil
 	}
-	known, _ := p.sources.known()
-	if i := slices.Index(known, p.prefer); i > 0 {
-		known = slices.Insert(slices.Delete(known, i, i+1), 0, p.prefer)
+	known, _ := p.Sources.Known()
+	if i := slices.Index(known, p.Prefer); i > 0 {
+		known = slices.Insert(slices.Delete(known, i, i+1), 0, p.Prefer)
 	}
-	var out []*source
-	late := map[*source]int{}
+	var out []*Source
+	late := map[*Source]int{}
 	for _, s := range known {
-		open, isFailing, wait, banReason := s.state()
-		if (open || s == p.prefer) && wait <= 0 && banReason == nil {
+		open, isFailing, wait, banReason := s.State()
+		if (open || s == p.Prefer) && wait <= 0 && banReason == nil {
 			out = append(out, s)
 			if s.isSlow() {
 				late[s] = 1
@@ -139,69 +140,71 @@ func (p pool) usable() []*source {
 			}
 		}
 	}
-	slices.SortStableFunc(out, func(a, b *source) int { return late[a] - late[b] })
+	slices.SortStableFunc(out, func(a, b *Source) int { return late[a] - late[b] })
 	return out
 }
 
 // noSource joins the errors of the sources for a block, also of earlier bans, into the worst.
-func (p pool) noSource(c cid.Cid, errs []error) error {
-	var known []*source
-	if p.sources != nil {
-		known, _ = p.sources.known()
+func (p Pool) noSource(c cid.Cid, errs []error) error {
+	var known []*Source
+	if p.Sources != nil {
+		known, _ = p.Sources.Known()
 	}
 	var worst error
 	for _, err := range errs {
-		worst = worse(worst, err)
+		worst = Worse(worst, err)
 	}
 	for _, s := range known {
-		if err := s.lastError(); rank(err) > rank(worst) && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.LastError(); Rank(err) > Rank(worst) && !errors.Is(err, fs.ErrNotExist) {
 			worst = err
 		}
 	}
 	switch {
 	case errors.Is(worst, cas.ErrCorrupt):
-		return &missingBlock{worst}
+		return &MissingBlock{worst}
 	case worst == nil:
-		return &missingBlock{fmt.Errorf("block %s: %w: no source is left", c, cas.ErrUnreachable)}
+		return &MissingBlock{fmt.Errorf("block %s: %w: no source is left", c, cas.ErrUnreachable)}
 	case len(errs) == 0:
-		return &missingBlock{fmt.Errorf("block %s: %w: no source can be asked now; last error: %v", c, cas.ErrUnreachable, worst)}
+		return &MissingBlock{fmt.Errorf("block %s: %w: no source can be asked now; last error: %v", c, cas.ErrUnreachable, worst)}
 	}
-	return &missingBlock{fmt.Errorf("%w: %s asked; %v", cas.ErrUnreachable, report.Count(len(errs), "source"), errs[len(errs)-1])}
+	return &MissingBlock{fmt.Errorf("%w: %s asked; %v", cas.ErrUnreachable, report.Count(len(errs), "source"), errs[len(errs)-1])}
 }
 
-// A patient pool retries a block until it arrives, or until the rule of docs/PATIENCE.md or the
-// patience ends the fetch.
+// WithPatience returns a source that retries each block until it arrives, or until the rule of
+// docs/PATIENCE.md or the patience ends the fetch.
+func (p Pool) WithPatience(d *Discovery, stall *StallTimer) cas.Source { return patient{p, d, stall} }
+
 type patient struct {
-	pool
-	disc  *discovery
-	stall *stallTimer
+	Pool
+	disc  *Discovery
+	stall *StallTimer
 }
 
 // Block returns the verified block c.
 func (p patient) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	lastNews := time.Now()
 	for n := 0; ; n++ {
-		_, more := p.sources.known()
-		data, err := p.pool.Block(ctx, c)
+		_, more := p.Sources.Known()
+		data, err := p.Pool.Block(ctx, c)
 		now := time.Now()
 		if err == nil {
-			p.stall.blockArrived(now)
+			p.stall.BlockArrived(now)
 		}
 		if err == nil || ctx.Err() != nil {
 			return data, err
 		}
-		waited := p.stall.check(now, p.disc.status)
-		if p.disc.settled(lastNews, banned) {
+		waited := p.stall.Check(now, p.disc.Status)
+		if p.disc.Settled(lastNews, FetchStanding) {
 			return nil, err
 		}
-		limit := p.disc.blockPatience()
+		limit := p.disc.BlockPatience()
 		if waited >= limit {
-			return nil, p.disc.noBlock(waited, err)
+			return nil, p.disc.NoBlockError(waited, err)
 		}
 		select {
 		case <-more:
 			lastNews = time.Now()
-		case <-time.After(timing.Growing(p.disc.times.FailFirst, n, min(p.disc.times.LackFirst, limit))):
+		case <-time.After(timing.Growing(p.disc.Times.FailFirst, n, min(p.disc.Times.LackFirst, limit))):
 		case <-ctx.Done():
 		}
 	}
