@@ -13,6 +13,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/bootclient/resolve"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -167,15 +168,22 @@ func (c Config) shareOptions() shareOptions {
 	return shareOptions{serve: c.mayShare(), listen: c.Listen, http: c.HTTP, ready: c.Ready, log: c.Log, report: c.Report}
 }
 
-func (c Config) resolveOptions(names []string) resolveOptions {
-	return resolveOptions{
-		policy: c.policy, names: names, saveState: c.Mode.Cache == "rw",
-		timeout: c.Timeout, patience: c.Patience, times: c.times, report: c.Report,
+func (c Config) resolveOptions(names []string) resolve.Options {
+	return resolve.Options{
+		Policy: c.policy, Names: names, SaveState: c.Mode.Cache == "rw",
+		Timeout: c.Timeout, Patience: c.Patience, Times: c.times, Report: c.Report,
 	}
 }
 
-func (c Config) fetchOptions(shared *sharedBlocks) fetchOptions {
-	return fetchOptions{mdns: c.Mode.Uses("mdns"), shared: shared, progress: c.Progress, times: c.times, report: c.Report}
+func (c Config) fetchOptions(won resolve.Result, shared *sharedBlocks) fetchOptions {
+	o := fetchOptions{
+		verified: won.Verified, from: won.From, memory: won.Memory, makeRoom: won.Directory != nil,
+		mdns: c.Mode.Uses("mdns"), shared: shared, progress: c.Progress, times: c.times, report: c.Report,
+	}
+	if won.Directory != nil {
+		o.unread = won.Directory.Unread()
+	}
+	return o
 }
 
 // cacheOptions says how the cache is opened.

@@ -29,8 +29,14 @@ const (
 	cacheReaders = 4
 )
 
-// fetchOptions are the parameters of a fetch.
+// fetchOptions say what is fetched, and who is told of it.
 type fetchOptions struct {
+	verified *manifest.Verified
+	from     *peers.Source // asked first; nil for none
+	memory   *cas.Memory   // metadata of the release; its inner nodes are added
+	unread   []cid.Cid     // metadata files that are not in memory
+	makeRoom bool          // remove other releases from a full cache
+
 	mdns     bool // other machines of the LAN may fetch the same release now
 	shared   leafSharer
 	progress func(done, total int64)
@@ -54,7 +60,6 @@ type fetch struct {
 	cache     *cache.Cache
 	release   manifest.Release
 	downloads []*download
-	memory    *cas.Memory // metadata and inner nodes of the release
 	total     int64
 	earlier   report.SourceStats // leaves of earlier files of the sink
 
@@ -68,21 +73,21 @@ type fetch struct {
 
 // fetchAll fetches every artifact that the sink wants and verifies each as a whole. It asks
 // the source of the release's metadata first.
-func fetchAll(ctx context.Context, o fetchOptions, disc *peers.Discovery, c *cache.Cache, won resolution, sink Sink) (*fetch, error) {
-	f := &fetch{fetchOptions: o, disc: disc, cache: c, release: won.v.Release(), memory: won.memory, stall: peers.NewStallTimer(disc), posted: make(chan func() error, 64)}
+func fetchAll(ctx context.Context, o fetchOptions, disc *peers.Discovery, c *cache.Cache, sink Sink) (*fetch, error) {
+	f := &fetch{fetchOptions: o, disc: disc, cache: c, release: o.verified.Release(), stall: peers.NewStallTimer(disc), posted: make(chan func() error, 64)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer f.tasks.Wait()
 	defer cancel()
 	if err := f.open(sink); err != nil {
 		return f, err
 	}
-	if err := f.listLeaves(ctx, won.from); err != nil {
+	if err := f.listLeaves(ctx); err != nil {
 		return f, err
 	}
 	if err := linkDownloads(f.downloads); err != nil {
 		return f, fmt.Errorf("release %s: %w", f.release.Version, err)
 	}
-	f.cache.MakeRoom(ctx, f.roomPlan(won))
+	f.cache.MakeRoom(ctx, f.roomPlan())
 	hashed := f.hashAll(ctx, sink)
 	if err := f.fromCache(ctx); err != nil {
 		return f, err
@@ -127,9 +132,9 @@ func (f *fetch) open(sink Sink) error {
 	return nil
 }
 
-// listLeaves reads the inner nodes of all artifacts, from the source first if it has them.
-func (f *fetch) listLeaves(ctx context.Context, first *peers.Source) error {
-	src := peers.Pool{Memory: f.memory, Cache: f.cache, Sources: f.disc.Sources, Prefer: first}.WithPatience(f.disc, f.stall)
+// listLeaves reads the inner nodes of all artifacts.
+func (f *fetch) listLeaves(ctx context.Context) error {
+	src := peers.Pool{Memory: f.memory, Cache: f.cache, Sources: f.disc.Sources, Prefer: f.from}.WithPatience(f.disc, f.stall)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, dl := range f.downloads {
 		g.Go(func() (err error) {
@@ -148,13 +153,13 @@ func (f *fetch) listLeaves(ctx context.Context, first *peers.Source) error {
 }
 
 // roomPlan lists the blocks of the release for the cache.
-func (f *fetch) roomPlan(won resolution) cache.RoomPlan {
+func (f *fetch) roomPlan() cache.RoomPlan {
 	p := cache.RoomPlan{Size: f.total}
 	for _, d := range f.downloads {
 		p.Leaves = append(p.Leaves, d.leaves)
 	}
-	if won.directory != nil {
-		p.Memory, p.Unread = f.memory, won.directory.unread()
+	if f.makeRoom {
+		p.Memory, p.Unread = f.memory, f.unread
 	}
 	return p
 }

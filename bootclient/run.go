@@ -10,6 +10,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/bootclient/resolve"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -71,14 +72,14 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	if err != nil {
 		return nil, err
 	}
-	release := won.v.Release()
+	release := won.Verified.Release()
 	disc.SearchArtifacts(release)
-	share.blocks.setPointer(won.pointer, won.memory)
-	if won.directory != nil && (share.blocks != nil || c.Writable()) {
-		share.publish(release, won.directory.unread(), peers.Pool{Memory: won.memory, Cache: c, Sources: disc.Sources, Prefer: won.from})
+	share.blocks.setPointer(won.Pointer, won.Memory)
+	if won.Directory != nil && (share.blocks != nil || c.Writable()) {
+		share.publish(release, won.Directory.Unread(), peers.Pool{Memory: won.Memory, Cache: c, Sources: disc.Sources, Prefer: won.From})
 	}
 	step := cfg.Report.Begin("fetch")
-	f, err = fetchAll(ctx, cfg.fetchOptions(share.blocks), disc, c, won, sink)
+	f, err = fetchAll(ctx, cfg.fetchOptions(won, share.blocks), disc, c, sink)
 	if err != nil {
 		return nil, step.Abort(err)
 	}
@@ -90,20 +91,20 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	})
 	record()
 	cfg.Report.Finish(nil)
-	if err := sink.Commit(won.v, cfg.Report); err != nil {
+	if err := sink.Commit(won.Verified, cfg.Report); err != nil {
 		return nil, err
 	}
 	if cfg.Stay != nil && share.server != nil {
 		ready := share.server.ready()
 		ready.Release = release.Version
-		if won.pointer.Directory.Defined() {
-			ready.Head = won.pointer.Directory.String()
+		if won.Pointer.Directory.Defined() {
+			ready.Head = won.Pointer.Directory.String()
 		}
 		cfg.Report.SetServing(ready)
 		cfg.Stay(ready)
 		<-ctx.Done()
 	}
-	return won.v, nil
+	return won.Verified, nil
 }
 
 func union(a, b []string) []string {
@@ -116,36 +117,36 @@ func union(a, b []string) []string {
 	return list
 }
 
-func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cache.Cache, names []string) (resolution, error) {
+func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cache.Cache, names []string) (resolve.Result, error) {
 	r := cfg.Report
 	step := r.Begin("resolve")
-	won, err := resolve(ctx, cfg.resolveOptions(names), disc, c)
+	won, err := resolve.Find(ctx, cfg.resolveOptions(names), disc, c)
 	if err != nil {
 		if won, err = lastGood(ctx, cfg, err); err != nil {
 			return won, step.Abort(err)
 		}
 		step.Done("NOT UP TO DATE: the last good release, as mode %s allows", cfg.Mode.Name)
 	}
-	rel := won.v.Release()
-	r.SetRelease(report.Release{Channel: rel.Channel, Arch: rel.Arch, Version: rel.Version, Number: rel.Number, Timestamp: won.v.TimestampVersion()})
-	if !won.v.LastGood() {
-		step.Done("%s/%s release %s from %s", rel.Channel, rel.Arch, rel.Version, won.summary())
+	rel := won.Verified.Release()
+	r.SetRelease(report.Release{Channel: rel.Channel, Arch: rel.Arch, Version: rel.Version, Number: rel.Number, Timestamp: won.Verified.TimestampVersion()})
+	if !won.Verified.LastGood() {
+		step.Done("%s/%s release %s from %s", rel.Channel, rel.Arch, rel.Version, won.Summary())
 	}
 	return won, nil
 }
 
 // lastGood returns the newest release that this machine verified before, if the mode allows
 // that. It is used when no valid release was found, for any reason.
-func lastGood(ctx context.Context, cfg Config, cause error) (resolution, error) {
+func lastGood(ctx context.Context, cfg Config, cause error) (resolve.Result, error) {
 	if cfg.Mode.Stale != "last-good" || cfg.Cache == "" || ctx.Err() != nil {
-		return resolution{}, cause
+		return resolve.Result{}, cause
 	}
 	v, err := manifest.LastGood(ctx, cfg.statePolicy())
 	if err != nil {
-		return resolution{}, fmt.Errorf("%w; the last good release: %w", cause, err)
+		return resolve.Result{}, fmt.Errorf("%w; the last good release: %w", cause, err)
 	}
 	cfg.Report.Refuse("all sources", "their metadata", cause)
-	return resolution{v: v, memory: cas.NewMemory()}, nil
+	return resolve.Result{Verified: v, Memory: cas.NewMemory()}, nil
 }
 
 func allStats(disc *peers.Discovery, c *cache.Cache, f *fetch) []report.SourceStats {

@@ -15,6 +15,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/bootclient/resolve"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/pack"
@@ -148,7 +149,7 @@ func (s *seeder) load(ctx context.Context) error {
 	var refused error
 	seen := fmt.Sprintln(held.Blocks)
 	for _, name := range s.places().IPNS {
-		ptr, err := savedPointer(s.cache, name)
+		ptr, err := resolve.SavedPointer(s.cache, name)
 		if err != nil {
 			refused = peers.Worse(refused, err)
 			continue
@@ -165,7 +166,7 @@ func (s *seeder) load(ctx context.Context) error {
 		v, err := s.verify(ctx, ptr)
 		if err != nil {
 			refused = peers.Worse(refused, err)
-		} else if best == nil || newer(v, best) {
+		} else if best == nil || resolve.Newer(v, best) {
 			best, won = v, ptr
 		}
 	}
@@ -180,7 +181,7 @@ func (s *seeder) load(ctx context.Context) error {
 }
 
 func (s *seeder) verify(ctx context.Context, ptr peers.Pointer) (*manifest.Verified, error) {
-	return manifest.Verify(ctx, &metadataDir{root: ptr.Directory, src: s.store}, s.policy())
+	return manifest.Verify(ctx, resolve.NewDirectory(ptr.Directory, s.store), s.policy())
 }
 
 // collect finds out which leaves of a release this machine has.

@@ -70,6 +70,11 @@ var rules = []rule{
 		"it finds sources and judges each, and knows neither what is searched nor what is fetched",
 	},
 	{
+		"bootclient/resolve",
+		[]string{"bootclient/peers", "bootclient/cache", "bootclient/report", "bootclient/timing", "manifest", "cas", "internal/p2p", "internal/gateway"},
+		"it chooses the release that manifest verified, and reads no artifact",
+	},
+	{
 		"bootclient/...",
 		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
 		"a booting machine has no code that signs or publishes",

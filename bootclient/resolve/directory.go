@@ -1,4 +1,4 @@
-package bootclient
+package resolve
 
 import (
 	"context"
@@ -11,9 +11,9 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// A metadataDir is the metadata directory of one pointer. It is read block by block when
+// A Directory is the metadata directory of one pointer. It is read block by block when
 // manifest.Verify asks for a file, and keeps the files that it read. It is a manifest.Fetcher.
-type metadataDir struct {
+type Directory struct {
 	root   cid.Cid
 	src    cas.Source
 	memory *cas.Memory // the blocks that were read, if src keeps them there
@@ -23,8 +23,13 @@ type metadataDir struct {
 	files   map[string][]byte
 }
 
-// unread lists the files that were not read.
-func (md *metadataDir) unread() []cid.Cid {
+// NewDirectory returns the metadata directory with a CID, read from src.
+func NewDirectory(root cid.Cid, src cas.Source) *Directory {
+	return &Directory{root: root, src: src}
+}
+
+// Unread lists the files that were not read.
+func (md *Directory) Unread() []cid.Cid {
 	md.mu.Lock()
 	defer md.mu.Unlock()
 	var out []cid.Cid
@@ -38,7 +43,7 @@ func (md *metadataDir) unread() []cid.Cid {
 
 // Metadata returns a file of the directory. The error wraps fs.ErrNotExist only if the verified
 // listing of the directory lacks the file. A block that no source sends is another error.
-func (md *metadataDir) Metadata(ctx context.Context, name string, max int64) ([]byte, error) {
+func (md *Directory) Metadata(ctx context.Context, name string, max int64) ([]byte, error) {
 	md.mu.Lock()
 	defer md.mu.Unlock()
 	if err := md.list(ctx); err != nil {
@@ -62,7 +67,7 @@ func (md *metadataDir) Metadata(ctx context.Context, name string, max int64) ([]
 	return data, nil
 }
 
-func (md *metadataDir) list(ctx context.Context) error {
+func (md *Directory) list(ctx context.Context) error {
 	if md.entries != nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package bootclient
+package resolve
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 // and all blocks. It needs no network. If there is none, the result has an error.
 func (r *resolver) fromCache(ctx context.Context) (best checkResult) {
 	best.err = fmt.Errorf("cache: %w: no pointer to a release", cas.ErrUnreachable)
-	for _, name := range r.names {
-		ptr, err := savedPointer(r.cache.Dir, name)
+	for _, name := range r.Names {
+		ptr, err := SavedPointer(r.cache.Dir, name)
 		if err != nil {
 			continue
 		}
@@ -23,7 +23,7 @@ func (r *resolver) fromCache(ctx context.Context) (best checkResult) {
 		if v.err == nil {
 			v.err = r.holds(ctx, v.v.Release())
 		}
-		if v.err == nil && (best.v == nil || newer(v.v, best.v)) {
+		if v.err == nil && (best.v == nil || Newer(v.v, best.v)) {
 			best = v
 		}
 	}

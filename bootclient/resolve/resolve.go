@@ -1,4 +1,4 @@
-package bootclient
+package resolve
 
 import (
 	"context"
@@ -27,22 +27,22 @@ const (
 	maxAnnouncers  = 32 // announcers of one candidate
 )
 
-// resolveOptions say which release is looked for, and for how long.
-type resolveOptions struct {
-	policy    func() manifest.Policy // of the present time, without a state
-	names     []string               // trusted IPNS names
-	saveState bool                   // the saved state of the cache may be written
-	timeout   time.Duration
-	patience  time.Duration // the most that a busy source may extend the timeout to
-	times     *timing.Table
-	report    *report.Report
+// Options say which release is looked for, and for how long.
+type Options struct {
+	Policy    func() manifest.Policy // of the present time, without a state
+	Names     []string               // trusted IPNS names
+	SaveState bool                   // the saved state of the cache may be written
+	Timeout   time.Duration
+	Patience  time.Duration // the most that a busy source may extend the timeout to
+	Times     *timing.Table
+	Report    *report.Report
 }
 
 // A resolver finds the newest valid release. It asks every source for its pointers, verifies
 // each different metadata directory once, all in parallel, and keeps the newest. Its fields
 // belong to the goroutine of search.
 type resolver struct {
-	resolveOptions
+	Options
 	disc  *peers.Discovery
 	cache *cache.Cache
 
@@ -86,38 +86,38 @@ type releaseCandidate struct {
 
 type checkResult struct {
 	pointer   peers.Pointer
-	directory *metadataDir
+	directory *Directory
 	v         *manifest.Verified
 	err       error
 }
 
-// A resolution is the release that was chosen, and where it was found.
-type resolution struct {
-	v          *manifest.Verified
-	from       *peers.Source // nil when the DHT gave the pointer
+// A Result is the release that was chosen, and where it was found.
+type Result struct {
+	Verified   *manifest.Verified
+	From       *peers.Source // nil when the DHT gave the pointer
 	announcers int           // sources that announced the same directory
 	dht        bool          // the DHT announced it too
 	fromCache  bool          // only the cache has it
 	sources    int           // known sources
-	pointer    peers.Pointer
-	directory  *metadataDir // nil when only the metadata was remembered (last good release)
-	memory     *cas.Memory  // blocks of the metadata that were read; inner nodes of the artifacts are added
+	Pointer    peers.Pointer
+	Directory  *Directory  // nil when only the metadata was remembered (last good release)
+	Memory     *cas.Memory // blocks of the metadata that were read; inner nodes of the artifacts are added
 }
 
-// resolve returns the newest valid release that can be found. It saves the metadata if the
+// Find returns the newest valid release that can be found. It saves the metadata if the
 // cache may be written.
-func resolve(ctx context.Context, o resolveOptions, disc *peers.Discovery, c *cache.Cache) (resolution, error) {
+func Find(ctx context.Context, o Options, disc *peers.Discovery, c *cache.Cache) (Result, error) {
 	now := time.Now()
 	r := &resolver{
-		resolveOptions: o, disc: disc, cache: c,
+		Options: o, disc: disc, cache: c,
 		answers: make(chan pointerAnswer), results: make(chan checkResult), cacheResult: make(chan checkResult),
-		replies: map[*peers.Source]*reply{}, candidates: map[cid.Cid]*releaseCandidate{}, lastNews: now, began: now, deadline: now.Add(o.timeout),
+		replies: map[*peers.Source]*reply{}, candidates: map[cid.Cid]*releaseCandidate{}, lastNews: now, began: now, deadline: now.Add(o.Timeout),
 	}
 	if disc.Network {
-		r.lookEnd = now.Add(o.times.LookAround)
+		r.lookEnd = now.Add(o.Times.LookAround)
 	}
 	if err := r.search(ctx); err != nil {
-		return resolution{}, err
+		return Result{}, err
 	}
 	v, err := r.commit(ctx)
 	if err == nil {
@@ -125,7 +125,7 @@ func resolve(ctx context.Context, o resolveOptions, disc *peers.Discovery, c *ca
 	}
 	known, _ := disc.Sources.Known()
 	best := r.best.pointer
-	out := resolution{v: v, from: best.From, sources: len(known), pointer: best, directory: r.best.directory, memory: r.best.directory.memory, fromCache: r.best == r.cached}
+	out := Result{Verified: v, From: best.From, sources: len(known), Pointer: best, Directory: r.best.directory, Memory: r.best.directory.memory, fromCache: r.best == r.cached}
 	if cand := r.candidates[best.Directory]; cand != nil {
 		for _, ptr := range cand.announcers {
 			if ptr.From == nil {
@@ -138,8 +138,8 @@ func resolve(ctx context.Context, o resolveOptions, disc *peers.Discovery, c *ca
 	return out, err
 }
 
-// summary says where the release was found.
-func (r resolution) summary() string {
+// Summary says where the release was found.
+func (r Result) Summary() string {
 	switch {
 	case r.fromCache:
 		return "the cache, which is still valid: no source has a newer one"
@@ -155,7 +155,7 @@ func (r *resolver) search(ctx context.Context) error {
 	work, cancel := context.WithCancel(ctx)
 	defer r.readers.Wait()
 	defer cancel()
-	tick := time.NewTicker(min(timing.SearchTick, r.times.Grace))
+	tick := time.NewTicker(min(timing.SearchTick, r.Times.Grace))
 	defer tick.Stop()
 	r.searchCache(work)
 	for {
@@ -215,7 +215,7 @@ func (r *resolver) handleAnswer(a pointerAnswer) {
 	}
 	a.src.NoteError(a.err)
 	if a.first && errors.Is(a.err, peers.ErrNoMirror) {
-		r.report.Refuse(a.src.String(), "folder", a.err)
+		r.Report.Refuse(a.src.String(), "folder", a.err)
 	}
 	if r.reportedAt.IsZero() {
 		r.reportStatus(time.Now())
@@ -229,8 +229,8 @@ func (r *resolver) handleAnswer(a pointerAnswer) {
 // extendDeadline gives the search the time that a busy source asks for.
 func (r *resolver) extendDeadline(err error) {
 	if busy := (*gateway.BusyError)(nil); errors.As(err, &busy) {
-		due := time.Now().Add(r.times.RetryAfter(busy.After) + r.times.AskMax)
-		if end := r.began.Add(r.patience); due.After(end) {
+		due := time.Now().Add(r.Times.RetryAfter(busy.After) + r.Times.AskMax)
+		if end := r.began.Add(r.Patience); due.After(end) {
 			due = end
 		}
 		if due.After(r.deadline) {
@@ -334,15 +334,16 @@ func (r *resolver) nextAnnouncer(cand *releaseCandidate) (peers.Pointer, bool) {
 
 // check verifies a candidate against the saved state, and does not change that state.
 func (r *resolver) check(ctx context.Context, ptr peers.Pointer) checkResult {
-	ctx, cancel := context.WithTimeout(ctx, r.times.CheckLimit)
+	ctx, cancel := context.WithTimeout(ctx, r.Times.CheckLimit)
 	defer cancel()
 	return r.verify(ctx, ptr, peers.Pool{Sources: r.disc.Sources, Cache: r.cache, Prefer: ptr.From})
 }
 
 func (r *resolver) verify(ctx context.Context, ptr peers.Pointer, src peers.Pool) checkResult {
 	src.Memory = cas.NewMemory()
-	md := &metadataDir{root: ptr.Directory, src: src, memory: src.Memory}
-	policy := r.policy()
+	md := NewDirectory(ptr.Directory, src)
+	md.memory = src.Memory
+	policy := r.Policy()
 	if r.cache.Dir != "" {
 		policy.State = manifest.OpenStateReadOnly(r.cache.Dir.Trust())
 	}
@@ -361,14 +362,14 @@ func (r *resolver) checked(v checkResult) {
 		if errors.As(v.err, new(*peers.MissingBlock)) { // another source may have the block
 			cand.final = false
 			if cand.tried >= len(cand.announcers) {
-				cand.retry = time.Now().Add(timing.Growing(r.times.AskFirst, cand.failures, r.times.AskMax))
+				cand.retry = time.Now().Add(timing.Growing(r.Times.AskFirst, cand.failures, r.Times.AskMax))
 				cand.failures++
 			}
 		}
 		r.reportRefusal(v.pointer.Announcer(), fmt.Sprintf("pointer %d", v.pointer.Seq), v.err)
 	case r.best == nil:
-		r.best, r.graceEnd = &v, time.Now().Add(r.times.Grace)
-	case newer(v.v, r.best.v):
+		r.best, r.graceEnd = &v, time.Now().Add(r.Times.Grace)
+	case Newer(v.v, r.best.v):
 		r.reportOlder(*r.best, v)
 		r.best = &v
 	default:
@@ -377,13 +378,13 @@ func (r *resolver) checked(v checkResult) {
 }
 
 func (r *resolver) reportOlder(old, newer checkResult) {
-	r.report.Refuse(old.pointer.Announcer(), fmt.Sprintf("pointer %d", old.pointer.Seq),
+	r.Report.Refuse(old.pointer.Announcer(), fmt.Sprintf("pointer %d", old.pointer.Seq),
 		fmt.Errorf("older than root version %d, timestamp version %d from %s", newer.v.RootVersion(), newer.v.TimestampVersion(), newer.pointer.Announcer()))
 }
 
-// newer reports whether a is newer than b. The root version decides first: a thief of a revoked
+// Newer reports whether a is newer than b. The root version decides first: a thief of a revoked
 // online key can withhold the newer root and sign any timestamp version.
-func newer(a, b *manifest.Verified) bool {
+func Newer(a, b *manifest.Verified) bool {
 	if a.RootVersion() != b.RootVersion() {
 		return a.RootVersion() > b.RootVersion()
 	}
@@ -394,7 +395,7 @@ func (r *resolver) reportRefusal(source, what string, err error) {
 	if peers.Rank(err) <= 1 {
 		return // an unreachable source is not refused
 	}
-	r.report.Refuse(source, what, err)
+	r.Report.Refuse(source, what, err)
 	r.worst = peers.Worse(r.worst, fmt.Errorf("%s: %w", source, err))
 }
 
@@ -405,7 +406,7 @@ func (r *resolver) finished() (bool, error) {
 	if r.best != nil {
 		return time.Now().After(r.lookEnd) && (quiet || time.Now().After(r.graceEnd)), nil
 	}
-	if r.mayUseCache(time.Since(r.began) > r.times.CacheGrace) {
+	if r.mayUseCache(time.Since(r.began) > r.Times.CacheGrace) {
 		r.best = r.cached
 		return true, nil
 	}
@@ -438,7 +439,7 @@ func (r *resolver) timedOut() error {
 	}
 	if n := r.countStrangers(); n > 0 && n == len(r.replies) && len(r.candidates) == 0 {
 		return fmt.Errorf("channel %q for %q: %w: %s; %s answered, none knows this repository's name %s: check the address of the mirror with its path; is it the right root.json?",
-			r.policy().Channel, r.policy().Arch, cas.ErrUnreachable, r.disc.Status(), report.Count(n, "source"), strings.Join(r.names, ", "))
+			r.Policy().Channel, r.Policy().Arch, cas.ErrUnreachable, r.disc.Status(), report.Count(n, "source"), strings.Join(r.Names, ", "))
 	}
 	return r.notFound(fmt.Sprintf("no source sent it within %s", r.searchTime()))
 }
@@ -448,9 +449,9 @@ func (r *resolver) searchTime() time.Duration { return r.deadline.Sub(r.began) }
 
 // reportWait prints from time to time why there is no release yet.
 func (r *resolver) reportWait(now time.Time) {
-	switch first := r.began.Add(r.times.SayAfter); {
+	switch first := r.began.Add(r.Times.SayAfter); {
 	case now.Before(first):
-	case r.reportedAt.Before(first), now.Sub(r.reportedAt) >= r.times.SayAgain:
+	case r.reportedAt.Before(first), now.Sub(r.reportedAt) >= r.Times.SayAgain:
 		r.reportStatus(now)
 	}
 }
@@ -460,7 +461,7 @@ func (r *resolver) reportStatus(now time.Time) {
 		return
 	}
 	r.reportedAt = now
-	r.report.Say("resolve: searching (up to %s): %s", r.searchTime(), r.disc.Status())
+	r.Report.Say("resolve: searching (up to %s): %s", r.searchTime(), r.disc.Status())
 }
 
 // countStrangers counts the sources that do not know the trusted names.
@@ -475,31 +476,31 @@ func (r *resolver) countStrangers() (n int) {
 
 func (r *resolver) notFound(what string) error {
 	return fmt.Errorf("channel %q for %q: %w: %s (%s); check the network, or name a source with --mirror or --peer (phase.mirror=, phase.peer=)",
-		r.policy().Channel, r.policy().Arch, cas.ErrUnreachable, what, r.disc.Status())
+		r.Policy().Channel, r.Policy().Arch, cas.ErrUnreachable, what, r.disc.Status())
 }
 
 // commit verifies the chosen release again, from memory, and saves its metadata.
 func (r *resolver) commit(ctx context.Context) (*manifest.Verified, error) {
 	for _, n := range r.best.v.Notes() {
-		r.report.Refuse("saved metadata", "file", errors.New(n))
+		r.Report.Refuse("saved metadata", "file", errors.New(n))
 	}
 	if r.cache.Dir != "" && r.best.v.First() {
-		r.report.Begin("state").Done("nothing is remembered of this repository: only the root and the date of the image limit how old a release may be")
+		r.Report.Begin("state").Done("nothing is remembered of this repository: only the root and the date of the image limit how old a release may be")
 	}
-	if r.cache.Dir == "" || !r.saveState {
+	if r.cache.Dir == "" || !r.SaveState {
 		return r.best.v, nil
 	}
-	policy := r.policy()
+	policy := r.Policy()
 	var err error
 	if policy.State, err = manifest.OpenState(r.cache.Dir.Trust()); err != nil {
-		r.report.Refuse("cache", "saving the release", fmt.Errorf("%w; an older release is not recognized next time", err))
+		r.Report.Refuse("cache", "saving the release", fmt.Errorf("%w; an older release is not recognized next time", err))
 		return r.best.v, nil
 	}
 	v, err := manifest.Verify(ctx, r.best.directory, policy)
 	if err == nil {
 		for _, n := range v.Notes() {
 			if !slices.Contains(r.best.v.Notes(), n) {
-				r.report.Refuse("cache", "saving the release", errors.New(n))
+				r.Report.Refuse("cache", "saving the release", errors.New(n))
 			}
 		}
 	}
@@ -513,6 +514,6 @@ func (r *resolver) savePointer() {
 		return
 	}
 	if err := r.cache.Dir.SaveRecord(best.Name, best.Record); err != nil {
-		r.report.Refuse("cache", "saving the pointer", err)
+		r.Report.Refuse("cache", "saving the pointer", err)
 	}
 }

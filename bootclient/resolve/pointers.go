@@ -1,4 +1,4 @@
-package bootclient
+package resolve
 
 import (
 	"context"
@@ -47,9 +47,9 @@ func (r *resolver) poll(ctx context.Context, s *peers.Source) {
 
 // pauseAfter returns the pause between answer n of a source and the next request.
 func (r *resolver) pauseAfter(n int, err error) time.Duration {
-	pause := timing.Growing(r.times.AskFirst, n, r.times.AskMax)
+	pause := timing.Growing(r.Times.AskFirst, n, r.Times.AskMax)
 	if busy := (*gateway.BusyError)(nil); errors.As(err, &busy) {
-		pause = max(pause, r.times.RetryAfter(busy.After))
+		pause = max(pause, r.Times.RetryAfter(busy.After))
 	}
 	return pause
 }
@@ -59,7 +59,7 @@ func (r *resolver) pauseAfter(n int, err error) time.Duration {
 // as untrusted.
 func (r *resolver) requestPointers(ctx context.Context, s *peers.Source) pointerAnswer {
 	a := pointerAnswer{src: s}
-	for _, name := range r.names {
+	for _, name := range r.Names {
 		rec, err := s.Record(ctx, name)
 		if err == nil {
 			ptr := peers.Pointer{From: s, Name: name, Record: rec}
@@ -79,8 +79,8 @@ func (r *resolver) requestPointers(ctx context.Context, s *peers.Source) pointer
 	return a
 }
 
-// savedPointer reads and checks the saved record of a name in a cache.
-func savedPointer(dir cache.Dir, name string) (peers.Pointer, error) {
+// SavedPointer reads and checks the saved record of a name in a cache.
+func SavedPointer(dir cache.Dir, name string) (peers.Pointer, error) {
 	record, err := dir.ReadRecord(name)
 	if err != nil {
 		return peers.Pointer{}, err
