@@ -42,18 +42,25 @@ type writer struct {
 // it survives a power cut after the next Sync or Close. After an error because the disk is
 // full, the blocks that were put before are unchanged, and a later Put or Sync tries again.
 func (p *Store) Put(ctx context.Context, c cid.Cid, data []byte) error {
+	_, err := p.PutNew(ctx, c, data)
+	return err
+}
+
+// PutNew is Put, and reports whether the block is new: no index listed it.
+func (p *Store) PutNew(ctx context.Context, c cid.Cid, data []byte) (bool, error) {
 	if err := cas.CheckPut(c, data); err != nil {
-		return err
+		return false, err
 	}
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	if err := p.checkWritable(ctx); err != nil {
-		return err
+		return false, err
 	}
 	if ok, err := p.find(c, headOnly, func(*pack, section) error { return nil }); ok || err != nil {
-		return err
+		return false, err
 	}
-	return p.add(sectionKey([]byte(c.KeyString())), data)
+	err := p.add(sectionKey([]byte(c.KeyString())), data)
+	return err == nil, err
 }
 
 // add appends a block to the open pack.

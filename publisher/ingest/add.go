@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/store"
@@ -135,7 +135,7 @@ func findArtifacts(ctx context.Context, dir string, release manifest.Release) ([
 
 // ingestAll brings all artifacts into the store, several at once. Without files it checks
 // that the store has them.
-func ingestAll(ctx context.Context, packs cas.Store, release manifest.Release, files []string, watch Watch) (Counts, error) {
+func ingestAll(ctx context.Context, packs *pack.Store, release manifest.Release, files []string, watch Watch) (Counts, error) {
 	if files == nil {
 		return checkStored(ctx, packs, release)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
@@ -42,27 +43,28 @@ func (n *Counts) add(m Counts) {
 
 // put returns a function that writes a block into the store and counts it. It calls known
 // with the size of a block that the store had.
-func (n *Counts) put(packs cas.Store, known func(int64)) func(context.Context, cid.Cid, []byte) error {
+func (n *Counts) put(packs *pack.Store, known func(int64)) cas.PutFunc {
 	return func(ctx context.Context, c cid.Cid, data []byte) error {
-		has, err := packs.Has(ctx, c)
-		if err != nil {
+		size := int64(len(data))
+		isNew, err := packs.PutNew(ctx, c, data)
+		switch {
+		case err != nil:
 			return err
-		}
-		if has {
+		case isNew:
+			n.NewBlocks++
+			n.NewBytes += size
+		default:
 			n.KnownBlocks++
-			n.KnownBytes += int64(len(data))
-			known(int64(len(data)))
-			return nil
+			n.KnownBytes += size
+			known(size)
 		}
-		n.NewBlocks++
-		n.NewBytes += int64(len(data))
-		return packs.Put(ctx, c, data)
+		return nil
 	}
 }
 
 // ingest chunks a file into the store and compares its length, sha256 and CID with the
 // manifest. A difference wraps cas.ErrCorrupt.
-func (n *Counts) ingest(ctx context.Context, packs cas.Store, a manifest.Artifact, file string, watch Watch) error {
+func (n *Counts) ingest(ctx context.Context, packs *pack.Store, a manifest.Artifact, file string, watch Watch) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return fmt.Errorf("artifact %s: %w", a.Role, err)
