@@ -47,11 +47,11 @@ func (osDisk) rename(from, to string) error          { return os.Rename(from, to
 func (osDisk) remove(path string) error              { return os.Remove(path) }
 func (osDisk) syncDir(dir string) error              { return atomicfile.SyncDir(dir) }
 
-// startWriteback starts the writeback of the first n bytes of a file. It may wait for the queue of the
+// startWriteback starts the writeback of n bytes of a file. It may wait for the queue of the
 // disk. Errors are returned by the next sync of the file.
-func startWriteback(f *os.File, n int64) {
+func startWriteback(f *os.File, from, n int64) {
 	if c, err := f.SyscallConn(); err == nil {
-		_ = c.Control(func(fd uintptr) { _ = unix.SyncFileRange(int(fd), 0, n, unix.SYNC_FILE_RANGE_WRITE) })
+		_ = c.Control(func(fd uintptr) { _ = unix.SyncFileRange(int(fd), from, n, unix.SYNC_FILE_RANGE_WRITE) })
 	}
 }
 

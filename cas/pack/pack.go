@@ -36,6 +36,8 @@ type pack struct {
 	flushed int64  // bytes in the file; those from flushed to end are in pending
 	pending []byte // the tail of the open pack that is not written yet
 
+	writeback int64 // bytes of the open pack whose writeback was started
+
 	tableBlocks *atomic.Int64 // counts the blocks of sections, of a reader
 }
 

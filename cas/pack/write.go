@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/ipfs/go-cid"
@@ -20,6 +22,11 @@ import (
 // then allocates very large pages.
 const flushAt = 512 << 10
 
+// writebackAt is the number of bytes that are written to the open pack before the kernel is
+// told to bring them to the disk. So the disk works while blocks are put, and the sync at the
+// end has little left to wait for.
+const writebackAt = 16 << 20
+
 // maxUnsynced is the largest number of sealed packs of a Lazy writer that are not synced. Each
 // is an open file.
 const maxUnsynced = 256
@@ -30,12 +37,13 @@ const maxSections = 1 << 18
 
 // writer is the part of a Store that only the writing process uses.
 type writer struct {
-	mu       sync.Mutex // held during Put, Sync and Close; locked before Store.mu
-	open     *pack      // the pack that grows, also the last of Store.packs; nil for none
-	next     int        // number of the next pack
-	synced   int64      // bytes of the open pack that are synced and indexed
-	unsynced []*pack    // sealed packs that are not synced
-	failed   error      // set when the store is closed, or when a sync failed and the state of the disk is unknown
+	mu       sync.Mutex  // held during Put, Sync and Close; locked before Store.mu
+	open     *pack       // the pack that grows, also the last of Store.packs; nil for none
+	next     int         // number of the next pack
+	synced   int64       // bytes of the open pack that are synced and indexed
+	unsynced []*pack     // sealed packs that are not synced
+	busy     atomic.Bool // a writeback is being started
+	failed   error       // set when the store is closed, or when a sync failed and the state of the disk is unknown
 }
 
 // Put appends data to the open pack unless an index lists c. The block can be read at once;
@@ -132,10 +140,26 @@ func (p *Store) flush() error {
 		return withRemedy(errors.Join(err, p.opts.disk.truncate(k.file.f, k.flushed)))
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	k.flushed += int64(len(k.pending))
 	k.pending = k.pending[:0]
+	p.mu.Unlock()
+	p.writeBack(k)
 	return nil
+}
+
+// writeBack starts the writeback of the bytes of the open pack that were written since the last
+// time, unless they are few or the disk is still busy with those before. It does not wait.
+func (p *Store) writeBack(k *pack) {
+	const page = 4096
+	from, end := k.writeback, k.flushed&^(page-1)
+	if p.opts.Lazy || end-from < writebackAt || !p.w.busy.CompareAndSwap(false, true) {
+		return
+	}
+	k.writeback = end
+	go func(f *os.File) {
+		defer p.w.busy.Store(false)
+		startWriteback(f, from, end-from)
+	}(k.file.f)
 }
 
 // sync syncs the open pack, and then writes its index: so an index lists only blocks that are
@@ -229,7 +253,7 @@ func (p *Store) indexUnsynced() error {
 		return err
 	}
 	p.w.unsynced = append(p.w.unsynced, k)
-	go startWriteback(k.file.f, k.end)
+	go startWriteback(k.file.f, 0, k.end)
 	if len(p.w.unsynced) > maxUnsynced {
 		return p.syncOldest()
 	}
