@@ -23,7 +23,7 @@ func fsck(t *testing.T, dir string) (pack.Checked, []pack.Damage) {
 	t.Helper()
 	var found []pack.Damage
 	var read, all int64
-	checked, err := pack.FsckProgress(t.Context(), dir, func(d pack.Damage) { found = append(found, d) }, func(done, total int64) {
+	checked, err := pack.Fsck(t.Context(), dir, func(d pack.Damage) { found = append(found, d) }, func(done, total int64) {
 		if done < read || all != 0 && total != all {
 			t.Errorf("progress goes from %d of %d to %d of %d", read, all, done, total)
 		}

@@ -97,7 +97,7 @@ func (d *FailingDisk) rename(from, to string) error {
 	if last, err := d.step(); last || err != nil {
 		return ErrPower
 	}
-	d.forget(to)
+	d.recordUndo(to)
 	d.durable[to] = d.durable[from]
 	delete(d.durable, from)
 	return osDisk{}.rename(from, to)
@@ -107,12 +107,12 @@ func (d *FailingDisk) remove(path string) error {
 	if last, err := d.step(); last || err != nil {
 		return ErrPower
 	}
-	d.forget(path)
+	d.recordUndo(path)
 	return osDisk{}.remove(path)
 }
 
-// forget restores the file of a name if the power is cut before the folder is synced.
-func (d *FailingDisk) forget(path string) {
+// recordUndo records how to restore the file of a name if the power is cut before the folder is synced.
+func (d *FailingDisk) recordUndo(path string) {
 	old, err := os.ReadFile(path)
 	if err != nil {
 		d.undo = append(d.undo, func() error { return os.RemoveAll(path) })

@@ -38,13 +38,13 @@ type Checked struct {
 // call at a time, for each damage: a block that does not hash to its CID, a damaged index, a
 // damaged header of a pack. It writes nothing. It may run while a writer works, and then
 // checks the synced part of the open pack. An error means that the check is incomplete.
-func Fsck(ctx context.Context, dir string, report func(Damage)) (Checked, error) {
-	return FsckProgress(ctx, dir, report, func(done, total int64) {})
-}
-
-// FsckProgress is Fsck with a function that is called after each pack, with the number of
-// bytes of the packs that are done and of all packs.
-func FsckProgress(ctx context.Context, dir string, report func(Damage), progress func(done, total int64)) (Checked, error) {
+//
+// If progress is not nil, it is called after each pack with the number of bytes of the packs
+// that are done and of all packs.
+func Fsck(ctx context.Context, dir string, report func(Damage), progress func(done, total int64)) (Checked, error) {
+	if progress == nil {
+		progress = func(done, total int64) {}
+	}
 	p := &Store{dir: dir}
 	nums, err := p.list()
 	if err != nil {

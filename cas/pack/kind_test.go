@@ -113,7 +113,7 @@ func useEverything(t *testing.T, dir string, blocks map[cid.Cid][]byte) {
 	if n := use(pack.Options{ReadOnly: true}); n >= 0 && n < len(blocks)-20 {
 		t.Errorf("a reader finds %d of %d blocks", n, len(blocks))
 	}
-	if _, err := pack.Fsck(t.Context(), dir, func(pack.Damage) {}); !acceptable(err) {
+	if _, err := pack.Fsck(t.Context(), dir, func(pack.Damage) {}, nil); !acceptable(err) {
 		t.Errorf("fsck: %v", err)
 	}
 	if n := use(pack.Options{}); n >= 0 && n < len(blocks)-20 {

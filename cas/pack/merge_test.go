@@ -216,7 +216,7 @@ func TestAMergedPackIsReadWithoutItsOwnIndex(t *testing.T) {
 func TestFsckComparesTheMergedIndexWithThePacks(t *testing.T) {
 	dir, blocks := mergedStore(t)
 	check := func() (damage []pack.Damage) {
-		if _, err := pack.Fsck(t.Context(), dir, func(d pack.Damage) { damage = append(damage, d) }); err != nil {
+		if _, err := pack.Fsck(t.Context(), dir, func(d pack.Damage) { damage = append(damage, d) }, nil); err != nil {
 			t.Fatal(err)
 		}
 		return damage

@@ -109,7 +109,7 @@ func findFaults(ctx context.Context, o Options, all, kept []manifest.Release) (p
 	}
 	defer packs.Close()
 	var damage []pack.Damage
-	checked, err := pack.FsckProgress(ctx, o.Store, func(d pack.Damage) { damage = append(damage, d) }, o.progress())
+	checked, err := pack.Fsck(ctx, o.Store, func(d pack.Damage) { damage = append(damage, d) }, o.progress())
 	if err != nil {
 		return checked, nil, nil, err
 	}
