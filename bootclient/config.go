@@ -11,6 +11,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/phaseboot/phaseboot/bootclient/cache"
+	"github.com/phaseboot/phaseboot/bootclient/fetch"
 	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/resolve"
@@ -175,13 +176,13 @@ func (c Config) resolveOptions(names []string) resolve.Options {
 	}
 }
 
-func (c Config) fetchOptions(won resolve.Result, shared *sharedBlocks) fetchOptions {
-	o := fetchOptions{
-		verified: won.Verified, from: won.From, memory: won.Memory, makeRoom: won.Directory != nil,
-		mdns: c.Mode.Uses("mdns"), shared: shared, progress: c.Progress, times: c.times, report: c.Report,
+func (c Config) fetchOptions(won resolve.Result, shared *sharedBlocks) fetch.Options {
+	o := fetch.Options{
+		Verified: won.Verified, From: won.From, Memory: won.Memory, MakeRoom: won.Directory != nil,
+		MDNS: c.Mode.Uses("mdns"), Shared: shared, Progress: c.Progress, Times: c.times, Report: c.Report,
 	}
 	if won.Directory != nil {
-		o.unread = won.Directory.Unread()
+		o.Unread = won.Directory.Unread()
 	}
 	return o
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/phaseboot/phaseboot/bootclient/cache"
+	"github.com/phaseboot/phaseboot/bootclient/fetch"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -80,7 +81,7 @@ func NewDirSink(dir string) (*DirSink, error) {
 }
 
 // Open creates a temporary file, if the disk has room for it and for the files opened before.
-func (d *DirSink) Open(role string, size int64) (Target, error) {
+func (d *DirSink) Open(role string, size int64) (fetch.Target, error) {
 	f, err := d.create(role)
 	if err != nil {
 		return nil, err
@@ -261,3 +262,15 @@ func (d *DirSink) drop() {
 	}
 	d.root.Close()
 }
+
+// Earlier opens a regular file of the output folder.
+func (d *DirSink) Earlier(role string) *os.File {
+	f, err := file.OpenIn(d.root, role, file.NoFollow)
+	if err != nil {
+		return nil
+	}
+	return f
+}
+
+// Folder is the path that NewDirSink was given.
+func (d *DirSink) Folder() string { return d.dir }

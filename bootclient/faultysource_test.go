@@ -18,6 +18,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/fetch"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
@@ -355,7 +356,7 @@ type memoryFile struct {
 	data []byte
 }
 
-func (s *memorySink) Open(role string, size int64) (bootclient.Target, error) {
+func (s *memorySink) Open(role string, size int64) (fetch.Target, error) {
 	f := &memoryFile{data: make([]byte, size)}
 	s.files[role] = f
 	return f, nil

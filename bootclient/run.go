@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient/cache"
+	"github.com/phaseboot/phaseboot/bootclient/fetch"
 	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/resolve"
@@ -60,8 +61,8 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 		return nil, err
 	}
 	defer disc.Close()
-	var f *fetch
-	stats := func() []report.SourceStats { return allStats(disc, c, f) }
+	var got fetch.Result
+	stats := func() []report.SourceStats { return allStats(disc, c, got.Earlier) }
 	record := func() {
 		cfg.Report.SetSources(stats())
 		cfg.Report.SetServed(share.blocks.served())
@@ -79,11 +80,11 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 		share.publish(release, won.Directory.Unread(), peers.Pool{Memory: won.Memory, Cache: c, Sources: disc.Sources, Prefer: won.From})
 	}
 	step := cfg.Report.Begin("fetch")
-	f, err = fetchAll(ctx, cfg.fetchOptions(won, share.blocks), disc, c, sink)
+	got, err = fetch.All(ctx, cfg.fetchOptions(won, share.blocks), disc, c, sink)
 	if err != nil {
 		return nil, step.Abort(err)
 	}
-	step.Done("%s", f.summary(stats()))
+	step.Done("%s", got.Summary(stats()))
 	share.published()
 	cfg.Report.While(func(so time.Duration) string { return fmt.Sprintf("cache: writing to the disk, %v so far", so) }, func() {
 		c.Sync(ctx)
@@ -149,13 +150,13 @@ func lastGood(ctx context.Context, cfg Config, cause error) (resolve.Result, err
 	return resolve.Result{Verified: v, Memory: cas.NewMemory()}, nil
 }
 
-func allStats(disc *peers.Discovery, c *cache.Cache, f *fetch) []report.SourceStats {
+func allStats(disc *peers.Discovery, c *cache.Cache, earlier report.SourceStats) []report.SourceStats {
 	list := disc.Sources.Stats()
 	if st, used := c.Stats(); used {
 		list = append(list, st)
 	}
-	if f != nil && f.earlier.Blocks > 0 {
-		list = append(list, f.earlier)
+	if earlier.Blocks > 0 {
+		list = append(list, earlier)
 	}
 	return list
 }

@@ -195,10 +195,10 @@ func (s *seeder) collect(ctx context.Context, ptr peers.Pointer, r manifest.Rele
 			continue
 		}
 		file := s.artifact(a)
-		out.addArtifact(a.CID, leaves, file)
+		out.AddArtifact(a.CID, leaves, file)
 		for _, l := range leaves {
 			if file != nil || s.has(ctx, l.CID) {
-				out.verified(l.CID)
+				out.Verified(l.CID)
 			}
 		}
 	}

@@ -97,8 +97,8 @@ func (s *sharedBlocks) setPointer(ptr peers.Pointer, memory *cas.Memory) {
 	}
 }
 
-// addArtifact adds an artifact without leaves.
-func (s *sharedBlocks) addArtifact(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt) {
+// AddArtifact adds an artifact without leaves.
+func (s *sharedBlocks) AddArtifact(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt) {
 	if s == nil {
 		return
 	}
@@ -115,8 +115,8 @@ func (s *sharedBlocks) addArtifact(root cid.Cid, leaves []cas.Leaf, target io.Re
 	}
 }
 
-// verified records that a leaf was verified and written at all its positions.
-func (s *sharedBlocks) verified(c cid.Cid) {
+// Verified records that a leaf was verified and written at all its positions.
+func (s *sharedBlocks) Verified(c cid.Cid) {
 	if s == nil {
 		return
 	}

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/fetch"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -90,7 +90,7 @@ func isDeviceTree(role string) bool { return strings.HasPrefix(role, "dtb/") }
 
 // Open adds an artifact. It returns nil for device trees: kexec_file_load cannot pass one, and the
 // next kernel uses the firmware's.
-func (p *Payload) Open(role string, size int64) (bootclient.Target, error) {
+func (p *Payload) Open(role string, size int64) (fetch.Target, error) {
 	if isDeviceTree(role) {
 		return nil, nil
 	}

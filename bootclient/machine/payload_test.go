@@ -16,7 +16,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 	"golang.org/x/sys/unix"
 
-	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/fetch"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -52,9 +52,9 @@ func releaseOf(files map[string][]byte) manifest.Release {
 
 // fill opens every artifact, in another order than that of the layout, and writes them in pieces
 // from several goroutines.
-func fill(t *testing.T, p *Payload, files map[string][]byte) map[string]bootclient.Target {
+func fill(t *testing.T, p *Payload, files map[string][]byte) map[string]fetch.Target {
 	t.Helper()
-	targets := map[string]bootclient.Target{}
+	targets := map[string]fetch.Target{}
 	for _, role := range []string{"rootfs", "kernel", "job/hello.wasm", "initramfs"} {
 		data, ok := files[role]
 		if !ok {
@@ -81,7 +81,7 @@ func fill(t *testing.T, p *Payload, files map[string][]byte) map[string]bootclie
 	return targets
 }
 
-func committed(t *testing.T) (*Payload, map[string]bootclient.Target) {
+func committed(t *testing.T) (*Payload, map[string]fetch.Target) {
 	t.Helper()
 	p := NewPayload([]byte("KEY"), plenty)
 	t.Cleanup(p.Abort)

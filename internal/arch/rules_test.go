@@ -75,6 +75,11 @@ var rules = []rule{
 		"it chooses the release that manifest verified, and reads no artifact",
 	},
 	{
+		"bootclient/fetch",
+		[]string{"bootclient/peers", "bootclient/cache", "bootclient/report", "bootclient/timing", "manifest", "cas", "internal/gateway", "internal/file"},
+		"it brings a release that was verified, and searches none",
+	},
+	{
 		"bootclient/...",
 		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
 		"a booting machine has no code that signs or publishes",

@@ -1,4 +1,4 @@
-package bootclient
+package fetch
 
 import (
 	"context"
@@ -10,37 +10,15 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // kindFolder is the kind of the source that is the output folder.
 const kindFolder = "folder"
 
-// An earlierSink is a Sink that may have files of an earlier release. They are one more
-// untrusted source: each leaf is verified by its CID.
-type earlierSink interface {
-	// Earlier opens the earlier file of a role, nil for none.
-	Earlier(role string) *os.File
-	// Folder is the name of this source in the report.
-	Folder() string
-}
-
-// Earlier opens a regular file of the output folder.
-func (d *DirSink) Earlier(role string) *os.File {
-	f, err := file.OpenIn(d.root, role, file.NoFollow)
-	if err != nil {
-		return nil
-	}
-	return f
-}
-
-// Folder is the path that NewDirSink was given.
-func (d *DirSink) Folder() string { return d.dir }
-
 // fromEarlier writes the leaves that files of an earlier release contain. It cuts these files
 // with the chunker of the new release, so that it finds a leaf at any offset. A read error ends
 // the file and not the fetch.
-func (f *fetch) fromEarlier(ctx context.Context, sink Sink) error {
+func (f *fetcher) fromEarlier(ctx context.Context, sink Sink) error {
 	s, ok := sink.(earlierSink)
 	if !ok {
 		return nil
@@ -60,7 +38,7 @@ func (f *fetch) fromEarlier(ctx context.Context, sink Sink) error {
 	return nil
 }
 
-func (f *fetch) fromFile(ctx context.Context, file *os.File, dl *download, wanted map[cid.Cid]position) error {
+func (f *fetcher) fromFile(ctx context.Context, file *os.File, dl *download, wanted map[cid.Cid]position) error {
 	if file == nil {
 		return nil
 	}
@@ -76,15 +54,15 @@ func (f *fetch) fromFile(ctx context.Context, file *os.File, dl *download, wante
 			return broken
 		}
 		f.cache.Put(ctx, c, data)
-		f.shared.verified(c)
+		f.Shared.Verified(c)
 		f.got += at.download.complete(at.leaf)
 		f.earlier.Blocks, f.earlier.Bytes = f.earlier.Blocks+1, f.earlier.Bytes+int64(len(data))
-		f.progress(f.got, f.total)
+		f.Progress(f.got, f.total)
 		return nil
 	}
 	_, err := cas.AddFile(ctx, take, io.LimitReader(file, earlierFactor*dl.Length), dl.Chunker)
 	if err != nil && broken == nil && !errors.Is(err, context.Canceled) {
-		f.report.Refuse("folder "+f.earlier.Name, dl.Role, err)
+		f.Report.Refuse("folder "+f.earlier.Name, dl.Role, err)
 		return ctx.Err()
 	}
 	return err

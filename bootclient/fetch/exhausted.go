@@ -1,4 +1,4 @@
-package bootclient
+package fetch
 
 import (
 	"fmt"

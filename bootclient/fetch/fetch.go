@@ -1,4 +1,4 @@
-package bootclient
+package fetch
 
 import (
 	"context"
@@ -29,33 +29,33 @@ const (
 	cacheReaders = 4
 )
 
-// fetchOptions say what is fetched, and who is told of it.
-type fetchOptions struct {
-	verified *manifest.Verified
-	from     *peers.Source // asked first; nil for none
-	memory   *cas.Memory   // metadata of the release; its inner nodes are added
-	unread   []cid.Cid     // metadata files that are not in memory
-	makeRoom bool          // remove other releases from a full cache
+// Options say what is fetched, and who is told of it.
+type Options struct {
+	Verified *manifest.Verified
+	From     *peers.Source // asked first; nil for none
+	Memory   *cas.Memory   // metadata of the release; its inner nodes are added
+	Unread   []cid.Cid     // metadata files that are not in memory
+	MakeRoom bool          // remove other releases from a full cache
 
-	mdns     bool // other machines of the LAN may fetch the same release now
-	shared   leafSharer
-	progress func(done, total int64)
-	times    *timing.Table
-	report   *report.Report
+	MDNS     bool // other machines of the LAN may fetch the same release now
+	Shared   leafSharer
+	Progress func(done, total int64)
+	Times    *timing.Table
+	Report   *report.Report
 }
 
 // A leafSharer serves leaves to other machines once they are verified.
 type leafSharer interface {
-	// addArtifact adds an artifact without leaves. They will be readable from target.
-	addArtifact(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt)
-	// verified records that a leaf was verified and written at all its positions.
-	verified(c cid.Cid)
+	// AddArtifact adds an artifact without leaves. They will be readable from target.
+	AddArtifact(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt)
+	// Verified records that a leaf was verified and written at all its positions.
+	Verified(c cid.Cid)
 }
 
-// A fetch brings the artifacts of one release into the targets of a sink. The goroutine of
+// A fetcher brings the artifacts of one release into the targets of a sink. The goroutine of
 // fetchLeaves owns the queue. Each request has a goroutine of its own, which posts its results.
-type fetch struct {
-	fetchOptions
+type fetcher struct {
+	Options
 	disc      *peers.Discovery
 	cache     *cache.Cache
 	release   manifest.Release
@@ -71,42 +71,54 @@ type fetch struct {
 	tasks  sync.WaitGroup
 }
 
-// fetchAll fetches every artifact that the sink wants and verifies each as a whole. It asks
-// the source of the release's metadata first.
-func fetchAll(ctx context.Context, o fetchOptions, disc *peers.Discovery, c *cache.Cache, sink Sink) (*fetch, error) {
-	f := &fetch{fetchOptions: o, disc: disc, cache: c, release: o.verified.Release(), stall: peers.NewStallTimer(disc), posted: make(chan func() error, 64)}
+// A Result says what a fetch brought.
+type Result struct {
+	artifacts int
+	bytes     int64
+	Earlier   report.SourceStats // what earlier files of the sink gave
+}
+
+// All fetches every artifact that the sink wants and verifies each as a whole. The result is
+// set after an error too.
+func All(ctx context.Context, o Options, disc *peers.Discovery, c *cache.Cache, sink Sink) (Result, error) {
+	f := &fetcher{Options: o, disc: disc, cache: c, release: o.Verified.Release(), stall: peers.NewStallTimer(disc), posted: make(chan func() error, 64)}
+	err := f.all(ctx, sink)
+	return Result{len(f.downloads), f.total, f.earlier}, err
+}
+
+func (f *fetcher) all(ctx context.Context, sink Sink) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer f.tasks.Wait()
 	defer cancel()
 	if err := f.open(sink); err != nil {
-		return f, err
+		return err
 	}
 	if err := f.listLeaves(ctx); err != nil {
-		return f, err
+		return err
 	}
 	if err := linkDownloads(f.downloads); err != nil {
-		return f, fmt.Errorf("release %s: %w", f.release.Version, err)
+		return fmt.Errorf("release %s: %w", f.release.Version, err)
 	}
 	f.cache.MakeRoom(ctx, f.roomPlan())
 	hashed := f.hashAll(ctx, sink)
 	if err := f.fromCache(ctx); err != nil {
-		return f, err
+		return err
 	}
 	if err := f.fromEarlier(ctx, sink); err != nil {
-		return f, err
+		return err
 	}
 	f.queue = newQueue(f.downloads, time.Now())
-	f.queue.times = o.times
-	f.queue.shuffled = o.mdns
-	f.queue.swarm = newSwarm(disc.Sources, f.downloads)
+	f.queue.times = f.Times
+	f.queue.shuffled = f.MDNS
+	f.queue.swarm = newSwarm(f.disc.Sources, f.downloads)
 	if err := f.fetchLeaves(ctx); err != nil {
-		return f, err
+		return err
 	}
-	return f, <-hashed
+	return <-hashed
 }
 
 // open opens a target for each artifact, kernel and initramfs first.
-func (f *fetch) open(sink Sink) error {
+func (f *fetcher) open(sink Sink) error {
 	first := func(a manifest.Artifact) int {
 		if i := slices.Index([]string{manifest.RoleKernel, manifest.RoleInitramfs}, a.Role); i >= 0 {
 			return i
@@ -133,8 +145,8 @@ func (f *fetch) open(sink Sink) error {
 }
 
 // listLeaves reads the inner nodes of all artifacts.
-func (f *fetch) listLeaves(ctx context.Context) error {
-	src := peers.Pool{Memory: f.memory, Cache: f.cache, Sources: f.disc.Sources, Prefer: f.from}.WithPatience(f.disc, f.stall)
+func (f *fetcher) listLeaves(ctx context.Context) error {
+	src := peers.Pool{Memory: f.Memory, Cache: f.cache, Sources: f.disc.Sources, Prefer: f.From}.WithPatience(f.disc, f.stall)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, dl := range f.downloads {
 		g.Go(func() (err error) {
@@ -145,7 +157,7 @@ func (f *fetch) listLeaves(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w; %s", dl.Role, err, elsewhere)
 			}
-			f.shared.addArtifact(dl.CID, dl.leaves, dl.target)
+			f.Shared.AddArtifact(dl.CID, dl.leaves, dl.target)
 			return nil
 		})
 	}
@@ -153,20 +165,20 @@ func (f *fetch) listLeaves(ctx context.Context) error {
 }
 
 // roomPlan lists the blocks of the release for the cache.
-func (f *fetch) roomPlan() cache.RoomPlan {
+func (f *fetcher) roomPlan() cache.RoomPlan {
 	p := cache.RoomPlan{Size: f.total}
 	for _, d := range f.downloads {
 		p.Leaves = append(p.Leaves, d.leaves)
 	}
-	if f.makeRoom {
-		p.Memory, p.Unread = f.memory, f.unread
+	if f.MakeRoom {
+		p.Memory, p.Unread = f.Memory, f.Unread
 	}
 	return p
 }
 
 // hashAll starts hashing the artifacts while they arrive, unless the sink verifies them itself. The
 // channel receives the result.
-func (f *fetch) hashAll(ctx context.Context, sink Sink) <-chan error {
+func (f *fetcher) hashAll(ctx context.Context, sink Sink) <-chan error {
 	done := make(chan error, 1)
 	if _, ok := sink.(SelfVerifier); ok {
 		for _, dl := range f.downloads {
@@ -184,7 +196,7 @@ func (f *fetch) hashAll(ctx context.Context, sink Sink) <-chan error {
 }
 
 // fromCache writes the leaves that the cache has.
-func (f *fetch) fromCache(ctx context.Context) error {
+func (f *fetcher) fromCache(ctx context.Context) error {
 	if !f.cache.IsOpen() {
 		return nil
 	}
@@ -214,7 +226,7 @@ func (f *fetch) fromCache(ctx context.Context) error {
 	return <-failed
 }
 
-func (f *fetch) takeCached(ctx context.Context, at position, found chan<- position) error {
+func (f *fetcher) takeCached(ctx context.Context, at position, found chan<- position) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -225,14 +237,14 @@ func (f *fetch) takeCached(ctx context.Context, at position, found chan<- positi
 	if err := at.download.write(at.leaf, data); err != nil {
 		return err
 	}
-	f.shared.verified(at.download.leaves[at.leaf].CID)
+	f.Shared.Verified(at.download.leaves[at.leaf].CID)
 	found <- at
 	return nil
 }
 
 // fetchLeaves requests the leaves from all sources. It returns when all are written, no source
 // can send the rest, or ctx ends.
-func (f *fetch) fetchLeaves(ctx context.Context) error {
+func (f *fetcher) fetchLeaves(ctx context.Context) error {
 	tick := time.NewTicker(timing.FetchTick)
 	defer tick.Stop()
 	known, more := f.disc.Sources.Known()
@@ -243,7 +255,7 @@ func (f *fetch) fetchLeaves(ctx context.Context) error {
 		f.addSources(ctx, known)
 		f.dispatch(ctx)
 		if f.queue.left == 0 {
-			f.progress(f.got, f.total)
+			f.Progress(f.got, f.total)
 			return nil
 		}
 		select {
@@ -257,7 +269,7 @@ func (f *fetch) fetchLeaves(ctx context.Context) error {
 		case now := <-tick.C:
 			if f.got != shown { // unchanged progress is not reported again
 				shown = f.got
-				f.progress(f.got, f.total)
+				f.Progress(f.got, f.total)
 			}
 			f.queue.swarm.refresh(f.queue, now)
 			if err := f.giveUp(now, lastNews); err != nil {
@@ -270,7 +282,7 @@ func (f *fetch) fetchLeaves(ctx context.Context) error {
 }
 
 // post passes work to the owner of the queue.
-func (f *fetch) post(ctx context.Context, do func() error) {
+func (f *fetcher) post(ctx context.Context, do func() error) {
 	select {
 	case f.posted <- do:
 	case <-ctx.Done():
@@ -279,7 +291,7 @@ func (f *fetch) post(ctx context.Context, do func() error) {
 
 // giveUp returns the reason to end the fetch, if there is one: all sources were refused, or no
 // block has arrived for the whole patience. It also makes the queue retry missing blocks.
-func (f *fetch) giveUp(now, lastNews time.Time) error {
+func (f *fetcher) giveUp(now, lastNews time.Time) error {
 	f.stall.BlockArrived(f.queue.lastLeaf)
 	since := f.stall.Check(now, func() string { return f.disc.Status() })
 	f.queue.retryMissing(now)
@@ -294,14 +306,14 @@ func (f *fetch) giveUp(now, lastNews time.Time) error {
 }
 
 // noSources reports whether there is no source and none can be found.
-func (f *fetch) noSources() bool { return len(f.queue.sources) == 0 && !f.disc.Network }
+func (f *fetcher) noSources() bool { return len(f.queue.sources) == 0 && !f.disc.Network }
 
 // elsewhere is the remedy when no source sends a block.
 const elsewhere = "name another source with --mirror or --peer (phase.mirror=, phase.peer=), or ask the publisher to run phase-publish fsck"
 
 // addSources adds each new source to the queue. It first asks a source that may be a peer of
 // the swarm for its bitfields.
-func (f *fetch) addSources(ctx context.Context, known []*peers.Source) {
+func (f *fetcher) addSources(ctx context.Context, known []*peers.Source) {
 	for _, s := range known[len(f.queue.sources):] {
 		st := f.queue.addSource(s)
 		st.ready = f.queue.swarm == nil || !s.IsPeer()
@@ -315,7 +327,7 @@ func (f *fetch) addSources(ctx context.Context, known []*peers.Source) {
 }
 
 // dispatch starts a request at every source that may get one.
-func (f *fetch) dispatch(ctx context.Context) {
+func (f *fetcher) dispatch(ctx context.Context) {
 	for {
 		j := f.queue.next(time.Now())
 		if j == nil {
@@ -332,7 +344,7 @@ func (f *fetch) dispatch(ctx context.Context) {
 }
 
 // perform does the request of a job. It verifies each leaf and takes it before it reads the next.
-func (f *fetch) perform(ctx context.Context, j *job, take func(i int, data gateway.RunLeaf) error) error {
+func (f *fetcher) perform(ctx context.Context, j *job, take func(i int, data gateway.RunLeaf) error) error {
 	leaves := make([]cas.Leaf, len(j.leaves))
 	for k, i := range j.leaves {
 		leaves[k] = j.download.leaves[i]
@@ -348,11 +360,11 @@ func (f *fetch) perform(ctx context.Context, j *job, take func(i int, data gatew
 }
 
 // take writes a verified leaf to its targets and to the cache.
-func (f *fetch) take(ctx context.Context, j *job, i int, data gateway.RunLeaf) error {
+func (f *fetcher) take(ctx context.Context, j *job, i int, data gateway.RunLeaf) error {
 	if err := j.download.write(i, data.Data); err != nil {
 		return &fatalError{err}
 	}
-	f.shared.verified(j.download.leaves[i].CID)
+	f.Shared.Verified(j.download.leaves[i].CID)
 	f.cache.Put(ctx, j.download.leaves[i].CID, data.Data)
 	j.download.reorder.put(i, data)
 	f.post(ctx, func() error {
@@ -368,7 +380,7 @@ type fatalError struct{ error }
 func (e *fatalError) Unwrap() error { return e.error }
 
 // finish records the end of a job.
-func (f *fetch) finish(ctx context.Context, j *job, err error) error {
+func (f *fetcher) finish(ctx context.Context, j *job, err error) error {
 	s := j.source.src
 	switch fatal := (*fatalError)(nil); {
 	case errors.As(err, &fatal):
@@ -376,19 +388,19 @@ func (f *fetch) finish(ctx context.Context, j *job, err error) error {
 	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, gateway.ErrNoRuns):
 	case j.dropped && !errors.Is(err, cas.ErrCorrupt):
 	case s.RecordError(ctx, err):
-		f.report.Refuse(s.String(), "block of "+j.download.Role, err)
+		f.Report.Refuse(s.String(), "block of "+j.download.Role, err)
 	}
 	f.queue.jobDone(j, err, time.Now())
 	return nil
 }
 
-// summary says how much was fetched, and from how many sources.
-func (f *fetch) summary(sources []report.SourceStats) string {
+// Summary says how much was fetched, and from how many sources.
+func (r Result) Summary(sources []report.SourceStats) string {
 	n := 0
 	for _, s := range sources {
 		if s.Blocks > 0 {
 			n++
 		}
 	}
-	return fmt.Sprintf("%s, %s from %s", report.Count(len(f.downloads), "artifact"), report.Bytes(f.total), report.Count(n, "source"))
+	return fmt.Sprintf("%s, %s from %s", report.Count(r.artifacts, "artifact"), report.Bytes(r.bytes), report.Count(n, "source"))
 }

@@ -1,4 +1,4 @@
-package bootclient
+package fetch
 
 import (
 	"context"
@@ -93,7 +93,7 @@ func nameHash(id string) uint64 {
 
 // pollBitfields requests a source's bitfields until it is banned or ctx ends. A source without
 // bitfields stays an origin.
-func (f *fetch) pollBitfields(ctx context.Context, st *sourceState) {
+func (f *fetcher) pollBitfields(ctx context.Context, st *sourceState) {
 	f.polled.Add(1)
 	tags := make([]string, len(f.downloads))
 	for round := 0; !st.src.IsBanned(); round++ {
@@ -121,7 +121,7 @@ func (f *fetch) pollBitfields(ctx context.Context, st *sourceState) {
 }
 
 // toPoll lists the artifacts of the next request: mostly the one with the most missing bytes.
-func (f *fetch) toPoll(round int) []int {
+func (f *fetcher) toPoll(round int) []int {
 	var all []int
 	most, bytes := -1, int64(-1)
 	for k, dl := range f.downloads {
@@ -139,7 +139,7 @@ func (f *fetch) toPoll(round int) []int {
 }
 
 // minPause is the shortest pause between two requests to one peer, when there are many.
-func (f *fetch) minPause() time.Duration { return time.Duration(f.polled.Load()) * timing.PollEach }
+func (f *fetcher) minPause() time.Duration { return time.Duration(f.polled.Load()) * timing.PollEach }
 
 // update stores a bitfield of a peer; a nil bitmap means that nothing changed.
 func (sw *swarm) update(st *sourceState, k int, bitmap []byte, now time.Time) {
