@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"crypto"
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -190,5 +193,29 @@ func TestARootIsCheckedByAnOlderRoot(t *testing.T) {
 	}
 	if err := check(root, third, files{}, today); err == nil {
 		t.Error("accepted without the root between")
+	}
+}
+
+func TestVersionsOfARoleInAFolder(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{
+		"2.stable-x86_64.json", "10.stable-x86_64.json", "1.stable-x86_64.json", "01.stable-x86_64.json",
+		"1.edge-x86_64.json", "stable-x86_64.json", "x.stable-x86_64.json", "root.json",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := DirFetcher(dir).Versions("stable-x86_64"); err != nil || !slices.Equal(got, []int64{1, 2, 10}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if newest, err := DirFetcher(dir).Newest("stable-x86_64"); err != nil || newest != 10 {
+		t.Errorf("newest %d, %v", newest, err)
+	}
+	if newest, err := DirFetcher(dir).Newest("root"); err != nil || newest != 0 {
+		t.Errorf("newest root %d, %v", newest, err)
+	}
+	if _, err := DirFetcher(filepath.Join(dir, "missing")).Versions("root"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing folder: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/phaseboot/phaseboot/internal/file"
 )
@@ -35,17 +36,27 @@ func (d DirFetcher) Metadata(ctx context.Context, name string, max int64) ([]byt
 // Newest returns the highest version among the folder's files of a role, 0 when there is none.
 // The role is "root", "targets", "snapshot" or a delegated role.
 func (d DirFetcher) Newest(role string) (int64, error) {
-	entries, err := os.ReadDir(string(d))
-	if err != nil {
+	versions, err := d.Versions(role)
+	if len(versions) == 0 {
 		return 0, err
 	}
-	var newest int64
+	return versions[len(versions)-1], nil
+}
+
+// Versions returns the versions of the folder's files of a role, in ascending order.
+func (d DirFetcher) Versions(role string) ([]int64, error) {
+	entries, err := os.ReadDir(string(d))
+	if err != nil {
+		return nil, err
+	}
+	var list []int64
 	for _, e := range entries {
-		if r, version, ok := splitFile(e.Name()); ok && r == role {
-			newest = max(newest, version)
+		if r, version, ok := splitFile(e.Name()); ok && r == role && version > 0 {
+			list = append(list, version)
 		}
 	}
-	return newest, nil
+	slices.Sort(list)
+	return list, nil
 }
 
 // readBounded reads a regular file of at most max bytes. It does not open a pipe or a device.

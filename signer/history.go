@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -57,9 +55,9 @@ func History(s HistorySpec) ([]Past, error) {
 // history reads the manifests of a role, oldest first. It skips damaged files: they cannot be
 // promoted or signed again.
 func (r *repository) history(role string) ([]Past, error) {
-	numbers, err := versionsOf(r.dir, role)
+	numbers, err := manifest.DirFetcher(r.dir).Versions(role)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("repository %s: %w", r.dir, file.Advise(err))
 	}
 	list := []Past{}
 	for _, n := range numbers {
@@ -86,24 +84,6 @@ func (r *repository) past(d *document, before []Past) Past {
 		p.SameAs = cmp.Or(before[i].SameAs, before[i].Number)
 	}
 	return p
-}
-
-// versionsOf lists the versions of a role's files in a folder, in ascending order.
-func versionsOf(dir, role string) ([]int64, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("repository %s: %w", dir, file.Advise(err))
-	}
-	var numbers []int64
-	for _, e := range entries {
-		prefix, ok := strings.CutSuffix(e.Name(), "."+role+".json")
-		n, err := strconv.ParseInt(prefix, 10, 64)
-		if ok && err == nil && manifest.FileName(role, n) == e.Name() {
-			numbers = append(numbers, n)
-		}
-	}
-	slices.Sort(numbers)
-	return numbers, nil
 }
 
 // sameContent reports whether a machine runs the same with both releases.

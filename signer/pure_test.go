@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -232,21 +230,6 @@ func TestSignedFieldsWithoutADescriptionAreListed(t *testing.T) {
 				t.Errorf("got %q", got)
 			}
 		})
-	}
-}
-
-func TestVersionsOfARoleInAFolder(t *testing.T) {
-	dir := t.TempDir()
-	for _, name := range []string{"2.stable-x86_64.json", "10.stable-x86_64.json", "1.stable-x86_64.json", "01.stable-x86_64.json", "1.edge-x86_64.json", "stable-x86_64.json", "x.stable-x86_64.json", "root.json"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got, err := versionsOf(dir, "stable-x86_64"); err != nil || !slices.Equal(got, []int64{1, 2, 10}) {
-		t.Errorf("got %v, %v", got, err)
-	}
-	if _, err := versionsOf(filepath.Join(dir, "missing"), "root"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a missing folder: %v", err)
 	}
 }
 
