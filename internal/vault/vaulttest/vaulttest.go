@@ -1,5 +1,5 @@
-// Package vaulttest stands in for Vault in tests: the part of the transit engine's HTTP
-// API that signing uses, as its documentation has it. Start at Serve.
+// Package vaulttest is a fake Vault for tests: the part of the transit engine's HTTP API that signing
+// uses, as Vault documents it. Start at Serve.
 package vaulttest
 
 import (
@@ -15,18 +15,18 @@ import (
 	"testing"
 )
 
-// token is the one that Serve accepts.
+// token is the only token that the fake accepts.
 const token = "s.token"
 
-// A Vault has the ed25519 key "release" in two versions, "ecdsa" of another type, and
-// "moved", which redirects. Its methods may be called while it serves.
+// A Vault has the ed25519 key "release" in two versions, the key "ecdsa" of another type, and
+// "moved", which answers with a redirect. Its methods may be called while it serves.
 type Vault struct {
 	mu       sync.Mutex
 	versions []ed25519.PrivateKey // of release, oldest first
 	wrong    bool
 }
 
-// Serve runs a Vault until the test ends, and names it in the environment.
+// Serve runs a Vault until the test ends, and sets the environment variables that name it.
 func Serve(t *testing.T) *Vault {
 	t.Helper()
 	v := &Vault{}
@@ -49,14 +49,14 @@ func (v *Vault) Rotate() ed25519.PublicKey {
 	return public(k)
 }
 
-// Newest is the public half of the key's newest version.
+// Newest returns the public half of the key's newest version.
 func (v *Vault) Newest() ed25519.PublicKey {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return public(v.versions[len(v.versions)-1])
 }
 
-// Corrupt makes it sign something other than what it is asked to.
+// Corrupt makes all later signatures wrong.
 func (v *Vault) Corrupt() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -93,19 +93,19 @@ func (v *Vault) describe(w http.ResponseWriter) {
 }
 
 func (v *Vault) sign(w http.ResponseWriter, r *http.Request) {
-	var ask struct {
+	var body struct {
 		Input   []byte `json:"input"`
 		Version int    `json:"key_version"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&ask); err != nil || ask.Version < 1 || ask.Version > len(v.versions) {
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || body.Version < 1 || body.Version > len(v.versions) {
 		fail(w, http.StatusBadRequest, "invalid key version")
 		return
 	}
 	if v.wrong {
-		ask.Input = append(ask.Input, '!')
+		body.Input = append(body.Input, '!')
 	}
-	sig := base64.StdEncoding.EncodeToString(ed25519.Sign(v.versions[ask.Version-1], ask.Input))
-	reply(w, map[string]any{"key_version": ask.Version, "signature": fmt.Sprintf("vault:v%d:%s", ask.Version, sig)})
+	sig := base64.StdEncoding.EncodeToString(ed25519.Sign(v.versions[body.Version-1], body.Input))
+	reply(w, map[string]any{"key_version": body.Version, "signature": fmt.Sprintf("vault:v%d:%s", body.Version, sig)})
 }
 
 func public(k ed25519.PrivateKey) ed25519.PublicKey { return k.Public().(ed25519.PublicKey) }
@@ -114,7 +114,7 @@ func reply(w http.ResponseWriter, data any) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"request_id": "x", "data": data})
 }
 
-func fail(w http.ResponseWriter, status int, words ...string) {
+func fail(w http.ResponseWriter, status int, errors ...string) {
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"errors": words})
+	_ = json.NewEncoder(w).Encode(map[string]any{"errors": errors})
 }
