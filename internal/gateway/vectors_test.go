@@ -29,7 +29,7 @@ func TestVectorsOfACAR(t *testing.T) {
 	file, blocks := castest.Bytes(7, 3000), cas.NewMemory()
 	root, err := cas.AddFile(t.Context(), blocks.Put, bytes.NewReader(file), "size-1024")
 	ok(t, err)
-	v := carVectors{Chunker: "size-1024", Request: "GET /ipfs/" + root.CID.String() + "?format=car&dag-scope=entity", Root: root.CID.String()}
+	v := carVectors{Chunker: "size-1024", Request: "GET /ipfs/" + root.CID.String() + "?format=car", Root: root.CID.String()}
 	leaves, err := cas.Leaves(t.Context(), blocks, root.CID, root.Size)
 	ok(t, err)
 	v.Blocks = append(v.Blocks, v.Root)
