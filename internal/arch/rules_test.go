@@ -131,16 +131,19 @@ type ban struct {
 	reason string
 }
 
-// goTUF verifies metadata signatures. Only its package metadata has types as well.
-const goTUF = "github.com/theupdateframework/go-tuf/v2"
+const (
+	// goTUF verifies metadata signatures.
+	goTUF    = "github.com/theupdateframework/go-tuf/v2"
+	oneJudge = "only manifest decides about signatures, thresholds, versions and dates"
+)
 
 var bans = []ban{
-	{"signer/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
-	{"bootclient/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
-	{"imagebuild/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
-	{"plasm/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
-	{"cmd/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
-	{"internal/...", []string{goTUF + "/..."}, "only manifest decides about signatures, thresholds, versions and dates"},
+	{"signer/...", []string{goTUF + "/..."}, oneJudge},
+	{"bootclient/...", []string{goTUF + "/..."}, oneJudge},
+	{"imagebuild/...", []string{goTUF + "/..."}, oneJudge},
+	{"plasm/...", []string{goTUF + "/..."}, oneJudge},
+	{"cmd/...", []string{goTUF + "/..."}, oneJudge},
+	{"internal/...", []string{goTUF + "/..."}, oneJudge},
 	{"publisher/...", []string{goTUF + "/metadata/trustedmetadata", goTUF + "/metadata/updater"}, "it builds snapshots and timestamps from go-tuf's types, and verifies with manifest"},
 
 	{"cas/...", []string{"net", "net/http", "os/exec"}, "cas stores and checks bytes; it must not use the network or run programs"},
@@ -185,6 +188,7 @@ func violations(path string, imports []string) []string {
 	return found
 }
 
+// A verifier is a call that verifies a signature.
 type verifier struct {
 	call   string
 	in     []string // files
