@@ -138,7 +138,7 @@ serve the store meanwhile; add and gc refuse to run at the same time. stats with
 			if o.Dry {
 				did = "would remove"
 			}
-			return cli.Print(cmd, done, fmt.Sprintf("%s %s in %s from %s; left %s of unneeded blocks in packs that are mostly needed\n",
+			return cli.Print(cmd, done, fmt.Sprintf("%s %s in %s from %s; %s of unneeded blocks remain in packs that are mostly needed\n",
 				did, size(done.Bytes), count(done.Blocks, "block"), count(done.Packs, "pack"), size(done.LeftBytes)))
 		},
 	}
