@@ -39,7 +39,7 @@ const (
 //	 serve the release, /phase/root.json, /phase/seed.env; if it serves it from memory,
 //	 /phase/kernel, /phase/initramfs, /phase/cache/…]
 //
-// It is a bootclient.Sink and a SelfVerifier: verified blocks are written to their final place.
+// It is a fetch.Sink and a fetch.SelfVerifier: verified blocks are written to their final place.
 // Commit seals both memfds, after which not even this process can change them, and hashes every
 // artifact there.
 type Payload struct {
@@ -180,7 +180,7 @@ func (a *artifact) ReadAt(b []byte, off int64) (int, error) {
 	return io.NewSectionReader(a.file, a.off, a.size).ReadAt(b, off)
 }
 
-// VerifiesSHA256 implements bootclient.SelfVerifier: Commit hashes the sealed memory.
+// VerifiesSHA256 implements fetch.SelfVerifier: Commit hashes the sealed memory.
 func (p *Payload) VerifiesSHA256() {}
 
 // Commit appends the files for the target, seals the memory, and compares the length and sha256 of

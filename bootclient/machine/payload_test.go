@@ -307,3 +307,10 @@ func TestKexecErrorsAreExplained(t *testing.T) {
 		t.Error("nil is an error")
 	}
 }
+
+// bootclient.Run does not hash the artifacts of a Payload.
+var _ interface {
+	fetch.Sink
+	fetch.Planner
+	fetch.SelfVerifier
+} = (*Payload)(nil)
