@@ -15,6 +15,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/resolve"
+	"github.com/phaseboot/phaseboot/bootclient/share"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -140,9 +141,9 @@ func (c Config) statePolicy() manifest.Policy {
 	return p
 }
 
-// places returns the addresses of the machine's own root, and before them those of the newest
+// addresses returns the addresses of the machine's own root, and before them those of the newest
 // saved root: a repository may have moved since the image was made.
-func (c Config) places(root *manifest.Root) manifest.Discovery {
+func (c Config) addresses(root *manifest.Root) manifest.Discovery {
 	own := root.Discovery()
 	if c.Cache == "" {
 		return own
@@ -165,8 +166,8 @@ func (c Config) discoveryOptions(trust manifest.Discovery) peers.Options {
 	}
 }
 
-func (c Config) shareOptions() shareOptions {
-	return shareOptions{serve: c.mayShare(), listen: c.Listen, http: c.HTTP, ready: c.Ready, log: c.Log, report: c.Report}
+func (c Config) shareOptions() share.Options {
+	return share.Options{Serve: c.mayShare(), Listen: c.Listen, HTTP: c.HTTP, Ready: c.Ready, Log: c.Log, Report: c.Report}
 }
 
 func (c Config) resolveOptions(names []string) resolve.Options {
@@ -176,7 +177,7 @@ func (c Config) resolveOptions(names []string) resolve.Options {
 	}
 }
 
-func (c Config) fetchOptions(won resolve.Result, shared *sharedBlocks) fetch.Options {
+func (c Config) fetchOptions(won resolve.Result, shared *share.Blocks) fetch.Options {
 	o := fetch.Options{
 		Verified: won.Verified, From: won.From, Memory: won.Memory, MakeRoom: won.Directory != nil,
 		MDNS: c.Mode.Uses("mdns"), Shared: shared, Progress: c.Progress, Times: c.times, Report: c.Report,

@@ -12,6 +12,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/resolve"
+	"github.com/phaseboot/phaseboot/bootclient/share"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -49,14 +50,14 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	if err != nil {
 		return nil, err
 	}
-	look := cfg.discoveryOptions(cfg.places(root))
+	look := cfg.discoveryOptions(cfg.addresses(root))
 	node, needed := look.NodeOptions()
-	share, err := startSharing(ctx, node, needed, cfg.shareOptions())
+	sharing, err := share.Start(ctx, node, needed, cfg.shareOptions())
 	if err != nil {
 		return nil, err
 	}
-	defer share.close()
-	disc, err := peers.Discover(ctx, look, share.node)
+	defer sharing.Close()
+	disc, err := peers.Discover(ctx, look, sharing.Node)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +66,7 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	stats := func() []report.SourceStats { return allStats(disc, c, got.Earlier) }
 	record := func() {
 		cfg.Report.SetSources(stats())
-		cfg.Report.SetServed(share.blocks.served())
+		cfg.Report.SetServed(sharing.Blocks.Served())
 	}
 	defer record()
 
@@ -75,28 +76,28 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	}
 	release := won.Verified.Release()
 	disc.SearchArtifacts(release)
-	share.blocks.setPointer(won.Pointer, won.Memory)
-	if won.Directory != nil && (share.blocks != nil || c.Writable()) {
-		share.publish(release, won.Directory.Unread(), peers.Pool{Memory: won.Memory, Cache: c, Sources: disc.Sources, Prefer: won.From})
+	sharing.Blocks.SetPointer(won.Pointer, won.Memory)
+	if won.Directory != nil && (sharing.Blocks != nil || c.Writable()) {
+		sharing.Publish(release, won.Directory.Unread(), peers.Pool{Memory: won.Memory, Cache: c, Sources: disc.Sources, Prefer: won.From})
 	}
 	step := cfg.Report.Begin("fetch")
-	got, err = fetch.All(ctx, cfg.fetchOptions(won, share.blocks), disc, c, sink)
+	got, err = fetch.All(ctx, cfg.fetchOptions(won, sharing.Blocks), disc, c, sink)
 	if err != nil {
 		return nil, step.Abort(err)
 	}
 	step.Done("%s", got.Summary(stats()))
-	share.published()
+	sharing.AwaitMetadata()
 	cfg.Report.While(func(so time.Duration) string { return fmt.Sprintf("cache: writing to the disk, %v so far", so) }, func() {
 		c.Sync(ctx)
-		share.blocks.saveTo(ctx, cache.Dir(cfg.Keep), cfg.Log, cfg.Report)
+		sharing.Blocks.SaveTo(ctx, cache.Dir(cfg.Keep), cfg.Log, cfg.Report)
 	})
 	record()
 	cfg.Report.Finish(nil)
 	if err := sink.Commit(won.Verified, cfg.Report); err != nil {
 		return nil, err
 	}
-	if cfg.Stay != nil && share.server != nil {
-		ready := share.server.ready()
+	if cfg.Stay != nil && sharing.Server != nil {
+		ready := sharing.Server.Ready()
 		ready.Release = release.Version
 		if won.Pointer.Directory.Defined() {
 			ready.Head = won.Pointer.Directory.String()

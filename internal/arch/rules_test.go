@@ -80,6 +80,16 @@ var rules = []rule{
 		"it brings a release that was verified, and searches none",
 	},
 	{
+		"bootclient/share",
+		[]string{"bootclient/peers", "bootclient/cache", "bootclient/report", "bootclient/timing", "manifest", "cas/...", "internal/p2p", "internal/gateway", "internal/limit"},
+		"it serves blocks that others verified",
+	},
+	{
+		"bootclient/seed",
+		[]string{"bootclient/share", "bootclient/resolve", "bootclient/peers", "bootclient/cache", "bootclient/report", "bootclient/timing", "manifest", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/file"},
+		"it serves a cache and fetches nothing",
+	},
+	{
 		"bootclient/...",
 		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
 		"a booting machine has no code that signs or publishes",

@@ -1,4 +1,4 @@
-package bootclient
+package share
 
 import (
 	"cmp"
@@ -27,32 +27,32 @@ const (
 // anywhere are the default addresses: free ports, which peers learn by mDNS, the DHT and identify.
 var anywhere = []string{"/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"}
 
-// A serving is an open gateway: plain HTTP, the same over libp2p streams, and a node that
+// A Server is an open gateway: plain HTTP, the same over libp2p streams, and a node that
 // announces both.
-type serving struct {
-	node     *p2p.Node
+type Server struct {
+	Node     *p2p.Node
 	web      *http.Server
 	listener net.Listener
-	ended    chan struct{} // closed when the HTTP server has ended
+	Ended    chan struct{} // closed when the HTTP server has ended
 	err      error         // the reason
 }
 
-// ready returns the present addresses.
-func (s *serving) ready() report.Ready {
-	e := s.node.Endpoints(s.listener)
+// Ready returns the present addresses.
+func (s *Server) Ready() report.Ready {
+	e := s.Node.Endpoints(s.listener)
 	return report.Ready{Peer: e.Peer, HTTP: e.HTTP, Listen: e.Listen}
 }
 
-// openServing starts a node with opts, and a gateway with offer on it and on plain HTTP at addr,
+// Open starts a node with opts, and a gateway with offer on it and on plain HTTP at addr,
 // "" for any free port. Without addresses in opts, the node listens on free ports. sent is called
 // with the bytes of each answer.
-func openServing(ctx context.Context, opts p2p.Options, offer gateway.Options, sent func(bytes int64), addr string) (_ *serving, err error) {
+func Open(ctx context.Context, opts p2p.Options, offer gateway.Options, sent func(bytes int64), addr string) (_ *Server, err error) {
 	l, err := p2p.ListenTCP("--http", cmp.Or(addr, ":0"))
 	if err != nil {
 		return nil, err
 	}
 	conns := limit.Conns{Max: maxConns, PerClient: maxConnsEach}
-	s := &serving{listener: conns.Listener(l), ended: make(chan struct{})}
+	s := &Server{listener: conns.Listener(l), Ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			l.Close()
@@ -64,31 +64,31 @@ func openServing(ctx context.Context, opts p2p.Options, offer gateway.Options, s
 		}
 	}
 	opts.HTTP, opts.MaxConns, opts.MaxConnsPerIP = p2p.ListenerAddrs(l.Addr()), maxPeers, maxPeersEach
-	if s.node, err = p2p.New(ctx, opts); err != nil {
+	if s.Node, err = p2p.New(ctx, opts); err != nil {
 		return nil, err
 	}
 	handler := limit.NewRates(limit.Options{Grace: timing.SlowReader, Sent: sent}).Handler(gateway.Handler(offer))
-	if err := s.node.Serve(handler); err != nil {
-		return nil, errors.Join(err, s.node.Close())
+	if err := s.Node.Serve(handler); err != nil {
+		return nil, errors.Join(err, s.Node.Close())
 	}
 	s.web = conns.Server(handler, maxHeader, timing.IdleLimit, opts.Log)
 	go func() {
 		s.err = s.web.Serve(s.listener)
-		close(s.ended)
+		close(s.Ended)
 	}()
 	return s, nil
 }
 
-// close lets open answers end within timing.DrainLimit, and then ends everything.
-func (s *serving) close() error {
+// Close lets open answers end within timing.DrainLimit, and then ends everything.
+func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), timing.DrainLimit)
 	defer cancel()
 	err := s.web.Shutdown(ctx)
 	if err != nil {
 		err = s.web.Close()
 	}
-	if <-s.ended; !errors.Is(s.err, http.ErrServerClosed) {
+	if <-s.Ended; !errors.Is(s.err, http.ErrServerClosed) {
 		err = errors.Join(err, fmt.Errorf("HTTP: %w", s.err))
 	}
-	return errors.Join(err, s.node.Close())
+	return errors.Join(err, s.Node.Close())
 }

@@ -1,4 +1,4 @@
-package bootclient
+package share
 
 import (
 	"bytes"
@@ -31,14 +31,14 @@ import (
 
 const (
 	maxMetadataFiles = 4 << 20 // bytes of metadata files that are fetched only to be shared
-	uploadSlots      = 16      // answers with leaves under way at a time
+	UploadSlots      = 16      // answers with leaves under way at a time
 )
 
-// sharedBlocks are the verified blocks that this machine serves to peers while it fetches:
+// Blocks are the verified blocks that this machine serves to peers while it fetches:
 // the metadata of the accepted release, the IPNS record that points to it, the inner nodes of
 // its artifacts, and their leaves. A leaf is read back from where it was written. It is a
 // cas.Source. A nil *sharedBlocks keeps nothing.
-type sharedBlocks struct {
+type Blocks struct {
 	instance string       // ID of this run, part of the version of a bitfield
 	sent     atomic.Int64 // bytes sent to other machines
 
@@ -63,29 +63,30 @@ type leafPosition struct {
 	i int // index of the leaf
 }
 
-func newSharedBlocks() *sharedBlocks {
-	return &sharedBlocks{
+// NewBlocks returns an empty set.
+func NewBlocks() *Blocks {
+	return &Blocks{
 		instance: strings.ToLower(rand.Text()[:10]), records: map[string][]byte{},
 		artifacts: map[cid.Cid]*sharedArtifact{}, firstPosition: map[cid.Cid]leafPosition{}, otherPositions: map[cid.Cid][]leafPosition{},
 	}
 }
 
 // offer returns what the gateway serves.
-func (s *sharedBlocks) offer() gateway.Options {
-	return gateway.Options{Source: s, IPNS: s.record, Have: s.have, UploadSlots: uploadSlots}
+func (s *Blocks) offer() gateway.Options {
+	return gateway.Options{Source: s, IPNS: s.Record, Have: s.Have, UploadSlots: UploadSlots}
 }
 
-// served returns the bytes sent to other machines.
-func (s *sharedBlocks) served() int64 {
+// Served returns the bytes sent to other machines.
+func (s *Blocks) Served() int64 {
 	if s == nil {
 		return 0
 	}
 	return s.sent.Load()
 }
 
-// setPointer shares the record of a pointer, and the blocks in memory: the metadata that it names,
+// SetPointer shares the record of a pointer, and the blocks in memory: the metadata that it names,
 // and the inner nodes of the artifacts, as they are read.
-func (s *sharedBlocks) setPointer(ptr peers.Pointer, memory *cas.Memory) {
+func (s *Blocks) SetPointer(ptr peers.Pointer, memory *cas.Memory) {
 	if s == nil {
 		return
 	}
@@ -98,7 +99,7 @@ func (s *sharedBlocks) setPointer(ptr peers.Pointer, memory *cas.Memory) {
 }
 
 // AddArtifact adds an artifact without leaves.
-func (s *sharedBlocks) AddArtifact(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt) {
+func (s *Blocks) AddArtifact(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt) {
 	if s == nil {
 		return
 	}
@@ -116,7 +117,7 @@ func (s *sharedBlocks) AddArtifact(root cid.Cid, leaves []cas.Leaf, target io.Re
 }
 
 // Verified records that a leaf was verified and written at all its positions.
-func (s *sharedBlocks) Verified(c cid.Cid) {
+func (s *Blocks) Verified(c cid.Cid) {
 	if s == nil {
 		return
 	}
@@ -141,7 +142,7 @@ func (p leafPosition) isSet() bool { return p.bitfield[p.i/8]&(0x80>>(p.i%8)) !=
 
 // Block returns a shared block. The gateway reads it through cas.Get and so sends no damaged
 // block. A leaf with several positions is read from the first position where it is undamaged.
-func (s *sharedBlocks) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+func (s *Blocks) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	s.mu.RLock()
 	memory, places := s.memory, s.positions(c)
 	s.mu.RUnlock()
@@ -164,7 +165,7 @@ func (s *sharedBlocks) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 }
 
 // positions returns where a leaf can be read.
-func (s *sharedBlocks) positions(c cid.Cid) (out []leafPosition) {
+func (s *Blocks) positions(c cid.Cid) (out []leafPosition) {
 	first, leaf := s.firstPosition[c]
 	if !leaf || !first.isSet() {
 		return nil
@@ -186,9 +187,9 @@ func (p leafPosition) read(c cid.Cid) ([]byte, error) {
 	return data, nil
 }
 
-// saveTo writes the metadata, the records and the inner nodes to a cache, all or nothing. It writes
+// SaveTo writes the metadata, the records and the inner nodes to a cache, all or nothing. It writes
 // nothing if dir is "" or nothing is shared. An error does not end the boot.
-func (s *sharedBlocks) saveTo(ctx context.Context, dir cache.Dir, log *slog.Logger, r *report.Report) {
+func (s *Blocks) SaveTo(ctx context.Context, dir cache.Dir, log *slog.Logger, r *report.Report) {
 	if s == nil || dir == "" || len(s.records) == 0 {
 		return
 	}
@@ -198,7 +199,7 @@ func (s *sharedBlocks) saveTo(ctx context.Context, dir cache.Dir, log *slog.Logg
 }
 
 // write writes them into a cache.
-func (s *sharedBlocks) write(ctx context.Context, dir cache.Dir, log *slog.Logger) error {
+func (s *Blocks) write(ctx context.Context, dir cache.Dir, log *slog.Logger) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	store, err := pack.Open(dir.Blocks(), pack.Options{Log: log})
@@ -214,7 +215,8 @@ func (s *sharedBlocks) write(ctx context.Context, dir cache.Dir, log *slog.Logge
 	return errors.Join(err, store.Close())
 }
 
-func (s *sharedBlocks) record(_ context.Context, name string) ([]byte, error) {
+// Record returns the IPNS record of a name.
+func (s *Blocks) Record(_ context.Context, name string) ([]byte, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	rec, ok := s.records[name]
@@ -224,7 +226,8 @@ func (s *sharedBlocks) record(_ context.Context, name string) ([]byte, error) {
 	return rec, nil
 }
 
-func (s *sharedBlocks) have(root cid.Cid) (bits []byte, version string, err error) {
+// Have returns the bitfield of an artifact and its version.
+func (s *Blocks) Have(root cid.Cid) (bits []byte, version string, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	a, ok := s.artifacts[root]
@@ -234,21 +237,21 @@ func (s *sharedBlocks) have(root cid.Cid) (bits []byte, version string, err erro
 	return bytes.Clone(a.bitfield), fmt.Sprintf("%s-%d", s.instance, a.count), nil
 }
 
-// shareOptions say how a machine that fetches is reached by others.
-type shareOptions struct {
-	serve  bool                  // serve the verified blocks
-	listen []multiaddr.Multiaddr // none for free ports
-	http   string                // host:port, "" for a free port
-	ready  func(report.Ready)
-	log    *slog.Logger
-	report *report.Report
+// Options say how a machine that fetches is reached by others.
+type Options struct {
+	Serve  bool                  // serve the verified blocks
+	Listen []multiaddr.Multiaddr // none for free ports
+	HTTP   string                // host:port, "" for a free port
+	Ready  func(report.Ready)
+	Log    *slog.Logger
+	Report *report.Report
 }
 
-// A sharing is the node of a machine that fetches, and what it serves to others.
-type sharing struct {
-	node   *p2p.Node     // nil without one
-	server *serving      // nil when nothing is served
-	blocks *sharedBlocks // nil when nothing is served
+// A Sharing is the node of a machine that fetches, and what it serves to others.
+type Sharing struct {
+	Node   *p2p.Node // nil without one
+	Server *Server   // nil when nothing is served
+	Blocks *Blocks   // nil when nothing is served
 	log    *slog.Logger
 
 	ctx      context.Context
@@ -257,50 +260,50 @@ type sharing struct {
 	metadata chan struct{} // closed when all metadata files are shared; nil before publish
 }
 
-// startSharing starts a node if one is needed, and serves the verified blocks on it if the
+// Start starts a node if one is needed, and serves the verified blocks on it if the
 // options say so. If the machine cannot serve, the boot continues.
-func startSharing(ctx context.Context, opts p2p.Options, needed bool, o shareOptions) (s *sharing, err error) {
-	s = &sharing{log: o.log}
+func Start(ctx context.Context, opts p2p.Options, needed bool, o Options) (s *Sharing, err error) {
+	s = &Sharing{log: o.Log}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	if !needed {
 		return s, nil
 	}
-	if o.serve {
-		blocks, own := newSharedBlocks(), opts
-		own.Listen = o.listen
-		if s.server, err = openServing(ctx, own, blocks.offer(), func(n int64) { blocks.sent.Add(n) }, o.http); err == nil {
-			s.blocks, s.node = blocks, s.server.node
-			o.ready(s.server.ready())
+	if o.Serve {
+		blocks, own := NewBlocks(), opts
+		own.Listen = o.Listen
+		if s.Server, err = Open(ctx, own, blocks.offer(), func(n int64) { blocks.sent.Add(n) }, o.HTTP); err == nil {
+			s.Blocks, s.Node = blocks, s.Server.Node
+			o.Ready(s.Server.Ready())
 			return s, nil
 		}
-		o.report.Refuse("this machine", "serving others", err)
+		o.Report.Refuse("this machine", "serving others", err)
 	}
-	if s.node, err = p2p.New(ctx, opts); err != nil {
+	if s.Node, err = p2p.New(ctx, opts); err != nil {
 		s.cancel()
 		return nil, fmt.Errorf("peer-to-peer: %w", err)
 	}
 	return s, nil
 }
 
-// close ends the serving and the node.
-func (s *sharing) close() {
+// Close ends the serving and the node.
+func (s *Sharing) Close() {
 	s.cancel()
 	s.tasks.Wait()
 	var err error
-	if s.server != nil {
-		err = s.server.close()
-	} else if s.node != nil {
-		err = s.node.Close()
+	if s.Server != nil {
+		err = s.Server.Close()
+	} else if s.Node != nil {
+		err = s.Node.Close()
 	}
 	if err != nil {
 		s.log.Debug("share: closing", "err", err)
 	}
 }
 
-// publish shares the metadata of the accepted release and announces its artifacts. From src it
+// Publish shares the metadata of the accepted release and announces its artifacts. From src it
 // reads the metadata files that this machine did not need, for the cache and for others: an
 // older machine needs the roots in between, a machine of another channel its own file.
-func (s *sharing) publish(r manifest.Release, unread []cid.Cid, src cas.Source) {
+func (s *Sharing) Publish(r manifest.Release, unread []cid.Cid, src cas.Source) {
 	s.metadata = make(chan struct{})
 	s.tasks.Go(func() {
 		defer close(s.metadata)
@@ -314,13 +317,13 @@ func (s *sharing) publish(r manifest.Release, unread []cid.Cid, src cas.Source) 
 			left -= int64(len(data))
 		}
 	})
-	if s.blocks != nil && s.node.InDHT() {
-		s.tasks.Go(func() { provide(s.ctx, s.node, r, s.log) })
+	if s.Blocks != nil && s.Node.InDHT() {
+		s.tasks.Go(func() { Provide(s.ctx, s.Node, r, s.log) })
 	}
 }
 
-// published waits for these files, at most timing.MetadataLimit: only other machines need them.
-func (s *sharing) published() {
+// AwaitMetadata waits for the files that Publish reads, at most timing.MetadataLimit: only other machines need them.
+func (s *Sharing) AwaitMetadata() {
 	if s.metadata == nil {
 		return
 	}
@@ -331,10 +334,10 @@ func (s *sharing) published() {
 	}
 }
 
-// provide announces the artifacts of a release in the DHT, unless enough machines have done so.
+// Provide announces the artifacts of a release in the DHT, unless enough machines have done so.
 // It does not announce the metadata: a search for metadata must find the publishers, not a
 // thousand machines behind a router.
-func provide(ctx context.Context, node *p2p.Node, r manifest.Release, log *slog.Logger) {
+func Provide(ctx context.Context, node *p2p.Node, r manifest.Release, log *slog.Logger) {
 	for _, a := range r.Artifacts {
 		if _, err := node.ProvideIfFew(ctx, a.CID); err != nil && ctx.Err() == nil {
 			log.Debug("share: DHT", "err", err)
