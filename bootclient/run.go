@@ -109,6 +109,7 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	return won.Verified, nil
 }
 
+// union returns a and those strings of b that a lacks.
 func union(a, b []string) []string {
 	list := slices.Clone(a)
 	for _, s := range b {

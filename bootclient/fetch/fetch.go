@@ -29,7 +29,7 @@ const (
 	cacheReaders = 4
 )
 
-// Options say what is fetched, and who is told of it.
+// Options say what is fetched, and what receives progress and verified leaves.
 type Options struct {
 	Verified *manifest.Verified
 	From     *peers.Source // asked first; nil for none

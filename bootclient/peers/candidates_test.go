@@ -72,7 +72,7 @@ func nodes(t *testing.T) (dials, serves *p2p.Node, addr string) {
 
 func TestTenThousandInventedPeersDoNotKeepARealOneOut(t *testing.T) {
 	dials, serves, addr := nodes(t)
-	set := newSourceSet(http.DefaultClient, nil, &timing.Usual)
+	set := newSet(http.DefaultClient, nil, &timing.Usual)
 	set.Node = dials
 	for i := range 10_000 {
 		set.addPeer(KindMDNS, hintOf(t, fmt.Sprintf("/ip4/127.0.0.%d/tcp/1/p2p/%s", 2+i%250, invented(t))))
@@ -104,7 +104,7 @@ func TestTenThousandInventedPeersDoNotKeepARealOneOut(t *testing.T) {
 }
 
 func TestTheNumberOfCandidatesIsBounded(t *testing.T) {
-	set := newSourceSet(http.DefaultClient, nil, &timing.Usual)
+	set := newSet(http.DefaultClient, nil, &timing.Usual)
 	set.Node, _, _ = nodes(t)
 	id := invented(t)
 	for i := range maxCandidates + 5000 {

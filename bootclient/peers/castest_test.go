@@ -22,7 +22,7 @@ func TestAMirrorKeepsTheContractOfASource(t *testing.T) {
 		}
 		server := httptest.NewServer(gateway.Handler(gateway.Options{Source: store}))
 		t.Cleanup(server.Close)
-		set := newSourceSet(nil, nil, &timing.Usual)
+		set := newSet(nil, nil, &timing.Usual)
 		set.addMirror(server.URL)
 		return set.sources[0]
 	})

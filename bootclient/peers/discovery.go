@@ -23,9 +23,8 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-const (
-	pointerBuffer = 16 // pointers from the DHT that are not handled yet
-)
+// pointerBuffer is the number of pointers from the DHT that wait to be handled.
+const pointerBuffer = 16
 
 // Options say where sources are looked for.
 type Options struct {
@@ -62,13 +61,13 @@ type Discovery struct {
 }
 
 // Discover starts the ways of discovery that the mode and the hints allow. node is nil if
-// nodeOptions says that none is needed.
+// NodeOptions says that none is needed.
 func Discover(ctx context.Context, o Options, node *p2p.Node) (*Discovery, error) {
 	web, err := o.mirrorHTTP()
 	if err != nil {
 		return nil, err
 	}
-	d := &Discovery{Options: o, Sources: newSourceSet(web, node, o.Times), Pointers: make(chan Pointer, pointerBuffer), statuses: map[string]string{}}
+	d := &Discovery{Options: o, Sources: newSet(web, node, o.Times), Pointers: make(chan Pointer, pointerBuffer), statuses: map[string]string{}}
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	d.Isolated = d.noNetwork()
 	d.addMirrors()

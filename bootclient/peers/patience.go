@@ -27,7 +27,7 @@ const (
 // docs/PATIENCE.md: every known source was refused, and none is merely out of reach. While
 // mDNS or the DHT may find more sources, timing.Table.Settle must have passed since lastNews too,
 // and a source that a person or root.json named must be among the refused:
-// anybody can announce peers on a network, so a refused peer alone ends nothing.
+// any machine can announce peers on a network, so a refused peer alone ends nothing.
 func (d *Discovery) Settled(lastNews time.Time, stand func(*Source) Standing) bool {
 	known, _ := d.Sources.Known()
 	named := false
@@ -90,9 +90,9 @@ func (t *StallTimer) BlockArrived(now time.Time) {
 	}
 }
 
-// Check returns how long no block arrived. It reports a wait after sayAfter, and then every
-// sayAgain, with the given status of the sources.
-func (t *StallTimer) Check(now time.Time, tried func() string) time.Duration {
+// Check returns how long no block arrived. It reports a wait after timing.Table.SayAfter, and then
+// every SayAgain, with the status of the sources.
+func (t *StallTimer) Check(now time.Time, status func() string) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	since := now.Sub(t.last)
@@ -102,7 +102,7 @@ func (t *StallTimer) Check(now time.Time, tried func() string) time.Duration {
 	}
 	if since >= t.times.SayAfter && now.Sub(t.reported) >= pause {
 		t.reported = now
-		t.say("fetch: no block for %s: %s", since.Round(time.Second), tried())
+		t.say("fetch: no block for %s: %s", since.Round(time.Second), status())
 	}
 	return since
 }
@@ -117,7 +117,7 @@ func (d *Discovery) NoBlockError(since time.Duration, why error) error {
 		return fmt.Errorf("%w; no other source sent the block within %s (%s)", why, since, d.Status())
 	case errors.Is(why, fs.ErrNotExist):
 	default:
-		why = cas.ErrUnreachable // tried has the error of each source
+		why = cas.ErrUnreachable // the status has the error of each source
 	}
 	return fmt.Errorf("no block for %s: %w (%s)", since, why, d.Status())
 }

@@ -34,7 +34,7 @@ type MissingBlock struct{ error }
 // Unwrap returns the cause.
 func (m *MissingBlock) Unwrap() error { return m.error }
 
-// Block returns the verified block c. Its error is a *missingBlock. It wraps cas.ErrCorrupt if a
+// Block returns the verified block c. Its error is a *MissingBlock. It wraps cas.ErrCorrupt if a
 // source sent wrong bytes, now or earlier, else cas.ErrUnreachable. It never wraps
 // fs.ErrNotExist, because the block is part of a signed release.
 func (p Pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {

@@ -38,8 +38,8 @@ type Set struct {
 	more    chan struct{}              // closed and replaced when a source is added or opened
 }
 
-// newSourceSet returns an empty set. web is the client for mirrors, node may be nil.
-func newSourceSet(web *http.Client, node *p2p.Node, times *timing.Table) *Set {
+// newSet returns an empty set. web is the client for mirrors, node may be nil.
+func newSet(web *http.Client, node *p2p.Node, times *timing.Table) *Set {
 	return &Set{
 		http: gateway.NewHTTP(nil), web: web, Node: node, times: times, candidates: newCandidates(),
 		mirrors: map[string]bool{}, addrs: map[peer.ID]*peer.AddrInfo{}, more: make(chan struct{}),

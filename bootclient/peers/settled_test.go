@@ -39,7 +39,7 @@ func TestSettled(t *testing.T) {
 		{"bootstrap none, mirror refused", true, long, 0, true},
 		{"bootstrap out, mirror refused", true, long, 0, false},
 	} {
-		d := &Discovery{Sources: newSourceSet(nil, nil, &timing.Usual), Network: row.network, Options: Options{Times: &timing.Usual}}
+		d := &Discovery{Sources: newSet(nil, nil, &timing.Usual), Network: row.network, Options: Options{Times: &timing.Usual}}
 		stands := map[*Source]Standing{}
 		for i, text := range strings.Split(row.sources, ", ") {
 			kind, stand, found := strings.Cut(text, " ")

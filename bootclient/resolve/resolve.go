@@ -281,8 +281,8 @@ func (r *resolver) addPointer(ptr peers.Pointer) {
 	}
 }
 
-// dropOlder makes room for a newer pointer. Old pointers are validly signed, so that anybody
-// can send many of them.
+// dropOlder makes room for a newer pointer. Old pointers have valid signatures, so any source can
+// send many of them.
 func (r *resolver) dropOlder(seq uint64) bool {
 	for folder, cand := range r.candidates {
 		old := !slices.ContainsFunc(cand.announcers, func(ptr peers.Pointer) bool { return ptr.Seq >= seq })

@@ -29,15 +29,16 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-const (
-	maxMetadataFiles = 4 << 20 // bytes of metadata files that are fetched only to be shared
-	UploadSlots      = 16      // answers with leaves under way at a time
-)
+// UploadSlots is the number of answers with leaves that are under way at a time.
+const UploadSlots = 16
+
+// maxMetadataFiles is the bytes of metadata files that are fetched only to be shared.
+const maxMetadataFiles = 4 << 20
 
 // Blocks are the verified blocks that this machine serves to peers while it fetches:
 // the metadata of the accepted release, the IPNS record that points to it, the inner nodes of
 // its artifacts, and their leaves. A leaf is read back from where it was written. It is a
-// cas.Source. A nil *sharedBlocks keeps nothing.
+// cas.Source. A nil *Blocks keeps nothing.
 type Blocks struct {
 	instance string       // ID of this run, part of the version of a bitfield
 	sent     atomic.Int64 // bytes sent to other machines
@@ -144,7 +145,7 @@ func (p leafPosition) isSet() bool { return p.bitfield[p.i/8]&(0x80>>(p.i%8)) !=
 // block. A leaf with several positions is read from the first position where it is undamaged.
 func (s *Blocks) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	s.mu.RLock()
-	memory, places := s.memory, s.positions(c)
+	memory, positions := s.memory, s.positions(c)
 	s.mu.RUnlock()
 	data, err := []byte(nil), cas.NotFound(c)
 	if memory != nil {
@@ -153,8 +154,8 @@ func (s *Blocks) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if err == nil {
 		return data, nil
 	}
-	for _, p := range places {
-		if data, err = p.read(c); err == nil && len(places) > 1 {
+	for _, p := range positions {
+		if data, err = p.read(c); err == nil && len(positions) > 1 {
 			err = cas.Check(c, data)
 		}
 		if err == nil {
@@ -257,7 +258,7 @@ type Sharing struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	tasks    sync.WaitGroup
-	metadata chan struct{} // closed when all metadata files are shared; nil before publish
+	metadata chan struct{} // closed when all metadata files are shared; nil before Publish
 }
 
 // Start starts a node if one is needed, and serves the verified blocks on it if the
@@ -322,7 +323,8 @@ func (s *Sharing) Publish(r manifest.Release, unread []cid.Cid, src cas.Source) 
 	}
 }
 
-// AwaitMetadata waits for the files that Publish reads, at most timing.MetadataLimit: only other machines need them.
+// AwaitMetadata waits for the files that Publish reads, at most timing.MetadataLimit: only other
+// machines need them.
 func (s *Sharing) AwaitMetadata() {
 	if s.metadata == nil {
 		return
