@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/phaseboot/phaseboot/publisher/repo"
@@ -58,7 +57,9 @@ func (s *server) problems(ctx context.Context) (found []problem) {
 	for _, err := range s.renewalProblems(ctx) {
 		add(atRisk, err)
 	}
-	add(stale, s.reported.refreshError())
+	if err := s.refreshErr.Load(); err != nil {
+		add(stale, *err)
+	}
 	add(damaged, s.checkStore(ctx))
 	return found
 }
@@ -108,43 +109,15 @@ func (s *server) health(ctx context.Context) error {
 	return errors.Join(unhealthy(s.problems(ctx))...)
 }
 
-// reported are the problems in the log, and the result of the last refresh.
-type reported struct {
-	mu      sync.Mutex
-	logged  map[string]bool
-	refresh error
-}
-
-func (r *reported) setRefresh(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.refresh = err
-}
-
-func (r *reported) refreshError() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.refresh
-}
-
-// begun returns the problems that were not in the list of the last call.
-func (r *reported) begun(found []problem) []problem {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	logged := make(map[string]bool, len(found))
-	begun := slices.DeleteFunc(slices.Clone(found), func(p problem) bool {
-		key := p.key()
-		known := logged[key] || r.logged[key]
-		logged[key] = true
-		return known
-	})
-	r.logged = logged
-	return begun
-}
-
 // report logs each problem once, when it begins.
 func (s *server) report(ctx context.Context) {
-	for _, p := range s.reported.begun(s.problems(ctx)) {
+	before := s.logged
+	s.logged = map[string]bool{}
+	for _, p := range s.problems(ctx) {
+		s.logged[p.key()] = true
+		if before[p.key()] {
+			continue
+		}
 		cause := strings.ReplaceAll(p.err.Error(), "\n", "; ")
 		switch p.kind {
 		case damaged:

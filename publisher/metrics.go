@@ -161,20 +161,18 @@ func number(b bool) float64 {
 	return 0
 }
 
-// liveGauges collects the figures of one Live.
+// liveGauges is a prometheus.Collector of the figures of one Live.
 type liveGauges struct {
 	live   func() Live
 	gauges []gauge
 }
 
-// Describe implements prometheus.Collector.
 func (g liveGauges) Describe(out chan<- *prometheus.Desc) {
 	for _, one := range g.gauges {
 		out <- one.desc
 	}
 }
 
-// Collect implements prometheus.Collector.
 func (g liveGauges) Collect(out chan<- prometheus.Metric) {
 	l := g.live()
 	for _, one := range g.gauges {

@@ -4,11 +4,37 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/internal/p2p/nat"
 	"github.com/phaseboot/phaseboot/internal/p2p/quic"
 	"github.com/phaseboot/phaseboot/manifest"
 )
+
+// The DHT that a daemon joins.
+const (
+	DHTPrivate = "private" // the repository's own, with the prefix in root.json
+	DHTPublic  = "public"  // that of IPFS
+	DHTOff     = "off"
+)
+
+// What a daemon does about a NAT router in front of it.
+const (
+	NATOff    = "off"
+	NATAuto   = "auto"   // map ports, ask peers whether they can dial this one, use relays if not
+	NATBehind = "behind" // the same without asking peers first
+)
+
+// Network is the network configuration of serve and bootstrap.
+type Network struct {
+	Listen, Announce []multiaddr.Multiaddr
+	Bootstrap        []peer.AddrInfo // in addition to those in root.json
+	DHT              string          // DHTPrivate, DHTPublic or DHTOff
+	NAT              string          // NATOff (also ""), NATAuto or NATBehind
+	Relay            bool            // relay for publishers behind routers, and report to them whether they can be dialled
+}
 
 // options returns the options of a node for a Network and the discovery in root.json.
 func (n Network) options(d manifest.Discovery) (p2p.Options, error) {

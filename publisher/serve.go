@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -24,20 +22,6 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/store"
-)
-
-// The DHT that a daemon joins.
-const (
-	DHTPrivate = "private" // the repository's own, with the prefix in root.json
-	DHTPublic  = "public"  // that of IPFS
-	DHTOff     = "off"
-)
-
-// What a daemon does about a NAT router in front of it.
-const (
-	NATOff    = "off"
-	NATAuto   = "auto"   // map ports, ask peers whether they can dial this one, use relays if not
-	NATBehind = "behind" // the same without asking peers first
 )
 
 // stopGrace is how long open requests may take after the daemon is stopped.
@@ -60,15 +44,6 @@ type ServeOptions struct {
 
 	Uptime      func() time.Duration // of the machine; setting the clock does not change it; nil: the system's
 	IgnoreClock bool                 // sign although the clock contradicts the dates of what is published
-}
-
-// Network is the network configuration of serve and bootstrap.
-type Network struct {
-	Listen, Announce []multiaddr.Multiaddr
-	Bootstrap        []peer.AddrInfo // in addition to those in root.json
-	DHT              string          // DHTPrivate, DHTPublic or DHTOff
-	NAT              string          // NATOff (also ""), NATAuto or NATBehind
-	Relay            bool            // relay for publishers behind routers, and report to them whether they can be dialled
 }
 
 // Ready is what a daemon prints when it accepts requests.
@@ -96,7 +71,8 @@ type server struct {
 	faults      *slog.Logger // for faults of the store that requests find
 	storeHealth storeHealth
 	clock       repo.ClockStart
-	reported    reported
+	refreshErr  atomic.Pointer[error] // of the last refresh; nil before the first
+	logged      map[string]bool       // problems in the log; only report uses it
 }
 
 // Serve runs the daemon until ctx ends; then it refuses new requests, gives open ones up to

@@ -51,7 +51,8 @@ func (s *server) follow(ctx context.Context, w *fsnotify.Watcher) {
 		case err := <-w.Errors:
 			s.Log.Warn("repository watch failed", "cause", err)
 		case <-timer.C:
-			s.reported.setRefresh(s.refresh(ctx))
+			err := s.refresh(ctx)
+			s.refreshErr.Store(&err)
 			s.report(ctx)
 			timer.Reset(min(interval, s.nextChange(ctx)))
 		}
@@ -96,7 +97,8 @@ func (s *server) refresh(ctx context.Context) error {
 			if old != nil || ctx.Err() != nil {
 				return err
 			}
-			s.reported.setRefresh(fmt.Errorf("timestamp %d not signed again: %w", next.Timestamp, err))
+			err = fmt.Errorf("timestamp %d not signed again: %w", next.Timestamp, err)
+			s.refreshErr.Store(&err)
 		}
 	}
 	return s.load(ctx, r)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -38,7 +37,12 @@ add does not hash blocks that the store has already: fsck finds and repairs dama
 			if opts.Online, err = online.load(cmd.Context()); err != nil {
 				return err
 			}
-			added, err := addWithProgress(cmd.Context(), opts)
+			progress := cli.NewProgress(cmd.Context())
+			defer progress.Close()
+			opts.Watch = func(name string, size int64, r io.Reader) ingest.Watched { return progress.Watch(name, size, r) }
+			opts.Log = stderrLog()
+			added, err := ingest.Add(cmd.Context(), opts)
+			progress.Close()
 			if err != nil {
 				return err
 			}
@@ -52,14 +56,6 @@ add does not hash blocks that the store has already: fsck finds and repairs dama
 	online.register(cmd)
 	require(cmd, "store", "repo")
 	return cmd
-}
-
-func addWithProgress(ctx context.Context, opts ingest.Options) (ingest.Added, error) {
-	progress := cli.NewProgress(ctx)
-	defer progress.Close()
-	opts.Watch = func(name string, size int64, r io.Reader) ingest.Watched { return progress.Watch(name, size, r) }
-	opts.Log = stderrLog()
-	return ingest.Add(ctx, opts)
 }
 
 func addedWords(a ingest.Added) string {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -49,7 +48,11 @@ run again at any moment, and clients may read meanwhile.`,
 			if opts.Grace = grace; prune {
 				opts.Grace = 0
 			}
-			done, err := exportWithProgress(cmd.Context(), opts)
+			progress := cli.NewProgress(cmd.Context())
+			defer progress.Close()
+			opts.Progress, opts.Log = progress.Count("files"), stderrLog()
+			done, err := mirror.Export(cmd.Context(), opts)
+			progress.Close()
 			if err != nil {
 				return err
 			}
@@ -66,13 +69,6 @@ run again at any moment, and clients may read meanwhile.`,
 	cmd.MarkFlagsMutuallyExclusive("grace", "prune")
 	require(cmd, "out")
 	return cmd
-}
-
-func exportWithProgress(ctx context.Context, opts mirror.Options) (mirror.Exported, error) {
-	progress := cli.NewProgress(ctx)
-	defer progress.Close()
-	opts.Progress, opts.Log = progress.Count("files"), stderrLog()
-	return mirror.Export(ctx, opts)
 }
 
 func exportedWords(e mirror.Exported) string {

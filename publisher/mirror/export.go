@@ -181,7 +181,6 @@ type source struct {
 	packs  *pack.Store
 }
 
-// Block implements cas.Source.
 func (s source) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if data, err := s.folder.Block(ctx, c); err == nil {
 		return data, nil

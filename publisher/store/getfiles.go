@@ -48,7 +48,8 @@ func (g *Got) write(ctx context.Context, o GetOptions, packs cas.Source, data []
 		if err := made.folder(filepath.Dir(path)); err != nil {
 			return fmt.Errorf("artifact %s: %w", a.Role, err)
 		}
-		if err := writeArtifact(ctx, path, packs, a); err != nil {
+		write := func(w io.Writer) error { return CopyArtifact(ctx, w, packs, a) }
+		if err := atomicfile.WriteFrom(path, 0o644, write); err != nil {
 			return err
 		}
 		made = append(made, path)
@@ -187,9 +188,4 @@ func isArtifact(ctx context.Context, path string, a manifest.Artifact) (bool, er
 		}
 	}
 	return false, fmt.Errorf("artifact %s: %s: %w, and is another file; name an empty folder with --out", a.Role, path, fs.ErrExist)
-}
-
-// writeArtifact writes an artifact from the store to a file.
-func writeArtifact(ctx context.Context, path string, packs cas.Source, a manifest.Artifact) error {
-	return atomicfile.WriteFrom(path, 0o644, func(w io.Writer) error { return CopyArtifact(ctx, w, packs, a) })
 }
