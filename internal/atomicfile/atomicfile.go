@@ -114,20 +114,20 @@ func named(err error, path string) error {
 	}
 	switch {
 	case errors.Is(cause, fs.ErrPermission):
-		cause = because{"its folder is not writable for this user", cause}
+		cause = reworded{"its folder is not writable for this user", cause}
 	case errors.Is(cause, syscall.EROFS):
-		cause = because{"its folder is on a read-only file system", cause}
+		cause = reworded{"its folder is on a read-only file system", cause}
 	case errors.Is(cause, fs.ErrNotExist):
-		cause = because{"its folder does not exist; make it first", cause}
+		cause = reworded{"its folder does not exist; make it first", cause}
 	}
 	return &fs.PathError{Op: "write", Path: path, Err: cause}
 }
 
-// because is an error with another text.
-type because struct {
-	words string
+// reworded is an error with another text.
+type reworded struct {
+	text string
 	error
 }
 
-func (b because) Error() string { return b.words }
-func (b because) Unwrap() error { return b.error }
+func (b reworded) Error() string { return b.text }
+func (b reworded) Unwrap() error { return b.error }

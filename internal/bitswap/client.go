@@ -93,17 +93,17 @@ func (p *Peer) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}
-	came, err := p.addWaiter(c)
+	ch, err := p.addWaiter(c)
 	if err != nil {
 		return nil, err
 	}
 	if err := p.out.send(ctx, appendWant(nil, want{name: c, dontHave: true})); err != nil {
-		p.removeWaiter(c, came)
+		p.removeWaiter(c, ch)
 		return nil, err
 	}
-	data, err := p.wait(ctx, came)
+	data, err := p.wait(ctx, ch)
 	if err == errAbandoned {
-		if p.removeWaiter(c, came) {
+		if p.removeWaiter(c, ch) {
 			p.out.send(context.WithoutCancel(ctx), appendWant(nil, want{name: c, cancel: true})) // so that the peer need not send it
 		}
 		err = fmt.Errorf("%w: %w", cas.ErrUnreachable, cause(ctx))
@@ -116,7 +116,7 @@ func (p *Peer) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 
 var (
 	errAbandoned = errors.New("given up")
-	errStalled   = fmt.Errorf("nothing came for %s, or not all in %s", stallTimeout, blockTimeout)
+	errStalled   = fmt.Errorf("nothing ch for %s, or not all in %s", stallTimeout, blockTimeout)
 )
 
 func cause(ctx context.Context) error {
@@ -128,13 +128,13 @@ func cause(ctx context.Context) error {
 
 // wait returns the answer, or errAbandoned if the peer has stalled, the connection was lost or ctx has
 // ended.
-func (p *Peer) wait(ctx context.Context, came <-chan answer) ([]byte, error) {
+func (p *Peer) wait(ctx context.Context, ch <-chan answer) ([]byte, error) {
 	began := time.Now()
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
 	for {
 		select {
-		case a := <-came:
+		case a := <-ch:
 			return a.data, a.err
 		case <-tick.C:
 			p.mu.Lock()
@@ -160,19 +160,19 @@ func (p *Peer) addWaiter(c cid.Cid) (chan answer, error) {
 	if p.banned != nil {
 		return nil, p.banned
 	}
-	came := make(chan answer, 1)
-	p.waiters[c] = append(p.waiters[c], came)
+	ch := make(chan answer, 1)
+	p.waiters[c] = append(p.waiters[c], ch)
 	p.outstanding[c]++
-	return came, nil
+	return ch, nil
 }
 
 // removeWaiter ends the wait for c, and reports whether no other call waits for it. The block may still
 // arrive, which does not ban the peer.
-func (p *Peer) removeWaiter(c cid.Cid, came chan answer) bool {
+func (p *Peer) removeWaiter(c cid.Cid, ch chan answer) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, one := range p.waiters[c] {
-		if one == came {
+		if one == ch {
 			p.waiters[c] = append(p.waiters[c][:i], p.waiters[c][i+1:]...)
 		}
 	}
@@ -225,8 +225,8 @@ func (p *Peer) dontHave(c cid.Cid) {
 
 // deliver delivers an answer to all calls that wait for c. The caller holds the lock.
 func (p *Peer) deliver(c cid.Cid, a answer) {
-	for _, came := range p.waiters[c] {
-		came <- a
+	for _, ch := range p.waiters[c] {
+		ch <- a
 	}
 	delete(p.waiters, c)
 }

@@ -183,7 +183,7 @@ func TestACancelledWantIsNotAnswered(t *testing.T) {
 		t.Errorf("next is %+v, %t", w, ok)
 	}
 	if _, ok := s.nextWant("p", a, false); ok || len(s.queues)+len(s.perClient) != 0 || len(a.byCID) != 0 {
-		t.Errorf("%d askers, %d wants are left", len(s.queues), len(a.byCID))
+		t.Errorf("%d queues, %d wants are left", len(s.queues), len(a.byCID))
 	}
 }
 

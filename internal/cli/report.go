@@ -59,11 +59,11 @@ func Message(err error) string {
 func withoutAbsent(s string) string {
 	out, from := "", 0
 	for _, at := range notExist.FindAllStringIndex(s, -1) {
-		said := s[:at[0]]
-		if i := strings.LastIndex(said, ": "); i >= 0 {
-			said = said[i+2:]
+		before := s[:at[0]]
+		if i := strings.LastIndex(before, ": "); i >= 0 {
+			before = before[i+2:]
 		}
-		if negation.MatchString(said) {
+		if negation.MatchString(before) {
 			out += s[from:at[0]]
 			from = at[1]
 		}

@@ -73,16 +73,16 @@ func flagError(cmd *cobra.Command, err error) error {
 	if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
 		return unknownVerb(cmd, args[0])
 	}
-	words := err.Error()
+	text := err.Error()
 	var unknown *pflag.NotExistError
 	var value *pflag.InvalidValueError
 	switch {
 	case errors.As(err, &unknown):
-		words = unknownFlag(cmd.Flags(), unknown)
+		text = unknownFlag(cmd.Flags(), unknown)
 	case errors.As(err, &value):
-		words = valueText(value.GetFlag().Name, value.GetValue(), value.GetFlag().Value.Type(), value.Unwrap())
+		text = valueText(value.GetFlag().Name, value.GetValue(), value.GetFlag().Value.Type(), value.Unwrap())
 	}
-	return Usagef("%s; see '%s --help'", words, cmd.CommandPath())
+	return Usagef("%s; see '%s --help'", text, cmd.CommandPath())
 }
 
 // unknownFlag returns the text for an unknown flag, with the flag nearest to it. An argument with one

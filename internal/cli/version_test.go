@@ -18,13 +18,13 @@ func TestMakeStampsTheCommit(t *testing.T) {
 		}
 		want = string(commit[:12])
 	}
-	said, err := exec.Command("make", "-n", "binaries").Output()
+	out, err := exec.Command("make", "-n", "binaries").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	name := reflect.TypeFor[usageError]().PkgPath() + ".version"
-	if !strings.Contains(string(said), "-X "+name+"="+want) {
-		t.Errorf("make does not set %s to %q:\n%s", name, want, said)
+	if !strings.Contains(string(out), "-X "+name+"="+want) {
+		t.Errorf("make does not set %s to %q:\n%s", name, want, out)
 	}
 	version = want
 	defer func() { version = "" }()

@@ -44,20 +44,20 @@ var errOtherForm = errors.New("another form")
 
 // status returns nil for 200, and otherwise the error of the table in doc.go.
 func status(resp *http.Response) error {
-	words := strings.TrimSpace(fmt.Sprintf("status %d %s", resp.StatusCode, http.StatusText(resp.StatusCode)))
+	text := strings.TrimSpace(fmt.Sprintf("status %d %s", resp.StatusCode, http.StatusText(resp.StatusCode)))
 	switch resp.StatusCode {
 	case http.StatusOK:
 		return nil
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		return fmt.Errorf("%s: %w", words, &BusyError{retryAfter(resp.Header)})
+		return fmt.Errorf("%s: %w", text, &BusyError{retryAfter(resp.Header)})
 	case http.StatusNotFound, http.StatusGone:
-		return fmt.Errorf("%s: %w", words, fs.ErrNotExist)
+		return fmt.Errorf("%s: %w", text, fs.ErrNotExist)
 	case http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusNotImplemented:
-		return fmt.Errorf("%s: %w%w", words, cas.ErrUnreachable, marker{errRefused})
+		return fmt.Errorf("%s: %w%w", text, cas.ErrUnreachable, marker{errRefused})
 	case http.StatusUnauthorized, http.StatusProxyAuthRequired:
-		return fmt.Errorf("%s: %w; check user and password in the URL", words, cas.ErrUnreachable)
+		return fmt.Errorf("%s: %w; check user and password in the URL", text, cas.ErrUnreachable)
 	default:
-		return fmt.Errorf("%s: %w", words, cas.ErrUnreachable)
+		return fmt.Errorf("%s: %w", text, cas.ErrUnreachable)
 	}
 }
 

@@ -198,11 +198,11 @@ func cutShort(h http.Handler) http.HandlerFunc {
 	}
 }
 
-func hijacked(words string) http.HandlerFunc {
+func hijacked(response string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err == nil {
-			io.WriteString(conn, words)
+			io.WriteString(conn, response)
 			conn.Close()
 		}
 	}

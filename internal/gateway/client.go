@@ -279,8 +279,8 @@ func (c *Client) startWatchdog(cancel context.CancelCauseFunc) *watchdog {
 
 // progress moves the deadline; n bytes of the body have been received in all.
 func (w *watchdog) progress(n int) {
-	due := w.idle + time.Duration(int64(n)*int64(time.Second)/w.rate) - time.Since(w.start)
-	w.timer.Reset(min(w.idle, max(due, 0)))
+	left := w.idle + time.Duration(int64(n)*int64(time.Second)/w.rate) - time.Since(w.start)
+	w.timer.Reset(min(w.idle, max(left, 0)))
 }
 
 func (w *watchdog) stop() { w.timer.Stop() }

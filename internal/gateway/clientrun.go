@@ -297,14 +297,14 @@ func (rr *runReader) fill(n int) error {
 // makeRoom moves the unconsumed bytes to the front of the buffer, or of another buffer while leaves of
 // this one are retained. It doubles a full buffer, up to n bytes.
 func (rr *runReader) makeRoom(n int) {
-	old, waits := rr.buf, rr.buf.bytes[rr.at:rr.end]
+	old, unread := rr.buf, rr.buf.bytes[rr.at:rr.end]
 	if old.refs.Load() > 1 {
 		rr.buf = newSharedBuffer()
 		defer old.release()
 	}
-	if len(waits) >= len(rr.buf.bytes) {
-		rr.buf.bytes = make([]byte, min(2*len(waits), n))
+	if len(unread) >= len(rr.buf.bytes) {
+		rr.buf.bytes = make([]byte, min(2*len(unread), n))
 	}
-	rr.end = copy(rr.buf.bytes, waits)
+	rr.end = copy(rr.buf.bytes, unread)
 	rr.at = 0
 }

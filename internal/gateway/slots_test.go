@@ -25,9 +25,9 @@ func TestNoClientTakesEverySlot(t *testing.T) {
 	if s.tryAcquire("greedy") {
 		t.Error("a client holds more than half")
 	}
-	for _, who := range []string{"a", "b"} {
-		if !s.tryAcquire(who) {
-			t.Errorf("%s finds no slot", who)
+	for _, key := range []string{"a", "b"} {
+		if !s.tryAcquire(key) {
+			t.Errorf("%s finds no slot", key)
 		}
 	}
 	if s.tryAcquire("c") {
@@ -101,14 +101,14 @@ func TestTheQueueIsBounded(t *testing.T) {
 // A gate is a store in which reads of one block wait, so that an upload takes long.
 type gate struct {
 	cas.Source
-	block  cid.Cid
-	came   chan struct{} // closed when a read waits
-	opened chan struct{}
+	block   cid.Cid
+	waiting chan struct{} // closed when a read waits
+	opened  chan struct{}
 }
 
 func (g gate) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if c == g.block {
-		close(g.came)
+		close(g.waiting)
 		select {
 		case <-g.opened:
 		case <-ctx.Done():
@@ -142,7 +142,7 @@ func TestABusyPublisherServesSmallAnswers(t *testing.T) {
 		_, body := f.do(t, http.MethodGet, "/ipfs/"+file.CID.String()+"?format=car")
 		car <- len(body)
 	}()
-	<-g.came
+	<-g.waiting
 
 	busy, _ := f.do(t, http.MethodGet, "/ipfs/"+leaves[1].CID.String()+"?format=raw")
 	if busy.StatusCode != http.StatusServiceUnavailable || busy.Header.Get("Retry-After") != "1" {
@@ -190,7 +190,7 @@ func TestACARTakesTurns(t *testing.T) {
 			_, size := get("/ipfs/" + file.CID.String() + "?format=car")
 			car <- size
 		}()
-		<-early.came // the CAR has the only slot
+		<-early.waiting // the CAR has the only slot
 		leaf := make(chan int)
 		go func() {
 			status, _ := get("/ipfs/" + leaves[1].CID.String() + "?format=raw")

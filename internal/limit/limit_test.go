@@ -397,7 +397,8 @@ func TestAnAnswerThatIsCutShortIsCounted(t *testing.T) {
 	}))
 	resp, err := http.Get("http://" + serve(t, h, &Conns{}))
 	check(t, err)
-	resp.Body.Close()
+	defer resp.Body.Close()
+	io.Copy(io.Discard, resp.Body)
 	if n := <-sent; n != 512<<10 {
 		t.Errorf("%d bytes were counted", n)
 	}

@@ -199,7 +199,7 @@ func (n *Node) FindProviders(ctx context.Context, c cid.Cid) <-chan peer.AddrInf
 	return n.providers(ctx, c, maxProviders)
 }
 
-func (n *Node) providers(ctx context.Context, c cid.Cid, most int) <-chan peer.AddrInfo {
+func (n *Node) providers(ctx context.Context, c cid.Cid, limit int) <-chan peer.AddrInfo {
 	out := make(chan peer.AddrInfo)
 	if n.dht == nil {
 		close(out)
@@ -212,7 +212,7 @@ func (n *Node) providers(ctx context.Context, c cid.Cid, most int) <-chan peer.A
 		if n.waitPeer(ctx) != nil {
 			return
 		}
-		for p := range n.dht.FindProvidersAsync(ctx, c, most) {
+		for p := range n.dht.FindProvidersAsync(ctx, c, limit) {
 			if p.ID == n.host.ID() {
 				continue
 			}

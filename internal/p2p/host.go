@@ -89,8 +89,8 @@ func newHost(opts Options) (_ *basichost.BasicHost, up transport.Upgrader, after
 	if up, after, err = addTransports(sw, opts, limits); err != nil {
 		return nil, nil, after, fmt.Errorf("libp2p: %w", err)
 	}
-	most, _ := opts.conns() // idle ones are trimmed before new ones must be refused
-	conns, err := connmgr.NewConnManager(most/4, most*3/4, connmgr.WithGracePeriod(connGrace))
+	maxConns, _ := opts.conns() // idle connections are trimmed before new ones are refused
+	conns, err := connmgr.NewConnManager(maxConns/4, maxConns*3/4, connmgr.WithGracePeriod(connGrace))
 	if err != nil {
 		return nil, nil, after, fmt.Errorf("libp2p: %w", err)
 	}

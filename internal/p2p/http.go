@@ -126,7 +126,7 @@ func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client
 // servesHTTP reports whether a connected peer serves HTTP over streams. If identify has not named
 // the protocol, it opens a stream: the peer may have begun to serve since.
 func (n *Node) servesHTTP(ctx context.Context, id peer.ID) bool {
-	if spoken, err := n.host.Peerstore().SupportsProtocols(id, httpProtocol); err == nil && len(spoken) > 0 {
+	if protocols, err := n.host.Peerstore().SupportsProtocols(id, httpProtocol); err == nil && len(protocols) > 0 {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "connected above"), dialTimeout)

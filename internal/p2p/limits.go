@@ -61,12 +61,12 @@ func connLimits(conns int) rcmgr.PartialLimitConfig {
 		ConnsInbound: in, ConnsOutbound: out, Conns: in + out, FD: in + out,
 		StreamsInbound: streams, StreamsOutbound: streams, Streams: 2 * streams, Memory: memory,
 	}
-	shaking := all // connections during their handshake
-	shaking.ConnsInbound, shaking.ConnsOutbound, shaking.Memory = in/2, out, memory/4
-	shaking.Conns = shaking.ConnsInbound + shaking.ConnsOutbound
-	shaking.FD = shaking.Conns
+	transient := all // connections during their handshake
+	transient.ConnsInbound, transient.ConnsOutbound, transient.Memory = in/2, out, memory/4
+	transient.Conns = transient.ConnsInbound + transient.ConnsOutbound
+	transient.FD = transient.Conns
 	return rcmgr.PartialLimitConfig{
-		System: all, Transient: shaking,
+		System: all, Transient: transient,
 		Protocol: map[protocol.ID]rcmgr.ResourceLimits{
 			httpProtocol: {StreamsInbound: streams, StreamsOutbound: streams, Streams: 2 * streams, Memory: memory},
 		},

@@ -166,15 +166,15 @@ func TestTXTRecordsCountOnlyForLocalNetworks(t *testing.T) {
 func TestAFloodOfTXTRecordsIsBounded(t *testing.T) {
 	near := lan{netip.MustParsePrefix("10.0.0.0/8")}
 	f := newFinder()
-	told := func(id peer.ID) []string { return []string{fmt.Sprintf("dnsaddr=/ip4/10.0.0.1/tcp/1/p2p/%s", id)} }
+	txt := func(id peer.ID) []string { return []string{fmt.Sprintf("dnsaddr=/ip4/10.0.0.1/tcp/1/p2p/%s", id)} }
 	for range 10_000 { // as many peers
-		f.addTXT("", told(randomPeer(t)), near)
+		f.addTXT("", txt(randomPeer(t)), near)
 		if len(f.out) == foundBuffer {
 			<-f.out
 		}
 	}
 	honest := randomPeer(t)
-	f.addTXT("", told(honest), near)
+	f.addTXT("", txt(honest), near)
 	if len(f.seen) != maxFound || len(f.order) != maxFound {
 		t.Fatalf("%d remembered, want %d", len(f.seen), maxFound)
 	}
@@ -198,10 +198,10 @@ func TestAFloodOfTXTRecordsIsBounded(t *testing.T) {
 func TestNewAddressesOfAPeerAreDelivered(t *testing.T) {
 	near := lan{netip.MustParsePrefix("10.0.0.0/8")}
 	f := newFinder()
-	told := func(addr string) string { return "dnsaddr=" + addr + "/p2p/" + somePeer }
-	f.addTXT("", []string{told("/ip4/10.6.6.6/tcp/1")}, near)
-	f.addTXT("", []string{told("/ip4/10.6.6.6/tcp/1")}, near)
-	f.addTXT("", []string{told("/ip4/10.6.6.6/tcp/1"), told("/ip4/10.0.0.1/tcp/4001")}, near)
+	txt := func(addr string) string { return "dnsaddr=" + addr + "/p2p/" + somePeer }
+	f.addTXT("", []string{txt("/ip4/10.6.6.6/tcp/1")}, near)
+	f.addTXT("", []string{txt("/ip4/10.6.6.6/tcp/1")}, near)
+	f.addTXT("", []string{txt("/ip4/10.6.6.6/tcp/1"), txt("/ip4/10.0.0.1/tcp/4001")}, near)
 	if len(f.out) != 2 {
 		t.Fatalf("%d delivered, want 2", len(f.out))
 	}
@@ -210,7 +210,7 @@ func TestNewAddressesOfAPeerAreDelivered(t *testing.T) {
 		t.Errorf("delivered %s", got)
 	}
 	for i := range 10_000 {
-		f.addTXT("", []string{told(fmt.Sprintf("/ip4/10.6.6.6/tcp/%d", i+1))}, near)
+		f.addTXT("", []string{txt(fmt.Sprintf("/ip4/10.6.6.6/tcp/%d", i+1))}, near)
 	}
 	if n := len(f.out); n > maxPeerAddrs {
 		t.Errorf("%d addresses of one peer", n)

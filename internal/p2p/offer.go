@@ -21,10 +21,10 @@ func (n *Node) ProvideIfFew(ctx context.Context, c cid.Cid) (told bool, err erro
 	if n.dht == nil {
 		return false, ErrNoDHT
 	}
-	looking, done := context.WithCancel(ctx)
+	search, done := context.WithCancel(ctx)
 	defer done()
 	enough, others := enoughProviders(rand.Float64()), 0
-	for range n.providers(looking, c, enough+1) { // one more, as this Node may be among them and is not delivered
+	for range n.providers(search, c, enough+1) { // one more, as this Node may be among them and is not delivered
 		if others++; others == enough {
 			return false, nil
 		}

@@ -32,7 +32,7 @@ func TestMachinesThatFindEnoughProvidersDoNotProvide(t *testing.T) {
 	t.Parallel()
 	const machines, always, most = 80, fewProviders, 60 // about 37 are expected
 	boot := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), MaxConnsPerIP: 2 * machines, DHT: DHTServer, Prefix: testPrefix})
-	enter := []peer.AddrInfo{infoOf(boot)}
+	bootstrap := []peer.AddrInfo{infoOf(boot)}
 	c := cas.Sum(0x70, []byte("an artifact"))
 	offer := func(n *Node) bool {
 		t.Helper()
@@ -43,7 +43,7 @@ func TestMachinesThatFindEnoughProvidersDoNotProvide(t *testing.T) {
 	var first *Node
 	entries := 0
 	for i := range machines {
-		machine := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTClient, Prefix: testPrefix, Bootstrap: enter})
+		machine := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTClient, Prefix: testPrefix, Bootstrap: bootstrap})
 		provides := offer(machine)
 		if provides {
 			entries++

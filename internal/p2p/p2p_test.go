@@ -124,12 +124,12 @@ func TestDHTThroughASeparateBootstrapNode(t *testing.T) {
 	t.Parallel()
 	listen := addrs(t, "/ip4/127.0.0.1/tcp/0")
 	boot := start(t, Options{Listen: listen, DHT: DHTServer, Prefix: testPrefix})
-	enter := []peer.AddrInfo{infoOf(boot)}
-	pub := start(t, Options{Listen: listen, DHT: DHTServer, Prefix: testPrefix, Bootstrap: enter})
+	bootstrap := []peer.AddrInfo{infoOf(boot)}
+	pub := start(t, Options{Listen: listen, DHT: DHTServer, Prefix: testPrefix, Bootstrap: bootstrap})
 	key, name := ipnsKey(t)
 	publish(t, pub, key, name, 7)
 
-	client := start(t, Options{DHT: DHTClient, Prefix: testPrefix, Bootstrap: enter})
+	client := start(t, Options{DHT: DHTClient, Prefix: testPrefix, Bootstrap: bootstrap})
 	seq, provider := resolve(t, client, name)
 	if seq != 7 || provider.ID != pub.ID() {
 		t.Fatalf("got sequence %d of %s, want 7 of %s", seq, provider.ID, pub.ID())
@@ -188,7 +188,7 @@ func TestDHTBootstrapNodeThatStartsLater(t *testing.T) {
 // Bootstrap nodes that accept a connection and send nothing come first in the list.
 func TestStalledBootstrapNodesDelayNothing(t *testing.T) {
 	t.Parallel()
-	var enter []peer.AddrInfo
+	var bootstrap []peer.AddrInfo
 	for range 3 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -196,10 +196,10 @@ func TestStalledBootstrapNodesDelayNothing(t *testing.T) {
 		}
 		t.Cleanup(func() { l.Close() })
 		stalled := addrs(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port))
-		enter = append(enter, peer.AddrInfo{ID: randomPeer(t), Addrs: stalled})
+		bootstrap = append(bootstrap, peer.AddrInfo{ID: randomPeer(t), Addrs: stalled})
 	}
 	boot := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix})
-	client := start(t, Options{DHT: DHTClient, Prefix: testPrefix, Bootstrap: append(enter, infoOf(boot))})
+	client := start(t, Options{DHT: DHTClient, Prefix: testPrefix, Bootstrap: append(bootstrap, infoOf(boot))})
 	_, name := ipnsKey(t)
 	if _, err := client.GetIPNS(within(t, 25*time.Second), name); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("got %v, want not found", err)
@@ -211,13 +211,13 @@ func TestARestartedBootstrapNodeStoresNewRecords(t *testing.T) {
 	opts := Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix}
 	boot := start(t, opts)
 	opts.Identity, opts.Listen = boot.host.Peerstore().PrivKey(boot.ID()), boot.host.Network().ListenAddresses()
-	enter := []peer.AddrInfo{infoOf(boot)}
-	pub := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix, Bootstrap: enter})
+	bootstrap := []peer.AddrInfo{infoOf(boot)}
+	pub := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix, Bootstrap: bootstrap})
 	key, name := ipnsKey(t)
 	publish(t, pub, key, name, 1)
 	boot.Close()
 	start(t, opts)
-	client := start(t, Options{DHT: DHTClient, Prefix: testPrefix, Bootstrap: enter})
+	client := start(t, Options{DHT: DHTClient, Prefix: testPrefix, Bootstrap: bootstrap})
 	for end := time.Now().Add(2 * time.Minute); ; {
 		publish(t, pub, key, name, 2)
 		rec, err := client.GetIPNS(within(t, time.Minute), name)
@@ -295,9 +295,9 @@ func TestGatewayOverStreams(t *testing.T) {
 func TestGatewayToAPeerThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	client := start(t, Options{})
-	gone := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0")})
-	info := infoOf(gone)
-	gone.Close()
+	ended := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0")})
+	info := infoOf(ended)
+	ended.Close()
 	if _, err := client.Gateway(within(t, 30*time.Second), info); !errors.Is(err, cas.ErrUnreachable) {
 		t.Fatalf("got %v, want unreachable", err)
 	}
@@ -415,20 +415,20 @@ func TestCloseAnnouncesNoEndedProtocol(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		told, err := client.host.EventBus().Subscribe(new(event.EvtPeerProtocolsUpdated))
-		gone, err2 := client.host.EventBus().Subscribe(new(event.EvtPeerConnectednessChanged))
+		protocols, err := client.host.EventBus().Subscribe(new(event.EvtPeerProtocolsUpdated))
+		ended, err2 := client.host.EventBus().Subscribe(new(event.EvtPeerConnectednessChanged))
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}
 		server.Close()
-		for e := range gone.Out() {
+		for e := range ended.Out() {
 			if e.(event.EvtPeerConnectednessChanged).Connectedness == network.NotConnected {
 				break
 			}
 		}
 		client.Close()
-		for len(told.Out()) > 0 {
-			if e := (<-told.Out()).(event.EvtPeerProtocolsUpdated); len(e.Removed) > 0 {
+		for len(protocols.Out()) > 0 {
+			if e := (<-protocols.Out()).(event.EvtPeerProtocolsUpdated); len(e.Removed) > 0 {
 				t.Fatalf("the client received the end of %v", e.Removed)
 			}
 		}

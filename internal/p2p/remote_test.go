@@ -143,17 +143,17 @@ func TestBitswapClientsAreCountedByAddress(t *testing.T) {
 	c := cas.Sum(cid.Raw, data)
 	store := cas.NewMemory()
 	check(t, store.Put(t.Context(), c, data))
-	askers := make(chan string, 1)
+	clients := make(chan string, 1)
 	server := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0")})
-	check(t, server.ServeBitswap(bitswap.Options{Store: store, Throttle: func(_ context.Context, asker string, _ int) error {
-		askers <- asker
+	check(t, server.ServeBitswap(bitswap.Options{Store: store, Throttle: func(_ context.Context, client string, _ int) error {
+		clients <- client
 		return nil
 	}}))
 	src, err := start(t, Options{}).Bitswap(t.Context(), infoOf(server))
 	check(t, err)
 	_, err = cas.Get(t.Context(), src, c)
 	check(t, err)
-	if asker := <-askers; asker != "127.0.0.1" {
-		t.Errorf("the client is %s", asker)
+	if client := <-clients; client != "127.0.0.1" {
+		t.Errorf("the client is %s", client)
 	}
 }

@@ -71,15 +71,15 @@ func AutoRelay(known bool) p2p.Service {
 		if known {
 			opts = append(opts, autonat.WithReachability(network.ReachabilityPrivate))
 		}
-		told, err := logEvents(p)
+		events, err := logEvents(p)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("reachability: %w", err), found.Close())
 		}
 		probe, err := autonat.New(p.Host, opts...)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("reachability: %w", err), told.Close(), found.Close())
+			return nil, errors.Join(fmt.Errorf("reachability: %w", err), events.Close(), found.Close())
 		}
-		return closers{probe, told, found}, nil
+		return closers{probe, events, found}, nil
 	}
 }
 

@@ -84,8 +84,8 @@ func TestATakenPortIsAnErrorBehindARouter(t *testing.T) {
 func TestARelayIsAlsoAnAutoNATService(t *testing.T) {
 	_, inside := start(t, p2p.Options{Services: []p2p.Service{Relay}})
 	for _, want := range []protocol.ID{autonat.AutoNATProto, proto.ProtoIDv2Hop} {
-		if spoken := inside.Mux().Protocols(); !slices.Contains(spoken, want) {
-			t.Errorf("%s is not among %q", want, spoken)
+		if protocols := inside.Mux().Protocols(); !slices.Contains(protocols, want) {
+			t.Errorf("%s is not among %q", want, protocols)
 		}
 	}
 }
