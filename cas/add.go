@@ -3,6 +3,7 @@ package cas
 import (
 	"context"
 	"fmt"
+	"hash"
 	"io"
 	"runtime"
 
@@ -25,12 +26,15 @@ type PutFunc func(ctx context.Context, c cid.Cid, data []byte) error
 // segments of memory, of 1 to 9 MiB each. With size-N the root is the one that
 // `ipfs add --cid-version=1 --chunker=size-N --hash=blake3` gives (raw leaves, 174 links a
 // node).
-func AddFile(ctx context.Context, put PutFunc, r io.Reader, chunker string) (File, error) {
+//
+// sums, such as a SHA-256 over the whole file, get the bytes of r in order while the leaves
+// are cut and hashed. AddFile returns after their last Write.
+func AddFile(ctx context.Context, put PutFunc, r io.Reader, chunker string, sums ...hash.Hash) (File, error) {
 	k, err := parseChunker(chunker)
 	if err != nil {
 		return File{}, err
 	}
-	leaves, err := addLeaves(ctx, put, r, k)
+	leaves, err := addLeaves(ctx, put, r, k, sums)
 	if err != nil {
 		return File{}, err
 	}
@@ -38,8 +42,8 @@ func AddFile(ctx context.Context, put PutFunc, r io.Reader, chunker string) (Fil
 }
 
 // FileCID returns what AddFile returns, and stores nothing.
-func FileCID(ctx context.Context, r io.Reader, chunker string) (File, error) {
-	return AddFile(ctx, func(context.Context, cid.Cid, []byte) error { return nil }, r, chunker)
+func FileCID(ctx context.Context, r io.Reader, chunker string, sums ...hash.Hash) (File, error) {
+	return AddFile(ctx, func(context.Context, cid.Cid, []byte) error { return nil }, r, chunker, sums...)
 }
 
 // A job is a segment in the pipeline of addLeaves.
@@ -47,16 +51,20 @@ type job struct {
 	*segment
 	cids   []cid.Cid     // of the leaves
 	hashed chan struct{} // receives when cids is filled
+	summed chan struct{} // receives when the sums have got the bytes
 }
 
 // addLeaves is a pipeline with a fixed number of jobs: the caller's goroutine reads, so r is
-// never read after addLeaves has returned; one goroutine cuts; one goroutine on each core
-// hashes; one goroutine puts the leaves in file order and returns the job to the reader.
-func addLeaves(ctx context.Context, put PutFunc, r io.Reader, k chunker) ([]branch, error) {
+// never read after addLeaves has returned; one goroutine writes to the sums; one goroutine
+// cuts; one goroutine on each core hashes; one goroutine puts the leaves in file order and
+// returns the job to the reader.
+func addLeaves(ctx context.Context, put PutFunc, r io.Reader, k chunker, sums []hash.Hash) ([]branch, error) {
 	workers := runtime.GOMAXPROCS(0)
-	free := make(chan *job, workers+3)
-	read, unhashed, order := make(chan *job, cap(free)), make(chan *job, cap(free)), make(chan *job, cap(free))
+	free := make(chan *job, workers+4)
+	read, unsummed := make(chan *job, cap(free)), make(chan *job, cap(free))
+	unhashed, order := make(chan *job, cap(free)), make(chan *job, cap(free))
 	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { sumSegments(sums, unsummed); return nil })
 	g.Go(func() error { cutLeaves(k, read, unhashed, order); return nil })
 	for range workers {
 		g.Go(func() error { hashLeaves(unhashed); return nil })
@@ -67,8 +75,9 @@ func addLeaves(ctx context.Context, put PutFunc, r io.Reader, k chunker) ([]bran
 		leaves, err = putLeaves(gctx, put, order, free)
 		return err
 	})
-	readErr := readSegments(gctx, r, k, free, read)
+	readErr := readSegments(gctx, r, k, free, read, unsummed)
 	close(read)
+	close(unsummed)
 	// A failed put cancels gctx and so ends the reader: return the error of put.
 	if err := g.Wait(); err != nil {
 		return nil, err
@@ -77,11 +86,11 @@ func addLeaves(ctx context.Context, put PutFunc, r io.Reader, k chunker) ([]bran
 }
 
 // readSegments fills jobs from r. It makes a new job only while no job is free.
-func readSegments(ctx context.Context, r io.Reader, k chunker, free chan *job, read chan<- *job) error {
+func readSegments(ctx context.Context, r io.Reader, k chunker, free chan *job, read, unsummed chan<- *job) error {
 	for made := 0; ; {
 		if made < cap(free) && len(free) == 0 {
 			made++
-			free <- &job{segment: k.newSegment(), hashed: make(chan struct{}, 1)}
+			free <- &job{segment: k.newSegment(), hashed: make(chan struct{}, 1), summed: make(chan struct{}, 1)}
 		}
 		select {
 		case <-ctx.Done():
@@ -90,11 +99,22 @@ func readSegments(ctx context.Context, r io.Reader, k chunker, free chan *job, r
 			if err := j.fill(r, k); err != nil {
 				return err
 			}
+			unsummed <- j
 			read <- j
 			if j.last {
 				return nil
 			}
 		}
+	}
+}
+
+// sumSegments writes the bytes of jobs to the sums.
+func sumSegments(sums []hash.Hash, unsummed <-chan *job) {
+	for j := range unsummed {
+		for _, s := range sums {
+			s.Write(j.read) // never fails
+		}
+		j.summed <- struct{}{}
 	}
 }
 
@@ -136,6 +156,7 @@ func putLeaves(ctx context.Context, put PutFunc, order <-chan *job, free chan<- 
 			n := uint64(len(leaf))
 			leaves = append(leaves, branch{link: link{cid: j.cids[i], size: n}, bytes: n})
 		}
+		<-j.summed
 		free <- j
 	}
 	return leaves, nil

@@ -28,7 +28,7 @@ func hashFile(ctx context.Context, f input, chunker string, watch Watch) (manife
 	defer r.Close()
 	defer context.AfterFunc(ctx, func() { f.Close() })() // reading a pipe may block for ever
 	sum := sha256.New()
-	sums, err := cas.FileCID(ctx, io.TeeReader(r, sum), chunker)
+	sums, err := cas.FileCID(ctx, r, chunker, sum)
 	switch {
 	case err != nil:
 		return manifest.Artifact{}, fmt.Errorf("%s: %w", f.words(), cmp.Or(ctx.Err(), file.Advise(err)))

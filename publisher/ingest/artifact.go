@@ -81,7 +81,7 @@ func (n *Counts) ingest(ctx context.Context, packs *pack.Store, a manifest.Artif
 		r, known = w, w.Known
 	}
 	sum := sha256.New()
-	got, err := cas.AddFile(ctx, n.put(packs, known), io.TeeReader(r, sum), a.Chunker)
+	got, err := cas.AddFile(ctx, n.put(packs, known), r, a.Chunker, sum)
 	if err != nil {
 		return fmt.Errorf("artifact %s: %w", a.Role, err)
 	}
