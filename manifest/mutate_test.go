@@ -47,7 +47,7 @@ func TestGoTUFReadsEveryMutationThatLintAccepts(t *testing.T) {
 	}
 }
 
-// doors gives bytes that passed Lint to what reads them for their meaning.
+// decodeEach decodes bytes that passed Lint in each way that their kind allows.
 func decodeEach(kind Kind, data []byte) {
 	switch kind {
 	case KindRoot:

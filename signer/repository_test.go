@@ -28,7 +28,7 @@ func TestAttackTwoRepositoriesUnderTheSameKeys(t *testing.T) {
 		return err
 	}
 	addChannel(t, p, "beta")
-	for name, judged := range map[string]func() error{
+	for name, check := range map[string]func() error{
 		"verify the release":  func() error { return verify(s.path("RELEASE.json")) },
 		"verify the targets":  func() error { return verify(s.path("2.targets.json")) },
 		"verify the root":     func() error { return verify(s.path("1.root.json")) },
@@ -46,7 +46,7 @@ func TestAttackTwoRepositoriesUnderTheSameKeys(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := judged(); !errors.Is(err, manifest.ErrUntrusted) {
+			if err := check(); !errors.Is(err, manifest.ErrUntrusted) {
 				t.Errorf("got %v", err)
 			}
 		})

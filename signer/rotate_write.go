@@ -97,7 +97,7 @@ func (p *rotation) write(s RotateSpec) (RotateResult, error) {
 		r.Files = append(r.Files, sum)
 	}
 	if s.Out == "" && !r.Complete {
-		return r, refusal.New(manifest.ErrSignature, "repository %s: other root keys have to sign first (%s); name a folder for the new files with --out, and carry it to them",
+		return r, refusal.New(manifest.ErrSignature, "repository %s: other root keys have to sign first (%s); name a folder for the new files with --out, and give it to the other signers",
 			s.Repo, r.missing())
 	}
 	for _, f := range r.Files {
