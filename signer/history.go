@@ -107,7 +107,7 @@ func (s ReleaseSpec) checkUnused(r *repository, d *document) error {
 	release := d.Release()
 	for _, p := range past {
 		if p.Version == release.Version && !sameContent(p.release, *release) {
-			return refusal.New(fs.ErrExist, "release %q: channel %s has used this name for other content (version %d, signed on %s); choose another --release, or insist with --force",
+			return refusal.New(fs.ErrExist, "release %q: channel %s has used this name for other content (version %d, signed on %s); choose another --release, or use --force",
 				release.Version, s.Channel, p.Number, stamp(p.SignedAt))
 		}
 	}

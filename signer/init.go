@@ -109,7 +109,7 @@ func (s InitSpec) check() error {
 		return err
 	}
 	if len(s.Channels) == 0 || len(s.Archs) == 0 {
-		return refusal.Invalid("no channel or no architecture")
+		return refusal.Invalid("channel or architecture: missing; give --channel and --arch")
 	}
 	return nil
 }
@@ -120,7 +120,7 @@ type publisherKeys struct{ online, ipns []ed25519.PublicKey }
 func (p publisherKeys) check() error {
 	for _, key := range p.online {
 		if contains(p.ipns, key) {
-			return refusal.Invalid("the IPNS key is also the online key; replacing one would replace the other: make another")
+			return refusal.Invalid("IPNS key: is also the online key, so replacing one would replace the other; make another key")
 		}
 	}
 	return nil
@@ -129,17 +129,17 @@ func (p publisherKeys) check() error {
 // checkOwners refuses keys and a threshold that a role must not have.
 func checkOwners(what string, keys []ed25519.PublicKey, threshold int, held publisherKeys) error {
 	if threshold < 1 || threshold > len(keys) {
-		return refusal.Invalid("%s threshold %d: there are %d %s keys; it must be 1 to that many",
+		return refusal.Invalid("%s threshold %d: there are %d %s keys; give 1 to the number of keys",
 			what, threshold, len(keys), what)
 	}
 	for i, key := range keys {
 		switch {
 		case contains(keys[:i], key):
-			return refusal.Invalid("%s key %d is there twice; each counts once", what, i+1)
+			return refusal.Invalid("%s key %d: is given twice; give each key once", what, i+1)
 		case contains(held.online, key):
-			return refusal.Invalid("the online key is also a %s key; a stolen publisher would then sign releases: make another", what)
+			return refusal.Invalid("online key: is also a %s key, so a stolen publisher could sign releases; make another key", what)
 		case contains(held.ipns, key):
-			return refusal.Invalid("the IPNS key is also a %s key; a stolen publisher would then sign releases: make another", what)
+			return refusal.Invalid("IPNS key: is also a %s key, so a stolen publisher could sign releases; make another key", what)
 		}
 	}
 	return nil

@@ -115,7 +115,7 @@ func (s ReleaseSpec) openInputs() (list inputs, err error) {
 	}
 	if err := list.inspect(s.Arch); err != nil {
 		list.close()
-		return nil, fmt.Errorf("%w (--unchecked signs it all the same)", err)
+		return nil, fmt.Errorf("%w (--unchecked signs it anyway)", err)
 	}
 	return list, nil
 }

@@ -51,14 +51,14 @@ func TestKeysAndThresholdsOfARole(t *testing.T) {
 		{"negative threshold", testKeys(1), -1, "root threshold -1"},
 		{"threshold above the number of keys", testKeys(1, 2), 3, "there are 2 root keys"},
 		{"no keys", nil, 1, "there are 0 root keys"},
-		{"one key twice", testKeys(1, 2, 1), 1, "root key 3 is there twice"},
-		{"the online key", testKeys(1, 8), 1, "the online key is also a root key"},
-		{"the IPNS key", testKeys(9), 1, "the IPNS key is also a root key"},
+		{"one key twice", testKeys(1, 2, 1), 1, "root key 3: is given twice"},
+		{"the online key", testKeys(1, 8), 1, "online key: is also a root key"},
+		{"the IPNS key", testKeys(9), 1, "IPNS key: is also a root key"},
 	} {
 		t.Run(c.name, func(t *testing.T) { refusedAsUsage(t, checkOwners("root", c.keys, c.threshold, held), c.says) })
 	}
 	refusedAsUsage(t, publisherKeys{testKeys(1), testKeys(2)}.check(), "")
-	refusedAsUsage(t, publisherKeys{testKeys(1), testKeys(2, 1)}.check(), "the IPNS key is also the online key")
+	refusedAsUsage(t, publisherKeys{testKeys(1), testKeys(2, 1)}.check(), "IPNS key: is also the online key")
 }
 
 // refusedAsUsage checks that err is a usage error with a part of its text, or nil for "".
@@ -113,7 +113,7 @@ func TestIPNSNamesAreAddedAndRemoved(t *testing.T) {
 		{"nothing", RotateSpec{}, 1, ""},
 		{"a new name", RotateSpec{IPNS: testKey(1)}, 2, ""},
 		{"a new name for the old one", RotateSpec{IPNS: testKey(1), RemoveIPNS: []string{first}}, 1, ""},
-		{"the last name removed", RotateSpec{RemoveIPNS: []string{first}}, 0, "the last IPNS name would go"},
+		{"the last name removed", RotateSpec{RemoveIPNS: []string{first}}, 0, "IPNS names: the last one would be removed"},
 		{"an unknown name removed", RotateSpec{RemoveIPNS: []string{"k51x"}}, 0, `"k51x": is not listed`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -156,7 +156,7 @@ func (d *document) signedByOthers(ours []key.Key) string {
 // artifact for each file.
 func (s ReleaseSpec) checkText() error {
 	if s.Kernel == "" || s.Initramfs == "" {
-		return refusal.Invalid("release: a kernel and an initramfs are needed")
+		return refusal.Invalid("release: no kernel or no initramfs; give --kernel and --initramfs")
 	}
 	r := manifest.Release{
 		Channel: s.Channel, Arch: s.Arch, Version: s.Version, Number: 1, Cmdline: s.Cmdline, MinRAM: s.MinRAM,

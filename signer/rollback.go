@@ -60,7 +60,7 @@ func Rollback(ctx context.Context, s RollbackSpec) (Summary, error) {
 // the release that the first one replaced.
 func (s RollbackSpec) choose(past []Past) (Past, error) {
 	if len(past) == 0 {
-		return Past{}, refusal.New(fs.ErrNotExist, "channel %q for %s: no release in repository %s; there is nothing to go back to", s.Channel, s.Arch, s.Repo)
+		return Past{}, refusal.New(fs.ErrNotExist, "channel %q for %s: no release in repository %s; sign one with 'phase-sign release'", s.Channel, s.Arch, s.Repo)
 	}
 	last := past[len(past)-1]
 	first := cmp.Or(last.SameAs, last.Number) // the first version with the newest content

@@ -180,7 +180,7 @@ func (s RotateSpec) planNames(d *manifest.Discovery) error {
 		d.IPNS = append([]string{name}, d.IPNS...)
 	}
 	if len(d.IPNS) == 0 {
-		return refusal.Invalid("the last IPNS name would go; add one with --ipns-key")
+		return refusal.Invalid("IPNS names: the last one would be removed; add one with --ipns-key")
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ type key struct {
 // load reads the newest version of a key and its public half from the engine.
 func load(ctx context.Context, name string) (*key, error) {
 	if !keyName.MatchString(name) {
-		return nil, errors.New("write hashivault://NAME, the name of a key in Vault's transit engine")
+		return nil, errors.New("invalid key name; write hashivault://NAME, the name of a key in Vault's transit engine")
 	}
 	e, err := newEngine()
 	if err != nil {

@@ -40,7 +40,7 @@ type agentSigner struct {
 func loadAgent(ctx context.Context, uri string) (Key, error) {
 	want := strings.TrimPrefix(uri, agentScheme)
 	if !strings.HasPrefix(want, "SHA256:") {
-		return Key{}, refusal.Invalid("write ssh-agent:SHA256:…, as 'ssh-add -l' prints it")
+		return Key{}, refusal.Invalid("invalid name; write ssh-agent:SHA256:…, as 'ssh-add -l' prints it")
 	}
 	var found ssh.PublicKey
 	err := withAgent(ctx, func(a agent.ExtendedAgent) error {

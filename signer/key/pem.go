@@ -77,7 +77,7 @@ func parsePEM(ctx context.Context, path string, data []byte, pass PassFunc) (Key
 	case ed25519pem.PublicType:
 		return Key{}, errPublicGiven
 	default:
-		return Key{}, refusal.Invalid("a PEM block %.40q; keys are made with 'phase-sign key generate'", block.Type)
+		return Key{}, refusal.Invalid("PEM block %.40q: is not a private key; keys are made with 'phase-sign key generate'", block.Type)
 	}
 	if err != nil {
 		return Key{}, err
