@@ -115,7 +115,7 @@ func TestMonitoringIsRedWhileMachinesRefuse(t *testing.T) {
 			c.set(30*pubtest.Day + 12*time.Hour)
 			w.touch()
 			name := row.file + ".json version 1"
-			c.wait(t, 1, `level=WARN msg="metadata file expires soon" cause="`+name+" expires on ")
+			c.Wait(t, 1, `level=WARN msg="metadata file expires soon" cause="`+name+" expires on ")
 			late := w.views(c, r)
 			if late.status.Err() != nil || !strings.Contains(late.status.Warning, name+" expires on ") {
 				t.Errorf("status: %v, warning %q", late.status.Err(), late.status.Warning)
@@ -126,7 +126,7 @@ func TestMonitoringIsRedWhileMachinesRefuse(t *testing.T) {
 
 			c.set(40 * pubtest.Day)
 			w.touch()
-			c.wait(t, 1, `level=WARN msg="release refused by machines"`, name+" expired on ")
+			c.Wait(t, 1, `level=WARN msg="release refused by machines"`, name+" expired on ")
 			w.views(c, r).red(t, row.channel, manifest.ErrExpired, name+" expired on ")
 
 			stop()
@@ -163,7 +163,7 @@ func TestMonitoringIsRedWhenARootReplacedAKeyOfTheDaemon(t *testing.T) {
 			row.replace(w)
 			w.NextRoot(2, w.Root)
 			w.touch()
-			c.wait(t, 1, row.why)
+			c.Wait(t, 1, row.why)
 			said := w.views(c, r)
 			if said.code != http.StatusServiceUnavailable || !strings.Contains(said.text, row.why) || !strings.Contains(said.metrics, "phasepublish_healthy 0\n") {
 				t.Errorf("healthz: %d %s", said.code, said.text)
@@ -268,17 +268,17 @@ func TestServeSignsNothingWithAClockThatWasSetAhead(t *testing.T) {
 			w, c, up := newWorld(t), newClock(), newClock()
 			w.Add(w.Sign(1, "v1", w.Release))
 			opts := w.serveOptions()
-			opts.DHT, opts.Metrics, opts.Log, opts.Now, opts.Uptime, opts.IgnoreClock = DHTOff, "127.0.0.1:0", c.logger(), c.now, up.up, row.ignore
+			opts.DHT, opts.Metrics, opts.Log, opts.Now, opts.Uptime, opts.IgnoreClock = DHTOff, "127.0.0.1:0", c.Logger(), c.now, up.up, row.ignore
 			r, _ := w.serve(opts)
 			up.set(row.slept)
 			c.set(20 * pubtest.Day)
 			w.touch()
 			if row.signs {
-				c.wait(t, 1, `msg="timestamp renewed"`)
+				c.Wait(t, 1, `msg="timestamp renewed"`)
 				return
 			}
 			const why = "clock: it was set 20 days ahead while this daemon ran"
-			c.wait(t, 1, why)
+			c.Wait(t, 1, why)
 			if code, said := get(t, r.Metrics[0]+"/healthz"); code != http.StatusServiceUnavailable || !strings.Contains(said, why) {
 				t.Errorf("healthz says %d %s", code, said)
 			}

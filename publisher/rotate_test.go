@@ -35,7 +35,7 @@ func TestServeKeepsTheOldPointerUntilItHasTheNewKey(t *testing.T) {
 	r, gw, log := w.serveFirst()
 	w.Online = pubtest.NewKey(t)
 	w.NextRoot(2, w.Root)
-	log.wait(t, 1, `msg="pointer not moved"`, "--online-key")
+	log.Wait(t, 1, `msg="pointer not moved"`, "--online-key")
 	if v := w.Verify(pubtest.Folder{Source: gw, CID: r.Pointer}); v.RootVersion() != 1 {
 		t.Errorf("root %d", v.RootVersion())
 	}
@@ -43,7 +43,7 @@ func TestServeKeepsTheOldPointerUntilItHasTheNewKey(t *testing.T) {
 		t.Errorf("the pointer moved to %s", folder)
 	}
 	added := w.Add(w.Read("repo/1.stable-x86_64.json")) // another process, with the new key
-	log.wait(t, 1, moved(added.Pointer))
+	log.Wait(t, 1, moved(added.Pointer))
 	if v := w.Verify(pubtest.Folder{Source: gw, CID: added.Pointer}); v.RootVersion() != 2 {
 		t.Errorf("root %d", v.RootVersion())
 	}
@@ -56,7 +56,7 @@ func TestReplacedReleaseKeysMoveThePointerWithTheNextRelease(t *testing.T) {
 	stolen := w.Release
 	w.Release = pubtest.NewKey(t)
 	w.NextTargets(2)
-	log.wait(t, 1, `msg="pointer not moved"`)
+	log.Wait(t, 1, `msg="pointer not moved"`)
 	if v := w.Verify(pubtest.Folder{Source: gw, CID: r.Pointer}); v.Release().Version != "v1" {
 		t.Errorf("serves %s", v.Release().Version)
 	}
@@ -64,7 +64,7 @@ func TestReplacedReleaseKeysMoveThePointerWithTheNextRelease(t *testing.T) {
 		t.Errorf("a release that the stolen key signed: %v", err)
 	}
 	added := w.Add(w.Sign(2, "v2", w.Release))
-	log.wait(t, 1, moved(added.Pointer))
+	log.Wait(t, 1, moved(added.Pointer))
 	if v := w.Verify(pubtest.Folder{Source: gw, CID: added.Pointer}); v.Release().Version != "v2" {
 		t.Errorf("serves %s", v.Release().Version)
 	}
@@ -75,7 +75,7 @@ func TestRenewedTargetsEnterTheSnapshotByThemselves(t *testing.T) {
 	w := newWorld(t)
 	r, gw, log := w.serveFirst()
 	w.NextTargets(2)
-	log.wait(t, 2, `msg="pointer moved"`)
+	log.Wait(t, 2, `msg="pointer moved"`)
 	pointer, seq := resolve(t, gw, r.IPNS)
 	folder := pubtest.Folder{Source: gw, CID: pointer}
 	if _, err := folder.Metadata(t.Context(), "2.targets.json", 1<<20); err != nil || seq != 2 {

@@ -79,7 +79,7 @@ func TestServeLoadsANewReleaseAndKeepsTheOldOneReadable(t *testing.T) {
 	r, gw, log := w.serveFirst()
 	w.Write("artifacts/kernel", bytes.Repeat([]byte("new kernel "), 10_000))
 	second := w.Add(w.Sign(2, "v2", w.Release))
-	log.wait(t, 1, moved(second.Pointer))
+	log.Wait(t, 1, moved(second.Pointer))
 	if folder, seq := resolve(t, gw, r.IPNS); folder != second.Pointer || seq != 2 {
 		t.Errorf("the record names %s, sequence %d", folder, seq)
 	}
@@ -104,7 +104,7 @@ func TestServeSignsTheTimestampAgainBeforeItExpires(t *testing.T) {
 	_, err := ingest.Add(t.Context(), opts)
 	pubtest.Check(t, err)
 	serve := w.serveOptions()
-	serve.DHT, serve.Online.Expiry, serve.Log, serve.Now, serve.Uptime = DHTOff, life, c.logger(), c.now, c.up
+	serve.DHT, serve.Online.Expiry, serve.Log, serve.Now, serve.Uptime = DHTOff, life, c.Logger(), c.now, c.up
 	r, _ := w.serve(serve)
 	gw := &gateway.Client{Base: r.HTTP[0]}
 	for n := 1; n <= 3; n++ {
@@ -114,7 +114,7 @@ func TestServeSignsTheTimestampAgainBeforeItExpires(t *testing.T) {
 		}
 		c.set(time.Duration(n) * (life/2 + time.Second))
 		w.VerifyAt(pubtest.Folder{Source: gw, CID: folder}, c.now()) // it has not expired yet
-		c.wait(t, n+1, `msg="pointer moved"`)
+		c.Wait(t, n+1, `msg="pointer moved"`)
 	}
 }
 
@@ -153,7 +153,7 @@ func TestServeKeepsItsPointerWhenTheRepositoryIsDamaged(t *testing.T) {
 	good := w.Read("repo/timestamp.json")
 	for i, bad := range [][]byte{good[:len(good)/2], nil, bytes.Replace(good, []byte("sha256"), []byte("sha257"), 1)} {
 		w.Write("repo/timestamp.json", bad)
-		log.wait(t, i+1, "level=WARN", "timestamp.json")
+		log.Wait(t, i+1, "level=WARN", "timestamp.json")
 		if folder, _ := resolve(t, gw, r.IPNS); folder != r.Pointer {
 			t.Fatalf("the pointer moved to %s", folder)
 		}
@@ -172,7 +172,7 @@ func TestServeGivesAChangedFolderANewSequence(t *testing.T) {
 	})
 	pubtest.Check(t, err)
 	w.Write("repo/2.root.json", pubtest.Seal(t, manifest.KindRoot, root, w.Root))
-	log.wait(t, 2, `msg="pointer moved"`)
+	log.Wait(t, 2, `msg="pointer moved"`)
 	if folder, seq := resolve(t, gw, r.IPNS); seq != 2 || folder == r.Pointer {
 		t.Errorf("the record names %s, sequence %d", folder, seq)
 	}

@@ -22,8 +22,8 @@ func TestHealthReportsMissingAndDamagedBlocks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Add(w.Sign(1, "v1", w.Release))
-	opts, log := w.serveOptions(), newLog()
-	opts.DHT, opts.Metrics, opts.Log = DHTOff, "127.0.0.1:0", log.logger()
+	opts, log := w.serveOptions(), pubtest.NewLog()
+	opts.DHT, opts.Metrics, opts.Log = DHTOff, "127.0.0.1:0", log.Logger()
 	r, stop := w.serve(opts)
 	healthy := func(when string) {
 		t.Helper()
@@ -72,13 +72,13 @@ func TestALostBlockIsLoggedWithoutARequest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Add(w.Sign(1, "v1", w.Release))
-	opts, log := w.serveOptions(), newLog()
-	opts.DHT, opts.Log = DHTOff, log.logger()
+	opts, log := w.serveOptions(), pubtest.NewLog()
+	opts.DHT, opts.Log = DHTOff, log.Logger()
 	_, stop := w.serve(opts)
 	defer stop()
 	pubtest.Check(t, os.Remove(w.Path("store/pack-00000001.car")))
 	w.touch()
-	log.wait(t, 1, `msg="store damaged"`)
+	log.Wait(t, 1, `msg="store damaged"`)
 }
 
 // A damaged block is removed by gc with its release.
@@ -96,7 +96,7 @@ func TestHealthForgetsADamagedBlockThatGCRemoved(t *testing.T) {
 	w.Add(w.Sign(2, "v2", w.Release))
 	opts := w.serveOptions()
 	opts.DHT, opts.Metrics = DHTOff, "127.0.0.1:0"
-	opts.Log = newLog().logger()
+	opts.Log = pubtest.NewLog().Logger()
 	r, stop := w.serve(opts)
 	defer stop()
 	rootfs, _ := old[0].Artifact("rootfs")
@@ -133,7 +133,7 @@ func TestServingDoesNotWaitForAStoreCheck(t *testing.T) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(patience):
+	case <-time.After(pubtest.Patience):
 		t.Error("it waits")
 	}
 	if len(h.seen()) != 1 {
@@ -145,8 +145,8 @@ func TestADamagedBlockIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Add(w.Sign(1, "v1", w.Release))
-	opts, log := w.serveOptions(), newLog()
-	opts.DHT, opts.Log = DHTOff, log.logger()
+	opts, log := w.serveOptions(), pubtest.NewLog()
+	opts.DHT, opts.Log = DHTOff, log.Logger()
 	r, stop := w.serve(opts)
 	gw := &gateway.Client{Base: r.HTTP[0]}
 	rootfs := w.artifact(r.Pointer, gw, "rootfs")

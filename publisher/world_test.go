@@ -1,11 +1,7 @@
 package publisher
 
 import (
-	"bytes"
 	"context"
-	"log/slog"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,81 +13,19 @@ import (
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
-// patience is how long an event may take on a loaded machine.
-const patience = time.Minute
-
 // A world is a repository that a daemon can serve.
 type world struct{ *pubtest.World }
 
 func newWorld(t *testing.T) *world { return &world{pubtest.New(t)} }
 
-// A testLog is the log of a daemon. A test can wait for its lines.
-type testLog struct {
-	mu    sync.Mutex
-	text  bytes.Buffer
-	grown chan struct{}
-}
-
-func newLog() *testLog { return &testLog{grown: make(chan struct{})} }
-
-// Write implements io.Writer.
-func (l *testLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	close(l.grown)
-	l.grown = make(chan struct{})
-	return l.text.Write(p)
-}
-
-func (l *testLog) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
-
-// String is the log so far.
-func (l *testLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// wait returns when n lines have all of the texts.
-func (l *testLog) wait(t *testing.T, n int, texts ...string) {
-	t.Helper()
-	limit := time.After(patience)
-	for {
-		l.mu.Lock()
-		text, grown := l.text.String(), l.grown
-		l.mu.Unlock()
-		if count(text, texts) >= n {
-			return
-		}
-		select {
-		case <-grown:
-		case <-limit:
-			t.Fatalf("no %d lines with %q in the log:\n%s", n, texts, text)
-		}
-	}
-}
-
-func count(log string, texts []string) (n int) {
-lines:
-	for line := range strings.Lines(log) {
-		for _, text := range texts {
-			if !strings.Contains(line, text) {
-				continue lines
-			}
-		}
-		n++
-	}
-	return n
-}
-
 // A setClock is a clock that a test moves, and the log of a daemon that has it.
 type setClock struct {
-	*testLog
+	*pubtest.Log
 	start time.Time
 	ahead atomic.Int64
 }
 
-func newClock() *setClock { return &setClock{testLog: newLog(), start: time.Now()} }
+func newClock() *setClock { return &setClock{Log: pubtest.NewLog(), start: time.Now()} }
 
 func (c *setClock) now() time.Time       { return c.start.Add(c.up()) }
 func (c *setClock) up() time.Duration    { return time.Duration(c.ahead.Load()) }
@@ -102,7 +36,7 @@ func (w *world) serveOptions() ServeOptions {
 	pubtest.Check(w.T, err)
 	return ServeOptions{
 		Store: w.Path("store"), Repo: w.Repo(), Online: w.OnlineKey(), IPNS: w.IPNS, HTTP: "127.0.0.1:0",
-		Network: Network{Listen: listen, DHT: DHTPrivate}, Log: pubtest.Log(w.T),
+		Network: Network{Listen: listen, DHT: DHTPrivate}, Log: pubtest.VerboseLog(w.T),
 	}
 }
 
@@ -111,11 +45,11 @@ func (w *world) statusOptions() store.StatusOptions {
 }
 
 // serveFirst serves a first release over plain HTTP, without a DHT.
-func (w *world) serveFirst() (Ready, *gateway.Client, *testLog) {
+func (w *world) serveFirst() (Ready, *gateway.Client, *pubtest.Log) {
 	w.T.Helper()
 	w.Add(w.Sign(1, "v1", w.Release))
-	opts, log := w.serveOptions(), newLog()
-	opts.DHT, opts.Log = DHTOff, log.logger()
+	opts, log := w.serveOptions(), pubtest.NewLog()
+	opts.DHT, opts.Log = DHTOff, log.Logger()
 	r, _ := w.serve(opts)
 	return r, &gateway.Client{Base: r.HTTP[0]}, log
 }
@@ -144,7 +78,7 @@ func (w *world) serve(opts ServeOptions) (r Ready, stop func()) {
 	case err := <-done:
 		stopped = true
 		w.T.Fatalf("serve: %v", err)
-	case <-time.After(patience):
+	case <-time.After(pubtest.Patience):
 		w.T.Fatal("not ready")
 	}
 	return r, stop
@@ -154,7 +88,7 @@ func (w *world) serve(opts ServeOptions) (r Ready, stop func()) {
 func (w *world) monitored(c *setClock) (r Ready, stop func()) {
 	w.T.Helper()
 	opts := w.serveOptions()
-	opts.DHT, opts.Metrics, opts.Log, opts.Now, opts.Uptime = DHTOff, "127.0.0.1:0", c.logger(), c.now, c.up
+	opts.DHT, opts.Metrics, opts.Log, opts.Now, opts.Uptime = DHTOff, "127.0.0.1:0", c.Logger(), c.now, c.up
 	return w.serve(opts)
 }
 
@@ -187,7 +121,7 @@ func (w *world) artifact(folder string, gw *gateway.Client, role string) manifes
 // eventually polls what has no event: metrics, and records in the DHT.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(pubtest.Patience); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s did not come", what)
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/publisher/pubtest"
 )
 
 // A daemon is a phase-publish process.
@@ -32,7 +33,7 @@ type daemon struct {
 	t     *testing.T
 	cmd   *exec.Cmd
 	ready publisher.Ready
-	log   bytes.Buffer
+	log   *pubtest.Log
 }
 
 func start(t *testing.T, dir string, args ...string) *daemon {
@@ -43,8 +44,8 @@ func start(t *testing.T, dir string, args ...string) *daemon {
 // startBy starts a command that executes phase-publish.
 func startBy(t *testing.T, dir string, cmd *exec.Cmd) *daemon {
 	t.Helper()
-	d := &daemon{t: t, cmd: cmd}
-	d.cmd.Dir, d.cmd.Stderr = dir, &d.log
+	d := &daemon{t: t, cmd: cmd, log: pubtest.NewLog()}
+	d.cmd.Dir, d.cmd.Stderr = dir, d.log
 	out, err := d.cmd.StdoutPipe()
 	check(t, err)
 	check(t, d.cmd.Start())
@@ -232,15 +233,10 @@ func TestServeStopsOnSIGINTTooAndServesTheNextRelease(t *testing.T) {
 	if out, err := publish(dir, "v2.json", "artifacts2"); err != nil {
 		t.Fatalf("add while serve runs: %v\n%s", err, out)
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		head, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, d.ready.HTTP[0]+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))
-		check(t, err)
-		if seq == 2 && head.String() != d.ready.Pointer {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("sequence %d", seq)
-		}
+	d.log.Wait(t, 2, `msg="pointer moved"`)
+	head, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, d.ready.HTTP[0]+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))
+	if err != nil || seq != 2 || head.String() == d.ready.Pointer {
+		t.Errorf("the record names %s, sequence %d, %v", head, seq, err)
 	}
 	d.stop(syscall.SIGINT)
 }

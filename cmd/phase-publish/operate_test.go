@@ -77,16 +77,7 @@ func TestSeveralServesShareAStoreBesideAnAdd(t *testing.T) {
 		t.Fatalf("the newest is %s", v2.Version)
 	}
 	for _, d := range daemons {
-		for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-			head, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, d.ready.HTTP[0]+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))
-			check(t, err)
-			if seq == 2 && head.String() != d.ready.Pointer {
-				break
-			}
-			if time.Now().After(end) {
-				t.Fatalf("one daemon is still at sequence %d", seq)
-			}
-		}
+		d.log.Wait(t, 2, `msg="pointer moved"`)
 		check(t, fetch(t, d, v2))
 		check(t, fetch(t, d, v1))
 		d.stop(syscall.SIGTERM)

@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -341,14 +340,6 @@ func (f Folder) Metadata(ctx context.Context, name string, max int64) ([]byte, e
 		}
 	}
 	return nil, fs.ErrNotExist
-}
-
-// Log is the log of a daemon in a verbose test.
-func Log(t *testing.T) *slog.Logger {
-	if !testing.Verbose() {
-		return nil
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, nil))
 }
 
 // Canceled is a context that has ended.
