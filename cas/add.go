@@ -23,7 +23,7 @@ type PutFunc func(ctx context.Context, c cid.Cid, data []byte) error
 // AddFile cuts r into leaves with the named chunker, hashes leaves and inner nodes, and calls
 // put for every block: the leaves in file order, then the inner nodes, the root last. It
 // calls put from one goroutine at a time. Leaves are hashed on all cores; AddFile uses a few
-// segments of memory, of 1 to 9 MiB each. With size-N the root is the one that
+// segments of memory, of 1 to 5 MiB each. With size-N the root is the one that
 // `ipfs add --cid-version=1 --chunker=size-N --hash=blake3` gives (raw leaves, 174 links a
 // node).
 //

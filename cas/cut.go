@@ -20,7 +20,7 @@ func (k chunker) segmentSize() int {
 	if k.algorithm == "" {
 		return (minSegment + k.max - 1) / k.max * k.max
 	}
-	return max(minSegment, 8*k.max)
+	return max(minSegment, 4*k.max)
 }
 
 func (k chunker) newSegment() *segment { return &segment{buf: make([]byte, k.max+k.segmentSize())} }
