@@ -119,6 +119,47 @@ func (r *Root) CheckRoot(ctx context.Context, d *Document, f Fetcher, now time.T
 	return d.CheckExpiry(now)
 }
 
+// CheckHashes compares the files of a repository with the lengths and hashes that timestamp.json and
+// its snapshot name. It checks no signature. A different file wraps ErrMixAndMatch, a missing one
+// fs.ErrNotExist.
+func CheckHashes(ctx context.Context, f Fetcher) error {
+	data, err := fetch(ctx, f, "timestamp.json", KindTimestamp)
+	if err != nil {
+		return err
+	}
+	timestamp, err := open(KindTimestamp, data)
+	if err != nil {
+		return inFile("timestamp.json", err)
+	}
+	name, data, err := timestamp.fetchListed(ctx, f, "snapshot.json", KindSnapshot)
+	if err != nil {
+		return err
+	}
+	snapshot, err := open(KindSnapshot, data)
+	if err != nil {
+		return inFile(name, err)
+	}
+	for _, listed := range sorted(snapshot.meta()) {
+		if _, _, err := snapshot.fetchListed(ctx, f, listed, KindRole); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetchListed fetches a file of the meta map and compares it with its entry.
+func (d *Document) fetchListed(ctx context.Context, f Fetcher, listed string, kind Kind) (name string, data []byte, err error) {
+	meta := d.metaFile(listed)
+	name = FileName(strings.TrimSuffix(listed, ".json"), meta.Version)
+	if data, err = fetch(ctx, f, name, kind); err != nil {
+		return name, nil, err
+	}
+	if err := meta.VerifyLengthHashes(data); err != nil {
+		return name, nil, refuse(ErrMixAndMatch, "%s: %v; get the file from the signer or the publisher again", name, err)
+	}
+	return name, data, nil
+}
+
 // ReadDelegations lists the channels of a targets.json. It checks no signature.
 func ReadDelegations(targetsJSON []byte) ([]Delegation, error) {
 	targets, err := open(KindTargets, targetsJSON)

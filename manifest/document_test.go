@@ -196,6 +196,19 @@ func TestARootIsCheckedByAnOlderRoot(t *testing.T) {
 	}
 }
 
+func TestFilesAreComparedWithTheHashesThatNameThem(t *testing.T) {
+	r := newRepo(t)
+	r.ok(CheckHashes(t.Context(), r.files))
+	for _, name := range []string{"1.snapshot.json", "1.targets.json", "1.stable-x86_64.json"} {
+		if err := CheckHashes(t.Context(), with(r.files, name, append(bytes.Clone(r.files[name]), '\n'))); !errors.Is(err, ErrMixAndMatch) {
+			t.Errorf("%s is one byte longer: %v", name, err)
+		}
+		if err := CheckHashes(t.Context(), without(r.files, name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is missing: %v", name, err)
+		}
+	}
+}
+
 func TestVersionsOfARoleInAFolder(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{

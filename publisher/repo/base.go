@@ -33,7 +33,7 @@ func (r *Repo) base(ctx context.Context, p *Published) (*Published, error) {
 	if err := r.signedByRoot(p); err != nil {
 		return nil, err
 	}
-	return p, r.complete(ctx, p)
+	return p, r.complete(ctx)
 }
 
 // signedByRoot checks that the online key of the newest root signed what is published.
@@ -80,20 +80,9 @@ func (r *Repo) UnpublishedTargets(ctx context.Context, p *Published) (string, er
 
 // complete compares the files in the folder with the lengths and hashes in the timestamp
 // and the snapshot.
-func (r *Repo) complete(ctx context.Context, p *Published) error {
-	name := manifest.FileName(metadata.SNAPSHOT, p.snapshotVersion())
-	if err := p.timestamp.Signed.Meta["snapshot.json"].VerifyLengthHashes(p.data.snapshot); err != nil {
-		return fmt.Errorf("repository %s: %s: %v: %w", r.Dir, name, err, manifest.ErrMixAndMatch)
-	}
-	files := Files{}
-	if err := r.addRoles(ctx, files, p); err != nil {
-		return err
-	}
-	for role, meta := range p.snapshot.Signed.Meta {
-		name := fmt.Sprintf("%d.%s", meta.Version, role)
-		if err := meta.VerifyLengthHashes(files[name]); err != nil {
-			return fmt.Errorf("repository %s: %s: %v: %w", r.Dir, name, err, manifest.ErrMixAndMatch)
-		}
+func (r *Repo) complete(ctx context.Context) error {
+	if err := manifest.CheckHashes(ctx, r.files()); err != nil {
+		return fmt.Errorf("repository %s: %w", r.Dir, err)
 	}
 	return nil
 }
