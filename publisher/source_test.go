@@ -59,7 +59,7 @@ func TestBlocksAreReadIntoTheCallersBuffer(t *testing.T) {
 		got, err := source.AppendBlock(t.Context(), l.CID, int(l.Size), room)
 		pubtest.Check(t, err)
 		if string(got[:len(room)]) != "before it" || cas.Check(l.CID, got[len(room):]) != nil {
-			t.Fatalf("%s: not behind the end of the buffer", l.CID)
+			t.Fatalf("%s: not appended to the buffer", l.CID)
 		}
 	}
 	runtime.ReadMemStats(&after)

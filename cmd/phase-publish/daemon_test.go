@@ -140,9 +140,9 @@ func TestServeIsATrustlessGatewayForAnyHTTPClient(t *testing.T) {
 	d := start(t, dir, serveArgs...)
 	base := d.ready.HTTP[0]
 
-	head, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, base+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))
-	if err != nil || head.String() != d.ready.Pointer || seq != 1 {
-		t.Errorf("the record says %s, %d, %v; the ready line %s", head, seq, err, d.ready.Pointer)
+	folder, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, base+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))
+	if err != nil || folder.String() != d.ready.Pointer || seq != 1 {
+		t.Errorf("the record says %s, %d, %v; the ready line %s", folder, seq, err, d.ready.Pointer)
 	}
 	kernel, _ := release.Artifact(manifest.RoleKernel)
 	check(t, cas.Check(kernel.CID, get(t, base+"/ipfs/"+kernel.CID.String()+"?format=raw")))
@@ -234,9 +234,9 @@ func TestServeStopsOnSIGINTTooAndServesTheNextRelease(t *testing.T) {
 		t.Fatalf("add while serve runs: %v\n%s", err, out)
 	}
 	d.log.Wait(t, 2, `msg="pointer moved"`)
-	head, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, d.ready.HTTP[0]+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))
-	if err != nil || seq != 2 || head.String() == d.ready.Pointer {
-		t.Errorf("the record names %s, sequence %d, %v", head, seq, err)
+	folder, seq, err := p2p.CheckRecord(d.ready.IPNS, get(t, d.ready.HTTP[0]+"/ipns/"+d.ready.IPNS+"?format=ipns-record"))
+	if err != nil || seq != 2 || folder.String() == d.ready.Pointer {
+		t.Errorf("the record names %s, sequence %d, %v", folder, seq, err)
 	}
 	d.stop(syscall.SIGINT)
 }
@@ -291,14 +291,14 @@ func TestAMachineFindsThePublisherThroughABootstrapNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	head, _, err := p2p.CheckRecord(d.ready.IPNS, rec)
+	folder, _, err := p2p.CheckRecord(d.ready.IPNS, rec)
 	check(t, err)
 	for found := false; !found; {
 		check(t, ctx.Err())
-		for p := range machine.FindProviders(ctx, head) {
+		for p := range machine.FindProviders(ctx, folder) {
 			gw, err := machine.Gateway(ctx, p)
 			check(t, err)
-			_, err = cas.Get(ctx, gw, head)
+			_, err = cas.Get(ctx, gw, folder)
 			check(t, err)
 			found = true
 		}

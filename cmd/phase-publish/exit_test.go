@@ -69,7 +69,7 @@ var classes = []struct {
 	{"key", "online.key.pub", 2, nil},
 	{"key", "text", 5, nil},
 	{"key", "void", 5, nil},
-	{"key", "stranger.key", 3, nil},
+	{"key", "unlisted.key", 3, nil},
 	{"key", "ssh-agent:SHA256:nobody", 4, nil},
 	{"key", "exposed.key", 0, map[string]int{"serve": 1}},
 	{"ipns", "nowhere", 4, nil},
@@ -194,7 +194,7 @@ func setUp(t *testing.T, dir string) {
 	t.Helper()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	keys := map[string]key.Key{}
-	for _, name := range []string{"root", "release", "online", "ipns", "stranger", "exposed"} {
+	for _, name := range []string{"root", "release", "online", "ipns", "unlisted", "exposed"} {
 		k, err := key.Generate(t.Context(), at(name+".key"), nil)
 		check(t, err)
 		keys[name] = k
@@ -240,14 +240,14 @@ func setUp(t *testing.T, dir string) {
 	release("repo", "release", "artifacts", "v1.json", "v1", now)
 	publish("repo", "store", "artifacts", "v1.json", "online", now)
 	release("repo", "release", "artifacts2", "v2.json", "v2", now)
-	repository("foreign", "stranger", now)
-	release("foreign", "stranger", "artifacts", "foreign.json", "v1", now)
+	repository("foreign", "unlisted", now)
+	release("foreign", "unlisted", "artifacts", "foreign.json", "v1", now)
 	past := now.Add(-48 * time.Hour)
 	repository("expired", "release", past)
 	release("expired", "release", "artifacts", "old.json", "v1", past)
 	publish("expired", "store", "artifacts", "old.json", "online", past)
 
-	keys["online"] = keys["stranger"] // signs the timestamp of a repository of the same shape
+	keys["online"] = keys["unlisted"] // signs the timestamp of a repository of the same shape
 	repository("strange", "release", now)
 	release("strange", "release", "artifacts", "strange.json", "v1", now)
 	publish("strange", "store", "artifacts", "strange.json", "online", now)

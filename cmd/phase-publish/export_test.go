@@ -85,9 +85,9 @@ func checkMirror(t *testing.T, dir string, every bool) {
 	}
 	record, err := os.ReadFile(filepath.Join(dir, "ipns", records[0].Name()))
 	check(t, err)
-	head, _, err := p2p.CheckRecord(records[0].Name(), record)
+	folder, _, err := p2p.CheckRecord(records[0].Name(), record)
 	check(t, err)
-	files, err := cas.ReadDir(t.Context(), folderSource(dir), head)
+	files, err := cas.ReadDir(t.Context(), folderSource(dir), folder)
 	check(t, err)
 	for _, f := range files {
 		_, err := cas.ReadFile(t.Context(), folderSource(dir), f.CID, cas.MaxBlock)

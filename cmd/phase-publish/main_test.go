@@ -40,7 +40,7 @@ func makeRelease() int {
 func prepare(ctx context.Context, dir string) error {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	keys := map[string]key.Key{}
-	for _, name := range []string{"root", "release", "online", "ipns", "stranger"} {
+	for _, name := range []string{"root", "release", "online", "ipns", "unlisted"} {
 		k, err := key.Generate(ctx, at(name+".key"), nil)
 		if err != nil {
 			return err
@@ -61,7 +61,7 @@ func prepare(ctx context.Context, dir string) error {
 		number                          int
 	}{
 		{"repo", "release", "v1.json", "v1", "artifacts", 0},
-		{"foreign", "stranger", "foreign.json", "v1", "artifacts", 0},
+		{"foreign", "unlisted", "foreign.json", "v1", "artifacts", 0},
 		{"repo", "release", "v2.json", "v2", "artifacts2", 1},
 	} {
 		if err := initRepo(ctx, at(r.repo), keys, keys[r.key]); err != nil {
