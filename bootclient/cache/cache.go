@@ -49,7 +49,7 @@ func (c *Cache) Get(ctx context.Context, id cid.Cid) ([]byte, bool) {
 	case errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil:
 	case errors.Is(err, cas.ErrCorrupt):
 		c.damaged[id] = false
-		c.Log.Debug("cache: damaged", "err", err)
+		c.Log.Debug("cache: damaged", "cause", err)
 	default:
 		c.stats.AddFault(err)
 	}
@@ -168,7 +168,7 @@ func (c *Cache) Close() {
 		return
 	}
 	if err := c.store.Close(); err != nil {
-		c.Log.Warn("cache: close", "err", err)
+		c.Log.Warn("cache: close", "cause", err)
 	}
 	c.store = nil
 }

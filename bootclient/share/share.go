@@ -297,7 +297,7 @@ func (s *Sharing) Close() {
 		err = s.Node.Close()
 	}
 	if err != nil {
-		s.log.Debug("share: closing", "err", err)
+		s.log.Debug("share: closing", "cause", err)
 	}
 }
 
@@ -312,7 +312,7 @@ func (s *Sharing) Publish(r manifest.Release, unread []cid.Cid, src cas.Source) 
 		for _, id := range unread {
 			data, err := cas.ReadFile(s.ctx, src, id, min(left, manifest.MaxMetadata))
 			if err != nil {
-				s.log.Debug("share: metadata for others", "file", id, "err", err)
+				s.log.Debug("share: metadata for others", "file", id, "cause", err)
 				return
 			}
 			left -= int64(len(data))
@@ -342,7 +342,7 @@ func (s *Sharing) AwaitMetadata() {
 func Provide(ctx context.Context, node *p2p.Node, r manifest.Release, log *slog.Logger) {
 	for _, a := range r.Artifacts {
 		if _, err := node.ProvideIfFew(ctx, a.CID); err != nil && ctx.Err() == nil {
-			log.Debug("share: DHT", "err", err)
+			log.Debug("share: DHT", "cause", err)
 		}
 	}
 }

@@ -201,7 +201,7 @@ func (p *Store) readMerged(ctx context.Context) (*merged, error) {
 	}
 	m, err := p.openMerged(ctx)
 	if errors.Is(err, cas.ErrCorrupt) {
-		p.log.Warn("merged index unusable", "err", err)
+		p.log.Warn("merged index unusable", "cause", err)
 		err = nil
 		if p.lock != nil {
 			err = p.opts.disk.remove(p.mergedPath())
@@ -248,7 +248,7 @@ func (p *Store) merge() {
 		return
 	}
 	if err := p.writeMerged(); err != nil {
-		p.log.Warn("indexes not merged; run fsck to find a damaged one", "packs", n, "err", err)
+		p.log.Warn("indexes not merged", "packs", n, "cause", err, "remedy", "fsck finds a damaged index")
 	}
 }
 

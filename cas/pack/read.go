@@ -107,7 +107,7 @@ func (p *Store) openForReading(ctx context.Context, num int) (*pack, error) {
 	k, rebuilt, err := p.openPack(ctx, num, false)
 	switch {
 	case errors.Is(err, cas.ErrCorrupt):
-		p.log.Warn("pack skipped", "pack", p.packPath(num), "err", err)
+		p.log.Warn("pack skipped", "pack", p.packPath(num), "cause", err)
 		return nil, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
@@ -115,7 +115,7 @@ func (p *Store) openForReading(ctx context.Context, num int) (*pack, error) {
 		return nil, err
 	}
 	if rebuilt != nil {
-		p.log.Warn("index unusable, pack scanned", "pack", k.path, "blocks", k.count(), "err", rebuilt)
+		p.log.Warn("index unusable, pack scanned", "pack", k.path, "blocks", k.count(), "cause", rebuilt)
 	}
 	return k, nil
 }

@@ -66,7 +66,7 @@ func (p *Store) removeLeftovers() error {
 		if isIndex || strings.HasPrefix(name, "pack") && strings.HasSuffix(name, ".tmp") {
 			err := p.opts.disk.remove(filepath.Join(p.dir, e.Name()))
 			if isBlocked(err) {
-				p.log.Warn("left where it is", "err", err)
+				p.log.Warn("leftover file not removed", "cause", err)
 			} else if err != nil {
 				return fmt.Errorf("store: %w", err)
 			}
@@ -86,7 +86,7 @@ func isBlocked(err error) bool {
 func (p *Store) addPack(ctx context.Context, num int, last bool) error {
 	k, err := p.recoverPack(ctx, num, last)
 	if errors.Is(err, cas.ErrCorrupt) {
-		p.log.Warn("pack skipped", "pack", p.packPath(num), "err", err)
+		p.log.Warn("pack skipped", "pack", p.packPath(num), "cause", err)
 		return p.removeEmpty(num)
 	}
 	if err != nil {
@@ -153,7 +153,7 @@ func (p *Store) recoverPack(ctx context.Context, num int, last bool) (*pack, err
 		return nil, err
 	}
 	if rebuilt != nil {
-		p.log.Warn("index rebuilt", "pack", k.path, "blocks", k.count(), "err", rebuilt)
+		p.log.Warn("index rebuilt", "pack", k.path, "blocks", k.count(), "cause", rebuilt)
 	}
 	if last && k.end < k.size {
 		err = p.recoverTail(ctx, k)
@@ -163,7 +163,7 @@ func (p *Store) recoverPack(ctx context.Context, num int, last bool) (*pack, err
 			err = p.writeIndex(k)
 		}
 		if file.IsFull(err) || isBlocked(err) {
-			p.log.Warn("no room for an index", "pack", k.path, "err", err)
+			p.log.Warn("index not written", "pack", k.path, "cause", err)
 			k.noIndex, k.indexBlocked, err = true, isBlocked(err), nil
 		}
 	}
@@ -189,7 +189,7 @@ func (p *Store) recoverTail(ctx context.Context, k *pack) error {
 	if k.end == k.size {
 		return nil
 	}
-	p.log.Warn("torn tail cut off", "pack", k.path, "bytes", k.size-k.end)
+	p.log.Warn("torn tail removed", "pack", k.path, "bytes", k.size-k.end)
 	if err := p.opts.disk.truncate(k.file.f, k.end); err != nil {
 		return fmt.Errorf("pack %s: %w", k.path, err)
 	}

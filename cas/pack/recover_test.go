@@ -80,7 +80,7 @@ func TestATornTailIsCutOff(t *testing.T) {
 				t.Fatalf("cut at %d of %d, %s: the last block is listed: %v, %v", cut, len(packed), damage, has, err)
 			}
 			torn := len(tail) > from && cut < len(packed)
-			if said := strings.Contains(log.String(), "torn tail cut off"); said != torn {
+			if said := strings.Contains(log.String(), "torn tail removed"); said != torn {
 				t.Fatalf("cut at %d, %s: the log says %q", cut, damage, log.String())
 			}
 			if err := p.Put(t.Context(), lateCID, late); err != nil {
