@@ -32,8 +32,9 @@ var lans atomic.Int64
 func newLAN(t *testing.T) *lan {
 	t.Helper()
 	l := newSegment(t, "10.55.0")
-	l.start(l.name, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=br0", "--bind-interfaces",
+	dhcp := l.start(l.name, "dnsmasq", "--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--port=0", "--interface=br0", "--bind-interfaces",
 		"--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(l.dir, "leases"), "--no-ping", "--dhcp-range=10.55.0.100,10.55.0.200,1h")
+	dhcp.logs(t, "DHCP, IP range")
 	return l
 }
 
@@ -109,15 +110,33 @@ func (h host) command(name string, args ...string) *exec.Cmd {
 // A daemon is a process that ends with the test. Its stderr is logged if the test fails.
 type daemon struct {
 	*exec.Cmd
-	out  *bufio.Reader
-	stop func() // waits for its end
+	out    *bufio.Reader
+	stderr *console
+	stop   func() // waits for its end
+}
+
+// logs waits until a line with the text is on stderr, and fails the test after 30 s.
+func (d *daemon) logs(t *testing.T, text string) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		said, changed := d.stderr.since(0)
+		if bytes.Contains(said, []byte(text)) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("%s: no %q on stderr: %s", d, text, said)
+		}
+	}
 }
 
 func (l *lan) start(ns, name string, args ...string) *daemon {
 	l.t.Helper()
 	cmd := exec.Command("ip", append([]string{"netns", "exec", ns, name}, args...)...)
-	var log bytes.Buffer
-	cmd.Stderr = &log
+	log := newConsole()
+	cmd.Stderr = log
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		l.t.Fatal(err)
@@ -134,10 +153,10 @@ func (l *lan) start(ns, name string, args ...string) *daemon {
 	l.t.Cleanup(func() {
 		stop()
 		if l.t.Failed() {
-			l.t.Logf("stderr of %s in %s:\n%s", filepath.Base(name), ns, log.Bytes())
+			l.t.Logf("stderr of %s in %s:\n%s", filepath.Base(name), ns, log.tail(1000))
 		}
 	})
-	return &daemon{cmd, bufio.NewReader(stdout), stop}
+	return &daemon{cmd, bufio.NewReader(stdout), log, stop}
 }
 
 // ready is the line that our daemons print when they serve.

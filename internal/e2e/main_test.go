@@ -50,7 +50,7 @@ func outer() (int, error) {
 	}
 	args := []string{"--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"}
 	if os.Geteuid() != 0 {
-		args = append(args, "--user", "--map-root-user")
+		args = append(args, "--user", "--map-root-user", "--map-auto") // dnsmasq and nginx change their group
 	}
 	cmd := exec.Command("unshare", append(append(args, os.Args[0]), os.Args[1:]...)...)
 	accel, err := exec.Command("../../scripts/test-qemu-x86.sh", "--accel").Output() // once, because it takes 5 s if KVM hangs
