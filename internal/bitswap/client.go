@@ -70,8 +70,8 @@ func (c *Client) Peer(id peer.ID, connect func(context.Context) error) *Peer {
 	return p
 }
 
-// handleStream reads a stream of answers. It resets the streams of banned peers and of peers that were
-// never asked.
+// handleStream reads a stream of answers. It resets the streams of banned peers and of peers from
+// which nothing was requested.
 func (c *Client) handleStream(s network.Stream) {
 	c.mu.Lock()
 	p := c.peers[s.Conn().RemotePeer()]
@@ -115,8 +115,8 @@ func (p *Peer) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 }
 
 var (
-	errAbandoned = errors.New("given up")
-	errStalled   = fmt.Errorf("nothing ch for %s, or not all in %s", stallTimeout, blockTimeout)
+	errAbandoned = errors.New("abandoned")
+	errStalled   = fmt.Errorf("no bytes for %s, or no whole block in %s", stallTimeout, blockTimeout)
 )
 
 func cause(ctx context.Context) error {
@@ -194,15 +194,15 @@ func (p *Peer) received() {
 func (p *Peer) block(prefix, data []byte) error {
 	c, err := cidOf(prefix, data)
 	p.mu.Lock()
-	known := err == nil && p.outstanding[c] > 0
-	if known {
+	requested := err == nil && p.outstanding[c] > 0
+	if requested {
 		if p.outstanding[c]--; p.outstanding[c] == 0 {
 			delete(p.outstanding, c)
 		}
 		p.deliver(c, answer{data: data})
 	}
 	p.mu.Unlock()
-	if known {
+	if requested {
 		return nil
 	}
 	if err == nil {

@@ -56,7 +56,7 @@ var errMalformed = errors.New("not a Bitswap message")
 
 // readMessage reads one message. The error is io.EOF at the end of the stream, and wraps
 // errMalformed for a message that breaks the rules of the protocol.
-func readMessage(r *bufio.Reader, p handlers) error {
+func readMessage(r *bufio.Reader, h handlers) error {
 	size, err := binary.ReadUvarint(r)
 	if err != nil {
 		return err
@@ -66,20 +66,20 @@ func readMessage(r *bufio.Reader, p handlers) error {
 	}
 	m := &field{r, int(size)}
 	return m.fields(map[protowire.Number]func(*field) error{
-		fieldWantlist: p.wantlist,
-		fieldPayload:  p.payload,
-		fieldPresence: p.presence,
+		fieldWantlist: h.wantlist,
+		fieldPayload:  h.payload,
+		fieldPresence: h.presence,
 	}, nil)
 }
 
-func (p handlers) wantlist(m *field) error {
-	if p.want == nil {
+func (h handlers) wantlist(m *field) error {
+	if h.want == nil {
 		return m.skip()
 	}
-	return m.fields(map[protowire.Number]func(*field) error{fieldEntries: p.entry}, nil)
+	return m.fields(map[protowire.Number]func(*field) error{fieldEntries: h.entry}, nil)
 }
 
-func (p handlers) entry(m *field) error {
+func (h handlers) entry(m *field) error {
 	var w want
 	err := m.fields(
 		map[protowire.Number]func(*field) error{fieldBlock: func(m *field) (err error) {
@@ -92,13 +92,13 @@ func (p handlers) entry(m *field) error {
 			fieldSendDontHave: func(v uint64) { w.dontHave = v != 0 },
 		})
 	if err == nil && w.name.Defined() {
-		p.want(w)
+		h.want(w)
 	}
 	return err
 }
 
-func (p handlers) payload(m *field) error {
-	if p.block == nil {
+func (h handlers) payload(m *field) error {
+	if h.block == nil {
 		return m.skip()
 	}
 	var prefix, data []byte
@@ -109,11 +109,11 @@ func (p handlers) payload(m *field) error {
 	if err != nil {
 		return err
 	}
-	return p.block(prefix, data)
+	return h.block(prefix, data)
 }
 
-func (p handlers) presence(m *field) error {
-	if p.dontHave == nil {
+func (h handlers) presence(m *field) error {
+	if h.dontHave == nil {
 		return m.skip()
 	}
 	var name cid.Cid
@@ -122,7 +122,7 @@ func (p handlers) presence(m *field) error {
 		map[protowire.Number]func(*field) error{fieldCID: func(m *field) (err error) { name, err = m.cid(); return err }},
 		map[protowire.Number]func(uint64){fieldPresentType: func(v uint64) { kind = v }})
 	if err == nil && kind == dontHave && name.Defined() {
-		p.dontHave(name)
+		h.dontHave(name)
 	}
 	return err
 }

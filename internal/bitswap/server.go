@@ -85,8 +85,8 @@ func (s *Server) Close() error {
 // handleStream reads the wants of one stream, message by message. It ignores the flag that a wantlist
 // replaces the one before, as wants are answered within seconds.
 func (s *Server) handleStream(stream network.Stream) {
-	id, from := stream.Conn().RemotePeer(), s.clientOf(stream.Conn())
-	err := s.streams.read(stream, nil, handlers{want: func(w want) { s.addWant(id, from, w) }})
+	id, client := stream.Conn().RemotePeer(), s.clientOf(stream.Conn())
+	err := s.streams.read(stream, nil, handlers{want: func(w want) { s.addWant(id, client, w) }})
 	if err != nil {
 		s.Log.Debug("Bitswap: stream ended", "peer", id, "cause", err)
 	}
@@ -107,64 +107,64 @@ type wantQueue struct {
 	byCID  map[cid.Cid]*list.Element
 }
 
-func newWantQueue(from string) *wantQueue {
-	return &wantQueue{from, list.New(), map[cid.Cid]*list.Element{}}
+func newWantQueue(client string) *wantQueue {
+	return &wantQueue{client, list.New(), map[cid.Cid]*list.Element{}}
 }
 
 // addWant queues a want, or removes one that is cancelled.
-func (s *Server) addWant(id peer.ID, from string, w want) {
+func (s *Server) addWant(id peer.ID, client string, w want) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.queues[id]
+	q := s.queues[id]
 	switch {
-	case s.closed, a == nil && (w.cancel || len(s.queues) >= maxPeers || s.perClient[from] >= maxPerClient):
+	case s.closed, q == nil && (w.cancel || len(s.queues) >= maxPeers || s.perClient[client] >= maxPerClient):
 		return
-	case a == nil:
-		a = newWantQueue(from)
-		s.queues[id] = a
-		s.perClient[from]++
-		s.tasks.Go(func() { s.answer(id, a) })
+	case q == nil:
+		q = newWantQueue(client)
+		s.queues[id] = q
+		s.perClient[client]++
+		s.tasks.Go(func() { s.answer(id, q) })
 	}
-	at := a.byCID[w.name]
+	entry := q.byCID[w.name]
 	switch {
-	case w.cancel && at != nil:
-		a.wants.Remove(at)
-		delete(a.byCID, w.name)
+	case w.cancel && entry != nil:
+		q.wants.Remove(entry)
+		delete(q.byCID, w.name)
 	case w.cancel:
-	case at != nil && at.Value.(want).have:
-		at.Value = w // the new want may ask for the block
-	case at == nil && len(a.byCID) < maxWants:
-		a.byCID[w.name] = a.wants.PushBack(w)
+	case entry != nil && entry.Value.(want).have:
+		entry.Value = w // the new want may ask for the block
+	case entry == nil && len(q.byCID) < maxWants:
+		q.byCID[w.name] = q.wants.PushBack(w)
 	}
 }
 
 // nextWant removes and returns the oldest want of a queue. It drops the queue if that is empty, unless
 // a message is still to be sent.
-func (s *Server) nextWant(id peer.ID, a *wantQueue, owed bool) (want, bool) {
+func (s *Server) nextWant(id peer.ID, q *wantQueue, unsent bool) (want, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at := a.wants.Front(); at != nil {
-		w := a.wants.Remove(at).(want)
-		delete(a.byCID, w.name)
+	if entry := q.wants.Front(); entry != nil {
+		w := q.wants.Remove(entry).(want)
+		delete(q.byCID, w.name)
 		return w, true
 	}
-	if !owed {
-		s.removeQueue(id, a)
+	if !unsent {
+		s.removeQueue(id, q)
 	}
 	return want{}, false
 }
 
 // dropQueue drops the queue of a peer to which sending failed.
-func (s *Server) dropQueue(id peer.ID, a *wantQueue) {
+func (s *Server) dropQueue(id peer.ID, q *wantQueue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.removeQueue(id, a)
+	s.removeQueue(id, q)
 }
 
-func (s *Server) removeQueue(id peer.ID, a *wantQueue) {
+func (s *Server) removeQueue(id peer.ID, q *wantQueue) {
 	delete(s.queues, id)
-	if s.perClient[a.client]--; s.perClient[a.client] == 0 {
-		delete(s.perClient, a.client)
+	if s.perClient[q.client]--; s.perClient[q.client] == 0 {
+		delete(s.perClient, q.client)
 	}
 }
 
@@ -178,27 +178,27 @@ func (s *Server) unprotect(id peer.ID) {
 }
 
 // answer sends messages until the queue is empty or sending fails.
-func (s *Server) answer(id peer.ID, a *wantQueue) {
+func (s *Server) answer(id peer.ID, q *wantQueue) {
 	out := &sender{host: s.host, id: id}
 	defer out.close()
 	s.host.ConnManager().Protect(id, protectTag)
 	defer s.unprotect(id)
 	for {
-		message, blocks := s.message(id, a)
+		message, blocks := s.message(id, q)
 		if message == nil {
 			return
 		}
-		if err := s.send(out, a.client, message, blocks); err != nil {
-			s.dropQueue(id, a)
+		if err := s.send(out, q.client, message, blocks); err != nil {
+			s.dropQueue(id, q)
 			s.Log.Debug("Bitswap: sending failed", "peer", id, "cause", err)
 			return
 		}
 	}
 }
 
-func (s *Server) send(out *sender, from string, message []byte, blocks int) error {
+func (s *Server) send(out *sender, client string, message []byte, blocks int) error {
 	if s.Throttle != nil && blocks > 0 {
-		if err := s.Throttle(s.ctx, from, blocks); err != nil {
+		if err := s.Throttle(s.ctx, client, blocks); err != nil {
 			return err
 		}
 	}
@@ -219,9 +219,9 @@ func (s *Server) fault(err error) {
 
 // message builds a message of the next answers, of messageSize bytes or a block more. It also returns
 // the bytes of the blocks in it. The message is nil if the queue is empty.
-func (s *Server) message(id peer.ID, a *wantQueue) (message []byte, blocks int) {
+func (s *Server) message(id peer.ID, q *wantQueue) (message []byte, blocks int) {
 	for len(message) < messageSize {
-		w, ok := s.nextWant(id, a, len(message) > 0)
+		w, ok := s.nextWant(id, q, len(message) > 0)
 		if !ok || s.ctx.Err() != nil {
 			break
 		}

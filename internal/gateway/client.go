@@ -272,7 +272,7 @@ func (c *Client) startWatchdog(cancel context.CancelCauseFunc) *watchdog {
 		w.rate = DefaultMinRate
 	}
 	w.timer = time.AfterFunc(w.idle, func() {
-		cancel(fmt.Errorf("%w: nothing for %s, or less than %d bytes a second", errStalled, w.idle, w.rate))
+		cancel(fmt.Errorf("%w: no bytes for %s, or less than %d a second", errStalled, w.idle, w.rate))
 	})
 	return w
 }

@@ -17,7 +17,7 @@ const (
 // it always provides, and each 8 more halve the chance. So a million machines leave some 150
 // records. It returns whether it provided. Not providing costs less than a search, as the search
 // ends with the first answer that names enough providers.
-func (n *Node) ProvideIfFew(ctx context.Context, c cid.Cid) (told bool, err error) {
+func (n *Node) ProvideIfFew(ctx context.Context, c cid.Cid) (provided bool, err error) {
 	if n.dht == nil {
 		return false, ErrNoDHT
 	}
@@ -34,6 +34,6 @@ func (n *Node) ProvideIfFew(ctx context.Context, c cid.Cid) (told bool, err erro
 
 // enoughProviders converts a random number of [0, 1) into the number of providers at which a Node
 // does not provide.
-func enoughProviders(luck float64) int {
-	return fewProviders + int(-halvingEvery*math.Log2(1-luck))
+func enoughProviders(random float64) int {
+	return fewProviders + int(-halvingEvery*math.Log2(1-random))
 }
