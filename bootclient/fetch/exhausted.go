@@ -15,8 +15,7 @@ import (
 // is usable, or no block arrived for timing.LastResort.
 func (q *queue) needsLastResort(now time.Time) bool {
 	return now.Sub(q.lastLeaf) > timing.LastResort || !slices.ContainsFunc(q.sources, func(st *sourceState) bool {
-		open, isFailing, _, banReason := st.src.State()
-		return !st.src.BlocksOnly() && open && !isFailing && banReason == nil && !st.hasNothing
+		return !st.src.BlocksOnly() && st.src.State().Works() && !st.hasNothing
 	})
 }
 
@@ -28,15 +27,15 @@ func (q *queue) exhausted(now time.Time) error {
 	}
 	var wrong, lost, absent error
 	for _, st := range q.sources {
-		open, isFailing, wait, banReason := st.src.State()
+		src, last := st.src.State(), st.src.LastError()
 		switch {
-		case banReason != nil:
-			wrong = peers.Worse(wrong, banReason)
-		case isFailing, (!open || wait > 0) && st.src.LastError() != nil:
-			lost = st.src.LastError()
-		case open && st.ready && st.swarmPeer != nil && st.src.LastError() != nil && !q.hasWork(st, now):
-			lost = st.src.LastError() // it is slow, and is asked again later
-		case open && st.ready && (st.hasNothing || !q.hasWork(st, now)):
+		case src.BanReason != nil:
+			wrong = peers.Worse(wrong, src.BanReason)
+		case src.Failing, !src.MayAsk() && last != nil:
+			lost = last
+		case src.Open && st.ready && st.swarmPeer != nil && last != nil && !q.hasWork(st, now):
+			lost = last // it is slow, and is asked again later
+		case src.Open && st.ready && (st.hasNothing || !q.hasWork(st, now)):
 			absent = fmt.Errorf("block %s: %w: no source of %d has it", q.firstWaiting(), fs.ErrNotExist, len(q.sources))
 		default:
 			return nil
@@ -56,9 +55,7 @@ func (q *queue) exhausted(now time.Time) error {
 // bannedFor returns why a source was banned, nil when none was.
 func (q *queue) bannedFor() (err error) {
 	for _, st := range q.sources {
-		if _, _, _, banReason := st.src.State(); banReason != nil {
-			err = peers.Worse(err, banReason)
-		}
+		err = peers.Worse(err, st.src.State().BanReason)
 	}
 	return err
 }
@@ -95,8 +92,7 @@ func (q *queue) hasWork(st *sourceState, now time.Time) bool {
 // hasAlternative reports whether another source is usable.
 func (q *queue) hasAlternative(than *sourceState, now time.Time) bool {
 	return slices.ContainsFunc(q.sources, func(st *sourceState) bool {
-		open, isFailing, _, banReason := st.src.State()
-		return st != than && open && !isFailing && banReason == nil && !st.hasNothing && (st.swarmPeer == nil || st.swarmPeer.trusted(now))
+		return st != than && st.src.State().Works() && !st.hasNothing && (st.swarmPeer == nil || st.swarmPeer.trusted(now))
 	})
 }
 

@@ -319,7 +319,7 @@ func (f *fetcher) addSources(ctx context.Context, known []*peers.Source) {
 		st.ready = f.queue.swarm == nil || !s.IsPeer()
 	}
 	for _, st := range f.queue.sources {
-		if open, _, _, _ := st.src.State(); open && !st.ready && !st.polled {
+		if !st.ready && !st.polled && st.src.State().Open {
 			st.polled = true
 			f.tasks.Go(func() { f.pollBitfields(ctx, st) })
 		}

@@ -103,8 +103,7 @@ func (q *queue) free(st *sourceState, now time.Time) bool {
 	if st.busy >= st.window || len(q.jobs) >= maxJobs || !st.ready || now.Before(st.pauseEnd) {
 		return false
 	}
-	open, _, wait, banReason := st.src.State()
-	return open && wait <= 0 && banReason == nil && (!st.src.BlocksOnly() || q.needsLastResort(now))
+	return st.src.State().MayAsk() && (!st.src.BlocksOnly() || q.needsLastResort(now))
 }
 
 // next returns the next job, nil when there is none now. Sources that have sent a block come

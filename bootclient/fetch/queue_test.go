@@ -217,11 +217,9 @@ func TestExhausted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		wrong, lost, fine := mirrorNamed("wrong"), mirrorNamed("lost"), mirrorNamed("fine")
 		wrong.RecordError(t.Context(), cas.ErrCorrupt)
-		for fails := false; !fails; {
+		for !lost.State().Failing {
 			lost.RecordError(t.Context(), cas.ErrUnreachable)
-			var pause time.Duration
-			_, fails, pause, _ = lost.State()
-			time.Sleep(pause)
+			time.Sleep(lost.State().Pause)
 		}
 		for name, row := range map[string]struct {
 			sources []*peers.Source

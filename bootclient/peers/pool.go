@@ -129,15 +129,16 @@ func (p Pool) Usable() []*Source {
 	var out []*Source
 	late := map[*Source]int{}
 	for _, s := range known {
-		open, isFailing, wait, banReason := s.State()
-		if (open || s == p.Prefer) && wait <= 0 && banReason == nil {
-			out = append(out, s)
-			if s.isSlow() {
-				late[s] = 1
-			}
-			if isFailing {
-				late[s] += 2
-			}
+		st := s.State()
+		if st.Open = st.Open || s == p.Prefer; !st.MayAsk() {
+			continue
+		}
+		out = append(out, s)
+		if st.Slow {
+			late[s] = 1
+		}
+		if st.Failing {
+			late[s] += 2
 		}
 	}
 	slices.SortStableFunc(out, func(a, b *Source) int { return late[a] - late[b] })

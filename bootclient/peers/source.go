@@ -330,12 +330,6 @@ func (s *Source) MarkSlow(words string) {
 	}
 }
 
-func (s *Source) isSlow() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.slow
-}
-
 // connectionFailed counts a transport error and sets the pause before the next request.
 func (s *Source) connectionFailed(err error) {
 	s.mu.Lock()
@@ -399,12 +393,26 @@ func (s *Source) ban(err error) bool {
 	return true
 }
 
-// State returns whether the source is open, whether it fails all the time, the rest of its pause,
-// and why it was banned.
-func (s *Source) State() (open, isFailing bool, wait time.Duration, banReason error) {
+// A State is what a caller has to know of a source before a request.
+type State struct {
+	Open      bool          // it was dialled
+	Failing   bool          // the last requests ended with transport errors
+	Slow      bool          // it has kept a request waiting since its last block
+	Pause     time.Duration // no request during this time
+	BanReason error         // nil: not banned
+}
+
+// MayAsk reports whether a request may be made now.
+func (st State) MayAsk() bool { return st.Open && st.Pause <= 0 && st.BanReason == nil }
+
+// Works reports whether the source is expected to answer, perhaps after a pause.
+func (st State) Works() bool { return st.Open && !st.Failing && st.BanReason == nil }
+
+// State returns the present state.
+func (s *Source) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.endpoints) > 0, s.failures >= failingAfter, time.Until(s.pauseEnd), s.banReason
+	return State{len(s.endpoints) > 0, s.failures >= failingAfter, s.slow, max(0, time.Until(s.pauseEnd)), s.banReason}
 }
 
 // Banned returns a channel that is closed when the source is banned.

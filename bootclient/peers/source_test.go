@@ -70,21 +70,20 @@ func TestPausesGrowAndStopAtALimit(t *testing.T) {
 		for range 12 {
 			s.connectionFailed(cas.ErrUnreachable)
 			s.connectionFailed(cas.ErrUnreachable) // of the same outage
-			_, _, wait, _ := s.State()
-			time.Sleep(wait)
+			time.Sleep(s.State().Pause)
 		}
 		if s.failures != 12 {
 			t.Errorf("%d outages counted", s.failures)
 		}
 		s.connectionFailed(cas.ErrUnreachable)
-		if _, _, wait, _ := s.State(); wait != timing.Usual.FailMax {
-			t.Errorf("pause is %s", wait)
+		if pause := s.State().Pause; pause != timing.Usual.FailMax {
+			t.Errorf("pause is %s", pause)
 		}
 		if len(s.snapshot().Faults) != 1 {
 			t.Errorf("faults: %v", s.stats.Faults)
 		}
 		s.Delivered(1)
-		if _, isFailing, wait, _ := s.State(); isFailing || wait > 0 {
+		if st := s.State(); st.Failing || st.Pause > 0 {
 			t.Error("a block did not end the pause")
 		}
 	})
@@ -95,8 +94,8 @@ func TestABusySourceIsPausedWithoutAFault(t *testing.T) {
 	for range 20 {
 		s.RecordError(t.Context(), fmt.Errorf("asked: %w", &gateway.BusyError{After: 3 * time.Second}))
 	}
-	_, isFailing, wait, banReason := s.State()
-	if isFailing || banReason != nil || wait < 2*time.Second || wait > 3*time.Second || len(s.snapshot().Faults) != 0 {
-		t.Errorf("failing %t, banned for %v, waits %s, faults %v", isFailing, banReason, wait, s.snapshot().Faults)
+	st := s.State()
+	if st.Failing || st.BanReason != nil || st.Pause < 2*time.Second || st.Pause > 3*time.Second || len(s.snapshot().Faults) != 0 {
+		t.Errorf("%+v, faults %v", st, s.snapshot().Faults)
 	}
 }
