@@ -19,7 +19,7 @@ func TestAttackAlteredAfterReview(t *testing.T) {
 	b := newBench(t)
 	b.mustRelease(t)
 	file := b.path("RELEASE.json")
-	seen, err := Show(ShowSpec{File: file, Repo: b.dir, Now: noon})
+	seen, err := Show(ShowSpec{File: file, Repo: b.dir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -226,7 +226,7 @@ func TestAFileThatDoesNotMatchItsNameIsRefused(t *testing.T) {
 			if err := os.WriteFile(b.path(c.to), data, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, show := Show(ShowSpec{File: b.path("RELEASE.json"), Repo: b.dir, Now: noon})
+			_, show := Show(ShowSpec{File: b.path("RELEASE.json"), Repo: b.dir})
 			_, add := Add(t.Context(), AddSpec{File: b.path("RELEASE.json"), Repo: b.dir, Keys: []key.Key{b.release}, Now: noon})
 			_, verify := Verify(t.Context(), VerifySpec{Root: b.path("root.json"), Files: []string{b.path("RELEASE.json")}, Now: noon})
 			_, release := Release(t.Context(), b.spec())
@@ -244,7 +244,7 @@ func TestSignaturesAddedAtTheSameTimeAllStay(t *testing.T) {
 	keys := []key.Key{b.root, newKey(t, b.path("second.key")), newKey(t, b.path("third.key"))}
 	dir := b.path("three")
 	_, err := Init(t.Context(), InitSpec{
-		Dir: dir, Root: publicOnly(keys), RootThreshold: 3, Release: []ed25519.PublicKey{b.release.Public()}, ReleaseThreshold: 1,
+		Dir: dir, Root: publicOnly(t, keys), RootThreshold: 3, Release: []ed25519.PublicKey{b.release.Public()}, ReleaseThreshold: 1,
 		Online: b.online.Public(), IPNS: newKey(t, b.path("name.key")).Public(),
 		Channels: []string{"stable"}, Archs: []string{"x86_64"}, Now: noon, RootLifetime: time.Hour, TargetsLifetime: time.Hour,
 	})
@@ -274,10 +274,15 @@ func TestSignaturesAddedAtTheSameTimeAllStay(t *testing.T) {
 }
 
 // publicOnly returns the keys without their private halves.
-func publicOnly(keys []key.Key) []key.Key {
+func publicOnly(t *testing.T, keys []key.Key) []key.Key {
+	t.Helper()
 	var list []key.Key
 	for _, k := range keys {
-		list = append(list, k.PublicOnly())
+		public, err := key.LoadListed(t.Context(), k.Name()+".pub", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, public)
 	}
 	return list
 }

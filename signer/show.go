@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -20,7 +19,6 @@ type ShowSpec struct {
 	File     string
 	Repo     string // folder with root.json and N.targets.json; the folder of the file when empty
 	Previous string // the release to compare with; the newest older one of Repo when empty
-	Now      time.Time
 }
 
 // Show describes a metadata file of any kind. It counts the signatures by the keys that the

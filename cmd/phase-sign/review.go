@@ -77,12 +77,12 @@ of the listed keys have signed, and the changes of a release since the previous 
   phase-sign show repo/root.json`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			spec.File, spec.Now = args[0], time.Now()
+			spec.File = args[0]
 			sum, err := signer.Show(spec)
 			if sum.File == "" {
 				return err
 			}
-			if printErr := cli.Print(cmd, sum, sum.Words(spec.Now)); printErr != nil {
+			if printErr := cli.Print(cmd, sum, sum.Words(time.Now())); printErr != nil {
 				return printErr
 			}
 			return err

@@ -43,9 +43,6 @@ func (k Key) Signer() signature.Signer { return k.signer }
 // Public is the public key.
 func (k Key) Public() ed25519.PublicKey { return k.public }
 
-// PublicOnly returns the key without its signer and its private key.
-func (k Key) PublicOnly() Key { return Key{name: k.name, public: k.public} }
-
 // Private is the private key, for signatures outside TUF (IPNS records). Only PEM files have
 // one; for other keys the error wraps fs.ErrInvalid.
 func (k Key) Private() (ed25519.PrivateKey, error) {
