@@ -165,13 +165,13 @@ func (r Release) check() error {
 	case r.SignedAt.After(r.Expires):
 		return malformed("release %q: signed at %s, after its end %s", r.Version, stamp(r.SignedAt), stamp(r.Expires))
 	}
-	return CheckCmdline(r.Cmdline)
+	return checkCmdline(r.Cmdline)
 }
 
-// CheckCmdline reports whether s may be a release's kernel command line: printable
+// checkCmdline reports whether s may be a release's kernel command line: printable
 // ASCII, at most MaxCmdline bytes, no "--" (the kernel hands what follows to init),
 // and no word phase.release=, which the boot client adds. An error wraps ErrMalformed.
-func CheckCmdline(s string) error {
+func checkCmdline(s string) error {
 	switch {
 	case len(s) > MaxCmdline:
 		return malformed("command line: %d bytes; at most %d", len(s), MaxCmdline)
