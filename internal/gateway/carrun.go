@@ -208,31 +208,33 @@ func (o *carWriter) writeAt(pos *filePos, list []leaf) (n int, err error) {
 }
 
 // checkSection reads the section at an offset of a file, appends it to b, and reports whether it is
-// the section of a leaf. It does not hash a leaf that was checked less than verifiedFor ago; with
-// sendfile it reads only the head of such a leaf.
+// the section of a leaf, with the right bytes. It does not hash a leaf again that was checked less
+// than verifiedFor ago.
 func (o *carWriter) checkSection(f *os.File, at int64, l leaf, b []byte) ([]byte, bool) {
-	head, size, key := l.head(), l.sectionLen(), filePosition{l.cid, at}
-	_, verified := o.cache.verified.Get(key)
-	if verified && o.sendfile {
+	key := filePosition{l.cid, at}
+	if _, verified := o.cache.verified.Get(key); verified {
+		return o.readVerified(f, at, l, b)
+	}
+	section, err := cas.ReadSection(f, at, cas.Leaf{CID: l.cid, Size: l.size}, b)
+	if len(b) == len(o.buf) {
+		o.buf = section[:len(b)] // keeps the larger buffer
+	}
+	if err == nil {
+		o.cache.verified.Add(key, struct{}{})
+	}
+	return section, err == nil
+}
+
+// readVerified is checkSection without the hash. With sendfile it reads only the head.
+func (o *carWriter) readVerified(f *os.File, at int64, l leaf, b []byte) ([]byte, bool) {
+	head, size := l.head(), l.sectionLen()
+	if o.sendfile {
 		size = len(head)
 	}
 	start := len(b)
 	b = slices.Grow(b, size)[:start+size]
-	if start == len(o.buf) {
-		o.buf = b[:start] // keeps the larger buffer
-	}
-	section := b[start:]
-	if n, _ := f.ReadAt(section, at); n < size || !bytes.HasPrefix(section, head) {
-		return b, false
-	}
-	if verified {
-		return b, true
-	}
-	if cas.Check(l.cid, section[len(head):]) != nil {
-		return b, false
-	}
-	o.cache.verified.Add(key, struct{}{})
-	return b, true
+	n, _ := f.ReadAt(b[start:], at)
+	return b, n == size && bytes.HasPrefix(b[start:], head)
 }
 
 // canSendfile reports whether the kernel can send a file in the response: over plain TCP.
