@@ -12,7 +12,7 @@ import (
 
 const (
 	verifiedFor = 30 * time.Minute // until a leaf in a file is checked again
-	maxVerified = 1 << 15          // leaves that are remembered: 2 GiB of leaves, in 8 MB of memory
+	maxVerified = 1 << 15          // leaves that are remembered: 2 GiB of leaves, in 9 MB of memory
 	maxNodes    = 32               // inner nodes that are kept, of 0.1 MB each
 )
 
