@@ -53,21 +53,21 @@ func (p *Store) CollectProgress(ctx context.Context, keep func(cid.Cid) bool, pr
 	for _, k := range packs {
 		total += k.end
 	}
-	var left error
+	var errs error
 	for _, k := range packs {
 		progress(done, total)
 		done += k.end
 		if err := p.checkReady(ctx); err != nil {
-			return sum, errors.Join(left, err)
+			return sum, errors.Join(errs, err)
 		}
 		err := p.collect(ctx, k, keep, &sum)
 		if err != nil && !errors.Is(err, cas.ErrCorrupt) {
-			return sum, errors.Join(left, err)
+			return sum, errors.Join(errs, err)
 		}
-		left = errors.Join(left, err)
+		errs = errors.Join(errs, err)
 	}
 	progress(total, total)
-	return sum, errors.Join(left, p.opts.disk.syncDir(p.dir))
+	return sum, errors.Join(errs, p.opts.disk.syncDir(p.dir))
 }
 
 // Clear removes all packs and returns the number of their bytes. It reads and writes no pack,

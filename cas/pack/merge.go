@@ -213,8 +213,8 @@ func (p *Store) readMerged(ctx context.Context) (*merged, error) {
 	return m, err
 }
 
-// updateMerged finds out which packs the merged index covers. p.mu is held, or no other goroutine
-// has p yet.
+// updateMerged finds out which packs the merged index covers. p.mu is held, or no other
+// goroutine has p yet.
 func (p *Store) updateMerged() {
 	if p.mergedIndex != nil {
 		clear(p.mergedIndex.packs)

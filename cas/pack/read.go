@@ -47,8 +47,8 @@ func (p *Store) rescan(ctx context.Context) error {
 	}
 }
 
-// listOnce lists the folder once. gone is true when a pack was removed between the listing and its
-// opening: its blocks may be in a pack that was not listed, so the caller lists again.
+// listOnce lists the folder once. gone is true when a pack was removed between the listing and
+// its opening: its blocks may be in a pack that was not listed, so the caller lists again.
 func (p *Store) listOnce(ctx context.Context) (gone bool, err error) {
 	if p.closed {
 		return false, p.errClosed()

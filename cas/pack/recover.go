@@ -47,8 +47,8 @@ func (p *Store) openWriter(ctx context.Context) error {
 	return nil
 }
 
-// removeLeftovers removes temporary files and indexes without a pack, which a killed writer leaves, and
-// finds the number of the next pack.
+// removeLeftovers removes temporary files and indexes without a pack, which a killed writer
+// leaves, and finds the number of the next pack.
 func (p *Store) removeLeftovers() error {
 	entries, err := readFolder(p.dir)
 	if err != nil {

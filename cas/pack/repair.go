@@ -22,14 +22,14 @@ func Repair(ctx context.Context, dir string, damage []Damage, src cas.Source) er
 		return err
 	}
 	defer lock.Close()
-	var left error
+	var errs error
 	for _, d := range damage {
 		if err := ctx.Err(); err != nil {
-			return errors.Join(left, err)
+			return errors.Join(errs, err)
 		}
-		left = errors.Join(left, d.repair(ctx, src))
+		errs = errors.Join(errs, d.repair(ctx, src))
 	}
-	return errors.Join(left, atomicfile.SyncDir(dir))
+	return errors.Join(errs, atomicfile.SyncDir(dir))
 }
 
 func (d Damage) repair(ctx context.Context, src cas.Source) error {

@@ -193,6 +193,7 @@ func (p *Store) lookup(ctx context.Context, c cid.Cid, read sectionReader, found
 	return cas.NotFound(c)
 }
 
+// find is lookup in the packs that are open.
 func (p *Store) find(c cid.Cid, read sectionReader, found func(*pack, section) error) (bool, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -213,6 +214,7 @@ func (p *Store) find(c cid.Cid, read sectionReader, found func(*pack, section) e
 // A sectionReader reads the section at an offset of a pack, or only its head.
 type sectionReader func(k *pack, offset int64, tmp *scratch) (section, error)
 
+// headOnly reads only the head of a section.
 func headOnly(k *pack, offset int64, tmp *scratch) (section, error) {
 	return readHead(k, offset, k.end, tmp)
 }
@@ -224,11 +226,11 @@ func headOnly(k *pack, offset int64, tmp *scratch) (section, error) {
 func (p *Store) search(key sectionKey, read sectionReader, try func(*pack, section) bool) (bool, error) {
 	tmp := scratches.Get().(*scratch)
 	defer scratches.Put(tmp)
-	var left error
+	var errs error
 	check := func(k *pack, offset int64) bool {
 		s, err := read(k, offset, tmp)
 		if err != nil && !needsScan(err) {
-			left = errors.Join(left, fmt.Errorf("pack %s: %w", k.path, err))
+			errs = errors.Join(errs, fmt.Errorf("pack %s: %w", k.path, err))
 		}
 		return err == nil && s.key == key && try(k, s)
 	}
@@ -237,13 +239,13 @@ func (p *Store) search(key sectionKey, read sectionReader, try func(*pack, secti
 		if ok {
 			return true, nil
 		}
-		left = errors.Join(left, ignoreNotExist(err))
+		errs = errors.Join(errs, ignoreNotExist(err))
 	}
 	ok, err := p.mergedIndex.find(&key, tmp, check)
 	if ok {
 		return true, nil
 	}
-	return false, errors.Join(left, ignoreNotExist(err))
+	return false, errors.Join(errs, ignoreNotExist(err))
 }
 
 // ignoreNotExist returns err, but nil when err says that a file is gone: a reader then lists the
