@@ -293,8 +293,8 @@ func TestADHTOfAttackersDoesNotKeepAMachineFromItsMirror(t *testing.T) {
 	for range 3 {
 		attacker, _ := node(t, p2p.Options{DHT: p2p.DHTServer, Prefix: prefix, Bootstrap: info}, (&server{bend: flip}).handler(old))
 		ok(t, attacker.PutIPNS(t.Context(), old.ipns, old.record))
-		ok(t, attacker.Provide(t.Context(), old.head))
-		ok(t, attacker.Provide(t.Context(), r.head))
+		ok(t, attacker.Provide(t.Context(), old.directory))
+		ok(t, attacker.Provide(t.Context(), r.directory))
 		for _, c := range r.cids {
 			ok(t, attacker.Provide(t.Context(), c))
 		}

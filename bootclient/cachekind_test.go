@@ -35,16 +35,16 @@ func TestEveryKindOfFileInACache(t *testing.T) {
 		return m
 	}
 	boot(t, master, "rw")
-	heads, err := filepath.Glob(filepath.Join(master, "heads", "*"))
-	if err != nil || len(heads) != 1 {
-		t.Fatalf("%q, %v", heads, err)
+	records, err := filepath.Glob(filepath.Join(master, "heads", "*"))
+	if err != nil || len(records) != 1 {
+		t.Fatalf("%q, %v", records, err)
 	}
-	head := "heads/" + filepath.Base(heads[0])
+	record := "heads/" + filepath.Base(records[0])
 	cells := 0
 	for _, kind := range filetest.Kinds() {
-		for _, name := range []string{"blocks", "trust", "heads", "blocks/lock", "blocks/pack-00000001.car", "blocks/pack-00000001.idx", "blocks/packs.idx", head} {
+		for _, name := range []string{"blocks", "trust", "heads", "blocks/lock", "blocks/pack-00000001.car", "blocks/pack-00000001.idx", "blocks/packs.idx", record} {
 			cells++
-			t.Run(kind.Name+"/"+strings.Replace(name, filepath.Base(heads[0]), "head", 1), func(t *testing.T) {
+			t.Run(kind.Name+"/"+strings.Replace(name, filepath.Base(records[0]), "record", 1), func(t *testing.T) {
 				t.Parallel()
 				if kind.Name == "unreadable" && os.Getuid() != 0 {
 					return // another user lacks a right: TestANamedCacheThatIsUnusableIsAnError

@@ -170,17 +170,10 @@ func (c Config) shareOptions() share.Options {
 	return share.Options{Serve: c.mayShare(), Listen: c.Listen, HTTP: c.HTTP, Ready: c.Ready, Log: c.Log, Report: c.Report}
 }
 
-func (c Config) resolveOptions(names []string) resolve.Options {
-	return resolve.Options{
-		Policy: c.policy, Names: names, SaveState: c.Mode.Cache == "rw",
-		Timeout: c.Timeout, Patience: c.Patience, Times: c.times, Report: c.Report,
-	}
-}
-
 func (c Config) fetchOptions(won resolve.Result, shared *share.Blocks) fetch.Options {
 	o := fetch.Options{
 		Verified: won.Verified, From: won.From, Memory: won.Memory, MakeRoom: won.Directory != nil,
-		MDNS: c.Mode.Uses("mdns"), Shared: shared, Progress: c.Progress, Times: c.times, Report: c.Report,
+		Shared: shared, Progress: c.Progress,
 	}
 	if won.Directory != nil {
 		o.Unread = won.Directory.Unread()

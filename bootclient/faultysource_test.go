@@ -38,7 +38,7 @@ func (r *repo) phaseOf(meta map[string]bool, req *http.Request) string {
 		return "record"
 	case !block || err != nil:
 		return ""
-	case id.Equals(r.head):
+	case id.Equals(r.directory):
 		return "folder"
 	case meta[id.String()]:
 		return "metadata"

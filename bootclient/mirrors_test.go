@@ -132,7 +132,7 @@ func writeMirror(t *testing.T, r *repo, folder string) {
 	ok(t, os.MkdirAll(filepath.Join(folder, "ipns"), 0o755))
 	ok(t, os.WriteFile(filepath.Join(folder, "ipns", r.ipns), r.record, 0o644))
 	blocks := writtenBlocks{r.store, filepath.Join(folder, "ipfs")}
-	entries, err := cas.ReadDir(t.Context(), blocks, r.head)
+	entries, err := cas.ReadDir(t.Context(), blocks, r.directory)
 	ok(t, err)
 	for _, e := range entries {
 		ok(t, cas.Copy(t.Context(), io.Discard, blocks, e.CID, e.Size))

@@ -224,7 +224,7 @@ func TestAPublisherThatIsGoneForAWhileIsWaitedFor(t *testing.T) {
 	}
 	for done, times := range shown {
 		if times > 2 { // the last value is shown twice
-			t.Errorf("%d bytes were told %d times", done, times)
+			t.Errorf("%d bytes were reported %d times", done, times)
 		}
 	}
 }

@@ -45,23 +45,23 @@ func content(seed uint64, n int) []byte {
 // A repo is a signer and a publisher in one, with real keys. Repositories with the same owner
 // have the same keys.
 type repo struct {
-	t       *testing.T
-	owner   string // names the keys
-	online  string // the online key's name
-	ipns    string
-	root    []byte
-	targets manifest.File
-	files   map[string][]byte
-	store   *cas.Memory
-	snap    *metadata.Metadata[metadata.SnapshotType]
-	stamp   *metadata.Metadata[metadata.TimestampType]
-	number  int64
-	expires time.Duration
-	corrupt bool              // the signed sha256 of later releases is wrong
-	signed  map[string][]byte // artifacts of the newest release by role
-	cids    map[string]cid.Cid
-	head    cid.Cid
-	record  []byte
+	t         *testing.T
+	owner     string // names the keys
+	online    string // the online key's name
+	ipns      string
+	root      []byte
+	targets   manifest.File
+	files     map[string][]byte
+	store     *cas.Memory
+	snap      *metadata.Metadata[metadata.SnapshotType]
+	stamp     *metadata.Metadata[metadata.TimestampType]
+	number    int64
+	expires   time.Duration
+	corrupt   bool              // the signed sha256 of later releases is wrong
+	signed    map[string][]byte // artifacts of the newest release by role
+	cids      map[string]cid.Cid
+	directory cid.Cid
+	record    []byte
 }
 
 // newRepo makes a repository and its first release. All owners have the same IPNS key, as if
@@ -149,9 +149,9 @@ func (r *repo) point() {
 		entries = append(entries, cas.Entry{Name: name, CID: f.CID, Size: f.Size})
 	}
 	var err error
-	r.head, err = cas.AddDir(ctx, r.store.Put, entries)
+	r.directory, err = cas.AddDir(ctx, r.store.Put, entries)
 	ok(r.t, err)
-	r.record, err = p2p.NewRecord(key("ipns"), r.head, uint64(r.stamp.Signed.Version), time.Now().Add(48*time.Hour), time.Minute)
+	r.record, err = p2p.NewRecord(key("ipns"), r.directory, uint64(r.stamp.Signed.Version), time.Now().Add(48*time.Hour), time.Minute)
 	ok(r.t, err)
 }
 

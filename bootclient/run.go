@@ -123,7 +123,7 @@ func union(a, b []string) []string {
 func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cache.Cache, names []string) (resolve.Result, error) {
 	r := cfg.Report
 	step := r.Begin("resolve")
-	won, err := resolve.Find(ctx, cfg.resolveOptions(names), disc, c)
+	won, err := resolve.Find(ctx, resolve.Options{Policy: cfg.policy, Names: names, SaveState: cfg.Mode.Cache == "rw"}, disc, c)
 	if err != nil {
 		if won, err = lastGood(ctx, cfg, err); err != nil {
 			return won, step.Abort(err)

@@ -174,7 +174,7 @@ func TestFetchByTheDHTAlone(t *testing.T) {
 	info, err := p2p.ParsePeers([]string{entrance})
 	ok(t, err)
 	pub, _ := node(t, p2p.Options{DHT: p2p.DHTServer, Prefix: prefix, Bootstrap: info}, (&server{}).handler(r))
-	ok(t, pub.Provide(t.Context(), r.head))
+	ok(t, pub.Provide(t.Context(), r.directory))
 	ok(t, pub.PutIPNS(t.Context(), r.ipns, r.record))
 
 	m := newMachine(t, r, "internet")
@@ -222,7 +222,7 @@ func TestCorruptMetadataAloneIsRefused(t *testing.T) {
 	})
 	m := newMachine(t, r, "private")
 	m.cfg.Mirrors = []string{s.URL}
-	m.refuses(cli.ExitCorrupt, r.head.String(), s.URL)
+	m.refuses(cli.ExitCorrupt, r.directory.String(), s.URL)
 }
 
 func TestAStalledPeerBesideAGoodOneCostsLittle(t *testing.T) {
@@ -377,7 +377,7 @@ func TestARefusalIsPrintedOnce(t *testing.T) {
 	m.refuses(cli.ExitUntrusted, "expired")
 	ok(t, m.cfg.Report.Words(console))
 	if n := strings.Count(console.String(), "expired"); n != 1 {
-		t.Errorf("it is told %d times:\n%s", n, console)
+		t.Errorf("it is printed %d times:\n%s", n, console)
 	}
 }
 
@@ -392,7 +392,7 @@ func TestAnUnknownChannelListsTheKnownOnes(t *testing.T) {
 func TestAnUnsignedRecordIsRefused(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	var err error
-	r.record, err = p2p.NewRecord(key("someone"), r.head, 9, time.Now().Add(time.Hour), time.Minute)
+	r.record, err = p2p.NewRecord(key("someone"), r.directory, 9, time.Now().Add(time.Hour), time.Minute)
 	ok(t, err)
 	m := newMachine(t, r, "private")
 	m.cfg.Mirrors = []string{serve(t, r, nil).URL}

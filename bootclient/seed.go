@@ -22,7 +22,7 @@ func Seed(ctx context.Context, cfg Config) error {
 	cfg = cfg.complete()
 	switch {
 	case !cfg.mayShare():
-		return bootargs.Usagef("mode %s: serves nobody; choose one that announces", cfg.Mode.Name)
+		return bootargs.Usagef("mode %s: does not serve other machines; choose one that announces", cfg.Mode.Name)
 	case cfg.Cache == "":
 		return bootargs.Usagef("no cache: name the folder that phase-boot fetch --cache filled")
 	}

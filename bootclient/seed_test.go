@@ -57,7 +57,7 @@ func TestAMachineBootsFromTheCacheOfAnother(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	cache := t.TempDir()
 	ready, stop := seeds(t, filled(t, r, cache))
-	if ready.Release != "1" || ready.Head != r.head.String() {
+	if ready.Release != "1" || ready.Head != r.directory.String() {
 		t.Errorf("it serves %+v", ready)
 	}
 	origin := loopback(t, ready)

@@ -104,7 +104,7 @@ func (s *server) handler(r *repo) http.Handler {
 
 // metadata lists the blocks of the metadata directory.
 func (r *repo) metadata() map[string]bool {
-	out := map[string]bool{r.head.String(): true}
+	out := map[string]bool{r.directory.String(): true}
 	for _, data := range r.files {
 		out[cas.Sum(cid.Raw, data).String()] = true
 	}

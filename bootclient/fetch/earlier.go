@@ -62,7 +62,7 @@ func (f *fetcher) fromFile(ctx context.Context, file *os.File, dl *download, wan
 	}
 	_, err := cas.AddFile(ctx, take, io.LimitReader(file, earlierFactor*dl.Length), dl.Chunker)
 	if err != nil && broken == nil && !errors.Is(err, context.Canceled) {
-		f.Report.Refuse("folder "+f.earlier.Name, dl.Role, err)
+		f.disc.Report.Refuse("folder "+f.earlier.Name, dl.Role, err)
 		return ctx.Err()
 	}
 	return err

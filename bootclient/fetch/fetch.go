@@ -37,11 +37,8 @@ type Options struct {
 	Unread   []cid.Cid     // metadata files that are not in memory
 	MakeRoom bool          // remove other releases from a full cache
 
-	MDNS     bool // other machines of the LAN may fetch the same release now
 	Shared   leafSharer
 	Progress func(done, total int64)
-	Times    *timing.Table
-	Report   *report.Report
 }
 
 // A leafSharer serves leaves to other machines once they are verified.
@@ -108,8 +105,8 @@ func (f *fetcher) all(ctx context.Context, sink Sink) error {
 		return err
 	}
 	f.queue = newQueue(f.downloads, time.Now())
-	f.queue.times = f.Times
-	f.queue.shuffled = f.MDNS
+	f.queue.times = f.disc.Times
+	f.queue.shuffled = f.disc.Mode.Uses("mdns") // other machines of the LAN may fetch the same release now
 	f.queue.swarm = newSwarm(f.disc.Sources, f.downloads)
 	if err := f.fetchLeaves(ctx); err != nil {
 		return err
@@ -388,7 +385,7 @@ func (f *fetcher) finish(ctx context.Context, j *job, err error) error {
 	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, gateway.ErrNoRuns):
 	case j.dropped && !errors.Is(err, cas.ErrCorrupt):
 	case s.RecordError(ctx, err):
-		f.Report.Refuse(s.String(), "block of "+j.download.Role, err)
+		f.disc.Report.Refuse(s.String(), "block of "+j.download.Role, err)
 	}
 	f.queue.jobDone(j, err, time.Now())
 	return nil

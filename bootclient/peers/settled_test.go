@@ -50,7 +50,7 @@ func TestSettled(t *testing.T) {
 			}
 		}
 		for range row.dialled {
-			d.Sources.candidates.add(KindMDNS, peer.AddrInfo{ID: "somebody"})
+			d.Sources.candidates.add(KindMDNS, peer.AddrInfo{ID: "someone"})
 		}
 		if got := d.Settled(row.lastNews, func(s *Source) Standing { return stands[s] }); got != row.want {
 			t.Errorf("%q, network %t, %s after the last news, %d dialled: settled %t", row.sources, row.network, now.Sub(row.lastNews), row.dialled, got)

@@ -47,9 +47,9 @@ func (r *resolver) poll(ctx context.Context, s *peers.Source) {
 
 // pauseAfter returns the pause between answer n of a source and the next request.
 func (r *resolver) pauseAfter(n int, err error) time.Duration {
-	pause := timing.Growing(r.Times.AskFirst, n, r.Times.AskMax)
+	pause := timing.Growing(r.disc.Times.AskFirst, n, r.disc.Times.AskMax)
 	if busy := (*gateway.BusyError)(nil); errors.As(err, &busy) {
-		pause = max(pause, r.Times.RetryAfter(busy.After))
+		pause = max(pause, r.disc.Times.RetryAfter(busy.After))
 	}
 	return pause
 }

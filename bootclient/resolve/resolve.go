@@ -27,15 +27,11 @@ const (
 	maxAnnouncers  = 32 // announcers of one candidate
 )
 
-// Options say which release is looked for, and for how long.
+// Options say which release is looked for.
 type Options struct {
 	Policy    func() manifest.Policy // of the present time, without a state
 	Names     []string               // trusted IPNS names
 	SaveState bool                   // the saved state of the cache may be written
-	Timeout   time.Duration
-	Patience  time.Duration // the most that a busy source may extend the timeout to
-	Times     *timing.Table
-	Report    *report.Report
 }
 
 // A resolver finds the newest valid release. It asks every source for its pointers, verifies
@@ -111,10 +107,10 @@ func Find(ctx context.Context, o Options, disc *peers.Discovery, c *cache.Cache)
 	r := &resolver{
 		Options: o, disc: disc, cache: c,
 		answers: make(chan pointerAnswer), results: make(chan checkResult), cacheResult: make(chan checkResult),
-		replies: map[*peers.Source]*reply{}, candidates: map[cid.Cid]*releaseCandidate{}, lastNews: now, began: now, deadline: now.Add(o.Timeout),
+		replies: map[*peers.Source]*reply{}, candidates: map[cid.Cid]*releaseCandidate{}, lastNews: now, began: now, deadline: now.Add(disc.Timeout),
 	}
 	if disc.Network {
-		r.lookEnd = now.Add(o.Times.LookAround)
+		r.lookEnd = now.Add(disc.Times.LookAround)
 	}
 	if err := r.search(ctx); err != nil {
 		return Result{}, err
@@ -155,7 +151,7 @@ func (r *resolver) search(ctx context.Context) error {
 	work, cancel := context.WithCancel(ctx)
 	defer r.readers.Wait()
 	defer cancel()
-	tick := time.NewTicker(min(timing.SearchTick, r.Times.Grace))
+	tick := time.NewTicker(min(timing.SearchTick, r.disc.Times.Grace))
 	defer tick.Stop()
 	r.searchCache(work)
 	for {
@@ -215,7 +211,7 @@ func (r *resolver) handleAnswer(a pointerAnswer) {
 	}
 	a.src.NoteError(a.err)
 	if a.first && errors.Is(a.err, peers.ErrNoMirror) {
-		r.Report.Refuse(a.src.String(), "folder", a.err)
+		r.disc.Report.Refuse(a.src.String(), "folder", a.err)
 	}
 	if r.reportedAt.IsZero() {
 		r.reportStatus(time.Now())
@@ -229,8 +225,8 @@ func (r *resolver) handleAnswer(a pointerAnswer) {
 // extendDeadline gives the search the time that a busy source asks for.
 func (r *resolver) extendDeadline(err error) {
 	if busy := (*gateway.BusyError)(nil); errors.As(err, &busy) {
-		due := time.Now().Add(r.Times.RetryAfter(busy.After) + r.Times.AskMax)
-		if end := r.began.Add(r.Patience); due.After(end) {
+		due := time.Now().Add(r.disc.Times.RetryAfter(busy.After) + r.disc.Times.AskMax)
+		if end := r.began.Add(r.disc.Patience); due.After(end) {
 			due = end
 		}
 		if due.After(r.deadline) {
@@ -334,7 +330,7 @@ func (r *resolver) nextAnnouncer(cand *releaseCandidate) (peers.Pointer, bool) {
 
 // check verifies a candidate against the saved state, and does not change that state.
 func (r *resolver) check(ctx context.Context, ptr peers.Pointer) checkResult {
-	ctx, cancel := context.WithTimeout(ctx, r.Times.CheckLimit)
+	ctx, cancel := context.WithTimeout(ctx, r.disc.Times.CheckLimit)
 	defer cancel()
 	return r.verify(ctx, ptr, peers.Pool{Sources: r.disc.Sources, Cache: r.cache, Prefer: ptr.From})
 }
@@ -362,13 +358,13 @@ func (r *resolver) checked(v checkResult) {
 		if errors.As(v.err, new(*peers.MissingBlock)) { // another source may have the block
 			cand.final = false
 			if cand.tried >= len(cand.announcers) {
-				cand.retry = time.Now().Add(timing.Growing(r.Times.AskFirst, cand.failures, r.Times.AskMax))
+				cand.retry = time.Now().Add(timing.Growing(r.disc.Times.AskFirst, cand.failures, r.disc.Times.AskMax))
 				cand.failures++
 			}
 		}
 		r.reportRefusal(v.pointer.Announcer(), fmt.Sprintf("pointer %d", v.pointer.Seq), v.err)
 	case r.best == nil:
-		r.best, r.graceEnd = &v, time.Now().Add(r.Times.Grace)
+		r.best, r.graceEnd = &v, time.Now().Add(r.disc.Times.Grace)
 	case Newer(v.v, r.best.v):
 		r.reportOlder(*r.best, v)
 		r.best = &v
@@ -378,7 +374,7 @@ func (r *resolver) checked(v checkResult) {
 }
 
 func (r *resolver) reportOlder(old, newer checkResult) {
-	r.Report.Refuse(old.pointer.Announcer(), fmt.Sprintf("pointer %d", old.pointer.Seq),
+	r.disc.Report.Refuse(old.pointer.Announcer(), fmt.Sprintf("pointer %d", old.pointer.Seq),
 		fmt.Errorf("older than root version %d, timestamp version %d from %s", newer.v.RootVersion(), newer.v.TimestampVersion(), newer.pointer.Announcer()))
 }
 
@@ -395,7 +391,7 @@ func (r *resolver) reportRefusal(source, what string, err error) {
 	if peers.Rank(err) <= 1 {
 		return // an unreachable source is not refused
 	}
-	r.Report.Refuse(source, what, err)
+	r.disc.Report.Refuse(source, what, err)
 	r.worst = peers.Worse(r.worst, fmt.Errorf("%s: %w", source, err))
 }
 
@@ -406,7 +402,7 @@ func (r *resolver) finished() (bool, error) {
 	if r.best != nil {
 		return time.Now().After(r.lookEnd) && (quiet || time.Now().After(r.graceEnd)), nil
 	}
-	if r.mayUseCache(time.Since(r.began) > r.Times.CacheGrace) {
+	if r.mayUseCache(time.Since(r.began) > r.disc.Times.CacheGrace) {
 		r.best = r.cached
 		return true, nil
 	}
@@ -449,9 +445,9 @@ func (r *resolver) searchTime() time.Duration { return r.deadline.Sub(r.began) }
 
 // reportWait prints from time to time why there is no release yet.
 func (r *resolver) reportWait(now time.Time) {
-	switch first := r.began.Add(r.Times.SayAfter); {
+	switch first := r.began.Add(r.disc.Times.SayAfter); {
 	case now.Before(first):
-	case r.reportedAt.Before(first), now.Sub(r.reportedAt) >= r.Times.SayAgain:
+	case r.reportedAt.Before(first), now.Sub(r.reportedAt) >= r.disc.Times.SayAgain:
 		r.reportStatus(now)
 	}
 }
@@ -461,7 +457,7 @@ func (r *resolver) reportStatus(now time.Time) {
 		return
 	}
 	r.reportedAt = now
-	r.Report.Say("resolve: searching (up to %s): %s", r.searchTime(), r.disc.Status())
+	r.disc.Report.Say("resolve: searching (up to %s): %s", r.searchTime(), r.disc.Status())
 }
 
 // countStrangers counts the sources that do not know the trusted names.
@@ -482,10 +478,10 @@ func (r *resolver) notFound(what string) error {
 // commit verifies the chosen release again, from memory, and saves its metadata.
 func (r *resolver) commit(ctx context.Context) (*manifest.Verified, error) {
 	for _, n := range r.best.v.Notes() {
-		r.Report.Refuse("saved metadata", "file", errors.New(n))
+		r.disc.Report.Refuse("saved metadata", "file", errors.New(n))
 	}
 	if r.cache.Dir != "" && r.best.v.First() {
-		r.Report.Begin("state").Done("nothing is remembered of this repository: only the root and the date of the image limit how old a release may be")
+		r.disc.Report.Begin("state").Done("nothing is remembered of this repository: only the root and the date of the image limit how old a release may be")
 	}
 	if r.cache.Dir == "" || !r.SaveState {
 		return r.best.v, nil
@@ -493,14 +489,14 @@ func (r *resolver) commit(ctx context.Context) (*manifest.Verified, error) {
 	policy := r.Policy()
 	var err error
 	if policy.State, err = manifest.OpenState(r.cache.Dir.Trust()); err != nil {
-		r.Report.Refuse("cache", "saving the release", fmt.Errorf("%w; an older release is not recognized next time", err))
+		r.disc.Report.Refuse("cache", "saving the release", fmt.Errorf("%w; an older release is not recognized next time", err))
 		return r.best.v, nil
 	}
 	v, err := manifest.Verify(ctx, r.best.directory, policy)
 	if err == nil {
 		for _, n := range v.Notes() {
 			if !slices.Contains(r.best.v.Notes(), n) {
-				r.Report.Refuse("cache", "saving the release", errors.New(n))
+				r.disc.Report.Refuse("cache", "saving the release", errors.New(n))
 			}
 		}
 	}
@@ -514,6 +510,6 @@ func (r *resolver) savePointer() {
 		return
 	}
 	if err := r.cache.Dir.SaveRecord(best.Name, best.Record); err != nil {
-		r.Report.Refuse("cache", "saving the pointer", err)
+		r.disc.Report.Refuse("cache", "saving the pointer", err)
 	}
 }

@@ -119,6 +119,8 @@ func TestImportRulesFindABreach(t *testing.T) {
 		{"manifest uses the network", "manifest", "net/http", "must not use the network"},
 		{"plasm imports the commands' framework", "plasm", module + "/internal/cli", "plasm imports internal/cli"},
 		{"boot client imports the image builder", "bootclient", module + "/imagebuild", "bootclient imports imagebuild"},
+		{"fetch knows the search", "bootclient/fetch", module + "/bootclient/resolve", "searches none"},
+		{"cache finds sources", "bootclient/cache", module + "/bootclient/peers", "finds no source"},
 		{"command imports command", "cmd/plasmd", module + "/cmd/phase-sign", "cmd/plasmd imports cmd/phase-sign"},
 		{"publisher's keys come with a release", "signer/key", module + "/signer", "nothing that makes or signs a release"},
 		{"a second judge in the signer", "signer", goTUF + "/metadata", "only manifest decides"},
