@@ -185,7 +185,7 @@ func TestHave(t *testing.T) {
 	}{
 		"some":                         {answer{200, []byte{0x80, 0x01, 0x20}, `"1"`}, "", []byte{0x80, 0x01, 0x20}, nil},
 		"nothing new":                  {answer{304, nil, ""}, `"1"`, nil, nil},
-		"nothing new to a new asker":   {answer{304, nil, ""}, "", nil, cas.ErrUnreachable},
+		"nothing new to a new client":  {answer{304, nil, ""}, "", nil, cas.ErrUnreachable},
 		"unknown here":                 {answer{404, nil, ""}, "", nil, fs.ErrNotExist},
 		"too short":                    {answer{200, []byte{0x80, 0x01}, ""}, "", nil, cas.ErrCorrupt},
 		"too long":                     {answer{200, make([]byte, 4), ""}, "", nil, cas.ErrCorrupt},
