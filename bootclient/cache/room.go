@@ -71,7 +71,7 @@ func (c *Cache) free(ctx context.Context, p RoomPlan, free, all, lacks int64) {
 func (c *Cache) collect(ctx context.Context, p RoomPlan, lacks int64) (full bool) {
 	c.Report.Say("cache: removing blocks that this release does not need, to make room for %s", report.Bytes(lacks))
 	step := c.Report.Begin("cache")
-	sum, err := c.store.Collect(ctx, p.contains())
+	sum, err := c.store.Collect(ctx, p.contains(), nil)
 	if file.IsFull(err) {
 		step.Done("no room to copy the blocks that this release needs")
 		return true

@@ -27,13 +27,13 @@ type Collected struct {
 // no block, and a reader finds a block in the old pack or in the new one. It needs disk space
 // for one pack. A pack with a damaged block that is to be kept is not changed; the error names
 // it.
-func (p *Store) Collect(ctx context.Context, keep func(cid.Cid) bool) (Collected, error) {
-	return p.CollectProgress(ctx, keep, func(done, total int64) {})
-}
-
-// CollectProgress is Collect with a function that is called after each pack, with the number
-// of bytes of the packs that are done and of all packs.
-func (p *Store) CollectProgress(ctx context.Context, keep func(cid.Cid) bool, progress func(done, total int64)) (Collected, error) {
+//
+// If progress is not nil, it is called after each pack with the number of bytes of the packs
+// that are done and of all packs.
+func (p *Store) Collect(ctx context.Context, keep func(cid.Cid) bool, progress func(done, total int64)) (Collected, error) {
+	if progress == nil {
+		progress = func(done, total int64) {}
+	}
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	var sum Collected

@@ -148,7 +148,7 @@ func TestCollectKeepsTheWantedBlocksOnly(t *testing.T) {
 	}
 	wanted := func(c cid.Cid) bool { return keep[c] != nil }
 	var read, size int64
-	done, err := p.CollectProgress(t.Context(), wanted, func(done, total int64) {
+	done, err := p.Collect(t.Context(), wanted, func(done, total int64) {
 		if done < read || size != 0 && total != size {
 			t.Errorf("progress goes from %d of %d to %d of %d", read, size, done, total)
 		}
@@ -179,7 +179,7 @@ func TestCollectKeepsTheWantedBlocksOnly(t *testing.T) {
 	if _, found := fsck(t, dir); len(found) > 0 {
 		t.Error(found)
 	}
-	if _, err := p.Collect(t.Context(), func(cid.Cid) bool { return false }); err != nil {
+	if _, err := p.Collect(t.Context(), func(cid.Cid) bool { return false }, nil); err != nil {
 		t.Fatal(err)
 	}
 	if s, err := p.Stats(t.Context()); err != nil || s.Blocks != 0 || s.Packs != 0 {
@@ -200,7 +200,7 @@ func TestCollectDoesNotSpreadADamagedBlock(t *testing.T) {
 	}
 	p := open(t, dir, pack.Options{})
 	n := 0
-	_, err = p.Collect(t.Context(), func(c cid.Cid) bool { n++; return c.Type() == cid.DagProtobuf || len(blocks[c]) > 204 })
+	_, err = p.Collect(t.Context(), func(c cid.Cid) bool { n++; return c.Type() == cid.DagProtobuf || len(blocks[c]) > 204 }, nil)
 	if !errors.Is(err, cas.ErrCorrupt) {
 		t.Errorf("error %v, want ErrCorrupt", err)
 	}
@@ -274,7 +274,7 @@ func TestCollectWhileOthersRead(t *testing.T) {
 		if err := p.Sync(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.Collect(t.Context(), func(c cid.Cid) bool { return keep[c] != nil }); err != nil {
+		if _, err := p.Collect(t.Context(), func(c cid.Cid) bool { return keep[c] != nil }, nil); err != nil {
 			t.Fatal(err)
 		}
 		wantAll(t, p, keep)
@@ -311,7 +311,7 @@ func TestCollectKeepsTheUndamagedOneOfTwoCopies(t *testing.T) {
 	}
 	last := cas.Sum(cid.Raw, castest.Bytes(7, 1007))
 	w = open(t, dir, pack.Options{})
-	if _, err := w.Collect(t.Context(), func(c cid.Cid) bool { return c == last }); err != nil {
+	if _, err := w.Collect(t.Context(), func(c cid.Cid) bool { return c == last }, nil); err != nil {
 		t.Error(err)
 	}
 	wantAll(t, w, map[cid.Cid][]byte{last: blocks[last]})

@@ -48,7 +48,7 @@ func crashWork(t *testing.T, dir string, opts pack.Options) (map[cid.Cid][]byte,
 			for c := range drop {
 				delete(safe, c) // from here on it may be in the store or not
 			}
-			if _, err := p.Collect(t.Context(), func(c cid.Cid) bool { return !drop[c] }); err != nil {
+			if _, err := p.Collect(t.Context(), func(c cid.Cid) bool { return !drop[c] }, nil); err != nil {
 				return safe, err
 			}
 		}

@@ -155,7 +155,7 @@ func TestAnOutdatedMergedIndexHidesNoBlock(t *testing.T) {
 			drop[c] = true
 		}
 	}
-	if _, err := w.Collect(t.Context(), func(c cid.Cid) bool { return !drop[c] }); err != nil {
+	if _, err := w.Collect(t.Context(), func(c cid.Cid) bool { return !drop[c] }, nil); err != nil {
 		t.Fatal(err)
 	}
 	maps.DeleteFunc(blocks, func(c cid.Cid, _ []byte) bool { return drop[c] })
@@ -204,7 +204,7 @@ func TestAMergedPackIsReadWithoutItsOwnIndex(t *testing.T) {
 	}
 	n := 0
 	maps.DeleteFunc(blocks, func(cid.Cid, []byte) bool { n++; return n%2 == 0 })
-	done, err := w.Collect(t.Context(), func(c cid.Cid) bool { return blocks[c] != nil })
+	done, err := w.Collect(t.Context(), func(c cid.Cid) bool { return blocks[c] != nil }, nil)
 	if err != nil || done.Blocks == 0 {
 		t.Errorf("collected %+v, %v", done, err)
 	}

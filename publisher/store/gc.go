@@ -57,7 +57,7 @@ func collect(ctx context.Context, packs *pack.Store, o Options) (pack.Collected,
 	if o.Dry {
 		return packs.WouldCollect(ctx, needed.has)
 	}
-	return packs.CollectProgress(ctx, needed.has, o.progress())
+	return packs.Collect(ctx, needed.has, o.progress())
 }
 
 // roots are the CIDs of the files that are kept: pins and the artifacts of releases.
