@@ -92,11 +92,13 @@ func (p Pool) local(ctx context.Context, c cid.Cid) ([]byte, bool) {
 	return data, ok && p.remember(ctx, c, data) == nil
 }
 
+// remember puts a verified block into the memory, also when ctx has ended: a block that arrived is
+// not missing.
 func (p Pool) remember(ctx context.Context, c cid.Cid, data []byte) error {
 	if p.Memory == nil {
 		return nil
 	}
-	return p.Memory.Put(ctx, c, data)
+	return p.Memory.Put(context.WithoutCancel(ctx), c, data)
 }
 
 type answer struct {
