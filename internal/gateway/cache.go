@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2"
-	"github.com/hashicorp/golang-lru/v2/expirable"
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -24,11 +23,20 @@ type filePosition struct {
 
 // A cache spares a handler work that it did before.
 type cache struct {
-	verified *expirable.LRU[filePosition, struct{}] // leaves whose bytes in a file matched their CID
+	verified *lru.Cache[filePosition, time.Time] // when the bytes of a leaf in a file matched its CID
 	nodes    *lru.Cache[cid.Cid, cas.Node]
 }
 
+// newCache does not use the package expirable of golang-lru: each of its caches has a goroutine
+// that never ends.
 func newCache() *cache {
-	nodes, _ := lru.New[cid.Cid, cas.Node](maxNodes) // an error only for a size below 1
-	return &cache{expirable.NewLRU[filePosition, struct{}](maxVerified, nil, verifiedFor), nodes}
+	verified, _ := lru.New[filePosition, time.Time](maxVerified) // an error only for a size below 1
+	nodes, _ := lru.New[cid.Cid, cas.Node](maxNodes)
+	return &cache{verified, nodes}
+}
+
+// isVerified reports whether a leaf in a file was checked less than verifiedFor ago.
+func (c *cache) isVerified(p filePosition) bool {
+	at, ok := c.verified.Get(p)
+	return ok && time.Since(at) < verifiedFor
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -212,7 +213,7 @@ func (o *carWriter) writeAt(pos *filePos, list []leaf) (n int, err error) {
 // than verifiedFor ago.
 func (o *carWriter) checkSection(f *os.File, at int64, l leaf, b []byte) ([]byte, bool) {
 	key := filePosition{l.cid, at}
-	if _, verified := o.cache.verified.Get(key); verified {
+	if o.cache.isVerified(key) {
 		return o.readVerified(f, at, l, b)
 	}
 	section, err := cas.ReadSection(f, at, cas.Leaf{CID: l.cid, Size: l.size}, b)
@@ -220,7 +221,7 @@ func (o *carWriter) checkSection(f *os.File, at int64, l leaf, b []byte) ([]byte
 		o.buf = section[:len(b)] // keeps the larger buffer
 	}
 	if err == nil {
-		o.cache.verified.Add(key, struct{}{})
+		o.cache.verified.Add(key, time.Now())
 	}
 	return section, err == nil
 }

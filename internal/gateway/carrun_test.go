@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -213,17 +214,22 @@ func TestASlowClientGetsALargeLeafFromAFile(t *testing.T) {
 // A leaf that is damaged after it was sent is found when its check is repeated.
 func TestALeafOfAFileIsCheckedAgain(t *testing.T) {
 	p := newPacked(t)
-	h := &handler{Options: Options{Source: p.packs}, cache: newCache()}
-	c := p.serve(t, h.get(h.ipfs))
-	run := func() error {
-		return c.Run(t.Context(), p.file.CID, p.leaves[150:300], func(int, RunLeaf) error { return nil })
-	}
-	ok(t, run())
-	p.damage(t, 200)
-	h.cache.verified.Purge() // as after verifiedFor
-	if err := run(); !errors.Is(err, cas.ErrUnreachable) || errors.Is(err, cas.ErrCorrupt) {
-		t.Errorf("got %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) { // fails if a handler leaves a goroutine
+		c := wired(t, Handler(Options{Source: p.packs}))
+		run := func() error {
+			return c.Run(t.Context(), p.file.CID, p.leaves[150:300], func(int, RunLeaf) error { return nil })
+		}
+		ok(t, run())
+		p.damage(t, 200)
+		time.Sleep(verifiedFor - time.Second)
+		if err := run(); !errors.Is(err, cas.ErrCorrupt) { // found by the client, not by the handler
+			t.Errorf("before verifiedFor: %v", err)
+		}
+		time.Sleep(time.Second)
+		if err := run(); !errors.Is(err, cas.ErrUnreachable) || errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("after verifiedFor: %v", err)
+		}
+	})
 }
 
 func TestRetainedLeavesOutliveTheRun(t *testing.T) {

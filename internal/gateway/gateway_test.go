@@ -473,10 +473,9 @@ func TestASlowClientGetsTheWholeAnswer(t *testing.T) {
 	store := cas.NewMemory()
 	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(3, 8<<20)), "size-1048576")
 	ok(t, err)
-	h := Handler(Options{Source: store}) // outside of the bubble, which its cache does not leave
 	synctest.Test(t, func(t *testing.T) {
 		const grace = 500 * time.Millisecond
-		c, start := wired(t, withGrace(h, grace)), time.Now()
+		c, start := wired(t, withGrace(Handler(Options{Source: store}), grace)), time.Now()
 		resp, err := c.HTTP.Get(c.Base + "/ipfs/" + file.CID.String() + "?format=car")
 		ok(t, err)
 		defer resp.Body.Close()

@@ -169,11 +169,10 @@ func TestACARTakesTurns(t *testing.T) {
 	ok(t, err)
 	leaves, err := cas.Leaves(t.Context(), store, file.CID, file.Size)
 	ok(t, err)
-	cache := newCache() // outside of the bubble, as its goroutine does not end
 	synctest.Test(t, func(t *testing.T) {
 		early := gate{store, leaves[2].CID, make(chan struct{}), make(chan struct{})}
 		late := gate{early, leaves[9].CID, make(chan struct{}), make(chan struct{})}
-		h := &handler{Options: Options{Source: late}, slots: newSlots(1, 20*time.Second), cache: cache}
+		h := &handler{Options: Options{Source: late}, slots: newSlots(1, 20*time.Second), cache: newCache()}
 		c := wired(t, h.get(h.ipfs))
 		get := func(path string) (status, size int) {
 			resp, err := c.HTTP.Get(c.Base + path)
