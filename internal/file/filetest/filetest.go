@@ -88,7 +88,7 @@ func Outside(t *testing.T) string {
 	return path
 }
 
-// Ends runs do and fails the test if do does not return within Patience.
+// Ends runs do and fails the test if do does not return within Timeout.
 func Ends(t *testing.T, do func()) {
 	t.Helper()
 	done := make(chan struct{})

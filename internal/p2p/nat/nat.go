@@ -54,7 +54,7 @@ func observedAddrs(bus event.Bus, n network.Network) (p2p.Seen, error) {
 // AutoRelay keeps a node reachable that may be behind a router. If private is true it reserves slots
 // at relays at once; otherwise it asks peers first, which takes one that answers and about 17
 // seconds.
-func AutoRelay(known bool) p2p.Service {
+func AutoRelay(private bool) p2p.Service {
 	return func(p p2p.Parts) (io.Closer, error) {
 		if err := client.AddTransport(p.Host, p.Upgrader); err != nil {
 			return nil, fmt.Errorf("relay client: %w", err)
@@ -68,7 +68,7 @@ func AutoRelay(known bool) p2p.Service {
 		}
 		found.Start()
 		var opts []autonat.Option
-		if known {
+		if private {
 			opts = append(opts, autonat.WithReachability(network.ReachabilityPrivate))
 		}
 		events, err := logEvents(p)
