@@ -98,7 +98,26 @@ func (c *consoles) run(path string, argv []string) (unix.WaitStatus, error) {
 		return 0, err
 	}
 	defer r.Close()
-	pid, err := spawnQuiet(path, argv, w)
+	var pid int
+	started := make(chan struct{})
+	interrupt := func() {
+		<-started
+		if pid > 0 {
+			_ = unix.Kill(pid, unix.SIGINT)
+		}
+	}
+	var stops []func()
+	for _, t := range c.terminals() { // before the program starts, so that no Ctrl-C is lost
+		stops = append(stops, t.onCtrlC(interrupt))
+	}
+	stop := sync.OnceFunc(func() {
+		for _, stop := range stops {
+			stop()
+		}
+	})
+	defer stop()
+	pid, err = spawnQuiet(path, argv, w)
+	close(started)
 	w.Close()
 	if err != nil {
 		return 0, err
@@ -108,14 +127,8 @@ func (c *consoles) run(path string, argv []string) (unix.WaitStatus, error) {
 		defer close(copied)
 		_, _ = io.Copy(c, r)
 	}()
-	var stops []func()
-	for _, t := range c.terminals() {
-		stops = append(stops, t.onCtrlC(func() { _ = unix.Kill(pid, unix.SIGINT) }))
-	}
 	ws, err := reap(pid)
-	for _, stop := range stops {
-		stop()
-	}
+	stop() // before the number of the process can belong to another
 	<-copied
 	return ws, err
 }
