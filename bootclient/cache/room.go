@@ -26,7 +26,7 @@ type RoomPlan struct {
 }
 
 // MakeRoom removes the blocks that the release does not need from the cache, if the disk has
-// no room for the blocks that the cache lacks. If the disk has no room to copy a pack, makeRoom
+// no room for the blocks that the cache lacks. If the disk has no room to copy a pack, MakeRoom
 // removes the whole cache, provided that the release fits then.
 func (c *Cache) MakeRoom(ctx context.Context, p RoomPlan) {
 	defer c.noMoreRoom()

@@ -4,10 +4,12 @@
 // Start at [All]. One goroutine owns the queue (queue.go), which assigns the leaves of all
 // artifacts (download.go) to requests; every request is a goroutine of its own. The endgame and
 // the hedged requests are in queue.hedgedJob. Among peers, rendezvous hashing decides which of
-// them requests a leaf from an origin (swarm.go). verify.go hashes each artifact as it arrives.
+// them requests a leaf from an origin (swarm.go). verify.go hashes each artifact as it arrives,
+// unless the sink is a [SelfVerifier].
 //
-// It needs a manifest.Verified and checks every leaf against its CID, every artifact against the
-// signed length and sha256. It never calls Commit of a sink.
+// It needs a manifest.Verified. It checks every leaf against its CID, and every artifact against the
+// signed length and sha256; the sha256 of a SelfVerifier is checked in its Commit. It never calls
+// Commit of a sink.
 //
 // Limits: 48 requests and so 48 blocks under way, 2^20 leaves of a release.
 package fetch

@@ -210,7 +210,7 @@ func mirrorKey(s string) string { return strings.TrimRight(s, "/") }
 // unreachable, not as empty: the medium may be mounted later.
 var ErrNoMirror = fmt.Errorf("%w: no such folder; check the path, or mount what holds it", cas.ErrUnreachable)
 
-// checkMirrorFolder returns an error that wraps errNoMirror if base is a file:// URL without
+// checkMirrorFolder returns an error that wraps ErrNoMirror if base is a file:// URL without
 // a folder behind it.
 func checkMirrorFolder(base string) error {
 	u, err := url.Parse(base)

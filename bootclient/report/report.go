@@ -30,7 +30,7 @@ const (
 
 // A Report records one boot or fetch: every step with its time, every source with its bytes
 // and faults, and each refusal with its reason. Its JSON form is one object. It is safe for
-// concurrent use; make it with NewReport.
+// concurrent use; make it with New.
 type Report struct {
 	mu      sync.Mutex
 	start   time.Time

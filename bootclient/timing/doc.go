@@ -3,7 +3,7 @@
 //
 // Start at [Usual]: the values of the rule in docs/PATIENCE.md, which is the contract and has
 // their reasons. A boot has them in Config, and tests make all of them shorter. The constants
-// are the other pauses and limits, ordered by the room that uses them.
+// are the other pauses and limits, ordered by the package that uses them.
 //
 // Every package below bootclient uses it; it imports none of them. A pause or a limit of time
 // elsewhere in bootclient is a mistake, except in package machine, which has its own.
