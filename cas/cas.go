@@ -59,9 +59,9 @@ type Store interface {
 }
 
 // A FileSource is a Source that keeps its blocks in files. It is the one optional interface
-// of a Source. Append and ReadLeafInto use it to read a block into the caller's buffer, and
-// internal/gateway to send many neighbouring blocks of a file. Like Block, its methods do
-// not check the bytes: read them through Append and ReadSection.
+// through which blocks are read. Append and ReadLeafInto use it to read a block into the
+// caller's buffer, and internal/gateway to send many neighbouring blocks of a file. Like
+// Block, its methods do not check the bytes: read them through Append and ReadSection.
 type FileSource interface {
 	Source
 	// AppendBlock is Block with the bytes appended to b. size is their expected number,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
@@ -33,6 +34,8 @@ type generations struct {
 	list    []*generation // newest first
 	changed chan struct{}
 }
+
+var _ cas.FileSource = (*generations)(nil) // otherwise the gateway sends no run from the packs
 
 func newGenerations(packs *pack.Store) *generations {
 	return &generations{packs: packs, changed: make(chan struct{})}
