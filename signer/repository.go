@@ -147,7 +147,7 @@ func checkKeys(role string, listed []string, keys []key.Key) error {
 			return err
 		}
 		if !slices.Contains(listed, id) {
-			return refusal.New(manifest.ErrSignature, "key %s (%.8s…): may not sign %s; its keys are %s", k.Name(), id, role, short(slices.Sorted(slices.Values(listed))))
+			return refusal.New(manifest.ErrSignature, "key %s (%.8s…): may not sign %s; its keys are %s", k.Name(), id, role, short(slices.Compact(slices.Sorted(slices.Values(listed)))))
 		}
 	}
 	return nil
