@@ -6,8 +6,9 @@
 //
 // Start at Verify: a booting machine gives it root.json and a Fetcher and gets a Verified, which
 // nothing else makes. Every file is bounded, then linted (Lint), then verified, and only then
-// decoded. CheckRole and Root check files that are not published yet, for a signer or a publisher.
-// Open returns a Document: what a file contains and which signatures are valid, without trust.
+// decoded. workflow_top.go compares versions with those seen before (rollback). CheckRole and Root
+// check files that are not published yet, for a signer or a publisher. Open returns a Document:
+// what a file contains and which signatures are valid, without trust.
 //
 // The callers are signer, publisher, bootclient, imagebuild, plasm and their commands. It has no
 // private key and no network. It reads Ed25519 keys only, and of TUF's delegations only named

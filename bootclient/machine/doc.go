@@ -27,7 +27,8 @@
 // `phase-boot retry`.
 //
 // The consoles are the terminals that the kernel prints on and that exist in the machine
-// (consoles.go, terminal.go). PID 1 prints the output of both roles on all of them.
+// (consoles.go, terminal.go). PID 1 prints the output of both roles on all of them. cachedisk.go
+// finds, checks and formats the cache partition.
 //
 // The target may serve its release to other machines, where the boot mode announces. The boot
 // hands over /run/phase/seed.env (the arguments of phase-boot seed) and root.json; the target's

@@ -113,7 +113,7 @@ type collectPlan struct {
 	kept    []section // to be kept
 	blocks  int64     // to be removed
 	garbage int64     // bytes to be removed
-	rewrite bool      // rewrite the pack, or remove it if nothing is wanted
+	rewrite bool      // rewrite the pack, or remove it if no block is kept
 }
 
 func (p *Store) plan(k *pack, keep func(cid.Cid) bool) (plan collectPlan, err error) {
@@ -134,8 +134,8 @@ func (p *Store) plan(k *pack, keep func(cid.Cid) bool) (plan collectPlan, err er
 	}
 	plan.blocks = int64(len(sections) - len(plan.kept))
 	plan.garbage = max(0, k.end-int64(len(packHeader))-kept)
-	mostly := len(plan.kept) > 0 && plan.garbage*4 < k.end
-	plan.rewrite = !mostly && (plan.blocks > 0 || len(sections) == 0)
+	littleGarbage := len(plan.kept) > 0 && plan.garbage*4 < k.end
+	plan.rewrite = !littleGarbage && (plan.blocks > 0 || len(sections) == 0)
 	return plan, nil
 }
 

@@ -206,7 +206,7 @@ func (m *field) ReadByte() (byte, error) {
 	return b, err
 }
 
-// bytes reads the whole piece. The buffer grows with the bytes received.
+// bytes reads the rest of the field. The buffer grows with the bytes received.
 func (m *field) bytes(limit int) ([]byte, error) {
 	if m.left > limit {
 		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", errMalformed, m.left, limit)

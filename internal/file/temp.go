@@ -2,10 +2,13 @@ package file
 
 import (
 	"crypto/rand"
+	"errors"
 	"io/fs"
 	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // staleAge is the least age of a temporary folder that RemoveStale removes: a younger one
@@ -19,8 +22,17 @@ func MkdirTemp(root *os.Root, prefix string) (name string, lock *os.File, err er
 	if err := root.Mkdir(name, 0o700); err != nil {
 		return "", nil, err
 	}
-	lock, _ = lockIn(root, name)
+	lock, err = lockIn(root, name)
+	if err != nil && !noLocks(err) {
+		root.Remove(name)
+		return "", nil, err
+	}
 	return name, lock, nil
+}
+
+// noLocks reports whether an error says that the file system has no locks.
+func noLocks(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.ENOSYS)
 }
 
 // RemoveStale removes the folders of MkdirTemp whose processes have ended. It ignores errors.

@@ -40,7 +40,7 @@ func (b *BusyError) Unwrap() error { return cas.ErrUnreachable }
 var errRefused = errors.New("refused")
 
 // errOtherForm marks a response in another format than requested.
-var errOtherForm = errors.New("another form")
+var errOtherForm = errors.New("another format")
 
 // status returns nil for 200, and otherwise the error of the table in doc.go.
 func status(resp *http.Response) error {

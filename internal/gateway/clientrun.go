@@ -29,7 +29,7 @@ const (
 // until take returns, or longer if take retains them. No two leaves may have the same CID. The
 // leaves are adjacent in the file; if TakesGaps, there may be up to MaxGaps gaps between them.
 //
-// The caller has read the inner nodes above the leaves, so our own gateways omit them; see
+// The caller has read the inner nodes above the leaves, so the gateway of Phase Boot omits them; see
 // RepeatsNodes for other gateways.
 //
 // An error ends the run; leaves that take received before remain valid. The error wraps
@@ -170,8 +170,8 @@ func (c *Client) RepeatsNodes() bool { return c.sawNodes.Load() }
 // MaxGaps is how many gaps there may be between the leaves of a run.
 const MaxGaps = maxSpans - 1
 
-// TakesGaps reports whether the gateway has omitted inner nodes from a run. Then it is one of ours,
-// and accepts runs with gaps.
+// TakesGaps reports whether the gateway has omitted inner nodes from a run. Only the gateway of
+// Phase Boot does, and it accepts runs with gaps.
 func (c *Client) TakesGaps() bool { return c.sawNoNodes.Load() && !c.sawNodes.Load() }
 
 func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch *watchdog, take func(i int, leaf RunLeaf) error) error {

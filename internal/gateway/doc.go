@@ -32,21 +32,21 @@
 //
 // Caches, filters, login pages and maintenance are normal for the client of a mirror. Only bytes
 // that are wrong in the format that was requested are [cas.ErrCorrupt], which bans a source.
-// "away" is [cas.ErrUnreachable] (the server does not serve blocks now, and may be asked again
-// later), "absent" is [fs.ErrNotExist], "busy" is a [BusyError] (which is also away) and
-// "single" is [ErrNoRuns]: request single blocks.
+// "unreachable" is [cas.ErrUnreachable] (the server does not serve blocks now, and may be asked again
+// later), "missing" is [fs.ErrNotExist], "busy" is a [BusyError] (which is also unreachable) and
+// "no runs" is [ErrNoRuns]: request single blocks.
 //
-//	response                                       block    record   run     have
-//	connection lost, stalled, cut short            away     away     away    away
-//	200, the bytes are wrong                       corrupt  away[1]  corrupt corrupt
-//	200, too long or, of a block, empty            corrupt  away     single  corrupt
-//	200, a web page, JSON, a text labelled so      away     away     single  away
-//	200, another form of the CID, or compressed    away[2]  away[2]  single  away
-//	404, 410                                       absent   absent   absent  absent
-//	429, 503                                       busy     busy     busy    busy
-//	400, 403, 405, 406, 501                        away[3]  away[3]  single  away
-//	any other status                               away     away     single  away
-//	a redirect that is not followed                away     away     away    away
+//	response                                        block          record         run            have
+//	connection lost, stalled, cut short             unreachable    unreachable    unreachable    unreachable
+//	200, the bytes are wrong                        corrupt        unreachable[1] corrupt        corrupt
+//	200, too long or, of a block, empty             corrupt        unreachable    no runs        corrupt
+//	200, a web page, JSON, a text labelled so       unreachable    unreachable    no runs        unreachable
+//	200, another format of the CID, or compressed   unreachable[2] unreachable[2] no runs        unreachable
+//	404, 410                                        missing        missing        missing        missing
+//	429, 503                                        busy           busy           busy           busy
+//	400, 403, 405, 406, 501                         unreachable[3] unreachable[3] no runs        unreachable
+//	any other status                                unreachable    unreachable    no runs        unreachable
+//	a redirect that is not followed                 unreachable    unreachable    unreachable    unreachable
 //
 // [1] Bytes that are not a protobuf message with the fields of a record. A record of another
 // name, or with a wrong signature, is returned: the caller verifies and refuses it.

@@ -13,7 +13,7 @@ import (
 // behind a relay share the limits of one address.
 
 // noAddress is the remote address of connections without an IP.
-const noAddress = "nowhere"
+const noAddress = "unknown"
 
 // remoteAddr returns the remote address of a connection as "IP:port".
 func remoteAddr(c network.ConnMultiaddrs) string {
