@@ -50,8 +50,11 @@ func (r *Root) Next(data []byte) (*Root, error) {
 		return nil, inFile(name, err)
 	}
 	if old := r.authority(roleRoot); !old.accepts(doc) {
-		return nil, old.refuse(name, doc,
-			fmt.Sprintf("it must be signed by the keys of root version %d; is this the right repository for your root.json?", r.Version()))
+		remedy := "is this the right repository for your root.json?"
+		if len(old.count(doc).Good) > 0 {
+			remedy = moreSigners
+		}
+		return nil, old.refuse(name, doc, fmt.Sprintf("it must be signed by the keys of root version %d; %s", r.Version(), remedy))
 	}
 	if doc.Version() != r.Version()+1 {
 		return nil, refuse(ErrRollback, "%s: says version %d where %d must follow; ask another source", name, doc.Version(), r.Version()+1)
@@ -59,7 +62,7 @@ func (r *Root) Next(data []byte) (*Root, error) {
 	if err := r.sameRepository(name, doc); err != nil {
 		return nil, err
 	}
-	return (&Root{doc: doc}).checkSelf("it must also be signed by its own root keys; the signer has to complete it")
+	return (&Root{doc: doc}).checkSelf("it must also be signed by its own root keys; the signer must add the missing signatures")
 }
 
 // CheckSigned checks that targets, a snapshot or a timestamp is signed by the keys that r lists
@@ -75,7 +78,11 @@ func (r *Root) CheckSigned(kind Kind, data []byte) error {
 		return inFile(name, err)
 	}
 	if a := r.authority(string(kind)); !a.accepts(doc) {
-		return a.refuse(name, doc, fmt.Sprintf("root version %d lists others", r.Version()))
+		remedy := fmt.Sprintf("root version %d lists others", r.Version())
+		if len(a.count(doc).Good) > 0 {
+			remedy = moreSigners
+		}
+		return a.refuse(name, doc, remedy)
 	}
 	return r.sameRepository(name, doc)
 }

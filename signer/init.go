@@ -128,9 +128,11 @@ func (p publisherKeys) check() error {
 
 // checkOwners refuses keys and a threshold that a role must not have.
 func checkOwners(what string, keys []ed25519.PublicKey, threshold int, held publisherKeys) error {
+	if len(keys) == 0 {
+		return refusal.Invalid("%s keys: none; give at least one", what)
+	}
 	if threshold < 1 || threshold > len(keys) {
-		return refusal.Invalid("%s threshold %d: there are %d %s keys; give 1 to the number of keys",
-			what, threshold, len(keys), what)
+		return refusal.Invalid("%s threshold %d: must be from 1 to %d, the number of %s keys", what, threshold, len(keys), what)
 	}
 	for i, key := range keys {
 		switch {

@@ -481,7 +481,7 @@ func (r *resolver) commit(ctx context.Context) (*manifest.Verified, error) {
 		r.disc.Report.Refuse("saved metadata", "file", errors.New(n))
 	}
 	if r.cache.Dir != "" && r.best.v.First() {
-		r.disc.Report.Begin("state").Done("nothing is remembered of this repository: only the root and the date of the image limit how old a release may be")
+		r.disc.Report.Begin("state").Done("no saved metadata of this repository: only the root and the date of the image limit how old a release may be")
 	}
 	if r.cache.Dir == "" || !r.SaveState {
 		return r.best.v, nil

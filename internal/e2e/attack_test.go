@@ -127,7 +127,7 @@ func TestAttackOnAMachineWithSavedState(t *testing.T) {
 	if !t.Run("the original release boots under root 1", func(t *testing.T) {
 		s.t = t
 		s.serveMirror(original)
-		s.bootAt(now, []string{"] state: nothing is remembered of this repository", resolved}, refused)
+		s.bootAt(now, []string{"] state: no saved metadata of this repository", resolved}, refused)
 	}) {
 		return
 	}
@@ -175,7 +175,7 @@ func TestAttackOnAMachineWithSavedState(t *testing.T) {
 		s.t = t
 		s.clearCache()
 		s.serveMirror(attacker)
-		s.bootAt(now, []string{"] state: nothing is remembered of this repository", "] resolve: stable/x86_64 release 2026.12-attacker"}, refused)
+		s.bootAt(now, []string{"] state: no saved metadata of this repository", "] resolve: stable/x86_64 release 2026.12-attacker"}, refused)
 	})
 }
 
