@@ -39,8 +39,8 @@
 //
 // It refuses to load bytes that were not hashed again after their memory was sealed, a kernel
 // that is shorter than its header says or is for another architecture, and unsigned kernel
-// arguments, except console= and panic=60. It opens a block device for writing only if the mode
-// allows a writable cache.
+// arguments, except console=, panic=60 and phase.release= (cmdline.go). It writes to a block device
+// only if the mode allows a writable cache (useCache in cachedisk.go).
 //
 // Limits: x86-64 and arm64 EFI kernels that kexec_file_load accepts; DHCPv4 and the kernel's
 // IPv6 autoconfiguration (without its name servers) on wired interfaces; leases are not

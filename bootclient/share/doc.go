@@ -5,7 +5,8 @@
 // was written. [Open] opens a gateway on plain HTTP and on libp2p streams; package seed uses it too.
 //
 // Only a mode that announces and has no proxy serves. Every block is hashed again before it is
-// sent. The machine announces its artifacts in the DHT, never the metadata.
+// sent, because no source here is a cas.FileSource. The machine announces its artifacts in the DHT,
+// never the metadata.
 //
 // Limits: 384 HTTP connections, 96 peers, 16 answers with leaves at a time, 4 MiB of metadata
 // files that only others need.
