@@ -46,10 +46,10 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 		return nil, err
 	}
 	c, err := cache.Open(ctx, cfg.cacheOptions())
-	defer c.Close()
 	if err != nil {
 		return nil, err
 	}
+	defer c.Close()
 	look := cfg.discoveryOptions(cfg.addresses(root))
 	node, needed := look.NodeOptions()
 	sharing, err := share.Start(ctx, node, needed, cfg.shareOptions())

@@ -48,9 +48,9 @@ func Open(ctx context.Context, o Options) (*Cache, error) {
 	case err == nil, o.ReadOnly && errors.Is(err, fs.ErrNotExist):
 		return c, nil
 	case ctx.Err() != nil:
-		return c, context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	case o.Named:
-		return c, fmt.Errorf("cache %s: %w", o.Dir, withRemedy(err))
+		return nil, fmt.Errorf("cache %s: %w", o.Dir, withRemedy(err))
 	}
 	c.Report.Refuse("cache", "opening", fmt.Errorf("%w; the boot continues without it: all blocks come from other sources, and none is stored", err))
 	return c, nil
