@@ -50,8 +50,10 @@ func Bombs() []Bomb {
 		{"8,000,000 bytes of instructions", functions(1, body(bytes.Repeat([]byte{0x41, 0, 0x1a}, 2_600_000))), small},
 		{"1,000 results from each of 100,000 calls", calls(), small},
 		{"500,000 names of functions", append(functions(1, nop), names(500_000)...), []string{"exit"}},
-		{"20,000 times memory.fill of 64 MiB", straight(fill()), long},
-		{"20,000 times memory.copy of 32 MiB", straight(bulk(0, 32<<20, 32<<20, 0xfc, 10, 0, 0)), long},
+		{"5,000 times memory.fill of 64 MiB", straight(5_000, fill()), endless},
+		{"5,000 times memory.copy of 32 MiB", straight(5_000, copyHalf()), endless},
+		{"20,000 times memory.fill of 64 MiB", straight(20_000, fill()), long},
+		{"20,000 times memory.copy of 32 MiB", straight(20_000, copyHalf()), long},
 		{"memory.fill of 64 MiB in a loop", functions(1, body(join([]byte{0x03, 0x40}, fill(), []byte{0x0c, 0, 0x0b}))), endless},
 	}
 }
@@ -125,13 +127,15 @@ func calls() []byte {
 		section(10, join([]byte{2}, body(join(bytes.Repeat([]byte{0x10, 1}, 100_000), []byte{0x00})), body(thousand))))
 }
 
-// straight returns a module with a long sequence of bulk operations without loops and calls, which the
+// straight returns a module with a sequence of n bulk operations without loops and calls, which the
 // engine does not interrupt.
-func straight(operation []byte) []byte {
-	return functions(1, body(bytes.Repeat(operation, 20_000)))
+func straight(n int, operation []byte) []byte {
+	return functions(1, body(bytes.Repeat(operation, n)))
 }
 
 func fill() []byte { return bulk(0, 0, 64<<20, 0xfc, 11, 0) }
+
+func copyHalf() []byte { return bulk(0, 32<<20, 32<<20, 0xfc, 10, 0, 0) }
 
 // bulk returns an operation with three positive constants as operands.
 func bulk(to, from, size int, op ...byte) []byte {
