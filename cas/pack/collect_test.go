@@ -112,9 +112,9 @@ func TestFsckFindsEveryFlippedByteAndRepairRestoresIt(t *testing.T) {
 	}
 }
 
-func TestRepairReportsBlocksThatItsSourceDoesNotHave(t *testing.T) {
-	dir, _, _ := careStore(t, pack.Options{})
-	path := packFile(dir, 1, "car")
+// damageLastBlock changes a byte of the last block of a pack.
+func damageLastBlock(t *testing.T, path string) {
+	t.Helper()
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +123,11 @@ func TestRepairReportsBlocksThatItsSourceDoesNotHave(t *testing.T) {
 	if err := os.WriteFile(path, whole, 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestRepairReportsBlocksThatItsSourceDoesNotHave(t *testing.T) {
+	dir, _, _ := careStore(t, pack.Options{})
+	damageLastBlock(t, packFile(dir, 1, "car"))
 	_, found := fsck(t, dir)
 	if err := pack.Repair(t.Context(), dir, found, cas.NewMemory()); err == nil {
 		t.Error("no error, though the source is empty")
@@ -190,17 +195,10 @@ func TestCollectKeepsTheWantedBlocksOnly(t *testing.T) {
 func TestCollectDoesNotSpreadADamagedBlock(t *testing.T) {
 	dir, blocks, _ := careStore(t, pack.Options{})
 	path := packFile(dir, 1, "car")
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	whole[len(whole)-5] ^= 1
-	if err := os.WriteFile(path, whole, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	damageLastBlock(t, path)
 	p := open(t, dir, pack.Options{})
 	n := 0
-	_, err = p.Collect(t.Context(), func(c cid.Cid) bool { n++; return c.Type() == cid.DagProtobuf || len(blocks[c]) > 204 }, nil)
+	_, err := p.Collect(t.Context(), func(c cid.Cid) bool { n++; return c.Type() == cid.DagProtobuf || len(blocks[c]) > 204 }, nil)
 	if !errors.Is(err, cas.ErrCorrupt) {
 		t.Errorf("error %v, want ErrCorrupt", err)
 	}
