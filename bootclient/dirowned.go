@@ -10,8 +10,8 @@ import (
 	"path"
 	"slices"
 
-	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -46,7 +46,7 @@ func (d *DirSink) checkReplaceable(name string) error {
 }
 
 func (d *DirSink) inTheWay(name, what string) error {
-	return bootargs.Usagef("output folder %s: %s is %s; move it away or name another output folder", d.dir, name, what)
+	return refusal.Invalid("output folder %s: %s is %s; move it away or name another output folder", d.dir, name, what)
 }
 
 // kindOf names the kind of a file that is in the way.

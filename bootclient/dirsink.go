@@ -16,8 +16,8 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/fetch"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
-	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -59,7 +59,7 @@ func NewDirSink(dir string) (*DirSink, error) {
 		return nil, fmt.Errorf("output folder: %w", err)
 	}
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
-		return nil, bootargs.Usagef("output folder %s: is not a folder; name another one", dir)
+		return nil, refusal.Invalid("output folder %s: is not a folder; name another one", dir)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/seed"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -22,9 +23,9 @@ func Seed(ctx context.Context, cfg Config) error {
 	cfg = cfg.complete()
 	switch {
 	case !cfg.mayShare():
-		return bootargs.Usagef("mode %s: does not serve other machines; choose one that announces", cfg.Mode.Name)
+		return refusal.Invalid("mode %s: does not serve other machines; choose one that announces", cfg.Mode.Name)
 	case cfg.Cache == "":
-		return bootargs.Usagef("no cache: name the folder that phase-boot fetch --cache filled")
+		return refusal.Invalid("no cache: name the folder that phase-boot fetch --cache filled")
 	}
 	root, err := manifest.ParseRoot(cfg.Root)
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
-	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
 // A Dir is the path of a cache. It has three folders: blocks is a store, trust has the saved
@@ -47,7 +47,7 @@ func Check(dir string) error {
 	}
 	for _, e := range entries {
 		if e.Name() != "lost+found" {
-			return bootargs.Usagef("cache %s: contains %.80q and is not a cache; name an empty or a new folder", dir, e.Name())
+			return refusal.Invalid("cache %s: contains %.80q and is not a cache; name an empty or a new folder", dir, e.Name())
 		}
 	}
 	return nil

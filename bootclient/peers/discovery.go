@@ -19,6 +19,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/modes"
 )
@@ -98,7 +99,7 @@ func (o Options) mirrorProxy() (func(*http.Request) (*url.URL, error), error) {
 	}
 	at, err := url.Parse(o.Mode.Proxy)
 	if err != nil {
-		return nil, bootargs.Usagef("proxy %.200q: not a URL; correct the mode", bootargs.Redact(o.Mode.Proxy))
+		return nil, refusal.Invalid("proxy %.200q: not a URL; correct the mode", bootargs.Redact(o.Mode.Proxy))
 	}
 	return http.ProxyURL(at), nil
 }

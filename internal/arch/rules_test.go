@@ -61,12 +61,12 @@ var rules = []rule{
 	{"bootclient/report", []string{"bootclient/timing", "internal/bootargs"}, "it records what the other packages do, and knows none of them"},
 	{
 		"bootclient/cache",
-		[]string{"bootclient/report", "bootclient/timing", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/p2p"},
+		[]string{"bootclient/report", "bootclient/timing", "cas/...", "internal/atomicfile", "internal/file", "internal/p2p", "internal/refusal"},
 		"the disk of a machine: it decides no trust and finds no source",
 	},
 	{
 		"bootclient/peers",
-		[]string{"bootclient/cache", "bootclient/report", "bootclient/timing", "modes", "manifest", "cas/...", "internal/p2p", "internal/gateway", "internal/bootargs"},
+		[]string{"bootclient/cache", "bootclient/report", "bootclient/timing", "modes", "manifest", "cas/...", "internal/p2p", "internal/gateway", "internal/bootargs", "internal/refusal"},
 		"it finds sources and judges each, and knows neither what is searched nor what is fetched",
 	},
 	{

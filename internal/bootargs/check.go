@@ -15,9 +15,6 @@ import (
 // Rights to the cache partition, the least first.
 var Rights = []string{"off", "ro", "rw"}
 
-// Usagef returns an error in an argument that a person has typed. It wraps fs.ErrInvalid.
-func Usagef(format string, args ...any) error { return refusal.Invalid(format, args...) }
-
 // Check returns an error for the first argument of a command line that the machine would ignore or
 // refuse: a phase.* argument, or an argument for the initramfs of another system. It does not check
 // whether the mode and the channel exist. The error wraps fs.ErrInvalid.
@@ -25,10 +22,10 @@ func Check(cmdline string) (Arguments, error) {
 	var a Arguments
 	for _, word := range SplitWords(cmdline) {
 		if err := a.take(word); err != nil {
-			return a, Usagef("%v", err)
+			return a, refusal.Invalid("%v", err)
 		}
 		if isRelease(word) {
-			return a, Usagef("phase.release: the machine sets it; leave it out")
+			return a, refusal.Invalid("phase.release: the machine sets it; leave it out")
 		}
 	}
 	return a, cmp.Or(CheckCache(a.Cache), checkEach(a.Mirrors, CheckMirror), checkEach(a.Peers, checkPeer), checkEach(a.Bootstrap, checkPeer))
@@ -47,7 +44,7 @@ func checkEach(values []string, check func(string) error) error {
 // decides.
 func CheckCache(s string) error {
 	if s != "" && !slices.Contains(Rights, s) {
-		return Usagef("phase.cache=%.20q: unknown; use rw, ro or off", s)
+		return refusal.Invalid("phase.cache=%.20q: unknown; use rw, ro or off", s)
 	}
 	return nil
 }
@@ -64,7 +61,7 @@ func CheckMirror(s string) error {
 		ok = (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != ""
 	}
 	if !ok {
-		return Usagef("mirror %.200q: not a web address or folder; write it like https://example.org/mirror or file:///srv/mirror", redactAll(s))
+		return refusal.Invalid("mirror %.200q: not a web address or folder; write it like https://example.org/mirror or file:///srv/mirror", redactAll(s))
 	}
 	return nil
 }
@@ -73,11 +70,11 @@ func CheckMirror(s string) error {
 func ParsePeer(s string) (peer.AddrInfo, error) {
 	a, err := multiaddr.NewMultiaddr(s)
 	if err != nil {
-		return peer.AddrInfo{}, Usagef("address %.200q: not a multiaddr; write it like /ip4/192.0.2.1/tcp/4001/p2p/12D3…", s)
+		return peer.AddrInfo{}, refusal.Invalid("address %.200q: not a multiaddr; write it like /ip4/192.0.2.1/tcp/4001/p2p/12D3…", s)
 	}
 	info, err := peer.AddrInfoFromP2pAddr(a)
 	if err != nil {
-		return peer.AddrInfo{}, Usagef("peer %.200q: no peer ID; write it like /ip4/192.0.2.1/tcp/4001/p2p/12D3…", s)
+		return peer.AddrInfo{}, refusal.Invalid("peer %.200q: no peer ID; write it like /ip4/192.0.2.1/tcp/4001/p2p/12D3…", s)
 	}
 	return *info, nil
 }
