@@ -22,9 +22,6 @@ const (
 	PublicType  = "PUBLIC KEY"
 )
 
-// ErrNoPEM says that the data have no PEM block.
-var ErrNoPEM = errors.New("no PEM block in it")
-
 // A KindError says that a key is not an Ed25519 key.
 type KindError struct {
 	Kind string // for example "ECDSA" or "RSA"
@@ -94,7 +91,7 @@ func Public(key any) (ed25519.PublicKey, error) {
 func block(data []byte, want string) ([]byte, error) {
 	b, _ := pem.Decode(data)
 	if b == nil {
-		return nil, ErrNoPEM
+		return nil, errors.New("no PEM block in it")
 	}
 	if b.Type != want {
 		return nil, fmt.Errorf("a PEM block %.60q where %q is needed", b.Type, want)

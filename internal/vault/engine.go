@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,11 +43,7 @@ func newEngine() (engine, error) {
 	if token == "" {
 		return engine{}, errors.New("no Vault token; set VAULT_TOKEN or run 'vault login'")
 	}
-	mount := os.Getenv("TRANSIT_SECRET_ENGINE_PATH")
-	if mount == "" {
-		mount = "transit"
-	}
-	return engine{u.JoinPath("v1", mount), token}, nil
+	return engine{u.JoinPath("v1", cmp.Or(os.Getenv("TRANSIT_SECRET_ENGINE_PATH"), "transit")), token}, nil
 }
 
 // call sends a request and reads the answer. A nil body is not sent.
@@ -85,7 +82,13 @@ func readAnswer(status int, data []byte, answer any) error {
 	if status != http.StatusOK {
 		return refusal(status, data)
 	}
-	return payload(data, answer)
+	envelope := struct {
+		Data any `json:"data"`
+	}{answer}
+	if err := json.Unmarshal(data, &envelope); err != nil {
+		return errors.New("vault: its answer is not JSON")
+	}
+	return nil
 }
 
 // request builds a request with the token and the namespace.
@@ -123,15 +126,4 @@ func refusal(status int, data []byte) error {
 		return fmt.Errorf("%s: the token may not use this key; use another token", reason)
 	}
 	return errors.New(reason)
-}
-
-// payload reads the field data of an answer.
-func payload(data []byte, answer any) error {
-	envelope := struct {
-		Data any `json:"data"`
-	}{answer}
-	if err := json.Unmarshal(data, &envelope); err != nil {
-		return errors.New("vault: its answer is not JSON")
-	}
-	return nil
 }

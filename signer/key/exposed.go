@@ -2,18 +2,13 @@ package key
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/phaseboot/phaseboot/internal/refusal"
 )
-
-// exposed is an error text that matches fs.ErrPermission.
-type exposed string
-
-func (e exposed) Error() string        { return string(e) }
-func (e exposed) Is(target error) bool { return target == fs.ErrPermission }
 
 // CheckExposed reports the private key and passphrase files that users other than the owner can
 // read or write. It skips names that are not files (ssh-agent:, KMS URIs, ""), missing files,
@@ -27,7 +22,7 @@ func CheckExposed(files ...string) error {
 		}
 		info, err := os.Stat(path)
 		if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-			all = errors.Join(all, exposed(fmt.Sprintf("key or passphrase file %s: other users have access to it (mode %04o); run chmod 600 %s", path, info.Mode().Perm(), path)))
+			all = errors.Join(all, refusal.New(fs.ErrPermission, "key or passphrase file %s: other users have access to it (mode %04o); run chmod 600 %s", path, info.Mode().Perm(), path))
 		}
 	}
 	return all
