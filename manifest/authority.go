@@ -20,65 +20,65 @@ type authority struct {
 // readAuthority reads a role and the keys of its file. Both have passed Lint.
 func readAuthority(role, keys object) authority {
 	a := authority{keys: map[string]ed25519.PublicKey{}, threshold: int(role["threshold"].(int64))}
-	for _, v := range role["keyids"].([]any) {
-		id := v.(string)
-		a.ids = append(a.ids, id)
+	a.ids = texts(role["keyids"])
+	for _, id := range a.ids {
 		text := keys[id].(object)["keyval"].(object)["public"].(string)
 		a.keys[id], _ = hex.DecodeString(text) // Lint accepts 64 hex digits only
 	}
 	return a
 }
 
-// authority returns the keys that d lists for a role; ok is false when it lists none.
-func (d *Document) authority(role string) (a authority, ok bool) {
-	switch d.kind {
-	case KindRoot:
+// authority returns the keys that d lists for a role. When it lists none, the result accepts no
+// document.
+func (d *Document) authority(role string) authority {
+	if d.kind == KindRoot {
 		if entry, ok := d.signed["roles"].(object)[role].(object); ok {
-			return readAuthority(entry, d.signed["keys"].(object)), true
+			return readAuthority(entry, d.signed["keys"].(object))
 		}
-	case KindTargets:
-		if found := d.delegation(role); found != nil {
-			return found.authority, true
-		}
+	} else if found := d.delegation(role); found != nil {
+		return found.authority
 	}
-	return authority{}, false
+	return authority{}
 }
 
 // A delegation is one role of a targets.json: the keys that may sign it, and its paths.
 type delegation struct {
 	authority
-	paths []string
+	name        string
+	paths       []string
+	terminating bool
 }
 
-// delegations lists the names of the delegated roles in their order.
-func (d *Document) delegations() (names []string) {
-	for _, v := range d.delegatedRoles() {
-		names = append(names, v.(object)["name"].(string))
+// readDelegations reads the delegated roles of a targets.json, in their order.
+func readDelegations(signed object) (list []delegation) {
+	all, ok := signed["delegations"].(object)
+	if !ok {
+		return nil
 	}
-	return names
-}
-
-func (d *Document) delegatedRoles() []any {
-	all, _ := d.signed["delegations"].(object)
-	list, _ := all["roles"].([]any)
+	for _, v := range all["roles"].([]any) {
+		role := v.(object)
+		list = append(list, delegation{
+			readAuthority(role, all["keys"].(object)), role["name"].(string), texts(role["paths"]), role["terminating"].(bool),
+		})
+	}
 	return list
 }
 
 // delegation finds a delegated role by its name, nil when there is none.
 func (d *Document) delegation(name string) *delegation {
-	for _, v := range d.delegatedRoles() {
-		role := v.(object)
-		if role["name"] == name {
-			return &delegation{readAuthority(role, d.signed["delegations"].(object)["keys"].(object)), paths(role)}
+	for i := range d.delegations {
+		if d.delegations[i].name == name {
+			return &d.delegations[i]
 		}
 	}
 	return nil
 }
 
-// paths are the path patterns of a delegated role.
-func paths(role object) (list []string) {
-	for _, path := range role["paths"].([]any) {
-		list = append(list, path.(string))
+// texts reads a list of text that passed Lint; a missing one is nil.
+func texts(v any) (list []string) {
+	values, _ := v.([]any)
+	for _, text := range values {
+		list = append(list, text.(string))
 	}
 	return list
 }
@@ -117,15 +117,12 @@ func (d *Document) Roles() []RoleKeys {
 	switch d.kind {
 	case KindRoot:
 		for _, name := range sorted(d.signed["roles"].(object)) {
-			a, _ := d.authority(name)
+			a := d.authority(name)
 			list = append(list, RoleKeys{Name: name, Threshold: a.threshold, Keys: a.ids})
 		}
 	case KindTargets:
-		for _, v := range d.delegatedRoles() {
-			role := v.(object)
-			a := readAuthority(role, d.signed["delegations"].(object)["keys"].(object))
-			terminating := role["terminating"].(bool)
-			list = append(list, RoleKeys{role["name"].(string), a.threshold, a.ids, paths(role), &terminating})
+		for _, r := range d.delegations {
+			list = append(list, RoleKeys{r.name, r.threshold, r.ids, r.paths, &r.terminating})
 		}
 	}
 	return list
@@ -151,7 +148,7 @@ func (s Signatures) Complete() bool { return s.Threshold > 0 && s.Missing() == 0
 func (d *Document) SignaturesFor(lister *Document) Signatures {
 	var a authority
 	if lister != nil {
-		a, _ = lister.authority(d.role)
+		a = lister.authority(d.role)
 	}
 	return a.count(d)
 }
@@ -193,13 +190,13 @@ func (a authority) accepts(d *Document) bool {
 }
 
 // refuse words the refusal of a file that too few keys of the role have signed.
-func (a authority) refuse(file string, d *Document, remedy string) error {
+func (a authority) refuse(d *Document, remedy string) error {
 	has := []string{}
 	for _, sig := range d.signatures {
 		has = append(has, sig.KeyID)
 	}
-	return refuse(ErrSignature, "%s: signed by %d of %d required keys: needs %s, has %s; %s",
-		file, len(a.count(d).Good), a.threshold, shortIDs(a.ids), shortIDs(has), remedy)
+	return refuse(ErrSignature, "signed by %d of %d required keys: needs %s, has %s; %s",
+		len(a.count(d).Good), a.threshold, shortIDs(a.ids), shortIDs(has), remedy)
 }
 
 // remedy says what to do about an unpublished file that too few keys have signed: it was

@@ -3,7 +3,9 @@ package manifest
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -30,8 +32,10 @@ func NewRoot(s RootSpec) (*metadata.Metadata[metadata.RootType], error) {
 	root := metadata.Root(s.Expires.UTC().Truncate(time.Second))
 	root.Signed.Version = max(s.Version, 1)
 	fields := s.Discovery.fields()
-	fields.Repository = s.Repository
-	root.Signed.UnrecognizedFields = map[string]any{extension: fields}
+	if s.Repository != "" {
+		fields[repositoryField] = s.Repository
+	}
+	root.Signed.UnrecognizedFields = object{extension: fields}
 	for role, keys := range map[string][]ed25519.PublicKey{
 		roleRoot: s.Root, roleTargets: s.Root, roleSnapshot: s.Online, roleTimestamp: s.Online,
 	} {
@@ -144,21 +148,18 @@ func Sign[T metadata.Roles](m *metadata.Metadata[T], signer signature.Signer) (k
 		m.Signatures = old
 		return "", err
 	}
-	m.Signatures = m.Signatures[:0]
-	for _, s := range old {
-		if s.KeyID != sig.KeyID {
-			m.Signatures = append(m.Signatures, s)
-		}
-	}
-	m.Signatures = append(m.Signatures, *sig)
+	m.Signatures = replaceSignature(old, *sig)
 	return sig.KeyID, nil
 }
 
-// KeyID is the TUF key ID of an Ed25519 public key, 64 hex digits.
-func KeyID(public ed25519.PublicKey) (string, error) {
-	_, id, err := tufKey(public)
-	return id, err
+// replaceSignature returns a list with a signature in place of an older one by the same key.
+func replaceSignature(list []metadata.Signature, sig metadata.Signature) []metadata.Signature {
+	others := slices.DeleteFunc(slices.Clone(list), func(s metadata.Signature) bool { return s.KeyID == sig.KeyID })
+	return append(others, sig)
 }
+
+// KeyID is the TUF key ID of an Ed25519 public key, 64 hex digits.
+func KeyID(public ed25519.PublicKey) string { return keyID(hex.EncodeToString(public)) }
 
 func tufKey(public ed25519.PublicKey) (*metadata.Key, string, error) {
 	if len(public) != ed25519.PublicKeySize {

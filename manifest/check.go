@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -25,11 +26,8 @@ func CheckRole(rootJSON, targetsJSON, roleJSON []byte, now time.Time) (Release, 
 	if owners == nil {
 		return Release{}, refuse(ErrPath, "%s: this repository delegates no channel %q for %q; %s", id, claim.Channel, claim.Arch, rightRoot)
 	}
-	if !owners.accepts(role) {
-		return Release{}, owners.refuse(id, role, owners.remedy(role))
-	}
-	if err := root.sameRepository(id, role); err != nil {
-		return Release{}, err
+	if err := root.checkSigned(role, owners.authority, owners.remedy(role)); err != nil {
+		return Release{}, inFile(id, err)
 	}
 	if err := checkDate(now, "", id, role.Expires(), releaseAgain); err != nil {
 		return Release{}, err
@@ -46,15 +44,8 @@ func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*Root, *Document
 	if err := checkDate(now, "", versioned(roleRoot, root.Version()), root.Expires(), newRoot); err != nil {
 		return nil, nil, err
 	}
-	targets, err := open(KindTargets, targetsJSON)
+	targets, id, err := root.openSigned(KindTargets, roleTargets, targetsJSON, root.doc.authority(roleTargets), rightRoot)
 	if err != nil {
-		return nil, nil, inFile("targets.json", err)
-	}
-	id := versioned(roleTargets, targets.Version())
-	if a := root.authority(roleTargets); !a.accepts(targets) {
-		return nil, nil, a.refuse(id, targets, rightRoot)
-	}
-	if err := root.sameRepository(id, targets); err != nil {
 		return nil, nil, err
 	}
 	return root, targets, checkDate(now, "", id, targets.Expires(), renewTargets)
@@ -64,7 +55,7 @@ func checkTargets(rootJSON, targetsJSON []byte, now time.Time) (*Root, *Document
 // names.
 func readRole(data []byte) (role *Document, name string, claim Release, err error) {
 	if role, err = open(KindRole, data); err == nil {
-		claim, err = decodeFields(role.signed[extension])
+		claim, err = role.fields()
 	}
 	if err == nil {
 		name, err = RoleName(claim.Channel, claim.Arch)
@@ -91,18 +82,14 @@ func (d *delegation) decode(id string, role *Document, channel, arch string) (Re
 
 // CheckRoot judges a root by r, an older root that is trusted, or the same one: a chain leads
 // from r to it, each root signed by the one before and by itself, and it is not expired at now.
-// f has the roots between the two.
+// f has the roots between the two. An error names the file only if it is one of those.
 func (r *Root) CheckRoot(ctx context.Context, d *Document, f Fetcher, now time.Time) error {
 	if d.Version() < r.Version() {
 		return refuse(ErrRollback, "root version %d: older than version %d, which is trusted; name a newer root", d.Version(), r.Version())
 	}
 	last := r
-	for last.Version() < d.Version() {
-		data, version := d.data, last.Version()+1
-		var err error
-		if version < d.Version() {
-			data, err = fetch(ctx, f, FileName(roleRoot, version), KindRoot)
-		}
+	for last.Version()+1 < d.Version() {
+		data, err := fetch(ctx, f, FileName(roleRoot, last.Version()+1), KindRoot)
 		if err == nil {
 			last, err = last.Next(data)
 		}
@@ -110,13 +97,15 @@ func (r *Root) CheckRoot(ctx context.Context, d *Document, f Fetcher, now time.T
 			return err
 		}
 	}
+	if last.Version() < d.Version() {
+		_, err := last.NextDocument(d)
+		return cmp.Or(err, d.CheckExpiry(now))
+	}
 	if !bytes.Equal(last.doc.payload, d.payload) {
 		return refuse(ErrSignature, "another root of version %d than the trusted one; it is of another repository", d.Version())
 	}
-	if _, err := ParseRoot(d.data); err != nil { // it may be a copy with fewer signatures
-		return err
-	}
-	return d.CheckExpiry(now)
+	_, err := d.Root() // it may be a copy with fewer signatures
+	return cmp.Or(err, d.CheckExpiry(now))
 }
 
 // CheckHashes compares the files of a repository with the lengths and hashes that timestamp.json and
@@ -167,10 +156,9 @@ func ReadDelegations(targetsJSON []byte) ([]Delegation, error) {
 		return nil, inFile("targets.json", err)
 	}
 	var list []Delegation
-	for _, name := range targets.delegations() {
-		if channel, arch, ok := SplitRole(name); ok {
-			owners := targets.delegation(name)
-			list = append(list, Delegation{channel, arch, owners.publicKeys(), owners.threshold})
+	for _, d := range targets.delegations {
+		if channel, arch, ok := SplitRole(d.name); ok {
+			list = append(list, Delegation{channel, arch, d.publicKeys(), d.threshold})
 		}
 	}
 	return list, nil

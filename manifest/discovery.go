@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"encoding/json"
 	"net/url"
 	"regexp"
 	"strings"
@@ -31,10 +30,7 @@ var (
 )
 
 // discovery checks the field x-phaseboot of a root.
-func (l *linter) discovery(path string, v any) {
-	x := l.object(path, v)
-	l.known(path, x, repositoryField, "discovery", "dht")
-	l.repositoryID(path, x)
+func (l *linter) discovery(path string, x object) {
 	if v, ok := x["discovery"]; ok {
 		l.hints(join(path, "discovery"), v)
 	}
@@ -114,56 +110,42 @@ func validMirror(s string) bool {
 		u.Hostname() != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
-// discoveryFields is the JSON form of a Discovery.
-type discoveryFields struct {
-	Repository string           `json:"repository,omitempty"`
-	Discovery  []map[string]any `json:"discovery"`
-	DHT        *dhtFields       `json:"dht,omitempty"`
-}
-
-type dhtFields struct {
-	Prefix    string   `json:"prefix,omitempty"`
-	Bootstrap []string `json:"bootstrap,omitempty"`
-}
-
-func (d Discovery) fields() discoveryFields {
-	f := discoveryFields{Discovery: []map[string]any{}}
+// fields is the field x-phaseboot of a root.
+func (d Discovery) fields() object {
+	hints, dht := []object{}, object{}
 	for _, name := range d.IPNS {
-		f.Discovery = append(f.Discovery, map[string]any{"ipns": name})
+		hints = append(hints, object{"ipns": name})
 	}
 	for _, addr := range d.HTTPS {
-		f.Discovery = append(f.Discovery, map[string]any{"https": addr})
+		hints = append(hints, object{"https": addr})
 	}
-	if d.DHTPrefix != "" || len(d.Bootstrap) > 0 {
-		f.DHT = &dhtFields{d.DHTPrefix, d.Bootstrap}
+	if d.DHTPrefix != "" {
+		dht["prefix"] = d.DHTPrefix
 	}
-	return f
+	if len(d.Bootstrap) > 0 {
+		dht["bootstrap"] = d.Bootstrap
+	}
+	fields := object{"discovery": hints}
+	if len(dht) > 0 {
+		fields["dht"] = dht
+	}
+	return fields
 }
 
-// readDiscovery reads the field of a root that passed Lint.
-func readDiscovery(field any) (Discovery, error) {
-	var d Discovery
-	if field == nil {
-		return d, nil
-	}
-	var f discoveryFields
-	data, err := json.Marshal(field)
-	if err == nil {
-		err = json.Unmarshal(data, &f)
-	}
-	if err != nil {
-		return d, malformed("signed.%s: %v", extension, err)
-	}
-	for _, entry := range f.Discovery {
-		if name, ok := entry["ipns"].(string); ok {
-			d.IPNS = append(d.IPNS, name)
+// Discovery is where a root says that the repository is found.
+func (d *Document) Discovery() (found Discovery) {
+	hints, _ := d.extension()["discovery"].([]any)
+	for _, v := range hints {
+		hint := v.(object)
+		if name, ok := hint["ipns"].(string); ok {
+			found.IPNS = append(found.IPNS, name)
 		}
-		if addr, ok := entry["https"].(string); ok {
-			d.HTTPS = append(d.HTTPS, addr)
+		if addr, ok := hint["https"].(string); ok {
+			found.HTTPS = append(found.HTTPS, addr)
 		}
 	}
-	if f.DHT != nil {
-		d.DHTPrefix, d.Bootstrap = f.DHT.Prefix, f.DHT.Bootstrap
-	}
-	return d, nil
+	dht, _ := d.extension()["dht"].(object)
+	found.DHTPrefix, _ = dht["prefix"].(string)
+	found.Bootstrap = texts(dht["bootstrap"])
+	return found
 }

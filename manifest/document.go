@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -17,18 +18,20 @@ import (
 // not trusted: Verify, Root and CheckRole decide that. It cannot be changed, and is not for
 // concurrent use.
 type Document struct {
-	kind       Kind
-	role       string // root, targets, snapshot, timestamp, or CHANNEL-ARCH; set by Open
-	data       []byte
-	signed     object
-	payload    []byte // canonical JSON of signed, the bytes that the signatures cover
-	signatures []metadata.Signature
-	verified   map[string]bool // by key ID: the result for each signature that was verified
-	release    *Release        // set by Open for a release manifest
+	kind        Kind
+	role        string // root, targets, snapshot, timestamp, or CHANNEL-ARCH; set by Open
+	data        []byte
+	signed      object
+	payload     []byte // canonical JSON of signed, the bytes that the signatures cover
+	signatures  []metadata.Signature
+	verified    map[string]bool // by key ID: the result for each signature that was verified
+	unknown     []string
+	delegations []delegation // of a targets.json
+	release     *Release     // set by Open for a release manifest
 }
 
 // Open reads a metadata file of the kind that the file itself names. A file that Lint refuses
-// and a release that Decode refuses wrap ErrMalformed. No signature and no date is checked.
+// and a release with content that is not allowed wrap ErrMalformed. No signature and no date is checked.
 func Open(data []byte) (*Document, error) {
 	kind, err := KindOf(data)
 	if err != nil {
@@ -38,7 +41,7 @@ func Open(data []byte) (*Document, error) {
 	if err != nil || kind != KindRole {
 		return d, err
 	}
-	fields, err := decodeFields(d.signed[extension])
+	fields, err := d.fields()
 	if err != nil {
 		return nil, err
 	}
@@ -52,12 +55,18 @@ func Open(data []byte) (*Document, error) {
 
 // open lints a file of one kind and reads it. It does not decode a release.
 func open(kind Kind, data []byte) (*Document, error) {
-	top, err := lint(kind, data)
+	top, unknown, err := lint(kind, data)
 	if err != nil {
 		return nil, err
 	}
-	d := &Document{kind: kind, role: string(kind), data: data, signed: top["signed"].(object), verified: map[string]bool{}}
+	d := &Document{
+		kind: kind, role: string(kind), data: data, signed: top["signed"].(object), unknown: unknown,
+		signatures: []metadata.Signature{}, verified: map[string]bool{},
+	}
 	d.payload = appendCanonical(make([]byte, 0, len(data)), d.signed)
+	if kind == KindTargets {
+		d.delegations = readDelegations(d.signed)
+	}
 	for _, v := range top["signatures"].([]any) {
 		sig := v.(object)
 		raw, err := hex.DecodeString(sig["sig"].(string))
@@ -67,15 +76,6 @@ func open(kind Kind, data []byte) (*Document, error) {
 		d.signatures = append(d.signatures, metadata.Signature{KeyID: sig["keyid"].(string), Signature: raw})
 	}
 	return d, nil
-}
-
-// decode reads a release manifest as the release of a channel and an architecture.
-func (d *Document) decode(channel, arch string) (Release, error) {
-	m, err := metadata.Targets().FromBytes(d.data)
-	if err != nil {
-		return Release{}, malformed("%v", err)
-	}
-	return Decode(m, channel, arch)
 }
 
 // NewDocument returns built metadata of one kind as the document that a reader of its file gets.
@@ -127,11 +127,9 @@ func (d *Document) CheckName(name string) error {
 // Release is what a release manifest says, nil for other kinds. The caller must not change it.
 func (d *Document) Release() *Release { return d.release }
 
-// Discovery is where a root says that the repository is found.
-func (d *Document) Discovery() Discovery {
-	found, _ := readDiscovery(d.signed[extension]) // Lint has checked the field
-	return found
-}
+// Unknown lists the signed fields that no function of this package reads, sorted, each with its
+// path and its value as JSON. The signatures cover them too.
+func (d *Document) Unknown() []string { return d.unknown }
 
 // SignedAt is the date of signing of a timestamp or a release, the zero time for other kinds.
 func (d *Document) SignedAt() time.Time { return d.date(d.extension()["signed_at"]) }
@@ -199,16 +197,11 @@ func (d *Document) Sign(signer signature.Signer) (*Document, error) {
 	if !ok {
 		return nil, malformed("public key: %T is not an Ed25519 key", public)
 	}
-	id, err := KeyID(key)
-	if err != nil {
-		return nil, err
-	}
 	sig, err := signer.SignMessage(bytes.NewReader(d.payload))
 	if err != nil {
 		return nil, err
 	}
-	list := slices.DeleteFunc(slices.Clone(d.signatures), func(s metadata.Signature) bool { return s.KeyID == id })
-	return d.withSignatures(append(list, metadata.Signature{KeyID: id, Signature: sig}))
+	return d.withSignatures(replaceSignature(d.signatures, metadata.Signature{KeyID: KeyID(key), Signature: sig}))
 }
 
 // Merge returns d with the signatures of other by keys that have not signed d. Both must have
@@ -223,38 +216,24 @@ func (d *Document) Merge(other *Document) (*Document, error) {
 	return d.withSignatures(list)
 }
 
-// withSignatures returns d with a list of signatures in place of its own.
+// withSignatures returns d with a list of signatures in place of its own, in the form of Bytes. The
+// signed part is copied.
 func (d *Document) withSignatures(list []metadata.Signature) (*Document, error) {
-	data, err := d.encode(list)
+	var file map[string]json.RawMessage
+	err := json.Unmarshal(d.data, &file)
+	if err == nil {
+		file["signatures"], err = json.Marshal(list)
+	}
 	if err != nil {
 		return nil, err
 	}
-	next, err := Open(data)
+	data, err := json.MarshalIndent(file, "", "\t")
+	if err != nil {
+		return nil, err
+	}
+	next, err := Open(append(data, '\n'))
 	if err == nil && !bytes.Equal(next.payload, d.payload) {
 		err = malformed("the file cannot be written as it was read")
 	}
 	return next, err
-}
-
-// encode writes d with a list of signatures, in the form of Bytes.
-func (d *Document) encode(list []metadata.Signature) ([]byte, error) {
-	switch d.kind {
-	case KindRoot:
-		return encodeAs[metadata.RootType](d, list)
-	case KindTimestamp:
-		return encodeAs[metadata.TimestampType](d, list)
-	case KindSnapshot:
-		return encodeAs[metadata.SnapshotType](d, list)
-	default:
-		return encodeAs[metadata.TargetsType](d, list)
-	}
-}
-
-func encodeAs[T metadata.Roles](d *Document, list []metadata.Signature) ([]byte, error) {
-	m, err := Parse[T](d.kind, d.data)
-	if err != nil {
-		return nil, err
-	}
-	m.Signatures = list
-	return Bytes(d.kind, m)
 }

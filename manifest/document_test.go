@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,11 +38,7 @@ func keyIDs(t *testing.T, names ...string) []string {
 	t.Helper()
 	list := []string{}
 	for _, k := range public(names...) {
-		id, err := KeyID(k)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, id)
+		list = append(list, KeyID(k))
 	}
 	return list
 }
@@ -153,6 +150,39 @@ func TestADocumentShowsWhatItsFileContains(t *testing.T) {
 			}
 			if err := d.CheckExpiry(d.Expires()); !errors.Is(err, ErrExpired) {
 				t.Errorf("at its expiry date: %v", err)
+			}
+		})
+	}
+}
+
+func TestSignedFieldsThatAreNotReadAreListed(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		kind     Kind
+		old, new string // of the golden file
+		want     []string
+	}{
+		{"a field of the file", KindTimestamp, `"expires"`, `"x-more": [1, 2], "expires"`, []string{"x-more = [1,2]"}},
+		{"a field of an entry", KindTimestamp, `"length"`, `"size": 9, "length"`, []string{"meta.snapshot.json.size = 9"}},
+		{"a field of the extension", KindRole, `"release"`, `"licence": "x", "release"`, []string{`x-phaseboot.licence = "x"`}},
+		{"a field of an artifact", KindRole, `"role": "kernel"`, `"role": "kernel", "x-a": {"b": 1}`, []string{`targets.stable/x86_64/kernel.custom.x-a = {"b":1}`}},
+		{"a field of a list", KindTargets, `"name": "stable-x86_64"`, `"name": "stable-x86_64", "x-note": true`, []string{"delegations.roles[0].x-note = true"}},
+		{"the largest number", KindRoot, `"keys"`, `"x": 9007199254740992, "keys"`, []string{"x = 9007199254740992"}},
+		{"a field of a root's role", KindRoot, `"timestamp": {`, `"timestamp": {"x": "<", `, []string{`roles.timestamp.x = "\u003c"`}},
+		{"two, sorted", KindSnapshot, `"version"`, `"x-b": 1, "x-a": 2, "version"`, []string{"x-a = 2", "x-b = 1"}},
+		{"fields that are not signed", KindRoot, `"signed"`, `"x": 1, "signed"`, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			golden := string(read(t, "repository", kinds[c.kind]))
+			if got := mustOpen(t, []byte(golden)).Unknown(); len(got) != 0 {
+				t.Errorf("of the golden file: %q", got)
+			}
+			i := strings.LastIndex(golden, c.old)
+			if i < 0 {
+				t.Fatalf("the golden file has no %s", c.old)
+			}
+			if got := mustOpen(t, []byte(golden[:i]+c.new+golden[i+len(c.old):])).Unknown(); !slices.Equal(got, c.want) {
+				t.Errorf("got %q", got)
 			}
 		})
 	}

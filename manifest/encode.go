@@ -3,27 +3,14 @@ package manifest
 import (
 	"encoding/hex"
 	"encoding/json"
-	"sort"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// releaseFields is the field x-phaseboot of a release manifest. It describes the whole release. A
-// later version may add fields. A field that a reader must not ignore is listed in critical; a
-// reader that does not know it refuses the release.
-type releaseFields struct {
-	Repository string   `json:"repository,omitempty"`
-	Channel    string   `json:"channel"`
-	Arch       string   `json:"arch"`
-	Release    string   `json:"release"`
-	Cmdline    string   `json:"cmdline"`
-	MinRAM     int64    `json:"min_ram"`   // MiB
-	SignedAt   string   `json:"signed_at"` // timeLayout
-	Job        string   `json:"job"`       // role of the job, or ""
-	Critical   []string `json:"critical,omitempty"`
-}
-
+// releaseFieldNames are in the field x-phaseboot of a release manifest, which describes the whole
+// release. A later version may add fields. A field that a reader must not ignore is listed in
+// critical; a reader that does not know it refuses the release.
 var releaseFieldNames = []string{repositoryField, "channel", "arch", "release", "cmdline", "min_ram", "signed_at", "job", "critical"}
 
 // artifactFields is the custom field of a target.
@@ -34,7 +21,7 @@ type artifactFields struct {
 }
 
 // Encode returns a release as an unsigned delegated role: one target CHANNEL/ARCH/ROLE for each
-// artifact, and the fields of the release in x-phaseboot. The result has passed Decode: a release
+// artifact, and the fields of the release in x-phaseboot. The result has passed Open: a release
 // that machines refuse wraps ErrMalformed. Dates are cut to whole seconds. The file, without
 // signatures, dates and hashes:
 //
@@ -47,10 +34,14 @@ type artifactFields struct {
 func Encode(r Release) (*metadata.Metadata[metadata.TargetsType], error) {
 	role := metadata.Targets(r.Expires.UTC().Truncate(time.Second))
 	role.Signed.Version = r.Number
-	role.Signed.UnrecognizedFields = map[string]any{extension: releaseFields{
-		Repository: r.Repository, Channel: r.Channel, Arch: r.Arch, Release: r.Version, Cmdline: r.Cmdline,
-		MinRAM: r.MinRAM, SignedAt: r.SignedAt.UTC().Format(timeLayout), Job: r.Job,
-	}}
+	fields := object{
+		"channel": r.Channel, "arch": r.Arch, "release": r.Version, "cmdline": r.Cmdline,
+		"min_ram": r.MinRAM, "signed_at": r.SignedAt.UTC().Format(timeLayout), "job": r.Job,
+	}
+	if r.Repository != "" {
+		fields[repositoryField] = r.Repository
+	}
+	role.Signed.UnrecognizedFields = object{extension: fields}
 	for _, a := range r.Artifacts {
 		path := targetPath(r.Channel, r.Arch, a.Role)
 		if _, twice := role.Signed.Targets[path]; twice {
@@ -62,14 +53,11 @@ func Encode(r Release) (*metadata.Metadata[metadata.TargetsType], error) {
 		}
 		role.Signed.Targets[path] = target
 	}
-	data, err := Bytes(KindRole, role)
+	d, err := NewDocument(KindRole, role)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := Decode(role, r.Channel, r.Arch); err != nil {
-		return nil, err
-	}
-	return metadata.Targets().FromBytes(data)
+	return metadata.Targets().FromBytes(d.data)
 }
 
 func encodeArtifact(a Artifact) (*metadata.TargetFiles, error) {
@@ -116,8 +104,4 @@ func Parse[T metadata.Roles](kind Kind, data []byte) (*metadata.Metadata[T], err
 		return nil, malformed("%v", err)
 	}
 	return m, nil
-}
-
-func sortArtifacts(list []Artifact) {
-	sort.Slice(list, func(i, j int) bool { return list[i].Role < list[j].Role })
 }

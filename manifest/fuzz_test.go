@@ -112,18 +112,14 @@ func FuzzVerifyRole(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, _, claim, err := readRole(data); err == nil {
-			role, err := Parse[targetsType](KindRole, data)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if r, err := Decode(role, claim.Channel, claim.Arch); err == nil {
+		if role, _, claim, err := readRole(data); err == nil {
+			if r, err := role.decode(claim.Channel, claim.Arch); err == nil {
 				again, err := Encode(r)
 				if err != nil {
 					t.Fatalf("decoded, and not encoded again: %v", err)
 				}
-				if r2, err := Decode(again, claim.Channel, claim.Arch); err != nil || !reflect.DeepEqual(r, r2) {
-					t.Errorf("%+v came back as %+v, %v", r, r2, err)
+				if d, err := NewDocument(KindRole, again); err != nil || !reflect.DeepEqual(r, *d.Release()) {
+					t.Errorf("%+v came back as %+v, %v", r, d, err)
 				}
 			}
 		}

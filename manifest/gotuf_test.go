@@ -65,7 +65,7 @@ func (r *repo) agrees(f Fetcher, p Policy, v *Verified) {
 	r.ok(err)
 	role, err := RoleName(p.Channel, p.Arch)
 	r.ok(err)
-	tm, err := goTUF(context.Background(), both{p.State.of(root), f}, p.Root, v.roots, role, v.Time())
+	tm, err := goTUF(context.Background(), both{p.State.of(root), f}, p.Root, v.roots, role, v.now)
 	if err != nil {
 		r.t.Fatalf("go-tuf refuses what we accept: %v", err)
 	}
@@ -111,8 +111,8 @@ func TestGoTUFAcceptsWhatWeAccept(t *testing.T) {
 // The key ID that manifest computes is the one of go-tuf.
 func TestKeyIDsEqualThoseOfGoTUF(t *testing.T) {
 	for _, k := range public("a", "b", "c") {
-		want, err := KeyID(k)
-		if got := keyID(fmt.Sprintf("%x", []byte(k))); err != nil || got != want {
+		_, want, err := tufKey(k)
+		if got := KeyID(k); err != nil || got != want {
 			t.Errorf("%s, go-tuf says %s, %v", got, want, err)
 		}
 	}

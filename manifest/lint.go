@@ -3,9 +3,9 @@ package manifest
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"regexp"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -63,21 +63,21 @@ func (k Kind) Max() int64 {
 // all required fields are there with the right type. go-tuf can then read it safely. Lint checks
 // no signature. The error wraps ErrMalformed and names the JSON path.
 func Lint(kind Kind, data []byte) error {
-	_, err := lint(kind, data)
+	_, _, err := lint(kind, data)
 	return err
 }
 
-// lint is Lint, and returns the tree.
-func lint(kind Kind, data []byte) (object, error) {
+// lint is Lint, and returns the tree and the list that Document.Unknown describes.
+func lint(kind Kind, data []byte) (tree object, unknown []string, err error) {
 	if int64(len(data)) > kind.Max() {
-		return nil, malformed("%d bytes; %s metadata has at most %d", len(data), kind, kind.Max())
+		return nil, nil, malformed("%d bytes; %s metadata has at most %d", len(data), kind, kind.Max())
 	}
-	tree, err := parseTree(data)
+	value, err := parseTree(data)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	l := &linter{}
-	top := l.object("", tree)
+	top := l.object("", value)
 	l.known("", top, "signed", "signatures")
 	l.signatures(l.list("signatures", l.get("", top, "signatures")))
 	signed := l.object("signed", l.get("", top, "signed"))
@@ -85,11 +85,15 @@ func lint(kind Kind, data []byte) (object, error) {
 	if l.err == nil {
 		l.body(kind, signed)
 	}
-	return top, l.err
+	slices.Sort(l.unknown)
+	return top, l.unknown, l.err
 }
 
 // A linter keeps the first error. After it, fail changes nothing.
-type linter struct{ err error }
+type linter struct {
+	err     error
+	unknown []string
+}
 
 func (l *linter) fail(path, format string, args ...any) {
 	if l.err == nil {
@@ -132,9 +136,18 @@ func (l *linter) signatures(list []any) {
 	}
 }
 
+// signedFields are the fields of the signed part that not all kinds have.
+var signedFields = map[Kind][]string{
+	KindRoot:      {"consistent_snapshot", "keys", "roles"},
+	KindTimestamp: {"meta"},
+	KindSnapshot:  {"meta"},
+	KindTargets:   {"targets", "delegations"},
+	KindRole:      {"targets", "delegations"},
+}
+
 // common checks the fields that all kinds have.
 func (l *linter) common(kind Kind, signed object) {
-	l.known("signed", signed, "_type", "spec_version", "version", "expires")
+	l.known("signed", signed, append(signedFields[kind], "_type", "spec_version", "version", "expires", extension)...)
 	typ := string(kind)
 	if kind == KindRole {
 		typ = metadata.TARGETS
@@ -148,7 +161,6 @@ func (l *linter) common(kind Kind, signed object) {
 }
 
 func (l *linter) root(signed object) {
-	l.known("signed", signed, "_type", "spec_version", "version", "expires", "consistent_snapshot", "keys", "roles", extension)
 	if v, ok := l.get("signed", signed, "consistent_snapshot").(bool); !ok || !v {
 		l.fail("signed.consistent_snapshot", "is not true")
 	}
@@ -166,9 +178,7 @@ func (l *linter) root(signed object) {
 			l.fail(join("signed.roles", name), "is not a role of a root")
 		}
 	}
-	if x, ok := signed[extension]; ok {
-		l.discovery("signed."+extension, x)
-	}
+	l.discovery("signed."+extension, l.extension(signed, "discovery", "dht"))
 }
 
 // keys checks a map of keys: Ed25519 only, each under its own key ID.
@@ -225,27 +235,18 @@ func (l *linter) authority(path string, role, keys object) {
 }
 
 func (l *linter) timestamp(signed object) {
-	l.known("signed", signed, "_type", "spec_version", "version", "expires", "meta", extension)
 	meta := l.object("signed.meta", l.get("signed", signed, "meta"))
 	l.fileMeta("signed.meta", meta, "snapshot.json")
 	if len(meta) != 1 {
 		l.fail("signed.meta", "names %d files where only snapshot.json is expected", len(meta))
 	}
-	x, ok := signed[extension]
-	if !ok {
-		return
-	}
-	fields := l.object("signed."+extension, x)
-	l.known("signed."+extension, fields, repositoryField, "signed_at")
-	l.repositoryID("signed."+extension, fields)
-	if at, ok := fields["signed_at"]; ok {
+	if at, ok := l.extension(signed, "signed_at")["signed_at"]; ok {
 		l.signedAt(join("signed."+extension, "signed_at"), at, signed)
 	}
 }
 
 func (l *linter) snapshot(signed object) {
-	l.known("signed", signed, "_type", "spec_version", "version", "expires", "meta", extension)
-	l.onlyRepository(signed)
+	l.extension(signed)
 	meta := l.object("signed.meta", l.get("signed", signed, "meta"))
 	l.get("signed.meta", meta, "targets.json")
 	if len(meta) > maxEntries {
@@ -257,6 +258,22 @@ func (l *linter) snapshot(signed object) {
 		}
 		l.fileMeta("signed.meta", meta, name)
 	}
+}
+
+// extension checks the names of the fields in x-phaseboot and the repository ID in it. It returns
+// the field, nil when it is not there.
+func (l *linter) extension(signed object, names ...string) object {
+	v, ok := signed[extension]
+	if !ok {
+		return nil
+	}
+	path := "signed." + extension
+	x := l.object(path, v)
+	l.known(path, x, append(names, repositoryField)...)
+	if id, ok := x[repositoryField]; ok {
+		l.match(join(path, repositoryField), id, repositoryGrammar, "a repository ID of 32 lower-case hex digits")
+	}
+	return x
 }
 
 // fileMeta checks one entry of a meta map. TUF allows length and hashes to be missing. Lint requires
@@ -302,11 +319,4 @@ func (l *linter) signedAt(path string, v any, signed object) {
 	}
 }
 
-func sorted(obj object) []string {
-	names := make([]string, 0, len(obj))
-	for name := range obj {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	return names
-}
+func sorted(obj object) []string { return slices.Sorted(maps.Keys(obj)) }

@@ -2,11 +2,10 @@ package manifest
 
 // targets checks the top-level targets.json: it has delegations and no target files.
 func (l *linter) targets(signed object) {
-	l.known("signed", signed, "_type", "spec_version", "version", "expires", "targets", "delegations", extension)
 	if files := l.object("signed.targets", l.get("signed", signed, "targets")); len(files) != 0 {
 		l.fail("signed.targets", "must be empty: releases are in the delegated roles")
 	}
-	l.onlyRepository(signed)
+	l.extension(signed)
 	v, ok := signed["delegations"]
 	if !ok {
 		return
@@ -60,9 +59,8 @@ func (l *linter) delegation(path string, role, keys object) (name string) {
 	return name
 }
 
-// release checks the fields of a release manifest and their types; Decode checks their values.
+// release checks the fields of a release manifest and their types; Document.decode checks their values.
 func (l *linter) release(signed object) {
-	l.known("signed", signed, "_type", "spec_version", "version", "expires", "targets", "delegations", extension)
 	if _, ok := signed["delegations"]; ok {
 		l.fail("signed.delegations", "a release cannot delegate")
 	}
@@ -82,23 +80,19 @@ func (l *linter) release(signed object) {
 			l.text(join(join(p, "custom"), field), l.get(join(p, "custom"), custom, field))
 		}
 	}
-	l.releaseFields("signed."+extension, l.get("signed", signed, extension), signed)
+	l.get("signed", signed, extension)
+	l.releaseFields("signed."+extension, l.extension(signed, releaseFieldNames...), signed)
 }
 
-func (l *linter) releaseFields(path string, v any, signed object) {
-	x := l.object(path, v)
-	l.known(path, x, releaseFieldNames...)
-	l.repositoryID(path, x)
+func (l *linter) releaseFields(path string, x, signed object) {
 	for _, name := range []string{"channel", "arch", "release", "cmdline", "job"} {
 		l.text(join(path, name), l.get(path, x, name))
 	}
 	l.integer(join(path, "min_ram"), l.get(path, x, "min_ram"), 0, maxRAM)
 	l.signedAt(join(path, "signed_at"), l.get(path, x, "signed_at"), signed)
-	v, ok := x["critical"]
-	if !ok {
-		return
-	}
-	for i, name := range l.list(join(path, "critical"), v) {
-		l.text(index(join(path, "critical"), i), name)
+	if v, ok := x["critical"]; ok {
+		for i, name := range l.list(join(path, "critical"), v) {
+			l.text(index(join(path, "critical"), i), name)
+		}
 	}
 }

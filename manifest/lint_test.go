@@ -147,13 +147,11 @@ func TestLintAcceptsUnknownFields(t *testing.T) {
 }
 
 func TestDiscoveryLeavesOutUnknownKinds(t *testing.T) {
-	field := map[string]any{"discovery": []any{
-		map[string]any{"onion": map[string]any{"port": 1.0}},
-		map[string]any{"https": "http://192.0.2.7:8080/phase", "weight": 3.0},
-	}}
-	d, err := readDiscovery(field)
-	if err != nil || len(d.HTTPS) != 1 || len(d.IPNS) != 0 {
-		t.Errorf("%+v, %v", d, err)
+	golden := string(read(t, "repository", kinds[KindRoot]))
+	start, end := strings.Index(golden, `"discovery": [`), strings.Index(golden, `"repository":`)
+	data := golden[:start] + `"discovery": [{"onion": {"port": 1}}, {"https": "http://192.0.2.7:8080/phase", "weight": 3}], ` + golden[end:]
+	if d := mustOpen(t, []byte(data)).Discovery(); len(d.HTTPS) != 1 || len(d.IPNS) != 0 {
+		t.Errorf("%+v", d)
 	}
 }
 

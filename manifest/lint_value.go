@@ -1,10 +1,15 @@
 package manifest
 
 import (
+	"encoding/json"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 )
+
+// quotedKey is a key in a path of join.
+var quotedKey = regexp.MustCompile(`\["(.*?)"\]`)
 
 // get returns a required field.
 func (l *linter) get(path string, obj object, name string) any {
@@ -16,9 +21,9 @@ func (l *linter) get(path string, obj object, name string) any {
 }
 
 // known refuses keys that encoding/json reads as one of the known fields although they are written
-// differently. Other unknown fields are allowed, as in TUF.
+// differently. Other unknown fields are allowed, as in TUF; l.unknown lists those that are signed.
 func (l *linter) known(path string, obj object, names ...string) {
-	for key := range obj {
+	for key, v := range obj {
 		if slices.Contains(names, key) {
 			continue
 		}
@@ -27,6 +32,10 @@ func (l *linter) known(path string, obj object, names ...string) {
 			if foldKey(name) == folded {
 				l.fail(join(path, key), "must be written %q", name)
 			}
+		}
+		if field, ok := strings.CutPrefix(quotedKey.ReplaceAllString(path, ".$1")+"."+key, "signed."); ok {
+			data, _ := json.Marshal(v) // v came from JSON
+			l.unknown = append(l.unknown, field+" = "+string(data))
 		}
 	}
 }

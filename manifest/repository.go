@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"regexp"
@@ -12,10 +13,7 @@ import (
 // "repository" in the field x-phaseboot. Keys do not distinguish two repositories: with the same
 // keys for both, a release of one has valid signatures for the machines of the other.
 
-const (
-	repositoryField = "repository"
-	noRepository    = "none"
-)
+const repositoryField = "repository"
 
 var repositoryGrammar = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
@@ -63,44 +61,12 @@ func (d *Document) Repository() string {
 // Repository is the ID of the repository, "" for a root that was made before there were IDs.
 func (r *Root) Repository() string { return r.doc.Repository() }
 
-// sameRepository refuses a file of another repository, also when its signatures are valid.
-func (r *Root) sameRepository(name string, d *Document) error {
-	return inFile(name, d.CheckRepository(r.doc))
-}
-
-// CheckRepository refuses a document of another repository than root's, with an error that wraps
-// ErrRepository.
+// CheckRepository refuses a document of another repository than root's, also when its signatures
+// are valid, with an error that wraps ErrRepository.
 func (d *Document) CheckRepository(root *Document) error {
 	is, want := d.Repository(), root.Repository()
 	if is == want {
 		return nil
 	}
-	return refuse(ErrRepository, "made for repository %s, and root.json is that of repository %s; %s", orNone(is), orNone(want), rightRoot)
-}
-
-func orNone(id string) string {
-	if id == "" {
-		return noRepository
-	}
-	return id
-}
-
-// repositoryID checks the ID in the field x-phaseboot, if it is there.
-func (l *linter) repositoryID(path string, x object) {
-	if v, ok := x[repositoryField]; ok {
-		l.match(join(path, repositoryField), v, repositoryGrammar, "a repository ID of 32 lower-case hex digits")
-	}
-}
-
-// onlyRepository checks the field x-phaseboot of a file in which the ID is the only known
-// field.
-func (l *linter) onlyRepository(signed object) {
-	v, ok := signed[extension]
-	if !ok {
-		return
-	}
-	path := "signed." + extension
-	x := l.object(path, v)
-	l.known(path, x, repositoryField)
-	l.repositoryID(path, x)
+	return refuse(ErrRepository, "made for repository %s, and root.json is that of repository %s; %s", cmp.Or(is, "none"), cmp.Or(want, "none"), rightRoot)
 }

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -14,7 +15,7 @@ const staging = "5ca1ab1e5ca1ab1e5ca1ab1e5ca1ab1e" // another repository ID
 // the other. Only the ID distinguishes them.
 func TestAnotherRepositoryUnderTheSameKeysIsRefused(t *testing.T) {
 	for _, other := range []string{staging, ""} {
-		t.Run("ID "+orNone(other), func(t *testing.T) {
+		t.Run("ID "+cmp.Or(other, "none"), func(t *testing.T) {
 			for _, c := range []struct {
 				name  string
 				files func(p, s *repo) files
@@ -49,8 +50,8 @@ func TestAnotherRepositoryUnderTheSameKeysIsRefused(t *testing.T) {
 					p.boot(p.files, machine)
 					valid := maps.Clone(p.files)
 					_, err := Verify(context.Background(), c.files(p, s), machine)
-					if !errors.Is(err, ErrRepository) || !errors.Is(err, ErrUntrusted) || !strings.Contains(err.Error(), orNone(other)) {
-						t.Errorf("got %v; want a refusal that names repository %s", err, orNone(other))
+					if !errors.Is(err, ErrRepository) || !errors.Is(err, ErrUntrusted) || !strings.Contains(err.Error(), cmp.Or(other, "none")) {
+						t.Errorf("got %v; want a refusal that names repository %s", err, cmp.Or(other, "none"))
 					}
 					p.boot(valid, machine)
 				})

@@ -42,35 +42,32 @@ type retryingDisk struct {
 	pause func(time.Duration)
 }
 
-func (d retryingDisk) stat(path string) (info fs.FileInfo, err error) {
-	err = d.retry(func() error { info, err = d.disk.stat(path); return err })
-	return info, err
+func (d retryingDisk) stat(path string) (fs.FileInfo, error) {
+	return retry(d, func() (fs.FileInfo, error) { return d.disk.stat(path) })
 }
 
-func (d retryingDisk) list(dir string) (entries []fs.DirEntry, err error) {
-	err = d.retry(func() error { entries, err = d.disk.list(dir); return err })
-	return entries, err
+func (d retryingDisk) list(dir string) ([]fs.DirEntry, error) {
+	return retry(d, func() ([]fs.DirEntry, error) { return d.disk.list(dir) })
 }
 
-func (d retryingDisk) read(path string, max int64) (data []byte, err error) {
-	err = d.retry(func() error { data, err = d.disk.read(path, max); return err })
-	return data, err
+func (d retryingDisk) read(path string, max int64) ([]byte, error) {
+	return retry(d, func() ([]byte, error) { return d.disk.read(path, max) })
 }
 
-func (d retryingDisk) retry(try func() error) error {
-	err := try()
+func retry[T any](d retryingDisk, try func() (T, error)) (T, error) {
+	v, err := try()
 	for i := 0; i < len(retries) && !aboutTheFile(err); i++ {
 		d.pause(retries[i])
-		err = try()
+		v, err = try()
 	}
 	if aboutTheFile(err) {
-		return err
+		return v, err
 	}
 	remedy := "check the disk, and run it again"
 	if errors.Is(err, fs.ErrPermission) {
 		remedy = "make it readable for this user"
 	}
-	return fmt.Errorf("state: %w (%w); %s", err, ErrState, remedy)
+	return v, fmt.Errorf("state: %w (%w); %s", err, ErrState, remedy)
 }
 
 // aboutTheFile reports whether err describes the file itself: it was read, it is missing, or it

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
@@ -50,7 +51,7 @@ func (m *repositoryState) write(ctx context.Context, files []stateFile) error {
 		os.RemoveAll(next)
 		return err
 	}
-	return errors.Join(syncFolder(filepath.Dir(m.dir)), os.RemoveAll(next))
+	return errors.Join(atomicfile.SyncDir(filepath.Dir(m.dir)), os.RemoveAll(next))
 }
 
 // changed reports whether a file that was read has other content now.
@@ -94,7 +95,7 @@ func (m *repositoryState) fill(next string, files []stateFile) error {
 	if err := m.copyRest(next); err != nil {
 		return err
 	}
-	return syncFolder(next)
+	return atomicfile.SyncDir(next)
 }
 
 // copyRest copies the other metadata files of the state to next. Files of other names, which an
@@ -181,12 +182,4 @@ func lock(ctx context.Context, dir string) (unlock func() error, err error) {
 // openFolder opens a folder. A symbolic link is refused.
 func openFolder(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-}
-
-func syncFolder(path string) error {
-	f, err := openFolder(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

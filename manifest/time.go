@@ -15,7 +15,10 @@ const (
 	maxZone = 24 * time.Hour
 )
 
-// referenceTime is the time at which expiry dates are checked. It never moves back.
+// referenceTime is the time at which expiry dates are checked: the latest of the clock, the floor,
+// the signing date of the release, and that of the timestamp. The last one counts up to maxStep above
+// clock and floor, or in full when the release shows that both are more than maxZone behind. It never
+// moves back.
 type referenceTime struct {
 	now       time.Time // zero until start
 	source    string    // where now comes from, "" for the clock

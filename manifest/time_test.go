@@ -32,8 +32,8 @@ func TestAttackClockSetBack(t *testing.T) {
 			r.signedAt = at(row.stamped)
 			r.publish(f)
 			r.part(t, "valid case before", func(t *testing.T) {
-				if v := r.boot(r.files, p); !v.Time().Equal(at(5)) {
-					t.Errorf("reference time %s, want %s", v.Time(), at(5))
+				if v := r.boot(r.files, p); !v.now.Equal(at(5)) {
+					t.Errorf("reference time %s, want %s", v.now, at(5))
 				}
 			})
 			valid := maps.Clone(r.files)
@@ -102,8 +102,8 @@ func TestAttackTimestampFromTheFuture(t *testing.T) {
 			r.signedAt, r.expires[roleTimestamp] = at(20), at(21)
 			r.publish() // snapshot and timestamp
 			v := r.boot(r.files, p)
-			if limit := row.clock.Add(time.Hour); row.taken && row.heals.Before(at(20)) && v.Time().After(limit) {
-				t.Errorf("the reference time went to %s, the clock says %s", v.Time(), row.clock)
+			if limit := row.clock.Add(time.Hour); row.taken && row.heals.Before(at(20)) && v.now.After(limit) {
+				t.Errorf("the reference time went to %s, the clock says %s", v.now, row.clock)
 			}
 			r.signedAt, r.expires[roleTimestamp] = row.heals, row.heals.Add(day)
 			r.publish(r.release("stable", "x86_64", "2026.12"))

@@ -22,7 +22,7 @@ type Verified struct {
 	timestamp int64
 	discovery Discovery
 	roots     []int64
-	now       time.Time
+	now       time.Time // the reference time of the check
 	lastGood  bool
 	first     bool
 	notes     []string
@@ -45,11 +45,6 @@ func (v *Verified) Discovery() Discovery { return v.discovery }
 // RootVersion is the TUF version of the newest root.
 func (v *Verified) RootVersion() int64 { return v.roots[len(v.roots)-1] }
 
-// Time is the reference time of the check: the latest of the clock, the floor, the signing date
-// of the release, and the signing date of the timestamp. The last one counts up to one hour above
-// clock and floor, or in full when the release shows that both are more than a day behind.
-func (v *Verified) Time() time.Time { return v.now }
-
 // LastGood reports that no expiry was checked: see the function LastGood.
 func (v *Verified) LastGood() bool { return v.lastGood }
 
@@ -66,7 +61,7 @@ func (v *Verified) Notes() []string { return append([]string(nil), v.notes...) }
 // roots of the source, each signed by the one before and by itself; then timestamp, snapshot,
 // targets and the delegated role, each against its signatures, its expiry date, the file that
 // names it and the state; then the paths of the release against the delegation; then its content,
-// as Decode does. When all passed, it replaces the state as a whole. If another program has
+// as Open does. When all passed, it replaces the state as a whole. If another program has
 // changed the state in the meantime, it checks again against the changed state.
 //
 // Errors wrap ErrSignature, ErrExpired, ErrRollback, ErrMixAndMatch, ErrPath, ErrRepository or

@@ -46,9 +46,9 @@ func (w *workflow) available() string {
 // channels lists the delegated roles that have a release.
 func (w *workflow) channels() []string {
 	var roles []string
-	for _, name := range w.targets.delegations() {
-		if _, _, ok := SplitRole(name); ok && w.snapshot.metaFile(name+".json") != nil {
-			roles = append(roles, name)
+	for _, d := range w.targets.delegations {
+		if _, _, ok := SplitRole(d.name); ok && w.snapshot.metaFile(d.name+".json") != nil {
+			roles = append(roles, d.name)
 		}
 	}
 	return roles

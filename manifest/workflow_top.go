@@ -34,15 +34,8 @@ func (w *workflow) updateTimestamp(ctx context.Context) error {
 // two with the same version the first stays. An expired timestamp is accepted here, because its
 // version is a floor; its expiry is checked afterwards.
 func (w *workflow) acceptTimestamp(data []byte) error {
-	next, err := open(KindTimestamp, data)
+	next, id, err := w.root.openSigned(KindTimestamp, roleTimestamp, data, w.root.doc.authority(roleTimestamp), rightRoot)
 	if err != nil {
-		return inFile("timestamp.json", err)
-	}
-	id := versioned(roleTimestamp, next.Version())
-	if a := w.root.authority(roleTimestamp); !a.accepts(next) {
-		return a.refuse(id, next, rightRoot)
-	}
-	if err := w.root.sameRepository(id, next); err != nil {
 		return err
 	}
 	if old := w.timestamp; old != nil {
@@ -96,14 +89,11 @@ func (w *workflow) updateSnapshot(ctx context.Context) error {
 // acceptSnapshot checks a snapshot against the root and against the one accepted before.
 func (w *workflow) acceptSnapshot(name string, data []byte) error {
 	next, err := open(KindSnapshot, data)
+	if err == nil {
+		err = w.root.checkSigned(next, w.root.doc.authority(roleSnapshot), rightRoot)
+	}
 	if err != nil {
 		return inFile(name, err)
-	}
-	if a := w.root.authority(roleSnapshot); !a.accepts(next) {
-		return a.refuse(name, next, rightRoot)
-	}
-	if err := w.root.sameRepository(name, next); err != nil {
-		return err
 	}
 	if w.snapshot != nil {
 		for _, file := range sorted(w.snapshot.meta()) {
@@ -123,7 +113,7 @@ func (w *workflow) acceptSnapshot(name string, data []byte) error {
 // updateTargets accepts the top-level targets.json that the snapshot names (specification,
 // section 5.6).
 func (w *workflow) updateTargets(ctx context.Context) error {
-	next, err := w.updateRole(ctx, roleTargets, KindTargets, w.root.authority(roleTargets), renewTargets)
+	next, err := w.updateRole(ctx, roleTargets, KindTargets, w.root.doc.authority(roleTargets), renewTargets)
 	w.targets = next
 	return err
 }
@@ -142,15 +132,8 @@ func (w *workflow) updateRole(ctx context.Context, role string, kind Kind, owner
 			return nil, err
 		}
 	}
-	next, err := open(kind, data)
+	next, id, err := w.root.openSigned(kind, role, data, owners, rightRoot)
 	if err != nil {
-		return nil, inFile(role+".json", err)
-	}
-	id := versioned(role, next.Version())
-	if !owners.accepts(next) {
-		return nil, owners.refuse(id, next, rightRoot)
-	}
-	if err := w.root.sameRepository(id, next); err != nil {
 		return nil, err
 	}
 	if next.Version() != meta.Version {
@@ -172,11 +155,8 @@ func (w *workflow) checkFloor(id, role string, kind Kind, owners authority, next
 	if err == nil {
 		kept, err = open(kind, data)
 	}
-	if err == nil && !owners.accepts(kept) {
-		err = owners.refuse(versioned(role, kept.Version()), kept, "they were replaced")
-	}
 	if err == nil {
-		err = w.root.sameRepository(versioned(role, kept.Version()), kept)
+		err = inFile(versioned(role, kept.Version()), w.root.checkSigned(kept, owners, "they were replaced"))
 	}
 	if err != nil {
 		w.noteUnusable(role+".json", err)

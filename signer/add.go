@@ -83,17 +83,17 @@ func (r *repository) maySign(d *document, keys []key.Key) error {
 		return altered(d, bad)
 	}
 	if d.Kind() == manifest.KindRoot { // the keys of the root before sign it too
-		listed = append(slices.Clone(listed), rootKeys(r.previous(d))...)
+		listed = append(slices.Clone(listed), keysIn(r.previous(d), d.Role())...)
 	}
 	return checkKeys(d.Role(), listed, keys)
 }
 
-// rootKeys are the IDs of a root's own keys; nil for a nil root.
-func rootKeys(root *document) []string {
+// keysIn are the IDs of the keys that a root lists for one of its roles; nil for a nil root.
+func keysIn(root *document, role string) []string {
 	if root == nil {
 		return nil
 	}
-	ids, _ := (&repository{root: root}).keysOf(manifest.KindRoot, root.Role())
+	ids, _ := (&repository{root: root}).keysOf(manifest.KindRoot, role)
 	return ids
 }
 

@@ -63,11 +63,7 @@ func TestAttackStolenRootKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	attacker := newKey(t, b.path("attacker.key"))
-	id, err := second.ID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := RotateSpec{Keys: []key.Key{b.root}, AddRoot: []key.Key{attacker}, RemoveRoot: []string{id}}
+	s := RotateSpec{Keys: []key.Key{b.root}, AddRoot: []key.Key{attacker}, RemoveRoot: []string{second.ID()}}
 	t.Run("refused by the repository", func(t *testing.T) {
 		if _, err := rotate(s); !errors.Is(err, manifest.ErrSignature) {
 			t.Error(err)
@@ -132,7 +128,7 @@ func TestARotationIsRefusedBeforeItIsSigned(t *testing.T) {
 		"a release key that is the root's online key": {
 			Keys: []key.Key{b.root}, AddRelease: []ed25519.PublicKey{b.online.Public()},
 		},
-		"no root key left":          {Keys: []key.Key{b.root}, RemoveRoot: []string{mustID(t, b.root)}},
+		"no root key left":          {Keys: []key.Key{b.root}, RemoveRoot: []string{b.root.ID()}},
 		"a threshold beyond reason": {Keys: []key.Key{b.root}, RootThreshold: 2},
 		"a mirror that is none":     {Keys: []key.Key{b.root}, HTTPS: []string{"ftp://mirror.example"}},
 	} {
@@ -146,13 +142,4 @@ func TestARotationIsRefusedBeforeItIsSigned(t *testing.T) {
 			}
 		})
 	}
-}
-
-func mustID(t *testing.T, k key.Key) string {
-	t.Helper()
-	id, err := k.ID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
 }

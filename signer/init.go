@@ -94,12 +94,8 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 
 // check refuses keys and thresholds that no repository should have.
 func (s InitSpec) check() error {
-	publics := make([]ed25519.PublicKey, 0, len(s.Root))
-	for _, k := range s.Root {
-		publics = append(publics, k.Public())
-	}
 	held := publisherKeys{[]ed25519.PublicKey{s.Online}, []ed25519.PublicKey{s.IPNS}}
-	if err := checkOwners("root", publics, s.RootThreshold, held); err != nil {
+	if err := checkOwners("root", publicKeys(s.Root), s.RootThreshold, held); err != nil {
 		return err
 	}
 	if err := checkOwners("release", s.Release, s.ReleaseThreshold, held); err != nil {
@@ -158,17 +154,20 @@ func contains(keys []ed25519.PublicKey, key ed25519.PublicKey) bool {
 }
 
 func (s InitSpec) rootSpec(ipns, id string) manifest.RootSpec {
-	spec := manifest.RootSpec{
-		Version: 1, Threshold: s.RootThreshold, Online: []ed25519.PublicKey{s.Online},
+	return manifest.RootSpec{
+		Version: 1, Root: publicKeys(s.Root), Threshold: s.RootThreshold, Online: []ed25519.PublicKey{s.Online},
 		Expires: s.Now.Add(s.RootLifetime), Repository: id,
 		Discovery: manifest.Discovery{
 			IPNS: []string{ipns}, HTTPS: s.HTTPS, DHTPrefix: s.DHTPrefix, Bootstrap: s.Bootstrap,
 		},
 	}
-	for _, k := range s.Root {
-		spec.Root = append(spec.Root, k.Public())
+}
+
+func publicKeys(keys []key.Key) (list []ed25519.PublicKey) {
+	for _, k := range keys {
+		list = append(list, k.Public())
 	}
-	return spec
+	return list
 }
 
 func (s InitSpec) delegations() (list []manifest.Delegation, roles []string, err error) {
@@ -227,11 +226,10 @@ func built(d *manifest.Document, err error) (*document, error) {
 // signBoth signs root and targets with every key that has a private half.
 func signBoth(keys []key.Key, root, targets *document) error {
 	for _, k := range withPrivate(keys) {
-		if err := root.sign(k); err != nil {
-			return err
-		}
-		if err := targets.sign(k); err != nil {
-			return err
+		for _, d := range []*document{root, targets} {
+			if err := d.sign(k); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

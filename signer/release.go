@@ -145,7 +145,7 @@ func (s ReleaseSpec) checkOut() error {
 // none.
 func (d *document) signedByOthers(ours []key.Key) string {
 	for _, id := range d.SignaturesFor(nil).Unlisted {
-		if !slices.ContainsFunc(ours, func(k key.Key) bool { own, err := k.ID(); return err == nil && own == id }) {
+		if !slices.ContainsFunc(ours, func(k key.Key) bool { return k.ID() == id }) {
 			return id
 		}
 	}

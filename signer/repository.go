@@ -20,6 +20,7 @@ import (
 // signers who add their signature to files that are not complete yet.
 type repository struct {
 	dir      string
+	trusted  *document // the root that was named; root follows from it
 	root     *document
 	targets  *document // nil when the folder has none
 	verified *manifest.Root
@@ -32,9 +33,9 @@ func openRepository(rootPath, dir string, verify bool, now time.Time) (*reposito
 	if err != nil {
 		return nil, err
 	}
-	r := &repository{dir: dir, root: root}
+	r := &repository{dir: dir, trusted: root, root: root}
 	if verify {
-		if r.verified, err = manifest.ParseRoot(root.Data()); err != nil {
+		if r.verified, err = root.Root(); err != nil {
 			return nil, root.fail(err)
 		}
 	}
@@ -64,7 +65,7 @@ func (r *repository) followRoots() error {
 			return nil
 		}
 		if err == nil && r.verified != nil {
-			r.verified, err = r.verified.Next(next.Data())
+			r.verified, err = r.verified.NextDocument(next.Document)
 			err = next.fail(err)
 		}
 		if err != nil {
@@ -89,7 +90,7 @@ func (r *repository) openTargets() error {
 // check lets manifest judge a document other than a root by the verified repository.
 func (r *repository) check(d *document, now time.Time) error {
 	if d.Kind() != manifest.KindRole {
-		if err := r.verified.CheckSigned(d.Kind(), d.Data()); err != nil {
+		if err := r.verified.CheckDocument(d.Document); err != nil {
 			return d.fail(err)
 		}
 		return d.fail(d.CheckExpiry(now))
@@ -142,12 +143,8 @@ func (r *repository) keysOf(kind manifest.Kind, role string) ([]string, error) {
 // checkKeys refuses keys that are not in a list of key IDs.
 func checkKeys(role string, listed []string, keys []key.Key) error {
 	for _, k := range keys {
-		id, err := k.ID()
-		if err != nil {
-			return err
-		}
-		if !slices.Contains(listed, id) {
-			return refusal.New(manifest.ErrSignature, "key %s (%.8s…): may not sign %s; its keys are %s", k.Name(), id, role, short(slices.Compact(slices.Sorted(slices.Values(listed)))))
+		if !slices.Contains(listed, k.ID()) {
+			return refusal.New(manifest.ErrSignature, "key %s (%.8s…): may not sign %s; its keys are %s", k.Name(), k.ID(), role, short(slices.Compact(slices.Sorted(slices.Values(listed)))))
 		}
 	}
 	return nil

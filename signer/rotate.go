@@ -133,11 +133,7 @@ func (p *rotation) read() (err error) {
 }
 
 func (s RotateSpec) planRoot(p *rotation) (err error) {
-	publics := make([]ed25519.PublicKey, len(s.AddRoot))
-	for i, k := range s.AddRoot {
-		publics[i] = k.Public()
-	}
-	if p.root.Root, err = change("root", p.root.Root, publics, s.RemoveRoot); err != nil {
+	if p.root.Root, err = change("root", p.root.Root, publicKeys(s.AddRoot), s.RemoveRoot); err != nil {
 		return err
 	}
 	if s.RootThreshold > 0 {
@@ -193,10 +189,7 @@ func (s RotateSpec) planReleases(p *rotation) error {
 		}
 		return nil
 	}
-	at := func(channel, arch string) int {
-		return slices.IndexFunc(p.releases, func(d manifest.Delegation) bool { return d.Channel == channel && d.Arch == arch })
-	}
-	if err := s.makeReleases(p, at); err != nil {
+	if err := s.makeReleases(p); err != nil {
 		return err
 	}
 	for i := range p.releases {
@@ -216,13 +209,13 @@ func (s RotateSpec) planReleases(p *rotation) error {
 }
 
 // makeReleases adds a delegation without keys for each named channel and architecture without one.
-func (s RotateSpec) makeReleases(p *rotation, at func(channel, arch string) int) error {
+func (s RotateSpec) makeReleases(p *rotation) error {
 	for _, channel := range s.Channels {
 		for _, arch := range s.Archs {
 			if _, err := roleName(channel, arch); err != nil {
 				return err
 			}
-			if at(channel, arch) < 0 {
+			if !slices.ContainsFunc(p.releases, func(d manifest.Delegation) bool { return d.Channel == channel && d.Arch == arch }) {
 				p.releases = append(p.releases, manifest.Delegation{Channel: channel, Arch: arch, Threshold: 1})
 			}
 		}
@@ -259,10 +252,7 @@ func find(what string, keys []ed25519.PublicKey, id string) (int, error) {
 	at := -1
 	ids := make([]string, len(keys))
 	for i, key := range keys {
-		var err error
-		if ids[i], err = manifest.KeyID(key); err != nil {
-			return -1, err
-		}
+		ids[i] = manifest.KeyID(key)
 		if len(id) >= 8 && strings.HasPrefix(ids[i], id) {
 			if at >= 0 {
 				return -1, refusal.Invalid("%s key %.64q: two keys begin with it; write more digits", what, id)

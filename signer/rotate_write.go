@@ -46,20 +46,13 @@ func (p *rotation) next() *document {
 // signAll signs each file with the keys that may sign it. A key that may sign none is refused.
 func (p *rotation) signAll(keys []key.Key) error {
 	for _, k := range keys {
-		id, err := k.ID()
-		if err != nil {
-			return err
-		}
 		used := false
 		for _, d := range p.docs {
-			listed, err := (&repository{root: p.next()}).keysOf(d.Kind(), d.Role())
-			if err != nil {
-				return err
-			}
+			listed := keysIn(p.next(), d.Role())
 			if d.Kind() == manifest.KindRoot {
-				listed = append(slices.Clone(listed), rootKeys(p.old.root)...)
+				listed = append(slices.Clone(listed), keysIn(p.old.root, d.Role())...)
 			}
-			if !slices.Contains(listed, id) {
+			if !slices.Contains(listed, k.ID()) {
 				continue
 			}
 			if err := d.sign(k); err != nil {
@@ -68,7 +61,7 @@ func (p *rotation) signAll(keys []key.Key) error {
 			used = true
 		}
 		if !used {
-			return refusal.New(manifest.ErrSignature, "key %s (%.8s…): is not a root key, neither of the old root nor of the new one", k.Name(), id)
+			return refusal.New(manifest.ErrSignature, "key %s (%.8s…): is not a root key, neither of the old root nor of the new one", k.Name(), k.ID())
 		}
 	}
 	return nil

@@ -172,8 +172,8 @@ func roleChanges(from, to []manifest.RoleKeys) []string {
 			list = append(list, fmt.Sprintf("%s: new, %d of %s", r.Name, r.Threshold, short(r.Keys)))
 			continue
 		}
-		list = append(list, listChanges(r.Name+": key", shortEach(from[i].Keys), shortEach(r.Keys))...)
-		list = append(list, listChanges(r.Name+": path", quoted(from[i].Paths), quoted(r.Paths))...)
+		list = append(list, listChanges(r.Name+": key", formatEach("%.8s…", from[i].Keys), formatEach("%.8s…", r.Keys))...)
+		list = append(list, listChanges(r.Name+": path", formatEach("%q", from[i].Paths), formatEach("%q", r.Paths))...)
 		if was, is := from[i].Terminating, r.Terminating; was != nil && is != nil && *was != *is {
 			list = append(list, fmt.Sprintf("%s: terminating %t → %t", r.Name, *was, *is))
 		}
@@ -205,18 +205,11 @@ func listChanges(what string, from, to []string) []string {
 	return list
 }
 
-func quoted(list []string) []string {
-	var q []string
+// formatEach formats each text of a list.
+func formatEach(format string, list []string) []string {
+	var out []string
 	for _, s := range list {
-		q = append(q, fmt.Sprintf("%q", s))
+		out = append(out, fmt.Sprintf(format, s))
 	}
-	return q
-}
-
-func shortEach(ids []string) []string {
-	list := make([]string, len(ids))
-	for i, id := range ids {
-		list[i] = fmt.Sprintf("%.8s…", id)
-	}
-	return list
+	return out
 }

@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -61,7 +62,7 @@ func summarize(d *document, r *repository) Summary {
 	s := Summary{
 		File: d.path, Kind: d.Kind(), Role: d.Role(), Version: d.Version(), Expires: d.Expires(),
 		Repository: d.Repository(), Digest: d.Digest(), Signatures: r.signatures(d),
-		Release: d.Release(), Roles: d.Roles(), Names: d.MetaFiles(), Unknown: unknownFields(d.Kind(), d.Data()),
+		Release: d.Release(), Roles: d.Roles(), Names: d.MetaFiles(), Unknown: d.Unknown(),
 	}
 	switch at := d.SignedAt(); {
 	case d.Kind() == manifest.KindTimestamp && !at.IsZero():
@@ -100,11 +101,7 @@ func (s Summary) Words(now time.Time) string {
 	} else {
 		fmt.Fprintf(&b, "%s version %d\n", s.Role, s.Version)
 	}
-	verb := "expires"
-	if !now.Before(s.Expires) {
-		verb = "EXPIRED"
-	}
-	line(&b, verb, "%s (%s)", stamp(s.Expires), humanize.RelTime(s.Expires, now, "ago", "from now"))
+	line(&b, expiryVerb(s.Expires, now), "%s (%s)", stamp(s.Expires), humanize.RelTime(s.Expires, now, "ago", "from now"))
 	for _, r := range s.Roles {
 		line(&b, "role", "%s: %d of %s", r.Name, r.Threshold, short(r.Keys))
 		delegationWords(&b, r)
@@ -121,7 +118,7 @@ func (s Summary) Words(now time.Time) string {
 	if s.Sources != nil {
 		s.Sources.words(&b)
 	}
-	line(&b, "of", "repository %s", orNone(s.Repository))
+	line(&b, "of", "repository %s", cmp.Or(s.Repository, "none"))
 	line(&b, "digest", "%s", s.Digest)
 	s.signatureWords(&b)
 	if s.Since != "" {
@@ -210,13 +207,5 @@ func short(ids []string) string {
 	if len(ids) == 0 {
 		return "none"
 	}
-	return strings.Join(shortEach(ids), ", ")
-}
-
-// orNone is a repository ID for an operator.
-func orNone(id string) string {
-	if id == "" {
-		return "none"
-	}
-	return id
+	return strings.Join(formatEach("%.8s…", ids), ", ")
 }

@@ -48,21 +48,17 @@ func Verify(ctx context.Context, s VerifySpec) (Verdict, error) {
 	if s.Repo == "" {
 		s.Repo = filepath.Dir(s.Root)
 	}
-	trusted, err := openRoot(s.Root)
-	if err != nil {
-		return Verdict{}, err
-	}
 	r, err := openRepository(s.Root, s.Repo, true, s.Now)
 	if err != nil {
 		return Verdict{}, err
 	}
-	v := Verdict{By: Judge{s.Root, trusted.Version(), trusted.Digest(), trusted.Repository(), r.root.Version()}}
+	v := Verdict{By: Judge{s.Root, r.trusted.Version(), r.trusted.Digest(), r.trusted.Repository(), r.root.Version()}}
 	for _, path := range s.Files {
 		d, err := openDocument(path)
 		if err != nil {
 			return Verdict{}, err
 		}
-		sum, err := s.verify(ctx, trusted, r, d)
+		sum, err := s.verify(ctx, r, d)
 		if err != nil {
 			return Verdict{}, err
 		}
@@ -83,11 +79,11 @@ func Verify(ctx context.Context, s VerifySpec) (Verdict, error) {
 }
 
 // verify verifies one file by the trusted root, or by the repository that follows from it.
-func (s VerifySpec) verify(ctx context.Context, trusted *document, r *repository, d *document) (Summary, error) {
+func (s VerifySpec) verify(ctx context.Context, r *repository, d *document) (Summary, error) {
 	if d.Kind() != manifest.KindRoot {
 		return summarize(d, r), r.check(d, s.Now)
 	}
-	root, err := manifest.ParseRoot(trusted.Data())
+	root, err := r.trusted.Root()
 	if err == nil {
 		err = root.CheckRoot(ctx, d.Document, manifest.DirFetcher(s.Repo), s.Now)
 	}

@@ -69,19 +69,14 @@ func (f *initFlags) define(cmd *cobra.Command) {
 }
 
 // load opens the keys that the flags name.
-func (f *initFlags) load(ctx context.Context) error {
+func (f *initFlags) load(ctx context.Context) (err error) {
 	pass := passphrases(f.passFile)
 	f.spec.Now = time.Now()
 	warnExposed(f.root...)
-	for _, uri := range f.root {
-		k, err := key.LoadListed(ctx, uri, pass)
-		if err != nil {
-			return err
-		}
-		f.spec.Root = append(f.spec.Root, k)
+	if f.spec.Root, err = loadAll(ctx, f.root, pass, key.LoadListed); err != nil {
+		return err
 	}
-	var err error
-	if f.spec.Release, err = loadPublics(ctx, f.release, pass); err != nil {
+	if f.spec.Release, err = loadAll(ctx, f.release, pass, key.LoadPublic); err != nil {
 		return err
 	}
 	if f.spec.Online, err = key.LoadPublic(ctx, f.online, pass); err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
 	"os"
@@ -50,17 +49,13 @@ func newGenerate() *cobra.Command {
 }
 
 func printKey(cmd *cobra.Command, k key.Key) error {
-	id, err := k.ID()
-	if err != nil {
-		return err
-	}
 	result := struct {
 		Key    string `json:"key"`
 		Public string `json:"public"`
 		ID     string `json:"key_id"`
 		Hex    string `json:"ed25519"`
-	}{k.Name(), k.Name() + ".pub", id, hex.EncodeToString(k.Public())}
-	return cli.Print(cmd, result, fmt.Sprintf("%s and %s\nkey ID %s\n", result.Key, result.Public, id))
+	}{k.Name(), k.Name() + ".pub", k.ID(), hex.EncodeToString(k.Public())}
+	return cli.Print(cmd, result, fmt.Sprintf("%s and %s\nkey ID %s\n", result.Key, result.Public, result.ID))
 }
 
 const (
@@ -113,26 +108,17 @@ func warnExposed(files ...string) {
 // loadKeys opens the keys to sign with.
 func loadKeys(ctx context.Context, uris []string, pass key.PassFunc) ([]key.Key, error) {
 	warnExposed(uris...)
-	keys := make([]key.Key, 0, len(uris))
-	for _, uri := range uris {
-		k, err := key.Load(ctx, uri, pass)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, k)
-	}
-	return keys, nil
+	return loadAll(ctx, uris, pass, key.Load)
 }
 
-// loadPublics opens the public halves of keys.
-func loadPublics(ctx context.Context, uris []string, pass key.PassFunc) ([]ed25519.PublicKey, error) {
-	keys := make([]ed25519.PublicKey, 0, len(uris))
-	for _, uri := range uris {
-		k, err := key.LoadPublic(ctx, uri, pass)
+// loadAll calls load for each name of a key. It returns nil for no names.
+func loadAll[T any](ctx context.Context, names []string, pass key.PassFunc, load func(context.Context, string, key.PassFunc) (T, error)) (list []T, err error) {
+	for _, name := range names {
+		v, err := load(ctx, name, pass)
 		if err != nil {
 			return nil, err
 		}
-		keys = append(keys, k)
+		list = append(list, v)
 	}
-	return keys, nil
+	return list, nil
 }

@@ -89,23 +89,19 @@ func (f *rotateFlags) load(ctx context.Context) (err error) {
 		return err
 	}
 	warnExposed(f.addRoot...)
-	for _, uri := range f.addRoot {
-		k, err := key.LoadListed(ctx, uri, pass)
-		if err != nil {
-			return err
-		}
-		f.spec.AddRoot = append(f.spec.AddRoot, k)
-	}
-	if f.spec.AddRelease, err = loadPublics(ctx, f.addRelease, pass); err != nil {
+	if f.spec.AddRoot, err = loadAll(ctx, f.addRoot, pass, key.LoadListed); err != nil {
 		return err
 	}
-	if f.spec.RemoveRoot, err = keyIDs(ctx, f.removeRoot, pass); err != nil {
+	if f.spec.AddRelease, err = loadAll(ctx, f.addRelease, pass, key.LoadPublic); err != nil {
 		return err
 	}
-	if f.spec.RemoveRelease, err = keyIDs(ctx, f.removeRelease, pass); err != nil {
+	if f.spec.RemoveRoot, err = loadAll(ctx, f.removeRoot, pass, keyID); err != nil {
 		return err
 	}
-	if f.spec.RemoveIPNS, err = ipnsNames(ctx, f.removeIPNS, pass); err != nil {
+	if f.spec.RemoveRelease, err = loadAll(ctx, f.removeRelease, pass, keyID); err != nil {
+		return err
+	}
+	if f.spec.RemoveIPNS, err = loadAll(ctx, f.removeIPNS, pass, ipnsName); err != nil {
 		return err
 	}
 	if f.online != "" {
@@ -121,41 +117,26 @@ func (f *rotateFlags) load(ctx context.Context) (err error) {
 
 var idGrammar = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
 
-// keyIDs returns the IDs of keys that are named by file or by ID: the file of a key may be lost.
-func keyIDs(ctx context.Context, names []string, pass key.PassFunc) ([]string, error) {
-	var ids []string
-	for _, name := range names {
-		if _, err := os.Stat(name); err != nil && idGrammar.MatchString(name) {
-			ids = append(ids, name)
-			continue
-		}
-		public, err := key.LoadPublic(ctx, name, pass)
-		if err != nil {
-			return nil, err
-		}
-		id, err := manifest.KeyID(public)
-		if err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
+// keyID returns the ID of a key that is named by file or by ID: the file of a key may be lost.
+func keyID(ctx context.Context, name string, pass key.PassFunc) (string, error) {
+	if _, err := os.Stat(name); err != nil && idGrammar.MatchString(name) {
+		return name, nil
 	}
-	return ids, nil
+	public, err := key.LoadPublic(ctx, name, pass)
+	if err != nil {
+		return "", err
+	}
+	return manifest.KeyID(public), nil
 }
 
-// ipnsNames returns IPNS names; a key file is replaced by the name of its key.
-func ipnsNames(ctx context.Context, list []string, pass key.PassFunc) ([]string, error) {
-	var names []string
-	for _, name := range list {
-		if !strings.HasPrefix(name, "k51") {
-			public, err := key.LoadPublic(ctx, name, pass)
-			if err != nil {
-				return nil, err
-			}
-			if name, err = ipnsname.Of(public); err != nil {
-				return nil, err
-			}
-		}
-		names = append(names, name)
+// ipnsName returns an IPNS name, or the name of the key in a file.
+func ipnsName(ctx context.Context, name string, pass key.PassFunc) (string, error) {
+	if strings.HasPrefix(name, "k51") {
+		return name, nil
 	}
-	return names, nil
+	public, err := key.LoadPublic(ctx, name, pass)
+	if err != nil {
+		return "", err
+	}
+	return ipnsname.Of(public)
 }

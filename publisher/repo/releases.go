@@ -23,7 +23,7 @@ func (r *Repo) PublishedReleases(ctx context.Context) ([]manifest.Release, error
 	return manifest.Published(ctx, r.files(), r.RootData)
 }
 
-var roleFile = regexp.MustCompile(`^([1-9][0-9]{0,15})\.([a-z0-9_-]+)-([a-z0-9_]+)\.json$`)
+var roleFile = regexp.MustCompile(`^([1-9][0-9]{0,15})\.([a-z0-9_-]+-[a-z0-9_]+)\.json$`)
 
 // Releases decodes all release manifests in a repository's folder, by channel and
 // architecture, the newest first. Their signatures were checked when they were added.
@@ -46,18 +46,17 @@ func Releases(ctx context.Context, dir string) ([]manifest.Release, error) {
 		if err != nil {
 			return nil, err
 		}
-		role, err := manifest.Parse[metadata.TargetsType](manifest.KindRole, data)
+		d, err := manifest.Open(data)
+		if err == nil && d.Role() != name[2] {
+			err = d.CheckName(e.Name())
+		}
 		if err != nil {
 			return nil, fmt.Errorf("repository %s: %s: %w", dir, e.Name(), err)
 		}
-		release, err := manifest.Decode(role, name[2], name[3])
-		if err != nil {
-			return nil, fmt.Errorf("repository %s: %s: %w", dir, e.Name(), err)
+		if n, err := strconv.ParseInt(name[1], 10, 64); err != nil || n != d.Version() {
+			return nil, fmt.Errorf("repository %s: %s: says version %d: %w", dir, e.Name(), d.Version(), cas.ErrCorrupt)
 		}
-		if n, err := strconv.ParseInt(name[1], 10, 64); err != nil || n != release.Number {
-			return nil, fmt.Errorf("repository %s: %s: says version %d: %w", dir, e.Name(), release.Number, cas.ErrCorrupt)
-		}
-		releases = append(releases, release)
+		releases = append(releases, *d.Release())
 	}
 	slices.SortFunc(releases, func(a, b manifest.Release) int {
 		return cmp.Or(strings.Compare(a.Channel, b.Channel), strings.Compare(a.Arch, b.Arch), cmp.Compare(b.Number, a.Number))

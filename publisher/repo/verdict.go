@@ -137,15 +137,11 @@ func (v *Verdict) addRole(r *Repo, files Files, snapshot *metadata.Metadata[meta
 	if err != nil || meta == nil {
 		return false
 	}
-	role, err := manifest.Parse[metadata.TargetsType](manifest.KindRole, files[manifest.FileName(name, meta.Version)])
+	role, err := manifest.Open(files[manifest.FileName(name, meta.Version)])
 	if err != nil {
 		return true // Verify reports the error
 	}
-	var since time.Time
-	if release, err := manifest.Decode(role, d.Channel, d.Arch); err == nil {
-		since = release.SignedAt
-	}
-	v.addFile(r, name, meta.Version, since, role.Signed.Expires, now, "the release keys must sign the release again: phase-sign release, then phase-publish add")
+	v.addFile(r, name, meta.Version, role.SignedAt(), role.Expires(), now, "the release keys must sign the release again: phase-sign release, then phase-publish add")
 	return true
 }
 

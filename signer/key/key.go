@@ -53,7 +53,7 @@ func (k Key) Private() (ed25519.PrivateKey, error) {
 }
 
 // ID is the key's TUF key ID: 64 hex digits.
-func (k Key) ID() (string, error) { return manifest.KeyID(k.public) }
+func (k Key) ID() string { return manifest.KeyID(k.public) }
 
 var scheme = regexp.MustCompile(`^([a-z][a-z0-9-]*)://.`)
 
