@@ -74,8 +74,11 @@ func (b bench) init(t testing.TB) {
 
 func (b bench) spec() ReleaseSpec {
 	return ReleaseSpec{
-		Repo: b.dir, Channel: "stable", Arch: "x86_64", Version: "1", Kernel: b.path("vmlinuz"), Initramfs: b.path("initrd"),
-		Chunker: cas.DefaultChunker, Lifetime: 100 * time.Hour, Keys: []key.Key{b.release}, Out: b.path("RELEASE.json"), Now: noon,
+		ManifestSpec: ManifestSpec{
+			Repo: b.dir, Channel: "stable", Arch: "x86_64", Lifetime: 100 * time.Hour,
+			Keys: []key.Key{b.release}, Out: b.path("RELEASE.json"), Now: noon,
+		},
+		Version: "1", Kernel: b.path("vmlinuz"), Initramfs: b.path("initrd"), Chunker: cas.DefaultChunker,
 	}
 }
 

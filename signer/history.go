@@ -96,7 +96,7 @@ func sameContent(a, b manifest.Release) bool {
 
 // checkUnused refuses a version string that the channel has used for other content: operators and
 // reports name a release by its version string.
-func (s ReleaseSpec) checkUnused(r *repository, d *document) error {
+func (s ManifestSpec) checkUnused(r *repository, d *document) error {
 	if s.Force {
 		return nil
 	}

@@ -5,27 +5,20 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"time"
 
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
-	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 // PromoteSpec names a release of one channel that another channel will have too.
 type PromoteSpec struct {
-	Repo           string
-	File           string // the release; the newest of From in Repo when empty
-	From, To, Arch string // channels and architecture
-	Lifetime       time.Duration
-	Keys           []key.Key // of To
-	Out            string
-	Force          bool // as ReleaseSpec has it
-	Now            time.Time
+	ManifestSpec
+	From string // channel that has the release
+	File string // the release; the newest of From in Repo when empty
 }
 
-// Promote writes a manifest of channel To with the content of a release of channel From to s.Out,
+// Promote writes a manifest of s.Channel with the content of a release of channel From to s.Out,
 // and signs it. The release must be signed by the keys of From and not expired. No artifact is
 // read. Errors are those of Release.
 func Promote(ctx context.Context, s PromoteSpec) (Summary, error) {
@@ -33,11 +26,10 @@ func Promote(ctx context.Context, s PromoteSpec) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	if s.From == s.To {
-		return Summary{}, refusal.Invalid("channel %q: is both --from and --to; name another one with --to, or take a bad release back with 'phase-sign rollback'", s.To)
+	if s.From == s.Channel {
+		return Summary{}, refusal.Invalid("channel %q: is both --from and --to; name another one with --to, or take a bad release back with 'phase-sign rollback'", s.From)
 	}
-	to := ReleaseSpec{Repo: s.Repo, Channel: s.To, Arch: s.Arch, Keys: s.Keys, Out: s.Out, Force: s.Force, Now: s.Now, Lifetime: s.Lifetime}
-	r, number, err := to.open()
+	r, number, err := s.open()
 	if err != nil {
 		return Summary{}, err
 	}
@@ -51,7 +43,7 @@ func Promote(ctx context.Context, s PromoteSpec) (Summary, error) {
 	if err := r.check(d, s.Now); err != nil {
 		return Summary{}, err
 	}
-	return to.signAgain(ctx, r, *d.Release(), number)
+	return s.signAgain(ctx, r, *d.Release(), number)
 }
 
 // source opens the release to promote.

@@ -20,26 +20,31 @@ import (
 	"github.com/phaseboot/phaseboot/signer/key"
 )
 
-// ReleaseSpec is the content of a release.
-type ReleaseSpec struct {
+// ManifestSpec says which channel gets a release, who signs its manifest, and where it is written.
+type ManifestSpec struct {
 	Repo          string // folder with root.json and N.targets.json
 	Channel, Arch string
-	Version       string
-	Cmdline       string
-	MinRAM        int64  // MiB, 0 for no requirement
-	Kernel        string // this and the following are paths; "" and nil for none
-	Initramfs     string
-	Rootfs        string
-	DTBs          []string // become dtb/<base name>
-	Job           string   // becomes job/<base name>, and the job to run
-	Chunker       string
 	Lifetime      time.Duration
-	Keys          []key.Key
+	Keys          []key.Key // of the channel
 	Out           string
 	Force         bool // replace a manifest at Out that other keys have signed, or reuse a version string for other content
-	Unchecked     bool // do not inspect the files
 	Now           time.Time
-	Watch         Watch
+}
+
+// ReleaseSpec is the content of a release.
+type ReleaseSpec struct {
+	ManifestSpec
+	Version   string
+	Cmdline   string
+	MinRAM    int64  // MiB, 0 for no requirement
+	Kernel    string // this and the following are paths; "" and nil for none
+	Initramfs string
+	Rootfs    string
+	DTBs      []string // become dtb/<base name>
+	Job       string   // becomes job/<base name>, and the job to run
+	Chunker   string
+	Unchecked bool // do not inspect the files
+	Watch     Watch
 }
 
 // Release inspects and hashes the files, writes the release manifest to s.Out and signs it. A file
@@ -53,14 +58,7 @@ func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	r := manifest.Release{
-		Repository: repo.root.Repository(),
-		Channel:    s.Channel, Arch: s.Arch, Version: s.Version, Number: number, Cmdline: s.Cmdline, MinRAM: s.MinRAM,
-		SignedAt: s.Now, Expires: s.Now.Add(s.Lifetime),
-	}
-	if s.Job != "" {
-		r.Job = "job/" + filepath.Base(s.Job)
-	}
+	r := s.release(repo.root.Repository(), number)
 	files, err := s.openInputs()
 	if err != nil {
 		return Summary{}, err
@@ -76,6 +74,20 @@ func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 	return s.signAndWrite(ctx, repo, r)
 }
 
+// release is the new release without its artifacts.
+func (s ReleaseSpec) release(repository string, number int64) manifest.Release {
+	r := manifest.Release{
+		Repository: repository, Channel: s.Channel, Arch: s.Arch, Version: s.Version, Number: number,
+		Cmdline: s.Cmdline, MinRAM: s.MinRAM, SignedAt: s.Now, Expires: s.Now.Add(s.Lifetime),
+	}
+	if s.Job != "" {
+		r.Job = jobRole(s.Job)
+	}
+	return r
+}
+
+func jobRole(path string) string { return "job/" + filepath.Base(path) }
+
 // check does all checks that do not read the files. It returns the repository and the number of the
 // new release.
 func (s ReleaseSpec) check() (*repository, int64, error) {
@@ -90,7 +102,7 @@ func (s ReleaseSpec) check() (*repository, int64, error) {
 
 // open opens the repository, checks that s.Keys may sign the channel and that s.Out may be written,
 // and returns the number of the new release.
-func (s ReleaseSpec) open() (*repository, int64, error) {
+func (s ManifestSpec) open() (*repository, int64, error) {
 	role, err := roleName(s.Channel, s.Arch)
 	if err != nil {
 		return nil, 0, err
@@ -116,7 +128,7 @@ func (s ReleaseSpec) open() (*repository, int64, error) {
 // checkOut refuses a path that cannot be written, and a file there that is not a release manifest,
 // or one that another key has signed: a mistyped path must not destroy a kernel, a key or a
 // signature.
-func (s ReleaseSpec) checkOut() error {
+func (s ManifestSpec) checkOut() error {
 	path := s.Out
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("manifest %s: its folder: %w; make it first", path, file.Pathless(err))
@@ -158,10 +170,7 @@ func (s ReleaseSpec) checkText() error {
 	if s.Kernel == "" || s.Initramfs == "" {
 		return refusal.Invalid("release: no kernel or no initramfs; give --kernel and --initramfs")
 	}
-	r := manifest.Release{
-		Channel: s.Channel, Arch: s.Arch, Version: s.Version, Number: 1, Cmdline: s.Cmdline, MinRAM: s.MinRAM,
-		SignedAt: s.Now, Expires: s.Now.Add(s.Lifetime),
-	}
+	r := s.release("", 1)
 	for _, f := range s.files() {
 		r.Artifacts = append(r.Artifacts, exampleArtifact(f.role, s.Chunker))
 	}
@@ -184,13 +193,13 @@ func (s ReleaseSpec) files() []roleFile {
 		files = append(files, roleFile{"dtb/" + filepath.Base(path), "dtb", path})
 	}
 	if s.Job != "" {
-		files = append(files, roleFile{"job/" + filepath.Base(s.Job), "job", s.Job})
+		files = append(files, roleFile{jobRole(s.Job), "job", s.Job})
 	}
 	return files
 }
 
 // signAndWrite encodes a release, signs it with s.Keys and writes it to s.Out.
-func (s ReleaseSpec) signAndWrite(ctx context.Context, r *repository, release manifest.Release) (Summary, error) {
+func (s ManifestSpec) signAndWrite(ctx context.Context, r *repository, release manifest.Release) (Summary, error) {
 	role, err := manifest.Encode(release)
 	if err != nil {
 		return Summary{}, refusal.Invalid("release %q: %v", release.Version, err)

@@ -38,10 +38,10 @@ func TestAttackTwoRepositoriesUnderTheSameKeys(t *testing.T) {
 			return err
 		},
 		"promote the release": func() error {
-			_, err := Promote(t.Context(), PromoteSpec{
-				Repo: p.dir, File: s.path("RELEASE.json"), From: "stable", To: "beta", Arch: "x86_64",
+			_, err := Promote(t.Context(), PromoteSpec{File: s.path("RELEASE.json"), From: "stable", ManifestSpec: ManifestSpec{
+				Repo: p.dir, Channel: "beta", Arch: "x86_64",
 				Keys: []key.Key{p.release}, Lifetime: time.Hour, Out: p.path("OUT.json"), Now: noon,
-			})
+			}})
 			return err
 		},
 	} {

@@ -9,18 +9,12 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
-	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 // RollbackSpec names a release of a channel whose content will follow the newest one.
 type RollbackSpec struct {
-	Repo, Channel, Arch string
-	To                  string // version string; when empty, the release before the first one with the content of the newest
-	Lifetime            time.Duration
-	Keys                []key.Key
-	Out                 string
-	Force               bool // as ReleaseSpec has it
-	Now                 time.Time
+	ManifestSpec
+	To string // version string; when empty, the release before the first one with the content of the newest
 }
 
 // Rollback writes a manifest with the next version and the content of an older release of the same
@@ -29,8 +23,7 @@ type RollbackSpec struct {
 // release; it may be expired. No artifact is read. Errors are those of Release; a release that is
 // not in the repository wraps fs.ErrNotExist.
 func Rollback(ctx context.Context, s RollbackSpec) (Summary, error) {
-	to := ReleaseSpec{Repo: s.Repo, Channel: s.Channel, Arch: s.Arch, Keys: s.Keys, Out: s.Out, Force: s.Force, Now: s.Now, Lifetime: s.Lifetime}
-	r, number, err := to.open()
+	r, number, err := s.open()
 	if err != nil {
 		return Summary{}, err
 	}
@@ -53,7 +46,7 @@ func Rollback(ctx context.Context, s RollbackSpec) (Summary, error) {
 	if err := r.check(d, time.Time{}); err != nil {
 		return Summary{}, err
 	}
-	return to.signAgain(ctx, r, *d.Release(), number)
+	return s.signAgain(ctx, r, *d.Release(), number)
 }
 
 // choose finds the release to go back to. A second rollback goes back further, and not forward to
@@ -87,7 +80,7 @@ func versions(past []Past) string {
 }
 
 // signAgain signs the content of an existing release with the channel, number and dates of s.
-func (s ReleaseSpec) signAgain(ctx context.Context, r *repository, old manifest.Release, number int64) (Summary, error) {
+func (s ManifestSpec) signAgain(ctx context.Context, r *repository, old manifest.Release, number int64) (Summary, error) {
 	old.Repository, old.Channel, old.Number, old.SignedAt, old.Expires = r.root.Repository(), s.Channel, number, s.Now, s.Now.Add(s.Lifetime)
 	return s.signAndWrite(ctx, r, old)
 }

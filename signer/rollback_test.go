@@ -35,7 +35,7 @@ func TestARollbackGoesBackAndNeverForward(t *testing.T) {
 			}
 			past = append(past, p)
 		}
-		p, err := RollbackSpec{Channel: "stable"}.choose(past)
+		p, err := RollbackSpec{ManifestSpec: ManifestSpec{Channel: "stable"}}.choose(past)
 		if p.Number != row.want || row.want == 0 && !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: version %d, %v; want %d", row.past, p.Number, err, row.want)
 		}

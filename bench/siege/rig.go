@@ -152,9 +152,11 @@ func publish(ctx context.Context, dir string) (r manifest.Release, err error) {
 		return r, err
 	}
 	if _, err := signer.Release(ctx, signer.ReleaseSpec{
-		Repo: at("repo"), Channel: "stable", Arch: "x86_64", Version: "siege",
-		Kernel: at("artifacts/kernel"), Initramfs: at("artifacts/initramfs"), Rootfs: at("artifacts/rootfs"),
-		Chunker: cas.DefaultChunker, Lifetime: day / 2, Keys: []key.Key{keys["release"]}, Out: at("release.json"), Now: time.Now(), Unchecked: true,
+		ManifestSpec: signer.ManifestSpec{
+			Repo: at("repo"), Channel: "stable", Arch: "x86_64", Lifetime: day / 2, Keys: []key.Key{keys["release"]}, Out: at("release.json"), Now: time.Now(),
+		},
+		Version: "siege", Kernel: at("artifacts/kernel"), Initramfs: at("artifacts/initramfs"), Rootfs: at("artifacts/rootfs"),
+		Chunker: cas.DefaultChunker, Unchecked: true,
 	}); err != nil {
 		return r, err
 	}

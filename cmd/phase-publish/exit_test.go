@@ -209,9 +209,11 @@ func setUp(t *testing.T, dir string) {
 	release := func(repo, signed, folder, out, version string, now time.Time) {
 		t.Helper()
 		_, err := signer.Release(t.Context(), signer.ReleaseSpec{
-			Repo: at(repo), Channel: "stable", Arch: "x86_64", Version: version,
-			Kernel: at(folder + "/kernel"), Initramfs: at(folder + "/initramfs"), Rootfs: at(folder + "/rootfs"), Job: at(folder + "/job/hello.wasm"),
-			Chunker: cas.DefaultChunker, Lifetime: 12 * time.Hour, Keys: []key.Key{keys[signed]}, Out: at(out), Now: now, Unchecked: true,
+			ManifestSpec: signer.ManifestSpec{
+				Repo: at(repo), Channel: "stable", Arch: "x86_64", Lifetime: 12 * time.Hour, Keys: []key.Key{keys[signed]}, Out: at(out), Now: now,
+			},
+			Version: version, Kernel: at(folder + "/kernel"), Initramfs: at(folder + "/initramfs"), Rootfs: at(folder + "/rootfs"), Job: at(folder + "/job/hello.wasm"),
+			Chunker: cas.DefaultChunker, Unchecked: true,
 		})
 		check(t, err)
 	}

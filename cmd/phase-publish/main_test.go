@@ -97,10 +97,12 @@ func sign(ctx context.Context, repo string, number int, by key.Key, version, fol
 		defer os.Remove(old)
 	}
 	_, err := signer.Release(ctx, signer.ReleaseSpec{
-		Repo: repo, Channel: "stable", Arch: "x86_64", Version: version, Cmdline: "console=ttyS0",
+		ManifestSpec: signer.ManifestSpec{
+			Repo: repo, Channel: "stable", Arch: "x86_64", Lifetime: 12 * time.Hour, Keys: []key.Key{by}, Out: out, Now: time.Now(),
+		},
+		Version: version, Cmdline: "console=ttyS0",
 		Kernel: filepath.Join(folder, "kernel"), Initramfs: filepath.Join(folder, "initramfs"), Rootfs: filepath.Join(folder, "rootfs"),
-		Job: filepath.Join(folder, "job/hello.wasm"), Chunker: cas.DefaultChunker, Lifetime: 12 * time.Hour,
-		Keys: []key.Key{by}, Out: out, Now: time.Now(), Unchecked: true,
+		Job: filepath.Join(folder, "job/hello.wasm"), Chunker: cas.DefaultChunker, Unchecked: true,
 	})
 	return err
 }

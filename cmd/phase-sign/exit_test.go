@@ -212,8 +212,11 @@ func expired(t *testing.T, dir string) error {
 	}
 	for _, name := range []string{"1.stable-x86_64.json", "2.stable-x86_64.json", "R2.json"} {
 		if _, err := signer.Release(t.Context(), signer.ReleaseSpec{
-			Repo: repo, Channel: "stable", Arch: "x86_64", Version: name, Kernel: filepath.Join(dir, "bzImage"), Initramfs: filepath.Join(dir, "initrd"),
-			Cmdline: name, Chunker: cas.DefaultChunker, Lifetime: 40 * day, Keys: []key.Key{keys["release"]}, Out: filepath.Join(repo, name), Now: then,
+			ManifestSpec: signer.ManifestSpec{
+				Repo: repo, Channel: "stable", Arch: "x86_64", Lifetime: 40 * day,
+				Keys: []key.Key{keys["release"]}, Out: filepath.Join(repo, name), Now: then,
+			},
+			Version: name, Kernel: filepath.Join(dir, "bzImage"), Initramfs: filepath.Join(dir, "initrd"), Cmdline: name, Chunker: cas.DefaultChunker,
 		}); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,11 +60,8 @@ func newChannels() *cobra.Command {
 }
 
 func newRollback() *cobra.Command {
-	var (
-		spec     = signer.RollbackSpec{Lifetime: releaseLifetime}
-		keys     []string
-		passFile string
-	)
+	var spec signer.RollbackSpec
+	m := manifestFlags{spec: &spec.ManifestSpec}
 	cmd := &cobra.Command{
 		Use:   "rollback --repo DIR --channel CHANNEL --arch ARCH --out FILE",
 		Short: "Replace a bad release: sign an older one again, as the newest",
@@ -74,30 +72,13 @@ refuse a lower version, so a new version replaces the bad release. No artifact i
 		Example: `  phase-sign rollback --repo repo --channel stable --arch x86_64 --key release.key --out RELEASE.json
   phase-sign rollback --repo repo --channel stable --arch x86_64 --to 2026.10 --key release.key --out RELEASE.json`,
 		Args: cli.Args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if spec.Keys, err = loadKeys(cmd.Context(), keys, passphrases(passFile)); err != nil {
-				return err
-			}
-			spec.Now = time.Now()
-			sum, err := signer.Rollback(cmd.Context(), spec)
-			if err != nil {
-				return err
-			}
-			return cli.Print(cmd, sum, sum.Words(spec.Now))
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return m.sign(cmd, func(ctx context.Context) (signer.Summary, error) { return signer.Rollback(ctx, spec) })
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&spec.Repo, "repo", "", "repository, as init made it")
-	f.StringVar(&spec.Channel, "channel", "", "channel")
-	f.StringVar(&spec.Arch, "arch", "", "architecture: x86_64 or arm64")
-	f.StringVar(&spec.To, "to", "", "version string of the release to go back to (default: the last one with other content than the newest)")
-	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
-	f.BoolVar(&spec.Force, "force", false, forceUsage)
-	f.StringArrayVar(&keys, "key", nil, "release key to sign with (repeatable)")
-	lifetimeFlag(cmd, &spec.Lifetime, "expires", "how long machines accept the release")
-	passphraseFlag(cmd, &passFile)
+	m.define(cmd, releaseKeyUsage)
+	cmd.Flags().StringVar(&spec.Channel, "channel", "", "channel")
+	cmd.Flags().StringVar(&spec.To, "to", "", "version string of the release to go back to (default: the last one with other content than the newest)")
 	require(cmd, "repo", "channel", "arch", "key", "out")
 	return cmd
 }
-
-const forceUsage = "replace a manifest at --out that other keys have signed, and reuse a version string for other content"

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"time"
+	"context"
 
 	"github.com/spf13/cobra"
 
@@ -10,11 +10,8 @@ import (
 )
 
 func newPromote() *cobra.Command {
-	var (
-		spec     = signer.PromoteSpec{Lifetime: releaseLifetime}
-		keys     []string
-		passFile string
-	)
+	var spec signer.PromoteSpec
+	m := manifestFlags{spec: &spec.ManifestSpec}
 	cmd := &cobra.Command{
 		Use:   "promote --repo DIR --from CHANNEL --to CHANNEL --arch ARCH --out FILE [RELEASE.json]",
 		Short: "Sign the content of a release of one channel for another channel",
@@ -28,28 +25,12 @@ its store.`,
 			if len(args) > 0 {
 				spec.File = args[0]
 			}
-			var err error
-			if spec.Keys, err = loadKeys(cmd.Context(), keys, passphrases(passFile)); err != nil {
-				return err
-			}
-			spec.Now = time.Now()
-			sum, err := signer.Promote(cmd.Context(), spec)
-			if err != nil {
-				return err
-			}
-			return cli.Print(cmd, sum, sum.Words(spec.Now))
+			return m.sign(cmd, func(ctx context.Context) (signer.Summary, error) { return signer.Promote(ctx, spec) })
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&spec.Repo, "repo", "", "repository, as init made it")
-	f.StringVar(&spec.From, "from", "", "channel that has the release")
-	f.StringVar(&spec.To, "to", "", "channel that gets the release")
-	f.StringVar(&spec.Arch, "arch", "", "architecture: x86_64 or arm64")
-	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
-	f.BoolVar(&spec.Force, "force", false, forceUsage)
-	f.StringArrayVar(&keys, "key", nil, "release key of --to to sign with (repeatable)")
-	lifetimeFlag(cmd, &spec.Lifetime, "expires", "how long machines accept the release")
-	passphraseFlag(cmd, &passFile)
+	m.define(cmd, "release key of --to to sign with (repeatable)")
+	cmd.Flags().StringVar(&spec.From, "from", "", "channel that has the release")
+	cmd.Flags().StringVar(&spec.Channel, "to", "", "channel that gets the release")
 	require(cmd, "repo", "from", "to", "arch", "key", "out")
 	return cmd
 }

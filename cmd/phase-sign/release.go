@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -15,11 +16,8 @@ import (
 )
 
 func newRelease() *cobra.Command {
-	var (
-		spec     = signer.ReleaseSpec{Lifetime: releaseLifetime}
-		keys     []string
-		passFile string
-	)
+	var spec signer.ReleaseSpec
+	m := manifestFlags{spec: &spec.ManifestSpec}
 	cmd := &cobra.Command{
 		Use:   "release --repo DIR --out FILE",
 		Short: "Hash the files of a release, write its manifest and sign it",
@@ -38,26 +36,16 @@ misspelt one.`,
 				return cli.Usagef("%v", err)
 			}
 			warnCmdline(spec.Cmdline)
-			progress := cli.NewProgress(cmd.Context())
-			defer progress.Close()
-			var err error
-			if spec.Keys, err = loadKeys(cmd.Context(), keys, passphrases(passFile)); err != nil {
-				return err
-			}
-			spec.Now = time.Now()
-			spec.Watch = func(path string, size int64, r io.Reader) io.ReadCloser { return progress.Watch(path, size, r) }
-			sum, err := signer.Release(cmd.Context(), spec)
-			progress.Close()
-			if err != nil {
-				return err
-			}
-			return cli.Print(cmd, sum, sum.Words(spec.Now))
+			return m.sign(cmd, func(ctx context.Context) (signer.Summary, error) {
+				progress := cli.NewProgress(ctx)
+				defer progress.Close()
+				spec.Watch = func(path string, size int64, r io.Reader) io.ReadCloser { return progress.Watch(path, size, r) }
+				return signer.Release(ctx, spec)
+			})
 		},
 	}
+	m.define(cmd, releaseKeyUsage)
 	releaseFlags(cmd, &spec)
-	cmd.Flags().StringArrayVar(&keys, "key", nil, "release key to sign with (repeatable)")
-	lifetimeFlag(cmd, &spec.Lifetime, "expires", "how long machines accept the release")
-	passphraseFlag(cmd, &passFile)
 	require(cmd, "repo", "channel", "arch", "release", "kernel", "initramfs", "key", "out")
 	return cmd
 }
@@ -71,9 +59,7 @@ func warnCmdline(cmdline string) {
 
 func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
 	f := cmd.Flags()
-	f.StringVar(&spec.Repo, "repo", "", "repository, as init made it")
 	f.StringVar(&spec.Channel, "channel", "", "channel")
-	f.StringVar(&spec.Arch, "arch", "", "architecture: x86_64 or arm64")
 	f.StringVar(&spec.Version, "release", "", "the release's version string")
 	f.StringVar(&spec.Kernel, "kernel", "", "kernel image")
 	f.StringVar(&spec.Initramfs, "initramfs", "", "initramfs")
@@ -82,8 +68,41 @@ func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
 	f.StringVar(&spec.Job, "job", "", "WASM job that the booted machine runs")
 	f.StringVar(&spec.Cmdline, "cmdline", "", "kernel command line")
 	f.Int64Var(&spec.MinRAM, "min-ram", 0, "memory that the release needs, in MiB")
-	f.StringVar(&spec.Out, "out", "", "the release manifest to write")
 	f.BoolVar(&spec.Unchecked, "unchecked", false, "do not inspect the files before they are signed")
-	f.BoolVar(&spec.Force, "force", false, forceUsage)
 	chunkerFlag(cmd, &spec.Chunker)
+}
+
+const releaseKeyUsage = "release key to sign with (repeatable)"
+
+// manifestFlags are the flags of the verbs that sign a new release manifest.
+type manifestFlags struct {
+	spec     *signer.ManifestSpec
+	keys     []string
+	passFile string
+}
+
+// define adds the flags to cmd, except the one for the channel.
+func (m *manifestFlags) define(cmd *cobra.Command, keyUsage string) {
+	m.spec.Lifetime = releaseLifetime
+	f := cmd.Flags()
+	f.StringVar(&m.spec.Repo, "repo", "", "repository, as init made it")
+	f.StringVar(&m.spec.Arch, "arch", "", "architecture: x86_64 or arm64")
+	f.StringVar(&m.spec.Out, "out", "", "the release manifest to write")
+	f.BoolVar(&m.spec.Force, "force", false, "replace a manifest at --out that other keys have signed, and reuse a version string for other content")
+	f.StringArrayVar(&m.keys, "key", nil, keyUsage)
+	lifetimeFlag(cmd, &m.spec.Lifetime, "expires", "how long machines accept the release")
+	passphraseFlag(cmd, &m.passFile)
+}
+
+// sign loads the keys, signs, and prints the new manifest.
+func (m *manifestFlags) sign(cmd *cobra.Command, sign func(context.Context) (signer.Summary, error)) (err error) {
+	if m.spec.Keys, err = loadKeys(cmd.Context(), m.keys, passphrases(m.passFile)); err != nil {
+		return err
+	}
+	m.spec.Now = time.Now()
+	sum, err := sign(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return cli.Print(cmd, sum, sum.Words(m.spec.Now))
 }

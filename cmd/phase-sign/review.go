@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"io"
 	"strings"
 	"time"
@@ -37,11 +36,7 @@ With --digest it signs only if the content is still the reviewed one.`,
 				return err
 			}
 			spec.Now = time.Now()
-			list, err := addAll(cmd.Context(), spec, files)
-			if err != nil {
-				return err
-			}
-			return printSummaries(cmd, list, spec.Now)
+			return addAll(cmd, spec, files)
 		},
 	}
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "key to sign with (repeatable)")
@@ -52,17 +47,22 @@ With --digest it signs only if the content is still the reviewed one.`,
 	return cmd
 }
 
-func addAll(ctx context.Context, spec signer.AddSpec, files []string) ([]signer.Summary, error) {
+// addAll signs and prints each file.
+func addAll(cmd *cobra.Command, spec signer.AddSpec, files []string) error {
+	var words strings.Builder
 	list := make([]signer.Summary, 0, len(files))
 	for _, path := range files {
 		spec.File = path
-		sum, err := signer.Add(ctx, spec)
+		sum, err := signer.Add(cmd.Context(), spec)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		list = append(list, sum)
+		words.WriteString(path + ": " + sum.Words(spec.Now))
 	}
-	return list, nil
+	return cli.Print(cmd, struct {
+		Files []signer.Summary `json:"files"`
+	}{list}, words.String())
 }
 
 func newShow() *cobra.Command {
@@ -125,14 +125,4 @@ other names with the right content. The last line is the verdict.`,
 	cmd.Flags().StringVar(&spec.Artifacts, "artifacts", "", "folder with the files of the release, to compare with it")
 	require(cmd, "root")
 	return cmd
-}
-
-func printSummaries(cmd *cobra.Command, list []signer.Summary, now time.Time) error {
-	var words strings.Builder
-	for _, sum := range list {
-		words.WriteString(sum.File + ": " + sum.Words(now))
-	}
-	return cli.Print(cmd, struct {
-		Files []signer.Summary `json:"files"`
-	}{list}, words.String())
 }
