@@ -22,7 +22,6 @@ func DurationVar(flags *pflag.FlagSet, d *time.Duration, name string, maxDays in
 	flags.Var(durationFlag{d, maxDays}, name, usage)
 }
 
-// Set implements pflag.Value.
 func (f durationFlag) Set(text string) error {
 	d, err := time.ParseDuration(text)
 	if days, ok := strings.CutSuffix(text, "d"); ok {
@@ -39,7 +38,6 @@ func (f durationFlag) Set(text string) error {
 	return nil
 }
 
-// String implements pflag.Value.
 func (f durationFlag) String() string {
 	if f.d == nil { // pflag compares defaults with the zero value
 		return "0s"
@@ -50,5 +48,4 @@ func (f durationFlag) String() string {
 	return f.d.String()
 }
 
-// Type implements pflag.Value.
 func (durationFlag) Type() string { return "duration" }

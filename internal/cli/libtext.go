@@ -31,7 +31,6 @@ var libraryTexts = []struct {
 	{regexp.MustCompile(`not JSON \(JSON with (.*? belongs)\)`), `JSON with $1`},
 }
 
-// replaceLibraryTexts replaces the texts of Go's library about a value.
 func replaceLibraryTexts(s string) string {
 	for _, w := range libraryTexts {
 		s = w.library.ReplaceAllString(s, w.ours)

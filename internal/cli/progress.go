@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,7 +66,6 @@ func newLines(w io.Writer, tick *time.Ticker) *Progress {
 	return p
 }
 
-// write writes a line for each task in progress.
 func (p *Progress) write(w io.Writer, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,12 +95,7 @@ func (p *Progress) begin(name string, total int64, files bool) *task {
 func (p *Progress) end(t *task) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, other := range p.tasks {
-		if other == t {
-			p.tasks = append(p.tasks[:i], p.tasks[i+1:]...)
-			return
-		}
-	}
+	p.tasks = slices.DeleteFunc(p.tasks, func(other *task) bool { return other == t })
 }
 
 func (t *task) text(now time.Time) string {
@@ -157,8 +152,22 @@ func (p *Progress) bytesBar(name string, size int64, more ...decor.Decorator) *m
 
 // Bytes returns a function to call with the bytes that are done.
 func (p *Progress) Bytes(name string) func(done, total int64) {
+	return p.counter(name, false, func(total int64) *mpb.Bar { return p.bytesBar(name, total) })
+}
+
+// Count returns a function to call with the number of files that are done.
+func (p *Progress) Count(name string) func(done, total int) {
+	count := p.counter(name, true, func(total int64) *mpb.Bar {
+		return p.bars.AddBar(total, mpb.PrependDecorators(decor.Name(name+" ")),
+			mpb.AppendDecorators(decor.CountersNoUnit("%d / %d, "), decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left")))
+	})
+	return func(done, total int) { count(int64(done), int64(total)) }
+}
+
+// counter shows what its result is called with. The first call adds the bar.
+func (p *Progress) counter(name string, files bool, add func(total int64) *mpb.Bar) func(done, total int64) {
 	if p.bars == nil {
-		t := p.begin(name, 0, false)
+		t := p.begin(name, 0, files)
 		return func(done, total int64) {
 			t.done.Store(done)
 			t.total.Store(total)
@@ -167,28 +176,9 @@ func (p *Progress) Bytes(name string) func(done, total int64) {
 	var bar *mpb.Bar
 	return func(done, total int64) {
 		if bar == nil {
-			bar = p.bytesBar(name, total)
+			bar = add(total)
 		}
 		bar.SetCurrent(done)
-	}
-}
-
-// Count returns a function to call with the number of files that are done.
-func (p *Progress) Count(name string) func(done, total int) {
-	if p.bars == nil {
-		t := p.begin(name, 0, true)
-		return func(done, total int) {
-			t.done.Store(int64(done))
-			t.total.Store(int64(total))
-		}
-	}
-	var bar *mpb.Bar
-	return func(done, total int) {
-		if bar == nil {
-			bar = p.bars.AddBar(int64(total), mpb.PrependDecorators(decor.Name(name+" ")),
-				mpb.AppendDecorators(decor.CountersNoUnit("%d / %d, "), decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left")))
-		}
-		bar.SetCurrent(int64(done))
 	}
 }
 
@@ -231,7 +221,7 @@ func (w *Watched) share(s decor.Statistics) string {
 	if known == 0 || s.Current == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", %d%% stored already", min(100, known*100/s.Current))
+	return fmt.Sprintf(", %d%% stored already", percent(known, s.Current))
 }
 
 // Close ends the display.

@@ -17,10 +17,8 @@ func Report(w io.Writer, name string, err error, asJSON bool) {
 	switch {
 	case err == nil:
 	case asJSON:
-		_ = json.NewEncoder(w).Encode(struct { // without a reader of stderr, the exit code must do
-			Error    string `json:"error"`
-			ExitCode int    `json:"exit_code"`
-		}{Message(err), Code(err)})
+		// without a reader of stderr, the exit code must do
+		_ = json.NewEncoder(w).Encode(map[string]any{"error": Message(err), "exit_code": Code(err)})
 	default:
 		fmt.Fprintf(w, "%s: %s\n", name, Message(err))
 	}

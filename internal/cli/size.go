@@ -11,7 +11,6 @@ type Size int64
 
 const sizeUnits = "KMGT"
 
-// Set implements pflag.Value.
 func (s *Size) Set(text string) error {
 	digits, shift := text, 0
 	if last := len(text) - 1; last >= 0 {
@@ -37,5 +36,4 @@ func (s *Size) String() string {
 	return strconv.FormatInt(int64(*s), 10)
 }
 
-// Type implements pflag.Value.
 func (s *Size) Type() string { return "SIZE" }

@@ -58,13 +58,7 @@ func distance(a, b string) int {
 
 // unknownVerb returns the usage error for a command that does not exist below cmd.
 func unknownVerb(cmd *cobra.Command, typed string) error {
-	var names []string
-	for _, c := range cmd.Commands() {
-		if c.IsAvailableCommand() {
-			names = append(names, c.Name())
-		}
-	}
-	return Usagef("unknown command %.40q for %q%s; see '%s --help'", typed, cmd.CommandPath(), Suggest(typed, names), cmd.CommandPath())
+	return Usagef("unknown command %.40q for %q%s; see '%s --help'", typed, cmd.CommandPath(), Suggest(typed, commandNames(cmd)), cmd.CommandPath())
 }
 
 // flagError returns the usage error for a wrong flag. If cmd has subcommands and the first argument is

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -10,16 +9,10 @@ import (
 // strictCompletion makes cobra's completion command return an error for an unknown shell.
 func strictCompletion(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
-	completion := child(root, "completion")
-	if completion == nil {
-		return
-	}
+	completion, _, _ := root.Find([]string{"completion"})
 	completion.Args = cobra.ArbitraryArgs
 	completion.RunE = func(cmd *cobra.Command, args []string) error {
-		var shells []string
-		for _, c := range cmd.Commands() {
-			shells = append(shells, c.Name())
-		}
+		shells := commandNames(cmd)
 		known := strings.Join(shells, ", ")
 		if len(args) == 0 {
 			return Usagef("completion: name a shell: %s", known)
@@ -31,10 +24,7 @@ func strictCompletion(root *cobra.Command) {
 // strictHelp makes cobra's help command return an error for an unknown command.
 func strictHelp(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
-	help := child(root, "help")
-	if help == nil {
-		return
-	}
+	help, _, _ := root.Find([]string{"help"})
 	show := help.Run
 	help.RunE = func(cmd *cobra.Command, args []string) error {
 		found, rest, _ := cmd.Root().Find(args)
@@ -46,10 +36,13 @@ func strictHelp(root *cobra.Command) {
 	}
 }
 
-func child(cmd *cobra.Command, name string) *cobra.Command {
-	list := cmd.Commands()
-	if i := slices.IndexFunc(list, func(c *cobra.Command) bool { return c.Name() == name }); i >= 0 {
-		return list[i]
+// commandNames lists the commands directly below cmd, without hidden ones.
+func commandNames(cmd *cobra.Command) []string {
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
 	}
-	return nil
+	return names
 }

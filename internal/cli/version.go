@@ -35,7 +35,6 @@ func versionTemplate(asJSON bool) string {
 	return "{{.Name}} {{.Version}}\n"
 }
 
-// newVersion returns the version command.
 func newVersion(name string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
@@ -43,10 +42,7 @@ func newVersion(name string) *cobra.Command {
 		Example: "  " + name + " version",
 		Args:    Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := struct {
-				Version string `json:"version"`
-			}{Version()}
-			return Print(cmd, v, fmt.Sprintln(name, v.Version))
+			return Print(cmd, map[string]string{"version": Version()}, fmt.Sprintln(name, Version()))
 		},
 	}
 }
