@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,13 +56,10 @@ func Load(name string) (Mode, error) {
 
 // Names lists the modes of this build, Default first.
 func Names() []string {
-	found, err := fs.Glob(files, "*.json")
-	if err != nil {
-		return nil
-	}
+	found, _ := fs.Glob(files, "*.json") // cannot fail: the pattern is valid
 	names := []string{Default}
 	for _, f := range found {
-		if n := strings.TrimSuffix(path.Base(f), ".json"); n != Default {
+		if n := strings.TrimSuffix(f, ".json"); n != Default {
 			names = append(names, n)
 		}
 	}

@@ -1,9 +1,11 @@
 package plasm
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -37,7 +39,6 @@ type result struct {
 	Truncated bool
 }
 
-// send writes a request.
 func (r request) send(w io.Writer, module []byte) error {
 	line, err := json.Marshal(r)
 	if err != nil {
@@ -50,10 +51,13 @@ func (r request) send(w io.Writer, module []byte) error {
 	return err
 }
 
-// receive reads a request and its module.
 func receive(r io.Reader) (request, []byte, error) {
 	var q request
-	line, err := readLine(r)
+	in := bufio.NewReaderSize(r, maxRequest)
+	line, err := in.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		err = fmt.Errorf("a request of more than %d bytes", maxRequest)
+	}
 	if err != nil {
 		return q, nil, err
 	}
@@ -64,22 +68,8 @@ func receive(r io.Reader) (request, []byte, error) {
 		return q, nil, fmt.Errorf("a module of %d bytes; the limit is %d", q.Length, maxModule)
 	}
 	module := make([]byte, q.Length)
-	_, err = io.ReadFull(r, module)
+	_, err = io.ReadFull(in, module)
 	return q, module, err
-}
-
-// readLine reads up to a newline, and no byte after it.
-func readLine(r io.Reader) ([]byte, error) {
-	var line []byte
-	for one := make([]byte, 1); len(line) < maxRequest; line = append(line, one[0]) {
-		if _, err := io.ReadFull(r, one); err != nil {
-			return nil, err
-		}
-		if one[0] == '\n' {
-			return line, nil
-		}
-	}
-	return nil, fmt.Errorf("a request of more than %d bytes", maxRequest)
 }
 
 // frames writes the frames of an answer.

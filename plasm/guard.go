@@ -20,10 +20,8 @@ func (g *guard) watch(ctx context.Context) context.Context {
 	return experimental.WithFunctionListenerFactory(ctx, g)
 }
 
-// NewFunctionListener implements experimental.FunctionListenerFactory.
 func (g *guard) NewFunctionListener(api.FunctionDefinition) experimental.FunctionListener { return g }
 
-// Before implements experimental.FunctionListener.
 func (g *guard) Before(context.Context, api.Module, api.FunctionDefinition, []uint64, experimental.StackIterator) {
 	if g.ended.Load() {
 		// The engine handles this panic: it unwinds the guest's stack, and Call returns this error.
@@ -31,8 +29,6 @@ func (g *guard) Before(context.Context, api.Module, api.FunctionDefinition, []ui
 	}
 }
 
-// After implements experimental.FunctionListener.
 func (g *guard) After(context.Context, api.Module, api.FunctionDefinition, []uint64) {}
 
-// Abort implements experimental.FunctionListener.
 func (g *guard) Abort(context.Context, api.Module, api.FunctionDefinition, error) {}

@@ -42,16 +42,10 @@ func newJob(ctx context.Context, name string, module []byte, chunker string) (Jo
 	return Job{Name: name, Module: module, CID: file.CID, SHA256: hex.EncodeToString(digest[:])}, nil
 }
 
-// maxRelease is the maximum size of a release as JSON, in bytes.
-const maxRelease = 1 << 20
-
 // ParseRelease reads a release that the boot client has verified and handed over. It only refuses data
 // that are not a release (manifest.ErrMalformed).
 func ParseRelease(data []byte) (manifest.Release, error) {
 	var rel manifest.Release
-	if len(data) > maxRelease {
-		return rel, fmt.Errorf("release: %d bytes, the limit is %d: %w", len(data), maxRelease, manifest.ErrMalformed)
-	}
 	if err := json.Unmarshal(data, &rel); err != nil {
 		return rel, fmt.Errorf("release: %v: %w", err, manifest.ErrMalformed)
 	}
@@ -85,9 +79,12 @@ func LoadJob(ctx context.Context, rel manifest.Release, dir string) (Job, error)
 
 // signedJob returns the job if the module matches its signed entry.
 func signedJob(ctx context.Context, name string, module []byte, art manifest.Artifact) (Job, error) {
-	if int64(len(module)) != art.Length {
-		return Job{}, fmt.Errorf("job %q: %s than the %d bytes that were signed: %w; boot again to fetch it again",
-			name, longerOrShorter(len(module), art.Length), art.Length, cas.ErrCorrupt)
+	if got := int64(len(module)); got != art.Length {
+		differs := "shorter"
+		if got > art.Length {
+			differs = "longer"
+		}
+		return Job{}, fmt.Errorf("job %q: %s than the %d bytes that were signed: %w; boot again to fetch it again", name, differs, art.Length, cas.ErrCorrupt)
 	}
 	job, err := newJob(ctx, name, module, art.Chunker)
 	if err != nil {
@@ -100,13 +97,6 @@ func signedJob(ctx context.Context, name string, module []byte, art manifest.Art
 		return Job{}, fmt.Errorf("job %q: CID %s, signed is %s: %w; boot again to fetch it again", name, job.CID, art.CID, cas.ErrCorrupt)
 	}
 	return job, nil
-}
-
-func longerOrShorter(got int, want int64) string {
-	if int64(got) > want {
-		return "longer"
-	}
-	return "shorter"
 }
 
 // readIn reads at most length+1 bytes of a file inside dir. It follows no link out of dir.

@@ -81,7 +81,6 @@ func (l *linear) open(size uint64) bool {
 	return true
 }
 
-// Free implements experimental.LinearMemory.
 func (l *linear) Free() {
 	if l.space != nil {
 		_ = unix.Munmap(l.space) // cannot fail for our own mapping

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"strconv"
@@ -31,7 +32,6 @@ func newOutput(limit int64, w io.Writer, end context.CancelCauseFunc) *output {
 	return &output{limit: limit, hash: sha256.New(), w: w, end: end}
 }
 
-// sum returns the digest and the length of the output.
 func (o *output) sum() Output {
 	return Output{hex.EncodeToString(o.hash.Sum(nil)), o.length, o.truncated}
 }
@@ -83,7 +83,6 @@ func (c *console) Write(p []byte) (int, error) {
 	return size, nil
 }
 
-// flush prints the current line.
 func (c *console) flush() {
 	line := append([]byte(lineMark), escape(c.line)...)
 	// An error of the console does not stop the job: the receipt has the digest of the output.
@@ -105,8 +104,7 @@ func escape(line []byte) []byte {
 		r, size := utf8.DecodeRune(line)
 		switch {
 		case r == utf8.RuneError && size == 1:
-			out = append(out, `\x`...)
-			out = append(out, strconv.FormatUint(uint64(line[0])+0x100, 16)[1:]...)
+			out = fmt.Appendf(out, `\x%02x`, line[0])
 		case r == '\t' || unicode.IsPrint(r):
 			out = append(out, line[:size]...)
 		default:

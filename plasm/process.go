@@ -100,20 +100,19 @@ type processExit struct {
 	stderr string // the first maxStderr bytes
 }
 
-// start starts the process.
 func (p Process) start() (*child, error) {
 	c := &child{done: make(chan processExit, 1)}
-	pipes, childEnds, err := c.pipes()
+	files, err := c.pipes()
 	if err != nil {
 		return nil, err
 	}
-	defer closeAll(childEnds)
+	defer closeAll(files)
 	started := make(chan error)
 	go func() {
 		// The process gets its parent-death signal when this thread ends, and inherits the
 		// thread's no_new_privs. So the thread stays locked until the process has ended.
 		runtime.LockOSThread()
-		process, err := startOn(p.Args, pipes)
+		process, err := startOn(p.Args, files)
 		if err == nil {
 			c.pid = process.Pid
 		}
@@ -140,49 +139,30 @@ func startOn(args []string, files []*os.File) (*os.Process, error) {
 	})
 }
 
-// pipes makes the files 0 to 4 of the process. It returns them and those that this process closes after
-// the start.
-func (c *child) pipes() (files, childEnds []*os.File, err error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	childEnds = []*os.File{null}
-	pipe := func(parentReads bool) (parentEnd, childEnd *os.File) {
-		r, w, e := os.Pipe()
-		if e != nil {
-			err = e
-			return nil, nil
-		}
-		if parentReads {
-			parentEnd, childEnd = r, w
-		} else {
-			parentEnd, childEnd = w, r
-		}
-		childEnds = append(childEnds, childEnd)
-		return parentEnd, childEnd
-	}
+// pipes makes the files 0 to 4 of the process, which this process closes after the start, and the other
+// ends of three of them.
+func (c *child) pipes() (files []*os.File, err error) {
+	null, errNull := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	var stderr, request, answer *os.File
-	c.stderr, stderr = pipe(true)
-	c.request, request = pipe(false)
-	c.answer, answer = pipe(true)
-	if err != nil {
-		closeAll(childEnds)
+	var errs [3]error
+	c.stderr, stderr, errs[0] = os.Pipe()
+	request, c.request, errs[1] = os.Pipe()
+	c.answer, answer, errs[2] = os.Pipe()
+	files = []*os.File{null, null, stderr, request, answer}
+	if err := errors.Join(append(errs[:], errNull)...); err != nil {
+		closeAll(files)
 		c.close()
-		return nil, nil, err
+		return nil, err
 	}
-	return []*os.File{null, null, stderr, request, answer}, childEnds, nil
+	return files, nil
 }
 
 func closeAll(files []*os.File) {
 	for _, f := range files {
-		if f != nil {
-			f.Close()
-		}
+		f.Close() // harmless for nil
 	}
 }
 
-// close closes the parent's ends of the pipes.
 func (c *child) close() { closeAll([]*os.File{c.request, c.answer, c.stderr}) }
 
 // kill kills the process group and records the first reason.
@@ -208,7 +188,6 @@ func (c *child) reap(process *os.Process) {
 	c.done <- processExit{state: state, err: err, stderr: string(stderr)}
 }
 
-// wait waits for the end of the process.
 func (c *child) wait() processExit {
 	e := <-c.done
 	c.mu.Lock()

@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/secure-systems-lab/go-securesystemslib/cjson"
@@ -229,11 +231,7 @@ func (r Receipt) checkNumbers() error {
 
 // knownReason reports whether a reason is one of the Reason constants.
 func knownReason(reason string) bool {
-	switch reason {
-	case ReasonExit, ReasonTimeout, ReasonMemory, ReasonOutput, ReasonImport, ReasonTrap, ReasonBounds, ReasonKilled:
-		return true
-	}
-	return false
+	return slices.Contains([]string{ReasonExit, ReasonTimeout, ReasonMemory, ReasonOutput, ReasonImport, ReasonTrap, ReasonBounds, ReasonKilled}, reason)
 }
 
 // isHex32 reports whether s is 32 bytes in lower-case hex.
@@ -244,10 +242,6 @@ func isHex32(s string) bool {
 
 // plain reports whether every JSON encoder writes a string without escapes.
 func plain(s string) bool {
-	for _, c := range []byte(s) {
-		if c < ' ' || c > '~' || bytes.IndexByte([]byte(`"\<>&`), c) >= 0 {
-			return false
-		}
-	}
-	return s != "" && len(s) <= 200
+	escaped := func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`"\<>&`, r) }
+	return s != "" && len(s) <= 200 && !strings.ContainsFunc(s, escaped)
 }

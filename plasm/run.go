@@ -89,7 +89,6 @@ var (
 	errEngineMemory = errors.New("the module's code, stack and memory together need more than the memory limit; raise it by about 25 bytes for each byte of the module")
 )
 
-// run is the state of one run.
 type run struct {
 	job    Job
 	module []byte // the module without custom sections

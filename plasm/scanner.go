@@ -9,7 +9,6 @@ type scanner struct {
 	err  error
 }
 
-// fail sets the error.
 func (s *scanner) fail(format string, args ...any) {
 	if s.err == nil {
 		s.err = fmt.Errorf(format, args...)
@@ -48,7 +47,6 @@ func (s *scanner) byte() byte {
 	return b
 }
 
-// take returns the next n bytes.
 func (s *scanner) take(n uint32, what string) []byte {
 	if int64(n) > int64(len(s.rest)) {
 		s.fail("a %s is cut off", what)
@@ -85,7 +83,6 @@ func (s *scanner) leb(size int) {
 	s.fail("a number is too long")
 }
 
-// name skips a name.
 func (s *scanner) name() {
 	n := s.u32()
 	s.bound("bytes of a name", int64(n), maxName)

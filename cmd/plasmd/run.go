@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -67,7 +68,7 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 	if err := f.limits.Check(); err != nil {
 		return err
 	}
-	key, err := f.machineKey()
+	key, err := readKey(f.key, "machine key", plasm.ParsePrivateKey)
 	if err != nil {
 		return err
 	}
@@ -109,18 +110,18 @@ func console(cmd *cobra.Command) io.Writer {
 	return cmd.OutOrStdout()
 }
 
-// machineKey reads the key of --key, nil without one.
-func (f runFlags) machineKey() (ed25519.PrivateKey, error) {
-	if f.key == "" {
+// readKey reads the key of --key, nil without one.
+func readKey[K ~[]byte](path, what string, parse func([]byte) (K, error)) (K, error) {
+	if path == "" {
 		return nil, nil
 	}
-	data, err := cli.ReadInput(f.key, "machine key", maxKey)
+	data, err := cli.ReadInput(path, what, maxKey)
 	if err != nil {
 		return nil, err
 	}
-	key, err := plasm.ParsePrivateKey(data)
+	key, err := parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("machine key %s: %w", f.key, err)
+		return nil, fmt.Errorf("%s %s: %w", what, path, err)
 	}
 	return key, nil
 }
@@ -149,7 +150,11 @@ func (f runFlags) load(ctx context.Context, args []string) (plasm.Job, *manifest
 	case f.release == "" && f.jobDir != "":
 		return plasm.Job{}, nil, cli.Usagef("--job-dir %s: needs --release", f.jobDir)
 	case f.release == "":
-		job, err := loadFile(ctx, args[0])
+		module, err := cli.ReadInput(args[0], "job", maxModule)
+		if err != nil {
+			return plasm.Job{}, nil, err
+		}
+		job, err := plasm.NewJob(ctx, filepath.Base(args[0]), module)
 		return job, nil, err
 	}
 	data, err := cli.ReadInput(f.release, "release", maxRelease)
@@ -163,20 +168,8 @@ func (f runFlags) load(ctx context.Context, args []string) (plasm.Job, *manifest
 	if rel.Job == "" {
 		return plasm.Job{}, &rel, nil
 	}
-	dir := f.jobDir
-	if dir == "" {
-		dir = filepath.Dir(f.release)
-	}
-	job, err := plasm.LoadJob(ctx, rel, dir)
+	job, err := plasm.LoadJob(ctx, rel, cmp.Or(f.jobDir, filepath.Dir(f.release)))
 	return job, &rel, err
-}
-
-func loadFile(ctx context.Context, path string) (plasm.Job, error) {
-	module, err := cli.ReadInput(path, "job", maxModule)
-	if err != nil {
-		return plasm.Job{}, err
-	}
-	return plasm.NewJob(ctx, filepath.Base(path), module)
 }
 
 // checkKind refuses a file that does not begin as a WebAssembly module. The error names the kind of file

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/ed25519"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -36,7 +35,7 @@ type verified struct {
 }
 
 func verify(cmd *cobra.Command, path, keyPath string) error {
-	key, err := publicKey(keyPath)
+	key, err := readKey(keyPath, "public key", plasm.ParsePublicKey)
 	if err != nil {
 		return err
 	}
@@ -52,22 +51,6 @@ func verify(cmd *cobra.Command, path, keyPath string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return cli.Print(cmd, verified{receipt, key != nil}, describe(receipt, key != nil))
-}
-
-// publicKey reads the key of --key, nil without one.
-func publicKey(path string) (ed25519.PublicKey, error) {
-	if path == "" {
-		return nil, nil
-	}
-	data, err := cli.ReadInput(path, "public key", maxKey)
-	if err != nil {
-		return nil, err
-	}
-	key, err := plasm.ParsePublicKey(data)
-	if err != nil {
-		return nil, fmt.Errorf("public key %s: %w", path, err)
-	}
-	return key, nil
 }
 
 // describe returns the receipt as text for a person.
