@@ -331,7 +331,7 @@ func TestTooLittleMemoryIsRefusedWithAnAdvice(t *testing.T) {
 }
 
 func TestTheAdviceFitsTheCause(t *testing.T) {
-	_, cut := bootfile.Identify(bytes.NewReader(nil), 10)
+	cut := bootfile.CheckDTB(bytes.NewReader(nil), 10)
 	for name, tt := range map[string]struct {
 		err         error
 		want, never string

@@ -51,7 +51,7 @@ func (a *Arguments) take(word string) error {
 	if name == "phase.nowrite" {
 		return a.takeNoWrite(value)
 	}
-	single, list := a.single(name), a.list(name)
+	single, list := a.field(name)
 	switch {
 	case isRelease(word): // set by the boot role for the target
 		return nil
@@ -85,30 +85,24 @@ func isRelease(word string) bool {
 	return name == "phase.release"
 }
 
-// single returns the field of an argument with one value, nil for another argument.
-func (a *Arguments) single(name string) *string {
+// field returns the field of an argument: single if it has one value, list if it is repeatable, and
+// neither for an unknown argument.
+func (a *Arguments) field(name string) (single *string, list *[]string) {
 	switch name {
 	case "phase.mode":
-		return &a.Mode
+		return &a.Mode, nil
 	case "phase.channel":
-		return &a.Channel
+		return &a.Channel, nil
 	case "phase.cache":
-		return &a.Cache
-	}
-	return nil
-}
-
-// list returns the field of a repeatable argument, nil for another argument.
-func (a *Arguments) list(name string) *[]string {
-	switch name {
+		return &a.Cache, nil
 	case "phase.mirror":
-		return &a.Mirrors
+		return nil, &a.Mirrors
 	case "phase.peer":
-		return &a.Peers
+		return nil, &a.Peers
 	case "phase.bootstrap":
-		return &a.Bootstrap
+		return nil, &a.Bootstrap
 	}
-	return nil
+	return nil, nil
 }
 
 // SplitWords splits a command line as the kernel does: at white space outside double quotes. It

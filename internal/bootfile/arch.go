@@ -5,8 +5,10 @@ import (
 	"strings"
 )
 
-// otherNames maps other names of the architectures (Debian, Go, Windows, the kernel) to ours.
+// otherNames maps other names of the architectures (Debian, Go, Windows, the kernel), and ours in
+// capitals, to ours.
 var otherNames = map[string]string{
+	X86_64: X86_64, ARM64: ARM64,
 	"amd64": X86_64, "x64": X86_64, "x86-64": X86_64, "x86": X86_64, "i386": X86_64, "i686": X86_64, "intel": X86_64,
 	"aarch64": ARM64, "arm64v8": ARM64, "armv8": ARM64, "arm": ARM64, "armhf": ARM64,
 }
@@ -26,9 +28,6 @@ func CheckArch(name string) error {
 	}
 	if meant, ok := otherNames[strings.ToLower(name)]; ok {
 		return invalid("architecture %.40q: unknown; did you mean %s?", name, meant)
-	}
-	if lower := strings.ToLower(name); lower == X86_64 || lower == ARM64 {
-		return invalid("architecture %.40q: unknown; did you mean %s?", name, lower)
 	}
 	return invalid("architecture %.40q: unknown; use %s or %s", name, X86_64, ARM64)
 }

@@ -67,7 +67,6 @@ type errorReader struct {
 	err error
 }
 
-// Read implements io.Reader.
 func (r *errorReader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
 	if err != nil && err != io.EOF {

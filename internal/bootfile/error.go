@@ -18,10 +18,8 @@ type Error struct {
 	reason error
 }
 
-// Error implements error.
 func (e *Error) Error() string { return e.text }
 
-// Unwrap returns ErrTruncated, fs.ErrInvalid or the error of a read.
 func (e *Error) Unwrap() error { return e.reason }
 
 func invalid(format string, args ...any) error {

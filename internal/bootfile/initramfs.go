@@ -23,28 +23,16 @@ func CheckInitramfs(r io.ReaderAt, size int64) error {
 	if size > MaxInitramfs {
 		return invalid("an initramfs of %d bytes; the limit of kexec is 4 GiB: make it smaller", size)
 	}
-	kind, err := Identify(r, size)
-	if err != nil {
-		return err
-	}
-	if slices.Contains(compressed, kind) {
-		return decompress("initramfs", r, 0, size, kind)
-	}
-	if kind != KindCpio {
-		return notA("an initramfs", kind, "give a cpio archive of the format newc, uncompressed or compressed with zstd, xz, gzip, bzip2, lzma, lzo or 'lz4 -l'")
-	}
-	return walkArchives(r, size)
-}
-
-// walkArchives checks archives that follow each other, up to the first compressed one.
-func walkArchives(r io.ReaderAt, size int64) error {
-	for at := int64(0); at < size; {
-		kind, err := Identify(io.NewSectionReader(r, at, size-at), size-at)
-		switch {
-		case err != nil:
+	for at := int64(0); at < size || at == 0; {
+		data, err := head(io.NewSectionReader(r, at, size-at), size-at, headSize)
+		if err != nil {
 			return err
+		}
+		switch kind := identify(data); {
 		case slices.Contains(compressed, kind):
 			return decompress("initramfs", r, at, size, kind)
+		case kind != KindCpio && at == 0:
+			return notA("an initramfs", kind, "give a cpio archive of the format newc, uncompressed or compressed with zstd, xz, gzip, bzip2, lzma, lzo or 'lz4 -l'")
 		case kind != KindCpio:
 			return invalid("at byte %d of the initramfs there is %s in place of an archive; build it again", at, kind)
 		}
@@ -118,10 +106,8 @@ func skipZeros(r io.ReaderAt, at, size int64) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		for i, b := range data {
-			if b != 0 {
-				return at + int64(i), nil
-			}
+		if rest := bytes.TrimLeft(data, "\x00"); len(rest) > 0 {
+			return at + int64(len(data)-len(rest)), nil
 		}
 		at += int64(len(data))
 	}

@@ -1,6 +1,10 @@
 package bootfile
 
-import "io"
+import (
+	"encoding/binary"
+	"io"
+	"math"
+)
 
 // CheckJob refuses a file that is not a complete WebAssembly core module of version 1. It does not
 // check the imports and declarations of the module.
@@ -35,30 +39,16 @@ func walkSections(r io.ReaderAt, at, size int64) error {
 		if err != nil {
 			return err
 		}
-		length, n := leb128(data[1:])
+		length, n := binary.Uvarint(data[1:]) // LEB128
 		switch {
-		case n == 0 && len(data) == longest:
-			return invalid("at byte %d of the module there is no section; build it again", at)
-		case n == 0:
+		case n == 0 && len(data) < longest:
 			return truncated("module", size, size+1)
+		case n == 0 || length > math.MaxUint32:
+			return invalid("at byte %d of the module there is no section; build it again", at)
 		}
 		if at += 1 + int64(n) + int64(length); at > size {
 			return truncated("module", size, at)
 		}
 	}
 	return nil
-}
-
-// leb128 decodes a LEB128 number of at most 32 bits and n bytes; n is 0 for an invalid one.
-func leb128(data []byte) (value uint32, n int) {
-	for i, b := range data {
-		if i == 5 || i == 4 && b > 0x0f {
-			return 0, 0
-		}
-		value |= uint32(b&0x7f) << (7 * i)
-		if b < 0x80 {
-			return value, i + 1
-		}
-	}
-	return 0, 0
 }

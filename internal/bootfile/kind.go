@@ -2,7 +2,6 @@ package bootfile
 
 import (
 	"bytes"
-	"io"
 	"unicode/utf8"
 )
 
@@ -73,15 +72,7 @@ var magics = []magic{
 	{510, "\x55\xaa", "a disk image"},
 }
 
-// Identify returns the kind of a file by its first bytes.
-func Identify(r io.ReaderAt, size int64) (Kind, error) {
-	data, err := head(r, size, headSize)
-	if err != nil {
-		return "", err
-	}
-	return identify(data), nil
-}
-
+// identify returns the kind of a file by its first headSize bytes.
 func identify(data []byte) Kind {
 	for _, m := range magics {
 		if len(data) > m.at && bytes.HasPrefix(data[m.at:], []byte(m.text)) {
