@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -78,15 +79,32 @@ func (e entry) run(t *testing.T, dir, bin string) {
 	}
 }
 
-// build compiles phase-sign and phase-publish.
+// binDir is the folder of the commands, which TestMain removes.
+var binDir string
+
+func TestMain(m *testing.M) {
+	var err error
+	if binDir, err = os.MkdirTemp("", "phase-docs-"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(binDir)
+	os.Exit(code)
+}
+
+// makeBinaries makes the commands, once for all tests.
+var makeBinaries = sync.OnceValue(func() error {
+	if out, err := exec.Command("make", "-s", "-C", "..", "BIN="+binDir, "binaries").CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+})
+
+// build returns the folder of the commands.
 func build(t *testing.T) string {
 	t.Helper()
-	bin := t.TempDir()
-	cmd := exec.Command("go", "build", "-o", bin, "../cmd/phase-sign", "../cmd/phase-publish")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return bin
+	check(t, makeBinaries())
+	return binDir
 }
 
 // firstTime runs the first entry in a new folder, after edit has changed each block.

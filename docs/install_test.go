@@ -88,10 +88,7 @@ func TestWriteUSBRefusesAFileThatIsNoImage(t *testing.T) {
 // Installed commands run, units name installed commands, and every command has a man page
 // and completions.
 func TestInstall(t *testing.T) {
-	bin, dest := t.TempDir(), t.TempDir()
-	if out, err := exec.Command("make", "-s", "-C", "..", "BIN="+bin, "binaries").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin, dest := build(t), t.TempDir()
 	if code, said := script(t, []string{"BIN=" + bin, "DESTDIR=" + dest, "PREFIX=/usr"}, "install.sh"); code != 0 {
 		t.Fatalf("exit code %d: %s", code, said)
 	}

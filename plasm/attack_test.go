@@ -54,11 +54,15 @@ func attacks(t *testing.T) []attack {
 	}
 }
 
-// limits returns limits with a short timeout for attacks on the timeout.
+// limits returns limits with a short timeout for attacks on the timeout, which would run on at any
+// timeout. A Go program is compiled for a good part of its second.
 func (a attack) limits() Limits {
 	lim := tight
 	if a.reason == ReasonTimeout {
-		lim.Timeout = time.Second
+		lim.Timeout = 200 * time.Millisecond
+		if len(a.module) > 1<<20 {
+			lim.Timeout = time.Second
+		}
 	}
 	return lim
 }

@@ -5,6 +5,7 @@ package wasmtest
 import (
 	"bytes"
 	"encoding/binary"
+	"sync"
 )
 
 // A Bomb is a hostile module.
@@ -21,8 +22,9 @@ var (
 	long    = []string{"timeout", "memory"} // its code is large: under a low limit the compiler may need too much memory
 )
 
-// Bombs returns the modules: some are just within the limits of declarations, others far above them.
-func Bombs() []Bomb {
+// Bombs returns the modules, made once: some are just within the limits of declarations, others far
+// above them. A caller must not change them.
+var Bombs = sync.OnceValue(func() []Bomb {
 	nop := body(nil)
 	return []Bomb{
 		{"1,000 functions with 50,000 locals", functions(1000, body(nil, 50_000)), refused},
@@ -56,7 +58,7 @@ func Bombs() []Bomb {
 		{"20,000 times memory.copy of 32 MiB", straight(20_000, copyHalf()), long},
 		{"memory.fill of 64 MiB in a loop", functions(1, body(join([]byte{0x03, 0x40}, fill(), []byte{0x0c, 0, 0x0b}))), endless},
 	}
-}
+})
 
 var (
 	oneType  = section(1, []byte{1, 0x60, 0, 0}) // no parameters, no results
