@@ -18,14 +18,28 @@ import (
 // it, renames it, and syncs the folder. After an error the old file is unchanged and the temporary
 // file is removed. A device, a pipe or a folder is never replaced; the error wraps fs.ErrInvalid.
 func Write(path string, mode fs.FileMode, data []byte) error {
-	return WriteFrom(path, mode, func(w io.Writer) error {
-		_, err := w.Write(data)
-		return err
-	})
+	return replace(path, mode, content(data))
 }
 
 // WriteFrom is Write for content that fill writes.
 func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) error {
+	return replace(path, mode, func(f *os.File) error { return fill(f) })
+}
+
+// Build is Write for content that other programs write: fill gets the name of the temporary file,
+// which is empty.
+func Build(path string, mode fs.FileMode, fill func(name string) error) error {
+	return replace(path, mode, func(f *os.File) error { return fill(f.Name()) })
+}
+
+func content(data []byte) func(*os.File) error {
+	return func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	}
+}
+
+func replace(path string, mode fs.FileMode, fill func(*os.File) error) error {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file; name a file: %w", path, fs.ErrInvalid)
 	}
@@ -35,11 +49,7 @@ func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) error 
 // Create is Write for a file that must not exist. If it exists it is not changed, and the error
 // wraps fs.ErrExist.
 func Create(path string, mode fs.FileMode, data []byte) error {
-	fill := func(w io.Writer) error {
-		_, err := w.Write(data)
-		return err
-	}
-	return write(path, mode, fill, renameNew)
+	return write(path, mode, content(data), renameNew)
 }
 
 // renameNew renames a file unless the new name exists. On file systems without RENAME_NOREPLACE (some
@@ -58,20 +68,20 @@ func renameNew(from, to string) error {
 	return nil
 }
 
-func write(path string, mode fs.FileMode, fill func(io.Writer) error, rename func(from, to string) error) (err error) {
+func write(path string, mode fs.FileMode, fill func(*os.File) error, rename func(from, to string) error) (err error) {
 	dir, base := filepath.Split(path)
 	if dir == "" {
 		dir = "."
 	}
 	f, err := os.CreateTemp(dir, "."+base[:min(len(base), 200)]+".*") // names have at most 255 bytes
 	if err != nil {
-		return file.FullDisk(named(err, path))
+		return file.FullDisk(named(path, file.Pathless(err)))
 	}
 	defer func() {
 		f.Close()
 		if err != nil {
 			os.Remove(f.Name())
-			err = file.FullDisk(named(err, path))
+			err = file.FullDisk(renamed(err, f.Name(), path))
 		}
 	}()
 	if err = fill(f); err != nil {
@@ -99,19 +109,22 @@ func SyncDir(dir string) error {
 	return d.Sync()
 }
 
-// named returns err with path in place of the temporary file, and with a remedy.
-func named(err error, path string) error {
-	cause := err
+// renamed returns an error about the temporary file as one about path. An error about another file,
+// which a fill function has read, stays as it is.
+func renamed(err error, temporary, path string) error {
 	var pe *fs.PathError
 	var le *os.LinkError
 	switch {
-	case errors.As(err, &le):
-		cause = le.Err
-	case errors.As(err, &pe):
-		cause = pe.Err
-	default:
-		return err
+	case errors.As(err, &le) && le.Old == temporary:
+		return named(path, le.Err)
+	case errors.As(err, &pe) && pe.Path == temporary:
+		return named(path, pe.Err)
 	}
+	return err
+}
+
+// named returns the error of a write to path, with a remedy.
+func named(path string, cause error) error {
 	switch {
 	case errors.Is(cause, fs.ErrPermission):
 		cause = reworded{"its folder is not writable for this user", cause}

@@ -54,6 +54,18 @@ func TestWriteFromThatFailsKeepsTheOldFile(t *testing.T) {
 	checkOnly(t, dir, "old")
 }
 
+func TestAnErrorNamesTheFileThatFailed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	other := &fs.PathError{Op: "read", Path: "input", Err: unix.EIO}
+	if err := WriteFrom(path, 0o600, func(io.Writer) error { return other }); err != other {
+		t.Errorf("of an input: got %v", err)
+	}
+	err := Build(path, 0o600, func(name string) error { return &fs.PathError{Op: "truncate", Path: name, Err: unix.EIO} })
+	if want := "write " + path + ": input/output error"; err == nil || err.Error() != want {
+		t.Errorf("of the temporary file: got %v, want %s", err, want)
+	}
+}
+
 func TestWriteReplacesOnlyRegularFiles(t *testing.T) {
 	dir := t.TempDir()
 	pipe, link := filepath.Join(dir, "pipe"), filepath.Join(dir, "link")
