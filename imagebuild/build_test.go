@@ -8,6 +8,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -295,7 +296,7 @@ func TestProgramMustBeStatic(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]error{"/bin/sh": ErrOptions, empty: cas.ErrCorrupt, t.TempDir(): ErrOptions, empty + "-not": os.ErrNotExist} {
+	for path, want := range map[string]error{"/bin/sh": fs.ErrInvalid, empty: cas.ErrCorrupt, t.TempDir(): fs.ErrInvalid, empty + "-not": os.ErrNotExist} {
 		if _, _, err := readProgram(path, testPlatform(t, "vm")); !errors.Is(err, want) {
 			t.Errorf("%s: got %v, want %v", path, err, want)
 		}

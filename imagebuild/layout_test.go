@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -37,7 +38,7 @@ func TestFormatDiskLayout(t *testing.T) {
 			t.Errorf("%s: ESP %d and cache %v, want %d and %v", c.name, d.espSize, got, c.esp, c.cache)
 		}
 	}
-	if err := checkSize(minESP+33*mib, minESP); !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), "at least --size 298M") {
+	if err := checkSize(minESP+33*mib, minESP); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "at least --size 298M") {
 		t.Errorf("too small: %v", err)
 	}
 }

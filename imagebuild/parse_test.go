@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func TestAnUnknownPlatformListsTheSupportedOnes(t *testing.T) {
 		{"", "", "supported"},
 	} {
 		_, err := ParsePlatform(c.arch, c.flavour)
-		if !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), c.words) {
+		if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("%q %q: %v", c.arch, c.flavour, err)
 		}
 	}
@@ -28,14 +29,14 @@ func TestAnUnknownPlatformListsTheSupportedOnes(t *testing.T) {
 
 func TestCommandLineIsOneLineAndNamesNoInitramfs(t *testing.T) {
 	for _, s := range []string{"a\nb", "a\x00b", "a\x1b[2J", "é", strings.Repeat("x", 1025)} {
-		if err := checkCmdline(s); !errors.Is(err, ErrOptions) {
+		if err := checkCmdline(s); !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("%.20q: %v", s, err)
 		}
 	}
 	for _, s := range []string{
 		`initrd=\evil`, "initrd", "quiet initrd=/x", "initrdmem=1,2", "noinitrd", `xinitrd=\evil`, `a.initrd=\evil`, `"initrd=\evil"`, `phase.mirror=http://a/initrd=\evil`, `init"rd=\evil"`,
 	} {
-		if err := checkCmdline(s); !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), "one initramfs") {
+		if err := checkCmdline(s); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "one initramfs") {
 			t.Errorf("%q: %v", s, err)
 		}
 	}

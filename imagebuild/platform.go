@@ -1,7 +1,6 @@
 package imagebuild
 
 import (
-	"errors"
 	"io/fs"
 	"slices"
 	"strings"
@@ -12,14 +11,12 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// ErrOptions marks an error in the options: the user must change the command line.
-var ErrOptions = errors.New("options")
-
 func notFoundf(format string, args ...any) error {
 	return refusal.New(fs.ErrNotExist, format, args...)
 }
 
-func optionsf(format string, args ...any) error { return refusal.New(ErrOptions, format, args...) }
+// optionsf refuses an option: it wraps fs.ErrInvalid.
+func optionsf(format string, args ...any) error { return refusal.Invalid(format, args...) }
 
 // A Platform is a kind of machine that images are built for. ParsePlatform returns it.
 type Platform struct {
@@ -38,8 +35,8 @@ var platforms = []Platform{
 	{"x86_64", "generic", "amd64", "linux-image-amd64", "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "BOOTX64.EFI", "EM_X86_64"},
 }
 
-// ParsePlatform returns the platform of an architecture and a flavour. Unknown names are
-// ErrOptions, with the known ones in the text.
+// ParsePlatform returns the platform of an architecture and a flavour. The error for an
+// unknown name lists the known ones.
 func ParsePlatform(arch, flavour string) (Platform, error) {
 	var flavours []string
 	for _, p := range platforms {

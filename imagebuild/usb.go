@@ -24,8 +24,7 @@ const (
 const CacheLabel = "PHASE-CACHE"
 
 // WriteUSB builds a sparse disk image of size bytes for a USB stick or a virtual machine and
-// writes it to out. A size that is too small is ErrOptions, with the smallest size in the
-// text.
+// writes it to out. The error for a size that is too small names the smallest one.
 func (b *Builder) WriteUSB(ctx context.Context, m Media, size int64, out string) (*MediaInfo, error) {
 	if err := checkOut(out); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package imagebuild
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -76,11 +77,11 @@ func TestOnlyAnImageIsWrittenOnlyToADevice(t *testing.T) {
 		want          error
 	}{
 		{text, "/dev/null", cas.ErrCorrupt},
-		{image, "/dev/null", ErrOptions},
-		{image, text, ErrOptions},
+		{image, "/dev/null", fs.ErrInvalid},
+		{image, text, fs.ErrInvalid},
 		{image, text + "-not", os.ErrNotExist},
 		{text + "-not", "/dev/null", os.ErrNotExist},
-		{t.TempDir(), "/dev/null", ErrOptions},
+		{t.TempDir(), "/dev/null", fs.ErrInvalid},
 	} {
 		if err := WriteDevice(t.Context(), c.image, c.device, nil); !errors.Is(err, c.want) {
 			t.Errorf("%s to %s: got %v, want %v", c.image, c.device, err, c.want)

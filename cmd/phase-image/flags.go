@@ -26,11 +26,6 @@ func (f *platformFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.flavour, "flavour", "vm", "vm (Debian's cloud kernel, small) or generic (real machines)")
 }
 
-func (f *platformFlags) parse() (imagebuild.Platform, error) {
-	p, err := imagebuild.ParsePlatform(f.arch, f.flavour)
-	return p, usageError(err)
-}
-
 // initramfsFlags select the inputs of an initramfs.
 type initramfsFlags struct {
 	platformFlags
@@ -50,7 +45,7 @@ func (f *initramfsFlags) register(cmd *cobra.Command) {
 func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Initramfs, error) {
 	in := imagebuild.Initramfs{Role: role, Channel: f.channel, PhaseBoot: f.phaseBoot, KernelDir: f.kernelDir}
 	var err error
-	if in.Platform, err = f.platformFlags.parse(); err != nil {
+	if in.Platform, err = imagebuild.ParsePlatform(f.arch, f.flavour); err != nil {
 		return in, err
 	}
 	if role == imagebuild.RoleBoot {
@@ -94,16 +89,16 @@ func (f *mediaFlags) parse(cmd *cobra.Command) (imagebuild.Media, error) {
 	return imagebuild.Media{Initramfs: in, DefaultMode: f.mode, Cmdline: f.cmdline}, err
 }
 
-// siblingProgram returns path, or else the program of this name in this program's folder.
+// siblingProgram returns path, or else the program of this name in this program's folder. The program
+// must exist. The flag has its name.
 func siblingProgram(path, name string) (string, error) {
-	if path != "" {
-		return path, nil
+	if path == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return "", err
+		}
+		path = filepath.Join(filepath.Dir(self), name)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	path = filepath.Join(filepath.Dir(self), name)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("program %s: %w; run make, or name it with --%s", path, fs.ErrNotExist, name)
 	}
@@ -117,19 +112,19 @@ func outFlag(cmd *cobra.Command, out *string, what string) {
 	}
 }
 
-// builder makes the builder of one command.
-func builder(cmd *cobra.Command) (*imagebuild.Builder, error) {
+// build calls work with a builder and prints its result.
+func build[T any](cmd *cobra.Command, work func(*imagebuild.Builder) (T, error), text func(T) string) error {
 	epoch, err := imagebuild.EnvEpoch()
 	if err != nil {
-		return nil, usageError(err)
+		return err
 	}
-	return imagebuild.New(imagebuild.Options{Epoch: epoch, Progress: cmd.ErrOrStderr()})
-}
-
-// usageError turns imagebuild.ErrOptions into a usage error, which has exit code 2.
-func usageError(err error) error {
-	if errors.Is(err, imagebuild.ErrOptions) {
-		return cli.Usagef("%v", err)
+	b, err := imagebuild.New(imagebuild.Options{Epoch: epoch, Progress: cmd.ErrOrStderr()})
+	if err != nil {
+		return err
 	}
-	return err
+	result, err := work(b)
+	if err != nil {
+		return err
+	}
+	return cli.Print(cmd, result, text(result))
 }

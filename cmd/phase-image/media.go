@@ -25,9 +25,13 @@ boot mode) and a cache partition (ext4, label PHASE-CACHE). The file is sparse.`
   phase-image usb --root repo/root.json --cmdline "phase.mirror=https://mirror.example" --out vm.img`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.build(cmd, func(b *imagebuild.Builder, m imagebuild.Media) (*imagebuild.MediaInfo, error) {
+			m, err := f.parse(cmd)
+			if err != nil {
+				return err
+			}
+			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
 				return b.WriteUSB(cmd.Context(), m, int64(size), out)
-			})
+			}, mediaText)
 		},
 	}
 	f.register(cmd)
@@ -45,31 +49,18 @@ func espCommand() *cobra.Command {
 		Example: `  phase-image esp --root repo/root.json --out esp.img`,
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.build(cmd, func(b *imagebuild.Builder, m imagebuild.Media) (*imagebuild.MediaInfo, error) {
+			m, err := f.parse(cmd)
+			if err != nil {
+				return err
+			}
+			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
 				return b.WriteESP(cmd.Context(), m, out)
-			})
+			}, mediaText)
 		},
 	}
 	f.register(cmd)
 	outFlag(cmd, &out, "the FAT32 filesystem")
 	return cmd
-}
-
-// build builds a medium with write and prints its description.
-func (f *mediaFlags) build(cmd *cobra.Command, write func(*imagebuild.Builder, imagebuild.Media) (*imagebuild.MediaInfo, error)) error {
-	media, err := f.parse(cmd)
-	if err != nil {
-		return usageError(err)
-	}
-	b, err := builder(cmd)
-	if err != nil {
-		return err
-	}
-	info, err := write(b, media)
-	if err != nil {
-		return usageError(err)
-	}
-	return cli.Print(cmd, info, mediaText(info))
 }
 
 func mediaText(info *imagebuild.MediaInfo) string {

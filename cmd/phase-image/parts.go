@@ -21,23 +21,19 @@ func kernelCommand() *cobra.Command {
   phase-image kernel --arch x86_64 --flavour generic --out vmlinuz`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			platform, err := f.parse()
+			platform, err := imagebuild.ParsePlatform(f.arch, f.flavour)
 			if err != nil {
 				return err
 			}
-			b, err := builder(cmd)
-			if err != nil {
-				return err
-			}
-			kernel, err := b.Kernel(cmd.Context(), platform, dir)
-			if err == nil {
-				err = b.WriteKernel(cmd.Context(), kernel, out)
-			}
-			if err != nil {
-				return usageError(err)
-			}
-			result := map[string]string{"out": out, "kernel": kernel.Version, "package": kernel.Package}
-			return cli.Print(cmd, result, fmt.Sprintf("%s: kernel %s (%s)\n", out, kernel.Version, kernel.Package))
+			return build(cmd, func(b *imagebuild.Builder) (map[string]string, error) {
+				kernel, err := b.Kernel(cmd.Context(), platform, dir)
+				if err != nil {
+					return nil, err
+				}
+				return map[string]string{"out": out, "kernel": kernel.Version, "package": kernel.Package}, b.WriteKernel(cmd.Context(), kernel, out)
+			}, func(k map[string]string) string {
+				return fmt.Sprintf("%s: kernel %s (%s)\n", out, k["kernel"], k["package"])
+			})
 		},
 	}
 	f.register(cmd)
@@ -61,18 +57,14 @@ release's root filesystem.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			in, err := f.parse(cmd, role)
 			if err != nil {
-				return usageError(err)
-			}
-			b, err := builder(cmd)
-			if err != nil {
 				return err
 			}
-			info, err := b.WriteInitramfs(cmd.Context(), in, out)
-			if err != nil {
-				return usageError(err)
-			}
-			return cli.Print(cmd, info, fmt.Sprintf("%s: %s, role %s, kernel %s, %s\n",
-				out, humanize.Bytes(uint64(info.Size)), info.Role, info.Kernel, english.Plural(info.Modules, "module", "")))
+			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.InitramfsInfo, error) {
+				return b.WriteInitramfs(cmd.Context(), in, out)
+			}, func(info *imagebuild.InitramfsInfo) string {
+				return fmt.Sprintf("%s: %s, role %s, kernel %s, %s\n",
+					out, humanize.Bytes(uint64(info.Size)), info.Role, info.Kernel, english.Plural(info.Modules, "module", ""))
+			})
 		},
 	}
 	f.register(cmd)

@@ -27,22 +27,18 @@ again when its packages change.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r := imagebuild.Rootfs{Include: include}
 			var err error
-			if r.Platform, err = f.parse(); err != nil {
+			if r.Platform, err = imagebuild.ParsePlatform(f.arch, f.flavour); err != nil {
 				return err
 			}
 			if r.Plasmd, err = siblingProgram(plasmd, "plasmd"); err != nil {
 				return err
 			}
-			b, err := builder(cmd)
-			if err != nil {
-				return err
-			}
-			info, err := b.WriteRootfs(cmd.Context(), r, out)
-			if err != nil {
-				return usageError(err)
-			}
-			return cli.Print(cmd, info, fmt.Sprintf("%s: %s, Debian %s, %s\n",
-				out, humanize.Bytes(uint64(info.Size)), info.Suite, english.Plural(info.Packages, "package", "")))
+			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.RootfsInfo, error) {
+				return b.WriteRootfs(cmd.Context(), r, out)
+			}, func(info *imagebuild.RootfsInfo) string {
+				return fmt.Sprintf("%s: %s, Debian %s, %s\n",
+					out, humanize.Bytes(uint64(info.Size)), info.Suite, english.Plural(info.Packages, "package", ""))
+			})
 		},
 	}
 	f.register(cmd)

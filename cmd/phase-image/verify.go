@@ -40,13 +40,7 @@ packages; without it, only their digests are shown.`,
   phase-image verify --root root.json /dev/sdX
   phase-image verify --rebuild stick.img`,
 		Args: cli.Args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.verify(cmd, args[0])
-			if err != nil {
-				return usageError(err)
-			}
-			return cli.Print(cmd, c, contentsText(c))
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return f.verify(cmd, args[0]) },
 	}
 	cmd.Flags().StringVar(&f.root, "root", "", "root.json that the image must contain; exit code 3 if it differs")
 	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the image again from this machine's packages, and compare")
@@ -56,31 +50,29 @@ packages; without it, only their digests are shown.`,
 	return cmd
 }
 
-func (f verifyFlags) verify(cmd *cobra.Command, image string) (*imagebuild.Contents, error) {
+func (f *verifyFlags) verify(cmd *cobra.Command, image string) error {
 	var root []byte
 	var err error
 	if f.root != "" {
 		if root, err = cli.ReadInput(f.root, "root", maxRoot); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if f.rebuild {
 		if f.build.PhaseBoot, err = siblingProgram(f.build.PhaseBoot, "phase-boot"); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	b, err := builder(cmd)
-	if err != nil {
-		return nil, err
-	}
-	c, err := b.Verify(cmd.Context(), image)
-	if err == nil && root != nil {
-		err = c.CompareRoot(root)
-	}
-	if err == nil && f.rebuild {
-		err = b.CompareRebuild(cmd.Context(), c, f.build)
-	}
-	return c, err
+	return build(cmd, func(b *imagebuild.Builder) (*imagebuild.Contents, error) {
+		c, err := b.Verify(cmd.Context(), image)
+		if err == nil && root != nil {
+			err = c.CompareRoot(root)
+		}
+		if err == nil && f.rebuild {
+			err = b.CompareRebuild(cmd.Context(), c, f.build)
+		}
+		return c, err
+	}, contentsText)
 }
 
 func contentsText(c *imagebuild.Contents) string {

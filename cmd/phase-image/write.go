@@ -29,7 +29,7 @@ first, and refuses disks that are not removable.`,
 			}
 			size, err := write(cmd, args[0], args[1])
 			if err != nil {
-				return usageError(err)
+				return err
 			}
 			return cli.Print(cmd, map[string]any{"device": args[1], "size": size}, fmt.Sprintf("%s: written and read back, %s\n", args[1], humanize.IBytes(uint64(size))))
 		},
