@@ -1,6 +1,7 @@
 package imagebuild
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -29,13 +30,9 @@ func debianSources(ctx context.Context, arch string) (string, []source, error) {
 	if suite == "" {
 		return "", nil, notFoundf("apt sources of Debian for %s: none; add them to /etc/apt and run: apt-get update", arch)
 	}
-	var chosen []source
-	for _, s := range all {
-		if s.release == suite || strings.HasPrefix(s.release, suite+"-") || strings.HasPrefix(s.release, suite+"/") {
-			chosen = append(chosen, s)
-		}
-	}
-	return suite, chosen, nil
+	return suite, slices.DeleteFunc(all, func(s source) bool {
+		return s.release != suite && !strings.HasPrefix(s.release, suite+"-") && !strings.HasPrefix(s.release, suite+"/")
+	}), nil
 }
 
 func parseSources(text, arch string) []source {
@@ -61,28 +58,23 @@ var baseSuite = regexp.MustCompile(`^[a-z]+$`)
 func chooseSuite(all []source, codename string) string {
 	first := ""
 	for _, s := range all {
-		if !baseSuite.MatchString(s.release) {
-			continue
-		}
-		if s.release == codename {
+		switch {
+		case !baseSuite.MatchString(s.release):
+		case s.release == codename:
 			return codename
-		}
-		if first == "" {
+		case first == "":
 			first = s.release
 		}
 	}
 	return first
 }
 
+var codenameLine = regexp.MustCompile(`(?m)^VERSION_CODENAME="?([^"\n]*)"?$`)
+
 func hostCodename() string {
-	text, err := os.ReadFile("/etc/os-release")
-	if err != nil {
-		return ""
-	}
-	for _, line := range strings.Split(string(text), "\n") {
-		if name, found := strings.CutPrefix(line, "VERSION_CODENAME="); found {
-			return strings.Trim(name, `"`)
-		}
+	text, _ := os.ReadFile("/etc/os-release") // not every host has it
+	if m := codenameLine.FindSubmatch(text); m != nil {
+		return string(m[1])
 	}
 	return ""
 }
@@ -90,18 +82,12 @@ func hostCodename() string {
 // deb822 formats sources as described in sources.list(5), each with its keyring.
 func deb822(sources []source) (string, error) {
 	keyring := ""
-	for _, name := range debianKeyrings {
-		if _, err := os.Stat(name); err == nil {
-			keyring = name
-			break
-		}
+	if i := slices.IndexFunc(debianKeyrings, isFile); i >= 0 {
+		keyring = debianKeyrings[i]
 	}
 	var b strings.Builder
 	for _, s := range sources {
-		keys := s.signedBy
-		if keys == "" {
-			keys = keyring
-		}
+		keys := cmp.Or(s.signedBy, keyring)
 		if keys == "" {
 			return "", notFoundf("keys of the Debian archive: not found; run: apt-get install debian-archive-keyring")
 		}
@@ -133,7 +119,7 @@ func releaseDate(sources []source, suite string) (time.Time, error) {
 
 var releaseLine = regexp.MustCompile(`(?m)^Date: (.+)$`)
 
-var acquireOption = regexp.MustCompile(`^Acquire::(Check-[A-Za-z-]+|Retries|https?::[A-Za-z:.-]+) "[^"]*";$`)
+var acquireOption = regexp.MustCompile(`(?m)^Acquire::(Check-[A-Za-z-]+|Retries|https?::[A-Za-z:.-]+) "[^"\n]*";$`)
 
 // acquireOptions returns the host's apt settings for downloads: proxies, date checks,
 // retries. They are used while building and do not get into the image.
@@ -143,10 +129,8 @@ func acquireOptions(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var options []string
-	for _, line := range strings.Split(string(out), "\n") {
-		if acquireOption.MatchString(line) {
-			options = append(options, "--aptopt="+line)
-		}
+	for _, line := range acquireOption.FindAllString(string(out), -1) {
+		options = append(options, "--aptopt="+line)
 	}
 	return options, nil
 }

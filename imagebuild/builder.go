@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -31,20 +32,18 @@ type Options struct {
 
 // New makes the cache folder and removes temporary folders of builds that were killed.
 func New(opts Options) (*Builder, error) {
-	b := &Builder{cache: opts.Cache, epoch: opts.Epoch}
-	b.progress.w = opts.Progress
-	if b.cache == "" {
-		dir, err := DefaultCache()
-		if err != nil {
+	cache := opts.Cache
+	if cache == "" {
+		var err error
+		if cache, err = DefaultCache(); err != nil {
 			return nil, err
 		}
-		b.cache = dir
 	}
-	abs, err := filepath.Abs(b.cache)
+	cache, err := filepath.Abs(cache)
 	if err != nil {
 		return nil, err
 	}
-	b.cache = abs
+	b := &Builder{cache: cache, epoch: opts.Epoch, progress: progress{w: opts.Progress}}
 	if err := os.MkdirAll(b.cache, 0o755); err != nil {
 		return nil, fmt.Errorf("cache: %w; set PHASE_BUILD_CACHE to a folder you can write", file.FullDisk(err))
 	}
@@ -87,13 +86,7 @@ func (b *Builder) date(inputs ...time.Time) time.Time {
 	if !b.epoch.IsZero() {
 		return b.epoch
 	}
-	var newest time.Time
-	for _, t := range inputs {
-		if t.After(newest) {
-			newest = t
-		}
-	}
-	return newest.UTC().Truncate(time.Second)
+	return slices.MaxFunc(inputs, time.Time.Compare).UTC().Truncate(time.Second)
 }
 
 // tempDir makes a temporary folder inside the cache, so that a rename from it into the cache
@@ -116,3 +109,22 @@ func (b *Builder) tempDir() (string, func(), error) {
 }
 
 const tempPrefix = "tmp-"
+
+// cached returns the path of a name in the cache. If it is missing, fill makes the file or
+// folder at a temporary path, and it is moved into the cache when it is complete.
+func (b *Builder) cached(name string, fill func(path string) error) (string, error) {
+	path := filepath.Join(b.cache, name)
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	tmp, clean, err := b.tempDir()
+	if err != nil {
+		return "", err
+	}
+	defer clean()
+	made := filepath.Join(tmp, "made")
+	if err := fill(made); err != nil {
+		return "", err
+	}
+	return path, b.moveToCache(made, path)
+}

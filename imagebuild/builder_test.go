@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -38,5 +39,24 @@ func TestTemporaryFoldersOfKilledBuildsAreRemovedAndOthersStay(t *testing.T) {
 		if _, err := os.Stat(dir); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// An input that cannot be read is not reported as an output that cannot be written.
+func TestFormatAnErrorOfAnInputNamesTheInput(t *testing.T) {
+	dir := t.TempDir()
+	text := filepath.Join(dir, "boot", "vmlinuz-1")
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "lib/modules/1/kernel"), 0o755), os.Mkdir(filepath.Dir(text), 0o755), os.WriteFile(text, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := New(Options{Cache: filepath.Join(dir, "cache")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := Initramfs{Platform: testPlatform(t, "vm"), Role: RoleTarget, KernelDir: dir, PhaseBoot: filepath.Join(text, "phase-boot")}
+	out := filepath.Join(dir, "initramfs")
+	_, err = b.WriteInitramfs(t.Context(), in, out)
+	if err == nil || !strings.Contains(err.Error(), in.PhaseBoot) || strings.Contains(err.Error(), out) {
+		t.Errorf("got %v, want an error of %s", err, in.PhaseBoot)
 	}
 }

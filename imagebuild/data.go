@@ -3,7 +3,6 @@ package imagebuild
 import (
 	"embed"
 	"fmt"
-	"io/fs"
 	"strings"
 )
 
@@ -21,15 +20,15 @@ func dataFile(name string) string {
 	return string(text)
 }
 
-// dataWords returns the words of an embedded list without comments.
-func dataWords(name string) []string {
+// dataWords returns the words of an embedded list.
+func dataWords(name string) []string { return listWords(dataFile(name)) }
+
+// listWords returns the words of a list. "#" begins a comment.
+func listWords(text string) []string {
 	var words []string
-	for _, line := range strings.Split(dataFile(name), "\n") {
+	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
 		words = append(words, strings.Fields(line)...)
 	}
 	return words
 }
-
-// rootfsLayer returns the files that are added to the target's base system.
-func rootfsLayer() (fs.FS, error) { return fs.Sub(data, "rootfs/layer") }

@@ -1,8 +1,6 @@
 package imagebuild
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -49,10 +47,9 @@ func (b *Builder) resolve(ctx context.Context, name, arch string) (deb, error) {
 func parseStanza(data []byte) deb {
 	var d deb
 	fields := map[string]*string{"Package": &d.Name, "Version": &d.Version, "Architecture": &d.Arch, "Filename": &d.File, "SHA256": &d.SHA256, "Depends": &d.Depends}
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() && lines.Text() != "" {
-		key, value, _ := strings.Cut(lines.Text(), ":")
+	stanza, _, _ := strings.Cut(string(data), "\n\n")
+	for line := range strings.Lines(stanza) {
+		key, value, _ := strings.Cut(line, ":")
 		if field := fields[key]; field != nil {
 			*field = strings.TrimSpace(value)
 		}
@@ -80,24 +77,17 @@ func (b *Builder) resolveKernel(ctx context.Context, p Platform) (deb, error) {
 // unpack returns a folder of the cache with the package's files. It unpacks each SHA-256
 // once; later builds share the folder.
 func (b *Builder) unpack(ctx context.Context, d deb) (string, error) {
-	dir := filepath.Join(b.cache, "unpacked", d.SHA256)
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	file, err := b.download(ctx, d)
-	if err != nil {
-		return "", err
-	}
-	defer b.progress.step("unpack " + d.File)()
-	tmp, clean, err := b.tempDir()
-	if err != nil {
-		return "", err
-	}
-	defer clean()
-	if err := command("dpkg-deb", "-x", file, filepath.Join(tmp, "x")).run(ctx); err != nil {
-		return "", fmt.Errorf("package %s: %w", d.File, err)
-	}
-	return dir, b.moveToCache(filepath.Join(tmp, "x"), dir)
+	return b.cached(filepath.Join("unpacked", d.SHA256), func(dir string) error {
+		file, err := b.download(ctx, d)
+		if err != nil {
+			return err
+		}
+		defer b.progress.step("unpack " + d.File)()
+		if err := command("dpkg-deb", "-x", file, dir).run(ctx); err != nil {
+			return fmt.Errorf("package %s: %w", d.File, err)
+		}
+		return nil
+	})
 }
 
 // download returns the path of the package in the cache and downloads it when it is missing.

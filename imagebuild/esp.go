@@ -1,7 +1,6 @@
 package imagebuild
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -15,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/modes"
@@ -68,7 +68,7 @@ func (b *Builder) WriteESP(ctx context.Context, m Media, out string) (*MediaInfo
 	if err != nil {
 		return nil, err
 	}
-	err = buildFile(out, func(image string) error { return b.makeESP(ctx, tree, image) })
+	err = atomicfile.Build(out, 0o644, func(image string) error { return b.makeESP(ctx, tree, image) })
 	if err != nil {
 		return nil, err
 	}
@@ -102,12 +102,11 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 	if t.files[kernelPath], err = readKernel(kernel, m.Platform.Arch); err != nil {
 		return nil, err
 	}
-	var initramfs bytes.Buffer
-	built, err := b.initramfs(ctx, m.Initramfs, &initramfs)
+	initramfs, built, err := b.initramfs(ctx, m.Initramfs)
 	if err != nil {
 		return nil, err
 	}
-	t.files[initramfsPath] = initramfs.Bytes()
+	t.files[initramfsPath] = initramfs
 	if err := b.addLoader(ctx, m.Platform, t); err != nil {
 		return nil, err
 	}
@@ -115,7 +114,7 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 		return nil, err
 	}
 	t.date = built.Date
-	t.info = MediaInfo{Kernel: kernel.Version, Initramfs: int64(initramfs.Len()), Modes: modes.Names(), DefaultMode: m.DefaultMode, ESP: t.size(), Date: t.date}
+	t.info = MediaInfo{Kernel: kernel.Version, Initramfs: built.Size, Modes: modes.Names(), DefaultMode: m.DefaultMode, ESP: t.size(), Date: t.date}
 	return t, nil
 }
 
@@ -159,7 +158,6 @@ func (t *espTree) addEntries(m Media) error {
 	return nil
 }
 
-// entry returns the text of a mode's loader entry.
 func (p Platform) entry(title, mode string, order int, cmdline string) string {
 	if cmdline != "" {
 		cmdline = " " + cmdline
@@ -168,7 +166,6 @@ func (p Platform) entry(title, mode string, order int, cmdline string) string {
 	return r.Replace(dataFile("esp/entry.conf"))
 }
 
-// names returns the paths of the files, sorted.
 func (t *espTree) names() []string { return slices.Sorted(maps.Keys(t.files)) }
 
 // size returns the size of the partition in bytes: twice the files, so that an updated
@@ -245,9 +242,6 @@ func (t *espTree) copyTo(ctx context.Context, image, tmp string) error {
 
 // fatDate returns the tree's date, or 1980 if it is earlier: FAT has no earlier dates.
 func (t *espTree) fatDate() time.Time {
-	first := time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
-	if t.date.Before(first) {
-		return first
-	}
-	return t.date
+	const first = 315_532_800 // 1980
+	return time.Unix(max(t.date.Unix(), first), 0).UTC()
 }

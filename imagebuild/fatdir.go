@@ -108,15 +108,9 @@ func (p *dirParser) addLong(b []byte) error {
 }
 
 func longNamePart(b []byte) string {
-	var units []uint16
-	for _, part := range [][]byte{b[1:11], b[14:26], b[28:32]} {
-		for i := 0; i < len(part); i += 2 {
-			u := binary.LittleEndian.Uint16(part[i:])
-			if u == 0 {
-				return string(utf16.Decode(units))
-			}
-			units = append(units, u)
-		}
+	units := utf16Units(slices.Concat(b[1:11], b[14:26], b[28:32]))
+	if end := slices.Index(units, 0); end >= 0 {
+		units = units[:end]
 	}
 	return string(utf16.Decode(units))
 }
@@ -177,7 +171,6 @@ func shortNameChecksum(b []byte) byte {
 	return sum
 }
 
-// unique refuses two entries with the same name.
 func (p *dirParser) unique() error {
 	seen := map[string]bool{}
 	for _, e := range p.entries {

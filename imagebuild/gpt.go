@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strings"
 	"unicode/utf16"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -145,11 +146,14 @@ func readEntry(entries []byte, i int, kind [16]byte, name string) (span, error) 
 }
 
 func entryName(b []byte) string {
-	units := make([]uint16, 0, 36)
-	for i := 0; i+1 < len(b); i += 2 {
-		units = append(units, binary.LittleEndian.Uint16(b[i:]))
-	}
-	return string(bytes.TrimRight([]byte(string(utf16.Decode(units))), "\x00"))
+	return strings.TrimRight(string(utf16.Decode(utf16Units(b))), "\x00")
+}
+
+// utf16Units reads little-endian UTF-16.
+func utf16Units(b []byte) []uint16 {
+	units := make([]uint16, len(b)/2)
+	_, _ = binary.Decode(b, binary.LittleEndian, units) // cannot fail: the sizes are equal
+	return units
 }
 
 // checkBackup compares the backup table with the table: firmware uses the backup when the
@@ -177,11 +181,4 @@ func guidString(g [16]byte) string {
 	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", binary.LittleEndian.Uint32(g[:]), binary.LittleEndian.Uint16(g[4:]), binary.LittleEndian.Uint16(g[6:]), g[8:10], g[10:])
 }
 
-func allZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
-}
+func allZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }

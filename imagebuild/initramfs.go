@@ -1,12 +1,12 @@
 package imagebuild
 
 import (
+	"bytes"
 	"context"
 	"debug/buildinfo"
 	"debug/elf"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,8 +15,11 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // Roles of an initramfs.
@@ -52,36 +55,26 @@ func (b *Builder) WriteInitramfs(ctx context.Context, in Initramfs, out string) 
 	if err := checkOut(out); err != nil {
 		return nil, err
 	}
-	var info *InitramfsInfo
-	err := atomicfile.WriteFrom(out, 0o644, func(w io.Writer) error {
-		var err error
-		info, err = b.initramfs(ctx, in, w)
-		return err
-	})
+	data, info, err := b.initramfs(ctx, in)
 	if err != nil {
 		return nil, err
 	}
 	info.Out = out
-	stat, err := os.Stat(out)
-	if err != nil {
-		return nil, err
-	}
-	info.Size = stat.Size()
-	return info, nil
+	return info, atomicfile.Write(out, 0o644, data)
 }
 
-func (b *Builder) initramfs(ctx context.Context, in Initramfs, w io.Writer) (*InitramfsInfo, error) {
+func (b *Builder) initramfs(ctx context.Context, in Initramfs) ([]byte, *InitramfsInfo, error) {
 	list, err := in.check()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	kernel, err := b.Kernel(ctx, in.Platform, in.KernelDir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	program, built, err := readProgram(in.PhaseBoot, in.Platform)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer b.progress.step("initramfs " + in.Role)()
 	date := b.date(kernel.Time, built)
@@ -91,25 +84,28 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs, w io.Writer) (*In
 	a.link("bin/phase-boot", "../init") // for the recovery shell
 	in.addSettings(a, date)
 	if err := b.addBusybox(ctx, in.Platform, a); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if in.Role == RoleBoot {
 		if err := b.addCertificates(ctx, in.Platform, a); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	modules, err := addModules(a, kernel, list)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if text := modules.absentWarning(); text != "" {
 		b.progress.printf("initramfs %s: %s", in.Role, text)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	info := &InitramfsInfo{Role: in.Role, Kernel: kernel.Version, Modules: len(modules.files), Absent: modules.absent, Date: date}
-	return info, a.writeTo(w, date)
+	var data bytes.Buffer
+	err = a.writeTo(&data, date)
+	return data.Bytes(), &InitramfsInfo{
+		Size: int64(data.Len()), Role: in.Role, Kernel: kernel.Version, Modules: len(modules.files), Absent: modules.absent, Date: date,
+	}, err
 }
 
 // check refuses an input that cannot boot and returns the list of modules. It downloads
@@ -119,7 +115,10 @@ func (in Initramfs) check() ([]listedModule, error) {
 	case RoleTarget:
 		return parseModuleList(dataFile("kernel/target.modules")), nil
 	case RoleBoot:
-		if err := checkRoot(in.Root, in.Channel, in.Platform.Arch); err != nil {
+		if _, err := manifest.RoleName(in.Channel, in.Platform.Arch); err != nil { // also of ""
+			return nil, optionsf("%v", err)
+		}
+		if _, err := manifest.ParseRoot(in.Root); err != nil { // the machine would refuse it
 			return nil, err
 		}
 		if err := checkChannel(in.Channel, in.Channels); err != nil {
@@ -233,11 +232,7 @@ func addModules(a *archive, k *Kernel, list []listedModule) (*moduleSet, error) 
 	for _, m := range set.files {
 		a.file(base+m.path, m.data, 0o644)
 	}
-	builtin, err := os.ReadFile(filepath.Join(k.Modules, "modules.builtin"))
-	if err != nil {
-		return nil, err
-	}
-	a.file(base+"modules.builtin", builtin, 0o644)
+	a.file(base+"modules.builtin", set.builtinText, 0o644)
 	a.text(base+"modules.dep", set.dep())
 	a.text(base+"modules.alias", set.alias())
 	a.text("etc/phase/modules", strings.Join(set.start, "\n")+"\n")
@@ -247,15 +242,11 @@ func addModules(a *archive, k *Kernel, list []listedModule) (*moduleSet, error) 
 // readProgram reads a static program for this platform. It also returns the commit time of
 // its source, as recorded by the Go toolchain, or zero.
 func readProgram(path string, p Platform) ([]byte, time.Time, error) {
-	name := filepath.Base(path)
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, time.Time{}, fmt.Errorf("program %s: %w; run make, or name it with --%s", path, fs.ErrNotExist, name)
-	}
-	if info, statErr := os.Stat(path); statErr == nil && info.IsDir() {
+	switch {
+	case errors.Is(err, unix.EISDIR):
 		return nil, time.Time{}, optionsf("program %s: is a directory; name a file", path)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, time.Time{}, err
 	}
 	file, err := elf.Open(path)

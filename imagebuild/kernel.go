@@ -2,9 +2,9 @@ package imagebuild
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -86,13 +86,10 @@ func (b *Builder) WriteKernel(ctx context.Context, k *Kernel, out string) error 
 		return err
 	}
 	data, err := readKernel(k, platforms[0].Arch)
-	if err != nil {
+	if err = cmp.Or(err, ctx.Err()); err != nil {
 		return err
 	}
-	return atomicfile.WriteFrom(out, 0o644, func(w io.Writer) error {
-		_, err := w.Write(data)
-		return errors.Join(err, ctx.Err())
-	})
+	return atomicfile.Write(out, 0o644, data)
 }
 
 // readKernel reads the kernel image. A truncated image, or one of another architecture, is

@@ -49,7 +49,7 @@ func sizeOf(f *os.File) (int64, error) {
 	switch {
 	case mode.IsDir():
 		return 0, optionsf("is a directory; name a file")
-	case !mode.IsRegular() && (mode&fs.ModeDevice == 0 || mode&fs.ModeCharDevice != 0):
+	case !mode.IsRegular() && mode.Type() != fs.ModeDevice:
 		return 0, optionsf("neither a regular file nor a block device; name a file")
 	}
 	size, err := f.Seek(0, io.SeekEnd)

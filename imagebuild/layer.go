@@ -28,7 +28,7 @@ const units = "etc/systemd/system/"
 
 func newLayer(plasmd []byte, date time.Time) (*layer, error) {
 	l := &layer{date: date, files: map[string]tar.Header{}, content: map[string][]byte{}, removed: dataWords("rootfs/trimmed")}
-	tree, err := rootfsLayer()
+	tree, err := fs.Sub(data, "rootfs/layer")
 	if err != nil {
 		return nil, err
 	}
@@ -36,8 +36,8 @@ func newLayer(plasmd []byte, date time.Time) (*layer, error) {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		data, err := fs.ReadFile(tree, name)
-		l.file(name, data, 0o644)
+		text, err := fs.ReadFile(tree, name)
+		l.file(name, text, 0o644)
 		return err
 	})
 	if err != nil {
@@ -65,7 +65,6 @@ func (l *layer) link(name, target string) {
 	l.files[name] = tar.Header{Typeflag: tar.TypeSymlink, Name: "./" + name, Linkname: target, Mode: 0o777, ModTime: l.date}
 }
 
-// digest returns a digest of all changes that the layer makes.
 func (l *layer) digest() [32]byte {
 	h := sha256.New()
 	for _, name := range l.names() {
@@ -76,7 +75,6 @@ func (l *layer) digest() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// names returns the paths of the layer's files, sorted.
 func (l *layer) names() []string { return slices.Sorted(maps.Keys(l.files)) }
 
 // removes reports whether a path of the base system is left out, because the layer replaces

@@ -61,7 +61,6 @@ func loaderFields(text string, keys ...string) (map[string]string, error) {
 	return fields, nil
 }
 
-// readBootEntry reads the entry of a mode.
 func readBootEntry(mode, text string) (BootEntry, error) {
 	f, err := loaderFields(text, "title", "sort-key", "linux", "initrd", "options")
 	if err != nil {

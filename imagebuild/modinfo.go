@@ -78,7 +78,7 @@ func parseModinfo(data []byte) (modinfo, error) {
 		key, value, _ := strings.Cut(entry, "=")
 		switch key {
 		case "depends":
-			info.depends = append(info.depends, splitList(value)...)
+			info.depends = append(info.depends, strings.FieldsFunc(value, func(r rune) bool { return r == ',' })...)
 		case "softdep":
 			info.softdep = append(info.softdep, softdepPre(value)...)
 		case "alias":
@@ -88,24 +88,15 @@ func parseModinfo(data []byte) (modinfo, error) {
 	return info, nil
 }
 
-func splitList(s string) []string {
-	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' })
-}
-
 // softdepPre returns the names after "pre:" in a softdep (modprobe.d(5)).
 func softdepPre(s string) []string {
 	var pre []string
 	in := false
 	for _, word := range strings.Fields(s) {
-		switch word {
-		case "pre:":
-			in = true
-		case "post:":
-			in = false
-		default:
-			if in {
-				pre = append(pre, word)
-			}
+		if strings.HasSuffix(word, ":") {
+			in = word == "pre:"
+		} else if in {
+			pre = append(pre, word)
 		}
 	}
 	return pre

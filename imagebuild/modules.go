@@ -1,7 +1,6 @@
 package imagebuild
 
 import (
-	"bufio"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -22,6 +21,8 @@ type moduleSet struct {
 	files   map[string]*module // chosen modules by name
 	start   []string           // names to load at start, in order
 	absent  []string           // listed, but neither a module nor built in
+
+	builtinText []byte // modules.builtin
 }
 
 // A module is one chosen module. path is its path below lib/modules/VERSION.
@@ -42,13 +43,10 @@ type listedModule struct {
 // to load at start; "#" begins a comment.
 func parseModuleList(text string) []listedModule {
 	var list []listedModule
-	for _, line := range strings.Split(text, "\n") {
-		line, _, _ = strings.Cut(line, "#")
-		if name := strings.TrimSpace(line); name != "" {
-			plain := strings.TrimLeft(name, "!+")
-			marks := name[:len(name)-len(plain)]
-			list = append(list, listedModule{plain, strings.Contains(marks, "!"), strings.Contains(marks, "+")})
-		}
+	for _, word := range listWords(text) {
+		name := strings.TrimLeft(word, "!+")
+		marks, _ := strings.CutSuffix(word, name)
+		list = append(list, listedModule{name, strings.Contains(marks, "!"), strings.Contains(marks, "+")})
 	}
 	return list
 }
@@ -92,16 +90,13 @@ func (s *moduleSet) index() error {
 	if err != nil {
 		return fmt.Errorf("kernel %s: %w", s.kernel.Version, err)
 	}
-	f, err := root.Open("modules.builtin")
-	if err != nil {
+	if s.builtinText, err = fs.ReadFile(root, "modules.builtin"); err != nil {
 		return fmt.Errorf("kernel %s: %w", s.kernel.Version, err)
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		s.builtin[kmod.Name(lines.Text())] = true
+	for line := range strings.Lines(string(s.builtinText)) {
+		s.builtin[kmod.Name(line)] = true
 	}
-	return lines.Err()
+	return nil
 }
 
 // add adds a module and all its dependencies.
@@ -138,7 +133,6 @@ func (s *moduleSet) add(name string) error {
 	return nil
 }
 
-// names returns the names of the chosen modules, sorted.
 func (s *moduleSet) names() []string { return slices.Sorted(maps.Keys(s.files)) }
 
 // dep returns the text of modules.dep as depmod writes it: the file of each module with the
@@ -172,7 +166,6 @@ func (s *moduleSet) closure(name string, order *[]string) {
 	}
 }
 
-// alias returns the text of modules.alias.
 func (s *moduleSet) alias() string {
 	var b strings.Builder
 	for _, name := range s.names() {

@@ -88,6 +88,41 @@ func TestOnlyDebiansSourcesOfOneSuiteAreUsed(t *testing.T) {
 	}
 }
 
+func TestOnlyAptsSettingsForDownloadsAreUsed(t *testing.T) {
+	for line, want := range map[string]bool{
+		`Acquire::http::Proxy "http://proxy.example:3128";`: true,
+		`Acquire::https::a.example::Proxy "DIRECT";`:        true,
+		`Acquire::Retries "3";`:                             true,
+		`Acquire::Check-Valid-Until "false";`:               true,
+		`Acquire::AllowInsecureRepositories "true";`:        false,
+		`Acquire::http::Proxy "a"; Dir "b";`:                false,
+		`DPkg::Post-Invoke "rm";`:                           false,
+		` Acquire::Retries "3";`:                            false,
+	} {
+		dump := "APT \"\";\n" + line + "\nDir \"/\";\n"
+		if got := acquireOption.FindAllString(dump, -1); want != slices.Equal(got, []string{line}) || !want && len(got) > 0 {
+			t.Errorf("%s: used %q, want %t", line, got, want)
+		}
+	}
+}
+
+func TestTheHostsCodenameIsRead(t *testing.T) {
+	for text, want := range map[string]string{
+		"ID=debian\nVERSION_CODENAME=trixie\nX=1\n": "trixie",
+		"VERSION_CODENAME=\"noble\"\n":              "noble",
+		"OTHER_VERSION_CODENAME=noble\nID=debian\n": "",
+		"": "",
+	} {
+		got := ""
+		if m := codenameLine.FindStringSubmatch(text); m != nil {
+			got = m[1]
+		}
+		if got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestModuleListsAreParsed(t *testing.T) {
 	got := parseModuleList("# comment\n!+virtio_pci\n+loop # why\n\n!vfat\nnls_iso8859-1\n")
 	want := []listedModule{{"virtio_pci", true, true}, {"loop", false, true}, {"vfat", true, false}, {"nls_iso8859-1", false, false}}

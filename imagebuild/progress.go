@@ -20,7 +20,6 @@ type progress struct {
 	w  io.Writer
 }
 
-// printf writes one line.
 func (p *progress) printf(format string, args ...any) {
 	if p.w == nil {
 		return

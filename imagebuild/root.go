@@ -9,19 +9,6 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// checkRoot parses root.json as the machine does, so that no image is made with a root that
-// the machine would refuse.
-func checkRoot(root []byte, channel, arch string) error {
-	if len(root) == 0 {
-		return fmt.Errorf("root.json: the file is empty: %w", cas.ErrCorrupt)
-	}
-	if _, err := manifest.RoleName(channel, arch); err != nil {
-		return optionsf("%v", err)
-	}
-	_, err := manifest.ParseRoot(root)
-	return err
-}
-
 // Channels lists the channels of an architecture in the newest targets.json of a repository,
 // if that is signed by root. Otherwise, and without targets.json, it returns nil: the
 // channels are not known.

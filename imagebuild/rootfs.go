@@ -79,24 +79,13 @@ func (b *Builder) rootfs(ctx context.Context, p *base, l *layer) (string, error)
 		return "", err
 	}
 	h := sha256.Sum256(fmt.Appendf(nil, "%s\n%x\n%s\n%v", p.key(), l.digest(), packer, squashOptions))
-	path := filepath.Join(b.cache, "rootfs", fmt.Sprintf("%x.squashfs", h[:16]))
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
-	tar, err := b.base(ctx, p)
-	if err != nil {
-		return "", err
-	}
-	tmp, clean, err := b.tempDir()
-	if err != nil {
-		return "", err
-	}
-	defer clean()
-	file := filepath.Join(tmp, "rootfs")
-	if err := b.packSquashfs(ctx, tar, l, file); err != nil {
-		return "", err
-	}
-	return path, b.moveToCache(file, path)
+	return b.cached(fmt.Sprintf("rootfs/%x.squashfs", h[:16]), func(file string) error {
+		tar, err := b.base(ctx, p)
+		if err != nil {
+			return err
+		}
+		return b.packSquashfs(ctx, tar, l, file)
+	})
 }
 
 // squashOptions are the options of mksquashfs. Without -root-mode, the umask decides the
@@ -147,27 +136,25 @@ func (p *base) key() string {
 // base returns the path of the base system's tar in the cache and makes it when it is
 // missing.
 func (b *Builder) base(ctx context.Context, p *base) (string, error) {
-	path := filepath.Join(b.cache, "base", p.key()+".tar")
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
-	defer b.progress.step(fmt.Sprintf("Debian %s, %d packages", p.suite, len(p.plan)))()
+	return b.cached(filepath.Join("base", p.key()+".tar"), func(path string) error {
+		defer b.progress.step(fmt.Sprintf("Debian %s, %d packages", p.suite, len(p.plan)))()
+		return p.bootstrap(ctx, path)
+	})
+}
+
+// bootstrap makes the base system's tar with mmdebstrap.
+func (p *base) bootstrap(ctx context.Context, path string) error {
 	sources, err := deb822(p.sources)
 	if err != nil {
-		return "", err
+		return err
 	}
 	options, err := acquireOptions(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
-	tmp, clean, err := b.tempDir()
+	out, err := os.Create(path)
 	if err != nil {
-		return "", err
-	}
-	defer clean()
-	out, err := os.Create(filepath.Join(tmp, "base.tar"))
-	if err != nil {
-		return "", file.FullDisk(err)
+		return file.FullDisk(err)
 	}
 	defer out.Close()
 	for _, option := range p.excludes {
@@ -178,22 +165,17 @@ func (b *Builder) base(ctx context.Context, p *base) (string, error) {
 	build := command("mmdebstrap", args...).reads(strings.NewReader(sources)).with(fmt.Sprintf("SOURCE_DATE_EPOCH=%d", p.date.Unix()))
 	build.stdout = out
 	err = build.run(ctx)
-	if err != nil && strings.Contains(err.Error(), "unable to pick chroot mode") {
-		return "", fmt.Errorf("base system: an ordinary user needs user namespaces; run: apt-get install uidmap, and: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER: %w", err)
+	switch {
+	case err == nil:
+		return file.FullDisk(out.Close())
+	case strings.Contains(err.Error(), "unable to pick chroot mode"):
+		return fmt.Errorf("base system: an ordinary user needs user namespaces; run: apt-get install uidmap, and: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER: %w", err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("base system: %w", ctx.Err())
+	case errors.Is(err, cas.ErrUnreachable):
+		return fmt.Errorf("base system: %w; check the network", err)
 	}
-	if ctx.Err() != nil {
-		return "", fmt.Errorf("base system: %w", ctx.Err())
-	}
-	if errors.Is(err, cas.ErrUnreachable) {
-		return "", fmt.Errorf("base system: %w; check the network", err)
-	}
-	if err != nil {
-		return "", fmt.Errorf("base system: %w; if a package is gone from the mirror, run: apt-get update", err)
-	}
-	if err := out.Close(); err != nil {
-		return "", file.FullDisk(err)
-	}
-	return path, b.moveToCache(out.Name(), path)
+	return fmt.Errorf("base system: %w; if a package is gone from the mirror, run: apt-get update", err)
 }
 
 // packSquashfs streams the base system, changed by the layer, into a squashfs.

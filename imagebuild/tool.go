@@ -119,7 +119,6 @@ func (t *tool) run(ctx context.Context) error {
 	return nil
 }
 
-// toolError is the failure of a tool.
 type toolError struct {
 	name, output string // output: its last lines of stderr
 	network      bool   // the tool could not reach a server
@@ -177,11 +176,8 @@ func checkOut(path string) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("out: %w", err)
 	}
-	dir := filepath.Dir(path)
-	if info, err := os.Stat(dir); err != nil {
+	if dir := filepath.Dir(path); !isDir(dir) {
 		return fmt.Errorf("out: folder %s: %w; make it first", dir, fs.ErrNotExist)
-	} else if !info.IsDir() {
-		return optionsf("out %s: %s is not a folder", path, dir)
 	}
 	return nil
 }

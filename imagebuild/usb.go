@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
@@ -43,7 +44,7 @@ func (b *Builder) WriteUSB(ctx context.Context, m Media, size int64, out string)
 		return nil, err
 	}
 	d := layOut(tree, size)
-	err = buildFile(out, func(image string) error { return b.makeDisk(ctx, tree, d, image) })
+	err = atomicfile.Build(out, 0o644, func(image string) error { return b.makeDisk(ctx, tree, d, image) })
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func openDevice(name string, size int64) (*os.File, error) {
 		return nil, fmt.Errorf("device %s: %w; lsblk lists the devices", name, fs.ErrNotExist)
 	case err != nil:
 		return nil, fmt.Errorf("device: %w", err)
-	case info.Mode()&fs.ModeDevice == 0 || info.Mode()&fs.ModeCharDevice != 0:
+	case info.Mode().Type() != fs.ModeDevice:
 		return nil, optionsf("device %s: not a block device; lsblk lists them", name)
 	}
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_EXCL, 0)
