@@ -35,7 +35,7 @@ func (n *Node) Bitswap(ctx context.Context, info peer.AddrInfo) (cas.Source, err
 	if err := n.connect(ctx, info); err != nil {
 		return nil, err
 	}
-	if protocols, err := n.host.Peerstore().SupportsProtocols(info.ID, bitswap.Protocol); err != nil || len(protocols) == 0 {
+	if !n.speaks(ctx, info.ID, bitswap.Protocol) {
 		return nil, fmt.Errorf("peer %s: %w", info.ID, ErrNoSource)
 	}
 	n.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/gostream"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -100,7 +101,7 @@ func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client
 	if err := n.connect(ctx, info); err != nil {
 		return nil, err
 	}
-	if !n.servesHTTP(ctx, info.ID) {
+	if !n.speaks(ctx, info.ID, httpProtocol) {
 		return nil, fmt.Errorf("peer %s: %w", info.ID, ErrNoHTTP)
 	}
 	t := &http.Transport{
@@ -123,15 +124,15 @@ func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client
 	return &gateway.Client{Base: "http://" + info.ID.String(), HTTP: &http.Client{Transport: t}}, nil
 }
 
-// servesHTTP reports whether a connected peer serves HTTP over streams. If identify has not named
-// the protocol, it opens a stream: the peer may have begun to serve since.
-func (n *Node) servesHTTP(ctx context.Context, id peer.ID) bool {
-	if protocols, err := n.host.Peerstore().SupportsProtocols(id, httpProtocol); err == nil && len(protocols) > 0 {
+// speaks reports whether a connected peer answers a protocol. If identify has not named the protocol,
+// it opens a stream: the peer may have begun to serve since.
+func (n *Node) speaks(ctx context.Context, id peer.ID, p protocol.ID) bool {
+	if protocols, err := n.host.Peerstore().SupportsProtocols(id, p); err == nil && len(protocols) > 0 {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "connected above"), dialTimeout)
 	defer cancel()
-	s, err := n.host.NewStream(ctx, id, httpProtocol)
+	s, err := n.host.NewStream(ctx, id, p)
 	if err != nil {
 		return false
 	}

@@ -157,3 +157,13 @@ func TestBitswapClientsAreCountedByAddress(t *testing.T) {
 		t.Errorf("the client is %s", client)
 	}
 }
+
+// Identify names a protocol that a peer begins to serve only after a moment.
+func TestAPeerThatHasJustBegunToServeIsASource(t *testing.T) {
+	t.Parallel()
+	server, client := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0")}), start(t, Options{})
+	check(t, client.connect(t.Context(), infoOf(server)))
+	check(t, server.ServeBitswap(bitswap.Options{Store: cas.NewMemory()}))
+	_, err := client.Bitswap(t.Context(), infoOf(server))
+	check(t, err)
+}
