@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -56,8 +57,7 @@ func PublicBootstrap() []peer.AddrInfo { return dht.GetDefaultBootstrapPeerAddrI
 // and those of the plain HTTP listeners on the current interfaces.
 func addrsFactory(announce, listeners []multiaddr.Multiaddr) func([]multiaddr.Multiaddr) []multiaddr.Multiaddr {
 	return func(own []multiaddr.Multiaddr) []multiaddr.Multiaddr {
-		all := append(append([]multiaddr.Multiaddr{}, own...), announce...)
-		return multiaddr.Unique(append(all, concrete(listeners)...))
+		return multiaddr.Unique(slices.Concat(own, announce, concrete(listeners)))
 	}
 }
 
@@ -70,13 +70,7 @@ func concrete(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 	if err != nil {
 		return nil
 	}
-	var usable []multiaddr.Multiaddr
-	for _, a := range ifaces {
-		if !manet.IsIP6LinkLocal(a) {
-			usable = append(usable, a)
-		}
-	}
-	out, err := manet.ResolveUnspecifiedAddresses(addrs, usable)
+	out, err := manet.ResolveUnspecifiedAddresses(addrs, slices.DeleteFunc(ifaces, manet.IsIP6LinkLocal))
 	if err != nil {
 		return nil // no interface has an address
 	}
@@ -85,12 +79,12 @@ func concrete(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 
 // isHTTP reports whether a is the address of a plain HTTP listener: IP, TCP, /http.
 func isHTTP(a multiaddr.Multiaddr) bool {
-	_, ip := ipOf(a)
+	_, ip := IPOf(a)
 	return ip && len(a) == 3 && a[1].Protocol().Code == multiaddr.P_TCP && a[2].Protocol().Code == multiaddr.P_HTTP
 }
 
-// ipOf returns the IP at the start of a multiaddr.
-func ipOf(a multiaddr.Multiaddr) (netip.Addr, bool) {
+// IPOf returns the IP at the start of a multiaddr, and false if there is none.
+func IPOf(a multiaddr.Multiaddr) (netip.Addr, bool) {
 	ip, err := manet.ToIP(a)
 	if err != nil {
 		return netip.Addr{}, false
@@ -118,10 +112,5 @@ func localNetworks() lan {
 }
 
 func (l lan) contains(ip netip.Addr) bool {
-	for _, p := range l {
-		if p.Contains(ip.WithZone("")) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(l, func(p netip.Prefix) bool { return p.Contains(ip.WithZone("")) })
 }

@@ -24,7 +24,7 @@ func TestParsePeersGroupsAddressesByPeer(t *testing.T) {
 func TestUnspecifiedListenersBecomeInterfaceAddresses(t *testing.T) {
 	in := []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/0.0.0.0/tcp/80/http")}
 	for _, a := range concrete(in) {
-		if ip, ok := ipOf(a); !ok || ip.IsUnspecified() || !isHTTP(a) {
+		if ip, ok := IPOf(a); !ok || ip.IsUnspecified() || !isHTTP(a) {
 			t.Errorf("got %s", a)
 		}
 	}

@@ -36,14 +36,11 @@ const (
 )
 
 func (n *Node) startDHT(opts Options) error {
-	mode := dht.ModeClient
-	switch opts.DHT {
-	case DHTOff, "":
+	if opts.DHT == DHTOff || opts.DHT == "" {
 		return nil
-	case DHTClient:
-	case DHTServer:
-		mode = dht.ModeServer
-	default:
+	}
+	mode, known := map[string]dht.ModeOpt{DHTClient: dht.ModeClient, DHTServer: dht.ModeServer}[opts.DHT]
+	if !known {
 		return fmt.Errorf("DHT %q: unknown; use %s, %s or %s: %w", opts.DHT, DHTOff, DHTClient, DHTServer, fs.ErrInvalid)
 	}
 	if len(opts.Prefix) < 2 || opts.Prefix[0] != '/' {
@@ -78,8 +75,7 @@ func publicOnly(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 // bootstrap connects to the bootstrap peers whenever the routing table is empty: a bootstrap node may
 // start after this node, or restart.
 func (n *Node) bootstrap(peers []peer.AddrInfo) {
-	pause := bootstrapPause
-	for {
+	for pause := bootstrapPause; ; {
 		if n.dht.RoutingTable().Size() > 0 {
 			pause = bootstrapMaxPause
 		} else {
@@ -134,14 +130,23 @@ func (n *Node) Provide(ctx context.Context, c cid.Cid) error {
 
 // PutIPNS stores a record, made by NewRecord, under its name. It waits and retries as Provide does.
 func (n *Node) PutIPNS(ctx context.Context, name string, record []byte) error {
+	key, err := n.routingKey(name)
+	if err != nil {
+		return err
+	}
+	return n.retry(ctx, func() error { return n.dht.PutValue(ctx, key, record) })
+}
+
+// routingKey returns the DHT key of an IPNS name.
+func (n *Node) routingKey(name string) (string, error) {
 	if n.dht == nil {
-		return ErrNoDHT
+		return "", ErrNoDHT
 	}
 	key, err := ipns.NameFromString(name)
 	if err != nil {
-		return fmt.Errorf("IPNS name %.80q: %w", name, err)
+		return "", fmt.Errorf("IPNS name %.80q: %w", name, err)
 	}
-	return n.retry(ctx, func() error { return n.dht.PutValue(ctx, string(key.RoutingKey()), record) })
+	return string(key.RoutingKey()), nil
 }
 
 // retry repeats try until the routing table had a peer before the call, and returns that call's
@@ -175,11 +180,10 @@ func (n *Node) waitPeer(ctx context.Context) error {
 
 // pause waits and doubles the next pause. It returns false if ctx has ended.
 func (n *Node) pause(ctx context.Context, d *time.Duration) bool {
-	t := time.NewTimer(*d)
-	defer t.Stop()
+	next := time.After(*d)
 	*d = min(2**d, retryMaxPause)
 	select {
-	case <-t.C:
+	case <-next:
 		return true
 	case <-ctx.Done():
 		return false
@@ -233,12 +237,9 @@ func (n *Node) providers(ctx context.Context, c cid.Cid, limit int) <-chan peer.
 // the first one. The error wraps fs.ErrNotExist if the peers that were asked have none, and
 // cas.ErrUnreachable if no peer answered before ctx ended.
 func (n *Node) GetIPNS(ctx context.Context, name string) ([]byte, error) {
-	if n.dht == nil {
-		return nil, ErrNoDHT
-	}
-	key, err := ipns.NameFromString(name)
+	key, err := n.routingKey(name)
 	if err != nil {
-		return nil, fmt.Errorf("IPNS name %.80q: %w", name, err)
+		return nil, err
 	}
 	ctx, cancel := n.withNode(ctx)
 	defer cancel()
@@ -246,7 +247,7 @@ func (n *Node) GetIPNS(ctx context.Context, name string) ([]byte, error) {
 		return nil, err
 	}
 	ctx = network.WithDialPeerTimeout(ctx, dialTimeout)
-	values, err := n.dht.SearchValue(ctx, string(key.RoutingKey()), dht.Quorum(0))
+	values, err := n.dht.SearchValue(ctx, key, dht.Quorum(0))
 	if err != nil {
 		return nil, fmt.Errorf("IPNS %s: %w (%w)", name, err, cas.ErrUnreachable)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"strings"
 	"syscall"
 	"time"
@@ -27,7 +28,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
-	"github.com/multiformats/go-multiaddr"
 
 	"github.com/phaseboot/phaseboot/internal/p2p/peertls"
 )
@@ -54,6 +54,18 @@ type Parts struct {
 	Log      *slog.Logger
 }
 
+// Closers are closed in order, each whatever the others return.
+type Closers []io.Closer
+
+// Close closes all.
+func (c Closers) Close() error {
+	var errs []error
+	for _, one := range c {
+		errs = append(errs, one.Close())
+	}
+	return errors.Join(errs...)
+}
+
 // A Router makes the parts of a host that lets peers reach a Node behind a router. Ports maps ports
 // on the router. Seen collects the addresses at which peers see the Node, which hole punching
 // needs.
@@ -72,7 +84,7 @@ type Seen interface {
 // has megabytes) into an initramfs that stays in memory. The host has no relay, NAT probing or
 // hole punching unless options ask for them. Closing the host closes all parts except the
 // returned closers.
-func newHost(opts Options) (_ *basichost.BasicHost, up transport.Upgrader, after []io.Closer, err error) {
+func newHost(opts Options) (_ *basichost.BasicHost, up transport.Upgrader, after Closers, err error) {
 	limits, err := resourceManager(opts)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("libp2p limits: %w", err)
@@ -144,7 +156,7 @@ func newSwarm(key crypto.PrivKey, limits network.ResourceManager) (*swarm.Swarm,
 // addTransports adds TCP (with TLS or Noise, and yamux) and the transports of opts. TCP dials from
 // its listening port (SO_REUSEPORT) only if opts.Router is set, as hole punching needs it; without
 // it, listening on a taken port fails.
-func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager) (up transport.Upgrader, after []io.Closer, err error) {
+func addTransports(sw *swarm.Swarm, opts Options, limits network.ResourceManager) (up transport.Upgrader, after Closers, err error) {
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
 	overTLS, err := peertls.New(opts.Identity, muxers)
 	if err != nil {
@@ -209,15 +221,20 @@ func caused(err, cause error) bool {
 	return err != nil && (errors.Is(err, cause) || strings.Contains(err.Error(), cause.Error()))
 }
 
-// listenError returns the error for a Listen address that cannot be used.
-func listenError(a multiaddr.Multiaddr, err error) error {
+// listenError returns the error for an address that cannot be listened on: that of a flag, or a
+// multiaddr. all is how to write every address of the machine.
+func listenError(what, all string, err error) error {
+	var addr *net.AddrError
+	var dns *net.DNSError
 	switch {
 	case caused(err, syscall.EADDRINUSE):
-		return fmt.Errorf("listen %s: address in use; choose another port or stop the other process", a)
+		return fmt.Errorf("%s: address in use; choose another port or stop the other process", what)
 	case caused(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("listen %s: not an address of this machine; name one of its own, or /ip4/0.0.0.0/… for all: %w", a, fs.ErrInvalid)
+		return fmt.Errorf("%s: not an address of this machine; name one of its own, or %s for all: %w", what, all, fs.ErrInvalid)
 	case caused(err, swarm.ErrNoTransport):
-		return fmt.Errorf("listen %s: no such transport here; write it like /ip4/0.0.0.0/tcp/4001: %w", a, fs.ErrInvalid)
+		return fmt.Errorf("%s: no such transport here; write it like /ip4/0.0.0.0/tcp/4001: %w", what, fs.ErrInvalid)
+	case errors.As(err, &addr), errors.As(err, &dns):
+		return fmt.Errorf("%s: write it as HOST:PORT or :PORT (%w): %w", what, err, fs.ErrInvalid)
 	}
-	return fmt.Errorf("listen %s: %w", a, err)
+	return fmt.Errorf("%s: %w", what, err)
 }

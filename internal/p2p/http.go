@@ -42,11 +42,11 @@ func (n *Node) Serve(h http.Handler) error {
 		return fmt.Errorf("HTTP over streams: %w", err)
 	}
 	s := &http.Server{
-		Handler:           n.protectConns(h),
+		Handler:           n.withAddress(h),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       2 * idleTimeout,
 		MaxHeaderBytes:    maxHTTPHeader,
-		ConnContext:       withPeer,
+		ConnContext:       withConn,
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -54,9 +54,9 @@ func (n *Node) Serve(h http.Handler) error {
 		l.Close()
 		return fmt.Errorf("HTTP over streams: %w", http.ErrServerClosed)
 	}
-	n.servers = append(n.servers, s)
+	n.servers, n.before = append(n.servers, s), append(n.before, s)
 	n.tasks.Go(func() {
-		err := s.Serve(remoteListener{l})
+		err := s.Serve(l)
 		if !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, context.Canceled) {
 			n.log.Warn("HTTP over streams: stopped", "cause", err)
 		}
@@ -64,18 +64,21 @@ func (n *Node) Serve(h http.Handler) error {
 	return nil
 }
 
-type peerKey struct{}
+type connKey struct{}
 
-func withPeer(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, peerKey{}, c.(remoteConn).peer())
+// withConn stores the libp2p connection of a stream for withAddress.
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c.(network.Stream).Conn())
 }
 
-// protectConns protects the connection of a request in progress from being trimmed.
-func (n *Node) protectConns(next http.Handler) http.Handler {
+// withAddress sets RemoteAddr of each request, and protects the connection of a request in progress
+// from being trimmed.
+func (n *Node) withAddress(next http.Handler) http.Handler {
 	var serial atomic.Uint64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id, _ := r.Context().Value(peerKey{}).(peer.ID)
-		tag := fmt.Sprintf("request %d", serial.Add(1))
+		conn := r.Context().Value(connKey{}).(network.Conn)
+		r.RemoteAddr = remoteAddr(conn)
+		id, tag := conn.RemotePeer(), fmt.Sprintf("request %d", serial.Add(1))
 		n.host.ConnManager().Protect(id, tag)
 		defer n.host.ConnManager().Unprotect(id, tag)
 		next.ServeHTTP(w, r)

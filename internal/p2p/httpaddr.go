@@ -1,13 +1,10 @@
 package p2p
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"slices"
-	"syscall"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -21,7 +18,7 @@ const maxHTTPAddrs = 8 // of one peer
 func (n *Node) HTTPAddrs(id peer.ID) []string {
 	remote := map[netip.Addr]bool{}
 	for _, c := range n.host.Network().ConnsToPeer(id) {
-		if ip, ok := ipOf(c.RemoteMultiaddr()); ok {
+		if ip, ok := IPOf(c.RemoteMultiaddr()); ok {
 			remote[ip] = true
 		}
 	}
@@ -32,7 +29,7 @@ func (n *Node) HTTPAddrs(id peer.ID) []string {
 func originsAt(addrs []multiaddr.Multiaddr, remote map[netip.Addr]bool) []string {
 	var out []string
 	for _, a := range addrs {
-		ip, ok := ipOf(a)
+		ip, ok := IPOf(a)
 		if !ok || !isHTTP(a) || !remote[ip] || len(out) == maxHTTPAddrs {
 			continue
 		}
@@ -101,7 +98,7 @@ func Origins(l net.Listener) []string {
 
 // rank orders addresses: IPv4, IPv6, loopback.
 func rank(a multiaddr.Multiaddr) int {
-	ip, ok := ipOf(a)
+	ip, ok := IPOf(a)
 	switch {
 	case !ok || ip.IsLoopback():
 		return 2
@@ -113,7 +110,7 @@ func rank(a multiaddr.Multiaddr) int {
 
 // origin is the "http://IP:PORT" of an address that isHTTP accepts.
 func origin(a multiaddr.Multiaddr) string {
-	ip, _ := ipOf(a) // isHTTP has checked that there is one
+	ip, _ := IPOf(a) // isHTTP has checked that there is one
 	return "http://" + net.JoinHostPort(ip.String(), a[1].Value())
 }
 
@@ -122,22 +119,7 @@ func origin(a multiaddr.Multiaddr) string {
 func ListenTCP(flag, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, flagError(flag+" "+addr, err)
+		return nil, listenError(flag+" "+addr, ":PORT", err)
 	}
 	return l, nil
-}
-
-// flagError returns the error for a listener that flag asked for.
-func flagError(flag string, err error) error {
-	var addr *net.AddrError
-	var dns *net.DNSError
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s: address in use; choose another port or stop the other process", flag)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%s: not an address of this machine; name one of its own, or :PORT for all: %w", flag, fs.ErrInvalid)
-	case errors.As(err, &addr), errors.As(err, &dns):
-		return fmt.Errorf("%s: write it as HOST:PORT or :PORT (%w): %w", flag, err, fs.ErrInvalid)
-	}
-	return fmt.Errorf("%s: %w", flag, err)
 }

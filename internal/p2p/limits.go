@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"cmp"
 	"net/netip"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -24,17 +25,11 @@ const (
 
 // conns returns how many connections a Node may accept, in all and from one IP.
 func (o Options) conns() (all, perIP int) {
-	all, perIP = o.MaxConns, o.MaxConnsPerIP
-	if all <= 0 && len(o.Listen) > 0 {
+	all = dialConns
+	if len(o.Listen) > 0 {
 		all = listenConns
 	}
-	if all <= 0 {
-		all = dialConns
-	}
-	if perIP <= 0 {
-		perIP = connsPerIP
-	}
-	return all, perIP
+	return cmp.Or(o.MaxConns, all), cmp.Or(o.MaxConnsPerIP, connsPerIP)
 }
 
 // resourceManager returns a resource manager with the limits of o. Its memory limit counts receive

@@ -76,16 +76,11 @@ func (f *finder) add(info peer.AddrInfo) {
 		if !seen {
 			f.order = append(f.order, info.ID)
 		}
-		f.trim()
+		if len(f.order) > maxFound { // forget the oldest
+			delete(f.seen, f.order[0])
+			f.order = slices.Delete(f.order, 0, 1)
+		}
 	default:
-	}
-}
-
-// trim drops the oldest peer beyond maxFound.
-func (f *finder) trim() {
-	if len(f.order) > maxFound {
-		delete(f.seen, f.order[0])
-		f.order = append(f.order[:0], f.order[1:]...)
 	}
 }
 
@@ -114,7 +109,7 @@ func readTXT(txt []string, near lan) []peer.AddrInfo {
 // dialableOn reports whether a is /ip/tcp or /ip/udp/quic-v1 on one of the networks near. It refuses
 // DNS names and relays.
 func dialableOn(a multiaddr.Multiaddr, near lan) bool {
-	ip, ok := ipOf(a)
+	ip, ok := IPOf(a)
 	if !ok || !near.contains(ip) {
 		return false
 	}
@@ -155,8 +150,8 @@ func (n *Node) runMDNS() {
 // startMDNS starts an announcer (if there is an address to announce) and a browser. The returned
 // function stops both and waits.
 func (n *Node) startMDNS(ifaces []net.Interface, txt []string) (stop func()) {
-	v4, v6 := families(ifaces)
-	if !v4 && !v6 {
+	versions := ipVersions(ifaces)
+	if versions == 0 {
 		n.log.Debug("mDNS: no interface with an address yet")
 		return func() {}
 	}
@@ -175,7 +170,7 @@ func (n *Node) startMDNS(ifaces []net.Interface, txt []string) (stop func()) {
 	done := make(chan struct{})
 	tasks.Go(func() {
 		defer close(done)
-		if err := zeroconf.Browse(ctx, mdnsService, mdnsDomain, entries, zeroconf.SelectIfaces(ifaces), traffic(v4, v6)); err != nil {
+		if err := zeroconf.Browse(ctx, mdnsService, mdnsDomain, entries, zeroconf.SelectIfaces(ifaces), zeroconf.SelectIPTraffic(versions)); err != nil {
 			n.log.Warn("mDNS: cannot browse", "cause", err)
 		}
 	})
@@ -226,7 +221,7 @@ func firstIPs(txt []string) []string {
 		if err != nil {
 			continue
 		}
-		if ip, ok := ipOf(a); ok && ip.Is4() && v4 == nil {
+		if ip, ok := IPOf(a); ok && ip.Is4() && v4 == nil {
 			v4 = []string{ip.String()}
 		} else if ok && ip.Is6() && v6 == nil {
 			v6 = []string{ip.WithZone("").String()}
@@ -250,10 +245,7 @@ func interfaceNames(ifaces []net.Interface) []string {
 	var out []string
 	for _, i := range ifaces {
 		out = append(out, i.Name)
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
+		addrs, _ := i.Addrs() // an interface that is gone has none
 		for _, a := range addrs {
 			out = append(out, a.String())
 		}
@@ -261,32 +253,20 @@ func interfaceNames(ifaces []net.Interface) []string {
 	return out
 }
 
-// families reports which IP versions the interfaces have. The browser of zeroconf does not start
+// ipVersions returns the IP versions that the interfaces have. The browser of zeroconf does not start
 // if it is told to use a version that is switched off.
-func families(ifaces []net.Interface) (v4, v6 bool) {
+func ipVersions(ifaces []net.Interface) (out zeroconf.IPType) {
 	for _, i := range ifaces {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
+		addrs, _ := i.Addrs()
 		for _, a := range addrs {
-			ip, _, err := net.ParseCIDR(a.String())
-			if err != nil {
+			if ip, _, err := net.ParseCIDR(a.String()); err != nil {
 				continue
+			} else if ip.To4() != nil {
+				out |= zeroconf.IPv4
+			} else {
+				out |= zeroconf.IPv6
 			}
-			v4 = v4 || ip.To4() != nil
-			v6 = v6 || ip.To4() == nil
 		}
 	}
-	return v4, v6
-}
-
-func traffic(v4, v6 bool) zeroconf.ClientOption {
-	switch {
-	case !v6:
-		return zeroconf.SelectIPTraffic(zeroconf.IPv4)
-	case !v4:
-		return zeroconf.SelectIPTraffic(zeroconf.IPv6)
-	}
-	return zeroconf.SelectIPTraffic(zeroconf.IPv4AndIPv6)
+	return out
 }

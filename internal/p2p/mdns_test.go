@@ -98,7 +98,7 @@ func look(t *testing.T) {
 		}
 		near := lan{netip.MustParsePrefix(lookerAddr).Masked()}
 		for _, a := range info.Addrs {
-			if ip, ok := ipOf(a); !ok || !near.contains(ip) {
+			if ip, ok := IPOf(a); !ok || !near.contains(ip) {
 				t.Errorf("%s is not on our network", a)
 			}
 		}
@@ -225,7 +225,7 @@ func FuzzReadTXT(f *testing.F) {
 	f.Fuzz(func(t *testing.T, txt string) {
 		for _, info := range readTXT([]string{txt, txt}, near) {
 			for _, a := range info.Addrs {
-				if ip, ok := ipOf(a); !ok || !near.contains(ip) || info.ID.Validate() != nil {
+				if ip, ok := IPOf(a); !ok || !near.contains(ip) || info.ID.Validate() != nil {
 					t.Fatalf("%s of %s was taken", a, info.ID)
 				}
 			}

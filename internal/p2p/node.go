@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -57,7 +56,7 @@ type Options struct {
 // A Node is a running libp2p host with what Options asked for.
 type Node struct {
 	host          *basichost.BasicHost
-	before, after []io.Closer  // closed before and after the host
+	before, after Closers      // closed before and after the host
 	dht           *dht.IpfsDHT // nil when off
 	log           *slog.Logger
 	finder        *finder
@@ -68,7 +67,7 @@ type Node struct {
 
 	mu            sync.Mutex
 	bitswapClient *bitswap.Client // nil until a peer is asked by Bitswap
-	servers       []*http.Server
+	servers       []*http.Server  // also in before
 	transports    []*http.Transport
 	closed        bool
 }
@@ -100,7 +99,7 @@ func New(ctx context.Context, opts Options) (_ *Node, err error) {
 		if caused(err, syscall.EAFNOSUPPORT) && len(opts.Listen) > 1 {
 			n.log.Info("not listening: this machine has no such address family", "address", a)
 		} else if err != nil {
-			return nil, listenError(a, err)
+			return nil, listenError("listen "+a.String(), "/ip4/0.0.0.0/…", err)
 		}
 	}
 	if err := n.startDHT(opts); err != nil {
@@ -132,7 +131,7 @@ func (n *Node) startServices(opts Options, up transport.Upgrader) error {
 	parts := Parts{
 		Host: n.host, Upgrader: up, Log: n.log,
 		Peers: func() []peer.AddrInfo {
-			return append(append([]peer.AddrInfo{}, opts.Bootstrap...), n.routingPeers()...)
+			return slices.Concat(opts.Bootstrap, n.routingPeers())
 		},
 		Dialer: func() (network.Network, error) { return anonymousSwarm(opts) },
 	}
@@ -163,12 +162,7 @@ func (n *Node) ID() peer.ID { return n.host.ID() }
 // Addrs returns the addresses at which peers can dial the Node, each with its /p2p/ID, loopback
 // last.
 func (n *Node) Addrs() []multiaddr.Multiaddr {
-	var dialable []multiaddr.Multiaddr
-	for _, a := range n.host.Addrs() {
-		if !isHTTP(a) {
-			dialable = append(dialable, a)
-		}
-	}
+	dialable := slices.DeleteFunc(n.host.Addrs(), isHTTP)
 	slices.SortStableFunc(dialable, func(a, b multiaddr.Multiaddr) int { return rank(a) - rank(b) })
 	full, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: n.host.ID(), Addrs: dialable})
 	if err != nil {
@@ -207,7 +201,6 @@ func (n *Node) Close() error {
 		return nil
 	}
 	n.closed = true
-	servers, transports := n.servers, n.transports
 	n.mu.Unlock()
 
 	n.cancel()
@@ -215,24 +208,17 @@ func (n *Node) Close() error {
 	if n.host != nil { // first, as ending a protocol is sent to all peers, and a lost peer would delay that by five seconds
 		errs = append(errs, n.host.Network().Close())
 	}
-	for _, s := range servers {
-		errs = append(errs, s.Close())
-	}
-	for _, t := range transports {
+	for _, t := range n.transports {
 		t.CloseIdleConnections()
 	}
-	for _, c := range n.before {
-		errs = append(errs, c.Close())
-	}
+	errs = append(errs, n.before.Close())
 	if n.dht != nil {
 		errs = append(errs, n.dht.Close())
 	}
 	if n.host != nil {
 		errs = append(errs, n.host.Close())
 	}
-	for _, c := range n.after {
-		errs = append(errs, c.Close())
-	}
+	errs = append(errs, n.after.Close())
 	n.tasks.Wait()
 	return errors.Join(errs...)
 }

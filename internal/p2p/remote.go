@@ -4,7 +4,6 @@ import (
 	"net"
 
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 )
 
@@ -18,7 +17,7 @@ const noAddress = "unknown"
 // remoteAddr returns the remote address of a connection as "IP:port".
 func remoteAddr(c network.ConnMultiaddrs) string {
 	a := c.RemoteMultiaddr()
-	ip, ok := ipOf(a)
+	ip, ok := IPOf(a)
 	if !ok {
 		return noAddress
 	}
@@ -34,31 +33,3 @@ func portOf(a multiaddr.Multiaddr) string {
 	}
 	return "0"
 }
-
-// remoteListener is a listener for streams whose connections have network addresses.
-type remoteListener struct{ net.Listener }
-
-func (l remoteListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return remoteConn{c, c.(libp2pConn).Conn()}, nil
-}
-
-// libp2pConn is the interface of gostream connections in addition to net.Conn.
-type libp2pConn interface{ Conn() network.Conn }
-
-type remoteConn struct {
-	net.Conn
-	conn network.Conn
-}
-
-func (c remoteConn) RemoteAddr() net.Addr { return netAddr(remoteAddr(c.conn)) }
-
-func (c remoteConn) peer() peer.ID { return c.conn.RemotePeer() }
-
-type netAddr string
-
-func (r netAddr) Network() string { return "libp2p" }
-func (r netAddr) String() string  { return string(r) }

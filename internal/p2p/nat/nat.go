@@ -79,7 +79,7 @@ func AutoRelay(private bool) p2p.Service {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("reachability: %w", err), events.Close(), found.Close())
 		}
-		return closers{probe, events, found}, nil
+		return p2p.Closers{probe, events, found}, nil
 	}
 }
 
@@ -135,16 +135,5 @@ func Relay(p p2p.Parts) (io.Closer, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("relay: %w", err), probe.Close(), dialer.Close())
 	}
-	return closers{r, probe, dialer}, nil
-}
-
-type closers []io.Closer
-
-// Close closes all, in order.
-func (c closers) Close() error {
-	var errs []error
-	for _, one := range c {
-		errs = append(errs, one.Close())
-	}
-	return errors.Join(errs...)
+	return p2p.Closers{r, probe, dialer}, nil
 }

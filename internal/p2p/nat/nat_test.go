@@ -36,7 +36,7 @@ func start(t *testing.T, opts p2p.Options) (*p2p.Node, host.Host) {
 	check(t, err)
 	opts.Services = append(opts.Services, func(p p2p.Parts) (io.Closer, error) {
 		inside = p.Host
-		return closers{}, nil
+		return p2p.Closers{}, nil
 	})
 	n, err := p2p.New(t.Context(), opts)
 	check(t, err)

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -101,10 +102,8 @@ func (t *Transport) SecureOutbound(ctx context.Context, raw net.Conn, remote pee
 // client. If there is none it returns own.
 func (t *Transport) chooseMuxer(offered, own []string) []string {
 	for _, p := range offered {
-		for _, m := range t.muxers {
-			if m == p {
-				return []string{m}
-			}
+		if slices.Contains(t.muxers, p) {
+			return []string{p}
 		}
 	}
 	return own
@@ -153,16 +152,12 @@ func peerKey(chain [][]byte, remote peer.ID) (key crypto.PubKey, err error) {
 	return key, nil
 }
 
-func (t *Transport) handshake(ctx context.Context, raw net.Conn, over *tls.Conn, key *crypto.PubKey) (sec.SecureConn, error) {
-	c, err := t.negotiate(ctx, over, key)
-	if err != nil {
-		raw.Close()
-		return nil, err
-	}
-	return c, nil
-}
-
-func (t *Transport) negotiate(ctx context.Context, over *tls.Conn, key *crypto.PubKey) (*conn, error) {
+func (t *Transport) handshake(ctx context.Context, raw net.Conn, over *tls.Conn, key *crypto.PubKey) (_ sec.SecureConn, err error) {
+	defer func() {
+		if err != nil {
+			raw.Close()
+		}
+	}()
 	if err := over.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
