@@ -80,15 +80,17 @@ func announce(t *testing.T) {
 
 func look(t *testing.T) {
 	ctx := within(t, 2*time.Minute)
-	for { // until the announcer has plugged in the cable
-		if _, err := netlink.LinkByName(cableB); err == nil {
+	links := make(chan netlink.LinkUpdate)
+	check(t, netlink.LinkSubscribeWithOptions(links, ctx.Done(), netlink.LinkSubscribeOptions{ListExisting: true}))
+	for link := range links { // until the announcer has plugged in the cable
+		if link.Attrs().Name == cableB {
 			break
 		}
-		if ctx.Err() != nil {
-			t.Fatal("no cable")
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
+	go func() { // the subscription lasts as long as ctx
+		for range links {
+		}
+	}()
 	n := start(t, Options{MDNS: true}) // before the interface has an address
 	up(t, cableB, lookerAddr)
 	select {

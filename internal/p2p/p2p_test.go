@@ -215,22 +215,17 @@ func TestARestartedBootstrapNodeStoresNewRecords(t *testing.T) {
 	pub := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0"), DHT: DHTServer, Prefix: testPrefix, Bootstrap: bootstrap})
 	key, name := ipnsKey(t)
 	publish(t, pub, key, name, 1)
+	connections, err := pub.host.EventBus().Subscribe(new(event.EvtPeerConnectednessChanged))
+	check(t, err)
 	boot.Close()
+	waitUntilAlone(connections)
 	start(t, opts)
+	publish(t, pub, key, name, 2)
 	client := start(t, Options{DHT: DHTClient, Prefix: testPrefix, Bootstrap: bootstrap})
-	for end := time.Now().Add(2 * time.Minute); ; {
-		publish(t, pub, key, name, 2)
-		rec, err := client.GetIPNS(within(t, time.Minute), name)
-		if err == nil {
-			if _, seq, err := CheckRecord(name, rec); err != nil || seq != 2 {
-				t.Fatalf("sequence %d, %v", seq, err)
-			}
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatal(err)
-		}
-		time.Sleep(200 * time.Millisecond)
+	rec, err := client.GetIPNS(within(t, time.Minute), name)
+	check(t, err)
+	if _, seq, err := CheckRecord(name, rec); err != nil || seq != 2 {
+		t.Fatalf("sequence %d, %v", seq, err)
 	}
 }
 
@@ -421,16 +416,21 @@ func TestCloseAnnouncesNoEndedProtocol(t *testing.T) {
 			t.Fatal(err)
 		}
 		server.Close()
-		for e := range ended.Out() {
-			if e.(event.EvtPeerConnectednessChanged).Connectedness == network.NotConnected {
-				break
-			}
-		}
+		waitUntilAlone(ended)
 		client.Close()
 		for len(protocols.Out()) > 0 {
 			if e := (<-protocols.Out()).(event.EvtPeerProtocolsUpdated); len(e.Removed) > 0 {
 				t.Fatalf("the client received the end of %v", e.Removed)
 			}
+		}
+	}
+}
+
+// waitUntilAlone waits until a node has lost its only peer.
+func waitUntilAlone(connections event.Subscription) {
+	for e := range connections.Out() {
+		if e.(event.EvtPeerConnectednessChanged).Connectedness == network.NotConnected {
+			return
 		}
 	}
 }
