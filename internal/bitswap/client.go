@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,11 +103,8 @@ func (p *Peer) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 		return nil, err
 	}
 	data, err := p.wait(ctx, ch)
-	if err == errAbandoned {
-		if p.removeWaiter(c, ch) {
-			p.out.send(context.WithoutCancel(ctx), appendWant(nil, want{name: c, cancel: true})) // so that the peer need not send it
-		}
-		err = fmt.Errorf("%w: %w", cas.ErrUnreachable, cause(ctx))
+	if errors.Is(err, cas.ErrUnreachable) && p.removeWaiter(c, ch) {
+		p.out.send(context.WithoutCancel(ctx), appendWant(nil, want{name: c, cancel: true})) // so that the peer need not send it
 	}
 	if err != nil {
 		return nil, fmt.Errorf("block %s: %w", c, err)
@@ -114,20 +112,8 @@ func (p *Peer) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return data, nil
 }
 
-var (
-	errAbandoned = errors.New("abandoned")
-	errStalled   = fmt.Errorf("no bytes for %s, or no whole block in %s", stallTimeout, blockTimeout)
-)
-
-func cause(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return errStalled
-}
-
-// wait returns the answer, or errAbandoned if the peer has stalled, the connection was lost or ctx has
-// ended.
+// wait returns the answer. The error wraps cas.ErrUnreachable if the peer has stalled, the connection
+// was lost or ctx has ended.
 func (p *Peer) wait(ctx context.Context, ch <-chan answer) ([]byte, error) {
 	began := time.Now()
 	tick := time.NewTicker(checkInterval)
@@ -145,10 +131,10 @@ func (p *Peer) wait(ctx context.Context, ch <-chan answer) ([]byte, error) {
 			}
 			connected := p.out.host.Network().Connectedness(p.out.id) == network.Connected
 			if !connected || time.Since(last) > stallTimeout || time.Since(began) > blockTimeout {
-				return nil, errAbandoned
+				return nil, fmt.Errorf("%w: no bytes for %s, or no whole block in %s", cas.ErrUnreachable, stallTimeout, blockTimeout)
 			}
 		case <-ctx.Done():
-			return nil, errAbandoned
+			return nil, fmt.Errorf("%w: %w", cas.ErrUnreachable, ctx.Err())
 		}
 	}
 }
@@ -171,11 +157,7 @@ func (p *Peer) addWaiter(c cid.Cid) (chan answer, error) {
 func (p *Peer) removeWaiter(c cid.Cid, ch chan answer) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, one := range p.waiters[c] {
-		if one == ch {
-			p.waiters[c] = append(p.waiters[c][:i], p.waiters[c][i+1:]...)
-		}
-	}
+	p.waiters[c] = slices.DeleteFunc(p.waiters[c], func(one chan answer) bool { return one == ch })
 	if len(p.waiters[c]) > 0 {
 		return false
 	}
@@ -193,34 +175,30 @@ func (p *Peer) received() {
 // its bytes are wrong, or the peer floods.
 func (p *Peer) block(prefix, data []byte) error {
 	c, err := cidOf(prefix, data)
-	p.mu.Lock()
-	requested := err == nil && p.outstanding[c] > 0
-	if requested {
-		if p.outstanding[c]--; p.outstanding[c] == 0 {
-			delete(p.outstanding, c)
-		}
-		p.deliver(c, answer{data: data})
-	}
-	p.mu.Unlock()
-	if requested {
-		return nil
-	}
-	if err == nil {
+	if err == nil && !p.answered(c, answer{data: data}) {
 		err = fmt.Errorf("block %s of %d bytes was not requested", c, len(data))
 	}
-	return fmt.Errorf("%w: %w", errMalformed, err)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	return nil
 }
 
 // dontHave ends the calls that wait for a block that the peer does not have.
-func (p *Peer) dontHave(c cid.Cid) {
+func (p *Peer) dontHave(c cid.Cid) { p.answered(c, answer{err: cas.NotFound(c)}) }
+
+// answered delivers the answer to a want. It returns false if there was none.
+func (p *Peer) answered(c cid.Cid, a answer) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.outstanding[c] > 0 {
-		if p.outstanding[c]--; p.outstanding[c] == 0 {
-			delete(p.outstanding, c)
-		}
-		p.deliver(c, answer{err: cas.NotFound(c)})
+	if p.outstanding[c] == 0 {
+		return false
 	}
+	if p.outstanding[c]--; p.outstanding[c] == 0 {
+		delete(p.outstanding, c)
+	}
+	p.deliver(c, a)
+	return true
 }
 
 // deliver delivers an answer to all calls that wait for c. The caller holds the lock.

@@ -7,7 +7,7 @@
 // which is several times faster and has runs of blocks. Package p2p is the only caller: see
 // Node.ServeBitswap and Node.Bitswap.
 //
-// Everything that is read is bounded and read piece by piece: a message of the maximum size
+// Everything that is read is bounded and parsed as it arrives: a message of the maximum size
 // needs no more memory than one block. A peer that sends a block that was not requested is
 // banned, since wrong bytes have another CID: its Peer then returns cas.ErrCorrupt for every
 // block. Other blocks of a Peer are not verified: read them through cas.Get.

@@ -34,7 +34,7 @@ type Store interface {
 // Options of a Server.
 type Options struct {
 	Store Store // its blocks are read through cas.Get
-	// Remote returns the remote address of a connection as "IP:port"; nil takes the peer ID.
+	// Remote returns the remote address of a connection as "IP:port"; nil takes the multiaddr.
 	Remote func(network.ConnMultiaddrs) string
 	// Throttle is called before blocks are sent to a client (the limit.ClientKey of Remote) and
 	// may delay them. After an error the peer's wants are dropped. Nil is fine.
@@ -62,6 +62,18 @@ type Server struct {
 // Serve answers wants on a host until Close. It replaces the protocol handler of the host, so a
 // Client on the same host would receive nothing.
 func Serve(h host.Host, o Options) *Server {
+	if o.Remote == nil {
+		o.Remote = func(c network.ConnMultiaddrs) string { return c.RemoteMultiaddr().String() }
+	}
+	if o.Throttle == nil {
+		o.Throttle = func(context.Context, string, int) error { return nil }
+	}
+	if o.Sent == nil {
+		o.Sent = func(int64) {}
+	}
+	if o.Fault == nil {
+		o.Fault = func(error) {}
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -85,18 +97,11 @@ func (s *Server) Close() error {
 // handleStream reads the wants of one stream, message by message. It ignores the flag that a wantlist
 // replaces the one before, as wants are answered within seconds.
 func (s *Server) handleStream(stream network.Stream) {
-	id, client := stream.Conn().RemotePeer(), s.clientOf(stream.Conn())
+	id, client := stream.Conn().RemotePeer(), limit.ClientKey(s.Remote(stream.Conn()))
 	err := s.streams.read(stream, nil, handlers{want: func(w want) { s.addWant(id, client, w) }})
 	if err != nil {
 		s.Log.Debug("Bitswap: stream ended", "peer", id, "cause", err)
 	}
-}
-
-func (s *Server) clientOf(c network.Conn) string {
-	if s.Remote == nil {
-		return c.RemotePeer().String()
-	}
-	return limit.ClientKey(s.Remote(c))
 }
 
 // A wantQueue is the queue of a peer's unanswered wants. It exists as long as its goroutine, which
@@ -154,13 +159,7 @@ func (s *Server) nextWant(id peer.ID, q *wantQueue, unsent bool) (want, bool) {
 	return want{}, false
 }
 
-// dropQueue drops the queue of a peer to which sending failed.
-func (s *Server) dropQueue(id peer.ID, q *wantQueue) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.removeQueue(id, q)
-}
-
+// removeQueue drops the queue of a peer. The caller holds the lock.
 func (s *Server) removeQueue(id peer.ID, q *wantQueue) {
 	delete(s.queues, id)
 	if s.perClient[q.client]--; s.perClient[q.client] == 0 {
@@ -189,7 +188,9 @@ func (s *Server) answer(id peer.ID, q *wantQueue) {
 			return
 		}
 		if err := s.send(out, q.client, message, blocks); err != nil {
-			s.dropQueue(id, q)
+			s.mu.Lock()
+			s.removeQueue(id, q)
+			s.mu.Unlock()
 			s.Log.Debug("Bitswap: sending failed", "peer", id, "cause", err)
 			return
 		}
@@ -197,24 +198,17 @@ func (s *Server) answer(id peer.ID, q *wantQueue) {
 }
 
 func (s *Server) send(out *sender, client string, message []byte, blocks int) error {
-	if s.Throttle != nil && blocks > 0 {
-		if err := s.Throttle(s.ctx, client, blocks); err != nil {
-			return err
-		}
+	if blocks == 0 {
+		return out.send(s.ctx, message)
 	}
-	if err := out.send(s.ctx, message); err != nil {
-		return err
+	err := s.Throttle(s.ctx, client, blocks)
+	if err == nil {
+		err = out.send(s.ctx, message)
 	}
-	if s.Sent != nil && blocks > 0 {
+	if err == nil {
 		s.Sent(int64(blocks))
 	}
-	return nil
-}
-
-func (s *Server) fault(err error) {
-	if s.Fault != nil {
-		s.Fault(err)
-	}
+	return err
 }
 
 // message builds a message of the next answers, of messageSize bytes or a block more. It also returns
@@ -228,7 +222,7 @@ func (s *Server) message(id peer.ID, q *wantQueue) (message []byte, blocks int) 
 		data, there, err := s.lookUp(w)
 		switch {
 		case err != nil:
-			s.fault(err)
+			s.Fault(err)
 		case there && w.have, !there && w.dontHave:
 			message = appendPresence(message, w.name, there)
 		case there:

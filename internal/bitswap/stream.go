@@ -73,12 +73,10 @@ func (l *streamLimiter) acquire(id peer.ID) (leave func(), err error) {
 	}
 	s.users++
 	l.mu.Unlock()
-	late := time.NewTimer(idleLimit)
-	defer late.Stop()
 	select {
 	case s.free <- struct{}{}:
 		return func() { <-s.free; l.release(id) }, nil
-	case <-late.C:
+	case <-time.After(idleLimit):
 		l.release(id)
 		return nil, fmt.Errorf("more than %d streams for %s", maxStreams, idleLimit)
 	}
