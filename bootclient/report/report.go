@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +19,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
 // Limits of a report, so that hostile peers cannot fill the memory with refusals.
@@ -35,7 +36,6 @@ type Report struct {
 	mu      sync.Mutex
 	start   time.Time
 	console io.Writer
-	now     func() time.Time
 	data    reportData
 }
 
@@ -106,7 +106,7 @@ func (s SourceStats) Used() bool { return s.Blocks > 0 || len(s.Faults) > 0 }
 
 // String describes the counters for a console.
 func (s SourceStats) String() string {
-	words := fmt.Sprintf("%s (%s): %s in %s", s.Name, s.Kind, humanize.IBytes(uint64(s.Bytes)), english.Plural(int(s.Blocks), "block", ""))
+	words := fmt.Sprintf("%s (%s): %s in %s", s.Name, s.Kind, Bytes(s.Bytes), english.Plural(int(s.Blocks), "block", ""))
 	if s.Banned {
 		words += ", banned"
 	}
@@ -115,10 +115,7 @@ func (s SourceStats) String() string {
 
 // Ready has the addresses of a machine that serves.
 type Ready struct {
-	Peer   string   `json:"peer"`
-	HTTP   []string `json:"http"`   // origins, http://IP:PORT
-	Listen []string `json:"listen"` // multiaddrs with /p2p/ID
-
+	p2p.Endpoints
 	Release string `json:"release,omitempty"` // its version
 	Head    string `json:"head,omitempty"`    // CID of its metadata directory
 }
@@ -134,7 +131,7 @@ type Refusal struct {
 // is not nil. Times are offsets from start.
 func New(start time.Time, console io.Writer) *Report {
 	return &Report{
-		start: start, console: console, now: time.Now,
+		start: start, console: console,
 		data: reportData{Start: start.UTC(), Steps: []*Step{}, Sources: []SourceStats{}, Refused: []Refusal{}},
 	}
 }
@@ -143,55 +140,43 @@ func New(start time.Time, console io.Writer) *Report {
 func (r *Report) Begin(name string) *Step {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := &Step{Name: name, At: Millis(r.now().Sub(r.start)), report: r}
+	s := &Step{Name: name, At: Millis(time.Since(r.start)), report: r}
 	r.data.Steps = append(r.data.Steps, s)
 	return s
 }
 
 // Done ends a step with its result.
 func (s *Step) Done(format string, args ...any) {
-	s.end(fmt.Sprintf(format, args...), nil)
+	words := Clean(fmt.Sprintf(format, args...))
+	s.end(words, "", words)
 }
 
 // Fail ends a step with its error and returns that error.
 func (s *Step) Fail(err error) error {
-	s.end("", err)
+	reason := Clean(err.Error())
+	s.end("", reason, "failed: "+reason)
 	return err
 }
 
 // Abort is Fail for an error that ends the whole boot. It does not print the cause, which the
 // caller prints at the end.
 func (s *Step) Abort(err error) error {
-	s.report.mu.Lock()
-	defer s.report.mu.Unlock()
-	s.keep("", err)
 	line := "failed"
 	if errors.Is(err, context.Canceled) {
 		line = "interrupted"
 	}
-	s.report.print(s.Name + ": " + line)
+	s.end("", Clean(err.Error()), line)
 	return err
 }
 
-func (s *Step) end(words string, err error) {
+// end records the result or the reason of the failure, and prints line.
+func (s *Step) end(words, reason, line string) {
 	r := s.report
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.keep(words, err)
-	line := s.Words
-	if err != nil {
-		line = "failed: " + s.Error
-	}
+	s.Took = Millis(time.Since(r.start)) - s.At
+	s.Words, s.Error = words, reason
 	r.print(s.Name + ": " + line)
-}
-
-func (s *Step) keep(words string, err error) {
-	r := s.report
-	s.Took = Millis(r.now().Sub(r.start)) - s.At
-	s.Words = Clean(words)
-	if err != nil {
-		s.Error = Clean(err.Error())
-	}
 }
 
 // Say prints one line with the time. The line is not part of the report's JSON form.
@@ -225,7 +210,7 @@ func (r *Report) While(words func(so time.Duration) string, f func()) {
 
 func (r *Report) print(line string) {
 	if r.console != nil {
-		fmt.Fprintf(r.console, "[%7.3fs] %s\n", r.now().Sub(r.start).Seconds(), line)
+		fmt.Fprintf(r.console, "[%7.3fs] %s\n", time.Since(r.start).Seconds(), line)
 	}
 }
 
@@ -234,12 +219,7 @@ func (r *Report) Refuse(source, what string, why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f := Refusal{Clean(source), Clean(what), Clean(why.Error())}
-	for _, have := range r.data.Refused {
-		if have == f {
-			return
-		}
-	}
-	if len(r.data.Refused) >= maxRefused {
+	if slices.Contains(r.data.Refused, f) || len(r.data.Refused) >= maxRefused {
 		return
 	}
 	r.data.Refused = append(r.data.Refused, f)
@@ -254,22 +234,20 @@ func (r *Report) Finish(err error) {
 	if err != nil {
 		r.data.Result, r.data.Error = "failed", Clean(err.Error())
 	}
-	r.data.Duration = Millis(r.now().Sub(r.start))
+	r.data.Duration = Millis(time.Since(r.start))
 	r.data.Memory = memoryPeak()
 }
 
 // Sources returns a copy of the counters of all sources.
-func (r *Report) Sources() []SourceStats {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return append([]SourceStats(nil), r.data.Sources...)
+func (r *Report) Sources() (list []SourceStats) {
+	r.with(func(d *reportData) { list = slices.Clone(d.Sources) })
+	return list
 }
 
 // Refused returns a copy of the refusals.
-func (r *Report) Refused() []Refusal {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return append([]Refusal(nil), r.data.Refused...)
+func (r *Report) Refused() (list []Refusal) {
+	r.with(func(d *reportData) { list = slices.Clone(d.Refused) })
+	return list
 }
 
 // MarshalJSON writes the report as one object.
@@ -292,8 +270,7 @@ func (r *Report) Words(w io.Writer) error {
 		if !s.Used() {
 			continue
 		}
-		fmt.Fprintf(&b, "source  %s", s)
-		b.WriteByte('\n')
+		fmt.Fprintf(&b, "source  %s\n", s)
 		for _, f := range s.Faults {
 			fmt.Fprintf(&b, "        fault: %s\n", f)
 		}
@@ -305,56 +282,44 @@ func (r *Report) Words(w io.Writer) error {
 		fmt.Fprintf(&b, "refused %s from %s: %s\n", f.What, f.Source, f.Why)
 	}
 	if r.data.Served > 0 {
-		fmt.Fprintf(&b, "served  %s to other machines\n", humanize.IBytes(uint64(r.data.Served)))
+		fmt.Fprintf(&b, "served  %s to other machines\n", Bytes(r.data.Served))
 	}
 	if r.data.Memory > 0 {
-		fmt.Fprintf(&b, "memory  %s at the peak\n", humanize.IBytes(uint64(r.data.Memory)))
+		fmt.Fprintf(&b, "memory  %s at the peak\n", Bytes(r.data.Memory))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// SetMode records the name of the mode.
-func (r *Report) SetMode(name string) {
+// with calls f with the data, under the lock.
+func (r *Report) with(f func(d *reportData)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.data.Mode = name
+	f(&r.data)
 }
+
+// SetMode records the name of the mode.
+func (r *Report) SetMode(name string) { r.with(func(d *reportData) { d.Mode = name }) }
 
 // SetRelease records the release that was chosen.
-func (r *Report) SetRelease(l Release) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.data.Release = &l
-}
+func (r *Report) SetRelease(l Release) { r.with(func(d *reportData) { d.Release = &l }) }
 
 // SetServed records the bytes that were sent to other machines.
-func (r *Report) SetServed(n int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.data.Served = n
-}
+func (r *Report) SetServed(n int64) { r.with(func(d *reportData) { d.Served = n }) }
 
 // SetServing records where the machine continues to serve.
-func (r *Report) SetServing(at Ready) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.data.Serving = &at
-}
+func (r *Report) SetServing(at Ready) { r.with(func(d *reportData) { d.Serving = &at }) }
 
 // Served returns the bytes sent to other machines, up to the end of Run.
-func (r *Report) Served() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.data.Served
+func (r *Report) Served() (n int64) {
+	r.with(func(d *reportData) { n = d.Served })
+	return n
 }
 
 // SetSources records the counters of all sources, the most bytes first. It sorts list.
 func (r *Report) SetSources(list []SourceStats) {
-	sort.SliceStable(list, func(i, j int) bool { return list[i].Bytes > list[j].Bytes })
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.data.Sources = list
+	slices.SortStableFunc(list, func(a, b SourceStats) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	r.with(func(d *reportData) { d.Sources = list })
 }
 
 // Printable makes a text from outside safe for one line of a console: tabs and newlines become
@@ -398,10 +363,7 @@ func memoryPeak() int64 {
 
 // Count returns a number and a noun.
 func Count(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
+	return fmt.Sprintf("%d %s", n, english.PluralWord(n, thing, ""))
 }
 
 // Bytes formats a number of bytes, such as 57 MiB.

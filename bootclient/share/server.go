@@ -39,8 +39,7 @@ type Server struct {
 
 // Ready returns the present addresses.
 func (s *Server) Ready() report.Ready {
-	e := s.Node.Endpoints(s.listener)
-	return report.Ready{Peer: e.Peer, HTTP: e.HTTP, Listen: e.Listen}
+	return report.Ready{Endpoints: s.Node.Endpoints(s.listener)}
 }
 
 // Open starts a node with opts, and a gateway with offer on it and on plain HTTP at addr,
