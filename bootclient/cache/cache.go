@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 
 	"github.com/ipfs/go-cid"
@@ -60,7 +61,11 @@ func (c *Cache) Get(ctx context.Context, id cid.Cid) ([]byte, bool) {
 func (c *Cache) IsOpen() bool { return c.store != nil }
 
 // Writable reports whether blocks are stored.
-func (c *Cache) Writable() bool { return c.store != nil && !c.ReadOnly && !c.isBroken() }
+func (c *Cache) Writable() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.store != nil && !c.ReadOnly && !c.broken
+}
 
 // Put stores a verified block if the cache may be written. It overwrites a damaged copy.
 func (c *Cache) Put(ctx context.Context, id cid.Cid, data []byte) {
@@ -111,24 +116,16 @@ func (c *Cache) damageSummary() string {
 	return fmt.Sprintf("%s, %d fetched again; the next fetch requests the others", words, repaired)
 }
 
-func (c *Cache) isBroken() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.broken
-}
-
 // stopWriting ends all writing after an error. A full disk ends it only after noMoreRoom.
 func (c *Cache) stopWriting(err error) {
 	c.mu.Lock()
-	first := !c.broken && (c.roomExhausted || !file.IsFull(err))
-	c.broken = c.broken || first
-	if first {
-		c.stats.AddFault(lost(err))
+	defer c.mu.Unlock()
+	if c.broken || file.IsFull(err) && !c.roomExhausted {
+		return
 	}
-	c.mu.Unlock()
-	if first {
-		c.Report.Refuse("cache", "storing blocks", lost(err))
-	}
+	c.broken = true
+	c.stats.AddFault(lost(err))
+	c.Report.Refuse("cache", "storing blocks", lost(err))
 }
 
 // lost adds to a write error what it means for the next fetch.
@@ -178,9 +175,9 @@ func (c *Cache) Stats() (report.SourceStats, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := c.stats
-	out.Faults = append([]string(nil), out.Faults...)
+	out.Faults = slices.Clone(out.Faults)
 	if len(c.damaged) > 0 {
 		out.Faults = append(out.Faults, c.damageSummary())
 	}
-	return out, out.Blocks > 0 || len(out.Faults) > 0
+	return out, out.Used()
 }

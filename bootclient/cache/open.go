@@ -19,9 +19,6 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// errSlow is the error of a cache that did not open within its deadline.
-var errSlow = errors.New("not open in time")
-
 // Options say where the cache is and how it may be used.
 type Options struct {
 	Dir      Dir // "" for no cache
@@ -30,7 +27,7 @@ type Options struct {
 	Within   time.Duration // deadline for opening it
 	Log      *slog.Logger
 	Report   *report.Report
-	// openPacks opens the store: pack.OpenContext, except in tests of a disk that does not answer
+	// OpenPacks opens the store: pack.OpenContext, except in tests of a disk that does not answer
 	OpenPacks func(context.Context, string, pack.Options) (*pack.Store, error)
 }
 
@@ -66,15 +63,14 @@ func withRemedy(err error) error {
 
 func (c *Cache) open(ctx context.Context) error {
 	err := c.Dir.Check()
-	if c.ReadOnly {
-		if err == nil {
-			err = c.openStore(ctx)
-		}
-		return err
+	if !c.ReadOnly {
+		err = errors.Join(err, writable(string(c.Dir)))
 	}
-	err = errors.Join(err, writable(string(c.Dir)))
 	if err == nil {
 		err = c.openStore(ctx)
+	}
+	if c.ReadOnly {
+		return err
 	}
 	if errors.Is(err, cas.ErrCorrupt) && !c.Named {
 		c.Report.Refuse("cache", "opening", err)
@@ -96,7 +92,8 @@ func (c *Cache) open(ctx context.Context) error {
 
 // openStore opens the store within the deadline. If the disk answers later, the store is closed.
 func (c *Cache) openStore(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.Within, fmt.Errorf("%w (%s)", errSlow, c.Within))
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Within, fmt.Errorf("not open in time (%s)", c.Within))
+	defer cancel()
 	type opened struct {
 		store *pack.Store
 		err   error
@@ -109,11 +106,9 @@ func (c *Cache) openStore(ctx context.Context) error {
 	}()
 	select {
 	case o := <-done:
-		cancel()
 		c.store = o.store
 		return o.err
 	case <-ctx.Done():
-		cancel()
 		go func() {
 			if o := <-done; o.store != nil {
 				o.store.Close()

@@ -19,10 +19,10 @@ const (
 
 // A RoomPlan lists the blocks of a release, which stay in a cache.
 type RoomPlan struct {
-	Size   int64        // bytes of the artifacts
-	Leaves [][]cas.Leaf // of each artifact
-	Memory *cas.Memory  // its metadata and inner nodes; nil without them
-	Unread []cid.Cid    // its metadata files that were not read; each has one block
+	Size   int64       // bytes of the artifacts
+	Leaves []cas.Leaf  // of all artifacts
+	Memory *cas.Memory // its metadata and inner nodes; nil without them
+	Unread []cid.Cid   // its metadata files that were not read; each has one block
 }
 
 // MakeRoom removes the blocks that the release does not need from the cache, if the disk has
@@ -86,16 +86,14 @@ func (c *Cache) collect(ctx context.Context, p RoomPlan, lacks int64) (full bool
 // sizes returns the bytes of all different leaves, and how many of these bytes the cache lacks.
 func (c *Cache) sizes(ctx context.Context, p RoomPlan) (all, lacks int64) {
 	seen := map[cid.Cid]bool{}
-	for _, leaves := range p.Leaves {
-		for _, l := range leaves {
-			if seen[l.CID] {
-				continue
-			}
-			seen[l.CID] = true
-			all += l.Size
-			if !c.Has(ctx, l.CID) {
-				lacks += l.Size
-			}
+	for _, l := range p.Leaves {
+		if seen[l.CID] {
+			continue
+		}
+		seen[l.CID] = true
+		all += l.Size
+		if !c.Has(ctx, l.CID) {
+			lacks += l.Size
 		}
 	}
 	return all, lacks
@@ -110,10 +108,8 @@ func (p RoomPlan) contains() func(cid.Cid) bool {
 	for _, id := range p.Unread {
 		set[id] = true
 	}
-	for _, leaves := range p.Leaves {
-		for _, l := range leaves {
-			set[l.CID] = true
-		}
+	for _, l := range p.Leaves {
+		set[l.CID] = true
 	}
 	return func(id cid.Cid) bool { return set[id] }
 }

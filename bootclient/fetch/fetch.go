@@ -165,7 +165,7 @@ func (f *fetcher) listLeaves(ctx context.Context) error {
 func (f *fetcher) roomPlan() cache.RoomPlan {
 	p := cache.RoomPlan{Size: f.total}
 	for _, d := range f.downloads {
-		p.Leaves = append(p.Leaves, d.leaves)
+		p.Leaves = append(p.Leaves, d.leaves...)
 	}
 	if f.MakeRoom {
 		p.Memory, p.Unread = f.Memory, f.Unread
