@@ -143,7 +143,7 @@ func (f *fetcher) open(sink Sink) error {
 
 // listLeaves reads the inner nodes of all artifacts.
 func (f *fetcher) listLeaves(ctx context.Context) error {
-	src := peers.Pool{Memory: f.Memory, Cache: f.cache, Sources: f.disc.Sources, Prefer: f.From}.WithPatience(f.disc, f.stall)
+	src := peers.Pool{Memory: f.Memory, Cache: f.cache, Sources: f.disc.Sources, Prefer: f.From}.WithPatience(f.stall)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, dl := range f.downloads {
 		g.Go(func() (err error) {
@@ -290,7 +290,7 @@ func (f *fetcher) post(ctx context.Context, do func() error) {
 // block has arrived for the whole patience. It also makes the queue retry missing blocks.
 func (f *fetcher) giveUp(now, lastNews time.Time) error {
 	f.stall.BlockArrived(f.queue.lastLeaf)
-	since := f.stall.Check(now, func() string { return f.disc.Status() })
+	since := f.stall.Check(now)
 	f.queue.retryMissing(now)
 	why := f.queue.exhausted(now)
 	if errors.Is(why, cas.ErrCorrupt) && f.disc.Settled(lastNews, peers.FetchStanding) {

@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	manet "github.com/multiformats/go-multiaddr/net"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/phaseboot/phaseboot/bootclient/timing"
+	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
 const (
@@ -153,9 +154,8 @@ func (s *candidates) lastError() error {
 // ipOf is the IP address by which dials to a peer are counted.
 func ipOf(info peer.AddrInfo) netip.Addr {
 	for _, a := range info.Addrs {
-		if ip, err := manet.ToIP(a); err == nil {
-			addr, _ := netip.AddrFromSlice(ip)
-			return addr.Unmap()
+		if ip, ok := p2p.IPOf(a); ok {
+			return ip
 		}
 	}
 	return netip.Addr{}
@@ -165,16 +165,11 @@ func ipOf(info peer.AddrInfo) netip.Addr {
 func (set *Set) dialCandidates(ctx context.Context) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
-	slots := make(chan struct{}, candidateDials)
-	for {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
+	slots := semaphore.NewWeighted(candidateDials)
+	for slots.Acquire(ctx, 1) == nil {
 		c, wait := set.candidates.next(time.Now())
 		if c == nil {
-			<-slots
+			slots.Release(1)
 			select {
 			case <-set.candidates.more:
 			case <-time.After(wait):
@@ -184,7 +179,7 @@ func (set *Set) dialCandidates(ctx context.Context) {
 			continue
 		}
 		tasks.Go(func() {
-			defer func() { <-slots }()
+			defer slots.Release(1)
 			set.dialCandidate(ctx, c)
 		})
 	}

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -40,7 +39,7 @@ func (d *Discovery) loopback() bool {
 		}
 	}
 	for _, p := range slices.Concat(d.Peers, d.Bootstrap, d.Trust.Bootstrap) {
-		if info, err := bootargs.ParsePeer(p); err == nil && peerOnLoopback(info) {
+		if info, err := bootargs.ParsePeer(p); err == nil && slices.ContainsFunc(info.Addrs, manet.IsIPLoopback) {
 			return true
 		}
 	}
@@ -61,13 +60,4 @@ func (d *Discovery) proxyOnLoopback(mirror *url.URL) bool {
 func onLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-func peerOnLoopback(info peer.AddrInfo) bool {
-	for _, a := range info.Addrs {
-		if manet.IsIPLoopback(a) {
-			return true
-		}
-	}
-	return false
 }

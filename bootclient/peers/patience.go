@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -68,8 +67,7 @@ func (d *Discovery) BlockPatience() time.Duration {
 
 // A StallTimer measures how long no block arrived during a fetch, and reports it on the console.
 type StallTimer struct {
-	times *timing.Table
-	say   func(format string, args ...any)
+	disc *Discovery
 
 	mu       sync.Mutex
 	last     time.Time // when the last block arrived, or the fetch began
@@ -78,7 +76,7 @@ type StallTimer struct {
 
 // NewStallTimer starts a timer that reports to the console of d.
 func NewStallTimer(d *Discovery) *StallTimer {
-	return &StallTimer{times: d.Times, say: d.Report.Say, last: time.Now()}
+	return &StallTimer{disc: d, last: time.Now()}
 }
 
 // BlockArrived restarts the timer.
@@ -92,17 +90,17 @@ func (t *StallTimer) BlockArrived(now time.Time) {
 
 // Check returns how long no block arrived. It reports a wait after timing.Table.SayAfter, and then
 // every SayAgain, with the status of the sources.
-func (t *StallTimer) Check(now time.Time, status func() string) time.Duration {
+func (t *StallTimer) Check(now time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	since := now.Sub(t.last)
-	pause := t.times.SayAgain
+	since, times := now.Sub(t.last), t.disc.Times
+	pause := times.SayAgain
 	if t.reported.Before(t.last) {
-		pause = t.times.SayAfter
+		pause = times.SayAfter
 	}
-	if since >= t.times.SayAfter && now.Sub(t.reported) >= pause {
+	if since >= times.SayAfter && now.Sub(t.reported) >= pause {
 		t.reported = now
-		t.say("fetch: no block for %s: %s", since.Round(time.Second), status())
+		t.disc.Report.Say("fetch: no block for %s: %s", since.Round(time.Second), t.disc.Status())
 	}
 	return since
 }

@@ -121,9 +121,6 @@ func getFrom(ctx context.Context, s *Source, c cid.Cid) answer {
 // Usable returns the sources that may be asked now: the preferred one, then the other open
 // ones. Slow and failing sources come last. A source in a pause is left out.
 func (p Pool) Usable() []*Source {
-	if p.Sources == nil {
-		return nil
-	}
 	known, _ := p.Sources.Known()
 	if i := slices.Index(known, p.Prefer); i > 0 {
 		known = slices.Insert(slices.Delete(known, i, i+1), 0, p.Prefer)
@@ -149,10 +146,7 @@ func (p Pool) Usable() []*Source {
 
 // noSource joins the errors of the sources for a block, also of earlier bans, into the worst.
 func (p Pool) noSource(c cid.Cid, errs []error) error {
-	var known []*Source
-	if p.Sources != nil {
-		known, _ = p.Sources.Known()
-	}
+	known, _ := p.Sources.Known()
 	var worst error
 	for _, err := range errs {
 		worst = Worse(worst, err)
@@ -175,39 +169,38 @@ func (p Pool) noSource(c cid.Cid, errs []error) error {
 
 // WithPatience returns a source that retries each block until it arrives, or until the rule of
 // docs/PATIENCE.md or the patience ends the fetch.
-func (p Pool) WithPatience(d *Discovery, stall *StallTimer) cas.Source { return patient{p, d, stall} }
+func (p Pool) WithPatience(stall *StallTimer) cas.Source { return patient{p, stall} }
 
 type patient struct {
 	Pool
-	disc  *Discovery
 	stall *StallTimer
 }
 
 // Block returns the verified block c.
 func (p patient) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	lastNews := time.Now()
+	disc, lastNews := p.stall.disc, time.Now()
 	for n := 0; ; n++ {
 		_, more := p.Sources.Known()
 		data, err := p.Pool.Block(ctx, c)
-		now := time.Now()
-		if err == nil {
-			p.stall.BlockArrived(now)
-		}
-		if err == nil || ctx.Err() != nil {
-			return data, err
-		}
-		waited := p.stall.Check(now, p.disc.Status)
-		if p.disc.Settled(lastNews, FetchStanding) {
+		switch {
+		case err == nil:
+			p.stall.BlockArrived(time.Now())
+			return data, nil
+		case ctx.Err() != nil:
 			return nil, err
 		}
-		limit := p.disc.BlockPatience()
+		waited := p.stall.Check(time.Now())
+		if disc.Settled(lastNews, FetchStanding) {
+			return nil, err
+		}
+		limit := disc.BlockPatience()
 		if waited >= limit {
-			return nil, p.disc.NoBlockError(waited, err)
+			return nil, disc.NoBlockError(waited, err)
 		}
 		select {
 		case <-more:
 			lastNews = time.Now()
-		case <-time.After(timing.Growing(p.disc.Times.FailFirst, n, min(p.disc.Times.LackFirst, limit))):
+		case <-time.After(timing.Growing(disc.Times.FailFirst, n, min(disc.Times.LackFirst, limit))):
 		case <-ctx.Done():
 		}
 	}

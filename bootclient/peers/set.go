@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
@@ -50,8 +51,11 @@ func newSet(web *http.Client, node *p2p.Node, times *timing.Table) *Set {
 }
 
 // Known returns the present sources, and a channel that is closed when a source is added or
-// opened.
+// opened. A nil set has none.
 func (set *Set) Known() ([]*Source, <-chan struct{}) {
+	if set == nil {
+		return nil, nil
+	}
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	return slices.Clone(set.sources), set.more
@@ -59,7 +63,7 @@ func (set *Set) Known() ([]*Source, <-chan struct{}) {
 
 // addMirror adds a gateway by its URL. The source's name is the URL without user and password.
 func (set *Set) addMirror(url string) {
-	base := mirrorKey(url)
+	base := strings.TrimRight(url, "/") // so that both spellings are one mirror
 	client := &gateway.Client{Base: base, HTTP: set.web, Idle: set.times.Idle, Redirects: true}
 	set.mu.Lock()
 	defer set.mu.Unlock()
@@ -120,7 +124,7 @@ func (set *Set) dialAll(ctx context.Context) {
 	if set.Node != nil {
 		tasks.Go(func() { set.dialCandidates(ctx) })
 	}
-	slots := make(chan struct{}, maxDials)
+	slots := semaphore.NewWeighted(maxDials)
 	dialled := 0
 	for {
 		list, more := set.Known()
@@ -136,15 +140,10 @@ func (set *Set) dialAll(ctx context.Context) {
 	}
 }
 
-func (set *Set) dial(ctx context.Context, s *Source, slots chan struct{}) {
-	for n := 0; ; n++ {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
+func (set *Set) dial(ctx context.Context, s *Source, slots *semaphore.Weighted) {
+	for n := 0; slots.Acquire(ctx, 1) == nil; n++ {
 		opened, err := s.redial(ctx)
-		<-slots
+		slots.Release(1)
 		if err != nil {
 			s.NoteError(err)
 		}
@@ -203,9 +202,6 @@ func (set *Set) Stats() []report.SourceStats {
 	return out
 }
 
-// mirrorKey makes different spellings of a URL equal.
-func mirrorKey(s string) string { return strings.TrimRight(s, "/") }
-
 // ErrNoMirror says that the folder of a file:// mirror is missing. The mirror counts as
 // unreachable, not as empty: the medium may be mounted later.
 var ErrNoMirror = fmt.Errorf("%w: no such folder; check the path, or mount what holds it", cas.ErrUnreachable)
@@ -217,9 +213,8 @@ func checkMirrorFolder(base string) error {
 	if err != nil || u.Scheme != "file" {
 		return nil
 	}
-	info, err := os.Stat(u.Path + "/")
-	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && !info.IsDir():
+	switch _, err := os.Stat(u.Path + "/"); { // a file is an error too
+	case errors.Is(err, fs.ErrNotExist):
 		return ErrNoMirror
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrNoMirror, err)

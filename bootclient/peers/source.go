@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
@@ -42,15 +43,15 @@ type Source struct {
 	Key  string // mirror URL or peer ID
 	dial func(ctx context.Context) ([]*Endpoint, error)
 
-	opening chan struct{} // one token: one goroutine dials at a time
-	banC    chan struct{} // closed by ban
+	opening *semaphore.Weighted // one goroutine dials at a time
+	banC    chan struct{}       // closed when it is banned
 
 	NoRuns  atomic.Bool // it does not send runs
 	Repeats atomic.Bool // it sends the inner nodes with every run
 	Gaps    atomic.Bool // it supports gaps between the leaves of a run
 
 	mu          sync.Mutex
-	endpoints   []*Endpoint // best first; empty until dialled
+	endpoints   []*Endpoint // best first; empty until dialled; never changed, only replaced
 	stats       report.SourceStats
 	failures    int       // transport errors in a row
 	lastErr     error     // the last error
@@ -75,7 +76,7 @@ func GatewayEndpoint(name string, g *gateway.Client) *Endpoint { return &Endpoin
 func NewSource(kind, key string, dial func(ctx context.Context) ([]*Endpoint, error)) *Source {
 	return &Source{
 		times: &timing.Usual, Kind: kind, Key: key, dial: dial,
-		opening: make(chan struct{}, 1), banC: make(chan struct{}),
+		opening: semaphore.NewWeighted(1), banC: make(chan struct{}),
 		stats: report.SourceStats{Name: key, Kind: kind},
 	}
 }
@@ -89,9 +90,18 @@ func (s *Source) IsPeer() bool { return s.Kind != KindMirror && !s.BlocksOnly() 
 // BlocksOnly reports whether the source sends single blocks and nothing else, as a stock IPFS
 // node does. It is a source of last resort.
 func (s *Source) BlocksOnly() bool {
+	e := s.best()
+	return e != nil && e.gateway == nil
+}
+
+// best returns the endpoint that is tried first, or nil until the source is dialled.
+func (s *Source) best() *Endpoint {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.endpoints) > 0 && s.endpoints[0].gateway == nil
+	if len(s.endpoints) == 0 {
+		return nil
+	}
+	return s.endpoints[0]
 }
 
 // redial dials the source unless it is open. A source of single blocks is dialled again, because
@@ -110,32 +120,28 @@ func (s *Source) redial(ctx context.Context) (better bool, err error) {
 }
 
 func (s *Source) open(ctx context.Context) ([]*Endpoint, error) {
-	select {
-	case s.opening <- struct{}{}:
-		defer func() { <-s.opening }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%s: %w: %w", s, cas.ErrUnreachable, ctx.Err())
+	if err := s.opening.Acquire(ctx, 1); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", s, cas.ErrUnreachable, err)
 	}
+	defer s.opening.Release(1)
 	s.mu.Lock()
-	endpoints := slices.Clone(s.endpoints)
+	endpoints := s.endpoints
 	s.mu.Unlock()
 	if len(endpoints) > 0 {
 		return endpoints, nil
 	}
 	endpoints, err := s.dial(ctx)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		s.SetEndpoints(endpoints)
 	}
-	s.SetEndpoints(endpoints)
-	return slices.Clone(endpoints), nil
+	return endpoints, err
 }
 
 // SetEndpoints makes the source an open one. endpoints are not empty, the best is first.
 func (s *Source) SetEndpoints(endpoints []*Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.endpoints = slices.Clone(endpoints)
-	s.stats.Address = endpoints[0].Name
+	s.endpoints, s.stats.Address = endpoints, endpoints[0].Name
 }
 
 // Block requests a block at the best endpoint first. The result is not verified.
@@ -175,26 +181,20 @@ func (s *Source) GetRun(ctx context.Context, root cid.Cid, leaves []cas.Leaf, ta
 }
 
 // errRestart says that an endpoint is not tried, because another one sent a part of the run.
-var errRestart = errors.New("cut short")
+var errRestart = errors.New("incomplete run")
 
 // GivesRuns reports whether runs may be requested from the source.
 func (s *Source) GivesRuns() bool {
-	if s.NoRuns.Load() {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.endpoints) > 0 && s.endpoints[0].gateway != nil
+	e := s.best()
+	return e != nil && e.gateway != nil && !s.NoRuns.Load()
 }
 
 // RoundTrip is the shortest time to the first byte of an answer, 0 while unknown.
 func (s *Source) RoundTrip() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.endpoints) == 0 || s.endpoints[0].gateway == nil {
-		return 0
+	if e := s.best(); e != nil && e.gateway != nil {
+		return e.gateway.RoundTrip()
 	}
-	return s.endpoints[0].gateway.RoundTrip()
+	return 0
 }
 
 // Have requests the bitfield of an artifact; see gateway.Client.Have.
@@ -224,10 +224,16 @@ func (s *Source) Record(ctx context.Context, name string) ([]byte, error) {
 
 // request tries the endpoints of the source until one answers. "Not found" and "busy" are answers.
 func (s *Source) request(ctx context.Context, try func(*Endpoint) error) error {
-	s.requestBegins()
+	s.mu.Lock()
+	if s.silentSince.IsZero() {
+		s.silentSince = time.Now()
+	}
+	s.mu.Unlock()
 	err := s.tryEndpoints(ctx, try)
 	if err == nil || !errors.Is(err, cas.ErrUnreachable) || isBusy(err) {
-		s.answered()
+		s.mu.Lock()
+		s.silentSince = time.Time{}
+		s.mu.Unlock()
 	}
 	return err
 }
@@ -255,22 +261,6 @@ func (s *Source) tryEndpoints(ctx context.Context, try func(*Endpoint) error) er
 	return lost
 }
 
-// requestBegins records when the source was first asked without an answer.
-func (s *Source) requestBegins() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.silentSince.IsZero() {
-		s.silentSince = time.Now()
-	}
-}
-
-// answered records that the source answered, also with an error.
-func (s *Source) answered() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.silentSince = time.Time{}
-}
-
 func isBusy(err error) bool {
 	var busy *gateway.BusyError
 	return errors.As(err, &busy)
@@ -280,8 +270,8 @@ func isBusy(err error) bool {
 func (s *Source) demote(e *Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(s.endpoints, e); i >= 0 && len(s.endpoints) > 1 {
-		s.endpoints = append(slices.Delete(s.endpoints, i, i+1), e)
+	if i := slices.Index(s.endpoints, e); i >= 0 {
+		s.endpoints = slices.Concat(s.endpoints[:i], s.endpoints[i+1:], []*Endpoint{e})
 		s.stats.Address = s.endpoints[0].Name
 	}
 }
@@ -299,25 +289,28 @@ func (s *Source) Delivered(n int) {
 // busy source is asked again after the time that it named, without a fault. It reports whether
 // the source was banned now.
 func (s *Source) RecordError(ctx context.Context, err error) (bannedNow bool) {
-	var busy *gateway.BusyError
-	switch {
-	case errors.Is(err, cas.ErrCorrupt):
-		return s.ban(err)
-	case ctx.Err() != nil:
-	case errors.As(err, &busy):
-		s.pauseFor(busy.After, err)
-	case errors.Is(err, cas.ErrUnreachable):
-		s.connectionFailed(err)
-	}
-	return false
-}
-
-// pauseFor pauses a busy source for as long as it asked, within limits.
-func (s *Source) pauseFor(d time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lastErr = err
-	s.pauseEnd = time.Now().Add(s.times.RetryAfter(d))
+	var busy *gateway.BusyError
+	switch now := time.Now(); {
+	case errors.Is(err, cas.ErrCorrupt) && s.banReason != nil:
+	case errors.Is(err, cas.ErrCorrupt):
+		s.banReason = fmt.Errorf("%s: %w", s, err)
+		s.stats.Banned = true
+		s.stats.AddFault(err)
+		close(s.banC)
+		return true
+	case ctx.Err() != nil:
+	case errors.As(err, &busy):
+		s.lastErr = err
+		s.pauseEnd = now.Add(s.times.RetryAfter(busy.After))
+	case errors.Is(err, cas.ErrUnreachable) && !now.Before(s.pauseEnd): // else it is another request of the same outage
+		s.failures++
+		s.lastErr = err
+		s.pauseEnd = now.Add(timing.Growing(s.times.FailFirst, s.failures-1, s.times.FailMax))
+		s.stats.AddFault(err)
+	}
+	return false
 }
 
 // MarkSlow records that the source kept a request waiting. With words, that is a fault.
@@ -328,19 +321,6 @@ func (s *Source) MarkSlow(words string) {
 	if words != "" {
 		s.stats.AddFault(errors.New(words))
 	}
-}
-
-// connectionFailed counts a transport error and sets the pause before the next request.
-func (s *Source) connectionFailed(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if time.Now().Before(s.pauseEnd) {
-		return // another request of the same outage
-	}
-	s.failures++
-	s.lastErr = err
-	s.pauseEnd = time.Now().Add(timing.Growing(s.times.FailFirst, s.failures-1, s.times.FailMax))
-	s.stats.AddFault(err)
 }
 
 // NoteError keeps an error for the status, without counting it as a fault.
@@ -377,20 +357,6 @@ func (s *Source) status() string {
 		words += fmt.Sprintf(", asked again in %s", wait.Round(time.Second))
 	}
 	return words
-}
-
-// ban ends the use of a source that sent wrong bytes. It returns false if it was banned before.
-func (s *Source) ban(err error) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.banReason != nil {
-		return false
-	}
-	s.banReason = fmt.Errorf("%s: %w", s, err)
-	s.stats.Banned = true
-	s.stats.AddFault(err)
-	close(s.banC)
-	return true
 }
 
 // A State is what a caller has to know of a source before a request.

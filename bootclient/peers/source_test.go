@@ -16,8 +16,8 @@ import (
 	"github.com/phaseboot/phaseboot/internal/gateway"
 )
 
-// An endpoint that cuts a run short moves behind the other, which does not repeat the run.
-func TestAnEndpointThatCutsRunsShortIsTriedLast(t *testing.T) {
+// An endpoint that sends an incomplete run moves behind the other, which does not repeat the run.
+func TestAnEndpointThatSendsIncompleteRunsIsTriedLast(t *testing.T) {
 	store := cas.NewMemory()
 	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(1, 300<<10)), "size-65536")
 	if err != nil {
@@ -68,14 +68,14 @@ func TestPausesGrowAndStopAtALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openMirror("a")
 		for range 12 {
-			s.connectionFailed(cas.ErrUnreachable)
-			s.connectionFailed(cas.ErrUnreachable) // of the same outage
+			s.RecordError(t.Context(), cas.ErrUnreachable)
+			s.RecordError(t.Context(), cas.ErrUnreachable) // of the same outage
 			time.Sleep(s.State().Pause)
 		}
 		if s.failures != 12 {
 			t.Errorf("%d outages counted", s.failures)
 		}
-		s.connectionFailed(cas.ErrUnreachable)
+		s.RecordError(t.Context(), cas.ErrUnreachable)
 		if pause := s.State().Pause; pause != timing.Usual.FailMax {
 			t.Errorf("pause is %s", pause)
 		}
