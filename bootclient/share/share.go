@@ -43,12 +43,11 @@ type Blocks struct {
 	instance string       // ID of this run, part of the version of a bitfield
 	sent     atomic.Int64 // bytes sent to other machines
 
-	mu             sync.RWMutex
-	memory         *cas.Memory       // metadata and inner nodes; nil before there are any
-	records        map[string][]byte // by IPNS name
-	artifacts      map[cid.Cid]*sharedArtifact
-	firstPosition  map[cid.Cid]leafPosition   // first position of each leaf
-	otherPositions map[cid.Cid][]leafPosition // its other positions
+	mu        sync.RWMutex
+	memory    *cas.Memory       // metadata and inner nodes; nil before there are any
+	records   map[string][]byte // by IPNS name
+	artifacts map[cid.Cid]*sharedArtifact
+	positions map[cid.Cid][]leafPosition // of each leaf
 }
 
 // A sharedArtifact is an artifact whose leaves are shared as they arrive.
@@ -68,13 +67,8 @@ type leafPosition struct {
 func NewBlocks() *Blocks {
 	return &Blocks{
 		instance: strings.ToLower(rand.Text()[:10]), records: map[string][]byte{},
-		artifacts: map[cid.Cid]*sharedArtifact{}, firstPosition: map[cid.Cid]leafPosition{}, otherPositions: map[cid.Cid][]leafPosition{},
+		artifacts: map[cid.Cid]*sharedArtifact{}, positions: map[cid.Cid][]leafPosition{},
 	}
-}
-
-// offer returns what the gateway serves.
-func (s *Blocks) offer() gateway.Options {
-	return gateway.Options{Source: s, IPNS: s.Record, Have: s.Have, UploadSlots: UploadSlots}
 }
 
 // Served returns the bytes sent to other machines.
@@ -109,11 +103,7 @@ func (s *Blocks) AddArtifact(root cid.Cid, leaves []cas.Leaf, target io.ReaderAt
 	a := &sharedArtifact{target: target, leaves: leaves, bitfield: make([]byte, (len(leaves)+7)/8)}
 	s.artifacts[root] = a
 	for i, l := range leaves {
-		if _, again := s.firstPosition[l.CID]; again {
-			s.otherPositions[l.CID] = append(s.otherPositions[l.CID], leafPosition{a, i})
-		} else {
-			s.firstPosition[l.CID] = leafPosition{a, i}
-		}
+		s.positions[l.CID] = append(s.positions[l.CID], leafPosition{a, i})
 	}
 }
 
@@ -124,18 +114,11 @@ func (s *Blocks) Verified(c cid.Cid) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p, ok := s.firstPosition[c]; ok {
-		p.set()
-	}
-	for _, p := range s.otherPositions[c] {
-		p.set()
-	}
-}
-
-func (p leafPosition) set() {
-	if !p.isSet() {
-		p.bitfield[p.i/8] |= 0x80 >> (p.i % 8)
-		p.count++
+	for _, p := range s.positions[c] {
+		if !p.isSet() {
+			p.bitfield[p.i/8] |= 0x80 >> (p.i % 8)
+			p.count++
+		}
 	}
 }
 
@@ -145,7 +128,7 @@ func (p leafPosition) isSet() bool { return p.bitfield[p.i/8]&(0x80>>(p.i%8)) !=
 // block. A leaf with several positions is read from the first position where it is undamaged.
 func (s *Blocks) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	s.mu.RLock()
-	memory, positions := s.memory, s.positions(c)
+	memory, positions := s.memory, s.readable(c)
 	s.mu.RUnlock()
 	data, err := []byte(nil), cas.NotFound(c)
 	if memory != nil {
@@ -165,14 +148,10 @@ func (s *Blocks) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return nil, err
 }
 
-// positions returns where a leaf can be read.
-func (s *Blocks) positions(c cid.Cid) (out []leafPosition) {
-	first, leaf := s.firstPosition[c]
-	if !leaf || !first.isSet() {
-		return nil
-	}
-	for _, p := range append([]leafPosition{first}, s.otherPositions[c]...) {
-		if p.target != nil {
+// readable returns where a verified leaf can be read.
+func (s *Blocks) readable(c cid.Cid) (out []leafPosition) {
+	for _, p := range s.positions[c] {
+		if p.target != nil && p.isSet() {
 			out = append(out, p)
 		}
 	}
@@ -199,7 +178,6 @@ func (s *Blocks) SaveTo(ctx context.Context, dir cache.Dir, log *slog.Logger, r 
 	}
 }
 
-// write writes them into a cache.
 func (s *Blocks) write(ctx context.Context, dir cache.Dir, log *slog.Logger) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -272,7 +250,8 @@ func Start(ctx context.Context, opts p2p.Options, needed bool, o Options) (s *Sh
 	if o.Serve {
 		blocks, own := NewBlocks(), opts
 		own.Listen = o.Listen
-		if s.Server, err = Open(ctx, own, blocks.offer(), func(n int64) { blocks.sent.Add(n) }, o.HTTP); err == nil {
+		offer := gateway.Options{Source: blocks, IPNS: blocks.Record, Have: blocks.Have, UploadSlots: UploadSlots}
+		if s.Server, err = Open(ctx, own, offer, func(n int64) { blocks.sent.Add(n) }, o.HTTP); err == nil {
 			s.Blocks, s.Node = blocks, s.Server.Node
 			o.Ready(s.Server.Ready())
 			return s, nil
