@@ -60,7 +60,7 @@ func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
 		{"missing folder", 4, "--root root.json --out no/out", "--root root.json --cache no", "no"},
 		{"empty file", 5, "--root empty.json --out out", "--root empty.json --cache cache", "empty"},
 		{"garbled file", 5, "--root garbled.json --out out", "--root garbled.json --cache cache", "not JSON"},
-		{"file cut short", 5, "--root cut.json --out out", "--root cut.json --cache cache", "not JSON"},
+		{"truncated file", 5, "--root cut.json --out out", "--root cut.json --cache cache", "not JSON"},
 		{"forged root", 3, "--root forged.json --out out" + noSource, "--root forged.json --cache cache", "signed by 0 of 1 required keys"},
 		{"no source", 4, "--root root.json --out out" + noSource, "", "refused"},
 		{"nothing in the cache", 4, "", "--root root.json --cache cache", ""},

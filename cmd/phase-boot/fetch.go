@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -20,7 +19,6 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
-	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/modes"
 )
@@ -44,50 +42,29 @@ Flags:
 `
 
 type fetchFlags struct {
-	root, channel, arch, mode, cache, out string
-	mirrors, peers, bootstrap             list
-	json, share, seed                     bool
-	timeout, patience                     time.Duration
-}
-
-// A list is the value of a flag that may be repeated.
-type list []string
-
-func (l *list) String() string { return strings.Join(*l, " ") }
-
-func (l *list) Set(s string) error {
-	*l = append(*l, s)
-	return nil
-}
-
-func newFetchFlags(f *fetchFlags) *flag.FlagSet {
-	set := flag.NewFlagSet("phase-boot fetch", flag.ContinueOnError)
-	set.SetOutput(io.Discard)
-	set.StringVar(&f.root, "root", "", "`FILE` with the root metadata, the root of trust")
-	set.StringVar(&f.channel, "channel", "stable", "channel `NAME`")
-	set.StringVar(&f.arch, "arch", bootfile.HostArch(), "architecture `NAME`: x86_64 or arm64")
-	set.StringVar(&f.mode, "mode", modes.Default, "how to find sources: `MODE` is one of "+strings.Join(modes.Names(), ", "))
-	set.StringVar(&f.cache, "cache", "", "`DIR` for blocks and for the newest trusted metadata; without it, an older release cannot be detected; mode private does not use it")
-	set.StringVar(&f.out, "out", "", "`DIR` to write the release to")
-	set.Var(&f.mirrors, "mirror", "`URL` of a mirror or publisher, or file:///DIR; may be repeated")
-	set.Var(&f.peers, "peer", "`MULTIADDR` with /p2p/ID of a peer that has the release; may be repeated")
-	set.Var(&f.bootstrap, "bootstrap", "`MULTIADDR` with /p2p/ID of a DHT bootstrap peer; may be repeated")
-	set.BoolVar(&f.json, "json", false, "print the report as one JSON object on stdout")
-	set.BoolVar(&f.share, "share", true, "serve verified blocks to other machines, if the mode announces (--share=false: do not)")
-	set.BoolVar(&f.seed, "seed", false, "continue to serve after the fetch, until interrupted")
-	set.DurationVar(&f.timeout, "timeout", timing.DefaultTimeout, "how long to search for a valid release")
-	set.DurationVar(&f.patience, "patience", timing.DefaultPatience, "how long to wait for the next block if no source delivers one")
-	return set
+	releaseChoice
+	out               string
+	mirrors, peers    []string
+	json, share, seed bool
+	timeout, patience time.Duration
 }
 
 // fetch runs `phase-boot fetch`.
 func fetch(ctx context.Context, args []string) error {
 	var f fetchFlags
-	set := newFetchFlags(&f)
-	if help, err := parse(set, args, "fetch", fetchUsage, f.check); help || err != nil {
-		return err
-	}
-	return f.run(ctx)
+	set := newFlags("phase-boot fetch")
+	f.define(set)
+	set.StringVar(&f.mode, "mode", modes.Default, "how to find sources: `MODE` is one of "+strings.Join(modes.Names(), ", "))
+	set.StringVar(&f.cache, "cache", "", "`DIR` for blocks and for the newest trusted metadata; without it, an older release cannot be detected; mode private does not use it")
+	set.StringVar(&f.out, "out", "", "`DIR` to write the release to")
+	listVar(set, &f.mirrors, "mirror", "`URL` of a mirror or publisher, or file:///DIR; may be repeated")
+	listVar(set, &f.peers, "peer", "`MULTIADDR` with /p2p/ID of a peer that has the release; may be repeated")
+	set.BoolVar(&f.json, "json", false, "print the report as one JSON object on stdout")
+	set.BoolVar(&f.share, "share", true, "serve verified blocks to other machines, if the mode announces (--share=false: do not)")
+	set.BoolVar(&f.seed, "seed", false, "continue to serve after the fetch, until interrupted")
+	set.DurationVar(&f.timeout, "timeout", timing.DefaultTimeout, "how long to search for a valid release")
+	set.DurationVar(&f.patience, "patience", timing.DefaultPatience, "how long to wait for the next block if no source delivers one")
+	return runVerb(set, args, fetchUsage, f.check, func() error { return f.run(ctx) })
 }
 
 func (f *fetchFlags) check(rest []string) error {
@@ -103,10 +80,7 @@ func (f *fetchFlags) check(rest []string) error {
 	case f.patience <= 0:
 		return fmt.Errorf("--patience %s: must be positive, such as 5m", f.patience)
 	}
-	if err := checkArch(f.arch); err != nil {
-		return err
-	}
-	return bootclient.Config{Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap}.Check()
+	return cmp.Or(checkArch(f.arch), bootclient.Config{Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap}.Check())
 }
 
 func (f *fetchFlags) run(ctx context.Context) error {
@@ -190,10 +164,11 @@ type statusLine struct {
 	w        io.Writer
 	terminal bool
 
-	mu      sync.Mutex
-	shown   bool
 	started time.Time // time of the first block
 	last    time.Time // time of the last line of progress, without a terminal
+
+	mu    sync.Mutex
+	shown bool
 }
 
 // Write clears the line of progress and writes p.
@@ -213,25 +188,21 @@ func (s *statusLine) clear() {
 	}
 }
 
-// progress shows how much of the release is there.
+// progress shows how much of the release is there. It is called from one goroutine.
 func (s *statusLine) progress(done, total int64) {
 	if total <= 0 {
 		return
 	}
 	now := time.Now()
-	s.mu.Lock()
 	if s.started.IsZero() {
 		s.started, s.last = now, now
 	}
-	text, due := cli.ProgressText(done, total, now.Sub(s.started)), now.Sub(s.last) >= cli.LineEvery
-	if due {
-		s.last = now
-	}
-	s.mu.Unlock()
+	text := cli.ProgressText(done, total, now.Sub(s.started))
 	switch {
 	case s.terminal:
 		s.show(text)
-	case due:
+	case now.Sub(s.last) >= cli.LineEvery:
+		s.last = now
 		fmt.Fprintf(s, "fetch: %s\n", text)
 	}
 }

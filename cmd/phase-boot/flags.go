@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 
@@ -12,15 +13,43 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// parse reads and checks the command line of a verb. If it asks for help, parse prints the help and
-// returns true.
-func parse(set *flag.FlagSet, args []string, verb, usage string, check func(rest []string) error) (help bool, err error) {
-	err = set.Parse(args)
+// newFlags returns an empty set of flags for phase-boot or a verb. It prints nothing by itself.
+func newFlags(name string) *flag.FlagSet {
+	set := flag.NewFlagSet(name, flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	return set
+}
+
+// listVar defines a flag that may be repeated.
+func listVar(set *flag.FlagSet, list *[]string, name, usage string) {
+	set.Func(name, usage, func(s string) error {
+		*list = append(*list, s)
+		return nil
+	})
+}
+
+// A releaseChoice has the flags that fetch and seed share. Each defines --mode and --cache with its own help.
+type releaseChoice struct {
+	root, channel, arch, mode, cache string
+	bootstrap                        []string
+}
+
+func (f *releaseChoice) define(set *flag.FlagSet) {
+	set.StringVar(&f.root, "root", "", "`FILE` with the root metadata, the root of trust")
+	set.StringVar(&f.channel, "channel", "stable", "channel `NAME`")
+	set.StringVar(&f.arch, "arch", bootfile.HostArch(), "architecture `NAME`: x86_64 or arm64")
+	listVar(set, &f.bootstrap, "bootstrap", "`MULTIADDR` with /p2p/ID of a DHT bootstrap peer; may be repeated")
+}
+
+// runVerb checks the command line of a verb and runs it. If the command line asks for help, it prints
+// the help instead.
+func runVerb(set *flag.FlagSet, args []string, usage string, check func(rest []string) error, run func() error) error {
+	err := set.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(os.Stdout, usage)
 		set.SetOutput(os.Stdout)
 		set.PrintDefaults()
-		return true, nil
+		return nil
 	}
 	if err == nil {
 		err = check(set.Args())
@@ -28,9 +57,9 @@ func parse(set *flag.FlagSet, args []string, verb, usage string, check func(rest
 		err = cli.StdFlag(set, err)
 	}
 	if err != nil {
-		return false, cli.Usagef("%v; see 'phase-boot %s --help'", err, verb)
+		return cli.Usagef("%v; see '%s --help'", err, set.Name())
 	}
-	return false, nil
+	return run()
 }
 
 // readRoot reads the file of --root and checks that it is the root metadata of a repository.

@@ -53,8 +53,7 @@ func run() int {
 }
 
 func command(ctx context.Context, args []string, out io.Writer) error {
-	flags := flag.NewFlagSet("phase-boot", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
+	flags := newFlags("phase-boot")
 	version := flags.Bool("version", false, "")
 	flags.Bool("json", false, "")
 	switch err := flags.Parse(args); {
@@ -108,22 +107,14 @@ func printVersion(out io.Writer, args []string) error {
 	return json.NewEncoder(out).Encode(map[string]string{"version": cli.Version()})
 }
 
-// boot runs one attempt of a boot. It refuses to run except as a child of phase-boot as PID 1, because
-// it mounts file systems, changes the network and loads a kernel.
+// childOfInit reports whether this is a child of phase-boot as PID 1. Nothing else may mount file
+// systems, change the network and load a kernel.
+func childOfInit() bool { return os.Getppid() == 1 && os.Getuid() == 0 && machine.Initramfs() }
+
+// boot runs one attempt of a boot.
 func boot(ctx context.Context) error {
-	if os.Getppid() != 1 || os.Getuid() != 0 || !machine.Initramfs() {
-		return cli.Usagef("boot: runs only as a child of PID 1 in an initramfs; use 'phase-boot fetch' on a host")
-	}
 	if err := machine.Boot(ctx); err != nil {
 		os.Exit(cli.Code(err)) // PID 1 prints the error
 	}
 	return nil
-}
-
-// watch waits for missing network hardware while the shells of a failed boot are open.
-func watch(ctx context.Context) error {
-	if os.Getppid() != 1 || os.Getuid() != 0 || !machine.Initramfs() {
-		return cli.Usagef("watch: runs only as a child of PID 1 in an initramfs")
-	}
-	return machine.Watch(ctx)
 }

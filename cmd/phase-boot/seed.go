@@ -1,19 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
 
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/bootclient/report"
-	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/modes"
@@ -35,35 +33,24 @@ Flags:
 `
 
 type seedFlags struct {
-	root, channel, arch, mode, cache, artifacts, http string
-	listen, bootstrap                                 list
-	json                                              bool
-}
-
-func newSeedFlags(f *seedFlags) *flag.FlagSet {
-	set := flag.NewFlagSet("phase-boot seed", flag.ContinueOnError)
-	set.SetOutput(io.Discard)
-	set.StringVar(&f.root, "root", "", "`FILE` with the root metadata, the root of trust")
-	set.StringVar(&f.cache, "cache", "", "`DIR` of an earlier phase-boot fetch --cache, or the mounted cache partition of a USB stick")
-	set.StringVar(&f.artifacts, "artifacts", "", "`DIR` with kernel, initramfs, rootfs, job/NAME.wasm, to serve blocks that the cache lacks")
-	set.StringVar(&f.channel, "channel", "stable", "channel `NAME`")
-	set.StringVar(&f.arch, "arch", bootfile.HostArch(), "architecture `NAME`: x86_64 or arm64")
-	set.StringVar(&f.mode, "mode", modes.Default, "how other machines find this one: `MODE` is one of "+strings.Join(modes.Names(), ", ")+"; private is refused: it does not announce")
-	set.StringVar(&f.http, "http", "", "`ADDRESS` of the HTTP listener, such as 192.0.2.7:8080 (default: a free port)")
-	set.Var(&f.listen, "listen", "`MULTIADDR` to listen on for peers; may be repeated (default: free ports)")
-	set.Var(&f.bootstrap, "bootstrap", "`MULTIADDR` with /p2p/ID of a DHT bootstrap peer; may be repeated")
-	set.BoolVar(&f.json, "json", false, "print the addresses as one JSON object on stdout when the server is ready")
-	return set
+	releaseChoice
+	artifacts, http string
+	listen          []string
+	json            bool
 }
 
 // seed runs `phase-boot seed`.
 func seed(ctx context.Context, args []string) error {
 	var f seedFlags
-	set := newSeedFlags(&f)
-	if help, err := parse(set, args, "seed", seedUsage, f.check); help || err != nil {
-		return err
-	}
-	return f.run(ctx)
+	set := newFlags("phase-boot seed")
+	f.define(set)
+	set.StringVar(&f.cache, "cache", "", "`DIR` of an earlier phase-boot fetch --cache, or the mounted cache partition of a USB stick")
+	set.StringVar(&f.artifacts, "artifacts", "", "`DIR` with kernel, initramfs, rootfs, job/NAME.wasm, to serve blocks that the cache lacks")
+	set.StringVar(&f.mode, "mode", modes.Default, "how other machines find this one: `MODE` is one of "+strings.Join(modes.Names(), ", ")+"; private is refused: it does not announce")
+	set.StringVar(&f.http, "http", "", "`ADDRESS` of the HTTP listener, such as 192.0.2.7:8080 (default: a free port)")
+	listVar(set, &f.listen, "listen", "`MULTIADDR` to listen on for peers; may be repeated (default: free ports)")
+	set.BoolVar(&f.json, "json", false, "print the addresses as one JSON object on stdout when the server is ready")
+	return runVerb(set, args, seedUsage, f.check, func() error { return f.run(ctx) })
 }
 
 func (f *seedFlags) check(rest []string) error {
@@ -75,10 +62,7 @@ func (f *seedFlags) check(rest []string) error {
 	case f.cache == "":
 		return errors.New("--cache: missing; name the folder of an earlier phase-boot fetch --cache")
 	}
-	if err := checkArch(f.arch); err != nil {
-		return err
-	}
-	return bootclient.Config{Bootstrap: f.bootstrap}.Check()
+	return cmp.Or(checkArch(f.arch), bootclient.Config{Bootstrap: f.bootstrap}.Check())
 }
 
 func (f *seedFlags) run(ctx context.Context) error {

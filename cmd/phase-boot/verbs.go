@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 
@@ -12,17 +11,33 @@ import (
 
 // A plainVerb is a verb without arguments.
 type plainVerb struct {
-	usage string // what --help prints
-	json  bool   // it accepts --json
+	usage string      // what --help prints
+	json  bool        // it accepts --json
+	here  func() bool // reports whether it may run here; nil: everywhere
+	only  string      // where it may run
 	run   func(ctx context.Context, args []string, out io.Writer) error
 }
 
+const inShell = "in the shell that a machine opens after a failed boot"
+
 // plainVerbs maps names to the verbs without arguments.
 var plainVerbs = map[string]plainVerb{
-	"boot":    {usage: bootUsage, run: func(ctx context.Context, _ []string, _ io.Writer) error { return boot(ctx) }},
-	"watch":   {usage: watchUsage, run: func(ctx context.Context, _ []string, _ io.Writer) error { return watch(ctx) }},
-	"status":  {usage: statusUsage, run: func(_ context.Context, _ []string, out io.Writer) error { return status(out) }},
-	"retry":   {usage: retryUsage, run: func(context.Context, []string, io.Writer) error { return retry() }},
+	"boot": {
+		usage: bootUsage, here: childOfInit, only: "as a child of PID 1 in an initramfs; use 'phase-boot fetch' on a host",
+		run: func(ctx context.Context, _ []string, _ io.Writer) error { return boot(ctx) },
+	},
+	"watch": {
+		usage: watchUsage, here: childOfInit, only: "as a child of PID 1 in an initramfs",
+		run: func(ctx context.Context, _ []string, _ io.Writer) error { return machine.Watch(ctx) },
+	},
+	"status": {
+		usage: statusUsage, here: machine.Initramfs, only: inShell,
+		run: func(_ context.Context, _ []string, out io.Writer) error { return machine.Status(out) },
+	},
+	"retry": {
+		usage: retryUsage, here: machine.Initramfs, only: inShell,
+		run: func(context.Context, []string, io.Writer) error { return machine.RequestRetry() },
+	},
 	"version": {usage: versionUsage, json: true, run: func(_ context.Context, args []string, out io.Writer) error { return printVersion(out, args) }},
 }
 
@@ -83,35 +98,20 @@ Flags:
 // command refuses arguments and runs the verb. all is the whole command line, rest the arguments after
 // the verb.
 func (v plainVerb) command(ctx context.Context, verb string, all, rest []string, out io.Writer) error {
-	set := flag.NewFlagSet("phase-boot "+verb, flag.ContinueOnError)
-	set.SetOutput(io.Discard)
+	set := newFlags("phase-boot " + verb)
 	if v.json {
 		set.Bool("json", false, "print the result as one JSON object")
 	}
-	help, err := parse(set, rest, verb, v.usage, func(rest []string) error {
+	check := func(rest []string) error {
 		if len(rest) > 0 {
 			return fmt.Errorf("unexpected argument %.80q", rest[0])
 		}
 		return nil
+	}
+	return runVerb(set, rest, v.usage, check, func() error {
+		if v.here != nil && !v.here() {
+			return cli.Usagef("%s: runs only %s", verb, v.only)
+		}
+		return v.run(ctx, all, out)
 	})
-	if help || err != nil {
-		return err
-	}
-	return v.run(ctx, all, out)
-}
-
-// status prints the last attempt of a failed boot.
-func status(out io.Writer) error {
-	if !machine.Initramfs() {
-		return cli.Usagef("status: runs only in the shell that a machine opens after a failed boot")
-	}
-	return machine.Status(out)
-}
-
-// retry asks PID 1 for the next attempt.
-func retry() error {
-	if !machine.Initramfs() {
-		return cli.Usagef("retry: runs only in the shell that a machine opens after a failed boot")
-	}
-	return machine.RequestRetry()
 }
