@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,12 +30,10 @@ type announcer struct {
 	*server
 	sweep time.Duration
 
-	mu         sync.Mutex
-	last       map[cid.Cid]time.Time // last announcement of each CID; the zero time before the first
-	lastRecord time.Time             // the same for the IPNS record
+	mu   sync.Mutex
+	last map[cid.Cid]time.Time // last announcement of each CID; the zero time before the first; cid.Undef is the IPNS record
 }
 
-// announced are the figures of an announcer.
 type announced struct {
 	oldest time.Time // announcement; zero until all are made
 	count  int
@@ -52,7 +52,7 @@ func (s *server) announce(ctx context.Context) {
 		round, cancel := until(ctx, moved)
 		if a.announceNew(round, current) {
 			a.sweepAll(round)
-		} else if !logged && a.lastRecord.IsZero() { // otherwise one round was too short for all
+		} else if !logged && a.last[cid.Undef].IsZero() { // otherwise one round was too short for all
 			logged = true
 			s.Log.Info("no other DHT node yet", "remedy", "name one with --bootstrap; machines that know this publisher's address, or are on its network (mDNS), find it without")
 		}
@@ -78,14 +78,14 @@ func until(ctx context.Context, moved <-chan struct{}) (context.Context, context
 func (a *announcer) replace(ctx context.Context, roots []cid.Cid) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	last := make(map[cid.Cid]time.Time, len(roots))
+	last := map[cid.Cid]time.Time{cid.Undef: {}}
 	for _, c := range roots {
 		last[c] = a.last[c]
 		if err := a.node.ProvideLocal(ctx, c); err != nil && ctx.Err() == nil {
 			a.warn(err)
 		}
 	}
-	a.last, a.lastRecord = last, time.Time{}
+	a.last = last
 	a.publishState()
 }
 
@@ -98,25 +98,26 @@ func (a *announcer) announceNew(ctx context.Context, g *generation) bool {
 	defer cancel()
 	group, gctx := errgroup.WithContext(limit)
 	group.SetLimit(parallelAnnounces)
-	group.Go(func() error { return a.announceOne(gctx, cid.Undef) })
 	for _, c := range a.neverAnnounced() {
 		group.Go(func() error { return a.announceOne(gctx, c) })
 	}
 	err := group.Wait()
 	switch {
 	case err == nil:
-		a.Log.Info("announced in the DHT", "folder", g.Folder, "timestamp", g.Timestamp, "cids", len(a.last))
+		a.Log.Info("announced in the DHT", "folder", g.Folder, "timestamp", g.Timestamp, "cids", len(a.last)-1)
 	case limit.Err() == nil:
 		a.warn(err)
 	}
 	return ctx.Err() != nil || !errors.Is(limit.Err(), context.DeadlineExceeded)
 }
 
-func (a *announcer) neverAnnounced() (list []cid.Cid) {
+// neverAnnounced lists the IPNS record first.
+func (a *announcer) neverAnnounced() []cid.Cid {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	list := []cid.Cid{cid.Undef}
 	for c, when := range a.last {
-		if when.IsZero() {
+		if c.Defined() && when.IsZero() {
 			list = append(list, c)
 		}
 	}
@@ -125,7 +126,7 @@ func (a *announcer) neverAnnounced() (list []cid.Cid) {
 
 // sweepAll announces at each tick what was announced least recently, until ctx ends.
 func (a *announcer) sweepAll(ctx context.Context) {
-	tick := time.NewTicker(max(a.sweep/time.Duration(len(a.last)+1), sweepInterval))
+	tick := time.NewTicker(max(a.sweep/time.Duration(len(a.last)), sweepInterval))
 	defer tick.Stop()
 	for {
 		select {
@@ -145,7 +146,7 @@ func (a *announcer) sweepAll(ctx context.Context) {
 func (a *announcer) next() cid.Cid {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	least, when := cid.Undef, a.lastRecord
+	least, when := cid.Undef, a.last[cid.Undef]
 	for c, t := range a.last {
 		if t.Before(when) {
 			least, when = c, t
@@ -169,22 +170,13 @@ func (a *announcer) announceOne(ctx context.Context, c cid.Cid) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if c.Defined() {
-		a.last[c] = a.Now()
-	} else {
-		a.lastRecord = a.Now()
-	}
+	a.last[c] = a.Now()
 	a.publishState()
 	return nil
 }
 
 // publishState gives the metrics the age of the oldest announcement. The caller has the lock.
 func (a *announcer) publishState() {
-	oldest := a.lastRecord
-	for _, t := range a.last {
-		if t.Before(oldest) {
-			oldest = t
-		}
-	}
-	a.announced.Store(&announced{oldest, len(a.last)})
+	oldest := slices.MinFunc(slices.Collect(maps.Values(a.last)), time.Time.Compare)
+	a.announced.Store(&announced{oldest, len(a.last) - 1})
 }

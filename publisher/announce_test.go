@@ -66,7 +66,7 @@ func TestOldPointersStayAnnounced(t *testing.T) {
 
 func TestASweepAnnouncesEverythingInTurn(t *testing.T) {
 	now := time.Now()
-	a := &announcer{server: &server{}, last: map[cid.Cid]time.Time{}, lastRecord: now}
+	a := &announcer{server: &server{}, last: map[cid.Cid]time.Time{cid.Undef: now}}
 	var cids []cid.Cid
 	for i := range 5 {
 		c := cas.Sum(cid.Raw, []byte{byte(i)})
@@ -76,11 +76,7 @@ func TestASweepAnnouncesEverythingInTurn(t *testing.T) {
 	var got []cid.Cid
 	for i := range 12 { // two rounds, the record in each
 		c := a.next()
-		if c.Defined() {
-			a.last[c] = now.Add(time.Duration(10+i) * time.Second)
-		} else {
-			a.lastRecord = now.Add(time.Duration(10+i) * time.Second)
-		}
+		a.last[c] = now.Add(time.Duration(10+i) * time.Second)
 		got = append(got, c)
 	}
 	slices.SortFunc(cids, func(a, b cid.Cid) int { return strings.Compare(a.KeyString(), b.KeyString()) })
