@@ -120,22 +120,18 @@ func (m *mirror) tidy() error {
 
 // makeDir makes a folder, and those above it, that a web server may read whatever the umask.
 func makeDir(path string) error {
-	err := os.Mkdir(path, 0o755)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := makeDir(filepath.Dir(filepath.Clean(path))); err != nil {
-			return err
-		}
-		err = os.Mkdir(path, 0o755)
+	made, err := openfile.MkdirAll(path, 0o755)
+	for _, dir := range made {
+		err = errors.Join(err, os.Chmod(dir, 0o755))
 	}
-	if err == nil {
-		return os.Chmod(path, 0o755)
+	var pe *fs.PathError
+	if errors.As(err, &pe) && (errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTDIR)) {
+		return notFolder(pe.Path)
 	}
-	if info, statErr := os.Stat(path); errors.Is(err, fs.ErrExist) && statErr == nil && info.IsDir() {
-		return nil
-	} else if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTDIR) {
-		return notFolder(path)
+	if err != nil {
+		return fmt.Errorf("mirror: %w", err)
 	}
-	return fmt.Errorf("mirror: %w", err)
+	return nil
 }
 
 func (m *mirror) at(path string) string { return filepath.Join(m.dir, filepath.FromSlash(path)) }

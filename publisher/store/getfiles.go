@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,10 +34,13 @@ func (g *Got) write(ctx context.Context, o GetOptions, packs cas.Source, data []
 	if err != nil {
 		return err
 	}
-	var made madeFiles
+	var made []string // files and folders, in order
 	defer func() {
-		if err != nil {
-			made.remove()
+		if err == nil {
+			return
+		}
+		for _, path := range slices.Backward(made) {
+			_ = os.Remove(path) // a folder into which another process wrote stays
 		}
 	}()
 	for _, a := range wanted {
@@ -45,7 +49,8 @@ func (g *Got) write(ctx context.Context, o GetOptions, packs cas.Source, data []
 		if present[a.Role] {
 			continue
 		}
-		if err := made.folder(filepath.Dir(path)); err != nil {
+		folders, err := file.MkdirAll(filepath.Dir(path), 0o755)
+		if made = append(made, folders...); err != nil {
 			return fmt.Errorf("artifact %s: %w", a.Role, err)
 		}
 		write := func(w io.Writer) error { return CopyArtifact(ctx, w, packs, a) }
@@ -66,35 +71,6 @@ func (g *Got) write(ctx context.Context, o GetOptions, packs cas.Source, data []
 		return fmt.Errorf("release manifest %s: %w", path, err)
 	}
 	return nil
-}
-
-// madeFiles are the files and folders that one Get made, in order.
-type madeFiles []string
-
-// folder makes a folder and those above it.
-func (m *madeFiles) folder(path string) error {
-	err := os.Mkdir(path, 0o755)
-	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
-		if err := m.folder(filepath.Dir(path)); err != nil {
-			return err
-		}
-		err = os.Mkdir(path, 0o755)
-	}
-	if err == nil {
-		*m = append(*m, path)
-		return nil
-	}
-	if info, serr := os.Stat(path); serr == nil && info.IsDir() {
-		return nil
-	}
-	return err
-}
-
-// remove removes them again. A folder into which another process wrote stays.
-func (m madeFiles) remove() {
-	for _, path := range slices.Backward(m) {
-		_ = os.Remove(path)
-	}
 }
 
 // pathOf is the path of an artifact in a folder.
@@ -125,23 +101,17 @@ func (g *Got) present(ctx context.Context, dir string, data []byte) (present map
 
 // rolesIn lists the roles of artifacts for which a folder has a file.
 func rolesIn(dir string) (roles []string, err error) {
-	for _, sub := range []struct {
-		folder string
-		is     func(name string) bool
-	}{
-		{"", func(name string) bool {
-			return name == manifest.RoleKernel || name == manifest.RoleInitramfs || name == manifest.RoleRootfs
-		}},
-		{"dtb", func(name string) bool { return !strings.HasPrefix(name, ".") }},
-		{"job", func(name string) bool { return !strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".wasm") }},
-	} {
-		entries, err := os.ReadDir(filepath.Join(dir, sub.folder))
+	for _, sub := range []string{"", "dtb", "job"} {
+		entries, err := os.ReadDir(filepath.Join(dir, sub))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 			return nil, fmt.Errorf("folder %s: %w", dir, err)
 		}
 		for _, e := range entries {
-			if sub.is(e.Name()) {
-				roles = append(roles, strings.TrimPrefix(sub.folder+"/"+e.Name(), "/"))
+			role, hidden := path.Join(sub, e.Name()), strings.HasPrefix(e.Name(), ".")
+			switch {
+			case role == manifest.RoleKernel, role == manifest.RoleInitramfs, role == manifest.RoleRootfs,
+				sub == "dtb" && !hidden, sub == "job" && !hidden && strings.HasSuffix(role, ".wasm"):
+				roles = append(roles, role)
 			}
 		}
 	}

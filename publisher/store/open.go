@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/phaseboot/phaseboot/cas/pack"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
 
@@ -51,9 +52,9 @@ func check(dir string) error {
 
 // Made is a store that OpenFor made. The zero value stands for a store that existed.
 type Made struct {
-	top       string // the uppermost folder that was made; "" when all existed
 	dir       string
-	timestamp int64 // the published version at that time, 0 for none
+	folders   []string // that were made, the uppermost first
+	timestamp int64    // the published version at that time, 0 for none
 	before    []fs.DirEntry
 }
 
@@ -75,13 +76,14 @@ func (m Made) Undo(r *repo.Repo) error {
 func (m Made) remove() error {
 	entries, err := os.ReadDir(m.dir)
 	for _, e := range entries {
-		if storeFile.MatchString(e.Name()) && !slices.ContainsFunc(m.before, named(e.Name())) {
+		same := func(b fs.DirEntry) bool { return b.Name() == e.Name() }
+		if storeFile.MatchString(e.Name()) && !slices.ContainsFunc(m.before, same) {
 			err = errors.Join(err, os.Remove(filepath.Join(m.dir, e.Name())))
 		}
 	}
-	for dir := m.dir; m.top != "" && err == nil; dir = filepath.Dir(dir) {
-		if err = os.Remove(dir); dir == m.top {
-			break
+	for _, dir := range slices.Backward(m.folders) {
+		if err == nil {
+			err = os.Remove(dir)
 		}
 	}
 	return err
@@ -89,10 +91,6 @@ func (m Made) remove() error {
 
 // storeFile matches the names of the files that pack.Store writes.
 var storeFile = regexp.MustCompile(`^(lock|packs\.idx|pack-[0-9]+\.(car|idx))(\.tmp)?$`)
-
-func named(name string) func(fs.DirEntry) bool {
-	return func(e fs.DirEntry) bool { return e.Name() == name }
-}
 
 // OpenFor opens for writing the store that holds the releases of a repository. When
 // releases are published, it makes a new store only in an empty folder: a mistyped name
@@ -113,11 +111,12 @@ func OpenFor(ctx context.Context, r *repo.Repo, dir string, log *slog.Logger) (*
 	if p != nil && !isEmpty(dir) {
 		return nil, Made{}, fmt.Errorf("store %s: no store in it, and repository %s has releases: %w; name their store, or make an empty folder for a new one", dir, r.Dir, fs.ErrNotExist)
 	}
-	made := Made{top: firstMissing(dir), dir: filepath.Clean(dir), timestamp: p.TimestampVersion()}
+	made := Made{dir: dir, timestamp: p.TimestampVersion()}
 	if made.before, err = os.ReadDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, Made{}, fmt.Errorf("store: %w", err)
 	}
 	log.Info("new store", "folder", dir)
+	made.folders, _ = file.MkdirAll(dir, 0o755) // pack.Open repeats and words an error
 	packs, err := pack.Open(dir, pack.Options{Log: log})
 	if errors.Is(err, pack.ErrBusy) { // another add is making the same store
 		return nil, Made{}, err
@@ -126,21 +125,6 @@ func OpenFor(ctx context.Context, r *repo.Repo, dir string, log *slog.Logger) (*
 		return nil, Made{}, errors.Join(err, made.remove())
 	}
 	return packs, made, nil
-}
-
-// firstMissing returns the uppermost folder of a path that does not exist, "" when all do.
-func firstMissing(dir string) (missing string) {
-	dir = filepath.Clean(dir)
-	for {
-		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
-			return missing
-		}
-		up := filepath.Dir(dir)
-		if missing = dir; up == dir {
-			return missing
-		}
-		dir = up
-	}
 }
 
 // LostFound is the folder in the root of a new file system.
