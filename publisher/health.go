@@ -78,8 +78,8 @@ func (s *server) renewalProblems(ctx context.Context) (all []error) {
 		return append(all, err)
 	}
 	p, err := r.Published(ctx)
-	if err == nil && p != nil && !r.KeyReplaced(p) {
-		err = repo.CheckClock(p, s.Now())
+	if err == nil {
+		err = r.CheckClock(p, s.Now())
 	}
 	return append(all, err)
 }
@@ -131,19 +131,6 @@ func (s *server) report(ctx context.Context) {
 		default:
 			s.Log.Warn("renewal at risk", "cause", cause)
 		}
-	}
-}
-
-// reportClock logs at the start a clock that contradicts what is published. The daemon then
-// signs with it all the same: a publisher that was off for long looks alike, and what is
-// signed now moves a machine's time by an hour at most.
-func (s *server) reportClock(ctx context.Context) {
-	p, err := s.repo.Published(ctx)
-	if err != nil || p == nil || s.repo.KeyReplaced(p) {
-		return
-	}
-	if err := repo.CheckClock(p, s.Now()); err != nil {
-		s.Log.Warn("clock in doubt", "cause", err)
 	}
 }
 

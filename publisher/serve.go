@@ -157,7 +157,11 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 		return nil, err
 	}
 	s.source = newGenerations(s.packs)
-	s.reportClock(ctx)
+	// it signs with a doubtful clock all the same: a publisher that was off for long looks alike,
+	// and what is signed now moves a machine's time by an hour at most
+	if err := s.repo.CheckClock(p, s.Now()); err != nil {
+		s.Log.Warn("clock in doubt", "cause", err)
+	}
 	if err := s.refresh(ctx); err != nil {
 		s.packs.Close()
 		return nil, err

@@ -72,18 +72,11 @@ func (s *server) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := r.Published(ctx)
-	if err != nil {
-		return err
-	}
-	if p == nil {
-		return r.NoRelease()
-	}
 	next, err := repo.ReadPointer(ctx, r.Dir)
 	if err != nil {
 		return err
 	}
-	due, err := r.Due(ctx, p, s.signing())
+	due, err := r.Due(ctx, next.Published, s.signing())
 	if err != nil {
 		return err
 	}

@@ -96,11 +96,11 @@ func (e *export) notNewer() error {
 	if err != nil {
 		return err
 	}
-	present, err := manifest.Parse[metadata.TimestampType](manifest.KindTimestamp, data)
-	if err != nil || e.content.repo.Root.CheckSigned(manifest.KindTimestamp, data) != nil || present.Signed.Version <= e.content.Timestamp {
+	present, err := manifest.Open(data)
+	if err != nil || e.content.repo.Root.CheckSigned(manifest.KindTimestamp, data) != nil || present.Version() <= e.content.Timestamp {
 		return nil
 	}
-	return e.older(fmt.Sprintf("timestamp %d, the repository %d", present.Signed.Version, e.content.Timestamp))
+	return e.older(fmt.Sprintf("timestamp %d, the repository %d", present.Version(), e.content.Timestamp))
 }
 
 func (e *export) older(has string) error {

@@ -154,12 +154,8 @@ func readContent(ctx context.Context, o Options) (*content, error) {
 	if c.Pointer, err = repo.ReadPointer(ctx, o.Repo); err != nil {
 		return nil, err
 	}
-	if p, err := r.Published(ctx); err != nil {
+	if c.warning, err = r.UnpublishedTargets(ctx, c.Published); err != nil {
 		return nil, err
-	} else if p != nil && !r.KeyReplaced(p) {
-		if c.warning, err = r.UnpublishedTargets(ctx, p); err != nil {
-			return nil, err
-		}
 	}
 	c.releases, err = manifest.Channels(ctx, c.Files, r.RootData, o.Now())
 	switch {

@@ -1,10 +1,12 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
@@ -19,72 +21,55 @@ const (
 	maxVersion = 1 << 40
 )
 
-// base returns what the next snapshot and timestamp are built on: the published ones, when
-// the newest root's keys signed them and their files are complete. After the online key was
-// replaced it rebuilds them from the releases in the folder, each verified by itself. It
-// refuses anything else, because the folder was changed by other means.
-func (r *Repo) base(ctx context.Context, p *Published) (*Published, error) {
+// base returns what is published (nil when nothing is) and what the next snapshot and
+// timestamp are built on: the published ones, when the newest root's keys signed them and
+// their files have the lengths and hashes in them. After the online key was replaced it
+// rebuilds them from the releases in the folder, each verified by itself. It refuses anything
+// else, because the folder was changed by other means.
+func (r *Repo) base(ctx context.Context) (p, base *Published, err error) {
+	if p, err = r.Published(ctx); err != nil {
+		return nil, nil, err
+	}
 	switch {
 	case p == nil:
-		return nil, nil
+		return nil, &Published{}, nil
 	case r.KeyReplaced(p):
-		return r.rebuild(ctx, p)
+		base, err = r.rebuild(ctx, p)
+		return p, base, err
 	}
-	if err := r.signedByRoot(p); err != nil {
-		return nil, err
+	if err = p.checkSigned(r.Root); err == nil {
+		err = manifest.CheckHashes(ctx, r.files())
 	}
-	return p, r.complete(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("repository %s: %w", r.Dir, err)
+	}
+	return p, p, nil
 }
 
-// signedByRoot checks that the online key of the newest root signed what is published.
-func (r *Repo) signedByRoot(p *Published) error {
-	if err := r.Root.CheckSigned(manifest.KindTimestamp, p.data.timestamp); err != nil {
-		return fmt.Errorf("repository %s: %w", r.Dir, err)
-	}
-	if err := r.Root.CheckSigned(manifest.KindSnapshot, p.data.snapshot); err != nil {
-		return fmt.Errorf("repository %s: %w", r.Dir, err)
-	}
-	return nil
+// checkSigned checks that the online key of a root signed timestamp and snapshot.
+func (p *Published) checkSigned(root *manifest.Root) error {
+	return cmp.Or(root.CheckSigned(manifest.KindTimestamp, p.data.timestamp), root.CheckSigned(manifest.KindSnapshot, p.data.snapshot))
 }
 
 // KeyReplaced reports whether the online key of an earlier root signed what is published,
 // and that of the newest root did not.
 func (r *Repo) KeyReplaced(p *Published) bool {
-	for _, root := range r.roots {
-		if root.CheckSigned(manifest.KindTimestamp, p.data.timestamp) == nil && root.CheckSigned(manifest.KindSnapshot, p.data.snapshot) == nil {
-			return r.signedByRoot(p) != nil
-		}
-	}
-	return false
-}
-
-// outdated reports whether a rotation of keys needs a new snapshot, whatever its expiry.
-func (r *Repo) outdated(ctx context.Context, p *Published) (bool, error) {
-	if r.KeyReplaced(p) {
-		return true, nil
-	}
-	targets, err := r.newestTargets(ctx)
-	return p.roleVersion(metadata.TARGETS) != targets.Version, err
+	signed := func(root *manifest.Root) bool { return p.checkSigned(root) == nil }
+	return slices.ContainsFunc(r.roots, signed) && !signed(r.Root)
 }
 
 // UnpublishedTargets is a warning when the newest targets.json, after a rotation of release
-// keys, is not the published one; "" when it is.
+// keys, is not the published one; "" when it is, or when the online key was replaced too.
 func (r *Repo) UnpublishedTargets(ctx context.Context, p *Published) (string, error) {
+	if r.KeyReplaced(p) {
+		return "", nil
+	}
 	targets, err := r.newestTargets(ctx)
 	old := p.roleVersion(metadata.TARGETS)
 	if err != nil || old == targets.Version {
 		return "", err
 	}
 	return fmt.Sprintf("targets version %d is not published: machines still use the release keys of version %d; run phase-publish serve, or add a release that the new keys have signed", targets.Version, old), nil
-}
-
-// complete compares the files in the folder with the lengths and hashes in the timestamp
-// and the snapshot.
-func (r *Repo) complete(ctx context.Context) error {
-	if err := manifest.CheckHashes(ctx, r.files()); err != nil {
-		return fmt.Errorf("repository %s: %w", r.Dir, err)
-	}
-	return nil
 }
 
 // rebuild makes a base from the newest targets.json and the releases in the folder.

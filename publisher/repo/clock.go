@@ -20,9 +20,9 @@ var ErrClock = fmt.Errorf("%w: the clock contradicts what is published", manifes
 
 // CheckClock compares the clock with the dates of what is published. It returns ErrClock
 // for a date of signing in the future, and for an expiry more than a week ago. Nothing
-// published (nil) agrees with every clock.
-func CheckClock(p *Published, now time.Time) error {
-	if p == nil {
+// published (nil), and what a replaced online key signed, agree with every clock.
+func (r *Repo) CheckClock(p *Published, now time.Time) error {
+	if p == nil || r.KeyReplaced(p) {
 		return nil
 	}
 	signed, expired := manifest.SignedAt(p.timestamp), p.timestamp.Signed.Expires
@@ -50,7 +50,7 @@ func days(d time.Duration) string {
 // signingTime is the date of the next signatures: now, but never before the last
 // timestamp, whose date a machine may have taken as its lower bound of time.
 func signingTime(base *Published, now time.Time) time.Time {
-	if base == nil {
+	if base.timestamp == nil {
 		return now
 	}
 	if last := manifest.SignedAt(base.timestamp); last.After(now) {

@@ -26,15 +26,19 @@ type Pointer struct {
 	Timestamp int64 // version, and sequence number of the IPNS record
 	Snapshot  int64 // version
 	Expires   time.Time
+	Published *Published
 	Files     Files
 	Blocks    *cas.Memory
 }
 
 // ReadPointer builds the metadata folder of a repository: every root, and what the
-// timestamp and its snapshot name. It checks no signature. A repository without a
-// release wraps fs.ErrNotExist.
+// timestamp and its snapshot name. It checks the signatures of the roots alone. A repository
+// without a release wraps fs.ErrNotExist.
 func ReadPointer(ctx context.Context, dir string) (*Pointer, error) {
-	r := &Repo{Dir: dir}
+	r, err := Open(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
 	p, err := r.Published(ctx)
 	if err != nil {
 		return nil, err
@@ -42,17 +46,18 @@ func ReadPointer(ctx context.Context, dir string) (*Pointer, error) {
 	if p == nil {
 		return nil, r.NoRelease()
 	}
-	files := Files{
-		manifest.FileName(metadata.TIMESTAMP, 0):                  p.data.timestamp,
-		manifest.FileName(metadata.SNAPSHOT, p.snapshotVersion()): p.data.snapshot,
+	files := r.rootFiles
+	files[manifest.FileName(metadata.TIMESTAMP, 0)] = p.data.timestamp
+	files[manifest.FileName(metadata.SNAPSHOT, p.snapshotVersion())] = p.data.snapshot
+	for role, meta := range p.snapshot.Signed.Meta { // targets.json and the releases
+		name := manifest.FileName(strings.TrimSuffix(role, ".json"), meta.Version)
+		if files[name], err = r.read(ctx, name, manifest.KindRole); err != nil {
+			return nil, err
+		}
 	}
-	if err := r.addRoles(ctx, files, p); err != nil {
-		return nil, err
+	out := &Pointer{
+		Timestamp: p.TimestampVersion(), Snapshot: p.snapshotVersion(), Expires: p.expires(), Published: p, Files: files, Blocks: cas.NewMemory(),
 	}
-	if err := r.addRoots(ctx, files); err != nil {
-		return nil, err
-	}
-	out := &Pointer{Timestamp: p.TimestampVersion(), Snapshot: p.snapshotVersion(), Expires: p.expires(), Files: files, Blocks: cas.NewMemory()}
 	return out, out.build(ctx)
 }
 
@@ -60,35 +65,6 @@ func ReadPointer(ctx context.Context, dir string) (*Pointer, error) {
 // fs.ErrNotExist.
 func (r *Repo) NoRelease() error {
 	return fmt.Errorf("repository %s: no release yet: %w; add one with phase-publish add", r.Dir, fs.ErrNotExist)
-}
-
-// addRoles reads targets.json and the roles in the versions that the snapshot names.
-func (r *Repo) addRoles(ctx context.Context, files Files, p *Published) error {
-	for role, meta := range p.snapshot.Signed.Meta {
-		name := manifest.FileName(strings.TrimSuffix(role, ".json"), meta.Version)
-		data, err := r.read(ctx, name, manifest.KindRole)
-		if err != nil {
-			return err
-		}
-		files[name] = data
-	}
-	return nil
-}
-
-func (r *Repo) addRoots(ctx context.Context, files Files) error {
-	newest, err := r.files().Newest(metadata.ROOT)
-	if err != nil {
-		return fmt.Errorf("repository: %w", err)
-	}
-	for v := newest; v >= 1; v-- {
-		name := manifest.FileName(metadata.ROOT, v)
-		data, err := r.read(ctx, name, manifest.KindRoot)
-		if err != nil {
-			return err
-		}
-		files[name] = data
-	}
-	return nil
 }
 
 func (p *Pointer) build(ctx context.Context) error {
@@ -109,6 +85,11 @@ func (p *Pointer) build(ctx context.Context) error {
 
 // Files are the files of a metadata folder, by name.
 type Files map[string][]byte
+
+// open reads the file of a role. It checks no signature.
+func (f Files) open(role string, version int64) (*manifest.Document, error) {
+	return manifest.Open(f[manifest.FileName(role, version)])
+}
 
 // Metadata returns a file, as manifest.Fetcher.
 func (f Files) Metadata(_ context.Context, name string, limit int64) ([]byte, error) {

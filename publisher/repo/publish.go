@@ -28,11 +28,7 @@ func (r *Repo) Check(ctx context.Context, data []byte, s Signing) (manifest.Rele
 	if err != nil {
 		return release, err
 	}
-	p, err := r.Published(ctx)
-	if err != nil {
-		return release, err
-	}
-	base, err := r.base(ctx, p)
+	p, base, err := r.base(ctx)
 	if err != nil {
 		return release, err
 	}
@@ -46,13 +42,12 @@ func (r *Repo) Check(ctx context.Context, data []byte, s Signing) (manifest.Rele
 	return release, r.agreesWithClock(p, s)
 }
 
-// agreesWithClock refuses a clock that contradicts what is published. The dates that a
-// replaced online key signed are not considered.
+// agreesWithClock is CheckClock, unless the clock is to be ignored.
 func (r *Repo) agreesWithClock(p *Published, s Signing) error {
-	if s.IgnoreClock || p == nil || r.KeyReplaced(p) {
+	if s.IgnoreClock {
 		return nil
 	}
-	return CheckClock(p, s.Now)
+	return r.CheckClock(p, s.Now)
 }
 
 // isPublished reports whether data is the published manifest of its channel. It refuses
@@ -88,11 +83,7 @@ func (r *Repo) Publish(ctx context.Context, release manifest.Release, data []byt
 		return false, err
 	}
 	defer unlock()
-	p, err := r.Published(ctx)
-	if err != nil {
-		return false, err
-	}
-	base, err := r.base(ctx, p)
+	p, base, err := r.base(ctx)
 	if err != nil {
 		return false, err
 	}

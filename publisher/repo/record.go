@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"fmt"
@@ -43,11 +44,7 @@ func (r *Repo) NewRecord(key ed25519.PrivateKey) (*Record, error) {
 		return nil, err
 	}
 	if names := r.Root.Discovery().IPNS; !slices.Contains(names, name) {
-		listed := strings.Join(names, ", ")
-		if listed == "" {
-			listed = "none"
-		}
-		return nil, fmt.Errorf("IPNS key: its name is %s, root.json lists %s (%w); name the right --ipns-key", name, listed, fs.ErrInvalid)
+		return nil, fmt.Errorf("IPNS key: its name is %s, root.json lists %s (%w); name the right --ipns-key", name, cmp.Or(strings.Join(names, ", "), "none"), fs.ErrInvalid)
 	}
 	return &Record{Name: name, key: key}, nil
 }

@@ -123,10 +123,7 @@ func (r *Repo) signedUnder(ctx context.Context, version int64, role []byte) erro
 		if root.CheckSigned(manifest.KindTargets, targets) != nil {
 			continue
 		}
-		data, err := r.read(ctx, manifest.FileName(metadata.ROOT, root.Version()), manifest.KindRoot)
-		if err != nil {
-			return err
-		}
+		data := r.rootFiles[manifest.FileName(metadata.ROOT, root.Version())]
 		if _, refusal = manifest.CheckRole(data, targets, role, anyDate); refusal == nil {
 			return nil
 		}

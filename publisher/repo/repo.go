@@ -22,10 +22,11 @@ var anyDate time.Time
 
 // A Repo is a folder of metadata files with its roots.
 type Repo struct {
-	Dir      string
-	Root     *manifest.Root // the newest
-	RootData []byte         // its file
-	roots    []*manifest.Root
+	Dir       string
+	Root      *manifest.Root // the newest
+	RootData  []byte         // its file
+	roots     []*manifest.Root
+	rootFiles Files
 }
 
 // Open reads the roots of a folder that phase-sign init made. Each root must be signed as
@@ -40,7 +41,7 @@ func Open(ctx context.Context, dir string) (*Repo, error) {
 	case !info.IsDir():
 		return nil, fmt.Errorf("repository %s: is a file (%w); name the folder that phase-sign init made", dir, fs.ErrInvalid)
 	}
-	r := &Repo{Dir: dir}
+	r := &Repo{Dir: dir, rootFiles: Files{}}
 	version, err := r.files().Newest(metadata.ROOT)
 	if err != nil {
 		return nil, fmt.Errorf("repository: %w", err)
@@ -54,7 +55,8 @@ func Open(ctx context.Context, dir string) (*Repo, error) {
 // followRoots verifies the chain from the first root to the newest.
 func (r *Repo) followRoots(ctx context.Context, newest int64) (err error) {
 	for v := int64(1); v <= newest; v++ {
-		if r.RootData, err = r.read(ctx, manifest.FileName(metadata.ROOT, v), manifest.KindRoot); err != nil {
+		name := manifest.FileName(metadata.ROOT, v)
+		if r.RootData, err = r.read(ctx, name, manifest.KindRoot); err != nil {
 			return err
 		}
 		if r.Root == nil {
@@ -65,7 +67,7 @@ func (r *Repo) followRoots(ctx context.Context, newest int64) (err error) {
 		if err != nil {
 			return fmt.Errorf("repository %s: %w", r.Dir, err)
 		}
-		r.roots = append(r.roots, r.Root)
+		r.roots, r.rootFiles[name] = append(r.roots, r.Root), r.RootData
 	}
 	return nil
 }
@@ -142,7 +144,7 @@ func (p *Published) snapshotVersion() int64 {
 
 // roleVersion is the published version of a delegated role; 0 when it has none.
 func (p *Published) roleVersion(role string) int64 {
-	if p == nil || p.snapshot.Signed.Meta[role+".json"] == nil {
+	if p.snapshot == nil || p.snapshot.Signed.Meta[role+".json"] == nil {
 		return 0
 	}
 	return p.snapshot.Signed.Meta[role+".json"].Version
@@ -151,11 +153,7 @@ func (p *Published) roleVersion(role string) int64 {
 // expires is the earlier expiry of timestamp and snapshot, the two files that the online
 // key can renew.
 func (p *Published) expires() time.Time {
-	t, s := p.timestamp.Signed.Expires, p.snapshot.Signed.Expires
-	if s.Before(t) {
-		return s
-	}
-	return t
+	return slices.MinFunc([]time.Time{p.timestamp.Signed.Expires, p.snapshot.Signed.Expires}, time.Time.Compare)
 }
 
 // CheckOnlineKey refuses an online key that root.json does not list.

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -34,12 +35,7 @@ type OnlineKey struct {
 }
 
 // TimestampExpiry is how long a new timestamp is valid.
-func (k OnlineKey) TimestampExpiry() time.Duration {
-	if k.Expiry == 0 {
-		return DefaultTimestampExpiry
-	}
-	return k.Expiry
-}
+func (k OnlineKey) TimestampExpiry() time.Duration { return cmp.Or(k.Expiry, DefaultTimestampExpiry) }
 
 // snapshotExpiry is longer than that of the timestamp, which alone bounds a freeze attack.
 func (k OnlineKey) snapshotExpiry() time.Duration {
@@ -49,8 +45,9 @@ func (k OnlineKey) snapshotExpiry() time.Duration {
 // Due reports whether the timestamp must be signed again: less than half of the life of
 // timestamp or snapshot is left, or a rotation of keys made the snapshot outdated.
 func (r *Repo) Due(ctx context.Context, p *Published, s Signing) (bool, error) {
-	if outdated, err := r.outdated(ctx, p); err != nil || outdated {
-		return outdated, err
+	unpublished, err := r.UnpublishedTargets(ctx, p)
+	if err != nil || unpublished != "" || r.KeyReplaced(p) {
+		return err == nil, err
 	}
 	return p.timestamp.Signed.Expires.Sub(s.Now) < s.Key.TimestampExpiry()/2 || s.snapshotAged(p), nil
 }
@@ -80,7 +77,7 @@ func (r *Repo) Renew(ctx context.Context, always bool, s Signing) (renewed bool,
 	if due, err := r.Due(ctx, p, s); err != nil || !always && !due {
 		return false, err
 	}
-	base, err := r.base(ctx, p)
+	_, base, err := r.base(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -104,47 +101,36 @@ func (r *Repo) renew(ctx context.Context, base *Published, s Signing) error {
 }
 
 func (r *Repo) writeSnapshot(base *Published, s Signing, files ...manifest.File) (manifest.File, error) {
-	var before *metadata.Metadata[metadata.SnapshotType]
-	if base != nil {
-		before = base.snapshot
-	}
-	next, err := manifest.NewSnapshot(before, signingTime(base, s.Now).Add(s.Key.snapshotExpiry()), files...)
+	next, err := manifest.NewSnapshot(base.snapshot, signingTime(base, s.Now).Add(s.Key.snapshotExpiry()), files...)
 	if err != nil {
 		return manifest.File{}, fmt.Errorf("snapshot: %w", err)
 	}
-	manifest.SetRepository(next, r.Root.Repository())
-	data, err := sign(manifest.KindSnapshot, next, s.Key.Signer)
-	if err != nil {
-		return manifest.File{}, err
-	}
-	f := manifest.File{Role: metadata.SNAPSHOT, Version: next.Signed.Version, Data: data}
-	return f, r.write(manifest.FileName(f.Role, f.Version), data)
+	f := manifest.File{Role: metadata.SNAPSHOT, Version: next.Signed.Version}
+	f.Data, err = signAndWrite(r, manifest.KindSnapshot, next, f.Version, s.Key.Signer)
+	return f, err
 }
 
 func (r *Repo) writeTimestamp(base *Published, snapshot manifest.File, s Signing) error {
-	var before *metadata.Metadata[metadata.TimestampType]
-	if base != nil {
-		before = base.timestamp
-	}
 	at := signingTime(base, s.Now)
-	next, err := manifest.NewTimestamp(before, snapshot, at, at.Add(s.Key.TimestampExpiry()))
+	next, err := manifest.NewTimestamp(base.timestamp, snapshot, at, at.Add(s.Key.TimestampExpiry()))
 	if err != nil {
 		return fmt.Errorf("timestamp: %w", err)
 	}
-	manifest.SetRepository(next, r.Root.Repository())
-	data, err := sign(manifest.KindTimestamp, next, s.Key.Signer)
-	if err != nil {
-		return err
-	}
-	return r.write(manifest.FileName(metadata.TIMESTAMP, next.Signed.Version), data)
+	_, err = signAndWrite(r, manifest.KindTimestamp, next, next.Signed.Version, s.Key.Signer)
+	return err
 }
 
-// sign signs metadata and returns the bytes of its file.
-func sign[T metadata.Roles](kind manifest.Kind, m *metadata.Metadata[T], s signature.Signer) ([]byte, error) {
+// signAndWrite signs metadata of the repository, writes its file and returns the content.
+func signAndWrite[T metadata.Roles](r *Repo, kind manifest.Kind, m *metadata.Metadata[T], version int64, s signature.Signer) ([]byte, error) {
+	manifest.SetRepository(m, r.Root.Repository())
 	if _, err := manifest.Sign(m, s); err != nil {
 		return nil, fmt.Errorf("%s: online key: %w", kind, err)
 	}
-	return manifest.Bytes(kind, m)
+	data, err := manifest.Bytes(kind, m)
+	if err != nil {
+		return nil, err
+	}
+	return data, r.write(manifest.FileName(string(kind), version), data)
 }
 
 func (r *Repo) write(name string, data []byte) error {

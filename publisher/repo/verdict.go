@@ -103,53 +103,55 @@ func (r *Repo) Verdict(ctx context.Context, files Files, now time.Time) (Verdict
 
 // addFiles adds the files and their dates, and returns the channels that have a release.
 func (v *Verdict) addFiles(r *Repo, files Files, now time.Time) ([]manifest.Delegation, error) {
-	timestamp, err := manifest.Parse[metadata.TimestampType](manifest.KindTimestamp, files[manifest.FileName(metadata.TIMESTAMP, 0)])
+	timestamp, err := files.open(metadata.TIMESTAMP, 0)
 	if err != nil {
 		return nil, err
 	}
-	at := timestamp.Signed.Meta["snapshot.json"].Version
-	snapshot, err := manifest.Parse[metadata.SnapshotType](manifest.KindSnapshot, files[manifest.FileName(metadata.SNAPSHOT, at)])
+	snapshot, err := files.open(metadata.SNAPSHOT, listed(timestamp, metadata.SNAPSHOT))
 	if err != nil {
 		return nil, err
 	}
-	number := snapshot.Signed.Meta["targets.json"].Version
-	data := files[manifest.FileName(metadata.TARGETS, number)]
-	targets, err := manifest.Parse[metadata.TargetsType](manifest.KindTargets, data)
+	targets, err := files.open(metadata.TARGETS, listed(snapshot, metadata.TARGETS))
 	if err != nil {
 		return nil, err
 	}
-	v.addFile(r, metadata.ROOT, r.Root.Version(), time.Time{}, r.Root.Expires(), now, "the root keys must sign a new root: phase-sign rotate")
-	v.addFile(r, metadata.TARGETS, number, time.Time{}, targets.Signed.Expires, now, "the root keys must sign it again: phase-sign rotate --targets-expires")
-	v.addFile(r, metadata.SNAPSHOT, at, time.Time{}, snapshot.Signed.Expires, now, signsAgain)
-	v.addFile(r, metadata.TIMESTAMP, timestamp.Signed.Version, manifest.SignedAt(timestamp), timestamp.Signed.Expires, now, signsAgain)
-	all, err := manifest.ReadDelegations(data)
+	root, err := manifest.Open(r.RootData)
+	if err != nil {
+		return nil, err
+	}
+	v.addFile(r.Dir, root, now, "the root keys must sign a new root: phase-sign rotate")
+	v.addFile(r.Dir, targets, now, "the root keys must sign it again: phase-sign rotate --targets-expires")
+	v.addFile(r.Dir, snapshot, now, signsAgain)
+	v.addFile(r.Dir, timestamp, now, signsAgain)
+	all, err := manifest.ReadDelegations(targets.Data())
 	return slices.DeleteFunc(all, func(d manifest.Delegation) bool {
-		return err == nil && !v.addRole(r, files, snapshot, d, now)
+		name, _ := manifest.RoleName(d.Channel, d.Arch)
+		version := listed(snapshot, name)
+		if role, _ := files.open(name, version); role != nil { // Verify reports the error
+			v.addFile(r.Dir, role, now, "the release keys must sign the release again: phase-sign release, then phase-publish add")
+		}
+		return version == 0
 	}), err
 }
 
 const signsAgain = "phase-publish serve, or add, signs it again"
 
-// addRole adds the manifest of a channel. It returns false when the channel has none.
-func (v *Verdict) addRole(r *Repo, files Files, snapshot *metadata.Metadata[metadata.SnapshotType], d manifest.Delegation, now time.Time) bool {
-	name, err := manifest.RoleName(d.Channel, d.Arch)
-	meta := snapshot.Signed.Meta[name+".json"]
-	if err != nil || meta == nil {
-		return false
+// listed is the version of a role's file that a snapshot or a timestamp names, 0 when it names none.
+func listed(d *manifest.Document, role string) int64 {
+	for _, f := range d.MetaFiles() {
+		if f.File == role+".json" {
+			return f.Version
+		}
 	}
-	role, err := manifest.Open(files[manifest.FileName(name, meta.Version)])
-	if err != nil {
-		return true // Verify reports the error
-	}
-	v.addFile(r, name, meta.Version, role.SignedAt(), role.Expires(), now, "the release keys must sign the release again: phase-sign release, then phase-publish add")
-	return true
+	return 0
 }
 
-func (v *Verdict) addFile(r *Repo, role string, version int64, since, expires, now time.Time, remedy string) {
-	if info, err := os.Stat(filepath.Join(r.Dir, manifest.FileName(role, version))); since.IsZero() && err == nil {
+func (v *Verdict) addFile(dir string, d *manifest.Document, now time.Time, remedy string) {
+	since := d.SignedAt()
+	if info, err := os.Stat(filepath.Join(dir, manifest.FileName(d.Role(), d.Version()))); since.IsZero() && err == nil {
 		since = info.ModTime()
 	}
-	f := FileDate{Name: role + ".json", Version: version, Since: since.UTC().Truncate(time.Second), Expires: expires.UTC(), State: StateGood, remedy: remedy}
+	f := FileDate{Name: d.Role() + ".json", Version: d.Version(), Since: since.UTC().Truncate(time.Second), Expires: d.Expires().UTC(), State: StateGood, remedy: remedy}
 	switch {
 	case !now.Before(f.Expires):
 		f.State = StateExpired

@@ -70,7 +70,7 @@ func ReadStatus(ctx context.Context, o StatusOptions) (Status, error) {
 	if err := s.judge(ctx, r, p, o.Now()); err != nil {
 		return Status{}, err
 	}
-	if err := repo.CheckClock(p, o.Now()); err != nil && !r.KeyReplaced(p) {
+	if err := r.CheckClock(p, o.Now()); err != nil {
 		s.Clock = err.Error()
 		if !o.IgnoreClock {
 			s.err = errors.Join(s.err, err)
@@ -113,14 +113,12 @@ func (s *Status) judge(ctx context.Context, r *repo.Repo, p *repo.Published, now
 // warning lists what the operator must do before machines refuse a release.
 func warning(ctx context.Context, r *repo.Repo, p *repo.Published, v repo.Verdict) (string, error) {
 	var all []string
-	if !r.KeyReplaced(p) {
-		targets, err := r.UnpublishedTargets(ctx, p)
-		if err != nil {
-			return "", err
-		}
-		if targets != "" {
-			all = append(all, targets)
-		}
+	targets, err := r.UnpublishedTargets(ctx, p)
+	if err != nil {
+		return "", err
+	}
+	if targets != "" {
+		all = append(all, targets)
 	}
 	for _, f := range v.Files {
 		if f.State == repo.StateEnding {
