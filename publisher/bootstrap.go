@@ -3,8 +3,6 @@ package publisher
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"net"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,14 +13,9 @@ import (
 
 // BootstrapOptions are the options of a DHT node that has no release.
 type BootstrapOptions struct {
-	Root     []byte // root.json, for its DHT prefix and bootstrap peers; nil with Prefix
-	Prefix   string // overrides the prefix in Root
-	Identity string // file of the peer's key, made when missing; "" makes a new key at each start
-	Metrics  string // host:port of /metrics, /status and /healthz; "" for none
-	Limits   Limits // of connections; the rates have no effect
-	Network
-	Log   *slog.Logger
-	Ready func(Ready) error
+	Root   []byte // root.json, for its DHT prefix and bootstrap peers; nil with Prefix
+	Prefix string // overrides the prefix in Root
+	DaemonOptions
 }
 
 // Bootstrap runs a DHT server until ctx ends and returns nil then.
@@ -52,12 +45,16 @@ func Bootstrap(ctx context.Context, opts BootstrapOptions) error {
 	if metrics != nil {
 		group.Go(func() error { return nodeControl(n).serve(gctx, metrics) })
 	}
-	group.Go(func() error { return opts.ready(n, metrics) })
+	group.Go(func() error {
+		if opts.Ready == nil {
+			return nil
+		}
+		return opts.Ready(Ready{Endpoints: n.Endpoints(nil), Metrics: p2p.Origins(metrics)})
+	})
 	group.Go(func() error { <-gctx.Done(); return nil })
 	return errors.Join(group.Wait(), n.Close())
 }
 
-// node returns the options of the p2p.Node.
 func (o BootstrapOptions) node() (p2p.Options, error) {
 	var d manifest.Discovery
 	if o.Root != nil {
@@ -74,13 +71,6 @@ func (o BootstrapOptions) node() (p2p.Options, error) {
 	o.Limits.apply(&node)
 	node.Log = o.Log
 	return node, err
-}
-
-func (o BootstrapOptions) ready(n *p2p.Node, metrics net.Listener) error {
-	if o.Ready == nil {
-		return nil
-	}
-	return o.Ready(Ready{Endpoints: n.Endpoints(nil), Metrics: p2p.Origins(metrics)})
 }
 
 // nodeControl reports on a DHT node. It is healthy while it answers.

@@ -31,7 +31,7 @@ const (
 type Network struct {
 	Listen, Announce []multiaddr.Multiaddr
 	Bootstrap        []peer.AddrInfo // in addition to those in root.json
-	DHT              string          // DHTPrivate, DHTPublic or DHTOff
+	DHT              string          // DHTPrivate (also ""), DHTPublic or DHTOff
 	NAT              string          // NATOff (also ""), NATAuto or NATBehind
 	Relay            bool            // relay for publishers behind routers, and report to them whether they can be dialled
 }
@@ -39,8 +39,16 @@ type Network struct {
 // options returns the options of a node for a Network and the discovery in root.json.
 func (n Network) options(d manifest.Discovery) (p2p.Options, error) {
 	out := p2p.Options{Listen: n.Listen, Announce: n.Announce, Bootstrap: n.Bootstrap, DHT: p2p.DHTServer, Transports: []p2p.Transport{quic.Transport}}
-	if err := n.addNAT(&out); err != nil {
-		return out, err
+	switch n.NAT {
+	case NATOff, "":
+	case NATAuto, NATBehind:
+		out.Router = nat.Router()
+		out.Services = append(out.Services, nat.AutoRelay(n.NAT == NATBehind))
+	default:
+		return out, fmt.Errorf("NAT %q: unknown (%w); use %s, %s or %s", n.NAT, fs.ErrInvalid, NATOff, NATAuto, NATBehind)
+	}
+	if n.Relay {
+		out.Services = append(out.Services, nat.Relay)
 	}
 	switch n.DHT {
 	case DHTOff:
@@ -61,20 +69,4 @@ func (n Network) options(d manifest.Discovery) (p2p.Options, error) {
 		return out, fmt.Errorf("DHT %q: unknown (%w); use %s, %s or %s", n.DHT, fs.ErrInvalid, DHTPrivate, DHTPublic, DHTOff)
 	}
 	return out, nil
-}
-
-// addNAT sets up port mapping, relays and hole punching for a publisher behind a router.
-func (n Network) addNAT(out *p2p.Options) error {
-	switch n.NAT {
-	case NATOff, "":
-	case NATAuto, NATBehind:
-		out.Router = nat.Router()
-		out.Services = append(out.Services, nat.AutoRelay(n.NAT == NATBehind))
-	default:
-		return fmt.Errorf("NAT %q: unknown (%w); use %s, %s or %s", n.NAT, fs.ErrInvalid, NATOff, NATAuto, NATBehind)
-	}
-	if n.Relay {
-		out.Services = append(out.Services, nat.Relay)
-	}
-	return nil
 }

@@ -32,18 +32,23 @@ type ServeOptions struct {
 	Store, Repo string
 	Online      repo.OnlineKey
 	IPNS        ed25519.PrivateKey
-	Identity    string // file of the peer's key, made when missing; "" is STORE/peer.key
 	HTTP        string // host:port; "" for no plain HTTP
-	Metrics     string // host:port of /metrics, /status and /healthz; "" for none
-	Limits      Limits
-	Network
-	MDNS  bool
-	Log   *slog.Logger      // nil: silent
-	Ready func(Ready) error // called once, when everything listens and a pointer is loaded
-	Now   func() time.Time  // nil: time.Now
+	DaemonOptions
+	MDNS bool
+	Now  func() time.Time // nil: time.Now
 
 	Uptime      func() time.Duration // of the machine; setting the clock does not change it; nil: the system's
 	IgnoreClock bool                 // sign although the clock contradicts the dates of what is published
+}
+
+// DaemonOptions are the options that Serve and Bootstrap have in common.
+type DaemonOptions struct {
+	Identity string // file of the peer's key, made when missing; "" is STORE/peer.key, or without a store a new key at each start
+	Metrics  string // host:port of /metrics, /status and /healthz; "" for none
+	Limits   Limits // the rates hold for Serve alone
+	Network
+	Log   *slog.Logger      // nil: silent
+	Ready func(Ready) error // called once, when everything listens and a pointer is loaded
 }
 
 // Ready is what a daemon prints when it accepts requests.

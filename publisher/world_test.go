@@ -36,7 +36,7 @@ func (w *world) serveOptions() ServeOptions {
 	pubtest.Check(w.T, err)
 	return ServeOptions{
 		Store: w.Path("store"), Repo: w.Repo(), Online: w.OnlineKey(), IPNS: w.IPNS, HTTP: "127.0.0.1:0",
-		Network: Network{Listen: listen, DHT: DHTPrivate}, Log: pubtest.VerboseLog(w.T),
+		DaemonOptions: DaemonOptions{Network: Network{Listen: listen, DHT: DHTPrivate}, Log: pubtest.VerboseLog(w.T)},
 	}
 }
 

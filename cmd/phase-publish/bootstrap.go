@@ -10,7 +10,6 @@ import (
 
 func newBootstrap() *cobra.Command {
 	var opts publisher.BootstrapOptions
-	var network networkFlags
 	var daemon daemonFlags
 	var root string
 	var relay bool
@@ -27,10 +26,7 @@ no longer work.`,
   phase-publish bootstrap --prefix /phaseboot/k51… --listen /ip4/0.0.0.0/tcp/4001`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if opts.Network, err = network.parse(); err != nil {
-				return err
-			}
-			if err := hostPort("--metrics", daemon.metrics); err != nil {
+			if opts.DaemonOptions, err = daemon.parse(cmd); err != nil {
 				return err
 			}
 			if root != "" {
@@ -38,13 +34,7 @@ no longer work.`,
 					return err
 				}
 			}
-			if opts.Limits, err = daemon.limits(); err != nil {
-				return err
-			}
-			if opts.Log, err = daemon.logger(cmd.ErrOrStderr()); err != nil {
-				return err
-			}
-			opts.DHT, opts.Relay, opts.Metrics = publisher.DHTPrivate, relay, daemon.metrics
+			opts.DHT, opts.Relay = publisher.DHTPrivate, relay
 			systemd := newNotifier(opts.Log)
 			defer systemd.stop()
 			opts.Ready = func(r publisher.Ready) error {
@@ -58,9 +48,8 @@ no longer work.`,
 	}
 	cmd.Flags().StringVar(&root, "root", "", "root.json with the DHT's prefix")
 	cmd.Flags().StringVar(&opts.Prefix, "prefix", "", "the DHT's prefix, /phaseboot/NAME")
-	cmd.Flags().StringVar(&opts.Identity, "identity", "", "file with the peer's key, made when missing")
+	cmd.Flags().StringVar(&daemon.identity, "identity", "", "file with the peer's key, made when missing")
 	cmd.Flags().BoolVar(&relay, "relay", false, "also relay for publishers behind routers, and report to them whether they can be dialled")
-	network.register(cmd)
 	daemon.register(cmd)
 	cmd.MarkFlagsOneRequired("root", "prefix")
 	cmd.MarkFlagsMutuallyExclusive("root", "prefix")

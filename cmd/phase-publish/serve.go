@@ -36,17 +36,34 @@ func (f *networkFlags) parse() (n publisher.Network, err error) {
 	return n, nil
 }
 
-// daemonFlags are the other flags of serve and bootstrap.
+// daemonFlags are the flags of serve and bootstrap.
 type daemonFlags struct {
+	networkFlags
 	limitFlags
 	logFlags
-	metrics string
+	identity, metrics string
 }
 
 func (f *daemonFlags) register(cmd *cobra.Command) {
+	f.networkFlags.register(cmd)
 	f.limitFlags.register(cmd)
 	f.logFlags.register(cmd)
 	cmd.Flags().StringVar(&f.metrics, "metrics", "", "`address` of a listener for operators with /metrics (Prometheus), /status and /healthz, such as 127.0.0.1:9090; empty for none")
+}
+
+func (f *daemonFlags) parse(cmd *cobra.Command) (o publisher.DaemonOptions, err error) {
+	o.Identity, o.Metrics = f.identity, f.metrics
+	if o.Network, err = f.networkFlags.parse(); err != nil {
+		return o, err
+	}
+	if err := hostPort("--metrics", f.metrics); err != nil {
+		return o, err
+	}
+	if o.Limits, err = f.limits(); err != nil {
+		return o, err
+	}
+	o.Log, err = f.logger(cmd.ErrOrStderr())
+	return o, err
 }
 
 // oneOf refuses a value that is not one of three.
@@ -79,7 +96,6 @@ func ready(cmd *cobra.Command, systemd *notifier) func(publisher.Ready) error {
 func newServe() *cobra.Command {
 	var opts publisher.ServeOptions
 	var online onlineFlags
-	var network networkFlags
 	var daemon daemonFlags
 	var ipns, dht, nat string
 	cmd := &cobra.Command{
@@ -100,23 +116,16 @@ serve only reads the store: several may serve one store and repository, each wit
     --rate 100Mbit --rate-per-peer 2MB --metrics 127.0.0.1:9090 --log json`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if opts.Network, err = network.parse(); err != nil {
+			if opts.DaemonOptions, err = daemon.parse(cmd); err != nil {
 				return err
 			}
 			if err := errors.Join(
 				oneOf("--dht", dht, publisher.DHTPrivate, publisher.DHTPublic, publisher.DHTOff),
-				oneOf("--nat", nat, publisher.NATOff, publisher.NATAuto, publisher.NATBehind),
-				hostPort("--http", opts.HTTP), hostPort("--metrics", daemon.metrics),
+				oneOf("--nat", nat, publisher.NATOff, publisher.NATAuto, publisher.NATBehind), hostPort("--http", opts.HTTP),
 			); err != nil {
 				return err
 			}
-			if opts.Limits, err = daemon.limits(); err != nil {
-				return err
-			}
-			if opts.Log, err = daemon.logger(cmd.ErrOrStderr()); err != nil {
-				return err
-			}
-			opts.DHT, opts.NAT, opts.Metrics = dht, nat, daemon.metrics
+			opts.DHT, opts.NAT = dht, nat
 			if err := key.CheckExposed(online.key, online.passFile, ipns); err != nil {
 				return err
 			}
@@ -135,9 +144,8 @@ serve only reads the store: several may serve one store and repository, each wit
 	storeFlags(cmd, &opts.Store, &opts.Repo)
 	online.register(cmd)
 	cmd.Flags().StringVar(&ipns, "ipns-key", "", "key of the IPNS name in root.json")
-	cmd.Flags().StringVar(&opts.Identity, "identity", "", "file with the peer's key, made when missing (default STORE/peer.key)")
+	cmd.Flags().StringVar(&daemon.identity, "identity", "", "file with the peer's key, made when missing (default STORE/peer.key)")
 	cmd.Flags().StringVar(&opts.HTTP, "http", ":8080", "`address` of the plain HTTP listener, empty for none")
-	network.register(cmd)
 	daemon.register(cmd)
 	daemon.registerRates(cmd)
 	cmd.Flags().StringVar(&dht, "dht", publisher.DHTPrivate, "private, public or off")
