@@ -10,7 +10,6 @@ import (
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
 
-// A kind of problem.
 type kind int
 
 const (

@@ -2,7 +2,6 @@ package publisher
 
 import (
 	"cmp"
-	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -53,28 +52,21 @@ func maxConns(files int) int { return max((files-min(maxOwnFiles, files/2))/2, 1
 
 // checkFiles warns of a limit of open files that is too low for the connections.
 func (l Limits) checkFiles(log *slog.Logger) {
-	files, want := limit.Files(), cmp.Or(max(l.Conns, 0), DefaultConns)
-	if files > 0 && want > maxConns(files) {
-		log.Warn("limit of open files too low for --max-conns", "limit", files, "requested", want, "used", maxConns(files),
+	want := cmp.Or(l.Conns, DefaultConns)
+	if used, _ := l.conns(); used < want {
+		log.Warn("limit of open files too low for --max-conns", "limit", limit.Files(), "requested", want, "used", used,
 			"remedy", "raise it with ulimit -n, or with LimitNOFILE= in the unit")
 	}
 }
 
 func (l Limits) conns() (all, perIP int) {
-	all, perIP = l.Conns, l.ConnsPerIP
-	if all <= 0 {
-		all = DefaultConns
-	}
+	all, perIP = cmp.Or(l.Conns, DefaultConns), cmp.Or(l.ConnsPerIP, DefaultConnsPerIP)
 	if files := limit.Files(); files > 0 {
 		all = min(all, maxConns(files))
-	}
-	if perIP <= 0 {
-		perIP = DefaultConnsPerIP
 	}
 	return all, perIP
 }
 
-// apply sets the connection limits of a node.
 func (l Limits) apply(o *p2p.Options) { o.MaxConns, o.MaxConnsPerIP = l.conns() }
 
 // handlers returns the gateway for plain HTTP and for streams, behind the same limits.
@@ -91,26 +83,6 @@ func (s *server) handlers() (plain, streams http.Handler) {
 		Source: s.source, IPNS: s.record.Get, UploadSlots: s.Limits.UploadSlots, Fault: s.fault,
 	}))
 	return s.meter.handler("http", h, s.Log), s.meter.handler("stream", h, s.Log)
-}
-
-// webServer is the server of plain HTTP with its limits of connections. For streams the
-// resource manager of libp2p has the limits.
-func (s *server) webServer(h http.Handler) *http.Server {
-	return s.conns.Server(h, maxHeader, idleTimeout, s.Log)
-}
-
-func (s *server) newConns() *limit.Conns {
-	all, perIP := s.Limits.conns()
-	return &limit.Conns{Max: all, PerClient: perIP, Refused: s.meter.refuse}
-}
-
-// stopWeb stops a server. Open requests may finish until ctx ends.
-func stopWeb(ctx context.Context, web *http.Server) error {
-	err := web.Shutdown(ctx)
-	if err != nil {
-		web.Close()
-	}
-	return err
 }
 
 // listenPlain listens on the address of a flag. It returns nil for "".

@@ -1,7 +1,6 @@
 package publisher
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -55,6 +54,11 @@ func newRegistry() *prometheus.Registry {
 
 func (m *meter) refuse(reason string) { m.refused.WithLabelValues(reason).Inc() }
 
+func (m *meter) count(via, kind string, bytes int64) {
+	m.bytes.WithLabelValues(via, kind).Add(float64(bytes))
+	m.sent.Add(bytes)
+}
+
 // handler counts the answers of next to requests via "http" or "stream", and logs each at
 // the level debug.
 func (m *meter) handler(via string, next http.Handler, log *slog.Logger) http.Handler {
@@ -65,17 +69,14 @@ func (m *meter) handler(via string, next http.Handler, log *slog.Logger) http.Ha
 		defer func() {
 			m.open.Dec()
 			m.requests.WithLabelValues(via, strconv.Itoa(mw.status)).Inc()
-			if log.Enabled(context.Background(), slog.LevelDebug) {
-				log.Debug("request", "via", via, "from", r.RemoteAddr, "method", r.Method, "url", shortened(r.RequestURI),
-					"status", mw.status, "bytes", mw.sent, "complete", complete, "took", time.Since(begun).Round(time.Microsecond))
-			}
+			log.Debug("request", "via", via, "from", r.RemoteAddr, "method", r.Method, "url", shortened(r.RequestURI),
+				"status", mw.status, "bytes", mw.sent, "complete", complete, "took", time.Since(begun).Round(time.Microsecond))
 		}()
 		next.ServeHTTP(mw, r)
 		complete = true
 	})
 }
 
-// shortened cuts a URL for the log.
 func shortened(url string) string {
 	if len(url) > maxLoggedURL {
 		return strings.ToValidUTF8(url[:maxLoggedURL], "") + "…"
@@ -92,7 +93,6 @@ type meteredWriter struct {
 	via    string
 	status int
 	sent   int64
-	bytes  prometheus.Counter // of this kind of body; nil before the first byte
 }
 
 func (w *meteredWriter) WriteHeader(status int) {
@@ -115,11 +115,7 @@ func (w *meteredWriter) ReadFrom(r io.Reader) (int64, error) {
 
 func (w *meteredWriter) count(n int64) {
 	w.sent += n
-	if w.bytes == nil {
-		w.bytes = w.meter.bytes.WithLabelValues(w.via, kindOf(w.Header().Get("Content-Type")))
-	}
-	w.bytes.Add(float64(n))
-	w.meter.sent.Add(n)
+	w.meter.count(w.via, kindOf(w.Header().Get("Content-Type")), n)
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -153,7 +149,6 @@ func newGauges(name, help, label string, series func(Live) map[string]float64) g
 	return gauge{desc: prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, []string{label}, nil), series: series}
 }
 
-// number is 1 for true and 0 for false.
 func number(b bool) float64 {
 	if b {
 		return 1

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas/pack"
+	"github.com/phaseboot/phaseboot/internal/bitswap"
 	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/publisher/repo"
@@ -143,7 +144,8 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC()}
 	s.clock = repo.ClockStart{Wall: opts.Now(), Uptime: opts.Uptime()}
 	s.faults = limit.OnceAnHour(opts.Log.With("store", opts.Store, "remedy", "phase-publish fsck"))
-	s.conns = s.newConns()
+	all, perIP := s.Limits.conns()
+	s.conns = &limit.Conns{Max: all, PerClient: perIP, Refused: s.meter.refuse} // streams have the limits of libp2p
 	s.Limits.checkFiles(s.Log)
 	if s.repo, err = repo.Open(ctx, opts.Repo); err != nil {
 		return nil, err
@@ -175,7 +177,8 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	return s, nil
 }
 
-// startNode joins the network and serves handler over streams.
+// startNode joins the network, and serves handler over streams and Bitswap for stock IPFS nodes. The
+// same rates hold for both.
 func (s *server) startNode(ctx context.Context, identity crypto.PrivKey, l net.Listener, handler http.Handler) error {
 	opts, err := s.options(s.repo.Root.Discovery())
 	if err != nil {
@@ -189,7 +192,9 @@ func (s *server) startNode(ctx context.Context, identity crypto.PrivKey, l net.L
 	if s.node, err = p2p.New(ctx, opts); err != nil {
 		return err
 	}
-	if err := errors.Join(s.node.Serve(handler), s.serveBitswap()); err != nil {
+	sent := func(bytes int64) { s.meter.count("bitswap", "block", bytes) }
+	blocks := bitswap.Options{Store: s.source, Throttle: s.rates.Wait, Sent: sent, Fault: s.fault, Log: s.Log}
+	if err := errors.Join(s.node.Serve(handler), s.node.ServeBitswap(blocks)); err != nil {
 		return errors.Join(err, s.node.Close())
 	}
 	return nil
@@ -202,7 +207,7 @@ func (s *server) run(ctx context.Context, in listeners, handler http.Handler) er
 		return err
 	}
 	defer watch.Close()
-	web := s.webServer(handler)
+	web := s.conns.Server(handler, maxHeader, idleTimeout, s.Log)
 	group, gctx := errgroup.WithContext(ctx)
 	if in.http != nil {
 		group.Go(func() error {
@@ -238,7 +243,13 @@ func (s *server) stop(web *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()
 	var both errgroup.Group
-	both.Go(func() error { return stopWeb(ctx, web) })
+	both.Go(func() error {
+		err := web.Shutdown(ctx)
+		if err != nil {
+			web.Close()
+		}
+		return err
+	})
 	both.Go(func() error { return s.node.Drain(ctx) })
 	if err := both.Wait(); err != nil {
 		s.Log.Warn("open requests closed", "after", stopGrace, "cause", err)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
-	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/store"
@@ -141,11 +140,7 @@ func (s *server) load(ctx context.Context, r *repo.Repo) error {
 func (s *server) checkRoots(ctx context.Context, releases []manifest.Release) error {
 	for _, release := range releases {
 		for _, a := range release.Artifacts {
-			ok, err := s.packs.Has(ctx, a.CID)
-			if err == nil && !ok {
-				err = cas.NotFound(a.CID)
-			}
-			if err != nil {
+			if err := store.Listed(ctx, s.packs, a.CID); err != nil {
 				return store.MustHave(s.Store, fmt.Errorf("release %q, %s: %w", release.Version, a.Role, err))
 			}
 		}

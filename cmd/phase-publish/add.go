@@ -38,7 +38,6 @@ add does not hash blocks that the store has already: fsck finds and repairs dama
 				return err
 			}
 			progress := cli.NewProgress(cmd.Context())
-			defer progress.Close()
 			opts.Watch = func(name string, size int64, r io.Reader) ingest.Watched { return progress.Watch(name, size, r) }
 			opts.Log = stderrLog()
 			added, err := ingest.Add(cmd.Context(), opts)

@@ -49,7 +49,6 @@ run again at any moment, and clients may read meanwhile.`,
 				opts.Grace = 0
 			}
 			progress := cli.NewProgress(cmd.Context())
-			defer progress.Close()
 			opts.Progress, opts.Log = progress.Count("files"), stderrLog()
 			done, err := mirror.Export(cmd.Context(), opts)
 			progress.Close()

@@ -16,7 +16,6 @@ import (
 // A byteRate is a flag in bytes a second: 10MB, 1.5MiB/s, 100Mbit.
 type byteRate int64
 
-// Set implements pflag.Value.
 func (r *byteRate) Set(text string) error {
 	number, divide := strings.TrimSuffix(strings.TrimSpace(text), "/s"), uint64(1)
 	if bits, ok := strings.CutSuffix(number, "bit"); ok {
@@ -31,7 +30,6 @@ func (r *byteRate) Set(text string) error {
 	return nil
 }
 
-// String implements pflag.Value.
 func (r *byteRate) String() string {
 	if *r == 0 {
 		return "0"
@@ -39,7 +37,6 @@ func (r *byteRate) String() string {
 	return humanize.IBytes(uint64(*r)) + "/s"
 }
 
-// Type implements pflag.Value.
 func (r *byteRate) Type() string { return "rate" }
 
 // limitFlags are the flags that bound what clients take. Only serve has rates.

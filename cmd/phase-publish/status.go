@@ -54,7 +54,11 @@ func statusWords(s store.Status) string {
 		b.WriteString(releaseWords(s, r))
 	}
 	for _, f := range s.Files {
-		fmt.Fprintf(&b, "file       %s version %d, %s%s\n", f.Name, f.Version, validUntil(f.Expires, f.State == repo.StateExpired), endingWords(f))
+		ending := ""
+		if f.State == repo.StateEnding {
+			ending = ", ends soon"
+		}
+		fmt.Fprintf(&b, "file       %s version %d, %s%s\n", f.Name, f.Version, validUntil(f.Expires, f.State == repo.StateExpired), ending)
 	}
 	for _, line := range []struct{ name, text string }{
 		{"refused", s.Refused}, {"clock", s.Clock}, {"damage", s.Damage}, {"warning", s.Warning},
@@ -74,13 +78,6 @@ func validUntil(t time.Time, expired bool) string {
 		return "EXPIRED at " + t.Format(time.RFC3339)
 	}
 	return "valid until " + t.Format(time.RFC3339)
-}
-
-func endingWords(f repo.FileDate) string {
-	if f.State == repo.StateEnding {
-		return ", ends soon"
-	}
-	return ""
 }
 
 func releaseWords(s store.Status, r manifest.Release) string {

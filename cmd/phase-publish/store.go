@@ -40,7 +40,6 @@ which makes a new store: add does not hash blocks that a store has already.`,
 				o.Peer = &gateway.Client{Base: repair, Redirects: true}
 			}
 			progress := cli.NewProgress(cmd.Context())
-			defer progress.Close()
 			o.Progress = progress.Bytes("fsck")
 			checked, err := store.Fsck(cmd.Context(), o)
 			progress.Close()
@@ -127,7 +126,6 @@ serve the store meanwhile; add and gc refuse to run at the same time. stats with
 				return err
 			}
 			progress := cli.NewProgress(cmd.Context())
-			defer progress.Close()
 			o.Progress = progress.Bytes("gc")
 			done, err := store.GC(cmd.Context(), o)
 			progress.Close()

@@ -68,19 +68,10 @@ func listCandidates(ctx context.Context, dir string) (candidates, error) {
 // compared while they are read. When no file fits, find returns a file that is named after
 // the role, so that the comparison reports how it differs.
 func (c candidates) find(ctx context.Context, a manifest.Artifact) (string, error) {
-	var sameLength, named []candidate
-	for _, f := range c.files {
-		if f.size == a.Length {
-			sameLength = append(sameLength, f)
-		}
-		if nameRank(f.path, a.Role) < otherName {
-			named = append(named, f)
-		}
-	}
-	byName := func(x, y candidate) int { return nameRank(x.path, a.Role) - nameRank(y.path, a.Role) }
-	slices.SortStableFunc(sameLength, byName)
-	slices.SortStableFunc(named, byName)
-	if len(sameLength) == 1 && nameRank(sameLength[0].path, a.Role) < otherName {
+	rank := func(f candidate) int { return nameRank(f.path, a.Role) }
+	files := slices.SortedStableFunc(slices.Values(c.files), func(x, y candidate) int { return rank(x) - rank(y) })
+	sameLength := slices.DeleteFunc(slices.Clone(files), func(f candidate) bool { return f.size != a.Length })
+	if len(sameLength) == 1 && rank(sameLength[0]) < otherName {
 		return c.at(sameLength[0]), nil
 	}
 	for _, f := range sameLength {
@@ -91,8 +82,8 @@ func (c candidates) find(ctx context.Context, a manifest.Artifact) (string, erro
 		}
 	}
 	switch {
-	case len(named) > 0:
-		return c.at(named[0]), nil
+	case len(files) > 0 && rank(files[0]) < otherName:
+		return c.at(files[0]), nil
 	case len(sameLength) > 0:
 		return "", fmt.Errorf("artifact %s: %s has its length, and another sha256 than the manifest says; use the signed file or sign this one: %w", a.Role, c.at(sameLength[0]), cas.ErrCorrupt)
 	}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/pack"
@@ -213,8 +212,9 @@ func (e *export) run(ctx context.Context, blocks []file) (Exported, error) {
 	if err != nil {
 		return e.out, err
 	}
-	last := manifest.FileName(metadata.TIMESTAMP, 0)
-	stages := [][]file{blocks, e.metadata(func(name string) bool { return name != last }), e.metadata(func(name string) bool { return name == last }), records}
+	metadata := e.metadata()
+	timestamp := len(metadata) - 1
+	stages := [][]file{blocks, metadata[:timestamp], metadata[timestamp:], records}
 	missing, err := e.missing(ctx, slices.Concat(stages...))
 	if err != nil {
 		return e.out, err
@@ -228,9 +228,13 @@ func (e *export) run(ctx context.Context, blocks []file) (Exported, error) {
 
 // missing returns the paths that must be written, and counts the other files as kept.
 func (e *export) missing(ctx context.Context, files []file) (map[string]bool, error) {
-	present, err := e.mirror.list(dirBlocks)
+	entries, err := os.ReadDir(e.mirror.at(dirBlocks))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("mirror: %w", err)
+	}
+	present := make(map[string]bool, len(entries))
+	for _, entry := range entries {
+		present[dirBlocks+entry.Name()] = true
 	}
 	missing := map[string]bool{}
 	for _, f := range files {

@@ -43,14 +43,6 @@ type file struct {
 	block cid.Cid
 }
 
-// bytes returns the content, verified.
-func (f file) bytes(ctx context.Context, src cas.Source) ([]byte, error) {
-	if f.data != nil {
-		return f.data, nil
-	}
-	return cas.Get(ctx, src, f.block)
-}
-
 // A mirror is a folder that one export at a time may write.
 type mirror struct {
 	dir    string
@@ -147,29 +139,13 @@ func (m *mirror) close() {
 	}
 }
 
-// list returns the paths of the files in one of the folders.
-func (m *mirror) list(dir string) (map[string]bool, error) {
-	entries, err := os.ReadDir(m.at(dir))
-	if err != nil {
-		return nil, fmt.Errorf("mirror: %w", err)
-	}
-	out := make(map[string]bool, len(entries))
-	for _, e := range entries {
-		out[dir+e.Name()] = true
-	}
-	return out, nil
-}
-
 // read returns a regular file of at most the size of a block.
 func (m *mirror) read(path string) ([]byte, error) {
-	info, err := os.Lstat(m.at(path))
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > cas.MaxBlock) {
+	data, err := openfile.Read(m.at(path), openfile.NoFollow, cas.MaxBlock)
+	if errors.Is(err, openfile.ErrKind) || errors.Is(err, openfile.ErrTooLarge) {
 		err = fmt.Errorf("%s: not a file of a mirror (%w); remove it, or name another folder", m.at(path), fs.ErrInvalid)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return os.ReadFile(m.at(path))
+	return data, err
 }
 
 // same reports whether a file is there with the right content. It refuses a file with
@@ -244,7 +220,10 @@ func (u unreadBlock) Error() string { return u.path + ": " + u.err.Error() }
 func (u unreadBlock) Unwrap() error { return u.err }
 
 func (m *mirror) stage(ctx context.Context, f file, src cas.Source) (int, error) {
-	data, err := f.bytes(ctx, src)
+	data, err := f.data, error(nil)
+	if data == nil {
+		data, err = cas.Get(ctx, src, f.block)
+	}
 	if errors.Is(err, context.Canceled) {
 		return 0, fmt.Errorf("mirror %s: %w", m.dir, err)
 	}

@@ -42,13 +42,11 @@ func (e *export) blocks(ctx context.Context) ([]file, error) {
 	return out, add(e.content.Folder)
 }
 
-// metadata lists the metadata files whose names which accepts.
-func (e *export) metadata(which func(name string) bool) []file {
-	var out []file
+// metadata lists the metadata files, in the order of their names: the timestamp, the only one
+// without a number, is the last.
+func (e *export) metadata() (out []file) {
 	for _, name := range slices.Sorted(maps.Keys(e.content.Files)) {
-		if which(name) {
-			out = append(out, file{path: dirMetadata + name, data: e.content.Files[name]})
-		}
+		out = append(out, file{path: dirMetadata + name, data: e.content.Files[name]})
 	}
 	return out
 }

@@ -18,19 +18,22 @@ import (
 func Complete(ctx context.Context, packs cas.Store, releases []manifest.Release) error {
 	for _, r := range releases {
 		for _, a := range r.Artifacts {
-			err := cas.Blocks(ctx, packs, a.CID, func(c cid.Cid) error {
-				has, err := packs.Has(ctx, c)
-				if err == nil && !has {
-					err = cas.NotFound(c)
-				}
-				return err
-			})
+			err := cas.Blocks(ctx, packs, a.CID, func(c cid.Cid) error { return Listed(ctx, packs, c) })
 			if err != nil {
 				return fmt.Errorf("%s/%s: release %q, %s: %w", r.Channel, r.Arch, r.Version, a.Role, err)
 			}
 		}
 	}
 	return nil
+}
+
+// Listed returns cas.NotFound for a block that the store does not list.
+func Listed(ctx context.Context, packs cas.Store, c cid.Cid) error {
+	has, err := packs.Has(ctx, c)
+	if err == nil && !has {
+		err = cas.NotFound(c)
+	}
+	return err
 }
 
 // Damaged is the error of a store that lacks what is published; what says which block. It

@@ -84,13 +84,8 @@ func mark(ctx context.Context, packs *pack.Store, roots []cid.Cid) (blockSet, er
 			if needed.has(c) {
 				return nil
 			}
-			if has, err := packs.Has(ctx, c); err != nil {
-				return err
-			} else if !has {
-				return cas.NotFound(c)
-			}
 			needed[c] = struct{}{}
-			return nil
+			return Listed(ctx, packs, c)
 		})
 		if err != nil {
 			return nil, fmt.Errorf("file %s is incomplete, nothing was removed; if an earlier gc removed its blocks, keep fewer with --keep: %w", root, err)
