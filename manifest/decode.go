@@ -10,8 +10,8 @@ import (
 
 // Limits on a release.
 const (
-	MaxArtifact  = 64 << 30 // bytes of one artifact
-	MaxCmdline   = 1500     // bytes
+	maxArtifact  = 64 << 30 // bytes of one artifact
+	maxCmdline   = 1500     // bytes
 	maxArtifacts = 256
 	maxRAM       = 1 << 24 // MiB
 )
@@ -112,12 +112,12 @@ func (r Release) check() error {
 }
 
 // checkCmdline reports whether s may be a release's kernel command line: printable
-// ASCII, at most MaxCmdline bytes, no "--" (the kernel hands what follows to init),
+// ASCII, at most maxCmdline bytes, no "--" (the kernel hands what follows to init),
 // and no word phase.release=, which the boot client adds. An error wraps ErrMalformed.
 func checkCmdline(s string) error {
 	switch {
-	case len(s) > MaxCmdline:
-		return malformed("command line: %d bytes; at most %d", len(s), MaxCmdline)
+	case len(s) > maxCmdline:
+		return malformed("command line: %d bytes; at most %d", len(s), maxCmdline)
 	case !cmdlineGrammar.MatchString(s):
 		return malformed("command line %.80q: only printable ASCII on one line", s)
 	case strings.Contains(s, "--"):

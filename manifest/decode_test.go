@@ -19,8 +19,8 @@ func TestEncodeAndDecodeAreInverse(t *testing.T) {
 	for name, change := range map[string]func(*Release){
 		"as it is":             func(*Release) {},
 		"kernel and initramfs": func(r *Release) { r.Job, r.Artifacts = "", []Artifact{r.Artifacts[1], r.Artifacts[3]} },
-		"largest numbers":      func(r *Release) { r.Number, r.MinRAM, r.Artifacts[0].Length = maxInteger, maxRAM, MaxArtifact },
-		"longest command line": func(r *Release) { r.Cmdline = strings.Repeat("a ", MaxCmdline/2) },
+		"largest numbers":      func(r *Release) { r.Number, r.MinRAM, r.Artifacts[0].Length = maxInteger, maxRAM, maxArtifact },
+		"longest command line": func(r *Release) { r.Cmdline = strings.Repeat("a ", maxCmdline/2) },
 		"no command line":      func(r *Release) { r.Cmdline = "" },
 		"characters that JSON escapes": func(r *Release) {
 			r.Cmdline = `root="LABEL=<a>&b" quoted=\\x`
@@ -74,7 +74,7 @@ func TestEncodeRefusesWhatMachinesRefuse(t *testing.T) {
 		{"a role in another case", named("Rootfs"), "only kernel"},
 		{"a role with a NUL", named("dtb/a\x00b"), "only kernel"},
 		{"no bytes", artifact(func(a *Artifact) { a.Length = 0 }), "length: 0 is not within"},
-		{"too many bytes", artifact(func(a *Artifact) { a.Length = MaxArtifact + 1 }), "length"},
+		{"too many bytes", artifact(func(a *Artifact) { a.Length = maxArtifact + 1 }), "length"},
 		{"a short sha256", artifact(func(a *Artifact) { a.SHA256 = "00ff" }), "is not 64 lower-case hex digits"},
 		{"no CID", artifact(func(a *Artifact) { a.CID = cid.Undef }), "no CID"},
 		{"an identity CID", multihash(mh.IDENTITY, -1), "only CIDv1"},
@@ -97,7 +97,7 @@ func TestEncodeRefusesWhatMachinesRefuse(t *testing.T) {
 		{"a command line beyond ASCII", func(r *Release) { r.Cmdline = "a\u202eb" }, "only printable ASCII"},
 		{"a command line that ends the kernel's part", func(r *Release) { r.Cmdline = "quiet -- single" }, `"--" is not allowed`},
 		{"a command line with another release", func(r *Release) { r.Cmdline = "phase.release=1" }, "is added by the boot client"},
-		{"a command line too long", func(r *Release) { r.Cmdline = strings.Repeat("a", MaxCmdline+1) }, "1501 bytes; at most 1500"},
+		{"a command line too long", func(r *Release) { r.Cmdline = strings.Repeat("a", maxCmdline+1) }, "1501 bytes; at most 1500"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := valid()

@@ -28,7 +28,7 @@ const (
 // Limits on the size of metadata files, in bytes.
 const (
 	MaxRoot      = 512 << 10
-	MaxTimestamp = 16 << 10
+	maxTimestamp = 16 << 10
 	MaxMetadata  = 1 << 20 // every other file
 )
 
@@ -53,7 +53,7 @@ func (k Kind) Max() int64 {
 	case KindRoot:
 		return MaxRoot
 	case KindTimestamp:
-		return MaxTimestamp
+		return maxTimestamp
 	default:
 		return MaxMetadata
 	}

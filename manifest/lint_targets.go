@@ -72,7 +72,7 @@ func (l *linter) release(signed object) {
 		p := join("signed.targets", name)
 		file := l.object(p, targets[name])
 		l.known(p, file, "length", "hashes", "custom")
-		l.integer(join(p, "length"), l.get(p, file, "length"), 1, MaxArtifact)
+		l.integer(join(p, "length"), l.get(p, file, "length"), 1, maxArtifact)
 		l.hashes(join(p, "hashes"), l.get(p, file, "hashes"))
 		custom := l.object(join(p, "custom"), l.get(p, file, "custom"))
 		l.known(join(p, "custom"), custom, "cid", "chunker", "role")

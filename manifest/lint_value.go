@@ -40,28 +40,19 @@ func (l *linter) known(path string, obj object, names ...string) {
 	}
 }
 
-func (l *linter) object(path string, v any) object {
-	obj, ok := v.(object)
-	if !ok {
-		l.fail(path, "is not an object")
-	}
-	return obj
-}
+func (l *linter) object(path string, v any) object { return typed[object](l, path, v, "an object") }
 
-func (l *linter) list(path string, v any) []any {
-	list, ok := v.([]any)
-	if !ok {
-		l.fail(path, "is not a list")
-	}
-	return list
-}
+func (l *linter) list(path string, v any) []any { return typed[[]any](l, path, v, "a list") }
 
-func (l *linter) text(path string, v any) string {
-	s, ok := v.(string)
+func (l *linter) text(path string, v any) string { return typed[string](l, path, v, "text") }
+
+// typed returns v as a T. what names the type.
+func typed[T any](l *linter, path string, v any, what string) T {
+	t, ok := v.(T)
 	if !ok {
-		l.fail(path, "is not text")
+		l.fail(path, "is not %s", what)
 	}
-	return s
+	return t
 }
 
 func (l *linter) match(path string, v any, grammar *regexp.Regexp, want string) string {
@@ -73,10 +64,7 @@ func (l *linter) match(path string, v any, grammar *regexp.Regexp, want string) 
 }
 
 func (l *linter) integer(path string, v any, least, most int64) int64 {
-	n, ok := v.(int64)
-	if !ok {
-		l.fail(path, "is not an integer")
-	}
+	n := typed[int64](l, path, v, "an integer")
 	if n < least || n > most {
 		l.fail(path, "%d is not within %d and %d", n, least, most)
 	}
