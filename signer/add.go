@@ -55,12 +55,7 @@ func Add(ctx context.Context, s AddSpec) (Summary, error) {
 	if err := r.maySign(d, s.Keys); err != nil {
 		return Summary{}, err
 	}
-	for _, k := range s.Keys {
-		if err := d.sign(k); err != nil {
-			return Summary{}, err
-		}
-	}
-	if err := ctx.Err(); err != nil {
+	if err := d.sign(ctx, s.Keys...); err != nil {
 		return Summary{}, err
 	}
 	if err := d.store(ctx); err != nil {

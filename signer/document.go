@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -86,12 +87,14 @@ func (d *document) fail(err error) error {
 // folder is the folder of the file.
 func (d *document) folder() string { return filepath.Dir(d.path) }
 
-// sign adds a signature by a key, in place of an older one by the same key.
-func (d *document) sign(k key.Key) error {
-	next, err := d.Sign(k.Signer())
-	if err != nil {
-		return fmt.Errorf("key %s: %w", k.Name(), err)
+// sign adds a signature by each key, in place of an older one by the same key.
+func (d *document) sign(ctx context.Context, keys ...key.Key) error {
+	for _, k := range keys {
+		next, err := d.Sign(k.Signer())
+		if err != nil {
+			return fmt.Errorf("key %s: %w", k.Name(), err)
+		}
+		d.Document = next
 	}
-	d.Document = next
-	return nil
+	return ctx.Err()
 }

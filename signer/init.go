@@ -79,8 +79,10 @@ func Init(ctx context.Context, s InitSpec) (InitResult, error) {
 	if err != nil {
 		return InitResult{}, err
 	}
-	if err := signBoth(s.Root, root, targets); err != nil {
-		return InitResult{}, err
+	for _, d := range []*document{root, targets} {
+		if err := d.sign(ctx, withPrivate(s.Root)...); err != nil {
+			return InitResult{}, err
+		}
 	}
 	files, err := writeRepository(ctx, s.Dir, root, targets)
 	if err != nil {
@@ -221,18 +223,6 @@ func built(d *manifest.Document, err error) (*document, error) {
 		return nil, err
 	}
 	return &document{d, manifest.FileName(d.Role(), d.Version())}, nil
-}
-
-// signBoth signs root and targets with every key that has a private half.
-func signBoth(keys []key.Key, root, targets *document) error {
-	for _, k := range withPrivate(keys) {
-		for _, d := range []*document{root, targets} {
-			if err := d.sign(k); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // writeRepository writes all files or none, root.json last.

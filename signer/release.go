@@ -212,12 +212,7 @@ func (s ManifestSpec) signAndWrite(ctx context.Context, r *repository, release m
 	if err := s.checkUnused(r, d); err != nil {
 		return Summary{}, err
 	}
-	for _, k := range s.Keys {
-		if err := d.sign(k); err != nil {
-			return Summary{}, err
-		}
-	}
-	if err := ctx.Err(); err != nil {
+	if err := d.sign(ctx, s.Keys...); err != nil {
 		return Summary{}, err
 	}
 	if err := atomicfile.Write(s.Out, 0o644, d.Data()); err != nil {

@@ -77,10 +77,7 @@ func Rotate(ctx context.Context, s RotateSpec) (RotateResult, error) {
 	if err := p.build(s); err != nil {
 		return RotateResult{}, err
 	}
-	if err := p.signAll(append(slices.Clone(s.Keys), withPrivate(s.AddRoot)...)); err != nil {
-		return RotateResult{}, err
-	}
-	if err := ctx.Err(); err != nil {
+	if err := p.signAll(ctx, append(slices.Clone(s.Keys), withPrivate(s.AddRoot)...)); err != nil {
 		return RotateResult{}, err
 	}
 	return p.write(s)

@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -44,7 +45,7 @@ func (p *rotation) next() *document {
 }
 
 // signAll signs each file with the keys that may sign it. A key that may sign none is refused.
-func (p *rotation) signAll(keys []key.Key) error {
+func (p *rotation) signAll(ctx context.Context, keys []key.Key) error {
 	for _, k := range keys {
 		used := false
 		for _, d := range p.docs {
@@ -55,7 +56,7 @@ func (p *rotation) signAll(keys []key.Key) error {
 			if !slices.Contains(listed, k.ID()) {
 				continue
 			}
-			if err := d.sign(k); err != nil {
+			if err := d.sign(ctx, k); err != nil {
 				return err
 			}
 			used = true
