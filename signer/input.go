@@ -120,13 +120,17 @@ func (s ReleaseSpec) openInputs() (list inputs, err error) {
 	return list, nil
 }
 
+// inspect checks the sizes first, because it reads the initramfs to its end.
 func (l inputs) inspect(arch string) error {
+	if err := l.checkTogether(); err != nil {
+		return err
+	}
 	for _, in := range l {
 		if err := in.inspect(arch); err != nil {
 			return l.swapped(in, arch, err)
 		}
 	}
-	return l.checkTogether()
+	return nil
 }
 
 // swapped adds to err that kernel and initramfs are swapped, if they are.
