@@ -283,6 +283,7 @@ func TestAPeerWithAFalseBitfieldDoesNotStopTheBoot(t *testing.T) {
 // All peers of the DHT are the attacker's: they store and serve an old pointer, claim every
 // leaf and send wrong bytes.
 func TestADHTOfAttackersDoesNotKeepAMachineFromItsMirror(t *testing.T) {
+	t.Parallel()
 	prefix := "/phaseboot/test-sybil"
 	r := newRepo(t, "us", manifest.Discovery{DHTPrefix: prefix})
 	old := r.frozen()

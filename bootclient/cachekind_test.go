@@ -90,6 +90,7 @@ func seedOnce(t *testing.T, r *repo, cache string) {
 
 // An unusable cache is an error if a person named it. Otherwise the boot continues without it.
 func TestANamedCacheThatIsUnusableIsAnError(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() == 0 { // root may write every file
 		asNobody(t)
 		return

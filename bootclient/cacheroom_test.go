@@ -18,6 +18,7 @@ import (
 )
 
 func TestACacheDropsBlocksThatTheNewReleaseDoesNotNeed(t *testing.T) {
+	t.Parallel()
 	if !netns.Inside(t) { // for its mounts
 		return
 	}
@@ -36,6 +37,7 @@ func TestACacheDropsBlocksThatTheNewReleaseDoesNotNeed(t *testing.T) {
 }
 
 func TestACacheTooFullForGarbageCollectionIsEmptied(t *testing.T) {
+	t.Parallel()
 	if !netns.Inside(t) { // for its mounts
 		return
 	}
@@ -53,6 +55,7 @@ func TestACacheTooFullForGarbageCollectionIsEmptied(t *testing.T) {
 }
 
 func TestACacheSmallerThanTheReleaseKeepsWhatFits(t *testing.T) {
+	t.Parallel()
 	if !netns.Inside(t) { // for its mounts
 		return
 	}
@@ -104,6 +107,7 @@ func bootOver(t *testing.T, r *repo, dir string) (n int64) {
 }
 
 func TestACacheOnAFullDiskIsEmptied(t *testing.T) {
+	t.Parallel()
 	if !netns.Inside(t) { // for its mounts
 		return
 	}
@@ -120,6 +124,7 @@ func TestACacheOnAFullDiskIsEmptied(t *testing.T) {
 }
 
 func TestACacheOfOnePackThatFilledItsDiskIsEmptied(t *testing.T) {
+	t.Parallel()
 	if !netns.Inside(t) { // for its mounts
 		return
 	}

@@ -14,6 +14,7 @@ import (
 
 // The output folder is a source, and its leaves are verified.
 func TestTheOutputFolderIsASource(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
 		change func(t *testing.T, r *repo, out string)
 		least  int64 // bytes from the folder

@@ -397,6 +397,7 @@ func (s *memorySink) compare(r *repo) error {
 // With a reachable honest source the machine boots. Without one the exit code is that of the
 // worst fault, and the error names the source.
 func TestAFaultySourceBesideAnHonestOne(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	r.release("small", map[string][]byte{"kernel": content(21, 20<<10), "initramfs": content(23, 30<<10), "rootfs": content(22, 900<<10)})
 	mode, err := modes.Load("private")

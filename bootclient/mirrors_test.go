@@ -51,6 +51,7 @@ func locked(w http.ResponseWriter, req *http.Request, good http.Handler) {
 }
 
 func TestAMirrorWithAUserAndAPassword(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	s := serve(t, r, locked)
 	m := newMachine(t, r, "private")
@@ -112,6 +113,7 @@ func showsNoCredentials(t *testing.T, r *repo, mirror string) {
 
 // A mirror that is a folder on this machine, as phase-publish export writes it.
 func TestAMirrorThatIsAFolder(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	folder := filepath.Join(t.TempDir(), "a mirror")
 	writeMirror(t, r, folder)
@@ -208,6 +210,7 @@ func TestAMirrorThatRedirects(t *testing.T) {
 
 // A mirror that refuses runs sends every block.
 func TestAMirrorThatRefusesRuns(t *testing.T) {
+	t.Parallel()
 	for name, refuse := range map[string]http.HandlerFunc{
 		"403":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) },
 		"400":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) },

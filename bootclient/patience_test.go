@@ -60,6 +60,7 @@ func TestAPageInPlaceOfARecordIsRetried(t *testing.T) {
 
 // A source that is refused answers first, and the publisher starts later.
 func TestARefusedSourceDoesNotEndTheSearch(t *testing.T) {
+	t.Parallel()
 	r, other := newRepo(t, "us", manifest.Discovery{}), newRepo(t, "foreign", manifest.Discovery{})
 	for name, first := range map[string]http.Handler{
 		"text":            saying("no record at all", 0, http.NotFoundHandler()),
@@ -96,6 +97,7 @@ func tampered(r *repo) http.Handler {
 
 // The mode may allow the last good release, for whatever reason there is no newer one.
 func TestTheLastGoodReleaseIsUsedAfterAnyRefusal(t *testing.T) {
+	t.Parallel()
 	for name, bad := range map[string]func(*repo) http.Handler{
 		"untrusted":      func(*repo) http.Handler { return (&server{}).handler(newRepo(t, "foreign", manifest.Discovery{})) },
 		"wrong metadata": tampered,
@@ -103,6 +105,7 @@ func TestTheLastGoodReleaseIsUsedAfterAnyRefusal(t *testing.T) {
 		"nothing":        func(*repo) http.Handler { return http.NotFoundHandler() },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRepo(t, "us", manifest.Discovery{})
 			m := newMachine(t, r, "internet")
 			m.cfg.Mode.Discovery, m.cfg.Mode.Stale = []string{"mirror"}, "last-good"
@@ -130,6 +133,7 @@ func (m *machine) said() string {
 }
 
 func TestANewerReleaseOfASlowSourceWinsOverTheCache(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "internet")
 	m.cfg.Mode.Discovery, m.cfg.Cache = []string{"mirror"}, t.TempDir()
@@ -151,6 +155,7 @@ func TestANewerReleaseOfASlowSourceWinsOverTheCache(t *testing.T) {
 }
 
 func TestACacheBootsBesideSourcesThatAreDownOrFaulty(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	cache := t.TempDir()
 	filled(t, r, cache)
@@ -170,6 +175,7 @@ func TestACacheBootsBesideSourcesThatAreDownOrFaulty(t *testing.T) {
 }
 
 func TestAMachineWithoutANetworkInterfaceSaysSoAtOnce(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	lo := net.Interface{Name: "lo", Flags: net.FlagUp | net.FlagLoopback}
 	m := newMachine(t, r, "local")
@@ -190,6 +196,7 @@ func TestAMachineWithoutANetworkInterfaceSaysSoAtOnce(t *testing.T) {
 
 // The only publisher is down for a while in the middle of a fetch.
 func TestAPublisherThatIsGoneForAWhileIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	inner := (&server{}).handler(r)
 	var blocks atomic.Int32
@@ -231,6 +238,7 @@ func TestAPublisherThatIsGoneForAWhileIsWaitedFor(t *testing.T) {
 
 // A publisher that starts may serve Bitswap a moment before HTTP.
 func TestAPeerThatServesBlocksFirstIsAskedForItsRecordLater(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	n, addr := node(t, p2p.Options{}, nil)
 	ok(t, n.ServeBitswap(bitswap.Options{Store: r.store}))

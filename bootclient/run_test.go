@@ -168,6 +168,7 @@ func TestFetchFromAPeerOverStreams(t *testing.T) {
 }
 
 func TestFetchByTheDHTAlone(t *testing.T) {
+	t.Parallel()
 	prefix := "/phaseboot/test-dht"
 	r := newRepo(t, "us", manifest.Discovery{DHTPrefix: prefix})
 	_, entrance := node(t, p2p.Options{DHT: p2p.DHTServer, Prefix: prefix}, nil)
@@ -485,6 +486,7 @@ func TestTheLastGoodReleaseBootsOnlyIfTheModeAllowsIt(t *testing.T) {
 // As OPERATING.md says: a complete cache needs no source while its metadata are valid. Without
 // blocks, the saved versions remain.
 func TestACacheAloneBootsWhileItsMetadataAreValid(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	s := serve(t, r, nil)
 	m := newMachine(t, r, "internet")
@@ -548,6 +550,7 @@ func TestAnInterruptLeavesNothing(t *testing.T) {
 }
 
 func TestASourceThatStartsLateIsUsed(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	late, addr := node(t, p2p.Options{}, nil)
 	m := newMachine(t, r, "private")

@@ -54,6 +54,7 @@ func seeds(t *testing.T, cfg bootclient.Config) (r report.Ready, stop func() err
 }
 
 func TestAMachineBootsFromTheCacheOfAnother(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	cache := t.TempDir()
 	ready, stop := seeds(t, filled(t, r, cache))
@@ -123,6 +124,7 @@ func TestAMachineWithAnOldRootBootsFromOneWithoutACache(t *testing.T) {
 // The folder of artifacts may have changed. A file of another length is not served, and a
 // damaged leaf is not sent.
 func TestASeedServesNoChangedArtifact(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	for name, bend := range map[string]func([]byte) []byte{
 		"a bit":    func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
@@ -184,6 +186,7 @@ func TestASeedServesALeafFromAnyArtifactThatHasIt(t *testing.T) {
 // A damaged block of the cache is read from the folder of artifacts. If that lacks it, the log
 // says so once, for any number of requests.
 func TestASeedReplacesDamagedBlocksFromTheArtifacts(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	cfg := filled(t, r, t.TempDir())
 	poison(t, cfg.Cache, r.signed["rootfs"][1<<20:1<<20+64])
@@ -279,6 +282,7 @@ func folderSize(t *testing.T, dir string) (size int64) {
 // A fetch saves the pointer before it has the blocks. A seed keeps serving the previous release
 // until the blocks are there.
 func TestASeedServesANewReleaseOnceItIsFetched(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	cfg := filled(t, r, t.TempDir())
 	lines := make(logLines, 16)

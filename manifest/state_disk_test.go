@@ -157,7 +157,9 @@ func TestEveryKindOfFileInTheState(t *testing.T) {
 	cells := 0
 	for _, kind := range filetest.Kinds() {
 		for _, name := range []string{".", "ID", "ID.next", "ID/1.root.json", "ID/2.root.json", "ID/timestamp.json", "ID/snapshot.json", "ID/targets.json", "ID/stable-x86_64.json", "ID/edge-x86_64.json"} {
-			cells++
+			if cells++; testing.Short() && cells%3 != 0 { // a sample of each kind and each name
+				continue
+			}
 			t.Run(kind.Name+"/"+name, func(t *testing.T) {
 				if kind.Name == "unreadable" && os.Getuid() != 0 {
 					return // it is ErrState: TestAFaultyDiskLowersNoFloor

@@ -60,7 +60,9 @@ func TestAnyKindOfFileInAStoreIsHandled(t *testing.T) {
 	cells := 0
 	for _, kind := range filetest.Kinds() {
 		for _, name := range names {
-			cells++
+			if cells++; testing.Short() && cells%3 != 0 { // a sample of each kind and each name
+				continue
+			}
 			t.Run(kind.Name+"/"+strings.Replace(name, last, "last", 1), func(t *testing.T) {
 				dir, blocks := kindStore(t)
 				path := filepath.Join(dir, name)

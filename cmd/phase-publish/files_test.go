@@ -17,10 +17,12 @@ func TestIdleConnectionsGoWhenFilesAreFew(t *testing.T) {
 		"serve", "--store", "store", "--repo", "repo", "--online-key", "online.key", "--ipns-key", "ipns.key",
 		"--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0", "--mdns=false", "--dht", "off", "--log-level", "debug"))
 	address := strings.TrimPrefix(d.ready.HTTP[0], "http://")
+	var idle []net.Conn
 	for range 120 {
 		conn, err := net.Dial("tcp", address)
 		check(t, err)
 		defer conn.Close()
+		idle = append(idle, conn)
 	}
 	web := &http.Client{Timeout: time.Minute}
 	kernel := release.Artifacts[0].CID.String()
@@ -33,6 +35,9 @@ func TestIdleConnectionsGoWhenFilesAreFew(t *testing.T) {
 		}
 	}
 	web.CloseIdleConnections()
+	for _, conn := range idle {
+		conn.Close() // the daemon gives a connection without a request 5 s when it stops
+	}
 	d.stop(syscall.SIGTERM)
 	for _, line := range []string{
 		"level=WARN msg=\"limit of open files too low for --max-conns\" limit=64 requested=2048 used=16 remedy=",

@@ -163,6 +163,7 @@ func TestTheFlagsOfTheUnitsStart(t *testing.T) {
 	if text := string(get(t, d.ready.Metrics[0]+"/metrics")); !strings.Contains(text, `phasepublish_refused_total{why="per_asker"} 1`) {
 		t.Error("the refusal is not counted")
 	}
+	first.Close() // the daemon gives a connection without a request 5 s when it stops
 	d.stop(syscall.SIGTERM)
 	if log := d.log.String(); !strings.HasPrefix(log, `{"time":`) || !strings.Contains(log, `"msg":"stopped","sent_bytes":`) {
 		t.Errorf("the log is %s", log)
