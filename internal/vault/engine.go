@@ -48,33 +48,24 @@ func newEngine() (engine, error) {
 
 // call sends a request and reads the answer. A nil body is not sent.
 func (e engine) call(ctx context.Context, method, path string, body, answer any) error {
-	status, data, err := e.send(ctx, method, path, body)
-	if err != nil {
-		return err
-	}
-	return readAnswer(status, data, answer)
-}
-
-// send sends a request and returns the status and the body of the answer.
-func (e engine) send(ctx context.Context, method, path string, body any) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	req, err := e.request(ctx, method, path, body)
 	if err != nil {
-		return 0, nil, err
+		return err
 	}
 	// a redirect would send the token to another server
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, nil, fmt.Errorf("vault: %w", err)
+		return fmt.Errorf("vault: %w", err)
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return 0, nil, fmt.Errorf("vault: %w", err)
+		return fmt.Errorf("vault: %w", err)
 	}
-	return resp.StatusCode, data, nil
+	return readAnswer(resp.StatusCode, data, answer)
 }
 
 // readAnswer reads the data of an answer with status 200. Another status is an error.
