@@ -41,8 +41,8 @@ func SplitRole(role string) (channel, arch string, ok bool) {
 	if i < 0 {
 		return "", "", false
 	}
-	name, err := RoleName(role[:i], role[i+1:])
-	return role[:i], role[i+1:], err == nil && name == role
+	_, err := RoleName(role[:i], role[i+1:])
+	return role[:i], role[i+1:], err == nil
 }
 
 // FileName returns the name of a metadata file in a repository: VERSION.ROLE.json, or
