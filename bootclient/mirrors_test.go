@@ -137,7 +137,7 @@ func writeMirror(t *testing.T, r *repo, folder string) {
 	entries, err := cas.ReadDir(t.Context(), blocks, r.directory)
 	ok(t, err)
 	for _, e := range entries {
-		ok(t, cas.Copy(t.Context(), io.Discard, blocks, e.CID, e.Size))
+		ok(t, cas.Copy(t.Context(), io.Discard, blocks, e.CID, int64(e.Tsize)))
 	}
 	for role, c := range r.cids {
 		ok(t, cas.Copy(t.Context(), io.Discard, blocks, c, int64(len(r.signed[role]))))

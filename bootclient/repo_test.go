@@ -142,11 +142,11 @@ func (r *repo) restamp(snap []byte, life time.Duration) {
 func (r *repo) point() {
 	r.t.Helper()
 	ctx := context.Background()
-	var entries []cas.Entry
+	var entries []cas.Link
 	for name, data := range r.files {
 		f, err := cas.AddFile(ctx, r.store.Put, bytes.NewReader(data), "size-1048576")
 		ok(r.t, err)
-		entries = append(entries, cas.Entry{Name: name, CID: f.CID, Size: f.Size})
+		entries = append(entries, cas.Link{Name: name, CID: f.CID, Tsize: uint64(f.Size)})
 	}
 	var err error
 	r.directory, err = cas.AddDir(ctx, r.store.Put, entries)

@@ -58,7 +58,7 @@ type job struct {
 // never read after addLeaves has returned; one goroutine writes to the sums; one goroutine
 // cuts; one goroutine on each core hashes; one goroutine puts the leaves in file order and
 // returns the job to the reader.
-func addLeaves(ctx context.Context, put PutFunc, r io.Reader, k chunker, sums []hash.Hash) ([]branch, error) {
+func addLeaves(ctx context.Context, put PutFunc, r io.Reader, k chunker, sums []hash.Hash) ([]Link, error) {
 	workers := runtime.GOMAXPROCS(0)
 	free := make(chan *job, workers+4)
 	read, unsummed := make(chan *job, cap(free)), make(chan *job, cap(free))
@@ -69,7 +69,7 @@ func addLeaves(ctx context.Context, put PutFunc, r io.Reader, k chunker, sums []
 	for range workers {
 		g.Go(func() error { hashLeaves(unhashed); return nil })
 	}
-	var leaves []branch
+	var leaves []Link
 	g.Go(func() error {
 		var err error
 		leaves, err = putLeaves(gctx, put, order, free)
@@ -142,8 +142,8 @@ func hashLeaves(unhashed <-chan *job) {
 }
 
 // putLeaves puts the leaves of jobs in file order and returns them.
-func putLeaves(ctx context.Context, put PutFunc, order <-chan *job, free chan<- *job) ([]branch, error) {
-	var leaves []branch
+func putLeaves(ctx context.Context, put PutFunc, order <-chan *job, free chan<- *job) ([]Link, error) {
+	var leaves []Link
 	for j := range order {
 		<-j.hashed
 		for i, leaf := range j.leaves {
@@ -153,8 +153,7 @@ func putLeaves(ctx context.Context, put PutFunc, order <-chan *job, free chan<- 
 			if err := put(ctx, j.cids[i], leaf); err != nil {
 				return nil, err
 			}
-			n := uint64(len(leaf))
-			leaves = append(leaves, branch{link: link{cid: j.cids[i], size: n}, bytes: n})
+			leaves = append(leaves, Link{CID: j.cids[i], Size: int64(len(leaf)), Tsize: uint64(len(leaf))})
 		}
 		<-j.summed
 		free <- j
@@ -162,42 +161,36 @@ func putLeaves(ctx context.Context, put PutFunc, order <-chan *job, free chan<- 
 	return leaves, nil
 }
 
-// A branch is a link and the number of bytes of the file below it.
-type branch struct {
-	link
-	bytes uint64
-}
-
 // addTree puts the inner nodes over the leaves in boxo's balanced layout: it groups each
 // level from the left into nodes of width links, until one node is left.
-func addTree(ctx context.Context, put PutFunc, level []branch, width int) (File, error) {
+func addTree(ctx context.Context, put PutFunc, level []Link, width int) (File, error) {
 	for len(level) > 1 {
-		next := make([]branch, 0, (len(level)+width-1)/width)
+		next := make([]Link, 0, (len(level)+width-1)/width)
 		for len(level) > 0 {
 			n := min(width, len(level))
 			parent, block := addNode(level[:n])
-			if err := put(ctx, parent.cid, block); err != nil {
+			if err := put(ctx, parent.CID, block); err != nil {
 				return File{}, err
 			}
 			next, level = append(next, parent), level[n:]
 		}
 		level = next
 	}
-	return File{CID: level[0].cid, Size: int64(level[0].bytes)}, nil
+	return File{CID: level[0].CID, Size: level[0].Size}, nil
 }
 
 // addNode returns the inner node over children, and its block.
-func addNode(children []branch) (branch, []byte) {
-	var parent branch
-	links, fs := make([]link, len(children)), unixfs{kind: typeFile, blocks: make([]uint64, len(children))}
+func addNode(children []Link) (Link, []byte) {
+	var parent Link
+	fs := unixfs{kind: typeFile, blocks: make([]uint64, len(children))}
 	for i, c := range children {
-		links[i], fs.blocks[i] = c.link, c.bytes
-		fs.size += c.bytes
-		parent.size += c.size
+		fs.blocks[i] = uint64(c.Size)
+		parent.Size += c.Size
+		parent.Tsize += c.Tsize
 	}
-	block := encodeNode(links, fs)
-	parent.bytes = fs.size
-	parent.size += uint64(len(block))
-	parent.cid = Sum(cid.DagProtobuf, block)
+	fs.size = uint64(parent.Size)
+	block := encodeNode(children, fs)
+	parent.Tsize += uint64(len(block))
+	parent.CID = Sum(cid.DagProtobuf, block)
 	return parent, block
 }

@@ -150,11 +150,8 @@ func (e *WrongError) Unwrap() error { return ErrCorrupt }
 // Check returns nil if CheckCID accepts c, and data has at most MaxBlock bytes and hashes to
 // c. A mismatch is a *WrongError. All errors wrap ErrCorrupt.
 func Check(c cid.Cid, data []byte) error {
-	if err := CheckCID(c); err != nil {
+	if err := CheckPut(c, data); err != nil {
 		return err
-	}
-	if len(data) > MaxBlock {
-		return fmt.Errorf("block %s: %d bytes, the limit is %d: %w", c, len(data), MaxBlock, ErrCorrupt)
 	}
 	key := c.KeyString()
 	var digest [32]byte

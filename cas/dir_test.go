@@ -25,7 +25,7 @@ func TestFoldersAreThoseOfIPFSAdd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var ours []cas.Entry
+		var ours []cas.Link
 		for _, name := range names[:n] {
 			data := []byte("the file " + name)
 			leaf, err := dag.NewRawNodeWPrefix(data, blake3Pre)
@@ -35,7 +35,7 @@ func TestFoldersAreThoseOfIPFSAdd(t *testing.T) {
 			if err := theirs.AddChild(t.Context(), name, leaf); err != nil {
 				t.Fatal(err)
 			}
-			ours = append(ours, cas.Entry{Name: name, CID: cas.Sum(cid.Raw, data), Size: int64(len(data))})
+			ours = append(ours, cas.Link{Name: name, CID: cas.Sum(cid.Raw, data), Tsize: uint64(len(data))})
 		}
 		node, err := theirs.GetNode()
 		if err != nil {
@@ -52,7 +52,7 @@ func TestFoldersAreThoseOfIPFSAdd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		slices.SortFunc(ours, func(a, b cas.Entry) int { return strings.Compare(a.Name, b.Name) })
+		slices.SortFunc(ours, func(a, b cas.Link) int { return strings.Compare(a.Name, b.Name) })
 		if !slices.Equal(got, ours) {
 			t.Errorf("%d entries: %s", n, cmp.Diff(ours, got, cmp.Comparer(func(a, b cid.Cid) bool { return a == b })))
 		}
@@ -79,7 +79,7 @@ func TestHostileFoldersAreRefused(t *testing.T) {
 	}
 	for _, name := range []string{"", ".", "..", "/", "a/b", "../a", "/etc", `a\b`, "a\x00", "a\n", "\x1b[2J", "\xff", strings.Repeat("a", 256)} {
 		tests[fmt.Sprintf("name %.20q", name)] = dir(cas.TestLink{CID: leaf, Name: name})
-		_, err := cas.AddDir(t.Context(), cas.NewMemory().Put, []cas.Entry{{Name: name, CID: leaf}})
+		_, err := cas.AddDir(t.Context(), cas.NewMemory().Put, []cas.Link{{Name: name, CID: leaf}})
 		if err == nil {
 			t.Errorf("AddDir takes %q", name)
 		}

@@ -19,9 +19,9 @@ type (
 )
 
 func (n TestNode) Encode() []byte {
-	links := make([]link, len(n.Links))
+	links := make([]Link, len(n.Links))
 	for i, l := range n.Links {
-		links[i] = link{cid: l.CID, name: l.Name, size: l.Tsize}
+		links[i] = Link{CID: l.CID, Name: l.Name, Tsize: l.Tsize}
 	}
 	return encodeNode(links, unixfs{kind: n.Kind, size: n.Size, blocks: n.Blocks})
 }
@@ -30,9 +30,7 @@ func DecodeTestNode(block []byte) (TestNode, error) {
 	links, fs, err := decodeNode(block)
 	n := TestNode{Kind: fs.kind, Size: fs.size, Blocks: fs.blocks}
 	for _, l := range links {
-		n.Links = append(n.Links, TestLink{l.cid, l.name, l.size})
+		n.Links = append(n.Links, TestLink{l.CID, l.Name, l.Tsize})
 	}
 	return n, err
 }
-
-func DecodeDir(block []byte) ([]Entry, error) { return decodeDir(block) }

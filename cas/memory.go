@@ -3,6 +3,7 @@ package cas
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
@@ -44,16 +45,11 @@ func (m *Memory) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 
 // Has reports whether c was put.
 func (m *Memory) Has(ctx context.Context, c cid.Cid) (bool, error) {
-	if err := CheckCID(c); err != nil {
-		return false, err
+	_, err := m.Block(ctx, c)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if err := m.ready(ctx); err != nil {
-		return false, err
-	}
-	_, ok := m.blocks[c]
-	return ok, nil
+	return err == nil, err
 }
 
 // Put keeps a copy of data.

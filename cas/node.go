@@ -2,6 +2,7 @@ package cas
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 
 	"github.com/ipfs/go-cid"
@@ -21,43 +22,49 @@ type Node struct {
 
 // A Link is a link of a Node.
 type Link struct {
-	CID  cid.Cid
-	Name string // in a folder: of the entry
-	Size int64  // in a file: bytes of the file below the link
+	CID   cid.Cid
+	Name  string // in a folder: of the entry
+	Size  int64  // in a file: bytes of the file below the link
+	Tsize uint64 // bytes of all blocks below the link; unchecked, so nothing may rely on it
 }
 
-// DecodeNode decodes a block that was checked, of a CID with codec dag-pb. It refuses more
-// than MaxLinks links, a link whose CID CheckCID refuses, a file that has not one size for
-// each link, and names of a folder that ReadDir refuses. It does not compare the sizes of a
-// file. All errors wrap ErrCorrupt.
-func DecodeNode(block []byte) (Node, error) {
+// DecodeNode decodes the block of c, which was checked. A raw block is a node without links. It
+// refuses more than MaxLinks links, a link whose CID CheckCID refuses, a file that has not one
+// size for each link, and entries of a folder that ReadDir refuses. It does not compare the
+// sizes of a file. All errors wrap ErrCorrupt.
+func DecodeNode(c cid.Cid, block []byte) (Node, error) {
+	if isRaw(c) {
+		return Node{Size: int64(len(block))}, nil
+	}
 	links, fs, err := decodeNode(block)
+	n := Node{Dir: fs.kind == typeDir, Size: int64(fs.size), Links: links}
+	switch {
+	case err != nil:
+	case n.Dir:
+		err = checkEntries(links)
+	case len(links) != len(fs.blocks):
+		err = fmt.Errorf("%d links and %d sizes: %w", len(links), len(fs.blocks), ErrCorrupt)
+	}
 	if err != nil {
 		return Node{}, err
 	}
-	n := Node{Dir: fs.kind == typeDir, Size: int64(fs.size), Links: make([]Link, len(links))}
-	switch {
-	case n.Dir:
-		if err := checkNames(links); err != nil {
-			return Node{}, err
-		}
-	case len(links) != len(fs.blocks):
-		return Node{}, fmt.Errorf("%d links and %d sizes: %w", len(links), len(fs.blocks), ErrCorrupt)
-	}
-	for i, l := range links {
-		n.Links[i] = Link{CID: l.cid, Name: l.name}
-		if !n.Dir {
-			n.Links[i].Size = int64(fs.blocks[i])
-		}
+	for i, size := range fs.blocks { // a folder has none
+		n.Links[i].Size = int64(size)
 	}
 	return n, nil
 }
 
-// A link is a link of a node on the wire. size is dag-pb's Tsize, on which nothing relies.
-type link struct {
-	cid  cid.Cid
-	name string
-	size uint64
+// getNode reads a node and decodes it.
+func getNode(ctx context.Context, src Source, c cid.Cid) (Node, error) {
+	block, err := Get(ctx, src, c)
+	if err != nil {
+		return Node{}, err
+	}
+	n, err := DecodeNode(c, block)
+	if err != nil {
+		return n, fmt.Errorf("node %s: %w", c, err)
+	}
+	return n, nil
 }
 
 // UnixFS types.
@@ -80,20 +87,20 @@ const (
 	fsType, fsSize, fsBlocks     = 1, 3, 4
 )
 
-func encodeNode(links []link, fs unixfs) []byte {
+func encodeNode(links []Link, fs unixfs) []byte {
 	b := make([]byte, 0, 64+len(links)*64)
 	for _, l := range links {
-		n := protowire.SizeTag(linkHash) + protowire.SizeBytes(l.cid.ByteLen()) +
-			protowire.SizeTag(linkName) + protowire.SizeBytes(len(l.name)) +
-			protowire.SizeTag(linkSize) + protowire.SizeVarint(l.size)
+		n := protowire.SizeTag(linkHash) + protowire.SizeBytes(l.CID.ByteLen()) +
+			protowire.SizeTag(linkName) + protowire.SizeBytes(len(l.Name)) +
+			protowire.SizeTag(linkSize) + protowire.SizeVarint(l.Tsize)
 		b = protowire.AppendTag(b, nodeLinks, protowire.BytesType)
 		b = protowire.AppendVarint(b, uint64(n))
 		b = protowire.AppendTag(b, linkHash, protowire.BytesType)
-		b = protowire.AppendString(b, l.cid.KeyString())
+		b = protowire.AppendString(b, l.CID.KeyString())
 		b = protowire.AppendTag(b, linkName, protowire.BytesType)
-		b = protowire.AppendString(b, l.name)
+		b = protowire.AppendString(b, l.Name)
 		b = protowire.AppendTag(b, linkSize, protowire.VarintType)
-		b = protowire.AppendVarint(b, l.size)
+		b = protowire.AppendVarint(b, l.Tsize)
 	}
 	b = protowire.AppendTag(b, nodeData, protowire.BytesType)
 	return protowire.AppendBytes(b, encodeUnixfs(fs))
@@ -116,9 +123,9 @@ func encodeUnixfs(fs unixfs) []byte {
 
 // decodeNode decodes a node: at most MaxLinks links, each with a CID that CheckCID accepts,
 // and the UnixFS data of an inner node of a file or of a folder. All errors wrap ErrCorrupt.
-func decodeNode(block []byte) ([]link, unixfs, error) {
+func decodeNode(block []byte) ([]Link, unixfs, error) {
 	var (
-		links []link
+		links []Link
 		fs    unixfs
 	)
 	err := eachField(block, func(num protowire.Number, _ uint64, val []byte) error {
@@ -143,8 +150,8 @@ func decodeNode(block []byte) ([]link, unixfs, error) {
 	return links, fs, err
 }
 
-func decodeLink(b []byte) (link, error) {
-	var l link
+func decodeLink(b []byte) (Link, error) {
+	var l Link
 	err := eachField(b, func(num protowire.Number, n uint64, val []byte) error {
 		switch num {
 		case linkHash:
@@ -152,18 +159,18 @@ func decodeLink(b []byte) (link, error) {
 			if err != nil {
 				return fmt.Errorf("link: %w (%w)", err, ErrCorrupt)
 			}
-			l.cid = c
+			l.CID = c
 			return CheckCID(c)
 		case linkName:
-			l.name = string(val)
+			l.Name = string(val)
 		case linkSize:
-			l.size = n
+			l.Tsize = n
 		default:
 			return fmt.Errorf("link: unknown field %d: %w", num, ErrCorrupt)
 		}
 		return nil
 	})
-	if err == nil && !l.cid.Defined() {
+	if err == nil && !l.CID.Defined() {
 		err = fmt.Errorf("link without a CID: %w", ErrCorrupt)
 	}
 	return l, err

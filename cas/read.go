@@ -15,7 +15,7 @@ import (
 type Leaf struct {
 	CID    cid.Cid
 	Offset int64 // of its first byte in the file
-	Size   int64 // bytes, as the node above it says; ReadLeaf compares it with the block
+	Size   int64 // bytes, as the node above it says; ReadLeafInto compares it with the block
 }
 
 // Leaves reads the inner nodes of the file root from src and returns its leaves in file
@@ -33,13 +33,9 @@ func Leaves(ctx context.Context, src Source, root cid.Cid, size int64) ([]Leaf, 
 	return leaves, nil
 }
 
-// ReadLeaf reads one leaf through Get and checks its length.
-func ReadLeaf(ctx context.Context, src Source, l Leaf) ([]byte, error) {
-	return ReadLeafInto(ctx, src, l, new([]byte))
-}
-
-// ReadLeafInto is ReadLeaf with a buffer that is used again: the bytes that it returns may
-// be in *buf, which grows as needed, and are good until the next call with that buffer.
+// ReadLeafInto reads one leaf, checked as by Get, and checks its length. The bytes that it
+// returns may be in *buf, which grows as needed, and are good until the next call with that
+// buffer.
 func ReadLeafInto(ctx context.Context, src Source, l Leaf, buf *[]byte) ([]byte, error) {
 	if _, ok := src.(FileSource); !ok || l.Size < 0 || l.Size > MaxBlock {
 		return l.checked(Get(ctx, src, l.CID))
@@ -97,14 +93,9 @@ func Copy(ctx context.Context, w io.Writer, src Source, root cid.Cid, size int64
 			return nil
 		})
 	}
-	writeErr := writeLeaves(gctx, w, order, free)
-	if writeErr != nil {
-		g.Go(func() error { return writeErr }) // ends the walk
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return writeErr
+	err := writeLeaves(gctx, w, order, free)
+	g.Go(func() error { return err }) // an error ends the walk
+	return g.Wait()
 }
 
 // readAhead is a leaf that Copy reads before its turn to be written. It is used again for a
@@ -143,22 +134,18 @@ func ReadFile(ctx context.Context, src Source, root cid.Cid, limit int64) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	size := int64(len(block))
-	if !isRaw(root) {
-		n, err := DecodeNode(block)
-		if err != nil {
-			return nil, fmt.Errorf("node %s: %w", root, err)
-		}
-		size = n.Size
+	n, err := DecodeNode(root, block)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", root, err)
 	}
-	if size > limit {
-		return nil, fmt.Errorf("file %s: %d bytes, the limit is %d: %w", root, size, limit, ErrCorrupt)
+	if n.Size > limit {
+		return nil, fmt.Errorf("file %s: %d bytes, the limit is %d: %w", root, n.Size, limit, ErrCorrupt)
 	}
 	if isRaw(root) {
 		return block, nil
 	}
 	var buf bytes.Buffer
-	if err := Copy(ctx, &buf, src, root, size); err != nil {
+	if err := Copy(ctx, &buf, src, root, n.Size); err != nil {
 		return nil, err
 	}
 	return buf.Bytes(), nil
@@ -175,13 +162,9 @@ func Blocks(ctx context.Context, src Source, root cid.Cid, visit func(cid.Cid) e
 	if isRaw(root) {
 		return w.leaf(root, 0)
 	}
-	block, err := Get(ctx, src, root)
+	n, err := getNode(ctx, src, root)
 	if err != nil {
 		return err
-	}
-	n, err := DecodeNode(block)
-	if err != nil {
-		return fmt.Errorf("node %s: %w", root, err)
 	}
 	return w.file(ctx, root, n.Size, 0)
 }
@@ -258,13 +241,9 @@ func readNode(ctx context.Context, src Source, c cid.Cid, size int64) ([]Link, e
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	block, err := Get(ctx, src, c)
+	n, err := getNode(ctx, src, c)
 	if err != nil {
 		return nil, err
-	}
-	n, err := DecodeNode(block)
-	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", c, err)
 	}
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("node %s: %s: %w", c, fmt.Sprintf(format, args...), ErrCorrupt)

@@ -91,7 +91,7 @@ func TestFilesReadBackUnchanged(t *testing.T) {
 			}
 			at := int64(0)
 			for _, l := range leaves {
-				leaf, err := cas.ReadLeaf(t.Context(), store, l)
+				leaf, err := cas.ReadLeafInto(t.Context(), store, l, new([]byte))
 				if err != nil || l.Offset != at || !bytes.Equal(leaf, data[at:at+l.Size]) {
 					t.Fatalf("%s, %d bytes: leaf %+v at %d: %v", chunker, n, l, at, err)
 				}

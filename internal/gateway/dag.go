@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -201,16 +200,11 @@ func (e extent) within(list []extent) (some, whole bool) {
 	return some, whole
 }
 
-var errNode = errors.New("not a UnixFS node")
-
-// decode decodes a block as UnixFS. A raw leaf has no links.
+// decode is cas.DecodeNode with an error that names the block.
 func decode(c cid.Cid, data []byte) (cas.Node, error) {
-	if c.Prefix().Codec == cid.Raw {
-		return cas.Node{Size: int64(len(data))}, nil
-	}
-	n, err := cas.DecodeNode(data)
+	n, err := cas.DecodeNode(c, data)
 	if err != nil {
-		return n, fmt.Errorf("block %s: %w: %w", c, errNode, err)
+		return n, fmt.Errorf("block %s: not a UnixFS node: %w", c, err)
 	}
 	return n, nil
 }

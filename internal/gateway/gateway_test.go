@@ -46,7 +46,7 @@ func newFixture(t *testing.T) *fixture {
 	ok(t, err)
 	f.leaves, err = cas.Leaves(ctx, f.store, f.file.CID, f.file.Size)
 	ok(t, err)
-	f.dir, err = cas.AddDir(ctx, f.store.Put, []cas.Entry{{Name: "file", CID: f.file.CID, Size: f.file.Size}})
+	f.dir, err = cas.AddDir(ctx, f.store.Put, []cas.Link{{Name: "file", CID: f.file.CID, Tsize: uint64(f.file.Size)}})
 	ok(t, err)
 	f.Server = httptest.NewServer(Handler(Options{Source: f.store, IPNS: func(_ context.Context, n string) ([]byte, error) {
 		if n != name {

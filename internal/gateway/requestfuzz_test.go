@@ -25,7 +25,7 @@ func FuzzHandler(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	dir, err := cas.AddDir(context.Background(), store.Put, []cas.Entry{{Name: "file", CID: file.CID, Size: file.Size}})
+	dir, err := cas.AddDir(context.Background(), store.Put, []cas.Link{{Name: "file", CID: file.CID, Tsize: uint64(file.Size)}})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -68,13 +68,13 @@ func (r *Repo) NoRelease() error {
 }
 
 func (p *Pointer) build(ctx context.Context) error {
-	entries := make([]cas.Entry, 0, len(p.Files))
+	entries := make([]cas.Link, 0, len(p.Files))
 	for name, data := range p.Files {
 		f, err := cas.AddFile(ctx, p.Blocks.Put, bytes.NewReader(data), folderChunker)
 		if err != nil {
 			return fmt.Errorf("metadata folder: %s: %w", name, err)
 		}
-		entries = append(entries, cas.Entry{Name: name, CID: f.CID, Size: f.Size})
+		entries = append(entries, cas.Link{Name: name, CID: f.CID, Tsize: uint64(f.Size)})
 	}
 	var err error
 	if p.Folder, err = cas.AddDir(ctx, p.Blocks.Put, entries); err != nil {
