@@ -37,10 +37,7 @@ func (p *Store) Collect(ctx context.Context, keep func(cid.Cid) bool, progress f
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	var sum Collected
-	if p.opts.ReadOnly {
-		return sum, fmt.Errorf("store %s: opened for reading only: %w", p.dir, fs.ErrPermission)
-	}
-	if err := p.checkReady(ctx); err != nil {
+	if err := p.checkWritable(ctx); err != nil {
 		return sum, err
 	}
 	if p.w.open != nil {
@@ -123,11 +120,7 @@ func (p *Store) plan(k *pack, keep func(cid.Cid) bool) (plan collectPlan, err er
 	}
 	var kept int64
 	for _, s := range sections {
-		c, err := keyCID(s.key)
-		if err != nil {
-			return plan, err
-		}
-		if keep(c) {
+		if keep(s.key.cid()) {
 			plan.kept = append(plan.kept, s)
 			kept += sectionLen(s.size)
 		}
@@ -155,20 +148,19 @@ func (p *Store) collect(ctx context.Context, k *pack, keep func(cid.Cid) bool, s
 	if err != nil {
 		return err
 	}
-	if plan.rewrite {
-		for _, s := range plan.kept {
-			if err := p.move(ctx, k, s); err != nil {
-				return err
-			}
-		}
-		if err := p.sync(); err != nil {
+	if !plan.rewrite {
+		sum.count(plan)
+		return nil
+	}
+	for _, s := range plan.kept {
+		if err := p.move(ctx, k, s); err != nil {
 			return err
 		}
 	}
-	sum.count(plan)
-	if !plan.rewrite {
-		return nil
+	if err := p.sync(); err != nil {
+		return err
 	}
+	sum.count(plan)
 	return p.remove(k)
 }
 
@@ -177,36 +169,24 @@ func (p *Store) move(ctx context.Context, k *pack, s section) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	var buf []byte
 	p.mu.RLock()
 	ok, err := p.search(s.key, headOnly, func(other *pack, at section) bool {
 		if other == k {
 			return false
 		}
-		_, err := other.readChecked(at)
+		_, err := at.readChecked(other, &buf)
 		return err == nil
 	})
 	p.mu.RUnlock()
 	if ok || err != nil {
 		return err
 	}
-	data, err := k.readChecked(s)
+	data, err := s.readChecked(k, &buf)
 	if err != nil {
 		return fmt.Errorf("pack %s: %w; run fsck with --repair first", k.path, err)
 	}
 	return p.add(s.key, data)
-}
-
-// readChecked reads a block and checks its hash.
-func (k *pack) readChecked(s section) ([]byte, error) {
-	c, err := keyCID(s.key)
-	if err != nil {
-		return nil, err
-	}
-	data := make([]byte, s.size)
-	if err := k.read(c, s, data); err != nil {
-		return nil, err
-	}
-	return data, cas.Check(c, data)
 }
 
 // remove removes a pack. It removes the pack file before the index: the next writer deletes
@@ -281,11 +261,7 @@ func (p *Store) Each(ctx context.Context, f func(c cid.Cid, bytes int64) error) 
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			c, err := keyCID(s.key)
-			if err != nil {
-				return err
-			}
-			if err := f(c, sectionLen(s.size)); err != nil {
+			if err := f(s.key.cid(), sectionLen(s.size)); err != nil {
 				return err
 			}
 		}

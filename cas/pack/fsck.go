@@ -78,10 +78,10 @@ type fsck struct {
 	packs       *Store
 	mergedIndex *merged // nil: none, or damaged
 
-	mu              sync.Mutex
-	report          func(Damage)
-	checked         Checked
-	missingReported bool // reportMissing was called
+	mu      sync.Mutex
+	report  func(Damage)
+	checked Checked
+	missing sync.Once // reportMissing was called
 }
 
 func (f *fsck) damage(d Damage) {
@@ -104,19 +104,21 @@ func (f *fsck) merged(ctx context.Context) error {
 // reportMissing reports, once for a store, that the merged index has no record of a block of a pack
 // that it covers: a search does not find that block.
 func (f *fsck) reportMissing(k *pack, r record) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.missingReported {
-		f.missingReported = true
-		f.report(Damage{File: f.packs.mergedPath(), Err: fmt.Errorf("lacks the block at byte %d of %s: %w", r.offset, k.path, cas.ErrCorrupt)})
-	}
+	f.missing.Do(func() {
+		f.damage(Damage{File: f.packs.mergedPath(), Err: fmt.Errorf("lacks the block at byte %d of %s: %w", r.offset, k.path, cas.ErrCorrupt)})
+	})
 }
 
-// A record is the record of a block in an index.
+// A record is the record of a block in an index. An index has no codecs: the codec of key is 0.
 type record struct {
-	code   byte
-	digest [32]byte
+	key    sectionKey
 	offset int64
+}
+
+// withCodec returns the key of the block if it has a codec.
+func (r record) withCodec(codec byte) sectionKey {
+	r.key[1] = codec
+	return r.key
 }
 
 // pack checks the blocks of one pack that its index lists. Without a usable index it scans the
@@ -164,7 +166,9 @@ func (f *fsck) pack(ctx context.Context, num int) error {
 func (x *packIndex) records() ([]record, error) {
 	records := make([]record, 0, x.count)
 	err := x.each(func(code byte, digest []byte, offset int64) {
-		records = append(records, record{code, [32]byte(digest), offset})
+		r := record{sectionKey{0: 1, 2: code, 3: 32}, offset}
+		copy(r.key[digestAt:], digest)
+		records = append(records, r)
 	})
 	slices.SortFunc(records, func(a, b record) int { return cmp.Compare(a.offset, b.offset) })
 	return records, err
@@ -238,35 +242,21 @@ func (k *pack) check(r record, buf *[]byte, tmp *scratch) (section, error) {
 	if err != nil {
 		return section{}, err
 	}
-	if s.key[2] != r.code || [32]byte(s.key[digestAt:]) != r.digest {
+	if s.key != r.withCodec(s.key[1]) {
 		return section{}, fmt.Errorf("another block at byte %d than the index says: %w", r.offset, cas.ErrCorrupt)
 	}
-	data := slices.Grow((*buf)[:0], s.size)[:s.size]
-	*buf = data
-	if _, err := k.ReadAt(data, s.offset); err != nil {
-		return s, corruptIfShort(err)
-	}
-	c, err := keyCID(s.key)
-	if err != nil {
-		return s, err
-	}
-	return s, cas.Check(c, data)
+	_, err = s.readChecked(k, buf)
+	return s, err
 }
 
 // damage returns the Damage of a block. Without a readable head the codec of its CID is not
 // known: then CID and alternate are the two possible ones.
 func (s section) damage(path string, r record, err error) Damage {
 	d := Damage{File: path, Offset: r.offset, Err: err}
-	name := func(codec byte) cid.Cid {
-		key := sectionKey{1, codec, r.code, 32}
-		copy(key[digestAt:], r.digest[:])
-		c, _ := keyCID(key) // cannot fail: the form is right
-		return c
-	}
 	if s.size > 0 || s.offset > 0 {
-		d.CID = name(s.key[1])
+		d.CID = s.key.cid()
 	} else {
-		d.CID, d.alternate = name(cid.Raw), name(cid.DagProtobuf)
+		d.CID, d.alternate = r.withCodec(cid.Raw).cid(), r.withCodec(cid.DagProtobuf).cid()
 	}
 	return d
 }

@@ -3,11 +3,13 @@ package pack
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"sort"
@@ -47,18 +49,8 @@ const digestAt = car.CIDLen - 32
 // encodeIndex returns the index file of sections, which covers the first covered bytes of a
 // pack.
 func encodeIndex(sections map[sectionKey]int64, covered int64) []byte {
-	keys := make([]sectionKey, 0, len(sections))
-	for k := range sections {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b sectionKey) int {
-		if a[2] != b[2] {
-			return int(a[2]) - int(b[2])
-		}
-		if d := bytes.Compare(a[digestAt:], b[digestAt:]); d != 0 {
-			return d
-		}
-		return int(a[1]) - int(b[1])
+	keys := slices.SortedFunc(maps.Keys(sections), func(a, b sectionKey) int {
+		return cmp.Or(cmp.Compare(a[2], b[2]), bytes.Compare(a[digestAt:], b[digestAt:]), cmp.Compare(a[1], b[1]))
 	})
 	b := make([]byte, 0, indexHead+2*indexBucket+len(keys)*indexRecord+indexTrailer)
 	b = append(b, indexCodec...)

@@ -3,12 +3,10 @@ package pack
 import (
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/file"
@@ -32,11 +30,10 @@ var ErrBusy = errors.New("busy")
 // process ID in the file is only for the error text.
 func lockStore(dir string) (*os.File, error) {
 	f, err := openFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE)
-	var pe *fs.PathError
-	if errors.As(err, &pe) && !errors.Is(err, cas.ErrCorrupt) {
-		return nil, fmt.Errorf("store %s: lock: %w", dir, withRemedy(pe.Err))
-	}
 	if err != nil {
+		if !errors.Is(err, cas.ErrCorrupt) { // which has a remedy
+			err = withRemedy(file.Pathless(err))
+		}
 		return nil, fmt.Errorf("store %s: lock: %w", dir, err)
 	}
 	err = file.TryLock(f)
@@ -48,7 +45,7 @@ func lockStore(dir string) (*os.File, error) {
 		err = f.Truncate(0)
 	}
 	if err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		_, err = f.WriteAt(fmt.Appendln(nil, os.Getpid()), 0)
 	}
 	if err != nil && !file.IsFull(err) {
 		f.Close()
@@ -59,10 +56,8 @@ func lockStore(dir string) (*os.File, error) {
 
 // holder names the process that has the lock.
 func holder(f *os.File) string {
-	buf := make([]byte, 16)
-	n, _ := f.ReadAt(buf, 0) // without a process ID the name is "another process"
-	pid, err := strconv.Atoi(strings.TrimSpace(string(buf[:n])))
-	if err != nil {
+	var pid int
+	if _, err := fmt.Fscan(io.NewSectionReader(f, 0, 16), &pid); err != nil {
 		return "another process"
 	}
 	return fmt.Sprintf("process %d", pid)

@@ -130,7 +130,7 @@ func (m *merger) gather(p *Store) error {
 			if x, err = p.openIndex(context.Background(), p.indexPath(k.num), k.file); err != nil {
 				return err
 			}
-			p.pool.join(x.file)
+			x.file.join(p.pool)
 			m.opened = append(m.opened, x)
 		}
 		m.sources = append(m.sources, mergeSource{x, int64(len(m.entries)) << offsetBits})

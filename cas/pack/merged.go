@@ -161,9 +161,7 @@ func (m *merged) find(key *sectionKey, tmp *scratch, try func(k *pack, offset in
 
 // has reports whether the merged index has the record r of a pack that it covers.
 func (m *merged) has(num int, r record, tmp *scratch) bool {
-	key := sectionKey{2: r.code}
-	copy(key[digestAt:], r.digest[:])
-	ok, err := m.index.find(&key, tmp, func(location int64) bool {
+	ok, err := m.index.find(&r.key, tmp, func(location int64) bool {
 		return location == int64(m.positions[num])<<offsetBits|r.offset
 	})
 	return ok && err == nil

@@ -9,8 +9,6 @@ import (
 	"os"
 	"sync/atomic"
 
-	"github.com/ipfs/go-cid"
-
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/car"
 )
@@ -58,25 +56,15 @@ func (k *pack) ReadAt(b []byte, at int64) (int, error) {
 	return n, nil
 }
 
-// read reads the block of a section.
-func (k *pack) read(c cid.Cid, s section, data []byte) error {
-	if _, err := k.ReadAt(data, s.offset); err != nil {
-		return fmt.Errorf("pack %s: block %s: %w", k.path, c, corruptIfShort(err))
-	}
-	return nil
-}
-
 // readWhole reads the section at an offset: its head, and its block into data. done is false
 // when the block has another size than data; then only the head is read.
 func (k *pack) readWhole(offset int64, data []byte, tmp *scratch) (s section, done bool, err error) {
 	head := tmp.head[:car.HeadLen(len(data))]
 	end := offset + int64(len(head)+len(data))
-	if offset < int64(len(packHeader)) || end > k.flushed || k.file.readParts(offset, head, data) != nil {
-		s, err = readHead(k, offset, k.end, tmp)
-		return s, false, err
-	}
-	if s, err = parseHead(head, offset); err == nil && s.size == len(data) {
-		return s, true, nil
+	if offset >= int64(len(packHeader)) && end <= k.flushed && k.file.readParts(offset, head, data) == nil {
+		if s, err = parseHead(head, offset); err == nil && s.size == len(data) {
+			return s, true, nil
+		}
 	}
 	s, err = readHead(k, offset, k.end, tmp)
 	return s, false, err
@@ -130,10 +118,10 @@ func (p *Store) openPack(ctx context.Context, num int, grows bool) (k *pack, reb
 		return nil, nil, errors.Join(fmt.Errorf("pack %s: %w", k.path, err), k.close())
 	}
 	if !grows {
-		p.pool.join(k.file)
+		k.file.join(p.pool)
 	}
 	if k.index != nil {
-		p.pool.join(k.index.file)
+		k.index.file.join(p.pool)
 	}
 	return k, rebuilt, nil
 }

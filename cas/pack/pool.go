@@ -7,10 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"sync"
-	"sync/atomic"
 
+	"github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -49,22 +48,21 @@ func readFolder(dir string) ([]fs.DirEntry, error) {
 	return entries, nil
 }
 
-// A filePool limits the number of open packFiles. It closes the least recently used.
-type filePool struct {
-	max    int
-	opened atomic.Uint64 // number of files opened so far; the clock for packFile.used
+// A filePool has the packFiles that may be closed. When too many are open, it closes the least
+// recently used.
+type filePool = lru.Cache[*packFile, struct{}]
 
-	mu   sync.Mutex
-	open []*packFile
+func newFilePool() *filePool {
+	pool, _ := lru.NewWithEvict(maxOpen, func(p *packFile, _ struct{}) { p.evict() }) // an error only for a size below 1
+	return pool
 }
 
 // A packFile is the file of a pack or of an index. While it is in a filePool, its descriptor
 // may be closed; the next read opens it again.
 type packFile struct {
 	path string
-	info os.FileInfo   // of the file that was opened first
-	pool *filePool     // nil: it stays open
-	used atomic.Uint64 // filePool.opened when it was used last
+	info os.FileInfo // of the file that was opened first
+	pool *filePool   // nil: it stays open
 
 	mu     sync.RWMutex
 	f      *os.File // nil: closed until the next read
@@ -131,7 +129,9 @@ func (p *packFile) use(do func(f *os.File) error) error {
 		p.mu.RLock()
 		if p.f != nil {
 			defer p.mu.RUnlock()
-			p.touch()
+			if p.pool != nil {
+				p.pool.Get(p) // it is the most recently used now
+			}
 			return do(p.f)
 		}
 		closed := p.closed
@@ -142,15 +142,6 @@ func (p *packFile) use(do func(f *os.File) error) error {
 		if err := p.reopen(); err != nil {
 			return err
 		}
-	}
-}
-
-func (p *packFile) touch() {
-	if p.pool == nil {
-		return
-	}
-	if now := p.pool.opened.Load(); p.used.Load() != now {
-		p.used.Store(now)
 	}
 }
 
@@ -176,55 +167,16 @@ func (p *packFile) reopen() error {
 		p.f = f
 	}
 	p.mu.Unlock()
-	p.pool.add(p)
+	p.pool.Add(p, struct{}{}) // only a file of a pool was closed
 	return nil
 }
 
-// join adds a file to the pool, which may close it from now on.
-func (pool *filePool) join(p *packFile) {
-	if pool == nil || p == nil || p.pool != nil {
-		return
-	}
+// join adds the file to a pool, which may close it from now on.
+func (p *packFile) join(pool *filePool) {
 	p.mu.Lock() // other goroutines may be reading
 	p.pool = pool
 	p.mu.Unlock()
-	pool.add(p)
-}
-
-// add adds an open file, and closes the least recently used one when too many are open.
-func (pool *filePool) add(p *packFile) {
-	if pool == nil {
-		return
-	}
-	pool.mu.Lock()
-	p.used.Store(pool.opened.Add(1))
-	if !slices.Contains(pool.open, p) {
-		pool.open = append(pool.open, p)
-	}
-	var victim *packFile
-	if len(pool.open) > pool.max {
-		i := 0
-		for j, other := range pool.open {
-			if other.used.Load() < pool.open[i].used.Load() {
-				i = j
-			}
-		}
-		victim = pool.open[i]
-		pool.open = slices.Delete(pool.open, i, i+1)
-	}
-	pool.mu.Unlock()
-	if victim != nil {
-		victim.evict()
-	}
-}
-
-func (pool *filePool) remove(p *packFile) {
-	if pool == nil {
-		return
-	}
-	pool.mu.Lock()
-	defer pool.mu.Unlock()
-	pool.open = slices.DeleteFunc(pool.open, func(other *packFile) bool { return other == p })
+	pool.Add(p, struct{}{})
 }
 
 // evict closes the descriptor until the next read.
@@ -241,16 +193,17 @@ func (p *packFile) close() error {
 	if p == nil {
 		return nil
 	}
-	p.pool.remove(p)
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
-	if p.f == nil {
+	f := p.f
+	p.f, p.closed = nil, true
+	p.mu.Unlock()
+	if p.pool != nil {
+		p.pool.Remove(p)
+	}
+	if f == nil {
 		return nil
 	}
-	err := p.f.Close()
-	p.f = nil
-	return err
+	return f.Close()
 }
 
 // contextReader reads from r, and fails when ctx has ended.

@@ -97,7 +97,7 @@ func (p *Store) addPack(ctx context.Context, num int, last bool) error {
 		if k.sections != nil && !k.noIndex {
 			err = p.useIndex(ctx, k)
 		}
-		p.pool.join(k.file)
+		k.file.join(p.pool)
 		return err
 	}
 	if err := k.loadTable(); err != nil {

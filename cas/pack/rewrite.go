@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 
 	"github.com/ipfs/go-cid"
@@ -25,37 +24,25 @@ func (p *Store) Rewrite(ctx context.Context, c cid.Cid, data []byte) error {
 		return err
 	}
 	key := sectionKey([]byte(c.KeyString()))
-	section := appendSection(nil, key, data)
-	path, at, err := p.locate(c, int64(len(section)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return p.add(key, data)
-	}
+	bytes, path, at := appendSection(nil, key, data), "", int64(0)
+	_, err := p.find(c, headOnly, func(k *pack, s section) error {
+		if s.start()+int64(len(bytes)) <= k.flushed {
+			path, at = k.path, s.start()
+		}
+		return nil
+	})
 	if err != nil {
 		return err
+	}
+	if path == "" {
+		return p.add(key, data)
 	}
 	f, err := openFile(path, os.O_WRONLY)
 	if err != nil {
 		return fmt.Errorf("store: %w", withRemedy(err))
 	}
-	if err := errors.Join(p.opts.disk.writeAt(f, section, at), f.Close()); err != nil {
+	if err := errors.Join(p.opts.disk.writeAt(f, bytes, at), f.Close()); err != nil {
 		return fmt.Errorf("pack %s: %w", path, withRemedy(err))
 	}
 	return nil
-}
-
-// locate returns the path of the pack and the offset of the section of a block, which has n
-// bytes. The error wraps fs.ErrNotExist when no index lists c, or the pack ends before n bytes.
-func (p *Store) locate(c cid.Cid, n int64) (path string, at int64, err error) {
-	place := func(k *pack, offset int64, tmp *scratch) (section, error) {
-		if offset+n > k.flushed {
-			return section{}, fmt.Errorf("no room for block %s: %w", c, cas.ErrCorrupt)
-		}
-		path, at = k.path, offset
-		return readHead(k, offset, k.end, tmp)
-	}
-	ok, err := p.find(c, place, func(*pack, section) error { return nil })
-	if err == nil && !ok {
-		err = cas.NotFound(c)
-	}
-	return path, at, err
 }

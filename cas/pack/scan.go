@@ -33,6 +33,9 @@ type section struct {
 	size   int   // of the data, at most MaxBlock
 }
 
+// start returns the offset of the section, which is that of its head.
+func (s section) start() int64 { return s.offset - int64(car.HeadLen(s.size)) }
+
 func (s section) end() int64 { return s.offset + int64(s.size) }
 
 // parseHead parses b, the first car.MaxHead bytes of the section at an offset of a pack, or
@@ -49,12 +52,21 @@ func parseHead(b []byte, at int64) (section, error) {
 	return section{key: h.CID, offset: at + int64(h.Len), size: h.Size}, nil
 }
 
-func keyCID(key sectionKey) (cid.Cid, error) {
-	c, err := cid.Cast(key[:])
-	if err != nil {
-		return cid.Undef, fmt.Errorf("%w (%w)", err, cas.ErrCorrupt)
+// cid returns the CID of a key for which cas.IsCID is true, as parseHead checks.
+func (k sectionKey) cid() cid.Cid {
+	c, _ := cid.Cast(k[:])
+	return c
+}
+
+// readChecked reads the block of a section into *buf, which grows as needed, and checks its hash.
+// A mismatch is a *cas.WrongError.
+func (s section) readChecked(r io.ReaderAt, buf *[]byte) ([]byte, error) {
+	data := slices.Grow((*buf)[:0], s.size)[:s.size]
+	*buf = data
+	if _, err := r.ReadAt(data, s.offset); err != nil {
+		return nil, fmt.Errorf("block %s: %w", s.key.cid(), corruptIfShort(err))
 	}
-	return c, nil
+	return data, cas.Check(s.key.cid(), data)
 }
 
 // readHead reads the head of the section at an offset of r. The sections of r end at end.
@@ -106,7 +118,7 @@ type scanResult struct {
 // The error for more than most blocks wraps cas.ErrCorrupt.
 func scan(ctx context.Context, r io.ReaderAt, from, to int64, most int) (scanResult, error) {
 	found := scanResult{sections: make(map[sectionKey]int64), end: from}
-	var data []byte
+	var buf []byte
 	tmp := new(scratch)
 	bad := 0
 	for at := from; at < to; {
@@ -120,22 +132,18 @@ func scan(ctx context.Context, r io.ReaderAt, from, to int64, most int) (scanRes
 		if err != nil {
 			return found, err
 		}
-		data = slices.Grow(data[:0], s.size)[:s.size]
-		if _, err := r.ReadAt(data, s.offset); err != nil {
-			return found, corruptIfShort(err)
-		}
-		c, err := keyCID(s.key)
-		if err != nil {
-			return found, err
-		}
 		if len(found.sections)+bad > most {
 			return found, fmt.Errorf("more than %d blocks without an index: %w", most, cas.ErrCorrupt)
 		}
-		if cas.Check(c, data) == nil {
+		_, err = s.readChecked(r, &buf)
+		switch {
+		case err == nil:
 			found.sections[s.key], found.end, found.damaged = at, s.end(), bad
 			found.bytes += int64(s.size)
-		} else {
+		case errors.As(err, new(*cas.WrongError)):
 			bad++
+		default:
+			return found, err
 		}
 		at = s.end()
 	}

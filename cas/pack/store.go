@@ -34,8 +34,7 @@ type Options struct {
 	Lazy bool
 
 	disk        disk // nil: the real one
-	maxUnmerged int  // most sealed packs that are not merged; maxLoose when 0
-	maxFiles    int  // most open files of sealed packs; maxOpen when 0
+	maxUnmerged int  // most sealed packs that are not merged; defaultMaxUnmerged when 0
 }
 
 // Stats are the numbers of blocks, bytes and packs of a store.
@@ -45,15 +44,11 @@ type Stats struct {
 	Packs  int64 `json:"packs"`
 }
 
-// Store is a cas.Store in a folder: packs pack-N.car, which only grow; a sorted index
-// pack-N.idx next to each; and packs.idx, one index merged from those of most packs. The
-// newest pack may be open for appending; the others are sealed. Data is synced before it is
-// indexed (with Lazy: after), so a block that an index lists survives a power cut. The bytes
-// of a pack that its index does not cover are scanned and hashed when the next writer opens
-// the folder, and a torn tail is cut off.
-//
-// One process writes at a time. Any number of other processes read; they see the blocks that
-// the writer has synced.
+// Store is a cas.Store in a folder: packs pack-N.car, an index pack-N.idx next to each, and
+// packs.idx, merged from the indexes of most packs. The newest pack may be open for appending;
+// the others are sealed. The bytes of a pack that its index does not cover are scanned and hashed
+// when the next writer opens the folder, and a torn tail is cut off. Readers in other processes
+// see the blocks that the writer has synced.
 type Store struct {
 	dir  string
 	opts Options
@@ -66,7 +61,7 @@ type Store struct {
 	mergedIndex *merged // the merged index; nil: none
 	closed      bool
 
-	pool        filePool
+	pool        *filePool
 	samples     atomic.Int64 // number of samples of indexes in memory
 	tableBlocks atomic.Int64 // number of blocks in tables in memory, of a reader
 
@@ -91,22 +86,16 @@ func Open(dir string, opts Options) (*Store, error) {
 // process. It reads at most what packs of this size can need, and stops when ctx ends. Only
 // regular files are opened; a lock file of another kind wraps cas.ErrCorrupt.
 func OpenContext(ctx context.Context, dir string, opts Options) (*Store, error) {
-	if opts.MaxPack == 0 {
-		opts.MaxPack = DefaultMaxPack
-	}
+	opts.MaxPack = cmp.Or(opts.MaxPack, DefaultMaxPack)
+	opts.maxUnmerged = cmp.Or(opts.maxUnmerged, defaultMaxUnmerged)
 	if opts.disk == nil {
 		opts.disk = osDisk{}
-	}
-	if opts.maxUnmerged == 0 {
-		opts.maxUnmerged = defaultMaxUnmerged
 	}
 	if opts.MaxPack < 0 || opts.MaxPack > maxPack {
 		return nil, fmt.Errorf("store %s: packs of at most %d bytes: %w", dir, opts.MaxPack, fs.ErrInvalid)
 	}
-	p := &Store{dir: dir, opts: opts, log: opts.Log, pool: filePool{max: cmp.Or(opts.maxFiles, maxOpen)}}
-	if p.log == nil {
-		p.log = slog.New(slog.DiscardHandler)
-	}
+	p := &Store{dir: dir, opts: opts, pool: newFilePool()}
+	p.log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
 	open := p.openWriter
 	if opts.ReadOnly {
 		open = p.rescan
@@ -139,7 +128,10 @@ func (p *Store) AppendBlock(ctx context.Context, c cid.Cid, size int, b []byte) 
 		if done {
 			return nil
 		}
-		return k.read(c, s, b[n:])
+		if _, err := k.ReadAt(b[n:], s.offset); err != nil {
+			return fmt.Errorf("pack %s: block %s: %w", k.path, c, corruptIfShort(err))
+		}
+		return nil
 	})
 	return b, err
 }
@@ -147,13 +139,9 @@ func (p *Store) AppendBlock(ctx context.Context, c cid.Cid, size int, b []byte) 
 // OpenBlock opens the pack that contains c and returns it with the offset of c's section. The
 // error wraps fs.ErrNotExist when no index lists the block.
 func (p *Store) OpenBlock(ctx context.Context, c cid.Cid) (f *os.File, offset int64, err error) {
-	var path string
-	at := func(k *pack, from int64, tmp *scratch) (section, error) {
-		path, offset = k.path, from
-		return readHead(k, from, k.end, tmp)
-	}
-	err = p.lookup(ctx, c, at, func(*pack, section) (err error) {
-		f, err = openFile(path, os.O_RDONLY)
+	err = p.lookup(ctx, c, headOnly, func(k *pack, s section) (err error) {
+		offset = s.start()
+		f, err = openFile(k.path, os.O_RDONLY)
 		return err
 	})
 	return f, offset, err

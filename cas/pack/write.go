@@ -208,7 +208,7 @@ func (p *Store) syncOldest() error {
 		return err
 	}
 	p.w.unsynced = slices.Delete(p.w.unsynced, 0, 1)
-	p.pool.join(k.file)
+	k.file.join(p.pool)
 	return nil
 }
 
@@ -235,7 +235,7 @@ func (p *Store) seal() error {
 		return err
 	}
 	if !p.opts.Lazy {
-		p.pool.join(p.w.open.file)
+		p.w.open.file.join(p.pool)
 	}
 	p.w.open = nil
 	p.merge()
@@ -308,7 +308,7 @@ func (p *Store) useIndex(ctx context.Context, k *pack) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	k.index, k.sections, k.pending = x, nil, nil
-	p.pool.join(x.file)
+	x.file.join(p.pool)
 	return nil
 }
 
