@@ -57,7 +57,7 @@ func BenchmarkServeRun(b *testing.B) {
 		{"read, checked each time", false, false},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
-			h := &handler{Options: Options{Source: store}, cache: newCache()}
+			h := &handler{Options: Options{Source: store}, slots: newSlots(0, slotWait), cache: newCache()}
 			serve := http.Handler(h.get(h.ipfs))
 			if !bb.sendfile {
 				serve = overStream(serve)

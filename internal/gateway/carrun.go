@@ -20,31 +20,20 @@ import (
 // maxPlanned is the maximum number of leaves of a run whose length is computed beforehand.
 const maxPlanned = 4096
 
-// A leaf is a raw block of a file, as its parent node names it.
-type leaf struct {
-	cid  cid.Cid
-	size int64
-}
-
-// sectionLen returns the length of the leaf's section in a CAR.
-func (l leaf) sectionLen() int { return car.SectionLen(int(l.size)) }
-
-// head returns the head of the leaf's section in a CAR.
-func (l leaf) head() []byte {
-	return car.AppendHead(make([]byte, 0, car.MaxHead), l.cid.KeyString(), int(l.size))
-}
+// sectionLen returns the length of the section of a leaf in a CAR.
+func sectionLen(l cas.Leaf) int { return car.SectionLen(int(l.Size)) }
 
 // A plan lists the leaves of a run without inner nodes. With it the Content-Length is known, which
 // costs less than chunked encoding on both sides.
 type plan struct {
 	*carWriter
-	leaves []leaf
+	leaves []cas.Leaf
 	listed map[cid.Cid]bool // leaves, and nodes with all leaves below them
 }
 
 // plan returns the requested leaves of a file, each once unless dups is set. It returns nil if the
 // request is not for a run without inner nodes, or has more than maxPlanned leaves.
-func (o *carWriter) plan(c cid.Cid, p carParams) ([]leaf, error) {
+func (o *carWriter) plan(c cid.Cid, p carParams) ([]cas.Leaf, error) {
 	if p.spans == nil || !p.omitNodes || p.scope != "entity" || c.Prefix().Codec == cid.Raw {
 		return nil, nil
 	}
@@ -88,7 +77,7 @@ func (p *plan) list(n cas.Node, at int64, want []extent, depth int) error {
 			continue
 		}
 		if c.Prefix().Codec == cid.Raw {
-			if err := p.add(leaf{c, l.Size}); err != nil {
+			if err := p.add(cas.Leaf{CID: c, Offset: here.from, Size: l.Size}); err != nil {
 				return err
 			}
 			continue
@@ -105,21 +94,21 @@ func (p *plan) list(n cas.Node, at int64, want []extent, depth int) error {
 	return nil
 }
 
-func (p *plan) add(l leaf) error {
-	if l.size < 0 || l.size > cas.MaxBlock {
-		return fmt.Errorf("block %s: %d bytes: %w", l.cid, l.size, cas.ErrCorrupt)
+func (p *plan) add(l cas.Leaf) error {
+	if l.Size < 0 || l.Size > cas.MaxBlock {
+		return fmt.Errorf("block %s: %d bytes: %w", l.CID, l.Size, cas.ErrCorrupt)
 	}
-	p.listed[l.cid] = true
+	p.listed[l.CID] = true
 	p.leaves = append(p.leaves, l)
 	return nil
 }
 
 // run writes the leaves of a plan. Leaves that are next to each other in a file of the store are
 // sent many at a time.
-func (o *carWriter) run(list []leaf) error {
+func (o *carWriter) run(list []cas.Leaf) error {
 	length := len(o.buf)
 	for _, l := range list {
-		length += l.sectionLen()
+		length += sectionLen(l)
 	}
 	o.w.Header().Set("Content-Length", strconv.Itoa(length))
 	var pos filePos
@@ -131,7 +120,7 @@ func (o *carWriter) run(list []leaf) error {
 		n, err := o.writeFromFile(&pos, list)
 		if n == 0 && err == nil {
 			n = 1
-			_, err = o.writeBlock(list[0].cid, list[0].size)
+			_, err = o.writeBlock(list[0].CID, list[0].Size)
 		}
 		if err != nil {
 			return err
@@ -148,15 +137,13 @@ type filePos struct {
 }
 
 func (p *filePos) close() {
-	if p.file != nil {
-		p.file.Close()
-	}
+	p.file.Close() // of nil it does nothing
 	p.file = nil
 }
 
 // writeFromFile writes the first leaves of the list from the file at pos, or else from the file
 // that holds the first leaf. It returns how many it wrote; 0 if they are not in a file.
-func (o *carWriter) writeFromFile(pos *filePos, list []leaf) (n int, err error) {
+func (o *carWriter) writeFromFile(pos *filePos, list []cas.Leaf) (n int, err error) {
 	src, ok := o.src.(cas.FileSource)
 	if !ok {
 		return 0, nil
@@ -167,7 +154,7 @@ func (o *carWriter) writeFromFile(pos *filePos, list []leaf) (n int, err error) 
 		}
 	}
 	pos.close()
-	if pos.file, pos.at, err = src.OpenBlock(o.ctx, list[0].cid); err != nil {
+	if pos.file, pos.at, err = src.OpenBlock(o.ctx, list[0].CID); err != nil {
 		return 0, nil // in memory perhaps
 	}
 	if _, err := pos.file.Seek(pos.at, io.SeekStart); err != nil {
@@ -179,10 +166,10 @@ func (o *carWriter) writeFromFile(pos *filePos, list []leaf) (n int, err error) 
 // writeAt writes those first leaves of the list whose sections are next in the file, up to a batch.
 // It returns how many, 0 if another section is next or the leaf is damaged. The buffer is written
 // only after the first of them is checked: a request for a single damaged leaf gets a status.
-func (o *carWriter) writeAt(pos *filePos, list []leaf) (n int, err error) {
+func (o *carWriter) writeAt(pos *filePos, list []cas.Leaf) (n int, err error) {
 	size, b := 0, o.buf // size of the sections so far, and the buffer with those that were read
 	for _, l := range list {
-		if n > 0 && size+l.sectionLen() > batch {
+		if n > 0 && size+sectionLen(l) > batch {
 			break
 		}
 		grown, ok := o.checkSection(pos.file, pos.at+int64(size), l, b)
@@ -192,7 +179,7 @@ func (o *carWriter) writeAt(pos *filePos, list []leaf) (n int, err error) {
 		if !o.sendfile {
 			b = grown
 		}
-		n, size = n+1, size+l.sectionLen()
+		n, size = n+1, size+sectionLen(l)
 	}
 	if n == 0 {
 		return 0, nil
@@ -211,12 +198,12 @@ func (o *carWriter) writeAt(pos *filePos, list []leaf) (n int, err error) {
 // checkSection reads the section at an offset of a file, appends it to b, and reports whether it is
 // the section of a leaf, with the right bytes. It does not hash a leaf again that was checked less
 // than verifiedFor ago.
-func (o *carWriter) checkSection(f *os.File, at int64, l leaf, b []byte) ([]byte, bool) {
-	key := filePosition{l.cid, at}
+func (o *carWriter) checkSection(f *os.File, at int64, l cas.Leaf, b []byte) ([]byte, bool) {
+	key := filePosition{l.CID, at}
 	if o.cache.isVerified(key) {
 		return o.readVerified(f, at, l, b)
 	}
-	section, err := cas.ReadSection(f, at, cas.Leaf{CID: l.cid, Size: l.size}, b)
+	section, err := cas.ReadSection(f, at, l, b)
 	if len(b) == len(o.buf) {
 		o.buf = section[:len(b)] // keeps the larger buffer
 	}
@@ -227,8 +214,9 @@ func (o *carWriter) checkSection(f *os.File, at int64, l leaf, b []byte) ([]byte
 }
 
 // readVerified is checkSection without the hash. With sendfile it reads only the head.
-func (o *carWriter) readVerified(f *os.File, at int64, l leaf, b []byte) ([]byte, bool) {
-	head, size := l.head(), l.sectionLen()
+func (o *carWriter) readVerified(f *os.File, at int64, l cas.Leaf, b []byte) ([]byte, bool) {
+	head := car.AppendHead(make([]byte, 0, car.MaxHead), l.CID.KeyString(), int(l.Size))
+	size := sectionLen(l)
 	if o.sendfile {
 		size = len(head)
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,11 +24,12 @@ import (
 // requests.
 const MaxParallel = 48
 
-// Limits of a Client whose fields do not set them.
-const (
-	DefaultIdle    = 5 * time.Second // without a byte, before and during a body
-	DefaultMinRate = 4 << 10         // bytes a second, average of a body
+// DefaultIdle is how long a response may pause, before and during its body, unless Client.Idle says
+// otherwise.
+const DefaultIdle = 5 * time.Second
 
+const (
+	minRate    = 4 << 10  // bytes a second, the lowest average of a body after the first Idle
 	maxRecord  = 10 << 10 // bytes of an IPNS record, the limit of its spec
 	maxHeaders = 32 << 10 // bytes of response headers
 	firstRead  = 64 << 10 // bytes of a body's first buffer, the size of most leaves
@@ -48,9 +50,6 @@ type Client struct {
 	Redirects bool
 	// Idle is how long a response may pause; 0 is DefaultIdle.
 	Idle time.Duration
-	// MinRate is the lowest average of a body, in bytes a second, after the first Idle; 0 is
-	// DefaultMinRate.
-	MinRate int64
 
 	once        sync.Once
 	redirecting http.Client
@@ -254,32 +253,25 @@ func read(r io.Reader, max int, watch *watchdog) ([]byte, error) {
 
 var errStalled = fmt.Errorf("%w: stalled", cas.ErrUnreachable)
 
-// A watchdog cancels a request whose response pauses for idle, or whose body has a lower average
-// rate after that.
+// A watchdog cancels a request whose response pauses for idle, or whose body has an average below
+// minRate after that.
 type watchdog struct {
 	timer *time.Timer
 	start time.Time
 	idle  time.Duration
-	rate  int64
 }
 
 func (c *Client) startWatchdog(cancel context.CancelCauseFunc) *watchdog {
-	w := &watchdog{start: time.Now(), idle: c.Idle, rate: c.MinRate}
-	if w.idle <= 0 {
-		w.idle = DefaultIdle
-	}
-	if w.rate <= 0 {
-		w.rate = DefaultMinRate
-	}
+	w := &watchdog{start: time.Now(), idle: cmp.Or(c.Idle, DefaultIdle)}
 	w.timer = time.AfterFunc(w.idle, func() {
-		cancel(fmt.Errorf("%w: no bytes for %s, or less than %d a second", errStalled, w.idle, w.rate))
+		cancel(fmt.Errorf("%w: no bytes for %s, or less than %d a second", errStalled, w.idle, minRate))
 	})
 	return w
 }
 
 // progress moves the deadline; n bytes of the body have been received in all.
 func (w *watchdog) progress(n int) {
-	left := w.idle + time.Duration(int64(n)*int64(time.Second)/w.rate) - time.Since(w.start)
+	left := w.idle + time.Duration(int64(n)*int64(time.Second)/minRate) - time.Since(w.start)
 	w.timer.Reset(min(w.idle, max(left, 0)))
 }
 

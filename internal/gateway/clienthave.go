@@ -11,10 +11,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-const (
-	acceptHave = "application/octet-stream"
-	maxETag    = 128
-)
+const maxETag = 128
 
 // Have requests the bitfield of a peer: which leaves of an artifact it has, one bit for each
 // leaf in file order, starting with the most significant bit of the first byte. etag is that
@@ -28,7 +25,7 @@ func (c *Client) Have(ctx context.Context, root cid.Cid, leaves int, etag string
 	defer cancel(nil)
 	watch := c.startWatchdog(cancel)
 	defer watch.stop()
-	resp, err := c.request(ctx, "/have/"+root.String(), acceptHave, etag)
+	resp, err := c.request(ctx, "/have/"+root.String(), typeHave, etag)
 	if err != nil {
 		return nil, "", fmt.Errorf("have %s: %w", root, err)
 	}

@@ -19,14 +19,11 @@ func (fileTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Host != "" {
 		return nil, fmt.Errorf("file URL with the host %.80q: write three slashes, as in file:///srv/mirror", req.URL.Host)
 	}
-	resp := &http.Response{
-		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{}, Request: req, Body: http.NoBody,
-	}
+	resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Request: req, Body: http.NoBody}
 	f, err := file.Open(req.URL.Path, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, file.ErrKind):
-		resp.Status, resp.StatusCode = "404 Not Found", http.StatusNotFound
+		resp.StatusCode = http.StatusNotFound
 		return resp, nil
 	case err != nil:
 		return nil, errors.New(strings.TrimPrefix(err.Error(), "open "))

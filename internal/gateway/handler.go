@@ -80,7 +80,7 @@ func Handler(o Options) http.Handler {
 
 type handler struct {
 	Options
-	slots *slots // nil: no limit
+	slots *slots
 	cache *cache
 }
 
@@ -178,7 +178,7 @@ func (h *handler) raw(w http.ResponseWriter, r *http.Request, c cid.Cid) error {
 	head.Set("Etag", `"`+c.String()+`.raw"`)
 	setCaching(w, r, formatRaw, immutable)
 	if matchesETag(r, head.Get("Etag")) {
-		if err := h.has(r.Context(), c); err != nil {
+		if _, err := cas.Get(r.Context(), h.Source, c); err != nil {
 			return err
 		}
 		w.WriteHeader(http.StatusNotModified)
@@ -194,23 +194,6 @@ func (h *handler) raw(w http.ResponseWriter, r *http.Request, c cid.Cid) error {
 	}
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 	return nil
-}
-
-// has returns nil if the source has the block. It looks into the index of a store that has one,
-// and reads the block otherwise.
-func (h *handler) has(ctx context.Context, c cid.Cid) error {
-	store, ok := h.Source.(interface {
-		Has(ctx context.Context, c cid.Cid) (bool, error)
-	})
-	if !ok {
-		_, err := cas.Get(ctx, h.Source, c)
-		return err
-	}
-	found, err := store.Has(ctx, c)
-	if err == nil && !found {
-		err = cas.NotFound(c)
-	}
-	return err
 }
 
 // block reads a block. A large leaf takes an upload slot until release is called. The block is

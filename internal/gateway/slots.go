@@ -45,19 +45,16 @@ type waiter struct {
 	granted chan struct{} // closed when it gets a slot
 }
 
-// newSlots returns n slots, or nil (no limit) if n is not positive.
+// newSlots returns n slots, or so many that they are no limit if n is not positive.
 func newSlots(n int, wait time.Duration) *slots {
 	if n <= 0 {
-		return nil
+		n = 1 << 30
 	}
 	return &slots{max: n, maxPerClient: (n + 1) / 2, wait: wait, clients: map[string]*clientSlots{}}
 }
 
 // tryAcquire takes a slot for a client if there is one now.
 func (s *slots) tryAcquire(key string) bool {
-	if s == nil {
-		return true
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.client(key)
@@ -72,20 +69,7 @@ func (s *slots) tryAcquire(key string) bool {
 
 // acquire waits for a slot. The error is errBusy, or that of ctx.
 func (s *slots) acquire(ctx context.Context, key string) error {
-	if s == nil {
-		return nil
-	}
 	return s.acquireWithin(ctx, key, s.wait)
-}
-
-// reacquire releases a slot and waits for the next, longer than a request that had none yet. After
-// an error the caller holds no slot.
-func (s *slots) reacquire(ctx context.Context, key string) error {
-	if s == nil {
-		return nil
-	}
-	s.release(key)
-	return s.acquireWithin(ctx, key, turnWaits*s.wait)
 }
 
 func (s *slots) acquireWithin(ctx context.Context, key string, wait time.Duration) error {
@@ -147,9 +131,6 @@ func (s *slots) dequeue(key string, t *waiter) bool {
 
 // release frees a slot.
 func (s *slots) release(key string) {
-	if s == nil {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.client(key)
@@ -200,7 +181,7 @@ func (s *slots) dropEmpty(key string, c *clientSlots) {
 
 // A turn is the upload slot that a CAR response holds for turnSize bytes.
 type turn struct {
-	slots *slots // nil: no limit
+	slots *slots
 	key   string // of the client
 	held  bool
 	sent  int // bytes
@@ -212,9 +193,11 @@ func (t *turn) begin(ctx context.Context) error {
 	return err
 }
 
-// next lets other requests have the slot, and waits for the next turn.
+// next lets other requests have the slot, and waits for the next turn, longer than a request that
+// had none yet.
 func (t *turn) next(ctx context.Context) error {
-	err := t.slots.reacquire(ctx, t.key)
+	t.slots.release(t.key)
+	err := t.slots.acquireWithin(ctx, t.key, turnWaits*t.slots.wait)
 	t.held, t.sent = err == nil, 0
 	return err
 }
