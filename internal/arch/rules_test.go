@@ -108,7 +108,7 @@ var rules = []rule{
 	{"internal/limit", nil, "a leaf"},
 	{"internal/car", nil, "a leaf: the store on disk and the gateway frame blocks alike"},
 	{"internal/bootfile/...", []string{"internal/bootfile"}, "a leaf: signer and machine check a kernel by the same rules"},
-	{"internal/atomicfile", []string{"internal/file"}, "a leaf"},
+	{"internal/atomicfile", []string{"internal/file", "internal/refusal"}, "a leaf"},
 	{"internal/bootargs", []string{"internal/refusal"}, "a leaf: the machine and the image builder parse the kernel command line in the same way"},
 	{"internal/kmod", nil, "a leaf: the machine loads modules by the names that the image builder writes"},
 	{"internal/file/...", []string{"internal/refusal"}, "a leaf"},

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
 // Write replaces the content of path by data: it writes a temporary file in the same folder, syncs
@@ -127,20 +128,11 @@ func renamed(err error, temporary, path string) error {
 func named(path string, cause error) error {
 	switch {
 	case errors.Is(cause, fs.ErrPermission):
-		cause = reworded{"its folder is not writable for this user", cause}
+		cause = refusal.New(cause, "its folder is not writable for this user")
 	case errors.Is(cause, syscall.EROFS):
-		cause = reworded{"its folder is on a read-only file system", cause}
+		cause = refusal.New(cause, "its folder is on a read-only file system")
 	case errors.Is(cause, fs.ErrNotExist):
-		cause = reworded{"its folder does not exist; make it first", cause}
+		cause = refusal.New(cause, "its folder does not exist; make it first")
 	}
 	return &fs.PathError{Op: "write", Path: path, Err: cause}
 }
-
-// reworded is an error with another text.
-type reworded struct {
-	text string
-	error
-}
-
-func (b reworded) Error() string { return b.text }
-func (b reworded) Unwrap() error { return b.error }

@@ -22,21 +22,38 @@ var (
 // NoFollow makes Open and OpenFile refuse a symbolic link as the last part of a path.
 const NoFollow = unix.O_NOFOLLOW
 
-// A kindError names the kind of file at a path. It is an ErrKind, and for a folder also an EISDIR.
-type kindError fs.FileMode
-
-func (k kindError) Error() string {
-	return fmt.Sprintf("is %s, not a regular file", kindText(fs.FileMode(k)))
+// A kindError names the kind of file at a path. It is an ErrKind, and an EISDIR for a folder in
+// place of a file, an ENOTDIR for anything in place of a folder.
+type kindError struct {
+	mode   fs.FileMode
+	wanted string
 }
 
+const (
+	aFile   = "a regular file"
+	aFolder = "a folder"
+)
+
+func (k kindError) Error() string { return fmt.Sprintf("is %s, not %s", kindText(k.mode), k.wanted) }
+
 func (k kindError) Is(target error) bool {
-	return target == ErrKind || target == unix.EISDIR && fs.FileMode(k).IsDir()
+	return target == ErrKind || target == unix.EISDIR && k.mode.IsDir() || target == unix.ENOTDIR && k.wanted == aFolder
+}
+
+// checkKind returns err, or an error for info that is of another kind of file than wanted.
+func checkKind(path, wanted string, info fs.FileInfo, err error) error {
+	if err == nil && (wanted == aFile && !info.Mode().IsRegular() || wanted == aFolder && !info.IsDir()) {
+		err = &fs.PathError{Op: "open", Path: path, Err: kindError{info.Mode(), wanted}}
+	}
+	return err
 }
 
 func kindText(mode fs.FileMode) string {
 	switch {
+	case mode.IsRegular():
+		return "a file"
 	case mode.IsDir():
-		return "a folder"
+		return aFolder
 	case mode&fs.ModeSymlink != 0:
 		return "a symbolic link"
 	case mode&fs.ModeNamedPipe != 0:
@@ -58,17 +75,7 @@ func Open(path string, flags int) (*os.File, error) {
 // OpenFile is os.OpenFile for a regular file, or for one that O_CREATE makes. It checks the kind of
 // file before it opens the path, because opening a device can have effects, and again afterwards.
 func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
-	if err := Check(path, flag); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	f, err := os.OpenFile(path, flag|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, perm)
-	if errors.Is(err, unix.ELOOP) && flag&NoFollow != 0 {
-		return nil, wrongKind(path, fs.ModeSymlink)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return checkRegular(f, path)
+	return openChecked(path, flag, perm, Check(path, flag), os.OpenFile)
 }
 
 // OpenIn opens a regular file inside root for reading. Links on the way cannot leave root. flags is
@@ -79,17 +86,7 @@ func OpenIn(root *os.Root, name string, flags int) (*os.File, error) {
 		stat = root.Lstat
 	}
 	info, err := stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, wrongKind(name, info.Mode())
-	}
-	f, err := root.OpenFile(name, os.O_RDONLY|flags|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, err
-	}
-	return checkRegular(f, name)
+	return openChecked(name, os.O_RDONLY|flags, 0, checkKind(name, aFile, info, err), root.OpenFile)
 }
 
 // OpenInRoot is OpenIn with the folder dir as root.
@@ -102,13 +99,21 @@ func OpenInRoot(dir, name string) (*os.File, error) {
 	return OpenIn(root, name, 0)
 }
 
-// checkRegular returns f if it is a regular file, and closes it otherwise.
-func checkRegular(f *os.File, path string) (*os.File, error) {
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = wrongKind(path, info.Mode())
+// openChecked opens a path unless checked, which is the result of a check of its kind, is another
+// error than fs.ErrNotExist. It checks the kind of the open file.
+func openChecked(path string, flag int, perm fs.FileMode, checked error, open func(string, int, fs.FileMode) (*os.File, error)) (*os.File, error) {
+	if checked != nil && !errors.Is(checked, fs.ErrNotExist) {
+		return nil, checked
+	}
+	f, err := open(path, flag|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, perm)
+	if errors.Is(err, unix.ELOOP) && flag&NoFollow != 0 {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: kindError{fs.ModeSymlink, aFile}}
 	}
 	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err := checkKind(path, aFile, info, err); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -122,35 +127,13 @@ func Check(path string, flags int) error {
 		stat = os.Lstat
 	}
 	info, err := stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = wrongKind(path, info.Mode())
-	}
-	return err
+	return checkKind(path, aFile, info, err)
 }
 
 // CheckFolder returns nil if a path names a folder, and not a link to one.
 func CheckFolder(path string) error {
 	info, err := os.Lstat(path)
-	if err == nil && !info.IsDir() {
-		err = &fs.PathError{Op: "open", Path: path, Err: folderError(info.Mode())}
-	}
-	return err
-}
-
-// A folderError names the kind of file at a path that should be a folder.
-type folderError fs.FileMode
-
-func (k folderError) Error() string {
-	if fs.FileMode(k).IsRegular() {
-		return "is a file, not a folder"
-	}
-	return fmt.Sprintf("is %s, not a folder", kindText(fs.FileMode(k)))
-}
-
-func (k folderError) Is(target error) bool { return target == ErrKind || target == unix.ENOTDIR }
-
-func wrongKind(path string, mode fs.FileMode) error {
-	return &fs.PathError{Op: "open", Path: path, Err: kindError(mode)}
+	return checkKind(path, aFolder, info, err)
 }
 
 // Read reads a regular file of at most limit bytes. The error wraps ErrTooLarge for a longer one.
