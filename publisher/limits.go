@@ -79,10 +79,10 @@ func (s *server) handlers() (plain, streams http.Handler) {
 		bounds.MinRate, bounds.Grace = slotMinRate, slotMinAfter
 	}
 	s.rates = limit.NewRates(bounds)
-	h := s.rates.Handler(gateway.Handler(gateway.Options{
+	h := gateway.Handler(gateway.Options{
 		Source: s.source, IPNS: s.record.Get, UploadSlots: s.Limits.UploadSlots, Fault: s.fault,
-	}))
-	return s.meter.handler("http", h, s.Log), s.meter.handler("stream", h, s.Log)
+	})
+	return s.rates.Handler(s.meter.handler("http", h, s.Log)), s.rates.Handler(s.meter.handler("stream", h, s.Log))
 }
 
 // listenPlain listens on the address of a flag. It returns nil for "".

@@ -1,7 +1,6 @@
 package publisher
 
 import (
-	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/phaseboot/phaseboot/internal/limit"
 )
 
 const namespace = "phasepublish"
@@ -54,25 +55,26 @@ func newRegistry() *prometheus.Registry {
 
 func (m *meter) refuse(reason string) { m.refused.WithLabelValues(reason).Inc() }
 
+// count counts bytes while a body is sent, which may take hours.
 func (m *meter) count(via, kind string, bytes int64) {
 	m.bytes.WithLabelValues(via, kind).Add(float64(bytes))
 	m.sent.Add(bytes)
 }
 
 // handler counts the answers of next to requests via "http" or "stream", and logs each at
-// the level debug.
+// the level debug. It is mounted behind limit.Rates.
 func (m *meter) handler(via string, next http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m.open.Inc()
-		mw := &meteredWriter{ResponseWriter: w, meter: m, via: via, status: http.StatusOK}
-		begun, complete := time.Now(), false
+		a, begun, complete := w.(*limit.Answer), time.Now(), false
+		a.Sent = func(n int64) { m.count(via, kindOf(a.Header().Get("Content-Type")), n) }
 		defer func() {
 			m.open.Dec()
-			m.requests.WithLabelValues(via, strconv.Itoa(mw.status)).Inc()
+			m.requests.WithLabelValues(via, strconv.Itoa(a.Status)).Inc()
 			log.Debug("request", "via", via, "from", r.RemoteAddr, "method", r.Method, "url", shortened(r.RequestURI),
-				"status", mw.status, "bytes", mw.sent, "complete", complete, "took", time.Since(begun).Round(time.Microsecond))
+				"status", a.Status, "bytes", a.Bytes, "complete", complete, "took", time.Since(begun).Round(time.Microsecond))
 		}()
-		next.ServeHTTP(mw, r)
+		next.ServeHTTP(a, r)
 		complete = true
 	})
 }
@@ -85,41 +87,6 @@ func shortened(url string) string {
 }
 
 const maxLoggedURL = 400 // bytes
-
-// A meteredWriter counts a body while it is sent, which may take hours.
-type meteredWriter struct {
-	http.ResponseWriter
-	meter  *meter
-	via    string
-	status int
-	sent   int64
-}
-
-func (w *meteredWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *meteredWriter) Write(p []byte) (int, error) {
-	n, err := w.ResponseWriter.Write(p)
-	w.count(int64(n))
-	return n, err
-}
-
-// ReadFrom lets the kernel send a file without a copy in memory.
-func (w *meteredWriter) ReadFrom(r io.Reader) (int64, error) {
-	n, err := io.Copy(w.ResponseWriter, r)
-	w.count(n)
-	return n, err
-}
-
-func (w *meteredWriter) count(n int64) {
-	w.sent += n
-	w.meter.count(w.via, kindOf(w.Header().Get("Content-Type")), n)
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (w *meteredWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func kindOf(contentType string) string {
 	switch {

@@ -41,18 +41,18 @@ type Conns struct {
 
 // Listener returns l with the bounds of c. If the process has too many open files, idle
 // connections are closed.
-func (c *Conns) Listener(l net.Listener) net.Listener { return &listener{l, c} }
+func (c *Conns) Listener(l net.Listener) net.Listener { return listener{l, c.acceptBounded} }
 
 // OperatorListener returns l without a bound, for the connections of an operator. If the process
 // has too many open files, idle connections of c are closed to make room.
-func (c *Conns) OperatorListener(l net.Listener) net.Listener { return &operatorListener{l, c} }
+func (c *Conns) OperatorListener(l net.Listener) net.Listener { return listener{l, c.accept} }
 
-type operatorListener struct {
+type listener struct {
 	net.Listener
-	conns *Conns
+	accept func(net.Listener) (net.Conn, error)
 }
 
-func (l *operatorListener) Accept() (net.Conn, error) { return l.conns.accept(l.Listener) }
+func (l listener) Accept() (net.Conn, error) { return l.accept(l.Listener) }
 
 // accept closes idle connections until there is a free file descriptor for the next connection.
 // If none is idle it returns the error, and the server tries again after a pause.
@@ -183,20 +183,16 @@ func (c *Conns) refused(why string) {
 	}
 }
 
-type listener struct {
-	net.Listener
-	conns *Conns
-}
-
-func (l *listener) Accept() (net.Conn, error) {
+// acceptBounded accepts the next connection that the bounds allow.
+func (c *Conns) acceptBounded(l net.Listener) (net.Conn, error) {
 	for {
-		nc, err := l.conns.accept(l.Listener)
+		nc, err := c.accept(l)
 		if err != nil {
 			return nil, err
 		}
-		k := &conn{Conn: nc, conns: l.conns, client: ClientKey(nc.RemoteAddr().String())}
-		evict, why := l.conns.admit(k)
-		l.conns.refused(why)
+		k := &conn{Conn: nc, conns: c, client: ClientKey(nc.RemoteAddr().String())}
+		evict, why := c.admit(k)
+		c.refused(why)
 		if evict != nil {
 			evict.Conn.Close()
 		}

@@ -3,37 +3,38 @@ package limit
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
+
+	"github.com/hashicorp/golang-lru/v2"
 )
 
 const (
 	repeatAfter = time.Hour // before the same error is logged again
-	maxLogged   = 1024      // errors that are remembered; at this number all are dropped
+	maxLogged   = 1024      // errors that are remembered
 )
 
 // hourly is the slog.Handler of OnceAnHour.
 type hourly struct {
 	slog.Handler
-	logged *logged
-}
-
-// logged remembers when each error was logged last.
-type logged struct {
-	mu   sync.Mutex
-	when map[string]time.Time
+	logged *lru.Cache[string, time.Time] // when each error was logged last
 }
 
 // OnceAnHour returns a logger that logs the same error at most once an hour, however often
 // clients ask for a damaged block. Errors are the same if their message and their cause are.
 func OnceAnHour(log *slog.Logger) *slog.Logger {
-	return slog.New(hourly{log.Handler(), &logged{when: map[string]time.Time{}}})
+	logged, _ := lru.New[string, time.Time](maxLogged) // an error only for a size below 1
+	return slog.New(hourly{log.Handler(), logged})
 }
 
 // Handle drops an error that was logged within the last hour and passes on all other records.
 func (h hourly) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level >= slog.LevelError && !h.logged.isNew(errorText(r), r.Time) {
-		return nil
+	if r.Level >= slog.LevelError {
+		text := errorText(r)
+		last, known, _ := h.logged.PeekOrAdd(text, r.Time)
+		if known && r.Time.Sub(last) < repeatAfter {
+			return nil
+		}
+		h.logged.Add(text, r.Time)
 	}
 	return h.Handler.Handle(ctx, r)
 }
@@ -58,18 +59,4 @@ func errorText(r slog.Record) string {
 		return true
 	})
 	return out
-}
-
-// isNew reports whether an error was not logged within the last hour, and records it if so.
-func (l *logged) isNew(text string, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if last, ok := l.when[text]; ok && now.Sub(last) < repeatAfter {
-		return false
-	}
-	if len(l.when) >= maxLogged {
-		clear(l.when)
-	}
-	l.when[text] = now
-	return true
 }

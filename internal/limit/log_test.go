@@ -2,6 +2,7 @@ package limit
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -28,11 +29,11 @@ func TestAnErrorIsLoggedAgainAfterAnHour(t *testing.T) {
 }
 
 func TestRememberedErrorsAreBounded(t *testing.T) {
-	l := logged{when: map[string]time.Time{}}
+	log := OnceAnHour(slog.New(slog.NewTextHandler(io.Discard, nil)))
 	for i := range 3 * maxLogged {
-		l.isNew(strings.Repeat("x", i), time.Now())
+		log.Error(strings.Repeat("x", i))
 	}
-	if len(l.when) > maxLogged {
-		t.Errorf("%d are remembered", len(l.when))
+	if n := log.Handler().(hourly).logged.Len(); n > maxLogged {
+		t.Errorf("%d are remembered", n)
 	}
 }

@@ -30,7 +30,7 @@ type Options struct {
 	// Grace, which it needs; 0 is no limit.
 	MinRate int64
 	OnSlow  func()            // called when an answer ends because its client is slow; nil is fine
-	Sent    func(bytes int64) // called after an answer with the bytes of its body; nil is fine
+	Sent    func(bytes int64) // called for each part of a body that was sent; nil is fine
 }
 
 // Rates bounds how fast the bodies of a handler are sent, and how slowly they may be read.
@@ -69,15 +69,15 @@ func (r *Rates) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		allowance, done := r.allowance(ClientKey(req.RemoteAddr))
 		defer done()
-		out := &writer{
-			ResponseWriter: w, conn: http.NewResponseController(w), ctx: req.Context(),
+		out := &Answer{
+			ResponseWriter: w, Status: http.StatusOK, conn: http.NewResponseController(w), ctx: req.Context(),
 			opts: &r.opts, limits: [2]*rate.Limiter{allowance, r.total},
 		}
 		if req.ContentLength != 0 { // the server waits for the body
 			out.conn.SetReadDeadline(time.Now().Add(bodyTimeout))
 		}
-		if r.opts.Sent != nil && req.Method != http.MethodHead {
-			defer func() { r.opts.Sent(out.sent) }() // also after an answer that was cut short
+		if req.Method != http.MethodHead {
+			out.Sent = r.opts.Sent
 		}
 		out.extendDeadline() // for the header
 		next.ServeHTTP(out, req)
@@ -144,27 +144,37 @@ func (r *Rates) dropIdle() {
 	}
 }
 
-// A writer writes an answer in chunks. It waits before each until the limits allow it, and sets
-// a deadline for the client to take it.
-type writer struct {
+// An Answer is the http.ResponseWriter that Rates.Handler passes on. It writes an answer in chunks.
+// It waits before each until the limits allow it, and sets a deadline for the client to take it.
+type Answer struct {
 	http.ResponseWriter
+	Status int               // the last that was written, or 200
+	Bytes  int64             // of the body, sent so far
+	Sent   func(bytes int64) // that of Options, unless a handler sets another one
+
 	conn   *http.ResponseController
 	ctx    context.Context
 	opts   *Options
 	limits [2]*rate.Limiter // of the client and in all, nil for none
-	sent   int64
-	spent  time.Duration // in writes, which the client has held up
+	spent  time.Duration    // in writes, which the client has held up
+}
+
+// WriteHeader records the status.
+func (w *Answer) WriteHeader(status int) {
+	w.Status = status
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // extendDeadline gives the client Grace for what is written next. The recorder of a test has no
 // deadlines.
-func (w *writer) extendDeadline() {
+func (w *Answer) extendDeadline() {
 	if w.opts.Grace > 0 {
 		w.conn.SetWriteDeadline(time.Now().Add(w.opts.Grace))
 	}
 }
 
-func (w *writer) Write(p []byte) (int, error) {
+// Write writes p in chunks.
+func (w *Answer) Write(p []byte) (int, error) {
 	n := 0
 	for {
 		part := p[n:min(n+chunkSize, len(p))]
@@ -177,7 +187,7 @@ func (w *writer) Write(p []byte) (int, error) {
 
 // ReadFrom lets the kernel send a file (sendfile), in chunks as Write does. For other readers it
 // spares io.Copy the allocation of a buffer.
-func (w *writer) ReadFrom(r io.Reader) (n int64, err error) {
+func (w *Answer) ReadFrom(r io.Reader) (n int64, err error) {
 	whole, ok := r.(*io.LimitedReader)
 	to, direct := w.ResponseWriter.(io.ReaderFrom)
 	if !ok || !direct || !isFile(whole.R) {
@@ -208,20 +218,21 @@ func isFile(r io.Reader) bool {
 var buffers = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // send calls write, which writes n bytes, once the limits allow it.
-func (w *writer) send(n int, write func() (int, error)) (int, error) {
+func (w *Answer) send(n int, write func() (int, error)) (int, error) {
 	if err := waitAll(w.ctx, n, w.limits[:]...); err != nil {
 		return 0, err
 	}
 	if w.opts.Grace <= 0 {
 		n, err := write()
-		w.sent += int64(n)
+		w.count(n)
 		return n, err
 	}
 	start, left := time.Now(), w.timeLeft()
 	if left > 0 {
 		w.conn.SetWriteDeadline(start.Add(left))
 		n, err := write()
-		w.sent, w.spent = w.sent+int64(n), w.spent+time.Since(start)
+		w.count(n)
+		w.spent += time.Since(start)
 		if err == nil || time.Since(start) < left {
 			return n, err
 		}
@@ -232,16 +243,23 @@ func (w *writer) send(n int, write func() (int, error)) (int, error) {
 	return 0, fmt.Errorf("client reads too slowly: %w", context.DeadlineExceeded)
 }
 
+func (w *Answer) count(n int) {
+	w.Bytes += int64(n)
+	if w.Sent != nil {
+		w.Sent(int64(n))
+	}
+}
+
 // timeLeft returns how long the client may take for the next chunk: Grace, or less if its average
 // is below MinRate.
-func (w *writer) timeLeft() time.Duration {
+func (w *Answer) timeLeft() time.Duration {
 	left := w.opts.Grace
 	if w.opts.MinRate > 0 {
-		earned := time.Duration(float64(w.sent) / float64(w.opts.MinRate) * float64(time.Second))
+		earned := time.Duration(float64(w.Bytes) / float64(w.opts.MinRate) * float64(time.Second))
 		left = min(left, w.opts.Grace+earned-w.spent)
 	}
 	return left
 }
 
 // Unwrap lets http.ResponseController reach the connection.
-func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *Answer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
