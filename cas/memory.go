@@ -18,6 +18,7 @@ import (
 type Memory struct {
 	mu     sync.RWMutex
 	blocks map[cid.Cid][]byte
+	bytes  int // of the blocks
 	closed bool
 }
 
@@ -64,8 +65,16 @@ func (m *Memory) Put(ctx context.Context, c cid.Cid, data []byte) error {
 	}
 	if _, ok := m.blocks[c]; !ok {
 		m.blocks[c] = bytes.Clone(data)
+		m.bytes += len(data)
 	}
 	return nil
+}
+
+// Bytes returns the number of bytes of all blocks.
+func (m *Memory) Bytes() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.bytes
 }
 
 // All yields every block, in no order.

@@ -92,10 +92,14 @@ func (p Pool) local(ctx context.Context, c cid.Cid) ([]byte, bool) {
 	return data, ok && p.remember(ctx, c, data) == nil
 }
 
-// remember puts a verified block into the memory, also when ctx has ended: a block that arrived is
-// not missing.
+// maxMemory bounds the bytes in the memory of a Pool. The inner nodes of 20 GiB of leaves need less.
+// A thief of the IPNS key can name a folder whose files have inner nodes of many times their length.
+const maxMemory = 16 << 20
+
+// remember puts a verified block into the memory unless that is full, also when ctx has ended: a
+// block that arrived is not missing.
 func (p Pool) remember(ctx context.Context, c cid.Cid, data []byte) error {
-	if p.Memory == nil {
+	if p.Memory == nil || p.Memory.Bytes()+len(data) > maxMemory {
 		return nil
 	}
 	return p.Memory.Put(context.WithoutCancel(ctx), c, data)

@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -13,8 +14,31 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/castest"
 	"github.com/phaseboot/phaseboot/cas/pack"
 )
+
+// A hostile metadata folder has more blocks than the memory of a machine takes. Each is returned.
+func TestTheMemoryOfAPoolIsBounded(t *testing.T) {
+	blocks, memory := cas.NewMemory(), cas.NewMemory()
+	set := newSet(nil, nil, &timing.Usual)
+	s := NewSource(KindMirror, "https://mirror.invalid", nil)
+	s.SetEndpoints([]*Endpoint{{Name: "memory", Blocks: blocks}})
+	set.add(s)
+	for i := range maxMemory/cas.MaxBlock + 3 {
+		data := castest.Bytes(byte(i), cas.MaxBlock)
+		c := cas.Sum(cid.Raw, data)
+		if err := blocks.Put(t.Context(), c, data); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := (Pool{Memory: memory, Cache: &cache.Cache{}, Sources: set}).Block(t.Context(), c); err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("block %d: %d bytes, %v", i, len(got), err)
+		}
+	}
+	if n := memory.Bytes(); n != maxMemory {
+		t.Errorf("%d bytes are in memory, want %d", n, maxMemory)
+	}
+}
 
 // console calls a function when a line is printed.
 type console func()
