@@ -60,3 +60,32 @@ func TestFormatAnErrorOfAnInputNamesTheInput(t *testing.T) {
 		t.Errorf("got %v, want an error of %s", err, in.PhaseBoot)
 	}
 }
+
+func TestFormatACacheEntryIsMadeOnceAndOnlyWhole(t *testing.T) {
+	b, err := New(Options{Cache: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, made := errors.New("full"), 0
+	fill := func(path string) error {
+		if made++; made == 1 {
+			return errors.Join(os.WriteFile(path, []byte("half"), 0o644), full)
+		}
+		return os.WriteFile(path, []byte("whole"), 0o644)
+	}
+	if _, err := b.cached("base/x.tar", fill); !errors.Is(err, full) {
+		t.Fatalf("got %v, want %v", err, full)
+	}
+	for range 2 {
+		path, err := b.cached("base/x.tar", fill)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := os.ReadFile(path); err != nil || string(data) != "whole" || made != 2 {
+			t.Errorf("read %q, %v; made %d times", data, err, made)
+		}
+	}
+	if left, err := os.ReadDir(b.cache); err != nil || len(left) != 1 {
+		t.Errorf("left in the cache: %v, %v", left, err)
+	}
+}
