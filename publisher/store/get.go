@@ -93,7 +93,11 @@ func pick(ctx context.Context, r *repo.Repo, o GetOptions) (found manifest.Relea
 		return k.Channel != o.Channel || o.Arch != "" && k.Arch != o.Arch
 	})
 	if len(all) == 0 {
-		return found, false, fmt.Errorf("repository %s: channel %q has no release for architecture %q: %w; phase-publish stats lists the releases", r.Dir, o.Channel, o.Arch, fs.ErrNotExist)
+		arch := ""
+		if o.Arch != "" {
+			arch = fmt.Sprintf(" for architecture %q", o.Arch)
+		}
+		return found, false, fmt.Errorf("repository %s: channel %q has no release%s: %w; phase-publish stats lists the releases", r.Dir, o.Channel, arch, fs.ErrNotExist)
 	}
 	matches := slices.DeleteFunc(slices.Clone(all), func(k manifest.Release) bool {
 		if o.Release == "" && o.Version == 0 {
