@@ -2,9 +2,9 @@ package fetch
 
 import (
 	"fmt"
+	"iter"
+	"sort"
 	"sync/atomic"
-
-	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/file"
@@ -16,6 +16,7 @@ import (
 // each. Its bitfields belong to the goroutine of the queue.
 type download struct {
 	manifest.Artifact
+	index  int // in the queue
 	target Target
 	leaves []cas.Leaf
 	copies map[int][]position // further positions of a leaf, by its index here
@@ -36,14 +37,25 @@ type position struct {
 	leaf     int
 }
 
+func (at position) info() cas.Leaf { return at.download.leaves[at.leaf] }
+
+// waiting yields the missing leaves that are not requested.
+func waiting(downloads []*download) iter.Seq[position] {
+	return func(yield func(position) bool) {
+		for _, dl := range downloads {
+			for i := dl.waiting.next(0); i >= 0; i = dl.waiting.next(i + 1) {
+				if !yield(position{dl, i}) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // linkDownloads prepares the bitfields of all downloads. A leaf that occurs more than once is
 // requested at its first position only, and written to all.
 func linkDownloads(downloads []*download) error {
-	type key struct {
-		name cid.Cid
-		size int64
-	}
-	first := map[key]position{}
+	first := map[cas.Leaf]position{} // by CID and size
 	for _, dl := range downloads {
 		n := len(dl.leaves)
 		dl.missing, dl.waiting = fullBitfield(n), fullBitfield(n)
@@ -51,7 +63,7 @@ func linkDownloads(downloads []*download) error {
 		dl.reorder.leaves = map[int]gateway.RunLeaf{}
 		dl.bytesLeft.Store(dl.Length)
 		for i, l := range dl.leaves {
-			k := key{l.CID, l.Size}
+			k := cas.Leaf{CID: l.CID, Size: l.Size}
 			if at, ok := first[k]; ok {
 				at.download.copies[at.leaf] = append(at.download.copies[at.leaf], position{dl, i})
 				dl.waiting.remove(i)
@@ -73,32 +85,31 @@ func (dl *download) write(i int, data []byte) error {
 	if int64(len(data)) != l.Size {
 		return fmt.Errorf("block %s: got %d bytes, the artifact says %d: %w; sign the release again", l.CID, len(data), l.Size, cas.ErrCorrupt)
 	}
-	for _, at := range append([]position{{dl, i}}, dl.copies[i]...) {
-		if _, err := at.download.target.WriteAt(data, at.download.leaves[at.leaf].Offset); err != nil {
+	for _, at := range dl.positions(i) {
+		if _, err := at.download.target.WriteAt(data, at.info().Offset); err != nil {
 			return fmt.Errorf("writing: %w", file.FullDisk(err))
 		}
 	}
 	return nil
 }
 
+// positions returns all positions of a leaf.
+func (dl *download) positions(i int) []position { return append([]position{{dl, i}}, dl.copies[i]...) }
+
 // complete marks a leaf as written at all its positions, and returns the bytes of those.
-func (dl *download) complete(i int) int64 {
-	n := dl.completeAt(i)
-	for _, at := range dl.copies[i] {
-		n += at.download.completeAt(at.leaf)
+func (dl *download) complete(i int) (n int64) {
+	for _, at := range dl.positions(i) {
+		in, leaf := at.download, at.info()
+		in.missing.remove(at.leaf)
+		in.waiting.remove(at.leaf)
+		in.left--
+		in.bytesLeft.Add(-leaf.Size)
+		if leaf.Offset == in.prefix.Load() {
+			in.advance()
+		}
+		n += leaf.Size
 	}
 	return n
-}
-
-func (dl *download) completeAt(i int) int64 {
-	dl.missing.remove(i)
-	dl.waiting.remove(i)
-	dl.left--
-	dl.bytesLeft.Add(-dl.leaves[i].Size)
-	if dl.leaves[i].Offset == dl.prefix.Load() {
-		dl.advance()
-	}
-	return dl.leaves[i].Size
 }
 
 // advance extends the contiguous prefix to the first missing leaf.
@@ -116,15 +127,7 @@ func (dl *download) advance() {
 
 // leafAt returns the index of the leaf that begins at an offset.
 func (dl *download) leafAt(offset int64) int {
-	lo, hi := 0, len(dl.leaves)
-	for lo < hi {
-		if mid := (lo + hi) / 2; dl.leaves[mid].Offset < offset {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	return lo
+	return sort.Search(len(dl.leaves), func(i int) bool { return dl.leaves[i].Offset >= offset })
 }
 
 // nodeBytes estimates the bytes of the inner nodes of the artifact.

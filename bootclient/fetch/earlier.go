@@ -23,12 +23,7 @@ func (f *fetcher) fromEarlier(ctx context.Context, sink Sink) error {
 	if !ok {
 		return nil
 	}
-	wanted := map[cid.Cid]position{}
-	for _, dl := range f.downloads {
-		for i := dl.waiting.next(0); i >= 0; i = dl.waiting.next(i + 1) {
-			wanted[dl.leaves[i].CID] = position{dl, i}
-		}
-	}
+	wanted := f.wanted()
 	f.earlier = report.SourceStats{Name: s.Folder(), Kind: kindFolder}
 	for _, dl := range f.downloads {
 		if err := f.fromFile(ctx, s.Earlier(dl.Role), dl, wanted); err != nil {
@@ -45,20 +40,11 @@ func (f *fetcher) fromFile(ctx context.Context, file *os.File, dl *download, wan
 	defer file.Close()
 	var broken error
 	take := func(ctx context.Context, c cid.Cid, data []byte) error {
-		at, ok := wanted[c]
-		if !ok || int64(len(data)) != at.download.leaves[at.leaf].Size {
-			return nil
+		var taken bool
+		if taken, broken = f.takeWanted(ctx, wanted, c, data); taken {
+			f.earlier.Blocks, f.earlier.Bytes = f.earlier.Blocks+1, f.earlier.Bytes+int64(len(data))
 		}
-		delete(wanted, c)
-		if broken = at.download.write(at.leaf, data); broken != nil {
-			return broken
-		}
-		f.cache.Put(ctx, c, data)
-		f.Shared.Verified(c)
-		f.got += at.download.complete(at.leaf)
-		f.earlier.Blocks, f.earlier.Bytes = f.earlier.Blocks+1, f.earlier.Bytes+int64(len(data))
-		f.Progress(f.got, f.total)
-		return nil
+		return broken
 	}
 	_, err := cas.AddFile(ctx, take, io.LimitReader(file, earlierFactor*dl.Length), dl.Chunker)
 	if err != nil && broken == nil && !errors.Is(err, context.Canceled) {
@@ -66,6 +52,31 @@ func (f *fetcher) fromFile(ctx context.Context, file *os.File, dl *download, wan
 		return ctx.Err()
 	}
 	return err
+}
+
+// wanted returns the position of each missing leaf.
+func (f *fetcher) wanted() map[cid.Cid]position {
+	wanted := map[cid.Cid]position{}
+	for at := range waiting(f.downloads) {
+		wanted[at.info().CID] = at
+	}
+	return wanted
+}
+
+// takeWanted writes a verified leaf to its targets and to the cache, if it is wanted.
+func (f *fetcher) takeWanted(ctx context.Context, wanted map[cid.Cid]position, c cid.Cid, data []byte) (taken bool, err error) {
+	at, ok := wanted[c]
+	if !ok || int64(len(data)) != at.info().Size {
+		return false, nil
+	}
+	delete(wanted, c)
+	if err := f.write(at, data); err != nil {
+		return false, err
+	}
+	f.cache.Put(ctx, c, data)
+	f.got += at.download.complete(at.leaf)
+	f.Progress(f.got, f.total)
+	return true, nil
 }
 
 // earlierFactor limits how much of an earlier file is read, as a multiple of the new length.

@@ -81,8 +81,8 @@ func (q *queue) retryMissing(now time.Time) {
 
 // hasWork reports whether any waiting leaf may be requested from a source.
 func (q *queue) hasWork(st *sourceState, now time.Time) bool {
-	for k, dl := range q.downloads {
-		if q.requestable(st, k, dl.waiting, now).next(0) >= 0 {
+	for _, dl := range q.downloads {
+		if q.requestable(st, dl, dl.waiting, now).next(0) >= 0 {
 			return true
 		}
 	}
@@ -97,10 +97,8 @@ func (q *queue) hasAlternative(than *sourceState, now time.Time) bool {
 }
 
 func (q *queue) firstWaiting() string {
-	for _, dl := range q.downloads {
-		if i := dl.waiting.next(0); i >= 0 {
-			return dl.leaves[i].CID.String()
-		}
+	for at := range waiting(q.downloads) {
+		return at.info().CID.String()
 	}
 	return "(none)"
 }

@@ -116,13 +116,8 @@ func (f *fetcher) all(ctx context.Context, sink Sink) error {
 
 // open opens a target for each artifact, kernel and initramfs first.
 func (f *fetcher) open(sink Sink) error {
-	first := func(a manifest.Artifact) int {
-		if i := slices.Index([]string{manifest.RoleKernel, manifest.RoleInitramfs}, a.Role); i >= 0 {
-			return i
-		}
-		return 2
-	}
-	slices.SortStableFunc(f.release.Artifacts, func(a, b manifest.Artifact) int { return first(a) - first(b) })
+	order := map[string]int{manifest.RoleKernel: -2, manifest.RoleInitramfs: -1}
+	slices.SortStableFunc(f.release.Artifacts, func(a, b manifest.Artifact) int { return order[a.Role] - order[b.Role] })
 	if p, ok := sink.(Planner); ok {
 		if err := p.Plan(f.release); err != nil {
 			return err
@@ -197,46 +192,34 @@ func (f *fetcher) fromCache(ctx context.Context) error {
 	if !f.cache.IsOpen() {
 		return nil
 	}
-	var wanted []position
-	for _, dl := range f.downloads {
-		for i := dl.waiting.next(0); i >= 0; i = dl.waiting.next(i + 1) {
-			wanted = append(wanted, position{dl, i})
-		}
+	var completing sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(cacheReaders)
+	for _, at := range slices.Collect(waiting(f.downloads)) {
+		g.Go(func() error {
+			data, ok := f.cache.Get(ctx, at.info().CID)
+			if !ok {
+				return ctx.Err()
+			}
+			if err := f.write(at, data); err != nil {
+				return err
+			}
+			completing.Lock()
+			defer completing.Unlock()
+			f.got += at.download.complete(at.leaf)
+			return nil
+		})
 	}
-	found := make(chan position, 64)
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(1 + cacheReaders)
-	g.Go(func() error {
-		for _, at := range wanted {
-			g.Go(func() error { return f.takeCached(gctx, at, found) })
-		}
-		return nil
-	})
-	failed := make(chan error, 1)
-	go func() {
-		failed <- g.Wait()
-		close(found)
-	}()
-	for at := range found {
-		f.got += at.download.complete(at.leaf)
-	}
-	return <-failed
+	return g.Wait()
 }
 
-func (f *fetcher) takeCached(ctx context.Context, at position, found chan<- position) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// write writes a verified leaf to its targets. From now on it may be sent to other machines.
+func (f *fetcher) write(at position, data []byte) error {
+	err := at.download.write(at.leaf, data)
+	if err == nil {
+		f.Shared.Verified(at.info().CID)
 	}
-	data, ok := f.cache.Get(ctx, at.download.leaves[at.leaf].CID)
-	if !ok {
-		return nil
-	}
-	if err := at.download.write(at.leaf, data); err != nil {
-		return err
-	}
-	f.Shared.Verified(at.download.leaves[at.leaf].CID)
-	found <- at
-	return nil
+	return err
 }
 
 // fetchLeaves requests the leaves from all sources. It returns when all are written, no source
@@ -296,14 +279,12 @@ func (f *fetcher) giveUp(now, lastNews time.Time) error {
 	if errors.Is(why, cas.ErrCorrupt) && f.disc.Settled(lastNews, peers.FetchStanding) {
 		return why
 	}
-	if since < f.disc.BlockPatience() && !f.noSources() {
+	noSources := len(f.queue.sources) == 0 && !f.disc.Network // and none can be found
+	if since < f.disc.BlockPatience() && !noSources {
 		return nil
 	}
 	return fmt.Errorf("%w; %s", f.disc.NoBlockError(since, peers.Worse(f.queue.bannedFor(), why)), elsewhere)
 }
-
-// noSources reports whether there is no source and none can be found.
-func (f *fetcher) noSources() bool { return len(f.queue.sources) == 0 && !f.disc.Network }
 
 // elsewhere is the remedy when no source sends a block.
 const elsewhere = "name another source with --mirror or --peer (phase.mirror=, phase.peer=), or ask the publisher to run phase-publish fsck"
@@ -335,7 +316,7 @@ func (f *fetcher) dispatch(ctx context.Context) {
 		f.tasks.Go(func() {
 			defer cancel()
 			err := f.perform(jctx, j, func(i int, data gateway.RunLeaf) error { return f.take(ctx, j, j.leaves[i], data) })
-			f.post(ctx, func() error { return f.finish(ctx, j, err) })
+			f.post(ctx, func() error { f.finish(ctx, j, err); return nil })
 		})
 	}
 }
@@ -358,10 +339,10 @@ func (f *fetcher) perform(ctx context.Context, j *job, take func(i int, data gat
 
 // take writes a verified leaf to its targets and to the cache.
 func (f *fetcher) take(ctx context.Context, j *job, i int, data gateway.RunLeaf) error {
-	if err := j.download.write(i, data.Data); err != nil {
-		return &fatalError{err}
+	if err := f.write(position{j.download, i}, data.Data); err != nil {
+		f.post(ctx, func() error { return err }) // no other source can help
+		return err
 	}
-	f.Shared.Verified(j.download.leaves[i].CID)
 	f.cache.Put(ctx, j.download.leaves[i].CID, data.Data)
 	j.download.reorder.put(i, data)
 	f.post(ctx, func() error {
@@ -371,24 +352,24 @@ func (f *fetcher) take(ctx context.Context, j *job, i int, data gateway.RunLeaf)
 	return nil
 }
 
-// A fatalError ends the fetch, because no other source can help.
-type fatalError struct{ error }
-
-func (e *fatalError) Unwrap() error { return e.error }
-
 // finish records the end of a job.
-func (f *fetcher) finish(ctx context.Context, j *job, err error) error {
-	s := j.source.src
-	switch fatal := (*fatalError)(nil); {
-	case errors.As(err, &fatal):
-		return fatal.error
+func (f *fetcher) finish(ctx context.Context, j *job, err error) {
+	switch {
 	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, gateway.ErrNoRuns):
 	case j.dropped && !errors.Is(err, cas.ErrCorrupt):
-	case s.RecordError(ctx, err):
-		f.disc.Report.Refuse(s.String(), "block of "+j.download.Role, err)
+	default:
+		recordError(ctx, f.disc.Report, j.source.src, j.download.Role, err)
 	}
 	f.queue.jobDone(j, err, time.Now())
-	return nil
+}
+
+// recordError records the error of a request for a leaf of an artifact. It reports whether the
+// source was banned now, and says so in the report.
+func recordError(ctx context.Context, r *report.Report, s *peers.Source, role string, err error) (bannedNow bool) {
+	if bannedNow = s.RecordError(ctx, err); bannedNow {
+		r.Refuse(s.String(), "block of "+role, err)
+	}
+	return bannedNow
 }
 
 // Summary says how much was fetched, and from how many sources.

@@ -86,7 +86,8 @@ type job struct {
 
 func newQueue(downloads []*download, now time.Time) *queue {
 	q := &queue{times: &timing.Usual, downloads: downloads, lastLeaf: now}
-	for _, dl := range downloads {
+	for k, dl := range downloads {
+		dl.index = k
 		q.left += dl.left
 	}
 	return q
@@ -110,7 +111,7 @@ func (q *queue) free(st *sourceState, now time.Time) bool {
 // first, the least busy one before the others.
 func (q *queue) next(now time.Time) *job {
 	rand.Shuffle(len(q.sources), func(i, k int) { q.sources[i], q.sources[k] = q.sources[k], q.sources[i] })
-	slices.SortStableFunc(q.sources, func(a, b *sourceState) int { return a.order() - b.order() })
+	slices.SortStableFunc(q.sources, func(a, b *sourceState) int { return a.load() - b.load() })
 	unproven := 0
 	for _, j := range q.jobs {
 		if !j.source.proven {
@@ -130,18 +131,18 @@ func (q *queue) next(now time.Time) *job {
 	return nil
 }
 
-func (st *sourceState) order() int {
+// load is the number of requests under way. A source that has sent no block counts as the busiest.
+func (st *sourceState) load() int {
 	if !st.proven {
-		return 1000
+		return maxJobs + 1
 	}
 	return st.busy
 }
 
 // pick returns a job for a source: waiting leaves, else (endgame) a hedged request.
 func (q *queue) pick(st *sourceState, now time.Time) *job {
-	for _, k := range q.downloadOrder() {
-		dl := q.downloads[k]
-		if j := q.newJob(st, dl, q.requestable(st, k, dl.waiting, now), now); j != nil {
+	for _, dl := range q.downloadOrder() {
+		if j := q.newJob(st, dl, q.requestable(st, dl, dl.waiting, now), now); j != nil {
 			for _, i := range j.leaves {
 				dl.waiting.remove(i)
 			}
@@ -154,34 +155,36 @@ func (q *queue) pick(st *sourceState, now time.Time) *job {
 // downloadOrder lists the unfinished artifacts in the order in which they are requested, the
 // kernel first. While a machine may have unknown peers, it begins at a random artifact:
 // otherwise all machines request the same kernel.
-func (q *queue) downloadOrder() []int {
-	var order []int
-	var left, sum int64
-	for k, dl := range q.downloads {
-		if dl.left > 0 {
-			order = append(order, k)
-			left += dl.bytesLeft.Load()
-		}
-	}
+func (q *queue) downloadOrder() []*download {
+	order := slices.DeleteFunc(slices.Clone(q.downloads), func(dl *download) bool { return dl.left == 0 })
+	left := q.bytesLeft()
 	if !q.shuffled || left == 0 || (q.swarm != nil && q.swarm.hasPeers) {
 		return order
 	}
 	at := rand.Int64N(left)
-	for i, k := range order {
-		if sum += q.downloads[k].bytesLeft.Load(); at < sum {
-			return append(append([]int{k}, order[:i]...), order[i+1:]...)
+	for i, dl := range order {
+		if at -= dl.bytesLeft.Load(); at < 0 {
+			return slices.Insert(slices.Delete(order, i, i+1), 0, dl)
 		}
 	}
 	return order
 }
 
-// requestable returns the subset of some leaves that may be requested from a source. The
-// result is valid until the next call.
-func (q *queue) requestable(st *sourceState, k int, some bitfield, now time.Time) bitfield {
+// bytesLeft returns the missing bytes of all downloads.
+func (q *queue) bytesLeft() (left int64) {
+	for _, dl := range q.downloads {
+		left += dl.bytesLeft.Load()
+	}
+	return left
+}
+
+// requestable returns the subset of some leaves of a download that may be requested from a source.
+// The result is valid until the next call.
+func (q *queue) requestable(st *sourceState, dl *download, some bitfield, now time.Time) bitfield {
 	q.scratch = append(q.scratch[:0], some...)
-	q.scratch.without(st.lacks[k])
+	q.scratch.without(st.lacks[dl.index])
 	if q.swarm != nil {
-		q.swarm.restrict(st, k, q.scratch, now)
+		q.swarm.restrict(st, dl.index, q.scratch, now)
 	}
 	return q.scratch
 }
@@ -190,15 +193,12 @@ func (q *queue) requestable(st *sourceState, k int, some bitfield, now time.Time
 // size of a run. With shuffled it begins at a random position. It skips leaves between them
 // if the source supports gaps.
 func (q *queue) newJob(st *sourceState, dl *download, some bitfield, now time.Time) *job {
-	first := -1
-	if q.shuffled {
-		first = some.next(rand.IntN(len(dl.leaves)) / startStep * startStep)
-	}
-	if first < 0 {
-		first = some.next(0)
-	}
+	first := some.next(0)
 	if first < 0 {
 		return nil
+	}
+	if q.shuffled {
+		first = max(first, some.next(rand.IntN(len(dl.leaves))/startStep*startStep))
 	}
 	gaps := 0
 	if st.src.Gaps.Load() {
@@ -231,16 +231,13 @@ func (q *queue) runBytes(st *sourceState) int64 {
 	if q.shuffled {
 		limit = sharedRun
 	}
-	var left, slots int64
-	for _, dl := range q.downloads {
-		left += dl.bytesLeft.Load()
-	}
+	var slots int64
 	for _, other := range q.sources {
 		if other.proven {
 			slots += int64(other.window)
 		}
 	}
-	return min(st.nextRun, limit, max(left/(2*slots), sharedRun))
+	return min(st.nextRun, limit, max(q.bytesLeft()/(2*slots), sharedRun))
 }
 
 // hedgedJob returns a hedged request for leaves of the request that has been silent longest. A
@@ -254,21 +251,19 @@ func (q *queue) hedgedJob(st *sourceState, now time.Time) *job {
 		if j.hedge || j.hedges == maxHedges || j.source == st || now.Sub(j.lastActivity) < timing.HedgeAfter || (slow != nil && !j.lastActivity.Before(slow.lastActivity)) {
 			continue
 		}
-		if q.requestable(st, q.index(j.download), j.missingLeaves(), now).next(0) >= 0 {
+		if q.requestable(st, j.download, j.missingLeaves(), now).next(0) >= 0 {
 			slow = j
 		}
 	}
 	if slow == nil {
 		return nil
 	}
-	j := q.newJob(st, slow.download, q.requestable(st, q.index(slow.download), slow.missingLeaves(), now), now)
+	j := q.newJob(st, slow.download, q.requestable(st, slow.download, slow.missingLeaves(), now), now)
 	j.hedge, j.hedgeOf = true, slow
 	slow.hedges++
 	slow.lastActivity = now
 	return j
 }
-
-func (q *queue) index(dl *download) int { return slices.Index(q.downloads, dl) }
 
 // missingLeaves returns the leaves that a job has not brought yet.
 func (j *job) missingLeaves() bitfield {
@@ -394,7 +389,7 @@ func (st *sourceState) farWindow(trip, took time.Duration) (limit, step int) {
 // noteMissing records that a source does not have a leaf. A source that lacks many leaves in a
 // row gets no request for a while: it may be receiving them now.
 func (q *queue) noteMissing(st *sourceState, j *job, now time.Time) {
-	k := q.index(j.download)
+	k := j.download.index
 	if st.lacks[k] == nil {
 		st.lacks[k] = newBitfield(len(j.download.leaves))
 	}

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -98,8 +99,8 @@ func (f *fetcher) pollBitfields(ctx context.Context, st *sourceState) {
 	tags := make([]string, len(f.downloads))
 	for round := 0; !st.src.IsBanned(); round++ {
 		pause := timing.OriginPause
-		for _, k := range f.toPoll(round) {
-			dl := f.downloads[k]
+		for _, dl := range f.toPoll(round) {
+			k := dl.index
 			actx, cancel := context.WithTimeout(ctx, timing.HaveLimit)
 			bitmap, tag, err := st.src.Have(actx, dl.CID, len(dl.leaves), tags[k])
 			cancel()
@@ -121,21 +122,12 @@ func (f *fetcher) pollBitfields(ctx context.Context, st *sourceState) {
 }
 
 // toPoll lists the artifacts of the next request: mostly the one with the most missing bytes.
-func (f *fetcher) toPoll(round int) []int {
-	var all []int
-	most, bytes := -1, int64(-1)
-	for k, dl := range f.downloads {
-		if n := dl.bytesLeft.Load(); n > 0 {
-			all = append(all, k)
-			if n > bytes {
-				most, bytes = k, n
-			}
-		}
-	}
-	if round%pollAll == 0 || most < 0 {
+func (f *fetcher) toPoll(round int) []*download {
+	all := slices.DeleteFunc(slices.Clone(f.downloads), func(dl *download) bool { return dl.bytesLeft.Load() == 0 })
+	if round%pollAll == 0 || len(all) == 0 {
 		return all
 	}
-	return []int{most}
+	return []*download{slices.MaxFunc(all, func(a, b *download) int { return cmp.Compare(a.bytesLeft.Load(), b.bytesLeft.Load()) })}
 }
 
 // minPause is the shortest pause between two requests to one peer, when there are many.

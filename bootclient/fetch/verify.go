@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"math"
 	"sync"
 
@@ -75,7 +74,7 @@ func (dl *download) hash(ctx context.Context) error {
 			room = make([]byte, l.Size)
 		}
 		if n, err := dl.target.ReadAt(room[:l.Size], l.Offset); int64(n) < l.Size {
-			return fmt.Errorf("%s: reading back: %w", dl.Role, cutShort(err))
+			return fmt.Errorf("%s: reading back: got %d of %d bytes: %w", dl.Role, n, l.Size, err)
 		}
 		h.Write(room[:l.Size])
 	}
@@ -83,11 +82,4 @@ func (dl *download) hash(ctx context.Context) error {
 		return fmt.Errorf("%s: %d bytes with sha256 %s, signed is %s: %w", dl.Role, dl.Length, got, dl.SHA256, cas.ErrCorrupt)
 	}
 	return nil
-}
-
-func cutShort(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }
