@@ -1,6 +1,7 @@
 package bootclient
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -11,11 +12,8 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/phaseboot/phaseboot/bootclient/cache"
-	"github.com/phaseboot/phaseboot/bootclient/fetch"
 	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
-	"github.com/phaseboot/phaseboot/bootclient/resolve"
-	"github.com/phaseboot/phaseboot/bootclient/share"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -71,45 +69,23 @@ type Config struct {
 // Check returns an error that wraps fs.ErrInvalid for the first hint that is not an address.
 // Run itself skips such a hint and reports it: a mistake on a kernel command line does not
 // stop a boot.
-func (c Config) Check() error {
-	for _, m := range c.Mirrors {
-		if err := bootargs.CheckMirror(m); err != nil {
-			return err
-		}
-	}
-	for _, p := range append(append([]string{}, c.Peers...), c.Bootstrap...) {
-		if _, err := bootargs.ParsePeer(p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (c Config) Check() error { return bootargs.CheckSources(c.Mirrors, c.Peers, c.Bootstrap) }
 
 // complete sets the default of each field that was not set.
 func (c Config) complete() Config {
-	if c.Timeout <= 0 {
-		c.Timeout = timing.DefaultTimeout
-	}
-	if c.Patience <= 0 {
-		c.Patience = timing.DefaultPatience
-	}
+	c.Timeout = cmp.Or(c.Timeout, timing.DefaultTimeout)
+	c.Patience = cmp.Or(c.Patience, timing.DefaultPatience)
+	c.times = cmp.Or(c.times, &timing.Usual)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	c.Report = cmp.Or(c.Report, report.New(time.Now(), nil))
 	if c.openPacks == nil {
 		c.openPacks = pack.OpenContext
 	}
 	if c.interfaces == nil {
 		c.interfaces = net.Interfaces
 	}
-	if c.times == nil {
-		c.times = &timing.Usual
-	}
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	if c.Report == nil {
-		c.Report = report.New(time.Now(), nil)
 	}
 	if c.Ready == nil {
 		c.Ready = func(report.Ready) {}
@@ -129,15 +105,12 @@ func (c Config) mayShare() bool { return c.Share && c.Mode.Announce && c.Mode.Pr
 
 func (c Config) cacheDir() cache.Dir { return cache.Dir(c.Cache) }
 
-// policy returns the policy of the present time, without a state.
+// policy returns the policy of the present time, with the saved state of the cache, read-only.
 func (c Config) policy() manifest.Policy {
-	return manifest.Policy{Root: c.Root, Channel: c.Channel, Arch: c.Arch, Now: c.Now(), Floor: c.Floor}
-}
-
-// statePolicy returns the policy of the present time, with the saved state of the cache.
-func (c Config) statePolicy() manifest.Policy {
-	p := c.policy()
-	p.State = manifest.OpenStateReadOnly(c.cacheDir().Trust())
+	p := manifest.Policy{Root: c.Root, Channel: c.Channel, Arch: c.Arch, Now: c.Now(), Floor: c.Floor}
+	if c.Cache != "" {
+		p.State = manifest.OpenStateReadOnly(c.cacheDir().Trust())
+	}
 	return p
 }
 
@@ -164,21 +137,6 @@ func (c Config) discoveryOptions(trust manifest.Discovery) peers.Options {
 		ClockUnsure: c.ClockUnsure, Proxy: c.Proxy, Timeout: c.Timeout, Patience: c.Patience,
 		Times: c.times, Interfaces: c.interfaces, Log: c.Log, Report: c.Report,
 	}
-}
-
-func (c Config) shareOptions() share.Options {
-	return share.Options{Serve: c.mayShare(), Listen: c.Listen, HTTP: c.HTTP, Ready: c.Ready, Log: c.Log, Report: c.Report}
-}
-
-func (c Config) fetchOptions(won resolve.Result, shared *share.Blocks) fetch.Options {
-	o := fetch.Options{
-		Verified: won.Verified, From: won.From, Memory: won.Memory, MakeRoom: won.Directory != nil,
-		Shared: shared, Progress: c.Progress,
-	}
-	if won.Directory != nil {
-		o.Unread = won.Directory.Unread()
-	}
-	return o
 }
 
 // cacheOptions says how the cache is opened.

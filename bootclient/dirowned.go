@@ -10,7 +10,6 @@ import (
 	"path"
 	"slices"
 
-	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -30,7 +29,7 @@ var extraFiles = []string{fileCmdline, fileRelease, fileReport}
 func (d *DirSink) checkReplaceable(name string) error {
 	if sub := path.Dir(name); sub != "." {
 		if info, err := d.root.Lstat(sub); err == nil && !info.IsDir() {
-			return d.inTheWay(sub, kindOf(info))
+			return d.inTheWay(sub, info)
 		}
 	}
 	info, err := d.root.Lstat(name)
@@ -42,11 +41,11 @@ func (d *DirSink) checkReplaceable(name string) error {
 	case !info.IsDir() && slices.Contains(d.written(), name):
 		return nil // a link is replaced, not followed
 	}
-	return d.inTheWay(name, kindOf(info))
+	return d.inTheWay(name, info)
 }
 
-func (d *DirSink) inTheWay(name, what string) error {
-	return refusal.Invalid("output folder %s: %s is %s; move it away or name another output folder", d.dir, name, what)
+func (d *DirSink) inTheWay(name string, info fs.FileInfo) error {
+	return refusal.Invalid("output folder %s: %s is %s; move it away or name another output folder", d.dir, name, kindOf(info))
 }
 
 // kindOf names the kind of a file that is in the way.
@@ -69,15 +68,20 @@ func (d *DirSink) written() []string {
 		names = append(names, extraFiles...)
 	}
 	var unfinished []string
-	f, err := file.OpenIn(d.root, fileCommit, file.NoFollow)
-	if err != nil {
-		return names
+	if d.readJSON(fileCommit, maxCommit, &unfinished) {
+		names = append(names, unfinished...)
+	}
+	return names
+}
+
+// readJSON decodes a file of the folder, of at most limit bytes. It reports whether it could.
+func (d *DirSink) readJSON(name string, limit int64, into any) bool {
+	f := d.Earlier(name)
+	if f == nil {
+		return false
 	}
 	defer f.Close()
-	if json.NewDecoder(io.LimitReader(f, maxCommit)).Decode(&unfinished) != nil {
-		return names
-	}
-	return append(names, unfinished...)
+	return json.NewDecoder(io.LimitReader(f, limit)).Decode(into) == nil
 }
 
 // begin saves the names of the files that the commit creates and removes, before it does so.
@@ -89,18 +93,15 @@ func (d *DirSink) begin() error {
 		return err
 	}
 	temp := path.Join(d.temp, "files")
-	if err := d.root.WriteFile(temp, data, 0o644); err != nil {
-		return fmt.Errorf("output folder: %w", err)
+	f, err := d.root.Create(temp)
+	if err == nil {
+		_, err = f.Write(data)
+		err = errors.Join(err, f.Sync(), f.Close())
 	}
-	f, err := d.root.Open(temp)
+	if err == nil {
+		err = d.root.Rename(temp, fileCommit)
+	}
 	if err != nil {
-		return fmt.Errorf("output folder: %w", err)
-	}
-	defer f.Close()
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := d.root.Rename(temp, fileCommit); err != nil {
 		return fmt.Errorf("output folder: %w", err)
 	}
 	return d.sync(".")
@@ -109,13 +110,8 @@ func (d *DirSink) begin() error {
 // older lists the artifacts of the release in the folder, nil when release.json was not
 // written by a fetch.
 func (d *DirSink) older() []string {
-	f, err := file.OpenIn(d.root, fileRelease, file.NoFollow)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
 	var rel manifest.Release
-	if json.NewDecoder(io.LimitReader(f, manifest.MaxMetadata)).Decode(&rel) != nil || rel.Version == "" || rel.Channel == "" {
+	if !d.readJSON(fileRelease, manifest.MaxMetadata, &rel) || rel.Version == "" || rel.Channel == "" {
 		return nil
 	}
 	names := []string{}

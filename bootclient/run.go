@@ -52,7 +52,9 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	defer c.Close()
 	look := cfg.discoveryOptions(cfg.addresses(root))
 	node, needed := look.NodeOptions()
-	sharing, err := share.Start(ctx, node, needed, cfg.shareOptions())
+	sharing, err := share.Start(ctx, node, needed, share.Options{
+		Serve: cfg.mayShare(), Listen: cfg.Listen, HTTP: cfg.HTTP, Ready: cfg.Ready, Log: cfg.Log, Report: cfg.Report,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -63,14 +65,25 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	}
 	defer disc.Close()
 	var got fetch.Result
-	stats := func() []report.SourceStats { return allStats(disc, c, got.Earlier) }
+	stats := func() []report.SourceStats {
+		list := disc.Sources.Stats()
+		if st, used := c.Stats(); used {
+			list = append(list, st)
+		}
+		if got.Earlier.Blocks > 0 {
+			list = append(list, got.Earlier)
+		}
+		return list
+	}
 	record := func() {
 		cfg.Report.SetSources(stats())
 		cfg.Report.SetServed(sharing.Blocks.Served())
 	}
 	defer record()
 
-	won, err := resolveStep(ctx, cfg, disc, c, look.Trust.IPNS)
+	won, err := resolveStep(ctx, cfg, disc, c, resolve.Options{
+		Policy: cfg.policy, Names: look.Trust.IPNS, SaveState: cfg.Mode.Cache == "rw",
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -78,10 +91,13 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	disc.SearchArtifacts(release)
 	sharing.Blocks.SetPointer(won.Pointer, won.Memory)
 	if won.Directory != nil && (sharing.Blocks != nil || c.Writable()) {
-		sharing.Publish(release, won.Directory.Unread(), peers.Pool{Memory: won.Memory, Cache: c, Sources: disc.Sources, Prefer: won.From})
+		sharing.Publish(release, won.Directory.Unread(), peers.Pool{Memory: won.Memory, Cache: c, Sources: disc.Sources, Prefer: won.Pointer.From})
 	}
 	step := cfg.Report.Begin("fetch")
-	got, err = fetch.All(ctx, cfg.fetchOptions(won, sharing.Blocks), disc, c, sink)
+	got, err = fetch.All(ctx, fetch.Options{
+		Verified: won.Verified, From: won.Pointer.From, Memory: won.Memory, Unread: won.Directory.Unread(), MakeRoom: won.Directory != nil,
+		Shared: sharing.Blocks, Progress: cfg.Progress,
+	}, disc, c, sink)
 	if err != nil {
 		return nil, step.Abort(err)
 	}
@@ -120,10 +136,10 @@ func union(a, b []string) []string {
 	return list
 }
 
-func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cache.Cache, names []string) (resolve.Result, error) {
+func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cache.Cache, o resolve.Options) (resolve.Result, error) {
 	r := cfg.Report
 	step := r.Begin("resolve")
-	won, err := resolve.Find(ctx, resolve.Options{Policy: cfg.policy, Names: names, SaveState: cfg.Mode.Cache == "rw"}, disc, c)
+	won, err := resolve.Find(ctx, o, disc, c)
 	if err != nil {
 		if won, err = lastGood(ctx, cfg, err); err != nil {
 			return won, step.Abort(err)
@@ -144,21 +160,10 @@ func lastGood(ctx context.Context, cfg Config, cause error) (resolve.Result, err
 	if cfg.Mode.Stale != "last-good" || cfg.Cache == "" || ctx.Err() != nil {
 		return resolve.Result{}, cause
 	}
-	v, err := manifest.LastGood(ctx, cfg.statePolicy())
+	v, err := manifest.LastGood(ctx, cfg.policy())
 	if err != nil {
 		return resolve.Result{}, fmt.Errorf("%w; the last good release: %w", cause, err)
 	}
 	cfg.Report.Refuse("all sources", "their metadata", cause)
 	return resolve.Result{Verified: v, Memory: cas.NewMemory()}, nil
-}
-
-func allStats(disc *peers.Discovery, c *cache.Cache, earlier report.SourceStats) []report.SourceStats {
-	list := disc.Sources.Stats()
-	if st, used := c.Stats(); used {
-		list = append(list, st)
-	}
-	if earlier.Blocks > 0 {
-		list = append(list, earlier)
-	}
-	return list
 }

@@ -5,8 +5,6 @@ import (
 	"fmt"
 
 	"github.com/phaseboot/phaseboot/bootclient/seed"
-	"github.com/phaseboot/phaseboot/internal/bootargs"
-	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -34,17 +32,10 @@ func Seed(ctx context.Context, cfg Config) error {
 	if err := cfg.cacheDir().Check(); err != nil {
 		return fmt.Errorf("cache %s: %w", cfg.Cache, err)
 	}
-	node := p2p.Options{MDNS: cfg.Mode.Uses("mdns"), DHT: p2p.DHTOff, Listen: cfg.Listen, Log: cfg.Log}
-	if trust := cfg.addresses(root); cfg.Mode.Uses("dht") && trust.DHTPrefix != "" {
-		node.DHT, node.Prefix = p2p.DHTClient, trust.DHTPrefix
-		for _, text := range union(cfg.Bootstrap, trust.Bootstrap) {
-			if p, err := bootargs.ParsePeer(text); err == nil {
-				node.Bootstrap = append(node.Bootstrap, p)
-			}
-		}
-	}
+	node, _ := cfg.discoveryOptions(cfg.addresses(root)).NodeOptions()
+	node.Listen = cfg.Listen
 	return seed.Serve(ctx, seed.Options{
-		Policy: cfg.statePolicy, Names: func() []string { return cfg.addresses(root).IPNS }, Cache: cfg.cacheDir(), Artifacts: cfg.Artifacts,
+		Policy: cfg.policy, Names: func() []string { return cfg.addresses(root).IPNS }, Cache: cfg.cacheDir(), Artifacts: cfg.Artifacts,
 		Node: node, HTTP: cfg.HTTP, Ready: cfg.Ready, Log: cfg.Log,
 	})
 }

@@ -3,6 +3,7 @@ package resolve
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/phaseboot/phaseboot/bootclient/peers"
@@ -58,10 +59,11 @@ func (r *resolver) searchCache(ctx context.Context) {
 	r.readingCache = true
 	r.readers.Go(func() {
 		v := r.fromCache(ctx)
-		select {
-		case r.cacheResult <- v:
-		case <-ctx.Done():
-		}
+		r.post(ctx, func() {
+			if r.readingCache = false; v.err == nil {
+				r.cached = &v
+			}
+		})
 	})
 }
 
@@ -78,10 +80,8 @@ func (r *resolver) mayUseCache(over bool) bool {
 // checkingNewer reports whether a pointer that is newer than the cache's is being checked.
 func (r *resolver) checkingNewer() bool {
 	for _, cand := range r.candidates {
-		for _, ptr := range cand.announcers {
-			if cand.running && ptr.Seq > r.cached.pointer.Seq {
-				return true
-			}
+		if cand.running && slices.ContainsFunc(cand.announcers, func(ptr peers.Pointer) bool { return ptr.Seq > r.cached.pointer.Seq }) {
+			return true
 		}
 	}
 	return false

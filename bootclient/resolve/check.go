@@ -28,6 +28,7 @@ type releaseCandidate struct {
 type checkResult struct {
 	pointer   peers.Pointer
 	directory *Directory
+	pool      peers.Pool // what directory is read from
 	v         *manifest.Verified
 	err       error
 }
@@ -83,10 +84,7 @@ func (r *resolver) startChecks(ctx context.Context) {
 		r.checking++
 		r.readers.Go(func() {
 			v := r.check(ctx, ptr)
-			select {
-			case r.results <- v:
-			case <-ctx.Done():
-			}
+			r.post(ctx, func() { r.checked(v) })
 		})
 	}
 }
@@ -116,14 +114,9 @@ func (r *resolver) check(ctx context.Context, ptr peers.Pointer) checkResult {
 
 func (r *resolver) verify(ctx context.Context, ptr peers.Pointer, src peers.Pool) checkResult {
 	src.Memory = cas.NewMemory()
-	md := NewDirectory(ptr.Directory, src)
-	md.memory = src.Memory
-	policy := r.Policy()
-	if r.cache.Dir != "" {
-		policy.State = manifest.OpenStateReadOnly(r.cache.Dir.Trust())
-	}
-	v, err := manifest.Verify(ctx, md, policy)
-	return checkResult{pointer: ptr, directory: md, v: v, err: err}
+	md := &Directory{root: ptr.Directory, src: src, memory: src.Memory}
+	v, err := manifest.Verify(ctx, md, r.Policy())
+	return checkResult{ptr, md, src, v, err}
 }
 
 // checked handles the result of a check: it keeps the newest valid release and reports the others.

@@ -30,11 +30,7 @@ func (r *resolver) poll(ctx context.Context, s *peers.Source) {
 	for n := 0; ; n++ {
 		a := r.requestPointers(ctx, s)
 		a.first = n == 0
-		select {
-		case r.answers <- a:
-		case <-ctx.Done():
-			return
-		}
+		r.post(ctx, func() { r.handleAnswer(a) })
 		select {
 		case <-time.After(r.pauseAfter(n, a.err)):
 		case <-s.Banned():

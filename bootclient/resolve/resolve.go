@@ -29,7 +29,7 @@ const (
 
 // Options say which release is looked for.
 type Options struct {
-	Policy    func() manifest.Policy // of the present time, without a state
+	Policy    func() manifest.Policy // of the present time, with the saved state of the cache, read-only
 	Names     []string               // trusted IPNS names
 	SaveState bool                   // the saved state of the cache may be written
 }
@@ -42,16 +42,14 @@ type resolver struct {
 	disc  *peers.Discovery
 	cache *cache.Cache
 
-	answers chan pointerAnswer
-	results chan checkResult
+	posted chan func() // results for the goroutine of search
 
 	replies      map[*peers.Source]*reply // last answer of each source; nil before the first
 	pending      int                      // sources without an answer
 	checking     int                      // candidates that are being verified
 	candidates   map[cid.Cid]*releaseCandidate
 	best         *checkResult
-	cached       *checkResult // of the cache alone
-	cacheResult  chan checkResult
+	cached       *checkResult   // of the cache alone
 	readingCache bool           // the cache is being read
 	readers      sync.WaitGroup // goroutines that read the cache, which is closed after the search
 	worst        error          // worst refusal so far
@@ -73,11 +71,10 @@ type reply struct {
 // A Result is the release that was chosen, and where it was found.
 type Result struct {
 	Verified   *manifest.Verified
-	From       *peers.Source // nil when the DHT gave the pointer
-	announcers int           // sources that announced the same directory
-	dht        bool          // the DHT announced it too
-	fromCache  bool          // only the cache has it
-	sources    int           // known sources
+	announcers int  // sources that announced the same directory
+	dht        bool // the DHT announced it too
+	fromCache  bool // only the cache has it
+	sources    int  // known sources
 	Pointer    peers.Pointer
 	Directory  *Directory  // nil when only the metadata was remembered (last good release)
 	Memory     *cas.Memory // blocks of the metadata that were read; inner nodes of the artifacts are added
@@ -88,8 +85,7 @@ type Result struct {
 func Find(ctx context.Context, o Options, disc *peers.Discovery, c *cache.Cache) (Result, error) {
 	now := time.Now()
 	r := &resolver{
-		Options: o, disc: disc, cache: c,
-		answers: make(chan pointerAnswer), results: make(chan checkResult), cacheResult: make(chan checkResult),
+		Options: o, disc: disc, cache: c, posted: make(chan func()),
 		replies: map[*peers.Source]*reply{}, candidates: map[cid.Cid]*releaseCandidate{}, lastNews: now, began: now, deadline: now.Add(disc.Timeout),
 	}
 	if disc.Network {
@@ -104,7 +100,7 @@ func Find(ctx context.Context, o Options, disc *peers.Discovery, c *cache.Cache)
 	}
 	known, _ := disc.Sources.Known()
 	best := r.best.pointer
-	out := Result{Verified: v, From: best.From, sources: len(known), Pointer: best, Directory: r.best.directory, Memory: r.best.directory.memory, fromCache: r.best == r.cached}
+	out := Result{Verified: v, sources: len(known), Pointer: best, Directory: r.best.directory, Memory: r.best.pool.Memory, fromCache: r.best == r.cached}
 	if cand := r.candidates[best.Directory]; cand != nil {
 		for _, ptr := range cand.announcers {
 			if ptr.From == nil {
@@ -145,14 +141,8 @@ func (r *resolver) search(ctx context.Context) error {
 			return err
 		}
 		select {
-		case a := <-r.answers:
-			r.handleAnswer(a)
-		case v := <-r.results:
-			r.checked(v)
-		case v := <-r.cacheResult:
-			if r.readingCache = false; v.err == nil {
-				r.cached = &v
-			}
+		case handle := <-r.posted:
+			handle()
 		case ptr := <-r.disc.Pointers:
 			r.addPointer(ptr)
 		case <-more:
@@ -165,6 +155,14 @@ func (r *resolver) search(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// post passes the handling of a result to search.
+func (r *resolver) post(ctx context.Context, handle func()) {
+	select {
+	case r.posted <- handle:
+	case <-ctx.Done():
 	}
 }
 

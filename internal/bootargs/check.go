@@ -28,7 +28,13 @@ func Check(cmdline string) (Arguments, error) {
 			return a, refusal.Invalid("phase.release: the machine sets it; leave it out")
 		}
 	}
-	return a, cmp.Or(CheckCache(a.Cache), checkEach(a.Mirrors, CheckMirror), checkEach(a.Peers, checkPeer), checkEach(a.Bootstrap, checkPeer))
+	return a, cmp.Or(CheckCache(a.Cache), CheckSources(a.Mirrors, a.Peers, a.Bootstrap))
+}
+
+// CheckSources returns an error that wraps fs.ErrInvalid for the first value that is not the address
+// of a mirror or of a peer.
+func CheckSources(mirrors, peers, bootstrap []string) error {
+	return cmp.Or(checkEach(mirrors, CheckMirror), checkEach(peers, checkPeer), checkEach(bootstrap, checkPeer))
 }
 
 func checkEach(values []string, check func(string) error) error {
