@@ -13,5 +13,6 @@
 // a wrong block is banned for this run.
 //
 // Limits: a block is held no longer than it takes to verify and write it, so that memory is
-// bounded by the number of requests under way.
+// bounded by the number of requests under way, and by 256 KiB of leaves that are fetched before the
+// release is chosen.
 package bootclient

@@ -37,3 +37,10 @@ func (c *Config) OpenCacheWithin(d time.Duration) {
 func (c *Config) OpenPacksWith(open func(context.Context, string, pack.Options) (*pack.Store, error)) {
 	c.openPacks = open
 }
+
+// WaitForNewer sets how long a search waits for a newer pointer.
+func (c *Config) WaitForNewer(d time.Duration) {
+	t := timing.Usual
+	t.Grace = d
+	c.times = &t
+}

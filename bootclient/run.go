@@ -81,8 +81,9 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	}
 	defer record()
 
+	early := fetch.NewEarly(disc, sink)
 	won, err := resolveStep(ctx, cfg, disc, c, resolve.Options{
-		Policy: cfg.policy, Names: look.Trust.IPNS, SaveState: cfg.Mode.Cache == "rw",
+		Policy: cfg.policy, Names: look.Trust.IPNS, SaveState: cfg.Mode.Cache == "rw", Early: early.Fetch,
 	})
 	if err != nil {
 		return nil, err
@@ -96,7 +97,7 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	step := cfg.Report.Begin("fetch")
 	got, err = fetch.All(ctx, fetch.Options{
 		Verified: won.Verified, From: won.Pointer.From, Memory: won.Memory, Unread: won.Directory.Unread(), MakeRoom: won.Directory != nil,
-		Shared: sharing.Blocks, Progress: cfg.Progress,
+		Early: early, Shared: sharing.Blocks, Progress: cfg.Progress,
 	}, disc, c, sink)
 	if err != nil {
 		return nil, step.Abort(err)

@@ -36,6 +36,7 @@ type Options struct {
 	Memory   *cas.Memory   // metadata of the release; its inner nodes are added
 	Unread   []cid.Cid     // metadata files that are not in memory
 	MakeRoom bool          // remove other releases from a full cache
+	Early    *Early        // leaves that were fetched during the search
 
 	Shared   leafSharer
 	Progress func(done, total int64)
@@ -98,6 +99,9 @@ func (f *fetcher) all(ctx context.Context, sink Sink) error {
 	}
 	f.cache.MakeRoom(ctx, f.roomPlan())
 	hashed := f.hashAll(ctx, sink)
+	if err := f.fromEarly(ctx); err != nil {
+		return err
+	}
 	if err := f.fromCache(ctx); err != nil {
 		return err
 	}

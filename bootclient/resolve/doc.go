@@ -5,7 +5,8 @@
 // releases is newer. docs/PATIENCE.md is the contract of its waiting.
 //
 // It trusts no pointer, and accepts only a release that manifest.Verify returns. It saves the
-// metadata and the pointer of the chosen release in the cache. It reads no artifact.
+// metadata and the pointer of the chosen release in the cache. It reads no artifact: while it
+// searches, it gives the newest release so far to [Options].Early.
 //
 // Limits: 64 directories at a time, 32 announcers of each.
 package resolve

@@ -32,6 +32,9 @@ type Options struct {
 	Policy    func() manifest.Policy // of the present time, with the saved state of the cache, read-only
 	Names     []string               // trusted IPNS names
 	SaveState bool                   // the saved state of the cache may be written
+	// Early begins to fetch the newest valid release so far through src, while the search goes on.
+	// Its ctx ends when a newer one is found and when the search ends, which waits for its return.
+	Early func(ctx context.Context, r manifest.Release, src peers.Pool)
 }
 
 // A resolver finds the newest valid release. It asks every source for its pointers, verifies
@@ -49,12 +52,14 @@ type resolver struct {
 	checking     int                      // candidates that are being verified
 	candidates   map[cid.Cid]*releaseCandidate
 	best         *checkResult
-	cached       *checkResult   // of the cache alone
-	readingCache bool           // the cache is being read
-	readers      sync.WaitGroup // goroutines that read the cache, which is closed after the search
-	worst        error          // worst refusal so far
-	lastNews     time.Time      // time of the last news
-	lookEnd      time.Time      // no result before this: the first answer may not be the newest
+	early        *checkResult       // the one that Early fetches
+	endEarly     context.CancelFunc // ends the last call of Early
+	cached       *checkResult       // of the cache alone
+	readingCache bool               // the cache is being read
+	readers      sync.WaitGroup     // goroutines that read the cache, which is closed after the search
+	worst        error              // worst refusal so far
+	lastNews     time.Time          // time of the last news
+	lookEnd      time.Time          // no result before this: the first answer may not be the newest
 	deadline     time.Time
 	began        time.Time
 	reportedAt   time.Time // when the wait was last reported
@@ -85,7 +90,7 @@ type Result struct {
 func Find(ctx context.Context, o Options, disc *peers.Discovery, c *cache.Cache) (Result, error) {
 	now := time.Now()
 	r := &resolver{
-		Options: o, disc: disc, cache: c, posted: make(chan func()),
+		Options: o, disc: disc, cache: c, posted: make(chan func()), endEarly: func() {},
 		replies: map[*peers.Source]*reply{}, candidates: map[cid.Cid]*releaseCandidate{}, lastNews: now, began: now, deadline: now.Add(disc.Timeout),
 	}
 	if disc.Network {
@@ -140,6 +145,7 @@ func (r *resolver) search(ctx context.Context) error {
 		if done, err := r.finished(); done {
 			return err
 		}
+		r.startEarly(work)
 		select {
 		case handle := <-r.posted:
 			handle()
@@ -164,6 +170,18 @@ func (r *resolver) post(ctx context.Context, handle func()) {
 	case r.posted <- handle:
 	case <-ctx.Done():
 	}
+}
+
+// startEarly calls Early for the newest valid release so far, once.
+func (r *resolver) startEarly(ctx context.Context) {
+	if r.best == r.early {
+		return
+	}
+	r.endEarly()
+	r.early = r.best
+	ctx, r.endEarly = context.WithCancel(ctx)
+	best := *r.best
+	r.readers.Go(func() { r.Early(ctx, best.v.Release(), best.pool) })
 }
 
 // pollNew starts polling each new source.
