@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"slices"
 
@@ -93,7 +94,7 @@ func (d *DirSink) begin() error {
 		return err
 	}
 	temp := path.Join(d.temp, "files")
-	f, err := d.root.Create(temp)
+	f, err := d.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err == nil {
 		_, err = f.Write(data)
 		err = errors.Join(err, f.Sync(), f.Close())

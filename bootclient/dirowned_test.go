@@ -84,6 +84,28 @@ func TestAFetchReplacesTheFilesOfAnUnfinishedCommit(t *testing.T) {
 	}
 }
 
+// The list of an unfinished commit names files that the next fetch may replace. Nobody but its owner
+// may write to it, whatever the umask.
+func TestOnlyItsOwnerMayWriteToTheListOfACommit(t *testing.T) {
+	defer unix.Umask(unix.Umask(0))
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.cfg.Progress = func(done, total int64) {
+		if done == total { // the commit cannot create the folder of the job
+			ok(t, os.WriteFile(filepath.Join(m.out, "job"), nil, 0o644))
+		}
+	}
+	if err := m.fetch(t.Context()); err == nil {
+		t.Fatal("the commit was not interrupted")
+	}
+	info, err := os.Stat(filepath.Join(m.out, ".phase-boot.files"))
+	ok(t, err)
+	if mode := info.Mode(); mode != 0o644 {
+		t.Errorf("its mode is %s", mode)
+	}
+}
+
 func TestACacheIsNotCreatedAmongOtherFiles(t *testing.T) {
 	for name, row := range map[string]struct {
 		holds []string
