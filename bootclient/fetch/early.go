@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/phaseboot/phaseboot/bootclient/peers"
@@ -32,8 +33,9 @@ func NewEarly(disc *peers.Discovery, sink Sink) *Early {
 }
 
 // Fetch reads the inner nodes of a release into the memory of src, and then leaves, one at a time,
-// from the first usable source. It ends with ctx, after an error, and when all calls together have
-// fetched earlyBytes. Its errors do not matter: the fetch itself requests what is missing.
+// from the first usable source that is not one of last resort. It ends with ctx, after an error, and
+// when all calls together have fetched earlyBytes. Its errors do not matter: the fetch itself requests
+// what is missing.
 func (e *Early) Fetch(ctx context.Context, r manifest.Release, src peers.Pool) {
 	e.running.Lock()
 	defer e.running.Unlock()
@@ -42,7 +44,7 @@ func (e *Early) Fetch(ctx context.Context, r manifest.Release, src peers.Pool) {
 		if has, _ := e.leaves.Has(ctx, c); has || src.Cache.IsOpen() && src.Cache.Has(ctx, c) {
 			continue
 		}
-		sources := src.Usable()
+		sources := slices.DeleteFunc(src.Usable(), (*peers.Source).BlocksOnly)
 		if e.left < 0 || len(sources) == 0 || !e.fetchLeaf(ctx, sources[0], at) {
 			return
 		}
