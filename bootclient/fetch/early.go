@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/phaseboot/phaseboot/bootclient/peers"
@@ -53,8 +54,12 @@ func (e *Early) Fetch(ctx context.Context, r manifest.Release, src peers.Pool) {
 
 // list reads the inner nodes of a release. It lists the leaves in a random order, so that the early
 // leaves of two machines are seldom the same, and without those of which the sink may have a copy.
+// It skips device trees, which a boot does not load.
 func (e *Early) list(ctx context.Context, r manifest.Release, src peers.Pool) (list []position) {
 	for _, a := range r.Artifacts {
+		if strings.HasPrefix(a.Role, "dtb/") {
+			continue
+		}
 		leaves, err := cas.Leaves(ctx, src, a.CID, a.Length)
 		if err != nil {
 			return nil

@@ -81,6 +81,14 @@ func TestEarlyBytesAreBounded(t *testing.T) {
 	}
 }
 
+// A boot loads no device tree, so that no block of one is requested early.
+func TestNoDeviceTreeIsFetchedEarly(t *testing.T) {
+	store := cas.NewMemory()
+	r := addRelease(t, store, "dtb/board.dtb", castest.Bytes(1, 1<<20))
+	early, src := newEarly(t, store, func(c cid.Cid) { t.Errorf("%s was requested", c) })
+	early.Fetch(t.Context(), r, src)
+}
+
 // A source that sends single blocks, such as a stock IPFS node, is one of last resort. It is not
 // asked for early leaves.
 func TestASourceOfLastResortIsNotAskedForEarlyLeaves(t *testing.T) {
