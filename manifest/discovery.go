@@ -132,8 +132,11 @@ func (d Discovery) fields() object {
 	return fields
 }
 
-// Discovery is where a root says that the repository is found.
+// Discovery is where a root says that the repository is found, empty for other kinds.
 func (d *Document) Discovery() (found Discovery) {
+	if d.kind != KindRoot {
+		return found // Lint does not check the fields there
+	}
 	hints, _ := d.extension()["discovery"].([]any)
 	for _, v := range hints {
 		hint := v.(object)

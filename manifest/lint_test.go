@@ -155,6 +155,20 @@ func TestDiscoveryLeavesOutUnknownKinds(t *testing.T) {
 	}
 }
 
+// Other kinds may have fields of these names, which Lint does not check.
+func TestDiscoveryIsThatOfARootAlone(t *testing.T) {
+	for kind, name := range kinds {
+		golden := string(read(t, "repository", name))
+		data := strings.Replace(golden, `"repository":`, `"discovery": ["x"], "dht": {"bootstrap": [1]}, "repository":`, 1)
+		if kind == KindRoot || data == golden {
+			continue
+		}
+		if d := mustOpen(t, []byte(data)).Discovery(); len(d.IPNS)+len(d.HTTPS)+len(d.Bootstrap) != 0 {
+			t.Errorf("%s: %+v", kind, d)
+		}
+	}
+}
+
 // parseAny gives data to go-tuf as the kind says.
 func parseAny(kind Kind, data []byte) error {
 	switch kind {
