@@ -77,9 +77,12 @@ func (r *Repo) Renew(ctx context.Context, always bool, s Signing) (renewed bool,
 	if due, err := r.Due(ctx, p, s); err != nil || !always && !due {
 		return false, err
 	}
-	_, base, err := r.base(ctx)
+	p, base, err := r.base(ctx)
 	if err != nil {
 		return false, err
+	}
+	if p == nil { // it was removed meanwhile: base reads it again
+		return false, r.NoRelease()
 	}
 	return true, r.renew(ctx, base, s)
 }
