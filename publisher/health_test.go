@@ -285,7 +285,7 @@ func TestServeSignsNothingWithAClockThatWasSetAhead(t *testing.T) {
 			c.set(time.Minute)
 			w.touch()
 			eventually(t, "a healthy daemon", func() bool { code, _ := get(t, r.Metrics[0]+"/healthz"); return code == http.StatusOK })
-			if p, err := repo.ReadPointer(t.Context(), w.Repo()); err != nil || p.Timestamp != 1 {
+			if p, err := pubtest.ReadPointer(t.Context(), w.Repo()); err != nil || p.Timestamp != 1 {
 				t.Errorf("timestamp %d was signed, %v", p.Timestamp, err)
 			}
 		})

@@ -27,7 +27,7 @@ func TestTheLastGenerationsStayReadable(t *testing.T) {
 	var all []*repo.Pointer
 	for i := range keptGenerations + 1 {
 		w.Add(w.Sign(int64(i+2), fmt.Sprintf("v%d", i+2), w.Release))
-		p, err := repo.ReadPointer(t.Context(), w.Repo())
+		p, err := pubtest.ReadPointer(t.Context(), w.Repo())
 		pubtest.Check(t, err)
 		source.add(&generation{Pointer: p})
 		all = append(all, p)

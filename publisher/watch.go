@@ -71,7 +71,7 @@ func (s *server) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	next, err := repo.ReadPointer(ctx, r.Dir)
+	next, err := r.ReadPointer(ctx)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (s *server) load(ctx context.Context, r *repo.Repo) error {
 	if err != nil {
 		s.Log.Warn("channel left out", "cause", err)
 	}
-	p, err := repo.ReadPointer(ctx, r.Dir)
+	p, err := r.ReadPointer(ctx)
 	if err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func Add(ctx context.Context, opts Options) (Added, error) {
 	if err != nil {
 		return Added{}, errors.Join(err, made.Undo(r))
 	}
-	p, err := repo.ReadPointer(ctx, r.Dir)
+	p, err := r.ReadPointer(ctx)
 	if err != nil {
 		return Added{}, err
 	}

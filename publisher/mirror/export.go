@@ -150,7 +150,7 @@ func readContent(ctx context.Context, o Options) (*content, error) {
 		return nil, err
 	}
 	c := &content{repo: r}
-	if c.Pointer, err = repo.ReadPointer(ctx, o.Repo); err != nil {
+	if c.Pointer, err = r.ReadPointer(ctx); err != nil {
 		return nil, err
 	}
 	if c.warning, err = r.UnpublishedTargets(ctx, c.Published); err != nil {

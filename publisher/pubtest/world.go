@@ -257,6 +257,15 @@ func (w *World) Next(number int64, version string) ingest.Added {
 	return w.Add(w.Sign(number, version, w.Release))
 }
 
+// ReadPointer reads the pointer of a repository's folder.
+func ReadPointer(ctx context.Context, dir string) (*repo.Pointer, error) {
+	r, err := repo.Open(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	return r.ReadPointer(ctx)
+}
+
 // Verify verifies the channel stable as a machine does.
 func (w *World) Verify(f manifest.Fetcher) *manifest.Verified {
 	w.T.Helper()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"strings"
 	"time"
 
@@ -31,14 +32,10 @@ type Pointer struct {
 	Blocks    *cas.Memory
 }
 
-// ReadPointer builds the metadata folder of a repository: every root, and what the
-// timestamp and its snapshot name. It checks the signatures of the roots alone. A repository
-// without a release wraps fs.ErrNotExist.
-func ReadPointer(ctx context.Context, dir string) (*Pointer, error) {
-	r, err := Open(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
+// ReadPointer builds the metadata folder of the repository: the roots that Open has read, and
+// what the timestamp and its snapshot name. It checks no signature. A repository without a
+// release wraps fs.ErrNotExist.
+func (r *Repo) ReadPointer(ctx context.Context) (*Pointer, error) {
 	p, err := r.Published(ctx)
 	if err != nil {
 		return nil, err
@@ -46,7 +43,7 @@ func ReadPointer(ctx context.Context, dir string) (*Pointer, error) {
 	if p == nil {
 		return nil, r.NoRelease()
 	}
-	files := r.rootFiles
+	files := maps.Clone(r.rootFiles)
 	files[manifest.FileName(metadata.TIMESTAMP, 0)] = p.data.timestamp
 	files[manifest.FileName(metadata.SNAPSHOT, p.snapshotVersion())] = p.data.snapshot
 	for role, meta := range p.snapshot.Signed.Meta { // targets.json and the releases

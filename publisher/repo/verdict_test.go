@@ -14,7 +14,7 @@ func TestTheVerdictKnowsItsNextChange(t *testing.T) {
 	w.Publish(start, map[string]time.Duration{"root": 40 * pubtest.Day}, "stable")
 	r, err := repo.Open(t.Context(), w.Repo())
 	pubtest.Check(t, err)
-	p, err := repo.ReadPointer(t.Context(), w.Repo())
+	p, err := r.ReadPointer(t.Context())
 	pubtest.Check(t, err)
 	at := start
 	for _, want := range []time.Duration{30 * pubtest.Day, 40 * pubtest.Day, 300 * pubtest.Day, 300 * pubtest.Day} {

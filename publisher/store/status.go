@@ -85,7 +85,7 @@ func ReadStatus(ctx context.Context, o StatusOptions) (Status, error) {
 
 // judge fills in what is published and what machines do with it.
 func (s *Status) judge(ctx context.Context, r *repo.Repo, p *repo.Published, now time.Time) error {
-	pointer, err := repo.ReadPointer(ctx, r.Dir)
+	pointer, err := r.ReadPointer(ctx)
 	if err != nil {
 		return err
 	}
