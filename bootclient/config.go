@@ -73,8 +73,8 @@ func (c Config) Check() error { return bootargs.CheckSources(c.Mirrors, c.Peers,
 
 // complete sets the default of each field that was not set.
 func (c Config) complete() Config {
-	c.Timeout = cmp.Or(c.Timeout, timing.DefaultTimeout)
-	c.Patience = cmp.Or(c.Patience, timing.DefaultPatience)
+	c.Timeout = cmp.Or(max(c.Timeout, 0), timing.DefaultTimeout)
+	c.Patience = cmp.Or(max(c.Patience, 0), timing.DefaultPatience)
 	c.times = cmp.Or(c.times, &timing.Usual)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	c.Report = cmp.Or(c.Report, report.New(time.Now(), nil))

@@ -52,7 +52,7 @@ func maxConns(files int) int { return max((files-min(maxOwnFiles, files/2))/2, 1
 
 // checkFiles warns of a limit of open files that is too low for the connections.
 func (l Limits) checkFiles(log *slog.Logger) {
-	want := cmp.Or(l.Conns, DefaultConns)
+	want := cmp.Or(max(l.Conns, 0), DefaultConns)
 	if used, _ := l.conns(); used < want {
 		log.Warn("limit of open files too low for --max-conns", "limit", limit.Files(), "requested", want, "used", used,
 			"remedy", "raise it with ulimit -n, or with LimitNOFILE= in the unit")
@@ -60,7 +60,7 @@ func (l Limits) checkFiles(log *slog.Logger) {
 }
 
 func (l Limits) conns() (all, perIP int) {
-	all, perIP = cmp.Or(l.Conns, DefaultConns), cmp.Or(l.ConnsPerIP, DefaultConnsPerIP)
+	all, perIP = cmp.Or(max(l.Conns, 0), DefaultConns), cmp.Or(max(l.ConnsPerIP, 0), DefaultConnsPerIP)
 	if files := limit.Files(); files > 0 {
 		all = min(all, maxConns(files))
 	}

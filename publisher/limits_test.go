@@ -147,3 +147,12 @@ func TestAFullQueueAnswersWithRetryAfter(t *testing.T) {
 		t.Error("the refusal is not counted")
 	}
 }
+
+func TestALimitThatIsNotPositiveIsTheDefault(t *testing.T) {
+	all, perIP := Limits{}.conns()
+	for _, n := range []int{-1, 0} {
+		if gotAll, gotPerIP := (Limits{Conns: n, ConnsPerIP: n}).conns(); gotAll != all || gotPerIP != perIP || all < 1 || perIP < 1 {
+			t.Errorf("%d: %d in all and %d of one address, want %d and %d", n, gotAll, gotPerIP, all, perIP)
+		}
+	}
+}

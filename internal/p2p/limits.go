@@ -29,7 +29,7 @@ func (o Options) conns() (all, perIP int) {
 	if len(o.Listen) > 0 {
 		all = listenConns
 	}
-	return cmp.Or(o.MaxConns, all), cmp.Or(o.MaxConnsPerIP, connsPerIP)
+	return cmp.Or(max(o.MaxConns, 0), all), cmp.Or(max(o.MaxConnsPerIP, 0), connsPerIP)
 }
 
 // resourceManager returns a resource manager with the limits of o. Its memory limit counts receive
