@@ -13,6 +13,6 @@
 // signed length and sha256; the sha256 of a SelfVerifier is checked in its Commit. It never calls
 // Commit of a sink.
 //
-// Limits: 48 requests and so 48 blocks under way, 2^20 leaves of a release, 256 KiB of early leaves in
-// memory.
+// Limits: 48 requests and so 48 blocks under way, 2^20 leaves of a release, 256 KiB and
+// one more leaf of early leaves in memory.
 package fetch

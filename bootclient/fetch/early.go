@@ -12,8 +12,9 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// earlyBytes limits the leaves that are fetched before the release is chosen. Machines that start
-// together do not know each other yet, so that the publisher sends as much to each of them.
+// earlyBytes limits the leaves that are fetched before the release is chosen: when more has come, no
+// further leaf is requested. Machines that start together do not know each other yet, so that the
+// publisher sends as much to each of them.
 const earlyBytes = 256 << 10
 
 // An Early fetches a few leaves of the newest release so far, while the search for a newer one
@@ -35,7 +36,7 @@ func NewEarly(disc *peers.Discovery, sink Sink) *Early {
 
 // Fetch reads the inner nodes of a release into the memory of src, and then leaves, one at a time,
 // from the first usable source that is not one of last resort. It ends with ctx, after an error, and
-// when all calls together have fetched earlyBytes. Its errors do not matter: the fetch itself requests
+// when all calls together have fetched more than earlyBytes. Its errors do not matter: the fetch itself requests
 // what is missing.
 func (e *Early) Fetch(ctx context.Context, r manifest.Release, src peers.Pool) {
 	e.running.Lock()

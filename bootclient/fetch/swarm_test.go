@@ -112,12 +112,7 @@ func (s *simulation) early(m *simMachine, order []int, left int64) {
 	if left < 0 || !s.now.Before(s.start) {
 		return
 	}
-	if s.free.Before(s.now) {
-		s.free = s.now
-	}
-	s.free = s.free.Add(s.line)
-	s.sent++
-	s.in(s.free.Sub(s.now), func() {
+	s.publisherSends(func() {
 		if s.now.Before(s.start) {
 			m.download.complete(order[0])
 			m.queue.left--
@@ -220,6 +215,16 @@ func (s *simulation) step(m *simMachine) {
 	}
 }
 
+// publisherSends sends one leaf over the publisher's line, after all others, and then calls arrived.
+func (s *simulation) publisherSends(arrived func()) {
+	if s.free.Before(s.now) {
+		s.free = s.now
+	}
+	s.free = s.free.Add(s.line)
+	s.sent++
+	s.in(s.free.Sub(s.now), arrived)
+}
+
 // fromPublisher sends the leaves of a job one by one over the publisher's line.
 func (s *simulation) fromPublisher(m *simMachine, j *job, i int) {
 	if s.stopAt > 0 && s.sent >= s.stopAt {
@@ -229,12 +234,7 @@ func (s *simulation) fromPublisher(m *simMachine, j *job, i int) {
 		})
 		return
 	}
-	if s.free.Before(s.now) {
-		s.free = s.now
-	}
-	s.free = s.free.Add(s.line)
-	s.sent++
-	s.in(s.free.Sub(s.now), func() {
+	s.publisherSends(func() {
 		m.queue.leafDone(j, j.leaves[i], s.now)
 		if i+1 < len(j.leaves) {
 			s.fromPublisher(m, j, i+1)
