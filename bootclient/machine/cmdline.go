@@ -13,13 +13,13 @@ const (
 	maxCmdline = 2047 // bytes: COMMAND_LINE_SIZE of x86 and arm64 without the final NUL
 	maxConsole = 4    // console= arguments that are added for the next kernel
 
-	// defaultPanic restarts the machine 60 s after a panic of the next kernel: time to read
+	// defaultPanic restarts the machine 30 s after a panic of the next kernel: time to read
 	// its last lines. Linux alone would halt until a person restarts the machine.
-	defaultPanic = "panic=60"
+	defaultPanic = "panic=30"
 )
 
 // targetCmdline returns the command line of the next kernel: the signed one, the boot kernel's
-// consoles that the release does not name, panic=60 unless the release sets panic=, and
+// consoles that the release does not name, panic=30 unless the release sets panic=, and
 // phase.release=VERSION. present reports whether the device of a console= value is in this
 // machine.
 func targetCmdline(signed, version string, consoles []string, present func(device string) bool) (string, error) {

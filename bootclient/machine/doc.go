@@ -39,7 +39,7 @@
 //
 // It refuses to load bytes that were not hashed again after their memory was sealed, a kernel
 // that is shorter than its header says or is for another architecture, and unsigned kernel
-// arguments, except console=, panic=60 and phase.release= (cmdline.go). It writes to a block device
+// arguments, except console=, panic=30 and phase.release= (cmdline.go). It writes to a block device
 // only if the mode allows a writable cache (useCache in cachedisk.go).
 //
 // Limits: x86-64 and arm64 EFI kernels that kexec_file_load accepts; DHCPv4 and the kernel's
