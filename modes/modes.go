@@ -16,6 +16,9 @@ import (
 // Default is the mode when the kernel command line does not name one.
 const Default = "internet"
 
+// maxRetry is the largest number of attempts, as of phase.retry=.
+const maxRetry = 1000
+
 // ErrMalformed marks a file that is not a valid mode.
 var ErrMalformed = errors.New("malformed boot mode")
 
@@ -33,6 +36,11 @@ type Mode struct {
 	Proxy     string   `json:"proxy"`      // URL of a proxy for every connection, "" for none
 	Stale     string   `json:"stale"`      // policy for expired metadata: "refuse" or "last-good"
 	RandomMAC bool     `json:"random_mac"` // use a random MAC address, send no host name in DHCP
+	// NoShell removes the shell from the menu of a failed boot, for a machine that others can reach.
+	NoShell bool `json:"no_shell,omitempty"`
+	// Retry is the number of failed attempts after which the machine restarts; 0 is never.
+	// phase.retry= on the kernel command line replaces it.
+	Retry int `json:"retry,omitempty"`
 }
 
 // Uses reports whether the mode's discovery includes way.
@@ -97,6 +105,8 @@ func (m Mode) check(name string) error {
 		return errors.New("discovery: must not be empty; use mirror, dht, mdns")
 	case m.Identity != "ephemeral":
 		return fmt.Errorf("identity %.40q: must be ephemeral", m.Identity)
+	case m.Retry < 0 || m.Retry > maxRetry:
+		return fmt.Errorf("retry %d: must be from 0 to %d", m.Retry, maxRetry)
 	}
 	for i, way := range m.Discovery {
 		if !slices.Contains([]string{"mirror", "dht", "mdns"}, way) || slices.Contains(m.Discovery[:i], way) {

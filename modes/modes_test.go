@@ -61,6 +61,8 @@ func TestBadModesAreRefused(t *testing.T) {
 		"unknown identity":  {`"ephemeral"`, `"eternal"`},
 		"another name":      {`"name":"m"`, `"name":"n"`},
 		"no title":          {`"M"`, `""`},
+		"restart before":    {`"stale"`, `"retry":-1,"stale"`},
+		"too many attempts": {`"stale"`, `"retry":1001,"stale"`},
 		"wrong type":        {`"announce":false`, `"announce":"no"`},
 		"two values":        {`"random_mac":false}`, `"random_mac":false}{}`},
 		"truncated":         {`"random_mac":false}`, ``},

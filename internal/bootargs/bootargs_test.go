@@ -18,15 +18,17 @@ func TestArgumentsOfACommandLine(t *testing.T) {
 	}{
 		"nothing": {line: "quiet ro\n"},
 		"all": {
-			line: `console=tty0 console=ttyS0,115200n8 phase.mode=local phase.channel=stable phase.cache=ro phase.nowrite phase.mirror=http://10.0.2.2:8080 phase.mirror=https://example.org/m phase.peer=/ip4/1.2.3.4/tcp/1/p2p/x phase.bootstrap=/ip4/1.2.3.4/tcp/2/p2p/y`,
+			line: `console=tty0 console=ttyS0,115200n8 phase.mode=local phase.channel=stable phase.cache=ro phase.nowrite phase.retry=5 phase.mirror=http://10.0.2.2:8080 phase.mirror=https://example.org/m phase.peer=/ip4/1.2.3.4/tcp/1/p2p/x phase.bootstrap=/ip4/1.2.3.4/tcp/2/p2p/y`,
 			want: Arguments{
-				Mode: "local", Channel: "stable", Cache: "ro", NoWrite: true,
+				Mode: "local", Channel: "stable", Cache: "ro", NoWrite: true, Retry: "5",
 				Mirrors: []string{"http://10.0.2.2:8080", "https://example.org/m"}, Peers: []string{"/ip4/1.2.3.4/tcp/1/p2p/x"},
 				Bootstrap: []string{"/ip4/1.2.3.4/tcp/2/p2p/y"}, Console: []string{"tty0", "ttyS0,115200n8"},
 			},
 		},
 		"the last mode counts":     {line: "phase.mode=local phase.mode=private", want: Arguments{Mode: "private"}},
 		"nowrite=0 allows writing": {line: "phase.nowrite=0"},
+		"retry for ever":           {line: "phase.retry=3 phase.retry=0", want: Arguments{Retry: "0"}},
+		"not a number of attempts": {line: "phase.retry=2 phase.retry=-1 phase.retry=+1 phase.retry=1001 phase.retry=x phase.retry", want: Arguments{Retry: "2"}, warnings: []string{"from 1 to 1000", "+1", "1001", "x", "phase.retry"}},
 		"an unknown argument":      {line: "phase.mood=happy", warnings: []string{"phase.mood=happy"}},
 		"a value is needed":        {line: "phase.mirror= phase.peer phase.mode", warnings: []string{"phase.mirror=", "phase.peer", "phase.mode"}},
 		"inside of quotes":         {line: `dyndbg="file x phase.mode=local +p"`},
@@ -66,6 +68,14 @@ func TestRepeatedHintsAreBounded(t *testing.T) {
 
 const testPeer = "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooWRQYxvmt7VyfsDzi3oQfqT5Roqm7M7Uom9xwbmYb5Ktrj"
 
+func TestTheCommandLineDecidesBeforeTheModeWhenTheMachineRestarts(t *testing.T) {
+	for line, want := range map[string]int{"": 7, "phase.retry=2": 2, "phase.retry=0": 0, "phase.retry=x": 7} {
+		if got := Parse(line).RestartAfter(7); got != want {
+			t.Errorf("%q: %d, want %d", line, got, want)
+		}
+	}
+}
+
 // The image builder refuses arguments that the machine would ignore or refuse.
 func TestCheckRefusesArgumentsThatTheMachineIgnores(t *testing.T) {
 	for line, want := range map[string]string{
@@ -93,6 +103,10 @@ func TestCheckRefusesArgumentsThatTheMachineIgnores(t *testing.T) {
 		"phase.mode=":                          "needs a value",
 		"phase.cache=maybe":                    "use rw, ro or off",
 		"phase.nowrite=maybe":                  "use 0 or 1",
+		"phase.retry=10":                       "",
+		"phase.retry=0":                        "",
+		"phase.retry=often":                    "from 1 to 1000, or 0",
+		"phase.retry":                          "from 1 to 1000, or 0",
 		"phase.peer=192.0.2.1:4001":            "not a multiaddr",
 		"phase.peer=/ip4/192.0.2.1/tcp/4001":   "no peer ID",
 		"phase.bootstrap=/ip4/192.0.2.1/tcp/1": "no peer ID",
@@ -145,7 +159,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(`console=ttyS0 phase.mode=local "phase.mirror=http://x y" phase.nowrite`)
 	f.Fuzz(func(t *testing.T, line string) {
 		a := Parse(line)
-		for _, list := range [][]string{a.Mirrors, a.Peers, a.Bootstrap, {a.Mode, a.Channel, a.Cache}} {
+		for _, list := range [][]string{a.Mirrors, a.Peers, a.Bootstrap, {a.Mode, a.Channel, a.Cache, a.Retry}} {
 			if len(list) > MaxRepeats {
 				t.Errorf("%d values", len(list))
 			}

@@ -2,11 +2,16 @@ package bootargs
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
-// MaxRepeats is how many values of a repeatable argument are used.
-const MaxRepeats = 16
+const (
+	// MaxRepeats is how many values of a repeatable argument are used.
+	MaxRepeats = 16
+	// MaxRetry is the largest value of phase.retry=.
+	MaxRetry = 1000
+)
 
 // Arguments are the phase.* arguments of the boot kernel's command line. A person at the machine can
 // type them; none of them extends what the machine trusts.
@@ -15,6 +20,7 @@ type Arguments struct {
 	Channel   string   // phase.channel=NAME
 	Cache     string   // phase.cache=rw|ro|off; can only reduce the rights of the mode
 	NoWrite   bool     // phase.nowrite: no block device is opened for writing
+	Retry     string   // phase.retry=N: the machine restarts after N failed attempts; 0 is never, "" leaves it to the mode
 	Mirrors   []string // phase.mirror=URL, repeatable
 	Peers     []string // phase.peer=MULTIADDR, repeatable
 	Bootstrap []string // phase.bootstrap=MULTIADDR, repeatable
@@ -48,8 +54,11 @@ func (a *Arguments) take(word string) error {
 	if i := strings.IndexFunc(word, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
 		return fmt.Errorf("%.80q: only printable ASCII without spaces is allowed", shown)
 	}
-	if name == "phase.nowrite" {
+	switch name {
+	case "phase.nowrite":
 		return a.takeNoWrite(value)
+	case "phase.retry":
+		return a.takeRetry(value)
 	}
 	single, list := a.field(name)
 	switch {
@@ -76,6 +85,24 @@ func (a *Arguments) takeNoWrite(value string) error {
 		return fmt.Errorf("phase.nowrite=%.40q: invalid value; use 0 or 1", value)
 	}
 	return nil
+}
+
+// takeRetry takes the number of failed attempts after which the machine restarts.
+func (a *Arguments) takeRetry(value string) error {
+	if n, err := strconv.Atoi(value); err != nil || n < 0 || n > MaxRetry || strconv.Itoa(n) != value {
+		return fmt.Errorf("phase.retry=%.40q: invalid value; use a number of attempts from 1 to %d, or 0 for no restart", value, MaxRetry)
+	}
+	a.Retry = value
+	return nil
+}
+
+// RestartAfter returns the number of failed attempts after which the machine restarts, 0 for never.
+// mode is the number of the boot mode, for a command line without phase.retry=.
+func (a Arguments) RestartAfter(mode int) int {
+	if n, err := strconv.Atoi(a.Retry); err == nil {
+		return n
+	}
+	return mode
 }
 
 // isRelease reports whether a word is phase.release=, with which the boot role passes the release's
