@@ -89,6 +89,7 @@ var rules = []rule{
 		[]string{"bootclient/share", "bootclient/resolve", "bootclient/peers", "bootclient/cache", "bootclient/report", "bootclient/timing", "manifest", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/file"},
 		"it serves a cache and fetches nothing",
 	},
+	{"bootclient/machine/menu", nil, "a leaf: keys and lines, without a terminal"},
 	{
 		"bootclient/...",
 		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
