@@ -140,12 +140,15 @@ func union(a, b []string) []string {
 func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cache.Cache, o resolve.Options) (resolve.Result, error) {
 	r := cfg.Report
 	step := r.Begin("resolve")
-	won, err := resolve.Find(ctx, o, disc, c)
+	won, err := resolve.Result{}, errNotAsked
+	if !cfg.LastGood {
+		won, err = resolve.Find(ctx, o, disc, c)
+	}
 	if err != nil {
 		if won, err = lastGood(ctx, cfg, err); err != nil {
 			return won, step.Abort(err)
 		}
-		step.Done("NOT UP TO DATE: the last good release, as mode %s allows", cfg.Mode.Name)
+		step.Done("NOT UP TO DATE: the last good release, %s", cfg.lastGoodWords())
 	}
 	rel := won.Verified.Release()
 	r.SetRelease(report.Release{Channel: rel.Channel, Arch: rel.Arch, Version: rel.Version, Number: rel.Number, Timestamp: won.Verified.TimestampVersion()})
@@ -155,10 +158,21 @@ func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cach
 	return won, nil
 }
 
+// errNotAsked is the reason for the last good release when a person chose it.
+var errNotAsked = errors.New("not asked: a person chose the last good release")
+
+// lastGoodWords says who allowed the last good release.
+func (c Config) lastGoodWords() string {
+	if c.LastGood {
+		return "as a person chose"
+	}
+	return "as mode " + c.Mode.Name + " allows"
+}
+
 // lastGood returns the newest release that this machine verified before, if the mode allows
-// that. It is used when no valid release was found, for any reason.
+// that or a person chose it. It is used when no valid release was found, for any reason.
 func lastGood(ctx context.Context, cfg Config, cause error) (resolve.Result, error) {
-	if cfg.Mode.Stale != "last-good" || cfg.Cache == "" || ctx.Err() != nil {
+	if cfg.Mode.Stale != "last-good" && !cfg.LastGood || cfg.Cache == "" || ctx.Err() != nil {
 		return resolve.Result{}, cause
 	}
 	v, err := manifest.LastGood(ctx, cfg.policy())
