@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/kmod"
 )
 
@@ -187,7 +188,8 @@ func insertModule(file string) error {
 	if !strings.HasSuffix(file, ".ko") {
 		flags = unix.MODULE_INIT_COMPRESSED_FILE
 	}
-	err = unix.FinitModule(int(f.Fd()), "", flags)
+	line, _ := os.ReadFile("/proc/cmdline") // without it, a module has its defaults
+	err = unix.FinitModule(int(f.Fd()), moduleParameters(string(line), kmod.Name(file)), flags)
 	switch {
 	case errors.Is(err, unix.EEXIST):
 		return nil
@@ -197,4 +199,21 @@ func insertModule(file string) error {
 		return fmt.Errorf("%w: built for another kernel; build the initramfs and the kernel from the same package", err)
 	}
 	return err
+}
+
+// moduleParameters returns the parameters of a module on a kernel command line, such as
+// watchdog.stop_on_reboot=0. The kernel itself reads only those of built-in modules.
+func moduleParameters(cmdline, module string) string {
+	var list []string
+	for _, word := range bootargs.SplitWords(cmdline) {
+		name, parameter, found := strings.Cut(word, ".")
+		if !found || kmod.Name(name) != module {
+			continue
+		}
+		if key, value, _ := strings.Cut(parameter, "="); strings.Contains(value, " ") {
+			parameter = key + `="` + value + `"`
+		}
+		list = append(list, parameter)
+	}
+	return strings.Join(list, " ")
 }

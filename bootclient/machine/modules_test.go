@@ -180,3 +180,14 @@ func FuzzParseDep(f *testing.F) {
 		}
 	})
 }
+
+func TestParametersOfModulesOnTheCommandLine(t *testing.T) {
+	const line = `quiet watchdog.stop_on_reboot=0 i6300esb.heartbeat=46 usb-storage.quirks="a b" usb_storage.delay_use=1 phase.mode=local watchdog`
+	for module, want := range map[string]string{
+		"watchdog": "stop_on_reboot=0", "i6300esb": "heartbeat=46", "usb_storage": `quirks="a b" delay_use=1`, "e1000": "",
+	} {
+		if got := moduleParameters(line, module); got != want {
+			t.Errorf("%s: %q, want %q", module, got, want)
+		}
+	}
+}
