@@ -13,7 +13,7 @@ import (
 
 // targetAdvice is the advice for a release that was started and failed. No setting of this
 // machine can repair it.
-const targetAdvice = "the release is faulty: inform its publisher; `reboot` boots the newest published release, or choose another entry of the boot menu"
+const targetAdvice = "the release is faulty: inform its publisher; a restart boots the newest published release"
 
 // bootAdvice returns what to try after a failed attempt, by the cause of the failure. It
 // returns "" where the error itself says it.
@@ -31,9 +31,9 @@ func bootAdvice(err error) string {
 	case errors.Is(err, cas.ErrCorrupt):
 		return "another publisher (phase.mirror=, phase.peer=); if several send wrong bytes, test the memory of this machine"
 	case errors.Is(err, cas.ErrUnreachable):
-		return "check the network cable, choose another entry of the boot menu, or name another publisher (phase.mirror=, phase.peer=)"
+		return "check the network cable, choose another boot mode in the menu, or name another publisher (phase.mirror=, phase.peer=)"
 	}
-	return "another entry of the boot menu"
+	return "another boot mode or channel in the menu"
 }
 
 // withAdvice appends the advice to an error as a line of its own.

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,9 +35,9 @@ const (
 // Boot is `phase-boot boot`, the process that PID 1 starts: all steps from the kernel command line
 // to a loaded kernel. It returns nil when PID 1 may jump. It writes its error to a file, and PID 1
 // prints it on the consoles.
-func Boot(ctx context.Context) error {
+func Boot(ctx context.Context, choice Choice) error {
 	rep := newReport(os.Stdout)
-	b := &boot{report: rep, newDisk: make(chan struct{}, 1), entropy: startEntropy()}
+	b := &boot{report: rep, choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy()}
 	defer unmountCache()
 	err := runSteps(ctx, rep, b.steps())
 	if err == nil {
@@ -53,30 +54,59 @@ func Boot(ctx context.Context) error {
 	return err
 }
 
-// recordFailure writes the error for PID 1, the missing hardware for phase-boot watch, and the report
-// for phase-boot status.
+// recordFailure writes the error for PID 1, what phase-boot watch waits for, and the report for
+// phase-boot status.
 func (b *boot) recordFailure(err error) error {
-	if data, jsonErr := json.Marshal(b.report); jsonErr == nil {
+	data, jsonErr := json.Marshal(b.report)
+	if jsonErr == nil {
 		_ = os.WriteFile(reportFile, data, 0o644)
 	}
-	if missing := missingHardware(b.networkErr); missing != "" {
-		_ = os.WriteFile(watchFile, []byte(missing), 0o644)
+	writeWatchState(watchFile, watchState{Missing: missingHardware(b.networkErr), Failed: failedRelease(data, err)})
+	return writeFailure(failureFile, err, b.tried(), b.report.Refused(), bootAdvice(err))
+}
+
+// networkStep is the network step. It keeps its result for the summary of a failed attempt.
+func (b *boot) networkStep(ctx context.Context) (summary string, err error) {
+	summary, err = b.network(ctx)
+	if b.networkWords = summary; err != nil {
+		b.networkWords, _, _ = strings.Cut(err.Error(), ";") // the step has printed the remedy
 	}
-	return writeFailure(failureFile, err, b.report.Refused(), bootAdvice(err))
+	return summary, err
+}
+
+// maxTried is how many sources the consoles show after a failed attempt.
+const maxTried = 8
+
+// tried says how the attempt looked for a release, and what each source said.
+func (b *boot) tried() []string {
+	var list []string
+	if b.config.Mode.Name != "" {
+		list = append(list, fmt.Sprintf("tried: mode %s, channel %s, %s; network: %s", b.config.Mode.Name, b.config.Channel, b.config.Arch, cmp.Or(b.networkWords, "not yet")))
+	}
+	sources := b.report.Sources()
+	for i, s := range sources {
+		if i == maxTried {
+			return append(list, fmt.Sprintf("source: %d more, see the report", len(sources)-maxTried))
+		}
+		list = append(list, "source: "+strings.Join(append([]string{s.String()}, s.Faults[:min(len(s.Faults), 2)]...), "; "))
+	}
+	return list
 }
 
 // A boot is the state that the steps of one attempt share.
 type boot struct {
-	report     *report.Report
-	newDisk    chan struct{}   // signalled for each new block device
-	entropy    <-chan struct{} // closed when random numbers are ready
-	config     bootclient.Config
-	networkErr error // of the network step, nil if there is an address
-	removable  bool  // the cache partition is on a disk that may be unplugged
-	args       bootargs.Arguments
-	key        []byte
-	payload    *Payload
-	release    manifest.Release
+	report       *report.Report
+	choice       Choice
+	newDisk      chan struct{}   // signalled for each new block device
+	entropy      <-chan struct{} // closed when random numbers are ready
+	config       bootclient.Config
+	networkErr   error  // of the network step, nil if there is an address
+	networkWords string // the addresses, or why there is none
+	removable    bool   // the cache partition is on a disk that may be unplugged
+	args         bootargs.Arguments
+	key          []byte
+	payload      *Payload
+	release      manifest.Release
 }
 
 func (b *boot) steps() []step {
@@ -85,7 +115,7 @@ func (b *boot) steps() []step {
 		{"command line", required, b.commandLine},
 		{"modules", optional, b.modules},
 		{"random numbers", required, b.waitEntropy},
-		{"network", optional, b.network},
+		{"network", optional, b.networkStep},
 		{"cache", optional, b.cache},
 		{"machine key", optional, b.machineKey},
 		{"release", selfReporting, b.fetch},
@@ -108,6 +138,8 @@ func (b *boot) commandLine(context.Context) (string, error) {
 		return "", err
 	}
 	b.args = bootargs.Parse(string(line))
+	b.args.Mode = cmp.Or(b.choice.Mode, b.args.Mode)
+	b.args.Channel = cmp.Or(b.choice.Channel, b.args.Channel)
 	for _, w := range b.args.Warnings {
 		b.report.Say("command line: %s", w)
 	}
@@ -115,6 +147,7 @@ func (b *boot) commandLine(context.Context) (string, error) {
 		return "", err
 	}
 	b.config.Log, b.config.Report, b.config.Progress = logger(b.report), b.report, b.progress()
+	b.config.LastGood = b.choice.LastGood
 	return fmt.Sprintf("mode %s, channel %s, %s", b.config.Mode.Name, b.config.Channel, b.config.Arch), nil
 }
 
@@ -230,6 +263,9 @@ func (b *boot) machineKey(context.Context) (string, error) {
 func (b *boot) fetch(ctx context.Context) (string, error) {
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
 	b.payload.seed = planSeed(b.config, b.removable)
+	if words, err := os.ReadFile(watchdogFile); err == nil {
+		b.report.Begin("watchdog").Done("%s", words)
+	}
 	b.config.Keep = b.payload.seed.nodes
 	if err := os.RemoveAll(nodesDir); err != nil { // of an earlier attempt
 		return "", err
@@ -292,13 +328,17 @@ func (b *boot) saveReport() {
 	}
 }
 
-// progress returns a callback that reports the progress of the fetch every progressEvery.
+// progress returns a callback that reports the progress of the fetch every progressEvery. Its first
+// call, before the first block, tells PID 1 how long the attempt may take.
 func (b *boot) progress() func(done, total int64) {
 	var last time.Time
 	return func(done, total int64) {
 		now := time.Now()
 		if last.IsZero() {
 			last = now
+			if err := writeLimit(limitFile, total); err != nil {
+				b.report.Say("limit of the attempt: %v", err)
+			}
 		}
 		if now.Sub(last) >= progressEvery {
 			last = now

@@ -73,13 +73,13 @@ func TestAPanicBecomesAnError(t *testing.T) {
 
 func TestTheErrorOfTheBootProcessReachesPID1(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "failed")
-	err := writeFailure(file, errors.New("release: block bafk…: corrupt\nand more"), []report.Refusal{
+	err := writeFailure(file, errors.New("release: block bafk…: corrupt\nand more"), []string{"source: mirror"}, []report.Refusal{
 		{Source: "peer X", What: "block", Why: "wrong hash"},
 	}, "another publisher")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "release: block bafk…: corrupt; and more\nrefused: block from peer X: wrong hash\nto try: another publisher"
+	want := "release: block bafk…: corrupt; and more\nsource: mirror\nrefused: block from peer X: wrong hash\nto try: another publisher"
 	if got := readFailure(file); got != want {
 		t.Errorf("got %q", got)
 	}
@@ -107,22 +107,6 @@ func TestTheExitOfTheBootProcessIsExplained(t *testing.T) {
 		if !strings.Contains(got.Error(), want) {
 			t.Errorf("%q is not in %q", want, got)
 		}
-	}
-}
-
-func TestReapReturnsTheStatusOfTheChild(t *testing.T) {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
-	pid, err := spawn("/bin/sh", []string{"sh", "-c", "exit 7"}, null)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ws, err := reap(pid)
-	if err != nil || ws.ExitStatus() != 7 {
-		t.Errorf("status %d, %v", ws.ExitStatus(), err)
 	}
 }
 
@@ -341,7 +325,7 @@ func TestTheAdviceFitsTheCause(t *testing.T) {
 		"expired":                    {fmt.Errorf("resolve: %w", manifest.ErrExpired), "clock", "cable"},
 		"wrong bytes":                {fmt.Errorf("fetch: %w", cas.ErrCorrupt), "another publisher", "cable"},
 		"a kernel that cannot start": {fmt.Errorf("kexec: %w", cut), "its publisher", "cable"},
-		"a missing file":             {fs.ErrNotExist, "boot menu", "cable"},
+		"a missing file":             {fs.ErrNotExist, "in the menu", "cable"},
 		"too little memory":          {errMemory, "", "cable"},
 		"no network card":            {errNoNIC, "", "cable"},
 		"stopped at the console":     {context.Canceled, "", "cable"},

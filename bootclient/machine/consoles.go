@@ -1,12 +1,15 @@
 package machine
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +23,8 @@ const drainLimit = 5 * time.Second
 // refresh. It is safe for concurrent use.
 type consoles struct {
 	paths func() []string // paths of the terminals, see consolePaths
+
+	interrupted atomic.Bool // the last run was ended by Ctrl-C
 
 	mu   sync.Mutex
 	list []*terminal
@@ -90,47 +95,116 @@ func (c *consoles) drain() {
 	}
 }
 
+// runLimits are the limits of a process that PID 1 waits for.
+type runLimits struct {
+	silence time.Duration        // without a line of output
+	total   func() time.Duration // of its run
+	each    func()               // called every second while it is within its limits
+}
+
+// killAfter is how long a process that has reached a limit has to print where it hangs.
+const killAfter = 10 * time.Second
+
+// errStuck is the error for a process that does not end although it was killed.
+var errStuck = errors.New("boot process: cannot be ended, a device does not answer; the machine restarts")
+
 // run starts a program, prints its output on every console, and waits for its end. Ctrl-C on
-// any console interrupts the program.
-func (c *consoles) run(path string, argv []string) (unix.WaitStatus, error) {
+// any console interrupts the program. A program that reaches a limit gets SIGQUIT, which makes a Go
+// program print where it hangs, and is then killed; the error names the limit.
+func (c *consoles) run(kids *children, limits runLimits, path string, argv []string) (unix.WaitStatus, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return 0, err
 	}
 	defer r.Close()
-	var pid int
-	started := make(chan struct{})
+	var started atomic.Pointer[process]
+	c.interrupted.Store(false)
 	interrupt := func() {
-		<-started
-		if pid > 0 {
-			_ = unix.Kill(pid, unix.SIGINT)
+		if c.interrupted.Store(true); started.Load() != nil {
+			started.Load().signal(unix.SIGINT)
 		}
 	}
-	var stops []func()
 	for _, t := range c.terminals() { // before the program starts, so that no Ctrl-C is lost
-		stops = append(stops, t.onCtrlC(interrupt))
+		defer t.onCtrlC(interrupt)()
 	}
-	stop := sync.OnceFunc(func() {
-		for _, stop := range stops {
-			stop()
-		}
-	})
-	defer stop()
-	pid, err = spawnQuiet(path, argv, w)
-	close(started)
+	p, err := kids.start(func() (int, error) { return spawnQuiet(path, argv, w) })
 	w.Close()
 	if err != nil {
 		return 0, err
 	}
+	started.Store(p)
+	if c.interrupted.Load() { // before it had started
+		p.signal(unix.SIGINT)
+	}
+	out := &timedWriter{w: c, began: time.Now()}
 	copied := make(chan struct{})
 	go func() {
 		defer close(copied)
-		_, _ = io.Copy(c, r)
+		_, _ = io.Copy(out, r)
 	}()
-	ws, err := reap(pid)
-	stop() // before the number of the process can belong to another
+	if err = waitWithin(p, limits, out); errors.Is(err, errStuck) {
+		return 0, err
+	}
 	<-copied
-	return ws, err
+	return p.status, err
+}
+
+// waitWithin waits for a process. After a limit it ends the process and returns an error.
+func waitWithin(p *process, limits runLimits, out *timedWriter) error {
+	tick := time.NewTicker(min(time.Second, limits.silence/4))
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.ended:
+			return nil
+		case <-tick.C:
+			so, total := time.Since(out.began), limits.total()
+			switch {
+			case so-time.Duration(out.last.Load()) > limits.silence:
+				return endProcess(p, fmt.Errorf("%w for %s; it was ended, its stack trace is above: please report it", errSilent, limits.silence))
+			case so > total:
+				return endProcess(p, fmt.Errorf("%w within %s; check the connection to the sources", errEndless, total))
+			}
+			limits.each()
+		}
+	}
+}
+
+// errSilent and errEndless are the errors for an attempt that has reached a limit.
+var (
+	errSilent  = errors.New("boot process: no line of output")
+	errEndless = errors.New("boot process: not finished")
+)
+
+// endProcess ends a process that has reached a limit, and returns why.
+func endProcess(p *process, why error) error {
+	p.signal(unix.SIGQUIT)
+	for range 2 {
+		select {
+		case <-p.ended:
+			return why
+		case <-time.After(killAfter):
+			p.kill()
+		}
+	}
+	select {
+	case <-p.ended:
+		return why
+	default:
+		return errStuck
+	}
+}
+
+// timedWriter remembers when it was last written to.
+type timedWriter struct {
+	w     io.Writer
+	began time.Time
+	last  atomic.Int64 // since began, in nanoseconds
+}
+
+func (t *timedWriter) Write(p []byte) (int, error) {
+	t.last.Store(int64(time.Since(t.began)))
+	return t.w.Write(p)
 }
 
 // consolePaths returns the device paths of the kernel's consoles that exist in this machine.

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,6 +103,69 @@ func consolesOn(t *testing.T, screens ...*screen) *consoles {
 	return c
 }
 
+// kidsOf returns the children of a test.
+func kidsOf(t *testing.T) *children {
+	t.Helper()
+	stop := make(chan struct{})
+	t.Cleanup(func() { close(stop) })
+	return newChildren(false, stop)
+}
+
+// noLimits are limits that no test reaches.
+var noLimits = runLimits{silence: time.Hour, total: func() time.Duration { return time.Hour }, each: func() {}}
+
+// An attempt that hangs is ended, whether it prints nothing or prints for ever.
+func TestAnAttemptThatHangsIsEnded(t *testing.T) {
+	for name, tt := range map[string]struct {
+		script string
+		change func(*runLimits)
+		want   error
+	}{
+		"it prints nothing":      {"trap 'echo dump; exit 2' QUIT; while :; do sleep 0.01; done", func(l *runLimits) { l.silence = 300 * time.Millisecond }, errSilent},
+		"it prints for ever":     {"trap 'echo dump; exit 2' QUIT; while :; do echo on; sleep 0.01; done", func(l *runLimits) { l.total = func() time.Duration { return time.Second } }, errEndless},
+		"its child prints":       {"echo on; exit 0", func(*runLimits) {}, nil},
+		"a stack trace is shown": {"trap 'echo dump; exit 2' QUIT; echo on; while :; do sleep 0.01; done", func(l *runLimits) { l.silence = 300 * time.Millisecond }, errSilent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScreen(t)
+			c := consolesOn(t, s)
+			s.read()
+			limits := noLimits
+			tt.change(&limits)
+			_, err := c.run(kidsOf(t), limits, "/bin/sh", []string{"sh", "-c", tt.script})
+			if !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+				t.Fatalf("got %v, want %v", err, tt.want)
+			}
+			if tt.want != nil {
+				s.shows("dump")
+			}
+		})
+	}
+}
+
+func TestTheLimitOfAnAttemptGrowsWithThePayload(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "limit")
+	if got := readLimit(name); got != attemptLimit {
+		t.Errorf("%s before the size is known", got)
+	}
+	for size, want := range map[int64]time.Duration{0: time.Hour, 57 << 20: time.Hour + 3648*time.Second, 1 << 62: longestLimit} {
+		if err := writeLimit(name, size); err != nil {
+			t.Fatal(err)
+		}
+		if got := readLimit(name); got != want {
+			t.Errorf("%d bytes: %s, want %s", size, got, want)
+		}
+	}
+	for _, text := range []string{"", "-5", "x", "1e9", "99999999999999999999"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := readLimit(name); got != attemptLimit {
+			t.Errorf("%q: %s", text, got)
+		}
+	}
+}
+
 func TestEveryConsoleShowsTheLines(t *testing.T) {
 	one, two := newScreen(t), newScreen(t)
 	c := consolesOn(t, one, two)
@@ -158,7 +222,7 @@ func TestCtrlCOnAnyConsoleInterruptsTheAttempt(t *testing.T) {
 		}
 		ended := make(chan unix.WaitStatus, 1)
 		go func() {
-			ws, err := c.run("/bin/sh", []string{"sh", "-c", "trap 'echo stopped; exit 7' INT; echo running; while :; do sleep 0.01; done"})
+			ws, err := c.run(kidsOf(t), noLimits, "/bin/sh", []string{"sh", "-c", "trap 'echo stopped; exit 7' INT; echo running; while :; do sleep 0.01; done"})
 			if err != nil {
 				t.Error(err)
 			}
@@ -168,8 +232,8 @@ func TestCtrlCOnAnyConsoleInterruptsTheAttempt(t *testing.T) {
 			s.shows("running")
 		}
 		screens[which].types("abc\x03")
-		if ws := <-ended; ws.ExitStatus() != 7 {
-			t.Errorf("status %d", ws.ExitStatus())
+		if ws := <-ended; ws.ExitStatus() != 7 || !c.interrupted.Load() {
+			t.Errorf("status %d, interrupted: %t", ws.ExitStatus(), c.interrupted.Load())
 		}
 		for _, s := range screens {
 			s.shows("stopped")
@@ -178,79 +242,6 @@ func TestCtrlCOnAnyConsoleInterruptsTheAttempt(t *testing.T) {
 			}
 		}
 	}
-}
-
-// recoveryOn returns a recovery with the shell of this host.
-func recoveryOn(t *testing.T, c *consoles) recovery {
-	t.Helper()
-	before := shellProgram
-	shellProgram = []string{"/missing/busybox", "/bin/sh"}
-	t.Cleanup(func() { shellProgram = before })
-	return recovery{out: c, pause: time.Hour}
-}
-
-func TestEachConsoleHasAShellAndLeavingOneEndsTheRecovery(t *testing.T) {
-	one, two := newScreen(t), newScreen(t)
-	c := consolesOn(t, one, two)
-	one.read()
-	two.read()
-	over := make(chan struct{})
-	r := recoveryOn(t, c)
-	go func() {
-		defer close(over)
-		r.wait()
-	}()
-	one.types("echo $((40+2)) $(tty)\n")
-	one.shows("42 " + one.path)
-	two.types("echo $((50+2)) $(tty)\n")
-	two.shows("52 " + two.path)
-	two.types("exit\n")
-	<-over
-	_, _ = c.Write([]byte("the next attempt\n")) // the ends of the shells have hung up the terminals
-	one.shows("the next attempt")
-	two.shows("the next attempt")
-}
-
-func TestARecoveryEndsWithoutInput(t *testing.T) {
-	retry := make(chan struct{}, 1)
-	retry <- struct{}{}
-	for name, change := range map[string]func(*recovery){
-		"phase-boot retry":            func(r *recovery) { r.retry = retry },
-		"the watcher exits with 0":    func(r *recovery) { r.watcher = []string{"/bin/true"}; r.minShell = time.Hour },
-		"no console, after the pause": func(r *recovery) { r.out = consolesOn(t); r.pause = time.Millisecond },
-		"a terminal hung up, after the pause": func(r *recovery) {
-			shellProgram = []string{"/bin/true"}
-			r.minShell = time.Hour
-			r.pause = time.Millisecond
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := recoveryOn(t, consolesOn(t, newScreen(t)))
-			change(&r)
-			r.wait()
-		})
-	}
-}
-
-func TestAFailedWatcherDoesNotEndTheRecovery(t *testing.T) {
-	s := newScreen(t)
-	r := recoveryOn(t, consolesOn(t, s))
-	r.watcher = []string{"/bin/false"}
-	s.read()
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		r.wait()
-	}()
-	s.types("echo $((60+2))\n")
-	s.shows("62")
-	select {
-	case <-over:
-		t.Error("the recovery ended")
-	default:
-	}
-	s.types("exit\n")
-	<-over
 }
 
 // machineTree makes the files of /proc, /sys and /dev that list the consoles.

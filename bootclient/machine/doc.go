@@ -10,9 +10,9 @@
 //   - boot: PID 1 is a small supervisor (supervisor.go). It mounts, starts itself again as
 //     `phase-boot boot` and waits. All data from the network is parsed in that child process,
 //     so a crash of a parser ends one attempt and never PID 1. When the child has loaded a
-//     kernel, PID 1 jumps into it. Otherwise PID 1 prints the reason, opens a shell on every
-//     console (shells.go) and tries again later. A second child process, `phase-boot watch`,
-//     waits for a missing network card or link.
+//     kernel, PID 1 jumps into it. Otherwise PID 1 prints the reason, shows a menu on every
+//     console (rescue.go, package menu) and tries again later (waits.go). A second child process,
+//     `phase-boot watch`, searches behind the menu and ends when another attempt can succeed.
 //   - target: the /init of a release's initramfs (target.go). It mounts the squashfs that the
 //     boot role appended to the initramfs, puts an overlay over it, and switches root.
 //
@@ -23,8 +23,8 @@
 // /etc/phase/role, and /lib/modules/VERSION with modules.dep; modules.alias and modules.builtin
 // are optional. /etc/phase/modules lists modules to load at start. The boot role also needs
 // /etc/phase/root.json, channel and build-time. Device nodes are not needed: the kernel's own
-// initramfs has /dev/console. A link /bin/phase-boot lets the shell run `phase-boot status` and
-// `phase-boot retry`.
+// initramfs has /dev/console. A link /bin/phase-boot lets the shell run `phase-boot status`,
+// network, save and retry.
 //
 // The consoles are the terminals that the kernel prints on and that exist in the machine
 // (consoles.go, terminal.go). PID 1 prints the output of both roles on all of them. cachedisk.go

@@ -25,18 +25,21 @@ const (
 )
 
 // Init is PID 1 of both roles. It never returns, because the kernel panics when PID 1 ends:
-// after every error and every panic it opens a shell on each console and then tries again.
+// after every error and every panic it shows a menu on each console and then tries again.
 func Init() {
 	debug.SetGCPercent(20)
 	p := &pid1{
-		out:   &consoles{paths: func() []string { return consolePaths("/proc", "/sys", "/dev") }},
-		retry: handleSignals(),
-		pause: retryPause,
+		out:  &consoles{paths: func() []string { return consolePaths("/proc", "/sys", "/dev") }},
+		kids: newChildren(true, nil),
 	}
 	p.report = newReport(p.out)
+	p.dog = newWatchdog("/dev/watchdog", watchdogFile, p.report.Say)
+	p.retry = handleSignals(p.dog.disarm)
 	for {
 		err := recoverPanic(p.out, p.start)
-		_ = recoverPanic(p.out, func() error { return p.rescue(err) })
+		if err := recoverPanic(p.out, func() error { return p.rescue(err) }); err != nil {
+			time.Sleep(firstPause) // a fault of the menu must not become a tight loop
+		}
 	}
 }
 
@@ -44,13 +47,17 @@ func Init() {
 type pid1 struct {
 	out    *consoles
 	report *report.Report
+	kids   *children
+	dog    *watchdog
+	retry  <-chan struct{} // requests of phase-boot retry
 	role   string
-	retry  <-chan struct{}
-	pause  time.Duration // before the next attempt on a machine without a console
+	choice Choice
+	wait   waits
 }
 
 // start mounts the base file systems and runs the role. It returns only when the role failed.
 func (p *pid1) start() error {
+	p.dog.allow(maxSilence)
 	err := runSteps(context.Background(), p.report, []step{
 		{"mount", required, func(context.Context) (string, error) { return mountAll(baseMounts) }},
 		{"console", optional, func(context.Context) (string, error) { return p.out.refresh(), nil }},
@@ -64,7 +71,8 @@ func (p *pid1) start() error {
 	}
 	switch p.role = strings.TrimSpace(string(role)); p.role {
 	case "boot":
-		return supervise(p.out, p.report)
+		p.dog.open()
+		return p.supervise()
 	case "target":
 		err := target(p.out, p.report)
 		return withAdvice(err, targetAdvice)
@@ -84,31 +92,8 @@ func recoverPanic(out io.Writer, f func() error) (err error) {
 	return f()
 }
 
-// rescue prints why nothing was booted and opens a shell on each console. It returns when the
-// next attempt is due.
-func (p *pid1) rescue(reason error) error {
-	p.out.refresh()
-	text := refusalText(reason)
-	_, _ = io.WriteString(p.out, text)
-	_ = os.WriteFile(reasonFile, []byte(text), 0o644) // for phase-boot status
-	p.out.drain()
-	r := recovery{out: p.out, retry: p.retry, pause: p.pause, minShell: minShellTime}
-	if _, err := os.Stat(watchFile); err == nil {
-		r.watcher = []string{"/proc/self/exe", "watch"}
-	}
-	p.pause = min(2*p.pause, retryMaxPause)
-	r.wait()
-	p.out.refresh()
-	if p.role == "target" && len(p.out.terminals()) == 0 {
-		// Another attempt would fail in the same way; a restart boots the newest published
-		// release.
-		powerOff(unix.LINUX_REBOOT_CMD_RESTART)
-	}
-	return nil
-}
-
-// refusalText is the text that the consoles show for a failed boot: the reason, the refused
-// metadata and blocks, the advice.
+// refusalText is the text that the consoles show for a failed boot: the reason, what was tried, the
+// refused metadata and blocks, the advice.
 func refusalText(reason error) string {
 	var b strings.Builder
 	first, rest, _ := strings.Cut(reason.Error(), "\n")
@@ -116,14 +101,13 @@ func refusalText(reason error) string {
 	for line := range strings.Lines(rest) {
 		fmt.Fprintf(&b, "  %s\n", report.Printable(strings.TrimSpace(line)))
 	}
-	b.WriteString("  this is a shell: `phase-boot status` shows details, `phase-boot retry` or exit tries again, `reboot` restarts the machine\n\n")
 	return b.String()
 }
 
 // handleSignals handles the signals of PID 1: those of busybox's reboot, halt and poweroff, and
 // SIGHUP, which phase-boot retry sends. All of them get a handler, so that none ends PID 1; an
 // ignored signal would stay ignored in the shell.
-func handleSignals() (retry <-chan struct{}) {
+func handleSignals(disarm func()) (retry <-chan struct{}) {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM)
 	retries := make(chan struct{})
@@ -138,8 +122,10 @@ func handleSignals() (retry <-chan struct{}) {
 			case unix.SIGTERM:
 				powerOff(unix.LINUX_REBOOT_CMD_RESTART)
 			case unix.SIGUSR1:
+				disarm()
 				powerOff(unix.LINUX_REBOOT_CMD_HALT)
 			case unix.SIGUSR2:
+				disarm()
 				powerOff(unix.LINUX_REBOOT_CMD_POWER_OFF)
 			}
 		}
@@ -147,11 +133,23 @@ func handleSignals() (retry <-chan struct{}) {
 	return retries
 }
 
+// powerOff restarts, halts or switches off the machine. It returns only on an error.
 func powerOff(how int) {
-	unmountCache()
-	unix.Sync()
+	synced := make(chan struct{})
+	go func() {
+		defer close(synced)
+		unmountCache()
+		unix.Sync()
+	}()
+	select {
+	case <-synced:
+	case <-time.After(syncLimit): // a disk does not answer
+	}
 	_ = unix.Reboot(how)
 }
+
+// syncLimit is how long a restart waits for the disks.
+const syncLimit = 20 * time.Second
 
 // FirstProcess reports whether this process is the init of an initramfs. The first process of a
 // container also has PID 1, and is not.

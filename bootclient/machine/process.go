@@ -2,8 +2,9 @@ package machine
 
 import (
 	"errors"
-	"maps"
 	"os"
+	"os/signal"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +12,111 @@ import (
 
 // environment is the environment of every process that PID 1 starts.
 var environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=linux"}
+
+// children are the processes that PID 1 started and that have not ended.
+type children struct {
+	// orphans says to reap every process that ends. PID 1 inherits the children of processes that
+	// end, and nobody else reaps those.
+	orphans bool
+
+	mu      sync.Mutex // held to start and to reap, so that no exit is missed
+	running map[int]*process
+}
+
+// A process is a child. ended is closed when it has ended; status is valid then.
+type process struct {
+	pid    int
+	ended  chan struct{}
+	status unix.WaitStatus
+
+	kids *children
+}
+
+// newChildren begins to reap. It ends when stop is closed.
+func newChildren(orphans bool, stop <-chan struct{}) *children {
+	c := &children{orphans: orphans, running: map[int]*process{}}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGCHLD)
+	go func() {
+		defer signal.Stop(signals)
+		for {
+			select {
+			case <-signals: // one signal may stand for several processes
+				c.reap()
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return c
+}
+
+// start starts a process with a function that returns its ID.
+func (c *children) start(spawn func() (pid int, err error)) (*process, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pid, err := spawn()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{pid: pid, ended: make(chan struct{}), kids: c}
+	c.running[pid] = p
+	return p, nil
+}
+
+// reap reaps every process that has ended.
+func (c *children) reap() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.orphans {
+		for c.reapOne(-1) {
+		}
+		return
+	}
+	for pid := range c.running {
+		c.reapOne(pid)
+	}
+}
+
+// reapOne reaps one process. It reports false if none has ended.
+func (c *children) reapOne(which int) bool {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(which, &status, unix.WNOHANG, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return false
+		}
+		if p := c.running[pid]; p != nil {
+			delete(c.running, pid)
+			p.status = status
+			close(p.ended)
+		}
+		return true
+	}
+}
+
+// signal sends a signal to the process. After its end it sends nothing: the number may belong to another
+// process.
+func (p *process) signal(s unix.Signal) {
+	p.kids.mu.Lock()
+	defer p.kids.mu.Unlock()
+	if p.kids.running[p.pid] == p {
+		_ = unix.Kill(p.pid, s)
+	}
+}
+
+// kill ends the process and the processes of its group.
+func (p *process) kill() {
+	p.kids.mu.Lock()
+	defer p.kids.mu.Unlock()
+	if p.kids.running[p.pid] == p {
+		_ = unix.Kill(-p.pid, unix.SIGKILL)
+		_ = unix.Kill(p.pid, unix.SIGKILL)
+	}
+}
 
 // spawn starts a program on a terminal, as leader of its own session, so that Ctrl-C reaches the
 // program and not PID 1. If the terminal cannot control a session, the session has none.
@@ -39,53 +145,4 @@ func spawnQuiet(path string, argv []string, out *os.File) (pid int, err error) {
 		Dir: "/", Env: environment, Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})
-}
-
-// reap waits for a child to end. It also reaps all others that end in the meantime, because PID 1
-// inherits every orphan.
-func reap(pid int) (unix.WaitStatus, error) {
-	for {
-		got, ws, err := reapOne()
-		if err != nil || got == pid {
-			return ws, err
-		}
-	}
-}
-
-// reapOne waits for any child to end.
-func reapOne() (pid int, ws unix.WaitStatus, err error) {
-	for {
-		pid, err = unix.Wait4(-1, &ws, 0, nil)
-		if !errors.Is(err, unix.EINTR) {
-			return pid, ws, err
-		}
-	}
-}
-
-// A childExit is the exit of a child process.
-type childExit struct {
-	pid    int
-	status unix.WaitStatus
-}
-
-// reapEach sends the exit of each child on the channel. It closes the channel after the last exit
-// and after stop is closed.
-func reapEach(pids map[int]bool, stop <-chan struct{}) <-chan childExit {
-	left := maps.Clone(pids)
-	out := make(chan childExit, len(left))
-	go func() {
-		defer close(out)
-		for len(left) > 0 {
-			pid, ws, err := reapOne()
-			if err != nil {
-				break
-			}
-			if left[pid] {
-				delete(left, pid)
-				out <- childExit{pid, ws}
-			}
-		}
-		<-stop
-	}()
-	return out
 }

@@ -6,10 +6,14 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // lastReport is the part of the last attempt's report that phase-boot status prints.
@@ -43,6 +47,55 @@ func status(w io.Writer, reportPath, reasonPath string) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// Network is `phase-boot network` in the shell and in the menu after a failed boot. It prints the
+// interfaces with their addresses, the routes and the name servers.
+func Network(w io.Writer) error {
+	var b strings.Builder
+	for _, line := range interfaceLines() {
+		fmt.Fprintf(&b, "network  %s\n", line)
+	}
+	for _, line := range routeLines() {
+		fmt.Fprintf(&b, "route    %s\n", line)
+	}
+	if data, err := file.Read("/etc/resolv.conf", 0, maxResolv); err == nil {
+		for line := range strings.Lines(string(data)) {
+			fmt.Fprintf(&b, "dns      %s\n", report.Printable(strings.TrimSpace(line)))
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// maxResolv limits what is read of resolv.conf, in bytes.
+const maxResolv = 4 << 10
+
+// routeLines describes the routes of the main table that lead to other networks.
+func routeLines() []string {
+	list, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var lines []string
+	for _, r := range list {
+		if r.Gw == nil {
+			continue
+		}
+		name := strconv.Itoa(r.LinkIndex)
+		if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
+			name = link.Attrs().Name
+		}
+		to := "default"
+		if r.Dst != nil && r.Dst.String() != "0.0.0.0/0" && r.Dst.String() != "::/0" {
+			to = r.Dst.String()
+		}
+		lines = append(lines, fmt.Sprintf("%s via %s on %s, metric %d", to, r.Gw, name, r.Priority))
+	}
+	if len(lines) == 0 {
+		return []string{"none to other networks"}
+	}
+	return lines
 }
 
 // interfaceLines describes each network interface except loopback.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,32 +18,47 @@ import (
 
 const (
 	// failureFile is where the boot process writes its error for PID 1: the error on the first
-	// line, then the refused metadata and blocks, one a line.
+	// line, then what was tried and the refused metadata and blocks, one a line.
 	failureFile = "/run/phase-boot.failed"
 	maxFailure  = 8 << 10 // bytes
 	// reportFile is the report of the last attempt, reasonFile the reason of its failure. Both
 	// are read by phase-boot status.
 	reportFile = "/run/phase-boot.report.json"
 	reasonFile = "/run/phase-boot.refused"
-	// watchFile names the missing hardware, a network card or a link, for phase-boot watch.
-	watchFile = "/run/phase-boot.watch"
+	// limitFile is where the boot process writes how many seconds the attempt may take, when it
+	// knows the size of the release.
+	limitFile = "/run/phase-boot.limit"
+	// watchdogFile is where PID 1 writes which watchdog it kicks, for the report.
+	watchdogFile = "/run/phase-boot.watchdog"
+)
+
+// Limits of one attempt. The boot process prints a line at least every ten seconds while it waits for
+// the network, and every two seconds while it works.
+const (
+	maxSilence   = 10 * time.Minute // an attempt that prints nothing for so long hangs
+	attemptLimit = time.Hour        // of an attempt without its payload
+	lowestRate   = 16 << 10         // bytes a second, for which the payload extends the limit
+	longestLimit = 48 * time.Hour
 )
 
 // supervise is PID 1 of the boot role: it starts the boot process, waits for its end, and jumps
 // into the loaded kernel. It returns only when that fails.
-func supervise(out *consoles, rep *report.Report) error {
-	err := runSteps(context.Background(), rep, []step{
+func (p *pid1) supervise() error {
+	err := runSteps(context.Background(), p.report, []step{
 		{"kernel", optional, kernelVersion},
 		{"clock", optional, bootClock},
 	})
 	if err != nil {
 		return err
 	}
-	if err := runChild(out); err != nil {
+	if err := p.runAttempt(); err != nil {
 		return err
 	}
-	rep.Say("kexec: starting the new kernel")
-	out.drain()
+	p.report.Say("kexec: starting the new kernel")
+	if words := p.dog.handOn(); words != "" {
+		p.report.Say("watchdog: %s", words)
+	}
+	p.out.drain()
 	return jump()
 }
 
@@ -64,22 +80,56 @@ func bootClock(context.Context) (string, error) {
 	return setClock(built, time.Now())
 }
 
-// runChild runs `phase-boot boot` and returns nil when it loaded a kernel.
-func runChild(out *consoles) error {
-	for _, file := range []string{failureFile, watchFile} {
+// runAttempt runs `phase-boot boot` and returns nil when it loaded a kernel.
+func (p *pid1) runAttempt() error {
+	for _, file := range []string{failureFile, watchFile, limitFile} {
 		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	ws, err := out.run("/proc/self/exe", []string{"phase-boot", "boot"})
-	if err != nil {
-		return fmt.Errorf("boot process: %w", err)
-	}
-	if ws.Exited() && ws.ExitStatus() == 0 {
+	limits := runLimits{silence: maxSilence, total: func() time.Duration { return readLimit(limitFile) }, each: func() { p.dog.allow(maxSilence) }}
+	ws, err := p.out.run(p.kids, limits, "/proc/self/exe", append([]string{"phase-boot", "boot"}, p.choice.args()...))
+	switch {
+	case errors.Is(err, errStuck):
+		p.report.Say("%v", err)
+		p.out.drain()
+		powerOff(unix.LINUX_REBOOT_CMD_RESTART)
+		return err
+	case err == nil && ws.Exited() && ws.ExitStatus() == 0:
 		return nil
 	}
 	unmountCache()
+	if err != nil {
+		return fmt.Errorf("%w%s", err, lines(readFailure(failureFile)))
+	}
 	return childError(ws, readFailure(failureFile))
+}
+
+// lines returns a text as further lines of an error.
+func lines(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "\n" + text
+}
+
+// readLimit returns how long the attempt may take.
+func readLimit(file string) time.Duration {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return attemptLimit
+	}
+	seconds, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return attemptLimit
+	}
+	return time.Duration(min(max(seconds, int64(attemptLimit/time.Second)), int64(longestLimit/time.Second))) * time.Second
+}
+
+// writeLimit tells PID 1 how long an attempt with a payload of size bytes may take.
+func writeLimit(file string, size int64) error {
+	seconds := int64(attemptLimit/time.Second) + size/lowestRate
+	return os.WriteFile(file, strconv.AppendInt(nil, seconds, 10), 0o600)
 }
 
 // childError returns why the boot process failed: the text that it wrote, or else a description
@@ -99,9 +149,15 @@ func childError(ws unix.WaitStatus, text string) error {
 	}
 }
 
-// writeFailure writes the error for PID 1, with the refused metadata and blocks and the advice.
-func writeFailure(file string, reason error, refused []report.Refusal, advice string) error {
-	text := strings.ReplaceAll(reason.Error(), "\n", "; ") + refusedLines(refused, maxFailure/2)
+// writeFailure writes the error for PID 1, with what was tried, what was refused, and the advice.
+func writeFailure(file string, reason error, tried []string, refused []report.Refusal, advice string) error {
+	text := strings.ReplaceAll(reason.Error(), "\n", "; ")
+	for _, line := range tried {
+		if len(text)+len(line) < maxFailure/2 {
+			text += "\n" + line
+		}
+	}
+	text += refusedLines(refused, maxFailure/4)
 	if advice != "" {
 		text += "\nto try: " + advice
 	}

@@ -13,9 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminalQueue is how many chunks of output wait for a slow console. Further output is lost on
-// that console only.
-const terminalQueue = 512
+const (
+	// terminalQueue is how many chunks of output wait for a slow console. Further output is lost on
+	// that console only.
+	terminalQueue = 512
+	// flushLimit is how long the start of a shell waits for earlier output.
+	flushLimit = 2 * time.Second
+)
 
 // A terminal is one console of the kernel with its queue of output. A console that is stopped
 // (Ctrl-S, flow control of a serial line) delays nothing else.
@@ -74,6 +78,24 @@ func (t *terminal) print(p []byte) {
 	}
 }
 
+// Write is print, as an io.Writer.
+func (t *terminal) Write(p []byte) (int, error) {
+	t.print(p)
+	return len(p), nil
+}
+
+// flush waits until all output has left the device, but not long.
+func (t *terminal) flush() {
+	drained := make(chan struct{}, 1)
+	if !t.enqueue(chunk{drained: drained}) {
+		return
+	}
+	select {
+	case <-drained:
+	case <-time.After(flushLimit):
+	}
+}
+
 // run prints the queue until it is closed.
 func (t *terminal) run() {
 	for c := range t.queue {
@@ -125,37 +147,93 @@ func (t *terminal) drain() {
 }
 
 // onCtrlC reads the input of a terminal while no shell runs there, and calls interrupt for each
-// Ctrl-C. Input is neither echoed nor stored. stop ends the reading and restores the settings of
-// the terminal.
+// Ctrl-C. stop ends the reading.
 func (t *terminal) onCtrlC(interrupt func()) (stop func()) {
-	f, err := os.OpenFile(t.path, os.O_RDWR|unix.O_NOCTTY, 0)
+	in := t.onInput(func(input []byte) {
+		if bytes.IndexByte(input, 0x03) >= 0 {
+			interrupt()
+		}
+	})
+	return in.stop
+}
+
+// A terminalInput reads the keys of a terminal. ended is closed when it cannot read further: the
+// terminal was hung up, or there is none.
+type terminalInput struct {
+	ended  chan struct{}
+	file   *os.File
+	before *unix.Termios
+}
+
+// onInput reads the input of a terminal while no shell runs there, and passes it to a function. Input
+// is neither echoed nor kept for a line, and no key sends a signal.
+func (t *terminal) onInput(f func(input []byte)) *terminalInput {
+	in := &terminalInput{ended: make(chan struct{})}
+	file, err := os.OpenFile(t.path, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		return func() {}
+		close(in.ended)
+		return in
 	}
-	before := setTerminal(f, func(m *unix.Termios) { m.Lflag &^= unix.ICANON | unix.ECHO | unix.ISIG })
-	done := make(chan struct{})
+	in.file = file
+	in.before = setTerminal(file, func(m *unix.Termios) {
+		m.Lflag &^= unix.ICANON | unix.ECHO | unix.ISIG
+		m.Cc[unix.VMIN], m.Cc[unix.VTIME] = 1, 0
+	})
 	go func() {
-		defer close(done)
+		defer close(in.ended)
 		var b [64]byte
 		for {
-			n, err := f.Read(b[:])
-			if strings.ContainsRune(string(b[:n]), 0x03) {
-				interrupt()
+			n, err := file.Read(b[:])
+			if n > 0 {
+				f(b[:n])
 			}
 			if err != nil {
 				return
 			}
 		}
 	}()
-	return func() {
-		if f.SetReadDeadline(time.Unix(1, 0)) == nil {
-			<-done
-		}
-		if before != nil {
-			setTerminal(f, func(m *unix.Termios) { *m = *before })
-		}
-		f.Close()
+	return in
+}
+
+// stop ends the reading and restores the settings of the terminal.
+func (in *terminalInput) stop() {
+	if in.file == nil {
+		return
 	}
+	if in.file.SetReadDeadline(time.Unix(1, 0)) == nil {
+		<-in.ended
+	}
+	if in.before != nil {
+		setTerminal(in.file, func(m *unix.Termios) { *m = *in.before })
+	}
+	in.file.Close()
+}
+
+// width returns the columns of a terminal, 0 if it does not know them.
+func (t *terminal) width() int {
+	file, err := os.OpenFile(t.path, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return 0
+	}
+	defer file.Close()
+	columns := 0
+	if raw, err := file.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			if size, err := unix.IoctlGetWinsize(int(fd), unix.TIOCGWINSZ); err == nil {
+				columns = int(size.Col)
+			}
+		})
+	}
+	return columns
+}
+
+// lastInput returns when input of a terminal was last read. The kernel counts in steps of 8 s.
+func lastInput(path string) time.Time {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return time.Time{}
+	}
+	return time.Unix(st.Atim.Unix())
 }
 
 // setTerminal changes the settings of a terminal and returns the earlier ones, nil for a device

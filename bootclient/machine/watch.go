@@ -2,22 +2,46 @@ package machine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// The missing hardware that watchFile names.
+// watchFile tells phase-boot watch what the last attempt lacked.
+const watchFile = "/run/phase-boot.watch"
+
+// Missing hardware.
 const (
 	waitNIC  = "card" // any wired network interface
 	waitLink = "link" // one with a link
 )
 
-// missingHardware returns what a failed network step lacked, "" if it is not hardware that may be
-// plugged in.
+// A watchState says why the last attempt failed, as far as the watcher can notice that it got well.
+type watchState struct {
+	Missing string `json:"missing,omitempty"` // waitNIC, waitLink or ""
+	Failed  string `json:"failed,omitempty"`  // a release that cannot be booted; "" if any can
+}
+
+const (
+	// searchRound is how long one search runs before all sources are dialled anew.
+	searchRound = 10 * time.Minute
+	// roundPause is the pause after a search that ended early; it doubles up to roundMaxPause.
+	roundPause    = 2 * time.Second
+	roundMaxPause = time.Minute
+)
+
+// missingHardware returns what a failed network step lacked, "" if it is not hardware that may be plugged in.
 func missingHardware(networkErr error) string {
 	switch {
 	case errors.Is(networkErr, errNoNIC):
@@ -28,25 +52,157 @@ func missingHardware(networkErr error) string {
 	return ""
 }
 
-// Watch is `phase-boot watch`, which PID 1 starts while the shells of a failed boot are open. It
-// returns nil when the missing network card or link appears. It loads the drivers of devices
-// that are plugged in.
-func Watch(ctx context.Context) error {
-	wanted, err := os.ReadFile(watchFile)
-	if err != nil {
-		return err
+// failedRelease returns the release of a report, if it was found and err will not pass by itself: "" if
+// a source was not reachable or had not everything.
+func failedRelease(reportJSON []byte, err error) string {
+	if errors.Is(err, cas.ErrUnreachable) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
+		return ""
 	}
+	var r struct {
+		Release *struct {
+			Channel, Arch string
+			Version       string `json:"release"`
+			Number        int64  `json:"role_version"`
+		}
+	}
+	if json.Unmarshal(reportJSON, &r) != nil || r.Release == nil {
+		return ""
+	}
+	return releaseName(r.Release.Channel, r.Release.Arch, r.Release.Version, r.Release.Number)
+}
+
+func releaseName(channel, arch, version string, number int64) string {
+	return fmt.Sprintf("%s/%s %s, version %d", channel, arch, version, number)
+}
+
+func writeWatchState(file string, s watchState) {
+	if data, err := json.Marshal(s); err == nil {
+		_ = os.WriteFile(file, data, 0o644) // without it the watcher looks for any release
+	}
+}
+
+func readWatchState(file string) (s watchState) {
+	if data, err := os.ReadFile(file); err == nil {
+		_ = json.Unmarshal(data, &s)
+	}
+	return s
+}
+
+// Watch is `phase-boot watch`, which PID 1 runs behind the menu of a failed boot. It returns nil when
+// another attempt can succeed: the missing network card or link is there, the clock was set, or a
+// release was found that is not the one that failed. It loads the drivers of devices that are plugged
+// in, and writes nothing.
+func Watch(ctx context.Context, choice Choice) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	b := &boot{report: newReport(os.Stdout), choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy()}
+	defer unmountCache()
+	state := readWatchState(watchFile)
 	known, err := wiredInterfaces()
 	if err != nil {
 		return err
 	}
 	if m, err := openKernelModules(); err == nil {
-		if err := m.hotplug(ctx, make(chan struct{})); err != nil {
+		if err := m.hotplug(ctx, b.newDisk); err != nil {
 			return fmt.Errorf("hotplug: %w", err)
 		}
 		m.coldplug("/sys") // devices that were plugged in meanwhile
 	}
-	return waitWired(ctx, string(wanted) == waitLink, known)
+	results := make(chan error, 2)
+	go func() { results <- waitClock(ctx) }()
+	go func() { results <- b.wait(ctx, state, known) }()
+	err = <-results
+	if errors.Is(err, errNoTimer) {
+		err = <-results
+	}
+	return err
+}
+
+// wait waits for hardware if that was missing, else for a release.
+func (b *boot) wait(ctx context.Context, state watchState, known map[int]bool) error {
+	if state.Missing != "" {
+		b.report.Say("waiting for %s", map[string]string{waitNIC: "a wired network card", waitLink: "a link on a wired network card"}[state.Missing])
+		return waitWired(ctx, state.Missing == waitLink, known)
+	}
+	_, err := b.memory(ctx)
+	if err == nil {
+		_, err = b.commandLine(ctx)
+	}
+	if err != nil {
+		b.report.Say("waiting: %v", err) // only a person can correct it, and a search needs memory too
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if _, err := b.waitEntropy(ctx); err != nil {
+		return err
+	}
+	if b.config.Mode.Cache == "rw" {
+		b.config.Mode.Cache = "ro"
+	}
+	if _, err := b.cache(ctx); err != nil {
+		b.config.Cache = "" // the attempt reports it
+	}
+	end, err := b.waitNetwork(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	for n := 0; !b.search(ctx, state.Failed); n++ {
+		if err := pause(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pause waits before try n+1.
+func pause(ctx context.Context, n int) error {
+	select {
+	case <-time.After(min(roundPause<<min(n, 8), roundMaxPause)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// waitNetwork configures the network until there is an address. It does that once: in a mode with random
+// hardware addresses, each time costs the DHCP server one more lease. end stops what goes on in the
+// background.
+func (b *boot) waitNetwork(ctx context.Context) (end func(), err error) {
+	for n := 0; ; n++ {
+		try, cancel := context.WithCancel(ctx)
+		summary, err := b.network(try)
+		if err == nil {
+			b.report.Say("network: %s", summary)
+			return cancel, nil
+		}
+		cancel()
+		b.report.Say("waiting: network: %v", err)
+		if err := pause(ctx, min(n, 2)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// search searches once. It reports whether there is a release that is not the one that failed.
+func (b *boot) search(ctx context.Context, failed string) bool {
+	b.config.Timeout, b.config.Patience = searchRound, searchRound
+	v, err := bootclient.Search(ctx, b.config)
+	switch {
+	case err != nil:
+		b.report.Say("waiting: %v", err)
+	case nameOf(v) == failed:
+		b.report.Say("waiting for another release than %s", failed)
+	default:
+		b.report.Say("found %s", nameOf(v))
+		return true
+	}
+	return false
+}
+
+func nameOf(v *manifest.Verified) string {
+	r := v.Release()
+	return releaseName(r.Channel, r.Arch, r.Version, r.Number)
 }
 
 // wiredInterfaces returns the indexes of the wired interfaces.
@@ -88,6 +244,34 @@ func waitWired(ctx context.Context, linked bool, known map[int]bool) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// errNoTimer is the error for a kernel that does not say when its clock is set.
+var errNoTimer = errors.New("timer: the kernel does not report changes of the clock")
+
+// waitClock returns nil when somebody sets the clock (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET).
+func waitClock(ctx context.Context) error {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		return errors.Join(errNoTimer, err)
+	}
+	timer := os.NewFile(uintptr(fd), "timerfd")
+	close := sync.OnceFunc(func() { timer.Close() })
+	defer close()
+	never := unix.ItimerSpec{Value: unix.Timespec{Sec: 1 << 33}}
+	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil); err != nil {
+		return errors.Join(errNoTimer, err)
+	}
+	stop := context.AfterFunc(ctx, close)
+	defer stop()
+	var b [8]byte
+	switch _, err = timer.Read(b[:]); {
+	case errors.Is(err, unix.ECANCELED):
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return errors.Join(errNoTimer, err)
 }
 
 // RequestRetry is `phase-boot retry`: it asks PID 1 for the next attempt.

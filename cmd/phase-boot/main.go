@@ -22,8 +22,9 @@ Usage:
         fetch and verify a release to a folder, on any host; see 'phase-boot fetch --help'
   phase-boot seed --root root.json --cache DIR [flags]
         serve the release in a cache to other machines; see 'phase-boot seed --help'
-  phase-boot status | retry
-        in the shell of a machine after a failed boot: show the last attempt, start the next
+  phase-boot status | network | save | retry
+        in the shell of a machine after a failed boot: show the last attempt, show the network,
+        save the report, start the next attempt
   phase-boot help VERB | VERB --help
   phase-boot version | --version
   phase-boot        as PID 1 of an initramfs: runs the role that /etc/phase/role names
@@ -81,7 +82,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if plain, ok := plainVerbs[verb]; ok {
 		return plain.command(ctx, verb, args, rest[1:], out)
 	}
-	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "status", "retry", "version", "help"}))
+	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "status", "network", "save", "retry", "version", "help"}))
 }
 
 // help prints the help of phase-boot, or of the named verb.
@@ -112,8 +113,8 @@ func printVersion(out io.Writer, args []string) error {
 func childOfInit() bool { return os.Getppid() == 1 && os.Getuid() == 0 && machine.Initramfs() }
 
 // boot runs one attempt of a boot.
-func boot(ctx context.Context) error {
-	if err := machine.Boot(ctx); err != nil {
+func boot(ctx context.Context, choice machine.Choice) error {
+	if err := machine.Boot(ctx, choice); err != nil {
 		os.Exit(cli.Code(err)) // PID 1 prints the error
 	}
 	return nil

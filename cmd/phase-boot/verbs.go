@@ -9,33 +9,45 @@ import (
 	"github.com/phaseboot/phaseboot/internal/cli"
 )
 
-// A plainVerb is a verb without arguments.
+// A plainVerb is a verb without arguments. One that takes part in an attempt of a boot has the flags of
+// a choice of the menu.
 type plainVerb struct {
-	usage string      // what --help prints
-	json  bool        // it accepts --json
-	here  func() bool // reports whether it may run here; nil: everywhere
-	only  string      // where it may run
-	run   func(ctx context.Context, args []string, out io.Writer) error
+	usage   string      // what --help prints
+	json    bool        // it accepts --json
+	here    func() bool // reports whether it may run here; nil: everywhere
+	only    string      // where it may run
+	run     func(ctx context.Context, args []string, out io.Writer) error
+	attempt func(ctx context.Context, choice machine.Choice, out io.Writer) error // in place of run
 }
 
-const inShell = "in the shell that a machine opens after a failed boot"
+const afterFailure = "on a machine after a failed boot"
 
 // plainVerbs maps names to the verbs without arguments.
 var plainVerbs = map[string]plainVerb{
 	"boot": {
 		usage: bootUsage, here: childOfInit, only: "as a child of PID 1 in an initramfs; use 'phase-boot fetch' on a host",
-		run: func(ctx context.Context, _ []string, _ io.Writer) error { return boot(ctx) },
+		attempt: func(ctx context.Context, choice machine.Choice, _ io.Writer) error { return boot(ctx, choice) },
 	},
 	"watch": {
 		usage: watchUsage, here: childOfInit, only: "as a child of PID 1 in an initramfs",
-		run: func(ctx context.Context, _ []string, _ io.Writer) error { return machine.Watch(ctx) },
+		attempt: func(ctx context.Context, choice machine.Choice, _ io.Writer) error { return machine.Watch(ctx, choice) },
+	},
+	"save": {
+		usage: saveUsage, here: machine.Initramfs, only: afterFailure,
+		attempt: func(ctx context.Context, choice machine.Choice, out io.Writer) error {
+			return machine.Save(ctx, out, choice)
+		},
 	},
 	"status": {
-		usage: statusUsage, here: machine.Initramfs, only: inShell,
+		usage: statusUsage, here: machine.Initramfs, only: afterFailure,
 		run: func(_ context.Context, _ []string, out io.Writer) error { return machine.Status(out) },
 	},
+	"network": {
+		usage: networkUsage, here: machine.Initramfs, only: afterFailure + "; use 'ip address' on a host",
+		run: func(_ context.Context, _ []string, out io.Writer) error { return machine.Network(out) },
+	},
 	"retry": {
-		usage: retryUsage, here: machine.Initramfs, only: inShell,
+		usage: retryUsage, here: machine.Initramfs, only: afterFailure,
 		run: func(context.Context, []string, io.Writer) error { return machine.RequestRetry() },
 	},
 	"version": {usage: versionUsage, json: true, run: func(_ context.Context, args []string, out io.Writer) error { return printVersion(out, args) }},
@@ -46,25 +58,54 @@ of an initramfs starts it; it refuses to run anywhere else. On a host, 'phase-bo
 fetches and verifies the files of a release.
 
 Usage:
-  phase-boot boot
+  phase-boot boot [flags]
 
 Examples:
   phase-boot fetch --root root.json --mode local --out release
+
+Flags:
 `
 
-const watchUsage = `phase-boot watch waits until a missing network card or cable is plugged in, and loads the
-drivers of new devices. PID 1 of an initramfs starts it after a failed boot, while the
-shells are open; it refuses to run anywhere else.
+const watchUsage = `phase-boot watch runs behind the menu of a failed boot and ends when another attempt can
+succeed: a release was found, a missing network card or cable was plugged in, or the clock was
+set. It loads the drivers of new devices. PID 1 of an initramfs starts it; it refuses to run
+anywhere else.
 
 Usage:
-  phase-boot watch
+  phase-boot watch [flags]
 
 Examples:
   phase-boot retry    # in the shell: start the next attempt at once
+
+Flags:
+`
+
+const saveUsage = `phase-boot save writes the report of the last attempt of a failed boot to the folder reports of
+the cache partition, as JSON and as text. Run it in the shell of the machine, or choose it in
+the menu. The boot mode must allow a writable cache.
+
+Usage:
+  phase-boot save [flags]
+
+Examples:
+  phase-boot save
+
+Flags:
+`
+
+const networkUsage = `phase-boot network shows the network interfaces of the machine with their addresses, the routes
+and the name servers. Run it in the shell of a machine after a failed boot, or choose it in the
+menu.
+
+Usage:
+  phase-boot network
+
+Examples:
+  phase-boot network
 `
 
 const statusUsage = `phase-boot status shows the steps and sources of the last attempt of a failed boot, and why it
-failed. Run it in the shell that the machine opens then.
+failed. Run it in the shell of the machine, or choose it in the menu.
 
 Usage:
   phase-boot status
@@ -73,8 +114,7 @@ Examples:
   phase-boot status
 `
 
-const retryUsage = `phase-boot retry starts the next attempt of a failed boot. Run it in the shell that the machine
-opens then.
+const retryUsage = `phase-boot retry starts the next attempt of a failed boot. Run it in the shell of the machine.
 
 Usage:
   phase-boot retry
@@ -102,6 +142,12 @@ func (v plainVerb) command(ctx context.Context, verb string, all, rest []string,
 	if v.json {
 		set.Bool("json", false, "print the result as one JSON object")
 	}
+	var choice machine.Choice
+	if v.attempt != nil {
+		set.StringVar(&choice.Mode, "mode", "", "boot `MODE` in place of phase.mode= on the kernel command line")
+		set.StringVar(&choice.Channel, "channel", "", "channel `NAME` in place of phase.channel=")
+		set.BoolVar(&choice.LastGood, "last-good", false, "boot the newest release that this machine has verified before, without a search")
+	}
 	check := func(rest []string) error {
 		if len(rest) > 0 {
 			return fmt.Errorf("unexpected argument %.80q", rest[0])
@@ -111,6 +157,9 @@ func (v plainVerb) command(ctx context.Context, verb string, all, rest []string,
 	return runVerb(set, rest, v.usage, check, func() error {
 		if v.here != nil && !v.here() {
 			return cli.Usagef("%s: runs only %s", verb, v.only)
+		}
+		if v.attempt != nil {
+			return v.attempt(ctx, choice, out)
 		}
 		return v.run(ctx, all, out)
 	})

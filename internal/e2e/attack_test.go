@@ -150,12 +150,12 @@ func TestAttackOnAMachineWithSavedState(t *testing.T) {
 		{"the original release boots under root 2", original, now, []string{resolved}, refused},
 		{
 			"root 2 is withheld and the revoked key signs", attacker, now,
-			[]string{refused, "timestamp.json version", "signed by 0 of 1 required keys", "built-in shell"},
+			[]string{refused, "timestamp.json version", "signed by 0 of 1 required keys", menuShown},
 			jump,
 		},
 		{
 			"freeze after the expiry, or a clock in the future", original, now.Add(60 * 24 * time.Hour),
-			[]string{refused, "expired on", "set the clock right", "built-in shell"},
+			[]string{refused, "expired on", "set the clock right", menuShown},
 			jump,
 		},
 		{
@@ -230,16 +230,26 @@ func TestAttackTruncatedKernel(t *testing.T) {
 	if err := os.Truncate(kernel, int64(len(readFile(t, kernel))/2)); err != nil {
 		t.Fatal(err)
 	}
-	args := signRelease(fx, "", "release", "2026.12-cut", "", "--unchecked")
-	for i, value := range map[string]string{"--repo": p.at("repo"), "--out": p.at("cut.json"), "--kernel": kernel} {
-		args[slices.Index(args, i)+1] = value
+	p.sign(t, p.at("artifacts"), signRelease(fx, "", "release", "2026.12-cut", "", "--unchecked", "--kernel", kernel))
+	p.serve(l.host())
+	l.boot(fx.path("local.img")).waitFor([]string{
+		"] resolve: stable/x86_64 release 2026.12-cut", refused, "kernel of the release: ", "cut short", "the release is faulty", menuShown,
+	}, "] kexec: starting")
+}
+
+// sign signs a release with the arguments of signRelease and publishes its artifacts.
+func (p *published) sign(t *testing.T, artifacts string, args []string) {
+	t.Helper()
+	for name, value := range map[string]string{"--repo": p.at("repo"), "--out": p.at("own.json")} {
+		args[slices.Index(args, name)+1] = value
 	}
 	must(t, args[0], args[1:]...)
-	must(t, fx.bin("phase-publish"), "add", "--store", p.at("store"), "--repo", p.at("repo"), "--artifacts", p.at("artifacts"), "--online-key", p.online, p.at("cut.json"))
-	h := l.host()
+	must(t, fx.bin("phase-publish"), "add", "--store", p.at("store"), "--repo", p.at("repo"), "--artifacts", artifacts, "--online-key", p.online, p.at("own.json"))
+}
+
+// serve serves the publication from a host.
+func (p *published) serve(h host) {
+	h.t.Helper()
 	h.serve(fx.bin("phase-publish"), "serve", "--store", p.at("store"), "--repo", p.at("repo"), "--online-key", p.online, "--ipns-key", fx.path("keys/ipns"),
 		"--identity", p.at("peer.key"), "--http", h.addr+":8080", "--listen", "/ip4/"+h.addr+"/tcp/4001", "--dht", "off")
-	l.boot(fx.path("local.img")).waitFor([]string{
-		"] resolve: stable/x86_64 release 2026.12-cut", refused, "kernel of the release: ", "cut short", "the release is faulty", "built-in shell",
-	}, "] kexec: starting")
 }

@@ -35,8 +35,8 @@ func (s *screen) plugCard(mac string) {
 
 var noCardWords = []string{refused, "no wired network card"}
 
-// After a refused boot, each console shows the report and the refusal, and has a prompt that
-// accepts keys. When a network card is plugged in, the boot starts again without a key.
+// After a refused boot, each console shows the report, the refusal and the menu, and accepts keys. When a
+// network card is plugged in, the boot starts again without a key. A hardware watchdog is kicked.
 func TestEveryConsoleShowsARefusalAndAcceptsKeys(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
@@ -47,18 +47,22 @@ func TestEveryConsoleShowsARefusalAndAcceptsKeys(t *testing.T) {
 		ok := t.Run(flavour+", a screen and a serial line", func(t *testing.T) {
 			l.t = t
 			s := l.noCard(image, both...)
-			s.waitFor(append([]string{"] memory: "}, append(noCardWords, "built-in shell", "# ")...))
+			s.waitFor(append([]string{"] memory: "}, append(noCardWords, menuShown, "by itself in", "waiting for")...)) // no later line of the watcher changes the screen
+			s.typeSerial("8\r")
+			s.waitFor([]string{"This is a shell", "built-in shell", "# "})
 			s.typeSerial("awk 'BEGIN{for(i=33;i<127;i++)printf \"%c\",i}' | (clear; cat; echo) >/dev/tty1; echo alpha$((40+2))\n")
 			s.waitFor([]string{"alpha42"})
 			if letters == nil {
 				letters = learnFont(s.screenshot())
 			}
 			s.font = letters
+			s.typeKeys("8\n")
+			s.waitForText("built-in shell", "# ")
 			s.typeKeys("echo screen$((40+2)) >/dev/ttyS0\n")
 			s.waitFor([]string{"screen42"})
 			s.typeSerial("phase-boot retry\n")
 			s.waitFor(append([]string{"] memory: "}, noCardWords...))
-			s.waitForText(append([]string{"] memory: "}, append(noCardWords, "built-in shell")...)...)
+			s.waitForText(append([]string{"] memory: "}, append(noCardWords, menuShown)...)...)
 			s.saveScreenshot(flavour + "-both")
 			s.powerOff()
 		})
@@ -69,22 +73,37 @@ func TestEveryConsoleShowsARefusalAndAcceptsKeys(t *testing.T) {
 			l.t = t
 			s := l.noCard(image, screenAlone...)
 			s.font = letters
-			s.waitForText(append([]string{"] modules: "}, append(noCardWords, "built-in shell")...)...) // earlier lines have scrolled off
+			s.waitForText(append([]string{"] modules: "}, append(noCardWords, "1 try again now", menuShown, "any key stops")...)...) // earlier lines have scrolled off
 			s.saveScreenshot(flavour + "-screen-refused")
+			s.typeKeys("8\n")
+			s.waitForText("built-in shell", "# ")
 			s.typeKeys("clear; phase-boot status\n")
 			s.waitForText("clock    20", "no network card", "] memory: ", refused)
 			s.saveScreenshot(flavour + "-screen-status")
 			if flavour == "generic" {
 				return
 			}
+			s.typeKeys("exit\n")
+			s.waitForText(refused, menuShown)
 			s.plugCard("52:54:00:aa:bb:01")
 			s.waitForText("phase-boot: target: release " + release)
 			s.saveScreenshot(flavour + "-screen-target")
 		})
 		t.Run(flavour+", a serial line alone", func(t *testing.T) {
 			l.t = t
-			s := l.noCard(image, serialAlone...)
-			s.waitFor(append([]string{"] memory: "}, append(noCardWords, "built-in shell", "# ")...))
+			more := serialAlone
+			if flavour == "generic" {
+				more = append([]string{"-device", "i6300esb"}, more...)
+			}
+			s := l.noCard(image, more...)
+			s.waitFor(append([]string{"] memory: "}, append(noCardWords, menuShown)...))
+			if flavour == "generic" {
+				s.waitFor([]string{"] watchdog: i6300ESB timer restarts the machine if the boot hangs for 1m0s"})
+			}
+			s.typeSerial("5\r")
+			s.waitFor([]string{"network  no network card", menuShown, "> 5 network"})
+			s.typeSerial("8\r")
+			s.waitFor([]string{"built-in shell", "# "})
 			s.typeSerial("phase-boot status\n")
 			s.waitFor([]string{"clock    20", "no network card", refused})
 			s.saveLog(flavour + "-serial")

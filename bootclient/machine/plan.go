@@ -1,0 +1,158 @@
+package machine
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient/machine/menu"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/modes"
+)
+
+// rescue prints why nothing was booted and shows the menu. It returns when the next attempt is due.
+func (p *pid1) rescue(reason error) error {
+	p.out.refresh()
+	text := refusalText(reason)
+	_, _ = io.WriteString(p.out, text)
+	_ = os.WriteFile(reasonFile, []byte(text), 0o644) // for phase-boot status
+	p.out.drain()
+	p.choice.LastGood = false // it was for one attempt
+	s := p.settings()
+	next := p.wait.fail(s.restartAfter)
+	self := []string{"/proc/self/exe"}
+	r := rescue{
+		out: p.out, kids: p.kids, retry: p.retry, notYet: next.notYet, alive: func() { p.dog.allow(maxSilence) }, held: p.out.interrupted.Load(),
+		options: menu.Options{Title: s.title(next.attempt), Entries: s.entries(), Countdown: next.countdown, AtEnd: next.atEnd, Idle: maxPause},
+		tools: map[menu.Action][]string{
+			menu.Network: append(self, "network"), menu.Report: append(self, "status"), menu.Save: append(append(self, "save"), p.choice.args()...),
+		},
+	}
+	if s.target {
+		r.options.AtEnd = menu.Reboot // the same would fail again; a restart boots the newest published release
+	} else if !r.held {
+		r.watcher = append(append(self, "watch"), p.choice.args()...)
+	}
+	chosen := r.run()
+	unmountCache() // the watcher may have left it mounted
+	p.wait.begin(r.touched || r.held, r.found)
+	p.out.refresh()
+	p.follow(chosen)
+	return nil
+}
+
+// follow does what was chosen, except the attempt itself.
+func (p *pid1) follow(chosen menu.Choice) {
+	switch chosen.Action {
+	case menu.Mode:
+		p.choice.Mode = chosen.Value
+	case menu.Channel:
+		p.choice.Channel = chosen.Value
+	case menu.LastGood:
+		p.choice.LastGood = true
+	case menu.Reboot:
+		p.report.Say("restarting the machine")
+		p.out.drain()
+		powerOff(unix.LINUX_REBOOT_CMD_RESTART)
+		time.Sleep(firstPause) // it did not restart
+	}
+}
+
+// settings decide which entries the menu has.
+type settings struct {
+	target        bool
+	mode, channel string // of the last attempt; "" if they are not known
+	restartAfter  int
+	noShell       bool
+	cache         string // rights to the cache partition
+}
+
+// settings reads the kernel command line and the files of the image. Whatever the menu offers, the mode
+// of the command line decides about the shell.
+func (p *pid1) settings() settings {
+	line, _ := os.ReadFile("/proc/cmdline") // an empty one has the defaults
+	args := bootargs.Parse(string(line))
+	if p.role == "target" {
+		mode, err := modes.Load(handedMode(runDir, archiveDir))
+		return settings{target: true, noShell: err == nil && mode.NoShell, cache: "off"}
+	}
+	s := settings{cache: "off", channel: args.Channel}
+	if p.choice.Channel != "" {
+		s.channel = p.choice.Channel
+	} else if data, err := os.ReadFile(channelFile); err == nil && s.channel == "" {
+		s.channel = strings.TrimSpace(string(data))
+	}
+	mode, err := bootMode(args)
+	s.restartAfter, s.noShell = args.RestartAfter(mode.Retry), mode.NoShell
+	if p.choice.Mode != "" {
+		args.Mode = p.choice.Mode
+		mode, err = bootMode(args)
+	}
+	if err == nil {
+		s.mode, s.cache = mode.Name, mode.Cache
+	}
+	return s
+}
+
+// maxHanded limits the report that the boot handed over, in bytes.
+const maxHanded = 1 << 20
+
+// handedMode returns the mode of the boot that started this target, from the report that it handed
+// over.
+func handedMode(dirs ...string) string {
+	for _, dir := range dirs {
+		var r struct{ Mode string }
+		data, err := file.Read(filepath.Join(dir, "report.json"), file.NoFollow, maxHanded)
+		if err == nil && json.Unmarshal(data, &r) == nil {
+			return r.Mode
+		}
+	}
+	return ""
+}
+
+// title returns the first line of the menu.
+func (s settings) title(attempt int) string {
+	if s.target {
+		return "The release was started and has failed."
+	}
+	words := "Attempt " + strconv.Itoa(attempt) + " has failed"
+	if s.mode != "" {
+		words += ": mode " + s.mode
+	}
+	if s.channel != "" {
+		words += ", channel " + s.channel
+	}
+	return words + "."
+}
+
+// entries returns the entries of the menu.
+func (s settings) entries() []menu.Entry {
+	list := []menu.Entry{{Text: "try again now", Action: menu.Retry}}
+	if !s.target {
+		others := slices.DeleteFunc(modes.Names(), func(name string) bool { return name == s.mode })
+		list = append(
+			list,
+			menu.Entry{Text: "another boot mode", Action: menu.Mode, Values: others},
+			menu.Entry{Text: "another channel", Action: menu.Channel, Ask: "Name of the channel:"},
+		)
+		if s.cache != "off" {
+			list = append(list, menu.Entry{Text: "the last good release", Action: menu.LastGood})
+		}
+	}
+	list = append(list, menu.Entry{Text: "network", Action: menu.Network}, menu.Entry{Text: "report of this boot", Action: menu.Report})
+	if s.cache == "rw" {
+		list = append(list, menu.Entry{Text: "save the report on the stick", Action: menu.Save})
+	}
+	if !s.noShell {
+		list = append(list, menu.Entry{Text: "shell", Action: menu.Shell})
+	}
+	return append(list, menu.Entry{Text: "restart the machine", Action: menu.Reboot})
+}

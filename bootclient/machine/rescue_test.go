@@ -1,0 +1,284 @@
+package machine
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/bootclient/machine/menu"
+)
+
+// A rescueRun is a menu on pseudo-terminals, with the shell of this host.
+type rescueRun struct {
+	*rescue
+	screens []*screen
+	chosen  chan menu.Choice
+}
+
+// rescueOn prepares a menu on n terminals.
+func rescueOn(t *testing.T, n int) *rescueRun {
+	t.Helper()
+	before := shellProgram
+	shellProgram = []string{"/missing/busybox", "/bin/sh"}
+	t.Cleanup(func() { shellProgram = before })
+	r := &rescueRun{chosen: make(chan menu.Choice, 1)}
+	for range n {
+		s := newScreen(t)
+		s.read()
+		r.screens = append(r.screens, s)
+	}
+	r.rescue = &rescue{
+		out: consolesOn(t, r.screens...), kids: kidsOf(t), alive: func() {},
+		tools: map[menu.Action][]string{menu.Network: {"/bin/sh", "-c", "echo the $((100+1))st card"}},
+		options: menu.Options{Title: "It failed.", Countdown: time.Hour, AtEnd: menu.Retry, Entries: []menu.Entry{
+			{Text: "try again now", Action: menu.Retry},
+			{Text: "another mode", Action: menu.Mode, Values: []string{"internet", "private"}},
+			{Text: "network", Action: menu.Network},
+			{Text: "shell", Action: menu.Shell},
+			{Text: "restart", Action: menu.Reboot},
+		}},
+	}
+	return r
+}
+
+func (r *rescueRun) begin() { go func() { r.chosen <- r.run() }() }
+
+// ends waits for the end of the menu.
+func (r *rescueRun) wants(t *testing.T, want menu.Choice) {
+	t.Helper()
+	select {
+	case got := <-r.chosen:
+		if got != want {
+			t.Errorf("chosen: %v, want %v", got, want)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the menu does not end")
+	}
+}
+
+const open = "> 1 try again now"
+
+func TestTheMenuIsOnEveryConsoleAndEachHasAShell(t *testing.T) {
+	r := rescueOn(t, 2)
+	r.begin()
+	one, two := r.screens[0], r.screens[1]
+	one.shows(open + " (by itself in 1h0m0s; any key stops this)")
+	two.shows(open)
+	one.types("4")
+	one.shows("> 4 shell ")
+	two.shows("> 4 shell ") // a key stops the countdown on both
+	one.types("\r")
+	one.shows("This is a shell")
+	one.types("echo $((40+2)) $(tty)\n")
+	one.shows("42 " + one.path)
+	two.types("\r")
+	two.shows("This is a shell")
+	two.types("echo $((50+2)) $(tty)\n")
+	two.shows("52 " + two.path)
+	one.text = nil
+	one.types("exit\n")
+	one.shows("> 4 shell ") // the menu is there again
+	two.types("echo $((60+2))\n")
+	two.shows("62") // and the other shell is not touched
+	one.types("1\r")
+	r.wants(t, menu.Choice{Action: menu.Retry})
+	_, _ = r.out.Write([]byte("the next attempt\n")) // the ends of the shells have hung up the terminals
+	one.shows("the next attempt")
+	two.shows("the next attempt")
+}
+
+func TestAModeIsChosenWithTheArrowKeys(t *testing.T) {
+	r := rescueOn(t, 1)
+	r.begin()
+	r.screens[0].shows(open)
+	r.screens[0].types("\x1b[B\r")
+	r.screens[0].shows("> 1 internet")
+	r.screens[0].types("\x1b")
+	r.screens[0].types("[B\n")
+	r.wants(t, menu.Choice{Action: menu.Mode, Value: "private"})
+}
+
+func TestAnEntryIsShownAboveTheMenu(t *testing.T) {
+	r := rescueOn(t, 2)
+	r.begin()
+	r.screens[0].shows(open)
+	r.screens[0].types("3\r")
+	r.screens[0].shows("the 101st card\r\nIt failed.")
+	r.screens[0].shows("> 3 network")
+	r.screens[1].shows("> 3 network")
+	if strings.Contains(string(r.screens[1].text), "101st") {
+		t.Error("the other console shows it too")
+	}
+	r.screens[1].types("1\r")
+	r.wants(t, menu.Choice{Action: menu.Retry})
+}
+
+func TestTheMenuEndsWithoutAKey(t *testing.T) {
+	retry := make(chan struct{}, 1)
+	retry <- struct{}{}
+	for name, tt := range map[string]struct {
+		change func(*rescueRun)
+		want   menu.Action
+	}{
+		"phase-boot retry":                      {func(r *rescueRun) { r.retry = retry }, menu.Retry},
+		"the watcher finds a release":           {func(r *rescueRun) { r.watcher = []string{"/bin/true"} }, menu.Retry},
+		"the countdown":                         {func(r *rescueRun) { r.options.Countdown = 2 * time.Second }, menu.Retry},
+		"the countdown to a restart":            {func(r *rescueRun) { r.options.Countdown, r.options.AtEnd = 2*time.Second, menu.Reboot }, menu.Reboot},
+		"the countdown, without a console":      {func(r *rescueRun) { r.out, r.options.Countdown = consolesOn(t), time.Second }, menu.Retry},
+		"the watcher, although a key was typed": {func(r *rescueRun) { r.held, r.watcher = true, []string{"/bin/true"} }, menu.Retry},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := rescueOn(t, 1)
+			tt.change(r)
+			r.begin()
+			r.wants(t, menu.Choice{Action: tt.want})
+		})
+	}
+}
+
+// A watcher that fails is started again later and ends nothing. Its last line is shown.
+func TestAFailedWatcherDoesNotEndTheMenu(t *testing.T) {
+	r := rescueOn(t, 1)
+	r.watcher = []string{"/bin/sh", "-c", "echo '[  1.5s] no \033[2Jpeers'; exit 4"}
+	r.begin()
+	s := r.screens[0]
+	s.shows(" no ?[2Jpeers") // an escape sequence does not reach the terminal
+	s.types("5\r")
+	r.wants(t, menu.Choice{Action: menu.Reboot})
+}
+
+// The watcher begins no attempt at once after one that it began and that failed, and none while a person
+// uses a shell.
+func TestTheWatcherWaits(t *testing.T) {
+	t.Run("after an attempt that failed", func(t *testing.T) {
+		r := rescueOn(t, 1)
+		r.watcher, r.notYet = []string{"/bin/true"}, 2*time.Second
+		began := time.Now()
+		r.begin()
+		r.wants(t, menu.Choice{Action: menu.Retry})
+		if took := time.Since(began); took < r.notYet {
+			t.Errorf("after %s", took)
+		}
+	})
+	t.Run("for a person in a shell", func(t *testing.T) {
+		r := rescueOn(t, 1)
+		found := filepath.Join(t.TempDir(), "found")
+		r.watcher = []string{"/bin/sh", "-c", "while ! test -e " + found + "; do sleep 0.05; done"}
+		r.begin()
+		s := r.screens[0]
+		s.shows(open)
+		s.types("4\r")
+		s.shows("This is a shell")
+		if err := os.WriteFile(found, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.shows(waitingWords)
+		s.types("echo $((40+2))\n")
+		s.shows("42")
+		s.types("exit\n")
+		r.wants(t, menu.Choice{Action: menu.Retry})
+	})
+}
+
+func TestEndedChildrenAreReapedOnce(t *testing.T) {
+	kids, s := kidsOf(t), newScreen(t)
+	s.read()
+	tty, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tty.Close()
+	var list []*process
+	for i := range 20 {
+		p, err := kids.start(func() (int, error) {
+			return spawnQuiet("/bin/sh", []string{"sh", "-c", fmt.Sprintf("exit %d", i)}, tty)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+	for i, p := range list {
+		<-p.ended
+		if p.status.ExitStatus() != i {
+			t.Errorf("process %d: status %d", i, p.status.ExitStatus())
+		}
+		p.kill() // its number may belong to another process now
+	}
+}
+
+func TestTheEntriesOfTheMenu(t *testing.T) {
+	texts := func(s settings) []string {
+		var list []string
+		for _, e := range s.entries() {
+			list = append(list, e.Text)
+		}
+		return list
+	}
+	all := []string{"try again now", "another boot mode", "another channel", "the last good release", "network", "report of this boot", "save the report on the stick", "shell", "restart the machine"}
+	without := func(names ...string) []string {
+		return slices.DeleteFunc(slices.Clone(all), func(n string) bool { return slices.Contains(names, n) })
+	}
+	for name, tt := range map[string]struct {
+		settings
+		want []string
+	}{
+		"a mode that may write":       {settings{mode: "local", cache: "rw"}, all},
+		"a cache that is only read":   {settings{mode: "local", cache: "ro"}, without("save the report on the stick")},
+		"private":                     {settings{mode: "private", cache: "off"}, without("save the report on the stick", "the last good release")},
+		"a mode without a shell":      {settings{mode: "local", cache: "rw", noShell: true}, without("shell")},
+		"the release was started":     {settings{target: true}, []string{"try again now", "network", "report of this boot", "shell", "restart the machine"}},
+		"a release without a console": {settings{target: true, noShell: true}, []string{"try again now", "network", "report of this boot", "restart the machine"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := texts(tt.settings); !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+	local := settings{mode: "local", channel: "beta"}
+	if modes := local.entries()[1].Values; slices.Contains(modes, "local") || !slices.Contains(modes, "private") {
+		t.Errorf("other modes: %q", modes)
+	}
+	if got := local.title(3); got != "Attempt 3 has failed: mode local, channel beta." {
+		t.Error(got)
+	}
+}
+
+func TestTheModeOfATargetIsThatOfTheReport(t *testing.T) {
+	dir := t.TempDir()
+	if got := handedMode(dir); got != "" {
+		t.Errorf("%q without a report", got)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "report.json"), []byte(`{"mode":"private"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := handedMode(filepath.Join(dir, "missing"), dir); got != "private" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestSavedReportsAreBounded(t *testing.T) {
+	cache := t.TempDir()
+	if err := os.Symlink("/etc", filepath.Join(cache, savedDir)); err != nil { // by an attacker
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	for i := range maxReports + 5 {
+		name, err := saveReports(cache, at.Add(time.Duration(i)*time.Second), []byte("{}"), []byte("text"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := os.ReadFile(filepath.Join(cache, name)); err != nil || string(data) != "text" {
+			t.Fatalf("%s: %q, %v", name, data, err)
+		}
+	}
+	names, err := filepath.Glob(filepath.Join(cache, savedDir, "*"))
+	if err != nil || len(names) != 2*maxReports || filepath.Base(names[0]) != "report-20261129-120005.json" {
+		t.Errorf("%d files, the first is %s, %v", len(names), names[0], err)
+	}
+}
