@@ -28,6 +28,7 @@ func Check(cmdline string) (Arguments, error) {
 			return a, refusal.Invalid("phase.release: the machine sets it; leave it out")
 		}
 	}
+	a.dropPlain()
 	return a, cmp.Or(CheckCache(a.Cache), CheckSources(a.Mirrors, a.Peers, a.Bootstrap))
 }
 

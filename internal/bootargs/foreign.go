@@ -2,21 +2,18 @@ package bootargs
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
 // foreignArgs are arguments for the initramfs of another system, and what is used instead of them.
 var foreignArgs = []struct{ name, instead string }{
-	{"ip", "addresses come from DHCP and IPv6 router advertisements"},
-	{"phase.ip", "addresses come from DHCP and IPv6 router advertisements"},
-	{"nameserver", "name servers come from DHCP"},
-	{"ifname", "interfaces keep the kernel's names"},
-	{"vlan", "only plain wired interfaces are used"},
-	{"bond", "only plain wired interfaces are used"},
-	{"team", "only plain wired interfaces are used"},
-	{"bridge", "only plain wired interfaces are used"},
-	{"BOOTIF", "every wired interface is used"},
+	{"nameserver", "name servers come from DHCP, IPv6 routers and phase.ip="},
+	{"ifname", "interfaces keep the kernel's names; phase.ip= and phase.interface= accept a MAC address"},
+	{"vlan", "write phase.vlan=NAME:PORT"},
+	{"bond", "write phase.bond=NAME:PORT,PORT"},
+	{"team", "write phase.bond=NAME:PORT,PORT"},
+	{"bridge", "a bridge is not needed for a boot; write phase.ip= for its port"},
+	{"BOOTIF", "every wired interface is used, or those of phase.interface="},
 	{"root", "the root file system comes with the release"},
 	{"rootfstype", "the root file system comes with the release"},
 	{"nfsroot", "the root file system comes with the release"},
@@ -27,9 +24,6 @@ var foreignArgs = []struct{ name, instead string }{
 // here. Arguments of the kernel itself pass.
 func checkForeign(word string) error {
 	name, value, _ := strings.Cut(word, "=")
-	if name == "ip" && slices.Contains([]string{"dhcp", "on", "any"}, value) {
-		return nil // DHCP is used anyway
-	}
 	for _, f := range foreignArgs {
 		prefix, family := strings.CutSuffix(f.name, "*")
 		if value != "" && name == f.name || family && strings.HasPrefix(name, prefix) {

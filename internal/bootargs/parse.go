@@ -25,7 +25,14 @@ type Arguments struct {
 	Peers     []string // phase.peer=MULTIADDR, repeatable
 	Bootstrap []string // phase.bootstrap=MULTIADDR, repeatable
 	Console   []string // values of console=, in order
-	Warnings  []string // one line for each argument that was ignored
+
+	IP         []IP     // phase.ip=, repeatable; those of ip= if there is none
+	VLANs      []VLAN   // phase.vlan=, repeatable
+	Bonds      []Bond   // phase.bond=, repeatable
+	Interfaces []string // phase.interface=NAME|MAC|DRIVER,…: only these ports are used
+	Proxy      string   // phase.proxy=URL, for mirrors
+
+	Warnings []string // one line for each argument that was ignored
 }
 
 // Parse reads a kernel command line. It never fails: an invalid argument becomes a warning, so that a
@@ -37,6 +44,7 @@ func Parse(cmdline string) Arguments {
 			a.Warnings = append(a.Warnings, err.Error())
 		}
 	}
+	a.dropPlain()
 	return a
 }
 
@@ -48,7 +56,7 @@ func (a *Arguments) take(word string) error {
 		a.Console = append(a.Console, value)
 		return nil
 	}
-	if err := checkForeign(word); err != nil || !strings.HasPrefix(name, "phase.") {
+	if err := checkForeign(word); err != nil || !strings.HasPrefix(name, "phase.") && name != "ip" {
 		return err
 	}
 	if i := strings.IndexFunc(word, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
@@ -62,6 +70,15 @@ func (a *Arguments) take(word string) error {
 	}
 	single, list := a.field(name)
 	switch {
+	case name == "ip" && value == "": // the kernel's default
+		return nil
+	case isNetwork(name) && value != "":
+		if err := a.takeNetwork(name, value); err != nil {
+			return fmt.Errorf("%.80q: %w", shown, err)
+		}
+		return nil
+	case isNetwork(name):
+		return fmt.Errorf("%.80q: needs a value", shown)
 	case isRelease(word): // set by the boot role for the target
 		return nil
 	case list == nil && single == nil:
