@@ -35,7 +35,10 @@ type Mode struct {
 	Announce  bool     `json:"announce"`   // serve verified blocks to peers and announce it; never with a proxy
 	Proxy     string   `json:"proxy"`      // URL of a proxy for every connection, "" for none
 	Stale     string   `json:"stale"`      // policy for expired metadata: "refuse" or "last-good"
-	RandomMAC bool     `json:"random_mac"` // use a random MAC address, send no host name in DHCP
+	RandomMAC bool     `json:"random_mac"` // use a random MAC address, send no host name in DHCP, give the lease back
+	// DHCPMirror asks DHCP servers for the address of a mirror (option 224), a hint as on the kernel
+	// command line.
+	DHCPMirror bool `json:"dhcp_mirror"`
 	// NoShell removes the shell from the menu of a failed boot, for a machine that others can reach.
 	NoShell bool `json:"no_shell,omitempty"`
 	// Retry is the number of failed attempts after which the machine restarts; 0 is never.
