@@ -31,6 +31,7 @@ type Config struct {
 	LastGood      bool                  // a person asked for the last good release: nothing is searched, whatever Mode.Stale says
 	CacheWanted   bool                  // a person named Cache: an unusable one is an error, and is not recreated
 	Mirrors       []string              // base URLs of /ipfs/ and /ipns/: http, https, file
+	Heard         []string              // mirrors that a DHCP server named; unlike a refused Mirror, a refused one ends no search
 	Peers         []string              // multiaddrs with /p2p/ID
 	Bootstrap     []string              // multiaddrs of DHT nodes, which are also sources
 	Share         bool                  // serve verified blocks during the fetch, if the mode announces
@@ -134,7 +135,7 @@ func (c Config) addresses(root *manifest.Root) manifest.Discovery {
 
 func (c Config) discoveryOptions(trust manifest.Discovery) peers.Options {
 	return peers.Options{
-		Mode: c.Mode, Mirrors: c.Mirrors, Peers: c.Peers, Bootstrap: c.Bootstrap, Trust: trust,
+		Mode: c.Mode, Mirrors: c.Mirrors, Heard: c.Heard, Peers: c.Peers, Bootstrap: c.Bootstrap, Trust: trust,
 		ClockUnsure: c.ClockUnsure, Proxy: c.Proxy, Timeout: c.Timeout, Patience: c.Patience,
 		Times: c.times, Interfaces: c.interfaces, Log: c.Log, Report: c.Report,
 	}

@@ -23,7 +23,7 @@ func TestAMirrorKeepsTheContractOfASource(t *testing.T) {
 		server := httptest.NewServer(gateway.Handler(gateway.Options{Source: store}))
 		t.Cleanup(server.Close)
 		set := newSet(nil, nil, &timing.Usual)
-		set.addMirror(server.URL)
+		set.addMirror(server.URL, true)
 		return set.sources[0]
 	})
 }

@@ -31,6 +31,7 @@ const pointerBuffer = 16
 type Options struct {
 	Mode        modes.Mode
 	Mirrors     []string           // hints
+	Heard       []string           // mirrors that a DHCP server named
 	Peers       []string           // hints
 	Bootstrap   []string           // hints
 	Trust       manifest.Discovery // addresses of root.json
@@ -118,12 +119,15 @@ func (d *Discovery) addMirrors() {
 			d.Report.Refuse("command line", "mirror", err)
 			continue
 		}
-		d.Sources.addMirror(m)
+		d.Sources.addMirror(m, true)
 	}
 	if d.Mode.Uses("mirror") {
 		for _, m := range d.Trust.HTTPS {
-			d.Sources.addMirror(m)
+			d.Sources.addMirror(m, true)
 		}
+	}
+	for _, m := range d.Heard {
+		d.Sources.addMirror(m, false)
 	}
 }
 

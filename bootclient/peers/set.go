@@ -61,8 +61,9 @@ func (set *Set) Known() ([]*Source, <-chan struct{}) {
 	return slices.Clone(set.sources), set.more
 }
 
-// addMirror adds a gateway by its URL. The source's name is the URL without user and password.
-func (set *Set) addMirror(url string) {
+// addMirror adds a gateway by its URL. The source's name is the URL without user and password. named
+// is false if anybody on the network may have named it.
+func (set *Set) addMirror(url string, named bool) {
 	base := strings.TrimRight(url, "/") // so that both spellings are one mirror
 	client := &gateway.Client{Base: base, HTTP: set.web, Idle: set.times.Idle, Redirects: true}
 	set.mu.Lock()
@@ -72,12 +73,14 @@ func (set *Set) addMirror(url string) {
 	}
 	set.mirrors[base] = true
 	name := bootargs.Redact(base)
-	set.add(NewSource(KindMirror, name, func(context.Context) ([]*Endpoint, error) {
+	source := NewSource(KindMirror, name, func(context.Context) ([]*Endpoint, error) {
 		if err := checkMirrorFolder(base); err != nil {
 			return nil, err
 		}
 		return []*Endpoint{GatewayEndpoint(name, client)}, nil
-	}))
+	})
+	source.heard = !named
+	set.add(source)
 }
 
 // addPeer adds a peer: as a source when a person or root.json named it, as a candidate when

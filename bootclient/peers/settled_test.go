@@ -34,6 +34,8 @@ func TestSettled(t *testing.T) {
 		{"mirror refused, mdns none", true, long, 0, true},
 		{"mdns refused", true, long, 0, false},
 		{"mdns refused, dht refused", true, long, 0, false},
+		{"heard refused", true, long, 0, false},
+		{"heard refused, mirror refused", true, long, 0, true},
 		{"peer refused, dht refused", true, long, 0, true},
 		{"bootstrap none, dht refused", true, long, 0, false},
 		{"bootstrap none, mirror refused", true, long, 0, true},
@@ -45,6 +47,9 @@ func TestSettled(t *testing.T) {
 			kind, stand, found := strings.Cut(text, " ")
 			if found {
 				s := NewSource(kind, fmt.Sprint(i), nil)
+				if kind == "heard" { // a mirror that a DHCP server named
+					s.Kind, s.heard = KindMirror, true
+				}
 				d.Sources.add(s)
 				stands[s] = map[string]Standing{"out": OutOfReach, "refused": Refused, "none": NotASource}[stand]
 			}

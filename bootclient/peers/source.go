@@ -43,6 +43,8 @@ type Source struct {
 	Key  string // mirror URL or peer ID
 	dial func(ctx context.Context) ([]*Endpoint, error)
 
+	heard bool // a mirror that a DHCP server named
+
 	opening *semaphore.Weighted // one goroutine dials at a time
 	banC    chan struct{}       // closed when it is banned
 
@@ -334,7 +336,7 @@ func (s *Source) NoteError(err error) {
 }
 
 // Named reports whether a person or root.json named the source.
-func (s *Source) Named() bool { return s.Kind != KindMDNS && s.Kind != kindDHT }
+func (s *Source) Named() bool { return s.Kind != KindMDNS && s.Kind != kindDHT && !s.heard }
 
 // status describes the last error of the source, and how long it has not answered.
 func (s *Source) status() string {
