@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/phaseboot/phaseboot/bootclient/network"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
@@ -20,7 +21,7 @@ const targetAdvice = "the release is faulty: inform its publisher; a restart boo
 func bootAdvice(err error) string {
 	var kernel *bootfile.Error
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, errMemory), errors.Is(err, errNoNIC):
+	case errors.Is(err, context.Canceled), errors.Is(err, errMemory), errors.Is(err, network.ErrNoNIC):
 		return ""
 	case errors.As(err, &kernel):
 		return "the release is faulty: inform its publisher; the next attempt boots the newest published release"

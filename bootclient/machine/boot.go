@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/network"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
@@ -100,6 +101,7 @@ type boot struct {
 	newDisk      chan struct{}   // signalled for each new block device
 	entropy      <-chan struct{} // closed when random numbers are ready
 	config       bootclient.Config
+	net          *network.Network
 	networkErr   error  // of the network step, nil if there is an address
 	networkWords string // the addresses, or why there is none
 	removable    bool   // the cache partition is on a disk that may be unplugged
@@ -161,6 +163,7 @@ func imageConfig(args bootargs.Arguments) (bootclient.Config, error) {
 	if c.Mode, err = bootMode(args); err != nil {
 		return c, err
 	}
+	useProxy(&c, args.Proxy)
 	if c.Channel == "" {
 		data, err := os.ReadFile(channelFile)
 		if err != nil {
@@ -208,15 +211,6 @@ func (b *boot) modules(ctx context.Context) (string, error) {
 	err = errors.Join(m.loadList(modulesFile), m.hotplug(ctx, b.newDisk))
 	m.coldplug("/sys")
 	return fmt.Sprintf("%d loaded", m.count()), err
-}
-
-func (b *boot) network(ctx context.Context) (summary string, err error) {
-	n := &network{randomMAC: b.config.Mode.RandomMAC, resolv: "/etc/resolv.conf", report: b.report.Say, nicTimeout: networkGrace}
-	if hasUSB("/sys") {
-		n.nicTimeout = nicTimeout
-	}
-	summary, b.networkErr = n.up(ctx)
-	return summary, b.networkErr
 }
 
 func (b *boot) cache(ctx context.Context) (string, error) {
@@ -270,11 +264,11 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	if err := os.RemoveAll(nodesDir); err != nil { // of an earlier attempt
 		return "", err
 	}
-	if errors.Is(b.networkErr, errNoNIC) {
+	if errors.Is(b.networkErr, network.ErrNoNIC) {
 		b.config.Timeout, b.config.Patience = offlineTimeout, offlineTimeout
 	}
 	v, err := bootclient.Run(ctx, b.config, b.payload)
-	if err != nil && errors.Is(b.networkErr, errNoNIC) && errors.Is(err, cas.ErrUnreachable) {
+	if err != nil && errors.Is(b.networkErr, network.ErrNoNIC) && errors.Is(err, cas.ErrUnreachable) {
 		err = fmt.Errorf("no source is reachable: %w", b.networkErr)
 	}
 	for _, s := range b.report.Sources() {
@@ -307,6 +301,9 @@ func (b *boot) load(context.Context) (string, error) {
 		return fmt.Sprintf("kexec: loading %s, %v so far", report.Bytes(b.payload.Size()), elapsed)
 	}
 	b.report.While(progress, func() { err = b.payload.Load(line, b.config.Arch, meminfo("MemAvailable")) })
+	if err == nil {
+		b.leaveNetwork()
+	}
 	return "loaded, command line: " + line, err
 }
 

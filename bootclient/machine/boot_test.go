@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/phaseboot/phaseboot/bootclient/network"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -327,7 +328,7 @@ func TestTheAdviceFitsTheCause(t *testing.T) {
 		"a kernel that cannot start": {fmt.Errorf("kexec: %w", cut), "its publisher", "cable"},
 		"a missing file":             {fs.ErrNotExist, "in the menu", "cable"},
 		"too little memory":          {errMemory, "", "cable"},
-		"no network card":            {errNoNIC, "", "cable"},
+		"no network card":            {network.ErrNoNIC, "", "cable"},
 		"stopped at the console":     {context.Canceled, "", "cable"},
 		"a broken root filesystem":   {squashError(unix.EINVAL), "not a squashfs", "cable"},
 		"a release that fails":       {withAdvice(squashError(unix.EINVAL), targetAdvice), "inform its publisher", "cable"},

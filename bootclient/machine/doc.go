@@ -1,7 +1,7 @@
 // Package machine is phase-boot as the first process of a machine.
 //
-// It owns everything around the fetch of a boot: mounts, kernel modules, the clock, the wired
-// network, the cache partition, the memory that kexec loads, and the jump into the new kernel.
+// It owns everything around the fetch of a boot: mounts, kernel modules, the clock, the
+// cache partition, the memory that kexec loads, and the jump into the new kernel.
 // bootclient and manifest decide what is booted and whether it is trusted. Only cmd/phase-boot
 // calls it.
 //
@@ -42,9 +42,7 @@
 // arguments, except console=, panic=30 and phase.release= (cmdline.go). It writes to a block device
 // only if the mode allows a writable cache (useCache in cachedisk.go).
 //
-// Limits: x86-64 and arm64 EFI kernels that kexec_file_load accepts; DHCPv4 and the kernel's
-// IPv6 autoconfiguration (without its name servers) on wired interfaces; leases are not
-// renewed, because a boot is shorter than a lease; artifacts under 4 GiB; memory for three
+// Limits: x86-64 and arm64 EFI kernels that kexec_file_load accepts; artifacts under 4 GiB; memory for three
 // times the payload, because kexec_file_load copies it twice, plus the room in which the kernel
 // unpacks itself; the target's first root is a tmpfs of half the memory, which contains the
 // squashfs.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/network"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -44,9 +45,9 @@ const (
 // missingHardware returns what a failed network step lacked, "" if it is not hardware that may be plugged in.
 func missingHardware(networkErr error) string {
 	switch {
-	case errors.Is(networkErr, errNoNIC):
+	case errors.Is(networkErr, network.ErrNoNIC):
 		return waitNIC
-	case errors.Is(networkErr, errNoLink):
+	case errors.Is(networkErr, network.ErrNoLink):
 		return waitLink
 	}
 	return ""
@@ -213,7 +214,7 @@ func wiredInterfaces() (map[int]bool, error) {
 	}
 	known := map[int]bool{}
 	for _, link := range links {
-		if wired(link) {
+		if network.Wired(link) {
 			known[link.Attrs().Index] = true
 		}
 	}
@@ -235,9 +236,9 @@ func waitWired(ctx context.Context, linked bool, known map[int]bool) error {
 		select {
 		case u, ok := <-links:
 			if !ok {
-				return errNetlink
+				return network.ErrNetlink
 			}
-			if u.Header.Type == unix.RTM_NEWLINK && wired(u.Link) && (!linked || !known[u.Attrs().Index] || u.IfInfomsg.Flags&unix.IFF_LOWER_UP != 0) {
+			if u.Header.Type == unix.RTM_NEWLINK && network.Wired(u.Link) && (!linked || !known[u.Attrs().Index] || u.IfInfomsg.Flags&unix.IFF_LOWER_UP != 0) {
 				return nil
 			}
 		case <-ctx.Done():

@@ -85,6 +85,11 @@ var rules = []rule{
 		"it serves blocks that others verified",
 	},
 	{
+		"bootclient/network",
+		[]string{"internal/bootargs", "internal/atomicfile", "internal/refusal"},
+		"it makes addresses and routes, and knows nothing of releases",
+	},
+	{
 		"bootclient/seed",
 		[]string{"bootclient/share", "bootclient/resolve", "bootclient/peers", "bootclient/cache", "bootclient/report", "bootclient/timing", "manifest", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/file"},
 		"it serves a cache and fetches nothing",

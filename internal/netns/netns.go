@@ -6,6 +6,8 @@
 //		return
 //	}
 //
+// NewLAN gives such a test a LAN with cables and a DHCP server.
+//
 // It needs Linux, and root or the right to make user namespaces.
 package netns
 

@@ -1,0 +1,74 @@
+package network
+
+import (
+	"net"
+	"testing"
+
+	"github.com/phaseboot/phaseboot/internal/bootargs"
+)
+
+func TestPlansOfPorts(t *testing.T) {
+	mac := func(last byte) net.HardwareAddr { return net.HardwareAddr{0x52, 0x54, 0, 0, 0, last} }
+	ports := map[string]*port{
+		"eth0":  {name: "eth0", kind: "ethernet", driver: "virtio_net", permanent: mac(0)},
+		"eth1":  {name: "eth1", kind: "ethernet", driver: "e1000e", permanent: mac(1)},
+		"vlan7": {name: "vlan7", kind: "vlan"},
+		"bond0": {name: "bond0", kind: "bond"},
+	}
+	const all, v4, v6, off, fixed, moving, unused = "all", "DHCPv4", "IPv6", "nothing", "static", "static on one port", "not used"
+	for cmdline, want := range map[string]map[string]string{
+		"":                                           {"eth0": all, "eth1": all, "vlan7": unused},
+		"phase.ip=dhcp":                              {"eth0": v4, "eth1": v4},
+		"phase.ip=auto6":                             {"eth0": v6},
+		"phase.ip=dhcp6":                             {"eth0": v6},
+		"phase.ip=off":                               {"eth0": off},
+		"phase.ip=eth0:dhcp":                         {"eth0": v4, "eth1": off},
+		"phase.ip=eth0:dhcp phase.ip=any":            {"eth0": v4, "eth1": all},
+		"phase.ip=192.0.2.7/24":                      {"eth0": moving, "eth1": moving},
+		"phase.ip=192.0.2.7:::24::e1000e":            {"eth0": off, "eth1": fixed},
+		"phase.ip=52-54-00-00-00-01:dhcp":            {"eth0": off, "eth1": v4},
+		"phase.vlan=vlan7:eth0":                      {"eth0": off, "eth1": all, "vlan7": all},
+		"phase.vlan=vlan7:eth0 phase.ip=eth0:dhcp":   {"eth0": v4, "eth1": off, "vlan7": off},
+		"phase.vlan=vlan7:52:54:00:00:00:01":         {"eth0": all, "eth1": off},
+		"phase.bond=bond0:eth0,e1000e":               {"eth0": off, "eth1": off, "bond0": all},
+		"phase.bond=bond0:eth0 phase.vlan=v7:bond0":  {"eth0": off, "eth1": all, "bond0": off},
+		"phase.interface=eth1":                       {"eth0": unused, "eth1": all},
+		"phase.interface=virtio_net":                 {"eth0": all, "eth1": unused},
+		"phase.interface=eth1 phase.vlan=vlan7:eth0": {"eth0": off, "eth1": all, "vlan7": all},
+		"phase.interface=eth1 phase.ip=eth0:dhcp":    {"eth0": v4, "eth1": off},
+	} {
+		args, err := bootargs.Check(cmdline)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := &Network{Config: Config{IP: args.IP, VLANs: args.VLANs, Bonds: args.Bonds, Interfaces: args.Interfaces}}
+		for name, what := range want {
+			p := *ports[name]
+			p.bond = n.bondOf(&p)
+			got, plan := off, n.planOf(&p)
+			switch {
+			case !n.uses(&p):
+				got = unused
+			case plan.dhcp4 && plan.ra && plan.autoconf && plan.fallback:
+				got = all
+			case plan.dhcp4 && !plan.ipv6():
+				got = v4
+			case plan.ra && !plan.dhcp4 && plan.autoconf != plan.dhcp6:
+				got = v6
+			case plan.common:
+				got = moving
+			case len(plan.static) > 0:
+				got = fixed
+			case !plan.idle():
+				t.Errorf("%q: %s: %+v", cmdline, name, plan)
+			}
+			if got != what {
+				t.Errorf("%q: %s: %s, want %s", cmdline, name, got, what)
+			}
+		}
+	}
+	private := &Network{Config: Config{Private: true}}
+	if p := private.planOf(ports["eth0"]); !p.dhcp4 || p.fallback || !p.late6 {
+		t.Errorf("private: %+v", p)
+	}
+}

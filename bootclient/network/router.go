@@ -1,0 +1,171 @@
+package network
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// Flags of an interface in IFLA_INET6_FLAGS (linux/if_link.h has no names for them).
+	raManaged = 0x40 // DHCPv6 has addresses
+	raOther   = 0x80 // DHCPv6 has name servers
+
+	attrMask = 0x3fff // of the type of a netlink attribute, without NLA_F_NESTED
+
+	optionRDNSS = 25 // RFC 8106
+	maxRDNSS    = 8  // servers of one message
+	forever     = 0xffffffff
+)
+
+// A routerMessage is what the kernel says of the IPv6 routers of an interface: the flags of their
+// advertisements, or name servers.
+type routerMessage struct {
+	index    int
+	flags    uint32
+	hasFlags bool
+	servers  []netip.Addr
+	lifetime time.Duration // of the servers; 0 withdraws them
+}
+
+// parseRouterMessage reads RTM_NEWLINK of the family AF_INET6, and RTM_NEWNDUSEROPT.
+func parseRouterMessage(m syscall.NetlinkMessage) (r routerMessage, ok bool) {
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK:
+		return parseFlags(m.Data)
+	case unix.RTM_NEWNDUSEROPT:
+		return parseUserOption(m.Data)
+	}
+	return r, false
+}
+
+// parseFlags reads struct ifinfomsg and IFLA_PROTINFO.
+func parseFlags(data []byte) (r routerMessage, ok bool) {
+	if len(data) < unix.SizeofIfInfomsg || data[0] != unix.AF_INET6 {
+		return r, false
+	}
+	r.index = int(int32(binary.NativeEndian.Uint32(data[4:])))
+	attrs, err := nl.ParseRouteAttr(data[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return r, false
+	}
+	for _, a := range attrs {
+		if a.Attr.Type&attrMask != unix.IFLA_PROTINFO {
+			continue
+		}
+		inner, err := nl.ParseRouteAttr(a.Value)
+		if err != nil {
+			return r, false
+		}
+		for _, i := range inner {
+			if i.Attr.Type&attrMask == unix.IFLA_INET6_FLAGS && len(i.Value) >= 4 {
+				r.flags, r.hasFlags = binary.NativeEndian.Uint32(i.Value), true
+			}
+		}
+	}
+	return r, r.hasFlags
+}
+
+// parseUserOption reads struct nduseroptmsg and the neighbour discovery option after it, which has the
+// format of RFC 8106.
+func parseUserOption(data []byte) (r routerMessage, ok bool) {
+	const header = 16
+	if len(data) < header+8 || data[0] != unix.AF_INET6 {
+		return r, false
+	}
+	r.index = int(int32(binary.NativeEndian.Uint32(data[4:])))
+	length := int(binary.NativeEndian.Uint16(data[2:]))
+	option := data[header:]
+	if length > len(option) || length < 8 || option[0] != optionRDNSS || int(option[1])*8 != length {
+		return r, false
+	}
+	lifetime := binary.BigEndian.Uint32(option[4:])
+	r.lifetime = time.Duration(lifetime) * time.Second
+	if lifetime == forever {
+		r.lifetime = 365 * 24 * time.Hour
+	}
+	for chunk := range slices.Chunk(option[8:length], 16) {
+		if len(chunk) < 16 || len(r.servers) == maxRDNSS {
+			break
+		}
+		if a, ok := netip.AddrFromSlice(chunk); ok && usableServer(a) {
+			r.servers = append(r.servers, a)
+		}
+	}
+	return r, len(r.servers) > 0
+}
+
+// usableServer reports whether a name server may have an address.
+func usableServer(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsMulticast() && !a.Is4In6() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// routerMessage handles a message about the routers of a port.
+func (n *Network) routerMessage(m routerMessage) {
+	p := n.ports[m.index]
+	if p == nil || !p.plan.ra {
+		return
+	}
+	if m.hasFlags {
+		p.raFlags = m.flags
+		n.startDHCP6(p)
+		return
+	}
+	before := slices.Collect(maps.Keys(p.rdnss))
+	for _, a := range m.servers {
+		if a.IsLinkLocalUnicast() {
+			a = a.WithZone(p.name)
+		}
+		if delete(p.rdnss, a); m.lifetime > 0 && len(p.rdnss) < maxRDNSS {
+			p.rdnss[a] = time.Now().Add(m.lifetime)
+		}
+	}
+	n.writeServers()
+	for a := range p.rdnss {
+		if !slices.Contains(before, a) {
+			n.Report("network: %s: name server %s from IPv6 router advertisements", p.name, a)
+		}
+	}
+}
+
+// rdnssServers returns the name servers of router advertisements that are valid, sorted.
+func (p *port) rdnssServers(now time.Time) []netip.Addr {
+	var out []netip.Addr
+	for a, until := range p.rdnss {
+		if until.After(now) {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+// solicitRouter sends a router solicitation (RFC 4861). The kernel sends its own only when an
+// interface is brought up, and not when its link comes back.
+func solicitRouter(ctx context.Context, name string) error {
+	var optionErr error
+	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		err := raw.Control(func(fd uintptr) {
+			optionErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255)
+		})
+		return errors.Join(err, optionErr)
+	}}
+	conn, err := c.ListenPacket(ctx, "ip6:ipv6-icmp", "::")
+	if err != nil {
+		return fmt.Errorf("router solicitation: %w", err)
+	}
+	defer conn.Close()
+	solicitation := []byte{133, 0, 0, 0, 0, 0, 0, 0}
+	_, err = conn.WriteTo(solicitation, &net.IPAddr{IP: net.ParseIP("ff02::2"), Zone: name})
+	return err
+}

@@ -1,0 +1,221 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A State is the network as it is, for the target. It is plain data.
+type State struct {
+	Interfaces []Interface  `json:"interfaces"`
+	Servers    []netip.Addr `json:"servers"` // DNS, in the order of use
+}
+
+// An Interface is one interface that is used, also the ports of VLANs and bonds.
+type Interface struct {
+	Name         string `json:"name"`
+	Kind         string `json:"kind"` // ethernet, vlan, bond
+	Driver       string `json:"driver"`
+	MAC          string `json:"mac"`
+	PermanentMAC string `json:"permanent_mac"` // differs from MAC in a private mode
+	Link         bool   `json:"link"`
+	MTU          int    `json:"mtu"`
+
+	VLAN     int    `json:"vlan,omitempty"`      // ID of a VLAN
+	Parent   string `json:"parent,omitempty"`    // port of a VLAN
+	Bond     string `json:"bond,omitempty"`      // bond of which it is a member
+	BondMode string `json:"bond_mode,omitempty"` // of a bond
+
+	Addresses []Address    `json:"addresses,omitempty"`
+	Routes    []Route      `json:"routes,omitempty"`
+	Servers   []netip.Addr `json:"servers,omitempty"` // DNS
+	Lease4    *Lease       `json:"lease4,omitempty"`
+	Lease6    *Lease       `json:"lease6,omitempty"`
+}
+
+// An Address is an address of an interface. The IPv6 link-local address is left out.
+type Address struct {
+	Prefix netip.Prefix `json:"prefix"`
+	From   string       `json:"from"` // static, dhcp4, dhcp6, ra, link-local
+	Until  time.Time    `json:"until,omitzero"`
+}
+
+// A Route is a route of an interface beyond its own subnets.
+type Route struct {
+	To     netip.Prefix `json:"to"`
+	Via    netip.Addr   `json:"via,omitzero"` // invalid for a destination on the link
+	Metric int          `json:"metric"`
+	OnLink bool         `json:"on_link"`
+}
+
+// A Lease is what a DHCP server said beyond addresses and routes.
+type Lease struct {
+	Server   string       `json:"server,omitempty"` // of DHCPv4
+	Address  netip.Prefix `json:"address,omitzero"`
+	Router   netip.Addr   `json:"router,omitzero"` // the first one
+	Domain   string       `json:"domain,omitempty"`
+	Hostname string       `json:"hostname,omitempty"`
+	NTP      []netip.Addr `json:"ntp,omitempty"`
+	MTU      int          `json:"mtu,omitempty"`
+	Until    time.Time    `json:"until,omitzero"` // zero for ever
+}
+
+// State returns the network as it is.
+func (n *Network) State() (s State, err error) {
+	n.ask(func() { s, err = n.state() })
+	return s, err
+}
+
+func (n *Network) state() (State, error) {
+	s := State{Servers: n.servers()}
+	for _, p := range n.sorted() {
+		i, err := n.describe(p)
+		if err != nil {
+			return s, fmt.Errorf("interface %s: %w", p.name, err)
+		}
+		s.Interfaces = append(s.Interfaces, i)
+	}
+	return s, nil
+}
+
+func (n *Network) describe(p *port) (Interface, error) {
+	now, err := netlink.LinkByIndex(p.index)
+	if err != nil {
+		return Interface{}, err
+	}
+	a := now.Attrs()
+	i := Interface{
+		Name: p.name, Kind: p.kind, Driver: p.driver, MAC: a.HardwareAddr.String(), PermanentMAC: p.permanent.String(),
+		Link: p.carrier, MTU: a.MTU, Bond: p.bond, Servers: n.portServers(p),
+	}
+	switch l := now.(type) {
+	case *netlink.Vlan:
+		i.VLAN = l.VlanId
+		if parent := n.ports[a.ParentIndex]; parent != nil {
+			i.Parent = parent.name
+		}
+	case *netlink.Bond:
+		i.BondMode = l.Mode.String()
+	}
+	if l := p.lease; l != nil {
+		prefix, _ := prefixOf(l.addr)
+		i.Lease4 = &Lease{
+			Server: l.from.String(), Address: prefix, Router: l.router, Domain: l.domain, Hostname: l.hostname,
+			NTP: slices.Clone(l.ntp), MTU: l.mtu, Until: l.until,
+		}
+	}
+	if l := p.lease6; l != nil {
+		i.Lease6 = &Lease{Domain: l.domain, Until: l.until}
+		if l.addr.IsValid() {
+			i.Lease6.Address = netip.PrefixFrom(l.addr, 128)
+		}
+	}
+	if i.Addresses, err = n.addresses(p); err != nil {
+		return i, err
+	}
+	i.Routes, err = routesOf(p.link)
+	return i, err
+}
+
+// addresses returns the addresses that the kernel has.
+func (n *Network) addresses(p *port) (out []Address, err error) {
+	list, err := netlink.AddrList(p.link, netlink.FAMILY_ALL)
+	for _, a := range list {
+		prefix, ok := prefixOf(a.IPNet)
+		if !ok || prefix.Addr().Is6() && prefix.Addr().IsLinkLocalUnicast() || a.Flags&unix.IFA_F_DADFAILED != 0 {
+			continue
+		}
+		at := Address{Prefix: prefix, From: "ra"}
+		switch {
+		case p.hasStatic(a.IPNet):
+			at.From = "static"
+		case p.lease != nil && p.lease.addr.String() == a.IPNet.String():
+			at.From, at.Until = "dhcp4", p.lease.until
+		case p.lease6 != nil && p.lease6.addr == prefix.Addr():
+			at.From, at.Until = "dhcp6", p.lease6.until
+		case prefix.Addr() == p.linkLocal:
+			at.From = "link-local"
+		case a.ValidLft > 0 && uint32(a.ValidLft) != forever:
+			at.Until = time.Now().Add(time.Duration(a.ValidLft) * time.Second)
+		}
+		out = append(out, at)
+	}
+	return out, err
+}
+
+// routesOf returns the routes of a link in the main table, except those that the kernel makes for
+// addresses.
+func routesOf(link netlink.Link) (out []Route, err error) {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: link.Attrs().Index}, netlink.RT_FILTER_OIF)
+	for _, r := range routes {
+		if r.Protocol == unix.RTPROT_KERNEL || r.Type != unix.RTN_UNICAST || r.Dst == nil {
+			continue
+		}
+		to, ok := prefixOf(r.Dst)
+		if !ok {
+			continue
+		}
+		via, _ := netip.AddrFromSlice(r.Gw)
+		out = append(out, Route{To: to, Via: via.Unmap(), Metric: r.Priority, OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0})
+	}
+	return out, err
+}
+
+// Leave gives the leases back and removes their addresses. A private mode calls it before the jump,
+// so that nothing answers for this machine afterwards.
+func (n *Network) Leave() (summary string, err error) {
+	n.ask(func() { summary, err = n.leave() })
+	return summary, err
+}
+
+func (n *Network) leave() (string, error) {
+	var errs []error
+	given := 0
+	for _, p := range n.sorted() {
+		p.stop()
+		p.stopLocal()
+		if l := p.lease; l != nil {
+			given++
+			errs = append(errs, releaseV4(p.name, l))
+			n.endLease(p)
+		}
+		if l := p.lease6; l != nil && l.addr.IsValid() {
+			given++
+			errs = append(errs, releaseV6(p.name, l), delAddr(p.link, &netlink.Addr{IPNet: netOf(netip.PrefixFrom(l.addr, 128))}))
+			p.lease6 = nil
+		}
+	}
+	if given == 0 {
+		return "no lease to give back", errors.Join(errs...)
+	}
+	return count(given, "lease") + " given back", errors.Join(errs...)
+}
+
+// releaseV4 sends DHCPRELEASE, which has no answer, from the address that is given back.
+func releaseV4(name string, l *lease) error {
+	m, err := dhcpv4.NewReleaseFromACK(l.answer.ACK)
+	if err != nil {
+		return fmt.Errorf("DHCP: %w", err)
+	}
+	if l.from.To4() == nil {
+		return errors.New("DHCP: the server named no address to give the lease back to")
+	}
+	d := net.Dialer{Control: bindTo(name), LocalAddr: &net.UDPAddr{IP: l.addr.IP, Port: nclient4.ClientPort}}
+	conn, err := d.Dial("udp4", net.JoinHostPort(l.from.String(), strconv.Itoa(nclient4.ServerPort)))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write(m.ToBytes())
+	return err
+}
