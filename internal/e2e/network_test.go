@@ -37,6 +37,33 @@ func TestBootOnAVLAN(t *testing.T) {
 		"-netdev", "stream,id=trunk,server=off,addr.type=unix,addr.path="+socket).waitFor(networkMarks("vlan7 10.55"), refused)
 }
 
+// The first port of the bond has no link.
+func TestBootOnABondWithADeadPort(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	l.host().publish("--dht", "off")
+	dead := l.tap()
+	l.ip("link", "set", dead, "nomaster")
+	monitor := filepath.Join(l.dir, "qmp")
+	args := append(monitorAt(monitor), "-vga", "none", "-serial", "stdio", "-S",
+		"-netdev", "tap,id=dead,script=no,downscript=no,ifname="+dead, "-device", "virtio-net-pci,netdev=dead,id=first,romfile=,mac=52:54:00:00:00:11",
+		"-netdev", "tap,id=good,script=no,downscript=no,ifname="+l.tap(), "-device", "virtio-net-pci,netdev=good,romfile=,mac=52:54:00:00:00:12")
+	s := l.startQEMU(l.withArguments("phase.bond=bond0:eth0,eth1"), "none", args...).connectMonitor(monitor, nil)
+	s.do("set_link", map[string]any{"name": "first", "up": false})
+	s.do("cont", nil)
+	s.waitFor(networkMarks("bond0 10.55"), refused)
+}
+
+// Without a DHCP server, both ends of a cable have link-local addresses.
+func TestBootFromTheOtherEndOfACable(t *testing.T) {
+	t.Parallel()
+	l := newSegment(t, "169.254.7")
+	h := l.host()
+	must(t, "ip", "-n", h.ns, "addr", "add", h.addr+"/16", "dev", "eth0")
+	h.publish("--dht", "off")
+	l.boot(fx.path("local.img")).waitFor(networkMarks("eth0 169.254."), refused)
+}
+
 // trunk connects a machine, which connects to the socket, with the LAN: packets of the machine must
 // have the tag of the VLAN, and get it on the way back.
 func (l *lan) trunk(socket string, vlan uint16) {
