@@ -42,8 +42,8 @@ func TestDepsCheckHasAListForEachTarget(t *testing.T) {
 	env := []string{"PATH=" + bare(t)}
 	for target, want := range map[string]struct{ has, not []string }{
 		"build": {[]string{"git", "make"}, []string{"gcc", "qemu", "mtools", "nginx"}},
-		"image": {[]string{"mtools"}, []string{"gcc", "qemu", "nginx", "mmdebstrap"}},
-		"demo":  {[]string{"qemu-system-x86", "mmdebstrap", "mtools"}, []string{" gcc", "nginx", "nftables", "zstd"}},
+		"image": {[]string{"mtools", "zstd"}, []string{"gcc", "qemu", "nginx", "mmdebstrap"}},
+		"demo":  {[]string{"qemu-system-x86", "mmdebstrap", "mtools", "zstd"}, []string{" gcc", "nginx", "nftables"}},
 		"test":  {[]string{"qemu-system-x86", " gcc", "zstd"}, []string{"casync"}},
 		"bench": {[]string{"casync"}, []string{"qemu"}},
 	} {

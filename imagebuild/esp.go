@@ -61,7 +61,7 @@ func (b *Builder) WriteESP(ctx context.Context, m Media, out string) (*MediaInfo
 	if err := checkOut(out); err != nil {
 		return nil, err
 	}
-	if err := requireTools("mkfs.vfat", "mmd"); err != nil {
+	if err := requireTools("mkfs.vfat", "mmd", "zstd"); err != nil {
 		return nil, err
 	}
 	tree, err := b.espTree(ctx, m)

@@ -57,11 +57,11 @@ func FuzzReadSettings(f *testing.F) {
 	a := newArchive()
 	a.text("init", "program")
 	a.text("etc/phase/role", "boot\n")
-	var out bytes.Buffer
-	if err := a.writeTo(&out, time.Unix(1e9, 0)); err != nil {
+	out, err := a.compressed(f.Context(), time.Unix(1e9, 0))
+	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(out.Bytes())
+	f.Add(out)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := readSettings(bytes.NewReader(data), int64(len(data)))
 		if err != nil && !errors.Is(err, cas.ErrCorrupt) {

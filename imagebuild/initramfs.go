@@ -1,7 +1,6 @@
 package imagebuild
 
 import (
-	"bytes"
 	"context"
 	"debug/buildinfo"
 	"debug/elf"
@@ -55,6 +54,9 @@ func (b *Builder) WriteInitramfs(ctx context.Context, in Initramfs, out string) 
 	if err := checkOut(out); err != nil {
 		return nil, err
 	}
+	if err := requireTools("zstd"); err != nil {
+		return nil, err
+	}
 	data, info, err := b.initramfs(ctx, in)
 	if err != nil {
 		return nil, err
@@ -101,10 +103,9 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs) ([]byte, *Initram
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
-	var data bytes.Buffer
-	err = a.writeTo(&data, date)
-	return data.Bytes(), &InitramfsInfo{
-		Size: int64(data.Len()), Role: in.Role, Kernel: kernel.Version, Modules: len(modules.files), Absent: modules.absent, Date: date,
+	data, err := a.compressed(ctx, date)
+	return data, &InitramfsInfo{
+		Size: int64(len(data)), Role: in.Role, Kernel: kernel.Version, Modules: len(modules.files), Absent: modules.absent, Date: date,
 	}, err
 }
 

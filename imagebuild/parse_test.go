@@ -153,11 +153,11 @@ func TestArchiveDoesNotDependOnTheOrderOfItsFiles(t *testing.T) {
 		for _, name := range names {
 			a.text(name, "text of "+name)
 		}
-		var out bytes.Buffer
-		if err := a.writeTo(&out, time.Unix(1e9, 0)); err != nil {
+		out, err := a.compressed(t.Context(), time.Unix(1e9, 0))
+		if err != nil {
 			t.Fatal(err)
 		}
-		return out.Bytes()
+		return out
 	}
 	if !bytes.Equal(build("a/b", "c", "a/d"), build("c", "a/d", "a/b")) {
 		t.Error("the order of adding files changes the bytes")
@@ -169,17 +169,17 @@ func TestSettingsAreReadBackFromAnInitramfs(t *testing.T) {
 	a.text("init", "program")
 	a.text("etc/phase/role", "boot\n")
 	a.text("etc/phase/channel", "stable\n")
-	var out bytes.Buffer
-	if err := a.writeTo(&out, time.Unix(1e9, 0)); err != nil {
+	out, err := a.compressed(t.Context(), time.Unix(1e9, 0))
+	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := readSettings(bytes.NewReader(out.Bytes()), int64(out.Len()))
+	settings, err := readSettings(bytes.NewReader(out), int64(len(out)))
 	if err != nil || settings.text("role") != "boot" || settings.text("channel") != "stable" {
 		t.Errorf("got %v, %v", settings, err)
 	}
-	for n := range out.Len() {
-		if _, err := readSettings(bytes.NewReader(out.Bytes()[:n]), int64(n)); !errors.Is(err, cas.ErrCorrupt) {
-			t.Fatalf("the first %d of %d bytes were accepted", n, out.Len())
+	for n := range len(out) {
+		if _, err := readSettings(bytes.NewReader(out[:n]), int64(n)); !errors.Is(err, cas.ErrCorrupt) {
+			t.Fatalf("the first %d of %d bytes were accepted", n, len(out))
 		}
 	}
 }

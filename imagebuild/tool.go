@@ -25,6 +25,7 @@ var toolPackages = map[string]string{
 	"mkfs.vfat": "dosfstools", "fsck.fat": "dosfstools",
 	"mcopy": "mtools", "mmd": "mtools",
 	"prlimit": "util-linux",
+	"zstd":    "zstd",
 	"mke2fs":  "e2fsprogs", "e2fsck": "e2fsprogs", "sgdisk": "gdisk",
 }
 

@@ -33,7 +33,7 @@ func (b *Builder) WriteUSB(ctx context.Context, m Media, size int64, out string)
 	if err := checkSize(size, minESP); err != nil {
 		return nil, err
 	}
-	if err := requireTools("mkfs.vfat", "mmd", "mke2fs", "sgdisk"); err != nil {
+	if err := requireTools("mkfs.vfat", "mmd", "mke2fs", "sgdisk", "zstd"); err != nil {
 		return nil, err
 	}
 	tree, err := b.espTree(ctx, m)

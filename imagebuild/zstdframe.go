@@ -10,8 +10,11 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// zstdWindow is the window of archive.writeTo in bytes: memory that unpacking needs.
-const zstdWindow = 8 << 20
+// zstdWindow is the window of archive.compressed in bytes: memory that unpacking needs.
+const (
+	zstdWindowLog = 23
+	zstdWindow    = 1 << zstdWindowLog
+)
 
 func badFrame(format string, args ...any) error {
 	return fmt.Errorf("zstd: %s: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)

@@ -47,7 +47,7 @@ all() {
 		dnsmasq                          dnsmasq-base     demo+root,test                DHCP server of the virtual machine
 		gcc                              gcc              test                          go test -race
 		/usr/include/stdlib.h            libc6-dev        test                          go test -race
-		zstd                             zstd             test                          checking initramfs archives
+		zstd                             zstd             image,demo,test               initramfs archives
 		cpio                             cpio             test                          checking initramfs archives
 		busybox                          busybox-static   test                          commands of docs/SHIP-YOUR-OWN-OS.md
 		systemd-analyze                  systemd          test                          checking the systemd units

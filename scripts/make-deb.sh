@@ -23,7 +23,7 @@ Version: $version
 Architecture: $arch
 Maintainer: Phase Boot maintainers <phaseboot@localhost>
 Installed-Size: $(du -sk --exclude=DEBIAN "$tree" | cut -f 1)
-Recommends: apt, dosfstools, mtools, gdisk, e2fsprogs, mmdebstrap, squashfs-tools, uidmap
+Recommends: apt, dosfstools, mtools, gdisk, e2fsprogs, zstd, mmdebstrap, squashfs-tools, uidmap
 Suggests: qemu-system-x86, ovmf
 Section: admin
 Priority: optional
