@@ -46,6 +46,7 @@ func newLayer(plasmd []byte, date time.Time) (*layer, error) {
 	l.file("usr/bin/plasmd", plasmd, 0o755)
 	l.link(units+"multi-user.target.wants/phase-job.service", "/"+units+"phase-job.service")
 	l.link(units+"multi-user.target.wants/phase-seed.service", "/"+units+"phase-seed.service")
+	l.link(units+"multi-user.target.wants/systemd-networkd.service", "/usr/lib/systemd/system/systemd-networkd.service")
 	l.link(units+"default.target", "/usr/lib/systemd/system/multi-user.target")
 	for _, unit := range dataWords("rootfs/masked") {
 		l.link(units+unit, "/dev/null")

@@ -192,6 +192,7 @@ func TestLayerReplacesRemovesAndAddsFiles(t *testing.T) {
 		{Name: "./", Typeflag: tar.TypeDir, Mode: 0o755},
 		{Name: "./etc/", Typeflag: tar.TypeDir, Mode: 0o755},
 		{Name: "./etc/hostname", Typeflag: tar.TypeReg, Mode: 0o644},
+		{Name: "./etc/hosts", Typeflag: tar.TypeReg, Mode: 0o644},
 		{Name: "./etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644, ModTime: late},
 		{Name: "./var/log/", Typeflag: tar.TypeDir, Mode: 0o755},
 		{Name: "./var/log/dpkg.log", Typeflag: tar.TypeReg, Mode: 0o644},
@@ -225,7 +226,7 @@ func TestLayerReplacesRemovesAndAddsFiles(t *testing.T) {
 			t.Errorf("%s: dated %v, after the build", h.Name, h.ModTime)
 		}
 	}
-	for name, want := range map[string]int{"./etc/": 1, "./etc/hostname": 1, "./etc/passwd": 1, "./usr/bin/plasmd": 1, "./usr/bin/": 1, "./var/log/": 1, "./var/log/dpkg.log": 0, "./etc/apt/sources.list": 0} {
+	for name, want := range map[string]int{"./etc/": 1, "./etc/hostname": 0, "./etc/hosts": 1, "./etc/passwd": 1, "./usr/bin/plasmd": 1, "./usr/bin/": 1, "./var/log/": 1, "./var/log/dpkg.log": 0, "./etc/apt/sources.list": 0} {
 		if count[name] != want {
 			t.Errorf("%s: %d times, want %d", name, count[name], want)
 		}

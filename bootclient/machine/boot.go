@@ -40,8 +40,10 @@ func Boot(ctx context.Context, choice Choice) error {
 	rep := newReport(os.Stdout)
 	b := &boot{report: rep, choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy()}
 	defer unmountCache()
+	defer rep.SampleMemory(usedMemory)()
 	err := runSteps(ctx, rep, b.steps())
 	if err == nil {
+		b.jumpReport()
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -256,7 +258,7 @@ func (b *boot) machineKey(context.Context) (string, error) {
 // steps.
 func (b *boot) fetch(ctx context.Context) (string, error) {
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
-	b.payload.seed = planSeed(b.config, b.removable)
+	b.payload.seed, b.payload.handOver = planSeed(b.config, b.removable), b.handOver
 	if words, err := os.ReadFile(watchdogFile); err == nil {
 		b.report.Begin("watchdog").Done("%s", words)
 	}
@@ -283,17 +285,17 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	if _, ok := b.release.Artifact(manifest.RoleKernel); !ok {
 		return "", fmt.Errorf("release %.40q: no kernel; sign a release with --kernel", b.release.Version)
 	}
-	b.saveReport()
-	return fmt.Sprintf("%s sealed, %s in memory", b.release.Version, report.Bytes(b.payload.Size())), nil
+	return fmt.Sprintf("%s sealed, %s in memory; the target gets %s", b.release.Version, report.Bytes(b.payload.Size()), b.payload.handed), nil
 }
 
 // seed reports whether and how the target will serve the release. Commit has decided it.
 func (b *boot) seed(context.Context) (string, error) { return b.payload.seed.summary, nil }
 
+// load loads the kernel of the release.
 func (b *boot) load(context.Context) (string, error) {
 	// Free the heap of the fetch: kexec_file_load needs the memory for copies of the payload.
 	debug.FreeOSMemory()
-	line, err := targetCmdline(b.release.Cmdline, b.release.Version, b.args.Console, func(device string) bool { return consolePresent("/sys", device) })
+	line, err := b.cmdline(b.release)
 	if err != nil {
 		return "", err
 	}
@@ -306,6 +308,23 @@ func (b *boot) load(context.Context) (string, error) {
 	}
 	return "loaded, command line: " + line, err
 }
+
+// cmdline returns the command line of a release's kernel.
+func (b *boot) cmdline(r manifest.Release) (string, error) {
+	return targetCmdline(r.Cmdline, r.Version, b.args.Console, func(device string) bool { return consolePresent("/sys", device) })
+}
+
+// jumpReport records what was loaded: it says how much memory the boot has used, and saves the report.
+func (b *boot) jumpReport() {
+	if step, n := b.report.MemoryPeak(); n > 0 {
+		b.report.Say("memory: at most %s of %s in use, in step %s", report.Bytes(n), report.Bytes(meminfo("MemTotal")), step)
+	}
+	b.report.Finish(nil)
+	b.saveReport()
+}
+
+// usedMemory returns how much of the machine's memory is in use, in bytes.
+func usedMemory() int64 { return meminfo("MemTotal") - meminfo("MemAvailable") }
 
 // saveReport writes the report to a writable cache. An error does not stop the boot.
 func (b *boot) saveReport() {

@@ -35,9 +35,9 @@ const (
 // A Payload is a release in memory for kexec: a memfd with the kernel, and a memfd with
 //
 //	[release initramfs][zeros to 4][cpio: /phase/rootfs.squashfs, /phase/job/…,
-//	 /phase/release.json, /phase/report.json, /phase/machine.key and, if the target may
-//	 serve the release, /phase/root.json, /phase/seed.env; if it serves it from memory,
-//	 /phase/kernel, /phase/initramfs, /phase/cache/…]
+//	 /phase/release.json, /phase/report.json, /phase/machine.key, /phase/network/… and, if
+//	 the target may serve the release, /phase/root.json, /phase/seed.env; if it serves it
+//	 from memory, /phase/kernel, /phase/initramfs, /phase/cache/…]
 //
 // It is a fetch.Sink and a fetch.SelfVerifier: verified blocks are written to their final place.
 // Commit seals both memfds, after which not even this process can change them, and hashes every
@@ -47,6 +47,10 @@ type Payload struct {
 	memory  int64  // bytes that all copies together may use
 	seed    seedPlan
 	meminfo func(name string) int64
+	// handOver returns more files for the target: its report.json and its network. It is called at
+	// Commit; nil for the report as it is.
+	handOver func(r manifest.Release, reportJSON []byte) []handedFile
+	handed   string // what of the network is handed over, in words
 
 	artifacts  []*artifact
 	kernel     *os.File
@@ -134,12 +138,15 @@ func (p *Payload) makeLayout() error {
 			end = a.size
 		}
 	}
+	if end > 0 { // a kernel without an initramfs may have a root filesystem of its own
+		p.cpio = &cpioWriter{w: p.initrd, off: align4(end)}
+	}
 	for _, a := range p.artifacts {
 		if a.file != nil {
 			continue
 		}
 		if p.cpio == nil {
-			p.cpio = &cpioWriter{w: p.initrd, off: align4(end)}
+			p.cpio = &cpioWriter{w: p.initrd}
 		}
 		a.file = p.initrd
 		if a.off, err = p.cpio.add(cpioEntry{name: archiveName(a.role), mode: modeFile | 0o644, size: a.size}); err != nil {
@@ -197,12 +204,13 @@ func (p *Payload) commit(release manifest.Release, reportJSON []byte, rep *repor
 	if err := p.layout(); err != nil {
 		return err
 	}
+	if _, ok := release.Artifact(manifest.RoleRootfs); !ok && p.seed.env != nil {
+		p.seed = noSeed("the release has no root filesystem")
+	}
 	if p.cpio != nil {
 		if err := p.appendHandOver(release, reportJSON); err != nil {
 			return err
 		}
-	} else if p.seed.env != nil {
-		p.seed = noSeed("the release has no root filesystem")
 	}
 	for _, f := range []*os.File{p.kernel, p.initrd} {
 		if err := seal(f); err != nil {
@@ -219,21 +227,17 @@ func (p *Payload) appendHandOver(release manifest.Release, reportJSON []byte) er
 		return err
 	}
 	p.appendSeedFiles(release.MinRAM)
-	for _, f := range []struct {
-		name string
-		perm uint32
-		data []byte
-	}{
-		{"phase/release.json", 0o644, rel},
-		{"phase/report.json", 0o644, reportJSON},
-		{"phase/machine.key", 0o600, p.key},
-		{"phase/" + seedRoot, 0o644, p.seed.root},
-		{"phase/" + seedFile, 0o644, p.seed.env},
-	} {
+	files := []handedFile{{"release.json", 0o644, rel}, {"machine.key", 0o600, p.key}, {seedRoot, 0o644, p.seed.root}, {seedFile, 0o644, p.seed.env}}
+	if p.handOver == nil {
+		files = append(files, handedFile{reportName, 0o644, reportJSON})
+	} else {
+		files = append(files, p.handOver(release, reportJSON)...)
+	}
+	for _, f := range files {
 		if f.data == nil {
 			continue
 		}
-		if err := p.cpio.file(f.name, f.perm, f.data); err != nil {
+		if err := p.cpio.file("phase/"+f.name, f.perm, f.data); err != nil {
 			return fmt.Errorf("payload: %w", err)
 		}
 	}

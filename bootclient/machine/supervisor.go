@@ -77,7 +77,11 @@ func bootClock(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return setClock(built, time.Now())
+	words, err := setClock(built, time.Now())
+	if err == nil {
+		_ = os.WriteFile(clockFile, []byte(words), 0o644) // for the report of the target
+	}
+	return words, err
 }
 
 // runAttempt runs `phase-boot boot` and returns nil when it loaded a kernel.

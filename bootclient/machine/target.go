@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,7 +40,12 @@ func target(out *consoles, rep *report.Report) error {
 		{"modules", optional, loadTargetModules},
 		{"rootfs", required, mountRootfs},
 		{"hand-over", required, func(context.Context) (string, error) { return runDir, moveHandOver(archiveDir, runDir) }},
+		{"target network", optional, placeNetwork},
 		{"seed", optional, prepareSeed},
+		{"report", optional, func(context.Context) (string, error) {
+			path := filepath.Join(runDir, reportName)
+			return path, finishReport(path, rep, time.Now(), uptime())
+		}},
 		{"switch root", required, func(context.Context) (string, error) { return "", switchRoot(out, rep) }},
 	})
 }

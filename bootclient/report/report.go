@@ -36,6 +36,7 @@ type Report struct {
 	mu      sync.Mutex
 	start   time.Time
 	console io.Writer
+	used    func() int64 // memory in use, nil if it is not recorded
 	data    reportData
 }
 
@@ -78,8 +79,11 @@ type Step struct {
 	Took  Millis `json:"took_ms"`
 	Words string `json:"words,omitempty"`
 	Error string `json:"error,omitempty"`
+	// Memory is the most memory of the machine that was in use, the payload included. It is sampled.
+	Memory int64 `json:"memory_bytes,omitempty"`
 
 	report *Report
+	ended  bool
 }
 
 // SourceStats are the counters and faults of one source.
@@ -142,6 +146,7 @@ func (r *Report) Begin(name string) *Step {
 	defer r.mu.Unlock()
 	s := &Step{Name: name, At: Millis(time.Since(r.start)), report: r}
 	r.data.Steps = append(r.data.Steps, s)
+	r.sample()
 	return s
 }
 
@@ -175,7 +180,8 @@ func (s *Step) end(words, reason, line string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.Took = Millis(time.Since(r.start)) - s.At
-	s.Words, s.Error = words, reason
+	r.sample()
+	s.Words, s.Error, s.ended = words, reason, true
 	r.print(s.Name + ": " + line)
 }
 

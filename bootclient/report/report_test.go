@@ -35,3 +35,25 @@ func TestALongStepReportsItsProgress(t *testing.T) {
 		})
 	}
 }
+
+// A step has the most memory that was in use while it ran.
+func TestAStepHasItsPeakOfMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := report.New(time.Now(), nil)
+		used := int64(10)
+		stop := r.SampleMemory(func() int64 { return used })
+		small := r.Begin("small")
+		time.Sleep(time.Second)
+		small.Done("")
+		large := r.Begin("large")
+		used = 50
+		time.Sleep(time.Second)
+		used = 20
+		time.Sleep(time.Second)
+		large.Done("")
+		if step, n := r.MemoryPeak(); step != "large" || n != 50 || small.Memory != 10 {
+			t.Errorf("got %q %d, and %d for the other step", step, n, small.Memory)
+		}
+		stop()
+	})
+}
