@@ -31,7 +31,6 @@ type Config struct {
 	LastGood      bool                  // a person asked for the last good release: nothing is searched, whatever Mode.Stale says
 	CacheWanted   bool                  // a person named Cache: an unusable one is an error, and is not recreated
 	Mirrors       []string              // base URLs of /ipfs/ and /ipns/: http, https, file
-	Heard         []string              // mirrors that a DHCP server named; unlike a refused Mirror, a refused one ends no search
 	Peers         []string              // multiaddrs with /p2p/ID
 	Bootstrap     []string              // multiaddrs of DHT nodes, which are also sources
 	Share         bool                  // serve verified blocks during the fetch, if the mode announces
@@ -44,6 +43,9 @@ type Config struct {
 	ClockUnsure   bool // ignore the dates of https certificates: nothing has set this clock
 	Log           *slog.Logger
 	Report        *report.Report
+	// Heard, if not nil, returns the mirrors that DHCP servers have named so far, and a channel that is
+	// closed when there is another. Unlike a refused one of Mirrors, a refused one ends no search.
+	Heard func() (mirrors []string, more <-chan struct{})
 	// Proxy returns the proxy for a request to a mirror, as http.ProxyFromEnvironment does. A
 	// proxy of the mode is preferred. Nil means no proxy. Peers are dialled directly.
 	Proxy func(*http.Request) (*url.URL, error)

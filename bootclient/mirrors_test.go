@@ -236,3 +236,27 @@ func TestAMirrorThatRefusesRuns(t *testing.T) {
 		})
 	}
 }
+
+// The lease of a DHCP server may come after the search has begun. The only other mirror has no answer.
+func TestAMirrorThatADHCPServerNamesDuringTheSearch(t *testing.T) {
+	t.Parallel()
+	r := newRepo(t, "us", manifest.Discovery{})
+	good, named := serve(t, r, nil), make(chan struct{})
+	lease := sync.OnceFunc(func() { close(named) })
+	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		lease()
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer busy.Close()
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors = []string{busy.URL}
+	m.cfg.Heard = func() ([]string, <-chan struct{}) {
+		select {
+		case <-named:
+			return []string{good.URL}, nil
+		default:
+			return nil, named
+		}
+	}
+	m.boots(r)
+}

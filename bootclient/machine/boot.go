@@ -111,6 +111,8 @@ type boot struct {
 	key          []byte
 	payload      *Payload
 	release      manifest.Release
+
+	firstAddress time.Duration // how long the network step waits for it; 0 is the usual time
 }
 
 func (b *boot) steps() []step {

@@ -26,7 +26,7 @@ func (b *boot) network(ctx context.Context) (summary string, err error) {
 	c := network.Config{
 		IP: b.args.IP, VLANs: b.args.VLANs, Bonds: b.args.Bonds, Interfaces: b.args.Interfaces,
 		Private: b.config.Mode.RandomMAC, AskMirror: b.config.Mode.DHCPMirror, Sources: sourceAddresses(b.config, b.args.Proxy),
-		Resolv: resolvFile, Report: b.report.Say, LoadModule: loadModule, NICTimeout: pciTimeout,
+		Resolv: resolvFile, Report: b.report.Say, LoadModule: loadModule, NICTimeout: pciTimeout, Deadline: b.firstAddress,
 	}
 	if hasUSB("/sys") {
 		c.NICTimeout = 0
@@ -38,7 +38,7 @@ func (b *boot) network(ctx context.Context) (summary string, err error) {
 	}
 	b.net = n
 	summary, b.networkErr = n.Wait()
-	b.config.Heard = n.Mirrors()
+	b.config.Heard = n.Mirrors
 	return summary, b.networkErr
 }
 

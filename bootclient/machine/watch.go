@@ -166,10 +166,12 @@ func pause(ctx context.Context, n int) error {
 	}
 }
 
-// waitNetwork configures the network until there is an address. It does that once: in a mode with random
-// hardware addresses, each time costs the DHCP server one more lease. end stops what goes on in the
-// background.
+// waitNetwork configures the network until there is an address. It begins anew only after searchRound or an
+// error: each time takes the requests of all ports back and, in a mode with random hardware addresses,
+// costs the DHCP server one more lease. end stops what goes on in the background.
 func (b *boot) waitNetwork(ctx context.Context) (end func(), err error) {
+	b.firstAddress = searchRound
+	b.report.Say("waiting for an address")
 	for n := 0; ; n++ {
 		try, cancel := context.WithCancel(ctx)
 		summary, err := b.network(try)

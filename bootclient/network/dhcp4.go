@@ -251,6 +251,8 @@ func (n *Network) takeMirror(l *lease) {
 		return
 	}
 	n.mirrors = append(n.mirrors, l.mirror)
+	close(n.heard)
+	n.heard = make(chan struct{})
 	n.Report("network: DHCP server %s names mirror %s (a hint: what it sends is verified like all else)", l.from, bootargs.Redact(l.mirror))
 }
 

@@ -70,8 +70,9 @@ type Network struct {
 	sent     bool          // the outcome was sent
 	owner    *port         // has the static addresses without a port
 	mirrors  []string
-	checking bool // paths are being checked
-	recheck  bool // check them again after that
+	heard    chan struct{} // closed when there is another mirror
+	checking bool          // paths are being checked
+	recheck  bool          // check them again after that
 	checkDue *time.Timer
 }
 
@@ -86,7 +87,7 @@ type outcome struct {
 func Start(ctx context.Context, c Config) (*Network, error) {
 	n := &Network{
 		Config: c, ctx: ctx, calls: make(chan func()), done: make(chan struct{}), first: make(chan outcome, 1),
-		ports: map[int]*port{}, checkDue: time.NewTimer(checkEvery),
+		ports: map[int]*port{}, heard: make(chan struct{}), checkDue: time.NewTimer(checkEvery),
 	}
 	if lo, err := netlink.LinkByName("lo"); err != nil || netlink.LinkSetUp(lo) != nil {
 		return nil, errors.Join(errors.New("lo: cannot be brought up"), err)
@@ -113,11 +114,11 @@ func (n *Network) Wait() (summary string, err error) {
 	return strings.Join(o.addresses, "; "), o.err
 }
 
-// Mirrors returns the mirrors that DHCP servers have named so far. Any host on the link may have
-// named them.
-func (n *Network) Mirrors() (mirrors []string) {
-	n.ask(func() { mirrors = slices.Clone(n.mirrors) })
-	return mirrors
+// Mirrors returns the mirrors that DHCP servers have named so far, and a channel that is closed when
+// there is another. Any host on the link may have named them.
+func (n *Network) Mirrors() (mirrors []string, more <-chan struct{}) {
+	n.ask(func() { mirrors, more = slices.Clone(n.mirrors), n.heard })
+	return mirrors, more
 }
 
 // ask calls f in the loop, or after its end.

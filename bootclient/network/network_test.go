@@ -353,7 +353,7 @@ func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
 	if addrs, err := netlink.AddrList(link, netlink.FAMILY_V4); err != nil || len(addrs) > 0 {
 		t.Errorf("addresses %v, %v after the lease was given back", addrs, err)
 	}
-	if m := n.Mirrors(); len(m) > 0 {
+	if m, _ := n.Mirrors(); len(m) > 0 {
 		t.Errorf("mirrors %q", m)
 	}
 }
@@ -415,15 +415,17 @@ func TestAMirrorFromDHCPIsAHint(t *testing.T) {
 	l.Plug(1)
 	l.Dnsmasq(range1, "--dhcp-option=224,http://10.77.1.1:8080")
 	n := start(t, "", func(c *Config) { c.AskMirror = true })
+	_, more := n.Mirrors()
 	n.wait()
-	if m := n.Mirrors(); !slices.Equal(m, []string{"http://10.77.1.1:8080"}) {
+	<-more
+	if m, _ := n.Mirrors(); !slices.Equal(m, []string{"http://10.77.1.1:8080"}) {
 		t.Errorf("mirrors %q", m)
 	}
 	n.console("DHCP server 10.77.1.1 names mirror http://10.77.1.1:8080", "hint")
 	n.stop()
 	n = start(t, "", nil)
 	n.wait()
-	if m := n.Mirrors(); len(m) > 0 {
+	if m, _ := n.Mirrors(); len(m) > 0 {
 		t.Errorf("mirrors %q without being asked for", m)
 	}
 }

@@ -31,7 +31,6 @@ const pointerBuffer = 16
 type Options struct {
 	Mode        modes.Mode
 	Mirrors     []string           // hints
-	Heard       []string           // mirrors that a DHCP server named
 	Peers       []string           // hints
 	Bootstrap   []string           // hints
 	Trust       manifest.Discovery // addresses of root.json
@@ -43,6 +42,9 @@ type Options struct {
 	Interfaces  func() ([]net.Interface, error)
 	Log         *slog.Logger
 	Report      *report.Report
+	// Heard, if not nil, returns the mirrors that DHCP servers have named so far, and a channel that is
+	// closed when there is another.
+	Heard func() (mirrors []string, more <-chan struct{})
 }
 
 // A Discovery finds sources by mirrors, hints, mDNS and the DHT until it is closed. It also
@@ -126,8 +128,30 @@ func (d *Discovery) addMirrors() {
 			d.Sources.addMirror(m, true)
 		}
 	}
-	for _, m := range d.Heard {
+	if d.Heard != nil {
+		more := d.addHeard()
+		d.tasks.Go(func() { d.followHeard(more) })
+	}
+}
+
+// addHeard adds the mirrors that DHCP servers have named.
+func (d *Discovery) addHeard() (more <-chan struct{}) {
+	mirrors, more := d.Heard()
+	for _, m := range mirrors {
 		d.Sources.addMirror(m, false)
+	}
+	return more
+}
+
+// followHeard adds those that DHCP servers name later: a lease may come after the search has begun.
+func (d *Discovery) followHeard(more <-chan struct{}) {
+	for {
+		select {
+		case <-more:
+			more = d.addHeard()
+		case <-d.ctx.Done():
+			return
+		}
 	}
 }
 
