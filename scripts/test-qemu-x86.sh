@@ -118,7 +118,7 @@ fi
 
 case ${DISK:-virtio} in
 virtio) set -- -device virtio-blk-pci,drive=disk0,bootindex=0 "$@" ;;
-usb) set -- -device qemu-xhci -device usb-storage,drive=disk0,bootindex=0,removable=on "$@" ;;
+usb) set -- -device qemu-xhci -device usb-storage,id=stick,drive=disk0,bootindex=0,removable=on "$@" ;;
 *) fail 2 "DISK=$DISK: must be virtio or usb" ;;
 esac
 

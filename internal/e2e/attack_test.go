@@ -69,20 +69,33 @@ func (s *stick) bootAt(at time.Time, marks []string, forbidden ...string) {
 // clearCache makes a new, empty filesystem on the cache partition.
 func (s *stick) clearCache() {
 	s.t.Helper()
-	info := must(s.t, "sgdisk", "-i", "2", s.disk)
-	sectors := func(what string) int64 {
+	formatCache(s.t, s.disk)
+}
+
+// formatCache makes a new filesystem on the cache partition of a disk, with more arguments of mke2fs.
+func formatCache(t *testing.T, disk string, more ...string) {
+	t.Helper()
+	first, size := cachePartition(t, disk)
+	args := append([]string{"-q", "-F", "-t", "ext4", "-L", "PHASE-CACHE", "-E", fmt.Sprintf("offset=%d", first)}, more...)
+	must(t, "mke2fs", append(args, disk, fmt.Sprintf("%dk", size/1024))...)
+}
+
+// cachePartition returns where the cache partition of a disk begins, and its size in bytes.
+func cachePartition(t *testing.T, disk string) (first, size int64) {
+	t.Helper()
+	info := must(t, "sgdisk", "-i", "2", disk)
+	bytes := func(what string) int64 {
 		m := regexp.MustCompile(what + `: (\d+)`).FindSubmatch(info)
 		if m == nil {
-			s.t.Fatalf("no %q in %q", what, info)
+			t.Fatalf("no %q in %q", what, info)
 		}
 		n, err := strconv.ParseInt(string(m[1]), 10, 64)
 		if err != nil {
-			s.t.Fatal(err)
+			t.Fatal(err)
 		}
-		return n
+		return n * 512
 	}
-	must(s.t, "mke2fs", "-q", "-F", "-t", "ext4", "-L", "PHASE-CACHE", "-E", fmt.Sprintf("offset=%d", sectors("First sector")*512),
-		s.disk, fmt.Sprintf("%dk", sectors("Partition size")/2))
+	return bytes("First sector"), bytes("Partition size")
 }
 
 // A published is a writable copy of the fixtures' repository and store.

@@ -32,10 +32,24 @@ var lans atomic.Int64
 func newLAN(t *testing.T) *lan {
 	t.Helper()
 	l := newSegment(t, "10.55.0")
-	dhcp := l.start(l.name, "dnsmasq", "--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--port=0", "--interface=br0", "--bind-interfaces",
-		"--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(l.dir, "leases"), "--no-ping", "--dhcp-range=10.55.0.100,10.55.0.200,1h")
-	dhcp.logs(t, "DHCP, IP range")
+	l.dhcp()
 	return l
+}
+
+// dhcp starts a DHCP server with more options of dnsmasq.
+func (l *lan) dhcp(options ...string) *daemon {
+	l.t.Helper()
+	d := l.dnsmasq(append([]string{"--port=0", "--dhcp-range=" + l.net + ".100," + l.net + ".200,1h"}, options...)...)
+	d.logs(l.t, "DHCP, IP range")
+	return d
+}
+
+func (l *lan) dnsmasq(options ...string) *daemon {
+	l.t.Helper()
+	return l.start(l.name, "dnsmasq", append([]string{
+		"--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--interface=br0", "--bind-interfaces",
+		"--user=root", "--pid-file=", "--dhcp-leasefile=" + filepath.Join(l.dir, "leases"), "--no-ping",
+	}, options...)...)
 }
 
 // newSegment makes a segment without a DHCP server.

@@ -121,7 +121,7 @@ func build(f fixtures) error {
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("make binaries: %w", err)
 	}
-	if err := runAll([]string{"go", "build", "-o", f.bin("flipper"), "./flipper"}); err != nil {
+	if err := runAll([]string{"go", "build", "-o", f.path("bin") + "/", "./flipper", "./proxy"}); err != nil {
 		return err
 	}
 	if err := buildIPFS(f); err != nil {

@@ -31,10 +31,18 @@ func TestBootOnAVLAN(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
 	l.host().publish("--dht", "off")
+	l.startQEMU(l.withArguments("phase.vlan=vlan7:eth0"), "none", l.onVLAN7()...).waitFor(networkMarks("vlan7 10.55"), refused)
+}
+
+// onVLAN7 connects a switch port with the LAN as VLAN 7, and returns QEMU's arguments for its cable.
+func (l *lan) onVLAN7() []string {
+	l.t.Helper()
 	socket := filepath.Join(l.dir, "switch")
 	l.trunk(socket, 7)
-	l.startQEMU(l.withArguments("phase.vlan=vlan7:eth0"), "none", "-device", "virtio-net-pci,netdev=trunk,romfile=,mac=52:54:00:00:00:07",
-		"-netdev", "stream,id=trunk,server=off,addr.type=unix,addr.path="+socket).waitFor(networkMarks("vlan7 10.55"), refused)
+	return []string{
+		"-device", "virtio-net-pci,netdev=trunk,romfile=,mac=52:54:00:00:00:07",
+		"-netdev", "stream,id=trunk,server=off,addr.type=unix,addr.path=" + socket,
+	}
 }
 
 // The first port of the bond has no link.
@@ -45,13 +53,21 @@ func TestBootOnABondWithADeadPort(t *testing.T) {
 	dead := l.tap()
 	l.ip("link", "set", dead, "nomaster")
 	monitor := filepath.Join(l.dir, "qmp")
-	args := append(monitorAt(monitor), "-vga", "none", "-serial", "stdio", "-S",
-		"-netdev", "tap,id=dead,script=no,downscript=no,ifname="+dead, "-device", "virtio-net-pci,netdev=dead,id=first,romfile=,mac=52:54:00:00:00:11",
-		"-netdev", "tap,id=good,script=no,downscript=no,ifname="+l.tap(), "-device", "virtio-net-pci,netdev=good,romfile=,mac=52:54:00:00:00:12")
+	args := append(append(monitorAt(monitor), "-vga", "none", "-serial", "stdio", "-S"), twoPorts(dead, l.tap())...)
 	s := l.startQEMU(l.withArguments("phase.bond=bond0:eth0,eth1"), "none", args...).connectMonitor(monitor, nil)
 	s.do("set_link", map[string]any{"name": "first", "up": false})
 	s.do("cont", nil)
 	s.waitFor(networkMarks("bond0 10.55"), refused)
+}
+
+// twoPorts returns QEMU's arguments for two network cards, named first and second.
+func twoPorts(first, second string) (args []string) {
+	for i, port := range []string{first, second} {
+		name := []string{"first", "second"}[i]
+		args = append(args, "-netdev", "tap,id=to-"+name+",script=no,downscript=no,ifname="+port,
+			"-device", fmt.Sprintf("virtio-net-pci,netdev=to-%s,id=%s,romfile=,mac=52:54:00:00:00:1%d", name, name, i+1))
+	}
+	return args
 }
 
 // Without a DHCP server, both ends of a cable have link-local addresses.

@@ -24,6 +24,7 @@ type machine struct {
 	console *console
 	serial  io.Writer // input of the serial line
 	ended   chan struct{}
+	limit   time.Duration // of each wait for a text
 }
 
 // boot starts a machine on the LAN from a copy of the image. more are arguments of QEMU.
@@ -43,15 +44,28 @@ func (l *lan) powerOn(disk string, more ...string) *machine {
 // startQEMU starts a machine with scripts/test-qemu-x86.sh. network is NET of the script.
 func (l *lan) startQEMU(disk, network string, more ...string) *machine {
 	l.t.Helper()
+	return l.startQEMUWith([]string{"MEM=1536", "NET=" + network}, disk, more...)
+}
+
+// startQEMUWith starts a machine with variables of the script.
+func (l *lan) startQEMUWith(env []string, disk string, more ...string) *machine {
+	l.t.Helper()
 	cmd := exec.Command("ip", append([]string{"netns", "exec", l.name, "../../scripts/test-qemu-x86.sh", disk}, more...)...)
-	cmd.Env = append(os.Environ(), "MEM=1536", "NET="+network)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	serial, err := cmd.StdinPipe()
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	m := &machine{t: l.t, console: newConsole(), serial: serial, ended: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = m.console, m.console
+	m := &machine{t: l.t, console: newConsole(), serial: serial, ended: make(chan struct{}), limit: bootDeadline}
+	out := io.Writer(m.console)
+	if dir := os.Getenv("PHASE_E2E_SHOTS"); dir != "" { // to look on
+		if file, err := os.CreateTemp(dir, strings.ReplaceAll(l.t.Name(), "/", "-")+"-*.console"); err == nil {
+			l.t.Cleanup(func() { file.Close() })
+			out = io.MultiWriter(m.console, file)
+		}
+	}
+	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
@@ -84,11 +98,16 @@ func (m *machine) typeSerial(keys string) {
 }
 
 // waitFor waits until the console has shown all marks in this order. The test fails if it
-// shows a forbidden text before, the machine ends, or bootDeadline passes.
+// shows a forbidden text before, the machine ends, or its limit passes.
 func (m *machine) waitFor(marks []string, forbidden ...string) {
 	m.t.Helper()
-	deadline := time.After(bootDeadline)
-	from := 0
+	m.waitFrom(0, marks, forbidden...)
+}
+
+// waitFrom is waitFor for the text of the console from an offset. It returns the offset after the last mark.
+func (m *machine) waitFrom(from int, marks []string, forbidden ...string) (end int) {
+	m.t.Helper()
+	deadline := time.After(m.limit)
 	for i := 0; i < len(marks); {
 		text, changed := m.console.since(from)
 		if at := bytes.Index(text, []byte(marks[i])); at >= 0 {
@@ -105,9 +124,10 @@ func (m *machine) waitFor(marks []string, forbidden ...string) {
 				m.t.Fatalf("the machine ended before %q", marks[i])
 			}
 		case <-deadline:
-			m.t.Fatalf("no %q on the console after %v", marks[i], bootDeadline)
+			m.t.Fatalf("no %q on the console after %v", marks[i], m.limit)
 		}
 	}
+	return from
 }
 
 func (m *machine) failOn(text []byte, forbidden []string) {
