@@ -66,10 +66,7 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	defer disc.Close()
 	var got fetch.Result
 	stats := func() []report.SourceStats {
-		list := disc.Sources.Stats()
-		if st, used := c.Stats(); used {
-			list = append(list, st)
-		}
+		list := present(disc, c)
 		if got.Earlier.Blocks > 0 {
 			list = append(list, got.Earlier)
 		}
@@ -94,6 +91,7 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	if won.Directory != nil && (sharing.Blocks != nil || c.Writable()) {
 		sharing.Publish(release, won.Directory.Unread(), peers.Pool{Memory: won.Memory, Cache: c, Sources: disc.Sources, Prefer: won.Pointer.From})
 	}
+	cfg.Report.FollowSources(func() []report.SourceStats { return present(disc, c) })
 	step := cfg.Report.Begin("fetch")
 	got, err = fetch.All(ctx, fetch.Options{
 		Verified: won.Verified, From: won.Pointer.From, Memory: won.Memory, Unread: won.Directory.Unread(), MakeRoom: won.Directory != nil,
@@ -124,6 +122,15 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 		<-ctx.Done()
 	}
 	return won.Verified, nil
+}
+
+// present returns the counters of the sources and of the cache.
+func present(disc *peers.Discovery, c *cache.Cache) []report.SourceStats {
+	list := disc.Sources.Stats()
+	if st, used := c.Stats(); used {
+		list = append(list, st)
+	}
+	return list
 }
 
 // union returns a and those strings of b that a lacks.

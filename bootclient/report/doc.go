@@ -2,7 +2,7 @@
 // of them to a console when it happens, and writes all of them as one JSON object.
 //
 // Start at [New]; [Report.Begin], [Report.Refuse] and [Report.Say] are the calls of every other
-// package. [Clean] makes a text from outside safe for a console.
+// package. A [Display] shows a report in another way than as lines. [Clean] makes a text from outside safe for a console.
 //
 // It owns the words and the JSON form of report.json, which is a format. It decides nothing and
 // knows no source. It imports no other package of bootclient but timing.

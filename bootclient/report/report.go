@@ -35,7 +35,8 @@ const (
 type Report struct {
 	mu      sync.Mutex
 	start   time.Time
-	console io.Writer
+	display Display // nil for none
+	counted func() []SourceStats
 	used    func() int64 // memory in use, nil if it is not recorded
 	data    reportData
 }
@@ -132,10 +133,10 @@ type Refusal struct {
 }
 
 // New begins a report. Finished steps are printed to console, one line each, if console
-// is not nil. Times are offsets from start.
+// is not nil. A console that is a Display gets them as it wants. Times are offsets from start.
 func New(start time.Time, console io.Writer) *Report {
 	return &Report{
-		start: start, console: console,
+		start: start, display: displayOf(console),
 		data: reportData{Start: start.UTC(), Steps: []*Step{}, Sources: []SourceStats{}, Refused: []Refusal{}},
 	}
 }
@@ -147,20 +148,29 @@ func (r *Report) Begin(name string) *Step {
 	s := &Step{Name: name, At: Millis(time.Since(r.start)), report: r}
 	r.data.Steps = append(r.data.Steps, s)
 	r.sample()
+	if r.display != nil {
+		r.display.Begin(time.Duration(s.At), Clean(name))
+	}
 	return s
 }
 
 // Done ends a step with its result.
 func (s *Step) Done(format string, args ...any) {
 	words := Clean(fmt.Sprintf(format, args...))
-	s.end(words, "", words)
+	s.end(words, "", OK, words)
 }
 
 // Fail ends a step with its error and returns that error.
 func (s *Step) Fail(err error) error {
 	reason := Clean(err.Error())
-	s.end("", reason, "failed: "+reason)
+	s.end("", reason, Failed, "failed: "+reason)
 	return err
+}
+
+// Skip is Fail for an error after which the work continues without the step.
+func (s *Step) Skip(err error) {
+	reason := Clean(err.Error())
+	s.end("", reason, Warning, "failed: "+reason)
 }
 
 // Abort is Fail for an error that ends the whole boot. It does not print the cause, which the
@@ -170,29 +180,43 @@ func (s *Step) Abort(err error) error {
 	if errors.Is(err, context.Canceled) {
 		line = "interrupted"
 	}
-	s.end("", Clean(err.Error()), line)
+	s.end("", Clean(err.Error()), Failed, line)
 	return err
 }
 
-// end records the result or the reason of the failure, and prints line.
-func (s *Step) end(words, reason, line string) {
+// end records the result or the reason of the failure, and prints the line behind the step's name.
+func (s *Step) end(words, reason string, level Level, line string) {
 	r := s.report
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.Took = Millis(time.Since(r.start)) - s.At
 	r.sample()
 	s.Words, s.Error, s.ended = words, reason, true
-	r.print(s.Name + ": " + line)
+	r.print(Line{Step: s.Name, Level: level, Text: s.Name + ": " + line})
 }
 
 // Say prints one line with the time. The line is not part of the report's JSON form.
 func (r *Report) Say(format string, args ...any) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.print(Clean(fmt.Sprintf(format, args...)))
+	r.say(Info, format, args...)
 }
 
-// While runs f. Meanwhile it prints words(time so far) every timing.SayBusy.
+// Warn is Say for something that a person should notice.
+func (r *Report) Warn(format string, args ...any) {
+	r.say(Warning, format, args...)
+}
+
+// Busy is Say for the progress of long work. A terminal may replace the line by the next one.
+func (r *Report) Busy(format string, args ...any) {
+	r.say(Busy, format, args...)
+}
+
+func (r *Report) say(level Level, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.print(Line{Level: level, Text: Clean(fmt.Sprintf(format, args...))})
+}
+
+// While runs f. Meanwhile it says words(time so far) every timing.SayBusy.
 func (r *Report) While(words func(so time.Duration) string, f func()) {
 	ended := make(chan struct{})
 	var g sync.WaitGroup
@@ -203,7 +227,7 @@ func (r *Report) While(words func(so time.Duration) string, f func()) {
 		for {
 			select {
 			case <-tick.C:
-				r.Say("%s", words(time.Since(began).Round(time.Second)))
+				r.Busy("%s", words(time.Since(began).Round(time.Second)))
 			case <-ended:
 				return
 			}
@@ -214,9 +238,10 @@ func (r *Report) While(words func(so time.Duration) string, f func()) {
 	g.Wait()
 }
 
-func (r *Report) print(line string) {
-	if r.console != nil {
-		fmt.Fprintf(r.console, "[%7.3fs] %s\n", time.Since(r.start).Seconds(), line)
+func (r *Report) print(line Line) {
+	if r.display != nil {
+		line.At = time.Since(r.start)
+		r.display.Line(line)
 	}
 }
 
@@ -229,7 +254,7 @@ func (r *Report) Refuse(source, what string, why error) {
 		return
 	}
 	r.data.Refused = append(r.data.Refused, f)
-	r.print(fmt.Sprintf("refused: %s from %s: %s", f.What, f.Source, f.Why))
+	r.print(Line{Level: Warning, Text: fmt.Sprintf("refused: %s from %s: %s", f.What, f.Source, f.Why)})
 }
 
 // Finish ends the report with the result and the peak of memory.
@@ -242,6 +267,25 @@ func (r *Report) Finish(err error) {
 	}
 	r.data.Duration = Millis(time.Since(r.start))
 	r.data.Memory = memoryPeak()
+}
+
+// FollowSources sets the function that returns the present counters of all sources, for LiveSources.
+func (r *Report) FollowSources(counted func() []SourceStats) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counted = counted
+}
+
+// LiveSources returns the present counters of all sources, the most bytes first. It returns nil before
+// FollowSources.
+func (r *Report) LiveSources() []SourceStats {
+	r.mu.Lock()
+	counted := r.counted
+	r.mu.Unlock()
+	if counted == nil {
+		return nil
+	}
+	return byBytes(counted())
 }
 
 // Sources returns a copy of the counters of all sources.
@@ -324,8 +368,14 @@ func (r *Report) Served() (n int64) {
 
 // SetSources records the counters of all sources, the most bytes first. It sorts list.
 func (r *Report) SetSources(list []SourceStats) {
-	slices.SortStableFunc(list, func(a, b SourceStats) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	byBytes(list)
 	r.with(func(d *reportData) { d.Sources = list })
+}
+
+// byBytes sorts a list, the most bytes first, and returns it.
+func byBytes(list []SourceStats) []SourceStats {
+	slices.SortStableFunc(list, func(a, b SourceStats) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	return list
 }
 
 // Printable makes a text from outside safe for one line of a console: tabs and newlines become
