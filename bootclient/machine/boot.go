@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/machine/display"
 	"github.com/phaseboot/phaseboot/bootclient/network"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
@@ -27,8 +28,8 @@ import (
 )
 
 const (
-	// progressEvery is the time between two lines of progress.
-	progressEvery = 2 * time.Second
+	// progressEvery is the time between two records of progress. PID 1 shows them every second.
+	progressEvery = 500 * time.Millisecond
 	// offlineTimeout bounds the search of a machine whose only source is its cache.
 	offlineTimeout = 10 * time.Second
 )
@@ -37,8 +38,9 @@ const (
 // to a loaded kernel. It returns nil when PID 1 may jump. It writes its error to a file, and PID 1
 // prints it on the consoles.
 func Boot(ctx context.Context, choice Choice) error {
-	rep := newReport(os.Stdout)
-	b := &boot{report: rep, choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy()}
+	out := records{os.Stdout}
+	rep := newReport(out)
+	b := &boot{report: rep, records: &out, choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy()}
 	defer unmountCache()
 	defer rep.SampleMemory(usedMemory)()
 	err := runSteps(ctx, rep, b.steps())
@@ -99,6 +101,7 @@ func (b *boot) tried() []string {
 // A boot is the state that the steps of one attempt share.
 type boot struct {
 	report       *report.Report
+	records      *records // for PID 1; nil for none
 	choice       Choice
 	newDisk      chan struct{}   // signalled for each new block device
 	entropy      <-chan struct{} // closed when random numbers are ready
@@ -147,7 +150,7 @@ func (b *boot) commandLine(context.Context) (string, error) {
 	b.args.Mode = cmp.Or(b.choice.Mode, b.args.Mode)
 	b.args.Channel = cmp.Or(b.choice.Channel, b.args.Channel)
 	for _, w := range b.args.Warnings {
-		b.report.Say("command line: %s", w)
+		b.report.Warn("command line: %s", w)
 	}
 	if b.config, err = imageConfig(b.args); err != nil {
 		return "", err
@@ -358,9 +361,16 @@ func (b *boot) progress() func(done, total int64) {
 				b.report.Say("limit of the attempt: %v", err)
 			}
 		}
-		if now.Sub(last) >= progressEvery {
+		if now.Sub(last) >= progressEvery || done == total {
 			last = now
-			b.report.Say("fetch: %s of %s", report.Bytes(done), report.Bytes(total))
+			b.showProgress(done, total)
 		}
+	}
+}
+
+// showProgress sends the progress of the fetch and its sources to PID 1.
+func (b *boot) showProgress(done, total int64) {
+	if b.records != nil {
+		b.records.send(display.ProgressOf(uptime(), done, total, b.report.LiveSources()))
 	}
 }

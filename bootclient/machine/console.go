@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/phaseboot/phaseboot/bootclient/machine/display"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
@@ -15,6 +16,17 @@ import (
 func newReport(w io.Writer) *report.Report {
 	return report.New(time.Now().Add(-uptime()), w)
 }
+
+// records is the stdout of the boot process: it writes a report as the records that PID 1 shows.
+type records struct{ io.Writer }
+
+func (r records) send(e display.Event) { _, _ = r.Write(e.Encode()) }
+
+// Begin sends that a step begins.
+func (r records) Begin(at time.Duration, step string) { r.send(display.Began(at, step)) }
+
+// Line sends a line.
+func (r records) Line(l report.Line) { r.send(display.LineOf(l)) }
 
 // uptime returns the time since the start of the kernel, as dmesg prints it.
 func uptime() time.Duration {
@@ -43,6 +55,6 @@ func logger(rep *report.Report) *slog.Logger {
 type reportLines struct{ rep *report.Report }
 
 func (l reportLines) Write(p []byte) (int, error) {
-	l.rep.Say("log: %s", p)
+	l.rep.Warn("log: %s", p)
 	return len(p), nil
 }

@@ -13,14 +13,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient/machine/display"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 // drainLimit is how long the jump waits until slow consoles have printed the last lines.
 const drainLimit = 5 * time.Second
 
 // consoles is the list of terminals that the kernel prints on and that exist in this machine:
-// the screen and serial lines. Write prints on each of them, or on stdout before the first
-// refresh. It is safe for concurrent use.
+// the screen and serial lines. It shows reports (report.Display) and the output of the boot process on
+// each of them, or on stdout before the first refresh. It is safe for concurrent use.
 type consoles struct {
 	paths func() []string // paths of the terminals, see consolePaths
 
@@ -28,6 +31,23 @@ type consoles struct {
 
 	mu   sync.Mutex
 	list []*terminal
+	form display.Form
+	boot display.Boot // what the terminals show
+	live bool         // a process runs: what goes on is shown too
+}
+
+// begin forgets what was shown of an earlier attempt.
+func (c *consoles) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.boot = display.Boot{}
+}
+
+// use sets the form in which the terminals show a boot.
+func (c *consoles) use(form display.Form) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.form = form
 }
 
 // refresh updates the list: a driver that was loaded may have added a screen. It returns the
@@ -36,6 +56,7 @@ func (c *consoles) refresh() (summary string) {
 	paths := c.paths()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	late := len(c.list) > 0 // a new console has missed lines
 	var kept []*terminal
 	for _, t := range c.list {
 		if slices.Contains(paths, t.path) {
@@ -46,7 +67,7 @@ func (c *consoles) refresh() (summary string) {
 	}
 	for _, path := range paths {
 		if !slices.ContainsFunc(kept, func(t *terminal) bool { return t.path == path }) {
-			kept = append(kept, newTerminal(path))
+			kept = append(kept, c.add(path, late))
 		}
 	}
 	c.list = kept
@@ -56,22 +77,105 @@ func (c *consoles) refresh() (summary string) {
 	return strings.Join(paths, " ")
 }
 
+// add returns a new terminal. One that is late shows the lines that it has missed.
+func (c *consoles) add(path string, late bool) *terminal {
+	t := newTerminal(path)
+	t.view = display.View{Form: c.form, Screen: isScreen(filepath.Base(path))}
+	t.view.Width, t.view.Height = t.size()
+	if late {
+		for _, e := range c.boot.History() {
+			t.show(t.view.Line(e))
+		}
+	}
+	if c.live {
+		t.show(t.view.Enter(&c.boot, uptime()))
+	}
+	return t
+}
+
 func (c *consoles) terminals() []*terminal {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.list)
 }
 
-// Write prints on every console. It never fails and never waits for a console.
+// Write prints plain lines on every console. It never fails and never waits for a console.
 func (c *consoles) Write(p []byte) (int, error) {
-	list := c.terminals()
-	if len(list) == 0 {
-		_, _ = os.Stdout.Write(p)
+	lines := display.Reader{Take: c.take}
+	defer lines.Close()
+	return lines.Write(p)
+}
+
+// refuse prints why nothing was booted.
+func (c *consoles) refuse(text string) {
+	for line := range strings.Lines(text) {
+		level := report.Info
+		if strings.HasPrefix(line, refusedPrefix) {
+			level = report.Failed
+		}
+		c.take(display.Plain(level, strings.TrimSuffix(line, "\n")))
 	}
-	for _, t := range list {
-		t.print(p)
+}
+
+// Begin shows that a step begins.
+func (c *consoles) Begin(at time.Duration, step string) { c.take(display.Began(at, step)) }
+
+// Line shows a line of a report.
+func (c *consoles) Line(l report.Line) { c.take(display.LineOf(l)) }
+
+// take shows an event on every console.
+func (c *consoles) take(e display.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.boot.Take(e, uptime())
+	if len(c.list) == 0 && e.IsLine() {
+		_, _ = os.Stdout.WriteString(e.String() + "\n")
 	}
-	return len(p), nil
+	for _, t := range c.list {
+		t.show(t.view.Line(e))
+	}
+}
+
+// enter begins to show what goes on.
+func (c *consoles) enter() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.live = true
+	for _, t := range c.list {
+		t.show(t.view.Enter(&c.boot, uptime()))
+	}
+}
+
+// tick shows what goes on.
+func (c *consoles) tick() {
+	c.refresh()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := uptime()
+	for _, t := range c.list {
+		if len(t.queue) > maxWaiting {
+			continue
+		}
+		if t.view.Screen {
+			width, height := t.size()
+			t.show(t.view.Resize(width, height, &c.boot, now))
+		}
+		t.show(t.view.Tick(&c.boot, now))
+	}
+}
+
+// maxWaiting is how many chunks may wait for a slow console before it gets no line of progress: those
+// must not take the place of lines that stay.
+const maxWaiting = 8
+
+// leave ends what tick shows, so that others may print.
+func (c *consoles) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.live = false
+	for _, t := range c.list {
+		t.show(t.view.Leave(&c.boot))
+	}
 }
 
 // drain waits until all output has left the devices, for at most drainLimit. The jump would cut
@@ -99,7 +203,7 @@ func (c *consoles) drain() {
 type runLimits struct {
 	silence time.Duration        // without a line of output
 	total   func() time.Duration // of its run
-	each    func()               // called every second while it is within its limits
+	each    func()               // called every second while it is within its limits, as is consoles.tick
 }
 
 // killAfter is how long a process that has reached a limit has to print where it hangs.
@@ -136,12 +240,18 @@ func (c *consoles) run(kids *children, limits runLimits, path string, argv []str
 	if c.interrupted.Load() { // before it had started
 		p.signal(unix.SIGINT)
 	}
-	out := &timedWriter{w: c, began: time.Now()}
+	c.enter()
+	defer c.leave()
+	lines := &display.Reader{Take: c.take}
+	out := &timedWriter{w: lines, began: time.Now()}
 	copied := make(chan struct{})
 	go func() {
 		defer close(copied)
+		defer lines.Close()
 		_, _ = io.Copy(out, r)
 	}()
+	each := limits.each
+	limits.each = func() { each(); c.tick() }
 	if err = waitWithin(p, limits, out); errors.Is(err, errStuck) {
 		return 0, err
 	}

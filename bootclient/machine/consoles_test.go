@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient/machine/display"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 // A screen is the side of a pseudo-terminal on which a person reads and types.
@@ -143,6 +147,53 @@ func TestAnAttemptThatHangsIsEnded(t *testing.T) {
 	}
 }
 
+// What goes on is shown by the clock of PID 1, and only output of the boot process counts as a sign of
+// life.
+func TestProgressIsRewrittenInPlace(t *testing.T) {
+	s := newScreen(t)
+	c := consolesOn(t, s)
+	s.read()
+	out := records{io.Discard}
+	var sent bytes.Buffer
+	out.Writer = &sent
+	out.Begin(uptime(), "fetch")
+	out.send(display.ProgressOf(uptime(), 1<<20, 4<<20, []report.SourceStats{{Name: "192.0.2.1", Kind: "mdns", Bytes: 1 << 20}}))
+	file := filepath.Join(t.TempDir(), "records")
+	if err := os.WriteFile(file, sent.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	limits := noLimits
+	limits.silence = 4 * time.Second
+	_, err := c.run(kidsOf(t), limits, "/bin/sh", []string{"sh", "-c", `trap 'exit 2' QUIT; cat "$0"; while :; do sleep 0.1; done`, file})
+	if !errors.Is(err, errSilent) {
+		t.Errorf("got %v", err)
+	}
+	newReport(c).Say("the end")
+	s.shows("the end")
+	for _, want := range []string{"] fetch: 25%, 1.0 MiB of 4.0 MiB, 1 source\r[", "1 source, no data for 2s\r[", "no data for 3s"} {
+		if !bytes.Contains(s.text, []byte(want)) {
+			t.Errorf("no %q in %q", want, s.text)
+		}
+	}
+	if n := bytes.Count(s.text, []byte("\n")); n != 1 {
+		t.Errorf("%d lines stay: %q", n, s.text)
+	}
+}
+
+// The boot process parses the network. Whatever it prints, no sequence of it reaches a terminal.
+func TestTheBootProcessSendsNoSequences(t *testing.T) {
+	s := newScreen(t)
+	c := consolesOn(t, s)
+	s.read()
+	if _, err := c.run(kidsOf(t), noLimits, "/bin/sh", []string{"sh", "-c", `printf 'plain \033[2J\rtext\n\036{"at":1000,"text":"record \\u001b[2J"}\n'`}); err != nil {
+		t.Fatal(err)
+	}
+	s.shows("record ?[2J")
+	if bytes.Contains(s.text, []byte("\x1b")) || !bytes.Contains(s.text, []byte("plain ?[2J?text\r\n[  1.000s] record")) {
+		t.Errorf("%q", s.text)
+	}
+}
+
 func TestTheLimitOfAnAttemptGrowsWithThePayload(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "limit")
 	if got := readLimit(name); got != attemptLimit {
@@ -175,6 +226,25 @@ func TestEveryConsoleShowsTheLines(t *testing.T) {
 	c.drain()
 	one.shows("mount: done")
 	two.shows("mount: done")
+}
+
+// A driver that is loaded during the boot may add a screen.
+func TestAConsoleThatAppearsShowsTheEarlierLines(t *testing.T) {
+	one, two := newScreen(t), newScreen(t)
+	paths := []string{one.path}
+	c := &consoles{paths: func() []string { return paths }}
+	c.refresh()
+	t.Cleanup(func() { paths = nil; c.refresh() })
+	one.read()
+	two.read()
+	newReport(c).Say("before")
+	paths = append(paths, two.path)
+	c.tick()
+	newReport(c).Say("after")
+	two.shows("after")
+	if before, after, _ := bytes.Cut(two.text, []byte("after")); bytes.Count(before, []byte("before")) != 1 || bytes.Contains(after, []byte("before")) {
+		t.Errorf("%q", two.text)
+	}
 }
 
 // A stopped console delays neither the boot nor the other console.

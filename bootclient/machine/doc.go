@@ -27,7 +27,8 @@
 // network, save and retry.
 //
 // The consoles are the terminals that the kernel prints on and that exist in the machine
-// (consoles.go, terminal.go). PID 1 prints the output of both roles on all of them. cachedisk.go
+// (consoles.go, terminal.go). PID 1 shows both roles on all of them (package display). The boot process
+// sends records of what it does; its other output is made printable. cachedisk.go
 // finds, checks and formats the cache partition.
 //
 // The target may serve its release to other machines, where the boot mode announces. The boot

@@ -6,13 +6,16 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/phaseboot/phaseboot/bootclient/machine/display"
 	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
 
 // Files of the initramfs that configure the machine. phase-image writes them.
@@ -58,9 +61,13 @@ type pid1 struct {
 // start mounts the base file systems and runs the role. It returns only when the role failed.
 func (p *pid1) start() error {
 	p.dog.allow(maxSilence)
+	p.out.begin()
 	err := runSteps(context.Background(), p.report, []step{
 		{"mount", required, func(context.Context) (string, error) { return mountAll(baseMounts) }},
-		{"console", optional, func(context.Context) (string, error) { return p.out.refresh(), nil }},
+		{"console", optional, func(context.Context) (string, error) {
+			p.out.use(screenForm("/proc"))
+			return p.out.refresh(), nil
+		}},
 	})
 	if err != nil {
 		return err
@@ -81,6 +88,12 @@ func (p *pid1) start() error {
 	}
 }
 
+// screenForm returns the form that phase.screen= names.
+func screenForm(proc string) display.Form {
+	line, _ := os.ReadFile(filepath.Join(proc, "cmdline")) // an empty one has the default
+	return display.FormOf(bootargs.Parse(string(line)).Screen)
+}
+
 // recoverPanic calls f. It turns a panic into an error and prints the stack trace.
 func recoverPanic(out io.Writer, f func() error) (err error) {
 	defer func() {
@@ -92,12 +105,15 @@ func recoverPanic(out io.Writer, f func() error) (err error) {
 	return f()
 }
 
+// refusedPrefix begins the summary of a failed boot.
+const refusedPrefix = "phase-boot: boot refused"
+
 // refusalText is the text that the consoles show for a failed boot: the reason, what was tried, the
 // refused metadata and blocks, the advice.
 func refusalText(reason error) string {
 	var b strings.Builder
 	first, rest, _ := strings.Cut(reason.Error(), "\n")
-	fmt.Fprintf(&b, "\nphase-boot: boot refused: %s\n", report.Printable(first))
+	fmt.Fprintf(&b, "\n%s: %s\n", refusedPrefix, report.Printable(first))
 	for line := range strings.Lines(rest) {
 		fmt.Fprintf(&b, "  %s\n", report.Printable(strings.TrimSpace(line)))
 	}

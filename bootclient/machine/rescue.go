@@ -157,7 +157,8 @@ func (r *rescue) attach() {
 			r.boards[at].term = t
 			continue
 		}
-		b := &board{term: t, view: menu.View{Screen: isScreen(filepath.Base(t.path)), Width: t.width()}}
+		width, _ := t.size()
+		b := &board{term: t, view: menu.View{Screen: isScreen(filepath.Base(t.path)), Width: width}}
 		r.boards = append(r.boards, b)
 		r.listen(b)
 	}

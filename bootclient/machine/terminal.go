@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient/machine/display"
 )
 
 const (
@@ -27,6 +29,7 @@ type terminal struct {
 	path string       // a device that can be the controlling terminal of a shell
 	lost atomic.Int64 // bytes
 	file *os.File     // used by the goroutine of run only
+	view display.View // of the boot; used under the lock of consoles
 
 	mu     sync.Mutex // held to send to or close the queue
 	queue  chan chunk
@@ -75,6 +78,13 @@ func (t *terminal) enqueue(c chunk) bool {
 func (t *terminal) print(p []byte) {
 	if !t.enqueue(chunk{data: bytes.Clone(p)}) {
 		t.lost.Add(int64(len(p)))
+	}
+}
+
+// show prints a text, unless it is empty.
+func (t *terminal) show(text string) {
+	if text != "" {
+		t.print([]byte(text))
 	}
 }
 
@@ -209,22 +219,21 @@ func (in *terminalInput) stop() {
 	in.file.Close()
 }
 
-// width returns the columns of a terminal, 0 if it does not know them.
-func (t *terminal) width() int {
-	file, err := os.OpenFile(t.path, os.O_RDWR|unix.O_NOCTTY, 0)
+// size returns the columns and the rows of a terminal, 0 if it does not know them.
+func (t *terminal) size() (columns, rows int) {
+	file, err := os.OpenFile(t.path, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	defer file.Close()
-	columns := 0
 	if raw, err := file.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
 			if size, err := unix.IoctlGetWinsize(int(fd), unix.TIOCGWINSZ); err == nil {
-				columns = int(size.Col)
+				columns, rows = int(size.Col), int(size.Row)
 			}
 		})
 	}
-	return columns
+	return columns, rows
 }
 
 // lastInput returns when input of a terminal was last read. The kernel counts in steps of 8 s.

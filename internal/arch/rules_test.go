@@ -94,6 +94,7 @@ var rules = []rule{
 		[]string{"bootclient/share", "bootclient/resolve", "bootclient/peers", "bootclient/cache", "bootclient/report", "bootclient/timing", "manifest", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/file"},
 		"it serves a cache and fetches nothing",
 	},
+	{"bootclient/machine/display", []string{"bootclient/report"}, "a leaf: it says what to print, without a terminal"},
 	{"bootclient/machine/menu", nil, "a leaf: keys and lines, without a terminal"},
 	{
 		"bootclient/...",

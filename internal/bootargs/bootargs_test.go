@@ -18,9 +18,9 @@ func TestArgumentsOfACommandLine(t *testing.T) {
 	}{
 		"nothing": {line: "quiet ro\n"},
 		"all": {
-			line: `console=tty0 console=ttyS0,115200n8 phase.mode=local phase.channel=stable phase.cache=ro phase.nowrite phase.retry=5 phase.mirror=http://10.0.2.2:8080 phase.mirror=https://example.org/m phase.peer=/ip4/1.2.3.4/tcp/1/p2p/x phase.bootstrap=/ip4/1.2.3.4/tcp/2/p2p/y`,
+			line: `console=tty0 console=ttyS0,115200n8 phase.mode=local phase.channel=stable phase.cache=ro phase.nowrite phase.retry=5 phase.screen=full phase.mirror=http://10.0.2.2:8080 phase.mirror=https://example.org/m phase.peer=/ip4/1.2.3.4/tcp/1/p2p/x phase.bootstrap=/ip4/1.2.3.4/tcp/2/p2p/y`,
 			want: Arguments{
-				Mode: "local", Channel: "stable", Cache: "ro", NoWrite: true, Retry: "5",
+				Mode: "local", Channel: "stable", Cache: "ro", NoWrite: true, Retry: "5", Screen: "full",
 				Mirrors: []string{"http://10.0.2.2:8080", "https://example.org/m"}, Peers: []string{"/ip4/1.2.3.4/tcp/1/p2p/x"},
 				Bootstrap: []string{"/ip4/1.2.3.4/tcp/2/p2p/y"}, Console: []string{"tty0", "ttyS0,115200n8"},
 			},
@@ -40,6 +40,7 @@ func TestArgumentsOfACommandLine(t *testing.T) {
 		"for another initramfs":        {line: "root=UUID=x rd.break BOOTIF=01-52 vlan=eth0.7:eth0", warnings: []string{"root=UUID=x", "rd.break", "BOOTIF=", "vlan="}},
 		"arguments of the kernel":      {line: "ro rdinit=/init rootwait ipv6.disable=0 net.ifnames=0 panic=5"},
 		"retry for ever":               {line: "phase.retry=3 phase.retry=0", want: Arguments{Retry: "0"}},
+		"not a form of the screen":     {line: "phase.screen=plain phase.screen=tall phase.screen", want: Arguments{Screen: "plain"}, warnings: []string{"tall", "lines, full or plain"}},
 		"not a number of attempts":     {line: "phase.retry=2 phase.retry=-1 phase.retry=+1 phase.retry=1001 phase.retry=x phase.retry", want: Arguments{Retry: "2"}, warnings: []string{"from 1 to 1000", "+1", "1001", "x", "phase.retry"}},
 	} {
 		t.Run(name, func(t *testing.T) {

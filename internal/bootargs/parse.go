@@ -2,6 +2,7 @@ package bootargs
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,6 +22,7 @@ type Arguments struct {
 	Cache     string   // phase.cache=rw|ro|off; can only reduce the rights of the mode
 	NoWrite   bool     // phase.nowrite: no block device is opened for writing
 	Retry     string   // phase.retry=N: the machine restarts after N failed attempts; 0 is never, "" leaves it to the mode
+	Screen    string   // phase.screen=lines|full|plain: how the consoles show a boot
 	Mirrors   []string // phase.mirror=URL, repeatable
 	Peers     []string // phase.peer=MULTIADDR, repeatable
 	Bootstrap []string // phase.bootstrap=MULTIADDR, repeatable
@@ -67,6 +69,8 @@ func (a *Arguments) take(word string) error {
 		return a.takeNoWrite(value)
 	case "phase.retry":
 		return a.takeRetry(value)
+	case "phase.screen":
+		return a.takeScreen(value)
 	}
 	single, list := a.field(name)
 	switch {
@@ -110,6 +114,18 @@ func (a *Arguments) takeRetry(value string) error {
 		return fmt.Errorf("phase.retry=%.40q: invalid value; use a number of attempts from 1 to %d, or 0 for no restart", value, MaxRetry)
 	}
 	a.Retry = value
+	return nil
+}
+
+// Screens are the values of phase.screen=.
+var Screens = []string{"lines", "full", "plain"}
+
+// takeScreen takes how the consoles show a boot.
+func (a *Arguments) takeScreen(value string) error {
+	if !slices.Contains(Screens, value) {
+		return fmt.Errorf("phase.screen=%.40q: unknown; use %s or %s", value, strings.Join(Screens[:2], ", "), Screens[2])
+	}
+	a.Screen = value
 	return nil
 }
 
