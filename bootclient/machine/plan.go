@@ -2,7 +2,6 @@ package machine
 
 import (
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,7 +21,7 @@ import (
 func (p *pid1) rescue(reason error) error {
 	p.out.refresh()
 	text := refusalText(reason)
-	_, _ = io.WriteString(p.out, text)
+	p.out.refuse(text)
 	_ = os.WriteFile(reasonFile, []byte(text), 0o644) // for phase-boot status
 	p.out.drain()
 	p.choice.LastGood = false // it was for one attempt
@@ -33,7 +32,7 @@ func (p *pid1) rescue(reason error) error {
 		out: p.out, kids: p.kids, retry: p.retry, notYet: next.notYet, alive: func() { p.dog.allow(maxSilence) }, held: p.out.interrupted.Load(),
 		options: menu.Options{Title: s.title(next.attempt), Entries: s.entries(), Countdown: next.countdown, AtEnd: next.atEnd, Idle: maxPause},
 		tools: map[menu.Action][]string{
-			menu.Network: append(self, "network"), menu.Report: append(self, "status"), menu.Save: append(append(self, "save"), p.choice.args()...),
+			menu.Network: append(self, "network"), menu.Report: append(self, "status"), menu.Messages: append(self, "dmesg"), menu.Save: append(append(self, "save"), p.choice.args()...),
 		},
 	}
 	if s.target {
@@ -154,5 +153,5 @@ func (s settings) entries() []menu.Entry {
 	if !s.noShell {
 		list = append(list, menu.Entry{Text: "shell", Action: menu.Shell})
 	}
-	return append(list, menu.Entry{Text: "restart the machine", Action: menu.Reboot})
+	return append(list, menu.Entry{Text: "restart the machine", Action: menu.Reboot}, menu.Entry{Text: "kernel messages", Action: menu.Messages})
 }

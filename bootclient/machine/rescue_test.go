@@ -219,7 +219,7 @@ func TestTheEntriesOfTheMenu(t *testing.T) {
 		}
 		return list
 	}
-	all := []string{"try again now", "another boot mode", "another channel", "the last good release", "network", "report of this boot", "save the report on the stick", "shell", "restart the machine"}
+	all := []string{"try again now", "another boot mode", "another channel", "the last good release", "network", "report of this boot", "save the report on the stick", "shell", "restart the machine", "kernel messages"}
 	without := func(names ...string) []string {
 		return slices.DeleteFunc(slices.Clone(all), func(n string) bool { return slices.Contains(names, n) })
 	}
@@ -231,8 +231,8 @@ func TestTheEntriesOfTheMenu(t *testing.T) {
 		"a cache that is only read":   {settings{mode: "local", cache: "ro"}, without("save the report on the stick")},
 		"private":                     {settings{mode: "private", cache: "off"}, without("save the report on the stick", "the last good release")},
 		"a mode without a shell":      {settings{mode: "local", cache: "rw", noShell: true}, without("shell")},
-		"the release was started":     {settings{target: true}, []string{"try again now", "network", "report of this boot", "shell", "restart the machine"}},
-		"a release without a console": {settings{target: true, noShell: true}, []string{"try again now", "network", "report of this boot", "restart the machine"}},
+		"the release was started":     {settings{target: true}, []string{"try again now", "network", "report of this boot", "shell", "restart the machine", "kernel messages"}},
+		"a release without a console": {settings{target: true, noShell: true}, []string{"try again now", "network", "report of this boot", "restart the machine", "kernel messages"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := texts(tt.settings); !slices.Equal(got, tt.want) {

@@ -22,9 +22,9 @@ Usage:
         fetch and verify a release to a folder, on any host; see 'phase-boot fetch --help'
   phase-boot seed --root root.json --cache DIR [flags]
         serve the release in a cache to other machines; see 'phase-boot seed --help'
-  phase-boot status | network | save | retry
-        in the shell of a machine after a failed boot: show the last attempt, show the network,
-        save the report, start the next attempt
+  phase-boot status | network | dmesg | save | retry
+        in the shell of a machine after a failed boot: show the last attempt, the network, the
+        messages of the kernel; save the report; start the next attempt
   phase-boot help VERB | VERB --help
   phase-boot version | --version
   phase-boot        as PID 1 of an initramfs: runs the role that /etc/phase/role names
@@ -82,7 +82,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if plain, ok := plainVerbs[verb]; ok {
 		return plain.command(ctx, verb, args, rest[1:], out)
 	}
-	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "status", "network", "save", "retry", "version", "help"}))
+	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "status", "network", "dmesg", "save", "retry", "version", "help"}))
 }
 
 // help prints the help of phase-boot, or of the named verb.

@@ -46,6 +46,10 @@ var plainVerbs = map[string]plainVerb{
 		usage: networkUsage, here: machine.Initramfs, only: afterFailure + "; use 'ip address' on a host",
 		run: func(_ context.Context, _ []string, out io.Writer) error { return machine.Network(out) },
 	},
+	"dmesg": {
+		usage: dmesgUsage, here: machine.Initramfs, only: afterFailure + "; use 'dmesg' on a host",
+		run: func(_ context.Context, _ []string, out io.Writer) error { return machine.KernelMessages(out) },
+	},
 	"retry": {
 		usage: retryUsage, here: machine.Initramfs, only: afterFailure,
 		run: func(context.Context, []string, io.Writer) error { return machine.RequestRetry() },
@@ -102,6 +106,17 @@ Usage:
 
 Examples:
   phase-boot network
+`
+
+const dmesgUsage = `phase-boot dmesg shows the last messages of the kernel, which the screen leaves out. Run it in the
+shell of a machine after a failed boot, or choose it in the menu. With loglevel=7 on the kernel
+command line, the screen shows them during the boot.
+
+Usage:
+  phase-boot dmesg
+
+Examples:
+  phase-boot dmesg
 `
 
 const statusUsage = `phase-boot status shows the steps and sources of the last attempt of a failed boot, and why it

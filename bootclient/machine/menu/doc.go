@@ -9,5 +9,5 @@
 // may end at a terminal or at a log file that understands no sequences, so it gets the list once and
 // then one line that is overwritten with a carriage return; arrow keys work there too.
 //
-// Limits: nine entries can be chosen by number; texts are ASCII, except those of the caller.
+// Limits: ten entries can be chosen by number (0 is the tenth); texts are ASCII, except those of the caller.
 package menu

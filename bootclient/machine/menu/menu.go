@@ -18,6 +18,7 @@ const (
 	LastGood        // start it with the last good release
 	Network         // show the network
 	Report          // show the report of this boot
+	Messages        // show the messages of the kernel
 	Save            // save the report
 	Shell           // open a shell
 	Reboot          // restart the machine
@@ -109,6 +110,8 @@ func (m *Menu) Press(k Key) Choice {
 		m.move(1)
 	case k >= '1' && k <= '9':
 		m.moveTo(int(k - '1'))
+	case k == '0':
+		m.moveTo(9)
 	case k == Back, k == 'q':
 		m.inner = false
 	case k == Enter:
@@ -217,8 +220,11 @@ func (m *Menu) choice() string {
 		return m.Entries[m.selected].Ask + " " + m.typed + "_"
 	}
 	at, _ := m.position()
-	return fmt.Sprintf("%d %s", at+1, m.lines()[at])
+	return fmt.Sprintf("%d %s", number(at), m.lines()[at])
 }
+
+// number returns the key that selects a line: 0 for the tenth.
+func number(at int) int { return (at + 1) % 10 }
 
 // countdown says what happens without a key.
 func (m *Menu) countdown() string {

@@ -43,7 +43,7 @@ func (v *View) drawLine(m *Menu) string {
 		v.page = page
 		fmt.Fprintf(&b, "%s\n", m.title())
 		for i, text := range list {
-			fmt.Fprintf(&b, "  %d %s\n", i+1, text)
+			fmt.Fprintf(&b, "  %d %s\n", number(i), text)
 		}
 		fmt.Fprintf(&b, "%s\n", m.hint())
 	}
@@ -77,7 +77,7 @@ func (v *View) screenLines(m *Menu) []string {
 	at, _ := m.position()
 	lines := []string{v.cut(m.title())}
 	for i, text := range m.lines() {
-		line := v.cut(fmt.Sprintf("  %d %s", i+1, text))
+		line := v.cut(fmt.Sprintf("  %d %s", number(i), text))
 		if i == at {
 			line = "\x1b[1m>" + line[1:] + "\x1b[0m"
 		}
