@@ -113,7 +113,7 @@ func TestUSBImageIsValidAndReproducible(t *testing.T) {
 		t.Errorf("%d entries for %d modes", len(c.Entries), len(modes.Names()))
 	}
 	for _, e := range c.Entries {
-		if want := "console=tty0 console=ttyS0,115200 panic=30 phase.mode=" + e.Mode + " phase.mirror=http://192.0.2.1"; e.Cmdline != want {
+		if want := "console=tty0 console=ttyS0,115200 quiet panic=30 phase.mode=" + e.Mode + " phase.mirror=http://192.0.2.1"; e.Cmdline != want {
 			t.Errorf("mode %s: command line %q, want %q", e.Mode, e.Cmdline, want)
 		}
 	}
