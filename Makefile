@@ -15,6 +15,8 @@ SHOW       ?= 1,2,3,4,6,7
 PLOT       ?= $(BUILD)/dht-growth.svg
 NODES      ?= 25,50,100,200,400,1000
 VULNDB     ?=
+ROW        ?= .*
+PARALLEL   ?= 2
 
 # The version stamp is the commit's hash. It does not depend on the clone's tags, owner or number
 # of objects, so the same sources give the same bytes. Without git it is empty.
@@ -28,7 +30,7 @@ QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /bench/siege$$ -e /
 IMAGE    = $(BIN)/phase-image
 
 .DEFAULT_GOAL := binaries
-.PHONY: binaries deps deps-outdated check test demo bench bench-net microbench fuzz vuln clean help need-root need-x86 \
+.PHONY: binaries deps deps-outdated check test test-machine demo bench bench-net microbench fuzz vuln clean help need-root need-x86 \
 	install deb need-build need-image need-rootfs need-demo need-deb need-test \
 	esp initramfs rootfs image kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
@@ -53,6 +55,7 @@ check: ## run gofumpt, vet, staticcheck and the short tests
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files -co --exclude-standard '*.go')); \
 		[ -z "$$out" ] || { echo "gofumpt: run 'go tool -modfile=tools/go.mod gofumpt -w' on:"; echo "$$out"; exit 1; } >&2
 	$(GO) vet ./...
+	$(GO) vet -tags machine ./internal/e2e
 	$(TOOL) staticcheck ./...
 	$(GO) test -vet=off -short -p 4 -parallel 8 ./bootclient ./docs $(QUICK)
 	$(GO) test -run '^TestFormat' ./imagebuild
@@ -60,6 +63,10 @@ check: ## run gofumpt, vet, staticcheck and the short tests
 # the longest package is first, so that the others run in parallel
 test: need-test binaries ## run all tests with the race detector, and boot machines in QEMU
 	CGO_ENABLED=1 GORACE="$${GORACE:-atexit_sleep_ms=0}" $(GO) test -race -timeout 40m ./internal/e2e ./...
+
+# two rows at a time, because most of a row is waiting
+test-machine: need-test ## boot machines in every situation of docs/MATRIX.md and print the table (ROW=NAME, PARALLEL=2)
+	$(GO) test -tags machine -run '^TestMatrix$$/^$(ROW)$$' -v -count=1 -timeout 3h -parallel $(PARALLEL) ./internal/e2e
 
 demo: need-demo binaries ## make keys, publish a release and boot it in QEMU
 	scripts/demo.sh
