@@ -126,15 +126,12 @@ func refusalText(reason error) string {
 func handleSignals(disarm func()) (retry <-chan struct{}) {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM)
-	retries := make(chan struct{})
+	retries := make(chan struct{}, 1)
 	go func() {
 		for s := range signals {
 			switch s {
 			case unix.SIGHUP:
-				select {
-				case retries <- struct{}{}:
-				default: // an attempt is running
-				}
+				requestRetry(retries)
 			case unix.SIGTERM:
 				powerOff(unix.LINUX_REBOOT_CMD_RESTART)
 			case unix.SIGUSR1:
@@ -147,6 +144,14 @@ func handleSignals(disarm func()) (retry <-chan struct{}) {
 		}
 	}()
 	return retries
+}
+
+// requestRetry asks for the next attempt. The menu may be busy at this moment; it sees the request later.
+func requestRetry(retries chan<- struct{}) {
+	select {
+	case retries <- struct{}{}:
+	default: // one request is enough
+	}
 }
 
 // powerOff restarts, halts or switches off the machine. It returns only on an error.

@@ -91,6 +91,10 @@ func (r *rescue) run() menu.Choice {
 	defer tick.Stop()
 	r.attach()
 	r.startWatcher()
+	select {
+	case <-r.retry: // a request of before the menu: the attempt was running
+	default:
+	}
 	for {
 		r.draw()
 		var choice menu.Choice

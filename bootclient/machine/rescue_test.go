@@ -60,6 +60,27 @@ func (r *rescueRun) wants(t *testing.T, want menu.Choice) {
 	}
 }
 
+func TestARetryIsRememberedWhileTheMenuIsBusy(t *testing.T) {
+	r := rescueOn(t, 1)
+	retries, busy, goOn := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	requestRetry(retries) // during the attempt: it does not end the menu
+	r.retry = retries
+	r.alive = func() {
+		busy <- struct{}{}
+		<-goOn
+	}
+	r.begin()
+	<-busy
+	select {
+	case <-r.chosen:
+		t.Fatal("a request of before the menu has ended it")
+	default:
+	}
+	requestRetry(retries)
+	close(goOn)
+	r.wants(t, menu.Choice{Action: menu.Retry})
+}
+
 const open = "> 1 try again now"
 
 func TestTheMenuIsOnEveryConsoleAndEachHasAShell(t *testing.T) {
