@@ -41,6 +41,6 @@ func (c *Config) OpenPacksWith(open func(context.Context, string, pack.Options) 
 // WaitForNewer sets how long a search waits for a newer pointer.
 func (c *Config) WaitForNewer(d time.Duration) {
 	t := timing.Usual
-	t.Grace = d
+	t.Grace, t.CacheGrace = d, d
 	c.times = &t
 }

@@ -1,6 +1,8 @@
 package bootclient_test
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/bitswap"
@@ -253,4 +256,70 @@ func TestAPeerThatServesBlocksFirstIsAskedForItsRecordLater(t *testing.T) {
 	}()
 	m.boots(r)
 	ok(t, <-served)
+}
+
+// A machine whose cables are all unplugged boots a complete cache without waiting for other sources. A
+// table with an hour for them shows it.
+func TestACacheBootsAtOnceWithoutALink(t *testing.T) {
+	t.Parallel()
+	r := newRepo(t, "us", manifest.Discovery{})
+	cache := t.TempDir()
+	filled(t, r, cache)
+	up := net.FlagUp | net.FlagBroadcast | net.FlagMulticast
+	lo := net.Interface{Name: "lo", Flags: net.FlagUp | net.FlagLoopback | net.FlagRunning}
+	for _, mode := range []string{"internet", "local"} {
+		t.Run(mode, func(t *testing.T) {
+			m := newMachine(t, r, mode)
+			m.cfg.Cache, m.cfg.Timeout = cache, time.Hour
+			m.cfg.Interfaces(lo, net.Interface{Name: "eth0", Flags: up})
+			m.cfg.WaitForNewer(time.Hour)
+			m.boots(r)
+		})
+	}
+	m := newMachine(t, r, "local")
+	m.cfg.Cache, m.cfg.Timeout = cache, time.Hour
+	m.cfg.Interfaces(lo, net.Interface{Name: "eth0", Flags: up}, net.Interface{Name: "eth1", Flags: up | net.FlagRunning})
+	m.cfg.WaitForNewer(time.Hour)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := m.fetch(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with a link, the boot did not wait for other sources: %v", err)
+	}
+}
+
+// Cached knows beforehand what a boot without a source takes.
+func TestCachedIsWhatBootsWithoutASource(t *testing.T) {
+	t.Parallel()
+	r := newRepo(t, "us", manifest.Discovery{})
+	whole, partial := t.TempDir(), t.TempDir()
+	filled(t, r, whole)
+	filled(t, r, partial)
+	ok(t, os.RemoveAll(filepath.Join(partial, "blocks")))
+	later := func() time.Time { return time.Now().Add(30 * time.Hour) }
+	for _, tt := range []struct {
+		name, cache, stale string
+		now                func() time.Time
+		boots, lastGood    bool
+	}{
+		{"a whole release", whole, "refuse", nil, true, false},
+		{"whole, in a mode that allows the last good release", whole, "last-good", nil, true, false},
+		{"expired", whole, "refuse", later, false, false},
+		{"expired, in a mode that allows the last good release", whole, "last-good", later, true, true},
+		{"no blocks", partial, "last-good", nil, false, false},
+		{"no blocks, expired", partial, "last-good", later, false, false},
+		{"empty", t.TempDir(), "last-good", nil, false, false},
+		{"no cache", "", "last-good", nil, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMachine(t, r, "internet")
+			m.cfg.Cache, m.cfg.Now, m.cfg.Mode.Stale = tt.cache, tt.now, tt.stale
+			v, err := bootclient.Cached(t.Context(), m.cfg)
+			if (err == nil) != tt.boots || (v != nil) != tt.boots || v != nil && v.LastGood() != tt.lastGood {
+				t.Errorf("got %v, %v", v, err)
+			}
+			if steps, _ := json.Marshal(m.report); strings.Contains(string(steps), "cache") {
+				t.Errorf("the report has %s", steps)
+			}
+		})
+	}
 }

@@ -32,6 +32,8 @@ const (
 	progressEvery = 500 * time.Millisecond
 	// offlineTimeout bounds the search of a machine whose only source is its cache.
 	offlineTimeout = 10 * time.Second
+	// staleTimeout bounds the search of a machine without a link whose cache has the last good release.
+	staleTimeout = 3 * time.Second
 )
 
 // Boot is `phase-boot boot`, the process that PID 1 starts: all steps from the kernel command line
@@ -70,15 +72,6 @@ func (b *boot) recordFailure(err error) error {
 	return writeFailure(failureFile, err, b.tried(), b.report.Refused(), bootAdvice(err))
 }
 
-// networkStep is the network step. It keeps its result for the summary of a failed attempt.
-func (b *boot) networkStep(ctx context.Context) (summary string, err error) {
-	summary, err = b.network(ctx)
-	if b.networkWords = summary; err != nil {
-		b.networkWords, _, _ = strings.Cut(err.Error(), ";") // the step has printed the remedy
-	}
-	return summary, err
-}
-
 // maxTried is how many sources the consoles show after a failed attempt.
 const maxTried = 8
 
@@ -107,9 +100,10 @@ type boot struct {
 	entropy      <-chan struct{} // closed when random numbers are ready
 	config       bootclient.Config
 	net          *network.Network
-	networkErr   error  // of the network step, nil if there is an address
-	networkWords string // the addresses, or why there is none
-	removable    bool   // the cache partition is on a disk that may be unplugged
+	networkErr   error              // of the network step, nil if there is an address
+	networkWords string             // the addresses, or why there is none
+	alone        *manifest.Verified // the release that the cache can boot without a source, if that is known
+	removable    bool               // the cache partition is on a disk that may be unplugged
 	args         bootargs.Arguments
 	key          []byte
 	payload      *Payload
@@ -124,9 +118,9 @@ func (b *boot) steps() []step {
 		{"command line", required, b.commandLine},
 		{"modules", optional, b.modules},
 		{"random numbers", required, b.waitEntropy},
-		{"network", optional, b.networkStep},
-		{"cache", optional, b.cache},
+		{"cache", optional, b.cacheStep},
 		{"machine key", optional, b.machineKey},
+		{"network", optional, b.networkStep},
 		{"release", selfReporting, b.fetch},
 		{"seed", optional, b.seed},
 		{"kexec", required, b.load},
@@ -220,6 +214,12 @@ func (b *boot) modules(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d loaded", m.count()), err
 }
 
+// cacheStep begins to configure the network, and opens the cache meanwhile.
+func (b *boot) cacheStep(ctx context.Context) (string, error) {
+	b.startNetwork(ctx)
+	return b.cache(ctx)
+}
+
 func (b *boot) cache(ctx context.Context) (string, error) {
 	rights := b.config.Mode.Cache
 	if rights == "off" {
@@ -271,8 +271,11 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	if err := os.RemoveAll(nodesDir); err != nil { // of an earlier attempt
 		return "", err
 	}
-	if errors.Is(b.networkErr, network.ErrNoNIC) {
+	switch {
+	case errors.Is(b.networkErr, network.ErrNoNIC):
 		b.config.Timeout, b.config.Patience = offlineTimeout, offlineTimeout
+	case errors.Is(b.networkErr, network.ErrNoLink) && b.alone != nil && b.alone.LastGood():
+		b.config.Timeout = staleTimeout
 	}
 	v, err := bootclient.Run(ctx, b.config, b.payload)
 	if err != nil && errors.Is(b.networkErr, network.ErrNoNIC) && errors.Is(err, cas.ErrUnreachable) {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -20,9 +21,15 @@ const (
 	pciTimeout = 500 * time.Millisecond // for a network card on a machine without USB
 )
 
-// network is the step that configures the network. It returns at the first address; the network
-// goes on in the background.
+// network configures the network. It returns at the first address; the network goes on in the
+// background.
 func (b *boot) network(ctx context.Context) (summary string, err error) {
+	b.startNetwork(ctx)
+	return b.awaitNetwork()
+}
+
+// startNetwork begins to configure the network, without waiting for anything.
+func (b *boot) startNetwork(ctx context.Context) {
 	c := network.Config{
 		IP: b.args.IP, VLANs: b.args.VLANs, Bonds: b.args.Bonds, Interfaces: b.args.Interfaces,
 		Private: b.config.Mode.RandomMAC, AskMirror: b.config.Mode.DHCPMirror, Sources: sourceAddresses(b.config, b.args.Proxy),
@@ -31,15 +38,39 @@ func (b *boot) network(ctx context.Context) (summary string, err error) {
 	if hasUSB("/sys") {
 		c.NICTimeout = 0
 	}
-	n, err := network.Start(ctx, c)
-	if err != nil {
-		b.networkErr = err
-		return "", err
+	b.net, b.networkErr = network.Start(ctx, c)
+}
+
+// awaitNetwork waits for the first address.
+func (b *boot) awaitNetwork() (summary string, err error) {
+	if b.net == nil {
+		return "", b.networkErr
 	}
-	b.net = n
-	summary, b.networkErr = n.Wait()
-	b.config.Heard = n.Mirrors
+	summary, b.networkErr = b.net.Wait()
+	b.config.Heard = b.net.Mirrors
 	return summary, b.networkErr
+}
+
+// networkStep waits for the network. It waits less if the cache can boot alone, which is found out
+// meanwhile. It keeps its result for the summary of a failed attempt.
+func (b *boot) networkStep(ctx context.Context) (summary string, err error) {
+	check, cancel := context.WithCancel(ctx)
+	config := b.config // awaitNetwork changes it
+	found := make(chan *manifest.Verified, 1)
+	go func() {
+		v, err := bootclient.Cached(check, config)
+		if err == nil && b.net != nil {
+			b.net.Hurry()
+		}
+		found <- v // nil after an error
+	}()
+	summary, err = b.awaitNetwork()
+	cancel()
+	b.alone = <-found
+	if b.networkWords = summary; err != nil {
+		b.networkWords, _, _ = strings.Cut(err.Error(), ";") // the step has printed the remedy
+	}
+	return summary, err
 }
 
 // leaveNetwork gives the leases back before the jump, in a mode whose target has no network.

@@ -14,7 +14,7 @@ func TestTheDocumentHasTheTimesOfTheCode(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, d := range map[string]time.Duration{
-		"firstAddress": firstAddress, "grace": grace, "nicTimeout": nicTimeout, "dhcpTimeout": dhcpTimeout, "dhcpLater": dhcpLater,
+		"firstAddress": firstAddress, "hurryLink": hurryLink, "hurryAddress": hurryAddress, "grace": grace, "nicTimeout": nicTimeout, "dhcpTimeout": dhcpTimeout, "dhcpLater": dhcpLater,
 		"dhcpPause": dhcpPause, "renewLeast": renewLeast, "checkEvery": checkEvery, "connectTimeout": connectTimeout,
 	} {
 		if row := fmt.Sprintf("| `%s` | %v |", name, d); !strings.Contains(string(text), row) {

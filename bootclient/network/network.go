@@ -17,6 +17,8 @@ import (
 
 const (
 	firstAddress = 15 * time.Second       // Wait for the first address, link included
+	hurryLink    = 3 * time.Second        // after Hurry: Wait for a link
+	hurryAddress = 6 * time.Second        // after Hurry: Wait for the first address
 	grace        = 500 * time.Millisecond // Wait for further addresses after the first one
 	nicTimeout   = 3 * time.Second        // Wait for a USB network card to appear
 	checkEvery   = 30 * time.Second       // between two checks of the paths of several ports
@@ -65,10 +67,14 @@ type Network struct {
 	first chan outcome
 
 	// State of the loop:
+	began    time.Time
 	ports    map[int]*port // by the index of the interface
 	got      []string      // addresses before the outcome
 	sent     bool          // the outcome was sent
-	owner    *port         // has the static addresses without a port
+	deadline <-chan time.Time
+	limit    time.Duration    // until deadline, from began
+	linkDue  <-chan time.Time // of Hurry, else nil
+	owner    *port            // has the static addresses without a port
 	mirrors  []string
 	heard    chan struct{} // closed when there is another mirror
 	checking bool          // paths are being checked
@@ -87,7 +93,7 @@ type outcome struct {
 func Start(ctx context.Context, c Config) (*Network, error) {
 	n := &Network{
 		Config: c, ctx: ctx, calls: make(chan func()), done: make(chan struct{}), first: make(chan outcome, 1),
-		ports: map[int]*port{}, heard: make(chan struct{}), checkDue: time.NewTimer(checkEvery),
+		began: time.Now(), limit: cmp.Or(c.Deadline, firstAddress), ports: map[int]*port{}, heard: make(chan struct{}), checkDue: time.NewTimer(checkEvery),
 	}
 	if lo, err := netlink.LinkByName("lo"); err != nil || netlink.LinkSetUp(lo) != nil {
 		return nil, errors.Join(errors.New("lo: cannot be brought up"), err)
@@ -112,6 +118,19 @@ func Start(ctx context.Context, c Config) (*Network, error) {
 func (n *Network) Wait() (summary string, err error) {
 	o := <-n.first
 	return strings.Join(o.addresses, "; "), o.err
+}
+
+// Hurry shortens the wait for the first address, for a boot that can go on without a network: Wait ends
+// 3 s after Start if no port has a link then, and after 6 s in any case. The network is configured
+// further.
+func (n *Network) Hurry() {
+	n.ask(func() {
+		if n.sent || len(n.got) > 0 || n.limit < hurryAddress {
+			return
+		}
+		n.limit = hurryAddress
+		n.deadline, n.linkDue = time.After(time.Until(n.began.Add(hurryAddress))), time.After(time.Until(n.began.Add(hurryLink)))
+	})
 }
 
 // Mirrors returns the mirrors that DHCP servers have named so far, and a channel that is closed when
@@ -166,7 +185,8 @@ func (n *Network) found(format string, args ...any) {
 // loop handles events until the context ends. It sends one outcome.
 func (n *Network) loop(ev *events) {
 	defer func() { ev.close() }()
-	deadline, noNIC := time.After(cmp.Or(n.Deadline, firstAddress)), time.After(cmp.Or(n.NICTimeout, nicTimeout))
+	noNIC := time.After(cmp.Or(n.NICTimeout, nicTimeout))
+	n.deadline = time.After(n.limit)
 	for {
 		before := len(n.got)
 		select {
@@ -197,19 +217,34 @@ func (n *Network) loop(ev *events) {
 			if len(n.ports) == 0 {
 				n.send(n.noPort())
 			}
-		case <-deadline:
+		case <-n.linkDue:
+			if !n.linked() {
+				n.limit = hurryLink
+				n.send(n.noAddress())
+			}
+		case <-n.deadline:
 			n.send(n.noAddress())
 		case <-n.ctx.Done():
 			n.send(n.ctx.Err())
 			return
 		}
 		if before == 0 && len(n.got) > 0 {
-			deadline = time.After(grace)
+			n.deadline = time.After(grace)
 		}
 		if len(n.got) > 0 && n.complete() {
 			n.send(nil)
 		}
 	}
+}
+
+// linked reports whether a port has a link.
+func (n *Network) linked() bool {
+	for _, p := range n.ports {
+		if p.carrier {
+			return true
+		}
+	}
+	return false
 }
 
 // complete reports whether no port with a link waits for its first answer.
@@ -256,17 +291,15 @@ func (n *Network) noAddress() error {
 		return nil
 	}
 	var causes []string
-	linked := false
 	for _, p := range n.ports {
-		linked = linked || p.carrier
 		if why := p.failure(); why != "" {
 			causes = append(causes, p.name+": "+why)
 		}
 	}
 	causes = append(causes, n.missingParents()...)
 	slices.Sort(causes)
-	text := fmt.Sprintf("no address after %v: %s", cmp.Or(n.Deadline, firstAddress), strings.Join(causes, "; "))
-	if !linked {
+	text := fmt.Sprintf("no address after %v: %s", n.limit, strings.Join(causes, "; "))
+	if !n.linked() {
 		return refusal.New(ErrNoLink, "%s", text)
 	}
 	return errors.New(text)

@@ -249,6 +249,51 @@ func TestACablePluggedInAfterTheWaitIsConfigured(t *testing.T) {
 	n.console("network: " + late + " 10.77.2.")
 }
 
+// A boot that can go on without a network waits 3 s for a link and 6 s for an address. A network that is
+// there is not given up.
+func TestABootThatIsInAHurryWaitsLess(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	n := start(t, "", nil)
+	n.Hurry()
+	began := time.Now()
+	_, err := n.Wait()
+	if took := time.Since(began); !errors.Is(err, ErrNoLink) || !strings.Contains(err.Error(), "no address after 3s: "+port+": no link") || took >= hurryAddress {
+		t.Fatalf("without a link: after %v: %v", took, err)
+	}
+	l.Plug(1)
+	l.Dnsmasq(range1)
+	n.console("network: " + port + " 10.77.1.")
+	n.stop()
+
+	n = start(t, "phase.ip=dhcp", nil)
+	n.Hurry()
+	if summary := n.wait(); !strings.Contains(summary, port+" 10.77.1.") {
+		t.Errorf("with an address: %q", summary)
+	}
+	n.stop()
+}
+
+func TestABootThatIsInAHurryWaitsForASilentNetwork(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	l.Plug(1)
+	n := start(t, "phase.ip=dhcp", nil)
+	n.Hurry()
+	_, err := n.Wait()
+	if err == nil || errors.Is(err, ErrNoLink) || !strings.Contains(err.Error(), "no address after 6s: "+port+": no answer from a DHCP server") {
+		t.Fatalf("%v", err)
+	}
+}
+
 // The server of a site starts after its machines.
 func TestADHCPServerThatStartsLateIsFound(t *testing.T) {
 	t.Parallel()

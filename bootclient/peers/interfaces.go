@@ -31,6 +31,21 @@ func (d *Discovery) noNetwork() bool {
 	return !d.loopback()
 }
 
+// NoLink reports whether nothing can be reached at present: no network interface has a link, and no
+// source is on this machine.
+func (d *Discovery) NoLink() bool {
+	all, err := d.Interfaces()
+	if err != nil {
+		return false
+	}
+	for _, i := range all {
+		if i.Flags&net.FlagRunning != 0 && (i.Flags&net.FlagLoopback == 0 || i.Flags&net.FlagMulticast != 0) {
+			return false
+		}
+	}
+	return !d.loopback()
+}
+
 // loopback reports whether a named source, its proxy or a bootstrap node is on this machine.
 func (d *Discovery) loopback() bool {
 	for _, m := range slices.Concat(d.Mirrors, d.Trust.HTTPS) {

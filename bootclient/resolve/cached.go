@@ -6,10 +6,30 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 )
+
+// Cached returns the newest release that the cache holds whole and whose metadata are valid: the one
+// that Find returns if no source answers. With lastGood, it may also be the newest release that was
+// verified before, whose metadata have expired. It uses no network and writes nothing.
+func Cached(ctx context.Context, o Options, c *cache.Cache, lastGood bool) (*manifest.Verified, error) {
+	if !c.IsOpen() {
+		return nil, fmt.Errorf("cache: %w: not open", cas.ErrUnreachable)
+	}
+	r := &resolver{Options: o, cache: c}
+	best := r.fromCache(ctx)
+	if best.err == nil || !lastGood {
+		return best.v, best.err
+	}
+	v, err := manifest.LastGood(ctx, o.Policy())
+	if err == nil {
+		err = r.holds(ctx, v.Release())
+	}
+	return v, err
+}
 
 // fromCache returns the newest release of which the cache holds the pointer, valid metadata
 // and all blocks. It needs no network. If there is none, the result has an error.
@@ -69,12 +89,12 @@ func (r *resolver) searchCache(ctx context.Context) {
 
 // mayUseCache reports whether the release of the cache is taken now. That needs a valid one
 // there and no newer one under check. It also needs the end of the wait for sources, or that
-// all sources were refused and no other can be found.
+// no interface has a link, or that all sources were refused and no other can be found.
 func (r *resolver) mayUseCache(over bool) bool {
 	if r.cached == nil || r.checkingNewer() {
 		return false
 	}
-	return over || r.disc.Isolated || r.checking == 0 && r.pending == 0 && r.disc.Settled(r.lastNews, r.standing)
+	return over || r.disc.Isolated || r.disc.NoLink() || r.checking == 0 && r.pending == 0 && r.disc.Settled(r.lastNews, r.standing)
 }
 
 // checkingNewer reports whether a pointer that is newer than the cache's is being checked.
