@@ -29,6 +29,7 @@ type Config struct {
 	Mode          modes.Mode
 	Cache         string                // folder for blocks and saved metadata, "" for none
 	LastGood      bool                  // a person asked for the last good release: nothing is searched, whatever Mode.Stale says
+	StaleBy       string                // what has set Mode.Stale, "" for the mode itself
 	CacheWanted   bool                  // a person named Cache: an unusable one is an error, and is not recreated
 	Mirrors       []string              // base URLs of /ipfs/ and /ipns/: http, https, file
 	Peers         []string              // multiaddrs with /p2p/ID

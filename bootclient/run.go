@@ -170,8 +170,11 @@ var errNotAsked = errors.New("not asked: a person chose the last good release")
 
 // lastGoodWords says who allowed the last good release.
 func (c Config) lastGoodWords() string {
-	if c.LastGood {
+	switch {
+	case c.LastGood:
 		return "as a person chose"
+	case c.StaleBy != "":
+		return "as " + c.StaleBy + " allows"
 	}
 	return "as mode " + c.Mode.Name + " allows"
 }

@@ -14,7 +14,7 @@ func TestEveryModeLoads(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if want := []string{"internet", "local", "private"}; !slices.Equal(Names(), want) {
+	if want := []string{"internet", "edge", "local", "private"}; !slices.Equal(Names(), want) {
 		t.Errorf("modes are %v, want %v", Names(), want)
 	}
 }
@@ -30,17 +30,31 @@ func TestPrivateModeAnnouncesAndStoresNothing(t *testing.T) {
 }
 
 func TestTheOtherModesAnnounce(t *testing.T) {
-	for _, name := range []string{"internet", "local"} {
+	for _, name := range []string{"internet", "edge", "local"} {
 		if m, err := Load(name); err != nil || !m.Announce {
 			t.Errorf("%s: announce %t, %v", name, m.Announce, err)
 		}
 	}
 }
 
+// Mode edge is internet for a machine that nobody is near to.
+func TestOnlyEdgeBootsTheLastGoodReleaseByItself(t *testing.T) {
+	for _, name := range Names() {
+		m, err := Load(name)
+		if err != nil || (m.Stale == "last-good") != (name == "edge") {
+			t.Errorf("%s: stale %q, %v", name, m.Stale, err)
+		}
+	}
+	edge, err := Load("edge")
+	if err != nil || edge.Cache != "rw" || edge.Retry == 0 || !edge.NoShell {
+		t.Errorf("edge is %+v, %v", edge, err)
+	}
+}
+
 func TestUnknownModeListsTheKnownModes(t *testing.T) {
 	for _, name := range []string{"nope", "", "../modes/local", "local.json"} {
 		_, err := Load(name)
-		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "internet, local, private") {
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "internet, edge, local, private") {
 			t.Errorf("Load(%q) = %v", name, err)
 		}
 	}

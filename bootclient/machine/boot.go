@@ -164,6 +164,9 @@ func imageConfig(args bootargs.Arguments) (bootclient.Config, error) {
 	if c.Mode, err = bootMode(args); err != nil {
 		return c, err
 	}
+	if args.Stale != "" {
+		c.StaleBy = "phase.stale="
+	}
 	useProxy(&c, args.Proxy)
 	if c.Channel == "" {
 		data, err := os.ReadFile(channelFile)
@@ -178,8 +181,8 @@ func imageConfig(args bootargs.Arguments) (bootclient.Config, error) {
 	return c, err
 }
 
-// bootMode loads the mode. The command line can only reduce the mode's rights to the cache, so a
-// private boot never writes to a disk.
+// bootMode loads the mode. The command line can replace its policy for stale metadata; it can only
+// reduce the mode's rights to the cache, so a private boot never writes to a disk.
 func bootMode(args bootargs.Arguments) (modes.Mode, error) {
 	name := args.Mode
 	if name == "" {
@@ -192,6 +195,7 @@ func bootMode(args bootargs.Arguments) (modes.Mode, error) {
 	if err := bootargs.CheckCache(args.Cache); err != nil {
 		return m, err
 	}
+	m.Stale = cmp.Or(args.Stale, m.Stale)
 	rights := bootargs.Rights
 	limit := len(rights) - 1
 	if args.Cache != "" {

@@ -111,6 +111,22 @@ func TestTheExitOfTheBootProcessIsExplained(t *testing.T) {
 	}
 }
 
+func TestTheCommandLineReplacesThePolicyForStaleMetadata(t *testing.T) {
+	for line, want := range map[string]string{
+		"phase.mode=local":                                 "refuse",
+		"phase.mode=local phase.stale=last-good":           "last-good",
+		"phase.mode=edge":                                  "last-good",
+		"phase.mode=edge phase.stale=refuse":               "refuse",
+		"phase.mode=edge phase.stale=never":                "last-good", // a mistake; it is reported
+		"phase.mode=private phase.stale=last-good":         "last-good", // without a cache it has no effect
+		"phase.stale=last-good phase.mode=local phase.ip=": "last-good",
+	} {
+		if m, err := bootMode(bootargs.Parse(line)); err != nil || m.Stale != want {
+			t.Errorf("%s: %q, %v", line, m.Stale, err)
+		}
+	}
+}
+
 func TestTheCommandLineOnlyReducesTheRightsToTheCache(t *testing.T) {
 	for name, tt := range map[string]struct {
 		args bootargs.Arguments

@@ -6,11 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/imagebuild"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -75,18 +77,26 @@ func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Init
 // mediaFlags select the inputs of a bootable medium.
 type mediaFlags struct {
 	initramfsFlags
-	mode, cmdline string
+	mode, stale, cmdline string
 }
 
 func (f *mediaFlags) register(cmd *cobra.Command) {
 	f.initramfsFlags.register(cmd)
 	cmd.Flags().StringVar(&f.mode, "default-mode", "", "boot mode that starts without a key press (default internet)")
+	cmd.Flags().StringVar(&f.stale, "stale", "", "if no valid metadata are found: refuse, or last-good to boot the newest release that the machine has verified before (default: as the boot mode says)")
 	cmd.Flags().StringVar(&f.cmdline, "cmdline", "", "added to the kernel command line of every entry")
 }
 
 func (f *mediaFlags) parse(cmd *cobra.Command) (imagebuild.Media, error) {
+	cmdline := f.cmdline
+	if f.stale != "" {
+		if err := bootargs.CheckStale(f.stale); err != nil {
+			return imagebuild.Media{}, cli.Usagef("--stale %.40q: %v", f.stale, err)
+		}
+		cmdline = strings.TrimSpace("phase.stale=" + f.stale + " " + f.cmdline)
+	}
 	in, err := f.initramfsFlags.parse(cmd, imagebuild.RoleBoot)
-	return imagebuild.Media{Initramfs: in, DefaultMode: f.mode, Cmdline: f.cmdline}, err
+	return imagebuild.Media{Initramfs: in, DefaultMode: f.mode, Cmdline: cmdline}, err
 }
 
 // siblingProgram returns path, or else the program of this name in this program's folder. The program

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
 const (
@@ -21,6 +23,7 @@ type Arguments struct {
 	Channel   string   // phase.channel=NAME
 	Cache     string   // phase.cache=rw|ro|off; can only reduce the rights of the mode
 	NoWrite   bool     // phase.nowrite: no block device is opened for writing
+	Stale     string   // phase.stale=refuse|last-good: what a boot does if it finds no valid metadata; "" leaves it to the mode
 	Retry     string   // phase.retry=N: the machine restarts after N failed attempts; 0 is never, "" leaves it to the mode
 	Screen    string   // phase.screen=lines|full|plain: how the consoles show a boot
 	Mirrors   []string // phase.mirror=URL, repeatable
@@ -67,6 +70,8 @@ func (a *Arguments) take(word string) error {
 	switch name {
 	case "phase.nowrite":
 		return a.takeNoWrite(value)
+	case "phase.stale":
+		return a.takeStale(value)
 	case "phase.retry":
 		return a.takeRetry(value)
 	case "phase.screen":
@@ -104,6 +109,23 @@ func (a *Arguments) takeNoWrite(value string) error {
 	a.NoWrite = value != "0"
 	if value != "" && value != "0" && value != "1" {
 		return fmt.Errorf("phase.nowrite=%.40q: invalid value; use 0 or 1", value)
+	}
+	return nil
+}
+
+// takeStale takes the policy for metadata that are not valid any more.
+func (a *Arguments) takeStale(value string) error {
+	if err := CheckStale(value); err != nil {
+		return fmt.Errorf("phase.stale=%.40q: %w", value, err)
+	}
+	a.Stale = value
+	return nil
+}
+
+// CheckStale refuses a value of phase.stale= that is not a policy.
+func CheckStale(value string) error {
+	if value != "refuse" && value != "last-good" {
+		return refusal.Invalid("unknown; use refuse or last-good")
 	}
 	return nil
 }

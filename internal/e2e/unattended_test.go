@@ -39,8 +39,8 @@ func TestAnotherModeIsChosenInTheMenuOnASerialLine(t *testing.T) {
 	m := l.boot(l.image("--default-mode", "private"))
 	m.waitFor([]string{refused, "mode private", menuShown, "> 1 try again now"}, jump)
 	m.typeSerial("\x1b[B\r")
-	m.waitFor([]string{menuShown, "another boot mode:", "1 internet", "2 local", menuShown, "> 1 internet"})
-	m.typeSerial("2\r")
+	m.waitFor([]string{menuShown, "another boot mode:", "1 internet", "2 edge", "3 local", menuShown, "> 1 internet"})
+	m.typeSerial("3\r")
 	m.waitFor([]string{"another boot mode:", "] command line: mode local", "] resolve: stable"})
 	m.waitFor(bootMarks())
 }
