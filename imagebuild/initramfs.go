@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +35,8 @@ type Initramfs struct {
 	Channels  []string // channels of the repository, which must include Channel; nil: not known
 	PhaseBoot string   // path of the static phase-boot program
 	KernelDir string   // see Builder.Kernel
+	// Authorities are certificate authorities of https mirrors in PEM, beside Debian's, for RoleBoot.
+	Authorities []byte
 }
 
 // InitramfsInfo describes an initramfs that was built.
@@ -89,7 +90,7 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs) ([]byte, *Initram
 		return nil, nil, err
 	}
 	if in.Role == RoleBoot {
-		if err := b.addCertificates(ctx, in.Platform, a); err != nil {
+		if err := b.addCertificates(ctx, in, a); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -123,6 +124,9 @@ func (in Initramfs) check() ([]listedModule, error) {
 			return nil, err
 		}
 		if err := checkChannel(in.Channel, in.Channels); err != nil {
+			return nil, err
+		}
+		if _, err := parseAuthorities(in.Authorities); err != nil {
 			return nil, err
 		}
 		return parseModuleList(dataFile("kernel/boot-" + in.Platform.Flavour + ".modules")), nil
@@ -178,30 +182,6 @@ func (b *Builder) addBusybox(ctx context.Context, p Platform, a *archive) error 
 	for _, applet := range dataWords("initramfs/applets") {
 		a.link("bin/"+applet, "busybox")
 	}
-	return nil
-}
-
-// addCertificates adds the certificate authorities that https mirrors need. They add no trust
-// to a release.
-func (b *Builder) addCertificates(ctx context.Context, p Platform, a *archive) error {
-	dir, err := b.packageFiles(ctx, "ca-certificates", p)
-	if err != nil {
-		return err
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "usr/share/ca-certificates/mozilla/*.crt"))
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("package ca-certificates: no certificates found: %w", cas.ErrCorrupt)
-	}
-	slices.Sort(files)
-	var bundle strings.Builder
-	for _, name := range files {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		bundle.Write(text)
-	}
-	a.text("etc/ssl/certs/ca-certificates.crt", bundle.String())
 	return nil
 }
 

@@ -17,6 +17,8 @@ type Rebuild struct {
 	Flavour   string // "": the flavour of the image's kernel
 	PhaseBoot string // path of the static phase-boot program
 	KernelDir string // see Builder.Kernel
+	// Authorities are those of Initramfs.
+	Authorities []byte
 }
 
 // CompareRebuild builds an image again from this host's packages and programs, with the
@@ -74,7 +76,7 @@ func (c *Contents) inputs(r Rebuild) (Media, error) {
 	if err != nil {
 		return Media{}, err
 	}
-	m := Media{DefaultMode: c.Default, Initramfs: Initramfs{Platform: p, Role: c.Role, Root: c.root, Channel: c.Channel, PhaseBoot: r.PhaseBoot, KernelDir: r.KernelDir}}
+	m := Media{DefaultMode: c.Default, Initramfs: Initramfs{Platform: p, Role: c.Role, Root: c.root, Channel: c.Channel, PhaseBoot: r.PhaseBoot, KernelDir: r.KernelDir, Authorities: r.Authorities}}
 	for _, e := range c.Entries {
 		_, options, _ := strings.Cut(p.entry(e.Title, e.Mode, 1, ""), "options ")
 		if more, found := strings.CutPrefix(e.Cmdline, strings.TrimSpace(options)); found {

@@ -110,3 +110,35 @@ func TestCertificateDatesAreIgnoredIfTheClockIsUnsure(t *testing.T) {
 		})
 	}
 }
+
+// The clocks of machines: never set, a day behind, three hours ahead, and the last year of an RTC. A clock
+// that is within the dates changes nothing.
+func TestAnyClockReachesAnHTTPSMirror(t *testing.T) {
+	now := time.Now()
+	for name, tt := range map[string]struct {
+		clock time.Time
+		noted bool
+	}{
+		"1970":              {time.Unix(0, 0).Add(24 * time.Hour), true},
+		"a day behind":      {now.Add(-24 * time.Hour), true},
+		"three hours ahead": {now.Add(3 * time.Hour), false},
+		"2099":              {time.Date(2099, 6, 1, 0, 0, 0, 0, time.UTC), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url, issuers := webServer(t, "127.0.0.1", now)
+			for _, unsure := range []bool{true, false} {
+				notes := 0
+				base := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: issuers, Time: func() time.Time { return tt.clock }}}
+				transport := newDatesTransport(base, unsure, func(error) { notes++ })
+				resp, err := (&http.Client{Transport: transport}).Get(url)
+				if err == nil {
+					resp.Body.Close()
+				}
+				transport.CloseIdleConnections()
+				if (err == nil) != (unsure || !tt.noted) || (notes > 0) != (unsure && tt.noted) {
+					t.Errorf("unsure %t: %d notes, %v", unsure, notes, err)
+				}
+			}
+		})
+	}
+}

@@ -17,7 +17,7 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// maxRoot bounds root.json in bytes. A booting machine has the same limit.
+// maxRoot bounds root.json, and a file with certificate authorities, in bytes. A booting machine has the same limit.
 const maxRoot = 1 << 20
 
 // platformFlags select the kind of machine.
@@ -32,6 +32,7 @@ func (f *platformFlags) register(cmd *cobra.Command) {
 type initramfsFlags struct {
 	platformFlags
 	root, channel, phaseBoot, kernelDir string
+	authorities                         authorityFlag
 }
 
 func (f *initramfsFlags) register(cmd *cobra.Command) {
@@ -40,6 +41,26 @@ func (f *initramfsFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.channel, "channel", "stable", "channel to boot unless the kernel command line names one")
 	cmd.Flags().StringVar(&f.phaseBoot, "phase-boot", "", "static phase-boot program (default: the one next to this program)")
 	cmd.Flags().StringVar(&f.kernelDir, "kernel-dir", "", "folder of an unpacked kernel package (default: Debian's newest)")
+	f.authorities.register(cmd, "certificate authority of https mirrors (PEM), beside Debian's; repeatable")
+}
+
+// authorityFlag names files with certificate authorities.
+type authorityFlag []string
+
+func (f *authorityFlag) register(cmd *cobra.Command, usage string) {
+	cmd.Flags().StringArrayVar((*[]string)(f), "ca", nil, usage)
+}
+
+// read returns the certificates of all files.
+func (f authorityFlag) read() (all []byte, err error) {
+	for _, name := range f {
+		data, err := cli.ReadInput(name, "certificate authority", maxRoot)
+		if err != nil {
+			return nil, err
+		}
+		all = append(append(all, data...), '\n')
+	}
+	return all, nil
 }
 
 // parse checks the flags for the role and reads root.json. It prints a warning if the root has
@@ -67,8 +88,11 @@ func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Init
 		if in.Channels, err = imagebuild.Channels(cmd.Context(), filepath.Dir(f.root), in.Root, f.arch); err != nil {
 			return in, fmt.Errorf("root %s: the repository's targets.json: %w", f.root, err)
 		}
-	} else if f.root != "" {
-		return in, cli.Usagef("--root is for --role boot; an initramfs of the target role has no root.json")
+		if in.Authorities, err = f.authorities.read(); err != nil {
+			return in, err
+		}
+	} else if f.root != "" || len(f.authorities) > 0 {
+		return in, cli.Usagef("--root and --ca are for --role boot; an initramfs of the target role has no root.json and asks no mirror")
 	}
 	in.PhaseBoot, err = siblingProgram(f.phaseBoot, "phase-boot")
 	return in, err

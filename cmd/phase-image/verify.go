@@ -17,9 +17,10 @@ import (
 
 // verifyFlags select what an image is compared with.
 type verifyFlags struct {
-	root    string
-	rebuild bool
-	build   imagebuild.Rebuild
+	root        string
+	rebuild     bool
+	build       imagebuild.Rebuild
+	authorities authorityFlag
 }
 
 func verifyCommand() *cobra.Command {
@@ -47,6 +48,7 @@ packages; without it, only their digests are shown.`,
 	cmd.Flags().StringVar(&f.build.Flavour, "flavour", "", "for --rebuild: vm or generic (default: that of the image's kernel)")
 	cmd.Flags().StringVar(&f.build.PhaseBoot, "phase-boot", "", "for --rebuild: static phase-boot program (default: the one next to this program)")
 	cmd.Flags().StringVar(&f.build.KernelDir, "kernel-dir", "", "for --rebuild: folder of an unpacked kernel package (default: Debian's newest)")
+	f.authorities.register(cmd, "for --rebuild: certificate authority with which the image was made (PEM); repeatable")
 	return cmd
 }
 
@@ -60,6 +62,9 @@ func (f *verifyFlags) verify(cmd *cobra.Command, image string) error {
 	}
 	if f.rebuild {
 		if f.build.PhaseBoot, err = siblingProgram(f.build.PhaseBoot, "phase-boot"); err != nil {
+			return err
+		}
+		if f.build.Authorities, err = f.authorities.read(); err != nil {
 			return err
 		}
 	}

@@ -267,8 +267,7 @@ func (s *site) overTLS(at string) {
 	dir := s.t.TempDir()
 	writeCertificate(s.t, dir, h.addr)
 	h.nginxWith(dir, fmt.Sprintf("server { listen %s:443 ssl; ssl_certificate %[2]s/cert.pem; ssl_certificate_key %[2]s/key.pem; location / { proxy_pass http://127.0.0.1:8080; } }\n", h.addr, dir))
-	image := s.image("--default-mode", "internet", "--cmdline", "phase.mirror=https://"+h.addr)
-	trustIssuer(s.t, image, dir+"/cert.pem")
+	image := s.image("--default-mode", "internet", "--ca", dir+"/cert.pem", "--cmdline", "phase.mirror=https://"+h.addr)
 	s.on(image, s.port(), "-rtc", "base="+at)
 }
 
@@ -297,16 +296,4 @@ func writeCertificate(t *testing.T, dir, addr string) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// trustIssuer replaces the certificates in the initramfs of an image: a second archive follows the first.
-func trustIssuer(t *testing.T, image, certificate string) {
-	t.Helper()
-	dir := t.TempDir()
-	must(t, "mkdir", "-p", dir+"/root/etc/ssl/certs")
-	must(t, "cp", certificate, dir+"/root/etc/ssl/certs/ca-certificates.crt")
-	esp := image + fmt.Sprintf("@@%d", 1<<20)
-	must(t, "mcopy", "-i", esp, "::phase/initramfs.zst", dir+"/initramfs")
-	must(t, "sh", "-c", "cd "+dir+"/root && find . | cpio -o -H newc --quiet > ../more && cat ../more >> ../initramfs")
-	must(t, "mcopy", "-o", "-i", esp, dir+"/initramfs", "::phase/initramfs.zst")
 }
