@@ -180,13 +180,14 @@ func (n *Network) checked(list []*path) {
 		if n.ports[p.index] != p || !p.carrier {
 			continue
 		}
-		if c.dead && !p.gatewayDead {
+		wasDead, reached := p.gatewayDead, p.reaches4 || p.reaches6
+		n.prefer(p, c) // before the line that says so
+		if c.dead && !wasDead {
 			n.Report("network: %s: gateway %s does not answer; its routes are the last choice", p.name, c.gateway4)
 		}
-		if reached := c.reaches4 + c.reaches6; reached != "" && !p.reaches4 && !p.reaches6 {
-			n.Report("network: %s reaches %s; its routes are preferred", p.name, bootargs.Redact(reached))
+		if source := c.reaches4 + c.reaches6; source != "" && !reached {
+			n.Report("network: %s reaches %s; its routes are preferred", p.name, bootargs.Redact(source))
 		}
-		n.prefer(p, c)
 	}
 	n.writeServers()
 	if n.recheck {
