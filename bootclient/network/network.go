@@ -17,7 +17,7 @@ import (
 
 const (
 	firstAddress = 15 * time.Second       // Wait for the first address, link included
-	hurryLink    = 3 * time.Second        // after Hurry: Wait for a link
+	hurryLink    = 4 * time.Second        // after Hurry: Wait for a link
 	hurryAddress = 6 * time.Second        // after Hurry: Wait for the first address
 	grace        = 500 * time.Millisecond // Wait for further addresses after the first one
 	nicTimeout   = 3 * time.Second        // Wait for a USB network card to appear
@@ -121,7 +121,7 @@ func (n *Network) Wait() (summary string, err error) {
 }
 
 // Hurry shortens the wait for the first address, for a boot that can go on without a network: Wait ends
-// 3 s after Start if no port has a link then, and after 6 s in any case. The network is configured
+// 4 s after Start if no port has a link then, and after 6 s in any case. The network is configured
 // further.
 func (n *Network) Hurry() {
 	n.ask(func() {

@@ -249,7 +249,7 @@ func TestACablePluggedInAfterTheWaitIsConfigured(t *testing.T) {
 	n.console("network: " + late + " 10.77.2.")
 }
 
-// A boot that can go on without a network waits 3 s for a link and 6 s for an address. A network that is
+// A boot that can go on without a network waits 4 s for a link and 6 s for an address. A network that is
 // there is not given up.
 func TestABootThatIsInAHurryWaitsLess(t *testing.T) {
 	t.Parallel()
@@ -262,7 +262,7 @@ func TestABootThatIsInAHurryWaitsLess(t *testing.T) {
 	n.Hurry()
 	began := time.Now()
 	_, err := n.Wait()
-	if took := time.Since(began); !errors.Is(err, ErrNoLink) || !strings.Contains(err.Error(), "no address after 3s: "+port+": no link") || took >= hurryAddress {
+	if took := time.Since(began); !errors.Is(err, ErrNoLink) || !strings.Contains(err.Error(), "no address after 4s: "+port+": no link") || took >= hurryAddress {
 		t.Fatalf("without a link: after %v: %v", took, err)
 	}
 	l.Plug(1)

@@ -61,7 +61,7 @@ func TestAWarmCacheBootsWithoutANetwork(t *testing.T) {
 	cut := newSegment(t, "10.56.0") // no DHCP server
 	cut.dir = l.dir
 	fromCache := resolved + " from the cache, which is still valid"
-	noLink := "] network: failed: no address after 3s: eth0: no link; check the cable"
+	noLink := "] network: failed: no address after 4s: eth0: no link; check the cable"
 	for _, row := range []struct {
 		name, mode string
 		start      func() *machine
