@@ -36,6 +36,7 @@ var targetModules = []string{"loop", "squashfs", "overlay"}
 // and replaces itself by its init. It returns only on an error.
 func target(out *consoles, rep *report.Report) error {
 	return runSteps(context.Background(), rep, []step{
+		{"clock", optional, bootClock}, // this kernel has read the RTC again
 		{"target", optional, func(ctx context.Context) (string, error) { return announceRelease(ctx, out) }},
 		{"modules", optional, loadTargetModules},
 		{"rootfs", required, mountRootfs},
