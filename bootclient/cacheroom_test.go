@@ -70,6 +70,25 @@ func TestACacheSmallerThanTheReleaseKeepsWhatFits(t *testing.T) {
 	}
 }
 
+func TestRunSaysThatAFullDiskHasNotTheWholeRelease(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) { // for its mounts
+		return
+	}
+	r := newRepo(t, "us", manifest.Discovery{})
+	r.halfNew(0, 24<<20)
+	for size, want := range map[int]bool{9: false, 60: true} {
+		m := newMachine(t, r, "private")
+		m.cfg.Mode.Cache, m.cfg.Cache, m.cfg.Mirrors = "rw", filepath.Join(smallDisk(t, size), "cache"), []string{serve(t, r, nil).URL}
+		stored := !want
+		m.cfg.Stored = func(whole bool) { stored = whole }
+		m.boots(r)
+		if stored != want {
+			t.Errorf("a disk of %d MiB: %t, want %t", size, stored, want)
+		}
+	}
+}
+
 // smallDisk mounts a disk of some MiB.
 func smallDisk(t *testing.T, size int) string {
 	t.Helper()

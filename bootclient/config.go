@@ -58,6 +58,9 @@ type Config struct {
 	// Progress, if not nil, is called from one goroutine with the verified and the total bytes
 	// of the artifacts.
 	Progress func(done, total int64)
+	// Stored, if not nil, is called before Commit. whole reports whether the cache has taken every block
+	// of the release: not if it is read-only, full or damaged, or was unplugged.
+	Stored func(whole bool)
 	// Keep is a folder into which Run writes, before Commit, what Seed needs in addition to the
 	// artifacts: a cache with metadata, IPNS record and inner nodes, without leaves. A machine
 	// that does not serve writes nothing. "" for none.
@@ -94,6 +97,9 @@ func (c Config) complete() Config {
 	}
 	if c.Ready == nil {
 		c.Ready = func(report.Ready) {}
+	}
+	if c.Stored == nil {
+		c.Stored = func(bool) {}
 	}
 	if c.Progress == nil {
 		c.Progress = func(int64, int64) {}

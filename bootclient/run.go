@@ -106,6 +106,7 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 		c.Sync(ctx)
 		sharing.Blocks.SaveTo(ctx, cache.Dir(cfg.Keep), cfg.Log, cfg.Report)
 	})
+	cfg.Stored(c.Writable() && resolve.Holds(ctx, release, c) == nil)
 	record()
 	cfg.Report.Finish(nil)
 	if err := sink.Commit(won.Verified, cfg.Report); err != nil {

@@ -409,7 +409,12 @@ func TestASecondFetchTakesNoBlocksFromTheNetwork(t *testing.T) {
 		m.cfg.Mode.Discovery = []string{"mirror"}
 		m.cfg.Cache, m.cfg.Mirrors = cache, []string{s.URL}
 		s.blocks.Store(0)
+		stored := false
+		m.cfg.Stored = func(whole bool) { stored = whole }
 		m.boots(r)
+		if !stored {
+			t.Error("Run says that the cache has not taken the whole release")
+		}
 		if n := s.blocks.Load(); (n == 0) != (i == 1) {
 			t.Errorf("fetch %d asked for %d blocks", i+1, n)
 		}

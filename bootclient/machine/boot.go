@@ -271,7 +271,10 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	if words, err := os.ReadFile(watchdogFile); err == nil {
 		b.report.Begin("watchdog").Done("%s", words)
 	}
-	b.config.Keep = b.payload.seed.nodes
+	if b.payload.seed.env != nil {
+		b.config.Keep = nodesDir // also for a cache partition, which may turn out to be full
+	}
+	b.config.Stored = b.seedWithoutPartition
 	if err := os.RemoveAll(nodesDir); err != nil { // of an earlier attempt
 		return "", err
 	}
@@ -298,6 +301,14 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("release %.40q: no kernel; sign a release with --kernel", b.release.Version)
 	}
 	return fmt.Sprintf("%s sealed, %s in memory; the target gets %s", b.release.Version, report.Bytes(b.payload.Size()), b.payload.handed), nil
+}
+
+// seedWithoutPartition lets the target serve from memory if the cache partition has not taken the whole
+// release.
+func (b *boot) seedWithoutPartition(whole bool) {
+	if !whole && b.payload.seed.env != nil && b.payload.seed.nodes == "" {
+		b.payload.seed = planSeed(b.config, true)
+	}
 }
 
 // seed reports whether and how the target will serve the release. Commit has decided it.

@@ -62,6 +62,36 @@ func TestTheTargetServesOnlyIfTheModeAnnounces(t *testing.T) {
 	}
 }
 
+// A cache partition that is full, or was pulled, does not have the release that the target would serve.
+func TestTheTargetServesFromMemoryIfThePartitionDoesNotHaveTheRelease(t *testing.T) {
+	local, err := modes.Load("local")
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := modes.Load("private")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		mode  modes.Mode
+		whole bool
+		nodes string
+	}{
+		"the whole release": {local, true, ""},
+		"a part of it":      {local, false, nodesDir},
+		"mode private":      {private, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &boot{config: bootclient.Config{Mode: tt.mode, Channel: "stable", Arch: "x86_64", Cache: cacheDir}, payload: &Payload{}}
+			b.payload.seed = planSeed(b.config, false)
+			b.seedWithoutPartition(tt.whole)
+			if got := b.payload.seed; got.nodes != tt.nodes || (got.env != nil) != tt.mode.Announce {
+				t.Errorf("nodes from %q, %q", got.nodes, got.env)
+			}
+		})
+	}
+}
+
 func TestThePlanToServeIsPartOfThePayload(t *testing.T) {
 	env, root := []byte("PHASE_SEED=\"--this\"\n"), []byte(`{"root":"json"}`)
 	for name, allowed := range map[string]bool{"allowed": true, "forbidden": false} {

@@ -26,7 +26,7 @@ func Cached(ctx context.Context, o Options, c *cache.Cache, lastGood bool) (*man
 	}
 	v, err := manifest.LastGood(ctx, o.Policy())
 	if err == nil {
-		err = r.holds(ctx, v.Release())
+		err = Holds(ctx, v.Release(), c)
 	}
 	return v, err
 }
@@ -42,7 +42,7 @@ func (r *resolver) fromCache(ctx context.Context) (best checkResult) {
 		}
 		v := r.verify(ctx, ptr, peers.Pool{Cache: r.cache})
 		if v.err == nil {
-			v.err = r.holds(ctx, v.v.Release())
+			v.err = Holds(ctx, v.v.Release(), r.cache)
 		}
 		if v.err == nil && (best.v == nil || Newer(v.v, best.v)) {
 			best = v
@@ -51,19 +51,22 @@ func (r *resolver) fromCache(ctx context.Context) (best checkResult) {
 	return best
 }
 
-// holds returns nil if the cache has every block of a release. It skips device trees, which a
-// boot does not load.
-func (r *resolver) holds(ctx context.Context, rel manifest.Release) error {
+// Holds returns nil if a cache has every block of a release. It skips device trees, which a boot does
+// not load.
+func Holds(ctx context.Context, rel manifest.Release, c *cache.Cache) error {
+	if !c.IsOpen() {
+		return fmt.Errorf("cache: %w: not open", cas.ErrUnreachable)
+	}
 	for _, a := range rel.Artifacts {
 		if strings.HasPrefix(a.Role, "dtb/") {
 			continue
 		}
-		leaves, err := cas.Leaves(ctx, peers.Pool{Cache: r.cache}, a.CID, a.Length)
+		leaves, err := cas.Leaves(ctx, peers.Pool{Cache: c}, a.CID, a.Length)
 		if err != nil {
 			return err
 		}
 		for _, l := range leaves {
-			if !r.cache.Has(ctx, l.CID) {
+			if !c.Has(ctx, l.CID) {
 				return fmt.Errorf("block %s: %w: not in the cache", l.CID, cas.ErrUnreachable)
 			}
 		}
