@@ -115,7 +115,7 @@ var cacheRows = []row{
 			s.dhcp()
 			s.slow(s.host()).publish("--dht", "off")
 			s.on(fx.path("generic.img"), s.port())
-			s.m.waitFrom(0, []string{"] cache: /dev/sda2 (rw)", "] fetch: "})
+			s.fetches()
 			s.m.do("device_del", map[string]any{"id": "stick"})
 		},
 	},
@@ -149,7 +149,7 @@ var cacheRows = []row{
 			s.slow(s.host()).publish("--dht", "off")
 			disk := filepath.Join(s.dir, "machine.img")
 			must(s.t, "cp", "--sparse=always", fx.path("local.img"), disk)
-			for _, phase := range []string{"] machine key: ", "] resolve: stable", "] fetch: ", "] fetch: verified", "] release: "} {
+			for _, phase := range []string{"] machine key: ", "] resolve: stable", rate, "] release: ", "] kexec: loaded"} {
 				s.again(disk, s.port())
 				s.m.waitFrom(0, []string{phase}, refused, "recreated because it was damaged")
 				s.m.powerOff()

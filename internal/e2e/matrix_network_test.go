@@ -83,20 +83,15 @@ var networkRows = []row{
 	},
 	{
 		name: "link-lost", situation: "the cable is pulled in the middle of the fetch, for 30 s",
-		says: []string{"network: eth0 10.55.0.", "] fetch: ", "] fetch: "}, ends: "the cable is back",
-		sign: "MiB of ",
+		says: []string{"network: eth0: the link is lost", "fetch: no block for"}, ends: "the cable is back",
 		start: func(s *site) {
 			s.dhcp()
 			s.slow(s.host()).publish("--dht", "off")
 			s.on(fx.path("local.img"), s.port())
-		},
-		remove: func(s *site) {
-			from := s.m.length()
+			s.fetches()
 			s.cable(false)
-			s.m.waitFrom(from, []string{"network: eth0: the link is lost", "fetch: no block for"}, refused)
-			time.Sleep(20 * time.Second)
-			s.cable(true)
 		},
+		remove: func(s *site) { s.cable(true) }, lasts: 20 * time.Second, sign: rate,
 	},
 	{
 		name: "ipv6-rdnss", situation: "IPv6 only, with a router that names a DNS server",
@@ -184,6 +179,15 @@ func (s *site) unplugged() {
 	s.on(fx.path("local.img"), s.port(), "-S")
 	s.cable(false)
 	s.m.do("cont", nil)
+}
+
+// rate is in the line of progress while data arrive.
+const rate = "iB/s, "
+
+// fetches waits until the machine is in the middle of the fetch.
+func (s *site) fetches() {
+	s.t.Helper()
+	s.m.waitFrom(0, []string{"] fetch: ", rate, rate, rate}, started)
 }
 
 // cable plugs the cable of the machine in, or pulls it.
@@ -275,8 +279,8 @@ var publisherRows = []row{
 	},
 	{
 		name: "publisher-gone", situation: "the publisher is gone for 60 s in the middle of the fetch",
-		says: []string{"] fetch: ", "] fetch: ", "fetch: no block for"}, ends: "the publisher is back",
-		sign: "MiB of ",
+		says: []string{"] fetch: ", "fetch: no block for"}, ends: "the publisher is back",
+		sign: rate,
 		start: func(s *site) {
 			s.dhcp()
 			h := s.slow(s.host())
@@ -284,7 +288,7 @@ var publisherRows = []row{
 			p := h.publish("--dht", "off", "--identity", key)
 			s.values["again"] = func() { h.publish("--dht", "off", "--identity", key) }
 			s.on(fx.path("local.img"), s.port())
-			s.m.waitFrom(0, []string{"] fetch: ", "] fetch: "}, started)
+			s.fetches()
 			p.daemon.Process.Kill()
 			p.stop()
 		},
