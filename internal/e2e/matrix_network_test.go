@@ -142,7 +142,7 @@ var networkRows = []row{
 	},
 	{
 		name: "wrong-route", situation: "two ports with a default route; only the second leads to the mirror",
-		says: []string{"network: eth0 10.56.0.", "network: eth1 reaches 192.0.2.80:8080; its routes are preferred", "] resolve: stable"}, ends: "nothing",
+		says: []string{"eth0 10.56.0.", "network: eth1 reaches 192.0.2.80:8080; its routes are preferred", "] resolve: stable"}, ends: "nothing",
 		start: func(s *site) {
 			wrong := newSegment(s.t, "10.56.0")
 			wrong.dhcp()
