@@ -120,6 +120,25 @@ var cacheRows = []row{
 		},
 	},
 	{
+		name: "warm-no-link", situation: "the cache holds the release, and no cable is plugged in",
+		says: []string{"] cache: /dev/vda2 (rw)", "network: failed: no address after 4s: eth0: no link", "from the cache, which is still valid"}, ends: "nothing",
+		start: func(s *site) {
+			s.again(s.warm(), s.port(), "-S")
+			s.cable(false)
+			s.m.do("cont", nil)
+		},
+	},
+	{
+		name: "warm-no-dhcp", situation: "the cache holds the release, and no DHCP server answers",
+		says: []string{"] cache: /dev/vda2 (rw)", "network: failed: no address after 6s: eth0: no answer from a DHCP server", "from the cache, which is still valid"}, ends: "nothing",
+		start: func(s *site) { s.again(s.warm(), s.port()) },
+	},
+	{
+		name: "warm-no-card", situation: "the cache holds the release, and there is no network card",
+		says: []string{"] cache: /dev/vda2 (rw)", "network: failed: no wired network card", "from the cache, which is still valid"}, ends: "nothing",
+		start: func(s *site) { s.again(s.warm(), "none") },
+	},
+	{
 		name: "memory-256", situation: "256 MB of memory",
 		says: []string{"too little memory: ", menuShown}, ends: "the machine gets 1024 MB",
 		start: func(s *site) {
@@ -157,6 +176,14 @@ var cacheRows = []row{
 			s.again(disk, s.port())
 		},
 	},
+}
+
+// warm returns a disk whose cache holds the release. It was filled on another network.
+func (s *site) warm() string {
+	s.t.Helper()
+	l := newLAN(s.t)
+	l.host().publish("--dht", "off")
+	return l.warmStick()
 }
 
 // withCache starts a machine from a disk whose cache partition was changed.
