@@ -15,6 +15,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 // maxRoot bounds root.json, and a file with certificate authorities, in bytes. A booting machine has the same limit.
@@ -108,7 +109,16 @@ func (f *mediaFlags) register(cmd *cobra.Command) {
 	f.initramfsFlags.register(cmd)
 	cmd.Flags().StringVar(&f.mode, "default-mode", "", "boot mode that starts without a key press (default internet)")
 	cmd.Flags().StringVar(&f.stale, "stale", "", "if no valid metadata are found: refuse, or last-good to boot the newest release that the machine has verified before (default: as the boot mode says)")
+	complete(cmd, "default-mode", modes.Names()...)
+	complete(cmd, "stale", "refuse", "last-good")
 	cmd.Flags().StringVar(&f.cmdline, "cmdline", "", "added to the kernel command line of every entry")
+}
+
+// complete gives the shell the values of a flag.
+func complete(cmd *cobra.Command, flag string, values ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // cannot happen: the flag was defined before
+	}
 }
 
 func (f *mediaFlags) parse(cmd *cobra.Command) (imagebuild.Media, error) {
