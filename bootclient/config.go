@@ -21,6 +21,9 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
+// StartedTrust is the folder of the cache with the saved metadata of the last release that has started.
+const StartedTrust = "good/trust"
+
 // Config says what to boot and where to look. Only Root decides about trust; all
 // other fields are hints.
 type Config struct {
@@ -47,6 +50,9 @@ type Config struct {
 	// Heard, if not nil, returns the mirrors that DHCP servers have named so far, and a channel that is
 	// closed when there is another. Unlike a refused one of Mirrors, a refused one ends no search.
 	Heard func() (mirrors []string, more <-chan struct{})
+	// Avoid reports whether a release could not be booted; nil for none. The last good release is then one
+	// that has started, from StartedTrust.
+	Avoid func(manifest.Release) bool
 	// Proxy returns the proxy for a request to a mirror, as http.ProxyFromEnvironment does. A
 	// proxy of the mode is preferred. Nil means no proxy. Peers are dialled directly.
 	Proxy func(*http.Request) (*url.URL, error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -152,6 +153,9 @@ func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cach
 	if !cfg.LastGood {
 		won, err = resolve.Find(ctx, o, disc, c)
 	}
+	if err == nil && cfg.avoids(won.Verified) && cfg.Mode.Stale == "last-good" {
+		err = fmt.Errorf("release %.80q: %w", won.Verified.Release().Version, errAvoided)
+	}
 	if err != nil {
 		if won, err = lastGood(ctx, cfg, err); err != nil {
 			return won, step.Abort(err)
@@ -168,6 +172,24 @@ func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cach
 
 // errNotAsked is the reason for the last good release when a person chose it.
 var errNotAsked = errors.New("not asked: a person chose the last good release")
+
+// errAvoided is the reason for the last good release when the newest one cannot be booted.
+var errAvoided = errors.New("this machine could not boot it")
+
+// avoids reports whether a release is not to be booted.
+func (c Config) avoids(v *manifest.Verified) bool { return c.Avoid != nil && c.Avoid(v.Release()) }
+
+// lastStarted returns the last release that has started on this machine, from its own copy of the saved
+// metadata: those of the cache are newer.
+func (c Config) lastStarted(ctx context.Context) (*manifest.Verified, error) {
+	p := c.policy()
+	p.State = manifest.OpenStateReadOnly(filepath.Join(c.Cache, StartedTrust))
+	v, err := manifest.LastGood(ctx, p)
+	if err == nil && c.Avoid(v.Release()) {
+		return nil, fmt.Errorf("release %.80q: %w", v.Release().Version, errAvoided)
+	}
+	return v, err
+}
 
 // lastGoodWords says who allowed the last good release.
 func (c Config) lastGoodWords() string {
@@ -187,6 +209,9 @@ func lastGood(ctx context.Context, cfg Config, cause error) (resolve.Result, err
 		return resolve.Result{}, cause
 	}
 	v, err := manifest.LastGood(ctx, cfg.policy())
+	if cfg.Avoid != nil && (err != nil || cfg.avoids(v)) {
+		v, err = cfg.lastStarted(ctx)
+	}
 	if err != nil {
 		return resolve.Result{}, fmt.Errorf("%w; the last good release: %w", cause, err)
 	}

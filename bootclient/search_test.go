@@ -111,3 +111,29 @@ func TestAPersonChoosesTheLastGoodRelease(t *testing.T) {
 	m.cfg.Now = func() time.Time { return time.Now().Add(30 * time.Hour) }
 	m.boots(&repo{signed: first})
 }
+
+// A machine that cannot boot the newest release boots the last one that has started, where the mode allows
+// it. The saved metadata are those of the newest, so the older ones are in a folder of their own.
+func TestTheLastReleaseThatHasStartedReplacesOneThatCannotBeBooted(t *testing.T) {
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "internet")
+	m.cfg.Mode.Discovery, m.cfg.Cache = []string{"mirror"}, t.TempDir()
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.boots(r)
+	first := r.signed
+	good := filepath.Join(m.cfg.Cache, bootclient.StartedTrust)
+	ok(t, os.CopyFS(good, os.DirFS(filepath.Join(m.cfg.Cache, "trust"))))
+	r.release("2", map[string][]byte{"kernel": content(11, 200<<10), "initramfs": content(12, 100<<10)})
+	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
+	m.cfg.Avoid = func(rel manifest.Release) bool { return rel.Version == "2" }
+	m.boots(r) // the mode does not allow another one
+	m.cfg.Mode.Stale = "last-good"
+	m.boots(&repo{signed: first})
+	if !strings.Contains(m.said(), "could not boot it") {
+		t.Errorf("the report does not say why: %s", m.said())
+	}
+	ok(t, os.RemoveAll(good))
+	if err := m.fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "could not boot it") {
+		t.Errorf("without a release that has started: %v", err)
+	}
+}

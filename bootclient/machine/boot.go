@@ -42,11 +42,17 @@ const (
 func Boot(ctx context.Context, choice Choice) error {
 	out := records{os.Stdout}
 	rep := newReport(out)
-	b := &boot{report: rep, records: &out, choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy()}
+	b := &boot{report: rep, records: &out, choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy(), avoidFile: avoidFile}
 	defer unmountCache()
 	defer rep.SampleMemory(usedMemory)()
 	err := runSteps(ctx, rep, b.steps())
+	if err != nil && ctx.Err() == nil && b.fallsBack(err) {
+		rep.Say("release: %v; the last good release is tried, as mode %s allows", err, b.config.Mode.Name)
+		b.payload.Abort()
+		err = runSteps(ctx, rep, b.releaseSteps())
+	}
 	if err == nil {
+		b.recordStart()
 		b.jumpReport()
 		return nil
 	}
@@ -106,6 +112,8 @@ type boot struct {
 	removable    bool               // the cache partition is on a disk that may be unplugged
 	args         bootargs.Arguments
 	key          []byte
+	avoidFile    string // names the release that could not be booted
+	saidStart    bool   // the report says how the last start has ended
 	payload      *Payload
 	release      manifest.Release
 
@@ -125,6 +133,12 @@ func (b *boot) steps() []step {
 		{"seed", optional, b.seed},
 		{"kexec", required, b.load},
 	}
+}
+
+// releaseSteps are the steps for another release.
+func (b *boot) releaseSteps() []step {
+	list := b.steps()
+	return list[slices.IndexFunc(list, func(s step) bool { return s.name == "release" }):]
 }
 
 func (b *boot) memory(context.Context) (string, error) {
@@ -151,6 +165,7 @@ func (b *boot) commandLine(context.Context) (string, error) {
 	}
 	b.config.Log, b.config.Report, b.config.Progress = logger(b.report), b.report, b.progress()
 	b.config.LastGood = b.choice.LastGood
+	b.avoid(refusedRelease(b.avoidFile))
 	return fmt.Sprintf("mode %s, channel %s, %s", b.config.Mode.Name, b.config.Channel, b.config.Arch), nil
 }
 
@@ -268,6 +283,10 @@ func (b *boot) machineKey(context.Context) (string, error) {
 func (b *boot) fetch(ctx context.Context) (string, error) {
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
 	b.payload.seed, b.payload.handOver = planSeed(b.config, b.removable), b.handOver
+	if !b.saidStart {
+		b.saidStart = true
+		b.sayLastStart()
+	}
 	if words, err := os.ReadFile(watchdogFile); err == nil {
 		b.report.Begin("watchdog").Done("%s", words)
 	}
@@ -334,7 +353,7 @@ func (b *boot) load(context.Context) (string, error) {
 
 // cmdline returns the command line of a release's kernel.
 func (b *boot) cmdline(r manifest.Release) (string, error) {
-	return targetCmdline(r.Cmdline, r.Version, b.args.Console, func(device string) bool { return consolePresent("/sys", device) })
+	return targetCmdline(r.Cmdline, r.Version, b.args, func(device string) bool { return consolePresent("/sys", device) })
 }
 
 // jumpReport records what was loaded: it says how much memory the boot has used, and saves the report.

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,14 +16,14 @@ const (
 
 	// defaultPanic restarts the machine 30 s after a panic of the next kernel: time to read
 	// its last lines. Linux alone would halt until a person restarts the machine.
-	defaultPanic = "panic=30"
+	defaultPanic = "30"
 )
 
-// targetCmdline returns the command line of the next kernel: the signed one, the boot kernel's
-// consoles that the release does not name, panic=30 unless the release sets panic=, and
-// phase.release=VERSION. present reports whether the device of a console= value is in this
-// machine.
-func targetCmdline(signed, version string, consoles []string, present func(device string) bool) (string, error) {
+// targetCmdline returns the command line of the next kernel: the signed one, then what the boot's own
+// command line may add (docs/SHIP-YOUR-OWN-OS.md has the list), then phase.release=VERSION. No word is
+// added that the release sets itself, and none that names a program, a device to boot from or a memory
+// address. present reports whether the device of a console= value is in this machine.
+func targetCmdline(signed, version string, local bootargs.Arguments, present func(device string) bool) (string, error) {
 	if strings.ContainsFunc(signed, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return "", errors.New("signed command line: it has a character outside printable ASCII; sign a new release without it")
 	}
@@ -35,12 +36,10 @@ func targetCmdline(signed, version string, consoles []string, present func(devic
 	// Arguments after a bare -- belong to init, not to the kernel.
 	kernel, init, found := strings.Cut(signed+" ", " -- ")
 	words := bootargs.SplitWords(kernel)
-	before, after := addedConsoles(words, consoles, present)
+	before, after := addedConsoles(words, local.Console, present)
 	line := append(before, strings.TrimSpace(kernel))
 	line = append(line, after...)
-	if !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "panic=") }) {
-		line = append(line, defaultPanic)
-	}
+	line = append(line, localWords(words, local)...)
 	line = append(line, "phase.release="+version)
 	if found {
 		line = append(line, "--", strings.TrimSpace(init))
@@ -50,6 +49,25 @@ func targetCmdline(signed, version string, consoles []string, present func(devic
 		return "", fmt.Errorf("command line: %d bytes, the limit of the kernel is %d; sign a release with a shorter one", len(text), maxCmdline)
 	}
 	return text, nil
+}
+
+// localWords returns the words, other than consoles, that are added to the signed ones.
+func localWords(signed []string, local bootargs.Arguments) (words []string) {
+	sets := func(name string) bool {
+		return slices.ContainsFunc(signed, func(w string) bool { return w == name || strings.HasPrefix(w, name+"=") })
+	}
+	if local.NoModeset && !sets("nomodeset") {
+		words = append(words, "nomodeset")
+	}
+	if !sets("panic") {
+		words = append(words, "panic="+cmp.Or(local.Panic, defaultPanic))
+	}
+	if !sets("phase.target") {
+		for _, value := range local.Target {
+			words = append(words, "phase.target="+value)
+		}
+	}
+	return words
 }
 
 // addedConsoles returns the console= arguments that are added before and after the signed

@@ -41,7 +41,7 @@ func TestTheTargetGetsTheSignedCommandLineAndTheConsoles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			present := func(device string) bool { return device != tt.missing }
-			got, err := targetCmdline(tt.signed, tt.version, tt.consoles, present)
+			got, err := targetCmdline(tt.signed, tt.version, bootargs.Arguments{Console: tt.consoles}, present)
 			if (err != nil) != (tt.want == "") || got != tt.want {
 				t.Errorf("got %q, %v; want %q", got, err, tt.want)
 			}
@@ -49,11 +49,37 @@ func TestTheTargetGetsTheSignedCommandLineAndTheConsoles(t *testing.T) {
 	}
 }
 
-func FuzzConsolesOfTheTarget(f *testing.F) {
-	f.Add(`console=ttyS0 phase.mode=local "phase.mirror=http://x y" phase.nowrite`)
+func FuzzTheLocalPartOfTheCommandLine(f *testing.F) {
+	f.Add(`console=ttyS0 panic=7 nomodeset phase.target=a phase.mode=local "phase.mirror=http://x y" phase.nowrite`)
 	f.Fuzz(func(t *testing.T, line string) {
-		if line, err := targetCmdline("quiet", "1", bootargs.Parse(line).Console, func(string) bool { return true }); err != nil || strings.ContainsAny(line, "\n\"") {
+		if line, err := targetCmdline("quiet", "1", bootargs.Parse(line), func(string) bool { return true }); err != nil || strings.ContainsAny(line, "\n\"") {
 			t.Errorf("target line %q, %v", line, err)
 		}
 	})
+}
+
+// The local part has only what is on the list, and nothing that the release sets.
+func TestTheLocalPartOfTheCommandLine(t *testing.T) {
+	for name, tt := range map[string]struct{ boot, signed, want string }{
+		"panic":                    {"panic=90", "quiet", "quiet panic=90 phase.release=1"},
+		"panic of the release":     {"panic=90", "panic=5", "panic=5 phase.release=1"},
+		"panic that halts":         {"panic=0", "quiet", "quiet panic=30 phase.release=1"},
+		"panic that loops":         {"panic=-1", "quiet", "quiet panic=30 phase.release=1"},
+		"nomodeset":                {"nomodeset", "quiet", "quiet nomodeset panic=30 phase.release=1"},
+		"nomodeset twice":          {"nomodeset", "nomodeset", "nomodeset panic=30 phase.release=1"},
+		"for the target":           {"phase.target=site=berlin phase.target=rack:7", "quiet", "quiet panic=30 phase.target=site=berlin phase.target=rack:7 phase.release=1"},
+		"signed for the target":    {"phase.target=site=berlin", "phase.target=site=rome", "phase.target=site=rome panic=30 phase.release=1"},
+		"before arguments of init": {"phase.target=a", "quiet -- single", "quiet panic=30 phase.target=a phase.release=1 -- single"},
+		"two words in one":         {`phase.target="a init=/bin/sh"`, "quiet", "quiet panic=30 phase.release=1"},
+		"an option":                {"phase.target=--", "quiet", "quiet panic=30 phase.release=1"},
+		"not on the list":          {"init=/bin/sh rdinit=/bin/sh mem=1G nokaslr systemd.unit=rescue.target quiet phase.mode=local", "", "panic=30 phase.release=1"},
+		"a version of a release":   {"phase.release=9", "", "panic=30 phase.release=1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := targetCmdline(tt.signed, "1", bootargs.Parse(tt.boot), func(string) bool { return true })
+			if err != nil || got != tt.want {
+				t.Errorf("got %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
 }

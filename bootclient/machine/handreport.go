@@ -49,6 +49,9 @@ func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 			b.payload.handed = "the addresses, routes and name servers"
 		}
 	}
+	if b.recordsStart() {
+		files = append(files, text(startName, releaseName(r.Channel, r.Arch, r.Version, r.Number)+"\n"))
+	}
 	line, err := b.cmdline(r)
 	if err != nil {
 		line = "" // the step kexec fails with it

@@ -3,12 +3,14 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // Load calls kexec_file_load(2) with the sealed files and the command line of the next kernel. PID
@@ -20,7 +22,7 @@ func (p *Payload) Load(cmdline, arch string, free int64) error {
 	if need := (kexecCopies-1)*p.Size() + p.unpackMemory(); need > free {
 		return fmt.Errorf("%w: %s are free, the kernel needs %s to start; give the machine more", errMemory, report.Bytes(free), report.Bytes(need))
 	}
-	if err := p.checkKernel(arch); err != nil {
+	if err := errors.Join(p.checkKernel(arch), p.checkInitramfs()); err != nil {
 		return err
 	}
 	initrd, flags := int(p.initrd.Fd()), 0
@@ -38,6 +40,20 @@ func (p *Payload) checkKernel(arch string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("kernel of the release: %w", err)
+	}
+	return nil
+}
+
+// checkInitramfs refuses an initramfs that the kernel would not unpack. The next kernel could not say so
+// where anybody sees it, and would panic. The data are not decompressed: phase-sign has done that.
+func (p *Payload) checkInitramfs() error {
+	for _, a := range p.artifacts {
+		if a.role != manifest.RoleInitramfs {
+			continue
+		}
+		if err := bootfile.CheckInitramfsHead(io.NewSectionReader(a.file, a.off, a.size), a.size); err != nil {
+			return fmt.Errorf("initramfs of the release: %w", err)
+		}
 	}
 	return nil
 }

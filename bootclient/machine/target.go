@@ -42,6 +42,7 @@ func target(out *consoles, rep *report.Report) error {
 		{"rootfs", required, mountRootfs},
 		{"hand-over", required, func(context.Context) (string, error) { return runDir, moveHandOver(archiveDir, runDir) }},
 		{"target network", optional, placeNetwork},
+		{"last start", optional, confirmStart}, // before the cache partition is mounted read-only
 		{"seed", optional, prepareSeed},
 		{"report", optional, func(context.Context) (string, error) {
 			path := filepath.Join(runDir, reportName)

@@ -84,7 +84,11 @@ func (w *watchdog) start() bool {
 	}
 	w.file, w.name = f, watchdogName(f)
 	w.setTimeout(bootWatchdog)
-	_ = os.WriteFile(w.state, []byte(w.name+"; PID 1 kicks it until the jump"), 0o644)
+	words := w.name + "; PID 1 kicks it until the jump"
+	if status, err := unix.IoctlGetInt(int(f.Fd()), unix.WDIOC_GETBOOTSTATUS); err == nil && status&unix.WDIOF_CARDRESET != 0 {
+		words += "; it has restarted this machine, because the boot or the system before hung"
+	}
+	_ = os.WriteFile(w.state, []byte(words), 0o644)
 	w.say("watchdog: %s restarts the machine if the boot hangs for %s", w.name, w.timeout)
 	return true
 }

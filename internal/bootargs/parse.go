@@ -29,7 +29,12 @@ type Arguments struct {
 	Mirrors   []string // phase.mirror=URL, repeatable
 	Peers     []string // phase.peer=MULTIADDR, repeatable
 	Bootstrap []string // phase.bootstrap=MULTIADDR, repeatable
+
+	// The local part of the target's command line:
 	Console   []string // values of console=, in order
+	Panic     string   // panic=, if it is from 1 to 3600 seconds
+	NoModeset bool     // nomodeset
+	Target    []string // phase.target=VALUE, repeatable: for the software of the target
 
 	IP         []IP     // phase.ip=, repeatable; those of ip= if there is none
 	VLANs      []VLAN   // phase.vlan=, repeatable
@@ -57,8 +62,7 @@ func Parse(cmdline string) Arguments {
 func (a *Arguments) take(word string) error {
 	shown := redactAll(word)
 	name, value, _ := strings.Cut(word, "=")
-	if name == "console" {
-		a.Console = append(a.Console, value)
+	if a.takeLocal(word) {
 		return nil
 	}
 	if err := checkForeign(word); err != nil || !strings.HasPrefix(name, "phase.") && name != "ip" {
@@ -97,6 +101,8 @@ func (a *Arguments) take(word string) error {
 	case single != nil:
 		*single = value
 		return nil
+	case name == "phase.target" && checkTarget(value) != nil:
+		return checkTarget(value)
 	case len(*list) == MaxRepeats:
 		return fmt.Errorf("%.80q: at most %d values of %s are used", shown, MaxRepeats, name)
 	}
@@ -183,6 +189,8 @@ func (a *Arguments) field(name string) (single *string, list *[]string) {
 		return nil, &a.Peers
 	case "phase.bootstrap":
 		return nil, &a.Bootstrap
+	case "phase.target":
+		return nil, &a.Target
 	}
 	return nil, nil
 }

@@ -19,7 +19,14 @@ var compressed = []Kind{KindGzip, KindXZ, KindZstd, KindLZ4, KindLZO, KindBzip2,
 // of the format newc or with a compressed archive. Several archives may follow each other:
 // uncompressed ones must be complete, up to the first compressed one. A compressed one is
 // decompressed to its end if it is gzip or zstd.
-func CheckInitramfs(r io.ReaderAt, size int64) error {
+func CheckInitramfs(r io.ReaderAt, size int64) error { return checkInitramfs(r, size, decompress) }
+
+// CheckInitramfsHead is CheckInitramfs without decompression: it accepts damaged compressed data.
+func CheckInitramfsHead(r io.ReaderAt, size int64) error {
+	return checkInitramfs(r, size, func(string, io.ReaderAt, int64, int64, Kind) error { return nil })
+}
+
+func checkInitramfs(r io.ReaderAt, size int64, decompress func(what string, r io.ReaderAt, at, size int64, kind Kind) error) error {
 	if size > MaxInitramfs {
 		return invalid("an initramfs of %d bytes; the limit of kexec is 4 GiB: make it smaller", size)
 	}

@@ -206,3 +206,37 @@ func TestAReleaseWithoutARootfsKeepsTheAddressOfTheBoot(t *testing.T) {
 		t.Errorf("the report in the target: %+v", r)
 	}
 }
+
+// A release whose kernel panics at once is named at the next boot. A good release confirms its start, so the
+// boot after it says nothing, and it is booted when the next release is refused.
+func TestAStartThatFailedIsNamedAndAGoodOneIsFallenBackTo(t *testing.T) {
+	t.Parallel()
+	boot, image := steady(t)
+	s, p := newStickBy(t, image, "phase.mode=steady", "--phase-boot", boot), publication(t)
+	publish := func(artifacts, version string, more ...string) {
+		p.signOwn(t, artifacts, version, more...)
+		s.serveMirror(p)
+	}
+	publish(fx.path("artifacts"), "2026.12-panic", "--cmdline", "console=ttyS0,115200 panic=1 rdinit=/missing")
+	m := s.powerOn(s.disk)
+	m.waitFor([]string{"] kexec: starting", "Kernel panic"}, refused, "] last start: ")
+	m.waitForEnd()
+
+	publish(fx.path("artifacts"), "2026.12-good")
+	m = s.powerOn(s.disk)
+	m.waitFor([]string{"] last start: stable/x86_64 2026.12-panic, version 2 was started on ", "has not confirmed it", "] kexec: starting", "] last start: confirmed on /dev/vda2", "] switch root: "}, refused)
+	m.powerOff()
+
+	artifacts := p.at("artifacts")
+	must(t, "cp", "-a", fx.path("artifacts"), artifacts)
+	if err := os.Truncate(artifacts+"/kernel", 5<<20); err != nil {
+		t.Fatal(err)
+	}
+	publish(artifacts, "2026.12-cut", "--unchecked")
+	m = s.powerOn(s.disk)
+	m.waitFor([]string{
+		"] resolve: stable/x86_64 release 2026.12-cut", "kernel of the release: ", "cut short", "the last good release is tried, as mode steady allows",
+		"this machine could not boot it", "] resolve: NOT UP TO DATE: the last good release", "] release: 2026.12-good sealed", "] kexec: starting", "] switch root: ",
+	}, refused, "] last start: stable")
+	m.powerOff()
+}

@@ -1,0 +1,148 @@
+package machine
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/modes"
+)
+
+var begun = startedRelease{Release: "7", Channel: "stable", Arch: "x86_64", Number: 3, At: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)}
+
+// jumpFrom writes the record of a jump with the saved metadata of a release.
+func jumpFrom(t *testing.T, dir, metadata string, s startedRelease) {
+	t.Helper()
+	write(t, filepath.Join(dir, "trust/id/timestamp.json"), metadata)
+	must(t, writeStart(dir, s))
+}
+
+func good(t *testing.T, dir string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, goodTrust, "id/timestamp.json"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// A release counts as good when its target has removed the record, and only then.
+func TestAStartThatIsNotConfirmedIsNamedAtTheNextBoot(t *testing.T) {
+	dir := t.TempDir()
+	confirmed := func() { must(t, os.Remove(filepath.Join(dir, startRecord))) }
+	says := func(want ...string) {
+		t.Helper()
+		words, err := lastStart(dir, true)
+		must(t, err)
+		for _, w := range want {
+			if !strings.Contains(words, w) {
+				t.Errorf("no %q in %q", w, words)
+			}
+		}
+		if len(want) == 0 && words != "" {
+			t.Errorf("says %q", words)
+		}
+	}
+	says()
+	jumpFrom(t, dir, "one", begun)
+	confirmed()
+	says()
+	if got := good(t, dir); got != "one" {
+		t.Errorf("good is %q after a start", got)
+	}
+	next := begun
+	next.Release, next.Number = "8", 4
+	jumpFrom(t, dir, "two", next)
+	says("stable/x86_64 8, version 4 was started on 2026-11-29T12:00:00Z", "has not confirmed it")
+	jumpFrom(t, dir, "two", next)
+	says("2 starts in a row")
+	if got := good(t, dir); got != "one" {
+		t.Errorf("good is %q after a start that was not confirmed", got)
+	}
+	jumpFrom(t, dir, "three", begun)
+	confirmed()
+	says()
+	if got := good(t, dir); got != "three" {
+		t.Errorf("good is %q after another start", got)
+	}
+}
+
+func TestAReadOnlyBootOnlyReadsTheRecord(t *testing.T) {
+	dir := t.TempDir()
+	jumpFrom(t, dir, "one", begun)
+	if words, err := lastStart(dir, false); err != nil || !strings.Contains(words, "has not confirmed it") {
+		t.Errorf("says %q, %v", words, err)
+	}
+	must(t, os.Remove(filepath.Join(dir, startRecord)))
+	if words, err := lastStart(dir, false); err != nil || words != "" || good(t, dir) != "" {
+		t.Errorf("says %q, %v; good is %q", words, err, good(t, dir))
+	}
+}
+
+// An attacker may have written the partition, and a power cut may have damaged a file.
+func TestARecordThatIsNotOneIsRemoved(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"damaged":  func(path string) error { return os.WriteFile(path, []byte("{"), 0o600) },
+		"a folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"a link":   func(path string) error { return os.Symlink("/etc/passwd", path) },
+		"too long": func(path string) error { return os.WriteFile(path, []byte(strings.Repeat(" ", 2*maxRecord)), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			must(t, os.MkdirAll(filepath.Join(dir, "start"), 0o700))
+			must(t, make(filepath.Join(dir, startRecord)))
+			if _, err := lastStart(dir, true); err == nil {
+				t.Error("it was accepted")
+			}
+			if words, err := lastStart(dir, true); err != nil || words != "" {
+				t.Errorf("then says %q, %v", words, err)
+			}
+			jumpFrom(t, dir, "one", begun)
+		})
+	}
+}
+
+// A release that this machine cannot boot is remembered until it is switched off, and falls back only
+// where the mode allows it.
+func TestWhenTheLastGoodReleaseIsTried(t *testing.T) {
+	found := func(rep *report.Report) {
+		rep.SetRelease(report.Release{Channel: "stable", Arch: "x86_64", Version: "8", Number: 4})
+	}
+	refused := errors.New("kexec: exec format error")
+	for name, tt := range map[string]struct {
+		err        error
+		stale      string
+		cache      string
+		found      func(*report.Report)
+		remembered string
+		want       bool
+	}{
+		"refused":             {refused, "last-good", "/cache", found, "stable/x86_64 8, version 4", true},
+		"the mode forbids it": {refused, "refuse", "/cache", found, "stable/x86_64 8, version 4", false},
+		"no cache":            {refused, "last-good", "", found, "stable/x86_64 8, version 4", false},
+		"no release":          {refused, "last-good", "/cache", func(*report.Report) {}, "", false},
+		"a source was down":   {cas.ErrUnreachable, "last-good", "/cache", found, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &boot{report: newReport(io.Discard), avoidFile: filepath.Join(t.TempDir(), "avoid")}
+			b.config.Cache, b.config.Mode = tt.cache, modes.Mode{Stale: tt.stale}
+			tt.found(b.report)
+			if got := b.fallsBack(tt.err); got != tt.want {
+				t.Errorf("falls back: %v", got)
+			}
+			if got := refusedRelease(b.avoidFile); got != tt.remembered {
+				t.Errorf("remembered %q", got)
+			}
+			if tt.want && b.fallsBack(tt.err) {
+				t.Error("it falls back again")
+			}
+		})
+	}
+}
