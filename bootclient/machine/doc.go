@@ -38,9 +38,12 @@
 // boot hands over the files that the target lacks in memory, if enough memory is free: kernel,
 // initramfs, and a cache of metadata and inner nodes (seedmemory.go).
 //
+// The target has the network of the boot without DHCP (networkd.go, targetnet.go), the report
+// (handreport.go), and confirms that it has started (start.go).
+//
 // It refuses to load bytes that were not hashed again after their memory was sealed, a kernel
 // that is shorter than its header says or is for another architecture, and unsigned kernel
-// arguments, except console=, panic=30 and phase.release= (cmdline.go). It writes to a block device
+// arguments, except those of one list (cmdline.go). It writes to a block device
 // only if the mode allows a writable cache (useCache in cachedisk.go).
 //
 // Limits: x86-64 and arm64 EFI kernels that kexec_file_load accepts; artifacts under 4 GiB; memory for three

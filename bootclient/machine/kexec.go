@@ -20,7 +20,7 @@ import (
 // crash the machine at the jump.
 func (p *Payload) Load(cmdline, arch string, free int64) error {
 	if need := (kexecCopies-1)*p.Size() + p.unpackMemory(); need > free {
-		return fmt.Errorf("%w: %s are free, the kernel needs %s to start; give the machine more", errMemory, report.Bytes(free), report.Bytes(need))
+		return fmt.Errorf("%w: %s are missing: %s are free, the kernel needs %s to start; give the machine more", errMemory, report.Bytes(need-free), report.Bytes(free), report.Bytes(need))
 	}
 	if err := errors.Join(p.checkKernel(arch), p.checkInitramfs()); err != nil {
 		return err

@@ -50,8 +50,8 @@ const recommendedMemory = 1024
 // checkBootMemory refuses a machine that has too little memory for any release.
 func checkBootMemory(total, free int64) error {
 	if free < minBootMemory {
-		return fmt.Errorf("%w: %s are free of %s, and a boot needs at least %s; give the machine %d MiB",
-			errMemory, report.Bytes(free), report.Bytes(total), report.Bytes(minBootMemory), recommendedMemory)
+		return fmt.Errorf("%w: %s are missing: %s are free of %s, and a boot needs at least %s; give the machine %d MiB",
+			errMemory, report.Bytes(minBootMemory-free), report.Bytes(free), report.Bytes(total), report.Bytes(minBootMemory), recommendedMemory)
 	}
 	return nil
 }
@@ -75,6 +75,6 @@ func checkPayloadMemory(size, free, total int64) error {
 	}
 	const step = 64 << 20
 	machine := (total - free + need + step - 1) / step * step
-	return fmt.Errorf("%w: the release has %s and needs %s of free memory to start (%d × its size and %s); %s are free; give the machine %d MiB",
-		errMemory, report.Bytes(size), report.Bytes(need), kexecCopies, report.Bytes(workMemory), report.Bytes(free), max(machine, total+step)>>20)
+	return fmt.Errorf("%w: %s are missing: the release has %s and needs %s of free memory to start (%d × its size and %s); %s are free; give the machine %d MiB",
+		errMemory, report.Bytes(need-free), report.Bytes(size), report.Bytes(need), kexecCopies, report.Bytes(workMemory), report.Bytes(free), max(machine, total+step)>>20)
 }

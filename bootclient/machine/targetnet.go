@@ -22,7 +22,13 @@ const maxNetworkFile = 256 << 10
 
 // placeNetwork is the step that gives the network of the boot to the system of the target.
 func placeNetwork(context.Context) (string, error) {
-	name, err := placeNetworkIn(filepath.Join(runDir, networkDir), "/run", newRoot)
+	dir := filepath.Join(runDir, networkDir)
+	if s, err := readState(filepath.Join(dir, filepath.Base(stateFile))); err == nil {
+		if err := loadDeviceModules(s); err != nil {
+			return "", err
+		}
+	}
+	name, err := placeNetworkIn(dir, "/run", newRoot)
 	if err != nil || name == "" {
 		return "none was handed over; the system configures its own", err
 	}
@@ -34,6 +40,16 @@ func placeNetwork(context.Context) (string, error) {
 		return words, fmt.Errorf("host name %.80q: %w", name, err)
 	}
 	return words + "; host name " + name, nil
+}
+
+// loadDeviceModules loads the modules of VLANs and bonds: the root filesystem may have none for this kernel.
+func loadDeviceModules(s network.State) (err error) {
+	for _, i := range s.Interfaces {
+		if module := map[string]string{"vlan": "8021q", "bond": "bonding"}[i.Kind]; module != "" {
+			err = errors.Join(err, loadModule(module))
+		}
+	}
+	return err
 }
 
 // ownName stands for the host name that the root filesystem sets.
