@@ -34,7 +34,7 @@ func (d *datesTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := d.transport(req.URL.Host).RoundTrip(req)
 	leaf := wrongDates(err)
 	if leaf == nil {
-		return resp, err
+		return resp, explainIssuer(err, req.URL.Hostname())
 	}
 	words := fmt.Errorf("certificate of %s: valid from %s to %s, and this machine's clock says %s", report.Clean(req.URL.Hostname()),
 		leaf.NotBefore.UTC().Format(time.DateOnly), leaf.NotAfter.UTC().Format(time.DateOnly), time.Now().UTC().Format(time.DateTime))
@@ -45,7 +45,7 @@ func (d *datesTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err == nil {
 		d.report(fmt.Errorf("%w; the dates were ignored, the name and the issuers were checked", words))
 	}
-	return resp, err
+	return resp, explainIssuer(err, req.URL.Hostname())
 }
 
 // CloseIdleConnections closes the idle connections of all transports.
@@ -81,6 +81,15 @@ func (d *datesTransport) atIssueTime(host string, leaf *x509.Certificate) *http.
 	}
 	d.asOf[host] = t
 	return t
+}
+
+// explainIssuer explains an error for a certificate whose issuer is not known. It returns other errors as
+// they are.
+func explainIssuer(err error, host string) error {
+	if errors.As(err, new(x509.UnknownAuthorityError)) {
+		return fmt.Errorf("certificate of %s: unknown issuer; build the image with --ca, or add the issuer to the certificates of this system", report.Clean(host))
+	}
+	return err
 }
 
 // wrongDates returns the server's certificate if err says that the clock is outside its dates

@@ -81,8 +81,8 @@ func TestCertificateDatesAreIgnoredIfTheClockIsUnsure(t *testing.T) {
 		{"expired, unsure clock", "127.0.0.1", now.AddDate(-1, 0, 0), true, true, ""},
 		{"another name", "example.org", now, true, true, "127.0.0.1"},
 		{"another name, expired", "example.org", now.AddDate(-1, 0, 0), true, true, "127.0.0.1"},
-		{"unknown issuer", "127.0.0.1", now, false, true, "unknown authority"},
-		{"unknown issuer, expired", "127.0.0.1", now.AddDate(-1, 0, 0), false, true, "unknown authority"},
+		{"unknown issuer", "127.0.0.1", now, false, true, "certificate of 127.0.0.1: unknown issuer; build the image with --ca"},
+		{"unknown issuer, expired", "127.0.0.1", now.AddDate(-1, 0, 0), false, true, "certificate of 127.0.0.1: unknown issuer; build the image with --ca"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			url, issuers := webServer(t, tt.host, tt.at)
