@@ -38,7 +38,7 @@ func TestAWrongClockDoesNotPreventFetchingFromPeers(t *testing.T) {
 				l.next = on.next
 				marks := append([]string{row.words}, booted...)
 				if row.clock == "2099" {
-					marks = append(marks, "Linux version", "] clock: RTC 2099", "clock set to 20") // the target's kernel has read the RTC again
+					marks = append(marks, "Linux version", "] clock: RTC 20", "is more than 20 years after the build of this image; clock set to 20") // the kernel of the target has read the RTC again
 				}
 				m.waitFor(marks, refused)
 				m.powerOff()
