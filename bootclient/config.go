@@ -40,7 +40,7 @@ type Config struct {
 	Share         bool                  // serve verified blocks during the fetch, if the mode announces
 	HTTP          string                // host:port to serve at, "" for a free port
 	Listen        []multiaddr.Multiaddr // addresses for peers, none for free ports
-	Timeout       time.Duration         // of the search for a valid release; 0 is timing.DefaultTimeout
+	Timeout       time.Duration         // of the search for a valid release; 0 is timing.DefaultTimeout, through Tor TorTimeout
 	Patience      time.Duration         // without a block, before the fetch fails; 0 is timing.DefaultPatience
 	Floor         time.Time             // earliest possible time (image build time)
 	Now           func() time.Time
@@ -87,9 +87,13 @@ func (c Config) Check() error { return bootargs.CheckSources(c.Mirrors, c.Peers,
 
 // complete sets the default of each field that was not set.
 func (c Config) complete() Config {
-	c.Timeout = cmp.Or(max(c.Timeout, 0), timing.DefaultTimeout)
+	usual, timeout := &timing.Usual, timing.DefaultTimeout
+	if c.Mode.Tor {
+		usual, timeout = &timing.ThroughTor, timing.TorTimeout
+	}
+	c.Timeout = cmp.Or(max(c.Timeout, 0), timeout)
 	c.Patience = cmp.Or(max(c.Patience, 0), timing.DefaultPatience)
-	c.times = cmp.Or(c.times, &timing.Usual)
+	c.times = cmp.Or(c.times, usual)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	c.Report = cmp.Or(c.Report, report.New(time.Now(), nil))
 	if c.openPacks == nil {

@@ -192,6 +192,78 @@ func TestMirrorsAreAskedThroughTheProxy(t *testing.T) {
 	m.boots(r)
 }
 
+// serveSOCKS serves SOCKS5 (RFC 1928): it connects every name to the server at to, and sends the names.
+func serveSOCKS(t *testing.T, to string) (proxy *url.URL, names <-chan string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ok(t, err)
+	t.Cleanup(func() { l.Close() })
+	asked := make(chan string, 1000)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				head := make([]byte, 3+5) // method negotiation without a password, then a request with a name
+				if _, err := io.ReadFull(conn, head[:3]); err != nil {
+					return
+				}
+				_, _ = conn.Write([]byte{5, 0})
+				if _, err := io.ReadFull(conn, head[3:]); err != nil || head[6] != 3 {
+					asked <- "an address"
+					return
+				}
+				name := make([]byte, int(head[7])+2)
+				if _, err := io.ReadFull(conn, name); err != nil {
+					return
+				}
+				asked <- string(name[:len(name)-2])
+				out, err := net.Dial("tcp", to)
+				if err != nil {
+					return
+				}
+				defer out.Close()
+				_, _ = conn.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+				go func() { _, _ = io.Copy(out, conn) }()
+				_, _ = io.Copy(conn, out)
+			}()
+		}
+	}()
+	return &url.URL{Scheme: "socks5", Host: l.Addr().String()}, asked
+}
+
+// The name of an onion service reaches a SOCKS5 proxy, and no resolver. Without one the mirror is not used.
+func TestAnOnionServiceIsAskedThroughSOCKSOnly(t *testing.T) {
+	onion := strings.Repeat("a", 56) + ".onion"
+	r := newRepo(t, "us", manifest.Discovery{})
+	origin, err := url.Parse(serve(t, r, nil).URL)
+	ok(t, err)
+	socks, names := serveSOCKS(t, origin.Host)
+
+	m := newMachine(t, r, "private")
+	m.cfg.Mirrors, m.cfg.Proxy = []string{"http://" + onion}, http.ProxyURL(socks)
+	m.boots(r)
+	if got := <-names; got != onion {
+		t.Errorf("the proxy was asked for %q", got)
+	}
+
+	m = newMachine(t, r, "tor")
+	m.cfg.Mode.Proxy, m.cfg.Mirrors = socks.String(), []string{"http://" + onion}
+	m.boots(r)
+
+	for name, proxy := range map[string]func(*http.Request) (*url.URL, error){"no proxy": nil, "an HTTP proxy": http.ProxyURL(origin)} {
+		m = newMachine(t, r, "private")
+		m.cfg.Mirrors, m.cfg.Proxy, m.cfg.Timeout = []string{"http://" + onion}, proxy, time.Second
+		m.refuses(cli.ExitNotFound)
+		if !strings.Contains(m.said(), "an onion service can only be reached through Tor; use boot mode tor") {
+			t.Errorf("%s: the report has %q", name, m.said())
+		}
+	}
+}
+
 // A mirror may redirect.
 func TestAMirrorThatRedirects(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})

@@ -91,6 +91,9 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 	if err := checkChannel(bootargs.Parse(m.Cmdline).Channel, m.Channels); err != nil {
 		return nil, err
 	}
+	if err := m.checkTor(m.DefaultMode, m.Cmdline); err != nil {
+		return nil, err
+	}
 	if _, err := m.check(); err != nil {
 		return nil, err
 	}
@@ -114,7 +117,7 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 		return nil, err
 	}
 	t.date = built.Date
-	t.info = MediaInfo{Kernel: kernel.Version, Initramfs: built.Size, Modes: modes.Names(), DefaultMode: m.DefaultMode, ESP: t.size(), Date: t.date}
+	t.info = MediaInfo{Kernel: kernel.Version, Initramfs: built.Size, Modes: modes.Available(m.WithTor), DefaultMode: m.DefaultMode, ESP: t.size(), Date: t.date}
 	return t, nil
 }
 
@@ -140,7 +143,7 @@ func (p Platform) consoles() string {
 	return "console=tty0 console=ttyS0,115200"
 }
 
-// addEntries adds the loader's menu with one entry for each mode.
+// addEntries adds the loader's menu with one entry for each mode that the image can boot.
 func (t *espTree) addEntries(m Media) error {
 	timeout := "1"
 	if m.Platform.Flavour == "generic" {
@@ -148,7 +151,7 @@ func (t *espTree) addEntries(m Media) error {
 	}
 	loader := strings.NewReplacer("@TIMEOUT@", timeout, "@DEFAULT@", m.DefaultMode)
 	t.files[menuPath] = []byte(loader.Replace(dataFile("esp/loader.conf")))
-	for i, name := range modes.Names() {
+	for i, name := range modes.Available(m.WithTor) {
 		mode, err := modes.Load(name)
 		if err != nil {
 			return err

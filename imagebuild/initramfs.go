@@ -35,6 +35,8 @@ type Initramfs struct {
 	Channels  []string // channels of the repository, which must include Channel; nil: not known
 	PhaseBoot string   // path of the static phase-boot program
 	KernelDir string   // see Builder.Kernel
+	WithTor   bool     // add Debian's tor, for mode tor; for RoleBoot
+	Torrc     []byte   // its torrc, such as bridges; for WithTor
 	// Authorities are certificate authorities of https mirrors in PEM, beside Debian's, for RoleBoot.
 	Authorities []byte
 }
@@ -93,6 +95,14 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs) ([]byte, *Initram
 		if err := b.addCertificates(ctx, in, a); err != nil {
 			return nil, nil, err
 		}
+		if text := in.onionWarning(); text != "" {
+			b.progress.printf("%s", text)
+		}
+	}
+	if in.WithTor {
+		if err := b.addTor(ctx, in, a); err != nil {
+			return nil, nil, err
+		}
 	}
 	modules, err := addModules(a, kernel, list)
 	if err != nil {
@@ -113,8 +123,14 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs) ([]byte, *Initram
 // check refuses an input that cannot boot and returns the list of modules. It downloads
 // nothing.
 func (in Initramfs) check() ([]listedModule, error) {
+	if err := in.checkTor("", ""); err != nil {
+		return nil, err
+	}
 	switch in.Role {
 	case RoleTarget:
+		if in.WithTor {
+			return nil, optionsf("with-tor: only the boot role uses Tor; remove it")
+		}
 		return parseModuleList(dataFile("kernel/target.modules")), nil
 	case RoleBoot:
 		if _, err := manifest.RoleName(in.Channel, in.Platform.Arch); err != nil { // also of ""

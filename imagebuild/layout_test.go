@@ -60,6 +60,7 @@ func TestFormatLoaderEntriesAreReadBack(t *testing.T) {
 	for _, flavour := range []string{"vm", "generic"} {
 		tree := &espTree{files: map[string][]byte{}}
 		m := Media{Initramfs: Initramfs{Platform: testPlatform(t, flavour)}, DefaultMode: "local", Cmdline: "quiet phase.cache=off"}
+		m.WithTor = true
 		if err := tree.addEntries(m); err != nil {
 			t.Fatal(err)
 		}

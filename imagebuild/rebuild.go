@@ -76,7 +76,7 @@ func (c *Contents) inputs(r Rebuild) (Media, error) {
 	if err != nil {
 		return Media{}, err
 	}
-	m := Media{DefaultMode: c.Default, Initramfs: Initramfs{Platform: p, Role: c.Role, Root: c.root, Channel: c.Channel, PhaseBoot: r.PhaseBoot, KernelDir: r.KernelDir, Authorities: r.Authorities}}
+	m := Media{DefaultMode: c.Default, Initramfs: Initramfs{Platform: p, Role: c.Role, Root: c.root, Channel: c.Channel, PhaseBoot: r.PhaseBoot, KernelDir: r.KernelDir, Authorities: r.Authorities, WithTor: c.Tor, Torrc: c.torrc}}
 	for _, e := range c.Entries {
 		_, options, _ := strings.Cut(p.entry(e.Title, e.Mode, 1, ""), "options ")
 		if more, found := strings.CutPrefix(e.Cmdline, strings.TrimSpace(options)); found {

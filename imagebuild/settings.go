@@ -30,6 +30,10 @@ func (c *Contents) readInitramfs(r io.ReaderAt, size int64) error {
 		return err
 	}
 	c.Role, c.Channel, c.BuildTime = settings.text("role"), settings.text("channel"), settings.text("build-time")
+	if c.Tor, c.torrc = settings.tor, settings.torrc; c.torrc != nil {
+		sum := sha256.Sum256(c.torrc)
+		c.TorrcSum = hex.EncodeToString(sum[:])
+	}
 	c.Init, c.Modules, c.root = settings.init, settings.modules, settings.files["root.json"]
 	if err := c.checkSettings(); err != nil {
 		return err
@@ -62,6 +66,8 @@ type settings struct {
 	files   map[string][]byte // of /etc/phase
 	init    string            // digest of /init
 	modules string            // the one folder of /lib/modules
+	tor     bool              // it contains Tor
+	torrc   []byte
 }
 
 // text returns a setting without its final newline.
@@ -101,6 +107,12 @@ func (s *settings) visit(c cpioRecord) (err error) {
 		}
 	case c.mode&modeType == modeLink && (c.name == "etc" || c.name == "etc/phase"):
 		return badArchive("file %.80q: not a folder", c.name)
+	}
+	switch {
+	case c.name == torPath:
+		s.tor = true
+	case c.name == torrcPath && c.size <= maxTorrc:
+		s.torrc, err = io.ReadAll(c.body)
 	}
 	if c.name == "init" {
 		s.init, err = sumOf(c.body)

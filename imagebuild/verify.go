@@ -32,6 +32,8 @@ type Contents struct {
 	ArchiveSum    string      `json:"initramfs_sha256"`
 	Init          string      `json:"init_sha256"` // of /init, which is phase-boot
 	Modules       string      `json:"modules"`     // version of the kernel to which the modules belong
+	Tor           bool        `json:"tor,omitempty"`
+	TorrcSum      string      `json:"torrc_sha256,omitempty"` // of the torrc
 	Role          string      `json:"role"`
 	Channel       string      `json:"channel,omitempty"`
 	BuildTime     string      `json:"build_time"`
@@ -42,6 +44,7 @@ type Contents struct {
 	NotCompared   []string    `json:"not_compared"`       // parts that were not compared, one text each
 
 	root  []byte
+	torrc []byte
 	cache span
 }
 

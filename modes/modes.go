@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -44,6 +45,9 @@ type Mode struct {
 	// Retry is the number of failed attempts after which the machine restarts; 0 is never.
 	// phase.retry= on the kernel command line replaces it.
 	Retry int `json:"retry,omitempty"`
+	// Tor starts the Tor of the image (phase-image --with-tor) for a boot. Proxy is its SOCKS port.
+	// phase-boot fetch uses a Tor that is running.
+	Tor bool `json:"tor,omitempty"`
 }
 
 // Uses reports whether the mode's discovery includes way.
@@ -63,6 +67,15 @@ func Load(name string) (Mode, error) {
 		return Mode{}, err
 	}
 	return parse(name, data)
+}
+
+// Available lists the modes that an image can boot, Default first: without Tor, those that do not
+// need it.
+func Available(tor bool) []string {
+	return slices.DeleteFunc(Names(), func(name string) bool {
+		m, err := Load(name)
+		return err != nil || m.Tor && !tor
+	})
 }
 
 // Names lists the modes of this build, Default first.
@@ -108,6 +121,8 @@ func (m Mode) check(name string) error {
 		return errors.New("discovery: must not be empty; use mirror, dht, mdns")
 	case m.Identity != "ephemeral":
 		return fmt.Errorf("identity %.40q: must be ephemeral", m.Identity)
+	case m.Tor && (m.Announce || !isLocalSOCKS(m.Proxy)):
+		return fmt.Errorf("tor: proxy %.40q must be a SOCKS port of this machine like socks5://127.0.0.1:9050, and announce false", m.Proxy)
 	case m.Retry < 0 || m.Retry > maxRetry:
 		return fmt.Errorf("retry %d: must be from 0 to %d", m.Retry, maxRetry)
 	}
@@ -123,4 +138,11 @@ func (m Mode) check(name string) error {
 		return fmt.Errorf("stale %.40q: must be refuse or last-good", m.Stale)
 	}
 	return nil
+}
+
+// isLocalSOCKS reports whether a proxy is a SOCKS port on the loopback interface.
+func isLocalSOCKS(proxy string) bool {
+	port, found := strings.CutPrefix(proxy, "socks5://127.0.0.1:")
+	n, err := strconv.ParseUint(port, 10, 16)
+	return found && err == nil && n > 0
 }

@@ -14,18 +14,29 @@ func TestEveryModeLoads(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if want := []string{"internet", "edge", "local", "private"}; !slices.Equal(Names(), want) {
+	if want := []string{"internet", "edge", "local", "private", "tor"}; !slices.Equal(Names(), want) {
 		t.Errorf("modes are %v, want %v", Names(), want)
 	}
 }
 
 func TestPrivateModeAnnouncesAndStoresNothing(t *testing.T) {
-	m, err := Load("private")
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"private", "tor"} {
+		m, err := Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Uses("mdns") || m.Uses("dht") || m.Cache != "off" || m.Announce || !m.RandomMAC || m.Identity != "ephemeral" || m.DHCPMirror {
+			t.Errorf("%s is %+v", name, m)
+		}
+		if m.Tor != (name == "tor") {
+			t.Errorf("%s: tor is %t", name, m.Tor)
+		}
 	}
-	if m.Uses("mdns") || m.Uses("dht") || m.Cache != "off" || m.Announce || !m.RandomMAC || m.Identity != "ephemeral" {
-		t.Errorf("private is %+v", m)
+}
+
+func TestOnlyAnImageWithTorHasModesThatNeedIt(t *testing.T) {
+	if with, without := Available(true), Available(false); !slices.Equal(with, Names()) || slices.Contains(without, "tor") || len(without) != len(with)-1 {
+		t.Errorf("with Tor %v, without %v", with, without)
 	}
 }
 
@@ -76,6 +87,10 @@ func TestBadModesAreRefused(t *testing.T) {
 		"another name":      {`"name":"m"`, `"name":"n"`},
 		"no title":          {`"M"`, `""`},
 		"restart before":    {`"stale"`, `"retry":-1,"stale"`},
+		"Tor, no proxy":     {`"proxy":""`, `"proxy":"","tor":true`},
+		"Tor, far proxy":    {`"proxy":""`, `"proxy":"socks5://192.0.2.1:9050","tor":true`},
+		"Tor, no port":      {`"proxy":""`, `"proxy":"socks5://127.0.0.1:0","tor":true`},
+		"Tor, announces":    {`"announce":false,"proxy":""`, `"announce":true,"proxy":"socks5://127.0.0.1:9050","tor":true`},
 		"too many attempts": {`"stale"`, `"retry":1001,"stale"`},
 		"wrong type":        {`"announce":false`, `"announce":"no"`},
 		"two values":        {`"random_mac":false}`, `"random_mac":false}{}`},

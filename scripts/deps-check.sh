@@ -54,6 +54,7 @@ all() {
 		ssh-agent                        openssh-client   test                          keys in an agent
 		curl                             curl             test,bench-net                commands of docs/OPERATING.md
 		nft                              nftables         test                          NAT routers
+		tor                              tor              test                          boots through Tor
 		nginx                            nginx-light      test,bench,bench-net          web server of a mirror
 		b3sum                            b3sum            bench                         compared in make bench
 		casync                           casync           bench                         compared in make bench

@@ -45,6 +45,7 @@ func Boot(ctx context.Context, choice Choice) error {
 	b := &boot{report: rep, records: &out, choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy(), avoidFile: avoidFile}
 	defer unmountCache()
 	defer rep.SampleMemory(usedMemory)()
+	defer b.stopTor()
 	err := runSteps(ctx, rep, b.steps())
 	if err != nil && ctx.Err() == nil && b.fallsBack(err) {
 		rep.Say("release: %v; the last good release is tried, as mode %s allows", err, b.config.Mode.Name)
@@ -116,6 +117,7 @@ type boot struct {
 	saidStart    bool   // the report says how the last start has ended
 	payload      *Payload
 	release      manifest.Release
+	tor          *tor // nil if it does not run
 
 	firstAddress time.Duration // how long the network step waits for it; 0 is the usual time
 }
@@ -281,6 +283,9 @@ func (b *boot) machineKey(context.Context) (string, error) {
 // fetch resolves, verifies and fetches the release into sealed memory. bootclient.Run reports its own
 // steps.
 func (b *boot) fetch(ctx context.Context) (string, error) {
+	if err := b.useTor(ctx); err != nil {
+		return "", err
+	}
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
 	b.payload.seed, b.payload.handOver = planSeed(b.config, b.removable), b.handOver
 	if !b.saidStart {
@@ -335,6 +340,7 @@ func (b *boot) seed(context.Context) (string, error) { return b.payload.seed.sum
 
 // load loads the kernel of the release.
 func (b *boot) load(context.Context) (string, error) {
+	b.stopTor() // kexec_file_load needs its memory
 	// Free the heap of the fetch: kexec_file_load needs the memory for copies of the payload.
 	debug.FreeOSMemory()
 	line, err := b.cmdline(b.release)

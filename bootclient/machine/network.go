@@ -94,8 +94,11 @@ func useProxy(c *bootclient.Config, proxy string) {
 }
 
 // sourceAddresses returns the sources of a boot that accept TCP connections, as HOST:PORT: the proxy, if
-// there is one, else the mirrors, the named peers and the bootstrap nodes.
+// there is one, else the mirrors, the named peers and the bootstrap nodes. With Tor there is none.
 func sourceAddresses(c bootclient.Config, proxy string) (out []string) {
+	if c.Mode.Tor { // Tor's own connections are not known
+		return nil
+	}
 	if c.Mode.Proxy != "" {
 		proxy = c.Mode.Proxy
 	}

@@ -16,6 +16,7 @@ func TestTheDocumentedWaitsAreTheRealOnes(t *testing.T) {
 		"firstPause": firstPause, "maxPause": maxPause, "firstHurry": firstHurry, "searchRound": searchRound, "roundPause": roundPause,
 		"roundMaxPause": roundMaxPause, "shellInUse": shellInUse, "maxSilence": maxSilence, "attemptLimit": attemptLimit,
 		"bootWatchdog": bootWatchdog, "targetWatchdog": targetWatchdog,
+		"torPatience": torPatience,
 	}
 	for _, row := range regexp.MustCompile("(?m)^\\| (\\w+) \\| `(\\w+)` \\|").FindAllStringSubmatch(string(text), -1) {
 		if d, err := time.ParseDuration(row[1]); err != nil || d != want[row[2]] {

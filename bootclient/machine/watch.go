@@ -148,6 +148,12 @@ func (b *boot) wait(ctx context.Context, state watchState, known map[int]bool) e
 		return err
 	}
 	defer end()
+	defer b.stopTor()
+	for n := 0; b.useTor(ctx) != nil; n++ {
+		if err := pause(ctx, n); err != nil {
+			return err
+		}
+	}
 	for n := 0; !b.search(ctx, state.Failed); n++ {
 		if err := pause(ctx, n); err != nil {
 			return err

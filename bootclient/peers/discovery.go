@@ -121,11 +121,11 @@ func (d *Discovery) addMirrors() {
 			d.Report.Refuse("command line", "mirror", err)
 			continue
 		}
-		d.Sources.addMirror(m, true)
+		d.addMirror("command line", m, true)
 	}
 	if d.Mode.Uses("mirror") {
 		for _, m := range d.Trust.HTTPS {
-			d.Sources.addMirror(m, true)
+			d.addMirror("root.json", m, true)
 		}
 	}
 	if d.Heard != nil {
@@ -138,7 +138,7 @@ func (d *Discovery) addMirrors() {
 func (d *Discovery) addHeard() (more <-chan struct{}) {
 	mirrors, more := d.Heard()
 	for _, m := range mirrors {
-		d.Sources.addMirror(m, false)
+		d.addMirror("DHCP", m, false)
 	}
 	return more
 }
@@ -153,6 +153,29 @@ func (d *Discovery) followHeard(more <-chan struct{}) {
 			return
 		}
 	}
+}
+
+// addMirror adds a mirror, unless it is an onion service and this boot has no SOCKS5 proxy that could
+// resolve its name. from says who named it.
+func (d *Discovery) addMirror(from, mirror string, named bool) {
+	if err := bootargs.CheckOnion([]string{mirror}, d.proxyOf(mirror), "use boot mode tor, or a SOCKS5 proxy"); err != nil {
+		d.Report.Refuse(from, "mirror", err)
+		return
+	}
+	d.Sources.addMirror(mirror, named)
+}
+
+// proxyOf returns the URL of the proxy for a mirror, "" for none.
+func (d *Discovery) proxyOf(mirror string) string {
+	proxy, err := d.mirrorProxy()
+	at, parseErr := url.Parse(mirror)
+	if err != nil || parseErr != nil || proxy == nil {
+		return ""
+	}
+	if p, err := proxy(&http.Request{URL: at}); err == nil && p != nil {
+		return p.String()
+	}
+	return ""
 }
 
 // NodeOptions returns the options of the node that finds and dials peers. needed is false if the

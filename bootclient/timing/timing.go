@@ -67,6 +67,21 @@ var Usual = Table{
 	SayAgain: 10 * time.Second,
 }
 
+// ThroughTor is the table of a boot through Tor: the first answer of an onion service takes tens of
+// seconds, and a circuit that broke is built again meanwhile.
+var ThroughTor = func() Table {
+	t := Usual
+	t.Idle = torTimes * Usual.Idle
+	t.CheckLimit = torTimes * Usual.CheckLimit
+	return t
+}()
+
+// torTimes is how many times longer a boot through Tor waits for an answer.
+const torTimes = 6
+
+// TorTimeout is how long a boot through Tor looks for a valid release when Config.Timeout is zero.
+const TorTimeout = 5 * time.Minute
+
 // Finding sources. Each row says what the value limits, and after the colon why it is as it is.
 const (
 	CandidateLimit = 3 * time.Second        // one dial to a candidate peer: time for one lost packet

@@ -21,6 +21,9 @@ import (
 // maxRoot bounds root.json, and a file with certificate authorities, in bytes. A booting machine has the same limit.
 const maxRoot = 1 << 20
 
+// maxTorrc bounds a torrc in bytes.
+const maxTorrc = 64 << 10
+
 // platformFlags select the kind of machine.
 type platformFlags struct{ arch, flavour string }
 
@@ -32,8 +35,9 @@ func (f *platformFlags) register(cmd *cobra.Command) {
 // initramfsFlags select the inputs of an initramfs.
 type initramfsFlags struct {
 	platformFlags
-	root, channel, phaseBoot, kernelDir string
-	authorities                         authorityFlag
+	root, channel, phaseBoot, kernelDir, torrc string
+	withTor                                    bool
+	authorities                                authorityFlag
 }
 
 func (f *initramfsFlags) register(cmd *cobra.Command) {
@@ -42,6 +46,8 @@ func (f *initramfsFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.channel, "channel", "stable", "channel to boot unless the kernel command line names one")
 	cmd.Flags().StringVar(&f.phaseBoot, "phase-boot", "", "static phase-boot program (default: the one next to this program)")
 	cmd.Flags().StringVar(&f.kernelDir, "kernel-dir", "", "folder of an unpacked kernel package (default: Debian's newest)")
+	cmd.Flags().BoolVar(&f.withTor, "with-tor", false, "add Debian's tor, for boot mode tor")
+	cmd.Flags().StringVar(&f.torrc, "torrc", "", "file with more options for Tor, such as bridges; for --with-tor")
 	f.authorities.register(cmd, "certificate authority of https mirrors (PEM), beside Debian's; repeatable")
 }
 
@@ -67,8 +73,13 @@ func (f authorityFlag) read() (all []byte, err error) {
 // parse checks the flags for the role and reads root.json. It prints a warning if the root has
 // expired.
 func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Initramfs, error) {
-	in := imagebuild.Initramfs{Role: role, Channel: f.channel, PhaseBoot: f.phaseBoot, KernelDir: f.kernelDir}
+	in := imagebuild.Initramfs{Role: role, Channel: f.channel, PhaseBoot: f.phaseBoot, KernelDir: f.kernelDir, WithTor: f.withTor}
 	var err error
+	if f.torrc != "" {
+		if in.Torrc, err = cli.ReadInput(f.torrc, "torrc", maxTorrc); err != nil {
+			return in, err
+		}
+	}
 	if in.Platform, err = imagebuild.ParsePlatform(f.arch, f.flavour); err != nil {
 		return in, err
 	}

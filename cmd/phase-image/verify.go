@@ -110,6 +110,12 @@ func contentsText(c *imagebuild.Contents) string {
 	line("initramfs", "%s, role %s%s, build time %s", humanize.Bytes(uint64(c.Initramfs)), c.Role, channelText(c), dateText(c.BuildTime))
 	line("", "sha256 %s", c.ArchiveSum)
 	line("init", "sha256 %s", c.Init)
+	switch {
+	case c.TorrcSum != "":
+		line("tor", "yes, torrc sha256 %s", c.TorrcSum)
+	case c.Tor:
+		line("tor", "yes, without a torrc")
+	}
 	printRoot(line, c)
 	printEntries(&w, c)
 	return w.String()
