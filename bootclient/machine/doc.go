@@ -19,6 +19,9 @@
 // Start at Init (PID 1, both roles) and Boot (the steps of one attempt). A boot is a table of
 // named steps; each line on the console has the time since the start of the kernel.
 //
+// In mode tor the boot process starts Tor as a user of its own before the search, and ends it before the
+// jump (tor.go). A target gets the boot mode, and in a private mode what keeps it private (private.go).
+//
 // The initramfs contains /init (phase-boot), /bin/busybox with its link /bin/sh,
 // /etc/phase/role, and /lib/modules/VERSION with modules.dep; modules.alias and modules.builtin
 // are optional. /etc/phase/modules lists modules to load at start. The boot role also needs

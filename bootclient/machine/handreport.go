@@ -36,8 +36,8 @@ type jsonClock struct {
 	Words string    `json:"words,omitempty"` // result of the step "clock"
 }
 
-// handOver returns the files for the target that are made at Commit: the report and, unless the mode is
-// private, the network.
+// handOver returns the files for the target that are made at Commit: the report, the mode and, unless the mode
+// is private, the network.
 func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 	b.payload.handed = "nothing of the network"
 	var files []handedFile
@@ -61,7 +61,7 @@ func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 	if err != nil {
 		data = reportJSON
 	}
-	return append(files, handedFile{reportName, 0o644, data})
+	return append(append(files, modeFiles(b.config.Mode)...), handedFile{reportName, 0o644, data})
 }
 
 // handedReport adds to a report what comes after it is sealed: the step kexec with the command line, and

@@ -43,6 +43,7 @@ func target(out *consoles, rep *report.Report) error {
 		{"hand-over", required, func(context.Context) (string, error) { return runDir, moveHandOver(archiveDir, runDir) }},
 		{"target network", optional, placeNetwork},
 		{"last start", optional, confirmStart}, // before the cache partition is mounted read-only
+		{"private", optional, keepPrivate},
 		{"seed", optional, prepareSeed},
 		{"report", optional, func(context.Context) (string, error) {
 			path := filepath.Join(runDir, reportName)

@@ -1,0 +1,108 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/phaseboot/phaseboot/bootclient/network"
+	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/modes"
+)
+
+const (
+	modeName   = "mode.json" // the boot mode, as its file in modes
+	privateDir = "private"   // of a private mode: files for systemd-networkd and udev, below archiveDir and runDir
+
+	// gptGenerator mounts and swaps what it finds on the disks of a machine (systemd-gpt-auto-generator(8)).
+	gptGenerator = "systemd/system-generators/systemd-gpt-auto-generator"
+)
+
+// privateLink gives every wired port a random hardware address (systemd.link(5)). It replaces the usual
+// 99-default.link, so it has its policy of names.
+const privateLink = `# the boot mode is private: the hardware address of this machine is not shown
+[Match]
+Type=ether
+Kind=!*
+
+[Link]
+MACAddressPolicy=random
+NamePolicy=keep kernel database onboard slot path
+WakeOnLan=off
+`
+
+// privateNetwork configures wired ports without an identifier of this machine (systemd.network(5)); Anonymize
+// is the profile of RFC 7844. It counts only if the system of the release starts systemd-networkd and has no
+// earlier file for the port.
+const privateNetwork = `# the boot mode is private: no identifier of this machine is sent
+[Match]
+Type=ether
+Kind=!*
+
+[Network]
+DHCP=yes
+IPv6PrivacyExtensions=yes
+IPv6LinkLocalAddressGenerationMode=random
+LLMNR=no
+MulticastDNS=no
+LLDP=no
+EmitLLDP=no
+
+[DHCPv4]
+Anonymize=yes
+ClientIdentifier=mac
+SendHostname=no
+UseHostname=no
+
+[DHCPv6]
+DUIDType=link-layer
+SendHostname=no
+UseHostname=no
+
+[IPv6AcceptRA]
+DHCPv6Client=no
+`
+
+// modeFiles returns the files that tell the target the boot mode. In a private mode they also keep a target
+// private that starts a network.
+func modeFiles(m modes.Mode) []handedFile {
+	files := []handedFile{{modeName, 0o644, append(marshal(m), '\n')}}
+	if m.RandomMAC {
+		files = append(files, text(privateDir+"/10-phase.link", privateLink), text(privateDir+"/10-phase.network", privateNetwork))
+	}
+	return files
+}
+
+// keepPrivate is the step that keeps the target of a private mode private until its own system decides: ports that
+// exist get random hardware addresses, udev and systemd-networkd find the files of privateDir, and systemd
+// does not look for file systems and swap on the disks.
+func keepPrivate(context.Context) (string, error) {
+	private, err := placePrivate(filepath.Join(runDir, privateDir), "/run")
+	if err != nil || !private {
+		return "no: the mode does not ask for it", err
+	}
+	ports, err := network.RandomizePorts()
+	return fmt.Sprintf("random hardware addresses for %d ports, no disk is used", ports), err
+}
+
+// placePrivate copies the files of dir to where systemd finds them. It reports false if there are none.
+func placePrivate(dir, run string) (private bool, err error) {
+	names, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	to := filepath.Join(run, "systemd/network")
+	err = errors.Join(err, os.MkdirAll(to, 0o755))
+	for _, e := range names {
+		data, readErr := file.Read(filepath.Join(dir, e.Name()), file.NoFollow, maxNetworkFile)
+		if readErr == nil {
+			readErr = os.WriteFile(filepath.Join(to, e.Name()), data, 0o644)
+		}
+		err = errors.Join(err, readErr)
+	}
+	generator := filepath.Join(run, gptGenerator)
+	return true, errors.Join(err, os.MkdirAll(filepath.Dir(generator), 0o755), os.Symlink(os.DevNull, generator))
+}
