@@ -174,7 +174,7 @@ func (n *Network) dhcpFailed(p *port, err error, tries, failed int) {
 		n.Report("network: %s: the lease of %s has ended, and no DHCP server renews it", p.name, p.lease.addr)
 		n.endLease(p)
 	}
-	if p.plan.fallback && !p.claiming && len(p.addrs6) == 0 {
+	if p.plan.fallback && !p.claiming && p.unaddressed() {
 		n.startLinkLocal(p)
 	}
 	if p.plan.late6 && failed == private6At {
@@ -187,7 +187,7 @@ func (n *Network) dhcpFailed(p *port, err error, tries, failed int) {
 
 // leased applies a lease.
 func (n *Network) leased(p *port, l *lease) {
-	p.err = nil
+	p.err, p.moved = nil, false
 	n.stopLinkLocal(p)
 	if err := n.applyLease(p, l); err != nil {
 		p.err = err
@@ -209,7 +209,8 @@ func (n *Network) renewed(p *port, l *lease) {
 }
 
 // applyLease sets the address and the routes of a port. It removes the other addresses, because the
-// kernel would keep sending from the oldest one.
+// kernel would keep sending from the oldest one. A route that the kernel refuses is reported and left
+// out: the address is of use without it.
 func (n *Network) applyLease(p *port, l *lease) error {
 	old, err := netlink.AddrList(p.link, netlink.FAMILY_V4)
 	if err != nil {
@@ -231,7 +232,10 @@ func (n *Network) applyLease(p *port, l *lease) error {
 		}
 	}
 	p.lease = l
-	return n.installRoutes(p)
+	if err := n.installRoutes(p); err != nil {
+		n.Report("network: %s: %v", p.name, err)
+	}
+	return nil
 }
 
 // endLease removes the address and the routes of a lease.
@@ -328,8 +332,8 @@ func mirrorOf(ack *dhcpv4.DHCPv4) string {
 var webMirror = regexp.MustCompile(`^https?://[!-~]+$`)
 
 // leaseRoutes returns the classless routes or, without any, a route over the first router
-// (RFC 3442 requires this order), and routes to the name servers through the same port: the
-// default route may be that of another port.
+// (RFC 3442 requires this order), and routes to the name servers that only the default route reaches:
+// the default route may be that of another port.
 func leaseRoutes(ack *dhcpv4.DHCPv4, index int, l *lease) []netlink.Route {
 	wanted := ack.ClasslessStaticRoute()
 	if len(wanted) == 0 && l.router.IsValid() {
@@ -350,7 +354,8 @@ func leaseRoutes(ack *dhcpv4.DHCPv4, index int, l *lease) []netlink.Route {
 			continue
 		}
 		for _, s := range l.servers {
-			if !l.addr.Contains(s.AsSlice()) {
+			other := func(r netlink.Route) bool { return !isDefault(r) && r.Dst.Contains(s.AsSlice()) }
+			if !l.addr.Contains(s.AsSlice()) && !slices.ContainsFunc(routes, other) {
 				routes = append(routes, routeVia(index, netOf(netip.PrefixFrom(s, 32)), r.Gw))
 			}
 		}

@@ -188,6 +188,25 @@ func TestClasslessRoutesReplaceTheRouter(t *testing.T) {
 	n.route("192.0.2.1", "10.77.1.3", port)
 }
 
+// One gateway is the machine itself, which the kernel refuses.
+func TestARouteThatTheKernelRefusesIsLeftOut(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	l.Plug(1)
+	l.Dnsmasq("--dhcp-range=10.77.1.50,10.77.1.50,255.255.255.0,1h", "--dhcp-option=option:dns-server,10.77.1.53", "--dhcp-option=option:classless-static-route,198.51.100.0/24,10.77.1.50,0.0.0.0/0,10.77.1.3")
+	n := start(t, "", nil)
+	n.wait()
+	n.console(port+": route to 198.51.100.0/24", "invalid argument")
+	n.route("192.0.2.1", "10.77.1.3", port)
+	if got := n.resolvConf(); !strings.HasPrefix(got, "nameserver 10.77.1.53\n") {
+		t.Errorf("resolv.conf %q", got)
+	}
+}
+
 func TestTheFirstLeaseEndsTheWaitForOtherInterfaces(t *testing.T) {
 	t.Parallel()
 	if !netns.Inside(t) {

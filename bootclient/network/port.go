@@ -32,6 +32,7 @@ type port struct {
 	restarted bool // it was taken down and up again
 	carrier   bool
 	hadLink   bool               // it had a link before this one
+	moved     bool               // the link was lost since the lease: it may be another network
 	ctx       context.Context    // of the tasks, until the link is lost
 	stop      context.CancelFunc // of ctx
 	err       error              // of the last step that failed
@@ -357,7 +358,7 @@ func (n *Network) linkLost(p *port) {
 	if !p.carrier {
 		return
 	}
-	p.carrier, p.asking6 = false, false
+	p.carrier, p.asking6, p.moved = false, false, true
 	p.stop()
 	n.stopLinkLocal(p)
 	if !p.plan.idle() {
@@ -401,6 +402,11 @@ func (p *port) answered() bool {
 		return p.lease != nil
 	}
 	return len(p.static) > 0 || p.linkLocal.IsValid() || len(p.addrs6) > 0
+}
+
+// unaddressed reports whether a port has no address that is known to be of the network on its link.
+func (p *port) unaddressed() bool {
+	return (p.lease == nil || p.moved) && len(p.static) == 0 && len(p.addrs6) == 0
 }
 
 // failure says what was tried on a port without an address.
