@@ -32,14 +32,19 @@ type lease6 struct {
 var errNoAddress6 = errors.New("DHCPv6: the server has no address for this machine")
 
 // startDHCP6 starts the task of DHCPv6 when the port can send and phase.ip=dhcp6 or a router asks
-// for it.
+// for it. A task that asks only for name servers is replaced when addresses are to be asked for: the
+// advertisement of one of several routers, or an early one, may say less.
 func (n *Network) startDHCP6(p *port) {
 	addresses := p.plan.dhcp6 || p.raFlags&raManaged != 0
-	if !p.carrier || !p.ready6 || p.asking6 || !p.plan.ra || !addresses && p.raFlags&raOther == 0 {
+	if !p.carrier || !p.ready6 || !p.plan.ra || !addresses && p.raFlags&raOther == 0 {
 		return
 	}
-	p.asking6 = true
-	ctx := p.ctx
+	if p.asking6 && (p.addresses6 || !addresses) {
+		return
+	}
+	p.stop6()
+	ctx, stop := context.WithCancel(p.ctx)
+	p.stop6, p.asking6, p.addresses6 = stop, true, addresses
 	go n.runDHCP6(ctx, p, addresses)
 }
 
@@ -206,6 +211,10 @@ func (n *Network) dhcp6Failed(p *port, err error, tries, failed int) {
 	p.requests6 += tries
 	if !errors.Is(err, nclient6.ErrNoResponse) && !errors.Is(err, context.DeadlineExceeded) && failed <= 1 {
 		n.Report("network: %s: %v", p.name, err)
+	}
+	if l := p.lease6; l != nil && !l.until.IsZero() && time.Now().After(l.until) {
+		p.lease6 = nil // the kernel has removed the address
+		n.writeServers()
 	}
 }
 

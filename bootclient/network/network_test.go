@@ -553,12 +553,15 @@ func TestARouterWithoutAddressesOfDHCPv6GivesItsNameServers(t *testing.T) {
 	port := l.Cable(1)
 	l.Plug(1)
 	l.Run("ip", "addr", "add", "fd77::1/64", "dev", "srv1", "nodad")
-	l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::,ra-stateless", "--dhcp-option=option6:dns-server,[fd77::53]")
+	_, end := l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::,ra-stateless", "--dhcp-option=option6:dns-server,[fd77::53]")
 	n := start(t, "phase.ip=auto6", nil)
 	if summary := n.wait(); !strings.HasPrefix(summary, port+" fd77::") || !strings.HasSuffix(summary, "router advertisements") {
 		t.Fatalf("%q", summary)
 	}
 	n.console("name server fd77::53 from a DHCPv6 server")
+	end() // later the router says that DHCPv6 has addresses too
+	l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::100,fd77::1ff,64,1h")
+	n.console("network: "+port+" fd77::1", "/128 from a DHCPv6 server")
 }
 
 func TestDHCPv6OfTheCommandLineTakesNoOtherAddress(t *testing.T) {

@@ -44,13 +44,16 @@ type port struct {
 	claiming  bool               // the task that has linkLocal runs
 	stopLocal context.CancelFunc // of that task
 
-	ready6    bool // the link-local IPv6 address can be used
-	raFlags   uint32
-	asking6   bool // the task of DHCPv6 runs
-	lease6    *lease6
-	requests6 int
-	addrs6    map[netip.Prefix]bool // that reach other networks
-	rdnss     map[netip.Addr]time.Time
+	ready6  bool // the link-local IPv6 address can be used
+	raFlags uint32
+	asking6 bool // the task of DHCPv6 runs
+	// addresses6 says that it asks for addresses, and not only for name servers; stop6 ends it.
+	addresses6 bool
+	stop6      context.CancelFunc
+	lease6     *lease6
+	requests6  int
+	addrs6     map[netip.Prefix]bool // that reach other networks
+	rdnss      map[netip.Addr]time.Time
 
 	routes      []netlink.Route // installed
 	gatewayDead bool            // the gateway does not answer ARP
@@ -162,7 +165,7 @@ func newPort(link netlink.Link) *port {
 	a := link.Attrs()
 	p := &port{
 		index: a.Index, name: a.Name, kind: "ethernet", link: link, permanent: a.HardwareAddr, driver: driverOf(link),
-		addrs6: map[netip.Prefix]bool{}, rdnss: map[netip.Addr]time.Time{}, stop: func() {}, stopLocal: func() {},
+		addrs6: map[netip.Prefix]bool{}, rdnss: map[netip.Addr]time.Time{}, stop: func() {}, stopLocal: func() {}, stop6: func() {},
 	}
 	if t := link.Type(); t == "vlan" || t == "bond" {
 		p.kind = t
