@@ -385,7 +385,7 @@ func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
 	port := l.Cable(1)
 	l.Plug(1)
 	log, _ := l.Dnsmasq(range1, "--dhcp-option=224,http://10.77.1.1:8080")
-	before := received6(t, l, "srv1")
+	before := received6(t, l, "srv1", "Ip6InReceives")
 	n := start(t, "", func(c *Config) { c.Private = true })
 	n.wait()
 	link, err := netlink.LinkByName(port)
@@ -411,7 +411,7 @@ func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
 			t.Errorf("%q was sent:\n%s", leak, seen)
 		}
 	}
-	if got := received6(t, l, "srv1"); got != before {
+	if got := received6(t, l, "srv1", "Ip6InReceives"); got != before {
 		t.Errorf("%s IPv6 packets were sent, %s before", got, before)
 	}
 	if addrs, err := netlink.AddrList(link, netlink.FAMILY_V4); err != nil || len(addrs) > 0 {
@@ -422,19 +422,19 @@ func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
 	}
 }
 
-// received6 returns how many IPv6 packets an interface of the LAN has received.
-func received6(t *testing.T, l *netns.LAN, name string) string {
+// received6 returns how many IPv6 packets of a kind an interface of the LAN has received.
+func received6(t *testing.T, l *netns.LAN, name, counter string) string {
 	t.Helper()
 	out, err := l.Command("cat", "/proc/thread-self/net/dev_snmp6/"+name).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for line := range strings.Lines(string(out)) {
-		if f := strings.Fields(line); len(f) == 2 && f[0] == "Ip6InReceives" {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == counter {
 			return f[1]
 		}
 	}
-	t.Fatalf("no Ip6InReceives in %s", out)
+	t.Fatalf("no %s in %s", counter, out)
 	return ""
 }
 
@@ -514,6 +514,15 @@ func TestAnIPv6NetworkHasAddressesAndNameServers(t *testing.T) {
 	}
 	if i := n.state(port); len(i.Addresses) != 1 || i.Addresses[0].From != "ra" || !slices.ContainsFunc(i.Routes, func(r Route) bool { return r.To.Bits() == 0 && r.Via.Is6() }) {
 		t.Errorf("%+v", i)
+	}
+	// The kernel keeps the address for the next attempt, and not the name servers.
+	n.stop()
+	before := received6(t, l, "srv1", "Icmp6InRouterSolicits")
+	n = start(t, "", nil)
+	n.wait()
+	n.console("name server fd77::53 from IPv6 router advertisements")
+	if got := received6(t, l, "srv1", "Icmp6InRouterSolicits"); got == before {
+		t.Error("the second attempt has asked no router")
 	}
 }
 

@@ -259,6 +259,11 @@ func (n *Network) adopt(p *port) (used bool) {
 	for _, a := range addrs {
 		n.address6(p, a.IPNet, a.Flags, a.Scope, true)
 	}
+	for _, m := range interfaceFlags() { // the kernel repeats none that stays the same
+		if m.index == p.index {
+			p.raFlags = m.flags
+		}
+	}
 	return true
 }
 
