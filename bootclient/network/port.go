@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -22,6 +23,7 @@ import (
 // A port is one network interface that is used: a wired Ethernet interface, a VLAN or a bond.
 type port struct {
 	index     int
+	rank      int // decides between ports that are equal; unlike the index, it stays small when VLANs are made again
 	name      string
 	kind      string // ethernet, vlan, bond
 	driver    string
@@ -133,7 +135,7 @@ func (n *Network) merge(list []bootargs.IP) (p plan) {
 		p.mtu = max(p.mtu, a.MTU)
 	}
 	named6 := slices.ContainsFunc(list, func(a bootargs.IP) bool {
-		return a.Method == bootargs.MethodAuto6 || a.Method == bootargs.MethodDHCP6
+		return a.Method == bootargs.MethodAuto6 || a.Method == bootargs.MethodDHCP6 || a.Method == bootargs.MethodStatic && a.Address.Addr().Is6()
 	})
 	p.late6 = p.late6 && !named6
 	return p
@@ -249,7 +251,7 @@ func (n *Network) adopt(p *port) (used bool) {
 	if !n.uses(p) {
 		return false
 	}
-	p.plan = n.planOf(p)
+	p.plan, p.rank = n.planOf(p), n.freeRank()
 	n.ports[p.index] = p
 	if p.err = n.setUp(p); p.err != nil {
 		n.Report("network: %s: %v", p.name, p.err)
@@ -265,6 +267,15 @@ func (n *Network) adopt(p *port) (used bool) {
 		}
 	}
 	return true
+}
+
+// freeRank returns the lowest rank that no port has.
+func (n *Network) freeRank() (rank int) {
+	has := func(p *port) bool { return p.rank == rank }
+	for slices.ContainsFunc(slices.Collect(maps.Values(n.ports)), has) {
+		rank++
+	}
+	return rank
 }
 
 // setUp brings up a port, with a random MAC address if the mode asks for one, or makes it a member of
