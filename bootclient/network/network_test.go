@@ -512,7 +512,7 @@ func TestAnIPv6NetworkHasAddressesAndNameServers(t *testing.T) {
 	if got := n.resolvConf(); !strings.Contains(got, "nameserver fd77::53\n") {
 		t.Errorf("resolv.conf %q", got)
 	}
-	if i := n.state(port); len(i.Addresses) != 1 || i.Addresses[0].From != "ra" || !slices.ContainsFunc(i.Routes, func(r Route) bool { return r.To.Bits() == 0 && r.Via.Is6() }) {
+	if i := n.state(port); len(i.Addresses) != 1 || i.Addresses[0].From != "ra" || !slices.ContainsFunc(i.Routes, func(r Route) bool { return r.To.Bits() == 0 && r.Via.Is6() }) || !i.Asks4 {
 		t.Errorf("%+v", i)
 	}
 	// The kernel keeps the address for the next attempt, and not the name servers.
