@@ -122,6 +122,13 @@ func (r *rescue) run() menu.Choice {
 
 // end ends all processes and gives the terminals back.
 func (r *rescue) end() {
+	if r.watch != nil { // it gives its leases back
+		r.watch.signal(unix.SIGINT)
+		select {
+		case <-r.watch.ended:
+		case <-time.After(2 * leaveLimit):
+		}
+	}
 	close(r.done)
 	var running []*process
 	for _, b := range r.boards {

@@ -172,6 +172,20 @@ func TestAFailedWatcherDoesNotEndTheMenu(t *testing.T) {
 	r.wants(t, menu.Choice{Action: menu.Reboot})
 }
 
+// It gives leases back.
+func TestTheWatcherMayFinish(t *testing.T) {
+	r := rescueOn(t, 1)
+	left := filepath.Join(t.TempDir(), "left")
+	r.watcher = []string{"/bin/sh", "-c", "trap 'echo last words; echo > " + left + "; exit 1' INT; echo it waits; while :; do sleep 0.05; done"}
+	r.begin()
+	r.screens[0].shows("it waits")
+	r.screens[0].types("1\r")
+	r.wants(t, menu.Choice{Action: menu.Retry})
+	if _, err := os.Stat(left); err != nil {
+		t.Error(err)
+	}
+}
+
 // The watcher begins no attempt at once after one that it began and that failed, and none while a person
 // uses a shell.
 func TestTheWatcherWaits(t *testing.T) {
