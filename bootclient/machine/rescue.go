@@ -281,7 +281,7 @@ func isClosed(c <-chan struct{}) bool {
 // shellInUse reports whether a person has used a shell in the last minutes.
 func (r *rescue) shellInUse() bool {
 	for _, b := range r.boards {
-		if b.shell != nil && (time.Since(b.began) < shellInUse || time.Since(lastInput(b.term.path)) < shellInUse) {
+		if b.shell != nil && (time.Since(b.began) < shellInUse || time.Since(lastInput(b.term.path)).Abs() < shellInUse) {
 			return true
 		}
 	}
