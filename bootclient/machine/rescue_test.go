@@ -140,12 +140,11 @@ func TestAnEntryIsShownAboveTheMenu(t *testing.T) {
 
 func TestTheMenuEndsWithoutAKey(t *testing.T) {
 	retry := make(chan struct{}, 1)
-	retry <- struct{}{}
 	for name, tt := range map[string]struct {
 		change func(*rescueRun)
 		want   menu.Action
 	}{
-		"phase-boot retry":                      {func(r *rescueRun) { r.retry = retry }, menu.Retry},
+		"phase-boot retry":                      {func(r *rescueRun) { r.retry, r.alive = retry, func() { requestRetry(retry) } }, menu.Retry},
 		"the watcher finds a release":           {func(r *rescueRun) { r.watcher = []string{"/bin/true"} }, menu.Retry},
 		"the countdown":                         {func(r *rescueRun) { r.options.Countdown = 2 * time.Second }, menu.Retry},
 		"the countdown to a restart":            {func(r *rescueRun) { r.options.Countdown, r.options.AtEnd = 2*time.Second, menu.Reboot }, menu.Reboot},
