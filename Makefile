@@ -30,7 +30,7 @@ QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /bench/siege$$ -e /
 IMAGE    = $(BIN)/phase-image
 
 .DEFAULT_GOAL := binaries
-.PHONY: binaries deps deps-outdated check test test-machine demo bench bench-net microbench fuzz vuln clean help need-root need-x86 \
+.PHONY: binaries deps deps-outdated check test test-machine screenshots demo bench bench-net microbench fuzz vuln clean help need-root need-x86 \
 	install deb need-build need-image need-rootfs need-demo need-deb need-test \
 	esp initramfs rootfs image kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
@@ -67,6 +67,9 @@ test: need-test binaries ## run all tests with the race detector, and boot machi
 # two rows at a time, because most of a row is waiting
 test-machine: need-test ## boot machines in every situation of docs/MATRIX.md and print the table (ROW=NAME, PARALLEL=2)
 	$(GO) test -tags machine -run '^TestMatrix$$/^$(ROW)$$' -v -count=1 -timeout 3h -parallel $(PARALLEL) ./internal/e2e
+
+screenshots: need-test binaries ## boot machines in QEMU and write the screenshots of the documents, docs/images/*.png
+	@GO="$(GO)" scripts/screenshots.sh
 
 demo: need-demo binaries ## make keys, publish a release and boot it in QEMU
 	scripts/demo.sh

@@ -40,9 +40,7 @@ func (w *waits) fail(restartAfter int) wait {
 		next.notYet = doubled(firstHurry, w.hurried-1)
 	}
 	if restartAfter > 0 && w.failed >= restartAfter {
-		if next.atEnd = menu.Reboot; w.hurried > 0 {
-			next.notYet = next.countdown + firstPause // a watcher that errs must not put the restart off for ever
-		}
+		next.atEnd = menu.Reboot
 	}
 	return next
 }

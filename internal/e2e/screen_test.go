@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"image/draw"
 	"image/png"
 	"net"
 	"os"
@@ -136,11 +137,28 @@ func readPPM(data []byte) (*image.RGBA, error) {
 func (s *screen) saveScreenshot(name string) {
 	s.t.Helper()
 	var b bytes.Buffer
-	if err := png.Encode(&b, s.screenshot()); err != nil {
+	encoder := png.Encoder{CompressionLevel: png.BestCompression}
+	if err := encoder.Encode(&b, paletted(s.screenshot())); err != nil {
 		s.t.Fatal(err)
 	}
 	s.saveFile(name+".png", b.Bytes())
 	s.saveLog(name)
+}
+
+// paletted returns a picture with a palette of its colours. A text console has 16; other colours are
+// replaced by the nearest of the first 256.
+func paletted(picture *image.RGBA) *image.Paletted {
+	small := image.NewPaletted(picture.Bounds(), nil)
+	seen := map[color.RGBA]bool{}
+	for i := 0; i < len(picture.Pix); i += 4 {
+		c := color.RGBA{picture.Pix[i], picture.Pix[i+1], picture.Pix[i+2], 255}
+		if !seen[c] && len(small.Palette) < 256 {
+			seen[c] = true
+			small.Palette = append(small.Palette, c)
+		}
+	}
+	draw.Draw(small, small.Rect, picture, picture.Rect.Min, draw.Src)
+	return small
 }
 
 // saveLog writes the output of the serial line to that folder.
@@ -254,7 +272,7 @@ func inOrder(text string, marks []string) bool {
 func TestAFontReadsItsCharacters(t *testing.T) {
 	t.Parallel()
 	picture := image.NewRGBA(image.Rect(0, 0, 40*cellWidth, 4*cellHeight))
-	draw := func(n, column, row int) {
+	put := func(n, column, row int) {
 		for y := range cellHeight {
 			picture.Set(column*cellWidth+n%cellWidth, row*cellHeight+y, color.White)
 			picture.Set(column*cellWidth+y%cellWidth, row*cellHeight+n%cellHeight, color.White)
@@ -263,11 +281,11 @@ func TestAFontReadsItsCharacters(t *testing.T) {
 		}
 	}
 	for i := range alphabet() {
-		draw(i, i%40, i/40)
+		put(i, i%40, i/40)
 	}
 	f := learnFont(picture)
-	draw(int('o'-'!'), 0, 3)
-	draw(int('k'-'!'), 1, 3)
+	put(int('o'-'!'), 0, 3)
+	put(int('k'-'!'), 1, 3)
 	if got := f.text(picture); !strings.Contains(got, "ok   ") || !strings.HasPrefix(got, "!\"#$%") {
 		t.Errorf("read %q", got)
 	}
