@@ -205,6 +205,9 @@ func (c Config) lastGoodWords() string {
 // lastGood returns the newest release that this machine verified before, if the mode allows
 // that or a person chose it. It is used when no valid release was found, for any reason.
 func lastGood(ctx context.Context, cfg Config, cause error) (resolve.Result, error) {
+	if cfg.LastGood && cfg.Cache == "" {
+		return resolve.Result{}, fmt.Errorf("%w, and this machine has no cache with one", cause)
+	}
 	if cfg.Mode.Stale != "last-good" && !cfg.LastGood || cfg.Cache == "" || ctx.Err() != nil {
 		return resolve.Result{}, cause
 	}

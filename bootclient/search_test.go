@@ -98,8 +98,12 @@ func TestASearchFindsNothingThatTheLastAttemptRefused(t *testing.T) {
 func TestAPersonChoosesTheLastGoodRelease(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "internet")
-	m.cfg.Mode.Discovery, m.cfg.Cache = []string{"mirror"}, t.TempDir()
+	m.cfg.Mode.Discovery = []string{"mirror"}
 	m.cfg.Mirrors, m.cfg.LastGood = []string{serve(t, r, nil).URL}, true
+	if err := m.fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "this machine has no cache") {
+		t.Errorf("without a cache: %v", err)
+	}
+	m.cfg.Cache = t.TempDir()
 	if err := m.fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "no release of channel") {
 		t.Errorf("without a saved release: %v", err)
 	}

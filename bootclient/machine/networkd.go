@@ -52,12 +52,11 @@ func networkFiles(s network.State, now time.Time) []handedFile {
 			files = append(files, text(networkDir+"/"+name+".netdev", device))
 		}
 		files = append(files, text(networkDir+"/"+name+".network", networkText(s, i, false)))
-		if !leaseEnd(i).IsZero() {
+		if !leaseEnd(i).IsZero() || i.Asks4 {
 			files = append(files, text(renewDir+"/"+name+".network", networkText(s, i, true)))
 		}
 	}
-	if first := firstLeaseEnd(used); !first.IsZero() {
-		after := max(first.Sub(now)/2, leastRenew)
+	if after := renewIn(used, now); after > 0 {
 		files = append(files, text(renewAfter, strconv.FormatInt(int64(after/time.Second), 10)+"\n"))
 	}
 	if host := hostOf(used); host != "" {
@@ -172,7 +171,7 @@ func matchLine(i network.Interface) string {
 }
 
 func dhcpOf(i network.Interface, renew bool) string {
-	if renew && i.Lease4 != nil {
+	if renew && (i.Lease4 != nil || i.Asks4) {
 		return "ipv4"
 	}
 	return "no"
@@ -209,6 +208,18 @@ func leaseEnd(i network.Interface) (end time.Time) {
 		}
 	}
 	return end
+}
+
+// renewIn returns when to renew the first lease, 0 for never. A DHCP server that did not answer the boot
+// is asked as soon as the system runs: it may have started late.
+func renewIn(list []network.Interface, now time.Time) time.Duration {
+	if slices.ContainsFunc(list, func(i network.Interface) bool { return i.Asks4 }) {
+		return leastRenew
+	}
+	if first := firstLeaseEnd(list); !first.IsZero() {
+		return max(first.Sub(now)/2, leastRenew)
+	}
+	return 0
 }
 
 func firstLeaseEnd(list []network.Interface) (first time.Time) {

@@ -79,6 +79,17 @@ func TestAStaticAddressIsNotRenewed(t *testing.T) {
 	}
 }
 
+// The boot went on with another address. The server may have started since.
+func TestADHCPServerThatDidNotAnswerTheBootIsAskedByTheTarget(t *testing.T) {
+	s := leased(time.Now())
+	i := &s.Interfaces[0]
+	i.Lease4, i.Asks4, i.Addresses = nil, true, []network.Address{{Prefix: netip.MustParsePrefix("169.254.7.9/16"), From: "link-local"}}
+	got := named(networkFiles(s, time.Now()))
+	has(t, got["network/10-phase-eth0.network"], "DHCP=no", "Address=169.254.7.9/16")
+	has(t, got["network/renew/10-phase-eth0.network"], "DHCP=ipv4", "ClientIdentifier=mac", "Address=169.254.7.9/16")
+	has(t, got["network/renew-after"], "30")
+}
+
 func TestNothingIsHandedOverWithoutAnAddress(t *testing.T) {
 	s := leased(time.Now())
 	s.Interfaces[0].Addresses = nil

@@ -122,6 +122,13 @@ func (r *rescue) run() menu.Choice {
 
 // end ends all processes and gives the terminals back.
 func (r *rescue) end() {
+	if r.watch != nil { // it gives its leases back
+		r.watch.signal(unix.SIGINT)
+		select {
+		case <-r.watch.ended:
+		case <-time.After(2 * leaveLimit):
+		}
+	}
 	close(r.done)
 	var running []*process
 	for _, b := range r.boards {
@@ -274,7 +281,7 @@ func isClosed(c <-chan struct{}) bool {
 // shellInUse reports whether a person has used a shell in the last minutes.
 func (r *rescue) shellInUse() bool {
 	for _, b := range r.boards {
-		if b.shell != nil && (time.Since(b.began) < shellInUse || time.Since(lastInput(b.term.path)) < shellInUse) {
+		if b.shell != nil && (time.Since(b.began) < shellInUse || time.Since(lastInput(b.term.path)).Abs() < shellInUse) {
 			return true
 		}
 	}

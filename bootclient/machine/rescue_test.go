@@ -140,12 +140,11 @@ func TestAnEntryIsShownAboveTheMenu(t *testing.T) {
 
 func TestTheMenuEndsWithoutAKey(t *testing.T) {
 	retry := make(chan struct{}, 1)
-	retry <- struct{}{}
 	for name, tt := range map[string]struct {
 		change func(*rescueRun)
 		want   menu.Action
 	}{
-		"phase-boot retry":                      {func(r *rescueRun) { r.retry = retry }, menu.Retry},
+		"phase-boot retry":                      {func(r *rescueRun) { r.retry, r.alive = retry, func() { requestRetry(retry) } }, menu.Retry},
 		"the watcher finds a release":           {func(r *rescueRun) { r.watcher = []string{"/bin/true"} }, menu.Retry},
 		"the countdown":                         {func(r *rescueRun) { r.options.Countdown = 2 * time.Second }, menu.Retry},
 		"the countdown to a restart":            {func(r *rescueRun) { r.options.Countdown, r.options.AtEnd = 2*time.Second, menu.Reboot }, menu.Reboot},
@@ -170,6 +169,20 @@ func TestAFailedWatcherDoesNotEndTheMenu(t *testing.T) {
 	s.shows(" no ?[2Jpeers") // an escape sequence does not reach the terminal
 	s.types("5\r")
 	r.wants(t, menu.Choice{Action: menu.Reboot})
+}
+
+// It gives leases back.
+func TestTheWatcherMayFinish(t *testing.T) {
+	r := rescueOn(t, 1)
+	left := filepath.Join(t.TempDir(), "left")
+	r.watcher = []string{"/bin/sh", "-c", "trap 'echo last words; echo > " + left + "; exit 1' INT; echo it waits; while :; do sleep 0.05; done"}
+	r.begin()
+	r.screens[0].shows("it waits")
+	r.screens[0].types("1\r")
+	r.wants(t, menu.Choice{Action: menu.Retry})
+	if _, err := os.Stat(left); err != nil {
+		t.Error(err)
+	}
 }
 
 // The watcher begins no attempt at once after one that it began and that failed, and none while a person

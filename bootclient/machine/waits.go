@@ -40,7 +40,9 @@ func (w *waits) fail(restartAfter int) wait {
 		next.notYet = doubled(firstHurry, w.hurried-1)
 	}
 	if restartAfter > 0 && w.failed >= restartAfter {
-		next.atEnd = menu.Reboot
+		if next.atEnd = menu.Reboot; w.hurried > 0 {
+			next.notYet = next.countdown + firstPause // a watcher that errs must not put the restart off for ever
+		}
 	}
 	return next
 }

@@ -109,15 +109,26 @@ func Watch(ctx context.Context, choice Choice) error {
 		}
 		m.coldplug("/sys") // devices that were plugged in meanwhile
 	}
-	results := make(chan error, 2)
+	results, left := make(chan error, 2), make(chan struct{})
 	go func() { results <- waitClock(ctx) }()
-	go func() { results <- b.wait(ctx, state, known) }()
+	go func() {
+		defer close(left)
+		results <- b.wait(ctx, state, known)
+	}()
 	err = <-results
 	if errors.Is(err, errNoTimer) {
 		err = <-results
 	}
+	cancel()
+	select {
+	case <-left: // leases are given back
+	case <-time.After(leaveLimit): // a device does not answer
+	}
 	return err
 }
+
+// leaveLimit is how long the watcher may take to give its leases back.
+const leaveLimit = 2 * time.Second
 
 // wait waits for hardware if that was missing, else for a release.
 func (b *boot) wait(ctx context.Context, state watchState, known map[int]bool) error {
@@ -174,18 +185,25 @@ func pause(ctx context.Context, n int) error {
 
 // waitNetwork configures the network until there is an address. It begins anew only after searchRound or an
 // error: each time takes the requests of all ports back and, in a mode with random hardware addresses,
-// costs the DHCP server one more lease. end stops what goes on in the background.
+// costs the DHCP server one more lease. end gives such a lease back, and stops what goes on in the
+// background.
 func (b *boot) waitNetwork(ctx context.Context) (end func(), err error) {
 	b.firstAddress = searchRound
 	b.report.Say("waiting for an address")
 	for n := 0; ; n++ {
 		try, cancel := context.WithCancel(ctx)
 		summary, err := b.network(try)
+		end := func() {
+			if b.net != nil && b.config.Mode.RandomMAC {
+				_, _ = b.net.Leave() // without a word: the last line says why the watcher ends
+			}
+			cancel()
+		}
 		if err == nil {
 			b.report.Say("network: %s", summary)
-			return cancel, nil
+			return end, nil
 		}
-		cancel()
+		end()
 		b.report.Say("waiting: network: %v", err)
 		if err := pause(ctx, min(n, 2)); err != nil {
 			return nil, err

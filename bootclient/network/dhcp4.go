@@ -13,7 +13,10 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
@@ -103,16 +106,66 @@ func (n *Network) modifiers() []dhcpv4.Modifier {
 
 // requestLease requests a lease for an interface that is up.
 func (n *Network) requestLease(ctx context.Context, name string, index int, timeout time.Duration, tries int) (*lease, error) {
-	client, err := nclient4.New(name, nclient4.WithTimeout(timeout), nclient4.WithRetry(tries))
+	client, err := client4(name, timeout, tries)
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
-	got, err := client.Request(ctx, n.modifiers()...)
+	got, err := request4(ctx, client, timeout, tries, n.modifiers()...)
 	if err != nil {
 		return nil, err
 	}
 	return n.takeAnswer(got, index)
+}
+
+// client4 returns a DHCPv4 client for an interface that need not have an address.
+func client4(name string, timeout time.Duration, tries int) (*nclient4.Client, error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, err
+	}
+	filter, err := bpf.Assemble(answers4)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := packet.Listen(i, packet.Datagram, unix.ETH_P_IP, &packet.Config{Filter: filter})
+	if err != nil {
+		return nil, fmt.Errorf("DHCP: socket: %w", err)
+	}
+	answers := nclient4.NewBroadcastUDPConn(conn, &net.UDPAddr{Port: nclient4.ClientPort})
+	client, err := nclient4.NewWithConn(answers, i.HardwareAddr, nclient4.WithTimeout(timeout), nclient4.WithRetry(tries))
+	if err != nil {
+		conn.Close()
+	}
+	return client, err
+}
+
+// answers4 is the filter for IPv4 packets that may be the answer of a DHCP server: UDP to the port of the
+// client. Without it the client would get a copy of each packet of a fetch that runs meanwhile.
+var answers4 = []bpf.Instruction{
+	bpf.LoadAbsolute{Off: 9, Size: 1}, // protocol
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_UDP, SkipFalse: 6},
+	bpf.LoadAbsolute{Off: 6, Size: 2}, // fragment offset
+	bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: 4},
+	bpf.LoadMemShift{Off: 0}, // length of the IP header
+	bpf.LoadIndirect{Off: 2, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: nclient4.ClientPort, SkipFalse: 1},
+	bpf.RetConstant{Val: 1 << 16},
+	bpf.RetConstant{Val: 0},
+}
+
+// request4 requests a lease within exchangeLimit.
+func request4(ctx context.Context, client *nclient4.Client, timeout time.Duration, tries int, m ...dhcpv4.Modifier) (*nclient4.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, exchangeLimit(timeout, tries))
+	defer cancel()
+	return client.Request(ctx, m...)
+}
+
+// exchangeLimit bounds an exchange of two messages, each with a timeout that doubles with each try. The
+// client alone begins to count anew with every message that it passes over, so that a hostile host
+// could keep it from asking again for ever.
+func exchangeLimit(timeout time.Duration, tries int) time.Duration {
+	return 2 * timeout * (1<<tries - 1)
 }
 
 func (n *Network) takeAnswer(got *nclient4.Lease, index int) (*lease, error) {
@@ -145,11 +198,13 @@ func (n *Network) hold(ctx context.Context, p *port, l *lease) {
 }
 
 func (n *Network) renewLease(ctx context.Context, name string, index int, l *lease) (*lease, error) {
-	client, err := nclient4.New(name, nclient4.WithTimeout(dhcpLater), nclient4.WithRetry(2))
+	client, err := client4(name, dhcpLater, 2)
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, exchangeLimit(dhcpLater, 2))
+	defer cancel()
 	got, err := client.Renew(ctx, l.answer, n.modifiers()...)
 	if err != nil {
 		return nil, err
@@ -164,7 +219,7 @@ func (n *Network) renewLease(ctx context.Context, name string, index int, l *lea
 // dhcpFailed handles an exchange without a lease.
 func (n *Network) dhcpFailed(p *port, err error, tries, failed int) {
 	p.requests4 += tries
-	if errors.Is(err, nclient4.ErrNoResponse) {
+	if errors.Is(err, nclient4.ErrNoResponse) || errors.Is(err, context.DeadlineExceeded) {
 		err = nil
 	}
 	if p.err = err; err != nil && len(p.addrs6) == 0 && failed <= 1 {
@@ -174,7 +229,7 @@ func (n *Network) dhcpFailed(p *port, err error, tries, failed int) {
 		n.Report("network: %s: the lease of %s has ended, and no DHCP server renews it", p.name, p.lease.addr)
 		n.endLease(p)
 	}
-	if p.plan.fallback && !p.claiming && len(p.addrs6) == 0 {
+	if p.plan.fallback && !p.claiming && p.unaddressed() {
 		n.startLinkLocal(p)
 	}
 	if p.plan.late6 && failed == private6At {
@@ -187,7 +242,7 @@ func (n *Network) dhcpFailed(p *port, err error, tries, failed int) {
 
 // leased applies a lease.
 func (n *Network) leased(p *port, l *lease) {
-	p.err = nil
+	p.err, p.moved = nil, false
 	n.stopLinkLocal(p)
 	if err := n.applyLease(p, l); err != nil {
 		p.err = err
@@ -209,7 +264,8 @@ func (n *Network) renewed(p *port, l *lease) {
 }
 
 // applyLease sets the address and the routes of a port. It removes the other addresses, because the
-// kernel would keep sending from the oldest one.
+// kernel would keep sending from the oldest one. A route that the kernel refuses is reported and left
+// out: the address is of use without it.
 func (n *Network) applyLease(p *port, l *lease) error {
 	old, err := netlink.AddrList(p.link, netlink.FAMILY_V4)
 	if err != nil {
@@ -231,7 +287,10 @@ func (n *Network) applyLease(p *port, l *lease) error {
 		}
 	}
 	p.lease = l
-	return n.installRoutes(p)
+	if err := n.installRoutes(p); err != nil {
+		n.Report("network: %s: %v", p.name, err)
+	}
+	return nil
 }
 
 // endLease removes the address and the routes of a lease.
@@ -328,8 +387,8 @@ func mirrorOf(ack *dhcpv4.DHCPv4) string {
 var webMirror = regexp.MustCompile(`^https?://[!-~]+$`)
 
 // leaseRoutes returns the classless routes or, without any, a route over the first router
-// (RFC 3442 requires this order), and routes to the name servers through the same port: the
-// default route may be that of another port.
+// (RFC 3442 requires this order), and routes to the name servers that only the default route reaches:
+// the default route may be that of another port.
 func leaseRoutes(ack *dhcpv4.DHCPv4, index int, l *lease) []netlink.Route {
 	wanted := ack.ClasslessStaticRoute()
 	if len(wanted) == 0 && l.router.IsValid() {
@@ -350,7 +409,8 @@ func leaseRoutes(ack *dhcpv4.DHCPv4, index int, l *lease) []netlink.Route {
 			continue
 		}
 		for _, s := range l.servers {
-			if !l.addr.Contains(s.AsSlice()) {
+			other := func(r netlink.Route) bool { return !isDefault(r) && r.Dst.Contains(s.AsSlice()) }
+			if !l.addr.Contains(s.AsSlice()) && !slices.ContainsFunc(routes, other) {
 				routes = append(routes, routeVia(index, netOf(netip.PrefixFrom(s, 32)), r.Gw))
 			}
 		}

@@ -2,6 +2,7 @@ package network
 
 import (
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -48,7 +49,7 @@ func FuzzLease(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !l.addr.IP.IsGlobalUnicast() || len(l.routes) > maxRoutes {
+		if !l.addr.IP.IsGlobalUnicast() || len(l.routes) > maxRoutes+maxServers4 {
 			t.Errorf("%+v", l)
 		}
 	})
@@ -65,6 +66,36 @@ func TestHostBitsOfARouteAreCleared(t *testing.T) {
 	l, err := readLease(ack, 1) // the example of RFC 3442
 	if err != nil || len(l.routes) != 1 || l.routes[0].Dst.String() != "129.210.177.128/25" {
 		t.Errorf("%+v, %v", l, err)
+	}
+}
+
+// A name server that a route of the lease covers is not sent to the default gateway.
+func TestRoutesToNameServersFollowTheLease(t *testing.T) {
+	route := func(to string, last byte) *dhcpv4.Route {
+		_, dest, err := net.ParseCIDR(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &dhcpv4.Route{Dest: dest, Router: net.IPv4(192, 168, 1, last)}
+	}
+	ack, err := dhcpv4.New(
+		dhcpv4.WithYourIP(net.IPv4(192, 168, 1, 5)), dhcpv4.WithNetmask(net.IPv4Mask(255, 255, 255, 0)),
+		dhcpv4.WithDNS(net.IPv4(10, 0, 0, 53), net.IPv4(192, 0, 2, 53), net.IPv4(192, 168, 1, 53)),
+		dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(route("0.0.0.0/0", 1), route("10.0.0.0/8", 254))),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := readLease(ack, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range l.routes {
+		got = append(got, r.Dst.String()+" "+r.Gw.String())
+	}
+	if want := []string{"0.0.0.0/0 192.168.1.1", "10.0.0.0/8 192.168.1.254", "192.0.2.53/32 192.168.1.1"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -2,6 +2,7 @@ package network
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,14 +32,19 @@ type lease6 struct {
 var errNoAddress6 = errors.New("DHCPv6: the server has no address for this machine")
 
 // startDHCP6 starts the task of DHCPv6 when the port can send and phase.ip=dhcp6 or a router asks
-// for it.
+// for it. A task that asks only for name servers is replaced when addresses are to be asked for: the
+// advertisement of one of several routers, or an early one, may say less.
 func (n *Network) startDHCP6(p *port) {
 	addresses := p.plan.dhcp6 || p.raFlags&raManaged != 0
-	if !p.carrier || !p.ready6 || p.asking6 || !p.plan.ra || !addresses && p.raFlags&raOther == 0 {
+	if !p.carrier || !p.ready6 || !p.plan.ra || !addresses && p.raFlags&raOther == 0 {
 		return
 	}
-	p.asking6 = true
-	ctx := p.ctx
+	if p.asking6 && (p.addresses6 || !addresses) {
+		return
+	}
+	p.stop6()
+	ctx, stop := context.WithCancel(p.ctx)
+	p.stop6, p.asking6, p.addresses6 = stop, true, addresses
 	go n.runDHCP6(ctx, p, addresses)
 }
 
@@ -89,6 +95,8 @@ func exchange6(ctx context.Context, name string, timeout time.Duration, tries in
 		return nil, err
 	}
 	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, exchangeLimit(timeout, tries))
+	defer cancel()
 	// DUID-LL needs no clock and no storage. In a private mode the MAC address in it is random.
 	var id dhcpv6.DUID = &dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: client.InterfaceAddr()}
 	var answer *dhcpv6.Message
@@ -96,12 +104,7 @@ func exchange6(ctx context.Context, name string, timeout time.Duration, tries in
 	case old != nil:
 		answer, err = client.SendAndRead(ctx, client.RemoteAddr(), message6(dhcpv6.MessageTypeRenew, old), nclient6.IsMessageType(dhcpv6.MessageTypeReply))
 	case addresses:
-		var offer *dhcpv6.Message
-		if offer, err = client.Solicit(ctx, dhcpv6.WithClientID(id)); err == nil {
-			if _, err = readLease6(offer, id, true); err == nil {
-				answer, err = client.Request(ctx, offer)
-			}
-		}
+		answer, err = request6(ctx, client, id)
 	default:
 		ask, newErr := dhcpv6.NewMessage(dhcpv6.WithRequestedOptions(dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionDomainSearchList))
 		if newErr != nil {
@@ -118,6 +121,27 @@ func exchange6(ctx context.Context, name string, timeout time.Duration, tries in
 		return nil, fmt.Errorf("DHCPv6: the answer is of type %s", answer.MessageType)
 	}
 	return readLease6(answer, id, addresses)
+}
+
+// request6 requests the address of the first server that offers one. A server without an address may
+// answer before it (RFC 8415, section 18.2.9).
+func request6(ctx context.Context, client *nclient6.Client, id dhcpv6.DUID) (*dhcpv6.Message, error) {
+	solicit, err := dhcpv6.NewSolicit(client.InterfaceAddr(), dhcpv6.WithClientID(id))
+	if err != nil {
+		return nil, err
+	}
+	var refused error
+	offer, err := client.SendAndRead(ctx, client.RemoteAddr(), solicit, func(m *dhcpv6.Message) bool {
+		if m.MessageType != dhcpv6.MessageTypeAdvertise {
+			return false
+		}
+		_, refused = readLease6(m, id, true)
+		return refused == nil
+	})
+	if err != nil {
+		return nil, cmp.Or(refused, err)
+	}
+	return client.Request(ctx, offer)
 }
 
 // message6 makes a message that renews or gives back a lease.
@@ -185,8 +209,12 @@ func readLease6(m *dhcpv6.Message, client dhcpv6.DUID, addresses bool) (*lease6,
 
 func (n *Network) dhcp6Failed(p *port, err error, tries, failed int) {
 	p.requests6 += tries
-	if !errors.Is(err, nclient6.ErrNoResponse) && failed <= 1 {
+	if !errors.Is(err, nclient6.ErrNoResponse) && !errors.Is(err, context.DeadlineExceeded) && failed <= 1 {
 		n.Report("network: %s: %v", p.name, err)
+	}
+	if l := p.lease6; l != nil && !l.until.IsZero() && time.Now().After(l.until) {
+		p.lease6 = nil // the kernel has removed the address
+		n.writeServers()
 	}
 }
 

@@ -257,22 +257,29 @@ func (n *Network) complete() bool {
 	return true
 }
 
-// subscribeAgain makes the subscriptions again. It returns nil if that fails or the context ends.
+// subscribeAgain makes the subscriptions again, and tries that until it succeeds. It returns nil if the
+// context ends.
 func (n *Network) subscribeAgain(old *events) *events {
 	old.close()
-	select {
-	case <-time.After(resubscribe):
-	case <-n.ctx.Done():
-		n.send(n.ctx.Err())
-		return nil
+	for failed := 0; ; {
+		select {
+		case <-time.After(resubscribe):
+		case f := <-n.calls:
+			f()
+			continue
+		case <-n.ctx.Done():
+			n.send(n.ctx.Err())
+			return nil
+		}
+		ev, err := subscribe()
+		if err == nil {
+			return ev
+		}
+		if failed++; failed == 1 {
+			n.Report("network: %v; no change of a link is noticed until that works again", err)
+			n.send(ErrNetlink)
+		}
 	}
-	ev, err := subscribe()
-	if err != nil {
-		n.Report("network: %v; the network is not watched any more", err)
-		n.send(ErrNetlink)
-		return nil
-	}
-	return ev
 }
 
 // noPort returns why there is no port: no wired interface, or none that phase.interface= names.

@@ -188,6 +188,25 @@ func TestClasslessRoutesReplaceTheRouter(t *testing.T) {
 	n.route("192.0.2.1", "10.77.1.3", port)
 }
 
+// One gateway is the machine itself, which the kernel refuses.
+func TestARouteThatTheKernelRefusesIsLeftOut(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	l.Plug(1)
+	l.Dnsmasq("--dhcp-range=10.77.1.50,10.77.1.50,255.255.255.0,1h", "--dhcp-option=option:dns-server,10.77.1.53", "--dhcp-option=option:classless-static-route,198.51.100.0/24,10.77.1.50,0.0.0.0/0,10.77.1.3")
+	n := start(t, "", nil)
+	n.wait()
+	n.console(port+": route to 198.51.100.0/24", "invalid argument")
+	n.route("192.0.2.1", "10.77.1.3", port)
+	if got := n.resolvConf(); !strings.HasPrefix(got, "nameserver 10.77.1.53\n") {
+		t.Errorf("resolv.conf %q", got)
+	}
+}
+
 func TestTheFirstLeaseEndsTheWaitForOtherInterfaces(t *testing.T) {
 	t.Parallel()
 	if !netns.Inside(t) {
@@ -366,7 +385,7 @@ func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
 	port := l.Cable(1)
 	l.Plug(1)
 	log, _ := l.Dnsmasq(range1, "--dhcp-option=224,http://10.77.1.1:8080")
-	before := received6(t, l, "srv1")
+	before := received6(t, l, "srv1", "Ip6InReceives")
 	n := start(t, "", func(c *Config) { c.Private = true })
 	n.wait()
 	link, err := netlink.LinkByName(port)
@@ -392,7 +411,7 @@ func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
 			t.Errorf("%q was sent:\n%s", leak, seen)
 		}
 	}
-	if got := received6(t, l, "srv1"); got != before {
+	if got := received6(t, l, "srv1", "Ip6InReceives"); got != before {
 		t.Errorf("%s IPv6 packets were sent, %s before", got, before)
 	}
 	if addrs, err := netlink.AddrList(link, netlink.FAMILY_V4); err != nil || len(addrs) > 0 {
@@ -403,19 +422,19 @@ func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
 	}
 }
 
-// received6 returns how many IPv6 packets an interface of the LAN has received.
-func received6(t *testing.T, l *netns.LAN, name string) string {
+// received6 returns how many IPv6 packets of a kind an interface of the LAN has received.
+func received6(t *testing.T, l *netns.LAN, name, counter string) string {
 	t.Helper()
 	out, err := l.Command("cat", "/proc/thread-self/net/dev_snmp6/"+name).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for line := range strings.Lines(string(out)) {
-		if f := strings.Fields(line); len(f) == 2 && f[0] == "Ip6InReceives" {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == counter {
 			return f[1]
 		}
 	}
-	t.Fatalf("no Ip6InReceives in %s", out)
+	t.Fatalf("no %s in %s", counter, out)
 	return ""
 }
 
@@ -493,8 +512,17 @@ func TestAnIPv6NetworkHasAddressesAndNameServers(t *testing.T) {
 	if got := n.resolvConf(); !strings.Contains(got, "nameserver fd77::53\n") {
 		t.Errorf("resolv.conf %q", got)
 	}
-	if i := n.state(port); len(i.Addresses) != 1 || i.Addresses[0].From != "ra" || !slices.ContainsFunc(i.Routes, func(r Route) bool { return r.To.Bits() == 0 && r.Via.Is6() }) {
+	if i := n.state(port); len(i.Addresses) != 1 || i.Addresses[0].From != "ra" || !slices.ContainsFunc(i.Routes, func(r Route) bool { return r.To.Bits() == 0 && r.Via.Is6() }) || !i.Asks4 {
 		t.Errorf("%+v", i)
+	}
+	// The kernel keeps the address for the next attempt, and not the name servers.
+	n.stop()
+	before := received6(t, l, "srv1", "Icmp6InRouterSolicits")
+	n = start(t, "", nil)
+	n.wait()
+	n.console("name server fd77::53 from IPv6 router advertisements")
+	if got := received6(t, l, "srv1", "Icmp6InRouterSolicits"); got == before {
+		t.Error("the second attempt has asked no router")
 	}
 }
 
@@ -534,12 +562,15 @@ func TestARouterWithoutAddressesOfDHCPv6GivesItsNameServers(t *testing.T) {
 	port := l.Cable(1)
 	l.Plug(1)
 	l.Run("ip", "addr", "add", "fd77::1/64", "dev", "srv1", "nodad")
-	l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::,ra-stateless", "--dhcp-option=option6:dns-server,[fd77::53]")
+	_, end := l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::,ra-stateless", "--dhcp-option=option6:dns-server,[fd77::53]")
 	n := start(t, "phase.ip=auto6", nil)
 	if summary := n.wait(); !strings.HasPrefix(summary, port+" fd77::") || !strings.HasSuffix(summary, "router advertisements") {
 		t.Fatalf("%q", summary)
 	}
 	n.console("name server fd77::53 from a DHCPv6 server")
+	end() // later the router says that DHCPv6 has addresses too
+	l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::100,fd77::1ff,64,1h")
+	n.console("network: "+port+" fd77::1", "/128 from a DHCPv6 server")
 }
 
 func TestDHCPv6OfTheCommandLineTakesNoOtherAddress(t *testing.T) {

@@ -22,7 +22,7 @@ const (
 	// routeProtocol marks the routes of this package in the kernel's table.
 	routeProtocol = 80
 
-	// The metric of a port's routes is one of these plus its index: the kernel uses the lowest.
+	// The metric of a port's routes is one of these plus its rank: the kernel uses the lowest.
 	metricReaches = 100   // a source accepted a connection from the port
 	metricUsual   = 500   // below 1024, that of the kernel's IPv6 routes
 	metricDead    = 10000 // the gateway does not answer ARP
@@ -60,11 +60,11 @@ func isDefault(r netlink.Route) bool {
 func (p *port) metric() int {
 	switch {
 	case p.reaches4 || p.reaches6:
-		return metricReaches + p.index
+		return metricReaches + p.rank
 	case p.gatewayDead:
-		return metricDead + p.index
+		return metricDead + p.rank
 	}
-	return metricUsual + p.index
+	return metricUsual + p.rank
 }
 
 // installRoutes installs the routes of a port's lease and static addresses with its metric, and
@@ -223,7 +223,7 @@ func (n *Network) preferRouter(p *port) {
 		return
 	}
 	better := routeVia(p.index, anywhere6, r.Gw)
-	better.Priority = metricReaches + p.index
+	better.Priority = metricReaches + p.rank
 	if err := netlink.RouteReplace(&better); err != nil {
 		n.Report("network: %s: IPv6 default route: %v", p.name, err)
 		return

@@ -2,6 +2,7 @@ package network
 
 import (
 	"net"
+	"net/netip"
 	"testing"
 
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -70,5 +71,41 @@ func TestPlansOfPorts(t *testing.T) {
 	private := &Network{Config: Config{Private: true}}
 	if p := private.planOf(ports["eth0"]); !p.dhcp4 || p.fallback || !p.late6 {
 		t.Errorf("private: %+v", p)
+	}
+	private.IP = []bootargs.IP{{Method: bootargs.MethodAny}, {Method: bootargs.MethodStatic, Address: netip.MustParsePrefix("2001:db8::7/64")}}
+	if p := private.merge(private.IP); p.late6 {
+		t.Errorf("private, with a static IPv6 address: %+v", p)
+	}
+}
+
+// The index of a VLAN grows with each attempt. The order of the ports must not depend on it.
+func TestRanksOfPortsStaySmall(t *testing.T) {
+	n := &Network{ports: map[int]*port{2: {index: 2, rank: 0}, 1700: {index: 1700, rank: 2}}}
+	if got := n.freeRank(); got != 1 {
+		t.Errorf("rank %d", got)
+	}
+	n.ports[1701] = &port{index: 1701, rank: 1, reaches4: true}
+	if list := n.sorted(); list[0].index != 1701 || list[1].index != 2 || list[2].metric() > 1000 {
+		t.Errorf("%+v", list)
+	}
+}
+
+// A lease whose renewal gets no answer is still an address; one from before the link was lost may be of
+// another network.
+func TestWhichPortsNeedALinkLocalAddress(t *testing.T) {
+	static := []bootargs.IP{{Method: bootargs.MethodStatic}}
+	for name, tt := range map[string]struct {
+		port port
+		want bool
+	}{
+		"nothing":                    {port{}, true},
+		"a lease":                    {port{lease: &lease{}}, false},
+		"a lease of another network": {port{lease: &lease{}, moved: true}, true},
+		"a static address":           {port{static: static, moved: true}, false},
+		"an IPv6 address":            {port{addrs6: map[netip.Prefix]bool{{}: true}, moved: true}, false},
+	} {
+		if got := tt.port.unaddressed(); got != tt.want {
+			t.Errorf("%s: %t", name, got)
+		}
 	}
 }

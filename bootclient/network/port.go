@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -22,6 +23,7 @@ import (
 // A port is one network interface that is used: a wired Ethernet interface, a VLAN or a bond.
 type port struct {
 	index     int
+	rank      int // decides between ports that are equal; unlike the index, it stays small when VLANs are made again
 	name      string
 	kind      string // ethernet, vlan, bond
 	driver    string
@@ -32,6 +34,7 @@ type port struct {
 	restarted bool // it was taken down and up again
 	carrier   bool
 	hadLink   bool               // it had a link before this one
+	moved     bool               // the link was lost since the lease: it may be another network
 	ctx       context.Context    // of the tasks, until the link is lost
 	stop      context.CancelFunc // of ctx
 	err       error              // of the last step that failed
@@ -43,13 +46,16 @@ type port struct {
 	claiming  bool               // the task that has linkLocal runs
 	stopLocal context.CancelFunc // of that task
 
-	ready6    bool // the link-local IPv6 address can be used
-	raFlags   uint32
-	asking6   bool // the task of DHCPv6 runs
-	lease6    *lease6
-	requests6 int
-	addrs6    map[netip.Prefix]bool // that reach other networks
-	rdnss     map[netip.Addr]time.Time
+	ready6  bool // the link-local IPv6 address can be used
+	raFlags uint32
+	asking6 bool // the task of DHCPv6 runs
+	// addresses6 says that it asks for addresses, and not only for name servers; stop6 ends it.
+	addresses6 bool
+	stop6      context.CancelFunc
+	lease6     *lease6
+	requests6  int
+	addrs6     map[netip.Prefix]bool // that reach other networks
+	rdnss      map[netip.Addr]time.Time
 
 	routes      []netlink.Route // installed
 	gatewayDead bool            // the gateway does not answer ARP
@@ -129,7 +135,7 @@ func (n *Network) merge(list []bootargs.IP) (p plan) {
 		p.mtu = max(p.mtu, a.MTU)
 	}
 	named6 := slices.ContainsFunc(list, func(a bootargs.IP) bool {
-		return a.Method == bootargs.MethodAuto6 || a.Method == bootargs.MethodDHCP6
+		return a.Method == bootargs.MethodAuto6 || a.Method == bootargs.MethodDHCP6 || a.Method == bootargs.MethodStatic && a.Address.Addr().Is6()
 	})
 	p.late6 = p.late6 && !named6
 	return p
@@ -161,7 +167,7 @@ func newPort(link netlink.Link) *port {
 	a := link.Attrs()
 	p := &port{
 		index: a.Index, name: a.Name, kind: "ethernet", link: link, permanent: a.HardwareAddr, driver: driverOf(link),
-		addrs6: map[netip.Prefix]bool{}, rdnss: map[netip.Addr]time.Time{}, stop: func() {}, stopLocal: func() {},
+		addrs6: map[netip.Prefix]bool{}, rdnss: map[netip.Addr]time.Time{}, stop: func() {}, stopLocal: func() {}, stop6: func() {},
 	}
 	if t := link.Type(); t == "vlan" || t == "bond" {
 		p.kind = t
@@ -245,7 +251,7 @@ func (n *Network) adopt(p *port) (used bool) {
 	if !n.uses(p) {
 		return false
 	}
-	p.plan = n.planOf(p)
+	p.plan, p.rank = n.planOf(p), n.freeRank()
 	n.ports[p.index] = p
 	if p.err = n.setUp(p); p.err != nil {
 		n.Report("network: %s: %v", p.name, p.err)
@@ -255,7 +261,21 @@ func (n *Network) adopt(p *port) (used bool) {
 	for _, a := range addrs {
 		n.address6(p, a.IPNet, a.Flags, a.Scope, true)
 	}
+	for _, m := range interfaceFlags() { // the kernel repeats none that stays the same
+		if m.index == p.index {
+			p.raFlags = m.flags
+		}
+	}
 	return true
+}
+
+// freeRank returns the lowest rank that no port has.
+func (n *Network) freeRank() (rank int) {
+	has := func(p *port) bool { return p.rank == rank }
+	for slices.ContainsFunc(slices.Collect(maps.Values(n.ports)), has) {
+		rank++
+	}
+	return rank
 }
 
 // setUp brings up a port, with a random MAC address if the mode asks for one, or makes it a member of
@@ -357,7 +377,7 @@ func (n *Network) linkLost(p *port) {
 	if !p.carrier {
 		return
 	}
-	p.carrier, p.asking6 = false, false
+	p.carrier, p.asking6, p.moved = false, false, true
 	p.stop()
 	n.stopLinkLocal(p)
 	if !p.plan.idle() {
@@ -401,6 +421,11 @@ func (p *port) answered() bool {
 		return p.lease != nil
 	}
 	return len(p.static) > 0 || p.linkLocal.IsValid() || len(p.addrs6) > 0
+}
+
+// unaddressed reports whether a port has no address that is known to be of the network on its link.
+func (p *port) unaddressed() bool {
+	return (p.lease == nil || p.moved) && len(p.static) == 0 && len(p.addrs6) == 0
 }
 
 // failure says what was tried on a port without an address.

@@ -121,13 +121,15 @@ func (n *Network) routerMessage(m routerMessage) {
 		n.startDHCP6(p)
 		return
 	}
+	now := time.Now()
+	maps.DeleteFunc(p.rdnss, func(_ netip.Addr, until time.Time) bool { return !until.After(now) })
 	before := slices.Collect(maps.Keys(p.rdnss))
 	for _, a := range m.servers {
 		if a.IsLinkLocalUnicast() {
 			a = a.WithZone(p.name)
 		}
 		if delete(p.rdnss, a); m.lifetime > 0 && len(p.rdnss) < maxRDNSS {
-			p.rdnss[a] = time.Now().Add(m.lifetime)
+			p.rdnss[a] = now.Add(m.lifetime)
 		}
 	}
 	n.writeServers()

@@ -38,7 +38,8 @@ type Interface struct {
 
 	Addresses []Address    `json:"addresses,omitempty"`
 	Routes    []Route      `json:"routes,omitempty"`
-	Servers   []netip.Addr `json:"servers,omitempty"` // DNS
+	Servers   []netip.Addr `json:"servers,omitempty"`    // DNS
+	Asks4     bool         `json:"asks_dhcp4,omitempty"` // a DHCPv4 server is asked, and none has answered
 	Lease4    *Lease       `json:"lease4,omitempty"`
 	Lease6    *Lease       `json:"lease6,omitempty"`
 }
@@ -96,7 +97,7 @@ func (n *Network) describe(p *port) (Interface, error) {
 	a := now.Attrs()
 	i := Interface{
 		Name: p.name, Kind: p.kind, Driver: p.driver, MAC: a.HardwareAddr.String(), PermanentMAC: p.permanent.String(),
-		Link: p.carrier, MTU: a.MTU, Bond: p.bond, Servers: n.portServers(p),
+		Link: p.carrier, MTU: a.MTU, Bond: p.bond, Servers: n.portServers(p), Asks4: p.plan.dhcp4 && p.lease == nil,
 	}
 	switch l := now.(type) {
 	case *netlink.Vlan:
