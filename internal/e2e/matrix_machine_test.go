@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -82,7 +83,7 @@ var cacheRows = []row{
 	},
 	{
 		name: "cache-foreign", situation: "a stranger wrote the cache partition: links and text in place of the cache's folders",
-		says: []string{"] cache: /dev/vda2 (rw)", "] resolve: stable"}, ends: "nothing",
+		says: []string{"] cache: /dev/vda2 (rw)", "the key there is damaged", "] cache: recreated: it was damaged", "] resolve: stable"}, ends: "nothing",
 		start: func(s *site) {
 			s.withCache(func(disk string) {
 				dir := s.t.TempDir()
@@ -109,7 +110,7 @@ var cacheRows = []row{
 	},
 	{
 		name: "stick-pulled", situation: "the stick is pulled after the start",
-		says: []string{"] cache: /dev/sda2 (rw)", "] fetch: "}, ends: "nothing",
+		says: []string{"] cache: /dev/sda2 (rw)", "refused: storing blocks from cache: ", "] seed: from memory after the jump"}, ends: "nothing",
 		start: func(s *site) {
 			s.env = []string{"DISK=usb"}
 			s.dhcp()
@@ -307,7 +308,7 @@ func writeCertificate(t *testing.T, dir, addr string) {
 	}
 	from := time.Now().Add(24 * time.Hour)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: from, NotAfter: from.AddDate(0, 3, 0), IPAddresses: []net.IP{net.ParseIP(addr)},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mirror"}, NotBefore: from, NotAfter: from.AddDate(0, 3, 0), IPAddresses: []net.IP{net.ParseIP(addr)},
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
