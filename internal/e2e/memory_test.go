@@ -1,3 +1,5 @@
+//go:build machine
+
 package e2e
 
 import (
@@ -8,7 +10,7 @@ import (
 )
 
 // A machine with too little memory says how much is missing. The kernel's OOM killer never runs.
-func TestAMachineWithLittleMemoryStartsOrSaysWhatIsMissing(t *testing.T) {
+func TestMachineWithLittleMemoryStartsOrSaysWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
 	l.host().publish("--dht", "off")
