@@ -25,6 +25,8 @@ const (
 	rateLimit     = time.Minute // between two addresses after maxConflicts
 )
 
+const arpPause = 4 * time.Second // before a connection for ARP that could not be opened is tried again
+
 // linkLocalCandidate returns the try-th address of 169.254.1.0 to 169.254.254.255 for a MAC address: the same
 // ones at each boot, so that a network keeps its addresses.
 func linkLocalCandidate(mac net.HardwareAddr, try int) netip.Addr {
@@ -57,11 +59,7 @@ func linkLocalNet(a netip.Addr) *net.IPNet { return netOf(netip.PrefixFrom(a, 16
 
 // runLinkLocal claims an address and gives it up when another machine has it (RFC 3927).
 func (n *Network) runLinkLocal(ctx context.Context, p *port) {
-	c, err := openARP(ctx, p.link)
-	if err != nil {
-		n.do(ctx, func() { n.Report("network: %s: link-local address: %v", p.name, err) })
-		return
-	}
+	c := n.openARPAgain(ctx, p)
 	for try := 0; ctx.Err() == nil; try++ {
 		if try >= maxConflicts {
 			sleep(ctx, rateLimit)
@@ -75,6 +73,21 @@ func (n *Network) runLinkLocal(ctx context.Context, p *port) {
 			n.do(ctx, func() { n.lostLinkLocal(p, a) })
 		}
 	}
+}
+
+// openARPAgain opens a connection, after a pause if that failed. It returns nil if ctx ends before.
+func (n *Network) openARPAgain(ctx context.Context, p *port) *arpConn {
+	for failed := 0; ctx.Err() == nil; failed++ {
+		c, err := openARP(ctx, p.link)
+		if err == nil {
+			return c
+		}
+		if failed == 0 {
+			n.do(ctx, func() { n.Report("network: %s: link-local address: %v", p.name, err) })
+		}
+		sleep(ctx, arpPause)
+	}
+	return nil
 }
 
 // probe reports whether no other machine has an address or probes for it.

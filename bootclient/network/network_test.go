@@ -603,12 +603,14 @@ func TestStaticAddressesNeedNoServer(t *testing.T) {
 	n := start(t, "phase.ip=10.77.1.9::10.77.1.1:255.255.255.0::"+port+":none:10.77.1.53 phase.ip=[fd77::9]::[fd77::1]:64::02-00-00-00-01-01", func(c *Config) { c.Deadline = time.Minute })
 	n.wait()
 	n.route("192.0.2.1", "10.77.1.1", port)
-	for { // IPv6 addresses are used after duplicate address detection
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) { // IPv6 addresses are used after duplicate address detection
 		i := n.state(port)
 		if len(i.Addresses) == 2 && i.Addresses[0].From == "static" && i.Addresses[1].From == "static" && len(i.Routes) == 2 {
 			break
 		}
-		n.console("fd77::9/64 from the command line")
+		if time.Now().After(end) {
+			t.Fatalf("%+v", i)
+		}
 	}
 	n.route("2001:db8::1", "fd77::1", port)
 	if got := n.resolvConf(); !strings.HasPrefix(got, "nameserver 10.77.1.53\n") {
@@ -727,6 +729,33 @@ func TestALinkLocalAddressOfAnotherMachineIsNotTaken(t *testing.T) {
 		}
 	})
 	n.console("another machine has " + second)
+}
+
+// The interface of the test appears only after the first try.
+func TestALinkLocalAddressIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.Index = "late", 77
+	late := &netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}
+	n := start(t, "phase.interface=none", nil)
+	n.ask(func() {
+		p := newPort(late)
+		p.ctx = n.ctx
+		n.startLinkLocal(p)
+	})
+	n.console("network: late: link-local address: ")
+	if err := netlink.LinkAdd(late); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"late", "peer"} {
+		if link, err := netlink.LinkByName(name); err != nil || netlink.LinkSetUp(link) != nil {
+			t.Fatal(name, err)
+		}
+	}
+	n.console("network: late 169.254.", "/16, link-local")
 }
 
 func TestALeaseReplacesTheLinkLocalAddress(t *testing.T) {
