@@ -30,6 +30,8 @@ const (
 	renewLeast   = 30 * time.Second
 	maxRoutes    = 32 // used of one lease
 	maxServers4  = 3  // used of one lease
+	minMTU4      = 576  // taken from a lease
+	minMTU6      = 1280 // of a link with IPv6 (RFC 8200)
 	optionMirror = 224
 	maxMirror    = 200 // bytes
 	maxMirrors   = 4   // of all leases
@@ -281,8 +283,8 @@ func (n *Network) applyLease(p *port, l *lease) error {
 	if err := netlink.AddrReplace(p.link, &netlink.Addr{IPNet: l.addr}); err != nil {
 		return fmt.Errorf("address %s: %w", l.addr, err)
 	}
-	if l.mtu > 0 && p.plan.mtu == 0 && l.mtu < p.link.Attrs().MTU {
-		if err := netlink.LinkSetMTU(p.link, l.mtu); err != nil {
+	if mtu := p.leaseMTU(l); mtu != p.mtu {
+		if err := netlink.LinkSetMTU(p.link, mtu); err != nil {
 			n.Report("network: %s: MTU %d of the DHCP server: %v", p.name, l.mtu, err)
 		}
 	}
@@ -323,11 +325,25 @@ func readLease(ack *dhcpv4.DHCPv4, index int) (*lease, error) {
 	}
 	mask := ack.SubnetMask()
 	if mask == nil {
+		p.mtu = mtu
 		mask = ip.DefaultMask()
 	}
 	if ones, bits := mask.Size(); bits != 32 || ones == 0 {
 		return nil, errors.New("DHCP: invalid subnet mask")
 	}
+// leaseMTU returns the MTU of a port with a lease. A server may lower it; Linux removes IPv6 from an
+// interface with less than minMTU6.
+func (p *port) leaseMTU(l *lease) int {
+	usual := p.link.Attrs().MTU
+	if l.mtu == 0 || p.plan.mtu > 0 {
+		return usual
+	}
+	if p.plan.ipv6() {
+		return min(max(l.mtu, minMTU6), usual)
+	}
+	return min(l.mtu, usual)
+}
+
 	l := &lease{addr: &net.IPNet{IP: ip, Mask: mask}, from: ack.ServerIdentifier(), mirror: mirrorOf(ack)}
 	l.servers = addrs4(ack.DNS())
 	l.servers = l.servers[:min(len(l.servers), maxServers4)]
@@ -336,7 +352,7 @@ func readLease(ack *dhcpv4.DHCPv4, index int) (*lease, error) {
 		l.router = routers[0]
 	}
 	l.domain, l.hostname = hostName(ack.DomainName()), hostName(ack.HostName())
-	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, ack.Options); err == nil && mtu >= 576 {
+	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, ack.Options); err == nil && mtu >= minMTU4 {
 		l.mtu = int(mtu)
 	}
 	l.setTimes(ack, time.Now())

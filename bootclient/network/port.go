@@ -20,6 +20,9 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
 
+// ethernetMTU is the MTU of a network card unless somebody sets another one.
+const ethernetMTU = 1500
+
 // A port is one network interface that is used: a wired Ethernet interface, a VLAN or a bond.
 type port struct {
 	index     int
@@ -41,6 +44,7 @@ type port struct {
 
 	static    []bootargs.IP
 	lease     *lease
+	mtu       int // that the port has
 	requests4 int // DHCPv4 messages without an answer since the link
 	linkLocal netip.Addr
 	claiming  bool               // the task that has linkLocal runs
@@ -296,6 +300,9 @@ func (n *Network) setUp(p *port) error {
 		p.restarted = true
 		return n.enslave(p)
 	}
+	if err := p.setMTU(); err != nil { // first: Linux has no IPv6 settings for an interface below minMTU6
+		return err
+	}
 	if err := n.setIPv6(p, p.plan.ipv6() && !p.plan.late6); err != nil {
 		if n.Private {
 			return fmt.Errorf("%w; the interface stays down", err)
@@ -305,12 +312,23 @@ func (n *Network) setUp(p *port) error {
 	if err := flush(p.link); err != nil {
 		return err
 	}
+	return netlink.LinkSetUp(p.link)
+}
+
+// setMTU sets the MTU of the command line. Without one it takes back the smaller one that a DHCP server
+// gave to an earlier attempt; a card whose own is smaller refuses that.
+func (p *port) setMTU() error {
+	a := p.link.Attrs()
 	if p.plan.mtu > 0 {
 		if err := netlink.LinkSetMTU(p.link, p.plan.mtu); err != nil {
 			return fmt.Errorf("MTU %d: %w", p.plan.mtu, err)
 		}
+		a.MTU = p.plan.mtu
+	} else if p.kind == "ethernet" && a.MTU < ethernetMTU && netlink.LinkSetMTU(p.link, ethernetMTU) == nil {
+		a.MTU = ethernetMTU
 	}
-	return netlink.LinkSetUp(p.link)
+	p.mtu = a.MTU
+	return nil
 }
 
 // newMAC returns a random unicast address with the locally-administered bit.
