@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,8 +29,8 @@ const (
 	dhcpPause    = 4 * time.Second // longest pause between two of them
 	private6At   = 3               // exchanges before a private mode switches on IPv6
 	renewLeast   = 30 * time.Second
-	maxRoutes    = 32 // used of one lease
-	maxServers4  = 3  // used of one lease
+	maxRoutes    = 32   // used of one lease
+	maxServers4  = 3    // used of one lease
 	minMTU4      = 576  // taken from a lease
 	minMTU6      = 1280 // of a link with IPv6 (RFC 8200)
 	optionMirror = 224
@@ -73,8 +74,11 @@ func (n *Network) runDHCP4(ctx context.Context, p *port) {
 		l, err := n.requestLease(ctx, name, index, timeout, tries)
 		if err == nil {
 			failed = 0
-			n.do(ctx, func() { n.leased(p, l) })
-			n.hold(ctx, p, l)
+			if n.try(ctx, func() bool { return n.leased(p, l) }) {
+				n.hold(ctx, p, l)
+				continue
+			}
+			sleep(ctx, dhcpLater+rand.N(dhcpPause))
 			continue
 		}
 		failed++
@@ -156,11 +160,28 @@ var answers4 = []bpf.Instruction{
 	bpf.RetConstant{Val: 0},
 }
 
-// request4 requests a lease within exchangeLimit.
+// request4 requests a lease within exchangeLimit, from the first server whose offer passes the checks of a
+// lease: another server may answer sooner with one that does not.
 func request4(ctx context.Context, client *nclient4.Client, timeout time.Duration, tries int, m ...dhcpv4.Modifier) (*nclient4.Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeLimit(timeout, tries))
 	defer cancel()
-	return client.Request(ctx, m...)
+	size := dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(nclient4.MaxMessageSize))
+	discover, err := dhcpv4.NewDiscovery(client.InterfaceAddr(), dhcpv4.PrependModifiers(m, size)...)
+	if err != nil {
+		return nil, err
+	}
+	var refused error
+	offer, err := client.SendAndRead(ctx, client.RemoteAddr(), discover, func(o *dhcpv4.DHCPv4) bool {
+		if o.MessageType() != dhcpv4.MessageTypeOffer {
+			return false
+		}
+		_, refused = readLease(o, 0)
+		return refused == nil
+	})
+	if err != nil {
+		return nil, cmp.Or(refused, err)
+	}
+	return client.RequestFromOffer(ctx, offer, m...)
 }
 
 // exchangeLimit bounds an exchange of two messages, each with a timeout that doubles with each try. The
@@ -242,19 +263,22 @@ func (n *Network) dhcpFailed(p *port, err error, tries, failed int) {
 	}
 }
 
-// leased applies a lease.
-func (n *Network) leased(p *port, l *lease) {
-	p.err, p.moved = nil, false
+// leased applies a lease. It reports whether the port has the address.
+func (n *Network) leased(p *port, l *lease) bool {
+	before := p.err
+	p.moved = false
 	n.stopLinkLocal(p)
-	if err := n.applyLease(p, l); err != nil {
-		p.err = err
-		n.Report("network: %s: %v", p.name, err)
-		return
+	if p.err = n.applyLease(p, l); p.err != nil {
+		if before == nil || before.Error() != p.err.Error() {
+			n.Report("network: %s: %v", p.name, p.err)
+		}
+		return false
 	}
 	n.found("%s %s from DHCP server %s", p.name, l.addr, l.from)
 	n.takeMirror(l)
 	n.writeServers()
 	n.checkPaths()
+	return true
 }
 
 // renewed applies a renewed lease, whose address is the same.
@@ -287,12 +311,26 @@ func (n *Network) applyLease(p *port, l *lease) error {
 		if err := netlink.LinkSetMTU(p.link, mtu); err != nil {
 			n.Report("network: %s: MTU %d of the DHCP server: %v", p.name, l.mtu, err)
 		}
+		p.mtu = mtu
 	}
 	p.lease = l
 	if err := n.installRoutes(p); err != nil {
 		n.Report("network: %s: %v", p.name, err)
 	}
 	return nil
+}
+
+// leaseMTU returns the MTU of a port with a lease. A server may lower it; Linux removes IPv6 from an
+// interface with less than minMTU6.
+func (p *port) leaseMTU(l *lease) int {
+	usual := p.link.Attrs().MTU
+	if l.mtu == 0 || p.plan.mtu > 0 {
+		return usual
+	}
+	if p.plan.ipv6() {
+		return min(max(l.mtu, minMTU6), usual)
+	}
+	return min(l.mtu, usual)
 }
 
 // endLease removes the address and the routes of a lease.
@@ -325,25 +363,11 @@ func readLease(ack *dhcpv4.DHCPv4, index int) (*lease, error) {
 	}
 	mask := ack.SubnetMask()
 	if mask == nil {
-		p.mtu = mtu
 		mask = ip.DefaultMask()
 	}
 	if ones, bits := mask.Size(); bits != 32 || ones == 0 {
 		return nil, errors.New("DHCP: invalid subnet mask")
 	}
-// leaseMTU returns the MTU of a port with a lease. A server may lower it; Linux removes IPv6 from an
-// interface with less than minMTU6.
-func (p *port) leaseMTU(l *lease) int {
-	usual := p.link.Attrs().MTU
-	if l.mtu == 0 || p.plan.mtu > 0 {
-		return usual
-	}
-	if p.plan.ipv6() {
-		return min(max(l.mtu, minMTU6), usual)
-	}
-	return min(l.mtu, usual)
-}
-
 	l := &lease{addr: &net.IPNet{IP: ip, Mask: mask}, from: ack.ServerIdentifier(), mirror: mirrorOf(ack)}
 	l.servers = addrs4(ack.DNS())
 	l.servers = l.servers[:min(len(l.servers), maxServers4)]

@@ -3,10 +3,16 @@ package network
 import (
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/insomniacslk/dhcp/dhcpv4/server4"
+	"github.com/vishvananda/netlink"
+
+	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
 func TestALeaseWithoutAUsableAddressIsRefused(t *testing.T) {
@@ -145,4 +151,109 @@ func TestAMirrorOfALeaseIsAWebAddress(t *testing.T) {
 			t.Errorf("%q: %q", value, got)
 		}
 	}
+}
+
+// Linux removes IPv6 from an interface with an MTU below 1280.
+func TestASmallMTUOfALeaseLeavesIPv6AndEndsWithTheAttempt(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	l.Plug(1)
+	_, end := l.Dnsmasq(range1, "--dhcp-option=option:mtu,600")
+	n := start(t, "", nil)
+	n.wait()
+	if i := n.state(port); i.MTU != minMTU6 || i.Lease4 == nil || i.Lease4.MTU != 600 {
+		t.Errorf("%+v, lease %+v", i, i.Lease4)
+	}
+	n.stop()
+	n = start(t, "phase.ip=dhcp", nil) // without IPv6
+	n.wait()
+	if i := n.state(port); i.MTU != 600 {
+		t.Errorf("without IPv6: MTU %d", i.MTU)
+	}
+	n.stop()
+	end()
+	l.Dnsmasq(range1)
+	n = start(t, "", nil)
+	n.wait()
+	if i := n.state(port); i.MTU != ethernetMTU {
+		t.Errorf("next attempt: MTU %d", i.MTU)
+	}
+}
+
+// A server that answers sooner than that of the site, with an address that no host can have.
+func TestAnUnusableOfferDoesNotHideAGoodOne(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	l.Plug(1)
+	offers := make(chan struct{}, 64)
+	offer := func(conn net.PacketConn, _ net.Addr, m *dhcpv4.DHCPv4) {
+		answer, err := dhcpv4.NewReplyFromRequest(m, dhcpv4.WithMessageType(dhcpv4.MessageTypeOffer), dhcpv4.WithYourIP(net.IPv4(127, 0, 0, 1)),
+			dhcpv4.WithServerIP(net.IPv4(10, 77, 1, 2)), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 77, 1, 2))))
+		if err != nil || m.MessageType() != dhcpv4.MessageTypeDiscover {
+			return
+		}
+		if _, err := conn.WriteTo(answer.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ClientPort}); err == nil {
+			offers <- struct{}{}
+		}
+	}
+	var rogue *server4.Server
+	l.Do(func() {
+		conn, err := nclient4.NewRawUDPConn("srv1", dhcpv4.ServerPort) // dnsmasq has the port
+		if err == nil {
+			rogue, err = server4.NewServer("", nil, offer, server4.WithConn(conn))
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if rogue == nil {
+		t.FailNow()
+	}
+	go func() { _ = rogue.Serve() }()
+	t.Cleanup(func() { rogue.Close() })
+
+	n := start(t, "phase.ip=dhcp", func(c *Config) { c.Deadline = time.Minute })
+	n.console(port + ": DHCP: address \"127.0.0.1\" is not usable for a host")
+	<-offers
+	l.Dnsmasq(range1)
+	if summary := n.wait(); !strings.HasPrefix(summary, port+" 10.77.1.") || !strings.HasSuffix(summary, "from DHCP server 10.77.1.1") {
+		t.Errorf("%q", summary)
+	}
+}
+
+// The lease of the test ends never, so nothing else would ask again.
+func TestALeaseWhoseAddressIsRefusedIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	l.Plug(1)
+	n := start(t, "phase.ip=dhcp", func(c *Config) { c.Deadline = time.Second })
+	if _, err := n.Wait(); err == nil {
+		t.Fatal("an address without a server")
+	}
+	var own netlink.Link
+	n.ask(func() {
+		for _, p := range n.ports { // the kernel refuses an address of an interface that does not exist
+			own, p.link = p.link, &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: 9999, Name: "gone"}}
+		}
+	})
+	l.Dnsmasq("--dhcp-range=10.77.1.50,10.77.1.60,255.255.255.0,infinite")
+	n.console("network: " + port + ": address")
+	n.ask(func() {
+		for _, p := range n.ports {
+			p.link = own
+		}
+	})
+	n.console("network: " + port + " 10.77.1.")
 }

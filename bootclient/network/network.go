@@ -164,6 +164,19 @@ func (n *Network) do(ctx context.Context, f func()) {
 	}
 }
 
+// try has the loop call f and returns its result, or false if ctx ends before.
+func (n *Network) try(ctx context.Context, f func() bool) bool {
+	result := make(chan bool, 1)
+	n.do(ctx, func() { result <- f() })
+	select {
+	case ok := <-result:
+		return ok
+	case <-ctx.Done():
+	case <-n.done:
+	}
+	return false
+}
+
 // send sends the outcome, once.
 func (n *Network) send(err error) {
 	if !n.sent {
