@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -283,12 +282,12 @@ func (a *artifact) verify(release manifest.Release, done *atomic.Int64) error {
 	if !ok || signed.Length != a.size {
 		return fmt.Errorf("%s: not the %d bytes that were signed: %w", a.role, a.size, cas.ErrCorrupt)
 	}
-	h := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(h, byteCounter{done}), io.NewSectionReader(a.file, a.off, a.size)); err != nil {
+	sum, err := sumSHA256(a.file, a.off, a.size, done, slowSHA256())
+	if err != nil {
 		return fmt.Errorf("%s: %w", a.role, err)
 	}
-	if sum := hex.EncodeToString(h.Sum(nil)); sum != signed.SHA256 {
-		return fmt.Errorf("%s: sha256 of the sealed memory is %s, signed is %s: %w", a.role, sum, signed.SHA256, cas.ErrCorrupt)
+	if got := hex.EncodeToString(sum); got != signed.SHA256 {
+		return fmt.Errorf("%s: sha256 of the sealed memory is %s, signed is %s: %w", a.role, got, signed.SHA256, cas.ErrCorrupt)
 	}
 	return nil
 }
