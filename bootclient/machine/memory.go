@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
@@ -22,8 +23,11 @@ func meminfo(name string) int64 {
 func parseMeminfo(data, name string) int64 {
 	for line := range strings.Lines(data) {
 		key, value, _ := strings.Cut(line, ":")
-		var kib int64
-		if n, _ := fmt.Sscanf(value, "%d kB", &kib); key == name && n == 1 {
+		if key != name {
+			continue
+		}
+		kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
+		if err == nil {
 			return kib << 10
 		}
 	}
