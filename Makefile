@@ -14,6 +14,9 @@ BENCHTIME  ?= 1s
 SHOW       ?= 1,2,3,4,6,7
 PLOT       ?= $(BUILD)/dht-growth.svg
 NODES      ?= 25,50,100,200,400,1000
+RUNS       ?= 3
+RELEASES   ?= small,demo
+BOOTFLAGS  ?=
 VULNDB     ?=
 ROW        ?= .*
 PARALLEL   ?= 2
@@ -30,7 +33,7 @@ QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /bench/siege$$ -e /
 IMAGE    = $(BIN)/phase-image
 
 .DEFAULT_GOAL := binaries
-.PHONY: binaries deps deps-outdated check test test-machine screenshots demo bench bench-net microbench fuzz vuln clean help need-root need-x86 \
+.PHONY: binaries deps deps-outdated check test test-machine screenshots demo bench bench-net bench-boot microbench fuzz vuln clean help need-root need-x86 \
 	install deb need-build need-image need-rootfs need-demo need-deb need-test \
 	esp initramfs rootfs image kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
@@ -84,6 +87,10 @@ bench-net: binaries ## measure delivery, nginx, curl and BitTorrent in network n
 	@GO="$(GO)" scripts/deps-check.sh --install bench-net
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./bench/net -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW) -svg $(PLOT) -nodes $(NODES)
+
+bench-boot: need-test binaries ## measure a boot in QEMU beside direct boots of both kernels (RUNS=3 RELEASES=small,demo BOOTFLAGS=)
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BUILD)/bench-boot ./bench/boot
+	$(BUILD)/bench-boot -bin $(BIN) -dir $(BUILD) -runs $(RUNS) -releases $(RELEASES) $(BOOTFLAGS)
 
 microbench: ## run the Go benchmarks (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(QUICK)

@@ -12,7 +12,7 @@ environment:
   CPUS=1              processors
   CPU=                processor model without KVM; default: qemu64 with SSE 4.2
   NET=user            user (slirp), none, or tap:IFNAME (the tap must be up)
-  DISK=virtio         virtio or usb
+  DISK=virtio         virtio, usb or none (to start -kernel and -initrd)
   DEADLINE=0          seconds after which the machine is stopped, 0 for never
   ACCEL=              kvm or tcg; default: kvm if a probe succeeds, else tcg
 The console is this terminal; Ctrl-A X ends the machine. NET=user has no multicast, so mDNS
@@ -119,7 +119,8 @@ fi
 case ${DISK:-virtio} in
 virtio) set -- -device virtio-blk-pci,drive=disk0,bootindex=0 "$@" ;;
 usb) set -- -device qemu-xhci -device usb-storage,id=stick,drive=disk0,bootindex=0,removable=on "$@" ;;
-*) fail 2 "DISK=$DISK: must be virtio or usb" ;;
+none) ;;
+*) fail 2 "DISK=$DISK: must be virtio, usb or none" ;;
 esac
 
 # writes to the variable store go to a temporary snapshot; -no-reboot ends QEMU at a reset,

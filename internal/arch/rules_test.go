@@ -129,6 +129,7 @@ var rules = []rule{
 	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile", "internal/file"}, "the framework of all commands, without the logic of any"},
 	{"bench/store", []string{"cas/..."}, "it measures only the store"},
 	{"bench/net", []string{"internal/ipnsname", "internal/p2p", "internal/gateway", "cas/..."}, "it runs the commands, and hostile peers of its own"},
+	{"bench/boot", nil, "it runs the commands"},
 	{"bench/siege", []string{"publisher/...", "signer/...", "manifest", "cas", "internal/p2p", "internal/gateway"}, "it attacks a running publisher"},
 	{"internal/e2e/...", []string{"..."}, "it tests the whole system"},
 	{"docs", nil, "the tests of the documents run the commands that they show"},
