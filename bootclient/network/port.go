@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -59,7 +58,8 @@ type port struct {
 	lease6     *lease6
 	requests6  int
 	addrs6     map[netip.Prefix]bool // that reach other networks
-	rdnss      map[netip.Addr]time.Time
+	rdnss      []*rdnss              // of router advertisements, by router
+	named      map[netip.Addr]bool   // servers of them that were reported
 
 	routes      []netlink.Route // installed
 	gatewayDead bool            // the gateway does not answer ARP
@@ -171,7 +171,7 @@ func newPort(link netlink.Link) *port {
 	a := link.Attrs()
 	p := &port{
 		index: a.Index, name: a.Name, kind: "ethernet", link: link, permanent: a.HardwareAddr, driver: driverOf(link),
-		addrs6: map[netip.Prefix]bool{}, rdnss: map[netip.Addr]time.Time{}, stop: func() {}, stopLocal: func() {}, stop6: func() {},
+		addrs6: map[netip.Prefix]bool{}, named: map[netip.Addr]bool{}, stop: func() {}, stopLocal: func() {}, stop6: func() {},
 	}
 	if t := link.Type(); t == "vlan" || t == "bond" {
 		p.kind = t

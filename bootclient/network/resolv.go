@@ -30,14 +30,21 @@ func (n *Network) portServers(p *port) []netip.Addr {
 
 // servers returns the name servers in the order of use: the first of each port with a link, the
 // preferred port first, then the second of each.
-func (n *Network) servers() (out []netip.Addr) {
+func (n *Network) servers() []netip.Addr {
 	var lists [][]netip.Addr
-	longest := 0
 	for _, p := range n.sorted() {
-		if list := n.portServers(p); p.carrier {
-			lists = append(lists, list)
-			longest = max(longest, len(list))
+		if p.carrier {
+			lists = append(lists, n.portServers(p))
 		}
+	}
+	return inTurn(lists)
+}
+
+// inTurn returns the first address of each list, then the second of each, each address once.
+func inTurn(lists [][]netip.Addr) (out []netip.Addr) {
+	longest := 0
+	for _, list := range lists {
+		longest = max(longest, len(list))
 	}
 	for i := range longest {
 		for _, list := range lists {

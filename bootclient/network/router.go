@@ -23,8 +23,12 @@ const (
 
 	attrMask = 0x3fff // of the type of a netlink attribute, without NLA_F_NESTED
 
+	routerAttr = 1 // NDUSEROPT_SRCADDR of linux/rtnetlink.h
+
 	optionRDNSS = 25 // RFC 8106
-	maxRDNSS    = 8  // servers of one message
+	maxRDNSS    = 8  // servers of one router
+	maxRouters  = 8  // whose servers are kept
+	maxNamed    = 16 // servers that are reported, each once
 	forever     = 0xffffffff
 )
 
@@ -34,6 +38,7 @@ type routerMessage struct {
 	index    int
 	flags    uint32
 	hasFlags bool
+	router   netip.Addr // that named the servers; invalid if the kernel does not say it
 	servers  []netip.Addr
 	lifetime time.Duration // of the servers; 0 withdraws them
 }
@@ -76,8 +81,8 @@ func parseFlags(data []byte) (r routerMessage, ok bool) {
 	return r, r.hasFlags
 }
 
-// parseUserOption reads struct nduseroptmsg and the neighbour discovery option after it, which has the
-// format of RFC 8106.
+// parseUserOption reads struct nduseroptmsg, the neighbour discovery option after it, which has the
+// format of RFC 8106, and the address of the router after that.
 func parseUserOption(data []byte) (r routerMessage, ok bool) {
 	const header = 16
 	if len(data) < header+8 || data[0] != unix.AF_INET6 {
@@ -102,6 +107,12 @@ func parseUserOption(data []byte) (r routerMessage, ok bool) {
 			r.servers = append(r.servers, a)
 		}
 	}
+	attrs, err := nl.ParseRouteAttr(option[length:])
+	for _, a := range attrs {
+		if router, ok := netip.AddrFromSlice(a.Value); ok && err == nil && a.Attr.Type&attrMask == routerAttr {
+			r.router = router
+		}
+	}
 	return r, len(r.servers) > 0
 }
 
@@ -121,35 +132,69 @@ func (n *Network) routerMessage(m routerMessage) {
 		n.startDHCP6(p)
 		return
 	}
-	now := time.Now()
-	maps.DeleteFunc(p.rdnss, func(_ netip.Addr, until time.Time) bool { return !until.After(now) })
-	before := slices.Collect(maps.Keys(p.rdnss))
+	n.routerServers(p, m, time.Now())
+	n.writeServers()
+}
+
+// rdnss are the name servers that one router has named.
+type rdnss struct {
+	router  netip.Addr
+	heard   time.Time // last
+	servers map[netip.Addr]time.Time
+}
+
+// routerServers records the name servers of a router. It keeps maxRDNSS of each router and the routers
+// heard last, so that one host that names many shuts out no other router.
+func (n *Network) routerServers(p *port, m routerMessage, now time.Time) {
+	for _, r := range p.rdnss {
+		maps.DeleteFunc(r.servers, func(_ netip.Addr, until time.Time) bool { return !until.After(now) })
+	}
+	r := p.rdnssOf(m.router)
+	r.heard = now
 	for _, a := range m.servers {
 		if a.IsLinkLocalUnicast() {
 			a = a.WithZone(p.name)
 		}
-		if delete(p.rdnss, a); m.lifetime > 0 && len(p.rdnss) < maxRDNSS {
-			p.rdnss[a] = now.Add(m.lifetime)
+		if delete(r.servers, a); m.lifetime == 0 || len(r.servers) == maxRDNSS {
+			continue
 		}
-	}
-	n.writeServers()
-	for a := range p.rdnss {
-		if !slices.Contains(before, a) {
+		if r.servers[a] = now.Add(m.lifetime); len(p.named) < maxNamed && !p.named[a] {
+			p.named[a] = true
 			n.Report("network: %s: name server %s from IPv6 router advertisements", p.name, a)
 		}
 	}
 }
 
-// rdnssServers returns the name servers of router advertisements that are valid, sorted.
-func (p *port) rdnssServers(now time.Time) []netip.Addr {
-	var out []netip.Addr
-	for a, until := range p.rdnss {
-		if until.After(now) {
-			out = append(out, a)
-		}
+// rdnssOf returns the record of a router, which may replace that of the router heard longest ago.
+func (p *port) rdnssOf(router netip.Addr) *rdnss {
+	if i := slices.IndexFunc(p.rdnss, func(r *rdnss) bool { return r.router == router }); i >= 0 {
+		return p.rdnss[i]
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
-	return out
+	p.rdnss = slices.DeleteFunc(p.rdnss, func(r *rdnss) bool { return len(r.servers) == 0 })
+	if len(p.rdnss) == maxRouters {
+		oldest := slices.MinFunc(p.rdnss, func(a, b *rdnss) int { return a.heard.Compare(b.heard) })
+		p.rdnss = slices.DeleteFunc(p.rdnss, func(r *rdnss) bool { return r == oldest })
+	}
+	r := &rdnss{router: router, servers: map[netip.Addr]time.Time{}}
+	p.rdnss = append(p.rdnss, r)
+	return r
+}
+
+// rdnssServers returns the name servers of router advertisements that are valid: the first of each
+// router, the router known longest first, then the second of each. Those of one router are sorted.
+func (p *port) rdnssServers(now time.Time) []netip.Addr {
+	var lists [][]netip.Addr
+	for _, r := range p.rdnss {
+		var list []netip.Addr
+		for a, until := range r.servers {
+			if until.After(now) {
+				list = append(list, a)
+			}
+		}
+		slices.SortFunc(list, netip.Addr.Compare)
+		lists = append(lists, list)
+	}
+	return inTurn(lists)
 }
 
 // solicitRouter sends a router solicitation (RFC 4861). The kernel sends its own only when an
