@@ -3,6 +3,8 @@ package machine
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -99,14 +101,27 @@ func (m *modules) hotplug(ctx context.Context, newDisk chan<- struct{}) error {
 	}
 	sock := os.NewFile(uintptr(fd), "uevent")
 	context.AfterFunc(ctx, func() { sock.Close() })
-	go m.readUevents(sock, newDisk)
+	go m.readUevents(sock, "/sys", newDisk)
 	return nil
 }
 
-func (m *modules) readUevents(sock *os.File, newDisk chan<- struct{}) {
+// readUevents handles uevents until the socket is closed. When the kernel had no room for some of them,
+// because a driver took long to load, it looks for new devices and disks itself.
+func (m *modules) readUevents(sock io.Reader, sys string, newDisk chan<- struct{}) {
+	signal := func() {
+		select {
+		case newDisk <- struct{}{}:
+		default:
+		}
+	}
 	buf := make([]byte, 16<<10) // a uevent has at most 2 KiB and a path
 	for {
 		n, err := sock.Read(buf)
+		if errors.Is(err, unix.ENOBUFS) {
+			m.coldplug(sys)
+			signal()
+			continue
+		}
 		if err != nil {
 			return
 		}
@@ -118,10 +133,7 @@ func (m *modules) readUevents(sock *os.File, newDisk chan<- struct{}) {
 			m.loadDrivers(ev["MODALIAS"])
 		}
 		if ev["SUBSYSTEM"] == "block" {
-			select {
-			case newDisk <- struct{}{}:
-			default:
-			}
+			signal()
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/phaseboot/phaseboot/internal/kmod"
 )
 
@@ -157,6 +159,33 @@ func TestColdplugLoadsForTheDevicesOfSys(t *testing.T) {
 	m.coldplug(sys)
 	if !slices.Contains(*inserted, "virtio_net") || !slices.Contains(*inserted, "virtio_pci") {
 		t.Errorf("inserted %v", *inserted)
+	}
+}
+
+// An overrunSocket has lost uevents, and then one for a disk.
+type overrunSocket struct{ reads int }
+
+func (s *overrunSocket) Read(b []byte) (int, error) {
+	switch s.reads++; s.reads {
+	case 1:
+		return 0, &fs.PathError{Op: "read", Path: "uevent", Err: unix.ENOBUFS}
+	case 2:
+		return copy(b, "add@/devices/x\x00ACTION=add\x00MODALIAS=virtio:d00000002v00001AF4\x00"), nil
+	}
+	return 0, os.ErrClosed
+}
+
+func TestLostUeventsAreMadeUpFor(t *testing.T) {
+	m, inserted := debianModules(t)
+	sys := t.TempDir()
+	write(t, filepath.Join(sys, "bus/virtio/devices/virtio0/modalias"), "virtio:d00000001v00001AF4\n")
+	newDisk := make(chan struct{}, 1)
+	m.readUevents(&overrunSocket{}, sys, newDisk)
+	if !slices.Contains(*inserted, "virtio_net") || len(newDisk) == 0 {
+		t.Errorf("devices whose uevent was lost: inserted %v, %d signals", *inserted, len(newDisk))
+	}
+	if !slices.Contains(*inserted, "virtio_blk") {
+		t.Errorf("a device after that: inserted %v", *inserted)
 	}
 }
 
