@@ -127,7 +127,9 @@ func (c *consoles) Line(l report.Line) { c.take(display.LineOf(l)) }
 func (c *consoles) take(e display.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.boot.Take(e, uptime())
+	now := uptime()
+	e = e.NotAfter(now)
+	c.boot.Take(e, now)
 	if len(c.list) == 0 && e.IsLine() {
 		_, _ = os.Stdout.WriteString(e.String() + "\n")
 	}

@@ -26,6 +26,7 @@ type play struct {
 }
 
 func (p *play) take(at time.Duration, e Event) {
+	e = e.NotAfter(at)
 	p.boot.Take(e, at)
 	p.out.WriteString(p.view.Line(e))
 }
@@ -133,6 +134,19 @@ func TestPlainLinesAreNotRewritten(t *testing.T) {
 	p.take(26*s, line(26*s, "resolve", report.Failed, "resolve: failed: unreachable"))
 	p.out.WriteString(p.view.Leave(&p.boot))
 	want := "[ 10.000s] resolve: 10s so far\n[ 20.000s] resolve: 20s so far\n[ 26.000s] resolve: failed: unreachable\n"
+	if got := p.out.String(); got != want {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestTimesOfTheFutureDoNotStopTheRecord(t *testing.T) {
+	p := play{view: View{Form: PlainLines}}
+	p.take(0, Began(1000*time.Hour, "resolve"))
+	p.take(s, line(1000*time.Hour, "", report.Info, "from a broken clock"))
+	for at := 2 * s; at <= 32*s; at += s {
+		p.tick(at)
+	}
+	want := "[  1.000s] from a broken clock\n[ 11.000s] resolve: 11s so far\n[ 21.000s] resolve: 21s so far\n[ 31.000s] resolve: 31s so far\n"
 	if got := p.out.String(); got != want {
 		t.Errorf("got %q", got)
 	}

@@ -108,6 +108,13 @@ func decode(line []byte) Event {
 	return e
 }
 
+// NotAfter returns the event with its time limited to now: the boot process may name a time of the
+// future, before which nothing more would be shown.
+func (e Event) NotAfter(now time.Duration) Event {
+	e.At = min(e.At, now.Milliseconds())
+	return e
+}
+
 func bound(n, most int64) int64 { return min(max(n, 0), most) }
 
 // cut makes a text printable and limits it to some bytes and an ellipsis.
