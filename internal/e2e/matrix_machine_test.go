@@ -246,7 +246,7 @@ var releaseRows = []row{
 		remove: (*site).repair, lasts: 5 * time.Second, menu: true,
 	},
 	{
-		name: "target-panics", situation: "the target panics at once",
+		name: "target-panics", situation: "the target panics at once; the machine restarts and says so",
 		says: []string{"] kexec: starting", "Kernel panic", "Rebooting in 30 seconds"}, ends: "a release that works is published",
 		start: func(s *site) {
 			s.dhcp()
@@ -261,7 +261,7 @@ var releaseRows = []row{
 			s.values["publication"].(*published).add(s.t, "2026.13")
 			s.again(filepath.Join(s.dir, "machine.img"), s.port())
 		},
-		starts: true,
+		starts: true, sign: "] last start: stable/x86_64 2026.12-panic, version 2 was started on ",
 	},
 }
 
