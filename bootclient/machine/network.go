@@ -30,15 +30,18 @@ func (b *boot) network(ctx context.Context) (summary string, err error) {
 
 // startNetwork begins to configure the network, without waiting for anything.
 func (b *boot) startNetwork(ctx context.Context) {
-	c := network.Config{
-		IP: b.args.IP, VLANs: b.args.VLANs, Bonds: b.args.Bonds, Interfaces: b.args.Interfaces,
-		Private: b.config.Mode.RandomMAC, AskMirror: b.config.Mode.DHCPMirror, Sources: sourceAddresses(b.config, b.args.Proxy),
-		Resolv: resolvFile, Report: b.report.Say, LoadModule: loadModule, NICTimeout: pciTimeout, Deadline: b.firstAddress,
-	}
+	c := b.networkConfig()
+	c.Private, c.AskMirror, c.Sources = b.config.Mode.RandomMAC, b.config.Mode.DHCPMirror, sourceAddresses(b.config, b.args.Proxy)
+	c.Resolv, c.Report, c.LoadModule, c.NICTimeout, c.Deadline = resolvFile, b.report.Say, loadModule, pciTimeout, b.firstAddress
 	if hasUSB("/sys") {
 		c.NICTimeout = 0
 	}
 	b.net, b.networkErr = network.Start(ctx, c)
+}
+
+// networkConfig returns what the command line says of ports.
+func (b *boot) networkConfig() network.Config {
+	return network.Config{IP: b.args.IP, VLANs: b.args.VLANs, Bonds: b.args.Bonds, Interfaces: b.args.Interfaces}
 }
 
 // awaitNetwork waits for the first address.

@@ -16,6 +16,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/bootclient/network"
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -134,7 +135,9 @@ const leaveLimit = 2 * time.Second
 func (b *boot) wait(ctx context.Context, state watchState, known map[int]bool) error {
 	if state.Missing != "" {
 		b.report.Say("waiting for %s", map[string]string{waitNIC: "a wired network card", waitLink: "a link on a wired network card"}[state.Missing])
-		return waitWired(ctx, state.Missing == waitLink, known)
+		line, _ := os.ReadFile("/proc/cmdline") // without it every port counts
+		b.args = bootargs.Parse(string(line))
+		return waitWired(ctx, b.networkConfig(), state.Missing == waitLink, known)
 	}
 	_, err := b.memory(ctx)
 	if err == nil {
@@ -160,7 +163,12 @@ func (b *boot) wait(ctx context.Context, state watchState, known map[int]bool) e
 	}
 	defer end()
 	defer b.stopTor()
-	for n := 0; b.useTor(ctx) != nil; n++ {
+	for n := 0; ; n++ {
+		err := b.useTor(ctx)
+		if err == nil {
+			break
+		}
+		b.report.Say("waiting: Tor: %v", err)
 		if err := pause(ctx, n); err != nil {
 			return err
 		}
@@ -247,10 +255,10 @@ func wiredInterfaces() (map[int]bool, error) {
 	return known, nil
 }
 
-// waitWired returns when there is a wired interface or, if linked is set, a wired interface with a
-// link. A new interface, which is not in known, ends the wait too: it has no link until the next
-// attempt brings it up.
-func waitWired(ctx context.Context, linked bool, known map[int]bool) error {
+// waitWired returns when there is a wired interface that c uses or, if linked is set, one with a link. A
+// new interface, which is not in known, ends the wait too: it has no link until the next attempt
+// brings it up.
+func waitWired(ctx context.Context, c network.Config, linked bool, known map[int]bool) error {
 	done := make(chan struct{})
 	defer close(done)
 	links := make(chan netlink.LinkUpdate, 64)
@@ -264,7 +272,7 @@ func waitWired(ctx context.Context, linked bool, known map[int]bool) error {
 			if !ok {
 				return network.ErrNetlink
 			}
-			if u.Header.Type == unix.RTM_NEWLINK && network.Wired(u.Link) && (!linked || !known[u.Attrs().Index] || u.IfInfomsg.Flags&unix.IFF_LOWER_UP != 0) {
+			if u.Header.Type == unix.RTM_NEWLINK && c.Uses(u.Link) && (!linked || !known[u.Attrs().Index] || u.IfInfomsg.Flags&unix.IFF_LOWER_UP != 0) {
 				return nil
 			}
 		case <-ctx.Done():

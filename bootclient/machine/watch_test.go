@@ -41,7 +41,7 @@ func TestAMissingNetworkCardIsReportedAndANewOneEndsTheWait(t *testing.T) {
 		if err != nil || len(known) != 0 && !linked {
 			t.Fatal(known, err)
 		}
-		go func() { came <- waitWired(ctx, linked, known) }()
+		go func() { came <- waitWired(ctx, network.Config{}, linked, known) }()
 		if !linked {
 			l.Cable(1)
 		}
@@ -75,8 +75,39 @@ func TestANewCardEndsTheWaitForALink(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	came := make(chan error, 1)
-	go func() { came <- waitWired(ctx, true, known) }()
+	go func() { came <- waitWired(ctx, network.Config{}, true, known) }()
 	l.Cable(2)
+	if err := <-came; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAPortThatIsNotUsedDoesNotEndTheWait(t *testing.T) {
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	l.Cable(1)
+	l.Cable(2)
+	for _, name := range []string{"port1", "port2"} {
+		if link, err := netlink.LinkByName(name); err != nil || netlink.LinkSetUp(link) != nil {
+			t.Fatal(name, err)
+		}
+	}
+	known, err := wiredInterfaces()
+	if err != nil || len(known) != 2 {
+		t.Fatal(known, err)
+	}
+	l.Plug(1) // has a link before the wait begins, and during it
+	came := make(chan error, 1)
+	go func() { came <- waitWired(t.Context(), network.Config{Interfaces: []string{"port2"}}, true, known) }()
+	l.Cable(3)
+	select {
+	case err := <-came:
+		t.Fatalf("ended by another port: %v", err)
+	case <-time.After(time.Second):
+	}
+	l.Plug(2)
 	if err := <-came; err != nil {
 		t.Error(err)
 	}

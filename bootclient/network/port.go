@@ -166,6 +166,14 @@ func (n *Network) uses(p *port) bool {
 	return slices.ContainsFunc(n.IP, func(a bootargs.IP) bool { return a.Device != "" && p.is(a.Device) })
 }
 
+// Uses reports whether a link is a port that the arguments use.
+func (c Config) Uses(link netlink.Link) bool {
+	n := &Network{Config: c}
+	p := newPort(link)
+	p.bond = n.bondOf(p)
+	return Wired(link) && n.uses(p)
+}
+
 // newPort describes an interface.
 func newPort(link netlink.Link) *port {
 	a := link.Attrs()
