@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -86,9 +87,37 @@ func netdevText(i network.Interface) string {
 	case "vlan":
 		return fmt.Sprintf("[NetDev]\nName=%s\nKind=vlan\n\n[VLAN]\nId=%d\n", i.Name, i.VLAN)
 	case "bond":
-		return fmt.Sprintf("[NetDev]\nName=%s\nKind=bond\nMACAddress=%s\n\n[Bond]\nMode=%s\nMIIMonitorSec=100ms\n", i.Name, i.MAC, i.BondMode)
+		return fmt.Sprintf("[NetDev]\nName=%s\nKind=bond\nMACAddress=%s\n\n[Bond]\nMode=%s\n%s", i.Name, i.MAC, i.BondMode, bondText(i.BondOptions))
 	}
 	return ""
+}
+
+// bondOptions are the options of a bond in the order in which the kernel takes them, with those of
+// systemd.netdev(5).
+var bondOptions = []struct{ name, key, unit string }{
+	{"miimon", "MIIMonitorSec", "ms"},
+	{"updelay", "UpDelaySec", "ms"},
+	{"downdelay", "DownDelaySec", "ms"},
+	{"lacp_rate", "LACPTransmitRate", ""},
+	{"xmit_hash_policy", "TransmitHashPolicy", ""},
+}
+
+// bondText returns the lines for the options of a bond.
+func bondText(options map[string]string) string {
+	var b strings.Builder
+	for _, o := range bondOptions {
+		value := options[o.name]
+		switch {
+		case value == "" && o.name == "miimon":
+			value = "100"
+		case o.name == "lacp_rate":
+			value = cmp.Or(map[string]string{"0": "slow", "1": "fast"}[value], value)
+		}
+		if value != "" {
+			fmt.Fprintf(&b, "%s=%s%s\n", o.key, value, o.unit)
+		}
+	}
+	return b.String()
 }
 
 // networkText returns the file that configures an interface (systemd.network(5)). With renew set it
@@ -109,6 +138,9 @@ func networkText(s network.State, i network.Interface, renew bool) string {
 	}
 	if i.Bond != "" {
 		line("Bond=%s", i.Bond)
+		if i.Primary {
+			line("PrimarySlave=yes")
+		}
 		return b.String()
 	}
 	line("DHCP=%s", dhcpOf(i, renew))
@@ -133,7 +165,10 @@ func networkText(s network.State, i network.Interface, renew bool) string {
 		}
 	}
 	if accepts {
-		line("\n[IPv6AcceptRA]\nDHCPv6Client=%s", yesNo(renew && i.Lease6 != nil))
+		line("\n[IPv6AcceptRA]\nDHCPv6Client=%s", dhcp6Of(i, renew))
+		if i.NoSLAAC {
+			line("UseAutonomousPrefix=no")
+		}
 	}
 	if renew {
 		// as the boot: the server knows this machine by its MAC address
@@ -175,6 +210,18 @@ func dhcpOf(i network.Interface, renew bool) string {
 		return "ipv4"
 	}
 	return "no"
+}
+
+// dhcp6Of returns when networkd starts DHCPv6: as the boot, if a router asks for it or, with
+// phase.ip=dhcp6, in any case.
+func dhcp6Of(i network.Interface, renew bool) string {
+	switch {
+	case !renew || i.Lease6 == nil:
+		return "no"
+	case i.NoSLAAC:
+		return "always"
+	}
+	return "yes"
 }
 
 func yesNo(b bool) string {
@@ -278,10 +325,18 @@ func setupLines(list []network.Interface) string {
 	for _, i := range list {
 		if i.Kind == "bond" {
 			line("bond %s %s %s", i.Name, i.BondMode, i.MAC)
+			for _, o := range bondOptions {
+				if value := i.BondOptions[o.name]; value != "" {
+					line("option %s %s %s", i.Name, o.name, value)
+				}
+			}
 		}
 	}
 	for _, i := range list {
-		if i.Bond != "" {
+		switch {
+		case i.Bond != "" && i.Primary:
+			line("port %s %s primary", deviceWord(i), i.Bond)
+		case i.Bond != "":
 			line("port %s %s", deviceWord(i), i.Bond)
 		}
 	}

@@ -132,6 +132,34 @@ func TestVLANsAndBondsAreMadeAgain(t *testing.T) {
 	}
 }
 
+func TestTheOptionsOfABondAreHandedOver(t *testing.T) {
+	s := leased(time.Now())
+	bond := s.Interfaces[0]
+	bond.Name, bond.Kind, bond.BondMode = "bond0", "bond", "802.3ad"
+	bond.BondOptions = map[string]string{"lacp_rate": "1", "xmit_hash_policy": "layer3+4", "updelay": "200", "miimon": "50"}
+	port := network.Interface{Name: "eth0", Kind: "ethernet", MAC: bond.MAC, PermanentMAC: bond.MAC, Bond: "bond0", Primary: true}
+	s.Interfaces = []network.Interface{bond, port}
+	got := named(networkFiles(s, time.Now()))
+	has(t, got["network/10-phase-bond0.netdev"], "Mode=802.3ad", "LACPTransmitRate=fast", "TransmitHashPolicy=layer3+4", "UpDelaySec=200ms", "MIIMonitorSec=50ms")
+	lacks(t, got["network/10-phase-bond0.netdev"], "DownDelaySec")
+	has(t, got["network/10-phase-eth0.network"], "Bond=bond0", "PrimarySlave=yes")
+	if want := "bond bond0 802.3ad " + bond.MAC + "\noption bond0 miimon 50\noption bond0 updelay 200\noption bond0 lacp_rate 1\noption bond0 xmit_hash_policy layer3+4\nport " + bond.MAC + " bond0 primary\n"; !strings.HasPrefix(got["network/setup"], want) {
+		t.Errorf("setup: %q, want %q", got["network/setup"], want)
+	}
+}
+
+// phase.ip=dhcp6 is for a network whose routers give addresses that must not be used.
+func TestATargetOfDHCPv6TakesNoAddressOfARouter(t *testing.T) {
+	s := leased(time.Now())
+	i := &s.Interfaces[0]
+	prefix := netip.MustParsePrefix("2001:db8::77/128")
+	i.NoSLAAC, i.Lease4, i.Lease6 = true, nil, &network.Lease{Address: prefix, Until: time.Now().Add(time.Hour)}
+	i.Addresses = []network.Address{{Prefix: prefix, From: "dhcp6"}}
+	got := named(networkFiles(s, time.Now()))
+	has(t, got["network/10-phase-eth0.network"], "IPv6AcceptRA=yes", "UseAutonomousPrefix=no", "DHCPv6Client=no")
+	has(t, got["network/renew/10-phase-eth0.network"], "UseAutonomousPrefix=no", "DHCPv6Client=always")
+}
+
 // placed hands the network over to a root filesystem with the files, and returns the host name and the
 // folders /run and root.
 func placed(t *testing.T, s network.State, files map[string]string) (host, run, root string) {

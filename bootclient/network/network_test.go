@@ -587,7 +587,7 @@ func TestDHCPv6OfTheCommandLineTakesNoOtherAddress(t *testing.T) {
 	if summary := n.wait(); !strings.HasSuffix(summary, "from a DHCPv6 server") {
 		t.Fatalf("%q", summary)
 	}
-	if i := n.state(port); len(i.Addresses) != 1 || i.Lease4 != nil {
+	if i := n.state(port); len(i.Addresses) != 1 || i.Lease4 != nil || !i.NoSLAAC {
 		t.Errorf("%+v", i)
 	}
 }

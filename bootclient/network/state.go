@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -35,10 +36,14 @@ type Interface struct {
 	Parent   string `json:"parent,omitempty"`    // port of a VLAN
 	Bond     string `json:"bond,omitempty"`      // bond of which it is a member
 	BondMode string `json:"bond_mode,omitempty"` // of a bond
+	Primary  bool   `json:"primary,omitempty"`   // the preferred member of its bond
+
+	BondOptions map[string]string `json:"bond_options,omitempty"` // of a bond, as in phase.bond=, without primary
 
 	Addresses []Address    `json:"addresses,omitempty"`
 	Routes    []Route      `json:"routes,omitempty"`
 	Servers   []netip.Addr `json:"servers,omitempty"`    // DNS
+	NoSLAAC   bool         `json:"no_slaac,omitempty"`   // addresses of DHCPv6 only, as phase.ip=dhcp6 says
 	Asks4     bool         `json:"asks_dhcp4,omitempty"` // a DHCPv4 server is asked, and none has answered
 	Lease4    *Lease       `json:"lease4,omitempty"`
 	Lease6    *Lease       `json:"lease6,omitempty"`
@@ -98,6 +103,7 @@ func (n *Network) describe(p *port) (Interface, error) {
 	i := Interface{
 		Name: p.name, Kind: p.kind, Driver: p.driver, MAC: a.HardwareAddr.String(), PermanentMAC: p.permanent.String(),
 		Link: p.carrier, MTU: a.MTU, Bond: p.bond, Servers: n.portServers(p), Asks4: p.plan.dhcp4 && p.lease == nil,
+		NoSLAAC: p.plan.ra && !p.plan.autoconf,
 	}
 	switch l := now.(type) {
 	case *netlink.Vlan:
@@ -107,6 +113,15 @@ func (n *Network) describe(p *port) (Interface, error) {
 		}
 	case *netlink.Bond:
 		i.BondMode = l.Mode.String()
+	}
+	for _, b := range n.Bonds {
+		if b.Name == p.name {
+			i.BondOptions = maps.Clone(b.Options)
+			delete(i.BondOptions, "primary")
+		}
+		if primary := b.Options["primary"]; b.Name == p.bond && primary != "" {
+			i.Primary = p.is(primary)
+		}
 	}
 	if l := p.lease; l != nil {
 		prefix, _ := prefixOf(l.addr)
