@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -241,4 +242,33 @@ func TestAUSBDiskIsRemovable(t *testing.T) {
 			t.Errorf("%s: %t", device, got)
 		}
 	}
+}
+
+// The watcher may end while phase-boot save writes.
+func TestAWatcherThatEndsLeavesTheCacheOfSave(t *testing.T) {
+	lock := filepath.Join(t.TempDir(), "lock")
+	unmounted := 0
+	unmount := func() { unmounted++ }
+	unlock, err := lockCache(t.Context(), lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaveCache(lock, unmount)
+	if unmounted != 0 {
+		t.Error("unmounted while another process has the cache")
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := lockCache(ended, lock); !errors.Is(err, context.Canceled) {
+		t.Errorf("locked twice: %v", err)
+	}
+	unlock()
+	leaveCache(lock, unmount)
+	if unmounted != 1 {
+		t.Error("left mounted")
+	}
+	if unlock, err = lockCache(t.Context(), lock); err != nil {
+		t.Fatal("leaveCache kept the lock: ", err)
+	}
+	unlock()
 }

@@ -38,6 +38,11 @@ func Save(ctx context.Context, w io.Writer, choice Choice) error {
 		return errNoSave
 	}
 	// The watcher may have mounted it read-only; it has read what it needs.
+	unlock, err := lockCache(ctx, cacheLock)
+	if err != nil {
+		return fmt.Errorf("the report is not saved: %w", err)
+	}
+	defer unlock()
 	unmountCache()
 	defer unmountCache()
 	summary, err := b.cache(ctx)

@@ -98,7 +98,7 @@ func Watch(ctx context.Context, choice Choice) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	b := &boot{report: newReport(os.Stdout), choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy()}
-	defer unmountCache()
+	defer leaveCache(cacheLock, unmountCache)
 	state := readWatchState(watchFile)
 	known, err := wiredInterfaces()
 	if err != nil {
@@ -154,7 +154,12 @@ func (b *boot) wait(ctx context.Context, state watchState, known map[int]bool) e
 	if b.config.Mode.Cache == "rw" {
 		b.config.Mode.Cache = "ro"
 	}
-	if _, err := b.cache(ctx); err != nil {
+	unlock, err := lockCache(ctx, cacheLock)
+	if err == nil {
+		_, err = b.cache(ctx)
+		unlock()
+	}
+	if err != nil {
 		b.config.Cache = "" // the attempt reports it
 	}
 	end, err := b.waitNetwork(ctx)

@@ -15,7 +15,7 @@ func TestTheDocumentHasTheTimesOfTheCode(t *testing.T) {
 	}
 	for name, d := range map[string]time.Duration{
 		"firstAddress": firstAddress, "hurryLink": hurryLink, "hurryAddress": hurryAddress, "grace": grace, "nicTimeout": nicTimeout, "dhcpTimeout": dhcpTimeout, "dhcpLater": dhcpLater,
-		"dhcpPause": dhcpPause, "renewLeast": renewLeast, "checkEvery": checkEvery, "connectTimeout": connectTimeout,
+		"dhcpPause": dhcpPause, "arpPause": arpPause, "renewLeast": renewLeast, "checkEvery": checkEvery, "connectTimeout": connectTimeout,
 	} {
 		if row := fmt.Sprintf("| `%s` | %v |", name, d); !strings.Contains(string(text), row) {
 			t.Errorf("docs/NETWORK.md has no row %s", row)
