@@ -148,8 +148,11 @@ func (b *Boot) rate(at time.Duration, count func(Progress) int64) int64 {
 		return 0
 	}
 	first, last := b.samples[0], b.samples[len(b.samples)-1]
-	for _, s := range b.samples {
+	for i, s := range b.samples {
 		if s.at <= at-rateOver {
+			first = s
+		}
+		if i > 0 && s.at-b.samples[i-1].at > rateOver { // a silence does not count
 			first = s
 		}
 	}

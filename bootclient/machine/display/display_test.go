@@ -61,8 +61,15 @@ func TestProgressHasBytesRateSourcesAndTheTimeLeft(t *testing.T) {
 	if got, want := p.boot.now(20*s), "fetch: 40%, 40 MiB of 100 MiB, 2 sources, no data for 16s"; got != want {
 		t.Errorf("after a stall: %q", got)
 	}
-	p.take(21*s, ProgressOf(21*s, 100<<20, 100<<20, nil))
-	if got := p.boot.now(21 * s); got != "fetch: 100%, 100 MiB of 100 MiB" {
+	for i := range 3 {
+		at := time.Duration(60+i) * s
+		p.take(at, ProgressOf(at, int64(50+10*i)<<20, 100<<20, nil))
+	}
+	if got, want := p.boot.now(62*s), "fetch: 70%, 70 MiB of 100 MiB, 10 MiB/s, 0 sources, 3s left"; got != want {
+		t.Errorf("after the silence: %q, want %q", got, want)
+	}
+	p.take(63*s, ProgressOf(63*s, 100<<20, 100<<20, nil))
+	if got := p.boot.now(63 * s); got != "fetch: 100%, 100 MiB of 100 MiB" {
 		t.Errorf("at the end: %q", got)
 	}
 }
