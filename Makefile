@@ -33,7 +33,7 @@ QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /bench/siege$$ -e /
 IMAGE    = $(BIN)/phase-image
 
 .DEFAULT_GOAL := binaries
-.PHONY: binaries deps deps-outdated check test test-machine screenshots demo bench bench-net bench-boot microbench fuzz vuln clean help need-root need-x86 \
+.PHONY: binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot microbench fuzz vuln clean help need-root need-x86 \
 	install deb need-build need-image need-rootfs need-demo need-deb need-test \
 	esp initramfs rootfs image kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
@@ -74,6 +74,9 @@ test-machine: need-test ## boot machines in every situation of docs/MATRIX.md an
 
 screenshots: need-test binaries ## boot machines in QEMU and write the screenshots of the documents, docs/images/*.png
 	@GO="$(GO)" scripts/screenshots.sh
+
+test-wire: need-test ## boot a machine through Tor and compare all that it sends with the table of docs/NETWORK.md
+	$(GO) test -tags machine -run '^TestBootThroughTor' -v -count=1 -timeout 1h ./internal/e2e
 
 demo: need-demo binaries ## make keys, publish a release and boot it in QEMU
 	scripts/demo.sh

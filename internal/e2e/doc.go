@@ -10,7 +10,8 @@
 // outside network, and then runs itself again in new mount, network and process namespaces
 // (and a user namespace for an ordinary user). All processes of a test end with them.
 //
-// The build tag machine adds the rows of docs/MATRIX.md, which `make test-machine` runs (matrix_test.go).
+// The build tag machine adds the rows of docs/MATRIX.md, which `make test-machine` runs (matrix_test.go),
+// and a boot through a Tor network, which `make test-wire` runs (wire_machine_test.go).
 //
 // Start at main_test.go. A machine is in vm_test.go, its screen in screen_test.go, the
 // network in lan_test.go, flipper is a hostile peer.
