@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,7 @@ const (
 	maxRecord  = 4 << 10         // bytes
 	startName  = "start-record"  // of the hand-over: the target removes the record
 	confirmDir = "/run/phase-rw" // where the target mounts the cache partition for that
-	// avoidFile names the release that could not be booted since the machine was switched on.
+	// avoidFile names the release that could not be booted. It is in memory, so a restart forgets it.
 	avoidFile = "/run/phase-boot.avoid"
 )
 
@@ -117,7 +118,21 @@ func writeStart(dir string, s startedRelease) error {
 	if err := atomicfile.Write(record, 0o600, marshal(s)); err != nil {
 		return err
 	}
+	if !hasSaved(cache.Dir(dir).Trust(), s) { // the release came from goodTrust, which stays
+		return os.RemoveAll(filepath.Join(dir, startTrust))
+	}
 	return copyTrust(cache.Dir(dir).Trust(), filepath.Join(dir, startTrust))
+}
+
+// hasSaved reports whether the saved metadata are those of a release. They are those of the newest one,
+// also if another one was booted because that one could not be.
+func hasSaved(trust string, s startedRelease) bool {
+	names, _ := filepath.Glob(filepath.Join(trust, "*", s.Channel+"-"+s.Arch+".json")) // both are names without patterns
+	return slices.ContainsFunc(names[:min(len(names), maxSaved)], func(name string) bool {
+		var role struct{ Signed struct{ Version int64 } }
+		data, err := file.Read(name, file.NoFollow, maxSavedFile)
+		return err == nil && json.Unmarshal(data, &role) == nil && role.Signed.Version == s.Number
+	})
 }
 
 // copyTrust replaces a copy of the trusted metadata. The sync before the jump makes it durable.
@@ -201,8 +216,8 @@ func confirmStart(context.Context) (string, error) {
 	return "confirmed on " + found.device, errors.Join(err, unix.Unmount(confirmDir, 0))
 }
 
-// refusedRelease returns the release that could not be booted since the machine was switched on, "" if
-// there is none.
+// refusedRelease returns the release that could not be booted since the machine has started, "" if there
+// is none.
 func refusedRelease(path string) string {
 	data, err := file.Read(path, file.NoFollow, maxRecord)
 	if err != nil {
@@ -223,7 +238,7 @@ func (b *boot) avoid(name string) {
 }
 
 // fallsBack reports whether the last good release is booted in place of the one that failed with err. It
-// remembers that one until the machine is switched off.
+// remembers that one until the machine restarts.
 func (b *boot) fallsBack(err error) bool {
 	data, jsonErr := json.Marshal(b.report)
 	name := failedRelease(data, err)

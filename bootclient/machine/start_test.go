@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -21,6 +22,7 @@ var begun = startedRelease{Release: "7", Channel: "stable", Arch: "x86_64", Numb
 func jumpFrom(t *testing.T, dir, metadata string, s startedRelease) {
 	t.Helper()
 	write(t, filepath.Join(dir, "trust/id/timestamp.json"), metadata)
+	write(t, filepath.Join(dir, "trust/id/stable-x86_64.json"), fmt.Sprintf(`{"signed":{"version":%d}}`, s.Number))
 	must(t, writeStart(dir, s))
 }
 
@@ -74,6 +76,28 @@ func TestAStartThatIsNotConfirmedIsNamedAtTheNextBoot(t *testing.T) {
 	}
 }
 
+// The saved metadata are those of the newest release, which could not be booted.
+func TestAStartOfTheLastGoodReleaseDoesNotMakeTheNewestOneGood(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		jumpFrom(t, dir, "one", begun)
+		must(t, os.Remove(filepath.Join(dir, startRecord)))
+		_, err := lastStart(dir, true)
+		must(t, err)
+	}
+	write(t, filepath.Join(dir, "trust/id/timestamp.json"), "two")
+	write(t, filepath.Join(dir, "trust/id/stable-x86_64.json"), `{"signed":{"version":4}}`)
+	for range 2 {
+		must(t, writeStart(dir, begun))
+		must(t, os.Remove(filepath.Join(dir, startRecord)))
+		_, err := lastStart(dir, true)
+		must(t, err)
+		if got := good(t, dir); got != "one" {
+			t.Errorf("good is %q", got)
+		}
+	}
+}
+
 func TestAReadOnlyBootOnlyReadsTheRecord(t *testing.T) {
 	dir := t.TempDir()
 	jumpFrom(t, dir, "one", begun)
@@ -109,7 +133,7 @@ func TestARecordThatIsNotOneIsRemoved(t *testing.T) {
 	}
 }
 
-// A release that this machine cannot boot is remembered until it is switched off, and falls back only
+// A release that this machine cannot boot is remembered until it restarts, and falls back only
 // where the mode allows it.
 func TestWhenTheLastGoodReleaseIsTried(t *testing.T) {
 	found := func(rep *report.Report) {
