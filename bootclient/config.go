@@ -51,7 +51,7 @@ type Config struct {
 	// closed when there is another. Unlike a refused one of Mirrors, a refused one ends no search.
 	Heard func() (mirrors []string, more <-chan struct{})
 	// Avoid reports whether a release could not be booted; nil for none. The last good release is then one
-	// that has started, from StartedTrust.
+	// that has started, from StartedTrust. If there is none, the release is tried again.
 	Avoid func(manifest.Release) bool
 	// Proxy returns the proxy for a request to a mirror, as http.ProxyFromEnvironment does. A
 	// proxy of the mode is preferred. Nil means no proxy. Peers are dialled directly.

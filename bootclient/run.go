@@ -153,13 +153,14 @@ func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cach
 	if !cfg.LastGood {
 		won, err = resolve.Find(ctx, o, disc, c)
 	}
-	if err == nil && cfg.avoids(won.Verified) && cfg.Mode.Stale == "last-good" {
-		err = fmt.Errorf("release %.80q: %w", won.Verified.Release().Version, errAvoided)
-	}
 	if err != nil {
 		if won, err = lastGood(ctx, cfg, err); err != nil {
 			return won, step.Abort(err)
 		}
+	} else if cfg.avoids(won.Verified) && cfg.Mode.Stale == "last-good" {
+		won = lastGoodFor(ctx, cfg, won)
+	}
+	if won.Verified.LastGood() {
 		step.Done("NOT UP TO DATE: the last good release, %s", cfg.lastGoodWords())
 	}
 	rel := won.Verified.Release()
@@ -171,7 +172,7 @@ func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cach
 }
 
 // errNotAsked is the reason for the last good release when a person chose it.
-var errNotAsked = errors.New("not asked: a person chose the last good release")
+var errNotAsked = errors.New("no source was asked, because a person chose the last good release")
 
 // errAvoided is the reason for the last good release when the newest one cannot be booted.
 var errAvoided = errors.New("this machine could not boot it")
@@ -179,10 +180,28 @@ var errAvoided = errors.New("this machine could not boot it")
 // avoids reports whether a release is not to be booted.
 func (c Config) avoids(v *manifest.Verified) bool { return c.Avoid != nil && c.Avoid(v.Release()) }
 
+// lastGoodFor returns the last good release in place of one that could not be booted, or that one again if
+// there is no other: what failed may have been fixed.
+func lastGoodFor(ctx context.Context, cfg Config, found resolve.Result) resolve.Result {
+	version := found.Verified.Release().Version
+	won, err := lastGood(ctx, cfg, fmt.Errorf("release %.80q: %w", version, errAvoided))
+	if err != nil {
+		cfg.Report.Warn("resolve: %v; release %.80q is tried again", err, version)
+		return found
+	}
+	return won
+}
+
 // lastStarted returns the last release that has started on this machine, from its own copy of the saved
-// metadata: those of the cache are newer.
+// metadata: those of the cache are newer. The newest root judges it, so that a key that was revoked since
+// then does not count.
 func (c Config) lastStarted(ctx context.Context) (*manifest.Verified, error) {
 	p := c.policy()
+	root, err := manifest.ParseRoot(p.Root)
+	if err != nil {
+		return nil, err
+	}
+	p.Root = p.State.NewestRoot(root).Bytes()
 	p.State = manifest.OpenStateReadOnly(filepath.Join(c.Cache, StartedTrust))
 	v, err := manifest.LastGood(ctx, p)
 	if err == nil && c.Avoid(v.Release()) {
@@ -202,8 +221,9 @@ func (c Config) lastGoodWords() string {
 	return "as mode " + c.Mode.Name + " allows"
 }
 
-// lastGood returns the newest release that this machine verified before, if the mode allows
-// that or a person chose it. It is used when no valid release was found, for any reason.
+// lastGood returns the newest release that this machine verified before or, if that one could not be
+// booted, the last one that has started here. The mode must allow that, or a person has chosen it. It is
+// used when no valid release was found, for any reason, and when the newest one could not be booted.
 func lastGood(ctx context.Context, cfg Config, cause error) (resolve.Result, error) {
 	if cfg.LastGood && cfg.Cache == "" {
 		return resolve.Result{}, fmt.Errorf("%w, and this machine has no cache with one", cause)
@@ -218,6 +238,10 @@ func lastGood(ctx context.Context, cfg Config, cause error) (resolve.Result, err
 	if err != nil {
 		return resolve.Result{}, fmt.Errorf("%w; the last good release: %w", cause, err)
 	}
-	cfg.Report.Refuse("all sources", "their metadata", cause)
+	what := "their metadata"
+	if errors.Is(cause, errAvoided) {
+		what = "the newest release"
+	}
+	cfg.Report.Refuse("all sources", what, cause)
 	return resolve.Result{Verified: v, Memory: cas.NewMemory()}, nil
 }

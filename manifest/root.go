@@ -121,6 +121,9 @@ func (r *Root) Discovery() Discovery { return r.doc.Discovery() }
 // Version is the root's TUF version, the N of N.root.json.
 func (r *Root) Version() int64 { return r.doc.Version() }
 
+// Bytes returns the file. It must not be changed.
+func (r *Root) Bytes() []byte { return r.doc.data }
+
 // Expires is the date from which a newer root must have replaced this one.
 func (r *Root) Expires() time.Time { return r.doc.Expires() }
 

@@ -48,7 +48,7 @@ func Boot(ctx context.Context, choice Choice) error {
 	defer b.stopTor()
 	err := runSteps(ctx, rep, b.steps())
 	if err != nil && ctx.Err() == nil && b.fallsBack(err) {
-		rep.Say("release: %v; the last good release is tried, as mode %s allows", err, b.config.Mode.Name)
+		rep.Warn("release: %v; the last good release is tried, as %s allows", err, cmp.Or(b.config.StaleBy, "mode "+b.config.Mode.Name))
 		b.payload.Abort()
 		err = runSteps(ctx, rep, b.releaseSteps())
 	}
