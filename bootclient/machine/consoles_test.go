@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -163,16 +164,18 @@ func TestProgressIsRewrittenInPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	limits := noLimits
-	limits.silence = 4 * time.Second
+	limits.silence = 6 * time.Second
 	_, err := c.run(kidsOf(t), limits, "/bin/sh", []string{"sh", "-c", `trap 'exit 2' QUIT; cat "$0"; while :; do sleep 0.1; done`, file})
 	if !errors.Is(err, errSilent) {
 		t.Errorf("got %v", err)
 	}
 	newReport(c).Say("the end")
 	s.shows("the end")
-	for _, want := range []string{"] fetch: 25%, 1.0 MiB of 4.0 MiB, 1 source\r[", "1 source, no data for 2s\r[", "no data for 3s"} {
-		if !bytes.Contains(s.text, []byte(want)) {
-			t.Errorf("no %q in %q", want, s.text)
+	for _, want := range []string{ // a busy host shows some seconds late, and others not at all
+		`\] fetch: 25%, 1\.0 MiB of 4\.0 MiB, 1 source(, no data for \d+s)?\r\[`, `1 source, no data for \d+s *\r`,
+	} {
+		if !regexp.MustCompile(want).Match(s.text) {
+			t.Errorf("no %s in %q", want, s.text)
 		}
 	}
 	if n := bytes.Count(s.text, []byte("\n")); n != 1 {
