@@ -12,6 +12,7 @@ const (
 	maxHistory = 200             // lines
 	sayAfter   = 2 * time.Second // before a step without a word of its own is shown with its time
 	rateOver   = 5 * time.Second // the time over which a rate is measured
+	mostLeft   = 100 * time.Hour // the longest time left that is shown
 
 	sampleEvery = 200 * time.Millisecond // between samples, so that their number is bounded
 )
@@ -53,6 +54,9 @@ func (b *Boot) Take(e Event, now time.Duration) {
 		}
 	case e.Begin != "":
 		b.busy = ""
+		if e.Begin == "fetch" {
+			b.samples = nil // those of another release
+		}
 		b.steps = append(b.steps, step{name: e.Begin, at: time.Duration(e.At) * time.Millisecond})
 		b.steps = b.steps[max(0, len(b.steps)-maxSteps):]
 	case e.Level == report.Busy:
@@ -131,8 +135,8 @@ func (b *Boot) fetched(at time.Duration) string {
 	case rate == 0:
 		return text + fmt.Sprintf(", no data for %s", since)
 	}
-	left := time.Duration(float64(last.Total-last.Done) / float64(rate) * float64(time.Second))
-	return text + fmt.Sprintf(", %s left", min(left, 100*time.Hour).Round(time.Second))
+	left := min(float64(last.Total-last.Done)/float64(rate), mostLeft.Seconds()) // a duration cannot hold every number
+	return text + fmt.Sprintf(", %s left", time.Duration(left*float64(time.Second)).Round(time.Second))
 }
 
 func (p Progress) percent() int64 {

@@ -74,6 +74,23 @@ func TestProgressHasBytesRateSourcesAndTheTimeLeft(t *testing.T) {
 	}
 }
 
+// A boot that falls back to another release fetches again. The boot process may send any numbers.
+func TestAnotherFetchBeginsAtZero(t *testing.T) {
+	var p play
+	p.fetch(4)
+	p.take(5*s, line(5*s, "fetch", report.OK, "fetch: 4 artifacts"))
+	p.take(6*s, Began(6*s, "fetch"))
+	if got := p.boot.now(9 * s); got != "fetch: 3s so far" {
+		t.Errorf("before the first block: %q", got)
+	}
+	for i := range 2 {
+		p.take(time.Duration(10+i)*s, ProgressOf(0, int64(1+i), maxBytes, nil))
+	}
+	if got := p.boot.now(11 * s); !strings.HasSuffix(got, ", 1 B/s, 0 sources, 100h0m0s left") {
+		t.Errorf("a slow fetch: %q", got)
+	}
+}
+
 func TestAStepWithoutAWordIsShownWithItsTime(t *testing.T) {
 	var p play
 	p.take(s, Began(s, "network"))
