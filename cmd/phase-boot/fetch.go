@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -47,6 +48,7 @@ type fetchFlags struct {
 	mirrors, peers    []string
 	json, share, seed bool
 	timeout, patience time.Duration
+	timeoutSet        bool // on the command line
 }
 
 // fetch runs `phase-boot fetch`.
@@ -62,9 +64,12 @@ func fetch(ctx context.Context, args []string) error {
 	set.BoolVar(&f.json, "json", false, "print the report as one JSON object on stdout")
 	set.BoolVar(&f.share, "share", true, "serve verified blocks to other machines, if the mode announces (--share=false: do not)")
 	set.BoolVar(&f.seed, "seed", false, "continue to serve after the fetch, until interrupted")
-	set.DurationVar(&f.timeout, "timeout", timing.DefaultTimeout, "how long to search for a valid release")
+	set.DurationVar(&f.timeout, "timeout", timing.DefaultTimeout, fmt.Sprintf("how long to search for a valid release; mode tor searches for %s unless this is set", timing.TorTimeout))
 	set.DurationVar(&f.patience, "patience", timing.DefaultPatience, "how long to wait for the next block if no source delivers one")
-	return runVerb(set, args, fetchUsage, f.check, func() error { return f.run(ctx) })
+	return runVerb(set, args, fetchUsage, f.check, func() error {
+		set.Visit(func(given *flag.Flag) { f.timeoutSet = f.timeoutSet || given.Name == "timeout" })
+		return f.run(ctx)
+	})
 }
 
 func (f *fetchFlags) check(rest []string) error {
@@ -133,6 +138,9 @@ func (f *fetchFlags) config() (bootclient.Config, error) {
 	}
 	if cfg.Mode, err = modes.Load(f.mode); err != nil {
 		return cfg, cli.Usagef("--mode: %v", err)
+	}
+	if cfg.Mode.Tor && !f.timeoutSet {
+		cfg.Timeout = timing.TorTimeout
 	}
 	if err := cache.Check(f.cache); err != nil && cfg.Mode.Cache != "off" {
 		return cfg, fmt.Errorf("--%w", err)
