@@ -236,6 +236,9 @@ func (n *Network) loop(ev *events) {
 				n.send(n.noAddress())
 			}
 		case <-n.deadline:
+			if n.linkDue != nil && !n.linked() { // Hurry came after both of its times
+				n.limit = hurryLink
+			}
 			n.send(n.noAddress())
 		case <-n.ctx.Done():
 			n.send(n.ctx.Err())
