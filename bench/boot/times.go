@@ -23,8 +23,8 @@ var direct = []mark{{"direct boot of the release", ""}}
 var marks = []mark{
 	{"boot kernel, to its init's first line", "] mount:"},
 	{"start, modules, random numbers", "] random numbers:"},
-	{"network", "] network:"},
-	{"cache, key, resolve", "] resolve:"},
+	{"cache, key, network", "] network:"},
+	{"resolve", "] resolve:"},
 	{"fetch", "] fetch: "},
 	{"sync, seal, sha256", "] release:"},
 	{"kexec load", "] kexec: loaded"},

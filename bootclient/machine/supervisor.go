@@ -33,7 +33,7 @@ const (
 )
 
 // Limits of one attempt. The boot process prints a line at least every ten seconds while it waits for
-// the network, and a record of its progress every two seconds while it works.
+// the network, and a record of its progress twice a second while it fetches.
 const (
 	maxSilence   = 10 * time.Minute // an attempt that prints nothing for so long hangs
 	attemptLimit = time.Hour        // of an attempt without its payload
