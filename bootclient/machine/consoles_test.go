@@ -126,10 +126,10 @@ func TestAnAttemptThatHangsIsEnded(t *testing.T) {
 		change func(*runLimits)
 		want   error
 	}{
-		"it prints nothing":      {"trap 'echo dump; exit 2' QUIT; while :; do sleep 0.01; done", func(l *runLimits) { l.silence = 300 * time.Millisecond }, errSilent},
+		"it prints nothing":      {"trap 'echo dump; exit 2' QUIT; while :; do sleep 0.01; done", func(l *runLimits) { l.silence = time.Second }, errSilent},
 		"it prints for ever":     {"trap 'echo dump; exit 2' QUIT; while :; do echo on; sleep 0.01; done", func(l *runLimits) { l.total = func() time.Duration { return time.Second } }, errEndless},
 		"its child prints":       {"echo on; exit 0", func(*runLimits) {}, nil},
-		"a stack trace is shown": {"trap 'echo dump; exit 2' QUIT; echo on; while :; do sleep 0.01; done", func(l *runLimits) { l.silence = 300 * time.Millisecond }, errSilent},
+		"a stack trace is shown": {"trap 'echo dump; exit 2' QUIT; echo on; while :; do sleep 0.01; done", func(l *runLimits) { l.silence = time.Second }, errSilent},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScreen(t)
