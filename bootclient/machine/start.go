@@ -70,7 +70,8 @@ func lastStart(dir string, write bool) (string, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	case err != nil && write:
-		return "", errors.Join(err, os.RemoveAll(filepath.Join(dir, startRecord))) // damaged by a power cut, or a stranger's
+		// Damaged by a power cut, or a stranger's. Whether that release has started is not known, so its metadata go too.
+		return "", errors.Join(err, os.RemoveAll(filepath.Dir(filepath.Join(dir, startRecord))))
 	case err != nil:
 		return "", err
 	}
@@ -111,17 +112,23 @@ func writeStart(dir string, s startedRelease) error {
 			}
 		}
 	}
-	record := filepath.Join(dir, startRecord)
+	record, trust := filepath.Join(dir, startRecord), filepath.Join(dir, startTrust)
 	if err := os.MkdirAll(filepath.Dir(record), 0o700); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(trust); err != nil { // of an earlier start, which this one must not confirm
 		return err
 	}
 	if err := atomicfile.Write(record, 0o600, marshal(s)); err != nil {
 		return err
 	}
 	if !hasSaved(cache.Dir(dir).Trust(), s) { // the release came from goodTrust, which stays
-		return os.RemoveAll(filepath.Join(dir, startTrust))
+		return nil
 	}
-	return copyTrust(cache.Dir(dir).Trust(), filepath.Join(dir, startTrust))
+	if err := copyTrust(cache.Dir(dir).Trust(), trust); err != nil {
+		return errors.Join(err, os.RemoveAll(trust)) // a part of it is of no use
+	}
+	return nil
 }
 
 // hasSaved reports whether the saved metadata are those of a release. They are those of the newest one,
@@ -135,11 +142,8 @@ func hasSaved(trust string, s startedRelease) bool {
 	})
 }
 
-// copyTrust replaces a copy of the trusted metadata. The sync before the jump makes it durable.
+// copyTrust copies the trusted metadata. The sync before the jump makes the copy durable.
 func copyTrust(from, to string) error {
-	if err := os.RemoveAll(to); err != nil {
-		return err
-	}
 	left := int64(maxSavedBytes)
 	names, _ := filepath.Glob(filepath.Join(from, "*", "*.json")) // the pattern is valid
 	for _, name := range names[:min(len(names), maxSaved)] {
@@ -148,6 +152,9 @@ func copyTrust(from, to string) error {
 			return err
 		}
 		data, err := file.Read(name, file.NoFollow, min(maxSavedFile, left))
+		if errors.Is(err, file.ErrKind) {
+			continue // a stranger's
+		}
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
@@ -98,6 +99,32 @@ func TestAStartOfTheLastGoodReleaseDoesNotMakeTheNewestOneGood(t *testing.T) {
 	}
 }
 
+// A disk that is full, or damaged, must not replace the good metadata by those of another start, or by a part
+// of others.
+func TestACopyThatFailsReplacesNothing(t *testing.T) {
+	dir := t.TempDir()
+	confirmed := func() {
+		t.Helper()
+		must(t, os.Remove(filepath.Join(dir, startRecord)))
+		if words, err := lastStart(dir, true); err != nil || words != "" || good(t, dir) != "one" {
+			t.Errorf("says %q, %v; good is %q", words, err, good(t, dir))
+		}
+	}
+	jumpFrom(t, dir, "one", begun)
+	confirmed()
+	other := begun
+	other.Number++
+	jumpFrom(t, dir, "two, which does not confirm its start", other)
+	must(t, writeStart(dir, begun)) // of the metadata "one", which the cache has not any more
+	confirmed()
+	must(t, os.Mkdir(filepath.Join(dir, "trust/id/folder.json"), 0o700)) // a stranger's: it is left out
+	write(t, filepath.Join(dir, "trust/id/too-long.json"), strings.Repeat(" ", maxSavedFile+1))
+	if err := writeStart(dir, other); !errors.Is(err, file.ErrTooLarge) {
+		t.Errorf("got %v", err)
+	}
+	confirmed()
+}
+
 func TestAReadOnlyBootOnlyReadsTheRecord(t *testing.T) {
 	dir := t.TempDir()
 	jumpFrom(t, dir, "one", begun)
@@ -122,11 +149,15 @@ func TestARecordThatIsNotOneIsRemoved(t *testing.T) {
 			dir := t.TempDir()
 			must(t, os.MkdirAll(filepath.Join(dir, "start"), 0o700))
 			must(t, make(filepath.Join(dir, startRecord)))
+			write(t, filepath.Join(dir, startTrust, "id/timestamp.json"), "of a release that may not have started")
 			if _, err := lastStart(dir, true); err == nil {
 				t.Error("it was accepted")
 			}
 			if words, err := lastStart(dir, true); err != nil || words != "" {
 				t.Errorf("then says %q, %v", words, err)
+			}
+			if got := good(t, dir); got != "" {
+				t.Errorf("good is %q", got)
 			}
 			jumpFrom(t, dir, "one", begun)
 		})
