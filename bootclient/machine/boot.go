@@ -48,9 +48,7 @@ func Boot(ctx context.Context, choice Choice) error {
 	defer b.stopTor()
 	err := runSteps(ctx, rep, b.steps())
 	if err != nil && ctx.Err() == nil && b.fallsBack(err) {
-		rep.Warn("release: %v; the last good release is tried, as %s allows", err, cmp.Or(b.config.StaleBy, "mode "+b.config.Mode.Name))
-		b.payload.Abort()
-		err = runSteps(ctx, rep, b.releaseSteps())
+		err = b.tryLastGood(err, func() error { return runSteps(ctx, rep, b.releaseSteps()) })
 	}
 	if err == nil {
 		b.recordStart()
@@ -77,7 +75,7 @@ func (b *boot) recordFailure(err error) error {
 	if jsonErr == nil {
 		_ = os.WriteFile(reportFile, data, 0o644)
 	}
-	writeWatchState(watchFile, watchState{Missing: missingHardware(b.networkErr), Failed: failedRelease(data, err)})
+	writeWatchState(watchFile, watchState{Missing: missingHardware(b.networkErr), Failed: cmp.Or(b.failed, failedRelease(data, err))})
 	return writeFailure(failureFile, err, b.tried(), b.report.Refused(), bootAdvice(err))
 }
 
@@ -116,6 +114,7 @@ type boot struct {
 	args         bootargs.Arguments
 	key          []byte
 	avoidFile    string // names the release that could not be booted
+	failed       string // the newest release, if neither it nor the last good one could be booted
 	saidStart    bool   // the report says how the last start has ended
 	payload      *Payload
 	release      manifest.Release

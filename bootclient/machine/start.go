@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -244,8 +245,24 @@ func (b *boot) avoid(name string) {
 	}
 }
 
+// tryLastGood boots the last good release with run, in place of the one that failed with newest. If that one
+// fails too, the next attempt begins with the newest release again: wrong bytes of a source, or too little
+// memory, may pass, and no source may have the blocks of the last good one.
+func (b *boot) tryLastGood(newest error, run func() error) error {
+	b.report.Warn("release: %v; the last good release is tried, as %s allows", newest, cmp.Or(b.config.StaleBy, "mode "+b.config.Mode.Name))
+	failed := refusedRelease(b.avoidFile)
+	b.payload.Abort()
+	err := run()
+	data, jsonErr := json.Marshal(b.report)
+	if err == nil || jsonErr != nil || reportedRelease(data) == failed { // no other has started here
+		return err
+	}
+	b.failed = failed
+	return errors.Join(fmt.Errorf("%w; the last good release: %v", newest, err), os.Remove(b.avoidFile))
+}
+
 // fallsBack reports whether the last good release is booted in place of the one that failed with err. It
-// remembers that one until the machine restarts.
+// remembers that one until the machine restarts, or the last good release fails too.
 func (b *boot) fallsBack(err error) bool {
 	data, jsonErr := json.Marshal(b.report)
 	name := failedRelease(data, err)

@@ -201,3 +201,49 @@ func TestWhenTheLastGoodReleaseIsTried(t *testing.T) {
 		})
 	}
 }
+
+// What the newest release has failed with may pass, so it is tried again when the last good one fails too.
+func TestTheNewestReleaseIsTriedAgainIfTheLastGoodOneFailsToo(t *testing.T) {
+	wrong, gone := fmt.Errorf("fetch: %w", cas.ErrCorrupt), fmt.Errorf("fetch: %w", cas.ErrUnreachable)
+	for name, tt := range map[string]struct {
+		other  bool // another release has started here
+		err    error
+		avoids bool // the next attempt does not try the newest one
+	}{
+		"it starts":          {true, nil, true},
+		"it fails":           {true, gone, false},
+		"there is no other":  {false, gone, true},
+		"and wrong bytes":    {false, wrong, true},
+		"it has wrong bytes": {true, wrong, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &boot{report: newReport(io.Discard), avoidFile: filepath.Join(t.TempDir(), "avoid"), payload: NewPayload(nil, 0)}
+			b.config.Cache, b.config.Mode = "/cache", modes.Mode{Name: "edge", Stale: "last-good"}
+			b.report.SetRelease(report.Release{Channel: "stable", Arch: "x86_64", Version: "8", Number: 4})
+			if !b.fallsBack(wrong) {
+				t.Fatal("it does not fall back")
+			}
+			err := b.tryLastGood(wrong, func() error {
+				if tt.other {
+					b.report.SetRelease(report.Release{Channel: "stable", Arch: "x86_64", Version: "7", Number: 3})
+				}
+				return tt.err
+			})
+			if got := refusedRelease(b.avoidFile); (got != "") != tt.avoids {
+				t.Errorf("the next attempt avoids %q", got)
+			}
+			if tt.avoids {
+				if !errors.Is(err, tt.err) || b.failed != "" {
+					t.Errorf("got %v, failed %q", err, b.failed)
+				}
+				return
+			}
+			if !errors.Is(err, wrong) || errors.Is(err, gone) || !strings.Contains(err.Error(), "; the last good release: fetch: ") {
+				t.Errorf("got %v", err)
+			}
+			if b.failed != "stable/x86_64 8, version 4" {
+				t.Errorf("the watcher waits for another release than %q", b.failed)
+			}
+		})
+	}
+}

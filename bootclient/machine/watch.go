@@ -60,6 +60,11 @@ func failedRelease(reportJSON []byte, err error) string {
 	if errors.Is(err, cas.ErrUnreachable) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
 		return ""
 	}
+	return reportedRelease(reportJSON)
+}
+
+// reportedRelease returns the release of a report, "" if none was found.
+func reportedRelease(reportJSON []byte) string {
 	var r struct {
 		Release *struct {
 			Channel, Arch string
