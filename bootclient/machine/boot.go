@@ -116,6 +116,7 @@ type boot struct {
 	avoidFile    string // names the release that could not be booted
 	failed       string // the newest release, if neither it nor the last good one could be booted
 	saidStart    bool   // the report says how the last start has ended
+	startHanded  bool   // the target knows that it must confirm its start
 	payload      *Payload
 	release      manifest.Release
 	tor          *tor // nil if it does not run
@@ -288,7 +289,8 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 		return "", err
 	}
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
-	b.payload.seed, b.payload.handOver = planSeed(b.config, b.removable), b.handOver
+	b.payload.seed, b.payload.handOver, b.payload.handed = planSeed(b.config, b.removable), b.handOver, "nothing"
+	b.startHanded = false
 	if !b.saidStart {
 		b.saidStart = true
 		b.sayLastStart()

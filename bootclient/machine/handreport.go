@@ -49,7 +49,7 @@ func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 			b.payload.handed = "the addresses, routes and name servers"
 		}
 	}
-	if b.recordsStart() {
+	if b.startHanded = b.recordsStart(); b.startHanded {
 		files = append(files, text(startName, releaseName(r.Channel, r.Arch, r.Version, r.Number)+"\n"))
 	}
 	line, err := b.cmdline(r)

@@ -171,7 +171,7 @@ func copyTrust(from, to string) error {
 // recordStart writes the record of the jump, if the mode lets the boot write. A stick may be unplugged
 // after the jump, and the target has no driver for it, so there is no record on one.
 func (b *boot) recordStart() {
-	if !b.recordsStart() {
+	if !b.startHanded {
 		return
 	}
 	r := b.release
@@ -217,11 +217,25 @@ func confirmStart(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	err = os.Remove(filepath.Join(confirmDir, startRecord))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
+	err = removeRecord(confirmDir, filepath.Join(runDir, startName))
 	return "confirmed on " + found.device, errors.Join(err, unix.Unmount(confirmDir, 0))
+}
+
+// removeRecord removes the record of a start. handed is the file that names the release. This kernel may find
+// another cache partition first than the boot did, and a record that could not be written leaves the one of before.
+func removeRecord(dir, handed string) error {
+	name, err := file.Read(handed, file.NoFollow, maxRecord)
+	if err != nil {
+		return err
+	}
+	s, err := readStart(dir)
+	if err != nil {
+		return err
+	}
+	if s.name() != strings.TrimSpace(string(name)) {
+		return fmt.Errorf("the record on the cache partition is of another start: %.200q", s.name())
+	}
+	return os.Remove(filepath.Join(dir, startRecord))
 }
 
 // refusedRelease returns the release that could not be booted since the machine has started, "" if there

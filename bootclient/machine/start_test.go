@@ -125,6 +125,20 @@ func TestACopyThatFailsReplacesNothing(t *testing.T) {
 	confirmed()
 }
 
+func TestATargetRemovesTheRecordOfItsOwnStartOnly(t *testing.T) {
+	dir, handed := t.TempDir(), filepath.Join(t.TempDir(), startName)
+	jumpFrom(t, dir, "one", begun)
+	write(t, handed, "stable/x86_64 8, version 4\n")
+	if err := removeRecord(dir, handed); err == nil || !strings.Contains(err.Error(), "of another start") {
+		t.Errorf("got %v", err)
+	}
+	write(t, handed, begun.name()+"\n")
+	must(t, removeRecord(dir, handed))
+	if err := removeRecord(dir, handed); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a record: %v", err)
+	}
+}
+
 func TestAReadOnlyBootOnlyReadsTheRecord(t *testing.T) {
 	dir := t.TempDir()
 	jumpFrom(t, dir, "one", begun)
