@@ -80,8 +80,7 @@ func (p *pid1) settings() settings {
 	line, _ := os.ReadFile("/proc/cmdline") // an empty one has the defaults
 	args := bootargs.Parse(string(line))
 	if p.role == "target" {
-		mode, err := modes.Load(handedMode(runDir, archiveDir))
-		return settings{target: true, noShell: err == nil && mode.NoShell, cache: "off"}
+		return settings{target: true, noShell: handedMode(runDir, archiveDir).NoShell, cache: "off"}
 	}
 	s := settings{cache: "off", channel: args.Channel}
 	if p.choice.Channel != "" {
@@ -101,20 +100,30 @@ func (p *pid1) settings() settings {
 	return s
 }
 
-// maxHanded limits the report that the boot handed over, in bytes.
+// maxHanded limits a file that the boot handed over, in bytes.
 const maxHanded = 1 << 20
 
-// handedMode returns the mode of the boot that started this target, from the report that it handed
-// over.
-func handedMode(dirs ...string) string {
+// handedMode returns the mode of the boot that started this target, from one of the folders. The mode counts as
+// the boot knew it: this program may have no mode of this name. An older boot has only its name in the report.
+func handedMode(dirs ...string) modes.Mode {
 	for _, dir := range dirs {
+		var m modes.Mode
+		if readHanded(filepath.Join(dir, modeName), &m) {
+			return m
+		}
 		var r struct{ Mode string }
-		data, err := file.Read(filepath.Join(dir, "report.json"), file.NoFollow, maxHanded)
-		if err == nil && json.Unmarshal(data, &r) == nil {
-			return r.Mode
+		if readHanded(filepath.Join(dir, reportName), &r) {
+			m, _ = modes.Load(r.Mode) // without it nothing is forbidden
+			return m
 		}
 	}
-	return ""
+	return modes.Mode{}
+}
+
+// readHanded reads a JSON file that the boot handed over. It reports whether there is one.
+func readHanded(path string, v any) bool {
+	data, err := file.Read(path, file.NoFollow, maxHanded)
+	return err == nil && json.Unmarshal(data, v) == nil
 }
 
 // title returns the first line of the menu.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient/machine/menu"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 // A rescueRun is a menu on pseudo-terminals, with the shell of this host.
@@ -283,16 +284,21 @@ func TestTheEntriesOfTheMenu(t *testing.T) {
 	}
 }
 
-func TestTheModeOfATargetIsThatOfTheReport(t *testing.T) {
+// A mode of the image may be unknown to the release's phase-boot.
+func TestTheModeOfATargetIsThatOfTheBoot(t *testing.T) {
 	dir := t.TempDir()
-	if got := handedMode(dir); got != "" {
-		t.Errorf("%q without a report", got)
+	if got := handedMode(dir); got.Name != "" || got.NoShell {
+		t.Errorf("%+v without a file", got)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "report.json"), []byte(`{"mode":"private"}`), 0o600); err != nil {
-		t.Fatal(err)
+	write(t, filepath.Join(dir, reportName), `{"mode":"edge"}`)
+	if got := handedMode(dir); got.Name != "edge" || !got.NoShell {
+		t.Errorf("got %+v of an older boot", got)
 	}
-	if got := handedMode(filepath.Join(dir, "missing"), dir); got != "private" {
-		t.Errorf("got %q", got)
+	for _, f := range modeFiles(modes.Mode{Name: "own", NoShell: true}) {
+		write(t, filepath.Join(dir, f.name), string(f.data))
+	}
+	if got := handedMode(filepath.Join(dir, "missing"), dir); got.Name != "own" || !got.NoShell {
+		t.Errorf("got %+v", got)
 	}
 }
 
