@@ -278,13 +278,22 @@ func firstLeaseEnd(list []network.Interface) (first time.Time) {
 	return first
 }
 
-// hostOf returns the host name that a DHCP server gave to the machine, "" without one.
+// maxHost is the longest host name of a machine, in bytes (sethostname(2)).
+const maxHost = 64
+
+// hostOf returns the host name that a DHCP server gave to the machine, "" without one. Of a name that is too
+// long it returns the first label.
 func hostOf(list []network.Interface) string {
 	for _, i := range list {
-		for _, l := range []*network.Lease{i.Lease4, i.Lease6} {
-			if l != nil && l.Hostname != "" {
-				return strings.TrimSuffix(l.Hostname, ".")
-			}
+		if i.Lease4 == nil || i.Lease4.Hostname == "" {
+			continue
+		}
+		name := strings.TrimSuffix(i.Lease4.Hostname, ".")
+		if len(name) > maxHost {
+			name, _, _ = strings.Cut(name, ".")
+		}
+		if len(name) <= maxHost {
+			return name
 		}
 	}
 	return ""
@@ -307,8 +316,10 @@ func resolvConf(s network.State) string {
 	}
 	var domains []string
 	for _, i := range s.Interfaces {
-		if i.Lease4 != nil && i.Lease4.Domain != "" && !slices.Contains(domains, i.Lease4.Domain) {
-			domains = append(domains, i.Lease4.Domain)
+		for _, l := range []*network.Lease{i.Lease4, i.Lease6} {
+			if l != nil && l.Domain != "" && !slices.Contains(domains, l.Domain) {
+				domains = append(domains, l.Domain)
+			}
 		}
 	}
 	if len(domains) > 0 {

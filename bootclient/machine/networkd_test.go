@@ -155,7 +155,9 @@ func TestATargetOfDHCPv6TakesNoAddressOfARouter(t *testing.T) {
 	prefix := netip.MustParsePrefix("2001:db8::77/128")
 	i.NoSLAAC, i.Lease4, i.Lease6 = true, nil, &network.Lease{Address: prefix, Until: time.Now().Add(time.Hour)}
 	i.Addresses = []network.Address{{Prefix: prefix, From: "dhcp6"}}
+	i.Lease6.Domain = "six.example"
 	got := named(networkFiles(s, time.Now()))
+	has(t, got["network/resolv.conf"], "search six.example")
 	has(t, got["network/10-phase-eth0.network"], "IPv6AcceptRA=yes", "UseAutonomousPrefix=no", "DHCPv6Client=no")
 	has(t, got["network/renew/10-phase-eth0.network"], "UseAutonomousPrefix=no", "DHCPv6Client=always")
 }
@@ -241,6 +243,22 @@ func TestTheRootFilesystemsOwnSettingsStay(t *testing.T) {
 				t.Errorf("/run has %q", data)
 			}
 		})
+	}
+}
+
+// The kernel takes 64 bytes.
+func TestALongHostNameIsCutToItsFirstLabel(t *testing.T) {
+	for given, want := range map[string]string{
+		"node7.":                           "node7",
+		"node7." + strings.Repeat("x", 60): "node7",
+		strings.Repeat("x", 64):            strings.Repeat("x", 64),
+		strings.Repeat("x", 65) + ".site":  "phase-aabbcc",
+	} {
+		s := leased(time.Now())
+		s.Interfaces[0].Lease4.Hostname = given
+		if host, _, _ := placed(t, s, nil); host != want {
+			t.Errorf("%q: host name %q, want %q", given, host, want)
+		}
 	}
 }
 
