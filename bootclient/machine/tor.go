@@ -67,6 +67,14 @@ func (b *boot) useTor(ctx context.Context) error {
 	return nil
 }
 
+// keepTor starts Tor anew if it has ended.
+func (b *boot) keepTor(ctx context.Context) error {
+	if b.tor != nil && !isClosed(b.tor.ended) {
+		return nil
+	}
+	return b.useTor(ctx)
+}
+
 // stopTor ends Tor and removes what it has stored.
 func (b *boot) stopTor() {
 	if b.tor == nil {
@@ -108,11 +116,14 @@ func (t *tor) start(ctx context.Context) error {
 		return err
 	}
 	lines, err := t.run(args)
-	if err == nil {
-		err = t.wait(ctx, lines)
-	}
 	if err != nil {
 		return errors.Join(err, t.stop())
+	}
+	if err := t.wait(ctx, lines); err != nil {
+		err = errors.Join(err, t.stop())
+		for range lines { // until the log has ended
+		}
+		return err
 	}
 	go func() { // the process must not wait for a reader of its log
 		for line := range lines {

@@ -174,21 +174,15 @@ func (b *boot) wait(ctx context.Context, state watchState, known map[int]bool) e
 	defer end()
 	defer b.stopTor()
 	for n := 0; ; n++ {
-		err := b.useTor(ctx)
-		if err == nil {
-			break
+		if err := b.keepTor(ctx); err != nil {
+			b.report.Say("waiting: Tor: %v", err)
+		} else if b.search(ctx, state.Failed) {
+			return nil
 		}
-		b.report.Say("waiting: Tor: %v", err)
 		if err := pause(ctx, n); err != nil {
 			return err
 		}
 	}
-	for n := 0; !b.search(ctx, state.Failed); n++ {
-		if err := pause(ctx, n); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // pause waits before try n+1.
