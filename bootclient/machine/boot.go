@@ -57,9 +57,8 @@ func Boot(ctx context.Context, choice Choice) error {
 	}
 	if ctx.Err() != nil {
 		err = fmt.Errorf("stopped at the console: %w", ctx.Err())
-	} else {
-		b.leaveNetwork() // the next attempt has another hardware address, and gets a lease of its own
 	}
+	b.leaveNetwork() // the next attempt has another hardware address, and gets a lease of its own
 	rep.Finish(err)
 	b.saveReport()
 	if fileErr := b.recordFailure(err); fileErr != nil {

@@ -80,12 +80,12 @@ func modeFiles(m modes.Mode) []handedFile {
 // exist get random hardware addresses, udev and systemd-networkd find the files of privateDir, and systemd
 // does not look for file systems and swap on the disks.
 func keepPrivate(context.Context) (string, error) {
-	private, err := placePrivate(filepath.Join(runDir, privateDir), "/run")
-	if err != nil || !private {
-		return "no: the mode does not ask for it", err
+	private, placeErr := placePrivate(filepath.Join(runDir, privateDir), "/run")
+	if !private {
+		return "no: the mode does not ask for it", placeErr
 	}
 	ports, err := network.RandomizePorts()
-	return fmt.Sprintf("random hardware addresses for %d ports, no disk is used", ports), err
+	return fmt.Sprintf("random hardware addresses for %d ports, no disk is used", ports), errors.Join(placeErr, err)
 }
 
 // placePrivate copies the files of dir to where systemd finds them. It reports false if there are none.
@@ -104,5 +104,9 @@ func placePrivate(dir, run string) (private bool, err error) {
 		err = errors.Join(err, readErr)
 	}
 	generator := filepath.Join(run, gptGenerator)
-	return true, errors.Join(err, os.MkdirAll(filepath.Dir(generator), 0o755), os.Symlink(os.DevNull, generator))
+	err = errors.Join(err, os.MkdirAll(filepath.Dir(generator), 0o755))
+	if linkErr := os.Symlink(os.DevNull, generator); !errors.Is(linkErr, fs.ErrExist) { // of an earlier attempt
+		err = errors.Join(err, linkErr)
+	}
+	return true, err
 }

@@ -35,6 +35,7 @@ func TestATargetOfAPrivateModeIsKeptPrivate(t *testing.T) {
 			if err != nil || handed.Name != name || handed.RandomMAC != mode.RandomMAC {
 				t.Errorf("the target got mode %+v, %v", handed, err)
 			}
+			_, _ = placePrivate(filepath.Join(dir, privateDir), run) // an attempt that failed later
 			private, err := placePrivate(filepath.Join(dir, privateDir), run)
 			if err != nil || private != mode.RandomMAC {
 				t.Fatalf("private is %t, %v", private, err)
