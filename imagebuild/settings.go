@@ -105,13 +105,15 @@ func (s *settings) visit(c cpioRecord) (err error) {
 		if s.modules = name; c.mode&modeType != modeDir {
 			return badArchive("file %.80q: not a folder", c.name)
 		}
-	case c.mode&modeType == modeLink && (c.name == "etc" || c.name == "etc/phase"):
+	case c.name == torrcPath && (c.mode&modeType != modeFile || c.size > maxTorrc):
+		return badArchive("file %.80q: not a regular file, or larger than %d bytes", c.name, maxTorrc)
+	case c.mode&modeType == modeLink && (c.name == "etc" || c.name == "etc/phase" || c.name == path.Dir(torrcPath)):
 		return badArchive("file %.80q: not a folder", c.name)
 	}
 	switch {
 	case c.name == torPath:
 		s.tor = true
-	case c.name == torrcPath && c.size <= maxTorrc:
+	case c.name == torrcPath:
 		s.torrc, err = io.ReadAll(c.body)
 	}
 	if c.name == "init" {

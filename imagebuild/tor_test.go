@@ -116,6 +116,26 @@ func TestWhatNeedsTorIsRefusedWithoutIt(t *testing.T) {
 	}
 }
 
+// verify shows the digest of the torrc, so an image cannot have another one.
+func TestAttackATorrcThatIsNotShown(t *testing.T) {
+	for name, c := range map[string]cpioRecord{
+		"too long":          {name: torrcPath, mode: modeFile | 0o644, size: maxTorrc + 1},
+		"a link":            {name: torrcPath, mode: modeLink | 0o777, size: 4},
+		"behind a link":     {name: "etc/tor", mode: modeLink | 0o777, size: 4},
+		"a regular torrc":   {name: torrcPath, mode: modeFile | 0o644, size: 4},
+		"a regular folder":  {name: "etc/tor", mode: modeDir | 0o755},
+		"of something else": {name: "etc/torrc", mode: modeLink | 0o777, size: 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.body = strings.NewReader("body")
+			err := (&settings{files: map[string][]byte{}}).visit(c)
+			if refused := slices.Contains([]string{"too long", "a link", "behind a link"}, name); refused != (err != nil) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestPackagesOfLibraries(t *testing.T) {
 	d := deb{Depends: "libc6 (>= 2.34), libssl3t64:any (>= 3.0) | libssl4, zlib1g, adduser, runit-helper (>= 2.14.0~)"}
 	if got, want := d.libraries(), []string{"libc6", "libssl3t64", "zlib1g"}; !slices.Equal(got, want) {
