@@ -75,8 +75,8 @@ test-machine: need-test ## boot machines in every situation of docs/MATRIX.md an
 screenshots: need-test binaries ## boot machines in QEMU and write the screenshots of the documents, docs/images/*.png
 	@GO="$(GO)" scripts/screenshots.sh
 
-test-wire: need-test ## boot a machine through Tor and compare all that it sends with the table of docs/NETWORK.md
-	$(GO) test -tags machine -run '^TestBootThroughTor' -v -count=1 -timeout 1h ./internal/e2e
+test-wire: need-test ## boot machines in each mode, also through Tor, and compare all that they send with the table of docs/NETWORK.md
+	$(GO) test -tags machine -run '^(TestBootThroughTor|TestPrivateBoots|TestAModeSends)' -v -count=1 -timeout 1h -parallel $(PARALLEL) ./internal/e2e
 
 demo: need-demo binaries ## make keys, publish a release and boot it in QEMU
 	scripts/demo.sh

@@ -11,7 +11,7 @@
 // (and a user namespace for an ordinary user). All processes of a test end with them.
 //
 // The build tag machine adds the rows of docs/MATRIX.md, which `make test-machine` runs (matrix_test.go),
-// and a boot through a Tor network, which `make test-wire` runs (wire_machine_test.go).
+// and the comparison of all that machines send with docs/NETWORK.md, which `make test-wire` runs (wire_machine_test.go).
 //
 // Start at main_test.go. A machine is in vm_test.go, its screen in screen_test.go, the
 // network in lan_test.go, flipper is a hostile peer.

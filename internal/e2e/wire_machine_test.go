@@ -3,9 +3,18 @@
 package e2e
 
 import (
+	"encoding/binary"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
 )
 
 // A machine boots from an onion service. It sends nothing to the mirror's address, no DNS request although the
@@ -45,4 +54,144 @@ func TestBootThroughTorFromAnOnionService(t *testing.T) {
 func unchanged(t *testing.T, disk, image string) {
 	t.Helper()
 	must(t, "cmp", disk, image)
+}
+
+// dhcpMessages parses the DHCP messages of a machine.
+func dhcpMessages(t *testing.T, packets []sent) (list []*dhcpv4.DHCPv4) {
+	t.Helper()
+	for _, p := range packets {
+		if p.kind != "dhcp4" {
+			continue
+		}
+		m, err := dhcpv4.FromBytes(p.data[14+20+8:])
+		if err != nil {
+			t.Fatalf("DHCP: %v in %x", err, p.data)
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+// jumped returns when the machine left the boot kernel. Later packets are those of the target.
+func (m *machine) jumped() time.Time {
+	m.t.Helper()
+	m.waitFor([]string{"] kexec: starting the new kernel"}, refused)
+	return time.Now()
+}
+
+// identifiers returns everything in the packets that may identify a machine: hardware addresses, transaction numbers,
+// names and client identifiers of DHCP, and its own addresses.
+func identifiers(t *testing.T, packets []sent) map[string]bool {
+	t.Helper()
+	ids := map[string]bool{}
+	for _, p := range packets {
+		ids["hardware address "+p.mac] = true
+		if binary.BigEndian.Uint16(p.data[12:]) == unix.ETH_P_IP && len(p.data) >= 34 {
+			from, _ := netip.AddrFromSlice(p.data[26:30])
+			if !from.IsUnspecified() {
+				ids["address "+from.String()] = true
+			}
+		}
+	}
+	for _, m := range dhcpMessages(t, packets) {
+		ids["DHCP transaction "+m.TransactionID.String()] = true
+		for _, option := range []dhcpv4.OptionCode{dhcpv4.OptionClientIdentifier, dhcpv4.OptionHostName, dhcpv4.OptionClassIdentifier, dhcpv4.OptionClientMachineIdentifier} {
+			if m.Options.Has(option) {
+				t.Errorf("DHCP: it has sent option %v: %x", option, m.Options.Get(option))
+			}
+		}
+	}
+	return ids
+}
+
+// receiptKey is the public key of the machine in the receipt of its job.
+var receiptKey = regexp.MustCompile(`"ed25519":\s*"([0-9a-f]{64})"`)
+
+// Two boots of one stick in mode private cannot be told to be of one machine, nothing is sent after the jump, and no
+// byte of the stick changes. The card has the same factory address at both boots.
+func TestPrivateBootsHaveNoIdentifierInCommon(t *testing.T) {
+	t.Parallel()
+	l := newLANWithDNS(t)
+	publisher := l.host()
+	publisher.publish("--dht", "off", "--mdns=false")
+	mirror := netip.MustParseAddrPort(publisher.addr + ":8080")
+	image, disk := filepath.Join(l.dir, "private.img"), filepath.Join(l.dir, "disk.img")
+	must(t, fx.bin("phase-image"), "usb", "--root", fx.path("repo/root.json"), "--default-mode", "private", "--cmdline", "phase.mirror=http://"+mirror.String(), "--size", "512M", "--out", image)
+	must(t, "cp", "--sparse=always", image, disk)
+
+	var ids [2]map[string]bool
+	var keys [2]string
+	for i := range 2 {
+		tap := l.tap()
+		wire := l.capture(tap, map[netip.AddrPort]string{mirror: "mirror"})
+		m := l.startQEMU(disk, "tap:"+tap)
+		jump := m.jumped()
+		m.waitFor(bootMarks()[3:], refused)
+		m.waitFor([]string{"plasmd: receipt {", `"signature"`, "}"})
+		m.powerOff()
+		packets := wire.all()
+		sentOnly(t, packets, allowList(t, "private"))
+		if n := count(packets); n["mirror"] < 100 || n["dhcp4"] < 3 {
+			t.Errorf("the capture has %v", n)
+		}
+		if messages := dhcpMessages(t, packets); messages[len(messages)-1].MessageType() != dhcpv4.MessageTypeRelease {
+			t.Errorf("the lease was not given back: %v", messages[len(messages)-1])
+		}
+		for _, p := range packets {
+			if p.at.After(jump) {
+				t.Errorf("it has sent %s after the jump", p.what)
+			}
+			if strings.HasPrefix(p.mac, "52:54:00") {
+				t.Errorf("it has sent %s from its factory address", p.what)
+			}
+		}
+		ids[i] = identifiers(t, packets)
+		text, _ := m.console.since(0)
+		if key := receiptKey.FindSubmatch(text); key != nil {
+			keys[i] = string(key[1])
+		}
+		for _, want := range []string{"Initializing machine ID from random generator", "] private: random hardware addresses for "} {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("the console does not show %q", want)
+			}
+		}
+		unchanged(t, disk, image)
+	}
+	for id := range ids[0] {
+		if ids[1][id] {
+			t.Errorf("both boots have %s", id)
+		}
+	}
+	if keys[0] == "" || keys[0] == keys[1] {
+		t.Errorf("the keys of the receipts are %q", keys)
+	}
+}
+
+// The table of docs/NETWORK.md holds from the start of the boot kernel until the target has run its job.
+func TestAModeSendsOnlyWhatItsTableAllows(t *testing.T) {
+	for _, mode := range []string{"internet", "edge", "local"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			l := newLANWithDNS(t)
+			publisher := l.host()
+			publisher.publish("--dht", "off")
+			addr := netip.MustParseAddr(publisher.addr)
+			known := map[netip.AddrPort]string{netip.AddrPortFrom(addr, 8080): "mirror", netip.AddrPortFrom(addr, 0): "peer"}
+			image, disk, tap := filepath.Join(l.dir, "image.img"), filepath.Join(l.dir, "disk.img"), l.tap()
+			must(t, fx.bin("phase-image"), "usb", "--root", fx.path("repo/root.json"), "--default-mode", mode, "--size", "512M", "--out", image)
+			must(t, "cp", "--sparse=always", image, disk)
+			wire := l.capture(tap, known)
+			m := l.startQEMU(disk, "tap:"+tap)
+			m.waitFor(bootMarks(), refused)
+			m.powerOff()
+			packets := wire.all()
+			sentOnly(t, packets, allowList(t, mode))
+			if n := count(packets); n["mdns"] == 0 || n["mirror"]+n["peer"] < 100 {
+				t.Errorf("the capture has %v", n)
+			}
+			if exec.Command("cmp", disk, image).Run() == nil {
+				t.Error("the stick has no cache after a boot that may write")
+			}
+		})
+	}
 }
