@@ -141,7 +141,7 @@ var cacheRows = []row{
 	},
 	{
 		name: "memory-256", situation: "256 MB of memory",
-		says: []string{"too little memory: ", menuShown}, ends: "the machine gets 1024 MB",
+		says: []string{refused, "too little memory: ", menuShown}, ends: "the machine gets 1024 MB",
 		start: func(s *site) {
 			s.dhcp()
 			s.host().publish("--dht", "off")
