@@ -15,7 +15,7 @@ case ${1:-} in
 esac
 shots=$(mktemp -d)
 trap 'rm -rf "$shots"' EXIT
-PHASE_E2E_SHOTS=$shots "${GO:-go}" test -count=1 -timeout 60m -run '^TestTheScreenShowsABoot$' ./internal/e2e
+PHASE_E2E_SHOTS=$shots "${GO:-go}" test -tags machine -count=1 -timeout 60m -run '^TestMachineScreenShowsABoot$' ./internal/e2e
 mkdir -p docs/images
 for name in lines full-screen menu; do
 	cp "$shots/$name.png" docs/images/

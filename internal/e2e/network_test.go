@@ -1,73 +1,12 @@
 package e2e
 
 import (
-	"encoding/binary"
-	"fmt"
-	"io"
-	"net"
-	"os"
-	"path/filepath"
-	"runtime"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
-
-// withArguments returns a copy of the image of most tests with arguments on its command line.
-func (l *lan) withArguments(cmdline string) string {
-	l.t.Helper()
-	image := filepath.Join(l.dir, fmt.Sprintf("image%d.img", l.next))
-	must(l.t, fx.bin("phase-image"), "usb", "--root", fx.path("repo/root.json"), "--default-mode", "local", "--size", "512M", "--cmdline", cmdline, "--out", image)
-	return image
-}
 
 // networkMarks are the texts of a boot up to the jump.
 func networkMarks(network string) []string {
 	return []string{"] network: " + network, "] resolve: ", "] source: ", "] kexec: "}
-}
-
-// The kernel of the machine tags its packets. A switch of this test takes the tag off.
-func TestBootOnAVLAN(t *testing.T) {
-	t.Parallel()
-	l := newLAN(t)
-	l.host().publish("--dht", "off")
-	l.startQEMU(l.withArguments("phase.vlan=vlan7:eth0"), "none", l.onVLAN7()...).waitFor(networkMarks("vlan7 10.55"), refused)
-}
-
-// onVLAN7 connects a switch port with the LAN as VLAN 7, and returns QEMU's arguments for its cable.
-func (l *lan) onVLAN7() []string {
-	l.t.Helper()
-	socket := filepath.Join(l.dir, "switch")
-	l.trunk(socket, 7)
-	return []string{
-		"-device", "virtio-net-pci,netdev=trunk,romfile=,mac=52:54:00:00:00:07",
-		"-netdev", "stream,id=trunk,server=off,addr.type=unix,addr.path=" + socket,
-	}
-}
-
-// The first port of the bond has no link.
-func TestBootOnABondWithADeadPort(t *testing.T) {
-	t.Parallel()
-	l := newLAN(t)
-	l.host().publish("--dht", "off")
-	dead := l.tap()
-	l.ip("link", "set", dead, "nomaster")
-	monitor := filepath.Join(l.dir, "qmp")
-	args := append(append(monitorAt(monitor), "-vga", "none", "-serial", "stdio", "-S"), twoPorts(dead, l.tap())...)
-	s := l.startQEMU(l.withArguments("phase.bond=bond0:eth0,eth1"), "none", args...).connectMonitor(monitor, nil)
-	s.do("set_link", map[string]any{"name": "first", "up": false})
-	s.do("cont", nil)
-	s.waitFor(networkMarks("bond0 10.55"), refused)
-}
-
-// twoPorts returns QEMU's arguments for two network cards, named first and second.
-func twoPorts(first, second string) (args []string) {
-	for i, port := range []string{first, second} {
-		name := []string{"first", "second"}[i]
-		args = append(args, "-netdev", "tap,id=to-"+name+",script=no,downscript=no,ifname="+port,
-			"-device", fmt.Sprintf("virtio-net-pci,netdev=to-%s,id=%s,romfile=,mac=52:54:00:00:00:1%d", name, name, i+1))
-	}
-	return args
 }
 
 // Without a DHCP server, both ends of a cable have link-local addresses.
@@ -78,97 +17,4 @@ func TestBootFromTheOtherEndOfACable(t *testing.T) {
 	must(t, "ip", "-n", h.ns, "addr", "add", h.addr+"/16", "dev", "eth0")
 	h.publish("--dht", "off")
 	l.boot(fx.path("local.img")).waitFor(networkMarks("eth0 169.254."), refused)
-}
-
-// trunk connects a machine, which connects to the socket, with the LAN: packets of the machine must
-// have the tag of the VLAN, and get it on the way back.
-func (l *lan) trunk(socket string, vlan uint16) {
-	l.t.Helper()
-	name := l.tap()
-	tap := l.openTap(name)
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.t.Cleanup(func() {
-		listener.Close()
-		tap.Close()
-	})
-	go func() {
-		machine, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		defer machine.Close()
-		go untag(tap, machine, vlan)
-		tag(machine, tap, vlan)
-	}()
-}
-
-// untag copies the packets of a VLAN to the LAN.
-func untag(tap io.Writer, machine io.Reader, vlan uint16) {
-	for {
-		var length [4]byte // QEMU writes it before each packet
-		if _, err := io.ReadFull(machine, length[:]); err != nil {
-			return
-		}
-		p := make([]byte, binary.BigEndian.Uint32(length[:]))
-		if _, err := io.ReadFull(machine, p); err != nil {
-			return
-		}
-		if len(p) > 18 && binary.BigEndian.Uint16(p[12:]) == unix.ETH_P_8021Q && binary.BigEndian.Uint16(p[14:])&0xfff == vlan {
-			_, _ = tap.Write(append(p[:12], p[16:]...))
-		}
-	}
-}
-
-// tag copies the packets of the LAN to the machine.
-func tag(machine io.Writer, tap io.Reader, vlan uint16) {
-	packet := make([]byte, 65536)
-	for {
-		n, err := tap.Read(packet)
-		if err != nil || n < 14 {
-			return
-		}
-		out := binary.BigEndian.AppendUint32(nil, uint32(n+4))
-		out = append(out, packet[:12]...)
-		out = binary.BigEndian.AppendUint16(out, unix.ETH_P_8021Q)
-		out = binary.BigEndian.AppendUint16(out, vlan)
-		if _, err := machine.Write(append(out, packet[12:n]...)); err != nil {
-			return
-		}
-	}
-}
-
-// openTap opens a port of the LAN. It is opened in the LAN's namespace, by a thread of its own.
-func (l *lan) openTap(name string) *os.File {
-	l.t.Helper()
-	opened := make(chan *os.File, 1)
-	go func() {
-		defer close(opened)
-		// The thread stays in the namespace, so it ends with the goroutine.
-		runtime.LockOSThread()
-		at, err := os.Open("/run/netns/" + l.name)
-		if err != nil || unix.Setns(int(at.Fd()), unix.CLONE_NEWNET) != nil {
-			return
-		}
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return
-		}
-		request, err := unix.NewIfreq(name)
-		if err != nil {
-			return
-		}
-		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		if unix.IoctlIfreq(fd, unix.TUNSETIFF, request) != nil {
-			return
-		}
-		opened <- os.NewFile(uintptr(fd), name)
-	}()
-	tap := <-opened
-	if tap == nil {
-		l.t.Fatalf("%s cannot be opened", name)
-	}
-	return tap
 }

@@ -1,3 +1,5 @@
+//go:build machine
+
 package e2e
 
 import (
@@ -23,7 +25,7 @@ func (h host) publishSlowly() { h.publish("--dht", "off", "--rate", "2MB", "--ra
 
 // The screen shows a boot as lines, or as a view that gives way to a failure and its menu. The serial
 // line has the same steps. scripts/screenshots.sh takes the pictures of the documents here.
-func TestTheScreenShowsABoot(t *testing.T) {
+func TestMachineScreenShowsABoot(t *testing.T) {
 	t.Parallel()
 	var letters font
 	ok := t.Run("full-screen view", func(t *testing.T) {
