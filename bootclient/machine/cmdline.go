@@ -34,7 +34,7 @@ func targetCmdline(signed, version string, local bootargs.Arguments, present fun
 		return "", errors.New("signed command line: unclosed quote; sign a new release with the quote closed")
 	}
 	// Arguments after a bare -- belong to init, not to the kernel.
-	kernel, init, found := strings.Cut(signed+" ", " -- ")
+	kernel, init, found := cutInit(" " + signed + " ")
 	words := bootargs.SplitWords(kernel)
 	before, after := addedConsoles(words, local.Console, present)
 	line := append(before, strings.TrimSpace(kernel))
@@ -49,6 +49,21 @@ func targetCmdline(signed, version string, local bootargs.Arguments, present fun
 		return "", fmt.Errorf("command line: %d bytes, the limit of the kernel is %d; sign a release with a shorter one", len(text), maxCmdline)
 	}
 	return text, nil
+}
+
+// cutInit cuts a command line around the first bare -- that is not in quotes.
+func cutInit(line string) (kernel, init string, found bool) {
+	const bare = " -- "
+	for at := 0; ; at++ {
+		next := strings.Index(line[at:], bare)
+		if next < 0 {
+			return line, "", false
+		}
+		at += next
+		if strings.Count(line[:at], `"`)%2 == 0 {
+			return line[:at], line[at+len(bare):], true
+		}
+	}
 }
 
 // localWords returns the words, other than consoles, that are added to the signed ones.
