@@ -2,6 +2,7 @@ package report_test
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,15 +41,16 @@ func TestALongStepReportsItsProgress(t *testing.T) {
 func TestAStepHasItsPeakOfMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := report.New(time.Now(), nil)
-		used := int64(10)
-		stop := r.SampleMemory(func() int64 { return used })
+		var used atomic.Int64
+		used.Store(10)
+		stop := r.SampleMemory(used.Load)
 		small := r.Begin("small")
 		time.Sleep(time.Second)
 		small.Done("")
 		large := r.Begin("large")
-		used = 50
+		used.Store(50)
 		time.Sleep(time.Second)
-		used = 20
+		used.Store(20)
 		time.Sleep(time.Second)
 		large.Done("")
 		if step, n := r.MemoryPeak(); step != "large" || n != 50 || small.Memory != 10 {
