@@ -84,6 +84,7 @@ func TestRedirectRules(t *testing.T) {
 		"to the local network":              {"http://example.com", here.URL, false, "from the internet to 127.0.0.1", false},
 		"to a file":                         {"http://example.com", "file:///etc", false, "only http and https", false},
 		"to another kind":                   {"http://example.com", "gopher://example.com", false, "only http and https", false},
+		"to an onion service":               {"http://example.com", "http://EXAMPLE.onion.", false, "an onion service", false},
 		"in the local network":              {plain.URL, here.URL, false, "", false},
 		"of a found peer to another host":   {plain.URL, here.URL, true, "another host", false},
 		"of a found peer to another scheme": {"http://example.com", "https://example.com", true, "another host", false},
