@@ -320,6 +320,9 @@ func (n *Network) noAddress() error {
 		}
 	}
 	causes = append(causes, n.missingParents()...)
+	if len(causes) == 0 {
+		causes = append(causes, "phase.ip= names no port of this machine; there are: "+strings.Join(otherPorts(), "; "))
+	}
 	slices.Sort(causes)
 	text := fmt.Sprintf("no address after %v: %s", n.limit, strings.Join(causes, "; "))
 	if !n.linked() {

@@ -663,6 +663,11 @@ func TestOnlyNamedPortsAreUsed(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	n.stop()
+	n = start(t, "phase.ip=192.0.2.7/24:::::port7:none", func(c *Config) { c.NICTimeout = time.Second })
+	if _, err := n.Wait(); err == nil || !strings.Contains(err.Error(), "phase.ip= names no port of this machine; there are: port1 (") {
+		t.Errorf("%v", err)
+	}
+	n.stop()
 	if summary := start(t, "phase.interface=veth", nil).wait(); !strings.Contains(summary, "10.77.") {
 		t.Errorf("by driver: %q", summary)
 	}

@@ -74,6 +74,8 @@ func ParseIP(value string) (IP, error) {
 	switch {
 	case err != nil:
 		return IP{}, err
+	case isDotted(f[0]) && !isAddress(f[0]):
+		return IP{}, fmt.Errorf("%.40q: not an IPv4 address; write it like 192.0.2.7/24", f[0])
 	case len(f) == 1 && !isAddress(f[0]):
 		return methodIP(f[0])
 	case len(f) > 1 && f[0] != "" && !isAddress(f[0]):
@@ -114,6 +116,12 @@ func isAddress(s string) bool {
 	return err == nil
 }
 
+// isDotted reports whether a field has the form of an IPv4 address.
+func isDotted(s string) bool {
+	host, _, _ := strings.Cut(s, "/")
+	return strings.Contains(host, ".") && strings.Trim(host, "0123456789.") == ""
+}
+
 func methodIP(word string) (IP, error) {
 	m, ok := methods[word]
 	if !ok || m == MethodStatic {
@@ -124,6 +132,9 @@ func methodIP(word string) (IP, error) {
 
 // deviceIP reads DEVICE:METHOD[:MTU].
 func deviceIP(f []string) (IP, error) {
+	if whole := strings.Join(f, ":"); isAddress(whole) {
+		return IP{}, fmt.Errorf("%.60q: an IPv6 address needs brackets; write it like [2001:db8::7]/64", whole)
+	}
 	p, err := methodIP(f[1])
 	if err == nil {
 		p.Device, err = Selector(f[0])
@@ -139,6 +150,9 @@ func deviceIP(f []string) (IP, error) {
 
 // longIP reads the ten fields of the kernel's syntax.
 func longIP(f []string) (p IP, err error) {
+	if _, method := methods[f[5]]; method && f[5] != "" {
+		return p, fmt.Errorf("%.40q: a method in the place of the port; a colon for the field HOSTNAME is missing", f[5])
+	}
 	if p.Device = f[5]; p.Device != "" {
 		if p.Device, err = Selector(f[5]); err != nil {
 			return p, err
