@@ -255,7 +255,7 @@ func TestAnUnreachableMirrorIsReported(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "private")
 	m.cfg.Mirrors, m.cfg.Timeout = []string{"http://127.0.0.1:1"}, 3*time.Second
-	m.refuses(cli.ExitNotFound, "http://127.0.0.1:1", "connection refused", "--mirror")
+	m.refuses(cli.ExitNotFound, "s: mirror http://127.0.0.1:1: ", "not reached for ", "connection refused", "--mirror") // a refusal is an answer
 }
 
 func TestAFetchWithoutSourcesFailsAtOnce(t *testing.T) {

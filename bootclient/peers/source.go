@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -338,7 +339,7 @@ func (s *Source) NoteError(err error) {
 // Named reports whether a person or root.json named the source.
 func (s *Source) Named() bool { return s.Kind != KindMDNS && s.Kind != kindDHT && !s.heard }
 
-// status describes the last error of the source, and how long it has not answered.
+// status describes the last error of the source, and how long it was not reached or has not answered.
 func (s *Source) status() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -346,6 +347,9 @@ func (s *Source) status() string {
 	quiet := ""
 	if since := now.Sub(s.silentSince); !s.silentSince.IsZero() && since >= time.Second {
 		quiet = fmt.Sprintf("no answer for %s from ", since.Round(time.Second))
+		if dial := new(net.OpError); errors.As(s.lastErr, &dial) && dial.Op == "dial" { // a refused connection is an answer
+			quiet = fmt.Sprintf("not reached for %s: ", since.Round(time.Second))
+		}
 	}
 	err := s.lastErr
 	if s.banReason != nil {
