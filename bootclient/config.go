@@ -45,6 +45,7 @@ type Config struct {
 	Floor         time.Time             // earliest possible time (image build time)
 	Now           func() time.Time
 	ClockUnsure   bool // ignore the dates of https certificates: nothing has set this clock
+	KernelArgs    bool // Mirrors, Peers and Bootstrap are arguments of the kernel command line: messages name those, not flags
 	Log           *slog.Logger
 	Report        *report.Report
 	// Heard, if not nil, returns the mirrors that DHCP servers have named so far, and a channel that is
@@ -155,7 +156,7 @@ func (c Config) addresses(root *manifest.Root) manifest.Discovery {
 func (c Config) discoveryOptions(trust manifest.Discovery) peers.Options {
 	return peers.Options{
 		Mode: c.Mode, Mirrors: c.Mirrors, Heard: c.Heard, Peers: c.Peers, Bootstrap: c.Bootstrap, Trust: trust,
-		ClockUnsure: c.ClockUnsure, Proxy: c.Proxy, Timeout: c.Timeout, Patience: c.Patience,
+		ClockUnsure: c.ClockUnsure, KernelArgs: c.KernelArgs, Proxy: c.Proxy, Timeout: c.Timeout, Patience: c.Patience,
 		Times: c.times, Interfaces: c.interfaces, Log: c.Log, Report: c.Report,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -256,6 +257,29 @@ func TestAnUnreachableMirrorIsReported(t *testing.T) {
 	m := newMachine(t, r, "private")
 	m.cfg.Mirrors, m.cfg.Timeout = []string{"http://127.0.0.1:1"}, 3*time.Second
 	m.refuses(cli.ExitNotFound, "s: mirror http://127.0.0.1:1: ", "not reached for ", "connection refused", "--mirror") // a refusal is an answer
+}
+
+// A machine has no flags, and a host has no kernel command line to change.
+func TestAnErrorNamesTheArgumentsThatThereAre(t *testing.T) {
+	t.Parallel()
+	r := newRepo(t, "us", manifest.Discovery{})
+	for name, tt := range map[string]struct {
+		machine     bool
+		want, never string
+	}{
+		"phase-boot fetch": {false, "name a source with --mirror or --peer", "phase."},
+		"a machine":        {true, "name a source with phase.mirror= or phase.peer=", "--"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t, r, "private")
+			m.cfg.KernelArgs, m.cfg.Mirrors, m.cfg.Timeout = tt.machine, []string{"http://127.0.0.1:1"}, 3*time.Second
+			err := m.fetch(t.Context())
+			if text := fmt.Sprint(err); !strings.Contains(text, tt.want) || strings.Contains(text, tt.never) {
+				t.Errorf("it says: %v", err)
+			}
+		})
+	}
 }
 
 func TestAFetchWithoutSourcesFailsAtOnce(t *testing.T) {

@@ -151,7 +151,7 @@ func (f *fetcher) listLeaves(ctx context.Context) error {
 				return fmt.Errorf("%s: %w", dl.Role, err)
 			}
 			if err != nil {
-				return fmt.Errorf("%s: %w; %s", dl.Role, err, elsewhere)
+				return fmt.Errorf("%s: %w; %s", dl.Role, err, f.elsewhere())
 			}
 			f.Shared.AddArtifact(dl.CID, dl.leaves, dl.target)
 			return nil
@@ -287,11 +287,13 @@ func (f *fetcher) giveUp(now, lastNews time.Time) error {
 	if since < f.disc.BlockPatience() && !noSources {
 		return nil
 	}
-	return fmt.Errorf("%w; %s", f.disc.NoBlockError(since, peers.Worse(f.queue.bannedFor(), why)), elsewhere)
+	return fmt.Errorf("%w; %s", f.disc.NoBlockError(since, peers.Worse(f.queue.bannedFor(), why)), f.elsewhere())
 }
 
-// elsewhere is the remedy when no source sends a block.
-const elsewhere = "name another source with --mirror or --peer (phase.mirror=, phase.peer=), or ask the publisher to run phase-publish fsck"
+// elsewhere returns the remedy when no source sends a block.
+func (f *fetcher) elsewhere() string {
+	return fmt.Sprintf("name another source with %s or %s, or ask the publisher to run phase-publish fsck", f.disc.Argument("mirror"), f.disc.Argument("peer"))
+}
 
 // addSources adds each new source to the queue. It first asks a source that may be a peer of
 // the swarm for its bitfields.

@@ -174,7 +174,7 @@ func (b *boot) commandLine(context.Context) (string, error) {
 
 // imageConfig combines the files of the initramfs with the command line.
 func imageConfig(args bootargs.Arguments) (bootclient.Config, error) {
-	c := bootclient.Config{Channel: args.Channel, Mirrors: args.Mirrors, Peers: args.Peers, Bootstrap: args.Bootstrap, Share: true, Now: time.Now, ClockUnsure: true, Arch: bootfile.HostArch()}
+	c := bootclient.Config{Channel: args.Channel, Mirrors: args.Mirrors, Peers: args.Peers, Bootstrap: args.Bootstrap, Share: true, Now: time.Now, ClockUnsure: true, KernelArgs: true, Arch: bootfile.HostArch()}
 	var err error
 	if c.Root, err = os.ReadFile(rootFile); err != nil {
 		return c, fmt.Errorf("root of trust: %w; build the image with --root", err)

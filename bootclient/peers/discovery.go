@@ -40,11 +40,21 @@ type Options struct {
 	Patience    time.Duration // of the fetch
 	Times       *timing.Table
 	Interfaces  func() ([]net.Interface, error)
+	KernelArgs  bool // messages name arguments of the kernel command line, not flags
 	Log         *slog.Logger
 	Report      *report.Report
 	// Heard, if not nil, returns the mirrors that DHCP servers have named so far, and a channel that is
 	// closed when there is another.
 	Heard func() (mirrors []string, more <-chan struct{})
+}
+
+// Argument returns how a person sets what name is, such as a mirror: --mirror, or phase.mirror= on a machine, which
+// has no flags.
+func (o Options) Argument(name string) string {
+	if o.KernelArgs {
+		return "phase." + name + "="
+	}
+	return "--" + name
 }
 
 // A Discovery finds sources by mirrors, hints, mDNS and the DHT until it is closed. It also
@@ -284,7 +294,7 @@ func (d *Discovery) searchPointer(name string) {
 
 func (d *Discovery) bootstrapHint() string {
 	if len(d.Bootstrap)+len(d.Trust.Bootstrap) == 0 {
-		return " (no bootstrap node is known; name one with --bootstrap or phase.bootstrap=)"
+		return fmt.Sprintf(" (no bootstrap node is known; name one with %s)", d.Argument("bootstrap"))
 	}
 	return ""
 }

@@ -62,3 +62,14 @@ func TestSettled(t *testing.T) {
 		}
 	}
 }
+
+// A machine has no flags, and a host has no kernel command line to change.
+func TestTheHintForTheDHTNamesTheArgumentThatThereIs(t *testing.T) {
+	for machine, want := range map[bool]string{
+		false: " (no bootstrap node is known; name one with --bootstrap)", true: " (no bootstrap node is known; name one with phase.bootstrap=)",
+	} {
+		if got := (&Discovery{Options: Options{KernelArgs: machine}}).bootstrapHint(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -328,8 +328,8 @@ func (r *resolver) countStrangers() (n int) {
 }
 
 func (r *resolver) notFound(what string) error {
-	return fmt.Errorf("channel %q for %q: %w: %s (%s); check the network, or name a source with --mirror or --peer (phase.mirror=, phase.peer=)",
-		r.Policy().Channel, r.Policy().Arch, cas.ErrUnreachable, what, r.disc.Status())
+	return fmt.Errorf("channel %q for %q: %w: %s (%s); check the network, or name a source with %s or %s",
+		r.Policy().Channel, r.Policy().Arch, cas.ErrUnreachable, what, r.disc.Status(), r.disc.Argument("mirror"), r.disc.Argument("peer"))
 }
 
 // commit verifies the chosen release again, from memory, and saves its metadata.
