@@ -40,7 +40,7 @@ var noCardWords = []string{refused, "no wired network card"}
 func TestEveryConsoleShowsARefusalAndAcceptsKeys(t *testing.T) {
 	t.Parallel()
 	l := newSegment(t, "10.55.0")
-	l.dnsmasq("--port=0", "--dhcp-range=10.55.0.100,10.55.0.200,2m").logs(t, "DHCP, IP range") // the target renews a lease after half of its time
+	l.leases("2m", "--port=0") // the target renews a lease after half of its time
 	l.host().publish("--dht", "off")
 	var letters font
 	for _, flavour := range []string{"vm", "generic"} {

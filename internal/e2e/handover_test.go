@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -15,11 +14,7 @@ import (
 func newSite(t *testing.T) (*lan, *daemon) {
 	t.Helper()
 	l := newSegment(t, "10.55.0")
-	dhcp := l.start(l.name, "dnsmasq", "--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--interface=br0", "--bind-interfaces",
-		"--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(l.dir, "leases"), "--no-ping", "--dhcp-range=10.55.0.100,10.55.0.200,2m",
-		"--dhcp-host=52:54:00:*:*:*,node7", "--domain=site.example", "--address=/answer.site.example/10.55.0.77")
-	dhcp.logs(t, "DHCP, IP range")
-	return l, dhcp
+	return l, l.leases("2m", "--dhcp-host=52:54:00:*:*:*,node7", "--domain=site.example", "--address=/answer.site.example/10.55.0.77")
 }
 
 // show is a unit of a target. It prints the network and the report on the console.
@@ -121,7 +116,7 @@ func TestTheTargetKeepsTheAddressOfTheBootWithoutDHCP(t *testing.T) {
 			t.Errorf("memory of the fetch: %d bytes", s.Memory)
 		}
 	}
-	dhcp.logsAfter(t, len(said), "DHCPACK(br0) "+m.addressOf())
+	dhcp.logsAfter(t, len(said), "DHCPACK(br0) "+m.addressOf(), 3*time.Minute)
 }
 
 // signOwn signs and publishes a release of another folder of artifacts.
@@ -132,23 +127,6 @@ func (p *published) signOwn(t *testing.T, artifacts, version string, more ...str
 		args[i] = strings.Replace(args[i], fx.path("artifacts"), artifacts, 1)
 	}
 	p.sign(t, artifacts, args)
-}
-
-// logsAfter waits until a text is on stderr after an offset.
-func (d *daemon) logsAfter(t *testing.T, from int, text string) {
-	t.Helper()
-	deadline := time.After(3 * time.Minute)
-	for {
-		said, changed := d.stderr.since(from)
-		if bytes.Contains(said, []byte(text)) {
-			return
-		}
-		select {
-		case <-changed:
-		case <-deadline:
-			t.Fatalf("no %q on stderr: %s", text, said)
-		}
-	}
 }
 
 // ownInit is the init of an initramfs that is the whole system. It runs the script of SHIP-YOUR-OWN-OS.md.

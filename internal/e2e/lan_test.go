@@ -36,18 +36,26 @@ func newLAN(t *testing.T) *lan {
 	return l
 }
 
-// dhcp starts a DHCP server with more options of dnsmasq.
+// dhcp starts a DHCP server without DNS, whose leases last for an hour. options are those of dnsmasq.
 func (l *lan) dhcp(options ...string) *daemon {
 	l.t.Helper()
-	d := l.dnsmasq(append([]string{"--port=0", "--dhcp-range=" + l.net + ".100," + l.net + ".200,1h"}, options...)...)
+	return l.leases("1h", append(options, "--port=0")...)
+}
+
+// leases starts a DHCP server whose leases last for a time, and which is also a DNS server unless an option
+// forbids it.
+func (l *lan) leases(last string, options ...string) *daemon {
+	l.t.Helper()
+	d := l.dnsmasq(append(options, "--dhcp-range="+l.net+".100,"+l.net+".200,"+last)...)
 	d.logs(l.t, "DHCP, IP range")
 	return d
 }
 
+// dnsmasq starts dnsmasq on the segment. It reads no files of this host.
 func (l *lan) dnsmasq(options ...string) *daemon {
 	l.t.Helper()
 	return l.start(l.name, "dnsmasq", append([]string{
-		"--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--interface=br0", "--bind-interfaces",
+		"--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--interface=br0", "--bind-interfaces",
 		"--user=root", "--pid-file=", "--dhcp-leasefile=" + filepath.Join(l.dir, "leases"), "--no-ping",
 	}, options...)...)
 }
@@ -129,19 +137,25 @@ type daemon struct {
 	stop   func() // waits for its end
 }
 
-// logs waits until a line with the text is on stderr, and fails the test after 30 s.
+// logs waits until a text is on stderr, and fails the test after 30 s.
 func (d *daemon) logs(t *testing.T, text string) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	d.logsAfter(t, 0, text, 30*time.Second)
+}
+
+// logsAfter waits until a text is on stderr after an offset, and fails the test after a time.
+func (d *daemon) logsAfter(t *testing.T, from int, text string, limit time.Duration) {
+	t.Helper()
+	deadline := time.After(limit)
 	for {
-		said, changed := d.stderr.since(0)
+		said, changed := d.stderr.since(from)
 		if bytes.Contains(said, []byte(text)) {
 			return
 		}
 		select {
 		case <-changed:
 		case <-deadline:
-			t.Fatalf("%s: no %q on stderr: %s", d, text, said)
+			t.Fatalf("%s: no %q on stderr after %v: %s", d, text, limit, said)
 		}
 	}
 }

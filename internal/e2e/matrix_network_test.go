@@ -235,7 +235,7 @@ func (s *site) onIPv6(options ...string) {
 	s.ip("addr", "add", "fd55::1/64", "dev", "br0", "nodad")
 	h := s.host()
 	must(s.t, "ip", "-n", h.ns, "addr", "add", "fd55::80/64", "dev", "eth0", "nodad")
-	d := s.dnsmasq(append(options, "--enable-ra", "--dhcp-option=option6:dns-server,[fd55::1]", "--no-resolv", "--no-hosts", "--address=/mirror.test/fd55::80")...)
+	d := s.dnsmasq(append(options, "--enable-ra", "--dhcp-option=option6:dns-server,[fd55::1]", "--address=/mirror.test/fd55::80")...)
 	d.logs(s.t, "router advertisement on")
 	h.publish("--dht", "off", "--mdns=false", "--http", "[fd55::80]:8080", "--listen", "/ip6/fd55::80/tcp/4001")
 	s.on(s.image("--default-mode", "internet", "--cmdline", "phase.mirror=http://mirror.test:8080"), s.port())
