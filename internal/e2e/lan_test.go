@@ -7,12 +7,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A lan is one network segment: a bridge in a network namespace of its own. Hosts are
@@ -71,6 +74,27 @@ func newSegment(t *testing.T, net string) *lan {
 	l.ip("addr", "add", net+".1/24", "dev", "br0")
 	l.ip("link", "set", "br0", "up")
 	return l
+}
+
+// inside calls f on a thread in the segment's namespace. Files and sockets that f opens stay there.
+func (l *lan) inside(f func() error) {
+	l.t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // the thread is never unlocked, so it ends with the goroutine
+		namespace, err := os.Open("/run/netns/" + l.name)
+		if err == nil {
+			defer namespace.Close()
+			err = unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		l.t.Fatalf("in namespace %s: %v", l.name, err)
+	}
 }
 
 func (l *lan) ip(args ...string) {

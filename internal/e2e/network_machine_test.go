@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -103,35 +102,25 @@ func tag(machine io.Writer, tap io.Reader, vlan uint16) {
 	}
 }
 
-// openTap opens a port of the LAN. It is opened in the LAN's namespace, by a thread of its own.
-func (l *lan) openTap(name string) *os.File {
+// openTap opens a port of the LAN.
+func (l *lan) openTap(name string) (tap *os.File) {
 	l.t.Helper()
-	opened := make(chan *os.File, 1)
-	go func() {
-		defer close(opened)
-		// The thread stays in the namespace, so it ends with the goroutine.
-		runtime.LockOSThread()
-		at, err := os.Open("/run/netns/" + l.name)
-		if err != nil || unix.Setns(int(at.Fd()), unix.CLONE_NEWNET) != nil {
-			return
-		}
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return
-		}
+	l.inside(func() error {
 		request, err := unix.NewIfreq(name)
 		if err != nil {
-			return
+			return err
 		}
 		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		if unix.IoctlIfreq(fd, unix.TUNSETIFF, request) != nil {
-			return
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return err
 		}
-		opened <- os.NewFile(uintptr(fd), name)
-	}()
-	tap := <-opened
-	if tap == nil {
-		l.t.Fatalf("%s cannot be opened", name)
-	}
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+			unix.Close(fd)
+			return err
+		}
+		tap = os.NewFile(uintptr(fd), name) // after the ioctl: before it, the file cannot be polled
+		return nil
+	})
 	return tap
 }

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -53,31 +51,14 @@ const snap = 512
 func (l *lan) capture(tap string, known map[netip.AddrPort]string) *wire {
 	l.t.Helper()
 	w := &wire{t: l.t, known: known, stop: make(chan struct{})}
-	ready := make(chan error, 1)
-	go func() {
-		// The thread stays in the namespace, so it ends with the goroutine.
-		runtime.LockOSThread()
-		err := w.open("/run/netns/"+l.name, tap)
-		if ready <- err; err == nil {
-			w.read()
-		}
-	}()
-	if err := <-ready; err != nil {
-		l.t.Fatalf("capture on %s: %v", tap, err)
-	}
+	l.inside(func() error { return w.open(tap) })
+	go w.read()
 	l.t.Cleanup(func() { close(w.stop) })
 	return w
 }
 
-func (w *wire) open(namespace, tap string) error {
-	at, err := os.Open(namespace)
-	if err != nil {
-		return err
-	}
-	defer at.Close()
-	if err := unix.Setns(int(at.Fd()), unix.CLONE_NEWNET); err != nil {
-		return err
-	}
+// open opens a socket for the packets that arrive on a tap.
+func (w *wire) open(tap string) error {
 	link, err := net.InterfaceByName(tap)
 	if err != nil {
 		return err
