@@ -42,10 +42,7 @@ func TestBootThroughTheDHTFromABootstrapNodeThatIsNotThePublisher(t *testing.T) 
 		"--identity", filepath.Join(t.TempDir(), "peer.key"), "--listen", "/ip4/"+node.addr+"/tcp/4001")
 	l.host().publish("--mdns=false", "--bootstrap", bootstrap.tcp(t))
 
-	image := filepath.Join(l.dir, "internet.img")
-	must(t, fx.bin("phase-image"), "usb", "--root", fx.path("repo/root.json"), "--default-mode", "internet",
-		"--cmdline", "phase.bootstrap="+bootstrap.tcp(t), "--size", "512M", "--out", image)
-	l.boot(image).waitFor(bootMarks(), refused)
+	l.boot(l.image("--default-mode", "internet", "--cmdline", "phase.bootstrap="+bootstrap.tcp(t))).waitFor(bootMarks(), refused)
 }
 
 func TestBootRefusesAPublisherThatFlipsOneByte(t *testing.T) {

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"path/filepath"
 	"testing"
 	"time"
 )
@@ -16,11 +15,9 @@ func TestAWrongClockDoesNotPreventFetchingFromPeers(t *testing.T) {
 	now := time.Now()
 	l := newLAN(t)
 	l.host().publish("--dht", "off")
-	internet := filepath.Join(l.dir, "internet.img")
-	must(t, fx.bin("phase-image"), "usb", "--root", fx.path("repo/root.json"), "--default-mode", "internet", "--size", "512M", "--out", internet)
 
 	booted := []string{"] resolve: stable/x86_64 release " + release, "(mdns)", jump}
-	for mode, image := range map[string]string{"local": fx.path("local.img"), "internet": internet} {
+	for mode, image := range map[string]string{"local": fx.path("local.img"), "internet": l.image("--default-mode", "internet")} {
 		for _, row := range []struct {
 			clock string
 			at    time.Time

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -15,10 +14,7 @@ func TestMachineTargetKeepsTheVLANOfTheBoot(t *testing.T) {
 	p, artifacts := publication(t), showingRootfs(t)
 	p.signOwn(t, artifacts, "2026.12-show")
 	p.serve(l.host())
-	socket := filepath.Join(l.dir, "switch")
-	l.trunk(socket, 7)
-	m := l.startQEMU(l.withArguments("phase.vlan=vlan7:eth0"), "none", "-device", "virtio-net-pci,netdev=trunk,romfile=,mac=52:54:00:00:00:07",
-		"-netdev", "stream,id=trunk,server=off,addr.type=unix,addr.path="+socket)
+	m := l.startQEMU(l.image("--default-mode", "local", "--cmdline", "phase.vlan=vlan7:eth0"), "none", l.onVLAN7()...)
 	m.waitFor([]string{"] network: vlan7 10.55", "] kexec: starting"}, refused)
 	said, _ := dhcp.stderr.since(0)
 	m.waitFor([]string{"] kexec: starting", "] target network: as in the boot", "host=node7", "|-- 10.55.0.1", "10.55.0.77", "shown"})

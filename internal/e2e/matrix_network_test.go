@@ -108,7 +108,7 @@ var networkRows = []row{
 		says: []string{"network: eth0 10.55.0.77/24", "] resolve: stable"}, ends: "nothing",
 		start: func(s *site) {
 			s.host().publish("--dht", "off")
-			s.on(s.withArguments("phase.ip=10.55.0.77/24"), s.port())
+			s.on(s.image("--default-mode", "local", "--cmdline", "phase.ip=10.55.0.77/24"), s.port())
 		},
 	},
 	{
@@ -117,7 +117,7 @@ var networkRows = []row{
 		start: func(s *site) {
 			s.dhcp()
 			s.host().publish("--dht", "off")
-			s.on(s.withArguments("phase.vlan=vlan7:eth0"), "none", s.onVLAN7()...)
+			s.on(s.image("--default-mode", "local", "--cmdline", "phase.vlan=vlan7:eth0"), "none", s.onVLAN7()...)
 		},
 	},
 	{
@@ -126,7 +126,7 @@ var networkRows = []row{
 		start: func(s *site) {
 			s.dhcp()
 			s.host().publish("--dht", "off")
-			s.on(s.withArguments("phase.bond=bond0:eth0,eth1"), "none", append(twoPorts(s.dead(), s.tap()), "-S")...)
+			s.on(s.image("--default-mode", "local", "--cmdline", "phase.bond=bond0:eth0,eth1"), "none", append(twoPorts(s.dead(), s.tap()), "-S")...)
 			s.m.do("set_link", map[string]any{"name": "first", "up": false})
 			s.m.do("cont", nil)
 		},

@@ -13,14 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withArguments returns a copy of the image of most tests with arguments on its command line.
-func (l *lan) withArguments(cmdline string) string {
-	l.t.Helper()
-	image := filepath.Join(l.dir, fmt.Sprintf("image%d.img", l.next))
-	must(l.t, fx.bin("phase-image"), "usb", "--root", fx.path("repo/root.json"), "--default-mode", "local", "--size", "512M", "--cmdline", cmdline, "--out", image)
-	return image
-}
-
 // onVLAN7 connects a switch port with the LAN as VLAN 7, and returns QEMU's arguments for its cable.
 func (l *lan) onVLAN7() []string {
 	l.t.Helper()

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"path/filepath"
 	"testing"
 	"time"
 )
@@ -20,14 +19,6 @@ func TestAPublisherThatStartsLateEndsTheMenu(t *testing.T) {
 	m.waitFor([]string{menuShown, "the next attempt begins", "] resolve: stable", "] kexec: starting"}, "Attempt 2 has failed")
 	t.Logf("jumped %s after the publisher started", time.Since(began).Round(time.Second))
 	m.waitFor(bootMarks())
-}
-
-// image builds an image with more arguments of phase-image.
-func (l *lan) image(more ...string) string {
-	l.t.Helper()
-	name := filepath.Join(l.dir, "own.img")
-	must(l.t, fx.bin("phase-image"), append([]string{"usb", "--root", fx.path("repo/root.json"), "--size", "512M", "--out", name}, more...)...)
-	return name
 }
 
 // Mode private finds no publisher without a mirror. A person chooses mode local in the menu on the

@@ -27,6 +27,14 @@ type machine struct {
 	limit   time.Duration // of each wait for a text
 }
 
+// image builds an image of this segment with more arguments of phase-image.
+func (l *lan) image(more ...string) string {
+	l.t.Helper()
+	name := filepath.Join(l.dir, "own.img")
+	must(l.t, fx.bin("phase-image"), append([]string{"usb", "--root", fx.path("repo/root.json"), "--size", "512M", "--out", name}, more...)...)
+	return name
+}
+
 // boot starts a machine on the LAN from a copy of the image. more are arguments of QEMU.
 func (l *lan) boot(image string, more ...string) *machine {
 	l.t.Helper()

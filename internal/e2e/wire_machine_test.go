@@ -27,12 +27,11 @@ func TestBootThroughTorFromAnOnionService(t *testing.T) {
 	publisher.publish("--dht", "off", "--mdns=false")
 	onion := tor.onion(publisher, 8080)
 
-	torrc, image := filepath.Join(l.dir, "torrc"), filepath.Join(l.dir, "tor.img")
+	torrc := filepath.Join(l.dir, "torrc")
 	if err := os.WriteFile(torrc, []byte(tor.common), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	must(t, fx.bin("phase-image"), "usb", "--root", fx.path("repo/root.json"), "--with-tor", "--torrc", torrc, "--default-mode", "tor",
-		"--cmdline", "phase.mirror=http://"+onion, "--size", "512M", "--out", image)
+	image := l.image("--with-tor", "--torrc", torrc, "--default-mode", "tor", "--cmdline", "phase.mirror=http://"+onion)
 	disk, tap := filepath.Join(l.dir, "disk.img"), l.tap()
 	must(t, "cp", "--sparse=always", image, disk)
 	wire := l.capture(tap, tor.servers())
@@ -115,8 +114,7 @@ func TestPrivateBootsHaveNoIdentifierInCommon(t *testing.T) {
 	publisher := l.host()
 	publisher.publish("--dht", "off", "--mdns=false")
 	mirror := netip.MustParseAddrPort(publisher.addr + ":8080")
-	image, disk := filepath.Join(l.dir, "private.img"), filepath.Join(l.dir, "disk.img")
-	must(t, fx.bin("phase-image"), "usb", "--root", fx.path("repo/root.json"), "--default-mode", "private", "--cmdline", "phase.mirror=http://"+mirror.String(), "--size", "512M", "--out", image)
+	image, disk := l.image("--default-mode", "private", "--cmdline", "phase.mirror=http://"+mirror.String()), filepath.Join(l.dir, "disk.img")
 	must(t, "cp", "--sparse=always", image, disk)
 
 	var ids [2]map[string]bool
@@ -177,8 +175,7 @@ func TestAModeSendsOnlyWhatItsTableAllows(t *testing.T) {
 			publisher.publish("--dht", "off")
 			addr := netip.MustParseAddr(publisher.addr)
 			known := map[netip.AddrPort]string{netip.AddrPortFrom(addr, 8080): "mirror", netip.AddrPortFrom(addr, 0): "peer"}
-			image, disk, tap := filepath.Join(l.dir, "image.img"), filepath.Join(l.dir, "disk.img"), l.tap()
-			must(t, fx.bin("phase-image"), "usb", "--root", fx.path("repo/root.json"), "--default-mode", mode, "--size", "512M", "--out", image)
+			image, disk, tap := l.image("--default-mode", mode), filepath.Join(l.dir, "disk.img"), l.tap()
 			must(t, "cp", "--sparse=always", image, disk)
 			wire := l.capture(tap, known)
 			m := l.startQEMU(disk, "tap:"+tap)
