@@ -1,12 +1,9 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -31,31 +28,17 @@ type stick struct {
 
 func newStick(t *testing.T, cmdline string) *stick {
 	t.Helper()
-	return newStickBy(t, fx.bin("phase-image"), cmdline)
-}
-
-// newStickBy builds the image with another phase-image and more arguments.
-func newStickBy(t *testing.T, builder, cmdline string, more ...string) *stick {
-	t.Helper()
 	l := newLAN(t)
-	s := &stick{l, l.host(), filepath.Join(l.dir, "stick.img"), func() {}}
-	must(t, builder, append([]string{
-		"usb", "--root", fx.path("repo/root.json"), "--default-mode", "internet", "--size", "512M", "--out", s.disk,
-		"--cmdline", fmt.Sprintf("phase.mirror=http://%s:8080 %s", s.mirror.addr, cmdline),
-	}, more...)...)
-	return s
+	mirror := l.host()
+	disk := l.image("--default-mode", "internet", "--cmdline", fmt.Sprintf("phase.mirror=http://%s:8080 %s", mirror.addr, cmdline))
+	return &stick{l, mirror, disk, func() {}}
 }
 
 // serveMirror starts a publisher at the mirror's address in place of the previous one.
 func (s *stick) serveMirror(p *published) {
 	s.t.Helper()
 	s.stop()
-	at := s.mirror.addr
-	d := s.mirror.start(s.mirror.ns, fx.bin("phase-publish"), "serve", "--store", p.at("store"), "--repo", p.at("repo"),
-		"--online-key", p.online, "--ipns-key", fx.path("keys/ipns"), "--identity", p.at("peer.key"),
-		"--http", at+":8080", "--listen", "/ip4/"+at+"/tcp/4001", "--mdns=false", "--dht", "off")
-	d.ready(s.t)
-	s.stop = d.stop
+	s.stop = p.serve(s.mirror, "--mdns=false").stop
 }
 
 // bootAt boots the stick with a clock, waits for the marks on its console, and powers it off.
@@ -98,41 +81,6 @@ func cachePartition(t *testing.T, disk string) (first, size int64) {
 	return bytes("First sector"), bytes("Partition size")
 }
 
-// A published is a writable copy of the fixtures' repository and store.
-type published struct{ dir, online string }
-
-func publication(t *testing.T) *published {
-	t.Helper()
-	p := &published{t.TempDir(), fx.path("keys/online")}
-	must(t, "cp", "-a", fx.path("store"), fx.path("repo"), p.dir)
-	return p
-}
-
-func (p *published) at(name string) string { return filepath.Join(p.dir, name) }
-
-// add signs and publishes a release with a new version.
-func (p *published) add(t *testing.T, version string) {
-	t.Helper()
-	file := p.at(version + ".json")
-	args := signRelease(fx, "", "release", version, "")
-	for i := range args {
-		switch args[i] {
-		case "--repo":
-			args[i+1] = p.at("repo")
-		case "--out":
-			args[i+1] = file
-		}
-	}
-	must(t, args[0], args[1:]...)
-	p.publish(t, file)
-}
-
-func (p *published) publish(t *testing.T, file string) {
-	t.Helper()
-	must(t, fx.bin("phase-publish"), "add", "--store", p.at("store"), "--repo", p.at("repo"), "--artifacts", fx.path("artifacts"),
-		"--online-key", p.online, file)
-}
-
 func TestAttackOnAMachineWithSavedState(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -150,7 +98,7 @@ func TestAttackOnAMachineWithSavedState(t *testing.T) {
 	original.online = original.at("online2")
 	must(t, fx.bin("phase-sign"), "key", "generate", "--no-passphrase", "--out", original.online)
 	must(t, fx.bin("phase-sign"), "rotate", "--repo", original.at("repo"), "--key", fx.path("keys/root"), "--online-key", original.online+".pub")
-	original.publish(t, fx.path("release.json"))
+	original.publish(t, fx.path("artifacts"), fx.path("release.json"))
 	attacker.add(t, "2026.12-attacker")
 
 	for _, row := range []struct {
@@ -196,41 +144,14 @@ func TestAttackOnAMachineWithSavedState(t *testing.T) {
 // release from expired metadata.
 func TestAttackFreezeInAModeThatAllowsStaleMetadata(t *testing.T) {
 	t.Parallel()
-	boot, image := steady(t)
-	s, p := newStickBy(t, image, "phase.mode=steady", "--phase-boot", boot), publication(t)
+	s, p := newStick(t, "phase.mode=edge"), publication(t)
 	s.serveMirror(p)
 	s.bootAt(time.Now(), []string{resolved}, refused)
 	p.add(t, "2026.12-new")
 	s.serveMirror(p)
 	s.bootAt(time.Now().Add(60*24*time.Hour), []string{
-		"expired on", "] resolve: NOT UP TO DATE: the last good release, as mode steady allows", "] release: " + release + " sealed", jump,
+		"expired on", "] resolve: NOT UP TO DATE: the last good release, as mode edge allows", "] release: " + release + " sealed", jump,
 	}, refused, "release: 2026.12-new")
-}
-
-// steady builds phase-boot and phase-image with one more mode file.
-func steady(t *testing.T) (boot, image string) {
-	t.Helper()
-	dir := t.TempDir()
-	var mode map[string]any
-	decode(t, readFile(t, "../../modes/internet.json"), &mode)
-	mode["name"], mode["title"], mode["stale"] = "steady", "Phase Boot (steady)", "last-good"
-	write := func(name string, v any) string {
-		data, err := json.Marshal(v)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), data, 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return filepath.Join(dir, name)
-	}
-	at, err := filepath.Abs("../../modes/steady.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	overlay := write("overlay.json", map[string]any{"Replace": map[string]string{at: write("steady.json", mode)}})
-	must(t, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-overlay", overlay, "-o", dir+"/", "../../cmd/phase-boot", "../../cmd/phase-image")
-	return filepath.Join(dir, "phase-boot"), filepath.Join(dir, "phase-image")
 }
 
 // A truncated kernel is refused before kexec, although its signature is valid: with half of a
@@ -243,26 +164,9 @@ func TestAttackTruncatedKernel(t *testing.T) {
 	if err := os.Truncate(kernel, int64(len(readFile(t, kernel))/2)); err != nil {
 		t.Fatal(err)
 	}
-	p.sign(t, p.at("artifacts"), signRelease(fx, "", "release", "2026.12-cut", "", "--unchecked", "--kernel", kernel))
+	p.signOwn(t, p.at("artifacts"), "2026.12-cut", "--unchecked")
 	p.serve(l.host())
 	l.boot(fx.path("local.img")).waitFor([]string{
 		"] resolve: stable/x86_64 release 2026.12-cut", refused, "kernel of the release: ", "cut short", "the release is faulty", menuShown,
 	}, "] kexec: starting")
-}
-
-// sign signs a release with the arguments of signRelease and publishes its artifacts.
-func (p *published) sign(t *testing.T, artifacts string, args []string) {
-	t.Helper()
-	for name, value := range map[string]string{"--repo": p.at("repo"), "--out": p.at("own.json")} {
-		args[slices.Index(args, name)+1] = value
-	}
-	must(t, args[0], args[1:]...)
-	must(t, fx.bin("phase-publish"), "add", "--store", p.at("store"), "--repo", p.at("repo"), "--artifacts", artifacts, "--online-key", p.online, p.at("own.json"))
-}
-
-// serve serves the publication from a host.
-func (p *published) serve(h host) {
-	h.t.Helper()
-	h.serve(fx.bin("phase-publish"), "serve", "--store", p.at("store"), "--repo", p.at("repo"), "--online-key", p.online, "--ipns-key", fx.path("keys/ipns"),
-		"--identity", p.at("peer.key"), "--http", h.addr+":8080", "--listen", "/ip4/"+h.addr+"/tcp/4001", "--dht", "off")
 }

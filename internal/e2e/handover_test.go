@@ -119,16 +119,6 @@ func TestTheTargetKeepsTheAddressOfTheBootWithoutDHCP(t *testing.T) {
 	dhcp.logsAfter(t, len(said), "DHCPACK(br0) "+m.addressOf(), 3*time.Minute)
 }
 
-// signOwn signs and publishes a release of another folder of artifacts.
-func (p *published) signOwn(t *testing.T, artifacts, version string, more ...string) {
-	t.Helper()
-	args := signRelease(fx, "", "release", version, "", more...)
-	for i := range args {
-		args[i] = strings.Replace(args[i], fx.path("artifacts"), artifacts, 1)
-	}
-	p.sign(t, artifacts, args)
-}
-
 // ownInit is the init of an initramfs that is the whole system. It runs the script of SHIP-YOUR-OWN-OS.md.
 const ownInit = `#!/bin/busybox sh
 export PATH=/bin
@@ -189,8 +179,7 @@ func TestAReleaseWithoutARootfsKeepsTheAddressOfTheBoot(t *testing.T) {
 // boot after it says nothing, and it is booted when the next release is refused.
 func TestAStartThatFailedIsNamedAndAGoodOneIsFallenBackTo(t *testing.T) {
 	t.Parallel()
-	boot, image := steady(t)
-	s, p := newStickBy(t, image, "phase.mode=steady", "--phase-boot", boot), publication(t)
+	s, p := newStick(t, "phase.mode=edge"), publication(t)
 	publish := func(artifacts, version string, more ...string) {
 		p.signOwn(t, artifacts, version, more...)
 		s.serveMirror(p)
@@ -214,7 +203,7 @@ func TestAStartThatFailedIsNamedAndAGoodOneIsFallenBackTo(t *testing.T) {
 	for range 2 { // the start of the good release leaves it the good one
 		m = s.powerOn(s.disk)
 		m.waitFor([]string{
-			"] resolve: stable/x86_64 release 2026.12-cut", "kernel of the release: ", "cut short", "the last good release is tried, as mode steady allows",
+			"] resolve: stable/x86_64 release 2026.12-cut", "kernel of the release: ", "cut short", "the last good release is tried, as mode edge allows",
 			"this machine could not boot it", "] resolve: NOT UP TO DATE: the last good release", "] release: 2026.12-good sealed", "] kexec: starting", "] switch root: ",
 		}, refused, "] last start: stable")
 		m.powerOff()

@@ -251,7 +251,7 @@ var releaseRows = []row{
 		start: func(s *site) {
 			s.dhcp()
 			p := publication(s.t)
-			p.sign(s.t, fx.path("artifacts"), signRelease(fx, "", "release", "2026.12-panic", "", "--cmdline", "console=ttyS0,115200 rdinit=/missing"))
+			p.signOwn(s.t, fx.path("artifacts"), "2026.12-panic", "--cmdline", "console=ttyS0,115200 rdinit=/missing")
 			p.serve(s.host())
 			s.values["publication"] = p
 			s.on(fx.path("local.img"), s.port())
@@ -273,7 +273,7 @@ func (s *site) withKernel(change func(kernel string)) {
 	must(s.t, "cp", "-a", fx.path("artifacts"), p.at("artifacts"))
 	kernel := p.at("artifacts/kernel")
 	change(kernel)
-	p.sign(s.t, p.at("artifacts"), signRelease(fx, "", "release", "2026.12-faulty", "", "--unchecked", "--kernel", kernel))
+	p.signOwn(s.t, p.at("artifacts"), "2026.12-faulty", "--unchecked")
 	p.serve(s.host())
 	s.values["publication"] = p
 	s.on(fx.path("local.img"), s.port())

@@ -49,7 +49,7 @@ func TestAMachineRestartsAfterItsAttempts(t *testing.T) {
 func TestATargetThatPanicsRestarts(t *testing.T) {
 	t.Parallel()
 	l, p := newLAN(t), publication(t)
-	p.sign(t, fx.path("artifacts"), signRelease(fx, "", "release", "2026.12-panic", "", "--cmdline", "console=ttyS0,115200 rdinit=/missing"))
+	p.signOwn(t, fx.path("artifacts"), "2026.12-panic", "--cmdline", "console=ttyS0,115200 rdinit=/missing")
 	p.serve(l.host())
 	m := l.boot(fx.path("local.img"))
 	m.waitFor([]string{"] kexec: loaded", "panic=30", "] kexec: starting", "Linux version", "Kernel panic", "Rebooting in 30 seconds"}, refused)
