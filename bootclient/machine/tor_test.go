@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,11 @@ func torOf(t *testing.T, torrc string) (*tor, func() []string) {
 			t.Fatal("tor is missing; run: apt-get install tor")
 		}
 	}
+	free, err := net.Listen("tcp", "127.0.0.1:0") // two users of this host may run the test
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free.Close()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "torrc")
 	if err := os.WriteFile(file, []byte(torrc), 0o644); err != nil {
@@ -34,7 +40,7 @@ func torOf(t *testing.T, torrc string) (*tor, func() []string) {
 	var mu sync.Mutex
 	var said []string
 	return &tor{
-		program: program, torrc: file, dir: filepath.Join(dir, "data"), proxy: "socks5://127.0.0.1:39050", patience: 3 * time.Second,
+		program: program, torrc: file, dir: filepath.Join(dir, "data"), proxy: "socks5://" + free.Addr().String(), patience: 3 * time.Second,
 		now: func() time.Time { return time.Date(1970, 1, 2, 3, 4, 0, 0, time.UTC) },
 		say: func(format string, args ...any) {
 			mu.Lock()
