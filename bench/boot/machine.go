@@ -153,8 +153,3 @@ func accelerator() string {
 	os.Setenv("ACCEL", a) // the probe takes 5 s if KVM hangs
 	return a
 }
-
-// copyDisk copies an image, so that its cache partition is empty.
-func copyDisk(from, to string) error {
-	return exec.Command("cp", "--sparse=always", from, to).Run()
-}

@@ -25,7 +25,7 @@ var marks = []mark{
 	{"start, modules, random numbers", "] random numbers:"},
 	{"cache, key, network", "] network:"},
 	{"resolve", "] resolve:"},
-	{"fetch", "] fetch: "},
+	{"fetch", " artifacts, "}, // lines of progress begin with "fetch: " too
 	{"sync, seal, sha256", "] release:"},
 	{"kexec load", "] kexec: loaded"},
 	{"jump: sha256, copy, decompression", "Linux version"},
@@ -47,8 +47,7 @@ type span struct{ time, cpu time.Duration }
 
 func (s span) add(o span) span { return span{s.time + o.time, s.cpu + o.cpu} }
 
-// spans returns the steps of a boot. The line of fetch is the last one with its text: those before
-// are its progress.
+// spans returns the steps of a boot. last is the text of the last mark.
 func spans(lines []line, list []mark, last string) ([]span, error) {
 	at := slices.IndexFunc(lines, func(l line) bool { return strings.Contains(l.text, begin) })
 	if at < 0 {
@@ -60,19 +59,8 @@ func spans(lines []line, list []mark, last string) ([]span, error) {
 		if i == len(list)-1 {
 			text = last
 		}
-		next := -1
-		for j := at + 1; j < len(lines); j++ {
-			if i+1 < len(list) && list[i+1].text != "" && next >= 0 && strings.Contains(lines[j].text, list[i+1].text) {
-				break
-			}
-			if strings.Contains(lines[j].text, text) {
-				next = j
-				if text != "] fetch: " {
-					break
-				}
-			}
-		}
-		if next < 0 {
+		next := slices.IndexFunc(lines[at+1:], func(l line) bool { return strings.Contains(l.text, text) }) + at + 1
+		if next <= at {
 			return nil, fmt.Errorf("no line with %q", text)
 		}
 		out = append(out, span{lines[next].at - lines[at].at, lines[next].cpu - lines[at].cpu})
@@ -95,7 +83,7 @@ func (t *tool) times(ctx context.Context, name string) error {
 		}
 		alone = append(alone, s)
 		for i := range t.clients {
-			if err := copyDisk(t.image(name, i), disk); err != nil {
+			if err := run(ctx, "cp", "--sparse=always", t.image(name, i), disk); err != nil { // its cache partition is empty
 				return err
 			}
 			for _, runs := range []*[][]span{&cold[i], &warm[i]} {
