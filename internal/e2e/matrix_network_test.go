@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"path/filepath"
-	"testing"
 	"time"
 )
 
@@ -258,7 +257,7 @@ func (s *site) behindProxy(kind string) {
 	must(s.t, "ip", "-n", proxy.ns, "link", "set", "eth1", "up")
 	proxy.serve(fx.bin("proxy"), kind, proxy.addr+":3128")
 	mirror := "http://" + h.addr + ":8080"
-	if err := s.host().command("curl", "-fsS", "-m", "2", mirror+"/").Run(); err == nil {
+	if err := s.host().command("curl", "-sS", "-m", "2", mirror).Run(); err == nil { // any answer counts
 		s.t.Fatal("the mirror is reached without the proxy: the row would prove nothing")
 	}
 	s.on(s.image("--default-mode", "internet", "--cmdline", "phase.mirror="+mirror+" phase.proxy="+kind+"://"+proxy.addr+":3128"), s.port())
@@ -294,19 +293,4 @@ var publisherRows = []row{
 		},
 		remove: func(s *site) { s.values["again"].(func())() }, lasts: 45 * time.Second,
 	},
-}
-
-// A proxy carries a request to where the client has no way.
-func TestTheProxiesOfTheMatrix(t *testing.T) {
-	t.Parallel()
-	l := newSegment(t, "10.55.0")
-	h, via := l.host(), l.host()
-	h.publish("--dht", "off", "--mdns=false")
-	for _, kind := range []string{"http", "socks5"} {
-		via.serve(fx.bin("proxy"), kind, via.addr+":"+map[string]string{"http": "3128", "socks5": "1080"}[kind])
-		at := kind + "://" + via.addr + ":" + map[string]string{"http": "3128", "socks5": "1080"}[kind]
-		if out, err := l.host().command("curl", "-sS", "-x", at, "http://"+h.addr+":8080/").CombinedOutput(); err != nil {
-			t.Errorf("%s: %v: %s", kind, err, out)
-		}
-	}
 }
