@@ -49,14 +49,8 @@ func TestEveryConsoleShowsARefusalAndAcceptsKeys(t *testing.T) {
 			l.t = t
 			s := l.noCard(image, both...)
 			s.waitFor(append([]string{"] memory: "}, append(noCardWords, menuShown, "by itself in", "waiting for")...)) // no later line of the watcher changes the screen
-			s.typeSerial("8\r")
-			s.waitFor([]string{"This is a shell", "built-in shell", "# "})
-			s.typeSerial("awk 'BEGIN{for(i=33;i<127;i++)printf \"%c\",i}' | (clear; cat; echo) >/dev/tty1; echo alpha$((40+2))\n")
-			s.waitFor([]string{"alpha42"})
-			if letters == nil {
-				letters = learnFont(s.screenshot())
-			}
-			s.font = letters
+			s.learn()
+			letters = s.font
 			s.typeKeys("8\n")
 			s.waitForText("built-in shell", "# ")
 			s.typeKeys("echo screen$((40+2)) >/dev/ttyS0\n")

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -15,6 +16,14 @@ func newSite(t *testing.T) (*lan, *daemon) {
 	t.Helper()
 	l := newSegment(t, "10.55.0")
 	return l, l.leases("2m", "--dhcp-host=52:54:00:*:*:*,node7", "--domain=site.example", "--address=/answer.site.example/10.55.0.77")
+}
+
+// noDHCPAfter fails the test if the server has logged a DHCP message after an offset.
+func noDHCPAfter(t *testing.T, dhcp *daemon, from int) {
+	t.Helper()
+	if after, _ := dhcp.stderr.since(from); bytes.Contains(after, []byte("DHCP")) {
+		t.Errorf("DHCP after the jump:\n%s", after)
+	}
 }
 
 // show is a unit of a target. It prints the network and the report on the console.
@@ -101,11 +110,9 @@ func TestTheTargetKeepsTheAddressOfTheBootWithoutDHCP(t *testing.T) {
 	p.serve(l.host())
 	m := l.boot(fx.path("local.img"))
 	m.waitFor([]string{"] network: eth0 10.55", "] kexec: loaded", "memory: at most", "] kexec: starting"}, refused)
-	said, _ := dhcp.stderr.since(0)
+	said := dhcp.stderr.length()
 	m.waitFor([]string{"phase-boot: target: ", "] target network: as in the boot", "host=node7", m.addressOf(), "10.55.0.77", "shown"})
-	if after, _ := dhcp.stderr.since(len(said)); strings.Contains(string(after), "DHCP") {
-		t.Errorf("DHCP after the jump:\n%s", after)
-	}
+	noDHCPAfter(t, dhcp, said)
 	r := shownReport(t, m)
 	last := r.Steps[len(r.Steps)-1]
 	if last.Name != "kexec" || last.Took < 100 || !strings.Contains(r.Line, "phase.release=2026.12-show") || r.Clock.At == "" || r.Clock.Words == "" || len(r.Target.Steps) < 4 {
@@ -116,7 +123,7 @@ func TestTheTargetKeepsTheAddressOfTheBootWithoutDHCP(t *testing.T) {
 			t.Errorf("memory of the fetch: %d bytes", s.Memory)
 		}
 	}
-	dhcp.logsAfter(t, len(said), "DHCPACK(br0) "+m.addressOf(), 3*time.Minute)
+	dhcp.logsAfter(t, said, "DHCPACK(br0) "+m.addressOf(), 3*time.Minute)
 }
 
 // ownInit is the init of an initramfs that is the whole system. It runs the script of SHIP-YOUR-OWN-OS.md.
@@ -165,11 +172,9 @@ func TestAReleaseWithoutARootfsKeepsTheAddressOfTheBoot(t *testing.T) {
 	p.serve(l.host())
 	m := l.boot(fx.path("local.img"))
 	m.waitFor([]string{"] network: eth0 10.55", "] kexec: loaded", "] kexec: starting"}, refused)
-	said, _ := dhcp.stderr.since(0)
+	said := dhcp.stderr.length()
 	m.waitFor([]string{"Linux version", "host=node7", "inet " + m.addressOf() + "/24", "default via 10.55.0.1", "10.55.0.77", "shown"})
-	if after, _ := dhcp.stderr.since(len(said)); strings.Contains(string(after), "DHCP") {
-		t.Errorf("DHCP after the jump:\n%s", after)
-	}
+	noDHCPAfter(t, dhcp, said)
 	if r := shownReport(t, m); r.Steps[len(r.Steps)-1].Name != "kexec" || !strings.Contains(r.Line, "phase.release=2026.12-bare") {
 		t.Errorf("the report in the target: %+v", r)
 	}

@@ -125,8 +125,7 @@ var cacheRows = []row{
 		says: []string{"] cache: /dev/vda2 (rw)", "network: failed: no address after 4s: eth0: no link", "from the cache, which is still valid"}, ends: "nothing",
 		start: func(s *site) {
 			s.again(s.warm(), s.port(), "-S")
-			s.cable(false)
-			s.m.do("cont", nil)
+			s.m.startUnplugged(theCard)
 		},
 	},
 	{

@@ -24,13 +24,13 @@ var networkRows = []row{
 		says: []string{"no address after 15s: eth0: no link"}, ends: "the link comes up",
 		sign:   "network: eth0 10.55.0.",
 		start:  func(s *site) { s.unplugged() },
-		remove: func(s *site) { s.cable(true) }, lasts: 25 * time.Second,
+		remove: func(s *site) { s.m.setLink(theCard, true) }, lasts: 25 * time.Second,
 	},
 	{
 		name: "no-carrier", situation: "no cable until the attempt has failed",
 		says: []string{"no address after 15s: eth0: no link", refused, menuShown, "waiting for a"}, ends: "the cable is plugged in",
 		start:  func(s *site) { s.unplugged() },
-		remove: func(s *site) { s.cable(true) }, menu: true,
+		remove: func(s *site) { s.m.setLink(theCard, true) }, menu: true,
 	},
 	{
 		name: "late-dhcp", situation: "the DHCP server starts 60 s late",
@@ -88,9 +88,9 @@ var networkRows = []row{
 			s.slow(s.host()).publish("--dht", "off")
 			s.on(fx.path("local.img"), s.port())
 			s.fetches()
-			s.cable(false)
+			s.m.setLink(theCard, false)
 		},
-		remove: func(s *site) { s.cable(true) }, lasts: 20 * time.Second, sign: rate,
+		remove: func(s *site) { s.m.setLink(theCard, true) }, lasts: 20 * time.Second, sign: rate,
 	},
 	{
 		name: "ipv6-rdnss", situation: "IPv6 only, with a router that names a DNS server",
@@ -126,8 +126,7 @@ var networkRows = []row{
 			s.dhcp()
 			s.host().publish("--dht", "off")
 			s.on(s.image("--default-mode", "local", "--cmdline", "phase.bond=bond0:eth0,eth1"), "none", append(twoPorts(s.dead(), s.tap()), "-S")...)
-			s.m.do("set_link", map[string]any{"name": "first", "up": false})
-			s.m.do("cont", nil)
+			s.m.startUnplugged("first")
 		},
 	},
 	{
@@ -176,8 +175,7 @@ func (s *site) unplugged() {
 	s.dhcp()
 	s.host().publish("--dht", "off")
 	s.on(fx.path("local.img"), s.port(), "-S")
-	s.cable(false)
-	s.m.do("cont", nil)
+	s.m.startUnplugged(theCard)
 }
 
 // rate is in the line of progress while data arrive.
@@ -187,12 +185,6 @@ const rate = "iB/s, "
 func (s *site) fetches() {
 	s.t.Helper()
 	s.m.waitFrom(0, []string{"] fetch: ", rate, rate, rate}, started)
-}
-
-// cable plugs the cable of the machine in, or pulls it.
-func (s *site) cable(in bool) {
-	s.t.Helper()
-	s.m.do("set_link", map[string]any{"name": "net0", "up": in})
 }
 
 // dead returns a port that leads nowhere.

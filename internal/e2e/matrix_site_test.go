@@ -53,7 +53,7 @@ var siteRows = []row{
 		remove: func(s *site) {
 			all := s.values["fleet"].(*fleet)
 			for _, m := range all.machines {
-				all.from = append(all.from, m.length())
+				all.from = append(all.from, m.console.length())
 			}
 			s.host().publish("--dht", "off")
 			all.began = time.Now()

@@ -145,7 +145,7 @@ func (f *finding) run(t *testing.T) {
 	if f.remove != nil {
 		time.Sleep(max(f.lasts, time.Until(s.until))) // the cause lasts so long
 		before := s.m
-		at = before.length()
+		at = before.console.length()
 		if f.remove(s); s.m != before {
 			at = 0 // another machine
 		}
@@ -173,10 +173,4 @@ func (f *finding) run(t *testing.T) {
 	if !t.Failed() {
 		f.state = "ok"
 	}
-}
-
-// length returns how much the console has shown.
-func (m *machine) length() int {
-	text, _ := m.console.since(0)
-	return len(text)
 }

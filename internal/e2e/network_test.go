@@ -1,13 +1,6 @@
 package e2e
 
-import (
-	"testing"
-)
-
-// networkMarks are the texts of a boot up to the jump.
-func networkMarks(network string) []string {
-	return []string{"] network: " + network, "] resolve: ", "] source: ", "] kexec: "}
-}
+import "testing"
 
 // Without a DHCP server, both ends of a cable have link-local addresses.
 func TestBootFromTheOtherEndOfACable(t *testing.T) {
@@ -16,5 +9,5 @@ func TestBootFromTheOtherEndOfACable(t *testing.T) {
 	h := l.host()
 	must(t, "ip", "-n", h.ns, "addr", "add", h.addr+"/16", "dev", "eth0")
 	h.publish("--dht", "off")
-	l.boot(fx.path("local.img")).waitFor(networkMarks("eth0 169.254."), refused)
+	l.boot(fx.path("local.img")).waitFor([]string{"] network: eth0 169.254.", "] resolve: ", "] source: ", "] kexec: "}, refused)
 }

@@ -38,15 +38,13 @@ func setMode(t *testing.T, disk, mode string) {
 	must(t, "mcopy", "-o", "-i", disk+"@@1M", menu, "::/loader/loader.conf")
 }
 
-// unplugged starts a machine whose only network card has no link.
-func (l *lan) unplugged(disk string, more ...string) *screen {
+// powerOnUnplugged starts a machine whose only network card has no link.
+func (l *lan) powerOnUnplugged(disk string, more ...string) *screen {
 	l.t.Helper()
 	monitor := filepath.Join(l.dir, fmt.Sprintf("qmp%d", l.next))
-	args := append(monitorAt(monitor), "-vga", "none", "-serial", "stdio", "-S",
-		"-netdev", "tap,id=lan,script=no,downscript=no,ifname="+l.tap(), "-device", "virtio-net-pci,netdev=lan,id=card,romfile=,mac=52:54:00:00:00:21")
-	s := l.startQEMU(disk, "none", append(args, more...)...).connectMonitor(monitor, nil)
-	s.do("set_link", map[string]any{"name": "card", "up": false})
-	s.do("cont", nil)
+	args := append(append(monitorAt(monitor), serialAlone...), "-S")
+	s := l.powerOn(disk, append(args, more...)...).connectMonitor(monitor, nil)
+	s.startUnplugged(theCard)
 	return s
 }
 
@@ -62,14 +60,14 @@ func TestAWarmCacheBootsWithoutANetwork(t *testing.T) {
 	t.Run("no link, internet", func(t *testing.T) {
 		l.t = t
 		setMode(t, disk, "internet")
-		m := l.unplugged(disk)
+		m := l.powerOnUnplugged(disk)
 		m.waitFor([]string{"] command line: mode internet", noLink, resolved + " from the cache, which is still valid", "] source: cache", "] kexec: starting"}, refused)
 		m.powerOff()
 	})
 	t.Run("no link for 60 days, edge", func(t *testing.T) {
 		l.t = t
 		setMode(t, disk, "edge")
-		m := l.unplugged(disk, "-rtc", "base="+time.Now().Add(60*24*time.Hour).UTC().Format("2006-01-02T15:04:05"))
+		m := l.powerOnUnplugged(disk, "-rtc", "base="+time.Now().Add(60*24*time.Hour).UTC().Format("2006-01-02T15:04:05"))
 		m.waitFor([]string{noLink, "] resolve: NOT UP TO DATE: the last good release, as mode edge allows", "] kexec: starting"}, refused)
 		m.powerOff()
 	})

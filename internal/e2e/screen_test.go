@@ -81,6 +81,19 @@ func (s *screen) do(command string, arguments map[string]any) {
 	}
 }
 
+// setLink plugs a cable in or pulls it. card is the ID of the network card or of its netdev.
+func (s *screen) setLink(card string, up bool) {
+	s.t.Helper()
+	s.do("set_link", map[string]any{"name": card, "up": up})
+}
+
+// startUnplugged starts a machine that waits (-S), with the cable of a network card pulled.
+func (s *screen) startUnplugged(card string) {
+	s.t.Helper()
+	s.setLink(card, false)
+	s.do("cont", nil)
+}
+
 // codes are QEMU's key names that differ from the character.
 var codes = map[rune]string{
 	' ': "spc", '\n': "ret", '/': "slash", '.': "dot", '-': "minus", '=': "equal", ';': "semicolon", ',': "comma", '\x03': "c",
@@ -218,6 +231,17 @@ func learnFont(picture *image.RGBA) font {
 		f[glyphAt(picture, i%columns, i/columns)] = c
 	}
 	return f
+}
+
+// learn makes the font from the alphabet, which a shell on the serial line prints on the screen. The
+// menu of mode local must be shown, whose entry 8 is the shell.
+func (s *screen) learn() {
+	s.t.Helper()
+	s.typeSerial("8\r")
+	s.waitFor([]string{"This is a shell", "built-in shell", "# "})
+	s.typeSerial("awk 'BEGIN{for(i=33;i<127;i++)printf \"%c\",i}' | (clear; cat; echo) >/dev/tty1; echo alpha$((40+2))\n")
+	s.waitFor([]string{"alpha42"})
+	s.font = learnFont(s.screenshot())
 }
 
 // text reads the characters of a screenshot. Unknown bitmaps become '?'.

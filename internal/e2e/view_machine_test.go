@@ -9,17 +9,6 @@ import (
 	"testing"
 )
 
-// learn makes the font from the alphabet, which a shell on the serial line prints on the screen. The
-// menu must be shown; shell is the number of its entry.
-func (s *screen) learn(shell string) {
-	s.t.Helper()
-	s.typeSerial(shell + "\r")
-	s.waitFor([]string{"built-in shell", "# "})
-	s.typeSerial("awk 'BEGIN{for(i=33;i<127;i++)printf \"%c\",i}' | (clear; cat; echo) >/dev/tty1; echo alpha$((40+2))\n")
-	s.waitFor([]string{"alpha42"})
-	s.font = learnFont(s.screenshot())
-}
-
 // publishSlowly serves the fixtures' release so slowly that a test sees its fetch.
 func (h host) publishSlowly() { h.publish("--dht", "off", "--rate", "2MB", "--rate-per-peer", "2MB") }
 
@@ -33,7 +22,7 @@ func TestMachineScreenShowsABoot(t *testing.T) {
 		image := l.image("--flavour", "generic", "--default-mode", "local", "--cmdline", "phase.screen=full")
 		s := l.noCard(image, both...)
 		s.waitFor(append([]string{"] memory: "}, append(noCardWords, menuShown, "waiting for")...), "Linux version", "console [tty0] enabled")
-		s.learn("8")
+		s.learn()
 		letters = s.font
 		s.typeSerial("phase-boot retry\n")
 		s.waitFor(append([]string{"phase-boot retry", "] memory: "}, append(noCardWords, menuShown, "waiting for")...))

@@ -17,6 +17,9 @@ import (
 // bootDeadline bounds one boot from firmware to receipt without KVM on a busy machine.
 const bootDeadline = 12 * time.Minute
 
+// theCard is the netdev of scripts/test-qemu-x86.sh.
+const theCard = "net0"
+
 // A machine is a QEMU process that boots an image under UEFI; console is its serial line.
 type machine struct {
 	t       *testing.T
@@ -170,6 +173,12 @@ func (c *console) since(from int) ([]byte, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.text[from:len(c.text):len(c.text)], c.changed
+}
+
+// length returns how many bytes there are.
+func (c *console) length() int {
+	text, _ := c.since(0)
+	return len(text)
 }
 
 func (c *console) tail(lines int) string {
