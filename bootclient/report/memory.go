@@ -1,6 +1,11 @@
 package report
 
-import "time"
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
 
 // sampleEvery is how often the memory in use is looked at.
 const sampleEvery = 250 * time.Millisecond
@@ -53,4 +58,20 @@ func (r *Report) MemoryPeak() (step string, n int64) {
 		}
 	}
 	return step, n
+}
+
+// memoryPeak returns the peak of this process's memory in bytes, 0 if the kernel does not
+// report it.
+func memoryPeak() int64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib int64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+			return kib << 10
+		}
+	}
+	return 0
 }

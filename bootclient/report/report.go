@@ -1,24 +1,16 @@
 package report
 
 import (
-	"cmp"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/dustin/go-humanize"
-	"github.com/dustin/go-humanize/english"
-
 	"github.com/phaseboot/phaseboot/bootclient/timing"
-	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
@@ -73,51 +65,6 @@ type Release struct {
 	Timestamp int64  `json:"timestamp_version"`
 }
 
-// A Step is one named part of the work. At is its offset from the start.
-type Step struct {
-	Name  string `json:"name"`
-	At    Millis `json:"at_ms"`
-	Took  Millis `json:"took_ms"`
-	Words string `json:"words,omitempty"`
-	Error string `json:"error,omitempty"`
-	// Memory is the most memory of the machine that was in use, the payload included. It is sampled.
-	Memory int64 `json:"memory_bytes,omitempty"`
-
-	report *Report
-	ended  bool
-}
-
-// SourceStats are the counters and faults of one source.
-type SourceStats struct {
-	Name    string   `json:"name"`
-	Kind    string   `json:"kind"` // cache, folder, mirror, peer, bootstrap, mdns, dht
-	Address string   `json:"address,omitempty"`
-	Bytes   int64    `json:"bytes"`
-	Blocks  int64    `json:"blocks"`
-	Faults  []string `json:"faults,omitempty"`
-	Banned  bool     `json:"banned,omitempty"`
-}
-
-// AddFault adds an error to the faults, unless it is there or there are too many.
-func (s *SourceStats) AddFault(err error) {
-	words := Clean(err.Error())
-	if len(s.Faults) < maxFaults && !slices.Contains(s.Faults, words) {
-		s.Faults = append(s.Faults, words)
-	}
-}
-
-// Used reports whether the source sent bytes or made faults.
-func (s SourceStats) Used() bool { return s.Blocks > 0 || len(s.Faults) > 0 }
-
-// String describes the counters for a console.
-func (s SourceStats) String() string {
-	words := fmt.Sprintf("%s (%s): %s in %s", s.Name, s.Kind, Bytes(s.Bytes), english.Plural(int(s.Blocks), "block", ""))
-	if s.Banned {
-		words += ", banned"
-	}
-	return words
-}
-
 // Ready has the addresses of a machine that serves.
 type Ready struct {
 	p2p.Endpoints
@@ -139,60 +86,6 @@ func New(start time.Time, console io.Writer) *Report {
 		start: start, display: displayOf(console),
 		data: reportData{Start: start.UTC(), Steps: []*Step{}, Sources: []SourceStats{}, Refused: []Refusal{}},
 	}
-}
-
-// Begin starts a step. The step is printed when it ends.
-func (r *Report) Begin(name string) *Step {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := &Step{Name: name, At: Millis(time.Since(r.start)), report: r}
-	r.data.Steps = append(r.data.Steps, s)
-	r.sample()
-	if r.display != nil {
-		r.display.Begin(time.Duration(s.At), Clean(name))
-	}
-	return s
-}
-
-// Done ends a step with its result.
-func (s *Step) Done(format string, args ...any) {
-	words := Clean(fmt.Sprintf(format, args...))
-	s.end(words, "", OK, words)
-}
-
-// Fail ends a step with its error and returns that error.
-func (s *Step) Fail(err error) error {
-	reason := Clean(err.Error())
-	s.end("", reason, Failed, "failed: "+reason)
-	return err
-}
-
-// Skip is Fail for an error after which the work continues without the step.
-func (s *Step) Skip(err error) {
-	reason := Clean(err.Error())
-	s.end("", reason, Warning, "failed: "+reason)
-}
-
-// Abort is Fail for an error that ends the whole boot. It does not print the cause, which the
-// caller prints at the end.
-func (s *Step) Abort(err error) error {
-	line := "failed"
-	if errors.Is(err, context.Canceled) {
-		line = "interrupted"
-	}
-	s.end("", Clean(err.Error()), Failed, line)
-	return err
-}
-
-// end records the result or the reason of the failure, and prints the line behind the step's name.
-func (s *Step) end(words, reason string, level Level, line string) {
-	r := s.report
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s.Took = Millis(time.Since(r.start)) - s.At
-	r.sample()
-	s.Words, s.Error, s.ended = words, reason, true
-	r.print(Line{Step: s.Name, Level: level, Text: s.Name + ": " + line})
 }
 
 // Say prints one line with the time. The line is not part of the report's JSON form.
@@ -269,31 +162,6 @@ func (r *Report) Finish(err error) {
 	r.data.Memory = memoryPeak()
 }
 
-// FollowSources sets the function that returns the present counters of all sources, for LiveSources.
-func (r *Report) FollowSources(counted func() []SourceStats) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.counted = counted
-}
-
-// LiveSources returns the present counters of all sources, the most bytes first. It returns nil before
-// FollowSources.
-func (r *Report) LiveSources() []SourceStats {
-	r.mu.Lock()
-	counted := r.counted
-	r.mu.Unlock()
-	if counted == nil {
-		return nil
-	}
-	return byBytes(counted())
-}
-
-// Sources returns a copy of the counters of all sources.
-func (r *Report) Sources() (list []SourceStats) {
-	r.with(func(d *reportData) { list = slices.Clone(d.Sources) })
-	return list
-}
-
 // Refused returns a copy of the refusals.
 func (r *Report) Refused() (list []Refusal) {
 	r.with(func(d *reportData) { list = slices.Clone(d.Refused) })
@@ -365,62 +233,3 @@ func (r *Report) Served() (n int64) {
 	r.with(func(d *reportData) { n = d.Served })
 	return n
 }
-
-// SetSources records the counters of all sources, the most bytes first. It sorts list.
-func (r *Report) SetSources(list []SourceStats) {
-	byBytes(list)
-	r.with(func(d *reportData) { d.Sources = list })
-}
-
-// byBytes sorts a list, the most bytes first, and returns it.
-func byBytes(list []SourceStats) []SourceStats {
-	slices.SortStableFunc(list, func(a, b SourceStats) int { return cmp.Compare(b.Bytes, a.Bytes) })
-	return list
-}
-
-// Printable makes a text from outside safe for one line of a console: tabs and newlines become
-// spaces, and control characters, escapes and direction marks become '?'.
-func Printable(s string) string {
-	return strings.Map(func(c rune) rune {
-		switch {
-		case c == '\n', c == '\t':
-			return ' '
-		case !strconv.IsPrint(c):
-			return '?'
-		}
-		return c
-	}, s)
-}
-
-// Clean is Printable, limited in length and without passwords of URLs.
-func Clean(s string) string {
-	s = Printable(bootargs.Redact(s))
-	if len(s) > maxWords {
-		s = strings.ToValidUTF8(s[:maxWords], "") + "…"
-	}
-	return s
-}
-
-// memoryPeak returns the peak of this process's memory in bytes, 0 if the kernel does not
-// report it.
-func memoryPeak() int64 {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(status)) {
-		var kib int64
-		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
-			return kib << 10
-		}
-	}
-	return 0
-}
-
-// Count returns a number and a noun.
-func Count(n int, thing string) string {
-	return fmt.Sprintf("%d %s", n, english.PluralWord(n, thing, ""))
-}
-
-// Bytes formats a number of bytes, such as 57 MiB.
-func Bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

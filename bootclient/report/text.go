@@ -1,0 +1,43 @@
+package report
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
+
+	"github.com/phaseboot/phaseboot/internal/bootargs"
+)
+
+// Printable makes a text from outside safe for one line of a console: tabs and newlines become
+// spaces, and control characters, escapes and direction marks become '?'.
+func Printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c == '\n', c == '\t':
+			return ' '
+		case !strconv.IsPrint(c):
+			return '?'
+		}
+		return c
+	}, s)
+}
+
+// Clean is Printable, limited in length and without passwords of URLs.
+func Clean(s string) string {
+	s = Printable(bootargs.Redact(s))
+	if len(s) > maxWords {
+		s = strings.ToValidUTF8(s[:maxWords], "") + "…"
+	}
+	return s
+}
+
+// Count returns a number and a noun.
+func Count(n int, thing string) string {
+	return fmt.Sprintf("%d %s", n, english.PluralWord(n, thing, ""))
+}
+
+// Bytes formats a number of bytes, such as 57 MiB.
+func Bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
