@@ -53,7 +53,7 @@ func (s step) do(ctx context.Context, rep *report.Report) error {
 	case s.onFailure == required:
 		return entry.Fail(err)
 	default:
-		entry.Skip(fmt.Errorf("%w (the boot continues without it)", err))
+		entry.FailOptional(fmt.Errorf("%w (the boot continues without it)", err))
 	}
 	return nil
 }

@@ -47,8 +47,8 @@ func (s *Step) Fail(err error) error {
 	return err
 }
 
-// Skip is Fail for an error after which the work continues without the step.
-func (s *Step) Skip(err error) {
+// FailOptional is Fail for a step without which the work continues.
+func (s *Step) FailOptional(err error) {
 	reason := Clean(err.Error())
 	s.end("", reason, Warning, "failed: "+reason)
 }
