@@ -74,7 +74,7 @@ func (b *boot) recordFailure(err error) error {
 	if jsonErr == nil {
 		_ = os.WriteFile(reportFile, data, 0o644)
 	}
-	writeWatchState(watchFile, watchState{Missing: missingHardware(b.networkErr), Failed: cmp.Or(b.failed, failedRelease(data, err))})
+	writeWatchState(watchFile, watchState{Missing: missingHardware(b.networkErr), Failed: cmp.Or(b.failed, failedRelease(b.report.Release(), err))})
 	return writeFailure(failureFile, err, b.tried(), b.report.Refused(), bootAdvice(err))
 }
 

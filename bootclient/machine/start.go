@@ -267,8 +267,7 @@ func (b *boot) tryLastGood(newest error, run func() error) error {
 	failed := refusedRelease(b.avoidFile)
 	b.payload.Abort()
 	err := run()
-	data, jsonErr := json.Marshal(b.report)
-	if err == nil || jsonErr != nil || reportedRelease(data) == failed { // no other has started here
+	if err == nil || reportedRelease(b.report.Release()) == failed { // no other has started here
 		return err
 	}
 	b.failed = failed
@@ -278,9 +277,8 @@ func (b *boot) tryLastGood(newest error, run func() error) error {
 // fallsBack reports whether the last good release is booted in place of the one that failed with err. It
 // remembers that one until the machine restarts, or the last good release fails too.
 func (b *boot) fallsBack(err error) bool {
-	data, jsonErr := json.Marshal(b.report)
-	name := failedRelease(data, err)
-	if jsonErr != nil || name == "" || name == refusedRelease(b.avoidFile) {
+	name := failedRelease(b.report.Release(), err)
+	if name == "" || name == refusedRelease(b.avoidFile) {
 		return false
 	}
 	if err := os.WriteFile(b.avoidFile, []byte(name), 0o644); err != nil {

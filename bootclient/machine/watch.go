@@ -15,6 +15,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/bootclient/network"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -54,28 +55,21 @@ func missingHardware(networkErr error) string {
 	return ""
 }
 
-// failedRelease returns the release of a report, if it was found and err will not pass by itself: "" if
-// a source was not reachable or had not everything.
-func failedRelease(reportJSON []byte, err error) string {
+// failedRelease returns the name of the release that was found, if err will not pass by itself: "" if a source was
+// not reachable or had not everything.
+func failedRelease(found *report.Release, err error) string {
 	if errors.Is(err, cas.ErrUnreachable) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
 		return ""
 	}
-	return reportedRelease(reportJSON)
+	return reportedRelease(found)
 }
 
-// reportedRelease returns the release of a report, "" if none was found.
-func reportedRelease(reportJSON []byte) string {
-	var r struct {
-		Release *struct {
-			Channel, Arch string
-			Version       string `json:"release"`
-			Number        int64  `json:"role_version"`
-		}
-	}
-	if json.Unmarshal(reportJSON, &r) != nil || r.Release == nil {
+// reportedRelease returns the name of the release that was found, "" if there is none.
+func reportedRelease(found *report.Release) string {
+	if found == nil {
 		return ""
 	}
-	return releaseName(r.Release.Channel, r.Release.Arch, r.Release.Version, r.Release.Number)
+	return releaseName(found.Channel, found.Arch, found.Version, found.Number)
 }
 
 func releaseName(channel, arch, version string, number int64) string {

@@ -60,9 +60,9 @@ func (r *Report) MemoryPeak() (step string, n int64) {
 	return step, n
 }
 
-// memoryPeak returns the peak of this process's memory in bytes, 0 if the kernel does not
+// processPeak returns the peak of this process's memory in bytes, 0 if the kernel does not
 // report it.
-func memoryPeak() int64 {
+func processPeak() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0

@@ -159,7 +159,7 @@ func (r *Report) Finish(err error) {
 		r.data.Result, r.data.Error = "failed", Clean(err.Error())
 	}
 	r.data.Duration = Millis(time.Since(r.start))
-	r.data.Memory = memoryPeak()
+	r.data.Memory = processPeak()
 }
 
 // Refused returns a copy of the refusals.
@@ -221,6 +221,12 @@ func (r *Report) SetMode(name string) { r.with(func(d *reportData) { d.Mode = na
 
 // SetRelease records the release that was chosen.
 func (r *Report) SetRelease(l Release) { r.with(func(d *reportData) { d.Release = &l }) }
+
+// Release returns the release that was chosen, nil before SetRelease.
+func (r *Report) Release() (l *Release) {
+	r.with(func(d *reportData) { l = d.Release })
+	return l
+}
 
 // SetServed records the bytes that were sent to other machines.
 func (r *Report) SetServed(n int64) { r.with(func(d *reportData) { d.Served = n }) }
