@@ -2,12 +2,8 @@ package machine
 
 import (
 	"bufio"
-	"bytes"
-	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -28,8 +24,53 @@ const (
 	watchMaxPause = time.Minute
 )
 
-// shellProgram lists the shells to try on a console, in order.
-var shellProgram = []string{"/bin/busybox", "/bin/sh"}
+// rescue prints why nothing was booted and shows the menu. It returns when the next attempt is due.
+func (p *pid1) rescue(reason error) error {
+	p.out.refresh()
+	text := refusalText(reason)
+	p.out.refuse(text)
+	_ = os.WriteFile(reasonFile, []byte(text), 0o644) // for phase-boot status
+	p.out.drain()
+	p.choice.LastGood = false // it was for one attempt
+	s := p.settings()
+	next := p.wait.fail(s.restartAfter)
+	self := []string{"/proc/self/exe"}
+	r := rescue{
+		out: p.out, kids: p.kids, retry: p.retry, notYet: next.notYet, alive: func() { p.dog.allow(maxSilence) }, held: p.out.interrupted.Load(),
+		options: menu.Options{Title: s.title(next.attempt), Entries: s.entries(), Countdown: next.countdown, AtEnd: next.atEnd, Idle: maxPause},
+		tools: map[menu.Action][]string{
+			menu.Network: append(self, "network"), menu.Report: append(self, "status"), menu.Messages: append(self, "dmesg"), menu.Save: append(append(self, "save"), p.choice.args()...),
+		},
+	}
+	if s.target {
+		r.options.AtEnd = menu.Reboot // the same would fail again; a restart boots the newest published release
+	} else if !r.held {
+		r.watcher = append(append(self, "watch"), p.choice.args()...)
+	}
+	chosen := r.run()
+	unmountCache() // the watcher may have left it mounted
+	p.wait.begin(r.touched || r.held, r.found)
+	p.out.refresh()
+	p.follow(chosen)
+	return nil
+}
+
+// follow does what was chosen, except the attempt itself.
+func (p *pid1) follow(chosen menu.Choice) {
+	switch chosen.Action {
+	case menu.Mode:
+		p.choice.Mode = chosen.Value
+	case menu.Channel:
+		p.choice.Channel = chosen.Value
+	case menu.LastGood:
+		p.choice.LastGood = true
+	case menu.Reboot:
+		p.report.Say("restarting the machine")
+		p.out.drain()
+		powerOff(unix.LINUX_REBOOT_CMD_RESTART)
+		time.Sleep(firstPause) // it did not restart
+	}
+}
 
 // A rescue is the time between two attempts of a boot: a menu on every console, and a watcher that
 // ends when another attempt can succeed.
@@ -58,25 +99,6 @@ type rescue struct {
 	last       string // its last line
 	watchAgain time.Time
 	watchNext  time.Duration
-}
-
-// A board is the menu on one console.
-type board struct {
-	term  *terminal
-	in    *terminalInput // nil while a shell has the terminal
-	deaf  chan struct{}  // closed when the keys of in are not wanted any more
-	keys  menu.Keys
-	view  menu.View
-	quiet int // seconds without a key
-
-	shell, tool *process
-	began       time.Time // of the shell or the tool
-}
-
-// An input is a piece of input of a console.
-type input struct {
-	board *board
-	data  []byte
 }
 
 // run shows the menu until something is chosen that ends it.
@@ -147,64 +169,6 @@ func (r *rescue) end() {
 		r.unlisten(b)
 		b.term.print([]byte(b.view.Leave()))
 		sane(b.term.path)
-	}
-}
-
-// attach adds a board for each console that has none, because a driver may have added a screen, and
-// removes those of consoles that are gone.
-func (r *rescue) attach() {
-	r.out.refresh()
-	list := r.out.terminals()
-	r.boards = slices.DeleteFunc(r.boards, func(b *board) bool {
-		gone := b.shell == nil && b.tool == nil && !slices.Contains(list, b.term)
-		if gone {
-			r.unlisten(b)
-		}
-		return gone
-	})
-	for _, t := range list {
-		at := slices.IndexFunc(r.boards, func(b *board) bool { return b.term.path == t.path })
-		if at >= 0 {
-			r.boards[at].term = t
-			continue
-		}
-		width, _ := t.size()
-		b := &board{term: t, view: menu.View{Screen: isScreen(filepath.Base(t.path)), Width: width}}
-		r.boards = append(r.boards, b)
-		r.listen(b)
-	}
-}
-
-// listen reads the keys of a console.
-func (r *rescue) listen(b *board) {
-	deaf := make(chan struct{})
-	b.deaf = deaf
-	b.in = b.term.onInput(func(data []byte) {
-		select {
-		case r.inputs <- input{b, bytes.Clone(data)}:
-		case <-deaf:
-		case <-r.done:
-		}
-	})
-}
-
-// unlisten ends the reading.
-func (r *rescue) unlisten(b *board) {
-	if b.in != nil {
-		close(b.deaf)
-		b.in.stop()
-		b.in = nil
-	}
-}
-
-// draw draws the menu on every console that neither a shell nor a tool uses.
-func (r *rescue) draw() {
-	for _, b := range r.boards {
-		if b.shell == nil && b.tool == nil {
-			if text := b.view.Draw(r.menu); text != "" {
-				b.term.print([]byte(text))
-			}
-		}
 	}
 }
 
@@ -338,53 +302,6 @@ func (r *rescue) start(spawn func() (int, error)) (*process, error) {
 		go r.awaitExit(p)
 	}
 	return p, err
-}
-
-// openShell gives a console to a shell.
-func (r *rescue) openShell(b *board) {
-	r.unlisten(b)
-	b.term.print([]byte(b.view.Leave() + shellWords))
-	b.term.flush()
-	var err error
-	b.began = time.Now()
-	if b.shell, err = r.start(func() (int, error) { return spawnShell(b.term.path) }); err != nil {
-		b.term.print([]byte(fmt.Sprintf("phase-boot: shell on %s: %s\n", b.term.path, report.Printable(err.Error()))))
-		r.listen(b)
-	}
-}
-
-const shellWords = "This is a shell: `phase-boot status` shows details, `phase-boot retry` tries again, `exit` goes back to the menu, `reboot` restarts the machine.\n"
-
-// spawnShell starts a shell on a terminal, in a session of its own.
-func spawnShell(path string) (pid int, err error) {
-	tty, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer tty.Close()
-	for _, program := range shellProgram {
-		if pid, err = spawn(program, []string{"sh"}, tty); err == nil {
-			return pid, nil
-		}
-		err = fmt.Errorf("%s: %w", program, err)
-	}
-	return 0, err
-}
-
-// openTool runs a program and prints its output on one console.
-func (r *rescue) openTool(b *board, argv []string) {
-	if len(argv) == 0 {
-		return
-	}
-	b.term.print([]byte(b.view.Leave() + "\n"))
-	b.began = time.Now()
-	term := b.term
-	p, err := r.startOutput(argv, func(out io.Reader) { _, _ = io.Copy(term, out) })
-	if err != nil {
-		b.term.print([]byte(fmt.Sprintf("phase-boot: %s: %s\n", argv[0], report.Printable(err.Error()))))
-		return
-	}
-	b.tool = p
 }
 
 // startOutput starts a program and passes its output to a function. The end of the program becomes an

@@ -1,16 +1,13 @@
 package machine
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient/machine/menu"
-	"github.com/phaseboot/phaseboot/modes"
 )
 
 // A rescueRun is a menu on pseudo-terminals, with the shell of this host.
@@ -217,108 +214,4 @@ func TestTheWatcherWaits(t *testing.T) {
 		s.types("exit\n")
 		r.wants(t, menu.Choice{Action: menu.Retry})
 	})
-}
-
-func TestEndedChildrenAreReapedOnce(t *testing.T) {
-	kids, s := kidsOf(t), newScreen(t)
-	s.read()
-	tty, err := os.OpenFile(s.path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tty.Close()
-	var list []*process
-	for i := range 20 {
-		p, err := kids.start(func() (int, error) {
-			return spawnQuiet("/bin/sh", []string{"sh", "-c", fmt.Sprintf("exit %d", i)}, tty)
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, p)
-	}
-	for i, p := range list {
-		<-p.ended
-		if p.status.ExitStatus() != i {
-			t.Errorf("process %d: status %d", i, p.status.ExitStatus())
-		}
-		p.kill() // its number may belong to another process now
-	}
-}
-
-func TestTheEntriesOfTheMenu(t *testing.T) {
-	texts := func(s settings) []string {
-		var list []string
-		for _, e := range s.entries() {
-			list = append(list, e.Text)
-		}
-		return list
-	}
-	all := []string{"try again now", "another boot mode", "another channel", "the last good release", "network", "report of this boot", "save the report on the stick", "shell", "restart the machine", "kernel messages"}
-	without := func(names ...string) []string {
-		return slices.DeleteFunc(slices.Clone(all), func(n string) bool { return slices.Contains(names, n) })
-	}
-	for name, tt := range map[string]struct {
-		settings
-		want []string
-	}{
-		"a mode that may write":       {settings{mode: "local", cache: "rw"}, all},
-		"a cache that is only read":   {settings{mode: "local", cache: "ro"}, without("save the report on the stick")},
-		"private":                     {settings{mode: "private", cache: "off"}, without("save the report on the stick", "the last good release")},
-		"a mode without a shell":      {settings{mode: "local", cache: "rw", noShell: true}, without("shell")},
-		"the release was started":     {settings{target: true}, []string{"try again now", "network", "report of this boot", "shell", "restart the machine", "kernel messages"}},
-		"a release without a console": {settings{target: true, noShell: true}, []string{"try again now", "network", "report of this boot", "restart the machine", "kernel messages"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := texts(tt.settings); !slices.Equal(got, tt.want) {
-				t.Errorf("got %q, want %q", got, tt.want)
-			}
-		})
-	}
-	local := settings{mode: "local", channel: "beta"}
-	if modes := local.entries()[1].Values; slices.Contains(modes, "local") || !slices.Contains(modes, "private") {
-		t.Errorf("other modes: %q", modes)
-	}
-	if got := local.title(3); got != "Attempt 3 has failed: mode local, channel beta." {
-		t.Error(got)
-	}
-}
-
-// A mode of the image may be unknown to the release's phase-boot.
-func TestTheModeOfATargetIsThatOfTheBoot(t *testing.T) {
-	dir := t.TempDir()
-	if got := handedMode(dir); got.Name != "" || got.NoShell {
-		t.Errorf("%+v without a file", got)
-	}
-	write(t, filepath.Join(dir, reportName), `{"mode":"edge"}`)
-	if got := handedMode(dir); got.Name != "edge" || !got.NoShell {
-		t.Errorf("got %+v of an older boot", got)
-	}
-	for _, f := range modeFiles(modes.Mode{Name: "own", NoShell: true}) {
-		write(t, filepath.Join(dir, f.name), string(f.data))
-	}
-	if got := handedMode(filepath.Join(dir, "missing"), dir); got.Name != "own" || !got.NoShell {
-		t.Errorf("got %+v", got)
-	}
-}
-
-func TestSavedReportsAreBounded(t *testing.T) {
-	cache := t.TempDir()
-	if err := os.Symlink("/etc", filepath.Join(cache, savedDir)); err != nil { // by an attacker
-		t.Fatal(err)
-	}
-	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
-	for i := range maxReports + 5 {
-		name, err := saveReports(cache, at.Add(time.Duration(i)*time.Second), []byte("{}"), []byte("text"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if data, err := os.ReadFile(filepath.Join(cache, name)); err != nil || string(data) != "text" {
-			t.Fatalf("%s: %q, %v", name, data, err)
-		}
-	}
-	names, err := filepath.Glob(filepath.Join(cache, savedDir, "*"))
-	if err != nil || len(names) != 2*maxReports || filepath.Base(names[0]) != "report-20261129-120005.json" {
-		t.Errorf("%d files, the first is %s, %v", len(names), names[0], err)
-	}
 }

@@ -3,6 +3,9 @@ package machine
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -11,8 +14,61 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/phaseboot/phaseboot/bootclient/network"
+	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/netns"
 )
+
+// The watcher must not begin an attempt with a release that cannot be booted, and must begin one with a
+// release whose source was away for a while.
+func TestTheReleaseThatFailedIsRemembered(t *testing.T) {
+	r := newReport(io.Discard)
+	before := r.Release()
+	r.SetRelease(report.Release{Channel: "stable", Arch: "x86_64", Version: "1.2", Number: 7, Timestamp: 9})
+	after := r.Release()
+	const name = "stable/x86_64 1.2, version 7"
+	for cause, tt := range map[string]struct {
+		found *report.Release
+		err   error
+		want  string
+	}{
+		"the kernel is refused":        {after, errors.New("kexec: not a kernel"), name},
+		"too little memory":            {after, fmt.Errorf("release: %w", errMemory), name},
+		"wrong bytes":                  {after, fmt.Errorf("fetch: %w", cas.ErrCorrupt), name},
+		"the publisher is gone":        {after, fmt.Errorf("fetch: %w", cas.ErrUnreachable), ""},
+		"a mirror has not all of it":   {after, fmt.Errorf("fetch: %w", fs.ErrNotExist), ""},
+		"a person stopped the attempt": {after, fmt.Errorf("stopped: %w", context.Canceled), ""},
+		"no release was found":         {before, errors.New("no source"), ""},
+		"no release, and no memory":    {nil, errMemory, ""},
+	} {
+		t.Run(cause, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "watch")
+			writeWatchState(file, watchState{Missing: waitLink, Failed: failedRelease(tt.found, tt.err)})
+			if got := readWatchState(file); got != (watchState{waitLink, tt.want}) {
+				t.Errorf("got %+v, want %q", got, tt.want)
+			}
+		})
+	}
+	if got := readWatchState("/missing"); got != (watchState{}) {
+		t.Errorf("without a file: %+v", got)
+	}
+}
+
+// A change of the clock cannot be tested without changing the clock of this host: internal/e2e does.
+func TestTheWaitForTheClockEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- waitClock(ctx) }()
+	select {
+	case err := <-ended:
+		t.Fatalf("ended at once: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
 
 func TestAMissingNetworkCardIsReportedAndANewOneEndsTheWait(t *testing.T) {
 	if !netns.Inside(t) {

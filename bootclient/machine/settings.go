@@ -7,63 +7,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient/machine/menu"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/modes"
 )
-
-// rescue prints why nothing was booted and shows the menu. It returns when the next attempt is due.
-func (p *pid1) rescue(reason error) error {
-	p.out.refresh()
-	text := refusalText(reason)
-	p.out.refuse(text)
-	_ = os.WriteFile(reasonFile, []byte(text), 0o644) // for phase-boot status
-	p.out.drain()
-	p.choice.LastGood = false // it was for one attempt
-	s := p.settings()
-	next := p.wait.fail(s.restartAfter)
-	self := []string{"/proc/self/exe"}
-	r := rescue{
-		out: p.out, kids: p.kids, retry: p.retry, notYet: next.notYet, alive: func() { p.dog.allow(maxSilence) }, held: p.out.interrupted.Load(),
-		options: menu.Options{Title: s.title(next.attempt), Entries: s.entries(), Countdown: next.countdown, AtEnd: next.atEnd, Idle: maxPause},
-		tools: map[menu.Action][]string{
-			menu.Network: append(self, "network"), menu.Report: append(self, "status"), menu.Messages: append(self, "dmesg"), menu.Save: append(append(self, "save"), p.choice.args()...),
-		},
-	}
-	if s.target {
-		r.options.AtEnd = menu.Reboot // the same would fail again; a restart boots the newest published release
-	} else if !r.held {
-		r.watcher = append(append(self, "watch"), p.choice.args()...)
-	}
-	chosen := r.run()
-	unmountCache() // the watcher may have left it mounted
-	p.wait.begin(r.touched || r.held, r.found)
-	p.out.refresh()
-	p.follow(chosen)
-	return nil
-}
-
-// follow does what was chosen, except the attempt itself.
-func (p *pid1) follow(chosen menu.Choice) {
-	switch chosen.Action {
-	case menu.Mode:
-		p.choice.Mode = chosen.Value
-	case menu.Channel:
-		p.choice.Channel = chosen.Value
-	case menu.LastGood:
-		p.choice.LastGood = true
-	case menu.Reboot:
-		p.report.Say("restarting the machine")
-		p.out.drain()
-		powerOff(unix.LINUX_REBOOT_CMD_RESTART)
-		time.Sleep(firstPause) // it did not restart
-	}
-}
 
 // settings decide which entries the menu has.
 type settings struct {
