@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/phaseboot/phaseboot/bootclient/network"
-	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -43,18 +42,4 @@ func withAdvice(err error, advice string) error {
 		return err
 	}
 	return fmt.Errorf("%w\nto try: %s", err, advice)
-}
-
-// refusedLines formats the metadata and blocks that were refused, one a line, as many as fit
-// into limit bytes.
-func refusedLines(refused []report.Refusal, limit int) string {
-	lines := ""
-	for _, r := range refused {
-		line := fmt.Sprintf("\nrefused: %s from %s: %s", r.What, r.Source, r.Why)
-		if len(lines)+len(line) > limit {
-			return lines + "\nrefused: more, see `phase-boot status`"
-		}
-		lines += line
-	}
-	return lines
 }

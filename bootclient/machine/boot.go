@@ -1,17 +1,14 @@
 package machine
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient"
@@ -21,10 +18,8 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
-	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
-	"github.com/phaseboot/phaseboot/modes"
 )
 
 const (
@@ -65,36 +60,6 @@ func Boot(ctx context.Context, choice Choice) error {
 		rep.Say("%v; and the file for PID 1 cannot be written: %v", err, fileErr)
 	}
 	return err
-}
-
-// recordFailure writes the error for PID 1, what phase-boot watch waits for, and the report for
-// phase-boot status.
-func (b *boot) recordFailure(err error) error {
-	data, jsonErr := json.Marshal(b.report)
-	if jsonErr == nil {
-		_ = os.WriteFile(reportFile, data, 0o644)
-	}
-	writeWatchState(watchFile, watchState{Missing: missingHardware(b.networkErr), Failed: cmp.Or(b.failed, failedRelease(b.report.Release(), err))})
-	return writeFailure(failureFile, err, b.tried(), b.report.Refused(), bootAdvice(err))
-}
-
-// maxTried is how many sources the consoles show after a failed attempt.
-const maxTried = 8
-
-// tried says how the attempt looked for a release, and what each source said.
-func (b *boot) tried() []string {
-	var list []string
-	if b.config.Mode.Name != "" {
-		list = append(list, fmt.Sprintf("tried: mode %s, channel %s, %s; network: %s", b.config.Mode.Name, b.config.Channel, b.config.Arch, cmp.Or(b.networkWords, "not yet")))
-	}
-	sources := b.report.Sources()
-	for i, s := range sources {
-		if i == maxTried {
-			return append(list, fmt.Sprintf("source: %d more, see the report", len(sources)-maxTried))
-		}
-		list = append(list, "source: "+strings.Join(append([]string{s.String()}, s.Faults[:min(len(s.Faults), 2)]...), "; "))
-	}
-	return list
 }
 
 // A boot is the state that the steps of one attempt share.
@@ -149,81 +114,6 @@ func (b *boot) memory(context.Context) (string, error) {
 	limitMemory(total)
 	free := meminfo("MemAvailable")
 	return fmt.Sprintf("%s, %s free", report.Bytes(total), report.Bytes(free)), checkBootMemory(total, free)
-}
-
-// commandLine makes the configuration from the command line and the files of the image.
-func (b *boot) commandLine(context.Context) (string, error) {
-	line, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return "", err
-	}
-	b.args = bootargs.Parse(string(line))
-	b.args.Mode = cmp.Or(b.choice.Mode, b.args.Mode)
-	b.args.Channel = cmp.Or(b.choice.Channel, b.args.Channel)
-	for _, w := range b.args.Warnings {
-		b.report.Warn("command line: %s", w)
-	}
-	if b.config, err = imageConfig(b.args); err != nil {
-		return "", err
-	}
-	b.config.Log, b.config.Report, b.config.Progress = logger(b.report), b.report, b.progress()
-	b.config.LastGood = b.choice.LastGood
-	b.avoid(refusedRelease(b.avoidFile))
-	return fmt.Sprintf("mode %s, channel %s, %s", b.config.Mode.Name, b.config.Channel, b.config.Arch), nil
-}
-
-// imageConfig combines the files of the initramfs with the command line.
-func imageConfig(args bootargs.Arguments) (bootclient.Config, error) {
-	c := bootclient.Config{Channel: args.Channel, Mirrors: args.Mirrors, Peers: args.Peers, Bootstrap: args.Bootstrap, Share: true, Now: time.Now, ClockUnsure: true, KernelArgs: true, Arch: bootfile.HostArch()}
-	var err error
-	if c.Root, err = os.ReadFile(rootFile); err != nil {
-		return c, fmt.Errorf("root of trust: %w; build the image with --root", err)
-	}
-	if c.Mode, err = bootMode(args); err != nil {
-		return c, err
-	}
-	if args.Stale != "" {
-		c.StaleBy = "phase.stale="
-	}
-	useProxy(&c, args.Proxy)
-	if c.Channel == "" {
-		data, err := os.ReadFile(channelFile)
-		if err != nil {
-			return c, fmt.Errorf("channel: %w; add phase.channel=NAME to the command line", err)
-		}
-		c.Channel = strings.TrimSpace(string(data))
-	}
-	if c.Floor, err = buildTime(buildFile); errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return c, err
-}
-
-// bootMode loads the mode. The command line can replace its policy for stale metadata; it can only
-// reduce the mode's rights to the cache, so a private boot never writes to a disk.
-func bootMode(args bootargs.Arguments) (modes.Mode, error) {
-	name := args.Mode
-	if name == "" {
-		name = modes.Default
-	}
-	m, err := modes.Load(name)
-	if err != nil {
-		return m, err
-	}
-	if err := bootargs.CheckCache(args.Cache); err != nil {
-		return m, err
-	}
-	m.Stale = cmp.Or(args.Stale, m.Stale)
-	rights := bootargs.Rights
-	limit := len(rights) - 1
-	if args.Cache != "" {
-		limit = slices.Index(rights, args.Cache)
-	}
-	if args.NoWrite {
-		limit = min(limit, slices.Index(rights, "ro"))
-	}
-	m.Cache = rights[min(limit, slices.Index(rights, m.Cache))]
-	return m, nil
 }
 
 func (b *boot) modules(ctx context.Context) (string, error) {

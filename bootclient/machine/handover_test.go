@@ -220,3 +220,31 @@ func TestABootWithoutNodesHandsOverNothingToServe(t *testing.T) {
 		t.Errorf("handed over; the report has %q", p.seed.summary)
 	}
 }
+
+func TestHandOverFilesKeepTheirModes(t *testing.T) {
+	from, to := t.TempDir(), filepath.Join(t.TempDir(), "phase")
+	if err := os.MkdirAll(filepath.Join(from, "job"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	modes := map[string]os.FileMode{"release.json": 0o644, "machine.key": 0o600, "job/hello.wasm": 0o644, "rootfs.squashfs": 0o644}
+	for name, mode := range modes {
+		if err := os.WriteFile(filepath.Join(from, name), []byte(name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for attempt := range 2 {
+		if err := moveHandOver(from, to); err != nil {
+			t.Fatalf("attempt %d: %v", attempt, err)
+		}
+	}
+	delete(modes, "rootfs.squashfs")
+	for name, mode := range modes {
+		info, err := os.Stat(filepath.Join(to, name))
+		if err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	if exists(filepath.Join(from, "machine.key")) || !exists(filepath.Join(from, "rootfs.squashfs")) {
+		t.Error("the key was not moved, or the root filesystem was")
+	}
+}

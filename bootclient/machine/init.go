@@ -105,21 +105,6 @@ func recoverPanic(out io.Writer, f func() error) (err error) {
 	return f()
 }
 
-// refusedPrefix begins the summary of a failed boot.
-const refusedPrefix = "phase-boot: boot refused"
-
-// refusalText is the text that the consoles show for a failed boot: the reason, what was tried, the
-// refused metadata and blocks, the advice.
-func refusalText(reason error) string {
-	var b strings.Builder
-	first, rest, _ := strings.Cut(reason.Error(), "\n")
-	fmt.Fprintf(&b, "\n%s: %s\n", refusedPrefix, report.Printable(first))
-	for line := range strings.Lines(rest) {
-		fmt.Fprintf(&b, "  %s\n", report.Printable(strings.TrimSpace(line)))
-	}
-	return b.String()
-}
-
 // handleSignals handles the signals of PID 1: those of busybox's reboot, halt and poweroff, and
 // SIGHUP, which phase-boot retry sends. All of them get a handler, so that none ends PID 1; an
 // ignored signal would stay ignored in the shell.

@@ -220,3 +220,17 @@ func TestParametersOfModulesOnTheCommandLine(t *testing.T) {
 		}
 	}
 }
+
+func TestUeventsAreParsed(t *testing.T) {
+	ev := parseUevent([]byte("add@/devices/x\x00ACTION=add\x00SUBSYSTEM=block\x00MODALIAS=virtio:d00000002v00001AF4\x00"))
+	if ev["ACTION"] != "add" || ev["SUBSYSTEM"] != "block" || ev["MODALIAS"] != "virtio:d00000002v00001AF4" {
+		t.Errorf("%v", ev)
+	}
+}
+
+func TestHotplugListensForUevents(t *testing.T) {
+	m, _ := debianModules(t)
+	if err := m.hotplug(t.Context(), make(chan struct{}, 1)); err != nil {
+		t.Fatal(err)
+	}
+}

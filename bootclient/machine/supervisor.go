@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strconv"
@@ -12,15 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/phaseboot/phaseboot/bootclient/report"
 )
 
 const (
-	// failureFile is where the boot process writes its error for PID 1: the error on the first
-	// line, then what was tried and the refused metadata and blocks, one a line.
-	failureFile = "/run/phase-boot.failed"
-	maxFailure  = 8 << 10 // bytes
 	// reportFile is the report of the last attempt, reasonFile the reason of its failure. Both
 	// are read by phase-boot status.
 	reportFile = "/run/phase-boot.report.json"
@@ -151,33 +144,4 @@ func childError(ws unix.WaitStatus, text string) error {
 	default:
 		return fmt.Errorf("boot process: ended with status %d", ws.ExitStatus())
 	}
-}
-
-// writeFailure writes the error for PID 1, with what was tried, what was refused, and the advice.
-func writeFailure(file string, reason error, tried []string, refused []report.Refusal, advice string) error {
-	text := strings.ReplaceAll(reason.Error(), "\n", "; ")
-	for _, line := range tried {
-		if len(text)+len(line) < maxFailure/2 {
-			text += "\n" + line
-		}
-	}
-	text += refusedLines(refused, maxFailure/4)
-	if advice != "" {
-		text += "\nto try: " + advice
-	}
-	return os.WriteFile(file, []byte(text), 0o600)
-}
-
-// readFailure returns the first maxFailure bytes of the file, "" if it does not exist.
-func readFailure(file string) string {
-	f, err := os.Open(file)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFailure))
-	if err != nil {
-		return ""
-	}
-	return strings.ToValidUTF8(strings.TrimSpace(string(data)), "?")
 }
