@@ -10,9 +10,11 @@
 // was tried on each port; everything goes on until the context ends. State has the addresses,
 // routes, name servers and leases for the target. Leave gives the leases back.
 //
-// One goroutine (Network.loop) owns all state. It follows the kernel's links and addresses; the
-// tasks of a port (dhcp4.go, dhcp6.go, linklocal.go) run while the port has a link and send their
-// results to it. paths.go chooses the port of the default route.
+// One goroutine (Network.loop) owns all state. It follows the kernel's links (link.go) and addresses
+// (address.go). The tasks of a port run while the port has a link and send their results to it:
+// DHCPv4 (dhcp4.go; its messages in exchange4.go, the check of an answer in lease4.go), DHCPv6
+// (dhcp6.go) and link-local addresses (linklocal.go). plan.go decides what a port tries; paths.go
+// chooses the port of the default route.
 //
 // It refuses addresses that no host may have, and whatever a lease says about anything but the
 // network: the mirror that DHCP option 224 may name is a hint like any other.

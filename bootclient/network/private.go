@@ -1,6 +1,7 @@
 package network
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -34,4 +35,14 @@ func RandomizePorts() (n int, err error) {
 		n++
 	}
 	return n, err
+}
+
+// newMAC returns a random unicast address with the locally-administered bit.
+func newMAC() (net.HardwareAddr, error) {
+	mac := make(net.HardwareAddr, 6)
+	if _, err := rand.Read(mac); err != nil {
+		return nil, err
+	}
+	mac[0] = mac[0]&^1 | 2
+	return mac, nil
 }

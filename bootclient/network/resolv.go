@@ -72,3 +72,8 @@ func (n *Network) writeServers() {
 		n.Report("network: name servers: %v", err)
 	}
 }
+
+// usableServer reports whether a name server may have an address.
+func usableServer(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsMulticast() && !a.Is4In6() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}

@@ -116,11 +116,6 @@ func parseUserOption(data []byte) (r routerMessage, ok bool) {
 	return r, len(r.servers) > 0
 }
 
-// usableServer reports whether a name server may have an address.
-func usableServer(a netip.Addr) bool {
-	return !a.IsUnspecified() && !a.IsMulticast() && !a.Is4In6() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
-}
-
 // routerMessage handles a message about the routers of a port.
 func (n *Network) routerMessage(m routerMessage) {
 	p := n.ports[m.index]

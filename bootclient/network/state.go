@@ -1,17 +1,12 @@
 package network
 
 import (
-	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -185,53 +180,4 @@ func routesOf(link netlink.Link) (out []Route, err error) {
 		out = append(out, Route{To: to, Via: via.Unmap(), Metric: r.Priority, OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0})
 	}
 	return out, err
-}
-
-// Leave gives the leases back and removes their addresses. A private mode calls it before the jump,
-// so that nothing answers for this machine afterwards.
-func (n *Network) Leave() (summary string, err error) {
-	n.ask(func() { summary, err = n.leave() })
-	return summary, err
-}
-
-func (n *Network) leave() (string, error) {
-	var errs []error
-	given := 0
-	for _, p := range n.sorted() {
-		p.stop()
-		p.stopLocal()
-		if l := p.lease; l != nil {
-			given++
-			errs = append(errs, releaseV4(p.name, l))
-			n.endLease(p)
-		}
-		if l := p.lease6; l != nil && l.addr.IsValid() {
-			given++
-			errs = append(errs, releaseV6(p.name, l), delAddr(p.link, &netlink.Addr{IPNet: netOf(netip.PrefixFrom(l.addr, 128))}))
-			p.lease6 = nil
-		}
-	}
-	if given == 0 {
-		return "no lease to give back", errors.Join(errs...)
-	}
-	return count(given, "lease") + " given back", errors.Join(errs...)
-}
-
-// releaseV4 sends DHCPRELEASE, which has no answer, from the address that is given back.
-func releaseV4(name string, l *lease) error {
-	m, err := dhcpv4.NewReleaseFromACK(l.answer.ACK)
-	if err != nil {
-		return fmt.Errorf("DHCP: %w", err)
-	}
-	if l.from.To4() == nil {
-		return errors.New("DHCP: the server named no address to give the lease back to")
-	}
-	d := net.Dialer{Control: bindTo(name), LocalAddr: &net.UDPAddr{IP: l.addr.IP, Port: nclient4.ClientPort}}
-	conn, err := d.Dial("udp4", net.JoinHostPort(l.from.String(), strconv.Itoa(nclient4.ServerPort)))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_, err = conn.Write(m.ToBytes())
-	return err
 }
