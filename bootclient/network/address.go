@@ -5,12 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
 
 // addrChanged handles an address that the kernel lists or that has changed.
@@ -40,15 +37,15 @@ func (n *Network) address6(p *port, at *net.IPNet, flags, scope int, exists bool
 		delete(p.addrs6, prefix)
 	case !p.addrs6[prefix]:
 		p.addrs6[prefix] = true
-		n.found("%s %s %s", p.name, prefix, n.origin(p, prefix))
+		n.found("%s %s %s", p.name, prefix, p.origin(prefix))
 		n.checkPaths()
 	}
 }
 
 // origin says where an IPv6 address comes from.
-func (n *Network) origin(p *port, prefix netip.Prefix) string {
+func (p *port) origin(prefix netip.Prefix) string {
 	switch {
-	case slices.ContainsFunc(p.static, func(s bootargs.IP) bool { return s.Address == prefix }):
+	case p.hasStatic(prefix):
 		return "from the command line"
 	case p.lease6 != nil && p.lease6.addr == prefix.Addr():
 		return "from a DHCPv6 server"
@@ -66,7 +63,8 @@ func netOf(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// delAddr removes an address. One that is gone is no error.
+// delAddr removes an address. One that is gone is no error: the kernel removes secondary addresses with
+// their primary one.
 func delAddr(link netlink.Link, a *netlink.Addr) error {
 	if err := netlink.AddrDel(link, a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return fmt.Errorf("old address %s: %w", a.IPNet, err)

@@ -105,6 +105,26 @@ func (c *arpConn) request(sender, target netip.Addr) error {
 	return err
 }
 
+// await waits until end for a message that match accepts, and reports whether one came. The error says
+// that the connection is closed or ctx has ended.
+func (c *arpConn) await(ctx context.Context, end <-chan time.Time, match func(arpMessage) bool) (bool, error) {
+	for {
+		select {
+		case m, ok := <-c.messages:
+			if !ok {
+				return false, net.ErrClosed
+			}
+			if match(m) {
+				return true, nil
+			}
+		case <-end:
+			return false, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}
+
 // answersARP reports whether a machine on the link has an address. If that cannot be found out it
 // returns true.
 func answersARP(ctx context.Context, link netlink.Link, at netip.Addr) bool {
@@ -124,21 +144,8 @@ func answersARP(ctx context.Context, link netlink.Link, at netip.Addr) bool {
 		if ctx.Err() == nil && c.request(sender, at) != nil && ctx.Err() == nil {
 			return true
 		}
-	wait:
-		for {
-			select {
-			case m, ok := <-c.messages:
-				if !ok {
-					return false
-				}
-				if m.sender == at {
-					return true
-				}
-			case <-again.C:
-				break wait
-			case <-ctx.Done():
-				return false
-			}
+		if found, err := c.await(ctx, again.C, func(m arpMessage) bool { return m.sender == at }); found || err != nil {
+			return found
 		}
 	}
 }

@@ -25,36 +25,29 @@ const (
 	maxMirrors  = 4    // of all leases
 )
 
-// startDHCP4 starts the task that has a lease for a port.
-func (n *Network) startDHCP4(p *port) {
-	ctx := p.ctx
-	go n.runDHCP4(ctx, p)
-}
-
 // runDHCP4 asks for a lease until there is one, and renews it, until the link is lost. It asks for
 // ever: the answer of a server that starts late, or behind a switch whose spanning tree is not
 // ready, comes at most 8 s later.
 func (n *Network) runDHCP4(ctx context.Context, p *port) {
-	name, index := p.name, p.index // never change
 	for failed := 0; ctx.Err() == nil; {
 		timeout, tries := dhcpTimeout, dhcpTries
 		if failed > 0 {
 			timeout, tries = dhcpLater, 1
 		}
-		l, err := n.requestLease(ctx, name, index, timeout, tries)
-		if err == nil {
-			failed = 0
-			if n.try(ctx, func() bool { return n.leased(p, l) }) {
-				n.hold(ctx, p, l)
-				continue
+		l, err := n.requestLease(ctx, p, timeout, tries)
+		switch {
+		case err != nil:
+			failed++
+			n.do(ctx, func() { n.dhcpFailed(p, err, tries, failed) })
+			if failed > 1 {
+				sleep(ctx, rand.N(dhcpPause))
 			}
+		case n.try(ctx, func() bool { return n.leased(p, l) }):
+			failed = 0
+			n.hold(ctx, p, l)
+		default: // the port does not have the address
+			failed = 0
 			sleep(ctx, dhcpLater+rand.N(dhcpPause))
-			continue
-		}
-		failed++
-		n.do(ctx, func() { n.dhcpFailed(p, err, tries, failed) })
-		if failed > 1 {
-			sleep(ctx, rand.N(dhcpPause))
 		}
 	}
 }
@@ -74,7 +67,7 @@ func (n *Network) hold(ctx context.Context, p *port, l *lease) {
 		if ctx.Err() != nil {
 			return
 		}
-		next, err := n.renewLease(ctx, p.name, p.index, l)
+		next, err := n.renewLease(ctx, p, l)
 		if err != nil {
 			return // and ask anew
 		}
@@ -102,7 +95,7 @@ func (n *Network) dhcpFailed(p *port, err error, tries, failed int) {
 	}
 	if p.plan.late6 && failed == private6At {
 		p.plan.late6 = false
-		if err := n.setIPv6(p, true); err != nil {
+		if err := p.setIPv6(true); err != nil {
 			n.Report("network: %s: %v", p.name, err)
 		}
 	}
@@ -143,7 +136,8 @@ func (n *Network) applyLease(p *port, l *lease) error {
 		return fmt.Errorf("addresses: %w", err)
 	}
 	for i := range old {
-		if old[i].IPNet.String() != l.addr.String() && !p.hasStatic(old[i].IPNet) {
+		prefix, _ := prefixOf(old[i].IPNet)
+		if old[i].IPNet.String() != l.addr.String() && !p.hasStatic(prefix) {
 			if err := delAddr(p.link, &old[i]); err != nil {
 				return err
 			}

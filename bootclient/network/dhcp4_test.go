@@ -55,7 +55,7 @@ func FuzzLease(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !l.addr.IP.IsGlobalUnicast() || len(l.routes) > maxRoutes+maxServers4 {
+		if !l.addr.IP.IsGlobalUnicast() || len(l.routes) > maxRoutes+maxLeaseServers {
 			t.Errorf("%+v", l)
 		}
 	})

@@ -172,7 +172,7 @@ func readLease6(m *dhcpv6.Message, client dhcpv6.DUID, addresses bool) (*lease6,
 	}
 	l := &lease6{answer: m, client: client}
 	for _, ip := range m.Options.DNS() {
-		if a, ok := netip.AddrFromSlice(ip.To16()); ok && usableServer(a) && !a.IsLinkLocalUnicast() && len(l.servers) < maxServers4 {
+		if a, ok := netip.AddrFromSlice(ip.To16()); ok && usableServer(a) && !a.IsLinkLocalUnicast() && len(l.servers) < maxLeaseServers {
 			l.servers = append(l.servers, a)
 		}
 	}

@@ -29,9 +29,9 @@ func (n *Network) modifiers() []dhcpv4.Modifier {
 	return []dhcpv4.Modifier{dhcpv4.WithRequestedOptions(codes...)}
 }
 
-// requestLease requests a lease for an interface that is up.
-func (n *Network) requestLease(ctx context.Context, name string, index int, timeout time.Duration, tries int) (*lease, error) {
-	client, err := client4(name, timeout, tries)
+// requestLease requests a lease for a port that is up.
+func (n *Network) requestLease(ctx context.Context, p *port, timeout time.Duration, tries int) (*lease, error) {
+	client, err := client4(p.name, timeout, tries)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (n *Network) requestLease(ctx context.Context, name string, index int, time
 	if err != nil {
 		return nil, err
 	}
-	return n.takeAnswer(got, index)
+	return n.takeAnswer(got, p.index)
 }
 
 // client4 returns a DHCPv4 client for an interface that need not have an address.
@@ -122,8 +122,8 @@ func (n *Network) takeAnswer(got *nclient4.Lease, index int) (*lease, error) {
 	return l, nil
 }
 
-func (n *Network) renewLease(ctx context.Context, name string, index int, l *lease) (*lease, error) {
-	client, err := client4(name, dhcpLater, 2)
+func (n *Network) renewLease(ctx context.Context, p *port, l *lease) (*lease, error) {
+	client, err := client4(p.name, dhcpLater, 2)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (n *Network) renewLease(ctx context.Context, name string, index int, l *lea
 	if err != nil {
 		return nil, err
 	}
-	next, err := n.takeAnswer(got, index)
+	next, err := n.takeAnswer(got, p.index)
 	if err == nil && next.addr.String() != l.addr.String() {
 		err = errors.New("DHCP: the server has changed the address")
 	}

@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	maxRoutes    = 32  // used of one lease
-	maxServers4  = 3   // used of one lease
-	minMTU4      = 576 // taken from a lease
-	optionMirror = 224
-	maxMirror    = 200 // bytes
+	maxRoutes       = 32  // used of one lease
+	maxLeaseServers = 3   // name servers used of one lease, of DHCPv4 or DHCPv6
+	minMTU4         = 576 // taken from a lease
+	optionMirror    = 224
+	maxMirror       = 200 // bytes
 )
 
 // A lease is a checked answer of a DHCP server, as kernel addresses and routes.
@@ -56,7 +56,7 @@ func readLease(ack *dhcpv4.DHCPv4, index int) (*lease, error) {
 	}
 	l := &lease{addr: &net.IPNet{IP: ip, Mask: mask}, from: ack.ServerIdentifier(), mirror: mirrorOf(ack)}
 	l.servers = addrs4(ack.DNS())
-	l.servers = l.servers[:min(len(l.servers), maxServers4)]
+	l.servers = l.servers[:min(len(l.servers), maxLeaseServers)]
 	l.ntp = addrs4(ack.NTPServers())
 	if routers := addrs4(ack.Router()); len(routers) > 0 {
 		l.router = routers[0]

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -86,7 +85,7 @@ func (n *Network) setUp(p *port) error {
 	if err := p.setMTU(); err != nil { // first: Linux has no IPv6 settings for an interface below minMTU6
 		return err
 	}
-	if err := n.setIPv6(p, p.plan.ipv6() && !p.plan.late6); err != nil {
+	if err := p.setIPv6(p.plan.ipv6() && !p.plan.late6); err != nil {
 		if n.Private {
 			return fmt.Errorf("%w; the interface stays down", err)
 		}
@@ -121,9 +120,8 @@ func flush(link netlink.Link) error {
 		return fmt.Errorf("addresses: %w", err)
 	}
 	for i := range addrs {
-		// The kernel removes secondary addresses with their primary one.
-		if err := netlink.AddrDel(link, &addrs[i]); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("old address %s: %w", addrs[i].IPNet, err)
+		if err := delAddr(link, &addrs[i]); err != nil {
+			return err
 		}
 	}
 	filter := &netlink.Route{LinkIndex: link.Attrs().Index, Protocol: routeProtocol}
@@ -148,7 +146,7 @@ func (n *Network) linkFound(p *port) {
 		n.own(p)
 	}
 	if p.plan.dhcp4 {
-		n.startDHCP4(p)
+		go n.runDHCP4(p.ctx, p)
 	}
 	if p.plan.linkLocal {
 		n.startLinkLocal(p)
@@ -175,8 +173,11 @@ func (n *Network) linkLost(p *port) {
 		n.Report("network: %s: the link is lost", p.name)
 	}
 	if n.owner == p {
-		if i := slices.IndexFunc(n.sorted(), func(o *port) bool { return o.carrier && o.plan.common }); i >= 0 {
-			n.own(n.sorted()[i])
+		for _, other := range n.sorted() {
+			if other.carrier && other.plan.common {
+				n.own(other)
+				break
+			}
 		}
 	}
 	n.writeServers()

@@ -111,45 +111,22 @@ func (c *arpConn) probe(ctx context.Context, a netip.Addr) bool {
 
 // quiet waits. It returns false at once if another machine has or wants the address, or ctx ends.
 func (c *arpConn) quiet(ctx context.Context, a netip.Addr, d time.Duration) bool {
-	end := time.After(d)
-	for {
-		select {
-		case m, ok := <-c.messages:
-			if !ok || m.sender == a || m.sender.IsUnspecified() && m.target == a {
-				return false
-			}
-		case <-end:
-			return ctx.Err() == nil
-		case <-ctx.Done():
-			return false
-		}
-	}
+	taken, err := c.await(ctx, time.After(d), func(m arpMessage) bool {
+		return m.sender == a || m.sender.IsUnspecified() && m.target == a
+	})
+	return !taken && err == nil && ctx.Err() == nil
 }
 
 // defend announces an address and returns true when another machine uses it too.
 func (c *arpConn) defend(ctx context.Context, a netip.Addr) bool {
 	announce := time.NewTicker(announceEvery)
 	defer announce.Stop()
-	for sent := 0; ; {
+	for sent := 0; ; sent++ {
 		if sent < announceCount {
 			_ = c.request(a, a)
-			sent++
 		}
-	wait:
-		for {
-			select {
-			case m, ok := <-c.messages:
-				if !ok {
-					return false
-				}
-				if m.sender == a {
-					return true
-				}
-			case <-announce.C:
-				break wait
-			case <-ctx.Done():
-				return false
-			}
+		if taken, err := c.await(ctx, announce.C, func(m arpMessage) bool { return m.sender == a }); taken || err != nil {
+			return taken
 		}
 	}
 }

@@ -74,7 +74,7 @@ type Network struct {
 	deadline <-chan time.Time
 	limit    time.Duration    // until deadline, from began
 	linkDue  <-chan time.Time // of Hurry, else nil
-	owner    *port            // has the static addresses without a port
+	owner    *port            // has the static addresses of arguments that name no port
 	mirrors  []string
 	heard    chan struct{} // closed when there is another mirror
 	checking bool          // paths are being checked
@@ -201,24 +201,16 @@ func (n *Network) loop(ev *events) {
 	noNIC := time.After(cmp.Or(n.NICTimeout, nicTimeout))
 	n.deadline = time.After(n.limit)
 	for {
-		before := len(n.got)
+		before, open := len(n.got), true
 		select {
 		case u, ok := <-ev.links:
-			if !ok {
-				if ev = n.subscribeAgain(ev); ev == nil {
-					return
-				}
-				break
+			if open = ok; ok {
+				n.linkChanged(u)
 			}
-			n.linkChanged(u)
 		case u, ok := <-ev.addrs:
-			if !ok {
-				if ev = n.subscribeAgain(ev); ev == nil {
-					return
-				}
-				break
+			if open = ok; ok {
+				n.addrChanged(u)
 			}
-			n.addrChanged(u)
 		case m := <-ev.routers:
 			n.routerMessage(m)
 		case f := <-n.calls:
@@ -243,6 +235,11 @@ func (n *Network) loop(ev *events) {
 		case <-n.ctx.Done():
 			n.send(n.ctx.Err())
 			return
+		}
+		if !open {
+			if ev = n.subscribeAgain(ev); ev == nil {
+				return
+			}
 		}
 		if before == 0 && len(n.got) > 0 {
 			n.deadline = time.After(grace)
@@ -300,7 +297,7 @@ func (n *Network) subscribeAgain(old *events) *events {
 
 // noPort returns why there is no port: no wired interface, or none that phase.interface= names.
 func (n *Network) noPort() error {
-	others := otherPorts()
+	others := wiredPorts()
 	if len(n.Interfaces) == 0 || len(others) == 0 {
 		return ErrNoNIC
 	}
@@ -321,7 +318,7 @@ func (n *Network) noAddress() error {
 	}
 	causes = append(causes, n.missingParents()...)
 	if len(causes) == 0 {
-		causes = append(causes, "phase.ip= names no port of this machine; there are: "+strings.Join(otherPorts(), "; "))
+		causes = append(causes, "phase.ip= names no port of this machine; there are: "+strings.Join(wiredPorts(), "; "))
 	}
 	slices.Sort(causes)
 	text := fmt.Sprintf("no address after %v: %s", n.limit, strings.Join(causes, "; "))

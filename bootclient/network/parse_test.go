@@ -203,7 +203,7 @@ func FuzzLease6(f *testing.F) {
 			return
 		}
 		l, err := readLease6(m, id, true)
-		if err == nil && (!l.addr.Is6() || !netip.Addr.IsGlobalUnicast(l.addr) || len(l.servers) > maxServers4) {
+		if err == nil && (!l.addr.Is6() || !netip.Addr.IsGlobalUnicast(l.addr) || len(l.servers) > maxLeaseServers) {
 			t.Errorf("%+v", l)
 		}
 	})

@@ -99,12 +99,10 @@ func (n *Network) installRoutes(p *port) error {
 	return errors.Join(errs...)
 }
 
-// A path is a port with a default route, as the check sees it.
+// A path is a port with a default route, for a check that runs beside the loop: of the port it reads only
+// what never changes, its link and its name.
 type path struct {
 	port     *port
-	name     string
-	index    int
-	link     netlink.Link
 	gateway4 netip.Addr
 	servers  []netip.Addr
 
@@ -118,7 +116,7 @@ func (n *Network) paths() (list []*path) {
 		if !p.carrier {
 			continue
 		}
-		c := &path{port: p, name: p.name, index: p.index, link: p.link, servers: n.portServers(p)}
+		c := &path{port: p, servers: n.portServers(p)}
 		for _, r := range p.routes {
 			if isDefault(r) && r.Gw.To4() != nil {
 				c.gateway4, _ = netip.AddrFromSlice(r.Gw.To4())
@@ -236,7 +234,7 @@ func (n *Network) preferRouter(p *port) {
 func (c *path) check(ctx context.Context, sources []string) {
 	var tasks sync.WaitGroup
 	if c.gateway4.IsValid() {
-		tasks.Go(func() { c.dead = !answersARP(ctx, c.link, c.gateway4) })
+		tasks.Go(func() { c.dead = !answersARP(ctx, c.port.link, c.gateway4) })
 	}
 	for _, s := range sources[:min(len(sources), maxChecked)] {
 		at, err := c.connect(ctx, s)
@@ -258,14 +256,14 @@ func (c *path) connect(ctx context.Context, source string) (netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	var next atomic.Int32
-	d := net.Dialer{Control: bindTo(c.name), Resolver: &net.Resolver{
+	d := net.Dialer{Control: bindTo(c.port.name), Resolver: &net.Resolver{
 		PreferGo: true,
 		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			if len(c.servers) == 0 {
-				return nil, fmt.Errorf("%s: no name server", c.name)
+				return nil, fmt.Errorf("%s: no name server", c.port.name)
 			}
 			server := c.servers[int(next.Add(1)-1)%len(c.servers)]
-			bound := net.Dialer{Control: bindTo(c.name)}
+			bound := net.Dialer{Control: bindTo(c.port.name)}
 			return bound.DialContext(ctx, network, netip.AddrPortFrom(server, 53).String())
 		},
 	}}

@@ -15,7 +15,7 @@ type plan struct {
 	linkLocal                  bool // at once
 	fallback                   bool // link-local, when DHCPv4 gets no answer
 	late6                      bool // IPv6 only when DHCPv4 gets no answer
-	common                     bool // the port may have the static addresses without a port
+	common                     bool // the port may have the static addresses of arguments that name no port
 	static                     []bootargs.IP
 	servers                    []netip.Addr
 	mtu                        int

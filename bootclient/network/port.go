@@ -107,8 +107,8 @@ func Wired(link netlink.Link) bool {
 	return slices.Contains([]string{"device", "veth"}, link.Type())
 }
 
-// otherPorts describes the wired interfaces of the machine.
-func otherPorts() (out []string) {
+// wiredPorts describes the wired interfaces of the machine.
+func wiredPorts() (out []string) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil
@@ -133,12 +133,7 @@ func (n *Network) freeRank() (rank int) {
 
 // sorted returns the ports, the preferred ones first.
 func (n *Network) sorted() []*port {
-	list := make([]*port, 0, len(n.ports))
-	for _, p := range n.ports {
-		list = append(list, p)
-	}
-	slices.SortFunc(list, func(a, b *port) int { return a.metric() - b.metric() })
-	return list
+	return slices.SortedFunc(maps.Values(n.ports), func(a, b *port) int { return a.metric() - b.metric() })
 }
 
 // answered reports whether a port has got its first answer.
@@ -157,9 +152,11 @@ func (p *port) unaddressed() bool {
 // failure says what was tried on a port without an address.
 func (p *port) failure() string {
 	switch {
-	case p.bond != "" && p.err == nil, p.carrier && p.plan.idle() && p.err == nil:
+	case p.err != nil:
+		return p.err.Error()
+	case p.bond != "", p.carrier && p.plan.idle():
 		return ""
-	case !p.carrier && p.err == nil:
+	case !p.carrier:
 		return "no link; check the cable"
 	}
 	var tried []string
@@ -172,10 +169,7 @@ func (p *port) failure() string {
 	if p.requests6 > 0 {
 		tried = append(tried, fmt.Sprintf("a DHCPv6 server (%s)", count(p.requests6, "request")))
 	}
-	switch {
-	case p.err != nil:
-		return p.err.Error()
-	case len(tried) == 0:
+	if len(tried) == 0 {
 		return "no address yet"
 	}
 	return "no answer from " + strings.Join(tried, " or ")

@@ -9,8 +9,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// RandomizePorts gives every wired port that is down a random hardware address, and returns their number. A port that
-// is up is an error: it may have sent packets.
+// RandomizePorts gives every wired port that is down a random hardware address, and returns their
+// number. A port that is up is an error: it may have sent packets.
 func RandomizePorts() (n int, err error) {
 	links, err := netlink.LinkList()
 	if err != nil {

@@ -131,7 +131,7 @@ func (n *Network) describe(p *port) (Interface, error) {
 			i.Lease6.Address = netip.PrefixFrom(l.addr, 128)
 		}
 	}
-	if i.Addresses, err = n.addresses(p); err != nil {
+	if i.Addresses, err = p.addresses(); err != nil {
 		return i, err
 	}
 	i.Routes, err = routesOf(p.link)
@@ -139,7 +139,7 @@ func (n *Network) describe(p *port) (Interface, error) {
 }
 
 // addresses returns the addresses that the kernel has.
-func (n *Network) addresses(p *port) (out []Address, err error) {
+func (p *port) addresses() (out []Address, err error) {
 	list, err := netlink.AddrList(p.link, netlink.FAMILY_ALL)
 	for _, a := range list {
 		prefix, ok := prefixOf(a.IPNet)
@@ -148,7 +148,7 @@ func (n *Network) addresses(p *port) (out []Address, err error) {
 		}
 		at := Address{Prefix: prefix, From: "ra"}
 		switch {
-		case p.hasStatic(a.IPNet):
+		case p.hasStatic(prefix):
 			at.From = "static"
 		case p.lease != nil && p.lease.addr.String() == a.IPNet.String():
 			at.From, at.Until = "dhcp4", p.lease.until

@@ -2,7 +2,7 @@ package network
 
 import (
 	"fmt"
-	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -17,7 +17,7 @@ func (n *Network) applyStatic(p *port, s bootargs.IP) {
 		n.Report("network: %s: %v", p.name, p.err)
 		return
 	}
-	if !p.hasStatic(netOf(s.Address)) {
+	if !p.hasStatic(s.Address) {
 		p.static = append(p.static, s)
 	}
 	if err := n.installRoutes(p); err != nil {
@@ -31,8 +31,8 @@ func (n *Network) applyStatic(p *port, s bootargs.IP) {
 }
 
 // hasStatic reports whether an address of the port comes from the command line.
-func (p *port) hasStatic(at *net.IPNet) bool {
-	return slices.ContainsFunc(p.static, func(s bootargs.IP) bool { return netOf(s.Address).String() == at.String() })
+func (p *port) hasStatic(at netip.Prefix) bool {
+	return slices.ContainsFunc(p.static, func(s bootargs.IP) bool { return s.Address == at })
 }
 
 // withdraw removes the static addresses of a port.
@@ -45,7 +45,8 @@ func (n *Network) withdraw(p *port) {
 	}
 }
 
-// own gives a port the static addresses without a port, and takes them from the port that had them.
+// own gives a port the static addresses of the arguments that name no port, and takes them from the port
+// that had them.
 func (n *Network) own(p *port) {
 	if n.owner != nil && n.owner != p {
 		n.withdraw(n.owner)

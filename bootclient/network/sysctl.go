@@ -8,7 +8,7 @@ import (
 
 // setIPv6 switches IPv6 on or off on a port, with what its plan accepts of router advertisements. It
 // must be called before the port is brought up: the kernel sends IPv6 packets at once.
-func (n *Network) setIPv6(p *port, on bool) error {
+func (p *port) setIPv6(on bool) error {
 	set := func(family, name, value string) error {
 		return os.WriteFile(filepath.Join("/proc/sys/net", family, "conf", p.name, name), []byte(value), 0o644)
 	}
