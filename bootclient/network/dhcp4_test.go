@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -14,144 +15,6 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/netns"
 )
-
-func TestALeaseWithoutAUsableAddressIsRefused(t *testing.T) {
-	for name, change := range map[string]dhcpv4.Modifier{
-		"no address": dhcpv4.WithYourIP(net.IPv4zero),
-		"multicast":  dhcpv4.WithYourIP(net.IPv4(224, 0, 0, 1)),
-		"loopback":   dhcpv4.WithYourIP(net.IPv4(127, 0, 0, 1)),
-		"broadcast":  dhcpv4.WithYourIP(net.IPv4bcast),
-		"no mask":    dhcpv4.WithNetmask(net.IPv4Mask(255, 0, 255, 0)),
-		"empty mask": dhcpv4.WithNetmask(net.IPv4Mask(0, 0, 0, 0)),
-	} {
-		t.Run(name, func(t *testing.T) {
-			ack, err := dhcpv4.New(dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 5)), dhcpv4.WithNetmask(net.IPv4Mask(255, 255, 255, 0)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := readLease(ack, 1); err != nil {
-				t.Fatalf("the valid one: %v", err)
-			}
-			change(ack)
-			if l, err := readLease(ack, 1); err == nil {
-				t.Errorf("accepted: %+v", l)
-			}
-		})
-	}
-}
-
-func FuzzLease(f *testing.F) {
-	ack, err := dhcpv4.New(dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 5)), dhcpv4.WithRouter(net.IPv4(10, 0, 0, 1)), dhcpv4.WithDNS(net.IPv4(10, 0, 0, 1)))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(ack.ToBytes())
-	f.Fuzz(func(t *testing.T, data []byte) {
-		ack, err := dhcpv4.FromBytes(data)
-		if err != nil {
-			return
-		}
-		l, err := readLease(ack, 1)
-		if err != nil {
-			return
-		}
-		if !l.addr.IP.IsGlobalUnicast() || len(l.routes) > maxRoutes+maxLeaseServers {
-			t.Errorf("%+v", l)
-		}
-	})
-}
-
-func TestHostBitsOfARouteAreCleared(t *testing.T) {
-	ack, err := dhcpv4.New(dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 5)), dhcpv4.WithNetmask(net.IPv4Mask(255, 255, 255, 0)),
-		dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(&dhcpv4.Route{
-			Dest: &net.IPNet{IP: net.IPv4(129, 210, 177, 132), Mask: net.CIDRMask(25, 32)}, Router: net.IPv4(10, 0, 0, 2),
-		})))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := readLease(ack, 1) // the example of RFC 3442
-	if err != nil || len(l.routes) != 1 || l.routes[0].Dst.String() != "129.210.177.128/25" {
-		t.Errorf("%+v, %v", l, err)
-	}
-}
-
-// A name server that a route of the lease covers is not sent to the default gateway.
-func TestRoutesToNameServersFollowTheLease(t *testing.T) {
-	route := func(to string, last byte) *dhcpv4.Route {
-		_, dest, err := net.ParseCIDR(to)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &dhcpv4.Route{Dest: dest, Router: net.IPv4(192, 168, 1, last)}
-	}
-	ack, err := dhcpv4.New(
-		dhcpv4.WithYourIP(net.IPv4(192, 168, 1, 5)), dhcpv4.WithNetmask(net.IPv4Mask(255, 255, 255, 0)),
-		dhcpv4.WithDNS(net.IPv4(10, 0, 0, 53), net.IPv4(192, 0, 2, 53), net.IPv4(192, 168, 1, 53)),
-		dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(route("0.0.0.0/0", 1), route("10.0.0.0/8", 254))),
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := readLease(ack, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, r := range l.routes {
-		got = append(got, r.Dst.String()+" "+r.Gw.String())
-	}
-	if want := []string{"0.0.0.0/0 192.168.1.1", "10.0.0.0/8 192.168.1.254", "192.0.2.53/32 192.168.1.1"}; !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func TestALeaseIsRenewedInTime(t *testing.T) {
-	now := time.Unix(1e9, 0)
-	for name, tt := range map[string]struct {
-		options      []dhcpv4.Modifier
-		until, renew time.Duration
-	}{
-		"an hour":              {[]dhcpv4.Modifier{dhcpv4.WithLeaseTime(3600)}, time.Hour, 30 * time.Minute},
-		"a time to renew":      {[]dhcpv4.Modifier{dhcpv4.WithLeaseTime(3600), dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionRenewTimeValue, []byte{0, 0, 2, 88}))}, time.Hour, 10 * time.Minute},
-		"a late time to renew": {[]dhcpv4.Modifier{dhcpv4.WithLeaseTime(3600), dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionRenewTimeValue, []byte{0, 0, 28, 32}))}, time.Hour, 30 * time.Minute},
-		"one second":           {[]dhcpv4.Modifier{dhcpv4.WithLeaseTime(1)}, time.Second, renewLeast},
-		"for ever":             {[]dhcpv4.Modifier{dhcpv4.WithLeaseTime(forever)}, 0, 0},
-		"no time":              {nil, 0, 0},
-	} {
-		ack, err := dhcpv4.New(tt.options...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var l lease
-		l.setTimes(ack, now)
-		if l.renew != tt.renew || tt.until == 0 && !l.until.IsZero() || tt.until > 0 && !l.until.Equal(now.Add(tt.until)) {
-			t.Errorf("%s: until %v, renewed after %v", name, l.until, l.renew)
-		}
-	}
-}
-
-// Any host on the link can write the option.
-func TestAMirrorOfALeaseIsAWebAddress(t *testing.T) {
-	for value, want := range map[string]bool{
-		"http://192.0.2.1:8080":                 true,
-		"https://mirror.example/m":              true,
-		"file:///etc":                           false,
-		"ftp://192.0.2.1":                       false,
-		"http://192.0.2.1/\x1b[2J":              false,
-		"http://192.0.2.1 phase":                false,
-		"http://192.0.2.1/?q":                   false,
-		"":                                      false,
-		"http://a/" + string(make([]byte, 300)): false,
-	} {
-		ack, err := dhcpv4.New(dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(optionMirror), []byte(value)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := mirrorOf(ack); (got == value && value != "") != want || !want && got != "" {
-			t.Errorf("%q: %q", value, got)
-		}
-	}
-}
 
 // Linux removes IPv6 from an interface with an MTU below 1280.
 func TestASmallMTUOfALeaseLeavesIPv6AndEndsWithTheAttempt(t *testing.T) {
@@ -256,4 +119,112 @@ func TestALeaseWhoseAddressIsRefusedIsAskedForAgain(t *testing.T) {
 		}
 	})
 	n.console("network: " + port + " 10.77.1.")
+}
+
+func TestDHCPGivesAddressRoutesAndServers(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	l.Plug(1)
+	l.Dnsmasq(range1, "--dhcp-option=option:router,10.77.1.1", "--dhcp-option=option:dns-server,10.77.1.1,192.0.2.53", "--dhcp-option=option:domain-name,lan.example", "--dhcp-option=option:mtu,1400")
+	n := start(t, "", nil)
+	summary := n.wait()
+	if !strings.HasPrefix(summary, port+" 10.77.1.") || !strings.HasSuffix(summary, "/24 from DHCP server 10.77.1.1") {
+		t.Errorf("summary %q", summary)
+	}
+	if got := n.resolvConf(); !strings.HasPrefix(got, "nameserver 10.77.1.1\nnameserver 192.0.2.53\noptions ") {
+		t.Errorf("resolv.conf %q", got)
+	}
+	n.route("192.0.2.1", "10.77.1.1", port)
+	i := n.state(port)
+	if i.Lease4 == nil || i.Lease4.Domain != "lan.example" || i.Lease4.Server != "10.77.1.1" || time.Until(i.Lease4.Until) < 50*time.Minute || i.MTU != 1400 || i.Kind != "ethernet" || i.Driver != "veth" || !i.Link {
+		t.Errorf("state %+v, lease %+v", i, i.Lease4)
+	}
+	if len(i.Addresses) != 1 || i.Addresses[0].From != "dhcp4" || i.Addresses[0].Prefix != i.Lease4.Address {
+		t.Errorf("addresses %+v", i.Addresses)
+	}
+	if !slices.ContainsFunc(i.Routes, func(r Route) bool { return r.To.Bits() == 0 && r.Via.String() == "10.77.1.1" }) {
+		t.Errorf("routes %+v", i.Routes)
+	}
+}
+
+func TestClasslessRoutesReplaceTheRouter(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	l.Plug(1)
+	l.Dnsmasq(range1, "--dhcp-option=option:router,10.77.1.9", "--dhcp-option=option:classless-static-route,198.51.100.0/24,10.77.1.2,0.0.0.0/0,10.77.1.3")
+	n := start(t, "", nil)
+	n.wait()
+	n.route("198.51.100.7", "10.77.1.2", port)
+	n.route("192.0.2.1", "10.77.1.3", port)
+}
+
+// One gateway is the machine itself, which the kernel refuses.
+func TestARouteThatTheKernelRefusesIsLeftOut(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	l.Plug(1)
+	l.Dnsmasq("--dhcp-range=10.77.1.50,10.77.1.50,255.255.255.0,1h", "--dhcp-option=option:dns-server,10.77.1.53", "--dhcp-option=option:classless-static-route,198.51.100.0/24,10.77.1.50,0.0.0.0/0,10.77.1.3")
+	n := start(t, "", nil)
+	n.wait()
+	n.console(port+": route to 198.51.100.0/24", "invalid argument")
+	n.route("192.0.2.1", "10.77.1.3", port)
+	if got := n.resolvConf(); !strings.HasPrefix(got, "nameserver 10.77.1.53\n") {
+		t.Errorf("resolv.conf %q", got)
+	}
+}
+
+// The server of a site starts after its machines.
+func TestADHCPServerThatStartsLateIsFound(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	l.Plug(1)
+	n := start(t, "phase.ip=dhcp", func(c *Config) { c.Deadline = 4 * time.Second })
+	_, err := n.Wait()
+	if err == nil || !strings.Contains(err.Error(), port+": no answer from a DHCP server (2 requests)") || errors.Is(err, ErrNoLink) {
+		t.Fatalf("%v", err)
+	}
+	l.Dnsmasq(range1)
+	n.console("network: " + port + " 10.77.1.")
+}
+
+// Only a mode that allows it asks for the option.
+func TestAMirrorFromDHCPIsAHint(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	l.Cable(1)
+	l.Plug(1)
+	l.Dnsmasq(range1, "--dhcp-option=224,http://10.77.1.1:8080")
+	n := start(t, "", func(c *Config) { c.AskMirror = true })
+	_, more := n.Mirrors()
+	n.wait()
+	<-more
+	if m, _ := n.Mirrors(); !slices.Equal(m, []string{"http://10.77.1.1:8080"}) {
+		t.Errorf("mirrors %q", m)
+	}
+	n.console("DHCP server 10.77.1.1 names mirror http://10.77.1.1:8080", "hint")
+	n.stop()
+	n = start(t, "", nil)
+	n.wait()
+	if m, _ := n.Mirrors(); len(m) > 0 {
+		t.Errorf("mirrors %q without being asked for", m)
+	}
 }

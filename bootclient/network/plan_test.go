@@ -3,9 +3,12 @@ package network
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
 func TestPlansOfPorts(t *testing.T) {
@@ -107,5 +110,38 @@ func TestWhichPortsNeedALinkLocalAddress(t *testing.T) {
 		if got := tt.port.unaddressed(); got != tt.want {
 			t.Errorf("%s: %t", name, got)
 		}
+	}
+}
+
+func TestOnlyNamedPortsAreUsed(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
+	}
+	l := netns.NewLAN(t)
+	l.Cable(1)
+	l.Plug(1)
+	two := l.Cable(2)
+	l.Plug(2)
+	l.Dnsmasq(range1, range2)
+	for _, cmdline := range []string{"phase.interface=" + two, "phase.interface=02:00:00:00:01:02", "phase.ip=" + two + ":dhcp"} {
+		n := start(t, cmdline, nil)
+		if summary := n.wait(); !strings.HasPrefix(summary, two+" 10.77.2.") || strings.Contains(summary, ";") {
+			t.Errorf("%s: %q", cmdline, summary)
+		}
+		n.stop()
+	}
+	n := start(t, "phase.interface=port7", func(c *Config) { c.NICTimeout = time.Second })
+	if _, err := n.Wait(); err == nil || !strings.Contains(err.Error(), "phase.interface=port7: no such network card; there are: port1 (02:00:00:00:01:01, veth); port2") {
+		t.Errorf("%v", err)
+	}
+	n.stop()
+	n = start(t, "phase.ip=192.0.2.7/24:::::port7:none", func(c *Config) { c.NICTimeout = time.Second })
+	if _, err := n.Wait(); err == nil || !strings.Contains(err.Error(), "phase.ip= names no port of this machine; there are: port1 (") {
+		t.Errorf("%v", err)
+	}
+	n.stop()
+	if summary := start(t, "phase.interface=veth", nil).wait(); !strings.Contains(summary, "10.77.") {
+		t.Errorf("by driver: %q", summary)
 	}
 }

@@ -3,17 +3,17 @@ package network
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv6"
-	"github.com/insomniacslk/dhcp/iana"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
 // userOption is RTM_NEWNDUSEROPT of interface 3 with an option.
@@ -123,88 +123,34 @@ func FuzzRouterMessage(f *testing.F) {
 	})
 }
 
-func FuzzARP(f *testing.F) {
-	a := netip.MustParseAddr("169.254.1.2")
-	m := arpMessage{op: arpRequest, senderMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, sender: a, target: a.Next()}
-	f.Add(append(m.bytes(), make([]byte, 18)...))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		m, ok := parseARP(data)
-		if !ok {
-			return
-		}
-		again, ok := parseARP(m.bytes())
-		if !ok || again.sender != m.sender || again.target != m.target || again.op != m.op || again.senderMAC.String() != m.senderMAC.String() {
-			t.Errorf("%+v, %+v", m, again)
-		}
-	})
-}
-
-func TestLinkLocalCandidatesAreInTheRange(t *testing.T) {
-	seen := map[netip.Addr]bool{}
-	for try := range 1000 {
-		a := linkLocalCandidate(net.HardwareAddr{2, 0, 0, 0, 0, 1}, try)
-		if b := a.As4(); b[0] != 169 || b[1] != 254 || b[2] == 0 || b[2] == 255 {
-			t.Fatal(a)
-		}
-		seen[a] = true
+func TestAnIPv6NetworkHasAddressesAndNameServers(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) {
+		return
 	}
-	if len(seen) < 900 {
-		t.Errorf("only %d of 1000 are different", len(seen))
+	l := netns.NewLAN(t)
+	port := l.Cable(1)
+	l.Plug(1)
+	l.Run("ip", "addr", "add", "fd77::1/64", "dev", "srv1", "nodad")
+	l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::,ra-only", "--dhcp-option=option6:dns-server,[fd77::53]")
+	n := start(t, "", nil)
+	if summary := n.wait(); !strings.HasPrefix(summary, port+" fd77::") || !strings.HasSuffix(summary, "/64 from IPv6 router advertisements") {
+		t.Fatalf("%q", summary)
 	}
-}
-
-// reply6 is a correct answer of a DHCPv6 server.
-func reply6(change func(*dhcpv6.Message, *dhcpv6.OptIAAddress)) (*dhcpv6.Message, dhcpv6.DUID) {
-	id := &dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}
-	m := &dhcpv6.Message{MessageType: dhcpv6.MessageTypeReply}
-	a := &dhcpv6.OptIAAddress{IPv6Addr: net.ParseIP("2001:db8::5"), PreferredLifetime: time.Hour, ValidLifetime: 2 * time.Hour}
-	dhcpv6.WithClientID(id)(m)
-	dhcpv6.WithServerID(id)(m)
-	dhcpv6.WithDNS(net.ParseIP("2001:db8::53"), net.ParseIP("ff02::1"))(m)
-	change(m, a)
-	dhcpv6.WithIANA(*a)(m)
-	return m, id
-}
-
-func TestAnAnswerOfDHCPv6IsChecked(t *testing.T) {
-	m, id := reply6(func(*dhcpv6.Message, *dhcpv6.OptIAAddress) {})
-	l, err := readLease6(m, id, true)
-	if err != nil || l.addr.String() != "2001:db8::5" || len(l.servers) != 1 || l.renew != 30*time.Minute {
-		t.Fatalf("%+v, %v", l, err)
+	n.console("name server fd77::53 from IPv6 router advertisements")
+	if got := n.resolvConf(); !strings.Contains(got, "nameserver fd77::53\n") {
+		t.Errorf("resolv.conf %q", got)
 	}
-	other := &dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: net.HardwareAddr{2, 0, 0, 0, 0, 2}}
-	for name, change := range map[string]func(*dhcpv6.Message, *dhcpv6.OptIAAddress){
-		"multicast":        func(_ *dhcpv6.Message, a *dhcpv6.OptIAAddress) { a.IPv6Addr = net.ParseIP("ff02::1") },
-		"IPv4":             func(_ *dhcpv6.Message, a *dhcpv6.OptIAAddress) { a.IPv6Addr = net.IPv4(192, 0, 2, 1) },
-		"link-local":       func(_ *dhcpv6.Message, a *dhcpv6.OptIAAddress) { a.IPv6Addr = net.ParseIP("fe80::5") },
-		"no lifetime":      func(_ *dhcpv6.Message, a *dhcpv6.OptIAAddress) { a.ValidLifetime = 0 },
-		"preferred longer": func(_ *dhcpv6.Message, a *dhcpv6.OptIAAddress) { a.PreferredLifetime = 3 * time.Hour },
-		"another machine":  func(m *dhcpv6.Message, _ *dhcpv6.OptIAAddress) { dhcpv6.WithClientID(other)(m) },
-		"no server": func(m *dhcpv6.Message, _ *dhcpv6.OptIAAddress) {
-			m.Options.Options.Del(dhcpv6.OptionServerID)
-		},
-		"refused": func(m *dhcpv6.Message, _ *dhcpv6.OptIAAddress) {
-			m.AddOption(&dhcpv6.OptStatusCode{StatusCode: iana.StatusNoAddrsAvail})
-		},
-	} {
-		m, id := reply6(change)
-		if l, err := readLease6(m, id, true); err == nil {
-			t.Errorf("%s: accepted: %+v", name, l)
-		}
+	if i := n.state(port); len(i.Addresses) != 1 || i.Addresses[0].From != "ra" || !slices.ContainsFunc(i.Routes, func(r Route) bool { return r.To.Bits() == 0 && r.Via.Is6() }) || !i.Asks4 {
+		t.Errorf("%+v", i)
 	}
-}
-
-func FuzzLease6(f *testing.F) {
-	m, id := reply6(func(*dhcpv6.Message, *dhcpv6.OptIAAddress) {})
-	f.Add(m.ToBytes())
-	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := dhcpv6.MessageFromBytes(data)
-		if err != nil {
-			return
-		}
-		l, err := readLease6(m, id, true)
-		if err == nil && (!l.addr.Is6() || !netip.Addr.IsGlobalUnicast(l.addr) || len(l.servers) > maxLeaseServers) {
-			t.Errorf("%+v", l)
-		}
-	})
+	// The kernel keeps the address for the next attempt, and not the name servers.
+	n.stop()
+	before := received6(t, l, "srv1", "Icmp6InRouterSolicits")
+	n = start(t, "", nil)
+	n.wait()
+	n.console("name server fd77::53 from IPv6 router advertisements")
+	if got := received6(t, l, "srv1", "Icmp6InRouterSolicits"); got == before {
+		t.Error("the second attempt has asked no router")
+	}
 }
