@@ -5,6 +5,7 @@ import (
 	"context"
 	"debug/elf"
 	"fmt"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -201,7 +202,8 @@ func (in Initramfs) checkTor(mode, cmdline string) error {
 			return optionsf("boot mode %s: the image has no Tor; add --with-tor", name)
 		}
 	}
-	if err := bootargs.CheckOnion(args.Mirrors, args.Proxy, "add --with-tor, and boot in mode tor"); err != nil {
+	proxy, _ := url.Parse(args.Proxy) // cannot fail: Parse has accepted it
+	if err := bootargs.CheckOnion(args.Mirrors, proxy, "add --with-tor, and boot in mode tor"); err != nil {
 		return optionsf("cmdline: %v", err)
 	}
 	return nil
@@ -234,7 +236,7 @@ func (in Initramfs) onionWarning() string {
 	if in.WithTor || err != nil {
 		return ""
 	}
-	err = bootargs.CheckOnion(root.Discovery().HTTPS, "", "to use it, add --with-tor")
+	err = bootargs.CheckOnion(root.Discovery().HTTPS, nil, "to use it, add --with-tor")
 	if err == nil {
 		return ""
 	}

@@ -175,17 +175,18 @@ func (d *Discovery) addMirror(from, mirror string, named bool) {
 	d.Sources.addMirror(mirror, named)
 }
 
-// proxyOf returns the URL of the proxy for a mirror, "" for none.
-func (d *Discovery) proxyOf(mirror string) string {
+// proxyOf returns the proxy for a mirror, nil for none.
+func (d *Discovery) proxyOf(mirror string) *url.URL {
 	proxy, err := d.mirrorProxy()
-	at, parseErr := url.Parse(mirror)
+	to, parseErr := url.Parse(mirror)
 	if err != nil || parseErr != nil || proxy == nil {
-		return ""
+		return nil
 	}
-	if p, err := proxy(&http.Request{URL: at}); err == nil && p != nil {
-		return p.String()
+	at, err := proxy(&http.Request{URL: to})
+	if err != nil {
+		return nil
 	}
-	return ""
+	return at
 }
 
 // NodeOptions returns the options of the node that finds and dials peers. needed is false if the

@@ -5,11 +5,11 @@ import (
 	"net/url"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
+	"github.com/phaseboot/phaseboot/internal/onion"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
@@ -92,26 +92,14 @@ func checkPeer(s string) error {
 	return err
 }
 
-// IsOnion reports whether a mirror is an onion service (RFC 7686), which only Tor can reach. Its name must
-// never be asked of a DNS server.
-func IsOnion(mirror string) bool {
-	u, err := url.Parse(mirror)
-	return err == nil && strings.HasSuffix(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), ".onion")
-}
-
-// IsSOCKS reports whether a proxy is a SOCKS5 proxy, which resolves names itself.
-func IsSOCKS(proxy *url.URL) bool {
-	return proxy != nil && (proxy.Scheme == "socks5" || proxy.Scheme == "socks5h")
-}
-
-// CheckOnion refuses an onion service among mirrors, which a boot without Tor and without a SOCKS5 proxy
-// cannot reach. remedy says what to do.
-func CheckOnion(mirrors []string, proxy, remedy string) error {
-	if at, err := url.Parse(proxy); err == nil && IsSOCKS(at) {
+// CheckOnion refuses an onion service among mirrors unless proxy, nil for none, is a SOCKS5 proxy: only
+// Tor can resolve its name. remedy says what to do.
+func CheckOnion(mirrors []string, proxy *url.URL, remedy string) error {
+	if proxy != nil && (proxy.Scheme == "socks5" || proxy.Scheme == "socks5h") {
 		return nil
 	}
 	for _, m := range mirrors {
-		if IsOnion(m) {
+		if u, err := url.Parse(m); err == nil && onion.IsName(u.Hostname()) {
 			return refusal.Invalid("mirror %.200q: an onion service can only be reached through Tor; %s", redactAll(m), remedy)
 		}
 	}

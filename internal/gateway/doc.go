@@ -57,8 +57,9 @@
 // # Redirects
 //
 // A client with Redirects follows five, to any host, as content is named by its hash. It follows
-// none from https to http, to another scheme, or from a server on the internet into a private
-// network. It sends the credentials of the URL only to the same server, also if that moves from
-// http to https, and sends no Referer. Without Redirects, which is for gateways found on the
-// network, it follows only redirects to the same origin.
+// none from https to http, to another scheme, from a server on the internet into a private
+// network, or to an onion service from a server that is none. It sends the credentials of the
+// URL only to the same server, also if that moves from http to https, and sends no Referer.
+// Without Redirects, which is for gateways found on the network, it follows only redirects to
+// the same origin.
 package gateway

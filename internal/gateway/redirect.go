@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/phaseboot/phaseboot/internal/onion"
 )
 
 // maxRedirects is how many redirects of one request are followed.
@@ -30,7 +32,7 @@ func (c *Client) redirect(req *http.Request, via []*http.Request) error {
 		return fmt.Errorf("redirect to %.20q: only http and https are followed", to.Scheme)
 	case from.Scheme == "https" && to.Scheme == "http":
 		return errors.New("redirect from https to http refused")
-	case isOnion(to) && !isOnion(first):
+	case onion.IsName(to.Hostname()) && !onion.IsName(first.Hostname()):
 		return errors.New("redirect to an onion service refused: without Tor its name would be asked of a DNS server; name it as a mirror")
 	case !c.Redirects && !sameOrigin(first, to):
 		return fmt.Errorf("redirect to another host %.80q refused", to.Host)
@@ -51,11 +53,6 @@ func setCredentials(req *http.Request, first *url.URL) {
 	if first.User != nil && (sameOrigin(first, req.URL) || isHTTPSUpgrade(first, req.URL)) {
 		req.URL.User = first.User
 	}
-}
-
-// isOnion reports whether a server is an onion service (RFC 7686).
-func isOnion(u *url.URL) bool {
-	return strings.HasSuffix(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), ".onion")
 }
 
 func sameOrigin(a, b *url.URL) bool {
