@@ -3,7 +3,6 @@ package peers
 import (
 	"errors"
 	"net"
-	"net/http"
 	"net/url"
 	"slices"
 
@@ -18,28 +17,21 @@ var ErrNoInterface = errors.New("no network interface but the loopback one")
 
 // noNetwork reports whether nothing can be reached: the machine has only the loopback
 // interface, and no source is on this machine.
-func (d *Discovery) noNetwork() bool {
-	all, err := d.Interfaces()
-	if err != nil {
-		return false
-	}
-	for _, i := range all {
-		if i.Flags&net.FlagLoopback == 0 || i.Flags&net.FlagMulticast != 0 {
-			return false
-		}
-	}
-	return !d.loopback()
-}
+func (d *Discovery) noNetwork() bool { return d.unreachable(0) }
 
 // NoLink reports whether nothing can be reached at present: no network interface has a link, and no
 // source is on this machine.
-func (d *Discovery) NoLink() bool {
+func (d *Discovery) NoLink() bool { return d.unreachable(net.FlagRunning) }
+
+// unreachable reports whether no interface but the loopback one has all of the flags, and no source is on
+// this machine.
+func (d *Discovery) unreachable(flags net.Flags) bool {
 	all, err := d.Interfaces()
 	if err != nil {
 		return false
 	}
 	for _, i := range all {
-		if i.Flags&net.FlagRunning != 0 && (i.Flags&net.FlagLoopback == 0 || i.Flags&net.FlagMulticast != 0) {
+		if i.Flags&flags == flags && (i.Flags&net.FlagLoopback == 0 || i.Flags&net.FlagMulticast != 0) {
 			return false
 		}
 	}
@@ -49,7 +41,7 @@ func (d *Discovery) NoLink() bool {
 // loopback reports whether a named source, its proxy or a bootstrap node is on this machine.
 func (d *Discovery) loopback() bool {
 	for _, m := range slices.Concat(d.Mirrors, d.Trust.HTTPS) {
-		if u, err := url.Parse(m); err == nil && (u.Scheme == "file" || onLoopback(u.Hostname()) || d.proxyOnLoopback(u)) {
+		if u, err := url.Parse(m); err == nil && (u.Scheme == "file" || onLoopback(u.Hostname()) || d.proxyOnLoopback(m)) {
 			return true
 		}
 	}
@@ -63,13 +55,9 @@ func (d *Discovery) loopback() bool {
 
 // proxyOnLoopback reports whether a mirror's proxy is on this machine, as in a sandbox without
 // other network access.
-func (d *Discovery) proxyOnLoopback(mirror *url.URL) bool {
-	proxy, err := d.mirrorProxy()
-	if err != nil || proxy == nil {
-		return false
-	}
-	at, err := proxy(&http.Request{URL: mirror})
-	return err == nil && at != nil && onLoopback(at.Hostname())
+func (d *Discovery) proxyOnLoopback(mirror string) bool {
+	proxy := d.proxyOf(mirror)
+	return proxy != nil && onLoopback(proxy.Hostname())
 }
 
 func onLoopback(host string) bool {
