@@ -49,6 +49,43 @@ func mountCache(device, dir string, write bool) error {
 	return nil
 }
 
+// cacheLock is locked by the process behind the menu that mounts or unmounts the cache partition:
+// phase-boot save and phase-boot watch run at the same time.
+const cacheLock = "/run/phase-boot.cache"
+
+// lockCache waits for the lock of a file.
+func lockCache(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Lock(ctx, f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// leaveCache calls unmount, unless another process holds the lock: that one has unmounted the cache
+// itself, and what is mounted now is its own.
+func leaveCache(path string, unmount func()) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		defer f.Close()
+		err = file.TryLock(f)
+	}
+	if !errors.Is(err, file.ErrLocked) {
+		unmount()
+	}
+}
+
+// unmountCache unmounts the cache partition, later if it is in use.
+func unmountCache() {
+	if err := unix.Unmount(cacheDir, 0); errors.Is(err, unix.EBUSY) {
+		_ = unix.Unmount(cacheDir, unix.MNT_DETACH)
+	}
+}
+
 // useCache mounts the cache partition with the rights that the mode allows. It returns the
 // rights that were possible and a summary for the report. A damaged file system is recreated if
 // it may be written; a write-protected disk is mounted read-only.

@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 const (
@@ -202,41 +200,4 @@ func hasUSB(sys string) bool {
 func onUSB(sys, device string) bool {
 	path, err := filepath.EvalSymlinks(filepath.Join(sys, "class/block", filepath.Base(device)))
 	return err == nil && strings.Contains(path, "/usb")
-}
-
-// cacheLock is locked by the process behind the menu that mounts or unmounts the cache partition:
-// phase-boot save and phase-boot watch run at the same time.
-const cacheLock = "/run/phase-boot.cache"
-
-// lockCache waits for the lock of a file.
-func lockCache(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := file.Lock(ctx, f); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("cache: %w", err)
-	}
-	return func() { f.Close() }, nil
-}
-
-// leaveCache calls unmount, unless another process holds the lock: that one has unmounted the cache
-// itself, and what is mounted now is its own.
-func leaveCache(path string, unmount func()) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err == nil {
-		defer f.Close()
-		err = file.TryLock(f)
-	}
-	if !errors.Is(err, file.ErrLocked) {
-		unmount()
-	}
-}
-
-// unmountCache unmounts the cache partition, later if it is in use.
-func unmountCache() {
-	if err := unix.Unmount(cacheDir, 0); errors.Is(err, unix.EBUSY) {
-		_ = unix.Unmount(cacheDir, unix.MNT_DETACH)
-	}
 }
