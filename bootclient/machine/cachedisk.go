@@ -49,6 +49,22 @@ func mountCache(device, dir string, write bool) error {
 	return nil
 }
 
+// mountFoundCache finds the cache partition without a wait, as the target does, and mounts it at dir. It formats
+// nothing.
+func mountFoundCache(dir string, write bool) (device string, err error) {
+	if err := loadModule("ext4"); err != nil {
+		return "", err
+	}
+	found, _, err := disks{sys: "/sys", dev: "/dev", boot: bootPartition(loadModule)}.find()
+	if err == nil && found.unformatted {
+		err = errNoCache
+	}
+	if err != nil {
+		return "", err
+	}
+	return found.device, mountCache(found.device, dir, write)
+}
+
 // cacheLock is locked by the process behind the menu that mounts or unmounts the cache partition:
 // phase-boot save and phase-boot watch run at the same time.
 const cacheLock = "/run/phase-boot.cache"

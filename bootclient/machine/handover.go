@@ -88,17 +88,8 @@ func prepareSeed(context.Context) (string, error) {
 func seedFromMemory() error { return bindFile(rootfsImage, seedRootfs, 0o644) }
 
 func seedFromDisk() error {
-	if err := loadModule("ext4"); err != nil {
-		return err
-	}
-	found, _, err := disks{sys: "/sys", dev: "/dev", boot: bootPartition(loadModule)}.find()
-	if err == nil && found.unformatted {
-		err = errNoCache
-	}
-	if err != nil {
-		return err
-	}
-	return mountCache(found.device, seedCache, false)
+	_, err := mountFoundCache(seedCache, false)
+	return err
 }
 
 // bindFile makes a file of the initramfs readable in the next root.

@@ -204,21 +204,12 @@ func confirmStart(context.Context) (string, error) {
 	if _, err := os.Stat(filepath.Join(runDir, startName)); err != nil {
 		return "the boot has made no record of this start", nil
 	}
-	if err := loadModule("ext4"); err != nil {
-		return "", err
-	}
-	found, _, err := disks{sys: "/sys", dev: "/dev", boot: bootPartition(loadModule)}.find()
-	if err == nil && found.unformatted {
-		err = errNoCache
-	}
-	if err == nil {
-		err = mountCache(found.device, confirmDir, true)
-	}
+	device, err := mountFoundCache(confirmDir, true)
 	if err != nil {
 		return "", err
 	}
 	err = removeRecord(confirmDir, filepath.Join(runDir, startName))
-	return "confirmed on " + found.device, errors.Join(err, unix.Unmount(confirmDir, 0))
+	return "confirmed on " + device, errors.Join(err, unix.Unmount(confirmDir, 0))
 }
 
 // removeRecord removes the record of a start. handed is the file that names the release. This kernel may find
