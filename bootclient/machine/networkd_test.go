@@ -162,8 +162,8 @@ func TestATargetOfDHCPv6TakesNoAddressOfARouter(t *testing.T) {
 	has(t, got["network/renew/10-phase-eth0.network"], "UseAutonomousPrefix=no", "DHCPv6Client=always")
 }
 
-// placed hands the network over to a root filesystem with the files, and returns the host name and the
-// folders /run and root.
+// placed hands the network over to a root filesystem with the files, and returns the host name, "" for that
+// of the root filesystem, and the folders /run and root.
 func placed(t *testing.T, s network.State, files map[string]string) (host, run, root string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -171,6 +171,8 @@ func placed(t *testing.T, s network.State, files map[string]string) (host, run, 
 	for _, f := range networkFiles(s, time.Now()) {
 		write(t, filepath.Join(dir, f.name), string(f.data))
 	}
+	handed, err := readState(filepath.Join(dir, stateFile))
+	must(t, err)
 	write(t, filepath.Join(root, "sbin/init"), "")
 	for name, content := range files {
 		if to, ok := strings.CutPrefix(content, "-> "); ok {
@@ -180,7 +182,7 @@ func placed(t *testing.T, s network.State, files map[string]string) (host, run, 
 		}
 		write(t, filepath.Join(root, name), content)
 	}
-	host, err := placeNetworkIn(filepath.Join(dir, networkDir), run, root)
+	host, err = placeNetworkIn(handed, dir, run, root)
 	must(t, err)
 	return host, run, root
 }
@@ -223,7 +225,7 @@ func TestTheRootFilesystemsOwnSettingsStay(t *testing.T) {
 		resolver string // content of root's etc/resolv.conf, "" for none
 		inRun    string // the file of /run that has the servers
 	}{
-		"a host name":             {map[string]string{"etc/hostname": "own\n"}, ownName, "", ""},
+		"a host name":             {map[string]string{"etc/hostname": "own\n"}, "", "", ""},
 		"an empty host name":      {map[string]string{"etc/hostname": "\n"}, "node7", "", ""},
 		"a resolv.conf":           {map[string]string{"etc/resolv.conf": "nameserver 192.0.2.9\n"}, "node7", "nameserver 192.0.2.9\n", ""},
 		"systemd-resolved":        {map[string]string{"usr/lib/systemd/systemd-resolved": "x", "etc/resolv.conf": "-> ../run/systemd/resolve/stub-resolv.conf"}, "node7", "", ""},

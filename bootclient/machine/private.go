@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 
 	"github.com/phaseboot/phaseboot/bootclient/network"
-	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
@@ -94,17 +93,12 @@ func placePrivate(dir, run string) (private bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	to := filepath.Join(run, "systemd/network")
-	err = errors.Join(err, os.MkdirAll(to, 0o755))
+	var files []string
 	for _, e := range names {
-		data, readErr := file.Read(filepath.Join(dir, e.Name()), file.NoFollow, maxNetworkFile)
-		if readErr == nil {
-			readErr = os.WriteFile(filepath.Join(to, e.Name()), data, 0o644)
-		}
-		err = errors.Join(err, readErr)
+		files = append(files, filepath.Join(dir, e.Name()))
 	}
 	generator := filepath.Join(run, gptGenerator)
-	err = errors.Join(err, os.MkdirAll(filepath.Dir(generator), 0o755))
+	err = errors.Join(err, copyHanded(files, filepath.Join(run, networkdDir)), os.MkdirAll(filepath.Dir(generator), 0o755))
 	if linkErr := os.Symlink(os.DevNull, generator); !errors.Is(linkErr, fs.ErrExist) { // of an earlier attempt
 		err = errors.Join(err, linkErr)
 	}

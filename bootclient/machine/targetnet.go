@@ -17,24 +17,28 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// maxNetworkFile limits a file of the network that was handed over, in bytes.
-const maxNetworkFile = 256 << 10
+const (
+	networkdDir = "systemd/network" // below /run: where systemd-networkd and udev find files
+
+	maxNetworkFile = 256 << 10 // bytes of a file of the network that was handed over
+)
 
 // placeNetwork is the step that gives the network of the boot to the system of the target.
 func placeNetwork(context.Context) (string, error) {
-	dir := filepath.Join(runDir, networkDir)
-	if s, err := readState(filepath.Join(dir, filepath.Base(stateFile))); err == nil {
-		if err := loadDeviceModules(s); err != nil {
-			return "", err
-		}
+	state, err := readState(filepath.Join(runDir, stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "none was handed over; the system configures its own", nil
 	}
-	name, err := placeNetworkIn(dir, "/run", newRoot)
-	if err != nil || name == "" {
-		return "none was handed over; the system configures its own", err
+	if err == nil {
+		err = loadDeviceModules(state)
 	}
+	if err != nil {
+		return "", err
+	}
+	name, err := placeNetworkIn(state, runDir, "/run", newRoot)
 	words := "as in the boot, without DHCP"
-	if name == ownName {
-		return words, nil
+	if err != nil || name == "" {
+		return words, err
 	}
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return words, fmt.Errorf("host name %.80q: %w", name, err)
@@ -52,30 +56,25 @@ func loadDeviceModules(s network.State) (err error) {
 	return err
 }
 
-// ownName stands for the host name that the root filesystem sets.
-const ownName = "(of the root filesystem)"
-
-// placeNetworkIn copies the files for systemd-networkd from dir to where it finds them, renews the lease
+// placeNetworkIn copies the files for systemd-networkd from handed to where it finds them, renews the lease
 // by a timer of systemd, and makes resolv.conf where the root filesystem has none. It returns the host
-// name of the machine, "" if no network was handed over.
-func placeNetworkIn(dir, run, root string) (host string, err error) {
-	state, err := readState(filepath.Join(dir, filepath.Base(stateFile)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
+// name of the machine, "" if the root filesystem sets one.
+func placeNetworkIn(s network.State, handed, run, root string) (host string, err error) {
 	r, err := os.OpenRoot(root)
 	if err != nil {
 		return "", err
 	}
 	defer r.Close()
-	err = errors.Join(copyNetworkd(dir, filepath.Join(run, "systemd/network")), placeTimer(dir, filepath.Join(run, "systemd/system")), placeResolver(r, filepath.Join(dir, "resolv.conf"), run))
-	if name, err := r.ReadFile("etc/hostname"); err == nil && strings.TrimSpace(string(name)) != "" {
-		return ownName, err
+	files, _ := filepath.Glob(filepath.Join(handed, networkDir, filePrefix+"*")) // the pattern is valid
+	err = errors.Join(
+		copyHanded(files, filepath.Join(run, networkdDir)),
+		placeTimer(filepath.Join(handed, renewAfter), filepath.Join(run, "systemd/system")),
+		placeResolver(r, filepath.Join(handed, resolvHand), run),
+	)
+	if name, readErr := r.ReadFile("etc/hostname"); readErr == nil && strings.TrimSpace(string(name)) != "" {
+		return "", err
 	}
-	return hostName(filepath.Join(dir, "hostname"), state), err
+	return hostName(filepath.Join(handed, hostFile), s), err
 }
 
 func readState(path string) (s network.State, err error) {
@@ -86,22 +85,17 @@ func readState(path string) (s network.State, err error) {
 	return s, err
 }
 
-// copyNetworkd copies the .network and .netdev files.
-func copyNetworkd(from, to string) error {
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
-	}
-	names, _ := filepath.Glob(filepath.Join(from, filePrefix+"*")) // the pattern is valid
-	for _, name := range names {
-		data, err := file.Read(name, file.NoFollow, maxNetworkFile)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(to, filepath.Base(name)), data, 0o644)
+// copyHanded copies files that were handed over into a folder. An error with one does not stop the others.
+func copyHanded(files []string, to string) error {
+	err := os.MkdirAll(to, 0o755)
+	for _, name := range files {
+		data, readErr := file.Read(name, file.NoFollow, maxNetworkFile)
+		if readErr == nil {
+			readErr = os.WriteFile(filepath.Join(to, filepath.Base(name)), data, 0o644)
 		}
-		if err != nil {
-			return err
-		}
+		err = errors.Join(err, readErr)
 	}
-	return nil
+	return err
 }
 
 // Units that renew the lease: networkd reads the files of renewDir, which start DHCP and keep the address.
@@ -112,7 +106,7 @@ ConditionPathExists=` + runDir + "/" + renewDir + `
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'cp ` + runDir + "/" + renewDir + `/* /run/systemd/network/'
+ExecStart=/bin/sh -c 'cp ` + runDir + "/" + renewDir + `/* /run/` + networkdDir + `/'
 ExecStart=systemctl --no-block try-restart systemd-networkd.service
 `
 	leaseTimer = `[Unit]
@@ -124,9 +118,10 @@ AccuracySec=5s
 `
 )
 
-// placeTimer makes the timer that renews the lease.
-func placeTimer(dir, units string) error {
-	after, err := file.Read(filepath.Join(dir, filepath.Base(renewAfter)), file.NoFollow, maxNetworkFile)
+// placeTimer makes the timer that renews the lease. delay is the path of renewAfter; without that file no lease
+// ends, and there is no timer.
+func placeTimer(delay, units string) error {
+	seconds, err := file.Read(delay, file.NoFollow, maxNetworkFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -140,7 +135,7 @@ func placeTimer(dir, units string) error {
 	}
 	err = errors.Join(
 		os.WriteFile(filepath.Join(units, "phase-lease.service"), []byte(leaseService), 0o644),
-		os.WriteFile(filepath.Join(units, "phase-lease.timer"), fmt.Appendf(nil, leaseTimer, strings.TrimSpace(string(after))), 0o644),
+		os.WriteFile(filepath.Join(units, "phase-lease.timer"), fmt.Appendf(nil, leaseTimer, strings.TrimSpace(string(seconds))), 0o644),
 		os.Symlink("../phase-lease.timer", link),
 	)
 	if errors.Is(err, fs.ErrExist) {
