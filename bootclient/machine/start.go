@@ -71,7 +71,7 @@ func lastStart(dir string, write bool) (string, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	case err != nil && write:
-		// Damaged by a power cut, or a stranger's. Whether that release has started is not known, so its metadata go too.
+		// A power cut damaged it, or it is a foreign file. Whether that release has started is not known, so its metadata go too.
 		return "", errors.Join(err, os.RemoveAll(filepath.Dir(filepath.Join(dir, startRecord))))
 	case err != nil:
 		return "", err
@@ -154,7 +154,7 @@ func copyTrust(from, to string) error {
 		}
 		data, err := file.Read(name, file.NoFollow, min(maxSavedFile, left))
 		if errors.Is(err, file.ErrKind) {
-			continue // a stranger's
+			continue // a foreign folder or link
 		}
 		if err != nil {
 			return err

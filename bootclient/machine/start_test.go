@@ -117,7 +117,7 @@ func TestACopyThatFailsReplacesNothing(t *testing.T) {
 	jumpFrom(t, dir, "two, which does not confirm its start", other)
 	must(t, writeStart(dir, begun)) // of the metadata "one", which the cache has not any more
 	confirmed()
-	must(t, os.Mkdir(filepath.Join(dir, "trust/id/folder.json"), 0o700)) // a stranger's: it is left out
+	must(t, os.Mkdir(filepath.Join(dir, "trust/id/folder.json"), 0o700)) // a foreign folder: it is left out
 	write(t, filepath.Join(dir, "trust/id/too-long.json"), strings.Repeat(" ", maxSavedFile+1))
 	if err := writeStart(dir, other); !errors.Is(err, file.ErrTooLarge) {
 		t.Errorf("got %v", err)

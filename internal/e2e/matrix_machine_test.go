@@ -82,7 +82,7 @@ var cacheRows = []row{
 		},
 	},
 	{
-		name: "cache-foreign", situation: "a stranger wrote the cache partition: links and text in place of the cache's folders",
+		name: "cache-foreign", situation: "the cache partition has foreign files: links and text in place of the cache's folders",
 		says: []string{"] cache: /dev/vda2 (rw)", "the key there is damaged", "] cache: recreated: it was damaged", "] resolve: stable"}, ends: "nothing",
 		start: func(s *site) {
 			s.withCache(func(disk string) {
