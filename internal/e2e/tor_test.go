@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
@@ -13,8 +12,8 @@ import (
 	"time"
 )
 
-// A torNetwork is a Tor network on a LAN: three directory authorities, which are relays too, a relay and an
-// exit.
+// A torNetwork is a Tor network on a LAN: three directory authorities, which are relays too, three relays and
+// an exit. A circuit to an onion service has four relays in a row, one of which Tor may judge too slow.
 type torNetwork struct {
 	lan    *lan
 	dir    string
@@ -25,6 +24,9 @@ type torNetwork struct {
 const (
 	torORPort  = 5000
 	torDirPort = 7000
+
+	torAuthorities = 3
+	torRelays      = 7 // with the authorities and the exit
 )
 
 // votes are the options of an authority. A consensus takes at least 20 s, the lowest that is safe on a
@@ -44,15 +46,15 @@ V3AuthDistDelay 4
 V3AuthNIntervalsValid 2
 `
 
-// newTorNetwork starts a Tor network.
+// newTorNetwork starts a Tor network, and waits until its consensus has every relay.
 func newTorNetwork(l *lan) *torNetwork {
 	l.t.Helper()
 	n := &torNetwork{lan: l, dir: l.t.TempDir(), common: "TestingTorNetwork 1\nPathsNeededToBuildCircuits 0.67\n"}
 	var authorities strings.Builder
-	for i := range 5 {
+	for i := range torRelays {
 		h := l.host()
 		n.nodes = append(n.nodes, h)
-		if i < 3 {
+		if i < torAuthorities {
 			fmt.Fprintf(&authorities, "DirAuthority n%d orport=%d no-v2 %s\n", i, torORPort, n.authority(i, h))
 		}
 	}
@@ -60,16 +62,26 @@ func newTorNetwork(l *lan) *torNetwork {
 	for i, h := range n.nodes {
 		options := fmt.Sprintf("Nickname n%d\nAddress %s\nORPort %d\nAssumeReachable 1\nContactInfo none\nSocksPort 0\n", i, h.addr, torORPort)
 		switch {
-		case i < 3:
+		case i < torAuthorities:
 			options += fmt.Sprintf("DirPort %d\nExitRelay 0\n%s", torDirPort, votes)
-		case i == 3:
+		case i < torRelays-1:
 			options += "ExitRelay 0\n"
 		default:
 			options += "ExitRelay 1\nExitPolicy accept *:*\n"
 		}
 		n.start(h, fmt.Sprint("n", i), options)
 	}
-	return n
+	consensus := filepath.Join(n.dir, "n0", "cached-microdesc-consensus")
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		text, _ := os.ReadFile(consensus)
+		relays := regexp.MustCompile(`(?m)^s .*\bHSDir\b.*\bRunning\b`).FindAll(text, -1)
+		if len(relays) == torRelays {
+			return n
+		}
+		if time.Now().After(end) {
+			l.t.Fatalf("%d of %d relays are in the consensus after 3 minutes: %s", len(relays), torRelays, text)
+		}
+	}
 }
 
 // authority makes the keys of an authority and returns the end of its DirAuthority line.
@@ -101,10 +113,10 @@ func (n *torNetwork) authority(i int, h host) string {
 }
 
 // start starts a Tor on a host.
-func (n *torNetwork) start(h host, name, options string) (data string) {
+func (n *torNetwork) start(h host, name, options string) *daemon {
 	t := n.lan.t
 	t.Helper()
-	data = filepath.Join(n.dir, name)
+	data := filepath.Join(n.dir, name)
 	torrc := data + ".torrc"
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		t.Fatal(err)
@@ -113,24 +125,19 @@ func (n *torNetwork) start(h host, name, options string) (data string) {
 	if err := os.WriteFile(torrc, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n.lan.start(h.ns, "tor", "-f", torrc)
-	return data
+	return n.lan.start(h.ns, "tor", "-f", torrc)
 }
 
-// onion makes an onion service in front of a web server of the host, and returns its name.
+// onion makes an onion service in front of a web server of the host, and returns its name. It waits until relays
+// have the service's descriptor: a client that asks them too early asks them again only after minutes.
 func (n *torNetwork) onion(h host, port int) string {
 	t := n.lan.t
 	t.Helper()
 	service := filepath.Join(n.dir, "service")
-	n.start(h, "onion", fmt.Sprintf("SocksPort 0\nHiddenServiceDir %s\nHiddenServicePort 80 %s:%d\n", service, h.addr, port))
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) { // until Tor has written it
-		if name, err := os.ReadFile(filepath.Join(service, "hostname")); err == nil && bytes.HasSuffix(name, []byte("\n")) {
-			return strings.TrimSpace(string(name))
-		}
-		if time.Now().After(end) {
-			t.Fatal("the onion service has no name after a minute")
-		}
-	}
+	tor := n.start(h, "onion", fmt.Sprintf("Log [rend]info stderr\nSocksPort 0\nHiddenServiceDir %s\nHiddenServicePort 80 %s:%d\n", service, h.addr, port))
+	tor.logsAfter(t, 0, "Uploading hidden service descriptor: finished with status 200", 3*time.Minute)
+	name := readFile(t, filepath.Join(service, "hostname"))
+	return strings.TrimSpace(string(name))
 }
 
 // servers returns the addresses at which the relays are contacted.
