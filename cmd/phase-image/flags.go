@@ -138,6 +138,9 @@ func (f *mediaFlags) parse(cmd *cobra.Command) (imagebuild.Media, error) {
 		if err := bootargs.CheckStale(f.stale); err != nil {
 			return imagebuild.Media{}, cli.Usagef("--stale %.40q: %v", f.stale, err)
 		}
+		if policy := bootargs.Parse(f.cmdline).Stale; policy != "" {
+			return imagebuild.Media{}, cli.Usagef("--stale %s and phase.stale=%s in --cmdline: remove one of them", f.stale, policy)
+		}
 		cmdline = strings.TrimSpace("phase.stale=" + f.stale + " " + f.cmdline)
 	}
 	in, err := f.initramfsFlags.parse(cmd, imagebuild.RoleBoot)
