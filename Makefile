@@ -91,7 +91,7 @@ bench-net: binaries ## measure delivery, nginx, curl and BitTorrent in network n
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./bench/net -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW) -svg $(PLOT) -nodes $(NODES)
 
-bench-boot: need-test binaries ## measure a boot in QEMU beside direct boots of both kernels (RUNS=3 RELEASES=small,demo BOOTFLAGS=)
+bench-boot: need-test binaries ## measure a boot in QEMU beside direct boots of both kernels (RUNS=3 RELEASES=small,demo BOOTFLAGS=), or with BOOTFLAGS=-smallest the smallest memory that boots
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BUILD)/bench-boot ./bench/boot
 	$(BUILD)/bench-boot -bin $(BIN) -dir $(BUILD) -runs $(RUNS) -releases $(RELEASES) $(BOOTFLAGS)
 

@@ -11,6 +11,7 @@
 // of it. The direct boot of the boot kernel is the first step of each boot. The direct boot of
 // the release starts its kernel with the same files and command line from the firmware.
 //
-// `make bench-boot` runs it. Start at main.go. Releases are in fixtures.go, machines in machine.go,
-// the table in times.go.
+// `make bench-boot` runs it; with BOOTFLAGS=-smallest it searches the smallest memory that boots each
+// release. Start at main.go. Releases are in fixtures.go, machines in machine.go, the table in times.go, the
+// search in memory.go.
 package main

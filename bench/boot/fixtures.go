@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,12 +95,15 @@ func (t *tool) makeRelease(ctx context.Context, name string) error {
 // boot.
 func (t *tool) makeFiles(ctx context.Context, name, art string) error {
 	initramfs, rootfs, initrd := filepath.Join(art, "initramfs"), filepath.Join(art, "rootfs"), t.path(name, "initrd")
-	if name == "small" {
+	if name != "demo" {
 		self, err := selfArchive()
 		if err != nil {
 			return err
 		}
-		return writeBoth(self, initramfs, initrd)
+		if err := writeBoth(self, initramfs, initrd); err != nil || name == "small" {
+			return err
+		}
+		return t.randomRootfs(ctx, rootfs)
 	}
 	if err := run(ctx, filepath.Join(t.bin, "phase-image"), "initramfs", "--role", "target", "--out", initramfs); err != nil {
 		return err
@@ -107,6 +112,27 @@ func (t *tool) makeFiles(ctx context.Context, name, art string) error {
 		return err
 	}
 	return handedOver(initramfs, rootfs, initrd)
+}
+
+// randomSize is the size of the root filesystem of the release large, in bytes.
+const randomSize = 285 << 20
+
+// randomRootfs makes a root filesystem with one file that cannot be compressed. The release does not mount it.
+func (t *tool) randomRootfs(ctx context.Context, rootfs string) error {
+	tree := t.path("random")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return err
+	}
+	defer os.RemoveAll(tree)
+	f, err := os.Create(filepath.Join(tree, "file"))
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(f, rand.NewChaCha8([32]byte{}), randomSize)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return run(ctx, "mksquashfs", tree, rootfs, "-noD", "-noappend", "-quiet", "-no-progress")
 }
 
 // selfArchive returns an initramfs whose /init is this program.

@@ -55,6 +55,7 @@ type tool struct {
 	runs     int
 	cpus     int
 	memory   int // MiB
+	smallest bool
 }
 
 func parse(args []string) (*tool, error) {
@@ -64,11 +65,12 @@ func parse(args []string) (*tool, error) {
 	set.StringVar(&t.bin, "bin", "bin", "folder with the commands")
 	set.StringVar(&t.dir, "dir", "build", "working folder; files made in it are removed")
 	set.StringVar(&t.keep, "keep", "", "`folder` for the releases and images, which are made if it does not exist and are kept")
-	set.StringVar(&releases, "releases", "small,demo", "small (a kernel and an init) and demo (with a root filesystem)")
+	set.StringVar(&releases, "releases", "small,demo", "small (a kernel and an init), demo (with the demo's root filesystem) and large (with 285 MiB that cannot be compressed)")
 	set.StringVar(&clients, "phase-boot", "", "phase-boot programs to compare, separated by commas (default: the one in -bin)")
 	set.IntVar(&t.runs, "runs", 3, "boots of each row; medians are printed")
 	set.IntVar(&t.cpus, "cpus", 1, "processors of the machine")
 	set.IntVar(&t.memory, "memory", 1536, "memory of the machine in MiB")
+	set.BoolVar(&t.smallest, "smallest", false, "print the smallest memory that boots each release, in place of times")
 	if err := set.Parse(args); err != nil {
 		return nil, err
 	}
@@ -77,8 +79,8 @@ func parse(args []string) (*tool, error) {
 	}
 	t.releases = strings.Split(releases, ",")
 	for _, r := range t.releases {
-		if !slices.Contains([]string{"small", "demo"}, r) {
-			return nil, fmt.Errorf("-releases %q: unknown; use small, demo", r)
+		if !slices.Contains([]string{"small", "demo", "large"}, r) {
+			return nil, fmt.Errorf("-releases %q: unknown; use small, demo, large", r)
 		}
 	}
 	for _, path := range []*string{&t.bin, &t.dir, &t.keep} {
@@ -157,7 +159,11 @@ func (t *tool) measure(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = t.times(ctx, name)
+		if t.smallest {
+			err = t.smallestMemory(ctx, name)
+		} else {
+			err = t.times(ctx, name)
+		}
 		stop()
 		if err != nil {
 			return fmt.Errorf("release %s: %w", name, err)
