@@ -162,7 +162,7 @@ func TestARootOfAnotherRepositoryIsRecognized(t *testing.T) {
 	})
 	ok(t, err)
 	m := newMachine(t, us, "private")
-	m.cfg.Root, m.cfg.Timeout = sign(t, root, "foreign"), 3*time.Second
+	m.cfg.Root, m.cfg.Timeout = sign(t, root, "foreign"), answerTime
 	m.cfg.Mirrors = []string{serve(t, us, nil).URL, serve(t, them, nil).URL}
 	m.refuses(cli.ExitNotFound, "2 sources answered, none knows this repository's name "+other, "is it the right root.json?")
 }
@@ -173,7 +173,7 @@ func TestAMirrorOfAnotherRepositoryDoesNotHideAnUnreachableOne(t *testing.T) {
 	m := newMachine(t, newRepo(t, "us", manifest.Discovery{}), "private")
 	foreign := httptest.NewServer(http.NotFoundHandler())
 	defer foreign.Close()
-	m.cfg.Timeout = 3 * time.Second
+	m.cfg.Timeout = answerTime
 	m.cfg.Mirrors = []string{"http://127.0.0.1:1", foreign.URL}
 	m.refuses(cli.ExitNotFound, "mirror http://127.0.0.1:1: ", "refused", "name a source with --mirror")
 }

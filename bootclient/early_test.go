@@ -150,13 +150,14 @@ func TestASourceOfAWrongEarlyLeafIsBanned(t *testing.T) {
 
 // The only source lies during the search: the exit code is that of wrong bytes.
 func TestAWrongEarlyLeafOfTheOnlySourceIsCorrupt(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t, "us", manifest.Discovery{})
 	bad := serve(t, r, flip)
 	silent := serve(t, r, nil)
 	silent.Config.Handler = http.NotFoundHandler()
 	m := newMachine(t, r, "private")
 	m.cfg.Hurry(10)
-	m.cfg.Mirrors, m.cfg.Timeout, m.cfg.Patience = []string{bad.URL, silent.after(&bad.bent).URL}, 2*time.Second, 2*time.Second
+	m.cfg.Mirrors, m.cfg.Timeout, m.cfg.Patience = []string{bad.URL, silent.after(&bad.bent).URL}, answerTime, answerTime
 	m.refuses(cli.ExitCorrupt, "block baf", bad.URL)
 }
 

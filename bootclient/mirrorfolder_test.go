@@ -22,7 +22,7 @@ func TestAnEmptyMirrorIsNamedWithItsAnswer(t *testing.T) {
 	m := newMachine(t, newRepo(t, "us", manifest.Discovery{}), "private")
 	empty := httptest.NewServer(http.NotFoundHandler())
 	defer empty.Close()
-	m.cfg.Timeout, m.cfg.Mirrors = time.Second, []string{empty.URL}
+	m.cfg.Timeout, m.cfg.Mirrors = answerTime, []string{empty.URL}
 	m.refuses(cli.ExitNotFound, "mirror "+empty.URL+": IPNS record: status 404 Not Found", "check the address of the mirror", "is it the right root.json?")
 }
 

@@ -59,7 +59,7 @@ func TestAMirrorWithAUserAndAPassword(t *testing.T) {
 	m.boots(r)
 
 	m = newMachine(t, r, "private")
-	m.cfg.Mirrors, m.cfg.Timeout, m.cfg.Patience = []string{s.URL}, 2*time.Second, 2*time.Second
+	m.cfg.Mirrors, m.cfg.Timeout, m.cfg.Patience = []string{s.URL}, answerTime, answerTime
 	m.refuses(cli.ExitNotFound, "status 401 Unauthorized", "check user and password")
 }
 

@@ -55,7 +55,7 @@ func TestAPageInPlaceOfARecordIsRetried(t *testing.T) {
 			s.Config.Handler = saying(text, 0, s.Config.Handler)
 			m := newMachine(t, r, "private")
 			m.cfg.Hurry(10)
-			m.cfg.Mirrors, m.cfg.Timeout = []string{s.URL}, time.Second
+			m.cfg.Mirrors, m.cfg.Timeout = []string{s.URL}, answerTime
 			m.refuses(cli.ExitNotFound, s.URL, "record")
 		})
 	}
@@ -116,7 +116,7 @@ func TestTheLastGoodReleaseIsUsedAfterAnyRefusal(t *testing.T) {
 			m.boots(r)
 			faulty := httptest.NewServer(bad(r))
 			t.Cleanup(faulty.Close)
-			m.cfg.Mirrors, m.cfg.Timeout = []string{faulty.URL}, time.Second
+			m.cfg.Mirrors, m.cfg.Timeout = []string{faulty.URL}, answerTime
 			m.cfg.Now = func() time.Time { return time.Now().Add(30 * time.Hour) }
 			m.boots(r)
 			if !strings.Contains(m.said(), faulty.URL) {

@@ -28,6 +28,9 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
+// answerTime ends a search that finds nothing. Until then a test's server has answered, also on a busy host.
+const answerTime = 10 * time.Second
+
 // A machine is the machine of one test.
 type machine struct {
 	t      *testing.T
