@@ -70,15 +70,14 @@ func checkMinRAM(minRAM, total int64) error {
 	return nil
 }
 
-// checkPayloadMemory refuses a release of size bytes for which too little memory is free. The
-// error names the size of machine that is needed.
-func checkPayloadMemory(size, free, total int64) error {
+// checkPayloadMemory refuses a release of size bytes for which too little memory is free. The error says how
+// much more memory the machine needs: it does not know its size, of which the kernel and the firmware have a part.
+func checkPayloadMemory(size, free int64) error {
 	need := kexecCopies*size + workMemory
 	if need <= free {
 		return nil
 	}
-	const step = 64 << 20
-	machine := (total - free + need + step - 1) / step * step
-	return fmt.Errorf("%w: %s are missing: the release has %s and needs %s of free memory to start (%d × its size and %s); %s are free; give the machine %d MiB",
-		errMemory, report.Bytes(need-free), report.Bytes(size), report.Bytes(need), kexecCopies, report.Bytes(workMemory), report.Bytes(free), max(machine, total+step)>>20)
+	const step = 16 << 20
+	return fmt.Errorf("%w: %s are missing: the release has %s and needs %s of free memory to start (%d × its size and %s); %s are free; give the machine %d MiB more",
+		errMemory, report.Bytes(need-free), report.Bytes(size), report.Bytes(need), kexecCopies, report.Bytes(workMemory), report.Bytes(free), (need-free+step-1)/step*step>>20)
 }

@@ -46,8 +46,8 @@ func TestTooLittleMemoryIsRefusedWithAnAdvice(t *testing.T) {
 		want        string
 	}{
 		"192 MiB, before anything is fetched": {148, 60, release(14, 43, 0), "36 MiB are missing: 60 MiB are free of 148 MiB, and a boot needs at least 96 MiB; give the machine 1024 MiB"},
-		"192 MiB, a release of 57 MiB":        {148, 97, release(14, 43, 0), "122 MiB are missing: the release has 57 MiB and needs 219 MiB of free memory"},
-		"320 MiB, a release of 57 MiB":        {274, 217, release(14, 43, 0), "217 MiB are free; give the machine 338 MiB"},
+		"192 MiB, a release of 57 MiB":        {148, 97, release(14, 43, 0), "122 MiB are missing: the release has 57 MiB and needs 219 MiB of free memory to start (3 × its size and 48 MiB); 97 MiB are free; give the machine 128 MiB more"},
+		"320 MiB, a release of 57 MiB":        {274, 217, release(14, 43, 0), "2.0 MiB are missing: the release has 57 MiB and needs 219 MiB of free memory to start (3 × its size and 48 MiB); 217 MiB are free; give the machine 16 MiB more"},
 		"as much as it needs":                 {274, 219, release(14, 43, 0), ""},
 		"a larger min_ram":                    {470, 400, release(14, 43, 600), "requires a machine with 600 MiB, this one has about 470 MiB"},
 		"a huge release":                      {2000, 1900, release(14, 1<<20, 0), "needs 3.0 TiB of free memory"},

@@ -86,7 +86,7 @@ func (p *Payload) Plan(r manifest.Release) error {
 			size += a.Length
 		}
 	}
-	return checkPayloadMemory(size, p.memory, total)
+	return checkPayloadMemory(size, p.memory)
 }
 
 func isDeviceTree(role string) bool { return strings.HasPrefix(role, "dtb/") }
@@ -104,7 +104,7 @@ func (p *Payload) Open(role string, size int64) (fetch.Target, error) {
 	for _, a := range p.artifacts {
 		total += a.size
 	}
-	if err := checkPayloadMemory(total, p.memory, p.meminfo("MemTotal")); err != nil {
+	if err := checkPayloadMemory(total, p.memory); err != nil {
 		return nil, err
 	}
 	a := &artifact{payload: p, role: role, size: size}
