@@ -12,19 +12,14 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/insomniacslk/dhcp/dhcpv4/server4"
 	"github.com/vishvananda/netlink"
-
-	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
 // Linux removes IPv6 from an interface with an MTU below 1280.
 func TestASmallMTUOfALeaseLeavesIPv6AndEndsWithTheAttempt(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	_, end := l.Dnsmasq(range1, "--dhcp-option=option:mtu,600")
 	n := start(t, "", nil)
 	n.wait()
@@ -49,13 +44,10 @@ func TestASmallMTUOfALeaseLeavesIPv6AndEndsWithTheAttempt(t *testing.T) {
 
 // A server that answers sooner than that of the site, with an address that no host can have.
 func TestAnUnusableOfferDoesNotHideAGoodOne(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	offers := make(chan struct{}, 64)
 	offer := func(conn net.PacketConn, _ net.Addr, m *dhcpv4.DHCPv4) {
 		answer, err := dhcpv4.NewReplyFromRequest(m, dhcpv4.WithMessageType(dhcpv4.MessageTypeOffer), dhcpv4.WithYourIP(net.IPv4(127, 0, 0, 1)),
@@ -94,13 +86,10 @@ func TestAnUnusableOfferDoesNotHideAGoodOne(t *testing.T) {
 
 // The lease of the test ends never, so nothing else would ask again.
 func TestALeaseWhoseAddressIsRefusedIsAskedForAgain(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	n := start(t, "phase.ip=dhcp", func(c *Config) { c.Deadline = time.Second })
 	if _, err := n.Wait(); err == nil {
 		t.Fatal("an address without a server")
@@ -122,13 +111,10 @@ func TestALeaseWhoseAddressIsRefusedIsAskedForAgain(t *testing.T) {
 }
 
 func TestDHCPGivesAddressRoutesAndServers(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	l.Dnsmasq(range1, "--dhcp-option=option:router,10.77.1.1", "--dhcp-option=option:dns-server,10.77.1.1,192.0.2.53", "--dhcp-option=option:domain-name,lan.example", "--dhcp-option=option:mtu,1400")
 	n := start(t, "", nil)
 	summary := n.wait()
@@ -152,13 +138,10 @@ func TestDHCPGivesAddressRoutesAndServers(t *testing.T) {
 }
 
 func TestClasslessRoutesReplaceTheRouter(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	l.Dnsmasq(range1, "--dhcp-option=option:router,10.77.1.9", "--dhcp-option=option:classless-static-route,198.51.100.0/24,10.77.1.2,0.0.0.0/0,10.77.1.3")
 	n := start(t, "", nil)
 	n.wait()
@@ -168,13 +151,10 @@ func TestClasslessRoutesReplaceTheRouter(t *testing.T) {
 
 // One gateway is the machine itself, which the kernel refuses.
 func TestARouteThatTheKernelRefusesIsLeftOut(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	l.Dnsmasq("--dhcp-range=10.77.1.50,10.77.1.50,255.255.255.0,1h", "--dhcp-option=option:dns-server,10.77.1.53", "--dhcp-option=option:classless-static-route,198.51.100.0/24,10.77.1.50,0.0.0.0/0,10.77.1.3")
 	n := start(t, "", nil)
 	n.wait()
@@ -187,13 +167,10 @@ func TestARouteThatTheKernelRefusesIsLeftOut(t *testing.T) {
 
 // The server of a site starts after its machines.
 func TestADHCPServerThatStartsLateIsFound(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	n := start(t, "phase.ip=dhcp", func(c *Config) { c.Deadline = 4 * time.Second })
 	_, err := n.Wait()
 	if err == nil || !strings.Contains(err.Error(), port+": no answer from a DHCP server (2 requests)") || errors.Is(err, ErrNoLink) {
@@ -205,13 +182,10 @@ func TestADHCPServerThatStartsLateIsFound(t *testing.T) {
 
 // Only a mode that allows it asks for the option.
 func TestAMirrorFromDHCPIsAHint(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, _ := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	l.Cable(1)
-	l.Plug(1)
 	l.Dnsmasq(range1, "--dhcp-option=224,http://10.77.1.1:8080")
 	n := start(t, "", func(c *Config) { c.AskMirror = true })
 	_, more := n.Mirrors()

@@ -10,8 +10,6 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
-
-	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
 // reply6 is a correct answer of a DHCPv6 server.
@@ -71,13 +69,10 @@ func FuzzLease6(f *testing.F) {
 }
 
 func TestARouterThatSaysSoIsFollowedToDHCPv6(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	l.Run("ip", "addr", "add", "fd77::1/64", "dev", "srv1", "nodad")
 	log, _ := l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::100,fd77::1ff,64,1h", "--dhcp-option=option6:dns-server,[fd77::53]", "--dhcp-option=option6:domain-search,lan.example")
 	n := start(t, "phase.ip=auto6", nil) // no IPv4: a slow host would have a link-local address beside
@@ -98,13 +93,10 @@ func TestARouterThatSaysSoIsFollowedToDHCPv6(t *testing.T) {
 }
 
 func TestARouterWithoutAddressesOfDHCPv6GivesItsNameServers(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	l.Run("ip", "addr", "add", "fd77::1/64", "dev", "srv1", "nodad")
 	_, end := l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::,ra-stateless", "--dhcp-option=option6:dns-server,[fd77::53]")
 	n := start(t, "phase.ip=auto6", nil)
@@ -118,13 +110,10 @@ func TestARouterWithoutAddressesOfDHCPv6GivesItsNameServers(t *testing.T) {
 }
 
 func TestDHCPv6OfTheCommandLineTakesNoOtherAddress(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	l.Run("ip", "addr", "add", "fd77::1/64", "dev", "srv1", "nodad")
 	l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::100,fd77::1ff,slaac,64,1h", range1)
 	n := start(t, "phase.ip="+port+":dhcp6", nil)

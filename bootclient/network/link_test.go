@@ -33,13 +33,10 @@ func TestALinkThatAppearsLaterIsConfigured(t *testing.T) {
 }
 
 func TestACablePluggedInAfterTheWaitIsConfigured(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, _ := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	l.Cable(1)
-	l.Plug(1)
 	late := l.Cable(2)
 	l.Dnsmasq(range1, range2)
 	n := start(t, "", nil)
@@ -51,13 +48,10 @@ func TestACablePluggedInAfterTheWaitIsConfigured(t *testing.T) {
 }
 
 func TestALinkThatComesBackIsConfiguredAnew(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	_, end := l.Dnsmasq(range1, "--dhcp-option=option:router,10.77.1.1")
 	n := start(t, "", nil)
 	n.wait()

@@ -117,13 +117,10 @@ func TestALinkLocalAddressIsTriedAgain(t *testing.T) {
 }
 
 func TestALeaseReplacesTheLinkLocalAddress(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	n := start(t, "", nil)
 	if summary := n.wait(); !strings.Contains(summary, "169.254.") {
 		t.Fatalf("%q", summary)

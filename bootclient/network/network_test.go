@@ -60,13 +60,10 @@ func TestABootThatIsInAHurryWaitsLess(t *testing.T) {
 }
 
 func TestABootThatIsInAHurryWaitsForASilentNetwork(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	n := start(t, "phase.ip=dhcp", nil)
 	n.Hurry()
 	_, err := n.Wait()
@@ -76,13 +73,10 @@ func TestABootThatIsInAHurryWaitsForASilentNetwork(t *testing.T) {
 }
 
 func TestAnotherAttemptReplacesTheAddress(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	l.Dnsmasq(range1)
 	for range 3 {
 		n := start(t, "", func(c *Config) { c.Private = true })

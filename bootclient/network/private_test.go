@@ -40,13 +40,10 @@ func TestPortsThatAreDownGetRandomAddresses(t *testing.T) {
 }
 
 func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	log, _ := l.Dnsmasq(range1, "--dhcp-option=224,http://10.77.1.1:8080")
 	before := received6(t, l, "srv1", "Ip6InReceives")
 	n := start(t, "", func(c *Config) { c.Private = true })
@@ -86,13 +83,10 @@ func TestPrivateModeSendsARandomAddressAndNoName(t *testing.T) {
 }
 
 func TestPrivateModeUsesIPv6WhenDHCPGetsNoAnswer(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	l.Run("ip", "addr", "add", "fd77::1/64", "dev", "srv1", "nodad")
 	l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::,ra-only", "--ra-param=srv1,4,600")
 	n := start(t, "", func(c *Config) { c.Private, c.Deadline = true, time.Minute })

@@ -12,8 +12,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/phaseboot/phaseboot/internal/netns"
 )
 
 // userOption is RTM_NEWNDUSEROPT of interface 3 with an option.
@@ -124,13 +122,10 @@ func FuzzRouterMessage(f *testing.F) {
 }
 
 func TestAnIPv6NetworkHasAddressesAndNameServers(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	l.Run("ip", "addr", "add", "fd77::1/64", "dev", "srv1", "nodad")
 	l.Dnsmasq("--enable-ra", "--dhcp-range=fd77::,ra-only", "--dhcp-option=option6:dns-server,[fd77::53]")
 	n := start(t, "phase.ip=auto6", nil) // no IPv4: a slow host would have a link-local address beside

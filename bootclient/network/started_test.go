@@ -170,3 +170,17 @@ func waitForText(t *testing.T, file, text string) string {
 		}
 	}
 }
+
+// plugged begins a parallel test of a LAN in a network namespace, with one port of the machine plugged in. l is nil in
+// the process that only waits for the test in the namespace.
+func plugged(t *testing.T) (l *netns.LAN, port string) {
+	t.Helper()
+	t.Parallel()
+	if !netns.Inside(t) {
+		return nil, ""
+	}
+	l = netns.NewLAN(t)
+	port = l.Cable(1)
+	l.Plug(1)
+	return l, port
+}

@@ -9,13 +9,10 @@ import (
 )
 
 func TestStaticAddressesNeedNoServer(t *testing.T) {
-	t.Parallel()
-	if !netns.Inside(t) {
+	l, port := plugged(t)
+	if l == nil {
 		return
 	}
-	l := netns.NewLAN(t)
-	port := l.Cable(1)
-	l.Plug(1)
 	n := start(t, "phase.ip=10.77.1.9::10.77.1.1:255.255.255.0::"+port+":none:10.77.1.53 phase.ip=[fd77::9]::[fd77::1]:64::02-00-00-00-01-01", func(c *Config) { c.Deadline = time.Minute })
 	n.wait()
 	n.route("192.0.2.1", "10.77.1.1", port)
