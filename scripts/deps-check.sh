@@ -41,6 +41,9 @@ all() {
 		mkfs.vfat                        dosfstools       image,demo,test               the EFI system partition
 		mcopy                            mtools           image,demo,test               the EFI system partition
 		sgdisk                           gdisk            image,demo,test               partition tables
+		qemu-img                         qemu-utils       test                          checking disk images for virtual machines
+		xorriso                          xorriso          test                          checking ISO images
+		faketime                         faketime         test                          building an image at another date
 		qemu-system-x86_64               qemu-system-x86  demo,test                     the virtual machine
 		/usr/share/OVMF/OVMF_CODE_4M.fd  ovmf             demo,test                     UEFI firmware of the virtual machine
 		ip                               iproute2         demo+root,test,bench-net      network namespaces
