@@ -68,19 +68,30 @@ func TestDepsCheckHasAListForEachTarget(t *testing.T) {
 	}
 }
 
+// write-usb.sh passes its arguments to the phase-image of its own tree, in both forms.
 func TestWriteUSBRefusesAFileThatIsNoImage(t *testing.T) {
+	tree := t.TempDir()
+	text, err := os.ReadFile("../scripts/write-usb.sh")
+	check(t, err)
+	check(t, os.Symlink(build(t), filepath.Join(tree, "bin")))
+	check(t, os.Mkdir(filepath.Join(tree, "scripts"), 0o755))
+	check(t, os.WriteFile(filepath.Join(tree, "scripts/write-usb.sh"), text, 0o755))
 	for _, c := range []struct {
 		image, device string
 		code          int
 		words         string
 	}{
 		{"../README.md", "/dev/null", 5, "image ../README.md: no partition table"},
-		{"nothing.img", "/dev/null", 4, "image nothing.img: not found"},
-		{"..", "/dev/null", 2, "image ..: not a file"},
-		{os.DevNull, "/dev/null", 2, "not a file"},
+		{"nothing.img", "/dev/null", 4, "image nothing.img: file does not exist"},
+		{"..", "/dev/null", 2, "image ..: is a directory"},
+		{os.DevNull, "/dev/null", 2, "neither a regular file nor a block device"},
 	} {
-		if code, said := script(t, nil, "write-usb.sh", "--yes", c.image, c.device); code != c.code || !strings.Contains(said, c.words) {
-			t.Errorf("%s: exit code %d: %s", c.image, code, said)
+		for _, args := range [][]string{{"--yes", c.image, c.device}, {"--yes", "--image", c.image, "--device", c.device}} {
+			cmd := exec.Command(filepath.Join(tree, "scripts/write-usb.sh"), args...)
+			said, err := cmd.CombinedOutput()
+			if cmd.ProcessState.ExitCode() != c.code || !strings.Contains(string(said), c.words) {
+				t.Errorf("%q: %v: %s", args, err, said)
+			}
 		}
 	}
 }

@@ -5,8 +5,8 @@
 // Start at Builder: each Write method makes one image and gives it its final name when it
 // is complete. The same inputs give the same bytes; the time in every header is
 // SOURCE_DATE_EPOCH or, without it, the newest date of the inputs. Verify reads an image as
-// firmware, loader and kernel do (readdisk.go, gpt.go, fat.go). CompareRebuild builds it again,
-// and WriteDevice writes it.
+// firmware, loader and kernel do (readdisk.go, gpt.go, fat.go). CompareRebuild builds it again.
+// PrepareWrite opens a device for it (devices.go, blockdevice.go), and Write.Run writes it (write.go).
 //
 // Settings are files, not code: kernel/ lists modules, initramfs/ the busybox applets,
 // rootfs/ the packages and added files, esp/ the loader's settings. Boot modes are files of

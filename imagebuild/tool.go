@@ -173,7 +173,7 @@ func checkOut(path string) error {
 	case err == nil && info.IsDir():
 		return optionsf("out %s: is a directory; name a file", path)
 	case err == nil && !info.Mode().IsRegular():
-		return optionsf("out %s: not a regular file; build a file, then copy it with scripts/write-usb.sh", path)
+		return optionsf("out %s: not a regular file; build a file, then write it with phase-image write", path)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("out: %w", err)
 	}

@@ -1,146 +1,194 @@
 package imagebuild
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
-	"io/fs"
 	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// writeBlock is the number of bytes that are read, compared or written at once.
+// writeBlock is the number of bytes that are read, compared or written at once. The first block
+// has the partition table.
 const writeBlock = mib
 
-// WriteDevice writes an image of WriteUSB to a whole block device and reads it back. It opens
-// the device exclusively, which the kernel refuses while the device is mounted or part of
-// LVM, RAID or an open dm-crypt. Blocks of zeros are written only where the device has other
-// bytes. done gets the number of bytes that were written or read back, of a total of twice
-// the image. If the device reads back other bytes, the error is cas.ErrCorrupt.
-func WriteDevice(ctx context.Context, image, device string, done func(n, total int64)) error {
+// A Write is a verified image and the device that it will replace.
+type Write struct {
+	Image  *Contents // what the image boots and trusts
+	Device Device
+
+	in  *os.File
+	out *blockDevice
+}
+
+// PrepareWrite opens a whole disk for this process alone, and verifies an image of WriteUSB, or a
+// device with one. It writes nothing. It refuses a disk that is in use, write-protected or too
+// small, and, without allowFixed, one that is not removable. The caller closes the Write.
+func (b *Builder) PrepareWrite(ctx context.Context, image, device string, allowFixed bool) (*Write, error) {
 	in, size, err := openImage(image)
 	if err != nil {
-		return err
-	}
-	defer in.Close()
-	t, err := readTable(in, size)
-	if err != nil {
-		return fmt.Errorf("image %s: %w", image, err)
-	}
-	out, err := openDevice(device, t.size)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	w := writer{in, out, t.size, done}
-	if err := w.write(ctx); err != nil {
-		return fmt.Errorf("device %s: %w", device, err)
-	}
-	// drop the page cache, so that the bytes are read back from the device
-	_ = unix.IoctlSetInt(int(out.Fd()), unix.BLKFLSBUF, 0)
-	if err := w.compare(ctx); err != nil {
-		return fmt.Errorf("device %s: %w", device, err)
-	}
-	return out.Close()
-}
-
-// openDevice opens a block device of at least size bytes for this process alone.
-func openDevice(name string, size int64) (*os.File, error) {
-	info, err := os.Stat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("device %s: %w; lsblk lists the devices", name, fs.ErrNotExist)
-	case err != nil:
-		return nil, fmt.Errorf("device: %w", err)
-	case info.Mode().Type() != fs.ModeDevice:
-		return nil, optionsf("device %s: not a block device; lsblk lists them", name)
-	}
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_EXCL, 0)
-	if errors.Is(err, unix.EBUSY) {
-		return nil, optionsf("device %s: in use: mounted, or part of LVM, RAID or an open dm-crypt; lsblk shows its use; release it first", name)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("device: %w; run it as root", err)
-	}
-	have, err := f.Seek(0, io.SeekEnd)
-	if err == nil && have < size {
-		err = optionsf("device %s: too small: %d bytes, the image has %d; build it with a smaller --size", name, have, size)
-	}
-	if err != nil {
-		f.Close()
 		return nil, err
 	}
-	return f, nil
+	w := &Write{in: in}
+	if err := w.prepare(ctx, b, size, device, allowFixed); err != nil {
+		w.Close()
+		return nil, err
+	}
+	return w, nil
 }
 
-// A writer copies size bytes of an image to a device.
-type writer struct {
-	in       io.ReaderAt
-	out      device
-	size     int64
-	progress func(n, total int64)
+func (w *Write) prepare(ctx context.Context, b *Builder, size int64, device string, allowFixed bool) error {
+	t, err := readTable(w.in, size)
+	if err != nil {
+		return fmt.Errorf("image %s: %w", w.in.Name(), err)
+	}
+	if w.out, err = openDevice(device, t.size, allowFixed); err != nil {
+		return err
+	}
+	w.Device = w.out.Device
+	w.Image, err = b.Verify(ctx, w.in.Name())
+	if err == nil && w.Image.Kind != KindDisk {
+		err = optionsf("image %s: is an image of kind %s; a device needs a disk image, which phase-image usb makes", w.in.Name(), w.Image.Kind)
+	}
+	return err
 }
 
-type device interface {
+// Close closes the image and the device.
+func (w *Write) Close() {
+	w.in.Close()
+	if w.out != nil {
+		w.out.Close()
+	}
+}
+
+// Run writes the image and reads it back from the device, without the page cache. The first block is
+// written last: a device whose writing was interrupted has no partition table, and firmware does
+// not boot it. Blocks of zeros are written only where the device has other bytes. If the device reads
+// back other bytes, or the image is not the verified one, the error is cas.ErrCorrupt.
+//
+// written and readBack are called with the bytes that are done and those of the image. sent is the
+// number of bytes that were sent to the device.
+func (w *Write) Run(ctx context.Context, written, readBack func(done, total int64)) (sent int64, err error) {
+	c := copier{in: w.in, out: w.out, size: w.Image.Size, sum: sha256.New()}
+	if err = w.out.eraseOldBackup(c.size); err == nil {
+		err = c.write(ctx, written)
+	}
+	if err == nil && hex.EncodeToString(c.sum.Sum(nil)) != w.Image.SHA256 {
+		err = fmt.Errorf("the image %s was changed after it was verified: %w", w.in.Name(), cas.ErrCorrupt)
+	}
+	if err == nil {
+		err = c.compare(ctx, readBack)
+	}
+	if err == nil {
+		err = w.out.finish()
+	}
+	switch {
+	case err == nil:
+	case w.out.gone():
+		err = fmt.Errorf("device %s: unplugged: %w; plug it in and write it again: it has only a part of the image", w.Device.Path, err)
+	default:
+		err = fmt.Errorf("device %s: %w; it has only a part of the image now; write it again to repair it", w.Device.Path, err)
+	}
+	return c.sent, err
+}
+
+// A copier copies size bytes of an image to a device.
+type copier struct {
+	in   io.ReaderAt
+	out  target
+	size int64
+	sum  hash.Hash // of the image
+	sent int64     // bytes that were written
+}
+
+// A target is a device, or a memory in tests.
+type target interface {
 	io.ReaderAt
 	io.WriterAt
+	// Zero makes a range zeros. It returns how many bytes it has written.
+	Zero(at, size int64) (written int64, err error)
 	Sync() error
 }
 
-func (w writer) write(ctx context.Context) error {
-	old := make([]byte, writeBlock)
-	err := w.forEachBlock(ctx, 0, func(block []byte, at int64) error {
-		if allZero(block) {
-			if err := readAll(w.out, old[:len(block)], at); err != nil {
+func (c *copier) write(ctx context.Context, done func(n, total int64)) error {
+	first := alignedBlock()[:min(writeBlock, c.size)]
+	err := c.forEachBlock(ctx, done, func(block []byte, at int64) error {
+		c.sum.Write(block)
+		switch {
+		case at == 0:
+			copy(first, block)
+			if err := c.zero(0, int64(len(block))); err != nil {
 				return err
 			}
-			if allZero(old[:len(block)]) {
-				return nil
-			}
+			return c.out.Sync()
+		case allZero(block):
+			return c.zero(at, int64(len(block)))
 		}
-		_, err := w.out.WriteAt(block, at)
-		return err
+		return c.writeAt(block, at)
 	})
-	return errors.Join(err, w.out.Sync())
+	if err := errors.Join(err, c.out.Sync()); err != nil {
+		return err
+	}
+	return errors.Join(c.writeAt(first, 0), c.out.Sync())
 }
 
-func (w writer) compare(ctx context.Context) error {
-	have := make([]byte, writeBlock)
-	return w.forEachBlock(ctx, w.size, func(block []byte, at int64) error {
-		if err := readAll(w.out, have[:len(block)], at); err != nil {
+func (c *copier) writeAt(b []byte, at int64) error {
+	n, err := c.out.WriteAt(b, at)
+	c.sent += int64(n)
+	return err
+}
+
+func (c *copier) zero(at, size int64) error {
+	n, err := c.out.Zero(at, size)
+	c.sent += n
+	return err
+}
+
+func (c *copier) compare(ctx context.Context, done func(n, total int64)) error {
+	have := alignedBlock()
+	return c.forEachBlock(ctx, done, func(block []byte, at int64) error {
+		if err := readAll(c.out, have[:len(block)], at); err != nil {
 			return err
 		}
-		if !bytes.Equal(block, have[:len(block)]) {
-			return fmt.Errorf("bytes read back differ from byte %d; use another stick: %w", at, cas.ErrCorrupt)
+		for i := range block {
+			if block[i] != have[i] {
+				return fmt.Errorf("byte %d was read back as %#02x, not %#02x; use another stick: %w", at+int64(i), have[i], block[i], cas.ErrCorrupt)
+			}
 		}
 		return nil
 	})
 }
 
-// forEachBlock calls visit for each block of the image in order. before is the number of bytes done
-// by earlier passes, for the progress.
-func (w writer) forEachBlock(ctx context.Context, before int64, visit func(block []byte, at int64) error) error {
-	buf := make([]byte, writeBlock)
-	for at := int64(0); at < w.size; {
-		block := buf[:min(writeBlock, w.size-at)]
-		if err := readAll(w.in, block, at); err != nil {
+// forEachBlock calls visit for each block of the image in order.
+func (c *copier) forEachBlock(ctx context.Context, done func(n, total int64), visit func(block []byte, at int64) error) error {
+	buf := alignedBlock()
+	for at := int64(0); at < c.size; {
+		if err := ctx.Err(); err != nil {
 			return err
+		}
+		block := buf[:min(writeBlock, c.size-at)]
+		if err := readAll(c.in, block, at); err != nil {
+			return fmt.Errorf("image: %w", err)
 		}
 		if err := visit(block, at); err != nil {
 			return err
 		}
 		at += int64(len(block))
-		w.progress(before+at, 2*w.size)
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+		done(at, c.size)
 	}
-	return nil
+	return ctx.Err()
+}
+
+// alignedBlock returns a block that begins at a multiple of 4 KiB in memory, as O_DIRECT needs it.
+func alignedBlock() []byte {
+	const align = 4 << 10
+	buf := make([]byte, writeBlock+align)
+	return buf[skipTo(buf, align):][:writeBlock:writeBlock]
 }
 
 // readAll fills b from offset at.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/imagebuild"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/looptest"
 	"github.com/phaseboot/phaseboot/internal/scripttest"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -33,7 +34,10 @@ func TestScripts(t *testing.T) {
 	}
 	root, expired := rootJSON(t, 2100), rootJSON(t, 2020)
 	program := staticProgram(t, cache)
+	stick, small := loopDevice(t, 400<<20), loopDevice(t, 100<<20)
 	params := scripttest.Params("testdata/script", func(e *testscript.Env) error {
+		e.Setenv("STICK", stick)
+		e.Setenv("SMALL", small)
 		e.Setenv("PHASE_BUILD_CACHE", cache)
 		e.Setenv("INIT", program)
 		repo, other := filepath.Join(e.WorkDir, "repo"), filepath.Join(e.WorkDir, "other.init")
@@ -42,12 +46,27 @@ func TestScripts(t *testing.T) {
 			os.Mkdir(repo, 0o755),
 			os.WriteFile(filepath.Join(repo, "root.json"), root, 0o644),
 			os.WriteFile(filepath.Join(repo, "1.targets.json"), targetsJSON(t), 0o644),
+			os.WriteFile(filepath.Join(e.WorkDir, "name"), []byte(filepath.Base(stick)+"\n"), 0o644),
 			os.WriteFile(other, append(readFile(t, program), 0), 0o755),
 			os.WriteFile(filepath.Join(e.WorkDir, "root.json"), root, 0o644),
 			os.WriteFile(filepath.Join(e.WorkDir, "expired.json"), expired, 0o644),
 		)
 	})
+	params.Condition = func(name string) (bool, error) { return looptest.Available(), nil } // root
 	testscript.Run(t, params)
+}
+
+// loopDevice attaches an empty file as a loop device. It returns "" for an ordinary user.
+func loopDevice(t *testing.T, size int64) string {
+	t.Helper()
+	if !looptest.Available() {
+		return ""
+	}
+	file := filepath.Join(t.TempDir(), "stick")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, size)); err != nil {
+		t.Fatal(err)
+	}
+	return looptest.Attach(t, file, 0).Path
 }
 
 // rootJSON returns a root.json that expires at the beginning of a year.
