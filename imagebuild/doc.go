@@ -1,11 +1,11 @@
 // Package imagebuild makes the images that machines boot from: the boot kernel, the
-// initramfs of both roles, the target's root filesystem, the EFI system partition and
-// the USB image, from Debian's packages and a root.json. cmd/phase-image calls it.
+// initramfs of both roles, the target's root filesystem, the EFI system partition, the USB
+// image and the UKI, from Debian's packages and a root.json. cmd/phase-image calls it.
 //
 // Start at Builder: each Write method makes one image and gives it its final name when it
 // is complete. The same inputs give the same bytes; the time in every header is
 // SOURCE_DATE_EPOCH or, without it, the newest date of the inputs. Verify reads an image as
-// firmware, loader and kernel do (readdisk.go, gpt.go, fat.go). CompareRebuild builds it again.
+// firmware, loader and kernel do (readdisk.go, gpt.go, fat.go, readuki.go). CompareRebuild builds it again.
 // PrepareWrite opens a device for it (devices.go, blockdevice.go), and Write.Run writes it (write.go).
 //
 // Settings are files, not code: kernel/ lists modules, initramfs/ the busybox applets,

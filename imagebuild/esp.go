@@ -28,7 +28,7 @@ const (
 	espCluster = 8 // sectors
 )
 
-// Media is what WriteESP and WriteUSB make a bootable medium of.
+// Media is what WriteESP, WriteUSB and WriteUKI make a bootable medium of.
 type Media struct {
 	Initramfs          // of RoleBoot
 	DefaultMode string // mode that starts without a key press; empty: modes.Default
@@ -50,7 +50,7 @@ type MediaInfo struct {
 	Initramfs   int64     `json:"initramfs_size"`
 	Modes       []string  `json:"modes"`
 	DefaultMode string    `json:"default_mode"`
-	ESP         int64     `json:"esp_size"`
+	ESP         int64     `json:"esp_size,omitempty"`
 	Cache       int64     `json:"cache_size,omitempty"`
 	Disk        string    `json:"disk_guid,omitempty"`
 	Date        time.Time `json:"date"`

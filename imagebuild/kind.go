@@ -20,6 +20,7 @@ const (
 	KindDisk      = "disk"      // made by WriteUSB, or a device that such an image was written to
 	KindESP       = "esp"       // made by WriteESP
 	KindInitramfs = "initramfs" // made by WriteInitramfs
+	KindUKI       = "uki"       // made by WriteUKI
 )
 
 // openImage opens a regular file or a block device, and returns its size in bytes.
@@ -72,6 +73,12 @@ func (c *Contents) detectKind(r io.ReaderAt) (func(context.Context, *Builder, *o
 		}
 		c.Kind = KindInitramfs
 		return c.readInitramfsFile, nil
+	case bytes.HasPrefix(head, []byte("MZ")):
+		if looksLikeDisk(head) || looksLikeCD(r) {
+			return nil, badPE("firmware would read it as a disk and could boot something else")
+		}
+		c.Kind = KindUKI
+		return c.readUKIFile, nil
 	case isFAT32(head):
 		c.Kind = KindESP
 		return c.readESPFile, nil

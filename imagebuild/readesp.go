@@ -38,7 +38,7 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 	if c.Loader, err = sumOf(files[loader].reader()); err != nil {
 		return err
 	}
-	if err := c.readKernel(files[kernelPath]); err != nil {
+	if err := c.readKernel(files[kernelPath], files[kernelPath].size, platforms[0].Arch); err != nil {
 		return fmt.Errorf("%s: %w", kernelPath, err)
 	}
 	err = c.readInitramfs(files[initramfsPath], files[initramfsPath].size)
@@ -48,14 +48,14 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 	return err
 }
 
-func (c *Contents) readKernel(f *fatFile) (err error) {
-	if err := bootfile.CheckKernel(f, f.size, platforms[0].Arch); err != nil {
+func (c *Contents) readKernel(r io.ReaderAt, size int64, arch string) (err error) {
+	if err := bootfile.CheckKernel(r, size, arch); err != nil {
 		return fmt.Errorf("%w: %w", err, cas.ErrCorrupt)
 	}
-	if c.Kernel, err = kernelVersion(f); err != nil {
+	if c.Kernel, err = kernelVersion(r); err != nil {
 		return err
 	}
-	c.KernelSum, err = sumOf(f.reader())
+	c.KernelSum, err = sumOf(io.NewSectionReader(r, 0, size))
 	return err
 }
 

@@ -59,6 +59,8 @@ func (b *Builder) build(ctx context.Context, c *Contents, m Media, out string) (
 		_, err = b.WriteUSB(ctx, m, c.Size, out)
 	case KindESP:
 		_, err = b.WriteESP(ctx, m, out)
+	case KindUKI:
+		_, err = b.WriteUKI(ctx, m, out)
 	default:
 		_, err = b.WriteInitramfs(ctx, m.Initramfs, out)
 	}
@@ -93,7 +95,7 @@ func (b *Builder) compare(ctx context.Context, c *Contents, rebuilt string) erro
 		return fmt.Errorf("rebuild: %w", err)
 	}
 	for _, part := range []struct{ name, here, again string }{
-		{"loader", c.Loader, again.Loader},
+		{c.loaderName(), c.Loader, again.Loader},
 		{"kernel", c.KernelSum, again.KernelSum},
 		{"init", c.Init, again.Init},
 		{"initramfs", c.ArchiveSum, again.ArchiveSum},

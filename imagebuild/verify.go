@@ -23,7 +23,7 @@ type Contents struct {
 	TrailingBytes int64       `json:"bytes_behind"` // bytes of the device after the image; firmware does not read them
 	SHA256        string      `json:"sha256"`       // of the image
 	Disk          string      `json:"disk_guid,omitempty"`
-	Loader        string      `json:"loader_sha256,omitempty"`
+	Loader        string      `json:"loader_sha256,omitempty"` // of the boot loader; in a UKI, of the stub
 	Kernel        string      `json:"kernel,omitempty"`
 	KernelSum     string      `json:"kernel_sha256,omitempty"`
 	Default       string      `json:"default_mode,omitempty"`
@@ -51,8 +51,8 @@ type Contents struct {
 // Verify reads an image as firmware, loader and kernel do, and refuses everything that
 // phase-image would not write, because one of them could interpret it in another way. Then
 // sgdisk, fsck.fat and e2fsck check the partition table and the filesystems. It accepts
-// images of WriteUSB, WriteESP and WriteInitramfs, and a device that an image was written
-// to. A fault of the image is cas.ErrCorrupt.
+// images of WriteUSB, WriteESP, WriteUKI and WriteInitramfs, and a device that an image was
+// written to. A fault of the image is cas.ErrCorrupt.
 //
 // It reads a stream: memory does not grow with the image or with the sizes in it.
 func (b *Builder) Verify(ctx context.Context, image string) (*Contents, error) {
@@ -82,7 +82,7 @@ func (c *Contents) notCompared() []string {
 		words = append(words, "root.json: only its keys are shown; --root compares it")
 	}
 	if !c.wasCompared(comparedRebuild) {
-		programs := "loader, kernel, init, modules"
+		programs := c.loaderName() + ", kernel, init, modules"
 		if c.Kind == KindInitramfs {
 			programs = "init, modules"
 		}
@@ -92,6 +92,14 @@ func (c *Contents) notCompared() []string {
 		words = append(words, "cache partition: only its filesystem was checked; a machine verifies the files that it reads there")
 	}
 	return words
+}
+
+// loaderName returns what the program is called that firmware starts.
+func (c *Contents) loaderName() string {
+	if c.Kind == KindUKI {
+		return "stub"
+	}
+	return "loader"
 }
 
 // Values in Contents.Compared.

@@ -34,7 +34,7 @@ partition, a repeated name. Then sgdisk, fsck.fat and e2fsck check the partition
 both filesystems. The output shows the boot menu, the digests, and the keys that the machine
 trusts.
 
-IMAGE is made by usb, esp or initramfs; DEVICE is one that an image was written to. --root
+IMAGE is made by usb, esp, uki or initramfs; DEVICE is one that an image was written to. --root
 compares the root.json. --rebuild compares loader, kernel and init with this machine's
 packages; without it, only their digests are shown.`,
 		Example: `  phase-image verify stick.img
@@ -103,7 +103,7 @@ func contentsText(c *imagebuild.Contents) string {
 		line([]string{"unchecked", ""}[min(i, 1)], "%s", words)
 	}
 	if c.Loader != "" {
-		line("loader", "sha256 %s", c.Loader)
+		line(map[bool]string{true: "stub", false: "loader"}[c.Kind == imagebuild.KindUKI], "sha256 %s", c.Loader)
 		line("kernel", "%s", printable(c.Kernel, 120))
 		line("", "sha256 %s", c.KernelSum)
 	}

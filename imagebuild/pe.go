@@ -1,0 +1,260 @@
+package imagebuild
+
+import (
+	"bytes"
+	"debug/pe"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// Limits for the headers of an EFI program, in bytes.
+const (
+	maxPEHeader = 64 << 10
+	maxPEOffset = 512 // of the PE signature
+	pePage      = 4096
+)
+
+// dirCertificates is the data directory with the offset and size of the Secure Boot signatures.
+const dirCertificates = 4
+
+// A peHeader is the header of an EFI program: PE32+, as in Microsoft's PE format. raw is the
+// first SizeOfHeaders bytes of the file.
+type peHeader struct {
+	raw   []byte
+	at    int // offset of the PE signature
+	file  pe.FileHeader
+	opt   pe.OptionalHeader64
+	table []pe.SectionHeader32
+}
+
+func badPE(format string, args ...any) error {
+	return fmt.Errorf("EFI program: %s: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
+}
+
+func align[T int64 | uint32](n, to T) T { return (n + to - 1) / to * to }
+
+// readPEHeader reads the header of an EFI program of size bytes. It refuses a header that does not
+// encode back to the same bytes, and one with fields that no linker of systemd writes.
+func readPEHeader(r io.ReaderAt, size int64) (*peHeader, error) {
+	dos := make([]byte, 64)
+	if err := readFull(r, dos, 0); err != nil {
+		return nil, err
+	}
+	h := &peHeader{at: int(binary.LittleEndian.Uint32(dos[60:]))}
+	if string(dos[:2]) != "MZ" || h.at < len(dos) || h.at > maxPEOffset {
+		return nil, badPE("no MZ header, or the PE header is not in its first %d bytes", maxPEOffset)
+	}
+	head := make([]byte, 4+binary.Size(h.file)+binary.Size(h.opt))
+	if err := readFull(r, head, int64(h.at)); err != nil {
+		return nil, err
+	}
+	fields := bytes.NewReader(head[4:])
+	if err := binary.Read(fields, binary.LittleEndian, &h.file); err != nil {
+		return nil, err
+	}
+	if err := binary.Read(fields, binary.LittleEndian, &h.opt); err != nil {
+		return nil, err
+	}
+	if err := h.check(head, size); err != nil {
+		return nil, err
+	}
+	h.raw = make([]byte, h.opt.SizeOfHeaders)
+	if err := readFull(r, h.raw, 0); err != nil {
+		return nil, err
+	}
+	h.table = make([]pe.SectionHeader32, h.file.NumberOfSections)
+	if err := binary.Read(bytes.NewReader(h.raw[h.tableAt():]), binary.LittleEndian, h.table); err != nil {
+		return nil, err
+	}
+	return h, h.checkSections(size)
+}
+
+func readFull(r io.ReaderAt, b []byte, at int64) error {
+	n, err := r.ReadAt(b, at)
+	if n < len(b) {
+		return badPE("truncated at byte %d", at+int64(n))
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return err
+}
+
+// check refuses a header whose parts have other sizes than those of PE32+, or do not fit into it.
+func (h *peHeader) check(head []byte, size int64) error {
+	o := &h.opt
+	powerOf2 := func(n uint32) bool { return n >= 512 && n <= 64<<10 && n&(n-1) == 0 }
+	switch {
+	case string(head[:4]) != "PE\x00\x00" || o.Magic != 0x20b || o.NumberOfRvaAndSizes != 16 || int(h.file.SizeOfOptionalHeader) != binary.Size(h.opt):
+		return badPE("not PE32+ with 16 data directories")
+	case peArch(h.file.Machine) == "":
+		return badPE("machine %#x: neither x86_64 nor arm64", h.file.Machine)
+	case !powerOf2(o.FileAlignment) || !powerOf2(o.SectionAlignment):
+		return badPE("alignment of %d and %d bytes", o.FileAlignment, o.SectionAlignment)
+	case o.SizeOfHeaders > maxPEHeader || int64(o.SizeOfHeaders) > size || o.SizeOfHeaders%o.FileAlignment != 0 || h.tableEnd() > int(o.SizeOfHeaders):
+		return badPE("header of %d bytes for %d sections", o.SizeOfHeaders, h.file.NumberOfSections)
+	}
+	return nil
+}
+
+// checkSections refuses a section outside the file, and two sections with common bytes, in the
+// file or in memory.
+func (h *peHeader) checkSections(size int64) error {
+	offset, address := int64(h.opt.SizeOfHeaders), int64(h.opt.SizeOfHeaders)
+	for _, s := range h.table {
+		start, end := int64(s.PointerToRawData), int64(s.PointerToRawData)+int64(s.SizeOfRawData)
+		if start < offset || end > size {
+			return badPE("section %.8q: bytes %d to %d of the file overlap the part before, or are not in it", peName(s), start, end)
+		}
+		from := int64(s.VirtualAddress)
+		if from < address || from+int64(s.VirtualSize) > int64(h.opt.SizeOfImage) {
+			return badPE("section %.8q: address %#x overlaps the part before, or is not in the image", peName(s), from)
+		}
+		offset, address = end, from+int64(s.VirtualSize)
+	}
+	return nil
+}
+
+// peArch returns the architecture that a PE machine number means, as releases name it.
+func peArch(machine uint16) string {
+	switch machine {
+	case pe.IMAGE_FILE_MACHINE_AMD64:
+		return "x86_64"
+	case pe.IMAGE_FILE_MACHINE_ARM64:
+		return "arm64"
+	}
+	return ""
+}
+
+func peName(s pe.SectionHeader32) string { return strings.TrimRight(string(s.Name[:]), "\x00") }
+
+func (h *peHeader) tableAt() int { return h.at + 4 + binary.Size(h.file) + binary.Size(h.opt) }
+
+func (h *peHeader) tableEnd() int {
+	return h.tableAt() + int(h.file.NumberOfSections)*binary.Size(pe.SectionHeader32{})
+}
+
+// checksumAt returns the offset of the checksum, which firmware does not read.
+func (h *peHeader) checksumAt() int { return h.at + 4 + binary.Size(h.file) + 64 }
+
+// end returns the offset after the last section and the symbol table of a file.
+func (h *peHeader) end(r io.ReaderAt) (int64, error) {
+	end := int64(h.opt.SizeOfHeaders)
+	for _, s := range h.table {
+		end = max(end, int64(s.PointerToRawData)+int64(s.SizeOfRawData))
+	}
+	if h.file.PointerToSymbolTable == 0 {
+		return end, nil
+	}
+	texts := int64(h.file.PointerToSymbolTable) + int64(h.file.NumberOfSymbols)*pe.COFFSymbolSize
+	var size [4]byte
+	if err := readFull(r, size[:], texts); err != nil {
+		return 0, err
+	}
+	return max(end, texts+int64(binary.LittleEndian.Uint32(size[:]))), nil
+}
+
+// encode returns the header as bytes.
+func (h *peHeader) encode() ([]byte, error) {
+	if h.tableEnd() > len(h.raw) {
+		return nil, badPE("its header has no room for %d sections", len(h.table))
+	}
+	out := slices.Clone(h.raw)
+	for at, part := range map[int]any{h.at + 4: h.file, h.at + 4 + binary.Size(h.file): h.opt, h.tableAt(): h.table} {
+		if _, err := binary.Encode(out[at:], binary.LittleEndian, part); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// A peSection is a section that is added to an EFI program.
+type peSection struct {
+	name string
+	size int64
+}
+
+// with returns the header of the program with more sections. end is that of the method end. The
+// sections follow each other in the file, and in memory each begins a page. The checksum stays.
+func (h *peHeader) with(end int64, more []peSection) (*peHeader, error) {
+	w := *h
+	w.table = slices.Clone(h.table)
+	address := align(int64(h.opt.SizeOfImage), pePage)
+	for _, m := range more {
+		offset, raw := align(end, int64(h.opt.FileAlignment)), align(m.size, int64(h.opt.FileAlignment))
+		if end = offset + raw; max(end, address+raw) > math.MaxInt32 {
+			return nil, badPE("section %s: the file would be larger than 2 GiB", m.name)
+		}
+		s := pe.SectionHeader32{
+			VirtualSize: uint32(m.size), VirtualAddress: uint32(address), SizeOfRawData: uint32(raw), PointerToRawData: uint32(offset),
+			Characteristics: pe.IMAGE_SCN_CNT_INITIALIZED_DATA | pe.IMAGE_SCN_MEM_READ,
+		}
+		copy(s.Name[:], m.name)
+		w.table = append(w.table, s)
+		w.opt.SizeOfInitializedData += uint32(raw)
+		w.opt.SizeOfImage = align(uint32(address+m.size), h.opt.SectionAlignment)
+		address = align(address+m.size, pePage)
+	}
+	w.file.NumberOfSections = uint16(len(w.table))
+	return &w, nil
+}
+
+// without returns the header without its last n sections: that of the program to which with added
+// them.
+func (h *peHeader) without(n int) *peHeader {
+	w := *h
+	w.raw = slices.Clone(h.raw)
+	w.table = slices.Clone(h.table[:len(h.table)-n])
+	w.file.NumberOfSections = uint16(len(w.table))
+	clear(w.raw[w.tableEnd():h.tableEnd()])
+	for _, s := range h.table[len(w.table):] {
+		w.opt.SizeOfInitializedData -= s.SizeOfRawData
+	}
+	w.opt.SizeOfImage = w.loadedSize()
+	return &w
+}
+
+// loadedSize returns the size of the program in memory, as linkers compute it from its last section.
+func (h *peHeader) loadedSize() uint32 {
+	size := h.opt.SizeOfHeaders
+	for _, s := range h.table {
+		size = max(size, s.VirtualAddress+align(s.VirtualSize, h.opt.SectionAlignment))
+	}
+	return size
+}
+
+// peChecksum computes the checksum of an EFI program: the sum of its 16-bit words with the carry
+// added, plus its length. The four bytes of the checksum itself, at an even offset, count as zeros.
+func peChecksum(r io.Reader, at int) (uint32, error) {
+	var sum uint32
+	var length int64
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := io.ReadFull(r, buf)
+		b := buf[:n]
+		if length == 0 && at+4 <= n {
+			clear(b[at : at+4])
+		}
+		length += int64(n)
+		if n%2 == 1 {
+			b = append(b, 0)
+		}
+		for ; len(b) > 0; b = b[2:] {
+			sum += uint32(binary.LittleEndian.Uint16(b))
+			sum = sum&0xffff + sum>>16
+		}
+		switch err {
+		case nil:
+		case io.EOF, io.ErrUnexpectedEOF:
+			return sum&0xffff + sum>>16 + uint32(length), nil
+		default:
+			return 0, err
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package imagebuild
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
+)
+
+// Sections of a unified kernel image (UAPI.5) in the order of the file. The kernel is the last one,
+// because it may unpack itself to the memory after it.
+const (
+	sectionRelease   = ".osrel"
+	sectionCmdline   = ".cmdline"
+	sectionUname     = ".uname"
+	sectionInitramfs = ".initrd"
+	sectionKernel    = ".linux"
+)
+
+var ukiSections = []string{sectionRelease, sectionCmdline, sectionUname, sectionInitramfs, sectionKernel}
+
+// stubSections are the sections of systemd's stub: those of version 252, then those of 257.
+var stubSections = []string{".text", ".reloc", ".data", ".dynamic", ".rela", ".dynsym", ".sbat", ".sdmagic", ".rodata"}
+
+// WriteUKI builds a unified kernel image and writes it to out: an EFI program with the kernel, the
+// initramfs and the command line of the default mode. Firmware starts it from a disk or by HTTP,
+// without a boot loader.
+func (b *Builder) WriteUKI(ctx context.Context, m Media, out string) (*MediaInfo, error) {
+	if err := checkOut(out); err != nil {
+		return nil, err
+	}
+	if err := requireTools("zstd"); err != nil {
+		return nil, err
+	}
+	if bootargs.Parse(m.Cmdline).Mode != "" {
+		return nil, optionsf("cmdline: phase.mode: a UKI has one boot mode; name it with --default-mode")
+	}
+	tree, err := b.espTree(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	stub, err := b.stub(ctx, m.Platform)
+	if err != nil {
+		return nil, err
+	}
+	parts, err := tree.ukiParts()
+	if err != nil {
+		return nil, err
+	}
+	image, err := joinUKI(stub, parts)
+	if err != nil {
+		return nil, err
+	}
+	info := tree.info
+	info.Out, info.Size, info.Modes, info.ESP = out, int64(len(image)), []string{info.DefaultMode}, 0
+	return &info, atomicfile.Write(out, 0o644, image)
+}
+
+// stub reads systemd's stub for UKIs. Its file is in the package and the folder of the boot loader.
+func (b *Builder) stub(ctx context.Context, p Platform) ([]byte, error) {
+	dir, err := b.packageFiles(ctx, "systemd-boot-efi", p)
+	if err != nil {
+		return nil, err
+	}
+	folder, name := path.Split(p.loader)
+	file, err := firstFile(dir, folder+strings.Replace(name, "systemd-boot", "linux", 1)+".stub")
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(file)
+}
+
+// ukiParts returns the bytes of ukiSections: what the boot medium's entry of the default mode starts.
+func (t *espTree) ukiParts() ([][]byte, error) {
+	entry, err := readBootEntry(t.info.DefaultMode, string(t.files[entriesPath+"/"+t.info.DefaultMode+".conf"]))
+	if err != nil {
+		return nil, err
+	}
+	return [][]byte{
+		[]byte(osRelease(entry.Boots, t.date)), []byte(entry.Cmdline), []byte(t.info.Kernel), t.files[initramfsPath], t.files[kernelPath],
+	}, nil
+}
+
+// osRelease is the os-release file of a UKI (os-release(5)), from which a boot menu shows its name.
+func osRelease(mode string, date time.Time) string {
+	return strings.NewReplacer("@MODE@", mode, "@VERSION@", date.UTC().Format("20060102")).Replace(dataFile("esp/os-release"))
+}
+
+// joinUKI adds ukiSections to the stub.
+func joinUKI(stub []byte, parts [][]byte) ([]byte, error) {
+	r := bytes.NewReader(stub)
+	h, err := readStub(r)
+	if err != nil {
+		return nil, fmt.Errorf("stub: %w", err)
+	}
+	full, err := h.with(int64(len(stub)), peSections(parts))
+	if err != nil {
+		return nil, err
+	}
+	head, err := full.encode()
+	if err != nil {
+		return nil, err
+	}
+	last := full.table[len(full.table)-1]
+	out := make([]byte, last.PointerToRawData+last.SizeOfRawData)
+	copy(out, stub)
+	copy(out, head)
+	for i, part := range parts {
+		copy(out[full.table[len(h.table)+i].PointerToRawData:], part)
+	}
+	return out, full.setChecksum(out)
+}
+
+func peSections(parts [][]byte) (all []peSection) {
+	for i, part := range parts {
+		all = append(all, peSection{ukiSections[i], int64(len(part))})
+	}
+	return all
+}
+
+// readStub reads the header of a stub from which a UKI can be made, and made again: without would
+// give the same header.
+func readStub(stub *bytes.Reader) (*peHeader, error) {
+	h, err := readPEHeader(stub, stub.Size())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSectionNames(h.table, stubSections); err != nil {
+		return nil, err
+	}
+	end, err := h.end(stub)
+	if err != nil {
+		return nil, err
+	}
+	sum, err := peChecksum(io.NewSectionReader(stub, 0, stub.Size()), h.checksumAt())
+	switch {
+	case err != nil:
+		return nil, err
+	case end != stub.Size():
+		return nil, badPE("%d bytes, want %d", stub.Size(), end)
+	case h.opt.SizeOfImage != h.loadedSize():
+		return nil, badPE("size in memory %d, want %d", h.opt.SizeOfImage, h.loadedSize())
+	case h.opt.CheckSum != 0 && h.opt.CheckSum != sum:
+		return nil, badPE("checksum %#x, want %#x", h.opt.CheckSum, sum)
+	case !allZero(h.raw[h.tableEnd():]) || h.opt.DataDirectory[dirCertificates].VirtualAddress != 0:
+		return nil, badPE("signed, or with data after its section table")
+	}
+	return h, nil
+}
+
+// setChecksum writes the checksum of a program with this header, unless its stub had none.
+func (h *peHeader) setChecksum(program []byte) error {
+	if h.opt.CheckSum == 0 {
+		return nil
+	}
+	sum, err := peChecksum(bytes.NewReader(program), h.checksumAt())
+	binary.LittleEndian.PutUint32(program[h.checksumAt():], sum)
+	return err
+}
