@@ -82,10 +82,10 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 	if m.DefaultMode == "" {
 		m.DefaultMode = modes.Default
 	}
-	if err := checkMode(m.DefaultMode); err != nil {
+	if err := checkCmdline(m.Cmdline); err != nil {
 		return nil, err
 	}
-	if err := checkCmdline(m.Cmdline); err != nil {
+	if err := m.checkModes(m.DefaultMode, m.Cmdline); err != nil {
 		return nil, err
 	}
 	if err := checkChannel(bootargs.Parse(m.Cmdline).Channel, m.Channels); err != nil {
@@ -117,7 +117,7 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 		return nil, err
 	}
 	t.date = built.Date
-	t.info = MediaInfo{Kernel: kernel.Version, Initramfs: built.Size, Modes: modes.Available(m.WithTor), DefaultMode: m.DefaultMode, ESP: t.size(), Date: t.date}
+	t.info = MediaInfo{Kernel: kernel.Version, Initramfs: built.Size, Modes: m.Modes.Available(m.WithTor), DefaultMode: m.DefaultMode, ESP: t.size(), Date: t.date}
 	return t, nil
 }
 
@@ -151,8 +151,8 @@ func (t *espTree) addEntries(m Media) error {
 	}
 	loader := strings.NewReplacer("@TIMEOUT@", timeout, "@DEFAULT@", m.DefaultMode)
 	t.files[menuPath] = []byte(loader.Replace(dataFile("esp/loader.conf")))
-	for i, name := range modes.Available(m.WithTor) {
-		mode, err := modes.Load(name)
+	for i, name := range m.Modes.Available(m.WithTor) {
+		mode, err := m.Modes.Load(name)
 		if err != nil {
 			return err
 		}

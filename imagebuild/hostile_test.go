@@ -20,6 +20,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 // member returns one member of a cpio archive, valid or not.
@@ -40,6 +41,21 @@ func validArchive(t *testing.T) string {
 	return dirMember("etc") + dirMember("etc/phase") + fileMember("etc/phase/build-time", "1700000000\n") + fileMember("etc/phase/channel", "stable\n") +
 		fileMember("etc/phase/role", "boot\n") + fileMember("etc/phase/root.json", string(testRoot(t))) + fileMember("init", "program") +
 		dirMember("lib") + dirMember("lib/modules") + dirMember("lib/modules/6.1-cloud")
+}
+
+// archiveWith is validArchive with more members before etc/phase/role, and a trailer.
+func archiveWith(t *testing.T, members string) string {
+	role := fileMember("etc/phase/role", "boot\n")
+	return strings.Replace(validArchive(t), role, members+role, 1) + trailer
+}
+
+// mustShipped returns the file of a shipped mode.
+func mustShipped(name string) string {
+	data, found := modes.Shipped(name)
+	if !found {
+		panic("no mode " + name)
+	}
+	return string(data)
 }
 
 func zstdOf(t *testing.T, text string) []byte {
@@ -82,6 +98,7 @@ func hostileArchives(t *testing.T) map[string][]byte {
 	skippable := join([]byte{0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0}, []byte("abcd"))
 	with := func(more string) []byte { return zstdOf(t, body+more+trailer) }
 	instead := func(old, new string) []byte { return zstdOf(t, strings.Replace(body, old, new, 1)+trailer) }
+	modesOf := func(members string) []byte { return zstdOf(t, archiveWith(t, members)) }
 	return map[string][]byte{
 		"second archive, zstd":               join(valid, zstdOf(t, other)),
 		"second archive, gzip":               join(valid, gzipOf(t, other)),
@@ -120,6 +137,14 @@ func hostileArchives(t *testing.T) map[string][]byte {
 		"role of a target, with a root.json": instead(fileMember("etc/phase/role", "boot\n"), fileMember("etc/phase/role", "target\n")),
 		"channel with ESC":                   instead("stable\n", "\x1b[2Ja\n"),
 		"no role":                            instead(fileMember("etc/phase/role", "boot\n"), ""),
+		"mode that is not a mode":            modesOf(dirMember(modesPath) + fileMember(modesPath+"/lab.json", "{}")),
+		"mode of another name":               modesOf(dirMember(modesPath) + fileMember(modesPath+"/lab.json", mustShipped("local"))),
+		"mode in a folder of modes":          modesOf(dirMember(modesPath) + dirMember(modesPath+"/x") + fileMember(modesPath+"/x/local.json", mustShipped("local"))),
+		"mode that is a symbolic link":       modesOf(dirMember(modesPath) + linkMember(modesPath+"/local.json", "/elsewhere")),
+		"mode of another extension":          modesOf(dirMember(modesPath) + fileMember(modesPath+"/local.conf", mustShipped("local"))),
+		"large mode":                         modesOf(dirMember(modesPath) + fileMember(modesPath+"/local.json", mustShipped("local")+strings.Repeat(" ", modes.MaxFile))),
+		"modes that are a symbolic link":     modesOf(linkMember(modesPath, "/elsewhere")),
+		"modes that are a file":              modesOf(fileMember(modesPath, "x")),
 		"no init":                            instead(fileMember("init", "program"), ""),
 		"no trailer":                         zstdOf(t, body),
 		"empty frame":                        zstdOf(t, ""),

@@ -18,6 +18,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 // Roles of an initramfs.
@@ -29,14 +30,15 @@ const (
 // Initramfs is what WriteInitramfs makes an initramfs of.
 type Initramfs struct {
 	Platform  Platform
-	Role      string   // RoleBoot or RoleTarget
-	Root      []byte   // root.json, for RoleBoot
-	Channel   string   // channel to boot unless the kernel command line names one, for RoleBoot
-	Channels  []string // channels of the repository, which must include Channel; nil: not known
-	PhaseBoot string   // path of the static phase-boot program
-	KernelDir string   // see Builder.Kernel
-	WithTor   bool     // add Debian's tor, for mode tor; for RoleBoot
-	Torrc     []byte   // its torrc, such as bridges; for WithTor
+	Role      string    // RoleBoot or RoleTarget
+	Root      []byte    // root.json, for RoleBoot
+	Channel   string    // channel to boot unless the kernel command line names one, for RoleBoot
+	Channels  []string  // channels of the repository, which must include Channel; nil: not known
+	PhaseBoot string    // path of the static phase-boot program
+	KernelDir string    // see Builder.Kernel
+	WithTor   bool      // add Debian's tor, for mode tor; for RoleBoot
+	Torrc     []byte    // its torrc, such as bridges; for WithTor
+	Modes     modes.Set // the modes that the image can boot, for RoleBoot
 	// Authorities are certificate authorities of https mirrors in PEM, beside Debian's, for RoleBoot.
 	Authorities []byte
 }
@@ -128,6 +130,9 @@ func (in Initramfs) check() ([]listedModule, error) {
 	}
 	switch in.Role {
 	case RoleTarget:
+		if len(in.Modes.Own()) > 0 {
+			return nil, optionsf("mode: only the boot role has boot modes; remove it")
+		}
 		if in.WithTor {
 			return nil, optionsf("with-tor: only the boot role uses Tor; remove it")
 		}
@@ -169,6 +174,7 @@ func (in Initramfs) addSettings(a *archive, date time.Time) {
 	if in.Role == RoleBoot {
 		a.file("etc/phase/root.json", in.Root, 0o644)
 		a.text("etc/phase/channel", in.Channel+"\n")
+		in.addModes(a)
 	}
 }
 

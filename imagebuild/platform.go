@@ -8,7 +8,6 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
-	"github.com/phaseboot/phaseboot/modes"
 )
 
 func notFoundf(format string, args ...any) error {
@@ -69,9 +68,6 @@ func checkCmdline(s string) error {
 	if err != nil {
 		return optionsf("cmdline: %v", err)
 	}
-	if err := checkMode(args.Mode); err != nil {
-		return optionsf("cmdline: phase.mode: %v", err)
-	}
 	if err := checkChannel(args.Channel, nil); err != nil {
 		return optionsf("cmdline: phase.channel: %v", err)
 	}
@@ -81,14 +77,6 @@ func checkCmdline(s string) error {
 		if slices.Contains([]string{"initrd", "initrdmem", "noinitrd"}, name) || strings.Contains(word, "initrd=") {
 			return optionsf("cmdline: %.80q: remove it; the image has one initramfs, which its entries name", word)
 		}
-	}
-	return nil
-}
-
-// checkMode refuses the name of an unknown mode. "" means the default.
-func checkMode(name string) error {
-	if name != "" && !slices.Contains(modes.Names(), name) {
-		return optionsf("boot mode %.40q: unknown; use one of %s", name, strings.Join(modes.Names(), ", "))
 	}
 	return nil
 }

@@ -41,11 +41,10 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 	if err := c.readKernel(files[kernelPath], files[kernelPath].size, platforms[0].Arch); err != nil {
 		return fmt.Errorf("%s: %w", kernelPath, err)
 	}
-	err = c.readInitramfs(files[initramfsPath], files[initramfsPath].size)
-	if err != nil {
-		err = fmt.Errorf("%s: %w", initramfsPath, err)
+	if err := c.readInitramfs(files[initramfsPath], files[initramfsPath].size); err != nil {
+		return fmt.Errorf("%s: %w", initramfsPath, err)
 	}
-	return err
+	return c.checkEntries()
 }
 
 func (c *Contents) readKernel(r io.ReaderAt, size int64, arch string) (err error) {

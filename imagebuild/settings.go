@@ -38,6 +38,9 @@ func (c *Contents) readInitramfs(r io.ReaderAt, size int64) error {
 	if err := c.checkSettings(); err != nil {
 		return err
 	}
+	if err := c.takeModes(settings.modes); err != nil {
+		return err
+	}
 	c.ArchiveSum, err = sumOf(io.NewSectionReader(r, 0, size))
 	return err
 }
@@ -68,6 +71,7 @@ type settings struct {
 	modules string            // the one folder of /lib/modules
 	tor     bool              // it contains Tor
 	torrc   []byte
+	modes   map[string][]byte // files of modesPath by name of the mode
 }
 
 // text returns a setting without its final newline.
@@ -84,7 +88,7 @@ func readSettings(r io.ReaderAt, size int64) (*settings, error) {
 		return nil, err
 	}
 	defer z.Close()
-	s := &settings{files: map[string][]byte{}}
+	s := &settings{files: map[string][]byte{}, modes: map[string][]byte{}}
 	if err := readArchive(z, s.visit); err != nil {
 		return nil, err
 	}
@@ -97,6 +101,13 @@ func readSettings(r io.ReaderAt, size int64) (*settings, error) {
 func (s *settings) visit(c cpioRecord) (err error) {
 	dir, name := path.Split(c.name)
 	switch {
+	case c.name == modesPath:
+		if c.mode&modeType != modeDir {
+			return badArchive("file %.80q: not a folder", c.name)
+		}
+		return nil
+	case strings.HasPrefix(c.name, modesPath+"/"):
+		return s.readMode(c)
 	case c.name == "init" || dir == "etc/phase/":
 		if c.mode&modeType != modeFile {
 			return badArchive("file %.80q: not a regular file", c.name)

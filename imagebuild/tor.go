@@ -16,7 +16,6 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/manifest"
-	"github.com/phaseboot/phaseboot/modes"
 )
 
 // Paths of Tor in the boot initramfs.
@@ -197,8 +196,8 @@ func (in Initramfs) checkTor(mode, cmdline string) error {
 		return nil
 	}
 	args := bootargs.Parse(cmdline)
-	for _, name := range []string{mode, args.Mode} {
-		if m, err := modes.Load(name); err == nil && m.Tor {
+	for _, name := range append(in.Modes.Own(), mode, args.Mode) {
+		if m, err := in.Modes.Load(name); err == nil && m.Tor {
 			return optionsf("boot mode %s: the image has no Tor; add --with-tor", name)
 		}
 	}

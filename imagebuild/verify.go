@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 // Contents is the content of an image as Verify found it. Digests are SHA-256 in hex.
@@ -34,6 +35,7 @@ type Contents struct {
 	Modules       string      `json:"modules"`     // version of the kernel to which the modules belong
 	Tor           bool        `json:"tor,omitempty"`
 	TorrcSum      string      `json:"torrc_sha256,omitempty"` // of the torrc
+	Modes         []ModeFile  `json:"modes,omitempty"`        // boot modes
 	Role          string      `json:"role"`
 	Channel       string      `json:"channel,omitempty"`
 	BuildTime     string      `json:"build_time"`
@@ -45,6 +47,7 @@ type Contents struct {
 
 	root  []byte
 	torrc []byte
+	modes modes.Set
 	cache span
 }
 

@@ -1,10 +1,11 @@
-// Package modes has the boot modes: one JSON file each, compiled into the programs. A mode
-// is a policy: how a machine finds sources, whether it may write to its cache partition, and
-// what it shows of itself on the network. A mode never decides about trust; root.json does.
+// Package modes has the boot modes: one JSON file each. A mode is a policy: how a machine finds
+// sources, whether it may write to its cache partition, and what it shows of itself on the
+// network. A mode never decides about trust; root.json does.
 //
-// To add a mode, add its file here: phase-image makes a boot menu entry for each of [Names].
-// The boot client reads a mode with [Load]. Unknown fields and unknown values are errors; the
-// package's test loads every file.
+// The files of this folder are shipped: the programs contain them. A [Set] adds other files:
+// phase-image --mode takes them and writes all modes of an image into its initramfs, where the
+// boot client reads them with [ReadDir]. docs/ADDING-A-MODE.md shows it. Unknown fields and
+// unknown values are errors; the package's test loads every shipped file.
 //
 // Start at [Mode], whose comments describe each field.
 package modes

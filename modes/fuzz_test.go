@@ -9,7 +9,7 @@ import (
 // FuzzParse checks that an accepted mode is unchanged after encoding and parsing it again.
 func FuzzParse(f *testing.F) {
 	for _, name := range Names() {
-		data, err := files.ReadFile(name + ".json")
+		data, err := shipped.ReadFile(name + ".json")
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -2,31 +2,35 @@ package modes
 
 import (
 	"bytes"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
 
 // Default is the mode when the kernel command line does not name one.
 const Default = "internet"
 
-// maxRetry is the largest number of attempts, as of phase.retry=.
-const maxRetry = 1000
+// Limits of a mode.
+const (
+	MaxFile  = 8 << 10 // bytes of its file
+	maxTitle = 100     // characters of its title, so that it fits in a line of a boot menu
+	maxRetry = bootargs.MaxRetry
+)
 
 // ErrMalformed marks a file that is not a valid mode.
 var ErrMalformed = errors.New("malformed boot mode")
 
 // A Mode is a boot policy as read from its file.
 type Mode struct {
-	Name  string `json:"name"`  // the file's name without .json: [a-z0-9-]+
-	Title string `json:"title"` // text of the boot menu entry
+	Name  string `json:"name"`  // the file's name without .json: 1 to 32 characters a-z, 0-9 and -
+	Title string `json:"title"` // text of the boot menu entry: 1 to 100 printable ASCII characters
 	// Discovery lists the ways to find sources, the preferred one first: "mirror"
 	// (the https URLs of root.json), "dht", "mdns". Every mode also uses the mirrors,
 	// peers and bootstrap nodes of the kernel command line.
@@ -53,70 +57,69 @@ type Mode struct {
 // Uses reports whether the mode's discovery includes way.
 func (m Mode) Uses(way string) bool { return slices.Contains(m.Discovery, way) }
 
-//go:embed *.json
-var files embed.FS
-
-// Load returns a mode by its name. The error for an unknown name wraps fs.ErrNotExist and
-// lists the known names.
-func Load(name string) (Mode, error) {
-	if !slices.Contains(Names(), name) {
-		return Mode{}, fmt.Errorf("boot mode %.40q: %w; use one of %s", name, fs.ErrNotExist, strings.Join(Names(), ", "))
-	}
-	data, err := files.ReadFile(name + ".json")
-	if err != nil {
-		return Mode{}, err
-	}
-	return parse(name, data)
-}
-
-// Available lists the modes that an image can boot, Default first: without Tor, those that do not
-// need it.
-func Available(tor bool) []string {
-	return slices.DeleteFunc(Names(), func(name string) bool {
-		m, err := Load(name)
-		return err != nil || m.Tor && !tor
-	})
-}
-
-// Names lists the modes of this build, Default first.
-func Names() []string {
-	found, _ := fs.Glob(files, "*.json") // cannot fail: the pattern is valid
-	names := []string{Default}
-	for _, f := range found {
-		if n := strings.TrimSuffix(f, ".json"); n != Default {
-			names = append(names, n)
-		}
-	}
-	return names
-}
-
 func parse(name string, data []byte) (Mode, error) {
 	var m Mode
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(&m)
+	err := checkKeys(data)
 	if err == nil {
-		if _, more := dec.Token(); more != io.EOF {
-			err = errors.New("more than one JSON value")
-		}
+		dec := json.NewDecoder(bytes.NewReader(data))
+		dec.DisallowUnknownFields()
+		err = dec.Decode(&m)
 	}
 	if err == nil {
 		err = m.check(name)
 	}
 	if err != nil {
-		return Mode{}, fmt.Errorf("%w %s.json: %w", ErrMalformed, name, err)
+		return Mode{}, fmt.Errorf("%w %.40s.json: %w", ErrMalformed, name, err)
 	}
 	return m, nil
 }
 
-var nameForm = regexp.MustCompile(`^[a-z0-9-]+$`)
+// checkKeys refuses data that are not one JSON object with each key at most once and in lower case, as a mode
+// writes it. Package json takes the last of several keys, in any case.
+func checkKeys(data []byte) error {
+	if len(data) > MaxFile {
+		return fmt.Errorf("%d bytes: at most %d", len(data), MaxFile)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if first, err := dec.Token(); err != nil || first != json.Delim('{') {
+		return errors.New("must be one JSON object")
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := key.(string) // of an object, so it is one
+		if seen[name] || name != strings.ToLower(name) {
+			return fmt.Errorf("key %.40q: repeated, or not in lower case", name)
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return err
+		}
+		if string(value) == "null" {
+			return fmt.Errorf("key %.40q: must not be null; remove it", name)
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("more than one JSON value")
+	}
+	return nil
+}
+
+var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 
 func (m Mode) check(name string) error {
 	switch {
 	case m.Name != name || !nameForm.MatchString(name):
-		return fmt.Errorf("name %.40q: must be the file's name %.40q, with characters a-z, 0-9 and -", m.Name, name)
-	case m.Title == "":
-		return errors.New("title: must not be empty, the boot menu shows it")
+		return fmt.Errorf("name %.40q: must be the file's name %.40q, with 1 to 32 characters a-z, 0-9 and -", m.Name, name)
+	case !isTitle(m.Title):
+		return fmt.Errorf("title %.100q: must have 1 to %d printable ASCII characters, without double quotes, the boot menu shows it", m.Title, maxTitle)
 	case len(m.Discovery) == 0:
 		return errors.New("discovery: must not be empty; use mirror, dht, mdns")
 	case m.Identity != "ephemeral":
@@ -125,6 +128,11 @@ func (m Mode) check(name string) error {
 		return fmt.Errorf("tor: proxy %.40q must be a SOCKS port of this machine like socks5://127.0.0.1:9050, and announce false", m.Proxy)
 	case m.Retry < 0 || m.Retry > maxRetry:
 		return fmt.Errorf("retry %d: must be from 0 to %d", m.Retry, maxRetry)
+	}
+	if m.Proxy != "" {
+		if err := bootargs.CheckProxy(m.Proxy); err != nil {
+			return fmt.Errorf("proxy: %w", err)
+		}
 	}
 	for i, way := range m.Discovery {
 		if !slices.Contains([]string{"mirror", "dht", "mdns"}, way) || slices.Contains(m.Discovery[:i], way) {
@@ -138,6 +146,13 @@ func (m Mode) check(name string) error {
 		return fmt.Errorf("stale %.40q: must be refuse or last-good", m.Stale)
 	}
 	return nil
+}
+
+// isTitle reports whether boot loaders show a text as it is. They would cut off spaces at its ends and remove
+// quotes, and a new line would be a new setting.
+func isTitle(s string) bool {
+	other := func(r rune) bool { return r < ' ' || r > '~' || r == '"' }
+	return s != "" && len(s) <= maxTitle && strings.TrimSpace(s) == s && !strings.ContainsFunc(s, other)
 }
 
 // isLocalSOCKS reports whether a proxy is a SOCKS port on the loopback interface.

@@ -35,7 +35,8 @@ func TestPrivateModeAnnouncesAndStoresNothing(t *testing.T) {
 }
 
 func TestOnlyAnImageWithTorHasModesThatNeedIt(t *testing.T) {
-	if with, without := Available(true), Available(false); !slices.Equal(with, Names()) || slices.Contains(without, "tor") || len(without) != len(with)-1 {
+	with, without := (Set{}).Available(true), (Set{}).Available(false)
+	if !slices.Equal(with, Names()) || slices.Contains(without, "tor") || len(without) != len(with)-1 {
 		t.Errorf("with Tor %v, without %v", with, without)
 	}
 }

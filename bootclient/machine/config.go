@@ -65,6 +65,9 @@ func imageConfig(args bootargs.Arguments) (bootclient.Config, error) {
 	return c, err
 }
 
+// imageModes returns the modes of the image.
+func imageModes() (modes.Set, error) { return modes.ReadDir(modesDir) }
+
 // bootMode loads the mode. The command line can replace its policy for stale metadata; it can only
 // reduce the mode's rights to the cache, so a private boot never writes to a disk.
 func bootMode(args bootargs.Arguments) (modes.Mode, error) {
@@ -72,7 +75,11 @@ func bootMode(args bootargs.Arguments) (modes.Mode, error) {
 	if name == "" {
 		name = modes.Default
 	}
-	m, err := modes.Load(name)
+	set, err := imageModes()
+	if err != nil {
+		return modes.Mode{}, err
+	}
+	m, err := set.Load(name)
 	if err != nil {
 		return m, err
 	}

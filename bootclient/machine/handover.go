@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/modes"
 )
 
 // Files with which the target serves its release. If seedFile is missing, the target does not serve.
@@ -48,7 +49,7 @@ func planSeed(c bootclient.Config, removable bool) seedPlan {
 		plan.nodes = nodesDir
 		args = append(args, "--artifacts", runDir)
 	}
-	args = append(args, "--channel", c.Channel, "--arch", c.Arch, "--mode", c.Mode.Name)
+	args = append(args, "--channel", c.Channel, "--arch", c.Arch, "--mode", seedMode(c.Mode.Name))
 	for _, b := range c.Bootstrap {
 		args = append(args, "--bootstrap", b)
 	}
@@ -60,6 +61,15 @@ func planSeed(c bootclient.Config, removable bool) seedPlan {
 	}
 	plan.env = fmt.Appendf(nil, "PHASE_SEED=%q\n", strings.Join(args, " "))
 	return plan
+}
+
+// seedMode returns the mode of phase-boot seed in the target: the name of a shipped mode, or the file that the boot
+// hands over, because the target's program does not know the modes of the image.
+func seedMode(name string) string {
+	if _, found := modes.Shipped(name); found {
+		return name
+	}
+	return filepath.Join(runDir, handedModes, name+".json")
 }
 
 // needsQuoting reports whether a character is outside those of channels, modes and multiaddrs.

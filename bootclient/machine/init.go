@@ -23,6 +23,7 @@ const (
 	roleFile    = "/etc/phase/role"       // boot or target
 	rootFile    = "/etc/phase/root.json"  // the root of trust (boot role)
 	channelFile = "/etc/phase/channel"    // default of phase.channel= (boot role)
+	modesDir    = "/etc/phase/modes"      // boot modes, one file each (boot role)
 	buildFile   = "/etc/phase/build-time" // of the image, in Unix seconds (boot role)
 	modulesFile = "/etc/phase/modules"    // modules to load at start, one a line
 )

@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	modeName   = "mode.json" // the boot mode, as its file in modes
-	privateDir = "private"   // of a private mode: files for systemd-networkd and udev, below archiveDir and runDir
+	modeName    = "mode.json" // the boot mode, as its file in modes
+	handedModes = "modes"     // the file NAME.json of a mode that is not shipped, for phase-boot seed
+	privateDir  = "private"   // of a private mode: files for systemd-networkd and udev, below archiveDir and runDir
 
 	// gptGenerator mounts and swaps what it finds on the disks of a machine (systemd-gpt-auto-generator(8)).
 	gptGenerator = "systemd/system-generators/systemd-gpt-auto-generator"
@@ -68,7 +69,11 @@ DHCPv6Client=no
 // modeFiles returns the files that tell the target the boot mode. In a private mode they also keep a target
 // private that starts a network.
 func modeFiles(m modes.Mode) []handedFile {
-	files := []handedFile{{modeName, 0o644, append(marshal(m), '\n')}}
+	data := append(marshal(m), '\n')
+	files := []handedFile{{modeName, 0o644, data}}
+	if _, found := modes.Shipped(m.Name); !found {
+		files = append(files, handedFile{handedModes + "/" + m.Name + ".json", 0o644, data})
+	}
 	if m.RandomMAC {
 		files = append(files, text(privateDir+"/10-phase.link", privateLink), text(privateDir+"/10-phase.network", privateNetwork))
 	}

@@ -94,7 +94,8 @@ func (s settings) title(attempt int) string {
 func (s settings) entries() []menu.Entry {
 	list := []menu.Entry{{Text: "try again now", Action: menu.Retry}}
 	if !s.target {
-		others := slices.DeleteFunc(modes.Available(hasTor()), func(name string) bool { return name == s.mode })
+		set, _ := imageModes() // otherwise the shipped ones
+		others := slices.DeleteFunc(set.Available(hasTor()), func(name string) bool { return name == s.mode })
 		list = append(
 			list,
 			menu.Entry{Text: "another boot mode", Action: menu.Mode, Values: others},

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -36,6 +35,7 @@ Usage:
 Examples:
   phase-boot fetch --root root.json --mode local --out release
   phase-boot fetch --root root.json --mode local --out release --seed
+  phase-boot fetch --root root.json --mode lab.json --out release
   phase-boot fetch --root root.json --channel stable --arch x86_64 \
       --mirror http://192.0.2.1:8080 --cache ~/.cache/phase-boot --out release
 
@@ -56,7 +56,7 @@ func fetch(ctx context.Context, args []string) error {
 	var f fetchFlags
 	set := newFlags("phase-boot fetch")
 	f.define(set)
-	set.StringVar(&f.mode, "mode", modes.Default, "how to find sources: `MODE` is one of "+strings.Join(modes.Names(), ", "))
+	set.StringVar(&f.mode, "mode", modes.Default, "how to find sources: `MODE` is "+modeUsage())
 	set.StringVar(&f.cache, "cache", "", "`DIR` for blocks and for the newest trusted metadata; without it, an older release cannot be detected; mode private does not use it")
 	set.StringVar(&f.out, "out", "", "`DIR` to write the release to")
 	listVar(set, &f.mirrors, "mirror", "`URL` of a mirror or publisher, or file:///DIR; may be repeated")
@@ -136,8 +136,8 @@ func (f *fetchFlags) config() (bootclient.Config, error) {
 	if err := checkFolder("--cache", f.cache); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return cfg, err
 	}
-	if cfg.Mode, err = modes.Load(f.mode); err != nil {
-		return cfg, cli.Usagef("--mode: %v", err)
+	if cfg.Mode, err = loadMode(f.mode); err != nil {
+		return cfg, err
 	}
 	if cfg.Mode.Tor && !f.timeoutSet {
 		cfg.Timeout = timing.TorTimeout

@@ -46,7 +46,7 @@ func seed(ctx context.Context, args []string) error {
 	f.define(set)
 	set.StringVar(&f.cache, "cache", "", "`DIR` of an earlier phase-boot fetch --cache, or the mounted cache partition of a USB stick")
 	set.StringVar(&f.artifacts, "artifacts", "", "`DIR` with kernel, initramfs, rootfs, job/NAME.wasm, to serve blocks that the cache lacks")
-	set.StringVar(&f.mode, "mode", modes.Default, "how other machines find this one: `MODE` is one of "+strings.Join(modes.Names(), ", ")+"; private is refused: it does not announce")
+	set.StringVar(&f.mode, "mode", modes.Default, "how other machines find this one: `MODE` is "+modeUsage()+"; private is refused: it does not announce")
 	set.StringVar(&f.http, "http", "", "`ADDRESS` of the HTTP listener, such as 192.0.2.7:8080 (default: a free port)")
 	listVar(set, &f.listen, "listen", "`MULTIADDR` to listen on for peers; may be repeated (default: free ports)")
 	set.BoolVar(&f.json, "json", false, "print the addresses as one JSON object on stdout when the server is ready")
@@ -66,9 +66,9 @@ func (f *seedFlags) check(rest []string) error {
 }
 
 func (f *seedFlags) run(ctx context.Context) error {
-	mode, err := modes.Load(f.mode)
+	mode, err := loadMode(f.mode)
 	if err != nil {
-		return cli.Usagef("--mode: %v", err)
+		return err
 	}
 	if !mode.Announce || mode.Proxy != "" {
 		return cli.Usagef("mode %s: does not announce; choose a mode that announces", mode.Name)

@@ -15,7 +15,6 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
-	"github.com/phaseboot/phaseboot/modes"
 )
 
 // maxRoot bounds root.json, and a file with certificate authorities, in bytes. A booting machine has the same limit.
@@ -37,6 +36,7 @@ type initramfsFlags struct {
 	platformFlags
 	root, channel, phaseBoot, kernelDir, torrc string
 	withTor                                    bool
+	modes                                      modeFlag
 	authorities                                authorityFlag
 }
 
@@ -49,6 +49,7 @@ func (f *initramfsFlags) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.withTor, "with-tor", false, "add Debian's tor, for boot mode tor")
 	cmd.Flags().StringVar(&f.torrc, "torrc", "", "file with more options for Tor, such as bridges; for --with-tor")
 	f.authorities.register(cmd, "certificate authority of https mirrors (PEM), beside Debian's; repeatable")
+	f.modes.register(cmd)
 }
 
 // authorityFlag names files with certificate authorities.
@@ -103,8 +104,11 @@ func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Init
 		if in.Authorities, err = f.authorities.read(); err != nil {
 			return in, err
 		}
-	} else if f.root != "" || len(f.authorities) > 0 {
-		return in, cli.Usagef("--root and --ca are for --role boot; an initramfs of the target role has no root.json and asks no mirror")
+		if in.Modes, err = f.modes.read(); err != nil {
+			return in, err
+		}
+	} else if f.root != "" || len(f.authorities) > 0 || len(f.modes) > 0 {
+		return in, cli.Usagef("--root, --ca and --mode are for --role boot; an initramfs of the target role has no root.json and asks no mirror")
 	}
 	in.PhaseBoot, err = siblingProgram(f.phaseBoot, "phase-boot")
 	return in, err
@@ -120,7 +124,7 @@ func (f *mediaFlags) register(cmd *cobra.Command) {
 	f.initramfsFlags.register(cmd)
 	cmd.Flags().StringVar(&f.mode, "default-mode", "", "boot mode that starts without a key press (default internet)")
 	cmd.Flags().StringVar(&f.stale, "stale", "", "if no valid metadata are found: refuse, or last-good to boot the newest release that the machine has verified before (default: as the boot mode says)")
-	complete(cmd, "default-mode", modes.Names()...)
+	completeModes(cmd, "default-mode", &f.modes)
 	complete(cmd, "stale", "refuse", "last-good")
 	cmd.Flags().StringVar(&f.cmdline, "cmdline", "", "added to the kernel command line of every entry")
 }

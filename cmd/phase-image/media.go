@@ -23,6 +23,7 @@ boot mode) and a cache partition (ext4, label PHASE-CACHE). The file is sparse.`
 		Example: `  phase-image usb --root repo/root.json --out stick.img
   phase-image usb --root repo/root.json --flavour generic --default-mode local --size 8G --out stick.img
   phase-image usb --root repo/root.json --default-mode local --stale last-good --out stick.img
+  phase-image usb --root repo/root.json --mode lab.json --default-mode lab --out stick.img
   phase-image usb --root repo/root.json --ca ca.pem --cmdline "phase.mirror=https://mirror.example" --out vm.img`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -30,7 +30,7 @@ func verifyCommand() *cobra.Command {
 		Short: "Check an image and show its content",
 		Long: `Read an image as firmware, boot loader and kernel do, and refuse everything that they could
 interpret in another way: a second archive, a second initrd line, another file or
-partition, a repeated name. Then sgdisk, fsck.fat and e2fsck check the partition table and
+partition, a repeated name, an entry in a mode that the image does not have. Then sgdisk, fsck.fat and e2fsck check the partition table and
 both filesystems. The output shows the boot menu, the digests, and the keys that the machine
 trusts.
 
@@ -116,6 +116,7 @@ func contentsText(c *imagebuild.Contents) string {
 	case c.Tor:
 		line("tor", "yes, without a torrc")
 	}
+	printModes(line, c)
 	printRoot(line, c)
 	printEntries(&w, c)
 	return w.String()
@@ -149,6 +150,15 @@ func printRoot(line func(name, format string, args ...any), c *imagebuild.Conten
 	}
 }
 
+// printModes prints the boot modes of the image, and whether they are those of this program.
+func printModes(line func(name, format string, args ...any), c *imagebuild.Contents) {
+	origin := map[string]string{"no": "from a file", "other": "differs from the mode of this phase-image"}
+	for i, m := range c.Modes {
+		words := strings.TrimSpace("sha256 " + m.SHA256 + " " + origin[m.Shipped])
+		line([]string{"modes", ""}[min(i, 1)], "%-9s  %s", m.Name, words)
+	}
+}
+
 func printEntries(w *strings.Builder, c *imagebuild.Contents) {
 	for _, e := range c.Entries {
 		mark, other := " ", ""
@@ -158,7 +168,7 @@ func printEntries(w *strings.Builder, c *imagebuild.Contents) {
 		if e.Boots != e.Mode {
 			other = " (boots in mode " + printable(e.Boots, 32) + ")"
 		}
-		fmt.Fprintf(w, "  mode     %s %-9s %s%s\n                       %s\n", mark, printable(e.Mode, 32), printable(e.Title, 80), other, printable(e.Cmdline, 1100))
+		fmt.Fprintf(w, "  mode     %s %-9s %s%s\n                       %s\n", mark, printable(e.Mode, 32), printable(e.Title, 100), other, printable(e.Cmdline, 1100))
 	}
 }
 

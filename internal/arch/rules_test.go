@@ -101,7 +101,7 @@ var rules = []rule{
 		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
 		"a booting machine has no code that signs or publishes",
 	},
-	{"modes", nil, "boot modes are data that both the image builder and the boot client read"},
+	{"modes", []string{"internal/bootargs", "internal/file"}, "boot modes are data that both the image builder and the boot client read"},
 	{
 		"imagebuild/...",
 		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/bootfile", "internal/kmod", "internal/refusal"},
