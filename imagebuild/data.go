@@ -8,7 +8,7 @@ import (
 
 // data is the embedded lists and files that images are made of.
 //
-//go:embed kernel initramfs esp all:rootfs
+//go:embed kernel initramfs esp iso parallels all:rootfs
 var data embed.FS
 
 // dataFile returns an embedded file. The name must exist.

@@ -7,6 +7,8 @@
 // SOURCE_DATE_EPOCH or, without it, the newest date of the inputs. Verify reads an image as
 // firmware, loader and kernel do (readdisk.go, gpt.go, fat.go, readuki.go). CompareRebuild builds it again.
 // PrepareWrite opens a device for it (devices.go, blockdevice.go), and Write.Run writes it (write.go).
+// WriteDisk makes the same disk for virtual machines (vmdisk.go, bundle.go, package diskformat),
+// WriteISO a CD that is also a stick (iso.go).
 //
 // Settings are files, not code: kernel/ lists modules, initramfs/ the busybox applets,
 // rootfs/ the packages and added files, esp/ the loader's settings. Boot modes are files of

@@ -46,6 +46,7 @@ type espTree struct {
 type MediaInfo struct {
 	Out         string    `json:"out"`
 	Size        int64     `json:"size"`
+	Format      string    `json:"format,omitempty"` // qcow2, vmdk, vhdx, parallels or iso; empty: raw
 	Kernel      string    `json:"kernel"`
 	Initramfs   int64     `json:"initramfs_size"`
 	Modes       []string  `json:"modes"`

@@ -13,14 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/imagebuild/diskformat"
 )
 
-// Kinds of images that Verify reads.
+// Kinds of images that Verify reads, beside the names of diskformat.Formats, which WriteDisk makes.
 const (
 	KindDisk      = "disk"      // made by WriteUSB, or a device that such an image was written to
 	KindESP       = "esp"       // made by WriteESP
 	KindInitramfs = "initramfs" // made by WriteInitramfs
 	KindUKI       = "uki"       // made by WriteUKI
+	KindISO       = "iso"       // made by WriteISO, or a device that such an image was written to
 )
 
 // openImage opens a regular file or a block device, and returns its size in bytes.
@@ -82,6 +84,16 @@ func (c *Contents) detectKind(r io.ReaderAt) (func(context.Context, *Builder, *o
 	case isFAT32(head):
 		c.Kind = KindESP
 		return c.readESPFile, nil
+	case looksLikeCD(r):
+		c.Kind = KindISO
+		return c.readISO, nil
+	}
+	if format := diskformat.Detect(head); format != nil {
+		if looksLikeDisk(head) {
+			return nil, badImage("firmware would read it as a disk too")
+		}
+		c.Kind = format.Name
+		return c.readVirtualDisk(format), nil
 	}
 	c.Kind = KindDisk
 	return c.readDisk, nil

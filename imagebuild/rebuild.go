@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/imagebuild/diskformat"
 )
 
 // Rebuild is the input of CompareRebuild that the image does not contain.
@@ -41,7 +42,7 @@ func (b *Builder) CompareRebuild(ctx context.Context, c *Contents, r Rebuild) er
 		return err
 	}
 	defer clean()
-	out := filepath.Join(tmp, "image")
+	out := filepath.Join(tmp, filepath.Base(c.Image)) // a VMDK repeats its name
 	if err := again.build(ctx, c, media, out); err != nil {
 		return fmt.Errorf("rebuild: %w", err)
 	}
@@ -61,7 +62,13 @@ func (b *Builder) build(ctx context.Context, c *Contents, m Media, out string) (
 		_, err = b.WriteESP(ctx, m, out)
 	case KindUKI:
 		_, err = b.WriteUKI(ctx, m, out)
+	case KindISO:
+		_, err = b.WriteISO(ctx, m, out)
 	default:
+		if format := diskformat.Named(c.Kind); format != nil {
+			_, err = b.WriteDisk(ctx, m, c.DiskSize, format, out)
+			break
+		}
 		_, err = b.WriteInitramfs(ctx, m.Initramfs, out)
 	}
 	return err
@@ -117,20 +124,23 @@ func differs(image, what string) error {
 	return fmt.Errorf("image %s: differs from its rebuild: %s; rebuild it with the packages and programs that it was made of, or do not trust it: %w", image, what, cas.ErrCorrupt)
 }
 
-// compareBytes compares all bytes outside the cache partition, to which machines write.
+// compareBytes compares all bytes outside the cache partition, to which machines write. Of an image
+// for virtual machines it compares all.
 func (c *Contents) compareBytes(ctx context.Context, rebuilt string) error {
-	a, _, err := openImage(c.Image)
+	here, _ := imageFile(c.Image)
+	a, _, err := openImage(here)
 	if err != nil {
 		return err
 	}
 	defer a.Close()
-	z, _, err := openImage(rebuilt)
+	again, _ := imageFile(rebuilt)
+	z, _, err := openImage(again)
 	if err != nil {
 		return err
 	}
 	defer z.Close()
 	head, tail := span{0, c.Size}, span{c.Size, 0}
-	if c.cache.size > 0 {
+	if c.cache.size > 0 && c.Kind == KindDisk {
 		end := c.cache.start + c.cache.size
 		head, tail = span{0, c.cache.start}, span{end, c.Size - end}
 	}

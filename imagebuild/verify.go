@@ -20,9 +20,10 @@ import (
 type Contents struct {
 	Image         string      `json:"image"`
 	Kind          string      `json:"kind"`
-	Size          int64       `json:"size"`         // of the image in bytes
-	TrailingBytes int64       `json:"bytes_behind"` // bytes of the device after the image; firmware does not read them
-	SHA256        string      `json:"sha256"`       // of the image
+	Size          int64       `json:"size"`                // of the image in bytes
+	TrailingBytes int64       `json:"bytes_behind"`        // bytes of the device after the image; firmware does not read them
+	SHA256        string      `json:"sha256"`              // of the image
+	DiskSize      int64       `json:"disk_size,omitempty"` // of the disk in an image for virtual machines, in bytes
 	Disk          string      `json:"disk_guid,omitempty"`
 	Loader        string      `json:"loader_sha256,omitempty"` // of the boot loader; in a UKI, of the stub
 	Kernel        string      `json:"kernel,omitempty"`
@@ -54,13 +55,14 @@ type Contents struct {
 // Verify reads an image as firmware, loader and kernel do, and refuses everything that
 // phase-image would not write, because one of them could interpret it in another way. Then
 // sgdisk, fsck.fat and e2fsck check the partition table and the filesystems. It accepts
-// images of WriteUSB, WriteESP, WriteUKI and WriteInitramfs, and a device that an image was
-// written to. A fault of the image is cas.ErrCorrupt.
+// images of WriteUSB, WriteDisk, WriteISO, WriteESP, WriteUKI and WriteInitramfs, and a device
+// that an image was written to. A fault of the image is cas.ErrCorrupt.
 //
 // It reads a stream: memory does not grow with the image or with the sizes in it.
 func (b *Builder) Verify(ctx context.Context, image string) (*Contents, error) {
 	defer b.progress.step("verify " + filepath.Base(image))()
-	f, size, err := openImage(image)
+	path, _ := imageFile(image)
+	f, size, err := openImage(path)
 	if err != nil {
 		return nil, err
 	}

@@ -67,12 +67,15 @@ func espCommand() *cobra.Command {
 
 func mediaText(info *imagebuild.MediaInfo) string {
 	var w strings.Builder
-	fmt.Fprintf(&w, "%s: %s\n", info.Out, humanize.IBytes(uint64(info.Size)))
+	fmt.Fprintf(&w, "%s: %s\n", info.Out, strings.TrimPrefix(info.Format+", "+humanize.IBytes(uint64(info.Size)), ", "))
 	fmt.Fprintf(&w, "  kernel     %s\n", info.Kernel)
 	fmt.Fprintf(&w, "  initramfs  %s\n", humanize.Bytes(uint64(info.Initramfs)))
 	fmt.Fprintf(&w, "  modes      %s (default %s)\n", strings.Join(info.Modes, ", "), info.DefaultMode)
 	if info.Cache > 0 {
 		fmt.Fprintf(&w, "  cache      %s, label %s\n", humanize.IBytes(uint64(info.Cache)), imagebuild.CacheLabel)
+	}
+	if info.Format == imagebuild.KindISO {
+		fmt.Fprintf(&w, "  cache      none on a CD: the machine uses a partition with label %s of another disk, or keeps nothing\n", imagebuild.CacheLabel)
 	}
 	return w.String()
 }

@@ -34,9 +34,12 @@ partition, a repeated name, an entry in a mode that the image does not have. The
 both filesystems. The output shows the boot menu, the digests, and the keys that the machine
 trusts.
 
-IMAGE is made by usb, esp, uki or initramfs; DEVICE is one that an image was written to. --root
-compares the root.json. --rebuild compares loader, kernel and init with this machine's
-packages; without it, only their digests are shown.`,
+IMAGE is made by usb, iso, qcow2, vmdk, vhdx, parallels, esp, uki or initramfs; DEVICE is one
+that an image was written to. --root compares the root.json. --rebuild compares loader, kernel
+and init with this machine's packages; without it, only their digests are shown.
+
+An image of qcow2, vmdk, vhdx or parallels is refused once a machine has used it: convert it
+with qemu-img convert -O raw, and verify that.`,
 		Example: `  phase-image verify stick.img
   phase-image verify --root root.json /dev/sdX
   phase-image verify --rebuild stick.img`,
@@ -87,7 +90,10 @@ func contentsText(c *imagebuild.Contents) string {
 	}
 	fmt.Fprintf(&w, "%s: %s, %s\n", c.Image, c.Kind, humanize.IBytes(uint64(c.Size)))
 	line("sha256", "%s", c.SHA256)
-	if c.Disk != "" {
+	switch {
+	case c.DiskSize > 0:
+		line("disk", "%s, %s", c.Disk, humanize.IBytes(uint64(c.DiskSize)))
+	case c.Disk != "":
 		line("disk", "%s", c.Disk)
 	}
 	if c.TrailingBytes > 0 {

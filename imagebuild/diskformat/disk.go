@@ -71,6 +71,16 @@ type Format struct {
 // Formats lists all formats.
 var Formats = []*Format{QCOW2, VMDK, VHDX, Parallels}
 
+// Named returns the format of a name, or nil.
+func Named(name string) *Format {
+	for _, f := range Formats {
+		if f.Name == name {
+			return f
+		}
+	}
+	return nil
+}
+
 // Detect returns the format of an image that begins with head, or nil.
 func Detect(head []byte) *Format {
 	for _, f := range Formats {
