@@ -198,5 +198,5 @@ func (c *Contents) readUKITexts(u *ukiReader) error {
 		}
 	}
 	c.Default, c.Entries = mode, []BootEntry{{Mode: mode, Boots: mode, Title: "Phase Boot, mode " + mode, Cmdline: cmdline}}
-	return nil
+	return c.checkEntries()
 }

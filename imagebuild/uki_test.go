@@ -157,8 +157,17 @@ func TestAttackAUKIThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 	}
 	opt := h.at + 24
 	for name, change := range map[string]func([]byte) []byte{
-		"":                               func(b []byte) []byte { return b },
-		"initrd= in the options":         with(1, "phase.mode=local initrd=/x"),
+		"":                       func(b []byte) []byte { return b },
+		"initrd= in the options": with(1, "phase.mode=local initrd=/x"),
+		"unknown mode": func([]byte) []byte {
+			changed := slices.Clone(parts)
+			changed[0], changed[1] = []byte(osRelease("foo", time.Unix(1.7e9, 0))), []byte("phase.mode=foo")
+			made, err := joinUKI(stub, changed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return made
+		},
 		"unknown hint":                   with(1, "phase.mirrr=x"),
 		"ESC on the command line":        with(1, "phase.mode=local \x1b[2J"),
 		"NUL on the command line":        with(1, "phase.mode=local\x00init=/x"),

@@ -85,6 +85,25 @@ func (s *server) handlers() (plain, streams http.Handler) {
 	return s.rates.Handler(s.meter.handler("http", h, s.Log)), s.rates.Handler(s.meter.handler("stream", h, s.Log))
 }
 
+// withNetboot adds the files of Netboot to the handler of plain HTTP. Firmware reads them more slowly
+// than a machine its blocks, and no upload slot waits for it.
+func (s *server) withNetboot(gateway http.Handler) (http.Handler, error) {
+	if s.Netboot == "" {
+		return gateway, nil
+	}
+	files, err := newNetboot(s.Netboot, s.Log)
+	if err != nil {
+		return nil, err
+	}
+	rates := limit.NewRates(limit.Options{
+		Total: s.Limits.Rate, PerClient: s.Limits.RatePerPeer, MinRate: minRate, Grace: minRateAfter, OnSlow: func() { s.meter.refuse("slow") },
+	})
+	mux := http.NewServeMux()
+	mux.Handle("/", gateway)
+	mux.Handle(netbootPath, rates.Handler(s.meter.handler("http", files, s.Log)))
+	return mux, nil
+}
+
 // listenPlain listens on the address of a flag. It returns nil for "".
 func listenPlain(flag, addr string) (net.Listener, error) {
 	if addr == "" {

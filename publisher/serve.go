@@ -34,6 +34,7 @@ type ServeOptions struct {
 	Online      repo.OnlineKey
 	IPNS        ed25519.PrivateKey
 	HTTP        string // host:port; "" for no plain HTTP
+	Netboot     string // folder with EFI programs, or one, that plain HTTP serves below /netboot/; "" for none
 	DaemonOptions
 	MDNS bool
 	Now  func() time.Time // nil: time.Now
@@ -102,6 +103,9 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 	}
 	defer release()
 	plain, streams := s.handlers()
+	if plain, err = s.withNetboot(plain); err != nil {
+		return err
+	}
 	if err := s.startNode(ctx, identity, in.http, streams); err != nil {
 		return err
 	}

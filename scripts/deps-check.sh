@@ -52,6 +52,7 @@ all() {
 		/usr/include/stdlib.h            libc6-dev        test                          go test -race
 		zstd                             zstd             image,demo,test               initramfs archives
 		cpio                             cpio             test                          checking initramfs archives
+		/usr/lib/ipxe/snponly.efi        ipxe             test                          boots by PXE
 		objdump                          binutils         test                          checking UKIs
 		busybox                          busybox-static   test                          commands of docs/SHIP-YOUR-OWN-OS.md
 		systemd-analyze                  systemd          test                          checking the systemd units

@@ -113,7 +113,8 @@ serve only reads the store: several may serve one store and repository, each wit
   phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key \
     --http 192.0.2.7:80 --listen /ip4/192.0.2.7/tcp/4001 --mdns=false
   phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key \
-    --rate 100Mbit --rate-per-peer 2MB --metrics 127.0.0.1:9090 --log json`,
+    --rate 100Mbit --rate-per-peer 2MB --metrics 127.0.0.1:9090 --log json
+  phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key --netboot uki-x86_64.efi`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if opts.DaemonOptions, err = daemon.parse(cmd); err != nil {
@@ -124,6 +125,9 @@ serve only reads the store: several may serve one store and repository, each wit
 				oneOf("--nat", nat, publisher.NATOff, publisher.NATAuto, publisher.NATBehind), hostPort("--http", opts.HTTP),
 			); err != nil {
 				return err
+			}
+			if opts.Netboot != "" && opts.HTTP == "" {
+				return cli.Usagef("--netboot: needs the plain HTTP listener; name an address with --http")
 			}
 			opts.DHT, opts.NAT = dht, nat
 			if err := key.CheckExposed(online.key, online.passFile, ipns); err != nil {
@@ -146,6 +150,7 @@ serve only reads the store: several may serve one store and repository, each wit
 	cmd.Flags().StringVar(&ipns, "ipns-key", "", "key of the IPNS name in root.json")
 	cmd.Flags().StringVar(&daemon.identity, "identity", "", "file with the peer's key, made when missing (default STORE/peer.key)")
 	cmd.Flags().StringVar(&opts.HTTP, "http", ":8080", "`address` of the plain HTTP listener, empty for none")
+	cmd.Flags().StringVar(&opts.Netboot, "netboot", "", "EFI program of phase-image uki, or a `folder` with such files, to serve below /netboot/ to machines that boot without a stick")
 	daemon.register(cmd)
 	daemon.registerRates(cmd)
 	cmd.Flags().StringVar(&dht, "dht", publisher.DHTPrivate, "private, public or off")

@@ -1,0 +1,122 @@
+package publisher
+
+import (
+	"bytes"
+	"debug/pe"
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/phaseboot/phaseboot/publisher/pubtest"
+)
+
+// efiProgram returns an EFI program with one section, which has the text of a command line.
+func efiProgram(section, text string) []byte {
+	var b bytes.Buffer
+	dos := make([]byte, 64)
+	copy(dos, "MZ")
+	dos[60] = 64
+	s := pe.SectionHeader32{VirtualSize: uint32(len(text)), VirtualAddress: 4096, SizeOfRawData: 512, PointerToRawData: 512}
+	copy(s.Name[:], section)
+	head := pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: 1, SizeOfOptionalHeader: 240}
+	for _, part := range []any{dos, []byte("PE\x00\x00"), head, pe.OptionalHeader64{Magic: 0x20b, NumberOfRvaAndSizes: 16}, s} {
+		_ = binary.Write(&b, binary.LittleEndian, part) // a buffer takes all
+	}
+	return append(append(b.Bytes(), make([]byte, 512-b.Len())...), append([]byte(text), make([]byte, 512-len(text))...)...)
+}
+
+// answer returns status, headers and body of a request to a daemon.
+func answer(t *testing.T, method, url string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	pubtest.Check(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	pubtest.Check(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	pubtest.Check(t, err)
+	return resp, string(body)
+}
+
+func TestServeNetbootBesideTheGateway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Add(w.Sign(1, "v1", w.Release))
+	program := efiProgram(".cmdline", "quiet phase.mode=local phase.mirror=http://192.0.2.80:8080/?a&b")
+	w.Write("boot/uki-x86_64.efi", program)
+	w.Write("boot/own.efi", program)
+	w.Write("boot/own.ipxe", []byte("#!ipxe\nown\n"))
+	w.Write("boot/other.efi", efiProgram(".text", "x"))
+	w.Write("boot/shell.efi", efiProgram(".cmdline", "x || shell"))
+	w.Write("boot/online.key", []byte("secret"))
+	w.Write("secret.efi", program)
+	pubtest.Check(t, errors.Join(os.Symlink("../secret.efi", w.Path("boot/link.efi")), os.Mkdir(w.Path("boot/folder.efi"), 0o755)))
+	opts := w.serveOptions()
+	opts.DHT, opts.Netboot = DHTOff, w.Path("boot")
+	r, _ := w.serve(opts)
+	base := r.HTTP[0] + "/netboot/"
+
+	// firmware asks for the length first, and loads nothing without one
+	resp, body := answer(t, http.MethodHead, base+"uki-x86_64.efi")
+	if resp.StatusCode != http.StatusOK || resp.ContentLength != int64(len(program)) || resp.Header.Get("Content-Type") != "application/efi" || body != "" {
+		t.Errorf("HEAD: %v, %d bytes", resp.Header, resp.ContentLength)
+	}
+	if resp, body = answer(t, http.MethodGet, base+"uki-x86_64.efi"); body != string(program) || resp.ContentLength != int64(len(program)) {
+		t.Errorf("GET: %d bytes of %d", len(body), resp.ContentLength)
+	}
+	for path, want := range map[string]string{
+		"uki-x86_64.ipxe": "#!ipxe\nchain --name uki.efi uki-x86_64.efi quiet phase.mode=local phase.mirror=http://192.0.2.80:8080/?a&b\n",
+		"own.ipxe":        "#!ipxe\nown\n",
+		"other.ipxe":      "#!ipxe\nchain --name uki.efi other.efi \n",
+	} {
+		if resp, body := answer(t, http.MethodGet, base+path); body != want || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
+			t.Errorf("%s: %q", path, body)
+		}
+	}
+	for path, want := range map[string]int{
+		"": 404, "online.key": 404, "link.efi": 500, "folder.efi": 404, "none.efi": 404, "none.ipxe": 404, "shell.ipxe": 500,
+		"%2e%2e/secret.efi": 404, "boot/uki-x86_64.efi": 404, ".efi": 404,
+	} {
+		if resp, body := answer(t, http.MethodGet, base+path); resp.StatusCode != want || strings.Contains(body, w.Path("")) {
+			t.Errorf("%q: %d %q, want %d", path, resp.StatusCode, body, want)
+		}
+	}
+	if resp, _ := answer(t, http.MethodPost, base+"uki-x86_64.efi"); resp.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("POST: %d", resp.StatusCode)
+	}
+	if resp, _ := answer(t, http.MethodGet, r.HTTP[0]+"/ipfs/"+r.Pointer+"?format=raw"); resp.StatusCode != http.StatusOK {
+		t.Errorf("the gateway: %d", resp.StatusCode)
+	}
+
+	// a program that is replaced is served at once
+	w.Write("boot/uki-x86_64.efi", append(program, 1))
+	if _, body := answer(t, http.MethodGet, base+"uki-x86_64.efi"); len(body) != len(program)+1 {
+		t.Errorf("the new program: %d bytes", len(body))
+	}
+}
+
+func TestNetbootServesTheOneFileThatIsNamed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write("one.efi", efiProgram(".cmdline", "quiet"))
+	w.Write("two.efi", efiProgram(".cmdline", "quiet"))
+	n, err := newNetboot(w.Path("one.efi"), pubtest.VerboseLog(t))
+	pubtest.Check(t, err)
+	for name, want := range map[string]int{"one.efi": 200, "one.ipxe": 200, "two.efi": 404, "two.ipxe": 404} {
+		got := httptest.NewRecorder()
+		if n.ServeHTTP(got, httptest.NewRequest(http.MethodGet, "/netboot/"+name, nil)); got.Code != want {
+			t.Errorf("%s: %d, want %d", name, got.Code, want)
+		}
+	}
+	for path, want := range map[string]error{w.Path("none.efi"): fs.ErrNotExist, w.Path("artifacts/kernel"): fs.ErrInvalid} {
+		if _, err := newNetboot(path, pubtest.VerboseLog(t)); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", path, err, want)
+		}
+	}
+}
