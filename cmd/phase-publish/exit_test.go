@@ -27,7 +27,7 @@ import (
 // verbs are the command lines of all commands, with a slot for each argument that can be wrong.
 var verbs = map[string]string{
 	"add":       "add --store {store} --repo {repo} --artifacts {artifacts} --online-key {key} --passphrase-file {phrase} {manifest}",
-	"serve":     "serve --store {store} --repo {repo} --online-key {key} --ipns-key {ipns} --passphrase-file {phrase} --http {http} --listen {listen} --dht off --mdns=false",
+	"serve":     "serve --store {store} --repo {repo} --online-key {key} --ipns-key {ipns} --passphrase-file {phrase} --http {http} --netboot {netboot} --listen {listen} --dht off --mdns=false",
 	"bootstrap": "bootstrap --root {root} --listen {listen}",
 	"status":    "status --store {store} --repo {repo}",
 	"fsck":      "fsck --store {store} --repo {repo}",
@@ -39,7 +39,7 @@ var verbs = map[string]string{
 
 var good = map[string]string{
 	"store": "store", "repo": "repo", "artifacts": "artifacts2", "key": "online.key", "ipns": "ipns.key", "phrase": "right",
-	"manifest": "v2.json", "root": "repo/root.json", "out": "out", "http": "127.0.0.1:0", "listen": "/ip4/127.0.0.1/tcp/0",
+	"manifest": "v2.json", "root": "repo/root.json", "out": "out", "http": "127.0.0.1:0", "netboot": ".", "listen": "/ip4/127.0.0.1/tcp/0",
 }
 
 // classes are the errors of each slot, with the exit code of every command that has the slot,
@@ -64,6 +64,8 @@ var classes = []struct {
 	{"repo", "shortroot", 5, nil},
 	{"repo", "forged", 3, map[string]int{"fsck": 0, "gc": 0, "stats": 0}}, // another key signed the timestamp
 	{"repo", "expired", 3, map[string]int{"serve": 0, "fsck": 0, "gc": 0, "stats": 0, "get": 0}},
+	{"netboot", "nowhere", 4, nil},
+	{"netboot", "text", 2, nil},
 	{"key", "nowhere", 4, nil},
 	{"key", "repo", 2, nil},
 	{"key", "online.key.pub", 2, nil},
