@@ -16,7 +16,8 @@
 //
 // It needs neither root rights nor loop mounts. Packages come through the host's apt (so
 // the host is Debian or a derivative); mkfs.vfat, mtools, mke2fs, sgdisk and mksquashfs
-// make the filesystems, and zstd compresses. It refuses an unknown architecture or flavour. It has no keys and
-// decides nothing about trust: manifest checks root.json, which is then copied unchanged.
+// make the filesystems, and zstd compresses. It refuses an unknown architecture or flavour. It decides nothing
+// about trust: manifest checks root.json, which is then copied unchanged. It has no keys but
+// those of Secure Boot, which sbkeys.go makes and authenticode.go uses.
 // An error in the options wraps fs.ErrInvalid: the user must change the command line.
 package imagebuild

@@ -30,9 +30,10 @@ const (
 
 // Media is what WriteESP, WriteUSB and WriteUKI make a bootable medium of.
 type Media struct {
-	Initramfs          // of RoleBoot
-	DefaultMode string // mode that starts without a key press; empty: modes.Default
-	Cmdline     string // added to the kernel command line of every entry
+	Initramfs            // of RoleBoot
+	DefaultMode string   // mode that starts without a key press; empty: modes.Default
+	Cmdline     string   // added to the kernel command line of every entry
+	Signing     *Signing // for WriteUKI: signs it for Secure Boot; nil: not signed
 }
 
 // An espTree is the content of an EFI system partition: files by path.

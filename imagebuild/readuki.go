@@ -3,7 +3,10 @@ package imagebuild
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
 	"debug/pe"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -20,7 +23,8 @@ import (
 // content of the sections and of the stub.
 type ukiReader struct {
 	arch     string
-	stubSum  string // SHA-256 of the stub's file in hex
+	stubSum  string            // SHA-256 of the stub's file in hex
+	signer   *x509.Certificate // nil: not signed
 	sections map[string]*io.SectionReader
 }
 
@@ -43,6 +47,13 @@ func openUKI(r io.ReaderAt, size int64) (*ukiReader, error) {
 	h, err := readPEHeader(r, size)
 	if err != nil {
 		return nil, err
+	}
+	signer, unsigned, err := h.takeSignature(r, size)
+	if err != nil {
+		return nil, err
+	}
+	if !allZero(h.raw[h.tableEnd():]) {
+		return nil, badPE("data after its section table")
 	}
 	n := len(h.table) - len(ukiSections)
 	if n < 0 {
@@ -67,10 +78,10 @@ func openUKI(r io.ReaderAt, size int64) (*ukiReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := again.compare(h, r, size, end, n); err != nil {
+	if err := again.compare(h, r, size, unsigned, end, n); err != nil {
 		return nil, err
 	}
-	u := &ukiReader{arch: peArch(h.file.Machine), sections: map[string]*io.SectionReader{}}
+	u := &ukiReader{arch: peArch(h.file.Machine), signer: signer, sections: map[string]*io.SectionReader{}}
 	for _, s := range h.table[n:] {
 		u.sections[peName(s)] = io.NewSectionReader(r, int64(s.PointerToRawData), int64(s.VirtualSize))
 	}
@@ -78,9 +89,30 @@ func openUKI(r io.ReaderAt, size int64) (*ukiReader, error) {
 	return u, err
 }
 
-// compare refuses a file of size bytes that differs from the one that joinUKI writes for the header h
-// outside of the sections and of the stub, which has n sections and ends at end.
-func (h *peHeader) compare(is *peHeader, r io.ReaderAt, size, end int64, n int) error {
+// takeSignature checks the signature of a program and removes its place from the header. It returns the
+// certificate, nil without a signature, and the size of the program without the signature.
+func (h *peHeader) takeSignature(r io.ReaderAt, size int64) (*x509.Certificate, int64, error) {
+	dir := &h.opt.DataDirectory[dirCertificates]
+	if *dir == (pe.DataDirectory{}) {
+		return nil, size, nil
+	}
+	start := int64(dir.VirtualAddress)
+	if start%8 != 0 || start+int64(dir.Size) != size {
+		return nil, 0, badPE("signature at bytes %d to %d of %d", start, start+int64(dir.Size), size)
+	}
+	signer, err := h.readSignature(r, start, size)
+	if err != nil {
+		return nil, 0, err
+	}
+	*dir = pe.DataDirectory{}
+	h.raw, err = h.encode()
+	return signer, start, err
+}
+
+// compare refuses a file that differs from the one that joinUKI writes for the header h outside of the
+// sections and of the stub, which has n sections and ends at end. It has size bytes, unsigned of them
+// before its signature.
+func (h *peHeader) compare(is *peHeader, r io.ReaderAt, size, unsigned, end int64, n int) error {
 	want, err := h.encode()
 	if err != nil {
 		return err
@@ -97,8 +129,8 @@ func (h *peHeader) compare(is *peHeader, r io.ReaderAt, size, end int64, n int) 
 	if err := zeros(r, end, align(end, int64(h.opt.FileAlignment))); err != nil {
 		return err
 	}
-	if want := align(end, int64(h.opt.FileAlignment)); size != want {
-		return badPE("%d bytes, want %d", size, want)
+	if want := align(end, int64(h.opt.FileAlignment)); unsigned != want {
+		return badPE("%d bytes, want %d", unsigned, want)
 	}
 	sum, err := peChecksum(io.NewSectionReader(r, 0, size), h.checksumAt())
 	if err == nil && h.opt.CheckSum != 0 && h.opt.CheckSum != sum {
@@ -151,6 +183,10 @@ func (c *Contents) readUKIFile(_ context.Context, _ *Builder, f *os.File) error 
 		return err
 	}
 	c.Loader = u.stubSum
+	if u.signer != nil {
+		sum := sha256.Sum256(u.signer.Raw)
+		c.Signer = &Signer{u.signer.Subject.String(), hex.EncodeToString(sum[:])}
+	}
 	kernel := u.sections[sectionKernel]
 	if err := c.readKernel(kernel, kernel.Size(), u.arch); err != nil {
 		return fmt.Errorf("section %s: %w", sectionKernel, err)

@@ -59,6 +59,11 @@ func (b *Builder) WriteUKI(ctx context.Context, m Media, out string) (*MediaInfo
 	if err != nil {
 		return nil, err
 	}
+	if m.Signing != nil {
+		if image, err = m.Signing.sign(image); err != nil {
+			return nil, err
+		}
+	}
 	info := tree.info
 	info.Out, info.Size, info.Modes, info.ESP = out, int64(len(image)), []string{info.DefaultMode}, 0
 	return &info, atomicfile.Write(out, 0o644, image)

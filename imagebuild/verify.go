@@ -26,6 +26,7 @@ type Contents struct {
 	DiskSize      int64       `json:"disk_size,omitempty"` // of the disk in an image for virtual machines, in bytes
 	Disk          string      `json:"disk_guid,omitempty"`
 	Loader        string      `json:"loader_sha256,omitempty"` // of the boot loader; in a UKI, of the stub
+	Signer        *Signer     `json:"signer,omitempty"`        // who signed it for Secure Boot
 	Kernel        string      `json:"kernel,omitempty"`
 	KernelSum     string      `json:"kernel_sha256,omitempty"`
 	Default       string      `json:"default_mode,omitempty"`
@@ -50,6 +51,12 @@ type Contents struct {
 	torrc []byte
 	modes modes.Set
 	cache span
+}
+
+// A Signer is the certificate of a Secure Boot signature.
+type Signer struct {
+	Subject string `json:"subject"`
+	SHA256  string `json:"sha256"` // of the certificate in DER
 }
 
 // Verify reads an image as firmware, loader and kernel do, and refuses everything that

@@ -53,6 +53,9 @@ all() {
 		zstd                             zstd             image,demo,test               initramfs archives
 		cpio                             cpio             test                          checking initramfs archives
 		/usr/lib/ipxe/snponly.efi        ipxe             test                          boots by PXE
+		sbverify                         sbsigntool       test                          checking signatures for Secure Boot
+		sig-list-to-certs                efitools         test                          checking keys for Secure Boot
+		openssl                          openssl          test                          checking certificates
 		objdump                          binutils         test                          checking UKIs
 		busybox                          busybox-static   test                          commands of docs/SHIP-YOUR-OWN-OS.md
 		systemd-analyze                  systemd          test                          checking the systemd units

@@ -13,6 +13,7 @@ environment:
   CPU=                processor model without KVM; default: qemu64 with SSE 4.2
   NET=user            user (slirp), none, or tap:IFNAME (the tap must be up)
   DISK=virtio         virtio, usb or none (to start -kernel and -initrd)
+  SECUREBOOT=         variable store of a firmware with Secure Boot; it is written
   DEADLINE=0          seconds after which the machine is stopped, 0 for never
   ACCEL=              kvm or tcg; default: kvm if a probe succeeds, else tcg
 The console is this terminal; Ctrl-A X ends the machine. NET=user has no multicast, so mDNS
@@ -90,6 +91,17 @@ shift
 [ -s "$image" ] || [ -b "$image" ] || fail 5 "image $image: the file is empty"
 command -v qemu-system-x86_64 >/dev/null || fail 1 "qemu-system-x86_64: not found; run: apt-get install qemu-system-x86"
 code=$(ovmf) || fail 1 "UEFI firmware: not found; run: apt-get install ovmf"
+vars=$(ovmf_vars "$code"),snapshot=on # writes go to a temporary snapshot
+machine=q35
+if [ -n "${SECUREBOOT:-}" ]; then
+	code=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd
+	[ -r "$code" ] || fail 1 "firmware $code: not found; run: apt-get install ovmf"
+	[ -f "$SECUREBOOT" ] || fail 4 "SECUREBOOT=$SECUREBOOT: not found; copy /usr/share/OVMF/OVMF_VARS_4M.fd there"
+	vars=$SECUREBOOT
+	# system management mode protects the variable store from the machine's system
+	machine=q35,smm=on
+	set -- -global driver=cfi.pflash01,property=secure,value=on -global ICH9-LPC.disable_s3=1 "$@"
+fi
 
 accel=${ACCEL:-}
 if [ -z "$accel" ]; then
@@ -123,11 +135,10 @@ none) ;;
 *) fail 2 "DISK=$DISK: must be virtio, usb or none" ;;
 esac
 
-# writes to the variable store go to a temporary snapshot; -no-reboot ends QEMU at a reset,
-# but not at a kexec
-set -- qemu-system-x86_64 -name "phase-$$" -machine q35 -m "${MEM:-1024}" -smp "${CPUS:-1}" -nographic -no-reboot \
+# -no-reboot ends QEMU at a reset, but not at a kexec
+set -- qemu-system-x86_64 -name "phase-$$" -machine "$machine" -m "${MEM:-1024}" -smp "${CPUS:-1}" -nographic -no-reboot \
 	-drive "if=pflash,format=raw,unit=0,readonly=on,file=$code" \
-	-drive "if=pflash,format=raw,unit=1,snapshot=on,file=$(ovmf_vars "$code")" \
+	-drive "if=pflash,format=raw,unit=1,file=$vars" \
 	-drive "if=none,id=disk0,format=raw,file=$image" \
 	-device virtio-rng-pci "$@"
 if [ "${DEADLINE:-0}" -gt 0 ]; then

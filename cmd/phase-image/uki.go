@@ -12,6 +12,7 @@ import (
 
 func ukiCommand() *cobra.Command {
 	var f mediaFlags
+	var signing signingFlags
 	var out string
 	cmd := &cobra.Command{
 		Use:   "uki --root root.json --out F.efi",
@@ -22,11 +23,15 @@ one boot mode, in one EFI program. UEFI firmware starts it by HTTP (phase-publis
 no cache partition; a machine uses one that it finds on its disks.`,
 		Example: `  phase-image uki --root repo/root.json --out phase-x86_64.efi
   phase-image uki --root repo/root.json --default-mode local --out phase-x86_64.efi
+  phase-image uki --root repo/root.json --sb-key sb/db.key --sb-cert sb/db.pem --out uki-x86_64.efi
   phase-image uki --root repo/root.json --flavour generic --cmdline "phase.mirror=http://192.0.2.80:8080" --out phase-x86_64.efi`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := f.parse(cmd)
 			if err != nil {
+				return err
+			}
+			if m.Signing, err = signing.read(); err != nil {
 				return err
 			}
 			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
@@ -37,6 +42,7 @@ no cache partition; a machine uses one that it finds on its disks.`,
 		},
 	}
 	f.register(cmd)
+	signing.register(cmd)
 	outFlag(cmd, &out, "the EFI program")
 	return cmd
 }

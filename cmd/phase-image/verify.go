@@ -110,6 +110,10 @@ func contentsText(c *imagebuild.Contents) string {
 	}
 	if c.Loader != "" {
 		line(map[bool]string{true: "stub", false: "loader"}[c.Kind == imagebuild.KindUKI], "sha256 %s", c.Loader)
+		if c.Signer != nil {
+			line("signed by", "%s", printable(c.Signer.Subject, 120))
+			line("", "certificate sha256 %s", c.Signer.SHA256)
+		}
 		line("kernel", "%s", printable(c.Kernel, 120))
 		line("", "sha256 %s", c.KernelSum)
 	}
