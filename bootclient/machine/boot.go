@@ -146,7 +146,7 @@ func (b *boot) cache(ctx context.Context) (string, error) {
 		return "", err
 	}
 	unmountCache() // a crashed attempt may have left it mounted
-	rights, summary, err := useCache(ctx, found, rights)
+	rights, summary, err := b.openCache(ctx, found, rights)
 	if err != nil {
 		return "", err
 	}

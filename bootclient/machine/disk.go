@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,8 +60,10 @@ type disks struct {
 // A cachePartition is a partition for the cache.
 type cachePartition struct {
 	device      string
-	onBootDisk  bool // it is on the disk with the boot loader
-	unformatted bool // the partition table names it PHASE-CACHE; its file system has no such label
+	disk        string // the whole disk
+	number      int    // in the partition table, from 1; 0 for a whole disk
+	onBootDisk  bool   // it is on the disk with the boot loader
+	unformatted bool   // the partition table names it PHASE-CACHE; its file system has no such label
 }
 
 // find returns the cache partition: the one on the boot disk, or else the first by device name.
@@ -74,7 +77,7 @@ func (d disks) find() (found cachePartition, others int, err error) {
 	var all []cachePartition
 	bootDiskSeen := false
 	for _, name := range names {
-		p := cachePartition{device: filepath.Join(d.dev, strings.ReplaceAll(name, "!", "/"))}
+		p := cachePartition{device: d.path(name), disk: d.path(d.parent(name)), number: d.number(name)}
 		label, onBootDisk := d.inspect(name)
 		p.onBootDisk, bootDiskSeen = onBootDisk, bootDiskSeen || onBootDisk
 		p.unformatted = label != cacheLabel
@@ -136,8 +139,20 @@ func (d disks) inspect(name string) (label string, onBootDisk bool) {
 	return label, hasPartition(f, d.boot)
 }
 
+// path returns the path of a device.
+func (d disks) path(name string) string {
+	return filepath.Join(d.dev, strings.ReplaceAll(name, "!", "/"))
+}
+
+// number returns the number of a partition, 0 for a whole disk.
+func (d disks) number(name string) int {
+	text, _ := os.ReadFile(filepath.Join(d.sys, "class/block", name, "partition"))
+	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return n
+}
+
 func (d disks) open(name string) (*os.File, error) {
-	return os.OpenFile(filepath.Join(d.dev, strings.ReplaceAll(name, "!", "/")), os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	return os.OpenFile(d.path(name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
 // parent returns the disk of a partition; the parent of a disk is the disk itself.

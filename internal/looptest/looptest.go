@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,4 +95,21 @@ func (d *Device) SetCapacity(t testing.TB) {
 	if err := unix.IoctlSetInt(int(d.control.Fd()), unix.LOOP_SET_CAPACITY, 0); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// AddPartition gives the device a partition, as the kernel does it after it has read a partition table,
+// and returns its path. start and size are bytes. The device needs LO_FLAGS_PARTSCAN.
+func (d *Device) AddPartition(t testing.TB, number int, start, size int64) string {
+	t.Helper()
+	part := unix.BlkpgPartition{Start: start, Length: size, Pno: int32(number)}
+	change := func(op int32) syscall.Errno {
+		arg := unix.BlkpgIoctlArg{Op: op, Datalen: int32(unsafe.Sizeof(part)), Data: (*byte)(unsafe.Pointer(&part))}
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, d.control.Fd(), unix.BLKPG, uintptr(unsafe.Pointer(&arg)))
+		return errno
+	}
+	if errno := change(unix.BLKPG_ADD_PARTITION); errno != 0 && errno != unix.EBUSY { // EBUSY: the kernel has read the table
+		t.Fatalf("partition %d: %v", number, errno)
+	}
+	t.Cleanup(func() { change(unix.BLKPG_DEL_PARTITION) })
+	return fmt.Sprintf("%sp%d", d.Path, number)
 }
