@@ -186,9 +186,18 @@ func (t *espTree) size() int64 {
 // identity returns a digest of the whole content. Every identifier of the medium is derived
 // from it.
 func (t *espTree) identity() [32]byte {
+	sums := map[string]string{}
+	for name, data := range t.files {
+		sums[name] = fmt.Sprintf("%x", sha256.Sum256(data))
+	}
+	return identityOf(sums)
+}
+
+// identityOf returns the identity of a tree of files with these digests (SHA-256 in hex).
+func identityOf(sums map[string]string) [32]byte {
 	h := sha256.New()
-	for _, name := range t.names() {
-		fmt.Fprintf(h, "%s\x00%x\x00", name, sha256.Sum256(t.files[name]))
+	for _, name := range slices.Sorted(maps.Keys(sums)) {
+		fmt.Fprintf(h, "%s\x00%s\x00", name, sums[name])
 	}
 	return [32]byte(h.Sum(nil))
 }

@@ -29,6 +29,7 @@ func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
 	if err := c.readESP(io.NewSectionReader(f, t.esp.start, t.esp.size), t.esp.size); err != nil {
 		return err
 	}
+	c.findBuilt()
 	tmp, clean, err := b.tempDir()
 	if err != nil {
 		return err

@@ -44,7 +44,11 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 	if err := c.readInitramfs(files[initramfsPath], files[initramfsPath].size); err != nil {
 		return fmt.Errorf("%s: %w", initramfsPath, err)
 	}
-	return c.checkEntries()
+	if err := c.checkEntries(); err != nil {
+		return err
+	}
+	c.identity, err = fatIdentity(files)
+	return err
 }
 
 func (c *Contents) readKernel(r io.ReaderAt, size int64, arch string) (err error) {

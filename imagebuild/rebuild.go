@@ -1,6 +1,7 @@
 package imagebuild
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,7 +58,7 @@ func (b *Builder) CompareRebuild(ctx context.Context, c *Contents, r Rebuild) er
 func (b *Builder) build(ctx context.Context, c *Contents, m Media, out string) (err error) {
 	switch c.Kind {
 	case KindDisk:
-		_, err = b.WriteUSB(ctx, m, c.Size, out)
+		_, err = b.WriteUSB(ctx, m, cmp.Or(c.Built, c.Size), out)
 	case KindESP:
 		_, err = b.WriteESP(ctx, m, out)
 	case KindUKI:
@@ -146,6 +147,12 @@ func (c *Contents) compareBytes(ctx context.Context, rebuilt string) error {
 	if c.cache.size > 0 && c.Kind == KindDisk {
 		end := c.cache.start + c.cache.size
 		head, tail = span{0, c.cache.start}, span{end, c.Size - end}
+	}
+	if c.grown() {
+		if err := c.compareTable(a, z); err != nil {
+			return err
+		}
+		head, tail = span{tableEnd, c.cache.start - tableEnd}, span{c.Size, 0}
 	}
 	for _, s := range []span{head, tail} {
 		here, err1 := sumRange(ctx, a, s.start, s.size)

@@ -69,11 +69,16 @@ type disk struct {
 }
 
 func layOut(t *espTree, size int64) disk {
-	d := disk{size: size, espSize: t.size()}
-	d.seed = sha256.Sum256(fmt.Appendf(nil, "%x %d", t.identity(), size))
+	d := diskOf(t.identity(), size)
+	d.espSize = t.size()
 	d.cacheStart = firstPartition + d.espSize
 	d.cacheSize = (size - backupTable - d.cacheStart) / mib * mib
 	return d
+}
+
+// diskOf returns a disk that has only its size and its identifiers.
+func diskOf(identity [32]byte, size int64) disk {
+	return disk{size: size, seed: sha256.Sum256(fmt.Appendf(nil, "%x %d", identity, size))}
 }
 
 // guid derives an identifier from the content of the image: a UUID of version 8 (RFC 9562).

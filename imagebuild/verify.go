@@ -20,10 +20,12 @@ import (
 type Contents struct {
 	Image         string      `json:"image"`
 	Kind          string      `json:"kind"`
-	Size          int64       `json:"size"`                // of the image in bytes
-	TrailingBytes int64       `json:"bytes_behind"`        // bytes of the device after the image; firmware does not read them
-	SHA256        string      `json:"sha256"`              // of the image
-	DiskSize      int64       `json:"disk_size,omitempty"` // of the disk in an image for virtual machines, in bytes
+	Size          int64       `json:"size"`                  // of the image in bytes
+	TrailingBytes int64       `json:"bytes_behind"`          // bytes of the device after the image; firmware does not read them
+	SHA256        string      `json:"sha256"`                // of the image
+	DiskSize      int64       `json:"disk_size,omitempty"`   // of the disk in an image for virtual machines, in bytes
+	Built         int64       `json:"built_size,omitempty"`  // of an image whose partition table was moved to the end of a larger disk: its size before
+	CacheGrown    bool        `json:"cache_grown,omitempty"` // and a machine has enlarged the cache partition
 	Disk          string      `json:"disk_guid,omitempty"`
 	Loader        string      `json:"loader_sha256,omitempty"` // of the boot loader; in a UKI, of the stub
 	Signer        *Signer     `json:"signer,omitempty"`        // who signed it for Secure Boot
@@ -46,6 +48,8 @@ type Contents struct {
 	Checks        []string    `json:"checks"`             // tools that found no error
 	Compared      string      `json:"compared,omitempty"` // comparisons that found no difference
 	NotCompared   []string    `json:"not_compared"`       // parts that were not compared, one text each
+
+	identity [32]byte // of the files of the EFI system partition
 
 	root  []byte
 	torrc []byte

@@ -96,6 +96,12 @@ func contentsText(c *imagebuild.Contents) string {
 	case c.Disk != "":
 		line("disk", "%s", c.Disk)
 	}
+	switch {
+	case c.CacheGrown:
+		line("cache", "grown to the size of the device; the image was built with %s", humanize.IBytes(uint64(c.Built)))
+	case c.Built > 0:
+		line("cache", "as built; the backup of the partition table was moved to the end of the device; the image was built with %s", humanize.IBytes(uint64(c.Built)))
+	}
 	if c.TrailingBytes > 0 {
 		line("", "%s of the device after the image were not read", humanize.IBytes(uint64(c.TrailingBytes)))
 	}
