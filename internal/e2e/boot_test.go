@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -31,7 +32,22 @@ func TestBootFromTheLANWithNoHint(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
 	l.host().publish("--dht", "off")
-	l.boot(fx.path("local.img")).waitFor(bootMarks(), refused)
+	disk := filepath.Join(l.dir, "stick.img") // larger than its image, as most sticks are
+	must(t, "cp", "--sparse=always", fx.path("local.img"), disk)
+	must(t, "truncate", "-s", "4G", disk)
+	m := l.powerOn(disk)
+	m.waitFor([]string{"] cache: /dev/vda2 (rw), grown from "}, refused)
+	m.waitFor(bootMarks(), refused)
+	m.powerOff()
+	checkTable(t, disk)
+}
+
+// checkTable fails unless sgdisk finds no problem in the partition table of a disk.
+func checkTable(t *testing.T, disk string) {
+	t.Helper()
+	if said := string(must(t, "sgdisk", "-v", disk)); !strings.Contains(said, "No problems found") || strings.Contains(said, "Caution") {
+		t.Errorf("sgdisk: %s", said)
+	}
 }
 
 func TestBootThroughTheDHTFromABootstrapNodeThatIsNotThePublisher(t *testing.T) {

@@ -100,12 +100,13 @@ var cacheRows = []row{
 		},
 	},
 	{
-		name: "cache-two-disks", situation: "two disks have a cache partition",
-		says: []string{"] cache: /dev/vda2 (rw); on the boot disk, one of 2 disks with a cache", "] resolve: stable"}, ends: "nothing",
+		name: "cache-two-disks", situation: "two disks have a cache partition, and the machine is booted from the second",
+		says: []string{"] cache: /dev/vdb2 (rw); on the boot disk, one of 2 disks with a cache", "] resolve: stable"}, ends: "nothing",
 		start: func(s *site) {
-			second := filepath.Join(s.dir, "second.img")
-			must(s.t, "cp", "--sparse=always", fx.path("local.img"), second)
-			s.withCache(func(string) {}, "-drive", "if=none,id=disk1,format=raw,file="+second, "-device", "virtio-blk-pci,drive=disk1")
+			first := s.image("--default-mode", "private") // another image: a copy would have the same GUIDs
+			s.env = []string{"DISK=none"}
+			s.withCache(func(string) {}, "-drive", "if=none,id=disk1,format=raw,file="+first,
+				"-device", "virtio-blk-pci,drive=disk1", "-device", "virtio-blk-pci,drive=disk0,bootindex=0")
 		},
 	},
 	{

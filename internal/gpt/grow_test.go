@@ -41,9 +41,11 @@ func stickOf(t *testing.T, image, size int64, more ...string) string {
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, image)); err != nil {
 		t.Fatal(err)
 	}
-	sgdisk(t, append([]string{"--clear", "--set-alignment=1", "--disk-guid=11111111-2222-8333-8444-555555555555",
+	sgdisk(t, append([]string{
+		"--clear", "--set-alignment=1", "--disk-guid=11111111-2222-8333-8444-555555555555",
 		"--new=1:2048:8191", "--typecode=1:EF00", "--change-name=1:EFI system partition", "--partition-guid=1:11111111-2222-8333-8444-555555555556",
-		fmt.Sprintf("--new=2:8192:%d", (image-mib)/Sector-1), "--typecode=2:8300", "--change-name=2:PHASE-CACHE", "--partition-guid=2:11111111-2222-8333-8444-555555555557"},
+		fmt.Sprintf("--new=2:8192:%d", (image-mib)/Sector-1), "--typecode=2:8300", "--change-name=2:PHASE-CACHE", "--partition-guid=2:11111111-2222-8333-8444-555555555557",
+	},
 		append(more, file)...)...)
 	if err := os.Truncate(file, size); err != nil {
 		t.Fatal(err)
