@@ -26,8 +26,8 @@ type Write struct {
 	out *blockDevice
 }
 
-// PrepareWrite opens a whole disk for this process alone, and verifies an image of WriteUSB, or a
-// device with one. It writes nothing. It refuses a disk that is in use, write-protected or too
+// PrepareWrite opens a whole disk for this process alone, and verifies an image of WriteUSB or WriteISO,
+// or a device with one. It writes nothing. It refuses a disk that is in use, write-protected or too
 // small, and, without allowFixed, one that is not removable. The caller closes the Write.
 func (b *Builder) PrepareWrite(ctx context.Context, image, device string, allowFixed bool) (*Write, error) {
 	in, size, err := openImage(image)
@@ -43,19 +43,37 @@ func (b *Builder) PrepareWrite(ctx context.Context, image, device string, allowF
 }
 
 func (w *Write) prepare(ctx context.Context, b *Builder, size int64, device string, allowFixed bool) error {
-	t, err := readTable(w.in, size)
+	size, err := writtenSize(w.in, size)
 	if err != nil {
 		return fmt.Errorf("image %s: %w", w.in.Name(), err)
 	}
-	if w.out, err = openDevice(device, t.size, allowFixed); err != nil {
+	if w.out, err = openDevice(device, size, allowFixed); err != nil {
 		return err
 	}
 	w.Device = w.out.Device
 	w.Image, err = b.Verify(ctx, w.in.Name())
-	if err == nil && w.Image.Kind != KindDisk {
-		err = optionsf("image %s: is an image of kind %s; a device needs a disk image, which phase-image usb makes", w.in.Name(), w.Image.Kind)
-	}
 	return err
+}
+
+// writtenSize returns how many bytes of an image of size bytes a device gets. It refuses every kind of image
+// that firmware does not start from a device.
+func writtenSize(r io.ReaderAt, size int64) (int64, error) {
+	c := &Contents{Size: size}
+	if _, err := c.detectKind(r); err != nil {
+		return 0, err
+	}
+	switch c.Kind {
+	case KindDisk:
+		t, err := readTable(r, size)
+		if err != nil {
+			return 0, err
+		}
+		return t.size, nil
+	case KindISO:
+		d, err := readISODisc(r)
+		return d.size(), err
+	}
+	return 0, optionsf("of kind %s; a device needs a raw disk image or an ISO image, which phase-image usb and iso make", c.Kind)
 }
 
 // Close closes the image and the device.

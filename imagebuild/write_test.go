@@ -123,7 +123,7 @@ func TestWriteToLoopDevices(t *testing.T) {
 	image := validDisk(t, b)
 	for name, test := range map[string]func(t *testing.T, b *Builder, image string){
 		"good": writeGood, "flips a bit": writeFlipped, "image changes": writeChanging, "interrupted": writeInterrupted,
-		"pulled": writePulled, "full": writeFull, "in use": writeInUse,
+		"pulled": writePulled, "full": writeFull, "in use": writeInUse, "ISO": writeISO, "other kinds": writeOtherKind,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b, image) })
 	}
@@ -175,6 +175,33 @@ func writeGood(t *testing.T, b *Builder, image string) {
 	}
 	if data := readSpan(t, file, span{300 * mib, 16}); allZero(data) {
 		t.Error("bytes after the image were changed")
+	}
+}
+
+func writeISO(t *testing.T, b *Builder, _ string) {
+	tree, image := validTree(t, b), emptyFile(t, t.TempDir(), 0)
+	if err := b.makeISO(t.Context(), tree, isoDisc{esp: tree.size(), date: tree.fatDate()}, image); err != nil {
+		t.Fatal(err)
+	}
+	device, _ := stick(t)
+	w := prepareWrite(t, b, image, device)
+	if _, err := w.Run(t.Context(), noProgress, noProgress); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := b.Verify(t.Context(), device); err != nil || c.Kind != KindISO || c.SHA256 != w.Image.SHA256 {
+		t.Errorf("the device is not accepted: %+v, %v", c, err)
+	}
+}
+
+// Firmware does not start these kinds from a device.
+func writeOtherKind(t *testing.T, b *Builder, image string) {
+	device, _ := stick(t)
+	esp := filepath.Join(t.TempDir(), "esp")
+	if err := extract(esp, minESP, image, span{firstPartition, minESP}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.PrepareWrite(t.Context(), esp, device, true); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "of kind esp; a device needs a raw disk image or an ISO image") {
+		t.Errorf("got %v", err)
 	}
 }
 
