@@ -77,9 +77,9 @@ func kexecError(err error) error {
 	case errors.Is(err, unix.ENOSYS):
 		why = "the boot kernel was built without CONFIG_KEXEC_FILE; build the image with another kernel"
 	case errors.Is(err, unix.EPERM):
-		why = "not permitted: not root, kernel.kexec_load_disabled is 1, or lockdown requires a kernel signed for Secure Boot"
+		why = notPermitted(os.Geteuid() == 0, kexecDisabled())
 	case errors.Is(err, unix.EKEYREJECTED), errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOKEY):
-		why = "lockdown: the release's kernel has no signature that this boot kernel accepts; sign it, or turn Secure Boot off"
+		why = notSigned
 	case errors.Is(err, unix.EBUSY):
 		why = "another load is running; try again"
 	case errors.Is(err, unix.ENOEXEC):
@@ -92,6 +92,26 @@ func kexecError(err error) error {
 		why = "refused by the kernel"
 	}
 	return fmt.Errorf("kexec: %w: %s", err, why)
+}
+
+const notSigned = "lockdown: the release's kernel has no signature that this boot kernel accepts; sign it, or turn Secure Boot off"
+
+// notPermitted explains EPERM, which is also the answer of a locked down kernel for a kernel without a
+// signature.
+func notPermitted(root, disabled bool) string {
+	switch {
+	case !root:
+		return "not permitted: only root may start a kernel"
+	case disabled:
+		return "not permitted: kernel.kexec_load_disabled is 1"
+	}
+	return notSigned
+}
+
+// kexecDisabled reports whether the sysctl forbids kexec.
+func kexecDisabled() bool {
+	value, err := os.ReadFile("/proc/sys/kernel/kexec_load_disabled")
+	return err == nil && len(value) > 0 && value[0] == '1'
 }
 
 // jump starts the loaded kernel. It returns only on an error.

@@ -317,11 +317,16 @@ func TestAKernelThatCannotStartIsNotLoaded(t *testing.T) {
 
 func TestKexecErrorsAreExplained(t *testing.T) {
 	for errno, want := range map[unix.Errno]string{
-		unix.ENOSYS: "CONFIG_KEXEC_FILE", unix.EPERM: "kexec_load_disabled", unix.EBUSY: "try again",
+		unix.ENOSYS: "CONFIG_KEXEC_FILE", unix.EPERM: notPermitted(os.Geteuid() == 0, kexecDisabled()), unix.EBUSY: "try again",
 		unix.ENOEXEC: "architecture", unix.ENOMEM: "too little free memory", unix.EKEYREJECTED: "lockdown",
 	} {
 		if err := kexecError(errno); !errors.Is(err, errno) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", errno, err)
+		}
+	}
+	for text, got := range map[string]string{"only root": notPermitted(false, true), "kexec_load_disabled": notPermitted(true, true), "lockdown": notPermitted(true, false)} {
+		if !strings.Contains(got, text) {
+			t.Errorf("%q, want %q", got, text)
 		}
 	}
 	if kexecError(nil) != nil {

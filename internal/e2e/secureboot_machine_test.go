@@ -27,13 +27,14 @@ func TestMachineWithSecureBootStartsOnlyWhatWasSigned(t *testing.T) {
 	keys, vars := filepath.Join(dir, "sb"), filepath.Join(dir, "vars.fd")
 	must(t, "cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", vars)
 	must(t, fx.bin("phase-image"), "keys", "--out", keys)
-	build := func(name string, more ...string) string {
-		uki := filepath.Join(dir, name)
-		must(t, fx.bin("phase-image"), append([]string{"uki", "--root", fx.path("repo/root.json"), "--default-mode", "local", "--out", uki}, more...)...)
+	build := func(root string, more ...string) string {
+		uki := filepath.Join(t.TempDir(), "uki.efi")
+		must(t, fx.bin("phase-image"), append([]string{"uki", "--root", root, "--default-mode", "local", "--out", uki}, more...)...)
 		return stickWith(t, uki)
 	}
-	signed := build("signed.efi", "--sb-key", keys+"/db.key", "--sb-cert", keys+"/db.pem")
-	unsigned := build("unsigned.efi")
+	other := withoutSignature(t)
+	root, sign := fx.path("repo/root.json"), []string{"--sb-key", keys + "/db.key", "--sb-cert", keys + "/db.pem"}
+	unsigned, signed, signedOther := build(root), build(root, sign...), build(other.path("repo/root.json"), sign...)
 	if err := os.Chmod(vars, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -56,4 +57,30 @@ func TestMachineWithSecureBootStartsOnlyWhatWasSigned(t *testing.T) {
 	m = start(signed)
 	marks := bootMarks()
 	m.waitFor(append(append(marks[:7:7], "Secure boot enabled"), marks[7:]...), refused)
+	m.powerOff()
+
+	h := l.host()
+	h.serve(fx.bin("phase-publish"), "serve", "--store", other.path("store"), "--repo", other.path("repo"), "--dht", "off",
+		"--online-key", other.path("keys/online"), "--ipns-key", other.path("keys/ipns"), "--identity", other.path("peer.key"),
+		"--http", h.addr+":8080", "--listen", "/ip4/"+h.addr+"/tcp/4001")
+	m = start(signedOther)
+	m.waitFor([]string{"] resolve: ", "kexec: operation not permitted: lockdown: the release's kernel has no signature that this boot kernel accepts"}, "phase.release=")
+}
+
+// withoutSignature publishes a release of another repository: the same as that of the fixtures, but its
+// kernel is not signed for Secure Boot.
+func withoutSignature(t *testing.T) fixtures {
+	t.Helper()
+	f := fixtures{Dir: t.TempDir()}
+	must(t, "sh", "-euc", `
+		ln -s "$1/bin" "$1/keys" "$2/" && cp -r "$1/artifacts" "$2/artifacts"
+		sbattach --remove "$2/artifacts/kernel"`, "sh", fx.Dir, f.Dir)
+	for _, args := range [][]string{
+		initRepo(f, "repo", "root", "release"),
+		signRelease(f, "repo", "release", release, "release.json"),
+		addRelease(f, "store", "repo", "release.json"),
+	} {
+		must(t, args[0], args[1:]...)
+	}
+	return f
 }
