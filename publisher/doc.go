@@ -3,12 +3,11 @@
 // a timestamp that is signed again before it expires.
 //
 // Start at Serve. watch.go follows the repository, source.go is what is served, announce.go
-// announces in the DHT, netboot.go serves EFI programs to firmware, limits.go bounds what
-// clients take, health.go lists the problems, and control.go answers operators. Bootstrap runs
-// a DHT node alone.
+// announces in the DHT, limits.go bounds what clients take, health.go lists the problems, and
+// control.go answers operators. Bootstrap runs a DHT node alone.
 //
 // Its subpackages: repo reads and signs the repository, ingest adds a release, store opens and
-// cares for the packs, mirror exports files for any web server. A publisher holds the online
+// cares for the packs, mirror exports files for any web server, netboot serves EFI programs. A publisher holds the online
 // key (snapshot and timestamp) and the IPNS key, never a release key: it can withhold
 // releases, not forge one.
 //

@@ -10,6 +10,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/publisher/netboot"
 )
 
 // Limits bound what clients can take of a daemon. Each holds for plain HTTP and for HTTP
@@ -91,7 +92,7 @@ func (s *server) withNetboot(gateway http.Handler) (http.Handler, error) {
 	if s.Netboot == "" {
 		return gateway, nil
 	}
-	files, err := newNetboot(s.Netboot, s.Log)
+	files, err := netboot.Open(s.Netboot, s.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +101,7 @@ func (s *server) withNetboot(gateway http.Handler) (http.Handler, error) {
 	})
 	mux := http.NewServeMux()
 	mux.Handle("/", gateway)
-	mux.Handle(netbootPath, rates.Handler(s.meter.handler("http", files, s.Log)))
+	mux.Handle(netboot.Path, rates.Handler(s.meter.handler("http", files, s.Log)))
 	return mux, nil
 }
 

@@ -6,9 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"io/fs"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -98,25 +96,5 @@ func TestServeNetbootBesideTheGateway(t *testing.T) {
 	w.Write("boot/uki-x86_64.efi", append(program, 1))
 	if _, body := answer(t, http.MethodGet, base+"uki-x86_64.efi"); len(body) != len(program)+1 {
 		t.Errorf("the new program: %d bytes", len(body))
-	}
-}
-
-func TestNetbootServesTheOneFileThatIsNamed(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.Write("one.efi", efiProgram(".cmdline", "quiet"))
-	w.Write("two.efi", efiProgram(".cmdline", "quiet"))
-	n, err := newNetboot(w.Path("one.efi"), pubtest.VerboseLog(t))
-	pubtest.Check(t, err)
-	for name, want := range map[string]int{"one.efi": 200, "one.ipxe": 200, "two.efi": 404, "two.ipxe": 404} {
-		got := httptest.NewRecorder()
-		if n.ServeHTTP(got, httptest.NewRequest(http.MethodGet, "/netboot/"+name, nil)); got.Code != want {
-			t.Errorf("%s: %d, want %d", name, got.Code, want)
-		}
-	}
-	for path, want := range map[string]error{w.Path("none.efi"): fs.ErrNotExist, w.Path("artifacts/kernel"): fs.ErrInvalid} {
-		if _, err := newNetboot(path, pubtest.VerboseLog(t)); !errors.Is(err, want) {
-			t.Errorf("%s: %v, want %v", path, err, want)
-		}
 	}
 }

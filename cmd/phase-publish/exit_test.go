@@ -33,7 +33,7 @@ var verbs = map[string]string{
 	"fsck":      "fsck --store {store} --repo {repo}",
 	"gc":        "gc --store {store} --repo {repo}",
 	"stats":     "stats --store {store} --repo {repo}",
-	"export":    "export --store {store} --repo {repo} --ipns-key {ipns} --passphrase-file {phrase} --out {out}",
+	"export":    "export --store {store} --repo {repo} --ipns-key {ipns} --passphrase-file {phrase} --netboot {netboot} --out {out}",
 	"get":       "get --store {store} --repo {repo} --channel stable --out {out}",
 }
 

@@ -12,12 +12,13 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/publisher/mirror"
+	"github.com/phaseboot/phaseboot/publisher/netboot"
 )
 
 func newExport() *cobra.Command {
 	var opts mirror.Options
 	var keys []string
-	var passFile string
+	var passFile, boot string
 	var prune bool
 	grace := mirror.DefaultGrace
 	cmd := &cobra.Command{
@@ -48,6 +49,10 @@ run again at any moment, and clients may read meanwhile.`,
 			if opts.Grace = grace; prune {
 				opts.Grace = 0
 			}
+			programs, err := netbootFiles(boot)
+			if err != nil {
+				return err
+			}
 			progress := cli.NewProgress(cmd.Context())
 			opts.Progress, opts.Log = progress.Count("files"), stderrLog()
 			done, err := mirror.Export(cmd.Context(), opts)
@@ -55,13 +60,20 @@ run again at any moment, and clients may read meanwhile.`,
 			if err != nil {
 				return err
 			}
-			return errors.Join(done.Err(), cli.Print(cmd, done, exportedWords(done)))
+			result := exported{Exported: done}
+			if programs != nil {
+				if result.Netboot, err = programs.Export(opts.Out); err != nil {
+					return err
+				}
+			}
+			return errors.Join(done.Err(), cli.Print(cmd, result, exportedWords(result)))
 		},
 	}
 	storeFlags(cmd, &opts.Store, &opts.Repo)
 	cmd.Flags().StringVar(&opts.Out, "out", "", "folder of the mirror, made when missing")
 	cmd.Flags().StringArrayVar(&keys, "ipns-key", nil, "`key` of an IPNS name in root.json (repeatable); without one, no record is written")
 	cmd.Flags().StringVar(&passFile, "passphrase-file", "", "read the passphrase from the first line of this file")
+	cmd.Flags().StringVar(&boot, "netboot", "", "EFI program of phase-image uki, or a `folder` with such files, to copy below netboot/")
 	cli.DurationVar(cmd.Flags(), &grace, "grace", maxDays, "how long to keep files that no release needs any more")
 	cmd.Flags().BoolVar(&prune, "prune", false, "no grace: remove files at once that no release needs")
 	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "hash the blocks that are there, and replace wrong ones")
@@ -70,7 +82,21 @@ run again at any moment, and clients may read meanwhile.`,
 	return cmd
 }
 
-func exportedWords(e mirror.Exported) string {
+// exported is the result of export.
+type exported struct {
+	mirror.Exported
+	Netboot []string `json:"netboot,omitempty"` // files that were written below netboot/
+}
+
+// netbootFiles opens the files that --netboot names, nil for "".
+func netbootFiles(path string) (*netboot.Files, error) {
+	if path == "" {
+		return nil, nil
+	}
+	return netboot.Open(path, stderrLog())
+}
+
+func exportedWords(e exported) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "wrote %s, %s; kept %s; not needed: %s kept for the grace, %s removed\n",
 		count(int64(e.WrittenFiles), "file"), size(e.WrittenBytes), humanize.Comma(int64(e.KeptFiles)), humanize.Comma(int64(e.WaitingFiles)), humanize.Comma(int64(e.RemovedFiles)))
@@ -83,6 +109,9 @@ func exportedWords(e mirror.Exported) string {
 	}
 	if len(e.Records) == 0 {
 		b.WriteString("no record: machines use these files only when another source has the pointer; --ipns-key writes one\n")
+	}
+	for _, name := range e.Netboot {
+		fmt.Fprintf(&b, "wrote netboot/%s\n", name)
 	}
 	if e.LeftOut != "" {
 		fmt.Fprintf(&b, "left out %s\n", e.LeftOut)
