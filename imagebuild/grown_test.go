@@ -45,8 +45,8 @@ func TestAGrownStickIsTheImageThatItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := verify("grown", size, true)
-	if c.Size != device || c.TrailingBytes != 0 {
-		t.Errorf("%d bytes and %d after", c.Size, c.TrailingBytes)
+	if c.Size != device || c.TrailingBytes != 0 || c.SHA256 != "" {
+		t.Errorf("%d bytes and %d after, sha256 %s", c.Size, c.TrailingBytes, c.SHA256)
 	}
 	if err := c.compareBytes(t.Context(), image); err != nil {
 		t.Error(err)

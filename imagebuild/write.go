@@ -52,6 +52,9 @@ func (w *Write) prepare(ctx context.Context, b *Builder, size int64, device stri
 	}
 	w.Device = w.out.Device
 	w.Image, err = b.Verify(ctx, w.in.Name())
+	if err == nil && w.Image.SHA256 == "" { // a grown image
+		w.Image.SHA256, err = sumRange(ctx, w.in, 0, w.Image.Size)
+	}
 	return err
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gpt"
 	"github.com/phaseboot/phaseboot/internal/looptest"
 )
 
@@ -123,7 +124,7 @@ func TestWriteToLoopDevices(t *testing.T) {
 	image := validDisk(t, b)
 	for name, test := range map[string]func(t *testing.T, b *Builder, image string){
 		"good": writeGood, "flips a bit": writeFlipped, "image changes": writeChanging, "interrupted": writeInterrupted,
-		"pulled": writePulled, "full": writeFull, "in use": writeInUse, "ISO": writeISO, "other kinds": writeOtherKind,
+		"pulled": writePulled, "full": writeFull, "in use": writeInUse, "ISO": writeISO, "grown": writeGrown, "other kinds": writeOtherKind,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b, image) })
 	}
@@ -189,6 +190,33 @@ func writeISO(t *testing.T, b *Builder, _ string) {
 		t.Fatal(err)
 	}
 	if c, err := b.Verify(t.Context(), device); err != nil || c.Kind != KindISO || c.SHA256 != w.Image.SHA256 {
+		t.Errorf("the device is not accepted: %+v, %v", c, err)
+	}
+}
+
+// A stick that has grown is copied to another one.
+func writeGrown(t *testing.T, b *Builder, image string) {
+	source := filepath.Join(t.TempDir(), "grown.img")
+	if out, err := exec.Command("cp", "--sparse=always", image, source).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	f, err := os.OpenFile(source, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(350 * mib); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gpt.Grow(f, 350*mib, 2); err != nil {
+		t.Fatal(err)
+	}
+	device, _ := stick(t)
+	w := prepareWrite(t, b, source, device)
+	if _, err := w.Run(t.Context(), noProgress, noProgress); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := b.Verify(t.Context(), device); err != nil || c.Built != 300*mib || !c.CacheGrown || c.TrailingBytes != 50*mib {
 		t.Errorf("the device is not accepted: %+v, %v", c, err)
 	}
 }

@@ -89,7 +89,9 @@ func contentsText(c *imagebuild.Contents) string {
 		fmt.Fprintf(&w, "  %-10s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	fmt.Fprintf(&w, "%s: %s, %s\n", c.Image, c.Kind, humanize.IBytes(uint64(c.Size)))
-	line("sha256", "%s", c.SHA256)
+	if c.SHA256 != "" {
+		line("sha256", "%s", c.SHA256)
+	}
 	switch {
 	case c.DiskSize > 0:
 		line("disk", "%s, %s", c.Disk, humanize.IBytes(uint64(c.DiskSize)))
