@@ -89,9 +89,6 @@ func (c *Contents) detectKind(r io.ReaderAt) (func(context.Context, *Builder, *o
 		return c.readISO, nil
 	}
 	if format := diskformat.Detect(head); format != nil {
-		if looksLikeDisk(head) {
-			return nil, badImage("firmware would read it as a disk too")
-		}
 		c.Kind = format.Name
 		return c.readVirtualDisk(format), nil
 	}

@@ -36,6 +36,7 @@ func (c *Contents) readVirtualDisk(format *diskformat.Format) func(context.Conte
 			return badImage("%d bytes after the disk", raw.TrailingBytes)
 		}
 		raw.Image, raw.Size, raw.DiskSize, raw.Kind = c.Image, c.Size, image.Size, c.Kind
+		raw.Built, raw.CacheGrown = 0, false // the tables of the image are compared as a whole
 		*c = *raw
 		return nil
 	}

@@ -57,6 +57,9 @@ func checkDiskOut(format *diskformat.Format, out string) error {
 	if format == diskformat.Parallels {
 		return checkBundleOut(out)
 	}
+	if err := format.CheckName(filepath.Base(out)); err != nil {
+		return err
+	}
 	return checkOut(out)
 }
 

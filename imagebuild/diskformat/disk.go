@@ -109,10 +109,8 @@ func (f *Format) Write(ctx context.Context, raw *os.File, size int64, name strin
 	if err := CheckSize(size); err != nil {
 		return ID{}, err
 	}
-	if f == VMDK {
-		if err := checkName(name); err != nil {
-			return ID{}, err
-		}
+	if err := f.CheckName(name); err != nil {
+		return ID{}, err
 	}
 	d, err := f.scan(ctx, raw, size, name)
 	if err == nil {

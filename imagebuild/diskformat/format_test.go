@@ -332,7 +332,7 @@ func TestSizesAndNamesThatAFormatCannotHoldAreRefused(t *testing.T) {
 			t.Errorf("%d: %v", size, err)
 		}
 	}
-	if err := checkName("a \"b\".vmdk"); !errors.Is(err, fs.ErrInvalid) {
+	if err := VMDK.CheckName("a \"b\".vmdk"); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("got %v", err)
 	}
 }

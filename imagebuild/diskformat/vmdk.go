@@ -102,9 +102,10 @@ func vmdkName(tables []byte) string {
 
 var vmdkExtent = regexp.MustCompile(`\nRW [0-9]+ SPARSE "([^"\n]*)"\n`)
 
-// checkName refuses a file name that cannot stand in a descriptor.
-func checkName(name string) error {
-	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
+// CheckName refuses a file name that an image of the format cannot have: VMDK repeats it in a
+// descriptor. The error wraps fs.ErrInvalid.
+func (f *Format) CheckName(name string) error {
+	if f == VMDK && strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
 		return refusal.Invalid("file name %.80q: a VMDK repeats it and allows only printable ASCII without quotes; choose another", name)
 	}
 	return nil
