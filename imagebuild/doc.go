@@ -12,7 +12,7 @@
 //
 // Settings are files, not code: kernel/ lists modules, initramfs/ the busybox applets,
 // rootfs/ the packages and added files, esp/ the loader's settings. Boot modes are files of
-// package modes. Tor is added on request only (tor.go).
+// package modes. Tor is added on request only (tor.go), and GRUB (grub.go).
 //
 // It needs neither root rights nor loop mounts. Packages come through the host's apt (so
 // the host is Debian or a derivative); mkfs.vfat, mtools, mke2fs, sgdisk and mksquashfs

@@ -34,6 +34,7 @@ type Media struct {
 	DefaultMode string   // mode that starts without a key press; empty: modes.Default
 	Cmdline     string   // added to the kernel command line of every entry
 	Signing     *Signing // for WriteUKI: signs it for Secure Boot; nil: not signed
+	Bootloader  string   // LoaderSystemd, LoaderGRUB, or LoaderBoth for WriteUSB; empty: LoaderSystemd
 }
 
 // An espTree is the content of an EFI system partition: files by path.
@@ -41,6 +42,8 @@ type espTree struct {
 	files map[string][]byte
 	date  time.Time
 	info  MediaInfo
+
+	fallback *espTree // the second partition of LoaderBoth
 }
 
 // MediaInfo describes a medium that was built. Sizes are bytes.
@@ -65,6 +68,9 @@ func (b *Builder) WriteESP(ctx context.Context, m Media, out string) (*MediaInfo
 	}
 	if err := requireTools("mkfs.vfat", "mmd", "zstd"); err != nil {
 		return nil, err
+	}
+	if m.Bootloader == LoaderBoth {
+		return nil, optionsf("bootloader both: one partition has one loader, because firmware starts one file of it; use grub, or build a disk with usb")
 	}
 	tree, err := b.espTree(ctx, m)
 	if err != nil {
@@ -99,6 +105,12 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 	if _, err := m.check(); err != nil {
 		return nil, err
 	}
+	if err := m.checkLoader(); err != nil {
+		return nil, err
+	}
+	if err := requireTools(m.loaderTools()...); err != nil {
+		return nil, err
+	}
 	kernel, err := b.Kernel(ctx, m.Platform, m.KernelDir)
 	if err != nil {
 		return nil, err
@@ -112,15 +124,32 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 		return nil, err
 	}
 	t.files[initramfsPath] = initramfs
-	if err := b.addLoader(ctx, m.Platform, t); err != nil {
-		return nil, err
-	}
-	if err := t.addEntries(m); err != nil {
+	if err := b.addLoaders(ctx, m, t); err != nil {
 		return nil, err
 	}
 	t.date = built.Date
+	if t.fallback != nil {
+		t.fallback.date = t.date
+	}
 	t.info = MediaInfo{Kernel: kernel.Version, Initramfs: built.Size, Modes: m.Modes.Available(m.WithTor), DefaultMode: m.DefaultMode, ESP: t.size(), Date: t.date}
 	return t, nil
+}
+
+// addLoaders adds the loaders that the medium has, each with an entry for each mode.
+func (b *Builder) addLoaders(ctx context.Context, m Media, t *espTree) error {
+	if m.Bootloader == LoaderGRUB {
+		return b.addGRUB(ctx, m, t)
+	}
+	if m.Bootloader == LoaderBoth {
+		t.fallback = &espTree{files: maps.Clone(t.files)}
+		if err := b.addGRUB(ctx, m, t.fallback); err != nil {
+			return err
+		}
+	}
+	if err := b.addLoader(ctx, m.Platform, t); err != nil {
+		return err
+	}
+	return t.addEntries(m)
 }
 
 func (b *Builder) addLoader(ctx context.Context, p Platform, t *espTree) error {
@@ -145,13 +174,17 @@ func (p Platform) consoles() string {
 	return "console=tty0 console=ttyS0,115200"
 }
 
+// timeout returns the seconds in which a key shows the menu.
+func (p Platform) timeout() string {
+	if p.Flavour == "generic" {
+		return "3"
+	}
+	return "1"
+}
+
 // addEntries adds the loader's menu with one entry for each mode that the image can boot.
 func (t *espTree) addEntries(m Media) error {
-	timeout := "1"
-	if m.Platform.Flavour == "generic" {
-		timeout = "3"
-	}
-	loader := strings.NewReplacer("@TIMEOUT@", timeout, "@DEFAULT@", m.DefaultMode)
+	loader := strings.NewReplacer("@TIMEOUT@", m.Platform.timeout(), "@DEFAULT@", m.DefaultMode)
 	t.files[menuPath] = []byte(loader.Replace(dataFile("esp/loader.conf")))
 	for i, name := range m.Modes.Available(m.WithTor) {
 		mode, err := m.Modes.Load(name)
@@ -190,7 +223,16 @@ func (t *espTree) identity() [32]byte {
 	for name, data := range t.files {
 		sums[name] = fmt.Sprintf("%x", sha256.Sum256(data))
 	}
-	return identityOf(sums)
+	id := identityOf(sums)
+	if t.fallback != nil {
+		id = identityOfBoth(id, t.fallback.identity())
+	}
+	return id
+}
+
+// identityOfBoth returns the identity of two trees.
+func identityOfBoth(first, second [32]byte) [32]byte {
+	return sha256.Sum256(append(first[:], second[:]...))
 }
 
 // identityOf returns the identity of a tree of files with these digests (SHA-256 in hex).

@@ -31,14 +31,14 @@ type span struct{ start, size int64 }
 
 // A table is the partition table (GPT) of an image that WriteUSB made.
 type table struct {
-	guid       string
-	size       int64 // of the image, which ends with the backup table
-	esp, cache span
+	guid                 string
+	size                 int64 // of the image, which ends with the backup table
+	esp, fallback, cache span  // fallback: a second EFI system partition, of size 0 without one
 }
 
 // readTable reads the partition table of an image, or of a device that an image was written
 // to, of size bytes. It accepts only the layout of WriteUSB: no boot code, zeros before the
-// first partition, two partitions without a gap, and an equal backup table. Anything else is
+// first partition, two or three partitions without a gap, and an equal backup table. Anything else is
 // cas.ErrCorrupt.
 func readTable(r io.ReaderAt, size int64) (*table, error) {
 	head := make([]byte, firstPartition)
@@ -113,23 +113,27 @@ func readHeader(b []byte, lba int64) (header, error) {
 	return header{[16]byte(b[56:72]), int64(u64(b[32:])), int64(u64(b[72:])), u32(b[88:])}, nil
 }
 
-// readEntries reads the two partitions of WriteUSB and refuses any other.
+// readEntries reads the two or three partitions of WriteUSB and refuses any other.
 func (t *table) readEntries(entries []byte) error {
-	esp, err := readEntry(entries, 0, typeESP, "EFI system partition")
+	esp, err := readEntry(entries, 0, typeESP, espName)
 	if err != nil {
 		return err
 	}
-	cache, err := readEntry(entries, 1, typeLinux, CacheLabel)
+	n, fallback := 1, span{esp.start + esp.size, 0}
+	if second, err := readEntry(entries, 1, typeESP, fallbackName); err == nil {
+		n, fallback = 2, second
+	}
+	cache, err := readEntry(entries, n, typeLinux, CacheLabel)
 	if err != nil {
 		return err
 	}
-	if !allZero(entries[2*gptEntrySize:]) {
-		return badImage("more than two partitions")
+	if !allZero(entries[(n+1)*gptEntrySize:]) {
+		return badImage("a partition after %s", CacheLabel)
 	}
-	if esp.start != firstPartition || cache.start != esp.start+esp.size || cache.start+cache.size > t.size {
+	if esp.start != firstPartition || fallback.start != esp.start+esp.size || cache.start != fallback.start+fallback.size || cache.start+cache.size > t.size {
 		return badImage("partitions: unexpected positions")
 	}
-	t.esp, t.cache = esp, cache
+	t.esp, t.fallback, t.cache = esp, fallback, cache
 	return nil
 }
 

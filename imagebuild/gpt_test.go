@@ -34,6 +34,15 @@ func validGPT() gptSpec {
 	}}
 }
 
+// withFallback returns the table of an image with a second EFI system partition of half a MiB.
+func withFallback() gptSpec {
+	const half = mib / sector / 2
+	s := validGPT()
+	s.partitions = []gptPartition{s.partitions[0], {typeESP, 4 * half, 5*half - 1, fallbackName}, s.partitions[1]}
+	s.partitions[2].first = 5 * half
+	return s
+}
+
 // image returns a disk of gptSize bytes with this table and its backup (UEFI 2.10, 5.3).
 func (s gptSpec) image() []byte {
 	const last = gptSize/sector - 1
@@ -80,15 +89,27 @@ func TestFormatGPTIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := table{"03020100-0504-0706-0809-0a0b0c0d0e0f", gptSize, span{mib, mib}, span{2 * mib, mib}}
+	want := table{"03020100-0504-0706-0809-0a0b0c0d0e0f", gptSize, span{mib, mib}, span{2 * mib, 0}, span{2 * mib, mib}}
 	if *got != want {
 		t.Errorf("got %+v, want %+v", *got, want)
+	}
+	if got, err = readTable(bytes.NewReader(withFallback().image()), gptSize); err != nil {
+		t.Fatal(err)
+	}
+	want.fallback, want.cache = span{2 * mib, mib / 2}, span{2*mib + mib/2, mib / 2}
+	if *got != want {
+		t.Errorf("with a fallback: got %+v, want %+v", *got, want)
 	}
 }
 
 func TestFormatGPTOfAnotherLayoutIsCorrupt(t *testing.T) {
 	spec := func(change func(*gptSpec)) []byte {
 		s := validGPT()
+		change(&s)
+		return s.image()
+	}
+	fallback := func(change func(*gptSpec)) []byte {
+		s := withFallback()
 		change(&s)
 		return s.image()
 	}
@@ -115,7 +136,13 @@ func TestFormatGPTOfAnotherLayoutIsCorrupt(t *testing.T) {
 		{"no partition", spec(func(s *gptSpec) { s.partitions = nil }), `partition 1: "", want the EFI system partition`},
 		{"other type", spec(func(s *gptSpec) { s.partitions[1].kind = typeESP }), "partition 2:"},
 		{"other name", spec(func(s *gptSpec) { s.partitions[1].name = "data" }), `partition 2: "data"`},
-		{"third partition", spec(func(s *gptSpec) { s.partitions = append(s.partitions, s.partitions[1]) }), "more than two partitions"},
+		{"third partition", spec(func(s *gptSpec) { s.partitions = append(s.partitions, s.partitions[1]) }), "a partition after PHASE-CACHE"},
+		{"a fallback with a gap", fallback(func(s *gptSpec) { s.partitions[1].first++ }), "unexpected positions"},
+		{"a fallback of another type", fallback(func(s *gptSpec) { s.partitions[1].kind = typeLinux }), "partition 2:"},
+		{"a fallback of another name", fallback(func(s *gptSpec) { s.partitions[1].name = espName }), "partition 2:"},
+		{"two fallbacks", fallback(func(s *gptSpec) { s.partitions[2] = s.partitions[1] }), "partition 3:"},
+		{"a fallback far away", fallback(func(s *gptSpec) { s.partitions[1].last = 1 << 42 }), "partition 2:"},
+		{"a partition after a fallback's cache", fallback(func(s *gptSpec) { s.partitions = append(s.partitions, s.partitions[1]) }), "a partition after"},
 		{"gap between the partitions", spec(func(s *gptSpec) { s.partitions[1].first++ }), "unexpected positions"},
 		{"ESP at another offset", spec(func(s *gptSpec) { s.partitions[0].first-- }), "unexpected positions"},
 		{"partition after the end", spec(func(s *gptSpec) { s.partitions[1].last = 1 << 20 }), "unexpected positions"},

@@ -58,7 +58,11 @@ func (c *Contents) compareTable(image, rebuilt io.ReaderAt) error {
 	if err := errors.Join(readAll(image, here, 0), readAll(rebuilt, again, 0)); err != nil {
 		return err
 	}
-	const protective, entries, lastSector = 446, 2 * sector, 2*sector + gptEntrySize + 40
+	const protective, entries = 446, 2 * sector
+	lastSector := entries + gptEntrySize + 40 // of the cache partition
+	if c.Bootloader == LoaderBoth {
+		lastSector += gptEntrySize
+	}
 	copy(here[lastSector:], again[lastSector:lastSector+8])
 	if !bytes.Equal(here[:protective], again[:protective]) || !bytes.Equal(here[entries:], again[entries:]) ||
 		!bytes.Equal(here[sector+56:sector+72], again[sector+56:sector+72]) { // the disk's GUID

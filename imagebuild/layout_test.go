@@ -38,6 +38,14 @@ func TestFormatDiskLayout(t *testing.T) {
 			t.Errorf("%s: ESP %d and cache %v, want %d and %v", c.name, d.espSize, got, c.esp, c.cache)
 		}
 	}
+	both := treeOf(1)
+	both.fallback = treeOf(2)
+	if d := layOut(both, 1<<30); d.cacheStart != mib+2*minESP || d.cacheSize != 1<<30-2*mib-2*minESP {
+		t.Errorf("with a fallback: %+v", d)
+	}
+	if layOut(both, 1<<30).guid("disk") == layOut(treeOf(1), 1<<30).guid("disk") {
+		t.Error("the fallback does not change the identifiers")
+	}
 	if err := checkSize(minESP+33*mib, minESP); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "at least --size 298M") {
 		t.Errorf("too small: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/file"
@@ -29,6 +30,11 @@ func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
 	if err := c.readESP(io.NewSectionReader(f, t.esp.start, t.esp.size), t.esp.size); err != nil {
 		return err
 	}
+	if t.fallback.size > 0 {
+		if err := c.readFallback(io.NewSectionReader(f, t.fallback.start, t.fallback.size), t.fallback.size); err != nil {
+			return fmt.Errorf("%s: %w", fallbackName, err)
+		}
+	}
 	c.findBuilt()
 	tmp, clean, err := b.tempDir()
 	if err != nil {
@@ -39,8 +45,15 @@ func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
 	if err := errors.Join(extract(esp, t.esp.size, c.Image, t.esp), extract(table, t.size, c.Image, span{0, firstPartition}, span{t.cache.start + t.cache.size, t.size - t.cache.start - t.cache.size})); err != nil {
 		return err
 	}
-	return c.runCheckers(ctx, command("sgdisk", "-v", table), command("fsck.fat", "-n", esp),
-		command("e2fsck", "-f", "-n", fmt.Sprintf("%s?offset=%d", c.Image, t.cache.start)))
+	checks := []*tool{command("sgdisk", "-v", table), command("fsck.fat", "-n", esp)}
+	if t.fallback.size > 0 {
+		second := filepath.Join(tmp, "fallback")
+		if err := extract(second, t.fallback.size, c.Image, t.fallback); err != nil {
+			return err
+		}
+		checks = append(checks, command("fsck.fat", "-n", second))
+	}
+	return c.runCheckers(ctx, append(checks, command("e2fsck", "-f", "-n", fmt.Sprintf("%s?offset=%d", c.Image, t.cache.start)))...)
 }
 
 // extract makes a sparse file of size bytes with parts of an image. A single part is moved to
@@ -75,7 +88,9 @@ func (c *Contents) runCheckers(ctx context.Context, checks ...*tool) error {
 		if err != nil {
 			return err
 		}
-		c.Checks = append(c.Checks, check.name)
+		if !slices.Contains(c.Checks, check.name) {
+			c.Checks = append(c.Checks, check.name)
+		}
 	}
 	return nil
 }

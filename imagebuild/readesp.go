@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,22 +21,17 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	loader := "efi/boot/" + strings.ToLower(platforms[0].efiName)
-	files, err := f.files([]string{"efi", "efi/boot", "loader", entriesPath, "phase"}, func(name string) bool {
-		return entryPath.MatchString(name) || slices.Contains([]string{loader, menuPath, kernelPath, initramfsPath}, name)
-	})
+	dirs, names := []string{"efi", "efi/boot", "loader", entriesPath, "phase"}, []string{firmwarePath(), menuPath, kernelPath, initramfsPath}
+	read := c.readSystemd
+	if f.has(path.Dir(grubConfigPath)) {
+		read = c.readGRUBOnly
+		dirs, names = grubFiles()
+	}
+	files, err := f.requireFiles(dirs, names)
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{loader, menuPath, kernelPath, initramfsPath} {
-		if files[name] == nil || files[name].size == 0 {
-			return badFAT("no %s", name)
-		}
-	}
-	if err := c.readMenu(files); err != nil {
-		return err
-	}
-	if c.Loader, err = sumOf(files[loader].reader()); err != nil {
+	if err := read(files); err != nil {
 		return err
 	}
 	if err := c.readKernel(files[kernelPath], files[kernelPath].size, platforms[0].Arch); err != nil {
@@ -49,6 +45,52 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 	}
 	c.identity, err = fatIdentity(files)
 	return err
+}
+
+// firmwarePath is the path of the file that firmware starts.
+func firmwarePath() string { return "efi/boot/" + strings.ToLower(platforms[0].efiName) }
+
+// has reports whether the root folder has an entry of this name.
+func (f *fat) has(name string) bool {
+	entries, err := f.readDir("", 2, 0)
+	f.used = make([]bool, len(f.used)) // it is read again
+	return err == nil && slices.ContainsFunc(entries, func(e fatEntry) bool { return strings.EqualFold(e.name, name) })
+}
+
+// requireFiles reads a partition that has the named files, none of them empty, and no others except entries of the
+// boot menu in entriesPath.
+func (f *fat) requireFiles(dirs, names []string) (map[string]*fatFile, error) {
+	files, err := f.files(dirs, func(name string) bool { return entryPath.MatchString(name) || slices.Contains(names, name) })
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if files[name] == nil || files[name].size == 0 {
+			return nil, badFAT("no %s", name)
+		}
+	}
+	return files, nil
+}
+
+// readSystemd reads systemd-boot and its menu.
+func (c *Contents) readSystemd(files map[string]*fatFile) (err error) {
+	if err := c.readMenu(files); err != nil {
+		return err
+	}
+	c.Bootloader = LoaderSystemd
+	c.Loader, err = sumOf(files[firmwarePath()].reader())
+	return err
+}
+
+// readGRUBOnly reads GRUB and its menu.
+func (c *Contents) readGRUBOnly(files map[string]*fatFile) error {
+	menu, sum, err := readGRUBFiles(files)
+	if err != nil {
+		return err
+	}
+	c.Bootloader, c.Loader, c.Default, c.Entries = LoaderGRUB, sum, menu.mode, menu.entries
+	slices.SortFunc(c.Entries, func(a, b BootEntry) int { return cmp.Compare(a.Mode, b.Mode) })
+	return nil
 }
 
 func (c *Contents) readKernel(r io.ReaderAt, size int64, arch string) (err error) {

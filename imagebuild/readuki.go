@@ -195,7 +195,10 @@ func (c *Contents) readUKIFile(_ context.Context, _ *Builder, f *os.File) error 
 	if err := c.readInitramfs(initramfs, initramfs.Size()); err != nil {
 		return fmt.Errorf("section %s: %w", sectionInitramfs, err)
 	}
-	return c.readUKITexts(u)
+	if err := c.readUKITexts(u); err != nil {
+		return err
+	}
+	return c.checkEntries()
 }
 
 // readUKITexts reads the command line, and compares the version and os-release with what they are

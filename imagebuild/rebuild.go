@@ -90,7 +90,7 @@ func (c *Contents) inputs(r Rebuild) (Media, error) {
 	if err != nil {
 		return Media{}, err
 	}
-	m := Media{DefaultMode: c.Default, Initramfs: Initramfs{Platform: p, Role: c.Role, Root: c.root, Channel: c.Channel, PhaseBoot: r.PhaseBoot, KernelDir: r.KernelDir, Authorities: r.Authorities, WithTor: c.Tor, Torrc: c.torrc, Modes: own}}
+	m := Media{DefaultMode: c.Default, Bootloader: c.Bootloader, Initramfs: Initramfs{Platform: p, Role: c.Role, Root: c.root, Channel: c.Channel, PhaseBoot: r.PhaseBoot, KernelDir: r.KernelDir, Authorities: r.Authorities, WithTor: c.Tor, Torrc: c.torrc, Modes: own}}
 	for _, e := range c.Entries {
 		_, options, _ := strings.Cut(p.entry(e.Title, e.Mode, 1, ""), "options ")
 		if more, found := strings.CutPrefix(e.Cmdline, strings.TrimSpace(options)); found {
@@ -108,6 +108,7 @@ func (b *Builder) compare(ctx context.Context, c *Contents, rebuilt string) erro
 	}
 	for _, part := range []struct{ name, here, again string }{
 		{c.loaderName(), c.Loader, again.Loader},
+		{"GRUB", c.GRUB, again.GRUB},
 		{"kernel", c.KernelSum, again.KernelSum},
 		{"init", c.Init, again.Init},
 		{"modes", c.modesText(), again.modesText()},

@@ -27,6 +27,7 @@ var toolPackages = map[string]string{
 	"prlimit": "util-linux",
 	"zstd":    "zstd",
 	"mke2fs":  "e2fsprogs", "e2fsck": "e2fsprogs", "sgdisk": "gdisk",
+	"grub-mkimage": "grub-common",
 }
 
 // findTool finds a tool on PATH or in the sbin folders, which are not always on an ordinary

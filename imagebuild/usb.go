@@ -20,6 +20,12 @@ const (
 	sector         = 512
 )
 
+// Names of the EFI system partitions.
+const (
+	espName      = "EFI system partition"
+	fallbackName = "PHASE-GRUB"
+)
+
 // CacheLabel is the label of the ext4 filesystem where a machine keeps verified blocks and
 // metadata.
 const CacheLabel = "PHASE-CACHE"
@@ -40,7 +46,7 @@ func (b *Builder) WriteUSB(ctx context.Context, m Media, size int64, out string)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSize(size, tree.size()); err != nil {
+	if err := checkSize(size, tree.size()+tree.fallbackSize()); err != nil {
 		return nil, err
 	}
 	d := layOut(tree, size)
@@ -60,18 +66,26 @@ func checkSize(size, esp int64) error {
 	return nil
 }
 
+// fallbackSize returns the size of the second EFI system partition in bytes, 0 without one.
+func (t *espTree) fallbackSize() int64 {
+	if t.fallback == nil {
+		return 0
+	}
+	return t.fallback.size()
+}
+
 // A disk is the layout of an image. Offsets and sizes are bytes.
 type disk struct {
 	seed                  [32]byte
 	size                  int64
-	espSize               int64
+	espSize, fallbackSize int64
 	cacheStart, cacheSize int64
 }
 
 func layOut(t *espTree, size int64) disk {
 	d := diskOf(t.identity(), size)
-	d.espSize = t.size()
-	d.cacheStart = firstPartition + d.espSize
+	d.espSize, d.fallbackSize = t.size(), t.fallbackSize()
+	d.cacheStart = firstPartition + d.espSize + d.fallbackSize
 	d.cacheSize = (size - backupTable - d.cacheStart) / mib * mib
 	return d
 }
@@ -98,15 +112,22 @@ func (b *Builder) makeDisk(ctx context.Context, t *espTree, d disk, image string
 		return err
 	}
 	defer clean()
-	esp := filepath.Join(tmp, "esp")
-	if err := os.WriteFile(esp, nil, 0o644); err != nil {
-		return file.FullDisk(err)
-	}
-	if err := b.makeESP(ctx, t, esp); err != nil {
-		return err
-	}
-	if err := copySparse(image, firstPartition, esp, 0, d.espSize); err != nil {
-		return err
+	at := int64(firstPartition)
+	for _, tree := range []*espTree{t, t.fallback} {
+		if tree == nil {
+			continue
+		}
+		esp := filepath.Join(tmp, "esp")
+		if err := os.WriteFile(esp, nil, 0o644); err != nil {
+			return file.FullDisk(err)
+		}
+		if err := b.makeESP(ctx, tree, esp); err != nil {
+			return err
+		}
+		if err := copySparse(image, at, esp, 0, tree.size()); err != nil {
+			return err
+		}
+		at += tree.size()
 	}
 	if err := b.makeCache(ctx, t, d, image); err != nil {
 		return err
@@ -130,8 +151,16 @@ func (d disk) partition(ctx context.Context, image string) error {
 	span := func(n int, start, size int64) string {
 		return fmt.Sprintf("--new=%d:%d:%d", n, start/sector, (start+size)/sector-1)
 	}
-	return command("sgdisk", "--clear", "--set-alignment=1", "--disk-guid="+d.guid("disk"),
-		span(1, firstPartition, d.espSize), "--typecode=1:EF00", "--change-name=1:EFI system partition", "--partition-guid=1:"+d.guid("esp"),
-		span(2, d.cacheStart, d.cacheSize), "--typecode=2:8300", "--change-name=2:"+CacheLabel, "--partition-guid=2:"+d.guid("cache partition"),
-		image).run(ctx)
+	args := []string{"--clear", "--set-alignment=1", "--disk-guid=" + d.guid("disk")}
+	last := 0
+	add := func(start, size int64, kind, name, id string) {
+		last++
+		args = append(args, span(last, start, size), fmt.Sprintf("--typecode=%d:%s", last, kind), fmt.Sprintf("--change-name=%d:%s", last, name), fmt.Sprintf("--partition-guid=%d:%s", last, d.guid(id)))
+	}
+	add(firstPartition, d.espSize, "EF00", espName, "esp")
+	if d.fallbackSize > 0 {
+		add(firstPartition+d.espSize, d.fallbackSize, "EF00", fallbackName, "fallback")
+	}
+	add(d.cacheStart, d.cacheSize, "8300", CacheLabel, "cache partition")
+	return command("sgdisk", append(args, image)...).run(ctx)
 }

@@ -27,6 +27,8 @@ type Contents struct {
 	Built         int64       `json:"built_size,omitempty"`  // of an image whose partition table was moved to the end of a larger disk: its size before
 	CacheGrown    bool        `json:"cache_grown,omitempty"` // and a machine has enlarged the cache partition
 	Disk          string      `json:"disk_guid,omitempty"`
+	Bootloader    string      `json:"bootloader,omitempty"`    // LoaderSystemd, LoaderGRUB or LoaderBoth
+	GRUB          string      `json:"grub_sha256,omitempty"`   // of GRUB on the second partition of LoaderBoth
 	Loader        string      `json:"loader_sha256,omitempty"` // of the boot loader; in a UKI, of the stub
 	Signer        *Signer     `json:"signer,omitempty"`        // who signed it for Secure Boot
 	Kernel        string      `json:"kernel,omitempty"`

@@ -41,6 +41,7 @@ all() {
 		mkfs.vfat                        dosfstools       image,demo,test               the EFI system partition
 		mcopy                            mtools           image,demo,test               the EFI system partition
 		sgdisk                           gdisk            image,demo,test               partition tables
+		grub-mkimage                     grub-common      test                          images with --bootloader grub or both
 		qemu-img                         qemu-utils       test                          checking disk images for virtual machines
 		xorriso                          xorriso          test                          checking ISO images
 		faketime                         faketime         test                          building an image at another date

@@ -13,17 +13,21 @@ import (
 
 func usbCommand() *cobra.Command {
 	var f mediaFlags
-	var out string
+	var out, loader string
 	size := cli.Size(4 << 30)
 	cmd := &cobra.Command{
 		Use:   "usb --root root.json --out F.img",
 		Short: "Build a USB stick or VM disk that boots the releases of one repository",
 		Long: `Build a disk image: a GPT with an EFI system partition (systemd-boot, one entry for each
-boot mode) and a cache partition (ext4, label PHASE-CACHE). The file is sparse.`,
+boot mode) and a cache partition (ext4, label PHASE-CACHE). The file is sparse.
+
+With --bootloader both, a second EFI system partition has GRUB with the same entries, kernel
+and initramfs, for firmware that cannot start the loader of the first (docs/GRUB.md).`,
 		Example: `  phase-image usb --root repo/root.json --out stick.img
   phase-image usb --root repo/root.json --flavour generic --default-mode local --size 8G --out stick.img
   phase-image usb --root repo/root.json --default-mode local --stale last-good --out stick.img
   phase-image usb --root repo/root.json --mode lab.json --default-mode lab --out stick.img
+  phase-image usb --root repo/root.json --bootloader both --out stick.img
   phase-image usb --root repo/root.json --ca ca.pem --cmdline "phase.mirror=https://mirror.example" --out vm.img`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -31,12 +35,14 @@ boot mode) and a cache partition (ext4, label PHASE-CACHE). The file is sparse.`
 			if err != nil {
 				return err
 			}
+			m.Bootloader = loader
 			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
 				return b.WriteUSB(cmd.Context(), m, int64(size), out)
 			}, mediaText)
 		},
 	}
 	f.register(cmd)
+	loaderFlag(cmd, &loader, imagebuild.Loaders...)
 	cmd.Flags().Var(&size, "size", "size of the image; suffixes K, M, G, T")
 	outFlag(cmd, &out, "the disk image")
 	return cmd
@@ -44,7 +50,7 @@ boot mode) and a cache partition (ext4, label PHASE-CACHE). The file is sparse.`
 
 func espCommand() *cobra.Command {
 	var f mediaFlags
-	var out string
+	var out, loader string
 	cmd := &cobra.Command{
 		Use:     "esp --root root.json --out F.img",
 		Short:   "Build only the EFI system partition",
@@ -55,14 +61,22 @@ func espCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			m.Bootloader = loader
 			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
 				return b.WriteESP(cmd.Context(), m, out)
 			}, mediaText)
 		},
 	}
 	f.register(cmd)
+	loaderFlag(cmd, &loader, imagebuild.LoaderSystemd, imagebuild.LoaderGRUB)
 	outFlag(cmd, &out, "the FAT32 filesystem")
 	return cmd
+}
+
+func loaderFlag(cmd *cobra.Command, loader *string, values ...string) {
+	last := len(values) - 1
+	cmd.Flags().StringVar(loader, "bootloader", imagebuild.LoaderSystemd, "boot loader: "+strings.Join(values[:last], ", ")+" or "+values[last])
+	complete(cmd, "bootloader", values...)
 }
 
 func mediaText(info *imagebuild.MediaInfo) string {

@@ -117,10 +117,13 @@ func contentsText(c *imagebuild.Contents) string {
 		line([]string{"unchecked", ""}[min(i, 1)], "%s", words)
 	}
 	if c.Loader != "" {
-		line(map[bool]string{true: "stub", false: "loader"}[c.Kind == imagebuild.KindUKI], "sha256 %s", c.Loader)
+		line(map[bool]string{true: "stub", false: "loader"}[c.Kind == imagebuild.KindUKI], "%s", strings.TrimSpace(loaderText(c.Bootloader)+" sha256 "+c.Loader))
 		if c.Signer != nil {
 			line("signed by", "%s", printable(c.Signer.Subject, 120))
 			line("", "certificate sha256 %s", c.Signer.SHA256)
+		}
+		if c.GRUB != "" {
+			line("", "grub sha256 %s, on the second EFI system partition", c.GRUB)
 		}
 		line("kernel", "%s", printable(c.Kernel, 120))
 		line("", "sha256 %s", c.KernelSum)
@@ -138,6 +141,14 @@ func contentsText(c *imagebuild.Contents) string {
 	printRoot(line, c)
 	printEntries(&w, c)
 	return w.String()
+}
+
+// loaderText returns the name of the loader of the first EFI system partition.
+func loaderText(bootloader string) string {
+	if bootloader == imagebuild.LoaderBoth {
+		return imagebuild.LoaderSystemd
+	}
+	return bootloader
 }
 
 func channelText(c *imagebuild.Contents) string {
