@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
 )
@@ -143,6 +144,47 @@ func TestKeysForSecureBoot(t *testing.T) {
 	} {
 		if _, err := ReadSigning(c.key, c.cert); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+// A stick with a signed UKI has no other file, and one without a signature is not accepted.
+func TestSignedStickIsReadAsItsUKI(t *testing.T) {
+	b, dir := testBuilder(t), t.TempDir()
+	s, err := makeKey("db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stub, parts := ukiSource(t, b)
+	plain, err := joinUKI(stub, parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := s.sign(slices.Clone(plain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		files map[string][]byte
+		want  error
+	}{
+		"signed":               {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": signed}, nil},
+		"not signed":           {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": plain}, cas.ErrCorrupt},
+		"a kernel beside it":   {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": signed, kernelPath: parts[4]}, cas.ErrCorrupt},
+		"credentials for it":   {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": signed, "EFI/BOOT/x.cred": []byte("x")}, cas.ErrCorrupt},
+		"for another firmware": {map[string][]byte{"EFI/BOOT/BOOTIA32.EFI": signed}, cas.ErrCorrupt},
+	} {
+		image := filepath.Join(dir, "esp")
+		tree := &espTree{files: c.files, date: time.Unix(1.7e9, 0)}
+		if err := errors.Join(os.WriteFile(image, nil, 0o600), b.makeESP(t.Context(), tree, image)); err != nil {
+			t.Fatal(err)
+		}
+		found, err := b.Verify(t.Context(), image)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil && (found.Kind != KindESP || !found.UKI || found.Signer.Subject != "CN=Phase Boot db" || found.Default != "local" || len(found.Entries) != 1) {
+			t.Errorf("%s: %+v", name, found)
 		}
 	}
 }

@@ -33,7 +33,7 @@ type Media struct {
 	Initramfs            // of RoleBoot
 	DefaultMode string   // mode that starts without a key press; empty: modes.Default
 	Cmdline     string   // added to the kernel command line of every entry
-	Signing     *Signing // for WriteUKI: signs it for Secure Boot; nil: not signed
+	Signing     *Signing // signs for Secure Boot; nil: not signed
 	Bootloader  string   // LoaderSystemd, LoaderGRUB, or LoaderBoth for WriteUSB; empty: LoaderSystemd
 }
 
@@ -84,8 +84,23 @@ func (b *Builder) WriteESP(ctx context.Context, m Media, out string) (*MediaInfo
 	return &tree.info, nil
 }
 
-// espTree makes the files of the partition.
+// espTree makes the files of the partition. With Signing, that is a signed UKI alone: the signature of a
+// kernel would not cover the initramfs beside it.
 func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
+	if m.Signing == nil {
+		return b.menuTree(ctx, m)
+	}
+	t, image, err := b.uki(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	t.files = map[string][]byte{"EFI/BOOT/" + m.Platform.efiName: image}
+	t.info.ESP = t.size()
+	return t, nil
+}
+
+// menuTree makes the files of a partition with a boot loader and its menu.
+func (b *Builder) menuTree(ctx context.Context, m Media) (*espTree, error) {
 	m.Role = RoleBoot
 	if m.DefaultMode == "" {
 		m.DefaultMode = modes.Default

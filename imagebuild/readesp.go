@@ -27,9 +27,19 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 		read = c.readGRUBOnly
 		dirs, names = grubFiles()
 	}
+	signed := !f.has(path.Dir(kernelPath))
+	if signed {
+		dirs, names = []string{"efi", "efi/boot"}, []string{firmwarePath()}
+	}
 	files, err := f.requireFiles(dirs, names)
 	if err != nil {
 		return err
+	}
+	if c.identity, err = fatIdentity(files); err != nil {
+		return err
+	}
+	if signed {
+		return c.readSignedESP(files[firmwarePath()])
 	}
 	if err := read(files); err != nil {
 		return err
@@ -40,11 +50,18 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 	if err := c.readInitramfs(files[initramfsPath], files[initramfsPath].size); err != nil {
 		return fmt.Errorf("%s: %w", initramfsPath, err)
 	}
-	if err := c.checkEntries(); err != nil {
-		return err
+	return c.checkEntries()
+}
+
+// readSignedESP reads a UKI, which is signed and the only file of its partition.
+func (c *Contents) readSignedESP(program *fatFile) error {
+	if err := c.readUKI(program, program.size); err != nil {
+		return fmt.Errorf("%s: %w", firmwarePath(), err)
 	}
-	c.identity, err = fatIdentity(files)
-	return err
+	if c.Signer == nil {
+		return badFAT("%s: a UKI without a signature, which phase-image does not write there", firmwarePath())
+	}
+	return nil
 }
 
 // firmwarePath is the path of the file that firmware starts.

@@ -178,10 +178,15 @@ func (h *peHeader) sum(r io.ReaderAt, end int64) (string, error) {
 // readUKIFile reads a UKI as its stub does.
 func (c *Contents) readUKIFile(_ context.Context, _ *Builder, f *os.File) error {
 	c.Checks = []string{}
-	u, err := openUKI(f, c.Size)
+	return c.readUKI(f, c.Size)
+}
+
+func (c *Contents) readUKI(r io.ReaderAt, size int64) error {
+	u, err := openUKI(r, size)
 	if err != nil {
 		return err
 	}
+	c.UKI = true
 	c.Loader = u.stubSum
 	if u.signer != nil {
 		sum := sha256.Sum256(u.signer.Raw)

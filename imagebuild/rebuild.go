@@ -56,13 +56,15 @@ func (b *Builder) CompareRebuild(ctx context.Context, c *Contents, r Rebuild) er
 
 // build makes an image of the kind of c.
 func (b *Builder) build(ctx context.Context, c *Contents, m Media, out string) (err error) {
+	if c.UKI { // the medium around it differs with the signature
+		_, err = b.WriteUKI(ctx, m, out)
+		return err
+	}
 	switch c.Kind {
 	case KindDisk:
 		_, err = b.WriteUSB(ctx, m, cmp.Or(c.Built, c.Size), out)
 	case KindESP:
 		_, err = b.WriteESP(ctx, m, out)
-	case KindUKI:
-		_, err = b.WriteUKI(ctx, m, out)
 	case KindISO:
 		_, err = b.WriteISO(ctx, m, out)
 	default:

@@ -40,33 +40,41 @@ func (b *Builder) WriteUKI(ctx context.Context, m Media, out string) (*MediaInfo
 	if err := requireTools("zstd"); err != nil {
 		return nil, err
 	}
-	if bootargs.Parse(m.Cmdline).Mode != "" {
-		return nil, optionsf("cmdline: phase.mode: a UKI has one boot mode; name it with --default-mode")
-	}
-	tree, err := b.espTree(ctx, m)
+	tree, image, err := b.uki(ctx, m)
 	if err != nil {
 		return nil, err
 	}
+	info := tree.info
+	info.Out, info.Size, info.ESP = out, int64(len(image)), 0
+	return &info, atomicfile.Write(out, 0o644, image)
+}
+
+// uki makes a UKI from the files of a boot medium, which it returns too.
+func (b *Builder) uki(ctx context.Context, m Media) (*espTree, []byte, error) {
+	if bootargs.Parse(m.Cmdline).Mode != "" {
+		return nil, nil, optionsf("cmdline: phase.mode: a UKI has one boot mode; name it with --default-mode")
+	}
+	if m.Bootloader != "" && m.Bootloader != LoaderSystemd {
+		return nil, nil, optionsf("bootloader %.40q: a signed image has none, because firmware starts the UKI; remove the option", m.Bootloader)
+	}
+	tree, err := b.menuTree(ctx, m)
+	if err != nil {
+		return nil, nil, err
+	}
+	tree.info.Modes = []string{tree.info.DefaultMode}
 	stub, err := b.stub(ctx, m.Platform)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	parts, err := tree.ukiParts()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	image, err := joinUKI(stub, parts)
-	if err != nil {
-		return nil, err
+	if err == nil && m.Signing != nil {
+		image, err = m.Signing.sign(image)
 	}
-	if m.Signing != nil {
-		if image, err = m.Signing.sign(image); err != nil {
-			return nil, err
-		}
-	}
-	info := tree.info
-	info.Out, info.Size, info.Modes, info.ESP = out, int64(len(image)), []string{info.DefaultMode}, 0
-	return &info, atomicfile.Write(out, 0o644, image)
+	return tree, image, err
 }
 
 // stub reads systemd's stub for UKIs. Its file is in the package and the folder of the boot loader.

@@ -30,6 +30,7 @@ type Contents struct {
 	Bootloader    string      `json:"bootloader,omitempty"`    // LoaderSystemd, LoaderGRUB or LoaderBoth
 	GRUB          string      `json:"grub_sha256,omitempty"`   // of GRUB on the second partition of LoaderBoth
 	Loader        string      `json:"loader_sha256,omitempty"` // of the boot loader; in a UKI, of the stub
+	UKI           bool        `json:"uki,omitempty"`           // firmware starts a UKI, no boot loader
 	Signer        *Signer     `json:"signer,omitempty"`        // who signed it for Secure Boot
 	Kernel        string      `json:"kernel,omitempty"`
 	KernelSum     string      `json:"kernel_sha256,omitempty"`
@@ -117,7 +118,7 @@ func (c *Contents) notCompared() []string {
 
 // loaderName returns what the program is called that firmware starts.
 func (c *Contents) loaderName() string {
-	if c.Kind == KindUKI {
+	if c.UKI {
 		return "stub"
 	}
 	return "loader"

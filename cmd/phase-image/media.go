@@ -14,6 +14,7 @@ import (
 func usbCommand() *cobra.Command {
 	var f mediaFlags
 	var out, loader string
+	var signing signingFlags
 	size := cli.Size(4 << 30)
 	cmd := &cobra.Command{
 		Use:   "usb --root root.json --out F.img",
@@ -22,12 +23,16 @@ func usbCommand() *cobra.Command {
 boot mode) and a cache partition (ext4, label PHASE-CACHE). The file is sparse.
 
 With --bootloader both, a second EFI system partition has GRUB with the same entries, kernel
-and initramfs, for firmware that cannot start the loader of the first (docs/GRUB.md).`,
+and initramfs, for firmware that cannot start the loader of the first (docs/GRUB.md).
+
+With --sb-key, firmware starts a signed UKI with the default mode in place of systemd-boot and
+its menu (docs/SECURE-BOOT.md).`,
 		Example: `  phase-image usb --root repo/root.json --out stick.img
   phase-image usb --root repo/root.json --flavour generic --default-mode local --size 8G --out stick.img
   phase-image usb --root repo/root.json --default-mode local --stale last-good --out stick.img
   phase-image usb --root repo/root.json --mode lab.json --default-mode lab --out stick.img
   phase-image usb --root repo/root.json --bootloader both --out stick.img
+  phase-image usb --root repo/root.json --sb-key sb/db.key --sb-cert sb/db.pem --out stick.img
   phase-image usb --root repo/root.json --ca ca.pem --cmdline "phase.mirror=https://mirror.example" --out vm.img`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,6 +41,9 @@ and initramfs, for firmware that cannot start the loader of the first (docs/GRUB
 				return err
 			}
 			m.Bootloader = loader
+			if m.Signing, err = signing.read(); err != nil {
+				return err
+			}
 			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
 				return b.WriteUSB(cmd.Context(), m, int64(size), out)
 			}, mediaText)
@@ -43,6 +51,7 @@ and initramfs, for firmware that cannot start the loader of the first (docs/GRUB
 	}
 	f.register(cmd)
 	loaderFlag(cmd, &loader, imagebuild.Loaders...)
+	signing.register(cmd)
 	cmd.Flags().Var(&size, "size", "size of the image; suffixes K, M, G, T")
 	outFlag(cmd, &out, "the disk image")
 	return cmd
@@ -51,6 +60,7 @@ and initramfs, for firmware that cannot start the loader of the first (docs/GRUB
 func espCommand() *cobra.Command {
 	var f mediaFlags
 	var out, loader string
+	var signing signingFlags
 	cmd := &cobra.Command{
 		Use:     "esp --root root.json --out F.img",
 		Short:   "Build only the EFI system partition",
@@ -62,6 +72,9 @@ func espCommand() *cobra.Command {
 				return err
 			}
 			m.Bootloader = loader
+			if m.Signing, err = signing.read(); err != nil {
+				return err
+			}
 			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
 				return b.WriteESP(cmd.Context(), m, out)
 			}, mediaText)
@@ -69,6 +82,7 @@ func espCommand() *cobra.Command {
 	}
 	f.register(cmd)
 	loaderFlag(cmd, &loader, imagebuild.LoaderSystemd, imagebuild.LoaderGRUB)
+	signing.register(cmd)
 	outFlag(cmd, &out, "the FAT32 filesystem")
 	return cmd
 }

@@ -117,7 +117,7 @@ func contentsText(c *imagebuild.Contents) string {
 		line([]string{"unchecked", ""}[min(i, 1)], "%s", words)
 	}
 	if c.Loader != "" {
-		line(map[bool]string{true: "stub", false: "loader"}[c.Kind == imagebuild.KindUKI], "%s", strings.TrimSpace(loaderText(c.Bootloader)+" sha256 "+c.Loader))
+		line(map[bool]string{true: "stub", false: "loader"}[c.UKI], "%s", strings.TrimSpace(loaderText(c.Bootloader)+" sha256 "+c.Loader))
 		if c.Signer != nil {
 			line("signed by", "%s", printable(c.Signer.Subject, 120))
 			line("", "certificate sha256 %s", c.Signer.SHA256)

@@ -27,14 +27,14 @@ func TestMachineWithSecureBootStartsOnlyWhatWasSigned(t *testing.T) {
 	keys, vars := filepath.Join(dir, "sb"), filepath.Join(dir, "vars.fd")
 	must(t, "cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", vars)
 	must(t, fx.bin("phase-image"), "keys", "--out", keys)
-	build := func(root string, more ...string) string {
-		uki := filepath.Join(t.TempDir(), "uki.efi")
-		must(t, fx.bin("phase-image"), append([]string{"uki", "--root", root, "--default-mode", "local", "--out", uki}, more...)...)
-		return stickWith(t, uki)
+	build := func(command, root string, more ...string) string {
+		out := filepath.Join(t.TempDir(), "out")
+		must(t, fx.bin("phase-image"), append([]string{command, "--root", root, "--default-mode", "local", "--out", out}, more...)...)
+		return out
 	}
 	other := withoutSignature(t)
-	root, sign := fx.path("repo/root.json"), []string{"--sb-key", keys + "/db.key", "--sb-cert", keys + "/db.pem"}
-	unsigned, signed, signedOther := build(root), build(root, sign...), build(other.path("repo/root.json"), sign...)
+	root, sign := fx.path("repo/root.json"), []string{"--size", "512M", "--sb-key", keys + "/db.key", "--sb-cert", keys + "/db.pem"}
+	unsigned, signed, signedOther := stickWith(t, build("uki", root)), build("usb", root, sign...), build("usb", other.path("repo/root.json"), sign...)
 	if err := os.Chmod(vars, 0o644); err != nil {
 		t.Fatal(err)
 	}
