@@ -3,14 +3,20 @@ package imagebuild
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/u-root/u-root/pkg/cpio"
+
+	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // An archive is the file tree of an initramfs. The same tree gives the same bytes of cpio
@@ -46,13 +52,52 @@ func (a *archive) device(name string, perm, major, minor uint64) {
 // compressed returns the tree as one zstd frame, with date t in every record. The zstd program makes
 // it a tenth smaller than the Go library can (docs/RATIONALE.md). The window is 8 MiB: unpacking
 // needs that much memory beside the tree. The kernel accepts windows up to 128 MiB.
-func (a *archive) compressed(ctx context.Context, t time.Time) ([]byte, error) {
+//
+// The frame is kept in the cache under the hash of the tree and of the program's version: it takes 10 s of
+// processor time, and images that differ in their command line have the same tree.
+func (b *Builder) compressed(ctx context.Context, a *archive, t time.Time) ([]byte, error) {
 	var tree bytes.Buffer
 	if err := a.writeTo(&tree, t); err != nil {
 		return nil, err
 	}
-	size := fmt.Sprintf("--stream-size=%d", tree.Len())
-	return command("zstd", "-18", "--single-thread", "--quiet", "--check", size, fmt.Sprintf("--zstd=wlog=%d", zstdWindowLog)).reads(&tree).output(ctx)
+	args := []string{"-18", "--single-thread", "--quiet", "--check", fmt.Sprintf("--stream-size=%d", tree.Len()), fmt.Sprintf("--zstd=wlog=%d", zstdWindowLog)}
+	version, err := command("zstd", "--version").output(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q %x", version, args, sha256.Sum256(tree.Bytes())))
+	dir := filepath.Join(b.cache, "initramfs")
+	path, err := b.cached(filepath.Join("initramfs", hex.EncodeToString(sum[:])), func(path string) error {
+		out, err := command("zstd", args...).reads(&tree).output(ctx)
+		if err != nil {
+			return err
+		}
+		keepNewest(dir, maxCompressed-1)
+		return file.FullDisk(os.WriteFile(path, out, 0o644))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+}
+
+// maxCompressed is how many compressed initramfs the cache has. One has about 9 MB.
+const maxCompressed = 32
+
+// keepNewest removes all but the n newest files of a folder.
+func keepNewest(dir string, n int) {
+	entries, _ := os.ReadDir(dir)
+	date := func(e os.DirEntry) time.Time {
+		info, err := e.Info()
+		if err != nil {
+			return time.Time{}
+		}
+		return info.ModTime()
+	}
+	slices.SortFunc(entries, func(a, b os.DirEntry) int { return date(b).Compare(date(a)) })
+	for _, e := range entries[min(n, len(entries)):] {
+		os.Remove(filepath.Join(dir, e.Name()))
+	}
 }
 
 // writeTo writes the tree without compression, sorted by name.

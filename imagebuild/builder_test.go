@@ -1,7 +1,9 @@
 package imagebuild
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -87,5 +89,52 @@ func TestFormatACacheEntryIsMadeOnceAndOnlyWhole(t *testing.T) {
 	}
 	if left, err := os.ReadDir(b.cache); err != nil || len(left) != 1 {
 		t.Errorf("left in the cache: %v, %v", left, err)
+	}
+}
+
+// emptyBuilder returns a builder with an empty cache.
+func emptyBuilder(t testing.TB) *Builder {
+	t.Helper()
+	b, err := New(Options{Cache: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// A tree is compressed once, another tree again, and the cache has a limit.
+func TestTheCacheKeepsCompressedTrees(t *testing.T) {
+	b := emptyBuilder(t)
+	names := func() (list []string) {
+		entries, err := os.ReadDir(filepath.Join(b.cache, "initramfs"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			list = append(list, e.Name())
+		}
+		return list
+	}
+	compress := func(text string) []byte {
+		a := newArchive()
+		a.text("init", text)
+		out, err := b.compressed(t.Context(), a, time.Unix(1e9, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	first := compress("0")
+	if !bytes.Equal(compress("0"), first) || len(names()) != 1 {
+		t.Errorf("the same tree again: other bytes, or %v", names())
+	}
+	if bytes.Equal(compress("1"), first) || len(names()) != 2 {
+		t.Errorf("another tree: the same bytes, or %v", names())
+	}
+	for i := range maxCompressed + 2 {
+		compress(fmt.Sprint(i))
+	}
+	if n := len(names()); n != maxCompressed {
+		t.Errorf("%d files in the cache, want %d", n, maxCompressed)
 	}
 }

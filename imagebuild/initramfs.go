@@ -116,7 +116,7 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs) ([]byte, *Initram
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
-	data, err := a.compressed(ctx, date)
+	data, err := b.compressed(ctx, a, date)
 	return data, &InitramfsInfo{
 		Size: int64(len(data)), Role: in.Role, Kernel: kernel.Version, Modules: len(modules.files), Absent: modules.absent, Date: date,
 	}, err

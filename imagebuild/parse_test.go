@@ -153,7 +153,7 @@ func TestArchiveDoesNotDependOnTheOrderOfItsFiles(t *testing.T) {
 		for _, name := range names {
 			a.text(name, "text of "+name)
 		}
-		out, err := a.compressed(t.Context(), time.Unix(1e9, 0))
+		out, err := emptyBuilder(t).compressed(t.Context(), a, time.Unix(1e9, 0))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +169,7 @@ func TestSettingsAreReadBackFromAnInitramfs(t *testing.T) {
 	a.text("init", "program")
 	a.text("etc/phase/role", "boot\n")
 	a.text("etc/phase/channel", "stable\n")
-	out, err := a.compressed(t.Context(), time.Unix(1e9, 0))
+	out, err := emptyBuilder(t).compressed(t.Context(), a, time.Unix(1e9, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
