@@ -17,18 +17,18 @@ var debianKeyrings = []string{"/usr/share/keyrings/debian-archive-keyring.gpg", 
 // A source is one Debian index of the host's apt configuration.
 type source struct{ uri, release, component, signedBy, list string }
 
-// debianSources returns the host's Debian sources of one suite with its updates and
-// security: the suite that the host runs, or else the first one configured.
-func debianSources(ctx context.Context, arch string) (string, []source, error) {
+// sources returns apt's Debian sources of one suite with its updates and security: the suite
+// that the host runs, or else the first one configured.
+func (l lists) sources(ctx context.Context) (string, []source, error) {
 	format := "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)|$(SIGNED_BY)|$(ARCHITECTURE)|$(FILENAME)"
-	out, err := command("apt-get", "indextargets", "--format", format, "Created-By: Packages").output(ctx)
+	out, err := l.command("apt-get", "indextargets", "--format", format, "Created-By: Packages").output(ctx)
 	if err != nil {
 		return "", nil, err
 	}
-	all := parseSources(string(out), arch)
+	all := parseSources(string(out), l.arch)
 	suite := chooseSuite(all, hostCodename())
 	if suite == "" {
-		return "", nil, notFoundf("apt sources of Debian for %s: none; add them to /etc/apt and run: apt-get update", arch)
+		return "", nil, notFoundf("apt sources of Debian for %s: none; add them to /etc/apt and run: apt-get update", l.arch)
 	}
 	return suite, slices.DeleteFunc(all, func(s source) bool {
 		return s.release != suite && !strings.HasPrefix(s.release, suite+"-") && !strings.HasPrefix(s.release, suite+"/")
@@ -79,7 +79,8 @@ func hostCodename() string {
 	return ""
 }
 
-// deb822 formats sources as described in sources.list(5), each with its keyring.
+// deb822 formats sources as described in sources.list(5), each with its keyring. apt fetches
+// nothing from them but lists of packages.
 func deb822(sources []source) (string, error) {
 	keyring := ""
 	if i := slices.IndexFunc(debianKeyrings, isFile); i >= 0 {
@@ -91,30 +92,27 @@ func deb822(sources []source) (string, error) {
 		if keys == "" {
 			return "", notFoundf("keys of the Debian archive: not found; run: apt-get install debian-archive-keyring")
 		}
-		fmt.Fprintf(&b, "Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\nSigned-By: %s\n\n", s.uri, s.release, s.component, keys)
+		fmt.Fprintf(&b, "Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\nTargets: Packages\nSigned-By: %s\n\n", s.uri, s.release, s.component, keys)
 	}
 	return b.String(), nil
 }
 
-// releaseDate returns the date of the suite's release file, which Debian signs. In a stable
-// suite it is the date of the last point release. A base system gets it unless Epoch is set.
+// releaseDate returns the date of the suite's release file. In a stable suite it is the date of
+// the last point release. A base system gets it unless Epoch is set.
 func releaseDate(sources []source, suite string) (time.Time, error) {
 	for _, s := range sources {
-		prefix, _, found := strings.Cut(s.list, "_dists_"+suite+"_")
-		if s.release != suite || !found {
+		if s.release != suite {
 			continue
 		}
-		for _, name := range []string{"InRelease", "Release"} {
-			text, err := os.ReadFile(prefix + "_dists_" + suite + "_" + name)
-			if err != nil {
-				continue
-			}
-			if m := releaseLine.FindSubmatch(text); m != nil {
-				return time.Parse(time.RFC1123, strings.TrimSpace(string(m[1])))
-			}
+		text, err := s.releaseFile()
+		if err != nil {
+			return time.Time{}, err
+		}
+		if m := releaseLine.FindSubmatch(text); m != nil {
+			return time.Parse(time.RFC1123, strings.TrimSpace(string(m[1])))
 		}
 	}
-	return time.Time{}, notFoundf("release file of %s: not in apt's lists; run: apt-get update", suite)
+	return time.Time{}, notFoundf("date of the release file of %s: not in apt's lists; run: apt-get update", suite)
 }
 
 var releaseLine = regexp.MustCompile(`(?m)^Date: (.+)$`)
@@ -137,14 +135,14 @@ func acquireOptions(ctx context.Context) ([]string, error) {
 
 var installLine = regexp.MustCompile(`(?m)^Inst (\S+) \((\S+) `)
 
-// planPackages asks the host's apt which packages a new system gets when the essential
-// packages and the wanted ones are installed. It returns them sorted, as NAME=VERSION.
-func planPackages(ctx context.Context, arch string, wanted []string) ([]string, error) {
+// plan asks apt which packages a new system gets when the essential packages and the wanted
+// ones are installed. It returns them sorted, as NAME=VERSION.
+func (l lists) plan(ctx context.Context, wanted []string) ([]string, error) {
 	args := []string{
 		"-q", "-s", "-o", "Dir::State::status=/dev/null", "-o", "APT::Install-Recommends=false",
-		"-o", "APT::Architecture=" + arch, "-o", "APT::Architectures=" + arch, "install", "?essential",
+		"-o", "APT::Architecture=" + l.arch, "-o", "APT::Architectures=" + l.arch, "install", "?essential",
 	}
-	out, err := command("apt-get", append(args, wanted...)...).output(ctx)
+	out, err := l.command("apt-get", append(args, wanted...)...).output(ctx)
 	if err != nil && strings.Contains(err.Error(), "Unable to locate package") {
 		return nil, notFoundf("packages of the root filesystem: %v; if the name is right, run: apt-get update", err)
 	}

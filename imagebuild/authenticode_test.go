@@ -170,7 +170,7 @@ func TestSignedStickIsReadAsItsUKI(t *testing.T) {
 	}{
 		"signed":               {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": signed}, nil},
 		"not signed":           {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": plain}, cas.ErrCorrupt},
-		"a kernel beside it":   {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": signed, kernelPath: parts[4]}, cas.ErrCorrupt},
+		"a kernel beside it":   {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": signed, "phase/vmlinuz": parts[4]}, cas.ErrCorrupt},
 		"credentials for it":   {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": signed, "EFI/BOOT/x.cred": []byte("x")}, cas.ErrCorrupt},
 		"for another firmware": {map[string][]byte{"EFI/BOOT/BOOTIA32.EFI": signed}, cas.ErrCorrupt},
 	} {

@@ -69,6 +69,15 @@ func testPlatform(t *testing.T, flavour string) Platform {
 	return p
 }
 
+func armPlatform(t *testing.T, flavour string) Platform {
+	t.Helper()
+	p, err := ParsePlatform("arm64", flavour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // testProgram returns a static program for /init: Debian's busybox.
 func testProgram(t *testing.T, b *Builder) string {
 	t.Helper()
@@ -231,7 +240,7 @@ func TestGenericKernelHasTheListedModules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := chooseModules(kernel, parseModuleList(dataFile("kernel/boot-generic.modules")))
+	set, err := chooseModules(kernel, parseModuleList(dataFile("kernel/boot-generic.modules"), "x86_64"))
 	if err != nil {
 		t.Fatal(err)
 	}

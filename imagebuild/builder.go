@@ -18,6 +18,7 @@ type Builder struct {
 	cache    string
 	epoch    time.Time // zero: the newest date of the inputs
 	progress progress
+	foreign  foreignLists
 }
 
 // Options configures a Builder.
@@ -79,6 +80,13 @@ func EnvEpoch() (time.Time, error) {
 		return time.Time{}, optionsf("SOURCE_DATE_EPOCH %.40q: not a number of seconds since 1970", s)
 	}
 	return time.Unix(int64(n), 0).UTC(), nil
+}
+
+// at returns a builder with the same cache whose epoch is t.
+func (b *Builder) at(t time.Time) *Builder {
+	again := &Builder{cache: b.cache, epoch: t.UTC()}
+	again.progress.w = b.progress.w
+	return again
 }
 
 // date returns the one date of an image: the builder's epoch, or the newest of the inputs.

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,17 +19,23 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// A deb is one package version of the host's apt index.
+// A deb is one package version of apt's lists.
 type deb struct {
 	Name, Version, Arch string
 	File                string // base name of the .deb
 	SHA256              string // lower-case hex
 	Depends             string
+
+	lists lists // where apt knows it from
 }
 
-// resolve asks the host's apt for the candidate version of a package.
+// resolve asks apt for the candidate version of a package. arch is Debian's name.
 func (b *Builder) resolve(ctx context.Context, name, arch string) (deb, error) {
-	out, err := command("apt-cache", "show", "--no-all-versions", name+":"+arch).output(ctx)
+	l, err := b.lists(ctx, arch)
+	if err != nil {
+		return deb{}, err
+	}
+	out, err := l.command("apt-cache", "show", "--no-all-versions", name+":"+arch).output(ctx)
 	var bad *toolError
 	if err != nil && !errors.As(err, &bad) {
 		return deb{}, err
@@ -40,6 +47,7 @@ func (b *Builder) resolve(ctx context.Context, name, arch string) (deb, error) {
 	if _, err := hex.DecodeString(d.SHA256); err != nil || len(d.SHA256) != 64 {
 		return deb{}, fmt.Errorf("package %s: no valid sha256 in apt's lists; run: apt-get update", name)
 	}
+	d.lists = l
 	return d, nil
 }
 
@@ -90,44 +98,79 @@ func (b *Builder) unpack(ctx context.Context, d deb) (string, error) {
 	})
 }
 
-// download returns the path of the package in the cache and downloads it when it is missing.
-// Both a cached and a new file must have the SHA-256 of apt's signed index.
-func (b *Builder) download(ctx context.Context, d deb) (string, error) {
-	file := filepath.Join(b.cache, "deb", d.SHA256, d.File)
-	if sum, err := sumFile(file); err == nil && sum == d.SHA256 {
-		return file, nil
+// path returns the package's path in the cache.
+func (d deb) path(b *Builder) string { return filepath.Join(b.cache, "deb", d.SHA256, d.File) }
+
+// exact returns the package as apt names this one version.
+func (d deb) exact() string {
+	if d.Arch == "all" {
+		return d.Name + "=" + d.Version
 	}
-	defer b.progress.step("download " + d.File)()
+	return fmt.Sprintf("%s:%s=%s", d.Name, d.Arch, d.Version)
+}
+
+// download returns the path of the package in the cache and downloads it when it is missing.
+func (b *Builder) download(ctx context.Context, d deb) (string, error) {
+	return d.path(b), b.downloadAll(ctx, d.File, []deb{d})
+}
+
+// downloadAll downloads the packages that are not in the cache, all of the same lists, with one
+// run of apt. Both a cached and a new file must have the SHA-256 of apt's signed index. what
+// names them all.
+func (b *Builder) downloadAll(ctx context.Context, what string, debs []deb) error {
+	missing := slices.DeleteFunc(slices.Clone(debs), func(d deb) bool {
+		sum, err := sumFile(d.path(b))
+		return err == nil && sum == d.SHA256
+	})
+	if len(missing) == 0 {
+		return nil
+	}
+	defer b.progress.step("download " + what)()
 	tmp, clean, err := b.tempDir()
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer clean()
-	exact := fmt.Sprintf("%s:%s=%s", d.Name, d.Arch, d.Version)
-	if d.Arch == "all" {
-		exact = d.Name + "=" + d.Version
-	}
 	// apt would warn that its unprivileged user cannot write to this folder
-	get := command("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", exact).in(tmp)
+	args := []string{"-q", "-o", "APT::Sandbox::User=root", "download"}
+	for _, d := range missing {
+		args = append(args, d.exact())
+	}
+	get := missing[0].lists.command("apt-get", args...).in(tmp)
 	if err := get.run(ctx); ctx.Err() != nil {
-		return "", fmt.Errorf("package %s: %w", d.File, ctx.Err())
+		return fmt.Errorf("package %s: %w", what, ctx.Err())
 	} else if errors.Is(err, cas.ErrUnreachable) {
-		return "", fmt.Errorf("package %s: %w; check the network", d.File, err)
+		return fmt.Errorf("package %s: %w; check the network", what, err)
 	} else if err != nil {
-		return "", fmt.Errorf("package %s: %w; if it is gone from the mirror, run: apt-get update", d.File, err)
+		return fmt.Errorf("package %s: %w; if it is gone from the mirror, run: apt-get update", what, err)
 	}
 	got, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if err != nil || len(got) != 1 {
-		return "", fmt.Errorf("package %s: apt-get download left %d files", d.File, len(got))
-	}
-	sum, err := sumFile(got[0])
 	if err != nil {
-		return "", err
+		return err
 	}
-	if sum != d.SHA256 {
-		return "", fmt.Errorf("package %s: sha256 is %s, apt's lists say %s; run: apt-get update", d.File, sum, d.SHA256)
+	return b.storeDebs(got, missing)
+}
+
+// storeDebs moves downloaded files into the cache. Each wanted package must be among them.
+func (b *Builder) storeDebs(files []string, wanted []deb) error {
+	bySum := map[string]string{}
+	for _, file := range files {
+		sum, err := sumFile(file)
+		if err != nil {
+			return err
+		}
+		bySum[sum] = file
 	}
-	return file, b.moveToCache(got[0], file)
+	for _, d := range wanted {
+		file, ok := bySum[d.SHA256]
+		if !ok {
+			return fmt.Errorf("package %s: apt downloaded no file with sha256 %s, which apt's lists say; run: apt-get update", d.File, d.SHA256)
+		}
+		if err := b.moveToCache(file, d.path(b)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // moveToCache moves a finished file or folder into the cache and syncs it before: the content of

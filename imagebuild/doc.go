@@ -15,9 +15,11 @@
 // package modes. Tor is added on request only (tor.go), and GRUB (grub.go).
 //
 // It needs neither root rights nor loop mounts. Packages come through the host's apt (so
-// the host is Debian or a derivative); mkfs.vfat, mtools, mke2fs, sgdisk and mksquashfs
-// make the filesystems, and zstd compresses. It refuses an unknown architecture or flavour. It decides nothing
-// about trust: manifest checks root.json, which is then copied unchanged. It has no keys but
-// those of Secure Boot, which sbkeys.go makes and authenticode.go uses.
+// the host is Debian or a derivative). Those of another architecture come through lists in the
+// build cache (lists.go), and their root filesystem is unpacked, not installed (foreign.go).
+// mkfs.vfat, mtools, mke2fs, sgdisk and mksquashfs make the filesystems, and zstd compresses. It
+// refuses an unknown architecture or flavour. It decides nothing about trust: manifest checks
+// root.json, which is then copied unchanged. It has no keys but those of Secure Boot, which
+// sbkeys.go makes and authenticode.go uses.
 // An error in the options wraps fs.ErrInvalid: the user must change the command line.
 package imagebuild

@@ -30,11 +30,29 @@ const (
 
 // Media is what WriteESP, WriteUSB and WriteUKI make a bootable medium of.
 type Media struct {
-	Initramfs            // of RoleBoot
-	DefaultMode string   // mode that starts without a key press; empty: modes.Default
-	Cmdline     string   // added to the kernel command line of every entry
-	Signing     *Signing // signs for Secure Boot; nil: not signed
-	Bootloader  string   // LoaderSystemd, LoaderGRUB, or LoaderBoth for WriteUSB; empty: LoaderSystemd
+	Initramfs               // of RoleBoot
+	Others      []Initramfs // of other architectures that the medium also boots
+	DefaultMode string      // mode that starts without a key press; empty: modes.Default
+	Cmdline     string      // added to the kernel command line of every entry
+	Signing     *Signing    // signs for Secure Boot; nil: not signed
+	Bootloader  string      // LoaderSystemd, LoaderGRUB, or LoaderBoth for WriteUSB; empty: LoaderSystemd
+}
+
+// systems returns the boot initramfs of each architecture.
+func (m Media) systems() []Initramfs {
+	all := append([]Initramfs{m.Initramfs}, m.Others...)
+	for i := range all {
+		all[i].Role = RoleBoot
+	}
+	return all
+}
+
+// archs returns the architectures that the medium boots.
+func (m Media) archs() (archs []architecture) {
+	for _, in := range m.systems() {
+		archs = append(archs, in.Platform.architecture)
+	}
+	return archs
 }
 
 // An espTree is the content of an EFI system partition: files by path.
@@ -48,17 +66,24 @@ type espTree struct {
 
 // MediaInfo describes a medium that was built. Sizes are bytes.
 type MediaInfo struct {
-	Out         string    `json:"out"`
-	Size        int64     `json:"size"`
-	Format      string    `json:"format,omitempty"` // qcow2, vmdk, vhdx, parallels or iso; empty: raw
-	Kernel      string    `json:"kernel"`
-	Initramfs   int64     `json:"initramfs_size"`
-	Modes       []string  `json:"modes"`
-	DefaultMode string    `json:"default_mode"`
-	ESP         int64     `json:"esp_size,omitempty"`
-	Cache       int64     `json:"cache_size,omitempty"`
-	Disk        string    `json:"disk_guid,omitempty"`
-	Date        time.Time `json:"date"`
+	Out    string `json:"out"`
+	Size   int64  `json:"size"`
+	Format string `json:"format,omitempty"` // qcow2, vmdk, vhdx, parallels or iso; empty: raw
+	SystemInfo
+	Others      []SystemInfo `json:"others,omitempty"` // of a medium for several architectures
+	Modes       []string     `json:"modes"`
+	DefaultMode string       `json:"default_mode"`
+	ESP         int64        `json:"esp_size,omitempty"`
+	Cache       int64        `json:"cache_size,omitempty"`
+	Disk        string       `json:"disk_guid,omitempty"`
+	Date        time.Time    `json:"date"`
+}
+
+// SystemInfo describes what a medium boots on machines of one architecture.
+type SystemInfo struct {
+	Arch      string `json:"arch"`
+	Kernel    string `json:"kernel"`
+	Initramfs int64  `json:"initramfs_size"`
 }
 
 // WriteESP builds an EFI system partition and writes it to out.
@@ -94,60 +119,106 @@ func (b *Builder) espTree(ctx context.Context, m Media) (*espTree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.files = map[string][]byte{"EFI/BOOT/" + m.Platform.efiName: image}
+	t.files = map[string][]byte{m.Platform.loaderPath(): image}
 	t.info.ESP = t.size()
 	return t, nil
 }
 
 // menuTree makes the files of a partition with a boot loader and its menu.
 func (b *Builder) menuTree(ctx context.Context, m Media) (*espTree, error) {
-	m.Role = RoleBoot
 	if m.DefaultMode == "" {
 		m.DefaultMode = modes.Default
 	}
-	if err := checkCmdline(m.Cmdline); err != nil {
-		return nil, err
-	}
-	if err := m.checkModes(m.DefaultMode, m.Cmdline); err != nil {
-		return nil, err
-	}
-	if err := checkChannel(bootargs.Parse(m.Cmdline).Channel, m.Channels); err != nil {
-		return nil, err
-	}
-	if err := m.checkTor(m.DefaultMode, m.Cmdline); err != nil {
-		return nil, err
-	}
-	if _, err := m.check(); err != nil {
-		return nil, err
-	}
-	if err := m.checkLoader(); err != nil {
+	if err := m.check(); err != nil {
 		return nil, err
 	}
 	if err := requireTools(m.loaderTools()...); err != nil {
 		return nil, err
 	}
-	kernel, err := b.Kernel(ctx, m.Platform, m.KernelDir)
+	b, err := b.sameDate(ctx, m.systems())
 	if err != nil {
 		return nil, err
 	}
 	t := &espTree{files: map[string][]byte{}}
-	if t.files[kernelPath], err = readKernel(kernel, m.Platform.Arch); err != nil {
-		return nil, err
+	for _, in := range m.systems() {
+		if err := b.addSystem(ctx, in, t); err != nil {
+			return nil, err
+		}
 	}
-	initramfs, built, err := b.initramfs(ctx, m.Initramfs)
-	if err != nil {
-		return nil, err
-	}
-	t.files[initramfsPath] = initramfs
 	if err := b.addLoaders(ctx, m, t); err != nil {
 		return nil, err
 	}
-	t.date = built.Date
 	if t.fallback != nil {
 		t.fallback.date = t.date
 	}
-	t.info = MediaInfo{Kernel: kernel.Version, Initramfs: built.Size, Modes: m.Modes.Available(m.WithTor), DefaultMode: m.DefaultMode, ESP: t.size(), Date: t.date}
+	t.info.Modes, t.info.DefaultMode, t.info.ESP, t.info.Date = m.Modes.Available(m.WithTor), m.DefaultMode, t.size(), t.date
 	return t, nil
+}
+
+// check refuses a medium that cannot boot. It downloads nothing.
+func (m Media) check() error {
+	if err := checkCmdline(m.Cmdline); err != nil {
+		return err
+	}
+	if err := m.checkLoader(); err != nil {
+		return err
+	}
+	for _, in := range m.systems() {
+		if err := in.checkModes(m.DefaultMode, m.Cmdline); err != nil {
+			return err
+		}
+		if err := checkChannel(bootargs.Parse(m.Cmdline).Channel, in.Channels); err != nil {
+			return err
+		}
+		if err := in.checkTor(m.DefaultMode, m.Cmdline); err != nil {
+			return err
+		}
+		if _, err := in.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameDate returns a builder that gives all systems of a medium one date.
+func (b *Builder) sameDate(ctx context.Context, systems []Initramfs) (*Builder, error) {
+	if len(systems) == 1 {
+		return b, nil
+	}
+	var dates []time.Time
+	for _, in := range systems {
+		kernel, err := b.Kernel(ctx, in.Platform, in.KernelDir)
+		if err != nil {
+			return nil, err
+		}
+		dates = append(dates, kernel.Time, sourceTime(in.PhaseBoot))
+	}
+	return b.at(b.date(dates...)), nil
+}
+
+// addSystem adds what machines of one architecture boot: loader, kernel and initramfs.
+func (b *Builder) addSystem(ctx context.Context, in Initramfs, t *espTree) error {
+	p := in.Platform
+	kernel, err := b.Kernel(ctx, p, in.KernelDir)
+	if err != nil {
+		return err
+	}
+	if t.files[p.kernelPath()], err = readKernel(kernel); err != nil {
+		return err
+	}
+	initramfs, built, err := b.initramfs(ctx, in)
+	if err != nil {
+		return err
+	}
+	t.files[p.initramfsPath()] = initramfs
+	t.date = built.Date
+	info := SystemInfo{p.Arch, kernel.Version, built.Size}
+	if t.info.Arch == "" {
+		t.info.SystemInfo = info
+	} else {
+		t.info.Others = append(t.info.Others, info)
+	}
+	return nil
 }
 
 // addLoaders adds the loaders that the medium has, each with an entry for each mode.
@@ -161,8 +232,10 @@ func (b *Builder) addLoaders(ctx context.Context, m Media, t *espTree) error {
 			return err
 		}
 	}
-	if err := b.addLoader(ctx, m.Platform, t); err != nil {
-		return err
+	for _, in := range m.systems() {
+		if err := b.addLoader(ctx, in.Platform, t); err != nil {
+			return err
+		}
 	}
 	return t.addEntries(m)
 }
@@ -172,21 +245,22 @@ func (b *Builder) addLoader(ctx context.Context, p Platform, t *espTree) error {
 	if err != nil {
 		return err
 	}
-	path, err := firstFile(dir, p.loader)
+	path, err := firstFile(dir, p.loader())
 	if err != nil {
 		return err
 	}
-	t.files["EFI/BOOT/"+p.efiName], err = os.ReadFile(path)
+	t.files[p.loaderPath()], err = os.ReadFile(path)
 	return err
 }
 
 // consoles returns the kernel's console arguments. The last console gets the recovery
 // shell: the serial line of a virtual machine, the screen of a real one.
 func (p Platform) consoles() string {
+	serial := "console=" + p.serial + ",115200"
 	if p.Flavour == "generic" {
-		return "console=ttyS0,115200 console=tty0"
+		return serial + " console=tty0"
 	}
-	return "console=tty0 console=ttyS0,115200"
+	return "console=tty0 " + serial
 }
 
 // timeout returns the seconds in which a key shows the menu.
@@ -199,14 +273,16 @@ func (p Platform) timeout() string {
 
 // addEntries adds the loader's menu with one entry for each mode that the image can boot.
 func (t *espTree) addEntries(m Media) error {
-	loader := strings.NewReplacer("@TIMEOUT@", m.Platform.timeout(), "@DEFAULT@", m.DefaultMode)
+	loader := strings.NewReplacer("@TIMEOUT@", m.Platform.timeout(), "@DEFAULT@", defaultEntry(m.archs(), m.DefaultMode))
 	t.files[menuPath] = []byte(loader.Replace(dataFile("esp/loader.conf")))
 	for i, name := range m.Modes.Available(m.WithTor) {
 		mode, err := m.Modes.Load(name)
 		if err != nil {
 			return err
 		}
-		t.files[entriesPath+"/"+name+".conf"] = []byte(m.Platform.entry(mode.Title, name, i+1, m.Cmdline))
+		for _, in := range m.systems() {
+			t.files[entriesPath+"/"+in.Platform.entryName(name)] = []byte(in.Platform.entry(mode.Title, name, i+1, m.Cmdline))
+		}
 	}
 	return nil
 }
@@ -215,7 +291,7 @@ func (p Platform) entry(title, mode string, order int, cmdline string) string {
 	if cmdline != "" {
 		cmdline = " " + cmdline
 	}
-	r := strings.NewReplacer("@TITLE@", title, "@ORDER@", strconv.Itoa(order), "@CONSOLE@", p.consoles(), "@MODE@", mode, "@CMDLINE@", cmdline)
+	r := strings.NewReplacer("@ARCH@", p.efi, "@KERNEL@", p.kernelPath(), "@INITRAMFS@", p.initramfsPath(), "@TITLE@", title, "@ORDER@", strconv.Itoa(order), "@CONSOLE@", p.consoles(), "@MODE@", mode, "@CMDLINE@", cmdline)
 	return r.Replace(dataFile("esp/entry.conf"))
 }
 

@@ -44,6 +44,8 @@ func (m Media) checkLoader() error {
 		return nil
 	case !slices.Contains(Loaders, m.Bootloader):
 		return optionsf("bootloader %.40q: unknown; use one of %s", m.Bootloader, strings.Join(Loaders, ", "))
+	case len(m.Others) > 0:
+		return optionsf("bootloader %s: for one architecture; use systemd-boot for a medium for several", m.Bootloader)
 	}
 	if i := strings.IndexAny(m.Cmdline, `"'\`); i >= 0 {
 		return optionsf("cmdline: character %q: GRUB would change it; remove it, or use --bootloader systemd-boot", m.Cmdline[i])
@@ -61,7 +63,7 @@ func (m Media) loaderTools() []string {
 
 // addGRUB adds GRUB where firmware looks for a loader, and its menu.
 func (b *Builder) addGRUB(ctx context.Context, m Media, t *espTree) (err error) {
-	if t.files["EFI/BOOT/"+m.Platform.efiName], err = b.grub(ctx, m.Platform); err != nil {
+	if t.files[m.Platform.loaderPath()], err = b.grub(ctx, m.Platform); err != nil {
 		return err
 	}
 	var entries []BootEntry
@@ -71,9 +73,9 @@ func (b *Builder) addGRUB(ctx context.Context, m Media, t *espTree) (err error) 
 			return err
 		}
 		_, options, _ := strings.Cut(m.Platform.entry("", name, 1, m.Cmdline), "options ")
-		entries = append(entries, BootEntry{Mode: name, Title: mode.Title, Cmdline: options})
+		entries = append(entries, BootEntry{Mode: name, Arch: m.Platform.Arch, Title: mode.Title, Cmdline: options})
 	}
-	t.files[grubConfigPath] = []byte(grubMenu{m.Platform.timeout(), m.DefaultMode, entries}.text())
+	t.files[grubConfigPath] = []byte(grubMenu{m.Platform.architecture, m.Platform.timeout(), m.DefaultMode, entries}.text())
 	return nil
 }
 
@@ -106,6 +108,7 @@ func (b *Builder) grub(ctx context.Context, p Platform) ([]byte, error) {
 
 // A grubMenu is the content of grub.cfg.
 type grubMenu struct {
+	arch    architecture
 	timeout string // seconds
 	mode    string // that starts without a key press
 	entries []BootEntry
@@ -116,11 +119,11 @@ func (g grubMenu) text() string {
 	var w strings.Builder
 	fmt.Fprintf(&w, "set timeout=%s\nset default=%s%s\n", g.timeout, grubIDPrefix, g.mode)
 	for _, e := range g.entries {
-		fmt.Fprintf(&w, "menuentry %s --id %s%s {\n\tlinux /%s", grubQuote(e.Title), grubIDPrefix, e.Mode, kernelPath)
+		fmt.Fprintf(&w, "menuentry %s --id %s%s {\n\tlinux /%s", grubQuote(e.Title), grubIDPrefix, e.Mode, g.arch.kernelPath())
 		for _, word := range strings.Fields(e.Cmdline) {
 			w.WriteString(" " + grubQuote(word))
 		}
-		fmt.Fprintf(&w, "\n\tinitrd /%s\n}\n", initramfsPath)
+		fmt.Fprintf(&w, "\n\tinitrd /%s\n}\n", g.arch.initramfsPath())
 	}
 	return w.String()
 }

@@ -25,19 +25,19 @@ func testGRUB(t *testing.T, b *Builder) []byte {
 }
 
 func TestFormatGRUBMenuIsReadBack(t *testing.T) {
-	menu := grubMenu{"3", "lab", []BootEntry{
-		{Mode: "local", Boots: "local", Title: "It's local", Cmdline: "quiet phase.mode=local x=a&b;c|d<e>{f}$g#h"},
-		{Mode: "lab", Boots: "internet", Title: "Lab (${x} $(y) #z)", Cmdline: "quiet panic=30"},
+	menu := grubMenu{architectures[0], "3", "lab", []BootEntry{
+		{Mode: "local", Arch: "x86_64", Boots: "local", Title: "It's local", Cmdline: "quiet phase.mode=local x=a&b;c|d<e>{f}$g#h"},
+		{Mode: "lab", Arch: "x86_64", Boots: "internet", Title: "Lab (${x} $(y) #z)", Cmdline: "quiet panic=30"},
 	}}
-	got, err := readGRUBMenu(menu.text())
+	got, err := readGRUBMenu(architectures[0], menu.text())
 	if err != nil || got.mode != menu.mode || got.timeout != menu.timeout || !slices.Equal(got.entries, menu.entries) {
 		t.Errorf("got %+v, %v\n%s", got, err, menu.text())
 	}
 }
 
 func TestFormatGRUBMenuWithAnythingElseIsRefused(t *testing.T) {
-	good := grubMenu{"3", "local", []BootEntry{{Mode: "local", Title: "Local", Cmdline: "quiet phase.mode=local"}}}.text()
-	if _, err := readGRUBMenu(good); err != nil {
+	good := grubMenu{architectures[0], "3", "local", []BootEntry{{Mode: "local", Arch: "x86_64", Title: "Local", Cmdline: "quiet phase.mode=local"}}}.text()
+	if _, err := readGRUBMenu(architectures[0], good); err != nil {
 		t.Fatal(err)
 	}
 	for name, bad := range map[string]string{
@@ -62,7 +62,7 @@ func TestFormatGRUBMenuWithAnythingElseIsRefused(t *testing.T) {
 		"no last line":       strings.TrimSuffix(good, "\n"),
 		"unknown argument":   strings.Replace(good, "phase.mode=local", "phase.mood=local", 1),
 	} {
-		if g, err := readGRUBMenu(bad); !errors.Is(err, cas.ErrCorrupt) || strings.ContainsRune(err.Error(), 0x1b) {
+		if g, err := readGRUBMenu(architectures[0], bad); !errors.Is(err, cas.ErrCorrupt) || strings.ContainsRune(err.Error(), 0x1b) {
 			t.Errorf("%s: %+v, %v", name, g, err)
 		}
 	}
@@ -138,7 +138,7 @@ func TestAnImageWithBothLoadersIsValidAndReproducible(t *testing.T) {
 	if c.Bootloader != LoaderBoth || c.GRUB == "" || c.GRUB == c.Loader || c.Default != "local" || len(c.Entries) != len(media.Modes.Available(false)) {
 		t.Errorf("%+v", c)
 	}
-	if err := b.CompareRebuild(t.Context(), c, Rebuild{PhaseBoot: media.PhaseBoot}); err != nil { // every byte outside the cache partition
+	if err := b.CompareRebuild(t.Context(), c, Rebuild{PhaseBoot: func(string) (string, error) { return media.PhaseBoot, nil }}); err != nil { // every byte outside the cache partition
 		t.Error(err)
 	}
 	if _, err := b.WriteESP(t.Context(), media, filepath.Join(dir, "esp")); !errors.Is(err, fs.ErrInvalid) {

@@ -190,7 +190,7 @@ func validTree(t *testing.T, b *Builder) *espTree {
 		t.Fatal(err)
 	}
 	tree := &espTree{date: time.Unix(1.7e9, 0), files: map[string][]byte{
-		kernelPath: image, initramfsPath: zstdOf(t, validArchive(t)+trailer), "EFI/BOOT/BOOTX64.EFI": []byte("loader"),
+		"phase/vmlinuz": image, "phase/initramfs.zst": zstdOf(t, validArchive(t)+trailer), "EFI/BOOT/BOOTX64.EFI": []byte("loader"),
 	}}
 	if err := tree.addEntries(testMedia(t, b)); err != nil {
 		t.Fatal(err)
@@ -208,7 +208,7 @@ func TestAttackAPartitionThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 	if err := errors.Join(os.WriteFile(first, nil, 0o600), b.makeESP(t.Context(), valid, first)); err != nil {
 		t.Fatal(err)
 	}
-	const entry = "loader/entries/local.conf"
+	const entry, kernelPath, initramfsPath = "loader/entries/local.conf", "phase/vmlinuz", "phase/initramfs.zst"
 	for name, change := range map[string]func(*espTree){
 		"":                            func(*espTree) {},
 		"second initrd line":          func(e *espTree) { e.edit(entry, "options", "initrd /phase/vmlinuz\noptions") },
@@ -216,6 +216,11 @@ func TestAttackAPartitionThatBootsWhatVerifyDoesNotShow(t *testing.T) {
 		"another initrd":              func(e *espTree) { e.edit(entry, initramfsPath, kernelPath) },
 		"another kernel":              func(e *espTree) { e.edit(entry, kernelPath, initramfsPath) },
 		"initrd= in the options":      func(e *espTree) { e.edit(entry, "phase.mode", "initrd=/phase/vmlinuz phase.mode") },
+		"another architecture":        func(e *espTree) { e.edit(entry, "architecture x64", "architecture aa64") },
+		"entry without a loader":      func(e *espTree) { e.files["loader/entries/local_arm64.conf"] = e.files[entry] },
+		"loader without a kernel":     func(e *espTree) { e.files["EFI/BOOT/BOOTAA64.EFI"] = []byte("loader") },
+		"kernel without a loader":     func(e *espTree) { e.files["phase/arm64/vmlinuz"] = e.files[kernelPath] },
+		"default for both":            func(e *espTree) { e.edit("loader/loader.conf", "local.conf", "local[._]*") },
 		"EFI program":                 func(e *espTree) { e.edit(entry, "linux ", "efi /phase/vmlinuz\nlinux ") },
 		"device tree":                 func(e *espTree) { e.edit(entry, "linux ", "devicetree /phase/vmlinuz\nlinux ") },
 		"line after a CR":             func(e *espTree) { e.edit(entry, "options", "# x\rinitrd /phase/vmlinuz\noptions") },

@@ -136,7 +136,7 @@ func (in Initramfs) check() ([]listedModule, error) {
 		if in.WithTor {
 			return nil, optionsf("with-tor: only the boot role uses Tor; remove it")
 		}
-		return parseModuleList(dataFile("kernel/target.modules")), nil
+		return parseModuleList(dataFile("kernel/target.modules"), in.Platform.Arch), nil
 	case RoleBoot:
 		if _, err := manifest.RoleName(in.Channel, in.Platform.Arch); err != nil { // also of ""
 			return nil, optionsf("%v", err)
@@ -150,7 +150,7 @@ func (in Initramfs) check() ([]listedModule, error) {
 		if _, err := parseAuthorities(in.Authorities); err != nil {
 			return nil, err
 		}
-		return parseModuleList(dataFile("kernel/boot-" + in.Platform.Flavour + ".modules")), nil
+		return parseModuleList(dataFile("kernel/boot-"+in.Platform.Flavour+".modules"), in.Platform.Arch), nil
 	}
 	return nil, optionsf("role %.40q: must be %s or %s", in.Role, RoleBoot, RoleTarget)
 }

@@ -68,17 +68,20 @@ func TestFormatLoaderEntriesAreReadBack(t *testing.T) {
 	for _, flavour := range []string{"vm", "generic"} {
 		tree := &espTree{files: map[string][]byte{}}
 		m := Media{Initramfs: Initramfs{Platform: testPlatform(t, flavour)}, DefaultMode: "local", Cmdline: "quiet phase.cache=off"}
+		m.Others = []Initramfs{{Platform: armPlatform(t, flavour)}}
 		m.WithTor = true
 		if err := tree.addEntries(m); err != nil {
 			t.Fatal(err)
 		}
-		if mode, err := readMenu(string(tree.files[menuPath])); mode != "local" || err != nil {
+		if mode, err := readMenu(architectures, string(tree.files[menuPath])); mode != "local" || err != nil {
 			t.Errorf("%s: menu starts %q, %v", flavour, mode, err)
 		}
 		for _, mode := range modes.Names() {
-			e, err := readBootEntry(mode, string(tree.files[entriesPath+"/"+mode+".conf"]))
-			if err != nil || e.Mode != mode || e.Boots != mode || e.Title == "" || !strings.HasSuffix(e.Cmdline, " quiet phase.cache=off") {
-				t.Errorf("%s: %+v, %v", flavour, e, err)
+			for _, a := range architectures {
+				e, err := readBootEntry(a, mode, string(tree.files[entriesPath+"/"+a.entryName(mode)]))
+				if err != nil || e.Mode != mode || e.Arch != a.Arch || e.Boots != mode || e.Title == "" || !strings.HasSuffix(e.Cmdline, " quiet phase.cache=off") {
+					t.Errorf("%s: %+v, %v", flavour, e, err)
+				}
 			}
 		}
 	}
@@ -112,7 +115,7 @@ func TestFormatKernelVersion(t *testing.T) {
 	copy(image[0x202:], "HdrS")
 	binary.LittleEndian.PutUint16(image[0x20e:], 0x100)
 	copy(image[0x300:], "6.1.0-9-cloud-amd64 (x)\x00")
-	if v, err := kernelVersion(bytes.NewReader(image)); v != "6.1.0-9-cloud-amd64 (x)" || err != nil {
+	if v, err := kernelVersion(bytes.NewReader(image), int64(len(image)), "x86_64"); v != "6.1.0-9-cloud-amd64 (x)" || err != nil {
 		t.Errorf("got %q, %v", v, err)
 	}
 	for name, change := range map[string]func(){
@@ -120,7 +123,7 @@ func TestFormatKernelVersion(t *testing.T) {
 		"no header": func() { image[0x202] = 'X' },
 	} {
 		change()
-		if _, err := kernelVersion(bytes.NewReader(image)); !errors.Is(err, cas.ErrCorrupt) {
+		if _, err := kernelVersion(bytes.NewReader(image), int64(len(image)), "x86_64"); !errors.Is(err, cas.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

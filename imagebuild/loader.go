@@ -11,20 +11,32 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// Paths on the EFI system partition, in lower case: firmware ignores case.
+// Paths on the EFI system partition, in lower case: firmware ignores case. The paths of a kernel
+// and its initramfs depend on the architecture.
 const (
-	kernelPath    = "phase/vmlinuz"
-	initramfsPath = "phase/initramfs.zst"
-	menuPath      = "loader/loader.conf"
-	entriesPath   = "loader/entries"
+	menuPath    = "loader/loader.conf"
+	entriesPath = "loader/entries"
 )
+
+// entryName returns the name of the file of a boot entry.
+func (a architecture) entryName(mode string) string { return mode + a.suffix + ".conf" }
+
+// defaultEntry returns the loader's pattern for the entry that starts without a key press. On a
+// medium for several architectures it matches one entry of each. No mode's name contains "." or "_".
+func defaultEntry(archs []architecture, mode string) string {
+	if len(archs) == 1 {
+		return archs[0].entryName(mode)
+	}
+	return mode + "[._]*"
+}
 
 // maxLoaderFile bounds a settings file of the loader, in bytes.
 const maxLoaderFile = 8 << 10
 
 // BootEntry is one entry of the boot menu.
 type BootEntry struct {
-	Mode    string `json:"mode"`  // name of its file, without .conf
+	Mode    string `json:"mode"` // in the name of its file
+	Arch    string `json:"arch"`
 	Boots   string `json:"boots"` // mode on its kernel command line
 	Title   string `json:"title"`
 	Cmdline string `json:"cmdline"`
@@ -61,13 +73,16 @@ func loaderFields(text string, keys ...string) (map[string]string, error) {
 	return fields, nil
 }
 
-func readBootEntry(mode, text string) (BootEntry, error) {
-	f, err := loaderFields(text, "title", "sort-key", "linux", "initrd", "options")
+func readBootEntry(a architecture, mode, text string) (BootEntry, error) {
+	f, err := loaderFields(text, "title", "sort-key", "architecture", "linux", "initrd", "options")
 	if err != nil {
 		return BootEntry{}, err
 	}
-	if f["linux"] != "/"+kernelPath || f["initrd"] != "/"+initramfsPath {
-		return BootEntry{}, badLoader("linux %.80q and initrd %.80q, want /%s and /%s", f["linux"], f["initrd"], kernelPath, initramfsPath)
+	if f["linux"] != "/"+a.kernelPath() || f["initrd"] != "/"+a.initramfsPath() {
+		return BootEntry{}, badLoader("linux %.80q and initrd %.80q, want /%s and /%s", f["linux"], f["initrd"], a.kernelPath(), a.initramfsPath())
+	}
+	if f["architecture"] != a.efi {
+		return BootEntry{}, badLoader("architecture %.40q, want %s", f["architecture"], a.efi)
 	}
 	if err := checkCmdline(f["options"]); err != nil {
 		return BootEntry{}, badLoader("options: %v", err)
@@ -76,20 +91,20 @@ func readBootEntry(mode, text string) (BootEntry, error) {
 	if args.Mode == "" {
 		args.Mode = modes.Default
 	}
-	return BootEntry{Mode: mode, Boots: args.Mode, Title: f["title"], Cmdline: f["options"]}, nil
+	return BootEntry{Mode: mode, Arch: a.Arch, Boots: args.Mode, Title: f["title"], Cmdline: f["options"]}, nil
 }
 
-var menuDefault = regexp.MustCompile(`^([a-z0-9-]+)\.conf$`)
+var menuDefault = regexp.MustCompile(`^[a-z0-9-]+`)
 
-// readMenu returns the mode that starts without a key press.
-func readMenu(text string) (string, error) {
+// readMenu returns the mode that starts without a key press on a medium for archs.
+func readMenu(archs []architecture, text string) (string, error) {
 	f, err := loaderFields(text, "timeout", "default")
 	if err != nil {
 		return "", err
 	}
-	m := menuDefault.FindStringSubmatch(f["default"])
-	if m == nil {
+	mode := menuDefault.FindString(f["default"])
+	if mode == "" || f["default"] != defaultEntry(archs, mode) {
 		return "", badLoader("default %.40q: not the name of an entry", f["default"])
 	}
-	return m[1], nil
+	return mode, nil
 }

@@ -31,11 +31,11 @@ func TestFormatAModeFromAFileGetsAnEntry(t *testing.T) {
 	if err := tree.addEntries(m); err != nil {
 		t.Fatal(err)
 	}
-	e, err := readBootEntry("lab", string(tree.files[entriesPath+"/lab.conf"]))
+	e, err := readBootEntry(m.Platform.architecture, "lab", string(tree.files[entriesPath+"/lab.conf"]))
 	if err != nil || e.Boots != "lab" || e.Title != "Lab (mDNS only)" {
 		t.Errorf("%+v, %v", e, err)
 	}
-	if mode, err := readMenu(string(tree.files[menuPath])); mode != "lab" || err != nil {
+	if mode, err := readMenu(m.archs(), string(tree.files[menuPath])); mode != "lab" || err != nil {
 		t.Errorf("menu starts %q, %v", mode, err)
 	}
 }
@@ -119,7 +119,7 @@ func TestAModeFromAFileIsInTheImageAndItsRebuild(t *testing.T) {
 	if want := media.Modes.Available(false); len(c.Modes) != len(want) || len(c.Entries) != len(want) || c.Default != "lab" {
 		t.Errorf("modes %v, entries %v, want %v", c.Modes, c.Entries, want)
 	}
-	r := Rebuild{PhaseBoot: media.PhaseBoot}
+	r := Rebuild{PhaseBoot: func(string) (string, error) { return media.PhaseBoot, nil }}
 	if err := b.CompareRebuild(t.Context(), c, r); err != nil {
 		t.Error(err)
 	}

@@ -40,10 +40,14 @@ type listedModule struct {
 }
 
 // parseModuleList reads a list with one name a line. "!" marks a required module, "+" a module
-// to load at start; "#" begins a comment.
-func parseModuleList(text string) []listedModule {
+// to load at start, "@ARCH" a module of one architecture; "#" begins a comment.
+func parseModuleList(text, arch string) []listedModule {
 	var list []listedModule
 	for _, word := range listWords(text) {
+		word, only, found := strings.Cut(word, "@")
+		if found && only != arch {
+			continue
+		}
 		name := strings.TrimLeft(word, "!+")
 		marks, _ := strings.CutSuffix(word, name)
 		list = append(list, listedModule{name, strings.Contains(marks, "!"), strings.Contains(marks, "+")})

@@ -16,8 +16,10 @@ import (
 
 func TestAnUnknownPlatformListsTheSupportedOnes(t *testing.T) {
 	for _, c := range []struct{ arch, flavour, words string }{
-		{"mips", "vm", "supported: x86_64"},
+		{"mips", "vm", "supported: x86_64, arm64"},
 		{"x86_64", "tiny", "supported for x86_64: vm, generic"},
+		{"arm64", "", "supported for arm64: vm, generic"},
+		{"all", "vm", "supported: x86_64, arm64"},
 		{"", "", "supported"},
 	} {
 		_, err := ParsePlatform(c.arch, c.flavour)
@@ -47,7 +49,7 @@ func TestCommandLineIsOneLineAndNamesNoInitramfs(t *testing.T) {
 
 func TestAptCacheShowIsParsed(t *testing.T) {
 	d := parseStanza([]byte("Package: linux-image-cloud-amd64\nVersion: 6.1.2-1\nArchitecture: amd64\nDepends: linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-1)\nFilename: pool/x/../linux_1_amd64.deb\nSHA256: ABCD\n\nPackage: other\nVersion: 9\n"))
-	want := deb{"linux-image-cloud-amd64", "6.1.2-1", "amd64", "linux_1_amd64.deb", "abcd", "linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-1)"}
+	want := deb{"linux-image-cloud-amd64", "6.1.2-1", "amd64", "linux_1_amd64.deb", "abcd", "linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-1)", lists{}}
 	if d != want {
 		t.Errorf("got %+v, want %+v", d, want)
 	}
@@ -124,8 +126,8 @@ func TestTheHostsCodenameIsRead(t *testing.T) {
 }
 
 func TestModuleListsAreParsed(t *testing.T) {
-	got := parseModuleList("# comment\n!+virtio_pci\n+loop # why\n\n!vfat\nnls_iso8859-1\n")
-	want := []listedModule{{"virtio_pci", true, true}, {"loop", false, true}, {"vfat", true, false}, {"nls_iso8859-1", false, false}}
+	got := parseModuleList("# comment\n!+virtio_pci\n+loop # why\n\n!vfat\nnls_iso8859-1\nahci@x86_64\n!sdhci@arm64\n", "arm64")
+	want := []listedModule{{"virtio_pci", true, true}, {"loop", false, true}, {"vfat", true, false}, {"nls_iso8859-1", false, false}, {"sdhci", true, false}}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

@@ -17,37 +17,72 @@ func notFoundf(format string, args ...any) error {
 // optionsf refuses an option: it wraps fs.ErrInvalid.
 func optionsf(format string, args ...any) error { return refusal.Invalid(format, args...) }
 
-// A Platform is a kind of machine that images are built for. ParsePlatform returns it.
-type Platform struct {
+// An architecture is what machines of one processor architecture have in common.
+type architecture struct {
 	Arch    string // as the release manifest names it: "x86_64"
-	Flavour string // "vm" or "generic"
-
-	debian  string // Debian's name of the architecture
-	kernel  string // Debian's meta package of the kernel
-	loader  string // path of systemd-boot in its package
-	efiName string // file that firmware starts in /EFI/BOOT
+	debian  string // Debian's name of it
+	efi     string // the name of the UEFI and Boot Loader specifications, in lower case
 	machine string // ELF machine of its programs
+	serial  string // console of the first serial line of a virtual machine
+	folder  string // of its kernel and initramfs on the EFI system partition
+	suffix  string // of the names of its boot entries, which contains no character of a mode's name
 }
 
-var platforms = []Platform{
-	{"x86_64", "vm", "amd64", "linux-image-cloud-amd64", "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "BOOTX64.EFI", "EM_X86_64"},
-	{"x86_64", "generic", "amd64", "linux-image-amd64", "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "BOOTX64.EFI", "EM_X86_64"},
+var architectures = []architecture{
+	{"x86_64", "amd64", "x64", "EM_X86_64", "ttyS0", "phase", ""},
+	{"arm64", "arm64", "aa64", "EM_AARCH64", "ttyAMA0", "phase/arm64", "_arm64"},
+}
+
+// loader returns the path of systemd-boot in its package.
+func (a architecture) loader() string {
+	return "usr/lib/systemd/boot/efi/systemd-boot" + a.efi + ".efi"
+}
+
+// loaderPath returns the path of the file that firmware starts, on the EFI system partition.
+func (a architecture) loaderPath() string { return "EFI/BOOT/BOOT" + strings.ToUpper(a.efi) + ".EFI" }
+
+func (a architecture) kernelPath() string    { return a.folder + "/vmlinuz" }
+func (a architecture) initramfsPath() string { return a.folder + "/initramfs.zst" }
+
+// A Platform is a kind of machine that images are built for. ParsePlatform returns it.
+type Platform struct {
+	architecture
+	Flavour string // "vm" or "generic"
+
+	kernel string // Debian's meta package of the kernel
+}
+
+// kernels are Debian's meta packages by architecture and flavour.
+var kernels = []struct{ arch, flavour, name string }{
+	{"x86_64", "vm", "linux-image-cloud-amd64"},
+	{"x86_64", "generic", "linux-image-amd64"},
+	{"arm64", "vm", "linux-image-cloud-arm64"},
+	{"arm64", "generic", "linux-image-arm64"},
+}
+
+// Archs returns the names of the architectures.
+func Archs() (names []string) {
+	for _, a := range architectures {
+		names = append(names, a.Arch)
+	}
+	return names
 }
 
 // ParsePlatform returns the platform of an architecture and a flavour. The error for an
 // unknown name lists the known ones.
 func ParsePlatform(arch, flavour string) (Platform, error) {
-	var flavours []string
-	for _, p := range platforms {
-		if p.Arch == arch && p.Flavour == flavour {
-			return p, nil
-		}
-		if p.Arch == arch {
-			flavours = append(flavours, p.Flavour)
-		}
+	i := slices.IndexFunc(architectures, func(a architecture) bool { return a.Arch == arch })
+	if i < 0 {
+		return Platform{}, optionsf("arch %.40q: unknown; supported: %s", arch, strings.Join(Archs(), ", "))
 	}
-	if flavours == nil {
-		return Platform{}, optionsf("arch %.40q: unknown; supported: x86_64", arch)
+	var flavours []string
+	for _, k := range kernels {
+		if k.arch == arch && k.flavour == flavour {
+			return Platform{architectures[i], flavour, k.name}, nil
+		}
+		if k.arch == arch {
+			flavours = append(flavours, k.flavour)
+		}
 	}
 	return Platform{}, optionsf("flavour %.40q: unknown; supported for %s: %s", flavour, arch, strings.Join(flavours, ", "))
 }

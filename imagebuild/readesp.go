@@ -13,7 +13,25 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 )
 
-var entryPath = regexp.MustCompile(`^loader/entries/([a-z0-9-]{1,32})\.conf$`)
+var entryPath = regexp.MustCompile(`^loader/entries/([a-z0-9-]{1,32})(_[a-z0-9]+)?\.conf$`)
+
+// entryOf returns the architecture and the mode of a boot entry by the path of its file.
+func entryOf(name string) (a architecture, mode string, ok bool) {
+	m := entryPath.FindStringSubmatch(name)
+	if m == nil {
+		return a, "", false
+	}
+	i := slices.IndexFunc(architectures, func(a architecture) bool { return a.suffix == m[2] })
+	if i < 0 {
+		return a, "", false
+	}
+	return architectures[i], m[1], true
+}
+
+// systemPaths returns the paths of loader, kernel and initramfs in lower case.
+func (a architecture) systemPaths() []string {
+	return []string{strings.ToLower(a.loaderPath()), a.kernelPath(), a.initramfsPath()}
+}
 
 // readESP reads the files of an espTree and refuses any other file.
 func (c *Contents) readESP(r io.ReaderAt, size int64) error {
@@ -21,17 +39,23 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	dirs, names := []string{"efi", "efi/boot", "loader", entriesPath, "phase"}, []string{firmwarePath(), menuPath, kernelPath, initramfsPath}
-	read := c.readSystemd
-	if f.has(path.Dir(grubConfigPath)) {
-		read = c.readGRUBOnly
-		dirs, names = grubFiles()
+	dirs, names := []string{"efi", "efi/boot", "loader", entriesPath}, []string{menuPath}
+	grub := f.has(path.Dir(grubConfigPath))
+	if grub {
+		dirs, names = []string{"efi", "efi/boot", path.Dir(grubConfigPath)}, []string{grubConfigPath}
 	}
-	signed := !f.has(path.Dir(kernelPath))
+	menu := names[0]
+	for _, a := range architectures {
+		dirs, names = append(dirs, a.folder), append(names, a.systemPaths()...)
+	}
+	signed := !f.has("phase")
 	if signed {
-		dirs, names = []string{"efi", "efi/boot"}, []string{firmwarePath()}
+		dirs, names = []string{"efi", "efi/boot"}, nil
+		for _, a := range architectures {
+			names = append(names, a.systemPaths()[0])
+		}
 	}
-	files, err := f.requireFiles(dirs, names)
+	files, err := f.bootFiles(dirs, names)
 	if err != nil {
 		return err
 	}
@@ -39,33 +63,55 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 		return err
 	}
 	if signed {
-		return c.readSignedESP(files[firmwarePath()])
+		return c.readSignedESP(files)
 	}
-	if err := read(files); err != nil {
+	archs, err := archsOf(files, menu)
+	if err != nil {
 		return err
 	}
-	if err := c.readKernel(files[kernelPath], files[kernelPath].size, platforms[0].Arch); err != nil {
-		return fmt.Errorf("%s: %w", kernelPath, err)
+	if grub {
+		err = c.readGRUBOnly(archs, files)
+	} else {
+		c.Bootloader = LoaderSystemd
+		err = c.readMenu(archs, files)
 	}
-	if err := c.readInitramfs(files[initramfsPath], files[initramfsPath].size); err != nil {
-		return fmt.Errorf("%s: %w", initramfsPath, err)
+	if err != nil {
+		return err
+	}
+	for i, a := range archs {
+		s := System{Arch: a.Arch}
+		if err := c.readSystem(a, files, &s); err != nil {
+			return err
+		}
+		if i == 0 {
+			c.System = s
+		} else {
+			c.Others = append(c.Others, s)
+		}
 	}
 	return c.checkEntries()
 }
 
 // readSignedESP reads a UKI, which is signed and the only file of its partition.
-func (c *Contents) readSignedESP(program *fatFile) error {
-	if err := c.readUKI(program, program.size); err != nil {
-		return fmt.Errorf("%s: %w", firmwarePath(), err)
+func (c *Contents) readSignedESP(files map[string]*fatFile) error {
+	if len(files) != 1 {
+		return badFAT("%d programs that firmware could start and no folder phase, want one signed UKI", len(files))
 	}
-	if c.Signer == nil {
-		return badFAT("%s: a UKI without a signature, which phase-image does not write there", firmwarePath())
+	for _, a := range architectures {
+		name := a.systemPaths()[0]
+		program := files[name]
+		if program == nil {
+			continue
+		}
+		if err := c.readUKI(program, program.size); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if c.Signer == nil || c.Arch != a.Arch {
+			return badFAT("%s: a UKI without a signature or for another architecture, which phase-image does not write there", name)
+		}
 	}
 	return nil
 }
-
-// firmwarePath is the path of the file that firmware starts.
-func firmwarePath() string { return "efi/boot/" + strings.ToLower(platforms[0].efiName) }
 
 // has reports whether the root folder has an entry of this name.
 func (f *fat) has(name string) bool {
@@ -74,54 +120,75 @@ func (f *fat) has(name string) bool {
 	return err == nil && slices.ContainsFunc(entries, func(e fatEntry) bool { return strings.EqualFold(e.name, name) })
 }
 
-// requireFiles reads a partition that has the named files, none of them empty, and no others except entries of the
-// boot menu in entriesPath.
-func (f *fat) requireFiles(dirs, names []string) (map[string]*fatFile, error) {
-	files, err := f.files(dirs, func(name string) bool { return entryPath.MatchString(name) || slices.Contains(names, name) })
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		if files[name] == nil || files[name].size == 0 {
-			return nil, badFAT("no %s", name)
-		}
-	}
-	return files, nil
+// bootFiles reads a partition that has no other files than those named and entries of the boot menu in entriesPath.
+func (f *fat) bootFiles(dirs, names []string) (map[string]*fatFile, error) {
+	return f.files(dirs, func(name string) bool {
+		_, _, isEntry := entryOf(name)
+		return isEntry || slices.Contains(names, name)
+	})
 }
 
-// readSystemd reads systemd-boot and its menu.
-func (c *Contents) readSystemd(files map[string]*fatFile) (err error) {
-	if err := c.readMenu(files); err != nil {
-		return err
+// readGRUBOnly reads GRUB's menu.
+func (c *Contents) readGRUBOnly(archs []architecture, files map[string]*fatFile) error {
+	if len(archs) > 1 {
+		return badLoader("GRUB for several architectures")
 	}
-	c.Bootloader = LoaderSystemd
-	c.Loader, err = sumOf(files[firmwarePath()].reader())
-	return err
-}
-
-// readGRUBOnly reads GRUB and its menu.
-func (c *Contents) readGRUBOnly(files map[string]*fatFile) error {
-	menu, sum, err := readGRUBFiles(files)
+	menu, _, err := readGRUBFiles(archs[0], files)
 	if err != nil {
 		return err
 	}
-	c.Bootloader, c.Loader, c.Default, c.Entries = LoaderGRUB, sum, menu.mode, menu.entries
+	c.Bootloader, c.Default, c.Entries = LoaderGRUB, menu.mode, menu.entries
 	slices.SortFunc(c.Entries, func(a, b BootEntry) int { return cmp.Compare(a.Mode, b.Mode) })
 	return nil
 }
 
-func (c *Contents) readKernel(r io.ReaderAt, size int64, arch string) (err error) {
-	if err := bootfile.CheckKernel(r, size, arch); err != nil {
-		return fmt.Errorf("%w: %w", err, cas.ErrCorrupt)
+// archsOf returns the architectures that a partition boots. It refuses a partition with a part of
+// what an architecture needs, or without the menu.
+func archsOf(files map[string]*fatFile, menu string) (archs []architecture, err error) {
+	for _, a := range architectures {
+		missing := slices.DeleteFunc(a.systemPaths(), func(name string) bool { return files[name] != nil && files[name].size > 0 })
+		absent := slices.DeleteFunc(a.systemPaths(), func(name string) bool { return files[name] == nil })
+		if len(absent) == 0 {
+			continue
+		}
+		if len(missing) > 0 {
+			return nil, badFAT("no %s", missing[0])
+		}
+		archs = append(archs, a)
 	}
-	if c.Kernel, err = kernelVersion(r); err != nil {
+	if len(archs) == 0 || files[menu] == nil || files[menu].size == 0 {
+		return nil, badFAT("no loader or no %s", menu)
+	}
+	return archs, nil
+}
+
+// readSystem reads what machines of one architecture boot.
+func (c *Contents) readSystem(a architecture, files map[string]*fatFile, s *System) (err error) {
+	if s.Loader, err = sumOf(files[strings.ToLower(a.loaderPath())].reader()); err != nil {
 		return err
 	}
-	c.KernelSum, err = sumOf(io.NewSectionReader(r, 0, size))
+	if err := s.readKernel(files[a.kernelPath()], files[a.kernelPath()].size); err != nil {
+		return fmt.Errorf("%s: %w", a.kernelPath(), err)
+	}
+	initramfs := files[a.initramfsPath()]
+	if err := c.readInitramfs(initramfs, initramfs.size, s); err != nil {
+		return fmt.Errorf("%s: %w", a.initramfsPath(), err)
+	}
+	return nil
+}
+
+func (s *System) readKernel(r io.ReaderAt, size int64) (err error) {
+	if err := bootfile.CheckKernel(r, size, s.Arch); err != nil {
+		return fmt.Errorf("%w: %w", err, cas.ErrCorrupt)
+	}
+	if s.Kernel, err = kernelVersion(r, size, s.Arch); err != nil {
+		return err
+	}
+	s.KernelSum, err = sumOf(io.NewSectionReader(r, 0, size))
 	return err
 }
 
-func (c *Contents) readMenu(files map[string]*fatFile) error {
+func (c *Contents) readMenu(archs []architecture, files map[string]*fatFile) error {
 	text := func(name string) (string, error) {
 		if files[name].size > maxLoaderFile {
 			return "", badLoader("more than %d bytes", maxLoaderFile)
@@ -131,29 +198,36 @@ func (c *Contents) readMenu(files map[string]*fatFile) error {
 	}
 	menu, err := text(menuPath)
 	if err == nil {
-		c.Default, err = readMenu(menu)
+		c.Default, err = readMenu(archs, menu)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", menuPath, err)
 	}
 	for name := range files {
-		m := entryPath.FindStringSubmatch(name)
-		if m == nil {
+		a, mode, ok := entryOf(name)
+		if !ok {
 			continue
 		}
 		entry, err := text(name)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		e, err := readBootEntry(m[1], entry)
+		e, err := readBootEntry(a, mode, entry)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		c.Entries = append(c.Entries, e)
 	}
-	slices.SortFunc(c.Entries, func(a, b BootEntry) int { return cmp.Compare(a.Mode, b.Mode) })
-	if !slices.ContainsFunc(c.Entries, func(e BootEntry) bool { return e.Mode == c.Default }) {
-		return badLoader("%s: default %.40q has no entry", menuPath, c.Default)
+	slices.SortFunc(c.Entries, func(a, b BootEntry) int { return cmp.Or(-cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.Mode, b.Mode)) })
+	for _, e := range c.Entries {
+		if !slices.ContainsFunc(archs, func(a architecture) bool { return a.Arch == e.Arch }) {
+			return badLoader("entry %.40q: there is no loader for %s", e.Mode, e.Arch)
+		}
+	}
+	for _, a := range archs {
+		if !slices.ContainsFunc(c.Entries, func(e BootEntry) bool { return e.Mode == c.Default && e.Arch == a.Arch }) {
+			return badLoader("%s: default %.40q has no entry for %s", menuPath, c.Default, a.Arch)
+		}
 	}
 	return nil
 }

@@ -113,7 +113,7 @@ var (
 
 // readGRUBMenu reads grub.cfg. GRUB's language is a shell's, so the file must have exactly the text that phase-image
 // writes for the entries that are found in it.
-func readGRUBMenu(text string) (g grubMenu, err error) {
+func readGRUBMenu(a architecture, text string) (g grubMenu, err error) {
 	bad := func() (grubMenu, error) {
 		return grubMenu{}, badLoader("%s: not as phase-image writes it", grubConfigPath)
 	}
@@ -125,10 +125,10 @@ func readGRUBMenu(text string) (g grubMenu, err error) {
 	if timeout == nil || mode == nil {
 		return bad()
 	}
-	g = grubMenu{timeout: timeout[1], mode: mode[1]}
+	g = grubMenu{arch: a, timeout: timeout[1], mode: mode[1]}
 	for lines = lines[2:]; len(lines) > 3; lines = lines[4:] {
 		title := grubTitle.FindStringSubmatch(lines[0])
-		words, found := strings.CutPrefix(lines[1], "\tlinux /"+kernelPath+" ")
+		words, found := strings.CutPrefix(lines[1], "\tlinux /"+a.kernelPath()+" ")
 		if title == nil || !found {
 			return bad()
 		}
@@ -141,7 +141,7 @@ func readGRUBMenu(text string) (g grubMenu, err error) {
 		if args.Mode == "" {
 			args.Mode = modes.Default
 		}
-		g.entries = append(g.entries, BootEntry{Mode: title[2], Boots: args.Mode, Title: strings.ReplaceAll(title[1], `'\''`, "'"), Cmdline: cmdline})
+		g.entries = append(g.entries, BootEntry{Mode: title[2], Arch: a.Arch, Boots: args.Mode, Title: strings.ReplaceAll(title[1], `'\''`, "'"), Cmdline: cmdline})
 	}
 	if g.text() != text {
 		return bad()
@@ -164,13 +164,13 @@ func (g grubMenu) check() error {
 }
 
 // grubFiles are the paths of a partition that GRUB boots.
-func grubFiles() (dirs, files []string) {
-	return []string{"efi", "efi/boot", path.Dir(grubConfigPath), "phase"}, []string{firmwarePath(), grubConfigPath, kernelPath, initramfsPath}
+func grubFiles(a architecture) (dirs, files []string) {
+	return []string{"efi", "efi/boot", path.Dir(grubConfigPath), "phase", a.folder}, append(a.systemPaths(), grubConfigPath)
 }
 
 // readGRUBFiles checks GRUB and reads its menu. It returns the digest of GRUB.
-func readGRUBFiles(files map[string]*fatFile) (menu grubMenu, sum string, err error) {
-	loader, config := files[firmwarePath()], files[grubConfigPath]
+func readGRUBFiles(a architecture, files map[string]*fatFile) (menu grubMenu, sum string, err error) {
+	loader, config := files[a.systemPaths()[0]], files[grubConfigPath]
 	if err := readGRUB(loader, loader.size); err != nil {
 		return menu, "", err
 	}
@@ -184,23 +184,31 @@ func readGRUBFiles(files map[string]*fatFile) (menu grubMenu, sum string, err er
 	if err != nil {
 		return menu, "", err
 	}
-	menu, err = readGRUBMenu(string(text))
+	menu, err = readGRUBMenu(a, string(text))
 	return menu, sum, err
 }
 
 // readFallback reads the second EFI system partition of an image: GRUB with the same entries, the same kernel and
 // the same initramfs as the first partition.
 func (c *Contents) readFallback(r io.ReaderAt, size int64) error {
+	i := slices.IndexFunc(architectures, func(a architecture) bool { return a.Arch == c.Arch })
+	if i < 0 || len(c.Others) > 0 {
+		return badLoader("second EFI system partition of an image for several architectures")
+	}
+	a := architectures[i]
 	f, err := openFAT(r, size)
 	if err != nil {
 		return err
 	}
-	dirs, names := grubFiles()
-	files, err := f.requireFiles(dirs, names)
+	dirs, names := grubFiles(a)
+	files, err := f.bootFiles(dirs, names)
 	if err != nil {
 		return err
 	}
-	menu, sum, err := readGRUBFiles(files)
+	if _, err := archsOf(files, grubConfigPath); err != nil {
+		return err
+	}
+	menu, sum, err := readGRUBFiles(a, files)
 	if err != nil {
 		return err
 	}
@@ -217,7 +225,7 @@ func (c *Contents) readFallback(r io.ReaderAt, size int64) error {
 	if menu.mode != c.Default || !slices.Equal(menu.entries, first) {
 		return badLoader("%s: other entries than those of systemd-boot", grubConfigPath)
 	}
-	for name, want := range map[string]string{kernelPath: c.KernelSum, initramfsPath: c.ArchiveSum} {
+	for name, want := range map[string]string{a.kernelPath(): c.KernelSum, a.initramfsPath(): c.ArchiveSum} {
 		if got, err := sumOf(files[name].reader()); err != nil || got != want {
 			return fmt.Errorf("second EFI system partition: %w", badLoader("%s: differs from that of the first partition", name))
 		}

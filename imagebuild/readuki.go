@@ -186,18 +186,17 @@ func (c *Contents) readUKI(r io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	c.UKI = true
-	c.Loader = u.stubSum
+	c.UKI, c.Arch, c.Loader = true, u.arch, u.stubSum
 	if u.signer != nil {
 		sum := sha256.Sum256(u.signer.Raw)
 		c.Signer = &Signer{u.signer.Subject.String(), hex.EncodeToString(sum[:])}
 	}
 	kernel := u.sections[sectionKernel]
-	if err := c.readKernel(kernel, kernel.Size(), u.arch); err != nil {
+	if err := c.System.readKernel(kernel, kernel.Size()); err != nil {
 		return fmt.Errorf("section %s: %w", sectionKernel, err)
 	}
 	initramfs := u.sections[sectionInitramfs]
-	if err := c.readInitramfs(initramfs, initramfs.Size()); err != nil {
+	if err := c.readInitramfs(initramfs, initramfs.Size(), &c.System); err != nil {
 		return fmt.Errorf("section %s: %w", sectionInitramfs, err)
 	}
 	if err := c.readUKITexts(u); err != nil {

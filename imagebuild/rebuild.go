@@ -17,8 +17,9 @@ import (
 // Rebuild is the input of CompareRebuild that the image does not contain.
 type Rebuild struct {
 	Flavour   string // "": the flavour of the image's kernel
-	PhaseBoot string // path of the static phase-boot program
 	KernelDir string // see Builder.Kernel
+	// PhaseBoot returns the path of the static phase-boot program for an architecture.
+	PhaseBoot func(arch string) (string, error)
 	// Authorities are those of Initramfs.
 	Authorities []byte
 }
@@ -36,8 +37,7 @@ func (b *Builder) CompareRebuild(ctx context.Context, c *Contents, r Rebuild) er
 	if err != nil {
 		return err
 	}
-	again := &Builder{cache: b.cache, epoch: time.Unix(seconds, 0).UTC()}
-	again.progress.w = b.progress.w
+	again := b.at(time.Unix(seconds, 0))
 	tmp, clean, err := b.tempDir()
 	if err != nil {
 		return err
@@ -79,27 +79,40 @@ func (b *Builder) build(ctx context.Context, c *Contents, m Media, out string) (
 
 // inputs returns the input that the image must have been made of.
 func (c *Contents) inputs(r Rebuild) (Media, error) {
-	if r.Flavour == "" {
-		if r.Flavour = "generic"; strings.Contains(c.Modules, "cloud") {
-			r.Flavour = "vm"
+	var all []Initramfs
+	for _, s := range c.systems() {
+		in, err := c.initramfsOf(s, r)
+		if err != nil {
+			return Media{}, err
 		}
+		all = append(all, in)
 	}
-	p, err := ParsePlatform(platforms[0].Arch, r.Flavour)
-	if err != nil {
-		return Media{}, err
-	}
-	own, err := c.ownModes()
-	if err != nil {
-		return Media{}, err
-	}
-	m := Media{DefaultMode: c.Default, Bootloader: c.Bootloader, Initramfs: Initramfs{Platform: p, Role: c.Role, Root: c.root, Channel: c.Channel, PhaseBoot: r.PhaseBoot, KernelDir: r.KernelDir, Authorities: r.Authorities, WithTor: c.Tor, Torrc: c.torrc, Modes: own}}
+	m := Media{DefaultMode: c.Default, Bootloader: c.Bootloader, Initramfs: all[0], Others: all[1:]}
 	for _, e := range c.Entries {
-		_, options, _ := strings.Cut(p.entry(e.Title, e.Mode, 1, ""), "options ")
+		_, options, _ := strings.Cut(m.Platform.entry(e.Title, e.Mode, 1, ""), "options ")
 		if more, found := strings.CutPrefix(e.Cmdline, strings.TrimSpace(options)); found {
 			m.Cmdline = strings.TrimSpace(more)
 		}
 	}
 	return m, nil
+}
+
+// initramfsOf returns the input of the initramfs of one architecture.
+func (c *Contents) initramfsOf(s System, r Rebuild) (in Initramfs, err error) {
+	if r.Flavour == "" {
+		if r.Flavour = "generic"; strings.Contains(s.Modules, "cloud") {
+			r.Flavour = "vm"
+		}
+	}
+	in = Initramfs{Role: c.Role, Root: c.root, Channel: c.Channel, KernelDir: r.KernelDir, Authorities: r.Authorities, WithTor: c.Tor, Torrc: c.torrc}
+	if in.Modes, err = c.ownModes(); err != nil {
+		return in, err
+	}
+	if in.Platform, err = ParsePlatform(s.Arch, r.Flavour); err != nil {
+		return in, err
+	}
+	in.PhaseBoot, err = r.PhaseBoot(s.Arch)
+	return in, err
 }
 
 // compare reports the first part that differs between an image and its rebuild.
@@ -108,13 +121,14 @@ func (b *Builder) compare(ctx context.Context, c *Contents, rebuilt string) erro
 	if err != nil {
 		return fmt.Errorf("rebuild: %w", err)
 	}
+	for i, here := range c.systems() {
+		if err := compareSystem(c, here, again.systems()[i]); err != nil {
+			return err
+		}
+	}
 	for _, part := range []struct{ name, here, again string }{
-		{c.loaderName(), c.Loader, again.Loader},
 		{"GRUB", c.GRUB, again.GRUB},
-		{"kernel", c.KernelSum, again.KernelSum},
-		{"init", c.Init, again.Init},
 		{"modes", c.modesText(), again.modesText()},
-		{"initramfs", c.ArchiveSum, again.ArchiveSum},
 		{"boot menu", fmt.Sprint(c.Default, c.Entries), fmt.Sprint(again.Default, again.Entries)},
 	} {
 		if part.here != part.again {
@@ -125,6 +139,20 @@ func (b *Builder) compare(ctx context.Context, c *Contents, rebuilt string) erro
 		return nil
 	}
 	return c.compareBytes(ctx, rebuilt)
+}
+
+func compareSystem(c *Contents, here, again System) error {
+	for _, part := range []struct{ name, here, again string }{
+		{c.loaderName(), here.Loader, again.Loader},
+		{"kernel", here.KernelSum, again.KernelSum},
+		{"init", here.Init, again.Init},
+		{"initramfs", here.ArchiveSum, again.ArchiveSum},
+	} {
+		if part.here != part.again {
+			return differs(c.Image, fmt.Sprintf("%s is %.120q, rebuilt %.120q", part.name, part.here, part.again))
+		}
+	}
+	return nil
 }
 
 func differs(image, what string) error {

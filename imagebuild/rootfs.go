@@ -100,6 +100,7 @@ type base struct {
 	excludes []string // dpkg options
 	date     time.Time
 	sources  []source
+	native   *base // the same system of the host's architecture, for a foreign one
 }
 
 var packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
@@ -112,15 +113,32 @@ func (b *Builder) planBase(ctx context.Context, r Rootfs) (*base, error) {
 		}
 	}
 	defer b.progress.step("plan of the root filesystem's packages")()
-	suite, sources, err := debianSources(ctx, r.Platform.debian)
+	p, err := b.planArch(ctx, r.Platform.debian, append(dataWords("rootfs/packages"), r.Include...))
+	if err != nil || p.arch == hostArch {
+		return p, err
+	}
+	p.native, err = b.planArch(ctx, hostArch, append(dataWords("rootfs/packages"), r.Include...))
+	if err != nil {
+		return nil, fmt.Errorf("the configuration for %s is taken from the same packages for %s: %w", p.arch, hostArch, err)
+	}
+	return p, nil
+}
+
+// planArch makes the plan for one architecture.
+func (b *Builder) planArch(ctx context.Context, arch string, wanted []string) (*base, error) {
+	l, err := b.lists(ctx, arch)
 	if err != nil {
 		return nil, err
 	}
-	plan, err := planPackages(ctx, r.Platform.debian, append(dataWords("rootfs/packages"), r.Include...))
+	suite, sources, err := l.sources(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p := &base{suite: suite, arch: r.Platform.debian, plan: plan, excludes: dataWords("rootfs/excluded"), sources: sources}
+	plan, err := l.plan(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	p := &base{suite: suite, arch: arch, plan: plan, excludes: dataWords("rootfs/excluded"), sources: sources}
 	if p.date = b.epoch; p.date.IsZero() {
 		p.date, err = releaseDate(sources, suite)
 	}
@@ -129,6 +147,10 @@ func (b *Builder) planBase(ctx context.Context, r Rootfs) (*base, error) {
 
 // key returns the name of the base system in the cache. The same key means the same content.
 func (p *base) key() string {
+	if p.native != nil {
+		h := sha256.Sum256([]byte("unpacked 1\n" + p.native.key() + "\n" + strings.Join(p.plan, " ") + "\n" + strconv.FormatInt(p.date.Unix(), 10)))
+		return fmt.Sprintf("%s-%s-%x", p.suite, p.arch, h[:16])
+	}
 	h := sha256.Sum256([]byte(strings.Join([]string{"base 1", p.suite, p.arch, strings.Join(p.plan, " "), strings.Join(p.excludes, " "), strconv.FormatInt(p.date.Unix(), 10)}, "\n")))
 	return fmt.Sprintf("%s-%s-%x", p.suite, p.arch, h[:16])
 }
@@ -136,8 +158,18 @@ func (p *base) key() string {
 // base returns the path of the base system's tar in the cache and makes it when it is
 // missing.
 func (b *Builder) base(ctx context.Context, p *base) (string, error) {
+	native := ""
+	if p.native != nil {
+		var err error
+		if native, err = b.base(ctx, p.native); err != nil {
+			return "", err
+		}
+	}
 	return b.cached(filepath.Join("base", p.key()+".tar"), func(path string) error {
 		defer b.progress.step(fmt.Sprintf("Debian %s, %d packages", p.suite, len(p.plan)))()
+		if p.native != nil {
+			return b.unpackForeign(ctx, p, native, path)
+		}
 		return p.bootstrap(ctx, path)
 	})
 }

@@ -1,10 +1,13 @@
 package imagebuild
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -19,30 +22,58 @@ const maxSetting = 1 << 20
 
 func (c *Contents) readInitramfsFile(_ context.Context, _ *Builder, f *os.File) error {
 	c.Checks = []string{}
-	return c.readInitramfs(f, c.Size)
+	return c.readInitramfs(f, c.Size, &c.System)
 }
 
-// readInitramfs reads /etc/phase, and computes the digests of the archive and of /init.
-func (c *Contents) readInitramfs(r io.ReaderAt, size int64) error {
-	c.Initramfs = size
+// readInitramfs reads /etc/phase, and computes the digests of the archive and of /init into s. All
+// initramfs files of an image must have the same settings.
+func (c *Contents) readInitramfs(r io.ReaderAt, size int64, s *System) error {
+	s.Initramfs = size
 	settings, err := readSettings(r, size)
 	if err != nil {
 		return err
 	}
+	if s.Arch == "" {
+		s.Arch = settings.arch
+	}
+	if settings.arch != s.Arch && settings.arch != "" {
+		return badArchive("init: a program for %s, the loader is for %s", settings.arch, s.Arch)
+	}
+	s.Init, s.Modules = settings.init, settings.modules
+	if s.ArchiveSum, err = sumOf(io.NewSectionReader(r, 0, size)); err != nil {
+		return err
+	}
+	if c.settings != nil {
+		return settings.same(c.settings)
+	}
+	c.settings = settings
 	c.Role, c.Channel, c.BuildTime = settings.text("role"), settings.text("channel"), settings.text("build-time")
 	if c.Tor, c.torrc = settings.tor, settings.torrc; c.torrc != nil {
 		sum := sha256.Sum256(c.torrc)
 		c.TorrcSum = hex.EncodeToString(sum[:])
 	}
-	c.Init, c.Modules, c.root = settings.init, settings.modules, settings.files["root.json"]
+	c.root = settings.files["root.json"]
 	if err := c.checkSettings(); err != nil {
 		return err
 	}
-	if err := c.takeModes(settings.modes); err != nil {
-		return err
+	return c.takeModes(settings.modes)
+}
+
+// same refuses an initramfs with other settings than first, which is that of another
+// architecture. The modules to load may differ.
+func (s *settings) same(first *settings) error {
+	for _, name := range settingNames {
+		if name != "modules" && !bytes.Equal(s.files[name], first.files[name]) {
+			return badArchive("etc/phase/%s: differs from that of the other architecture", name)
+		}
 	}
-	c.ArchiveSum, err = sumOf(io.NewSectionReader(r, 0, size))
-	return err
+	if !maps.EqualFunc(s.modes, first.modes, bytes.Equal) {
+		return badArchive("%s: differs from that of the other architecture", modesPath)
+	}
+	if s.tor != first.tor || !bytes.Equal(s.torrc, first.torrc) {
+		return badArchive("Tor: differs from that of the other architecture")
+	}
+	return nil
 }
 
 func (c *Contents) checkSettings() error {
@@ -68,6 +99,7 @@ func (c *Contents) checkSettings() error {
 type settings struct {
 	files   map[string][]byte // of /etc/phase
 	init    string            // digest of /init
+	arch    string            // of /init, "" if that is no program that is known
 	modules string            // the one folder of /lib/modules
 	tor     bool              // it contains Tor
 	torrc   []byte
@@ -128,7 +160,10 @@ func (s *settings) visit(c cpioRecord) (err error) {
 		s.torrc, err = io.ReadAll(c.body)
 	}
 	if c.name == "init" {
-		s.init, err = sumOf(c.body)
+		head := make([]byte, elfHead)
+		n, _ := io.ReadFull(c.body, head)
+		s.arch = programArch(head[:n])
+		s.init, err = sumOf(io.MultiReader(bytes.NewReader(head[:n]), c.body))
 	}
 	if dir == "etc/phase/" {
 		s.files[name], err = readSetting(c, name)
@@ -141,4 +176,22 @@ func readSetting(c cpioRecord, name string) ([]byte, error) {
 		return nil, badArchive("file %.80q: not a setting of phase-boot, or larger than %d bytes", c.name, maxSetting)
 	}
 	return io.ReadAll(c.body)
+}
+
+// elfHead is how many bytes of an ELF file programArch needs.
+const elfHead = 20
+
+// programArch returns the architecture of a little-endian ELF program by its first bytes, "" if it
+// is another file.
+func programArch(head []byte) string {
+	if len(head) < elfHead || string(head[:4]) != elf.ELFMAG || head[elf.EI_DATA] != byte(elf.ELFDATA2LSB) {
+		return ""
+	}
+	machine := elf.Machine(head[18]) | elf.Machine(head[19])<<8
+	for _, a := range architectures {
+		if machine.String() == a.machine {
+			return a.Arch
+		}
+	}
+	return ""
 }

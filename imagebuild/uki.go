@@ -57,6 +57,9 @@ func (b *Builder) uki(ctx context.Context, m Media) (*espTree, []byte, error) {
 	if m.Bootloader != "" && m.Bootloader != LoaderSystemd {
 		return nil, nil, optionsf("bootloader %.40q: a signed image has none, because firmware starts the UKI; remove the option", m.Bootloader)
 	}
+	if len(m.Others) > 0 {
+		return nil, nil, optionsf("arch: a UKI, which a signed image starts, is for one architecture; use --arch %s", m.Platform.Arch)
+	}
 	tree, err := b.menuTree(ctx, m)
 	if err != nil {
 		return nil, nil, err
@@ -66,7 +69,7 @@ func (b *Builder) uki(ctx context.Context, m Media) (*espTree, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	parts, err := tree.ukiParts()
+	parts, err := tree.ukiParts(m.Platform)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -83,7 +86,7 @@ func (b *Builder) stub(ctx context.Context, p Platform) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	folder, name := path.Split(p.loader)
+	folder, name := path.Split(p.loader())
 	file, err := firstFile(dir, folder+strings.Replace(name, "systemd-boot", "linux", 1)+".stub")
 	if err != nil {
 		return nil, err
@@ -92,13 +95,13 @@ func (b *Builder) stub(ctx context.Context, p Platform) ([]byte, error) {
 }
 
 // ukiParts returns the bytes of ukiSections: what the boot medium's entry of the default mode starts.
-func (t *espTree) ukiParts() ([][]byte, error) {
-	entry, err := readBootEntry(t.info.DefaultMode, string(t.files[entriesPath+"/"+t.info.DefaultMode+".conf"]))
+func (t *espTree) ukiParts(p Platform) ([][]byte, error) {
+	entry, err := readBootEntry(p.architecture, t.info.DefaultMode, string(t.files[entriesPath+"/"+p.entryName(t.info.DefaultMode)]))
 	if err != nil {
 		return nil, err
 	}
 	return [][]byte{
-		[]byte(osRelease(entry.Boots, t.date)), []byte(entry.Cmdline), []byte(t.info.Kernel), t.files[initramfsPath], t.files[kernelPath],
+		[]byte(osRelease(entry.Boots, t.date)), []byte(entry.Cmdline), []byte(t.info.Kernel), t.files[p.initramfsPath()], t.files[p.kernelPath()],
 	}, nil
 }
 

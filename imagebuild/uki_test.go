@@ -27,7 +27,7 @@ func ukiSource(t *testing.T, b *Builder) (stub []byte, parts [][]byte) {
 		t.Fatal(err)
 	}
 	tree.info.DefaultMode, tree.info.Kernel = "local", kernel.Version
-	if parts, err = tree.ukiParts(); err != nil {
+	if parts, err = tree.ukiParts(testPlatform(t, "vm")); err != nil {
 		t.Fatal(err)
 	}
 	if stub, err = b.stub(t.Context(), testPlatform(t, "vm")); err != nil {

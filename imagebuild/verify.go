@@ -18,39 +18,34 @@ import (
 
 // Contents is the content of an image as Verify found it. Digests are SHA-256 in hex.
 type Contents struct {
-	Image         string      `json:"image"`
-	Kind          string      `json:"kind"`
-	Size          int64       `json:"size"`                  // of the image in bytes
-	TrailingBytes int64       `json:"bytes_behind"`          // bytes of the device after the image; firmware does not read them
-	SHA256        string      `json:"sha256,omitempty"`      // of the image; not of a grown one
-	DiskSize      int64       `json:"disk_size,omitempty"`   // of the disk in an image for virtual machines, in bytes
-	Built         int64       `json:"built_size,omitempty"`  // of an image whose partition table was moved to the end of a larger disk: its size before
-	CacheGrown    bool        `json:"cache_grown,omitempty"` // and a machine has enlarged the cache partition
-	Disk          string      `json:"disk_guid,omitempty"`
-	Bootloader    string      `json:"bootloader,omitempty"`    // LoaderSystemd, LoaderGRUB or LoaderBoth
-	GRUB          string      `json:"grub_sha256,omitempty"`   // of GRUB on the second partition of LoaderBoth
-	Loader        string      `json:"loader_sha256,omitempty"` // of the boot loader; in a UKI, of the stub
-	UKI           bool        `json:"uki,omitempty"`           // firmware starts a UKI, no boot loader
-	Signer        *Signer     `json:"signer,omitempty"`        // who signed it for Secure Boot
-	Kernel        string      `json:"kernel,omitempty"`
-	KernelSum     string      `json:"kernel_sha256,omitempty"`
-	Default       string      `json:"default_mode,omitempty"`
-	Entries       []BootEntry `json:"entries,omitempty"`
-	Initramfs     int64       `json:"initramfs_size"`
-	ArchiveSum    string      `json:"initramfs_sha256"`
-	Init          string      `json:"init_sha256"` // of /init, which is phase-boot
-	Modules       string      `json:"modules"`     // version of the kernel to which the modules belong
-	Tor           bool        `json:"tor,omitempty"`
-	TorrcSum      string      `json:"torrc_sha256,omitempty"` // of the torrc
-	Modes         []ModeFile  `json:"modes,omitempty"`        // boot modes
-	Role          string      `json:"role"`
-	Channel       string      `json:"channel,omitempty"`
-	BuildTime     string      `json:"build_time"`
-	RootSum       string      `json:"root_sha256,omitempty"` // of root.json
-	Root          *RootKeys   `json:"root,omitempty"`
-	Checks        []string    `json:"checks"`             // tools that found no error
-	Compared      string      `json:"compared,omitempty"` // comparisons that found no difference
-	NotCompared   []string    `json:"not_compared"`       // parts that were not compared, one text each
+	Image         string `json:"image"`
+	Kind          string `json:"kind"`
+	Size          int64  `json:"size"`                  // of the image in bytes
+	TrailingBytes int64  `json:"bytes_behind"`          // bytes of the device after the image; firmware does not read them
+	SHA256        string `json:"sha256,omitempty"`      // of the image; not of a grown one
+	DiskSize      int64  `json:"disk_size,omitempty"`   // of the disk in an image for virtual machines, in bytes
+	Built         int64  `json:"built_size,omitempty"`  // of an image whose partition table was moved to the end of a larger disk: its size before
+	CacheGrown    bool   `json:"cache_grown,omitempty"` // and a machine has enlarged the cache partition
+	Disk          string `json:"disk_guid,omitempty"`
+	Bootloader    string `json:"bootloader,omitempty"`  // LoaderSystemd, LoaderGRUB or LoaderBoth
+	GRUB          string `json:"grub_sha256,omitempty"` // of GRUB on the second partition of LoaderBoth
+	UKI           bool   `json:"uki,omitempty"`         // firmware starts a UKI, no boot loader
+	System
+	Others      []System    `json:"others,omitempty"` // of a medium for several architectures
+	Signer      *Signer     `json:"signer,omitempty"` // who signed a UKI for Secure Boot
+	Default     string      `json:"default_mode,omitempty"`
+	Entries     []BootEntry `json:"entries,omitempty"`
+	Tor         bool        `json:"tor,omitempty"`
+	TorrcSum    string      `json:"torrc_sha256,omitempty"` // of the torrc
+	Modes       []ModeFile  `json:"modes,omitempty"`        // boot modes
+	Role        string      `json:"role"`
+	Channel     string      `json:"channel,omitempty"`
+	BuildTime   string      `json:"build_time"`
+	RootSum     string      `json:"root_sha256,omitempty"` // of root.json
+	Root        *RootKeys   `json:"root,omitempty"`
+	Checks      []string    `json:"checks"`             // tools that found no error
+	Compared    string      `json:"compared,omitempty"` // comparisons that found no difference
+	NotCompared []string    `json:"not_compared"`       // parts that were not compared, one text each
 
 	identity [32]byte // of the files of the EFI system partition
 
@@ -58,6 +53,8 @@ type Contents struct {
 	torrc []byte
 	modes modes.Set
 	cache span
+
+	settings *settings // of the first initramfs
 }
 
 // A Signer is the certificate of a Secure Boot signature.
@@ -65,6 +62,22 @@ type Signer struct {
 	Subject string `json:"subject"`
 	SHA256  string `json:"sha256"` // of the certificate in DER
 }
+
+// A System is what an image boots on machines of one architecture. The settings of its initramfs
+// are those of the whole image.
+type System struct {
+	Arch       string `json:"arch,omitempty"`          // "" if /init of an initramfs is no program that is known
+	Loader     string `json:"loader_sha256,omitempty"` // of the boot loader; in a UKI, of the stub
+	Kernel     string `json:"kernel,omitempty"`
+	KernelSum  string `json:"kernel_sha256,omitempty"`
+	Initramfs  int64  `json:"initramfs_size"`
+	ArchiveSum string `json:"initramfs_sha256"`
+	Init       string `json:"init_sha256"` // of /init, which is phase-boot
+	Modules    string `json:"modules"`     // version of the kernel to which the modules belong
+}
+
+// systems returns what the image boots, for each architecture.
+func (c *Contents) systems() []System { return append([]System{c.System}, c.Others...) }
 
 // Verify reads an image as firmware, loader and kernel do, and refuses everything that
 // phase-image would not write, because one of them could interpret it in another way. Then

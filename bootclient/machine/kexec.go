@@ -19,17 +19,39 @@ import (
 // for another architecture and a truncated one, which kexec_file_load may accept and which would
 // crash the machine at the jump.
 func (p *Payload) Load(cmdline, arch string, free int64) error {
-	if need := (kexecCopies-1)*p.Size() + p.unpackMemory(); need > free {
-		return fmt.Errorf("%w: %s are missing: %s are free, the kernel needs %s to start; give the machine more", errMemory, report.Bytes(need-free), report.Bytes(free), report.Bytes(need))
+	need := (kexecCopies-1)*p.Size() + p.unpackMemory()
+	if err := checkLoadMemory(need, free); err != nil {
+		return err
 	}
 	if err := errors.Join(p.checkKernel(arch), p.checkInitramfs()); err != nil {
 		return err
+	}
+	kernel, err := openedKernel(p.kernel)
+	if err != nil {
+		return fmt.Errorf("kernel of the release: %w", err)
+	}
+	if kernel != p.kernel {
+		defer kernel.Close()
+		if info, err := kernel.Stat(); err == nil { // its memfd is there already
+			err = checkLoadMemory(need+(kexecCopies-1)*info.Size(), free-info.Size())
+			if err != nil {
+				return err
+			}
+		}
 	}
 	initrd, flags := int(p.initrd.Fd()), 0
 	if info, err := p.initrd.Stat(); err == nil && info.Size() == 0 {
 		initrd, flags = -1, unix.KEXEC_FILE_NO_INITRAMFS
 	}
-	return kexecError(unix.KexecFileLoad(int(p.kernel.Fd()), initrd, cmdline, flags))
+	return kexecError(unix.KexecFileLoad(int(kernel.Fd()), initrd, cmdline, flags))
+}
+
+// checkLoadMemory refuses to load with less than need bytes of free memory.
+func checkLoadMemory(need, free int64) error {
+	if need <= free {
+		return nil
+	}
+	return fmt.Errorf("%w: %s are missing: %s are free, the kernel needs %s to start; give the machine more", errMemory, report.Bytes(need-free), report.Bytes(free), report.Bytes(need))
 }
 
 // checkKernel compares the header of the sealed kernel with its length and with the architecture.
@@ -43,6 +65,39 @@ func (p *Payload) checkKernel(arch string) error {
 	}
 	return nil
 }
+
+// openedKernel returns the sealed kernel as kexec_file_load takes it. An arm64 kernel that is
+// compressed is decompressed into another sealed memfd: its bytes depend on nothing but the verified
+// ones.
+func openedKernel(sealed *os.File) (*os.File, error) {
+	info, err := sealed.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !bootfile.IsCompressed(sealed, info.Size()) {
+		return sealed, nil
+	}
+	image, err := bootfile.OpenKernel(sealed, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	defer image.Close()
+	opened, err := memfd("phase-kernel-image")
+	if err != nil {
+		return nil, err
+	}
+	if _, err = io.Copy(opened, io.LimitReader(image, maxKernelImage)); err == nil {
+		err = seal(opened)
+	}
+	if err != nil {
+		opened.Close()
+		return nil, fmt.Errorf("decompress: %w", err)
+	}
+	return opened, nil
+}
+
+// maxKernelImage bounds a decompressed kernel in bytes. Debian's has 33 MiB.
+const maxKernelImage = 512 << 20
 
 // checkInitramfs refuses an initramfs that the kernel would not unpack. The next kernel could not say so
 // where anybody sees it, and would panic. The data are not decompressed: phase-sign has done that.

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -312,6 +313,41 @@ func TestAKernelThatCannotStartIsNotLoaded(t *testing.T) {
 				t.Errorf("got %v; want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// kexec_file_load takes an arm64 Image only. A compressed one is decompressed into sealed memory.
+func TestACompressedKernelIsDecompressedForKexec(t *testing.T) {
+	image := make([]byte, 1<<20)
+	copy(image[56:], "ARM\x64")
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err := z.Write(image); err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		file []byte
+		same bool
+	}{"an Image": {image, true}, "in a gzip file": {zipped.Bytes(), false}} {
+		f, err := memfd("kernel")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.Write(tt.file); err != nil {
+			t.Fatal(err)
+		}
+		opened, err := openedKernel(f)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got, err := io.ReadAll(io.NewSectionReader(opened, 0, 2<<20))
+		if err != nil || !bytes.Equal(got, image) || (opened == f) != tt.same {
+			t.Errorf("%s: %d bytes, %v, the same file: %t", name, len(got), err, opened == f)
+		}
+		if _, err := opened.WriteAt([]byte("x"), 0); !tt.same && err == nil {
+			t.Errorf("%s: the memory is not sealed", name)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/imagebuild"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -27,8 +28,10 @@ const maxTorrc = 64 << 10
 type platformFlags struct{ arch, flavour string }
 
 func (f *platformFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.arch, "arch", "x86_64", "architecture: x86_64")
+	cmd.Flags().StringVar(&f.arch, "arch", "x86_64", "architecture: "+strings.Join(imagebuild.Archs(), " or "))
+	complete(cmd, "arch", imagebuild.Archs()...)
 	cmd.Flags().StringVar(&f.flavour, "flavour", "vm", "vm (Debian's cloud kernel, small) or generic (real machines)")
+	complete(cmd, "flavour", "vm", "generic")
 }
 
 // initramfsFlags select the inputs of an initramfs.
@@ -74,43 +77,61 @@ func (f authorityFlag) read() (all []byte, err error) {
 // parse checks the flags for the role and reads root.json. It prints a warning if the root has
 // expired.
 func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Initramfs, error) {
-	in := imagebuild.Initramfs{Role: role, Channel: f.channel, PhaseBoot: f.phaseBoot, KernelDir: f.kernelDir, WithTor: f.withTor}
-	var err error
+	if role != imagebuild.RoleBoot && (f.root != "" || len(f.authorities) > 0 || len(f.modes) > 0) {
+		return imagebuild.Initramfs{}, cli.Usagef("--root, --ca and --mode are for --role boot; an initramfs of the target role has no root.json and asks no mirror")
+	}
+	platform, err := imagebuild.ParsePlatform(f.arch, f.flavour)
+	if err != nil {
+		return imagebuild.Initramfs{}, err
+	}
+	in, err := f.read(cmd, role)
+	if err != nil {
+		return in, err
+	}
+	return f.onPlatform(cmd, in, platform)
+}
+
+// read returns the inputs that do not depend on the architecture.
+func (f *initramfsFlags) read(cmd *cobra.Command, role string) (in imagebuild.Initramfs, err error) {
+	in = imagebuild.Initramfs{Role: role, Channel: f.channel, KernelDir: f.kernelDir, WithTor: f.withTor}
 	if f.torrc != "" {
 		if in.Torrc, err = cli.ReadInput(f.torrc, "torrc", maxTorrc); err != nil {
 			return in, err
 		}
 	}
-	if in.Platform, err = imagebuild.ParsePlatform(f.arch, f.flavour); err != nil {
+	if role != imagebuild.RoleBoot {
+		return in, nil
+	}
+	if f.root == "" {
+		return in, cli.Usagef("--root is missing; name the repository's root.json, which phase-sign init writes")
+	}
+	if in.Root, err = cli.ReadInput(f.root, "root", maxRoot); err != nil {
 		return in, err
 	}
-	if role == imagebuild.RoleBoot {
-		if f.root == "" {
-			return in, cli.Usagef("--root is missing; name the repository's root.json, which phase-sign init writes")
-		}
-		if in.Root, err = cli.ReadInput(f.root, "root", maxRoot); err != nil {
-			return in, err
-		}
-		root, err := manifest.ParseRoot(in.Root)
-		if err != nil {
-			return in, fmt.Errorf("root %s: %w", f.root, err)
-		}
-		if end := root.Expires(); !time.Now().Before(end) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "phase-image: warning: root %s: expired %s; machines boot only if the repository has a newer root, which phase-sign rotate makes\n", f.root, end.UTC().Format(time.RFC3339))
-		}
-		if in.Channels, err = imagebuild.Channels(cmd.Context(), filepath.Dir(f.root), in.Root, f.arch); err != nil {
+	root, err := manifest.ParseRoot(in.Root)
+	if err != nil {
+		return in, fmt.Errorf("root %s: %w", f.root, err)
+	}
+	if end := root.Expires(); !time.Now().Before(end) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "phase-image: warning: root %s: expired %s; machines boot only if the repository has a newer root, which phase-sign rotate makes\n", f.root, end.UTC().Format(time.RFC3339))
+	}
+	if in.Authorities, err = f.authorities.read(); err != nil {
+		return in, err
+	}
+	in.Modes, err = f.modes.read()
+	return in, err
+}
+
+// onPlatform adds the inputs that depend on the architecture.
+func (f *initramfsFlags) onPlatform(cmd *cobra.Command, in imagebuild.Initramfs, p imagebuild.Platform) (imagebuild.Initramfs, error) {
+	in.Platform = p
+	var err error
+	if in.Role == imagebuild.RoleBoot {
+		if in.Channels, err = imagebuild.Channels(cmd.Context(), filepath.Dir(f.root), in.Root, p.Arch); err != nil {
 			return in, fmt.Errorf("root %s: the repository's targets.json: %w", f.root, err)
 		}
-		if in.Authorities, err = f.authorities.read(); err != nil {
-			return in, err
-		}
-		if in.Modes, err = f.modes.read(); err != nil {
-			return in, err
-		}
-	} else if f.root != "" || len(f.authorities) > 0 || len(f.modes) > 0 {
-		return in, cli.Usagef("--root, --ca and --mode are for --role boot; an initramfs of the target role has no root.json and asks no mirror")
 	}
-	in.PhaseBoot, err = siblingProgram(f.phaseBoot, "phase-boot")
+	in.PhaseBoot, err = siblingProgram(f.phaseBoot, "phase-boot", p.Arch)
 	return in, err
 }
 
@@ -122,6 +143,8 @@ type mediaFlags struct {
 
 func (f *mediaFlags) register(cmd *cobra.Command) {
 	f.initramfsFlags.register(cmd)
+	arch := cmd.Flags().Lookup("arch")
+	arch.Usage += ", or " + allArchs + " for a medium that boots both"
 	cmd.Flags().StringVar(&f.mode, "default-mode", "", "boot mode that starts without a key press (default internet)")
 	cmd.Flags().StringVar(&f.stale, "stale", "", "if no valid metadata are found: refuse, or last-good to boot the newest release that the machine has verified before (default: as the boot mode says)")
 	completeModes(cmd, "default-mode", &f.modes)
@@ -147,22 +170,62 @@ func (f *mediaFlags) parse(cmd *cobra.Command) (imagebuild.Media, error) {
 		}
 		cmdline = strings.TrimSpace("phase.stale=" + f.stale + " " + f.cmdline)
 	}
-	in, err := f.initramfsFlags.parse(cmd, imagebuild.RoleBoot)
-	return imagebuild.Media{Initramfs: in, DefaultMode: f.mode, Cmdline: cmdline}, err
+	m := imagebuild.Media{DefaultMode: f.mode, Cmdline: cmdline}
+	var err error
+	if f.arch != allArchs {
+		m.Initramfs, err = f.initramfsFlags.parse(cmd, imagebuild.RoleBoot)
+		return m, err
+	}
+	systems, err := f.parseAll(cmd)
+	if err == nil {
+		m.Initramfs, m.Others = systems[0], systems[1:]
+	}
+	return m, err
 }
 
-// siblingProgram returns path, or else the program of this name in this program's folder. The program
-// must exist. The flag has its name.
-func siblingProgram(path, name string) (string, error) {
+// allArchs is the value of --arch for a medium that boots every architecture.
+const allArchs = "all"
+
+// parseAll is initramfsFlags.parse for every architecture.
+func (f *mediaFlags) parseAll(cmd *cobra.Command) (all []imagebuild.Initramfs, err error) {
+	if f.phaseBoot != "" || f.kernelDir != "" {
+		return nil, cli.Usagef("--phase-boot and --kernel-dir: of one architecture; with --arch %s the programs are those that make builds", allArchs)
+	}
+	in, err := f.read(cmd, imagebuild.RoleBoot)
+	if err != nil {
+		return nil, err
+	}
+	for _, arch := range imagebuild.Archs() {
+		p, err := imagebuild.ParsePlatform(arch, f.flavour)
+		if err != nil {
+			return nil, err
+		}
+		one, err := f.onPlatform(cmd, in, p)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// siblingProgram returns path, or else the program of this name for an architecture in this
+// program's folder, where that of another architecture than the host's is in a folder with its
+// name. The program must exist. The flag has its name.
+func siblingProgram(path, name, arch string) (string, error) {
+	remedy := "make"
 	if path == "" {
 		self, err := os.Executable()
 		if err != nil {
 			return "", err
 		}
 		path = filepath.Join(filepath.Dir(self), name)
+		if arch != bootfile.HostArch() {
+			path, remedy = filepath.Join(filepath.Dir(self), arch, name), "make ARCH="+arch+" binaries"
+		}
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("program %s: %w; run make, or name it with --%s", path, fs.ErrNotExist, name)
+		return "", fmt.Errorf("program %s: %w; run %s, or name it with --%s", path, fs.ErrNotExist, remedy, name)
 	}
 	return path, nil
 }

@@ -142,7 +142,9 @@ func staticProgram(t *testing.T, cache string) string {
 func TestTextOfAnImageIsQuotedForTheTerminal(t *testing.T) {
 	const evil = "\x1b[2J\u202e\x07\r\n"
 	words := contentsText(&imagebuild.Contents{
-		Kernel: evil + strings.Repeat("k", 1<<20), Channel: evil, BuildTime: evil, Loader: "0", Default: evil,
+		System:  imagebuild.System{Arch: evil, Kernel: evil + strings.Repeat("k", 1<<20), Loader: "0"},
+		Others:  []imagebuild.System{{Arch: evil, Kernel: evil, Loader: "1"}},
+		Channel: evil, BuildTime: evil, Default: evil,
 		Root:    &imagebuild.RootKeys{Expires: evil, Roles: map[string]imagebuild.RoleKeys{evil: {KeyIDs: []string{evil}}}},
 		Entries: []imagebuild.BootEntry{{Mode: evil, Boots: "x" + evil, Title: evil, Cmdline: evil}},
 	})

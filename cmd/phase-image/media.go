@@ -33,6 +33,7 @@ its menu (docs/SECURE-BOOT.md).`,
   phase-image usb --root repo/root.json --mode lab.json --default-mode lab --out stick.img
   phase-image usb --root repo/root.json --bootloader both --out stick.img
   phase-image usb --root repo/root.json --sb-key sb/db.key --sb-cert sb/db.pem --out stick.img
+  phase-image usb --root repo/root.json --arch all --out both.img
   phase-image usb --root repo/root.json --ca ca.pem --cmdline "phase.mirror=https://mirror.example" --out vm.img`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -96,8 +97,10 @@ func loaderFlag(cmd *cobra.Command, loader *string, values ...string) {
 func mediaText(info *imagebuild.MediaInfo) string {
 	var w strings.Builder
 	fmt.Fprintf(&w, "%s: %s\n", info.Out, strings.TrimPrefix(info.Format+", "+humanize.IBytes(uint64(info.Size)), ", "))
-	fmt.Fprintf(&w, "  kernel     %s\n", info.Kernel)
-	fmt.Fprintf(&w, "  initramfs  %s\n", humanize.Bytes(uint64(info.Initramfs)))
+	for _, s := range append([]imagebuild.SystemInfo{info.SystemInfo}, info.Others...) {
+		fmt.Fprintf(&w, "  kernel     %s, %s\n", s.Kernel, s.Arch)
+		fmt.Fprintf(&w, "  initramfs  %s\n", humanize.Bytes(uint64(s.Initramfs)))
+	}
 	fmt.Fprintf(&w, "  modes      %s (default %s)\n", strings.Join(info.Modes, ", "), info.DefaultMode)
 	if info.Cache > 0 {
 		fmt.Fprintf(&w, "  cache      %s, label %s\n", humanize.IBytes(uint64(info.Cache)), imagebuild.CacheLabel)

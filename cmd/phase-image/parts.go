@@ -18,7 +18,7 @@ func kernelCommand() *cobra.Command {
 		Use:   "kernel --out vmlinuz",
 		Short: "Copy the kernel image from Debian's package",
 		Example: `  phase-image kernel --out vmlinuz
-  phase-image kernel --arch x86_64 --flavour generic --out vmlinuz`,
+  phase-image kernel --arch arm64 --flavour generic --out Image`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			platform, err := imagebuild.ParsePlatform(f.arch, f.flavour)
@@ -52,7 +52,7 @@ func initramfsCommand() *cobra.Command {
 release; it contains root.json. The target role belongs to a release and mounts the
 release's root filesystem.`,
 		Example: `  phase-image initramfs --role boot --root repo/root.json --out initramfs.zst
-  phase-image initramfs --role target --out initramfs`,
+  phase-image initramfs --role target --arch arm64 --out initramfs`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			in, err := f.parse(cmd, role)

@@ -20,8 +20,11 @@ func rootfsCommand() *cobra.Command {
 		Short: "Build the root filesystem of a release",
 		Long: `Build a small Debian with systemd and plasmd as a squashfs (zstd). The suite and the
 mirrors come from this machine's apt configuration. The base system is cached, and built
-again when its packages change.`,
+again when its packages change. For another architecture than this machine's, the packages
+are unpacked, and what their scripts would write is taken from the same packages for this
+machine.`,
 		Example: `  phase-image rootfs --out rootfs
+  phase-image rootfs --arch arm64 --out rootfs-arm64
   phase-image rootfs --include openssh-server --out rootfs`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -30,7 +33,7 @@ again when its packages change.`,
 			if r.Platform, err = imagebuild.ParsePlatform(f.arch, f.flavour); err != nil {
 				return err
 			}
-			if r.Plasmd, err = siblingProgram(plasmd, "plasmd"); err != nil {
+			if r.Plasmd, err = siblingProgram(plasmd, "plasmd", f.arch); err != nil {
 				return err
 			}
 			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.RootfsInfo, error) {

@@ -20,6 +20,7 @@ type verifyFlags struct {
 	root        string
 	rebuild     bool
 	build       imagebuild.Rebuild
+	phaseBoot   string
 	authorities authorityFlag
 }
 
@@ -49,7 +50,7 @@ with qemu-img convert -O raw, and verify that.`,
 	cmd.Flags().StringVar(&f.root, "root", "", "root.json that the image must contain; exit code 3 if it differs")
 	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the image again from this machine's packages, and compare")
 	cmd.Flags().StringVar(&f.build.Flavour, "flavour", "", "for --rebuild: vm or generic (default: that of the image's kernel)")
-	cmd.Flags().StringVar(&f.build.PhaseBoot, "phase-boot", "", "for --rebuild: static phase-boot program (default: the one next to this program)")
+	cmd.Flags().StringVar(&f.phaseBoot, "phase-boot", "", "for --rebuild: static phase-boot program (default: the one next to this program)")
 	cmd.Flags().StringVar(&f.build.KernelDir, "kernel-dir", "", "for --rebuild: folder of an unpacked kernel package (default: Debian's newest)")
 	f.authorities.register(cmd, "for --rebuild: certificate authority with which the image was made (PEM); repeatable")
 	return cmd
@@ -64,9 +65,7 @@ func (f *verifyFlags) verify(cmd *cobra.Command, image string) error {
 		}
 	}
 	if f.rebuild {
-		if f.build.PhaseBoot, err = siblingProgram(f.build.PhaseBoot, "phase-boot"); err != nil {
-			return err
-		}
+		f.build.PhaseBoot = func(arch string) (string, error) { return siblingProgram(f.phaseBoot, "phase-boot", arch) }
 		if f.build.Authorities, err = f.authorities.read(); err != nil {
 			return err
 		}
@@ -116,21 +115,10 @@ func contentsText(c *imagebuild.Contents) string {
 	for i, words := range c.NotCompared {
 		line([]string{"unchecked", ""}[min(i, 1)], "%s", words)
 	}
-	if c.Loader != "" {
-		line(map[bool]string{true: "stub", false: "loader"}[c.UKI], "%s", strings.TrimSpace(loaderText(c.Bootloader)+" sha256 "+c.Loader))
-		if c.Signer != nil {
-			line("signed by", "%s", printable(c.Signer.Subject, 120))
-			line("", "certificate sha256 %s", c.Signer.SHA256)
-		}
-		if c.GRUB != "" {
-			line("", "grub sha256 %s, on the second EFI system partition", c.GRUB)
-		}
-		line("kernel", "%s", printable(c.Kernel, 120))
-		line("", "sha256 %s", c.KernelSum)
+	for _, system := range append([]imagebuild.System{c.System}, c.Others...) {
+		printSystem(line, c, system)
 	}
-	line("initramfs", "%s, role %s%s, build time %s", humanize.Bytes(uint64(c.Initramfs)), c.Role, channelText(c), dateText(c.BuildTime))
-	line("", "sha256 %s", c.ArchiveSum)
-	line("init", "sha256 %s", c.Init)
+	line("settings", "role %s%s, build time %s", c.Role, channelText(c), dateText(c.BuildTime))
 	switch {
 	case c.TorrcSum != "":
 		line("tor", "yes, torrc sha256 %s", c.TorrcSum)
@@ -149,6 +137,28 @@ func loaderText(bootloader string) string {
 		return imagebuild.LoaderSystemd
 	}
 	return bootloader
+}
+
+// printSystem prints what the image boots on machines of one architecture.
+func printSystem(line func(name, format string, args ...any), c *imagebuild.Contents, s imagebuild.System) {
+	if s.Arch != "" {
+		line("boots", "%s", printable(s.Arch, 20))
+	}
+	if s.Loader != "" {
+		line(map[bool]string{true: "stub", false: "loader"}[c.UKI], "%s", strings.TrimSpace(loaderText(c.Bootloader)+" sha256 "+s.Loader))
+		if c.Signer != nil {
+			line("signed by", "%s", printable(c.Signer.Subject, 120))
+			line("", "certificate sha256 %s", c.Signer.SHA256)
+		}
+		if c.GRUB != "" {
+			line("", "grub sha256 %s, on the second EFI system partition", c.GRUB)
+		}
+		line("kernel", "%s", printable(s.Kernel, 120))
+		line("", "sha256 %s", s.KernelSum)
+	}
+	line("initramfs", "%s", humanize.Bytes(uint64(s.Initramfs)))
+	line("", "sha256 %s", s.ArchiveSum)
+	line("init", "sha256 %s", s.Init)
 }
 
 func channelText(c *imagebuild.Contents) string {
@@ -188,6 +198,14 @@ func printModes(line func(name, format string, args ...any), c *imagebuild.Conte
 	}
 }
 
+// archText names the architecture of an entry on a medium for several.
+func archText(c *imagebuild.Contents, e imagebuild.BootEntry) string {
+	if len(c.Others) == 0 {
+		return ""
+	}
+	return " (" + printable(e.Arch, 20) + ")"
+}
+
 func printEntries(w *strings.Builder, c *imagebuild.Contents) {
 	for _, e := range c.Entries {
 		mark, other := " ", ""
@@ -197,7 +215,7 @@ func printEntries(w *strings.Builder, c *imagebuild.Contents) {
 		if e.Boots != e.Mode {
 			other = " (boots in mode " + printable(e.Boots, 32) + ")"
 		}
-		fmt.Fprintf(w, "  mode     %s %-9s %s%s\n                       %s\n", mark, printable(e.Mode, 32), printable(e.Title, 100), other, printable(e.Cmdline, 1100))
+		fmt.Fprintf(w, "  mode     %s %-9s %s%s\n                       %s\n", mark, printable(e.Mode, 32), printable(e.Title, 100), other+archText(c, e), printable(e.Cmdline, 1100))
 	}
 }
 
