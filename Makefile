@@ -32,19 +32,40 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 QUICK    = $$($(GO) list ./... | grep -v -e /internal/e2e -e /bench/siege$$ -e /imagebuild$$ -e /cmd/phase-image$$)
 IMAGE    = $(BIN)/phase-image
 
-.DEFAULT_GOAL := binaries
-.PHONY: binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot microbench fuzz vuln clean help need-root need-x86 \
-	install deb need-build need-image need-rootfs need-demo need-deb need-test \
+# a new line, which ends a command in a list of commands
+define newline
+
+
+endef
+
+# ARCH is x86_64, arm64, or all for one image that boots both. The programs that an image for
+# another architecture than this machine's contains are in a folder of bin/ with its name.
+HOSTARCH  := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
+ARCHS      = $(if $(filter all,$(ARCH)),x86_64 arm64,$(ARCH))
+FOREIGN    = $(filter-out $(HOSTARCH),$(ARCHS))
+GOARCH_x86_64 := amd64
+GOARCH_arm64  := arm64
+# without ROOT=, images trust the development repository
+DEV        = $(BUILD)/dev
+TRUST      = $(or $(ROOT),$(DEV)/repo/root.json)
+USBIMAGE   = $(BUILD)/phase-boot-$(ARCH).img
+
+.DEFAULT_GOAL := all
+.PHONY: all binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot microbench fuzz vuln clean help root need-arch need-dev \
+	install deb need-build need-image need-rootfs need-demo need-deb need-test need-qemu-x86 need-qemu-arm64 \
 	esp initramfs rootfs image kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
 # need-TARGET installs the packages that TARGET needs. It stands first in a list of
 # prerequisites, because make builds them in order.
-need-build need-image need-rootfs need-demo need-deb need-test: need-%:
+need-build need-image need-rootfs need-demo need-deb need-test need-qemu-x86 need-qemu-arm64: need-%:
 	@GO="$(GO)" scripts/deps-check.sh --install $*
 
-binaries: ## build all commands (static) and the demo's job into bin/
+all: esp initramfs rootfs image ## build everything: commands, ESP, initramfs, root filesystem, image (ARCH=x86_64|arm64|all, ROOT=root.json)
+
+binaries: need-arch ## build all commands (static) and the demo's job into bin/
 	@mkdir -p $(BIN)
 	$(GOBUILD) -o $(BIN)/ ./cmd/...
+	$(foreach a,$(FOREIGN),mkdir -p $(BIN)/$(a) && GOARCH=$(GOARCH_$(a)) $(GOBUILD) -o $(BIN)/$(a)/ ./cmd/phase-boot ./cmd/plasmd$(newline))
 	GOOS=wasip1 GOARCH=wasm $(GO) build $(BUILDFLAGS) -o $(BIN)/hello.wasm ./plasm/jobs/hello
 
 deps: ## install missing Debian packages for all targets except bench and bench-net
@@ -119,39 +140,38 @@ deb: need-deb binaries ## pack the files of make install as a Debian package in 
 	@mkdir -p $(BUILD)
 	BIN="$(BIN)" BUILD="$(BUILD)" scripts/make-deb.sh
 
-# Other architectures are refused before anything is built.
-need-x86:
-	@[ "$(ARCH)" = x86_64 ] || { echo "ARCH=$(ARCH): not supported yet; use ARCH=x86_64" >&2; exit 2; }
+# An unknown architecture is refused before anything is built.
+need-arch:
+	@case "$(ARCH)" in x86_64 | arm64 | all) ;; *) echo "ARCH=$(ARCH): unknown; use x86_64, arm64, or all for an image that boots both" >&2; exit 2 ;; esac
 
-need-root:
-	@[ -n "$(ROOT)" ] || { echo "ROOT: not set; name the root.json that the machine trusts, such as 'make image ROOT=repo/root.json'; 'phase-sign init' makes one" >&2; exit 2; }
+root: need-image binaries
 	@mkdir -p $(BUILD)
+	$(if $(ROOT),,@BIN="$(abspath $(BIN))" scripts/dev-repo.sh $(DEV))
 
-image: need-x86 need-root need-image binaries ## build a USB image: make image ROOT=repo/root.json [ARCH=x86_64] [IMAGE_SIZE=1G]
-	$(IMAGE) usb --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --size $(IMAGE_SIZE) --out $(BUILD)/phase-$(ARCH).img
+image: root ## build a USB image: make image [ROOT=repo/root.json] [ARCH=x86_64|arm64|all] [IMAGE_SIZE=1G]
+	$(IMAGE) usb --root "$(TRUST)" --arch $(ARCH) --flavour $(FLAVOUR) --size $(IMAGE_SIZE) --out $(USBIMAGE)
 
-esp: need-x86 need-root need-image binaries ## build only the EFI system partition: make esp ROOT=repo/root.json
-	$(IMAGE) esp --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/esp-$(ARCH).img
+esp: root ## build only the EFI system partition
+	$(IMAGE) esp --root "$(TRUST)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/esp-$(ARCH).img
 
-initramfs: need-x86 need-root need-image binaries ## build only the boot initramfs: make initramfs ROOT=repo/root.json
-	$(IMAGE) initramfs --role boot --root "$(ROOT)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/initramfs-$(ARCH)
+initramfs: root ## build only the boot initramfs
+	$(foreach a,$(ARCHS),$(IMAGE) initramfs --role boot --root "$(TRUST)" --arch $(a) --flavour $(FLAVOUR) --out $(BUILD)/initramfs-$(a)$(newline))
 
-rootfs: need-x86 need-rootfs binaries ## build the demo's root filesystem
+rootfs: need-rootfs binaries ## build the demo's root filesystem
 	@mkdir -p $(BUILD)
-	$(IMAGE) rootfs --arch $(ARCH) --out $(BUILD)/rootfs-$(ARCH).squashfs
+	$(foreach a,$(ARCHS),$(IMAGE) rootfs --arch $(a) --out $(BUILD)/rootfs-$(a).squashfs$(newline))
 
-kernel-x86_64: need-image binaries ## copy Debian's kernel
+kernel-x86_64 kernel-arm64: kernel-%: need-image binaries ## copy Debian's kernel
 	@mkdir -p $(BUILD)
-	$(IMAGE) kernel --arch x86_64 --flavour $(FLAVOUR) --out $(BUILD)/vmlinuz-x86_64
+	$(IMAGE) kernel --arch $* --flavour $(FLAVOUR) --out $(BUILD)/vmlinuz-$*
 
-kernel-arm64: ARCH := arm64
-kernel-arm64: need-x86 ## (fails: arm64 is not supported yet)
+need-dev:
+	@[ -z "$(ROOT)" ] || { echo "ROOT=$(ROOT): this target publishes a release of the development repository; leave ROOT away. scripts/test-qemu-x86.sh and scripts/test-qemu-arm64.sh boot any image" >&2; exit 2; }
 
-test-qemu-x86: image ## boot the USB image in QEMU; the console is this terminal
-	scripts/test-qemu-x86.sh $(BUILD)/phase-$(ARCH).img
-
+test-qemu-x86: ARCH := x86_64
 test-qemu-arm64: ARCH := arm64
-test-qemu-arm64: need-x86 ## (fails: arm64 is not supported yet)
+test-qemu-x86 test-qemu-arm64: test-qemu-%: need-dev need-qemu-% image rootfs ## boot the image in QEMU until the target has run its job; the console is this terminal
+	BIN="$(abspath $(BIN))" DEV_DIR="$(DEV)" scripts/test-boot.sh $(subst x86,x86_64,$*) $(USBIMAGE) $(BUILD)/rootfs-$(subst x86,x86_64,$*).squashfs
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z0-9_ -]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name words; do printf '  %-28s %s\n' "$$name" "$$words"; done

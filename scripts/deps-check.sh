@@ -5,7 +5,7 @@
 #   scripts/deps-check.sh --install [TARGET ...]  installs missing packages; prints nothing if there are none
 #
 # TARGET: build (make, make install), image (make image, esp, initramfs, kernel-*), rootfs,
-# demo, deb, bench, bench-net, test (the default).
+# demo, deb, bench, bench-net, qemu-x86, qemu-arm64 (make test-qemu-*), test (the default).
 #
 # Exit codes: 0 nothing is missing, 1 something is missing, 2 usage.
 set -eu
@@ -16,9 +16,9 @@ targets=
 for word in "$@"; do
 	case $word in
 	--install) install=yes ;;
-	build | image | rootfs | demo | deb | test | bench | bench-net) targets="$targets $word" ;;
+	build | image | rootfs | demo | deb | test | bench | bench-net | qemu-x86 | qemu-arm64) targets="$targets $word" ;;
 	*)
-		echo "usage: scripts/deps-check.sh [--install] [build|image|rootfs|demo|deb|test|bench|bench-net ...]" >&2
+		echo "usage: scripts/deps-check.sh [--install] [build|image|rootfs|demo|deb|test|bench|bench-net|qemu-x86|qemu-arm64 ...]" >&2
 		exit 2
 		;;
 	esac
@@ -45,8 +45,10 @@ all() {
 		qemu-img                         qemu-utils       test                          checking disk images for virtual machines
 		xorriso                          xorriso          test                          checking ISO images
 		faketime                         faketime         test                          building an image at another date
-		qemu-system-x86_64               qemu-system-x86  demo,test                     the virtual machine
-		/usr/share/OVMF/OVMF_CODE_4M.fd  ovmf             demo,test                     UEFI firmware of the virtual machine
+		qemu-system-x86_64               qemu-system-x86  demo,test,qemu-x86            the virtual machine
+		/usr/share/OVMF/OVMF_CODE_4M.fd  ovmf             demo,test,qemu-x86            UEFI firmware of the virtual machine
+		qemu-system-aarch64              qemu-system-arm  test,qemu-arm64               the virtual machine of arm64
+		/usr/share/AAVMF/AAVMF_CODE.fd   qemu-efi-aarch64 test,qemu-arm64               UEFI firmware of the virtual machine of arm64
 		ip                               iproute2         demo+root,test,bench-net      network namespaces
 		dnsmasq                          dnsmasq-base     demo+root,test                DHCP server of the virtual machine
 		gcc                              gcc              test                          go test -race

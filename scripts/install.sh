@@ -10,12 +10,14 @@ bin=${BIN:-bin}
 put() { install -D -m "$1" "$2" "$root/$3"; } # MODE FILE PLACE
 
 for command in phase-sign phase-publish phase-boot phase-image plasmd sigstore-kms-hashivault; do
-	[ -x "$bin/$command" ] || { echo "install: $bin/$command: not found; run make" >&2; exit 4; }
+	[ -x "$bin/$command" ] || { echo "install: $bin/$command: not found; run make binaries" >&2; exit 4; }
 	put 755 "$bin/$command" "bin/$command"
 done
 put 644 "$bin/hello.wasm" share/phaseboot/hello.wasm
 put 755 scripts/write-usb.sh share/phaseboot/write-usb.sh
-put 755 scripts/test-qemu-x86.sh share/phaseboot/test-qemu-x86.sh
+for script in test-qemu.sh test-qemu-x86.sh test-qemu-arm64.sh; do
+	put 755 "scripts/$script" "share/phaseboot/$script"
+done
 
 man=$root/share/man/man1
 mkdir -p "$man"

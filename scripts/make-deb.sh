@@ -24,7 +24,7 @@ Architecture: $arch
 Maintainer: Phase Boot maintainers <phaseboot@localhost>
 Installed-Size: $(du -sk --exclude=DEBIAN "$tree" | cut -f 1)
 Recommends: apt, dosfstools, mtools, gdisk, e2fsprogs, zstd, mmdebstrap, squashfs-tools, uidmap
-Suggests: qemu-system-x86, ovmf
+Suggests: qemu-system-x86, ovmf, qemu-system-arm, qemu-efi-aarch64
 Section: admin
 Priority: optional
 Homepage: https://github.com/phaseboot/phaseboot

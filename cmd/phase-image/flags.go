@@ -213,7 +213,7 @@ func (f *mediaFlags) parseAll(cmd *cobra.Command) (all []imagebuild.Initramfs, e
 // program's folder, where that of another architecture than the host's is in a folder with its
 // name. The program must exist. The flag has its name.
 func siblingProgram(path, name, arch string) (string, error) {
-	remedy := "make"
+	remedy := "make binaries"
 	if path == "" {
 		self, err := os.Executable()
 		if err != nil {
