@@ -203,6 +203,9 @@ func (b *Builder) addSystem(ctx context.Context, in Initramfs, t *espTree) error
 	if err != nil {
 		return err
 	}
+	if text := kernel.kexecWarning(); text != "" {
+		b.progress.printf("%s", text)
+	}
 	if t.files[p.kernelPath()], err = readKernel(kernel); err != nil {
 		return err
 	}

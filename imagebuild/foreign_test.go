@@ -80,6 +80,26 @@ func TestFormatTheVersionOfAnArm64KernelIsFoundAnywhere(t *testing.T) {
 	}
 }
 
+func TestFormatAKernelWithoutKexecFileLoadIsAWarning(t *testing.T) {
+	dir := t.TempDir()
+	k := &Kernel{Version: "6.1", Image: filepath.Join(dir, "vmlinuz-6.1")}
+	for text, warns := range map[string]bool{
+		"CONFIG_KEXEC=y\n# CONFIG_KEXEC_FILE is not set\n":  true,
+		"CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\nCONFIG_X=y\n": false,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "config-6.1"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := k.kexecWarning(); (got != "") != warns {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+	k.Version = "6.2"
+	if got := k.kexecWarning(); got != "" {
+		t.Errorf("without a configuration: %q", got)
+	}
+}
+
 // armProgram returns a static program for arm64: Debian's busybox.
 func armProgram(t *testing.T, b *Builder) string {
 	t.Helper()

@@ -72,6 +72,17 @@ func openKernel(arch, dir, name string) (*Kernel, error) {
 	return k, nil
 }
 
+// kexecWarning warns about a kernel that cannot start a release. It is empty if the kernel can, or
+// if its package has no configuration.
+func (k *Kernel) kexecWarning() string {
+	const option = "CONFIG_KEXEC_FILE"
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(k.Image), "config-"+k.Version))
+	if err != nil || bytes.Contains(text, []byte("\n"+option+"=y\n")) {
+		return ""
+	}
+	return fmt.Sprintf("warning: kernel %s: built without %s; a machine boots and verifies with it, but cannot start a release: name another kernel with --kernel-dir", k.Version, option)
+}
+
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
