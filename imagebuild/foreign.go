@@ -20,7 +20,7 @@ import (
 // files come from that architecture's packages, which are only unpacked. Everything that
 // maintainer scripts wrote (users, alternatives, enabled units, PAM) is taken from the same base
 // system of the host's architecture: there the scripts have run, and their results do not depend
-// on the architecture. docs/RATIONALE.md has the comparison with an emulated installation.
+// on the architecture. docs/RATIONALE.md says how that was judged.
 
 // unpackForeign makes the tar of a foreign base system. p.native is the plan of the host's, whose
 // tar is at nativeTar.

@@ -19,7 +19,7 @@ func stickWith(t *testing.T, program string) string {
 }
 
 // Keys that phase-image made are enrolled by the medium that it made. Then firmware starts the signed
-// UKI and nothing else, and the kernel, which is locked down, starts the release by kexec.
+// UKI and nothing else, and its kernel, which is locked down, refuses kernels without a signature by a key in db.
 func TestMachineWithSecureBootStartsOnlyWhatWasSigned(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
@@ -55,8 +55,8 @@ func TestMachineWithSecureBootStartsOnlyWhatWasSigned(t *testing.T) {
 
 	l.host().publish("--dht", "off")
 	m = start(signed)
-	marks := bootMarks()
-	m.waitFor(append(append(marks[:7:7], "Secure boot enabled"), marks[7:]...), refused)
+	// Debian's signature leads to no certificate in db, and the boot kernel has none of its own for kexec
+	m.waitFor([]string{"] resolve: ", "kexec: required key not available: lockdown: the release's kernel has no signature that this boot kernel accepts"}, "phase.release=")
 	m.powerOff()
 
 	h := l.host()
