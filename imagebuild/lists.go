@@ -50,7 +50,7 @@ func (b *Builder) lists(ctx context.Context, arch string) (lists, error) {
 		return lists{}, err
 	}
 	key := sha256.New()
-	fmt.Fprintf(key, "lists 1\n%s\n", text)
+	fmt.Fprintf(key, "lists 2\n%s\n", text)
 	for _, s := range sources {
 		release, err := s.releaseFile()
 		if err != nil {
@@ -109,7 +109,8 @@ func (l lists) options() (args []string) {
 		"Dir::Etc::SourceList=" + filepath.Join(l.dir, sourcesName), "Dir::Etc::SourceParts=/dev/null",
 		"APT::Architecture=" + l.arch, "APT::Architectures=" + l.arch,
 		"APT::Sandbox::User=root", // apt's unprivileged user cannot write to this folder
-		"Acquire::GzipIndexes=true", "Acquire::Languages=none",
+		// apt-cache reads a compressed list from its start for each package
+		"Acquire::GzipIndexes=false", "Acquire::Languages=none",
 	} {
 		args = append(args, "-o", option)
 	}
