@@ -97,12 +97,9 @@ func (d *blockDevice) Zero(at, size int64) (written int64, err error) {
 }
 
 // eraseOldBackup erases the header of an older partition table at the end of the disk: firmware would
-// use it if the first table were damaged (UEFI 2.10, 5.3.2).
-func (d *blockDevice) eraseOldBackup(imageSize int64) error {
+// use it while the first table is missing (UEFI 2.10, 5.3.2). If the image ends there, its own follows.
+func (d *blockDevice) eraseOldBackup() error {
 	end := d.Size / sector * sector
-	if end < imageSize+sector {
-		return nil
-	}
 	b := d.old[:sector]
 	if err := readAll(d, b, end-sector); err != nil {
 		return err

@@ -88,15 +88,16 @@ func (w *Write) Close() {
 }
 
 // Run writes the image and reads it back from the device, without the page cache. The first block is
-// written last: a device whose writing was interrupted has no partition table, and firmware does
-// not boot it. Blocks of zeros are written only where the device has other bytes. If the device reads
-// back other bytes, or the image is not the verified one, the error is cas.ErrCorrupt.
+// written last, after all other blocks were read back: a device has no partition table until it has the
+// whole verified image, and firmware does not boot it before. Blocks of zeros are written only where the
+// device has other bytes. If the device reads back other bytes, or the image is not the verified one,
+// the error is cas.ErrCorrupt.
 //
 // written and readBack are called with the bytes that are done and those of the image. sent is the
 // number of bytes that were sent to the device.
 func (w *Write) Run(ctx context.Context, written, readBack func(done, total int64)) (sent int64, err error) {
 	c := copier{in: w.in, out: w.out, size: w.Image.Size, sum: sha256.New()}
-	if err = w.out.eraseOldBackup(c.size); err == nil {
+	if err = w.out.eraseOldBackup(); err == nil {
 		err = c.write(ctx, written)
 	}
 	if err == nil && hex.EncodeToString(c.sum.Sum(nil)) != w.Image.SHA256 {
@@ -104,6 +105,9 @@ func (w *Write) Run(ctx context.Context, written, readBack func(done, total int6
 	}
 	if err == nil {
 		err = c.compare(ctx, readBack)
+	}
+	if err == nil {
+		err = c.writeFirst()
 	}
 	if err == nil {
 		err = w.out.finish()
@@ -125,6 +129,9 @@ type copier struct {
 	size int64
 	sum  hash.Hash // of the image
 	sent int64     // bytes that were written
+
+	first []byte // the first block, as it was hashed
+	back  []byte // a block that was read back
 }
 
 // A target is a device, or a memory in tests.
@@ -136,13 +143,14 @@ type target interface {
 	Sync() error
 }
 
+// write writes all blocks but the first one, which becomes zeros.
 func (c *copier) write(ctx context.Context, done func(n, total int64)) error {
-	first := alignedBlock()[:min(writeBlock, c.size)]
+	c.first = alignedBlock()[:min(writeBlock, c.size)]
 	err := c.forEachBlock(ctx, done, func(block []byte, at int64) error {
 		c.sum.Write(block)
 		switch {
 		case at == 0:
-			copy(first, block)
+			copy(c.first, block)
 			if err := c.zero(0, int64(len(block))); err != nil {
 				return err
 			}
@@ -152,10 +160,19 @@ func (c *copier) write(ctx context.Context, done func(n, total int64)) error {
 		}
 		return c.writeAt(block, at)
 	})
-	if err := errors.Join(err, c.out.Sync()); err != nil {
-		return err
+	return errors.Join(err, c.out.Sync())
+}
+
+// writeFirst writes the first block and reads it back. If that fails, it makes the block zeros again.
+func (c *copier) writeFirst() error {
+	err := errors.Join(c.writeAt(c.first, 0), c.out.Sync())
+	if err == nil {
+		err = c.compareBlock(c.first, 0)
 	}
-	return errors.Join(c.writeAt(first, 0), c.out.Sync())
+	if err != nil {
+		_ = errors.Join(c.zero(0, int64(len(c.first))), c.out.Sync()) // err is the one to report
+	}
+	return err
 }
 
 func (c *copier) writeAt(b []byte, at int64) error {
@@ -170,19 +187,30 @@ func (c *copier) zero(at, size int64) error {
 	return err
 }
 
+// compare reads back all blocks but the first one.
 func (c *copier) compare(ctx context.Context, done func(n, total int64)) error {
-	have := alignedBlock()
 	return c.forEachBlock(ctx, done, func(block []byte, at int64) error {
-		if err := readAll(c.out, have[:len(block)], at); err != nil {
-			return err
+		if at == 0 {
+			return nil
 		}
-		for i := range block {
-			if block[i] != have[i] {
-				return fmt.Errorf("byte %d was read back as %#02x, not %#02x; use another stick: %w", at+int64(i), have[i], block[i], cas.ErrCorrupt)
-			}
-		}
-		return nil
+		return c.compareBlock(block, at)
 	})
+}
+
+func (c *copier) compareBlock(block []byte, at int64) error {
+	if c.back == nil {
+		c.back = alignedBlock()
+	}
+	have := c.back[:len(block)]
+	if err := readAll(c.out, have, at); err != nil {
+		return err
+	}
+	for i := range block {
+		if block[i] != have[i] {
+			return fmt.Errorf("byte %d was read back as %#02x, not %#02x; use another stick: %w", at+int64(i), have[i], block[i], cas.ErrCorrupt)
+		}
+	}
+	return nil
 }
 
 // forEachBlock calls visit for each block of the image in order.

@@ -65,6 +65,12 @@ func TestWritingReplacesOldBytesAndSkipsZeros(t *testing.T) {
 	if err := errors.Join(c.write(t.Context(), progress), c.compare(t.Context(), progress)); err != nil {
 		t.Fatal(err)
 	}
+	if !allZero(out.data[:writeBlock]) {
+		t.Error("the partition table is written before all other blocks were read back")
+	}
+	if err := c.writeFirst(); err != nil {
+		t.Fatal(err)
+	}
 	if !bytes.Equal(out.data[:len(image)], image) || after[0] != 7 {
 		t.Error("the device does not contain the image, or bytes after it were changed")
 	}
@@ -83,13 +89,16 @@ func TestWritingReplacesOldBytesAndSkipsZeros(t *testing.T) {
 }
 
 func TestADeviceThatDropsWritesIsCorrupt(t *testing.T) {
-	image := bytes.Repeat([]byte{1}, writeBlock)
+	image := bytes.Repeat([]byte{1}, 2*writeBlock)
 	c := copier{in: bytes.NewReader(image), out: &memory{data: make([]byte, len(image)), dropWrites: true}, size: int64(len(image)), sum: sha256.New()}
 	if err := c.write(t.Context(), noProgress); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.compare(t.Context(), noProgress); !errors.Is(err, cas.ErrCorrupt) {
 		t.Errorf("got %v", err)
+	}
+	if err := c.writeFirst(); !errors.Is(err, cas.ErrCorrupt) {
+		t.Errorf("the first block: got %v", err)
 	}
 }
 
@@ -124,7 +133,7 @@ func TestWriteToLoopDevices(t *testing.T) {
 	image := validDisk(t, b)
 	for name, test := range map[string]func(t *testing.T, b *Builder, image string){
 		"good": writeGood, "flips a bit": writeFlipped, "image changes": writeChanging, "interrupted": writeInterrupted,
-		"pulled": writePulled, "full": writeFull, "in use": writeInUse, "ISO": writeISO, "grown": writeGrown, "other kinds": writeOtherKind,
+		"same size": writeSameSize, "pulled": writePulled, "full": writeFull, "in use": writeInUse, "ISO": writeISO, "grown": writeGrown, "other kinds": writeOtherKind,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b, image) })
 	}
@@ -262,10 +271,19 @@ func writeFlipped(t *testing.T, b *Builder, image string) {
 	if !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), "byte 1048587 was read back as 0x") {
 		t.Errorf("got %v", err)
 	}
+	noTable(t, file)
+}
+
+// noTable fails if firmware would start the device.
+func noTable(t *testing.T, file string) {
+	t.Helper()
+	if !allZero(readSpan(t, file, span{0, mib})) {
+		t.Error("the device has a partition table")
+	}
 }
 
 func writeChanging(t *testing.T, b *Builder, image string) {
-	device, _ := stick(t)
+	device, file := stick(t)
 	own := filepath.Join(t.TempDir(), "own.img")
 	if out, err := exec.Command("cp", "--sparse=always", image, own).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -275,6 +293,7 @@ func writeChanging(t *testing.T, b *Builder, image string) {
 	if _, err := w.Run(t.Context(), noProgress, noProgress); !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), "was changed after it was verified") {
 		t.Errorf("got %v", err)
 	}
+	noTable(t, file)
 }
 
 func writeInterrupted(t *testing.T, b *Builder, image string) {
@@ -289,13 +308,38 @@ func writeInterrupted(t *testing.T, b *Builder, image string) {
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "only a part of the image now; write it again to repair it") {
 		t.Errorf("got %v", err)
 	}
-	if !allZero(readSpan(t, file, span{0, mib})) {
-		t.Error("the device has a partition table")
-	}
+	noTable(t, file)
 	w.Close()
 	w = prepareWrite(t, b, image, device)
 	if _, err := w.Run(t.Context(), noProgress, noProgress); err != nil {
 		t.Error(err)
+	}
+}
+
+// The device is as large as the image and has an older one. Firmware would take the backup of its
+// partition table, and start a file of which only a part was replaced.
+func writeSameSize(t *testing.T, b *Builder, image string) {
+	file := filepath.Join(t.TempDir(), "stick")
+	if out, err := exec.Command("cp", "--sparse=always", image, file).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w := prepareWrite(t, b, image, looptest.Attach(t, file, 0).Path)
+	for _, stopRead := range []bool{false, true} {
+		ctx, stop := context.WithCancel(t.Context())
+		at := func(stops bool) func(int64, int64) {
+			return func(done, _ int64) {
+				if stops && done == 40*mib {
+					stop()
+				}
+			}
+		}
+		if _, err := w.Run(ctx, at(!stopRead), at(stopRead)); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		noTable(t, file)
+		if backup := readSpan(t, file, span{300*mib - sector, 8}); !stopRead && !allZero(backup) {
+			t.Errorf("the backup of the older partition table is still there: %q", backup)
+		}
 	}
 }
 
