@@ -105,14 +105,20 @@ func (p *Plan) check(number int) error {
 	if number < 1 || number > entries {
 		return layoutf("no partition %d", number)
 	}
+	if mbr := p.head[446:510]; mbr[4] != 0xee || binary.LittleEndian.Uint32(mbr[8:]) != 1 || !allZero(mbr[16:]) {
+		return layoutf("partitions in the first sector")
+	}
 	first, last := span(p.entries, number)
 	if first == 0 || last < first || last >= uint64(p.last-tableLBAs) {
 		return layoutf("partition %d is outside of the disk", number)
 	}
 	for n := 1; n <= entries; n++ {
 		begin, end := span(p.entries, n)
+		entry := p.entries[(n-1)*entrySize : n*entrySize]
 		switch {
-		case allZero(p.entries[(n-1)*entrySize : n*entrySize]):
+		case allZero(entry):
+		case n != number && [16]byte(entry) != typeESP, n == number && ([16]byte(entry) != typeLinux || !bytes.Equal(entry[nameAt:], cacheName())):
+			return layoutf("partition %d is neither an EFI system partition nor the cache", n)
 		case begin < spareLBA+tableLBAs:
 			return layoutf("partition %d begins too early", n)
 		case n != number && end >= first:
@@ -120,6 +126,23 @@ func (p *Plan) check(number int) error {
 		}
 	}
 	return nil
+}
+
+// Types of partitions that phase-image makes, and the offset of the name in an entry.
+var (
+	typeESP   = [16]byte{0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b}
+	typeLinux = [16]byte{0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4}
+)
+
+const nameAt = 56
+
+// cacheName returns the name of the cache partition as an entry has it, in UTF-16.
+func cacheName() []byte {
+	b := make([]byte, entrySize-nameAt)
+	for i, c := range []byte("PHASE-CACHE") {
+		b[2*i] = c
+	}
+	return b
 }
 
 // span returns the first and the last sector of a partition.

@@ -195,6 +195,10 @@ func TestATableOfAnotherLayoutIsNotChanged(t *testing.T) {
 		"a partition in the gap":   {imageSize, diskSize, []string{"--new=3:34:60"}, 2, nil},
 		"a smaller disk":           {imageSize, imageSize - mib/2, nil, 2, nil},
 		"a larger number of entry": {imageSize, diskSize, nil, 129, nil},
+		"another name":             {imageSize, diskSize, []string{"--change-name=2:data"}, 2, nil},
+		"another type":             {imageSize, diskSize, []string{"--typecode=2:8200"}, 2, nil},
+		"a system before it":       {imageSize, diskSize, []string{"--typecode=1:0700"}, 2, nil},
+		"a hybrid table":           {imageSize, diskSize, []string{"--hybrid=1"}, 2, nil},
 		"number 0":                 {imageSize, diskSize, nil, 0, nil},
 	} {
 		disk := load(t, stickOf(t, c.image, c.size, c.more...))
