@@ -69,6 +69,13 @@ func readTable(r io.ReaderAt, size int64) (*table, error) {
 	return t, checkBackup(r, h, entries)
 }
 
+// tail returns the end of the image, which has the backup table. Between the cache and it, a larger
+// device has what was there before; nothing reads that.
+func (t *table) tail() span {
+	start := max(t.cache.start+t.cache.size, t.size-backupTable)
+	return span{start, t.size - start}
+}
+
 func badImage(format string, args ...any) error {
 	return fmt.Errorf("%s; not an image that phase-image made: %w", fmt.Sprintf(format, args...), cas.ErrCorrupt)
 }

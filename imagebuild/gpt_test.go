@@ -156,3 +156,12 @@ func TestFormatGPTOfAnotherLayoutIsCorrupt(t *testing.T) {
 		}
 	}
 }
+
+// An installer has moved the backup table to the end of a large stick. Verify does not copy what is before it.
+func TestFormatOnlyTheEndOfADeviceIsCopied(t *testing.T) {
+	for cacheEnd, want := range map[int64]span{299 * mib: {64<<30 - mib, mib}, 64<<30 - 5*sector: {64<<30 - 5*sector, 5 * sector}} {
+		if got := (&table{size: 64 << 30, cache: span{265 * mib, cacheEnd - 265*mib}}).tail(); got != want {
+			t.Errorf("cache to %d: %v, want %v", cacheEnd, got, want)
+		}
+	}
+}

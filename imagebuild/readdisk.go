@@ -42,7 +42,7 @@ func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
 	}
 	defer clean()
 	table, esp := filepath.Join(tmp, "table"), filepath.Join(tmp, "esp")
-	if err := errors.Join(extract(esp, t.esp.size, c.Image, t.esp), extract(table, t.size, c.Image, span{0, firstPartition}, span{t.cache.start + t.cache.size, t.size - t.cache.start - t.cache.size})); err != nil {
+	if err := errors.Join(extract(esp, t.esp.size, c.Image, t.esp), extract(table, t.size, c.Image, span{0, firstPartition}, t.tail())); err != nil {
 		return err
 	}
 	checks := []*tool{command("sgdisk", "-v", table), command("fsck.fat", "-n", esp)}
