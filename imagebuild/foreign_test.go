@@ -75,6 +75,9 @@ func TestFormatTheVersionOfAnArm64KernelIsFoundAnywhere(t *testing.T) {
 			t.Errorf("at %d: %q, %v", at, got, err)
 		}
 	}
+	if _, err := banner(endless{}); !errors.Is(err, cas.ErrCorrupt) { // compressed, zeros need little space
+		t.Errorf("endless zeros: %v", err)
+	}
 	if _, err := banner(bytes.NewReader(make([]byte, 3<<20))); !errors.Is(err, cas.ErrCorrupt) {
 		t.Errorf("no version: %v", err)
 	}
@@ -214,4 +217,12 @@ func TestRootfsOfAnotherArchitecture(t *testing.T) {
 	if err != nil || programArch(program) != r.Platform.Arch {
 		t.Errorf("systemd: %q, %v", programArch(program), err)
 	}
+}
+
+// endless is a reader of zeros without an end.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }

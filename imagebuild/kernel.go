@@ -148,8 +148,12 @@ func kernelVersion(r io.ReaderAt, size int64, arch string) (string, error) {
 	return banner(image)
 }
 
-// maxBanner bounds the version string of a kernel, in bytes.
-const maxBanner = 256
+// maxBanner bounds the version string of a kernel, and maxKernelImage the part of a decompressed kernel in
+// which it is searched, in bytes. Debian's kernel has 33 MiB.
+const (
+	maxBanner      = 256
+	maxKernelImage = 512 << 20
+)
 
 var bannerText = regexp.MustCompile(`Linux version ([0-9][^\x00\n]{0,255})`)
 
@@ -157,6 +161,7 @@ var bannerText = regexp.MustCompile(`Linux version ([0-9][^\x00\n]{0,255})`)
 // reads a stream, and fails at an error of its decompression.
 func banner(r io.Reader) (string, error) {
 	const step = 1 << 20
+	r = io.LimitReader(r, maxKernelImage) // a small file can have more data than a person waits for
 	window := make([]byte, 0, step+2*maxBanner)
 	for {
 		n, err := io.ReadFull(r, window[len(window):len(window)+step])

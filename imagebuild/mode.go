@@ -58,6 +58,9 @@ func (s *settings) readMode(c cpioRecord) error {
 	if !found || path.Dir(c.name) != modesPath || c.mode&modeType != modeFile || c.size > modes.MaxFile {
 		return badArchive("file %.80q: not the file of a boot mode, or larger than %d bytes", c.name, modes.MaxFile)
 	}
+	if len(s.modes) == modes.MaxModes {
+		return badArchive("%s: more than %d boot modes", modesPath, modes.MaxModes)
+	}
 	data, err := io.ReadAll(c.body)
 	s.modes[name] = data
 	return err

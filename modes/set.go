@@ -15,8 +15,8 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// maxModes limits the modes of a Set, the shipped ones included.
-const maxModes = 32
+// MaxModes limits the modes of a Set, the shipped ones included.
+const MaxModes = 32
 
 const extension = ".json"
 
@@ -32,7 +32,7 @@ type Set struct {
 // ReadDir returns the shipped modes and those of the files of a folder. A folder that does not exist has none.
 // A malformed file is an error of Load for its name only, so that it does not take the other modes from a machine.
 func ReadDir(dir string) (Set, error) {
-	entries, err := file.ReadDir(dir, maxModes)
+	entries, err := file.ReadDir(dir, MaxModes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Set{}, nil
 	}
@@ -58,8 +58,8 @@ func Of(files map[string][]byte) (Set, error) {
 			return Set{}, err
 		}
 	}
-	if len(s.Names()) > maxModes {
-		return Set{}, fmt.Errorf("%w: %d modes, at most %d", ErrMalformed, len(s.Names()), maxModes)
+	if len(s.Names()) > MaxModes {
+		return Set{}, fmt.Errorf("%w: %d modes, at most %d", ErrMalformed, len(s.Names()), MaxModes)
 	}
 	return s, nil
 }

@@ -63,12 +63,12 @@ func TestAModeIsNotAddedOverAnother(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for i := range maxModes {
+	for i := range MaxModes {
 		if set, err = set.Add(fmt.Sprintf("m%d.json", i), lab(fmt.Sprintf("m%d", i))); err != nil {
 			break
 		}
 	}
-	if len(set.Names()) != maxModes || !errors.Is(err, ErrMalformed) {
+	if len(set.Names()) != MaxModes || !errors.Is(err, ErrMalformed) {
 		t.Errorf("%d modes, %v", len(set.Names()), err)
 	}
 }
@@ -106,7 +106,7 @@ func TestAFolderWithOtherFilesIsRefused(t *testing.T) {
 			return os.WriteFile(filepath.Join(dir, "x.json"), bytes.Repeat([]byte{' '}, MaxFile+1), 0o600)
 		},
 		"many files": func(dir string) (err error) {
-			for i := range maxModes + 1 {
+			for i := range MaxModes + 1 {
 				err = errors.Join(err, os.WriteFile(filepath.Join(dir, fmt.Sprintf("m%d.json", i)), nil, 0o600))
 			}
 			return err
