@@ -1,7 +1,9 @@
 package imagebuild
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -92,6 +94,28 @@ func TestFormatVerifyNamesTheModesOfAnImage(t *testing.T) {
 		if err := c.checkEntries(); !errors.Is(err, want) {
 			t.Errorf("an entry in mode %s: %v, want %v", mode, err, want)
 		}
+	}
+}
+
+// The number is refused before the files are kept in memory.
+func TestFormatAnArchiveWithManyModesIsRefused(t *testing.T) {
+	members := dirMember(modesPath)
+	for i := range modes.MaxModes + 1 {
+		members += fileMember(fmt.Sprintf("%s/lab%02d.json", modesPath, i), labMode)
+	}
+	archive := zstdOf(t, archiveWith(t, members))
+	if _, err := readSettings(bytes.NewReader(archive), int64(len(archive))); !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), "more than 32 boot modes") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFormatARebuildTakesTheCommandLineWhateverTheTitle(t *testing.T) {
+	p := testPlatform(t, "vm")
+	_, options, _ := strings.Cut(p.entry("", "local", 1, "phase.retry=3 quiet"), "options ")
+	c := &Contents{System: System{Arch: p.Arch, Modules: "6.1-cloud"}, Entries: []BootEntry{{Mode: "local", Title: "LAN, more options below", Cmdline: strings.TrimSpace(options)}}}
+	m, err := c.inputs(Rebuild{PhaseBoot: func(string) (string, error) { return "phase-boot", nil }})
+	if err != nil || m.Cmdline != "phase.retry=3 quiet" {
+		t.Errorf("command line %q, %v", m.Cmdline, err)
 	}
 }
 

@@ -89,7 +89,7 @@ func (c *Contents) inputs(r Rebuild) (Media, error) {
 	}
 	m := Media{DefaultMode: c.Default, Bootloader: c.Bootloader, Initramfs: all[0], Others: all[1:]}
 	for _, e := range c.Entries {
-		_, options, _ := strings.Cut(m.Platform.entry(e.Title, e.Mode, 1, ""), "options ")
+		_, options, _ := strings.Cut(m.Platform.entry("", e.Mode, 1, ""), "options ") // a title may have that word
 		if more, found := strings.CutPrefix(e.Cmdline, strings.TrimSpace(options)); found {
 			m.Cmdline = strings.TrimSpace(more)
 		}
