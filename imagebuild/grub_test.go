@@ -3,6 +3,7 @@ package imagebuild
 import (
 	"bytes"
 	"debug/pe"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gpt"
@@ -114,6 +117,7 @@ func TestGRUBIsReproducibleAndReadsItsMenuInOnePlace(t *testing.T) {
 		"objects begin later":   change(mods+8, []byte{64}),
 		"no modules":            change(mods, []byte{0}),
 		"another module's name": bytes.ReplaceAll(good, []byte("part_gpt\x00"), []byte("part_xxx\x00")),
+		"modules shown":         showOtherModules(good, program, prefix),
 		"another program":       []byte("MZ"),
 		"large":                 append(bytes.Clone(good), make([]byte, maxGRUB)...),
 	} {
@@ -121,6 +125,21 @@ func TestGRUBIsReproducibleAndReadsItsMenuInOnePlace(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// showOtherModules returns a GRUB with another prefix. A section before its modules has the name "/4", which a
+// table of symbols makes "mods" for some readers, and the unchanged modules.
+func showOtherModules(good []byte, program *pe.File, prefix int) []byte {
+	bad, mods := bytes.Clone(good), program.Section("mods")
+	copy(bad[prefix:], "/evil")
+	header := int(binary.LittleEndian.Uint32(good[60:])) + 4
+	table := header + 20 + int(program.SizeOfOptionalHeader)
+	copy(bad[table:], "/4\x00\x00\x00\x00\x00\x00")
+	binary.LittleEndian.PutUint32(bad[table+16:], mods.Size)
+	binary.LittleEndian.PutUint32(bad[table+20:], uint32(len(bad)))
+	bad = append(bad, good[mods.Offset:mods.Offset+mods.Size]...)
+	binary.LittleEndian.PutUint32(bad[header+8:], uint32(len(bad)))
+	return append(bad, "\x09\x00\x00\x00mods\x00"...)
 }
 
 func TestAnImageWithBothLoadersIsValidAndReproducible(t *testing.T) {
@@ -173,6 +192,15 @@ func TestAnImageWithBothLoadersIsValidAndReproducible(t *testing.T) {
 		if _, err := f.WriteAt([]byte(text[:1]), where); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, parts.esp.start, parts.esp.size); err != nil {
+		t.Fatal(err)
+	}
+	if err := copySparse(first, parts.esp.start, first, parts.fallback.start, parts.fallback.size); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Verify(t.Context(), first); !errors.Is(err, cas.ErrCorrupt) {
+		t.Errorf("GRUB on both partitions: %v", err)
 	}
 }
 

@@ -147,8 +147,8 @@ func (c *Contents) readGRUBOnly(archs []architecture, files map[string]*fatFile)
 func archsOf(files map[string]*fatFile, menu string) (archs []architecture, err error) {
 	for _, a := range architectures {
 		missing := slices.DeleteFunc(a.systemPaths(), func(name string) bool { return files[name] != nil && files[name].size > 0 })
-		absent := slices.DeleteFunc(a.systemPaths(), func(name string) bool { return files[name] == nil })
-		if len(absent) == 0 {
+		present := slices.DeleteFunc(a.systemPaths(), func(name string) bool { return files[name] == nil })
+		if len(present) == 0 {
 			continue
 		}
 		if len(missing) > 0 {

@@ -48,7 +48,10 @@ func readGRUB(r io.ReaderAt, size int64) error {
 	if err != nil {
 		return bad("not an EFI program")
 	}
-	section := program.Section("mods")
+	if program.PointerToSymbolTable != 0 { // it could give another section the name, for this reader but not for GRUB
+		return bad("a symbol table, which grub-mkimage does not write")
+	}
+	section := program.Section("mods") // the first one, as GRUB does
 	if section == nil {
 		return bad("no modules in the program")
 	}
@@ -194,6 +197,9 @@ func (c *Contents) readFallback(r io.ReaderAt, size int64) error {
 	i := slices.IndexFunc(architectures, func(a architecture) bool { return a.Arch == c.Arch })
 	if i < 0 || len(c.Others) > 0 {
 		return badLoader("second EFI system partition of an image for several architectures")
+	}
+	if c.Bootloader != LoaderSystemd {
+		return badLoader("second EFI system partition, and no systemd-boot on the first")
 	}
 	a := architectures[i]
 	f, err := openFAT(r, size)
