@@ -43,27 +43,27 @@ func TestEveryConsoleShowsARefusalAndAcceptsKeys(t *testing.T) {
 	l.leases("2m", "--port=0") // the target renews a lease after half of its time
 	l.host().publish("--dht", "off")
 	var letters font
+	ok := t.Run("vm, a screen and a serial line", func(t *testing.T) {
+		l.t = t
+		s := l.noCard(fx.path("local.img"), both...)
+		s.waitFor(append([]string{"] memory: "}, append(noCardWords, menuShown, "by itself in", "waiting for")...)) // no later line of the watcher changes the screen
+		s.learn()
+		letters = s.font
+		s.typeKeys("8\n")
+		s.waitForText("built-in shell", "# ")
+		s.typeKeys("echo screen$((40+2)) >/dev/ttyS0\n")
+		before := s.waitFrom(0, []string{"screen42"})
+		s.typeSerial("phase-boot retry\n")
+		s.waitFrom(before, append([]string{"] memory: "}, noCardWords...))
+		s.waitForText(append([]string{"] memory: "}, append(noCardWords, menuShown)...)...)
+		s.saveScreenshot("vm-both")
+		s.powerOff()
+	})
+	if !ok {
+		return
+	}
 	for _, flavour := range []string{"vm", "generic"} {
 		image := map[string]string{"vm": fx.path("local.img"), "generic": fx.path("generic.img")}[flavour]
-		ok := t.Run(flavour+", a screen and a serial line", func(t *testing.T) {
-			l.t = t
-			s := l.noCard(image, both...)
-			s.waitFor(append([]string{"] memory: "}, append(noCardWords, menuShown, "by itself in", "waiting for")...)) // no later line of the watcher changes the screen
-			s.learn()
-			letters = s.font
-			s.typeKeys("8\n")
-			s.waitForText("built-in shell", "# ")
-			s.typeKeys("echo screen$((40+2)) >/dev/ttyS0\n")
-			before := s.waitFrom(0, []string{"screen42"})
-			s.typeSerial("phase-boot retry\n")
-			s.waitFrom(before, append([]string{"] memory: "}, noCardWords...))
-			s.waitForText(append([]string{"] memory: "}, append(noCardWords, menuShown)...)...)
-			s.saveScreenshot(flavour + "-both")
-			s.powerOff()
-		})
-		if !ok {
-			return
-		}
 		t.Run(flavour+", a screen alone", func(t *testing.T) {
 			l.t = t
 			s := l.noCard(image, screenAlone...)
