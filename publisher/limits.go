@@ -96,12 +96,9 @@ func (s *server) withNetboot(gateway http.Handler) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	rates := limit.NewRates(limit.Options{
-		Total: s.Limits.Rate, PerClient: s.Limits.RatePerPeer, MinRate: minRate, Grace: minRateAfter, OnSlow: func() { s.meter.refuse("slow") },
-	})
 	mux := http.NewServeMux()
 	mux.Handle("/", gateway)
-	mux.Handle(netboot.Path, rates.Handler(s.meter.handler("http", files, s.Log)))
+	mux.Handle(netboot.Path, s.rates.PacedHandler(minRate, minRateAfter, s.meter.handler("http", files, s.Log)))
 	return mux, nil
 }
 

@@ -6,10 +6,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/phaseboot/phaseboot/publisher/pubtest"
 )
@@ -97,4 +102,24 @@ func TestServeNetbootBesideTheGateway(t *testing.T) {
 	if _, body := answer(t, http.MethodGet, base+"uki-x86_64.efi"); len(body) != len(program)+1 {
 		t.Errorf("the new program: %d bytes", len(body))
 	}
+}
+
+// A program counts in the rate like a block: otherwise a daemon would send twice as much as --rate says.
+func TestNetbootHasTheRateOfTheGateway(t *testing.T) {
+	dir := t.TempDir()
+	pubtest.Check(t, os.WriteFile(filepath.Join(dir, "a.efi"), make([]byte, 1<<20), 0o600))
+	synctest.Test(t, func(t *testing.T) {
+		const rate = 1 << 18
+		s := &server{ServeOptions: ServeOptions{Netboot: dir, DaemonOptions: DaemonOptions{Limits: Limits{Rate: rate}, Log: slog.New(slog.DiscardHandler)}}, meter: newMeter()}
+		plain, _ := s.handlers()
+		plain, err := s.withNetboot(plain)
+		pubtest.Check(t, err)
+		got := httptest.NewRecorder()
+		plain.ServeHTTP(got, httptest.NewRequest(http.MethodGet, "/netboot/a.efi", nil))
+		start := time.Now()
+		pubtest.Check(t, s.rates.Wait(t.Context(), "192.0.2.1", rate))
+		if waited := time.Since(start); got.Body.Len() != 1<<20 || waited < 900*time.Millisecond {
+			t.Errorf("%d bytes were sent, and the next block waited only %v", got.Body.Len(), waited)
+		}
+	})
 }

@@ -66,18 +66,26 @@ func newLimiter(perSecond int64) *rate.Limiter {
 // Handler returns next with the limits. A client that does not send the body of its request
 // within ten seconds loses its connection.
 func (r *Rates) Handler(next http.Handler) http.Handler {
+	return r.PacedHandler(r.opts.MinRate, r.opts.Grace, next)
+}
+
+// PacedHandler is Handler with other values of MinRate and Grace. The allowances are those of r: a client
+// gets them once for all handlers.
+func (r *Rates) PacedHandler(minRate int64, grace time.Duration, next http.Handler) http.Handler {
+	opts := r.opts
+	opts.MinRate, opts.Grace = minRate, grace
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		allowance, done := r.allowance(ClientKey(req.RemoteAddr))
 		defer done()
 		out := &Answer{
 			ResponseWriter: w, Status: http.StatusOK, conn: http.NewResponseController(w), ctx: req.Context(),
-			opts: &r.opts, limits: [2]*rate.Limiter{allowance, r.total},
+			opts: &opts, limits: [2]*rate.Limiter{allowance, r.total},
 		}
 		if req.ContentLength != 0 { // the server waits for the body
 			out.conn.SetReadDeadline(time.Now().Add(bodyTimeout))
 		}
 		if req.Method != http.MethodHead {
-			out.Sent = r.opts.Sent
+			out.Sent = opts.Sent
 		}
 		out.extendDeadline() // for the header
 		next.ServeHTTP(out, req)

@@ -126,7 +126,11 @@ func ukiCmdline(r io.ReaderAt) (string, error) {
 	if section == nil {
 		return "", nil
 	}
-	text := make([]byte, min(section.VirtualSize, section.Size, maxUKICmdline))
+	size := min(section.VirtualSize, section.Size)
+	if size > maxUKICmdline {
+		return "", fmt.Errorf("command line of %d bytes: more than %d; write the script beside the program", size, maxUKICmdline)
+	}
+	text := make([]byte, size)
 	if _, err := section.ReadAt(text, 0); err != nil {
 		return "", err
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/phaseboot/phaseboot/publisher/pubtest"
@@ -22,13 +23,14 @@ func efiProgram(section, text string) []byte {
 	dos := make([]byte, 64)
 	copy(dos, "MZ")
 	dos[60] = 64
-	s := pe.SectionHeader32{VirtualSize: uint32(len(text)), VirtualAddress: 4096, SizeOfRawData: 512, PointerToRawData: 512}
+	raw := (len(text) + 511) / 512 * 512
+	s := pe.SectionHeader32{VirtualSize: uint32(len(text)), VirtualAddress: 4096, SizeOfRawData: uint32(raw), PointerToRawData: 512}
 	copy(s.Name[:], section)
 	head := pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: 1, SizeOfOptionalHeader: 240}
 	for _, part := range []any{dos, []byte("PE\x00\x00"), head, pe.OptionalHeader64{Magic: 0x20b, NumberOfRvaAndSizes: 16}, s} {
 		_ = binary.Write(&b, binary.LittleEndian, part) // a buffer takes all
 	}
-	return append(append(b.Bytes(), make([]byte, 512-b.Len())...), append([]byte(text), make([]byte, 512-len(text))...)...)
+	return append(append(b.Bytes(), make([]byte, 512-b.Len())...), append([]byte(text), make([]byte, raw-len(text))...)...)
 }
 
 func TestNetbootServesTheOneFileThatIsNamed(t *testing.T) {
@@ -80,8 +82,10 @@ func TestExportCopiesProgramsAndTheirScripts(t *testing.T) {
 	if written, err := n.Export(mirror); err != nil || !slices.Equal(written, []string{"own.ipxe"}) {
 		t.Errorf("after a change: wrote %v, %v", written, err)
 	}
-	write(t, dir, "a.efi", efiProgram(".cmdline", "x ${y}"))
-	if _, err := n.Export(mirror); err == nil {
-		t.Error("a script that means something else was written")
+	for _, cmdline := range []string{"x ${y}", strings.Repeat("phase.cache=off ", maxUKICmdline/16+1)} {
+		write(t, dir, "a.efi", efiProgram(".cmdline", cmdline))
+		if _, err := n.Export(mirror); err == nil {
+			t.Errorf("a script that means something else was written for %.20q", cmdline)
+		}
 	}
 }
