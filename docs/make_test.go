@@ -2,6 +2,7 @@ package docs
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -48,3 +49,27 @@ func TestTheNamedTargetsAndScriptsExist(t *testing.T) {
 }
 
 func exists(name string) bool { _, err := os.Stat(name); return err == nil }
+
+// A person names a folder with keys of a real repository by mistake.
+func TestTheDevelopmentRepositoryReplacesNoKeys(t *testing.T) {
+	dir := t.TempDir()
+	check(t, os.Mkdir(filepath.Join(dir, "keys"), 0o700))
+	key := filepath.Join(dir, "keys", "root")
+	check(t, os.WriteFile(key, []byte("secret"), 0o600))
+	bin := t.TempDir() // its programs make empty files, as if they worked
+	program := "#!/bin/sh\nfor out; do :; done\ncase $1 in key) : >\"$out\" ;; *) mkdir -p \"$3\" && : >\"$3/root.json\" ;; esac\n"
+	check(t, os.WriteFile(filepath.Join(bin, "phase-sign"), []byte(program), 0o755))
+	cmd := exec.Command("../scripts/dev-repo.sh", dir)
+	cmd.Env = append(os.Environ(), "BIN="+bin)
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "keys: exists without") {
+		t.Errorf("got %v: %s", err, out)
+	}
+	if data, err := os.ReadFile(key); err != nil || string(data) != "secret" {
+		t.Errorf("the key: %q, %v", data, err)
+	}
+	out, err = exec.Command("env", "BIN="+bin, "../scripts/dev-repo.sh", filepath.Join(dir, "new")).CombinedOutput()
+	if err != nil || !exists(filepath.Join(dir, "new/repo/root.json")) || !exists(filepath.Join(dir, "new/keys/root")) {
+		t.Errorf("a new folder: %v: %s", err, out)
+	}
+}

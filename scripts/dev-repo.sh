@@ -13,6 +13,9 @@ PATH=$bin:$PATH
 . scripts/release.sh
 
 if [ ! -e "$dir/repo/root.json" ]; then
+	for name in keys store repo; do
+		[ ! -e "$dir/$name" ] || die "$dir/$name: exists without $dir/repo/root.json; it is not replaced: move it away, or remove it if you do not need it"
+	done
 	mkdir -p "$dir"
 	new=$(mktemp -d "$dir/new.XXXXXX")
 	trap 'rm -rf "$new"' EXIT
@@ -20,7 +23,6 @@ if [ ! -e "$dir/repo/root.json" ]; then
 		make_keys "$new/keys"
 		init_repo "$new" --arch x86_64 --arch arm64 --https http://10.0.2.2:8080 >/dev/null
 	} 2>"$new/log" || { cat "$new/log" >&2; exit 1; }
-	rm -rf "$dir/keys" "$dir/store" "$dir/repo"
-	mv "$new/keys" "$new/repo" "$dir/" # the repository last
+	mv -n "$new/keys" "$new/repo" "$dir/" # the repository last
 fi
 echo "$dir/repo/root.json: for development, its keys in $dir/keys have no passphrases; make ROOT=your/root.json builds an image that trusts another repository" >&2
