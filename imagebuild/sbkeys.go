@@ -93,10 +93,13 @@ func (b *Builder) WriteKeys(ctx context.Context, p Platform, out string) (*KeysI
 		above, info.SHA256 = s, fmt.Sprintf("%x", sum)
 	}
 	image := filepath.Join(tmp, "enroll.img")
-	if err := errors.Join(os.WriteFile(image, nil, 0o644), b.makeESP(ctx, tree, image)); err != nil {
+	if err := errors.Join(os.WriteFile(image, nil, 0o644), b.makeESP(ctx, tree, image), syncAll(image), atomicfile.SyncDir(tmp)); err != nil {
 		return nil, err
 	}
-	return info, os.Rename(tmp, out)
+	if err := os.Rename(tmp, out); err != nil {
+		return nil, err
+	}
+	return info, atomicfile.SyncDir(filepath.Dir(out))
 }
 
 // makeKey makes a key and its certificate, signed by itself.
