@@ -153,6 +153,7 @@ func TestOutputsThatCannotBecomeADiskAreRefused(t *testing.T) {
 		{diskformat.Parallels, filepath.Join(dir, "nowhere", "x.hdd"), fs.ErrNotExist},
 		{diskformat.QCOW2, there, fs.ErrInvalid},
 		{diskformat.VMDK, filepath.Join(dir, "x\n.vmdk"), fs.ErrInvalid},
+		{diskformat.QCOW2, raw, fs.ErrInvalid},
 	} {
 		if _, err := b.ConvertDisk(t.Context(), raw, c.format, c.out); !errors.Is(err, c.want) {
 			t.Errorf("%s to %q: %v", c.format.Name, c.out, err)

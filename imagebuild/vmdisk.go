@@ -46,6 +46,11 @@ func (b *Builder) ConvertDisk(ctx context.Context, image string, format *diskfor
 		return 0, err
 	}
 	defer f.Close()
+	if there, err := os.Stat(out); err == nil {
+		if info, err := f.Stat(); err == nil && os.SameFile(info, there) {
+			return 0, optionsf("out %s: is the disk to convert; name another file", out)
+		}
+	}
 	t, err := readTable(f, size)
 	if err != nil {
 		return 0, fmt.Errorf("image %s: %w", image, err)
