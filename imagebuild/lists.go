@@ -17,8 +17,9 @@ import (
 // host's. For another one they are in the build cache, made of the host's Debian sources and
 // keyrings: the host need not know the architecture, and its own lists stay as they are.
 type lists struct {
-	arch string // Debian's name
-	dir  string // "" for the host's lists
+	arch  string // Debian's name
+	dir   string // "" for the host's lists
+	index string // path of apt's index of the lists, which apt renews; "" for none
 }
 
 // hostArch is Debian's name of this machine's architecture, which Go names alike.
@@ -34,7 +35,8 @@ type foreignLists struct {
 // there are none yet for the host's lists as they are: "apt-get update" renews both.
 func (b *Builder) lists(ctx context.Context, arch string) (lists, error) {
 	if arch == hostArch {
-		return lists{arch: arch}, nil
+		folder := filepath.Join(b.cache, "apt")
+		return lists{arch: arch, index: filepath.Join(folder, "index-"+arch)}, file.FullDisk(os.MkdirAll(folder, 0o755))
 	}
 	b.foreign.mu.Lock()
 	defer b.foreign.mu.Unlock()
@@ -60,7 +62,7 @@ func (b *Builder) lists(ctx context.Context, arch string) (lists, error) {
 	}
 	dir, err := b.cached(fmt.Sprintf("apt/%s-%x", arch, key.Sum(nil)[:16]), func(dir string) error {
 		defer b.progress.step("package lists of " + arch)()
-		return lists{arch, dir}.fetch(ctx, text)
+		return lists{arch: arch, dir: dir}.fetch(ctx, text)
 	})
 	if err != nil {
 		return lists{}, fmt.Errorf("package lists of %s: %w", arch, err)
@@ -68,8 +70,8 @@ func (b *Builder) lists(ctx context.Context, arch string) (lists, error) {
 	if b.foreign.byArch == nil {
 		b.foreign.byArch = map[string]lists{}
 	}
-	b.foreign.byArch[arch] = lists{arch, dir}
-	return lists{arch, dir}, nil
+	b.foreign.byArch[arch] = lists{arch: arch, dir: dir, index: filepath.Join(dir, "cache/pkgcache.bin")}
+	return b.foreign.byArch[arch], nil
 }
 
 // fetch makes the folder with apt's state, and fetches the lists of the sources.
@@ -98,20 +100,23 @@ func (l lists) command(name string, args ...string) *tool {
 	return command(name, append(l.options(), args...)...)
 }
 
-// options returns apt's options for these lists: apt.conf(5).
+// options returns apt's options for these lists: apt.conf(5). Without an index, each run of apt-cache
+// takes a second to make one; apt writes none for ordinary users and in containers.
 func (l lists) options() (args []string) {
-	if l.dir == "" {
-		return nil
+	options := []string{"Dir::Cache::pkgcache=" + l.index, "Dir::Cache::srcpkgcache="}
+	if l.dir != "" {
+		options = append(
+			options,
+			"Dir::State="+l.dir, "Dir::State::lists="+filepath.Join(l.dir, "lists"), "Dir::State::status=/dev/null",
+			"Dir::Cache="+filepath.Join(l.dir, "cache"),
+			"Dir::Etc::SourceList="+filepath.Join(l.dir, sourcesName), "Dir::Etc::SourceParts=/dev/null",
+			"APT::Architecture="+l.arch, "APT::Architectures="+l.arch,
+			"APT::Sandbox::User=root", // apt's unprivileged user cannot write to this folder
+			// apt-cache reads a compressed list from its start for each package
+			"Acquire::GzipIndexes=false", "Acquire::Languages=none",
+		)
 	}
-	for _, option := range []string{
-		"Dir::State=" + l.dir, "Dir::State::lists=" + filepath.Join(l.dir, "lists"), "Dir::State::status=/dev/null",
-		"Dir::Cache=" + filepath.Join(l.dir, "cache"),
-		"Dir::Etc::SourceList=" + filepath.Join(l.dir, sourcesName), "Dir::Etc::SourceParts=/dev/null",
-		"APT::Architecture=" + l.arch, "APT::Architectures=" + l.arch,
-		"APT::Sandbox::User=root", // apt's unprivileged user cannot write to this folder
-		// apt-cache reads a compressed list from its start for each package
-		"Acquire::GzipIndexes=false", "Acquire::Languages=none",
-	} {
+	for _, option := range options {
 		args = append(args, "-o", option)
 	}
 	return args
