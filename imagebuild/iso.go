@@ -159,7 +159,7 @@ func (d isoDisc) gptHeader(b []byte, lba, other, entries int64) {
 	u64(b[32:], uint64(other))
 	u64(b[40:], tableEnd/sector)                  // first usable sector
 	u64(b[48:], uint64(d.size()-tableEnd)/sector) // last one
-	copy(b[56:], guidBytes(d.id.GUID("disk")))
+	copy(b[56:], diskformat.GUIDBytes(d.id.GUID("disk")))
 	u64(b[72:], uint64(entries))
 	u32(b[80:], gptEntries)
 	u32(b[84:], gptEntrySize)
@@ -170,23 +170,12 @@ func (d isoDisc) gptHeader(b []byte, lba, other, entries int64) {
 func (d isoDisc) gptEntries() []byte {
 	b := make([]byte, gptTable)
 	copy(b, typeESP[:])
-	copy(b[16:], guidBytes(d.id.GUID("esp")))
+	copy(b[16:], diskformat.GUIDBytes(d.id.GUID("esp")))
 	binary.LittleEndian.PutUint64(b[32:], firstPartition/sector)
 	binary.LittleEndian.PutUint64(b[40:], uint64((firstPartition+d.esp)/sector-1))
 	for i, unit := range utf16.Encode([]rune("EFI system partition")) {
 		binary.LittleEndian.PutUint16(b[56+2*i:], unit)
 	}
-	return b
-}
-
-// guidBytes returns a GUID as a partition table stores it: the first three fields are little-endian.
-func guidBytes(s string) []byte {
-	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
-	if err != nil {
-		panic(err) // cannot happen: GUID made the text
-	}
-	b[0], b[1], b[2], b[3] = b[3], b[2], b[1], b[0]
-	b[4], b[5], b[6], b[7] = b[5], b[4], b[7], b[6]
 	return b
 }
 

@@ -74,7 +74,7 @@ func vhdxRegionTable(b []byte, bat uint32) {
 	binary.LittleEndian.PutUint32(b[8:], 2)
 	entry := func(i int, id string, at uint64, length uint32) {
 		e := b[16+32*i:]
-		copy(e, guidBytes(id))
+		copy(e, GUIDBytes(id))
 		binary.LittleEndian.PutUint64(e[16:], at)
 		binary.LittleEndian.PutUint32(e[24:], length)
 		binary.LittleEndian.PutUint32(e[28:], 1) // a reader must know it
@@ -105,7 +105,7 @@ func (d *disk) vhdxMetadata(b []byte) {
 	at := uint32(vhdxItems)
 	for i, item := range items {
 		e := b[32+32*i:]
-		copy(e, guidBytes(item.id))
+		copy(e, GUIDBytes(item.id))
 		binary.LittleEndian.PutUint32(e[16:], at)
 		binary.LittleEndian.PutUint32(e[20:], uint32(len(item.value)))
 		binary.LittleEndian.PutUint32(e[24:], item.flags)
@@ -114,11 +114,12 @@ func (d *disk) vhdxMetadata(b []byte) {
 	}
 }
 
-// guidBytes returns a GUID as Microsoft stores it: the first three fields are little-endian.
-func guidBytes(s string) []byte {
+// GUIDBytes returns a GUID as Microsoft and UEFI store it: the first three fields are little-endian. It
+// panics for another text.
+func GUIDBytes(s string) []byte {
 	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
 	if err != nil {
-		panic(err) // cannot happen: the texts are constants
+		panic(err) // cannot happen: the texts are constants, or ID.GUID made them
 	}
 	b[0], b[1], b[2], b[3] = b[3], b[2], b[1], b[0]
 	b[4], b[5], b[6], b[7] = b[5], b[4], b[7], b[6]
