@@ -36,9 +36,9 @@ small, and, without --allow-fixed, one that is not removable.
 
 It verifies the image first, as phase-image verify does. Then it shows the device and asks for
 its name; without a terminal it needs --yes. Blocks of zeros are written only where the device
-has other bytes. The partition table is written last, so a device whose writing was interrupted
-does not boot; writing it again repairs it. What is read back comes from the device, not from
-the page cache.`,
+has other bytes. The partition table is written last, when all else was read back, so a device
+whose writing was interrupted or went wrong does not boot; writing it again repairs it. What is
+read back comes from the device, not from the page cache.`,
 		Example: `  phase-image write
   phase-image write stick.img /dev/sdX
   phase-image write --yes --root root.json --image stick.img --device /dev/sdX`,
