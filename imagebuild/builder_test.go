@@ -47,15 +47,13 @@ func TestTemporaryFoldersOfKilledBuildsAreRemovedAndOthersStay(t *testing.T) {
 // An input that cannot be read is not reported as an output that cannot be written.
 func TestFormatAnErrorOfAnInputNamesTheInput(t *testing.T) {
 	dir := t.TempDir()
-	text := filepath.Join(dir, "boot", "vmlinuz-1")
-	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "lib/modules/1/kernel"), 0o755), os.Mkdir(filepath.Dir(text), 0o755), os.WriteFile(text, nil, 0o644)); err != nil {
-		t.Fatal(err)
-	}
+	text := filepath.Join(dir, "boot", "vmlinuz-9.9")
+	fakeKernel(t, dir, "9.9")
 	b, err := New(Options{Cache: filepath.Join(dir, "cache")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := Initramfs{Platform: testPlatform(t, "vm"), Role: RoleTarget, KernelDir: dir, PhaseBoot: filepath.Join(text, "phase-boot")}
+	in := Initramfs{Platform: testPlatform(t, "vm"), Role: RoleTarget, KernelFrom: dir, PhaseBoot: filepath.Join(text, "phase-boot")}
 	out := filepath.Join(dir, "initramfs")
 	_, err = b.WriteInitramfs(t.Context(), in, out)
 	if err == nil || !strings.Contains(err.Error(), in.PhaseBoot) || strings.Contains(err.Error(), out) {

@@ -1,10 +1,12 @@
 package imagebuild
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -96,6 +98,42 @@ func (b *Builder) unpack(ctx context.Context, d deb) (string, error) {
 		}
 		return nil
 	})
+}
+
+// unpackFile returns a folder of the cache with the files of a Debian package that the user has.
+func (b *Builder) unpackFile(ctx context.Context, name string) (string, error) {
+	if err := checkDeb(name); err != nil {
+		return "", err
+	}
+	sum, err := sumFile(name)
+	if err != nil {
+		return "", err
+	}
+	return b.cached(filepath.Join("unpacked", sum), func(dir string) error {
+		defer b.progress.step("unpack " + filepath.Base(name))()
+		if err := command("dpkg-deb", "-x", name, dir).run(ctx); err != nil {
+			return fmt.Errorf("package %s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// checkDeb refuses a file that is no Debian package, and says how to unpack it.
+func checkDeb(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var head [8]byte
+	_, _ = io.ReadFull(f, head[:]) // a shorter file is no package
+	switch {
+	case string(head[:]) == "!<arch>\n":
+		return nil
+	case bytes.HasPrefix(head[:], []byte("\xed\xab\xee\xdb")):
+		return optionsf("package %s: an RPM; unpack it into a folder (rpm2cpio FILE | cpio -idm) and name the folder", name)
+	}
+	return optionsf("package %s: not a Debian package; unpack it into a folder and name the folder, which has boot/vmlinuz-VERSION and lib/modules/VERSION", name)
 }
 
 // path returns the package's path in the cache.

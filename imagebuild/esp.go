@@ -1,6 +1,7 @@
 package imagebuild
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -187,7 +188,7 @@ func (b *Builder) sameDate(ctx context.Context, systems []Initramfs) (*Builder, 
 	}
 	var dates []time.Time
 	for _, in := range systems {
-		kernel, err := b.Kernel(ctx, in.Platform, in.KernelDir)
+		kernel, err := b.Kernel(ctx, in.Platform, in.KernelFrom)
 		if err != nil {
 			return nil, err
 		}
@@ -199,16 +200,21 @@ func (b *Builder) sameDate(ctx context.Context, systems []Initramfs) (*Builder, 
 // addSystem adds what machines of one architecture boot: loader, kernel and initramfs.
 func (b *Builder) addSystem(ctx context.Context, in Initramfs, t *espTree) error {
 	p := in.Platform
-	kernel, err := b.Kernel(ctx, p, in.KernelDir)
+	kernel, err := b.Kernel(ctx, p, in.KernelFrom)
 	if err != nil {
 		return err
 	}
 	if text := kernel.kexecWarning(); text != "" {
 		b.progress.printf("%s", text)
 	}
-	if t.files[p.kernelPath()], err = readKernel(kernel); err != nil {
+	image, err := readKernel(kernel)
+	if err != nil {
 		return err
 	}
+	if !bytes.HasPrefix(image, []byte("MZ")) {
+		return optionsf("kernel %s: not an EFI program, so firmware cannot start it; build it with CONFIG_EFI_STUB, or name another kernel with --kernel", kernel.Version)
+	}
+	t.files[p.kernelPath()] = image
 	initramfs, built, err := b.initramfs(ctx, in)
 	if err != nil {
 		return err

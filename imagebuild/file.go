@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/file"
@@ -50,4 +51,13 @@ func copySparse(to string, toOffset int64, from string, fromOffset, size int64) 
 		}
 	}
 	return dst.Close()
+}
+
+// writeBelow writes a file below a folder, and makes the folders above it.
+func writeBelow(dir, name string, text []byte) error {
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return file.FullDisk(err)
+	}
+	return file.FullDisk(os.WriteFile(path, text, 0o644))
 }

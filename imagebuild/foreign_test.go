@@ -85,12 +85,15 @@ func TestFormatTheVersionOfAnArm64KernelIsFoundAnywhere(t *testing.T) {
 
 func TestFormatAKernelWithoutKexecFileLoadIsAWarning(t *testing.T) {
 	dir := t.TempDir()
-	k := &Kernel{Version: "6.1", Image: filepath.Join(dir, "vmlinuz-6.1")}
+	k := &Kernel{Version: "6.1", dir: dir}
+	if err := os.Mkdir(filepath.Join(dir, "boot"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for text, warns := range map[string]bool{
 		"CONFIG_KEXEC=y\n# CONFIG_KEXEC_FILE is not set\n":  true,
 		"CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\nCONFIG_X=y\n": false,
 	} {
-		if err := os.WriteFile(filepath.Join(dir, "config-6.1"), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "boot", "config-6.1"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if got := k.kexecWarning(); (got != "") != warns {

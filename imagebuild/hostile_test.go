@@ -185,7 +185,7 @@ func validTree(t *testing.T, b *Builder) *espTree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image, err := os.ReadFile(kernel.Image)
+	image, err := kernel.read(kernel.Image)
 	if err != nil {
 		t.Fatal(err)
 	}

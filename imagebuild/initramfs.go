@@ -29,16 +29,16 @@ const (
 
 // Initramfs is what WriteInitramfs makes an initramfs of.
 type Initramfs struct {
-	Platform  Platform
-	Role      string    // RoleBoot or RoleTarget
-	Root      []byte    // root.json, for RoleBoot
-	Channel   string    // channel to boot unless the kernel command line names one, for RoleBoot
-	Channels  []string  // channels of the repository, which must include Channel; nil: not known
-	PhaseBoot string    // path of the static phase-boot program
-	KernelDir string    // see Builder.Kernel
-	WithTor   bool      // add Debian's tor, for mode tor; for RoleBoot
-	Torrc     []byte    // its torrc, such as bridges; for WithTor
-	Modes     modes.Set // the modes that the image can boot, for RoleBoot
+	Platform   Platform
+	Role       string    // RoleBoot or RoleTarget
+	Root       []byte    // root.json, for RoleBoot
+	Channel    string    // channel to boot unless the kernel command line names one, for RoleBoot
+	Channels   []string  // channels of the repository, which must include Channel; nil: not known
+	PhaseBoot  string    // path of the static phase-boot program
+	KernelFrom string    // package or folder, see Builder.Kernel
+	WithTor    bool      // add Debian's tor, for mode tor; for RoleBoot
+	Torrc      []byte    // its torrc, such as bridges; for WithTor
+	Modes      modes.Set // the modes that the image can boot, for RoleBoot
 	// Authorities are certificate authorities of https mirrors in PEM, beside Debian's, for RoleBoot.
 	Authorities []byte
 }
@@ -75,8 +75,15 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs) ([]byte, *Initram
 	if err != nil {
 		return nil, nil, err
 	}
-	kernel, err := b.Kernel(ctx, in.Platform, in.KernelDir)
+	kernel, err := b.Kernel(ctx, in.Platform, in.KernelFrom)
 	if err != nil {
+		return nil, nil, err
+	}
+	needs := initramfsNeeds
+	if in.Role == RoleBoot {
+		needs = bootNeeds
+	}
+	if err := kernel.check(needs); err != nil {
 		return nil, nil, err
 	}
 	program, built, err := readProgram(in.PhaseBoot, in.Platform)

@@ -5,11 +5,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"regexp"
 	"strings"
 	"time"
@@ -19,68 +20,157 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 )
 
-// A Kernel is a kernel image with its modules, unpacked.
+// A Kernel is a kernel image with its modules, unpacked. Read its files with open or root: a link in
+// the folder cannot lead out of it.
 type Kernel struct {
 	Arch    string    // "x86_64"
 	Version string    // as uname -r prints it
-	Package string    // Debian package and version, or the folder
-	Image   string    // path of vmlinuz
-	Modules string    // path of lib/modules/VERSION
+	Package string    // Debian package and version, or what the user named
+	Image   string    // path of vmlinuz below the folder
+	Modules string    // path of lib/modules/VERSION below the folder
 	Time    time.Time // date of the image
+
+	dir string
 }
 
-// Kernel finds the boot kernel in the folder dir, which has the layout of Debian's package
-// (boot/vmlinuz-VERSION, lib/modules/VERSION). If dir is empty, it takes the platform's
-// package from Debian.
-func (b *Builder) Kernel(ctx context.Context, p Platform, dir string) (*Kernel, error) {
-	if dir != "" {
-		return openKernel(p.Arch, dir, dir)
+// Kernel finds a boot kernel. name is a Debian package (.deb) or a folder with the files of a
+// kernel package. If it is empty, the kernel is the platform's package from Debian.
+func (b *Builder) Kernel(ctx context.Context, p Platform, name string) (*Kernel, error) {
+	if name == "" {
+		d, err := b.resolveKernel(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		dir, err := b.unpack(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		return openKernel(p.Arch, dir, d.Name+" "+d.Version)
 	}
-	d, err := b.resolveKernel(ctx, p)
+	dir, err := b.kernelFolder(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	dir, err = b.unpack(ctx, d)
-	if err != nil {
-		return nil, err
+	k, err := openKernel(p.Arch, dir, name)
+	if err == nil {
+		err = k.checkVersion()
 	}
-	return openKernel(p.Arch, dir, d.Name+" "+d.Version)
+	return k, err
 }
+
+// kernelFolder returns the folder with the files of a kernel package that the user named.
+func (b *Builder) kernelFolder(ctx context.Context, name string) (string, error) {
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("kernel %s: %w; check the path", name, fs.ErrNotExist)
+	case err != nil:
+		return "", err
+	case info.IsDir():
+		return name, nil
+	case !info.Mode().IsRegular():
+		return "", optionsf("kernel %s: not a regular file; name a .deb, or a folder with the files of a kernel package", name)
+	}
+	return b.unpackFile(ctx, name)
+}
+
+// kernelPlaces are where packages of distributions have the kernel image and its modules. A place
+// of modules contains the folder VERSION.
+var (
+	imagePlaces  = []string{"boot/vmlinuz-*", "boot/vmlinux-*", "boot/Image-*", "usr/lib/modules/*/vmlinuz", "lib/modules/*/vmlinuz"}
+	modulePlaces = []string{"usr/lib/modules", "lib/modules"}
+)
 
 func openKernel(arch, dir, name string) (*Kernel, error) {
-	if _, err := os.Stat(dir); err != nil {
-		return nil, fmt.Errorf("kernel folder %s: %w; check the path", dir, fs.ErrNotExist)
-	}
-	images, _ := filepath.Glob(filepath.Join(dir, "boot", "vmlinuz-*"))
-	if len(images) != 1 {
-		return nil, optionsf("kernel folder %s: %d files boot/vmlinuz-*, want 1; it must hold one unpacked kernel package", dir, len(images))
-	}
-	k := &Kernel{Arch: arch, Package: name, Image: images[0], Version: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")}
-	for _, lib := range []string{"usr/lib", "lib"} {
-		if path := filepath.Join(dir, lib, "modules", k.Version); isDir(filepath.Join(path, "kernel")) {
-			k.Modules = path
-		}
-	}
-	if k.Modules == "" {
-		return nil, optionsf("kernel folder %s: no lib/modules/%s/kernel", dir, k.Version)
-	}
-	info, err := os.Stat(k.Image)
+	root, err := os.OpenRoot(dir)
 	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", name, err)
+	}
+	defer root.Close()
+	k := &Kernel{Arch: arch, Package: name, dir: dir}
+	if k.Image, err = kernelImage(root.FS(), name); err != nil {
 		return nil, err
 	}
+	if k.Version = path.Base(path.Dir(k.Image)); path.Dir(k.Image) == "boot" {
+		_, k.Version, _ = strings.Cut(path.Base(k.Image), "-")
+	}
+	info, err := root.Stat(k.Image)
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w; the folder must contain the file itself", name, err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxKernelImage {
+		return nil, optionsf("kernel %s: %s: not a regular file of at most %d MiB", name, k.Image, maxKernelImage/mib)
+	}
 	k.Time = info.ModTime()
-	return k, nil
+	k.Modules, err = k.findModules(root.FS())
+	return k, err
 }
 
-// kexecWarning warns about a kernel that cannot start a release. It is empty if the kernel can, or
-// if its package has no configuration.
-func (k *Kernel) kexecWarning() string {
-	const option = "CONFIG_KEXEC_FILE"
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(k.Image), "config-"+k.Version))
-	if err != nil || bytes.Contains(text, []byte("\n"+option+"=y\n")) {
-		return ""
+// kernelImage returns the path of the only kernel image.
+func kernelImage(files fs.FS, name string) (string, error) {
+	for _, place := range imagePlaces {
+		found, err := fs.Glob(files, place)
+		if err != nil {
+			return "", err
+		}
+		if len(found) > 1 {
+			return "", optionsf("kernel %s: %d files %s, want 1; it must contain one kernel, so remove the others", name, len(found), place)
+		}
+		if len(found) == 1 {
+			return found[0], nil
+		}
 	}
-	return fmt.Sprintf("warning: kernel %s: built without %s; a machine boots and verifies with it, but cannot start a release: name another kernel with --kernel-dir", k.Version, option)
+	return "", optionsf("kernel %s: no file boot/vmlinuz-VERSION; it must be a kernel package, or a folder with the files of one", name)
+}
+
+// findModules returns the folder of the kernel's modules. A kernel without modules has a list of
+// its built-in ones there.
+func (k *Kernel) findModules(files fs.FS) (string, error) {
+	var others []string
+	for _, place := range modulePlaces {
+		entries, _ := fs.ReadDir(files, place) // not every package has both
+		for _, e := range entries {
+			if e.Name() != k.Version {
+				others = append(others, e.Name())
+			} else if _, err := fs.Stat(files, path.Join(place, k.Version, builtinList)); err == nil {
+				return path.Join(place, k.Version), nil
+			}
+		}
+	}
+	if len(others) > 0 {
+		return "", optionsf("kernel %s: no lib/modules/%s/%s, only modules of %s; the modules must be of the same version as the kernel", k.Package, k.Version, builtinList, strings.Join(others, ", "))
+	}
+	return "", optionsf("kernel %s: no lib/modules/%s/%s; if the modules are in another package, unpack both into one folder (dpkg-deb -x FILE.deb DIR) and name the folder", k.Package, k.Version, builtinList)
+}
+
+// builtinList is the list of the built-in modules, in the folder of the modules.
+const builtinList = "modules.builtin"
+
+// checkVersion compares the version that the kernel itself prints with that of its modules. Where
+// they differ, the machine would find no modules.
+func (k *Kernel) checkVersion() error {
+	data, err := readKernel(k)
+	if err != nil {
+		return err
+	}
+	text, err := kernelVersion(bytes.NewReader(data), int64(len(data)), k.Arch)
+	if err != nil {
+		return fmt.Errorf("kernel %s: %w", k.Package, err)
+	}
+	if version, _, _ := strings.Cut(text, " "); version != k.Version {
+		return optionsf("kernel %s: %s is Linux %.80q, but its name and its modules say %q; put kernel and modules of one build together", k.Package, k.Image, version, k.Version)
+	}
+	return nil
+}
+
+// read returns the content of a file below the folder.
+func (k *Kernel) read(name string) ([]byte, error) {
+	f, err := os.OpenInRoot(k.dir, name)
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", k.Package, err)
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxKernelImage))
 }
 
 func isDir(path string) bool {
@@ -111,12 +201,12 @@ func (b *Builder) WriteKernel(ctx context.Context, k *Kernel, out string) error 
 // readKernel reads the kernel image. Firmware cannot start an Image in a gzip file, so that is
 // decompressed. A truncated image, or one of another architecture, is cas.ErrCorrupt.
 func readKernel(k *Kernel) ([]byte, error) {
-	data, err := os.ReadFile(k.Image)
+	data, err := k.read(k.Image)
 	if err != nil {
 		return nil, err
 	}
 	if err := bootfile.CheckKernel(bytes.NewReader(data), int64(len(data)), k.Arch); err != nil {
-		return nil, fmt.Errorf("kernel %s: %w: %w", k.Image, err, cas.ErrCorrupt)
+		return nil, fmt.Errorf("kernel %s: %s: %w: %w", k.Package, k.Image, err, cas.ErrCorrupt)
 	}
 	if bytes.HasPrefix(data, []byte("\x1f\x8b")) {
 		return openedKernel(data)

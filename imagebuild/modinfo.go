@@ -21,10 +21,10 @@ const maxModule = 64 << 20
 // readModule returns a kernel module and decompresses it if Debian compressed it. The
 // initramfs is compressed as a whole: that is smaller, and the kernel needs no decompressor
 // for modules.
-func readModule(path string) ([]byte, error) {
-	f, err := os.Open(path)
+func (k *Kernel) readModule(path string) ([]byte, error) {
+	f, err := os.OpenInRoot(k.dir, path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("kernel %s: %w", k.Package, err)
 	}
 	defer f.Close()
 	r, err := unpacked(f, filepath.Ext(path))
@@ -58,6 +58,7 @@ type modinfo struct {
 	depends []string // modules whose symbols it uses
 	softdep []string // modules that should be loaded before it
 	aliases []string
+	kernel  string // version of the kernel that it was built for; empty: not known
 }
 
 func parseModinfo(data []byte) (modinfo, error) {
@@ -81,6 +82,8 @@ func parseModinfo(data []byte) (modinfo, error) {
 			info.depends = append(info.depends, strings.FieldsFunc(value, func(r rune) bool { return r == ',' })...)
 		case "softdep":
 			info.softdep = append(info.softdep, softdepPre(value)...)
+		case "vermagic":
+			info.kernel, _, _ = strings.Cut(value, " ")
 		case "alias":
 			info.aliases = append(info.aliases, value)
 		}

@@ -1,6 +1,7 @@
 package imagebuild
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -73,7 +74,7 @@ func chooseModules(k *Kernel, list []listedModule) (*moduleSet, error) {
 				s.start = append(s.start, name)
 			}
 		case w.required:
-			return nil, notFoundf("kernel %s: no module %s, which is required; choose another --flavour", k.Version, w.name)
+			return nil, notFoundf("kernel %s: no module %s, which is required; choose another --flavour or --kernel", k.Version, w.name)
 		default:
 			s.absent = append(s.absent, w.name)
 		}
@@ -84,8 +85,15 @@ func chooseModules(k *Kernel, list []listedModule) (*moduleSet, error) {
 // index reads the names of all modules and of the built-in ones.
 func (s *moduleSet) index() error {
 	s.paths, s.builtin = map[string]string{}, map[string]bool{}
-	root := os.DirFS(s.kernel.Modules)
-	err := fs.WalkDir(root, "kernel", func(path string, _ fs.DirEntry, err error) error {
+	root, err := os.OpenRoot(filepath.Join(s.kernel.dir, s.kernel.Modules))
+	if err != nil {
+		return fmt.Errorf("kernel %s: %w", s.kernel.Version, err)
+	}
+	defer root.Close()
+	err = fs.WalkDir(root.FS(), "kernel", func(path string, _ fs.DirEntry, err error) error {
+		if path == "kernel" && errors.Is(err, fs.ErrNotExist) { // everything is built in
+			return nil
+		}
 		if err == nil && strings.Contains(filepath.Base(path), ".ko") {
 			s.paths[kmod.Name(path)] = path
 		}
@@ -94,8 +102,8 @@ func (s *moduleSet) index() error {
 	if err != nil {
 		return fmt.Errorf("kernel %s: %w", s.kernel.Version, err)
 	}
-	if s.builtinText, err = fs.ReadFile(root, "modules.builtin"); err != nil {
-		return fmt.Errorf("kernel %s: %w", s.kernel.Version, err)
+	if s.builtinText, err = s.kernel.read(filepath.Join(s.kernel.Modules, builtinList)); err != nil {
+		return err
 	}
 	for line := range strings.Lines(string(s.builtinText)) {
 		s.builtin[kmod.Name(line)] = true
@@ -112,13 +120,16 @@ func (s *moduleSet) add(name string) error {
 	if path == "" {
 		return fmt.Errorf("kernel %s: module %s, a dependency: %w", s.kernel.Version, name, cas.ErrCorrupt)
 	}
-	data, err := readModule(filepath.Join(s.kernel.Modules, path))
+	data, err := s.kernel.readModule(filepath.Join(s.kernel.Modules, path))
 	if err != nil {
 		return err
 	}
 	info, err := parseModinfo(data)
 	if err != nil {
 		return fmt.Errorf("module %s: %w", path, err)
+	}
+	if info.kernel != "" && info.kernel != s.kernel.Version {
+		return optionsf("kernel %s: module %s was built for kernel %.80q; put kernel and modules of one build together", s.kernel.Version, path, info.kernel)
 	}
 	path, _, _ = strings.Cut(path, ".ko")
 	m := &module{path: path + ".ko", data: data, info: info}

@@ -16,8 +16,8 @@ import (
 
 // Rebuild is the input of CompareRebuild that the image does not contain.
 type Rebuild struct {
-	Flavour   string // "": the flavour of the image's kernel
-	KernelDir string // see Builder.Kernel
+	Flavour    string // "": the flavour of the image's kernel
+	KernelFrom string // see Builder.Kernel
 	// PhaseBoot returns the path of the static phase-boot program for an architecture.
 	PhaseBoot func(arch string) (string, error)
 	// Authorities are those of Initramfs.
@@ -104,7 +104,7 @@ func (c *Contents) initramfsOf(s System, r Rebuild) (in Initramfs, err error) {
 			r.Flavour = "vm"
 		}
 	}
-	in = Initramfs{Role: c.Role, Root: c.root, Channel: c.Channel, KernelDir: r.KernelDir, Authorities: r.Authorities, WithTor: c.Tor, Torrc: c.torrc}
+	in = Initramfs{Role: c.Role, Root: c.root, Channel: c.Channel, KernelFrom: r.KernelFrom, Authorities: r.Authorities, WithTor: c.Tor, Torrc: c.torrc}
 	if in.Modes, err = c.ownModes(); err != nil {
 		return in, err
 	}

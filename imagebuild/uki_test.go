@@ -63,7 +63,7 @@ func TestUKIHasItsInputsInSectionsThatDoNotOverlap(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string][]byte{
-		sectionKernel: read(t, kernel.Image), sectionInitramfs: read(t, archive), sectionUname: []byte(kernel.Version),
+		sectionKernel: read(t, filepath.Join(kernel.dir, kernel.Image)), sectionInitramfs: read(t, archive), sectionUname: []byte(kernel.Version),
 		sectionCmdline: []byte("console=tty0 console=ttyS0,115200 quiet panic=30 phase.mode=local phase.mirror=http://192.0.2.1"),
 		sectionRelease: []byte("ID=phase-boot\nNAME=\"Phase Boot\"\nPRETTY_NAME=\"Phase Boot, mode local\"\nVERSION_ID=" + time.Unix(seconds, 0).UTC().Format("20060102") + "\n"),
 	} {

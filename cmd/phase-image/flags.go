@@ -37,10 +37,10 @@ func (f *platformFlags) register(cmd *cobra.Command) {
 // initramfsFlags select the inputs of an initramfs.
 type initramfsFlags struct {
 	platformFlags
-	root, channel, phaseBoot, kernelDir, torrc string
-	withTor                                    bool
-	modes                                      modeFlag
-	authorities                                authorityFlag
+	root, channel, phaseBoot, kernel, torrc string
+	withTor                                 bool
+	modes                                   modeFlag
+	authorities                             authorityFlag
 }
 
 func (f *initramfsFlags) register(cmd *cobra.Command) {
@@ -48,7 +48,7 @@ func (f *initramfsFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.root, "root", "", "root.json of the one repository that the machine trusts")
 	cmd.Flags().StringVar(&f.channel, "channel", "stable", "channel to boot unless the kernel command line names one")
 	cmd.Flags().StringVar(&f.phaseBoot, "phase-boot", "", "static phase-boot program (default: the one next to this program)")
-	cmd.Flags().StringVar(&f.kernelDir, "kernel-dir", "", "folder of an unpacked kernel package (default: Debian's newest)")
+	cmd.Flags().StringVar(&f.kernel, "kernel", "", "kernel package (.deb), or folder with the files of one (default: Debian's newest)")
 	cmd.Flags().BoolVar(&f.withTor, "with-tor", false, "add Debian's tor, for boot mode tor")
 	cmd.Flags().StringVar(&f.torrc, "torrc", "", "file with more options for Tor, such as bridges; for --with-tor")
 	f.authorities.register(cmd, "certificate authority of https mirrors (PEM), beside Debian's; repeatable")
@@ -93,7 +93,7 @@ func (f *initramfsFlags) parse(cmd *cobra.Command, role string) (imagebuild.Init
 
 // read returns the inputs that do not depend on the architecture.
 func (f *initramfsFlags) read(cmd *cobra.Command, role string) (in imagebuild.Initramfs, err error) {
-	in = imagebuild.Initramfs{Role: role, Channel: f.channel, KernelDir: f.kernelDir, WithTor: f.withTor}
+	in = imagebuild.Initramfs{Role: role, Channel: f.channel, KernelFrom: f.kernel, WithTor: f.withTor}
 	if f.torrc != "" {
 		if in.Torrc, err = cli.ReadInput(f.torrc, "torrc", maxTorrc); err != nil {
 			return in, err
@@ -188,8 +188,8 @@ const allArchs = "all"
 
 // parseAll is initramfsFlags.parse for every architecture.
 func (f *mediaFlags) parseAll(cmd *cobra.Command) (all []imagebuild.Initramfs, err error) {
-	if f.phaseBoot != "" || f.kernelDir != "" {
-		return nil, cli.Usagef("--phase-boot and --kernel-dir: of one architecture; with --arch %s the programs are those that make builds", allArchs)
+	if f.phaseBoot != "" || f.kernel != "" {
+		return nil, cli.Usagef("--phase-boot and --kernel: of one architecture; with --arch %s the programs are those that make builds", allArchs)
 	}
 	in, err := f.read(cmd, imagebuild.RoleBoot)
 	if err != nil {

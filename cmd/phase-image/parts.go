@@ -13,7 +13,7 @@ import (
 
 func kernelCommand() *cobra.Command {
 	var f platformFlags
-	var dir, out string
+	var from, out string
 	cmd := &cobra.Command{
 		Use:   "kernel --out vmlinuz",
 		Short: "Copy the kernel image from Debian's package",
@@ -26,7 +26,7 @@ func kernelCommand() *cobra.Command {
 				return err
 			}
 			return build(cmd, func(b *imagebuild.Builder) (map[string]string, error) {
-				kernel, err := b.Kernel(cmd.Context(), platform, dir)
+				kernel, err := b.Kernel(cmd.Context(), platform, from)
 				if err != nil {
 					return nil, err
 				}
@@ -37,7 +37,7 @@ func kernelCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().StringVar(&dir, "kernel-dir", "", "folder of an unpacked kernel package (default: Debian's newest)")
+	cmd.Flags().StringVar(&from, "kernel", "", "kernel package (.deb), or folder with the files of one (default: Debian's newest)")
 	outFlag(cmd, &out, "the kernel image")
 	return cmd
 }

@@ -51,7 +51,7 @@ with qemu-img convert -O raw, and verify that.`,
 	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the image again from this machine's packages, and compare")
 	cmd.Flags().StringVar(&f.build.Flavour, "flavour", "", "for --rebuild: vm or generic (default: that of the image's kernel)")
 	cmd.Flags().StringVar(&f.phaseBoot, "phase-boot", "", "for --rebuild: static phase-boot program (default: the one next to this program)")
-	cmd.Flags().StringVar(&f.build.KernelDir, "kernel-dir", "", "for --rebuild: folder of an unpacked kernel package (default: Debian's newest)")
+	cmd.Flags().StringVar(&f.build.KernelFrom, "kernel", "", "for --rebuild: kernel package (.deb), or folder with the files of one (default: Debian's newest)")
 	f.authorities.register(cmd, "for --rebuild: certificate authority with which the image was made (PEM); repeatable")
 	return cmd
 }
