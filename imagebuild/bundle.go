@@ -34,7 +34,8 @@ const (
 
 // checkBundleOut refuses a path that cannot become a bundle. A folder that exists is not replaced.
 func checkBundleOut(out string) error {
-	if ext := filepath.Ext(filepath.Clean(out)); ext != bundleSuffix && ext != machineSuffix {
+	out = filepath.Clean(out) // a folder's name may end with a slash
+	if ext := filepath.Ext(out); ext != bundleSuffix && ext != machineSuffix {
 		return optionsf("out %s: a Parallels disk is a folder; name it NAME.hdd, or NAME.pvm for a whole virtual machine", out)
 	}
 	if _, err := os.Lstat(out); err == nil {
@@ -70,6 +71,7 @@ func inBundle(bundle string) string {
 
 // writeBundle writes a raw disk as a bundle. The folder has its final name when it is complete.
 func writeBundle(ctx context.Context, raw string, size int64, out string) (err error) {
+	out = filepath.Clean(out)
 	tmp, err := os.MkdirTemp(filepath.Dir(out), "."+filepath.Base(out)+".*")
 	if err != nil {
 		return file.FullDisk(err)

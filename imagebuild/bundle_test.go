@@ -68,6 +68,19 @@ func TestAttackABundleThatBootsAnotherDisk(t *testing.T) {
 	}
 }
 
+func TestTheNameOfAFolderMayEndWithASlash(t *testing.T) {
+	b, dir := testBuilder(t), t.TempDir()
+	if _, err := b.ConvertDisk(t.Context(), shared(t, "disk.img", validDisk), diskformat.Parallels, filepath.Join(dir, "vm.hdd")+"/"); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.WriteKeys(t.Context(), testPlatform(t, "vm"), filepath.Join(dir, "keys")+"/"); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 || left[0].Name() != "keys" || left[1].Name() != "vm.hdd" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 // Each element of the descriptor has the value that QEMU's docs/interop/prl-xml asks for. The elements
 // that it does not describe are those of the programs that write such disks; no reader uses them.
 func TestDescriptorOfAParallelsDiskIsAsDocumented(t *testing.T) {

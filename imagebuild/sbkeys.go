@@ -56,6 +56,7 @@ type KeysInfo struct {
 // passphrase), NAME.pem and NAME.der (certificate), NAME.auth (the variable, signed for enrollment).
 // enroll.img is a medium with systemd-boot that enrolls them on a machine in setup mode.
 func (b *Builder) WriteKeys(ctx context.Context, p Platform, out string) (*KeysInfo, error) {
+	out = filepath.Clean(out) // a folder's name may end with a slash
 	if _, err := os.Lstat(out); !errors.Is(err, fs.ErrNotExist) {
 		return nil, optionsf("out %s: exists; name a new folder, so that no key is replaced", out)
 	}
