@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/authenticode"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/modes"
@@ -31,12 +32,12 @@ const (
 
 // Media is what WriteESP, WriteUSB and WriteUKI make a bootable medium of.
 type Media struct {
-	Initramfs               // of RoleBoot
-	Others      []Initramfs // of other architectures that the medium also boots
-	DefaultMode string      // mode that starts without a key press; empty: modes.Default
-	Cmdline     string      // added to the kernel command line of every entry
-	Signing     *Signing    // signs for Secure Boot; nil: not signed
-	Bootloader  string      // LoaderSystemd, LoaderGRUB, or LoaderBoth for WriteUSB; empty: LoaderSystemd
+	Initramfs                        // of RoleBoot
+	Others      []Initramfs          // of other architectures that the medium also boots
+	DefaultMode string               // mode that starts without a key press; empty: modes.Default
+	Cmdline     string               // added to the kernel command line of every entry
+	Signing     *authenticode.Signer // signs for Secure Boot; nil: not signed
+	Bootloader  string               // LoaderSystemd, LoaderGRUB, or LoaderBoth for WriteUSB; empty: LoaderSystemd
 }
 
 // systems returns the boot initramfs of each architecture.

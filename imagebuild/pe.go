@@ -228,33 +228,3 @@ func (h *peHeader) loadedSize() uint32 {
 	}
 	return size
 }
-
-// peChecksum computes the checksum of an EFI program: the sum of its 16-bit words with the carry
-// added, plus its length. The four bytes of the checksum itself, at an even offset, count as zeros.
-func peChecksum(r io.Reader, at int) (uint32, error) {
-	var sum uint32
-	var length int64
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := io.ReadFull(r, buf)
-		b := buf[:n]
-		if length == 0 && at+4 <= n {
-			clear(b[at : at+4])
-		}
-		length += int64(n)
-		if n%2 == 1 {
-			b = append(b, 0)
-		}
-		for ; len(b) > 0; b = b[2:] {
-			sum += uint32(binary.LittleEndian.Uint16(b))
-			sum = sum&0xffff + sum>>16
-		}
-		switch err {
-		case nil:
-		case io.EOF, io.ErrUnexpectedEOF:
-			return sum&0xffff + sum>>16 + uint32(length), nil
-		default:
-			return 0, err
-		}
-	}
-}

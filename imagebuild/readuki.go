@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/phaseboot/phaseboot/internal/authenticode"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/modes"
 )
@@ -96,11 +97,7 @@ func (h *peHeader) takeSignature(r io.ReaderAt, size int64) (*x509.Certificate, 
 	if *dir == (pe.DataDirectory{}) {
 		return nil, size, nil
 	}
-	start := int64(dir.VirtualAddress)
-	if start%8 != 0 || start+int64(dir.Size) != size {
-		return nil, 0, badPE("signature at bytes %d to %d of %d", start, start+int64(dir.Size), size)
-	}
-	signer, err := h.readSignature(r, start, size)
+	signer, start, err := authenticode.Read(r, size)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -132,7 +129,7 @@ func (h *peHeader) compare(is *peHeader, r io.ReaderAt, size, unsigned, end int6
 	if want := align(end, int64(h.opt.FileAlignment)); unsigned != want {
 		return badPE("%d bytes, want %d", unsigned, want)
 	}
-	sum, err := peChecksum(io.NewSectionReader(r, 0, size), h.checksumAt())
+	sum, err := authenticode.Checksum(io.NewSectionReader(r, 0, size), h.checksumAt())
 	if err == nil && h.opt.CheckSum != 0 && h.opt.CheckSum != sum {
 		return badPE("checksum %#x, want %#x", h.opt.CheckSum, sum)
 	}
@@ -165,7 +162,7 @@ func (h *peHeader) sum(r io.ReaderAt, end int64) (string, error) {
 		return io.MultiReader(bytes.NewReader(head), io.NewSectionReader(r, int64(len(head)), end-int64(len(head))))
 	}
 	if h.opt.CheckSum != 0 {
-		if h.opt.CheckSum, err = peChecksum(file(), h.checksumAt()); err != nil {
+		if h.opt.CheckSum, err = authenticode.Checksum(file(), h.checksumAt()); err != nil {
 			return "", err
 		}
 		if head, err = h.encode(); err != nil {

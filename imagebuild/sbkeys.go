@@ -18,8 +18,8 @@ import (
 	"time"
 	"unicode/utf16"
 
-	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/authenticode"
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
@@ -38,8 +38,7 @@ var (
 )
 
 const (
-	keyBits     = 2048 // the length that all firmware knows
-	keyYears    = 30   // firmware does not look at the dates
+	keyYears    = 30 // firmware does not look at the dates
 	authRevised = 0x0200
 	authType    = 0x0ef1 // WIN_CERT_TYPE_EFI_GUID
 	authVars    = 0x27   // non-volatile, boot, runtime, with a time and a signature
@@ -73,7 +72,7 @@ func (b *Builder) WriteKeys(ctx context.Context, p Platform, out string) (*KeysI
 		return nil, err
 	}
 	info := &KeysInfo{Out: out, Enroll: filepath.Join(out, "enroll.img")}
-	var above *Signing // PK signs itself
+	var above *authenticode.Signer // PK signs itself
 	for _, name := range secureBootKeys {
 		s, err := makeKey(name)
 		if err != nil {
@@ -82,11 +81,11 @@ func (b *Builder) WriteKeys(ctx context.Context, p Platform, out string) (*KeysI
 		if above == nil {
 			above = s
 		}
-		auth, err := above.enrollment(name, s.Certificate, tree.date)
+		auth, err := enrollment(name, s.Certificate, above, tree.date)
 		if err != nil {
 			return nil, err
 		}
-		if err := s.write(filepath.Join(tmp, name), auth); err != nil {
+		if err := writeKey(filepath.Join(tmp, name), s, auth); err != nil {
 			return nil, err
 		}
 		tree.files["loader/keys/auto/"+name+".auth"] = auth
@@ -104,8 +103,8 @@ func (b *Builder) WriteKeys(ctx context.Context, p Platform, out string) (*KeysI
 }
 
 // makeKey makes a key and its certificate, signed by itself.
-func makeKey(name string) (*Signing, error) {
-	key, err := rsa.GenerateKey(rand.Reader, keyBits)
+func makeKey(name string) (*authenticode.Signer, error) {
+	key, err := rsa.GenerateKey(rand.Reader, authenticode.KeyBits)
 	if err != nil {
 		return nil, err
 	}
@@ -123,10 +122,10 @@ func makeKey(name string) (*Signing, error) {
 		return nil, err
 	}
 	cert, err := x509.ParseCertificate(data)
-	return &Signing{key, cert}, err
+	return &authenticode.Signer{Key: key, Certificate: cert}, err
 }
 
-func (s *Signing) write(path string, auth []byte) error {
+func writeKey(path string, s *authenticode.Signer, auth []byte) error {
 	key, err := x509.MarshalPKCS8PrivateKey(s.Key)
 	return errors.Join(err,
 		atomicfile.Write(path+".key", 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
@@ -136,8 +135,8 @@ func (s *Signing) write(path string, auth []byte) error {
 }
 
 // enrollment returns an authenticated variable with one certificate (EFI_VARIABLE_AUTHENTICATION_2
-// and EFI_SIGNATURE_LIST, UEFI 2.10, 8.2.2 and 32.4.1), signed with the key of s.
-func (s *Signing) enrollment(name string, cert *x509.Certificate, date time.Time) ([]byte, error) {
+// and EFI_SIGNATURE_LIST, UEFI 2.10, 8.2.2 and 32.4.1), signed with the key above.
+func enrollment(name string, cert *x509.Certificate, above *authenticode.Signer, date time.Time) ([]byte, error) {
 	vendor := guidGlobal
 	if name == "db" {
 		vendor = guidDatabase
@@ -158,7 +157,7 @@ func (s *Signing) enrollment(name string, cert *x509.Certificate, date time.Time
 		message = put16(message, u)
 	}
 	message = append(put32(append(message, vendor[:]...), authVars), stamp...)
-	signed, err := signPKCS7(nil, append(message, list...), s.Certificate, signRSA(s.Key))
+	signed, err := above.SignDetached(append(message, list...))
 	if err != nil {
 		return nil, err
 	}
@@ -166,34 +165,4 @@ func (s *Signing) enrollment(name string, cert *x509.Certificate, date time.Time
 	out := put32(stamp, uint32(header+len(signed)))
 	out = put16(put16(out, authRevised), authType)
 	return append(append(append(out, guidPKCS7[:]...), signed...), list...), nil
-}
-
-// ReadSigning reads the key and the certificate for signatures, in PEM.
-func ReadSigning(key, certificate []byte) (*Signing, error) {
-	block, _ := pem.Decode(key)
-	if block == nil {
-		return nil, fmt.Errorf("signing key: not a PEM file: %w", cas.ErrCorrupt)
-	}
-	if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
-		return nil, optionsf("signing key: encrypted; decrypt it with: openssl pkey -in KEY -out KEY.plain")
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		parsed, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	}
-	private, isRSA := parsed.(*rsa.PrivateKey)
-	if err != nil || !isRSA || private.N.BitLen() < keyBits {
-		return nil, optionsf("signing key: not an RSA key of at least %d bits; firmware knows no other kind everywhere", keyBits)
-	}
-	if block, _ = pem.Decode(certificate); block == nil {
-		return nil, fmt.Errorf("signing certificate: not a PEM file: %w", cas.ErrCorrupt)
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("signing certificate: %w: %w", err, cas.ErrCorrupt)
-	}
-	if !private.PublicKey.Equal(cert.PublicKey) {
-		return nil, optionsf("signing certificate: is of another key")
-	}
-	return &Signing{private, cert}, nil
 }

@@ -3,7 +3,6 @@ package imagebuild
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/authenticode"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 )
 
@@ -75,7 +75,7 @@ func (b *Builder) uki(ctx context.Context, m Media) (*espTree, []byte, error) {
 	}
 	image, err := joinUKI(stub, parts)
 	if err == nil && m.Signing != nil {
-		image, err = m.Signing.sign(image)
+		image, err = m.Signing.Sign(image)
 	}
 	return tree, image, err
 }
@@ -156,7 +156,7 @@ func readStub(stub *bytes.Reader) (*peHeader, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum, err := peChecksum(io.NewSectionReader(stub, 0, stub.Size()), h.checksumAt())
+	sum, err := authenticode.Checksum(io.NewSectionReader(stub, 0, stub.Size()), h.checksumAt())
 	switch {
 	case err != nil:
 		return nil, err
@@ -177,7 +177,5 @@ func (h *peHeader) setChecksum(program []byte) error {
 	if h.opt.CheckSum == 0 {
 		return nil
 	}
-	sum, err := peChecksum(bytes.NewReader(program), h.checksumAt())
-	binary.LittleEndian.PutUint32(program[h.checksumAt():], sum)
-	return err
+	return authenticode.SetChecksum(program, h.checksumAt())
 }

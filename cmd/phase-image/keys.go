@@ -6,7 +6,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/imagebuild"
+	"github.com/phaseboot/phaseboot/internal/authenticode"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 func keysCommand() *cobra.Command {
@@ -46,23 +48,15 @@ enrolls the keys when it boots from it. Then it starts only programs that db sig
 type signingFlags struct{ key, cert string }
 
 func (f *signingFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.key, "sb-key", "", "sign for Secure Boot with this RSA key (PEM, no passphrase)")
+	cmd.Flags().StringVar(&f.key, "sb-key", "", "sign for Secure Boot with this RSA key: PEM without passphrase, or NAME://… of a KMS")
 	cmd.Flags().StringVar(&f.cert, "sb-cert", "", "its certificate (PEM), which the firmware knows")
 	cmd.MarkFlagsRequiredTogether("sb-key", "sb-cert")
 }
 
-// read returns nil without the flags.
-func (f *signingFlags) read() (*imagebuild.Signing, error) {
+// load returns nil without the flags.
+func (f *signingFlags) load(cmd *cobra.Command) (*authenticode.Signer, error) {
 	if f.key == "" {
 		return nil, nil
 	}
-	key, err := cli.ReadInput(f.key, "signing key", maxRoot)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := cli.ReadInput(f.cert, "signing certificate", maxRoot)
-	if err != nil {
-		return nil, err
-	}
-	return imagebuild.ReadSigning(key, cert)
+	return key.LoadSecureBoot(cmd.Context(), f.key, f.cert)
 }

@@ -42,7 +42,7 @@ its menu (docs/SECURE-BOOT.md).`,
 				return err
 			}
 			m.Bootloader = loader
-			if m.Signing, err = signing.read(); err != nil {
+			if m.Signing, err = signing.load(cmd); err != nil {
 				return err
 			}
 			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
@@ -73,7 +73,7 @@ func espCommand() *cobra.Command {
 				return err
 			}
 			m.Bootloader = loader
-			if m.Signing, err = signing.read(); err != nil {
+			if m.Signing, err = signing.load(cmd); err != nil {
 				return err
 			}
 			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {

@@ -31,7 +31,7 @@ no cache partition; a machine uses one that it finds on its disks.`,
 			if err != nil {
 				return err
 			}
-			if m.Signing, err = signing.read(); err != nil {
+			if m.Signing, err = signing.load(cmd); err != nil {
 				return err
 			}
 			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {

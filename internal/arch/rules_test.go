@@ -24,12 +24,12 @@ var rules = []rule{
 
 	{
 		"signer/key",
-		[]string{"manifest", "cas", "internal/atomicfile", "internal/ed25519pem", "internal/file", "internal/refusal"},
+		[]string{"manifest", "cas", "internal/atomicfile", "internal/authenticode", "internal/ed25519pem", "internal/file", "internal/refusal"},
 		"a publisher opens its keys with it, so it contains nothing that makes or signs a release",
 	},
 	{
 		"signer/...",
-		[]string{"signer/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/ipnsname", "internal/refusal"},
+		[]string{"signer/...", "manifest/...", "cas/...", "internal/atomicfile", "internal/authenticode", "internal/file", "internal/bootfile", "internal/ipnsname", "internal/refusal"},
 		"release keys are used only in a ceremony, without code that serves or boots",
 	},
 	{
@@ -104,7 +104,7 @@ var rules = []rule{
 	{"modes", []string{"internal/bootargs", "internal/file"}, "boot modes are data that both the image builder and the boot client read"},
 	{
 		"imagebuild/...",
-		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/file", "internal/bootargs", "internal/bootfile", "internal/kmod", "internal/refusal"},
+		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/authenticode", "internal/file", "internal/bootargs", "internal/bootfile", "internal/kmod", "internal/refusal"},
 		"an image is built from packages and one root.json, without keys and without our network code",
 	},
 	{"plasm/...", []string{"plasm/...", "manifest/...", "cas/...", "internal/file", "internal/ed25519pem", "internal/refusal"}, "the host of a job has no keys and no network"},
@@ -115,6 +115,7 @@ var rules = []rule{
 	{"internal/limit", nil, "a leaf"},
 	{"internal/car", nil, "a leaf: the store on disk and the gateway frame blocks alike"},
 	{"internal/bootfile/...", []string{"internal/bootfile"}, "a leaf: signer and machine check a kernel by the same rules"},
+	{"internal/authenticode", []string{"cas", "internal/refusal"}, "a leaf: a UKI and the kernel of a release are signed for Secure Boot alike"},
 	{"internal/atomicfile", []string{"internal/file", "internal/refusal"}, "a leaf"},
 	{"internal/bootargs", []string{"internal/onion", "internal/refusal"}, "a leaf: the machine and the image builder parse the kernel command line in the same way"},
 	{"internal/gpt", nil, "a leaf: it changes a partition table, and knows neither images nor machines"},

@@ -50,26 +50,35 @@ func (s kmsSigner) PublicKey(opts ...signature.PublicKeyOption) (crypto.PublicKe
 	return s.Signer.PublicKey(append(opts, options.WithContext(s.ctx))...)
 }
 
-// loadKMS finds the plugin program of the URI's scheme in PATH and reads the public key through
-// it. Network access and cloud SDKs are in the plugins only.
+// loadKMS opens an Ed25519 key of a KMS.
 func loadKMS(ctx context.Context, uri string) (Key, error) {
+	sv, key, err := openKMS(ctx, uri)
+	if err != nil {
+		return Key{}, err
+	}
+	s := kmsSigner{Signer: sv, ctx: ctx}
+	if s.public, err = ed25519pem.Public(key); err != nil {
+		return Key{}, onlyEd25519(err)
+	}
+	return Key{signer: s, public: s.public}, nil
+}
+
+// openKMS finds the plugin program of the URI's scheme in PATH and reads the public key through
+// it. Network access and cloud SDKs are in the plugins only.
+func openKMS(ctx context.Context, uri string) (signature.Signer, crypto.PublicKey, error) {
 	// The plugin protocol requires a hash function. Ed25519 does not use it: it signs the
 	// message itself.
 	sv, err := cliplugin.LoadSignerVerifier(ctx, uri, crypto.SHA256)
 	if errors.Is(err, exec.ErrNotFound) {
 		name := cliplugin.PluginBinaryPrefix + scheme.FindStringSubmatch(uri)[1]
-		return Key{}, refusal.New(fs.ErrNotExist, "the plugin program %s is not in PATH; install it", name)
+		return nil, nil, refusal.New(fs.ErrNotExist, "the plugin program %s is not in PATH; install it", name)
 	}
 	if err != nil {
-		return Key{}, err
+		return nil, nil, err
 	}
-	s := kmsSigner{Signer: sv, ctx: ctx}
-	key, err := s.PublicKey()
+	key, err := sv.PublicKey(options.WithContext(ctx))
 	if err != nil {
-		return Key{}, fmt.Errorf("KMS plugin: %w", cmp.Or(ctx.Err(), err))
+		return nil, nil, fmt.Errorf("KMS plugin: %w", cmp.Or(ctx.Err(), err))
 	}
-	if s.public, err = ed25519pem.Public(key); err != nil {
-		return Key{}, onlyEd25519(err)
-	}
-	return Key{signer: s, public: s.public}, nil
+	return sv, key, nil
 }

@@ -22,6 +22,31 @@ func Kernel(arch, body string) []byte {
 	return append(data, body...)
 }
 
+// EFIKernel returns an x86_64 bzImage that is an EFI program too, with one section.
+func EFIKernel(body string) []byte {
+	const pe, optional, table, head = 0x280, 0x280 + 24, 0x280 + 24 + 160, 1024
+	data := Kernel("x86_64", body)
+	copy(data, "MZ")
+	copy(data[pe:], "PE\x00\x00\x64\x86\x01\x00")
+	put16, put32 := binary.LittleEndian.PutUint16, binary.LittleEndian.PutUint32
+	put32(data[0x3c:], pe)
+	put16(data[pe+20:], table-optional)
+	put16(data[optional:], 0x20b)
+	put32(data[optional+32:], 512) // section alignment
+	put32(data[optional+36:], 512) // file alignment
+	put32(data[optional+56:], uint32(len(data)))
+	put32(data[optional+60:], head)
+	put32(data[optional+64:], 1) // checksum
+	put16(data[optional+68:], 10)
+	put32(data[optional+108:], 6) // data directories
+	copy(data[table:], ".text")
+	put32(data[table+8:], uint32(len(body)))
+	put32(data[table+12:], head)
+	put32(data[table+16:], uint32(len(body)))
+	put32(data[table+20:], head)
+	return data
+}
+
 // Initramfs returns a cpio archive with one file.
 func Initramfs(body string) []byte {
 	data := entry(nil, "init", body)

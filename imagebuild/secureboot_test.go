@@ -3,7 +3,6 @@ package imagebuild
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/pem"
 	"errors"
 	"io/fs"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/authenticode"
 )
 
 // sbverify and openssl are the judges.
@@ -23,20 +23,17 @@ func TestSignedUKIIsAcceptedByOthersAndIsTheSameEachTime(t *testing.T) {
 	if _, err := b.WriteKeys(t.Context(), testPlatform(t, "vm"), keys); err != nil {
 		t.Fatal(err)
 	}
-	s, err := ReadSigning(read(t, keys+"/db.key"), read(t, keys+"/db.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := readSigner(t, keys)
 	stub, parts := ukiSource(t, b)
 	plain, err := joinUKI(stub, parts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signed, err := s.sign(slices.Clone(plain))
+	signed, err := s.Sign(slices.Clone(plain))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := s.sign(slices.Clone(plain)); err != nil || !bytes.Equal(again, signed) {
+	if again, err := s.Sign(slices.Clone(plain)); err != nil || !bytes.Equal(again, signed) {
 		t.Errorf("signed again, it differs: %v", err)
 	}
 	if err := os.WriteFile(file, signed, 0o600); err != nil {
@@ -58,7 +55,7 @@ func TestSignedUKIIsAcceptedByOthersAndIsTheSameEachTime(t *testing.T) {
 	end := len(plain)
 	resign := func(change func(b []byte) []byte) func(b []byte) []byte {
 		return func([]byte) []byte {
-			made, err := s.sign(change(slices.Clone(plain)))
+			made, err := s.Sign(change(slices.Clone(plain)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,7 +66,7 @@ func TestSignedUKIIsAcceptedByOthersAndIsTheSameEachTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	size := h.certificatesAt() + 4
+	size := h.at + 4 + binary.Size(h.file) + 112 + 8*dirCertificates + 4 // of the signature, in its data directory
 	for name, change := range map[string]func(b []byte) []byte{
 		"changed kernel":      func(b []byte) []byte { b[end-1024] ^= 1; return b },
 		"changed stub":        func(b []byte) []byte { b[0x1000] ^= 1; return b },
@@ -131,20 +128,62 @@ func TestKeysForSecureBoot(t *testing.T) {
 	if _, err := b.Verify(t.Context(), info.Enroll); !errors.Is(err, cas.ErrCorrupt) { // it boots nothing that has a root.json
 		t.Errorf("verify: %v", err)
 	}
-	key, cert := read(t, keys+"/db.key"), read(t, keys+"/db.pem")
-	for name, c := range map[string]struct {
-		key, cert []byte
-		want      error
-	}{
-		"another certificate": {key, read(t, keys+"/PK.pem"), fs.ErrInvalid},
-		"a text":              {[]byte("key"), cert, cas.ErrCorrupt},
-		"no certificate":      {key, []byte("text"), cas.ErrCorrupt},
-		"encrypted":           {pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}), cert, fs.ErrInvalid},
-		"not a key":           {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}}), cert, fs.ErrInvalid},
-	} {
-		if _, err := ReadSigning(c.key, c.cert); !errors.Is(err, c.want) {
-			t.Errorf("%s: %v, want %v", name, err, c.want)
+}
+
+// readSigner reads the key and the certificate of db from a folder of keys.
+func readSigner(t *testing.T, keys string) *authenticode.Signer {
+	t.Helper()
+	key, err := authenticode.ParseKey(read(t, keys+"/db.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := authenticode.ParseCertificate(read(t, keys+"/db.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := authenticode.NewSigner(key, cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Debian's kernel, signed again, is accepted by other programs and by the rules of Linux.
+func TestDebiansKernelIsSignedForKexec(t *testing.T) {
+	b, dir := testBuilder(t), t.TempDir()
+	s, err := makeKey("db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writeKey(filepath.Join(dir, "db"), s, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, flavour := range []string{"vm", "generic"} {
+		file := filepath.Join(dir, flavour)
+		k, err := b.Kernel(t.Context(), testPlatform(t, flavour), "")
+		if err != nil {
+			t.Fatal(err)
 		}
+		if err := b.WriteKernel(t.Context(), k, file); err != nil {
+			t.Fatal(err)
+		}
+		check := func(data []byte) (bool, error) {
+			return authenticode.CheckKernel(bytes.NewReader(data), int64(len(data)), s.Certificate)
+		}
+		if _, err := check(read(t, file)); !errors.Is(err, fs.ErrInvalid) { // its signature is right, and leads to Debian's certificate
+			t.Errorf("%s, as Debian signs it: %v", flavour, err)
+		}
+		signed, err := s.SignKernel(read(t, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if firmware, err := check(signed); err != nil || firmware {
+			t.Errorf("%s: firmware %v, %v", flavour, firmware, err)
+		}
+		if err := os.WriteFile(file, signed, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		output(t, "sbverify --cert "+dir+"/db.pem "+file)
 	}
 }
 
@@ -160,7 +199,7 @@ func TestSignedStickIsReadAsItsUKI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signed, err := s.sign(slices.Clone(plain))
+	signed, err := s.Sign(slices.Clone(plain))
 	if err != nil {
 		t.Fatal(err)
 	}
