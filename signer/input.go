@@ -65,7 +65,7 @@ func (f roleFile) words() string { return "--" + f.flag + " " + f.path }
 func (i input) inspect(arch string) error {
 	var err error
 	switch i.flag {
-	case "kernel":
+	case "kernel", signedKernelFlag:
 		err = bootfile.CheckKernel(i.File, i.info.Size(), arch)
 	case "initramfs":
 		err = bootfile.CheckInitramfs(i.File, i.info.Size())
@@ -116,6 +116,10 @@ func (s ReleaseSpec) openInputs() (list inputs, err error) {
 	if err := list.inspect(s.Arch); err != nil {
 		list.close()
 		return nil, fmt.Errorf("%w (--unchecked signs it anyway)", err)
+	}
+	if err := s.checkKernel(list[0]); err != nil { // the order of ReleaseSpec.files
+		list.close()
+		return nil, err
 	}
 	return list, nil
 }

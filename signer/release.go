@@ -44,7 +44,8 @@ type ReleaseSpec struct {
 	Job       string   // becomes job/<base name>, and the job to run
 	Chunker   string
 	Unchecked bool // do not inspect the files
-	Watch     Watch
+	SecureBoot
+	Watch Watch
 }
 
 // Release inspects and hashes the files, writes the release manifest to s.Out and signs it. A file
@@ -52,11 +53,16 @@ type ReleaseSpec struct {
 // s.Unchecked. The repository's root and targets must be valid. A key that the channel does not
 // list wraps manifest.ErrSignature, an unknown channel fs.ErrNotExist, text outside the grammar
 // fs.ErrInvalid, a manifest at s.Out that other keys have signed fs.ErrExist. These are checked
-// before the files are read. s.Out is written whole or not at all.
+// before the files are read. s.Out is written whole or not at all, after the kernel of s.SecureBoot.
 func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 	repo, number, err := s.check()
 	if err != nil {
 		return Summary{}, err
+	}
+	if s.Signer != nil {
+		if err := s.signKernel(ctx); err != nil {
+			return Summary{}, err
+		}
 	}
 	r := s.release(repo.root.Repository(), number)
 	files, err := s.openInputs()
@@ -185,7 +191,7 @@ type roleFile struct{ role, flag, path string }
 
 // files lists the artifacts in the order in which they are hashed.
 func (s ReleaseSpec) files() []roleFile {
-	files := []roleFile{{manifest.RoleKernel, "kernel", s.Kernel}, {manifest.RoleInitramfs, "initramfs", s.Initramfs}}
+	files := []roleFile{s.kernelFile(), {manifest.RoleInitramfs, "initramfs", s.Initramfs}}
 	if s.Rootfs != "" {
 		files = append(files, roleFile{manifest.RoleRootfs, "rootfs", s.Rootfs})
 	}

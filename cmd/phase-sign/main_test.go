@@ -7,6 +7,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/kms/cliplugin/handler"
 
@@ -52,7 +53,10 @@ func openFileKey(path string) (fileKey, error) {
 	if err != nil {
 		return fileKey{}, err
 	}
-	private, err := ed25519pem.Parse(data)
+	var private crypto.PrivateKey
+	if private, err = ed25519pem.Parse(data); err != nil { // RSA, for Secure Boot
+		private, err = cryptoutils.UnmarshalPEMToPrivateKey(data, nil)
+	}
 	if err != nil {
 		return fileKey{}, err
 	}

@@ -18,6 +18,7 @@ import (
 func newRelease() *cobra.Command {
 	var spec signer.ReleaseSpec
 	m := manifestFlags{spec: &spec.ManifestSpec}
+	var sb secureBootFlags
 	cmd := &cobra.Command{
 		Use:   "release --repo DIR --out FILE",
 		Short: "Hash the files of a release, write its manifest and sign it",
@@ -26,14 +27,26 @@ initramfs a cpio archive, compressed or not, the rootfs a squashfs, the job a We
 module. With --unchecked it signs any file, and reads pipes too.
 
 It warns about a phase.* argument in --cmdline that no program of Phase Boot reads, such as a
-misspelt one.`,
+misspelt one.
+
+Machines with Secure Boot start only a kernel whose signature leads to a certificate in the
+firmware's db. With --sb-cert, release checks that. With --sb-key too, it writes the kernel with
+such a signature to --sb-kernel, and signs that kernel into the manifest: publish that file. Only
+kexec starts it, not the firmware.`,
 		Example: `  phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
     --kernel vmlinuz --initramfs initramfs.zst --rootfs rootfs.squashfs --job hello.wasm \
-    --cmdline 'console=ttyS0 quiet' --expires 30d --key release.key --out RELEASE.json`,
+    --cmdline 'console=ttyS0 quiet' --expires 30d --key release.key --out RELEASE.json
+  phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
+    --kernel vmlinuz --sb-key sb/db.key --sb-cert sb/db.pem --sb-kernel artifacts/kernel \
+    --initramfs artifacts/initramfs --rootfs artifacts/rootfs --key release.key --out RELEASE.json`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cas.CheckChunker(spec.Chunker); err != nil {
 				return cli.Usagef("%v", err)
+			}
+			var err error
+			if spec.SecureBoot, err = sb.load(cmd.Context()); err != nil {
+				return err
 			}
 			warnCmdline(spec.Cmdline)
 			return m.sign(cmd, func(ctx context.Context) (signer.Summary, error) {
@@ -46,6 +59,7 @@ misspelt one.`,
 	}
 	m.define(cmd, releaseKeyUsage)
 	releaseFlags(cmd, &spec)
+	sb.register(cmd)
 	require(cmd, "repo", "channel", "arch", "release", "kernel", "initramfs", "key", "out")
 	return cmd
 }
