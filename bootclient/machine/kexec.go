@@ -133,7 +133,7 @@ func kexecError(err error) error {
 		why = "the boot kernel was built without CONFIG_KEXEC_FILE; build the image with another kernel"
 	case errors.Is(err, unix.EPERM):
 		why = notPermitted(os.Geteuid() == 0, kexecDisabled())
-	case errors.Is(err, unix.EKEYREJECTED), errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOKEY):
+	case isSignatureError(err):
 		why = notSigned
 	case errors.Is(err, unix.EBUSY):
 		why = "another load is running; try again"
@@ -149,7 +149,18 @@ func kexecError(err error) error {
 	return fmt.Errorf("kexec: %w: %s", err, why)
 }
 
-const notSigned = "lockdown: the release's kernel has no signature that this boot kernel accepts; sign it, or turn Secure Boot off"
+// isSignatureError reports whether the kernel refused a signature: none, of another key, wrong, of
+// another program, or not the only one (crypto/asymmetric_keys/verify_pefile.c).
+func isSignatureError(err error) bool {
+	for _, e := range []error{unix.ENODATA, unix.ENOKEY, unix.EKEYREJECTED, unix.EBADMSG, unix.ELIBBAD, unix.ENOPKG} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+const notSigned = "lockdown: the release's kernel has no signature that this boot kernel accepts; sign it with phase-sign release --sb-key, or turn Secure Boot off"
 
 // notPermitted explains EPERM, which is also the answer of a locked down kernel for a kernel without a
 // signature.

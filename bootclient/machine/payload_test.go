@@ -354,7 +354,7 @@ func TestACompressedKernelIsDecompressedForKexec(t *testing.T) {
 func TestKexecErrorsAreExplained(t *testing.T) {
 	for errno, want := range map[unix.Errno]string{
 		unix.ENOSYS: "CONFIG_KEXEC_FILE", unix.EPERM: notPermitted(os.Geteuid() == 0, kexecDisabled()), unix.EBUSY: "try again",
-		unix.ENOEXEC: "architecture", unix.ENOMEM: "too little free memory", unix.EKEYREJECTED: "lockdown",
+		unix.ENOEXEC: "architecture", unix.ENOMEM: "too little free memory", unix.EKEYREJECTED: "lockdown", unix.ELIBBAD: "lockdown",
 	} {
 		if err := kexecError(errno); !errors.Is(err, errno) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", errno, err)
