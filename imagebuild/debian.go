@@ -100,18 +100,28 @@ func (b *Builder) unpack(ctx context.Context, d deb) (string, error) {
 	})
 }
 
-// unpackFile returns a folder of the cache with the files of a Debian package that the user has.
+// unpackFile returns a folder of the cache with the files of a Debian package that the user has. It unpacks
+// a copy: the digest by which the cache knows the folder is that of a file that nobody else can change.
 func (b *Builder) unpackFile(ctx context.Context, name string) (string, error) {
 	if err := checkDeb(name); err != nil {
 		return "", err
 	}
-	sum, err := sumFile(name)
+	tmp, clean, err := b.tempDir()
+	if err != nil {
+		return "", err
+	}
+	defer clean()
+	own := filepath.Join(tmp, "package.deb")
+	if err := copyFile(name, own); err != nil {
+		return "", fmt.Errorf("package %s: %w", name, err)
+	}
+	sum, err := sumFile(own)
 	if err != nil {
 		return "", err
 	}
 	return b.cached(filepath.Join("unpacked", sum), func(dir string) error {
 		defer b.progress.step("unpack " + filepath.Base(name))()
-		if err := command("dpkg-deb", "-x", name, dir).run(ctx); err != nil {
+		if err := command("dpkg-deb", "-x", own, dir).run(ctx); err != nil {
 			return fmt.Errorf("package %s: %w", name, err)
 		}
 		return nil

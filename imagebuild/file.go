@@ -10,7 +10,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
-// copyFile copies a file of the cache to out.
+// copyFile copies a file to out.
 func copyFile(from, out string) error {
 	f, err := os.Open(from)
 	if err != nil {

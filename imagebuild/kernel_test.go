@@ -3,7 +3,10 @@ package imagebuild
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -195,5 +198,32 @@ func TestFormatOnlyDebianPackagesAreUnpacked(t *testing.T) {
 		if _, err := emptyBuilder(t).Kernel(t.Context(), testPlatform(t, "vm"), name); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", c.name, err)
 		}
+	}
+}
+
+// A package is replaced while it is unpacked, as by a build that still runs. The cache would have other files than
+// those of the digest in its name, which may be the digest of a package that Debian has signed.
+func TestAPackageThatIsReplacedIsNotTakenForTheOldOne(t *testing.T) {
+	b, dir := testBuilder(t), t.TempDir()
+	for _, name := range []string{"one", "two"} {
+		write(t, filepath.Join(dir, name, "DEBIAN/control"), "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@localhost>\nDescription: x\n")
+		write(t, filepath.Join(dir, name, "content"), name)
+		judge(t, "dpkg-deb", "-Znone", "--build", filepath.Join(dir, name), filepath.Join(dir, name+".deb"))
+	}
+	tool, err := exec.LookPath("dpkg-deb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "bin/dpkg-deb"), fmt.Sprintf("#!/bin/sh\ncp %[1]s/two.deb %[1]s/one.deb && exec %[2]s \"$@\"\n", dir, tool))
+	if err := os.Chmod(filepath.Join(dir, "bin/dpkg-deb"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
+	folder, err := b.unpackFile(t.Context(), filepath.Join(dir, "one.deb"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, filepath.Join(folder, "content")); string(got) != "one" {
+		t.Errorf("the folder of package one has the files of %q", got)
 	}
 }
