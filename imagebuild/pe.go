@@ -18,6 +18,9 @@ const (
 	maxPEHeader = 64 << 10
 	maxPEOffset = 512 // of the PE signature
 	pePage      = 4096
+
+	peFields  = 112                 // bytes of the optional header before its data directories
+	peMinimum = dirCertificates + 1 // data directories
 )
 
 // dirCertificates is the data directory with the offset and size of the Secure Boot signatures.
@@ -50,18 +53,10 @@ func readPEHeader(r io.ReaderAt, size int64) (*peHeader, error) {
 	if string(dos[:2]) != "MZ" || h.at < len(dos) || h.at > maxPEOffset {
 		return nil, badPE("no MZ header, or the PE header is not in its first %d bytes", maxPEOffset)
 	}
-	head := make([]byte, 4+binary.Size(h.file)+binary.Size(h.opt))
-	if err := readFull(r, head, int64(h.at)); err != nil {
+	if err := h.readFields(r); err != nil {
 		return nil, err
 	}
-	fields := bytes.NewReader(head[4:])
-	if err := binary.Read(fields, binary.LittleEndian, &h.file); err != nil {
-		return nil, err
-	}
-	if err := binary.Read(fields, binary.LittleEndian, &h.opt); err != nil {
-		return nil, err
-	}
-	if err := h.check(head, size); err != nil {
+	if err := h.check(size); err != nil {
 		return nil, err
 	}
 	h.raw = make([]byte, h.opt.SizeOfHeaders)
@@ -73,6 +68,28 @@ func readPEHeader(r io.ReaderAt, size int64) (*peHeader, error) {
 		return nil, err
 	}
 	return h, h.checkSections(size)
+}
+
+// readFields reads the header's fields up to the section table. Debian 12's stub for arm64 has 6 data directories, and
+// other programs have 16.
+func (h *peHeader) readFields(r io.ReaderAt) error {
+	head := make([]byte, 4+binary.Size(h.file))
+	if err := readFull(r, head, int64(h.at)); err != nil {
+		return err
+	}
+	if _, err := binary.Decode(head[4:], binary.LittleEndian, &h.file); err != nil {
+		return err
+	}
+	size := int(h.file.SizeOfOptionalHeader)
+	if string(head[:4]) != "PE\x00\x00" || size < peFields+8*peMinimum || size > binary.Size(h.opt) {
+		return badPE("no PE header, or its optional header has %d bytes", size)
+	}
+	all := make([]byte, binary.Size(h.opt))
+	if err := readFull(r, all[:size], int64(h.at+len(head))); err != nil {
+		return err
+	}
+	_, err := binary.Decode(all, binary.LittleEndian, &h.opt)
+	return err
 }
 
 func readFull(r io.ReaderAt, b []byte, at int64) error {
@@ -87,12 +104,12 @@ func readFull(r io.ReaderAt, b []byte, at int64) error {
 }
 
 // check refuses a header whose parts have other sizes than those of PE32+, or do not fit into it.
-func (h *peHeader) check(head []byte, size int64) error {
+func (h *peHeader) check(size int64) error {
 	o := &h.opt
 	powerOf2 := func(n uint32) bool { return n >= 512 && n <= 64<<10 && n&(n-1) == 0 }
 	switch {
-	case string(head[:4]) != "PE\x00\x00" || o.Magic != 0x20b || o.NumberOfRvaAndSizes != 16 || int(h.file.SizeOfOptionalHeader) != binary.Size(h.opt):
-		return badPE("not PE32+ with 16 data directories")
+	case o.Magic != 0x20b || uint64(h.file.SizeOfOptionalHeader) != peFields+8*uint64(o.NumberOfRvaAndSizes):
+		return badPE("not PE32+, or %d data directories in an optional header of %d bytes", o.NumberOfRvaAndSizes, h.file.SizeOfOptionalHeader)
 	case peArch(h.file.Machine) == "":
 		return badPE("machine %#x: neither x86_64 nor arm64", h.file.Machine)
 	case !powerOf2(o.FileAlignment) || !powerOf2(o.SectionAlignment):
@@ -134,7 +151,9 @@ func peArch(machine uint16) string {
 
 func peName(s pe.SectionHeader32) string { return strings.TrimRight(string(s.Name[:]), "\x00") }
 
-func (h *peHeader) tableAt() int { return h.at + 4 + binary.Size(h.file) + binary.Size(h.opt) }
+func (h *peHeader) tableAt() int {
+	return h.at + 4 + binary.Size(h.file) + int(h.file.SizeOfOptionalHeader)
+}
 
 func (h *peHeader) tableEnd() int {
 	return h.tableAt() + int(h.file.NumberOfSections)*binary.Size(pe.SectionHeader32{})
@@ -166,13 +185,37 @@ func (h *peHeader) encode() ([]byte, error) {
 		return nil, badPE("its header has no room for %d sections", len(h.table))
 	}
 	out := slices.Clone(h.raw)
-	for at, part := range map[int]any{h.at + 4: h.file, h.at + 4 + binary.Size(h.file): h.opt, h.tableAt(): h.table} {
+	opt, err := binary.Append(nil, binary.LittleEndian, h.opt)
+	if err != nil {
+		return nil, err
+	}
+	copy(out[h.at+4+binary.Size(h.file):h.tableAt()], opt)
+	for at, part := range map[int]any{h.at + 4: h.file, h.tableAt(): h.table} {
 		if _, err := binary.Encode(out[at:], binary.LittleEndian, part); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
+
+// noOperation is an instruction of arm64. The linker script of gnu-efi fills the header with it.
+var noOperation = []byte{0x1f, 0x20, 0x03, 0xd5}
+
+// filler returns the four bytes that follow the section table up to the end of the header, again and again: zeros, or
+// noOperation. Nil means other bytes.
+func (h *peHeader) filler() []byte {
+	rest := h.raw[h.tableEnd():]
+	if allZero(rest) {
+		return make([]byte, len(noOperation))
+	}
+	if h.file.Machine != pe.IMAGE_FILE_MACHINE_ARM64 || !bytes.Equal(rest, fill(len(rest), noOperation)) {
+		return nil
+	}
+	return noOperation
+}
+
+// fill returns n bytes of a repeated word.
+func fill(n int, word []byte) []byte { return bytes.Repeat(word, n/len(word)+1)[:n] }
 
 // A peSection is a section that is added to an EFI program.
 type peSection struct {
@@ -206,13 +249,13 @@ func (h *peHeader) with(end int64, more []peSection) (*peHeader, error) {
 }
 
 // without returns the header without its last n sections: that of the program to which with added
-// them.
+// them. filler is not nil.
 func (h *peHeader) without(n int) *peHeader {
 	w := *h
 	w.raw = slices.Clone(h.raw)
 	w.table = slices.Clone(h.table[:len(h.table)-n])
 	w.file.NumberOfSections = uint16(len(w.table))
-	clear(w.raw[w.tableEnd():h.tableEnd()])
+	copy(w.raw[w.tableEnd():], fill(h.tableEnd()-w.tableEnd(), h.filler()))
 	for _, s := range h.table[len(w.table):] {
 		w.opt.SizeOfInitializedData -= s.SizeOfRawData
 	}

@@ -53,7 +53,7 @@ func openUKI(r io.ReaderAt, size int64) (*ukiReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !allZero(h.raw[h.tableEnd():]) {
+	if h.filler() == nil {
 		return nil, badPE("data after its section table")
 	}
 	n := len(h.table) - len(ukiSections)
@@ -196,10 +196,7 @@ func (c *Contents) readUKI(r io.ReaderAt, size int64) error {
 	if err := c.readInitramfs(initramfs, initramfs.Size(), &c.System); err != nil {
 		return fmt.Errorf("section %s: %w", sectionInitramfs, err)
 	}
-	if err := c.readUKITexts(u); err != nil {
-		return err
-	}
-	return c.checkEntries()
+	return c.readUKITexts(u)
 }
 
 // readUKITexts reads the command line, and compares the version and os-release with what they are
@@ -238,5 +235,8 @@ func (c *Contents) readUKITexts(u *ukiReader) error {
 		}
 	}
 	c.Default, c.Entries = mode, []BootEntry{{Mode: mode, Boots: mode, Title: "Phase Boot, mode " + mode, Cmdline: cmdline}}
-	return c.checkEntries()
+	if err := c.checkEntries(); err != nil {
+		return fmt.Errorf("section %s: %w", sectionCmdline, err)
+	}
+	return nil
 }

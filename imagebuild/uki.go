@@ -2,6 +2,7 @@ package imagebuild
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -80,7 +81,7 @@ func (b *Builder) uki(ctx context.Context, m Media) (*espTree, []byte, error) {
 	return tree, image, err
 }
 
-// stub reads systemd's stub for UKIs. Its file is in the package and the folder of the boot loader.
+// stub reads systemd's stub for UKIs as firmware loads it. Its file is in the package and the folder of the boot loader.
 func (b *Builder) stub(ctx context.Context, p Platform) ([]byte, error) {
 	dir, err := b.packageFiles(ctx, "systemd-boot-efi", p)
 	if err != nil {
@@ -91,7 +92,31 @@ func (b *Builder) stub(ctx context.Context, p Platform) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.ReadFile(file)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return loadedStub(data)
+}
+
+// loadedStub returns a stub without the bytes after its last section and its symbols, which firmware does not load, and
+// with its size in memory rounded to whole pages. Only Debian 12's stub for arm64 has such bytes.
+func loadedStub(stub []byte) ([]byte, error) {
+	r := bytes.NewReader(stub)
+	h, err := readPEHeader(r, r.Size())
+	if err != nil {
+		return nil, fmt.Errorf("stub: %w", err)
+	}
+	end, err := h.end(r)
+	if err != nil || end > r.Size() {
+		return nil, fmt.Errorf("stub: %w", cmp.Or(err, badPE("%d bytes, want %d", r.Size(), end)))
+	}
+	h.opt.SizeOfImage = h.loadedSize()
+	head, err := h.encode()
+	if err != nil {
+		return nil, err
+	}
+	return append(head, stub[len(head):end]...), nil
 }
 
 // ukiParts returns the bytes of ukiSections: what the boot medium's entry of the default mode starts.
@@ -166,7 +191,7 @@ func readStub(stub *bytes.Reader) (*peHeader, error) {
 		return nil, badPE("size in memory %d, want %d", h.opt.SizeOfImage, h.loadedSize())
 	case h.opt.CheckSum != 0 && h.opt.CheckSum != sum:
 		return nil, badPE("checksum %#x, want %#x", h.opt.CheckSum, sum)
-	case !allZero(h.raw[h.tableEnd():]) || h.opt.DataDirectory[dirCertificates].VirtualAddress != 0:
+	case h.filler() == nil || h.opt.DataDirectory[dirCertificates].VirtualAddress != 0:
 		return nil, badPE("signed, or with data after its section table")
 	}
 	return h, nil

@@ -18,6 +18,16 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
+// armMedia returns the media of testMedia for arm64.
+func armMedia(t *testing.T, b *Builder) Media {
+	m := testMedia(t, b)
+	m.Platform, m.PhaseBoot = armPlatform(t, "vm"), armProgram(t, b)
+	return m
+}
+
+// binutils are the programs of binutils that know the EFI programs of an architecture.
+var binutils = map[string]string{"x86_64": "x86_64-linux-gnu-", "arm64": "aarch64-linux-gnu-"}
+
 // ukiSource returns a stub, and the parts of a UKI with Debian's kernel.
 func ukiSource(t *testing.T, b *Builder) (stub []byte, parts [][]byte) {
 	t.Helper()
@@ -41,8 +51,14 @@ var objdumpSection = regexp.MustCompile(`(?m)^ +\d+ (\.[a-z]+) +([0-9a-f]+) +([0
 // objdump and objcopy of binutils are the judges: they find each section with the bytes that were
 // put in, and no two sections have common addresses or bytes of the file.
 func TestUKIHasItsInputsInSectionsThatDoNotOverlap(t *testing.T) {
-	b, dir := testBuilder(t), t.TempDir()
-	media := testMedia(t, b)
+	b := testBuilder(t)
+	for arch, media := range map[string]Media{"x86_64": testMedia(t, b), "arm64": armMedia(t, b)} {
+		t.Run(arch, func(t *testing.T) { ukiHasItsInputs(t, b, media) })
+	}
+}
+
+func ukiHasItsInputs(t *testing.T, b *Builder, media Media) {
+	dir := t.TempDir()
 	image, archive := filepath.Join(dir, "1.efi"), filepath.Join(dir, "initramfs")
 	if _, err := b.WriteUKI(t.Context(), media, image); err != nil {
 		t.Fatal(err)
@@ -64,12 +80,13 @@ func TestUKIHasItsInputsInSectionsThatDoNotOverlap(t *testing.T) {
 	}
 	for name, want := range map[string][]byte{
 		sectionKernel: read(t, filepath.Join(kernel.dir, kernel.Image)), sectionInitramfs: read(t, archive), sectionUname: []byte(kernel.Version),
-		sectionCmdline: []byte("console=tty0 console=ttyS0,115200 quiet panic=30 phase.mode=local phase.mirror=http://192.0.2.1"),
+		sectionCmdline: []byte("console=tty0 console=" + media.Platform.serial + ",115200 quiet panic=30 phase.mode=local phase.mirror=http://192.0.2.1"),
 		sectionRelease: []byte("ID=phase-boot\nNAME=\"Phase Boot\"\nPRETTY_NAME=\"Phase Boot, mode local\"\nVERSION_ID=" + time.Unix(seconds, 0).UTC().Format("20060102") + "\n"),
 	} {
 		file := filepath.Join(dir, "section")
-		output(t, "objcopy -O binary --dump-section "+name+"="+file+" "+image+" /dev/null")
-		if !bytes.Equal(read(t, file), want) {
+		output(t, binutils[c.Arch]+"objcopy -O binary --dump-section "+name+"="+file+" "+image+" /dev/null")
+		// objcopy does not always know where a section ends in its last 512 bytes
+		if got := read(t, file); !bytes.Equal(got[:min(len(got), len(want))], want) || !allZero(got[len(want):]) || len(got)-len(want) >= 512 {
 			t.Errorf("section %s differs from its input", name)
 		}
 	}
@@ -77,22 +94,22 @@ func TestUKIHasItsInputsInSectionsThatDoNotOverlap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(dir, "stub")
-	if err := os.WriteFile(file, stub, 0o600); err != nil {
-		t.Fatal(err)
+	if sum := fmt.Sprintf("%x", sha256.Sum256(stub)); c.Loader != sum {
+		t.Errorf("stub: sha256 %s, want %s", c.Loader, sum)
 	}
-	if sum, err := sumFile(file); err != nil || c.Loader != sum {
-		t.Errorf("stub: sha256 %s, want %s of the package's (%v)", c.Loader, sum, err)
+	checkSectionTable(t, c.Arch, image, len(read(t, image)))
+	again := Rebuild{PhaseBoot: func(string) (string, error) { return media.PhaseBoot, nil }}
+	if err := b.CompareRebuild(t.Context(), c, again); err != nil { // the same inputs give the same bytes
+		t.Error(err)
 	}
-	checkSectionTable(t, image, len(read(t, image)))
 }
 
 // checkSectionTable reads the section table with objdump.
-func checkSectionTable(t *testing.T, file string, size int) {
+func checkSectionTable(t *testing.T, arch, file string, size int) {
 	t.Helper()
 	var names []string
 	address, offset := int64(0), int64(0)
-	for _, m := range objdumpSection.FindAllStringSubmatch(output(t, "objdump -h "+file), -1) {
+	for _, m := range objdumpSection.FindAllStringSubmatch(output(t, binutils[arch]+"objdump -h "+file), -1) {
 		hex := func(s string) int64 {
 			n, err := strconv.ParseInt(s, 16, 64)
 			if err != nil {
@@ -248,15 +265,60 @@ func TestUKIStubIsCheckedBeforeItIsUsed(t *testing.T) {
 	}
 }
 
-// FuzzUKI checks that a UKI that is accepted is the one that its stub and its sections give.
-func FuzzUKI(f *testing.F) {
-	stub := smallStub()
+// Debian 12's stub for arm64 has fewer data directories, no-operation instructions after its section table, and bytes
+// that firmware does not load. All bytes of its UKI are known too.
+func TestAttackTheHeaderOfAUKIForArm64(t *testing.T) {
+	stub := smallStub(6, noOperation)
+	file := append(slices.Clone(stub), "not loaded"...)
+	if got, err := loadedStub(file); err != nil || !bytes.Equal(got, stub) {
+		t.Fatalf("loadedStub: %v", err)
+	}
 	uki, err := joinUKI(stub, [][]byte{{1}, []byte("phase.mode=local"), {3}, {4}, {5}})
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
-	f.Add(uki)
-	f.Add(stub)
+	u, err := openUKI(bytes.NewReader(uki), int64(len(uki)))
+	if err != nil || u.arch != "arm64" || u.stubSum != fmt.Sprintf("%x", sha256.Sum256(stub)) {
+		t.Fatalf("%+v, %v", u, err)
+	}
+	h, err := readPEHeader(bytes.NewReader(uki), int64(len(uki)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := func(at int, to ...byte) []byte {
+		bad := slices.Clone(uki)
+		copy(bad[at:], to)
+		return bad
+	}
+	end := int(h.opt.SizeOfHeaders)
+	for name, bad := range map[string][]byte{
+		"another instruction":      change(end-4, 0, 0, 0, 0x14),
+		"zeros and no operations":  change(h.tableEnd(), make([]byte, 8)...),
+		"no operations for x86":    change(h.at+4, 0x64, 0x86),
+		"5 data directories":       change(h.at+24+108, 5),
+		"optional header: 168":     change(h.at+20, 168),
+		"optional header: 144":     change(h.at+20, 144),
+		"optional header: 248":     change(h.at+20, 248),
+		"optional header: 65,535":  change(h.at+20, 0xff, 0xff),
+		"a signature of 8 bytes":   change(h.at+24+peFields+8*dirCertificates, 0, 4, 0, 0, 8),
+		"bytes that are no header": append(slices.Clone(uki), "not loaded"...),
+	} {
+		if _, err := openUKI(bytes.NewReader(bad), int64(len(bad))); !errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// FuzzUKI checks that a UKI that is accepted is the one that its stub and its sections give.
+func FuzzUKI(f *testing.F) {
+	for _, stub := range [][]byte{smallStub(16, make([]byte, 4)), smallStub(6, noOperation)} {
+		uki, err := joinUKI(stub, [][]byte{{1}, []byte("phase.mode=local"), {3}, {4}, {5}})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uki)
+		f.Add(stub)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		u, err := openUKI(bytes.NewReader(data), int64(len(data)))
 		if err != nil {
@@ -295,14 +357,16 @@ func FuzzUKI(f *testing.F) {
 	})
 }
 
-// smallStub returns the smallest stub: headers and one section.
-func smallStub() []byte {
-	h := &peHeader{raw: make([]byte, 1024), at: 64, file: pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_ARM64, NumberOfSections: 1, SizeOfOptionalHeader: 240}}
+// smallStub returns the smallest stub: headers with so many data directories and this filler, and one section.
+func smallStub(directories uint32, filler []byte) []byte {
+	optional := uint16(peFields + 8*directories)
+	h := &peHeader{raw: make([]byte, 1024), at: 64, file: pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_ARM64, NumberOfSections: 1, SizeOfOptionalHeader: optional}}
 	copy(h.raw, "MZ")
 	h.raw[60] = 64
 	copy(h.raw[64:], "PE")
-	h.opt = pe.OptionalHeader64{Magic: 0x20b, FileAlignment: 512, SectionAlignment: 4096, SizeOfHeaders: 1024, SizeOfImage: 8192, NumberOfRvaAndSizes: 16}
+	h.opt = pe.OptionalHeader64{Magic: 0x20b, FileAlignment: 512, SectionAlignment: 4096, SizeOfHeaders: 1024, SizeOfImage: 8192, NumberOfRvaAndSizes: directories}
 	h.table = []pe.SectionHeader32{{Name: [8]uint8{'.', 't', 'e', 'x', 't'}, VirtualSize: 4, VirtualAddress: 4096, SizeOfRawData: 512, PointerToRawData: 1024}}
+	copy(h.raw[h.tableEnd():], fill(len(h.raw)-h.tableEnd(), filler))
 	head, err := h.encode()
 	if err != nil {
 		panic(err)

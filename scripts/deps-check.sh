@@ -59,7 +59,8 @@ all() {
 		sbverify                         sbsigntool       test                          checking signatures for Secure Boot
 		sig-list-to-certs                efitools         test                          checking keys for Secure Boot
 		openssl                          openssl          test                          checking certificates
-		objdump                          binutils         test                          checking UKIs
+		x86_64-linux-gnu-objdump         binutils-x86-64-linux-gnu test                 checking UKIs
+		aarch64-linux-gnu-objdump        binutils-aarch64-linux-gnu test                checking UKIs of arm64
 		busybox                          busybox-static   test                          commands of docs/SHIP-YOUR-OWN-OS.md
 		systemd-analyze                  systemd          test                          checking the systemd units
 		ssh-agent                        openssh-client   test                          keys in an agent
