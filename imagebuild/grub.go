@@ -19,13 +19,16 @@ const (
 // Loaders are the values of Media.Bootloader.
 var Loaders = []string{LoaderSystemd, LoaderGRUB, LoaderBoth}
 
-// GRUB reads its menu from a file on the partition that it was started from.
 const (
-	grubPrefix     = "/grub"
-	grubConfigPath = "grub/grub.cfg"
-	grubIDPrefix   = "phase-" // of an entry: GRUB takes a number for the position of an entry
-	maxGrubConfig  = 64 << 10 // bytes
+	grubFolder    = "grub"
+	grubIDPrefix  = "phase-" // of an entry: GRUB takes a number for the position of an entry
+	maxGrubConfig = 64 << 10 // bytes
 )
+
+// grubPrefix returns the folder of the one menu that GRUB reads, on the partition that it was started from.
+func (a architecture) grubPrefix() string { return grubFolder + strings.TrimPrefix(a.folder, "phase") }
+
+func (a architecture) grubMenuPath() string { return a.grubPrefix() + "/grub.cfg" }
 
 // grubTargets are GRUB's names of Debian's architectures.
 var grubTargets = map[string]string{"amd64": "x86_64-efi", "arm64": "arm64-efi"}
@@ -44,8 +47,6 @@ func (m Media) checkLoader() error {
 		return nil
 	case !slices.Contains(Loaders, m.Bootloader):
 		return optionsf("bootloader %.40q: unknown; use one of %s", m.Bootloader, strings.Join(Loaders, ", "))
-	case len(m.Others) > 0:
-		return optionsf("bootloader %s: for one architecture; use systemd-boot for a medium for several", m.Bootloader)
 	}
 	if i := strings.IndexAny(m.Cmdline, `"'\`); i >= 0 {
 		return optionsf("cmdline: character %q: GRUB would change it; remove it, or use --bootloader systemd-boot", m.Cmdline[i])
@@ -63,19 +64,22 @@ func (m Media) loaderTools() []string {
 
 // addGRUB adds GRUB where firmware looks for a loader, and its menu.
 func (b *Builder) addGRUB(ctx context.Context, m Media, t *espTree) (err error) {
-	if t.files[m.Platform.loaderPath()], err = b.grub(ctx, m.Platform); err != nil {
-		return err
-	}
-	var entries []BootEntry
-	for _, name := range m.Modes.Available(m.WithTor) {
-		mode, err := m.Modes.Load(name)
-		if err != nil {
+	for _, in := range m.systems() {
+		p := in.Platform
+		if t.files[p.loaderPath()], err = b.grub(ctx, p); err != nil {
 			return err
 		}
-		_, options, _ := strings.Cut(m.Platform.entry("", name, 1, m.Cmdline), "options ")
-		entries = append(entries, BootEntry{Mode: name, Arch: m.Platform.Arch, Title: mode.Title, Cmdline: options})
+		var entries []BootEntry
+		for _, name := range m.Modes.Available(m.WithTor) {
+			mode, err := m.Modes.Load(name)
+			if err != nil {
+				return err
+			}
+			_, options, _ := strings.Cut(p.entry("", name, 1, m.Cmdline), "options ")
+			entries = append(entries, BootEntry{Mode: name, Arch: p.Arch, Title: mode.Title, Cmdline: options})
+		}
+		t.files[p.grubMenuPath()] = []byte(grubMenu{p.architecture, p.timeout(), m.DefaultMode, entries}.text())
 	}
-	t.files[grubConfigPath] = []byte(grubMenu{m.Platform.architecture, m.Platform.timeout(), m.DefaultMode, entries}.text())
 	return nil
 }
 
@@ -96,7 +100,7 @@ func (b *Builder) grub(ctx context.Context, p Platform) ([]byte, error) {
 	defer clean()
 	out := filepath.Join(tmp, "grub.efi")
 	from := filepath.Join(dir, "usr/lib/grub", target)
-	args := append([]string{"--format=" + target, "--directory=" + from, "--prefix=" + grubPrefix, "--output=" + out}, grubModules...)
+	args := append([]string{"--format=" + target, "--directory=" + from, "--prefix=/" + p.grubPrefix(), "--output=" + out}, grubModules...)
 	if isFile(filepath.Join(from, grubLoaderInfo+".mod")) {
 		args = append(args, grubLoaderInfo)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -90,7 +91,7 @@ func TestGRUBIsReproducibleAndReadsItsMenuInOnePlace(t *testing.T) {
 	if !bytes.Equal(good, testGRUB(t, b)) {
 		t.Error("two builds differ")
 	}
-	if err := readGRUB(bytes.NewReader(good), int64(len(good))); err != nil {
+	if err := readGRUB(architectures[0], bytes.NewReader(good), int64(len(good))); err != nil {
 		t.Fatal(err)
 	}
 	program, err := pe.NewFile(bytes.NewReader(good))
@@ -103,7 +104,7 @@ func TestGRUBIsReproducibleAndReadsItsMenuInOnePlace(t *testing.T) {
 		copy(bad[at:], to)
 		return bad
 	}
-	prefix := bytes.LastIndex(good, []byte(grubPrefix+"\x00"))
+	prefix := bytes.LastIndex(good, []byte("/"+grubFolder+"\x00"))
 	module := bytes.Index(good, []byte("part_gpt\x00"))
 	if prefix < 0 || module < 0 {
 		t.Fatal(prefix, module)
@@ -121,7 +122,7 @@ func TestGRUBIsReproducibleAndReadsItsMenuInOnePlace(t *testing.T) {
 		"another program":       []byte("MZ"),
 		"large":                 append(bytes.Clone(good), make([]byte, maxGRUB)...),
 	} {
-		if err := readGRUB(bytes.NewReader(bad), int64(len(bad))); !errors.Is(err, cas.ErrCorrupt) {
+		if err := readGRUB(architectures[0], bytes.NewReader(bad), int64(len(bad))); !errors.Is(err, cas.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -201,6 +202,46 @@ func TestAnImageWithBothLoadersIsValidAndReproducible(t *testing.T) {
 	}
 	if _, err := b.Verify(t.Context(), first); !errors.Is(err, cas.ErrCorrupt) {
 		t.Errorf("GRUB on both partitions: %v", err)
+	}
+}
+
+// A partition that boots both architectures has a GRUB and a menu for each.
+func TestGRUBForBothArchitectures(t *testing.T) {
+	b, dir := testBuilder(t), t.TempDir()
+	media := testMedia(t, b)
+	media.Others, media.Bootloader = []Initramfs{armMedia(t, b).Initramfs}, LoaderGRUB
+	esp := filepath.Join(dir, "esp")
+	if _, err := b.WriteESP(t.Context(), media, esp); err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.Verify(t.Context(), esp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := len(c.Entries) / 2
+	if c.Bootloader != LoaderGRUB || c.Arch != "x86_64" || len(c.Others) != 1 || c.Others[0].Arch != "arm64" || c.Default != "local" ||
+		half != len(media.Modes.Available(false)) || c.Entries[0].Arch != "x86_64" || c.Entries[half].Arch != "arm64" {
+		t.Errorf("%+v", c)
+	}
+	program := map[string]string{"x86_64": media.PhaseBoot, "arm64": media.Others[0].PhaseBoot}
+	if err := b.CompareRebuild(t.Context(), c, Rebuild{PhaseBoot: func(arch string) (string, error) { return program[arch], nil }}); err != nil {
+		t.Error(err)
+	}
+	for name, change := range map[string]string{
+		"the menu of the other architecture": "mcopy -o -i %[1]s ::/grub/grub.cfg %[2]s && mcopy -o -i %[1]s %[2]s ::/grub/arm64/grub.cfg",
+		"the GRUB of the other architecture": "mcopy -o -i %[1]s ::/EFI/BOOT/BOOTX64.EFI %[2]s && mcopy -o -i %[1]s %[2]s ::/EFI/BOOT/BOOTAA64.EFI",
+		"no menu for one":                    "mdel -i %[1]s ::/grub/arm64/grub.cfg",
+		"a menu without a loader":            "mdeltree -i %[1]s ::/phase/arm64 ::/EFI/BOOT/BOOTAA64.EFI",
+		"another default for one":            "mcopy -i %[1]s ::/grub/arm64/grub.cfg - | sed s/default=phase-local/default=phase-edge/ >%[2]s && mcopy -o -i %[1]s %[2]s ::/grub/arm64/grub.cfg",
+	} {
+		hostile := copyOf(t, esp)
+		change = strings.NewReplacer("%[1]s", hostile, "%[2]s", filepath.Join(t.TempDir(), "x")).Replace(change)
+		if out, err := exec.Command("sh", "-c", change).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", name, err, out)
+		}
+		if _, err := b.Verify(t.Context(), hostile); !errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

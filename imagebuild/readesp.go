@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -40,13 +39,14 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 		return err
 	}
 	dirs, names := []string{"efi", "efi/boot", "loader", entriesPath}, []string{menuPath}
-	grub := f.has(path.Dir(grubConfigPath))
-	if grub {
-		dirs, names = []string{"efi", "efi/boot", path.Dir(grubConfigPath)}, []string{grubConfigPath}
-	}
-	menu := names[0]
 	for _, a := range architectures {
 		dirs, names = append(dirs, a.folder), append(names, a.systemPaths()...)
+	}
+	menu := func(architecture) string { return menuPath }
+	grub := f.has(grubFolder)
+	if grub {
+		dirs, names = grubPaths()
+		menu = architecture.grubMenuPath
 	}
 	signed := !f.has("phase")
 	if signed {
@@ -130,21 +130,14 @@ func (f *fat) bootFiles(dirs, names []string) (map[string]*fatFile, error) {
 
 // readGRUBOnly reads GRUB's menu.
 func (c *Contents) readGRUBOnly(archs []architecture, files map[string]*fatFile) error {
-	if len(archs) > 1 {
-		return badLoader("GRUB for several architectures")
-	}
-	menu, _, err := readGRUBFiles(archs[0], files)
-	if err != nil {
-		return err
-	}
-	c.Bootloader, c.Default, c.Entries = LoaderGRUB, menu.mode, menu.entries
-	slices.SortFunc(c.Entries, func(a, b BootEntry) int { return cmp.Compare(a.Mode, b.Mode) })
-	return nil
+	menus, err := readGRUBMenus(archs, files)
+	c.Bootloader, c.Default, c.Entries = LoaderGRUB, menus.mode, menus.entries
+	return err
 }
 
 // archsOf returns the architectures that a partition boots. It refuses a partition with a part of
-// what an architecture needs, or without the menu.
-func archsOf(files map[string]*fatFile, menu string) (archs []architecture, err error) {
+// what an architecture needs, or without its menu.
+func archsOf(files map[string]*fatFile, menu func(architecture) string) (archs []architecture, err error) {
 	for _, a := range architectures {
 		missing := slices.DeleteFunc(a.systemPaths(), func(name string) bool { return files[name] != nil && files[name].size > 0 })
 		present := slices.DeleteFunc(a.systemPaths(), func(name string) bool { return files[name] == nil })
@@ -154,10 +147,13 @@ func archsOf(files map[string]*fatFile, menu string) (archs []architecture, err 
 		if len(missing) > 0 {
 			return nil, badFAT("no %s", missing[0])
 		}
+		if m := files[menu(a)]; m == nil || m.size == 0 {
+			return nil, badFAT("no %s", menu(a))
+		}
 		archs = append(archs, a)
 	}
-	if len(archs) == 0 || files[menu] == nil || files[menu].size == 0 {
-		return nil, badFAT("no loader or no %s", menu)
+	if len(archs) == 0 {
+		return nil, badFAT("no loader")
 	}
 	return archs, nil
 }

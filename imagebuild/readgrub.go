@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,9 +32,9 @@ var grubLinked = []string{
 	"acpi", grubLoaderInfo, "fdt", "gzio", "smbios", "verifiers",
 }
 
-// readGRUB refuses a GRUB that reads its menu from another place than grubConfigPath, or brings other modules or a
+// readGRUB refuses a GRUB that reads its menu from another place than grubMenuPath, or brings other modules or a
 // configuration of its own. The code of the modules is compared by a rebuild only.
-func readGRUB(r io.ReaderAt, size int64) error {
+func readGRUB(a architecture, r io.ReaderAt, size int64) error {
 	bad := func(format string, args ...any) error { return badLoader("GRUB: "+format, args...) }
 	if size > maxGRUB {
 		return bad("more than %d bytes", maxGRUB)
@@ -45,8 +44,8 @@ func readGRUB(r io.ReaderAt, size int64) error {
 		return err
 	}
 	program, err := pe.NewFile(bytes.NewReader(data))
-	if err != nil {
-		return bad("not an EFI program")
+	if err != nil || peArch(program.Machine) != a.Arch {
+		return bad("not an EFI program for %s", a.Arch)
 	}
 	if program.PointerToSymbolTable != 0 { // it could give another section the name, for this reader but not for GRUB
 		return bad("a symbol table, which grub-mkimage does not write")
@@ -85,8 +84,8 @@ func readGRUB(r io.ReaderAt, size int64) error {
 			}
 		}
 	}
-	if prefix != grubPrefix {
-		return bad("it reads its menu in %.80q, want %s", prefix, grubPrefix)
+	if want := "/" + a.grubPrefix(); prefix != want {
+		return bad("it reads its menu in %.80q, want %s", prefix, want)
 	}
 	return nil
 }
@@ -118,7 +117,7 @@ var (
 // writes for the entries that are found in it.
 func readGRUBMenu(a architecture, text string) (g grubMenu, err error) {
 	bad := func() (grubMenu, error) {
-		return grubMenu{}, badLoader("%s: not as phase-image writes it", grubConfigPath)
+		return grubMenu{}, badLoader("%s: not as phase-image writes it", a.grubMenuPath())
 	}
 	lines := strings.Split(text, "\n")
 	if len(lines) < 2 {
@@ -138,7 +137,7 @@ func readGRUBMenu(a architecture, text string) (g grubMenu, err error) {
 		// grubQuote is undone: checkCmdline and the comparison below refuse what is left of another form
 		cmdline := strings.ReplaceAll(words, "'", "")
 		if err := checkCmdline(cmdline); err != nil {
-			return grubMenu{}, badLoader("%s: %v", grubConfigPath, err)
+			return grubMenu{}, badLoader("%s: %v", a.grubMenuPath(), err)
 		}
 		args := bootargs.Parse(cmdline)
 		if args.Mode == "" {
@@ -156,32 +155,66 @@ func (g grubMenu) check() error {
 	var names []string
 	for _, e := range g.entries {
 		if strings.ContainsFunc(e.Title+e.Cmdline, func(r rune) bool { return r < ' ' || r > '~' }) || slices.Contains(names, e.Mode) {
-			return badLoader("%s: entry %.40q: repeated, or other characters than printable ASCII", grubConfigPath, e.Mode)
+			return badLoader("%s: entry %.40q: repeated, or other characters than printable ASCII", g.arch.grubMenuPath(), e.Mode)
 		}
 		names = append(names, e.Mode)
 	}
 	if !slices.Contains(names, g.mode) {
-		return badLoader("%s: default %.40q has no entry", grubConfigPath, g.mode)
+		return badLoader("%s: default %.40q has no entry", g.arch.grubMenuPath(), g.mode)
 	}
 	return nil
 }
 
-// grubFiles are the paths of a partition that GRUB boots.
-func grubFiles(a architecture) (dirs, files []string) {
-	return []string{"efi", "efi/boot", path.Dir(grubConfigPath), "phase", a.folder}, append(a.systemPaths(), grubConfigPath)
+// grubPaths returns the paths of the folders and files of a partition that GRUB boots.
+func grubPaths() (dirs, files []string) {
+	dirs = []string{"efi", "efi/boot"}
+	for _, a := range architectures {
+		dirs = append(dirs, a.grubPrefix(), a.folder)
+		files = append(files, append(a.systemPaths(), a.grubMenuPath())...)
+	}
+	return dirs, files
+}
+
+// A grubMenus is what GRUB starts on a partition, on machines of each architecture.
+type grubMenus struct {
+	mode    string // that starts without a key press
+	entries []BootEntry
+	sums    []string // of GRUB's program, by architecture
+}
+
+// readGRUBMenus checks GRUB and reads its menu for each architecture of a partition.
+func readGRUBMenus(archs []architecture, files map[string]*fatFile) (all grubMenus, err error) {
+	for _, a := range architectures {
+		if !slices.Contains(archs, a) {
+			if files[a.grubMenuPath()] != nil {
+				return all, badLoader("%s: there is no loader for %s", a.grubMenuPath(), a.Arch)
+			}
+			continue
+		}
+		menu, sum, err := readGRUBFiles(a, files)
+		if err != nil {
+			return all, err
+		}
+		if all.mode != "" && menu.mode != all.mode {
+			return all, badLoader("%s: default %.40q, want %.40q as on other machines", a.grubMenuPath(), menu.mode, all.mode)
+		}
+		slices.SortFunc(menu.entries, func(a, b BootEntry) int { return strings.Compare(a.Mode, b.Mode) })
+		all = grubMenus{menu.mode, append(all.entries, menu.entries...), append(all.sums, sum)}
+	}
+	return all, nil
 }
 
 // readGRUBFiles checks GRUB and reads its menu. It returns the digest of GRUB.
 func readGRUBFiles(a architecture, files map[string]*fatFile) (menu grubMenu, sum string, err error) {
-	loader, config := files[a.systemPaths()[0]], files[grubConfigPath]
-	if err := readGRUB(loader, loader.size); err != nil {
+	loader, config := files[a.systemPaths()[0]], files[a.grubMenuPath()]
+	if err := readGRUB(a, loader, loader.size); err != nil {
 		return menu, "", err
 	}
 	if sum, err = sumOf(loader.reader()); err != nil {
 		return menu, "", err
 	}
 	if config.size > maxGrubConfig {
-		return menu, "", badLoader("%s: more than %d bytes", grubConfigPath, maxGrubConfig)
+		return menu, "", badLoader("%s: more than %d bytes", a.grubMenuPath(), maxGrubConfig)
 	}
 	text, err := io.ReadAll(config.reader())
 	if err != nil {
@@ -194,27 +227,26 @@ func readGRUBFiles(a architecture, files map[string]*fatFile) (menu grubMenu, su
 // readFallback reads the second EFI system partition of an image: GRUB with the same entries, the same kernel and
 // the same initramfs as the first partition.
 func (c *Contents) readFallback(r io.ReaderAt, size int64) error {
-	i := slices.IndexFunc(architectures, func(a architecture) bool { return a.Arch == c.Arch })
-	if i < 0 || len(c.Others) > 0 {
-		return badLoader("second EFI system partition of an image for several architectures")
-	}
 	if c.Bootloader != LoaderSystemd {
 		return badLoader("second EFI system partition, and no systemd-boot on the first")
 	}
-	a := architectures[i]
 	f, err := openFAT(r, size)
 	if err != nil {
 		return err
 	}
-	dirs, names := grubFiles(a)
+	dirs, names := grubPaths()
 	files, err := f.bootFiles(dirs, names)
 	if err != nil {
 		return err
 	}
-	if _, err := archsOf(files, grubConfigPath); err != nil {
+	archs, err := archsOf(files, architecture.grubMenuPath)
+	if err != nil {
 		return err
 	}
-	menu, sum, err := readGRUBFiles(a, files)
+	if len(archs) != len(c.systems()) {
+		return badLoader("second EFI system partition: for other architectures than the first one")
+	}
+	menus, err := readGRUBMenus(archs, files)
 	if err != nil {
 		return err
 	}
@@ -222,16 +254,30 @@ func (c *Contents) readFallback(r io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	c.Bootloader, c.GRUB, c.identity = LoaderBoth, sum, identityOfBoth(c.identity, id)
-	slices.SortFunc(menu.entries, func(a, b BootEntry) int { return strings.Compare(a.Mode, b.Mode) })
+	c.Bootloader, c.identity = LoaderBoth, identityOfBoth(c.identity, id)
 	first := slices.Clone(c.Entries)
 	for i := range first {
 		first[i].Cmdline = strings.Join(strings.Fields(first[i].Cmdline), " ")
 	}
-	if menu.mode != c.Default || !slices.Equal(menu.entries, first) {
-		return badLoader("%s: other entries than those of systemd-boot", grubConfigPath)
+	if menus.mode != c.Default || !slices.Equal(menus.entries, first) {
+		return badLoader("%s: other entries than those of systemd-boot", grubFolder)
 	}
-	for name, want := range map[string]string{a.kernelPath(): c.KernelSum, a.initramfsPath(): c.ArchiveSum} {
+	for i, a := range archs {
+		s := &c.System
+		if i > 0 {
+			s = &c.Others[i-1]
+		}
+		s.GRUB = menus.sums[i]
+		if err := sameSystem(a, files, *s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameSystem refuses a second EFI system partition with another kernel or initramfs than the first one.
+func sameSystem(a architecture, files map[string]*fatFile, s System) error {
+	for name, want := range map[string]string{a.kernelPath(): s.KernelSum, a.initramfsPath(): s.ArchiveSum} {
 		if got, err := sumOf(files[name].reader()); err != nil || got != want {
 			return fmt.Errorf("second EFI system partition: %w", badLoader("%s: differs from that of the first partition", name))
 		}

@@ -127,7 +127,6 @@ func (b *Builder) compare(ctx context.Context, c *Contents, rebuilt string) erro
 		}
 	}
 	for _, part := range []struct{ name, here, again string }{
-		{"GRUB", c.GRUB, again.GRUB},
 		{"modes", c.modesText(), again.modesText()},
 		{"boot menu", fmt.Sprint(c.Default, c.Entries), fmt.Sprint(again.Default, again.Entries)},
 	} {
@@ -144,6 +143,7 @@ func (b *Builder) compare(ctx context.Context, c *Contents, rebuilt string) erro
 func compareSystem(c *Contents, here, again System) error {
 	for _, part := range []struct{ name, here, again string }{
 		{c.loaderName(), here.Loader, again.Loader},
+		{"GRUB", here.GRUB, again.GRUB},
 		{"kernel", here.KernelSum, again.KernelSum},
 		{"init", here.Init, again.Init},
 		{"initramfs", here.ArchiveSum, again.ArchiveSum},

@@ -27,9 +27,8 @@ type Contents struct {
 	Built         int64  `json:"built_size,omitempty"`  // of an image whose partition table was moved to the end of a larger disk: its size before
 	CacheGrown    bool   `json:"cache_grown,omitempty"` // and a machine has enlarged the cache partition
 	Disk          string `json:"disk_guid,omitempty"`
-	Bootloader    string `json:"bootloader,omitempty"`  // LoaderSystemd, LoaderGRUB or LoaderBoth
-	GRUB          string `json:"grub_sha256,omitempty"` // of GRUB on the second partition of LoaderBoth
-	UKI           bool   `json:"uki,omitempty"`         // firmware starts a UKI, no boot loader
+	Bootloader    string `json:"bootloader,omitempty"` // LoaderSystemd, LoaderGRUB or LoaderBoth
+	UKI           bool   `json:"uki,omitempty"`        // firmware starts a UKI, no boot loader
 	System
 	Others      []System    `json:"others,omitempty"` // of a medium for several architectures
 	Signer      *Signer     `json:"signer,omitempty"` // who signed a UKI for Secure Boot
@@ -68,6 +67,7 @@ type Signer struct {
 type System struct {
 	Arch       string `json:"arch,omitempty"`          // "" if /init of an initramfs is no program that is known
 	Loader     string `json:"loader_sha256,omitempty"` // of the boot loader; in a UKI, of the stub
+	GRUB       string `json:"grub_sha256,omitempty"`   // of GRUB on the second partition of LoaderBoth
 	Kernel     string `json:"kernel,omitempty"`
 	KernelSum  string `json:"kernel_sha256,omitempty"`
 	Initramfs  int64  `json:"initramfs_size"`

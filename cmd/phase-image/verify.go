@@ -150,8 +150,8 @@ func printSystem(line func(name, format string, args ...any), c *imagebuild.Cont
 			line("signed by", "%s", printable(c.Signer.Subject, 120))
 			line("", "certificate sha256 %s", c.Signer.SHA256)
 		}
-		if c.GRUB != "" {
-			line("", "grub sha256 %s, on the second EFI system partition", c.GRUB)
+		if s.GRUB != "" {
+			line("", "grub sha256 %s, on the second EFI system partition", s.GRUB)
 		}
 		line("kernel", "%s", printable(s.Kernel, 120))
 		line("", "sha256 %s", s.KernelSum)
