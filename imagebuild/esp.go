@@ -322,7 +322,7 @@ func (t *espTree) size() int64 {
 func (t *espTree) identity() [32]byte {
 	sums := map[string]string{}
 	for name, data := range t.files {
-		sums[name] = fmt.Sprintf("%x", sha256.Sum256(data))
+		sums[strings.ToLower(name)] = fmt.Sprintf("%x", sha256.Sum256(data)) // as names of FAT are read
 	}
 	id := identityOf(sums)
 	if t.fallback != nil {
@@ -387,10 +387,7 @@ func (t *espTree) copyTo(ctx context.Context, image, tmp string) error {
 		if err := os.WriteFile(local, t.files[name], 0o644); err != nil {
 			return file.FullDisk(err)
 		}
-		if err := os.Chtimes(local, date, date); err != nil {
-			return err
-		}
-		if err := command("mcopy", "-o", "-m", "-i", image, local, "::/"+name).with(env...).run(ctx); err != nil {
+		if err := command("mcopy", "-o", "-i", image, local, "::/"+name).with(env...).run(ctx); err != nil {
 			return err
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"strings"
 )
 
 // maxSizes bounds the sizes that findBuilt tries: those of a device of 4 TiB.
@@ -39,9 +38,6 @@ func fatIdentity(files map[string]*fatFile) ([32]byte, error) {
 		sum, err := sumOf(f.reader())
 		if err != nil {
 			return [32]byte{}, err
-		}
-		if strings.HasPrefix(name, "efi/") { // the names were read in lower case
-			name = strings.ToUpper(name)
 		}
 		sums[name] = sum
 	}

@@ -96,9 +96,9 @@ func (c *Contents) checkEntries() error {
 		mode, err := c.modes.Load(e.Boots)
 		switch {
 		case err != nil || len(c.Modes) > 0 && !slices.ContainsFunc(c.Modes, has):
-			return badLoader("entry %s: boot mode %.40q: the image has no such mode", e.Mode, e.Boots)
+			return badLoader("entry %.40s: boot mode %.40q: the image has no such mode", e.Mode, e.Boots)
 		case mode.Tor && !c.Tor:
-			return badLoader("entry %s: boot mode %.40q: the image has no Tor", e.Mode, e.Boots)
+			return badLoader("entry %.40s: boot mode %.40q: the image has no Tor", e.Mode, e.Boots)
 		}
 	}
 	return nil
