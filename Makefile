@@ -87,6 +87,7 @@ check: ## run gofumpt, vet, staticcheck and the short tests
 # the longest package is first, so that the others run in parallel
 test: need-test binaries ## run all tests with the race detector, and boot machines in QEMU
 	CGO_ENABLED=1 GORACE="$${GORACE:-atexit_sleep_ms=0}" $(GO) test -race -timeout 60m ./internal/e2e ./...
+	@echo "formats and their judges (docs/FORMATS.md):"; sed -n '/^```formats$$/,/^```$$/{/^```/!p}' docs/FORMATS.md
 
 # two rows at a time, because most of a row is waiting
 test-machine: need-test ## boot machines in every situation of docs/MATRIX.md and print the table (ROW=NAME, PARALLEL=2); then cut the power at each write, and others

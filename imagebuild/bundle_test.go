@@ -121,6 +121,7 @@ func TestDescriptorOfAParallelsDiskIsAsDocumented(t *testing.T) {
 			t.Errorf("no %s", name)
 		}
 	}
+	passed(t, "parallels", "elements")
 }
 
 // elements returns the texts of an XML file's innermost elements by path. Two equal paths are an error.

@@ -3,6 +3,7 @@ package imagebuild
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -26,7 +27,60 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	os.RemoveAll(sharedDir)
+	if code == 0 && !testing.Short() && flag.Lookup("test.run").Value.String() == "" {
+		code = compareVerdicts()
+	}
 	os.Exit(code)
+}
+
+// The rows and columns of the table of formats and judges in docs/FORMATS.md.
+var (
+	judged = []string{"raw", "qcow2", "vmdk", "vhdx", "parallels", "iso", "esp", "uki x86_64", "uki arm64"}
+	judges = []string{"sgdisk", "fsck.fat", "e2fsck", "check", "compare", "xorriso", "elements", "objdump", "verify"}
+)
+
+// verdicts has the judges that found no error, by format.
+var verdicts = map[string][]string{}
+
+// passed notes that the judges of a format found no error.
+func passed(t *testing.T, format string, by ...string) {
+	if !t.Failed() {
+		verdicts[format] = append(verdicts[format], by...)
+	}
+}
+
+// verdictTable returns the table of formats and judges.
+func verdictTable() string {
+	var w strings.Builder
+	line := func(name string, cell func(judge string) string) {
+		text := fmt.Sprintf("%-11s", name)
+		for _, j := range judges {
+			text += fmt.Sprintf(" %-8s", cell(j))
+		}
+		fmt.Fprintln(&w, strings.TrimRight(text, " "))
+	}
+	line("", func(judge string) string { return judge })
+	for _, format := range judged {
+		line(format, func(judge string) string {
+			if slices.Contains(verdicts[format], judge) {
+				return "ok"
+			}
+			return "-"
+		})
+	}
+	return w.String()
+}
+
+// compareVerdicts returns 1 if docs/FORMATS.md has another table than all tests together gave.
+func compareVerdicts() int {
+	text, err := os.ReadFile("../docs/FORMATS.md")
+	_, table, _ := strings.Cut(string(text), "```formats\n")
+	table, _, _ = strings.Cut(table, "```")
+	if err == nil && table == verdictTable() {
+		return 0
+	}
+	fmt.Printf("docs/FORMATS.md: the table is not what the tests gave (%v):\n%s", err, verdictTable())
+	return 1
 }
 
 // shared returns an image that several tests read and none changes. The first call makes it.
@@ -89,7 +143,7 @@ func TestEachFormatPassesItsJudges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%-10s %s", "raw", "sgdisk -v, fsck.fat -n, e2fsck -fn, verify")
+	passed(t, "raw", "sgdisk", "fsck.fat", "e2fsck", "verify")
 	for _, format := range diskformat.Formats {
 		image := formatOf(t, b, raw, format)
 		path, _ := imageFile(image)
@@ -110,7 +164,7 @@ func TestEachFormatPassesItsJudges(t *testing.T) {
 		if err != nil || info.Size() > 32*mib {
 			t.Errorf("%s has %d bytes, %v", format.Name, info.Size(), err)
 		}
-		t.Logf("%-10s %s", format.Name, "qemu-img check and compare; of its raw disk sgdisk -v, fsck.fat -n, e2fsck -fn; verify")
+		passed(t, format.Name, "check", "compare", "sgdisk", "fsck.fat", "e2fsck", "verify")
 	}
 }
 

@@ -76,7 +76,8 @@ func TestISOPassesItsJudges(t *testing.T) {
 	if err != nil || one.ArchiveSum != c.ArchiveSum || one.KernelSum != c.KernelSum {
 		t.Errorf("the partition has other contents: %+v, %v", one, err)
 	}
-	t.Log("iso        xorriso: one UEFI boot image, one partition, one file; sgdisk -v; of its partition fsck.fat -n; verify")
+	passed(t, "iso", "xorriso", "sgdisk", "fsck.fat", "verify")
+	passed(t, "esp", "fsck.fat", "verify")
 }
 
 // An ISO image on a larger stick is verified, and its size is that of the image.

@@ -102,6 +102,7 @@ func ukiHasItsInputs(t *testing.T, b *Builder, media Media) {
 	if err := b.CompareRebuild(t.Context(), c, again); err != nil { // the same inputs give the same bytes
 		t.Error(err)
 	}
+	passed(t, "uki "+c.Arch, "objdump", "verify")
 }
 
 // checkSectionTable reads the section table with objdump.
