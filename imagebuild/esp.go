@@ -143,7 +143,7 @@ func (b *Builder) menuTree(ctx context.Context, m Media) (*espTree, error) {
 	}
 	t := &espTree{files: map[string][]byte{}}
 	for _, in := range m.systems() {
-		if err := b.addSystem(ctx, in, t); err != nil {
+		if err := b.addSystem(ctx, in, t, m.Signing != nil); err != nil {
 			return nil, err
 		}
 	}
@@ -199,13 +199,16 @@ func (b *Builder) sameDate(ctx context.Context, systems []Initramfs) (*Builder, 
 }
 
 // addSystem adds what machines of one architecture boot: loader, kernel and initramfs.
-func (b *Builder) addSystem(ctx context.Context, in Initramfs, t *espTree) error {
+func (b *Builder) addSystem(ctx context.Context, in Initramfs, t *espTree, signed bool) error {
 	p := in.Platform
 	kernel, err := b.Kernel(ctx, p, in.KernelFrom)
 	if err != nil {
 		return err
 	}
 	if text := kernel.kexecWarning(); text != "" {
+		b.progress.printf("%s", text)
+	}
+	if text := kernel.secureBootWarning(); signed && text != "" {
 		b.progress.printf("%s", text)
 	}
 	image, err := readKernel(kernel)
