@@ -18,10 +18,10 @@ const KeyBits = 2048
 func ParseKey(data []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(data)
 	if block == nil {
-		return nil, fmt.Errorf("signing key: not a PEM file: %w", cas.ErrCorrupt)
+		return nil, fmt.Errorf("not a PEM file: %w", cas.ErrCorrupt)
 	}
 	if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
-		return nil, refusal.Invalid("signing key: encrypted; decrypt it with: openssl pkey -in KEY -out KEY.plain")
+		return nil, refusal.Invalid("encrypted; decrypt it with: openssl pkey -in KEY -out KEY.plain")
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
@@ -29,7 +29,7 @@ func ParseKey(data []byte) (crypto.Signer, error) {
 	}
 	private, isRSA := parsed.(*rsa.PrivateKey)
 	if err != nil || !isRSA {
-		return nil, refusal.Invalid("signing key: not an RSA key of at least %d bits; firmware knows no other kind everywhere", KeyBits)
+		return nil, refusal.Invalid("not an RSA key of at least %d bits; firmware knows no other kind everywhere", KeyBits)
 	}
 	return private, nil
 }
@@ -38,11 +38,11 @@ func ParseKey(data []byte) (crypto.Signer, error) {
 func ParseCertificate(data []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(data)
 	if block == nil {
-		return nil, fmt.Errorf("signing certificate: not a PEM file: %w", cas.ErrCorrupt)
+		return nil, fmt.Errorf("not a PEM file: %w", cas.ErrCorrupt)
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("signing certificate: %w: %w", err, cas.ErrCorrupt)
+		return nil, fmt.Errorf("%w: %w", err, cas.ErrCorrupt)
 	}
 	return cert, nil
 }
@@ -51,10 +51,10 @@ func ParseCertificate(data []byte) (*x509.Certificate, error) {
 func NewSigner(key crypto.Signer, cert *x509.Certificate) (*Signer, error) {
 	public, ok := key.Public().(*rsa.PublicKey)
 	if !ok || public.N.BitLen() < KeyBits {
-		return nil, refusal.Invalid("signing key: not an RSA key of at least %d bits; firmware knows no other kind everywhere", KeyBits)
+		return nil, refusal.Invalid("not an RSA key of at least %d bits; firmware knows no other kind everywhere", KeyBits)
 	}
 	if !public.Equal(cert.PublicKey) {
-		return nil, refusal.Invalid("signing certificate: is of another key")
+		return nil, refusal.Invalid("the certificate is of another key")
 	}
 	return &Signer{key, cert}, nil
 }
