@@ -49,6 +49,7 @@ all() {
 		/usr/share/OVMF/OVMF_CODE_4M.fd  ovmf             demo,test,qemu-x86            UEFI firmware of the virtual machine
 		qemu-system-aarch64              qemu-system-arm  test,qemu-arm64               the virtual machine of arm64
 		/usr/share/AAVMF/AAVMF_CODE.fd   qemu-efi-aarch64 test,qemu-arm64               UEFI firmware of the virtual machine of arm64
+		dtc                              device-tree-compiler test                      checking device trees
 		ip                               iproute2         demo+root,test,bench-net      network namespaces
 		dnsmasq                          dnsmasq-base     demo+root,test                DHCP server of the virtual machine
 		gcc                              gcc              test                          go test -race

@@ -49,8 +49,8 @@
 // arguments, except those of one list (cmdline.go). It writes to a block device
 // only if the mode allows a writable cache (useCache in cachedisk.go).
 //
-// Limits: x86-64 and arm64 EFI kernels that kexec_file_load accepts; artifacts under 4 GiB; memory for three
-// times the payload, because kexec_file_load copies it twice, plus the room in which the kernel
-// unpacks itself; the target's first root is a tmpfs of half the memory, which contains the
-// squashfs.
+// Limits: x86-64 and arm64 EFI kernels that kexec_file_load accepts, on arm64 also through kexec_load
+// (package kexecload); artifacts under 4 GiB; memory for three times the payload, because
+// kexec_file_load copies it twice, plus the room in which the kernel unpacks itself; the target's first
+// root is a tmpfs of half the memory, which contains the squashfs.
 package machine

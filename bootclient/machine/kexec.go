@@ -8,18 +8,24 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/phaseboot/phaseboot/bootclient/machine/kexecload"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// Load calls kexec_file_load(2) with the sealed files and the command line of the next kernel. PID
-// 1 makes the jump. free is the free memory in bytes: with too little, kexec_file_load triggers
-// the OOM killer. arch is the machine's architecture as channels name it. Load refuses a kernel
-// for another architecture and a truncated one, which kexec_file_load may accept and which would
-// crash the machine at the jump.
+// Load calls kexec_file_load(2) with the sealed files and the command line of the next kernel, or
+// kexec_load(2) on arm64 if the boot kernel has no kexec_file_load. PID 1 makes the jump. free is the
+// free memory in bytes: with too little, the load triggers the OOM killer. arch is the machine's
+// architecture as channels name it. Load refuses a kernel for another architecture and a truncated
+// one, which the system call may accept and which would crash the machine at the jump.
 func (p *Payload) Load(cmdline, arch string, free int64) error {
-	need := (kexecCopies-1)*p.Size() + p.unpackMemory()
+	segments := arch == bootfile.ARM64 && noFileLoad()
+	copies := int64(kexecCopies - 1)
+	if segments {
+		copies = segmentCopies - 1
+	}
+	need := copies*p.Size() + unpackMemory(p.kernel)
 	if err := checkLoadMemory(need, free); err != nil {
 		return err
 	}
@@ -33,11 +39,14 @@ func (p *Payload) Load(cmdline, arch string, free int64) error {
 	if kernel != p.kernel {
 		defer kernel.Close()
 		if info, err := kernel.Stat(); err == nil { // its memfd is there already
-			err = checkLoadMemory(need+(kexecCopies-1)*info.Size(), free-info.Size())
+			err = checkLoadMemory(need+copies*info.Size()+unpackMemory(kernel), free-info.Size())
 			if err != nil {
 				return err
 			}
 		}
+	}
+	if segments {
+		return segmentsError(kexecload.Load(kexecload.Next{Kernel: kernel, Initrd: p.initrd, Cmdline: cmdline}))
 	}
 	initrd, flags := int(p.initrd.Fd()), 0
 	if info, err := p.initrd.Stat(); err == nil && info.Size() == 0 {
@@ -45,6 +54,9 @@ func (p *Payload) Load(cmdline, arch string, free int64) error {
 	}
 	return kexecError(unix.KexecFileLoad(int(kernel.Fd()), initrd, cmdline, flags))
 }
+
+// noFileLoad reports whether the boot kernel has no kexec_file_load(2). Debian 12's for arm64 have none.
+func noFileLoad() bool { return errors.Is(unix.KexecFileLoad(-1, -1, "", 0), unix.ENOSYS) }
 
 // checkLoadMemory refuses to load with less than need bytes of free memory.
 func checkLoadMemory(need, free int64) error {
@@ -113,14 +125,14 @@ func (p *Payload) checkInitramfs() error {
 	return nil
 }
 
-// unpackMemory returns how much memory the kernel needs in addition to its own length to unpack itself.
-// kexec_file_load allocates this memory page by page.
-func (p *Payload) unpackMemory() int64 {
-	info, err := p.kernel.Stat()
+// unpackMemory returns how much memory a kernel needs in addition to its own length to unpack itself.
+// kexec allocates this memory page by page.
+func unpackMemory(kernel *os.File) int64 {
+	info, err := kernel.Stat()
 	if err != nil {
 		return 0
 	}
-	return bootfile.UnpackMemory(p.kernel, info.Size())
+	return bootfile.UnpackMemory(kernel, info.Size())
 }
 
 // kexecError explains an error of kexec_file_load(2).
@@ -148,6 +160,21 @@ func kexecError(err error) error {
 	}
 	return fmt.Errorf("kexec: %w: %s", err, why)
 }
+
+// segmentsError explains an error of kexec_load(2), which checks no signature.
+func segmentsError(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("kexec: %w: the boot kernel was built without CONFIG_KEXEC_FILE and without CONFIG_KEXEC; build the image with another kernel", err)
+	case errors.Is(err, unix.EPERM) && os.Geteuid() == 0 && !kexecDisabled():
+		return fmt.Errorf("kexec: %w: %s", err, lockedDown)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("kexec: %w: another load is running, or the firmware cannot stop the processors", err)
+	}
+	return kexecError(err)
+}
+
+const lockedDown = "lockdown: Secure Boot forbids kexec_load, and the boot kernel was built without CONFIG_KEXEC_FILE; build the image with another kernel, or turn Secure Boot off"
 
 // isSignatureError reports whether the kernel refused a signature: none, of another key, wrong, of
 // another program, or not the only one (crypto/asymmetric_keys/verify_pefile.c).

@@ -25,6 +25,8 @@ const (
 	// the buffer into which kexec_file_load reads it, and the pages from which the next kernel
 	// starts.
 	kexecCopies = 3
+	// segmentCopies is the same for kexec_load, which copies the pages of the memfd itself.
+	segmentCopies = 2
 	// workMemory is needed in addition to the copies: for the kernel to unpack itself (38 MiB
 	// for Debian's) and for the heap of the fetch. With less, the OOM killer ends the load. Load
 	// reads the exact figure from the kernel's header.

@@ -365,8 +365,19 @@ func TestKexecErrorsAreExplained(t *testing.T) {
 			t.Errorf("%q, want %q", got, text)
 		}
 	}
-	if kexecError(nil) != nil {
+	if kexecError(nil) != nil || segmentsError(nil) != nil {
 		t.Error("nil is an error")
+	}
+	locked := lockedDown
+	if os.Geteuid() != 0 || kexecDisabled() {
+		locked = "not permitted"
+	}
+	for errno, want := range map[unix.Errno]string{
+		unix.ENOSYS: "without CONFIG_KEXEC;", unix.EPERM: locked, unix.EBUSY: "cannot stop the processors", unix.ENOMEM: "too little free memory",
+	} {
+		if err := segmentsError(errno); !errors.Is(err, errno) || !strings.Contains(err.Error(), want) {
+			t.Errorf("kexec_load: %v: %v", errno, err)
+		}
 	}
 }
 

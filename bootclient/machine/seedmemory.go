@@ -94,7 +94,7 @@ func (p *Payload) extraFiles() ([]extraFile, error) {
 // its copies, or the target would have less than the release requires.
 func (p *Payload) checkSeedMemory(size, minRAM int64) error {
 	total, free := p.meminfo("MemTotal"), p.meminfo("MemAvailable")
-	if need := size + (kexecCopies-1)*(p.Size()+size) + p.unpackMemory() + seedReserve; need > free {
+	if need := size + (kexecCopies-1)*(p.Size()+size) + unpackMemory(p.kernel) + seedReserve; need > free {
 		return fmt.Errorf("serving %s from memory needs %s free, not %s", report.Bytes(size), report.Bytes(need), report.Bytes(free))
 	}
 	if size > total/maxSeedFraction {

@@ -95,6 +95,7 @@ var rules = []rule{
 		"it serves a cache and fetches nothing",
 	},
 	{"bootclient/machine/display", []string{"bootclient/report"}, "a leaf: it says what to print, without a terminal"},
+	{"bootclient/machine/kexecload", []string{"internal/bootfile"}, "a leaf: it loads files that were verified, and knows no release"},
 	{"bootclient/machine/menu", nil, "a leaf: keys and lines, without a terminal"},
 	{
 		"bootclient/...",

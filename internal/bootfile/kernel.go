@@ -91,11 +91,17 @@ func checkBzImage(r io.ReaderAt, data []byte, size int64) error {
 	return checkPE(r, data, size)
 }
 
-// UnpackMemory returns how much memory an x86 kernel needs in addition to its own length to unpack
-// itself, in bytes. It is 0 for another kind of file.
+// UnpackMemory returns how much memory a kernel needs in addition to its own length, in bytes: for an
+// x86 kernel to unpack itself, for an arm64 Image the memory that it clears. It is 0 for another kind of file.
 func UnpackMemory(r io.ReaderAt, size int64) int64 {
 	data, err := head(r, size, setupEnd)
-	if err != nil || len(data) < setupEnd || identify(data) != KindBzImage {
+	if err != nil {
+		return 0
+	}
+	if image, err := ReadImage(r, size); err == nil {
+		return max(int64(image.Size)-size, 0)
+	}
+	if len(data) < setupEnd || identify(data) != KindBzImage {
 		return 0
 	}
 	return max(int64(little.Uint32(data[initSize:]))-size, 0)
