@@ -18,6 +18,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -179,6 +180,9 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	}
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
 	b.payload.seed, b.payload.handOver, b.payload.handed = planSeed(b.config, b.removable), b.handOver, "nothing"
+	if b.config.Arch == bootfile.ARM64 { // kexec_load hands it over
+		b.payload.compatible = compatible(compatibleFile)
+	}
 	b.startHanded = false
 	if !b.saidStart {
 		b.saidStart = true
@@ -249,7 +253,11 @@ func (b *boot) load(context.Context) (string, error) {
 	if err == nil {
 		b.leaveNetwork()
 	}
-	return "loaded, command line: " + line, err
+	words := "loaded"
+	if b.payload.treeRole != "" {
+		words += ", device tree: " + b.payload.treeRole
+	}
+	return words + ", command line: " + line, err
 }
 
 // cmdline returns the command line of a release's kernel.

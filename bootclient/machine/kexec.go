@@ -15,12 +15,12 @@ import (
 )
 
 // Load calls kexec_file_load(2) with the sealed files and the command line of the next kernel, or
-// kexec_load(2) on arm64 if the boot kernel has no kexec_file_load. PID 1 makes the jump. free is the
+// kexec_load(2) on arm64 if the boot kernel has no kexec_file_load or the release has a device tree for this machine. PID 1 makes the jump. free is the
 // free memory in bytes: with too little, the load triggers the OOM killer. arch is the machine's
 // architecture as channels name it. Load refuses a kernel for another architecture and a truncated
 // one, which the system call may accept and which would crash the machine at the jump.
 func (p *Payload) Load(cmdline, arch string, free int64) error {
-	segments := arch == bootfile.ARM64 && noFileLoad()
+	segments := arch == bootfile.ARM64 && (p.tree != nil || noFileLoad())
 	copies := int64(kexecCopies - 1)
 	if segments {
 		copies = segmentCopies - 1
@@ -46,7 +46,7 @@ func (p *Payload) Load(cmdline, arch string, free int64) error {
 		}
 	}
 	if segments {
-		return segmentsError(kexecload.Load(kexecload.Next{Kernel: kernel, Initrd: p.initrd, Cmdline: cmdline}))
+		return segmentsError(kexecload.Load(kexecload.Next{Kernel: kernel, Initrd: p.initrd, Tree: p.tree, Cmdline: cmdline}))
 	}
 	initrd, flags := int(p.initrd.Fd()), 0
 	if info, err := p.initrd.Stat(); err == nil && info.Size() == 0 {
@@ -174,7 +174,7 @@ func segmentsError(err error) error {
 	return kexecError(err)
 }
 
-const lockedDown = "lockdown: Secure Boot forbids kexec_load, and the boot kernel was built without CONFIG_KEXEC_FILE; build the image with another kernel, or turn Secure Boot off"
+const lockedDown = "lockdown: Secure Boot forbids kexec_load, which a device tree of the release and a boot kernel without CONFIG_KEXEC_FILE need; build the image with another kernel, or turn Secure Boot off"
 
 // isSignatureError reports whether the kernel refused a signature: none, of another key, wrong, of
 // another program, or not the only one (crypto/asymmetric_keys/verify_pefile.c).

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,8 +39,9 @@ const (
 //	 the target may serve the release, /phase/root.json, /phase/seed.env; if it serves it
 //	 from memory, /phase/kernel, /phase/initramfs, /phase/cache/…]
 //
+// and on arm64 a memfd with the device tree that the release has for this machine, if it has one.
 // It is a fetch.Sink and a fetch.SelfVerifier: verified blocks are written to their final place.
-// Commit seals both memfds, after which not even this process can change them, and hashes every
+// Commit seals the memfds, after which not even this process can change them, and hashes every
 // artifact there.
 type Payload struct {
 	key     []byte // PEM, handed to the target
@@ -53,9 +53,14 @@ type Payload struct {
 	handOver func(r manifest.Release, reportJSON []byte) []handedFile
 	handed   string // what of the network is handed over, in words
 
+	// compatible has the names of the machine in its device tree, of which one chooses a device tree of the release.
+	compatible []string
+
 	artifacts  []*artifact
 	kernel     *os.File
 	initrd     *os.File
+	treeRole   string      // of the chosen device tree, "" for none
+	tree       *os.File    // the chosen device tree, nil for none
 	cpio       *cpioWriter // nil if nothing is handed over
 	layoutOnce sync.Once
 	layoutErr  error
@@ -82,24 +87,26 @@ func (p *Payload) Plan(r manifest.Release) error {
 	if err := checkMinRAM(r.MinRAM, total); err != nil {
 		return err
 	}
+	p.treeRole = deviceTreeOf(r, p.compatible)
 	size := int64(0)
 	for _, a := range r.Artifacts {
-		if !isDeviceTree(a.Role) {
+		if !p.skips(a.Role) {
 			size += a.Length
 		}
 	}
 	return checkPayloadMemory(size, p.memory)
 }
 
-func isDeviceTree(role string) bool { return strings.HasPrefix(role, "dtb/") }
+// skips reports whether a role is a device tree for another machine.
+func (p *Payload) skips(role string) bool { return isDeviceTree(role) && role != p.treeRole }
 
-// Open adds an artifact. It returns nil for device trees: kexec_file_load cannot pass one, and the
-// next kernel uses the firmware's.
+// Open adds an artifact. It returns nil for device trees, except the one that Plan has chosen: the next
+// kernel of other machines uses the firmware's.
 func (p *Payload) Open(role string, size int64) (fetch.Target, error) {
-	if isDeviceTree(role) {
+	if p.skips(role) {
 		return nil, nil
 	}
-	if role != manifest.RoleKernel && role != manifest.RoleInitramfs && archiveName(role) == "" {
+	if role != manifest.RoleKernel && role != manifest.RoleInitramfs && !isDeviceTree(role) && archiveName(role) == "" {
 		return nil, fmt.Errorf("artifact %.40q: unknown role; boot with a newer image", role)
 	}
 	total := size
@@ -137,6 +144,11 @@ func (p *Payload) makeLayout() error {
 		case manifest.RoleInitramfs:
 			a.file = p.initrd
 			end = a.size
+		case p.treeRole:
+			if p.tree, err = memfd("phase-device-tree"); err != nil {
+				return err
+			}
+			a.file = p.tree
 		}
 	}
 	if end > 0 { // a kernel without an initramfs may have a root filesystem of its own
@@ -213,7 +225,7 @@ func (p *Payload) commit(release manifest.Release, reportJSON []byte, rep *repor
 			return err
 		}
 	}
-	for _, f := range []*os.File{p.kernel, p.initrd} {
+	for _, f := range p.files() {
 		if err := seal(f); err != nil {
 			return err
 		}
@@ -304,17 +316,25 @@ func (c byteCounter) Write(p []byte) (int, error) {
 
 // Abort frees the memory.
 func (p *Payload) Abort() {
-	for _, f := range []*os.File{p.kernel, p.initrd} {
-		if f != nil {
-			f.Close()
-		}
+	for _, f := range p.files() {
+		f.Close()
 	}
 }
 
-// Size returns the size of both memfds in bytes.
+// files returns the memfds.
+func (p *Payload) files() (list []*os.File) {
+	for _, f := range []*os.File{p.kernel, p.initrd, p.tree} {
+		if f != nil {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// Size returns the size of the memfds in bytes.
 func (p *Payload) Size() int64 {
 	var n int64
-	for _, f := range []*os.File{p.kernel, p.initrd} {
+	for _, f := range p.files() {
 		if info, err := f.Stat(); err == nil {
 			n += info.Size()
 		}

@@ -3,6 +3,7 @@ package kexecload
 import (
 	"crypto/rand"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"unsafe"
@@ -16,6 +17,7 @@ import (
 type Next struct {
 	Kernel  *os.File // sealed, an arm64 Image
 	Initrd  *os.File // sealed, may be empty
+	Tree    *os.File // sealed, a device tree of the release; nil for that of the running kernel
 	Cmdline string
 }
 
@@ -40,16 +42,42 @@ func Load(n Next) error {
 		return err
 	}
 	defer initrd.unmap()
+	tree, err := n.tree()
+	if err != nil {
+		return err
+	}
 	header, err := bootfile.ReadImage(n.Kernel, int64(len(kernel)))
 	if err != nil {
 		return fmt.Errorf("kernel of the release: %w", err)
 	}
 	page := uint64(os.Getpagesize())
-	segments, err := plan(kernel, initrd, header, n.Cmdline, page)
+	segments, err := plan(kernel, initrd, tree, header, n.Cmdline, page)
 	if err != nil {
 		return err
 	}
 	return load(segments, page)
+}
+
+// tree returns the device tree on which the next kernel's is based: the running kernel's, or that of
+// the release with what UEFI has told the running kernel.
+func (n Next) tree() (*fdt, error) {
+	data, err := os.ReadFile(treeFile)
+	if err != nil {
+		return nil, fmt.Errorf("device tree of this machine: %w", err)
+	}
+	running, err := parseFDT(data)
+	if err != nil || n.Tree == nil {
+		return running, err
+	}
+	data, err = io.ReadAll(io.NewSectionReader(n.Tree, 0, maxTree+1))
+	if err != nil {
+		return nil, err
+	}
+	released, err := parseFDT(data)
+	if err != nil {
+		return nil, fmt.Errorf("release: %w", err)
+	}
+	return released, released.takeUEFI(running)
 }
 
 // A mapping has the bytes of a sealed file.
@@ -83,14 +111,10 @@ type segment struct {
 }
 
 // plan returns the segments. The purgatory, where the next kernel begins, is the first one.
-func plan(kernel, initrd []byte, header bootfile.Image, cmdline string, page uint64) ([]segment, error) {
+func plan(kernel, initrd []byte, tree *fdt, header bootfile.Image, cmdline string, page uint64) ([]segment, error) {
 	iomem, err := os.ReadFile(iomemFile)
 	if err != nil {
 		return nil, err
-	}
-	base, err := os.ReadFile(treeFile)
-	if err != nil {
-		return nil, fmt.Errorf("device tree of this machine: %w", err)
 	}
 	free, err := freeMemory(string(iomem), page)
 	if err != nil {
@@ -101,7 +125,7 @@ func plan(kernel, initrd []byte, header bootfile.Image, cmdline string, page uin
 	if err != nil {
 		return nil, err
 	}
-	tree, err := nextTree(base, chosen{cmdline, span{at.initrd, at.initrd + uint64(len(initrd))}, rand.Reader})
+	treeData, err := tree.next(chosen{cmdline, span{at.initrd, at.initrd + uint64(len(initrd))}, rand.Reader})
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +133,7 @@ func plan(kernel, initrd []byte, header bootfile.Image, cmdline string, page uin
 	segments := []segment{
 		{code, at.purgatory, uint64(len(code))},
 		{kernel, at.kernel, kernelSize},
-		{tree, at.tree, uint64(len(tree))},
+		{treeData, at.tree, uint64(len(treeData))},
 	}
 	if len(initrd) > 0 {
 		segments = append(segments, segment{initrd, at.initrd, uint64(len(initrd))})

@@ -2,9 +2,11 @@ package kexecload
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 )
 
 // chosen is what the next kernel gets in the node /chosen of its device tree.
@@ -28,26 +30,48 @@ var stale = []string{
 	"linux,usable-memory-range", "linux,booted-from-kexec", "linux,ima-kexec-buffer",
 }
 
-// nextTree returns a device tree for the next kernel: base, the running kernel's, with another
-// /chosen. What UEFI has put there for the running kernel stays.
-func nextTree(base []byte, c chosen) ([]byte, error) {
-	tree, err := parseFDT(base)
-	if err != nil {
-		return nil, err
-	}
-	node := tree.root.child("chosen")
-	if node == nil {
-		node = &fdtNode{name: "chosen"}
-		tree.root.children = append(tree.root.children, node)
-	}
+// next returns a device tree for the next kernel: this one, with another /chosen. What UEFI has put
+// there for the running kernel stays.
+func (t *fdt) next(c chosen) ([]byte, error) {
+	node := t.chosen()
 	if old, ok := initrdStart(node); ok {
-		tree.reserved = slices.DeleteFunc(tree.reserved, func(r reservation) bool { return r.at == old })
+		t.reserved = slices.DeleteFunc(t.reserved, func(r reservation) bool { return r.at == old })
 	}
 	node.properties = slices.DeleteFunc(node.properties, func(p fdtProperty) bool { return slices.Contains(stale, p.name) })
 	if err := c.addTo(node); err != nil {
 		return nil, err
 	}
-	return tree.encode()
+	return t.encode()
+}
+
+// chosen returns the node /chosen. It adds one to a tree without.
+func (t *fdt) chosen() *fdtNode {
+	node := t.root.child("chosen")
+	if node == nil {
+		node = &fdtNode{name: "chosen"}
+		t.root.children = append(t.root.children, node)
+	}
+	return node
+}
+
+// uefi begins the names of the properties of /chosen that say where UEFI's tables and memory map are.
+const uefi = "linux,uefi-"
+
+// takeUEFI copies what UEFI has told the running kernel to the device tree of a release. The next kernel has its
+// memory from there: the tree of a release cannot know how much the machine has.
+func (t *fdt) takeUEFI(running *fdt) error {
+	from, to := running.chosen(), t.chosen()
+	if _, ok := from.value(uefi + "mmap-start"); !ok {
+		return errors.New("device tree of the release: the machine was not started by UEFI, so its memory is not known; boot it through UEFI, or publish a release without a device tree for it")
+	}
+	isUEFI := func(p fdtProperty) bool { return strings.HasPrefix(p.name, uefi) }
+	to.properties = slices.DeleteFunc(to.properties, isUEFI)
+	for _, p := range from.properties {
+		if isUEFI(p) {
+			to.properties = append(to.properties, p)
+		}
+	}
+	return nil
 }
 
 // addTo adds the properties of the next kernel.

@@ -58,6 +58,15 @@ func tool(t testing.TB, input, name string, args ...string) []byte {
 	return out
 }
 
+// nextTree reads a device tree and returns that of the next kernel.
+func nextTree(base []byte, c chosen) ([]byte, error) {
+	tree, err := parseFDT(base)
+	if err != nil {
+		return nil, err
+	}
+	return tree.next(c)
+}
+
 func zeros() *bytes.Reader { return bytes.NewReader(make([]byte, kaslrSeed+rngSeed)) }
 
 func TestTheDeviceTreeHasTheNextBootAndKeepsTheMachine(t *testing.T) {
@@ -86,6 +95,28 @@ func TestADeviceTreeWithoutChosenGetsOne(t *testing.T) {
 	got := source(t, next)
 	if !strings.Contains(got, `bootargs = "quiet"`) || strings.Contains(got, "initrd") || !strings.Contains(got, "model") || !strings.Contains(got, "/memreserve/") {
 		t.Error(got)
+	}
+}
+
+func TestTheDeviceTreeOfAReleaseGetsTheTablesOfUEFI(t *testing.T) {
+	parse := func(text string) *fdt {
+		tree, err := parseFDT(compiled(t, text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tree
+	}
+	released := `/dts-v1/; / { model = "new"; chosen { linux,uefi-mmap-start = <9>; stdout-path = "/uart"; }; };`
+	tree := parse(released)
+	if err := tree.takeUEFI(parse(board)); err != nil {
+		t.Fatal(err)
+	}
+	want := `/dts-v1/; / { model = "new"; chosen { stdout-path = "/uart"; linux,uefi-system-table = <0 0x5c550018>; linux,uefi-mmap-start = <0 0x5a000000>; }; };`
+	if got, want := source(t, tree.must(t)), source(t, compiled(t, want)); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if err := parse(released).takeUEFI(parse("/dts-v1/; / { chosen { bootargs = \"x\"; }; };")); err == nil {
+		t.Error("a machine that UEFI did not start")
 	}
 }
 
