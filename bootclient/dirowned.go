@@ -119,7 +119,7 @@ func (d *DirSink) older() []string {
 	for _, a := range rel.Artifacts {
 		switch sub, name := path.Split(a.Role); {
 		case !fs.ValidPath(a.Role) || name == "":
-		case sub == "dtb/", sub == "job/", sub == "" && slices.Contains([]string{manifest.RoleKernel, manifest.RoleInitramfs, manifest.RoleRootfs}, name):
+		case sub == "dtb/", sub == "job/", manifest.IsBootSet(a.Role), sub == "" && slices.Contains([]string{manifest.RoleKernel, manifest.RoleInitramfs, manifest.RoleRootfs}, name):
 			names = append(names, a.Role)
 		}
 	}

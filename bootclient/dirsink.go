@@ -30,7 +30,7 @@ const (
 const tempPrefix = ".phase-boot."
 
 // A DirSink writes a release into a folder: kernel, initramfs, rootfs, dtb/NAME,
-// job/NAME.wasm, cmdline, release.json and report.json. Until Commit they are
+// job/NAME.wasm, boot/NAME, cmdline, release.json and report.json. Until Commit they are
 // temporary files in a hidden subfolder; a folder without release.json is incomplete.
 // A file with one of these names is replaced if an earlier fetch wrote it, and refused
 // otherwise. All other files stay. Artifacts that the new release lacks are removed.
@@ -121,7 +121,7 @@ func (d *DirSink) Commit(v *manifest.Verified, r *report.Report) error {
 			return file.FullDisk(err)
 		}
 	}
-	for _, sub := range []string{"dtb", "job", "."} {
+	for _, sub := range []string{"dtb", "job", "boot", "."} {
 		if err := d.sync(sub); err != nil {
 			return err
 		}

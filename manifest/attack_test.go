@@ -466,7 +466,7 @@ func TestAttackPath(t *testing.T) {
 		}
 	}
 	run(t, []attack{
-		{"a file of another channel", moved("edge/x86_64/rootfs"), ErrPath, `"edge/x86_64/rootfs" is outside stable/x86_64/* stable/x86_64/dtb/* stable/x86_64/job/*`},
+		{"a file of another channel", moved("edge/x86_64/rootfs"), ErrPath, `"edge/x86_64/rootfs" is outside stable/x86_64/* stable/x86_64/dtb/* stable/x86_64/job/* stable/x86_64/boot/*`},
 		{"a file of another architecture", moved("stable/arm64/rootfs"), ErrPath, "is outside"},
 		{"a path that climbs", moved("stable/x86_64/../rootfs"), ErrPath, "is outside"},
 		{"an absolute path", moved("/stable/x86_64/rootfs"), ErrPath, "is outside"},

@@ -62,7 +62,7 @@ type Delegation struct {
 }
 
 // NewTargets builds the top-level targets.json with one role for each delegation. The paths of a
-// role are CHANNEL/ARCH/*, CHANNEL/ARCH/dtb/* and CHANNEL/ARCH/job/*.
+// role are CHANNEL/ARCH/*, and CHANNEL/ARCH/dtb/*, job/* and boot/*.
 func NewTargets(version int64, expires time.Time, delegations ...Delegation) (*metadata.Metadata[metadata.TargetsType], error) {
 	targets := metadata.Targets(expires.UTC().Truncate(time.Second))
 	targets.Signed.Version = version
@@ -75,7 +75,7 @@ func NewTargets(version int64, expires time.Time, delegations ...Delegation) (*m
 		prefix := targetPath(spec.Channel, spec.Arch, "")
 		role := metadata.DelegatedRole{
 			Name: name, Threshold: spec.Threshold, Terminating: true, KeyIDs: []string{},
-			Paths: []string{prefix + "*", prefix + "dtb/*", prefix + "job/*"},
+			Paths: []string{prefix + "*", prefix + "dtb/*", prefix + "job/*", prefix + "boot/*"},
 		}
 		for _, public := range spec.Keys {
 			key, id, err := tufKey(public)

@@ -83,7 +83,7 @@ func decodeArtifact(role string, target object) (Artifact, error) {
 	case c.String() != text:
 		return Artifact{}, malformed("artifact %.80q: CID %.80q must be written %s", role, text, c)
 	case !knownRole(role):
-		return Artifact{}, malformed("artifact %.80q: only kernel, initramfs, rootfs, dtb/NAME and job/NAME.wasm are known", role)
+		return Artifact{}, malformed("artifact %.80q: only kernel, initramfs, rootfs, dtb/NAME, job/NAME.wasm, boot/kernel and boot/initramfs are known", role)
 	case !chunkerGrammar.MatchString(chunker):
 		return Artifact{}, malformed("artifact %.80q: %.80q is not the name of a chunker", role, chunker)
 	}
@@ -92,7 +92,7 @@ func decodeArtifact(role string, target object) (Artifact, error) {
 }
 
 func knownRole(role string) bool {
-	return role == RoleKernel || role == RoleInitramfs || role == RoleRootfs || dtbGrammar.MatchString(role) || jobGrammar.MatchString(role)
+	return role == RoleKernel || role == RoleInitramfs || role == RoleRootfs || IsBootSet(role) || dtbGrammar.MatchString(role) || jobGrammar.MatchString(role)
 }
 
 // check checks the fields of the release, and its artifacts together.
@@ -101,6 +101,11 @@ func (r Release) check() error {
 		if _, ok := r.Artifact(role); !ok {
 			return malformed("release %.64q: no %s", r.Version, role)
 		}
+	}
+	_, kernel := r.Artifact(RoleBootKernel)
+	_, initramfs := r.Artifact(RoleBootInitramfs)
+	if kernel != initramfs {
+		return malformed("release %.64q: a boot set is %s and %s, and one is missing", r.Version, RoleBootKernel, RoleBootInitramfs)
 	}
 	if _, ok := r.Artifact(r.Job); r.Job != "" && (!ok || !jobGrammar.MatchString(r.Job)) {
 		return malformed("release %.64q: the job %.80q is not one of its artifacts", r.Version, r.Job)

@@ -24,16 +24,20 @@ var (
 	ErrMalformed = errors.New("malformed metadata")
 )
 
-// Roles of artifacts. Device trees are "dtb/NAME", jobs "job/NAME.wasm".
+// Roles of artifacts. Device trees are "dtb/NAME", jobs "job/NAME.wasm". The boot set, which renews the stick of a
+// machine, is RoleBootKernel and RoleBootInitramfs.
 const (
 	RoleKernel    = "kernel"
 	RoleInitramfs = "initramfs"
 	RoleRootfs    = "rootfs"
+
+	RoleBootKernel    = "boot/kernel"
+	RoleBootInitramfs = "boot/initramfs"
 )
 
 // An Artifact is one signed file of a release.
 type Artifact struct {
-	Role    string  `json:"role"`   // kernel, initramfs, rootfs, dtb/NAME, job/NAME.wasm
+	Role    string  `json:"role"`   // kernel, initramfs, rootfs, dtb/NAME, job/NAME.wasm, boot/kernel, boot/initramfs
 	Length  int64   `json:"length"` // bytes
 	SHA256  string  `json:"sha256"` // 64 lower-case hex digits
 	CID     cid.Cid `json:"cid"`
@@ -64,6 +68,9 @@ func (r Release) Artifact(role string) (Artifact, bool) {
 	}
 	return Artifact{}, false
 }
+
+// IsBootSet reports whether a role is of the boot set. A boot does not load these artifacts.
+func IsBootSet(role string) bool { return role == RoleBootKernel || role == RoleBootInitramfs }
 
 // maxAhead is how far the clock of a signer may be ahead of the clock that checks the release.
 const maxAhead = 10 * time.Minute

@@ -22,6 +22,7 @@ type Verified struct {
 	timestamp int64
 	discovery Discovery
 	roots     []int64
+	root      *Root     // the newest
 	now       time.Time // the reference time of the check
 	lastGood  bool
 	first     bool
@@ -44,6 +45,9 @@ func (v *Verified) Discovery() Discovery { return v.discovery }
 
 // RootVersion is the TUF version of the newest root.
 func (v *Verified) RootVersion() int64 { return v.roots[len(v.roots)-1] }
+
+// Root is the newest root of the chain that begins with the root of the policy.
+func (v *Verified) Root() *Root { return v.root }
 
 // LastGood reports that no expiry was checked: see the function LastGood.
 func (v *Verified) LastGood() bool { return v.lastGood }

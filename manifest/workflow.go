@@ -67,7 +67,7 @@ func (w *workflow) verify(ctx context.Context) (*Verified, error) {
 	}
 	return &Verified{
 		release: release, timestamp: w.timestamp.Version(), discovery: w.root.Discovery(),
-		roots: w.roots, now: w.time.now, lastGood: w.time.unchecked, notes: w.notes, first: w.first,
+		roots: w.roots, root: w.root, now: w.time.now, lastGood: w.time.unchecked, notes: w.notes, first: w.first,
 	}, nil
 }
 

@@ -65,9 +65,9 @@ func (f roleFile) words() string { return "--" + f.flag + " " + f.path }
 func (i input) inspect(arch string) error {
 	var err error
 	switch i.flag {
-	case "kernel", signedKernelFlag:
+	case "kernel", "boot-kernel", signedKernelFlag:
 		err = bootfile.CheckKernel(i.File, i.info.Size(), arch)
-	case "initramfs":
+	case "initramfs", "boot-initramfs":
 		err = bootfile.CheckInitramfs(i.File, i.info.Size())
 	case "rootfs":
 		err = bootfile.CheckRootfs(i.File, i.info.Size())

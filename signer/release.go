@@ -34,16 +34,18 @@ type ManifestSpec struct {
 // ReleaseSpec is the content of a release.
 type ReleaseSpec struct {
 	ManifestSpec
-	Version   string
-	Cmdline   string
-	MinRAM    int64  // MiB, 0 for no requirement
-	Kernel    string // this and the following are paths; "" and nil for none
-	Initramfs string
-	Rootfs    string
-	DTBs      []string // become dtb/<base name>
-	Job       string   // becomes job/<base name>, and the job to run
-	Chunker   string
-	Unchecked bool // do not inspect the files
+	Version       string
+	Cmdline       string
+	MinRAM        int64  // MiB, 0 for no requirement
+	Kernel        string // this and the following are paths; "" and nil for none
+	Initramfs     string
+	Rootfs        string
+	DTBs          []string // become dtb/<base name>
+	BootKernel    string   // the boot set, which renews sticks: this and the next, or none
+	BootInitramfs string
+	Job           string // becomes job/<base name>, and the job to run
+	Chunker       string
+	Unchecked     bool // do not inspect the files
 	SecureBoot
 	Watch Watch
 }
@@ -176,6 +178,9 @@ func (s ReleaseSpec) checkText() error {
 	if s.Kernel == "" || s.Initramfs == "" {
 		return refusal.Invalid("release: no kernel or no initramfs; give --kernel and --initramfs")
 	}
+	if (s.BootKernel == "") != (s.BootInitramfs == "") {
+		return refusal.Invalid("release: a boot set is a kernel and an initramfs; give --boot-kernel and --boot-initramfs, or none of them")
+	}
 	r := s.release("", 1)
 	for _, f := range s.files() {
 		r.Artifacts = append(r.Artifacts, exampleArtifact(f.role, s.Chunker))
@@ -200,6 +205,9 @@ func (s ReleaseSpec) files() []roleFile {
 	}
 	if s.Job != "" {
 		files = append(files, roleFile{jobRole(s.Job), "job", s.Job})
+	}
+	if s.BootKernel != "" {
+		files = append(files, roleFile{manifest.RoleBootKernel, "boot-kernel", s.BootKernel}, roleFile{manifest.RoleBootInitramfs, "boot-initramfs", s.BootInitramfs})
 	}
 	return files
 }

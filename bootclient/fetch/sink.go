@@ -10,7 +10,7 @@ import (
 // A Sink is the part of a sink that a fetch uses.
 type Sink interface {
 	// Open makes room for size bytes of the artifact of a role (kernel,
-	// initramfs, rootfs, dtb/NAME, job/NAME.wasm). A nil Target and a nil
+	// initramfs, rootfs, dtb/NAME, job/NAME.wasm, boot/NAME). A nil Target and a nil
 	// error say that this artifact is not wanted: it is not fetched.
 	Open(role string, size int64) (Target, error)
 }

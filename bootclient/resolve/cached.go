@@ -58,7 +58,7 @@ func Holds(ctx context.Context, rel manifest.Release, c *cache.Cache) error {
 		return fmt.Errorf("cache: %w: not open", cas.ErrUnreachable)
 	}
 	for _, a := range rel.Artifacts {
-		if strings.HasPrefix(a.Role, "dtb/") {
+		if strings.HasPrefix(a.Role, "dtb/") || manifest.IsBootSet(a.Role) {
 			continue
 		}
 		leaves, err := cas.Leaves(ctx, peers.Pool{Cache: c}, a.CID, a.Length)

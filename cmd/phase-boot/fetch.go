@@ -24,7 +24,7 @@ import (
 )
 
 const fetchUsage = `phase-boot fetch finds the newest signed release of a channel, fetches it from all sources
-that it finds, verifies it and writes it to a folder: kernel, initramfs, rootfs, dtb/NAME,
+that it finds, verifies it and writes it to a folder: kernel, initramfs, rootfs, dtb/NAME, boot/NAME,
 job/NAME.wasm, cmdline, release.json, report.json. Files of an earlier fetch are replaced;
 blocks that both releases share are not fetched again. Other files stay. A file of another
 origin with the name of one of these is an error.

@@ -15,7 +15,7 @@ func newGet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get --store DIR --repo DIR --channel CHANNEL [--release VERSION] --out DIR",
 		Short: "Write the files of a release, the published one or an older one",
-		Long: `get writes kernel, initramfs, rootfs, dtb/NAME, job/NAME.wasm and the manifest release.json
+		Long: `get writes kernel, initramfs, rootfs, dtb/NAME, job/NAME.wasm, boot/NAME and the manifest release.json
 of a release from the store into a folder, to be inspected, or signed again with phase-sign
 release. It compares every byte with the manifest, and the manifest's signatures with the
 release keys of the repository, those of earlier roots included.
@@ -43,7 +43,7 @@ An older release is available until gc removes it: gc keeps three, or as many as
 	cmd.Flags().StringVar(&o.Arch, "arch", "", "architecture, where the channel has several")
 	cmd.Flags().StringVar(&o.Release, "release", "", "`version` of the release, such as 2026.10 (default: the published one)")
 	cmd.Flags().Int64Var(&o.Version, "role-version", 0, "`number` of its manifest, where two releases have one version")
-	cmd.Flags().StringVar(&o.Role, "role", "", "one `artifact` alone: kernel, initramfs, rootfs, dtb/NAME or job/NAME.wasm")
+	cmd.Flags().StringVar(&o.Role, "role", "", "one `artifact` alone: kernel, initramfs, rootfs, dtb/NAME, job/NAME.wasm, boot/kernel or boot/initramfs")
 	cmd.Flags().StringVar(&o.Out, "out", "", "folder for the files, made when missing")
 	require(cmd, "channel", "out")
 	return cmd

@@ -26,6 +26,10 @@ func newRelease() *cobra.Command {
 initramfs a cpio archive, compressed or not, the rootfs a squashfs, the job a WebAssembly core
 module. With --unchecked it signs any file, and reads pipes too.
 
+--boot-kernel and --boot-initramfs add a boot set, with which machines renew the sticks that they
+boot from: a boot kernel and the initramfs that phase-image initramfs --role boot makes with the
+repository's newest root.json.
+
 It warns about a phase.* argument in --cmdline that no program of Phase Boot reads, such as a
 misspelt one.
 
@@ -79,6 +83,8 @@ func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
 	f.StringVar(&spec.Initramfs, "initramfs", "", "initramfs")
 	f.StringVar(&spec.Rootfs, "rootfs", "", "root filesystem image")
 	f.StringArrayVar(&spec.DTBs, "dtb", nil, "device tree (repeatable)")
+	f.StringVar(&spec.BootKernel, "boot-kernel", "", "boot kernel for the sticks of machines")
+	f.StringVar(&spec.BootInitramfs, "boot-initramfs", "", "boot initramfs for the sticks of machines")
 	f.StringVar(&spec.Job, "job", "", "WASM job that the booted machine runs")
 	f.StringVar(&spec.Cmdline, "cmdline", "", "kernel command line")
 	f.Int64Var(&spec.MinRAM, "min-ram", 0, "memory that the release needs, in MiB")

@@ -101,7 +101,7 @@ func (g *Got) present(ctx context.Context, dir string, data []byte) (present map
 
 // rolesIn lists the roles of artifacts for which a folder has a file.
 func rolesIn(dir string) (roles []string, err error) {
-	for _, sub := range []string{"", "dtb", "job"} {
+	for _, sub := range []string{"", "dtb", "job", "boot"} {
 		entries, err := os.ReadDir(filepath.Join(dir, sub))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 			return nil, fmt.Errorf("folder %s: %w", dir, err)
@@ -109,7 +109,7 @@ func rolesIn(dir string) (roles []string, err error) {
 		for _, e := range entries {
 			role, hidden := path.Join(sub, e.Name()), strings.HasPrefix(e.Name(), ".")
 			switch {
-			case role == manifest.RoleKernel, role == manifest.RoleInitramfs, role == manifest.RoleRootfs,
+			case role == manifest.RoleKernel, role == manifest.RoleInitramfs, role == manifest.RoleRootfs, manifest.IsBootSet(role),
 				sub == "dtb" && !hidden, sub == "job" && !hidden && strings.HasSuffix(role, ".wasm"):
 				roles = append(roles, role)
 			}
