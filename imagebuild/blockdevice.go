@@ -21,6 +21,11 @@ type blockDevice struct {
 // openDevice opens a disk of at least size bytes for this process alone. The kernel refuses that for a
 // disk that is mounted, in any mount namespace, or part of LVM, RAID or an open dm-crypt.
 func openDevice(name string, size int64, allowFixed bool) (*blockDevice, error) {
+	return openDeviceWith(name, size, allowFixed, unix.O_DIRECT)
+}
+
+// openDeviceWith is openDevice with other flags than O_DIRECT.
+func openDeviceWith(name string, size int64, allowFixed bool, flags int) (*blockDevice, error) {
 	if err := statDevice(name); err != nil {
 		return nil, err
 	}
@@ -36,7 +41,7 @@ func openDevice(name string, size int64, allowFixed bool) (*blockDevice, error) 
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_EXCL|unix.O_DIRECT, 0)
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_EXCL|flags, 0)
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		return nil, optionsf("device %s: in use: mounted, or part of LVM, RAID or an open dm-crypt; lsblk shows its use; release it first", name)

@@ -49,14 +49,6 @@ func (m Media) systems() []Initramfs {
 	return all
 }
 
-// archs returns the architectures that the medium boots.
-func (m Media) archs() (archs []architecture) {
-	for _, in := range m.systems() {
-		archs = append(archs, in.Platform.architecture)
-	}
-	return archs
-}
-
 // An espTree is the content of an EFI system partition: files by path.
 type espTree struct {
 	files map[string][]byte
@@ -286,7 +278,7 @@ func (p Platform) timeout() string {
 
 // addEntries adds the loader's menu with one entry for each mode that the image can boot.
 func (t *espTree) addEntries(m Media) error {
-	loader := strings.NewReplacer("@TIMEOUT@", m.Platform.timeout(), "@DEFAULT@", defaultEntry(m.archs(), m.DefaultMode))
+	loader := strings.NewReplacer("@TIMEOUT@", m.Platform.timeout(), "@DEFAULT@", defaultEntry(m.DefaultMode))
 	t.files[menuPath] = []byte(loader.Replace(dataFile("esp/loader.conf")))
 	for i, name := range m.Modes.Available(m.WithTor) {
 		mode, err := m.Modes.Load(name)
@@ -310,14 +302,14 @@ func (p Platform) entry(title, mode string, order int, cmdline string) string {
 
 func (t *espTree) names() []string { return slices.Sorted(maps.Keys(t.files)) }
 
-// size returns the size of the partition in bytes: twice the files, so that an updated
-// kernel and initramfs fit next to the old ones, and at least minESP.
+// size returns the size of the partition in bytes: three times the files, so that two renewed boot sets fit
+// next to the built one, and at least minESP.
 func (t *espTree) size() int64 {
 	var sum int64
 	for _, data := range t.files {
 		sum += int64(len(data))
 	}
-	return max(minESP, (2*sum/mib+32)*mib)
+	return max(minESP, (3*sum/mib+32)*mib)
 }
 
 // identity returns a digest of the whole content. Every identifier of the medium is derived

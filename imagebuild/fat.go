@@ -197,7 +197,7 @@ func (f *fat) walk(dir string, first, parent uint32, dirs []string, visit func(s
 		name := path.Join(dir, strings.ToLower(e.name))
 		if !e.dir {
 			err = visit(name, e)
-		} else if !slices.Contains(dirs, name) {
+		} else if !slices.Contains(dirs, name) && !isRenewedFolder(name) {
 			err = badFAT("folder %.80q: not written by phase-image, perhaps by a computer that mounted the stick; write the image again", name)
 		} else {
 			err = f.walk(name, e.first, first, dirs, visit)

@@ -78,11 +78,11 @@ func FuzzLoaderEntry(f *testing.F) {
 	f.Add("title x\nsort-key phase-1\narchitecture x64\nlinux /phase/vmlinuz\ninitrd /phase/initramfs.zst\noptions console=tty0 phase.mode=local\n")
 	f.Add("architecture aa64\nlinux /phase/arm64/vmlinuz\ninitrd /phase/arm64/initramfs.zst\noptions phase.mode=local\n")
 	f.Add("architecture x64\nlinux /phase/vmlinuz\ninitrd /phase/initramfs.zst\ninitrd /x\n")
-	f.Add("timeout 1\ndefault local.conf\n")
+	f.Add("timeout 1\ndefault local[._]*\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		e, err := readBootEntry(architectures[0], "local", text)
 		arm, armErr := readBootEntry(architectures[1], "local", text)
-		_, menuErr := readMenu(architectures, text)
+		_, menuErr := readMenu(text)
 		if err == nil && armErr == nil {
 			t.Errorf("for both architectures: %+v, %+v", e, arm)
 		}

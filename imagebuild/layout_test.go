@@ -73,7 +73,7 @@ func TestFormatLoaderEntriesAreReadBack(t *testing.T) {
 		if err := tree.addEntries(m); err != nil {
 			t.Fatal(err)
 		}
-		if mode, err := readMenu(architectures, string(tree.files[menuPath])); mode != "local" || err != nil {
+		if mode, err := readMenu(string(tree.files[menuPath])); mode != "local" || err != nil {
 			t.Errorf("%s: menu starts %q, %v", flavour, mode, err)
 		}
 		for _, mode := range modes.Names() {

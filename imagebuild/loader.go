@@ -8,6 +8,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/bootset"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
@@ -21,14 +22,9 @@ const (
 // entryName returns the name of the file of a boot entry.
 func (a architecture) entryName(mode string) string { return mode + a.suffix + ".conf" }
 
-// defaultEntry returns the loader's pattern for the entry that starts without a key press. On a
-// medium for several architectures it matches one entry of each. No mode's name contains "." or "_".
-func defaultEntry(archs []architecture, mode string) string {
-	if len(archs) == 1 {
-		return archs[0].entryName(mode)
-	}
-	return mode + "[._]*"
-}
+// defaultEntry returns the loader's pattern for the entry that starts without a key press: that of a mode, for
+// each architecture and in each boot set.
+func defaultEntry(mode string) string { return mode + bootset.DefaultPattern }
 
 // maxLoaderFile bounds a settings file of the loader, in bytes.
 const maxLoaderFile = 8 << 10
@@ -96,14 +92,14 @@ func readBootEntry(a architecture, mode, text string) (BootEntry, error) {
 
 var menuDefault = regexp.MustCompile(`^[a-z0-9-]+`)
 
-// readMenu returns the mode that starts without a key press on a medium for archs.
-func readMenu(archs []architecture, text string) (string, error) {
+// readMenu returns the mode that starts without a key press.
+func readMenu(text string) (string, error) {
 	f, err := loaderFields(text, "timeout", "default")
 	if err != nil {
 		return "", err
 	}
 	mode := menuDefault.FindString(f["default"])
-	if mode == "" || f["default"] != defaultEntry(archs, mode) {
+	if mode == "" || f["default"] != defaultEntry(mode) {
 		return "", badLoader("default %.40q: not the name of an entry", f["default"])
 	}
 	return mode, nil

@@ -37,7 +37,7 @@ func TestFormatAModeFromAFileGetsAnEntry(t *testing.T) {
 	if err != nil || e.Boots != "lab" || e.Title != "Lab (mDNS only)" {
 		t.Errorf("%+v, %v", e, err)
 	}
-	if mode, err := readMenu(m.archs(), string(tree.files[menuPath])); mode != "lab" || err != nil {
+	if mode, err := readMenu(string(tree.files[menuPath])); mode != "lab" || err != nil {
 		t.Errorf("menu starts %q, %v", mode, err)
 	}
 }

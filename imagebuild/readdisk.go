@@ -26,7 +26,7 @@ func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	c.Size, c.TrailingBytes, c.Disk, c.cache = t.size, c.Size-t.size, t.guid, t.cache
+	c.Size, c.TrailingBytes, c.Disk, c.cache, c.esp = t.size, c.Size-t.size, t.guid, t.cache, t.esp
 	if err := c.readESP(io.NewSectionReader(f, t.esp.start, t.esp.size), t.esp.size); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -12,19 +11,18 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 )
 
-var entryPath = regexp.MustCompile(`^loader/entries/([a-z0-9-]{1,32})(_[a-z0-9]+)?\.conf$`)
-
-// entryOf returns the architecture and the mode of a boot entry by the path of its file.
+// entryOf returns the architecture and the mode of a boot entry by the path of its file. Those of renewed boot sets
+// are no such entries.
 func entryOf(name string) (a architecture, mode string, ok bool) {
-	m := entryPath.FindStringSubmatch(name)
-	if m == nil {
+	n, ok := renewedEntry(name)
+	if !ok || n.Number != 0 {
 		return a, "", false
 	}
-	i := slices.IndexFunc(architectures, func(a architecture) bool { return a.suffix == m[2] })
+	i := slices.IndexFunc(architectures, func(a architecture) bool { return a.Arch == n.Arch })
 	if i < 0 {
 		return a, "", false
 	}
-	return architectures[i], m[1], true
+	return architectures[i], n.Mode, true
 }
 
 // systemPaths returns the paths of loader, kernel and initramfs in lower case.
@@ -59,6 +57,10 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
+	files, renewed := splitRenewed(files)
+	if len(renewed) > 0 && (grub || signed) {
+		return badFAT("a renewed boot set without systemd-boot")
+	}
 	if c.identity, err = fatIdentity(files); err != nil {
 		return err
 	}
@@ -89,7 +91,10 @@ func (c *Contents) readESP(r io.ReaderAt, size int64) error {
 			c.Others = append(c.Others, s)
 		}
 	}
-	return c.checkEntries()
+	if err := c.checkEntries(); err != nil {
+		return err
+	}
+	return c.readRenewed(files, renewed)
 }
 
 // readSignedESP reads a UKI, which is signed and the only file of its partition.
@@ -124,7 +129,7 @@ func (f *fat) has(name string) bool {
 func (f *fat) bootFiles(dirs, names []string) (map[string]*fatFile, error) {
 	return f.files(dirs, func(name string) bool {
 		_, _, isEntry := entryOf(name)
-		return isEntry || slices.Contains(names, name)
+		return isEntry || slices.Contains(names, name) || isRenewed(name)
 	})
 }
 
@@ -194,7 +199,7 @@ func (c *Contents) readMenu(archs []architecture, files map[string]*fatFile) err
 	}
 	menu, err := text(menuPath)
 	if err == nil {
-		c.Default, err = readMenu(archs, menu)
+		c.Default, err = readMenu(menu)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", menuPath, err)

@@ -239,6 +239,9 @@ func (c *Contents) readFallback(r io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
+	if _, renewed := splitRenewed(files); len(renewed) > 0 {
+		return badFAT("a renewed boot set without systemd-boot")
+	}
 	archs, err := archsOf(files, architecture.grubMenuPath)
 	if err != nil {
 		return err

@@ -185,7 +185,12 @@ func (c *Contents) compareBytes(ctx context.Context, rebuilt string) error {
 		}
 		head, tail = span{tableEnd, c.cache.start - tableEnd}, span{c.Size, 0}
 	}
-	for _, s := range []span{head, tail} {
+	spans := []span{head, tail}
+	if len(c.Renewed) > 0 { // its files were compared
+		end := c.esp.start + c.esp.size
+		spans = []span{{head.start, c.esp.start - head.start}, {end, head.start + head.size - end}, tail}
+	}
+	for _, s := range spans {
 		here, err1 := sumRange(ctx, a, s.start, s.size)
 		again, err2 := sumRange(ctx, z, s.start, s.size)
 		if err := errors.Join(err1, err2); err != nil {

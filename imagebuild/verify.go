@@ -30,8 +30,9 @@ type Contents struct {
 	Bootloader    string `json:"bootloader,omitempty"` // LoaderSystemd, LoaderGRUB or LoaderBoth
 	UKI           bool   `json:"uki,omitempty"`        // firmware starts a UKI, no boot loader
 	System
-	Others      []System    `json:"others,omitempty"` // of a medium for several architectures
-	Signer      *Signer     `json:"signer,omitempty"` // who signed a UKI for Secure Boot
+	Others      []System    `json:"others,omitempty"`  // of a medium for several architectures
+	Renewed     []BootSet   `json:"renewed,omitempty"` // boot sets that were written after the image
+	Signer      *Signer     `json:"signer,omitempty"`  // who signed a UKI for Secure Boot
 	Default     string      `json:"default_mode,omitempty"`
 	Entries     []BootEntry `json:"entries,omitempty"`
 	Tor         bool        `json:"tor,omitempty"`
@@ -52,6 +53,7 @@ type Contents struct {
 	torrc []byte
 	modes modes.Set
 	cache span
+	esp   span
 
 	settings *settings // of the first initramfs
 }
@@ -123,6 +125,9 @@ func (c *Contents) notCompared() []string {
 		}
 		words = append(words, programs+": not compared with their packages; --rebuild compares them")
 	}
+	if len(c.Renewed) > 0 && !c.wasCompared(comparedReleases) {
+		words = append(words, "renewed boot sets: not compared with their releases; --repo compares them")
+	}
 	if c.cache.size > 0 {
 		words = append(words, "cache partition: only its filesystem was checked; a machine verifies the files that it reads there")
 	}
@@ -139,8 +144,9 @@ func (c *Contents) loaderName() string {
 
 // Values in Contents.Compared.
 const (
-	comparedRoot    = "root.json"
-	comparedRebuild = "rebuild"
+	comparedRoot     = "root.json"
+	comparedRebuild  = "rebuild"
+	comparedReleases = "releases of the renewed boot sets"
 )
 
 // wasCompared reports whether the image was compared with what.
@@ -187,6 +193,9 @@ func (c *Contents) CompareRoot(root []byte) error {
 	}
 	if sum := sha256.Sum256(root); !bytes.Equal(root, c.root) {
 		return fmt.Errorf("image %s: root.json has sha256 %s, want %x; do not boot it: %w", c.Image, c.RootSum, sum, manifest.ErrUntrusted)
+	}
+	if err := c.compareRenewedRoots(root); err != nil {
+		return err
 	}
 	c.compared(comparedRoot)
 	return nil

@@ -22,7 +22,7 @@ The same inputs give the same bytes. The date in every header is SOURCE_DATE_EPO
 without it, the newest date that the inputs carry. Packages are kept in
 $PHASE_BUILD_CACHE (default: phaseboot in the user's cache folder).`,
 	}
-	root.AddCommand(usbCommand(), espCommand(), ukiCommand(), keysCommand(), kernelCommand(), initramfsCommand(), rootfsCommand(), verifyCommand(), writeCommand())
+	root.AddCommand(usbCommand(), espCommand(), ukiCommand(), keysCommand(), kernelCommand(), initramfsCommand(), rootfsCommand(), verifyCommand(), writeCommand(), renewCommand())
 	root.AddCommand(isoCommand())
 	root.AddCommand(vmCommands()...)
 	return root

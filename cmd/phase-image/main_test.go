@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/looptest"
 	"github.com/phaseboot/phaseboot/internal/scripttest"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/manifest/repotest"
 )
 
 func TestMain(m *testing.M) {
@@ -52,8 +54,23 @@ func TestScripts(t *testing.T) {
 			os.WriteFile(filepath.Join(e.WorkDir, "expired.json"), expired, 0o644),
 		)
 	})
+	params.Cmds = map[string]func(*testscript.TestScript, bool, []string){"repository": repository, "publish": publish}
 	params.Condition = func(name string) (bool, error) { return looptest.Available(), nil } // root
 	testscript.Run(t, params)
+}
+
+// repository DIR makes a repository with channel stable.
+func repository(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(repotest.New(ts.MkAbs(args[0])))
+}
+
+// publish DIR NUMBER VERSION ARTIFACTS signs a release whose boot set is in the folder ARTIFACTS.
+func publish(ts *testscript.TestScript, _ bool, args []string) {
+	number, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	kernel, initramfs := ts.MkAbs(args[3]+"/boot/kernel"), ts.MkAbs(args[3]+"/boot/initramfs")
+	files := map[string]string{"kernel": kernel, "initramfs": initramfs, manifest.RoleBootKernel: kernel, manifest.RoleBootInitramfs: initramfs}
+	ts.Check(repotest.Publish(ts.MkAbs(args[0]), number, args[2], time.Now(), files))
 }
 
 // loopDevice attaches an empty file as a loop device. It returns "" for an ordinary user.

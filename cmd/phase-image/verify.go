@@ -17,7 +17,7 @@ import (
 
 // verifyFlags select what an image is compared with.
 type verifyFlags struct {
-	root        string
+	root, repo  string
 	rebuild     bool
 	build       imagebuild.Rebuild
 	phaseBoot   string
@@ -37,7 +37,8 @@ trusts.
 
 IMAGE is made by usb, iso, qcow2, vmdk, vhdx, parallels, esp, uki or initramfs; DEVICE is one
 that an image was written to. --root compares the root.json. --rebuild compares loader, kernel
-and init with this machine's packages; without it, only their digests are shown.
+and init with this machine's packages; without it, only their digests are shown. --repo
+compares the renewed boot sets of a stick with the releases that they are of.
 
 An image of qcow2, vmdk, vhdx or parallels is refused once a machine has used it: convert it
 with qemu-img convert -O raw, and verify that.`,
@@ -48,6 +49,7 @@ with qemu-img convert -O raw, and verify that.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.verify(cmd, args[0]) },
 	}
 	cmd.Flags().StringVar(&f.root, "root", "", "root.json that the image must contain; exit code 3 if it differs")
+	cmd.Flags().StringVar(&f.repo, "repo", "", "repository to whose releases the renewed boot sets of a stick must belong; exit code 3 or 5 if they do not")
 	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the image again from this machine's packages, and compare")
 	cmd.Flags().StringVar(&f.build.Flavour, "flavour", "", "for --rebuild: vm or generic (default: that of the image's kernel)")
 	cmd.Flags().StringVar(&f.phaseBoot, "phase-boot", "", "for --rebuild: static phase-boot program (default: the one next to this program)")
@@ -72,6 +74,9 @@ func (f *verifyFlags) verify(cmd *cobra.Command, image string) error {
 	}
 	return build(cmd, func(b *imagebuild.Builder) (*imagebuild.Contents, error) {
 		c, err := b.Verify(cmd.Context(), image)
+		if err == nil && f.repo != "" {
+			err = c.CompareReleases(cmd.Context(), f.repo)
+		}
 		if err == nil && root != nil {
 			err = c.CompareRoot(root)
 		}
@@ -127,6 +132,7 @@ func contentsText(c *imagebuild.Contents) string {
 	}
 	printModes(line, c)
 	printRoot(line, c)
+	printRenewed(line, c)
 	printEntries(&w, c)
 	return w.String()
 }
@@ -186,6 +192,16 @@ func printRoot(line func(name, format string, args ...any), c *imagebuild.Conten
 	for _, role := range slices.Sorted(maps.Keys(c.Root.Roles)) {
 		keys := c.Root.Roles[role]
 		line("", "%-9s  %d of %s", printable(role, 20), keys.Threshold, printable(strings.Join(keys.KeyIDs, ", "), 2000))
+	}
+}
+
+// printRenewed prints the boot sets that were written after the image.
+func printRenewed(line func(name, format string, args ...any), c *imagebuild.Contents) {
+	for _, s := range c.Renewed {
+		line("renewed", "boot set %d%s, release %s: %s", s.Number, map[bool]string{true: " (" + printable(s.Arch, 20) + ")"}[len(c.Others) > 0], s.Release, s.State)
+		line("", "kernel %s, sha256 %s", printable(s.Kernel, 120), s.KernelSum)
+		line("", "initramfs %s, sha256 %s, init sha256 %s", humanize.Bytes(uint64(s.Initramfs)), s.ArchiveSum, s.Init)
+		line("", "build time %s, root.json version %d sha256 %s", dateText(s.BuildTime), s.Root.Version, s.RootSum)
 	}
 }
 
