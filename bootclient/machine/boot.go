@@ -48,6 +48,7 @@ func Boot(ctx context.Context, choice Choice) error {
 	}
 	if err == nil {
 		b.recordStart()
+		b.renewStick(ctx)
 		b.jumpReport()
 		return nil
 	}
@@ -74,6 +75,7 @@ type boot struct {
 	net          *network.Network
 	networkErr   error              // of the network step, nil if there is an address
 	networkWords string             // the addresses, or why there is none
+	mayWrite     bool               // the mode and the command line allow to write to a disk
 	alone        *manifest.Verified // the release that the cache can boot without a source, if that is known
 	removable    bool               // the cache partition is on a disk that may be unplugged
 	args         bootargs.Arguments
@@ -183,10 +185,12 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	if b.config.Arch == bootfile.ARM64 { // kexec_load hands it over
 		b.payload.compatible = compatible(compatibleFile)
 	}
+	b.payload.renewal = b.newRenewal()
 	b.startHanded = false
 	if !b.saidStart {
 		b.saidStart = true
 		b.sayLastStart()
+		b.sayBootSet()
 	}
 	if words, err := os.ReadFile(watchdogFile); err == nil {
 		b.report.Begin("watchdog").Done("%s", words)

@@ -34,6 +34,7 @@ func (b *boot) commandLine(context.Context) (string, error) {
 	}
 	b.config.Log, b.config.Report, b.config.Progress = logger(b.report), b.report, b.progress()
 	b.config.LastGood = b.choice.LastGood
+	b.mayWrite = b.config.Mode.Cache == "rw"
 	b.avoid(refusedRelease(b.avoidFile))
 	return fmt.Sprintf("mode %s, channel %s, %s", b.config.Mode.Name, b.config.Channel, b.config.Arch), nil
 }

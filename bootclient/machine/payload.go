@@ -39,7 +39,9 @@ const (
 //	 the target may serve the release, /phase/root.json, /phase/seed.env; if it serves it
 //	 from memory, /phase/kernel, /phase/initramfs, /phase/cache/…]
 //
-// and on arm64 a memfd with the device tree that the release has for this machine, if it has one.
+// and on arm64 a memfd with the device tree that the release has for this machine, if it has one. A
+// boot set that the stick is to get has memfds of its own.
+//
 // It is a fetch.Sink and a fetch.SelfVerifier: verified blocks are written to their final place.
 // Commit seals the memfds, after which not even this process can change them, and hashes every
 // artifact there.
@@ -51,7 +53,8 @@ type Payload struct {
 	// handOver returns more files for the target: its report.json and its network. It is called at
 	// Commit; nil for the report as it is.
 	handOver func(r manifest.Release, reportJSON []byte) []handedFile
-	handed   string // what of the network is handed over, in words
+	handed   string   // what of the network is handed over, in words
+	renewal  *renewal // nil: the stick gets no boot set
 
 	// compatible has the names of the machine in its device tree, of which one chooses a device tree of the release.
 	compatible []string
@@ -90,11 +93,17 @@ func (p *Payload) Plan(r manifest.Release) error {
 	p.treeRole = deviceTreeOf(r, p.compatible)
 	size := int64(0)
 	for _, a := range r.Artifacts {
-		if !p.skips(a.Role) {
+		if !p.skips(a.Role) && !manifest.IsBootSet(a.Role) {
 			size += a.Length
 		}
 	}
-	return checkPayloadMemory(size, p.memory)
+	if err := checkPayloadMemory(size, p.memory); err != nil {
+		return err
+	}
+	if p.renewal != nil {
+		p.renewal.plan(r, func(more int64) error { return checkPayloadMemory(size, p.memory-more) })
+	}
+	return nil
 }
 
 // skips reports whether a role is a device tree for another machine.
@@ -106,12 +115,17 @@ func (p *Payload) Open(role string, size int64) (fetch.Target, error) {
 	if p.skips(role) {
 		return nil, nil
 	}
+	if manifest.IsBootSet(role) {
+		return p.openBootSet(role, size)
+	}
 	if role != manifest.RoleKernel && role != manifest.RoleInitramfs && !isDeviceTree(role) && archiveName(role) == "" {
 		return nil, fmt.Errorf("artifact %.40q: unknown role; boot with a newer image", role)
 	}
 	total := size
 	for _, a := range p.artifacts {
-		total += a.size
+		if !manifest.IsBootSet(a.role) {
+			total += a.size
+		}
 	}
 	if err := checkPayloadMemory(total, p.memory); err != nil {
 		return nil, err
@@ -210,7 +224,13 @@ func (p *Payload) Commit(v *manifest.Verified, rep *report.Report) error {
 	if err != nil {
 		return err
 	}
-	return p.commit(v.Release(), reportJSON, rep)
+	if err := p.commit(v.Release(), reportJSON, rep); err != nil {
+		return err
+	}
+	if p.renewal != nil {
+		p.renewal.check(v.Root())
+	}
+	return nil
 }
 
 func (p *Payload) commit(release manifest.Release, reportJSON []byte, rep *report.Report) error {
@@ -225,7 +245,7 @@ func (p *Payload) commit(release manifest.Release, reportJSON []byte, rep *repor
 			return err
 		}
 	}
-	for _, f := range p.files() {
+	for _, f := range append(p.files(), p.bootSet()...) {
 		if err := seal(f); err != nil {
 			return err
 		}
@@ -316,7 +336,7 @@ func (c byteCounter) Write(p []byte) (int, error) {
 
 // Abort frees the memory.
 func (p *Payload) Abort() {
-	for _, f := range p.files() {
+	for _, f := range append(p.files(), p.bootSet()...) {
 		f.Close()
 	}
 }
