@@ -49,13 +49,13 @@ func mountCache(device, dir string, write bool) error {
 	return nil
 }
 
-// mountFoundCache finds the cache partition without a wait, as the target does, and mounts it at dir. It formats
+// mountFoundCache finds the cache partition, which newDisk announces, and mounts it at dir. It formats
 // nothing.
-func mountFoundCache(dir string, write bool) (device string, err error) {
+func mountFoundCache(ctx context.Context, newDisk <-chan struct{}, dir string, write bool) (device string, err error) {
 	if err := loadModule("ext4"); err != nil {
 		return "", err
 	}
-	found, _, err := disks{sys: "/sys", dev: "/dev", boot: bootPartition(loadModule)}.find()
+	found, _, err := disks{sys: "/sys", dev: "/dev", boot: bootPartition(loadModule)}.wait(ctx, newDisk)
 	if err == nil && found.unformatted {
 		err = errNoCache
 	}

@@ -28,8 +28,9 @@ const (
 	extLabelAt = 0x78
 	extMagic   = 0xEF53
 
-	// usbDiskTimeout is how long the boot waits for a USB disk to appear.
-	usbDiskTimeout = 3 * time.Second
+	// diskTimeout is how long the boot waits for a disk to appear: on USB, and the boot disk on any bus. SATA,
+	// NVMe and SD cards appear some time after the driver of their controller was loaded.
+	diskTimeout = 3 * time.Second
 )
 
 // errNoCache is the error for a machine without a cache partition.
@@ -181,13 +182,13 @@ func (d disks) partName(name string) string {
 	return ""
 }
 
-// wait searches as find does and, on a machine with USB, waits up to usbDiskTimeout for the boot
-// disk. It searches again for each signal on newDisk. A cache on another disk is used only after
+// wait searches as find does and, on a machine with USB or if the boot disk is known, waits up to diskTimeout
+// for the boot disk. It searches again for each signal on newDisk. A cache on another disk is used only after
 // that time.
 func (d disks) wait(ctx context.Context, newDisk <-chan struct{}) (found cachePartition, others int, err error) {
 	timeout := time.Duration(0)
-	if hasUSB(d.sys) {
-		timeout = usbDiskTimeout
+	if hasUSB(d.sys) || d.boot != "" {
+		timeout = diskTimeout
 	}
 	ctx, stop := context.WithTimeout(ctx, timeout)
 	defer stop()

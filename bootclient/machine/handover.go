@@ -80,14 +80,14 @@ func needsQuoting(r rune) bool {
 // prepareSeed makes the files of phase-boot seed available in the next root: this program, and the
 // cache partition read-only or, to serve from memory, the root filesystem. They are bind mounts,
 // so they use no further memory. If one of them fails, the target does not serve.
-func prepareSeed(context.Context) (string, error) {
+func (t *targetBoot) prepareSeed(ctx context.Context) (string, error) {
 	env := filepath.Join(runDir, seedFile)
 	if _, err := os.Stat(env); err != nil {
 		return "off", nil
 	}
 	summary, prepare := "from memory", seedFromMemory
 	if _, err := os.Stat(seedCache); err != nil {
-		summary, prepare = seedCache+", read only", seedFromDisk
+		summary, prepare = seedCache+", read only", func() error { return t.seedFromDisk(ctx) }
 	}
 	if err := errors.Join(prepare(), bindFile("/init", seedProgram, 0o755)); err != nil {
 		return "", errors.Join(err, os.Remove(env))
@@ -97,8 +97,8 @@ func prepareSeed(context.Context) (string, error) {
 
 func seedFromMemory() error { return bindFile(rootfsImage, seedRootfs, 0o644) }
 
-func seedFromDisk() error {
-	_, err := mountFoundCache(seedCache, false)
+func (t *targetBoot) seedFromDisk(ctx context.Context) error {
+	_, err := mountFoundCache(ctx, t.newDisk, seedCache, false)
 	return err
 }
 

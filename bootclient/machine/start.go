@@ -200,11 +200,11 @@ func (b *boot) sayLastStart() {
 }
 
 // confirmStart is the step of the target that removes the record: the root filesystem is mounted.
-func confirmStart(context.Context) (string, error) {
+func (t *targetBoot) confirmStart(ctx context.Context) (string, error) {
 	if _, err := os.Stat(filepath.Join(runDir, startName)); err != nil {
 		return "the boot has made no record of this start", nil
 	}
-	device, err := mountFoundCache(confirmDir, true)
+	device, err := mountFoundCache(ctx, t.newDisk, confirmDir, true)
 	if err != nil {
 		return "", err
 	}

@@ -32,19 +32,23 @@ const (
 // targetModules are the modules that mounting the root filesystem needs.
 var targetModules = []string{"loop", "squashfs", "overlay"}
 
+// A targetBoot is what the steps of the target share.
+type targetBoot struct{ newDisk chan struct{} } // signals a new block device
+
 // target is PID 1 of the target role: it mounts the release's squashfs under an overlay in memory
 // and replaces itself by its init. It returns only on an error.
 func target(out *consoles, rep *report.Report) error {
+	t := &targetBoot{newDisk: make(chan struct{}, 1)}
 	return runSteps(context.Background(), rep, []step{
 		{"clock", optional, bootClock}, // this kernel has read the RTC again
 		{"target", optional, func(ctx context.Context) (string, error) { return announceRelease(ctx, out) }},
-		{"modules", optional, loadTargetModules},
+		{"modules", optional, t.modules},
 		{"rootfs", required, mountRootfs},
 		{"hand-over", required, func(context.Context) (string, error) { return runDir, moveHandOver(archiveDir, runDir) }},
 		{"target network", optional, placeNetwork},
-		{"last start", optional, confirmStart}, // before the cache partition is mounted read-only
+		{"last start", optional, t.confirmStart}, // before the cache partition is mounted read-only
 		{"private", optional, keepPrivate},
-		{"seed", optional, prepareSeed},
+		{"seed", optional, t.prepareSeed},
 		{"report", optional, func(context.Context) (string, error) {
 			path := filepath.Join(runDir, reportName)
 			return path, finishReport(path, rep, time.Now(), uptime())
@@ -72,7 +76,9 @@ func announceRelease(ctx context.Context, out io.Writer) (string, error) {
 	return fmt.Sprintf("%s %s/%s", r.Version, r.Channel, r.Arch), nil
 }
 
-func loadTargetModules(context.Context) (string, error) {
+// modules loads the listed modules and the drivers of the machine's devices. Those of devices that appear
+// later, on USB, are loaded until the target switches the root; then it is up to its system.
+func (t *targetBoot) modules(ctx context.Context) (string, error) {
 	m, err := openKernelModules()
 	if err != nil {
 		return "", err
@@ -81,6 +87,8 @@ func loadTargetModules(context.Context) (string, error) {
 	for _, name := range targetModules {
 		err = errors.Join(err, m.load(name))
 	}
+	err = errors.Join(err, m.hotplug(ctx, t.newDisk))
+	m.coldplug("/sys")
 	return fmt.Sprintf("%d loaded", m.count()), err
 }
 
