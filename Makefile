@@ -160,7 +160,7 @@ initramfs: root ## build only the boot initramfs
 
 rootfs: need-rootfs binaries ## build the demo's root filesystem
 	@mkdir -p $(BUILD)
-	$(foreach a,$(ARCHS),$(IMAGE) rootfs --arch $(a) --out $(BUILD)/rootfs-$(a).squashfs$(newline))
+	$(foreach a,$(ARCHS),$(IMAGE) rootfs --arch $(a) --flavour $(FLAVOUR) --out $(BUILD)/rootfs-$(a).squashfs$(newline))
 
 kernel-x86_64 kernel-arm64: kernel-%: need-image binaries ## copy Debian's kernel
 	@mkdir -p $(BUILD)
@@ -172,7 +172,7 @@ need-dev:
 test-qemu-x86: ARCH := x86_64
 test-qemu-arm64: ARCH := arm64
 test-qemu-x86 test-qemu-arm64: test-qemu-%: need-dev need-qemu-% image rootfs ## boot the image in QEMU until the target has run its job; the console is this terminal
-	BIN="$(abspath $(BIN))" DEV_DIR="$(DEV)" scripts/test-boot.sh $(subst x86,x86_64,$*) $(USBIMAGE) $(BUILD)/rootfs-$(subst x86,x86_64,$*).squashfs
+	BIN="$(abspath $(BIN))" DEV_DIR="$(DEV)" FLAVOUR="$(FLAVOUR)" scripts/test-boot.sh $(subst x86,x86_64,$*) $(USBIMAGE) $(BUILD)/rootfs-$(subst x86,x86_64,$*).squashfs
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z0-9_ -]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name words; do printf '  %-28s %s\n' "$$name" "$$words"; done

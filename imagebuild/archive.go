@@ -55,12 +55,12 @@ func (a *archive) device(name string, perm, major, minor uint64) {
 //
 // The frame is kept in the cache under the hash of the tree and of the program's version: it takes 10 s of
 // processor time, and images that differ in their command line have the same tree.
-func (b *Builder) compressed(ctx context.Context, a *archive, t time.Time) ([]byte, error) {
+func (b *Builder) compressed(ctx context.Context, p Platform, a *archive, t time.Time) ([]byte, error) {
 	var tree bytes.Buffer
 	if err := a.writeTo(&tree, t); err != nil {
 		return nil, err
 	}
-	args := []string{"-18", "--single-thread", "--quiet", "--check", fmt.Sprintf("--stream-size=%d", tree.Len()), fmt.Sprintf("--zstd=wlog=%d", zstdWindowLog)}
+	args := []string{fmt.Sprintf("-%d", p.zstdLevel()), "--single-thread", "--quiet", "--check", fmt.Sprintf("--stream-size=%d", tree.Len()), fmt.Sprintf("--zstd=wlog=%d", zstdWindowLog)}
 	version, err := command("zstd", "--version").output(ctx)
 	if err != nil {
 		return nil, err
@@ -79,6 +79,15 @@ func (b *Builder) compressed(ctx context.Context, a *archive, t time.Time) ([]by
 		return nil, err
 	}
 	return os.ReadFile(path)
+}
+
+// zstdLevel returns the level of zstd. The initramfs of flavour generic has so many drivers that level 18
+// takes a minute.
+func (p Platform) zstdLevel() int {
+	if p.Flavour == "generic" {
+		return 12
+	}
+	return 18
 }
 
 // maxCompressed is how many compressed initramfs the cache has. One has about 9 MB.

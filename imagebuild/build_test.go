@@ -234,26 +234,6 @@ func TestBusyboxHasEveryLinkedApplet(t *testing.T) {
 	}
 }
 
-func TestGenericKernelHasTheListedModules(t *testing.T) {
-	b := testBuilder(t)
-	kernel, err := b.Kernel(t.Context(), testPlatform(t, "generic"), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, err := chooseModules(kernel, parseModuleList(dataFile("kernel/boot-generic.modules"), "x86_64"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"usb_storage", "e1000e", "vfat", "virtio_net", "8139cp", "8139too", "ne2k_pci", "tulip", "e100", "pcnet32", "vmxnet3", "usbnet", "rndis_host", "megaraid_sas", "mptspi", "ata_generic", "xen_netfront"} {
-		if set.files[name] == nil {
-			t.Errorf("no %s", name)
-		}
-	}
-	if len(set.absent) > 2 {
-		t.Errorf("absent: %v", set.absent)
-	}
-}
-
 func TestRootfsHasPlasmdAndNoTraceOfTheBuildHost(t *testing.T) {
 	b := testBuilder(t)
 	r := Rootfs{Platform: testPlatform(t, "vm"), Plasmd: testProgram(t, b)}

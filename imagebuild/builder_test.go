@@ -116,7 +116,7 @@ func TestTheCacheKeepsCompressedTrees(t *testing.T) {
 	compress := func(text string) []byte {
 		a := newArchive()
 		a.text("init", text)
-		out, err := b.compressed(t.Context(), a, time.Unix(1e9, 0))
+		out, err := b.compressed(t.Context(), Platform{}, a, time.Unix(1e9, 0))
 		if err != nil {
 			t.Fatal(err)
 		}

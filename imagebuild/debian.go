@@ -53,6 +53,28 @@ func (b *Builder) resolve(ctx context.Context, name, arch string) (deb, error) {
 	return d, nil
 }
 
+// resolveKnown asks apt for the candidate versions of packages for the host's architecture. Those that apt
+// does not know are left out.
+func (b *Builder) resolveKnown(ctx context.Context, names []string) (map[string]deb, error) {
+	l, err := b.lists(ctx, hostArch)
+	if err != nil {
+		return nil, err
+	}
+	out, err := l.command("apt-cache", append([]string{"show", "--no-all-versions"}, names...)...).output(ctx)
+	var bad *toolError
+	if err != nil && !errors.As(err, &bad) {
+		return nil, err
+	}
+	known := map[string]deb{}
+	for _, stanza := range strings.Split(string(out), "\n\n") {
+		if d := parseStanza([]byte(stanza)); len(d.SHA256) == 64 && slices.Contains(names, d.Name) {
+			d.lists = l
+			known[d.Name] = d
+		}
+	}
+	return known, nil
+}
+
 // parseStanza reads the first stanza of the output of apt-cache show.
 func parseStanza(data []byte) deb {
 	var d deb

@@ -57,7 +57,7 @@ func FuzzReadSettings(f *testing.F) {
 	a := newArchive()
 	a.text("init", "program")
 	a.text("etc/phase/role", "boot\n")
-	out, err := emptyBuilder(f).compressed(f.Context(), a, time.Unix(1e9, 0))
+	out, err := emptyBuilder(f).compressed(f.Context(), Platform{}, a, time.Unix(1e9, 0))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -45,13 +45,18 @@ type Initramfs struct {
 
 // InitramfsInfo describes an initramfs that was built.
 type InitramfsInfo struct {
-	Out     string    `json:"out"`
-	Size    int64     `json:"size"`
-	Role    string    `json:"role"`
-	Kernel  string    `json:"kernel"`
-	Modules int       `json:"modules"`
-	Absent  []string  `json:"absent_modules,omitempty"`
-	Date    time.Time `json:"date"`
+	Out     string   `json:"out"`
+	Size    int64    `json:"size"`
+	Role    string   `json:"role"`
+	Kernel  string   `json:"kernel"`
+	Modules int      `json:"modules"`
+	Absent  []string `json:"absent_modules,omitempty"`
+	// Firmware is the number of firmware files. FirmwareAbsent are those that the modules name and no
+	// package has, FirmwareMissing the packages that apt's lists do not have.
+	Firmware        int       `json:"firmware"`
+	FirmwareAbsent  []string  `json:"absent_firmware,omitempty"`
+	FirmwareMissing []string  `json:"missing_firmware_packages,omitempty"`
+	Date            time.Time `json:"date"`
 }
 
 // WriteInitramfs builds an initramfs and writes it to out.
@@ -117,15 +122,25 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs) ([]byte, *Initram
 	if err != nil {
 		return nil, nil, err
 	}
-	if text := modules.absentWarning(); text != "" {
-		b.progress.printf("initramfs %s: %s", in.Role, text)
+	files, err := b.firmware(ctx, in.Platform, modules)
+	if err != nil {
+		return nil, nil, err
+	}
+	for name, data := range files.files {
+		a.file("lib/firmware/"+name, data, 0o644)
+	}
+	for _, text := range []string{modules.absentWarning(), files.warning()} {
+		if text != "" {
+			b.progress.printf("initramfs %s: %s", in.Role, text)
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
-	data, err := b.compressed(ctx, a, date)
+	data, err := b.compressed(ctx, in.Platform, a, date)
 	return data, &InitramfsInfo{
-		Size: int64(len(data)), Role: in.Role, Kernel: kernel.Version, Modules: len(modules.files), Absent: modules.absent, Date: date,
+		Size: int64(len(data)), Role: in.Role, Kernel: kernel.Version, Modules: len(modules.files), Absent: modules.absent,
+		Firmware: len(files.files), FirmwareAbsent: files.absent, FirmwareMissing: files.missing, Date: date,
 	}, err
 }
 
@@ -143,7 +158,7 @@ func (in Initramfs) check() ([]listedModule, error) {
 		if in.WithTor {
 			return nil, optionsf("with-tor: only the boot role uses Tor; remove it")
 		}
-		return parseModuleList(dataFile("kernel/target.modules"), in.Platform.Arch), nil
+		return in.Platform.modules(partTarget), nil
 	case RoleBoot:
 		if _, err := manifest.RoleName(in.Channel, in.Platform.Arch); err != nil { // also of ""
 			return nil, optionsf("%v", err)
@@ -157,7 +172,7 @@ func (in Initramfs) check() ([]listedModule, error) {
 		if _, err := parseAuthorities(in.Authorities); err != nil {
 			return nil, err
 		}
-		return parseModuleList(dataFile("kernel/boot-"+in.Platform.Flavour+".modules"), in.Platform.Arch), nil
+		return in.Platform.modules(partBoot), nil
 	}
 	return nil, optionsf("role %.40q: must be %s or %s", in.Role, RoleBoot, RoleTarget)
 }

@@ -26,20 +26,16 @@ type layer struct {
 // units is the folder for local systemd units.
 const units = "etc/systemd/system/"
 
-func newLayer(plasmd []byte, date time.Time) (*layer, error) {
+// newLayer returns the layer of a flavour. A root filesystem without modules has no udev either; masked-vm
+// and layer-vm are for that.
+func newLayer(p Platform, plasmd []byte, date time.Time) (*layer, error) {
 	l := &layer{date: date, files: map[string]tar.Header{}, content: map[string][]byte{}, removed: dataWords("rootfs/trimmed")}
-	tree, err := fs.Sub(data, "rootfs/layer")
-	if err != nil {
-		return nil, err
+	masked := dataWords("rootfs/masked")
+	err := l.tree("rootfs/layer")
+	if len(p.modules(partRootfs)) == 0 {
+		masked = append(masked, dataWords("rootfs/masked-vm")...)
+		err = errors.Join(err, l.tree("rootfs/layer-vm"))
 	}
-	err = fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		text, err := fs.ReadFile(tree, name)
-		l.file(name, text, 0o644)
-		return err
-	})
 	if err != nil {
 		return nil, err
 	}
@@ -48,13 +44,29 @@ func newLayer(plasmd []byte, date time.Time) (*layer, error) {
 	l.link(units+"multi-user.target.wants/phase-seed.service", "/"+units+"phase-seed.service")
 	l.link(units+"multi-user.target.wants/systemd-networkd.service", "/usr/lib/systemd/system/systemd-networkd.service")
 	l.link(units+"default.target", "/usr/lib/systemd/system/multi-user.target")
-	for _, unit := range dataWords("rootfs/masked") {
+	for _, unit := range masked {
 		l.link(units+unit, "/dev/null")
 	}
 	for _, generator := range dataWords("rootfs/generators") {
 		l.link("etc/systemd/system-generators/"+generator, "/dev/null")
 	}
 	return l, nil
+}
+
+// tree adds the files of an embedded folder.
+func (l *layer) tree(folder string) error {
+	tree, err := fs.Sub(data, folder)
+	if err != nil {
+		return err
+	}
+	return fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(tree, name)
+		l.file(name, text, 0o644)
+		return err
+	})
 }
 
 func (l *layer) file(name string, data []byte, perm int64) {

@@ -55,10 +55,11 @@ func unpacked(r io.Reader, ext string) (io.Reader, error) {
 
 // modinfo is the part of a module's ELF section .modinfo that we use.
 type modinfo struct {
-	depends []string // modules whose symbols it uses
-	softdep []string // modules that should be loaded before it
-	aliases []string
-	kernel  string // version of the kernel that it was built for; empty: not known
+	depends  []string // modules whose symbols it uses
+	softdep  []string // modules that should be loaded before it
+	aliases  []string
+	firmware []string // files below lib/firmware that it may ask for
+	kernel   string   // version of the kernel that it was built for; empty: not known
 }
 
 func parseModinfo(data []byte) (modinfo, error) {
@@ -86,6 +87,8 @@ func parseModinfo(data []byte) (modinfo, error) {
 			info.kernel, _, _ = strings.Cut(value, " ")
 		case "alias":
 			info.aliases = append(info.aliases, value)
+		case "firmware":
+			info.firmware = append(info.firmware, value)
 		}
 	}
 	return info, nil

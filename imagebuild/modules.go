@@ -14,7 +14,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/kmod"
 )
 
-// A moduleSet is the kernel modules of an initramfs.
+// A moduleSet is the kernel modules of an initramfs or of a root filesystem.
 type moduleSet struct {
 	kernel  *Kernel
 	paths   map[string]string // all modules of the kernel: path below Modules by name
@@ -33,29 +33,6 @@ type module struct {
 	info modinfo
 }
 
-// A listedModule is one line of a list in kernel/. Without a required module no image is built. A
-// start module is loaded at start, the others when a device or a mount needs them.
-type listedModule struct {
-	name            string
-	required, start bool
-}
-
-// parseModuleList reads a list with one name a line. "!" marks a required module, "+" a module
-// to load at start, "@ARCH" a module of one architecture; "#" begins a comment.
-func parseModuleList(text, arch string) []listedModule {
-	var list []listedModule
-	for _, word := range listWords(text) {
-		word, only, found := strings.Cut(word, "@")
-		if found && only != arch {
-			continue
-		}
-		name := strings.TrimLeft(word, "!+")
-		marks, _ := strings.CutSuffix(word, name)
-		list = append(list, listedModule{name, strings.Contains(marks, "!"), strings.Contains(marks, "+")})
-	}
-	return list
-}
-
 // chooseModules returns the listed modules with all their dependencies.
 func chooseModules(k *Kernel, list []listedModule) (*moduleSet, error) {
 	s := &moduleSet{kernel: k, files: map[string]*module{}}
@@ -63,23 +40,47 @@ func chooseModules(k *Kernel, list []listedModule) (*moduleSet, error) {
 		return nil, err
 	}
 	for _, w := range list {
-		name := kmod.Name(w.name)
-		switch {
-		case s.builtin[name]:
-		case s.paths[name] != "":
-			if err := s.add(name); err != nil {
-				return nil, err
-			}
-			if w.start {
-				s.start = append(s.start, name)
-			}
-		case w.required:
-			return nil, notFoundf("kernel %s: no module %s, which is required; choose another --flavour or --kernel", k.Version, w.name)
-		default:
-			s.absent = append(s.absent, w.name)
+		if w.leftOut {
+			continue
+		}
+		if err := s.choose(w, list); err != nil {
+			return nil, err
 		}
 	}
 	return s, nil
+}
+
+// choose adds the modules of one word of the list.
+func (s *moduleSet) choose(w listedModule, list []listedModule) error {
+	if isFolder(w.name) {
+		names := s.inFolder(w.name)
+		if len(names) == 0 && !strings.Contains("\n"+string(s.builtinText), "\nkernel/"+w.name) {
+			s.absent = append(s.absent, w.name)
+		}
+		for _, name := range names {
+			if s.leavesOut(list, name) {
+				continue
+			}
+			if err := s.add(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	name := kmod.Name(w.name)
+	switch {
+	case s.builtin[name]:
+	case s.paths[name] != "":
+		if w.start && !slices.Contains(s.start, name) {
+			s.start = append(s.start, name)
+		}
+		return s.add(name)
+	case w.required:
+		return notFoundf("kernel %s: no module %s, which is required; choose another --flavour or --kernel", s.kernel.Version, w.name)
+	default:
+		s.absent = append(s.absent, w.name)
+	}
+	return nil
 }
 
 // index reads the names of all modules and of the built-in ones.

@@ -126,8 +126,16 @@ func TestTheHostsCodenameIsRead(t *testing.T) {
 }
 
 func TestModuleListsAreParsed(t *testing.T) {
-	got := parseModuleList("# comment\n!+virtio_pci\n+loop # why\n\n!vfat\nnls_iso8859-1\nahci@x86_64\n!sdhci@arm64\n", "arm64")
-	want := []listedModule{{"virtio_pci", true, true}, {"loop", false, true}, {"vfat", true, false}, {"nls_iso8859-1", false, false}, {"sdhci", true, false}}
+	got := parseModuleList("# comment\n!+virtio_pci\n+loop # why\n\n!vfat\nnls_iso8859-1\nahci@x86_64\n!sdhci@arm64\ndrivers/net/\n-drivers/net/wan/\n", "arm64")
+	want := []listedModule{
+		{"virtio_pci", true, true, false},
+		{"loop", false, true, false},
+		{"vfat", true, false, false},
+		{"nls_iso8859-1", false, false, false},
+		{"sdhci", true, false, false},
+		{"drivers/net/", false, false, false},
+		{"drivers/net/wan/", false, false, true},
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
@@ -155,7 +163,7 @@ func TestArchiveDoesNotDependOnTheOrderOfItsFiles(t *testing.T) {
 		for _, name := range names {
 			a.text(name, "text of "+name)
 		}
-		out, err := emptyBuilder(t).compressed(t.Context(), a, time.Unix(1e9, 0))
+		out, err := emptyBuilder(t).compressed(t.Context(), Platform{}, a, time.Unix(1e9, 0))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +179,7 @@ func TestSettingsAreReadBackFromAnInitramfs(t *testing.T) {
 	a.text("init", "program")
 	a.text("etc/phase/role", "boot\n")
 	a.text("etc/phase/channel", "stable\n")
-	out, err := emptyBuilder(t).compressed(t.Context(), a, time.Unix(1e9, 0))
+	out, err := emptyBuilder(t).compressed(t.Context(), Platform{}, a, time.Unix(1e9, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +214,7 @@ func TestLayerReplacesRemovesAndAddsFiles(t *testing.T) {
 	}
 	w.Close()
 	date := time.Unix(1e9, 0)
-	l, err := newLayer([]byte("program"), date)
+	l, err := newLayer(testPlatform(t, "vm"), []byte("program"), date)
 	if err != nil {
 		t.Fatal(err)
 	}

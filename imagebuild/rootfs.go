@@ -22,9 +22,10 @@ import (
 
 // Rootfs is what WriteRootfs makes a target's root filesystem of.
 type Rootfs struct {
-	Platform Platform
-	Include  []string // Debian packages in addition to rootfs/packages
-	Plasmd   string   // path of the static plasmd program
+	Platform   Platform
+	Include    []string // Debian packages in addition to rootfs/packages
+	Plasmd     string   // path of the static plasmd program
+	KernelFrom string   // package or folder, see Builder.Kernel, for the modules of flavour generic
 }
 
 // RootfsInfo describes a root filesystem that was built.
@@ -33,6 +34,8 @@ type RootfsInfo struct {
 	Size     int64     `json:"size"`
 	Suite    string    `json:"suite"`
 	Packages int       `json:"packages"`
+	Kernel   string    `json:"kernel,omitempty"` // version of the modules
+	Modules  int       `json:"modules"`
 	Date     time.Time `json:"date"`
 }
 
@@ -41,7 +44,11 @@ func (b *Builder) WriteRootfs(ctx context.Context, r Rootfs, out string) (*Rootf
 	if err := checkOut(out); err != nil {
 		return nil, err
 	}
-	if err := requireTools("mmdebstrap", "mksquashfs"); err != nil {
+	tools := []string{"mmdebstrap", "mksquashfs"}
+	if len(r.Platform.modules(partRootfs)) > 0 {
+		tools = append(tools, "depmod")
+	}
+	if err := requireTools(tools...); err != nil {
 		return nil, err
 	}
 	program, built, err := readProgram(r.Plasmd, r.Platform)
@@ -55,9 +62,16 @@ func (b *Builder) WriteRootfs(ctx context.Context, r Rootfs, out string) (*Rootf
 	if err != nil {
 		return nil, err
 	}
-	layer, err := newLayer(program, b.date(base.date, built))
+	drivers, err := b.drivers(ctx, r)
 	if err != nil {
 		return nil, err
+	}
+	layer, err := newLayer(r.Platform, program, b.date(base.date, built, drivers.date))
+	if err != nil {
+		return nil, err
+	}
+	for name, data := range drivers.files {
+		layer.file(name, data, 0o644)
 	}
 	image, err := b.rootfs(ctx, base, layer)
 	if err != nil {
@@ -67,7 +81,7 @@ func (b *Builder) WriteRootfs(ctx context.Context, r Rootfs, out string) (*Rootf
 	if err != nil {
 		return nil, err
 	}
-	info := &RootfsInfo{Out: out, Size: stat.Size(), Suite: base.suite, Packages: len(base.plan), Date: layer.date}
+	info := &RootfsInfo{Out: out, Size: stat.Size(), Suite: base.suite, Packages: len(base.plan), Kernel: drivers.version, Modules: drivers.modules, Date: layer.date}
 	return info, copyFile(image, out)
 }
 
@@ -113,11 +127,15 @@ func (b *Builder) planBase(ctx context.Context, r Rootfs) (*base, error) {
 		}
 	}
 	defer b.progress.step("plan of the root filesystem's packages")()
-	p, err := b.planArch(ctx, r.Platform.debian, append(dataWords("rootfs/packages"), r.Include...))
+	wanted := append(dataWords("rootfs/packages"), r.Include...)
+	if len(r.Platform.modules(partRootfs)) > 0 {
+		wanted = append(wanted, dataWords("rootfs/packages-generic")...)
+	}
+	p, err := b.planArch(ctx, r.Platform.debian, wanted)
 	if err != nil || p.arch == hostArch {
 		return p, err
 	}
-	p.native, err = b.planArch(ctx, hostArch, append(dataWords("rootfs/packages"), r.Include...))
+	p.native, err = b.planArch(ctx, hostArch, wanted)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration for %s is taken from the same packages for %s: %w", p.arch, hostArch, err)
 	}

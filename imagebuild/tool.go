@@ -28,6 +28,7 @@ var toolPackages = map[string]string{
 	"zstd":    "zstd",
 	"mke2fs":  "e2fsprogs", "e2fsck": "e2fsprogs", "sgdisk": "gdisk",
 	"grub-mkimage": "grub-common",
+	"depmod":       "kmod",
 }
 
 // findTool finds a tool on PATH or in the sbin folders, which are not always on an ordinary

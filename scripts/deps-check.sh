@@ -36,6 +36,7 @@ all() {
 		dpkg-deb                         dpkg             image,rootfs,demo,deb,test    unpacking packages; make deb
 		mmdebstrap                       mmdebstrap       rootfs,demo,test              the root filesystem
 		sqfstar                          squashfs-tools   rootfs,demo,test              the root filesystem
+		depmod                           kmod             rootfs,test                   modules in the root filesystem, flavour generic
 		newuidmap                        uidmap           rootfs+user,demo+user,test+user the root filesystem, without root rights
 		mke2fs                           e2fsprogs        image,demo,test               the cache partition
 		mkfs.vfat                        dosfstools       image,demo,test               the EFI system partition

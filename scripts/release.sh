@@ -38,13 +38,15 @@ init_repo() {
 # serial ARCH prints the console of the first serial line of a virtual machine.
 serial() { case $1 in arm64) echo ttyAMA0 ;; *) echo ttyS0 ;; esac; }
 
-# make_artifacts DIR ARCH makes the files of a release. A root filesystem that is there is kept.
+# make_artifacts DIR ARCH makes the files of a release, of flavour $FLAVOUR (default vm). A root filesystem
+# that is there is kept.
 make_artifacts() {
-	local dir=$1 arch=$2
+	local dir=$1 arch=$2 flavour=()
+	[ "${FLAVOUR:-vm}" = vm ] || flavour=(--flavour "$FLAVOUR")
 	mkdir -p "$dir/job"
-	run phase-image kernel --arch "$arch" --out "$dir/kernel"
-	run phase-image initramfs --role target --arch "$arch" --out "$dir/initramfs"
-	[ -e "$dir/rootfs" ] || run phase-image rootfs --arch "$arch" --out "$dir/rootfs"
+	run phase-image kernel --arch "$arch" "${flavour[@]}" --out "$dir/kernel"
+	run phase-image initramfs --role target --arch "$arch" "${flavour[@]}" --out "$dir/initramfs"
+	[ -e "$dir/rootfs" ] || run phase-image rootfs --arch "$arch" "${flavour[@]}" --out "$dir/rootfs"
 	cp "$bin/hello.wasm" "$dir/job/hello.wasm"
 }
 

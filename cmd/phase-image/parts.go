@@ -50,9 +50,11 @@ func initramfsCommand() *cobra.Command {
 		Short: "Build the initramfs of the boot medium or of a release",
 		Long: `Build an initramfs, compressed with zstd. The boot role finds, verifies and starts a
 release; it contains root.json. The target role belongs to a release and mounts the
-release's root filesystem.`,
+release's root filesystem. Flavour generic has the drivers of real machines in both, and
+the firmware files that they ask for, as far as apt's sources have their packages.`,
 		Example: `  phase-image initramfs --role boot --root repo/root.json --out initramfs.zst
-  phase-image initramfs --role target --arch arm64 --out initramfs`,
+  phase-image initramfs --role target --arch arm64 --out initramfs
+  phase-image initramfs --role target --flavour generic --out initramfs`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			in, err := f.parse(cmd, role)
@@ -62,8 +64,11 @@ release's root filesystem.`,
 			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.InitramfsInfo, error) {
 				return b.WriteInitramfs(cmd.Context(), in, out)
 			}, func(info *imagebuild.InitramfsInfo) string {
-				return fmt.Sprintf("%s: %s, role %s, kernel %s, %s\n",
-					out, humanize.Bytes(uint64(info.Size)), info.Role, info.Kernel, english.Plural(info.Modules, "module", ""))
+				text := fmt.Sprintf("%s: %s, role %s, kernel %s, %s", out, humanize.Bytes(uint64(info.Size)), info.Role, info.Kernel, english.Plural(info.Modules, "module", ""))
+				if info.Firmware > 0 {
+					text += ", " + english.Plural(info.Firmware, "firmware file", "")
+				}
+				return text + "\n"
 			})
 		},
 	}
