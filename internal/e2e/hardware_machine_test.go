@@ -1,0 +1,236 @@
+//go:build machine
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A hardware is one machine of docs/tested-hardware.md. docs/hardware_test.go compares the literals with the
+// page.
+type hardware struct {
+	name   string // of the subtest
+	card   string // on the page: QEMU's network card
+	medium string // on the page: what it boots from
+	screen string // QEMU's -vga
+
+	disk     []string // QEMU's arguments for the drive disk0
+	bus      []string // of the card, before it
+	firmware bool     // the firmware has no driver for the medium: QEMU loads kernel and initramfs
+}
+
+var hardwareRows = []hardware{
+	{
+		name: "kvm", card: "virtio-net-pci", medium: "virtio-blk", screen: "virtio",
+		disk: []string{"-device", "virtio-blk-pci,drive=disk0,bootindex=0"},
+	},
+	{
+		name: "stick", card: "e1000", medium: "USB stick on xHCI", screen: "std",
+		disk: []string{"-device", "qemu-xhci", "-device", "usb-storage,drive=disk0,bootindex=0,removable=on"},
+	},
+	{
+		name: "nvme", card: "e1000e", medium: "NVMe", screen: "qxl",
+		disk: []string{"-device", "nvme,drive=disk0,serial=phase,bootindex=0"},
+	},
+	{
+		name: "sata", card: "rtl8139", medium: "SATA on AHCI", screen: "none",
+		disk: []string{"-device", "ide-hd,drive=disk0,bus=ide.0,bootindex=0"},
+	},
+	{
+		name: "vmware", card: "vmxnet3", medium: "SCSI on pvscsi", screen: "vmware",
+		disk: []string{"-device", "pvscsi", "-device", "scsi-hd,drive=disk0,bootindex=0"},
+	},
+	{
+		name: "sd", card: "usb-net", medium: "SD card on sdhci-pci", screen: "none",
+		bus:      []string{"-device", "qemu-xhci"},
+		disk:     []string{"-device", "sdhci-pci", "-device", "sd-card,drive=disk0"},
+		firmware: true,
+	},
+	{
+		name: "scsi", card: "igb", medium: "SCSI on virtio-scsi", screen: "none",
+		disk: []string{"-device", "virtio-scsi-pci", "-device", "scsi-hd,drive=disk0,bootindex=0"},
+	},
+	{
+		name: "raid", card: "tulip", medium: "SAS on megasas", screen: "none",
+		bus:      []string{"-device", "qemu-xhci"}, // the boot waits for disks of a machine with USB
+		disk:     []string{"-device", "megasas", "-device", "scsi-hd,drive=disk0"},
+		firmware: true,
+	},
+}
+
+// A trial is what a machine has shown.
+type trial struct {
+	hardware
+	state string
+	took  time.Duration // from power-on to the receipt
+	words string
+}
+
+func (t trial) String() string {
+	return fmt.Sprintf("%-8s %-16s %-22s %-8s %6.0f s  %-7s %s", t.name, t.card, t.medium, t.screen, t.took.Seconds(), t.state, t.words)
+}
+
+// TestMachineHardware boots a machine of each kind from the image of flavour generic into a release of
+// flavour generic, whose target must have its network. It prints a table.
+func TestMachineHardware(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var done []trial
+	t.Cleanup(func() {
+		fmt.Printf("%-8s %-16s %-22s %-8s %8s  %s\n", "machine", "network card", "boot medium", "screen", "receipt", "")
+		for _, h := range hardwareRows {
+			if i := slices.IndexFunc(done, func(d trial) bool { return d.name == h.name }); i >= 0 {
+				fmt.Println(done[i])
+			}
+		}
+		fmt.Printf("%d machines, %s at a time\n", len(done), flag.Lookup("test.parallel").Value)
+	})
+	release := genericRelease(t)
+	models, err := exec.Command("qemu-system-x86_64", "-device", "help").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("rows", func(t *testing.T) {
+		for _, h := range hardwareRows {
+			t.Run(h.name, func(t *testing.T) {
+				t.Parallel()
+				d := trial{hardware: h, state: "FAILED"}
+				t.Cleanup(func() {
+					mu.Lock()
+					defer mu.Unlock()
+					done = append(done, d)
+					fmt.Println(d)
+				})
+				if !bytes.Contains(models, []byte(`name "`+h.card+`"`)) {
+					d.card, d.words = theUsualCard, "this QEMU has no "+h.card
+				}
+				d.run(t, release)
+			})
+		}
+	})
+}
+
+// theUsualCard is what a machine gets if QEMU has no card of its row.
+const theUsualCard = "e1000e"
+
+// genericRelease publishes a release of flavour generic.
+func genericRelease(t *testing.T) *published {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, "cp", "-r", fx.path("artifacts/job"), dir)
+	for _, args := range [][]string{
+		{"kernel", "--out", dir + "/kernel"},
+		{"initramfs", "--role", "target", "--out", dir + "/initramfs"},
+		{"rootfs", "--out", dir + "/rootfs"},
+	} {
+		must(t, fx.bin("phase-image"), append(args, "--flavour", "generic")...)
+	}
+	p := publication(t)
+	p.signOwn(t, dir, "2026.12-generic")
+	return p
+}
+
+var addressLine = regexp.MustCompile(`\] network: \S+ (10\.55\.0\.\d+)/24`)
+
+// run boots the machine to the receipt and asks its target for an answer.
+func (d *trial) run(t *testing.T, release *published) {
+	l := newLAN(t)
+	release.serve(l.host())
+	disk, monitor := filepath.Join(l.dir, "machine.img"), filepath.Join(l.dir, "qmp")
+	must(t, "cp", "--sparse=always", fx.path("generic.img"), disk)
+	args := append(monitorAt(monitor), "-vga", d.screen, "-serial", "stdio", "-netdev", "tap,id=lan,script=no,downscript=no,ifname="+l.tap())
+	args = append(append(args, d.disk...), d.bus...)
+	card := d.card + ",netdev=lan,mac=00:16:3e:00:00:01"
+	if d.card != "usb-net" {
+		card += ",romfile="
+	}
+	args = append(args, "-device", card)
+	marks := []string{"BdsDxe: starting"}
+	if d.firmware {
+		args, marks = append(args, loadedByQEMU(t, disk)...), nil
+	}
+	on := time.Now()
+	m := l.startQEMUWith([]string{"MEM=1536", "NET=none", "DISK=none"}, disk, args...).connectMonitor(monitor, nil)
+	m.waitFor(append(marks, "] cache: /dev/", "(rw)", "] network: ", "] resolve: ", started), refused)
+	before := m.picture(d.screen)
+	m.waitFor([]string{started, "Linux version", "phase-boot: target: release ", "] switch root: ", "plasmd: receipt {"})
+	d.took = time.Since(on)
+	text, _ := m.console.since(0)
+	address := addressLine.FindSubmatch(text)
+	if address == nil {
+		t.Fatal("no address on the console")
+	}
+	l.answers(string(address[1]))
+	if before != nil && bytes.Equal(before, m.picture(d.screen)) {
+		t.Errorf("the target shows nothing on the screen %q", d.screen)
+	}
+	m.saveScreenshotOf(d.screen, "hardware-"+d.name)
+	m.powerOff()
+	d.state = "ok"
+}
+
+// loadedByQEMU returns QEMU's arguments to start the kernel and the initramfs of an image.
+func loadedByQEMU(t *testing.T, image string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"vmlinuz", "initramfs.zst", "local.conf"} {
+		folder := map[bool]string{true: "loader/entries", false: "phase"}[strings.HasSuffix(name, ".conf")]
+		mtools(t, "mcopy", "-i", image+"@@1M", "::/"+folder+"/"+name, filepath.Join(dir, name))
+	}
+	_, line, _ := strings.Cut(string(readFile(t, filepath.Join(dir, "local.conf"))), "\noptions ")
+	line, _, _ = strings.Cut(line, "\n")
+	return []string{"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", filepath.Join(dir, "initramfs.zst"), "-append", strings.TrimSpace(line)}
+}
+
+// answers waits until the machine at an address refuses a connection, which its kernel does when the system
+// has configured the network.
+func (l *lan) answers(address string) {
+	l.t.Helper()
+	l.inside(func() error {
+		ctx, stop := context.WithTimeout(context.Background(), 3*time.Minute)
+		defer stop()
+		for {
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", address+":9")
+			if err == nil {
+				conn.Close()
+				return nil
+			}
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("the target has no network: %w", err)
+			}
+		}
+	})
+}
+
+// picture returns the pixels of the screen, nil if there is none.
+func (s *screen) picture(vga string) []byte {
+	s.t.Helper()
+	if vga == "none" {
+		return nil
+	}
+	return s.screenshot().Pix
+}
+
+func (s *screen) saveScreenshotOf(vga, name string) {
+	s.t.Helper()
+	if vga != "none" {
+		s.saveScreenshot(name)
+	}
+}
