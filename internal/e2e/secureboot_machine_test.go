@@ -5,7 +5,13 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/cas/pack"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // stickWith makes a FAT filesystem with one EFI program, which firmware starts.
@@ -18,69 +24,164 @@ func stickWith(t *testing.T, program string) string {
 	return image
 }
 
-// Keys that phase-image made are enrolled by the medium that it made. Then firmware starts the signed
-// UKI and nothing else, and its kernel, which is locked down, refuses kernels without a signature by a key in db.
-func TestMachineWithSecureBootStartsOnlyWhatWasSigned(t *testing.T) {
-	t.Parallel()
-	l := newLAN(t)
+// A securedLAN is a LAN with one machine, whose firmware has Secure Boot and keys of its own.
+type securedLAN struct {
+	*lan
+	vars string // the variables of the firmware
+	keys string // as phase-image keys made them
+}
+
+// enroll makes keys, and boots the medium that enrolls them.
+func enroll(t *testing.T) securedLAN {
+	t.Helper()
 	dir := t.TempDir()
-	keys, vars := filepath.Join(dir, "sb"), filepath.Join(dir, "vars.fd")
-	must(t, "cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", vars)
-	must(t, fx.bin("phase-image"), "keys", "--out", keys)
-	build := func(command, root string, more ...string) string {
-		out := filepath.Join(t.TempDir(), "out")
-		must(t, fx.bin("phase-image"), append([]string{command, "--root", root, "--default-mode", "local", "--out", out}, more...)...)
-		return out
-	}
-	other := withoutSignature(t)
-	root, sign := fx.path("repo/root.json"), []string{"--size", "512M", "--sb-key", keys + "/db.key", "--sb-cert", keys + "/db.pem"}
-	unsigned, signed, signedOther := stickWith(t, build("uki", root)), build("usb", root, sign...), build("usb", other.path("repo/root.json"), sign...)
-	if err := os.Chmod(vars, 0o644); err != nil {
+	s := securedLAN{newLAN(t), filepath.Join(dir, "vars.fd"), filepath.Join(dir, "sb")}
+	must(t, "cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", s.vars)
+	if err := os.Chmod(s.vars, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	start := func(image string) *machine {
-		return l.startQEMUWith([]string{"MEM=1536", "NET=tap:" + l.tap(), "SECUREBOOT=" + vars}, image)
-	}
-
-	m := start(filepath.Join(keys, "enroll.img"))
+	must(t, fx.bin("phase-image"), "keys", "--out", s.keys)
+	m := s.boot(filepath.Join(s.keys, "enroll.img"))
 	m.waitFor([]string{"Enrolling secure boot keys"})
 	select { // the firmware restarts, which ends this QEMU
 	case <-m.ended:
 	case <-t.Context().Done():
 	}
-
-	m = start(unsigned)
-	m.waitFor([]string{"Access Denied"}, "phase-boot")
-	m.powerOff()
-
-	l.host().publish("--dht", "off")
-	m = start(signed)
-	// Debian's signature leads to no certificate in db, and the boot kernel has none of its own for kexec
-	m.waitFor([]string{"] resolve: ", "kexec: required key not available: lockdown: the release's kernel has no signature that this boot kernel accepts"}, "phase.release=")
-	m.powerOff()
-
-	h := l.host()
-	h.serve(fx.bin("phase-publish"), "serve", "--store", other.path("store"), "--repo", other.path("repo"), "--dht", "off",
-		"--online-key", other.path("keys/online"), "--ipns-key", other.path("keys/ipns"), "--identity", other.path("peer.key"),
-		"--http", h.addr+":8080", "--listen", "/ip4/"+h.addr+"/tcp/4001")
-	m = start(signedOther)
-	m.waitFor([]string{"] resolve: ", "kexec: operation not permitted: lockdown: the release's kernel has no signature that this boot kernel accepts"}, "phase.release=")
+	return s
 }
 
-// withoutSignature publishes a release of another repository: the same as that of the fixtures, but its
-// kernel is not signed for Secure Boot.
-func withoutSignature(t *testing.T) fixtures {
+// boot starts the machine from an image, to which it may write.
+func (s securedLAN) boot(image string) *machine {
+	s.t.Helper()
+	return s.startQEMUWith([]string{"MEM=1536", "NET=tap:" + s.tap(), "SECUREBOOT=" + s.vars}, image)
+}
+
+// expect boots an image, waits for the marks on the console, and powers the machine off. It returns
+// what the console has shown.
+func (s securedLAN) expect(t *testing.T, image string, marks []string, forbidden ...string) string {
 	t.Helper()
-	f := fixtures{Dir: t.TempDir()}
-	must(t, "sh", "-euc", `
-		ln -s "$1/bin" "$1/keys" "$2/" && cp -r "$1/artifacts" "$2/artifacts"
-		sbattach --remove "$2/artifacts/kernel"`, "sh", fx.Dir, f.Dir)
-	for _, args := range [][]string{
-		initRepo(f, "repo", "root", "release"),
-		signRelease(f, "repo", "release", release, "release.json"),
-		addRelease(f, "store", "repo", "release.json"),
-	} {
-		must(t, args[0], args[1:]...)
+	s.t = t
+	m := s.boot(image)
+	m.waitFor(marks, forbidden...)
+	m.powerOff()
+	text, _ := m.console.since(0)
+	return string(text)
+}
+
+// sign publishes a release with the kernel of a file, signed with the key in db. It returns the folder of
+// its artifacts.
+func (s securedLAN) sign(t *testing.T, p *published, kernel, version string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "artifacts")
+	must(t, "cp", "-r", fx.path("artifacts"), dir)
+	must(t, "rm", filepath.Join(dir, "kernel"))
+	p.signOwn(t, dir, version, append(s.signing(), "--kernel", kernel, "--sb-kernel", filepath.Join(dir, "kernel"))...)
+	return dir
+}
+
+func (s securedLAN) signing() []string {
+	return []string{"--sb-key", s.keys + "/db.key", "--sb-cert", s.keys + "/db.pem"}
+}
+
+// Keys that phase-image made are enrolled by the medium that it made. Then firmware starts the signed
+// UKI and nothing else, its kernel starts only a kernel that the same key has signed, and phase-boot
+// gives it only a kernel of the manifest.
+func TestMachineWithSecureBootStartsOnlyWhatWasSigned(t *testing.T) {
+	t.Parallel()
+	s, p := enroll(t), publication(t)
+	dir := t.TempDir()
+	mirror, uki, stick := filepath.Join(dir, "mirror"), filepath.Join(dir, "uki.efi"), filepath.Join(dir, "stick.img")
+	h := s.host()
+	image := func(command, out string, more ...string) {
+		must(t, fx.bin("phase-image"), append([]string{command, "--root", fx.path("repo/root.json"), "--default-mode", "local", "--out", out}, more...)...)
 	}
-	return f
+	image("uki", uki)
+	image("usb", stick, append(s.signing(), "--size", "512M", "--cmdline", "phase.mirror="+h.nginx(mirror))...)
+	export := func() {
+		must(t, fx.bin("phase-publish"), "export", "--store", p.at("store"), "--repo", p.at("repo"), "--out", mirror, "--ipns-key", fx.path("keys/ipns"))
+	}
+	unsigned := filepath.Join(dir, "artifacts")
+	must(t, "cp", "-r", fx.path("artifacts"), unsigned)
+	must(t, "sbattach", "--remove", filepath.Join(unsigned, "kernel"))
+
+	t.Run("firmware refuses a UKI without a signature", func(t *testing.T) {
+		s.expect(t, stickWith(t, uki), []string{"Access Denied"}, "phase-boot")
+	})
+	t.Run("a boot kernel refuses a kernel of the manifest without a signature", func(t *testing.T) {
+		p.signOwn(t, unsigned, "2026.11-unsigned")
+		export()
+		s.expect(t, stick, []string{"] resolve: stable/x86_64 release 2026.11-unsigned", notSigned, menuShown}, "phase.release=")
+	})
+	const version = "2026.12-signed"
+	signed := s.sign(t, p, filepath.Join(unsigned, "kernel"), version)
+	t.Run("firmware does not start the signed kernel of a release", func(t *testing.T) {
+		s.expect(t, stickWith(t, filepath.Join(signed, "kernel")), []string{"BdsDxe: failed to load", ": Unsupported"}, "Linux version", "EFI stub")
+	})
+	t.Run("a machine refuses a signed kernel that is not in the manifest", func(t *testing.T) {
+		export()
+		other := s.sign(t, publication(t), changed(t, filepath.Join(unsigned, "kernel")), "2026.12-other")
+		replaced := replaceKernel(t, p, mirror, readFile(t, filepath.Join(other, "kernel")))
+		said := s.expect(t, stick, []string{"] resolve: stable/x86_64 release " + version, refused, menuShown}, jump, "phase.release=")
+		if !slices.ContainsFunc(replaced, func(block string) bool { return strings.Contains(said, block) }) {
+			t.Errorf("no block of the kernel is named: %q", replaced)
+		}
+	})
+	t.Run("the signed chain boots into a target that is locked down", func(t *testing.T) {
+		must(t, "rm", "-r", mirror)
+		export()
+		s.expect(t, stick, []string{
+			"] kexec: ", "Linux version", "phase.release=" + version, "Kernel is locked down from EFI Secure Boot",
+			"phase-boot: target: ", "systemd[1]", "plasmd: receipt {",
+		}, refused)
+	})
+}
+
+// notSigned is what phase-boot says when its kernel refuses the kernel of the release.
+const notSigned = "lockdown: the release's kernel has no signature that this boot kernel accepts"
+
+// changed copies a kernel with one other byte in it.
+func changed(t *testing.T, kernel string) string {
+	t.Helper()
+	data := readFile(t, kernel)
+	data[len(data)/2] ^= 1
+	path := filepath.Join(t.TempDir(), "kernel")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// replaceKernel puts another kernel of the same length into a mirror, in place of the newest release's. It
+// returns the CIDs of the blocks that have other bytes.
+func replaceKernel(t *testing.T, p *published, mirror string, other []byte) (replaced []string) {
+	t.Helper()
+	var shown struct {
+		Release manifest.Release `json:"release"`
+	}
+	decode(t, must(t, fx.bin("phase-sign"), "show", "--json", p.at("own.json")), &shown)
+	kernel, ok := shown.Release.Artifact(manifest.RoleKernel)
+	if !ok || kernel.Length != int64(len(other)) {
+		t.Fatalf("kernel: %+v, want %d bytes", kernel, len(other))
+	}
+	store, err := pack.Open(p.at("store"), pack.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	list, err := cas.Leaves(t.Context(), store, kernel.CID, kernel.Length)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range list {
+		block := other[l.Offset:][:l.Size]
+		if cas.Sum(l.CID.Type(), block) == l.CID {
+			continue
+		}
+		replaced = append(replaced, l.CID.String())
+		path := filepath.Join(mirror, "ipfs", l.CID.String())
+		if err := os.WriteFile(path, block, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return replaced
 }
