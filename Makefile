@@ -9,6 +9,7 @@ ARCH       ?= x86_64
 FLAVOUR    ?= vm
 IMAGE_SIZE ?= 1G
 ROOT       ?=
+LOCK       ?= imagebuild/inputs.lock
 FUZZTIME   ?= 20s
 BENCHTIME  ?= 1s
 SHOW       ?= 1,2,3,4,6,7
@@ -49,11 +50,13 @@ GOARCH_arm64  := arm64
 DEV        = $(BUILD)/dev
 TRUST      = $(or $(ROOT),$(DEV)/repo/root.json)
 USBIMAGE   = $(BUILD)/phase-boot-$(ARCH).img
+# the packages of the list; of the default list, this machine's newest ones if one is gone from the mirrors
+LOCKED     = $(if $(LOCK),--lock $(LOCK)$(if $(filter file,$(origin LOCK)), --lock-fallback))
 
 .DEFAULT_GOAL := all
 .PHONY: all binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot microbench fuzz vuln clean help root need-arch need-dev \
 	install deb need-build need-image need-rootfs need-demo need-deb need-test need-qemu-x86 need-qemu-arm64 \
-	esp initramfs rootfs image kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
+	esp initramfs rootfs image inputs kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
 # need-TARGET installs the packages that TARGET needs. It stands first in a list of
 # prerequisites, because make builds them in order.
@@ -149,22 +152,25 @@ root: need-image binaries
 	@mkdir -p $(BUILD)
 	$(if $(ROOT),,@BIN="$(abspath $(BIN))" scripts/dev-repo.sh $(DEV))
 
-image: root ## build a USB image: make image [ROOT=repo/root.json] [ARCH=x86_64|arm64|all] [IMAGE_SIZE=1G]
-	$(IMAGE) usb --root "$(TRUST)" --arch $(ARCH) --flavour $(FLAVOUR) --size $(IMAGE_SIZE) --out $(USBIMAGE)
+image: root ## build a USB image: make image [ROOT=repo/root.json] [ARCH=x86_64|arm64|all] [IMAGE_SIZE=1G] [LOCK=FILE|]
+	$(IMAGE) usb $(LOCKED) --root "$(TRUST)" --arch $(ARCH) --flavour $(FLAVOUR) --size $(IMAGE_SIZE) --out $(USBIMAGE)
 
 esp: root ## build only the EFI system partition
-	$(IMAGE) esp --root "$(TRUST)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/esp-$(ARCH).img
+	$(IMAGE) esp $(LOCKED) --root "$(TRUST)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/esp-$(ARCH).img
 
 initramfs: root ## build only the boot initramfs
-	$(foreach a,$(ARCHS),$(IMAGE) initramfs --role boot --root "$(TRUST)" --arch $(a) --flavour $(FLAVOUR) --out $(BUILD)/initramfs-$(a)$(newline))
+	$(foreach a,$(ARCHS),$(IMAGE) initramfs $(LOCKED) --role boot --root "$(TRUST)" --arch $(a) --flavour $(FLAVOUR) --out $(BUILD)/initramfs-$(a)$(newline))
 
 rootfs: need-rootfs binaries ## build the demo's root filesystem
 	@mkdir -p $(BUILD)
-	$(foreach a,$(ARCHS),$(IMAGE) rootfs --arch $(a) --flavour $(FLAVOUR) --out $(BUILD)/rootfs-$(a).squashfs$(newline))
+	$(foreach a,$(ARCHS),$(IMAGE) rootfs $(LOCKED) --arch $(a) --flavour $(FLAVOUR) --out $(BUILD)/rootfs-$(a).squashfs$(newline))
 
 kernel-x86_64 kernel-arm64: kernel-%: need-image binaries ## copy Debian's kernel
 	@mkdir -p $(BUILD)
-	$(IMAGE) kernel --arch $* --flavour $(FLAVOUR) --out $(BUILD)/vmlinuz-$*
+	$(IMAGE) kernel $(LOCKED) --arch $* --flavour $(FLAVOUR) --out $(BUILD)/vmlinuz-$*
+
+inputs: need-image binaries ## renew imagebuild/inputs.lock: the packages of today's images, from Debian's signed lists
+	$(IMAGE) inputs --out imagebuild/inputs.lock
 
 need-dev:
 	@[ -z "$(ROOT)" ] || { echo "ROOT=$(ROOT): this target publishes a release of the development repository; leave ROOT away. scripts/test-qemu-x86.sh and scripts/test-qemu-arm64.sh boot any image" >&2; exit 2; }

@@ -18,7 +18,9 @@ type Builder struct {
 	cache    string
 	epoch    time.Time // zero: the newest date of the inputs
 	progress progress
-	foreign  foreignLists
+	foreign  *foreignLists
+	pin      *pin  // nil: this machine's apt decides
+	used     *used // nil: not collected
 }
 
 // Options configures a Builder.
@@ -44,7 +46,7 @@ func New(opts Options) (*Builder, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Builder{cache: cache, epoch: opts.Epoch, progress: progress{w: opts.Progress}}
+	b := &Builder{cache: cache, epoch: opts.Epoch, progress: progress{w: opts.Progress}, foreign: &foreignLists{}}
 	if err := os.MkdirAll(b.cache, 0o755); err != nil {
 		return nil, fmt.Errorf("cache: %w; set PHASE_BUILD_CACHE to a folder you can write", file.FullDisk(err))
 	}
@@ -82,9 +84,9 @@ func EnvEpoch() (time.Time, error) {
 	return time.Unix(int64(n), 0).UTC(), nil
 }
 
-// at returns a builder with the same cache whose epoch is t.
+// at returns a builder with the same cache and inputs whose epoch is t.
 func (b *Builder) at(t time.Time) *Builder {
-	again := &Builder{cache: b.cache, epoch: t.UTC()}
+	again := &Builder{cache: b.cache, epoch: t.UTC(), foreign: b.foreign, pin: b.pin, used: b.used}
 	again.progress.w = b.progress.w
 	return again
 }

@@ -28,11 +28,26 @@ type deb struct {
 	SHA256              string // lower-case hex
 	Depends             string
 
-	lists lists // where apt knows it from
+	pool  string // path below the mirror's address
+	lists lists  // where apt knows it from
 }
 
-// resolve asks apt for the candidate version of a package. arch is Debian's name.
+// resolve returns the version of a package that images are made of: that of the builder's list, or
+// else apt's candidate. arch is Debian's name.
 func (b *Builder) resolve(ctx context.Context, name, arch string) (deb, error) {
+	find := b.candidate
+	if b.pin != nil {
+		find = func(_ context.Context, name, arch string) (deb, error) { return b.pin.find(name, arch) }
+	}
+	d, err := find(ctx, name, arch)
+	if err == nil {
+		b.used.add(d)
+	}
+	return d, err
+}
+
+// candidate asks apt for the candidate version of a package.
+func (b *Builder) candidate(ctx context.Context, name, arch string) (deb, error) {
 	l, err := b.lists(ctx, arch)
 	if err != nil {
 		return deb{}, err
@@ -53,9 +68,37 @@ func (b *Builder) resolve(ctx context.Context, name, arch string) (deb, error) {
 	return d, nil
 }
 
-// resolveKnown asks apt for the candidate versions of packages for the host's architecture. Those that apt
+// resolveKnown returns those of some packages that the builder's list has, or else those that apt knows. They are
+// the same for all architectures. A package that apt knows and the list does not have is ErrPinned, unless the list
+// is complete.
+func (b *Builder) resolveKnown(ctx context.Context, names []string) (known map[string]deb, err error) {
+	if b.pin == nil || !b.pin.complete {
+		if known, err = b.candidates(ctx, names); err != nil {
+			return nil, err
+		}
+	}
+	if b.pin != nil {
+		found := map[string]deb{}
+		for _, name := range names {
+			p, ok := b.pin.inputs.find(name, hostArch)
+			if _, listed := known[name]; listed && !ok {
+				return nil, b.pin.missing(name, hostArch)
+			}
+			if ok {
+				found[name] = p.deb()
+			}
+		}
+		known = found
+	}
+	for _, d := range known {
+		b.used.add(d)
+	}
+	return known, nil
+}
+
+// candidates asks apt for the candidate versions of packages for the host's architecture. Those that apt
 // does not know are left out.
-func (b *Builder) resolveKnown(ctx context.Context, names []string) (map[string]deb, error) {
+func (b *Builder) candidates(ctx context.Context, names []string) (map[string]deb, error) {
 	l, err := b.lists(ctx, hostArch)
 	if err != nil {
 		return nil, err
@@ -86,6 +129,7 @@ func parseStanza(data []byte) deb {
 			*field = strings.TrimSpace(value)
 		}
 	}
+	d.pool = path.Clean(d.File)
 	d.File = path.Base(d.File)
 	d.SHA256 = strings.ToLower(d.SHA256)
 	return d
@@ -93,9 +137,17 @@ func parseStanza(data []byte) deb {
 
 var kernelPackage = regexp.MustCompile(`\b(linux-image-[0-9][a-z0-9.+-]*)`)
 
-// resolveKernel finds the kernel's package through Debian's meta package.
+// resolveKernel finds the kernel's package in the builder's list, or else through Debian's meta package.
 func (b *Builder) resolveKernel(ctx context.Context, p Platform) (deb, error) {
-	meta, err := b.resolve(ctx, p.kernel, p.debian)
+	if b.pin != nil {
+		k, ok := b.pin.inputs.kernel(p)
+		if !ok {
+			return deb{}, b.pin.missing(p.kernel, p.debian)
+		}
+		b.used.add(k.deb())
+		return k.deb(), nil
+	}
+	meta, err := b.candidate(ctx, p.kernel, p.debian)
 	if err != nil {
 		return deb{}, err
 	}
@@ -185,8 +237,8 @@ func (b *Builder) download(ctx context.Context, d deb) (string, error) {
 }
 
 // downloadAll downloads the packages that are not in the cache, all of the same lists, with one
-// run of apt. Both a cached and a new file must have the SHA-256 of apt's signed index. what
-// names them all.
+// run of apt. Both a cached and a new file must have the SHA-256 of apt's signed index, or of the
+// builder's list. what names them all.
 func (b *Builder) downloadAll(ctx context.Context, what string, debs []deb) error {
 	missing := slices.DeleteFunc(slices.Clone(debs), func(d deb) bool {
 		sum, err := sumFile(d.path(b))
@@ -194,6 +246,9 @@ func (b *Builder) downloadAll(ctx context.Context, what string, debs []deb) erro
 	})
 	if len(missing) == 0 {
 		return nil
+	}
+	if b.pin != nil {
+		return b.fetchPinned(ctx, missing)
 	}
 	defer b.progress.step("download " + what)()
 	tmp, clean, err := b.tempDir()

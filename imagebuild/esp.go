@@ -44,7 +44,7 @@ type Media struct {
 func (m Media) systems() []Initramfs {
 	all := append([]Initramfs{m.Initramfs}, m.Others...)
 	for i := range all {
-		all[i].Role = RoleBoot
+		all[i].Role, all[i].bootloader = RoleBoot, m.Bootloader
 	}
 	return all
 }
@@ -245,8 +245,11 @@ func (b *Builder) addLoaders(ctx context.Context, m Media, t *espTree) error {
 	return t.addEntries(m)
 }
 
+// loaderPackage is the package of systemd-boot, and of its stub for UKIs.
+const loaderPackage = "systemd-boot-efi"
+
 func (b *Builder) addLoader(ctx context.Context, p Platform, t *espTree) error {
-	dir, err := b.packageFiles(ctx, "systemd-boot-efi", p)
+	dir, err := b.packageFiles(ctx, loaderPackage, p)
 	if err != nil {
 		return err
 	}

@@ -33,11 +33,7 @@ func (b *Builder) firmware(ctx context.Context, p Platform, set *moduleSet) (*fi
 	if p.Flavour != "generic" {
 		return f, nil
 	}
-	words := dataWords("kernel/firmware.packages")
-	names := make([]string, len(words))
-	for i, word := range words {
-		names[i] = strings.TrimPrefix(word, "?")
-	}
+	words, names := dataWords("kernel/firmware.packages"), firmwarePackages()
 	known, err := b.resolveKnown(ctx, names) // these packages are the same for all architectures
 	if err != nil {
 		return nil, err
@@ -59,6 +55,14 @@ func (b *Builder) firmware(ctx context.Context, p Platform, set *moduleSet) (*fi
 		folders = append(folders, dir)
 	}
 	return f, f.take(folders, set)
+}
+
+// firmwarePackages returns the names of the packages with firmware.
+func firmwarePackages() (names []string) {
+	for _, word := range dataWords("kernel/firmware.packages") {
+		names = append(names, strings.TrimPrefix(word, "?"))
+	}
+	return names
 }
 
 // freeFirmware is the one package of the component main.

@@ -55,15 +55,9 @@ func (b *Builder) planned(ctx context.Context, p *base) ([]deb, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := l.command("apt-cache", append([]string{"show"}, p.plan...)...).output(ctx)
+	byName, err := l.show(ctx, "--all-versions", p.plan)
 	if err != nil {
 		return nil, err
-	}
-	byName := map[string]deb{}
-	for _, stanza := range strings.Split(string(out), "\n\n") {
-		d := parseStanza([]byte(stanza))
-		d.lists = l
-		byName[d.Name+"="+d.Version] = d
 	}
 	var debs []deb
 	for _, exact := range p.plan {

@@ -89,7 +89,7 @@ func (b *Builder) grub(ctx context.Context, p Platform) ([]byte, error) {
 	if target == "" {
 		return nil, optionsf("bootloader grub: not for arch %s", p.Arch)
 	}
-	dir, err := b.packageFiles(ctx, "grub-efi-"+p.debian+"-bin", p)
+	dir, err := b.packageFiles(ctx, grubPackage(p), p)
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +109,9 @@ func (b *Builder) grub(ctx context.Context, p Platform) ([]byte, error) {
 	}
 	return os.ReadFile(out)
 }
+
+// grubPackage is the package of GRUB's modules.
+func grubPackage(p Platform) string { return "grub-efi-" + p.debian + "-bin" }
 
 // A grubMenu is the content of grub.cfg.
 type grubMenu struct {

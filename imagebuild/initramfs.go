@@ -41,6 +41,8 @@ type Initramfs struct {
 	Modes      modes.Set // the modes that the image can boot, for RoleBoot
 	// Authorities are certificate authorities of https mirrors in PEM, beside Debian's, for RoleBoot.
 	Authorities []byte
+
+	bootloader string // Media.Bootloader
 }
 
 // InitramfsInfo describes an initramfs that was built.
@@ -80,6 +82,7 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs) ([]byte, *Initram
 	if err != nil {
 		return nil, nil, err
 	}
+	b, used := b.recording()
 	kernel, err := b.Kernel(ctx, in.Platform, in.KernelFrom)
 	if err != nil {
 		return nil, nil, err
@@ -106,6 +109,11 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs) ([]byte, *Initram
 		return nil, nil, err
 	}
 	if in.Role == RoleBoot {
+		for _, name := range in.loaderPackages() {
+			if _, err := b.resolve(ctx, name, in.Platform.debian); err != nil {
+				return nil, nil, err
+			}
+		}
 		if err := b.addCertificates(ctx, in, a); err != nil {
 			return nil, nil, err
 		}
@@ -129,6 +137,7 @@ func (b *Builder) initramfs(ctx context.Context, in Initramfs) ([]byte, *Initram
 	for name, data := range files.files {
 		a.file("lib/firmware/"+name, data, 0o644)
 	}
+	a.text(inputsPath, used.debs.Text())
 	for _, text := range []string{modules.absentWarning(), files.warning()} {
 		if text != "" {
 			b.progress.printf("initramfs %s: %s", in.Role, text)
@@ -198,6 +207,22 @@ func (in Initramfs) addSettings(a *archive, date time.Time) {
 		a.text("etc/phase/channel", in.Channel+"\n")
 		in.addModes(a)
 	}
+}
+
+// inputsPath is the file of an initramfs that lists the packages of which it and its medium were made.
+const inputsPath = "etc/phase/inputs"
+
+// loaderPackages are the packages of the medium's boot loader, which it lists too. The loader is not in
+// the initramfs, but the medium has no other place for a list.
+func (in Initramfs) loaderPackages() []string {
+	grub := grubPackage(in.Platform)
+	switch in.bootloader {
+	case LoaderGRUB:
+		return []string{grub}
+	case LoaderBoth:
+		return []string{loaderPackage, grub}
+	}
+	return []string{loaderPackage}
 }
 
 // Busybox returns the path of Debian's static busybox for an architecture.

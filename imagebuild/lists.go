@@ -3,6 +3,7 @@ package imagebuild
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -132,4 +133,20 @@ func (s source) releaseFile() ([]byte, error) {
 		}
 	}
 	return nil, notFoundf("release file of %s: not in apt's lists; run: apt-get update", s.release)
+}
+
+// show returns those of the packages NAME or NAME=VERSION that the lists have, by NAME=VERSION. which is an
+// option of apt-cache.
+func (l lists) show(ctx context.Context, which string, names []string) (map[string]deb, error) {
+	out, err := l.command("apt-cache", append([]string{"show", which}, names...)...).output(ctx)
+	if bad := new(toolError); err != nil && !errors.As(err, &bad) { // apt-cache fails if one of them is unknown
+		return nil, err
+	}
+	found := map[string]deb{}
+	for _, stanza := range strings.Split(string(out), "\n\n") {
+		d := parseStanza([]byte(stanza))
+		d.lists = l
+		found[d.Name+"="+d.Version] = d
+	}
+	return found, nil
 }

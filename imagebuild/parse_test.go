@@ -49,7 +49,7 @@ func TestCommandLineIsOneLineAndNamesNoInitramfs(t *testing.T) {
 
 func TestAptCacheShowIsParsed(t *testing.T) {
 	d := parseStanza([]byte("Package: linux-image-cloud-amd64\nVersion: 6.1.2-1\nArchitecture: amd64\nDepends: linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-1)\nFilename: pool/x/../linux_1_amd64.deb\nSHA256: ABCD\n\nPackage: other\nVersion: 9\n"))
-	want := deb{"linux-image-cloud-amd64", "6.1.2-1", "amd64", "linux_1_amd64.deb", "abcd", "linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-1)", lists{}}
+	want := deb{Name: "linux-image-cloud-amd64", Version: "6.1.2-1", Arch: "amd64", File: "linux_1_amd64.deb", pool: "pool/linux_1_amd64.deb", SHA256: "abcd", Depends: "linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-1)"}
 	if d != want {
 		t.Errorf("got %+v, want %+v", d, want)
 	}

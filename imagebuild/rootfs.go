@@ -153,6 +153,9 @@ func (b *Builder) planArch(ctx context.Context, arch string, wanted []string) (*
 		return nil, err
 	}
 	plan, err := l.plan(ctx, wanted)
+	if err == nil && b.pin != nil {
+		plan, err = b.pin.plan(ctx, l, plan)
+	}
 	if err != nil {
 		return nil, err
 	}

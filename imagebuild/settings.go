@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -33,6 +34,14 @@ func (c *Contents) readInitramfs(r io.ReaderAt, size int64, s *System) error {
 	if err != nil {
 		return err
 	}
+	if s.ArchiveSum, err = sumOf(io.NewSectionReader(r, 0, size)); err != nil {
+		return err
+	}
+	return c.takeSettings(settings, s)
+}
+
+// takeSettings checks the settings of an initramfs and takes them.
+func (c *Contents) takeSettings(settings *settings, s *System) (err error) {
 	if s.Arch == "" {
 		s.Arch = settings.arch
 	}
@@ -40,7 +49,7 @@ func (c *Contents) readInitramfs(r io.ReaderAt, size int64, s *System) error {
 		return badArchive("init: a program for %s, the loader is for %s", settings.arch, s.Arch)
 	}
 	s.Init, s.Modules = settings.init, settings.modules
-	if s.ArchiveSum, err = sumOf(io.NewSectionReader(r, 0, size)); err != nil {
+	if s.Inputs, err = settings.inputs(); err != nil {
 		return err
 	}
 	if c.settings != nil {
@@ -60,10 +69,10 @@ func (c *Contents) readInitramfs(r io.ReaderAt, size int64, s *System) error {
 }
 
 // same refuses an initramfs with other settings than first, which is that of another
-// architecture. The modules to load may differ.
+// architecture.
 func (s *settings) same(first *settings) error {
 	for _, name := range settingNames {
-		if name != "modules" && !bytes.Equal(s.files[name], first.files[name]) {
+		if !slices.Contains(ofOneArch, name) && !bytes.Equal(s.files[name], first.files[name]) {
 			return badArchive("etc/phase/%s: differs from that of the other architecture", name)
 		}
 	}
@@ -111,7 +120,27 @@ func (s *settings) text(name string) string {
 	return strings.TrimSuffix(string(s.files[name]), "\n")
 }
 
-var settingNames = []string{"role", "build-time", "root.json", "channel", "modules"}
+// inputs returns the packages of which the image was made. One of an earlier version does not list them.
+func (s *settings) inputs() (Inputs, error) {
+	text := s.files[path.Base(inputsPath)]
+	in, err := ParseInputs(text)
+	if err == nil && in.Text() != string(text) {
+		err = badArchive("not in the form that phase-image writes")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", inputsPath, err)
+	}
+	return in, nil
+}
+
+func newSettings() *settings {
+	return &settings{files: map[string][]byte{}, modes: map[string][]byte{}}
+}
+
+var settingNames = []string{"role", "build-time", "root.json", "channel", "modules", path.Base(inputsPath)}
+
+// ofOneArch are the settings that depend on the architecture.
+var ofOneArch = []string{"modules", path.Base(inputsPath)}
 
 // readSettings reads an initramfs of size bytes: one zstd frame with one archive.
 func readSettings(r io.ReaderAt, size int64) (*settings, error) {
@@ -120,7 +149,7 @@ func readSettings(r io.ReaderAt, size int64) (*settings, error) {
 		return nil, err
 	}
 	defer z.Close()
-	s := &settings{files: map[string][]byte{}, modes: map[string][]byte{}}
+	s := newSettings()
 	if err := readArchive(z, s.visit); err != nil {
 		return nil, err
 	}

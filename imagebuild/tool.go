@@ -20,7 +20,7 @@ import (
 
 // toolPackages maps each program that this package runs to its Debian package.
 var toolPackages = map[string]string{
-	"apt-cache": "apt", "apt-get": "apt", "apt-config": "apt",
+	"apt-cache": "apt", "apt-get": "apt", "apt-config": "apt", "apt-helper": "apt",
 	"dpkg-deb": "dpkg", "mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools",
 	"mkfs.vfat": "dosfstools", "fsck.fat": "dosfstools",
 	"mcopy": "mtools", "mmd": "mtools",
@@ -31,13 +31,13 @@ var toolPackages = map[string]string{
 	"depmod":       "kmod",
 }
 
-// findTool finds a tool on PATH or in the sbin folders, which are not always on an ordinary
-// user's PATH.
+// findTool finds a tool on PATH, in the sbin folders, which are not always on an ordinary user's
+// PATH, or beside apt.
 func findTool(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
-	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} {
+	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/lib/apt"} {
 		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 			return path, nil
 		}

@@ -60,7 +60,11 @@ func (b *Builder) addLibraries(ctx context.Context, p Platform, a *archive, d de
 		return fmt.Errorf("package %s: %w", d.Name, err)
 	}
 	wanted = append(wanted, path.Base(interpreter))
-	packages := libraryPackages{b: b, p: p, queue: d.libraries()}
+	queue, err := b.libraries(ctx, d)
+	if err != nil {
+		return err
+	}
+	packages := libraryPackages{b: b, p: p, queue: queue}
 	for i := 0; i < len(wanted); i++ { // it grows
 		name := wanted[i]
 		data, err := packages.read(ctx, name)
@@ -154,17 +158,34 @@ func (l *libraryPackages) unpackNext(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	l.folders = append(l.folders, dir)
-	for _, name := range d.libraries() {
+	more, err := l.b.libraries(ctx, d)
+	for _, name := range more {
 		if !slices.Contains(l.queue, name) {
 			l.queue = append(l.queue, name)
 		}
 	}
-	return true, nil
+	return true, err
 }
 
 var libraryName = regexp.MustCompile(`^(lib|zlib)[a-z0-9+.-]+$`)
 
-// libraries returns the packages of shared libraries that a package depends on.
+// libraries returns the packages of shared libraries that a package depends on. A list of inputs does
+// not have dependencies, so they are read from the package.
+func (b *Builder) libraries(ctx context.Context, d deb) ([]string, error) {
+	if b.pin != nil {
+		file, err := b.download(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		control, err := readControl(ctx, file)
+		if err != nil {
+			return nil, err
+		}
+		d.Depends = control.field("Depends")
+	}
+	return d.libraries(), nil
+}
+
 func (d deb) libraries() (names []string) {
 	for _, clause := range strings.Split(d.Depends, ",") {
 		fields := strings.Fields(strings.Split(clause, "|")[0])

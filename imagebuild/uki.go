@@ -83,7 +83,7 @@ func (b *Builder) uki(ctx context.Context, m Media) (*espTree, []byte, error) {
 
 // stub reads systemd's stub for UKIs as firmware loads it. Its file is in the package and the folder of the boot loader.
 func (b *Builder) stub(ctx context.Context, p Platform) ([]byte, error) {
-	dir, err := b.packageFiles(ctx, "systemd-boot-efi", p)
+	dir, err := b.packageFiles(ctx, loaderPackage, p)
 	if err != nil {
 		return nil, err
 	}

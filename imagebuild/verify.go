@@ -23,6 +23,7 @@ type Contents struct {
 	Size          int64  `json:"size"`                  // of the image in bytes
 	TrailingBytes int64  `json:"bytes_behind"`          // bytes of the device after the image; firmware does not read them
 	SHA256        string `json:"sha256,omitempty"`      // of the image; not of a grown one
+	BootSum       string `json:"esp_sha256,omitempty"`  // of the EFI system partitions, which machines do not change
 	DiskSize      int64  `json:"disk_size,omitempty"`   // of the disk in an image for virtual machines, in bytes
 	Built         int64  `json:"built_size,omitempty"`  // of an image whose partition table was moved to the end of a larger disk: its size before
 	CacheGrown    bool   `json:"cache_grown,omitempty"` // and a machine has enlarged the cache partition
@@ -55,7 +56,8 @@ type Contents struct {
 	cache span
 	esp   span
 
-	settings *settings // of the first initramfs
+	mayBeRenewed bool                 // it has files of boot sets that were written after the image
+	settings     *settings            // of the first initramfs
 }
 
 // A Signer is the certificate of a Secure Boot signature.
@@ -74,8 +76,9 @@ type System struct {
 	KernelSum  string `json:"kernel_sha256,omitempty"`
 	Initramfs  int64  `json:"initramfs_size"`
 	ArchiveSum string `json:"initramfs_sha256"`
-	Init       string `json:"init_sha256"` // of /init, which is phase-boot
-	Modules    string `json:"modules"`     // version of the kernel to which the modules belong
+	Init       string `json:"init_sha256"`      // of /init, which is phase-boot
+	Modules    string `json:"modules"`          // version of the kernel to which the modules belong
+	Inputs     Inputs `json:"inputs,omitempty"` // packages of which the image says that it was made
 }
 
 // systems returns what the image boots, for each architecture.

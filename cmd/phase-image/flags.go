@@ -25,13 +25,17 @@ const maxRoot = 1 << 20
 const maxTorrc = 64 << 10
 
 // platformFlags select the kind of machine.
-type platformFlags struct{ arch, flavour string }
+type platformFlags struct {
+	arch, flavour string
+	lock          lockFlags
+}
 
 func (f *platformFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.arch, "arch", "x86_64", "architecture: "+strings.Join(imagebuild.Archs(), " or "))
 	complete(cmd, "arch", imagebuild.Archs()...)
 	cmd.Flags().StringVar(&f.flavour, "flavour", "vm", "vm (Debian's cloud kernel, small) or generic (real machines)")
 	complete(cmd, "flavour", "vm", "generic")
+	f.lock.register(cmd)
 }
 
 // initramfsFlags select the inputs of an initramfs.
@@ -239,15 +243,28 @@ func outFlag(cmd *cobra.Command, out *string, what string) {
 
 // build calls work with a builder and prints its result.
 func build[T any](cmd *cobra.Command, work func(*imagebuild.Builder) (T, error), text func(T) string) error {
+	return buildLocked(cmd, lockFlags{}, work, text)
+}
+
+// buildLocked is build with the packages of a list.
+func buildLocked[T any](cmd *cobra.Command, lock lockFlags, work func(*imagebuild.Builder) (T, error), text func(T) string) error {
 	epoch, err := imagebuild.EnvEpoch()
 	if err != nil {
 		return err
 	}
-	b, err := imagebuild.New(imagebuild.Options{Epoch: epoch, Progress: cmd.ErrOrStderr()})
+	newest, err := imagebuild.New(imagebuild.Options{Epoch: epoch, Progress: cmd.ErrOrStderr()})
+	if err != nil {
+		return err
+	}
+	b, err := lock.apply(newest)
 	if err != nil {
 		return err
 	}
 	result, err := work(b)
+	if lock.fallback && errors.Is(err, imagebuild.ErrPinned) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "phase-image: warning: %v; building with this machine's newest packages\n", err)
+		result, err = work(newest)
+	}
 	if err != nil {
 		return err
 	}

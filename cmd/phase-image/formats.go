@@ -62,7 +62,7 @@ Machines of other hypervisors than QEMU have no virtio devices: use --flavour ge
 			if err != nil {
 				return err
 			}
-			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
+			return buildLocked(cmd, f.lock, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
 				return b.WriteDisk(cmd.Context(), m, int64(size), v.format, out)
 			}, mediaText)
 		},
@@ -113,7 +113,7 @@ version it has seen before.`,
 			if err != nil {
 				return err
 			}
-			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
+			return buildLocked(cmd, f.lock, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
 				return b.WriteISO(cmd.Context(), m, out)
 			}, mediaText)
 		},

@@ -32,7 +32,7 @@ enrolls the keys when it boots from it. Then it starts only programs that db sig
 			if err != nil {
 				return err
 			}
-			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.KeysInfo, error) {
+			return buildLocked(cmd, f.lock, func(b *imagebuild.Builder) (*imagebuild.KeysInfo, error) {
 				return b.WriteKeys(cmd.Context(), platform, out)
 			}, func(k *imagebuild.KeysInfo) string {
 				return fmt.Sprintf("%s: PK, KEK, db; certificate of db: sha256 %s\n  %s enrolls them on a machine in setup mode\n", k.Out, k.SHA256, k.Enroll)

@@ -45,7 +45,7 @@ its menu (docs/SECURE-BOOT.md).`,
 			if m.Signing, err = signing.load(cmd); err != nil {
 				return err
 			}
-			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
+			return buildLocked(cmd, f.lock, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
 				return b.WriteUSB(cmd.Context(), m, int64(size), out)
 			}, mediaText)
 		},
@@ -76,7 +76,7 @@ func espCommand() *cobra.Command {
 			if m.Signing, err = signing.load(cmd); err != nil {
 				return err
 			}
-			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
+			return buildLocked(cmd, f.lock, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
 				return b.WriteESP(cmd.Context(), m, out)
 			}, mediaText)
 		},

@@ -25,7 +25,7 @@ func kernelCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return build(cmd, func(b *imagebuild.Builder) (map[string]string, error) {
+			return buildLocked(cmd, f.lock, func(b *imagebuild.Builder) (map[string]string, error) {
 				kernel, err := b.Kernel(cmd.Context(), platform, from)
 				if err != nil {
 					return nil, err
@@ -61,7 +61,7 @@ the firmware files that they ask for, as far as apt's sources have their package
 			if err != nil {
 				return err
 			}
-			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.InitramfsInfo, error) {
+			return buildLocked(cmd, f.lock, func(b *imagebuild.Builder) (*imagebuild.InitramfsInfo, error) {
 				return b.WriteInitramfs(cmd.Context(), in, out)
 			}, func(info *imagebuild.InitramfsInfo) string {
 				text := fmt.Sprintf("%s: %s, role %s, kernel %s, %s", out, humanize.Bytes(uint64(info.Size)), info.Role, info.Kernel, english.Plural(info.Modules, "module", ""))

@@ -38,7 +38,7 @@ machine.`,
 			if r.Plasmd, err = siblingProgram(plasmd, "plasmd", f.arch); err != nil {
 				return err
 			}
-			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.RootfsInfo, error) {
+			return buildLocked(cmd, f.lock, func(b *imagebuild.Builder) (*imagebuild.RootfsInfo, error) {
 				return b.WriteRootfs(cmd.Context(), r, out)
 			}, func(info *imagebuild.RootfsInfo) string {
 				text := fmt.Sprintf("%s: %s, Debian %s, %s", out, humanize.Bytes(uint64(info.Size)), info.Suite, english.Plural(info.Packages, "package", ""))

@@ -34,7 +34,7 @@ no cache partition; a machine uses one that it finds on its disks.`,
 			if m.Signing, err = signing.load(cmd); err != nil {
 				return err
 			}
-			return build(cmd, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
+			return buildLocked(cmd, f.lock, func(b *imagebuild.Builder) (*imagebuild.MediaInfo, error) {
 				return b.WriteUKI(cmd.Context(), m, out)
 			}, func(info *imagebuild.MediaInfo) string {
 				return fmt.Sprintf("%s: %s, mode %s, kernel %s\n", info.Out, humanize.IBytes(uint64(info.Size)), info.DefaultMode, info.Kernel)
