@@ -5,7 +5,8 @@
 // Start at Builder: each Write method makes one image and gives it its final name when it
 // is complete. The same inputs give the same bytes; the time in every header is
 // SOURCE_DATE_EPOCH or, without it, the newest date of the inputs. Verify reads an image as
-// firmware, loader and kernel do (readdisk.go, gpt.go, fat.go, readuki.go). CompareRebuild builds it again.
+// firmware, loader and kernel do (readdisk.go, gpt.go, fat.go, readuki.go). Rebuild builds
+// it again from the packages that it lists (inputs.go) and names the first part that differs (differ.go).
 // PrepareWrite opens a device for it (devices.go, blockdevice.go), and Write.Run writes it (write.go).
 // WriteDisk makes the same disk for virtual machines (vmdisk.go, bundle.go, package diskformat),
 // WriteISO a CD that is also a stick (iso.go).

@@ -174,8 +174,11 @@ func (f *fatFile) ReadAt(p []byte, at int64) (int, error) {
 
 func (f *fatFile) reader() *io.SectionReader { return io.NewSectionReader(f, 0, f.size) }
 
+// maxFolders bounds how deep folders are nested, where any folder is accepted.
+const maxFolders = 8
+
 // files returns every file by its path in lower case, because firmware ignores case. A
-// folder that is not in dirs is an error, and a file for which allow returns false.
+// folder that is not in dirs is an error unless dirs is nil, and a file for which allow returns false.
 func (f *fat) files(dirs []string, allow func(name string) bool) (map[string]*fatFile, error) {
 	found := map[string]*fatFile{}
 	return found, f.walk("", 2, 0, dirs, func(name string, e fatEntry) error {
@@ -197,7 +200,7 @@ func (f *fat) walk(dir string, first, parent uint32, dirs []string, visit func(s
 		name := path.Join(dir, strings.ToLower(e.name))
 		if !e.dir {
 			err = visit(name, e)
-		} else if !slices.Contains(dirs, name) && !isRenewedFolder(name) {
+		} else if dirs == nil && strings.Count(name, "/") > maxFolders || dirs != nil && !slices.Contains(dirs, name) && !isRenewedFolder(name) {
 			err = badFAT("folder %.80q: not written by phase-image, perhaps by a computer that mounted the stick; write the image again", name)
 		} else {
 			err = f.walk(name, e.first, first, dirs, visit)

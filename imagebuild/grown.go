@@ -3,7 +3,10 @@ package imagebuild
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
+
+	"github.com/phaseboot/phaseboot/cas"
 )
 
 // maxSizes bounds the sizes that findBuilt tries: those of a device of 4 TiB.
@@ -62,7 +65,7 @@ func (c *Contents) compareTable(image, rebuilt io.ReaderAt) error {
 	copy(here[lastSector:], again[lastSector:lastSector+8])
 	if !bytes.Equal(here[:protective], again[:protective]) || !bytes.Equal(here[entries:], again[entries:]) ||
 		!bytes.Equal(here[sector+56:sector+72], again[sector+56:sector+72]) { // the disk's GUID
-		return differs(c.Image, "partition table")
+		return fmt.Errorf("partition table: %w", cas.ErrCorrupt)
 	}
 	return nil
 }

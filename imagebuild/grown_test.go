@@ -1,13 +1,11 @@
 package imagebuild
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
-	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/gpt"
 )
 
@@ -48,13 +46,13 @@ func TestAGrownStickIsTheImageThatItWas(t *testing.T) {
 	if c.Size != device || c.TrailingBytes != 0 || c.SHA256 != "" {
 		t.Errorf("%d bytes and %d after, sha256 %s", c.Size, c.TrailingBytes, c.SHA256)
 	}
-	if err := c.compareBytes(t.Context(), image); err != nil {
-		t.Error(err)
+	if diff, _, err := b.difference(t.Context(), c, image); diff != nil || err != nil {
+		t.Error(diff, err)
 	}
 	if out, err := exec.Command("sgdisk", "--partition-guid=2:11111111-2222-8333-8444-555555555555", file).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if err := verify("another GUID", size, true).compareBytes(t.Context(), image); !errors.Is(err, cas.ErrCorrupt) {
-		t.Errorf("another GUID of the cache partition: got %v", err)
+	if diff, _, err := b.difference(t.Context(), verify("another GUID", size, true), image); err != nil || diff == nil || diff.Part[0] != "partition table" {
+		t.Errorf("another GUID of the cache partition: got %v, %v", diff, err)
 	}
 }

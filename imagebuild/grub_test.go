@@ -269,7 +269,7 @@ func growsBesideAFallback(t *testing.T, b *Builder, image string) {
 	if c.Built != 600*mib || !c.CacheGrown {
 		t.Errorf("built with %d bytes, grown: %v", c.Built, c.CacheGrown)
 	}
-	if err := c.compareBytes(t.Context(), image); err != nil {
-		t.Error(err)
+	if diff, _, err := b.difference(t.Context(), c, image); diff != nil || err != nil {
+		t.Error(diff, err)
 	}
 }

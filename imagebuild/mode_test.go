@@ -113,7 +113,7 @@ func TestFormatARebuildTakesTheCommandLineWhateverTheTitle(t *testing.T) {
 	p := testPlatform(t, "vm")
 	_, options, _ := strings.Cut(p.entry("", "local", 1, "phase.retry=3 quiet"), "options ")
 	c := &Contents{System: System{Arch: p.Arch, Modules: "6.1-cloud"}, Entries: []BootEntry{{Mode: "local", Title: "LAN, more options below", Cmdline: strings.TrimSpace(options)}}}
-	m, err := c.inputs(Rebuild{PhaseBoot: func(string) (string, error) { return "phase-boot", nil }})
+	m, err := c.media(Rebuild{PhaseBoot: func(string) (string, error) { return "phase-boot", nil }})
 	if err != nil || m.Cmdline != "phase.retry=3 quiet" {
 		t.Errorf("command line %q, %v", m.Cmdline, err)
 	}

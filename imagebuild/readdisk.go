@@ -36,6 +36,9 @@ func (c *Contents) readDisk(ctx context.Context, b *Builder, f *os.File) error {
 		}
 	}
 	c.findBuilt()
+	if c.BootSum, err = sumRange(ctx, f, t.esp.start, t.esp.size+t.fallback.size); err != nil {
+		return err
+	}
 	tmp, clean, err := b.tempDir()
 	if err != nil {
 		return err

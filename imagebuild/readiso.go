@@ -30,6 +30,9 @@ func (c *Contents) readISO(ctx context.Context, b *Builder, f *os.File) error {
 	if err := c.readESP(io.NewSectionReader(f, esp.start, esp.size), esp.size); err != nil {
 		return err
 	}
+	if c.BootSum, err = sumRange(ctx, f, esp.start, esp.size); err != nil {
+		return err
+	}
 	if d.id, err = partitionID(ctx, c.Image, esp.start, esp.size); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ type ukiReader struct {
 	arch     string
 	stubSum  string            // SHA-256 of the stub's file in hex
 	signer   *x509.Certificate // nil: not signed
+	made     []byte            // the signature
 	sections map[string]*io.SectionReader
 }
 
@@ -85,6 +86,12 @@ func openUKI(r io.ReaderAt, size int64) (*ukiReader, error) {
 	u := &ukiReader{arch: peArch(h.file.Machine), signer: signer, sections: map[string]*io.SectionReader{}}
 	for _, s := range h.table[n:] {
 		u.sections[peName(s)] = io.NewSectionReader(r, int64(s.PointerToRawData), int64(s.VirtualSize))
+	}
+	if signer != nil {
+		u.made = make([]byte, size-unsigned)
+		if err := readFull(r, u.made, unsigned); err != nil {
+			return nil, err
+		}
 	}
 	u.stubSum, err = stub.sum(r, end)
 	return u, err
@@ -187,6 +194,7 @@ func (c *Contents) readUKI(r io.ReaderAt, size int64) error {
 	if u.signer != nil {
 		sum := sha256.Sum256(u.signer.Raw)
 		c.Signer = &Signer{u.signer.Subject.String(), hex.EncodeToString(sum[:])}
+		c.signing = &authenticode.Signer{Certificate: u.signer, Made: u.made}
 	}
 	kernel := u.sections[sectionKernel]
 	if err := c.System.readKernel(kernel, kernel.Size()); err != nil {

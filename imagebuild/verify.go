@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/phaseboot/phaseboot/internal/authenticode"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/modes"
 )
@@ -58,6 +59,7 @@ type Contents struct {
 
 	mayBeRenewed bool                 // it has files of boot sets that were written after the image
 	settings     *settings            // of the first initramfs
+	signing      *authenticode.Signer // the signature that the image has, nil without one
 }
 
 // A Signer is the certificate of a Secure Boot signature.

@@ -56,5 +56,5 @@ func NewSigner(key crypto.Signer, cert *x509.Certificate) (*Signer, error) {
 	if !public.Equal(cert.PublicKey) {
 		return nil, refusal.Invalid("the certificate is of another key")
 	}
-	return &Signer{key, cert}, nil
+	return &Signer{Key: key, Certificate: cert}, nil
 }

@@ -54,7 +54,7 @@ func TestOnlyAKeyThatAllFirmwareKnowsSigns(t *testing.T) {
 // A key elsewhere that signs in another scheme, or was changed meanwhile, signs nothing.
 func TestASignatureIsVerifiedBeforeItIsUsed(t *testing.T) {
 	db, other := newSigner(t, "db", nil), newSigner(t, "other", nil)
-	if _, err := (&Signer{other.Key, db.Certificate}).SignKernel(testKernel()); err == nil {
+	if _, err := (&Signer{Key: other.Key, Certificate: db.Certificate}).SignKernel(testKernel()); err == nil {
 		t.Error("the signature of another key was used")
 	}
 }

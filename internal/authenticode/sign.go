@@ -17,6 +17,9 @@ import (
 type Signer struct {
 	Key         crypto.Signer
 	Certificate *x509.Certificate
+	// Made is the signature that another copy of the program has at its end, as it stands in the file. Sign then
+	// adds it and needs no Key. It fits only the same program.
+	Made []byte
 }
 
 // Fields of WIN_CERTIFICATE, the header of a signature (UEFI 2.10, 32.2.4).
@@ -39,15 +42,12 @@ func (s *Signer) Sign(program []byte) ([]byte, error) {
 	case p.signed():
 		return nil, malformed("signed already")
 	}
-	sum, err := p.sum(r)
-	if err != nil {
-		return nil, err
+	signature := s.Made
+	if signature == nil {
+		if signature, err = s.signature(p, r); err != nil {
+			return nil, err
+		}
 	}
-	signed, err := signPKCS7(programDigest(sum), nil, s.Certificate, s.sign)
-	if err != nil {
-		return nil, err
-	}
-	signature := winSignature(signed)
 	dir := program[p.directory():]
 	little.PutUint32(dir, uint32(len(program)))
 	little.PutUint32(dir[4:], uint32(len(signature)))
@@ -56,6 +56,19 @@ func (s *Signer) Sign(program []byte) ([]byte, error) {
 		return program, nil
 	}
 	return program, SetChecksum(program, p.checksum())
+}
+
+// signature makes the signature of a program.
+func (s *Signer) signature(p *program, r io.ReaderAt) ([]byte, error) {
+	sum, err := p.sum(r)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := signPKCS7(programDigest(sum), nil, s.Certificate, s.sign)
+	if err != nil {
+		return nil, err
+	}
+	return winSignature(signed), nil
 }
 
 // SignDetached returns the DER of a SignedData over a message that is not in it, without attributes:
