@@ -23,7 +23,7 @@ without it, the newest date that the inputs carry. Packages are kept in
 $PHASE_BUILD_CACHE (default: phaseboot in the user's cache folder).`,
 	}
 	root.AddCommand(usbCommand(), espCommand(), ukiCommand(), keysCommand(), kernelCommand(), initramfsCommand(), rootfsCommand(), verifyCommand(), writeCommand(), renewCommand())
-	root.AddCommand(isoCommand(), inputsCommand())
+	root.AddCommand(isoCommand(), inputsCommand(), rebuildCommand())
 	root.AddCommand(vmCommands()...)
 	return root
 }

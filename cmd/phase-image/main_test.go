@@ -21,6 +21,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/scripttest"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/manifest/repotest"
+	"github.com/phaseboot/phaseboot/signer/key"
 )
 
 func TestMain(m *testing.M) {
@@ -44,6 +45,14 @@ func TestScripts(t *testing.T) {
 		e.Setenv("INIT", program)
 		repo, other := filepath.Join(e.WorkDir, "repo"), filepath.Join(e.WorkDir, "other.init")
 		e.Setenv("OTHER", other)
+		for _, name := range []string{"ann", "bob", "eve"} { // rebuilders
+			if _, err := key.Generate(t.Context(), filepath.Join(e.WorkDir, name), nil); err != nil {
+				return err
+			}
+			if err := os.Rename(filepath.Join(e.WorkDir, name), filepath.Join(e.WorkDir, name+".key")); err != nil {
+				return err
+			}
+		}
 		return errors.Join(
 			os.Mkdir(repo, 0o755),
 			os.WriteFile(filepath.Join(repo, "root.json"), root, 0o644),

@@ -12,16 +12,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/imagebuild"
+	"github.com/phaseboot/phaseboot/imagebuild/attest"
 	"github.com/phaseboot/phaseboot/internal/cli"
 )
 
 // verifyFlags select what an image is compared with.
 type verifyFlags struct {
-	root, repo  string
-	rebuild     bool
-	build       imagebuild.Rebuild
-	phaseBoot   string
-	authorities authorityFlag
+	root, repo string
+	rebuild    bool
+	again      rebuildFlags
+	attestationFlags
 }
 
 func verifyCommand() *cobra.Command {
@@ -36,25 +36,26 @@ both filesystems. The output shows the boot menu, the digests, and the keys that
 trusts.
 
 IMAGE is made by usb, iso, qcow2, vmdk, vhdx, parallels, esp, uki or initramfs; DEVICE is one
-that an image was written to. --root compares the root.json. --rebuild compares loader, kernel
-and init with this machine's packages; without it, only their digests are shown. --repo
-compares the renewed boot sets of a stick with the releases that they are of.
+that an image was written to. --root compares the root.json. --rebuild builds the image again
+from the packages that it lists, and compares it; without it, only the digests of loader, kernel
+and init are shown. --attestation reads statements of people who did that (phase-image rebuild
+--sign); --rebuilder names their keys, and --threshold how many of them must have signed.
+--repo compares the renewed boot sets of a stick with the releases that they are of.
 
 An image of qcow2, vmdk, vhdx or parallels is refused once a machine has used it: convert it
 with qemu-img convert -O raw, and verify that.`,
 		Example: `  phase-image verify stick.img
   phase-image verify --root root.json /dev/sdX
-  phase-image verify --rebuild stick.img`,
+  phase-image verify --rebuild stick.img
+  phase-image verify --attestation stick.img.ann.json --attestation stick.img.bob.json --rebuilder ann.pub --rebuilder bob.pub stick.img`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.verify(cmd, args[0]) },
 	}
 	cmd.Flags().StringVar(&f.root, "root", "", "root.json that the image must contain; exit code 3 if it differs")
 	cmd.Flags().StringVar(&f.repo, "repo", "", "repository to whose releases the renewed boot sets of a stick must belong; exit code 3 or 5 if they do not")
-	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the image again from this machine's packages, and compare")
-	cmd.Flags().StringVar(&f.build.Flavour, "flavour", "", "for --rebuild: vm or generic (default: that of the image's kernel)")
-	cmd.Flags().StringVar(&f.phaseBoot, "phase-boot", "", "for --rebuild: static phase-boot program (default: the one next to this program)")
-	cmd.Flags().StringVar(&f.build.KernelFrom, "kernel", "", "for --rebuild: kernel package (.deb), or folder with the files of one (default: Debian's newest)")
-	f.authorities.register(cmd, "for --rebuild: certificate authority with which the image was made (PEM); repeatable")
+	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the image again from the packages that it lists, and compare; see phase-image rebuild")
+	f.again.register(cmd, "for --rebuild: ")
+	f.attestationFlags.register(cmd)
 	return cmd
 }
 
@@ -66,25 +67,32 @@ func (f *verifyFlags) verify(cmd *cobra.Command, image string) error {
 			return err
 		}
 	}
-	if f.rebuild {
-		f.build.PhaseBoot = func(arch string) (string, error) { return siblingProgram(f.phaseBoot, "phase-boot", arch) }
-		if f.build.Authorities, err = f.authorities.read(); err != nil {
-			return err
-		}
+	again, err := f.again.read()
+	if err != nil {
+		return err
 	}
-	return build(cmd, func(b *imagebuild.Builder) (*imagebuild.Contents, error) {
-		c, err := b.Verify(cmd.Context(), image)
+	demand, err := f.attestationFlags.read(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return build(cmd, func(b *imagebuild.Builder) (a attested, err error) {
+		a.Contents, err = b.Verify(cmd.Context(), image)
 		if err == nil && f.repo != "" {
-			err = c.CompareReleases(cmd.Context(), f.repo)
+			err = a.CompareReleases(cmd.Context(), f.repo)
 		}
 		if err == nil && root != nil {
-			err = c.CompareRoot(root)
+			err = a.CompareRoot(root)
+		}
+		if err == nil && demand != nil {
+			a.Attestations, err = attest.Demand(a.Contents, demand.files, demand.keys, demand.threshold)
 		}
 		if err == nil && f.rebuild {
-			err = b.CompareRebuild(cmd.Context(), c, f.build)
+			err = b.CompareRebuild(cmd.Context(), a.Contents, again)
 		}
-		return c, err
-	}, contentsText)
+		return a, err
+	}, func(a attested) string {
+		return contentsText(a.Contents) + verdictText(a.Attestations)
+	})
 }
 
 func contentsText(c *imagebuild.Contents) string {
@@ -165,6 +173,9 @@ func printSystem(line func(name, format string, args ...any), c *imagebuild.Cont
 	line("initramfs", "%s", humanize.Bytes(uint64(s.Initramfs)))
 	line("", "sha256 %s", s.ArchiveSum)
 	line("init", "sha256 %s", s.Init)
+	for i, p := range s.Inputs {
+		line([]string{"inputs", ""}[min(i, 1)], "%s %s (%s)", p.Name, p.Version, p.Arch)
+	}
 }
 
 func channelText(c *imagebuild.Contents) string {

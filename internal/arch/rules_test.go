@@ -223,6 +223,7 @@ var verifiers = []verifier{
 	{"manifest/authority.go", "ed25519.Verify(", "signatures of metadata"},
 	{"manifest/check.go", ".VerifyLengthHashes(", "hashes in timestamp and snapshot"},
 	{"manifest/workflow_top.go", ".VerifyLengthHashes(", "hashes in timestamp and snapshot"},
+	{"imagebuild/attest/demand.go", "ed25519.Verify(", "statements of rebuilders"},
 	{"plasm/receipt.go", "ed25519.Verify(", "receipts of jobs"},
 	{"signer/key/agent.go", "ed25519.Verify(", "a new signature, before it is used"},
 	{"signer/key/kms.go", "ed25519.Verify(", "a new signature, before it is used"},
