@@ -115,7 +115,7 @@ func TestMachineWithSecureBootStartsOnlyWhatWasSigned(t *testing.T) {
 	const version = "2026.12-signed"
 	signed := s.sign(t, p, filepath.Join(unsigned, "kernel"), version)
 	t.Run("firmware does not start the signed kernel of a release", func(t *testing.T) {
-		s.expect(t, stickWith(t, filepath.Join(signed, "kernel")), []string{"BdsDxe: failed to load", ": Unsupported"}, "Linux version", "EFI stub")
+		s.expect(t, stickWith(t, filepath.Join(signed, "kernel")), []string{"BdsDxe: failed to load"}, "BdsDxe: starting")
 	})
 	t.Run("a machine refuses a signed kernel that is not in the manifest", func(t *testing.T) {
 		export()
