@@ -83,26 +83,32 @@ func TestFormatTheVersionOfAnArm64KernelIsFoundAnywhere(t *testing.T) {
 	}
 }
 
-func TestFormatAKernelWithoutKexecFileLoadIsAWarning(t *testing.T) {
+func TestFormatAKernelThatCannotStartAReleaseIsAWarning(t *testing.T) {
 	dir := t.TempDir()
-	k := &Kernel{Version: "6.1", dir: dir}
 	if err := os.Mkdir(filepath.Join(dir, "boot"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for text, warns := range map[string]bool{
-		"CONFIG_KEXEC=y\n# CONFIG_KEXEC_FILE is not set\n":  true,
-		"CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\nCONFIG_X=y\n": false,
+	for _, row := range []struct {
+		arch, config string
+		warns        bool
+	}{
+		{"x86_64", "CONFIG_X=y\nCONFIG_KEXEC=y\n# CONFIG_KEXEC_FILE is not set\n", true},
+		{"x86_64", "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\nCONFIG_X=y\n", false},
+		{"arm64", "CONFIG_X=y\nCONFIG_KEXEC=y\n# CONFIG_KEXEC_FILE is not set\n", false}, // Debian 12's
+		{"arm64", "CONFIG_X=y\n# CONFIG_KEXEC is not set\nCONFIG_KEXEC_FILE=y\n", false},
+		{"arm64", "CONFIG_X=y\n# CONFIG_KEXEC is not set\n# CONFIG_KEXEC_FILE is not set\n", true},
 	} {
-		if err := os.WriteFile(filepath.Join(dir, "boot", "config-6.1"), []byte(text), 0o600); err != nil {
+		k := &Kernel{Arch: row.arch, Version: "6.1", dir: dir}
+		if err := os.WriteFile(filepath.Join(dir, "boot", "config-6.1"), []byte(row.config), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := k.kexecWarning(); (got != "") != warns {
-			t.Errorf("%q: %q", text, got)
+		if got := k.kexecWarning(); (got != "") != row.warns {
+			t.Errorf("%s, %q: %q", row.arch, row.config, got)
 		}
-	}
-	k.Version = "6.2"
-	if got := k.kexecWarning(); got != "" {
-		t.Errorf("without a configuration: %q", got)
+		k.Version = "6.2"
+		if got := k.kexecWarning(); got != "" {
+			t.Errorf("without a configuration: %q", got)
+		}
 	}
 }
 

@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"path"
+	"slices"
+	"strings"
+
+	"github.com/phaseboot/phaseboot/internal/bootfile"
 )
 
 // A kernelNeed is an option without which a kernel cannot do its part of a boot.
@@ -56,12 +60,16 @@ func (k *Kernel) check(needs []kernelNeed) error {
 }
 
 // kexecWarning warns about a kernel that cannot start a release. It is empty if the kernel can, or
-// if its package has no configuration.
+// if its package has no configuration. On arm64, kexec_load is enough.
 func (k *Kernel) kexecWarning() string {
-	const option = "CONFIG_KEXEC_FILE"
+	options := []string{"CONFIG_KEXEC_FILE"}
+	if k.Arch == bootfile.ARM64 {
+		options = append(options, "CONFIG_KEXEC")
+	}
 	text := k.config()
-	if text == nil || bytes.Contains(text, []byte("\n"+option+"=y\n")) {
+	if text == nil || slices.ContainsFunc(options, func(o string) bool { return bytes.Contains(text, []byte("\n"+o+"=y\n")) }) {
 		return ""
 	}
-	return fmt.Sprintf("warning: kernel %s: built without %s; a machine boots and verifies with it, but cannot start a release: name another kernel with --kernel", k.Version, option)
+	return fmt.Sprintf("warning: kernel %s: built without %s; a machine boots and verifies with it, but cannot start a release: name another kernel with --kernel",
+		k.Version, strings.Join(options, " and "))
 }

@@ -99,7 +99,7 @@ func prepare(dir string) error {
 	}
 	image, sign := f.bin("phase-image"), f.bin("phase-sign")
 	art := f.path("artifacts")
-	return runAll(
+	err := runAll(
 		[]string{image, "kernel", "--out", art + "/kernel"},
 		[]string{image, "initramfs", "--role", "target", "--out", art + "/initramfs"},
 		[]string{image, "rootfs", "--out", art + "/rootfs"},
@@ -113,10 +113,20 @@ func prepare(dir string) error {
 		[]string{image, "usb", "--root", f.path("repo/root.json"), "--flavour", "generic", "--default-mode", "local", "--size", "512M", "--out", f.path("generic.img")},
 		[]string{sign, "verify", "--root", f.path("repo/root.json"), f.path("release.json")},
 	)
+	if err != nil {
+		return err
+	}
+	if err := prepareARM(f); err != nil {
+		return fmt.Errorf("arm64: %w", err)
+	}
+	return prepareMore(f)
 }
 
+// prepareMore makes the fixtures of the tests behind the build tag machine.
+var prepareMore = func(fixtures) error { return nil }
+
 func build(f fixtures) error {
-	cmd := exec.Command("make", "-s", "-C", "../..", "BIN="+f.path("bin"), "binaries")
+	cmd := exec.Command("make", "-s", "-C", "../..", "BIN="+f.path("bin"), "ARCH=all", "binaries")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("make binaries: %w", err)

@@ -61,7 +61,13 @@ func (l *lan) startQEMU(disk, network string, more ...string) *machine {
 // startQEMUWith starts a machine with variables of the script.
 func (l *lan) startQEMUWith(env []string, disk string, more ...string) *machine {
 	l.t.Helper()
-	cmd := exec.Command("ip", append([]string{"netns", "exec", l.name, "../../scripts/test-qemu-x86.sh", disk}, more...)...)
+	return l.startMachine("../../scripts/test-qemu-x86.sh", env, disk, more...)
+}
+
+// startMachine starts a machine with a script.
+func (l *lan) startMachine(script string, env []string, disk string, more ...string) *machine {
+	l.t.Helper()
+	cmd := exec.Command("ip", append([]string{"netns", "exec", l.name, script, disk}, more...)...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	serial, err := cmd.StdinPipe()
