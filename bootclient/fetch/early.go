@@ -55,7 +55,7 @@ func (e *Early) Fetch(ctx context.Context, r manifest.Release, src peers.Pool) {
 
 // list reads the inner nodes of a release. It lists the leaves in a random order, so that the early
 // leaves of two machines are seldom the same, and without those of which the sink may have a copy.
-// It skips device trees and the boot set, which a boot does not load.
+// It skips device trees, of which a boot loads one at most, and the boot set.
 func (e *Early) list(ctx context.Context, r manifest.Release, src peers.Pool) (list []position) {
 	for _, a := range r.Artifacts {
 		if strings.HasPrefix(a.Role, "dtb/") || manifest.IsBootSet(a.Role) {

@@ -81,7 +81,7 @@ func TestEarlyBytesAreBounded(t *testing.T) {
 	}
 }
 
-// A boot loads no device tree, so that no block of one is requested early.
+// A boot loads one device tree at most, so that no block of one is requested early.
 func TestNoDeviceTreeIsFetchedEarly(t *testing.T) {
 	store := cas.NewMemory()
 	r := addRelease(t, store, "dtb/board.dtb", castest.Bytes(1, 1<<20))

@@ -51,8 +51,8 @@ func (r *resolver) fromCache(ctx context.Context) (best checkResult) {
 	return best
 }
 
-// Holds returns nil if a cache has every block of a release. It skips device trees, which a boot does
-// not load.
+// Holds returns nil if a cache has every block of a release. It skips device trees, of
+// which a boot loads one at most: the cache has that one after the first boot.
 func Holds(ctx context.Context, rel manifest.Release, c *cache.Cache) error {
 	if !c.IsOpen() {
 		return fmt.Errorf("cache: %w: not open", cas.ErrUnreachable)

@@ -82,7 +82,7 @@ func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
 	f.StringVar(&spec.Kernel, "kernel", "", "kernel image")
 	f.StringVar(&spec.Initramfs, "initramfs", "", "initramfs")
 	f.StringVar(&spec.Rootfs, "rootfs", "", "root filesystem image")
-	f.StringArrayVar(&spec.DTBs, "dtb", nil, "device tree (repeatable)")
+	f.StringArrayVar(&spec.DTBs, "dtb", nil, "device tree `file` for arm64 machines without ACPI, named as the board: vendor,board.dtb (repeatable)")
 	f.StringVar(&spec.BootKernel, "boot-kernel", "", "boot kernel for the sticks of machines")
 	f.StringVar(&spec.BootInitramfs, "boot-initramfs", "", "boot initramfs for the sticks of machines")
 	f.StringVar(&spec.Job, "job", "", "WASM job that the booted machine runs")
