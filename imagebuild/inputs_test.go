@@ -162,3 +162,25 @@ func TestAPinnedPlanNeedsVersionsThatAptKnows(t *testing.T) {
 		t.Errorf("not in the list: %v", err)
 	}
 }
+
+// Firmware that apt knows is not left out in silence because a list does not have it. Of an image, the list says
+// what was there.
+func TestPinnedFirmwareIsThatOfTheList(t *testing.T) {
+	b := testBuilder(t)
+	known, err := b.resolveKnown(t.Context(), []string{freeFirmware})
+	if err != nil || len(known) != 1 {
+		t.Fatalf("%v, %v", known, err)
+	}
+	pinned := b.Pinned(nil, "x.lock", "renew it")
+	if _, err := pinned.resolveKnown(t.Context(), []string{freeFirmware}); !errors.Is(err, ErrPinned) || !strings.Contains(err.Error(), "package "+freeFirmware+" ("+hostArch+"): not in x.lock") {
+		t.Errorf("not in the list: %v", err)
+	}
+	pinned.pin.complete = true
+	if found, err := pinned.resolveKnown(t.Context(), []string{freeFirmware}); err != nil || len(found) != 0 {
+		t.Errorf("not in the list of an image: %v, %v", found, err)
+	}
+	recorder, used := b.Pinned(Inputs{packageOf(known[freeFirmware])}, "x.lock", "renew it").recording()
+	if found, err := recorder.resolveKnown(t.Context(), []string{freeFirmware, "firmware-unknown"}); err != nil || len(found) != 1 || len(used.debs) != 1 {
+		t.Errorf("in the list: %v, %v, recorded %v", found, err, used.debs)
+	}
+}

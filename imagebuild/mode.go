@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"path"
 	"slices"
@@ -116,13 +115,4 @@ func (c *Contents) ownModes() (set modes.Set, err error) {
 		}
 	}
 	return set, nil
-}
-
-// modesText returns the names and digests of the modes, to compare them.
-func (c *Contents) modesText() string {
-	var words []string
-	for _, m := range c.Modes {
-		words = append(words, fmt.Sprintf("%s %.16s", m.Name, m.SHA256))
-	}
-	return strings.Join(words, ", ")
 }
