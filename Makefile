@@ -19,6 +19,9 @@ RUNS       ?= 3
 RELEASES   ?= small,demo
 BOOTFLAGS  ?=
 VULNDB     ?=
+KERNEL     ?=
+KERNEL_OPTIONS ?=
+KEXEC_CERT ?=
 ROW        ?= .*
 PARALLEL   ?= 2
 
@@ -52,15 +55,16 @@ TRUST      = $(or $(ROOT),$(DEV)/repo/root.json)
 USBIMAGE   = $(BUILD)/phase-boot-$(ARCH).img
 # the packages of the list; of the default list, this machine's newest ones if one is gone from the mirrors
 LOCKED     = $(if $(LOCK),--lock $(LOCK)$(if $(filter file,$(origin LOCK)), --lock-fallback))
+OWNKERNEL  = $(if $(KERNEL),--kernel "$(KERNEL)")
 
 .DEFAULT_GOAL := all
 .PHONY: all binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot microbench fuzz vuln clean help root need-arch need-dev \
-	install deb need-build need-image need-rootfs need-demo need-deb need-test need-qemu-x86 need-qemu-arm64 \
+	install deb need-build need-image need-rootfs need-kernel-x86_64 need-kernel-arm64 need-demo need-deb need-test need-qemu-x86 need-qemu-arm64 \
 	esp initramfs rootfs image inputs kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
 # need-TARGET installs the packages that TARGET needs. It stands first in a list of
 # prerequisites, because make builds them in order.
-need-build need-image need-rootfs need-demo need-deb need-test need-qemu-x86 need-qemu-arm64: need-%:
+need-build need-image need-rootfs need-kernel-x86_64 need-kernel-arm64 need-demo need-deb need-test need-qemu-x86 need-qemu-arm64: need-%:
 	@GO="$(GO)" scripts/deps-check.sh --install $*
 
 all: esp initramfs rootfs image ## build everything: commands, ESP, initramfs, root filesystem, image (ARCH=x86_64|arm64|all, ROOT=root.json)
@@ -152,22 +156,22 @@ root: need-image binaries
 	@mkdir -p $(BUILD)
 	$(if $(ROOT),,@BIN="$(abspath $(BIN))" scripts/dev-repo.sh $(DEV))
 
-image: root ## build a USB image: make image [ROOT=repo/root.json] [ARCH=x86_64|arm64|all] [IMAGE_SIZE=1G] [LOCK=FILE|]
-	$(IMAGE) usb $(LOCKED) --root "$(TRUST)" --arch $(ARCH) --flavour $(FLAVOUR) --size $(IMAGE_SIZE) --out $(USBIMAGE)
+image: root ## build a USB image: make image [ROOT=repo/root.json] [ARCH=x86_64|arm64|all] [IMAGE_SIZE=1G] [LOCK=FILE|] [KERNEL=kernel.deb]
+	$(IMAGE) usb $(LOCKED) --root "$(TRUST)" --arch $(ARCH) --flavour $(FLAVOUR) $(OWNKERNEL) --size $(IMAGE_SIZE) --out $(USBIMAGE)
 
 esp: root ## build only the EFI system partition
-	$(IMAGE) esp $(LOCKED) --root "$(TRUST)" --arch $(ARCH) --flavour $(FLAVOUR) --out $(BUILD)/esp-$(ARCH).img
+	$(IMAGE) esp $(LOCKED) --root "$(TRUST)" --arch $(ARCH) --flavour $(FLAVOUR) $(OWNKERNEL) --out $(BUILD)/esp-$(ARCH).img
 
 initramfs: root ## build only the boot initramfs
-	$(foreach a,$(ARCHS),$(IMAGE) initramfs $(LOCKED) --role boot --root "$(TRUST)" --arch $(a) --flavour $(FLAVOUR) --out $(BUILD)/initramfs-$(a)$(newline))
+	$(foreach a,$(ARCHS),$(IMAGE) initramfs $(LOCKED) --role boot --root "$(TRUST)" --arch $(a) --flavour $(FLAVOUR) $(OWNKERNEL) --out $(BUILD)/initramfs-$(a)$(newline))
 
 rootfs: need-rootfs binaries ## build the demo's root filesystem
 	@mkdir -p $(BUILD)
 	$(foreach a,$(ARCHS),$(IMAGE) rootfs $(LOCKED) --arch $(a) --flavour $(FLAVOUR) --out $(BUILD)/rootfs-$(a).squashfs$(newline))
 
-kernel-x86_64 kernel-arm64: kernel-%: need-image binaries ## copy Debian's kernel
+kernel-x86_64 kernel-arm64: kernel-%: need-kernel-% binaries ## compile a small boot kernel from Debian's sources (KERNEL_OPTIONS=file KEXEC_CERT=file)
 	@mkdir -p $(BUILD)
-	$(IMAGE) kernel $(LOCKED) --arch $* --flavour $(FLAVOUR) --out $(BUILD)/vmlinuz-$*
+	$(IMAGE) kernel --build $(LOCKED) --arch $* $(if $(KERNEL_OPTIONS),--options "$(KERNEL_OPTIONS)") $(if $(KEXEC_CERT),--kexec-cert "$(KEXEC_CERT)") --out $(BUILD)/kernel-$*.deb
 
 inputs: need-image binaries ## renew imagebuild/inputs.lock: the packages of today's images, from Debian's signed lists
 	$(IMAGE) inputs --out imagebuild/inputs.lock

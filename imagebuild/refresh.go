@@ -2,7 +2,9 @@ package imagebuild
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 )
@@ -36,6 +38,9 @@ func (b *Builder) kernelInputs(ctx context.Context, arch string) (Inputs, error)
 		if _, err := b.resolveKernel(ctx, p); err != nil {
 			return nil, err
 		}
+	}
+	if _, err := b.resolve(ctx, kernelSource, hostArch); err != nil && !errors.Is(err, fs.ErrNotExist) { // Debian 12 has it
+		return nil, err
 	}
 	return used.debs, nil
 }

@@ -29,6 +29,9 @@ var toolPackages = map[string]string{
 	"mke2fs":  "e2fsprogs", "e2fsck": "e2fsprogs", "sgdisk": "gdisk",
 	"grub-mkimage": "grub-common",
 	"depmod":       "kmod",
+	"make":         "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc", "perl": "perl", "xz": "xz-utils", "tar": "tar", "env": "coreutils",
+	"x86_64-linux-gnu-gcc": "gcc-x86-64-linux-gnu", "x86_64-linux-gnu-ld": "binutils-x86-64-linux-gnu",
+	"aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu",
 }
 
 // findTool finds a tool on PATH, in the sbin folders, which are not always on an ordinary user's
@@ -161,9 +164,13 @@ func (t *outputTail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// lastLines returns the last two lines of the output as one line.
+// lastLines returns the last two lines of the output as one line. make repeats for each folder that
+// something failed; what failed stands above.
 func (t *outputTail) lastLines() string {
 	lines := strings.Split(strings.TrimSpace(string(t.buf)), "\n")
+	if said := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return strings.HasPrefix(l, "make: ***") || strings.HasPrefix(l, "make[") }); len(said) > 0 {
+		lines = said
+	}
 	return strings.TrimSpace(strings.Join(lines[max(0, len(lines)-2):], "; "))
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes keys, signs and publishes a release, boots it in QEMU, and waits for the job's receipt.
 # It prints each command as a person would type it. DEMO_DIR (default build/demo) has the files.
+# KERNEL names another boot kernel for the stick, such as the one of make kernel-x86_64.
 #
 #   scripts/demo.sh    as root: a LAN in a network namespace, where mDNS finds the publisher
 #                      as an ordinary user: QEMU's user network, and one address as a hint
@@ -77,7 +78,7 @@ fi
 
 say "build the stick"
 run phase-image usb --root "$dir/repo/root.json" --arch x86_64 --default-mode "$mode" "${hint[@]}" \
-	--size "${IMAGE_SIZE:-1G}" --out "$dir/phase.img"
+	${KERNEL:+--kernel "$KERNEL"} --size "${IMAGE_SIZE:-1G}" --out "$dir/phase.img"
 
 say "boot it under UEFI"
 export MEM=$memory NET=$network

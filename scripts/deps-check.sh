@@ -4,8 +4,8 @@
 #   scripts/deps-check.sh [TARGET ...]            lists the packages, and the command that installs missing ones
 #   scripts/deps-check.sh --install [TARGET ...]  installs missing packages; prints nothing if there are none
 #
-# TARGET: build (make, make install), image (make image, esp, initramfs, kernel-*), rootfs,
-# demo, deb, bench, bench-net, qemu-x86, qemu-arm64 (make test-qemu-*), test (the default).
+# TARGET: build (make, make install), image (make image, esp, initramfs), rootfs, kernel-x86_64,
+# kernel-arm64, demo, deb, bench, bench-net, qemu-x86, qemu-arm64 (make test-qemu-*), test (the default).
 #
 # Exit codes: 0 nothing is missing, 1 something is missing, 2 usage.
 set -eu
@@ -16,9 +16,9 @@ targets=
 for word in "$@"; do
 	case $word in
 	--install) install=yes ;;
-	build | image | rootfs | demo | deb | test | bench | bench-net | qemu-x86 | qemu-arm64) targets="$targets $word" ;;
+	build | image | rootfs | kernel-x86_64 | kernel-arm64 | demo | deb | test | bench | bench-net | qemu-x86 | qemu-arm64) targets="$targets $word" ;;
 	*)
-		echo "usage: scripts/deps-check.sh [--install] [build|image|rootfs|demo|deb|test|bench|bench-net|qemu-x86|qemu-arm64 ...]" >&2
+		echo "usage: scripts/deps-check.sh [--install] [build|image|rootfs|kernel-x86_64|kernel-arm64|demo|deb|test|bench|bench-net|qemu-x86|qemu-arm64 ...]" >&2
 		exit 2
 		;;
 	esac
@@ -29,10 +29,10 @@ done
 # root, "TARGET+user" only for an ordinary user.
 all() {
 	cat <<-'LIST'
-		make                             make             build,image,rootfs,demo,deb,test,bench,bench-net everything
-		git                              git              build,image,rootfs,demo,deb,test,bench,bench-net the version stamp
-		/etc/ssl/certs/ca-certificates.crt ca-certificates build,image,rootfs,demo,deb,test,bench,bench-net fetching Go modules
-		apt-get                          apt              image,rootfs,demo,test        Debian's kernel, modules and bootloader
+		make                             make             build,image,rootfs,kernel-x86_64,kernel-arm64,demo,deb,test,bench,bench-net everything
+		git                              git              build,image,rootfs,kernel-x86_64,kernel-arm64,demo,deb,test,bench,bench-net the version stamp
+		/etc/ssl/certs/ca-certificates.crt ca-certificates build,image,rootfs,kernel-x86_64,kernel-arm64,demo,deb,test,bench,bench-net fetching Go modules
+		apt-get                          apt              image,rootfs,kernel-x86_64,kernel-arm64,demo,test Debian's kernel, modules and bootloader
 		dpkg-deb                         dpkg             image,rootfs,demo,deb,test    unpacking packages; make deb
 		mmdebstrap                       mmdebstrap       rootfs,demo,test              the root filesystem
 		sqfstar                          squashfs-tools   rootfs,demo,test              the root filesystem
@@ -55,7 +55,19 @@ all() {
 		dnsmasq                          dnsmasq-base     demo+root,test                DHCP server of the virtual machine
 		gcc                              gcc              test                          go test -race
 		/usr/include/stdlib.h            libc6-dev        test                          go test -race
-		zstd                             zstd             image,demo,test               initramfs archives
+		gcc                              gcc              kernel-x86_64,kernel-arm64    programs of the kernel's build
+		/usr/include/stdlib.h            libc6-dev        kernel-x86_64,kernel-arm64    programs of the kernel's build
+		/usr/include/openssl/opensslv.h  libssl-dev       kernel-x86_64,kernel-arm64    programs of the kernel's build
+		/usr/include/libelf.h            libelf-dev       kernel-x86_64                 programs of the kernel's build
+		flex                             flex             kernel-x86_64,kernel-arm64    the kernel's options
+		bison                            bison            kernel-x86_64,kernel-arm64    the kernel's options
+		bc                               bc               kernel-x86_64,kernel-arm64    the kernel's build
+		perl                             perl             kernel-x86_64,kernel-arm64    the kernel's build
+		xz                               xz-utils         kernel-x86_64,kernel-arm64    unpacking the kernel's sources
+		dpkg-deb                         dpkg             kernel-x86_64,kernel-arm64    packing the kernel
+		x86_64-linux-gnu-gcc             gcc-x86-64-linux-gnu kernel-x86_64             compiler of the kernel
+		aarch64-linux-gnu-gcc            gcc-aarch64-linux-gnu kernel-arm64             compiler of the kernel
+		zstd                             zstd             image,demo,test,kernel-x86_64,kernel-arm64 initramfs archives, the kernel image
 		cpio                             cpio             test                          checking initramfs archives
 		/usr/lib/ipxe/snponly.efi        ipxe             test                          boots by PXE
 		sbverify                         sbsigntool       test                          checking signatures for Secure Boot
@@ -204,7 +216,7 @@ if [ -n "$missing" ]; then
 	fi
 fi
 namespaces || complete=1
-if wanted image,rootfs,demo,test && ! lists_there; then
+if wanted image,rootfs,kernel-x86_64,kernel-arm64,demo,test && ! lists_there; then
 	if [ -z "$install" ] || ! as_root apt-get update >&2; then
 		echo "deps-check: apt's package lists: not found; as root run: apt-get update" >&2
 		exit 1

@@ -13,14 +13,26 @@ import (
 
 func kernelCommand() *cobra.Command {
 	var f platformFlags
+	var compile kernelBuildFlags
 	var from, out string
 	cmd := &cobra.Command{
 		Use:   "kernel --out vmlinuz",
-		Short: "Copy the kernel image from Debian's package",
+		Short: "Copy the kernel image from Debian's package, or build a boot kernel",
+		Long: `Copy the kernel image from Debian's package, or from the one that --kernel names.
+
+--build compiles a small boot kernel from Debian's sources, with all drivers built in, and writes
+it as a package (.deb) for --kernel. It takes minutes, and the result is kept in the cache.`,
 		Example: `  phase-image kernel --out vmlinuz
-  phase-image kernel --arch arm64 --flavour generic --out Image`,
+  phase-image kernel --arch arm64 --flavour generic --out Image
+  phase-image kernel --build --out kernel.deb`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if compile.on {
+				return compile.run(cmd, f.lock, f.arch, from, out)
+			}
+			if err := compile.unused(); err != nil {
+				return err
+			}
 			platform, err := imagebuild.ParsePlatform(f.arch, f.flavour)
 			if err != nil {
 				return err
@@ -37,8 +49,9 @@ func kernelCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd)
+	compile.register(cmd)
 	cmd.Flags().StringVar(&from, "kernel", "", "kernel package (.deb), or folder with the files of one (default: Debian's newest)")
-	outFlag(cmd, &out, "the kernel image")
+	outFlag(cmd, &out, "the kernel image; with --build, the kernel package")
 	return cmd
 }
 
