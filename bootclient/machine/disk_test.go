@@ -128,6 +128,42 @@ func TestTheCacheOnTheBootDiskIsUsed(t *testing.T) {
 	}
 }
 
+// A machine without USB waits for the boot disk too: SATA and NVMe disks appear after the driver of their
+// controller.
+func TestTheBootDiskIsWaitedForWithoutUSB(t *testing.T) {
+	const esp1, esp2 = "0fc63daf-8483-4772-8e79-3d69d8477de4", "b0eef8d2-7c1a-4c3d-9f0e-0123456789ab"
+	sys, dev := t.TempDir(), t.TempDir()
+	gptDisk(t, sys, dev, "sda", esp1)
+	gptDisk(t, sys, dev, "sdb", esp2)
+	block, later := filepath.Join(sys, "class/block"), t.TempDir()
+	move := func(from, to string) {
+		for _, name := range []string{"sdb", "sdb1", "sdb2"} {
+			if err := os.Rename(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	move(block, later)
+	newDisk, result := make(chan struct{}), make(chan string, 1)
+	go func() {
+		found, others, err := disks{sys, dev, esp2}.wait(t.Context(), newDisk)
+		result <- fmt.Sprintln(found.device, found.onBootDisk, others, err)
+	}()
+	signal := func() {
+		select {
+		case newDisk <- struct{}{}: // it has searched, and waits
+		case got := <-result:
+			t.Fatalf("not waited for: %s", got)
+		}
+	}
+	signal()
+	move(later, block)
+	signal()
+	if got, want := <-result, fmt.Sprintln(filepath.Join(dev, "sdb2"), true, 1, nil); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func TestThePartitionOfTheBootLoaderIsRead(t *testing.T) {
 	data := []byte{6, 0, 0, 0}
 	for _, r := range "0FC63DAF-8483-4772-8E79-3D69D8477DE4" {
