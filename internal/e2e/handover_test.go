@@ -146,6 +146,14 @@ echo shown
 sleep 100000
 `
 
+// networkScript returns the script of SHIP-YOUR-OWN-OS.md that gives a system the network of the boot.
+func networkScript(t *testing.T) string {
+	t.Helper()
+	_, script, _ := strings.Cut(string(readFile(t, "../../docs/SHIP-YOUR-OWN-OS.md")), "cat > initramfs/bin/network <<'SCRIPT'\n")
+	script, _, _ = strings.Cut(script, "\nSCRIPT\n")
+	return script + "\n"
+}
+
 // A release without a root filesystem has the network and the report of the boot too.
 func TestAReleaseWithoutARootfsKeepsTheAddressOfTheBoot(t *testing.T) {
 	t.Parallel()
@@ -154,9 +162,7 @@ func TestAReleaseWithoutARootfsKeepsTheAddressOfTheBoot(t *testing.T) {
 	artifacts, tree := filepath.Join(dir, "artifacts"), filepath.Join(dir, "tree")
 	must(t, "mkdir", "-p", artifacts, tree+"/bin")
 	must(t, "cp", fx.path("artifacts/kernel"), artifacts)
-	_, script, _ := strings.Cut(string(readFile(t, "../../docs/SHIP-YOUR-OWN-OS.md")), "cat > initramfs/bin/network <<'SCRIPT'\n")
-	script, _, _ = strings.Cut(script, "\nSCRIPT\n")
-	for name, content := range map[string]string{"init": ownInit, "bin/network": script + "\n"} {
+	for name, content := range map[string]string{"init": ownInit, "bin/network": networkScript(t)} {
 		if err := os.WriteFile(filepath.Join(tree, name), []byte(content), 0o755); err != nil {
 			t.Fatal(err)
 		}

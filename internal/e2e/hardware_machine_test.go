@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -28,14 +29,15 @@ type hardware struct {
 	medium string // on the page: what it boots from
 	screen string // QEMU's -vga
 
-	disk     []string // QEMU's arguments for the drive disk0
-	bus      []string // of the card, before it
-	firmware bool     // the firmware has no driver for the medium: QEMU loads kernel and initramfs
+	disk   []string // QEMU's arguments for the drive disk0
+	bus    []string // of the card, before it
+	loaded bool     // the firmware has no driver for the medium: QEMU loads kernel and initramfs
+	udev   bool     // its release has the root filesystem of flavour generic; that of the others has busybox and no modules
 }
 
 var hardwareRows = []hardware{
 	{
-		name: "kvm", card: "virtio-net-pci", medium: "virtio-blk", screen: "virtio",
+		name: "kvm", card: "virtio-net-pci", medium: "virtio-blk", screen: "virtio", udev: true,
 		disk: []string{"-device", "virtio-blk-pci,drive=disk0,bootindex=0"},
 	},
 	{
@@ -55,10 +57,10 @@ var hardwareRows = []hardware{
 		disk: []string{"-device", "pvscsi", "-device", "scsi-hd,drive=disk0,bootindex=0"},
 	},
 	{
-		name: "sd", card: "usb-net", medium: "SD card on sdhci-pci", screen: "none",
-		bus:      []string{"-device", "qemu-xhci"},
-		disk:     []string{"-device", "sdhci-pci", "-device", "sd-card,drive=disk0"},
-		firmware: true,
+		name: "sd", card: "usb-net", medium: "SD card on sdhci-pci", screen: "none", udev: true,
+		bus:    []string{"-device", "qemu-xhci"},
+		disk:   []string{"-device", "sdhci-pci", "-device", "sd-card,drive=disk0"},
+		loaded: true,
 	},
 	{
 		name: "scsi", card: "igb", medium: "SCSI on virtio-scsi", screen: "none",
@@ -66,9 +68,9 @@ var hardwareRows = []hardware{
 	},
 	{
 		name: "raid", card: "tulip", medium: "SAS on megasas", screen: "none",
-		bus:      []string{"-device", "qemu-xhci"}, // the boot waits for disks of a machine with USB
-		disk:     []string{"-device", "megasas", "-device", "scsi-hd,drive=disk0"},
-		firmware: true,
+		bus:    []string{"-device", "qemu-xhci"}, // the boot waits for disks of a machine with USB
+		disk:   []string{"-device", "megasas", "-device", "scsi-hd,drive=disk0"},
+		loaded: true,
 	},
 }
 
@@ -76,7 +78,7 @@ var hardwareRows = []hardware{
 type trial struct {
 	hardware
 	state string
-	took  time.Duration // from power-on to the receipt
+	took  time.Duration // from power-on to the system of the target
 	words string
 }
 
@@ -91,7 +93,7 @@ func TestMachineHardware(t *testing.T) {
 	var mu sync.Mutex
 	var done []trial
 	t.Cleanup(func() {
-		fmt.Printf("%-8s %-16s %-22s %-8s %8s  %s\n", "machine", "network card", "boot medium", "screen", "receipt", "")
+		fmt.Printf("%-8s %-16s %-22s %-8s %8s  %s\n", "machine", "network card", "boot medium", "screen", "target", "")
 		for _, h := range hardwareRows {
 			if i := slices.IndexFunc(done, func(d trial) bool { return d.name == h.name }); i >= 0 {
 				fmt.Println(done[i])
@@ -99,7 +101,7 @@ func TestMachineHardware(t *testing.T) {
 		}
 		fmt.Printf("%d machines, %s at a time\n", len(done), flag.Lookup("test.parallel").Value)
 	})
-	release := genericRelease(t)
+	full, small := genericReleases(t)
 	models, err := exec.Command("qemu-system-x86_64", "-device", "help").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +120,11 @@ func TestMachineHardware(t *testing.T) {
 				if !bytes.Contains(models, []byte(`name "`+h.card+`"`)) {
 					d.card, d.words = theUsualCard, "this QEMU has no "+h.card
 				}
-				d.run(t, release)
+				if h.udev {
+					d.run(t, full, "plasmd: receipt {")
+				} else {
+					d.run(t, small, "small system: up")
+				}
 			})
 		}
 	})
@@ -127,8 +133,9 @@ func TestMachineHardware(t *testing.T) {
 // theUsualCard is what a machine gets if QEMU has no card of its row.
 const theUsualCard = "e1000e"
 
-// genericRelease publishes a release of flavour generic.
-func genericRelease(t *testing.T) *published {
+// genericReleases publishes two releases of flavour generic: one with its root filesystem, and one with a small
+// root filesystem, which has no modules.
+func genericReleases(t *testing.T) (full, small *published) {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, "cp", "-r", fx.path("artifacts/job"), dir)
@@ -139,17 +146,45 @@ func genericRelease(t *testing.T) *published {
 	} {
 		must(t, fx.bin("phase-image"), append(args, "--flavour", "generic")...)
 	}
-	p := publication(t)
-	p.signOwn(t, dir, "2026.12-generic")
-	return p
+	full, small = publication(t), publication(t)
+	full.signOwn(t, dir, "2026.12-generic")
+	must(t, "rm", dir+"/rootfs")
+	smallRootfs(t, dir+"/rootfs")
+	small.signOwn(t, dir, "2026.12-small")
+	return full, small
+}
+
+// smallInit is the init of the small root filesystem.
+const smallInit = `#!/bin/busybox sh
+export PATH=/bin
+exec >/dev/console 2>&1
+network
+echo "small system: up"
+exec sleep 100000
+`
+
+// smallRootfs makes a root filesystem of busybox with the script of SHIP-YOUR-OWN-OS.md.
+func smallRootfs(t *testing.T, out string) {
+	t.Helper()
+	tree := t.TempDir()
+	script := strings.ReplaceAll(networkScript(t), " /phase/network/", " /run/phase/network/")
+	script = strings.ReplaceAll(script, "</phase/network/", "</run/phase/network/")
+	must(t, "mkdir", "-p", tree+"/bin", tree+"/sbin", tree+"/etc")
+	for name, text := range map[string]string{"sbin/init": smallInit, "bin/network": script} {
+		if err := os.WriteFile(filepath.Join(tree, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(t, "sh", "-ec", `cp "$(command -v busybox)" "$1/bin/busybox"; for name in sh cat ip mkdir cp hostname sleep; do ln -s busybox "$1/bin/$name"; done`, "sh", tree)
+	must(t, "mksquashfs", tree, out, "-quiet", "-no-progress", "-all-root", "-noappend", "-comp", "zstd", "-Xcompression-level", "1")
 }
 
 var addressLine = regexp.MustCompile(`\] network: \S+ (10\.55\.0\.\d+)/24`)
 
-// run boots the machine to the receipt and asks its target for an answer.
-func (d *trial) run(t *testing.T, release *published) {
+// run boots the machine to the last text and asks its target for an answer.
+func (d *trial) run(t *testing.T, release *published, last string) {
 	l := newLAN(t)
-	release.serve(l.host())
+	release.serve(l.host(), "--identity", filepath.Join(l.dir, "peer.key"))
 	disk, monitor := filepath.Join(l.dir, "machine.img"), filepath.Join(l.dir, "qmp")
 	must(t, "cp", "--sparse=always", fx.path("generic.img"), disk)
 	args := append(monitorAt(monitor), "-vga", d.screen, "-serial", "stdio", "-netdev", "tap,id=lan,script=no,downscript=no,ifname="+l.tap())
@@ -160,14 +195,14 @@ func (d *trial) run(t *testing.T, release *published) {
 	}
 	args = append(args, "-device", card)
 	marks := []string{"BdsDxe: starting"}
-	if d.firmware {
+	if d.loaded {
 		args, marks = append(args, loadedByQEMU(t, disk)...), nil
 	}
 	on := time.Now()
 	m := l.startQEMUWith([]string{"MEM=1536", "NET=none", "DISK=none"}, disk, args...).connectMonitor(monitor, nil)
 	m.waitFor(append(marks, "] cache: /dev/", "(rw)", "] network: ", "] resolve: ", started), refused)
 	before := m.picture(d.screen)
-	m.waitFor([]string{started, "Linux version", "phase-boot: target: release ", "] switch root: ", "plasmd: receipt {"})
+	m.waitFor([]string{started, "Linux version", "phase-boot: target: release ", "] switch root: ", last})
 	d.took = time.Since(on)
 	text, _ := m.console.since(0)
 	address := addressLine.FindSubmatch(text)
