@@ -33,7 +33,7 @@ func newRenewable(t *testing.T) *renewable {
 	tree := validTree(t, r.b)
 	r.kernel = tree.files["phase/vmlinuz"]
 	tree.files["phase/initramfs.zst"] = zstdOf(t, r.archiveOf("1700000000"))
-	check(t, errors.Join(os.WriteFile(r.stick, nil, 0o600), r.b.makeDisk(t.Context(), tree, layOut(tree, 400*mib), r.stick)))
+	check(t, errors.Join(os.WriteFile(r.stick, nil, 0o600), r.b.makeDisk(t.Context(), tree, layOut(tree, 300*mib), r.stick)))
 	return r
 }
 

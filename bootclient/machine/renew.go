@@ -238,11 +238,16 @@ func (n *renewal) withStick(write bool, f func(*bootset.Stick) error) error {
 	if err != nil {
 		return err
 	}
+	return openStick(d.path(name), n.boot.config.Arch, write, f)
+}
+
+// openStick opens a partition with boot sets for f.
+func openStick(path, arch string, write bool, f func(*bootset.Stick) error) error {
 	flags := os.O_RDONLY
 	if write {
 		flags = os.O_RDWR | unix.O_EXCL // not while it is mounted
 	}
-	dev, err := os.OpenFile(d.path(name), flags, 0)
+	dev, err := os.OpenFile(path, flags, 0)
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
 		return errProtected
 	}
@@ -257,7 +262,7 @@ func (n *renewal) withStick(write bool, f func(*bootset.Stick) error) error {
 	if err != nil {
 		return err
 	}
-	s, err := bootset.Open(dev, size, n.boot.config.Arch)
+	s, err := bootset.Open(dev, size, arch)
 	if err != nil {
 		return err
 	}

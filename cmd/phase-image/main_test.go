@@ -63,7 +63,7 @@ func TestScripts(t *testing.T) {
 			os.WriteFile(filepath.Join(e.WorkDir, "expired.json"), expired, 0o644),
 		)
 	})
-	params.Cmds = map[string]func(*testscript.TestScript, bool, []string){"repository": repository, "publish": publish}
+	params.Cmds["repository"], params.Cmds["publish"] = repository, publish
 	params.Condition = func(name string) (bool, error) { return looptest.Available(), nil } // root
 	testscript.Run(t, params)
 }

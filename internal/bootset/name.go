@@ -73,7 +73,7 @@ type Name struct {
 	Left, Done int   // starts that are left, and that were made
 }
 
-var nameGrammar = regexp.MustCompile(`^([a-z0-9-]{1,32})(_arm64)?(?:_([1-9][0-9]{0,15})(?:\+([0-9]{1,2})(?:-([0-9]{1,2}))?)?)?\.conf$`)
+var nameGrammar = regexp.MustCompile(`^([a-z0-9-]{1,32})(_arm64)?(?:_([1-9][0-9]{0,15})(?:\+(0|[1-9][0-9]?)(?:-([1-9][0-9]?))?)?)?\.conf$`)
 
 // ParseName reads the name of a file in EntriesFolder, in lower case.
 func ParseName(s string) (n Name, ok bool) {

@@ -395,9 +395,65 @@ func TestNamesAreReadBack(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, n, ok)
 		}
 	}
-	for _, name := range []string{"local_07.conf", "local_7+.conf", "local_7+3", "local+3.conf", "local_x86.conf", "LOCAL.conf", "local_7+3-1-1.conf", "a/b.conf"} {
+	for _, name := range []string{"local_07.conf", "local_7+.conf", "local_7+3", "local+3.conf", "local_x86.conf", "LOCAL.conf", "local_7+3-1-1.conf", "local_7+03.conf", "local_7+3-0.conf", "a/b.conf"} {
 		if n, ok := ParseName(name); ok {
 			t.Errorf("%s: %+v", name, n)
 		}
 	}
+}
+
+func TestTheSettingsOfAnInitramfsAreRead(t *testing.T) {
+	data := initramfs(t, "etc/phase/role", "boot\n", "etc/phase/root.json", "{}", "etc/phase/modes/lab.json", "x", "init", "program")
+	got, err := Settings(bytes.NewReader(data), int64(len(data)))
+	if err != nil || string(got["role"]) != "boot\n" || string(got["root.json"]) != "{}" || len(got) != 2 {
+		t.Errorf("%q, %v", got, err)
+	}
+	for _, cut := range []int{0, 10, len(data) / 2, len(data) - 1} {
+		if _, err := Settings(bytes.NewReader(data), int64(cut)); !errors.Is(err, ErrInitramfs) {
+			t.Errorf("cut after %d bytes: %v", cut, err)
+		}
+	}
+}
+
+// initramfs makes an archive with cpio and zstd of names and contents.
+func initramfs(t testing.TB, files ...string) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	for i := 0; i < len(files); i += 2 {
+		name := filepath.Join(dir, files[i])
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(files[i+1]), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("sh", "-euc", "find . | cpio --quiet -o -H newc | zstd -q")
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v; install cpio and zstd", err)
+	}
+	return out
+}
+
+func FuzzSettings(f *testing.F) {
+	f.Add(initramfs(f, "etc/phase/role", "boot\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, err := Settings(bytes.NewReader(data), int64(len(data)))
+		if (err == nil) != (got != nil) || err != nil && !errors.Is(err, ErrInitramfs) {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
+// What is read as the name of an entry is written as the same name.
+func FuzzParseName(f *testing.F) {
+	f.Add("local_arm64_7+2-1.conf")
+	f.Fuzz(func(t *testing.T, name string) {
+		n, ok := ParseName(name)
+		if !ok {
+			return
+		}
+		if n.String() != name {
+			t.Errorf("%q: %+v, then %q", name, n, n)
+		}
+	})
 }

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,7 +34,7 @@ func TestMachineRenewsItsStick(t *testing.T) {
 	m.powerOff()
 	verifyStick(t, p, disk, "release 2.0: it has started a release")
 
-	bad := bootSetOf(t, disk, 2, zeroed(t, fx.path("artifacts/kernel")))
+	bad := bootSetOf(t, disk, 2, broken(t, fx.path("artifacts/kernel")))
 	p.signOwn(t, bad, "3.0", bootSetFlags(bad)...)
 	m = l.powerOn(disk)
 	m.waitFor([]string{number("2 of this stick has started the machine"), number("3, of release 3.0, is on the stick"), started}, refused, "is kept")
@@ -50,7 +51,7 @@ func TestMachineRenewsItsStick(t *testing.T) {
 	verifyStick(t, p, disk, "release 2.0: it has started a release", "release 3.0: it has started no release in 3 tries")
 }
 
-// kernelFails is what the firmware prints when a kernel of zeros was started.
+// kernelFails is what the firmware prints when a kernel without a valid instruction was started.
 const kernelFails = "X64 Exception Type"
 
 // bootSetOf makes a folder of artifacts with a boot set that was built some seconds after a stick.
@@ -72,15 +73,16 @@ func bootSetFlags(dir string) []string {
 	return []string{"--boot-kernel", filepath.Join(dir, "boot/kernel"), "--boot-initramfs", filepath.Join(dir, "boot/initramfs")}
 }
 
-// zeroed returns a copy of a kernel that has its headers and then only zeros.
-func zeroed(t *testing.T, kernel string) string {
+// broken returns a copy of a kernel that has its headers, and then only bytes that are no instruction.
+func broken(t *testing.T, kernel string) string {
 	t.Helper()
 	data, err := os.ReadFile(kernel)
 	if err != nil {
 		t.Fatal(err)
 	}
-	clear(data[16<<10:])
-	name := filepath.Join(t.TempDir(), "zeros")
+	const headers, invalid = 32 << 10, 0x06 // in 64-bit mode
+	copy(data[headers:], bytes.Repeat([]byte{invalid}, len(data)-headers))
+	name := filepath.Join(t.TempDir(), "broken")
 	if err := os.WriteFile(name, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
