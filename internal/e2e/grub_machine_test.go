@@ -26,9 +26,7 @@ func TestMachineBootsWithGRUB(t *testing.T) {
 // On a disk with both loaders, the firmware starts GRUB of the second partition if it finds no program in the first one.
 func TestMachineFallsBackToGRUB(t *testing.T) {
 	t.Parallel()
-	l := newLAN(t)
-	l.host().publish("--dht", "off")
-	image := l.image("--bootloader", "both", "--default-mode", "local", "--size", "600M")
+	image := newLAN(t).image("--bootloader", "both", "--default-mode", "local", "--size", "600M")
 	for name, damage := range map[string]func(t *testing.T, disk string){
 		"no loader": func(t *testing.T, disk string) {
 			mtools(t, "mdel", "-i", disk+"@@1M", "::/EFI/BOOT/BOOTX64.EFI")
@@ -46,6 +44,8 @@ func TestMachineFallsBackToGRUB(t *testing.T) {
 			disk := filepath.Join(t.TempDir(), "disk.img")
 			must(t, "cp", "--sparse=always", image, disk)
 			damage(t, disk)
+			l := newLAN(t)
+			l.host().publish("--dht", "off")
 			m := l.powerOn(disk)
 			m.waitFor([]string{grubShown, "] command line: mode local"})
 			if name == "no file system" {
@@ -55,7 +55,7 @@ func TestMachineFallsBackToGRUB(t *testing.T) {
 		})
 	}
 	t.Run("no damage", func(t *testing.T) {
-		l.boot(image).waitFor([]string{"Phase Boot (local", "] command line: mode local"}, grubShown)
+		newLAN(t).boot(image).waitFor([]string{"Phase Boot (local", "] command line: mode local"}, grubShown)
 	})
 }
 
