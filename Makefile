@@ -58,7 +58,7 @@ LOCKED     = $(if $(LOCK),--lock $(LOCK)$(if $(filter file,$(origin LOCK)), --lo
 OWNKERNEL  = $(if $(KERNEL),--kernel "$(KERNEL)")
 
 .DEFAULT_GOAL := all
-.PHONY: all binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot microbench fuzz vuln clean help root need-arch need-dev \
+.PHONY: all binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot bench-image microbench fuzz vuln clean help root need-arch need-dev \
 	install deb need-build need-image need-rootfs need-kernel-x86_64 need-kernel-arm64 need-demo need-deb need-test need-qemu-x86 need-qemu-arm64 \
 	esp initramfs rootfs image inputs kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
@@ -75,7 +75,7 @@ binaries: need-arch ## build all commands (static) and the demo's job into bin/
 	$(foreach a,$(FOREIGN),mkdir -p $(BIN)/$(a) && GOARCH=$(GOARCH_$(a)) $(GOBUILD) -o $(BIN)/$(a)/ ./cmd/phase-boot ./cmd/plasmd$(newline))
 	GOOS=wasip1 GOARCH=wasm $(GO) build $(BUILDFLAGS) -o $(BIN)/hello.wasm ./plasm/jobs/hello
 
-deps: ## install missing Debian packages for all targets except bench and bench-net
+deps: ## install missing Debian packages for all targets except bench, bench-net and bench-image
 	@GO="$(GO)" scripts/deps-check.sh --install
 
 deps-outdated: ## list newer versions of the Go modules, and whether the commands build with them
@@ -123,6 +123,10 @@ bench-net: binaries ## measure delivery, nginx, curl and BitTorrent in network n
 bench-boot: need-test binaries ## measure a boot in QEMU beside direct boots of both kernels (RUNS=3 RELEASES=small,demo BOOTFLAGS=), or with BOOTFLAGS=-smallest the smallest memory that boots
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BUILD)/bench-boot ./bench/boot
 	$(BUILD)/bench-boot -bin $(BIN) -dir $(BUILD) -runs $(RUNS) -releases $(RELEASES) $(BOOTFLAGS)
+
+bench-image: binaries ## measure each image format with an empty and a filled cache, beside Debian's tools (RUNS=3 MKOSI=yes)
+	@GO="$(GO)" scripts/deps-check.sh --install test bench-image
+	BIN="$(BIN)" RUNS=$(RUNS) scripts/bench-image.sh $(BUILD)/bench-image
 
 microbench: ## run the Go benchmarks (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(QUICK)

@@ -5,7 +5,7 @@
 #   scripts/deps-check.sh --install [TARGET ...]  installs missing packages; prints nothing if there are none
 #
 # TARGET: build (make, make install), image (make image, esp, initramfs), rootfs, kernel-x86_64,
-# kernel-arm64, demo, deb, bench, bench-net, qemu-x86, qemu-arm64 (make test-qemu-*), test (the default).
+# kernel-arm64, demo, deb, bench, bench-net, bench-image, qemu-x86, qemu-arm64 (make test-qemu-*), test (the default).
 #
 # Exit codes: 0 nothing is missing, 1 something is missing, 2 usage.
 set -eu
@@ -16,9 +16,9 @@ targets=
 for word in "$@"; do
 	case $word in
 	--install) install=yes ;;
-	build | image | rootfs | kernel-x86_64 | kernel-arm64 | demo | deb | test | bench | bench-net | qemu-x86 | qemu-arm64) targets="$targets $word" ;;
+	build | image | rootfs | kernel-x86_64 | kernel-arm64 | demo | deb | test | bench | bench-net | bench-image | qemu-x86 | qemu-arm64) targets="$targets $word" ;;
 	*)
-		echo "usage: scripts/deps-check.sh [--install] [build|image|rootfs|kernel-x86_64|kernel-arm64|demo|deb|test|bench|bench-net|qemu-x86|qemu-arm64 ...]" >&2
+		echo "usage: scripts/deps-check.sh [--install] [build|image|rootfs|kernel-x86_64|kernel-arm64|demo|deb|test|bench|bench-net|bench-image|qemu-x86|qemu-arm64 ...]" >&2
 		exit 2
 		;;
 	esac
@@ -87,6 +87,8 @@ all() {
 		casync                           casync           bench                         compared in make bench
 		xdelta3                          xdelta3          bench                         compared in make bench
 		zsync                            zsync            bench                         compared in make bench
+		dracut                           dracut-core      bench-image                   compared in make bench-image
+		/usr/lib/systemd/boot/efi/linuxx64.efi.stub systemd-boot-efi bench-image        compared in make bench-image
 		aria2c                           aria2            bench-net                     compared in make bench-net
 		ethtool                          ethtool          bench-net                     exact byte counters
 	LIST
