@@ -71,12 +71,12 @@ func onARM(f fixtures, args []string) []string {
 	return args
 }
 
-// publishBoth serves the repository of both architectures from the host.
-func (h host) publishBoth() ready {
+// publishBoth serves the repository of both architectures from the host. more are arguments of phase-publish serve.
+func (h host) publishBoth(more ...string) ready {
 	h.t.Helper()
 	p := &published{h.t.TempDir(), fx.path("keys/online")}
 	must(h.t, "cp", "-a", fx.path(bothStore), fx.path(bothRepo), p.dir)
-	return p.serve(h)
+	return p.serve(h, more...)
 }
 
 // bootARM starts a machine for arm64 on the LAN from a copy of the image. more are arguments of QEMU.

@@ -59,6 +59,32 @@ func TestMachineFallsBackToGRUB(t *testing.T) {
 	})
 }
 
+// GRUB of one disk boots machines of both architectures, and is the fallback of both.
+func TestMachineGRUBOfOneDiskBootsBothArchitectures(t *testing.T) {
+	t.Parallel()
+	image := filepath.Join(t.TempDir(), "both.img")
+	must(t, fx.bin("phase-image"), "usb", "--arch", "all", "--bootloader", "both", "--root", fx.path(bothRepo, "root.json"), "--default-mode", "local", "--size", "700M", "--out", image)
+	must(t, fx.bin("phase-image"), "verify", "--root", fx.path(bothRepo, "root.json"), image)
+	for loader, c := range map[string]struct {
+		arch  string
+		marks []string
+	}{
+		"BOOTX64.EFI":  {"x86_64", bootMarks()},
+		"BOOTAA64.EFI": {"arm64", armMarks()},
+	} {
+		t.Run(c.arch, func(t *testing.T) {
+			t.Parallel()
+			l := newLAN(t)
+			l.host().publishBoth()
+			disk := filepath.Join(l.dir, "disk.img")
+			must(t, "cp", "--sparse=always", image, disk)
+			mtools(t, "mdel", "-i", disk+"@@1M", "::/EFI/BOOT/"+loader)
+			m := l.startArch(c.arch, disk)
+			m.waitFor(append([]string{grubShown, "] command line: mode local"}, c.marks[1:]...), refused)
+		})
+	}
+}
+
 func mtools(t *testing.T, name string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(name, args...)
