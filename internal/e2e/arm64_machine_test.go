@@ -45,7 +45,9 @@ func TestMachineTakesTheDeviceTreeOfTheRelease(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	tree, art := filepath.Join(dir, "linux,dummy-virt.dtb"), fx.path(armArtifacts)
-	must(t, "qemu-system-aarch64", "-machine", "virt,acpi=off,dumpdtb="+tree, "-cpu", "cortex-a57", "-m", "768", "-display", "none")
+	dumped := filepath.Join(dir, "board.dtb") // a comma ends an option of QEMU
+	must(t, "qemu-system-aarch64", "-machine", "virt,acpi=off,dumpdtb="+dumped, "-cpu", "cortex-a57", "-m", "768", "-display", "none")
+	must(t, "mv", dumped, tree)
 	must(t, "fdtput", "-t", "s", tree, "/", "model", "board of the release")
 	p := &published{dir, fx.path("keys/online")}
 	must(t, "cp", "-a", fx.path(bothStore), fx.path(bothRepo), art, dir)
