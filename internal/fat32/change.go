@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"path"
 	"time"
 	"unicode/utf16"
@@ -52,6 +53,9 @@ func (v *Volume) Mkdir(name string) error {
 
 // begin mends the filesystem and chooses clusters for a new file.
 func (v *Volume) begin(name string, size int64) ([]uint32, error) {
+	if size > math.MaxUint32 {
+		return nil, fmt.Errorf("%s: %d bytes, FAT has no longer file than 4 GiB: %w", name, size, ErrFull)
+	}
 	_, e, err := v.lookup(name)
 	if err == nil && e != nil {
 		err = &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
@@ -142,7 +146,10 @@ func (v *Volume) addEntry(name string, attr byte, first uint32, size int64) erro
 		return &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
 	}
 	base := path.Base(name)
-	short := f.newShort(base)
+	short, err := f.newShort(base)
+	if err != nil {
+		return err
+	}
 	slots := longSlots(base, checksum(short))
 	last := make([]byte, slotSize)
 	v.putShort(last, short, attr, first, size)
@@ -202,7 +209,7 @@ func (v *Volume) enlarge(f *folder) error {
 	if err != nil {
 		return err
 	}
-	if len(f.chain) >= maxFolder {
+	if len(f.data) >= maxFolder {
 		return fmt.Errorf("folder: %w", ErrFull)
 	}
 	zeros := make([]byte, v.cluster)

@@ -289,6 +289,39 @@ func TestAFullFilesystemIsNotChanged(t *testing.T) {
 	}
 }
 
+// A folder that has every short name of a long one ends the search for another.
+func TestAFolderWithEveryShortName(t *testing.T) {
+	var f folder
+	for range maxShort - 1 {
+		short, err := f.newShort("default_7+3.conf")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.entries = append(f.entries, Entry{short: short})
+	}
+	if short, err := f.newShort("default_7+3.conf"); !errors.Is(err, ErrLayout) {
+		t.Errorf("%s, %v", short, err)
+	}
+}
+
+// A device that answers otherwise the second time does not end the program.
+func TestADeviceThatChangesItsAnswer(t *testing.T) {
+	d := newDisk(t, map[string]string{"keep": "as it was"})
+	v := d.open(t)
+	at := bytes.Index(d.data, []byte("KEEP       "))
+	d.data[at+30] = 9 // more than 512 KiB
+	if got, err := read(v, "keep"); !errors.Is(err, ErrLayout) {
+		t.Errorf("%.40q, %v", got, err)
+	}
+}
+
+func TestAFileThatFATCannotHave(t *testing.T) {
+	v := newDisk(t, nil).open(t)
+	if err := v.Create("large", 1<<32, strings.NewReader("")); !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "4 GiB") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A reader of a damaged filesystem ends, and changes nothing.
 func FuzzOpen(f *testing.F) {
 	f.Add([]byte("\xff\xff\xff\x0f"), uint32(0), uint32(0))

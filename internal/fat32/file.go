@@ -28,7 +28,13 @@ func (v *Volume) Open(name string) (*File, error) {
 	if e.first != 0 {
 		f.clusters, err = v.chain(e.first, v.clusters)
 	}
-	return f, err
+	if err == nil && int64(len(f.clusters))*v.cluster < f.size { // Open has compared them, but the device may lie
+		err = layoutf("%.80q: fewer clusters than its %d bytes need", name, f.size)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // ReadAt implements io.ReaderAt. It reads adjacent clusters at once.

@@ -44,7 +44,7 @@ type folder struct {
 }
 
 func (v *Volume) readFolder(first uint32) (*folder, error) {
-	chain, err := v.chain(first, maxFolder)
+	chain, err := v.chain(first, int(max(1, maxFolder/v.cluster)))
 	if err != nil {
 		return nil, err
 	}
@@ -149,8 +149,11 @@ func (f *folder) find(name string) *Entry {
 	return &f.entries[i]
 }
 
+// maxShort is how many short names newShort tries for a long one: "~1" to "~9", then "~A0" to "~Z9".
+const maxShort = 270
+
 // newShort returns a short name for a long one that no other entry has.
-func (f *folder) newShort(name string) (short [11]byte) {
+func (f *folder) newShort(name string) (short [11]byte, err error) {
 	keep := func(s string, most int) string {
 		s = strings.Map(func(r rune) rune {
 			if r >= 'a' && r <= 'z' {
@@ -165,18 +168,19 @@ func (f *folder) newShort(name string) (short [11]byte) {
 	}
 	extension := path.Ext(name)
 	base := keep(strings.TrimSuffix(name, extension), 5)
-	for n := 1; ; n++ {
+	for n := 1; n < maxShort; n++ {
 		copy(short[:], "           ")
 		tail := "~" + string(rune('0'+n%10))
 		if n > 9 {
-			tail = "~" + string(rune('A'+n/10%26)) + string(rune('0'+n%10))
+			tail = "~" + string(rune('A'+n/10-1)) + string(rune('0'+n%10))
 		}
 		copy(short[:8], base[:min(len(base), 8-len(tail))]+tail)
 		copy(short[8:], keep(extension, 3))
 		if !slices.ContainsFunc(f.entries, func(e Entry) bool { return e.short == short }) {
-			return short
+			return short, nil
 		}
 	}
+	return short, layoutf("name %.80q: the folder has all of its short names", name)
 }
 
 // lookup returns the folder of a path and the entry of its last part, nil if there is none.

@@ -12,7 +12,7 @@ import (
 const (
 	sector     = 512
 	maxTable   = 8 << 20 // bytes of one copy of the FAT
-	maxFolder  = 256     // clusters of a folder
+	maxFolder  = 2 << 20 // bytes of a folder, by the specification
 	entryMask  = 0x0fffffff
 	badCluster = 0x0ffffff7
 	endOfChain = 0x0ffffff8 // entries of the FAT from this value on end a chain
