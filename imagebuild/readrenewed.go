@@ -10,6 +10,7 @@ import (
 	"io"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -224,7 +225,8 @@ func (c *Contents) compareRenewedRoots(root []byte) error {
 
 // CompareReleases compares each renewed set with the release of its number in a repository's folder. The root.json
 // of the image is trusted: a chain of roots must lead from it to the newest one and to that of each set. Errors wrap
-// manifest.ErrUntrusted, cas.ErrCorrupt for other files than the signed ones, or fs.ErrNotExist.
+// manifest.ErrUntrusted, manifest.ErrRollback for a release that is older than the image, cas.ErrCorrupt for other files
+// than the signed ones, or fs.ErrNotExist.
 func (c *Contents) CompareReleases(ctx context.Context, repo string) error {
 	if len(c.Renewed) == 0 {
 		return nil
@@ -296,6 +298,20 @@ func (c *Contents) compareRelease(ctx context.Context, dir manifest.DirFetcher, 
 	initramfs, _ := release.Artifact(manifest.RoleBootInitramfs)
 	if release.Version != s.Release || kernel.SHA256 != s.KernelSum || initramfs.SHA256 != s.ArchiveSum {
 		return badImage("release %.80q: other files, or the stick says another release, %.80q", release.Version, s.Release)
+	}
+	return c.checkNotOlder(release)
+}
+
+// checkNotOlder refuses the boot set of a release that was signed before the stick was built: the loader would prefer
+// it to the newer one of the stick.
+func (c *Contents) checkNotOlder(r manifest.Release) error {
+	seconds, err := strconv.ParseInt(c.BuildTime, 10, 64)
+	if err != nil {
+		return err
+	}
+	if built := time.Unix(seconds, 0); r.SignedAt.Before(built) {
+		return fmt.Errorf("release %.80q: signed %s, before the stick was built (%s): %w: its boot set is older", r.Version,
+			r.SignedAt.UTC().Format(time.RFC3339), built.UTC().Format(time.RFC3339), manifest.ErrRollback)
 	}
 	return nil
 }

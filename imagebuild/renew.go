@@ -81,9 +81,9 @@ func (b *Builder) Renew(ctx context.Context, image string, o RenewOptions) (*Ren
 	return r, r.write(ctx, stick, c.esp, u)
 }
 
-// mendStick removes what a renewal has left that was cut, as a check of the filesystem would. It reports whether
-// there was a stick to mend.
-func mendStick(f *os.File) bool {
+// mendStick removes what a renewal has left that was cut, of each architecture, as a check of the filesystem would.
+// It reports whether there was a stick to mend.
+func mendStick(f *os.File) (mended bool) {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return false
@@ -94,10 +94,10 @@ func mendStick(f *os.File) bool {
 	}
 	for _, a := range architectures {
 		if s, err := bootset.Open(&partition{f, t.esp}, t.esp.size, a.Arch); err == nil {
-			return s.Mend() == nil
+			mended = s.Mend() == nil || mended
 		}
 	}
-	return false
+	return mended
 }
 
 // write writes the set and describes the result.
@@ -136,9 +136,8 @@ func (c *Contents) update(ctx context.Context, a architecture, o RenewOptions) (
 		return u, nil, fmt.Errorf("repository %s: %w", o.Repo, err)
 	}
 	release := v.Release()
-	if release.SignedAt.Before(built) {
-		return u, nil, fmt.Errorf("release %.80q: signed %s, before the stick was built (%s): %w: its boot set is older", release.Version,
-			release.SignedAt.UTC().Format(time.RFC3339), built.UTC().Format(time.RFC3339), manifest.ErrRollback)
+	if err := c.checkNotOlder(release); err != nil {
+		return u, nil, err
 	}
 	u = bootset.Update{Number: release.Number, Release: release.Version, SignedAt: release.SignedAt, Modes: c.writingModes(a)}
 	var files []*os.File

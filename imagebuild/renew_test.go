@@ -242,3 +242,35 @@ func TestARenewalThatWasCutIsMended(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An old boot set of the same publisher is signed too. The loader would start it before the newer one of the image.
+func TestAttackABootSetThatIsOlderThanItsStick(t *testing.T) {
+	r := newRenewable(t)
+	r.publish(7, "7.0", r.archiveOf("1700000001"))
+	_, err := r.renew()
+	check(t, err)
+	r.signed = time.Unix(1.6e9, 0) // the image is of 1.7e9
+	r.publish(7, "7.0", r.archiveOf("1700000001"))
+	if _, err := r.verify(); !errors.Is(err, manifest.ErrRollback) || !strings.Contains(err.Error(), "boot set 7: release \"7.0\": signed 2020-09-13T12:26:40Z, before the stick was built") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A stick for both architectures is mended for both.
+func TestARenewalOfTheSecondArchitectureThatWasCutIsMended(t *testing.T) {
+	r := newRenewable(t)
+	const script = `F="$1@@1M"; mmd -i $F ::/phase/arm64 ::/phase/arm64/5-0123456789abcdef; mcopy -n -i $F ::/loader/entries/local.conf "$2"
+mcopy -i $F "$2" ::/loader/entries/local_arm64.conf; mcopy -i $F "$2" ::/phase/arm64/5-0123456789abcdef/vmlinuz`
+	if out, err := exec.Command("sh", "-euc", script, "sh", r.stick, filepath.Join(t.TempDir(), "e")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	f, err := os.OpenFile(r.stick, os.O_RDWR, 0)
+	check(t, err)
+	defer f.Close()
+	if !mendStick(f) {
+		t.Error("nothing was mended")
+	}
+	if out, err := exec.Command("mdir", "-i", r.stick+"@@1M", "-b", "::/phase/arm64").Output(); err != nil || strings.Contains(string(out), "5-0123456789abcdef") {
+		t.Errorf("%s, %v", out, err)
+	}
+}
