@@ -181,3 +181,11 @@ func TestTextOfAnImageIsQuotedForTheTerminal(t *testing.T) {
 		t.Errorf("%d bytes", len(words))
 	}
 }
+
+// The set that starts first is one that a rebuild does not compare.
+func TestARebuildSaysThatRenewedBootSetsWereNotCompared(t *testing.T) {
+	c := &imagebuild.Contents{Image: "stick.img", Renewed: make([]imagebuild.BootSet, 1)}
+	if text := rebuiltText(&imagebuild.Rebuilt{Contents: c, Equal: true}, ""); strings.Contains(text, "every byte") || !strings.Contains(text, "1 renewed ones") {
+		t.Error(text)
+	}
+}

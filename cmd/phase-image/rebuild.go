@@ -123,6 +123,9 @@ func rebuiltText(r *imagebuild.Rebuilt, statement string) string {
 	if r.CacheDiffers {
 		what = "every byte outside the cache partition, to which machines write"
 	}
+	if n := len(r.Renewed); n > 0 {
+		what = fmt.Sprintf("its built boot set; %d renewed ones, which start first, were not compared: phase-image verify --repo does that", n)
+	}
 	fmt.Fprintf(&w, "%s: equal to its rebuild in %s\n", r.Image, what)
 	if r.SHA256 != "" && !r.CacheDiffers {
 		fmt.Fprintf(&w, "  sha256     %s\n", r.SHA256)
