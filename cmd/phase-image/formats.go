@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -46,10 +45,11 @@ func (v vmFormat) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   name + " --root root.json --out " + v.example,
 		Short: v.short,
-		Long: fmt.Sprintf(`Build the disk of phase-image usb as %s. %s
+		Long: fmt.Sprintf(`Build the disk of phase-image usb in the format %s.
+%s
 --from converts a disk that exists: an image of phase-image usb, or a device.
 
-Machines of other hypervisors than QEMU have no virtio devices: use --flavour generic.`, strings.ToUpper(name), v.long),
+Disks and network cards of VMware, Hyper-V and Parallels need --flavour generic.`, name, v.long),
 		Example: fmt.Sprintf(`  phase-image %[1]s --root repo/root.json --size 2G --out %[2]s
   phase-image %[1]s --root repo/root.json --flavour generic --default-mode local --out %[2]s
   phase-image %[1]s --from stick.img --out %[2]s`, name, v.example),

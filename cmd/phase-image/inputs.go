@@ -89,7 +89,7 @@ func (f *lockFlags) apply(b *imagebuild.Builder) (*imagebuild.Builder, error) {
 	}
 	in, err := imagebuild.ParseInputs(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.file, err)
+		return nil, fmt.Errorf("lock %s: %w; name a list that phase-image inputs has written", f.file, err)
 	}
 	return b.Pinned(in, f.file, "renew the list with phase-image inputs --out "+f.file+", build without --lock, or add a source of snapshot.debian.org to apt"), nil
 }

@@ -25,7 +25,7 @@ func (f *kernelBuildFlags) register(cmd *cobra.Command) {
 // unused refuses the flags of --build without it.
 func (f *kernelBuildFlags) unused() error {
 	if f.options != "" || f.cert != "" {
-		return cli.Usagef("--options and --kexec-cert are for --build")
+		return cli.Usagef("--options and --kexec-cert are for --build; add --build")
 	}
 	return nil
 }

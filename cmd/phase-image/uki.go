@@ -27,6 +27,9 @@ no cache partition; a machine uses one that it finds on its disks.`,
   phase-image uki --root repo/root.json --flavour generic --cmdline "phase.mirror=http://192.0.2.80:8080" --out phase-x86_64.efi`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.arch == allArchs {
+				return cli.Usagef("--arch %s: an EFI program is for one architecture; build one for each", allArchs)
+			}
 			m, err := f.parse(cmd)
 			if err != nil {
 				return err
@@ -42,6 +45,8 @@ no cache partition; a machine uses one that it finds on its disks.`,
 		},
 	}
 	f.register(cmd)
+	cmd.Flag("arch").Usage = "architecture: x86_64 or arm64"
+	cmd.Flag("mode").Usage = "file NAME.json with one more boot mode, for --default-mode; repeatable"
 	signing.register(cmd)
 	outFlag(cmd, &out, "the EFI program")
 	return cmd

@@ -31,9 +31,9 @@ func verifyCommand() *cobra.Command {
 		Short: "Check an image and show its content",
 		Long: `Read an image as firmware, boot loader and kernel do, and refuse everything that they could
 interpret in another way: a second archive, a second initrd line, another file or
-partition, a repeated name, an entry in a mode that the image does not have. Then sgdisk, fsck.fat and e2fsck check the partition table and
-both filesystems. The output shows the boot menu, the digests, and the keys that the machine
-trusts.
+partition, a repeated name, an entry in a mode that the image does not have. Then sgdisk,
+fsck.fat and e2fsck check the partition table and both filesystems. The output shows the boot
+menu, the digests, and the keys that the machine trusts.
 
 IMAGE is made by usb, iso, qcow2, vmdk, vhdx, parallels, esp, uki or initramfs; DEVICE is one
 that an image was written to. --root compares the root.json. --rebuild builds the image again

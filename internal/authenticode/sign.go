@@ -171,7 +171,7 @@ func Read(r io.ReaderAt, size int64) (*x509.Certificate, int64, error) {
 	again, err := signPKCS7(programDigest(sum), nil, cert, func(message []byte) ([]byte, error) {
 		is := s.Signers[0].Signature
 		if err := cert.CheckSignature(x509.SHA256WithRSA, message, is); err != nil {
-			return nil, malformed("signature of %.80q: wrong, or of another program", cert.Subject)
+			return nil, malformed("signature of %.80q: wrong, of another program, or not in the form that phase-image writes", cert.Subject)
 		}
 		return is, nil
 	})
