@@ -40,7 +40,7 @@ func TestMachineOneStickBootsBothArchitectures(t *testing.T) {
 	})
 }
 
-// TestMachineTakesTheDeviceTreeOfTheRelease boots a machine without ACPI. Its own device tree has no model.
+// TestMachineTakesTheDeviceTreeOfTheRelease boots a machine without ACPI. Its own device tree has another model.
 func TestMachineTakesTheDeviceTreeOfTheRelease(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
