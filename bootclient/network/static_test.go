@@ -13,7 +13,9 @@ func TestStaticAddressesNeedNoServer(t *testing.T) {
 	if l == nil {
 		return
 	}
-	n := start(t, "phase.ip=10.77.1.9::10.77.1.1:255.255.255.0::"+port+":none:10.77.1.53 phase.ip=[fd77::9]::[fd77::1]:64::02-00-00-00-01-01", func(c *Config) { c.Deadline = time.Minute })
+	n := start(t, "phase.ip=10.77.1.9::10.77.1.1:255.255.255.0::"+port+":none:10.77.1.53 phase.ip=[fd77::9]::[fd77::1]:64::02-00-00-00-01-01", func(c *Config) {
+		c.Deadline, c.NICTimeout = time.Minute, 1 // a card that is there is not reported as missing, however short the wait
+	})
 	n.wait()
 	n.route("192.0.2.1", "10.77.1.1", port)
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) { // IPv6 addresses are used after duplicate address detection
