@@ -40,10 +40,12 @@ func (s Set) Blessed() bool {
 	return slices.ContainsFunc(s.Names, func(n Name) bool { return !n.Counted })
 }
 
-// Left returns how many starts a set has left that is not blessed, in its best mode.
-func (s Set) Left() (left int) {
+// Left returns how many starts a set has left that is not blessed, in the mode that was tried most. systemd-boot
+// counts each mode.
+func (s Set) Left() int {
+	left := Tries
 	for _, n := range s.Names {
-		left = max(left, n.Left)
+		left = min(left, n.Left)
 	}
 	return left
 }

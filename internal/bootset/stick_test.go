@@ -178,7 +178,7 @@ func TestABootSetIsTriedKeptAndReplaced(t *testing.T) {
 		}
 	}
 	d.rename(t, "local_12+3.conf", "local_12+2-1.conf")
-	if set, _ := d.open(t).Set(12); set.Words() != "on trial, 3 of 3 tries left" {
+	if set, _ := d.open(t).Set(12); set.Words() != "on trial, 2 of 3 tries left" {
 		t.Errorf("of two modes one was started: %s", set.Words())
 	}
 	d.rename(t, "local_12+2-1.conf", "local_12+0-3.conf")
