@@ -93,7 +93,8 @@ func TestFormatAKernelThatCannotStartAReleaseIsAWarning(t *testing.T) {
 		warns        bool
 	}{
 		{"x86_64", "CONFIG_X=y\nCONFIG_KEXEC=y\n# CONFIG_KEXEC_FILE is not set\n", true},
-		{"x86_64", "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\nCONFIG_X=y\n", false},
+		{"x86_64", "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\nCONFIG_EFI_RUNTIME_MAP=y\n", false},
+		{"x86_64", "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n# CONFIG_EFI_RUNTIME_MAP is not set\n", true},
 		{"arm64", "CONFIG_X=y\nCONFIG_KEXEC=y\n# CONFIG_KEXEC_FILE is not set\n", false}, // Debian 12's
 		{"arm64", "CONFIG_X=y\n# CONFIG_KEXEC is not set\nCONFIG_KEXEC_FILE=y\n", false},
 		{"arm64", "CONFIG_X=y\n# CONFIG_KEXEC is not set\n# CONFIG_KEXEC_FILE is not set\n", true},

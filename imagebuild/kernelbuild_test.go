@@ -38,6 +38,9 @@ func TestFormatTheOptionsOfTheBuiltKernelAreEnough(t *testing.T) {
 		if strings.Contains(options, "=m\n") {
 			t.Errorf("%s: has modules", a.arch)
 		}
+		if a.arch == "x86_64" && !strings.Contains(options, "\nCONFIG_EFI_RUNTIME_MAP=y\n") {
+			t.Errorf("%s: a release that it starts has no EFI", a.arch)
+		}
 	}
 }
 
@@ -50,7 +53,7 @@ func TestFormatTheBuiltKernelIsAPackageForTheKernelOption(t *testing.T) {
 		build := filepath.Join(dir, name)
 		write(t, build+"/arch/x86/boot/bzImage", string(read(t, dir+"/fake/boot/vmlinuz-9.9-phase")))
 		write(t, build+"/modules.builtin", string(read(t, dir+"/fake/lib/modules/9.9-phase/modules.builtin")))
-		for file, text := range map[string]string{"include/config/kernel.release": "9.9-phase\n", ".config": "#\nCONFIG_KEXEC_FILE=y\n", "modules.builtin.modinfo": "", "modules.order": "\n"} {
+		for file, text := range map[string]string{"include/config/kernel.release": "9.9-phase\n", ".config": "#\nCONFIG_KEXEC_FILE=y\nCONFIG_EFI_RUNTIME_MAP=y\n", "modules.builtin.modinfo": "", "modules.order": "\n"} {
 			write(t, filepath.Join(build, file), text)
 		}
 		k := &kernelPlan{kernelArch: kernelArchs[0], platform: testPlatform(t, "vm"), source: deb{Name: kernelSource, Version: "6.1-1"}, date: time.Unix(1.7e9, 0)}

@@ -59,17 +59,25 @@ func (k *Kernel) check(needs []kernelNeed) error {
 	return nil
 }
 
-// kexecWarning warns about a kernel that cannot start a release. It is empty if the kernel can, or
-// if its package has no configuration. On arm64, kexec_load is enough.
+// kexecWarning warns about a kernel that cannot start a release, or starts it without EFI. It is empty if
+// the kernel can, or if its package has no configuration. On arm64, kexec_load is enough. On x86_64,
+// kexec_file_load hands EFI over only with the runtime map (arch/x86/kernel/kexec-bzimage64.c).
 func (k *Kernel) kexecWarning() string {
+	text := k.config()
+	if text == nil {
+		return ""
+	}
+	has := func(option string) bool { return bytes.Contains(text, []byte("\n"+option+"=y\n")) }
 	options := []string{"CONFIG_KEXEC_FILE"}
 	if k.Arch == bootfile.ARM64 {
 		options = append(options, "CONFIG_KEXEC")
 	}
-	text := k.config()
-	if text == nil || slices.ContainsFunc(options, func(o string) bool { return bytes.Contains(text, []byte("\n"+o+"=y\n")) }) {
-		return ""
+	switch {
+	case !slices.ContainsFunc(options, has):
+		return fmt.Sprintf("warning: kernel %s: built without %s; a machine boots and verifies with it, but cannot start a release: name another kernel with --kernel",
+			k.Version, strings.Join(options, " and "))
+	case k.Arch == bootfile.X86_64 && !has("CONFIG_EFI_RUNTIME_MAP"):
+		return fmt.Sprintf("warning: kernel %s: built without CONFIG_EFI_RUNTIME_MAP; a release that it starts has no EFI: name another kernel with --kernel", k.Version)
 	}
-	return fmt.Sprintf("warning: kernel %s: built without %s; a machine boots and verifies with it, but cannot start a release: name another kernel with --kernel",
-		k.Version, strings.Join(options, " and "))
+	return ""
 }
