@@ -7,18 +7,32 @@ import (
 	"testing"
 )
 
-// bothImage boots both architectures.
-const bothImage = "arm64/all.img"
+// bothImage boots both architectures, and so does grubImage, which has GRUB too. The artifacts of flavour
+// generic are in genericArtifacts.
+const (
+	bothImage        = "arm64/all.img"
+	grubImage        = "arm64/grub.img"
+	genericArtifacts = "generic"
+)
 
+// The tests have no network: whatever is made of Debian's packages is made here, or of the packages that this
+// has fetched.
 func init() {
 	prepareMore = func(f fixtures) error {
+		image, root, generic := f.bin("phase-image"), f.path(bothRepo, "root.json"), f.path(genericArtifacts)
 		return runAll(
 			signRelease(f, bothRepo, "release", release, "arm64/x86.json"),
 			addRelease(f, bothStore, bothRepo, "arm64/x86.json"),
+			[]string{image, "usb", "--arch", "all", "--root", root, "--default-mode", "local", "--size", "512M", "--out", f.path(bothImage)},
 			[]string{
-				f.bin("phase-image"), "usb", "--arch", "all", "--root", f.path(bothRepo, "root.json"), "--default-mode", "local",
-				"--size", "512M", "--out", f.path(bothImage),
+				image, "usb", "--arch", "all", "--bootloader", "both", "--root", root, "--default-mode", "local", "--size", "700M",
+				"--out", f.path(grubImage),
 			},
+			[]string{"mkdir", generic},
+			[]string{"cp", "-r", f.path("artifacts/job"), generic},
+			[]string{image, "kernel", "--flavour", "generic", "--out", generic + "/kernel"},
+			[]string{image, "initramfs", "--role", "target", "--flavour", "generic", "--out", generic + "/initramfs"},
+			[]string{image, "rootfs", "--flavour", "generic", "--out", generic + "/rootfs"},
 		)
 	}
 }

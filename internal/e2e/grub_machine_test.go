@@ -62,8 +62,7 @@ func TestMachineFallsBackToGRUB(t *testing.T) {
 // GRUB of one disk boots machines of both architectures, and is the fallback of both.
 func TestMachineGRUBOfOneDiskBootsBothArchitectures(t *testing.T) {
 	t.Parallel()
-	image := filepath.Join(t.TempDir(), "both.img")
-	must(t, fx.bin("phase-image"), "usb", "--arch", "all", "--bootloader", "both", "--root", fx.path(bothRepo, "root.json"), "--default-mode", "local", "--size", "700M", "--out", image)
+	image := fx.path(grubImage)
 	must(t, fx.bin("phase-image"), "verify", "--root", fx.path(bothRepo, "root.json"), image)
 	for loader, c := range map[string]struct {
 		arch  string
