@@ -18,7 +18,9 @@ import (
 // mode that does not announce, and a missing cache, wrap fs.ErrInvalid.
 func Seed(ctx context.Context, cfg Config) error {
 	cfg.Share = true
+	folder := cfg.Cache
 	cfg = cfg.complete()
+	cfg.Cache = folder // a mode without a cache forbids to write one
 	switch {
 	case !cfg.mayShare():
 		return refusal.Invalid("mode %s: does not serve other machines; choose one that announces", cfg.Mode.Name)

@@ -103,6 +103,7 @@ func TestAMachineBootsFromOneWithoutACache(t *testing.T) {
 	if size := folderSize(t, cfg.Cache); size > 64<<10 {
 		t.Errorf("%d bytes were kept beside the artifacts", size)
 	}
+	cfg.Mode.Cache = "off" // the mode of such a machine
 	ready, _ := seeds(t, cfg)
 	b := newMachine(t, r, "private")
 	b.cfg.Mirrors = []string{loopback(t, ready)}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +50,7 @@ func planSeed(c bootclient.Config, removable bool) seedPlan {
 		plan.nodes = nodesDir
 		args = append(args, "--artifacts", runDir)
 	}
-	args = append(args, "--channel", c.Channel, "--arch", c.Arch, "--mode", seedMode(c.Mode.Name))
+	args = append(args, "--channel", c.Channel, "--arch", c.Arch, "--mode", seedMode(c.Mode))
 	for _, b := range c.Bootstrap {
 		args = append(args, "--bootstrap", b)
 	}
@@ -65,11 +66,19 @@ func planSeed(c bootclient.Config, removable bool) seedPlan {
 
 // seedMode returns the mode of phase-boot seed in the target: the name of a shipped mode, or the file that the boot
 // hands over, because the target's program does not know the modes of the image.
-func seedMode(name string) string {
-	if _, found := modes.Shipped(name); found {
-		return name
+func seedMode(m modes.Mode) string {
+	if isShipped(m) {
+		return m.Name
 	}
-	return filepath.Join(runDir, handedModes, name+".json")
+	return filepath.Join(runDir, handedModes, m.Name+".json")
+}
+
+// isShipped reports whether the programs contain the mode. An image may have another file of the same name. The
+// use of the cache is left out: the command line may change it, and a seed does not depend on it.
+func isShipped(m modes.Mode) bool {
+	shipped, err := modes.Load(m.Name)
+	shipped.Cache = m.Cache
+	return err == nil && reflect.DeepEqual(m, shipped)
 }
 
 // needsQuoting reports whether a character is outside those of channels, modes and multiaddrs.

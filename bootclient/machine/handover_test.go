@@ -39,9 +39,13 @@ func TestTheTargetServesOnlyIfTheModeAnnounces(t *testing.T) {
 		"no cache partition":         {func(c *bootclient.Config) { c.Cache = "" }, memory, nodesDir},
 		"no cache, no announcement":  {func(c *bootclient.Config) { c.Cache, c.Mode.Announce = "", false }, "", ""},
 		"phase.cache=off":            {func(c *bootclient.Config) { c.Cache, c.Mode.Cache = "", "off" }, memory, nodesDir},
-		"phase.cache=ro":             {func(c *bootclient.Config) { c.Mode.Cache = "ro" }, memory, nodesDir},
-		"a channel with a space":     {func(c *bootclient.Config) { c.Channel = "stable --mode" }, "", ""},
-		"a channel with quotes":      {func(c *bootclient.Config) { c.Channel = `stable"` }, "", ""},
+		"another mode local": {
+			func(c *bootclient.Config) { c.Mode.Announce, c.Mode.DHCPMirror = true, !c.Mode.DHCPMirror },
+			strings.Replace(disk, "--mode local", "--mode /run/phase/modes/local.json", 1), "",
+		},
+		"phase.cache=ro":         {func(c *bootclient.Config) { c.Mode.Cache = "ro" }, memory, nodesDir},
+		"a channel with a space": {func(c *bootclient.Config) { c.Channel = "stable --mode" }, "", ""},
+		"a channel with quotes":  {func(c *bootclient.Config) { c.Channel = `stable"` }, "", ""},
 		"a bootstrap peer": {
 			func(c *bootclient.Config) { c.Bootstrap = []string{"/ip4/192.0.2.1/tcp/4001/p2p/12D3"} },
 			strings.TrimSuffix(disk, "\"\n") + ` --bootstrap /ip4/192.0.2.1/tcp/4001/p2p/12D3"` + "\n", "",

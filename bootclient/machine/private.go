@@ -14,7 +14,7 @@ import (
 
 const (
 	modeName    = "mode.json" // the boot mode, as its file in modes
-	handedModes = "modes"     // the file NAME.json of a mode that is not shipped, for phase-boot seed
+	handedModes = "modes"     // the file NAME.json of a mode that is not shipped as it is, for phase-boot seed
 	privateDir  = "private"   // of a private mode: files for systemd-networkd and udev, below archiveDir and runDir
 
 	// gptGenerator mounts and swaps what it finds on the disks of a machine (systemd-gpt-auto-generator(8)).
@@ -71,7 +71,7 @@ DHCPv6Client=no
 func modeFiles(m modes.Mode) []handedFile {
 	data := append(marshal(m), '\n')
 	files := []handedFile{{modeName, 0o644, data}}
-	if _, found := modes.Shipped(m.Name); !found {
+	if !isShipped(m) {
 		files = append(files, handedFile{handedModes + "/" + m.Name + ".json", 0o644, data})
 	}
 	if m.RandomMAC {
