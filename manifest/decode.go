@@ -65,6 +65,7 @@ func (d *Document) fields() (Release, error) {
 		Repository: d.Repository(), Channel: x["channel"].(string), Arch: x["arch"].(string),
 		Version: x["release"].(string), Number: d.Version(), Cmdline: x["cmdline"].(string), MinRAM: x["min_ram"].(int64),
 		SignedAt: d.SignedAt(), Expires: d.Expires(), Job: x["job"].(string),
+		Submitters: readSubmitters(x["submitters"]),
 	}, nil
 }
 
@@ -112,6 +113,9 @@ func (r Release) check() error {
 	}
 	if !versionGrammar.MatchString(r.Version) {
 		return malformed("release %.80q: use letters, digits and . _ + ~ -, at most 64", r.Version)
+	}
+	if err := r.checkSubmitters(); err != nil {
+		return err
 	}
 	return checkCmdline(r.Cmdline)
 }

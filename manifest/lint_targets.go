@@ -90,6 +90,9 @@ func (l *linter) releaseFields(path string, x, signed object) {
 	}
 	l.integer(join(path, "min_ram"), l.get(path, x, "min_ram"), 0, maxRAM)
 	l.signedAt(join(path, "signed_at"), l.get(path, x, "signed_at"), signed)
+	if v, ok := x["submitters"]; ok {
+		l.submitters(join(path, "submitters"), v)
+	}
 	if v, ok := x["critical"]; ok {
 		for i, name := range l.list(join(path, "critical"), v) {
 			l.text(index(join(path, "critical"), i), name)

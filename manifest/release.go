@@ -57,6 +57,9 @@ type Release struct {
 	Job        string     `json:"job"`                  // role of the artifact to run as job, "" for none
 	Artifacts  []Artifact `json:"artifacts"`            // sorted by role
 	Repository string     `json:"repository,omitempty"` // ID, "" when the repository has none
+
+	// Submitters may submit jobs over the network. With none, machines accept no job from it.
+	Submitters []Submitter `json:"submitters,omitempty"`
 }
 
 // Artifact returns the artifact of a role.

@@ -33,6 +33,7 @@ type Verified struct {
 func (v *Verified) Release() Release {
 	r := v.release
 	r.Artifacts = append([]Artifact(nil), r.Artifacts...)
+	r.Submitters = cloneSubmitters(r.Submitters)
 	return r
 }
 
