@@ -154,7 +154,7 @@ func TestTheEndOfTheContextEndsARun(t *testing.T) {
 func runDirect(ctx context.Context, job Job, lim Limits, w io.Writer) (Outcome, error) {
 	c := &console{w: w}
 	defer c.close()
-	return runHere(ctx, job, lim, c, &meter{limit: uint64(lim.Memory)})
+	return runHere(ctx, job, Spec{Limits: lim}, IO{Stdout: c, Stderr: c}, &meter{limit: uint64(lim.Memory)})
 }
 
 func mustRun(t *testing.T, name string, module []byte, lim Limits, w io.Writer) Outcome {

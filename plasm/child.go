@@ -37,18 +37,21 @@ func serve(ctx context.Context, in io.Reader, out *frames, confine func(Limits, 
 	if err != nil {
 		return fmt.Errorf("request: %w", err)
 	}
-	mem := &meter{limit: uint64(q.Limits.Memory), onPeak: out.peak}
-	if err := confine(q.Limits, len(module), mem); err != nil {
+	mem := &meter{limit: uint64(q.Spec.Limits.Memory), onPeak: out.peak}
+	if err := confine(q.Spec.Limits, len(module), mem); err != nil {
 		return fmt.Errorf("limits of the process: %w", err)
 	}
-	o, err := runHere(ctx, Job{Name: q.Name, Module: module}, q.Limits, out, mem)
+	o, err := runHere(ctx, Job{Name: q.Name, Module: module}, q.Spec, IO{Stdout: out.stdout(), Stderr: out.stderr()}, mem)
 	if errors.Is(err, cas.ErrCorrupt) {
 		return out.send(frameRefusal, []byte(capText(err.Error())))
 	}
 	if err != nil {
 		return err
 	}
-	answer, err := json.Marshal(result{o.Reason, capText(o.Detail), o.ExitCode, o.Output.Truncated})
+	answer, err := json.Marshal(result{
+		Reason: o.Reason, Detail: capText(o.Detail), ExitCode: o.ExitCode, Truncated: o.Output.Truncated,
+		Engine: o.Engine, Compile: o.Compile, Run: o.Run,
+	})
 	if err != nil {
 		return err
 	}

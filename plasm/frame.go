@@ -9,26 +9,28 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 // The protocol between plasmd and the process that runs the job. The request is one line of JSON,
 // followed by the module. The answer is a sequence of frames: a kind, a length of four bytes, and the
 // payload. The last frame is a result or a refusal.
 const (
-	frameOutput  = 'o' // output of the job
+	frameStdout  = 'o' // output of the job
+	frameStderr  = 'e' // output of the job on stderr
 	framePeak    = 'm' // eight bytes: a new peak of the linear memory
 	frameResult  = 'r' // a result as JSON
 	frameRefusal = 'c' // text: why the module is corrupt
 
 	maxFrame   = 64 << 10
-	maxRequest = 4 << 10 // bytes of the line of JSON
+	maxRequest = 512 << 10 // bytes of the line of JSON; escapes of an argument make it up to 6 times longer
 )
 
 // A request asks the process to run a module.
 type request struct {
 	Name   string
 	Length int64 // bytes of the module
-	Limits Limits
+	Spec   Spec
 }
 
 // A result is the part of an Outcome that is known in the process.
@@ -37,6 +39,9 @@ type result struct {
 	Detail    string
 	ExitCode  int64
 	Truncated bool
+	Engine    string
+	Compile   time.Duration
+	Run       time.Duration
 }
 
 func (r request) send(w io.Writer, module []byte) error {
@@ -86,12 +91,21 @@ func (f *frames) send(kind byte, payload []byte) error {
 	return err
 }
 
-// Write sends output of the job.
-func (f *frames) Write(p []byte) (int, error) {
+// stdout and stderr return writers that send output of the job.
+func (f *frames) stdout() io.Writer { return stream{f, frameStdout} }
+func (f *frames) stderr() io.Writer { return stream{f, frameStderr} }
+
+// A stream sends what is written to it in frames of one kind.
+type stream struct {
+	*frames
+	kind byte
+}
+
+func (f stream) Write(p []byte) (int, error) {
 	size := len(p)
 	for len(p) > 0 {
 		n := min(len(p), maxFrame)
-		if err := f.send(frameOutput, p[:n]); err != nil {
+		if err := f.send(f.kind, p[:n]); err != nil {
 			return size - len(p), err
 		}
 		p = p[n:]

@@ -1,6 +1,9 @@
 package plasm
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"time"
@@ -17,11 +20,49 @@ const (
 	maxModule  = 32 << 20
 )
 
-// Limits are the limits of a job.
+// Limits are the limits of a job. Its JSON has integers only: durations are in milliseconds.
 type Limits struct {
 	Memory  int64         // bytes of linear memory, a multiple of 64 KiB; in Process.Run its code counts too
-	Timeout time.Duration // from the check of the module to its end, compilation included
+	Timeout time.Duration // from the check of the module to its end, compilation included; whole milliseconds
 	Output  int64         // bytes on stdout and stderr together
+	CPU     time.Duration // processor time of the job's process; 0 for twice Timeout; whole milliseconds
+}
+
+// jsonLimits is the JSON of Limits.
+type jsonLimits struct {
+	Memory  int64 `json:"memory_bytes"`
+	Timeout int64 `json:"timeout_ms"`
+	Output  int64 `json:"output_bytes"`
+	CPU     int64 `json:"cpu_ms,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (l Limits) MarshalJSON() ([]byte, error) {
+	return json.Marshal(jsonLimits{l.Memory, l.Timeout.Milliseconds(), l.Output, l.CPU.Milliseconds()})
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It refuses unknown fields.
+func (l *Limits) UnmarshalJSON(data []byte) error {
+	var j jsonLimits
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&j); err != nil {
+		return err
+	}
+	timeout, err := milliseconds(j.Timeout)
+	cpu, err2 := milliseconds(j.CPU)
+	if err != nil || err2 != nil {
+		return cmp.Or(err, err2)
+	}
+	*l = Limits{Memory: j.Memory, Timeout: timeout, Output: j.Output, CPU: cpu}
+	return nil
+}
+
+func milliseconds(n int64) (time.Duration, error) {
+	if n < 0 || n > maxTimeout.Milliseconds()*2 {
+		return 0, fmt.Errorf("time limit: %w: %d ms; give 1 to %d", fs.ErrInvalid, n, maxTimeout.Milliseconds())
+	}
+	return time.Duration(n) * time.Millisecond, nil
 }
 
 // DefaultLimits returns limits for an ordinary Go program of 5 MB, whose code counts too: 256 MiB, 30 s,
@@ -35,8 +76,10 @@ func (l Limits) Check() error {
 	switch {
 	case l.Memory < page || l.Memory > maxMemory || l.Memory%page != 0:
 		return fmt.Errorf("memory limit: %w: %d bytes; give a multiple of 64K up to 4G", fs.ErrInvalid, l.Memory)
-	case l.Timeout < time.Millisecond || l.Timeout > maxTimeout:
-		return fmt.Errorf("time limit: %w: %s; give 1ms to 24h", fs.ErrInvalid, l.Timeout)
+	case l.Timeout < time.Millisecond || l.Timeout > maxTimeout || l.Timeout%time.Millisecond != 0:
+		return fmt.Errorf("time limit: %w: %s; give whole milliseconds from 1ms to 24h", fs.ErrInvalid, l.Timeout)
+	case l.CPU < 0 || l.CPU > 2*maxTimeout || l.CPU%time.Millisecond != 0:
+		return fmt.Errorf("processor time limit: %w: %s; give whole milliseconds from 1ms to 48h", fs.ErrInvalid, l.CPU)
 	case l.Output < 0 || l.Output > maxOutput:
 		return fmt.Errorf("output limit: %w: %d bytes; give 0 to 64M", fs.ErrInvalid, l.Output)
 	}

@@ -17,37 +17,90 @@ import (
 // errOutput is the cause with which output above the limit ends a context.
 var errOutput = errors.New("the job wrote more than its output limit")
 
-// output counts, hashes and forwards a job's stdout and stderr, in the order of writing. It stores
-// nothing. The first byte above the limit ends the job.
+// output counts, hashes and forwards a job's stdout and stderr. It stores nothing. The first byte above
+// the limit, which is for both together, ends the job.
 type output struct {
+	digest    // of both, in the order of writing
 	limit     int64
-	length    int64
 	truncated bool
-	hash      hash.Hash
-	w         io.Writer // gets the output within the limit; its errors do not stop the job
+	stdout    channel
+	stderr    channel
 	end       context.CancelCauseFunc
 }
 
-func newOutput(limit int64, w io.Writer, end context.CancelCauseFunc) *output {
-	return &output{limit: limit, hash: sha256.New(), w: w, end: end}
+func newOutput(limit int64, out IO, end context.CancelCauseFunc) *output {
+	o := &output{digest: newDigest(), limit: limit, end: end}
+	o.stdout = channel{digest: newDigest(), all: o, w: orDiscard(out.Stdout)}
+	o.stderr = channel{digest: newDigest(), all: o, w: orDiscard(out.Stderr)}
+	return o
 }
 
-func (o *output) sum() Output {
-	return Output{hex.EncodeToString(o.hash.Sum(nil)), o.length, o.truncated}
+func orDiscard(w io.Writer) io.Writer {
+	if w == nil {
+		return io.Discard
+	}
+	return w
+}
+
+// into adds the digests to an outcome.
+func (o *output) into(to *Outcome) {
+	to.Output = o.sum(o.truncated)
+	to.Stdout = o.stdout.sum(o.stdout.truncated)
+	to.Stderr = o.stderr.sum(o.stderr.truncated)
+}
+
+// A digest counts and hashes bytes.
+type digest struct {
+	length int64
+	hash   hash.Hash
+}
+
+func newDigest() digest { return digest{hash: sha256.New()} }
+
+func (d *digest) add(p []byte) {
+	d.length += int64(len(p))
+	d.hash.Write(p)
+}
+
+func (d *digest) sum(truncated bool) Output {
+	return Output{hex.EncodeToString(d.hash.Sum(nil)), d.length, truncated}
+}
+
+// A channel is stdout or stderr of a job.
+type channel struct {
+	digest
+	truncated bool
+	all       *output
+	w         io.Writer // gets the output within the limit; its errors do not stop the job
 }
 
 // Write implements io.Writer for the guest, which has one thread.
-func (o *output) Write(p []byte) (int, error) {
+func (c *channel) Write(p []byte) (int, error) {
+	o := c.all
 	keep := p[:min(int64(len(p)), o.limit-o.length)]
-	o.length += int64(len(keep))
-	o.hash.Write(keep)
-	_, _ = o.w.Write(keep)
+	o.add(keep)
+	c.add(keep)
+	_, _ = c.w.Write(keep)
 	if len(keep) < len(p) {
-		o.truncated = true
+		o.truncated, c.truncated = true, true
 		o.end(errOutput)
 		return len(keep), errOutput
 	}
 	return len(p), nil
+}
+
+// Marked prints a job's output line by line on a console that it shares with others. Each line begins
+// with "job: ", and control characters are escaped, so that a job cannot imitate a line of plasmd. Close
+// prints a last line that has no newline. It is for stdout and stderr of one job.
+type Marked struct{ console }
+
+// NewMarked returns a Marked that prints on w.
+func NewMarked(w io.Writer) *Marked { return &Marked{console{w: w}} }
+
+// Close prints a last line without a newline. It does not close the console.
+func (m *Marked) Close() error {
+	m.close()
+	return nil
 }
 
 // console prints a job's output line by line. Each line begins with lineMark, and control characters are

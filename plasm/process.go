@@ -38,14 +38,15 @@ type Process struct {
 	Args []string // argv with which this program calls Serve; the first is the program's name
 }
 
-// Run runs a job to its end and prints its output on w, each line with a mark. The kernel enforces the
-// limits: memory by RLIMIT_DATA, time by SIGKILL shortly after the limit. A job that fails is an Outcome,
-// and so is every other end of the process. An error means that the job did not run: its bytes are not a
-// WASI command (cas.ErrCorrupt), a limit is out of range, or ctx has ended.
-func (p Process) Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Outcome, error) {
-	if err := lim.Check(); err != nil {
+// Run runs a job to its end, with its output to std as it comes. The kernel enforces the limits: memory
+// by RLIMIT_DATA, time by SIGKILL shortly after the limit. A job that fails is an Outcome, and so is
+// every other end of the process. An error means that the job did not run: its bytes are not a WASI
+// command (cas.ErrCorrupt), the spec is out of range (fs.ErrInvalid), or ctx has ended.
+func (p Process) Run(ctx context.Context, job Job, spec Spec, std IO) (Outcome, error) {
+	if err := spec.Check(); err != nil {
 		return Outcome{}, err
 	}
+	lim := spec.Limits
 	started := time.Now()
 	c, err := p.start()
 	if err != nil {
@@ -58,15 +59,13 @@ func (p Process) Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Out
 	go func() {
 		defer c.request.Close()
 		// An error means that the process ended early; its exit says why.
-		_ = request{job.Name, int64(len(job.Module)), lim}.send(c.request, job.Module)
+		_ = request{job.Name, int64(len(job.Module)), spec}.send(c.request, job.Module)
 	}()
-	shown := &console{w: w}
-	a := &answer{limit: uint64(lim.Memory), out: newOutput(lim.Output, shown, func(err error) { c.kill(err) })}
+	a := &answer{limit: uint64(lim.Memory), out: newOutput(lim.Output, std, func(err error) { c.kill(err) })}
 	if err := a.read(c.answer); err != nil {
 		c.kill(err)
 	}
 	exit := c.wait()
-	shown.close()
 	if err := ctx.Err(); err != nil {
 		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, err)
 	}
@@ -74,7 +73,13 @@ func (p Process) Run(ctx context.Context, job Job, lim Limits, w io.Writer) (Out
 		return Outcome{}, refusal.New(cas.ErrCorrupt, "%s", a.refusal)
 	}
 	o := a.outcome(exit)
-	o.Started, o.Duration = started, time.Since(started)
+	o.Started, o.InputSHA256 = started, emptySHA256
+	if took := time.Since(started); a.result == nil {
+		o.Run = took
+	} else {
+		o.Compile = min(took, a.result.Compile)
+		o.Run = took - o.Compile
+	}
 	return o, nil
 }
 
@@ -226,8 +231,11 @@ func (a *answer) read(r io.Reader) error {
 // take adds one frame to the answer.
 func (a *answer) take(kind byte, payload []byte) error {
 	switch kind {
-	case frameOutput:
-		_, err := a.out.Write(payload)
+	case frameStdout:
+		_, err := a.out.stdout.Write(payload)
+		return err
+	case frameStderr:
+		_, err := a.out.stderr.Write(payload)
 		return err
 	case framePeak:
 		if len(payload) == 8 {
@@ -250,7 +258,7 @@ func (a *answer) parse(payload []byte) error {
 		return err
 	}
 	if !knownReason(r.Reason) || r.Reason == ReasonKilled || r.ExitCode < NoExitCode || r.ExitCode > 1<<32-1 ||
-		r.Reason == ReasonExit && r.ExitCode == NoExitCode {
+		r.Reason == ReasonExit && r.ExitCode == NoExitCode || r.Compile < 0 || r.Run < 0 {
 		return fmt.Errorf("result %.40q with exit code %d", r.Reason, r.ExitCode)
 	}
 	r.Detail = string(escape([]byte(capText(r.Detail))))
@@ -261,7 +269,8 @@ func (a *answer) parse(payload []byte) error {
 // outcome returns the outcome by the exit of the process. A limit that was enforced comes first, because
 // it explains all later symptoms.
 func (a *answer) outcome(exit processExit) Outcome {
-	o := Outcome{MemoryPeak: int64(a.peak), ExitCode: NoExitCode, Output: a.out.sum()}
+	o := Outcome{MemoryPeak: int64(a.peak), ExitCode: NoExitCode, Engine: EngineInterpreter, EngineVersion: EngineVersion()}
+	a.out.into(&o)
 	switch {
 	case errors.Is(exit.killed, errOutput):
 		o.Reason, o.Detail = ReasonOutput, errOutput.Error()

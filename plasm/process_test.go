@@ -44,7 +44,7 @@ var roles = map[string]func(){
 	},
 	"plasm-parent": func() {
 		loop := hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes()
-		_, _ = engine.Run(context.Background(), Job{Name: "loop", Module: loop}, tight, io.Discard)
+		_, _ = engine.Run(context.Background(), Job{Name: "loop", Module: loop}, Spec{Limits: tight}, marked(io.Discard))
 	},
 	"reports its limits": func() {
 		mem := &meter{}
@@ -54,9 +54,9 @@ var roles = map[string]func(){
 		}
 		for _, file := range []string{"limits", "status", "environ"} {
 			text, _ := os.ReadFile("/proc/self/" + file)
-			_, _ = reply().Write(text)
+			_, _ = reply().stdout().Write(text)
 		}
-		fmt.Fprintf(reply(), "group %t\n", unix.Getpgrp() == os.Getpid())
+		fmt.Fprintf(reply().stdout(), "group %t\n", unix.Getpgrp() == os.Getpid())
 		sendResult(result{Reason: ReasonExit})
 	},
 	"exits at once": func() { os.Exit(7) },
@@ -69,11 +69,11 @@ var roles = map[string]func(){
 	"says nothing":      func() { reply().w.(*os.File).Close(); time.Sleep(time.Hour) },
 	"floods stderr":     func() { io.Copy(os.Stderr, zeros{}) },
 	"floods the answer": func() { io.Copy(reply().w, zeros{}) },
-	"long frame":        func() { reply().w.Write([]byte{frameOutput, 0xff, 0xff, 0xff, 0xff}); select {} },
+	"long frame":        func() { reply().w.Write([]byte{frameStdout, 0xff, 0xff, 0xff, 0xff}); select {} },
 	"unknown frame":     func() { _ = reply().send('?', nil); time.Sleep(time.Hour) },
-	"short frame":       func() { reply().w.Write([]byte{frameOutput, 0, 0, 0, 9, 'x'}) },
+	"short frame":       func() { reply().w.Write([]byte{frameStdout, 0, 0, 0, 9, 'x'}) },
 	"unknown reason":    func() { sendResult(result{Reason: "fun"}); time.Sleep(time.Hour) },
-	"too much output":   func() { _, _ = io.CopyN(reply(), zeros{}, tight.Output+1); time.Sleep(time.Hour) },
+	"too much output":   func() { _, _ = io.CopyN(reply().stdout(), zeros{}, tight.Output+1); time.Sleep(time.Hour) },
 	"too much memory":   func() { reply().peak(1 << 60); sendResult(result{Reason: ReasonExit}) },
 	"colours":           func() { sendResult(result{Reason: ReasonTrap, ExitCode: NoExitCode, Detail: "\x1b[31mred"}) },
 	"refuses in colour": func() { _ = reply().send(frameRefusal, []byte("\x1b[31mred")) },
@@ -88,6 +88,12 @@ func sendResult(r result) {
 	_ = reply().send(frameResult, data)
 }
 
+// marked returns the output of a job as on a shared console.
+func marked(w io.Writer) IO {
+	m := NewMarked(w)
+	return IO{Stdout: m, Stderr: m}
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
@@ -100,7 +106,7 @@ func TestAttacksAreStoppedInAProcess(t *testing.T) {
 			if tt.reason != ReasonMemory {
 				lim.Memory = 128 << 20 // the code of a Go program counts too
 			}
-			o, err := engine.Run(t.Context(), Job{Name: tt.name, Module: tt.module}, lim, io.Discard)
+			o, err := engine.Run(t.Context(), Job{Name: tt.name, Module: tt.module}, Spec{Limits: lim}, marked(io.Discard))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +121,7 @@ func TestAProcessGivesTheSameOutputAsADirectRun(t *testing.T) {
 	var direct, inProcess bytes.Buffer
 	job := Job{Name: "hello.wasm", Module: built(t, "./jobs/hello")}
 	want := mustRun(t, job.Name, job.Module, longLimits(), &direct)
-	got, err := engine.Run(t.Context(), job, longLimits(), &inProcess)
+	got, err := engine.Run(t.Context(), job, Spec{Limits: longLimits()}, marked(&inProcess))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +134,7 @@ func TestAProcessGivesTheSameOutputAsADirectRun(t *testing.T) {
 }
 
 func TestAProcessRefusesBytesThatAreNotACommand(t *testing.T) {
-	_, err := engine.Run(t.Context(), Job{Name: "x", Module: []byte("#!/bin/sh\n")}, tight, io.Discard)
+	_, err := engine.Run(t.Context(), Job{Name: "x", Module: []byte("#!/bin/sh\n")}, Spec{Limits: tight}, marked(io.Discard))
 	if !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), `job "x": not a WebAssembly 1.0 module`) {
 		t.Errorf("got %v", err)
 	}
@@ -169,7 +175,7 @@ func TestEveryEndOfTheProcessHasAnOutcome(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o, err := Process{Args: args}.Run(t.Context(), job, lim, io.Discard)
+			o, err := Process{Args: args}.Run(t.Context(), job, Spec{Limits: lim}, marked(io.Discard))
 			if err != nil || o.Reason != tt.reason || !strings.Contains(o.Detail, tt.detail) {
 				t.Fatalf("got %q: %s, %v; want %q: …%s…", o.Reason, o.Detail, err, tt.reason, tt.detail)
 			}
@@ -181,7 +187,7 @@ func TestEveryEndOfTheProcessHasAnOutcome(t *testing.T) {
 			}
 		})
 	}
-	_, err := Process{Args: []string{"refuses in colour"}}.Run(t.Context(), Job{Module: hand{}.bytes()}, tight, io.Discard)
+	_, err := Process{Args: []string{"refuses in colour"}}.Run(t.Context(), Job{Module: hand{}.bytes()}, Spec{Limits: tight}, marked(io.Discard))
 	if !errors.Is(err, cas.ErrCorrupt) || strings.Contains(err.Error(), "\x1b") {
 		t.Errorf("refusal: %q", err)
 	}
@@ -192,7 +198,7 @@ func TestProcessIsConfined(t *testing.T) {
 	t.Setenv("PHASE_TEST_SECRET", "secret value")
 	var report bytes.Buffer
 	lim := tight
-	o, err := Process{Args: []string{"reports its limits"}}.Run(t.Context(), Job{Module: hand{}.bytes()}, lim, &report)
+	o, err := Process{Args: []string{"reports its limits"}}.Run(t.Context(), Job{Module: hand{}.bytes()}, Spec{Limits: lim}, marked(&report))
 	if err != nil || !o.OK() {
 		t.Fatalf("%+v, %v", o, err)
 	}
@@ -215,7 +221,7 @@ func TestTheEndOfTheContextEndsAProcess(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	loop := hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes()
-	_, err := engine.Run(ctx, Job{Name: "loop", Module: loop}, tight, io.Discard)
+	_, err := engine.Run(ctx, Job{Name: "loop", Module: loop}, Spec{Limits: tight}, marked(io.Discard))
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want the error of the context", err)
 	}

@@ -79,7 +79,7 @@ func NewReceipt(job Job, rel *manifest.Release, lim Limits, o Outcome) Receipt {
 		Format:     ReceiptFormat,
 		Module:     ReceiptModule{CID: job.CID.String(), SHA256: job.SHA256, Length: int64(len(job.Module))},
 		Started:    o.Started.UTC().Format(time.RFC3339),
-		DurationMS: o.Duration.Milliseconds(),
+		DurationMS: o.Duration().Milliseconds(),
 		MemoryPeak: o.MemoryPeak,
 		Reason:     o.Reason,
 		ExitCode:   o.ExitCode,

@@ -29,7 +29,7 @@ func exampleReceipt(t testing.TB) Receipt {
 	}
 	rel := manifest.Release{Channel: "stable", Arch: "x86_64", Version: "2026.11.23-demo", Number: 3}
 	o := Outcome{
-		Started: time.Date(2026, 11, 23, 14, 0, 0, 999, time.FixedZone("", 3600)), Duration: 1234 * time.Microsecond,
+		Started: time.Date(2026, 11, 23, 14, 0, 0, 999, time.FixedZone("", 3600)), Run: 1234 * time.Microsecond,
 		MemoryPeak: page, Reason: ReasonExit, Output: Output{SHA256: strings.Repeat("ab", 32), Length: 12},
 	}
 	r, err := NewReceipt(job, &rel, Limits{Memory: 64 << 20, Timeout: 30 * time.Second, Output: 64 << 10}, o).Sign(testKey(), false)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -34,16 +33,31 @@ const NoExitCode = -1
 
 // An Outcome is the result of one run of a job.
 type Outcome struct {
-	Started    time.Time
-	Duration   time.Duration // measured by the host, compilation included
-	MemoryPeak int64         // bytes of linear memory, high-water
-	ExitCode   int64         // 0 to 2^32-1, or NoExitCode
-	Reason     string        // one of the Reason constants
-	Detail     string        // explains the reason to a person; quoted and capped
-	Output     Output
+	Started       time.Time
+	Wait          time.Duration // from the acceptance to the start; set by a caller that has a queue
+	Fetch         time.Duration // of it, for the module; set by a caller that fetches
+	Compile       time.Duration // check and compilation of the module, and the start of the process
+	Run           time.Duration // the rest
+	MemoryPeak    int64         // bytes of linear memory, high-water
+	CPU           time.Duration // processor time of the job's process
+	ExitCode      int64         // 0 to 2^32-1, or NoExitCode
+	Reason        string        // one of the Reason constants
+	Detail        string        // explains the reason to a person; quoted and capped
+	Stdout        Output
+	Stderr        Output
+	Output        Output // both, in the order of writing
+	InputSHA256   string // of what the job could read on stdin, 64 lower-case hex digits
+	Engine        string // EngineInterpreter or EngineCompiler
+	EngineVersion string
 }
 
-// Output describes what a job wrote to stdout and stderr, in the order of writing.
+// Duration returns how long the job took, as the host measured it, compilation included.
+func (o Outcome) Duration() time.Duration { return o.Compile + o.Run }
+
+// emptySHA256 is the SHA-256 of no bytes.
+const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// Output describes what a job wrote.
 type Output struct {
 	SHA256    string `json:"sha256"` // 64 lower-case hex digits
 	Length    int64  `json:"length"` // bytes
@@ -53,17 +67,18 @@ type Output struct {
 // OK reports whether the job exited with code 0.
 func (o Outcome) OK() bool { return o.Reason == ReasonExit && o.ExitCode == 0 }
 
-// runHere runs a job to its end in this process and copies its output to w. A job that fails is an
+// runHere runs a job to its end in this process and copies its output to std. A job that fails is an
 // Outcome. An error means that the job did not run: its bytes are not a WASI command (cas.ErrCorrupt),
 // or ctx has ended. runHere cannot stop a long sequence of instructions without calls and loops, and
 // limits the memory of the engine only roughly; Process.Run does both.
-func runHere(ctx context.Context, job Job, lim Limits, w io.Writer, mem *meter) (Outcome, error) {
+func runHere(ctx context.Context, job Job, spec Spec, std IO, mem *meter) (Outcome, error) {
+	lim := spec.Limits
 	guest, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	guest, stop := context.WithTimeoutCause(guest, lim.Timeout, errTimeout)
 	defer stop()
 
-	r := &run{job: job, mem: mem, out: newOutput(lim.Output, w, end)}
+	r := &run{job: job, spec: spec, mem: mem, out: newOutput(lim.Output, std, end)}
 	started := time.Now()
 	if r.err = r.prepare(lim); r.err == nil {
 		go watchHost(guest, hostExtra(len(job.Module)), end)
@@ -77,7 +92,7 @@ func runHere(ctx context.Context, job Job, lim Limits, w io.Writer, mem *meter) 
 		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, r.err)
 	}
 	o := r.outcome(context.Cause(guest))
-	o.Started, o.Duration = started, took
+	o.Started, o.Run, o.InputSHA256 = started, took, emptySHA256
 	return o, nil
 }
 
@@ -91,6 +106,7 @@ var (
 
 type run struct {
 	job    Job
+	spec   Spec
 	module []byte // the module without custom sections
 	mem    *meter
 	out    *output
@@ -140,7 +156,7 @@ func (r *run) execute(ctx context.Context) (err error) {
 		return err
 	}
 	guest, err := engine.InstantiateModule(ctx, module, wazero.NewModuleConfig().
-		WithStdout(r.out).WithStderr(r.out).WithArgs(r.job.Name).WithStartFunctions())
+		WithStdout(&r.out.stdout).WithStderr(&r.out.stderr).WithArgs(append([]string{r.job.Name}, r.spec.Args...)...).WithStartFunctions())
 	if err != nil && strings.Contains(err.Error(), "not instantiated") { // a table or a global of another module
 		return fmt.Errorf("%w: %.200q", errImport, firstLine(err))
 	}
@@ -180,10 +196,12 @@ func checkImports(m wazero.CompiledModule, wasi api.Module) error {
 // later symptoms.
 func (r *run) outcome(cause error) Outcome {
 	o := Outcome{
-		MemoryPeak: int64(r.mem.peak.Load()),
-		ExitCode:   NoExitCode,
-		Output:     r.out.sum(),
+		MemoryPeak:    int64(r.mem.peak.Load()),
+		ExitCode:      NoExitCode,
+		Engine:        EngineInterpreter,
+		EngineVersion: EngineVersion(),
 	}
+	r.out.into(&o)
 	var exit *sys.ExitError
 	exited := errors.As(r.err, &exit)
 	switch {

@@ -24,8 +24,8 @@ func TestHelloPrintsItsGreeting(t *testing.T) {
 	if want := (Output{hex.EncodeToString(digest[:]), int64(len(greeting)), false}); o.Output != want {
 		t.Errorf("output %+v, want %+v", o.Output, want)
 	}
-	if o.MemoryPeak < 1<<20 || o.MemoryPeak%page != 0 || o.Duration <= 0 || o.Started.IsZero() {
-		t.Errorf("peak %d, duration %s, started %s", o.MemoryPeak, o.Duration, o.Started)
+	if o.MemoryPeak < 1<<20 || o.MemoryPeak%page != 0 || o.Duration() <= 0 || o.Started.IsZero() {
+		t.Errorf("peak %d, duration %s, started %s", o.MemoryPeak, o.Duration(), o.Started)
 	}
 }
 

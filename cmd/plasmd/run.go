@@ -84,7 +84,9 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}}
-	outcome, err := engine.Run(cmd.Context(), job, f.limits, console(cmd))
+	shown := plasm.NewMarked(console(cmd))
+	outcome, err := engine.Run(cmd.Context(), job, plasm.Spec{Limits: f.limits}, plasm.IO{Stdout: shown, Stderr: shown})
+	shown.Close()
 	if err != nil {
 		return err
 	}
