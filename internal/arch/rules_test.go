@@ -108,7 +108,12 @@ var rules = []rule{
 		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/authenticode", "internal/file", "internal/bootargs", "internal/bootfile", "internal/bootset", "internal/fat32", "internal/kmod", "internal/refusal"},
 		"an image is built from packages and one root.json, without keys and without our network code",
 	},
-	{"plasm/api", []string{"plasm"}, "a leaf: types that daemon and client share"},
+	{"plasm/api", []string{"plasm", "cas"}, "a leaf: types that daemon and client share"},
+	{
+		"plasm/client",
+		[]string{"plasm/api", "plasm/order", "plasm/receipt", "plasm", "manifest", "cas", "internal/p2p", "internal/refusal"},
+		"it sends jobs and checks receipts, and runs none",
+	},
 	{"plasm/queue", []string{"internal/file", "internal/refusal"}, "it keeps records, and knows neither the network nor how a job runs"},
 	{
 		"plasm/daemon",

@@ -9,9 +9,10 @@
 // a routing table filled from one network.
 //
 // Start at New. The publisher calls Serve, Provide and PutIPNS; the boot client calls
-// MDNSPeers, FindProviders, GetIPNS, Gateway and HTTPAddrs. A Node without Listen addresses
-// can dial and fetch but cannot be dialled. It speaks TCP. QUIC is in package quic below;
-// relays, hole punching and NAT probing are in package nat, for programs that need them.
+// MDNSPeers, FindProviders, GetIPNS, Gateway and HTTPAddrs; the client of plasmd calls HTTP. A
+// Node without Listen addresses can dial and fetch but cannot be dialled. It speaks TCP. QUIC is
+// in package quic below; relays, hole punching and NAT probing are in package nat, for programs
+// that need them.
 //
 // Limits: identify shows a peer all our addresses of its own network class, so a machine that
 // must not be seen uses no Node at all. The DHT keeps its records in memory and loses them

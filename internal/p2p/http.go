@@ -97,10 +97,11 @@ func (n *Node) Drain(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Gateway connects to a peer and returns a client of its gateway over streams. If the connection is
-// lost, the next request connects again, to the addresses of info only. The error is ErrNoHTTP if
-// the peer serves no HTTP over streams, as a mere DHT node; every error wraps cas.ErrUnreachable.
-func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client, error) {
+// HTTP connects to a peer and returns a client whose requests go to this peer over streams, whatever the
+// host of their URL. If the connection is lost, the next request connects again, to the addresses of info
+// only. A response must begin within 20 seconds. The error is ErrNoHTTP if the peer serves no HTTP over
+// streams, as a mere DHT node; every error wraps cas.ErrUnreachable.
+func (n *Node) HTTP(ctx context.Context, info peer.AddrInfo) (*http.Client, error) {
 	if err := n.connect(ctx, info); err != nil {
 		return nil, err
 	}
@@ -124,7 +125,16 @@ func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client
 		return nil, fmt.Errorf("peer %s: %w", info.ID, cas.ErrUnreachable)
 	}
 	n.transports = append(n.transports, t)
-	return &gateway.Client{Base: "http://" + info.ID.String(), HTTP: &http.Client{Transport: t}}, nil
+	return &http.Client{Transport: t}, nil
+}
+
+// Gateway connects to a peer and returns a client of its gateway over streams. Errors are those of HTTP.
+func (n *Node) Gateway(ctx context.Context, info peer.AddrInfo) (*gateway.Client, error) {
+	client, err := n.HTTP(ctx, info)
+	if err != nil {
+		return nil, err
+	}
+	return &gateway.Client{Base: "http://" + info.ID.String(), HTTP: client}, nil
 }
 
 // speaks reports whether a connected peer answers a protocol. If identify has not named the protocol,

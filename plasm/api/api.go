@@ -89,6 +89,8 @@ type Release struct {
 	Arch    string `json:"arch"`
 	Version string `json:"release"`
 	Number  int64  `json:"number"`
+
+	Repository string `json:"repository,omitempty"` // ID, "" when the repository has none
 }
 
 // Status describes a daemon.
