@@ -3,15 +3,13 @@ package attest
 import (
 	"bytes"
 	"crypto/ed25519"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/secure-systems-lab/go-securesystemslib/dsse"
-
 	"github.com/phaseboot/phaseboot/imagebuild"
+	"github.com/phaseboot/phaseboot/internal/envelope"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -98,75 +96,43 @@ func (v *Verdict) once(c Counted) error {
 
 // judge checks one statement: form, signature, types, subject, in this order.
 func judge(c *imagebuild.Contents, f File, keys []ed25519.PublicKey) (Counted, error) {
-	e, payload, err := parseEnvelope(f.Data)
+	e, err := open(f.Data)
 	if err != nil {
 		return Counted{}, err
 	}
-	id, err := signedBy(e, payload, keys)
-	if err != nil {
+	if err := signedBy(e, keys); err != nil {
 		return Counted{}, err
 	}
 	var s Statement
-	if err := json.Unmarshal(payload, &s); err != nil {
+	if err := json.Unmarshal(e.Payload, &s); err != nil {
 		return Counted{}, fmt.Errorf("payload: not a statement: %.120q", err.Error())
 	}
-	if err := s.check(id); err != nil {
+	if err := s.check(e.KeyID); err != nil {
 		return Counted{}, err
 	}
 	whole, err := s.about(c)
-	return Counted{f.Name, id, whole}, err
+	return Counted{f.Name, e.KeyID, whole}, err
 }
 
-// parseEnvelope reads an envelope with one signature. Blanks between its parts are free; everything else must be as
-// Sign writes it, so that no other program reads another payload or key in it.
-func parseEnvelope(data []byte) (e dsse.Envelope, payload []byte, err error) {
-	if len(data) > MaxFile {
-		return e, nil, fmt.Errorf("envelope: more than %d bytes", MaxFile)
-	}
+// open reads an envelope. Blanks between its parts are free: people indent these files.
+func open(data []byte) (envelope.Envelope, error) {
 	var compact bytes.Buffer
-	if err := json.Compact(&compact, data); err != nil {
-		return e, nil, fmt.Errorf("envelope: not JSON: %.120q", err.Error())
+	if len(data) <= MaxFile && json.Compact(&compact, data) == nil {
+		data = compact.Bytes()
 	}
-	if err := json.Unmarshal(data, &e); err != nil {
-		return e, nil, fmt.Errorf("envelope: not in the form of DSSE: %.120q", err.Error())
-	}
-	if e.PayloadType != PayloadType {
-		return e, nil, fmt.Errorf("envelope: payload of type %.80q, want %s", e.PayloadType, PayloadType)
-	}
-	if len(e.Signatures) != 1 {
-		return e, nil, fmt.Errorf("envelope: %d signatures, want 1", len(e.Signatures))
-	}
-	if again, err := json.Marshal(e); err != nil || !bytes.Equal(again, compact.Bytes()) {
-		return e, nil, fmt.Errorf("envelope: not in the one form: other, repeated or reordered fields")
-	}
-	payload, err = canonicalBase64(e.Payload)
-	return e, payload, err
+	return envelope.Parse(data, PayloadType, MaxFile)
 }
 
-// canonicalBase64 decodes standard base64 that has one form only.
-func canonicalBase64(text string) ([]byte, error) {
-	data, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil || base64.StdEncoding.EncodeToString(data) != text {
-		return nil, fmt.Errorf("envelope: not standard base64")
-	}
-	return data, nil
-}
-
-// signedBy returns the ID of the key that has signed the payload. The key must be one of keys.
-func signedBy(e dsse.Envelope, payload []byte, keys []ed25519.PublicKey) (string, error) {
-	sig, err := canonicalBase64(e.Signatures[0].Sig)
-	if err != nil {
-		return "", err
-	}
-	named := e.Signatures[0].KeyID
-	i := slices.IndexFunc(keys, func(k ed25519.PublicKey) bool { return manifest.KeyID(k) == named })
+// signedBy refuses an envelope that none of keys has signed.
+func signedBy(e envelope.Envelope, keys []ed25519.PublicKey) error {
+	i := slices.IndexFunc(keys, func(k ed25519.PublicKey) bool { return manifest.KeyID(k) == e.KeyID })
 	if i < 0 {
-		return "", fmt.Errorf("signed by key %.16q, which is none of the rebuilders that are demanded", named)
+		return fmt.Errorf("signed by key %.16q, which is none of the rebuilders that are demanded", e.KeyID)
 	}
-	if len(sig) != ed25519.SignatureSize || !ed25519.Verify(keys[i], dsse.PAE(e.PayloadType, payload), sig) {
-		return "", fmt.Errorf("key %.16s: the signature is wrong: the statement was changed, or another key has signed it", named)
+	if !e.SignedBy(keys[i]) {
+		return fmt.Errorf("key %.16s: the signature is wrong: the statement was changed, or another key has signed it", e.KeyID)
 	}
-	return named, nil
+	return nil
 }
 
 // check refuses a statement of another kind, or in the name of another rebuilder than the key.

@@ -1,18 +1,16 @@
 package attest
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
-	"errors"
 	"path/filepath"
 	"strings"
 
-	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	"github.com/sigstore/sigstore/pkg/signature"
 
 	"github.com/phaseboot/phaseboot/imagebuild"
+	"github.com/phaseboot/phaseboot/internal/envelope"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 )
@@ -20,7 +18,7 @@ import (
 // Types of a statement (in-toto Attestation Framework v1, SLSA v1). BuildType and the prefix of a builder's ID
 // lead to the document that defines the parameters.
 const (
-	PayloadType   = "application/vnd.in-toto+json"
+	PayloadType   = envelope.InToto
 	StatementType = "https://in-toto.io/Statement/v1"
 	PredicateType = "https://slsa.dev/provenance/v1"
 	BuildType     = "https://github.com/phaseboot/phaseboot/blob/main/docs/REPRODUCIBLE.md#rebuild-v1"
@@ -166,29 +164,9 @@ func Sign(ctx context.Context, s *Statement, signer signature.Signer, public ed2
 	if err != nil {
 		return nil, err
 	}
-	es, err := dsse.NewEnvelopeSigner(oneKey{signer, manifest.KeyID(public)})
+	e, err := envelope.Sign(ctx, PayloadType, payload, signer, public)
 	if err != nil {
 		return nil, err
 	}
-	e, err := es.SignPayload(ctx, PayloadType, payload)
-	if err != nil {
-		return nil, err
-	}
-	data, err := json.Marshal(e)
-	return append(data, '\n'), err
+	return append(e.Bytes(), '\n'), nil
 }
-
-// oneKey is a signer of package dsse.
-type oneKey struct {
-	signer signature.Signer
-	id     string
-}
-
-func (k oneKey) Sign(_ context.Context, data []byte) ([]byte, error) {
-	if k.signer == nil {
-		return nil, errors.New("key: only the public half is known; name the private key")
-	}
-	return k.signer.SignMessage(bytes.NewReader(data))
-}
-
-func (k oneKey) KeyID() (string, error) { return k.id, nil }
