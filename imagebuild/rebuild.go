@@ -25,6 +25,8 @@ type Rebuild struct {
 	PhaseBoot func(arch string) (string, error)
 	// Authorities are those of Initramfs.
 	Authorities []byte
+	// Trusted are packages that need not be in Debian's lists, because the caller trusts them.
+	Trusted Inputs
 }
 
 // Rebuilt is what a rebuild found.
@@ -34,6 +36,10 @@ type Rebuilt struct {
 	Difference *Difference `json:"difference,omitempty"`
 	// CacheDiffers says that the cache partition is not as it was built. Machines write to it.
 	CacheDiffers bool `json:"cache_differs,omitempty"`
+	// Listed says that each package is one that Debian's signed lists or Rebuild.Trusted name. Unlisted is the
+	// reason if an equal image has another one, or the lists could not be read.
+	Listed   bool  `json:"listed"`
+	Unlisted error `json:"-"`
 }
 
 // Err is nil if the image is equal to its rebuild. Otherwise it names the part that differs, and wraps
@@ -103,10 +109,13 @@ func (b *Builder) rebuild(ctx context.Context, c *Contents, r Rebuild) (*Rebuilt
 	if result.Difference, result.CacheDiffers, err = b.difference(ctx, c, out); err != nil {
 		return nil, err
 	}
-	if result.Equal = result.Difference == nil; result.Equal {
-		c.compared(comparedRebuild)
+	if result.Equal = result.Difference == nil; !result.Equal {
+		return result, nil
 	}
-	return result, nil
+	result.Unlisted = b.checkListed(ctx, c.allInputs(), r.Trusted)
+	result.Listed = result.Unlisted == nil
+	c.rebuilt(result.Unlisted)
+	return result, ctx.Err()
 }
 
 // build makes an image of the kind of c.

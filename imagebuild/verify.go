@@ -58,6 +58,7 @@ type Contents struct {
 	esp   span
 
 	mayBeRenewed bool                 // it has files of boot sets that were written after the image
+	unlisted     error                // of an image that is equal to its rebuild, see Rebuilt
 	settings     *settings            // of the first initramfs
 	signing      *authenticode.Signer // the signature that the image has, nil without one
 }
@@ -130,6 +131,9 @@ func (c *Contents) notCompared() []string {
 		}
 		words = append(words, programs+": not compared with their packages; --rebuild compares them")
 	}
+	if c.unlisted != nil {
+		words = append(words, c.unlisted.Error())
+	}
 	if len(c.Renewed) > 0 && !c.wasCompared(comparedReleases) {
 		words = append(words, "renewed boot sets: not compared with their releases; --repo compares them")
 	}
@@ -151,6 +155,7 @@ func (c *Contents) loaderName() string {
 const (
 	comparedRoot     = "root.json"
 	comparedRebuild  = "rebuild"
+	comparedLists    = "Debian's lists"
 	comparedReleases = "releases of the renewed boot sets"
 )
 
@@ -163,6 +168,15 @@ func (c *Contents) wasCompared(what string) bool {
 func (c *Contents) compared(what string) {
 	c.Compared = strings.TrimPrefix(c.Compared+", "+what, ", ")
 	c.NotCompared = c.notCompared()
+}
+
+// rebuilt records that the image is equal to its rebuild, and why its packages are not those of Debian's lists.
+func (c *Contents) rebuilt(unlisted error) {
+	c.unlisted = unlisted
+	c.compared(comparedRebuild)
+	if unlisted == nil {
+		c.compared(comparedLists)
+	}
 }
 
 func sumOf(r io.Reader) (string, error) {

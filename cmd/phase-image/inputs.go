@@ -68,8 +68,13 @@ type lockFlags struct {
 }
 
 func (f *lockFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.file, "lock", "", "take exactly the packages of this list, which phase-image inputs writes (default: this machine's newest)")
+	f.registerFile(cmd, "take exactly the packages of this list, which phase-image inputs writes (default: this machine's newest)")
 	cmd.Flags().BoolVar(&f.fallback, "lock-fallback", false, "for --lock: if a package is gone from the mirrors, say so and take this machine's newest packages")
+}
+
+// registerFile adds the flag --lock alone.
+func (f *lockFlags) registerFile(cmd *cobra.Command, usage string) {
+	cmd.Flags().StringVar(&f.file, "lock", "", usage)
 	if err := cmd.MarkFlagFilename("lock", "lock"); err != nil {
 		panic(err) // cannot happen: the flag is defined above
 	}
@@ -83,6 +88,18 @@ func (f *lockFlags) apply(b *imagebuild.Builder) (*imagebuild.Builder, error) {
 		}
 		return b, nil
 	}
+	in, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	return b.Pinned(in, f.file, "renew the list with phase-image inputs --out "+f.file+", build without --lock, or add a source of snapshot.debian.org to apt"), nil
+}
+
+// read returns the packages of the list, none without --lock.
+func (f *lockFlags) read() (imagebuild.Inputs, error) {
+	if f.file == "" {
+		return nil, nil
+	}
 	text, err := cli.ReadInput(f.file, "list of inputs", imagebuild.MaxInputs)
 	if err != nil {
 		return nil, err
@@ -91,5 +108,5 @@ func (f *lockFlags) apply(b *imagebuild.Builder) (*imagebuild.Builder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w; name a list that phase-image inputs has written", f.file, err)
 	}
-	return b.Pinned(in, f.file, "renew the list with phase-image inputs --out "+f.file+", build without --lock, or add a source of snapshot.debian.org to apt"), nil
+	return in, nil
 }

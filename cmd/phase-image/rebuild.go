@@ -21,6 +21,7 @@ type rebuildFlags struct {
 	build       imagebuild.Rebuild
 	phaseBoot   string
 	authorities authorityFlag
+	lock        lockFlags
 }
 
 // register adds the flags. when begins their help.
@@ -31,13 +32,17 @@ func (f *rebuildFlags) register(cmd *cobra.Command, when string) {
 	cmd.Flags().StringVar(&f.build.KernelFrom, "kernel", "", when+"kernel package (.deb), or folder with the files of one (default: the kernel that the image lists)")
 	cmd.Flags().BoolVar(&f.build.Newest, "newest", false, when+"take this machine's newest packages, not those that the image lists")
 	f.authorities.register(cmd, when+"certificate authority with which the image was made (PEM); repeatable")
+	f.lock.registerFile(cmd, when+"list of packages that you trust, beside those that Debian's lists name (phase-image inputs writes one)")
 }
 
 // read returns the input of a rebuild.
 func (f *rebuildFlags) read() (r imagebuild.Rebuild, err error) {
 	r = f.build
 	r.PhaseBoot = func(arch string) (string, error) { return siblingProgram(f.phaseBoot, "phase-boot", arch) }
-	r.Authorities, err = f.authorities.read()
+	if r.Authorities, err = f.authorities.read(); err != nil {
+		return r, err
+	}
+	r.Trusted, err = f.lock.read()
 	return r, err
 }
 
@@ -57,7 +62,9 @@ program must be the one in the image: build it from the same commit. The cache p
 stick may differ, because machines write to it.
 
 With --sign, an equal image gets a statement: in-toto Statement v1 with SLSA provenance, in a
-DSSE envelope. phase-image verify --attestation demands such statements.`,
+DSSE envelope. phase-image verify --attestation demands such statements. Each package that the
+image lists must then be in a list that Debian signs (apt's lists on this machine), or in that of
+--lock; otherwise the exit code is 3. Without --sign, the output only notes such a package.`,
 		Example: `  phase-image rebuild stick.img
   phase-image rebuild --sign rebuilder.key --out stick.img.ann.json stick.img
   phase-image --json rebuild uki-x86_64.efi`,
@@ -132,6 +139,9 @@ func rebuiltText(r *imagebuild.Rebuilt, statement string) string {
 	}
 	for i, p := range r.Inputs {
 		fmt.Fprintf(&w, "  %-10s %s %s\n", []string{"inputs", ""}[min(i, 1)], p.Name, p.Version)
+	}
+	if r.Unlisted != nil {
+		fmt.Fprintf(&w, "  %-10s %v\n", "note", r.Unlisted)
 	}
 	if statement != "" {
 		fmt.Fprintf(&w, "  statement  %s\n", statement)

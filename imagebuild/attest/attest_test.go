@@ -39,7 +39,7 @@ func sum(digit string) string { return strings.Repeat(digit, 64) }
 
 // testRebuilt is a stick that is equal to its rebuild.
 func testRebuilt() *imagebuild.Rebuilt {
-	return &imagebuild.Rebuilt{Equal: true, Contents: &imagebuild.Contents{
+	return &imagebuild.Rebuilt{Equal: true, Listed: true, Contents: &imagebuild.Contents{
 		Image: "dir/stick.img", Kind: imagebuild.KindDisk, Size: 1 << 30, SHA256: sum("1"), BootSum: sum("2"), RootSum: sum("3"), Channel: "stable", BuildTime: "1700000000",
 		System: imagebuild.System{Arch: "x86_64", Init: sum("4"), KernelSum: sum("5"), Inputs: imagebuild.Inputs{
 			{Name: "busybox-static", Version: "1:1.35.0-4+b3", Arch: "amd64", SHA256: sum("6"), Path: "pool/b.deb"},
@@ -209,6 +209,15 @@ func TestOnlyAnEqualImageGetsAStatement(t *testing.T) {
 	r.Equal, r.Difference = false, &imagebuild.Difference{Part: []string{"partition table"}}
 	if _, err := New(r, public, ""); !errors.Is(err, cas.ErrCorrupt) {
 		t.Errorf("an image that differs: %v", err)
+	}
+	r = testRebuilt()
+	r.Listed = false
+	if _, err := New(r, public, ""); !errors.Is(err, manifest.ErrUntrusted) {
+		t.Errorf("packages that were not compared with Debian's lists: %v", err)
+	}
+	r.Unlisted = fs.ErrNotExist
+	if _, err := New(r, public, ""); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "stick.img: equal to its rebuild, but not stated: ") {
+		t.Errorf("no list to compare with: %v", err)
 	}
 	r = testRebuilt()
 	r.CacheDiffers = true

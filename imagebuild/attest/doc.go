@@ -10,5 +10,7 @@
 // bytes, each in its own words. It does not ask a clock or a network: a statement has no date and does not expire,
 // because it says only that two builds gave the same bytes.
 //
+// New refuses an image that differs, and one with a package that is in no list of Debian or of the rebuilder.
+//
 // It opens no key: the caller has the signer. Limits: a file has at most MaxFile bytes.
 package attest

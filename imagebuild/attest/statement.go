@@ -1,9 +1,11 @@
 package attest
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -81,11 +83,14 @@ type Builder struct {
 	Version map[string]string `json:"version,omitempty"`
 }
 
-// New makes the statement of the owner of a key about an image that is equal to its rebuild. version is that of
-// phase-image. The same rebuild gives the same bytes.
+// New makes the statement of the owner of a key about an image that is equal to its rebuild, and whose packages
+// Debian's lists or the rebuilder's own name. version is that of phase-image. The same rebuild gives the same bytes.
 func New(r *imagebuild.Rebuilt, public ed25519.PublicKey, version string) (*Statement, error) {
 	if err := r.Err(); err != nil {
 		return nil, err
+	}
+	if !r.Listed {
+		return nil, fmt.Errorf("image %s: equal to its rebuild, but not stated: %w", r.Image, cmp.Or(r.Unlisted, manifest.ErrUntrusted))
 	}
 	if len(r.Renewed) > 0 {
 		return nil, refusal.Invalid("image %s: %d boot sets were written after the image, and a rebuild does not compare them; state the image itself", r.Image, len(r.Renewed))
