@@ -54,7 +54,9 @@ var hardwareRows = []hardware{
 	},
 	{
 		name: "vmware", card: "vmxnet3", medium: "SCSI on pvscsi", screen: "vmware",
-		disk: []string{"-device", "pvscsi", "-device", "scsi-hd,drive=disk0,bootindex=0"},
+		bus:    []string{"-device", "qemu-xhci"}, // the boot waits for disks of a machine with USB
+		disk:   []string{"-device", "pvscsi", "-device", "scsi-hd,drive=disk0"},
+		loaded: true,
 	},
 	{
 		name: "sd", card: "usb-net", medium: "SD card on sdhci-pci", screen: "none", udev: true,
@@ -193,7 +195,7 @@ func (d *trial) run(t *testing.T, release *published, last string) {
 	}
 	on := time.Now()
 	m := l.startQEMUWith([]string{"MEM=1536", "NET=none", "DISK=none"}, disk, args...).connectMonitor(monitor, nil)
-	m.waitFor(append(marks, "] cache: /dev/", "(rw)", "] network: ", "] resolve: ", started), refused)
+	m.waitFor(append(marks, "] cache: /dev/", "(rw)", "] network: ", "] resolve: ", started), refused, "UEFI Interactive Shell")
 	before := m.picture(d.screen)
 	m.waitFor([]string{started, "Linux version", "phase-boot: target: release ", "] switch root: ", last})
 	d.took = time.Since(on)
