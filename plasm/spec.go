@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"unicode/utf8"
 )
 
 // Engines of a Spec. An empty name lets the time limit decide.
@@ -63,14 +64,14 @@ func (s Spec) Check() error {
 	size := 0
 	for _, arg := range s.Args {
 		size += len(arg) + 1
-		if strings.ContainsRune(arg, 0) {
-			return fmt.Errorf("argument %.40q: %w: it has a zero byte; remove it", arg, fs.ErrInvalid)
+		if !isText(arg) {
+			return fmt.Errorf("argument %.40q: %w: it has a zero byte or is not UTF-8; remove it", arg, fs.ErrInvalid)
 		}
 	}
 	for name, value := range s.Env {
 		size += len(name) + len(value) + 2
-		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
-			return fmt.Errorf("environment variable %.40q: %w: give NAME=VALUE without a zero byte", name, fs.ErrInvalid)
+		if name == "" || strings.Contains(name, "=") || !isText(name) || !isText(value) {
+			return fmt.Errorf("environment variable %.40q: %w: give NAME=VALUE in UTF-8 without a zero byte", name, fs.ErrInvalid)
 		}
 	}
 	switch {
@@ -86,6 +87,9 @@ func (s Spec) Check() error {
 	}
 	return s.Limits.Check()
 }
+
+// isText reports whether a C program and JSON can have a string.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 func (g Grants) check() error {
 	if g.Scratch < 0 || g.Scratch > maxScratch || g.Scratch%page != 0 {

@@ -39,6 +39,8 @@ func TestSpecKeepsItsMeaningAsJSON(t *testing.T) {
 func TestSpecsOutOfRangeAreRefused(t *testing.T) {
 	tests := map[string]func(*Spec){
 		"zero byte in an argument":   func(s *Spec) { s.Args = []string{"a\x00b"} },
+		"argument that is no UTF-8":  func(s *Spec) { s.Args = []string{"\xff"} },
+		"variable that is no UTF-8":  func(s *Spec) { s.Env = map[string]string{"A": "\xff"} },
 		"many arguments":             func(s *Spec) { s.Args = make([]string, maxArgs+1) },
 		"long argument":              func(s *Spec) { s.Args = []string{strings.Repeat("x", maxArgBytes)} },
 		"variable without a name":    func(s *Spec) { s.Env = map[string]string{"": "x"} },
