@@ -13,6 +13,9 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
+// authoritiesPath is the file of the initramfs with the certificates of all authorities.
+const authoritiesPath = "etc/ssl/certs/ca-certificates.crt"
+
 // addCertificates adds the certificate authorities of https mirrors: Debian's, and those of
 // Initramfs.Authorities. They add no trust to a release.
 func (b *Builder) addCertificates(ctx context.Context, in Initramfs, a *archive) error {
@@ -38,7 +41,7 @@ func (b *Builder) addCertificates(ctx context.Context, in Initramfs, a *archive)
 		return err
 	}
 	bundle.Write(own)
-	a.file("etc/ssl/certs/ca-certificates.crt", bundle.Bytes(), 0o644)
+	a.file(authoritiesPath, bundle.Bytes(), 0o644)
 	return nil
 }
 

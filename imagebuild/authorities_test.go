@@ -16,12 +16,14 @@ import (
 	"time"
 )
 
-func TestFormatAuthoritiesAreCertificatesOfAuthoritiesOnly(t *testing.T) {
+// testAuthority returns a key, and makes certificates for it.
+func testAuthority(t *testing.T) (*ecdsa.PrivateKey, func(name string, authority bool) []byte) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	certificate := func(name string, authority bool) []byte {
+	return key, func(name string, authority bool) []byte {
 		c := &x509.Certificate{
 			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: authority, BasicConstraintsValid: true, NotAfter: time.Unix(1e9, 0),
 		}
@@ -31,6 +33,10 @@ func TestFormatAuthoritiesAreCertificatesOfAuthoritiesOnly(t *testing.T) {
 		}
 		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}
+}
+
+func TestFormatAuthoritiesAreCertificatesOfAuthoritiesOnly(t *testing.T) {
+	key, certificate := testAuthority(t)
 	der, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,7 +49,27 @@ func (r *Rebuilt) Err() error {
 	if r.Equal {
 		return nil
 	}
-	return fmt.Errorf("image %s: differs from its rebuild: %s; rebuild it with the programs that it was made with, or do not trust it: %w", r.Image, r.Difference, cas.ErrCorrupt)
+	remedy := "rebuild it with the programs that it was made with"
+	if r.Difference != nil && len(r.Difference.Part) > 0 && r.Difference.Part[len(r.Difference.Part)-1] == authoritiesPath {
+		remedy = "give again each --ca that it was made with, and no other"
+	}
+	return fmt.Errorf("image %s: differs from its rebuild: %s; %s, or do not trust it: %w", r.Image, r.Difference, remedy, cas.ErrCorrupt)
+}
+
+// checkKernel refuses a rebuild that cannot be equal: the list of an image has its kernel, unless that was given
+// with --kernel.
+func (r Rebuild) checkKernel(c *Contents) error {
+	for _, s := range c.systems() {
+		i := slices.IndexFunc(s.Inputs, isKernel)
+		switch {
+		case len(s.Inputs) == 0: // of an earlier version
+		case i < 0 && r.KernelFrom == "":
+			return optionsf("image %s: made with --kernel, because its list of packages has no kernel; give the same --kernel again", c.Image)
+		case i >= 0 && r.KernelFrom != "":
+			return optionsf("image %s: made without --kernel, because it lists its kernel, %.80s; remove --kernel", c.Image, s.Inputs[i].Name)
+		}
+	}
+	return nil
 }
 
 // Rebuild builds an image again from its own description: the packages that it lists, its root.json,
@@ -83,6 +104,9 @@ func (b *Builder) CompareRebuild(ctx context.Context, c *Contents, r Rebuild) er
 }
 
 func (b *Builder) rebuild(ctx context.Context, c *Contents, r Rebuild) (*Rebuilt, error) {
+	if err := r.checkKernel(c); err != nil {
+		return nil, err
+	}
 	media, err := c.media(r)
 	if err != nil {
 		return nil, err
@@ -195,17 +219,24 @@ func (c *Contents) initramfsOf(s System, r Rebuild) (in Initramfs, err error) {
 	return in, err
 }
 
-// flavour returns the flavour by the name of the kernel, or of its package.
+// flavour returns the flavour: generic has packages with firmware, and of a list without them the name of the kernel,
+// or of its package, decides. A kernel given with --kernel may have any name.
 func (s System) flavour() string {
+	var firmware, kernel bool
 	cloud := strings.Contains(s.Modules, "cloud")
 	for _, p := range s.Inputs {
-		cloud = cloud || strings.HasPrefix(p.Name, "linux-image-") && strings.Contains(p.Name, "-cloud-")
+		firmware = firmware || slices.Contains(firmwarePackages(), p.Name)
+		kernel = kernel || isKernel(p)
+		cloud = cloud || isKernel(p) && strings.Contains(p.Name, "-cloud-")
 	}
-	if cloud {
+	if !firmware && (cloud || !kernel && len(s.Inputs) > 0) {
 		return "vm"
 	}
 	return "generic"
 }
+
+// isKernel reports whether a package is a kernel of Debian.
+func isKernel(p Package) bool { return strings.HasPrefix(p.Name, "linux-image-") }
 
 // difference compares an image with its rebuild.
 func (b *Builder) difference(ctx context.Context, c *Contents, rebuilt string) (diff *Difference, cacheDiffers bool, err error) {

@@ -2,6 +2,7 @@ package imagebuild
 
 import (
 	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -288,5 +289,56 @@ func TestAUsedStickIsEqualToItsRebuild(t *testing.T) {
 		if err != nil || diff != nil || cacheDiffers != used {
 			t.Errorf("%v: %v, %v, %v", used, diff, cacheDiffers, err)
 		}
+	}
+}
+
+// Kernel and authorities that a person gave are not in the image: a rebuild without them names the option.
+func TestARebuildNamesTheOptionThatIsMissing(t *testing.T) {
+	b := testBuilder(t)
+	program := testProgram(t, b)
+	_, certificate := testAuthority(t)
+	own := certificate("own", true)
+	for _, flavour := range []string{"vm", "generic"} {
+		kernel, image := t.TempDir(), filepath.Join(t.TempDir(), "image")
+		p := testPlatform(t, flavour)
+		fakeKernel(t, kernel, "9.9")
+		builtin := ""
+		for _, m := range p.modules(partBoot) {
+			builtin += "kernel/x/" + m.name + ".ko\n"
+		}
+		write(t, filepath.Join(kernel, "lib/modules/9.9", builtinList), builtin)
+		in := Initramfs{Platform: p, Role: RoleBoot, Root: testRoot(t), Channel: "stable", PhaseBoot: program, KernelFrom: kernel, Authorities: own}
+		if _, err := b.WriteInitramfs(t.Context(), in, image); err != nil {
+			t.Fatal(err)
+		}
+		differs := "etc/ssl/certs/ca-certificates.crt: sha256 "
+		for name, c := range map[string]struct {
+			kernel string
+			ca     []byte
+			says   []string
+		}{
+			"both":              {kernel, own, nil},
+			"no kernel":         {"", own, []string{"image " + image + ": made with --kernel, because its list of packages has no kernel; give the same --kernel again"}},
+			"no authority":      {kernel, nil, []string{differs, "; give again each --ca that it was made with, and no other, or do not trust it"}},
+			"another authority": {kernel, certificate("other", true), []string{differs, "; give again each --ca"}},
+		} {
+			r, err := b.Rebuild(t.Context(), image, Rebuild{PhaseBoot: func(string) (string, error) { return program, nil }, KernelFrom: c.kernel, Authorities: c.ca})
+			if err == nil {
+				err = r.Err()
+			}
+			if (err == nil) != (c.says == nil) {
+				t.Errorf("%s, %s: %v", flavour, name, err)
+			}
+			for _, words := range c.says {
+				if err != nil && !strings.Contains(err.Error(), words) {
+					t.Errorf("%s, %s: %v; want %q", flavour, name, err, words)
+				}
+			}
+		}
+	}
+	debian := &Contents{Image: "x.efi", System: System{Inputs: Inputs{{"linux-image-6.1.0-49-cloud-amd64", "6.1", "amd64", testSum, "pool/l.deb"}}}}
+	err := Rebuild{KernelFrom: "own"}.checkKernel(debian)
+	if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "image x.efi: made without --kernel, because it lists its kernel, linux-image-6.1.0-49-cloud-amd64; remove --kernel") {
+		t.Errorf("a kernel in place of Debian's: %v", err)
 	}
 }
