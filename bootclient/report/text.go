@@ -2,28 +2,17 @@ package report
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
 
 	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
-// Printable makes a text from outside safe for one line of a console: tabs and newlines become
-// spaces, and control characters, escapes and direction marks become '?'.
-func Printable(s string) string {
-	return strings.Map(func(c rune) rune {
-		switch {
-		case c == '\n', c == '\t':
-			return ' '
-		case !strconv.IsPrint(c):
-			return '?'
-		}
-		return c
-	}, s)
-}
+// Printable makes a text from outside safe for one line of a console.
+func Printable(s string) string { return refusal.Printable(s) }
 
 // Clean is Printable, limited in length and without passwords of URLs.
 func Clean(s string) string {

@@ -58,7 +58,7 @@ var rules = []rule{
 		"a publisher holds no release key, and shares no code with the machine that verifies what it sends",
 	},
 	{"bootclient/timing", []string{"internal/gateway"}, "a leaf: a table of times"},
-	{"bootclient/report", []string{"bootclient/timing", "internal/bootargs", "internal/p2p"}, "it records what the other packages do, and knows none of them"},
+	{"bootclient/report", []string{"bootclient/timing", "internal/bootargs", "internal/p2p", "internal/refusal"}, "it records what the other packages do, and knows none of them"},
 	{
 		"bootclient/cache",
 		[]string{"bootclient/report", "bootclient/timing", "cas/...", "internal/atomicfile", "internal/file", "internal/p2p", "internal/refusal"},

@@ -81,6 +81,7 @@ type task struct {
 	counts  bool // its numbers are files, not bytes
 	done    atomic.Int64
 	total   atomic.Int64
+	state   atomic.Pointer[string] // of State, in place of numbers
 }
 
 func (p *Progress) begin(name string, total int64, files bool) *task {
@@ -99,6 +100,9 @@ func (p *Progress) end(t *task) {
 }
 
 func (t *task) text(now time.Time) string {
+	if state := t.state.Load(); state != nil {
+		return fmt.Sprintf("%s, %s", *state, now.Sub(t.started).Round(time.Second))
+	}
 	if t.counts {
 		return fmt.Sprintf("%d of %d", t.done.Load(), t.total.Load())
 	}
@@ -180,6 +184,35 @@ func (p *Progress) counter(name string, files bool, add func(total int64) *mpb.B
 		}
 		bar.SetCurrent(done)
 	}
+}
+
+// State shows work that has no size by its state, such as "running", and the time that it takes. It returns a
+// function to call with each new state, and one that ends the display; on a terminal the last state stays.
+func (p *Progress) State(name, first string) (state func(string), end func()) {
+	t := &task{name: name, started: time.Now()}
+	t.state.Store(&first)
+	state = func(next string) { t.state.Store(&next) }
+	if p.bars == nil {
+		p.mu.Lock()
+		p.tasks = append(p.tasks, t)
+		p.mu.Unlock()
+		return state, func() { p.end(t) }
+	}
+	var ended atomic.Pointer[time.Time]
+	bar := p.bars.New(1, mpb.NopStyle(), mpb.PrependDecorators(
+		decor.Name(name, decor.WCSyncSpaceR),
+		decor.Any(func(decor.Statistics) string {
+			now := time.Now()
+			if at := ended.Load(); at != nil {
+				now = *at
+			}
+			return t.text(now)
+		})))
+	return state, sync.OnceFunc(func() {
+		now := time.Now()
+		ended.Store(&now)
+		bar.SetCurrent(1)
+	})
 }
 
 // Close ends all bars and lines. It may be called more than once.

@@ -77,3 +77,23 @@ func TestProgressIsALineWithoutATerminal(t *testing.T) {
 		t.Errorf("after it %q", rest)
 	}
 }
+
+// Work without a size has its state and its time; a terminal is not needed.
+func TestAStateIsALineWithoutATerminal(t *testing.T) {
+	out := &lines{written: make(chan struct{}, 1)}
+	tick := time.NewTicker(time.Hour)
+	p := newLines(out, tick)
+	defer p.Close()
+	_, end := p.State("one", "queued")
+	end()
+	state, _ := p.State("two", "queued")
+	state("running")
+	tick.Reset(time.Millisecond)
+	<-out.written
+	p.Close()
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	if first, _, _ := strings.Cut(out.buf.String(), "\n"); first != "two: running, 0s" || strings.Contains(out.buf.String(), "one") {
+		t.Errorf("got %q", out.buf.String())
+	}
+}

@@ -1,7 +1,7 @@
 // Package refusal makes errors whose text is complete for a reader and whose reason decides
 // the exit code (internal/cli, Code). Unlike fmt.Errorf with %w, the text of the reason is not
-// part of the message. It is a leaf; every package that words a refusal calls it. Start at
-// New.
+// part of the message. Printable makes the words of another program safe for it. It is a leaf;
+// every package that words a refusal calls it. Start at New.
 package refusal
 
 import (
