@@ -20,6 +20,8 @@ for tool in phase-image phase-sign; do
 	[ -x "$bin/$tool" ] || { echo "bench-image: $bin/$tool: not found; run: make binaries" >&2; exit 1; }
 done
 
+[ -z "${MKOSI:-}" ] || command -v mkosi >/dev/null || { echo "bench-image: mkosi: not found; run: apt-get install mkosi" >&2; exit 1; }
+
 if ! [ -f repo/root.json ]; then
 	mkdir -p keys
 	for key in root release online ipns; do
