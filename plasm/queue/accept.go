@@ -12,10 +12,11 @@ import (
 	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
-// A Submission is a job to accept, whose fields up to AtOnce, Role, Module, Digest, Spec and OutputLimit the
-// caller sets.
+// A Submission is a job to accept, of which the caller sets ID, Name, Submitter, Key, Role, Module, Digest,
+// Spec and OutputLimit.
 type Submission struct {
 	Job
+	Limit       int     // jobs of its submitter that may wait and run at a time; 0 is no limit
 	ModuleBytes *Upload // nil if the job has none
 	InputBytes  *Upload
 	Nonce       *Nonce // nil for a local job
@@ -85,19 +86,19 @@ func (q *Queue) admit(e *entry, s Submission) error {
 	if err := q.checkNonce(s.Nonce); err != nil {
 		return err
 	}
-	if err := q.checkShare(e); err != nil {
+	if err := q.checkShare(e, s.Limit); err != nil {
 		return err
 	}
 	return q.makeRoom(1, e.bytes)
 }
 
-// checkShare refuses a job of a submitter that has as many waiting jobs, or bytes of them, as there is
-// room left. So one submitter takes at most half of the queue, and each other one half of the rest: a
-// dynamic threshold, as in switches that share a buffer.
-func (q *Queue) checkShare(e *entry) error {
+// checkShare refuses a job of a submitter that has its limit of jobs, or as many waiting jobs, or bytes of
+// them, as there is room left. So one submitter takes at most half of the queue, and each other one half of
+// the rest: a dynamic threshold, as in switches that share a buffer.
+func (q *Queue) checkShare(e *entry, limit int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	own, ownBytes, taken := 0, int64(0), int64(0)
+	waiting, own, ownBytes, taken := 0, 0, int64(0), int64(0)
 	for _, other := range q.order {
 		if other.job.State == Done {
 			continue
@@ -106,16 +107,20 @@ func (q *Queue) checkShare(e *entry) error {
 		if other.job.Key != e.job.Key {
 			continue
 		}
+		own++
 		ownBytes += other.weight()
 		if other.job.State == Waiting {
-			own++
+			waiting++
 		}
+	}
+	if limit > 0 && own >= limit {
+		return refusal.New(ErrFull, "queue: %d jobs of %s wait or run, and the release allows %d at a time; try again when one has ended", own, e.owner(), limit)
 	}
 	switch free, room := q.opts.MaxWaiting-q.waiting, q.opts.MaxBytes-taken; {
 	case free <= 0:
 		return refusal.New(ErrFull, "queue: %d jobs wait, the limit; try again when some have run", q.waiting)
-	case own >= free:
-		return refusal.New(ErrFull, "queue: %d jobs of %s wait, and the %d places left are for others; try again when some have run", own, e.owner(), free)
+	case waiting >= free:
+		return refusal.New(ErrFull, "queue: %d jobs of %s wait, and the %d places left are for others; try again when some have run", waiting, e.owner(), free)
 	case e.weight() > room:
 		return refusal.New(ErrFull, "queue: the job needs %d bytes, and %d of %d are left; try again when jobs have ended, or give it a lower output limit", e.weight(), max(room, 0), q.opts.MaxBytes)
 	case ownBytes+e.weight() > room:

@@ -16,7 +16,7 @@ import (
 var ErrClosed = errors.New("queue: closed")
 
 // Claim waits for a job that may run, and gives it to the caller alone. Submitters take turns; the jobs of
-// one submitter run in the order in which they were accepted, at most AtOnce of them at a time.
+// one submitter are claimed in the order in which they were accepted.
 func (q *Queue) Claim(ctx context.Context) (Job, error) {
 	for {
 		q.mu.Lock()
@@ -49,9 +49,6 @@ func (q *Queue) next() (best *entry) {
 			continue
 		}
 		seen[j.Key] = true
-		if j.AtOnce > 0 && q.running[j.Key] >= j.AtOnce {
-			continue
-		}
 		if best == nil || q.served[j.Key] < q.served[best.job.Key] {
 			best = e
 		}
@@ -62,7 +59,6 @@ func (q *Queue) next() (best *entry) {
 func (q *Queue) claim(e *entry) {
 	q.turn++
 	q.served[e.job.Key] = q.turn
-	q.running[e.job.Key]++
 	q.waiting--
 	e.set(Claimed)
 }
@@ -111,7 +107,10 @@ func (q *Queue) Begin(id string, m Module, started time.Time) (*Output, error) {
 		return nil, q.stored(err)
 	}
 	next, err := q.change(e, func(j *Job) {
-		j.State, j.Started, j.Module, j.Digest, j.Length = Running, started.UTC().Round(0), m.CID, m.SHA256, m.Length
+		j.State, j.Started, j.Module = Running, started.UTC().Round(0), m.CID
+		if !j.HasModule { // or else they name its file
+			j.Digest, j.Length = m.SHA256, m.Length
+		}
 	}, nil)
 	if err != nil {
 		out.Close()
@@ -171,17 +170,12 @@ func (q *Queue) Finish(id string, r Result, receipt []byte) error {
 		return err
 	}
 	q.mu.Lock()
-	was := e.job
-	unused := q.release(was.blobs())
+	unused := q.release(e.job.blobs())
 	e.job, e.receipt = next, len(receipt)
 	q.bytes -= e.bytes
 	e.bytes = q.sizeOf(e)
 	q.bytes += e.bytes
-	if q.running[was.Key]--; q.running[was.Key] <= 0 {
-		delete(q.running, was.Key)
-	}
 	e.signal()
-	q.wake()
 	q.mu.Unlock()
 	q.removeBlobs(unused)
 	if _, err := os.Stat(q.path(reserveFile)); err != nil {
@@ -197,9 +191,6 @@ func (q *Queue) Unclaim(id string) {
 	e := q.jobs[id]
 	if e == nil || e.job.State != Claimed {
 		return
-	}
-	if q.running[e.job.Key]--; q.running[e.job.Key] <= 0 {
-		delete(q.running, e.job.Key)
 	}
 	q.waiting++
 	e.set(Waiting)

@@ -83,7 +83,6 @@ type Queue struct {
 	waiting int
 	turn    uint64            // counts claims
 	served  map[string]uint64 // turn of the last claim of each submitter
-	running map[string]int    // claimed jobs of each submitter
 	changed chan struct{}     // closed and replaced when a job may be claimed
 	nonces  map[string]int    // valid nonces of each submitter
 	created time.Time         // of the store
@@ -96,7 +95,7 @@ type Queue struct {
 func Open(dir string, o Options) (_ *Queue, err error) {
 	q := &Queue{
 		opts: o.withDefaults(), dir: dir, jobs: map[string]*entry{}, blobs: map[string]*blob{},
-		served: map[string]uint64{}, running: map[string]int{}, nonces: map[string]int{}, changed: make(chan struct{}),
+		served: map[string]uint64{}, nonces: map[string]int{}, changed: make(chan struct{}),
 	}
 	if err := q.makeFolders(); err != nil {
 		return nil, fmt.Errorf("state %s: %w", dir, file.FullDisk(file.Pathless(err)))

@@ -35,7 +35,6 @@ type Job struct {
 	State       string          `json:"state"`
 	Submitter   string          `json:"submitter,omitempty"` // its name; empty for a local job
 	Key         string          `json:"key,omitempty"`       // key of the submitter in hex; empty for a local job
-	AtOnce      int             `json:"at_once,omitempty"`   // jobs of this submitter that may run at once; 0 is no limit
 	Role        string          `json:"role,omitempty"`      // of the module in the release
 	Module      string          `json:"module_cid,omitempty"`
 	Digest      string          `json:"module_sha256,omitempty"`
@@ -97,7 +96,7 @@ type meta struct {
 func (q *Queue) openDB() (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if v := recover(); v != nil {
+		if v := recover(); v != nil { // the file stays mapped, and locked, until the process ends
 			err = q.damaged(v)
 		}
 	}()
