@@ -114,7 +114,7 @@ var rules = []rule{
 		[]string{"plasm/api", "plasm/order", "plasm/receipt", "plasm", "manifest", "cas", "internal/p2p", "internal/refusal"},
 		"it sends jobs and checks receipts, and runs none",
 	},
-	{"plasm/queue", []string{"internal/file", "internal/refusal"}, "it keeps records, and knows neither the network nor how a job runs"},
+	{"plasm/queue", []string{"cas", "internal/atomicfile", "internal/file", "internal/refusal"}, "it keeps records, and knows neither the network nor how a job runs"},
 	{
 		"plasm/daemon",
 		[]string{"plasm/...", "manifest", "cas", "internal/p2p", "internal/limit", "internal/file", "internal/refusal"},

@@ -178,9 +178,7 @@ func (q *Queue) Finish(id string, r Result, receipt []byte) error {
 	e.signal()
 	q.mu.Unlock()
 	q.removeBlobs(unused)
-	if _, err := os.Stat(q.path(reserveFile)); err != nil {
-		_ = q.reserve() // another time, if the disk is still full
-	}
+	_ = q.reserve() // another time, if the disk is still full
 	return nil
 }
 

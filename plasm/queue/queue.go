@@ -160,16 +160,23 @@ func (q *Queue) wake() {
 	q.changed = make(chan struct{})
 }
 
-// reserve allocates the file whose space an outcome may take. A filesystem that cannot allocate has none.
+// reserve allocates the file whose space an outcome may take, unless it is there. A filesystem that cannot
+// allocate has none.
 func (q *Queue) reserve() error {
+	if info, err := os.Stat(q.path(reserveFile)); err == nil && info.Size() == reserveBytes {
+		return nil
+	}
 	f, err := os.OpenFile(q.path(reserveFile), os.O_CREATE|os.O_WRONLY, fileMode)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	err = unix.Fallocate(int(f.Fd()), 0, 0, reserveBytes)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
 		return nil
+	case err != nil:
+		os.Remove(f.Name()) // part of it is of no use
 	}
 	return err
 }
