@@ -43,6 +43,7 @@ func seed(f *testing.F, add func(kind Kind, data []byte)) {
 	for kind, file := range kinds {
 		add(kind, read(f, "repository", file))
 	}
+	add(KindRole, read(f, "submitters", kinds[KindRole]))
 	for _, name := range hostileNames(f) {
 		kind, data := hostile(f, name)
 		add(kind, data)

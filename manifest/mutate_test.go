@@ -21,9 +21,9 @@ func TestGoTUFReadsEveryMutationThatLintAccepts(t *testing.T) {
 		json.Number("0"), json.Number("-1"), json.Number("1.5"), json.Number("1e400"), json.Number("9007199254740993"), json.Number("3"),
 	}
 	accepted, tried := 0, 0
-	for kind, file := range kinds {
+	each := func(kind Kind, folder string) {
 		var top json64
-		if err := json.Unmarshal(read(t, "repository", file), &top); err != nil {
+		if err := json.Unmarshal(read(t, folder, kinds[kind]), &top); err != nil {
 			t.Fatal(err)
 		}
 		mutate(top.v, odd, func(v any) {
@@ -42,6 +42,10 @@ func TestGoTUFReadsEveryMutationThatLintAccepts(t *testing.T) {
 			decodeEach(kind, data)
 		})
 	}
+	for kind := range kinds {
+		each(kind, "repository")
+	}
+	each(KindRole, "submitters")
 	if accepted < 100 || tried < 5000 {
 		t.Errorf("%d of %d accepted: the mutations no longer test Lint", accepted, tried)
 	}

@@ -19,6 +19,9 @@ var submitterGrammar = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
 //	{"name": "ci", "key": "64 hex digits", "jobs": 4,
 //	 "limits": {"memory_bytes": 268435456, "timeout_ms": 30000, "cpu_ms": 30000, "output_bytes": 65536},
 //	 "grants": {"stdin": true, "scratch_bytes": 16777216, "artifacts": ["rootfs"]}}
+//
+// A reader ignores fields that it does not know. So all grants are positive: a reader that does not know
+// one gives less. A field that takes something away must be listed in critical.
 type Submitter struct {
 	Name   string            // for people; no two of a release are equal
 	Key    ed25519.PublicKey // no two of a release are equal
