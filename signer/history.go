@@ -91,7 +91,7 @@ func sameContent(a, b manifest.Release) bool {
 	return a.Cmdline == b.Cmdline && a.MinRAM == b.MinRAM && a.Job == b.Job &&
 		slices.EqualFunc(a.Artifacts, b.Artifacts, func(x, y manifest.Artifact) bool {
 			return x.Role == y.Role && x.SHA256 == y.SHA256 && x.Length == y.Length
-		})
+		}) && slices.EqualFunc(a.Submitters, b.Submitters, samePolicy)
 }
 
 // checkUnused refuses a version string that the channel has used for other content: operators and

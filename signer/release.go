@@ -27,7 +27,8 @@ type ManifestSpec struct {
 	Lifetime      time.Duration
 	Keys          []key.Key // of the channel
 	Out           string
-	Force         bool // replace a manifest at Out that other keys have signed, or reuse a version string for other content
+	Submitters    []manifest.Submitter // for a release that is signed again, nil keeps its own, and an empty list removes them
+	Force         bool                 // replace a manifest at Out that other keys have signed, or reuse a version string for other content
 	Now           time.Time
 }
 
@@ -86,7 +87,7 @@ func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 func (s ReleaseSpec) release(repository string, number int64) manifest.Release {
 	r := manifest.Release{
 		Repository: repository, Channel: s.Channel, Arch: s.Arch, Version: s.Version, Number: number,
-		Cmdline: s.Cmdline, MinRAM: s.MinRAM, SignedAt: s.Now, Expires: s.Now.Add(s.Lifetime),
+		Cmdline: s.Cmdline, MinRAM: s.MinRAM, SignedAt: s.Now, Expires: s.Now.Add(s.Lifetime), Submitters: s.Submitters,
 	}
 	if s.Job != "" {
 		r.Job = jobRole(s.Job)

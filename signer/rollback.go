@@ -82,5 +82,8 @@ func versions(past []Past) string {
 // signAgain signs the content of an existing release with the channel, number and dates of s.
 func (s ManifestSpec) signAgain(ctx context.Context, r *repository, old manifest.Release, number int64) (Summary, error) {
 	old.Repository, old.Channel, old.Number, old.SignedAt, old.Expires = r.root.Repository(), s.Channel, number, s.Now, s.Now.Add(s.Lifetime)
+	if s.Submitters != nil {
+		old.Submitters = s.Submitters
+	}
 	return s.signAndWrite(ctx, r, old)
 }

@@ -134,7 +134,7 @@ func changes(from, to manifest.Release) []string {
 			list = append(list, fmt.Sprintf("%s: gone", a.Role))
 		}
 	}
-	return list
+	return append(list, submitterChanges(from.Submitters, to.Submitters)...)
 }
 
 // sinceLast fills in the differences of a root or targets to the one before it in a folder.

@@ -172,6 +172,9 @@ func (s Summary) releaseWords(b *strings.Builder) {
 		line(b, "", "sha256 %s", a.SHA256)
 		line(b, "", "cid    %s (%s)", a.CID, a.Chunker)
 	}
+	for _, s := range r.Submitters {
+		submitterWords(b, s)
+	}
 	line(b, "signed", "%s", stamp(r.SignedAt))
 }
 

@@ -68,7 +68,8 @@ func newRollback() *cobra.Command {
 		Long: `rollback writes and signs a manifest with the next version and the content of an older release of
 the channel: the last one with other content than the newest, or the one that --to names. Machines
 refuse a lower version, so a new version replaces the bad release. No artifact is read;
-'phase-publish add' finds them in its store, if gc has kept them.`,
+'phase-publish add' finds them in its store, if gc has kept them. The submitters are those of the old
+release too: if one of them lost its right since then, name the others with --submitter.`,
 		Example: `  phase-sign rollback --repo repo --channel stable --arch x86_64 --key release.key --out RELEASE.json
   phase-sign rollback --repo repo --channel stable --arch x86_64 --to 2026.10 --key release.key --out RELEASE.json`,
 		Args: cli.Args(cobra.NoArgs),
@@ -76,7 +77,7 @@ refuse a lower version, so a new version replaces the bad release. No artifact i
 			return m.sign(cmd, func(ctx context.Context) (signer.Summary, error) { return signer.Rollback(ctx, spec) })
 		},
 	}
-	m.define(cmd, releaseKeyUsage)
+	m.define(cmd, releaseKeyUsage, newSubmitterUsage)
 	cmd.Flags().StringVar(&spec.Channel, "channel", "", "channel")
 	cmd.Flags().StringVar(&spec.To, "to", "", "version string of the release to go back to (default: the last one with other content than the newest)")
 	require(cmd, "repo", "channel", "arch", "key", "out")

@@ -18,7 +18,8 @@ func newPromote() *cobra.Command {
 		Long: `promote writes and signs a manifest for channel --to that names the artifacts of a release of
 channel --from: the newest in the repository, or RELEASE.json. That release must be signed by
 the keys of its channel and not expired. No artifact is read; 'phase-publish add' finds them in
-its store.`,
+its store. The submitters of the release are those of the new manifest too, unless --submitter is
+given.`,
 		Example: `  phase-sign promote --repo repo --from testing --to stable --arch x86_64 --key stable.key --out RELEASE.json`,
 		Args:    cli.Args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -28,7 +29,7 @@ its store.`,
 			return m.sign(cmd, func(ctx context.Context) (signer.Summary, error) { return signer.Promote(ctx, spec) })
 		},
 	}
-	m.define(cmd, "release key of --to to sign with (repeatable)")
+	m.define(cmd, "release key of --to to sign with (repeatable)", newSubmitterUsage)
 	cmd.Flags().StringVar(&spec.From, "from", "", "channel that has the release")
 	cmd.Flags().StringVar(&spec.Channel, "to", "", "channel that gets the release")
 	require(cmd, "repo", "from", "to", "arch", "key", "out")

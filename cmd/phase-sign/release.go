@@ -36,13 +36,18 @@ misspelt one.
 Machines with Secure Boot start only a kernel whose signature leads to a certificate in the
 firmware's db. With --sb-cert, release checks that. With --sb-key too, it writes the kernel with
 such a signature to --sb-kernel, and signs that kernel into the manifest: publish that file. Only
-kexec starts it, not the firmware.`,
+kexec starts it, not the firmware.
+
+` + submitterHelp,
 		Example: `  phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
     --kernel vmlinuz --initramfs initramfs.zst --rootfs rootfs.squashfs --job hello.wasm \
     --cmdline 'console=ttyS0 quiet' --expires 30d --key release.key --out RELEASE.json
   phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
     --kernel vmlinuz --sb-key sb/db.key --sb-cert sb/db.pem --sb-kernel artifacts/kernel \
-    --initramfs artifacts/initramfs --rootfs artifacts/rootfs --key release.key --out RELEASE.json`,
+    --initramfs artifacts/initramfs --rootfs artifacts/rootfs --key release.key --out RELEASE.json
+  phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
+    --kernel vmlinuz --initramfs initramfs.zst --rootfs rootfs.squashfs --key release.key --out RELEASE.json \
+    --submitter ci.pub=jobs=4,memory=256M,timeout=60s,stdin,scratch=16M --submitter ann.pub`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cas.CheckChunker(spec.Chunker); err != nil {
@@ -61,7 +66,7 @@ kexec starts it, not the firmware.`,
 			})
 		},
 	}
-	m.define(cmd, releaseKeyUsage)
+	m.define(cmd, releaseKeyUsage, submitterUsage)
 	releaseFlags(cmd, &spec)
 	sb.register(cmd)
 	require(cmd, "repo", "channel", "arch", "release", "kernel", "initramfs", "key", "out")
@@ -92,17 +97,20 @@ func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
 	chunkerFlag(cmd, &spec.Chunker)
 }
 
+const newSubmitterUsage = "in place of the release's submitters: KEY.pub[=OPTION,…] as 'phase-sign release' reads it (repeatable), or none"
+
 const releaseKeyUsage = "release key to sign with (repeatable)"
 
 // manifestFlags are the flags of the verbs that sign a new release manifest.
 type manifestFlags struct {
-	spec     *signer.ManifestSpec
-	keys     []string
-	passFile string
+	spec       *signer.ManifestSpec
+	keys       []string
+	submitters []string
+	passFile   string
 }
 
 // define adds the flags to cmd, except the one for the channel.
-func (m *manifestFlags) define(cmd *cobra.Command, keyUsage string) {
+func (m *manifestFlags) define(cmd *cobra.Command, keyUsage, submitterUsage string) {
 	m.spec.Lifetime = releaseLifetime
 	f := cmd.Flags()
 	f.StringVar(&m.spec.Repo, "repo", "", "repository, as init made it")
@@ -110,13 +118,18 @@ func (m *manifestFlags) define(cmd *cobra.Command, keyUsage string) {
 	f.StringVar(&m.spec.Out, "out", "", "the release manifest to write")
 	f.BoolVar(&m.spec.Force, "force", false, "replace a manifest at --out that other keys have signed, and reuse a version string for other content")
 	f.StringArrayVar(&m.keys, "key", nil, keyUsage)
+	f.StringArrayVar(&m.submitters, "submitter", nil, submitterUsage)
 	lifetimeFlag(cmd, &m.spec.Lifetime, "expires", "how long machines accept the release")
 	passphraseFlag(cmd, &m.passFile)
 }
 
 // sign loads the keys, signs, and prints the new manifest.
 func (m *manifestFlags) sign(cmd *cobra.Command, sign func(context.Context) (signer.Summary, error)) (err error) {
-	if m.spec.Keys, err = loadKeys(cmd.Context(), m.keys, passphrases(m.passFile)); err != nil {
+	pass := passphrases(m.passFile)
+	if m.spec.Submitters, err = loadSubmitters(cmd.Context(), m.submitters, pass); err != nil {
+		return err
+	}
+	if m.spec.Keys, err = loadKeys(cmd.Context(), m.keys, pass); err != nil {
 		return err
 	}
 	m.spec.Now = time.Now()
