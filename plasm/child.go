@@ -2,7 +2,6 @@ package plasm
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,10 +11,12 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// File descriptors of the process that runs a job, after stdin, stdout and stderr.
+// File descriptors of the process that runs a job, after stdin, stdout and stderr. The artifacts of the
+// job follow, in the order of the spec.
 const (
 	fdRequest = 3
 	fdAnswer  = 4
+	fdMore    = 5
 )
 
 // Serve is the main function of the process that Process.Run starts: it reads the request from file
@@ -28,34 +29,39 @@ func Serve(ctx context.Context) error {
 			return fmt.Errorf("engine: %s is not a pipe: only plasmd itself starts this; use 'plasmd run'", f.Name())
 		}
 	}
-	return serve(ctx, in, &frames{w: out}, confine)
+	return serve(ctx, in, &frames{w: out})
 }
 
 // serve reads and answers one request.
-func serve(ctx context.Context, in io.Reader, out *frames, confine func(Limits, int, *meter) error) error {
+func serve(ctx context.Context, in io.Reader, out *frames) error {
 	q, module, err := receive(in)
 	if err != nil {
 		return fmt.Errorf("request: %w", err)
 	}
 	mem := &meter{limit: uint64(q.Spec.Limits.Memory), onPeak: out.peak}
-	if err := confine(q.Spec.Limits, len(module), mem); err != nil {
+	if err := confine(q.Spec, len(module), mem); err != nil {
 		return fmt.Errorf("limits of the process: %w", err)
 	}
-	o, err := runHere(ctx, Job{Name: q.Name, Module: module}, q.Spec, IO{Stdout: out.stdout(), Stderr: out.stderr()}, mem)
+	h := host{
+		stdin: os.Stdin, stdout: out.stdout(), stderr: out.stderr(), mem: mem,
+		artifacts: map[string]*os.File{},
+		begin:     func() error { return out.sendJSON(frameBegin, beginning{}) },
+	}
+	for i, role := range q.Spec.Grants.Artifacts {
+		h.artifacts[role] = os.NewFile(uintptr(fdMore+i), role)
+	}
+	o, err := runHere(ctx, Job{Name: q.Name, Module: module, SHA256: q.SHA256}, q.Spec, h)
 	if errors.Is(err, cas.ErrCorrupt) {
 		return out.send(frameRefusal, []byte(capText(err.Error())))
 	}
 	if err != nil {
 		return err
 	}
-	answer, err := json.Marshal(result{
-		Reason: o.Reason, Detail: capText(o.Detail), ExitCode: o.ExitCode, Truncated: o.Output.Truncated,
-		Engine: o.Engine, Compile: o.Compile, Run: o.Run,
+	return out.sendJSON(frameResult, result{
+		Reason: o.Reason, Detail: capText(o.Detail), ExitCode: o.ExitCode,
+		StdoutCut: o.Stdout.Truncated, StderrCut: o.Stderr.Truncated,
+		Input: Output{SHA256: o.InputSHA256, Length: o.InputLength},
 	})
-	if err != nil {
-		return err
-	}
-	return out.send(frameResult, answer)
 }
 
 // maxText is the maximum length of a text in an answer, in bytes.

@@ -33,7 +33,8 @@ const (
 
 // confine limits this process permanently: memory, processor time, no core dump, no growing file, few
 // file descriptors.
-func confine(lim Limits, module int, mem *meter) error {
+func confine(spec Spec, module int, mem *meter) error {
+	lim := spec.Limits
 	runtime.GOMAXPROCS(min(engineThreads, runtime.NumCPU()))
 	tables, err := nonHeapData()
 	if err != nil {
@@ -52,17 +53,30 @@ func confine(lim Limits, module int, mem *meter) error {
 		resource int
 		limit    uint64
 	}{
-		{unix.RLIMIT_DATA, (tables + threadStacks + uint64(most)) * raceFactor},
-		{unix.RLIMIT_CPU, engineThreads * uint64((lim.Timeout+killGrace+time.Second)/time.Second+1)},
+		{unix.RLIMIT_DATA, (tables + threadStacks + uint64(most+scratchCost(spec.Grants.Scratch))) * raceFactor},
+		{unix.RLIMIT_CPU, cpuSeconds(lim)},
 		{unix.RLIMIT_CORE, 0},
 		{unix.RLIMIT_FSIZE, 0},
-		{unix.RLIMIT_NOFILE, engineFiles},
+		{unix.RLIMIT_NOFILE, engineFiles + uint64(len(spec.Grants.Artifacts))},
 	} {
 		if err := lower(l.resource, l.limit); err != nil {
 			return fmt.Errorf("resource %d: %w", l.resource, err)
 		}
 	}
 	return nil
+}
+
+// scratchCost returns how much a scratch folder may map, in bytes: its space, and the tables of its files.
+func scratchCost(size int64) int64 { return size + min(size/8, 8<<20) + size/64 }
+
+// cpuSeconds returns the limit at which the kernel kills this process. The parent process kills it
+// earlier, and more precisely.
+func cpuSeconds(lim Limits) uint64 {
+	most := engineThreads * uint64((lim.Timeout+killGrace+time.Second)/time.Second+1)
+	if lim.CPU > 0 {
+		most = min(most, uint64(lim.CPU/time.Second)+2)
+	}
+	return most
 }
 
 // lower lowers a limit of this process permanently. A lower limit, which an operator has set, stays.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
 )
 
 // The protocol between plasmd and the process that runs the job. The request is one line of JSON,
@@ -19,6 +18,7 @@ const (
 	frameStdout  = 'o' // output of the job
 	frameStderr  = 'e' // output of the job on stderr
 	framePeak    = 'm' // eight bytes: a new peak of the linear memory
+	frameBegin   = 'b' // a beginning as JSON: the job is about to start
 	frameResult  = 'r' // a result as JSON
 	frameRefusal = 'c' // text: why the module is corrupt
 
@@ -29,8 +29,14 @@ const (
 // A request asks the process to run a module.
 type request struct {
 	Name   string
-	Length int64 // bytes of the module
-	Spec   Spec
+	SHA256 string // of the module
+	Length int64  // bytes of the module
+	Spec   Spec   // with the engine that was chosen
+}
+
+// A beginning is what is known when the job starts.
+type beginning struct {
+	Isolation []string // Isolation constants
 }
 
 // A result is the part of an Outcome that is known in the process.
@@ -38,10 +44,9 @@ type result struct {
 	Reason    string
 	Detail    string
 	ExitCode  int64
-	Truncated bool
-	Engine    string
-	Compile   time.Duration
-	Run       time.Duration
+	StdoutCut bool // the output limit cut stdout
+	StderrCut bool
+	Input     Output // what the job read on stdin
 }
 
 func (r request) send(w io.Writer, module []byte) error {
@@ -89,6 +94,15 @@ func (f *frames) send(kind byte, payload []byte) error {
 	head := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload)))
 	_, err := f.w.Write(append(head, payload...))
 	return err
+}
+
+// sendJSON sends a frame with a value as JSON.
+func (f *frames) sendJSON(kind byte, value any) error {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return f.send(kind, data)
 }
 
 // stdout and stderr return writers that send output of the job.

@@ -2,7 +2,6 @@ package plasm
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -25,7 +24,9 @@ type Limits struct {
 	Memory  int64         // bytes of linear memory, a multiple of 64 KiB; in Process.Run its code counts too
 	Timeout time.Duration // from the check of the module to its end, compilation included; whole milliseconds
 	Output  int64         // bytes on stdout and stderr together
-	CPU     time.Duration // processor time of the job's process; 0 for twice Timeout; whole milliseconds
+	CPU     time.Duration // processor time of the job's process; 0 for no limit below that of Timeout; whole milliseconds
+	Compile time.Duration // from the start to the first instruction of the job; 0 for no limit below Timeout; whole milliseconds
+	Module  int64         // bytes of the module; 0 for 32 MiB
 }
 
 // jsonLimits is the JSON of Limits.
@@ -34,11 +35,13 @@ type jsonLimits struct {
 	Timeout int64 `json:"timeout_ms"`
 	Output  int64 `json:"output_bytes"`
 	CPU     int64 `json:"cpu_ms,omitempty"`
+	Compile int64 `json:"compile_ms,omitempty"`
+	Module  int64 `json:"module_bytes,omitempty"`
 }
 
 // MarshalJSON implements json.Marshaler.
 func (l Limits) MarshalJSON() ([]byte, error) {
-	return json.Marshal(jsonLimits{l.Memory, l.Timeout.Milliseconds(), l.Output, l.CPU.Milliseconds()})
+	return json.Marshal(jsonLimits{l.Memory, l.Timeout.Milliseconds(), l.Output, l.CPU.Milliseconds(), l.Compile.Milliseconds(), l.Module})
 }
 
 // UnmarshalJSON implements json.Unmarshaler. It refuses unknown fields.
@@ -49,21 +52,19 @@ func (l *Limits) UnmarshalJSON(data []byte) error {
 	if err := d.Decode(&j); err != nil {
 		return err
 	}
-	timeout, err := milliseconds(j.Timeout)
-	cpu, err2 := milliseconds(j.CPU)
-	if err != nil || err2 != nil {
-		return cmp.Or(err, err2)
+	for _, ms := range []int64{j.Timeout, j.CPU, j.Compile} {
+		if ms < 0 || ms > 2*maxTimeout.Milliseconds() {
+			return fmt.Errorf("time limit: %w: %d ms; give 1 to %d", fs.ErrInvalid, ms, maxTimeout.Milliseconds())
+		}
 	}
-	*l = Limits{Memory: j.Memory, Timeout: timeout, Output: j.Output, CPU: cpu}
+	*l = Limits{
+		Memory: j.Memory, Timeout: milliseconds(j.Timeout), Output: j.Output,
+		CPU: milliseconds(j.CPU), Compile: milliseconds(j.Compile), Module: j.Module,
+	}
 	return nil
 }
 
-func milliseconds(n int64) (time.Duration, error) {
-	if n < 0 || n > maxTimeout.Milliseconds()*2 {
-		return 0, fmt.Errorf("time limit: %w: %d ms; give 1 to %d", fs.ErrInvalid, n, maxTimeout.Milliseconds())
-	}
-	return time.Duration(n) * time.Millisecond, nil
-}
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // DefaultLimits returns limits for an ordinary Go program of 5 MB, whose code counts too: 256 MiB, 30 s,
 // 64 KiB. Nothing is reserved.
@@ -80,6 +81,10 @@ func (l Limits) Check() error {
 		return fmt.Errorf("time limit: %w: %s; give whole milliseconds from 1ms to 24h", fs.ErrInvalid, l.Timeout)
 	case l.CPU < 0 || l.CPU > 2*maxTimeout || l.CPU%time.Millisecond != 0:
 		return fmt.Errorf("processor time limit: %w: %s; give whole milliseconds from 1ms to 48h", fs.ErrInvalid, l.CPU)
+	case l.Compile < 0 || l.Compile > maxTimeout || l.Compile%time.Millisecond != 0:
+		return fmt.Errorf("limit of the preparation: %w: %s; give whole milliseconds from 1ms to 24h", fs.ErrInvalid, l.Compile)
+	case l.Module < 0 || l.Module > maxModule:
+		return fmt.Errorf("module limit: %w: %d bytes; give up to 32M", fs.ErrInvalid, l.Module)
 	case l.Output < 0 || l.Output > maxOutput:
 		return fmt.Errorf("output limit: %w: %d bytes; give 0 to 64M", fs.ErrInvalid, l.Output)
 	}

@@ -112,7 +112,7 @@ func FuzzLint(f *testing.F) {
 			return
 		}
 		before := allocated()
-		engine := wazero.NewRuntimeWithConfig(t.Context(), config())
+		engine := wazero.NewRuntimeWithConfig(t.Context(), config(EngineInterpreter))
 		defer engine.Close(t.Context())
 		m, err := compile(t, engine, declared.module)
 		if cost, most := int64(allocated()-before), costOfAny+costOfByte*int64(len(module))+costOfLocal*declared.locals; cost > most {

@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"strconv"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -20,7 +21,7 @@ var errOutput = errors.New("the job wrote more than its output limit")
 // output counts, hashes and forwards a job's stdout and stderr. It stores nothing. The first byte above
 // the limit, which is for both together, ends the job.
 type output struct {
-	digest    // of both, in the order of writing
+	both      digest // in the order of writing
 	limit     int64
 	truncated bool
 	stdout    channel
@@ -29,9 +30,9 @@ type output struct {
 }
 
 func newOutput(limit int64, out IO, end context.CancelCauseFunc) *output {
-	o := &output{digest: newDigest(), limit: limit, end: end}
-	o.stdout = channel{digest: newDigest(), all: o, w: orDiscard(out.Stdout)}
-	o.stderr = channel{digest: newDigest(), all: o, w: orDiscard(out.Stderr)}
+	o := &output{both: newDigest(), limit: limit, end: end}
+	o.stdout = channel{own: newDigest(), all: o, w: orDiscard(out.Stdout)}
+	o.stderr = channel{own: newDigest(), all: o, w: orDiscard(out.Stderr)}
 	return o
 }
 
@@ -44,9 +45,9 @@ func orDiscard(w io.Writer) io.Writer {
 
 // into adds the digests to an outcome.
 func (o *output) into(to *Outcome) {
-	to.Output = o.sum(o.truncated)
-	to.Stdout = o.stdout.sum(o.stdout.truncated)
-	to.Stderr = o.stderr.sum(o.stderr.truncated)
+	to.Output = o.both.sum(o.truncated)
+	to.Stdout = o.stdout.own.sum(o.stdout.truncated)
+	to.Stderr = o.stderr.own.sum(o.stderr.truncated)
 }
 
 // A digest counts and hashes bytes.
@@ -57,9 +58,10 @@ type digest struct {
 
 func newDigest() digest { return digest{hash: sha256.New()} }
 
-func (d *digest) add(p []byte) {
+// Write implements io.Writer and never fails.
+func (d *digest) Write(p []byte) (int, error) {
 	d.length += int64(len(p))
-	d.hash.Write(p)
+	return d.hash.Write(p)
 }
 
 func (d *digest) sum(truncated bool) Output {
@@ -68,7 +70,7 @@ func (d *digest) sum(truncated bool) Output {
 
 // A channel is stdout or stderr of a job.
 type channel struct {
-	digest
+	own       digest
 	truncated bool
 	all       *output
 	w         io.Writer // gets the output within the limit; its errors do not stop the job
@@ -77,9 +79,9 @@ type channel struct {
 // Write implements io.Writer for the guest, which has one thread.
 func (c *channel) Write(p []byte) (int, error) {
 	o := c.all
-	keep := p[:min(int64(len(p)), o.limit-o.length)]
-	o.add(keep)
-	c.add(keep)
+	keep := p[:min(int64(len(p)), o.limit-o.both.length)]
+	_, _ = o.both.Write(keep)
+	_, _ = c.own.Write(keep)
 	_, _ = c.w.Write(keep)
 	if len(keep) < len(p) {
 		o.truncated, c.truncated = true, true
@@ -167,4 +169,22 @@ func escape(line []byte) []byte {
 		line = line[size:]
 	}
 	return out
+}
+
+// A lockedDigest is a digest that one goroutine writes and another reads.
+type lockedDigest struct {
+	mu     sync.Mutex
+	digest digest
+}
+
+func (d *lockedDigest) Write(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.digest.Write(p)
+}
+
+func (d *lockedDigest) sum() Output {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.digest.sum(false)
 }

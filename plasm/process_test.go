@@ -48,7 +48,7 @@ var roles = map[string]func(){
 	},
 	"reports its limits": func() {
 		mem := &meter{}
-		if err := confine(tight, 0, mem); err != nil {
+		if err := confine(Spec{Limits: tight}, 0, mem); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return
 		}
@@ -98,22 +98,27 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// TestAttacksAreStoppedInAProcess: the attacks end in a process as with runDirect.
+// TestAttacksAreStoppedInAProcess: the attacks end in a process as with runDirect, with both engines.
 func TestAttacksAreStoppedInAProcess(t *testing.T) {
-	for _, tt := range attacks(t) {
-		t.Run(tt.name, func(t *testing.T) {
-			lim := tt.limits()
-			if tt.reason != ReasonMemory {
-				lim.Memory = 128 << 20 // the code of a Go program counts too
-			}
-			o, err := engine.Run(t.Context(), Job{Name: tt.name, Module: tt.module}, Spec{Limits: lim}, marked(io.Discard))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if o.Reason != tt.reason || o.OK() || o.MemoryPeak > lim.Memory {
-				t.Errorf("ended by %s: %s, with %d bytes; want %s", o.Reason, o.Detail, o.MemoryPeak, tt.reason)
-			}
-		})
+	for _, name := range []string{EngineInterpreter, EngineCompiler} {
+		for _, tt := range attacks(t) {
+			t.Run(name+"/"+tt.name, func(t *testing.T) {
+				lim := tt.limits()
+				if tt.reason != ReasonMemory {
+					lim.Memory = 128 << 20 // the code of a Go program counts too
+				}
+				if name == EngineCompiler && tt.reason == ReasonTimeout {
+					lim.Timeout *= 4 // for the compilation
+				}
+				o, err := engine.Run(t.Context(), Job{Name: tt.name, Module: tt.module}, Spec{Limits: lim, Engine: name}, marked(io.Discard))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if o.Reason != tt.want(name) || o.OK() || o.MemoryPeak > lim.Memory || o.Engine != name {
+					t.Errorf("ended by %s: %s, with %d bytes in the %s; want %s", o.Reason, o.Detail, o.MemoryPeak, o.Engine, tt.want(name))
+				}
+			})
+		}
 	}
 }
 
@@ -121,7 +126,7 @@ func TestAProcessGivesTheSameOutputAsADirectRun(t *testing.T) {
 	var direct, inProcess bytes.Buffer
 	job := Job{Name: "hello.wasm", Module: built(t, "./jobs/hello")}
 	want := mustRun(t, job.Name, job.Module, longLimits(), &direct)
-	got, err := engine.Run(t.Context(), job, Spec{Limits: longLimits()}, marked(&inProcess))
+	got, err := engine.Run(t.Context(), job, Spec{Limits: longLimits(), Engine: EngineInterpreter}, marked(&inProcess))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -208,7 +207,7 @@ func (r Receipt) checkFields() error {
 }
 
 func (r Receipt) checkNumbers() error {
-	if !knownReason(r.Reason) {
+	if !KnownReason(r.Reason) {
 		return fmt.Errorf("unknown reason %.40q", r.Reason)
 	}
 	numbers := []int64{
@@ -227,11 +226,6 @@ func (r Receipt) checkNumbers() error {
 		return errors.New("reason exit without an exit code")
 	}
 	return nil
-}
-
-// knownReason reports whether a reason is one of the Reason constants.
-func knownReason(reason string) bool {
-	return slices.Contains([]string{ReasonExit, ReasonTimeout, ReasonMemory, ReasonOutput, ReasonImport, ReasonTrap, ReasonBounds, ReasonKilled}, reason)
 }
 
 // isHex32 reports whether s is 32 bytes in lower-case hex.

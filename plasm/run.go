@@ -1,87 +1,60 @@
 package plasm
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
+	"github.com/tetratelabs/wazero/experimental/sysfs"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/phaseboot/phaseboot/cas"
 )
 
-// Reasons for the end of a job, as in a receipt.
-const (
-	ReasonExit    = "exit"    // the job exited; see the exit code
-	ReasonTimeout = "timeout" // the time limit was reached
-	ReasonMemory  = "memory"  // memory was refused and the job failed, or it needs too much to start, or its process ran out of memory
-	ReasonOutput  = "output"  // the output limit was reached
-	ReasonImport  = "import"  // the module imports something that is not granted; it did not run
-	ReasonTrap    = "trap"    // a WebAssembly trap: unreachable, out of bounds, stack overflow
-	ReasonBounds  = "bounds"  // the module declares more than a job may; it did not run
-	ReasonKilled  = "killed"  // the process that ran it ended without a result
-)
-
-// NoExitCode is the exit code of a job that did not exit.
-const NoExitCode = -1
-
-// An Outcome is the result of one run of a job.
-type Outcome struct {
-	Started       time.Time
-	Wait          time.Duration // from the acceptance to the start; set by a caller that has a queue
-	Fetch         time.Duration // of it, for the module; set by a caller that fetches
-	Compile       time.Duration // check and compilation of the module, and the start of the process
-	Run           time.Duration // the rest
-	MemoryPeak    int64         // bytes of linear memory, high-water
-	CPU           time.Duration // processor time of the job's process
-	ExitCode      int64         // 0 to 2^32-1, or NoExitCode
-	Reason        string        // one of the Reason constants
-	Detail        string        // explains the reason to a person; quoted and capped
-	Stdout        Output
-	Stderr        Output
-	Output        Output // both, in the order of writing
-	InputSHA256   string // of what the job could read on stdin, 64 lower-case hex digits
-	Engine        string // EngineInterpreter or EngineCompiler
-	EngineVersion string
+// A host is what runHere gives to a job.
+type host struct {
+	stdin     io.Reader
+	stdout    io.Writer
+	stderr    io.Writer
+	mem       *meter
+	artifacts map[string]*os.File // by role
+	begin     func() error        // called when the code of the job is ready; nil for nothing
 }
 
-// Duration returns how long the job took, as the host measured it, compilation included.
-func (o Outcome) Duration() time.Duration { return o.Compile + o.Run }
-
-// emptySHA256 is the SHA-256 of no bytes.
-const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-// Output describes what a job wrote.
-type Output struct {
-	SHA256    string `json:"sha256"` // 64 lower-case hex digits
-	Length    int64  `json:"length"` // bytes
-	Truncated bool   `json:"truncated"`
-}
-
-// OK reports whether the job exited with code 0.
-func (o Outcome) OK() bool { return o.Reason == ReasonExit && o.ExitCode == 0 }
-
-// runHere runs a job to its end in this process and copies its output to std. A job that fails is an
-// Outcome. An error means that the job did not run: its bytes are not a WASI command (cas.ErrCorrupt),
-// or ctx has ended. runHere cannot stop a long sequence of instructions without calls and loops, and
-// limits the memory of the engine only roughly; Process.Run does both.
-func runHere(ctx context.Context, job Job, spec Spec, std IO, mem *meter) (Outcome, error) {
-	lim := spec.Limits
+// runHere runs a job to its end in this process. A job that fails is an Outcome. An error means that the
+// job did not run: its bytes are not a WASI command (cas.ErrCorrupt), or ctx has ended. runHere cannot
+// stop a long sequence of instructions without calls and loops, cannot stop the code of the compiler at
+// all, and limits the memory of the engine only roughly; Process.Run does these.
+func runHere(ctx context.Context, job Job, spec Spec, h host) (Outcome, error) {
 	guest, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	guest, stop := context.WithTimeoutCause(guest, lim.Timeout, errTimeout)
+	guest, stop := context.WithTimeoutCause(guest, spec.Limits.Timeout, errTimeout)
 	defer stop()
 
-	r := &run{job: job, spec: spec, mem: mem, out: newOutput(lim.Output, std, end)}
+	spec.Engine = cmp.Or(spec.Engine, EngineInterpreter)
+	r := &run{job: job, spec: spec, host: h, clock: clock{real: spec.Grants.Clock}, input: newDigest()}
+	r.out = newOutput(spec.Limits.Output, IO{Stdout: h.stdout, Stderr: h.stderr}, func(err error) {
+		end(err)
+		// The engine unwinds the guest's stack, and Call returns this error.
+		panic(sys.NewExitError(sys.ExitCodeContextCanceled))
+	})
 	started := time.Now()
-	if r.err = r.prepare(lim); r.err == nil {
-		go watchHost(guest, hostExtra(len(job.Module)), end)
+	if r.err = r.prepare(); r.err == nil {
+		if spec.Engine == EngineInterpreter {
+			go watchHost(guest, hostExtra(len(job.Module)), end)
+		}
 		r.err = r.execute(guest)
 	}
 	took := time.Since(started)
@@ -92,39 +65,34 @@ func runHere(ctx context.Context, job Job, spec Spec, std IO, mem *meter) (Outco
 		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, r.err)
 	}
 	o := r.outcome(context.Cause(guest))
-	o.Started, o.Run, o.InputSHA256 = started, took, emptySHA256
+	o.Started, o.Run = started, took
 	return o, nil
 }
 
-var (
-	errTimeout  = errors.New("the job reached its time limit")
-	errTooLarge = errors.New("the module starts with more than its limit allows")
-	errImport   = errors.New("the module imports something that is not granted")
-
-	errEngineMemory = errors.New("the module's code, stack and memory together need more than the memory limit; raise it by about 25 bytes for each byte of the module")
-)
-
 type run struct {
-	job    Job
-	spec   Spec
-	module []byte // the module without custom sections
-	mem    *meter
-	out    *output
-	err    error // of execute; nil and most *sys.ExitError mean that the job exited
+	host
+	job     Job
+	spec    Spec
+	module  []byte // the module without custom sections
+	clock   clock
+	out     *output
+	input   digest // of what the job read on stdin
+	scratch *folder
+	err     error // of execute; nil and most *sys.ExitError mean that the job exited
 }
 
 // prepare refuses a module that needs too much memory before its first instruction.
-func (r *run) prepare(lim Limits) error {
+func (r *run) prepare() error {
 	declared, err := lint(r.job.Module)
 	if err != nil {
 		return err
 	}
 	r.module = declared.module
-	if declared.memory > lim.Memory {
-		return fmt.Errorf("%w: %d bytes of memory, the limit is %d", errTooLarge, declared.memory, lim.Memory)
+	if most := r.spec.Limits.Memory; declared.memory > most {
+		return fmt.Errorf("%w: %d bytes of memory, the limit is %d", errTooLarge, declared.memory, most)
 	}
 	if declared.table > maxTable {
-		return fmt.Errorf("%w: a table of %d entries, the limit is %d", errTooLarge, declared.table, maxTable)
+		return fmt.Errorf("%w: a table of %d entries, the limit is %d", errTable, declared.table, maxTable)
 	}
 	r.mem.reserve(declared.memory)
 	return nil
@@ -139,8 +107,11 @@ func (r *run) execute(ctx context.Context) (err error) {
 			err = fmt.Errorf("the engine failed: %v", v)
 		}
 	}()
-	ctx = new(guard).watch(experimental.WithMemoryAllocator(ctx, r.mem))
-	engine := wazero.NewRuntimeWithConfig(ctx, config())
+	ctx = experimental.WithMemoryAllocator(ctx, r.mem)
+	if r.spec.Engine == EngineInterpreter {
+		ctx = new(guard).watch(ctx)
+	}
+	engine := wazero.NewRuntimeWithConfig(ctx, config(r.spec.Engine))
 	defer engine.Close(context.WithoutCancel(ctx))
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, engine); err != nil {
 		return fmt.Errorf("WASI: %w", err)
@@ -155,8 +126,19 @@ func (r *run) execute(ctx context.Context) (err error) {
 	if err := checkImports(module, engine.Module(wasi_snapshot_preview1.ModuleName)); err != nil {
 		return err
 	}
-	guest, err := engine.InstantiateModule(ctx, module, wazero.NewModuleConfig().
-		WithStdout(&r.out.stdout).WithStderr(&r.out.stderr).WithArgs(append([]string{r.job.Name}, r.spec.Args...)...).WithStartFunctions())
+	grants, err := r.grants(ctx)
+	if err != nil {
+		return err
+	}
+	if r.scratch != nil {
+		defer r.scratch.close()
+	}
+	if r.begin != nil {
+		if err := r.begin(); err != nil {
+			return err
+		}
+	}
+	guest, err := engine.InstantiateModule(ctx, module, grants)
 	if err != nil && strings.Contains(err.Error(), "not instantiated") { // a table or a global of another module
 		return fmt.Errorf("%w: %.200q", errImport, firstLine(err))
 	}
@@ -167,13 +149,53 @@ func (r *run) execute(ctx context.Context) (err error) {
 	return err
 }
 
-// config returns the configuration of the engine: the interpreter, without reference types. They would
-// let a module grow a table, whose entries are host memory.
-func config() wazero.RuntimeConfig {
-	return wazero.NewRuntimeConfigInterpreter().
-		WithCloseOnContextDone(true).
+// config returns the configuration of an engine, without reference types. They would let a module grow a
+// table, whose entries are host memory. Code of the compiler does not check whether ctx has ended: a
+// check in each loop makes it eight times slower, and Process.Run kills its process.
+func config(engine string) wazero.RuntimeConfig {
+	c := wazero.NewRuntimeConfigInterpreter().WithCloseOnContextDone(true)
+	if engine == EngineCompiler {
+		c = wazero.NewRuntimeConfigCompiler()
+	}
+	return c.
 		WithDebugInfoEnabled(false).
 		WithCoreFeatures(api.CoreFeaturesV2.SetEnabled(api.CoreFeatureReferenceTypes, false))
+}
+
+// grants returns what the job may use. The zero value of wazero's configuration grants nothing.
+func (r *run) grants(ctx context.Context) (wazero.ModuleConfig, error) {
+	c := wazero.NewModuleConfig().WithStartFunctions().
+		WithStdout(&r.out.stdout).WithStderr(&r.out.stderr).
+		WithArgs(append([]string{r.job.Name}, r.spec.Args...)...)
+	for _, name := range slices.Sorted(maps.Keys(r.spec.Env)) {
+		c = c.WithEnv(name, r.spec.Env[name])
+	}
+	if r.spec.Grants.Stdin && r.stdin != nil {
+		c = c.WithStdin(io.TeeReader(r.stdin, &r.input))
+	}
+	c = r.clock.configure(ctx, c)
+	if r.spec.Grants.Random {
+		c = c.WithRandSource(rand.Reader)
+	} else {
+		c = c.WithRandSource(fixedRandom(r.job.SHA256))
+	}
+	folders := wazero.NewFSConfig().(sysfs.FSConfig)
+	if size := r.spec.Grants.Scratch; size > 0 {
+		scratch, err := newScratch(size, r.clock.now)
+		if err != nil {
+			return nil, fmt.Errorf("%w: no room for the scratch folder of %d bytes", errEngineMemory, size)
+		}
+		r.scratch = scratch
+		folders = folders.WithSysFSMount(scratch, "/scratch").(sysfs.FSConfig)
+	}
+	if len(r.artifacts) > 0 {
+		artifacts, err := newArtifacts(r.artifacts, r.clock.now)
+		if err != nil {
+			return nil, fmt.Errorf("artifacts: %w", err)
+		}
+		folders = folders.WithSysFSMount(artifacts, "/artifacts").(sysfs.FSConfig)
+	}
+	return c.WithFSConfig(folders.(wazero.FSConfig)), nil
 }
 
 // checkImports refuses a module that imports anything except functions of WASI.
@@ -196,12 +218,13 @@ func checkImports(m wazero.CompiledModule, wasi api.Module) error {
 // later symptoms.
 func (r *run) outcome(cause error) Outcome {
 	o := Outcome{
-		MemoryPeak:    int64(r.mem.peak.Load()),
-		ExitCode:      NoExitCode,
-		Engine:        EngineInterpreter,
-		EngineVersion: EngineVersion(),
+		MemoryPeak: int64(r.mem.peak.Load()),
+		ExitCode:   NoExitCode,
+		Engine:     r.spec.Engine, EngineVersion: EngineVersion(),
 	}
 	r.out.into(&o)
+	read := r.input.sum(false)
+	o.InputSHA256, o.InputLength = read.SHA256, read.Length
 	var exit *sys.ExitError
 	exited := errors.As(r.err, &exit)
 	switch {
@@ -217,11 +240,16 @@ func (r *run) outcome(cause error) Outcome {
 	default:
 		o.Reason, o.Detail = reasonOf(r.err), r.err.Error()
 	}
-	if o.Reason == ReasonTrap {
+	switch o.Reason {
+	case ReasonTrap:
 		o.Detail = fmt.Sprintf("%.300q", firstLine(r.err)) // text of the engine with names from the module
+	case ReasonStack:
+		o.Detail = errStack.Error()
 	}
-	if r.mem.refused.Load() && !o.OK() && (o.Reason == ReasonExit || o.Reason == ReasonTrap) {
+	if failed := !o.OK() && (o.Reason == ReasonExit || o.Reason == ReasonTrap); failed && r.mem.refused.Load() {
 		o.Reason, o.Detail = ReasonMemory, "it asked for more memory than its limit, and ended with "+o.Detail
+	} else if failed && r.scratch != nil && r.scratch.full {
+		o.Reason, o.Detail = ReasonScratch, "its scratch folder was full, and it ended with "+o.Detail
 	}
 	return o
 }
@@ -230,21 +258,6 @@ func (r *run) outcome(cause error) Outcome {
 // A module may exit with the same codes, so the caller must check the context too.
 func stopped(code uint32) bool {
 	return code == sys.ExitCodeContextCanceled || code == sys.ExitCodeDeadlineExceeded
-}
-
-func reasonOf(err error) string {
-	switch {
-	case errors.Is(err, errTimeout):
-		return ReasonTimeout
-	case errors.Is(err, errHostMemory), errors.Is(err, errTooLarge), errors.Is(err, errEngineMemory):
-		return ReasonMemory
-	case errors.Is(err, errImport):
-		return ReasonImport
-	case errors.Is(err, errBounds):
-		return ReasonBounds
-	default:
-		return ReasonTrap
-	}
 }
 
 // firstLine returns an error of the engine without its stack trace, which has names from the module.

@@ -15,14 +15,14 @@ func TestSpecKeepsItsMeaningAsJSON(t *testing.T) {
 	want := Spec{
 		Args: []string{"-n", "3"}, Env: map[string]string{"LANG": "C"},
 		Grants: Grants{Stdin: true, Scratch: 1 << 20, Artifacts: []string{"rootfs"}, Clock: true, Random: true},
-		Limits: Limits{Memory: 64 << 20, Timeout: 1500 * time.Millisecond, Output: 10, CPU: time.Second},
+		Limits: Limits{Memory: 64 << 20, Timeout: 1500 * time.Millisecond, Output: 10, CPU: time.Second, Compile: 2 * time.Second, Module: 1 << 20},
 		Engine: EngineCompiler,
 	}
 	data, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(data), `"limits":{"memory_bytes":67108864,"timeout_ms":1500,"output_bytes":10,"cpu_ms":1000}`) {
+	if !strings.Contains(string(data), `"limits":{"memory_bytes":67108864,"timeout_ms":1500,"output_bytes":10,"cpu_ms":1000,"compile_ms":2000,"module_bytes":1048576}`) {
 		t.Errorf("%s", data)
 	}
 	var got Spec
