@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/systemd"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher"
 )
@@ -35,13 +36,13 @@ no longer work.`,
 				}
 			}
 			opts.DHT, opts.Relay = publisher.DHTPrivate, relay
-			systemd := newNotifier(opts.Log)
-			defer systemd.stop()
+			notifier := systemd.NewNotifier(opts.Log)
+			defer notifier.Stop()
 			opts.Ready = func(r publisher.Ready) error {
 				if opts.Identity == "" {
 					opts.Log.Warn("new peer ID for this run", "remedy", "name --identity FILE to keep it")
 				}
-				return ready(cmd, systemd)(r)
+				return ready(cmd, notifier)(r)
 			}
 			return publisher.Bootstrap(cmd.Context(), opts)
 		},

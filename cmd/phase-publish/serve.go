@@ -9,6 +9,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/internal/systemd"
 	"github.com/phaseboot/phaseboot/publisher"
 	"github.com/phaseboot/phaseboot/signer/key"
 )
@@ -83,12 +84,12 @@ func hostPort(flag, addr string) error {
 }
 
 // ready prints the line with the addresses of the daemon, and notifies systemd.
-func ready(cmd *cobra.Command, systemd *notifier) func(publisher.Ready) error {
+func ready(cmd *cobra.Command, notifier *systemd.Notifier) func(publisher.Ready) error {
 	return func(r publisher.Ready) error {
 		if err := json.NewEncoder(cmd.OutOrStdout()).Encode(r); err != nil {
 			return err
 		}
-		systemd.ready(cmd.Context())
+		notifier.Ready(cmd.Context())
 		return nil
 	}
 }
@@ -139,9 +140,9 @@ serve only reads the store: several may serve one store and repository, each wit
 			if opts.IPNS, err = loadIPNS(cmd.Context(), ipns, online.passFile); err != nil {
 				return err
 			}
-			systemd := newNotifier(opts.Log)
-			defer systemd.stop()
-			opts.Ready = ready(cmd, systemd)
+			notifier := systemd.NewNotifier(opts.Log)
+			defer notifier.Stop()
+			opts.Ready = ready(cmd, notifier)
 			return publisher.Serve(cmd.Context(), opts)
 		},
 	}

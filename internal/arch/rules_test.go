@@ -141,6 +141,7 @@ var rules = []rule{
 	{"internal/refusal", nil, "a leaf"},
 	{"internal/ed25519pem", nil, "a leaf: signer, publisher, machine and plasm read one form of key"},
 	{"internal/ipnsname", nil, "a leaf: a signer names the key that a publisher uses, without a network"},
+	{"internal/systemd", nil, "a leaf: the daemons speak with their service manager alike"},
 	{"internal/scripttest", nil, "a leaf"},
 	{"internal/looptest", nil, "a leaf"},
 	{"internal/netns", nil, "a leaf"},

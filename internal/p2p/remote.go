@@ -1,8 +1,11 @@
 package p2p
 
 import (
+	"crypto/ed25519"
 	"net"
+	"net/http"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/multiformats/go-multiaddr"
 )
@@ -22,6 +25,25 @@ func remoteAddr(c network.ConnMultiaddrs) string {
 		return noAddress
 	}
 	return net.JoinHostPort(ip.String(), portOf(a))
+}
+
+// RemoteKey returns the Ed25519 key of the peer that sent a request to the handler of Serve, which the
+// handshake of its connection has proved. It returns nil for a peer with another kind of key, and for a
+// request that came another way.
+func RemoteKey(r *http.Request) ed25519.PublicKey {
+	conn, ok := r.Context().Value(connKey{}).(network.Conn)
+	if !ok {
+		return nil
+	}
+	key := conn.RemotePublicKey()
+	if key == nil || key.Type() != crypto.Ed25519 {
+		return nil
+	}
+	raw, err := key.Raw()
+	if err != nil || len(raw) != ed25519.PublicKeySize {
+		return nil
+	}
+	return raw
 }
 
 // portOf returns the first TCP or UDP port of a multiaddr, "0" if there is none.

@@ -3,14 +3,18 @@ package p2p
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -166,4 +170,27 @@ func TestAPeerThatHasJustBegunToServeIsASource(t *testing.T) {
 	check(t, server.ServeBitswap(bitswap.Options{Store: cas.NewMemory()}))
 	_, err := client.Bitswap(t.Context(), infoOf(server))
 	check(t, err)
+}
+
+func TestARequestHasTheKeyOfItsPeer(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	check(t, err)
+	identity, err := crypto.UnmarshalEd25519PrivateKey(private)
+	check(t, err)
+	server := start(t, Options{Listen: addrs(t, "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1")})
+	keys := make(chan ed25519.PublicKey, 1)
+	check(t, server.Serve(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { keys <- RemoteKey(r) })))
+	for _, at := range server.host.Network().ListenAddresses() {
+		client, err := start(t, Options{Identity: identity}).HTTP(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: []multiaddr.Multiaddr{at}})
+		check(t, err)
+		resp, err := client.Get("http://peer/")
+		check(t, err)
+		resp.Body.Close()
+		if got := <-keys; !public.Equal(got) {
+			t.Errorf("%s: got %x, want %x", at, got, public)
+		}
+	}
+	if key := RemoteKey(httptest.NewRequest("GET", "/", nil)); key != nil {
+		t.Errorf("a request over plain HTTP has the key %x", key)
+	}
 }

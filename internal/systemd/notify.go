@@ -1,4 +1,4 @@
-package main
+package systemd
 
 import (
 	"context"
@@ -13,9 +13,8 @@ import (
 // notifyTimeout is how long a write to systemd's socket may take.
 const notifyTimeout = 5 * time.Second
 
-// A notifier sends systemd the state of a service of Type=notify (sd_notify(3)). Without
-// NOTIFY_SOCKET it does nothing.
-type notifier struct {
+// A Notifier sends systemd the state of a service of Type=notify. Without NOTIFY_SOCKET it does nothing.
+type Notifier struct {
 	socket   string
 	watchdog time.Duration // 0: no watchdog
 	log      *slog.Logger
@@ -24,8 +23,9 @@ type notifier struct {
 	watching sync.WaitGroup
 }
 
-func newNotifier(log *slog.Logger) *notifier {
-	n := &notifier{socket: os.Getenv("NOTIFY_SOCKET"), log: log}
+// NewNotifier reads the environment that systemd gives a service.
+func NewNotifier(log *slog.Logger) *Notifier {
+	n := &Notifier{socket: os.Getenv("NOTIFY_SOCKET"), log: log}
 	if pid := os.Getenv("WATCHDOG_PID"); pid == "" || pid == strconv.Itoa(os.Getpid()) {
 		usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
 		if err == nil && usec > 0 {
@@ -35,7 +35,7 @@ func newNotifier(log *slog.Logger) *notifier {
 	return n
 }
 
-func (n *notifier) send(state string) {
+func (n *Notifier) send(state string) {
 	if n.socket == "" {
 		return
 	}
@@ -50,9 +50,9 @@ func (n *notifier) send(state string) {
 	}
 }
 
-// ready reports that the service is ready, and then, until ctx ends or stop is called, that
+// Ready reports that the service is ready, and then, until ctx ends or Stop is called, that
 // it is alive. At the end it reports that the service stops.
-func (n *notifier) ready(ctx context.Context) {
+func (n *Notifier) Ready(ctx context.Context) {
 	ctx, n.cancel = context.WithCancel(ctx)
 	n.send("READY=1")
 	n.watching.Go(func() {
@@ -61,15 +61,15 @@ func (n *notifier) ready(ctx context.Context) {
 	})
 }
 
-// stop returns when the end has been reported, if ready was called.
-func (n *notifier) stop() {
+// Stop returns when the end has been reported, if Ready was called.
+func (n *Notifier) Stop() {
 	if n.cancel != nil {
 		n.cancel()
 	}
 	n.watching.Wait()
 }
 
-func (n *notifier) watch(ctx context.Context) {
+func (n *Notifier) watch(ctx context.Context) {
 	if n.socket == "" || n.watchdog == 0 {
 		<-ctx.Done()
 		return
