@@ -66,13 +66,11 @@ func (b *Builder) compressed(ctx context.Context, p Platform, a *archive, t time
 		return nil, err
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q %x", version, args, sha256.Sum256(tree.Bytes())))
-	dir := filepath.Join(b.cache, "initramfs")
 	path, err := b.cached(filepath.Join("initramfs", hex.EncodeToString(sum[:])), func(path string) error {
 		out, err := command("zstd", args...).reads(&tree).output(ctx)
 		if err != nil {
 			return err
 		}
-		keepNewest(dir, maxCompressed-1)
 		return file.FullDisk(os.WriteFile(path, out, 0o644))
 	})
 	if err != nil {
@@ -88,25 +86,6 @@ func (p Platform) zstdLevel() int {
 		return 12
 	}
 	return 18
-}
-
-// maxCompressed is how many compressed initramfs the cache has. One has about 9 MB.
-const maxCompressed = 32
-
-// keepNewest removes all but the n newest files of a folder.
-func keepNewest(dir string, n int) {
-	entries, _ := os.ReadDir(dir)
-	date := func(e os.DirEntry) time.Time {
-		info, err := e.Info()
-		if err != nil {
-			return time.Time{}
-		}
-		return info.ModTime()
-	}
-	slices.SortFunc(entries, func(a, b os.DirEntry) int { return date(b).Compare(date(a)) })
-	for _, e := range entries[min(n, len(entries)):] {
-		os.Remove(filepath.Join(dir, e.Name()))
-	}
 }
 
 // writeTo writes the tree without compression, sorted by name.

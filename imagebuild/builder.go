@@ -119,22 +119,3 @@ func (b *Builder) tempDir() (string, func(), error) {
 }
 
 const tempPrefix = "tmp-"
-
-// cached returns the path of a name in the cache. If it is missing, fill makes the file or
-// folder at a temporary path, and it is moved into the cache when it is complete.
-func (b *Builder) cached(name string, fill func(path string) error) (string, error) {
-	path := filepath.Join(b.cache, name)
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
-	tmp, clean, err := b.tempDir()
-	if err != nil {
-		return "", err
-	}
-	defer clean()
-	made := filepath.Join(tmp, "made")
-	if err := fill(made); err != nil {
-		return "", err
-	}
-	return path, b.moveToCache(made, path)
-}

@@ -129,10 +129,52 @@ func TestTheCacheKeepsCompressedTrees(t *testing.T) {
 	if bytes.Equal(compress("1"), first) || len(names()) != 2 {
 		t.Errorf("another tree: the same bytes, or %v", names())
 	}
-	for i := range maxCompressed + 2 {
+	limit := cacheLimits["initramfs"].n
+	for i := range limit + 2 {
 		compress(fmt.Sprint(i))
 	}
-	if n := len(names()); n != maxCompressed {
-		t.Errorf("%d files in the cache, want %d", n, maxCompressed)
+	if n := len(names()); n != limit {
+		t.Errorf("%d files in the cache, want %d", n, limit)
+	}
+}
+
+// Every folder of the cache has a limit. The entries that were used last stay, and those of the last day, which another
+// build may read.
+func TestTheCacheRemovesWhatWasNotUsedForTheLongestTime(t *testing.T) {
+	for dir, limit := range cacheLimits {
+		b := emptyBuilder(t)
+		entry := func(i int) string { return filepath.Join(dir, fmt.Sprintf("%03d", i)) }
+		for i := range limit.n { // the first is the oldest
+			path, date := filepath.Join(b.cache, entry(i)), time.Now().Add(-limit.age-time.Hour*time.Duration(limit.n-i))
+			if err := errors.Join(writeBelow(path, "sub/file", []byte("x")), os.Chtimes(path, date, date)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fill := func(path string) error { return writeBelow(path, "sub/file", []byte("x")) }
+		for _, i := range []int{0, limit.n, limit.n + 1} { // the first is used again
+			if _, err := b.cached(entry(i), fill); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, want := range map[int]bool{0: true, 1: false, 2: false, 3: true, limit.n: true, limit.n + 1: true} {
+			if _, err := os.Stat(filepath.Join(b.cache, entry(i))); (err == nil) != want {
+				t.Errorf("%s: entry %d of %d: %v", dir, i, limit.n+2, err)
+			}
+		}
+		if left, err := os.ReadDir(b.cache); err != nil || len(left) != 1 {
+			t.Errorf("%s: left in the cache: %v, %v", dir, left, err)
+		}
+		if limit.age == 0 {
+			continue
+		}
+		for i := range limit.n {
+			markUsed(filepath.Join(b.cache, entry(i)))
+		}
+		if _, err := b.cached(entry(limit.n+2), fill); err != nil {
+			t.Fatal(err)
+		}
+		if entries, err := os.ReadDir(filepath.Join(b.cache, dir)); err != nil || len(entries) != limit.n+1 {
+			t.Errorf("%s: %d entries of today, %v", dir, len(entries), err)
+		}
 	}
 }

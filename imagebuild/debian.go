@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -15,10 +14,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/internal/file"
 )
 
 // A deb is one package version of apt's lists.
@@ -242,6 +238,7 @@ func (b *Builder) download(ctx context.Context, d deb) (string, error) {
 func (b *Builder) downloadAll(ctx context.Context, what string, debs []deb) error {
 	missing := slices.DeleteFunc(slices.Clone(debs), func(d deb) bool {
 		sum, err := sumFile(d.path(b))
+		markUsed(filepath.Dir(d.path(b)))
 		return err == nil && sum == d.SHA256
 	})
 	if len(missing) == 0 {
@@ -296,40 +293,6 @@ func (b *Builder) storeDebs(files []string, wanted []deb) error {
 		}
 	}
 	return nil
-}
-
-// moveToCache moves a finished file or folder into the cache and syncs it before: the content of
-// a cached name is not checked again. If another process has already stored the same
-// content, that copy stays.
-func (b *Builder) moveToCache(from, to string) error {
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return file.FullDisk(err)
-	}
-	if err := syncAll(from); err != nil {
-		return file.FullDisk(err)
-	}
-	err := os.Rename(from, to)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
-}
-
-// syncAll syncs a file, or the filesystem of a folder, to the disk.
-func syncAll(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if info.IsDir() {
-		return unix.Syncfs(int(f.Fd()))
-	}
-	return f.Sync()
 }
 
 func sumFile(name string) (string, error) {

@@ -20,7 +20,9 @@ release is made of, from Debian's packages. It needs no root rights and no loop 
 
 The same inputs give the same bytes. The date in every header is SOURCE_DATE_EPOCH or,
 without it, the newest date that the inputs carry. Packages are kept in
-$PHASE_BUILD_CACHE (default: phaseboot in the user's cache folder).`,
+$PHASE_BUILD_CACHE (default: phaseboot in the user's cache folder). Each part of this cache has
+a limit, some 4 GB in all; what was not used for the longest time is removed, and nothing of the
+last day. The whole folder may be removed at any time when no build is running.`,
 	}
 	root.AddCommand(usbCommand(), espCommand(), ukiCommand(), keysCommand(), kernelCommand(), initramfsCommand(), rootfsCommand(), verifyCommand(), writeCommand(), renewCommand())
 	root.AddCommand(isoCommand(), inputsCommand(), rebuildCommand())
