@@ -21,6 +21,6 @@
 // mkfs.vfat, mtools, mke2fs, sgdisk and mksquashfs make the filesystems, and zstd compresses. It
 // refuses an unknown architecture or flavour. It decides nothing about trust: manifest checks
 // root.json, which is then copied unchanged. It has no keys but those of Secure Boot, which
-// sbkeys.go makes and authenticode.go uses.
+// sbkeys.go makes and package authenticode uses.
 // An error in the options wraps fs.ErrInvalid: the user must change the command line.
 package imagebuild

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"debug/pe"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/authenticode"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/modes"
@@ -105,6 +107,9 @@ func (h *peHeader) takeSignature(r io.ReaderAt, size int64) (*x509.Certificate, 
 		return nil, size, nil
 	}
 	signer, start, err := authenticode.Read(r, size)
+	if errors.Is(err, cas.ErrCorrupt) {
+		err = fmt.Errorf("%w; if another program such as sbsign has signed it, make it again with --sb-key and --sb-cert of phase-image", err)
+	}
 	if err != nil {
 		return nil, 0, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,6 +94,13 @@ func TestSignedUKIIsAcceptedByOthersAndIsTheSameEachTime(t *testing.T) {
 		if _, err := b.Verify(t.Context(), file); !errors.Is(err, cas.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if err := os.WriteFile(file, plain, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	output(t, "sbsign --key "+keys+"/db.key --cert "+keys+"/db.pem --output "+file+" "+file)
+	if _, err := b.Verify(t.Context(), file); !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), "such as sbsign has signed it, make it again with --sb-key and --sb-cert") {
+		t.Errorf("signed by another program: %v", err)
 	}
 }
 

@@ -31,11 +31,15 @@ type platformFlags struct {
 }
 
 func (f *platformFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.arch, "arch", "x86_64", "architecture: "+strings.Join(imagebuild.Archs(), " or "))
-	complete(cmd, "arch", imagebuild.Archs()...)
+	archFlag(cmd, &f.arch)
 	cmd.Flags().StringVar(&f.flavour, "flavour", "vm", "vm (Debian's cloud kernel, small) or generic (real machines)")
 	complete(cmd, "flavour", "vm", "generic")
 	f.lock.register(cmd)
+}
+
+func archFlag(cmd *cobra.Command, arch *string) {
+	cmd.Flags().StringVar(arch, "arch", "x86_64", "architecture: "+strings.Join(imagebuild.Archs(), " or "))
+	complete(cmd, "arch", imagebuild.Archs()...)
 }
 
 // initramfsFlags select the inputs of an initramfs.

@@ -12,8 +12,8 @@ import (
 )
 
 func keysCommand() *cobra.Command {
-	var f platformFlags
-	var out string
+	var arch, out string
+	var lock lockFlags
 	cmd := &cobra.Command{
 		Use:   "keys --out DIR",
 		Short: "Make keys for Secure Boot, and a medium that enrolls them",
@@ -28,18 +28,19 @@ enrolls the keys when it boots from it. Then it starts only programs that db sig
   phase-image uki --root repo/root.json --sb-key sb/db.key --sb-cert sb/db.pem --out uki-x86_64.efi`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			platform, err := imagebuild.ParsePlatform(f.arch, f.flavour)
+			platform, err := imagebuild.ParsePlatform(arch, "generic") // the loader is the same for both flavours
 			if err != nil {
 				return err
 			}
-			return buildLocked(cmd, f.lock, func(b *imagebuild.Builder) (*imagebuild.KeysInfo, error) {
+			return buildLocked(cmd, lock, func(b *imagebuild.Builder) (*imagebuild.KeysInfo, error) {
 				return b.WriteKeys(cmd.Context(), platform, out)
 			}, func(k *imagebuild.KeysInfo) string {
 				return fmt.Sprintf("%s: PK, KEK, db; certificate of db: sha256 %s\n  %s enrolls them on a machine in setup mode\n", k.Out, k.SHA256, k.Enroll)
 			})
 		},
 	}
-	f.register(cmd)
+	archFlag(cmd, &arch)
+	lock.register(cmd)
 	outFlag(cmd, &out, "the folder, which must not exist")
 	return cmd
 }
