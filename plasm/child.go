@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/phaseboot/phaseboot/cas"
 )
@@ -29,23 +30,28 @@ func Serve(ctx context.Context) error {
 			return fmt.Errorf("engine: %s is not a pipe: only plasmd itself starts this; use 'plasmd run'", f.Name())
 		}
 	}
-	return serve(ctx, in, &frames{w: out})
+	return serve(ctx, in, &frames{w: out}, &sandbox{request: in})
 }
 
 // serve reads and answers one request.
-func serve(ctx context.Context, in io.Reader, out *frames) error {
+func serve(ctx context.Context, in io.Reader, out *frames, box *sandbox) error {
 	q, module, err := receive(in)
 	if err != nil {
 		return fmt.Errorf("request: %w", err)
 	}
 	mem := &meter{limit: uint64(q.Spec.Limits.Memory), onPeak: out.peak}
-	if err := confine(q.Spec, len(module), mem); err != nil {
-		return fmt.Errorf("limits of the process: %w", err)
+	if err := box.enter(q, mem); err != nil {
+		return err
 	}
 	h := host{
 		stdin: os.Stdin, stdout: out.stdout(), stderr: out.stderr(), mem: mem,
 		artifacts: map[string]*os.File{},
-		begin:     func() error { return out.sendJSON(frameBegin, beginning{}) },
+		begin: func() error {
+			if err := box.seal(); err != nil {
+				return err
+			}
+			return out.sendJSON(frameBegin, beginning{box.reached})
+		},
 	}
 	for i, role := range q.Spec.Grants.Artifacts {
 		h.artifacts[role] = os.NewFile(uintptr(fdMore+i), role)
@@ -62,6 +68,53 @@ func serve(ctx context.Context, in io.Reader, out *frames) error {
 		StdoutCut: o.Stdout.Truncated, StderrCut: o.Stderr.Truncated,
 		Input: Output{SHA256: o.InputSHA256, Length: o.InputLength},
 	})
+}
+
+// A sandbox confines this process in two steps: before the module is compiled, and before it runs.
+type sandbox struct {
+	request *os.File
+	engine  string
+	maps    *os.File // memory of this process
+	reached []string // Isolation constants
+}
+
+// enter limits this process and separates it from the host.
+func (b *sandbox) enter(q request, mem *meter) error {
+	b.engine = q.Spec.Engine
+	if err := confine(q.Spec, int(q.Length), mem); err != nil {
+		return fmt.Errorf("limits of the process: %w", err)
+	}
+	var err error
+	if b.maps, err = os.Open("/proc/self/maps"); err != nil {
+		return err
+	}
+	b.reached = isolate(q.Mounts)
+	if err := dieWithParent(b.request); err != nil {
+		return err
+	}
+	if filter(b.engine == EngineCompiler) == nil {
+		b.reached = append(b.reached, IsolationSeccomp)
+	}
+	return nil
+}
+
+// seal takes away what only the compiler needs. Its code does not count as data any more, so that the
+// limit of memory becomes lower by its size.
+func (b *sandbox) seal() error {
+	if b.engine != EngineCompiler {
+		return nil
+	}
+	code, err := codeSize(b.maps)
+	if err != nil {
+		return err
+	}
+	if err := lessData(code); err != nil {
+		return err
+	}
+	if slices.Contains(b.reached, IsolationSeccomp) {
+		return filter(false)
+	}
+	return nil
 }
 
 // maxText is the maximum length of a text in an answer, in bytes.

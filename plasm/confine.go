@@ -1,10 +1,13 @@
 package plasm
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -87,6 +90,34 @@ func lower(resource int, limit uint64) error {
 	}
 	limit = min(limit, now.Max)
 	return unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: limit})
+}
+
+// lessData lowers the limit of memory by size bytes.
+func lessData(size uint64) error {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_DATA, &now); err != nil {
+		return err
+	}
+	return lower(unix.RLIMIT_DATA, now.Max-min(size, now.Max))
+}
+
+// codeSize returns how much memory of a process has code that is not from a file, in bytes. maps is its
+// /proc/PID/maps.
+func codeSize(maps io.ReaderAt) (uint64, error) {
+	size := uint64(0)
+	lines := bufio.NewScanner(io.NewSectionReader(maps, 0, 1<<30))
+	for lines.Scan() {
+		var from, to uint64
+		var rights, offset, device string
+		var inode uint64
+		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s %s %s %d", &from, &to, &rights, &offset, &device, &inode); err != nil {
+			return 0, fmt.Errorf("memory map: %q: %w", lines.Text(), err)
+		}
+		if strings.Contains(rights, "x") && inode == 0 {
+			size += to - from
+		}
+	}
+	return size, lines.Err()
 }
 
 // nonHeapData returns how much of RLIMIT_DATA this process has mapped outside of its heap, in bytes:

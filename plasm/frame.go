@@ -32,6 +32,7 @@ type request struct {
 	SHA256 string // of the module
 	Length int64  // bytes of the module
 	Spec   Spec   // with the engine that was chosen
+	Mounts string // mount namespace of the parent
 }
 
 // A beginning is what is known when the job starts.

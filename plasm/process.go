@@ -126,7 +126,8 @@ func (c *child) run(ctx context.Context, job Job, spec Spec, std IO, started tim
 	go func() {
 		// An error means that the process ended early; its exit says why. The pipe stays open: its
 		// end tells the process that this one has died.
-		_ = request{job.Name, job.SHA256, int64(len(job.Module)), spec}.send(c.request, job.Module)
+		mounts, _ := os.Readlink(mountNamespace)
+		_ = request{job.Name, job.SHA256, int64(len(job.Module)), spec, mounts}.send(c.request, job.Module)
 	}()
 	given := c.feed(spec, std)
 	began, isolation := time.Time{}, []string{}

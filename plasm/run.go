@@ -23,6 +23,9 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 )
 
+// errSandbox means that the process could not be confined; the job did not run.
+var errSandbox = errors.New("sandbox")
+
 // A host is what runHere gives to a job.
 type host struct {
 	stdin     io.Reader
@@ -61,7 +64,7 @@ func runHere(ctx context.Context, job Job, spec Spec, h host) (Outcome, error) {
 	if err := ctx.Err(); err != nil {
 		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, err)
 	}
-	if errors.Is(r.err, cas.ErrCorrupt) {
+	if errors.Is(r.err, cas.ErrCorrupt) || errors.Is(r.err, errSandbox) {
 		return Outcome{}, fmt.Errorf("job %q: %w", job.Name, r.err)
 	}
 	o := r.outcome(context.Cause(guest))
@@ -135,7 +138,7 @@ func (r *run) execute(ctx context.Context) (err error) {
 	}
 	if r.begin != nil {
 		if err := r.begin(); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errSandbox, err)
 		}
 	}
 	guest, err := engine.InstantiateModule(ctx, module, grants)

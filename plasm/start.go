@@ -45,7 +45,10 @@ func (p Process) start(more []*os.File) (*child, error) {
 		// The process gets its parent-death signal when this thread ends, and inherits the
 		// thread's no_new_privs. So the thread stays locked until the process has ended.
 		runtime.LockOSThread()
-		process, err := startOn(p.Args, append(files[:len(files):len(files)], more...))
+		process, err := startOn(p.Args, append(files[:len(files):len(files)], more...), ownNamespaces())
+		if err != nil { // the kernel, or a supervisor of this process, does not allow namespaces
+			process, err = startOn(p.Args, append(files[:len(files):len(files)], more...), syscall.SysProcAttr{})
+		}
 		if err == nil {
 			c.pid = process.Pid
 		}
@@ -61,14 +64,27 @@ func (p Process) start(more []*os.File) (*child, error) {
 	return c, nil
 }
 
+// ownNamespaces returns the attributes of a process with a network and mounts of its own. Without root's
+// rights, it needs a user namespace.
+func ownNamespaces() syscall.SysProcAttr {
+	attr := syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET}
+	if os.Geteuid() != 0 {
+		attr.Cloneflags |= syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	return attr
+}
+
 // startOn starts the process from the calling thread.
-func startOn(args []string, files []*os.File) (*os.Process, error) {
+func startOn(args []string, files []*os.File, attr syscall.SysProcAttr) (*os.Process, error) {
+	attr.Setpgid, attr.Pdeathsig = true, syscall.SIGKILL
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("no new privileges: %w", err)
 	}
 	return os.StartProcess("/proc/self/exe", args, &os.ProcAttr{
 		Dir: "/", Env: []string{}, Files: files,
-		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+		Sys: &attr,
 	})
 }
 
