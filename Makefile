@@ -58,7 +58,7 @@ LOCKED     = $(if $(LOCK),--lock $(LOCK)$(if $(filter file,$(origin LOCK)), --lo
 OWNKERNEL  = $(if $(KERNEL),--kernel "$(KERNEL)")
 
 .DEFAULT_GOAL := all
-.PHONY: all binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot bench-image microbench fuzz vuln clean help root need-arch need-dev \
+.PHONY: all binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot bench-image jobs microbench fuzz vuln clean help root need-arch need-dev \
 	install deb need-build need-image need-rootfs need-kernel-x86_64 need-kernel-arm64 need-demo need-deb need-test need-qemu-x86 need-qemu-arm64 \
 	esp initramfs rootfs image inputs kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
@@ -74,6 +74,19 @@ binaries: need-arch ## build all commands (static) and the demo's job into bin/
 	$(GOBUILD) -o $(BIN)/ ./cmd/...
 	$(foreach a,$(FOREIGN),mkdir -p $(BIN)/$(a) && GOARCH=$(GOARCH_$(a)) $(GOBUILD) -o $(BIN)/$(a)/ ./cmd/phase-boot ./cmd/plasmd$(newline))
 	GOOS=wasip1 GOARCH=wasm $(GO) build $(BUILDFLAGS) -o $(BIN)/hello.wasm ./plasm/jobs/hello
+
+# the jobs of plasm/jobs that are Go programs for WASI
+JOBS = hello reverse primes wordcount hog spin flood deep
+SUMS = plasm/jobs/SHA256SUMS
+
+jobs: ## build the jobs of plasm/jobs into bin/jobs/, and compare them with plasm/jobs/SHA256SUMS
+	@mkdir -p $(BIN)/jobs
+	$(foreach j,$(JOBS),GOOS=wasip1 GOARCH=wasm $(GO) build $(BUILDFLAGS) -o $(BIN)/jobs/$(j).wasm ./plasm/jobs/$(j)$(newline)	)
+	$(GO) run ./plasm/jobs/byhand $(BIN)/jobs
+	cp plasm/jobs/greet/greet.wasm $(BIN)/jobs/
+	@made="$$(sed -n 's/^# //p' $(SUMS))" have="$$($(GO) env GOVERSION)"; \
+	if [ "$$made" = "$$have" ]; then (cd $(BIN)/jobs && sha256sum --quiet -c) <$(SUMS); \
+	else echo "$(SUMS) is of $$made, this is $$have: the jobs are not compared"; fi
 
 deps: ## install missing Debian packages for all targets except bench, bench-net and bench-image
 	@GO="$(GO)" scripts/deps-check.sh --install
