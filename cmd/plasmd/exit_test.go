@@ -61,6 +61,27 @@ func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
 		{"text as a key", 5, "run --key text bomb.wasm"},
 		{"receipt cut short", 5, "verify cut.json"},
 		{"forged receipt", 3, "verify forged.json"},
+
+		{"order that no submitter signs", 2, "submit --all bomb.wasm"},
+		{"two jobs to submit", 2, "submit --role job/a.wasm bomb.wasm"},
+		{"no job to submit", 2, "submit"},
+		{"unknown grant", 2, "submit --grant network bomb.wasm"},
+		{"machine without a peer ID", 2, "list --machine 192.0.2.1"},
+		{"ID that is none", 2, "show xyz"},
+		{"text as a key of a submitter", 5, "submit --all --key text bomb.wasm"},
+		{"text as a job to submit", 5, "submit text"},
+		{"text as a root", 5, "top --all --root text"},
+		{"missing job to submit", 4, "submit no.wasm"},
+		{"missing input", 4, "submit --input no.txt bomb.wasm"},
+		{"missing list of machines", 4, "top --machines no.txt"},
+		{"machine that is off", 4, "list --machine /ip4/127.0.0.1/tcp/1/p2p/12D3KooWRQYxvmt7VyfsDzi3oQfqT5Roqm7M7Uom9xwbmYb5Ktrj"},
+		{"submit without a daemon", 4, "submit --socket no.sock bomb.wasm"},
+		{"list without a daemon", 4, "list --socket no.sock"},
+		{"top without a daemon", 4, "top --socket no.sock"},
+		{"show without a daemon", 4, "show --socket no.sock 01234567"},
+		{"logs without a daemon", 4, "logs --socket no.sock 01234567"},
+		{"cancel without a daemon", 4, "cancel --socket no.sock 01234567"},
+		{"receipt without a daemon", 4, "receipt --socket no.sock 01234567"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, asJSON := range []bool{false, true} {

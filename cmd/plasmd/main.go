@@ -1,4 +1,5 @@
-// Command plasmd runs the WebAssembly job of a release and signs a receipt of the run.
+// Command plasmd runs WebAssembly jobs and signs receipts: the job of a release, and those that it is asked for
+// through its daemon.
 package main
 
 import (
@@ -17,5 +18,6 @@ func newCommand() *cobra.Command {
 		Short: "Runs the WebAssembly job of a release and signs a receipt of the run",
 	}
 	root.AddCommand(runCommand(), verifyCommand(), engineCommand())
+	root.AddCommand(submitCommand(), listCommand(), topCommand(), showCommand(), logsCommand(), cancelCommand(), receiptCommand())
 	return root
 }

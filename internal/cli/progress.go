@@ -48,6 +48,9 @@ func NewProgress(ctx context.Context) *Progress {
 	}
 }
 
+// Draws reports whether stderr is a terminal, on which other output must not be mixed with the display.
+func (p *Progress) Draws() bool { return p.bars != nil }
+
 // newLines returns a Progress that writes lines to w at each tick.
 func newLines(w io.Writer, tick *time.Ticker) *Progress {
 	p := &Progress{}
