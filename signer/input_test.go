@@ -90,6 +90,21 @@ func TestReleaseRefusesAnArchitectureByTheKernelsHeader(t *testing.T) {
 	}
 }
 
+// The loader of phase-boot would refuse this kernel on every machine.
+func TestReleaseRefusesAnArm64KernelThatKexecCannotPlace(t *testing.T) {
+	b := newBench(t)
+	s := b.spec()
+	s.Arch, s.Kernel = "arm64", b.path("Image")
+	for at, says := range map[int]string{24: "big-endian", 8: "damaged header"} { // flags, text offset
+		image := bootfiletest.Kernel("arm64", "")
+		image[at] = 1
+		b.write(t, "Image", image)
+		if _, err := Release(t.Context(), s); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "--kernel "+s.Kernel+": ") || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", says, err)
+		}
+	}
+}
+
 // sparse makes a file of a size that uses no disk space.
 func (b bench) sparse(t *testing.T, name string, data []byte, size int64) string {
 	t.Helper()

@@ -281,6 +281,7 @@ func TestAKernelThatCannotStartIsNotLoaded(t *testing.T) {
 		copy(whole[at:], text)
 	}
 	arm := make([]byte, 4096)
+	copy(arm[16:], "\x00\x10")
 	copy(arm[56:], "ARM\x64")
 	for name, tt := range map[string]struct {
 		kernel []byte
@@ -319,6 +320,7 @@ func TestAKernelThatCannotStartIsNotLoaded(t *testing.T) {
 // kexec_file_load takes an arm64 Image only. A compressed one is decompressed into sealed memory.
 func TestACompressedKernelIsDecompressedForKexec(t *testing.T) {
 	image := make([]byte, 1<<20)
+	copy(image[16:], "\x00\x00\x10")
 	copy(image[56:], "ARM\x64")
 	var zipped bytes.Buffer
 	z := gzip.NewWriter(&zipped)

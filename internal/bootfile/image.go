@@ -8,10 +8,13 @@ type Image struct {
 	Size       uint64 // with the memory that the kernel clears itself
 }
 
+// imageHeader is the size of the header in bytes.
+const imageHeader = 64
+
 // ReadImage reads the header of an arm64 Image. It refuses a kernel that kexec cannot place: of Linux
 // before 3.17, big-endian, or with a text offset that is not in whole pages of 4 KiB.
 func ReadImage(r io.ReaderAt, size int64) (Image, error) {
-	const textOffsetAt, sizeAt, flagsAt, end = 8, 16, 24, 64
+	const textOffsetAt, sizeAt, flagsAt = 8, 16, 24
 	const maxSize, block, page, bigEndian = 1 << 30, 2 << 20, 4 << 10, 1
 	data, err := head(r, size, headSize)
 	if err != nil {
@@ -20,8 +23,8 @@ func ReadImage(r io.ReaderAt, size int64) (Image, error) {
 	if kind := identify(data); kind != KindArm64 {
 		return Image{}, notA("an arm64 kernel (Image)", kind, "give the kernel: an arm64 Image")
 	}
-	if len(data) < end {
-		return Image{}, truncated("kernel", size, end)
+	if len(data) < imageHeader {
+		return Image{}, truncated("kernel", size, imageHeader)
 	}
 	h := Image{TextOffset: little.Uint64(data[textOffsetAt:]), Size: little.Uint64(data[sizeAt:])}
 	switch {

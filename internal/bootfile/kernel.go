@@ -1,6 +1,7 @@
 package bootfile
 
 import (
+	"bytes"
 	"compress/gzip"
 	"io"
 )
@@ -12,7 +13,8 @@ const (
 )
 
 // CheckKernel refuses a file that kexec cannot start on a machine of arch, "x86_64" or "arm64": another
-// kind of file, another architecture, or a kernel that is shorter than its header says. x86_64 needs
+// kind of file, another architecture, a kernel that is shorter than its header says, or an arm64 Image, also
+// a compressed one, that ReadImage refuses. x86_64 needs
 // a 64-bit relocatable bzImage (Documentation/arch/x86/boot.rst); arm64 needs an Image
 // (Documentation/arch/arm64/booting.rst), which may be compressed with gzip or be an EFI zboot image.
 func CheckKernel(r io.ReaderAt, size int64, arch string) error {
@@ -28,7 +30,11 @@ func CheckKernel(r io.ReaderAt, size int64, arch string) error {
 	case KindBzImage:
 		return checkBzImage(r, data, size)
 	case KindArm64:
-		return checkPE(r, data, size)
+		if err := checkPE(r, data, size); err != nil {
+			return err
+		}
+		_, err := ReadImage(r, size)
+		return err
 	case KindZboot:
 		return checkZboot(r, data, size)
 	case KindGzip:
@@ -120,7 +126,25 @@ func checkZboot(r io.ReaderAt, data []byte, size int64) error {
 	if want := int64(little.Uint32(data[offsetAt:])) + int64(little.Uint32(data[lengthAt:])); size < want {
 		return truncated("kernel", size, want)
 	}
-	return checkPE(r, data, size)
+	if err := checkPE(r, data, size); err != nil {
+		return err
+	}
+	z, err := openZboot(r, data)
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	return checkImageHead(z)
+}
+
+// checkImageHead checks the header of a decompressed arm64 Image.
+func checkImageHead(r io.Reader) error {
+	data := make([]byte, imageHeader)
+	if n, err := io.ReadFull(r, data); err != nil {
+		return invalid("the compressed data of the kernel end after %d bytes or are damaged; copy or build it again", n)
+	}
+	_, err := ReadImage(bytes.NewReader(data), imageHeader)
+	return err
 }
 
 // checkGzipKernel identifies the compressed file by its head and decompresses it to its end. Only arm64
@@ -130,7 +154,7 @@ func checkGzipKernel(r io.ReaderAt, size int64, arch string) error {
 	if err != nil {
 		return invalid("this is a damaged gzip file; copy or build the kernel again")
 	}
-	data := make([]byte, 64)
+	data := make([]byte, imageHeader)
 	n, _ := io.ReadFull(z, data)
 	kind := identify(data[:n])
 	if kind != KindArm64 {
@@ -138,6 +162,9 @@ func checkGzipKernel(r io.ReaderAt, size int64, arch string) error {
 	}
 	if arch != ARM64 {
 		return invalid("this is a kernel for %s, and the release is for %s; give the kernel of that architecture", ARM64, arch)
+	}
+	if _, err := ReadImage(bytes.NewReader(data), int64(n)); err != nil {
+		return err
 	}
 	return decompress("kernel", r, 0, size, KindGzip)
 }

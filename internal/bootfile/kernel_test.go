@@ -40,11 +40,12 @@ func pe(data []byte, machine string) []byte {
 }
 
 func armImage() []byte {
-	return pe(kernelOf(8192+512, map[int]string{56: "ARM\x64"}), "\x64\xaa")
+	return pe(kernelOf(8192+512, map[int]string{17: "\x10", 56: "ARM\x64"}), "\x64\xaa")
 }
 
 func zboot() []byte {
-	return pe(kernelOf(8192+512, map[int]string{4: "zimg", 8: "\x00\x10\x00\x00", 12: "\x00\x08\x00\x00"}), "\x64\xaa")
+	data := pe(kernelOf(8192+512, map[int]string{4: "zimg", 8: "\x00\x10\x00\x00", 12: "\x00\x08\x00\x00", 24: "gzip"}), "\x64\xaa")
+	return with(data, 4096, string(gzipped(imageOf(0, 1<<20, 0xa))))
 }
 
 func gzipped(data []byte) []byte {
@@ -76,7 +77,7 @@ func TestAKernelMustBeCompleteAndOfItsArchitecture(t *testing.T) {
 		{"bzImage with an EFI header", pe(bzImage(), "\x64\x86"), X86_64, nil, ""},
 		{"bzImage with a signature appended", append(bzImage(), "signature"...), X86_64, nil, ""},
 		{"arm64 Image", armImage(), ARM64, nil, ""},
-		{"arm64 Image without an EFI header", kernelOf(4096, map[int]string{56: "ARM\x64"}), ARM64, nil, ""},
+		{"arm64 Image without an EFI header", imageOf(0, 1<<20, 0xa), ARM64, nil, ""},
 		{"arm64 Image.gz", gzipped(armImage()), ARM64, nil, ""},
 		{"arm64 zboot", zboot(), ARM64, nil, ""},
 
@@ -93,6 +94,14 @@ func TestAKernelMustBeCompleteAndOfItsArchitecture(t *testing.T) {
 		{"arm64 kernel as x86_64", armImage(), X86_64, fs.ErrInvalid, "for arm64, and the release is for x86_64"},
 		{"arm64 zboot as x86_64", zboot(), X86_64, fs.ErrInvalid, "for arm64"},
 		{"arm64 Image.gz as x86_64", gzipped(armImage()), X86_64, fs.ErrInvalid, "for arm64"},
+		{"arm64 Image before Linux 3.17", imageOf(0x80000, 0, 0), ARM64, fs.ErrInvalid, "older than Linux 3.17"},
+		{"arm64 Image with a damaged header", imageOf(3, 1<<20, 0xa), ARM64, fs.ErrInvalid, "damaged header"},
+		{"big-endian arm64 Image", imageOf(0, 1<<20, 1), ARM64, fs.ErrInvalid, "big-endian"},
+		{"big-endian arm64 Image.gz", gzipped(imageOf(0, 1<<20, 1)), ARM64, fs.ErrInvalid, "big-endian"},
+		{"big-endian arm64 zboot", append(zbootOf("gzip", gzipped(imageOf(0, 1<<20, 1))), make([]byte, 8704)...), ARM64, fs.ErrInvalid, "big-endian"},
+		{"zboot with a text", append(zbootOf("gzip", gzipped(make([]byte, 100))), make([]byte, 8704)...), ARM64, fs.ErrInvalid, "not an arm64 kernel"},
+		{"zboot with nothing", append(zbootOf("gzip", gzipped(nil)), make([]byte, 8704)...), ARM64, fs.ErrInvalid, "end after 0 bytes or are damaged"},
+		{"zboot with another compression", append(zbootOf("xzkern", gzipped(armImage())), make([]byte, 8704)...), ARM64, fs.ErrInvalid, "of which only gzip and zstd are supported"},
 		{"zboot without an EFI header", kernelOf(9000, map[int]string{4: "zimg"}), X86_64, fs.ErrInvalid, "without the EFI header"},
 		{"x86 zboot", pe(zboot(), "\x64\x86"), X86_64, fs.ErrInvalid, "without the EFI header of arm64"},
 		{"riscv zboot", pe(zboot(), "\x64\x50"), ARM64, fs.ErrInvalid, "another architecture"},

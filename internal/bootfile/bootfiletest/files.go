@@ -11,6 +11,7 @@ import (
 func Kernel(arch, body string) []byte {
 	if arch == "arm64" {
 		data := make([]byte, 64, 64+len(body))
+		binary.LittleEndian.PutUint64(data[16:], 1<<20)
 		copy(data[56:], "ARM\x64")
 		return append(data, body...)
 	}
