@@ -86,7 +86,7 @@ func TestJobsAreThoseOfSHA256SUMS(t *testing.T) {
 		if !strings.Contains(out, "not compared") {
 			t.Errorf("make jobs does not say that another version of Go makes other jobs:\n%s", out)
 		}
-		t.Skipf("SHA256SUMS begins with %.12q, this is %s: the jobs are not compared", sums, runtime.Version())
+		t.Logf("SHA256SUMS begins with %.12q, this is %s: the jobs are not compared", sums, runtime.Version())
 	}
 	built, err := filepath.Glob(filepath.Join(folder, "jobs", "*.wasm"))
 	if err != nil || len(built) != strings.Count(string(sums), ".wasm\n") {
