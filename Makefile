@@ -58,7 +58,7 @@ LOCKED     = $(if $(LOCK),--lock $(LOCK)$(if $(filter file,$(origin LOCK)), --lo
 OWNKERNEL  = $(if $(KERNEL),--kernel "$(KERNEL)")
 
 .DEFAULT_GOAL := all
-.PHONY: all binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot bench-image jobs microbench fuzz vuln clean help root need-arch need-dev \
+.PHONY: all binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot bench-image bench-plasm jobs microbench fuzz vuln clean help root need-arch need-dev \
 	install deb need-build need-image need-rootfs need-kernel-x86_64 need-kernel-arm64 need-demo need-deb need-test need-qemu-x86 need-qemu-arm64 \
 	esp initramfs rootfs image inputs kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
@@ -144,6 +144,10 @@ bench-boot: need-test binaries ## measure a boot in QEMU beside direct boots of 
 bench-image: binaries ## measure each image format with an empty and a filled cache, beside Debian's tools (RUNS=3 MKOSI=yes)
 	@GO="$(GO)" scripts/deps-check.sh --install test bench-image
 	BIN="$(BIN)" RUNS=$(RUNS) scripts/bench-image.sh $(BUILD)/bench-image
+
+bench-plasm: binaries jobs ## measure starts and computing of jobs beside Go for the host, node's WASI (if it is there) and wazero in one process
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BUILD)/bench-plasm ./bench/plasm
+	$(BUILD)/bench-plasm -bin $(BIN) -dir $(BUILD)
 
 microbench: ## run the Go benchmarks (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(QUICK)

@@ -149,6 +149,7 @@ var rules = []rule{
 	{"internal/arch", nil, "a leaf"},
 	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile", "internal/file"}, "the framework of all commands, without the logic of any"},
 	{"bench/store", []string{"cas/..."}, "it measures only the store"},
+	{"bench/plasm", []string{"plasm/...", "manifest", "cas"}, "it measures only jobs"},
 	{"bench/net", []string{"internal/ipnsname", "internal/p2p", "internal/gateway", "cas/..."}, "it runs the commands, and hostile peers of its own"},
 	{"bench/boot", nil, "it runs the commands"},
 	{"bench/siege", []string{"publisher/...", "signer/...", "manifest", "cas", "internal/p2p", "internal/gateway"}, "it attacks a running publisher"},
