@@ -10,6 +10,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gpt"
 )
 
 // Layout that sgdisk writes: 128 entries of 128 bytes after the header (UEFI 2.10, chapter 5).
@@ -19,11 +20,6 @@ const (
 	gptTable     = gptEntries * gptEntrySize
 	gptHeader    = 92
 	tableEnd     = 2*sector + gptTable // end of the table; zeros from here to the first partition
-)
-
-var (
-	typeESP   = [16]byte{0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b}
-	typeLinux = [16]byte{0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4}
 )
 
 // A span is a range of an image in bytes.
@@ -122,15 +118,15 @@ func readHeader(b []byte, lba int64) (header, error) {
 
 // readEntries reads the two or three partitions of WriteUSB and refuses any other.
 func (t *table) readEntries(entries []byte) error {
-	esp, err := readEntry(entries, 0, typeESP, espName)
+	esp, err := readEntry(entries, 0, gpt.TypeESP, espName)
 	if err != nil {
 		return err
 	}
 	n, fallback := 1, span{esp.start + esp.size, 0}
-	if second, err := readEntry(entries, 1, typeESP, fallbackName); err == nil {
+	if second, err := readEntry(entries, 1, gpt.TypeESP, fallbackName); err == nil {
 		n, fallback = 2, second
 	}
-	cache, err := readEntry(entries, n, typeLinux, CacheLabel)
+	cache, err := readEntry(entries, n, gpt.TypeLinux, CacheLabel)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/gpt"
 )
 
 const gptSize = 4 * mib
@@ -29,8 +30,8 @@ type gptPartition struct {
 func validGPT() gptSpec {
 	const perMiB = mib / sector
 	return gptSpec{gptEntries, []gptPartition{
-		{typeESP, perMiB, 2*perMiB - 1, "EFI system partition"},
-		{typeLinux, 2 * perMiB, 3*perMiB - 1, CacheLabel},
+		{gpt.TypeESP, perMiB, 2*perMiB - 1, "EFI system partition"},
+		{gpt.TypeLinux, 2 * perMiB, 3*perMiB - 1, CacheLabel},
 	}}
 }
 
@@ -38,7 +39,7 @@ func validGPT() gptSpec {
 func withFallback() gptSpec {
 	const half = mib / sector / 2
 	s := validGPT()
-	s.partitions = []gptPartition{s.partitions[0], {typeESP, 4 * half, 5*half - 1, fallbackName}, s.partitions[1]}
+	s.partitions = []gptPartition{s.partitions[0], {gpt.TypeESP, 4 * half, 5*half - 1, fallbackName}, s.partitions[1]}
 	s.partitions[2].first = 5 * half
 	return s
 }
@@ -134,11 +135,11 @@ func TestFormatGPTOfAnotherLayoutIsCorrupt(t *testing.T) {
 		{"truncated", validGPT().image()[:gptSize-sector], "truncated: 4193792 of 4194304 bytes"},
 		{"fewer entries", spec(func(s *gptSpec) { s.count = 64 }), "unexpected layout"},
 		{"no partition", spec(func(s *gptSpec) { s.partitions = nil }), `partition 1: "", want the EFI system partition`},
-		{"other type", spec(func(s *gptSpec) { s.partitions[1].kind = typeESP }), "partition 2:"},
+		{"other type", spec(func(s *gptSpec) { s.partitions[1].kind = gpt.TypeESP }), "partition 2:"},
 		{"other name", spec(func(s *gptSpec) { s.partitions[1].name = "data" }), `partition 2: "data"`},
 		{"third partition", spec(func(s *gptSpec) { s.partitions = append(s.partitions, s.partitions[1]) }), "a partition after PHASE-CACHE"},
 		{"a fallback with a gap", fallback(func(s *gptSpec) { s.partitions[1].first++ }), "unexpected positions"},
-		{"a fallback of another type", fallback(func(s *gptSpec) { s.partitions[1].kind = typeLinux }), "partition 2:"},
+		{"a fallback of another type", fallback(func(s *gptSpec) { s.partitions[1].kind = gpt.TypeLinux }), "partition 2:"},
 		{"a fallback of another name", fallback(func(s *gptSpec) { s.partitions[1].name = espName }), "partition 2:"},
 		{"two fallbacks", fallback(func(s *gptSpec) { s.partitions[2] = s.partitions[1] }), "partition 3:"},
 		{"a fallback far away", fallback(func(s *gptSpec) { s.partitions[1].last = 1 << 42 }), "partition 2:"},

@@ -14,6 +14,7 @@ import (
 	"github.com/phaseboot/phaseboot/imagebuild/diskformat"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/gpt"
 )
 
 // An isoDisc is what an ISO image depends on, beside the EFI system partition in it. The image has
@@ -169,7 +170,7 @@ func (d isoDisc) gptHeader(b []byte, lba, other, entries int64) {
 
 func (d isoDisc) gptEntries() []byte {
 	b := make([]byte, gptTable)
-	copy(b, typeESP[:])
+	copy(b, gpt.TypeESP[:])
 	copy(b[16:], diskformat.GUIDBytes(d.id.GUID("esp")))
 	binary.LittleEndian.PutUint64(b[32:], firstPartition/sector)
 	binary.LittleEndian.PutUint64(b[40:], uint64((firstPartition+d.esp)/sector-1))

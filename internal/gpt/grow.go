@@ -117,7 +117,7 @@ func (p *Plan) check(number int) error {
 		entry := p.entries[(n-1)*entrySize : n*entrySize]
 		switch {
 		case allZero(entry):
-		case n != number && [16]byte(entry) != typeESP, n == number && ([16]byte(entry) != typeLinux || !bytes.Equal(entry[nameAt:], cacheName())):
+		case n != number && [16]byte(entry) != TypeESP, n == number && ([16]byte(entry) != TypeLinux || !bytes.Equal(entry[nameAt:], cacheName())):
 			return layoutf("partition %d is neither an EFI system partition nor the cache", n)
 		case begin < spareLBA+tableLBAs:
 			return layoutf("partition %d begins too early", n)
@@ -128,12 +128,13 @@ func (p *Plan) check(number int) error {
 	return nil
 }
 
-// Types of partitions that phase-image makes, and the offset of the name in an entry.
+// Types of the partitions that phase-image makes, as a table has them: EFI system partition, Linux filesystem data.
 var (
-	typeESP   = [16]byte{0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b}
-	typeLinux = [16]byte{0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4}
+	TypeESP   = [16]byte{0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b}
+	TypeLinux = [16]byte{0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4}
 )
 
+// nameAt is the offset of the name in an entry.
 const nameAt = 56
 
 // cacheName returns the name of the cache partition as an entry has it, in UTF-16.
