@@ -25,8 +25,8 @@ func (b *bench) crowd(ctx context.Context) error {
 	spec := plasm.DefaultSpec()
 	spec.Engine, spec.Limits.Timeout = plasm.EngineInterpreter, 10*time.Minute
 	all := []*contestant{
-		{name: "wazero's interpreter, in this process (memory not measured)", run: func(ctx context.Context) (cost, error) { return inProcess(ctx, job, text) }},
-		{name: "plasm, a process for the job (memory: linear memory only)", run: func(ctx context.Context) (cost, error) { return runJob(ctx, job, spec, text) }},
+		{name: "wazero's interpreter in this process, without limits (memory not measured)", run: func(ctx context.Context) (cost, error) { return inProcess(ctx, job, text) }},
+		{name: "plasm: a process for the job, its limits and checks (memory: linear memory only)", run: func(ctx context.Context) (cost, error) { return runJob(ctx, job, spec, text) }},
 	}
 	if err := race(ctx, b.starts, all); err != nil {
 		return err
@@ -35,7 +35,7 @@ func (b *bench) crowd(ctx context.Context) error {
 		return err
 	}
 	extra := quantile(all[1], 0.5, wall) - quantile(all[0], 0.5, wall)
-	fmt.Printf("  the process costs %.1f ms a job\n", ms(extra))
+	fmt.Printf("  process, limits and checks cost %.1f ms a job\n", ms(extra))
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(2)

@@ -7,6 +7,6 @@
 // time, which changes less. The peak of memory of a command is at least that of this program when it
 // starts the command. There are no thresholds.
 //
-// Start at main; start.go measures the start of a job, compute.go a job that computes, and crowd.go many
-// jobs in a row.
+// Start at main; start.go measures the start of a job, compute.go a job that computes, crowd.go many
+// jobs in a row, and idle.go the daemon without jobs.
 package main

@@ -78,7 +78,7 @@ func (b *bench) run(ctx context.Context) error {
 		return err
 	}
 	load("before")
-	for _, part := range []func(context.Context) error{b.start, b.compute, b.crowd} {
+	for _, part := range []func(context.Context) error{b.start, b.compute, b.crowd, b.idle} {
 		if err := part(ctx); err != nil {
 			return err
 		}
