@@ -31,7 +31,10 @@ func (q *Queue) Accept(s Submission) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	if err := q.admit(e, s); err != nil {
+	if err := q.refuse(e, s); err != nil {
+		return Job{}, err
+	}
+	if err := q.makeRoom(1, e.bytes); err != nil {
 		return Job{}, err
 	}
 	placed, err := q.place(s)
@@ -75,8 +78,8 @@ func (q *Queue) prepare(s Submission) (*entry, error) {
 	return e, nil
 }
 
-// admit refuses a job that is a replay or has no room, and drops finished jobs to make room.
-func (q *Queue) admit(e *entry, s Submission) error {
+// refuse returns an error for a job that is a replay, or takes too much of the room.
+func (q *Queue) refuse(e *entry, s Submission) error {
 	q.mu.Lock()
 	known := q.jobs[e.job.ID] != nil
 	q.mu.Unlock()
@@ -86,10 +89,7 @@ func (q *Queue) admit(e *entry, s Submission) error {
 	if err := q.checkNonce(s.Nonce); err != nil {
 		return err
 	}
-	if err := q.checkShare(e, s.Limit); err != nil {
-		return err
-	}
-	return q.makeRoom(1, e.bytes)
+	return q.checkShare(e, s.Limit)
 }
 
 // checkShare refuses a job of a submitter that has its limit of jobs, or as many waiting jobs, or bytes of
@@ -294,3 +294,15 @@ func (q *Queue) Prune() error {
 
 // Created returns when the store was made: it knows no nonce from before.
 func (q *Queue) Created() time.Time { return q.created }
+
+// Check returns the error with which Accept would refuse a job, before its module and input are there.
+func (q *Queue) Check(s Submission) error {
+	q.write.Lock()
+	defer q.write.Unlock()
+	s.ModuleBytes, s.InputBytes = nil, nil
+	e, err := q.prepare(s)
+	if err != nil {
+		return err
+	}
+	return q.refuse(e, s)
+}

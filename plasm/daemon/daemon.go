@@ -1,0 +1,196 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/plasm"
+	"github.com/phaseboot/phaseboot/plasm/api"
+	"github.com/phaseboot/phaseboot/plasm/queue"
+)
+
+const (
+	pruneEvery = 10 * time.Minute
+	maxWait    = 24 * time.Hour // of a job in the queue
+)
+
+// Options say what a Daemon runs, for whom.
+type Options struct {
+	Queue     *queue.Queue
+	Key       ed25519.PrivateKey // of the machine; signs receipts
+	Ephemeral bool               // the key ends with this boot or this process
+	Release   *manifest.Release  // verified; nil without one: then jobs come with their module, from the machine
+	Dir       string             // folder with the artifacts of the release, each named by its role
+	Root      int64              // TUF version of the root, for receipts; 0 if it is not known
+	Report    string             // SHA-256 of the boot report in hex, for receipts
+	Groups    []string           // groups that the machine belongs to
+	Private   bool               // nothing is written to a disk
+	Workers   int                // jobs at once; 0 is 2
+
+	MaxModule, MaxInput int64         // bytes of a submission; 0 is that of plasm/api
+	Grace               time.Duration // for running jobs after the end of Run's context
+
+	// Engine runs a job, as plasm.Process.Run does.
+	Engine func(context.Context, plasm.Job, plasm.Spec, plasm.IO) (plasm.Outcome, error)
+	// Fetch returns the verified bytes of a module, at most limit. nil: jobs by CID are refused.
+	Fetch func(ctx context.Context, c cid.Cid, limit int64) ([]byte, error)
+	// ExitCode maps an error to the exit code that the client's command has.
+	ExitCode func(error) int
+
+	Version string
+	Now     func() time.Time // nil: time.Now
+	Log     *slog.Logger     // nil: no log
+}
+
+// A Daemon runs jobs. Its handlers may serve before Run and after it.
+type Daemon struct {
+	Options
+	started time.Time
+	machine string // key in hex
+	meter   *meter
+	local   *uploads
+	network *uploads
+	faults  *faults
+
+	mu     sync.Mutex
+	cancel map[string]context.CancelCauseFunc // of claimed jobs, by ID
+	peer   string
+	listen func() []string
+}
+
+// New returns a Daemon, and finishes the jobs that ran when the last one ended.
+func New(o Options) (*Daemon, error) {
+	o.Workers = cmp.Or(max(o.Workers, 0), 2)
+	o.MaxModule, o.MaxInput = cmp.Or(o.MaxModule, api.MaxModule), cmp.Or(o.MaxInput, api.MaxInput)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	d := &Daemon{
+		Options: o, started: o.Now().UTC(), machine: hex.EncodeToString(o.Key.Public().(ed25519.PublicKey)),
+		local: newUploads(localUploads), network: newUploads(networkUploads), faults: newFaults(),
+		cancel: map[string]context.CancelCauseFunc{},
+	}
+	d.meter = newMeter(d)
+	for _, j := range o.Queue.Interrupted() {
+		if err := d.interrupted(j); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// SetPeer tells the status how the machine is reached on the network.
+func (d *Daemon) SetPeer(id string, listen func() []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.peer, d.listen = id, listen
+}
+
+// errStopping is the cause of the end of a job whose daemon is stopped.
+var errStopping = errors.New("plasmd was stopped while it ran")
+
+// errCancelled is the cause of the end of a job that a client cancelled.
+var errCancelled = errors.New("cancelled on request")
+
+// Run runs jobs until ctx ends. Then no job begins; those that run have Options.Grace to end, and are
+// interrupted after that.
+func (d *Daemon) Run(ctx context.Context) error {
+	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(d.Grace, func() { stop(errStopping) }) })()
+	var workers sync.WaitGroup
+	for range d.Workers {
+		workers.Go(func() {
+			for {
+				j, err := d.Queue.Claim(ctx)
+				if err != nil {
+					return
+				}
+				d.work(running, j)
+			}
+		})
+	}
+	workers.Go(func() { d.care(ctx) })
+	workers.Wait()
+	return nil
+}
+
+// care drops old jobs and forgets nonces from time to time.
+func (d *Daemon) care(ctx context.Context) {
+	tick := time.NewTicker(pruneEvery)
+	defer tick.Stop()
+	for {
+		if err := d.Queue.Prune(); err != nil {
+			d.Log.Warn("queue: not cleaned", "cause", err)
+		}
+		old := d.Now().Add(-maxWait)
+		for _, j := range d.Queue.List(func(j queue.Job) bool { return j.State == queue.Waiting && j.Created.Before(old) }) {
+			if j, ok := d.Queue.Take(j.ID); ok {
+				d.finish(ctx, &run{job: j}, plasm.Outcome{ExitCode: plasm.NoExitCode, Reason: api.ReasonNotRun, Detail: "it waited for 24 hours"})
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Cancel ends a job, and waits for its outcome until ctx ends. A job that is done stays as it is.
+func (d *Daemon) Cancel(ctx context.Context, id string) {
+	if j, ok := d.Queue.Take(id); ok {
+		d.finish(ctx, &run{job: j}, cancelled())
+		return
+	}
+	d.mu.Lock()
+	stop := d.cancel[id]
+	d.mu.Unlock()
+	if stop != nil {
+		stop(errCancelled)
+	}
+	for {
+		changed := d.Queue.Changed(id)
+		if j, ok := d.Queue.Get(id); !ok || j.State == queue.Done || changed == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+func cancelled() plasm.Outcome {
+	return plasm.Outcome{ExitCode: plasm.NoExitCode, Reason: api.ReasonCancelled, Detail: errCancelled.Error()}
+}
+
+// submitter returns the submitter with a key in hex, as the release names it.
+func (d *Daemon) submitter(key string) (manifest.Submitter, bool) {
+	raw, err := hex.DecodeString(key)
+	if err != nil || d.Release == nil || key == "" {
+		return manifest.Submitter{}, false
+	}
+	return d.Release.Submitter(raw)
+}
+
+// oneLine makes the text of an error safe for one line.
+func oneLine(err error) string {
+	text := strings.Join(strings.Fields(strings.ToValidUTF8(err.Error(), "�")), " ")
+	if len(text) > 1000 {
+		text = strings.ToValidUTF8(text[:1000], "") + "…"
+	}
+	return text
+}

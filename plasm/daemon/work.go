@@ -1,0 +1,328 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/refusal"
+	"github.com/phaseboot/phaseboot/plasm"
+	"github.com/phaseboot/phaseboot/plasm/api"
+	"github.com/phaseboot/phaseboot/plasm/queue"
+	"github.com/phaseboot/phaseboot/plasm/receipt"
+)
+
+// A run is one job on its way to an outcome.
+type run struct {
+	job         queue.Job
+	spec        plasm.Spec
+	module      plasm.Job // zero until it is there
+	wait, fetch time.Duration
+	began       time.Time
+	out         *queue.Output
+	stdout      part
+	stderr      part
+}
+
+// work runs a claimed job. ctx ends when the daemon stops for good.
+func (d *Daemon) work(ctx context.Context, j queue.Job) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	d.mu.Lock()
+	d.cancel[j.ID] = stop
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.cancel, j.ID)
+	}()
+	r := &run{job: j}
+	outcome, err := d.run(ctx, r, stop)
+	if err != nil {
+		if r.began.IsZero() && errors.Is(context.Cause(ctx), errStopping) {
+			d.Queue.Unclaim(j.ID)
+			return
+		}
+		outcome = r.failed(context.Cause(ctx), err)
+	}
+	d.finish(context.WithoutCancel(ctx), r, outcome)
+}
+
+// run brings the module and runs it. An error means that the job has no outcome of its own.
+func (d *Daemon) run(ctx context.Context, r *run, stop context.CancelCauseFunc) (plasm.Outcome, error) {
+	j := r.job
+	spec, err := d.Queue.Spec(j.ID)
+	if err == nil {
+		err = json.Unmarshal(spec, &r.spec)
+	}
+	if err != nil {
+		return plasm.Outcome{}, err
+	}
+	if _, named := d.submitter(j.Key); j.Key != "" && !named {
+		return plasm.Outcome{}, fmt.Errorf("the release of this machine no longer names submitter %q", j.Submitter)
+	}
+	claimed := time.Now()
+	if r.module, err = d.load(ctx, j); err != nil {
+		return plasm.Outcome{}, err
+	}
+	r.module.Name = j.Name
+	if j.HasModule || j.Role != "" {
+		claimed = time.Now() // nothing was fetched
+	}
+	r.fetch = time.Since(claimed)
+	std := plasm.IO{Artifacts: d.artifact}
+	if j.HasInput {
+		in, err := d.Queue.OpenInput(j)
+		if err != nil {
+			return plasm.Outcome{}, err
+		}
+		defer in.Close()
+		std.Stdin = in
+	}
+	if err := ctx.Err(); err != nil {
+		return plasm.Outcome{}, err
+	}
+	began := d.Now().UTC()
+	r.wait = began.Sub(j.Created)
+	if r.out, err = d.Queue.Begin(j.ID, queue.Module{CID: r.module.CID.String(), SHA256: r.module.SHA256, Length: int64(len(r.module.Module))}, began); err != nil {
+		return plasm.Outcome{}, err
+	}
+	r.began = began
+	defer r.out.Close()
+	r.stdout, r.stderr = newPart(r.out, queue.Stdout, stop), newPart(r.out, queue.Stderr, stop)
+	std.Stdout, std.Stderr = &r.stdout, &r.stderr
+	d.Log.Info("job begins", "job", j.ID, "name", j.Name, "submitter", j.Submitter)
+	return d.Engine(ctx, r.module, r.spec, std)
+}
+
+// failed returns the outcome of a job whose run ended without one.
+func (r *run) failed(cause, err error) plasm.Outcome {
+	o := plasm.Outcome{ExitCode: plasm.NoExitCode, Reason: api.ReasonNotRun, Detail: oneLine(err)}
+	switch {
+	case errors.Is(cause, errCancelled):
+		o = cancelled()
+	case cause != nil && !errors.Is(cause, context.Canceled):
+		o.Reason, o.Detail = api.ReasonInterrupted, oneLine(cause)
+	}
+	if !r.began.IsZero() && o.Reason != api.ReasonNotRun {
+		o.Started, o.Run = r.began, time.Since(r.began)
+		o.Engine, o.EngineVersion = cmp.Or(r.spec.Engine, plasm.EngineInterpreter), plasm.EngineVersion()
+	}
+	if !r.began.IsZero() {
+		o.Stdout, o.Stderr = r.stdout.output(), r.stderr.output()
+	}
+	return o
+}
+
+// load returns the module of a job.
+func (d *Daemon) load(ctx context.Context, j queue.Job) (plasm.Job, error) {
+	switch {
+	case j.HasModule:
+		f, err := d.Queue.OpenModule(j)
+		if err != nil {
+			return plasm.Job{}, err
+		}
+		defer f.Close()
+		data, err := file.ReadAll(f, d.MaxModule)
+		if err != nil {
+			return plasm.Job{}, fmt.Errorf("module: %w", err)
+		}
+		return d.named(ctx, j, data)
+	case j.Role != "":
+		if d.Release == nil {
+			return plasm.Job{}, fmt.Errorf("role %s: this machine has no release: %w", j.Role, fs.ErrNotExist)
+		}
+		rel := *d.Release
+		rel.Job = j.Role
+		return plasm.LoadJob(ctx, rel, d.Dir)
+	case d.Fetch == nil:
+		return plasm.Job{}, refusal.New(fs.ErrNotExist, "module %s: this machine fetches no modules; submit it with its bytes", j.Module)
+	}
+	c, err := cas.ParseCID(j.Module)
+	if err != nil {
+		return plasm.Job{}, err
+	}
+	data, err := d.Fetch(ctx, c, d.MaxModule)
+	if err != nil {
+		return plasm.Job{}, err
+	}
+	digest := sha256.Sum256(data)
+	job := plasm.Job{Module: data, CID: c, SHA256: hex.EncodeToString(digest[:])}
+	return job, checkDigest(j, job)
+}
+
+// named returns the job with bytes that came with it.
+func (d *Daemon) named(ctx context.Context, j queue.Job, data []byte) (plasm.Job, error) {
+	job, err := plasm.NewJob(ctx, j.Name, data)
+	if err != nil {
+		return plasm.Job{}, err
+	}
+	if c, err := cid.Decode(j.Module); err == nil {
+		job.CID = c // submit compared it
+	}
+	return job, checkDigest(j, job)
+}
+
+func checkDigest(j queue.Job, job plasm.Job) error {
+	if j.Digest != "" && j.Digest != job.SHA256 {
+		return fmt.Errorf("module: sha256 %s, the job names %s: %w", job.SHA256, j.Digest, cas.ErrCorrupt)
+	}
+	return nil
+}
+
+// artifact opens an artifact of the release, and compares its bytes with the signed entry.
+func (d *Daemon) artifact(role string) (*os.File, error) {
+	if d.Release == nil {
+		return nil, fmt.Errorf("this machine has no release: %w", fs.ErrNotExist)
+	}
+	art, ok := d.Release.Artifact(role)
+	if !ok {
+		return nil, fmt.Errorf("not in release %q: %w", d.Release.Version, fs.ErrNotExist)
+	}
+	f, err := file.OpenInRoot(d.Dir, role)
+	if err != nil {
+		return nil, fmt.Errorf("not on this machine: %w", file.Pathless(err))
+	}
+	h := sha256.New()
+	n, err := io.Copy(h, io.LimitReader(f, art.Length+1))
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err == nil && (n != art.Length || hex.EncodeToString(h.Sum(nil)) != art.SHA256) {
+		err = fmt.Errorf("differs from the signed entry: %w; boot again to fetch it again", cas.ErrCorrupt)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// A part is stdout or stderr of a run: it goes to the store and to a digest.
+type part struct {
+	out    *queue.Output
+	stream int
+	stop   context.CancelCauseFunc
+	hash   hash.Hash
+	length int64
+}
+
+func newPart(out *queue.Output, stream int, stop context.CancelCauseFunc) part {
+	return part{out, stream, stop, sha256.New(), 0}
+}
+
+// Write never fails: an output that cannot be stored ends the job.
+func (p *part) Write(b []byte) (int, error) {
+	if err := p.out.Write(p.stream, b); err != nil {
+		p.stop(err)
+		return len(b), nil
+	}
+	p.hash.Write(b)
+	p.length += int64(len(b))
+	return len(b), nil
+}
+
+func (p *part) output() plasm.Output {
+	if p.hash == nil {
+		return plasm.Output{}
+	}
+	return plasm.Output{SHA256: hex.EncodeToString(p.hash.Sum(nil)), Length: p.length}
+}
+
+// finish records the outcome of a job with its receipt. It tries until the disk takes it: a worker that waits
+// here takes no more jobs. It gives up when the store is closed; the next daemon then says interrupted.
+func (d *Daemon) finish(ctx context.Context, r *run, o plasm.Outcome) {
+	if r.out != nil {
+		r.out.Close()
+	}
+	o.Wait, o.Fetch = max(r.wait, 0), max(r.fetch, 0)
+	signed := d.receipt(r, o)
+	result := queue.Result{Reason: o.Reason, Detail: o.Detail, ExitCode: o.ExitCode}
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
+		err := d.Queue.Finish(r.job.ID, result, signed)
+		if err == nil {
+			d.meter.ended(o)
+			d.Log.Info("job ended", "job", r.job.ID, "name", r.job.Name, "reason", o.Reason, "exit_code", o.ExitCode, "detail", o.Detail)
+			return
+		}
+		d.Log.Error("outcome not stored", "job", r.job.ID, "cause", err)
+		if !file.IsFull(err) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// receipt returns the signed receipt of an outcome, nil if its values have no place in one, which is logged.
+func (d *Daemon) receipt(r *run, o plasm.Outcome) []byte {
+	j := r.job
+	if r.spec.Limits == (plasm.Limits{}) {
+		if text, err := d.Queue.Spec(j.ID); err == nil {
+			_ = json.Unmarshal(text, &r.spec) // Accept stored it as JSON
+		}
+	}
+	job := r.module
+	job.Name = j.Name
+	if job.SHA256 == "" {
+		job.SHA256 = j.Digest
+	}
+	if c, err := cid.Decode(j.Module); err == nil && !job.CID.Defined() {
+		job.CID = c
+	}
+	o.InputSHA256 = cmp.Or(o.InputSHA256, j.Input)
+	f := receipt.Facts{
+		ID: j.ID, Job: job, Length: j.Length, Spec: r.spec, Outcome: o, Release: d.Release, Root: d.Root, Report: d.Report,
+	}
+	f.Submitter, _ = hex.DecodeString(j.Key)
+	s, err := receipt.New(f).Sign(d.Key, d.Ephemeral)
+	if err != nil {
+		d.Log.Error("no receipt", "job", j.ID, "cause", err)
+		return nil
+	}
+	return s.Bytes()
+}
+
+// interrupted finishes a job that ran when the last daemon ended, with what it had written.
+func (d *Daemon) interrupted(j queue.Job) error {
+	r := &run{job: j, began: j.Started, stdout: newPart(nil, 0, nil), stderr: newPart(nil, 0, nil)}
+	err := d.Queue.Follow(context.Background(), j.ID, false, func(stream int, p []byte) error {
+		to := &r.stdout
+		if stream == queue.Stderr {
+			to = &r.stderr
+		}
+		to.hash.Write(p)
+		to.length += int64(len(p))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	o := plasm.Outcome{
+		ExitCode: plasm.NoExitCode, Reason: api.ReasonInterrupted, Detail: "the daemon ended while it ran", Started: j.Started,
+		Engine: plasm.EngineInterpreter, EngineVersion: plasm.EngineVersion(), Stdout: r.stdout.output(), Stderr: r.stderr.output(),
+	}
+	if text, err := d.Queue.Spec(j.ID); err == nil && json.Unmarshal(text, &r.spec) == nil {
+		o.Engine = cmp.Or(r.spec.Engine, o.Engine)
+	}
+	r.wait = j.Started.Sub(j.Created)
+	o.Wait = max(r.wait, 0)
+	d.Log.Warn("job was interrupted", "job", j.ID, "name", j.Name)
+	return d.Queue.Finish(j.ID, queue.Result{Reason: o.Reason, Detail: o.Detail, ExitCode: o.ExitCode}, d.receipt(r, o))
+}
