@@ -17,7 +17,7 @@ func newCommand() *cobra.Command {
 		Use:   "plasmd",
 		Short: "Runs the WebAssembly job of a release and signs a receipt of the run",
 	}
-	root.AddCommand(runCommand(), verifyCommand(), engineCommand())
+	root.AddCommand(runCommand(), serveCommand(), verifyCommand(), engineCommand())
 	root.AddCommand(submitCommand(), listCommand(), topCommand(), showCommand(), logsCommand(), cancelCommand(), receiptCommand())
 	return root
 }

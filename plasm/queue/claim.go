@@ -19,6 +19,9 @@ var ErrClosed = errors.New("queue: closed")
 // one submitter are claimed in the order in which they were accepted.
 func (q *Queue) Claim(ctx context.Context) (Job, error) {
 	for {
+		if err := ctx.Err(); err != nil {
+			return Job{}, err
+		}
 		q.mu.Lock()
 		if q.closed {
 			q.mu.Unlock()
