@@ -205,6 +205,9 @@ func (c *Client) refused(resp *http.Response, data []byte) error {
 		return c.broken("HTTP status %d", resp.StatusCode)
 	}
 	text := words(e.Text, maxWords)
+	if resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusTooManyRequests {
+		return refusal.New(ErrBusy, "%s", text)
+	}
 	switch e.ExitCode {
 	case 2:
 		return refusal.New(fs.ErrInvalid, "%s", text)
@@ -217,6 +220,9 @@ func (c *Client) refused(resp *http.Response, data []byte) error {
 	}
 	return errors.New(text)
 }
+
+// ErrBusy says that the daemon would answer later: its queue is full, or too many clients ask.
+var ErrBusy = errors.New("busy")
 
 // ErrNotADaemon says that a machine was reached and no daemon for jobs answers there.
 var ErrNotADaemon = fmt.Errorf("runs no plasmd: %w", cas.ErrUnreachable)

@@ -253,6 +253,31 @@ type discard struct{ http.ResponseWriter }
 func (discard) WriteHeader(int)             {}
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
+// A daemon that serves too many followers is asked again; a full queue is an error of the submission.
+func TestABusyDaemonIsAskedAgainForOutput(t *testing.T) {
+	f := newFake()
+	m, work := machine(t, f), task(t)
+	job, err := work.Submit(t.Context(), m)
+	check(t, err)
+	asked := 0
+	f.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPost || strings.HasSuffix(r.URL.Path, api.Output) {
+			asked++
+			if r.Method == http.MethodPost || asked < 3 {
+				send(w, http.StatusServiceUnavailable, api.Error{Text: "full", ExitCode: 1})
+				return true
+			}
+		}
+		return false
+	}
+	if _, err := work.Finish(t.Context(), m, job.ID, io.Discard, io.Discard); err != nil || asked != 3 {
+		t.Errorf("after %d requests: %v", asked, err)
+	}
+	if _, err := work.Submit(t.Context(), m); !errors.Is(err, ErrBusy) || err.Error() != "full" {
+		t.Errorf("submit: %v", err)
+	}
+}
+
 func TestAMachineThatStaysAwayIsUnreachable(t *testing.T) {
 	f := newFake()
 	m, work := machine(t, f), task(t)

@@ -60,8 +60,8 @@ type writeError struct{ error }
 func (e *writeError) Unwrap() error { return e.error }
 
 // Follow copies the output of a job to stdout and stderr until the job is done, and returns the job. If
-// the connection is lost, it connects again and goes on where it was; it gives up after patience without
-// an answer. The daemon may not send more than limit bytes.
+// the connection is lost, or the daemon is busy, it asks again and goes on where it was; it gives up after
+// patience without an answer. The daemon may not send more than limit bytes.
 func (c *Client) Follow(ctx context.Context, id string, limit int64, patience time.Duration, stdout, stderr io.Writer) (api.Job, error) {
 	f := follower{limit: limit, to: map[string]io.Writer{api.Stdout: stdout, api.Stderr: stderr}, done: map[string]int64{}}
 	pause, heard := lostPause, time.Now()
@@ -75,7 +75,7 @@ func (c *Client) Follow(ctx context.Context, id string, limit int64, patience ti
 		switch {
 		case err == nil && job.State == api.StateDone:
 			return job, nil
-		case err != nil && !errors.Is(err, cas.ErrUnreachable):
+		case err != nil && !errors.Is(err, cas.ErrUnreachable) && !errors.Is(err, ErrBusy):
 			return job, err
 		case err == nil, f.total() > before:
 			pause, heard = lostPause, time.Now()
