@@ -8,6 +8,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/scripttest"
 	"github.com/phaseboot/phaseboot/plasm/wasmtest"
@@ -32,6 +33,8 @@ func TestScripts(t *testing.T) {
 	for _, job := range []struct{ name, pkg string }{
 		{"hello.wasm", "../../plasm/jobs/hello"},
 		{"exit-3", "../../plasm/testdata/greedy"},
+		{"reverse.wasm", "../../plasm/jobs/reverse"},
+		{"spin.wasm", "../../plasm/jobs/spin"},
 	} {
 		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", filepath.Join(jobs, job.name), job.pkg)
 		build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
@@ -46,8 +49,19 @@ func TestScripts(t *testing.T) {
 			}
 		}
 	}
+	hello, err := os.Open(filepath.Join(jobs, "hello.wasm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hello.Close()
+	signed, err := cas.FileCID(t.Context(), hello, cas.DefaultChunker)
+	if err != nil {
+		t.Fatal(err)
+	}
 	p := scripttest.Params("testdata/script", func(e *testscript.Env) error {
 		e.Setenv("JOBS", jobs)
+		e.Setenv("HELLO", signed.CID.String()) // CID of hello.wasm
+		e.Setenv("CHUNKER", cas.DefaultChunker)
 		return nil
 	})
 	testscript.Run(t, p)
