@@ -3,6 +3,7 @@ package plasm
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -166,4 +167,10 @@ func (e processExit) String() string {
 		parts = append(parts, fmt.Sprintf("%.200q", line))
 	}
 	return strings.Join(parts, ": ")
+}
+
+// isHex32 reports whether s is 32 bytes in lower-case hex.
+func isHex32(s string) bool {
+	raw, err := hex.DecodeString(s)
+	return err == nil && len(raw) == 32 && hex.EncodeToString(raw) == s
 }

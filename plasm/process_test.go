@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // engine starts the process as plasmd does.
@@ -187,8 +186,8 @@ func TestEveryEndOfTheProcessHasAnOutcome(t *testing.T) {
 			if o.MemoryPeak > lim.Memory || o.Output.Length > lim.Output {
 				t.Errorf("above the limits: %+v", o)
 			}
-			if _, err := NewReceipt(job, nil, lim, o).Sign(testKey(), false); err != nil {
-				t.Errorf("no receipt: %v", err)
+			if len(o.Stdout.SHA256) != 64 || len(o.Stderr.SHA256) != 64 || o.Engine == "" || o.Started.IsZero() {
+				t.Errorf("not enough for a receipt: %+v", o)
 			}
 		})
 	}
@@ -280,25 +279,4 @@ func childOf(t *testing.T, pid int) int {
 	}
 	t.Fatal("no child")
 	return 0
-}
-
-// TestReceiptOfAKilledProcessVerifies: the reasons killed and bounds are part of the format.
-func TestReceiptOfAKilledProcessVerifies(t *testing.T) {
-	for _, reason := range []string{ReasonKilled, ReasonBounds} {
-		r := exampleReceipt(t)
-		r.Reason, r.ExitCode = reason, NoExitCode
-		r, err := r.Sign(testKey(), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, err := ParseReceipt(encode(t, r))
-		if err != nil || again.Verify(nil) != nil {
-			t.Errorf("%s: %v, %v", reason, err, again.Verify(nil))
-		}
-	}
-	r := exampleReceipt(t)
-	r.Reason = "fun"
-	if _, err := r.Sign(testKey(), false); !errors.Is(err, manifest.ErrMalformed) {
-		t.Errorf("an unknown reason: %v", err)
-	}
 }

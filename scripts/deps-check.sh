@@ -72,8 +72,8 @@ all() {
 		/usr/lib/ipxe/snponly.efi        ipxe             test                          boots by PXE
 		sbverify                         sbsigntool       test                          checking signatures for Secure Boot
 		sig-list-to-certs                efitools         test                          checking keys for Secure Boot
-		openssl                          openssl          test                          checking certificates, statements of rebuilders
-		python3                          python3          test                          checking statements of rebuilders
+		openssl                          openssl          test                          checking certificates, statements of rebuilders, receipts
+		python3                          python3          test                          checking statements of rebuilders, receipts
 		x86_64-linux-gnu-objdump         binutils-x86-64-linux-gnu test                 checking UKIs
 		aarch64-linux-gnu-objdump        binutils-aarch64-linux-gnu test                checking UKIs of arm64
 		busybox                          busybox-static   test                          commands of docs/SHIP-YOUR-OWN-OS.md

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/plasm"
+	"github.com/phaseboot/phaseboot/plasm/receipt"
 	"github.com/phaseboot/phaseboot/plasm/wasmtest"
 )
 
@@ -35,7 +35,8 @@ func TestBombsAreBounded(t *testing.T) {
 		limits = limits[:1]
 	}
 	for _, limit := range limits {
-		boundBombs(t, plasmd, limit)
+		boundBombs(t, plasmd, limit, plasm.EngineInterpreter)
+		boundBombs(t, plasmd, limit, plasm.EngineCompiler)
 	}
 }
 
@@ -44,7 +45,7 @@ func TestBombsAreBounded(t *testing.T) {
 func TestAnOrdinaryGoProgramRunsUnderTheDefaults(t *testing.T) {
 	plasmd := build(t, ".", "CGO_ENABLED=0")
 	job := build(t, "../../plasm/testdata/ordinary", "CGO_ENABLED=0", "GOOS=wasip1", "GOARCH=wasm")
-	output, err := exec.Command(plasmd, "run", job).CombinedOutput()
+	output, err := exec.Command(plasmd, "run", "--marked", job).CombinedOutput()
 	if err != nil || !strings.Contains(string(output), "job: hello, ordinary job\n") {
 		t.Errorf("%v\n%s", err, output)
 	}
@@ -62,8 +63,8 @@ func build(t *testing.T, pkg string, env ...string) string {
 	return to
 }
 
-// boundBombs runs every bomb under a memory limit in bytes.
-func boundBombs(t *testing.T, plasmd string, limit int64) {
+// boundBombs runs every bomb under a memory limit in bytes with an engine.
+func boundBombs(t *testing.T, plasmd string, limit int64, engine string) {
 	t.Helper()
 	var table bytes.Buffer
 	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -72,8 +73,8 @@ func boundBombs(t *testing.T, plasmd string, limit int64) {
 		if testing.Short() && i%3 != 2 { // a sample, with one of memory.copy
 			continue
 		}
-		t.Run(fmt.Sprintf("%d MiB/%s", limit>>20, bomb.Name), func(t *testing.T) {
-			m := measure(t, plasmd, bomb.Module, limit)
+		t.Run(fmt.Sprintf("%d MiB/%s/%s", limit>>20, engine, bomb.Name), func(t *testing.T) {
+			m := measure(t, plasmd, bomb.Module, limit, engine)
 			fmt.Fprintf(rows, "%d\t%s\t%.2f\t%.1f\t%.1f\t  %s\n", len(bomb.Module), m.reason, m.took.Seconds(), mib(m.parent+m.child), mib(m.child), bomb.Name)
 			if !slices.Contains(bomb.Reasons, m.reason) {
 				t.Errorf("ended by %s, want one of %v\n%s", m.reason, bomb.Reasons, m.output)
@@ -87,7 +88,7 @@ func boundBombs(t *testing.T, plasmd string, limit int64) {
 		})
 	}
 	rows.Flush()
-	t.Logf("limits: memory %d MiB, time %s\n%s", limit>>20, timeLimit, &table)
+	t.Logf("%s, limits: memory %d MiB, time %s\n%s", engine, limit>>20, timeLimit, &table)
 }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
@@ -103,7 +104,7 @@ type measurement struct {
 
 // measure runs plasmd on a module, started by a small process: the peak of a process includes the memory
 // of its parent at the start.
-func measure(t *testing.T, plasmd string, module []byte, limit int64) measurement {
+func measure(t *testing.T, plasmd string, module []byte, limit int64, engine string) measurement {
 	t.Helper()
 	dir := t.TempDir()
 	path, receipt := filepath.Join(dir, "bomb.wasm"), filepath.Join(dir, "receipt.json")
@@ -114,7 +115,7 @@ func measure(t *testing.T, plasmd string, module []byte, limit int64) measuremen
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, plasmd, "run", "--memory", fmt.Sprint(limit), "--timeout", timeLimit.String(), "--receipt", receipt, path)
+	cmd := exec.Command(self, plasmd, "run", "--engine", engine, "--memory", fmt.Sprint(limit), "--timeout", timeLimit.String(), "--receipt", receipt, path)
 	cmd.Args[0] = "measure"
 	var output bytes.Buffer
 	cmd.Stderr = &output
@@ -195,9 +196,9 @@ func reasonIn(t *testing.T, path, output string) string {
 	if err != nil {
 		t.Fatalf("no receipt: %v\n%s", err, output)
 	}
-	var r plasm.Receipt
-	if err := json.Unmarshal(data, &r); err != nil {
+	r, err := receipt.Parse(data)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return r.Reason
+	return r.Run.Reason
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/phaseboot/phaseboot/plasm/receipt"
 	"github.com/phaseboot/phaseboot/plasm/wasmtest"
 )
 
@@ -27,12 +28,16 @@ func TestEveryClassOfErrorHasItsExitCode(t *testing.T) {
 	if err := exec.Command("plasmd", "run", "--receipt", "receipt.json", "bomb.wasm").Run(); err == nil {
 		t.Fatal("a bomb ran")
 	}
-	receipt, err := os.ReadFile("receipt.json")
+	data, err := os.ReadFile("receipt.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged := strings.Replace(string(receipt), `"duration_ms":`, `"duration_ms":1`, 1)
-	if err := errors.Join(os.WriteFile("forged.json", []byte(forged), 0o600), os.WriteFile("cut.json", receipt[:50], 0o600)); err != nil {
+	signed, err := receipt.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := strings.Replace(signed.Line(), `"compile_ms":`, `"compile_ms":1`, 1)
+	if err := errors.Join(os.WriteFile("forged.json", []byte(forged), 0o600), os.WriteFile("cut.json", data[:50], 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {

@@ -6,8 +6,12 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -16,8 +20,10 @@ import (
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/plasm"
+	"github.com/phaseboot/phaseboot/plasm/receipt"
 )
 
 // Maximum sizes of input files, in bytes.
@@ -28,44 +34,55 @@ const (
 )
 
 type runFlags struct {
+	specFlags
 	release, jobDir, key, receipt string
-	limits                        plasm.Limits
+	marked                        bool
+	artifacts                     artifactFiles
 }
 
 func runCommand() *cobra.Command {
-	f := runFlags{limits: plasm.DefaultLimits()}
+	f := runFlags{}
 	cmd := &cobra.Command{
-		Use:   "run [JOB.wasm]",
-		Short: "Run a job under limits and print its signed receipt",
+		Use:   "run [flags] [JOB.wasm] [ARGUMENT …]",
+		Short: "Run a job under limits and sign a receipt of the run",
 		Long: `Run runs one WASI preview1 command: the job of a release, which must match its signed
-entry, or a file. The job gets its name as its only argument, and no files, network or
-environment. Its output is printed while it runs, each line after "job: "; then the
-receipt is printed as one line.
+entry, or a file. The job gets its name, the arguments after it (with --release: after --),
+and what the flags grant: no files, environment, clock or stdin without one, and never a
+network. Flags after JOB.wasm are arguments of the job.
+
+stdout, stderr and the exit code are those of the job. The receipt is written to the file
+of --receipt, or printed on stderr as one line. With --marked, for a console that others
+write to, each line of the job is printed on stdout after "job: ", then the receipt.
 
 The job runs in a process of its own, which is killed at the time limit. plasmd uses at
 most 64M in addition to --memory. The code of the job counts against --memory: about 25
 bytes for each byte of the module.
 
-Exit code 0: the job exited with 0, or the release has no job. 1: the job failed or was
-stopped at a limit; its receipt says which.`,
-		Example: `  plasmd run --release /run/phase/release.json --key /run/phase/machine.key
-  plasmd run --memory 48M --timeout 5s bin/hello.wasm`,
-		Args: cli.Args(cobra.MaximumNArgs(1)),
+Exit code: that of the job; 0 if the release has no job; 1 if the job was stopped at a
+limit, which the receipt names, or, with --marked, if it failed.`,
+		Example: `  plasmd run bin/hello.wasm >greeting
+  plasmd run --stdin --receipt receipt.json bin/reverse.wasm <words
+  plasmd run --marked --release /run/phase/release.json --key /run/phase/machine.key`,
+		Args: cli.Args(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.release, "release", "", "verified release as JSON; its job is in the same folder")
 	flags.StringVar(&f.jobDir, "job-dir", "", "folder with the job, named by its role (default: the folder of --release)")
 	flags.StringVar(&f.key, "key", "", "key of the machine that signs the receipt, Ed25519 in PKCS #8 PEM (default: a new key for this run)")
-	flags.StringVar(&f.receipt, "receipt", "", "also write the receipt to this file")
-	flags.Var((*cli.Size)(&f.limits.Memory), "memory", "memory limit of the job, its code included")
-	flags.DurationVar(&f.limits.Timeout, "timeout", f.limits.Timeout, "time limit of the job")
-	flags.Var((*cli.Size)(&f.limits.Output), "output-limit", "limit of the job's output, in bytes")
+	flags.StringVar(&f.receipt, "receipt", "", "write the receipt to this file (default: one line on stderr)")
+	flags.BoolVar(&f.marked, "marked", false, "print the job's lines after a mark and then the receipt, all on stdout")
+	f.register(cmd)
+	flags.DurationVar(&f.spec.Limits.Compile, "compile-timeout", 0, "limit of the time until the code of the job is ready (default: --timeout)")
+	flags.StringArrayVar((*[]string)(&f.artifacts), "artifact", nil, "ROLE=FILE: let the job read a file at /artifacts/ROLE; may be repeated")
+	flags.SetInterspersed(false)
 	return cmd
 }
 
 func (f runFlags) run(cmd *cobra.Command, args []string) error {
-	if err := f.limits.Check(); err != nil {
+	args, more := f.split(cmd, args)
+	spec, err := f.grant(more)
+	if err != nil {
 		return err
 	}
 	key, err := readKey(f.key, "machine key", plasm.ParsePrivateKey)
@@ -83,24 +100,89 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 	if err := checkKind(job); err != nil {
 		return err
 	}
-	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}}
-	shown := plasm.NewMarked(console(cmd))
-	outcome, err := engine.Run(cmd.Context(), job, plasm.Spec{Limits: f.limits}, plasm.IO{Stdout: shown, Stderr: shown})
-	shown.Close()
+	facts, err := f.facts(rel)
 	if err != nil {
 		return err
 	}
-	receipt := plasm.NewReceipt(job, rel, f.limits, outcome)
-	if receipt, err = f.sign(cmd, receipt, key); err != nil {
+	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}}
+	std, done, err := f.streams(cmd, rel)
+	if err != nil {
 		return err
 	}
-	if err := f.print(cmd, receipt); err != nil {
+	outcome, err := engine.Run(cmd.Context(), job, spec, std)
+	done()
+	if err != nil {
 		return err
 	}
-	if !outcome.OK() {
-		return fmt.Errorf("job %q failed (%s): %s", job.Name, outcome.Reason, outcome.Detail)
+	facts.Job, facts.Spec, facts.Outcome = job, spec, outcome
+	signed, err := f.sign(cmd, receipt.New(facts), key)
+	if err != nil {
+		return err
 	}
-	return nil
+	if err := f.print(cmd, signed); err != nil {
+		return err
+	}
+	return f.exit(cmd, job, outcome)
+}
+
+// split returns the file of the job, if the command line names one, and the arguments of the job.
+func (f runFlags) split(cmd *cobra.Command, args []string) (file, more []string) {
+	switch {
+	case len(args) == 0 || f.release != "" && cmd.ArgsLenAtDash() == 0:
+		return nil, args
+	default:
+		return args[:1], args[1:]
+	}
+}
+
+// grant returns the spec with what --artifact adds.
+func (f runFlags) grant(args []string) (plasm.Spec, error) {
+	spec, err := f.parse(args)
+	if err != nil {
+		return spec, err
+	}
+	roles, err := f.artifacts.roles()
+	if err != nil {
+		return spec, err
+	}
+	spec.Grants.Artifacts = append(spec.Grants.Artifacts, roles...)
+	return spec, spec.Check()
+}
+
+// streams returns the job's streams, and what to call after the run.
+func (f runFlags) streams(cmd *cobra.Command, rel *manifest.Release) (std plasm.IO, done func(), err error) {
+	std = plasm.IO{Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr()}
+	shown := plasm.NewMarked(console(cmd))
+	done = func() { shown.Close() }
+	if f.marked || cli.JSON(cmd) {
+		std.Stdout, std.Stderr = shown, shown
+	}
+	if f.input != "" {
+		input, err := cli.OpenInput(f.input, "input")
+		if err != nil {
+			return std, nil, err
+		}
+		std.Stdin, done = input, func() { shown.Close(); input.Close() }
+	}
+	std.Artifacts = func(role string) (*os.File, error) {
+		return f.artifacts.open(role, rel, cmp.Or(f.jobDir, filepath.Dir(f.release)))
+	}
+	return std, done, nil
+}
+
+// exit returns the error with the exit code of the job. The job itself has said why it failed.
+func (f runFlags) exit(cmd *cobra.Command, job plasm.Job, o plasm.Outcome) error {
+	failed := fmt.Sprintf("job %q failed (%s): %s", job.Name, o.Reason, o.Detail)
+	switch {
+	case o.OK():
+		return nil
+	case f.marked || o.Reason != plasm.ReasonExit:
+		return errors.New(failed)
+	case cli.JSON(cmd) || o.ExitCode > 255:
+		return cli.Exitf(o.ExitCode, "%s", failed)
+	default:
+		return cli.Exitf(o.ExitCode, "")
+	}
 }
 
 // console returns where the job's output is printed: on stderr with --json, whose stdout has only the
@@ -128,17 +210,48 @@ func readKey[K ~[]byte](path, what string, parse func([]byte) (K, error)) (K, er
 	return key, nil
 }
 
+// facts returns what a receipt states about the machine: its release, and the boot report and root version that the
+// boot client has left beside it.
+func (f runFlags) facts(rel *manifest.Release) (receipt.Facts, error) {
+	facts := receipt.Facts{Release: rel}
+	if rel == nil {
+		return facts, nil
+	}
+	dir := filepath.Dir(f.release)
+	report, err := cli.ReadInput(filepath.Join(dir, "report.json"), "boot report", maxReport)
+	if err == nil {
+		facts.Report = fmt.Sprintf("%x", sha256.Sum256(report))
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return facts, err
+	}
+	root, err := cli.ReadInput(filepath.Join(dir, "root.json"), "root", manifest.MaxRoot)
+	if errors.Is(err, fs.ErrNotExist) {
+		return facts, nil
+	}
+	if err != nil {
+		return facts, err
+	}
+	parsed, err := manifest.ParseRoot(root)
+	if err != nil {
+		return facts, fmt.Errorf("%s: %w", dir, err)
+	}
+	facts.Root = parsed.Version()
+	return facts, nil
+}
+
 // sign signs with the machine's key or, if key is nil, with a new one, and prints a note about it.
-func (f runFlags) sign(cmd *cobra.Command, receipt plasm.Receipt, key ed25519.PrivateKey) (plasm.Receipt, error) {
+func (f runFlags) sign(cmd *cobra.Command, r receipt.Receipt, key ed25519.PrivateKey) (receipt.Signed, error) {
 	if key != nil {
-		return receipt.Sign(key, false)
+		return r.Sign(key, false)
 	}
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		return plasm.Receipt{}, err
+		return receipt.Signed{}, err
 	}
-	cmd.PrintErrln("plasmd: no --key: the receipt is signed by a key made for this run, which identifies no machine")
-	return receipt.Sign(key, true)
+	if f.marked || f.receipt != "" || cli.JSON(cmd) {
+		cmd.PrintErrln("plasmd: no --key: the receipt is signed by a key made for this run, which identifies no machine")
+	}
+	return r.Sign(key, true)
 }
 
 // load reads the job of the release or the file. The release is nil for a file; the job is empty if the
@@ -152,6 +265,9 @@ func (f runFlags) load(ctx context.Context, args []string) (plasm.Job, *manifest
 	case f.release == "" && f.jobDir != "":
 		return plasm.Job{}, nil, cli.Usagef("--job-dir %s: needs --release", f.jobDir)
 	case f.release == "":
+		if info, err := os.Stat(args[0]); err == nil && info.Mode().IsRegular() && info.Size() > maxModule {
+			return plasm.Job{}, nil, refusal.New(cas.ErrCorrupt, "job %s: %d bytes, the limit of a module is %d; is this the right file?", args[0], info.Size(), maxModule)
+		}
 		module, err := cli.ReadInput(args[0], "job", maxModule)
 		if err != nil {
 			return plasm.Job{}, nil, err
@@ -187,23 +303,26 @@ func checkKind(job plasm.Job) error {
 	return nil
 }
 
-// print writes the receipt as one line to stdout, and to the file of --receipt.
-func (f runFlags) print(cmd *cobra.Command, receipt plasm.Receipt) error {
-	data, err := receipt.Encode()
-	if err != nil {
-		return err
-	}
-	prefix := "plasmd: receipt "
+// print writes the receipt as one line to stderr or, with --marked, to stdout, with --json as its envelope, and the envelope to the file of
+// --receipt.
+func (f runFlags) print(cmd *cobra.Command, signed receipt.Signed) error {
+	line := signed.Line()
 	if cli.JSON(cmd) {
-		prefix = ""
+		line = string(signed.Bytes())
 	}
-	if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s%s\n", prefix, data); err != nil {
-		return err
+	to := cmd.OutOrStdout()
+	if !f.marked && !cli.JSON(cmd) {
+		to = cmd.ErrOrStderr()
+	}
+	if f.receipt == "" || f.marked || cli.JSON(cmd) {
+		if _, err := fmt.Fprintln(to, line); err != nil {
+			return err
+		}
 	}
 	if f.receipt == "" {
 		return nil
 	}
-	if err := atomicfile.Write(f.receipt, 0o644, append(data, '\n')); err != nil {
+	if err := atomicfile.Write(f.receipt, 0o644, append(signed.Bytes(), '\n')); err != nil {
 		return fmt.Errorf("receipt: %w", err)
 	}
 	return nil

@@ -27,8 +27,8 @@ func (f *specFlags) register(cmd *cobra.Command) {
 	flags, lim := cmd.Flags(), &f.spec.Limits
 	flags.StringSliceVar(&f.grants, "grant", nil, "what the job may use: stdin, clock, random, scratch=SIZE, artifact=ROLE; may be repeated")
 	flags.StringArrayVar(&f.env, "env", nil, "NAME=VALUE in the job's environment, or NAME for the value of this environment; may be repeated")
-	flags.BoolVar(&f.stdin, "stdin", false, "give the job this command's stdin, at most 16M (grants stdin)")
-	flags.StringVar(&f.input, "input", "", "give the job this file as stdin, at most 16M (grants stdin)")
+	flags.BoolVar(&f.stdin, "stdin", false, "give the job this command's stdin (grants stdin)")
+	flags.StringVar(&f.input, "input", "", "give the job this file as stdin (grants stdin)")
 	flags.Var((*cli.Size)(&lim.Memory), "memory", "memory limit of the job, its code included")
 	flags.DurationVar(&lim.Timeout, "timeout", lim.Timeout, "time limit of the job")
 	flags.DurationVar(&lim.CPU, "cpu", lim.CPU, "limit of the job's processor time (default: twice --timeout)")
@@ -39,18 +39,31 @@ func (f *specFlags) register(cmd *cobra.Command) {
 
 // read returns the spec and the input, nil without one.
 func (f *specFlags) read(args []string) (plasm.Spec, []byte, error) {
+	spec, err := f.parse(args)
+	if err != nil {
+		return spec, nil, err
+	}
+	input, err := f.readInput()
+	if err != nil {
+		return spec, nil, err
+	}
+	return spec, input, spec.Check()
+}
+
+// parse returns the spec. args are the arguments of the job.
+func (f *specFlags) parse(args []string) (plasm.Spec, error) {
 	spec := f.spec
 	spec.Args = args
 	for _, text := range f.grants {
 		if err := grant(&spec.Grants, text); err != nil {
-			return spec, nil, err
+			return spec, err
 		}
 	}
 	for _, text := range f.env {
 		name, value, given := strings.Cut(text, "=")
 		if !given {
 			if value, given = os.LookupEnv(name); !given {
-				return spec, nil, cli.Usagef("--env %.80s: not set in this environment; write NAME=VALUE", name)
+				return spec, cli.Usagef("--env %.80s: not set in this environment; write NAME=VALUE", name)
 			}
 		}
 		if spec.Env == nil {
@@ -58,12 +71,8 @@ func (f *specFlags) read(args []string) (plasm.Spec, []byte, error) {
 		}
 		spec.Env[name] = value
 	}
-	input, err := f.readInput()
-	if err != nil {
-		return spec, nil, err
-	}
-	spec.Grants.Stdin = spec.Grants.Stdin || input != nil
-	return spec, input, spec.Check()
+	spec.Grants.Stdin = spec.Grants.Stdin || f.stdin || f.input != ""
+	return spec, nil
 }
 
 // grant adds a grant of the command line.

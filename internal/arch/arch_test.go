@@ -183,7 +183,7 @@ func TestASignatureIsVerifiedWhereTheTableAllowsIt(t *testing.T) {
 		{"a planted check in the publisher", "publisher/add.go", "root.VerifyDelegate(role, m)", "only manifest verifies metadata"},
 		{"go-tuf's check in manifest", "manifest/root.go", "root.VerifyDelegate(role, m)", "only manifest verifies metadata"},
 		{"manifest", "manifest/authority.go", call, ""},
-		{"a receipt", "plasm/receipt.go", call, ""},
+		{"a receipt", "internal/envelope/envelope.go", call, ""},
 		{"a test", "signer/show_test.go", call, ""},
 	}
 	for _, tt := range tests {

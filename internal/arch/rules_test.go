@@ -242,7 +242,6 @@ var verifiers = []verifier{
 	{"manifest/check.go", ".VerifyLengthHashes(", "hashes in timestamp and snapshot"},
 	{"manifest/workflow_top.go", ".VerifyLengthHashes(", "hashes in timestamp and snapshot"},
 	{"internal/envelope/envelope.go", "ed25519.Verify(", "statements of rebuilders, orders and receipts of jobs"},
-	{"plasm/receipt.go", "ed25519.Verify(", "receipts of jobs"},
 	{"signer/key/agent.go", "ed25519.Verify(", "a new signature, before it is used"},
 	{"signer/key/kms.go", "ed25519.Verify(", "a new signature, before it is used"},
 	{"internal/vault/key.go", "ed25519.Verify(", "a new signature, before it is used"},

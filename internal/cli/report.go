@@ -12,13 +12,14 @@ import (
 )
 
 // Report prints an error as one line that starts with the name of the command, or, with asJSON, as
-// one JSON object on one line: {"error": "…", "exit_code": N}.
+// one JSON object on one line: {"error": "…", "exit_code": N}. It prints no line for an empty text.
 func Report(w io.Writer, name string, err error, asJSON bool) {
 	switch {
 	case err == nil:
 	case asJSON:
 		// without a reader of stderr, the exit code must do
 		_ = json.NewEncoder(w).Encode(map[string]any{"error": Message(err), "exit_code": Code(err)})
+	case err.Error() == "": // of Exitf: a job has said why it failed
 	default:
 		fmt.Fprintf(w, "%s: %s\n", name, Message(err))
 	}

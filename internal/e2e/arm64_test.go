@@ -21,7 +21,7 @@ const (
 const armInit = `#!/bin/busybox sh
 echo "system: $(/bin/busybox uname -m)"
 [ ! -e /sys/firmware/devicetree/base/model ] || echo "model: $(/bin/busybox cat /sys/firmware/devicetree/base/model)"
-/bin/plasmd run --release /run/phase/release.json --key /run/phase/machine.key
+/bin/plasmd run --marked --release /run/phase/release.json --key /run/phase/machine.key
 exec /bin/busybox sleep 100000
 `
 

@@ -131,7 +131,7 @@ func (f *fake) receipt(j api.Job) []byte {
 	facts := receipt.Facts{ID: j.ID, Job: plasm.Job{Name: j.Name, Module: module, SHA256: sum(module)}, Spec: f.spec(j.ID)}
 	out := f.output(j.ID)
 	facts.Outcome = plasm.Outcome{
-		Started: time.Now(), Reason: j.Reason, ExitCode: j.ExitCode, Engine: plasm.EngineInterpreter, EngineVersion: "v1", InputSHA256: sum(f.files[j.ID][api.PartInput]),
+		Started: time.Now(), Reason: j.Reason, ExitCode: j.ExitCode, Engine: plasm.EngineInterpreter, EngineVersion: "v1", InputSHA256: sum(f.files[j.ID][api.PartInput]), InputLength: int64(len(f.files[j.ID][api.PartInput])),
 		Stdout: plasm.Output{SHA256: sum(out), Length: int64(len(out))}, Stderr: plasm.Output{SHA256: sum([]byte("done")), Length: 4},
 	}
 	r, by := receipt.New(facts), f.key

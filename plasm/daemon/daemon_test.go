@@ -211,7 +211,7 @@ func TestAJobOfTheMachineIsRunWithAReceipt(t *testing.T) {
 		}
 	}
 	r := w.receipt(j.ID).Run
-	if r.ID != j.ID || r.Module.SHA256 != sumOf("a module").SHA256 || r.Input != sumOf("an input").SHA256 || r.Release.Version != "1" || r.Submitter != "" {
+	if r.ID != j.ID || r.Module.SHA256 != sumOf("a module").SHA256 || r.Input.SHA256 != sumOf("an input").SHA256 || r.Release.Version != "1" || r.Submitter != "" {
 		t.Errorf("receipt %+v", r)
 	}
 }

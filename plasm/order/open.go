@@ -11,7 +11,6 @@ import (
 	"github.com/phaseboot/phaseboot/internal/envelope"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
-	"github.com/phaseboot/phaseboot/plasm"
 )
 
 // Reasons for a refusal by Open, besides manifest.ErrSignature, manifest.ErrExpired and manifest.ErrMalformed.
@@ -23,7 +22,7 @@ var (
 
 // Open reads an envelope and judges it: form, signature by a submitter of the release, fields, the machine and
 // its groups, dates, and what the submitter may ask for, in this order. A limit of 0 for processor time becomes
-// the lower one of its default and the submitter's. ID of the order is set.
+// the submitter's, or twice the time limit if that is lower. ID of the order is set.
 //
 // A refusal wraps manifest.ErrSignature (unsigned, another payload type, not a submitter, a changed byte),
 // ErrElsewhere, manifest.ErrExpired, ErrNotYet or ErrPolicy; what is not an order wraps manifest.ErrMalformed.
@@ -46,7 +45,7 @@ func Open(data []byte, submitters []manifest.Submitter, machine ed25519.PublicKe
 		}
 	}
 	if o.Spec.Limits.CPU == 0 {
-		o.Spec.Limits.CPU = min(processorTime(o.Spec.Limits), milliseconds(by.Limits.CPU))
+		o.Spec.Limits.CPU = min(2*o.Spec.Limits.Timeout, milliseconds(by.Limits.CPU))
 	}
 	return o, by, nil
 }
@@ -132,9 +131,6 @@ func (o Order) checkLimits(by manifest.Submitter) error {
 	}
 	return nil
 }
-
-// processorTime is the limit of processor time of a job that names none.
-func processorTime(l plasm.Limits) time.Duration { return 2 * l.Timeout }
 
 // milliseconds returns a duration of a policy, whose numbers have no upper bound of their own.
 func milliseconds(n int64) time.Duration {

@@ -243,7 +243,7 @@ func swapped(t *testing.T, old, new string) []byte {
 }
 
 // Every single changed byte of an envelope is refused, by whatever check comes first.
-func TestAttackOneChangedByte(t *testing.T) {
+func TestAttackAnOrderWithOneChangedByte(t *testing.T) {
 	good := sign(t, 1, example())
 	for i := range good {
 		data := bytes.Clone(good)

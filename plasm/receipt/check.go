@@ -58,7 +58,7 @@ func (r Run) checkText() error {
 		optional bool
 	}{
 		{"id", r.ID, true},
-		{"input_sha256", r.Input, true},
+		{"input", r.Input.SHA256, false},
 		{"submitter", r.Submitter, true},
 		{"boot_report_sha256", r.Report, true},
 		{"machine", r.Machine.Key, false},
@@ -72,6 +72,11 @@ func (r Run) checkText() error {
 	}
 	if r.Engine != (Engine{}) && !(word.MatchString(r.Engine.Name) && word.MatchString(r.Engine.Version)) {
 		return fmt.Errorf("engine %.60q %.60q: empty, or not plain ASCII", r.Engine.Name, r.Engine.Version)
+	}
+	for _, s := range r.Isolation {
+		if !word.MatchString(s) {
+			return fmt.Errorf("isolation %.60q: empty, or not plain ASCII", s)
+		}
 	}
 	return nil
 }
@@ -119,7 +124,7 @@ func (r Run) checkRelease() error {
 func (r Receipt) checkNumbers() error {
 	run := r.Run
 	for _, n := range []int64{
-		r.Subject[0].Annotations.Length, r.Subject[1].Annotations.Length, run.Module.Length,
+		r.Subject[0].Annotations.Length, r.Subject[1].Annotations.Length, run.Module.Length, run.Input.Length,
 		run.Durations.Wait, run.Durations.Fetch, run.Durations.Compile, run.Durations.Run, run.MemoryPeak, run.CPU,
 	} {
 		if n < 0 || n > maxInteger {

@@ -2,6 +2,7 @@ package receipt
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/hex"
 	"strings"
 	"time"
@@ -54,9 +55,10 @@ type Run struct {
 	Name       string     `json:"name"`         // first argument of the job
 	Module     Module     `json:"module"`
 	Spec       plasm.Spec `json:"spec"` // arguments, grants and limits as they were enforced
-	Input      string     `json:"input_sha256,omitempty"`
-	Engine     Engine     `json:"engine,omitzero"`  // absent if nothing ran
-	Started    time.Time  `json:"started,omitzero"` // UTC, whole seconds; absent if nothing ran
+	Input      Input      `json:"input"`
+	Engine     Engine     `json:"engine,omitzero"`     // absent if nothing ran
+	Isolation  []string   `json:"isolation,omitempty"` // Isolation constants of plasm
+	Started    time.Time  `json:"started,omitzero"`    // UTC, whole seconds; absent if nothing ran
 	Durations  Durations  `json:"durations"`
 	MemoryPeak int64      `json:"memory_peak_bytes"` // linear memory
 	CPU        int64      `json:"cpu_ms"`
@@ -73,6 +75,21 @@ type Module struct {
 	CID    string `json:"cid,omitempty"`
 	SHA256 string `json:"sha256,omitempty"`
 	Length int64  `json:"length,omitempty"` // bytes
+}
+
+// An Input is what the job read on stdin: the first bytes of what it was given, perhaps not all of them.
+type Input struct {
+	SHA256 string `json:"sha256"` // 64 lower-case hex digits
+	Length int64  `json:"length"` // bytes
+}
+
+// Begins reports whether what the job read is the beginning of data.
+func (i Input) Begins(data []byte) bool {
+	if i.Length < 0 || i.Length > int64(len(data)) {
+		return false
+	}
+	sum := sha256.Sum256(data[:i.Length])
+	return hex.EncodeToString(sum[:]) == i.SHA256
 }
 
 // An Engine is what ran the module.
@@ -127,7 +144,7 @@ func New(f Facts) Receipt {
 	r := Run{
 		ID: f.ID, Name: strings.ToValidUTF8(f.Job.Name, "\ufffd"),
 		Module: Module{SHA256: f.Job.SHA256, Length: f.Length},
-		Spec:   f.Spec, Input: o.InputSHA256, Engine: Engine{o.Engine, o.EngineVersion},
+		Spec:   f.Spec, Input: Input{o.InputSHA256, o.InputLength}, Engine: Engine{o.Engine, o.EngineVersion}, Isolation: o.Isolation,
 		Durations:  Durations{o.Wait.Milliseconds(), o.Fetch.Milliseconds(), o.Compile.Milliseconds(), o.Run.Milliseconds()},
 		MemoryPeak: o.MemoryPeak, CPU: o.CPU.Milliseconds(),
 		Reason: o.Reason, ExitCode: o.ExitCode,
@@ -138,6 +155,9 @@ func New(f Facts) Receipt {
 	}
 	if f.Job.Module != nil {
 		r.Module.Length = int64(len(f.Job.Module))
+	}
+	if r.Input == (Input{}) {
+		r.Input.SHA256 = emptySHA256
 	}
 	if !o.Started.IsZero() {
 		r.Started = o.Started.UTC().Truncate(time.Second)

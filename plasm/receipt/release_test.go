@@ -1,7 +1,9 @@
 package receipt
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -144,7 +146,7 @@ func TestAReceiptIsComparedWithItsRelease(t *testing.T) {
 }
 
 func TestOnlyARepeatableRunIsReplayed(t *testing.T) {
-	input := strings.Repeat("cd", 32)
+	input := []byte("input, and more that the job did not read")
 	for _, c := range []struct {
 		name string
 		edit func(*Facts)
@@ -159,10 +161,12 @@ func TestOnlyARepeatableRunIsReplayed(t *testing.T) {
 		{"too slow", func(f *Facts) { f.Outcome.Reason = plasm.ReasonTimeout }, fs.ErrInvalid, `ended by "timeout"`},
 		{"cancelled", func(f *Facts) { f.Outcome.Reason = "cancelled" }, fs.ErrInvalid, `ended by "cancelled"`},
 		{"another module", func(f *Facts) { f.Job.SHA256 = strings.Repeat("0", 64) }, cas.ErrCorrupt, "name the module that ran"},
-		{"another input", func(f *Facts) { f.Outcome.InputSHA256 = "" }, cas.ErrCorrupt, "name the input of the job"},
+		{"another input", func(f *Facts) { f.Outcome.InputSHA256 = emptySHA256 }, cas.ErrCorrupt, "name the input of the job"},
+		{"a longer input", func(f *Facts) { f.Outcome.InputLength = 1000 }, cas.ErrCorrupt, "the 1000 bytes that the job read"},
 	} {
 		f := plainFacts(t)
 		f.Spec.Limits.Timeout = 10 * time.Hour
+		f.Outcome.InputSHA256, f.Outcome.InputLength = fmt.Sprintf("%x", sha256.Sum256([]byte("input"))), 5
 		c.edit(&f)
 		job, spec, err := sign(t, f).Replay(plasm.Job{Name: "other name", SHA256: plainFacts(t).Job.SHA256}, input)
 		if !errors.Is(err, c.is) || err != nil && !strings.Contains(err.Error(), c.says) {

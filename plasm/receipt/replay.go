@@ -17,9 +17,9 @@ var ErrDiffers = errors.New("the replay differs")
 const slower = 10
 
 // Replay returns the job and the spec of a new run of the job with its module and input. Bytes that are not those
-// of the receipt wrap cas.ErrCorrupt. A job that can end in another way each time wraps fs.ErrInvalid: one with a
+// of the receipt wrap cas.ErrCorrupt; the input may have more bytes than the job read. A job that can end in another way each time wraps fs.ErrInvalid: one with a
 // clock, random numbers or artifacts, and one that a limit of time or a person ended.
-func (s Signed) Replay(job plasm.Job, inputSHA256 string) (plasm.Job, plasm.Spec, error) {
+func (s Signed) Replay(job plasm.Job, input []byte) (plasm.Job, plasm.Spec, error) {
 	run := s.Run
 	switch {
 	case !run.Spec.Deterministic():
@@ -30,29 +30,23 @@ func (s Signed) Replay(job plasm.Job, inputSHA256 string) (plasm.Job, plasm.Spec
 		return job, plasm.Spec{}, refusal.Invalid("receipt: the job ended by %q, which depends on its machine; do without --replay", run.Reason)
 	case job.SHA256 != run.Module.SHA256:
 		return job, plasm.Spec{}, refusal.New(cas.ErrCorrupt, "module: sha256 %s, and the receipt has %s; name the module that ran", job.SHA256, run.Module.SHA256)
-	case inputSHA256 != s.input():
-		return job, plasm.Spec{}, refusal.New(cas.ErrCorrupt, "input: sha256 %s, and the receipt has %s; name the input of the job with --input", inputSHA256, s.input())
+	case !run.Input.Begins(input):
+		return job, plasm.Spec{}, refusal.New(cas.ErrCorrupt, "input: it does not begin with the %d bytes that the job read, with sha256 %s; name the input of the job with --input", run.Input.Length, run.Input.SHA256)
 	}
 	spec := run.Spec
 	spec.Engine = run.Engine.Name
 	spec.Limits.Timeout = min(slower*spec.Limits.Timeout, 24*time.Hour)
 	spec.Limits.CPU = min(slower*spec.Limits.CPU, 24*time.Hour)
+	spec.Limits.Compile = min(slower*spec.Limits.Compile, 24*time.Hour)
 	job.Name = run.Name
 	return job, spec, nil
-}
-
-// input returns the digest of what the job could read on stdin.
-func (s Signed) input() string {
-	if s.Run.Input == "" {
-		return emptySHA256
-	}
-	return s.Run.Input
 }
 
 // repeatable reports whether a second run ends for the same reason.
 func repeatable(reason string) bool {
 	switch reason {
-	case plasm.ReasonExit, plasm.ReasonOutput, plasm.ReasonImport, plasm.ReasonTrap, plasm.ReasonBounds:
+	case plasm.ReasonExit, plasm.ReasonOutput, plasm.ReasonScratch, plasm.ReasonStack, plasm.ReasonTable, plasm.ReasonModule,
+		plasm.ReasonImport, plasm.ReasonTrap, plasm.ReasonBounds:
 		return true
 	}
 	return false
