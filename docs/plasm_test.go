@@ -22,6 +22,7 @@ func TestTheCommandsOfPlasmWorkAsTheyStand(t *testing.T) {
 grep -q '"stdout":"SEVMTE8' results.json
 test "$(plasmd logs --machine "$MACHINE" "$(basename receipts/*.json .json)")" = "HELLO "
 grep -q "application/vnd.in-toto+json" receipt.json
+kill $publisher $daemon
 `
 	work(t, script, "publisher.log", "daemon.log")
 }
