@@ -62,6 +62,8 @@ type Daemon struct {
 	network *uploads
 	faults  *faults
 
+	bodyTime time.Duration // for the body of a request that has none to read
+
 	mu     sync.Mutex
 	cancel map[string]context.CancelCauseFunc // of claimed jobs, by ID
 	peer   string
@@ -78,7 +80,7 @@ func New(o Options) (*Daemon, error) {
 	}
 	d := &Daemon{
 		Options: o, started: o.Now().UTC(), machine: hex.EncodeToString(o.Key.Public().(ed25519.PublicKey)),
-		local: newUploads(localUploads), network: newUploads(networkUploads), faults: newFaults(),
+		local: newUploads(localUploads), network: newUploads(networkUploads), faults: newFaults(), bodyTime: readGrace,
 		cancel: map[string]context.CancelCauseFunc{},
 	}
 	d.meter = newMeter(d)

@@ -338,6 +338,22 @@ func TestJobsAreCancelledAndInterrupted(t *testing.T) {
 	}
 }
 
+// The time for the body of a request does not end an output that is followed for longer.
+func TestAnOutputIsFollowedForLongerThanABodyMayTake(t *testing.T) {
+	w := start(t, t.TempDir(), nil)
+	w.d.bodyTime = 50 * time.Millisecond
+	server := httptest.NewServer(w.d.Local())
+	t.Cleanup(server.Close)
+	id := ask(w.d.Local(), form("job", request("wait"), "module", "m")).job.ID
+	resp, err := http.Get(server.URL + api.Jobs + "/" + id + api.Output + "?follow=1")
+	check(t, err)
+	defer resp.Body.Close()
+	time.AfterFunc(500*time.Millisecond, func() { w.d.Cancel(context.Background(), id) })
+	if text, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(text), "stdout") {
+		t.Errorf("%s: %v", text, err)
+	}
+}
+
 // FuzzHandler sends bytes as a submission, and as the path of a request. No answer is a success, because
 // nothing is signed, and none is an error of the server.
 func FuzzHandler(f *testing.F) {

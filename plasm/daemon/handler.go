@@ -67,7 +67,7 @@ func (c caller) serve(w http.ResponseWriter, r *http.Request, h func(http.Respon
 	conn, client := http.NewResponseController(w), ""
 	_ = conn.SetWriteDeadline(time.Now().Add(writeGrace)) // the recorder of a test has none
 	if r.Method != http.MethodPost {
-		_ = conn.SetReadDeadline(time.Now().Add(readGrace)) // for a body that nobody reads
+		_ = conn.SetReadDeadline(time.Now().Add(c.d.bodyTime)) // for a body that nobody reads
 	}
 	if !c.local {
 		if client = c.d.client(r); !c.d.faults.Allow(client) {
@@ -190,6 +190,7 @@ func (c caller) output(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusOK)
 	conn, lines := http.NewResponseController(w), json.NewEncoder(w)
+	_ = conn.SetReadDeadline(time.Time{}) // the server reads on, and would end the request
 	_ = conn.Flush()
 	err = c.d.Queue.Follow(r.Context(), j.ID, follow == "1", func(stream int, p []byte) error {
 		_ = conn.SetWriteDeadline(time.Now().Add(writeGrace))
