@@ -42,6 +42,8 @@ func newLayer(p Platform, plasmd []byte, date time.Time) (*layer, error) {
 	l.file("usr/bin/plasmd", plasmd, 0o755)
 	l.link(units+"multi-user.target.wants/phase-job.service", "/"+units+"phase-job.service")
 	l.link(units+"multi-user.target.wants/phase-seed.service", "/"+units+"phase-seed.service")
+	l.link(units+"multi-user.target.wants/plasmd.service", "/"+units+"plasmd.service")
+	l.link(units+"sockets.target.wants/plasmd.socket", "/"+units+"plasmd.socket")
 	l.link(units+"multi-user.target.wants/systemd-networkd.service", "/usr/lib/systemd/system/systemd-networkd.service")
 	l.link(units+"default.target", "/usr/lib/systemd/system/multi-user.target")
 	for _, unit := range masked {

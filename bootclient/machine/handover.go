@@ -28,23 +28,24 @@ const (
 
 // A seedPlan says how the target serves the release.
 type seedPlan struct {
-	env, root []byte // content of seedFile and seedRoot; without env the target does not serve
-	nodes     string // the cache to hand over in memory, "" if the target reads the cache partition
-	summary   string // for the report
+	env     []byte // content of seedFile; without it the target does not serve
+	root    []byte // content of seedRoot, which plasmd reads too
+	nodes   string // the cache to hand over in memory, "" if the target reads the cache partition
+	summary string // for the report
 }
 
-// noSeed is the plan of a target that does not serve.
-func noSeed(reason string) seedPlan {
-	return seedPlan{summary: "the target does not serve: " + reason}
+// off returns the plan of a target that does not serve.
+func (p seedPlan) off(reason string) seedPlan {
+	return seedPlan{root: p.root, summary: "the target does not serve: " + reason}
 }
 
 // planSeed returns how the mode and the command line let the target serve: from a writable cache
 // partition on a fixed disk, or else from memory.
 func planSeed(c bootclient.Config, removable bool) seedPlan {
-	if !c.Mode.Announce || c.Mode.Proxy != "" {
-		return noSeed("mode " + c.Mode.Name + " does not announce")
-	}
 	plan := seedPlan{root: c.Root, summary: "from the cache partition after the jump"}
+	if !c.Mode.Announce || c.Mode.Proxy != "" {
+		return plan.off("mode " + c.Mode.Name + " does not announce")
+	}
 	args := []string{"--root", filepath.Join(runDir, seedRoot), "--cache", seedCache}
 	if c.Cache == "" || c.Mode.Cache != "rw" || removable {
 		plan.nodes = nodesDir
@@ -57,7 +58,7 @@ func planSeed(c bootclient.Config, removable bool) seedPlan {
 	for _, a := range args {
 		if a == "" || strings.ContainsFunc(a, needsQuoting) {
 			// It may come from a command line, and systemd would split or expand it.
-			return noSeed(fmt.Sprintf("%.80q cannot be handed over", a))
+			return plan.off(fmt.Sprintf("%.80q cannot be handed over", a))
 		}
 	}
 	plan.env = fmt.Appendf(nil, "PHASE_SEED=%q\n", strings.Join(args, " "))

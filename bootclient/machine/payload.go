@@ -238,7 +238,7 @@ func (p *Payload) commit(release manifest.Release, reportJSON []byte, rep *repor
 		return err
 	}
 	if _, ok := release.Artifact(manifest.RoleRootfs); !ok && p.seed.env != nil {
-		p.seed = noSeed("the release has no root filesystem")
+		p.seed = p.seed.off("the release has no root filesystem")
 	}
 	if p.cpio != nil {
 		if err := p.appendHandOver(release, reportJSON); err != nil {

@@ -41,7 +41,7 @@ func (p *Payload) appendSeedFiles(minRAM int64) {
 	}
 	*p.cpio = before
 	err = errors.Join(err, p.initrd.Truncate(before.off))
-	p.seed = noSeed(fmt.Sprintf("no cache partition to serve from, and %v", err))
+	p.seed = p.seed.off(fmt.Sprintf("no cache partition to serve from, and %v", err))
 }
 
 // appendExtraFiles appends the extra files to the archive and returns their size in bytes.

@@ -105,7 +105,7 @@ var rules = []rule{
 	{"modes", []string{"internal/bootargs", "internal/file"}, "boot modes are data that both the image builder and the boot client read"},
 	{
 		"imagebuild/...",
-		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/authenticode", "internal/file", "internal/bootargs", "internal/bootfile", "internal/bootset", "internal/envelope", "internal/fat32", "internal/kmod", "internal/refusal"},
+		[]string{"imagebuild/...", "modes", "manifest/...", "cas/...", "internal/atomicfile", "internal/authenticode", "internal/file", "internal/bootargs", "internal/bootfile", "internal/bootset", "internal/envelope", "internal/fat32", "internal/gpt", "internal/kmod", "internal/refusal"},
 		"an image is built from packages and one root.json, without keys and without our network code",
 	},
 	{"plasm/api", []string{"plasm", "cas"}, "a leaf: types that daemon and client share"},
