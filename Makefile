@@ -124,7 +124,7 @@ screenshots: need-test binaries ## boot machines in QEMU and write the screensho
 test-wire: need-test ## boot machines in each mode, also through Tor, and compare all that they send with the table of docs/NETWORK.md
 	$(GO) test -tags machine -run '^(TestBootThroughTor|TestPrivateBoots|TestAModeSends)' -v -count=1 -timeout 1h -parallel $(PARALLEL) ./internal/e2e
 
-demo: need-demo binaries ## make keys, publish a release and boot it in QEMU
+demo: need-demo binaries jobs ## make keys, publish a release and boot it in QEMU
 	scripts/demo.sh
 
 bench: ## measure the store, b3sum, cp, casync, xdelta3 and zsync (minutes, 15 GB of disk)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes keys, signs and publishes a release, boots it in QEMU, and waits for the job's receipt.
+# Makes keys, signs and publishes a release, boots it in QEMU, waits for the receipt of the release's job, and
+# submits a second job to the machine over the network.
 # It prints each command as a person would type it. DEMO_DIR (default build/demo) has the files.
 # KERNEL names another boot kernel for the stick, such as the one of make kernel-x86_64.
 #
@@ -29,6 +30,7 @@ mkdir -p "$dir"
 
 say "keys: root and release, which stay offline; online, for the daemon; ipns, for the channel pointer"
 make_keys "$dir/keys"
+run phase-sign key generate --no-passphrase --out "$dir/keys/operator" >/dev/null # may submit jobs to machines
 
 say "repository: root.json is the only file that a machine trusts"
 init_repo "$dir" --arch x86_64
@@ -37,7 +39,7 @@ say "artifacts: Debian's kernel, an initramfs, a Debian root filesystem, a WASM 
 make_artifacts "$dir/artifacts" x86_64
 
 say "sign release $version"
-sign_release "$dir" x86_64 "$version" "$dir/artifacts" "$dir/release.json"
+sign_release "$dir" x86_64 "$version" "$dir/artifacts" "$dir/release.json" --submitter "$dir/keys/operator.pub=jobs=2"
 
 say "publish it"
 publish_release "$dir" "$dir/artifacts" "$dir/release.json"
@@ -62,6 +64,8 @@ if [ "$(id -u)" = 0 ]; then
 	network=tap:tap0 listen=/ip4/10.55.0.1/tcp/4001 http=10.55.0.1:8080 mode=local
 else
 	# any free ports: other programs may use the default ports
+	FORWARD=$((20000 + RANDOM % 20000)):4002 # where plasmd of the machine listens
+	export FORWARD
 	network=user listen=/ip4/127.0.0.1/tcp/0 http=127.0.0.1:0 mode=internet
 fi
 
@@ -85,4 +89,23 @@ export MEM=$memory NET=$network
 boot_to_receipt x86_64 "$dir/console.log" "$deadline" "$dir/phase.img"
 check_console "$dir/console.log" "$version"
 
-say "done: a machine that trusts only root.json booted release $version and ran its job"
+say "submit a second job over the network, as an operator whom the release names"
+daemon='{"socket":.*"peer":"[A-Za-z0-9]*"'
+for _ in $(seq 120); do
+	! grep -qa "$daemon" "$dir/console.log" || break
+	sleep 0.5
+done
+peer=$(grep -a -m 1 -o "$daemon" "$dir/console.log" | sed 's/.*"peer":"\([A-Za-z0-9]*\)".*/\1/')
+[ -n "$peer" ] || die "machine: its plasmd does not listen; see its console in $dir/console.log"
+if [ "$network" = user ]; then
+	machine=(--machine "/ip4/127.0.0.1/tcp/${FORWARD%:*}/p2p/$peer")
+else
+	machine=(--all --root "$dir/repo/root.json")
+fi
+run "${lan[@]}" plasmd submit "$bin/jobs/primes.wasm" "${machine[@]}" --key "$dir/keys/operator" --receipts "$dir/receipts" -- 10000
+grep -a -m 1 -o 'plasmd: receipt {.*' "$dir/console.log" | tr -d '\r' >"$dir/receipts/first.json"
+
+say "verify both receipts"
+for receipt in "$dir"/receipts/*.json; do run plasmd verify --root "$dir/repo/root.json" --release "$dir/release.json" "$receipt"; done
+
+say "done: a machine that trusts only root.json booted release $version and ran two jobs"

@@ -50,12 +50,14 @@ make_artifacts() {
 	cp "$bin/hello.wasm" "$dir/job/hello.wasm"
 }
 
-# sign_release DIR ARCH VERSION ARTIFACTS OUT signs a release for the repository DIR/repo.
+# sign_release DIR ARCH VERSION ARTIFACTS OUT MORE... signs a release for the repository DIR/repo.
 sign_release() {
-	run phase-sign release --repo "$1/repo" --channel stable --arch "$2" --release "$3" \
-		--kernel "$4/kernel" --initramfs "$4/initramfs" \
-		--rootfs "$4/rootfs" --job "$4/job/hello.wasm" \
-		--cmdline "console=$(serial "$2"),115200" --key "$1/keys/release" --out "$5"
+	local dir=$1 arch=$2 version=$3 from=$4 out=$5
+	shift 5
+	run phase-sign release --repo "$dir/repo" --channel stable --arch "$arch" --release "$version" \
+		--kernel "$from/kernel" --initramfs "$from/initramfs" \
+		--rootfs "$from/rootfs" --job "$from/job/hello.wasm" "$@" \
+		--cmdline "console=$(serial "$arch"),115200" --key "$dir/keys/release" --out "$out"
 }
 
 # publish_release DIR ARTIFACTS FILE adds a signed release to the store DIR/store.

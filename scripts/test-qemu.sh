@@ -15,6 +15,7 @@ environment:
   CPUS=1              processors
   CPU=                processor model without KVM; default: $default_cpu
   NET=user            user (slirp), none, or tap:IFNAME (the tap must be up)
+  FORWARD=            with NET=user, TCP port of 127.0.0.1 and port of the machine that it leads to: 14002:4002
   DISK=virtio         virtio, usb or none (to start -kernel and -initrd)
   SECUREBOOT=         variable store of a firmware with Secure Boot (x86); it is written
   DEADLINE=0          seconds after which the machine is stopped, 0 for never
@@ -155,7 +156,7 @@ tcg) set -- -accel tcg -cpu "${CPU:-$default_cpu}" "$@" ;;
 esac
 
 case ${NET:-user} in
-user) set -- -netdev user,id=net0 "$@" ;;
+user) set -- -netdev "user,id=net0${FORWARD:+,hostfwd=tcp:127.0.0.1:${FORWARD%:*}-:${FORWARD#*:}}" "$@" ;;
 tap:?*) set -- -netdev "tap,id=net0,ifname=${NET#tap:},script=no,downscript=no" "$@" ;;
 none) ;;
 *) fail 2 "NET=$NET: must be user, none or tap:IFNAME" ;;
