@@ -73,7 +73,7 @@ binaries: need-arch ## build all commands (static) and the demo's job into bin/
 	@mkdir -p $(BIN)
 	$(GOBUILD) -o $(BIN)/ ./cmd/...
 	$(foreach a,$(FOREIGN),mkdir -p $(BIN)/$(a) && GOARCH=$(GOARCH_$(a)) $(GOBUILD) -o $(BIN)/$(a)/ ./cmd/phase-boot ./cmd/plasmd$(newline))
-	GOOS=wasip1 GOARCH=wasm $(GO) build $(BUILDFLAGS) -o $(BIN)/hello.wasm ./plasm/jobs/hello
+	CGO_ENABLED=0 GOWASM= GOFLAGS= GOOS=wasip1 GOARCH=wasm $(GO) build $(BUILDFLAGS) -o $(BIN)/hello.wasm ./plasm/jobs/hello
 
 # the jobs of plasm/jobs that are Go programs for WASI
 JOBS = hello reverse primes wordcount hog spin flood deep
@@ -81,7 +81,7 @@ SUMS = plasm/jobs/SHA256SUMS
 
 jobs: ## build the jobs of plasm/jobs into bin/jobs/, and compare them with plasm/jobs/SHA256SUMS
 	@mkdir -p $(BIN)/jobs
-	$(foreach j,$(JOBS),GOOS=wasip1 GOARCH=wasm $(GO) build $(BUILDFLAGS) -o $(BIN)/jobs/$(j).wasm ./plasm/jobs/$(j)$(newline)	)
+	$(foreach j,$(JOBS),CGO_ENABLED=0 GOWASM= GOFLAGS= GOOS=wasip1 GOARCH=wasm $(GO) build $(BUILDFLAGS) -o $(BIN)/jobs/$(j).wasm ./plasm/jobs/$(j)$(newline)	)
 	$(GO) run ./plasm/jobs/byhand $(BIN)/jobs
 	cp plasm/jobs/greet/greet.wasm $(BIN)/jobs/
 	@made="$$(sed -n 's/^# //p' $(SUMS))" have="$$($(GO) env GOVERSION)"; \
