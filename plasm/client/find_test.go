@@ -115,8 +115,9 @@ func TestTheDHTFindsTheMachinesOfTheRepository(t *testing.T) {
 	busy.repository, idle.repository, other.repository = ours, ours, "ffffffffffffffffffffffffffffffff"
 	busy.running = 2
 	ids := map[string]peer.ID{}
-	for name, h := range map[string]http.Handler{"busy": busy, "idle": idle, "other": other, "web": http.NotFoundHandler(), "gone": nil} {
-		n, info := node(t, keyOf(name[0]), h, p2p.Options{DHT: p2p.DHTServer, Prefix: testPrefix, Bootstrap: bootstrap})
+	handlers := map[string]http.Handler{"busy": busy, "idle": idle, "other": other, "web": http.NotFoundHandler()}
+	for _, name := range []string{"busy", "idle", "other", "web", "gone"} { // the last one provides to all others
+		n, info := node(t, keyOf(name[0]), handlers[name], p2p.Options{DHT: p2p.DHTServer, Prefix: testPrefix, Bootstrap: bootstrap})
 		check(t, n.Provide(ctx, api.Rendezvous(ours)))
 		ids[name] = info.ID
 		if name == "gone" {
