@@ -1,8 +1,6 @@
 package main
 
 import (
-	"io"
-	"log/slog"
 	"math"
 	"strings"
 
@@ -65,27 +63,4 @@ func (f *limitFlags) limits() (publisher.Limits, error) {
 		return publisher.Limits{}, cli.Usagef("--upload-slots: must be 1 or more, or 0 for no limit")
 	}
 	return publisher.Limits{Rate: int64(f.rate), RatePerPeer: int64(f.perPeer), UploadSlots: f.slots, Conns: f.conns, ConnsPerIP: f.connsOfIP}, nil
-}
-
-// logFlags are the flags of a daemon's log.
-type logFlags struct{ format, level string }
-
-func (f *logFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.format, "log", "text", "`format` of the log on stderr: text or json")
-	cmd.Flags().StringVar(&f.level, "log-level", "info", "least `level` that is logged: debug, info, warn or error")
-}
-
-func (f *logFlags) logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.level)); err != nil {
-		return nil, cli.Usagef("--log-level %q: unknown; use debug, info, warn or error", f.level)
-	}
-	opts := &slog.HandlerOptions{Level: level}
-	switch f.format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
-	}
-	return nil, cli.Usagef("--log %q: unknown; use text or json", f.format)
 }

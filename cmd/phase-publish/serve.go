@@ -41,14 +41,14 @@ func (f *networkFlags) parse() (n publisher.Network, err error) {
 type daemonFlags struct {
 	networkFlags
 	limitFlags
-	logFlags
+	cli.LogFlags
 	identity, metrics string
 }
 
 func (f *daemonFlags) register(cmd *cobra.Command) {
 	f.networkFlags.register(cmd)
 	f.limitFlags.register(cmd)
-	f.logFlags.register(cmd)
+	f.LogFlags.Register(cmd.Flags())
 	cmd.Flags().StringVar(&f.metrics, "metrics", "", "`address` of a listener for operators with /metrics (Prometheus), /status and /healthz, such as 127.0.0.1:9090; empty for none")
 }
 
@@ -63,7 +63,7 @@ func (f *daemonFlags) parse(cmd *cobra.Command) (o publisher.DaemonOptions, err 
 	if o.Limits, err = f.limits(); err != nil {
 		return o, err
 	}
-	o.Log, err = f.logger(cmd.ErrOrStderr())
+	o.Log, err = f.Logger(cmd.ErrOrStderr())
 	return o, err
 }
 

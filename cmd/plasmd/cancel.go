@@ -7,6 +7,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/plasm/api"
+	"github.com/phaseboot/phaseboot/plasm/client"
 )
 
 func cancelCommand() *cobra.Command {
@@ -20,12 +21,7 @@ cancelled. A job that is done stays as it is.`,
   plasmd cancel --machine /ip4/192.0.2.7/tcp/4001/p2p/12D3… 3f9a12c4…`,
 		Args:              cli.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: f.complete,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, m, job, err := f.find(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			defer t.close()
+		RunE: f.onJob(func(cmd *cobra.Command, m client.Machine, job api.Job) (err error) {
 			if job.State != api.StateDone {
 				if job, err = m.Client.Cancel(cmd.Context(), job.ID); err != nil {
 					return named(m, err)
@@ -36,7 +32,7 @@ cancelled. A job that is done stays as it is.`,
 				text = fmt.Sprintf("job %s on %s: done (%s)\n", job.ID[:shortID], m.Name, ending(job))
 			}
 			return cli.Print(cmd, listed{job, m.Name}, text)
-		},
+		}),
 	}
 	f.register(cmd)
 	return cmd

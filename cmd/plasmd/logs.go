@@ -10,6 +10,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/plasm/api"
+	"github.com/phaseboot/phaseboot/plasm/client"
 )
 
 // patience is how long a machine may be unreachable while its job is followed.
@@ -30,12 +31,7 @@ Exit code 0 says that the output was printed; how the job ended, 'plasmd show' s
   plasmd logs --follow --machine /ip4/192.0.2.7/tcp/4001/p2p/12D3… 3f9a12c4…`,
 		Args:              cli.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: f.complete,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, m, job, err := f.find(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			defer t.close()
+		RunE: f.onJob(func(cmd *cobra.Command, m client.Machine, job api.Job) (err error) {
 			stdout, stderr := jobOutput(cmd)
 			if follow {
 				_, err = m.Client.Follow(cmd.Context(), job.ID, math.MaxInt64, patience, stdout, stderr)
@@ -53,7 +49,7 @@ Exit code 0 says that the output was printed; how the job ended, 'plasmd show' s
 				return err
 			}
 			return named(m, err)
-		},
+		}),
 	}
 	f.register(cmd)
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on until the job is done")

@@ -5,6 +5,8 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/plasm/api"
+	"github.com/phaseboot/phaseboot/plasm/client"
 )
 
 func receiptCommand() *cobra.Command {
@@ -21,12 +23,7 @@ this job and signed by the key that the machine says it has; anything else is re
   plasmd verify receipt.json`,
 		Args:              cli.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: f.complete,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, m, job, err := f.find(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			defer t.close()
+		RunE: f.onJob(func(cmd *cobra.Command, m client.Machine, job api.Job) error {
 			data, err := m.VerifiedReceipt(cmd.Context(), job)
 			if err != nil {
 				return named(m, err)
@@ -37,7 +34,7 @@ this job and signed by the key that the machine says it has; anything else is re
 				return err
 			}
 			return atomicfile.Write(out, 0o644, data)
-		},
+		}),
 	}
 	f.register(cmd)
 	cmd.Flags().StringVar(&out, "out", "", "write the receipt to this file instead of stdout")

@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -58,7 +57,7 @@ type serveFlags struct {
 	private                                                              bool
 	workers                                                              int
 	grace                                                                time.Duration
-	format, level                                                        string
+	logging                                                              cli.LogFlags
 }
 
 func serveCommand() *cobra.Command {
@@ -102,8 +101,7 @@ takes the socket of a systemd socket unit. SIGTERM stops it: running jobs may en
 	flags.IntVar(&f.workers, "workers", 2, "jobs that run at once")
 	flags.DurationVar(&f.grace, "grace", 5*time.Second, "time for running jobs to end when plasmd is stopped")
 	flags.StringVar(&f.metrics, "metrics", "", "`address` of a listener for operators with /metrics (Prometheus), such as 127.0.0.1:9091; empty for none")
-	flags.StringVar(&f.format, "log", "text", "`format` of the log on stderr: text or json")
-	flags.StringVar(&f.level, "log-level", "info", "least `level` that is logged: debug, info, warn or error")
+	f.logging.Register(flags)
 	return cmd
 }
 
@@ -123,7 +121,7 @@ type server struct {
 }
 
 func (f serveFlags) run(cmd *cobra.Command) error {
-	log, err := f.logger(cmd.ErrOrStderr())
+	log, err := f.logging.Logger(cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -158,21 +156,6 @@ func (f serveFlags) run(cmd *cobra.Command) error {
 		defer s.node.Close()
 	}
 	return s.serve(cmd, local, metrics)
-}
-
-func (f serveFlags) logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.level)); err != nil {
-		return nil, cli.Usagef("--log-level %q: unknown; use debug, info, warn or error", f.level)
-	}
-	opts := &slog.HandlerOptions{Level: level}
-	switch f.format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
-	}
-	return nil, cli.Usagef("--log %q: unknown; use text or json", f.format)
 }
 
 // read reads the files of the flags.

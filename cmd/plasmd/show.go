@@ -28,14 +28,9 @@ lists the job to you (see 'plasmd list'). With several machines, the first that 
   plasmd show --machine /ip4/192.0.2.7/tcp/4001/p2p/12D3… 3f9a12c4…`,
 		Args:              cli.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: f.complete,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, m, job, err := f.find(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			defer t.close()
+		RunE: f.onJob(func(cmd *cobra.Command, m client.Machine, job api.Job) error {
 			return cli.Print(cmd, listed{job, m.Name}, describeJob(job, m))
-		},
+		}),
 	}
 	f.register(cmd)
 	return cmd
@@ -104,6 +99,18 @@ func (f *targetFlags) find(ctx context.Context, id string) (targets, client.Mach
 	}
 	t.close()
 	return t, client.Machine{}, api.Job{}, notFound(id, errs)
+}
+
+// onJob returns the function of a verb whose argument is the ID of a job.
+func (f *targetFlags) onJob(do func(cmd *cobra.Command, m client.Machine, job api.Job) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		t, m, job, err := f.find(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		defer t.close()
+		return do(cmd, m, job)
+	}
 }
 
 // notFound returns the error for a job that no machine has. Machines that could not be asked come first: one of

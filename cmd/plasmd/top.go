@@ -12,10 +12,8 @@ import (
 	"github.com/phaseboot/phaseboot/plasm/client"
 )
 
-type topFlags struct{ targetFlags }
-
 func topCommand() *cobra.Command {
-	var f topFlags
+	var f targetFlags
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Show machines, their load and their jobs",
@@ -26,7 +24,7 @@ jobs, as 'plasmd list' does. A terminal shows it again every second until Ctrl-C
   plasmd top --all --root repo/root.json --key keys/ci
   plasmd top --all --json`,
 		Args: cli.Args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.top(cmd) },
 	}
 	f.register(cmd)
 	return cmd
@@ -45,7 +43,7 @@ type topView struct {
 	Missing  []missing `json:"unreachable"`
 }
 
-func (f *topFlags) run(cmd *cobra.Command) error {
+func (f *targetFlags) top(cmd *cobra.Command) error {
 	t, err := f.open(cmd.Context())
 	if err != nil {
 		return err
