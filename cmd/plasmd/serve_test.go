@@ -54,7 +54,8 @@ func serveIn(t *testing.T, dir string, args ...string) *served {
 		_ = s.cmd.Wait()
 		t.Fatalf("not ready: %v\n%s", err, &s.log)
 	}
-	s.http = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	// without a time limit, because an output is followed until the job and those before it have ended
+	s.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", s.socket)
 	}}}
 	return s

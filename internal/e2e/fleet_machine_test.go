@@ -21,7 +21,7 @@ func TestMachineFleetRunsAJob(t *testing.T) {
 		_, peer := m.takesJobs()
 		machines, named = append(machines, m), append(named, "--machine", "/ip4/"+m.address()+"/tcp/4002/p2p/"+peer)
 	}
-	job, dir := jobFile(t, "primes"), t.TempDir()
+	job, dir := fx.bin("jobs/primes.wasm"), t.TempDir()
 	operator := l.host()
 	out, err := operator.command(fx.bin("plasmd"), "submit", "--all", "--root", p.at("repo/root.json"), "--key", key, "--receipts", dir, job, "--", "10000").CombinedOutput()
 	if err != nil || strings.Count(string(out), "1229 primes below 10000") != 3 {

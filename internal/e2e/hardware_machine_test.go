@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -174,8 +173,6 @@ func smallRootfs(t *testing.T, out string) {
 	must(t, "mksquashfs", tree, out, "-quiet", "-no-progress", "-all-root", "-noappend", "-comp", "zstd", "-Xcompression-level", "1")
 }
 
-var addressLine = regexp.MustCompile(`\] network: \S+ (10\.55\.0\.\d+)/24`)
-
 // run boots the machine to the last text and asks its target for an answer.
 func (d *trial) run(t *testing.T, release *published, last string) {
 	l := newLAN(t)
@@ -199,12 +196,7 @@ func (d *trial) run(t *testing.T, release *published, last string) {
 	before := m.picture(d.screen)
 	m.waitFor([]string{started, "Linux version", "phase-boot: target: release ", "] switch root: ", last})
 	d.took = time.Since(on)
-	text, _ := m.console.since(0)
-	address := addressLine.FindSubmatch(text)
-	if address == nil {
-		t.Fatal("no address on the console")
-	}
-	l.answers(string(address[1]))
+	l.answers(m.address())
 	if before != nil && bytes.Equal(before, m.picture(d.screen)) {
 		t.Errorf("the target shows nothing on the screen %q", d.screen)
 	}

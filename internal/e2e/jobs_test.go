@@ -26,20 +26,12 @@ func (l *lan) operated() (p *published, key string) {
 
 const operatedRelease = "2026.12-operated"
 
-// jobFile builds a job of plasm/jobs.
-func jobFile(t *testing.T, name string) string {
-	t.Helper()
-	out := filepath.Join(t.TempDir(), name+".wasm")
-	must(t, "env", "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-o", out, "../../plasm/jobs/"+name)
-	return out
-}
-
 // takesJobs waits until the machine has run the job of its release and its daemon listens. It returns the
 // receipt of that job and the peer ID of the machine.
 func (m *machine) takesJobs() (receipt []byte, peer string) {
 	m.t.Helper()
 	m.waitFor([]string{"Linux version", "phase.release=" + operatedRelease, "plasmd: receipt {"}, refused)
-	m.waitFor([]string{"Linux version", `"peer":"`}, refused)
+	m.waitFor([]string{"Linux version", `"peer":"`, `","listen":[`}, refused)
 	text, _ := m.console.since(0)
 	line := daemonLine.FindSubmatch(text)
 	if line == nil {
@@ -59,7 +51,7 @@ func TestABootedMachineRunsAJobOfItsOperator(t *testing.T) {
 	p, key := l.operated()
 	m := l.boot(fx.path("local.img"))
 	first, peer := m.takesJobs()
-	job, dir := jobFile(t, "primes"), t.TempDir()
+	job, dir := fx.bin("jobs/primes.wasm"), t.TempDir()
 
 	operator := l.host()
 	submit := func(key string, more ...string) (string, error) {

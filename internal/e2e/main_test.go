@@ -126,7 +126,7 @@ func prepare(dir string) error {
 var prepareMore = func(fixtures) error { return nil }
 
 func build(f fixtures) error {
-	cmd := exec.Command("make", "-s", "-C", "../..", "BIN="+f.path("bin"), "ARCH=all", "binaries")
+	cmd := exec.Command("make", "-s", "-C", "../..", "BIN="+f.path("bin"), "ARCH=all", "binaries", "jobs")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("make binaries: %w", err)
