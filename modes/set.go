@@ -3,6 +3,7 @@ package modes
 import (
 	"bytes"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -96,6 +97,17 @@ func ParseFile(path string, data []byte) (Mode, error) {
 		return Mode{}, fmt.Errorf("%w %.60q: the file's name must be NAME.json", ErrMalformed, filepath.Base(path))
 	}
 	return parse(name, data)
+}
+
+// Parse returns the mode of a file with this content, whatever the file is called. An error wraps ErrMalformed.
+func Parse(data []byte) (Mode, error) {
+	var named struct {
+		Name string `json:"name"`
+	}
+	if err := json.Unmarshal(data, &named); err != nil {
+		return Mode{}, fmt.Errorf("%w: %v", ErrMalformed, err)
+	}
+	return parse(named.Name, data)
 }
 
 // Load returns a mode by its name. The error for an unknown name wraps fs.ErrNotExist and lists the known names.

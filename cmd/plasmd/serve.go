@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -71,8 +72,7 @@ HTTP: GET /plasm/v1/openapi.json describes the requests.
 
 Whoever may connect to the socket may submit (mode 0660). Over the network a job is an
 order that a submitter has signed. serve listens there with --listen, or if the boot mode
-(--mode, or that of --boot-report) announces the machine; and only if the release names
-submitters.
+(--mode) announces the machine; and only if the release names submitters.
 
 A job that was accepted gets one outcome and one receipt, also if plasmd or the machine is
 stopped: a job that ran then ends as "interrupted", one that waited runs later. With
@@ -94,8 +94,8 @@ takes the socket of a systemd socket unit. SIGTERM stops it: running jobs may en
 	flags.StringVar(&f.socket, "socket", api.DefaultSocket, "unix socket to listen on, unless systemd passes one")
 	flags.StringArrayVar(&f.listen, "listen", nil, "libp2p `multiaddr` to listen on for signed orders (repeatable)")
 	flags.StringArrayVar(&f.groups, "group", nil, "`name` of a group of machines that this one belongs to (repeatable)")
-	flags.StringVar(&f.mode, "mode", "", "boot `mode`: if it announces, listen on TCP port "+port+" for signed orders")
-	flags.StringVar(&f.bootReport, "boot-report", "", "report of the boot: it has the mode, and receipts name its sha256")
+	flags.StringVar(&f.mode, "mode", "", "boot `mode`, by name or as a file: if it announces, listen on TCP port "+port+" for signed orders")
+	flags.StringVar(&f.bootReport, "boot-report", "", "report of the boot: receipts name its sha256")
 	flags.StringVar(&f.root, "root", "", "root.json of the repository: machines are found in its DHT, and receipts name its version")
 	flags.BoolVar(&f.private, "private", false, "write nothing to a disk: --state must be in memory")
 	flags.IntVar(&f.workers, "workers", 2, "jobs that run at once")
@@ -181,7 +181,7 @@ func (s *server) read(cmd *cobra.Command) error {
 		s.opts.Ephemeral = true
 	}
 	s.machineKey, s.opts.Key = key, key
-	if err := s.readMode(); err != nil {
+	if err := errors.Join(s.readReport(), s.readMode()); err != nil {
 		return err
 	}
 	s.opts.Private = s.private
@@ -217,36 +217,40 @@ func (s *server) readRelease() error {
 	return nil
 }
 
-// readMode finds out whether the machine is announced, and whether it may write to a disk.
+// readReport takes the digest of the boot report.
+func (s *server) readReport() error {
+	if s.bootReport == "" {
+		return nil
+	}
+	data, err := cli.ReadInput(s.bootReport, "boot report", maxReport)
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(data)
+	s.opts.Report = hex.EncodeToString(digest[:])
+	return nil
+}
+
+// readMode finds out whether the machine is announced, and whether it may write to a disk. A file is asked and not
+// its name, because an image may have another mode of that name.
 func (s *server) readMode() error {
 	s.private = s.serveFlags.private
-	name := s.mode
-	if s.bootReport != "" {
-		data, err := cli.ReadInput(s.bootReport, "boot report", maxReport)
-		if err != nil {
-			return err
-		}
-		var report struct {
-			Mode string `json:"mode"`
-		}
-		if err := json.Unmarshal(data, &report); err != nil {
-			return fmt.Errorf("boot report %s: %w: %w", s.bootReport, err, manifest.ErrMalformed)
-		}
-		digest := sha256.Sum256(data)
-		s.opts.Report = hex.EncodeToString(digest[:])
-		name = cmp.Or(name, report.Mode)
-	}
-	if name == "" {
+	if s.mode == "" {
 		return nil
 	}
-	m, err := modes.Load(name)
+	var m modes.Mode
+	var err error
+	if strings.HasSuffix(s.mode, ".json") {
+		var data []byte
+		if data, err = cli.ReadInput(s.mode, "boot mode", modes.MaxFile); err != nil {
+			return err
+		}
+		m, err = modes.Parse(data)
+	} else {
+		m, err = modes.Load(s.mode)
+	}
 	if err != nil {
-		if s.mode != "" {
-			return err
-		}
-		s.log.Warn("boot mode unknown: the machine is not announced, and nothing is written to a disk", "mode", name)
-		s.private = true
-		return nil
+		return cli.Usagef("--mode: %v", err)
 	}
 	s.announce = m.Announce && m.Proxy == ""
 	s.private = s.private || m.Cache == "off"

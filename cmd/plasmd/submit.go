@@ -262,6 +262,8 @@ func (a *attempt) finish(ctx context.Context, t client.Task, show func(string)) 
 // state describes the attempt in a word or two.
 func (a *attempt) state() string {
 	switch {
+	case a.job.ID == "" && errors.Is(a.err, cas.ErrUnreachable):
+		return "no answer"
 	case a.job.ID == "" && a.err != nil:
 		return "refused"
 	case a.job.State == api.StateDone && a.err != nil:
