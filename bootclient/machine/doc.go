@@ -35,7 +35,8 @@
 // finds, checks and formats the cache partition.
 //
 // The target may serve its release to other machines, where the boot mode announces. The boot
-// hands over /run/phase/seed.env (the arguments of phase-boot seed) and root.json; the target's
+// hands over /run/phase/seed.env (the arguments of phase-boot seed); root.json is there in each mode, as
+// plasmd reads it too. The target's
 // initramfs puts this program at /run/phase/phase-boot and mounts the cache partition read-only
 // at /run/phase/cache (handover.go). Without a writable cache partition on a fixed disk, the
 // boot hands over the files that the target lacks in memory, if enough memory is free: kernel,

@@ -173,7 +173,7 @@ func TestATargetThatServesFromMemoryGetsTheExtraFiles(t *testing.T) {
 // a machine that does not serve.
 func TestTooLittleMemoryToServeDoesNotStopTheBoot(t *testing.T) {
 	alone := memorySeed(t, plenty, plenty)
-	alone.seed = seedPlan{}
+	alone.seed = alone.seed.off("this machine")
 	if err := alone.commit(releaseOf(files), []byte("{}"), newReport(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
