@@ -286,8 +286,19 @@ func (a *attempt) failure() error {
 	case j.Reason == plasm.ReasonExit:
 		return named(a.machine, cli.Exitf(j.ExitCode, "job %q: exit code %d", j.Name, j.ExitCode))
 	default:
-		return named(a.machine, cli.Exitf(cli.ExitFailed, "job %q failed (%s): %s", j.Name, j.Reason, j.Detail))
+		return named(a.machine, cli.Exitf(codeOf(j.Reason), "job %q failed (%s): %s", j.Name, j.Reason, j.Detail))
 	}
+}
+
+// codeOf returns the exit code for a job that a reason ended.
+func codeOf(reason string) int64 {
+	switch reason {
+	case api.ReasonUnreachable:
+		return cli.ExitNotFound
+	case api.ReasonCorrupt:
+		return cli.ExitCorrupt
+	}
+	return cli.ExitFailed
 }
 
 // report prints how the attempts ended, and returns the error of the verb.

@@ -36,7 +36,7 @@ const (
 // States of a job.
 const (
 	StateQueued   = "queued"   // accepted; waits for a worker
-	StateFetching = "fetching" // a worker brings its module
+	StateFetching = "fetching" // its module is fetched
 	StateRunning  = "running"
 	StateDone     = "done" // has an outcome, which does not change
 )
@@ -46,7 +46,10 @@ const (
 const (
 	ReasonInterrupted = "interrupted" // the daemon ended while it ran
 	ReasonCancelled   = "cancelled"
-	ReasonNotRun      = "not-run" // its module or an artifact is missing or damaged, or nothing could be started
+	ReasonUnreachable = "unreachable" // no source sent its module in time
+	ReasonCorrupt     = "corrupt"     // what came is not the module that it names
+	ReasonExpired     = "expired"     // it waited longer than its order allows
+	ReasonNotRun      = "not-run"     // an artifact is missing or damaged, or nothing could be started
 )
 
 // A Job is a job that the daemon has accepted. Times are UTC.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/plasm"
 	"github.com/phaseboot/phaseboot/plasm/api"
@@ -42,7 +43,9 @@ type Options struct {
 
 	// Engine runs a job, as plasm.Process.Run does.
 	Engine func(context.Context, plasm.Job, plasm.Spec, plasm.IO) (plasm.Outcome, error)
-	// Fetch returns the verified bytes of a module, at most limit. nil: jobs by CID are refused.
+	// Fetch returns the verified bytes of a module. It tries again what may get well, until it gives up or ctx
+	// ends. The error for more than limit bytes wraps ErrTooLarge, that for wrong ones cas.ErrCorrupt. nil: a
+	// job by CID is refused unless the release has its module.
 	Fetch func(ctx context.Context, c cid.Cid, limit int64) ([]byte, error)
 	// ExitCode maps an error to the exit code that the client's command has.
 	ExitCode func(error) int
@@ -64,6 +67,9 @@ type Daemon struct {
 
 	bodyTime time.Duration // for the body of a request that has none to read
 
+	slots  chan struct{}   // held by the jobs that run
+	ending <-chan struct{} // closed when no job may begin any more
+
 	mu     sync.Mutex
 	cancel map[string]context.CancelCauseFunc // of claimed jobs, by ID
 	peer   string
@@ -81,7 +87,7 @@ func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		Options: o, started: o.Now().UTC(), machine: hex.EncodeToString(o.Key.Public().(ed25519.PublicKey)),
 		local: newUploads(localUploads), network: newUploads(networkUploads), faults: newFaults(), bodyTime: readGrace,
-		cancel: map[string]context.CancelCauseFunc{},
+		cancel: map[string]context.CancelCauseFunc{}, slots: make(chan struct{}, o.Workers),
 	}
 	d.meter = newMeter(d)
 	for _, j := range o.Queue.Interrupted() {
@@ -99,6 +105,20 @@ func (d *Daemon) SetPeer(id string, listen func() []string) {
 	d.peer, d.listen = id, listen
 }
 
+// errWaited ends a job that found no worker in time.
+var errWaited = errors.New("it waited for 24 hours")
+
+// errExpired ends a job whose order is no longer valid.
+var errExpired = errors.New("expired")
+
+// expired returns an error for a job that may not start any more.
+func (d *Daemon) expired(j queue.Job) error {
+	if j.Expires.IsZero() || d.Now().Before(j.Expires) {
+		return nil
+	}
+	return refusal.New(errExpired, "it could not start before its order expired at %s; sign one with a longer life", j.Expires.Format(time.RFC3339))
+}
+
 // errStopping is the cause of the end of a job whose daemon is stopped.
 var errStopping = errors.New("plasmd was stopped while it ran")
 
@@ -106,29 +126,35 @@ var errStopping = errors.New("plasmd was stopped while it ran")
 var errCancelled = errors.New("cancelled on request")
 
 // Run runs jobs until ctx ends. Then no job begins; those that run have Options.Grace to end, and are
-// interrupted after that.
+// interrupted after that. A job whose module is fetched holds up no other: it takes the place of one that runs
+// only when the module is there.
 func (d *Daemon) Run(ctx context.Context) error {
 	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(d.Grace, func() { stop(errStopping) }) })()
+	d.ending = ctx.Done()
 	var workers sync.WaitGroup
-	for range d.Workers {
-		workers.Go(func() {
-			for {
-				j, err := d.Queue.Claim(ctx)
-				if err != nil {
-					return
+	run := func(n int, want func(queue.Job) bool) {
+		for range n {
+			workers.Go(func() {
+				for {
+					j, err := d.Queue.Claim(ctx, want)
+					if err != nil {
+						return
+					}
+					d.work(running, j)
 				}
-				d.work(running, j)
-			}
-		})
+			})
+		}
 	}
+	run(d.Workers, func(j queue.Job) bool { return !d.fetches(j) })
+	run(fetchers, d.fetches)
 	workers.Go(func() { d.care(ctx) })
 	workers.Wait()
 	return nil
 }
 
-// care drops old jobs and forgets nonces from time to time.
+// care drops old jobs, ends those that waited too long, and forgets nonces from time to time.
 func (d *Daemon) care(ctx context.Context) {
 	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()
@@ -137,9 +163,11 @@ func (d *Daemon) care(ctx context.Context) {
 			d.Log.Warn("queue: not cleaned", "cause", err)
 		}
 		old := d.Now().Add(-maxWait)
-		for _, j := range d.Queue.List(func(j queue.Job) bool { return j.State == queue.Waiting && j.Created.Before(old) }) {
+		for _, j := range d.Queue.List(func(j queue.Job) bool {
+			return j.State == queue.Waiting && (j.Created.Before(old) || d.expired(j) != nil)
+		}) {
 			if j, ok := d.Queue.Take(j.ID); ok {
-				d.finish(ctx, &run{job: j}, plasm.Outcome{ExitCode: plasm.NoExitCode, Reason: api.ReasonNotRun, Detail: "it waited for 24 hours"})
+				d.finish(ctx, &run{job: j}, plasm.Outcome{ExitCode: plasm.NoExitCode, Reason: api.ReasonExpired, Detail: oneLine(cmp.Or(d.expired(j), errWaited))})
 			}
 		}
 		select {

@@ -11,6 +11,7 @@ import (
 const (
 	localUploads   = 16 // submissions that are read at once on the socket
 	networkUploads = 8  // and over the network
+	fetchers       = 2  // modules that are fetched at once: each takes its length of memory
 
 	faultsPerSecond = 4.0 // refused requests of one client, on average
 	faultsAtOnce    = 32

@@ -226,8 +226,8 @@ func (d *Daemon) check(ctx context.Context, s *queue.Submission) error {
 		return refusal.Invalid("module: the job names role %.60q; send no module", s.Role)
 	case s.Role == "" && s.Module == "" && m == nil:
 		return refusal.Invalid("module: the job names no role and no CID; send the module")
-	case s.Role == "" && m == nil && d.Fetch == nil:
-		return refusal.New(fs.ErrNotExist, "module %s: this machine fetches no modules; send the module", s.Module)
+	case m == nil && d.Fetch == nil && d.fetches(s.Job):
+		return refusal.New(fs.ErrNotExist, "module %s: this machine fetches no modules, and its release does not have this one; send the module", s.Module)
 	case m != nil && m.Length() == 0:
 		return refusal.New(cas.ErrCorrupt, "module: empty; build it as a WASI command")
 	case m != nil && s.Digest != "" && s.Digest != m.Digest():

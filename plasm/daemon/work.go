@@ -52,7 +52,7 @@ func (d *Daemon) work(ctx context.Context, j queue.Job) {
 	r := &run{job: j}
 	outcome, err := d.run(ctx, r, stop)
 	if err != nil {
-		if r.began.IsZero() && errors.Is(context.Cause(ctx), errStopping) {
+		if r.began.IsZero() && !errors.Is(context.Cause(ctx), errCancelled) && d.isEnding() {
 			d.Queue.Unclaim(j.ID)
 			return
 		}
@@ -74,15 +74,10 @@ func (d *Daemon) run(ctx context.Context, r *run, stop context.CancelCauseFunc) 
 	if _, named := d.submitter(j.Key); j.Key != "" && !named {
 		return plasm.Outcome{}, fmt.Errorf("the release of this machine no longer names submitter %q", j.Submitter)
 	}
-	claimed := time.Now()
-	if r.module, err = d.load(ctx, j); err != nil {
-		return plasm.Outcome{}, err
+	if err := d.load(ctx, r); err != nil {
+		return plasm.Outcome{}, &moduleError{err}
 	}
 	r.module.Name = j.Name
-	if j.HasModule || j.Role != "" {
-		claimed = time.Now() // nothing was fetched
-	}
-	r.fetch = time.Since(claimed)
 	std := plasm.IO{Artifacts: d.artifact}
 	if j.HasInput {
 		in, err := d.Queue.OpenInput(j)
@@ -92,7 +87,14 @@ func (d *Daemon) run(ctx context.Context, r *run, stop context.CancelCauseFunc) 
 		defer in.Close()
 		std.Stdin = in
 	}
-	if err := ctx.Err(); err != nil {
+	select {
+	case d.slots <- struct{}{}:
+		defer func() { <-d.slots }()
+	case <-ctx.Done():
+	case <-d.ending:
+		return plasm.Outcome{}, errStopping
+	}
+	if err := errors.Join(ctx.Err(), d.expired(j)); err != nil {
 		return plasm.Outcome{}, err
 	}
 	began := d.Now().UTC()
@@ -108,16 +110,26 @@ func (d *Daemon) run(ctx context.Context, r *run, stop context.CancelCauseFunc) 
 	return d.Engine(ctx, r.module, r.spec, std)
 }
 
+// isEnding reports whether no job may begin any more.
+func (d *Daemon) isEnding() bool {
+	select {
+	case <-d.ending:
+		return true
+	default:
+		return false
+	}
+}
+
 // failed returns the outcome of a job whose run ended without one.
 func (r *run) failed(cause, err error) plasm.Outcome {
-	o := plasm.Outcome{ExitCode: plasm.NoExitCode, Reason: api.ReasonNotRun, Detail: oneLine(err)}
+	o := plasm.Outcome{ExitCode: plasm.NoExitCode, Reason: reasonOf(err), Detail: oneLine(err)}
 	switch {
 	case errors.Is(cause, errCancelled):
 		o = cancelled()
 	case cause != nil && !errors.Is(cause, context.Canceled):
 		o.Reason, o.Detail = api.ReasonInterrupted, oneLine(cause)
 	}
-	if !r.began.IsZero() && o.Reason != api.ReasonNotRun {
+	if !r.began.IsZero() && (o.Reason == api.ReasonCancelled || o.Reason == api.ReasonInterrupted) {
 		o.Started, o.Run = r.began, time.Since(r.began)
 		o.Engine, o.EngineVersion = cmp.Or(r.spec.Engine, plasm.EngineInterpreter), plasm.EngineVersion()
 	}
@@ -127,41 +139,42 @@ func (r *run) failed(cause, err error) plasm.Outcome {
 	return o
 }
 
-// load returns the module of a job.
-func (d *Daemon) load(ctx context.Context, j queue.Job) (plasm.Job, error) {
-	switch {
+// load brings the module of a job.
+func (d *Daemon) load(ctx context.Context, r *run) (err error) {
+	switch j := r.job; {
 	case j.HasModule:
-		f, err := d.Queue.OpenModule(j)
-		if err != nil {
-			return plasm.Job{}, err
-		}
-		defer f.Close()
-		data, err := file.ReadAll(f, d.MaxModule)
-		if err != nil {
-			return plasm.Job{}, fmt.Errorf("module: %w", err)
-		}
-		return d.named(ctx, j, data)
-	case j.Role != "":
-		if d.Release == nil {
-			return plasm.Job{}, fmt.Errorf("role %s: this machine has no release: %w", j.Role, fs.ErrNotExist)
-		}
+		r.module, err = d.stored(ctx, j)
+	case j.Role != "" && d.Release == nil:
+		err = fmt.Errorf("role %s: this machine has no release: %w", j.Role, fs.ErrNotExist)
+	case !d.fetches(j):
 		rel := *d.Release
-		rel.Job = j.Role
-		return plasm.LoadJob(ctx, rel, d.Dir)
+		rel.Job = cmp.Or(j.Role, d.roleOf(j.Module))
+		r.module, err = plasm.LoadJob(ctx, rel, d.Dir)
 	case d.Fetch == nil:
-		return plasm.Job{}, refusal.New(fs.ErrNotExist, "module %s: this machine fetches no modules; submit it with its bytes", j.Module)
+		err = refusal.New(fs.ErrNotExist, "module %s: this machine fetches no modules; submit it with its bytes", j.Module)
+	default:
+		began := time.Now()
+		r.module, err = d.fetch(ctx, j, r.spec.Limits.Module)
+		r.fetch = time.Since(began)
 	}
-	c, err := cas.ParseCID(j.Module)
+	if err == nil {
+		err = checkDigest(r.job, r.module)
+	}
+	return err
+}
+
+// stored reads a module that came with its job.
+func (d *Daemon) stored(ctx context.Context, j queue.Job) (plasm.Job, error) {
+	f, err := d.Queue.OpenModule(j)
 	if err != nil {
 		return plasm.Job{}, err
 	}
-	data, err := d.Fetch(ctx, c, d.MaxModule)
+	defer f.Close()
+	data, err := file.ReadAll(f, d.MaxModule)
 	if err != nil {
-		return plasm.Job{}, err
+		return plasm.Job{}, fmt.Errorf("module: %w", err)
 	}
-	digest := sha256.Sum256(data)
-	job := plasm.Job{Module: data, CID: c, SHA256: hex.EncodeToString(digest[:])}
-	return job, checkDigest(j, job)
+	return d.named(ctx, j, data)
 }
 
 // named returns the job with bytes that came with it.
@@ -173,7 +186,7 @@ func (d *Daemon) named(ctx context.Context, j queue.Job, data []byte) (plasm.Job
 	if c, err := cid.Decode(j.Module); err == nil {
 		job.CID = c // submit compared it
 	}
-	return job, checkDigest(j, job)
+	return job, nil
 }
 
 func checkDigest(j queue.Job, job plasm.Job) error {

@@ -72,6 +72,9 @@ func (q *Queue) prepare(s Submission) (*entry, error) {
 	if u := s.InputBytes; u != nil {
 		j.HasInput, j.Input, j.InputLength = true, u.Digest(), u.Length()
 	}
+	if s.Nonce != nil {
+		j.Expires = s.Nonce.Expires.UTC().Round(0)
+	}
 	j.State, j.Created, j.Result = Waiting, q.now(), Result{ExitCode: -1}
 	e := &entry{job: j, spec: len(j.Spec), changed: make(chan struct{})}
 	e.bytes = q.sizeOf(e)

@@ -15,9 +15,9 @@ import (
 // ErrClosed says that the Queue was closed.
 var ErrClosed = errors.New("queue: closed")
 
-// Claim waits for a job that may run, and gives it to the caller alone. Submitters take turns; the jobs of
-// one submitter are claimed in the order in which they were accepted.
-func (q *Queue) Claim(ctx context.Context) (Job, error) {
+// Claim waits for a job that may run and that want accepts, and gives it to the caller alone. nil accepts
+// all. Submitters take turns; the jobs of one submitter are claimed in the order in which they were accepted.
+func (q *Queue) Claim(ctx context.Context, want func(Job) bool) (Job, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return Job{}, err
@@ -27,7 +27,7 @@ func (q *Queue) Claim(ctx context.Context) (Job, error) {
 			q.mu.Unlock()
 			return Job{}, ErrClosed
 		}
-		e, changed := q.next(), q.changed
+		e, changed := q.next(want), q.changed
 		if e != nil {
 			q.claim(e)
 		}
@@ -43,12 +43,12 @@ func (q *Queue) Claim(ctx context.Context) (Job, error) {
 	}
 }
 
-// next returns the first job of the submitter that was served longest ago. The caller holds q.mu.
-func (q *Queue) next() (best *entry) {
+// next returns the first wanted job of the submitter that was served longest ago. The caller holds q.mu.
+func (q *Queue) next(want func(Job) bool) (best *entry) {
 	seen := map[string]bool{}
 	for _, e := range q.order {
 		j := &e.job
-		if j.State != Waiting || seen[j.Key] {
+		if j.State != Waiting || seen[j.Key] || want != nil && !want(*j) {
 			continue
 		}
 		seen[j.Key] = true

@@ -71,7 +71,7 @@ func claim(t *testing.T, q *Queue) Job {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	j, err := q.Claim(ctx)
+	j, err := q.Claim(ctx, nil)
 	check(t, err)
 	return j
 }
