@@ -21,13 +21,13 @@ type Nonce struct {
 
 func (n *Nonce) id() []byte { return []byte(n.Key + n.Value) }
 
-// checkNonce refuses a nonce that was accepted before, or that may have been: one that expired before the
-// last time when such nonces were forgotten, which a clock that was set back may bring again.
+// checkNonce refuses a nonce that was accepted before, or that may have been: one that expires no later than
+// the last one that was forgotten, which a clock that was set back may bring again.
 func (q *Queue) checkNonce(n *Nonce) error {
 	if n == nil {
 		return nil
 	}
-	if !n.Expires.After(q.pruned) {
+	if !n.Expires.Truncate(time.Second).After(q.pruned) {
 		return refusal.New(ErrReplay, "order: expires at %s, and this machine has forgotten the nonces of orders up to %s; sign a new order",
 			n.Expires.UTC().Format(time.RFC3339), q.pruned.Format(time.RFC3339))
 	}
@@ -64,6 +64,9 @@ func putNonce(tx *bbolt.Tx, n *Nonce) error {
 		tx.Bucket(expiryBucket).Put(append(bytes.Clone(at), n.id()...), nil))
 }
 
+// errUnchanged ends a transaction that has nothing to write.
+var errUnchanged = errors.New("unchanged")
+
 // nonceKeyLength is how many bytes of a nonce's key in the database are the key of the submitter.
 const nonceKeyLength = 64
 
@@ -77,12 +80,10 @@ func (q *Queue) loadNonces(tx *bbolt.Tx) error {
 	})
 }
 
-// pruneNonces forgets nonces of orders that have expired. The caller holds q.write.
+// pruneNonces forgets nonces of orders that have expired, and remembers the last expiry among them. A clock
+// that is wrong for some time, and far ahead, therefore refuses no order later. The caller holds q.write.
 func (q *Queue) pruneNonces(now time.Time) error {
-	if !now.After(q.pruned) {
-		return nil
-	}
-	forgotten := map[string]int{}
+	forgotten, last := map[string]int{}, q.pruned
 	err := q.db.Update(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(expiryBucket).Cursor()
 		for key, _ := c.First(); key != nil && int64(binary.BigEndian.Uint64(key)) < now.Unix(); key, _ = c.Next() {
@@ -91,9 +92,18 @@ func (q *Queue) pruneNonces(now time.Time) error {
 				return err
 			}
 			forgotten[string(id[:nonceKeyLength])]++
+			if at := time.Unix(int64(binary.BigEndian.Uint64(key)), 0).UTC(); at.After(last) {
+				last = at
+			}
 		}
-		return putJSON(tx.Bucket(metaBucket), metaKey, meta{Format: format, Created: q.created, Pruned: now})
+		if len(forgotten) == 0 {
+			return errUnchanged
+		}
+		return putJSON(tx.Bucket(metaBucket), metaKey, meta{Format: format, Created: q.created, Pruned: last})
 	})
+	if errors.Is(err, errUnchanged) {
+		return nil
+	}
 	if err != nil {
 		return q.stored(err)
 	}
@@ -102,6 +112,6 @@ func (q *Queue) pruneNonces(now time.Time) error {
 			delete(q.nonces, key)
 		}
 	}
-	q.pruned = now
+	q.pruned = last
 	return nil
 }

@@ -86,7 +86,7 @@ type Queue struct {
 	changed chan struct{}     // closed and replaced when a job may be claimed
 	nonces  map[string]int    // valid nonces of each submitter
 	created time.Time         // of the store
-	pruned  time.Time         // nonces that had expired then are forgotten
+	pruned  time.Time         // last expiry of a nonce that was forgotten
 	closed  bool
 }
 

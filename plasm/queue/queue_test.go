@@ -307,6 +307,31 @@ func TestANonceIsAcceptedOnce(t *testing.T) {
 	}
 }
 
+// A machine whose clock was a year ahead for some minutes accepts orders when it is right again, and no replay.
+func TestAClockThatWasAheadRefusesOnlyReplays(t *testing.T) {
+	right := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	now := right
+	dir := t.TempDir()
+	o := Options{Now: func() time.Time { return now }}
+	q := open(t, dir, o)
+	order := func(n int, nonce string, life time.Duration) error {
+		_, err := q.Accept(Submission{Job: Job{ID: id(n), Key: ci}, Nonce: &Nonce{ci, nonce, now.Add(life)}})
+		return err
+	}
+	check(t, order(1, "aa", time.Hour))
+	now = right.AddDate(1, 0, 0)
+	check(t, q.Prune())
+	now = right.Add(time.Minute)
+	for range 2 { // and after a restart
+		if err := order(2, "aa", time.Hour-time.Minute); !errors.Is(err, ErrReplay) {
+			t.Errorf("the replay: %v", err)
+		}
+		check(t, q.Close())
+		q = open(t, dir, o)
+	}
+	check(t, order(3, "bb", 2*time.Hour))
+}
+
 func TestFinishedJobsAreDroppedByCountAgeAndBytes(t *testing.T) {
 	now := time.Now()
 	q := open(t, t.TempDir(), Options{MaxJobs: 4, MaxWaiting: 4, MaxAge: time.Hour, Now: func() time.Time { return now }})
