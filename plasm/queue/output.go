@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/file"
 )
 
@@ -38,6 +39,8 @@ type Output struct {
 	f    *os.File
 	left int64 // bytes of the room
 	err  error
+
+	written, closed bool
 }
 
 func (q *Queue) newOutput(e *entry) (*Output, error) {
@@ -69,17 +72,37 @@ func (o *Output) writeFrame(stream int, p []byte) error {
 	if o.left -= int64(len(frame)); o.left < 0 {
 		return fmt.Errorf("output: longer than the limit of the job")
 	}
+	o.written = true
 	if _, err := o.f.Write(frame); err != nil {
 		return fmt.Errorf("output: state %s: %w", o.q.dir, file.FullDisk(file.Pathless(err)))
 	}
 	return nil
 }
 
-// Close ends the output.
+// Close ends the output, and makes it durable before the receipt that has its digest. It may be called twice.
 func (o *Output) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.f.Close()
+	if o.closed {
+		return nil
+	}
+	o.closed = true
+	var err error
+	if o.written {
+		err = o.q.syncOutput(o.f)
+	}
+	return errors.Join(err, o.f.Close())
+}
+
+// syncOutput makes the file of an output durable, and its name.
+func (q *Queue) syncOutput(f *os.File) error {
+	if q.opts.Memory {
+		return nil
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("output: state %s: %w", q.dir, file.FullDisk(file.Pathless(err)))
+	}
+	return atomicfile.SyncDir(q.path(outputDir))
 }
 
 // Follow calls show for each part of a job's output. With wait it goes on until the job is done. It ends
