@@ -72,6 +72,7 @@ type Daemon struct {
 
 	mu     sync.Mutex
 	cancel map[string]context.CancelCauseFunc // of claimed jobs, by ID
+	early  map[string]int                     // clients that wait for the end of a job that has no entry in cancel yet
 	peer   string
 	listen func() []string
 }
@@ -87,7 +88,7 @@ func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		Options: o, started: o.Now().UTC(), machine: hex.EncodeToString(o.Key.Public().(ed25519.PublicKey)),
 		local: newUploads(localUploads), network: newUploads(networkUploads), faults: newFaults(), bodyTime: readGrace,
-		cancel: map[string]context.CancelCauseFunc{}, slots: make(chan struct{}, o.Workers),
+		cancel: map[string]context.CancelCauseFunc{}, early: map[string]int{}, slots: make(chan struct{}, o.Workers),
 	}
 	d.meter = newMeter(d)
 	for _, j := range o.Queue.Interrupted() {
@@ -185,11 +186,13 @@ func (d *Daemon) Cancel(ctx context.Context, id string) {
 		return
 	}
 	d.mu.Lock()
-	stop := d.cancel[id]
-	d.mu.Unlock()
-	if stop != nil {
+	if stop := d.cancel[id]; stop != nil {
 		stop(errCancelled)
+	} else { // a worker has claimed it this moment, or it is done
+		d.early[id]++
+		defer d.forget(id)
 	}
+	d.mu.Unlock()
 	for {
 		changed := d.Queue.Changed(id)
 		if j, ok := d.Queue.Get(id); !ok || j.State == queue.Done || changed == nil {
@@ -200,6 +203,15 @@ func (d *Daemon) Cancel(ctx context.Context, id string) {
 			return
 		case <-changed:
 		}
+	}
+}
+
+// forget undoes one entry of early.
+func (d *Daemon) forget(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.early[id]--; d.early[id] == 0 {
+		delete(d.early, id)
 	}
 }
 
@@ -216,9 +228,9 @@ func (d *Daemon) submitter(key string) (manifest.Submitter, bool) {
 	return d.Release.Submitter(raw)
 }
 
-// oneLine makes the text of an error safe for one line.
+// oneLine makes the text of an error safe for one line of a terminal.
 func oneLine(err error) string {
-	text := strings.Join(strings.Fields(strings.ToValidUTF8(err.Error(), "�")), " ")
+	text := refusal.Printable(strings.Join(strings.Fields(strings.ToValidUTF8(err.Error(), "�")), " "))
 	if len(text) > 1000 {
 		text = strings.ToValidUTF8(text[:1000], "") + "…"
 	}

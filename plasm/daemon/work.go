@@ -37,12 +37,15 @@ type run struct {
 	stderr      part
 }
 
-// work runs a claimed job. ctx ends when the daemon stops for good.
-func (d *Daemon) work(ctx context.Context, j queue.Job) {
-	ctx, stop := context.WithCancelCause(ctx)
+// work runs a claimed job. running ends when the daemon stops for good.
+func (d *Daemon) work(running context.Context, j queue.Job) {
+	ctx, stop := context.WithCancelCause(running)
 	defer stop(nil)
 	d.mu.Lock()
 	d.cancel[j.ID] = stop
+	if d.early[j.ID] > 0 {
+		stop(errCancelled)
+	}
 	d.mu.Unlock()
 	defer func() {
 		d.mu.Lock()
@@ -58,7 +61,7 @@ func (d *Daemon) work(ctx context.Context, j queue.Job) {
 		}
 		outcome = r.failed(context.Cause(ctx), err)
 	}
-	d.finish(context.WithoutCancel(ctx), r, outcome)
+	d.finish(running, r, outcome)
 }
 
 // run brings the module and runs it. An error means that the job has no outcome of its own.
@@ -131,7 +134,7 @@ func (r *run) failed(cause, err error) plasm.Outcome {
 	}
 	if !r.began.IsZero() && (o.Reason == api.ReasonCancelled || o.Reason == api.ReasonInterrupted) {
 		o.Started, o.Run = r.began, time.Since(r.began)
-		o.Engine, o.EngineVersion = cmp.Or(r.spec.Engine, plasm.EngineInterpreter), plasm.EngineVersion()
+		o.Engine, o.EngineVersion = r.spec.RunsOn(), plasm.EngineVersion()
 	}
 	if !r.began.IsZero() {
 		o.Stdout, o.Stderr = r.stdout.output(), r.stderr.output()
@@ -255,11 +258,14 @@ func (p *part) output() plasm.Output {
 	return plasm.Output{SHA256: hex.EncodeToString(p.hash.Sum(nil)), Length: p.length}
 }
 
-// finish records the outcome of a job with its receipt. It tries until the disk takes it: a worker that waits
-// here takes no more jobs. It gives up when the store is closed; the next daemon then says interrupted.
+// finish records the outcome of a job with its receipt. It tries until the disk takes it, or ctx ends: a worker
+// that waits here takes no more jobs. A job without an outcome then waits again, or ends as interrupted if it had
+// begun, when the next daemon starts.
 func (d *Daemon) finish(ctx context.Context, r *run, o plasm.Outcome) {
 	if r.out != nil {
-		r.out.Close()
+		if err := r.out.Close(); err != nil {
+			d.Log.Error("output may be lost", "job", r.job.ID, "cause", err)
+		}
 	}
 	o.Wait, o.Fetch = max(r.wait, 0), max(r.fetch, 0)
 	signed := d.receipt(r, o)
@@ -277,6 +283,7 @@ func (d *Daemon) finish(ctx context.Context, r *run, o plasm.Outcome) {
 		}
 		select {
 		case <-ctx.Done():
+			d.Queue.Unclaim(r.job.ID)
 			return
 		case <-time.After(pause):
 		}
@@ -299,7 +306,9 @@ func (d *Daemon) receipt(r *run, o plasm.Outcome) []byte {
 	if c, err := cid.Decode(j.Module); err == nil && !job.CID.Defined() {
 		job.CID = c
 	}
-	o.InputSHA256 = cmp.Or(o.InputSHA256, j.Input)
+	if o.InputSHA256 == "" && j.HasInput && !o.Started.IsZero() { // how much it has read is not known
+		o.InputSHA256, o.InputLength = j.Input, j.InputLength
+	}
 	f := receipt.Facts{
 		ID: j.ID, Job: job, Length: j.Length, Spec: r.spec, Outcome: o, Release: d.Release, Root: d.Root, Report: d.Report,
 	}
@@ -329,11 +338,12 @@ func (d *Daemon) interrupted(j queue.Job) error {
 	}
 	o := plasm.Outcome{
 		ExitCode: plasm.NoExitCode, Reason: api.ReasonInterrupted, Detail: "the daemon ended while it ran", Started: j.Started,
-		Engine: plasm.EngineInterpreter, EngineVersion: plasm.EngineVersion(), Stdout: r.stdout.output(), Stderr: r.stderr.output(),
+		Stdout: r.stdout.output(), Stderr: r.stderr.output(),
 	}
-	if text, err := d.Queue.Spec(j.ID); err == nil && json.Unmarshal(text, &r.spec) == nil {
-		o.Engine = cmp.Or(r.spec.Engine, o.Engine)
+	if text, err := d.Queue.Spec(j.ID); err == nil {
+		_ = json.Unmarshal(text, &r.spec) // Accept stored it as JSON
 	}
+	o.Engine, o.EngineVersion = r.spec.RunsOn(), plasm.EngineVersion()
 	r.wait = j.Started.Sub(j.Created)
 	o.Wait = max(r.wait, 0)
 	d.Log.Warn("job was interrupted", "job", j.ID, "name", j.Name)
