@@ -61,8 +61,9 @@ type Daemon struct {
 	started time.Time
 	machine string // key in hex
 	meter   *meter
-	local   *uploads
-	network *uploads
+	local   *slots // submissions on the socket
+	opening *slots // first parts of submissions over the network
+	network *slots // the rest of them
 	faults  *faults
 
 	bodyTime time.Duration // for the body of a request that has none to read
@@ -87,7 +88,8 @@ func New(o Options) (*Daemon, error) {
 	}
 	d := &Daemon{
 		Options: o, started: o.Now().UTC(), machine: hex.EncodeToString(o.Key.Public().(ed25519.PublicKey)),
-		local: newUploads(localUploads), network: newUploads(networkUploads), faults: newFaults(), bodyTime: readGrace,
+		local: newSlots(submissions, localUploads, localUploads), opening: newSlots(submissions, networkFirst, firstOfOne),
+		network: newSlots(submissions, networkUploads, uploadsOfOne), faults: newFaults(), bodyTime: readGrace,
 		cancel: map[string]context.CancelCauseFunc{}, early: map[string]int{}, slots: make(chan struct{}, o.Workers),
 	}
 	d.meter = newMeter(d)

@@ -37,10 +37,10 @@ func connect(t *testing.T, by ed25519.PrivateKey, to *p2p.Node) *http.Client {
 	return client
 }
 
-// post sends a submission over a connection.
-func post(c *http.Client, r *http.Request) (int, string, error) {
+// post sends a submission to a server.
+func post(c *http.Client, origin string, r *http.Request) (int, string, error) {
 	body, _ := io.ReadAll(r.Body)
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://plasmd"+api.Jobs, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, origin+api.Jobs, bytes.NewReader(body))
 	if err != nil {
 		return 0, "", err
 	}
@@ -83,7 +83,7 @@ func TestAFloodShutsNobodyOut(t *testing.T) {
 	for range 8 {
 		flood.Go(func() {
 			for left.Add(-1) >= 0 {
-				switch status, _, _ := post(flooder, form("order", bad, "module", "m")); status {
+				switch status, _, _ := post(flooder, "http://plasmd", form("order", bad, "module", "m")); status {
 				case http.StatusForbidden:
 					refused.Add(1)
 				case http.StatusTooManyRequests, http.StatusServiceUnavailable:
@@ -98,7 +98,7 @@ func TestAFloodShutsNobodyOut(t *testing.T) {
 	for i := range 20 {
 		status, text, err := 0, "", error(nil)
 		for try := 0; status != http.StatusAccepted && try < 100; try++ { // all places may be taken for a moment
-			status, text, err = post(honest, form("order", sign(t, ciKey, newOrder(fmt.Sprint("job", i), "m", "")), "module", "m"))
+			status, text, err = post(honest, "http://plasmd", form("order", sign(t, ciKey, newOrder(fmt.Sprint("job", i), "m", "")), "module", "m"))
 			if status == http.StatusServiceUnavailable {
 				time.Sleep(5 * time.Millisecond)
 			}

@@ -65,10 +65,8 @@ func (c caller) handler() http.Handler {
 // serve calls a handler. On the network it refuses the requests of a client that sent too many wrong ones.
 func (c caller) serve(w http.ResponseWriter, r *http.Request, h func(http.ResponseWriter, *http.Request) error) {
 	conn, client := http.NewResponseController(w), ""
-	_ = conn.SetWriteDeadline(time.Now().Add(writeGrace)) // the recorder of a test has none
-	if r.Method != http.MethodPost {
-		_ = conn.SetReadDeadline(time.Now().Add(c.d.bodyTime)) // for a body that nobody reads
-	}
+	_ = conn.SetWriteDeadline(time.Now().Add(writeGrace))  // the recorder of a test has none
+	_ = conn.SetReadDeadline(time.Now().Add(c.d.bodyTime)) // for a body that nobody reads; newBody sets another
 	if !c.local {
 		if client = c.d.client(r); !c.d.faults.Allow(client) {
 			c.refuse(w, http.StatusTooManyRequests, refusal.New(errBusy, "too many wrong requests from this address; wait a few seconds"))
@@ -182,16 +180,18 @@ func (c caller) output(w http.ResponseWriter, r *http.Request) error {
 		return refusal.Invalid("follow=%.20q: write 0 or 1", follow)
 	}
 	if !c.local && follow == "1" {
-		if !c.d.faults.follow.enter() {
-			return refusal.New(errBusy, "%d outputs are followed on this machine, the limit; try again later", followers)
+		client := c.d.client(r)
+		if err := c.d.faults.follow.enter(client); err != nil {
+			return err
 		}
-		defer c.d.faults.follow.leave()
+		defer c.d.faults.follow.leave(client)
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusOK)
 	conn, lines := http.NewResponseController(w), json.NewEncoder(w)
+	_ = conn.Flush()                      // reads the body, if a client sends one
 	_ = conn.SetReadDeadline(time.Time{}) // the server reads on, and would end the request
-	_ = conn.Flush()
+	defer func() { _ = conn.SetReadDeadline(time.Now().Add(c.d.bodyTime)) }()
 	err = c.d.Queue.Follow(r.Context(), j.ID, follow == "1", func(stream int, p []byte) error {
 		_ = conn.SetWriteDeadline(time.Now().Add(writeGrace))
 		if err := lines.Encode(api.Line{Stream: []string{api.Stdout, api.Stderr}[stream], Data: p}); err != nil {

@@ -35,24 +35,17 @@ const orderSkew = 5 * time.Minute
 // submit accepts a job. The first part is the order or the request: what is refused by it has cost no more
 // than that part.
 func (c caller) submit(w http.ResponseWriter, r *http.Request) error {
-	slots := c.d.network
-	if c.local {
-		slots = c.d.local
-	}
-	if !slots.enter() {
-		return refusal.New(errBusy, "%d submissions are being read, the limit; try again in a moment", cap(slots.slots))
-	}
-	defer slots.leave()
 	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
 		return refusal.Invalid("submission: its Content-Type is %.60q; send multipart/form-data", r.Header.Get("Content-Type"))
 	}
 	body := newBody(w, r.Body, api.MaxOrder+formOverhead)
 	form := multipart.NewReader(body, params["boundary"])
-	s, err := c.first(form)
+	s, leave, err := c.admit(r, form)
 	if err != nil {
 		return err
 	}
+	defer leave()
 	if err := c.d.Queue.Check(s); err != nil {
 		return replayed(err)
 	}
@@ -74,6 +67,28 @@ func (c caller) submit(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Location", api.Jobs+"/"+j.ID)
 	answer(w, http.StatusAccepted, c.d.shown(j))
 	return nil
+}
+
+// admit reads the first part in a slot of the client, and then takes one for the others. Over the network that is a
+// slot of the submitter: a client that has signed nothing takes none from those who have.
+func (c caller) admit(r *http.Request, form *multipart.Reader) (s queue.Submission, leave func(), err error) {
+	slots, client := c.d.local, ""
+	if !c.local {
+		slots, client = c.d.opening, c.d.client(r)
+	}
+	if err := slots.enter(client); err != nil {
+		return s, nil, err
+	}
+	leave = func() { slots.leave(client) }
+	s, err = c.first(form)
+	if c.local && err == nil {
+		return s, leave, nil
+	}
+	leave()
+	if err == nil {
+		err = c.d.network.enter(s.Key)
+	}
+	return s, func() { c.d.network.leave(s.Key) }, err
 }
 
 // replayed makes a replay a matter of trust.
