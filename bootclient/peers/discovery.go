@@ -319,6 +319,22 @@ func (d *Discovery) SearchArtifacts(r manifest.Release) {
 	})
 }
 
+// SearchProviders adds the peers that provide c, now and as they announce it.
+func (d *Discovery) SearchProviders(c cid.Cid) {
+	if d.Sources.Node == nil || !d.Mode.Uses("dht") {
+		return
+	}
+	d.tasks.Go(func() {
+		for n := 0; d.ctx.Err() == nil; n++ {
+			d.addProviders(c)
+			select {
+			case <-time.After(timing.Growing(timing.SearchPause, n, timing.SearchMaxPause)):
+			case <-d.ctx.Done():
+			}
+		}
+	})
+}
+
 func (d *Discovery) setStatus(way, words string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -119,6 +119,9 @@ func getFrom(ctx context.Context, s *Source, c cid.Cid) answer {
 		return answer{s, data, nil}
 	}
 	s.RecordError(ctx, err)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.NoteError(err) // for the status
+	}
 	return answer{s, nil, fmt.Errorf("%s: %w", s, err)}
 }
 

@@ -61,6 +61,18 @@ func (set *Set) Known() ([]*Source, <-chan struct{}) {
 	return slices.Clone(set.sources), set.more
 }
 
+// Best returns the source that has sent most blocks, nil while there is none. A banned one does not count.
+func (set *Set) Best() (best *Source) {
+	list, _ := set.Known()
+	most := int64(0)
+	for _, s := range list {
+		if n := s.snapshot().Blocks; n > most && !s.IsBanned() {
+			most, best = n, s
+		}
+	}
+	return best
+}
+
 // addMirror adds a gateway by its URL. The source's name is the URL without user and password. named
 // is false if anybody on the network may have named it.
 func (set *Set) addMirror(url string, named bool) {
