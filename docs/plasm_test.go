@@ -21,6 +21,7 @@ func TestTheCommandsOfPlasmWorkAsTheyStand(t *testing.T) {
 	script += `
 grep -q '"stdout":"SEVMTE8' results.json
 test "$(plasmd logs --machine "$MACHINE" "$(basename receipts/*.json .json)")" = "HELLO "
+grep -qx "hello " lower.txt
 grep -q "application/vnd.in-toto+json" receipt.json
 kill $publisher $daemon
 `

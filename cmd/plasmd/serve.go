@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -58,6 +59,7 @@ type serveFlags struct {
 	private                                                              bool
 	workers                                                              int
 	grace                                                                time.Duration
+	sources                                                              sourceFlags
 	logging                                                              cli.LogFlags
 }
 
@@ -73,6 +75,10 @@ HTTP: GET /plasm/v1/openapi.json describes the requests.
 Whoever may connect to the socket may submit (mode 0660). Over the network a job is an
 order that a submitter has signed. serve listens there with --listen, or if the boot mode
 (--mode) announces the machine; and only if the release names submitters.
+
+A job may name a module by its CID. The release is asked for it, then the cache, and then the
+sources that a boot would ask: those of --root, of the boot mode, of --mirror and --peer, and
+mirrors that sent something during the boot (--boot-report). Every byte is checked.
 
 A job that was accepted gets one outcome and one receipt, also if plasmd or the machine is
 stopped: a job that ran then ends as "interrupted", one that waited runs later. With
@@ -101,6 +107,7 @@ takes the socket of a systemd socket unit. SIGTERM stops it: running jobs may en
 	flags.IntVar(&f.workers, "workers", 2, "jobs that run at once")
 	flags.DurationVar(&f.grace, "grace", 5*time.Second, "time for running jobs to end when plasmd is stopped")
 	flags.StringVar(&f.metrics, "metrics", "", "`address` of a listener for operators with /metrics (Prometheus), such as 127.0.0.1:9091; empty for none")
+	f.sources.register(flags)
 	f.logging.Register(flags)
 	return cmd
 }
@@ -111,6 +118,8 @@ type server struct {
 	log        *slog.Logger
 	private    bool // nothing is written to a disk
 	announce   bool // the boot mode announces the machine
+	bootMode   modes.Mode
+	report     []byte // of the boot
 	machineKey ed25519.PrivateKey
 	repository *manifest.Root // nil without --root
 	opts       daemon.Options
@@ -185,7 +194,7 @@ func (s *server) read(cmd *cobra.Command) error {
 		return err
 	}
 	s.opts.Private = s.private
-	return nil
+	return s.readSources()
 }
 
 func (s *server) readRelease() error {
@@ -227,7 +236,7 @@ func (s *server) readReport() error {
 		return err
 	}
 	digest := sha256.Sum256(data)
-	s.opts.Report = hex.EncodeToString(digest[:])
+	s.report, s.opts.Report = data, hex.EncodeToString(digest[:])
 	return nil
 }
 
@@ -252,7 +261,7 @@ func (s *server) readMode() error {
 	if err != nil {
 		return cli.Usagef("--mode: %v", err)
 	}
-	s.announce = m.Announce && m.Proxy == ""
+	s.bootMode, s.announce = m, m.Announce && m.Proxy == ""
 	s.private = s.private || m.Cache == "off"
 	return nil
 }
@@ -318,7 +327,7 @@ func (s *server) join(ctx context.Context) error {
 	if s.repository != nil && s.announce {
 		if d := s.repository.Discovery(); d.DHTPrefix != "" {
 			opts.DHT, opts.Prefix = p2p.DHTClient, d.DHTPrefix
-			if opts.Bootstrap, err = p2p.ParsePeers(d.Bootstrap); err != nil {
+			if opts.Bootstrap, err = p2p.ParsePeers(slices.Concat(s.sources.bootstrap, d.Bootstrap)); err != nil {
 				return fmt.Errorf("root %s: bootstrap: %w", s.root, err)
 			}
 		}
