@@ -63,9 +63,16 @@ func serveIn(t *testing.T, dir string, args ...string) *served {
 
 // submit submits a module; an error means that no answer came.
 func (s *served) submit(module []byte) (j api.Job, err error) {
+	return s.submitSpec(module, func(*plasm.Spec) {})
+}
+
+// submitSpec submits a module with a changed spec.
+func (s *served) submitSpec(module []byte, change func(*plasm.Spec)) (j api.Job, err error) {
 	var body bytes.Buffer
 	w := multipart.NewWriter(&body)
-	text, _ := json.Marshal(api.Request{Name: "job", Spec: plasm.DefaultSpec()})
+	spec := plasm.DefaultSpec()
+	change(&spec)
+	text, _ := json.Marshal(api.Request{Name: "job", Spec: spec})
 	for _, part := range []struct {
 		name string
 		data []byte
