@@ -54,11 +54,16 @@ func serveIn(t *testing.T, dir string, args ...string) *served {
 		_ = s.cmd.Wait()
 		t.Fatalf("not ready: %v\n%s", err, &s.log)
 	}
-	// without a time limit, because an output is followed until the job and those before it have ended
+	s.connect()
+	return s
+}
+
+// connect makes the client of the socket. It has no time limit, because an output is followed until the job and those
+// before it have ended.
+func (s *served) connect() {
 	s.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", s.socket)
 	}}}
-	return s
 }
 
 // submit submits a module; an error means that no answer came.
