@@ -115,6 +115,8 @@ func (a *answer) outcome(exit processExit, lim Limits) Outcome {
 		o.Stdout.Truncated = o.Stdout.Truncated || a.result.StdoutCut
 		o.Stderr.Truncated = o.Stderr.Truncated || a.result.StderrCut
 		o.Output.Truncated = o.Stdout.Truncated || o.Stderr.Truncated
+	case exit.outOfMemory:
+		o.Reason, o.Detail = ReasonMemory, errGroupMemory.Error()
 	case errors.Is(exit.killed, errTimeout) && !a.begun:
 		o.Reason, o.Detail = ReasonTimeout, errTimeout.Error()+" before its code was ready, and its process was killed"
 	case errors.Is(exit.killed, errTimeout):
@@ -147,6 +149,8 @@ type processExit struct {
 	text   string // for a person
 	killed error  // why plasmd killed it, nil if it did not
 	stderr string // the first maxStderr bytes
+
+	outOfMemory bool // the kernel killed it at the memory limit of its control group
 }
 
 // cpu returns the processor time of the process.

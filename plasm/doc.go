@@ -7,7 +7,8 @@
 //
 // Start at Process.Run, which runs a Job with a Spec in a process of its own and returns its Outcome.
 // Serve is the main function of that process: confine sets its resource limits, isolate takes away the
-// file system, the network and the user, filter the system calls. LoadJob reads the job of a release and
+// file system, the network and the user, filter the system calls. OpenCgroups gives each process a control group, if
+// a service manager has delegated one. LoadJob reads the job of a release and
 // refuses bytes that differ from the signed ones.
 //
 // It refuses every import except those of wasi_snapshot_preview1, and every module that declares

@@ -28,14 +28,16 @@ const (
 // environment, in its own process group. The process cannot gain privileges and dies with its parent.
 // Both processes together use at most the job's memory limit, its scratch folder and 64 MiB.
 type Process struct {
-	Args []string // argv with which this program calls Serve; the first is the program's name
+	Args    []string // argv with which this program calls Serve; the first is the program's name
+	Cgroups *Cgroups // nil: resource limits only
 }
 
 // Run runs a job to its end, with its output to std as it comes. The kernel enforces the limits: memory
-// by RLIMIT_DATA, time by SIGKILL shortly after the limit. A job that fails is an Outcome, and so is
-// every other end of the process. An error means that the job did not run: its bytes are not a WASI
-// command or too many (cas.ErrCorrupt), the spec is out of range (fs.ErrInvalid), an artifact is missing
-// (fs.ErrNotExist), or ctx has ended. A Read of std.Stdin may go on after Run has returned.
+// by RLIMIT_DATA and the job's control group, time by SIGKILL shortly after the limit. A job that fails is
+// an Outcome, and so is every other end of the process. An error means that the job did not run: its bytes
+// are not a WASI command or too many (cas.ErrCorrupt), the spec is out of range (fs.ErrInvalid), an
+// artifact is missing (fs.ErrNotExist), or ctx has ended. A Read of std.Stdin may go on after Run has
+// returned.
 func (p Process) Run(ctx context.Context, job Job, spec Spec, std IO) (Outcome, error) {
 	if err := spec.Check(); err != nil {
 		return Outcome{}, err
@@ -53,7 +55,7 @@ func (p Process) Run(ctx context.Context, job Job, spec Spec, std IO) (Outcome, 
 		return Outcome{}, err
 	}
 	defer closeAll(artifacts)
-	c, err := p.start(artifacts)
+	c, err := p.start(spec, artifacts)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("job %q: process: %w", job.Name, err)
 	}

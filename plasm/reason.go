@@ -42,6 +42,7 @@ var (
 	errModule   = errors.New("the module is larger than its limit")
 	errImport   = errors.New("the module imports something that is not granted")
 
+	errGroupMemory  = errors.New("its process reached the memory limit of its control group, and the kernel killed it; raise the memory limit")
 	errEngineMemory = errors.New("the module's code, stack and memory together need more than the memory limit; raise it by about 25 bytes for each byte of the module")
 )
 

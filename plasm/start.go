@@ -24,6 +24,7 @@ type child struct {
 	stderr    *os.File
 	pid       int
 	isolation []string // Isolation constants that the start has reached
+	group     *cgroup  // nil without one
 
 	mu     sync.Mutex
 	reaped bool  // its process ID may belong to another process now
@@ -32,9 +33,9 @@ type child struct {
 	done chan processExit
 }
 
-// start starts the process. more are its files after the first ones.
-func (p Process) start(more []*os.File) (*child, error) {
-	c := &child{done: make(chan processExit, 1)}
+// start starts the process for a job. more are its files after the first ones.
+func (p Process) start(spec Spec, more []*os.File) (*child, error) {
+	c := &child{done: make(chan processExit, 1), group: p.Cgroups.job(spec)}
 	files, err := c.pipes()
 	if err != nil {
 		return nil, err
@@ -45,12 +46,10 @@ func (p Process) start(more []*os.File) (*child, error) {
 		// The process gets its parent-death signal when this thread ends, and inherits the
 		// thread's no_new_privs. So the thread stays locked until the process has ended.
 		runtime.LockOSThread()
-		process, err := startOn(p.Args, append(files[:len(files):len(files)], more...), ownNamespaces())
-		if err != nil { // the kernel, or a supervisor of this process, does not allow namespaces
-			process, err = startOn(p.Args, append(files[:len(files):len(files)], more...), syscall.SysProcAttr{})
-		}
+		process, grouped, err := c.startOn(p.Args, append(files[:len(files):len(files)], more...))
 		if err == nil {
 			c.pid = process.Pid
+			c.join(grouped)
 		}
 		started <- err
 		if err == nil {
@@ -62,6 +61,32 @@ func (p Process) start(more []*os.File) (*child, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// startOn starts the process from the calling thread, and reports whether it started in its group. The
+// kernel, or a supervisor of this process, may allow no start in a group (seccomp cannot look into
+// clone3), and no namespaces.
+func (c *child) startOn(args []string, files []*os.File) (process *os.Process, grouped bool, err error) {
+	for _, attr := range c.group.attrs() {
+		if process, err = startOn(args, files, attr); err == nil {
+			return process, attr.UseCgroupFD, nil
+		}
+	}
+	return nil, false, err
+}
+
+// join moves the process into its group, unless it started there. It has no request yet, so nothing of the
+// job has run.
+func (c *child) join(grouped bool) {
+	if c.group == nil {
+		return
+	}
+	if !grouped && c.group.add(c.pid) != nil {
+		c.group.remove()
+		c.group = nil
+		return
+	}
+	c.isolation = append(c.isolation, IsolationCgroup)
 }
 
 // ownNamespaces returns the attributes of a process with a network and mounts of its own. Without root's
@@ -113,7 +138,10 @@ func closeAll(files []*os.File) {
 	}
 }
 
-func (c *child) close() { closeAll([]*os.File{c.stdin, c.request, c.answer, c.stderr}) }
+func (c *child) close() {
+	closeAll([]*os.File{c.stdin, c.request, c.answer, c.stderr})
+	c.group.remove()
+}
 
 // kill kills the process group and records the first reason.
 func (c *child) kill(why error) {
@@ -124,6 +152,7 @@ func (c *child) kill(why error) {
 	}
 	if !c.reaped {
 		_ = unix.Kill(-c.pid, unix.SIGKILL) // fails only if all have ended
+		c.group.kill()
 	}
 }
 
@@ -170,7 +199,7 @@ func (c *child) reap(process *os.Process) {
 	c.mu.Lock()
 	c.reaped = true
 	c.mu.Unlock()
-	e := processExit{stderr: string(stderr)}
+	e := processExit{stderr: string(stderr), outOfMemory: c.group.outOfMemory()}
 	if err != nil {
 		e.text = err.Error()
 	} else {

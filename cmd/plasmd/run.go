@@ -104,7 +104,8 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}}
+	groups, _ := plasm.OpenCgroups() // an error: resource limits only, and the receipt says so
+	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}, Cgroups: groups}
 	std, done, err := f.streams(cmd, rel)
 	if err != nil {
 		return err

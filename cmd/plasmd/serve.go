@@ -172,7 +172,7 @@ func (s *server) read(cmd *cobra.Command) error {
 	if s.workers < 1 || s.workers > 256 {
 		return cli.Usagef("--workers %d: give 1 to 256", s.workers)
 	}
-	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}}
+	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}, Cgroups: cgroups(s.log)}
 	s.opts = daemon.Options{
 		Groups: s.groups, Workers: s.workers, Grace: s.grace, Engine: engine.Run,
 		ExitCode: cli.Code, Version: cli.Version(), Log: s.log,

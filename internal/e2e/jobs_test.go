@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -42,8 +43,47 @@ func (m *machine) takesJobs() (receipt []byte, peer string) {
 	return append([]byte("plasmd: receipt "), bytes.TrimRight(receipt, "\r")...), string(line[1])
 }
 
+// signedRun is what a receipt says of a run.
+type signedRun struct {
+	Reason    string   `json:"reason"`
+	Isolation []string `json:"isolation"`
+}
+
+// runOf returns what a receipt, a file or the line of a console, says of its run.
+func runOf(t *testing.T, receipt []byte) signedRun {
+	t.Helper()
+	var statement struct {
+		Predicate signedRun `json:"predicate"`
+	}
+	payload, ok := bytes.CutPrefix(receipt, []byte("plasmd: receipt "))
+	if !ok {
+		var envelope struct {
+			Payload []byte `json:"payload"`
+		}
+		if err := json.Unmarshal(receipt, &envelope); err != nil {
+			t.Fatalf("%v: %s", err, receipt)
+		}
+		payload = envelope.Payload
+	}
+	if err := json.NewDecoder(bytes.NewReader(payload)).Decode(&statement); err != nil {
+		t.Fatalf("%v: %s", err, receipt)
+	}
+	return statement.Predicate
+}
+
+// onlyReceipt returns the one receipt in a folder.
+func onlyReceipt(t *testing.T, dir string) string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("receipts: %q, %v", names, err)
+	}
+	return names[0]
+}
+
 // A machine that has booted takes a job from an operator whom its release names, and from nobody else. The receipts
-// of both jobs are those of its release, and no byte of them can be changed.
+// of both jobs are those of its release, and no byte of them can be changed. Each job has a control group, namespaces
+// and a filter of system calls, and one that takes all memory ends at its limit.
 func TestABootedMachineRunsAJobOfItsOperator(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
@@ -63,19 +103,26 @@ func TestABootedMachineRunsAJobOfItsOperator(t *testing.T) {
 	if err != nil || !strings.Contains(out, "1229 primes below 10000") {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	hogged := t.TempDir()
+	hog := operator.command(fx.bin("plasmd"), "submit", "--all", "--root", p.at("repo/root.json"), "--key", key, "--receipts", hogged, fx.bin("jobs/hog.wasm"))
+	if out, err := hog.CombinedOutput(); err == nil || runOf(t, readFile(t, onlyReceipt(t, hogged))).Reason != "memory" {
+		t.Errorf("a job that takes all memory: %v\n%s", err, out)
+	}
+	want := []string{"cgroup", "namespaces", "seccomp"}
+	for _, receipt := range [][]byte{first, readFile(t, onlyReceipt(t, dir)), readFile(t, onlyReceipt(t, hogged))} {
+		if run := runOf(t, receipt); !slices.Equal(run.Isolation, want) {
+			t.Errorf("a job that ended by %s had %q, want %q", run.Reason, run.Isolation, want)
+		}
+	}
 	if out, err := submit(fx.path("keys/other")); err == nil || !strings.Contains(out, "submitter") {
 		t.Errorf("a job of somebody else: %v\n%s", err, out)
 	}
 
-	receipts, err := filepath.Glob(filepath.Join(dir, "*.json"))
-	if err != nil || len(receipts) != 1 {
-		t.Fatalf("receipts: %q, %v", receipts, err)
-	}
 	console := filepath.Join(dir, "console.txt")
 	if err := os.WriteFile(console, append(first, '\n'), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range append(receipts, console) {
+	for _, name := range []string{onlyReceipt(t, dir), console} {
 		verify := []string{"--json", "verify", "--root", p.at("repo/root.json"), "--release", p.at("own.json"), name}
 		var got struct {
 			Trusted bool `json:"trusted_release"`
