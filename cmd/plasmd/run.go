@@ -20,6 +20,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/plasm"
@@ -110,6 +111,8 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	stdout, stderr := &kept{to: std.Stdout}, &kept{to: std.Stderr}
+	std.Stdout, std.Stderr = stdout, stderr
 	outcome, err := engine.Run(cmd.Context(), job, spec, std)
 	done()
 	if err != nil {
@@ -123,11 +126,26 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 	if err := f.print(cmd, signed); err != nil {
 		return err
 	}
+	if err := cmp.Or(stdout.err, stderr.err); err != nil {
+		return fmt.Errorf("job %q: its output is not complete here: %w", job.Name, file.FullDisk(err))
+	}
 	return f.exit(cmd, job, outcome)
 }
 
+// A kept is a writer that remembers its first error, which does not stop the job.
+type kept struct {
+	to  io.Writer
+	err error
+}
+
+func (k *kept) Write(p []byte) (int, error) {
+	n, err := k.to.Write(p)
+	k.err = cmp.Or(k.err, err)
+	return n, err
+}
+
 // split returns the file of the job, if the command line names one, and the arguments of the job.
-func (f runFlags) split(cmd *cobra.Command, args []string) (file, more []string) {
+func (f runFlags) split(cmd *cobra.Command, args []string) (path, more []string) {
 	switch {
 	case len(args) == 0 || f.release != "" && cmd.ArgsLenAtDash() == 0:
 		return nil, args
