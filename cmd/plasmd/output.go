@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -39,22 +41,39 @@ func (l *jsonLines) Write(p []byte) (int, error) {
 // machine that sends the output is not trusted.
 func forTerminal(w io.Writer) io.Writer {
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return plain{w}
+		return &plain{to: w}
 	}
 	return w
 }
 
-type plain struct{ to io.Writer }
+// A plain writes text of which all characters print, besides newlines and tabs. It holds back a character that
+// is cut off until the rest of it is there.
+type plain struct {
+	to   io.Writer
+	held []byte
+}
 
-func (p plain) Write(data []byte) (int, error) {
-	out := make([]byte, len(data))
-	for i, c := range data {
-		if c < ' ' && c != '\n' && c != '\t' || c == 0x7f {
-			c = '?'
+func (p *plain) Write(data []byte) (int, error) {
+	text := append(p.held, data...)
+	p.held = nil
+	out := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		c, size := utf8.DecodeRune(text)
+		switch {
+		case c == utf8.RuneError && size == 1 && !utf8.FullRune(text):
+			p.held = bytes.Clone(text)
+			size = len(text)
+		case c == utf8.RuneError && size == 1, c != '\n' && c != '\t' && !unicode.IsPrint(c):
+			out = append(out, '?')
+		default:
+			out = append(out, text[:size]...)
 		}
-		out[i] = c
+		text = text[size:]
 	}
-	return p.to.Write(out)
+	if _, err := p.to.Write(out); err != nil {
+		return 0, err
+	}
+	return len(data), nil
 }
 
 // outputs gives each attempt writers for the output of its job: of one machine the output of this command, of

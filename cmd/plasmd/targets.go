@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -129,8 +127,8 @@ func (f *targetFlags) named() ([]peer.AddrInfo, error) {
 			return nil, err
 		}
 		before := len(texts)
-		for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
-			line, _, _ := strings.Cut(lines.Text(), "#")
+		for text := range strings.Lines(string(data)) {
+			line, _, _ := strings.Cut(text, "#")
 			if line = strings.TrimSpace(line); line != "" {
 				texts = append(texts, line)
 			}
