@@ -32,6 +32,9 @@ const (
 // answerTimeout bounds a request whose answer the daemon has at once.
 const answerTimeout = 30 * time.Second
 
+// leastRate is how fast a submission must be sent, in bytes a second: the daemon has the same limit.
+const leastRate = 16 << 10
+
 // jobID matches the ID of a job.
 var jobID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
@@ -93,9 +96,17 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	if !jobID.MatchString(s.Machine) {
 		return api.Status{}, c.broken("the key of the machine is %.80q", s.Machine)
 	}
-	s.Version = words(s.Version, maxNameLen)
+	texts := []*string{&s.Version, &s.Peer}
 	if r := s.Release; r != nil {
-		r.Channel, r.Arch, r.Version = words(r.Channel, maxNameLen), words(r.Arch, maxNameLen), words(r.Version, maxNameLen)
+		texts = append(texts, &r.Channel, &r.Arch, &r.Version, &r.Repository)
+	}
+	for _, list := range [][]string{s.Listen, s.Submitters, s.Groups} {
+		for i := range list {
+			texts = append(texts, &list[i])
+		}
+	}
+	for _, text := range texts {
+		*text = words(*text, maxNameLen)
 	}
 	return s, nil
 }

@@ -8,6 +8,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
+	"time"
 
 	"github.com/phaseboot/phaseboot/plasm/api"
 )
@@ -27,6 +28,8 @@ func (c *Client) Submit(ctx context.Context, s Submission) (api.Job, error) {
 	if err != nil {
 		return api.Job{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout+time.Duration(body.length())*time.Second/leastRate)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+api.Jobs, body.reader())
 	if err != nil {
 		return api.Job{}, err

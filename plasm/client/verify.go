@@ -94,10 +94,10 @@ func (t Task) check(m Machine, job api.Job, data []byte, stdout, stderr *hashed)
 func (t Task) about(run receipt.Run) error {
 	is, asked := run.Spec, t.Spec
 	switch {
-	case t.CID != "" && run.Module.CID != "" && run.Module.CID != t.CID:
-		return distrust("it is about another module, %s", run.Module.CID)
-	case t.Module != nil && run.Module.SHA256 != "" && run.Module.SHA256 != t.Module.SHA256:
-		return distrust("it is about another module, sha256 %s", run.Module.SHA256)
+	case t.CID != "" && run.Module.CID != t.CID:
+		return distrust("it is about another module, %q", run.Module.CID)
+	case t.Module != nil && run.Module.SHA256 != t.Module.SHA256:
+		return distrust("it is about another module, sha256 %q", run.Module.SHA256)
 	case !run.Started.IsZero() && !run.Input.Begins(t.Input):
 		return distrust("it is about another input, sha256 %s", run.Input.SHA256)
 	case !slices.Equal(is.Args, asked.Args), !maps.Equal(is.Env, asked.Env):
