@@ -261,7 +261,11 @@ func (a *attempt) finish(ctx context.Context, t client.Task, show func(string)) 
 
 // state describes the attempt in a word or two.
 func (a *attempt) state() string {
-	switch {
+	switch interrupted := errors.Is(a.err, context.Canceled); {
+	case a.job.ID == "" && interrupted:
+		return "interrupted"
+	case a.job.State != api.StateDone && interrupted:
+		return "goes on"
 	case a.job.ID == "" && errors.Is(a.err, cas.ErrUnreachable):
 		return "no answer"
 	case a.job.ID == "" && a.err != nil:
