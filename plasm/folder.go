@@ -267,14 +267,10 @@ func (f *folder) utimens(n *node, atim, mtim int64) sysfs.Errno {
 
 // Rmdir implements sys.FS.
 func (f *folder) Rmdir(name string) sysfs.Errno {
-	n, parent, base, errno := f.lookup(name)
+	n, parent, base, errno := f.removable(name)
 	switch {
 	case errno != 0:
 		return errno
-	case n == nil:
-		return sysfs.ENOENT
-	case f.readOnly:
-		return sysfs.EROFS
 	case !n.mode.IsDir():
 		return sysfs.ENOTDIR
 	case base == ".":
@@ -288,19 +284,28 @@ func (f *folder) Rmdir(name string) sysfs.Errno {
 
 // Unlink implements sys.FS. An open file keeps its content until it is closed.
 func (f *folder) Unlink(name string) sysfs.Errno {
-	n, parent, base, errno := f.lookup(name)
+	n, parent, base, errno := f.removable(name)
 	switch {
 	case errno != 0:
 		return errno
-	case n == nil:
-		return sysfs.ENOENT
-	case f.readOnly:
-		return sysfs.EROFS
 	case n.mode.IsDir():
 		return sysfs.EISDIR
 	}
 	f.unlink(parent, base)
 	return 0
+}
+
+// removable returns the node of a path that exists, for a change of its folder.
+func (f *folder) removable(name string) (n, parent *node, base string, errno sysfs.Errno) {
+	n, parent, base, errno = f.lookup(name)
+	switch {
+	case errno != 0:
+	case n == nil:
+		errno = sysfs.ENOENT
+	case f.readOnly:
+		errno = sysfs.EROFS
+	}
+	return n, parent, base, errno
 }
 
 func (f *folder) unlink(parent *node, base string) {
