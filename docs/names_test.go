@@ -6,22 +6,39 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 )
 
 var (
 	keyOption = regexp.MustCompile(`--(?:online-key|ipns-key|key|root) ([a-z][a-z./-]*)`)
+	oldKey    = regexp.MustCompile(`(?:key|--out) (?:root|release|online|ipns)[0-9]*\.key\b`)
 	goFile    = regexp.MustCompile(`[a-z0-9_/]+\.go\b`)
 )
 
 // Commands about images name the keys and root.json as README makes them, so that they can be run after it.
 func TestCommandsNameKeysAndRootAsReadmeDoes(t *testing.T) {
-	for _, page := range []string{"NETBOOT.md", "RENEW.md", "SECURE-BOOT.md", "NETWORK.md", "GRUB.md", "REPRODUCIBLE.md"} {
+	for _, page := range []string{"NETBOOT.md", "RENEW.md", "SECURE-BOOT.md", "NETWORK.md", "GRUB.md", "REPRODUCIBLE.md", "KEYS.md"} {
 		text, err := os.ReadFile(page)
 		check(t, err)
 		for _, m := range keyOption.FindAllStringSubmatch(string(text), -1) {
 			if name := m[1]; name != "repo/root.json" && filepath.Dir(name) != "keys" {
 				t.Errorf("%s: %s; README has keys/NAME and repo/root.json", page, m[0])
+			}
+		}
+	}
+}
+
+// The examples of the commands name the keys as the documents do.
+func TestHelpNamesKeysAsReadmeDoes(t *testing.T) {
+	files, err := filepath.Glob("../cmd/phase-*/*.go")
+	check(t, err)
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		check(t, err)
+		for _, m := range oldKey.FindAllString(string(text), -1) {
+			if !strings.HasSuffix(path, "_test.go") {
+				t.Errorf("%s: %s; README has keys/NAME", path, m)
 			}
 		}
 	}

@@ -27,7 +27,7 @@ add finds the files in the folder of artifacts by length and sha256; their names
 kernel, vmlinuz-6.1, rootfs.squashfs, dtb/board.dtb. --artifacts may be omitted when the
 store has every file already, as for a release that was promoted from another channel.
 add does not hash blocks that the store has already: fsck finds and repairs damaged ones.`,
-		Example: `  phase-publish add --store store --repo repo --artifacts build --online-key online.key release.json`,
+		Example: `  phase-publish add --store store --repo repo --artifacts build --online-key keys/online release.json`,
 		Args:    cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error

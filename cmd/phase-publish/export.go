@@ -34,8 +34,8 @@ export writes missing files, and signs a new record when the pointer moved or th
 signs it again. It exits 3 when machines refuse a release, and still writes the other
 releases. It keeps files that no release needs any more for --grace. It may be killed and
 run again at any moment, and clients may read meanwhile.`,
-		Example: `  phase-publish export --store store --repo repo --ipns-key ipns.key --out /var/www/phase
-  phase-publish export --store store --repo repo --ipns-key ipns.key --out mirror && rsync -a --delete-delay mirror/ www.example:mirror/`,
+		Example: `  phase-publish export --store store --repo repo --ipns-key keys/ipns --out /var/www/phase
+  phase-publish export --store store --repo repo --ipns-key keys/ipns --out mirror && rsync -a --delete-delay mirror/ www.example:mirror/`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			warnExposed(append(slices.Clone(keys), passFile)...)

@@ -110,12 +110,12 @@ it. SIGTERM stops it: open requests have five seconds to finish.
 
 serve only reads the store: several may serve one store and repository, each with its own
 --identity, while add runs.`,
-		Example: `  phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key
-  phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key \
+		Example: `  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns
+  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns \
     --http 192.0.2.7:80 --listen /ip4/192.0.2.7/tcp/4001 --mdns=false
-  phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key \
+  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns \
     --rate 100Mbit --rate-per-peer 2MB --metrics 127.0.0.1:9090 --log json
-  phase-publish serve --store store --repo repo --online-key online.key --ipns-key ipns.key --netboot uki-x86_64.efi`,
+  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns --netboot uki-x86_64.efi`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if opts.DaemonOptions, err = daemon.parse(cmd); err != nil {

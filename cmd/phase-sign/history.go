@@ -70,8 +70,8 @@ the channel: the last one with other content than the newest, or the one that --
 refuse a lower version, so a new version replaces the bad release. No artifact is read;
 'phase-publish add' finds them in its store, if gc has kept them. The submitters are those of the old
 release too: if one of them lost its right since then, name the others with --submitter.`,
-		Example: `  phase-sign rollback --repo repo --channel stable --arch x86_64 --key release.key --out RELEASE.json
-  phase-sign rollback --repo repo --channel stable --arch x86_64 --to 2026.10 --key release.key --out RELEASE.json`,
+		Example: `  phase-sign rollback --repo repo --channel stable --arch x86_64 --key keys/release --out RELEASE.json
+  phase-sign rollback --repo repo --channel stable --arch x86_64 --to 2026.10 --key keys/release --out RELEASE.json`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return m.sign(cmd, func(ctx context.Context) (signer.Summary, error) { return signer.Rollback(ctx, spec) })

@@ -27,11 +27,11 @@ func newInit() *cobra.Command {
 key or as .pub file. A root key that is given as .pub file has to sign afterwards, with
 'phase-sign add'. --channel and --arch may be repeated: each pair gets its own delegation to the
 release keys.`,
-		Example: `  phase-sign init --repo repo --root-key root.key --release-key release.key.pub \
-    --online-key online.key.pub --ipns-key ipns.key.pub --channel stable --arch x86_64
+		Example: `  phase-sign init --repo repo --root-key keys/root --release-key keys/release.pub \
+    --online-key keys/online.pub --ipns-key keys/ipns.pub --channel stable --arch x86_64
   phase-sign init --repo repo --root-key a.key --root-key b.key.pub --root-key c.key.pub --root-threshold 2 \
-    --release-key r1.pub --release-key r2.pub --release-threshold 2 --online-key online.key.pub \
-    --ipns-key ipns.key.pub --channel stable --arch x86_64 --https https://releases.example.org`,
+    --release-key r1.pub --release-key r2.pub --release-threshold 2 --online-key keys/online.pub \
+    --ipns-key keys/ipns.pub --channel stable --arch x86_64 --https https://releases.example.org`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.load(cmd.Context()); err != nil {

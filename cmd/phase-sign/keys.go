@@ -24,9 +24,9 @@ func newGenerate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "generate --out KEY",
 		Short: "Make an Ed25519 key: KEY (mode 0600, encrypted) and KEY.pub",
-		Example: `  phase-sign key generate --out release.key
-  phase-sign key generate --out online.key --passphrase-file /run/secrets/online
-  phase-sign key generate --out throw-away.key --no-passphrase`,
+		Example: `  phase-sign key generate --out keys/release
+  phase-sign key generate --out keys/online --passphrase-file /run/secrets/online
+  phase-sign key generate --out keys/throw-away --no-passphrase`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			pass := passphrases(passFile)

@@ -41,12 +41,12 @@ kexec starts it, not the firmware.
 ` + submitterHelp,
 		Example: `  phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
     --kernel vmlinuz --initramfs initramfs.zst --rootfs rootfs.squashfs --job hello.wasm \
-    --cmdline 'console=ttyS0 quiet' --expires 30d --key release.key --out RELEASE.json
+    --cmdline 'console=ttyS0 quiet' --expires 30d --key keys/release --out RELEASE.json
   phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
     --kernel vmlinuz --sb-key sb/db.key --sb-cert sb/db.pem --sb-kernel artifacts/kernel \
-    --initramfs artifacts/initramfs --rootfs artifacts/rootfs --key release.key --out RELEASE.json
+    --initramfs artifacts/initramfs --rootfs artifacts/rootfs --key keys/release --out RELEASE.json
   phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 \
-    --kernel vmlinuz --initramfs initramfs.zst --rootfs rootfs.squashfs --key release.key --out RELEASE.json \
+    --kernel vmlinuz --initramfs initramfs.zst --rootfs rootfs.squashfs --key keys/release --out RELEASE.json \
     --submitter ci.pub=jobs=4,memory=256M,timeout=60s,stdin,scratch=16M --submitter ann.pub`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -25,7 +25,7 @@ listed in root.json and N.targets.json in the folder of FILE, or in the folder t
 With --digest it signs only if the content is still the reviewed one.`,
 		Example: `  phase-sign add --key second.key --repo repo RELEASE.json
   phase-sign add --key second.key --repo repo --digest 3f5c… RELEASE.json
-  phase-sign add --key second-root.key repo/1.root.json repo/1.targets.json`,
+  phase-sign add --key keys/second-root repo/1.root.json repo/1.targets.json`,
 		Args: cli.Args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			if spec.Digest != "" && len(files) > 1 {

@@ -36,11 +36,11 @@ of its key ID, as 'phase-sign show' prints them. A new root is valid when enough
 root and enough keys of the new root have signed it. If other people have to sign, --out makes a
 folder for them: each runs 'phase-sign add' on the new files in it, and the complete files are
 copied into the repository.`,
-		Example: `  phase-sign rotate --repo repo --key root.key --online-key online2.key.pub
+		Example: `  phase-sign rotate --repo repo --key keys/root --online-key keys/online2.pub
   phase-sign rotate --repo repo --key a.key --add-root-key d.key.pub --remove-root-key c.key.pub --out next
-  phase-sign rotate --repo repo --key root.key --channel stable --add-release-key r2.pub --remove-release-key 3f5c0a1b
-  phase-sign rotate --repo repo --key root.key --channel testing --arch x86_64 --add-release-key t.pub
-  phase-sign rotate --repo repo --key root.key --root-expires 365d --targets-expires 365d`,
+  phase-sign rotate --repo repo --key keys/root --channel stable --add-release-key r2.pub --remove-release-key 3f5c0a1b
+  phase-sign rotate --repo repo --key keys/root --channel testing --arch x86_64 --add-release-key t.pub
+  phase-sign rotate --repo repo --key keys/root --root-expires 365d --targets-expires 365d`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.load(cmd.Context()); err != nil {
