@@ -41,6 +41,7 @@ type Output struct {
 	err  error
 
 	written, closed bool
+	closing         error // of Close
 }
 
 func (q *Queue) newOutput(e *entry) (*Output, error) {
@@ -79,19 +80,20 @@ func (o *Output) writeFrame(stream int, p []byte) error {
 	return nil
 }
 
-// Close ends the output, and makes it durable before the receipt that has its digest. It may be called twice.
+// Close ends the output, and makes it durable before the receipt that has its digest. It may be called twice, and
+// returns the same error.
 func (o *Output) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
-		return nil
+		return o.closing
 	}
 	o.closed = true
-	var err error
 	if o.written {
-		err = o.q.syncOutput(o.f)
+		o.closing = o.q.syncOutput(o.f)
 	}
-	return errors.Join(err, o.f.Close())
+	o.closing = errors.Join(o.closing, o.f.Close())
+	return o.closing
 }
 
 // syncOutput makes the file of an output durable, and its name.

@@ -44,3 +44,18 @@ func dirtyPages(t *testing.T, path string) (n uint64, known bool) {
 	}
 	return s.Dirty + s.Writeback, true
 }
+
+// The worker closes an output twice, and logs the error of the second call.
+func TestClosingAnOutputAgainReturnsTheSameError(t *testing.T) {
+	q := open(t, t.TempDir(), Options{})
+	_, err := submit(q, 1, "", "module", "")
+	check(t, err)
+	out, err := q.Begin(claim(t, q).ID, Module{}, time.Now())
+	check(t, err)
+	check(t, errors.Join(out.Write(Stdout, []byte("x")), out.f.Close()))
+	for range 2 {
+		if err := out.Close(); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
