@@ -181,8 +181,10 @@ func (s *search) run() {
 func (s *search) ask(info peer.AddrInfo, announced bool) {
 	s.mu.Lock()
 	again := s.asked[info.ID] || s.count >= maxAsked
-	s.asked[info.ID] = true
-	s.count++
+	if !again {
+		s.asked[info.ID] = true
+		s.count++
+	}
 	s.mu.Unlock()
 	if again {
 		return

@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -76,5 +79,27 @@ func TestAReceiptNamesTheModuleThatWasOrdered(t *testing.T) {
 		if err := c.task.about(c.run); !errors.Is(err, manifest.ErrUntrusted) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A peer that answers mDNS again and again does not end the search for others.
+func TestAPeerThatIsFoundAgainIsNoNewQuestion(t *testing.T) {
+	n := join(t, Options{})
+	id := func(seed byte) peer.AddrInfo {
+		_, public, err := crypto.KeyPairFromStdKey(new(keyOf(seed)))
+		check(t, err)
+		id, err := peer.IDFromPublicKey(public)
+		check(t, err)
+		return peer.AddrInfo{ID: id}
+	}
+	again, other := id('a'), id('b')
+	s := &search{n: n, ctx: t.Context(), asked: map[peer.ID]bool{again.ID: true}, slots: make(chan struct{}, 1)}
+	for range maxAsked {
+		s.ask(again, false)
+	}
+	s.ask(other, false)
+	s.tasks.Wait()
+	if s.count != 1 {
+		t.Errorf("%d questions, want 1", s.count)
 	}
 }
