@@ -242,6 +242,10 @@ func (c caller) receipt(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func shownRelease(rel *manifest.Release) *api.Release {
+	return &api.Release{Channel: rel.Channel, Arch: rel.Arch, Version: rel.Version, Number: rel.Number, Repository: rel.Repository}
+}
+
 func (c caller) status(w http.ResponseWriter, _ *http.Request) error {
 	d, f := c.d, c.d.Queue.Figures()
 	s := api.Status{
@@ -250,7 +254,7 @@ func (c caller) status(w http.ResponseWriter, _ *http.Request) error {
 		Started: d.started, Now: d.Now().UTC(), Version: d.Version,
 	}
 	if rel := d.Release; rel != nil {
-		s.Release = &api.Release{Channel: rel.Channel, Arch: rel.Arch, Version: rel.Version, Number: rel.Number, Repository: rel.Repository}
+		s.Release = shownRelease(rel)
 		for _, by := range rel.Submitters {
 			s.Submitters = append(s.Submitters, by.Name)
 		}

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,7 +113,8 @@ func TestADaemonStopsOnAFullDisk(t *testing.T) {
 	}
 }
 
-// The receipt of a job that did not end by itself names the engine that ran it, and the input that it was given.
+// The receipt of a job that did not end by itself names the engine and the release in which it ran,
+// and the input that it was given.
 func TestAReceiptOfAnInterruptedJobIsTrue(t *testing.T) {
 	spec := plasm.DefaultSpec()
 	spec.Limits.Timeout = time.Hour // so that the compiler runs it
@@ -129,10 +131,15 @@ func TestAReceiptOfAnInterruptedJobIsTrue(t *testing.T) {
 	}
 	ask(w.d.Local(), httptest.NewRequest("POST", api.Jobs+"/"+cancelled+api.Cancel, nil))
 	w.stop()
-	w = start(t, dir, nil)
+	w = start(t, dir, func(o *Options) { // in another release
+		later := release
+		later.Version, later.Number = "2", 8
+		o.Release, o.Report = &later, strings.Repeat("ab", 32)
+	})
 	for id, reason := range map[string]string{cancelled: api.ReasonCancelled, interrupted: api.ReasonInterrupted} {
 		run := w.receipt(id).Run
-		if run.Reason != reason || run.Engine.Name != plasm.EngineCompiler || !run.Input.Begins([]byte("an input")) || run.Input.Length == 0 {
+		if run.Reason != reason || run.Engine.Name != plasm.EngineCompiler || !run.Input.Begins([]byte("an input")) || run.Input.Length == 0 ||
+			run.Release.Version != "1" || run.Release.Number != 7 || run.Report != "" {
 			t.Errorf("%s: the receipt states %+v", reason, run)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/internal/refusal"
+	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/plasm"
 	"github.com/phaseboot/phaseboot/plasm/api"
 	"github.com/phaseboot/phaseboot/plasm/queue"
@@ -35,6 +36,26 @@ type run struct {
 	out         *queue.Output
 	stdout      part
 	stderr      part
+	under       *setting // nil: that of this daemon
+}
+
+// A setting is what a receipt states about the machine. It is stored when a job begins: the daemon that finds the job
+// interrupted may be another version, in another release.
+type setting struct {
+	Engine  string       `json:"engine"` // version
+	Release *api.Release `json:"release,omitempty"`
+	Root    int64        `json:"root,omitempty"`
+	Report  string       `json:"report,omitempty"`
+}
+
+// setting returns the setting of this daemon as JSON.
+func (d *Daemon) setting() json.RawMessage {
+	s := setting{Engine: plasm.EngineVersion(), Root: d.Root, Report: d.Report}
+	if d.Release != nil {
+		s.Release = shownRelease(d.Release)
+	}
+	text, _ := json.Marshal(s) // strings and numbers: it cannot fail
+	return text
 }
 
 // work runs a claimed job. running ends when the daemon stops for good.
@@ -102,7 +123,7 @@ func (d *Daemon) run(ctx context.Context, r *run, stop context.CancelCauseFunc) 
 	}
 	began := d.Now().UTC()
 	r.wait = began.Sub(j.Created)
-	if r.out, err = d.Queue.Begin(j.ID, queue.Module{CID: r.module.CID.String(), SHA256: r.module.SHA256, Length: int64(len(r.module.Module))}, began); err != nil {
+	if r.out, err = d.Queue.Begin(j.ID, queue.Module{CID: r.module.CID.String(), SHA256: r.module.SHA256, Length: int64(len(r.module.Module)), Machine: d.setting()}, began); err != nil {
 		return plasm.Outcome{}, err
 	}
 	r.began = began
@@ -312,6 +333,12 @@ func (d *Daemon) receipt(r *run, o plasm.Outcome) []byte {
 	f := receipt.Facts{
 		ID: j.ID, Job: job, Length: j.Length, Spec: r.spec, Outcome: o, Release: d.Release, Root: d.Root, Report: d.Report,
 	}
+	if u := r.under; u != nil {
+		f.Release, f.Root, f.Report = nil, u.Root, u.Report
+		if rel := u.Release; rel != nil {
+			f.Release = &manifest.Release{Channel: rel.Channel, Arch: rel.Arch, Version: rel.Version, Number: rel.Number, Repository: rel.Repository}
+		}
+	}
 	f.Submitter, _ = hex.DecodeString(j.Key)
 	s, err := receipt.New(f).Sign(d.Key, d.Ephemeral)
 	if err != nil {
@@ -344,6 +371,9 @@ func (d *Daemon) interrupted(j queue.Job) error {
 		_ = json.Unmarshal(text, &r.spec) // Accept stored it as JSON
 	}
 	o.Engine, o.EngineVersion = r.spec.RunsOn(), plasm.EngineVersion()
+	if u := new(setting); json.Unmarshal(j.Machine, u) == nil {
+		r.under, o.EngineVersion = u, u.Engine
+	}
 	r.wait = j.Started.Sub(j.Created)
 	o.Wait = max(r.wait, 0)
 	d.Log.Warn("job was interrupted", "job", j.ID, "name", j.Name)

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -94,6 +95,7 @@ func (q *Queue) Take(id string) (Job, bool) {
 type Module struct {
 	CID, SHA256 string
 	Length      int64
+	Machine     json.RawMessage // what a receipt states about the machine that runs them
 }
 
 // Begin records durably that a claimed job runs, before it does: it will not run a second time. It returns
@@ -110,7 +112,7 @@ func (q *Queue) Begin(id string, m Module, started time.Time) (*Output, error) {
 		return nil, q.stored(err)
 	}
 	next, err := q.change(e, func(j *Job) {
-		j.State, j.Started, j.Module = Running, started.UTC().Round(0), m.CID
+		j.State, j.Started, j.Module, j.Machine = Running, started.UTC().Round(0), m.CID, m.Machine
 		if !j.HasModule { // or else they name its file
 			j.Digest, j.Length = m.SHA256, m.Length
 		}

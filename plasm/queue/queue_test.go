@@ -80,7 +80,7 @@ func claim(t *testing.T, q *Queue) Job {
 func run(t *testing.T, q *Queue, output string) Job {
 	t.Helper()
 	j := claim(t, q)
-	out, err := q.Begin(j.ID, Module{"bafy", id(1), 3}, time.Now())
+	out, err := q.Begin(j.ID, Module{CID: "bafy", SHA256: id(1), Length: 3}, time.Now())
 	check(t, err)
 	check(t, out.Write(Stdout, []byte(output)))
 	check(t, out.Close())
@@ -123,7 +123,7 @@ func TestAJobGoesThroughItsStates(t *testing.T) {
 	if err != nil || string(spec) != `{"limits":1}` {
 		t.Errorf("spec %s, %v", spec, err)
 	}
-	out, err := q.Begin(j.ID, Module{"bafy", j.Digest, 6}, time.Now())
+	out, err := q.Begin(j.ID, Module{CID: "bafy", SHA256: j.Digest, Length: 6}, time.Now())
 	check(t, err)
 	check(t, errors.Join(out.Write(Stdout, []byte("one")), out.Write(Stderr, []byte("two")), out.Write(Stdout, []byte("three")), out.Close()))
 	check(t, q.Finish(j.ID, Result{Reason: "exit", ExitCode: 3}, []byte("receipt")))
@@ -194,7 +194,7 @@ func TestARestartInterruptsRunningJobsAndRunsWaitingOnes(t *testing.T) {
 		check(t, err)
 	}
 	running := claim(t, q)
-	_, err := q.Begin(running.ID, Module{"bafy", id(1), 3}, time.Now())
+	_, err := q.Begin(running.ID, Module{CID: "bafy", SHA256: id(1), Length: 3}, time.Now())
 	check(t, err)
 	claimed := claim(t, q)
 	check(t, os.WriteFile(filepath.Join(dir, blobDir, tempPrefix+"1"), []byte("half an upload"), 0o600))

@@ -45,7 +45,8 @@ type Job struct {
 	OutputLimit int64           `json:"output_limit,omitempty"` // bytes that its output is given room for
 	HasModule   bool            `json:"has_module,omitempty"`   // the module came with the job
 	HasInput    bool            `json:"has_input,omitempty"`
-	Expires     time.Time       `json:"expires,omitzero"` // it does not start later; zero for a local job
+	Expires     time.Time       `json:"expires,omitzero"`  // it does not start later; zero for a local job
+	Machine     json.RawMessage `json:"machine,omitempty"` // as Begin got it
 	Created     time.Time       `json:"created"`
 	Started     time.Time       `json:"started,omitzero"`
 	Ended       time.Time       `json:"ended,omitzero"`
