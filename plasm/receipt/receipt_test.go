@@ -143,6 +143,19 @@ func TestAttackAReceiptWithOneChangedByte(t *testing.T) {
 	}
 }
 
+// An envelope without the ID of its key, which others look for, is not one that a machine wrote.
+func TestAnEnvelopeNamesItsKey(t *testing.T) {
+	s := example(t)
+	data := bytes.Replace(s.Bytes(), []byte(manifest.KeyID(testPublic())), nil, 1)
+	got, err := Parse(data)
+	if err == nil {
+		err = got.Verify(nil)
+	}
+	if !errors.Is(err, manifest.ErrSignature) {
+		t.Errorf("%v for %s", err, data)
+	}
+}
+
 func TestEveryFieldIsSigned(t *testing.T) {
 	for name, edit := range map[string]func(*Receipt){
 		"stdout":         func(r *Receipt) { r.Subject[0].Digest.SHA256 = emptySHA256 },

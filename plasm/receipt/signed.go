@@ -68,7 +68,7 @@ func (s Signed) Line() string {
 // manifest.ErrMalformed, or manifest.ErrSignature for an unsigned one and for another payload type.
 func Parse(data []byte) (Signed, error) {
 	line := bytes.TrimSuffix(data, []byte("\n"))
-	e, err := parseEnvelope(line)
+	e, oneLine, err := parseEnvelope(line)
 	if err != nil {
 		return Signed{}, err
 	}
@@ -79,35 +79,35 @@ func Parse(data []byte) (Signed, error) {
 	if err := s.check(); err != nil {
 		return Signed{}, err
 	}
-	if s.envelope.KeyID == "" {
+	if oneLine {
 		s.envelope.KeyID = manifest.KeyID(s.key())
 	}
 	return s, nil
 }
 
-// parseEnvelope reads both forms. The line has no key ID: its payload names the key.
-func parseEnvelope(line []byte) (envelope.Envelope, error) {
+// parseEnvelope reads both forms. The one line has no key ID: its payload names the key.
+func parseEnvelope(line []byte) (e envelope.Envelope, oneLine bool, err error) {
 	before, text, ok := bytes.Cut(line, []byte(Mark))
 	if !ok {
 		e, err := envelope.Parse(line, envelope.InToto, MaxEnvelope)
 		if err != nil {
 			err = fmt.Errorf("receipt: %w", err)
 		}
-		return e, err
+		return e, false, err
 	}
 	text = bytes.TrimSuffix(text, []byte("\r"))
 	if len(line) > MaxEnvelope || bytes.ContainsAny(before, "\n") {
-		return envelope.Envelope{}, malformed("a line of more than %d bytes, or more than one; give the one line with %q", MaxEnvelope, Mark)
+		return e, true, malformed("a line of more than %d bytes, or more than one; give the one line with %q", MaxEnvelope, Mark)
 	}
 	at := bytes.LastIndexByte(text, ' ')
 	if at < 0 {
-		return envelope.Envelope{}, malformed("the line has no signature at its end; give the whole line")
+		return e, true, malformed("the line has no signature at its end; give the whole line")
 	}
 	sig, err := base64.StdEncoding.Strict().DecodeString(string(text[at+1:]))
 	if err != nil || base64.StdEncoding.EncodeToString(sig) != string(text[at+1:]) {
-		return envelope.Envelope{}, malformed("the line does not end with a signature in base64; give the whole line")
+		return e, true, malformed("the line does not end with a signature in base64; give the whole line")
 	}
-	return envelope.Envelope{Type: envelope.InToto, Payload: text[:at], Signature: sig}, nil
+	return envelope.Envelope{Type: envelope.InToto, Payload: text[:at], Signature: sig}, true, nil
 }
 
 // key returns the key that the receipt names; check has accepted it.
