@@ -133,15 +133,27 @@ func (q *Queue) Close() error {
 }
 
 func (q *Queue) makeFolders() error {
+	if q.opts.Memory && !inMemory(existing(q.dir)) {
+		return refusal.Invalid("on a disk, and in private mode nothing may be written to one; name a folder of a tmpfs with --state, such as /run/plasm/state")
+	}
 	for _, dir := range []string{q.dir, q.path(blobDir), q.path(outputDir)} {
 		if err := os.MkdirAll(dir, dirMode); err != nil {
 			return err
 		}
 	}
-	if q.opts.Memory && !inMemory(q.dir) {
-		return refusal.Invalid("on a disk, and in private mode nothing may be written to one; name a folder of a tmpfs with --state, such as /run/plasm/state")
-	}
 	return nil
+}
+
+// existing returns the folder, or the first one above it that is there.
+func existing(dir string) string {
+	dir, err := filepath.Abs(dir)
+	for err == nil && dir != "/" {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir
 }
 
 // inMemory reports whether a folder is on a filesystem that is only in memory.

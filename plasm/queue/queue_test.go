@@ -454,7 +454,12 @@ func TestPrivateModeRefusesADisk(t *testing.T) {
 	disk, err := os.MkdirTemp(".", "testdata-") // the sources are on a disk, or this proves less
 	check(t, err)
 	t.Cleanup(func() { os.RemoveAll(disk) })
-	if _, err := Open(disk, Options{Memory: true}); !inMemory(disk) && !errors.Is(err, fs.ErrInvalid) {
-		t.Errorf("on a disk: %v", err)
+	for _, state := range []string{disk, filepath.Join(disk, "new", "state")} {
+		if _, err := Open(state, Options{Memory: true}); !inMemory(disk) && !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("on a disk: %v", err)
+		}
+	}
+	if left, err := os.ReadDir(disk); !inMemory(disk) && (err != nil || len(left) > 0) {
+		t.Errorf("on a disk it has made %v, %v", left, err)
 	}
 }
