@@ -68,6 +68,7 @@ func newSite(t *testing.T) *site {
 	s.publish()
 	s.run("phase-boot", "fetch", "--root", "repo/root.json", "--mode", "private", "--mirror", "http://10.77.1.2:8080", "--out", "phase")
 	s.run("sh", "-euxc", publishAgain)
+	s.run("phase-boot", "fetch", "--root", "repo/root.json", "--mode", "edge", "--mirror", "http://10.77.1.2:8080", "--cache", "cache", "--out", "newer")
 	return s
 }
 
@@ -278,6 +279,18 @@ func (s *site) refusals(t *testing.T, ready daemonLine) {
 	check(t, err)
 }
 
+// seeded fetches a module from another machine that has the release in its cache.
+func (s *site) seeded(t *testing.T, submit []string) {
+	var ready struct{ Peer string }
+	stopSeed := s.daemon(exec.Command("phase-boot", "seed", "--root", "repo/root.json", "--cache", "cache", "--mode", "local", "--json"), &ready)
+	defer stopSeed()
+	_, stop := s.machine("seeded", "--mode", "local")
+	defer stop()
+	if out, code := s.result(s.machines.Command("plasmd", submit...)); code != 0 || out != "cba\n" {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+}
+
 // modules fetches a module of release 2 for machines with release 1, in each way that a boot finds sources.
 func (s *site) modules(t *testing.T) {
 	ram := filepath.Join(s.dir, "ram")
@@ -308,6 +321,7 @@ func (s *site) modules(t *testing.T) {
 		})
 	}
 	s.stopPublisher()
+	t.Run("seed", func(t *testing.T) { s.seeded(t, append(submit, "--socket", "seeded.sock")) })
 	_, stop := s.machine("late", "--mirror", "http://10.77.1.2:8080", "--fetch-timeout", "2s")
 	defer stop()
 	out, code := s.result(exec.Command("plasmd", "submit", "--socket", "late.sock", "--cid", id))
@@ -315,6 +329,13 @@ func (s *site) modules(t *testing.T) {
 		if code != cli.ExitNotFound || !strings.Contains(out, words) || strings.Count(out, "\n") != 1 {
 			t.Errorf("exit code %d, want %d and %q: %s", code, cli.ExitNotFound, words, out)
 		}
+	}
+	// a mode with a proxy asks nothing directly
+	check(t, os.WriteFile(filepath.Join(s.dir, "proxied.json"), []byte(strings.Replace(fmt.Sprintf(strings.Replace(only, `"only"`, `"proxied"`, 1), "mirror"), `"proxy":""`, `"proxy":"http://127.0.0.1:1"`, 1)), 0o600))
+	_, stopProxied := s.machine("proxied", "--mode", "proxied.json", "--mirror", "http://10.77.1.2:8080", "--fetch-timeout", "1s")
+	defer stopProxied()
+	if out, code := s.result(exec.Command("plasmd", "submit", "--socket", "proxied.sock", "--cid", id)); code != cli.ExitNotFound || !strings.Contains(out, "proxyconnect tcp: dial tcp 127.0.0.1:1") {
+		t.Errorf("through a proxy that is off: exit code %d: %s", code, out)
 	}
 	// the release needs no source
 	hello, _, _ := strings.Cut(s.run("phase-sign", "cid", "artifacts/job/hello.wasm"), " ")
