@@ -22,13 +22,16 @@ type answer struct {
 	onBegin func(beginning) // called once, when the job is about to start
 	begun   bool
 	result  *result
-	refusal string // why the module is corrupt
+	refusal string    // why the module is corrupt
+	code    io.Writer // takes compiled code; nil to refuse it
+	kept    bool      // the code is complete
+	size    int64     // bytes of it
 }
 
 // read reads frames up to the last one or the end of the stream.
 func (a *answer) read(r io.Reader) error {
 	var buf bytes.Buffer
-	for a.result == nil && a.refusal == "" {
+	for a.result == nil && a.refusal == "" && !a.kept {
 		kind, err := readFrame(r, &buf)
 		if err == io.EOF {
 			return nil
@@ -57,6 +60,14 @@ func (a *answer) take(kind byte, payload []byte) error {
 			a.peak = min(a.limit, max(a.peak, binary.BigEndian.Uint64(payload)))
 		}
 		return nil
+	case frameCode:
+		return a.keep(payload)
+	case frameKept:
+		a.kept = a.code != nil && a.size > 0
+		if !a.kept {
+			return fmt.Errorf("unknown frame %q", kind)
+		}
+		return nil
 	case frameBegin:
 		return a.begin(payload)
 	case frameRefusal:
@@ -66,6 +77,17 @@ func (a *answer) take(kind byte, payload []byte) error {
 		return a.parse(payload)
 	}
 	return fmt.Errorf("unknown frame %q", kind)
+}
+
+// keep takes a part of the compiled code. No job has run in the process: one that was asked for its code
+// runs none, and no other may send code.
+func (a *answer) keep(payload []byte) error {
+	a.size += int64(len(payload))
+	if a.code == nil || a.begun || a.size > maxCode {
+		return fmt.Errorf("unknown frame %q", frameCode)
+	}
+	_, err := a.code.Write(payload)
+	return err
 }
 
 // begin reads a beginning.

@@ -197,7 +197,7 @@ func kernelGroup(t *testing.T) string {
 func init() {
 	roles["names its group"] = func() {
 		// The request comes after the process is in its group.
-		_, _, _ = receive(os.NewFile(fdRequest, "request"))
+		_, _, _, _ = receive(os.NewFile(fdRequest, "request"))
 		own, _ := os.ReadFile("/proc/self/cgroup")
 		_, _ = reply().stdout().Write(own)
 		sendResult(result{Reason: ReasonExit})

@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/phaseboot/phaseboot/cas"
 )
 
@@ -35,18 +37,24 @@ func Serve(ctx context.Context) error {
 
 // serve reads and answers one request.
 func serve(ctx context.Context, in io.Reader, out *frames, box *sandbox) error {
-	q, module, err := receive(in)
+	q, module, code, err := receive(in)
 	if err != nil {
 		return fmt.Errorf("request: %w", err)
 	}
 	mem := &meter{limit: uint64(q.Spec.Limits.Memory), onPeak: out.peak}
-	if err := box.enter(q, mem); err != nil {
+	if err := box.enter(q, code, mem); err != nil {
 		return err
+	}
+	if q.Keep && box.code == nil {
+		return errNoCode
 	}
 	h := host{
 		stdin: os.Stdin, stdout: out.stdout(), stderr: out.stderr(), mem: mem,
-		artifacts: map[string]*os.File{},
+		artifacts: map[string]*os.File{}, code: box.code,
 		begin: func() error {
+			if q.Keep {
+				return box.keep(out)
+			}
 			if err := box.seal(); err != nil {
 				return err
 			}
@@ -57,6 +65,9 @@ func serve(ctx context.Context, in io.Reader, out *frames, box *sandbox) error {
 		h.artifacts[role] = os.NewFile(uintptr(fdMore+i), role)
 	}
 	o, err := runHere(ctx, Job{Name: q.Name, Module: module, SHA256: q.SHA256}, q.Spec, h)
+	if errors.Is(err, errKept) {
+		return out.send(frameKept, nil)
+	}
 	if errors.Is(err, cas.ErrCorrupt) {
 		return out.send(frameRefusal, []byte(capText(err.Error())))
 	}
@@ -74,28 +85,52 @@ func serve(ctx context.Context, in io.Reader, out *frames, box *sandbox) error {
 type sandbox struct {
 	request *os.File
 	engine  string
-	maps    *os.File // memory of this process
-	reached []string // Isolation constants
+	code    *codeFolder // compiled code; nil for none
+	maps    *os.File    // memory of this process
+	reached []string    // Isolation constants
 }
 
-// enter limits this process and separates it from the host.
-func (b *sandbox) enter(q request, mem *meter) error {
+// enter limits this process and separates it from the host. code has the compiled code of the request.
+func (b *sandbox) enter(q request, code io.Reader, mem *meter) error {
 	b.engine = q.Spec.Engine
-	if err := confine(q.Spec, int(q.Length), mem); err != nil {
+	spec := q.Spec
+	if q.Keep { // its file of the code is memory too
+		spec.Limits.Memory = max(0, spec.Limits.Memory-q.room())
+	}
+	if err := confine(spec, int(q.Length), uint64(q.room()), mem); err != nil {
 		return fmt.Errorf("limits of the process: %w", err)
 	}
 	var err error
 	if b.maps, err = os.Open("/proc/self/maps"); err != nil {
 		return err
 	}
-	b.reached = isolate(q.Mounts)
+	b.reached = isolate(q.Mounts, q.room(), func() {
+		if b.code, err = newCodeFolder(code, q.Code); err == nil {
+			b.code.give(nobody)
+		} // without the folder, and where no namespace allows it, the module is compiled again
+	})
 	if err := dieWithParent(b.request); err != nil {
 		return err
 	}
-	if filter(b.engine == EngineCompiler) == nil {
+	var files []string
+	if b.code != nil {
+		files = fileCalls
+	}
+	if filter(b.engine == EngineCompiler, files...) == nil {
 		b.reached = append(b.reached, IsolationSeccomp)
 	}
 	return nil
+}
+
+// errKept means that the code was sent and that the job is not to run here.
+var errKept = errors.New("the code was sent")
+
+// keep sends the compiled code, before the first instruction of the job.
+func (b *sandbox) keep(out *frames) error {
+	if err := b.code.send(out.code()); err != nil {
+		return err
+	}
+	return errKept
 }
 
 // seal takes away what only the compiler needs. Its code does not count as data any more, so that the
@@ -103,6 +138,12 @@ func (b *sandbox) enter(q request, mem *meter) error {
 func (b *sandbox) seal() error {
 	if b.engine != EngineCompiler {
 		return nil
+	}
+	if b.code != nil {
+		b.code.clear()
+		if err := lower(unix.RLIMIT_FSIZE, 0); err != nil {
+			return err
+		}
 	}
 	code, err := codeSize(b.maps)
 	if err != nil {

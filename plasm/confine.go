@@ -34,9 +34,9 @@ const (
 	engineFiles   = 16
 )
 
-// confine limits this process permanently: memory, processor time, no core dump, no growing file, few
-// file descriptors.
-func confine(spec Spec, module int, mem *meter) error {
+// confine limits this process permanently: memory, processor time, no core dump, few file descriptors, and
+// no file that grows above the given size in bytes.
+func confine(spec Spec, module int, growing uint64, mem *meter) error {
 	lim := spec.Limits
 	runtime.GOMAXPROCS(min(engineThreads, runtime.NumCPU()))
 	tables, err := nonHeapData()
@@ -59,7 +59,7 @@ func confine(spec Spec, module int, mem *meter) error {
 		{unix.RLIMIT_DATA, (tables + threadStacks + uint64(most+scratchCost(spec.Grants.Scratch))) * raceFactor},
 		{unix.RLIMIT_CPU, cpuSeconds(lim)},
 		{unix.RLIMIT_CORE, 0},
-		{unix.RLIMIT_FSIZE, 0},
+		{unix.RLIMIT_FSIZE, growing},
 		{unix.RLIMIT_NOFILE, engineFiles + uint64(len(spec.Grants.Artifacts))},
 	} {
 		if err := lower(l.resource, l.limit); err != nil {

@@ -11,6 +11,8 @@
 // a service manager has delegated one. LoadJob reads the job of a release and
 // refuses bytes that differ from the signed ones.
 //
+// A CodeCache stores what the compiler made of a module. Its code comes from a process that runs no job.
+//
 // It refuses every import except those of wasi_snapshot_preview1, and every module that declares
 // more than the limits in lint.go. It makes no trust decision: the boot client has verified the
 // release, and plasm/order an order.

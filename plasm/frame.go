@@ -12,8 +12,8 @@ import (
 )
 
 // The protocol between plasmd and the process that runs the job. The request is one line of JSON,
-// followed by the module. The answer is a sequence of frames: a kind, a length of four bytes, and the
-// payload. The last frame is a result or a refusal.
+// followed by the module and perhaps its compiled code. The answer is a sequence of frames: a kind, a
+// length of four bytes, and the payload. The last frame is a result or a refusal.
 const (
 	frameStdout  = 'o' // output of the job
 	frameStderr  = 'e' // output of the job on stderr
@@ -21,6 +21,8 @@ const (
 	frameBegin   = 'b' // a beginning as JSON: the job is about to start
 	frameResult  = 'r' // a result as JSON
 	frameRefusal = 'c' // text: why the module is corrupt
+	frameCode    = 'k' // compiled code of the module, if the request asks to keep it
+	frameKept    = 'K' // the end of that code, and the last frame
 
 	maxFrame   = 64 << 10
 	maxRequest = 512 << 10 // bytes of the line of JSON; escapes of an argument make it up to 6 times longer
@@ -33,6 +35,20 @@ type request struct {
 	Length int64  // bytes of the module
 	Spec   Spec   // with the engine that was chosen
 	Mounts string // mount namespace of the parent
+	Code   int64  // bytes of compiled code after the module, 0 for none
+	Keep   bool   // send the compiled code, and do not run the job
+}
+
+// room returns the space that the compiled code needs in the file system of the process, in bytes. It is 0
+// if the request has nothing to do with stored code.
+func (r request) room() int64 {
+	switch {
+	case r.Keep:
+		return codeRoom(r.Length) + codeSlack
+	case r.Code > 0:
+		return r.Code + codeSlack
+	}
+	return 0
 }
 
 // A beginning is what is known when the job starts.
@@ -50,7 +66,8 @@ type result struct {
 	Input     Output // what the job read on stdin
 }
 
-func (r request) send(w io.Writer, module []byte) error {
+// send sends the request. code may be nil.
+func (r request) send(w io.Writer, module []byte, code *cachedCode) error {
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -58,11 +75,15 @@ func (r request) send(w io.Writer, module []byte) error {
 	if _, err := w.Write(append(line, '\n')); err != nil {
 		return err
 	}
-	_, err = w.Write(module)
+	if _, err = w.Write(module); err != nil || code == nil {
+		return err
+	}
+	_, err = io.Copy(w, code)
 	return err
 }
 
-func receive(r io.Reader) (request, []byte, error) {
+// receive reads a request and its module. The reader that it returns has the compiled code.
+func receive(r io.Reader) (request, []byte, io.Reader, error) {
 	var q request
 	in := bufio.NewReaderSize(r, maxRequest)
 	line, err := in.ReadSlice('\n')
@@ -70,17 +91,20 @@ func receive(r io.Reader) (request, []byte, error) {
 		err = fmt.Errorf("a request of more than %d bytes", maxRequest)
 	}
 	if err != nil {
-		return q, nil, err
+		return q, nil, nil, err
 	}
 	if err := json.Unmarshal(line, &q); err != nil {
-		return q, nil, err
+		return q, nil, nil, err
 	}
 	if q.Length < 0 || q.Length > maxModule {
-		return q, nil, fmt.Errorf("a module of %d bytes; the limit is %d", q.Length, maxModule)
+		return q, nil, nil, fmt.Errorf("a module of %d bytes; the limit is %d", q.Length, maxModule)
+	}
+	if q.Code < 0 || q.Code > maxCode {
+		return q, nil, nil, fmt.Errorf("compiled code of %d bytes; the limit is %d", q.Code, maxCode)
 	}
 	module := make([]byte, q.Length)
 	_, err = io.ReadFull(in, module)
-	return q, module, err
+	return q, module, in, err
 }
 
 // frames writes the frames of an answer.
@@ -106,9 +130,10 @@ func (f *frames) sendJSON(kind byte, value any) error {
 	return f.send(kind, data)
 }
 
-// stdout and stderr return writers that send output of the job.
+// stdout and stderr return writers that send output of the job, and code one that sends compiled code.
 func (f *frames) stdout() io.Writer { return stream{f, frameStdout} }
 func (f *frames) stderr() io.Writer { return stream{f, frameStderr} }
+func (f *frames) code() io.Writer   { return stream{f, frameCode} }
 
 // A stream sends what is written to it in frames of one kind.
 type stream struct {

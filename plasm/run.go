@@ -34,6 +34,7 @@ type host struct {
 	mem       *meter
 	artifacts map[string]*os.File // by role
 	begin     func() error        // called when the code of the job is ready; nil for nothing
+	code      *codeFolder         // compiled code; nil for none
 }
 
 // runHere runs a job to its end in this process. A job that fails is an Outcome. An error means that the
@@ -114,12 +115,20 @@ func (r *run) execute(ctx context.Context) (err error) {
 	if r.spec.Engine == EngineInterpreter {
 		ctx = new(guard).watch(ctx)
 	}
-	engine := wazero.NewRuntimeWithConfig(ctx, config(r.spec.Engine))
+	config := config(r.spec.Engine)
+	if r.code != nil {
+		config = config.WithCompilationCache(r.code.cache)
+	}
+	engine := wazero.NewRuntimeWithConfig(ctx, config)
 	defer engine.Close(context.WithoutCancel(ctx))
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, engine); err != nil {
 		return fmt.Errorf("WASI: %w", err)
 	}
 	module, err := engine.CompileModule(ctx, r.module)
+	if err != nil && r.code != nil { // the cause may be its file, which must not change the outcome
+		r.code.clear()
+		module, err = engine.CompileModule(ctx, r.module)
+	}
 	if err != nil {
 		return fmt.Errorf("%.300q: %w", firstLine(err), cas.ErrCorrupt)
 	}

@@ -2,6 +2,7 @@ package plasm
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 	"unsafe"
@@ -16,13 +17,17 @@ const nobody = 65534
 const mountNamespace = "/proc/self/ns/mnt"
 
 // isolate separates this process from the host permanently, as far as the kernel allows: an empty file
-// system, another user, no capabilities. parent is the mount namespace of the parent process. isolate
-// returns what it has reached. Call it after confine, which reads /proc.
-func isolate(parent string) []string {
+// system, another user, no capabilities. parent is the mount namespace of the parent process. If room is
+// not 0, the file system has that many bytes of memory for files, and isolate calls inside to make them.
+// isolate returns what it has reached. Call it after confine, which reads /proc.
+func isolate(parent string, room int64, inside func()) []string {
 	reached := []string{}
 	own, err := os.Readlink(mountNamespace)
-	if err == nil && parent != "" && own != parent && emptyRoot() == nil {
+	if err == nil && parent != "" && own != parent && emptyRoot(room) == nil {
 		reached = append(reached, IsolationNamespaces)
+		if room > 0 {
+			inside()
+		}
 	}
 	// An error means that the process has no right to change its user, as in a user namespace.
 	_ = syscall.Setgroups(nil)
@@ -35,14 +40,18 @@ func isolate(parent string) []string {
 	return reached
 }
 
-// emptyRoot replaces the file system that this process sees by an empty one. Call it in a mount namespace
-// of its own only.
-func emptyRoot() error {
+// emptyRoot replaces the file system that this process sees by an empty one, in which files of room bytes
+// can be made; it is read-only if room is 0. Call it in a mount namespace of its own only.
+func emptyRoot(room int64) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
 	const at = "/proc" // a folder that exists
-	if err := unix.Mount("tmpfs", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "size=4k,nr_inodes=2,mode=555"); err != nil {
+	flags, options := uintptr(unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC), fmt.Sprintf("size=%d,nr_inodes=8,mode=755", room)
+	if room == 0 {
+		flags, options = flags|unix.MS_RDONLY, "size=4k,nr_inodes=2,mode=555"
+	}
+	if err := unix.Mount("tmpfs", at, "tmpfs", flags, options); err != nil {
 		return err
 	}
 	if err := unix.Chdir(at); err != nil {

@@ -38,10 +38,10 @@ func init() { roles["tries the host"] = triesTheHost }
 // engine.
 func triesTheHost() {
 	pipe := os.NewFile(fdRequest, "request")
-	q, _, err := receive(pipe)
+	q, _, code, err := receive(pipe)
 	box := &sandbox{request: pipe}
 	out := reply()
-	if err := errors.Join(err, box.enter(q, &meter{}), box.seal()); err != nil {
+	if err := errors.Join(err, box.enter(q, code, &meter{}), box.seal()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -53,6 +53,8 @@ func triesTheHost() {
 		{"open a file", func() error { _, err := os.Open("/etc/passwd"); return err }},
 		{"read the folder", func() error { _, err := os.ReadDir("/"); return err }},
 		{"make a file", func() error { return os.WriteFile("/x", nil, 0o600) }},
+		{"read the folder of code", func() error { _, err := os.ReadDir(codeDir); return err }},
+		{"make a file in the folder of code", func() error { return os.WriteFile(codeDir+"/x", nil, 0o600) }},
 		{"open a socket", func() error { _, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); return err }},
 		{"open a unix socket", func() error { _, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0); return err }},
 		{"kill the parent", func() error { return unix.Kill(parent, 0) }},

@@ -26,16 +26,16 @@ var calls = []string{
 var compilerCalls = []string{"seccomp", "prlimit64", "getrlimit", "setrlimit"}
 
 // filter refuses all other system calls of this process permanently. With code set, it may make memory
-// executable; a second call without it takes that away.
-func filter(code bool) error {
+// executable; a second call without it takes that away. more are the names of further calls that it allows.
+func filter(code bool, more ...string) error {
 	info, err := arch.GetInfo("")
 	if err != nil {
 		return err
 	}
 	memory := seccomp.Condition{Argument: 2, Operation: seccomp.BitsNotSet, Value: unix.PROT_EXEC}
-	names := calls
+	names := slices.Concat(calls, more)
 	if code {
-		names = slices.Concat(calls, compilerCalls)
+		names = append(names, compilerCalls...)
 		memory = seccomp.Condition{Argument: 2, Operation: seccomp.BitsNotSet, Value: unix.PROT_GROWSDOWN}
 	}
 	known := slices.DeleteFunc(slices.Clone(names), func(name string) bool {

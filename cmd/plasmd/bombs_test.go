@@ -30,6 +30,7 @@ const (
 // figures.
 func TestBombsAreBounded(t *testing.T) {
 	plasmd := build(t, ".", "CGO_ENABLED=0")
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	limits := []int64{64 << 20, plasm.DefaultLimits().Memory}
 	if testing.Short() {
 		limits = limits[:1]
@@ -44,6 +45,7 @@ func TestBombsAreBounded(t *testing.T) {
 // of a job counts against its memory limit.
 func TestAnOrdinaryGoProgramRunsUnderTheDefaults(t *testing.T) {
 	plasmd := build(t, ".", "CGO_ENABLED=0")
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	job := build(t, "../../plasm/testdata/ordinary", "CGO_ENABLED=0", "GOOS=wasip1", "GOARCH=wasm")
 	output, err := exec.Command(plasmd, "run", "--marked", job).CombinedOutput()
 	if err != nil || !strings.Contains(string(output), "job: hello, ordinary job\n") {

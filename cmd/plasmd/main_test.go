@@ -68,6 +68,7 @@ func TestScripts(t *testing.T) {
 		e.Setenv("HELLO", signed.CID.String()) // CID of hello.wasm
 		e.Setenv("CHUNKER", cas.DefaultChunker)
 		e.Setenv("REPO", repo)
+		e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "cache"))
 		return nil
 	})
 	testscript.Run(t, p)

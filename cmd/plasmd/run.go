@@ -37,7 +37,7 @@ const (
 type runFlags struct {
 	specFlags
 	release, jobDir, key, receipt string
-	marked                        bool
+	marked, noCache               bool
 	artifacts                     artifactFiles
 }
 
@@ -59,6 +59,10 @@ The job runs in a process of its own, which is killed at the time limit. plasmd 
 most 64M in addition to --memory. The code of the job counts against --memory: about 25
 bytes for each byte of the module.
 
+The code that the compiler makes is stored in $XDG_CACHE_HOME/plasm/code (~/.cache), at most
+256M, unless --no-cache or --release is given. The next run of the module uses it, also if
+--timeout alone would choose the interpreter.
+
 Exit code: that of the job; 0 if the release has no job; 1 if the job was stopped at a
 limit, which the receipt names, or, with --marked, if it failed.`,
 		Example: `  plasmd run bin/hello.wasm >greeting
@@ -75,6 +79,7 @@ limit, which the receipt names, or, with --marked, if it failed.`,
 	flags.BoolVar(&f.marked, "marked", false, "print the job's lines after a mark and then the receipt, all on stdout")
 	f.register(cmd)
 	flags.DurationVar(&f.spec.Limits.Compile, "compile-timeout", 0, "limit of the time until the code of the job is ready (default: --timeout)")
+	flags.BoolVar(&f.noCache, "no-cache", false, "do not read or store compiled code")
 	flags.StringArrayVar((*[]string)(&f.artifacts), "artifact", nil, "ROLE=FILE: let the job read a file at /artifacts/ROLE; may be repeated")
 	flags.SetInterspersed(false)
 	return cmd
@@ -106,7 +111,7 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	groups, _ := plasm.OpenCgroups() // an error: resource limits only, and the receipt says so
-	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}, Cgroups: groups}
+	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}, Cgroups: groups, Code: f.code()}
 	std, done, err := f.streams(cmd, rel)
 	if err != nil {
 		return err
@@ -142,6 +147,16 @@ func (k *kept) Write(p []byte) (int, error) {
 	n, err := k.to.Write(p)
 	k.err = cmp.Or(k.err, err)
 	return n, err
+}
+
+// code returns the cache of compiled code of this user. A job of a release has none: its machine may have
+// booted in a mode that writes to no disk. A user without a folder for caches has none either.
+func (f runFlags) code() *plasm.CodeCache {
+	dir, err := os.UserCacheDir()
+	if err != nil || f.noCache || f.release != "" {
+		return nil
+	}
+	return plasm.NewCodeCache(filepath.Join(dir, "plasm", "code"), nil)
 }
 
 // split returns the file of the job, if the command line names one, and the arguments of the job.

@@ -82,7 +82,8 @@ mirrors that sent something during the boot (--boot-report). Every byte is check
 
 A job that was accepted gets one outcome and one receipt, also if plasmd or the machine is
 stopped: a job that ran then ends as "interrupted", one that waited runs later. With
---private, or in a mode without a cache, nothing is written to a disk.
+--private, or in a mode without a cache, nothing is written to a disk: compiled code, which is
+else stored in the state folder (at most 256M), neither.
 
 When it is ready, it prints one JSON line with its addresses, and notifies systemd. It
 takes the socket of a systemd socket unit. SIGTERM stops it: running jobs may end within
@@ -172,9 +173,8 @@ func (s *server) read(cmd *cobra.Command) error {
 	if s.workers < 1 || s.workers > 256 {
 		return cli.Usagef("--workers %d: give 1 to 256", s.workers)
 	}
-	engine := plasm.Process{Args: []string{cmd.Root().Name(), engineVerb}, Cgroups: cgroups(s.log)}
 	s.opts = daemon.Options{
-		Groups: s.groups, Workers: s.workers, Grace: s.grace, Engine: engine.Run,
+		Groups: s.groups, Workers: s.workers, Grace: s.grace,
 		ExitCode: cli.Code, Version: cli.Version(), Log: s.log,
 	}
 	if err := s.readRelease(); err != nil {
@@ -193,8 +193,17 @@ func (s *server) read(cmd *cobra.Command) error {
 	if err := errors.Join(s.readReport(), s.readMode()); err != nil {
 		return err
 	}
-	s.opts.Private = s.private
+	s.opts.Private, s.opts.Engine = s.private, s.engine(cmd.Root().Name()).Run
 	return s.readSources()
+}
+
+// engine returns what runs jobs. Only a daemon that may write to a disk stores compiled code.
+func (s *server) engine(name string) plasm.Process {
+	p := plasm.Process{Args: []string{name, engineVerb}, Cgroups: cgroups(s.log)}
+	if !s.private {
+		p.Code = plasm.NewCodeCache(filepath.Join(s.statePath(), "code"), s.log)
+	}
+	return p
 }
 
 func (s *server) readRelease() error {

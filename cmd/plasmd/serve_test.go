@@ -241,3 +241,43 @@ func TestAKilledDaemonLeavesOneOutcomeForEachJob(t *testing.T) {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	_ = s.cmd.Wait()
 }
+
+// TestPrivateModeStoresNoCode: the daemon stores compiled code in its state folder, and in private mode none
+// anywhere that the process may write to.
+func TestPrivateModeStoresNoCode(t *testing.T) {
+	for _, private := range []bool{false, true} {
+		dir, err := os.MkdirTemp("/dev/shm", "plasmd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		home := t.TempDir()
+		t.Setenv("HOME", home)
+		t.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
+		t.Setenv("TMPDIR", home)
+		args := []string{"--workers", "1"}
+		if private {
+			args = append(args, "--private")
+		}
+		s := serveIn(t, dir, args...)
+		for range 2 {
+			j, err := s.submitSpec(exits0, func(spec *plasm.Spec) { spec.Engine = plasm.EngineCompiler })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if j = s.end(j.ID); j.Reason != plasm.ReasonExit || j.ExitCode != 0 {
+				t.Errorf("%+v\n%s", j, &s.log)
+			}
+		}
+		_ = s.cmd.Process.Signal(syscall.SIGTERM)
+		_ = s.cmd.Wait()
+		code, _ := filepath.Glob(filepath.Join(dir, "state", "code", "*"))
+		_, none := os.Lstat(filepath.Join(dir, "state", "code"))
+		if private && none == nil || !private && len(code) != 1 {
+			t.Errorf("private %t: stored %v\n%s", private, code, &s.log)
+		}
+		if left, err := os.ReadDir(home); err != nil || len(left) > 0 {
+			t.Errorf("private %t: in the home folder: %v, %v", private, left, err)
+		}
+	}
+}

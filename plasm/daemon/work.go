@@ -80,7 +80,7 @@ func (d *Daemon) work(running context.Context, j queue.Job) {
 			d.Queue.Unclaim(j.ID)
 			return
 		}
-		outcome = r.failed(context.Cause(ctx), err)
+		outcome = r.failed(context.Cause(ctx), err, outcome.Engine)
 	}
 	d.finish(running, r, outcome)
 }
@@ -145,7 +145,8 @@ func (d *Daemon) isEnding() bool {
 }
 
 // failed returns the outcome of a job whose run ended without one.
-func (r *run) failed(cause, err error) plasm.Outcome {
+// engine is the one that was chosen, empty for none.
+func (r *run) failed(cause, err error, engine string) plasm.Outcome {
 	o := plasm.Outcome{ExitCode: plasm.NoExitCode, Reason: reasonOf(err), Detail: oneLine(err)}
 	switch {
 	case errors.Is(cause, errCancelled):
@@ -155,7 +156,7 @@ func (r *run) failed(cause, err error) plasm.Outcome {
 	}
 	if !r.began.IsZero() && (o.Reason == api.ReasonCancelled || o.Reason == api.ReasonInterrupted) {
 		o.Started, o.Run = r.began, time.Since(r.began)
-		o.Engine, o.EngineVersion = r.spec.RunsOn(), plasm.EngineVersion()
+		o.Engine, o.EngineVersion = cmp.Or(engine, r.spec.RunsOn()), plasm.EngineVersion()
 	}
 	if !r.began.IsZero() {
 		o.Stdout, o.Stderr = r.stdout.output(), r.stderr.output()
