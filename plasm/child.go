@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime/debug"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +56,7 @@ func serve(ctx context.Context, in io.Reader, out *frames, box *sandbox) error {
 			if q.Keep {
 				return box.keep(out)
 			}
+			debug.SetGCPercent(running)
 			if err := box.seal(); err != nil {
 				return err
 			}

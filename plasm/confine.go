@@ -30,6 +30,12 @@ const (
 	// engineSlack is the part of engineData above the garbage collector's limit, in bytes.
 	engineSlack = 4 << 20
 
+	// preparing and running are the garbage collector's percentages. While the interpreter prepares a
+	// module, nearly all of the heap stays in use, so that more collections would free little. The
+	// compiler frees much of it.
+	preparing = 100
+	running   = 30
+
 	engineThreads = 2
 	engineFiles   = 16
 )
@@ -48,7 +54,10 @@ func confine(spec Spec, module int, growing uint64, mem *meter) error {
 	// is part of the same limit. So the heap stays small.
 	mem.makeRoom = func(linear uint64) { debug.SetMemoryLimit(max(0, most-int64(linear)-engineSlack)) }
 	mem.makeRoom(0)
-	debug.SetGCPercent(30)
+	debug.SetGCPercent(running)
+	if spec.Engine == EngineInterpreter {
+		debug.SetGCPercent(preparing)
+	}
 	// The kernel's OOM killer kills this process before its parent. If the file is read-only, it
 	// kills the largest process, which is this one too.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
