@@ -12,12 +12,19 @@ import (
 	"github.com/phaseboot/phaseboot/plasm"
 )
 
-// compute measures primes in both engines, beside the same program built for the host, and node's WASI.
+// compute measures primes in both engines and with stored code, beside the same program built for the host,
+// and node's WASI.
 func (b *bench) compute(ctx context.Context) error {
+	stored := engine
+	stored.Code = plasm.NewCodeCache(filepath.Join(b.dir, "code"), nil)
+	if _, err := b.primes(ctx, stored, plasm.EngineCompiler); err != nil {
+		return err
+	}
 	all := []*contestant{
 		b.starter("built for the host", []string{filepath.Join(b.dir, "primes"), b.n}),
-		{name: "plasm, compiler", run: func(ctx context.Context) (cost, error) { return b.primes(ctx, plasm.EngineCompiler) }},
-		{name: "plasm, interpreter", run: func(ctx context.Context) (cost, error) { return b.primes(ctx, plasm.EngineInterpreter) }},
+		{name: "plasm, compiler", run: func(ctx context.Context) (cost, error) { return b.primes(ctx, engine, plasm.EngineCompiler) }},
+		{name: "plasm, stored code of the compiler", run: func(ctx context.Context) (cost, error) { return b.primes(ctx, stored, plasm.EngineCompiler) }},
+		{name: "plasm, interpreter", run: func(ctx context.Context) (cost, error) { return b.primes(ctx, engine, plasm.EngineInterpreter) }},
 	}
 	if b.node != nil {
 		all = append(all, b.starter("node's WASI", append(b.node[:len(b.node):len(b.node)], b.job("primes"), b.n)))
@@ -29,14 +36,14 @@ func (b *bench) compute(ctx context.Context) error {
 }
 
 // primes runs the job in a process of its own.
-func (b *bench) primes(ctx context.Context, name string) (cost, error) {
+func (b *bench) primes(ctx context.Context, process plasm.Process, name string) (cost, error) {
 	job, err := readJob(ctx, b.job("primes"))
 	if err != nil {
 		return cost{}, err
 	}
 	spec := plasm.DefaultSpec()
 	spec.Args, spec.Engine, spec.Limits.Timeout = []string{b.n}, name, 10*time.Minute
-	return runJob(ctx, job, spec, "primes below "+b.n)
+	return runJob(ctx, process, job, spec, "primes below "+b.n)
 }
 
 func readJob(ctx context.Context, path string) (plasm.Job, error) {
@@ -48,10 +55,10 @@ func readJob(ctx context.Context, path string) (plasm.Job, error) {
 }
 
 // runJob runs a job that must print a text.
-func runJob(ctx context.Context, job plasm.Job, spec plasm.Spec, text string) (cost, error) {
+func runJob(ctx context.Context, process plasm.Process, job plasm.Job, spec plasm.Spec, text string) (cost, error) {
 	var out bytes.Buffer
 	started := time.Now()
-	o, err := engine.Run(ctx, job, spec, plasm.IO{Stdout: &out})
+	o, err := process.Run(ctx, job, spec, plasm.IO{Stdout: &out})
 	if err != nil {
 		return cost{}, err
 	}

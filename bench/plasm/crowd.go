@@ -26,7 +26,7 @@ func (b *bench) crowd(ctx context.Context) error {
 	spec.Engine, spec.Limits.Timeout = plasm.EngineInterpreter, 10*time.Minute
 	all := []*contestant{
 		{name: "wazero's interpreter in this process, without limits (memory not measured)", run: func(ctx context.Context) (cost, error) { return inProcess(ctx, job, text) }},
-		{name: "plasm: a process for the job, its limits and checks (memory: linear memory only)", run: func(ctx context.Context) (cost, error) { return runJob(ctx, job, spec, text) }},
+		{name: "plasm: a process for the job, its limits and checks (memory: linear memory only)", run: func(ctx context.Context) (cost, error) { return runJob(ctx, engine, job, spec, text) }},
 	}
 	if err := race(ctx, b.starts, all); err != nil {
 		return err
@@ -42,7 +42,7 @@ func (b *bench) crowd(ctx context.Context) error {
 	started := time.Now()
 	for range b.jobs {
 		group.Go(func() error {
-			_, err := runJob(ctx, job, spec, text)
+			_, err := runJob(ctx, engine, job, spec, text)
 			return err
 		})
 	}

@@ -77,6 +77,13 @@ func (b *bench) run(ctx context.Context) error {
 	if err := b.findNode(ctx); err != nil {
 		return err
 	}
+	cache, err := filepath.Abs(filepath.Join(b.dir, "cache"))
+	if err == nil {
+		err = os.Setenv("XDG_CACHE_HOME", cache) // of plasmd run
+	}
+	if err != nil {
+		return err
+	}
 	load("before")
 	for _, part := range []func(context.Context) error{b.start, b.compute, b.crowd, b.idle} {
 		if err := part(ctx); err != nil {

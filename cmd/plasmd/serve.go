@@ -82,8 +82,8 @@ mirrors that sent something during the boot (--boot-report). Every byte is check
 
 A job that was accepted gets one outcome and one receipt, also if plasmd or the machine is
 stopped: a job that ran then ends as "interrupted", one that waited runs later. With
---private, or in a mode without a cache, nothing is written to a disk: compiled code, which is
-else stored in the state folder (at most 256M), neither.
+--private, or in a mode without a cache, nothing is written to a disk. Otherwise the code
+that the compiler makes is stored in the state folder too (at most 256M).
 
 When it is ready, it prints one JSON line with its addresses, and notifies systemd. It
 takes the socket of a systemd socket unit. SIGTERM stops it: running jobs may end within
