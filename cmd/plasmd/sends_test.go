@@ -164,15 +164,13 @@ func TestAJobSendsNothing(t *testing.T) {
 	c.take("before 10.79.0.1")
 	c.take("") // those to loopback come twice
 
-	for _, engine := range []string{"interpreter", "compiler"} {
-		j, err := s.submitSpec(module, func(spec *plasm.Spec) {
-			spec.Engine, spec.Args = engine, []string{"10.79.0.1:80", "127.0.0.1:80"}
-			spec.Grants.Clock, spec.Grants.Random = true, true
-		})
-		check(t, err)
-		if j := s.end(j.ID); j.Reason != plasm.ReasonExit || j.ExitCode != 0 {
-			t.Errorf("%s: ended as %+v\n%s", engine, j, s.get(api.Jobs+"/"+j.ID+api.Output))
-		}
+	j, err := s.submitSpec(module, func(spec *plasm.Spec) {
+		spec.Engine, spec.Args = plasm.EngineInterpreter, []string{"10.79.0.1:80", "127.0.0.1:80"} // a compiler with the race detector is slow
+		spec.Limits.Timeout, spec.Grants.Clock, spec.Grants.Random = 10*time.Minute, true, true
+	})
+	check(t, err)
+	if j := s.end(j.ID); j.Reason != plasm.ReasonExit || j.ExitCode != 0 {
+		t.Errorf("ended as %+v\n%s", j, s.get(api.Jobs+"/"+j.ID+api.Output))
 	}
 	for _, call := range [][2]string{
 		{"wasi_snapshot_preview1", "sock_open"},
