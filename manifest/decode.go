@@ -39,17 +39,24 @@ func (d *Document) decode(channel, arch string) (Release, error) {
 	targets, prefix := d.signed["targets"].(object), targetPath(channel, arch, "")
 	r.Artifacts = make([]Artifact, 0, len(targets))
 	for _, path := range sorted(targets) {
-		role, ok := strings.CutPrefix(path, prefix)
+		name, ok := strings.CutPrefix(path, prefix)
 		if !ok {
 			return Release{}, refuse(ErrPath, "%.80q is not under %q, the only place for this release's files", path, prefix)
+		}
+		owner, role, err := r.of(name)
+		if err != nil {
+			return Release{}, err
 		}
 		a, err := decodeArtifact(role, targets[path].(object))
 		if err != nil {
 			return Release{}, err
 		}
-		r.Artifacts = append(r.Artifacts, a)
+		owner.Artifacts = append(owner.Artifacts, a)
 	}
-	return r, r.check()
+	if err := r.check(); err != nil {
+		return r, err
+	}
+	return r, r.checkEarlier()
 }
 
 // fields reads a release manifest without its artifacts. It refuses one with a critical field that
@@ -61,12 +68,19 @@ func (d *Document) fields() (Release, error) {
 			return Release{}, malformed("signed.%s: needs a reader that knows %.40q; update this program", extension, name)
 		}
 	}
-	return Release{
+	r := Release{
 		Repository: d.Repository(), Channel: x["channel"].(string), Arch: x["arch"].(string),
 		Version: x["release"].(string), Number: d.Version(), Cmdline: x["cmdline"].(string), MinRAM: x["min_ram"].(int64),
 		SignedAt: d.SignedAt(), Expires: d.Expires(), Job: x["job"].(string),
-		Submitters: readSubmitters(x["submitters"]),
-	}, nil
+		Submitters: readSubmitters(x["submitters"]), Rollout: d.readRollout(x[rolloutField]),
+	}
+	r.First, _ = x["number"].(int64)
+	if r.First == r.Number {
+		r.First = 0
+	}
+	r.FallbackFloor, _ = x["fallback_floor"].(int64)
+	r.Earlier = d.readEarlier(r)
+	return r, nil
 }
 
 func decodeArtifact(role string, target object) (Artifact, error) {
@@ -98,6 +112,9 @@ func knownRole(role string) bool {
 
 // check checks the fields of the release, and its artifacts together.
 func (r Release) check() error {
+	if len(r.Artifacts) > maxArtifacts {
+		return malformed("release %.64q: %d artifacts; at most %d are read", r.Version, len(r.Artifacts), maxArtifacts)
+	}
 	for _, role := range []string{RoleKernel, RoleInitramfs} {
 		if _, ok := r.Artifact(role); !ok {
 			return malformed("release %.64q: no %s", r.Version, role)

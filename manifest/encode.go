@@ -11,7 +11,7 @@ import (
 // releaseFieldNames are in the field x-phaseboot of a release manifest, which describes the whole
 // release. A later version may add fields. A field that a reader must not ignore is listed in
 // critical; a reader that does not know it refuses the release.
-var releaseFieldNames = []string{repositoryField, "channel", "arch", "release", "cmdline", "min_ram", "signed_at", "job", "submitters", "critical"}
+var releaseFieldNames = []string{repositoryField, "channel", "arch", "release", "cmdline", "min_ram", "signed_at", "job", "submitters", "number", rolloutField, earlierField, "fallback_floor", "critical"}
 
 // artifactFields is the custom field of a target.
 type artifactFields struct {
@@ -21,7 +21,7 @@ type artifactFields struct {
 }
 
 // Encode returns a release as an unsigned delegated role: one target CHANNEL/ARCH/ROLE for each
-// artifact, and the fields of the release in x-phaseboot. The result has passed Open: a release
+// artifact, CHANNEL/ARCH/earlier-NUMBER-ROLE for each of an earlier release, and the fields of the release in x-phaseboot. The result has passed Open: a release
 // that machines refuse wraps ErrMalformed. Dates are cut to whole seconds. The file, without
 // signatures, dates and hashes:
 //
@@ -44,17 +44,24 @@ func Encode(r Release) (*metadata.Metadata[metadata.TargetsType], error) {
 	if len(r.Submitters) > 0 {
 		fields["submitters"] = r.Submitters
 	}
+	r.encodeRollout(fields)
 	role.Signed.UnrecognizedFields = object{extension: fields}
-	for _, a := range r.Artifacts {
-		path := targetPath(r.Channel, r.Arch, a.Role)
-		if _, twice := role.Signed.Targets[path]; twice {
-			return nil, malformed("artifact %.80q: named twice", a.Role)
+	for i, one := range r.All() {
+		for _, a := range one.Artifacts {
+			path := a.Role
+			if i > 0 {
+				path = earlierPath(one.First, a.Role)
+			}
+			path = targetPath(r.Channel, r.Arch, path)
+			if _, twice := role.Signed.Targets[path]; twice {
+				return nil, malformed("artifact %.80q: named twice", a.Role)
+			}
+			target, err := encodeArtifact(a)
+			if err != nil {
+				return nil, err
+			}
+			role.Signed.Targets[path] = target
 		}
-		target, err := encodeArtifact(a)
-		if err != nil {
-			return nil, err
-		}
-		role.Signed.Targets[path] = target
 	}
 	d, err := NewDocument(KindRole, role)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/secure-systems-lab/go-securesystemslib/cjson"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
@@ -44,6 +45,7 @@ func seed(f *testing.F, add func(kind Kind, data []byte)) {
 		add(kind, read(f, "repository", file))
 	}
 	add(KindRole, read(f, "submitters", kinds[KindRole]))
+	add(KindRole, read(f, "rollout", kinds[KindRole]))
 	for _, name := range hostileNames(f) {
 		kind, data := hostile(f, name)
 		add(kind, data)
@@ -75,6 +77,20 @@ func FuzzOpen(f *testing.F) {
 		}
 		if again, err := d.Merge(d); err != nil || again.Digest() != d.Digest() {
 			t.Errorf("accepted, and another one when written again: %v", err)
+		}
+		if r := d.Release(); r != nil {
+			role, err := Encode(*r)
+			if err != nil {
+				t.Fatalf("accepted, and not when it is encoded again: %v", err)
+			}
+			data, err := Bytes(KindRole, role)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(*r, *mustOpen(t, data).Release(), compareCIDs); diff != "" {
+				t.Error(diff)
+			}
+			_, _ = r.For(Machine{ID: "0", Groups: []string{"lab"}}, today)
 		}
 	})
 }

@@ -65,8 +65,12 @@ func (l *linter) release(signed object) {
 		l.fail("signed.delegations", "a release cannot delegate")
 	}
 	targets := l.object("signed.targets", l.get("signed", signed, "targets"))
-	if len(targets) > maxArtifacts {
-		l.fail("signed.targets", "%d artifacts; at most %d are read", len(targets), maxArtifacts)
+	most := maxArtifacts
+	if x, ok := signed[extension].(object); ok && x[earlierField] != nil {
+		most *= 1 + MaxEarlier // Release.check counts those of each release
+	}
+	if len(targets) > most {
+		l.fail("signed.targets", "%d artifacts; at most %d are read", len(targets), most)
 	}
 	for _, name := range sorted(targets) {
 		p := join("signed.targets", name)
@@ -98,4 +102,5 @@ func (l *linter) releaseFields(path string, x, signed object) {
 			l.text(index(join(path, "critical"), i), name)
 		}
 	}
+	l.rolloutFields(path, x, signed)
 }

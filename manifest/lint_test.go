@@ -26,8 +26,8 @@ func TestLintAcceptsTheGoldenRepository(t *testing.T) {
 	}
 }
 
-// Each folder of hostile has one file that differs from the one of repository or submitters in one thing, which the
-// folder is named after, and the text of its refusal.
+// Each folder of hostile has one file that differs from the one of repository, submitters or rollout in one
+// thing, which the folder is named after, and the text of its refusal.
 func TestAttackHostileJSON(t *testing.T) {
 	for _, name := range hostileNames(t) {
 		t.Run(name, func(t *testing.T) {

@@ -58,6 +58,13 @@ type Release struct {
 	Artifacts  []Artifact `json:"artifacts"`            // sorted by role
 	Repository string     `json:"repository,omitempty"` // ID, "" when the repository has none
 
+	// First is the version of the role that first had this content, 0 for Number; ContentNumber is the one of
+	// the two that counts.
+	First         int64     `json:"number,omitempty"`
+	FallbackFloor int64     `json:"fallback_floor,omitempty"` // lowest content number that a machine may fall back to, 0 for any
+	Rollout       *Rollout  `json:"rollout,omitempty"`        // nil for every machine
+	Earlier       []Release `json:"earlier,omitempty"`        // at most MaxEarlier, the newest first, for the machines that this one does not include
+
 	// Submitters may submit jobs over the network. With none, machines accept no job from it.
 	Submitters []Submitter `json:"submitters,omitempty"`
 }

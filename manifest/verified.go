@@ -3,6 +3,7 @@ package manifest
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -14,11 +15,14 @@ type Policy struct {
 	State   *State    // nil keeps no state
 	Now     time.Time // the clock's time; the zero time means that there is no clock
 	Floor   time.Time // the earliest possible time, such as the build time of the image; zero for none
+	Machine Machine   // decides which release of the manifest is taken, if its roll-out has begun
 }
 
-// Verified is a release that passed every check of Verify. Only Verify and LastGood make one.
+// Verified is a release that passed every check of Verify. Only Verify, LastGood and Fallback make one.
 type Verified struct {
-	release   Release
+	release   Release     // the one for the machine
+	newest    Release     // the whole manifest
+	owners    *delegation // of its role
 	timestamp int64
 	discovery Discovery
 	roots     []int64
@@ -29,11 +33,22 @@ type Verified struct {
 	notes     []string
 }
 
-// Release returns a copy of the release.
-func (v *Verified) Release() Release {
-	r := v.release
+// Release returns a copy of the release for the machine, without earlier ones.
+func (v *Verified) Release() Release { return v.release.clone() }
+
+// Newest returns a copy of the newest release of the channel with its earlier ones. It may not be for
+// this machine.
+func (v *Verified) Newest() Release { return v.newest.clone() }
+
+// clone copies a release with all that it refers to.
+func (r Release) clone() Release {
 	r.Artifacts = append([]Artifact(nil), r.Artifacts...)
 	r.Submitters = cloneSubmitters(r.Submitters)
+	r.Rollout = r.Rollout.clone()
+	r.Earlier = slices.Clone(r.Earlier)
+	for i := range r.Earlier {
+		r.Earlier[i] = r.Earlier[i].clone()
+	}
 	return r
 }
 
@@ -66,7 +81,7 @@ func (v *Verified) Notes() []string { return append([]string(nil), v.notes...) }
 // roots of the source, each signed by the one before and by itself; then timestamp, snapshot,
 // targets and the delegated role, each against its signatures, its expiry date, the file that
 // names it and the state; then the paths of the release against the delegation; then its content,
-// as Open does. When all passed, it replaces the state as a whole. If another program has
+// as Open does. It then chooses the release for p.Machine. When all passed, it replaces the state as a whole. If another program has
 // changed the state in the meantime, it checks again against the changed state.
 //
 // Errors wrap ErrSignature, ErrExpired, ErrRollback, ErrMixAndMatch, ErrPath, ErrRepository or

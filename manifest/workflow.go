@@ -57,6 +57,10 @@ func (w *workflow) verify(ctx context.Context) (*Verified, error) {
 	if err := w.checkExpiries(); err != nil {
 		return nil, err
 	}
+	chosen, err := release.For(w.policy.Machine, w.choiceTime(release))
+	if err != nil {
+		return nil, err
+	}
 	if note := w.time.futureTimestamp(); note != "" {
 		w.note("%s", note)
 	}
@@ -66,9 +70,21 @@ func (w *workflow) verify(ctx context.Context) (*Verified, error) {
 		w.note("the state was not written: %v", err)
 	}
 	return &Verified{
-		release: release, timestamp: w.timestamp.Version(), discovery: w.root.Discovery(),
+		release: chosen, newest: release, owners: w.targets.delegation(release.Channel + "-" + release.Arch), timestamp: w.timestamp.Version(), discovery: w.root.Discovery(),
 		roots: w.roots, root: w.root, now: w.time.now, lastGood: w.time.unchecked, notes: w.notes, first: w.first,
 	}, nil
+}
+
+// choiceTime is the reference time for the choice among the releases of a manifest. Without an expiry
+// check there is none: the latest of clock, floor and the release's date of signing counts.
+func (w *workflow) choiceTime(r Release) time.Time {
+	now := w.time.now
+	for _, t := range []time.Time{w.policy.Now, w.policy.Floor, r.SignedAt} {
+		if w.time.unchecked && t.After(now) {
+			now = t
+		}
+	}
+	return now
 }
 
 // updateTopLevel updates the four top-level roles in the order of the specification.
