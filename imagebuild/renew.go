@@ -135,7 +135,7 @@ func (c *Contents) update(ctx context.Context, a architecture, o RenewOptions) (
 	if err != nil {
 		return u, nil, fmt.Errorf("repository %s: %w", o.Repo, err)
 	}
-	release := v.Release()
+	release := v.Newest() // a person has chosen this stick, whatever the roll-out says
 	if err := c.checkNotOlder(release); err != nil {
 		return u, nil, err
 	}

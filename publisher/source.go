@@ -80,9 +80,11 @@ func (s *generations) roots() []cid.Cid {
 	}
 	for _, g := range s.list {
 		add(g.Folder)
-		for _, r := range g.releases {
-			for _, a := range r.Artifacts {
-				add(a.CID)
+		for _, published := range g.releases {
+			for _, r := range published.All() {
+				for _, a := range r.Artifacts {
+					add(a.CID)
+				}
 			}
 		}
 	}

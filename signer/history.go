@@ -31,6 +31,10 @@ type Past struct {
 	SameAs    int64     `json:"same_as,omitempty"` // the first role version with the same content
 	File      string    `json:"file"`
 
+	First   int64             `json:"number,omitempty"`  // as manifest.Release has it
+	Rollout *manifest.Rollout `json:"rollout,omitempty"` // nil for every machine
+	Earlier []string          `json:"earlier,omitempty"` // version strings of the earlier releases beside it
+
 	release manifest.Release
 }
 
@@ -79,6 +83,10 @@ func (r *repository) past(d *document, before []Past) Past {
 	p := Past{
 		Number: release.Number, Version: release.Version, SignedAt: release.SignedAt, Expires: release.Expires,
 		Good: signatures.Good, Threshold: signatures.Threshold, File: d.path, release: *release,
+		First: release.First, Rollout: release.Rollout,
+	}
+	for _, e := range release.Earlier {
+		p.Earlier = append(p.Earlier, e.Version)
 	}
 	if i := slices.IndexFunc(before, func(b Past) bool { return sameContent(b.release, p.release) }); i >= 0 {
 		p.SameAs = cmp.Or(before[i].SameAs, before[i].Number)
@@ -121,6 +129,12 @@ func HistoryWords(list []Past, now time.Time) string {
 		fmt.Fprintf(&b, "%6d  %-20s signed %s, %s %s, keys %d of %d", p.Number, p.Version, stamp(p.SignedAt), expiryVerb(p.Expires, now), stamp(p.Expires), len(p.Good), p.Threshold)
 		if p.SameAs > 0 {
 			fmt.Fprintf(&b, ", same content as %d", p.SameAs)
+		}
+		if p.Rollout != nil {
+			fmt.Fprintf(&b, ", for %s", rolloutWords(p.Rollout))
+		}
+		if len(p.Earlier) > 0 {
+			fmt.Fprintf(&b, ", with %s for the others", strings.Join(p.Earlier, " and "))
 		}
 		b.WriteString("\n")
 	}

@@ -28,6 +28,7 @@ type ManifestSpec struct {
 	Keys          []key.Key // of the channel
 	Out           string
 	Submitters    []manifest.Submitter // for a release that is signed again, nil keeps its own, and an empty list removes them
+	Rollout       Conditions
 	Force         bool                 // replace a manifest at Out that other keys have signed, or reuse a version string for other content
 	Now           time.Time
 }
@@ -68,6 +69,9 @@ func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 		}
 	}
 	r := s.release(repo.root.Repository(), number)
+	if err := s.carry(repo, &r); err != nil {
+		return Summary{}, err
+	}
 	files, err := s.openInputs()
 	if err != nil {
 		return Summary{}, err

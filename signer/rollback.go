@@ -85,5 +85,8 @@ func (s ManifestSpec) signAgain(ctx context.Context, r *repository, old manifest
 	if s.Submitters != nil {
 		old.Submitters = s.Submitters
 	}
+	if err := s.carry(r, &old); err != nil {
+		return Summary{}, err
+	}
 	return s.signAndWrite(ctx, r, old)
 }

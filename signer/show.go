@@ -84,7 +84,7 @@ func (s ShowSpec) compare(sum *Summary, d *document) error {
 	}
 	sum.Since = fmt.Sprintf("%s (version %d)", from.Version, from.Number)
 	sum.Changes = changes(*from, *to)
-	if sameContent(*from, *to) && from.Version == to.Version && old.Role() == d.Role() {
+	if sameContent(*from, *to) && sameRollout(*from, *to) && from.Version == to.Version && old.Role() == d.Role() {
 		sum.Changes = []string{"the dates only"}
 	}
 	return nil
@@ -134,6 +134,9 @@ func changes(from, to manifest.Release) []string {
 			list = append(list, fmt.Sprintf("%s: gone", a.Role))
 		}
 	}
+	note("roll-out", rolloutWords(from.Rollout), rolloutWords(to.Rollout))
+	note("fallback floor", from.FallbackFloor, to.FallbackFloor)
+	list = append(list, listChanges("earlier release", earlierNames(from), earlierNames(to))...)
 	return append(list, submitterChanges(from.Submitters, to.Submitters)...)
 }
 

@@ -175,7 +175,32 @@ func (s Summary) releaseWords(b *strings.Builder) {
 	for _, s := range r.Submitters {
 		submitterWords(b, s)
 	}
+	s.rolloutWords(b)
 	line(b, "signed", "%s", stamp(r.SignedAt))
+}
+
+// rolloutWords describes who takes the release, and the earlier ones beside it.
+func (s Summary) rolloutWords(b *strings.Builder) {
+	r := s.Release
+	if r.First > 0 {
+		line(b, "number", "%d: the content is that of version %d", r.First, r.First)
+	}
+	if r.Rollout != nil {
+		line(b, "roll-out", "%s", rolloutWords(r.Rollout))
+	}
+	for _, e := range r.Earlier {
+		line(b, "earlier", "%s", earlierName(e))
+		line(b, "", "cmdline %q, memory %d MiB, job %q", e.Cmdline, e.MinRAM, e.Job)
+		for _, a := range e.Artifacts {
+			line(b, "", "%s: %s bytes, sha256 %s", a.Role, humanize.Comma(a.Length), a.SHA256)
+		}
+		for _, s := range e.Submitters {
+			submitterWords(b, s)
+		}
+	}
+	if r.FallbackFloor > 0 {
+		line(b, "fallback", "to number %d or later", r.FallbackFloor)
+	}
 }
 
 func (s Summary) signatureWords(b *strings.Builder) {

@@ -2,11 +2,14 @@ package seed
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -174,7 +177,7 @@ func (s *seeder) load(ctx context.Context) error {
 	if best == nil {
 		return fmt.Errorf("cache %s: no release to serve: %w; run phase-boot fetch --cache with the same root.json", s.Cache, refused)
 	}
-	was := s.current.Swap(s.collect(ctx, won, best.Release()))
+	was := s.current.Swap(s.collect(ctx, won, best))
 	if was != nil && was.pointer.Directory != won.Directory {
 		s.Log.Info("seed: serves a newer pointer", "release", best.Release().Version, "head", won.Directory)
 	}
@@ -185,25 +188,51 @@ func (s *seeder) verify(ctx context.Context, ptr peers.Pointer) (*manifest.Verif
 	return manifest.Verify(ctx, resolve.NewDirectory(ptr.Directory, s.store), s.Policy())
 }
 
-// collect finds out which leaves of a release this machine has.
-func (s *seeder) collect(ctx context.Context, ptr peers.Pointer, r manifest.Release) *seededRelease {
-	out := &seededRelease{share.NewBlocks(), ptr, r}
+// collect finds out which leaves of the releases of a manifest this machine has. The release of the result is
+// the first one that it has as a whole: it cannot know which one another machine takes.
+func (s *seeder) collect(ctx context.Context, ptr peers.Pointer, v *manifest.Verified) *seededRelease {
+	out := &seededRelease{share.NewBlocks(), ptr, v.Release()}
 	out.SetPointer(ptr, nil)
-	for _, a := range r.Artifacts {
+	all := v.Newest().All()
+	missing := map[string]bool{} // by sha256
+	for _, a := range distinct(all) {
 		leaves, err := cas.Leaves(ctx, s.store, a.CID, a.Length)
 		if err != nil {
 			s.Log.Info("seed: not in the cache", "artifact", a.Role, "cause", err)
+			missing[a.SHA256] = true
 			continue
 		}
-		file := s.artifact(a)
+		file := s.artifact(ctx, a, len(all) > 1)
 		out.AddArtifact(a.CID, leaves, file)
 		for _, l := range leaves {
 			if file != nil || s.has(ctx, l.CID) {
 				out.Verified(l.CID)
+			} else {
+				missing[a.SHA256] = true
 			}
 		}
 	}
+	for _, r := range all {
+		if !slices.ContainsFunc(r.Artifacts, func(a manifest.Artifact) bool { return missing[a.SHA256] }) {
+			out.release = r
+			break
+		}
+	}
 	return out
+}
+
+// distinct lists the artifacts of releases, each content once.
+func distinct(releases []manifest.Release) (list []manifest.Artifact) {
+	seen := map[string]bool{}
+	for _, r := range releases {
+		for _, a := range r.Artifacts {
+			if !seen[a.SHA256] {
+				seen[a.SHA256] = true
+				list = append(list, a)
+			}
+		}
+	}
+	return list
 }
 
 func (s *seeder) has(ctx context.Context, c cid.Cid) bool {
@@ -211,9 +240,10 @@ func (s *seeder) has(ctx context.Context, c cid.Cid) bool {
 	return ok && err == nil
 }
 
-// artifact opens the file of an artifact, nil when there is none of the right length. The
-// garbage collector closes it when it is not served any more.
-func (s *seeder) artifact(a manifest.Artifact) io.ReaderAt {
+// artifact opens the file of an artifact, nil when there is none of the right length. With hash, its content
+// must be right too: the folder has the files of one of several releases. The garbage collector closes the file
+// when it is not served any more.
+func (s *seeder) artifact(ctx context.Context, a manifest.Artifact, hash bool) io.ReaderAt {
 	if s.Artifacts == "" {
 		return nil
 	}
@@ -226,6 +256,15 @@ func (s *seeder) artifact(a manifest.Artifact) io.ReaderAt {
 		s.Log.Info("seed: artifact file not used", "artifact", a.Role, "cause", "the file has another length than the signed one")
 		f.Close()
 		return nil
+	}
+	if hash {
+		defer context.AfterFunc(ctx, func() { f.Close() })() // ends the copy
+		sum := sha256.New()
+		if _, err := io.Copy(sum, io.NewSectionReader(f, 0, a.Length)); err != nil || hex.EncodeToString(sum.Sum(nil)) != a.SHA256 {
+			s.Log.Info("seed: artifact file not used", "artifact", a.Role, "cause", "it is of another release")
+			f.Close()
+			return nil
+		}
 	}
 	return f
 }

@@ -16,8 +16,8 @@ func newHistory() *cobra.Command {
 		Use:   "history --repo DIR --channel CHANNEL --arch ARCH",
 		Short: "List the releases of a channel, oldest first",
 		Long: `history lists the release manifests in the repository: number, version, dates, how many of the
-keys that the channel lists now have signed, and which releases have the same content. It does not
-check expiry.`,
+keys that the channel lists now have signed, which releases have the same content, and which
+machines take them. It does not check expiry.`,
 		Example: `  phase-sign history --repo repo --channel stable --arch x86_64`,
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -78,6 +78,7 @@ release too: if one of them lost its right since then, name the others with --su
 		},
 	}
 	m.define(cmd, releaseKeyUsage, newSubmitterUsage)
+	m.rollout.defineHold(cmd)
 	cmd.Flags().StringVar(&spec.Channel, "channel", "", "channel")
 	cmd.Flags().StringVar(&spec.To, "to", "", "version string of the release to go back to (default: the last one with other content than the newest)")
 	require(cmd, "repo", "channel", "arch", "key", "out")

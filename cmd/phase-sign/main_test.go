@@ -21,6 +21,13 @@ func TestMain(m *testing.M) {
 	scripttest.Main(m, map[string]func() int{
 		"phase-sign":              func() int { return cli.Main(newCommand()) },
 		"sigstore-kms-file":       filePlugin,
+		"boot-machines": func() int {
+			if err := bootMachines(os.Args[1:]); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+			return 0
+		},
 		"sigstore-kms-hashivault": func() int { return vault.Plugin(os.Args, os.Stdin, os.Stdout) },
 	})
 }

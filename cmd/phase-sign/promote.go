@@ -30,6 +30,7 @@ given.`,
 		},
 	}
 	m.define(cmd, "release key of --to to sign with (repeatable)", newSubmitterUsage)
+	m.rollout.defineHold(cmd)
 	cmd.Flags().StringVar(&spec.From, "from", "", "channel that has the release")
 	cmd.Flags().StringVar(&spec.Channel, "to", "", "channel that gets the release")
 	require(cmd, "repo", "from", "to", "arch", "key", "out")

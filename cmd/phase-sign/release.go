@@ -30,6 +30,9 @@ module. With --unchecked it signs any file, and reads pipes too.
 boot from: a boot kernel and the initramfs that phase-image initramfs --role boot makes with the
 repository's newest root.json.
 
+With --rollout, --group or --not-before, the release goes to some machines first, and the manifest
+carries the earlier releases of the repository for the others; phase-sign rollout widens it.
+
 It warns about a phase.* argument in --cmdline that no program of Phase Boot reads, such as a
 misspelt one.
 
@@ -67,6 +70,7 @@ kexec starts it, not the firmware.
 		},
 	}
 	m.define(cmd, releaseKeyUsage, submitterUsage)
+	m.rollout.defineHold(cmd)
 	releaseFlags(cmd, &spec)
 	sb.register(cmd)
 	require(cmd, "repo", "channel", "arch", "release", "kernel", "initramfs", "key", "out")
@@ -107,6 +111,7 @@ type manifestFlags struct {
 	keys       []string
 	submitters []string
 	passFile   string
+	rollout    rolloutFlags
 }
 
 // define adds the flags to cmd, except the one for the channel.
@@ -120,12 +125,16 @@ func (m *manifestFlags) define(cmd *cobra.Command, keyUsage, submitterUsage stri
 	f.StringArrayVar(&m.keys, "key", nil, keyUsage)
 	f.StringArrayVar(&m.submitters, "submitter", nil, submitterUsage)
 	lifetimeFlag(cmd, &m.spec.Lifetime, "expires", "how long machines accept the release")
+	m.rollout.define(cmd)
 	passphraseFlag(cmd, &m.passFile)
 }
 
 // sign loads the keys, signs, and prints the new manifest.
 func (m *manifestFlags) sign(cmd *cobra.Command, sign func(context.Context) (signer.Summary, error)) (err error) {
 	pass := passphrases(m.passFile)
+	if m.spec.Rollout, err = m.rollout.conditions(cmd); err != nil {
+		return err
+	}
 	if m.spec.Submitters, err = loadSubmitters(cmd.Context(), m.submitters, pass); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,9 +29,12 @@ func (s Signed) CheckRelease(rel manifest.Release) (Chain, error) {
 	if run.Release == nil {
 		return Chain{}, untrusted(manifest.ErrUntrusted, "it names no release: the job was run from a file")
 	}
-	if named, is := *run.Release, nameOf(rel); named.text() != is.text() {
-		return Chain{}, untrusted(manifest.ErrUntrusted, "the machine ran release %s, and this is %s; name that one", named.text(), is.text())
+	all := rel.All() // the machine may have taken an earlier one of the manifest
+	i := slices.IndexFunc(all, func(r manifest.Release) bool { return nameOf(r).text() == run.Release.text() })
+	if i < 0 {
+		return Chain{}, untrusted(manifest.ErrUntrusted, "the machine ran release %s, and this is %s; name that one", run.Release.text(), nameOf(rel).text())
 	}
+	rel = all[i]
 	c := Chain{Release: rel.Version}
 	if run.Submitter != "" {
 		key, _ := hex.DecodeString(run.Submitter)

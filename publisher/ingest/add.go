@@ -73,7 +73,7 @@ func Add(ctx context.Context, opts Options) (Added, error) {
 		return Added{}, err
 	}
 	out := Added{Channel: release.Channel, Arch: release.Arch, Release: release.Version, Number: release.Number}
-	files, err := findArtifacts(ctx, opts.Artifacts, release)
+	files, folder, err := findArtifacts(ctx, opts.Artifacts, release)
 	if err != nil {
 		return Added{}, err
 	}
@@ -83,7 +83,7 @@ func Add(ctx context.Context, opts Options) (Added, error) {
 	}
 	// this process has the store's lock until the repository names the release, so gc
 	// cannot remove its blocks in between
-	if out.Counts, err = ingestAll(ctx, packs, release, files, opts.Watch); err == nil {
+	if out.Counts, err = ingestAll(ctx, packs, release, files, folder, opts.Watch); err == nil {
 		out.Unchanged, err = r.Publish(ctx, release, opts.Manifest, opts.signing())
 	} else {
 		err = store.ExplainMissing(context.WithoutCancel(ctx), r, opts.Store, packs, err)
@@ -107,37 +107,41 @@ func (o Options) signing() repo.Signing {
 	return repo.Signing{Key: o.Online, Now: o.Now(), IgnoreClock: o.IgnoreClock}
 }
 
-// findArtifacts finds the files of all artifacts before any is read. It returns nil when no
-// folder is named, because the store has them all.
-func findArtifacts(ctx context.Context, dir string, release manifest.Release) ([]string, error) {
+// findArtifacts finds the files of all artifacts before any is read, and lists the folder. It
+// returns nil when no folder is named, because the store has them all.
+func findArtifacts(ctx context.Context, dir string, release manifest.Release) ([]string, candidates, error) {
 	if dir == "" {
-		return nil, nil
+		return nil, candidates{}, nil
 	}
 	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("artifacts %s: %w; name the folder with the signed files", dir, fs.ErrNotExist)
+		return nil, candidates{}, fmt.Errorf("artifacts %s: %w; name the folder with the signed files", dir, fs.ErrNotExist)
 	} else if err != nil {
-		return nil, fmt.Errorf("artifacts: %w", err)
+		return nil, candidates{}, fmt.Errorf("artifacts: %w", err)
 	} else if !info.IsDir() {
-		return nil, fmt.Errorf("artifacts %s: is a file (%w); name the folder with the signed files", dir, fs.ErrInvalid)
+		return nil, candidates{}, fmt.Errorf("artifacts %s: is a file (%w); name the folder with the signed files", dir, fs.ErrInvalid)
 	}
 	all, err := listCandidates(ctx, dir)
 	if err != nil {
-		return nil, err
+		return nil, all, err
 	}
 	files := make([]string, len(release.Artifacts))
 	for i, a := range release.Artifacts {
 		if files[i], err = all.find(ctx, a); err != nil {
-			return nil, err
+			return nil, all, err
 		}
 	}
-	return files, nil
+	return files, all, nil
 }
 
-// ingestAll brings all artifacts into the store, several at once. Without files it checks
-// that the store has them.
-func ingestAll(ctx context.Context, packs *pack.Store, release manifest.Release, files []string, watch Watch) (Counts, error) {
+// ingestAll brings all artifacts into the store, several at once, and then those of the earlier
+// releases beside it that the store lacks. Without files it checks that the store has them.
+func ingestAll(ctx context.Context, packs *pack.Store, release manifest.Release, files []string, folder candidates, watch Watch) (Counts, error) {
 	if files == nil {
-		return checkStored(ctx, packs, release)
+		sum, err := checkStored(ctx, packs, release)
+		if err == nil {
+			err = sum.ingestEarlier(ctx, packs, release, folder, watch)
+		}
+		return sum, err
 	}
 	parts := make([]Counts, len(files))
 	g, gctx := errgroup.WithContext(ctx)
@@ -149,6 +153,9 @@ func ingestAll(ctx context.Context, packs *pack.Store, release manifest.Release,
 	var sum Counts
 	for _, n := range parts {
 		sum.add(n)
+	}
+	if err == nil {
+		err = sum.ingestEarlier(ctx, packs, release, folder, watch)
 	}
 	if err != nil {
 		return sum, err

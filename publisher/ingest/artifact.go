@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/ipfs/go-cid"
@@ -93,6 +95,30 @@ func (n *Counts) ingest(ctx context.Context, packs *pack.Store, a manifest.Artif
 		return store.Differs(a, file, "sha256", digest, a.SHA256)
 	case !got.CID.Equals(a.CID):
 		return store.Differs(a, file, "CID", got.CID.String(), a.CID.String())
+	}
+	return nil
+}
+
+// ingestEarlier checks that the store lists the artifacts of the earlier releases beside a release,
+// which were added before. What it lacks, because the store is new, comes from the folder.
+func (n *Counts) ingestEarlier(ctx context.Context, packs *pack.Store, release manifest.Release, folder candidates, watch Watch) error {
+	for _, r := range release.Earlier {
+		for _, a := range r.Artifacts {
+			err := cas.Blocks(ctx, packs, a.CID, func(c cid.Cid) error { return store.Listed(ctx, packs, c) })
+			if errors.Is(err, fs.ErrNotExist) {
+				file, findErr := folder.same(ctx, a)
+				if findErr != nil {
+					return findErr
+				}
+				if file == "" {
+					return fmt.Errorf("earlier release %q, artifact %s: %w; put its file into the folder with the signed files, and name that with --artifacts", r.Version, a.Role, err)
+				}
+				err = n.ingest(ctx, packs, a, file, watch)
+			}
+			if err != nil {
+				return fmt.Errorf("earlier release %q: %w", r.Version, err)
+			}
+		}
 	}
 	return nil
 }

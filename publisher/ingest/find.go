@@ -63,6 +63,21 @@ func listCandidates(ctx context.Context, dir string) (candidates, error) {
 	return c, nil
 }
 
+// same returns the file with the length and sha256 of an artifact, "" when there is none.
+func (c candidates) same(ctx context.Context, a manifest.Artifact) (string, error) {
+	for _, f := range c.files {
+		if f.size != a.Length {
+			continue
+		}
+		if sum, err := store.HashFile(ctx, c.at(f)); err != nil {
+			return "", fmt.Errorf("artifact %s: %w", a.Role, err)
+		} else if sum == a.SHA256 {
+			return c.at(f), nil
+		}
+	}
+	return "", nil
+}
+
 // find returns the file with the length and sha256 of an artifact, whatever its name. A file
 // that alone has the length and is named after the role is not hashed here: its bytes are
 // compared while they are read. When no file fits, find returns a file that is named after
@@ -74,12 +89,8 @@ func (c candidates) find(ctx context.Context, a manifest.Artifact) (string, erro
 	if len(sameLength) == 1 && rank(sameLength[0]) < otherName {
 		return c.at(sameLength[0]), nil
 	}
-	for _, f := range sameLength {
-		if sum, err := store.HashFile(ctx, c.at(f)); err != nil {
-			return "", fmt.Errorf("artifact %s: %w", a.Role, err)
-		} else if sum == a.SHA256 {
-			return c.at(f), nil
-		}
+	if path, err := (candidates{c.dir, sameLength}).same(ctx, a); path != "" || err != nil {
+		return path, err
 	}
 	switch {
 	case len(files) > 0 && rank(files[0]) < otherName:

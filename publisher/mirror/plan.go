@@ -23,10 +23,12 @@ func (e *export) blocks(ctx context.Context) ([]file, error) {
 		}
 		return ctx.Err()
 	}
-	for _, r := range e.content.releases {
-		for _, a := range r.Artifacts {
-			if err := cas.Blocks(ctx, e.source, a.CID, add); err != nil {
-				return nil, fmt.Errorf("release %q, %s: %w", r.Version, a.Role, err)
+	for _, published := range e.content.releases {
+		for _, r := range published.All() {
+			for _, a := range r.Artifacts {
+				if err := cas.Blocks(ctx, e.source, a.CID, add); err != nil {
+					return nil, fmt.Errorf("release %q, %s: %w", r.Version, a.Role, err)
+				}
 			}
 		}
 	}

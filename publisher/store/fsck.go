@@ -117,10 +117,12 @@ func findFaults(ctx context.Context, o Options, all, kept []manifest.Release) (p
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Offset, b.Offset))
 	})
 	f := newFaults(damage)
-	for _, r := range all {
-		for _, a := range r.Artifacts {
-			if err := f.addArtifact(ctx, packs, r, a, repo.Contains(kept, r)); err != nil {
-				return checked, f.list, damage, err
+	for _, published := range all {
+		for _, r := range published.All() {
+			for _, a := range r.Artifacts {
+				if err := f.addArtifact(ctx, packs, r, a, repo.Contains(kept, published)); err != nil {
+					return checked, f.list, damage, err
+				}
 			}
 		}
 	}
@@ -195,15 +197,17 @@ func repair(ctx context.Context, o Options, releases []manifest.Release, damage 
 		return errors.Join(err, openErr)
 	}
 	f := filler{packs, o.Peer}
-	for _, r := range releases {
-		for _, a := range r.Artifacts {
-			err = errors.Join(err, cas.Blocks(ctx, f, a.CID, func(c cid.Cid) error {
-				if has, err := packs.Has(ctx, c); has || err != nil {
+	for _, published := range releases {
+		for _, r := range published.All() {
+			for _, a := range r.Artifacts {
+				err = errors.Join(err, cas.Blocks(ctx, f, a.CID, func(c cid.Cid) error {
+					if has, err := packs.Has(ctx, c); has || err != nil {
+						return err
+					}
+					_, err := f.Block(ctx, c)
 					return err
-				}
-				_, err := f.Block(ctx, c)
-				return err
-			}))
+				}))
+			}
 		}
 	}
 	return errors.Join(err, packs.Close())

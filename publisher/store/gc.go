@@ -60,12 +60,15 @@ func collect(ctx context.Context, packs *pack.Store, o Options) (pack.Collected,
 	return packs.Collect(ctx, needed.has, o.progress())
 }
 
-// roots are the CIDs of the files that are kept: pins and the artifacts of releases.
+// roots are the CIDs of the files that are kept: pins and the artifacts of releases, with those of
+// the earlier ones beside them.
 func (o Options) roots(releases []manifest.Release) []cid.Cid {
 	roots := slices.Clone(o.Pins)
-	for _, r := range releases {
-		for _, a := range r.Artifacts {
-			roots = append(roots, a.CID)
+	for _, published := range releases {
+		for _, r := range published.All() {
+			for _, a := range r.Artifacts {
+				roots = append(roots, a.CID)
+			}
 		}
 	}
 	return roots

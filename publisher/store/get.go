@@ -99,7 +99,7 @@ func pick(ctx context.Context, r *repo.Repo, o GetOptions) (found manifest.Relea
 		}
 		return found, false, fmt.Errorf("repository %s: channel %q has no release%s: %w; phase-publish stats lists the releases", r.Dir, o.Channel, arch, fs.ErrNotExist)
 	}
-	matches := slices.DeleteFunc(slices.Clone(all), func(k manifest.Release) bool {
+	matches := slices.DeleteFunc(withEarlier(all), func(k manifest.Release) bool {
 		if o.Release == "" && o.Version == 0 {
 			return !repo.Contains(now, k)
 		}
@@ -112,6 +112,16 @@ func pick(ctx context.Context, r *repo.Repo, o GetOptions) (found manifest.Relea
 		return found, false, fmt.Errorf("channel %q: it has releases for %s and %s (%w); name one with --arch", o.Channel, matches[0].Arch, matches[other].Arch, fs.ErrInvalid)
 	}
 	return matches[0], repo.Contains(now, matches[0]), nil // the newest of several with one version string
+}
+
+// withEarlier lists releases, and after them the earlier ones beside them: the repository may no longer have
+// the manifest that was theirs.
+func withEarlier(all []manifest.Release) []manifest.Release {
+	list := slices.Clone(all)
+	for _, r := range all {
+		list = append(list, r.Earlier...)
+	}
+	return list
 }
 
 // listed names releases, the newest first.
