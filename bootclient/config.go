@@ -29,6 +29,7 @@ const StartedTrust = "good/trust"
 type Config struct {
 	Root          []byte // root.json, the only trusted input
 	Channel, Arch string
+	Machine       manifest.Machine // decides which of the signed releases this machine takes
 	Mode          modes.Mode
 	Cache         string                // folder for blocks and saved metadata, "" for none
 	LastGood      bool                  // a person asked for the last good release: nothing is searched, whatever Mode.Stale says
@@ -129,7 +130,7 @@ func (c Config) cacheDir() cache.Dir { return cache.Dir(c.Cache) }
 
 // policy returns the policy of the present time, with the saved state of the cache, read-only.
 func (c Config) policy() manifest.Policy {
-	p := manifest.Policy{Root: c.Root, Channel: c.Channel, Arch: c.Arch, Now: c.Now(), Floor: c.Floor}
+	p := manifest.Policy{Root: c.Root, Channel: c.Channel, Arch: c.Arch, Now: c.Now(), Floor: c.Floor, Machine: c.Machine}
 	if c.Cache != "" {
 		p.State = manifest.OpenStateReadOnly(c.cacheDir().Trust())
 	}

@@ -168,6 +168,9 @@ func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cach
 	if !won.Verified.LastGood() {
 		step.Done("%s/%s release %s from %s", rel.Channel, rel.Arch, rel.Version, won.Summary())
 	}
+	if newest := won.Verified.Newest(); newest.ContentNumber() != rel.ContentNumber() {
+		r.Say("roll-out: release %s is the newest, and not for this machine; it takes %s", newest.Version, rel.Version)
+	}
 	return won, nil
 }
 

@@ -29,7 +29,7 @@ type ManifestSpec struct {
 	Out           string
 	Submitters    []manifest.Submitter // for a release that is signed again, nil keeps its own, and an empty list removes them
 	Rollout       Conditions
-	Force         bool                 // replace a manifest at Out that other keys have signed, or reuse a version string for other content
+	Force         bool // replace a manifest at Out that other keys have signed, or reuse a version string for other content
 	Now           time.Time
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/bootfile"
+	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
@@ -34,6 +35,7 @@ func (b *boot) commandLine(context.Context) (string, error) {
 	}
 	b.config.Log, b.config.Report, b.config.Progress = logger(b.report), b.report, b.progress()
 	b.config.LastGood = b.choice.LastGood
+	b.config.Machine = manifest.Machine{ID: machineID(systemUUID(uuidFile)), Groups: b.args.Groups}
 	b.mayWrite = b.config.Mode.Cache == "rw"
 	b.avoid(refusedRelease(b.avoidFile))
 	return fmt.Sprintf("mode %s, channel %s, %s", b.config.Mode.Name, b.config.Channel, b.config.Arch), nil

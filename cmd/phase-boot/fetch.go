@@ -19,7 +19,9 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
@@ -46,6 +48,7 @@ type fetchFlags struct {
 	releaseChoice
 	out               string
 	mirrors, peers    []string
+	machine           manifest.Machine
 	json, share, seed bool
 	timeout, patience time.Duration
 	timeoutSet        bool // on the command line
@@ -61,6 +64,8 @@ func fetch(ctx context.Context, args []string) error {
 	set.StringVar(&f.out, "out", "", "`DIR` to write the release to")
 	listVar(set, &f.mirrors, "mirror", "`URL` of a mirror or publisher, or file:///DIR; may be repeated")
 	listVar(set, &f.peers, "peer", "`MULTIADDR` with /p2p/ID of a peer that has the release; may be repeated")
+	listVar(set, &f.machine.Groups, "group", "`NAME` of a group of machines, for a release that is not for every machine; may be repeated")
+	set.StringVar(&f.machine.ID, "machine", "", "`TEXT` that stays the same for this machine and decides whether it belongs to a percentage; without it, it belongs to none")
 	set.BoolVar(&f.json, "json", false, "print the report as one JSON object on stdout")
 	set.BoolVar(&f.share, "share", true, "serve verified blocks to other machines, if the mode announces (--share=false: do not)")
 	set.BoolVar(&f.seed, "seed", false, "continue to serve after the fetch, until interrupted")
@@ -84,6 +89,11 @@ func (f *fetchFlags) check(rest []string) error {
 		return fmt.Errorf("--timeout %s: must be positive, such as 60s", f.timeout)
 	case f.patience <= 0:
 		return fmt.Errorf("--patience %s: must be positive, such as 5m", f.patience)
+	}
+	for _, g := range f.machine.Groups {
+		if err := bootargs.CheckGroup(g); err != nil {
+			return fmt.Errorf("--group: %w", err)
+		}
 	}
 	return cmp.Or(checkArch(f.arch), bootclient.Config{Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap}.Check())
 }
@@ -127,7 +137,7 @@ func (f *fetchFlags) run(ctx context.Context) error {
 func (f *fetchFlags) config() (bootclient.Config, error) {
 	cfg := bootclient.Config{
 		Channel: f.channel, Arch: f.arch, Cache: f.cache, CacheWanted: f.cache != "", Timeout: f.timeout, Patience: f.patience, Share: f.share,
-		Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap,
+		Mirrors: f.mirrors, Peers: f.peers, Bootstrap: f.bootstrap, Machine: f.machine,
 	}
 	var err error
 	if cfg.Root, err = readRoot(f.root); err != nil {

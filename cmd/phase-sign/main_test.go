@@ -19,8 +19,8 @@ import (
 
 func TestMain(m *testing.M) {
 	scripttest.Main(m, map[string]func() int{
-		"phase-sign":              func() int { return cli.Main(newCommand()) },
-		"sigstore-kms-file":       filePlugin,
+		"phase-sign":        func() int { return cli.Main(newCommand()) },
+		"sigstore-kms-file": filePlugin,
 		"boot-machines": func() int {
 			if err := bootMachines(os.Args[1:]); err != nil {
 				fmt.Fprintln(os.Stderr, err)

@@ -2,6 +2,7 @@ package bootargs
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +27,7 @@ type Arguments struct {
 	Stale     string   // phase.stale=refuse|last-good: what a boot does if it finds no valid metadata; "" leaves it to the mode
 	Retry     string   // phase.retry=N: the machine restarts after N failed attempts; 0 is never, "" leaves it to the mode
 	Screen    string   // phase.screen=lines|full|plain: how the consoles show a boot
+	Groups    []string // phase.group=NAME[,NAME], repeatable: of the machine, which choose among signed releases
 	Mirrors   []string // phase.mirror=URL, repeatable
 	Peers     []string // phase.peer=MULTIADDR, repeatable
 	Bootstrap []string // phase.bootstrap=MULTIADDR, repeatable
@@ -80,6 +82,8 @@ func (a *Arguments) take(word string) error {
 		return a.takeRetry(value)
 	case "phase.screen":
 		return a.takeScreen(value)
+	case "phase.group":
+		return a.takeGroups(value)
 	}
 	single, list := a.field(name)
 	switch {
@@ -154,6 +158,35 @@ func (a *Arguments) takeScreen(value string) error {
 		return fmt.Errorf("phase.screen=%.40q: unknown; use %s or %s", value, strings.Join(Screens[:2], ", "), Screens[2])
 	}
 	a.Screen = value
+	return nil
+}
+
+// groupName is the grammar of package manifest.
+var groupName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
+
+// CheckGroup refuses a name that no group of machines can have.
+func CheckGroup(name string) error {
+	if !groupName.MatchString(name) {
+		return refusal.Invalid("group %.40q: use a-z, 0-9, _ and -, at most 32, a letter or digit first", name)
+	}
+	return nil
+}
+
+// takeGroups takes groups of the machine, all of the value or none.
+func (a *Arguments) takeGroups(value string) error {
+	groups := slices.Clone(a.Groups)
+	for name := range strings.SplitSeq(value, ",") {
+		if err := CheckGroup(name); err != nil {
+			return fmt.Errorf("phase.group=%.80q: %w", value, err)
+		}
+		if !slices.Contains(groups, name) {
+			groups = append(groups, name)
+		}
+	}
+	if len(groups) > MaxRepeats {
+		return fmt.Errorf("phase.group=%.80q: %d groups; at most %d are used", value, len(groups), MaxRepeats)
+	}
+	a.Groups = groups
 	return nil
 }
 
