@@ -8,8 +8,8 @@
 // and a blake3 or sha2-256 digest of 32 bytes. It uses no network, no key and no release.
 //
 // signer, publisher, bootclient and plasm call it. Writing starts at AddFile and AddDir;
-// reading at Leaves (many blocks, in any order), Copy (a stream) or ReadFile (a small file
-// in memory). cut.go and gear.go find the cut points, also the starts of zstd frames.
+// reading at Leaves (many blocks, in any order), Copy (a stream), NewReader (from any offset)
+// or ReadFile (a small file in memory). cut.go and gear.go find the cut points, also the starts of zstd frames.
 //
 // Limits: MaxBlock bytes in a block, MaxLinks links in a node, MaxDepth levels of inner
 // nodes, MaxLeaves leaves in a file, MaxName bytes in a file name. A repeated link is

@@ -223,6 +223,10 @@ func TestHostileFilesAreRefused(t *testing.T) {
 			if int64(out.Len()) > test.size {
 				t.Errorf("Copy wrote %d bytes of %d", out.Len(), test.size)
 			}
+			out.Reset()
+			if _, err := io.Copy(&out, cas.NewReader(t.Context(), &src, test.root, test.size)); !errors.Is(err, cas.ErrCorrupt) || int64(out.Len()) > test.size {
+				t.Errorf("Reader: %v after %d bytes, want ErrCorrupt", err, out.Len())
+			}
 			if _, err := cas.ReadFile(t.Context(), &src, test.root, test.size); !errors.Is(err, cas.ErrCorrupt) &&
 				!strings.HasPrefix(name, "a raw root") && name != "a size that differs from the signed one" && name != "a leaf longer than its node says" {
 				t.Errorf("ReadFile: %v, want ErrCorrupt", err)
@@ -302,6 +306,9 @@ func TestEachFaultOfASourceHasItsOwnError(t *testing.T) {
 		var out bytes.Buffer
 		if err := cas.Copy(t.Context(), &out, src, f.CID, f.Size); !errors.Is(err, test.want) || out.Len() > 0 {
 			t.Errorf("%s: %v after %d bytes, want %v and none", name, err, out.Len(), test.want)
+		}
+		if _, err := io.Copy(&out, cas.NewReader(t.Context(), src, f.CID, f.Size)); !errors.Is(err, test.want) || out.Len() > 0 {
+			t.Errorf("Reader: %s: %v after %d bytes, want %v and none", name, err, out.Len(), test.want)
 		}
 	}
 }
