@@ -8,11 +8,12 @@
 //	        &entity-bytes=FROM:TO                         the blocks of a range of a file
 //	GET /ipns/NAME?format=ipns-record                     a signed IPNS record
 //	GET /have/ROOT                                        which leaves of an artifact are here
+//	GET /tuf/metadata/NAME, /tuf/targets/PATH             files for clients of TUF
 //
-// The last is an extension, which only machines that boot or seed serve: see Options.Have.
+// /have/ is an extension, which only machines that boot or seed serve: see Options.Have. Only a
+// publisher serves /tuf/ (tuf.go), the one place where files are reassembled.
 //
-// The Handler renders no pages, reassembles no files and does not forward requests to other
-// gateways. The publisher and a serving machine mount it behind limit.Rates, which sets the
+// The Handler renders no pages and does not forward requests to other gateways. The publisher and a serving machine mount it behind limit.Rates, which sets the
 // deadlines for slow clients. Start at Handler and Client.Block; a run of leaves starts at
 // carWriter.run and Client.Run.
 //

@@ -53,12 +53,16 @@ type Options struct {
 	// and a version that changes with it (letters, digits and dashes); or an error that
 	// wraps fs.ErrNotExist for an unknown artifact. Nil serves no bitmaps.
 	Have func(root cid.Cid) (bits []byte, version string, err error)
+	// Metadata returns the file that /tuf/metadata/NAME serves, and Target the file that
+	// /tuf/targets/PATH serves; or an error that wraps fs.ErrNotExist. Nil serves none.
+	Metadata func(name string) ([]byte, error)
+	Target   func(path string) (File, error)
 	// UploadSlots is how many responses with raw blocks of 16 KiB or more, or with a CAR,
 	// may be in progress at a time; 0 is no limit. If all are taken, a request waits for at
 	// most a second in a queue that is fair between clients (an IPv4 address, a /56 of
 	// IPv6), and is then answered 503 with Retry-After. No client gets more than half of the
 	// slots. A CAR keeps its slot for 4 MiB at a time and waits up to four seconds for the
-	// next one; then it is cut short. Smaller blocks, inner nodes, records and bitmaps never
+	// next one; then it is cut short. So does a target, which waits longer. Smaller blocks, inner nodes, records and bitmaps never
 	// wait. A few dozen slots suit a publisher on a line of 100 Mbit/s or more. With fewer
 	// slots each answer is done sooner, so that the machines of a swarm have something to
 	// share; with more, single machines far away are served better.
@@ -67,7 +71,7 @@ type Options struct {
 	Fault func(err error)
 }
 
-// Handler serves GET and HEAD of /ipfs/, /ipns/ and /have/. It sets no deadlines: mount it behind
+// Handler serves GET and HEAD of /ipfs/, /ipns/, /have/ and /tuf/. It sets no deadlines: mount it behind
 // limit.Rates, which ends the answers to slow clients.
 func Handler(o Options) http.Handler {
 	h := &handler{Options: o, slots: newSlots(o.UploadSlots, slotWait), cache: newCache()}
@@ -75,6 +79,8 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("/ipfs/", h.get(h.ipfs))
 	mux.HandleFunc("/ipns/", h.get(h.ipns))
 	mux.HandleFunc("/have/", h.get(h.have))
+	mux.HandleFunc(metadataPath, h.get(h.metadata))
+	mux.HandleFunc(targetsPath, h.get(h.target))
 	return mux
 }
 
@@ -142,7 +148,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.As(err, new(cutShortError)) {
 		panic(http.ErrAbortHandler)
 	}
-	for _, k := range []string{"Etag", "Content-Disposition", "Content-Location", "Accept-Ranges"} {
+	for _, k := range []string{"Etag", "Content-Disposition", "Content-Location", "Content-Range", "Accept-Ranges"} {
 		w.Header().Del(k)
 	}
 	w.Header().Set("Cache-Control", noStore) // the block may arrive a moment later

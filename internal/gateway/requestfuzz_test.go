@@ -37,7 +37,11 @@ func FuzzHandler(f *testing.F) {
 			}
 			return []byte("a record"), nil
 		},
-		Have: func(c cid.Cid) ([]byte, string, error) { return []byte{0x80}, "1", nil },
+		Have:     func(c cid.Cid) ([]byte, string, error) { return []byte{0x80}, "1", nil },
+		Metadata: func(n string) ([]byte, error) { return []byte("{}"), missingUnless(n == "1.root.json") },
+		Target: func(path string) (File, error) {
+			return File{CID: file.CID, Length: file.Size, SHA256: "sum"}, missingUnless(path == "a/sum.kernel")
+		},
 	})
 	for _, seed := range []struct{ path, query, accept, match, span string }{
 		{"/ipfs/" + file.CID.String(), "format=raw", "", "", ""},
@@ -46,6 +50,9 @@ func FuzzHandler(f *testing.F) {
 		{"/ipfs/" + file.CID.String() + "/", "format=raw", typeRaw, `"x"`, "bytes=1-2"},
 		{"/ipns/" + name, "format=ipns-record", "", "", ""},
 		{"/have/" + file.CID.String(), "", "", `"1"`, "bytes=0-"},
+		{"/tuf/metadata/1.root.json", "", "", "*", ""},
+		{"/tuf/targets/a/sum.kernel", "", "", `"sum"`, "bytes=5-,1-2"},
+		{"/tuf/targets/a/sum.kernel", "", "", "", "bytes=30000-"},
 	} {
 		f.Add("GET", seed.path, seed.query, seed.accept, seed.match, seed.span)
 	}
@@ -90,12 +97,23 @@ func checkForm(t *testing.T, r *http.Request, resp *http.Response, body []byte, 
 		if !isCAR(body) || resp.Header.Get("Cache-Control") != noStore {
 			t.Errorf("no CAR of %d bytes: %v", len(body), resp.Header)
 		}
-	case kind != typeIPNS && kind != typeHave:
+	case strings.HasPrefix(r.URL.Path, targetsPath):
+		if int64(len(body)) != resp.ContentLength || len(body) != 20_000 || tag != "sum" {
+			t.Errorf("target of %d bytes: %v", len(body), resp.Header)
+		}
+	case kind != typeIPNS && kind != typeHave && kind != "application/json":
 		t.Errorf("a %q", kind)
 	}
 	if resp.Header.Get("Vary") != "Accept" {
 		t.Error("without Vary")
 	}
+}
+
+func missingUnless(found bool) error {
+	if found {
+		return nil
+	}
+	return fs.ErrNotExist
 }
 
 // A bitmap that a client accepts has one bit for each leaf.

@@ -187,23 +187,24 @@ type turn struct {
 	sent  int // bytes
 }
 
-func (t *turn) begin(ctx context.Context) error {
-	err := t.slots.acquire(ctx, t.key)
-	t.held = err == nil
-	return err
-}
+func (t *turn) begin(ctx context.Context) error { return t.wait(ctx, t.slots.wait) }
 
 // next lets other requests have the slot, and waits for the next turn, longer than a request that
 // had none yet.
 func (t *turn) next(ctx context.Context) error {
-	t.slots.release(t.key)
-	err := t.slots.acquireWithin(ctx, t.key, turnWaits*t.slots.wait)
+	t.end()
+	return t.wait(ctx, turnWaits*t.slots.wait)
+}
+
+func (t *turn) wait(ctx context.Context, wait time.Duration) error {
+	err := t.slots.acquireWithin(ctx, t.key, wait)
 	t.held, t.sent = err == nil, 0
 	return err
 }
 
 func (t *turn) end() {
 	if t.held {
+		t.held = false
 		t.slots.release(t.key)
 	}
 }
