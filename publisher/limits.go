@@ -81,7 +81,8 @@ func (s *server) handlers() (plain, streams http.Handler) {
 	}
 	s.rates = limit.NewRates(bounds)
 	h := gateway.Handler(gateway.Options{
-		Source: s.source, IPNS: s.record.Get, UploadSlots: s.Limits.UploadSlots, Fault: s.fault,
+		Source: s.source, IPNS: s.record.Get, Metadata: s.source.file, Target: s.source.target,
+		UploadSlots: s.Limits.UploadSlots, Fault: s.fault,
 	})
 	return s.rates.Handler(s.meter.handler("http", h, s.Log)), s.rates.Handler(s.meter.handler("stream", h, s.Log))
 }

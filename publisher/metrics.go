@@ -96,6 +96,8 @@ func kindOf(contentType string) string {
 		return "car"
 	case strings.HasSuffix(contentType, "ipns-record"):
 		return "record"
+	case contentType == "application/octet-stream":
+		return "target"
 	}
 	return "other"
 }

@@ -2,6 +2,8 @@ package publisher
 
 import (
 	"context"
+	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/pack"
+	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
@@ -22,7 +25,21 @@ const keptGenerations = 3
 type generation struct {
 	*repo.Pointer
 	releases []manifest.Release
+	targets  map[string]manifest.Target // by their path with a hash
 	loaded   time.Time
+}
+
+// newGeneration lists the targets of verified releases.
+func newGeneration(p *repo.Pointer, releases []manifest.Release, now time.Time) (*generation, error) {
+	targets, err := p.Targets(releases)
+	if err != nil {
+		return nil, err
+	}
+	g := &generation{p, releases, make(map[string]manifest.Target, len(targets)), now}
+	for _, t := range targets {
+		g.targets[t.HashedPath()] = t
+	}
+	return g, nil
 }
 
 // generations are the newest pointers and the store of artifacts. It is the cas.Source that
@@ -93,15 +110,40 @@ func (s *generations) roots() []cid.Cid {
 
 // metadata returns a block of a metadata folder, false when no generation has it.
 func (s *generations) metadata(ctx context.Context, c cid.Cid) ([]byte, bool) {
-	s.mu.RLock()
-	list := s.list
-	s.mu.RUnlock()
-	for _, g := range list {
+	for _, g := range s.all() {
 		if data, err := g.Blocks.Block(ctx, c); err == nil {
 			return data, true
 		}
 	}
 	return nil, false
+}
+
+// file returns a metadata file of the newest generation that has one of that name: a TUF client may
+// have read an earlier timestamp.
+func (s *generations) file(name string) ([]byte, error) {
+	for _, g := range s.all() {
+		if data, ok := g.Files[name]; ok {
+			return data, nil
+		}
+	}
+	return nil, fmt.Errorf("metadata %.80q: %w", name, fs.ErrNotExist)
+}
+
+// target returns the target with a hash in its path.
+func (s *generations) target(path string) (gateway.File, error) {
+	for _, g := range s.all() {
+		if t, ok := g.targets[path]; ok {
+			return gateway.File{CID: t.CID, Length: t.Length, SHA256: t.SHA256}, nil
+		}
+	}
+	return gateway.File{}, fmt.Errorf("target %.80q: %w", path, fs.ErrNotExist)
+}
+
+// all returns the generations, newest first.
+func (s *generations) all() []*generation {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.list
 }
 
 // Block reads from the metadata folders, then from the store.

@@ -127,7 +127,11 @@ func (s *server) load(ctx context.Context, r *repo.Repo) error {
 	if err := s.checkRoots(ctx, releases); err != nil {
 		return err
 	}
-	s.source.add(&generation{p, releases, s.Now()}) // before the record that points to it
+	next, err := newGeneration(p, releases, s.Now())
+	if err != nil {
+		return err
+	}
+	s.source.add(next) // before the record that points to it
 	if _, err := s.record.Point(p, s.Now()); err != nil {
 		return err
 	}

@@ -20,14 +20,19 @@ func newExport() *cobra.Command {
 	var keys []string
 	var passFile, boot string
 	var prune bool
+	targets := true
 	grace := mirror.DefaultGrace
 	cmd := &cobra.Command{
 		Use:   "export --store DIR --repo DIR --out DIR [--ipns-key KEY]",
 		Short: "Write the releases as a folder that any web server can serve",
-		Long: `export writes files whose paths are the URLs of a gateway: ipfs/CID, ipns/NAME, and the
-metadata of the repository below metadata/. Any web server can serve the folder as it is;
-machines use its address as a mirror. The folder must be new, empty, or a mirror that export
-wrote, because the web server would serve any other file in it.
+		Long: `export writes files whose paths are the URLs of a gateway: ipfs/CID and ipns/NAME for
+machines, tuf/metadata/NAME and tuf/targets/DIR/SHA256.NAME for other TUF clients. Any web
+server can serve the folder as it is; machines use its address as a mirror. The folder must
+be new, empty, or a mirror that export wrote, because the web server would serve any other
+file in it.
+
+The files in tuf/targets/ are the artifacts once more, as whole files: they double the size
+of the mirror. --tuf-targets=false leaves them out; machines do not need them.
 
 export writes missing files, and signs a new record when the pointer moved or the record is
 12 hours old. Run it every hour: a timestamp is valid for a day, and phase-publish serve
@@ -35,7 +40,7 @@ signs it again. It exits 3 when machines refuse a release, and still writes the 
 releases. It keeps files that no release needs any more for --grace. It may be killed and
 run again at any moment, and clients may read meanwhile.`,
 		Example: `  phase-publish export --store store --repo repo --ipns-key keys/ipns --out /var/www/phase
-  phase-publish export --store store --repo repo --ipns-key keys/ipns --out mirror && rsync -a --delete-delay mirror/ www.example:mirror/`,
+  phase-publish export --store store --repo repo --ipns-key keys/ipns --out mirror && rsync -aH --delay-updates --delete-delay mirror/ www.example:mirror/`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			warnExposed(append(slices.Clone(keys), passFile)...)
@@ -54,6 +59,7 @@ run again at any moment, and clients may read meanwhile.`,
 				return err
 			}
 			progress := cli.NewProgress(cmd.Context())
+			opts.NoTargets = !targets
 			opts.Progress, opts.Log = progress.Count("files"), stderrLog()
 			done, err := mirror.Export(cmd.Context(), opts)
 			progress.Close()
@@ -76,7 +82,8 @@ run again at any moment, and clients may read meanwhile.`,
 	cmd.Flags().StringVar(&boot, "netboot", "", "EFI program of phase-image uki, or a `folder` with such files, to copy below netboot/")
 	cli.DurationVar(cmd.Flags(), &grace, "grace", maxDays, "how long to keep files that no release needs any more")
 	cmd.Flags().BoolVar(&prune, "prune", false, "no grace: remove files at once that no release needs")
-	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "hash the blocks that are there, and replace wrong ones")
+	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "hash the blocks and targets that are there, and replace wrong ones")
+	cmd.Flags().BoolVar(&targets, "tuf-targets", true, "write the artifacts as whole files too, for other TUF clients")
 	cmd.MarkFlagsMutuallyExclusive("grace", "prune")
 	require(cmd, "out")
 	return cmd
@@ -109,6 +116,9 @@ func exportedWords(e exported) string {
 	}
 	if len(e.Records) == 0 {
 		b.WriteString("no record: machines use these files only when another source has the pointer; --ipns-key writes one\n")
+	}
+	if e.Targets > 0 {
+		fmt.Fprintf(&b, "tuf/targets: %s, %s on the disk\n", count(int64(e.Targets), "artifact"), size(e.TargetBytes))
 	}
 	for _, name := range e.Netboot {
 		fmt.Fprintf(&b, "wrote netboot/%s\n", name)

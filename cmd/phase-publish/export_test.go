@@ -3,10 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +18,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // An export is killed many times while the pointer moves between two releases. After each
@@ -55,10 +60,15 @@ func TestAnExportMayBeKilledAtAnyMoment(t *testing.T) {
 	checkMirror(t, mirror, true)
 	ledger, err := os.ReadFile(filepath.Join(mirror, ".phase-export/ledger"))
 	check(t, err)
-	files, err := filepath.Glob(filepath.Join(mirror, "*/*"))
-	check(t, err)
-	if lines := bytes.Count(ledger, []byte("\n")) - 1; lines != len(files)-3 { // ledger, lock and new
-		t.Errorf("%d files, and %d in the ledger", len(files), lines)
+	files := 0
+	check(t, filepath.WalkDir(mirror, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files++
+		}
+		return err
+	}))
+	if lines := bytes.Count(ledger, []byte("\n")) - 1; lines != files-2 { // ledger and lock
+		t.Errorf("%d files, and %d in the ledger", files, lines)
 	}
 	if left, err := os.ReadDir(filepath.Join(mirror, ".phase-export/new")); err != nil || len(left) > 0 {
 		t.Errorf("%d files are left in the staging folder, %v", len(left), err)
@@ -78,8 +88,8 @@ func (f folderSource) Block(_ context.Context, c cid.Cid) ([]byte, error) {
 	return os.ReadFile(filepath.Join(string(f), "ipfs", c.String()))
 }
 
-// checkMirror checks that every block hashes to its name, and that the record points to a
-// complete metadata folder.
+// checkMirror checks that every block and target hashes to its name, that the record points to a
+// complete metadata folder, and that the timestamp leads to the targets.
 func checkMirror(t *testing.T, dir string, every bool) {
 	t.Helper()
 	records, err := os.ReadDir(filepath.Join(dir, "ipns"))
@@ -105,6 +115,36 @@ func checkMirror(t *testing.T, dir string, every bool) {
 			check(t, err)
 			_, err = cas.Get(t.Context(), folderSource(dir), c)
 			check(t, err)
+		}
+	}
+	checkTargets(t, filepath.Join(dir, "tuf"), every)
+}
+
+func checkTargets(t *testing.T, dir string, every bool) {
+	t.Helper()
+	check(t, filepath.WalkDir(filepath.Join(dir, "targets"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !every {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if sum, _, _ := strings.Cut(d.Name(), "."); fmt.Sprintf("%x", sha256.Sum256(data)) != sum {
+			t.Errorf("%s: %d wrong bytes", path, len(data))
+		}
+		return err
+	}))
+	open := func(role string, version int64) *manifest.Document {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(dir, "metadata", manifest.FileName(role, version)))
+		check(t, err)
+		d, err := manifest.Open(data)
+		check(t, err)
+		return d
+	}
+	for _, f := range open("snapshot", open("timestamp", 0).MetaFiles()[0].Version).MetaFiles() {
+		for _, target := range open(strings.TrimSuffix(f.File, ".json"), f.Version).Targets() {
+			if _, err := os.Stat(filepath.Join(dir, "targets", target.HashedPath())); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

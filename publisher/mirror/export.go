@@ -34,7 +34,8 @@ type Options struct {
 	Out         string               // folder of the mirror, made when missing
 	IPNS        []ed25519.PrivateKey // keys of the names whose records are written
 	Grace       time.Duration        // how long files are kept that no release needs; 0 removes them at once
-	Verify      bool                 // hash the blocks that are there, and replace wrong ones
+	Verify      bool                 // hash the blocks and targets that are there, and replace wrong ones
+	NoTargets   bool                 // write no artifacts as whole files, which other TUF clients download
 	Progress    func(done, total int)
 	Log         *slog.Logger     // nil: silent
 	Now         func() time.Time // nil: time.Now
@@ -51,6 +52,9 @@ type Exported struct {
 	LeftOut   string    `json:"left_out"` // why channels are left out, "" when none is
 	Warning   string    `json:"warning"`  // targets that are not published, as in Status; "" when there are none
 
+	Targets     int   `json:"targets"`      // artifacts that are whole files too
+	TargetBytes int64 `json:"target_bytes"` // on the disk: equal ones are hard links
+
 	WrittenFiles int   `json:"written_files"`
 	WrittenBytes int64 `json:"written_bytes"`
 	KeptFiles    int   `json:"kept_files"`    // that were there, and are needed
@@ -65,8 +69,8 @@ type Exported struct {
 func (e Exported) Err() error { return e.err }
 
 // Export writes a repository's releases as files whose paths are the URLs of a trustless
-// gateway, for any web server: ipfs/CID (a block), ipns/NAME (the IPNS record) and
-// metadata/NAME (the TUF repository, for other clients).
+// gateway, for any web server: ipfs/CID (a block), ipns/NAME (the IPNS record), and for other
+// TUF clients tuf/metadata/NAME and tuf/targets/DIR/SHA256.NAME (an artifact as a whole file).
 //
 // It may run while clients read, and be killed at any moment: a file gets its name only
 // when it is complete and on the disk, and what points to other files is written after them.
@@ -192,7 +196,7 @@ type export struct {
 	out     Exported
 }
 
-// run writes the blocks, then the metadata with the timestamp last, then the records, and
+// run writes blocks and targets, then the metadata with the timestamp last, then the records, and
 // removes files that are not needed any more.
 func (e *export) run(ctx context.Context, blocks []file) (Exported, error) {
 	e.out = Exported{
@@ -212,9 +216,12 @@ func (e *export) run(ctx context.Context, blocks []file) (Exported, error) {
 	if err != nil {
 		return e.out, err
 	}
-	metadata := e.metadata()
-	timestamp := len(metadata) - 1
-	stages := [][]file{blocks, metadata[:timestamp], metadata[timestamp:], records}
+	targets, twins, err := e.targets()
+	if err != nil {
+		return e.out, err
+	}
+	metadata, timestamps := e.metadata()
+	stages := [][]file{blocks, targets, twins, metadata, timestamps, records}
 	missing, err := e.missing(ctx, slices.Concat(stages...))
 	if err != nil {
 		return e.out, err
@@ -242,10 +249,14 @@ func (e *export) missing(ctx context.Context, files []file) (map[string]bool, er
 			return nil, err
 		}
 		ok := present[f.path]
-		if f.data != nil || ok && e.Verify {
-			if ok, err = e.mirror.same(f); err != nil {
-				return nil, err
-			}
+		switch {
+		case f.target != nil:
+			ok, err = e.mirror.sameTarget(ctx, f, e.Verify)
+		case f.data != nil, ok && e.Verify:
+			ok, err = e.mirror.same(f)
+		}
+		if err != nil {
+			return nil, err
 		}
 		if !ok {
 			missing[f.path] = true

@@ -1,11 +1,13 @@
 package mirror
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -95,22 +97,124 @@ func TestAMirrorIsAGatewayForAnyClient(t *testing.T) {
 	}
 }
 
-func TestGoTUFReadsAMirror(t *testing.T) {
+func TestGoTUFDownloadsFromAMirror(t *testing.T) {
 	w := newWorld(t)
 	w.Add(w.Sign(1, "v1", w.Release))
 	w.export(w.exportOptions())
 	web := httptest.NewServer(http.FileServer(http.Dir(w.Path("mirror"))))
 	defer web.Close()
-	cfg, err := config.New(web.URL+"/metadata", w.Read("repo/1.root.json"))
+	cfg, err := config.New(web.URL+"/tuf/metadata", w.Read("repo/1.root.json"))
 	pubtest.Check(t, err)
+	cfg.RemoteTargetsURL = web.URL + "/tuf/targets"
 	cfg.LocalMetadataDir, cfg.LocalTargetsDir = t.TempDir(), t.TempDir()
 	client, err := updater.New(cfg)
 	pubtest.Check(t, err)
 	pubtest.Check(t, client.Refresh())
-	kernel, err := client.GetTargetInfo("stable/x86_64/kernel")
+	for _, role := range []string{"kernel", "initramfs", "rootfs", "job/hello.wasm"} {
+		target, err := client.GetTargetInfo("stable/x86_64/" + role)
+		pubtest.Check(t, err)
+		if _, data, err := client.DownloadTarget(target, "", ""); err != nil || !bytes.Equal(data, w.Read("artifacts/"+role)) {
+			t.Errorf("%s: %d bytes, %v", role, len(data), err)
+		}
+	}
+}
+
+// An artifact is one file more, also when two channels have it; without targets there is none.
+func TestTargetsAreWholeFilesOnce(t *testing.T) {
+	w := newWorld(t)
+	w.Publish(time.Now(), nil, "stable", "edge")
+	targets := func() map[string]string {
+		t.Helper()
+		return pubtest.FilesOf(t, w.Path("mirror/tuf/targets"))
+	}
+	o := w.exportOptions()
+	o.NoTargets = true
+	if bare := w.export(o); len(targets()) != 0 || bare.Targets != 0 {
+		t.Errorf("without targets: %+v", bare)
+	}
+	whole := w.export(w.exportOptions())
+	if whole.Targets != 8 || whole.TargetBytes != 3_370_100 || whole.WrittenBytes != whole.TargetBytes || len(targets()) != 8 {
+		t.Errorf("%+v", whole)
+	}
+	at := func(channel, role string) string {
+		data := w.Read("artifacts/" + role)
+		dir, name := filepath.Split(role)
+		return w.Path(fmt.Sprintf("mirror/tuf/targets/%s/x86_64/%s%x.%s", channel, dir, sha256.Sum256(data), name))
+	}
+	for _, role := range []string{"kernel", "initramfs", "rootfs", "job/hello.wasm"} {
+		var files [2]os.FileInfo
+		for i, channel := range []string{"stable", "edge"} {
+			data, err := os.ReadFile(at(channel, role))
+			pubtest.Check(t, err)
+			if !bytes.Equal(data, w.Read("artifacts/"+role)) {
+				t.Errorf("%s/%s differs", channel, role)
+			}
+			files[i], err = os.Stat(at(channel, role))
+			pubtest.Check(t, err)
+		}
+		if !os.SameFile(files[0], files[1]) {
+			t.Errorf("two copies of %s", role)
+		}
+	}
+
+	kernel := at("stable", "kernel") // damaged in both channels, as they are one file
+	pubtest.Check(t, os.WriteFile(kernel, bytes.Repeat([]byte("x"), 300_000), 0o644))
+	o.NoTargets, o.Verify = false, true
+	if repaired := w.export(o); repaired.WrittenFiles != 2 || repaired.WrittenBytes != 300_000 {
+		t.Errorf("%+v", repaired)
+	}
+	if data, _ := os.ReadFile(at("edge", "kernel")); !bytes.Equal(data, w.Read("artifacts/kernel")) {
+		t.Error("the kernel of edge is damaged")
+	}
+	o.NoTargets, o.Verify, o.Grace = true, false, 0
+	if removed := w.export(o); removed.RemovedFiles != 8 {
+		t.Errorf("%+v", removed)
+	}
+	if left, err := os.ReadDir(w.Path("mirror/tuf/targets")); err != nil || len(left) != 0 {
+		t.Errorf("%v are left, %v", left, err)
+	}
+}
+
+// A web server would send what another program wrote under the name of a target.
+func TestExportRefusesToReplaceATargetOfOthers(t *testing.T) {
+	w := newWorld(t)
+	w.Add(w.Sign(1, "v1", w.Release))
+	o := w.exportOptions()
+	o.NoTargets = true
+	w.export(o)
+	foreign := fmt.Sprintf("mirror/tuf/targets/stable/x86_64/%x.kernel", sha256.Sum256(w.Read("artifacts/kernel")))
+	w.Write(foreign, []byte("mine"))
+	if _, err := Export(t.Context(), w.exportOptions()); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "no export of this repository wrote it") {
+		t.Errorf("%v", err)
+	}
+	if string(w.Read(foreign)) != "mine" {
+		t.Error("it was replaced")
+	}
+}
+
+// A target whose blocks were damaged in the store never gets its name, and the metadata stay.
+func TestExportWritesNoWrongTarget(t *testing.T) {
+	w := newWorld(t)
+	w.Add(w.Sign(1, "v1", w.Release))
+	o := w.exportOptions()
+	o.NoTargets = true
+	w.export(o) // the blocks are there, so that only the targets are read from the store
+	packs, err := filepath.Glob(w.Path("store/*.car"))
 	pubtest.Check(t, err)
-	if kernel.Length != 300_000 {
-		t.Errorf("a kernel of %d bytes", kernel.Length)
+	data, err := os.ReadFile(packs[0])
+	pubtest.Check(t, err)
+	rootfs := w.Read("artifacts/rootfs")
+	at := bytes.Index(data, rootfs[:64])
+	if at < 0 {
+		t.Fatal("the store has no leaf of the rootfs")
+	}
+	data[at] ^= 1
+	pubtest.Check(t, os.WriteFile(packs[0], data, 0o644))
+	if _, err := Export(t.Context(), w.exportOptions()); !errors.Is(err, cas.ErrCorrupt) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Lstat(w.Path(fmt.Sprintf("mirror/tuf/targets/stable/x86_64/%x.rootfs", sha256.Sum256(rootfs)))); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the rootfs is there: %v", err)
 	}
 }
 
@@ -147,7 +251,7 @@ func TestExportKeepsOldFilesForTheGraceAndNeverRemovesForeignFiles(t *testing.T)
 	w.Add(w.Sign(1, "v1", w.Release))
 	w.export(w.exportOptions())
 	old := w.recordOf(w.Path("mirror"))
-	foreign := []string{"index.html", "ipfs/" + cas.Sum(cid.Raw, []byte("mine")).String(), "ipns/mine", "metadata/9.mine.json", ".phase-export/mine"}
+	foreign := []string{"index.html", "ipfs/" + cas.Sum(cid.Raw, []byte("mine")).String(), "ipns/mine", "metadata/9.mine.json", ".phase-export/mine", "tuf/targets/mine"}
 	for _, name := range foreign {
 		w.Write("mirror/"+name, []byte("mine"))
 	}
@@ -179,7 +283,7 @@ func TestExportKeepsOldFilesForTheGraceAndNeverRemovesForeignFiles(t *testing.T)
 			t.Errorf("%s changed", name)
 		}
 	}
-	if blocks, err := os.ReadDir(w.Path("mirror/ipfs")); err != nil || len(blocks) != late.KeptFiles-len(late.Records)-5+1 {
+	if blocks, err := os.ReadDir(w.Path("mirror/ipfs")); err != nil || len(blocks) != late.KeptFiles-len(late.Records)-2*5-late.Targets+1 {
 		t.Errorf("%d blocks, %v, %+v", len(blocks), err, late)
 	}
 }

@@ -26,7 +26,8 @@ type ledger map[string]time.Time
 const ledgerTitle = "files written by phase-publish export, and since when nothing needs them"
 
 // exportedPath matches the paths that an export writes, and may remove.
-var exportedPath = regexp.MustCompile(`^(ipfs|ipns)/[a-z0-9]{1,128}$|^metadata/[a-z0-9_-][a-z0-9_.-]{0,250}\.json$`)
+var exportedPath = regexp.MustCompile(`^(ipfs|ipns)/[a-z0-9]{1,128}$|^(tuf/)?metadata/[a-z0-9_-][a-z0-9_.-]{0,250}\.json$` +
+	`|^tuf/targets/([A-Za-z0-9_-][A-Za-z0-9._+,-]*/)+[0-9a-f]{64}\.[A-Za-z0-9._+,-]{1,190}$`)
 
 // readLedger reads a ledger; a missing file is an empty ledger.
 func readLedger(path string) (ledger, error) {

@@ -14,13 +14,18 @@ import (
 )
 
 func TestALedgerIsReadAsItWasWritten(t *testing.T) {
-	l := ledger{"ipfs/bafk": {}, "metadata/1.root.json": time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	target := "tuf/targets/stable/x86_64/job/" + strings.Repeat("0a", 32) + ".hello-1.0+b.wasm"
+	l := ledger{"ipfs/bafk": {}, target: {}, "tuf/metadata/timestamp.json": {}, "metadata/1.root.json": time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	path := filepath.Join(t.TempDir(), "ledger")
 	pubtest.Check(t, l.write(path))
 	if got, err := readLedger(path); err != nil || !maps.EqualFunc(got, l, time.Time.Equal) {
 		t.Errorf("%v, %v", got, err)
 	}
-	for _, line := range []string{"../etc/passwd", "ipfs/../x", "ipfs/", "metadata/../a.json", "metadata/.json", "/ipfs/a", "ipfs/a yesterday", "ipfs/a ", "ipfs/a 0001-01-01T00:00:00Z", "index.html", ""} {
+	sum := strings.Repeat("0a", 32)
+	for _, line := range []string{
+		"../etc/passwd", "ipfs/../x", "ipfs/", "metadata/../a.json", "metadata/.json", "/ipfs/a", "ipfs/a yesterday", "ipfs/a ", "ipfs/a 0001-01-01T00:00:00Z", "index.html", "",
+		"tuf/targets/" + sum + ".kernel", "tuf/targets/../" + sum + ".kernel", "tuf/targets/stable/../" + sum + ".kernel", "tuf/targets/stable/x86_64/kernel", "tuf/targets/stable/" + sum + ".",
+	} {
 		pubtest.Check(t, os.WriteFile(path, []byte(ledgerTitle+"\n"+line+"\n"), 0o644))
 		if _, err := readLedger(path); !errors.Is(err, cas.ErrCorrupt) {
 			t.Errorf("%q: %v", line, err)

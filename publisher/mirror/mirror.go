@@ -3,11 +3,14 @@ package mirror
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -21,6 +24,8 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	openfile "github.com/phaseboot/phaseboot/internal/file" // file is a type here
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
 // The folders of a mirror. The hidden one contains the ledger, the lock, and files that are
@@ -29,6 +34,8 @@ const (
 	dirBlocks   = "ipfs/"
 	dirRecords  = "ipns/"
 	dirMetadata = "metadata/"
+	dirTUF      = "tuf/metadata/" // the same files, for other TUF clients
+	dirTargets  = "tuf/targets/"
 	dirPrivate  = ".phase-export/"
 	dirStage    = dirPrivate + "new/"
 )
@@ -36,11 +43,13 @@ const (
 // batchFiles is how many files are synced together before they get their names.
 const batchFiles = 2048
 
-// A file of a mirror is small data in memory, or a block.
+// A file of a mirror is small data in memory, a target, or a block.
 type file struct {
-	path  string // relative to the mirror, with slashes
-	data  []byte // nil: it is a block
-	block cid.Cid
+	path   string // relative to the mirror, with slashes
+	data   []byte // nil for a target and a block
+	target *manifest.Target
+	twin   string // path of a file with the content of the target, "" for none
+	block  cid.Cid
 }
 
 // A mirror is a folder that one export at a time may write.
@@ -51,7 +60,7 @@ type mirror struct {
 	ledger ledger
 }
 
-var mirrorDirs = []string{"", dirPrivate, dirBlocks, dirRecords, dirMetadata}
+var mirrorDirs = []string{"", dirPrivate, dirBlocks, dirRecords, dirMetadata, dirTUF, dirTargets}
 
 // checkDirs refuses files where a mirror has folders.
 func (m *mirror) checkDirs() error {
@@ -161,10 +170,35 @@ func (m *mirror) same(f file) (bool, error) {
 	if f.data != nil && bytes.Equal(data, f.data) || f.data == nil && cas.Check(f.block, data) == nil {
 		return true, nil
 	}
-	if _, exported := m.ledger[f.path]; !exported {
-		return false, fmt.Errorf("%s: exists with other content, and no export of this repository wrote it (%w); remove it, or name another folder", m.at(f.path), fs.ErrInvalid)
+	return false, m.mayReplace(f)
+}
+
+// sameTarget is same for a target. It compares the content only to verify.
+func (m *mirror) sameTarget(ctx context.Context, f file, verify bool) (bool, error) {
+	info, err := os.Lstat(m.at(f.path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	return false, nil
+	if err != nil {
+		return false, fmt.Errorf("mirror: %w", err)
+	}
+	if info.Mode().IsRegular() && info.Size() == f.target.Length {
+		if !verify {
+			return true, nil
+		}
+		if sum, err := store.HashFile(ctx, m.at(f.path)); err != nil || sum == f.target.SHA256 {
+			return err == nil, err
+		}
+	}
+	return false, m.mayReplace(f)
+}
+
+// mayReplace refuses to replace a file that no export wrote.
+func (m *mirror) mayReplace(f file) error {
+	if _, exported := m.ledger[f.path]; !exported {
+		return fmt.Errorf("%s: exists with other content, and no export of this repository wrote it (%w); remove it, or name another folder", m.at(f.path), fs.ErrInvalid)
+	}
+	return nil
 }
 
 // claim adds files to the ledger before they are written, so that the next run may replace
@@ -188,7 +222,7 @@ func (m *mirror) install(ctx context.Context, files []file, src cas.Source) (int
 	for _, f := range files {
 		group.Go(func() error {
 			n, err := m.stage(gctx, f, src)
-			total.Add(int64(n))
+			total.Add(n)
 			return err
 		})
 	}
@@ -199,6 +233,11 @@ func (m *mirror) install(ctx context.Context, files []file, src cas.Source) (int
 		return 0, err
 	}
 	for _, f := range files {
+		if f.target != nil {
+			if err := makeDir(filepath.Dir(m.at(f.path))); err != nil {
+				return 0, err
+			}
+		}
 		if err := os.Rename(m.staged(f), m.at(f.path)); err != nil {
 			return 0, fmt.Errorf("mirror: %w", err)
 		}
@@ -206,8 +245,9 @@ func (m *mirror) install(ctx context.Context, files []file, src cas.Source) (int
 	return total.Load(), m.sync()
 }
 
+// staged is the path of an unfinished file. With a hash it is never too long for a file name.
 func (m *mirror) staged(f file) string {
-	return m.at(dirStage + strings.ReplaceAll(f.path, "/", "_"))
+	return m.at(dirStage + fmt.Sprintf("%x", sha256.Sum256([]byte(f.path))))
 }
 
 // An unreadBlock is the error of a block that could not be read from the store.
@@ -219,26 +259,56 @@ type unreadBlock struct {
 func (u unreadBlock) Error() string { return u.path + ": " + u.err.Error() }
 func (u unreadBlock) Unwrap() error { return u.err }
 
-func (m *mirror) stage(ctx context.Context, f file, src cas.Source) (int, error) {
-	data, err := f.data, error(nil)
-	if data == nil {
-		data, err = cas.Get(ctx, src, f.block)
-	}
-	if errors.Is(err, context.Canceled) {
-		return 0, fmt.Errorf("mirror %s: %w", m.dir, err)
-	}
-	if err != nil {
-		return 0, unreadBlock{f.path, err}
+// stage writes an unfinished file and returns how many bytes it wrote.
+func (m *mirror) stage(ctx context.Context, f file, src cas.Source) (int64, error) {
+	if f.twin != "" && os.Link(m.at(f.twin), m.staged(f)) == nil { // else it is written again
+		return 0, nil
 	}
 	out, err := os.OpenFile(m.staged(f), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return 0, fmt.Errorf("mirror: %w", err)
 	}
-	n, err := out.Write(data)
+	w := &diskWriter{f: out}
+	err = f.copy(ctx, w, src)
+	switch {
+	case errors.Is(err, context.Canceled):
+		err = fmt.Errorf("mirror %s: %w", m.dir, err)
+	case err != nil && w.err == nil:
+		err = unreadBlock{f.path, err}
+	}
 	err = errors.Join(err, out.Chmod(0o644), out.Close())
 	if openfile.IsFull(err) {
 		err = fmt.Errorf("mirror %s: %w", m.dir, openfile.FullDisk(syscall.ENOSPC))
 	}
+	return w.n, err
+}
+
+// copy writes the verified content of the file to w.
+func (f file) copy(ctx context.Context, w io.Writer, src cas.Source) error {
+	if t := f.target; t != nil {
+		return store.CopyArtifact(ctx, w, src, manifest.Artifact{Role: t.Path, Length: t.Length, SHA256: t.SHA256, CID: t.CID})
+	}
+	data := f.data
+	if data == nil {
+		var err error
+		if data, err = cas.Get(ctx, src, f.block); err != nil {
+			return err
+		}
+	}
+	_, err := w.Write(data)
+	return err
+}
+
+// A diskWriter tells the errors of the disk from those of the store.
+type diskWriter struct {
+	f   *os.File
+	n   int64 // bytes
+	err error
+}
+
+func (w *diskWriter) Write(p []byte) (n int, err error) {
+	n, err = w.f.Write(p)
+	w.n, w.err = w.n+int64(n), err
 	return n, err
 }
 
@@ -274,6 +344,7 @@ func (m *mirror) prune(needed []file, now time.Time, grace time.Duration) (waiti
 		if err := os.Remove(m.at(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return waiting, removed, fmt.Errorf("mirror: %w", err)
 		}
+		m.removeEmpty(path)
 		delete(m.ledger, path)
 		removed++
 	}
@@ -281,4 +352,13 @@ func (m *mirror) prune(needed []file, now time.Time, grace time.Duration) (waiti
 		return waiting, removed, nil
 	}
 	return waiting, removed, m.ledger.write(m.ledgerPath())
+}
+
+// removeEmpty removes the folders of a target that are empty without it.
+func (m *mirror) removeEmpty(target string) {
+	for dir := path.Dir(target); strings.HasPrefix(dir, dirTargets); dir = path.Dir(dir) {
+		if os.Remove(m.at(dir)) != nil {
+			return
+		}
+	}
 }

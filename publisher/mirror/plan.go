@@ -1,14 +1,19 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
 
 	"github.com/ipfs/go-cid"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // blocks lists the blocks of every artifact and of the metadata folder, each once: a node
@@ -44,11 +49,56 @@ func (e *export) blocks(ctx context.Context) ([]file, error) {
 	return out, add(e.content.Folder)
 }
 
-// metadata lists the metadata files, in the order of their names: the timestamp, the only one
-// without a number, is the last.
-func (e *export) metadata() (out []file) {
-	for _, name := range slices.Sorted(maps.Keys(e.content.Files)) {
-		out = append(out, file{path: dirMetadata + name, data: e.content.Files[name]})
+// targets lists the targets, and those whose content another one has, which become hard links to it.
+func (e *export) targets() (files, twins []file, err error) {
+	if e.NoTargets {
+		return nil, nil, nil
 	}
-	return out
+	list, err := e.content.Targets(e.content.releases)
+	if err != nil {
+		return nil, nil, err
+	}
+	first := map[string]string{} // by sha256: the path of the file that the others link to
+	slices.SortStableFunc(list, func(a, b manifest.Target) int { return cmp.Compare(e.mirror.absent(a), e.mirror.absent(b)) })
+	for i, t := range list {
+		f := file{path: targetPath(t), target: &list[i]}
+		if !exportedPath.MatchString(f.path) {
+			return nil, nil, fmt.Errorf("target %.80q: not the path of a file of a mirror (%w)", t.Path, fs.ErrInvalid)
+		}
+		e.out.Targets++
+		if f.twin = first[t.SHA256]; f.twin != "" {
+			twins = append(twins, f)
+			continue
+		}
+		first[t.SHA256] = f.path
+		e.out.TargetBytes += t.Length
+		files = append(files, f)
+	}
+	return files, twins, nil
+}
+
+func targetPath(t manifest.Target) string { return dirTargets + t.HashedPath() }
+
+// absent is 0 for a target whose file is there, else 1.
+func (m *mirror) absent(t manifest.Target) int {
+	if _, err := os.Lstat(m.at(targetPath(t))); err != nil {
+		return 1
+	}
+	return 0
+}
+
+// metadata lists the metadata files, and then the timestamp, each in both folders: machines read
+// them as blocks, other TUF clients as files.
+func (e *export) metadata() (files, timestamps []file) {
+	for _, name := range slices.Sorted(maps.Keys(e.content.Files)) {
+		for _, dir := range []string{dirMetadata, dirTUF} {
+			f := file{path: dir + name, data: e.content.Files[name]}
+			if name == manifest.FileName(metadata.TIMESTAMP, 0) {
+				timestamps = append(timestamps, f)
+			} else {
+				files = append(files, f)
+			}
+		}
+	}
+	return files, timestamps
 }

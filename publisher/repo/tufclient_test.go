@@ -14,7 +14,7 @@ import (
 )
 
 // Any TUF client can check a repository: here go-tuf's own, over plain HTTP, with nothing
-// of ours in it. It verifies metadata; the bytes of a target have a CID, not a TUF path.
+// of ours in it. docs/foreign_test.go downloads the targets too.
 func TestGoTUFsOwnClientVerifiesTheRepository(t *testing.T) {
 	w := pubtest.New(t)
 	release := w.Sign(1, "v1", w.Release)
