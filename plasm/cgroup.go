@@ -61,7 +61,7 @@ func OpenCgroups() (*Cgroups, error) {
 	if on.Type != unix.CGROUP2_SUPER_MAGIC {
 		return nil, fmt.Errorf("control group %s: not of version 2", dir)
 	}
-	return openCgroups(dir)
+	return openCgroups(dir, delegated(dir))
 }
 
 // cgroupDir returns the folder of a process's group by its /proc/PID/cgroup.
@@ -77,9 +77,9 @@ func cgroupDir(mount, text string) (string, error) {
 	return "", errors.New("control group: the kernel has none of version 2")
 }
 
-// openCgroups takes over the group at dir.
-func openCgroups(dir string) (*Cgroups, error) {
-	if !delegated(dir) {
+// openCgroups takes over the group at dir, if it is delegated to this process.
+func openCgroups(dir string, delegated bool) (*Cgroups, error) {
+	if !delegated {
 		return nil, fmt.Errorf("control group %s: not delegated; set Delegate=memory cpu pids in the unit", dir)
 	}
 	g := &Cgroups{dir: dir}
