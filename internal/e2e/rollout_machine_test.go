@@ -22,7 +22,7 @@ func TestMachineTakesTheReleaseOfItsRollout(t *testing.T) {
 	stick := l.image("--default-mode", "local")
 	inside, outside := systemUUID("2.0", true), systemUUID("2.0", false)
 	taken := func(version string) []string {
-		return []string{"] resolve: stable/x86_64 release " + version, started, "Linux version", "phase.release=" + version + " "}
+		return []string{"] resolve: stable/x86_64 release " + version, started, "Linux version", "phase.release=" + version}
 	}
 	earlier := append([]string{"] roll-out: release 2.0 is the newest, and not for this machine; it takes " + release}, taken(release)[1:]...)
 
