@@ -47,7 +47,7 @@ var roles = map[string]func(){
 	},
 	"reports its limits": func() {
 		mem := &meter{}
-		if err := confine(Spec{Limits: tight}, 0, 0, mem); err != nil {
+		if err := confine(request{Spec: Spec{Limits: tight}}, mem); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return
 		}
