@@ -94,7 +94,6 @@ func submitArgs(cmd *cobra.Command, args []string) error {
 type attempt struct {
 	machine        client.Machine
 	sent           string  // ID of the job of an order that was sent
-	alone          bool    // the only one
 	job            api.Job // as the machine accepted it, and at the end as it is done
 	receipt        []byte
 	path           string // of the receipt
@@ -130,7 +129,7 @@ func (f *submitFlags) run(cmd *cobra.Command, args []string) error {
 	defer t.close()
 	attempts := make([]*attempt, len(t.machines))
 	for i, m := range t.machines {
-		attempts[i] = &attempt{machine: m, err: m.Err, alone: len(t.machines) == 1}
+		attempts[i] = &attempt{machine: m, err: m.Err}
 	}
 	if f.detach || !f.wait {
 		inParallel(len(attempts), func(i int) { attempts[i].submit(ctx, task) })
@@ -228,11 +227,7 @@ func (a *attempt) submit(ctx context.Context, t client.Task) {
 	if err := client.CheckClock(a.machine, time.Now()); err != nil {
 		note("%s: %v", a.machine.Name, err)
 	}
-	t.Sends = func(id string) {
-		if a.sent = id; a.alone { // of several, a table shows them
-			note("%s: job %s", a.machine.Name, id)
-		}
-	}
+	t.Sends = func(id string) { a.sent = id }
 	t.Busy = func(m client.Machine, err error) {
 		note("%s is busy: %v; it is asked again for up to %s", m.Name, err, t.Patience)
 	}
