@@ -53,8 +53,13 @@ var rules = []rule{
 		"a mirror is made of the store and the repository, without a daemon",
 	},
 	{
+		"publisher/reports",
+		[]string{"manifest", "cas", "internal/bootreport", "internal/limit", "internal/file", "internal/refusal"},
+		"it keeps what machines say, and knows neither the store nor a release",
+	},
+	{
 		"publisher/...",
-		[]string{"publisher/...", "manifest/...", "cas/...", "internal/p2p/...", "internal/gateway", "internal/bitswap", "internal/limit", "internal/atomicfile", "internal/file", "internal/ed25519pem", "internal/ipnsname"},
+		[]string{"publisher/...", "manifest/...", "cas/...", "internal/bootreport", "internal/p2p/...", "internal/gateway", "internal/bitswap", "internal/limit", "internal/atomicfile", "internal/file", "internal/ed25519pem", "internal/ipnsname"},
 		"a publisher holds no release key, and shares no code with the machine that verifies what it sends",
 	},
 	{"bootclient/timing", []string{"internal/gateway"}, "a leaf: a table of times"},
@@ -136,6 +141,7 @@ var rules = []rule{
 	{"internal/gpt", nil, "a leaf: it changes a partition table, and knows neither images nor machines"},
 	{"internal/kmod", nil, "a leaf: the machine loads modules by the names that the image builder writes"},
 	{"internal/file/...", []string{"internal/refusal"}, "a leaf"},
+	{"internal/bootreport", []string{"manifest", "internal/envelope", "internal/refusal"}, "a leaf: machine and publisher have one form of a boot report"},
 	{"internal/envelope", []string{"manifest", "internal/refusal"}, "it signs and reads what others define, and knows no trusted key"},
 	{"internal/onion", nil, "a leaf: the mirrors that a person names and redirects are judged alike"},
 	{"internal/refusal", nil, "a leaf"},
