@@ -1,0 +1,316 @@
+package reports
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/phaseboot/phaseboot/internal/bootreport"
+	"github.com/phaseboot/phaseboot/internal/limit"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// An Outcome says what became of a document that was offered.
+type Outcome string
+
+// The outcomes.
+const (
+	Accepted   Outcome = "accepted"   // kept: the key is accepted
+	Unverified Outcome = "unverified" // kept: the key is unverified
+	Stale      Outcome = "stale"      // a later document of the same boot is kept already
+	Malformed  Outcome = "malformed"  // not a document
+	Untrusted  Outcome = "untrusted"  // its signature is not valid
+	Rate       Outcome = "rate"       // a rate or the number of bodies at once forbids it
+	Full       Outcome = "full"       // the room of the unverified keys is full, or the disk
+	Fault      Outcome = "fault"      // the database has an error
+)
+
+// Outcomes are all outcomes.
+func Outcomes() []Outcome {
+	return []Outcome{Accepted, Unverified, Stale, Malformed, Untrusted, Rate, Full, Fault}
+}
+
+// Errors of Add for a document that may be offered again later.
+var (
+	ErrRate     = errors.New("too many boot reports")
+	errRoomFull = fmt.Errorf("%w: the room for boot reports of unverified machines is full", ErrFull)
+	errClosed   = errors.New("boot reports: the publisher stops")
+)
+
+// An offer is a document that waits for the transaction that keeps it.
+type offer struct {
+	document bootreport.Document
+	data     []byte
+	address  string // IP and port
+	origin   string // as limit.ClientKey names it
+	outcome  Outcome
+	err      error
+	done     chan struct{}
+}
+
+// Add keeps a document that came from a remote address (IP and port). It returns when the document is durable. The
+// error wraps manifest.ErrMalformed or manifest.ErrSignature for a bad document, ErrRate or ErrFull for one that may be
+// offered again later.
+func (s *Store) Add(ctx context.Context, data []byte, remote string) error {
+	o := &offer{data: data, address: remote, origin: limit.ClientKey(remote), done: make(chan struct{})}
+	o.err = s.add(ctx, o)
+	if o.err != nil && o.outcome == "" {
+		o.outcome = Fault
+	}
+	s.Counted(o.outcome)
+	return o.err
+}
+
+func (s *Store) add(ctx context.Context, o *offer) (err error) {
+	if o.document, err = bootreport.Open(o.data); err != nil {
+		o.outcome = Malformed
+		if errors.Is(err, manifest.ErrSignature) {
+			o.outcome = Untrusted
+		}
+		return err
+	}
+	if known, err := s.isAccepted(ctx, o.document.Machine); err != nil {
+		return s.fault(err)
+	} else if !known && !s.rates.allowUnverified() {
+		o.outcome = Rate
+		return ErrRate
+	}
+	select {
+	case s.queue <- o:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Store) isAccepted(ctx context.Context, key string) (accepted bool, err error) {
+	err = s.db.QueryRowContext(ctx, "SELECT accepted FROM machine WHERE key = ?", key).Scan(&accepted)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return accepted, err
+}
+
+// write keeps the documents of the queue, as many as wait in one transaction, until ctx ends.
+func (s *Store) write(ctx context.Context) {
+	for {
+		var batch []*offer
+		select {
+		case o := <-s.queue:
+			batch = append(batch, o)
+		case <-ctx.Done():
+			s.refuseQueue()
+			return
+		}
+		for more := true; more && len(batch) < maxBatch; {
+			select {
+			case o := <-s.queue:
+				batch = append(batch, o)
+			default:
+				more = false
+			}
+		}
+		err := s.fault(s.keep(ctx, batch))
+		for _, o := range batch {
+			if err != nil {
+				o.err, o.outcome = err, Fault
+				if errors.Is(err, ErrFull) {
+					o.outcome = Full
+				}
+			}
+			close(o.done)
+		}
+		if err == nil {
+			s.notify()
+		}
+	}
+}
+
+// refuseQueue answers the documents that wait when the store is closed.
+func (s *Store) refuseQueue() {
+	for {
+		select {
+		case o := <-s.queue:
+			o.err = errClosed
+			close(o.done)
+		default:
+			return
+		}
+	}
+}
+
+// keep keeps a batch in one transaction. Its error is that of the database, for all of them.
+func (s *Store) keep(ctx context.Context, batch []*offer) error {
+	ctx = context.WithoutCancel(ctx)
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	for _, o := range batch {
+		if err := s.keepOne(ctx, tx, o); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// keepOne keeps one document, and drops what it displaces. What concerns this document alone is its own error.
+func (s *Store) keepOne(ctx context.Context, tx *sql.Tx, o *offer) error {
+	var id int64
+	var accepted bool
+	err := tx.QueryRowContext(ctx, "SELECT id, accepted FROM machine WHERE key = ?", o.document.Machine).Scan(&id, &accepted)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		if fits, err := s.makeRoomFor(ctx, tx, o.origin); err != nil {
+			return err
+		} else if !fits {
+			o.err, o.outcome = errRoomFull, Full
+			return nil
+		}
+	case err != nil:
+		return err
+	}
+	now := s.Now().UnixMilli()
+	d := o.document
+	var newest int64
+	err = tx.QueryRowContext(ctx, "SELECT sent FROM boot WHERE machine = ? AND boot_id = ?", id, d.BootID).Scan(&newest)
+	if err == nil && newest > d.SentAt.UnixMilli() {
+		o.outcome = Stale
+		return nil
+	}
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if id, err = keepMachine(ctx, tx, d, o.origin, now); err != nil {
+		return err
+	}
+	if err := keepBoot(ctx, tx, id, o, now); err != nil {
+		return err
+	}
+	o.outcome = Unverified
+	room := s.Limits.Unverified
+	if accepted {
+		o.outcome, room = Accepted, s.Limits.Accepted
+	}
+	return dropBoots(ctx, tx, id, accepted, room)
+}
+
+// keepMachine writes what the newest document says of its machine.
+func keepMachine(ctx context.Context, tx *sql.Tx, d bootreport.Document, origin string, now int64) (id int64, err error) {
+	groups, err := json.Marshal(printableAll(d.Groups))
+	if err != nil {
+		return 0, err
+	}
+	err = tx.QueryRowContext(ctx, `
+		INSERT INTO machine (key, origin, first_seen, last_seen, ephemeral, machine_id, hostname, arch, groups, recipient)
+		VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+		ON CONFLICT (key) DO UPDATE SET last_seen = ?3, ephemeral = ?4, machine_id = ?5, hostname = ?6, arch = ?7, groups = ?8, recipient = ?9
+		RETURNING id`,
+		d.Machine, origin, now, d.Ephemeral, d.MachineID, printable(d.Hostname), printable(d.Arch), string(groups), printable(d.Recipient)).Scan(&id)
+	return id, err
+}
+
+// keepBoot writes a document, in place of an earlier one of the same boot.
+func keepBoot(ctx context.Context, tx *sql.Tx, machine int64, o *offer, now int64) error {
+	d, sum := o.document, o.document.Summary()
+	if _, err := tx.ExecContext(ctx, "DELETE FROM boot WHERE machine = ? AND boot_id = ?", machine, d.BootID); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO boot (machine, boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration, document)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		machine, d.BootID, now, d.SentAt.UnixMilli(), milli(sum.Started), printable(o.address), sum.Result, sum.Error, sum.Mode, sum.Channel, sum.Release, sum.Number,
+		sum.Duration.Milliseconds(), o.data)
+	return err
+}
+
+// milli returns a time in milliseconds since 1970, 0 for the zero time and for one before.
+func milli(t time.Time) int64 { return max(t.UnixMilli(), 0) }
+
+// makeRoomFor makes room for a new key from an address in the room of the unverified ones. If that is full, the
+// address with most keys loses the one that was silent for longest: another address, or this one. While every address
+// has one key, only a key that was silent for Limits.Fresh makes room. It reports false if none does.
+func (s *Store) makeRoomFor(ctx context.Context, tx *sql.Tx, origin string) (bool, error) {
+	var machines, own int
+	err := tx.QueryRowContext(ctx, "SELECT machines, (SELECT count(*) FROM machine WHERE accepted = 0 AND origin = ?) FROM room WHERE accepted = 0", origin).Scan(&machines, &own)
+	if err != nil || machines < s.Limits.Unverified.Machines {
+		return err == nil, err
+	}
+	loser, most, err := largestOrigin(ctx, tx)
+	if err != nil {
+		return false, err
+	}
+	silentSince := s.Now().UnixMilli() + 1
+	switch {
+	case own+1 < most:
+	case own > 0: // with one more it would be the largest itself
+		loser = origin
+	default:
+		loser, silentSince = "", s.Now().Add(-s.Limits.Fresh).UnixMilli()
+	}
+	result, err := tx.ExecContext(ctx, `
+		DELETE FROM machine WHERE id = (
+			SELECT id FROM machine WHERE accepted = 0 AND last_seen < ?1 AND (?2 = '' OR origin = ?2) ORDER BY last_seen, id LIMIT 1)`, silentSince, loser)
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
+}
+
+// largestOrigin returns the address with the most unverified keys.
+func largestOrigin(ctx context.Context, tx *sql.Tx) (origin string, n int, err error) {
+	err = tx.QueryRowContext(ctx, "SELECT origin, count(*) FROM machine WHERE accepted = 0 GROUP BY origin ORDER BY 2 DESC, 1 LIMIT 1").Scan(&origin, &n)
+	return origin, n, err
+}
+
+// dropBoots drops the oldest boots of a key above its number, and then boots of the room until it has its size: the
+// oldest that is not the last one of its key, or else the key that was silent for longest. In the room of the
+// unverified keys the address with most bytes loses first.
+func dropBoots(ctx context.Context, tx *sql.Tx, machine int64, accepted bool, room Room) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM boot WHERE id IN (SELECT id FROM boot WHERE machine = ? ORDER BY received DESC, id DESC LIMIT -1 OFFSET ?)", machine, room.PerMachine)
+	if err != nil {
+		return err
+	}
+	for {
+		var bytes int64
+		if err := tx.QueryRowContext(ctx, "SELECT bytes FROM room WHERE accepted = ?", accepted).Scan(&bytes); err != nil || bytes <= room.Bytes {
+			return err
+		}
+		if err := dropOne(ctx, tx, accepted); err != nil {
+			return err
+		}
+	}
+}
+
+func dropOne(ctx context.Context, tx *sql.Tx, accepted bool) error {
+	if !accepted {
+		_, err := tx.ExecContext(ctx, `
+			DELETE FROM machine WHERE id = (
+				SELECT id FROM machine WHERE accepted = 0 AND origin = (
+					SELECT origin FROM machine WHERE accepted = 0 GROUP BY origin ORDER BY sum(bytes) DESC, 1 LIMIT 1)
+				ORDER BY last_seen, id LIMIT 1)`)
+		return err
+	}
+	result, err := tx.ExecContext(ctx, `
+		DELETE FROM boot WHERE id = (
+			SELECT b.id FROM boot b JOIN machine m ON m.id = b.machine WHERE m.accepted = 1 AND m.boots > 1
+			ORDER BY b.received, b.id LIMIT 1)`)
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n > 0 {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "DELETE FROM boot WHERE id = (SELECT b.id FROM boot b JOIN machine m ON m.id = b.machine WHERE m.accepted = 1 ORDER BY b.received, b.id LIMIT 1)")
+	return err
+}

@@ -1,0 +1,250 @@
+package reports
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/phaseboot/phaseboot/internal/bootreport"
+	"github.com/phaseboot/phaseboot/internal/refusal"
+)
+
+// A Machine is what is known of a key: what its newest document says, and what an operator decided.
+type Machine struct {
+	Key        string     `json:"machine"`  // public Ed25519 key, 64 hex digits
+	Accepted   bool       `json:"accepted"` // by an operator; else the machine may be anybody
+	AcceptedAt *time.Time `json:"accepted_at,omitempty"`
+	FirstSeen  time.Time  `json:"first_seen"`
+	LastSeen   time.Time  `json:"last_seen"`
+	Ephemeral  bool       `json:"ephemeral,omitempty"` // a key of one boot
+	MachineID  string     `json:"machine_id,omitempty"`
+	Hostname   string     `json:"hostname,omitempty"`
+	Arch       string     `json:"arch,omitempty"`
+	Groups     []string   `json:"groups,omitempty"`
+	Recipient  string     `json:"age_recipient,omitempty"`
+	Boots      int        `json:"boots"` // that are kept
+	Last       *Boot      `json:"last_boot,omitempty"`
+}
+
+// A Boot is one boot of a machine, as its report says.
+type Boot struct {
+	ID       string    `json:"boot_id"`
+	Received time.Time `json:"received"`
+	Sent     time.Time `json:"sent_at"` // by the clock of the machine, as Started
+	Started  time.Time `json:"started"`
+	Address  string    `json:"address"` // IP and port that it came from
+	Result   string    `json:"result"`  // ok or failed
+	Error    string    `json:"error,omitempty"`
+	Mode     string    `json:"mode,omitempty"`
+	Channel  string    `json:"channel,omitempty"`
+	Release  string    `json:"release,omitempty"`
+	Number   int64     `json:"role_version,omitempty"`
+	Duration int64     `json:"duration_ms"`
+}
+
+// A Query says which machines List returns.
+type Query struct {
+	Accepted, Unverified bool   // of these kinds; of both if neither is set
+	Before               string // the key of the last one of the page before, "" for the first page
+	Limit                int    // at most so many; 0 is 1000
+}
+
+const machineColumns = `m.id, m.key, m.accepted, m.accepted_at, m.first_seen, m.last_seen, m.ephemeral, m.machine_id, m.hostname, m.arch, m.groups, m.recipient, m.boots`
+
+const bootColumns = `boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration`
+
+// List returns machines, the one that was seen last first.
+func (s *Store) List(ctx context.Context, q Query) ([]Machine, error) {
+	if q.Limit <= 0 {
+		q.Limit = 1000
+	}
+	if q.Accepted == q.Unverified {
+		q.Accepted, q.Unverified = true, true
+	}
+	rows, err := s.db.QueryContext(ctx, `
+		SELECT `+machineColumns+` FROM machine m
+		WHERE (m.accepted = 1 AND ?1 OR m.accepted = 0 AND ?2)
+			AND (?3 = '' OR (m.last_seen, m.id) < (SELECT last_seen, id FROM machine WHERE key = ?3))
+		ORDER BY m.last_seen DESC, m.id DESC LIMIT ?4`, q.Accepted, q.Unverified, q.Before, q.Limit)
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	defer rows.Close()
+	list, ids := []Machine{}, []int64{}
+	for rows.Next() {
+		m, id, err := scanMachine(rows)
+		if err != nil {
+			return nil, s.fault(err)
+		}
+		list, ids = append(list, m), append(ids, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, s.fault(err)
+	}
+	rows.Close() // the connection is used again
+	for i, id := range ids {
+		boots, err := s.boots(ctx, id, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(boots) > 0 {
+			list[i].Last = &boots[0]
+		}
+	}
+	return list, nil
+}
+
+type scanner interface{ Scan(into ...any) error }
+
+func scanMachine(row scanner) (m Machine, id int64, err error) {
+	var acceptedAt, first, last int64
+	var groups string
+	err = row.Scan(&id, &m.Key, &m.Accepted, &acceptedAt, &first, &last, &m.Ephemeral, &m.MachineID, &m.Hostname, &m.Arch, &groups, &m.Recipient, &m.Boots)
+	if err != nil {
+		return m, 0, err
+	}
+	m.FirstSeen, m.LastSeen = fromMilli(first), fromMilli(last)
+	if at := fromMilli(acceptedAt); acceptedAt > 0 {
+		m.AcceptedAt = &at
+	}
+	return m, id, json.Unmarshal([]byte(groups), &m.Groups)
+}
+
+func fromMilli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// boots returns the newest boots of a machine.
+func (s *Store) boots(ctx context.Context, machine int64, most int) ([]Boot, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT "+bootColumns+" FROM boot WHERE machine = ? ORDER BY received DESC, id DESC LIMIT ?", machine, most)
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	defer rows.Close()
+	list := []Boot{}
+	for rows.Next() {
+		var b Boot
+		var received, sent, started int64
+		if err := rows.Scan(&b.ID, &received, &sent, &started, &b.Address, &b.Result, &b.Error, &b.Mode, &b.Channel, &b.Release, &b.Number, &b.Duration); err != nil {
+			return nil, s.fault(err)
+		}
+		b.Received, b.Sent, b.Started = fromMilli(received), fromMilli(sent), fromMilli(started)
+		list = append(list, b)
+	}
+	return list, s.fault(rows.Err())
+}
+
+// minPrefix is how many digits of a key name it at least.
+const minPrefix = 8
+
+var keyPrefix = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
+
+// Find returns the whole key that begins with prefix, of 8 hex digits or more. The error wraps fs.ErrNotExist for an
+// unknown key, fs.ErrInvalid for an ambiguous or malformed prefix.
+func (s *Store) Find(ctx context.Context, prefix string) (key string, err error) {
+	if !keyPrefix.MatchString(prefix) {
+		return "", refusal.Invalid("machine %.80q: not a key; name its first %d hex digits or more, as `phase-publish machines list` shows them", prefix, minPrefix)
+	}
+	var n int
+	err = s.db.QueryRowContext(ctx, "SELECT count(*), coalesce(min(key), '') FROM machine WHERE key >= ?1 AND key < ?1 || 'g'", prefix).Scan(&n, &key)
+	switch {
+	case err != nil:
+		return "", s.fault(err)
+	case n == 0:
+		return "", unknown(prefix)
+	case n > 1:
+		return "", refusal.Invalid("machine %s: %d keys begin with it; name more digits", prefix, n)
+	}
+	return key, nil
+}
+
+func unknown(key string) error {
+	return refusal.New(fs.ErrNotExist, "machine %s: no such key; see `phase-publish machines list`", key)
+}
+
+// Get returns a machine by its whole key, and its boots, the newest first. The error wraps fs.ErrNotExist for an unknown
+// key.
+func (s *Store) Get(ctx context.Context, key string) (Machine, []Boot, error) {
+	m, id, err := scanMachine(s.db.QueryRowContext(ctx, "SELECT "+machineColumns+" FROM machine m WHERE m.key = ?", key))
+	if errors.Is(err, sql.ErrNoRows) {
+		return m, nil, unknown(key)
+	}
+	if err != nil {
+		return m, nil, s.fault(err)
+	}
+	boots, err := s.boots(ctx, id, max(s.Limits.Accepted.PerMachine, s.Limits.Unverified.PerMachine))
+	if err == nil && len(boots) > 0 {
+		m.Last = &boots[0]
+	}
+	return m, boots, err
+}
+
+// Document returns a document as the machine sent it, and its content. The error wraps fs.ErrNotExist for an unknown key
+// or boot.
+func (s *Store) Document(ctx context.Context, key, bootID string) (data []byte, d bootreport.Document, err error) {
+	err = s.db.QueryRowContext(ctx, "SELECT b.document FROM boot b JOIN machine m ON m.id = b.machine WHERE m.key = ? AND b.boot_id = ?", key, bootID).Scan(&data)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, d, refusal.New(fs.ErrNotExist, "boot %.40q of machine %.80q: no such report; see `phase-publish machines show`", bootID, key)
+	}
+	if err != nil {
+		return nil, d, s.fault(err)
+	}
+	d, err = bootreport.Open(data)
+	return data, d, err
+}
+
+// Stats are figures of a database.
+type Stats struct {
+	Accepted   Usage `json:"accepted"`
+	Unverified Usage `json:"unverified"`
+	Failed     int   `json:"failed"` // accepted machines whose last boot has failed
+}
+
+// Usage is what a room has.
+type Usage struct {
+	Machines int   `json:"machines"`
+	Boots    int   `json:"boots"`
+	Bytes    int64 `json:"bytes"`
+}
+
+// Stats returns the figures.
+func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT accepted, machines, boots, bytes FROM room")
+	if err != nil {
+		return st, s.fault(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var accepted bool
+		var u Usage
+		if err := rows.Scan(&accepted, &u.Machines, &u.Boots, &u.Bytes); err != nil {
+			return st, s.fault(err)
+		}
+		if accepted {
+			st.Accepted = u
+		} else {
+			st.Unverified = u
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return st, s.fault(err)
+	}
+	rows.Close()
+	err = s.db.QueryRowContext(ctx, `
+		SELECT count(*) FROM machine m WHERE accepted = 1 AND 'failed' = (
+			SELECT result FROM boot WHERE machine = m.id ORDER BY received DESC, id DESC LIMIT 1)`).Scan(&st.Failed)
+	return st, s.fault(err)
+}
+
+func printable(s string) string { return strings.ToValidUTF8(refusal.Printable(s), "?") }
+
+func printableAll(list []string) []string {
+	out := []string{}
+	for _, s := range list {
+		out = append(out, printable(s))
+	}
+	return out
+}

@@ -1,0 +1,74 @@
+package reports
+
+// schemaVersion is PRAGMA user_version of a database. A later schema adds its statements after a check of it.
+const schemaVersion = 1
+
+// schema makes the tables. Times are milliseconds since 1970, 0 for none. room counts the keys, the boots and their
+// bytes that are kept of unverified (0) and accepted (1) keys; triggers keep it right.
+const schema = `
+CREATE TABLE machine (
+	id         INTEGER PRIMARY KEY,
+	key        TEXT NOT NULL UNIQUE,
+	accepted   INTEGER NOT NULL DEFAULT 0,
+	accepted_at INTEGER NOT NULL DEFAULT 0,
+	origin     TEXT NOT NULL,
+	first_seen INTEGER NOT NULL,
+	last_seen  INTEGER NOT NULL,
+	ephemeral  INTEGER NOT NULL,
+	machine_id TEXT NOT NULL,
+	hostname   TEXT NOT NULL,
+	arch       TEXT NOT NULL,
+	groups     TEXT NOT NULL,
+	recipient  TEXT NOT NULL,
+	boots      INTEGER NOT NULL DEFAULT 0,
+	bytes      INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX machine_seen ON machine (accepted, last_seen);
+CREATE INDEX machine_origin ON machine (accepted, origin);
+CREATE TABLE boot (
+	id       INTEGER PRIMARY KEY AUTOINCREMENT,
+	machine  INTEGER NOT NULL REFERENCES machine (id) ON DELETE CASCADE,
+	boot_id  TEXT NOT NULL,
+	received INTEGER NOT NULL,
+	sent     INTEGER NOT NULL,
+	started  INTEGER NOT NULL,
+	address  TEXT NOT NULL,
+	result   TEXT NOT NULL,
+	error    TEXT NOT NULL,
+	mode     TEXT NOT NULL,
+	channel  TEXT NOT NULL,
+	release  TEXT NOT NULL,
+	number   INTEGER NOT NULL,
+	duration INTEGER NOT NULL,
+	document BLOB NOT NULL,
+	UNIQUE (machine, boot_id)
+);
+CREATE INDEX boot_newest ON boot (machine, received);
+CREATE INDEX boot_oldest ON boot (received);
+CREATE TABLE room (
+	accepted INTEGER PRIMARY KEY,
+	machines INTEGER NOT NULL DEFAULT 0,
+	boots    INTEGER NOT NULL DEFAULT 0,
+	bytes    INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO room (accepted) VALUES (0), (1);
+CREATE TRIGGER machine_made AFTER INSERT ON machine BEGIN
+	UPDATE room SET machines = machines + 1 WHERE accepted = NEW.accepted;
+END;
+CREATE TRIGGER machine_gone BEFORE DELETE ON machine BEGIN
+	DELETE FROM boot WHERE machine = OLD.id;
+	UPDATE room SET machines = machines - 1 WHERE accepted = OLD.accepted;
+END;
+CREATE TRIGGER machine_moved AFTER UPDATE OF accepted ON machine BEGIN
+	UPDATE room SET machines = machines - 1, boots = boots - OLD.boots, bytes = bytes - OLD.bytes WHERE accepted = OLD.accepted;
+	UPDATE room SET machines = machines + 1, boots = boots + NEW.boots, bytes = bytes + NEW.bytes WHERE accepted = NEW.accepted;
+END;
+CREATE TRIGGER boot_made AFTER INSERT ON boot BEGIN
+	UPDATE machine SET boots = boots + 1, bytes = bytes + length(NEW.document) WHERE id = NEW.machine;
+	UPDATE room SET boots = boots + 1, bytes = bytes + length(NEW.document) WHERE accepted = (SELECT accepted FROM machine WHERE id = NEW.machine);
+END;
+CREATE TRIGGER boot_gone AFTER DELETE ON boot BEGIN
+	UPDATE machine SET boots = boots - 1, bytes = bytes - length(OLD.document) WHERE id = OLD.machine;
+	UPDATE room SET boots = boots - 1, bytes = bytes - length(OLD.document) WHERE accepted = (SELECT accepted FROM machine WHERE id = OLD.machine);
+END;
+`
