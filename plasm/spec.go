@@ -59,14 +59,8 @@ func DefaultSpec() Spec { return Spec{Limits: DefaultLimits()} }
 // Deterministic reports whether every run with the same module, arguments and input has the same output.
 func (s Spec) Deterministic() bool { return !s.Grants.Clock && !s.Grants.Random }
 
-// RunsOn returns the engine that Process.Run chooses for the spec, empty if that depends on whether code of
-// the module is stored.
-func (s Spec) RunsOn() string {
-	if engine := engineFor(s, false); engine == engineFor(s, true) {
-		return engine
-	}
-	return ""
-}
+// RunsOn returns the engine that Process.Run chooses for the spec, if no code of the module is stored.
+func (s Spec) RunsOn() string { return engineFor(s, false) }
 
 // Check returns an error for a value outside the possible range.
 func (s Spec) Check() error {

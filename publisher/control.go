@@ -14,6 +14,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/publisher/repo"
+	"github.com/phaseboot/phaseboot/publisher/reports"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
@@ -33,6 +34,8 @@ type Live struct {
 	AnnouncedAge float64    `json:"announced_age_seconds"` // of the oldest announcement in the DHT; -1 until all are made
 	Announces    int        `json:"announced_cids"`
 	Store        pack.Stats `json:"-"`
+	// Machines are figures of the boot reports; nil if none are taken.
+	Machines *reports.Stats `json:"machines,omitempty"`
 
 	verdict repo.Verdict
 	healthy bool
@@ -131,6 +134,11 @@ func (s *server) live(ctx context.Context) Live {
 	}
 	if stats, err := s.packs.Stats(ctx); err == nil { // an error while the daemon stops
 		l.Store = stats
+	}
+	if s.reports != nil {
+		if stats, err := s.reports.Stats(ctx); err == nil {
+			l.Machines = &stats
+		}
 	}
 	return l
 }

@@ -70,7 +70,7 @@ func (l Limits) conns() (all, perIP int) {
 
 func (l Limits) apply(o *p2p.Options) { o.MaxConns, o.MaxConnsPerIP = l.conns() }
 
-// handlers returns the gateway for plain HTTP and for streams, behind the same limits.
+// handlers returns the gateway and the route of boot reports for plain HTTP and for streams, behind the same limits.
 func (s *server) handlers() (plain, streams http.Handler) {
 	bounds := limit.Options{
 		Total: s.Limits.Rate, PerClient: s.Limits.RatePerPeer,
@@ -80,10 +80,10 @@ func (s *server) handlers() (plain, streams http.Handler) {
 		bounds.MinRate, bounds.Grace = slotMinRate, slotMinAfter
 	}
 	s.rates = limit.NewRates(bounds)
-	h := gateway.Handler(gateway.Options{
+	h := s.withReports(gateway.Handler(gateway.Options{
 		Source: s.source, IPNS: s.record.Get, Metadata: s.source.file, Target: s.source.target,
 		UploadSlots: s.Limits.UploadSlots, Fault: s.fault,
-	})
+	}))
 	return s.rates.Handler(s.meter.handler("http", h, s.Log)), s.rates.Handler(s.meter.handler("stream", h, s.Log))
 }
 

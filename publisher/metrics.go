@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/phaseboot/phaseboot/internal/limit"
+	"github.com/phaseboot/phaseboot/publisher/reports"
 )
 
 const namespace = "phasepublish"
@@ -22,6 +23,7 @@ type meter struct {
 	requests *prometheus.CounterVec // by via and status
 	bytes    *prometheus.CounterVec // by via and kind
 	refused  *prometheus.CounterVec // by reason
+	reports  *prometheus.CounterVec // by outcome
 	open     prometheus.Gauge
 	sent     atomic.Int64
 }
@@ -38,11 +40,17 @@ func newMeter() *meter {
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "refused_total", Help: "Plain HTTP connections and answers that a limit ended.",
 		}, []string{"why"}),
+		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "reports_total", Help: "Boot reports that machines have sent.",
+		}, []string{"outcome"}),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: namespace, Name: "requests_open", Help: "Requests being answered.",
 		}),
 	}
-	m.registry.MustRegister(m.requests, m.bytes, m.refused, m.open)
+	m.registry.MustRegister(m.requests, m.bytes, m.refused, m.reports, m.open)
+	for _, o := range reports.Outcomes() {
+		m.reports.WithLabelValues(string(o)) // from 0, so that an increase is seen
+	}
 	return m
 }
 
@@ -52,6 +60,8 @@ func newRegistry() *prometheus.Registry {
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
 }
+
+func (m *meter) countReport(o reports.Outcome) { m.reports.WithLabelValues(string(o)).Inc() }
 
 func (m *meter) refuse(reason string) { m.refused.WithLabelValues(reason).Inc() }
 
@@ -181,5 +191,24 @@ var (
 		newGauge("announced_cids", "Announced metadata folders and artifacts.", func(l Live) float64 { return float64(l.Announces) }),
 		newGauge("store_blocks", "Blocks in the store.", func(l Live) float64 { return float64(l.Store.Blocks) }),
 		newGauge("store_bytes", "Bytes of the store's packs.", func(l Live) float64 { return float64(l.Store.Bytes) }),
+		newGauges("machines", "Machines that have sent a boot report, by what an operator has decided.", "state", byState(func(u reports.Usage) float64 { return float64(u.Machines) })),
+		newGauges("boots", "Boot reports that are kept.", "state", byState(func(u reports.Usage) float64 { return float64(u.Boots) })),
+		newGauges("boots_bytes", "Bytes of the boot reports that are kept.", "state", byState(func(u reports.Usage) float64 { return float64(u.Bytes) })),
+		newGauge("machines_failed", "Accepted machines whose last boot has failed.", func(l Live) float64 {
+			if l.Machines == nil {
+				return 0
+			}
+			return float64(l.Machines.Failed)
+		}),
 	}
 )
+
+// byState returns a figure of the database of boot reports for accepted and unverified machines; none without a database.
+func byState(of func(reports.Usage) float64) func(Live) map[string]float64 {
+	return func(l Live) map[string]float64 {
+		if l.Machines == nil {
+			return nil
+		}
+		return map[string]float64{"accepted": of(l.Machines.Accepted), "unverified": of(l.Machines.Unverified)}
+	}
+}

@@ -22,6 +22,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/publisher/repo"
+	"github.com/phaseboot/phaseboot/publisher/reports"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
@@ -35,6 +36,7 @@ type ServeOptions struct {
 	IPNS        ed25519.PrivateKey
 	HTTP        string // host:port; "" for no plain HTTP
 	Netboot     string // folder with EFI programs, or one, that plain HTTP serves below /netboot/; "" for none
+	Reports     string // database of the boot reports; "" is STORE/reports.db, without which it serves too; ReportsOff for none
 	DaemonOptions
 	MDNS bool
 	Now  func() time.Time // nil: time.Now
@@ -71,6 +73,7 @@ type server struct {
 	record      *repo.Record
 	node        *p2p.Node
 	meter       *meter
+	reports     *reports.Store // nil if none are taken
 	conns       *limit.Conns
 	rates       *limit.Rates
 	announced   atomic.Pointer[announced] // nil before the first announcement
@@ -92,6 +95,12 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 		return err
 	}
 	defer s.packs.Close()
+	if err := s.openReports(ctx); err != nil {
+		return err
+	}
+	if s.reports != nil {
+		defer s.reports.Close()
+	}
 	in, err := s.listen()
 	if err != nil {
 		return err

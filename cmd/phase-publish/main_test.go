@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -11,8 +12,10 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/bootreport"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/scripttest"
+	"github.com/phaseboot/phaseboot/publisher/reports"
 	"github.com/phaseboot/phaseboot/signer"
 	"github.com/phaseboot/phaseboot/signer/key"
 )
@@ -21,6 +24,7 @@ func TestMain(m *testing.M) {
 	scripttest.Main(m, map[string]func() int{
 		"phase-publish": func() int { return cli.Main(newCommand()) },
 		"make-release":  makeRelease,
+		"make-reports":  makeReports,
 	})
 }
 
@@ -33,6 +37,35 @@ func makeRelease() int {
 	if err := prepare(context.Background(), "."); err != nil {
 		fmt.Fprintln(os.Stderr, "make-release:", err)
 		return 1
+	}
+	return 0
+}
+
+// makeReports makes store/reports.db with the boot reports of two machines. The first one has booted twice.
+func makeReports() int {
+	ctx := context.Background()
+	db, err := reports.Open(ctx, "store/reports.db", reports.Options{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make-reports:", err)
+		return 1
+	}
+	defer db.Close()
+	for i, report := range []string{
+		`{"result":"failed","error":"no source is reachable","mode":"local","duration_ms":60000}`,
+		`{"result":"ok","mode":"local","duration_ms":8200,"release":{"channel":"stable","release":"v1","role_version":1}}`,
+		`{"result":"ok","mode":"internet","duration_ms":9100,"release":{"channel":"beta","release":"v2","role_version":2}}`,
+	} {
+		seed := [ed25519.SeedSize]byte{byte(i / 2)}
+		document, err := bootreport.Sign(ctx, bootreport.Document{
+			Arch: "x86_64", Hostname: fmt.Sprintf("node%d", i/2), Groups: []string{"lab"}, BootID: fmt.Sprintf("%032x", i+1), Report: json.RawMessage(report), SentAt: time.Now(),
+		}, ed25519.NewKeyFromSeed(seed[:]))
+		if err == nil {
+			err = db.Add(ctx, document, "192.0.2.1:4000")
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "make-reports:", err)
+			return 1
+		}
 	}
 	return 0
 }

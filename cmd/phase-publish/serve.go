@@ -152,6 +152,7 @@ serve only reads the store: several may serve one store and repository, each wit
 	cmd.Flags().StringVar(&daemon.identity, "identity", "", "file with the peer's key, made when missing (default STORE/peer.key)")
 	cmd.Flags().StringVar(&opts.HTTP, "http", ":8080", "`address` of the plain HTTP listener, empty for none")
 	cmd.Flags().StringVar(&opts.Netboot, "netboot", "", "EFI program of phase-image uki, or a `folder` with such files, to serve below /netboot/ to machines that boot without a stick")
+	cmd.Flags().StringVar(&opts.Reports, "reports", "", "`file` of the boot reports of machines, made when missing, or off to take none (default STORE/reports.db; if it cannot be opened, none are taken)")
 	daemon.register(cmd)
 	daemon.registerRates(cmd)
 	cmd.Flags().StringVar(&dht, "dht", publisher.DHTPrivate, "private, public or off")

@@ -1,0 +1,53 @@
+package publisher
+
+import (
+	"context"
+	"net/http"
+	"path/filepath"
+
+	"github.com/phaseboot/phaseboot/internal/bootreport"
+	"github.com/phaseboot/phaseboot/publisher/reports"
+)
+
+const (
+	// ReportsOff is the value of ServeOptions.Reports for a publisher that takes no boot reports.
+	ReportsOff = "off"
+	// ReportsFile is the name of the database of boot reports in a store.
+	ReportsFile = "reports.db"
+)
+
+// openReports opens the database of boot reports. A store that this user may not write to has none, which is no error:
+// the publisher serves all the same.
+func (s *server) openReports(ctx context.Context) error {
+	if s.Reports == ReportsOff {
+		return nil
+	}
+	path := s.Reports
+	if path == "" {
+		path = filepath.Join(s.Store, ReportsFile)
+	}
+	db, err := reports.Open(ctx, path, reports.Options{Now: s.Now, Counted: s.meter.countReport})
+	if err != nil && s.Reports == "" {
+		s.Log.Warn("boot reports not taken", "cause", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.reports = db
+	return nil
+}
+
+// withReports adds the boot reports to the handler of the gateway, and tells machines in each answer that they are taken.
+func (s *server) withReports(gateway http.Handler) http.Handler {
+	if s.reports == nil {
+		return gateway
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", gateway)
+	mux.Handle(bootreport.Path, s.reports.Handler())
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(bootreport.Header, bootreport.HeaderValue)
+		mux.ServeHTTP(w, r)
+	})
+}

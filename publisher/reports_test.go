@@ -1,0 +1,109 @@
+package publisher
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/phaseboot/phaseboot/internal/bootreport"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/publisher/pubtest"
+	"github.com/phaseboot/phaseboot/publisher/reports"
+)
+
+// A daemon takes boot reports over plain HTTP and over streams, tells machines so, and counts them.
+func TestBootReportsArriveOverHTTPAndStreams(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Add(w.Sign(1, "v1", w.Release))
+	opts := w.serveOptions()
+	opts.DHT, opts.Metrics = DHTOff, "127.0.0.1:0"
+	r, stop := w.serve(opts)
+	self, err := p2p.ParsePeers(r.Listen)
+	pubtest.Check(t, err)
+	machine, err := p2p.New(t.Context(), p2p.Options{})
+	pubtest.Check(t, err)
+	t.Cleanup(func() { machine.Close() })
+	streams, err := machine.HTTP(t.Context(), self[0])
+	pubtest.Check(t, err)
+	for i, via := range []struct {
+		client *http.Client
+		base   string
+	}{{http.DefaultClient, r.HTTP[0]}, {streams, "http://peer"}} {
+		document, err := bootreport.Sign(t.Context(), bootreport.Document{
+			BootID: fmt.Sprintf("%032x", i+1), Report: json.RawMessage(`{"result":"ok"}`), SentAt: time.Now(),
+		}, pubtest.NewKey(t))
+		pubtest.Check(t, err)
+		resp, err := via.client.Post(via.base+bootreport.Path, bootreport.MediaType, bytes.NewReader(document))
+		pubtest.Check(t, err)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusAccepted || resp.Header.Get(bootreport.Header) != bootreport.HeaderValue {
+			t.Errorf("%s: %s, %v", via.base, resp.Status, resp.Header)
+		}
+	}
+	_, metrics := get(t, r.Metrics[0]+"/metrics")
+	for _, want := range []string{
+		`phasepublish_reports_total{outcome="unverified"} 2`, `phasepublish_reports_total{outcome="rate"} 0`, `phasepublish_machines{state="unverified"} 2`,
+		`phasepublish_machines{state="accepted"} 0`, `phasepublish_boots{state="unverified"} 2`, `phasepublish_boots_bytes{state="unverified"} `, "phasepublish_machines_failed 0\n",
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no %q in the metrics", want)
+		}
+	}
+	stop()
+	db, err := reports.Open(t.Context(), filepath.Join(opts.Store, ReportsFile), reports.Options{ReadOnly: true})
+	pubtest.Check(t, err)
+	defer db.Close()
+	if list, err := db.List(t.Context(), reports.Query{}); err != nil || len(list) != 2 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// A database that cannot be opened stops a daemon only if a flag has named it.
+func TestADaemonServesWithoutBootReports(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		reports string
+		damage  bool
+		fails   bool
+	}{
+		"off":             {reports: ReportsOff},
+		"damaged":         {damage: true},
+		"a named folder":  {reports: t.TempDir(), fails: true},
+		"no such folder":  {reports: filepath.Join(t.TempDir(), "missing", "x.db"), fails: true},
+		"a damaged named": {reports: "damaged", damage: true, fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.Add(w.Sign(1, "v1", w.Release))
+			opts := w.serveOptions()
+			opts.DHT, opts.Reports = DHTOff, tt.reports
+			path := filepath.Join(opts.Store, ReportsFile)
+			if tt.reports == "damaged" {
+				opts.Reports = path
+			}
+			if tt.damage {
+				pubtest.Check(t, os.WriteFile(path, bytes.Repeat([]byte("x"), 5000), 0o600))
+			}
+			if tt.fails {
+				if err := Serve(t.Context(), opts); err == nil || !strings.Contains(err.Error(), opts.Reports) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			r, _ := w.serve(opts)
+			resp, err := http.Post(r.HTTP[0]+bootreport.Path, bootreport.MediaType, strings.NewReader("x"))
+			pubtest.Check(t, err)
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusNotFound || resp.Header.Get(bootreport.Header) != "" {
+				t.Errorf("got %s, %v", resp.Status, resp.Header)
+			}
+		})
+	}
+}
