@@ -57,8 +57,9 @@ type repo struct {
 	stamp     *metadata.Metadata[metadata.TimestampType]
 	number    int64
 	expires   time.Duration
-	corrupt   bool              // the signed sha256 of later releases is wrong
-	signed    map[string][]byte // artifacts of the newest release by role
+	change    func(*manifest.Release) // of each release before it is signed; nil for none
+	corrupt   bool                    // the signed sha256 of later releases is wrong
+	signed    map[string][]byte       // artifacts of the newest release by role
 	cids      map[string]cid.Cid
 	directory cid.Cid
 	record    []byte
@@ -111,6 +112,9 @@ func (r *repo) release(version string, artifacts map[string][]byte) {
 		rel.Artifacts = append(rel.Artifacts, manifest.Artifact{
 			Role: role, Length: f.Size, SHA256: hex.EncodeToString(sum[:]), CID: f.CID, Chunker: cas.DefaultChunker,
 		})
+	}
+	if r.change != nil {
+		r.change(&rel)
 	}
 	role, err := manifest.Encode(rel)
 	ok(r.t, err)

@@ -147,7 +147,7 @@ func (a *answer) outcome(exit processExit, lim Limits) Outcome {
 		o.Reason, o.Detail = ReasonCompile, errCompile.Error()
 	case errors.Is(exit.killed, errCPU), exit.killed == nil && exit.bySignal() && lim.CPU > 0 && o.CPU >= lim.CPU:
 		o.Reason, o.Detail = ReasonCPU, errCPU.Error()+", and its process was killed"
-	case outOfMemory(exit.stderr) && strings.Contains(exit.stderr, "growStack"):
+	case outOfMemory(exit.stderr) && (strings.Contains(exit.stderr, "growStack") || strings.Contains(exit.stderr, "runtime.newstack")):
 		o.Reason, o.Detail = ReasonStack, errStack.Error()+", or needs more than the memory limit"
 	case outOfMemory(exit.stderr):
 		o.Reason, o.Detail = ReasonMemory, errEngineMemory.Error()
@@ -158,9 +158,9 @@ func (a *answer) outcome(exit processExit, lim Limits) Outcome {
 }
 
 // outOfMemory reports whether a Go program's stderr says that it got no memory for its heap or for the
-// stack of a thread.
+// stack of a thread. It "cannot map pages" if the filter of system calls refuses one large growth of the heap.
 func outOfMemory(stderr string) bool {
-	return slices.ContainsFunc([]string{"out of memory", "cannot allocate memory", "pthread_create failed", "failed to create new OS thread"},
+	return slices.ContainsFunc([]string{"out of memory", "cannot allocate memory", "cannot map pages", "pthread_create failed", "failed to create new OS thread"},
 		func(message string) bool { return strings.Contains(stderr, message) })
 }
 

@@ -24,8 +24,8 @@ const (
 
 	// engineCgroup is how much the control group of a job may use in addition to the job's memory limit
 	// and its scratch folder, in bytes. It is the bound that Process states. RLIMIT_DATA stops a job
-	// earlier, and closer to its limit. The group counts what RLIMIT_DATA does not: one large growth,
-	// page tables, the kernel's memory for the process.
+	// earlier, and closer to its limit. The group counts what RLIMIT_DATA does not: page tables, the
+	// kernel's memory for the process, and one large growth where no filter of system calls refuses it.
 	engineCgroup = 64 << 20
 
 	engineTasks  = 64   // threads in the control group of a job; the engine has about ten

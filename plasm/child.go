@@ -87,6 +87,7 @@ func serve(ctx context.Context, in io.Reader, out *frames, box *sandbox) error {
 type sandbox struct {
 	request *os.File
 	engine  string
+	growth  int64       // largest single growth of the heap, in bytes
 	code    *codeFolder // compiled code; nil for none
 	maps    *os.File    // memory of this process
 	reached []string    // Isolation constants
@@ -94,12 +95,8 @@ type sandbox struct {
 
 // enter limits this process and separates it from the host. code has the compiled code of the request.
 func (b *sandbox) enter(q request, code io.Reader, mem *meter) error {
-	b.engine = q.Spec.Engine
-	spec := q.Spec
-	if q.Keep { // its file of the code is memory too
-		spec.Limits.Memory = max(0, spec.Limits.Memory-q.room())
-	}
-	if err := confine(spec, int(q.Length), uint64(q.room()), mem); err != nil {
+	b.engine, b.growth = q.Spec.Engine, q.growth()
+	if err := confine(q, mem); err != nil {
 		return fmt.Errorf("limits of the process: %w", err)
 	}
 	var err error
@@ -118,7 +115,7 @@ func (b *sandbox) enter(q request, code io.Reader, mem *meter) error {
 	if b.code != nil {
 		files = fileCalls
 	}
-	if filter(b.engine == EngineCompiler, files...) == nil {
+	if filter(b.engine == EngineCompiler, b.growth, files...) == nil {
 		b.reached = append(b.reached, IsolationSeccomp)
 	}
 	return nil
@@ -155,7 +152,7 @@ func (b *sandbox) seal() error {
 		return err
 	}
 	if slices.Contains(b.reached, IsolationSeccomp) {
-		return filter(false)
+		return filter(false, b.growth)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package plasm
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/cpu"
 	"golang.org/x/sys/unix"
 
@@ -133,6 +135,9 @@ func checkCode(f *os.File, header []byte) (*cachedCode, error) {
 	if err != nil {
 		return nil, err
 	}
+	if info.Mode()&0o022 != 0 || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+		return nil, fmt.Errorf("%s: another user may write to it", info.Mode())
+	}
 	size := info.Size() - int64(len(header)) - sha256.Size
 	if size < 1 || size > maxCode {
 		return nil, fmt.Errorf("%d bytes", info.Size())
@@ -218,8 +223,12 @@ func (c *CodeCache) store(job Job, fill func(io.Writer) error) error {
 }
 
 // clean removes files of other versions, files that a killed process left, and the least recently used
-// ones above the limit. What cannot be removed stays until the next time.
+// ones above the limit. It removes no file with a name that a cache does not give, and nothing in a folder
+// of others: the folder may have been there before. What cannot be removed stays until the next time.
 func (c *CodeCache) clean() {
+	if c.own() != nil {
+		return
+	}
 	entries, err := file.ReadDir(c.dir, maxCacheFiles)
 	if err != nil {
 		return
@@ -233,10 +242,11 @@ func (c *CodeCache) clean() {
 	total := int64(0)
 	for _, e := range entries {
 		info, err := e.Info()
+		temporary, cached := isCached(e.Name())
 		switch {
-		case err != nil || e.IsDir():
-		case strings.HasPrefix(e.Name(), ".") && time.Since(info.ModTime()) < staleAfter: // another process writes it
-		case strings.HasPrefix(e.Name(), "."), !strings.HasSuffix(e.Name(), codeSuffix(codeVersion())):
+		case err != nil || !cached || !info.Mode().IsRegular():
+		case temporary && time.Since(info.ModTime()) < staleAfter: // another process writes it
+		case temporary, !strings.HasSuffix(e.Name(), codeSuffix(codeVersion())):
 			_ = os.Remove(filepath.Join(c.dir, e.Name()))
 		default:
 			files = append(files, used{e.Name(), info.Size(), info.ModTime()})
@@ -251,4 +261,16 @@ func (c *CodeCache) clean() {
 		_ = os.Remove(filepath.Join(c.dir, f.name))
 		total -= f.size
 	}
+}
+
+// isCached reports whether a CodeCache of any version gives this name to a file, or to one that it is
+// writing.
+func isCached(name string) (temporary, cached bool) {
+	if rest, ok := strings.CutPrefix(name, "."); ok {
+		temporary, name = true, rest[:max(0, strings.LastIndexByte(rest, '.'))]
+	}
+	text, version, _ := strings.Cut(name, "-")
+	_, err := cid.Decode(text)
+	digits, notHex := hex.DecodeString(version)
+	return temporary, err == nil && notHex == nil && len(digits) == 8
 }

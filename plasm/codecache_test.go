@@ -351,6 +351,54 @@ func TestAFolderOfOthersStoresNoCode(t *testing.T) {
 	}
 }
 
+// A folder that has other files, or is one of another user, keeps them: the state folder of a daemon may be any
+// folder, and "code" is an ordinary name.
+func TestFilesOfOthersStayInTheFolder(t *testing.T) {
+	dir := private(t)
+	job, suffix := numbered(t, 1), codeSuffix("wazero v1.0.0")
+	ours := []string{job.CID.String() + suffix, "." + job.CID.String() + suffix + ".123"}
+	others := []string{"main.go", ".bashrc", "notes" + suffix, "." + job.CID.String(), job.CID.String() + "-x", "." + job.CID.String() + "-0123.swp"}
+	old := time.Now().Add(-2 * staleAfter)
+	for _, name := range append(ours, others...) {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, []byte("x"), 0o600), os.Chtimes(path, old, old)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if names := stored(t, NewCodeCache(dir, nil)); len(names) != len(ours)+len(others) {
+		t.Errorf("files were removed in a folder of others; left %q", names)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	names := stored(t, NewCodeCache(dir, nil))
+	slices.Sort(others)
+	if !slices.Equal(names, others) {
+		t.Errorf("left %q, want %q", names, others)
+	}
+}
+
+// A file into which others may write, or that is not of this user, is not trusted, whatever its digest says.
+func TestCodeThatOthersMayWriteIsNotUsed(t *testing.T) {
+	spoils := map[string]func(path string) error{"mode": func(path string) error { return os.Chmod(path, 0o622) }}
+	if os.Geteuid() == 0 {
+		spoils["owner"] = func(path string) error { return os.Chown(path, nobody, nobody) }
+	}
+	for name, spoil := range spoils {
+		p, job := withCode(t), numbered(t, 1)
+		p.compiled(t, job)
+		if err := spoil(p.Code.path(job)); err != nil {
+			t.Fatal(err)
+		}
+		if p.Code.has(job) {
+			t.Errorf("%s: the code was used", name)
+		}
+	}
+}
+
 func TestFirstCompilesAtOnce(t *testing.T) {
 	p, job := withCode(t), named(t, built(t, "./jobs/hello"))
 	var runs sync.WaitGroup

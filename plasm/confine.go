@@ -15,17 +15,19 @@ import (
 
 const (
 	// engineData is how much the process that runs a job may map in addition to the job's linear
-	// memory, in bytes, before engineGrowth is subtracted: for the engine's code, the guest's
+	// memory, in bytes, before the largest growth is subtracted: for the engine's code, the guest's
 	// stack, the module and the rest of Go's heap. Together with the program's text (9 MiB,
 	// shared with the parent process), the used tables of Go's runtime (4 MiB) and the parent
 	// process (18 MiB and the module), the sum is at most the job's memory limit + 64 MiB.
 	engineData = 34 << 20
 
-	// engineGrowth is the largest single growth of the heap, in bytes for each byte of the module:
-	// a table of the engine's code is copied to a larger one. RLIMIT_DATA allows one growth of
-	// any size above the limit, because for reserved addresses the kernel compares only what is
-	// mapped already (may_expand_vm in mm/mmap.c).
-	engineGrowth = 3
+	// engineGrowth and engineGrowthMore are the largest single growth of the heap: bytes for each byte
+	// of the module, and bytes in addition. A table of the engine's code is copied to a larger one,
+	// and so is the guest's stack. RLIMIT_DATA allows one growth of any size above the limit, because
+	// for reserved addresses the kernel compares only what is mapped already (may_expand_vm in
+	// mm/vma.c). So the filter of system calls refuses a larger one.
+	engineGrowth     = 3
+	engineGrowthMore = 8 << 20
 
 	// engineSlack is the part of engineData above the garbage collector's limit, in bytes.
 	engineSlack = 4 << 20
@@ -40,16 +42,29 @@ const (
 	engineFiles   = 16
 )
 
+// growth returns the largest single growth of the heap that the process of a request needs, in bytes. The
+// code of the compiler is one piece when it is stored.
+func (r request) growth() int64 {
+	most := engineGrowth * r.Length
+	if r.Keep {
+		most = max(most, r.room())
+	}
+	return most + engineGrowthMore
+}
+
 // confine limits this process permanently: memory, processor time, no core dump, few file descriptors, and
-// no file that grows above the given size in bytes.
-func confine(spec Spec, module int, growing uint64, mem *meter) error {
-	lim := spec.Limits
+// no file that grows above the space for compiled code.
+func confine(q request, mem *meter) error {
+	spec, lim := q.Spec, q.Spec.Limits
+	if q.Keep { // its file of the code is memory too
+		lim.Memory = max(0, lim.Memory-q.room())
+	}
 	runtime.GOMAXPROCS(min(engineThreads, runtime.NumCPU()))
 	tables, err := nonHeapData()
 	if err != nil {
 		return err
 	}
-	most := max(0, lim.Memory+engineData-engineGrowth*int64(module))
+	most := max(0, lim.Memory+engineData-q.growth())
 	// The kernel never stops counting memory that the Go heap has used once, and the job's memory
 	// is part of the same limit. So the heap stays small.
 	mem.makeRoom = func(linear uint64) { debug.SetMemoryLimit(max(0, most-int64(linear)-engineSlack)) }
@@ -68,7 +83,7 @@ func confine(spec Spec, module int, growing uint64, mem *meter) error {
 		{unix.RLIMIT_DATA, (tables + threadStacks + uint64(most+scratchCost(spec.Grants.Scratch))) * raceFactor},
 		{unix.RLIMIT_CPU, cpuSeconds(lim)},
 		{unix.RLIMIT_CORE, 0},
-		{unix.RLIMIT_FSIZE, growing},
+		{unix.RLIMIT_FSIZE, uint64(q.room())},
 		{unix.RLIMIT_NOFILE, engineFiles + uint64(len(spec.Grants.Artifacts))},
 	} {
 		if err := lower(l.resource, l.limit); err != nil {

@@ -51,8 +51,8 @@ func (p Process) Run(ctx context.Context, job Job, spec Spec, std IO) (Outcome, 
 	}
 	started := time.Now()
 	cache := p.Code
-	if spec.Engine == EngineInterpreter || codeRoom(int64(len(job.Module))) > spec.Limits.Memory/2 {
-		cache = nil // the file of the code is memory of the process too
+	if spec.Engine == EngineInterpreter || codeRoom(int64(len(job.Module))) > spec.Limits.Memory/4 {
+		cache = nil // the code is memory of the process that stores it, twice
 	}
 	code := cache.find(job)
 	defer func() { code.close() }()

@@ -47,7 +47,7 @@ var roles = map[string]func(){
 	},
 	"reports its limits": func() {
 		mem := &meter{}
-		if err := confine(Spec{Limits: tight}, 0, 0, mem); err != nil {
+		if err := confine(request{Spec: Spec{Limits: tight}}, mem); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return
 		}
@@ -57,6 +57,15 @@ var roles = map[string]func(){
 		}
 		fmt.Fprintf(reply().stdout(), "group %t\n", unix.Getpgrp() == os.Getpid())
 		sendResult(result{Reason: ReasonExit})
+	},
+	"grows at once": func() {
+		q := request{Spec: Spec{Limits: tight}}
+		if err := errors.Join(confine(q, &meter{}), filter(false, q.growth())); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return
+		}
+		data := make([]byte, 64<<20*raceFactor)
+		sendResult(result{Reason: ReasonExit, ExitCode: int64(data[len(data)-1])})
 	},
 	"exits at once": func() { os.Exit(7) },
 	"is killed":     func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL); select {} },
@@ -151,6 +160,7 @@ func TestEveryEndOfTheProcessHasAnOutcome(t *testing.T) {
 		{"exits at once", ReasonKilled, "exit status 7"},
 		{"is killed", ReasonKilled, "signal: killed"},
 		{"runs out", ReasonMemory, "memory limit"},
+		{"grows at once", ReasonMemory, "memory limit"}, // RLIMIT_DATA lets it through
 		{"starts no thread", ReasonMemory, "memory limit"},
 		{"says nothing", ReasonTimeout, "killed"},
 		{"floods stderr", ReasonTimeout, "killed"},

@@ -26,8 +26,10 @@ var calls = []string{
 var compilerCalls = []string{"seccomp", "prlimit64", "getrlimit", "setrlimit"}
 
 // filter refuses all other system calls of this process permanently. With code set, it may make memory
-// executable; a second call without it takes that away. more are the names of further calls that it allows.
-func filter(code bool, more ...string) error {
+// executable; a second call without it takes that away. The heap grows by at most growth bytes at once: Go's
+// runtime maps them at a fixed address, which it has reserved before. more are the names of further calls
+// that it allows.
+func filter(code bool, growth int64, more ...string) error {
 	info, err := arch.GetInfo("")
 	if err != nil {
 		return err
@@ -50,7 +52,8 @@ func filter(code bool, more ...string) error {
 				{Names: known, Action: seccomp.ActionAllow},
 				{
 					NamesWithCondtions: []seccomp.NameWithConditions{
-						{Name: "mmap", Conditions: seccomp.ArgumentConditions{memory}},
+						{Name: "mmap", Conditions: seccomp.ArgumentConditions{memory, {Argument: 3, Operation: seccomp.BitsNotSet, Value: unix.MAP_FIXED}}},
+						{Name: "mmap", Conditions: seccomp.ArgumentConditions{memory, {Argument: 1, Operation: seccomp.LessOrEqual, Value: uint64(growth) * raceFactor}}},
 						{Name: "mprotect", Conditions: seccomp.ArgumentConditions{memory}},
 						{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: unix.CLONE_THREAD}}},
 						{Name: "tgkill", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.Equal, Value: uint64(os.Getpid())}}},

@@ -59,8 +59,14 @@ func DefaultSpec() Spec { return Spec{Limits: DefaultLimits()} }
 // Deterministic reports whether every run with the same module, arguments and input has the same output.
 func (s Spec) Deterministic() bool { return !s.Grants.Clock && !s.Grants.Random }
 
-// RunsOn returns the engine that Process.Run chooses for the spec, if no code of the module is stored.
-func (s Spec) RunsOn() string { return engineFor(s, false) }
+// RunsOn returns the engine that Process.Run chooses for the spec, empty if that depends on whether code of
+// the module is stored.
+func (s Spec) RunsOn() string {
+	if engine := engineFor(s, false); engine == engineFor(s, true) {
+		return engine
+	}
+	return ""
+}
 
 // Check returns an error for a value outside the possible range.
 func (s Spec) Check() error {

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -81,7 +80,6 @@ type boot struct {
 	removable    bool               // the cache partition is on a disk that may be unplugged
 	args         bootargs.Arguments
 	key          []byte
-	keptKey      string // key, if the next boot has it too
 	avoidFile    string // names the release that could not be booted
 	failed       string // the newest release, if neither it nor the last good one could be booted
 	saidStart    bool   // the report says how the last start has ended
@@ -172,9 +170,7 @@ func (b *boot) machineKey(context.Context) (string, error) {
 		path = filepath.Join(b.config.Cache, keyFile)
 	}
 	key, summary, err := machineKey(path, b.config.Mode.Cache == "rw")
-	if b.key = key; summary != ephemeral {
-		b.keptKey = string(key)
-	}
+	b.key = key
 	return summary, err
 }
 
@@ -215,9 +211,7 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	case errors.Is(b.networkErr, network.ErrNoLink) && b.alone != nil && b.alone.LastGood():
 		b.config.Timeout = staleTimeout
 	}
-	if b.config.Machine.ID == "" {
-		b.config.Machine.ID = machineID(cmp.Or(firstMAC(netDir), b.keptKey))
-	}
+	b.identify()
 	v, err := bootclient.Run(ctx, b.config, b.payload)
 	if err != nil && errors.Is(b.networkErr, network.ErrNoNIC) && errors.Is(err, cas.ErrUnreachable) {
 		err = fmt.Errorf("no source is reachable: %w", b.networkErr)

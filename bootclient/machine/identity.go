@@ -42,6 +42,20 @@ func machineID(of string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// identify sets the ID of the machine, for a firmware without a UUID: by the first network card, or by the key in
+// the cache. A new key in every boot is no ID.
+func (b *boot) identify() {
+	if b.config.Machine.ID != "" {
+		return
+	}
+	of := firstMAC(netDir)
+	if of == "" && b.config.Cache != "" {
+		key, _ := readKey(filepath.Join(b.config.Cache, keyFile)) // without one there is no ID
+		of = string(key)
+	}
+	b.config.Machine.ID = machineID(of)
+}
+
 // systemUUID returns the UUID of the system as firmware names it, "" if there is none of its own.
 func systemUUID(path string) string {
 	data, err := file.Read(path, 0, 4096) // sysfs gives each file a size of a page

@@ -220,6 +220,7 @@ func (b *boot) waitNetwork(ctx context.Context) (end func(), err error) {
 // search searches once. It reports whether there is a release that is not the one that failed.
 func (b *boot) search(ctx context.Context, failed string) bool {
 	b.config.Timeout, b.config.Patience = searchRound, searchRound
+	b.identify() // the failed release is the one for this machine
 	v, err := bootclient.Search(ctx, b.config)
 	switch {
 	case err != nil:

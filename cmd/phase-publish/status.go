@@ -91,6 +91,10 @@ func releaseWords(s store.Status, r manifest.Release) string {
 			refused = ", REFUSED by machines"
 		}
 	}
-	return fmt.Sprintf("release    %s/%s: %s, version %d, %s in %s, signed %s, valid until %s%s\n",
-		r.Channel, r.Arch, r.Version, r.Number, size(total), count(int64(len(r.Artifacts)), "file"), r.SignedAt.Format(time.RFC3339), r.Expires.Format(time.RFC3339), refused)
+	beside := ""
+	for _, e := range r.Earlier {
+		beside += fmt.Sprintf("earlier    %s/%s: %s, number %d, for machines that do not take %s\n", e.Channel, e.Arch, e.Version, e.ContentNumber(), r.Version)
+	}
+	return fmt.Sprintf("release    %s/%s: %s, version %d, %s in %s, signed %s, valid until %s%s\n%s",
+		r.Channel, r.Arch, r.Version, r.Number, size(total), count(int64(len(r.Artifacts)), "file"), r.SignedAt.Format(time.RFC3339), r.Expires.Format(time.RFC3339), refused, beside)
 }

@@ -23,8 +23,8 @@ func newRollout() *cobra.Command {
 those that are not given stay. A larger percentage includes all machines of a smaller one. 100% removes
 percentage, groups and date, and the earlier releases that no machine takes any more; 0% stops the
 roll-out: machines go back to the earlier release. No artifact is read.`,
-		Example: `  phase-sign rollout --repo repo --channel stable --arch x86_64 --rollout 50% --key release.key --out RELEASE.json
-  phase-sign rollout --repo repo --channel stable --arch x86_64 --rollout 100% --key release.key --out RELEASE.json`,
+		Example: `  phase-sign rollout --repo repo --channel stable --arch x86_64 --rollout 50% --key keys/release --out RELEASE.json
+  phase-sign rollout --repo repo --channel stable --arch x86_64 --rollout 100% --key keys/release --out RELEASE.json`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return m.sign(cmd, func(ctx context.Context) (signer.Summary, error) { return signer.Rollout(ctx, spec) })
@@ -47,8 +47,8 @@ func newHold() *cobra.Command {
 not take: they stay on --release, which the manifest then carries, until hold --remove. Later releases
 keep that. To hold a group on the newest release, give --hold to the next phase-sign release. No artifact
 is read.`,
-		Example: `  phase-sign hold --repo repo --channel stable --arch x86_64 --group lab --release 2026.10 --key release.key --out RELEASE.json
-  phase-sign hold --repo repo --channel stable --arch x86_64 --group lab --remove --key release.key --out RELEASE.json`,
+		Example: `  phase-sign hold --repo repo --channel stable --arch x86_64 --group lab --release 2026.10 --key keys/release --out RELEASE.json
+  phase-sign hold --repo repo --channel stable --arch x86_64 --group lab --remove --key keys/release --out RELEASE.json`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if spec.Remove == (spec.To != "") {

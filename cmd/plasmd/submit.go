@@ -49,7 +49,8 @@ the machine names (--key). Each machine gets an order of its own, which no other
 Submit waits for the end, and verifies each receipt: that the machine has signed it, and that it is
 about this job and the output that came. The output of one machine is printed as it comes, that of
 several when all have ended, each line after the name of the machine. With --json the output is in the
-result, in base64. Ctrl-C leaves the job running and says how to follow it.
+result, in base64. Ctrl-C leaves the job running and says how to follow it. A machine that is busy or whose queue is
+full is asked again for two minutes.
 
 The exit code is the greatest of all machines: the job's own, 1 if a limit ended it, and the code of
 the error if a machine refused the job or did not answer. Nothing is submitted if a file cannot be read
@@ -92,6 +93,7 @@ func submitArgs(cmd *cobra.Command, args []string) error {
 // An attempt is the task on one machine.
 type attempt struct {
 	machine        client.Machine
+	sent           string  // ID of the job of an order that was sent
 	job            api.Job // as the machine accepted it, and at the end as it is done
 	receipt        []byte
 	path           string // of the receipt
@@ -224,6 +226,10 @@ func (a *attempt) submit(ctx context.Context, t client.Task) {
 	}
 	if err := client.CheckClock(a.machine, time.Now()); err != nil {
 		note("%s: %v", a.machine.Name, err)
+	}
+	t.Sends = func(id string) { a.sent = id }
+	t.Busy = func(m client.Machine, err error) {
+		note("%s is busy: %v; it is asked again for up to %s", m.Name, err, t.Patience)
 	}
 	a.job, a.err = t.Submit(ctx, a.machine)
 }
@@ -372,21 +378,31 @@ func attemptTable(attempts []*attempt, id func(*attempt) string) string {
 	return t.String()
 }
 
-// interrupted returns the error of an interrupted wait. It says how to follow a job that goes on.
+// interrupted returns the error of an interrupted wait. It says how to follow a job that goes on, and how to
+// ask for one that may have been accepted.
 func interrupted(t targets, attempts []*attempt) error {
-	running := 0
-	var hint string
+	running, sent := 0, 0
+	var hint, ask string
 	for _, a := range attempts {
+		if a.job.ID == "" && a.sent != "" && errors.Is(a.err, context.Canceled) {
+			if sent++; sent == 1 {
+				ask = fmt.Sprintf("plasmd show%s %s", t.argument(a.machine), a.sent)
+			}
+		}
 		if a.job.ID != "" && a.job.State != api.StateDone {
 			if running++; running == 1 {
 				hint = fmt.Sprintf("plasmd logs --follow%s %s", t.argument(a.machine), a.job.ID)
 			}
 		}
 	}
-	switch running {
-	case 0:
+	switch {
+	case running == 0 && sent == 0:
 		return context.Canceled
-	case 1:
+	case running == 0 && sent == 1:
+		return fmt.Errorf("%w while the job was sent; ask whether it was accepted with: %s", context.Canceled, ask)
+	case running == 0:
+		return fmt.Errorf("%w while %d jobs were sent; ask whether the first was accepted with: %s", context.Canceled, sent, ask)
+	case running == 1:
 		return fmt.Errorf("%w; the job goes on, follow it with: %s", context.Canceled, hint)
 	}
 	return fmt.Errorf("%w; %d jobs go on, follow the first with: %s", context.Canceled, running, hint)

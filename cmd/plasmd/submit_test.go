@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -27,5 +29,24 @@ func TestTheStateOfAnAttempt(t *testing.T) {
 		if got := a.state(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// Ctrl-C while an order is sent names its job: the machine may have accepted it.
+func TestAnInterruptedUploadNamesItsJob(t *testing.T) {
+	stopped := fmt.Errorf("m: %w", context.Canceled)
+	to := targets{flags: &targetFlags{socket: "s"}}
+	sending, waiting := &attempt{sent: "0a1b", err: stopped}, &attempt{err: stopped}
+	for want, attempts := range map[string][]*attempt{
+		"while the job was sent; ask whether it was accepted with: plasmd show --socket s 0a1b":        {waiting, sending},
+		"while 2 jobs were sent; ask whether the first was accepted with: plasmd show --socket s 0a1b": {sending, sending},
+		"the job goes on, follow it with: plasmd logs --follow --socket s 1":                           {sending, {job: api.Job{ID: "1"}, err: stopped}},
+	} {
+		if err := interrupted(to, attempts); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	if err := interrupted(to, []*attempt{waiting}); err.Error() != context.Canceled.Error() {
+		t.Errorf("nothing was sent: %v", err)
 	}
 }

@@ -253,7 +253,39 @@ type discard struct{ http.ResponseWriter }
 func (discard) WriteHeader(int)             {}
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// A daemon that serves too many followers is asked again; a full queue is an error of the submission.
+// A full queue gets room: a submission is sent again, with a word about it, until the patience ends.
+func TestABusyDaemonIsAskedAgainToAcceptAJob(t *testing.T) {
+	for name, signed := range map[string]bool{"order": true, "request": false} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake()
+			m, work := machine(t, f), task(t)
+			if !signed {
+				work.Signer = nil
+			}
+			posts, words, sent := 0, []string{}, ""
+			work.Busy = func(_ Machine, err error) { words = append(words, err.Error()) }
+			work.Sends = func(id string) { sent = id }
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodPost {
+					return false
+				}
+				if posts++; posts < 3 {
+					send(w, []int{http.StatusServiceUnavailable, http.StatusTooManyRequests}[posts-1], api.Error{Text: "full", ExitCode: 1})
+				}
+				return posts < 3
+			}
+			job, err := work.Submit(t.Context(), m)
+			if err != nil || posts != 3 || len(f.jobs) != 1 || len(words) != 1 || words[0] != "full" {
+				t.Errorf("after %d requests, %d jobs and the words %q: %v", posts, len(f.jobs), words, err)
+			}
+			if signed != (sent != "") || signed && sent != job.ID {
+				t.Errorf("job %q was sent as %q", job.ID, sent)
+			}
+		})
+	}
+}
+
+// A daemon that serves too many followers is asked again; a queue that stays full is an error of the submission.
 func TestABusyDaemonIsAskedAgainForOutput(t *testing.T) {
 	f := newFake()
 	m, work := machine(t, f), task(t)

@@ -34,40 +34,63 @@ type Task struct {
 
 	Signer   signature.Signer // of a submitter; nil for the socket of this machine
 	Lifetime time.Duration    // of an order: how long the job may wait to start
-	Patience time.Duration    // how long a machine may be unreachable while it runs the job
+	Patience time.Duration    // how long a machine may be unreachable while it runs the job, or busy before
+
+	Sends func(id string)            // called before an order is sent, with the ID of its job; nil for nothing
+	Busy  func(m Machine, err error) // called once if the machine is busy and is asked again; nil for nothing
 }
 
-// Submit asks a machine to run the task. With a signer the order is for this machine only, and a connection
-// that is lost while it is sent is no failure if the machine has accepted it.
+// Submit asks a machine to run the task, again with pauses while it is busy. With a signer the order is for
+// this machine only, and a connection that is lost while it is sent is no failure if the machine has accepted
+// it.
 func (t Task) Submit(ctx context.Context, m Machine) (api.Job, error) {
-	if t.Signer == nil {
-		return m.Client.Submit(ctx, t.request())
-	}
-	envelope, id, err := t.order(ctx, m)
+	s, id, err := t.submission(ctx, m)
 	if err != nil {
 		return api.Job{}, err
 	}
-	s := Submission{Order: envelope, Input: t.Input}
-	if t.Module != nil {
-		s.Module = t.Module.Module
+	if id != "" && t.Sends != nil {
+		t.Sends(id)
 	}
+	lost, told := false, t.Busy == nil
 	for until, pause := time.Now().Add(t.Patience), lostPause; ; pause = min(2*pause, lostLongest) {
 		job, err := m.Client.Submit(ctx, s)
-		if err == nil && job.ID != id {
+		if err == nil && id != "" && job.ID != id {
 			return api.Job{}, m.Client.broken("the job has the ID %s, not that of its order", job.ID)
 		}
-		if !errors.Is(err, cas.ErrUnreachable) || time.Now().After(until) {
+		busy := errors.Is(err, ErrBusy)
+		lost = lost || id != "" && errors.Is(err, cas.ErrUnreachable) // it may have accepted the order
+		if !busy && !(id != "" && errors.Is(err, cas.ErrUnreachable)) || time.Now().After(until) {
 			return job, err
+		}
+		if busy && !told {
+			told = true
+			t.Busy(m, err)
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return api.Job{}, ctx.Err()
 		}
-		if job, err := m.Client.Job(ctx, id); !errors.Is(err, cas.ErrUnreachable) && !errors.Is(err, fs.ErrNotExist) {
+		if !lost {
+			continue
+		}
+		if job, err := m.Client.Job(ctx, id); !errors.Is(err, cas.ErrUnreachable) && !errors.Is(err, ErrBusy) && !errors.Is(err, fs.ErrNotExist) {
 			return job, err
 		}
 	}
+}
+
+// submission returns what is sent to a machine, and the ID of the job if it is an order.
+func (t Task) submission(ctx context.Context, m Machine) (s Submission, id string, err error) {
+	if t.Signer == nil {
+		return t.request(), "", nil
+	}
+	s.Input = t.Input
+	if t.Module != nil {
+		s.Module = t.Module.Module
+	}
+	s.Order, id, err = t.order(ctx, m)
+	return s, id, err
 }
 
 func (t Task) request() Submission {

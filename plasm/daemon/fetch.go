@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
-	"time"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/refusal"
@@ -49,8 +48,10 @@ func (d *Daemon) fetch(ctx context.Context, j queue.Job, limit int64) (plasm.Job
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	if !j.Expires.IsZero() {
-		defer time.AfterFunc(j.Expires.Sub(d.Now()), stop).Stop()
+	if !j.Expires.IsZero() { // a deadline, and no cancellation: the error then says what was asked
+		var end context.CancelFunc
+		ctx, end = context.WithTimeout(ctx, j.Expires.Sub(d.Now()))
+		defer end()
 	}
 	go func() { // a job that waits for its module does not delay the end of the daemon
 		select {

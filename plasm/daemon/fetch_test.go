@@ -166,7 +166,13 @@ func TestAJobDoesNotStartAfterItsOrderHasExpired(t *testing.T) {
 	var ahead atomic.Int64 // of the daemon's clock
 	s := newSources()
 	w := start(t, t.TempDir(), func(o *Options) {
-		o.Fetch, o.Workers = s.fetch, 1
+		o.Workers, o.Fetch = 1, func(ctx context.Context, c cid.Cid, limit int64) ([]byte, error) {
+			data, err := s.fetch(ctx, c, limit)
+			if !errors.Is(ctx.Err(), context.DeadlineExceeded) { // bootclient.File says then what it asked
+				t.Errorf("the fetch ended by %v", ctx.Err())
+			}
+			return data, err
+		}
 		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	})
 	o := newOrder("job", "m", "")

@@ -122,9 +122,12 @@ func TestAReceiptOfAnInterruptedJobIsTrue(t *testing.T) {
 	text, err := json.Marshal(api.Request{Name: "wait", Spec: spec})
 	check(t, err)
 	dir := t.TempDir()
-	w := start(t, dir, nil)
-	cancelled, interrupted := accepted(t, w.d, string(text)), accepted(t, w.d, string(text))
-	for _, id := range []string{cancelled, interrupted} {
+	w := start(t, dir, func(o *Options) { o.Workers = 3 })
+	spec.Limits.Timeout = plasm.DefaultLimits().Timeout // stored code decides
+	either, err := json.Marshal(api.Request{Name: "wait", Spec: spec})
+	check(t, err)
+	cancelled, interrupted, unknown := accepted(t, w.d, string(text)), accepted(t, w.d, string(text)), accepted(t, w.d, string(either))
+	for _, id := range []string{cancelled, interrupted, unknown} {
 		for get(w.d.Local(), api.Jobs+"/"+id).job.State != api.StateRunning {
 			time.Sleep(time.Millisecond)
 		}
@@ -136,6 +139,9 @@ func TestAReceiptOfAnInterruptedJobIsTrue(t *testing.T) {
 		later.Version, later.Number = "2", 8
 		o.Release, o.Report = &later, strings.Repeat("ab", 32)
 	})
+	if run := w.receipt(unknown).Run; run.Reason != api.ReasonInterrupted || run.Engine.Name != "" || run.Engine.Version != "" || run.Started.IsZero() {
+		t.Errorf("the receipt names an engine that is not known: %+v", run)
+	}
 	for id, reason := range map[string]string{cancelled: api.ReasonCancelled, interrupted: api.ReasonInterrupted} {
 		run := w.receipt(id).Run
 		if run.Reason != reason || run.Engine.Name != plasm.EngineCompiler || !run.Input.Begins([]byte("an input")) || run.Input.Length == 0 ||

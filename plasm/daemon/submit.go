@@ -217,7 +217,7 @@ func (c caller) parts(form *multipart.Reader, s *queue.Submission) error {
 		if *to != nil {
 			return refusal.Invalid("submission: part %s comes twice; send it once", name)
 		}
-		if *to, err = c.d.Queue.NewUpload(limit); err != nil {
+		if *to, err = c.d.Queue.NewUpload(s.Key, limit); err != nil {
 			return err
 		}
 		if _, err := io.Copy(struct{ io.Writer }{*to}, part); err != nil {

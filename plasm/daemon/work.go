@@ -156,12 +156,20 @@ func (r *run) failed(cause, err error, engine string) plasm.Outcome {
 	}
 	if !r.began.IsZero() && (o.Reason == api.ReasonCancelled || o.Reason == api.ReasonInterrupted) {
 		o.Started, o.Run = r.began, time.Since(r.began)
-		o.Engine, o.EngineVersion = cmp.Or(engine, r.spec.RunsOn()), plasm.EngineVersion()
+		o.Engine, o.EngineVersion = known(cmp.Or(engine, r.spec.RunsOn()), plasm.EngineVersion())
 	}
 	if !r.began.IsZero() {
 		o.Stdout, o.Stderr = r.stdout.output(), r.stderr.output()
 	}
 	return o
+}
+
+// known returns an engine and its version, and neither for an engine that is not known.
+func known(engine, version string) (string, string) {
+	if engine == "" {
+		return "", ""
+	}
+	return engine, version
 }
 
 // load brings the module of a job.
@@ -371,10 +379,11 @@ func (d *Daemon) interrupted(j queue.Job) error {
 	if text, err := d.Queue.Spec(j.ID); err == nil {
 		_ = json.Unmarshal(text, &r.spec) // Accept stored it as JSON
 	}
-	o.Engine, o.EngineVersion = r.spec.RunsOn(), plasm.EngineVersion()
+	version := plasm.EngineVersion()
 	if u := new(setting); json.Unmarshal(j.Machine, u) == nil {
-		r.under, o.EngineVersion = u, u.Engine
+		r.under, version = u, u.Engine
 	}
+	o.Engine, o.EngineVersion = known(r.spec.RunsOn(), version)
 	r.wait = j.Started.Sub(j.Created)
 	o.Wait = max(r.wait, 0)
 	d.Log.Warn("job was interrupted", "job", j.ID, "name", j.Name)

@@ -34,7 +34,7 @@ func (q *Queue) Accept(s Submission) (Job, error) {
 	if err := q.refuse(e, s); err != nil {
 		return Job{}, err
 	}
-	if err := q.makeRoom(1, e.bytes); err != nil {
+	if err := q.makeRoom(s.Key, 1, e.bytes); err != nil {
 		return Job{}, err
 	}
 	placed, err := q.place(s)
@@ -132,9 +132,12 @@ func (q *Queue) checkShare(e *entry, limit int) error {
 	return nil
 }
 
-// weight is what a job that is not done takes of MaxBytes. It counts a blob for each job that has it.
+// weight is what a job takes of MaxBytes. It counts a blob for each job that has it until it is done.
 func (e *entry) weight() int64 {
 	n := e.bytes
+	if e.job.State == Done {
+		return n
+	}
 	for _, r := range e.job.blobs() {
 		n += r.length
 	}
@@ -174,8 +177,7 @@ func (s Submission) take(q *Queue, placed []string) {
 		if u == nil {
 			continue
 		}
-		q.bytes -= u.length
-		u.length = 0
+		q.uncharge(u)
 		if len(placed) > 0 && placed[0] == u.Digest() {
 			u.taken, placed = true, placed[1:]
 		}
@@ -195,17 +197,23 @@ func (q *Queue) stored(err error) error {
 	return fmt.Errorf("state %s: not stored: %w", q.dir, file.FullDisk(file.Pathless(err)))
 }
 
-// makeRoom drops finished jobs until there is room for more jobs and bytes. The caller holds q.write.
-func (q *Queue) makeRoom(jobs int, bytes int64) error {
+// makeRoom drops finished jobs until there is room for more jobs and bytes of a submitter. The caller holds
+// q.write.
+func (q *Queue) makeRoom(key string, jobs int, bytes int64) error {
 	q.mu.Lock()
 	var victims []*entry
+	chosen := map[*entry]bool{}
 	count, inUse := len(q.order)+jobs, q.bytes+bytes
 	for count > q.opts.MaxJobs || inUse > q.opts.MaxBytes {
-		e := q.oldestOfMost(victims)
+		more, measure := int64(jobs), func(*entry) int64 { return 1 }
+		if inUse > q.opts.MaxBytes {
+			more, measure = bytes+q.uploads[key], (*entry).weight
+		}
+		e := q.oldestOfMost(key, more, chosen, measure)
 		if e == nil {
 			break
 		}
-		victims = append(victims, e)
+		victims, chosen[e] = append(victims, e), true
 		count, inUse = count-1, inUse-e.bytes
 	}
 	full := count > q.opts.MaxJobs || inUse > q.opts.MaxBytes
@@ -216,26 +224,31 @@ func (q *Queue) makeRoom(jobs int, bytes int64) error {
 	return q.drop(victims)
 }
 
-// oldestOfMost returns the oldest finished job of the submitter that has most of them, so that a flood of
-// one does not drop the receipts of others. It leaves out those that were chosen. The caller holds q.mu.
-func (q *Queue) oldestOfMost(chosen []*entry) (oldest *entry) {
-	count, first := map[string]int{}, map[string]*entry{}
-	skip := map[*entry]bool{}
-	for _, e := range chosen {
-		skip[e] = true
-	}
+// oldestOfMost returns the oldest finished job of the submitter whose finished jobs take most: jobs or bytes,
+// as measure says. A submitter that needs more takes nothing from others that have less than it would have
+// then, its uploads and waiting jobs included. So neither a flood of one, nor its large jobs or uploads, drop
+// the receipts of others. It leaves out those that were chosen. The caller holds q.mu.
+func (q *Queue) oldestOfMost(key string, more int64, chosen map[*entry]bool, measure func(*entry) int64) (oldest *entry) {
+	total, done, first := map[string]int64{key: more}, map[string]int64{}, map[string]*entry{}
 	for _, e := range q.order {
-		if e.job.State != Done || skip[e] {
+		if chosen[e] {
 			continue
 		}
-		if count[e.job.Key]++; first[e.job.Key] == nil {
-			first[e.job.Key] = e
+		by := e.job.Key
+		total[by] += measure(e)
+		if e.job.State != Done {
+			continue
+		}
+		if done[by] += measure(e); first[by] == nil {
+			first[by] = e
 		}
 	}
-	most := 0
-	for key, n := range count {
-		if e := first[key]; n > most || n == most && e.seq < oldest.seq {
-			most, oldest = n, e
+	for by, e := range first {
+		if by != key && total[by] < total[key] {
+			continue
+		}
+		if oldest == nil || done[by] > done[oldest.job.Key] || done[by] == done[oldest.job.Key] && e.seq < oldest.seq {
+			oldest = e
 		}
 	}
 	return oldest

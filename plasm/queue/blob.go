@@ -25,6 +25,7 @@ type blob struct {
 // caller discards it, also after Accept has taken it.
 type Upload struct {
 	q      *Queue
+	key    string // of the submitter
 	f      *os.File
 	limit  int64
 	hash   hash.Hash
@@ -32,13 +33,14 @@ type Upload struct {
 	taken  bool // its bytes are those of a blob
 }
 
-// NewUpload returns an Upload of at most limit bytes.
-func (q *Queue) NewUpload(limit int64) (*Upload, error) {
+// NewUpload returns an Upload of at most limit bytes from the submitter with a key in hex, empty for a local
+// job.
+func (q *Queue) NewUpload(key string, limit int64) (*Upload, error) {
 	f, err := os.CreateTemp(q.path(blobDir), tempPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("state %s: %w", q.dir, file.FullDisk(file.Pathless(err)))
 	}
-	return &Upload{q: q, f: f, limit: limit, hash: sha256.New()}, nil
+	return &Upload{q: q, key: key, f: f, limit: limit, hash: sha256.New()}, nil
 }
 
 // Write adds bytes. An error wraps ErrFull if the store has no room, and fs.ErrInvalid for more than limit.
@@ -46,7 +48,7 @@ func (u *Upload) Write(p []byte) (int, error) {
 	if u.length+int64(len(p)) > u.limit {
 		return 0, refusal.Invalid("longer than %d bytes; send less", u.limit)
 	}
-	if err := u.q.charge(int64(len(p))); err != nil {
+	if err := u.q.charge(u.key, int64(len(p))); err != nil {
 		return 0, err
 	}
 	u.length += int64(len(p))
@@ -76,20 +78,30 @@ func (u *Upload) Discard() {
 	if !u.taken {
 		os.Remove(u.f.Name())
 		u.q.mu.Lock()
-		u.q.bytes -= u.length
+		u.q.uncharge(u)
 		u.q.mu.Unlock()
 	}
 	u.f = nil
 }
 
+// uncharge ends the count of an upload. The caller holds q.mu.
+func (q *Queue) uncharge(u *Upload) {
+	q.bytes -= u.length
+	if q.uploads[u.key] -= u.length; q.uploads[u.key] == 0 {
+		delete(q.uploads, u.key)
+	}
+	u.length = 0
+}
+
 // charge counts bytes of an upload, and drops finished jobs if there is no room for them.
-func (q *Queue) charge(n int64) error {
+func (q *Queue) charge(key string, n int64) error {
 	add := func() bool {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		fits := q.bytes+n <= q.opts.MaxBytes
 		if fits {
 			q.bytes += n
+			q.uploads[key] += n
 		}
 		return fits
 	}
@@ -98,7 +110,7 @@ func (q *Queue) charge(n int64) error {
 	}
 	q.write.Lock()
 	defer q.write.Unlock()
-	if err := q.makeRoom(0, n); err != nil {
+	if err := q.makeRoom(key, 0, n); err != nil {
 		return err
 	}
 	if !add() { // another upload took it

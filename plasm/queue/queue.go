@@ -80,6 +80,7 @@ type Queue struct {
 	order   []*entry          // by sequence number
 	blobs   map[string]*blob  // by sha256
 	bytes   int64             // in use or reserved
+	uploads map[string]int64  // of them, bytes of uploads of each submitter
 	waiting int
 	turn    uint64            // counts claims
 	served  map[string]uint64 // turn of the last claim of each submitter
@@ -95,7 +96,7 @@ type Queue struct {
 func Open(dir string, o Options) (_ *Queue, err error) {
 	q := &Queue{
 		opts: o.withDefaults(), dir: dir, jobs: map[string]*entry{}, blobs: map[string]*blob{},
-		served: map[string]uint64{}, nonces: map[string]int{}, changed: make(chan struct{}),
+		served: map[string]uint64{}, nonces: map[string]int{}, uploads: map[string]int64{}, changed: make(chan struct{}),
 	}
 	if err := q.makeFolders(); err != nil {
 		return nil, fmt.Errorf("state %s: %w", dir, file.FullDisk(file.Pathless(err)))

@@ -53,7 +53,7 @@ func submit(q *Queue, n int, key, module, input string) (Job, error) {
 		if part.text == "" {
 			continue
 		}
-		u, err := q.NewUpload(1 << 20)
+		u, err := q.NewUpload(key, 1<<20)
 		if err != nil {
 			return Job{}, err
 		}
@@ -379,6 +379,59 @@ func TestBytesAreBounded(t *testing.T) {
 	}
 	if f := q.Figures(); f.Bytes > room {
 		t.Errorf("%d bytes in use, the limit is %d", f.Bytes, room)
+	}
+}
+
+// A submitter whose jobs or uploads are large drops its own finished jobs, not the receipts of others that take
+// less.
+func TestLargeJobsAndUploadsOfOneDropNoReceiptsOfOthers(t *testing.T) {
+	const room = 40 * recordOverhead
+	honest := strings.Repeat("a1", 32)
+	large := func(t *testing.T, q *Queue) {
+		t.Helper()
+		for n := range 8 {
+			s := Submission{Job: Job{ID: id(100 + n), Name: "large", Key: ci, OutputLimit: 8 * recordOverhead}}
+			_, err := q.Accept(s)
+			check(t, err)
+			run(t, q, strings.Repeat("x", 8*recordOverhead))
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		take func(t *testing.T, q *Queue)
+	}{
+		{"finished jobs", large},
+		{"aborted uploads", func(t *testing.T, q *Queue) {
+			for range 3 {
+				u, err := q.NewUpload(ci, 2*room)
+				check(t, err)
+				for err == nil {
+					_, err = u.Write(make([]byte, recordOverhead))
+				}
+				if !errors.Is(err, ErrFull) {
+					t.Errorf("the upload: %v", err)
+				}
+				u.Discard()
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			q := open(t, t.TempDir(), Options{MaxBytes: room})
+			for n := range 10 {
+				_, err := submit(q, n, honest, "m", "")
+				check(t, err)
+				run(t, q, "output")
+			}
+			tt.take(t, q)
+			if jobs := q.List(func(j Job) bool { return j.Key == honest }); len(jobs) != 10 {
+				t.Errorf("%d of 10 receipts are left", len(jobs))
+			}
+			if f := q.Figures(); f.Bytes > room || len(q.uploads) != 0 {
+				t.Errorf("%d bytes in use, the limit is %d; uploads %v", f.Bytes, room, q.uploads)
+			}
+			_, err := submit(q, 50, honest, "m", "") // and there is room for another
+			check(t, err)
+		})
 	}
 }
 

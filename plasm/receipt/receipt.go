@@ -56,7 +56,7 @@ type Run struct {
 	Module     Module     `json:"module"`
 	Spec       plasm.Spec `json:"spec"` // arguments, grants and limits as they were enforced
 	Input      Input      `json:"input"`
-	Engine     Engine     `json:"engine,omitzero"`     // absent if nothing ran
+	Engine     Engine     `json:"engine,omitzero"`     // absent if nothing ran, or if the daemon ended before it could record it
 	Isolation  []string   `json:"isolation,omitempty"` // Isolation constants of plasm
 	Started    time.Time  `json:"started,omitzero"`    // UTC, whole seconds; absent if nothing ran
 	Durations  Durations  `json:"durations"`

@@ -57,6 +57,29 @@ func TestTheReleaseOfAReceiptIsFoundByARoot(t *testing.T) {
 	}
 }
 
+// A machine outside of a roll-out runs an earlier release of the manifest that the receipt names.
+func TestTheReleaseOfAReceiptMayBeAnEarlierOneOfItsManifest(t *testing.T) {
+	f := plainFacts(t)
+	dir := published(t, f)
+	root, err := os.ReadFile(filepath.Join(dir, "1.root.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rel, err := sign(t, f).FindRelease(t.Context(), root, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := rel
+	newest.Version, newest.Artifacts, newest.Earlier = "1.3", nil, []manifest.Release{rel}
+	if c, err := sign(t, f).CheckRelease(newest); err != nil || c != (Chain{"1.2", "job/hello.wasm", ""}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+	newest.Earlier[0].Version = "1.1"
+	if _, err := sign(t, f).CheckRelease(newest); !errors.Is(err, manifest.ErrUntrusted) {
+		t.Errorf("a release that the manifest does not carry: %v", err)
+	}
+}
+
 func TestAttackAReleaseThatTheRootDoesNotLeadTo(t *testing.T) {
 	f := plainFacts(t)
 	dir := published(t, f)

@@ -36,6 +36,9 @@ type World struct {
 	Expires time.Time // when they expire; in 30 days when zero
 	Channel string    // of the releases; stable when ""
 
+	// Change, if not nil, changes each release before it is signed.
+	Change func(*manifest.Release)
+
 	Root, Release, Online, IPNS ed25519.PrivateKey
 }
 
@@ -226,6 +229,9 @@ func (w *World) Sign(number int64, version string, key ed25519.PrivateKey) []byt
 		r.Artifacts = append(r.Artifacts, manifest.Artifact{
 			Role: role, Length: f.Size, SHA256: hex.EncodeToString(sum[:]), CID: f.CID, Chunker: cas.DefaultChunker,
 		})
+	}
+	if w.Change != nil {
+		w.Change(&r)
 	}
 	role, err := manifest.Encode(r)
 	Check(w.T, err)
