@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/plasm"
+	"github.com/phaseboot/phaseboot/plasm/wasmtest"
 )
 
 // engineRole is the name of the process that runs a job for a test.
@@ -114,7 +115,7 @@ func TestHonestJobsDoWhatTheySay(t *testing.T) {
 		{"wordcount", plasm.Spec{Grants: plasm.Grants{Stdin: true, Scratch: 1 << 20}}, text, "1 birnen 1 noch 2 und 2 äpfel"},
 	} {
 		for _, engineName := range []string{plasm.EngineInterpreter, plasm.EngineCompiler} {
-			if (testing.Short() || raceDetector) && engineName == plasm.EngineCompiler {
+			if (testing.Short() || wasmtest.RaceDetector) && engineName == plasm.EngineCompiler {
 				continue
 			}
 			t.Run(row.name+"/"+engineName, func(t *testing.T) {
@@ -170,7 +171,7 @@ func TestHostileJobsBesideHonestOnes(t *testing.T) {
 	primes := job(t, "primes")
 	alone := honest(t, primes)
 	rows := hostile
-	if testing.Short() || raceDetector {
+	if testing.Short() || wasmtest.RaceDetector {
 		rows = rows[:2]
 	}
 	var table bytes.Buffer
