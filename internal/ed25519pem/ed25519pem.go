@@ -30,6 +30,16 @@ type KindError struct {
 // Error implements error.
 func (e *KindError) Error() string { return e.Kind + " key: is not Ed25519" }
 
+// A TypeError says that a PEM block has another type: the public key in place of the private one, or something else.
+type TypeError struct {
+	Has, Want string
+}
+
+// Error implements error.
+func (e *TypeError) Error() string {
+	return fmt.Sprintf("a PEM block %.60q where %q is needed", e.Has, e.Want)
+}
+
 // Marshal returns the PEM file of a private key.
 func Marshal(key ed25519.PrivateKey) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -94,7 +104,7 @@ func block(data []byte, want string) ([]byte, error) {
 		return nil, errors.New("no PEM block in it")
 	}
 	if b.Type != want {
-		return nil, fmt.Errorf("a PEM block %.60q where %q is needed", b.Type, want)
+		return nil, &TypeError{b.Type, want}
 	}
 	return b.Bytes, nil
 }

@@ -73,6 +73,9 @@ func Parse(data []byte, payloadType string, max int) (Envelope, error) {
 	if err := json.Unmarshal(data, &read); err != nil {
 		return Envelope{}, malformed("not in the form of DSSE: %.120q", err.Error())
 	}
+	if read.PayloadType == "" {
+		return Envelope{}, malformed("no payload type, so it is not a DSSE envelope; is this the right file?")
+	}
 	if read.PayloadType != payloadType {
 		return Envelope{}, untrusted("payload of type %.80q, want %s", read.PayloadType, payloadType)
 	}
