@@ -40,8 +40,8 @@ type Process struct {
 // by RLIMIT_DATA and the job's control group, time by SIGKILL shortly after the limit. A job that fails is
 // an Outcome, and so is every other end of the process. An error means that the job did not run: its bytes
 // are not a WASI command or too many (cas.ErrCorrupt), the spec is out of range (fs.ErrInvalid), an
-// artifact is missing (fs.ErrNotExist), or ctx has ended; then the Outcome has the engine only. A Read of
-// std.Stdin may go on after Run has returned.
+// artifact is missing (fs.ErrNotExist), or ctx has ended; then the Outcome has the engine, the durations, the
+// processor time and the memory so far, and no reason. A Read of std.Stdin may go on after Run has returned.
 func (p Process) Run(ctx context.Context, job Job, spec Spec, std IO) (Outcome, error) {
 	if err := spec.Check(); err != nil {
 		return Outcome{}, err
@@ -220,7 +220,9 @@ func (c *child) run(ctx context.Context, t *task) (Outcome, error) {
 	}
 	exit := c.wait()
 	if err := ctx.Err(); err != nil {
-		return Outcome{Engine: spec.Engine, EngineVersion: EngineVersion()}, fmt.Errorf("job %q: %w", job.Name, err)
+		o := Outcome{Engine: spec.Engine, EngineVersion: EngineVersion(), CPU: exit.cpu() + t.used, MemoryPeak: int64(a.peak)}
+		o.took(t.started, a.begun, began)
+		return o, fmt.Errorf("job %q: %w", job.Name, err)
 	}
 	if a.refusal != "" {
 		return Outcome{}, refusal.New(cas.ErrCorrupt, "%s", a.refusal)
@@ -230,17 +232,22 @@ func (c *child) run(ctx context.Context, t *task) (Outcome, error) {
 	o.CPU += t.used
 	o.Started, o.Isolation = t.started, slices.Concat(c.isolation, isolation)
 	o.Engine, o.EngineVersion = spec.Engine, EngineVersion()
-	o.Compile = time.Since(t.started)
-	if a.begun {
-		o.Run = time.Since(began)
-		o.Compile -= o.Run
-	}
+	o.took(t.started, a.begun, began)
 	input := given()
 	if a.result != nil && a.result.Input != (Output{}) {
 		input = a.result.Input
 	}
 	o.InputSHA256, o.InputLength = input.SHA256, input.Length
 	return o, nil
+}
+
+// took sets the durations of a job that has ended now.
+func (o *Outcome) took(started time.Time, begun bool, began time.Time) {
+	o.Compile = time.Since(started)
+	if begun {
+		o.Run = time.Since(began)
+		o.Compile -= o.Run
+	}
 }
 
 // compile returns the limit from the start to the first instruction.

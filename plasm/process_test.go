@@ -235,9 +235,12 @@ func TestTheEndOfTheContextEndsAProcess(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	loop := hand{body: []byte{opLoop, typeVoid, opBr, 0, opEnd}}.bytes()
-	_, err := engine.Run(ctx, Job{Name: "loop", Module: loop}, Spec{Limits: tight}, marked(io.Discard))
+	o, err := engine.Run(ctx, Job{Name: "loop", Module: loop}, Spec{Limits: tight}, marked(io.Discard))
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want the error of the context", err)
+	}
+	if o.Engine == "" || o.CPU <= 0 || o.Compile <= 0 || o.Compile+o.Run < 100*time.Millisecond {
+		t.Errorf("what was measured until then: %+v", o)
 	}
 }
 

@@ -50,14 +50,17 @@ var release = manifest.Release{
 }
 
 // engine is a job that writes its name, and its input to stderr; one named "wait" runs until it is ended.
-func engine(ctx context.Context, job plasm.Job, _ plasm.Spec, std plasm.IO) (plasm.Outcome, error) {
+func engine(ctx context.Context, job plasm.Job, spec plasm.Spec, std plasm.IO) (plasm.Outcome, error) {
 	fmt.Fprint(std.Stdout, "out of ", job.Name)
 	if std.Stdin != nil {
 		_, _ = io.Copy(std.Stderr, std.Stdin)
 	}
 	if job.Name == "wait" {
 		<-ctx.Done()
-		return plasm.Outcome{}, ctx.Err()
+		return plasm.Outcome{
+			Engine: spec.RunsOn(), CPU: 7 * time.Millisecond, MemoryPeak: 1 << 16,
+			Compile: 5 * time.Millisecond, Run: 3 * time.Millisecond,
+		}, ctx.Err()
 	}
 	return plasm.Outcome{Started: time.Now(), Engine: plasm.EngineInterpreter, EngineVersion: "1", Reason: plasm.ReasonExit, Stdout: sumOf("out of " + job.Name), Stderr: sumOf("")}, nil
 }
@@ -312,8 +315,12 @@ func TestJobsAreCancelledAndInterrupted(t *testing.T) {
 		if a.status != 200 || a.job.Reason != api.ReasonCancelled {
 			t.Errorf("cancel: %d %s", a.status, a.body)
 		}
-		if r := w.receipt(id).Run; r.Reason != api.ReasonCancelled {
+		r := w.receipt(id).Run
+		if r.Reason != api.ReasonCancelled {
 			t.Errorf("receipt %+v", r)
+		}
+		if ran := id == running; ran != (r.CPU == 7 && r.MemoryPeak == 1<<16 && r.Durations.Compile == 5 && r.Durations.Run == 3) {
+			t.Errorf("the receipt has not what was measured: %+v", r)
 		}
 	}
 	stopped := submit()

@@ -80,7 +80,7 @@ func (d *Daemon) work(running context.Context, j queue.Job) {
 			d.Queue.Unclaim(j.ID)
 			return
 		}
-		outcome = r.failed(context.Cause(ctx), err, outcome.Engine)
+		outcome = r.failed(context.Cause(ctx), err, outcome)
 	}
 	d.finish(running, r, outcome)
 }
@@ -145,8 +145,8 @@ func (d *Daemon) isEnding() bool {
 }
 
 // failed returns the outcome of a job whose run ended without one.
-// engine is the one that was chosen, empty for none.
-func (r *run) failed(cause, err error, engine string) plasm.Outcome {
+// ran has what was measured until then; it is empty if no engine was chosen.
+func (r *run) failed(cause, err error, ran plasm.Outcome) plasm.Outcome {
 	o := plasm.Outcome{ExitCode: plasm.NoExitCode, Reason: reasonOf(err), Detail: oneLine(err)}
 	switch {
 	case errors.Is(cause, errCancelled):
@@ -155,8 +155,12 @@ func (r *run) failed(cause, err error, engine string) plasm.Outcome {
 		o.Reason, o.Detail = api.ReasonInterrupted, oneLine(cause)
 	}
 	if !r.began.IsZero() && (o.Reason == api.ReasonCancelled || o.Reason == api.ReasonInterrupted) {
-		o.Started, o.Run = r.began, time.Since(r.began)
-		o.Engine, o.EngineVersion = known(cmp.Or(engine, r.spec.RunsOn()), plasm.EngineVersion())
+		o.Started, o.Compile, o.Run = r.began, ran.Compile, ran.Run
+		if ran.Engine == "" {
+			o.Run = time.Since(r.began)
+		}
+		o.CPU, o.MemoryPeak = ran.CPU, ran.MemoryPeak
+		o.Engine, o.EngineVersion = known(cmp.Or(ran.Engine, r.spec.RunsOn()), plasm.EngineVersion())
 	}
 	if !r.began.IsZero() {
 		o.Stdout, o.Stderr = r.stdout.output(), r.stderr.output()
