@@ -33,6 +33,17 @@ func Build(path string, mode fs.FileMode, fill func(name string) error) error {
 	return replace(path, mode, func(f *os.File) error { return fill(f.Name()) })
 }
 
+// Check returns the error that Write would return before it writes: no such folder, a folder that is not writable, a
+// name that is not a file's. It leaves nothing behind. Programs call it before long work whose result is the file.
+func Check(path string) error {
+	checked := errors.New("checked")
+	err := replace(path, 0o600, func(*os.File) error { return checked }) // the temporary file is removed
+	if errors.Is(err, checked) {
+		return nil
+	}
+	return err
+}
+
 func content(data []byte) func(*os.File) error {
 	return func(f *os.File) error {
 		_, err := f.Write(data)

@@ -54,6 +54,32 @@ func TestWriteFromThatFailsKeepsTheOldFile(t *testing.T) {
 	checkOnly(t, dir, "old")
 }
 
+func TestCheckSaysBeforeWhatWriteWouldSay(t *testing.T) {
+	dir := t.TempDir()
+	good := filepath.Join(dir, "file")
+	if err := Check(good); err != nil {
+		t.Errorf("a new file: %v", err)
+	}
+	if err := os.WriteFile(good, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(good); err != nil {
+		t.Errorf("a file that is there: %v", err)
+	}
+	for _, path := range []string{filepath.Join(dir, "missing", "file"), dir, "/dev/full"} {
+		err, want := Check(path), Write(path, 0o600, nil)
+		if err == nil || want == nil || err.Error() != want.Error() {
+			t.Errorf("%s: Check says %v, and Write %v", path, err, want)
+		}
+	}
+	if data, err := os.ReadFile(good); string(data) != "old" || err != nil {
+		t.Errorf("the file has %q (%v)", data, err)
+	}
+	if entries, err := os.ReadDir(dir); len(entries) != 1 || err != nil {
+		t.Errorf("left behind: %v (%v)", entries, err)
+	}
+}
+
 func TestAnErrorNamesTheFileThatFailed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	other := &fs.PathError{Op: "read", Path: "input", Err: unix.EIO}
