@@ -95,7 +95,7 @@ func lint(module []byte) (declarations, error) {
 	case errors.Is(s.err, errBounds):
 		return d, s.err
 	case s.err != nil:
-		return d, fmt.Errorf("WebAssembly module: %w: %w", s.err, cas.ErrCorrupt)
+		return d, fmt.Errorf("WebAssembly module: %w: %w; build it again, or copy it again", s.err, cas.ErrCorrupt)
 	}
 	return d, nil
 }

@@ -40,7 +40,7 @@ var (
 	errTable    = errors.New("the module starts with too large a table")
 	errStack    = errors.New("the calls of the job are nested too deeply: stack overflow")
 	errModule   = errors.New("the module is larger than its limit")
-	errImport   = errors.New("the module imports something that is not granted")
+	errImport   = errors.New("the module imports something that no job has; build it for WASI preview 1, without other imports")
 
 	errGroupMemory  = errors.New("its process reached the memory limit of its control group, and the kernel killed it; raise the memory limit")
 	errEngineMemory = errors.New("the module's code, stack and memory together need more than the memory limit; raise it by about 25 bytes for each byte of the module")

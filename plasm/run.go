@@ -133,7 +133,7 @@ func (r *run) execute(ctx context.Context) (err error) {
 		return fmt.Errorf("%.300q: %w", firstLine(err), cas.ErrCorrupt)
 	}
 	if _, ok := module.ExportedFunctions()["_start"]; !ok {
-		return fmt.Errorf("the module exports no _start: %w; build it as a WASI command", cas.ErrCorrupt)
+		return fmt.Errorf("the module exports no _start: %w; build it as a command with a main function, not as a library", cas.ErrCorrupt)
 	}
 	if err := checkImports(module, engine.Module(wasi_snapshot_preview1.ModuleName)); err != nil {
 		return err
@@ -216,12 +216,12 @@ func checkImports(m wazero.CompiledModule, wasi api.Module) error {
 	for _, f := range m.ImportedFunctions() {
 		from, fn, _ := f.Import()
 		if _, ok := calls[fn]; from != wasi.Name() || !ok {
-			return fmt.Errorf("%w: function %.60q of %.60q", errImport, fn, from)
+			return fmt.Errorf("function %.60q of %.60q: %w", fn, from, errImport)
 		}
 	}
 	for _, mem := range m.ImportedMemories() {
 		from, what, _ := mem.Import()
-		return fmt.Errorf("%w: memory %.60q of %.60q", errImport, what, from)
+		return fmt.Errorf("memory %.60q of %.60q: %w", what, from, errImport)
 	}
 	return nil
 }
@@ -254,7 +254,7 @@ func (r *run) outcome(cause error) Outcome {
 	}
 	switch o.Reason {
 	case ReasonTrap:
-		o.Detail = fmt.Sprintf("%.300q", firstLine(r.err)) // text of the engine with names from the module
+		o.Detail = fmt.Sprintf("%.300q", strings.TrimPrefix(firstLine(r.err), "wasm error: ")) // text of the engine with names from the module
 	case ReasonStack:
 		o.Detail = errStack.Error()
 	}

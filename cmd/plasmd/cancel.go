@@ -18,7 +18,7 @@ func cancelCommand() *cobra.Command {
 		Long: `Cancel takes a job out of the queue, or stops it. The job has a receipt, which says that it was
 cancelled. A job that is done stays as it is.`,
 		Example: `  plasmd cancel 3f9a12c4
-  plasmd cancel --machine /ip4/192.0.2.7/tcp/4001/p2p/12D3… 3f9a12c4…`,
+  plasmd cancel --machine /ip4/192.0.2.7/tcp/4002/p2p/12D3… 3f9a12c4…`,
 		Args:              cli.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: f.complete,
 		RunE: f.onJob(func(cmd *cobra.Command, m client.Machine, job api.Job) (err error) {

@@ -10,7 +10,7 @@ import (
 func cgroups(log *slog.Logger) *plasm.Cgroups {
 	groups, err := plasm.OpenCgroups()
 	if err != nil {
-		log.Info("no control groups: a job has resource limits only", "cause", err)
+		log.Info("no control groups: resource limits bound the memory and the processor time of a job; a systemd unit with Delegate=cpu memory pids has control groups", "cause", err)
 	}
 	return groups
 }

@@ -32,7 +32,7 @@ printed whenever a job is new or changes.`,
 		Example: `  plasmd list
   plasmd list --watch
   plasmd list --all --root repo/root.json --key keys/ci
-  plasmd list --machine /ip4/192.0.2.7/tcp/4001/p2p/12D3… --key keys/ci --json`,
+  plasmd list --machine /ip4/192.0.2.7/tcp/4002/p2p/12D3… --key keys/ci --json`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}

@@ -28,7 +28,7 @@ characters in the output become '?'. With --json the output is a line of JSON fo
 
 Exit code 0 says that the output was printed; how the job ended, 'plasmd show' says.`,
 		Example: `  plasmd logs 3f9a12c4
-  plasmd logs --follow --machine /ip4/192.0.2.7/tcp/4001/p2p/12D3… 3f9a12c4…`,
+  plasmd logs --follow --machine /ip4/192.0.2.7/tcp/4002/p2p/12D3… 3f9a12c4…`,
 		Args:              cli.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: f.complete,
 		RunE: f.onJob(func(cmd *cobra.Command, m client.Machine, job api.Job) (err error) {

@@ -15,7 +15,10 @@ func main() { os.Exit(cli.Main(newCommand())) }
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "plasmd",
-		Short: "Runs the WebAssembly job of a release and signs a receipt of the run",
+		Short: "Runs WebAssembly jobs in sandboxes, here and on other machines, and signs receipts",
+		Example: `  plasmd run bin/hello.wasm
+  plasmd serve
+  plasmd submit bin/hello.wasm`,
 	}
 	root.AddCommand(runCommand(), serveCommand(), verifyCommand(), engineCommand())
 	root.AddCommand(submitCommand(), listCommand(), topCommand(), showCommand(), logsCommand(), cancelCommand(), receiptCommand())

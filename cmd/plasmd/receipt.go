@@ -19,7 +19,7 @@ func receiptCommand() *cobra.Command {
 this job and signed by the key that the machine says it has; anything else is refused (exit code 3).
 'plasmd verify' checks a receipt again, and against a release and the module.`,
 		Example: `  plasmd receipt 3f9a12c4 > receipt.json
-  plasmd receipt --machine /ip4/192.0.2.7/tcp/4001/p2p/12D3… --out receipt.json 3f9a12c4…
+  plasmd receipt --machine /ip4/192.0.2.7/tcp/4002/p2p/12D3… --out receipt.json 3f9a12c4…
   plasmd verify receipt.json`,
 		Args:              cli.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: f.complete,

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +54,12 @@ network. Flags after JOB.wasm are arguments of the job.
 
 stdout, stderr and the exit code are those of the job. The receipt is written to the file
 of --receipt, or printed on stderr as one line. With --marked, for a console that others
-write to, each line of the job is printed on stdout after "job: ", then the receipt.
+write to, each line of the job is printed on stdout after "job: ", then the receipt. With
+--json stdout has the receipt only, and stderr the lines of the job. Ctrl-C ends the job
+without a receipt.
+
+Without --grant clock the job has a clock of its own, which starts at a fixed time; a job
+that sleeps does not wait then: its clock goes on by that time.
 
 The job runs in a process of its own, which is killed at the time limit. plasmd uses at
 most 64M in addition to --memory. The code of the job counts against --memory: about 25
@@ -95,6 +101,11 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if f.receipt != "" {
+		if err := atomicfile.Check(f.receipt); err != nil {
+			return fmt.Errorf("receipt: %w", err)
+		}
+	}
 	job, rel, err := f.load(cmd.Context(), args)
 	if err != nil {
 		return err
@@ -103,7 +114,11 @@ func (f runFlags) run(cmd *cobra.Command, args []string) error {
 		return cli.Print(cmd, map[string]string{"release": rel.Version, "job": ""},
 			fmt.Sprintf("plasmd: release %q has no job; nothing to run\n", rel.Version))
 	}
-	if err := checkKind(job); err != nil {
+	name := job.Name
+	if rel == nil {
+		name = args[0]
+	}
+	if err := checkKind(name, job.Module); err != nil {
 		return err
 	}
 	facts, err := f.facts(rel)
@@ -191,6 +206,9 @@ func (f runFlags) streams(cmd *cobra.Command, rel *manifest.Release) (std plasm.
 	if f.marked || cli.JSON(cmd) {
 		std.Stdout, std.Stderr = shown, shown
 	}
+	if info, err := os.Stdin.Stat(); f.stdin && err == nil && info.IsDir() {
+		return std, nil, cli.Usagef("stdin: is a directory; give the job a file")
+	}
 	if f.input != "" {
 		input, err := cli.OpenInput(f.input, "input")
 		if err != nil {
@@ -206,7 +224,7 @@ func (f runFlags) streams(cmd *cobra.Command, rel *manifest.Release) (std plasm.
 
 // exit returns the error with the exit code of the job. The job itself has said why it failed.
 func (f runFlags) exit(cmd *cobra.Command, job plasm.Job, o plasm.Outcome) error {
-	failed := fmt.Sprintf("job %q failed (%s): %s", job.Name, o.Reason, o.Detail)
+	failed := failedText(job.Name, o.Reason, o.Detail)
 	switch {
 	case o.OK():
 		return nil
@@ -217,6 +235,23 @@ func (f runFlags) exit(cmd *cobra.Command, job plasm.Job, o plasm.Outcome) error
 	default:
 		return cli.Exitf(o.ExitCode, "")
 	}
+}
+
+// failedText describes the end of a job that failed, and names the flag of the limit that ended it.
+func failedText(name, reason, detail string) string {
+	detail = strings.TrimPrefix(detail, fmt.Sprintf("job %q: ", name)) // of an error of the engine
+	text := fmt.Sprintf("job %q failed (%s): %s", name, reason, detail)
+	flag := map[string]string{
+		plasm.ReasonTimeout: "--timeout",
+		plasm.ReasonCPU:     "--cpu",
+		plasm.ReasonMemory:  "--memory",
+		plasm.ReasonOutput:  "--output-limit",
+		plasm.ReasonScratch: "--grant scratch=SIZE",
+	}[reason]
+	if flag == "" || strings.Contains(detail, "; ") { // the detail has a remedy
+		return text
+	}
+	return text + "; " + flag + " raises the limit"
 }
 
 // console returns where the job's output is printed: on stderr with --json, whose stdout has only the
@@ -324,15 +359,15 @@ func (f runFlags) load(ctx context.Context, args []string) (plasm.Job, *manifest
 	return job, &rel, err
 }
 
-// checkKind refuses a file that does not begin as a WebAssembly module. The error names the kind of file
-// and wraps cas.ErrCorrupt. The engine checks the declarations of a module, and the receipt has its
-// verdict.
-func checkKind(job plasm.Job) error {
-	if bytes.HasPrefix(job.Module, []byte("\x00asm\x01\x00\x00\x00")) {
+// checkKind refuses a file that does not begin as a WebAssembly module. The error names the file, as the command
+// line does, and its kind, and wraps cas.ErrCorrupt. The engine checks the declarations of a module, and the
+// receipt has its verdict.
+func checkKind(name string, module []byte) error {
+	if bytes.HasPrefix(module, []byte("\x00asm\x01\x00\x00\x00")) {
 		return nil
 	}
-	if err := bootfile.CheckJob(bytes.NewReader(job.Module), int64(len(job.Module))); err != nil {
-		return fmt.Errorf("job %q: %v (%w)", job.Name, err, cas.ErrCorrupt)
+	if err := bootfile.CheckJob(bytes.NewReader(module), int64(len(module))); err != nil {
+		return fmt.Errorf("job %s: %v (%w)", name, err, cas.ErrCorrupt)
 	}
 	return nil
 }

@@ -49,6 +49,7 @@ const (
 	socketConns   = 256 // open connections of the socket
 	peerConns     = 64  // and of the network
 	peerConnsOfIP = 16
+	maxSocketPath = 107 // bytes (unix(7))
 	closeGrace    = 5 * time.Second
 	provideEvery  = 20 * time.Minute
 )
@@ -72,9 +73,13 @@ func serveCommand() *cobra.Command {
 release names as submitters, runs them and stores their output and receipts. It speaks
 HTTP: GET /plasm/v1/openapi.json describes the requests.
 
-Whoever may connect to the socket may submit (mode 0660). Over the network a job is an
-order that a submitter has signed. serve listens there with --listen, or if the boot mode
-(--mode) announces the machine; and only if the release names submitters.
+Whoever may connect to the socket may submit: the user of plasmd and members of its group
+(mode 0660). Over the network a job is an order that a submitter has signed. serve listens
+there with --listen, or if the boot mode (--mode) announces the machine; and only if
+--release is given and names submitters.
+
+Without --key a machine has another key after each start: receipts of earlier jobs are then
+refused. 'phase-sign key generate --no-passphrase --out FILE' makes one that lasts.
 
 A job may name a module by its CID. The release is asked for it, then the cache, and then the
 sources that a boot would ask: those of --root, of the boot mode, of --mirror and --peer, and
@@ -89,6 +94,7 @@ When it is ready, it prints one JSON line with its addresses, and notifies syste
 takes the socket of a systemd socket unit. SIGTERM stops it: running jobs may end within
 --grace.`,
 		Example: `  plasmd serve --state ~/.local/state/plasm --socket /tmp/plasmd.sock
+  plasmd serve --key /etc/plasm/machine --metrics 127.0.0.1:9091
   plasmd serve --release /run/phase/release.json --key /run/phase/machine.key --listen /ip4/0.0.0.0/tcp/4002`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
@@ -173,6 +179,12 @@ func (s *server) read(cmd *cobra.Command) error {
 	if s.workers < 1 || s.workers > 256 {
 		return cli.Usagef("--workers %d: give 1 to 256", s.workers)
 	}
+	if _, err := p2p.ParseAddrs(s.listen); err != nil {
+		return cli.Usagef("--listen: %v", err)
+	}
+	if len(s.socket) > maxSocketPath {
+		return cli.Usagef("socket %s: %d bytes, and the path of a socket has at most %d; name a shorter one with --socket", s.socket, len(s.socket), maxSocketPath)
+	}
 	s.opts = daemon.Options{
 		Groups: s.groups, Workers: s.workers, Grace: s.grace,
 		ExitCode: cli.Code, Version: cli.Version(), Log: s.log,
@@ -185,7 +197,7 @@ func (s *server) read(cmd *cobra.Command) error {
 		return err
 	}
 	if key == nil {
-		s.log.Info("no --key: receipts are signed by a key made for this run, which identifies no machine")
+		s.log.Info("no --key: receipts are signed by a key made for this run, which identifies no machine; after a restart they are refused")
 		_, key, _ = ed25519.GenerateKey(rand.Reader) // never fails
 		s.opts.Ephemeral = true
 	}
@@ -319,7 +331,14 @@ func (s *server) join(ctx context.Context) error {
 		return nil
 	}
 	if s.opts.Release == nil || len(s.opts.Release.Submitters) == 0 {
-		s.log.Info("not on the network: the release names no submitters")
+		level, cause := slog.LevelInfo, "the release names no submitters; 'phase-sign release --submitter' names one"
+		if s.opts.Release == nil {
+			cause = "no release, which names the submitters; --release reads one"
+		}
+		if len(s.listen) > 0 {
+			level = slog.LevelWarn // somebody has asked for it
+		}
+		s.log.Log(ctx, level, "not on the network: "+cause)
 		return nil
 	}
 	listen, err := p2p.ParseAddrs(texts)

@@ -25,7 +25,7 @@ func showCommand() *cobra.Command {
 		Long: `Show prints what a daemon knows about a job. The first digits of the ID are enough if the daemon
 lists the job to you (see 'plasmd list'). With several machines, the first that has the job answers.`,
 		Example: `  plasmd show 3f9a12c4
-  plasmd show --machine /ip4/192.0.2.7/tcp/4001/p2p/12D3… 3f9a12c4…`,
+  plasmd show --machine /ip4/192.0.2.7/tcp/4002/p2p/12D3… 3f9a12c4…`,
 		Args:              cli.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: f.complete,
 		RunE: f.onJob(func(cmd *cobra.Command, m client.Machine, job api.Job) error {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/plasm"
 	"github.com/phaseboot/phaseboot/plasm/api"
 	"github.com/phaseboot/phaseboot/plasm/client"
@@ -49,14 +51,15 @@ the machine names (--key). Each machine gets an order of its own, which no other
 Submit waits for the end, and verifies each receipt: that the machine has signed it, and that it is
 about this job and the output that came. The output of one machine is printed as it comes, that of
 several when all have ended, each line after the name of the machine. With --json the output is in the
-result, in base64. Ctrl-C leaves the job running and says how to follow it. A machine that is busy or whose queue is
-full is asked again for two minutes.
+result, in base64. Ctrl-C leaves the job running and says how to follow it. A machine that is busy or
+whose queue is full is asked again for two minutes, and so is one that is lost while its job runs, or
+whose daemon is started again.
 
 The exit code is the greatest of all machines: the job's own, 1 if a limit ended it, and the code of
 the error if a machine refused the job or did not answer. Nothing is submitted if a file cannot be read
 or fewer machines are found than --count asks for.`,
 		Example: `  plasmd submit bin/hello.wasm
-  plasmd submit --role job/hello.wasm --machine /ip4/192.0.2.7/tcp/4001/p2p/12D3… --key keys/ci
+  plasmd submit --role job/hello.wasm --machine /ip4/192.0.2.7/tcp/4002/p2p/12D3… --key keys/ci
   plasmd submit bin/wordcount.wasm --input book.txt --grant scratch=16M --all --root repo/root.json --key keys/ci --receipts out
   plasmd submit bin/primes.wasm --count 2 --key keys/ci --timeout 5m --detach -- 10000`,
 		Args: submitArgs,
@@ -69,7 +72,7 @@ or fewer machines are found than --count asks for.`,
 	flags.StringVar(&f.role, "role", "", "run this job of the machine's release: job/NAME.wasm")
 	flags.StringVar(&f.cid, "cid", "", "run the module with this CID, which the machine fetches from its peers")
 	flags.StringVar(&f.name, "name", "", "name of the job, its first argument (default: that of the file)")
-	cli.DurationVar(flags, &f.expires, "expires", 1, "how long the job may wait to start, at most 24h")
+	cli.DurationVar(flags, &f.expires, "expires", 1, "how long the job may wait to start, 1m to 24h")
 	flags.BoolVar(&f.wait, "wait", true, "wait until the job is done")
 	flags.BoolVar(&f.detach, "detach", false, "print the IDs of the jobs and do not wait")
 	flags.StringVar(&f.receipts, "receipts", "", "write each receipt to this folder, as ID.json")
@@ -86,6 +89,9 @@ func submitArgs(cmd *cobra.Command, args []string) error {
 	before := args
 	if at := cmd.ArgsLenAtDash(); at >= 0 {
 		before = args[:at]
+	}
+	if len(before) > 1 {
+		return cli.Usagef("%.80q: only one JOB.wasm; write arguments of the job after --: %s %.80s -- %.80s; see '%[2]s --help'", before[1], cmd.CommandPath(), before[0], before[1])
 	}
 	return cli.Args(cobra.MaximumNArgs(1))(cmd, before)
 }
@@ -118,6 +124,9 @@ func (f *submitFlags) run(cmd *cobra.Command, args []string) error {
 		task.Signer = signing.Signer()
 	}
 	if f.receipts != "" {
+		if info, err := os.Stat(f.receipts); err == nil && !info.IsDir() {
+			return cli.Usagef("--receipts %s: not a folder; name one for the receipts", f.receipts)
+		}
 		if _, err := file.MkdirAll(f.receipts, 0o755); err != nil {
 			return fmt.Errorf("receipts: %w", err)
 		}
@@ -167,7 +176,7 @@ func (f *submitFlags) task(cmd *cobra.Command, args []string) (client.Task, erro
 	case f.cid != "":
 		c, err := cas.ParseCID(f.cid)
 		if err != nil {
-			return t, cli.Usagef("--cid: %v", err)
+			return t, cli.Usagef("--cid %.100q: not the CID of a file; 'phase-sign cid JOB.wasm' prints it", f.cid)
 		}
 		t.Name, t.CID = c.String(), c.String()
 	default:
@@ -188,7 +197,7 @@ func (f *submitFlags) task(cmd *cobra.Command, args []string) (client.Task, erro
 		return t, err
 	}
 	t.Module = &job
-	return t, checkKind(job)
+	return t, checkKind(files[0], module)
 }
 
 // follow submits the task to all machines and waits for their ends.
@@ -296,8 +305,16 @@ func (a *attempt) failure() error {
 	case j.Reason == plasm.ReasonExit:
 		return named(a.machine, cli.Exitf(j.ExitCode, "job %q: exit code %d", j.Name, j.ExitCode))
 	default:
-		return named(a.machine, cli.Exitf(codeOf(j.Reason), "job %q failed (%s): %s", j.Name, j.Reason, j.Detail))
+		return named(a.machine, cli.Exitf(codeOf(j.Reason), "%s", failedText(j.Name, j.Reason, j.Detail)))
 	}
+}
+
+// lost adds to the error of a machine that accepted the job and was lost how to follow the job: it may go on there.
+func (a *attempt) lost(t targets, err error) error {
+	if a.job.ID == "" || a.job.State == api.StateDone || !errors.Is(a.err, cas.ErrUnreachable) {
+		return err
+	}
+	return refusal.New(err, "%s; the machine has accepted the job, follow it with: plasmd logs --follow%s %s", cli.Message(err), t.argument(a.machine), a.job.ID)
 }
 
 // codeOf returns the exit code for a job that a reason ended.
@@ -315,7 +332,7 @@ func codeOf(reason string) int64 {
 func (f *submitFlags) report(cmd *cobra.Command, t targets, attempts []*attempt) error {
 	errs := make([]error, len(attempts))
 	for i, a := range attempts {
-		errs[i] = a.failure()
+		errs[i] = a.lost(t, a.failure())
 	}
 	var err error
 	switch {

@@ -5,13 +5,17 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 
 	"github.com/spf13/cobra"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/plasm"
 	"github.com/phaseboot/phaseboot/plasm/receipt"
@@ -27,10 +31,11 @@ type verifyFlags struct {
 func verifyCommand() *cobra.Command {
 	var f verifyFlags
 	cmd := &cobra.Command{
-		Use:   "verify RECEIPT",
+		Use:   "verify RECEIPT …",
 		Short: "Check a receipt: its signature, its release, and its result",
 		Long: `Verify checks that a receipt was not changed since a machine signed it. RECEIPT is the file
-of 'plasmd run --receipt', or a file with the one line that a console has of it.
+of 'plasmd run --receipt' or 'plasmd submit --receipts', or a file with the one line that a
+console has of it. Several are all checked; the exit code is the greatest of all.
 
 The receipt names the key of the machine. With --key, it must name this key: only that shows
 which machine signed it. With --root, the release that the receipt names is read from the
@@ -46,9 +51,10 @@ Exit code 1: the replay differs. 3: signed by another key, changed, or of anothe
 5: not a receipt, or another module or input.`,
 		Example: `  plasmd run --receipt receipt.json --key machine.key bin/hello.wasm
   plasmd verify receipt.json --key machine.key.pub
-  plasmd verify receipt.json --root repo/root.json --replay bin/hello.wasm`,
-		Args: cli.Args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+  plasmd verify receipt.json --root repo/root.json --replay bin/hello.wasm
+  plasmd verify receipts/*.json --root repo/root.json`,
+		Args: cli.Args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.key, "key", "", "the machine's public key, Ed25519 in PKIX PEM, or 64 hex digits")
@@ -62,6 +68,7 @@ Exit code 1: the replay differs. 3: signed by another key, changed, or of anothe
 
 // verified is the result of verify with --json.
 type verified struct {
+	File     string          `json:"file,omitempty"` // of several
 	Receipt  receipt.Receipt `json:"receipt"`
 	Known    bool            `json:"known_machine"`     // --key was given and matches
 	Release  *receipt.Chain  `json:"release,omitempty"` // --root or --release was given, and the module belongs to it
@@ -69,7 +76,8 @@ type verified struct {
 	Replayed bool            `json:"replayed"`          // the module ran again and gave the same
 }
 
-func (f verifyFlags) run(cmd *cobra.Command, path string) error {
+// run verifies one receipt, or several: then each result names its file, and with --json is one line.
+func (f verifyFlags) run(cmd *cobra.Command, paths []string) error {
 	if err := f.check(); err != nil {
 		return err
 	}
@@ -77,28 +85,54 @@ func (f verifyFlags) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
+	failed, worst := 0, 0
+	for _, path := range paths {
+		v, err := f.verify(cmd, path, key)
+		switch {
+		case err == nil:
+			if len(paths) > 1 {
+				v.File = path
+			}
+			if err := cli.Print(cmd, v, v.text()); err != nil {
+				return err
+			}
+		case len(paths) == 1, errors.Is(err, context.Canceled):
+			return err
+		default:
+			note("%s", cli.Message(err))
+			failed, worst = failed+1, max(worst, cli.Code(err))
+		}
+	}
+	if failed > 0 {
+		return cli.Exitf(int64(worst), "%d of %d receipts failed; the lines above name them", failed, len(paths))
+	}
+	return nil
+}
+
+// verify verifies one receipt.
+func (f verifyFlags) verify(cmd *cobra.Command, path string, key ed25519.PublicKey) (v verified, err error) {
 	data, err := cli.ReadInput(path, "receipt", receipt.MaxEnvelope+1)
 	if err != nil {
-		return err
+		return v, err
 	}
 	signed, err := receipt.Parse(data)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return v, fmt.Errorf("%s: %w", path, err)
 	}
 	if err := signed.Verify(key); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return v, fmt.Errorf("%s: %w", path, err)
 	}
-	v := verified{Receipt: signed.Receipt, Known: key != nil, Trusted: f.root != ""}
+	v = verified{Receipt: signed.Receipt, Known: key != nil, Trusted: f.root != ""}
 	if v.Release, err = f.chain(cmd.Context(), signed); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return v, fmt.Errorf("%s: %w", path, err)
 	}
 	if f.replay != "" {
 		if err := f.again(cmd, signed); err != nil {
-			return err
+			return v, fmt.Errorf("%s: %w", path, err)
 		}
 		v.Replayed = true
 	}
-	return cli.Print(cmd, v, v.text())
+	return v, nil
 }
 
 func (f verifyFlags) check() error {
@@ -111,12 +145,16 @@ func (f verifyFlags) check() error {
 	return nil
 }
 
-var hexKey = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
+var hexDigits = regexp.MustCompile(`^[0-9a-fA-F]{4,}$`)
 
 // readMachineKey reads the key of --key, nil without one.
 func readMachineKey(name string) (ed25519.PublicKey, error) {
-	if hexKey.MatchString(name) {
+	const digits = 2 * ed25519.PublicKeySize
+	if hexDigits.MatchString(name) && len(name) == digits {
 		return hex.DecodeString(name)
+	}
+	if _, err := os.Lstat(name); err != nil && hexDigits.MatchString(name) {
+		return nil, refusal.New(cas.ErrCorrupt, "public key %.80s: %d hex digits; an Ed25519 key has %d", name, len(name), digits)
 	}
 	return readKey(name, "public key", plasm.ParsePublicKey)
 }
@@ -206,7 +244,11 @@ func (v verified) text() string {
 	if !r.Started.IsZero() {
 		ran = fmt.Sprintf("%s, compiled in %d ms, ran %d ms on %s %s, memory peak %d bytes", r.Started.Format("2006-01-02T15:04:05Z"), r.Durations.Compile, r.Durations.Run, r.Engine.Version, r.Engine.Name, r.MemoryPeak)
 	}
-	text := fmt.Sprintf(`receipt: unchanged, signed by %s
+	text := ""
+	if v.File != "" {
+		text = v.File + "\n"
+	}
+	text += fmt.Sprintf(`receipt: unchanged, signed by %s
 machine  %s
 job      %q, module %s from %s
 started  %s

@@ -32,6 +32,9 @@ func (f durationFlag) Set(text string) error {
 		d = time.Duration(n) * day
 	}
 	if err != nil || d < time.Minute {
+		if f.maxDays < 30 {
+			return Usagef("not a duration of a minute or more; write it as 30m or 12h")
+		}
 		return Usagef("not a duration of a minute or more; write it as 30d or 12h")
 	}
 	*f.d = d

@@ -233,8 +233,10 @@ func listenError(what, all string, err error) error {
 		return fmt.Errorf("%s: not an address of this machine; name one of its own, or %s for all: %w", what, all, fs.ErrInvalid)
 	case caused(err, swarm.ErrNoTransport):
 		return fmt.Errorf("%s: no such transport here; write it like /ip4/0.0.0.0/tcp/4001: %w", what, fs.ErrInvalid)
-	case errors.As(err, &addr), errors.As(err, &dns):
-		return fmt.Errorf("%s: write it as HOST:PORT or :PORT (%w): %w", what, err, fs.ErrInvalid)
+	case errors.As(err, &addr):
+		return fmt.Errorf("%s: %s; write it as HOST:PORT or :PORT: %w", what, addr.Err, fs.ErrInvalid)
+	case errors.As(err, &dns):
+		return fmt.Errorf("%s: %s; write it as HOST:PORT or :PORT: %w", what, dns.Err, fs.ErrInvalid)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }

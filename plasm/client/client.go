@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"syscall"
@@ -54,7 +55,7 @@ func Unix(path string) *Client {
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
 			if err != nil {
-				return nil, dialError{socketError(err)}
+				return nil, dialError{socketError(path, err)}
 			}
 			return conn, nil
 		},
@@ -65,18 +66,25 @@ func Unix(path string) *Client {
 	return &Client{path, &http.Client{Transport: t}}
 }
 
-// socketError words the error of a socket that cannot be dialled.
-func socketError(err error) error {
+// errNoDaemon says that the socket of a daemon is not there.
+var errNoDaemon = fmt.Errorf("%w: %w", fs.ErrNotExist, cas.ErrUnreachable)
+
+// socketError words the error of a socket that cannot be dialled. A socket that is not there is one of a daemon that
+// may start again, like one that refuses: the client of a job goes on asking.
+func socketError(path string, err error) error {
 	const remedy = "start one with 'plasmd serve', or name a machine with --machine"
+	info, statErr := os.Stat(path)
 	switch {
+	case statErr == nil && info.Mode().Type() != fs.ModeSocket:
+		return refusal.Invalid("not a socket; name the one of 'plasmd serve' with --socket")
 	case errors.Is(err, fs.ErrNotExist):
-		return refusal.New(fs.ErrNotExist, "no daemon on this machine; %s", remedy)
+		return refusal.New(errNoDaemon, "no daemon on this machine; %s", remedy)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return refusal.New(cas.ErrUnreachable, "the daemon of this machine has ended; %s", remedy)
 	case errors.Is(err, fs.ErrPermission):
 		return refusal.New(fs.ErrPermission, "permission denied; run this as root, or as a member of the group of the socket")
 	case errors.Is(err, syscall.ENOTSOCK), errors.Is(err, syscall.EINVAL):
-		return refusal.Invalid("not a socket that can be used; name the one of 'plasmd serve'")
+		return refusal.Invalid("not a socket that can be used; name the one of 'plasmd serve' with --socket")
 	}
 	return err
 }

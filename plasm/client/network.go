@@ -100,7 +100,8 @@ func (d dialed) CloseIdleConnections() {
 	}
 }
 
-var errReplaced = errors.New("another peer answers at its address")
+// errReplaced says that a peer with another key answers at the address of a machine.
+var errReplaced = fmt.Errorf("another peer: %w", cas.ErrUnreachable)
 
 // unreachable words the error of a peer that was not reached. libp2p joins the errors of all addresses
 // without wrapping them.
@@ -112,7 +113,7 @@ func unreachable(ctx context.Context, err error) error {
 	case errors.Is(err, p2p.ErrNoHTTP):
 		return refusal.New(ErrNotADaemon, "it is on, and no plasmd answers there; start it with 'plasmd serve'")
 	case strings.Contains(text, "peer id mismatch"):
-		return fmt.Errorf("%w; its key is new since, so look for it again: %w", errReplaced, cas.ErrUnreachable)
+		return refusal.New(errReplaced, "another peer answers at this address: the machine there has another key; look for its peer ID again")
 	case strings.Contains(text, "connection refused"):
 		return refusal.New(cas.ErrUnreachable, "connection refused; is plasmd running there, on this port?")
 	case strings.Contains(text, "no route to host"), strings.Contains(text, "network is unreachable"):

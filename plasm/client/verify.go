@@ -56,7 +56,9 @@ func (m Machine) verify(data []byte, job api.Job) (receipt.Signed, error) {
 	if err != nil {
 		return s, err
 	}
-	if err := s.Verify(ed25519.PublicKey(key)); err != nil {
+	if err := s.Verify(ed25519.PublicKey(key)); err != nil && m.Status.Ephemeral {
+		return s, refusal.New(err, "%v; the daemon has no --key, so it has another key since its last start", err)
+	} else if err != nil {
 		return s, err
 	}
 	if s.Run.ID != job.ID {

@@ -145,7 +145,7 @@ func (c caller) list(w http.ResponseWriter, r *http.Request) error {
 	if !c.local {
 		key := hex.EncodeToString(p2p.RemoteKey(r))
 		if _, ok := c.d.submitter(key); !ok {
-			return refusal.New(manifest.ErrUntrusted, "list: the peer key of this connection is none of the submitters of the release; connect with the key of one, or show a job by its ID")
+			return refusal.New(manifest.ErrUntrusted, "list: the peer key of this connection is none of the submitters of the release; name the key file of one with --key, or show a job by its ID")
 		}
 		keep = func(j queue.Job) bool { return j.Key == key }
 	}

@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -137,12 +139,40 @@ func (q *Queue) makeFolders() error {
 	if q.opts.Memory && !inMemory(existing(q.dir)) {
 		return refusal.Invalid("on a disk, and in private mode nothing may be written to one; name a folder of a tmpfs with --state, such as /run/plasm/state")
 	}
+	if other := q.other(); other != "" {
+		return refusal.Invalid("a folder with other files in it, such as %.80q; name an empty one with --state", other)
+	}
 	for _, dir := range []string{q.dir, q.path(blobDir), q.path(outputDir)} {
-		if err := os.MkdirAll(dir, dirMode); err != nil {
+		switch err := os.MkdirAll(dir, dirMode); {
+		case errors.Is(err, syscall.ENOTDIR):
+			return refusal.Invalid("not a folder; name one with --state")
+		case errors.Is(err, fs.ErrPermission):
+			return refusal.New(err, "permission denied; name a folder of this user with --state, or run this as root")
+		case err != nil:
 			return err
 		}
 	}
 	return nil
+}
+
+// other returns the name of a file in the folder that is none of ours, if the folder has no database yet: a folder of
+// somebody else. The root of a file system may have lost+found.
+func (q *Queue) other() string {
+	entries, err := os.ReadDir(q.dir)
+	if err != nil { // it is not there yet, or MkdirAll says why
+		return ""
+	}
+	ours := []string{blobDir, outputDir, reserveFile, "code", "lost+found"}
+	found := ""
+	for _, e := range entries {
+		if e.Name() == dbFile {
+			return ""
+		}
+		if !slices.Contains(ours, e.Name()) {
+			found = e.Name()
+		}
+	}
+	return found
 }
 
 // existing returns the folder, or the first one above it that is there.
