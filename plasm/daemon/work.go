@@ -145,7 +145,7 @@ func (d *Daemon) isEnding() bool {
 }
 
 // failed returns the outcome of a job whose run ended without one.
-// ran has what was measured until then; it is empty if no engine was chosen.
+// ran has what was measured until then; it is empty if no process was started.
 func (r *run) failed(cause, err error, ran plasm.Outcome) plasm.Outcome {
 	o := plasm.Outcome{ExitCode: plasm.NoExitCode, Reason: reasonOf(err), Detail: oneLine(err)}
 	switch {
@@ -156,7 +156,7 @@ func (r *run) failed(cause, err error, ran plasm.Outcome) plasm.Outcome {
 	}
 	if !r.began.IsZero() && (o.Reason == api.ReasonCancelled || o.Reason == api.ReasonInterrupted) {
 		o.Started, o.Compile, o.Run = r.began, ran.Compile, ran.Run
-		if ran.Engine == "" {
+		if ran.Compile+ran.Run == 0 { // no process was started
 			o.Run = time.Since(r.began)
 		}
 		o.CPU, o.MemoryPeak = ran.CPU, ran.MemoryPeak
