@@ -54,29 +54,45 @@ func NewRoot(s RootSpec) (*metadata.Metadata[metadata.RootType], error) {
 	return reparse(KindRoot, root)
 }
 
-// A Delegation lists the keys that may sign the releases of one channel and architecture.
+// A Delegation lists the keys that may sign the releases of one channel and architecture or, if Channel is ConfigRole
+// and Arch is "", the settings of machines.
 type Delegation struct {
 	Channel, Arch string
 	Keys          []ed25519.PublicKey
 	Threshold     int
 }
 
-// NewTargets builds the top-level targets.json with one role for each delegation. The paths of a
-// role are CHANNEL/ARCH/*, and CHANNEL/ARCH/dtb/*, job/* and boot/*.
+// IsConfig reports whether the delegation is that of the settings of machines.
+func (d Delegation) IsConfig() bool { return d.Channel == ConfigRole && d.Arch == "" }
+
+// Role is the name of the delegated role. An error wraps ErrMalformed.
+func (d Delegation) Role() (string, error) {
+	if d.IsConfig() {
+		return ConfigRole, nil
+	}
+	return RoleName(d.Channel, d.Arch)
+}
+
+// paths are CHANNEL/ARCH/*, and CHANNEL/ARCH/dtb/*, job/* and boot/*; those of settings are config/*.
+func (d Delegation) paths() []string {
+	if d.IsConfig() {
+		return []string{configPaths}
+	}
+	prefix := targetPath(d.Channel, d.Arch, "")
+	return []string{prefix + "*", prefix + "dtb/*", prefix + "job/*", prefix + "boot/*"}
+}
+
+// NewTargets builds the top-level targets.json with one role for each delegation.
 func NewTargets(version int64, expires time.Time, delegations ...Delegation) (*metadata.Metadata[metadata.TargetsType], error) {
 	targets := metadata.Targets(expires.UTC().Truncate(time.Second))
 	targets.Signed.Version = version
 	d := &metadata.Delegations{Keys: map[string]*metadata.Key{}, Roles: []metadata.DelegatedRole{}}
 	for _, spec := range delegations {
-		name, err := RoleName(spec.Channel, spec.Arch)
+		name, err := spec.Role()
 		if err != nil {
 			return nil, err
 		}
-		prefix := targetPath(spec.Channel, spec.Arch, "")
-		role := metadata.DelegatedRole{
-			Name: name, Threshold: spec.Threshold, Terminating: true, KeyIDs: []string{},
-			Paths: []string{prefix + "*", prefix + "dtb/*", prefix + "job/*", prefix + "boot/*"},
-		}
+		role := metadata.DelegatedRole{Name: name, Threshold: spec.Threshold, Terminating: true, KeyIDs: []string{}, Paths: spec.paths()}
 		for _, public := range spec.Keys {
 			key, id, err := tufKey(public)
 			if err != nil {

@@ -47,6 +47,9 @@ func (w *workflow) all(ctx context.Context) ([]Release, error) {
 	if err := w.updateTopLevel(ctx); err != nil {
 		return nil, err
 	}
+	if _, _, err := w.updateConfig(ctx); err != nil { // machines refuse every channel
+		return nil, err
+	}
 	var (
 		releases []Release
 		refusals error

@@ -149,7 +149,7 @@ func (d *Document) fetchListed(ctx context.Context, f Fetcher, listed string, ki
 	return name, data, nil
 }
 
-// ReadDelegations lists the channels of a targets.json. It checks no signature.
+// ReadDelegations lists the channels of a targets.json, and the role config if it has one. It checks no signature.
 func ReadDelegations(targetsJSON []byte) ([]Delegation, error) {
 	targets, err := open(KindTargets, targetsJSON)
 	if err != nil {
@@ -157,7 +157,11 @@ func ReadDelegations(targetsJSON []byte) ([]Delegation, error) {
 	}
 	var list []Delegation
 	for _, d := range targets.delegations {
-		if channel, arch, ok := SplitRole(d.name); ok {
+		channel, arch, ok := SplitRole(d.name)
+		if d.name == ConfigRole {
+			channel, arch, ok = ConfigRole, "", true
+		}
+		if ok {
 			list = append(list, Delegation{channel, arch, d.publicKeys(), d.threshold})
 		}
 	}

@@ -28,6 +28,7 @@ type Document struct {
 	unknown     []string
 	delegations []delegation // of a targets.json
 	release     *Release     // set by Open for a release manifest
+	config      *Config      // set by Open for the settings of machines
 }
 
 // Open reads a metadata file of the kind that the file itself names. A file that Lint refuses
@@ -38,6 +39,11 @@ func Open(data []byte) (*Document, error) {
 		return nil, err
 	}
 	d, err := open(kind, data)
+	if err == nil && kind == KindConfig {
+		var c Config
+		c, err = d.decodeConfig()
+		d.config = &c
+	}
 	if err != nil || kind != KindRole {
 		return d, err
 	}

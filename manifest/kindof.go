@@ -27,10 +27,13 @@ func KindOf(data []byte) (Kind, error) {
 	case metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT:
 		return Kind(kind), nil
 	case metadata.TARGETS:
-		if file.Signed.Extension != nil && file.Signed.Delegations == nil { // a release must not delegate
-			return KindRole, nil
+		switch x := file.Signed.Extension; {
+		case x == nil || file.Signed.Delegations != nil: // the other two must not delegate
+			return KindTargets, nil
+		case isConfig(x):
+			return KindConfig, nil
 		}
-		return KindTargets, nil
+		return KindRole, nil
 	case "":
 		return "", malformed("JSON, but not metadata: no signed._type in it")
 	default:
@@ -52,4 +55,10 @@ func notMetadata(data []byte, err error) error {
 		return malformed("a text file, not JSON, so not metadata")
 	}
 	return malformed("not JSON, so not metadata")
+}
+
+// isConfig reports whether the field x-phaseboot is that of the role config.
+func isConfig(extension json.RawMessage) bool {
+	var fields map[string]json.RawMessage
+	return json.Unmarshal(extension, &fields) == nil && fields[configField] != nil
 }

@@ -15,14 +15,15 @@ import (
 // A Kind is the kind of a metadata file.
 type Kind string
 
-// The five kinds of metadata files. KindTargets is the top-level targets.json. KindRole is a
-// delegated role: a release manifest.
+// The kinds of metadata files. KindTargets is the top-level targets.json. KindRole is a
+// delegated role with a release manifest, KindConfig the one with the settings of machines.
 const (
 	KindRoot      Kind = "root"
 	KindTimestamp Kind = "timestamp"
 	KindSnapshot  Kind = "snapshot"
 	KindTargets   Kind = "targets"
 	KindRole      Kind = "release"
+	KindConfig    Kind = "config"
 )
 
 // Limits on the size of metadata files, in bytes.
@@ -113,6 +114,8 @@ func (l *linter) body(kind Kind, signed object) {
 		l.targets(signed)
 	case KindRole:
 		l.release(signed)
+	case KindConfig:
+		l.config(signed)
 	default:
 		l.fail("", "unknown kind of metadata %q", string(kind))
 	}
@@ -143,13 +146,14 @@ var signedFields = map[Kind][]string{
 	KindSnapshot:  {"meta"},
 	KindTargets:   {"targets", "delegations"},
 	KindRole:      {"targets", "delegations"},
+	KindConfig:    {"targets", "delegations"},
 }
 
 // common checks the fields that all kinds have.
 func (l *linter) common(kind Kind, signed object) {
 	l.known("signed", signed, append(signedFields[kind], "_type", "spec_version", "version", "expires", extension)...)
 	typ := string(kind)
-	if kind == KindRole {
+	if kind == KindRole || kind == KindConfig {
 		typ = metadata.TARGETS
 	}
 	if got := l.text("signed._type", l.get("signed", signed, "_type")); l.err == nil && got != typ {

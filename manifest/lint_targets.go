@@ -46,6 +46,9 @@ func (l *linter) delegation(path string, role, keys object) (name string) {
 	if _, ok := role["path_hash_prefixes"]; ok {
 		l.fail(join(path, "path_hash_prefixes"), "is not supported")
 	}
+	if name == ConfigRole {
+		l.configDelegation(path, role)
+	}
 	paths := l.list(join(path, "paths"), l.get(path, role, "paths"))
 	if len(paths) == 0 || len(paths) > maxKeys {
 		l.fail(join(path, "paths"), "%d paths; there must be 1 to %d", len(paths), maxKeys)

@@ -17,6 +17,7 @@ const (
 	renewTargets  = "the signer has to renew it"
 	renewSnapshot = "the publisher has to renew it"
 	releaseAgain  = "the signer has to release again"
+	settingsAgain = "the signer has to sign the settings again, with 'phase-sign config renew'"
 )
 
 // refuse returns an error with a text for an operator. Its reason is one of the package's

@@ -33,6 +33,9 @@ var (
 type Machine struct {
 	ID     string   // stays the same from boot to boot; "" is unknown
 	Groups []string // names that CheckGroup accepts
+
+	// Selectors name the machine in settings, the most specific last.
+	Selectors []string
 }
 
 // CheckGroup refuses a name that no group can have. The error wraps ErrMalformed.

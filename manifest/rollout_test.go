@@ -217,11 +217,11 @@ func TestWhoTakesARelease(t *testing.T) {
 	}{
 		{"one of the few", Machine{ID: in[0]}, today, "2026.10"},
 		{"one of the few, a second too early", Machine{ID: in[0]}, today.Add(-time.Second), "2026.09"},
-		{"one of the few, in a group without a rule", Machine{in[0], []string{"other"}}, today, "2026.10"},
-		{"one of the few, in a held group", Machine{in[0], []string{"other", "lab"}}, today, "2026.08+a"},
+		{"one of the few, in a group without a rule", Machine{ID: in[0], Groups: []string{"other"}}, today, "2026.10"},
+		{"one of the few, in a held group", Machine{ID: in[0], Groups: []string{"other", "lab"}}, today, "2026.08+a"},
 		{"one that is outside", Machine{ID: "0"}, today, "2026.09"},
-		{"one that is outside, in the group of the release", Machine{"0", []string{"canary"}}, today, "2026.10"},
-		{"one in both groups", Machine{"0", []string{"canary", "lab"}}, today, "2026.08+a"},
+		{"one that is outside, in the group of the release", Machine{ID: "0", Groups: []string{"canary"}}, today, "2026.10"},
+		{"one in both groups", Machine{ID: "0", Groups: []string{"canary", "lab"}}, today, "2026.08+a"},
 		{"one without an ID", Machine{}, today, "2026.09"},
 		{"one without an ID, in the group of the release", Machine{Groups: []string{"canary"}}, today, "2026.10"},
 	} {
@@ -231,7 +231,7 @@ func TestWhoTakesARelease(t *testing.T) {
 		}
 	}
 	r.Earlier[1].Rollout = &Rollout{Hold: []string{"lab"}}
-	_, err := r.For(Machine{"0", []string{"lab"}}, today)
+	_, err := r.For(Machine{ID: "0", Groups: []string{"lab"}}, today)
 	refused(t, err, fs.ErrNotExist, "does not include this machine, which is in lab, and no earlier release beside it does")
 }
 

@@ -15,13 +15,17 @@ type Policy struct {
 	State   *State    // nil keeps no state
 	Now     time.Time // the clock's time; the zero time means that there is no clock
 	Floor   time.Time // the earliest possible time, such as the build time of the image; zero for none
-	Machine Machine   // decides which release of the manifest is taken, if its roll-out has begun
+	Machine Machine   // decides which release of the manifest is taken, if its roll-out has begun, and which settings
+
+	// StaleSettings uses settings whose role is expired. Without it the machine has none then.
+	StaleSettings bool
 }
 
 // Verified is a release that passed every check of Verify. Only Verify, LastGood and Fallback make one.
 type Verified struct {
-	release   Release     // the one for the machine
-	newest    Release     // the whole manifest
+	release   Release // the one for the machine
+	newest    Release // the whole manifest
+	settings  MachineSettings
 	owners    *delegation // of its role
 	timestamp int64
 	discovery Discovery
@@ -39,6 +43,9 @@ func (v *Verified) Release() Release { return v.release.clone() }
 // Newest returns a copy of the newest release of the channel with its earlier ones. It may not be for
 // this machine.
 func (v *Verified) Newest() Release { return v.newest.clone() }
+
+// Settings returns the settings of the machine. The caller must not change them.
+func (v *Verified) Settings() MachineSettings { return v.settings }
 
 // clone copies a release with all that it refers to.
 func (r Release) clone() Release {
@@ -81,7 +88,8 @@ func (v *Verified) Notes() []string { return append([]string(nil), v.notes...) }
 // roots of the source, each signed by the one before and by itself; then timestamp, snapshot,
 // targets and the delegated role, each against its signatures, its expiry date, the file that
 // names it and the state; then the paths of the release against the delegation; then its content,
-// as Open does. It then chooses the release for p.Machine. When all passed, it replaces the state as a whole. If another program has
+// as Open does. It then checks the settings of machines, if the repository has them, and chooses the release for
+// p.Machine and its groups. When all passed, it replaces the state as a whole. If another program has
 // changed the state in the meantime, it checks again against the changed state.
 //
 // Errors wrap ErrSignature, ErrExpired, ErrRollback, ErrMixAndMatch, ErrPath, ErrRepository or

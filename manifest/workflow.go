@@ -57,7 +57,13 @@ func (w *workflow) verify(ctx context.Context) (*Verified, error) {
 	if err := w.checkExpiries(); err != nil {
 		return nil, err
 	}
-	chosen, err := release.For(w.policy.Machine, w.choiceTime(release))
+	settings, err := w.machineSettings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	machine := w.policy.Machine
+	machine.Groups = settings.Groups
+	chosen, err := release.For(machine, w.choiceTime(release))
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +76,7 @@ func (w *workflow) verify(ctx context.Context) (*Verified, error) {
 		w.note("the state was not written: %v", err)
 	}
 	return &Verified{
-		release: chosen, newest: release, owners: w.targets.delegation(release.Channel + "-" + release.Arch), timestamp: w.timestamp.Version(), discovery: w.root.Discovery(),
+		release: chosen, newest: release, settings: settings, owners: w.targets.delegation(release.Channel + "-" + release.Arch), timestamp: w.timestamp.Version(), discovery: w.root.Discovery(),
 		roots: w.roots, root: w.root, now: w.time.now, lastGood: w.time.unchecked, notes: w.notes, first: w.first,
 	}, nil
 }

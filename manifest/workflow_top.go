@@ -123,29 +123,38 @@ func (w *workflow) updateTargets(ctx context.Context) error {
 // snapshot, if keys that still belong to the role signed the one in the state. So a change of
 // keys recovers from a version that was set too high.
 func (w *workflow) updateRole(ctx context.Context, role string, kind Kind, owners authority, remedy string) (*Document, error) {
+	next, id, err := w.acceptRole(ctx, role, kind, owners)
+	if err != nil {
+		return nil, err
+	}
+	return next, w.checkExpiry(id, next.Expires(), remedy)
+}
+
+// acceptRole is updateRole without the expiry check. id names the file and its version.
+func (w *workflow) acceptRole(ctx context.Context, role string, kind Kind, owners authority) (next *Document, id string, err error) {
 	meta := w.snapshot.metaFile(role + ".json")
 	kept, err := w.state.read(role+".json", kind)
 	known := err == nil && meta.VerifyLengthHashes(kept) == nil
 	data := kept
 	if !known {
 		if data, err = w.fetchNamed(ctx, FileName(role, meta.Version), kind, meta, "the snapshot"); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
-	next, id, err := w.root.openSigned(kind, role, data, owners, rightRoot)
+	next, id, err = w.root.openSigned(kind, role, data, owners, rightRoot)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if next.Version() != meta.Version {
-		return nil, refuse(ErrMixAndMatch, "%s: the snapshot names version %d; %s", id, meta.Version, askAnother)
+		return nil, "", refuse(ErrMixAndMatch, "%s: the snapshot names version %d; %s", id, meta.Version, askAnother)
 	}
 	if !known {
 		if err := w.checkFloor(id, role, kind, owners, next); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
 	w.keep(role+".json", data)
-	return next, w.checkExpiry(id, next.Expires(), remedy)
+	return next, id, nil
 }
 
 // checkFloor refuses a version below the one in the state.

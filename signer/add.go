@@ -48,6 +48,11 @@ func Add(ctx context.Context, s AddSpec) (Summary, error) {
 			return Summary{}, d.fail(err)
 		}
 	}
+	if c := d.Config(); c != nil {
+		if err := c.CheckSignedAt(s.Now); err != nil {
+			return Summary{}, d.fail(err)
+		}
+	}
 	r, err := repositoryOf(d, s.Repo)
 	if err != nil {
 		return Summary{}, err

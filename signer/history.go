@@ -171,6 +171,9 @@ func Channels(repo string) ([]Channel, error) {
 	}
 	list := []Channel{}
 	for _, role := range r.targets.Roles() {
+		if role.Name == manifest.ConfigRole {
+			continue
+		}
 		past, err := r.history(role.Name)
 		if err != nil {
 			return nil, err

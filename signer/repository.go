@@ -89,7 +89,7 @@ func (r *repository) openTargets() error {
 
 // check lets manifest judge a document other than a root by the verified repository.
 func (r *repository) check(d *document, now time.Time) error {
-	if d.Kind() != manifest.KindRole {
+	if !delegated(d.Kind()) {
 		if err := r.verified.CheckDocument(d.Document); err != nil {
 			return d.fail(err)
 		}
@@ -98,7 +98,12 @@ func (r *repository) check(d *document, now time.Time) error {
 	if r.targets == nil {
 		return r.noTargets()
 	}
-	_, err := manifest.CheckRole(r.root.Data(), r.targets.Data(), d.Data(), now)
+	var err error
+	if d.Kind() == manifest.KindConfig {
+		_, err = manifest.CheckConfig(r.root.Data(), r.targets.Data(), d.Data(), now)
+	} else {
+		_, err = manifest.CheckRole(r.root.Data(), r.targets.Data(), d.Data(), now)
+	}
 	return d.fail(err)
 }
 
@@ -108,10 +113,15 @@ func (r *repository) noTargets() error {
 
 // lister is the document that lists the keys of a kind of metadata, nil when the folder has none.
 func (r *repository) lister(kind manifest.Kind) *document {
-	if kind == manifest.KindRole {
+	if delegated(kind) {
 		return r.targets
 	}
 	return r.root
+}
+
+// delegated reports whether targets.json lists the keys of a kind of metadata.
+func delegated(kind manifest.Kind) bool {
+	return kind == manifest.KindRole || kind == manifest.KindConfig
 }
 
 // signatures counts the signatures of d by the keys that the repository lists for its role. A nil
@@ -135,6 +145,9 @@ func (r *repository) keysOf(kind manifest.Kind, role string) ([]string, error) {
 			return k.Keys, nil
 		}
 		names = append(names, k.Name)
+	}
+	if kind == manifest.KindConfig {
+		return nil, refusal.New(fs.ErrNotExist, "repository %s: has no role config, which signs the settings of machines; the root keys add it with 'phase-sign rotate --config'", r.dir)
 	}
 	channel, arch, _ := manifest.SplitRole(role)
 	return nil, refusal.New(fs.ErrNotExist, "channel %q for %s: not in repository %s, which has %s", channel, arch, r.dir, strings.Join(names, ", "))

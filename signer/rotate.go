@@ -37,6 +37,10 @@ type RotateSpec struct {
 	RemoveRelease    []string // key IDs or the first digits of them, as in RemoveRoot
 	ReleaseThreshold int
 
+	Config          bool                // adds the role config, with the keys and the threshold of the first channel unless ConfigKeys says others
+	ConfigKeys      []ed25519.PublicKey // replace the keys of the role config; adds it if it is missing
+	ConfigThreshold int                 // 0: as before, and 1 for new keys
+
 	Now                           time.Time
 	RootLifetime, TargetsLifetime time.Duration
 }
@@ -106,9 +110,12 @@ func (s RotateSpec) plan(r *repository) (*rotation, error) {
 	if err := s.planReleases(p); err != nil {
 		return nil, err
 	}
+	if err := s.planConfig(p); err != nil {
+		return nil, err
+	}
 	owners := len(s.AddRoot)+len(s.RemoveRoot)+s.RootThreshold > 0
 	p.newRoot = owners || s.Online != nil || s.IPNS != nil || s.RemoveIPNS != nil || s.HTTPS != nil || s.Bootstrap != nil
-	p.newTargets = owners || s.changesReleases() || len(p.releases) > before
+	p.newTargets = owners || s.changesReleases() || s.changesConfig() || len(p.releases) > before
 	if !p.newRoot && !p.newTargets {
 		p.newRoot, p.newTargets = true, true
 	}
@@ -117,6 +124,36 @@ func (s RotateSpec) plan(r *repository) (*rotation, error) {
 
 func (s RotateSpec) changesReleases() bool {
 	return len(s.AddRelease)+len(s.RemoveRelease)+s.ReleaseThreshold > 0
+}
+
+func (s RotateSpec) changesConfig() bool {
+	return s.Config || len(s.ConfigKeys) > 0 || s.ConfigThreshold > 0
+}
+
+// planConfig adds the role config, or changes its keys.
+func (s RotateSpec) planConfig(p *rotation) error {
+	if !s.changesConfig() {
+		return nil
+	}
+	i := slices.IndexFunc(p.releases, manifest.Delegation.IsConfig)
+	switch {
+	case i >= 0 && len(s.ConfigKeys) == 0 && s.ConfigThreshold == 0:
+		return refusal.Invalid("role config: is in repository %s already; name other keys with --config-key", s.Repo)
+	case i < 0 && len(p.releases) == 0:
+		return refusal.Invalid("role config: the repository has no channel whose keys could sign it; name keys with --config-key")
+	case i < 0:
+		first := p.releases[0]
+		i = len(p.releases)
+		p.releases = append(p.releases, manifest.Delegation{Channel: manifest.ConfigRole, Keys: first.Keys, Threshold: first.Threshold})
+	}
+	d := &p.releases[i]
+	if len(s.ConfigKeys) > 0 {
+		d.Keys, d.Threshold = s.ConfigKeys, 1
+	}
+	if s.ConfigThreshold > 0 {
+		d.Threshold = s.ConfigThreshold
+	}
+	return nil
 }
 
 // read copies the content of the repository's root and targets.
@@ -191,6 +228,9 @@ func (s RotateSpec) planReleases(p *rotation) error {
 	}
 	for i := range p.releases {
 		d := &p.releases[i]
+		if d.IsConfig() { // --config-key changes its keys
+			continue
+		}
 		if len(s.Channels) > 0 && !slices.Contains(s.Channels, d.Channel) || len(s.Archs) > 0 && !slices.Contains(s.Archs, d.Arch) {
 			continue
 		}
@@ -275,6 +315,12 @@ func (p *rotation) check() error {
 		return err
 	}
 	for _, d := range p.releases {
+		if d.IsConfig() {
+			if err := checkOwners("config", d.Keys, d.Threshold, held); err != nil {
+				return fmt.Errorf("role config: %w", err)
+			}
+			continue
+		}
 		if err := checkOwners("release", d.Keys, d.Threshold, held); err != nil {
 			return fmt.Errorf("channel %q for %s: %w", d.Channel, d.Arch, err)
 		}

@@ -142,7 +142,7 @@ func changes(from, to manifest.Release) []string {
 
 // sinceLast fills in the differences of a root or targets to the one before it in a folder.
 func sinceLast(sum *Summary, d *document, dir string) error {
-	if d.Kind() != manifest.KindRoot && d.Kind() != manifest.KindTargets || d.Version() < 2 {
+	if d.Kind() != manifest.KindRoot && d.Kind() != manifest.KindTargets && d.Kind() != manifest.KindConfig || d.Version() < 2 {
 		return nil
 	}
 	old, err := openVersion(dir, d.Role(), d.Version()-1)
@@ -151,6 +151,10 @@ func sinceLast(sum *Summary, d *document, dir string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if old.Config() != nil {
+		sum.sinceConfig(*old.Config())
+		return nil
 	}
 	sum.Since = fmt.Sprintf("%s version %d", d.Role(), old.Version())
 	sum.Changes = roleChanges(old.Roles(), d.Roles())

@@ -27,6 +27,7 @@ type Summary struct {
 	Before *Former `json:"previous_root,omitempty"` // for a root, if the root before it is in the folder
 
 	Release *manifest.Release   `json:"release,omitempty"`
+	Config  *manifest.Config    `json:"config,omitempty"`         // for the settings of machines
 	Roles   []manifest.RoleKeys `json:"roles,omitempty"`          // for a root and for targets
 	Sources *Sources            `json:"sources,omitempty"`        // for a root
 	Names   []manifest.MetaFile `json:"names,omitempty"`          // for a snapshot and a timestamp
@@ -62,7 +63,7 @@ func summarize(d *document, r *repository) Summary {
 	s := Summary{
 		File: d.path, Kind: d.Kind(), Role: d.Role(), Version: d.Version(), Expires: d.Expires(),
 		Repository: d.Repository(), Digest: d.Digest(), Signatures: r.signatures(d),
-		Release: d.Release(), Roles: d.Roles(), Names: d.MetaFiles(), Unknown: d.Unknown(),
+		Release: d.Release(), Config: d.Config(), Roles: d.Roles(), Names: d.MetaFiles(), Unknown: d.Unknown(),
 	}
 	switch at := d.SignedAt(); {
 	case d.Kind() == manifest.KindTimestamp && !at.IsZero():
@@ -102,6 +103,9 @@ func (s Summary) Words(now time.Time) string {
 		fmt.Fprintf(&b, "%s version %d\n", s.Role, s.Version)
 	}
 	line(&b, expiryVerb(s.Expires, now), "%s (%s)", stamp(s.Expires), humanize.RelTime(s.Expires, now, "ago", "from now"))
+	if s.Config != nil {
+		configWords(&b, *s.Config)
+	}
 	for _, r := range s.Roles {
 		line(&b, "role", "%s: %d of %s", r.Name, r.Threshold, short(r.Keys))
 		delegationWords(&b, r)

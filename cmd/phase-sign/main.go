@@ -24,6 +24,6 @@ from PHASE_KEY_PASSPHRASE, or from the terminal.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 untrusted, 4 not found, 5 corrupt, 130 interrupted.`,
 	}
-	root.AddCommand(newKey(), newInit(), newRelease(), newPromote(), newRollback(), newRollout(), newHold(), newRotate(), newCID(), newAdd(), newShow(), newVerify(), newHistory(), newChannels())
+	root.AddCommand(newKey(), newInit(), newRelease(), newPromote(), newRollback(), newRollout(), newHold(), newConfig(), newRotate(), newCID(), newAdd(), newShow(), newVerify(), newHistory(), newChannels())
 	return root
 }

@@ -22,6 +22,7 @@ type rotateFlags struct {
 	keys, addRoot, removeRoot []string
 	removeIPNS                []string
 	addRelease, removeRelease []string
+	configKeys                []string
 	online, ipns, passFile    string
 }
 
@@ -40,6 +41,7 @@ copied into the repository.`,
   phase-sign rotate --repo repo --key a.key --add-root-key d.key.pub --remove-root-key c.key.pub --out next
   phase-sign rotate --repo repo --key keys/root --channel stable --add-release-key r2.pub --remove-release-key 3f5c0a1b
   phase-sign rotate --repo repo --key keys/root --channel testing --arch x86_64 --add-release-key t.pub
+  phase-sign rotate --repo repo --key keys/root --config
   phase-sign rotate --repo repo --key keys/root --root-expires 365d --targets-expires 365d`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -76,6 +78,9 @@ func (f *rotateFlags) define(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.addRelease, "add-release-key", nil, "release key to add (repeatable)")
 	fl.StringArrayVar(&f.removeRelease, "remove-release-key", nil, "release key to remove, a .pub file or a key ID (repeatable)")
 	fl.IntVar(&f.spec.ReleaseThreshold, "release-threshold", 0, "how many release keys must sign (default: as before)")
+	fl.BoolVar(&f.spec.Config, "config", false, "add the role config, which signs the settings of machines, with the release keys of the first channel")
+	fl.StringArrayVar(&f.configKeys, "config-key", nil, "key of the role config, in place of those that it has (repeatable)")
+	fl.IntVar(&f.spec.ConfigThreshold, "config-threshold", 0, "how many keys of the role config must sign (default: as before, 1 with --config-key)")
 	lifetimeFlag(cmd, &f.spec.RootLifetime, "root-expires", "how long the new root is valid")
 	lifetimeFlag(cmd, &f.spec.TargetsLifetime, "targets-expires", "how long the new delegations are valid")
 	passphraseFlag(cmd, &f.passFile)
@@ -93,6 +98,9 @@ func (f *rotateFlags) load(ctx context.Context) (err error) {
 		return err
 	}
 	if f.spec.AddRelease, err = loadAll(ctx, f.addRelease, pass, key.LoadPublic); err != nil {
+		return err
+	}
+	if f.spec.ConfigKeys, err = loadAll(ctx, f.configKeys, pass, key.LoadPublic); err != nil {
 		return err
 	}
 	if f.spec.RemoveRoot, err = loadAll(ctx, f.removeRoot, pass, keyID); err != nil {
