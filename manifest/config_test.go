@@ -458,3 +458,18 @@ func TestGoldenSettings(t *testing.T) {
 	_, err = CheckConfig(read(t, "repository", "1.root.json"), read(t, "repository", "1.targets.json"), read(t, "settings", "config.json"), today)
 	refused(t, err, ErrPath, "has no role config")
 }
+
+// docs/RATIONALE.md names how many machines one role has room for.
+func TestARoleHasRoomForManyMachines(t *testing.T) {
+	const machines = 1500
+	list := map[string]Settings{}
+	for i := range machines {
+		list[fmt.Sprintf("mac-5254%08x", i)] = Settings{Hostname: fmt.Sprintf("node%d.example.org", i), Groups: []string{"rack-7"}}
+	}
+	r := newRepo(t).withConfig("settings")
+	f := r.config(list, "settings")
+	t.Logf("%d machines: %d bytes", machines, len(f.Data))
+	if err := Lint(KindConfig, f.Data); err != nil {
+		t.Error(err)
+	}
+}

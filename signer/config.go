@@ -101,7 +101,7 @@ func (s ConfigSpec) write(ctx context.Context, change func(map[string]manifest.S
 	if err != nil {
 		return Summary{}, err
 	}
-	if next.Settings == nil {
+	if next.Settings = maps.Clone(next.Settings); next.Settings == nil { // before has it too
 		next.Settings = map[string]manifest.Settings{}
 	}
 	if err := change(next.Settings); err != nil {

@@ -24,7 +24,7 @@ Passphrases come from --passphrase-file, from PHASE_KEY_PASSPHRASE, or from the 
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 untrusted, 4 not found, 5 corrupt, 130 interrupted.`,
 	}
-	root.AddCommand(newAdd(), newServe(), newBootstrap(), newStatus(), newExport(), newGet(), newFsck(), newGC(), newStats(), newMachines())
+	root.AddCommand(newAdd(), newConfig(), newServe(), newBootstrap(), newStatus(), newExport(), newGet(), newFsck(), newGC(), newStats(), newMachines())
 	return root
 }
 

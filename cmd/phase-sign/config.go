@@ -296,6 +296,9 @@ func readNamed(flag string, values []string) (map[string][]byte, error) {
 // readSmall reads a file that a settings document may hold.
 func readSmall(path string) ([]byte, error) {
 	data, err := file.Read(path, 0, manifest.MaxSettings)
+	if errors.Is(err, file.ErrTooLarge) {
+		return nil, cli.Usagef("%s: more than %d bytes, the most that settings may have", path, manifest.MaxSettings)
+	}
 	if err != nil {
 		return nil, file.Advise(err)
 	}

@@ -112,9 +112,10 @@ func plausible(version int64) int64 {
 	return version
 }
 
-// newestRelease finds the newest manifest of a channel that the channel's keys signed.
+// newestRelease finds the newest manifest of a channel that the channel's keys signed, or the newest settings of
+// machines.
 func (r *Repo) newestRelease(ctx context.Context, targets manifest.File, d manifest.Delegation) (manifest.File, error) {
-	role, err := manifest.RoleName(d.Channel, d.Arch)
+	role, err := d.Role()
 	if err != nil {
 		return manifest.File{}, err
 	}
@@ -129,6 +130,12 @@ func (r *Repo) newestRelease(ctx context.Context, targets manifest.File, d manif
 		}
 		if err != nil {
 			return manifest.File{}, err
+		}
+		if d.IsConfig() {
+			if c, err := manifest.CheckConfig(r.RootData, targets.Data, data, anyDate); err == nil && c.Number == v {
+				return manifest.File{Role: role, Version: v, Data: data}, nil
+			}
+			continue
 		}
 		release, err := manifest.CheckRole(r.RootData, targets.Data, data, anyDate)
 		if err == nil && release.Number == v && release.Channel == d.Channel && release.Arch == d.Arch {

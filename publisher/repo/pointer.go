@@ -73,7 +73,15 @@ func (p *Pointer) build(ctx context.Context) error {
 		}
 		entries = append(entries, cas.Link{Name: name, CID: f.CID, Tsize: uint64(f.Size)})
 	}
-	var err error
+	targets, err := p.configTargets()
+	if err != nil {
+		return err
+	}
+	for _, t := range targets { // of the metadata, so they are no blocks of the store
+		if err := p.Blocks.Put(ctx, t.CID, t.Data); err != nil {
+			return fmt.Errorf("target %s: %w", t.Path, err)
+		}
+	}
 	if p.Folder, err = cas.AddDir(ctx, p.Blocks.Put, entries); err != nil {
 		return fmt.Errorf("metadata folder: %w", err)
 	}

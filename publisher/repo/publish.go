@@ -117,3 +117,60 @@ func (r *Repo) Publish(ctx context.Context, release manifest.Release, data []byt
 	}
 	return false, r.writeTimestamp(base, snapshot, s)
 }
+
+// PublishConfig writes the settings of machines, the snapshot that names them and the timestamp that names the
+// snapshot. The newest root and targets must delegate to the keys that have signed them, and their version must be
+// newer than the published one. When they are published already it returns true. A repository without a release wraps
+// fs.ErrNotExist.
+func (r *Repo) PublishConfig(ctx context.Context, data []byte, s Signing) (c manifest.Config, published bool, err error) {
+	unlock, err := r.lock(ctx)
+	if err != nil {
+		return c, false, err
+	}
+	defer unlock()
+	if err := r.CheckOnlineKey(s.Key.Public); err != nil {
+		return c, false, err
+	}
+	targets, err := r.newestTargets(ctx)
+	if err != nil {
+		return c, false, err
+	}
+	if c, err = manifest.CheckConfig(r.RootData, targets.Data, data, s.Now); err != nil {
+		return c, false, err
+	}
+	p, base, err := r.base(ctx)
+	if err != nil {
+		return c, false, err
+	}
+	if p == nil {
+		return c, false, r.NoRelease()
+	}
+	switch old := base.roleVersion(manifest.ConfigRole); {
+	case c.Number == old:
+		now, err := r.read(ctx, manifest.FileName(manifest.ConfigRole, old), manifest.KindConfig)
+		if err != nil {
+			return c, false, err
+		}
+		if bytes.Equal(now, data) {
+			return c, true, nil
+		}
+		fallthrough
+	case c.Number < old:
+		return c, false, fmt.Errorf("settings: version %d is not newer than version %d, which is published; sign them again with phase-sign config: %w", c.Number, old, manifest.ErrRollback)
+	}
+	if err := c.CheckSignedAt(s.Now); err != nil {
+		return c, false, err
+	}
+	if err := r.agreesWithClock(p, s); err != nil {
+		return c, false, err
+	}
+	role := manifest.File{Role: manifest.ConfigRole, Version: c.Number, Data: data}
+	if err := r.write(manifest.FileName(role.Role, role.Version), role.Data); err != nil {
+		return c, false, err
+	}
+	snapshot, err := r.writeSnapshot(base, s, targets, role)
+	if err != nil {
+		return c, false, err
+	}
+	return c, false, r.writeTimestamp(base, snapshot, s)
+}

@@ -125,12 +125,16 @@ func (v *Verdict) addFiles(r *Repo, files Files, now time.Time) ([]manifest.Dele
 	v.addFile(r.Dir, timestamp, now, signsAgain)
 	all, err := manifest.ReadDelegations(targets.Data())
 	return slices.DeleteFunc(all, func(d manifest.Delegation) bool {
-		name, _ := manifest.RoleName(d.Channel, d.Arch)
+		name, _ := d.Role()
 		version := listed(snapshot, name)
-		if role, _ := files.open(name, version); role != nil { // Verify reports the error
-			v.addFile(r.Dir, role, now, "the release keys must sign the release again: phase-sign release, then phase-publish add")
+		remedy := "the release keys must sign the release again: phase-sign release, then phase-publish add"
+		if d.IsConfig() {
+			remedy = "the keys of the role config must sign the settings again: phase-sign config renew, then phase-publish config"
 		}
-		return version == 0
+		if role, _ := files.open(name, version); role != nil { // Verify reports the error
+			v.addFile(r.Dir, role, now, remedy)
+		}
+		return version == 0 || d.IsConfig()
 	}), err
 }
 
