@@ -47,9 +47,9 @@ const (
 	ReasonInterrupted = "interrupted" // the daemon ended while it ran
 	ReasonCancelled   = "cancelled"
 	ReasonUnreachable = "unreachable" // no source sent its module in time
-	ReasonCorrupt     = "corrupt"     // what came is not the module that it names
+	ReasonCorrupt     = "corrupt"     // its module is no WASI command or not the one that it names, or an artifact is damaged
 	ReasonExpired     = "expired"     // it waited longer than its order allows
-	ReasonNotRun      = "not-run"     // an artifact is missing or damaged, or nothing could be started
+	ReasonNotRun      = "not-run"     // an artifact is missing, or nothing could be started
 )
 
 // A Job is a job that the daemon has accepted. Times are UTC.

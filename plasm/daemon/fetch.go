@@ -82,7 +82,7 @@ func reasonOf(err error) string {
 		return api.ReasonExpired
 	case ofModule && errors.Is(err, ErrTooLarge):
 		return plasm.ReasonModule
-	case ofModule && errors.Is(err, cas.ErrCorrupt):
+	case errors.Is(err, cas.ErrCorrupt):
 		return api.ReasonCorrupt
 	case ofModule && (errors.Is(err, cas.ErrUnreachable) || errors.Is(err, fs.ErrNotExist)):
 		return api.ReasonUnreachable
