@@ -16,7 +16,7 @@ func TestRequestsNameTheProgram(t *testing.T) {
 	}))
 	defer server.Close()
 	client := &Client{Base: server.URL}
-	resp, err := client.request(t.Context(), "/ipfs/x", "*/*", "")
+	resp, err := client.request(t.Context(), "/ipfs/x", "*/*")
 	if err != nil {
 		t.Fatal(err)
 	}

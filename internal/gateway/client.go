@@ -57,6 +57,8 @@ type Client struct {
 	sawNodes, sawNoNodes atomic.Bool // a run had inner nodes; a run had none
 	noQuery              atomic.Bool // requests with a query are refused, requests without are served
 
+	sawRaw, sawBare atomic.Bool // a block had the media type of a raw block; a block had another one or none
+
 	minRoundTrip atomic.Int64 // shortest time from a request to its response, in nanoseconds
 }
 
@@ -84,13 +86,25 @@ func NewHTTP(dial func(ctx context.Context, network, addr string) (net.Conn, err
 // fs.ErrNotExist or cas.ErrUnreachable, as the table in the package comment says.
 func (c *Client) Block(ctx context.Context, id cid.Cid) ([]byte, error) {
 	data, err := c.getForm(ctx, "/ipfs/"+id.String(), formatRaw, typeRaw, cas.MaxBlock, func(resp *http.Response, data []byte) error {
-		return checkBlock(resp, id, data)
+		if err := checkBlock(resp, id, data); err != nil {
+			return err
+		}
+		if mediaType(resp.Header) == typeRaw {
+			c.sawRaw.Store(true)
+		} else {
+			c.sawBare.Store(true)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("block %s: %w", id, err)
 	}
 	return data, nil
 }
+
+// IsStatic reports whether the server seems to be a web server with files: it has sent blocks, and none
+// with the media type that the specification of gateways demands. It has no runs, and may have ranges.
+func (c *Client) IsStatic() bool { return c.sawBare.Load() && !c.sawRaw.Load() }
 
 // IPNS requests the newest record of a name, at most 10 KiB. Its name and signature are not
 // verified. Errors are those of Block; a body that is not a record is a cas.ErrUnreachable.
@@ -137,7 +151,7 @@ func (c *Client) get(ctx context.Context, path, accept string, limit int, check 
 	defer cancel(nil)
 	watch := c.startWatchdog(cancel)
 	defer watch.stop()
-	resp, err := c.request(ctx, path, accept, "")
+	resp, err := c.request(ctx, path, accept)
 	if err != nil {
 		return nil, err
 	}
@@ -159,8 +173,9 @@ func (c *Client) get(ctx context.Context, path, accept string, limit int, check 
 // old a machine's software is.
 const userAgent = "phaseboot"
 
-// request sends a GET and returns the response, whatever its status.
-func (c *Client) request(ctx context.Context, path, accept, etag string) (*http.Response, error) {
+// request sends a GET with further header fields, names and values in turn, and returns the response,
+// whatever its status.
+func (c *Client) request(ctx context.Context, path, accept string, more ...string) (*http.Response, error) {
 	if c.Redirects {
 		ctx = withRedirectState(ctx)
 	}
@@ -170,8 +185,8 @@ func (c *Client) request(ctx context.Context, path, accept, etag string) (*http.
 	}
 	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", userAgent)
-	if etag != "" {
-		req.Header.Set("If-None-Match", etag)
+	for i := 0; i < len(more); i += 2 {
+		req.Header.Set(more[i], more[i+1])
 	}
 	begun := time.Now()
 	resp, err := c.httpClient().Do(req)

@@ -25,7 +25,11 @@ func (c *Client) Have(ctx context.Context, root cid.Cid, leaves int, etag string
 	defer cancel(nil)
 	watch := c.startWatchdog(cancel)
 	defer watch.stop()
-	resp, err := c.request(ctx, "/have/"+root.String(), typeHave, etag)
+	var more []string
+	if etag != "" {
+		more = []string{"If-None-Match", etag}
+	}
+	resp, err := c.request(ctx, "/have/"+root.String(), typeHave, more...)
 	if err != nil {
 		return nil, "", fmt.Errorf("have %s: %w", root, err)
 	}

@@ -39,7 +39,7 @@ func (c *Client) Run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take 
 	defer cancel(nil)
 	watch := c.startWatchdog(cancel)
 	defer watch.stop()
-	resp, err := c.request(ctx, path, typeCAR+"; version=1; order=dfs; dups=n", "")
+	resp, err := c.request(ctx, path, typeCAR+"; version=1; order=dfs; dups=n")
 	if err != nil {
 		return fmt.Errorf("run of %s: %w", root, err)
 	}

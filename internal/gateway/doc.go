@@ -37,6 +37,10 @@
 // later), "missing" is [fs.ErrNotExist], "busy" is a [BusyError] (which is also unreachable) and
 // "no runs" is [ErrNoRuns]: request single blocks.
 //
+// [Client.Range] requests a run of leaves from a static web server, as a range of the whole file below
+// /tuf/targets/. Its errors are those of a run with ErrNoRanges in place of ErrNoRuns, and for a missing
+// file too; any 5xx status is unreachable. Only wrong bytes in a range that is labelled as the requested one are corrupt.
+//
 //	response                                        block          record         run            have
 //	connection lost, stalled, cut short             unreachable    unreachable    unreachable    unreachable
 //	200, the bytes are wrong                        corrupt        unreachable[1] corrupt        corrupt
