@@ -51,7 +51,7 @@ func (d DirFetcher) Versions(role string) ([]int64, error) {
 	}
 	var list []int64
 	for _, e := range entries {
-		if r, version, ok := splitFile(e.Name()); ok && r == role && version > 0 {
+		if r, version, ok := SplitFile(e.Name()); ok && r == role && version > 0 {
 			list = append(list, version)
 		}
 	}

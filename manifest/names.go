@@ -54,8 +54,8 @@ func FileName(role string, version int64) string {
 	return fmt.Sprintf("%d.%s.json", version, role)
 }
 
-// splitFile returns the role and the version in a file name; version is 0 when there is none.
-func splitFile(name string) (role string, version int64, ok bool) {
+// SplitFile returns the role and the version in the name of a metadata file; version is 0 when there is none.
+func SplitFile(name string) (role string, version int64, ok bool) {
 	if !fileGrammar.MatchString(name) {
 		return "", 0, false
 	}

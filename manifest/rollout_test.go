@@ -277,6 +277,33 @@ func TestVerifyChoosesTheReleaseForTheMachine(t *testing.T) {
 	refused(t, err, fs.ErrNotExist, "does not include this machine")
 }
 
+// The path of an artifact is that of the target in the manifest, also for a release that is not the newest.
+func TestTargetPathsAreThoseOfTheManifest(t *testing.T) {
+	r := newRepo(t)
+	r.rollOut(func(*Release) {})
+	doc, err := Open(r.files["7.stable-x86_64.json"])
+	r.ok(err)
+	signed := map[string]int64{}
+	for _, target := range doc.Targets() {
+		signed[target.HashedPath()] = target.Length
+	}
+	for group, prefix := range map[string]string{"": "stable/x86_64/earlier-4-", "canary": "stable/x86_64/", "lab": "stable/x86_64/earlier-3-"} {
+		p := r.policy("")
+		p.Machine = Machine{ID: "0", Groups: []string{group}}
+		v := r.boot(r.files, p)
+		for _, a := range v.Release().Artifacts {
+			path := v.TargetPath(a)
+			if length, ok := signed[path]; !ok || length != a.Length {
+				t.Errorf("group %q, %s: %q is not a target", group, a.Role, path)
+			}
+			want := Target{Path: prefix + a.Role, SHA256: a.SHA256}
+			if a.Role == RoleKernel && path != want.HashedPath() {
+				t.Errorf("group %q: %q, want %q", group, path, want.HashedPath())
+			}
+		}
+	}
+}
+
 // A machine without a clock checks not_before at the reference time, and LastGood at the clock.
 func TestNotBeforeIsCheckedAtTheReferenceTime(t *testing.T) {
 	r := newRepo(t)

@@ -178,7 +178,7 @@ type stateFile struct {
 
 // Metadata implements Fetcher, for LastGood: the state is the only source then.
 func (m *repositoryState) Metadata(_ context.Context, name string, max int64) ([]byte, error) {
-	role, _, ok := splitFile(name)
+	role, _, ok := SplitFile(name)
 	if !ok || m.dir == "" {
 		return nil, os.ErrNotExist
 	}

@@ -40,6 +40,16 @@ type Verified struct {
 // Release returns a copy of the release for the machine, without earlier ones.
 func (v *Verified) Release() Release { return v.release.clone() }
 
+// TargetPath returns the path of an artifact of Release in a repository with consistent snapshots,
+// DIR/SHA256.NAME.
+func (v *Verified) TargetPath(a Artifact) string {
+	r, role := v.release, a.Role
+	if r.ContentNumber() != v.newest.ContentNumber() {
+		role = earlierPath(r.ContentNumber(), role)
+	}
+	return Target{Path: targetPath(r.Channel, r.Arch, role), SHA256: a.SHA256}.HashedPath()
+}
+
 // Newest returns a copy of the newest release of the channel with its earlier ones. It may not be for
 // this machine.
 func (v *Verified) Newest() Release { return v.newest.clone() }

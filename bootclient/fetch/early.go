@@ -61,7 +61,7 @@ func (e *Early) list(ctx context.Context, r manifest.Release, src peers.Pool) (l
 		if strings.HasPrefix(a.Role, "dtb/") || manifest.IsBootSet(a.Role) {
 			continue
 		}
-		leaves, err := cas.Leaves(ctx, src, a.CID, a.Length)
+		leaves, err := listLeaves(ctx, src, a.CID, a.Length)
 		if err != nil {
 			return nil
 		}

@@ -146,7 +146,7 @@ func (f *fetcher) listLeaves(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, dl := range f.downloads {
 		g.Go(func() (err error) {
-			dl.leaves, err = cas.Leaves(ctx, src, dl.CID, dl.Length)
+			dl.leaves, err = listLeaves(ctx, src, dl.CID, dl.Length)
 			if errors.Is(err, context.Canceled) {
 				return fmt.Errorf("%s: %w", dl.Role, err)
 			}
@@ -302,6 +302,7 @@ func (f *fetcher) addSources(ctx context.Context, known []*peers.Source) {
 		st := f.queue.addSource(s)
 		st.ready = f.queue.swarm == nil || !s.IsPeer()
 	}
+	f.queue.openWindows()
 	for _, st := range f.queue.sources {
 		if !st.ready && !st.polled && st.src.State().Open {
 			st.polled = true
@@ -333,6 +334,9 @@ func (f *fetcher) perform(ctx context.Context, j *job, take func(i int, data gat
 	for k, i := range j.leaves {
 		leaves[k] = j.download.leaves[i]
 	}
+	if j.ranged {
+		return j.source.src.GetRange(ctx, f.Verified.TargetPath(j.download.Artifact), j.download.Length, leaves, take)
+	}
 	if len(leaves) > 1 {
 		return j.source.src.GetRun(ctx, j.download.CID, leaves, take)
 	}
@@ -361,7 +365,7 @@ func (f *fetcher) take(ctx context.Context, j *job, i int, data gateway.RunLeaf)
 // finish records the end of a job.
 func (f *fetcher) finish(ctx context.Context, j *job, err error) {
 	switch {
-	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, gateway.ErrNoRuns):
+	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, gateway.ErrNoRuns), errors.Is(err, gateway.ErrNoRanges):
 	case j.dropped && !errors.Is(err, cas.ErrCorrupt):
 	default:
 		recordError(ctx, f.disc.Report, j.source.src, j.download.Role, err)

@@ -21,7 +21,10 @@ const (
 	queuedTrips  = 6       // round trips of a request on a line that is not full: a new connection takes four
 	runWindow    = 4       // requests under way at a source of runs
 	fastWindow   = 2       // … that sends a run in less than timing.FastRun: enough to keep it busy, and sha256 finds the leaves in memory
-	sharedWindow = 2       // requests under way at an origin that peers share
+	sharedWindow = 2       // requests under way at a near origin that peers share
+	rangeWeight  = 2       // a range of a file counts as so many requests: three are under way at a near source, 24 at a far one
+	minRange     = 1 << 18 // bytes of a range, unless fewer are missing
+	farTrips     = 4       // round trips that a run from a far source takes at least
 	maxRun       = 4 << 20 // bytes of a run
 	sharedRun    = 1 << 20 // … while peers may want a part of it
 	runWorth     = 8       // a run must have this many times the bytes of its inner nodes, if it repeats them
@@ -53,7 +56,7 @@ type sourceState struct {
 	src        *peers.Source
 	added      time.Time
 	window     int        // requests that may be under way
-	busy       int        // requests under way
+	busy       int        // requests under way, by weight
 	proven     bool       // it sent a block
 	rate       float64    // bytes per second of one request, 0 while unknown
 	nextRun    int64      // bytes of the next run
@@ -72,6 +75,7 @@ type job struct {
 	source   *sourceState
 	download *download
 	leaves   []int // indices in file order
+	ranged   bool  // it requests a range of the file
 	cancel   context.CancelFunc
 
 	began        time.Time
@@ -99,6 +103,30 @@ func (q *queue) addSource(s *peers.Source) *sourceState {
 	return st
 }
 
+// openWindows opens the whole window of a new static mirror that has sent the metadata: growing would cost
+// a far one several round trips. While a machine may have peers, it does so for a far mirror only, and not
+// if it knows of one.
+func (q *queue) openWindows() {
+	for _, st := range q.sources {
+		if st.proven || !st.src.GivesRanges() || !st.src.HasDelivered() {
+			continue
+		}
+		window, _ := farWindow(blockWindow, 1, st.src.RoundTrip(), 0)
+		if q.shuffled && (window == blockWindow || slices.ContainsFunc(q.sources, func(o *sourceState) bool { return o.src.IsPeer() })) {
+			continue
+		}
+		st.proven, st.nextRun, st.window = true, sharedRun, window
+	}
+}
+
+// weight is how much of its source's window a job takes.
+func (j *job) weight() int {
+	if j.ranged {
+		return rangeWeight
+	}
+	return 1
+}
+
 // free reports whether a source may get another request.
 func (q *queue) free(st *sourceState, now time.Time) bool {
 	if st.busy >= st.window || len(q.jobs) >= maxJobs || !st.ready || now.Before(st.pauseEnd) {
@@ -123,7 +151,7 @@ func (q *queue) next(now time.Time) *job {
 			continue
 		}
 		if j := q.pick(st, now); j != nil {
-			st.busy++
+			st.busy += j.weight()
 			q.jobs = append(q.jobs, j)
 			return j
 		}
@@ -200,8 +228,8 @@ func (q *queue) newJob(st *sourceState, dl *download, some bitfield, now time.Ti
 	if q.shuffled {
 		first = max(first, some.next(rand.IntN(len(dl.leaves))/startStep*startStep))
 	}
-	gaps := 0
-	if st.src.Gaps.Load() {
+	gaps, ranges := 0, st.src.GivesRanges()
+	if st.src.Gaps.Load() && !ranges {
 		gaps = gateway.MaxGaps
 	}
 	run, size, limit := []int{first}, dl.leaves[first].Size, q.runBytes(st)
@@ -215,16 +243,17 @@ func (q *queue) newJob(st *sourceState, dl *download, some bitfield, now time.Ti
 		size += dl.leaves[i].Size
 		run = append(run, i)
 	}
-	if size < runWorth*dl.nodeBytes() && st.src.Repeats.Load() {
+	if size < runWorth*dl.nodeBytes() && st.src.Repeats.Load() && !ranges {
 		run = run[:1]
 	}
-	return &job{source: st, download: dl, leaves: run, began: now, lastLeaf: now, lastActivity: now}
+	return &job{source: st, download: dl, leaves: run, ranged: ranges && len(run) > 1, began: now, lastLeaf: now, lastActivity: now}
 }
 
 // runBytes returns the largest size of one request to a source. It is small near the end, and
 // while peers share the origin; it is 0, which means a single leaf, for a source without runs.
 func (q *queue) runBytes(st *sourceState) int64 {
-	if !st.proven || !st.src.GivesRuns() || q.swarm.shares(st) {
+	ranges := st.src.GivesRanges()
+	if !st.proven || !ranges && !st.src.GivesRuns() || q.swarm.shares(st) {
 		return 0
 	}
 	limit := int64(maxRun)
@@ -234,10 +263,22 @@ func (q *queue) runBytes(st *sourceState) int64 {
 	var slots int64
 	for _, other := range q.sources {
 		if other.proven {
-			slots += int64(other.window)
+			slots += other.slots()
 		}
 	}
-	return min(st.nextRun, limit, max(q.bytesLeft()/(2*slots), sharedRun))
+	share := max(q.bytesLeft()/(2*slots), sharedRun)
+	if ranges { // all at once: the connections of a far source get fast one beside the other
+		share = max(q.bytesLeft()/slots, minRange)
+	}
+	return min(st.nextRun, limit, share)
+}
+
+// slots is how many runs may be requested at once from a source.
+func (st *sourceState) slots() int64 {
+	if st.src.GivesRanges() {
+		return int64(max(st.window/rangeWeight, 1))
+	}
+	return int64(st.window)
 }
 
 // hedgedJob returns a hedged request for leaves of the request that has been silent longest. A
@@ -320,7 +361,7 @@ func (st *sourceState) delivered(size int64) {
 func (q *queue) jobDone(j *job, err error, now time.Time) {
 	q.jobs = slices.DeleteFunc(q.jobs, func(o *job) bool { return o == j })
 	st := j.source
-	st.busy--
+	st.busy -= j.weight()
 	for _, i := range j.leaves {
 		if !j.download.missing.has(i) {
 			continue
@@ -341,7 +382,7 @@ func (q *queue) jobDone(j *job, err error, now time.Time) {
 		q.adjust(st, j, now)
 	case errors.Is(err, fs.ErrNotExist):
 		q.noteMissing(st, j, now)
-	case !j.dropped && !errors.Is(err, gateway.ErrNoRuns):
+	case !j.dropped && !errors.Is(err, gateway.ErrNoRuns) && !errors.Is(err, gateway.ErrNoRanges):
 		st.window = 1
 	}
 	if q.swarm != nil {
@@ -356,34 +397,39 @@ func (q *queue) adjust(st *sourceState, j *job, now time.Time) {
 		rate = (3*st.rate + rate) / 4
 	}
 	st.rate = rate
-	st.nextRun = int64(min(rate*timing.RunTime.Seconds(), max(float64(2*st.nextRun), sharedRun)))
-	limit, step := blockWindow, 1
-	if q.swarm.shares(st) || q.shuffled && (st.src.GivesRuns() || q.swarm != nil && q.swarm.hasPeers) {
-		limit = sharedWindow
-	} else if st.src.GivesRuns() {
+	trip, took := st.src.RoundTrip(), now.Sub(j.began)
+	runTime := max(timing.RunTime, farTrips*trip)
+	st.nextRun = int64(min(rate*runTime.Seconds(), max(float64(2*st.nextRun), sharedRun)))
+	runs := st.src.GivesRuns() && !st.src.GivesRanges()
+	shared := q.swarm.shares(st) || q.shuffled && (runs || q.swarm != nil && q.swarm.hasPeers)
+	limit, step := sharedWindow, 1
+	switch {
+	case shared && !runs:
+		limit, step = farWindow(sharedWindow, st.window, trip, took)
+	case shared:
+	case runs && took < timing.FastRun:
+		limit = fastWindow
+	case runs:
 		limit = runWindow
-		if now.Sub(j.began) < timing.FastRun {
-			limit = fastWindow
-		}
-	} else {
-		limit, step = st.farWindow(st.src.RoundTrip(), now.Sub(j.began))
+	default:
+		limit, step = farWindow(blockWindow, st.window, trip, took)
 	}
 	st.window = min(st.window+step, limit)
 }
 
-// farWindow returns how many single blocks may be requested at once from a source, and by how
-// much the window grows after a request that took so long. The window follows the round trip
-// (bandwidth-delay product), and shrinks when requests queue on the line. A new connection
+// farWindow returns how many single blocks may be requested at once from a source, where near is the number
+// for a near one, and by how much the window grows after a request that took so long. The window follows
+// the round trip (bandwidth-delay product), and shrinks when requests queue on the line. A new connection
 // costs several round trips, so the window grows in few steps.
-func (st *sourceState) farWindow(trip, took time.Duration) (limit, step int) {
-	limit = min(max(int(blockWindow*trip/timing.NearTrip), blockWindow), gateway.MaxParallel)
+func farWindow(near, window int, trip, took time.Duration) (limit, step int) {
+	limit = min(max(int(time.Duration(near)*trip/timing.NearTrip), near), gateway.MaxParallel)
 	switch {
-	case limit == blockWindow:
+	case limit == near:
 		return limit, 1
 	case took > queuedTrips*trip:
-		return max(st.window-1, blockWindow), 1
+		return max(window-1, near), 1
 	}
-	return limit, max(st.window, firstStep)
+	return limit, max(window, firstStep)
 }
 
 // noteMissing records that a source does not have a leaf. A source that lacks many leaves in a

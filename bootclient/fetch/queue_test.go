@@ -364,10 +364,58 @@ func TestTheWindowFollowsTheRoundTrip(t *testing.T) {
 		"150 ms, and it has been full": {150 * time.Millisecond, 2 * time.Second, 6, 6, 6},
 		"ten seconds":                  {10 * time.Second, 10 * time.Second, 48, 48, 48},
 	} {
-		st := &sourceState{window: row.window}
-		limit, step := st.farWindow(row.trip, row.took)
+		limit, step := farWindow(blockWindow, row.window, row.trip, row.took)
 		if next := min(row.window+step, limit); limit != row.limit || next != row.next {
 			t.Errorf("%s: limit %d, next window %d; want %d and %d", name, limit, next, row.limit, row.next)
+		}
+	}
+}
+
+// A static mirror that has sent the metadata gets ranges of files at once, as many as its window has
+// room for, and single blocks once it refuses them.
+func TestAStaticMirrorGetsRanges(t *testing.T) {
+	dl, now := partOf(t, 100, 64<<10), time.Now()
+	dl.waiting.remove(10) // a range does not go on behind a leaf that is there
+	q := newQueue([]*download{dl}, now)
+	mirror := mirrorNamed("http://static")
+	mirror.NoRuns.Store(true)
+	mirror.Delivered(1)
+	q.shuffled = true
+	st := q.addSource(mirror)
+	if q.openWindows(); st.proven {
+		t.Error("the window of a near mirror was opened, although there may be peers")
+	}
+	q.shuffled, st.ready = false, true
+	q.openWindows()
+	var jobs []*job
+	for j := q.next(now); j != nil; j = q.next(now) {
+		if last := j.leaves[len(j.leaves)-1]; !j.ranged || last-j.leaves[0] != len(j.leaves)-1 || len(j.leaves) > sharedRun/(64<<10) {
+			t.Errorf("job of leaves %v, ranged is %t", j.leaves, j.ranged)
+		}
+		jobs = append(jobs, j)
+	}
+	if len(jobs) != blockWindow/rangeWeight || len(jobs[0].leaves) != 10 {
+		t.Fatalf("%d jobs, the first of leaves %v", len(jobs), jobs[0].leaves)
+	}
+	for _, j := range jobs {
+		q.give(j)
+	}
+	if st.busy != 0 {
+		t.Errorf("%d requests are under way", st.busy)
+	}
+	peer := peers.NewSource(peers.KindMDNS, "peer", nil)
+	peer.NoRuns.Store(true)
+	peer.SetEndpoints([]*peers.Endpoint{peers.GatewayEndpoint("peer", &gateway.Client{})})
+	if peer.GivesRanges() {
+		t.Error("a peer is asked for ranges")
+	}
+}
+
+// The share of a machine at a far origin is not fetched two blocks at a time.
+func TestTheWindowOfASharedOriginFollowsTheRoundTrip(t *testing.T) {
+	for trip, want := range map[time.Duration]int{time.Millisecond: 2, 50 * time.Millisecond: 10, 300 * time.Millisecond: 48} {
+		if limit, _ := farWindow(sharedWindow, 1, trip, trip); limit != want {
+			t.Errorf("%s: %d, want %d", trip, limit, want)
 		}
 	}
 }

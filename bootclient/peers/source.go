@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"slices"
@@ -35,6 +36,10 @@ const (
 // is still asked.
 const failingAfter = 4
 
+// maxCutRanges is how many ranges in a row may end before their first leaf, before single blocks are
+// requested: a server or a proxy may cut every longer answer.
+const maxCutRanges = 3
+
 // A Source is one mirror or peer. It may have several endpoints (plain HTTP, HTTP over
 // streams), which share its counters and its ban. It is a cas.Source.
 type Source struct {
@@ -52,6 +57,9 @@ type Source struct {
 	NoRuns  atomic.Bool // it does not send runs
 	Repeats atomic.Bool // it sends the inner nodes with every run
 	Gaps    atomic.Bool // it supports gaps between the leaves of a run
+
+	noRanges  atomic.Bool  // it does not send ranges of files
+	cutRanges atomic.Int32 // ranges in a row that ended before their first leaf
 
 	mu          sync.Mutex
 	endpoints   []*Endpoint // best first; empty until dialled; never changed, only replaced
@@ -190,6 +198,51 @@ var errRestart = errors.New("incomplete run")
 func (s *Source) GivesRuns() bool {
 	e := s.best()
 	return e != nil && e.gateway != nil && !s.NoRuns.Load()
+}
+
+// GivesRanges reports whether ranges of whole files are requested from the source in place of runs: it is
+// a mirror that looks like a static web server, or that has refused a run.
+func (s *Source) GivesRanges() bool {
+	e := s.best()
+	return e != nil && e.gateway != nil && s.Kind == KindMirror && !s.noRanges.Load() && (s.NoRuns.Load() || e.gateway.IsStatic())
+}
+
+// GetRange requests leaves as a range of the file that has them; see gateway.Client.Range. If the source
+// does not answer with the range, it gets no such request again.
+func (s *Source) GetRange(ctx context.Context, path string, length int64, leaves []cas.Leaf, take func(i int, data gateway.RunLeaf) error) error {
+	if s.noRanges.Load() { // since the request was planned
+		return fmt.Errorf("%s: %w", s, gateway.ErrNoRanges)
+	}
+	taken := 0
+	err := s.request(ctx, func(e *Endpoint) error {
+		if e.gateway == nil {
+			return gateway.ErrNoRanges
+		}
+		if taken > 0 {
+			return errRestart
+		}
+		return e.gateway.Range(ctx, path, length, leaves, func(i int, data gateway.RunLeaf) error {
+			taken++
+			return take(i, data)
+		})
+	})
+	switch {
+	case errors.Is(err, gateway.ErrNoRanges):
+		s.noRanges.Store(true)
+		return fmt.Errorf("%s: %w", s, err)
+	case taken > 0:
+		s.cutRanges.Store(0)
+	case errors.Is(err, io.ErrUnexpectedEOF) && s.cutRanges.Add(1) == maxCutRanges:
+		s.noRanges.Store(true)
+	}
+	return err
+}
+
+// HasDelivered reports whether the source has sent a correct block.
+func (s *Source) HasDelivered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats.Blocks > 0
 }
 
 // RoundTrip is the shortest time to the first byte of an answer, 0 while unknown.

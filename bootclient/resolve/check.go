@@ -114,9 +114,22 @@ func (r *resolver) check(ctx context.Context, ptr peers.Pointer) checkResult {
 
 func (r *resolver) verify(ctx context.Context, ptr peers.Pointer, src peers.Pool) checkResult {
 	src.Memory = cas.NewMemory()
-	md := &Directory{root: ptr.Directory, src: src, memory: src.Memory}
-	v, err := manifest.Verify(ctx, md, r.Policy())
+	policy := r.Policy()
+	md := &Directory{root: ptr.Directory, src: src, memory: src.Memory, roles: rolesOf(policy)}
+	ctx, cancel := context.WithCancel(ctx)
+	v, err := manifest.Verify(ctx, md, policy)
+	cancel()
+	md.reading.Wait()
 	return checkResult{ptr, md, src, v, err}
+}
+
+// rolesOf lists the roles whose metadata a check reads.
+func rolesOf(p manifest.Policy) []string {
+	roles := []string{"timestamp", "snapshot", "targets", manifest.ConfigRole}
+	if role, err := manifest.RoleName(p.Channel, p.Arch); err == nil {
+		roles = append(roles, role)
+	}
+	return roles
 }
 
 // checked handles the result of a check: it keeps the newest valid release and reports the others.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // A Directory is the metadata directory of one pointer. It is read block by block when
@@ -17,6 +19,10 @@ type Directory struct {
 	src     cas.Source
 	memory  *cas.Memory // keeps the blocks that were read; nil without Unread
 	entries map[string]cid.Cid
+
+	roles   []string                    // whose newest files are read ahead
+	ahead   map[cid.Cid]<-chan struct{} // closed when a file was read ahead, or could not be
+	reading sync.WaitGroup
 }
 
 // NewDirectory returns the metadata directory with a CID, read from src.
@@ -47,6 +53,12 @@ func (md *Directory) Metadata(ctx context.Context, name string, max int64) ([]by
 	if !ok {
 		return nil, fmt.Errorf("%.80q in folder %s: %w", name, md.root, fs.ErrNotExist)
 	}
+	if done, ok := md.ahead[c]; ok {
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	}
 	data, err := cas.ReadFile(ctx, md.src, c, max)
 	if err != nil {
 		return nil, fmt.Errorf("%.80q in folder %s: %w", name, md.root, err)
@@ -66,5 +78,30 @@ func (md *Directory) list(ctx context.Context) error {
 	for _, e := range entries {
 		md.entries[e.Name] = e.CID
 	}
+	md.readAhead(ctx)
 	return nil
+}
+
+// readAhead begins to read the newest files of md.roles into the memory, all at once: manifest.Verify
+// asks for one after another, and each would cost a round trip. A file without a version in its name is
+// the newest. Errors do not matter: Metadata reads the file again.
+func (md *Directory) readAhead(ctx context.Context) {
+	md.ahead = map[cid.Cid]<-chan struct{}{}
+	for _, role := range md.roles {
+		c, newest := cid.Undef, int64(-1)
+		for name, entry := range md.entries {
+			if r, version, ok := manifest.SplitFile(name); ok && r == role && version > newest {
+				c, newest = entry, version
+			}
+		}
+		if _, twice := md.ahead[c]; twice || !c.Defined() {
+			continue
+		}
+		done := make(chan struct{})
+		md.ahead[c] = done
+		md.reading.Go(func() {
+			defer close(done)
+			cas.Get(ctx, md.src, c)
+		})
+	}
 }
