@@ -98,6 +98,31 @@ func TestAMachineFetchesFromNginxAlone(t *testing.T) {
 	}
 }
 
+// phase-boot fetches ranges of whole files from nginx, and single blocks from a mirror without these files.
+func TestAMachineFetchesRangesFromNginx(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	mirror := filepath.Join(l.dir, "mirror")
+	export(t, "store", "repo", mirror)
+	dir, h := t.TempDir(), l.host()
+	log := filepath.Join(dir, "access")
+	origin := h.nginxWith(dir, fmt.Sprintf("log_format short '$status $uri'; server { listen %s:80; root %s; access_log %s short; }\n", h.addr, mirror, log))
+	l.fetch("repo/root.json", origin).wantSigned()
+	ranges, blocks := []byte("206 /tuf/targets/stable/x86_64/"), []byte("200 /ipfs/")
+	first := readFile(t, log)
+	if bytes.Count(first, ranges) == 0 {
+		t.Errorf("no ranges:\n%s", first)
+	}
+	if err := os.RemoveAll(filepath.Join(mirror, "tuf")); err != nil {
+		t.Fatal(err)
+	}
+	l.fetch("repo/root.json", origin).wantSigned()
+	second := bytes.TrimPrefix(readFile(t, log), first)
+	if n, before := bytes.Count(second, blocks), bytes.Count(first, blocks); bytes.Contains(second, ranges) || n <= before {
+		t.Errorf("%d blocks with ranges, %d without:\n%s", before, n, second)
+	}
+}
+
 // A plainGateway is a client of the IPFS trustless gateway specification that requests one
 // block at a time. It uses none of our extensions.
 type plainGateway struct {
