@@ -12,7 +12,7 @@ ROOT       ?=
 LOCK       ?= imagebuild/inputs.lock
 FUZZTIME   ?= 20s
 BENCHTIME  ?= 1s
-SHOW       ?= 1,2,3,4,6,7
+SHOW       ?= 1,2,3,4,6,7,8
 PLOT       ?= $(BUILD)/dht-growth.svg
 NODES      ?= 25,50,100,200,400,1000
 RUNS       ?= 3
@@ -132,7 +132,7 @@ bench: ## measure the store, b3sum, cp, casync, xdelta3 and zsync (minutes, 15 G
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./bench/store -dir $(BUILD) -pair $(BUILD)/pair
 
-bench-net: binaries ## measure delivery, nginx, curl and BitTorrent in network namespaces (SHOW=1,2,3,4,6,7 NODES=25,50,…)
+bench-net: binaries ## measure delivery, nginx, curl and BitTorrent in network namespaces (SHOW=1,2,3,4,6,7,8 NODES=25,50,…)
 	@GO="$(GO)" scripts/deps-check.sh --install bench-net
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./bench/net -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW) -svg $(PLOT) -nodes $(NODES)

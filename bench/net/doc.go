@@ -4,7 +4,8 @@
 //
 // The model: each host is a network namespace with one veth port on a bridge. A host has no
 // limit but the processor, except for the publisher of experiment 2, whose port tc limits to
-// -rate (100 Mbit/s) in both directions. There is no added delay or loss. All hosts share the
+// -rate (100 Mbit/s) in both directions. There is no added delay or loss, except in experiment 8,
+// whose two hosts are joined by a line with a round trip (wan.go). All hosts share the
 // cores of this machine, so a ratio between rows of one table counts, not a figure alone.
 // Rows alternate on the same topology. Experiment 4 is different: its DHT nodes are real
 // nodes in one process, connected in memory (memorynet.go).

@@ -52,7 +52,7 @@ type tool struct {
 	names            []string // experiments
 	runs, machines   int
 	size, release    int64 // bytes
-	rate             string
+	rate, farRate    string
 	bin, dir, pair   string
 	clients, lookups int
 	nodes            []int
@@ -75,18 +75,20 @@ var experiments = []experiment{
 	{"4", "the DHT", (*tool).dht},
 	{"6", "a publisher under siege", (*tool).siege},
 	{"7", "a fetch among bad peers", (*tool).badPeers},
+	{"8", "a static mirror at a distance", (*tool).distant},
 }
 
 func parse(args []string) (*tool, error) {
 	var t tool
 	var names, nodes string
 	set := flag.NewFlagSet("net", flag.ContinueOnError)
-	set.StringVar(&names, "show", "1,2,3,4,6,7", "experiments: 1 (one peer), 2 (flash crowd), 3 (update), 4 (DHT), 6 (siege), 7 (bad peers)")
+	set.StringVar(&names, "show", "1,2,3,4,6,7,8", "experiments: 1 (one peer), 2 (flash crowd), 3 (update), 4 (DHT), 6 (siege), 7 (bad peers), 8 (distance)")
 	set.IntVar(&t.runs, "runs", 3, "runs of each row; medians are printed")
-	set.Int64Var(&t.size, "size", 1<<30, "bytes of the root filesystem in 1")
+	set.Int64Var(&t.size, "size", 1<<30, "bytes of the root filesystem in 1, and of the large one in 8")
 	set.Int64Var(&t.release, "release", 70_000_000, "bytes of the root filesystem in 2 and 7")
 	set.IntVar(&t.machines, "machines", 16, "machines in 2")
 	set.StringVar(&t.rate, "rate", "100mbit", "rate of the publisher's port in 2, in units of tc")
+	set.StringVar(&t.farRate, "far-rate", "", "rate of the line in 8, in units of tc; empty for no limit")
 	set.StringVar(&nodes, "nodes", "25,50,100,200,400,1000", "sizes of the DHT in 4, increasing")
 	set.IntVar(&t.lookups, "lookups", 40, "lookups at each size in 4")
 	set.StringVar(&t.svg, "svg", "", "`FILE` for the plot of 4")
@@ -104,7 +106,7 @@ func parse(args []string) (*tool, error) {
 	t.names = strings.Split(names, ",")
 	for _, name := range t.names {
 		if !slices.ContainsFunc(experiments, func(e experiment) bool { return e.name == name }) {
-			return nil, fmt.Errorf("-show %q: unknown; use 1, 2, 3, 4, 6 or 7", name)
+			return nil, fmt.Errorf("-show %q: unknown; use 1, 2, 3, 4, 6, 7 or 8", name)
 		}
 	}
 	for text := range strings.SplitSeq(nodes, ",") {

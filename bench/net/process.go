@@ -156,6 +156,24 @@ func (p *process) cpuTimeSoFar() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
+// peakMemory waits for the end of a process and returns the most memory that it had, in bytes. It looks
+// often, because the value of wait4 includes the memory of this tool before exec.
+func (p *process) peakMemory() (peak int64) {
+	for {
+		select {
+		case <-p.done:
+			return peak
+		case <-time.After(20 * time.Millisecond):
+		}
+		for line := range strings.Lines(read(fmt.Sprintf("/proc/%d/status", p.Process.Pid))) {
+			if text, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+				n, _ := strconv.ParseInt(strings.Fields(text)[0], 10, 64)
+				peak = max(peak, n<<10)
+			}
+		}
+	}
+}
+
 // A barrier makes processes wait, and starts them all at once.
 type barrier struct {
 	wait, open *os.File
