@@ -74,6 +74,7 @@ func (d *Document) fields() (Release, error) {
 		SignedAt: d.SignedAt(), Expires: d.Expires(), Job: x["job"].(string),
 		Submitters: readSubmitters(x["submitters"]), Rollout: d.readRollout(x[rolloutField]),
 	}
+	r.Bless, _ = x[blessField].(int64)
 	r.First, _ = x["number"].(int64)
 	if r.First == r.Number {
 		r.First = 0

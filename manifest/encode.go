@@ -11,7 +11,7 @@ import (
 // releaseFieldNames are in the field x-phaseboot of a release manifest, which describes the whole
 // release. A later version may add fields. A field that a reader must not ignore is listed in
 // critical; a reader that does not know it refuses the release.
-var releaseFieldNames = []string{repositoryField, "channel", "arch", "release", "cmdline", "min_ram", "signed_at", "job", "submitters", "number", rolloutField, earlierField, "fallback_floor", "critical"}
+var releaseFieldNames = []string{repositoryField, "channel", "arch", "release", "cmdline", "min_ram", "signed_at", "job", "submitters", "number", rolloutField, earlierField, "fallback_floor", blessField, "critical"}
 
 // artifactFields is the custom field of a target.
 type artifactFields struct {
@@ -44,6 +44,7 @@ func Encode(r Release) (*metadata.Metadata[metadata.TargetsType], error) {
 	if len(r.Submitters) > 0 {
 		fields["submitters"] = r.Submitters
 	}
+	r.encodeBless(fields)
 	r.encodeRollout(fields)
 	role.Signed.UnrecognizedFields = object{extension: fields}
 	for i, one := range r.All() {

@@ -97,6 +97,7 @@ func (l *linter) releaseFields(path string, x, signed object) {
 	}
 	l.integer(join(path, "min_ram"), l.get(path, x, "min_ram"), 0, maxRAM)
 	l.signedAt(join(path, "signed_at"), l.get(path, x, "signed_at"), signed)
+	l.bless(path, x)
 	if v, ok := x["submitters"]; ok {
 		l.submitters(join(path, "submitters"), v)
 	}

@@ -65,6 +65,9 @@ type Release struct {
 	Rollout       *Rollout  `json:"rollout,omitempty"`        // nil for every machine
 	Earlier       []Release `json:"earlier,omitempty"`        // at most MaxEarlier, the newest first, for the machines that this one does not include
 
+	// Bless is how long the target has to bless its start, in seconds; 0: it does not know how.
+	Bless int64 `json:"bless,omitempty"`
+
 	// Submitters may submit jobs over the network. With none, machines accept no job from it.
 	Submitters []Submitter `json:"submitters,omitempty"`
 }

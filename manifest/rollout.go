@@ -273,11 +273,12 @@ func (l *linter) earlier(path string, v any, newest int64) {
 	for i, v := range list {
 		p := index(path, i)
 		e := l.object(p, v)
-		l.known(p, e, "number", "release", "cmdline", "min_ram", "job", "submitters", rolloutField)
+		l.known(p, e, "number", "release", "cmdline", "min_ram", "job", "submitters", rolloutField, blessField)
 		for _, name := range []string{"release", "cmdline", "job"} {
 			l.text(join(p, name), l.get(p, e, name))
 		}
 		l.integer(join(p, "min_ram"), l.get(p, e, "min_ram"), 0, maxRAM)
+		l.bless(p, e)
 		number := l.integer(join(p, "number"), l.get(p, e, "number"), 1, maxInteger)
 		if number >= newest {
 			l.fail(join(p, "number"), "%d is not below %d, that of the release before it", number, newest)
@@ -311,10 +312,11 @@ func (d *Document) readEarlier(r Release) (list []Release) {
 	values, _ := d.extension()[earlierField].([]any)
 	for _, v := range values {
 		e := v.(object)
+		bless, _ := e[blessField].(int64)
 		list = append(list, Release{
 			Repository: r.Repository, Channel: r.Channel, Arch: r.Arch, Number: r.Number, SignedAt: r.SignedAt, Expires: r.Expires,
 			First: e["number"].(int64), Version: e["release"].(string), Cmdline: e["cmdline"].(string), MinRAM: e["min_ram"].(int64),
-			Job: e["job"].(string), Submitters: readSubmitters(e["submitters"]), Rollout: d.readRollout(e[rolloutField]),
+			Job: e["job"].(string), Submitters: readSubmitters(e["submitters"]), Rollout: d.readRollout(e[rolloutField]), Bless: bless,
 		})
 	}
 	return list
@@ -368,6 +370,7 @@ func (r Release) encodeEarlier() []any {
 	var list []any
 	for _, e := range r.Earlier {
 		fields := object{"number": e.First, "release": e.Version, "cmdline": e.Cmdline, "min_ram": e.MinRAM, "job": e.Job}
+		e.encodeBless(fields)
 		if len(e.Submitters) > 0 {
 			fields["submitters"] = e.Submitters
 		}

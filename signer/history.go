@@ -96,7 +96,7 @@ func (r *repository) past(d *document, before []Past) Past {
 
 // sameContent reports whether a machine runs the same with both releases.
 func sameContent(a, b manifest.Release) bool {
-	return a.Cmdline == b.Cmdline && a.MinRAM == b.MinRAM && a.Job == b.Job &&
+	return a.Cmdline == b.Cmdline && a.MinRAM == b.MinRAM && a.Job == b.Job && a.Bless == b.Bless &&
 		slices.EqualFunc(a.Artifacts, b.Artifacts, func(x, y manifest.Artifact) bool {
 			return x.Role == y.Role && x.SHA256 == y.SHA256 && x.Length == y.Length
 		}) && slices.EqualFunc(a.Submitters, b.Submitters, samePolicy)

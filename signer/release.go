@@ -39,6 +39,7 @@ type ReleaseSpec struct {
 	Version       string
 	Cmdline       string
 	MinRAM        int64  // MiB, 0 for no requirement
+	Bless         int64  // seconds that the target has to bless its start, 0 to ask for no blessing
 	Kernel        string // this and the following are paths; "" and nil for none
 	Initramfs     string
 	Rootfs        string
@@ -91,7 +92,7 @@ func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 func (s ReleaseSpec) release(repository string, number int64) manifest.Release {
 	r := manifest.Release{
 		Repository: repository, Channel: s.Channel, Arch: s.Arch, Version: s.Version, Number: number,
-		Cmdline: s.Cmdline, MinRAM: s.MinRAM, SignedAt: s.Now, Expires: s.Now.Add(s.Lifetime), Submitters: s.Submitters,
+		Cmdline: s.Cmdline, MinRAM: s.MinRAM, Bless: s.Bless, SignedAt: s.Now, Expires: s.Now.Add(s.Lifetime), Submitters: s.Submitters,
 	}
 	if s.Job != "" {
 		r.Job = jobRole(s.Job)

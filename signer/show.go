@@ -117,6 +117,7 @@ func changes(from, to manifest.Release) []string {
 	note("release", from.Version, to.Version)
 	note("cmdline", fmt.Sprintf("%q", from.Cmdline), fmt.Sprintf("%q", to.Cmdline))
 	note("memory", fmt.Sprintf("%d MiB", from.MinRAM), fmt.Sprintf("%d MiB", to.MinRAM))
+	note("blessing", blessWords(from.Bless), blessWords(to.Bless))
 	note("job to run", fmt.Sprintf("%q", from.Job), fmt.Sprintf("%q", to.Job))
 	for _, a := range to.Artifacts {
 		old, ok := from.Artifact(a.Role)

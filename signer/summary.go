@@ -168,6 +168,9 @@ func (s Summary) releaseWords(b *strings.Builder) {
 	if r.MinRAM > 0 {
 		line(b, "memory", "at least %d MiB", r.MinRAM)
 	}
+	if r.Bless > 0 {
+		line(b, "bless", "%s, or the machine restarts; after three tries it runs an older release", blessWords(r.Bless))
+	}
 	if r.Job != "" {
 		line(b, "runs", "%s", r.Job)
 	}
@@ -183,6 +186,14 @@ func (s Summary) releaseWords(b *strings.Builder) {
 	line(b, "signed", "%s", stamp(r.SignedAt))
 }
 
+// blessWords says how long a target has to bless its start.
+func blessWords(seconds int64) string {
+	if seconds == 0 {
+		return "none"
+	}
+	return "within " + (time.Duration(seconds) * time.Second).String()
+}
+
 // rolloutWords describes who takes the release, and the earlier ones beside it.
 func (s Summary) rolloutWords(b *strings.Builder) {
 	r := s.Release
@@ -195,6 +206,9 @@ func (s Summary) rolloutWords(b *strings.Builder) {
 	for _, e := range r.Earlier {
 		line(b, "earlier", "%s", earlierName(e))
 		line(b, "", "cmdline %q, memory %d MiB, job %q", e.Cmdline, e.MinRAM, e.Job)
+		if e.Bless > 0 {
+			line(b, "", "bless %s", blessWords(e.Bless))
+		}
 		for _, a := range e.Artifacts {
 			line(b, "", "%s: %s bytes, sha256 %s", a.Role, humanize.Comma(a.Length), a.SHA256)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/signer"
 )
 
@@ -29,6 +31,10 @@ module. With --unchecked it signs any file, and reads pipes too.
 --boot-kernel and --boot-initramfs add a boot set, with which machines renew the sticks that they
 boot from: a boot kernel and the initramfs that phase-image initramfs --role boot makes with the
 repository's newest root.json.
+
+With --bless, a machine counts its starts of the release until the target has blessed one, and runs
+an older release after three without that. Only sign it for a target that blesses, as the unit
+phase-bless.service of phase-image's root filesystem does.
 
 With --rollout, --group or --not-before, the release goes to some machines first, and the manifest
 carries the earlier releases of the repository for the others; phase-sign rollout widens it.
@@ -97,8 +103,31 @@ func releaseFlags(cmd *cobra.Command, spec *signer.ReleaseSpec) {
 	f.StringVar(&spec.Job, "job", "", "WASM job that the booted machine runs")
 	f.StringVar(&spec.Cmdline, "cmdline", "", "kernel command line")
 	f.Int64Var(&spec.MinRAM, "min-ram", 0, "memory that the release needs, in MiB")
+	f.Var((*blessFlag)(&spec.Bless), "bless", "the target blesses each start with 'phase-boot bless' within this `time`, or the machine restarts; after three starts without that it runs an older release (default of a bare --bless: 10m)")
+	f.Lookup("bless").NoOptDefVal = "10m"
 	f.BoolVar(&spec.Unchecked, "unchecked", false, "do not inspect the files before they are signed")
 	chunkerFlag(cmd, &spec.Chunker)
+}
+
+// blessFlag is a time in whole seconds.
+type blessFlag int64
+
+func (b *blessFlag) String() string {
+	if *b == 0 {
+		return ""
+	}
+	return (time.Duration(*b) * time.Second).String()
+}
+
+func (*blessFlag) Type() string { return "time" }
+
+func (b *blessFlag) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < time.Second || d > manifest.MaxBless*time.Second || d%time.Second != 0 {
+		return errors.New("give whole seconds from 1s to 24h, for example 10m")
+	}
+	*b = blessFlag(d / time.Second)
+	return nil
 }
 
 const newSubmitterUsage = "in place of the release's submitters: KEY.pub[=OPTION,…] as 'phase-sign release' reads it (repeatable), or none"
