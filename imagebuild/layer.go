@@ -40,6 +40,7 @@ func newLayer(p Platform, plasmd []byte, date time.Time) (*layer, error) {
 		return nil, err
 	}
 	l.file("usr/bin/plasmd", plasmd, 0o755)
+	l.link(units+"multi-user.target.wants/phase-bless.service", "/"+units+"phase-bless.service")
 	l.link(units+"multi-user.target.wants/phase-job.service", "/"+units+"phase-job.service")
 	l.link(units+"multi-user.target.wants/phase-seed.service", "/"+units+"phase-seed.service")
 	l.link(units+"multi-user.target.wants/plasmd.service", "/"+units+"plasmd.service")
