@@ -21,9 +21,6 @@ import (
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-// StartedTrust is the folder of the cache with the saved metadata of the last release that has started.
-const StartedTrust = "good/trust"
-
 // Config says what to boot and where to look. Only Root decides about trust; all
 // other fields are hints.
 type Config struct {
@@ -53,8 +50,12 @@ type Config struct {
 	// closed when there is another. Unlike a refused one of Mirrors, a refused one ends no search.
 	Heard func() (mirrors []string, more <-chan struct{})
 	// Avoid reports whether a release could not be booted; nil for none. The last good release is then one
-	// that has started, from StartedTrust. If there is none, the release is tried again.
+	// of Blessed. If there is none, the release is tried again.
 	Avoid func(manifest.Release) bool
+	// Starts returns how often a release was started here since its target has last blessed a start; nil if starts
+	// are not counted. After MaxTries, one of Blessed is booted in its place.
+	Starts  func(manifest.Release) int
+	Blessed []Blessed // the releases that have started here, the newest first
 	// Proxy returns the proxy for a request to a mirror, as http.ProxyFromEnvironment does. A
 	// proxy of the mode is preferred. Nil means no proxy. Peers are dialled directly.
 	Proxy func(*http.Request) (*url.URL, error)

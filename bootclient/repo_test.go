@@ -48,6 +48,7 @@ type repo struct {
 	t         *testing.T
 	owner     string // names the keys
 	online    string // the online key's name
+	releaser  string // the release key's name
 	ipns      string
 	root      []byte
 	targets   manifest.File
@@ -72,7 +73,7 @@ func newRepo(t *testing.T, owner string, discovery manifest.Discovery) *repo {
 	name, err := ipnsname.Of(public("ipns")[0])
 	ok(t, err)
 	discovery.IPNS = append(discovery.IPNS, name)
-	r := &repo{t: t, owner: owner, online: owner + "-online", ipns: name, files: map[string][]byte{}, store: cas.NewMemory(), expires: 24 * time.Hour}
+	r := &repo{t: t, owner: owner, online: owner + "-online", releaser: owner + "-release", ipns: name, files: map[string][]byte{}, store: cas.NewMemory(), expires: 24 * time.Hour}
 	root, err := manifest.NewRoot(manifest.RootSpec{
 		Root: public(owner), Threshold: 1, Online: public(owner + "-online"), Discovery: discovery, Expires: time.Now().Add(1000 * time.Hour),
 	})
@@ -118,7 +119,7 @@ func (r *repo) release(version string, artifacts map[string][]byte) {
 	}
 	role, err := manifest.Encode(rel)
 	ok(r.t, err)
-	r.publish(manifest.File{Role: "stable-x86_64", Version: r.number, Data: sign(r.t, role, r.owner+"-release")})
+	r.publish(manifest.File{Role: "stable-x86_64", Version: r.number, Data: sign(r.t, role, r.releaser)})
 }
 
 // publish makes a new snapshot, timestamp, metadata directory and record.
@@ -169,6 +170,17 @@ func (r *repo) replaceOnline(discovery manifest.Discovery) {
 	ok(r.t, err)
 	r.files["2.root.json"] = sign(r.t, root, r.owner)
 	r.publish(manifest.File{Role: "stable-x86_64", Version: r.number, Data: r.files[manifest.FileName("stable-x86_64", r.number)]})
+}
+
+// replaceReleaser makes targets 2, which names another release key for the next releases.
+func (r *repo) replaceReleaser() {
+	r.t.Helper()
+	r.releaser = r.owner + "-release-2"
+	targets, err := manifest.NewTargets(2, time.Now().Add(900*time.Hour),
+		manifest.Delegation{Channel: "stable", Arch: "x86_64", Keys: public(r.releaser), Threshold: 1})
+	ok(r.t, err)
+	r.targets = manifest.File{Role: "targets", Version: 2, Data: sign(r.t, targets, r.owner)}
+	r.files["2.targets.json"] = r.targets.Data
 }
 
 // leaves counts the leaves of an artifact.

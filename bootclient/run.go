@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -160,6 +159,8 @@ func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cach
 	} else if cfg.avoids(won.Verified) && cfg.Mode.Stale == "last-good" {
 		won = lastGoodFor(ctx, cfg, won)
 	}
+	newest := won.Verified.Release()
+	won, failed := fallBack(cfg, won)
 	if won.Verified.LastGood() {
 		step.Done("NOT UP TO DATE: the last good release, %s", cfg.lastGoodWords())
 	}
@@ -168,8 +169,11 @@ func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cach
 	if !won.Verified.LastGood() {
 		step.Done("%s/%s release %s from %s", rel.Channel, rel.Arch, rel.Version, won.Summary())
 	}
-	if newest := won.Verified.Newest(); newest.ContentNumber() != rel.ContentNumber() {
-		r.Say("roll-out: release %s is the newest, and not for this machine; it takes %s", newest.Version, rel.Version)
+	if cfg.Starts != nil && (rel.Bless > 0 || failed != nil) {
+		r.SetTries(report.Tries{Starts: cfg.starts(rel) + 1, Limit: MaxTries, Failed: failed})
+	}
+	if first := won.Verified.Newest(); first.ContentNumber() != newest.ContentNumber() && failed == nil {
+		r.Say("roll-out: release %s is the newest, and not for this machine; it takes %s", first.Version, rel.Version)
 	}
 	return won, nil
 }
@@ -195,24 +199,6 @@ func lastGoodFor(ctx context.Context, cfg Config, found resolve.Result) resolve.
 	return won
 }
 
-// lastStarted returns the last release that has started on this machine, from its own copy of the saved
-// metadata: those of the cache are newer. The newest root judges it, so that a key that was revoked since
-// then does not count.
-func (c Config) lastStarted(ctx context.Context) (*manifest.Verified, error) {
-	p := c.policy()
-	root, err := manifest.ParseRoot(p.Root)
-	if err != nil {
-		return nil, err
-	}
-	p.Root = p.State.NewestRoot(root).Bytes()
-	p.State = manifest.OpenStateReadOnly(filepath.Join(c.Cache, StartedTrust))
-	v, err := manifest.LastGood(ctx, p)
-	if err == nil && c.Avoid(v.Release()) {
-		return nil, fmt.Errorf("release %.80q: %w", v.Release().Version, errAvoided)
-	}
-	return v, err
-}
-
 // lastGoodWords says who allowed the last good release.
 func (c Config) lastGoodWords() string {
 	switch {
@@ -235,8 +221,8 @@ func lastGood(ctx context.Context, cfg Config, cause error) (resolve.Result, err
 		return resolve.Result{}, cause
 	}
 	v, err := manifest.LastGood(ctx, cfg.policy())
-	if cfg.Avoid != nil && (err != nil || cfg.avoids(v)) {
-		v, err = cfg.lastStarted(ctx)
+	if err == nil && cfg.avoids(v) {
+		v, err = cfg.blessed(v)
 	}
 	if err != nil {
 		return resolve.Result{}, fmt.Errorf("%w; the last good release: %w", cause, err)

@@ -125,8 +125,7 @@ func TestTheLastReleaseThatHasStartedReplacesOneThatCannotBeBooted(t *testing.T)
 	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
 	m.boots(r)
 	first := r.signed
-	good := filepath.Join(m.cfg.Cache, bootclient.StartedTrust)
-	ok(t, os.CopyFS(good, os.DirFS(filepath.Join(m.cfg.Cache, "trust"))))
+	m.cfg.Blessed = []bootclient.Blessed{r.blessed(1)}
 	r.release("2", map[string][]byte{"kernel": content(11, 200<<10), "initramfs": content(12, 100<<10)})
 	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
 	m.cfg.Avoid = func(rel manifest.Release) bool { return rel.Version == "2" }
@@ -136,22 +135,21 @@ func TestTheLastReleaseThatHasStartedReplacesOneThatCannotBeBooted(t *testing.T)
 	if !strings.Contains(m.said(), "could not boot it") {
 		t.Errorf("the report does not say why: %s", m.said())
 	}
-	ok(t, os.RemoveAll(good))
+	m.cfg.Blessed = nil
 	m.boots(r) // nothing else has started here
 }
 
 // A key that was replaced after the last start does not count any more, so what it has signed is not booted.
-func TestTheNewestRootJudgesTheLastReleaseThatHasStarted(t *testing.T) {
+func TestTheNewestTargetsJudgeTheLastReleaseThatHasStarted(t *testing.T) {
 	r := newRepo(t, "us", manifest.Discovery{})
 	m := newMachine(t, r, "internet")
 	m.cfg.Mode.Discovery, m.cfg.Mode.Stale, m.cfg.Cache = []string{"mirror"}, "last-good", t.TempDir()
 	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
 	m.boots(r)
-	ok(t, os.CopyFS(filepath.Join(m.cfg.Cache, bootclient.StartedTrust), os.DirFS(filepath.Join(m.cfg.Cache, "trust"))))
-	r.replaceOnline(manifest.Discovery{IPNS: []string{r.ipns}})
+	m.cfg.Blessed = []bootclient.Blessed{r.blessed(1)}
+	r.replaceReleaser()
 	r.release("2", map[string][]byte{"kernel": content(11, 200<<10), "initramfs": content(12, 100<<10)})
 	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
 	m.cfg.Avoid = func(rel manifest.Release) bool { return rel.Version == "2" }
 	m.boots(r)
-	m.boots(r) // root 2 is saved now
 }

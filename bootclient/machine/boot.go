@@ -83,7 +83,7 @@ type boot struct {
 	avoidFile    string // names the release that could not be booted
 	failed       string // the newest release, if neither it nor the last good one could be booted
 	saidStart    bool   // the report says how the last start has ended
-	startHanded  bool   // the target knows that it must confirm its start
+	health       health // of the releases that were started here
 	payload      *Payload
 	release      manifest.Release
 	tor          *tor // nil if it does not run
@@ -186,10 +186,9 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 		b.payload.compatible = compatible(compatibleFile)
 	}
 	b.payload.renewal = b.newRenewal()
-	b.startHanded = false
 	if !b.saidStart {
 		b.saidStart = true
-		b.sayLastStart()
+		b.readStarts()
 		b.sayBootSet()
 	}
 	if words, err := os.ReadFile(watchdogFile); err == nil {
@@ -225,6 +224,7 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 		return "", err
 	}
 	b.release = v.Release()
+	b.sayTries(b.release)
 	if _, ok := b.release.Artifact(manifest.RoleKernel); !ok {
 		return "", fmt.Errorf("release %.40q: no kernel; sign a release with --kernel", b.release.Version)
 	}

@@ -99,7 +99,7 @@ func (t *targetBoot) prepareSeed(ctx context.Context) (string, error) {
 	if _, err := os.Stat(seedCache); err != nil {
 		summary, prepare = seedCache+", read only", func() error { return t.seedFromDisk(ctx) }
 	}
-	if err := errors.Join(prepare(), bindFile("/init", seedProgram, 0o755)); err != nil {
+	if err := errors.Join(prepare(), t.bindProgram()); err != nil {
 		return "", errors.Join(err, os.Remove(env))
 	}
 	return summary, nil
@@ -108,8 +108,31 @@ func (t *targetBoot) prepareSeed(ctx context.Context) (string, error) {
 func seedFromMemory() error { return bindFile(rootfsImage, seedRootfs, 0o644) }
 
 func (t *targetBoot) seedFromDisk(ctx context.Context) error {
+	if t.cacheMounted {
+		return bindReadOnly(confirmDir, seedCache)
+	}
 	_, err := mountFoundCache(ctx, t.newDisk, seedCache, false)
 	return err
+}
+
+// bindProgram makes this program available in the next root.
+func (t *targetBoot) bindProgram() error {
+	if t.programBound {
+		return nil
+	}
+	t.programBound = true
+	return bindFile("/init", seedProgram, 0o755)
+}
+
+// bindReadOnly makes the files of a mounted cache partition readable at another folder.
+func bindReadOnly(from, to string) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", to, err)
+	}
+	return unix.Mount("", to, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|noPrograms|unix.MS_NOSYMFOLLOW, "")
 }
 
 // bindFile makes a file of the initramfs readable in the next root.

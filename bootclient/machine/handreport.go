@@ -49,8 +49,8 @@ func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 			b.payload.handed = "the addresses, routes and name servers"
 		}
 	}
-	if b.startHanded = b.recordsStart(); b.startHanded {
-		files = append(files, text(startName, releaseName(r.Channel, r.Arch, r.Version, r.Number)+"\n"))
+	if b.recordsStart(r) {
+		files = append(files, text(startName, string(marshal(b.handedStart(r)))+"\n"))
 	}
 	line, err := b.cmdline(r)
 	if err != nil {

@@ -2,18 +2,14 @@ package machine
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/bootclient/cache"
@@ -22,31 +18,42 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// Files of the cache partition that say whether the last release has started. The boot writes a record
-// before the jump, with a copy of the trusted metadata. The target removes the record when its root
-// filesystem is mounted. The next boot then keeps the copy as that of the last release that has
-// started, and otherwise says that the release has not.
+// Files of the cache partition that say whether releases start on this machine. The boot writes a record before the
+// jump, and keeps the manifest of the release. The target removes the record: when its root filesystem is mounted, or
+// when `phase-boot bless` says that its system works, if the release asks for that. The next boot then knows the
+// release as blessed; if the record is still there, the start counts as a try that failed.
 const (
 	startRecord = "start/record.json"
-	startTrust  = "start/trust"
-	// goodTrust has the trusted metadata of the last release that has started.
-	goodTrust = bootclient.StartedTrust
+	startRole   = "start/manifest.json" // the release manifest of the record
+	healthFile  = "start/health.json"
+	goodDir     = "good" // has the manifests of the last blessed releases, one for each channel
 
-	maxRecord  = 4 << 10         // bytes
-	startName  = "start-record"  // of the hand-over: the target removes the record
-	confirmDir = "/run/phase-rw" // where the target mounts the cache partition for that
+	maxRecord  = 4 << 10               // bytes
+	maxHealth  = 32                    // contents in healthFile
+	startName  = "start-record"        // of the hand-over: a startHandOver
+	confirmDir = "/run/phase-rw/cache" // where the target mounts the cache partition for that
 	// avoidFile names the release that could not be booted. It is in memory, so a restart forgets it.
 	avoidFile = "/run/phase-boot.avoid"
 )
 
 // A startedRelease is the record of a jump.
 type startedRelease struct {
+	Content string    `json:"content"` // as manifest.Release.Content
 	Release string    `json:"release"`
 	Channel string    `json:"channel"`
 	Arch    string    `json:"arch"`
 	Number  int64     `json:"role_version"`
+	First   int64     `json:"number"` // as manifest.Release.ContentNumber
 	At      time.Time `json:"at"`
-	Starts  int       `json:"starts"` // of this release in a row without a confirmation
+	Starts  int       `json:"starts"` // of this content without a confirmation
+}
+
+// startOf returns the record of a start of r.
+func startOf(r manifest.Release) startedRelease {
+	return startedRelease{
+		Content: r.Content(), Release: r.Version, Channel: r.Channel, Arch: r.Arch, Number: r.Number, First: r.ContentNumber(),
+		At: time.Now().UTC(),
+	}
 }
 
 func (s startedRelease) name() string { return releaseName(s.Channel, s.Arch, s.Release, s.Number) }
@@ -67,126 +74,145 @@ func lastStart(dir string, write bool) (string, error) {
 	s, err := readStart(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && write:
-		return "", keepGood(dir)
+		return "", blessStarted(dir)
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	case err != nil && write:
-		// A power cut damaged it, or it is a foreign file. Whether that release has started is not known, so its metadata go too.
-		return "", errors.Join(err, os.RemoveAll(filepath.Dir(filepath.Join(dir, startRecord))))
+		// A power cut damaged it, or it is a foreign file. Whether that release has started is not known.
+		return "", errors.Join(err, forgetStarted(dir), os.RemoveAll(filepath.Join(dir, startRecord)))
 	case err != nil:
 		return "", err
 	}
-	words := fmt.Sprintf("%.200s was started on %s and has not confirmed it: it stopped between the jump and its root filesystem, or its system does not remove %s",
+	words := fmt.Sprintf("%.200s was started on %s and has not confirmed it: it stopped before its system worked, or its system does not remove %s",
 		s.name(), s.At.UTC().Format(time.RFC3339), startRecord)
 	if s.Starts > 1 {
-		words += fmt.Sprintf("; %d starts in a row", s.Starts)
+		words += fmt.Sprintf("; %d starts without a confirmation", s.Starts)
 	}
 	return words, nil
 }
 
-// keepGood keeps the metadata of a release that has started. A crash in between leaves one of the two
-// copies, or none, and every copy is verified again before it is used.
-func keepGood(dir string) error {
-	from, to := filepath.Join(dir, startTrust), filepath.Join(dir, goodTrust)
-	if err := file.CheckFolder(from); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return errors.Join(err, os.RemoveAll(filepath.Dir(from)))
-	}
-	if err := errors.Join(os.RemoveAll(filepath.Dir(to)), os.MkdirAll(filepath.Dir(to), 0o700)); err != nil {
+// blessStarted marks the release whose record is gone as blessed, and keeps its manifest.
+func blessStarted(dir string) error {
+	h, err := readHealth(dir)
+	i := h.find(h.Started)
+	if err != nil || i < 0 {
 		return err
 	}
-	return os.Rename(from, to)
-}
-
-// writeStart writes the record of a jump and the copy of the metadata. The record comes first: a power cut
-// in between must not make a release good that has never started.
-func writeStart(dir string, s startedRelease) error {
-	s.Starts = 1
-	if before, err := readStart(dir); err == nil && before.name() == s.name() {
-		s.Starts = before.Starts + 1
-	}
-	for _, folder := range []string{filepath.Dir(startRecord), filepath.Dir(goodTrust)} {
-		if err := file.CheckFolder(filepath.Join(dir, folder)); errors.Is(err, file.ErrKind) {
-			if err := os.RemoveAll(filepath.Join(dir, folder)); err != nil { // a link or a file that an attacker made
-				return err
-			}
+	from, to := filepath.Join(dir, startRole), filepath.Join(dir, goodManifest(h.Releases[i].Channel, h.Releases[i].Arch))
+	if err := file.Check(from, file.NoFollow); err == nil {
+		if err := errors.Join(makeFolder(filepath.Dir(to)), os.RemoveAll(to)); err != nil {
+			return err
+		}
+		if err := errors.Join(os.Rename(from, to), atomicfile.SyncDir(filepath.Dir(to))); err != nil {
+			return err
 		}
 	}
-	record, trust := filepath.Join(dir, startRecord), filepath.Join(dir, startTrust)
-	if err := os.MkdirAll(filepath.Dir(record), 0o700); err != nil {
+	h.Releases[i].Blessed, h.Releases[i].Starts, h.Started = true, 0, ""
+	return h.write(dir)
+}
+
+// forgetStarted makes an absent record say nothing.
+func forgetStarted(dir string) error {
+	h, err := readHealth(dir)
+	if err != nil || h.Started == "" {
 		return err
 	}
-	if err := os.RemoveAll(trust); err != nil { // of an earlier start, which this one must not confirm
-		return err
+	h.Started = ""
+	return h.write(dir)
+}
+
+func goodManifest(channel, arch string) string {
+	return filepath.Join(goodDir, channel+"-"+arch+".json")
+}
+
+// makeFolder makes a folder, in place of a link or a file that an attacker made.
+func makeFolder(dir string) error {
+	if err := file.CheckFolder(dir); errors.Is(err, file.ErrKind) {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
 	}
-	if err := atomicfile.Write(record, 0o600, marshal(s)); err != nil {
-		return err
-	}
-	if !hasSaved(cache.Dir(dir).Trust(), s) { // the release came from goodTrust, which stays
-		return nil
-	}
-	if err := copyTrust(cache.Dir(dir).Trust(), trust); err != nil {
-		return errors.Join(err, os.RemoveAll(trust)) // a part of it is of no use
+	return os.MkdirAll(dir, 0o700)
+}
+
+// writeStart writes the record of a jump, the manifest, and the number of starts.
+func writeStart(dir string, s startedRelease) error {
+	for _, step := range startSteps(dir, s) {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// hasSaved reports whether the saved metadata are those of a release. They are those of the newest one,
-// also if another one was booted because that one could not be.
-func hasSaved(trust string, s startedRelease) bool {
-	names, _ := filepath.Glob(filepath.Join(trust, "*", s.Channel+"-"+s.Arch+".json")) // both are names without patterns
-	return slices.ContainsFunc(names[:min(len(names), maxSaved)], func(name string) bool {
+// startSteps are the writes of writeStart. A power cut after any of them, or in it, leaves the number of starts as it was
+// before or one more, and makes no release good that has not started: an absent record counts only for the release that healthFile
+// names as started, which is none until the record is there.
+func startSteps(dir string, s startedRelease) []func() error {
+	h, err := readHealth(dir)
+	before := h
+	before.Started = ""
+	h.start(s)
+	s.Starts = h.Releases[len(h.Releases)-1].Starts
+	return []func() error{
+		func() error { return errors.Join(err, makeFolder(filepath.Join(dir, filepath.Dir(startRecord)))) },
+		func() error { return before.write(dir) },
+		func() error { return os.RemoveAll(filepath.Join(dir, startRole)) }, // of an earlier start, which this one must not confirm
+		func() error { return writeFresh(filepath.Join(dir, startRecord), marshal(s)) },
+		func() error { return keepManifest(dir, s) },
+		func() error { return h.write(dir) },
+	}
+}
+
+// writeFresh writes a file, also in place of a folder or link that an attacker made.
+func writeFresh(path string, data []byte) error {
+	if errors.Is(file.Check(path, file.NoFollow), file.ErrKind) {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return atomicfile.Write(path, 0o600, data)
+}
+
+// keepManifest keeps the saved manifest if it has the release. It is that of the newest one, also if another one was
+// booted because that one could not be.
+func keepManifest(dir string, s startedRelease) error {
+	names, _ := filepath.Glob(filepath.Join(cache.Dir(dir).Trust(), "*", s.Channel+"-"+s.Arch+".json")) // both are names without patterns
+	for _, name := range names[:min(len(names), maxSaved)] {
 		var role struct{ Signed struct{ Version int64 } }
 		data, err := file.Read(name, file.NoFollow, maxSavedFile)
-		return err == nil && json.Unmarshal(data, &role) == nil && role.Signed.Version == s.Number
-	})
-}
-
-// copyTrust copies the trusted metadata. The sync before the jump makes the copy durable.
-func copyTrust(from, to string) error {
-	left := int64(maxSavedBytes)
-	names, _ := filepath.Glob(filepath.Join(from, "*", "*.json")) // the pattern is valid
-	for _, name := range names[:min(len(names), maxSaved)] {
-		path, err := filepath.Rel(from, name)
-		if err != nil {
-			return err
-		}
-		data, err := file.Read(name, file.NoFollow, min(maxSavedFile, left))
-		if errors.Is(err, file.ErrKind) {
-			continue // a foreign folder or link
-		}
-		if err != nil {
-			return err
-		}
-		left -= int64(len(data))
-		to := filepath.Join(to, path)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o700), os.WriteFile(to, data, 0o600)); err != nil {
-			return err
+		if err == nil && json.Unmarshal(data, &role) == nil && role.Signed.Version == s.Number {
+			return writeFresh(filepath.Join(dir, startRole), data)
 		}
 	}
 	return nil
 }
 
-// recordStart writes the record of the jump, if the mode lets the boot write. A stick may be unplugged
-// after the jump, and the target has no driver for it, so there is no record on one.
+// recordStart writes the record of the jump, if the mode lets the boot write.
 func (b *boot) recordStart() {
-	if !b.startHanded {
+	if !b.recordsStart(b.release) {
 		return
 	}
-	r := b.release
-	err := writeStart(b.config.Cache, startedRelease{Release: r.Version, Channel: r.Channel, Arch: r.Arch, Number: r.Number, At: time.Now().UTC()})
-	if err != nil {
+	if err := writeStart(b.config.Cache, startOf(b.release)); err != nil {
 		b.report.Say("last start: no record of this start: %v", file.FullDisk(err))
 	}
 }
 
-func (b *boot) recordsStart() bool {
-	return b.config.Cache != "" && b.config.Mode.Cache == "rw" && !b.removable
+// recordsStart reports whether the jump to a release gets a record. On a stick that needs a release whose target reaches
+// the stick later: no initramfs has the driver.
+func (b *boot) recordsStart(r manifest.Release) bool {
+	return b.config.Cache != "" && b.config.Mode.Cache == "rw" && (!b.removable || r.Bless > 0)
 }
 
-// sayLastStart reports that the last start was not confirmed.
-func (b *boot) sayLastStart() {
+// counts reports whether the starts of a release are counted: its target must know how to bless. On a stick, another
+// release must have blessed a start before, as a proof that a target reaches it.
+func (b *boot) counts(r manifest.Release) bool {
+	return r.Bless > 0 && b.recordsStart(r) && (!b.removable || b.health.anyBlessed())
+}
+
+// readStarts reports that the last start was not confirmed, and reads how often releases were started.
+func (b *boot) readStarts() {
+	b.config.Starts, b.config.Blessed = nil, nil
 	if b.config.Cache == "" {
 		return
 	}
@@ -197,36 +223,35 @@ func (b *boot) sayLastStart() {
 	case words != "":
 		b.report.Begin("last start").Done("%s", words)
 	}
+	if b.health, err = readHealth(b.config.Cache); err != nil {
+		b.report.Say("tries: %v; they begin at 0", err)
+		if b.config.Mode.Cache == "rw" {
+			_ = os.RemoveAll(filepath.Join(b.config.Cache, healthFile)) // the next write says an error
+		}
+	}
+	b.config.Blessed = b.health.blessed(b.config.Cache, b.config.Channel, b.config.Arch)
+	if b.config.Mode.Cache == "rw" {
+		b.config.Starts = func(r manifest.Release) int {
+			if !b.counts(r) {
+				return 0
+			}
+			return b.health.starts(r.Content())
+		}
+	}
 }
 
-// confirmStart is the step of the target that removes the record: the root filesystem is mounted.
-func (t *targetBoot) confirmStart(ctx context.Context) (string, error) {
-	if _, err := os.Stat(filepath.Join(runDir, startName)); err != nil {
-		return "the boot has made no record of this start", nil
+// sayTries says how often the release was tried, or why its starts are not counted.
+func (b *boot) sayTries(r manifest.Release) {
+	n := b.health.starts(r.Content()) + 1
+	switch {
+	case r.Bless == 0:
+	case b.config.Cache == "" || b.config.Mode.Cache != "rw":
+		b.report.Say("tries: the starts of release %s are not counted: this boot writes to no cache partition", r.Version)
+	case !b.counts(r):
+		b.report.Say("tries: the starts of release %s are not counted on this stick until a target has blessed one", r.Version)
+	case n > 1:
+		b.report.Say("tries: start %d of release %s without a blessing; after %d, an older one is booted", n, r.Version, bootclient.MaxTries)
 	}
-	device, err := mountFoundCache(ctx, t.newDisk, confirmDir, true)
-	if err != nil {
-		return "", err
-	}
-	err = removeRecord(confirmDir, filepath.Join(runDir, startName))
-	return "confirmed on " + device, errors.Join(err, unix.Unmount(confirmDir, 0))
-}
-
-// removeRecord removes the record of a start. handed is the file that names the release. This kernel may find
-// another cache partition first than the boot did, and a record that could not be written leaves the one of before.
-func removeRecord(dir, handed string) error {
-	name, err := file.Read(handed, file.NoFollow, maxRecord)
-	if err != nil {
-		return err
-	}
-	s, err := readStart(dir)
-	if err != nil {
-		return err
-	}
-	if s.name() != strings.TrimSpace(string(name)) {
-		return fmt.Errorf("the record on the cache partition is of another start: %.200q", s.name())
-	}
-	return os.Remove(filepath.Join(dir, startRecord))
 }
 
 // refusedRelease returns the release that could not be booted since the machine has started, "" if there

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,27 +14,43 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
-var begun = startedRelease{Release: "7", Channel: "stable", Arch: "x86_64", Number: 3, At: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)}
+var begun = startedRelease{Content: "c7", Release: "7", Channel: "stable", Arch: "x86_64", Number: 3, First: 3, At: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)}
 
-// jumpFrom writes the record of a jump with the saved metadata of a release.
-func jumpFrom(t *testing.T, dir, metadata string, s startedRelease) {
+// jumpFrom writes the record of a jump with the saved manifest of a release.
+func jumpFrom(t *testing.T, dir, name string, s startedRelease) {
 	t.Helper()
-	write(t, filepath.Join(dir, "trust/id/timestamp.json"), metadata)
-	write(t, filepath.Join(dir, "trust/id/stable-x86_64.json"), fmt.Sprintf(`{"signed":{"version":%d}}`, s.Number))
+	saved(t, dir, name, s.Number)
 	must(t, writeStart(dir, s))
 }
 
+// saved writes the saved manifest of the newest release.
+func saved(t *testing.T, dir, name string, version int64) {
+	t.Helper()
+	write(t, filepath.Join(dir, "trust/id/stable-x86_64.json"), fmt.Sprintf(`{"name":%q,"signed":{"version":%d}}`, name, version))
+}
+
+// good returns the name in the manifest of the last release that has started.
 func good(t *testing.T, dir string) string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, goodTrust, "id/timestamp.json"))
+	data, err := os.ReadFile(filepath.Join(dir, goodManifest("stable", "x86_64")))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	return string(data)
+	var m struct{ Name string }
+	_ = json.Unmarshal(data, &m)
+	return m.Name
+}
+
+// startsOf returns how often a content was started without a blessing, and whether it is blessed.
+func startsOf(t *testing.T, dir, content string) (int, bool) {
+	t.Helper()
+	h, err := readHealth(dir)
+	must(t, err)
+	i := h.find(content)
+	return h.starts(content), i >= 0 && h.Releases[i].Blessed
 }
 
 // A release counts as good when its target has removed the record, and only then.
@@ -61,11 +78,11 @@ func TestAStartThatIsNotConfirmedIsNamedAtTheNextBoot(t *testing.T) {
 		t.Errorf("good is %q after a start", got)
 	}
 	next := begun
-	next.Release, next.Number = "8", 4
+	next.Content, next.Release, next.Number, next.First = "c8", "8", 4, 4
 	jumpFrom(t, dir, "two", next)
 	says("stable/x86_64 8, version 4 was started on 2026-11-29T12:00:00Z", "has not confirmed it")
 	jumpFrom(t, dir, "two", next)
-	says("2 starts in a row")
+	says("2 starts without a confirmation")
 	if got := good(t, dir); got != "one" {
 		t.Errorf("good is %q after a start that was not confirmed", got)
 	}
@@ -86,8 +103,7 @@ func TestAStartOfTheLastGoodReleaseDoesNotMakeTheNewestOneGood(t *testing.T) {
 		_, err := lastStart(dir, true)
 		must(t, err)
 	}
-	write(t, filepath.Join(dir, "trust/id/timestamp.json"), "two")
-	write(t, filepath.Join(dir, "trust/id/stable-x86_64.json"), `{"signed":{"version":4}}`)
+	saved(t, dir, "two", 4)
 	for range 2 {
 		must(t, writeStart(dir, begun))
 		must(t, os.Remove(filepath.Join(dir, startRecord)))
@@ -113,28 +129,26 @@ func TestACopyThatFailsReplacesNothing(t *testing.T) {
 	jumpFrom(t, dir, "one", begun)
 	confirmed()
 	other := begun
-	other.Number++
+	other.Content, other.Number = "c8", 4
 	jumpFrom(t, dir, "two, which does not confirm its start", other)
 	must(t, writeStart(dir, begun)) // of the metadata "one", which the cache has not any more
 	confirmed()
-	must(t, os.Mkdir(filepath.Join(dir, "trust/id/folder.json"), 0o700)) // a foreign folder: it is left out
-	write(t, filepath.Join(dir, "trust/id/too-long.json"), strings.Repeat(" ", maxSavedFile+1))
-	if err := writeStart(dir, other); !errors.Is(err, file.ErrTooLarge) {
-		t.Errorf("got %v", err)
-	}
+	must(t, os.MkdirAll(filepath.Join(dir, "trust/of a stranger/stable-x86_64.json"), 0o700)) // a foreign folder: it is left out
+	must(t, writeStart(dir, begun))
 	confirmed()
 }
 
 func TestATargetRemovesTheRecordOfItsOwnStartOnly(t *testing.T) {
-	dir, handed := t.TempDir(), filepath.Join(t.TempDir(), startName)
+	dir := t.TempDir()
 	jumpFrom(t, dir, "one", begun)
-	write(t, handed, "stable/x86_64 8, version 4\n")
-	if err := removeRecord(dir, handed); err == nil || !strings.Contains(err.Error(), "of another start") {
-		t.Errorf("got %v", err)
+	for _, other := range []startHandOver{{Name: "stable/x86_64 8, version 4", Content: begun.Content}, {Name: begun.name(), Content: "c8"}} {
+		if err := removeRecord(dir, other); err == nil || !strings.Contains(err.Error(), "of another start") {
+			t.Errorf("got %v", err)
+		}
 	}
-	write(t, handed, begun.name()+"\n")
-	must(t, removeRecord(dir, handed))
-	if err := removeRecord(dir, handed); !errors.Is(err, fs.ErrNotExist) {
+	own := startHandOver{Name: begun.name(), Content: begun.Content}
+	must(t, removeRecord(dir, own))
+	if err := removeRecord(dir, own); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a record: %v", err)
 	}
 }
@@ -163,7 +177,8 @@ func TestARecordThatIsNotOneIsRemoved(t *testing.T) {
 			dir := t.TempDir()
 			must(t, os.MkdirAll(filepath.Join(dir, "start"), 0o700))
 			must(t, make(filepath.Join(dir, startRecord)))
-			write(t, filepath.Join(dir, startTrust, "id/timestamp.json"), "of a release that may not have started")
+			write(t, filepath.Join(dir, startRole), `{"name":"of a release that may not have started"}`)
+			must(t, health{Started: "c7", Releases: []contentHealth{{Content: "c7", Channel: "stable", Arch: "x86_64"}}}.write(dir))
 			if _, err := lastStart(dir, true); err == nil {
 				t.Error("it was accepted")
 			}

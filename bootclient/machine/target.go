@@ -33,7 +33,11 @@ const (
 var targetModules = []string{"loop", "squashfs", "overlay"}
 
 // A targetBoot is what the steps of the target share.
-type targetBoot struct{ newDisk chan struct{} } // signals a new block device
+type targetBoot struct {
+	newDisk      chan struct{} // signals a new block device
+	programBound bool          // seedProgram is there
+	cacheMounted bool          // the cache partition is at confirmDir, for the blessing
+}
 
 // target is PID 1 of the target role: it mounts the release's squashfs under an overlay in memory
 // and replaces itself by its init. It returns only on an error.

@@ -40,6 +40,7 @@ type reportData struct {
 	Duration Millis        `json:"duration_ms"`
 	Mode     string        `json:"mode,omitempty"`
 	Release  *Release      `json:"release,omitempty"`
+	Tries    *Tries        `json:"tries,omitempty"` // nil if starts are not counted
 	Steps    []*Step       `json:"steps"`
 	Sources  []SourceStats `json:"sources"`
 	Refused  []Refusal     `json:"refused"`
@@ -63,6 +64,22 @@ type Release struct {
 	Version   string `json:"release"`
 	Number    int64  `json:"role_version"`
 	Timestamp int64  `json:"timestamp_version"`
+}
+
+// Tries says how often a machine has tried to start its release.
+type Tries struct {
+	Starts int            `json:"starts"` // of the release, with this one, since its target has last blessed one
+	Limit  int            `json:"limit"`
+	Failed *FailedRelease `json:"failed,omitempty"`
+}
+
+// A FailedRelease is the newest release, in whose place an older one is booted.
+type FailedRelease struct {
+	Version string `json:"release"`
+	Number  int64  `json:"role_version"`
+	Content string `json:"content"` // as manifest.Release.Content
+	Starts  int    `json:"starts"`  // without a blessing
+	Why     string `json:"why"`
 }
 
 // Ready has the addresses of a machine that serves.
@@ -167,6 +184,9 @@ func (r *Report) Refused() (list []Refusal) {
 	r.with(func(d *reportData) { list = slices.Clone(d.Refused) })
 	return list
 }
+
+// SetTries records how often the release was started without a blessing, and which one has failed.
+func (r *Report) SetTries(t Tries) { r.with(func(d *reportData) { d.Tries = &t }) }
 
 // MarshalJSON writes the report as one object.
 func (r *Report) MarshalJSON() ([]byte, error) {

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient/machine"
 	"github.com/phaseboot/phaseboot/internal/cli"
@@ -25,6 +27,8 @@ Usage:
   phase-boot status | network | dmesg | save | retry
         in the shell of a machine after a failed boot: show the last attempt, the network, the
         messages of the kernel; save the report; start the next attempt
+  phase-boot bless
+        in the target: say that the system works; see 'phase-boot bless --help'
   phase-boot help VERB | VERB --help
   phase-boot version | --version
   phase-boot        as PID 1 of an initramfs: runs the role that /etc/phase/role names
@@ -74,6 +78,10 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		return fetch(ctx, rest[1:])
 	case "seed":
 		return seed(ctx, rest[1:])
+	case "deadline": // of PID 1 of the target alone
+		if n, err := strconv.ParseUint(flags.Arg(1), 10, 32); err == nil && flags.NArg() == 2 {
+			return machine.Deadline(time.Duration(n)*time.Second, out)
+		}
 	case "help":
 		return help(ctx, rest[1:], out)
 	case "":
@@ -82,7 +90,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if plain, ok := plainVerbs[verb]; ok {
 		return plain.command(ctx, verb, args, rest[1:], out)
 	}
-	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "status", "network", "dmesg", "save", "retry", "version", "help"}))
+	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "bless", "status", "network", "dmesg", "save", "retry", "version", "help"}))
 }
 
 // help prints the help of phase-boot, or of the named verb.

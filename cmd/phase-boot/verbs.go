@@ -32,6 +32,10 @@ var plainVerbs = map[string]plainVerb{
 		usage: watchUsage, here: childOfInit, only: "as a child of PID 1 in an initramfs",
 		attempt: func(ctx context.Context, choice machine.Choice, _ io.Writer) error { return machine.Watch(ctx, choice) },
 	},
+	"bless": {
+		usage: blessUsage,
+		run:   func(ctx context.Context, _ []string, out io.Writer) error { return machine.Bless(ctx, out) },
+	},
 	"save": {
 		usage: saveUsage, here: machine.Initramfs, only: afterFailure,
 		attempt: func(ctx context.Context, choice machine.Choice, out io.Writer) error {
@@ -82,6 +86,17 @@ Examples:
   phase-boot retry    # in the shell: start the next attempt at once
 
 Flags:
+`
+
+const blessUsage = `phase-boot bless says that the system of the running release works. A release that was signed with
+--bless is started three times without that, and then the machine runs an older release. The
+unit phase-bless.service runs it after boot-complete.target. It needs root.
+
+Usage:
+  phase-boot bless
+
+Examples:
+  phase-boot bless    # in a target: /run/phase/phase-boot
 `
 
 const saveUsage = `phase-boot save writes the report of the last attempt of a failed boot to the folder reports of

@@ -1,0 +1,192 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/internal/atomicfile"
+	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+const (
+	blessedName = "blessed" // in runDir: this start is blessed
+	// cleanRestart is how long the target's system has to restart the machine by itself.
+	cleanRestart = 30 * time.Second
+	// signalReboot is SIGRTMIN+5, with which systemd as PID 1 restarts the machine (systemd(1)). Other
+	// init programs ignore it.
+	signalReboot = unix.Signal(39)
+)
+
+// A startHandOver is the file of the hand-over that names the record of the start.
+type startHandOver struct {
+	Name    string `json:"name"`
+	Content string `json:"content"`
+	// Bless is how long the target has to bless the start, in seconds; 0: the start is confirmed when the root
+	// filesystem is mounted.
+	Bless int64 `json:"bless"`
+}
+
+// handedStart returns the hand-over for the start of a release. Beyond the tries, when there is no older release, the
+// time doubles with each start, so that a machine is not restarted all the time.
+func (b *boot) handedStart(r manifest.Release) startHandOver {
+	more := min(max(b.health.starts(r.Content())+1-bootclient.MaxTries, 0), 8)
+	return startHandOver{releaseName(r.Channel, r.Arch, r.Version, r.Number), r.Content(), min(r.Bless<<more, manifest.MaxBless)}
+}
+
+func readHandedStart(path string) (s startHandOver, err error) {
+	data, err := file.Read(path, file.NoFollow, maxRecord)
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	return s, err
+}
+
+// confirmStart is the step of the target that confirms its start, because the root filesystem is mounted. If the release
+// asks for a blessing, it prepares that instead: the cache partition stays mounted, and the machine restarts without one.
+func (t *targetBoot) confirmStart(ctx context.Context) (string, error) {
+	handed, err := readHandedStart(filepath.Join(runDir, startName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "the boot has made no record of this start", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if handed.Bless > 0 {
+		if err := t.bindProgram(); err != nil {
+			return "", err
+		}
+	}
+	device, err := mountFoundCache(ctx, t.newDisk, confirmDir, true)
+	if err != nil {
+		return "", err
+	}
+	if handed.Bless == 0 {
+		err = errors.Join(removeRecord(confirmDir, handed), os.Remove(filepath.Join(runDir, startName)))
+		return "confirmed on " + device, errors.Join(err, unix.Unmount(confirmDir, 0))
+	}
+	t.cacheMounted = true
+	within := time.Duration(handed.Bless) * time.Second
+	return fmt.Sprintf("to be blessed on %s within %s by phase-boot bless, or the machine restarts", device, within), t.startDeadline(handed.Bless)
+}
+
+// startDeadline starts the process that restarts the machine. It is no service of the target's system, which may hang.
+// The folder of the hand-over is moved to the next root, so the process gets it open.
+func (t *targetBoot) startDeadline(seconds int64) error {
+	dir, err := os.Open(runDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	kernelLog, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer kernelLog.Close()
+	cmd := exec.Command("/proc/self/exe", "deadline", strconv.FormatInt(seconds, 10))
+	cmd.Args[0], cmd.ExtraFiles, cmd.Stdout = "phase-boot", []*os.File{dir}, kernelLog
+	cmd.Env, cmd.Dir = []string{"GOMAXPROCS=1"}, "/"
+	return cmd.Start()
+}
+
+// Deadline is the process of startDeadline: it restarts the machine unless the start is blessed within a time. File 3 is
+// the folder of the hand-over.
+func Deadline(within time.Duration, w io.Writer) error {
+	blessed := func() bool { return unix.Faccessat(3, blessedName, unix.F_OK, 0) == nil }
+	if err := unix.Faccessat(3, startName, unix.F_OK, 0); err != nil || os.Getppid() != 1 {
+		return errors.New("deadline: this is not the target of a release that asks for a blessing")
+	}
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(min(time.Second, within)) {
+		if blessed() {
+			return nil
+		}
+	}
+	fmt.Fprintf(w, "<1>phase-boot: bless: nobody has blessed this start within %s; the machine restarts\n", within)
+	_ = unix.Kill(1, signalReboot)
+	time.Sleep(cleanRestart)
+	powerOff(unix.LINUX_REBOOT_CMD_RESTART)
+	return errors.New("deadline: the kernel does not restart the machine")
+}
+
+// Bless is `phase-boot bless`: it says that the system of the target works, so that the next boot counts this start as
+// a good one. It removes the record of the start from the cache partition.
+func Bless(ctx context.Context, w io.Writer) error { return bless(ctx, w, runDir, openBlessed) }
+
+func bless(ctx context.Context, w io.Writer, dir string, open func(context.Context) (cache string, leave func() error, err error)) error {
+	if _, err := os.Stat(filepath.Join(dir, "release.json")); err != nil {
+		return fmt.Errorf("bless: %w; run it in a system that Phase Boot has started", err)
+	}
+	handed, err := readHandedStart(filepath.Join(dir, startName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		_, err = fmt.Fprintln(w, "nothing to bless: this start is not counted, or it was confirmed")
+		return err
+	case err != nil:
+		return fmt.Errorf("bless: %s: %w", startName, err)
+	}
+	done := filepath.Join(dir, blessedName)
+	if _, err := os.Stat(done); err == nil {
+		_, err = fmt.Fprintln(w, "blessed before:", handed.Name)
+		return err
+	}
+	cache, leave, err := open(ctx)
+	if err != nil {
+		return fmt.Errorf("bless: the disk with the cache partition: %w; plug it in, or load its driver, and try again", err)
+	}
+	err = removeRecord(cache, handed)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // somebody has removed it
+	}
+	if err = errors.Join(err, leave()); err != nil {
+		return fmt.Errorf("bless: %w", err)
+	}
+	if err := os.WriteFile(done, nil, 0o644); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, "blessed:", handed.Name)
+	return err
+}
+
+// openBlessed returns the cache partition as the target's initramfs has mounted it, or mounts it.
+func openBlessed(ctx context.Context) (dir string, leave func() error, err error) {
+	if !mounted(confirmDir) {
+		if _, err := mountFoundCache(ctx, nil, confirmDir, true); err != nil {
+			return "", nil, err
+		}
+	}
+	return confirmDir, leaveBlessed, nil
+}
+
+// leaveBlessed unmounts the cache partition. A service that serves from it has a mount of its own, which stays, for reading only.
+func leaveBlessed() error {
+	readOnly := unix.Mount("", confirmDir, "", unix.MS_REMOUNT|unix.MS_RDONLY|noPrograms|unix.MS_NOSYMFOLLOW, "")
+	return errors.Join(readOnly, unix.Unmount(confirmDir, unix.MNT_DETACH))
+}
+
+// removeRecord removes the record of a start. The target may find another cache partition first than the boot did, and a
+// record that could not be written leaves the one of before.
+func removeRecord(dir string, handed startHandOver) error {
+	s, err := readStart(dir)
+	if err != nil {
+		return err
+	}
+	if s.name() != handed.Name || s.Content != handed.Content {
+		return fmt.Errorf("the record on the cache partition is of another start: %.200q", s.name())
+	}
+	if err := os.Remove(filepath.Join(dir, startRecord)); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(filepath.Dir(filepath.Join(dir, startRecord)))
+}

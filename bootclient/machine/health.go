@@ -1,0 +1,113 @@
+package machine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// A health is what the cache knows about the releases that were started. Its file is written as a whole.
+type health struct {
+	Started  string          `json:"started"`  // content whose target removes the record, "" for none
+	Releases []contentHealth `json:"releases"` // the last started one is the last
+}
+
+// A contentHealth is what is known about one content.
+type contentHealth struct {
+	Content string    `json:"content"`
+	Release string    `json:"release"`
+	Channel string    `json:"channel"`
+	Arch    string    `json:"arch"`
+	First   int64     `json:"number"` // as manifest.Release.ContentNumber
+	Starts  int       `json:"starts"` // without a blessing; 0 if it is blessed
+	Blessed bool      `json:"blessed"`
+	At      time.Time `json:"at"`
+}
+
+// maxHealthFile limits the file of a health, in bytes.
+const maxHealthFile = 64 << 10
+
+// readHealth reads the health of a cache. One that is not there is empty.
+func readHealth(dir string) (h health, err error) {
+	data, err := file.Read(filepath.Join(dir, healthFile), file.NoFollow, maxHealthFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return h, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &h)
+	}
+	if err == nil && len(h.Releases) > maxHealth {
+		err = fmt.Errorf("%d releases; at most %d are kept", len(h.Releases), maxHealth)
+	}
+	if err != nil {
+		return health{}, fmt.Errorf("%s: %w", healthFile, err)
+	}
+	return h, nil
+}
+
+func (h health) write(dir string) error {
+	return writeFresh(filepath.Join(dir, healthFile), marshal(h))
+}
+
+// find returns the index of a content, -1 if it was not started.
+func (h health) find(content string) int {
+	return slices.IndexFunc(h.Releases, func(c contentHealth) bool { return c.Content == content })
+}
+
+// starts returns how often a content was started without a blessing.
+func (h health) starts(content string) int {
+	if i := h.find(content); i >= 0 && !h.Releases[i].Blessed {
+		return h.Releases[i].Starts
+	}
+	return 0
+}
+
+func (h health) anyBlessed() bool {
+	return slices.ContainsFunc(h.Releases, func(c contentHealth) bool { return c.Blessed })
+}
+
+// start adds a start. A blessed content stays blessed. Of too many, the one goes that was not started for the longest time; the newest
+// blessed one of a channel stays.
+func (h *health) start(s startedRelease) {
+	now := contentHealth{Content: s.Content, Release: s.Release, Channel: s.Channel, Arch: s.Arch, First: s.First, At: s.At}
+	h.Releases = slices.Clone(h.Releases)
+	if i := h.find(s.Content); i >= 0 {
+		now.Starts, now.Blessed = h.Releases[i].Starts, h.Releases[i].Blessed
+		h.Releases = slices.Delete(h.Releases, i, i+1)
+	}
+	if !now.Blessed {
+		now.Starts++
+	}
+	if len(h.Releases) >= maxHealth {
+		last := slices.IndexFunc(h.Releases, func(c contentHealth) bool {
+			return !c.Blessed || slices.ContainsFunc(h.Releases, func(o contentHealth) bool {
+				return o.Blessed && o.Channel == c.Channel && o.Arch == c.Arch && o.First > c.First
+			})
+		})
+		h.Releases = slices.Delete(h.Releases, max(last, 0), max(last, 0)+1)
+	}
+	h.Releases, h.Started = append(h.Releases, now), s.Content
+}
+
+// blessed returns the blessed releases of a channel, the newest first, with the manifest that the cache has kept.
+func (h health) blessed(dir, channel, arch string) (list []bootclient.Blessed) {
+	kept, err := file.Read(filepath.Join(dir, goodManifest(channel, arch)), file.NoFollow, manifest.MaxMetadata)
+	if err != nil {
+		kept = nil
+	}
+	for _, c := range h.Releases {
+		if c.Blessed && c.Channel == channel && c.Arch == arch {
+			list = append(list, bootclient.Blessed{Content: c.Content, Number: c.First, Manifest: kept})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b bootclient.Blessed) int { return int(b.Number - a.Number) })
+	return list
+}

@@ -1,0 +1,226 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/modes"
+)
+
+// blessingRelease is a release that asks for a blessing.
+func blessingRelease(version string, number int64) manifest.Release {
+	return manifest.Release{Channel: "stable", Arch: "x86_64", Version: version, Number: number, Cmdline: version, Bless: 600}
+}
+
+// The power is cut after each write of a jump. The number of starts is the one of before or one more, no release is
+// blessed that has not started, and the one that was blessed before stays so, with its manifest.
+func TestAPowerCutAtEachWriteOfAStartKeepsTheCount(t *testing.T) {
+	next := begun
+	next.Content, next.Release, next.Number, next.First = "c8", "8", 4, 4
+	total := len(startSteps(t.TempDir(), next))
+	for before := range 3 { // starts of the next release without a blessing
+		for cut := range total + 1 {
+			t.Run(fmt.Sprintf("%d starts, cut after write %d", before, cut), func(t *testing.T) {
+				dir := t.TempDir()
+				jumpFrom(t, dir, "one", begun)
+				must(t, os.Remove(filepath.Join(dir, startRecord)))
+				_, err := lastStart(dir, true)
+				must(t, err)
+				for range before {
+					jumpFrom(t, dir, "two", next)
+				}
+				saved(t, dir, "two", next.Number)
+				for _, step := range startSteps(dir, next)[:cut] {
+					must(t, step())
+				}
+				_, err = lastStart(dir, true)
+				must(t, err)
+				want := before
+				if cut == total {
+					want++
+				}
+				if n, blessed := startsOf(t, dir, "c8"); n != want || blessed {
+					t.Errorf("the next one: %d starts, blessed %v", n, blessed)
+				}
+				if _, blessed := startsOf(t, dir, "c7"); !blessed || good(t, dir) != "one" {
+					t.Errorf("the one before: blessed %v, good is %q", blessed, good(t, dir))
+				}
+				must(t, writeStart(dir, next))
+				if n, _ := startsOf(t, dir, "c8"); n != want+1 {
+					t.Errorf("then %d starts", n)
+				}
+			})
+		}
+	}
+}
+
+// The power is cut while a boot notes that the last start was blessed: the next one notes it again.
+func TestAPowerCutWhileABlessingIsNotedLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	jumpFrom(t, dir, "one", begun)
+	must(t, os.Remove(filepath.Join(dir, startRecord)))
+	must(t, os.Mkdir(filepath.Join(dir, goodDir), 0o700))
+	must(t, os.Rename(filepath.Join(dir, startRole), filepath.Join(dir, goodManifest("stable", "x86_64"))))
+	_, err := lastStart(dir, true)
+	must(t, err)
+	if n, blessed := startsOf(t, dir, "c7"); n != 0 || !blessed || good(t, dir) != "one" {
+		t.Errorf("%d starts, blessed %v, good is %q", n, blessed, good(t, dir))
+	}
+}
+
+// A release that is signed again, such as for more machines, neither loses its starts nor its blessing.
+func TestAWidenedReleaseKeepsItsStarts(t *testing.T) {
+	dir := t.TempDir()
+	first := blessingRelease("8", 4)
+	wider := first
+	wider.Number, wider.First = 5, 4
+	must(t, writeStart(dir, startOf(first)))
+	must(t, writeStart(dir, startOf(wider)))
+	if n, _ := startsOf(t, dir, first.Content()); n != 2 {
+		t.Errorf("%d starts", n)
+	}
+}
+
+// The file of the counters stays small, and the newest blessed release stays in it.
+func TestTheCountersAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	jumpFrom(t, dir, "one", begun)
+	must(t, os.Remove(filepath.Join(dir, startRecord)))
+	_, err := lastStart(dir, true)
+	must(t, err)
+	for i := range int64(2 * maxHealth) {
+		must(t, writeStart(dir, startOf(blessingRelease(fmt.Sprint("9.", i), 10+i))))
+	}
+	h, err := readHealth(dir)
+	must(t, err)
+	if len(h.Releases) != maxHealth || h.find("c7") != 0 {
+		t.Errorf("%d releases, the blessed one is at %d", len(h.Releases), h.find("c7"))
+	}
+}
+
+// An attacker may have written the partition, and a disk may be damaged: the counters begin at 0, which is said.
+func TestCountersThatAreNoneBeginAgain(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"damaged":  func(path string) error { return os.WriteFile(path, []byte("{"), 0o600) },
+		"a folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"a link":   func(path string) error { return os.Symlink("/etc/passwd", path) },
+		"too many": func(path string) error {
+			return os.WriteFile(path, marshal(health{Releases: make([]contentHealth, maxHealth+1)}), 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var said bytes.Buffer
+			b := &boot{report: newReport(&said)}
+			b.config.Cache, b.config.Mode = t.TempDir(), modes.Mode{Cache: "rw"}
+			must(t, os.Mkdir(filepath.Join(b.config.Cache, "start"), 0o700))
+			must(t, make(filepath.Join(b.config.Cache, healthFile)))
+			b.readStarts()
+			if !strings.Contains(said.String(), "they begin at 0") {
+				t.Errorf("says %q", said.String())
+			}
+			must(t, writeStart(b.config.Cache, begun))
+			if n, _ := startsOf(t, b.config.Cache, "c7"); n != 1 {
+				t.Errorf("%d starts", n)
+			}
+		})
+	}
+}
+
+// Only releases whose target knows how to bless are counted, and only where the boot may write. A stick is counted on
+// when a target has reached it.
+func TestWhichStartsAreCounted(t *testing.T) {
+	for name, tt := range map[string]struct {
+		bless              int64
+		rights             string
+		removable, blessed bool
+		record, counts     bool
+		says               string
+	}{
+		"a disk":                        {600, "rw", false, false, true, true, "start 3 of release 8 without a blessing; after 3,"},
+		"no blessing asked for":         {0, "rw", false, true, true, false, ""},
+		"a disk that is not written":    {600, "ro", false, true, false, false, "not counted: this boot writes to no cache partition"},
+		"a stick":                       {600, "rw", true, false, true, false, "not counted on this stick until a target has blessed one"},
+		"a stick that a target reaches": {600, "rw", true, true, true, true, "start 3 of release 8"},
+		"a stick and no blessing":       {0, "rw", true, true, false, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var said bytes.Buffer
+			r := blessingRelease("8", 4)
+			r.Bless = tt.bless
+			b := &boot{report: newReport(&said), removable: tt.removable}
+			b.config.Cache, b.config.Mode = t.TempDir(), modes.Mode{Cache: tt.rights}
+			h := health{Releases: []contentHealth{{Content: "c7", Blessed: tt.blessed}, {Content: r.Content(), Starts: 2}}}
+			must(t, os.Mkdir(filepath.Join(b.config.Cache, "start"), 0o700))
+			must(t, h.write(b.config.Cache))
+			b.readStarts()
+			b.sayTries(r)
+			if b.recordsStart(r) != tt.record || b.counts(r) != tt.counts {
+				t.Errorf("record %v, counts %v", b.recordsStart(r), b.counts(r))
+			}
+			if tt.counts != (b.config.Starts != nil && b.config.Starts(r) == 2) {
+				t.Error("the search does not know the starts")
+			}
+			if got := said.String(); !strings.Contains(got, tt.says) || tt.says == "" && got != "" {
+				t.Errorf("says %q", got)
+			}
+		})
+	}
+}
+
+// A machine that has no older release is not restarted all the time.
+func TestTheTimeForABlessingGrowsBeyondTheTries(t *testing.T) {
+	r := blessingRelease("8", 4)
+	for starts, want := range []int64{600, 600, 600, 1200, 2400} {
+		b := &boot{health: health{Releases: []contentHealth{{Content: r.Content(), Starts: starts}}}}
+		if got := b.handedStart(r); got.Bless != want || got.Content != r.Content() {
+			t.Errorf("start %d: %+v, want %d s", starts+1, got, want)
+		}
+	}
+	b := &boot{health: health{Releases: []contentHealth{{Content: r.Content(), Starts: 1000}}}}
+	if got := b.handedStart(r); got.Bless != manifest.MaxBless {
+		t.Errorf("at most %+v", got)
+	}
+}
+
+// phase-boot bless may be run any number of times, and says what it did in one line.
+func TestBlessing(t *testing.T) {
+	run, cache := t.TempDir(), t.TempDir()
+	unreachable := errors.New("no ext4 file system")
+	at := func(err error) func(context.Context) (string, func() error, error) {
+		return func(context.Context) (string, func() error, error) { return cache, func() error { return nil }, err }
+	}
+	says := func(open func(context.Context) (string, func() error, error), want string, is error) {
+		t.Helper()
+		var out bytes.Buffer
+		err := bless(t.Context(), &out, run, open)
+		if !errors.Is(err, is) || out.String() != want {
+			t.Errorf("says %q, %v", out.String(), err)
+		}
+	}
+	says(at(nil), "", fs.ErrNotExist)
+	write(t, filepath.Join(run, "release.json"), "{}")
+	says(at(nil), "nothing to bless: this start is not counted, or it was confirmed\n", nil)
+	write(t, filepath.Join(run, startName), string(marshal(startHandOver{begun.name(), begun.Content, 600})))
+	jumpFrom(t, cache, "one", begun)
+	says(at(unreachable), "", unreachable)
+	says(at(nil), "blessed: stable/x86_64 7, version 3\n", nil)
+	says(at(unreachable), "blessed before: stable/x86_64 7, version 3\n", nil)
+	_, err := lastStart(cache, true)
+	must(t, err)
+	b := &boot{report: newReport(io.Discard)}
+	b.config = bootclient.Config{Cache: cache, Mode: modes.Mode{Cache: "rw"}, Channel: "stable", Arch: "x86_64"}
+	b.readStarts()
+	if list := b.config.Blessed; len(list) != 1 || list[0].Content != "c7" || list[0].Number != 3 || !strings.Contains(string(list[0].Manifest), "one") {
+		t.Errorf("blessed: %+v", list)
+	}
+}
