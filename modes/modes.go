@@ -52,7 +52,13 @@ type Mode struct {
 	// Tor starts the Tor of the image (phase-image --with-tor) for a boot. Proxy is its SOCKS port.
 	// phase-boot fetch uses a Tor that is running.
 	Tor bool `json:"tor,omitempty"`
+	// Report says who gets the boot reports of a machine: "" for nobody, or ReportPublisher. A mode that hides the
+	// machine (cache "off", a proxy, a random MAC address) has none.
+	Report string `json:"report,omitempty"`
 }
+
+// ReportPublisher is the value of Mode.Report for a machine that reports its boots to the publisher.
+const ReportPublisher = "publisher"
 
 // Uses reports whether the mode's discovery includes way.
 func (m Mode) Uses(way string) bool { return slices.Contains(m.Discovery, way) }
@@ -128,6 +134,12 @@ func (m Mode) check(name string) error {
 		return fmt.Errorf("tor: proxy %.40q must be a SOCKS port of this machine like socks5://127.0.0.1:9050, and announce false", m.Proxy)
 	case m.Retry < 0 || m.Retry > maxRetry:
 		return fmt.Errorf("retry %d: must be from 0 to %d", m.Retry, maxRetry)
+	}
+	switch {
+	case m.Report != "" && m.Report != ReportPublisher:
+		return fmt.Errorf("report %.40q: must be publisher; leave it out for none", m.Report)
+	case m.Report != "" && (m.Cache == "off" || m.Proxy != "" || m.RandomMAC):
+		return errors.New("report: not in a mode with cache off, a proxy or a random MAC address, which hides the machine; remove report")
 	}
 	if m.Proxy != "" {
 		if err := bootargs.CheckProxy(m.Proxy); err != nil {

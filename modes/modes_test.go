@@ -28,6 +28,9 @@ func TestPrivateModeAnnouncesAndStoresNothing(t *testing.T) {
 		if m.Uses("mdns") || m.Uses("dht") || m.Cache != "off" || m.Announce || !m.RandomMAC || m.Identity != "ephemeral" || m.DHCPMirror {
 			t.Errorf("%s is %+v", name, m)
 		}
+		if m.Report != "" {
+			t.Errorf("%s reports to %q", name, m.Report)
+		}
 		if m.Tor != (name == "tor") {
 			t.Errorf("%s: tor is %t", name, m.Tor)
 		}
@@ -45,6 +48,14 @@ func TestTheOtherModesAnnounce(t *testing.T) {
 	for _, name := range []string{"internet", "edge", "local"} {
 		if m, err := Load(name); err != nil || !m.Announce {
 			t.Errorf("%s: announce %t, %v", name, m.Announce, err)
+		}
+	}
+}
+
+func TestTheModesThatHideNothingReport(t *testing.T) {
+	for _, name := range []string{"internet", "edge", "local"} {
+		if m, err := Load(name); err != nil || m.Report != ReportPublisher {
+			t.Errorf("%s: report %q, %v", name, m.Report, err)
 		}
 	}
 }
@@ -92,6 +103,11 @@ func TestBadModesAreRefused(t *testing.T) {
 		"Tor, far proxy":    {`"proxy":""`, `"proxy":"socks5://192.0.2.1:9050","tor":true`},
 		"Tor, no port":      {`"proxy":""`, `"proxy":"socks5://127.0.0.1:0","tor":true`},
 		"Tor, announces":    {`"announce":false,"proxy":""`, `"announce":true,"proxy":"socks5://127.0.0.1:9050","tor":true`},
+		"report to all":     {`"stale"`, `"report":"everybody","stale"`},
+		"report, no cache":  {`"cache":"rw"`, `"report":"publisher","cache":"off"`},
+		"report, proxy":     {`"proxy":""`, `"report":"publisher","proxy":"socks5://192.0.2.1:1080"`},
+		"report, Tor":       {`"announce":false,"proxy":""`, `"report":"publisher","announce":false,"proxy":"socks5://127.0.0.1:9050","tor":true`},
+		"report, any MAC":   {`"random_mac":false`, `"report":"publisher","random_mac":true`},
 		"too many attempts": {`"stale"`, `"retry":1001,"stale"`},
 		"wrong type":        {`"announce":false`, `"announce":"no"`},
 		"two values":        {`"random_mac":false}`, `"random_mac":false}{}`},

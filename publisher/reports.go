@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/phaseboot/phaseboot/internal/bootreport"
+	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/publisher/reports"
 )
 
@@ -39,15 +40,15 @@ func (s *server) openReports(ctx context.Context) error {
 }
 
 // withReports adds the boot reports to the handler of the gateway, and tells machines in each answer that they are taken.
-func (s *server) withReports(gateway http.Handler) http.Handler {
+func (s *server) withReports(blocks http.Handler) http.Handler {
 	if s.reports == nil {
-		return gateway
+		return blocks
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/", gateway)
+	mux.Handle("/", blocks)
 	mux.Handle(bootreport.Path, s.reports.Handler())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set(bootreport.Header, bootreport.HeaderValue)
+		w.Header().Set(gateway.ReportsHeader, gateway.ReportsVersion)
 		mux.ServeHTTP(w, r)
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/internal/bootreport"
+	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/publisher/pubtest"
 	"github.com/phaseboot/phaseboot/publisher/reports"
@@ -43,7 +44,7 @@ func TestBootReportsArriveOverHTTPAndStreams(t *testing.T) {
 		resp, err := via.client.Post(via.base+bootreport.Path, bootreport.MediaType, bytes.NewReader(document))
 		pubtest.Check(t, err)
 		resp.Body.Close()
-		if resp.StatusCode != http.StatusAccepted || resp.Header.Get(bootreport.Header) != bootreport.HeaderValue {
+		if resp.StatusCode != http.StatusAccepted || resp.Header.Get(gateway.ReportsHeader) != gateway.ReportsVersion {
 			t.Errorf("%s: %s, %v", via.base, resp.Status, resp.Header)
 		}
 	}
@@ -101,7 +102,7 @@ func TestADaemonServesWithoutBootReports(t *testing.T) {
 			resp, err := http.Post(r.HTTP[0]+bootreport.Path, bootreport.MediaType, strings.NewReader("x"))
 			pubtest.Check(t, err)
 			resp.Body.Close()
-			if resp.StatusCode != http.StatusNotFound || resp.Header.Get(bootreport.Header) != "" {
+			if resp.StatusCode != http.StatusNotFound || resp.Header.Get(gateway.ReportsHeader) != "" {
 				t.Errorf("got %s, %v", resp.Status, resp.Header)
 			}
 		})

@@ -24,10 +24,6 @@ const (
 	Type = "application/vnd.phaseboot.boot-report+json"
 	// MediaType is the Content-Type of a document.
 	MediaType = "application/vnd.dsse.envelope.v1+json"
-	// Header is the field with which a publisher tells in each of its answers that it takes documents. Its value
-	// is HeaderValue.
-	Header      = "Phase-Reports"
-	HeaderValue = "v1"
 	// Format is the value of Document.Format.
 	Format = "phaseboot/boot-report/v1"
 	// MaxDocument is the most bytes of a document as it is sent.

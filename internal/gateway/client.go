@@ -58,6 +58,7 @@ type Client struct {
 	noQuery              atomic.Bool // requests with a query are refused, requests without are served
 
 	sawRaw, sawBare atomic.Bool // a block had the media type of a raw block; a block had another one or none
+	reports atomic.Bool // an answer said that it takes boot reports
 
 	minRoundTrip atomic.Int64 // shortest time from a request to its response, in nanoseconds
 }
@@ -77,6 +78,7 @@ func NewHTTP(dial func(ctx context.Context, network, addr string) (net.Conn, err
 		MaxResponseHeaderBytes: maxHeaders,
 		DisableCompression:     true,
 		ReadBufferSize:         32 << 10,
+		ExpectContinueTimeout:  DefaultIdle,
 	}
 	t.RegisterProtocol("file", fileTransport{})
 	return &http.Client{Transport: t}
@@ -194,6 +196,9 @@ func (c *Client) request(ctx context.Context, path, accept string, more ...strin
 		return nil, requestError(ctx, err)
 	}
 	c.observeRoundTrip(time.Since(begun))
+	if resp.Header.Get(ReportsHeader) == ReportsVersion {
+		c.reports.Store(true)
+	}
 	return resp, nil
 }
 

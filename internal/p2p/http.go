@@ -117,6 +117,7 @@ func (n *Node) HTTP(ctx context.Context, info peer.AddrInfo) (*http.Client, erro
 		MaxIdleConnsPerHost:    maxStreams,
 		IdleConnTimeout:        idleTimeout,
 		ResponseHeaderTimeout:  headerTimeout,
+		ExpectContinueTimeout:  headerTimeout,
 		MaxResponseHeaderBytes: maxHTTPHeader,
 	}
 	n.mu.Lock()
