@@ -67,6 +67,9 @@ type Config struct {
 	// Progress, if not nil, is called from one goroutine with the verified and the total bytes
 	// of the artifacts.
 	Progress func(done, total int64)
+	// Receivers, if not nil, is called before Commit and at the end with the addresses of the sources that may take
+	// boot reports, as peers.Set.Receivers returns them.
+	Receivers func(addresses []string)
 	// Stored, if not nil, is called before Commit. whole reports whether the cache has taken every block
 	// of the release: not if it is read-only, full or damaged, or was unplugged.
 	Stored func(whole bool)
@@ -110,6 +113,9 @@ func (c Config) complete() Config {
 	}
 	if c.Ready == nil {
 		c.Ready = func(report.Ready) {}
+	}
+	if c.Receivers == nil {
+		c.Receivers = func([]string) {}
 	}
 	if c.Stored == nil {
 		c.Stored = func(bool) {}

@@ -75,6 +75,7 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	record := func() {
 		cfg.Report.SetSources(stats())
 		cfg.Report.SetServed(sharing.Blocks.Served())
+		cfg.Receivers(disc.Sources.Receivers())
 	}
 	defer record()
 

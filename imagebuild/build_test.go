@@ -255,7 +255,7 @@ func TestRootfsHasPlasmdAndNoTraceOfTheBuildHost(t *testing.T) {
 	if !strings.HasPrefix(list, "drwxr-xr-x root/root ") {
 		t.Errorf("top folder: %.60s", list)
 	}
-	for _, want := range []string{"/usr/bin/plasmd\n", "/multi-user.target.wants/phase-bless.service ->", "/multi-user.target.wants/phase-job.service ->", "/multi-user.target.wants/phase-seed.service ->", "/multi-user.target.wants/plasmd.service ->", "/sockets.target.wants/plasmd.socket ->", "/etc/machine-id\n", "apt-daily.timer -> /dev/null"} {
+	for _, want := range []string{"/usr/bin/plasmd\n", "/multi-user.target.wants/phase-bless.service ->", "/multi-user.target.wants/phase-job.service ->", "/multi-user.target.wants/phase-seed.service ->", "/multi-user.target.wants/phase-report.service ->", "/multi-user.target.wants/plasmd.service ->", "/sockets.target.wants/plasmd.socket ->", "/etc/machine-id\n", "apt-daily.timer -> /dev/null"} {
 		if !strings.Contains(list, want) {
 			t.Errorf("%q is missing", want)
 		}

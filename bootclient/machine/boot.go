@@ -38,7 +38,7 @@ const (
 func Boot(ctx context.Context, choice Choice) error {
 	out := records{os.Stdout}
 	rep := newReport(out)
-	b := &boot{report: rep, records: &out, choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy(), avoidFile: avoidFile}
+	b := &boot{report: rep, records: &out, choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy(), avoidFile: avoidFile, bootID: newBootID()}
 	defer unmountCache()
 	defer rep.SampleMemory(usedMemory)()
 	defer b.stopTor()
@@ -55,8 +55,11 @@ func Boot(ctx context.Context, choice Choice) error {
 	if ctx.Err() != nil {
 		err = fmt.Errorf("stopped at the console: %w", ctx.Err())
 	}
-	b.leaveNetwork() // the next attempt has another hardware address, and gets a lease of its own
 	rep.Finish(err)
+	if ctx.Err() == nil {
+		b.reportFailure(ctx)
+	}
+	b.leaveNetwork() // the next attempt has another hardware address, and gets a lease of its own
 	b.saveReport()
 	if fileErr := b.recordFailure(err); fileErr != nil {
 		rep.Say("%v; and the file for PID 1 cannot be written: %v", err, fileErr)
@@ -86,7 +89,10 @@ type boot struct {
 	health       health // of the releases that were started here
 	payload      *Payload
 	release      manifest.Release
-	tor          *tor // nil if it does not run
+	tor          *tor     // nil if it does not run
+	newKey       bool     // key is of this boot alone
+	bootID       string   // of this attempt, in boot reports
+	receivers    []string // addresses that may take boot reports
 
 	firstAddress time.Duration // how long the network step waits for it; 0 is the usual time
 }
@@ -102,6 +108,7 @@ func (b *boot) steps() []step {
 		{"network", optional, b.networkStep},
 		{"release", selfReporting, b.fetch},
 		{"seed", optional, b.seed},
+		{"boot report", optional, b.reportStep},
 		{"kexec", required, b.load},
 	}
 }
@@ -170,7 +177,7 @@ func (b *boot) machineKey(context.Context) (string, error) {
 		path = filepath.Join(b.config.Cache, keyFile)
 	}
 	key, summary, err := machineKey(path, b.config.Mode.Cache == "rw")
-	b.key = key
+	b.key, b.newKey = key, summary == ephemeral
 	return summary, err
 }
 
@@ -201,6 +208,7 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 		b.config.Keep = nodesDir // also for a cache partition, which may turn out to be full
 	}
 	b.config.Stored = b.seedWithoutPartition
+	b.config.Receivers = func(addresses []string) { b.receivers = addresses }
 	if err := os.RemoveAll(nodesDir); err != nil { // of an earlier attempt
 		return "", err
 	}

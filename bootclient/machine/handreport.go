@@ -37,7 +37,7 @@ type jsonClock struct {
 }
 
 // handOver returns the files for the target that are made at Commit: the report, the mode and, unless the mode
-// is private, the network.
+// is private, the network and where to report the boot.
 func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 	b.payload.handed = "nothing of the network"
 	var files []handedFile
@@ -61,7 +61,8 @@ func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 	if err != nil {
 		data = reportJSON
 	}
-	return append(append(files, modeFiles(b.config.Mode)...), handedFile{reportName, 0o644, data})
+	files = append(append(files, modeFiles(b.config.Mode)...), b.reportingFile()...)
+	return append(files, handedFile{reportName, 0o644, data})
 }
 
 // handedReport adds to a report what comes after it is sealed: the step kexec with the command line, and

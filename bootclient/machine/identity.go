@@ -33,7 +33,7 @@ var dummyUUIDs = []string{
 }
 
 // machineID is the ID of a machine in roll-outs, 64 hex digits: a hash of something that stays the same from
-// boot to boot. "" stays "". The ID does not leave the machine.
+// boot to boot. "" stays "". The ID leaves the machine in a boot report alone.
 func machineID(of string) string {
 	if of == "" {
 		return ""

@@ -103,7 +103,9 @@ func removeOldest(dir string) error {
 	}
 	var names []string
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if e.Name() != filepath.Base(pendingDir) { // it has bounds of its own
+			names = append(names, e.Name())
+		}
 	}
 	slices.Sort(names)
 	for len(names) > 2*(maxReports-1) {

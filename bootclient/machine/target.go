@@ -53,6 +53,7 @@ func target(out *consoles, rep *report.Report) error {
 		{"last start", optional, t.confirmStart}, // before the cache partition is mounted read-only
 		{"private", optional, keepPrivate},
 		{"seed", optional, t.prepareSeed},
+		{"boot report", optional, t.prepareReport},
 		{"report", optional, func(context.Context) (string, error) {
 			path := filepath.Join(runDir, reportName)
 			return path, finishReport(path, rep, time.Now(), uptime())

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
@@ -202,7 +203,43 @@ func (set *Set) dialPeer(ctx context.Context, id peer.ID) ([]*Endpoint, error) {
 	for _, base := range set.Node.HTTPAddrs(id) {
 		endpoints = append(endpoints, GatewayEndpoint(base, &gateway.Client{Base: base, HTTP: set.http, Idle: set.times.Idle}))
 	}
-	return append(endpoints, GatewayEndpoint("/p2p/"+id.String()+" (streams)", streams)), nil
+	last := GatewayEndpoint("/p2p/"+id.String()+" (streams)", streams)
+	last.address = nil
+	for _, a := range at.Addrs {
+		if _, err := a.ValueForProtocol(multiaddr.P_TCP); err != nil {
+			continue
+		}
+		last.address = append(last.address, a.String()+"/p2p/"+id.String())
+	}
+	return append(endpoints, last), nil
+}
+
+// maxStreamAddresses is how many multiaddrs of a peer Receivers returns.
+const maxStreamAddresses = 2
+
+// Receivers returns addresses that may take boot reports: URLs, and multiaddrs with /p2p/ID. First are those of sources
+// that have said so; then the mirrors that a person or root.json named, in front of which a proxy may have hidden it. A
+// neighbour that has not said so gets no report.
+func (set *Set) Receivers() (list []string) {
+	known, _ := set.Known()
+	var maybe []string
+	for _, s := range known {
+		s.mu.Lock()
+		endpoints := s.endpoints
+		s.mu.Unlock()
+		says := slices.ContainsFunc(endpoints, func(e *Endpoint) bool { return e.gateway != nil && e.gateway.TakesReports() })
+		for _, e := range endpoints {
+			addresses := e.address[:min(len(e.address), maxStreamAddresses)]
+			switch {
+			case e.gateway == nil || strings.HasPrefix(e.gateway.Base, "file:"):
+			case says:
+				list = append(list, addresses...)
+			case s.Kind == KindMirror && s.Named():
+				maybe = append(maybe, addresses...)
+			}
+		}
+	}
+	return append(list, maybe...)
 }
 
 // Stats returns the counters of all sources that were dialled or made faults.

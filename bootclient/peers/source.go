@@ -78,10 +78,13 @@ type Endpoint struct {
 	Name    string
 	Blocks  cas.Source
 	gateway *gateway.Client // nil when it is none
+	address []string        // where it takes boot reports, if it does: a URL, or multiaddrs with /p2p/ID
 }
 
 // GatewayEndpoint returns the endpoint of a gateway.
-func GatewayEndpoint(name string, g *gateway.Client) *Endpoint { return &Endpoint{name, g, g} }
+func GatewayEndpoint(name string, g *gateway.Client) *Endpoint {
+	return &Endpoint{Name: name, Blocks: g, gateway: g, address: []string{g.Base}}
+}
 
 // NewSource returns a source that is not dialled yet. key is a URL or a peer ID.
 func NewSource(kind, key string, dial func(ctx context.Context) ([]*Endpoint, error)) *Source {

@@ -19,6 +19,7 @@ const (
 	maxRefused = 128
 	maxFaults  = 16  // of one source
 	maxWords   = 400 // bytes of one text from outside
+	maxTail    = 60  // lines
 )
 
 // A Report records one boot or fetch: every step with its time, every source with its bytes
@@ -30,6 +31,7 @@ type Report struct {
 	display Display // nil for none
 	counted func() []SourceStats
 	used    func() int64 // memory in use, nil if it is not recorded
+	tail    []string     // the last lines, for Tail
 	data    reportData
 }
 
@@ -149,10 +151,22 @@ func (r *Report) While(words func(so time.Duration) string, f func()) {
 }
 
 func (r *Report) print(line Line) {
+	line.At = time.Since(r.start)
+	if line.Level != Busy {
+		if len(r.tail) == maxTail {
+			r.tail = append(r.tail[:0], r.tail[1:]...)
+		}
+		r.tail = append(r.tail, line.String())
+	}
 	if r.display != nil {
-		line.At = time.Since(r.start)
 		r.display.Line(line)
 	}
+}
+
+// Tail returns the last lines that were printed, at most 60, without those of progress.
+func (r *Report) Tail() (list []string) {
+	r.with(func(*reportData) { list = slices.Clone(r.tail) })
+	return list
 }
 
 // Refuse records an offer that was rejected, with the reason, and prints it.

@@ -127,6 +127,15 @@ const (
 	ProvideLoop   = 30 * time.Minute       // between announcements of a seed in the DHT, where they expire
 )
 
+// Sending boot reports.
+const (
+	ReportLimit       = 3 * time.Second  // all documents of a boot that goes on: it does not wait for a publisher that is off
+	FailedReportLimit = 10 * time.Second // the same after a failed boot, which has time
+	PostLimit         = 5 * time.Second  // one document to one address: as DefaultIdle
+	ResendFirst       = 5 * time.Second  // before a target sends again, doubled each time: the publisher may be restarting
+	ResendMax         = 10 * time.Minute // the longest of these pauses: a publisher that comes back gets a fleet's reports spread over it
+)
+
 // The console and the output folder.
 const (
 	SayBusy = 2 * time.Second // between two lines of a long step: a person sees that it goes on

@@ -24,6 +24,8 @@ Usage:
         fetch and verify a release to a folder, on any host; see 'phase-boot fetch --help'
   phase-boot seed --root root.json --cache DIR [flags]
         serve the release in a cache to other machines; see 'phase-boot seed --help'
+  phase-boot report [flags]
+        in a running target: send the report of the boot to the publisher
   phase-boot status | network | dmesg | save | retry
         in the shell of a machine after a failed boot: show the last attempt, the network, the
         messages of the kernel; save the report; start the next attempt
@@ -82,6 +84,8 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		if n, err := strconv.ParseUint(flags.Arg(1), 10, 32); err == nil && flags.NArg() == 2 {
 			return machine.Deadline(time.Duration(n)*time.Second, out)
 		}
+	case "report":
+		return sendReport(ctx, rest[1:])
 	case "help":
 		return help(ctx, rest[1:], out)
 	case "":
@@ -90,7 +94,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if plain, ok := plainVerbs[verb]; ok {
 		return plain.command(ctx, verb, args, rest[1:], out)
 	}
-	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "bless", "status", "network", "dmesg", "save", "retry", "version", "help"}))
+	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "report", "bless", "status", "network", "dmesg", "save", "retry", "version", "help"}))
 }
 
 // help prints the help of phase-boot, or of the named verb.

@@ -99,12 +99,17 @@ var rules = []rule{
 		[]string{"bootclient/share", "bootclient/resolve", "bootclient/peers", "bootclient/cache", "bootclient/report", "bootclient/timing", "manifest", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/file"},
 		"it serves a cache and fetches nothing",
 	},
+	{
+		"bootclient/outbox",
+		[]string{"bootclient/timing", "cas", "internal/bootreport", "internal/bootargs", "internal/gateway", "internal/p2p", "internal/atomicfile", "internal/file"},
+		"it sends documents that are signed already, and decides nothing",
+	},
 	{"bootclient/machine/display", []string{"bootclient/report"}, "a leaf: it says what to print, without a terminal"},
 	{"bootclient/machine/kexecload", []string{"internal/bootfile"}, "a leaf: it loads files that were verified, and knows no release"},
 	{"bootclient/machine/menu", nil, "a leaf: keys and lines, without a terminal"},
 	{
 		"bootclient/...",
-		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/bootset", "internal/gpt", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
+		[]string{"bootclient/...", "modes", "manifest/...", "cas/...", "internal/p2p", "internal/gateway", "internal/limit", "internal/atomicfile", "internal/file", "internal/bootfile", "internal/bootargs", "internal/bootreport", "internal/bootset", "internal/gpt", "internal/kmod", "internal/ed25519pem", "internal/refusal"},
 		"a booting machine has no code that signs or publishes",
 	},
 	{"modes", []string{"internal/bootargs", "internal/file"}, "boot modes are data that both the image builder and the boot client read"},

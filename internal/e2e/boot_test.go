@@ -31,15 +31,27 @@ const (
 func TestBootFromTheLANWithNoHint(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
-	l.host().publish("--dht", "off")
+	publisher := l.host()
+	publisher.publish("--dht", "off")
 	disk := filepath.Join(l.dir, "stick.img") // larger than its image, as most sticks are
 	must(t, "cp", "--sparse=always", fx.path("local.img"), disk)
 	must(t, "truncate", "-s", "4G", disk)
 	m := l.powerOn(disk)
 	m.waitFor([]string{"] cache: /dev/vda2 (rw), grown from "}, refused)
 	m.waitFor(bootMarks(), refused)
+	m.waitFor([]string{"] boot report: sent to ", "phase-boot report: sent to "}, refused)
 	m.powerOff()
 	checkTable(t, disk)
+	list := publisher.machines()
+	if len(list) != 1 || list[0].Boots != 1 || list[0].Last.Result != "ok" || list[0].Last.Mode != "local" || list[0].Last.Release != release {
+		t.Fatalf("the publisher has %+v", list)
+	}
+	shown := string(must(t, fx.bin("phase-publish"), "machines", "show", "--reports", publisher.reports(), "--boot", list[0].Last.ID, list[0].Key[:16]))
+	for _, want := range []string{`"name":"rootfs"`, `"command_line":"`, `"name":"boot report"`} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("the report of the target has no %s: %s", want, shown)
+		}
+	}
 }
 
 // checkTable fails unless sgdisk finds no problem in the partition table of a disk.

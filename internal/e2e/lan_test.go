@@ -256,8 +256,34 @@ func (h host) publish(args ...string) ready {
 	return h.serve(fx.bin("phase-publish"), append([]string{
 		"serve", "--store", fx.path("store"), "--repo", fx.path("repo"),
 		"--online-key", fx.path("keys/online"), "--ipns-key", fx.path("keys/ipns"), "--identity", filepath.Join(h.t.TempDir(), "peer.key"),
-		"--http", h.addr + ":8080", "--listen", "/ip4/" + h.addr + "/tcp/4001",
+		"--http", h.addr + ":8080", "--listen", "/ip4/" + h.addr + "/tcp/4001", "--reports", h.reports(),
 	}, args...)...)
+}
+
+// reports is the database of boot reports of the host's publisher.
+func (h host) reports() string { return filepath.Join(h.lan.dir, h.ns+".reports.db") }
+
+// A reporter is a machine as phase-publish machines lists it.
+type reporter struct {
+	Key      string `json:"machine"`
+	Accepted bool   `json:"accepted"`
+	Boots    int    `json:"boots"`
+	Last     struct {
+		ID      string `json:"boot_id"`
+		Result  string `json:"result"`
+		Mode    string `json:"mode"`
+		Release string `json:"release"`
+	} `json:"last_boot"`
+}
+
+// machines lists the machines that have reported to the host's publisher.
+func (h host) machines() []reporter {
+	h.t.Helper()
+	var list struct {
+		Machines []reporter `json:"machines"`
+	}
+	decode(h.t, must(h.t, fx.bin("phase-publish"), "machines", "list", "--reports", h.reports(), "--json"), &list)
+	return list.Machines
 }
 
 // tcp returns the ready line's first TCP multiaddr.

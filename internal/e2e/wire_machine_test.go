@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"os"
@@ -149,6 +150,9 @@ func TestPrivateBootsHaveNoIdentifierInCommon(t *testing.T) {
 		}
 		silentAfter(t, packets, jump)
 		for _, p := range packets {
+			if bytes.Contains(p.data, []byte("POST ")) {
+				t.Errorf("it has sent a report: %s", p.data)
+			}
 			if strings.HasPrefix(p.mac, "52:54:00") {
 				t.Errorf("it has sent %s from its factory address", p.what)
 			}
@@ -164,6 +168,9 @@ func TestPrivateBootsHaveNoIdentifierInCommon(t *testing.T) {
 			}
 		}
 		unchanged(t, disk, image)
+	}
+	if list := publisher.machines(); len(list) > 0 {
+		t.Errorf("the publisher has boot reports: %+v", list)
 	}
 	for id := range ids[0] {
 		if ids[1][id] {

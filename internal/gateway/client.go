@@ -58,7 +58,7 @@ type Client struct {
 	noQuery              atomic.Bool // requests with a query are refused, requests without are served
 
 	sawRaw, sawBare atomic.Bool // a block had the media type of a raw block; a block had another one or none
-	reports atomic.Bool // an answer said that it takes boot reports
+	reports         atomic.Bool // an answer said that it takes boot reports
 
 	minRoundTrip atomic.Int64 // shortest time from a request to its response, in nanoseconds
 }

@@ -1,0 +1,157 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/phaseboot/phaseboot/bootclient/timing"
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/bootargs"
+	"github.com/phaseboot/phaseboot/internal/bootreport"
+	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/p2p"
+)
+
+// MaxAddresses is how many addresses a Sender tries.
+const MaxAddresses = 16
+
+// ErrNoPublisher says that no source of the boot is a publisher that takes boot reports. Another boot may have one.
+var ErrNoPublisher = fmt.Errorf("%w: no source of this boot takes boot reports", cas.ErrUnreachable)
+
+// A Sender sends documents to the first publisher that takes them. It is used by one goroutine. Close it.
+type Sender struct {
+	http  *http.Client
+	log   *slog.Logger
+	left  []string // addresses, the best first; those of no publisher are removed
+	node  *p2p.Node
+	peers map[string]*gateway.Client
+}
+
+// NewSender returns a Sender for addresses: URLs below which a publisher has bootreport.Path, and multiaddrs with
+// /p2p/ID. web is the client for URLs.
+func NewSender(addresses []string, web *http.Client, log *slog.Logger) *Sender {
+	return &Sender{http: web, log: log, left: slices.Clone(addresses[:min(len(addresses), MaxAddresses)]), peers: map[string]*gateway.Client{}}
+}
+
+// Close ends the connections to peers.
+func (s *Sender) Close() error {
+	if s.node == nil {
+		return nil
+	}
+	return s.node.Close()
+}
+
+// Send sends a document and returns the address that has taken it. The error wraps gateway.ErrRejected for a document
+// that a publisher will never take, ErrNoPublisher if no address is that of a publisher, and otherwise
+// cas.ErrUnreachable.
+func (s *Sender) Send(ctx context.Context, document []byte) (to string, err error) {
+	var last error
+	for _, address := range slices.Clone(s.left) {
+		err := s.post(ctx, address, document)
+		switch {
+		case err == nil:
+			s.prefer(address)
+			return bootargs.Redact(address), nil
+		case errors.Is(err, gateway.ErrRejected):
+			s.prefer(address)
+			return "", fmt.Errorf("%s: %w", bootargs.Redact(address), err)
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, p2p.ErrNoHTTP):
+			s.left = slices.DeleteFunc(s.left, func(a string) bool { return a == address })
+		default:
+			last = fmt.Errorf("%s: %w", bootargs.Redact(address), err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if last == nil {
+		return "", ErrNoPublisher
+	}
+	return "", last
+}
+
+// prefer moves an address to the front.
+func (s *Sender) prefer(address string) {
+	s.left = slices.DeleteFunc(s.left, func(a string) bool { return a == address })
+	s.left = slices.Insert(s.left, 0, address)
+}
+
+func (s *Sender) post(ctx context.Context, address string, document []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, timing.PostLimit)
+	defer cancel()
+	client := &gateway.Client{Base: address, HTTP: s.http}
+	if strings.HasPrefix(address, "/") {
+		var err error
+		if client, err = s.peer(ctx, address); err != nil {
+			return err
+		}
+	}
+	return client.Post(ctx, bootreport.Path, bootreport.MediaType, document)
+}
+
+// peer connects to a peer.
+func (s *Sender) peer(ctx context.Context, address string) (*gateway.Client, error) {
+	if client := s.peers[address]; client != nil {
+		return client, nil
+	}
+	info, err := bootargs.ParsePeer(address)
+	if err != nil {
+		return nil, err
+	}
+	if s.node == nil {
+		if s.node, err = p2p.New(ctx, p2p.Options{DHT: p2p.DHTOff, Log: s.log}); err != nil {
+			return nil, err
+		}
+	}
+	client, err := s.node.Gateway(ctx, info)
+	if err == nil {
+		s.peers[address] = client
+	}
+	return client, err
+}
+
+// Deliver sends the documents of boxes and removes those that were delivered or rejected. It ends with the first that
+// cannot be delivered now. refused is called with the reason for each that was rejected.
+func (s *Sender) Deliver(ctx context.Context, refused func(error), boxes ...Box) (sent int, err error) {
+	for _, b := range boxes {
+		for _, name := range b.Names() {
+			document, err := b.read(name)
+			if err == nil {
+				_, err = s.Send(ctx, document)
+			}
+			switch {
+			case err == nil:
+				sent++
+			case errors.Is(err, cas.ErrUnreachable):
+				return sent, err
+			default: // rejected, or not a file of this program
+				refused(err)
+			}
+			_ = b.Remove(name) // of a read-only folder it stays, and a publisher has it once all the same
+		}
+	}
+	return sent, nil
+}
+
+// Until calls try with growing pauses until it returns nil or an error that does not wrap cas.ErrUnreachable, or ctx
+// ends.
+func Until(ctx context.Context, try func() error) error {
+	for n := 0; ; n++ {
+		err := try()
+		if err == nil || !errors.Is(err, cas.ErrUnreachable) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(timing.Growing(timing.ResendFirst, n, timing.ResendMax)):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
