@@ -137,7 +137,7 @@ func (c Config) cacheDir() cache.Dir { return cache.Dir(c.Cache) }
 
 // policy returns the policy of the present time, with the saved state of the cache, read-only.
 func (c Config) policy() manifest.Policy {
-	p := manifest.Policy{Root: c.Root, Channel: c.Channel, Arch: c.Arch, Now: c.Now(), Floor: c.Floor, Machine: c.Machine}
+	p := manifest.Policy{Root: c.Root, Channel: c.Channel, Arch: c.Arch, Now: c.Now(), Floor: c.Floor, Machine: c.Machine, StaleSettings: c.Mode.Stale == "last-good"}
 	if c.Cache != "" {
 		p.State = manifest.OpenStateReadOnly(c.cacheDir().Trust())
 	}

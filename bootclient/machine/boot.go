@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/bootclient/machine/display"
 	"github.com/phaseboot/phaseboot/bootclient/network"
@@ -83,10 +85,11 @@ type boot struct {
 	removable    bool               // the cache partition is on a disk that may be unplugged
 	args         bootargs.Arguments
 	key          []byte
-	avoidFile    string // names the release that could not be booted
-	failed       string // the newest release, if neither it nor the last good one could be booted
-	saidStart    bool   // the report says how the last start has ended
-	health       health // of the releases that were started here
+	age          *age.X25519Identity // opens secrets in settings; nil without a cache
+	avoidFile    string              // names the release that could not be booted
+	failed       string              // the newest release, if neither it nor the last good one could be booted
+	saidStart    bool                // the report says how the last start has ended
+	health       health              // of the releases that were started here
 	payload      *Payload
 	release      manifest.Release
 	tor          *tor     // nil if it does not run
@@ -178,6 +181,13 @@ func (b *boot) machineKey(context.Context) (string, error) {
 	}
 	key, summary, err := machineKey(path, b.config.Mode.Cache == "rw")
 	b.key, b.newKey = key, summary == ephemeral
+	if path != "" {
+		var ageErr error
+		if b.age, ageErr = ageKey(filepath.Join(b.config.Cache, ageFile), b.config.Mode.Cache == "rw"); b.age != nil {
+			summary += ", secrets are sealed to " + b.age.Recipient().String()
+		}
+		err = errors.Join(err, ageErr)
+	}
 	return summary, err
 }
 
@@ -231,6 +241,7 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	b.saySettings(v.Settings())
 	b.release = v.Release()
 	b.sayTries(b.release)
 	if _, ok := b.release.Artifact(manifest.RoleKernel); !ok {
@@ -275,7 +286,7 @@ func (b *boot) load(context.Context) (string, error) {
 
 // cmdline returns the command line of a release's kernel.
 func (b *boot) cmdline(r manifest.Release) (string, error) {
-	return targetCmdline(r.Cmdline, r.Version, b.args, func(device string) bool { return consolePresent("/sys", device) })
+	return targetCmdline(withSettings(r.Cmdline, b.payload.settings.Cmdline), r.Version, b.args, func(device string) bool { return consolePresent("/sys", device) })
 }
 
 // jumpReport records what was loaded: it says how much memory the boot has used, and saves the report.

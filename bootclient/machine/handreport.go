@@ -41,7 +41,14 @@ type jsonClock struct {
 func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 	b.payload.handed = "nothing of the network"
 	var files []handedFile
-	if b.net != nil && !b.config.Mode.RandomMAC {
+	settings, notes := settingsFiles(b.payload.settings.Settings, b.age)
+	for _, note := range notes {
+		b.report.Warn("%s", note)
+	}
+	switch {
+	case len(b.payload.settings.Network) > 0:
+		b.payload.handed = "the signed network"
+	case b.net != nil && !b.config.Mode.RandomMAC:
 		state, err := b.net.State()
 		if err != nil {
 			b.report.Say("network: not handed over: %v; the target configures its own", err)
@@ -49,6 +56,7 @@ func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 			b.payload.handed = "the addresses, routes and name servers"
 		}
 	}
+	files = append(files, settings...)
 	if b.recordsStart(r) {
 		files = append(files, text(startName, string(marshal(b.handedStart(r)))+"\n"))
 	}

@@ -13,11 +13,13 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 const (
-	uuidFile = "/sys/class/dmi/id/product_uuid"
-	netDir   = "/sys/class/net"
+	uuidFile   = "/sys/class/dmi/id/product_uuid"
+	serialFile = "/sys/class/dmi/id/product_serial"
+	netDir     = "/sys/class/net"
 )
 
 var uuidGrammar = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
@@ -45,10 +47,12 @@ func machineID(of string) string {
 // identify sets the ID of the machine, for a firmware without a UUID: by the first network card, or by the key in
 // the cache. A new key in every boot is no ID.
 func (b *boot) identify() {
+	cards := ethernetCards(netDir)
+	b.config.Machine.Selectors = selectors(systemSerial(serialFile), systemUUID(uuidFile), cards)
 	if b.config.Machine.ID != "" {
 		return
 	}
-	of := firstMAC(netDir)
+	of := firstCard(cards).mac
 	if of == "" && b.config.Cache != "" {
 		key, _ := readKey(filepath.Join(b.config.Cache, keyFile)) // without one there is no ID
 		of = string(key)
@@ -71,12 +75,39 @@ func oneDigit(uuid string) bool {
 	return strings.Trim(uuid, "-"+uuid[:1]) == ""
 }
 
-// firstMAC returns the permanent MAC address of the first Ethernet card, "" if there is none. dir is
-// /sys/class/net.
-func firstMAC(dir string) string {
+// dummySerials are values that firmware of many machines has in place of a serial number, in lower case.
+var dummySerials = []string{"0", "123456789", "default string", "none", "not applicable", "not specified", "system serial number", "to be filled by o.e.m."}
+
+// systemSerial returns the serial number of the system as firmware names it, "" if there is none of its own.
+func systemSerial(path string) string {
+	data, err := file.Read(path, 0, 4096)
+	serial := strings.TrimSpace(string(data))
+	if err != nil || slices.Contains(dummySerials, strings.ToLower(serial)) {
+		return ""
+	}
+	return serial
+}
+
+// selectors name the machine in settings, the most specific last.
+func selectors(serial, uuid string, cards []card) (list []string) {
+	names := []string{manifest.SerialSelector(serial), manifest.UUIDSelector(uuid)}
+	var macs []string
+	for _, c := range cards {
+		macs = append(macs, manifest.MACSelector(c.mac))
+	}
+	for _, s := range append(names, slices.Sorted(slices.Values(macs))...) {
+		if s != "" && !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// ethernetCards returns the Ethernet cards with their permanent MAC addresses. dir is /sys/class/net.
+func ethernetCards(dir string) []card {
 	links, err := netlink.LinkList()
 	if err != nil {
-		return ""
+		return nil
 	}
 	var cards []card
 	for _, l := range links {
@@ -91,7 +122,7 @@ func firstMAC(dir string) string {
 			cards = append(cards, c)
 		}
 	}
-	return firstCard(cards).mac
+	return cards
 }
 
 // A card is a network card: its place among the devices in /sys, and its MAC address.

@@ -73,7 +73,7 @@ func TestFirstCard(t *testing.T) {
 
 // The card of this machine, if it has one: the test of the real interface.
 func TestFirstMACOfThisMachine(t *testing.T) {
-	if mac := firstMAC(netDir); mac != "" && !regexp.MustCompile(`^([0-9a-f]{2}:){5,}[0-9a-f]{2}$`).MatchString(mac) {
+	if mac := firstCard(ethernetCards(netDir)).mac; mac != "" && !regexp.MustCompile(`^([0-9a-f]{2}:){5,}[0-9a-f]{2}$`).MatchString(mac) {
 		t.Errorf("%q", mac)
 	}
 }

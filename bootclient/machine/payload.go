@@ -53,8 +53,9 @@ type Payload struct {
 	// handOver returns more files for the target: its report.json and its network. It is called at
 	// Commit; nil for the report as it is.
 	handOver func(r manifest.Release, reportJSON []byte) []handedFile
-	handed   string   // what of the network is handed over, in words
-	renewal  *renewal // nil: the stick gets no boot set
+	handed   string                   // what of the network is handed over, in words
+	renewal  *renewal                 // nil: the stick gets no boot set
+	settings manifest.MachineSettings // signed ones, set at Commit
 
 	// compatible has the names of the machine in its device tree, of which one chooses a device tree of the release.
 	compatible []string
@@ -224,6 +225,7 @@ func (p *Payload) Commit(v *manifest.Verified, rep *report.Report) error {
 	if err != nil {
 		return err
 	}
+	p.settings = v.Settings()
 	if err := p.commit(v.Release(), reportJSON, rep); err != nil {
 		return err
 	}

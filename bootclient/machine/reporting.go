@@ -36,8 +36,9 @@ const (
 
 // A reporting is what the target needs to report the boot, in addition to the report and the machine key.
 type reporting struct {
-	To        []string `json:"to"`      // addresses, as peers.Set.Receivers returns them
-	BootID    string   `json:"boot_id"` // as the boot has reported it
+	Recipient string   `json:"age_recipient,omitempty"` // for secrets that only this machine can open
+	To        []string `json:"to"`                      // addresses, as peers.Set.Receivers returns them
+	BootID    string   `json:"boot_id"`                 // as the boot has reported it
 	Ephemeral bool     `json:"ephemeral,omitempty"`
 	MachineID string   `json:"machine_id,omitempty"`
 	Arch      string   `json:"arch"`
@@ -58,8 +59,13 @@ func (b *boot) reports() bool {
 
 // reporting returns what identifies this boot to a publisher.
 func (b *boot) reporting() reporting {
+	recipient := ""
+	if b.age != nil {
+		recipient = b.age.Recipient().String()
+	}
 	return reporting{
-		To: b.receivers, BootID: b.bootID, Ephemeral: b.newKey, MachineID: b.config.Machine.ID, Arch: b.config.Arch, Groups: b.config.Machine.Groups,
+		Recipient: recipient,
+		To:        b.receivers, BootID: b.bootID, Ephemeral: b.newKey, MachineID: b.config.Machine.ID, Arch: b.config.Arch, Groups: b.config.Machine.Groups,
 	}
 }
 
@@ -70,7 +76,7 @@ func (r reporting) document(ctx context.Context, key []byte, reportJSON []byte, 
 		return nil, fmt.Errorf("machine key: %w", err)
 	}
 	return bootreport.Sign(ctx, bootreport.Document{
-		Ephemeral: r.Ephemeral, MachineID: r.MachineID, Hostname: hostname, Arch: r.Arch, Groups: r.Groups,
+		Ephemeral: r.Ephemeral, MachineID: r.MachineID, Hostname: hostname, Arch: r.Arch, Groups: r.Groups, Recipient: r.Recipient,
 		Report: reportJSON, Console: console, BootID: r.BootID, SentAt: time.Now(),
 	}, private)
 }

@@ -50,6 +50,7 @@ func target(out *consoles, rep *report.Report) error {
 		{"rootfs", required, mountRootfs},
 		{"hand-over", required, func(context.Context) (string, error) { return runDir, moveHandOver(archiveDir, runDir) }},
 		{"target network", optional, placeNetwork},
+		{"settings", optional, placeSettings},
 		{"last start", optional, t.confirmStart}, // before the cache partition is mounted read-only
 		{"private", optional, keepPrivate},
 		{"seed", optional, t.prepareSeed},
