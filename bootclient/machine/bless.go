@@ -22,7 +22,8 @@ import (
 )
 
 const (
-	blessedName = "blessed" // in runDir: this start is blessed
+	blessedName   = "blessed"  // in runDir: this start is blessed
+	blessedStored = "stored\n" // its content when the cache knows that too
 	// cleanRestart is how long the target's system has to restart the machine by itself.
 	cleanRestart = 30 * time.Second
 	// signalReboot is SIGRTMIN+5, with which systemd as PID 1 restarts the machine (systemd(1)). Other
@@ -137,26 +138,35 @@ func bless(ctx context.Context, w io.Writer, dir string, open func(context.Conte
 		return fmt.Errorf("bless: %s: %w", startName, err)
 	}
 	done := filepath.Join(dir, blessedName)
-	if _, err := os.Stat(done); err == nil {
+	if state, err := os.ReadFile(done); err == nil && string(state) == blessedStored {
 		_, err = fmt.Fprintln(w, "blessed before:", handed.Name)
 		return err
 	}
+	// It ends the deadline. The system works, so the machine stays up also if the disk does not take the blessing.
+	if err := os.WriteFile(done, nil, 0o644); err != nil {
+		return err
+	}
+	if err := storeBlessing(ctx, handed, open); err != nil {
+		return fmt.Errorf("bless: the machine stays up, but the next boot will count this start as one that failed: %w", err)
+	}
+	if err := os.WriteFile(done, []byte(blessedStored), 0o644); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, "blessed:", handed.Name)
+	return err
+}
+
+// storeBlessing removes the record of the start.
+func storeBlessing(ctx context.Context, handed startHandOver, open func(context.Context) (cache string, leave func() error, err error)) error {
 	cache, leave, err := open(ctx)
 	if err != nil {
-		return fmt.Errorf("bless: the disk with the cache partition: %w; plug it in, or load its driver, and try again", err)
+		return fmt.Errorf("the disk with the cache partition: %w; plug it in, or load its driver, and try again", err)
 	}
 	err = removeRecord(cache, handed)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // somebody has removed it
 	}
-	if err = errors.Join(err, leave()); err != nil {
-		return fmt.Errorf("bless: %w", err)
-	}
-	if err := os.WriteFile(done, nil, 0o644); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(w, "blessed:", handed.Name)
-	return err
+	return errors.Join(err, leave())
 }
 
 // openBlessed returns the cache partition as the target's initramfs has mounted it, or mounts it.

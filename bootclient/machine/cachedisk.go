@@ -168,12 +168,14 @@ const (
 	maxSavedBytes = 8 << 20 // bytes of all files
 )
 
-// saveFiles reads the trusted metadata and the machine's key of a cache. They are verified
-// again when they are used.
+// saveFiles reads the trusted metadata, the keys of the machine and what is known about started releases from a cache.
+// They are verified again when they are used.
 func saveFiles(dir string) (saved []savedFile) {
 	left := int64(maxSavedBytes)
 	names, _ := filepath.Glob(filepath.Join(dir, "trust", "*", "*.json")) // fails only for a malformed pattern
-	for _, name := range append(names[:min(len(names), maxSaved)], filepath.Join(dir, keyFile)) {
+	good, _ := filepath.Glob(filepath.Join(dir, goodDir, "*.json"))
+	names = slices.Concat(names[:min(len(names), maxSaved)], good[:min(len(good), maxSaved)])
+	for _, name := range append(names, filepath.Join(dir, keyFile), filepath.Join(dir, ageFile), filepath.Join(dir, healthFile)) {
 		path, err := filepath.Rel(dir, name)
 		if err != nil || file.CheckFolder(filepath.Dir(name)) != nil {
 			continue

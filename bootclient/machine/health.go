@@ -50,6 +50,10 @@ func readHealth(dir string) (h health, err error) {
 	if err != nil {
 		return health{}, fmt.Errorf("%s: %w", healthFile, err)
 	}
+	h.Releases = slices.DeleteFunc(h.Releases, func(c contentHealth) bool {
+		_, err := manifest.RoleName(c.Channel, c.Arch) // they become the name of a file, and an attacker may have written them
+		return err != nil
+	})
 	return h, nil
 }
 

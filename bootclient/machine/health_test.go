@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/modes"
 )
@@ -159,7 +161,9 @@ func TestWhichStartsAreCounted(t *testing.T) {
 			r.Bless = tt.bless
 			b := &boot{report: newReport(&said), removable: tt.removable}
 			b.config.Cache, b.config.Mode = t.TempDir(), modes.Mode{Cache: tt.rights}
-			h := health{Releases: []contentHealth{{Content: "c7", Blessed: tt.blessed}, {Content: r.Content(), Starts: 2}}}
+			h := health{Releases: []contentHealth{
+				{Content: "c7", Channel: "stable", Arch: "x86_64", Blessed: tt.blessed}, {Content: r.Content(), Channel: "stable", Arch: "x86_64", Starts: 2},
+			}}
 			must(t, os.Mkdir(filepath.Join(b.config.Cache, "start"), 0o700))
 			must(t, h.write(b.config.Cache))
 			b.readStarts()
@@ -213,6 +217,9 @@ func TestBlessing(t *testing.T) {
 	write(t, filepath.Join(run, startName), string(marshal(startHandOver{begun.name(), begun.Content, 600})))
 	jumpFrom(t, cache, "one", begun)
 	says(at(unreachable), "", unreachable)
+	if _, err := os.Stat(filepath.Join(run, blessedName)); err != nil {
+		t.Errorf("a disk that fails lets the deadline restart a machine that works: %v", err)
+	}
 	says(at(nil), "blessed: stable/x86_64 7, version 3\n", nil)
 	says(at(unreachable), "blessed before: stable/x86_64 7, version 3\n", nil)
 	_, err := lastStart(cache, true)
@@ -222,5 +229,39 @@ func TestBlessing(t *testing.T) {
 	b.readStarts()
 	if list := b.config.Blessed; len(list) != 1 || list[0].Content != "c7" || list[0].Number != 3 || !strings.Contains(string(list[0].Manifest), "one") {
 		t.Errorf("blessed: %+v", list)
+	}
+}
+
+// The names in the cache become names of files. An attacker may have written them.
+func TestNamesInTheHealthOfACacheLeadNowhere(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim-x86_64.json")
+	write(t, victim, "{}")
+	cache := filepath.Join(dir, "cache")
+	for _, c := range []contentHealth{{Content: "c", Channel: "../../victim", Arch: "x86_64"}, {Content: "c", Channel: "stable", Arch: "x/../../../victim-x86_64"}} {
+		must(t, os.MkdirAll(filepath.Join(cache, "start"), 0o700))
+		write(t, filepath.Join(cache, startRole), "{}")
+		must(t, health{Started: "c", Releases: []contentHealth{c}}.write(cache))
+		_, err := lastStart(cache, true)
+		must(t, err)
+		if _, err := os.Stat(victim); err != nil {
+			t.Errorf("%s-%s: %v", c.Channel, c.Arch, err)
+		}
+		if left, err := filepath.Glob(filepath.Join(cache, goodDir, "*")); err != nil || len(left) > 0 {
+			t.Errorf("%s-%s: kept %q, %v", c.Channel, c.Arch, left, err)
+		}
+	}
+}
+
+// Nobody may have the older release any more, and the cache may have lost a part of it. Then the newest one is tried again.
+func TestAFallbackThatNobodyHasIsAvoided(t *testing.T) {
+	b := &boot{report: newReport(io.Discard), avoidFile: filepath.Join(t.TempDir(), "avoid")}
+	b.report.SetRelease(report.Release{Channel: "stable", Arch: "x86_64", Version: "6", Number: 2})
+	if b.fallsBack(cas.ErrUnreachable) || refusedRelease(b.avoidFile) != "" {
+		t.Error("a newest release that nobody has is avoided")
+	}
+	b.report.SetTries(report.Tries{Failed: &report.FailedRelease{Version: "7"}})
+	if b.fallsBack(cas.ErrUnreachable) || refusedRelease(b.avoidFile) != "stable/x86_64 6, version 2" {
+		t.Errorf("avoids %q", refusedRelease(b.avoidFile))
 	}
 }

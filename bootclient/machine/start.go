@@ -2,6 +2,7 @@ package machine
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -294,6 +295,11 @@ func (b *boot) tryLastGood(newest error, run func() error) error {
 // remembers that one until the machine restarts, or the last good release fails too.
 func (b *boot) fallsBack(err error) bool {
 	name := failedRelease(b.report.Release(), err)
+	if name == "" && b.report.FellBack() && !errors.Is(err, context.Canceled) {
+		// No source has the older release. The next attempt tries the newest one again.
+		_ = os.WriteFile(b.avoidFile, []byte(reportedRelease(b.report.Release())), 0o644)
+		return false
+	}
 	if name == "" || name == refusedRelease(b.avoidFile) {
 		return false
 	}

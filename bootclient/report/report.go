@@ -202,6 +202,12 @@ func (r *Report) Refused() (list []Refusal) {
 // SetTries records how often the release was started without a blessing, and which one has failed.
 func (r *Report) SetTries(t Tries) { r.with(func(d *reportData) { d.Tries = &t }) }
 
+// FellBack reports whether an older release is booted in place of the newest one, which has failed.
+func (r *Report) FellBack() (fell bool) {
+	r.with(func(d *reportData) { fell = d.Tries != nil && d.Tries.Failed != nil })
+	return fell
+}
+
 // MarshalJSON writes the report as one object.
 func (r *Report) MarshalJSON() ([]byte, error) {
 	r.mu.Lock()
