@@ -152,7 +152,7 @@ type MachineSettings struct {
 	Settings
 	Number    int64    // version of the role config, 0 if the repository has none
 	Selectors []string // of the documents, the most specific last
-	Expired   bool     // the role config is expired: see Policy.StaleSettings
+	Expired   bool     // the role config is expired: only its groups count, unless Policy.StaleSettings
 }
 
 // For merges the documents for a machine: default, then those of its groups, sorted by name, then those of the machine
@@ -247,7 +247,8 @@ func (w *workflow) machineSettings(ctx context.Context) (MachineSettings, error)
 	case err != nil || config == nil:
 		return none, err
 	case expired != nil && !w.policy.StaleSettings:
-		w.note("%v; the machine boots without settings", expired)
+		w.note("%v; the machine boots without settings, and its groups still choose the release", expired)
+		none.Groups = config.For(w.policy.Machine).Groups // a hold does not end because a date has passed
 		none.Number, none.Expired = config.Number, true
 		return none, nil
 	case expired != nil:

@@ -265,7 +265,7 @@ func TestExpiredSettings(t *testing.T) {
 	p := r.policy("")
 	p.Machine = machineA()
 	v, err := Verify(context.Background(), r.files, p)
-	if err != nil || v.Settings().Hostname != "" || !v.Settings().Expired || !slices.Equal(v.Settings().Groups, []string{"hint"}) || len(v.Notes()) != 1 || !strings.Contains(v.Notes()[0], "boots without settings") {
+	if err != nil || v.Settings().Hostname != "" || !v.Settings().Expired || !slices.Equal(v.Settings().Groups, []string{"hint", "lab"}) || len(v.Notes()) != 1 || !strings.Contains(v.Notes()[0], "boots without settings") {
 		t.Errorf("%+v, %v", v, err)
 	}
 	p.StaleSettings = true

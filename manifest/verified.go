@@ -17,7 +17,7 @@ type Policy struct {
 	Floor   time.Time // the earliest possible time, such as the build time of the image; zero for none
 	Machine Machine   // decides which release of the manifest is taken, if its roll-out has begun, and which settings
 
-	// StaleSettings uses settings whose role is expired. Without it the machine has none then.
+	// StaleSettings uses settings whose role is expired. Without it only their groups count then.
 	StaleSettings bool
 }
 
