@@ -379,6 +379,26 @@ func TestLimitsOfSettings(t *testing.T) {
 	}
 }
 
+func TestWordsThatSettingsMayAdd(t *testing.T) {
+	for word, may := range map[string]bool{
+		"quiet": true, "panic=1": true, "panic=3600": true, "hugepages=64": true,
+		"panic": false, "panic=": false, "panic=0": false, "panic=3601": false, "panic=-1": false, "init=/bin/sh": false, "quiet quiet": false,
+	} {
+		if err := CheckWord(word); (err == nil) != may {
+			t.Errorf("%q: %v", word, err)
+		}
+	}
+	long := "console=" + strings.Repeat("a", 125)
+	s := Settings{Cmdline: []string{long, long, long}} // 401 bytes
+	if _, err := EncodeSettings(s); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "401 bytes of command line words; at most 400") {
+		t.Error(err)
+	}
+	s.Cmdline[0] = long[:len(long)-1]
+	if _, err := EncodeSettings(s); err != nil {
+		t.Error(err)
+	}
+}
+
 func named(n int, suffix string) map[string][]byte {
 	list := map[string][]byte{}
 	for i := range n {

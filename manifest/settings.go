@@ -14,6 +14,7 @@ const (
 	MaxSettings = 64 << 10 // bytes
 
 	maxWords       = 16
+	maxWordBytes   = 400 // of all words together: a command line has little room beside that of the release
 	maxSSHKeys     = 64
 	maxSSHKey      = 4096 // bytes
 	maxNetwork     = 8    // files
@@ -40,6 +41,7 @@ var (
 	wordGrammar       = regexp.MustCompile(`^[a-z0-9_.]{1,64}(=[A-Za-z0-9_.,:/+-]{1,128})?$`)
 	sshKeyGrammar     = regexp.MustCompile(`^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com) [A-Za-z0-9+/]+={0,2}( [ -~]*)?$`)
 	networkGrammar    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(network|netdev|link)$`)
+	panicGrammar      = regexp.MustCompile(`^([1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600)$`)
 	credentialGrammar = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 )
 
@@ -53,7 +55,10 @@ var words = []string{
 
 // CheckWord refuses a kernel argument that settings may not add. The error wraps ErrMalformed.
 func CheckWord(word string) error {
-	name, _, _ := strings.Cut(word, "=")
+	name, value, _ := strings.Cut(word, "=")
+	if name == "panic" && !panicGrammar.MatchString(value) { // a machine that stops at a panic is lost to who cannot visit it
+		return malformed("command line word %.80q: give 1 to 3600 seconds until the restart", word)
+	}
 	if !wordGrammar.MatchString(word) || !slices.Contains(words, name) {
 		return malformed("command line word %.80q: settings may add %s", word, strings.Join(words, ", "))
 	}
@@ -143,6 +148,9 @@ func (s Settings) check() error {
 		if n[0] > n[1] {
 			return malformed("settings: %d %s; at most %d", n[0], what, n[1])
 		}
+	}
+	if n := len(strings.Join(s.Cmdline, " ")); n > maxWordBytes {
+		return malformed("settings: %d bytes of command line words; at most %d", n, maxWordBytes)
 	}
 	for _, w := range s.Cmdline {
 		if err := CheckWord(w); err != nil {

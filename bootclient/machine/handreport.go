@@ -36,19 +36,20 @@ type jsonClock struct {
 	Words string    `json:"words,omitempty"` // result of the step "clock"
 }
 
-// handOver returns the files for the target that are made at Commit: the report, the mode and, unless the mode
-// is private, the network and where to report the boot.
+// handOver returns the files for the target that are made at Commit: the report, the mode, settings and,
+// unless the mode is private, the network, the signed host name and where to report the boot.
 func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 	b.payload.handed = "nothing of the network"
 	var files []handedFile
-	settings, notes := settingsFiles(b.payload.settings.Settings, b.age)
+	private := b.config.Mode.RandomMAC
+	settings, notes := settingsFiles(b.payload.settings.Settings, b.age, private)
 	for _, note := range notes {
 		b.report.Warn("%s", note)
 	}
 	switch {
-	case len(b.payload.settings.Network) > 0:
+	case len(b.payload.settings.Network) > 0 && !private:
 		b.payload.handed = "the signed network"
-	case b.net != nil && !b.config.Mode.RandomMAC:
+	case b.net != nil && !private:
 		state, err := b.net.State()
 		if err != nil {
 			b.report.Say("network: not handed over: %v; the target configures its own", err)

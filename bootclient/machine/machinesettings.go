@@ -32,8 +32,12 @@ const (
 )
 
 // settingsFiles returns the settings as files for the target. A secret that this machine cannot open is left out, and
-// named in words.
-func settingsFiles(s manifest.Settings, identity *age.X25519Identity) (files []handedFile, notes []string) {
+// named in words. So are the host name and the network in a private mode: others would recognise the machine by them.
+func settingsFiles(s manifest.Settings, identity *age.X25519Identity, private bool) (files []handedFile, notes []string) {
+	if private && (s.Hostname != "" || len(s.Network) > 0) {
+		s.Hostname, s.Network = "", nil
+		notes = append(notes, "settings: host name and network are left out, as the mode is private")
+	}
 	if s.Hostname != "" {
 		files = append(files, handedFile{settingsHostname, 0o644, []byte(s.Hostname + "\n")})
 	}
@@ -118,34 +122,31 @@ func placeSettingsIn(handed, run, root string, setHostname func([]byte) error) (
 	}
 	defer r.Close()
 	var words []string
+	var failed []error // one part that has no place does not take the others along
+	place := func(what string, err error) {
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", what, err))
+		}
+	}
 	if name, err := file.Read(filepath.Join(handed, settingsHostname), file.NoFollow, maxNetworkFile); err == nil {
 		words = append(words, "host name "+report.Printable(strings.TrimSpace(string(name))))
-		err = errors.Join(r.MkdirAll("etc", 0o755), replaceFile(r, "etc/hostname", name, 0o644), setHostname(bytes.TrimSpace(name)))
-		if err != nil {
-			return "", fmt.Errorf("host name: %w", err)
-		}
+		place("host name", errors.Join(r.MkdirAll("etc", 0o755), replaceFile(r, "etc/hostname", name, 0o644), setHostname(bytes.TrimSpace(name))))
 	}
 	if keys, err := file.Read(filepath.Join(handed, settingsSSHKeys), file.NoFollow, maxNetworkFile); err == nil {
 		words = append(words, "SSH keys")
-		if err := placeSSHKeys(r, keys); err != nil {
-			return "", fmt.Errorf("SSH keys: %w", err)
-		}
+		place("SSH keys", placeSSHKeys(r, keys))
 	}
 	if files, _ := filepath.Glob(filepath.Join(handed, settingsNetwork, "*")); len(files) > 0 { // the pattern is valid
 		words = append(words, "network")
-		if err := copyHanded(files, filepath.Join(run, networkdDir)); err != nil {
-			return "", fmt.Errorf("network: %w", err)
-		}
+		place("network", copyHanded(files, filepath.Join(run, networkdDir)))
 	}
 	if files, _ := filepath.Glob(filepath.Join(handed, settingsCredentials, "*")); len(files) > 0 {
 		words = append(words, report.Count(len(files), "credential"))
 		for _, dir := range []string{"credentials/@initrd", "credstore"} {
-			if err := placeCredentials(files, filepath.Join(run, dir)); err != nil {
-				return "", fmt.Errorf("credentials: %w", err)
-			}
+			place("credentials", placeCredentials(files, filepath.Join(run, dir)))
 		}
 	}
-	return strings.Join(words, ", "), nil
+	return strings.Join(words, ", "), errors.Join(failed...)
 }
 
 // replaceFile writes a file of the root filesystem. A symbolic link at its place is replaced, not followed.

@@ -50,7 +50,7 @@ func TestATargetGetsItsSettings(t *testing.T) {
 		token    string
 		says     string
 	}{{a, "only A", ""}, {b, "", "not sealed to this machine, whose key is age1"}, {nil, "", "keeps no age key"}} {
-		files, notes := settingsFiles(s, row.identity)
+		files, notes := settingsFiles(s, row.identity, false)
 		if (row.says == "") != (len(notes) == 0) || row.says != "" && !strings.Contains(notes[0], row.says) {
 			t.Errorf("notes: %q, want %q", notes, row.says)
 		}
@@ -90,8 +90,31 @@ func TestNoSettingsWereHandedOver(t *testing.T) {
 	if entries, _ := os.ReadDir(root); err != nil || words != "none were handed over" || len(entries) > 0 {
 		t.Errorf("%q, %v, %v", words, err, entries)
 	}
-	if files, notes := settingsFiles(manifest.Settings{Groups: []string{"lab"}}, nil); files != nil || notes != nil {
+	if files, notes := settingsFiles(manifest.Settings{Groups: []string{"lab"}}, nil, true); files != nil || notes != nil {
 		t.Errorf("%v, %v", files, notes)
+	}
+}
+
+func TestAPrivateModeGivesNoNames(t *testing.T) {
+	files, notes := settingsFiles(manifest.Settings{Hostname: "node1", Network: map[string]string{"50-lan.network": "[Match]\n"}, SSHKeys: []string{"ssh-ed25519 AAAA admin"}}, nil, true)
+	if len(files) != 1 || files[0].name != settingsSSHKeys || len(notes) != 1 || !strings.Contains(notes[0], "the mode is private") {
+		t.Errorf("%+v, %q", files, notes)
+	}
+}
+
+// A part of the settings that has no place in the root filesystem does not take the others along.
+func TestSettingsThatHaveNoPlace(t *testing.T) {
+	handed, run, root := t.TempDir(), t.TempDir(), t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(handed, settingsCredentials), 0o755))
+	write(t, filepath.Join(handed, settingsHostname), "node1\n")
+	write(t, filepath.Join(handed, settingsCredentials, "token"), "x")
+	must(t, os.Symlink("/elsewhere", filepath.Join(root, "etc")))
+	words, err := placeSettingsIn(handed, run, root, func([]byte) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "host name: ") || words != "host name node1, 1 credential" {
+		t.Errorf("%q, %v", words, err)
+	}
+	if data, err := os.ReadFile(filepath.Join(run, "credstore/token")); err != nil || string(data) != "x" {
+		t.Errorf("the credential: %q, %v", data, err)
 	}
 }
 
