@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -130,6 +131,35 @@ func TestAMirrorWithoutRangesSendsBlocks(t *testing.T) {
 			}
 			if got := m.source(s.URL); len(got.Faults) > 0 {
 				t.Errorf("the report says of the mirror: %+v", got)
+			}
+		})
+	}
+}
+
+// A server or a proxy whose ranges fail, while its single blocks do not, serves the release block by block.
+func TestAMirrorWhoseRangesFailSendsBlocks(t *testing.T) {
+	for name, bend := range map[string]bend{
+		"broken":          answers(http.StatusInternalServerError, "text/plain", "no"),
+		"a bad gateway":   answers(http.StatusBadGateway, "text/plain", "no"),
+		"a gateway timed": answers(http.StatusGatewayTimeout, "text/plain", "no"),
+		"an empty answer": closeAfter(0),
+		"resets": func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			ok(t, err)
+			conn.(*net.TCPConn).SetLinger(0)
+			conn.Close()
+		},
+		"hangs": func(_ http.ResponseWriter, req *http.Request, _ http.Handler) { <-req.Context().Done() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRepo(t, "us", manifest.Discovery{})
+			s := serveStatic(t, r, bend)
+			m := newMachine(t, r, "private")
+			m.cfg.Mirrors, m.cfg.Patience = []string{s.URL}, 30*time.Second
+			m.boots(r)
+			if ranges, blocks := s.ranges.Load(), s.blocks.Load(); ranges < 3 || ranges > 24 || blocks < 50 {
+				t.Errorf("%d ranges, %d blocks", ranges, blocks)
 			}
 		})
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"slices"
@@ -36,9 +35,9 @@ const (
 // is still asked.
 const failingAfter = 4
 
-// maxCutRanges is how many ranges in a row may end before their first leaf, before single blocks are
-// requested: a server or a proxy may cut every longer answer.
-const maxCutRanges = 3
+// maxEmptyRanges is how many ranges in a row may end before their first leaf, before single blocks are
+// requested: a server or a proxy may cut every longer answer, or fail at every request for a range.
+const maxEmptyRanges = 3
 
 // A Source is one mirror or peer. It may have several endpoints (plain HTTP, HTTP over
 // streams), which share its counters and its ban. It is a cas.Source.
@@ -58,8 +57,8 @@ type Source struct {
 	Repeats atomic.Bool // it sends the inner nodes with every run
 	Gaps    atomic.Bool // it supports gaps between the leaves of a run
 
-	noRanges  atomic.Bool  // it does not send ranges of files
-	cutRanges atomic.Int32 // ranges in a row that ended before their first leaf
+	noRanges    atomic.Bool  // it does not send ranges of files
+	emptyRanges atomic.Int32 // ranges in a row that ended before their first leaf
 
 	mu          sync.Mutex
 	endpoints   []*Endpoint // best first; empty until dialled; never changed, only replaced
@@ -211,7 +210,8 @@ func (s *Source) GivesRanges() bool {
 }
 
 // GetRange requests leaves as a range of the file that has them; see gateway.Client.Range. If the source
-// does not answer with the range, it gets no such request again.
+// does not answer with the range, or if several requests in a row end without a leaf, it gets no such
+// request again.
 func (s *Source) GetRange(ctx context.Context, path string, length int64, leaves []cas.Leaf, take func(i int, data gateway.RunLeaf) error) error {
 	if s.noRanges.Load() { // since the request was planned
 		return fmt.Errorf("%s: %w", s, gateway.ErrNoRanges)
@@ -234,8 +234,9 @@ func (s *Source) GetRange(ctx context.Context, path string, length int64, leaves
 		s.noRanges.Store(true)
 		return fmt.Errorf("%s: %w", s, err)
 	case taken > 0:
-		s.cutRanges.Store(0)
-	case errors.Is(err, io.ErrUnexpectedEOF) && s.cutRanges.Add(1) == maxCutRanges:
+		s.emptyRanges.Store(0)
+	case ctx.Err() != nil || !errors.Is(err, cas.ErrUnreachable) || isBusy(err) || isDial(err): // not because of the range
+	case s.emptyRanges.Add(1) >= maxEmptyRanges:
 		s.noRanges.Store(true)
 	}
 	return err
@@ -325,6 +326,12 @@ func isBusy(err error) bool {
 	return errors.As(err, &busy)
 }
 
+// isDial reports whether a connection could not be opened, so that no request was sent.
+func isDial(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
 // demote moves an endpoint behind the others.
 func (s *Source) demote(e *Endpoint) {
 	s.mu.Lock()
@@ -403,7 +410,7 @@ func (s *Source) status() string {
 	quiet := ""
 	if since := now.Sub(s.silentSince); !s.silentSince.IsZero() && since >= time.Second {
 		quiet = fmt.Sprintf("no answer for %s from ", since.Round(time.Second))
-		if dial := new(net.OpError); errors.As(s.lastErr, &dial) && dial.Op == "dial" { // a refused connection is an answer
+		if isDial(s.lastErr) { // a refused connection is an answer
 			quiet = fmt.Sprintf("not reached for %s: ", since.Round(time.Second))
 		}
 	}

@@ -2,8 +2,10 @@ package peers
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -56,6 +58,92 @@ func TestAnEndpointThatSendsIncompleteRunsIsTriedLast(t *testing.T) {
 	if err := run(); err != nil || taken != len(leaves) {
 		t.Errorf("then %d of %d leaves and %v", taken, len(leaves), err)
 	}
+}
+
+// A source whose answers to three ranges in a row bring nothing gets no further ones, whatever the answers are.
+// Busy answers, refused connections and cancelled requests say nothing about ranges.
+func TestRangesThatBringNothingEnd(t *testing.T) {
+	store := cas.NewMemory()
+	file, err := cas.AddFile(t.Context(), store.Put, bytes.NewReader(castest.Bytes(1, 300<<10)), "size-65536")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves, err := cas.Leaves(t.Context(), store, file.CID, file.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := func(code int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
+	}
+	hang := func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}
+	for name, row := range map[string]struct {
+		serve http.HandlerFunc
+		limit time.Duration // of each request, 0 is none
+		ends  bool
+	}{
+		"status 500":      {status(500), 0, true},
+		"status 502":      {status(502), 0, true},
+		"status 504":      {status(504), 0, true},
+		"password needed": {status(401), 0, true},
+		"closes":          {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 0, true},
+		"resets":          {reset, 0, true},
+		"hangs":           {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 0, true},
+		"hangs after 206": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-%d/%d", file.Size-1, file.Size))
+			w.WriteHeader(http.StatusPartialContent)
+			hang(w, r)
+		}, 0, true},
+		"busy":              {status(503), 0, false},
+		"too many requests": {status(429), 0, false},
+		"cancelled":         {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 10 * time.Millisecond, false},
+		"is down":           {nil, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := httptest.NewServer(row.serve)
+			defer srv.Close()
+			if row.serve == nil {
+				srv.Close()
+			}
+			s := NewSource(KindMirror, srv.URL, nil)
+			s.NoRuns.Store(true)
+			idle := 100 * time.Millisecond
+			if row.limit > 0 {
+				idle = time.Minute
+			}
+			s.SetEndpoints([]*Endpoint{GatewayEndpoint(srv.URL, &gateway.Client{Base: srv.URL, Idle: idle})})
+			for i := range maxEmptyRanges {
+				if !s.GivesRanges() {
+					t.Fatalf("no ranges after %d answers", i)
+				}
+				ctx, cancel := t.Context(), context.CancelFunc(func() {})
+				if row.limit > 0 {
+					ctx, cancel = context.WithTimeout(ctx, row.limit)
+				}
+				err := s.GetRange(ctx, "stable/x86_64/rootfs", file.Size, leaves, func(int, gateway.RunLeaf) error { return nil })
+				cancel()
+				if !errors.Is(err, cas.ErrUnreachable) {
+					t.Errorf("answer %d: %v", i, err)
+				}
+			}
+			if s.GivesRanges() == row.ends {
+				t.Errorf("after %d answers, ranges are requested: %t", maxEmptyRanges, s.GivesRanges())
+			}
+		})
+	}
+}
+
+// reset ends the connection with a TCP reset.
+func reset(w http.ResponseWriter, _ *http.Request) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	conn.(*net.TCPConn).SetLinger(0)
+	conn.Close()
 }
 
 func openMirror(name string) *Source {
