@@ -104,11 +104,11 @@ func (q *queue) addSource(s *peers.Source) *sourceState {
 }
 
 // openWindows opens the whole window of a new static mirror that has sent the metadata: growing would cost
-// a far one several round trips. While a machine may have peers, it does so for a far mirror only, and not
-// if it knows of one.
+// a far one several round trips. A mirror that a DHCP server named has to send a block first. While a machine
+// may have peers, only the window of a far mirror is opened, and not if the machine knows of a peer.
 func (q *queue) openWindows() {
 	for _, st := range q.sources {
-		if st.proven || !st.src.GivesRanges() || !st.src.HasDelivered() {
+		if st.proven || !st.src.Named() || !st.src.GivesRanges() || !st.src.HasDelivered() {
 			continue
 		}
 		window, _ := farWindow(blockWindow, 1, st.src.RoundTrip(), 0)

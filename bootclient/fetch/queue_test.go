@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -409,6 +410,48 @@ func TestAStaticMirrorGetsRanges(t *testing.T) {
 	if peer.GivesRanges() {
 		t.Error("a peer is asked for ranges")
 	}
+}
+
+// farMirror returns a static mirror at a round trip of 200 ms that has sent the metadata, in a bubble.
+func farMirror(t *testing.T, name string) *peers.Source {
+	t.Helper()
+	c := &gateway.Client{HTTP: &http.Client{Transport: answerAfter(200 * time.Millisecond)}, Base: name}
+	if _, err := c.IPNS(t.Context(), "name"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	s := peers.NewSource(peers.KindMirror, name, nil)
+	s.SetEndpoints([]*peers.Endpoint{peers.GatewayEndpoint(name, c)})
+	s.NoRuns.Store(true)
+	s.Delivered(1)
+	return s
+}
+
+// answerAfter is a server that has nothing, and the time of its answers.
+type answerAfter time.Duration
+
+func (a answerAfter) RoundTrip(req *http.Request) (*http.Response, error) {
+	time.Sleep(time.Duration(a))
+	return &http.Response{StatusCode: http.StatusNotFound, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+}
+
+// The metadata opens the window of a far mirror only if the operator or root.json named it.
+func TestAMirrorOfADHCPServerOpensNoWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for heard, want := range map[bool]int{false: maxJobs / rangeWeight, true: 1} {
+			q := newQueue([]*download{partOf(t, 1000, 64<<10)}, time.Now())
+			mirror := farMirror(t, "http://far")
+			mirror.Heard = heard
+			q.addSource(mirror).ready = true
+			q.openWindows()
+			jobs := 0
+			for q.next(time.Now()) != nil {
+				jobs++
+			}
+			if jobs != want {
+				t.Errorf("named by a DHCP server: %t, %d requests, want %d", heard, jobs, want)
+			}
+		}
+	})
 }
 
 // The share of a machine at a far origin is not fetched two blocks at a time.

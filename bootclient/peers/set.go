@@ -92,7 +92,7 @@ func (set *Set) addMirror(url string, named bool) {
 		}
 		return []*Endpoint{GatewayEndpoint(name, client)}, nil
 	})
-	source.heard = !named
+	source.Heard = !named
 	set.add(source)
 }
 

@@ -48,7 +48,7 @@ func TestSettled(t *testing.T) {
 			if found {
 				s := NewSource(kind, fmt.Sprint(i), nil)
 				if kind == "heard" { // a mirror that a DHCP server named
-					s.Kind, s.heard = KindMirror, true
+					s.Kind, s.Heard = KindMirror, true
 				}
 				d.Sources.add(s)
 				stands[s] = map[string]Standing{"out": OutOfReach, "refused": Refused, "none": NotASource}[stand]

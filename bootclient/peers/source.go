@@ -48,7 +48,7 @@ type Source struct {
 	Key  string // mirror URL or peer ID
 	dial func(ctx context.Context) ([]*Endpoint, error)
 
-	heard bool // a mirror that a DHCP server named
+	Heard bool // a mirror that a DHCP server named; it is set before the first use
 
 	opening *semaphore.Weighted // one goroutine dials at a time
 	banC    chan struct{}       // closed when it is banned
@@ -400,7 +400,7 @@ func (s *Source) NoteError(err error) {
 }
 
 // Named reports whether a person or root.json named the source.
-func (s *Source) Named() bool { return s.Kind != KindMDNS && s.Kind != kindDHT && !s.heard }
+func (s *Source) Named() bool { return s.Kind != KindMDNS && s.Kind != kindDHT && !s.Heard }
 
 // status describes the last error of the source, and how long it was not reached or has not answered.
 func (s *Source) status() string {
