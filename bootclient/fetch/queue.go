@@ -23,6 +23,7 @@ const (
 	fastWindow   = 2       // … that sends a run in less than timing.FastRun: enough to keep it busy, and sha256 finds the leaves in memory
 	sharedWindow = 2       // requests under way at a near origin that peers share
 	rangeWeight  = 2       // a range of a file counts as so many requests: three are under way at a near source, 24 at a far one
+	maxRanges    = 24      // ranges under way at all sources: each has a buffer, and a machine has little memory
 	minRange     = 1 << 18 // bytes of a range, unless fewer are missing
 	farTrips     = 4       // round trips that a run from a far source takes at least
 	maxRun       = 4 << 20 // bytes of a run
@@ -167,8 +168,23 @@ func (st *sourceState) load() int {
 	return st.busy
 }
 
-// pick returns a job for a source: waiting leaves, else (endgame) a hedged request.
+// rangesFull reports whether no further range may be requested.
+func (q *queue) rangesFull() bool {
+	ranges := 0
+	for _, j := range q.jobs {
+		if j.ranged {
+			ranges++
+		}
+	}
+	return ranges >= maxRanges
+}
+
+// pick returns a job for a source: waiting leaves, else (endgame) a hedged request. A source of ranges
+// gets no waiting leaves while no further range may be requested.
 func (q *queue) pick(st *sourceState, now time.Time) *job {
+	if st.src.GivesRanges() && q.rangesFull() {
+		return q.hedgedJob(st, now)
+	}
 	for _, dl := range q.downloadOrder() {
 		if j := q.newJob(st, dl, q.requestable(st, dl, dl.waiting, now), now); j != nil {
 			for _, i := range j.leaves {
@@ -250,10 +266,11 @@ func (q *queue) newJob(st *sourceState, dl *download, some bitfield, now time.Ti
 }
 
 // runBytes returns the largest size of one request to a source. It is small near the end, and
-// while peers share the origin; it is 0, which means a single leaf, for a source without runs.
+// while peers share the origin; it is 0, which means a single leaf, for a source without
+// runs, and while no further range may be requested.
 func (q *queue) runBytes(st *sourceState) int64 {
 	ranges := st.src.GivesRanges()
-	if !st.proven || !ranges && !st.src.GivesRuns() || q.swarm.shares(st) {
+	if !st.proven || !ranges && !st.src.GivesRuns() || q.swarm.shares(st) || ranges && q.rangesFull() {
 		return 0
 	}
 	limit := int64(maxRun)
@@ -268,7 +285,7 @@ func (q *queue) runBytes(st *sourceState) int64 {
 	}
 	share := max(q.bytesLeft()/(2*slots), sharedRun)
 	if ranges { // all at once: the connections of a far source get fast one beside the other
-		share = max(q.bytesLeft()/slots, minRange)
+		share = max(q.bytesLeft()/min(slots, maxRanges), minRange)
 	}
 	return min(st.nextRun, limit, share)
 }

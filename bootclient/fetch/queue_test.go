@@ -454,6 +454,38 @@ func TestAMirrorOfADHCPServerOpensNoWindow(t *testing.T) {
 	})
 }
 
+// Several far mirrors share the ranges that the memory has room for. While all are under way, a slow
+// one is hedged by single blocks.
+func TestFarMirrorsShareTheRanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue([]*download{partOf(t, 1000, 64<<10)}, time.Now())
+		for i := range 3 {
+			q.addSource(farMirror(t, fmt.Sprintf("http://far%d", i))).ready = true
+		}
+		q.openWindows()
+		var jobs []*job
+		for j := q.next(time.Now()); j != nil; j = q.next(time.Now()) {
+			jobs = append(jobs, j)
+		}
+		if len(jobs) != maxRanges {
+			t.Errorf("%d ranges", len(jobs))
+		}
+		for _, st := range q.sources {
+			if st.busy != maxRanges*rangeWeight/3 {
+				t.Errorf("%s has requests of weight %d", st.src, st.busy)
+			}
+		}
+		time.Sleep(timing.HedgeAfter)
+		if j := q.next(time.Now()); j == nil || !j.hedge || j.ranged {
+			t.Errorf("the hedged request is %+v", j)
+		}
+		q.give(jobs[0])
+		if j := q.next(time.Now()); j == nil || j.hedge || !j.ranged {
+			t.Errorf("after a range, the next request is %+v", j)
+		}
+	})
+}
+
 // The share of a machine at a far origin is not fetched two blocks at a time.
 func TestTheWindowOfASharedOriginFollowsTheRoundTrip(t *testing.T) {
 	for trip, want := range map[time.Duration]int{time.Millisecond: 2, 50 * time.Millisecond: 10, 300 * time.Millisecond: 48} {
