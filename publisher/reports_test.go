@@ -48,6 +48,26 @@ func TestBootReportsArriveOverHTTPAndStreams(t *testing.T) {
 			t.Errorf("%s: %s, %v", via.base, resp.Status, resp.Header)
 		}
 	}
+	// A machine ignores an answer without the header, so refusals have it too.
+	for _, tt := range []struct {
+		method, kind string
+		size, want   int
+	}{
+		{http.MethodGet, "", 0, 405},
+		{http.MethodPost, "text/plain", 1, 415},
+		{http.MethodPost, bootreport.MediaType, 1, 400},
+		{http.MethodPost, bootreport.MediaType, bootreport.MaxDocument + 1, 413},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), tt.method, r.HTTP[0]+bootreport.Path, bytes.NewReader(make([]byte, tt.size)))
+		pubtest.Check(t, err)
+		req.Header.Set("Content-Type", tt.kind)
+		resp, err := http.DefaultClient.Do(req)
+		pubtest.Check(t, err)
+		resp.Body.Close()
+		if resp.StatusCode != tt.want || resp.Header.Get(gateway.ReportsHeader) != gateway.ReportsVersion {
+			t.Errorf("%s of %d bytes: %s, want %d; %v", tt.method, tt.size, resp.Status, tt.want, resp.Header)
+		}
+	}
 	_, metrics := get(t, r.Metrics[0]+"/metrics")
 	for _, want := range []string{
 		`phasepublish_reports_total{outcome="unverified"} 2`, `phasepublish_reports_total{outcome="rate"} 0`, `phasepublish_machines{state="unverified"} 2`,

@@ -15,6 +15,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/modes"
 	"github.com/phaseboot/phaseboot/publisher/reports"
@@ -41,6 +42,7 @@ func newReceiver(t *testing.T) *receiver {
 		if r.off.Load() {
 			panic(http.ErrAbortHandler)
 		}
+		w.Header().Set(gateway.ReportsHeader, gateway.ReportsVersion)
 		taken.ServeHTTP(w, req)
 	}))
 	r.url = server.URL

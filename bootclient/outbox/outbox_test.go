@@ -90,7 +90,7 @@ func TestWhatAnAttackerWroteIntoABoxIsNotRead(t *testing.T) {
 	}
 }
 
-// A server answers with a status, and keeps what it has accepted.
+// A server is a publisher that answers with a status, and keeps what it has accepted.
 func server(t *testing.T, status int) (url string, got *[][]byte) {
 	t.Helper()
 	got = new([][]byte)
@@ -105,8 +105,36 @@ func handler(status int, got *[][]byte) http.Handler {
 			body, _ := io.ReadAll(r.Body)
 			*got = append(*got, body)
 		}
+		w.Header().Set(gateway.ReportsHeader, gateway.ReportsVersion)
 		w.WriteHeader(status)
 	})
+}
+
+// A webServer answers every request with a status, as a captive portal does.
+func webServer(t *testing.T, status int) (url string) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// A server that is not a publisher ends neither the search for one nor the life of a kept document.
+func TestAWebServerNeitherTakesNorRejectsADocument(t *testing.T) {
+	for _, status := range []int{200, 202, 204, 302, 400, 403, 413} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			web := webServer(t, status)
+			good, got := server(t, 202)
+			if to, err := newSender(t, web, good).Send(t.Context(), []byte("x")); err != nil || to != good || len(*got) != 1 {
+				t.Errorf("%q, %v: the publisher has got %q", to, err, *got)
+			}
+			b := Box{t.TempDir()}
+			check(t, b.Put(id(1), time.UnixMilli(1), []byte("x")))
+			refused := func(err error) { t.Errorf("dropped: %v", err) }
+			if sent, err := newSender(t, web).Deliver(t.Context(), refused, b); sent > 0 || !errors.Is(err, ErrNoPublisher) || len(b.Names()) != 1 {
+				t.Errorf("sent %d, %v; left are %q", sent, err, b.Names())
+			}
+		})
+	}
 }
 
 func newSender(t *testing.T, addresses ...string) *Sender {

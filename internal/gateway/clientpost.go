@@ -25,9 +25,9 @@ var ErrRejected = errors.New("rejected")
 func (c *Client) TakesReports() bool { return c.reports.Load() }
 
 // Post sends a document to a path below Base. The body is sent only after the server has agreed to take it. It returns
-// nil for 200, 202 and 204. The error wraps fs.ErrNotExist for a server without this path, ErrRejected for a document
-// that it will never take, and otherwise cas.ErrUnreachable; a *BusyError says when to try again. A redirect counts as
-// no such path.
+// nil for 202. The error wraps fs.ErrNotExist for a server without this path, ErrRejected for a document that a publisher
+// will never take, and otherwise cas.ErrUnreachable; a *BusyError says when to try again. An answer without ReportsHeader
+// is not a publisher's, for example that of a captive portal: it neither takes nor rejects a document.
 func (c *Client) Post(ctx context.Context, path, contentType string, body []byte) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(c.Base, "/")+path, bytes.NewReader(body))
 	if err != nil {
@@ -45,14 +45,23 @@ func (c *Client) Post(ctx context.Context, path, contentType string, body []byte
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, maxHeaders) // so that the connection is used again
 	text := strings.TrimSpace(fmt.Sprintf("status %d %s", resp.StatusCode, http.StatusText(resp.StatusCode)))
-	switch {
-	case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusAccepted, resp.StatusCode == http.StatusNoContent:
-		return nil
-	case resp.StatusCode == http.StatusMethodNotAllowed, resp.StatusCode == http.StatusNotImplemented, resp.StatusCode/100 == 3:
-		return fmt.Errorf("%s: %w", text, fs.ErrNotExist)
-	case resp.StatusCode == http.StatusBadRequest, resp.StatusCode == http.StatusForbidden,
-		resp.StatusCode == http.StatusRequestEntityTooLarge, resp.StatusCode == http.StatusUnsupportedMediaType:
-		return fmt.Errorf("%s: %w", text, ErrRejected)
+	publisher := resp.Header.Get(ReportsHeader) == ReportsVersion
+	switch code := resp.StatusCode; code {
+	case http.StatusAccepted:
+		if publisher {
+			return nil
+		}
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
+		if publisher {
+			return fmt.Errorf("%s: %w", text, ErrRejected)
+		}
+	case http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return status(resp)
+	case http.StatusNotImplemented:
+	default:
+		if code/100 == 5 { // of a publisher, or of a proxy in front of one that is off
+			return status(resp)
+		}
 	}
-	return status(resp)
+	return fmt.Errorf("%s: %w", text, fs.ErrNotExist)
 }

@@ -17,30 +17,51 @@ import (
 
 func TestTheAnswersToAPostAreTold(t *testing.T) {
 	for status, want := range map[int]error{
-		200: nil, 202: nil, 204: nil, 301: fs.ErrNotExist, 307: fs.ErrNotExist, 404: fs.ErrNotExist, 405: fs.ErrNotExist, 501: fs.ErrNotExist,
-		400: ErrRejected, 403: ErrRejected, 413: ErrRejected, 415: ErrRejected, 401: cas.ErrUnreachable, 500: cas.ErrUnreachable, 503: cas.ErrUnreachable,
+		200: fs.ErrNotExist, 202: nil, 204: fs.ErrNotExist, 301: fs.ErrNotExist, 307: fs.ErrNotExist, 404: fs.ErrNotExist, 405: fs.ErrNotExist, 501: fs.ErrNotExist,
+		400: ErrRejected, 403: ErrRejected, 413: ErrRejected, 415: ErrRejected, 401: cas.ErrUnreachable, 429: cas.ErrUnreachable, 500: cas.ErrUnreachable, 503: cas.ErrUnreachable,
 	} {
-		var got atomic.Value
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if status == 202 {
-				body, _ := io.ReadAll(r.Body)
-				got.Store(r.URL.Path + " " + r.Header.Get("Content-Type") + " " + string(body))
-			}
-			w.Header().Set("Location", "/elsewhere")
-			w.Header().Set("Retry-After", "7")
-			w.WriteHeader(status)
-		}))
-		err := (&Client{Base: server.URL + "/"}).Post(t.Context(), "/x", "text/plain", []byte("hello"))
-		if !errors.Is(err, want) || (err == nil) != (want == nil) {
-			t.Errorf("status %d: got %v, want %v", status, err, want)
+		testPost(t, status, ReportsVersion, want)
+	}
+}
+
+// A captive portal or any other web server neither takes nor rejects a document. A proxy in front of a publisher that is
+// off has no header either: the document is sent again later.
+func TestAnAnswerWithoutTheHeaderIsNotAPublishers(t *testing.T) {
+	for status, want := range map[int]error{
+		200: fs.ErrNotExist, 202: fs.ErrNotExist, 204: fs.ErrNotExist, 302: fs.ErrNotExist, 400: fs.ErrNotExist, 403: fs.ErrNotExist, 404: fs.ErrNotExist,
+		413: fs.ErrNotExist, 415: fs.ErrNotExist, 501: fs.ErrNotExist, 401: cas.ErrUnreachable, 429: cas.ErrUnreachable, 502: cas.ErrUnreachable, 503: cas.ErrUnreachable,
+	} {
+		testPost(t, status, "", want)
+		testPost(t, status, "v99", want)
+	}
+}
+
+// testPost sends a document to a server that answers with a status and a header.
+func testPost(t *testing.T, status int, header string, want error) {
+	t.Helper()
+	var got atomic.Value
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if status == 202 {
+			body, _ := io.ReadAll(r.Body)
+			got.Store(r.URL.Path + " " + r.Header.Get("Content-Type") + " " + string(body))
 		}
-		if busy := new(BusyError); status == 503 && (!errors.As(err, &busy) || busy.After != 7*time.Second) {
-			t.Errorf("status 503: got %v", err)
+		if header != "" {
+			w.Header().Set(ReportsHeader, header)
 		}
-		if status == 202 && got.Load() != "/x text/plain hello" {
-			t.Errorf("the server has got %q", got.Load())
-		}
-		server.Close()
+		w.Header().Set("Location", "/elsewhere")
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(status)
+	}))
+	defer server.Close()
+	err := (&Client{Base: server.URL + "/"}).Post(t.Context(), "/x", "text/plain", []byte("hello"))
+	if !errors.Is(err, want) || (err == nil) != (want == nil) {
+		t.Errorf("status %d, header %q: got %v, want %v", status, header, err, want)
+	}
+	if busy := new(BusyError); status == 503 && (!errors.As(err, &busy) || busy.After != 7*time.Second) {
+		t.Errorf("status 503, header %q: got %v", header, err)
+	}
+	if status == 202 && got.Load() != "/x text/plain hello" {
+		t.Errorf("the server has got %q", got.Load())
 	}
 }
 
