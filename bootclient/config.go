@@ -68,8 +68,8 @@ type Config struct {
 	// of the artifacts.
 	Progress func(done, total int64)
 	// Receivers, if not nil, is called before Commit and at the end with the addresses of the sources that may take
-	// boot reports, as peers.Set.Receivers returns them.
-	Receivers func(addresses []string)
+	// boot reports.
+	Receivers func(peers.Receivers)
 	// Stored, if not nil, is called before Commit. whole reports whether the cache has taken every block
 	// of the release: not if it is read-only, full or damaged, or was unplugged.
 	Stored func(whole bool)
@@ -115,7 +115,7 @@ func (c Config) complete() Config {
 		c.Ready = func(report.Ready) {}
 	}
 	if c.Receivers == nil {
-		c.Receivers = func([]string) {}
+		c.Receivers = func(peers.Receivers) {}
 	}
 	if c.Stored == nil {
 		c.Stored = func(bool) {}

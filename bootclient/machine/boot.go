@@ -16,6 +16,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/bootclient/machine/display"
 	"github.com/phaseboot/phaseboot/bootclient/network"
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
@@ -92,10 +93,10 @@ type boot struct {
 	health       health              // of the releases that were started here
 	payload      *Payload
 	release      manifest.Release
-	tor          *tor     // nil if it does not run
-	newKey       bool     // key is of this boot alone
-	bootID       string   // of this attempt, in boot reports
-	receivers    []string // addresses that may take boot reports
+	tor          *tor            // nil if it does not run
+	newKey       bool            // key is of this boot alone
+	bootID       string          // of this attempt, in boot reports
+	receivers    peers.Receivers // addresses that may take boot reports
 
 	firstAddress time.Duration // how long the network step waits for it; 0 is the usual time
 }
@@ -218,7 +219,7 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 		b.config.Keep = nodesDir // also for a cache partition, which may turn out to be full
 	}
 	b.config.Stored = b.seedWithoutPartition
-	b.config.Receivers = func(addresses []string) { b.receivers = addresses }
+	b.config.Receivers = func(r peers.Receivers) { b.receivers = r }
 	if err := os.RemoveAll(nodesDir); err != nil { // of an earlier attempt
 		return "", err
 	}

@@ -37,7 +37,8 @@ const (
 // A reporting is what the target needs to report the boot, in addition to the report and the machine key.
 type reporting struct {
 	Recipient string   `json:"age_recipient,omitempty"` // for secrets that only this machine can open
-	To        []string `json:"to"`                      // addresses, as peers.Set.Receivers returns them
+	To        []string `json:"to"`                      // named addresses of peers.Receivers
+	Heard     []string `json:"heard,omitempty"`         // the others
 	BootID    string   `json:"boot_id"`                 // as the boot has reported it
 	Ephemeral bool     `json:"ephemeral,omitempty"`
 	MachineID string   `json:"machine_id,omitempty"`
@@ -65,7 +66,7 @@ func (b *boot) reporting() reporting {
 	}
 	return reporting{
 		Recipient: recipient,
-		To:        b.receivers, BootID: b.bootID, Ephemeral: b.newKey, MachineID: b.config.Machine.ID, Arch: b.config.Arch, Groups: b.config.Machine.Groups,
+		To:        b.receivers.Named, Heard: b.receivers.Heard, BootID: b.bootID, Ephemeral: b.newKey, MachineID: b.config.Machine.ID, Arch: b.config.Arch, Groups: b.config.Machine.Groups,
 	}
 }
 
@@ -120,7 +121,7 @@ func (b *boot) sendReport(ctx context.Context, console []string, limit time.Dura
 	}
 	send, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	sender := outbox.NewSender(b.receivers, peers.ReportHTTP(true, b.report), slog.New(slog.DiscardHandler))
+	sender := outbox.NewSender(b.receivers.Named, b.receivers.Heard, peers.ReportHTTP(true, b.report), slog.New(slog.DiscardHandler))
 	defer sender.Close()
 	to, err := sender.Send(send, document)
 	if err != nil && !errors.Is(err, cas.ErrUnreachable) {
@@ -186,7 +187,7 @@ func ReportTarget(ctx context.Context, dir, cache string, say func(string)) erro
 	if err != nil {
 		return err
 	}
-	sender := outbox.NewSender(r.To, peers.ReportHTTP(true, report.New(time.Now(), nil)), slog.New(slog.DiscardHandler))
+	sender := outbox.NewSender(r.To, r.Heard, peers.ReportHTTP(true, report.New(time.Now(), nil)), slog.New(slog.DiscardHandler))
 	defer sender.Close()
 	var boxes []outbox.Box
 	if cache != "" {

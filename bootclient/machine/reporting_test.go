@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -60,7 +61,7 @@ func booted(t *testing.T, mode, dir string, to ...string) *boot {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &boot{report: report.New(time.Now(), nil), bootID: newBootID(), receivers: to, config: bootclient.Config{
+	b := &boot{report: report.New(time.Now(), nil), bootID: newBootID(), receivers: peers.Receivers{Named: to}, config: bootclient.Config{
 		Mode: m, Cache: dir, Arch: "x86_64", Machine: manifest.Machine{ID: machineID("m"), Groups: []string{"lab"}},
 	}}
 	b.config.Cache = dir
@@ -138,6 +139,32 @@ func TestAReportThatWasMadeWhileThePublisherIsOffArrivesLater(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(cache, pendingDir, "*")); err != nil || len(left) > 0 {
 		t.Errorf("left are %q, %v", left, err)
+	}
+}
+
+// A neighbour that nobody named takes the report while the named publisher is off. The publisher gets it all the same.
+func TestAReportThatANeighbourHasTakenIsKeptForTheNamedPublisher(t *testing.T) {
+	r, neighbour := newReceiver(t), newReceiver(t)
+	r.off.Store(true)
+	cache := t.TempDir()
+	first := booted(t, "local", cache, r.url)
+	first.receivers.Heard = []string{neighbour.url}
+	first.report.Finish(nil)
+	words, err := first.reportStep(t.Context())
+	if err != nil || !strings.HasPrefix(words, "kept for the next boot: "+r.url) || !strings.Contains(words, neighbour.url+" has taken it") {
+		t.Errorf("%q, %v", words, err)
+	}
+	r.off.Store(false)
+	second := booted(t, "local", cache, r.url)
+	second.receivers.Heard = []string{neighbour.url}
+	second.report.Finish(nil)
+	if words, err := second.reportStep(t.Context()); err != nil || words != "sent to "+r.url+", with 1 report of earlier boots" {
+		t.Errorf("%q, %v", words, err)
+	}
+	for got, want := range map[*receiver]int{r: 2, neighbour: 1} {
+		if list, err := got.List(t.Context(), reports.Query{}); err != nil || len(list) != 1 || list[0].Boots != want {
+			t.Errorf("%s has %+v, want %d boots; %v", got.url, list, want, err)
+		}
 	}
 }
 

@@ -8,5 +8,5 @@
 // It decides nothing: what is reported, and whether, is the boot mode's. A folder on the cache partition may have been
 // written by an attacker: only regular files are read, and no more than the limits.
 //
-// Limits: 16 documents and 4 MiB in a box, 16 addresses of a Sender.
+// Limits: 16 documents and 4 MiB in a box, 16 named and 16 heard addresses of a Sender.
 package outbox

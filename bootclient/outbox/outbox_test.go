@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -139,7 +140,7 @@ func TestAWebServerNeitherTakesNorRejectsADocument(t *testing.T) {
 
 func newSender(t *testing.T, addresses ...string) *Sender {
 	t.Helper()
-	s := NewSender(addresses, gateway.NewHTTP(nil), slog.New(slog.DiscardHandler))
+	s := NewSender(addresses, nil, gateway.NewHTTP(nil), slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { s.Close() })
 	return s
 }
@@ -156,8 +157,70 @@ func TestTheFirstPublisherThatTakesADocumentGetsIt(t *testing.T) {
 			t.Errorf("%q, %v", to, err)
 		}
 	}
-	if len(*got) != 2 || len(*none) > 0 || len(s.left) != 4 || s.left[0] != good {
-		t.Errorf("got %q and %q; left are %q", *got, *none, s.left)
+	if len(*got) != 2 || len(*none) > 0 || len(s.named) != 4 || s.named[0] != good {
+		t.Errorf("got %q and %q; left are %q", *got, *none, s.named)
+	}
+}
+
+// A neighbour that nobody named can say that it is a publisher. It gets the report too, but never in place of the named one.
+func TestAHeardPublisherDoesNotReplaceANamedOne(t *testing.T) {
+	mirror, off := webServer(t, 404), "http://127.0.0.1:1"
+	busy, _ := server(t, 503)
+	strict, _ := server(t, 403)
+	for name, tt := range map[string]struct {
+		named, heard []string // "good" and "neighbour" take a document
+		good, near   int      // how many they get of two Sends of one document
+		want         error
+	}{
+		"both are there":                 {[]string{mirror, "good"}, []string{"neighbour"}, 2, 0, nil},
+		"the named one is off":           {[]string{off}, []string{strict, "neighbour"}, 0, 1, cas.ErrUnreachable},
+		"the named one is busy":          {[]string{mirror, busy}, []string{"neighbour"}, 0, 1, cas.ErrUnreachable},
+		"the named one rejects":          {[]string{strict}, []string{"neighbour"}, 0, 0, gateway.ErrRejected},
+		"the heard one rejects":          {[]string{off}, []string{strict}, 0, 0, cas.ErrUnreachable},
+		"no named one is a publisher":    {[]string{mirror}, []string{strict, "neighbour"}, 0, 2, nil},
+		"no named one, the heard reject": {nil, []string{strict}, 0, 0, gateway.ErrRejected},
+	} {
+		t.Run(name, func(t *testing.T) {
+			good, got := server(t, 202)
+			near, nearGot := server(t, 202)
+			urls := func(list []string) (out []string) {
+				for _, a := range list {
+					out = append(out, strings.NewReplacer("good", good, "neighbour", near).Replace(a))
+				}
+				return out
+			}
+			sender := NewSender(urls(tt.named), urls(tt.heard), gateway.NewHTTP(nil), slog.New(slog.DiscardHandler))
+			defer sender.Close()
+			for range 2 {
+				if to, err := sender.Send(t.Context(), []byte("x")); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) || err == nil && to == "" {
+					t.Errorf("%q, %v, want %v", to, err, tt.want)
+				}
+			}
+			if len(*got) != tt.good || len(*nearGot) != tt.near {
+				t.Errorf("the named one got %d, the heard one %d", len(*got), len(*nearGot))
+			}
+			b := Box{t.TempDir()}
+			check(t, b.Put(id(1), time.UnixMilli(1), []byte("kept")))
+			_, err := sender.Deliver(t.Context(), func(error) {}, b)
+			if left := len(b.Names()); (left == 1) != errors.Is(tt.want, cas.ErrUnreachable) {
+				t.Errorf("%d kept documents are left, %v", left, err)
+			}
+		})
+	}
+}
+
+// A named address that does not answer leaves time for the heard ones.
+func TestTheHeardOnesAreTriedIfTheNamedOneIsSilent(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // accepts nothing
+	check(t, err)
+	defer listener.Close()
+	near, got := server(t, 202)
+	sender := NewSender([]string{"http://" + listener.Addr().String()}, []string{near}, gateway.NewHTTP(nil), slog.New(slog.DiscardHandler))
+	defer sender.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if _, err := sender.Send(ctx, []byte("x")); !errors.Is(err, cas.ErrUnreachable) || len(*got) != 1 {
+		t.Errorf("%v: the heard one got %d", err, len(*got))
 	}
 }
 

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/p2p"
 )
 
-// MaxAddresses is how many addresses a Sender tries.
+// MaxAddresses is how many named and how many heard addresses a Sender tries.
 const MaxAddresses = 16
 
 // ErrNoPublisher says that no source of the boot is a publisher that takes boot reports. Another boot may have one.
@@ -29,15 +30,18 @@ var ErrNoPublisher = fmt.Errorf("%w: no source of this boot takes boot reports",
 type Sender struct {
 	http  *http.Client
 	log   *slog.Logger
-	left  []string // addresses, the best first; those of no publisher are removed
+	named []string // addresses, the best first; those of no publisher are removed
+	heard []string // the same
+	taken []byte   // the last document that a heard address has taken
 	node  *p2p.Node
 	peers map[string]*gateway.Client
 }
 
 // NewSender returns a Sender for addresses: URLs below which a publisher has bootreport.Path, and multiaddrs with
-// /p2p/ID. web is the client for URLs.
-func NewSender(addresses []string, web *http.Client, log *slog.Logger) *Sender {
-	return &Sender{http: web, log: log, left: slices.Clone(addresses[:min(len(addresses), MaxAddresses)]), peers: map[string]*gateway.Client{}}
+// /p2p/ID. A person or root.json gave the named ones, the network the heard ones. web is the client for URLs.
+func NewSender(named, heard []string, web *http.Client, log *slog.Logger) *Sender {
+	most := func(list []string) []string { return slices.Clone(list[:min(len(list), MaxAddresses)]) }
+	return &Sender{http: web, log: log, named: most(named), heard: most(heard), peers: map[string]*gateway.Client{}}
 }
 
 // Close ends the connections to peers.
@@ -48,39 +52,72 @@ func (s *Sender) Close() error {
 	return s.node.Close()
 }
 
-// Send sends a document and returns the address that has taken it. The error wraps gateway.ErrRejected for a document
-// that a publisher will never take, ErrNoPublisher if no address is that of a publisher, and otherwise
-// cas.ErrUnreachable.
+// Send sends a document and returns the address that has taken it. The heard addresses are tried after the named ones.
+// A document counts as delivered to a heard address only if no named one is that of a publisher: otherwise the error
+// wraps cas.ErrUnreachable, and the next Send of the same document tries the named ones alone.
+//
+// The error wraps gateway.ErrRejected for a document that a publisher will never take, ErrNoPublisher if no address is
+// that of a publisher, and otherwise cas.ErrUnreachable.
 func (s *Sender) Send(ctx context.Context, document []byte) (to string, err error) {
-	var last error
-	for _, address := range slices.Clone(s.left) {
+	first, cancel := s.limitNamed(ctx)
+	defer cancel()
+	to, err = s.try(first, &s.named, document)
+	if err == nil || errors.Is(err, gateway.ErrRejected) || ctx.Err() != nil || bytes.Equal(document, s.taken) {
+		return to, err
+	}
+	to, heardErr := s.try(ctx, &s.heard, document)
+	switch {
+	case len(s.named) == 0:
+		return to, heardErr
+	case heardErr == nil:
+		s.taken = document
+		return to, fmt.Errorf("%w; %s has taken it, but only the network names that source", err, to)
+	}
+	return "", err
+}
+
+// limitNamed leaves a third of the time to the heard addresses, if there are any.
+func (s *Sender) limitNamed(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok || len(s.heard) == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, time.Until(end)*2/3)
+}
+
+// try sends a document to the first of the addresses that takes it. A rejection by a named one ends it; one by a heard
+// one, which may be anybody's, counts only if no other is left.
+func (s *Sender) try(ctx context.Context, addresses *[]string, document []byte) (to string, err error) {
+	var last, rejected error
+	for _, address := range slices.Clone(*addresses) {
 		err := s.post(ctx, address, document)
-		switch {
+		others := slices.DeleteFunc(slices.Clone(*addresses), func(a string) bool { return a == address })
+		switch name := bootargs.Redact(address); {
 		case err == nil:
-			s.prefer(address)
-			return bootargs.Redact(address), nil
+			*addresses = slices.Insert(others, 0, address)
+			return name, nil
 		case errors.Is(err, gateway.ErrRejected):
-			s.prefer(address)
-			return "", fmt.Errorf("%s: %w", bootargs.Redact(address), err)
+			rejected = fmt.Errorf("%s: %w", name, err)
+			if addresses == &s.named {
+				*addresses = slices.Insert(others, 0, address)
+				return "", rejected
+			}
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, p2p.ErrNoHTTP):
-			s.left = slices.DeleteFunc(s.left, func(a string) bool { return a == address })
+			*addresses = others
 		default:
-			last = fmt.Errorf("%s: %w", bootargs.Redact(address), err)
+			last = fmt.Errorf("%s: %w", name, err)
 		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	if last == nil {
-		return "", ErrNoPublisher
+	switch {
+	case last != nil:
+		return "", last
+	case rejected != nil:
+		return "", rejected
 	}
-	return "", last
-}
-
-// prefer moves an address to the front.
-func (s *Sender) prefer(address string) {
-	s.left = slices.DeleteFunc(s.left, func(a string) bool { return a == address })
-	s.left = slices.Insert(s.left, 0, address)
+	return "", ErrNoPublisher
 }
 
 func (s *Sender) post(ctx context.Context, address string, document []byte) error {
