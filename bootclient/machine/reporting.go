@@ -53,9 +53,11 @@ func newBootID() string {
 	return hex.EncodeToString(id[:])
 }
 
-// reports reports whether the machine reports this boot: the mode says so, and no proxy hides the machine.
+// reports reports whether the machine reports this boot: the mode says so, it may use a cache, and no proxy hides the
+// machine.
 func (b *boot) reports() bool {
-	return b.config.Mode.Report == modes.ReportPublisher && b.config.Mode.Proxy == "" && b.config.Proxy == nil && !b.config.Mode.RandomMAC
+	mode := b.config.Mode // with phase.cache=
+	return mode.Report == modes.ReportPublisher && mode.Cache != "off" && mode.Proxy == "" && b.config.Proxy == nil && !mode.RandomMAC
 }
 
 // reporting returns what identifies this boot to a publisher.

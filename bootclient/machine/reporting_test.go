@@ -179,6 +179,9 @@ func TestAPrivateBootReportsNothing(t *testing.T) {
 		"private":        func(*boot) {},
 		"tor":            func(*boot) {},
 		"local, a proxy": func(b *boot) { b.config.Proxy = http.ProxyURL(proxy) },
+
+		"local, phase.cache=off":    func(b *boot) { b.config.Mode.Cache = "off" },
+		"internet, phase.cache=off": func(b *boot) { b.config.Mode.Cache = "off" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			mode, _, _ := strings.Cut(name, ",")
