@@ -20,7 +20,7 @@ type Outcome string
 const (
 	Accepted   Outcome = "accepted"   // kept: the key is accepted
 	Unverified Outcome = "unverified" // kept: the key is unverified
-	Stale      Outcome = "stale"      // a later document of the same boot is kept already
+	Stale      Outcome = "stale"      // this or a later document of the same boot is kept already
 	Malformed  Outcome = "malformed"  // not a document
 	Untrusted  Outcome = "untrusted"  // its signature is not valid
 	Rate       Outcome = "rate"       // a rate or the number of bodies at once forbids it
@@ -183,7 +183,7 @@ func (s *Store) keepOne(ctx context.Context, tx *sql.Tx, o *offer) error {
 	d := o.document
 	var newest int64
 	err = tx.QueryRowContext(ctx, "SELECT sent FROM boot WHERE machine = ? AND boot_id = ?", id, d.BootID).Scan(&newest)
-	if err == nil && newest > d.SentAt.UnixMilli() {
+	if err == nil && newest >= d.SentAt.UnixMilli() {
 		o.outcome = Stale
 		return nil
 	}
@@ -204,11 +204,17 @@ func (s *Store) keepOne(ctx context.Context, tx *sql.Tx, o *offer) error {
 	return dropBoots(ctx, tx, id, accepted, room)
 }
 
-// keepMachine writes what the newest document says of its machine.
+// keepMachine writes that a machine was seen, and what its newest document says of it. A document that was sent before
+// one that is kept, such as a copy or one that waited on the machine, changes nothing else.
 func keepMachine(ctx context.Context, tx *sql.Tx, d bootreport.Document, origin string, now int64) (id int64, err error) {
 	groups, err := json.Marshal(printableAll(d.Groups))
 	if err != nil {
 		return 0, err
+	}
+	err = tx.QueryRowContext(ctx, "UPDATE machine SET last_seen = ?1 WHERE key = ?2 AND EXISTS (SELECT 1 FROM boot b WHERE b.machine = machine.id AND min(b.sent, b.received) > ?3) RETURNING id",
+		now, d.Machine, min(d.SentAt.UnixMilli(), now)).Scan(&id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return id, err
 	}
 	err = tx.QueryRowContext(ctx, `
 		INSERT INTO machine (key, origin, first_seen, last_seen, ephemeral, machine_id, hostname, arch, groups, recipient)
@@ -277,7 +283,7 @@ func largestOrigin(ctx context.Context, tx *sql.Tx) (origin string, n int, err e
 // oldest that is not the last one of its key, or else the key that was silent for longest. In the room of the
 // unverified keys the address with most bytes loses first.
 func dropBoots(ctx context.Context, tx *sql.Tx, machine int64, accepted bool, room Room) error {
-	_, err := tx.ExecContext(ctx, "DELETE FROM boot WHERE id IN (SELECT id FROM boot WHERE machine = ? ORDER BY received DESC, id DESC LIMIT -1 OFFSET ?)", machine, room.PerMachine)
+	_, err := tx.ExecContext(ctx, "DELETE FROM boot WHERE id IN (SELECT id FROM boot WHERE machine = ? ORDER BY "+newestFirst+" LIMIT -1 OFFSET ?)", machine, room.PerMachine)
 	if err != nil {
 		return err
 	}
@@ -304,13 +310,13 @@ func dropOne(ctx context.Context, tx *sql.Tx, accepted bool) error {
 	result, err := tx.ExecContext(ctx, `
 		DELETE FROM boot WHERE id = (
 			SELECT b.id FROM boot b JOIN machine m ON m.id = b.machine WHERE m.accepted = 1 AND m.boots > 1
-			ORDER BY b.received, b.id LIMIT 1)`)
+			ORDER BY min(b.sent, b.received), b.id LIMIT 1)`)
 	if err != nil {
 		return err
 	}
 	if n, err := result.RowsAffected(); err != nil || n > 0 {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM boot WHERE id = (SELECT b.id FROM boot b JOIN machine m ON m.id = b.machine WHERE m.accepted = 1 ORDER BY b.received, b.id LIMIT 1)")
+	_, err = tx.ExecContext(ctx, "DELETE FROM boot WHERE id = (SELECT b.id FROM boot b JOIN machine m ON m.id = b.machine WHERE m.accepted = 1 ORDER BY min(b.sent, b.received), b.id LIMIT 1)")
 	return err
 }

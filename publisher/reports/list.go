@@ -58,6 +58,10 @@ const machineColumns = `m.id, m.key, m.accepted, m.accepted_at, m.first_seen, m.
 
 const bootColumns = `boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration`
 
+// newestFirst orders the boots of a machine by the time at which they were sent: one that was kept on the machine arrives
+// late. A time after the arrival is that of a wrong clock.
+const newestFirst = "min(sent, received) DESC, id DESC"
+
 // List returns machines, the one that was seen last first.
 func (s *Store) List(ctx context.Context, q Query) ([]Machine, error) {
 	if q.Limit <= 0 {
@@ -119,7 +123,7 @@ func fromMilli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
 // boots returns the newest boots of a machine.
 func (s *Store) boots(ctx context.Context, machine int64, most int) ([]Boot, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT "+bootColumns+" FROM boot WHERE machine = ? ORDER BY received DESC, id DESC LIMIT ?", machine, most)
+	rows, err := s.db.QueryContext(ctx, "SELECT "+bootColumns+" FROM boot WHERE machine = ? ORDER BY "+newestFirst+" LIMIT ?", machine, most)
 	if err != nil {
 		return nil, s.fault(err)
 	}
@@ -235,7 +239,7 @@ func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
 	rows.Close()
 	err = s.db.QueryRowContext(ctx, `
 		SELECT count(*) FROM machine m WHERE accepted = 1 AND 'failed' = (
-			SELECT result FROM boot WHERE machine = m.id ORDER BY received DESC, id DESC LIMIT 1)`).Scan(&st.Failed)
+			SELECT result FROM boot WHERE machine = m.id ORDER BY `+newestFirst+` LIMIT 1)`).Scan(&st.Failed)
 	return st, s.fault(err)
 }
 

@@ -130,6 +130,52 @@ func TestALaterDocumentOfABootReplacesAnEarlierOne(t *testing.T) {
 	}
 }
 
+// Whoever has seen a document can send it again, and a machine sends what it has kept after its newer reports.
+func TestAnOldDocumentDoesNotBecomeTheLastBoot(t *testing.T) {
+	at := time.Date(2026, 11, 30, 10, 0, 0, 0, time.UTC)
+	now := at
+	var outcomes []Outcome
+	s := open(t, Options{Now: func() time.Time { return now }, Counted: func(o Outcome) { outcomes = append(outcomes, o) }, Limits: Limits{Accepted: Room{PerMachine: 2}}})
+	n, replayer := newNode(t, "192.0.2.1:1"), "203.0.113.1:1"
+	document := func(boot int, result, hostname string, at time.Time) []byte {
+		data, err := bootreport.Sign(t.Context(), bootreport.Document{
+			Hostname: hostname, BootID: fmt.Sprintf("%032x", boot), Report: json.RawMessage(`{"result":"` + result + `"}`), SentAt: at,
+		}, n.key)
+		check(t, err)
+		return data
+	}
+	first, second := document(1, "ok", "old", at), document(2, "ok", "new", at.Add(time.Hour))
+	check(t, s.Add(t.Context(), first, n.address))
+	check(t, s.Accept(t.Context(), n.name()))
+	now = at.Add(time.Hour)
+	check(t, s.Add(t.Context(), second, n.address))
+	now = at.Add(2 * time.Hour)
+	check(t, s.Add(t.Context(), first, replayer))
+	check(t, s.Add(t.Context(), second, replayer))
+	late := document(3, "failed", "older", at.Add(time.Minute)) // was kept on the machine
+	check(t, s.Add(t.Context(), late, n.address))
+	m, boots, err := s.Get(t.Context(), n.name())
+	check(t, err)
+	if len(boots) != 2 || boots[0].ID != fmt.Sprintf("%032x", 2) || boots[1].ID != fmt.Sprintf("%032x", 3) || m.Hostname != "new" {
+		t.Errorf("%q has the boots %+v", m.Hostname, boots)
+	}
+	if boots[0].Address != n.address || !boots[0].Received.Equal(at.Add(time.Hour)) || fmt.Sprint(outcomes) != "[unverified accepted stale stale accepted]" {
+		t.Errorf("got %+v, %v", boots[0], outcomes)
+	}
+	st, err := s.Stats(t.Context())
+	check(t, err)
+	if list, err := s.List(t.Context(), Query{}); err != nil || list[0].Last.ID != boots[0].ID || st.Failed != 0 {
+		t.Errorf("%+v, %+v, %v", list, st, err)
+	}
+	now = at.Add(3 * time.Hour)
+	check(t, s.Add(t.Context(), document(4, "ok", "future", now.AddDate(50, 0, 0)), n.address)) // a wrong clock
+	now = at.Add(4 * time.Hour)
+	check(t, s.Add(t.Context(), document(5, "ok", "newest", now), n.address))
+	if m, boots, err := s.Get(t.Context(), n.name()); err != nil || m.Hostname != "newest" || boots[0].ID != fmt.Sprintf("%032x", 5) {
+		t.Errorf("%+v, %+v, %v", m, boots, err)
+	}
+}
+
 func TestOldBootsOfAMachineAreDropped(t *testing.T) {
 	s := open(t, Options{Limits: Limits{Accepted: Room{PerMachine: 3}, Unverified: Room{PerMachine: 2}}})
 	n := newNode(t, "192.0.2.1:1")
