@@ -32,7 +32,7 @@ func TestNamedSourcesGetBootReportsBeforeHeardOnes(t *testing.T) {
 		client := &gateway.Client{Base: url}
 		_, _ = client.IPNS(t.Context(), "x") // so that the header is known
 		s := NewSource(kind, url, nil)
-		s.heard = heard
+		s.Heard = heard
 		s.SetEndpoints([]*Endpoint{GatewayEndpoint(url, client)})
 		set.mu.Lock()
 		defer set.mu.Unlock()
