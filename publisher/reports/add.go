@@ -182,8 +182,9 @@ func (s *Store) keepOne(ctx context.Context, tx *sql.Tx, o *offer) error {
 	now := s.Now().UnixMilli()
 	d := o.document
 	var newest int64
-	err = tx.QueryRowContext(ctx, "SELECT sent FROM boot WHERE machine = ? AND boot_id = ?", id, d.BootID).Scan(&newest)
-	if err == nil && newest >= d.SentAt.UnixMilli() {
+	var same bool // sent_at has whole seconds, so two documents of a boot may have the same
+	err = tx.QueryRowContext(ctx, "SELECT sent, document = ? FROM boot WHERE machine = ? AND boot_id = ?", o.data, id, d.BootID).Scan(&newest, &same)
+	if err == nil && (same || newest > d.SentAt.UnixMilli()) {
 		o.outcome = Stale
 		return nil
 	}
