@@ -311,13 +311,13 @@ func dropOne(ctx context.Context, tx *sql.Tx, accepted bool) error {
 	result, err := tx.ExecContext(ctx, `
 		DELETE FROM boot WHERE id = (
 			SELECT b.id FROM boot b JOIN machine m ON m.id = b.machine WHERE m.accepted = 1 AND m.boots > 1
-			ORDER BY min(b.sent, b.received), b.id LIMIT 1)`)
+			ORDER BY b.received, b.id LIMIT 1)`)
 	if err != nil {
 		return err
 	}
 	if n, err := result.RowsAffected(); err != nil || n > 0 {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM boot WHERE id = (SELECT b.id FROM boot b JOIN machine m ON m.id = b.machine WHERE m.accepted = 1 ORDER BY min(b.sent, b.received), b.id LIMIT 1)")
+	_, err = tx.ExecContext(ctx, "DELETE FROM boot WHERE id = (SELECT b.id FROM boot b JOIN machine m ON m.id = b.machine WHERE m.accepted = 1 ORDER BY b.received, b.id LIMIT 1)")
 	return err
 }
