@@ -160,7 +160,7 @@ func (a *answer) outcome(exit processExit, lim Limits) Outcome {
 // outOfMemory reports whether a Go program's stderr says that it got no memory for its heap or for the
 // stack of a thread. It "cannot map pages" if the filter of system calls refuses one large growth of the heap.
 func outOfMemory(stderr string) bool {
-	return slices.ContainsFunc([]string{"out of memory", "cannot allocate memory", "cannot map pages", "pthread_create failed", "failed to create new OS thread"},
+	return slices.ContainsFunc([]string{"out of memory", "ThreadSanitizer failed to allocate", "cannot allocate memory", "cannot map pages", "pthread_create failed", "failed to create new OS thread"},
 		func(message string) bool { return strings.Contains(stderr, message) })
 }
 
