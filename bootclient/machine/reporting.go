@@ -44,6 +44,7 @@ type reporting struct {
 	MachineID string   `json:"machine_id,omitempty"`
 	Arch      string   `json:"arch"`
 	Groups    []string `json:"groups,omitempty"`
+	Hostname  string   `json:"hostname,omitempty"` // of the signed settings
 }
 
 // newBootID returns the ID of an attempt, 32 hex digits.
@@ -62,24 +63,34 @@ func (b *boot) reports() bool {
 
 // reporting returns what identifies this boot to a publisher.
 func (b *boot) reporting() reporting {
+	groups, hostname := b.config.Machine.Groups, ""
+	if b.payload != nil && b.payload.settings.Number > 0 { // with those of the command line
+		groups, hostname = b.payload.settings.Groups, b.payload.settings.Hostname
+	}
 	recipient := ""
 	if b.age != nil {
 		recipient = b.age.Recipient().String()
 	}
 	return reporting{
 		Recipient: recipient,
-		To:        b.receivers.Named, Heard: b.receivers.Heard, BootID: b.bootID, Ephemeral: b.newKey, MachineID: b.config.Machine.ID, Arch: b.config.Arch, Groups: b.config.Machine.Groups,
+		To:        b.receivers.Named, Heard: b.receivers.Heard, BootID: b.bootID, Ephemeral: b.newKey, MachineID: b.config.Machine.ID, Arch: b.config.Arch, Groups: groups, Hostname: hostname,
 	}
 }
 
 // document returns the signed boot report as it is now. console is nil for a boot that did not fail.
-func (r reporting) document(ctx context.Context, key []byte, reportJSON []byte, console []string, hostname string) ([]byte, error) {
+func (r reporting) document(ctx context.Context, key []byte, reportJSON []byte, console []string) ([]byte, error) {
 	private, err := ed25519pem.Parse(key)
 	if err != nil {
 		return nil, fmt.Errorf("machine key: %w", err)
 	}
+	var of struct {
+		Tries json.RawMessage `json:"tries"`
+	}
+	if err := json.Unmarshal(reportJSON, &of); err != nil {
+		return nil, fmt.Errorf("%s: %w", reportName, err)
+	}
 	return bootreport.Sign(ctx, bootreport.Document{
-		Ephemeral: r.Ephemeral, MachineID: r.MachineID, Hostname: hostname, Arch: r.Arch, Groups: r.Groups, Recipient: r.Recipient,
+		Ephemeral: r.Ephemeral, MachineID: r.MachineID, Hostname: r.Hostname, Arch: r.Arch, Groups: r.Groups, Recipient: r.Recipient, Tries: of.Tries,
 		Report: reportJSON, Console: console, BootID: r.BootID, SentAt: time.Now(),
 	}, private)
 }
@@ -111,7 +122,7 @@ func (b *boot) sendReport(ctx context.Context, console []string, limit time.Dura
 	if err != nil {
 		return "", err
 	}
-	document, err := b.reporting().document(ctx, b.key, data, console, "")
+	document, err := b.reporting().document(ctx, b.key, data, console)
 	if err != nil {
 		return "", err
 	}
@@ -184,8 +195,10 @@ func ReportTarget(ctx context.Context, dir, cache string, say func(string)) erro
 	if err != nil {
 		return err
 	}
-	hostname, _ := os.Hostname() // "" says that it is not known
-	document, err := r.document(ctx, key, reportJSON, nil, hostname)
+	if name, err := os.Hostname(); err == nil {
+		r.Hostname = name
+	}
+	document, err := r.document(ctx, key, reportJSON, nil)
 	if err != nil {
 		return err
 	}

@@ -82,6 +82,10 @@ func TestThreeMachinesBootAndTheReportOfTheFailedOneHasItsConsole(t *testing.T) 
 			b.reportFailure(t.Context())
 			continue
 		}
+		if i == 2 { // signed settings say more of it than the command line
+			b.payload = &Payload{settings: manifest.MachineSettings{Number: 1, Settings: manifest.Settings{Hostname: "node2", Groups: []string{"lab", "signed"}}}}
+			b.report.SetTries(report.Tries{Starts: 2, Limit: 3})
+		}
 		b.report.Finish(nil)
 		if words, err := b.reportStep(t.Context()); err != nil || words != "sent to "+r.url {
 			t.Errorf("%q, %v", words, err)
@@ -91,10 +95,13 @@ func TestThreeMachinesBootAndTheReportOfTheFailedOneHasItsConsole(t *testing.T) 
 	if err != nil || len(list) != 3 {
 		t.Fatalf("%+v, %v", list, err)
 	}
+	if m := list[0]; m.Hostname != "node2" || len(m.Groups) != 2 || m.Last.Starts != 2 {
+		t.Errorf("the last one has said %+v, %+v", m, m.Last)
+	}
 	failed := 0
 	for _, m := range list {
 		_, d, err := r.Document(t.Context(), m.Key, m.Last.ID)
-		if err != nil || d.Ephemeral || d.MachineID != machineID("m") || len(m.Groups) != 1 || m.Arch != "x86_64" || m.Last.Mode != "local" {
+		if err != nil || d.Ephemeral || d.MachineID != machineID("m") || m.Groups[0] != "lab" || m.Arch != "x86_64" || m.Last.Mode != "local" {
 			t.Errorf("%+v, %v", m, err)
 		}
 		if m.Last.Result == "failed" {

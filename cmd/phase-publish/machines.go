@@ -132,6 +132,12 @@ func bootWords(b reports.Boot) string {
 		words += ", mode " + b.Mode
 	}
 	words += fmt.Sprintf(", %.1f s", float64(b.Duration)/1000)
+	if b.Starts > 1 {
+		words += fmt.Sprintf(", start %d without a blessing", b.Starts)
+	}
+	if b.Avoided != "" {
+		words += ", in place of " + b.Avoided
+	}
 	if b.Error != "" {
 		words += ": " + b.Error
 	}

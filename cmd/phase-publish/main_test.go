@@ -53,7 +53,7 @@ func makeReports() int {
 	for i, report := range []string{
 		`{"result":"failed","error":"no source is reachable","mode":"local","duration_ms":60000}`,
 		`{"result":"ok","mode":"local","duration_ms":8200,"release":{"channel":"stable","release":"v1","role_version":1}}`,
-		`{"result":"ok","mode":"internet","duration_ms":9100,"release":{"channel":"beta","release":"v2","role_version":2}}`,
+		`{"result":"ok","mode":"internet","duration_ms":9100,"tries":{"starts":2,"limit":3,"failed":{"release":"v3"}},"release":{"channel":"beta","release":"v2","role_version":2}}`,
 	} {
 		seed := [ed25519.SeedSize]byte{byte(i / 2)}
 		document, err := bootreport.Sign(ctx, bootreport.Document{

@@ -34,7 +34,7 @@ const (
 const (
 	MaxConsole = 100 // lines
 	maxLine    = 400 // bytes of one
-	maxGroups  = 32
+	maxGroups  = 64
 	maxName    = 253 // bytes of a host name, a group or an architecture
 )
 
@@ -184,6 +184,8 @@ type Summary struct {
 	Number   int64         // its role version
 	Started  time.Time     // when the kernel of the boot started, by the clock of the machine
 	Duration time.Duration // up to the jump
+	Starts   int64         // of the release without a blessing; 0 if they are not counted
+	Failed   string        // version of the newest release, in whose place an older one was booted
 }
 
 // Summary reads the summary of the report. A report of another form has an empty one.
@@ -199,6 +201,12 @@ func (d Document) Summary() Summary {
 			Version string `json:"release"`
 			Number  int64  `json:"role_version"`
 		} `json:"release"`
+		Tries struct {
+			Starts int64 `json:"starts"`
+			Failed struct {
+				Version string `json:"release"`
+			} `json:"failed"`
+		} `json:"tries"`
 	}
 	if err := json.Unmarshal(d.Report, &r); err != nil {
 		return Summary{}
@@ -206,6 +214,7 @@ func (d Document) Summary() Summary {
 	return Summary{
 		Result: cut(r.Result, 16), Error: cut(r.Error, maxLine), Mode: cut(r.Mode, 32), Channel: cut(r.Release.Channel, 64),
 		Release: cut(r.Release.Version, 128), Number: r.Release.Number, Started: r.Start.UTC(),
+		Starts: max(r.Tries.Starts, 0), Failed: cut(r.Tries.Failed.Version, 128),
 		Duration: time.Duration(min(max(r.Duration, 0), int64(time.Hour*24*365/time.Millisecond))) * time.Millisecond,
 	}
 }

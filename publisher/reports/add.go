@@ -233,10 +233,10 @@ func keepBoot(ctx context.Context, tx *sql.Tx, machine int64, o *offer, now int6
 		return err
 	}
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO boot (machine, boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration, document)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		INSERT INTO boot (machine, boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration, starts, avoided, document)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		machine, d.BootID, now, d.SentAt.UnixMilli(), milli(sum.Started), printable(o.address), sum.Result, sum.Error, sum.Mode, sum.Channel, sum.Release, sum.Number,
-		sum.Duration.Milliseconds(), o.data)
+		sum.Duration.Milliseconds(), sum.Starts, sum.Failed, o.data)
 	return err
 }
 

@@ -45,6 +45,8 @@ type Boot struct {
 	Release  string    `json:"release,omitempty"`
 	Number   int64     `json:"role_version,omitempty"`
 	Duration int64     `json:"duration_ms"`
+	Starts   int64     `json:"starts,omitempty"`  // of the release without a blessing; 0 if they are not counted
+	Avoided  string    `json:"avoided,omitempty"` // version of the newest release, in whose place Release was booted
 }
 
 // A Query says which machines List returns.
@@ -56,7 +58,7 @@ type Query struct {
 
 const machineColumns = `m.id, m.key, m.accepted, m.accepted_at, m.first_seen, m.last_seen, m.ephemeral, m.machine_id, m.hostname, m.arch, m.groups, m.recipient, m.boots`
 
-const bootColumns = `boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration`
+const bootColumns = `boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration, starts, avoided`
 
 // newestFirst orders the boots of a machine by the time at which they were sent: one that was kept on the machine arrives
 // late. A time after the arrival is that of a wrong clock.
@@ -132,7 +134,7 @@ func (s *Store) boots(ctx context.Context, machine int64, most int) ([]Boot, err
 	for rows.Next() {
 		var b Boot
 		var received, sent, started int64
-		if err := rows.Scan(&b.ID, &received, &sent, &started, &b.Address, &b.Result, &b.Error, &b.Mode, &b.Channel, &b.Release, &b.Number, &b.Duration); err != nil {
+		if err := rows.Scan(&b.ID, &received, &sent, &started, &b.Address, &b.Result, &b.Error, &b.Mode, &b.Channel, &b.Release, &b.Number, &b.Duration, &b.Starts, &b.Avoided); err != nil {
 			return nil, s.fault(err)
 		}
 		b.Received, b.Sent, b.Started = fromMilli(received), fromMilli(sent), fromMilli(started)

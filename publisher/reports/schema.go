@@ -40,6 +40,8 @@ CREATE TABLE boot (
 	release  TEXT NOT NULL,
 	number   INTEGER NOT NULL,
 	duration INTEGER NOT NULL,
+	starts   INTEGER NOT NULL,
+	avoided  TEXT NOT NULL,
 	document BLOB NOT NULL,
 	UNIQUE (machine, boot_id)
 );
