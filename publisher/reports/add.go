@@ -43,6 +43,7 @@ var (
 // An offer is a document that waits for the transaction that keeps it.
 type offer struct {
 	document bootreport.Document
+	summary  bootreport.Summary
 	data     []byte
 	address  string // IP and port
 	origin   string // as limit.ClientKey names it
@@ -72,6 +73,7 @@ func (s *Store) add(ctx context.Context, o *offer) (err error) {
 		}
 		return err
 	}
+	o.summary = o.document.Summary()
 	if known, err := s.isAccepted(ctx, o.document.Machine); err != nil {
 		return s.fault(err)
 	} else if !known && !s.rates.allowUnverified() {
@@ -191,7 +193,7 @@ func (s *Store) keepOne(ctx context.Context, tx *sql.Tx, o *offer) error {
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
-	if id, err = keepMachine(ctx, tx, d, o.origin, now); err != nil {
+	if id, err = keepMachine(ctx, tx, d, o, now); err != nil {
 		return err
 	}
 	if err := keepBoot(ctx, tx, id, o, now); err != nil {
@@ -207,7 +209,7 @@ func (s *Store) keepOne(ctx context.Context, tx *sql.Tx, o *offer) error {
 
 // keepMachine writes that a machine was seen, and what its newest document says of it. A document that was sent before
 // one that is kept, such as a copy or one that waited on the machine, changes nothing else.
-func keepMachine(ctx context.Context, tx *sql.Tx, d bootreport.Document, origin string, now int64) (id int64, err error) {
+func keepMachine(ctx context.Context, tx *sql.Tx, d bootreport.Document, o *offer, now int64) (id int64, err error) {
 	groups, err := json.Marshal(printableAll(d.Groups))
 	if err != nil {
 		return 0, err
@@ -218,17 +220,17 @@ func keepMachine(ctx context.Context, tx *sql.Tx, d bootreport.Document, origin 
 		return id, err
 	}
 	err = tx.QueryRowContext(ctx, `
-		INSERT INTO machine (key, origin, first_seen, last_seen, ephemeral, machine_id, hostname, arch, groups, recipient)
-		VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-		ON CONFLICT (key) DO UPDATE SET last_seen = ?3, ephemeral = ?4, machine_id = ?5, hostname = ?6, arch = ?7, groups = ?8, recipient = ?9
+		INSERT INTO machine (key, origin, first_seen, last_seen, ephemeral, machine_id, hostname, arch, groups, recipient, result)
+		VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+		ON CONFLICT (key) DO UPDATE SET last_seen = ?3, ephemeral = ?4, machine_id = ?5, hostname = ?6, arch = ?7, groups = ?8, recipient = ?9, result = ?10
 		RETURNING id`,
-		d.Machine, origin, now, d.Ephemeral, d.MachineID, printable(d.Hostname), printable(d.Arch), string(groups), printable(d.Recipient)).Scan(&id)
+		d.Machine, o.origin, now, d.Ephemeral, d.MachineID, printable(d.Hostname), printable(d.Arch), string(groups), printable(d.Recipient), o.summary.Result).Scan(&id)
 	return id, err
 }
 
 // keepBoot writes a document, in place of an earlier one of the same boot.
 func keepBoot(ctx context.Context, tx *sql.Tx, machine int64, o *offer, now int64) error {
-	d, sum := o.document, o.document.Summary()
+	d, sum := o.document, o.summary
 	if _, err := tx.ExecContext(ctx, "DELETE FROM boot WHERE machine = ? AND boot_id = ?", machine, d.BootID); err != nil {
 		return err
 	}

@@ -239,9 +239,7 @@ func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
 		return st, s.fault(err)
 	}
 	rows.Close()
-	err = s.db.QueryRowContext(ctx, `
-		SELECT count(*) FROM machine m WHERE accepted = 1 AND 'failed' = (
-			SELECT result FROM boot WHERE machine = m.id ORDER BY `+newestFirst+` LIMIT 1)`).Scan(&st.Failed)
+	err = s.db.QueryRowContext(ctx, "SELECT count(*) FROM machine WHERE accepted = 1 AND result = 'failed'").Scan(&st.Failed)
 	return st, s.fault(err)
 }
 

@@ -20,11 +20,13 @@ CREATE TABLE machine (
 	arch       TEXT NOT NULL,
 	groups     TEXT NOT NULL,
 	recipient  TEXT NOT NULL,
+	result     TEXT NOT NULL DEFAULT '',
 	boots      INTEGER NOT NULL DEFAULT 0,
 	bytes      INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX machine_seen ON machine (accepted, last_seen);
 CREATE INDEX machine_origin ON machine (accepted, origin);
+CREATE INDEX machine_result ON machine (accepted, result);
 CREATE TABLE boot (
 	id       INTEGER PRIMARY KEY AUTOINCREMENT,
 	machine  INTEGER NOT NULL REFERENCES machine (id) ON DELETE CASCADE,
