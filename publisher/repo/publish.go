@@ -32,7 +32,7 @@ func (r *Repo) Check(ctx context.Context, data []byte, s Signing) (manifest.Rele
 	if err != nil {
 		return release, err
 	}
-	known, err := r.isPublished(ctx, base, release, data)
+	_, known, err := r.releaseFile(ctx, base, release, data)
 	if err != nil || known {
 		return release, err
 	}
@@ -50,32 +50,50 @@ func (r *Repo) agreesWithClock(p *Published, s Signing) error {
 	return r.CheckClock(p, s.Now)
 }
 
-// isPublished reports whether data is the published manifest of its channel. It refuses
-// another manifest that is not newer than the published one.
-func (r *Repo) isPublished(ctx context.Context, base *Published, release manifest.Release, data []byte) (bool, error) {
+// releaseFile returns the file of a release, and reports whether it is published.
+func (r *Repo) releaseFile(ctx context.Context, base *Published, release manifest.Release, data []byte) (f manifest.File, published bool, err error) {
 	name, err := manifest.RoleName(release.Channel, release.Arch)
 	if err != nil {
-		return false, err
+		return f, false, err
 	}
-	old := base.roleVersion(name)
-	if release.Number > old {
+	f = manifest.File{Role: name, Version: release.Number, Data: data}
+	published, err = r.isPublished(ctx, base, f, manifest.KindRole,
+		fmt.Sprintf("release %q: %s", release.Version, name), "sign it again with phase-sign release, which takes the next version")
+	return f, published, err
+}
+
+// isPublished reports whether f is the published file of its role. It refuses another one that is not newer, with an
+// error that begins with what and says the remedy.
+func (r *Repo) isPublished(ctx context.Context, base *Published, f manifest.File, kind manifest.Kind, what, remedy string) (bool, error) {
+	old := base.roleVersion(f.Role)
+	if f.Version > old {
 		return false, nil
 	}
-	if release.Number == old {
-		published, err := r.read(ctx, manifest.FileName(name, old), manifest.KindRole)
+	if f.Version == old {
+		published, err := r.read(ctx, manifest.FileName(f.Role, old), kind)
 		if err != nil {
 			return false, err
 		}
-		if bytes.Equal(published, data) {
+		if bytes.Equal(published, f.Data) {
 			return true, nil
 		}
 	}
-	return false, fmt.Errorf("release %q: %s version %d is not newer than version %d, which is published; sign it again with phase-sign release, which takes the next version: %w",
-		release.Version, name, release.Number, old, manifest.ErrRollback)
+	return false, fmt.Errorf("%s version %d is not newer than version %d, which is published; %s: %w", what, f.Version, old, remedy, manifest.ErrRollback)
 }
 
-// Publish writes the manifest of a release, the snapshot that names it and the timestamp
-// that names the snapshot, in this order. When the manifest is published already it
+// writeRole writes the file of a role, the snapshot that names it and the timestamp that names the snapshot, in this order.
+func (r *Repo) writeRole(base *Published, targets, role manifest.File, s Signing) error {
+	if err := r.write(manifest.FileName(role.Role, role.Version), role.Data); err != nil {
+		return err
+	}
+	snapshot, err := r.writeSnapshot(base, s, targets, role)
+	if err != nil {
+		return err
+	}
+	return r.writeTimestamp(base, snapshot, s)
+}
+
+// Publish writes the manifest of a release, a snapshot and a timestamp. When the manifest is published already it
 // returns true, and renews the timestamp where that is due.
 func (r *Repo) Publish(ctx context.Context, release manifest.Release, data []byte, s Signing) (published bool, err error) {
 	unlock, err := r.lock(ctx)
@@ -87,7 +105,8 @@ func (r *Repo) Publish(ctx context.Context, release manifest.Release, data []byt
 	if err != nil {
 		return false, err
 	}
-	if published, err = r.isPublished(ctx, base, release, data); err != nil {
+	role, published, err := r.releaseFile(ctx, base, release, data)
+	if err != nil {
 		return false, err
 	}
 	if published {
@@ -99,29 +118,16 @@ func (r *Repo) Publish(ctx context.Context, release manifest.Release, data []byt
 		}
 		return true, r.renew(ctx, base, s)
 	}
-	name, err := manifest.RoleName(release.Channel, release.Arch)
-	if err != nil {
-		return false, err
-	}
 	targets, err := r.newestTargets(ctx)
 	if err != nil {
 		return false, err
 	}
-	role := manifest.File{Role: name, Version: release.Number, Data: data}
-	if err := r.write(manifest.FileName(role.Role, role.Version), role.Data); err != nil {
-		return false, err
-	}
-	snapshot, err := r.writeSnapshot(base, s, targets, role)
-	if err != nil {
-		return false, err
-	}
-	return false, r.writeTimestamp(base, snapshot, s)
+	return false, r.writeRole(base, targets, role, s)
 }
 
-// PublishConfig writes the settings of machines, the snapshot that names them and the timestamp that names the
-// snapshot. The newest root and targets must delegate to the keys that have signed them, and their version must be
-// newer than the published one. When they are published already it returns true. A repository without a release wraps
-// fs.ErrNotExist.
+// PublishConfig writes the settings of machines, a snapshot and a timestamp. The newest root and targets must delegate
+// to the keys that have signed them, and their version must be newer than the published one. When they are published
+// already it returns true. A repository without a release wraps fs.ErrNotExist.
 func (r *Repo) PublishConfig(ctx context.Context, data []byte, s Signing) (c manifest.Config, published bool, err error) {
 	unlock, err := r.lock(ctx)
 	if err != nil {
@@ -145,18 +151,10 @@ func (r *Repo) PublishConfig(ctx context.Context, data []byte, s Signing) (c man
 	if p == nil {
 		return c, false, r.NoRelease()
 	}
-	switch old := base.roleVersion(manifest.ConfigRole); {
-	case c.Number == old:
-		now, err := r.read(ctx, manifest.FileName(manifest.ConfigRole, old), manifest.KindConfig)
-		if err != nil {
-			return c, false, err
-		}
-		if bytes.Equal(now, data) {
-			return c, true, nil
-		}
-		fallthrough
-	case c.Number < old:
-		return c, false, fmt.Errorf("settings: version %d is not newer than version %d, which is published; sign them again with phase-sign config: %w", c.Number, old, manifest.ErrRollback)
+	role := manifest.File{Role: manifest.ConfigRole, Version: c.Number, Data: data}
+	published, err = r.isPublished(ctx, base, role, manifest.KindConfig, "settings:", "sign them again with phase-sign config")
+	if err != nil || published {
+		return c, published, err
 	}
 	if err := c.CheckSignedAt(s.Now); err != nil {
 		return c, false, err
@@ -164,13 +162,5 @@ func (r *Repo) PublishConfig(ctx context.Context, data []byte, s Signing) (c man
 	if err := r.agreesWithClock(p, s); err != nil {
 		return c, false, err
 	}
-	role := manifest.File{Role: manifest.ConfigRole, Version: c.Number, Data: data}
-	if err := r.write(manifest.FileName(role.Role, role.Version), role.Data); err != nil {
-		return c, false, err
-	}
-	snapshot, err := r.writeSnapshot(base, s, targets, role)
-	if err != nil {
-		return c, false, err
-	}
-	return c, false, r.writeTimestamp(base, snapshot, s)
+	return c, false, r.writeRole(base, targets, role, s)
 }
