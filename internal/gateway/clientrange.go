@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -25,23 +24,14 @@ var ErrNoRanges = errors.New("no ranges of files")
 // missing file is ErrNoRanges, because the server may have the blocks.
 func (c *Client) Range(ctx context.Context, path string, length int64, leaves []cas.Leaf, take func(i int, leaf RunLeaf) error) error {
 	from, end := leaves[0].Offset, leaves[len(leaves)-1].Offset+leaves[len(leaves)-1].Size
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watch := c.startWatchdog(cancel)
-	defer watch.stop()
-	resp, err := c.request(ctx, targetsPath+(&url.URL{Path: path}).EscapedPath(), "*/*", "Range", fmt.Sprintf("bytes=%d-%d", from, end-1))
-	if err != nil {
-		return fmt.Errorf("range of %.100q: %w", path, err)
-	}
-	defer resp.Body.Close()
-	if err := rangeStatus(resp, from, end, length); err != nil {
-		return fmt.Errorf("range of %.100q: %w", path, err)
-	}
-	err = readRange(resp.Header, resp.Body, leaves, watch, take)
-	if lost := (*connError)(nil); errors.As(err, &lost) {
-		return fmt.Errorf("range of %.100q: %w", path, bodyError(ctx, lost.err))
-	}
-	return err
+	return c.requestRun(ctx, runRequest{
+		name:   fmt.Sprintf("range of %.100q", path),
+		path:   targetsPath + (&url.URL{Path: path}).EscapedPath(),
+		accept: "*/*",
+		more:   []string{"Range", fmt.Sprintf("bytes=%d-%d", from, end-1)},
+		status: func(resp *http.Response) error { return rangeStatus(resp, from, end, length) },
+		read:   func(head http.Header, rr *runReader) error { return readRange(head, rr, leaves, take) },
+	})
 }
 
 // rangeStatus returns ErrNoRanges for a response that is not the range from:end of a file of length
@@ -71,9 +61,7 @@ func rangeStatus(resp *http.Response, from, end, length int64) error {
 }
 
 // readRange reads leaves that follow one another. Wrong bytes that are labelled as a page are not a lie.
-func readRange(head http.Header, body io.Reader, leaves []cas.Leaf, watch *watchdog, take func(i int, leaf RunLeaf) error) error {
-	rr := &runReader{body: body, watchdog: watch, buf: newSharedBuffer()}
-	defer func() { rr.buf.release() }()
+func readRange(head http.Header, rr *runReader, leaves []cas.Leaf, take func(i int, leaf RunLeaf) error) error {
 	for i, l := range leaves {
 		data, err := rr.consume(int(l.Size))
 		if err != nil {
@@ -89,6 +77,5 @@ func readRange(head http.Header, body io.Reader, leaves []cas.Leaf, watch *watch
 			return err
 		}
 	}
-	rr.fill(1) // reads the end of the body, so that the connection can be reused
 	return nil
 }

@@ -34,22 +34,47 @@ const runNodes = 64 // inner nodes that may come between the leaves of a run
 // cas.ErrCorrupt for a block with a wrong hash, ErrNoRuns if the response is not such a run, and
 // otherwise the errors of Block. Errors of take are returned unchanged.
 func (c *Client) Run(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, leaf RunLeaf) error) error {
-	path := fmt.Sprintf("/ipfs/%s?format=car&dag-scope=entity&entity-bytes=%s&nodes=n", root, ranges(leaves))
+	return c.requestRun(ctx, runRequest{
+		name:   fmt.Sprintf("run of %s", root),
+		path:   fmt.Sprintf("/ipfs/%s?format=car&dag-scope=entity&entity-bytes=%s&nodes=n", root, ranges(leaves)),
+		accept: typeCAR + "; version=1; order=dfs; dups=n",
+		status: runStatus,
+		read:   func(_ http.Header, rr *runReader) error { return c.readRun(rr, root, leaves, take) },
+	})
+}
+
+// A runRequest is a request for leaves of a file, and how its response is read.
+type runRequest struct {
+	name         string // in errors
+	path, accept string
+	more         []string // header fields, names and values in turn
+	status       func(resp *http.Response) error
+	read         func(head http.Header, rr *runReader) error
+}
+
+// requestRun sends a request for leaves and reads its response. Errors of read are returned unchanged, except those of
+// the connection.
+func (c *Client) requestRun(ctx context.Context, r runRequest) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watch := c.startWatchdog(cancel)
 	defer watch.stop()
-	resp, err := c.request(ctx, path, typeCAR+"; version=1; order=dfs; dups=n")
+	resp, err := c.request(ctx, r.path, r.accept, r.more...)
 	if err != nil {
-		return fmt.Errorf("run of %s: %w", root, err)
+		return fmt.Errorf("%s: %w", r.name, err)
 	}
 	defer resp.Body.Close()
-	if err := runStatus(resp); err != nil {
-		return fmt.Errorf("run of %s: %w", root, err)
+	if err := r.status(resp); err != nil {
+		return fmt.Errorf("%s: %w", r.name, err)
 	}
-	err = c.readRun(resp.Body, root, leaves, watch, take)
+	rr := newRunReader(resp.Body, watch)
+	defer rr.release()
+	err = r.read(resp.Header, rr)
 	if lost := (*connError)(nil); errors.As(err, &lost) {
-		return fmt.Errorf("run of %s: %w", root, bodyError(ctx, lost.err))
+		return fmt.Errorf("%s: %w", r.name, bodyError(ctx, lost.err))
+	}
+	if err == nil {
+		rr.fill(1) // reads the end of the body, so that the connection can be reused
 	}
 	return err
 }
@@ -151,8 +176,8 @@ func (b *sharedBuffer) release() {
 	sharedBuffers.Put(b)
 }
 
-// A runReader reads the sections of a CARv1. The received bytes that are not consumed yet are
-// buf.bytes[at:end]; sections are returned without copying.
+// A runReader reads the body of a run: the sections of a CARv1, or a range of a file. The received bytes that are not consumed yet are
+// buf.bytes[at:end]; they are returned without copying.
 type runReader struct {
 	body     io.Reader
 	watchdog *watchdog
@@ -160,6 +185,13 @@ type runReader struct {
 	at, end  int
 	total    int
 }
+
+func newRunReader(body io.Reader, watch *watchdog) *runReader {
+	return &runReader{body: body, watchdog: watch, buf: newSharedBuffer()}
+}
+
+// release gives the buffer back, which leaves may retain.
+func (rr *runReader) release() { rr.buf.release() }
 
 // RepeatsNodes reports whether the gateway has sent inner nodes in a run, as the specification
 // demands. Short runs are not worthwhile then.
@@ -172,9 +204,7 @@ const MaxGaps = maxSpans - 1
 // Phase Boot does, and it accepts runs with gaps.
 func (c *Client) TakesGaps() bool { return c.sawNoNodes.Load() && !c.sawNodes.Load() }
 
-func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch *watchdog, take func(i int, leaf RunLeaf) error) error {
-	rr := &runReader{body: body, watchdog: watch, buf: newSharedBuffer()}
-	defer func() { rr.buf.release() }()
+func (c *Client) readRun(rr *runReader, root cid.Cid, leaves []cas.Leaf, take func(i int, leaf RunLeaf) error) error {
 	if err := rr.header(root); err != nil {
 		return err
 	}
@@ -203,7 +233,6 @@ func (c *Client) readRun(body io.Reader, root cid.Cid, leaves []cas.Leaf, watch 
 	if nodes == 0 && !leaves[0].CID.Equals(root) {
 		c.sawNoNodes.Store(true)
 	}
-	rr.fill(1) // reads the end of the body, so that the connection can be reused
 	return nil
 }
 

@@ -217,6 +217,26 @@ func TestHave(t *testing.T) {
 
 // What a run hands over is what was asked for, whatever the bytes.
 func FuzzRun(f *testing.F) {
+	store, file, want := fuzzedFile(f)
+	rec := httptest.NewRecorder()
+	Handler(Options{Source: store}).ServeHTTP(rec, httptest.NewRequest("GET", "/ipfs/"+file.CID.String()+"?format=car", nil))
+	f.Add(rec.Body.Bytes())
+	f.Add(rec.Body.Bytes()[:100])
+	f.Fuzz(func(t *testing.T, body []byte) {
+		want.check(t, body, func(rr *runReader, take func(i int, leaf RunLeaf) error) {
+			new(Client).readRun(rr, file.CID, want.leaves, take)
+		})
+	})
+}
+
+// fuzzedLeaves are the leaves of a file that a fuzz test requests.
+type fuzzedLeaves struct {
+	data   []byte // of the file
+	leaves []cas.Leaf
+}
+
+func fuzzedFile(f *testing.F) (*cas.Memory, cas.File, fuzzedLeaves) {
+	f.Helper()
 	store := cas.NewMemory()
 	data := bytes.Repeat([]byte("phase"), 30)
 	file, err := cas.AddFile(context.Background(), store.Put, bytes.NewReader(data), "size-64")
@@ -227,18 +247,19 @@ func FuzzRun(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	rec := httptest.NewRecorder()
-	Handler(Options{Source: store}).ServeHTTP(rec, httptest.NewRequest("GET", "/ipfs/"+file.CID.String()+"?format=car", nil))
-	f.Add(rec.Body.Bytes())
-	f.Add(rec.Body.Bytes()[:100])
-	f.Fuzz(func(t *testing.T, body []byte) {
-		w := (&Client{}).startWatchdog(func(error) {})
-		defer w.stop()
-		new(Client).readRun(bytes.NewReader(body), file.CID, leaves, w, func(i int, got RunLeaf) error {
-			if l := leaves[i]; !bytes.Equal(got.Data, data[l.Offset:l.Offset+l.Size]) {
-				t.Errorf("leaf %d is %x", i, got.Data)
-			}
-			return nil
-		})
+	return store, file, fuzzedLeaves{data, leaves}
+}
+
+// check calls read with a body, and compares each leaf that it hands over with the file.
+func (l fuzzedLeaves) check(t *testing.T, body []byte, read func(rr *runReader, take func(i int, leaf RunLeaf) error)) {
+	w := (&Client{}).startWatchdog(func(error) {})
+	defer w.stop()
+	rr := newRunReader(bytes.NewReader(body), w)
+	defer rr.release()
+	read(rr, func(i int, got RunLeaf) error {
+		if leaf := l.leaves[i]; !bytes.Equal(got.Data, l.data[leaf.Offset:leaf.Offset+leaf.Size]) {
+			t.Errorf("leaf %d is %x", i, got.Data)
+		}
+		return nil
 	})
 }

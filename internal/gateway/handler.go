@@ -195,11 +195,16 @@ func (h *handler) raw(w http.ResponseWriter, r *http.Request, c cid.Cid) error {
 		return err
 	}
 	defer release()
-	if strings.Contains(r.Header.Get("Range"), ",") { // a thousand ranges of a byte cost more than the block
-		r.Header.Del("Range")
-	}
+	ignoreSeveralRanges(r)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 	return nil
+}
+
+// ignoreSeveralRanges makes a request for several ranges one for the whole: a thousand ranges of a byte cost more.
+func ignoreSeveralRanges(r *http.Request) {
+	if strings.Contains(r.Header.Get("Range"), ",") {
+		r.Header.Del("Range")
+	}
 }
 
 // block reads a block. A large leaf takes an upload slot until release is called. The block is

@@ -11,7 +11,7 @@ import (
 const (
 	slotWait     = time.Second // for a request to get an upload slot
 	slotQueue    = 8           // requests that may wait, for each slot
-	turnSize     = 4 << 20     // bytes of a CAR, after which its slot goes to a waiting request
+	turnSize     = 4 << 20     // bytes of a CAR or a target, after which its slot goes to a waiting request
 	turnWaits    = 4           // times slotWait that a CAR may wait for its next turn
 	minSlotBlock = 16 << 10    // bytes: a smaller raw block needs no slot
 )
@@ -179,7 +179,7 @@ func (s *slots) dropEmpty(key string, c *clientSlots) {
 	}
 }
 
-// A turn is the upload slot that a CAR response holds for turnSize bytes.
+// A turn is the upload slot that the response with a CAR or a target holds for turnSize bytes.
 type turn struct {
 	slots *slots
 	key   string // of the client
