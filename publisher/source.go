@@ -97,12 +97,8 @@ func (s *generations) roots() []cid.Cid {
 	}
 	for _, g := range s.list {
 		add(g.Folder)
-		for _, published := range g.releases {
-			for _, r := range published.All() {
-				for _, a := range r.Artifacts {
-					add(a.CID)
-				}
-			}
+		for _, a := range repo.Artifacts(g.releases...) {
+			add(a.CID)
 		}
 	}
 	return out

@@ -142,13 +142,9 @@ func (s *server) load(ctx context.Context, r *repo.Repo) error {
 
 // checkRoots checks that the store has the root block of every artifact.
 func (s *server) checkRoots(ctx context.Context, releases []manifest.Release) error {
-	for _, published := range releases {
-		for _, r := range published.All() {
-			for _, a := range r.Artifacts {
-				if err := store.Listed(ctx, s.packs, a.CID); err != nil {
-					return store.MustHave(s.Store, fmt.Errorf("release %q, %s: %w", r.Version, a.Role, err))
-				}
-			}
+	for r, a := range repo.Artifacts(releases...) {
+		if err := store.Listed(ctx, s.packs, a.CID); err != nil {
+			return store.MustHave(s.Store, fmt.Errorf("release %q, %s: %w", r.Version, a.Role, err))
 		}
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher/repo"
 )
 
 // blocks lists the blocks of every artifact and of the metadata folder, each once: a node
@@ -28,13 +29,9 @@ func (e *export) blocks(ctx context.Context) ([]file, error) {
 		}
 		return ctx.Err()
 	}
-	for _, published := range e.content.releases {
-		for _, r := range published.All() {
-			for _, a := range r.Artifacts {
-				if err := cas.Blocks(ctx, e.source, a.CID, add); err != nil {
-					return nil, fmt.Errorf("release %q, %s: %w", r.Version, a.Role, err)
-				}
-			}
+	for r, a := range repo.Artifacts(e.content.releases...) {
+		if err := cas.Blocks(ctx, e.source, a.CID, add); err != nil {
+			return nil, fmt.Errorf("release %q, %s: %w", r.Version, a.Role, err)
 		}
 	}
 	entries, err := cas.ReadDir(ctx, e.source, e.content.Folder)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"regexp"
 	"slices"
@@ -74,6 +75,21 @@ func Newest(releases []manifest.Release, n int) []manifest.Release {
 		count[r.Channel+"/"+r.Arch]++
 		return count[r.Channel+"/"+r.Arch] > n
 	})
+}
+
+// Artifacts yields the artifacts of releases, and of the earlier releases beside each, with the release that has them.
+func Artifacts(releases ...manifest.Release) iter.Seq2[manifest.Release, manifest.Artifact] {
+	return func(yield func(manifest.Release, manifest.Artifact) bool) {
+		for _, published := range releases {
+			for _, r := range published.All() {
+				for _, a := range r.Artifacts {
+					if !yield(r, a) {
+						return
+					}
+				}
+			}
+		}
+	}
 }
 
 // Contains reports whether a list has the same version of the same channel and architecture.

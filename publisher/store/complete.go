@@ -16,14 +16,10 @@ import (
 // Complete returns the first block of the releases that the store does not list, as an
 // error. It reads the nodes and looks the leaves up in the index.
 func Complete(ctx context.Context, packs cas.Store, releases []manifest.Release) error {
-	for _, published := range releases {
-		for _, r := range published.All() {
-			for _, a := range r.Artifacts {
-				err := cas.Blocks(ctx, packs, a.CID, func(c cid.Cid) error { return Listed(ctx, packs, c) })
-				if err != nil {
-					return fmt.Errorf("%s/%s: release %q, %s: %w", r.Channel, r.Arch, r.Version, a.Role, err)
-				}
-			}
+	for r, a := range repo.Artifacts(releases...) {
+		err := cas.Blocks(ctx, packs, a.CID, func(c cid.Cid) error { return Listed(ctx, packs, c) })
+		if err != nil {
+			return fmt.Errorf("%s/%s: release %q, %s: %w", r.Channel, r.Arch, r.Version, a.Role, err)
 		}
 	}
 	return nil

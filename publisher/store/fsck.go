@@ -118,11 +118,9 @@ func findFaults(ctx context.Context, o Options, all, kept []manifest.Release) (p
 	})
 	f := newFaults(damage)
 	for _, published := range all {
-		for _, r := range published.All() {
-			for _, a := range r.Artifacts {
-				if err := f.addArtifact(ctx, packs, r, a, repo.Contains(kept, published)); err != nil {
-					return checked, f.list, damage, err
-				}
+		for r, a := range repo.Artifacts(published) {
+			if err := f.addArtifact(ctx, packs, r, a, repo.Contains(kept, published)); err != nil {
+				return checked, f.list, damage, err
 			}
 		}
 	}
@@ -197,18 +195,14 @@ func repair(ctx context.Context, o Options, releases []manifest.Release, damage 
 		return errors.Join(err, openErr)
 	}
 	f := filler{packs, o.Peer}
-	for _, published := range releases {
-		for _, r := range published.All() {
-			for _, a := range r.Artifacts {
-				err = errors.Join(err, cas.Blocks(ctx, f, a.CID, func(c cid.Cid) error {
-					if has, err := packs.Has(ctx, c); has || err != nil {
-						return err
-					}
-					_, err := f.Block(ctx, c)
-					return err
-				}))
+	for _, a := range repo.Artifacts(releases...) {
+		err = errors.Join(err, cas.Blocks(ctx, f, a.CID, func(c cid.Cid) error {
+			if has, err := packs.Has(ctx, c); has || err != nil {
+				return err
 			}
-		}
+			_, err := f.Block(ctx, c)
+			return err
+		}))
 	}
 	return errors.Join(err, packs.Close())
 }

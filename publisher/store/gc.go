@@ -64,12 +64,8 @@ func collect(ctx context.Context, packs *pack.Store, o Options) (pack.Collected,
 // the earlier ones beside them.
 func (o Options) roots(releases []manifest.Release) []cid.Cid {
 	roots := slices.Clone(o.Pins)
-	for _, published := range releases {
-		for _, r := range published.All() {
-			for _, a := range r.Artifacts {
-				roots = append(roots, a.CID)
-			}
-		}
+	for _, a := range repo.Artifacts(releases...) {
+		roots = append(roots, a.CID)
 	}
 	return roots
 }

@@ -63,14 +63,12 @@ func ReadStats(ctx context.Context, o Options) (Stats, error) {
 	for i, r := range releases {
 		needs[i] = make(blockSet)
 		stats := ReleaseStats{Channel: r.Channel, Arch: r.Arch, Release: r.Version, Version: r.Number, Complete: true, Kept: repo.Contains(kept, r)}
-		for _, one := range r.All() {
-			for _, a := range one.Artifacts {
-				complete, err := addBlocks(ctx, packs, a.CID, needs[i])
-				if err != nil {
-					return s, err
-				}
-				stats.Complete = stats.Complete && complete
+		for _, a := range repo.Artifacts(r) {
+			complete, err := addBlocks(ctx, packs, a.CID, needs[i])
+			if err != nil {
+				return s, err
 			}
+			stats.Complete = stats.Complete && complete
 		}
 		for c := range needs[i] {
 			users[c]++
