@@ -33,8 +33,8 @@ import (
 const (
 	dirBlocks   = "ipfs/"
 	dirRecords  = "ipns/"
-	dirMetadata = "metadata/"
-	dirTUF      = "tuf/metadata/" // the same files, for other TUF clients
+	dirTUF      = "tuf/metadata/" // for other TUF clients
+	dirMetadata = "metadata/"     // the same files, where earlier versions wrote them
 	dirTargets  = "tuf/targets/"
 	dirPrivate  = ".phase-export/"
 	dirStage    = dirPrivate + "new/"

@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -55,15 +54,20 @@ func (e *export) targets() (files, twins []file, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	first := map[string]string{} // by sha256: the path of the file that the others link to
-	slices.SortStableFunc(list, func(a, b manifest.Target) int { return cmp.Compare(e.mirror.absent(a), e.mirror.absent(b)) })
+	first := map[string]string{} // by sha256: the path of the file that the others link to, one that is there if possible
+	for _, t := range list {
+		if _, err := os.Lstat(e.mirror.at(targetPath(t))); err == nil && first[t.SHA256] == "" {
+			first[t.SHA256] = targetPath(t)
+		}
+	}
 	for i, t := range list {
 		f := file{path: targetPath(t), target: &list[i]}
 		if !exportedPath.MatchString(f.path) {
 			return nil, nil, fmt.Errorf("target %.80q: not the path of a file of a mirror (%w)", t.Path, fs.ErrInvalid)
 		}
 		e.out.Targets++
-		if f.twin = first[t.SHA256]; f.twin != "" {
+		if link := first[t.SHA256]; link != "" && link != f.path {
+			f.twin = link
 			twins = append(twins, f)
 			continue
 		}
@@ -76,16 +80,8 @@ func (e *export) targets() (files, twins []file, err error) {
 
 func targetPath(t manifest.Target) string { return dirTargets + t.HashedPath() }
 
-// absent is 0 for a target whose file is there, else 1.
-func (m *mirror) absent(t manifest.Target) int {
-	if _, err := os.Lstat(m.at(targetPath(t))); err != nil {
-		return 1
-	}
-	return 0
-}
-
-// metadata lists the metadata files, and then the timestamp, each in both folders: machines read
-// them as blocks, other TUF clients as files.
+// metadata lists the metadata files, and apart from them the timestamp, each in both folders. Machines
+// read neither: they have the metadata as blocks.
 func (e *export) metadata() (files, timestamps []file) {
 	for _, name := range slices.Sorted(maps.Keys(e.content.Files)) {
 		for _, dir := range []string{dirMetadata, dirTUF} {
