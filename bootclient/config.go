@@ -14,6 +14,7 @@ import (
 	"github.com/phaseboot/phaseboot/bootclient/cache"
 	"github.com/phaseboot/phaseboot/bootclient/peers"
 	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/bootclient/share"
 	"github.com/phaseboot/phaseboot/bootclient/timing"
 	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
@@ -167,6 +168,24 @@ func (c Config) discoveryOptions(trust manifest.Discovery) peers.Options {
 		ClockUnsure: c.ClockUnsure, KernelArgs: c.KernelArgs, Proxy: c.Proxy, Timeout: c.Timeout, Patience: c.Patience,
 		Times: c.times, Interfaces: c.interfaces, Log: c.Log, Report: c.Report,
 	}
+}
+
+// discover starts the node of this machine, if one is needed, and the search for sources. serving says what
+// the machine serves to others. Close the search before the node.
+func (c Config) discover(ctx context.Context, trust manifest.Discovery, serving share.Options) (*share.Sharing, *peers.Discovery, error) {
+	look := c.discoveryOptions(trust)
+	node, needed := look.NodeOptions()
+	serving.Log, serving.Report = c.Log, c.Report
+	sharing, err := share.Start(ctx, node, needed, serving)
+	if err != nil {
+		return nil, nil, err
+	}
+	disc, err := peers.Discover(ctx, look, sharing.Node)
+	if err != nil {
+		sharing.Close()
+		return nil, nil, err
+	}
+	return sharing, disc, nil
 }
 
 // cacheOptions says how the cache is opened.

@@ -68,17 +68,11 @@ func isTooLarge(err error) bool {
 // fetchFile reads a file from the network.
 func (c Config) fetchFile(ctx context.Context, trust manifest.Discovery, held *cache.Cache, id cid.Cid, limit int64) ([]byte, error) {
 	began := time.Now()
-	look := c.discoveryOptions(trust)
-	node, needed := look.NodeOptions()
-	sharing, err := share.Start(ctx, node, needed, share.Options{Log: c.Log, Report: c.Report})
+	sharing, disc, err := c.discover(ctx, trust, share.Options{})
 	if err != nil {
 		return nil, err
 	}
 	defer sharing.Close()
-	disc, err := peers.Discover(ctx, look, sharing.Node)
-	if err != nil {
-		return nil, err
-	}
 	defer disc.Close()
 	disc.SearchProviders(id)
 	pool := peers.Pool{Cache: held, Sources: disc.Sources}

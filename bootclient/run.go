@@ -50,19 +50,12 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 		return nil, err
 	}
 	defer c.Close()
-	look := cfg.discoveryOptions(cfg.addresses(root))
-	node, needed := look.NodeOptions()
-	sharing, err := share.Start(ctx, node, needed, share.Options{
-		Serve: cfg.mayShare(), Listen: cfg.Listen, HTTP: cfg.HTTP, Ready: cfg.Ready, Log: cfg.Log, Report: cfg.Report,
-	})
+	trust := cfg.addresses(root)
+	sharing, disc, err := cfg.discover(ctx, trust, share.Options{Serve: cfg.mayShare(), Listen: cfg.Listen, HTTP: cfg.HTTP, Ready: cfg.Ready})
 	if err != nil {
 		return nil, err
 	}
 	defer sharing.Close()
-	disc, err := peers.Discover(ctx, look, sharing.Node)
-	if err != nil {
-		return nil, err
-	}
 	defer disc.Close()
 	var got fetch.Result
 	stats := func() []report.SourceStats {
@@ -81,7 +74,7 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 
 	early := fetch.NewEarly(disc, sink)
 	won, err := resolveStep(ctx, cfg, disc, c, resolve.Options{
-		Policy: cfg.policy, Names: look.Trust.IPNS, SaveState: cfg.Mode.Cache == "rw", Early: early.Fetch,
+		Policy: cfg.policy, Names: trust.IPNS, SaveState: cfg.Mode.Cache == "rw", Early: early.Fetch,
 	})
 	if err != nil {
 		return nil, err

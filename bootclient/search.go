@@ -21,20 +21,15 @@ func Search(ctx context.Context, cfg Config) (*manifest.Verified, error) {
 	if err != nil {
 		return nil, err
 	}
-	look := cfg.discoveryOptions(cfg.addresses(root))
-	node, needed := look.NodeOptions()
-	sharing, err := share.Start(ctx, node, needed, share.Options{Log: cfg.Log, Report: cfg.Report})
+	trust := cfg.addresses(root)
+	sharing, disc, err := cfg.discover(ctx, trust, share.Options{})
 	if err != nil {
 		return nil, err
 	}
 	defer sharing.Close()
-	disc, err := peers.Discover(ctx, look, sharing.Node)
-	if err != nil {
-		return nil, err
-	}
 	defer disc.Close()
 	state := &cache.Cache{Options: cache.Options{Dir: cfg.cacheDir(), ReadOnly: true, Log: cfg.Log, Report: cfg.Report}} // its blocks are not read
 	none := func(context.Context, manifest.Release, peers.Pool) {}
-	found, err := resolve.Find(ctx, resolve.Options{Policy: cfg.policy, Names: look.Trust.IPNS, Early: none}, disc, state)
+	found, err := resolve.Find(ctx, resolve.Options{Policy: cfg.policy, Names: trust.IPNS, Early: none}, disc, state)
 	return found.Verified, err
 }
