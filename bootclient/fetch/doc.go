@@ -4,10 +4,11 @@
 // Start at [All]. [Early] fetches the inner nodes and a few leaves of the newest release so far,
 // while the search for a newer one goes on; All takes from them what the chosen release has. One
 // goroutine owns the queue (queue.go), which assigns the leaves of all artifacts (download.go) to
-// requests; every request is a goroutine of its own. A run of leaves is one request: for a CAR, or, at
-// a static mirror, for a range of the whole file. nodes.go reads the inner nodes of a level at once. The endgame and the hedged requests are in
-// queue.hedgedJob. Among peers, rendezvous hashing decides which of them requests a leaf from an
-// origin (swarm.go). verify.go hashes each artifact as it arrives, unless the sink is a
+// requests; every request is a goroutine of its own. How many may be under way at a source, and how
+// large they are, is in window.go. A run of leaves is one request: for a CAR, or, at a static mirror,
+// for a range of the whole file. nodes.go reads the inner nodes of a level at once. The endgame and the
+// hedged requests are in queue.hedgedJob. Among peers, rendezvous hashing decides which of them requests
+// a leaf from an origin (swarm.go). verify.go hashes each artifact as it arrives, unless the sink is a
 // [SelfVerifier].
 //
 // It needs a manifest.Verified. It checks every leaf against its CID, and every artifact against the
