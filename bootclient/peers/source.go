@@ -35,10 +35,6 @@ const (
 // is still asked.
 const failingAfter = 4
 
-// maxEmptyRanges is how many ranges in a row may end before their first leaf, before single blocks are
-// requested: a server or a proxy may cut every longer answer, or fail at every request for a range.
-const maxEmptyRanges = 3
-
 // A Source is one mirror or peer. It may have several endpoints (plain HTTP, HTTP over
 // streams), which share its counters and its ban. It is a cas.Source.
 type Source struct {
@@ -165,81 +161,6 @@ func (s *Source) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 		return err
 	})
 	return data, err
-}
-
-// GetRun requests leaves of a file in one request; see gateway.Client.Run. If the source does not
-// answer with a run, it gets no such request again.
-func (s *Source) GetRun(ctx context.Context, root cid.Cid, leaves []cas.Leaf, take func(i int, data gateway.RunLeaf) error) error {
-	taken := 0
-	err := s.request(ctx, func(e *Endpoint) error {
-		if e.gateway == nil {
-			return gateway.ErrNoRuns
-		}
-		if taken > 0 {
-			return errRestart
-		}
-		err := e.gateway.Run(ctx, root, leaves, func(i int, data gateway.RunLeaf) error {
-			taken++
-			return take(i, data)
-		})
-		s.Repeats.Store(e.gateway.RepeatsNodes())
-		s.Gaps.Store(e.gateway.TakesGaps())
-		return err
-	})
-	if errors.Is(err, gateway.ErrNoRuns) || taken == 0 && errors.Is(err, fs.ErrNotExist) {
-		s.NoRuns.Store(true)
-		return fmt.Errorf("%s: %w", s, gateway.ErrNoRuns)
-	}
-	return err
-}
-
-// errRestart says that an endpoint is not tried, because another one sent a part of the run.
-var errRestart = errors.New("incomplete run")
-
-// GivesRuns reports whether runs may be requested from the source.
-func (s *Source) GivesRuns() bool {
-	e := s.best()
-	return e != nil && e.gateway != nil && !s.NoRuns.Load()
-}
-
-// GivesRanges reports whether ranges of whole files are requested from the source in place of runs: it is
-// a mirror that looks like a static web server, or that has refused a run.
-func (s *Source) GivesRanges() bool {
-	e := s.best()
-	return e != nil && e.gateway != nil && s.Kind == KindMirror && !s.noRanges.Load() && (s.NoRuns.Load() || e.gateway.IsStatic())
-}
-
-// GetRange requests leaves as a range of the file that has them; see gateway.Client.Range. If the source
-// does not answer with the range, or if several requests in a row end without a leaf, it gets no such
-// request again.
-func (s *Source) GetRange(ctx context.Context, path string, length int64, leaves []cas.Leaf, take func(i int, data gateway.RunLeaf) error) error {
-	if s.noRanges.Load() { // since the request was planned
-		return fmt.Errorf("%s: %w", s, gateway.ErrNoRanges)
-	}
-	taken := 0
-	err := s.request(ctx, func(e *Endpoint) error {
-		if e.gateway == nil {
-			return gateway.ErrNoRanges
-		}
-		if taken > 0 {
-			return errRestart
-		}
-		return e.gateway.Range(ctx, path, length, leaves, func(i int, data gateway.RunLeaf) error {
-			taken++
-			return take(i, data)
-		})
-	})
-	switch {
-	case errors.Is(err, gateway.ErrNoRanges):
-		s.noRanges.Store(true)
-		return fmt.Errorf("%s: %w", s, err)
-	case taken > 0:
-		s.emptyRanges.Store(0)
-	case ctx.Err() != nil || !errors.Is(err, cas.ErrUnreachable) || isBusy(err) || isDial(err): // not because of the range
-	case s.emptyRanges.Add(1) >= maxEmptyRanges:
-		s.noRanges.Store(true)
-	}
-	return err
 }
 
 // HasDelivered reports whether the source has sent a correct block.
