@@ -134,7 +134,7 @@ func (b *boot) sendReport(ctx context.Context, console []string, limit time.Dura
 	}
 	send, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	sender := outbox.NewSender(b.receivers.Named, b.receivers.Heard, peers.ReportHTTP(true, b.report), slog.New(slog.DiscardHandler))
+	sender := outbox.NewSender(b.receivers.Named, b.receivers.Heard, peers.ReportHTTP(b.report), slog.New(slog.DiscardHandler))
 	defer sender.Close()
 	to, err := sender.Send(send, document)
 	if err != nil && !errors.Is(err, cas.ErrUnreachable) {
@@ -202,7 +202,7 @@ func ReportTarget(ctx context.Context, dir, cache string, say func(string)) erro
 	if err != nil {
 		return err
 	}
-	sender := outbox.NewSender(r.To, r.Heard, peers.ReportHTTP(true, report.New(time.Now(), nil)), slog.New(slog.DiscardHandler))
+	sender := outbox.NewSender(r.To, r.Heard, peers.ReportHTTP(report.New(time.Now(), nil)), slog.New(slog.DiscardHandler))
 	defer sender.Close()
 	var boxes []outbox.Box
 	if cache != "" {

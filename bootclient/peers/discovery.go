@@ -90,12 +90,6 @@ func Discover(ctx context.Context, o Options, node *p2p.Node) (*Discovery, error
 	return d, nil
 }
 
-// ReportHTTP returns the HTTP client for boot reports to URLs. It has no proxy.
-func ReportHTTP(clockUnsure bool, r *report.Report) *http.Client {
-	client, _ := Options{ClockUnsure: clockUnsure, Report: r}.mirrorHTTP() // an error only for a proxy
-	return client
-}
-
 // mirrorHTTP returns the HTTP client for mirrors.
 func (o Options) mirrorHTTP() (*http.Client, error) {
 	client := gateway.NewHTTP(nil)

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
@@ -204,76 +203,8 @@ func (set *Set) dialPeer(ctx context.Context, id peer.ID) ([]*Endpoint, error) {
 		endpoints = append(endpoints, GatewayEndpoint(base, &gateway.Client{Base: base, HTTP: set.http, Idle: set.times.Idle}))
 	}
 	last := GatewayEndpoint("/p2p/"+id.String()+" (streams)", streams)
-	last.address = tcpAddresses(at)
+	last.addresses = streamAddresses(at)
 	return append(endpoints, last), nil
-}
-
-// maxStreamAddresses is how many multiaddrs of a peer are receivers.
-const maxStreamAddresses = 2
-
-// Receivers are addresses that may take boot reports: URLs, and multiaddrs with /p2p/ID.
-type Receivers struct {
-	// Named are those of sources that a person or root.json named. First are those that said that they take reports.
-	// Then come mirrors that did not, because a proxy may have hidden it, and last peers that were not reached.
-	Named []string
-	// Heard are those of sources that only mDNS, the DHT or DHCP named, and that said that they take reports.
-	Heard []string
-}
-
-// Receivers returns the addresses that may take boot reports. A peer that was reached and did not say that it takes
-// them is none of them.
-func (set *Set) Receivers() (r Receivers) {
-	known, _ := set.Known()
-	var silent, missing []string
-	for _, s := range known {
-		s.mu.Lock()
-		endpoints := s.endpoints
-		s.mu.Unlock()
-		says := slices.ContainsFunc(endpoints, func(e *Endpoint) bool { return e.gateway != nil && e.gateway.TakesReports() })
-		for _, e := range endpoints {
-			addresses := e.address[:min(len(e.address), maxStreamAddresses)]
-			switch {
-			case e.gateway == nil || strings.HasPrefix(e.gateway.Base, "file:"):
-			case says && s.Named():
-				r.Named = append(r.Named, addresses...)
-			case says:
-				r.Heard = append(r.Heard, addresses...)
-			case s.Kind == KindMirror && s.Named():
-				silent = append(silent, addresses...)
-			}
-		}
-		if len(endpoints) == 0 && s.Named() {
-			missing = append(missing, set.streamAddresses(s.Key)...)
-		}
-	}
-	r.Named = slices.Concat(r.Named, silent, missing)
-	return r
-}
-
-// streamAddresses returns addresses of a peer that was not reached.
-func (set *Set) streamAddresses(key string) []string {
-	id, err := peer.Decode(key)
-	if err != nil {
-		return nil // a mirror
-	}
-	set.mu.Lock()
-	defer set.mu.Unlock()
-	info := set.addrs[id]
-	if info == nil {
-		return nil
-	}
-	list := tcpAddresses(*info)
-	return list[:min(len(list), maxStreamAddresses)]
-}
-
-// tcpAddresses returns the TCP addresses of a peer, with its ID.
-func tcpAddresses(info peer.AddrInfo) (list []string) {
-	for _, a := range info.Addrs {
-		if _, err := a.ValueForProtocol(multiaddr.P_TCP); err == nil {
-			list = append(list, a.String()+"/p2p/"+info.ID.String())
-		}
-	}
-	return list
 }
 
 // Stats returns the counters of all sources that were dialled or made faults.

@@ -70,15 +70,15 @@ type Source struct {
 // An Endpoint is one transport to a source. Every endpoint sends single blocks. A gateway also
 // sends runs, IPNS records and bitfields.
 type Endpoint struct {
-	Name    string
-	Blocks  cas.Source
-	gateway *gateway.Client // nil when it is none
-	address []string        // where it takes boot reports, if it does: a URL, or multiaddrs with /p2p/ID
+	Name      string
+	Blocks    cas.Source
+	gateway   *gateway.Client // nil when it is none
+	addresses []string        // where it takes boot reports, if it does: a URL, or multiaddrs with /p2p/ID
 }
 
 // GatewayEndpoint returns the endpoint of a gateway.
 func GatewayEndpoint(name string, g *gateway.Client) *Endpoint {
-	return &Endpoint{Name: name, Blocks: g, gateway: g, address: []string{g.Base}}
+	return &Endpoint{Name: name, Blocks: g, gateway: g, addresses: []string{g.Base}}
 }
 
 // NewSource returns a source that is not dialled yet. key is a URL or a peer ID.
