@@ -88,10 +88,7 @@ func (d *Daemon) work(running context.Context, j queue.Job) {
 // run brings the module and runs it. An error means that the job has no outcome of its own.
 func (d *Daemon) run(ctx context.Context, r *run, stop context.CancelCauseFunc) (plasm.Outcome, error) {
 	j := r.job
-	spec, err := d.Queue.Spec(j.ID)
-	if err == nil {
-		err = json.Unmarshal(spec, &r.spec)
-	}
+	err := d.readSpec(r)
 	if err != nil {
 		return plasm.Outcome{}, err
 	}
@@ -132,6 +129,15 @@ func (d *Daemon) run(ctx context.Context, r *run, stop context.CancelCauseFunc) 
 	std.Stdout, std.Stderr = &r.stdout, &r.stderr
 	d.Log.Info("job begins", "job", j.ID, "name", j.Name, "submitter", j.Submitter)
 	return d.Engine(ctx, r.module, r.spec, std)
+}
+
+// readSpec reads the spec of a job, which Accept stored as JSON.
+func (d *Daemon) readSpec(r *run) error {
+	text, err := d.Queue.Spec(r.job.ID)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, &r.spec)
 }
 
 // isEnding reports whether no job may begin any more.
@@ -328,9 +334,7 @@ func (d *Daemon) finish(ctx context.Context, r *run, o plasm.Outcome) {
 func (d *Daemon) receipt(r *run, o plasm.Outcome) []byte {
 	j := r.job
 	if r.spec.Limits == (plasm.Limits{}) {
-		if text, err := d.Queue.Spec(j.ID); err == nil {
-			_ = json.Unmarshal(text, &r.spec) // Accept stored it as JSON
-		}
+		_ = d.readSpec(r) // an error leaves it empty
 	}
 	job := r.module
 	job.Name = j.Name
@@ -380,9 +384,7 @@ func (d *Daemon) interrupted(j queue.Job) error {
 		ExitCode: plasm.NoExitCode, Reason: api.ReasonInterrupted, Detail: "the daemon ended while it ran", Started: j.Started,
 		Stdout: r.stdout.output(), Stderr: r.stderr.output(),
 	}
-	if text, err := d.Queue.Spec(j.ID); err == nil {
-		_ = json.Unmarshal(text, &r.spec) // Accept stored it as JSON
-	}
+	_ = d.readSpec(r) // an error leaves it empty
 	version := plasm.EngineVersion()
 	if u := new(setting); json.Unmarshal(j.Machine, u) == nil {
 		r.under, version = u, u.Engine
