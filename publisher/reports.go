@@ -5,6 +5,9 @@ import (
 	"net/http"
 	"path/filepath"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/phaseboot/phaseboot/internal/bootreport"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/publisher/reports"
@@ -17,9 +20,9 @@ const (
 	ReportsFile = "reports.db"
 )
 
-// openReports opens the database of boot reports. A store that this user may not write to has none, which is no error:
+// openReports opens the database of boot reports, in which identity is the peer of this publisher. A store that this user may not write to has none, which is no error:
 // the publisher serves all the same.
-func (s *server) openReports(ctx context.Context) error {
+func (s *server) openReports(ctx context.Context, identity crypto.PrivKey) error {
 	if s.Reports == ReportsOff {
 		return nil
 	}
@@ -27,7 +30,11 @@ func (s *server) openReports(ctx context.Context) error {
 	if path == "" {
 		path = filepath.Join(s.Store, ReportsFile)
 	}
-	db, err := reports.Open(ctx, path, reports.Options{Now: s.Now, Counted: s.meter.countReport})
+	self, err := peer.IDFromPrivateKey(identity)
+	if err != nil {
+		return err
+	}
+	db, err := reports.Open(ctx, path, reports.Options{Now: s.Now, Counted: s.meter.countReport, Publisher: self.String()})
 	if err != nil && s.Reports == "" {
 		s.Log.Warn("boot reports not taken", "cause", err)
 		return nil

@@ -95,12 +95,6 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 		return err
 	}
 	defer s.packs.Close()
-	if err := s.openReports(ctx); err != nil {
-		return err
-	}
-	if s.reports != nil {
-		defer s.reports.Close()
-	}
 	in, err := s.listen()
 	if err != nil {
 		return err
@@ -111,6 +105,12 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 		return err
 	}
 	defer release()
+	if err := s.openReports(ctx, identity); err != nil {
+		return err
+	}
+	if s.reports != nil {
+		defer s.reports.Close()
+	}
 	plain, streams := s.handlers()
 	if plain, err = s.withNetboot(plain); err != nil {
 		return err

@@ -153,6 +153,7 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if d, err := Open(data); err == nil {
 			d.Summary()
+			d.Detail().Traffic("")
 		}
 	})
 }

@@ -44,6 +44,7 @@ var (
 type offer struct {
 	document bootreport.Document
 	summary  bootreport.Summary
+	traffic  bootreport.Traffic
 	data     []byte
 	address  string // IP and port
 	origin   string // as limit.ClientKey names it
@@ -73,7 +74,7 @@ func (s *Store) add(ctx context.Context, o *offer) (err error) {
 		}
 		return err
 	}
-	o.summary = o.document.Summary()
+	o.summary, o.traffic = o.document.Summary(), o.document.Detail().Traffic(s.Publisher)
 	if known, err := s.isAccepted(ctx, o.document.Machine); err != nil {
 		return s.fault(err)
 	} else if !known && !s.rates.allowUnverified() {
@@ -210,6 +211,7 @@ func (s *Store) keepOne(ctx context.Context, tx *sql.Tx, o *offer) error {
 // keepMachine writes that a machine was seen, and what its newest document says of it. A document that was sent before
 // one that is kept, such as a copy or one that waited on the machine, changes nothing else.
 func keepMachine(ctx context.Context, tx *sql.Tx, d bootreport.Document, o *offer, now int64) (id int64, err error) {
+	sum, t := o.summary, o.traffic
 	groups, err := json.Marshal(printableAll(d.Groups))
 	if err != nil {
 		return 0, err
@@ -220,25 +222,29 @@ func keepMachine(ctx context.Context, tx *sql.Tx, d bootreport.Document, o *offe
 		return id, err
 	}
 	err = tx.QueryRowContext(ctx, `
-		INSERT INTO machine (key, origin, first_seen, last_seen, ephemeral, machine_id, hostname, arch, groups, recipient, result)
-		VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-		ON CONFLICT (key) DO UPDATE SET last_seen = ?3, ephemeral = ?4, machine_id = ?5, hostname = ?6, arch = ?7, groups = ?8, recipient = ?9, result = ?10
+		INSERT INTO machine (key, origin, first_seen, last_seen, ephemeral, machine_id, hostname, arch, groups, recipient,
+			result, mode, channel, release, duration, starts, faults, disk, servers, neighbours)
+		VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
+		ON CONFLICT (key) DO UPDATE SET last_seen = ?3, ephemeral = ?4, machine_id = ?5, hostname = ?6, arch = ?7, groups = ?8, recipient = ?9,
+			result = ?10, mode = ?11, channel = ?12, release = ?13, duration = ?14, starts = ?15, faults = ?16, disk = ?17, servers = ?18, neighbours = ?19
 		RETURNING id`,
-		d.Machine, o.origin, now, d.Ephemeral, d.MachineID, printable(d.Hostname), printable(d.Arch), string(groups), printable(d.Recipient), o.summary.Result).Scan(&id)
+		d.Machine, o.origin, now, d.Ephemeral, d.MachineID, printable(d.Hostname), printable(d.Arch), string(groups), printable(d.Recipient),
+		sum.Result, sum.Mode, sum.Channel, sum.Release, sum.Duration.Milliseconds(), sum.Starts, t.Faults, t.Disk, t.Servers, t.Neighbours).Scan(&id)
 	return id, err
 }
 
 // keepBoot writes a document, in place of an earlier one of the same boot.
 func keepBoot(ctx context.Context, tx *sql.Tx, machine int64, o *offer, now int64) error {
-	d, sum := o.document, o.summary
+	d, sum, t := o.document, o.summary, o.traffic
 	if _, err := tx.ExecContext(ctx, "DELETE FROM boot WHERE machine = ? AND boot_id = ?", machine, d.BootID); err != nil {
 		return err
 	}
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO boot (machine, boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration, starts, avoided, document)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		INSERT INTO boot (machine, boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration, starts, avoided,
+			sources, faults, disk, servers, neighbours, document)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		machine, d.BootID, now, d.SentAt.UnixMilli(), milli(sum.Started), printable(o.address), sum.Result, sum.Error, sum.Mode, sum.Channel, sum.Release, sum.Number,
-		sum.Duration.Milliseconds(), sum.Starts, sum.Failed, o.data)
+		sum.Duration.Milliseconds(), sum.Starts, sum.Failed, t.Sources, t.Faults, t.Disk, t.Servers, t.Neighbours, o.data)
 	return err
 }
 

@@ -1,14 +1,17 @@
 package reports
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/phaseboot/phaseboot/internal/bootreport"
 	"github.com/phaseboot/phaseboot/internal/refusal"
@@ -47,36 +50,104 @@ type Boot struct {
 	Duration int64     `json:"duration_ms"`
 	Starts   int64     `json:"starts,omitempty"`  // of the release without a blessing; 0 if they are not counted
 	Avoided  string    `json:"avoided,omitempty"` // version of the newest release, in whose place Release was booted
+
+	Sources int64 `json:"sources,omitempty"` // that sent a block or made a fault
+	Faults  int64 `json:"faults,omitempty"`  // of sources
+	bootreport.Share
 }
 
-// A Query says which machines List returns.
+// An Order sorts machines.
+type Order string
+
+// The orders. Machines that are equal in one are sorted by the time at which they were seen.
+const (
+	BySeen     Order = "" // when it was seen last
+	ByName     Order = "hostname"
+	ByRelease  Order = "release" // as texts
+	ByMode     Order = "mode"
+	ByDuration Order = "duration"
+	ByStarts   Order = "starts" // of the release without a blessing
+	ByFaults   Order = "faults" // of the sources of the last boot
+)
+
+// Orders are all orders.
+func Orders() []Order {
+	return []Order{BySeen, ByName, ByRelease, ByMode, ByDuration, ByStarts, ByFaults}
+}
+
+// A Query says which machines List returns. The fields of a boot are those of the last one; "" is any.
 type Query struct {
-	Accepted, Unverified bool   // of these kinds; of both if neither is set
-	Before               string // the key of the last one of the page before, "" for the first page
-	Limit                int    // at most so many; 0 is 1000
+	Accepted, Unverified  bool // of these kinds; of both if neither is set
+	Result, Release, Mode string
+	Prefix                string // of the key or the host name
+	Order                 Order
+	Ascending             bool   // the least first; else the greatest, or latest
+	Before                string // the key of the last one of the page before, "" for the first page
+	Limit                 int    // at most so many; 0 is 1000
 }
 
 const machineColumns = `m.id, m.key, m.accepted, m.accepted_at, m.first_seen, m.last_seen, m.ephemeral, m.machine_id, m.hostname, m.arch, m.groups, m.recipient, m.boots`
 
-const bootColumns = `boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration, starts, avoided`
+const bootColumns = `boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration, starts, avoided, sources, faults, disk, servers, neighbours`
 
 // newestFirst orders the boots of a machine by the time at which they were sent: one that was kept on the machine arrives
 // late. A time after the arrival is that of a wrong clock.
 const newestFirst = "min(sent, received) DESC, id DESC"
 
-// List returns machines, the one that was seen last first.
+// statement returns the statement of a query. Each filter and each order has an index, of which one serves.
+func (s *Store) statement(ctx context.Context, q Query) (text string, args []any, err error) {
+	if !slices.Contains(Orders(), q.Order) {
+		return "", nil, refusal.Invalid("order %.40q: not known", q.Order)
+	}
+	where := []string{"1"}
+	add := func(condition string, values ...any) {
+		where, args = append(where, condition), append(args, values...)
+	}
+	if q.Accepted != q.Unverified {
+		add("m.accepted = ?", q.Accepted)
+	}
+	for _, f := range []struct{ column, value string }{{"result", q.Result}, {"release", q.Release}, {"mode", q.Mode}} {
+		if f.value != "" {
+			add("m."+f.column+" = ?", f.value)
+		}
+	}
+	if q.Prefix != "" {
+		end := q.Prefix + string(unicode.MaxRune)
+		add("(m.key >= ? AND m.key < ? OR m.hostname >= ? AND m.hostname < ?)", q.Prefix, end, q.Prefix, end)
+	}
+	columns, direction, than := []string{"m.last_seen", "m.id"}, " DESC", "<"
+	if q.Order != BySeen {
+		columns = append([]string{"m." + string(q.Order)}, columns...)
+	}
+	if q.Ascending {
+		direction, than = "", ">"
+	}
+	if q.Before != "" {
+		last := make([]any, len(columns))
+		into := make([]any, len(columns))
+		for i := range last {
+			into[i] = &last[i]
+		}
+		err := s.db.QueryRowContext(ctx, "SELECT "+strings.Join(columns, ", ")+" FROM machine m WHERE m.key = ?", q.Before).Scan(into...)
+		if errors.Is(err, sql.ErrNoRows) {
+			return "", nil, unknown(q.Before)
+		}
+		if err != nil {
+			return "", nil, s.fault(err)
+		}
+		add("("+strings.Join(columns, ", ")+") "+than+" (?"+strings.Repeat(", ?", len(columns)-1)+")", last...)
+	}
+	return "SELECT " + machineColumns + " FROM machine m WHERE " + strings.Join(where, " AND ") +
+		" ORDER BY " + strings.Join(columns, direction+", ") + direction + " LIMIT ?", append(args, cmp.Or(max(q.Limit, 0), 1000)), nil
+}
+
+// List returns machines. The error wraps fs.ErrNotExist if Before is unknown, fs.ErrInvalid for an unknown order.
 func (s *Store) List(ctx context.Context, q Query) ([]Machine, error) {
-	if q.Limit <= 0 {
-		q.Limit = 1000
+	text, args, err := s.statement(ctx, q)
+	if err != nil {
+		return nil, err
 	}
-	if q.Accepted == q.Unverified {
-		q.Accepted, q.Unverified = true, true
-	}
-	rows, err := s.db.QueryContext(ctx, `
-		SELECT `+machineColumns+` FROM machine m
-		WHERE (m.accepted = 1 AND ?1 OR m.accepted = 0 AND ?2)
-			AND (?3 = '' OR (m.last_seen, m.id) < (SELECT last_seen, id FROM machine WHERE key = ?3))
-		ORDER BY m.last_seen DESC, m.id DESC LIMIT ?4`, q.Accepted, q.Unverified, q.Before, q.Limit)
+	rows, err := s.db.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, s.fault(err)
 	}
@@ -134,7 +205,8 @@ func (s *Store) boots(ctx context.Context, machine int64, most int) ([]Boot, err
 	for rows.Next() {
 		var b Boot
 		var received, sent, started int64
-		if err := rows.Scan(&b.ID, &received, &sent, &started, &b.Address, &b.Result, &b.Error, &b.Mode, &b.Channel, &b.Release, &b.Number, &b.Duration, &b.Starts, &b.Avoided); err != nil {
+		if err := rows.Scan(&b.ID, &received, &sent, &started, &b.Address, &b.Result, &b.Error, &b.Mode, &b.Channel, &b.Release, &b.Number, &b.Duration, &b.Starts, &b.Avoided,
+			&b.Sources, &b.Faults, &b.Disk, &b.Servers, &b.Neighbours); err != nil {
 			return nil, s.fault(err)
 		}
 		b.Received, b.Sent, b.Started = fromMilli(received), fromMilli(sent), fromMilli(started)
@@ -241,6 +313,49 @@ func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
 	rows.Close()
 	err = s.db.QueryRowContext(ctx, "SELECT count(*) FROM machine WHERE accepted = 1 AND result = 'failed'").Scan(&st.Failed)
 	return st, s.fault(err)
+}
+
+// A Running is how many machines have booted a release last.
+type Running struct {
+	Accepted         bool
+	Channel, Release string // empty if a boot has failed before it chose one
+	Machines, Failed int
+}
+
+// Running returns what the machines run, the most first: at most 100 releases of each kind of keys.
+func (s *Store) Running(ctx context.Context) (list []Running, err error) {
+	for _, accepted := range []bool{true, false} {
+		if list, err = s.running(ctx, list, accepted); err != nil {
+			return nil, s.fault(err)
+		}
+	}
+	return list, nil
+}
+
+func (s *Store) running(ctx context.Context, list []Running, accepted bool) ([]Running, error) {
+	rows, err := s.db.QueryContext(ctx, `
+		SELECT channel, release, count(*), sum(result = 'failed') FROM machine WHERE accepted = ? GROUP BY channel, release
+		ORDER BY 3 DESC, channel, release LIMIT 100`, accepted)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		r := Running{Accepted: accepted}
+		if err := rows.Scan(&r.Channel, &r.Release, &r.Machines, &r.Failed); err != nil {
+			return nil, err
+		}
+		list = append(list, r)
+	}
+	return list, rows.Err()
+}
+
+// Traffic adds up what the last boots of accepted machines have read, or of the others.
+func (s *Store) Traffic(ctx context.Context, accepted bool) (t bootreport.Share, err error) {
+	var disk, servers, neighbours float64 // a sum of what hostile machines say may be greater than an int64
+	err = s.db.QueryRowContext(ctx, "SELECT total(disk), total(servers), total(neighbours) FROM machine WHERE accepted = ?", accepted).Scan(&disk, &servers, &neighbours)
+	whole := func(sum float64) int64 { return int64(min(sum, 1<<62)) }
+	return bootreport.Share{Disk: whole(disk), Servers: whole(servers), Neighbours: whole(neighbours)}, s.fault(err)
 }
 
 func printable(s string) string { return strings.ToValidUTF8(refusal.Printable(s), "?") }

@@ -21,12 +21,29 @@ CREATE TABLE machine (
 	groups     TEXT NOT NULL,
 	recipient  TEXT NOT NULL,
 	result     TEXT NOT NULL DEFAULT '',
+	mode       TEXT NOT NULL DEFAULT '',
+	channel    TEXT NOT NULL DEFAULT '',
+	release    TEXT NOT NULL DEFAULT '',
+	duration   INTEGER NOT NULL DEFAULT 0,
+	starts     INTEGER NOT NULL DEFAULT 0,
+	faults     INTEGER NOT NULL DEFAULT 0,
+	disk       INTEGER NOT NULL DEFAULT 0,
+	servers    INTEGER NOT NULL DEFAULT 0,
+	neighbours INTEGER NOT NULL DEFAULT 0,
 	boots      INTEGER NOT NULL DEFAULT 0,
 	bytes      INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX machine_seen ON machine (accepted, last_seen);
 CREATE INDEX machine_origin ON machine (accepted, origin);
-CREATE INDEX machine_result ON machine (accepted, result);
+CREATE INDEX machine_result ON machine (accepted, result, last_seen);
+CREATE INDEX machine_last ON machine (last_seen);
+CREATE INDEX machine_name ON machine (hostname, last_seen);
+CREATE INDEX machine_release ON machine (release, last_seen);
+CREATE INDEX machine_running ON machine (accepted, channel, release, result);
+CREATE INDEX machine_mode ON machine (mode, last_seen);
+CREATE INDEX machine_duration ON machine (duration, last_seen);
+CREATE INDEX machine_starts ON machine (starts, last_seen);
+CREATE INDEX machine_faults ON machine (faults, last_seen);
 CREATE TABLE boot (
 	id       INTEGER PRIMARY KEY AUTOINCREMENT,
 	machine  INTEGER NOT NULL REFERENCES machine (id) ON DELETE CASCADE,
@@ -44,6 +61,11 @@ CREATE TABLE boot (
 	duration INTEGER NOT NULL,
 	starts   INTEGER NOT NULL,
 	avoided  TEXT NOT NULL,
+	sources    INTEGER NOT NULL,
+	faults     INTEGER NOT NULL,
+	disk       INTEGER NOT NULL,
+	servers    INTEGER NOT NULL,
+	neighbours INTEGER NOT NULL,
 	document BLOB NOT NULL,
 	UNIQUE (machine, boot_id)
 );

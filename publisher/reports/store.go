@@ -80,6 +80,8 @@ type Options struct {
 	Now      func() time.Time // nil: time.Now
 	Existing bool             // a missing database is not made
 	ReadOnly bool             // changes nothing; Existing is true then
+	// Publisher is the peer ID of the publisher, whose bytes are not those of a neighbour; "" is fine.
+	Publisher string
 	// Counted is called with the outcome of each document that was offered; nil is fine.
 	Counted func(Outcome)
 }
