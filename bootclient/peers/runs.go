@@ -55,8 +55,9 @@ func (s *Source) GivesRanges() bool {
 }
 
 // GetRange requests leaves as a range of the file that has them; see gateway.Client.Range. If the source
-// does not answer with the range, or if several requests in a row end without a leaf, it gets no such
-// request again.
+// does not answer with the range, or sends wrong bytes, or if several requests in a row end without a leaf,
+// it gets no such request again. Wrong bytes are a fault of the file, not of the source: its blocks are other
+// files, which may be right.
 func (s *Source) GetRange(ctx context.Context, path string, length int64, leaves []cas.Leaf, take takeLeaf) error {
 	if s.noRanges.Load() { // since the request was planned
 		return fmt.Errorf("%s: %w", s, gateway.ErrNoRanges)
@@ -68,6 +69,10 @@ func (s *Source) GetRange(ctx context.Context, path string, length int64, leaves
 	case errors.Is(err, gateway.ErrNoRanges):
 		s.noRanges.Store(true)
 		return fmt.Errorf("%s: %w", s, err)
+	case errors.Is(err, cas.ErrCorrupt):
+		s.noRanges.Store(true)
+		s.addFault(fmt.Errorf("file %.100q: %w", path, err))
+		return fmt.Errorf("%s: file %.100q: %v: %w", s, path, err, gateway.ErrNoRanges)
 	case taken > 0:
 		s.emptyRanges.Store(0)
 	case ctx.Err() != nil || !errors.Is(err, cas.ErrUnreachable) || isBusy(err) || isDial(err): // not because of the range

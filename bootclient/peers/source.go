@@ -300,6 +300,13 @@ func (s *Source) RecordError(ctx context.Context, err error) (bannedNow bool) {
 	return false
 }
 
+// addFault counts a fault that is no reason to ask the source less.
+func (s *Source) addFault(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.AddFault(err)
+}
+
 // MarkSlow records that the source kept a request waiting. With words, that is a fault.
 func (s *Source) MarkSlow(words string) {
 	s.mu.Lock()
