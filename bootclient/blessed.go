@@ -38,11 +38,9 @@ func (c Config) blessed(v *manifest.Verified) (*manifest.Verified, error) {
 		if b.Content == v.Release().Content() {
 			continue
 		}
-		older, err := v.Fallback(b.Number, b.Manifest)
+		older, err := v.Fallback(b.Content, b.Manifest)
 		switch {
 		case err != nil:
-		case older.Release().Content() != b.Content:
-			err = fmt.Errorf("release number %d: is not the one that has started here; wait for a newer release", b.Number)
 		case c.avoids(older):
 			err = fmt.Errorf("release %.80q: %w", older.Release().Version, errAvoided)
 		default:

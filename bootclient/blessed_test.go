@@ -67,7 +67,7 @@ func TestAReleaseThatNobodyBlessedIsReplacedByTheLastBlessedOne(t *testing.T) {
 
 	m.cfg.Blessed = []bootclient.Blessed{{Content: "another", Number: 1, Manifest: known.Manifest}}
 	boots(r)
-	says("it is tried again: release number 1: is not the one that has started here")
+	says("it is tried again: the release that has started here: neither in the newest manifest nor in the one that was kept")
 	m.cfg.Blessed = nil
 	boots(r)
 	says("it is tried again: no other release has started on this machine")

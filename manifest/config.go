@@ -236,7 +236,11 @@ func (w *workflow) updateConfig(ctx context.Context) (c *Config, expired error, 
 	if err != nil {
 		return nil, nil, inFile(id, err)
 	}
-	return &config, w.time.check(id, doc.Expires(), settingsAgain), nil
+	now, source := w.time.now, w.time.source
+	if w.time.unchecked { // the last good release: also then the mode decides about expired settings
+		now, source = w.latestTime(config.SignedAt), ""
+	}
+	return &config, checkDate(now, source, id, doc.Expires(), settingsAgain), nil
 }
 
 // machineSettings returns the settings for the machine of the policy.

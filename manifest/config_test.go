@@ -273,6 +273,16 @@ func TestExpiredSettings(t *testing.T) {
 	if err != nil || v.Settings().Hostname != "old" || !v.Settings().Expired || len(v.Notes()) != 1 || !strings.Contains(v.Notes()[0], "as the mode allows") {
 		t.Errorf("%+v, %v", v, err)
 	}
+	// The last good release uses no dates of metadata, and the mode still decides about its settings.
+	p = r.policy(t.TempDir())
+	p.Machine = machineA()
+	r.boot(r.files, p)
+	for stale, want := range map[bool]string{false: "", true: "old"} {
+		p.StaleSettings = stale
+		if v, err := LastGood(t.Context(), p); err != nil || v.Settings().Hostname != want || !v.Settings().Expired || !slices.Contains(v.Settings().Groups, "lab") {
+			t.Errorf("stale settings %v: %+v, %v", stale, v, err)
+		}
+	}
 	if _, err := Channels(context.Background(), r.files, r.root, today); err != nil {
 		t.Errorf("channels: %v", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -267,7 +268,8 @@ func TestVerifyChoosesTheReleaseForTheMachine(t *testing.T) {
 			t.Errorf("group %q: the last good release is %v, %v", group, good, err)
 		}
 	}
-	p := r.policy("")
+	before := maps.Clone(r.files)
+	p := r.policy(t.TempDir())
 	p.Machine = Machine{Groups: []string{"lab"}}
 	r.rollOut(func(release *Release) {
 		release.Number, release.Earlier = 8, release.Earlier[:1]
@@ -275,6 +277,9 @@ func TestVerifyChoosesTheReleaseForTheMachine(t *testing.T) {
 	})
 	_, err := Verify(t.Context(), r.files, p)
 	refused(t, err, fs.ErrNotExist, "does not include this machine")
+	// The state keeps the metadata of a release that is for other machines.
+	_, err = Verify(t.Context(), before, p)
+	refused(t, err, ErrRollback, "older")
 }
 
 // The path of an artifact is that of the target in the manifest, also for a release that is not the newest.

@@ -63,10 +63,7 @@ func (w *workflow) verify(ctx context.Context) (*Verified, error) {
 	}
 	machine := w.policy.Machine
 	machine.Groups = settings.Groups
-	chosen, err := release.For(machine, w.choiceTime(release))
-	if err != nil {
-		return nil, err
-	}
+	chosen, unchosen := release.For(machine, w.choiceTime(release)) // the metadata are valid also without a release for this machine
 	if note := w.time.futureTimestamp(); note != "" {
 		w.note("%s", note)
 	}
@@ -74,6 +71,9 @@ func (w *workflow) verify(ctx context.Context) (*Verified, error) {
 		return nil, err
 	} else if err != nil {
 		w.note("the state was not written: %v", err)
+	}
+	if unchosen != nil {
+		return nil, unchosen
 	}
 	return &Verified{
 		release: chosen, newest: release, settings: settings, owners: w.targets.delegation(release.Channel + "-" + release.Arch), timestamp: w.timestamp.Version(), discovery: w.root.Discovery(),
@@ -84,9 +84,17 @@ func (w *workflow) verify(ctx context.Context) (*Verified, error) {
 // choiceTime is the reference time for the choice among the releases of a manifest. Without an expiry
 // check there is none: the latest of clock, floor and the release's date of signing counts.
 func (w *workflow) choiceTime(r Release) time.Time {
+	if w.time.unchecked {
+		return w.latestTime(r.SignedAt)
+	}
+	return w.time.now
+}
+
+// latestTime returns the latest of the reference time, the clock, the floor and a date of signing.
+func (w *workflow) latestTime(signed time.Time) time.Time {
 	now := w.time.now
-	for _, t := range []time.Time{w.policy.Now, w.policy.Floor, r.SignedAt} {
-		if w.time.unchecked && t.After(now) {
+	for _, t := range []time.Time{w.policy.Now, w.policy.Floor, signed} {
+		if t.After(now) {
 			now = t
 		}
 	}
