@@ -58,6 +58,15 @@ func readWriteLog(t *testing.T, path string) (writes []diskWrite) {
 	return writes
 }
 
+// loggedDisk returns the arguments of QEMU for a disk whose writes are logged.
+func loggedDisk(disk, log string) []string {
+	return []string{
+		"-blockdev", "driver=file,node-name=stick,filename=" + disk, "-blockdev", "driver=file,node-name=log,filename=" + log,
+		"-blockdev", "driver=blklogwrites,node-name=logged,file=stick,log=log,log-super-update-interval=1",
+		"-device", "virtio-blk-pci,drive=logged,bootindex=1",
+	}
+}
+
 // apply writes to a partition that begins at an offset of the disk. It reports whether the write was there.
 func (w diskWrite) apply(t *testing.T, partition *os.File, offset, size int64) bool {
 	t.Helper()
@@ -108,10 +117,7 @@ func TestMachinePowerCutAtEachWriteKeepsTheRollbackMemory(t *testing.T) {
 	must(t, "cp", "--sparse=always", s.disk, before)
 	must(t, "truncate", "-s", "4G", log)
 	must(t, "sh", "-c", `head -c 1048576 /dev/zero >"$1"`, "sh", blank)
-	m = s.powerOn(blank,
-		"-blockdev", "driver=file,node-name=stick,filename="+s.disk, "-blockdev", "driver=file,node-name=log,filename="+log,
-		"-blockdev", "driver=blklogwrites,node-name=logged,file=stick,log=log,log-super-update-interval=1",
-		"-device", "virtio-blk-pci,drive=logged,bootindex=1")
+	m = s.powerOn(blank, loggedDisk(s.disk, log)...)
 	m.waitFor([]string{"] resolve: stable/x86_64 release 2026.12-next", "] kexec: starting", "Linux version"}, refused)
 	m.powerOff()
 
