@@ -99,7 +99,7 @@ func TestOperatingListsEveryMetricAndNoOther(t *testing.T) {
 	source, err := os.ReadFile("../publisher/metrics.go")
 	check(t, err)
 	metrics, documented := map[string]bool{}, map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?:Name: |newGauges?\()"([a-z_]+)"`).FindAllSubmatch(source, -1) {
+	for _, m := range regexp.MustCompile(`(?:Name: |newGauges?(?:By)?\()"([a-z_]+)"`).FindAllSubmatch(source, -1) {
 		metrics["phasepublish_"+string(m[1])] = true
 	}
 	for _, name := range regexp.MustCompile(`phasepublish_[a-z_]+`).FindAllString(operating(t), -1) {

@@ -36,9 +36,13 @@ type Live struct {
 	Store        pack.Stats `json:"-"`
 	// Machines are figures of the boot reports; nil if none are taken.
 	Machines *reports.Stats `json:"machines,omitempty"`
+	// Mirrors are those that root.json lists, as they were when they were last asked.
+	Mirrors []MirrorState `json:"mirrors,omitempty"`
 
-	verdict repo.Verdict
-	healthy bool
+	verdict  repo.Verdict
+	healthy  bool
+	problems [len(kindWords)]int
+	running  []reports.Running
 }
 
 // A control answers the operator on a listener of its own: /metrics, /status and /healthz.
@@ -88,7 +92,14 @@ func (s *server) control() control {
 	live := func() Live {
 		ctx := context.Background()
 		l := s.live(ctx)
-		l.healthy = s.health(ctx) == nil
+		found := s.problems(ctx)
+		l.healthy = len(unhealthy(found)) == 0
+		for _, p := range found {
+			l.problems[p.kind]++
+		}
+		if s.reports != nil {
+			l.running, _ = s.reports.Running(ctx) // an error while the daemon stops
+		}
 		return l
 	}
 	s.meter.registry.MustRegister(liveGauges{live, append(append([]gauge{}, netGauges...), serveGauges...)})
@@ -134,6 +145,9 @@ func (s *server) live(ctx context.Context) Live {
 	}
 	if stats, err := s.packs.Stats(ctx); err == nil { // an error while the daemon stops
 		l.Store = stats
+	}
+	if m := s.mirrors.Load(); m != nil {
+		l.Mirrors = *m
 	}
 	if s.reports != nil {
 		if stats, err := s.reports.Stats(ctx); err == nil {

@@ -20,6 +20,9 @@ const (
 	expiring             // a file expires soon; logged only
 )
 
+// kindWords name the kinds in the metrics.
+var kindWords = [...]string{refused: "refused", atRisk: "at_risk", stale: "stale", damaged: "damaged", expiring: "expiring"}
+
 // A problem is a fault of what a daemon serves.
 type problem struct {
 	kind kind

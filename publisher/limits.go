@@ -74,7 +74,7 @@ func (l Limits) apply(o *p2p.Options) { o.MaxConns, o.MaxConnsPerIP = l.conns() 
 func (s *server) handlers() (plain, streams http.Handler) {
 	bounds := limit.Options{
 		Total: s.Limits.Rate, PerClient: s.Limits.RatePerPeer,
-		MinRate: minRate, Grace: minRateAfter, OnSlow: func() { s.meter.refuse("slow") },
+		MinRate: minRate, Grace: minRateAfter, OnSlow: func() { s.meter.refuse(refusedSlow) },
 	}
 	if s.Limits.UploadSlots > 0 { // a slow reader would block the slot
 		bounds.MinRate, bounds.Grace = slotMinRate, slotMinAfter

@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"cmp"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -17,6 +18,8 @@ import (
 
 const namespace = "phasepublish"
 
+const refusedSlow = "slow" // the client reads too slowly
+
 // A meter counts the requests and bytes of a daemon, for Prometheus.
 type meter struct {
 	registry *prometheus.Registry
@@ -24,6 +27,9 @@ type meter struct {
 	bytes    *prometheus.CounterVec // by via and kind
 	refused  *prometheus.CounterVec // by reason
 	reports  *prometheus.CounterVec // by outcome
+	booted   *prometheus.CounterVec // by state and result
+	lost     *prometheus.CounterVec // displaced reports, by state
+	faults   prometheus.Counter     // of the store
 	open     prometheus.Gauge
 	sent     atomic.Int64
 }
@@ -43,13 +49,32 @@ func newMeter() *meter {
 		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "reports_total", Help: "Boot reports that machines have sent.",
 		}, []string{"outcome"}),
+		booted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "boot_results_total", Help: "Boots that machines have reported, by their result.",
+		}, []string{"state", "result"}),
+		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "reports_displaced_total", Help: "Boot reports that were removed because the room of their kind was full.",
+		}, []string{"state"}),
+		faults: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace, Name: "store_faults_total", Help: "Blocks that were not served because they are damaged or cannot be read.",
+		}),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: namespace, Name: "requests_open", Help: "Requests being answered.",
 		}),
 	}
-	m.registry.MustRegister(m.requests, m.bytes, m.refused, m.reports, m.open)
+	m.registry.MustRegister(m.requests, m.bytes, m.refused, m.reports, m.booted, m.lost, m.faults, m.open)
+	// from 0, so that an increase is seen
 	for _, o := range reports.Outcomes() {
-		m.reports.WithLabelValues(string(o)) // from 0, so that an increase is seen
+		m.reports.WithLabelValues(string(o))
+	}
+	for _, why := range []string{limit.PerClient, limit.Full, limit.Evicted, refusedSlow} {
+		m.refused.WithLabelValues(why)
+	}
+	for _, accepted := range []bool{false, true} {
+		m.lost.WithLabelValues(stateOf(accepted))
+		for _, result := range []string{reports.ResultOK, reports.ResultFailed, reports.ResultOther} {
+			m.booted.WithLabelValues(stateOf(accepted), result)
+		}
 	}
 	return m
 }
@@ -62,6 +87,22 @@ func newRegistry() *prometheus.Registry {
 }
 
 func (m *meter) countReport(o reports.Outcome) { m.reports.WithLabelValues(string(o)).Inc() }
+
+func (m *meter) countBoot(accepted bool, result string) {
+	m.booted.WithLabelValues(stateOf(accepted), result).Inc()
+}
+
+func (m *meter) countDisplaced(accepted bool, boots int64) {
+	m.lost.WithLabelValues(stateOf(accepted)).Add(float64(boots))
+}
+
+// stateOf returns the label of what an operator has decided of a machine.
+func stateOf(accepted bool) string {
+	if accepted {
+		return "accepted"
+	}
+	return "unverified"
+}
 
 func (m *meter) refuse(reason string) { m.refused.WithLabelValues(reason).Inc() }
 
@@ -116,7 +157,13 @@ func kindOf(contentType string) string {
 type gauge struct {
 	desc   *prometheus.Desc
 	of     func(Live) float64
-	series func(Live) map[string]float64 // by the value of the label; instead of of
+	series func(Live) []sample // instead of of
+}
+
+// A sample is a figure with the values of its labels.
+type sample struct {
+	value  float64
+	labels []string
 }
 
 func newGauge(name, help string, of func(Live) float64) gauge {
@@ -125,7 +172,17 @@ func newGauge(name, help string, of func(Live) float64) gauge {
 
 // newGauges makes a gauge with a series for each value of a label.
 func newGauges(name, help, label string, series func(Live) map[string]float64) gauge {
-	return gauge{desc: prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, []string{label}, nil), series: series}
+	return newGaugesBy(name, help, []string{label}, func(l Live) (list []sample) {
+		for value, figure := range series(l) {
+			list = append(list, sample{figure, []string{value}})
+		}
+		return list
+	})
+}
+
+// newGaugesBy makes a gauge with a series for each sample.
+func newGaugesBy(name, help string, labels []string, series func(Live) []sample) gauge {
+	return gauge{desc: prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil), series: series}
 }
 
 func number(b bool) float64 {
@@ -154,8 +211,8 @@ func (g liveGauges) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstMetric(one.desc, prometheus.GaugeValue, one.of(l))
 			continue
 		}
-		for label, value := range one.series(l) {
-			out <- prometheus.MustNewConstMetric(one.desc, prometheus.GaugeValue, value, label)
+		for _, of := range one.series(l) {
+			out <- prometheus.MustNewConstMetric(one.desc, prometheus.GaugeValue, of.value, of.labels...)
 		}
 	}
 }
@@ -186,6 +243,13 @@ var (
 			return out
 		}),
 		newGauge("healthy", "1 while /healthz is 200.", func(l Live) float64 { return number(l.healthy) }),
+		newGauges("problems", "Problems of what is served, by kind.", "kind", func(l Live) map[string]float64 {
+			out := map[string]float64{}
+			for kind, word := range kindWords {
+				out[word] = float64(l.problems[kind])
+			}
+			return out
+		}),
 		newGauge("record_age_seconds", "Time since the IPNS record was signed.", func(l Live) float64 { return l.RecordAge }),
 		newGauge("announced_age_seconds", "Time since the oldest announcement in the DHT; -1 until all are made.", func(l Live) float64 { return l.AnnouncedAge }),
 		newGauge("announced_cids", "Announced metadata folders and artifacts.", func(l Live) float64 { return float64(l.Announces) }),
@@ -200,8 +264,54 @@ var (
 			}
 			return float64(l.Machines.Failed)
 		}),
+		newGaugesBy("machines_by_release", "Accepted machines by what their last boot says; releases with few machines are counted as other.", []string{"channel", "release", "result"}, byRelease),
+		newGauges("mirror_up", "1 while a mirror that root.json lists gives a valid IPNS record.", "mirror", byMirror(func(m MirrorState) float64 { return number(m.Problem == "") })),
+		newGauges("mirror_version", "Version of the timestamp that a mirror's IPNS record points to; 0 without a record.", "mirror", byMirror(func(m MirrorState) float64 { return float64(m.Version) })),
 	}
 )
+
+// maxReleases is how many releases the metrics name.
+const maxReleases = 20
+
+// byRelease counts the accepted machines by the release of their last boot, by its result. Releases with few machines are
+// counted together. A machine that calls its release none or other is counted with those: no series may be there twice.
+func byRelease(l Live) (list []sample) {
+	if l.Machines == nil {
+		return nil
+	}
+	type series struct{ channel, release, result string }
+	machines := map[series]int{}
+	add := func(channel, release string, all, failed int) {
+		machines[series{channel, release, reports.ResultFailed}] += failed
+		machines[series{channel, release, reports.ResultOK}] += all - failed
+	}
+	all, failed := l.Machines.Accepted.Machines, l.Machines.Failed
+	for i, r := range l.running {
+		if !r.Accepted || i == maxReleases {
+			break // the accepted ones are the first, those with the most machines before others
+		}
+		add(cmp.Or(r.Channel, "none"), cmp.Or(r.Release, "none"), r.Machines, r.Failed)
+		all, failed = all-r.Machines, failed-r.Failed
+	}
+	if all > 0 {
+		add("other", "other", all, min(max(failed, 0), all))
+	}
+	for s, n := range machines {
+		list = append(list, sample{float64(n), []string{s.channel, s.release, s.result}})
+	}
+	return list
+}
+
+// byMirror returns a figure of each mirror that was asked.
+func byMirror(of func(MirrorState) float64) func(Live) map[string]float64 {
+	return func(l Live) map[string]float64 {
+		out := map[string]float64{}
+		for _, m := range l.Mirrors {
+			out[m.Mirror] = of(m)
+		}
+		return out
+	}
+}
 
 // byState returns a figure of the database of boot reports for accepted and unverified machines; none without a database.
 func byState(of func(reports.Usage) float64) func(Live) map[string]float64 {
@@ -209,6 +319,6 @@ func byState(of func(reports.Usage) float64) func(Live) map[string]float64 {
 		if l.Machines == nil {
 			return nil
 		}
-		return map[string]float64{"accepted": of(l.Machines.Accepted), "unverified": of(l.Machines.Unverified)}
+		return map[string]float64{stateOf(true): of(l.Machines.Accepted), stateOf(false): of(l.Machines.Unverified)}
 	}
 }

@@ -34,7 +34,9 @@ func (s *server) openReports(ctx context.Context, identity crypto.PrivKey) error
 	if err != nil {
 		return err
 	}
-	db, err := reports.Open(ctx, path, reports.Options{Now: s.Now, Counted: s.meter.countReport, Publisher: self.String()})
+	db, err := reports.Open(ctx, path, reports.Options{
+		Now: s.Now, Publisher: self.String(), Counted: s.meter.countReport, Booted: s.meter.countBoot, Displaced: s.meter.countDisplaced,
+	})
 	if err != nil && s.Reports == "" {
 		s.Log.Warn("boot reports not taken", "cause", err)
 		return nil

@@ -76,7 +76,8 @@ type server struct {
 	reports     *reports.Store // nil if none are taken
 	conns       *limit.Conns
 	rates       *limit.Rates
-	announced   atomic.Pointer[announced] // nil before the first announcement
+	announced   atomic.Pointer[announced]     // nil before the first announcement
+	mirrors     atomic.Pointer[[]MirrorState] // nil before they were asked
 	started     time.Time
 	faults      *slog.Logger // for faults of the store that requests find
 	storeHealth storeHealth
@@ -86,7 +87,7 @@ type server struct {
 }
 
 // Serve runs the daemon until ctx ends; then it refuses new requests, gives open ones up to
-// five seconds and returns nil. It only reads the store. It serves expired metadata too, and
+// five seconds and returns nil. Of the store it changes the boot reports alone. It serves expired metadata too, and
 // /healthz reports that machines refuse them. A repository without a release wraps
 // fs.ErrNotExist.
 func Serve(ctx context.Context, opts ServeOptions) error {
@@ -232,6 +233,7 @@ func (s *server) run(ctx context.Context, in listeners, handler http.Handler) er
 	}
 	if in.metrics != nil {
 		group.Go(func() error { return s.control().serve(gctx, s.conns.OperatorListener(in.metrics)) })
+		group.Go(func() error { s.watchMirrors(gctx); return nil })
 	}
 	group.Go(func() error { s.follow(gctx, watch); return nil })
 	if s.DHT != DHTOff {

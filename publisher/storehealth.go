@@ -66,6 +66,7 @@ func (h *storeHealth) forget(c cid.Cid) {
 // fault notes and logs why a block was not served.
 func (s *server) fault(err error) {
 	s.storeHealth.note(err)
+	s.meter.faults.Inc()
 	s.faults.Error("block not served", "cause", err)
 }
 

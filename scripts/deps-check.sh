@@ -84,6 +84,7 @@ all() {
 		tor                              tor              test                          boots through Tor
 		node                             nodejs           test                          tuf-js, a TUF client that checks docs/FOREIGN-CLIENTS.md
 		npm                              npm              test                          installing tuf-js
+		promtool                         prometheus       test                          alert rules of docs/monitoring
 		rauc                             rauc             test                          commands of docs/FOREIGN-CLIENTS.md
 		nginx                            nginx-light      test,bench,bench-net          web server of a mirror
 		b3sum                            b3sum            bench                         compared in make bench

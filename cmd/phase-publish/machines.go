@@ -138,6 +138,9 @@ func bootWords(b reports.Boot) string {
 	if b.Avoided != "" {
 		words += ", in place of " + b.Avoided
 	}
+	if b.Step != "" {
+		words += ", step " + b.Step
+	}
 	if b.Error != "" {
 		words += ": " + b.Error
 	}

@@ -108,8 +108,8 @@ they expire. It serves a new release as soon as add has published it. When every
 listens, it prints one JSON line with its addresses, and notifies systemd if systemd started
 it. SIGTERM stops it: open requests have five seconds to finish.
 
-serve only reads the store: several may serve one store and repository, each with its own
---identity, while add runs.`,
+Of the store, serve changes the boot reports alone: several may serve one store and repository,
+each with its own --identity, while add runs.`,
 		Example: `  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns
   phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns \
     --http 192.0.2.7:80 --listen /ip4/192.0.2.7/tcp/4001 --mdns=false

@@ -178,6 +178,7 @@ func malformed(format string, args ...any) error {
 type Summary struct {
 	Result   string        // "ok" or "failed"
 	Error    string        // the reason of a failed boot
+	Step     string        // the step that failed
 	Mode     string        // name of the boot mode
 	Channel  string        // of the release that was chosen
 	Release  string        // its version
@@ -201,6 +202,10 @@ func (d Document) Summary() Summary {
 			Version string `json:"release"`
 			Number  int64  `json:"role_version"`
 		} `json:"release"`
+		Steps []struct {
+			Name  string `json:"name"`
+			Error string `json:"error"`
+		} `json:"steps"`
 		Tries struct {
 			Starts int64 `json:"starts"`
 			Failed struct {
@@ -211,8 +216,14 @@ func (d Document) Summary() Summary {
 	if err := json.Unmarshal(d.Report, &r); err != nil {
 		return Summary{}
 	}
+	step := ""
+	for _, s := range r.Steps {
+		if s.Error != "" && r.Result == "failed" {
+			step = s.Name
+		}
+	}
 	return Summary{
-		Result: cut(r.Result, 16), Error: cut(r.Error, maxLine), Mode: cut(r.Mode, 32), Channel: cut(r.Release.Channel, 64),
+		Result: cut(r.Result, 16), Error: cut(r.Error, maxLine), Step: cut(step, 64), Mode: cut(r.Mode, 32), Channel: cut(r.Release.Channel, 64),
 		Release: cut(r.Release.Version, 128), Number: r.Release.Number, Started: r.Start.UTC(),
 		Starts: max(r.Tries.Starts, 0), Failed: cut(r.Tries.Failed.Version, 128),
 		Duration: time.Duration(min(max(r.Duration, 0), int64(time.Hour*24*365/time.Millisecond))) * time.Millisecond,

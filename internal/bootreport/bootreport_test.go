@@ -28,7 +28,7 @@ func newKey(t testing.TB) ed25519.PrivateKey {
 func example() Document {
 	return Document{
 		MachineID: strings.Repeat("ab", 32), Arch: "x86_64", Groups: []string{"lab"}, BootID: strings.Repeat("01", 16),
-		Report:  json.RawMessage(`{"result":"failed","error":"no source","mode":"local","start":"2026-11-30T10:00:00.5Z","duration_ms":1500,"release":{"channel":"stable","arch":"x86_64","release":"1.0","role_version":3,"timestamp_version":4},"tries":{"starts":2,"limit":3,"failed":{"release":"2.0","role_version":4,"starts":3,"why":"no blessing"}},"steps":[],"sources":[],"refused":[]}`),
+		Report:  json.RawMessage(`{"result":"failed","error":"no source","mode":"local","start":"2026-11-30T10:00:00.5Z","duration_ms":1500,"steps":[{"name":"cache","error":"no disk"},{"name":"fetch","error":"no source"},{"name":"report"}],"release":{"channel":"stable","arch":"x86_64","release":"1.0","role_version":3,"timestamp_version":4},"tries":{"starts":2,"limit":3,"failed":{"release":"2.0","role_version":4,"starts":3,"why":"no blessing"}},"sources":[],"refused":[]}`),
 		Console: []string{"[  1.000s] network: no link \u00e9"}, SentAt: time.Date(2026, 11, 30, 10, 0, 5, 9, time.UTC),
 	}
 }
@@ -46,7 +46,7 @@ func TestASignedDocumentIsRead(t *testing.T) {
 	if d.Machine != hex.EncodeToString(key.Public().(ed25519.PublicKey)) || d.Console[0] != example().Console[0] || !d.SentAt.Equal(example().SentAt.Truncate(time.Second)) {
 		t.Errorf("got %+v", d)
 	}
-	want := Summary{"failed", "no source", "local", "stable", "1.0", 3, time.Date(2026, 11, 30, 10, 0, 0, 5e8, time.UTC), 1500 * time.Millisecond, 2, "2.0"}
+	want := Summary{"failed", "no source", "fetch", "local", "stable", "1.0", 3, time.Date(2026, 11, 30, 10, 0, 0, 5e8, time.UTC), 1500 * time.Millisecond, 2, "2.0"}
 	if got := d.Summary(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

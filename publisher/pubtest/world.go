@@ -35,6 +35,7 @@ type World struct {
 	Signing time.Time // when releases are signed; now when zero
 	Expires time.Time // when they expire; in 30 days when zero
 	Channel string    // of the releases; stable when ""
+	HTTPS   []string  // web mirrors of the next root
 
 	// Change, if not nil, changes each release before it is signed.
 	Change func(*manifest.Release)
@@ -85,7 +86,7 @@ func New(t *testing.T) *World {
 func (w *World) rootSpec(version int64, expires time.Time) manifest.RootSpec {
 	return manifest.RootSpec{
 		Version: version, Root: Publics(w.Root), Threshold: 1, Online: Publics(w.Online),
-		Discovery: manifest.Discovery{IPNS: []string{w.Name()}, DHTPrefix: "/phaseboot/" + w.Name()}, Expires: expires,
+		Discovery: manifest.Discovery{IPNS: []string{w.Name()}, HTTPS: w.HTTPS, DHTPrefix: "/phaseboot/" + w.Name()}, Expires: expires,
 	}
 }
 

@@ -40,7 +40,8 @@ var (
 	errClosed   = errors.New("boot reports: the publisher stops")
 )
 
-// An offer is a document that waits for the transaction that keeps it.
+// An offer is a document that waits for the transaction that keeps it. The writer alone sets outcome and err, before it
+// closes done.
 type offer struct {
 	document bootreport.Document
 	summary  bootreport.Summary
@@ -55,43 +56,54 @@ type offer struct {
 
 // Add keeps a document that came from a remote address (IP and port). It returns when the document is durable. The
 // error wraps manifest.ErrMalformed or manifest.ErrSignature for a bad document, ErrRate or ErrFull for one that may be
-// offered again later.
+// offered again later. A document that was queued before ctx ended is kept all the same.
 func (s *Store) Add(ctx context.Context, data []byte, remote string) error {
 	o := &offer{data: data, address: remote, origin: limit.ClientKey(remote), done: make(chan struct{})}
-	o.err = s.add(ctx, o)
-	if o.err != nil && o.outcome == "" {
-		o.outcome = Fault
-	}
-	s.Counted(o.outcome)
-	return o.err
-}
-
-func (s *Store) add(ctx context.Context, o *offer) (err error) {
-	if o.document, err = bootreport.Open(o.data); err != nil {
-		o.outcome = Malformed
-		if errors.Is(err, manifest.ErrSignature) {
-			o.outcome = Untrusted
+	if outcome, err := s.prepare(ctx, o); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
+		s.Counted(outcome)
 		return err
-	}
-	o.summary, o.traffic = o.document.Summary(), o.document.Detail().Traffic(s.Publisher)
-	if known, err := s.isAccepted(ctx, o.document.Machine); err != nil {
-		return s.fault(err)
-	} else if !known && !s.rates.allowUnverified() {
-		o.outcome = Rate
-		return ErrRate
 	}
 	select {
 	case s.queue <- o:
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-s.closed:
+		return errClosed
 	}
 	select {
 	case <-o.done:
 		return o.err
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-s.closed: // the writer may have answered first
 	}
+	select {
+	case <-o.done:
+		return o.err
+	default:
+		return errClosed
+	}
+}
+
+// prepare reads a document and decides whether it may be queued.
+func (s *Store) prepare(ctx context.Context, o *offer) (_ Outcome, err error) {
+	if o.document, err = bootreport.Open(o.data); errors.Is(err, manifest.ErrSignature) {
+		return Untrusted, err
+	} else if err != nil {
+		return Malformed, err
+	}
+	o.summary, o.traffic = o.document.Summary(), o.document.Detail().Traffic(s.Publisher)
+	known, err := s.isAccepted(ctx, o.document.Machine)
+	if err != nil {
+		return Fault, s.fault(err)
+	}
+	if !known && !s.rates.allowUnverified() {
+		return Rate, ErrRate
+	}
+	return "", nil
 }
 
 func (s *Store) isAccepted(ctx context.Context, key string) (accepted bool, err error) {
@@ -121,24 +133,30 @@ func (s *Store) write(ctx context.Context) {
 				more = false
 			}
 		}
-		err := s.fault(s.keep(ctx, batch))
-		for _, o := range batch {
-			if err != nil {
-				o.err, o.outcome = err, Fault
-				if errors.Is(err, ErrFull) {
-					o.outcome = Full
-				}
+		s.finish(batch, s.fault(s.keep(ctx, batch)))
+	}
+}
+
+// finish answers and counts the documents of a batch. err is that of its transaction.
+func (s *Store) finish(batch []*offer, err error) {
+	for _, o := range batch {
+		if err != nil {
+			o.err, o.outcome = err, Fault
+			if errors.Is(err, ErrFull) {
+				o.outcome = Full
 			}
-			close(o.done)
 		}
-		if err == nil {
-			s.notify()
-		}
+		s.Counted(o.outcome)
+		close(o.done)
+	}
+	if err == nil {
+		s.notify()
 	}
 }
 
 // refuseQueue answers the documents that wait when the store is closed.
 func (s *Store) refuseQueue() {
+	defer close(s.closed)
 	for {
 		select {
 		case o := <-s.queue:
@@ -150,6 +168,17 @@ func (s *Store) refuseQueue() {
 	}
 }
 
+// A tally is what a transaction has changed, for the counters of Options.
+type tally struct {
+	booted    []booted
+	displaced [2]int64 // boots, of unverified and of accepted keys
+}
+
+type booted struct {
+	accepted bool
+	result   string
+}
+
 // keep keeps a batch in one transaction. Its error is that of the database, for all of them.
 func (s *Store) keep(ctx context.Context, batch []*offer) error {
 	ctx = context.WithoutCancel(ctx)
@@ -158,22 +187,34 @@ func (s *Store) keep(ctx context.Context, batch []*offer) error {
 		return err
 	}
 	defer tx.Rollback()
+	var t tally
 	for _, o := range batch {
-		if err := s.keepOne(ctx, tx, o); err != nil {
+		if err := s.keepOne(ctx, tx, o, &t); err != nil {
 			return err
 		}
 	}
-	return tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	for _, b := range t.booted {
+		s.Booted(b.accepted, b.result)
+	}
+	for i, boots := range t.displaced {
+		if boots > 0 {
+			s.Displaced(i == 1, boots)
+		}
+	}
+	return nil
 }
 
 // keepOne keeps one document, and drops what it displaces. What concerns this document alone is its own error.
-func (s *Store) keepOne(ctx context.Context, tx *sql.Tx, o *offer) error {
+func (s *Store) keepOne(ctx context.Context, tx *sql.Tx, o *offer, t *tally) error {
 	var id int64
 	var accepted bool
 	err := tx.QueryRowContext(ctx, "SELECT id, accepted FROM machine WHERE key = ?", o.document.Machine).Scan(&id, &accepted)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		if fits, err := s.makeRoomFor(ctx, tx, o.origin); err != nil {
+		if fits, err := s.makeRoomFor(ctx, tx, o.origin, t); err != nil {
 			return err
 		} else if !fits {
 			o.err, o.outcome = errRoomFull, Full
@@ -186,7 +227,8 @@ func (s *Store) keepOne(ctx context.Context, tx *sql.Tx, o *offer) error {
 	d := o.document
 	var newest int64
 	var same bool // sent_at has whole seconds, so two documents of a boot may have the same
-	err = tx.QueryRowContext(ctx, "SELECT sent, document = ? FROM boot WHERE machine = ? AND boot_id = ?", o.data, id, d.BootID).Scan(&newest, &same)
+	var before string
+	err = tx.QueryRowContext(ctx, "SELECT sent, document = ?, result FROM boot WHERE machine = ? AND boot_id = ?", o.data, id, d.BootID).Scan(&newest, &same, &before)
 	if err == nil && (same || newest > d.SentAt.UnixMilli()) {
 		o.outcome = Stale
 		return nil
@@ -200,12 +242,29 @@ func (s *Store) keepOne(ctx context.Context, tx *sql.Tx, o *offer) error {
 	if err := keepBoot(ctx, tx, id, o, now); err != nil {
 		return err
 	}
+	if before != o.summary.Result || before == "" {
+		t.booted = append(t.booted, booted{accepted, knownResult(o.summary.Result)})
+	}
 	o.outcome = Unverified
 	room := s.Limits.Unverified
 	if accepted {
 		o.outcome, room = Accepted, s.Limits.Accepted
 	}
-	return dropBoots(ctx, tx, id, accepted, room)
+	return dropBoots(ctx, tx, id, accepted, room, t)
+}
+
+// Results of boots. ResultOther stands for what a later version may report.
+const (
+	ResultOK     = "ok"
+	ResultFailed = "failed"
+	ResultOther  = "other"
+)
+
+func knownResult(s string) string {
+	if s == ResultOK || s == ResultFailed {
+		return s
+	}
+	return ResultOther
 }
 
 // keepMachine writes that a machine was seen, and what its newest document says of it. A document that was sent before
@@ -240,10 +299,10 @@ func keepBoot(ctx context.Context, tx *sql.Tx, machine int64, o *offer, now int6
 		return err
 	}
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO boot (machine, boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration, starts, avoided,
+		INSERT INTO boot (machine, boot_id, received, sent, started, address, result, error, step, mode, channel, release, number, duration, starts, avoided,
 			sources, faults, disk, servers, neighbours, document)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		machine, d.BootID, now, d.SentAt.UnixMilli(), milli(sum.Started), printable(o.address), sum.Result, sum.Error, sum.Mode, sum.Channel, sum.Release, sum.Number,
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		machine, d.BootID, now, d.SentAt.UnixMilli(), milli(sum.Started), printable(o.address), sum.Result, sum.Error, sum.Step, sum.Mode, sum.Channel, sum.Release, sum.Number,
 		sum.Duration.Milliseconds(), sum.Starts, sum.Failed, t.Sources, t.Faults, t.Disk, t.Servers, t.Neighbours, o.data)
 	return err
 }
@@ -254,7 +313,7 @@ func milli(t time.Time) int64 { return max(t.UnixMilli(), 0) }
 // makeRoomFor makes room for a new key from an address in the room of the unverified ones. If that is full, the
 // address with most keys loses the one that was silent for longest: another address, or this one. While every address
 // has one key, only a key that was silent for Limits.Fresh makes room. It reports false if none does.
-func (s *Store) makeRoomFor(ctx context.Context, tx *sql.Tx, origin string) (bool, error) {
+func (s *Store) makeRoomFor(ctx context.Context, tx *sql.Tx, origin string, t *tally) (bool, error) {
 	var machines, own int
 	err := tx.QueryRowContext(ctx, "SELECT machines, (SELECT count(*) FROM machine WHERE accepted = 0 AND origin = ?) FROM room WHERE accepted = 0", origin).Scan(&machines, &own)
 	if err != nil || machines < s.Limits.Unverified.Machines {
@@ -272,14 +331,22 @@ func (s *Store) makeRoomFor(ctx context.Context, tx *sql.Tx, origin string) (boo
 	default:
 		loser, silentSince = "", s.Now().Add(-s.Limits.Fresh).UnixMilli()
 	}
-	result, err := tx.ExecContext(ctx, `
-		DELETE FROM machine WHERE id = (
-			SELECT id FROM machine WHERE accepted = 0 AND last_seen < ?1 AND (?2 = '' OR origin = ?2) ORDER BY last_seen, id LIMIT 1)`, silentSince, loser)
-	if err != nil {
-		return false, err
+	return dropMachine(ctx, tx, t, `
+		SELECT id, boots FROM machine WHERE accepted = 0 AND last_seen < ?1 AND (?2 = '' OR origin = ?2) ORDER BY last_seen, id LIMIT 1`, silentSince, loser)
+}
+
+// dropMachine removes the unverified key that a query finds. It reports false if there is none.
+func dropMachine(ctx context.Context, tx *sql.Tx, t *tally, query string, args ...any) (bool, error) {
+	var id, boots int64
+	err := tx.QueryRowContext(ctx, query, args...).Scan(&id, &boots)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
 	}
-	n, err := result.RowsAffected()
-	return n > 0, err
+	if err == nil {
+		_, err = tx.ExecContext(ctx, "DELETE FROM machine WHERE id = ?", id)
+	}
+	t.displaced[0] += boots
+	return err == nil, err
 }
 
 // largestOrigin returns the address with the most unverified keys.
@@ -291,7 +358,7 @@ func largestOrigin(ctx context.Context, tx *sql.Tx) (origin string, n int, err e
 // dropBoots drops the oldest boots of a key above its number, and then boots of the room until it has its size: the
 // oldest that is not the last one of its key, or else the key that was silent for longest. In the room of the
 // unverified keys the address with most bytes loses first.
-func dropBoots(ctx context.Context, tx *sql.Tx, machine int64, accepted bool, room Room) error {
+func dropBoots(ctx context.Context, tx *sql.Tx, machine int64, accepted bool, room Room, t *tally) error {
 	_, err := tx.ExecContext(ctx, "DELETE FROM boot WHERE id IN (SELECT id FROM boot WHERE machine = ? ORDER BY "+newestFirst+" LIMIT -1 OFFSET ?)", machine, room.PerMachine)
 	if err != nil {
 		return err
@@ -301,21 +368,25 @@ func dropBoots(ctx context.Context, tx *sql.Tx, machine int64, accepted bool, ro
 		if err := tx.QueryRowContext(ctx, "SELECT bytes FROM room WHERE accepted = ?", accepted).Scan(&bytes); err != nil || bytes <= room.Bytes {
 			return err
 		}
-		if err := dropOne(ctx, tx, accepted); err != nil {
+		if err := dropOne(ctx, tx, accepted, t); err != nil {
 			return err
 		}
 	}
 }
 
-func dropOne(ctx context.Context, tx *sql.Tx, accepted bool) error {
-	if !accepted {
-		_, err := tx.ExecContext(ctx, `
-			DELETE FROM machine WHERE id = (
-				SELECT id FROM machine WHERE accepted = 0 AND origin = (
-					SELECT origin FROM machine WHERE accepted = 0 GROUP BY origin ORDER BY sum(bytes) DESC, 1 LIMIT 1)
-				ORDER BY last_seen, id LIMIT 1)`)
-		return err
+func dropOne(ctx context.Context, tx *sql.Tx, accepted bool, t *tally) error {
+	if accepted {
+		t.displaced[1]++
+		return dropOneAccepted(ctx, tx)
 	}
+	_, err := dropMachine(ctx, tx, t, `
+		SELECT id, boots FROM machine WHERE accepted = 0 AND origin = (
+			SELECT origin FROM machine WHERE accepted = 0 GROUP BY origin ORDER BY sum(bytes) DESC, 1 LIMIT 1)
+		ORDER BY last_seen, id LIMIT 1`)
+	return err
+}
+
+func dropOneAccepted(ctx context.Context, tx *sql.Tx) error {
 	result, err := tx.ExecContext(ctx, `
 		DELETE FROM boot WHERE id = (
 			SELECT b.id FROM boot b JOIN machine m ON m.id = b.machine WHERE m.accepted = 1 AND m.boots > 1

@@ -5,6 +5,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"time"
 
 	"github.com/phaseboot/phaseboot/internal/bootreport"
 	"github.com/phaseboot/phaseboot/internal/limit"
@@ -12,7 +13,8 @@ import (
 )
 
 // Handler answers POST of bootreport.Path: 202 when the document is durable, 400 or 403 for a bad one, 429 and 503 with
-// Retry-After for one that may be sent again later. It sets no deadlines: mount it behind limit.Rates.
+// Retry-After for one that may be sent again later. Mount it behind limit.Rates, which sets the deadline of a body; this
+// handler shortens it when all places are taken.
 func (s *Store) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -30,16 +32,24 @@ func (s *Store) Handler() http.Handler {
 			http.Error(w, "boot report: too large", http.StatusRequestEntityTooLarge)
 			return
 		}
-		end, ok := s.rates.begin(limit.ClientKey(r.RemoteAddr))
+		conn := http.NewResponseController(w)
+		place, ok := s.rates.begin(limit.ClientKey(r.RemoteAddr), func() { conn.SetReadDeadline(time.Now()) })
 		if !ok {
 			s.Counted(Rate)
 			later(w, http.StatusTooManyRequests, "too many boot reports: send it again later")
 			return
 		}
-		defer end()
+		defer s.rates.end(place)
 		data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bootreport.MaxDocument))
-		if err != nil {
-			http.Error(w, "boot report: not read, or too large", http.StatusRequestEntityTooLarge)
+		s.rates.received(place)
+		var tooLarge *http.MaxBytesError
+		switch {
+		case errors.As(err, &tooLarge):
+			http.Error(w, "boot report: too large", http.StatusRequestEntityTooLarge)
+			return
+		case err != nil:
+			s.Counted(Rate)
+			later(w, http.StatusServiceUnavailable, "boot report: not received in time: send it again later")
 			return
 		}
 		answer(w, s.Add(r.Context(), data, r.RemoteAddr))

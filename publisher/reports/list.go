@@ -43,6 +43,7 @@ type Boot struct {
 	Address  string    `json:"address"` // IP and port that it came from
 	Result   string    `json:"result"`  // ok or failed
 	Error    string    `json:"error,omitempty"`
+	Step     string    `json:"failed_step,omitempty"` // the step that failed
 	Mode     string    `json:"mode,omitempty"`
 	Channel  string    `json:"channel,omitempty"`
 	Release  string    `json:"release,omitempty"`
@@ -88,7 +89,7 @@ type Query struct {
 
 const machineColumns = `m.id, m.key, m.accepted, m.accepted_at, m.first_seen, m.last_seen, m.ephemeral, m.machine_id, m.hostname, m.arch, m.groups, m.recipient, m.boots`
 
-const bootColumns = `boot_id, received, sent, started, address, result, error, mode, channel, release, number, duration, starts, avoided, sources, faults, disk, servers, neighbours`
+const bootColumns = `boot_id, received, sent, started, address, result, error, step, mode, channel, release, number, duration, starts, avoided, sources, faults, disk, servers, neighbours`
 
 // newestFirst orders the boots of a machine by the time at which they were sent: one that was kept on the machine arrives
 // late. A time after the arrival is that of a wrong clock.
@@ -205,7 +206,7 @@ func (s *Store) boots(ctx context.Context, machine int64, most int) ([]Boot, err
 	for rows.Next() {
 		var b Boot
 		var received, sent, started int64
-		if err := rows.Scan(&b.ID, &received, &sent, &started, &b.Address, &b.Result, &b.Error, &b.Mode, &b.Channel, &b.Release, &b.Number, &b.Duration, &b.Starts, &b.Avoided,
+		if err := rows.Scan(&b.ID, &received, &sent, &started, &b.Address, &b.Result, &b.Error, &b.Step, &b.Mode, &b.Channel, &b.Release, &b.Number, &b.Duration, &b.Starts, &b.Avoided,
 			&b.Sources, &b.Faults, &b.Disk, &b.Servers, &b.Neighbours); err != nil {
 			return nil, s.fault(err)
 		}

@@ -1,7 +1,76 @@
 package reports
 
-// schemaVersion is PRAGMA user_version of a database. A later schema adds its statements after a check of it.
-const schemaVersion = 1
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// schemaVersion is PRAGMA user_version of a database. Each change of the schema raises it, and adds to upgrade what brings
+// a database of the version before up to date.
+const schemaVersion = 2
+
+// upgrade brings a database of an earlier version up to date.
+func upgrade(ctx context.Context, tx *sql.Tx, version int) error {
+	if version < 2 {
+		if err := upgradeTo2(ctx, tx); err != nil {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
+	return err
+}
+
+// upgradeTo2 adds the step that failed and the traffic to each boot, and what the last boot says to each machine. There
+// were forms of version 1 that have a part of it already. The traffic of the boots that are kept stays 0.
+func upgradeTo2(ctx context.Context, tx *sql.Tx) error {
+	text, figure := "TEXT NOT NULL DEFAULT ''", "INTEGER NOT NULL DEFAULT 0"
+	for _, c := range []struct {
+		table, kind string
+		columns     []string
+	}{
+		{"machine", text, []string{"result", "mode", "channel", "release"}},
+		{"machine", figure, []string{"duration", "starts", "faults", "disk", "servers", "neighbours"}},
+		{"boot", text, []string{"step"}},
+		{"boot", figure, []string{"sources", "faults", "disk", "servers", "neighbours"}},
+	} {
+		for _, column := range c.columns {
+			if err := addColumn(ctx, tx, c.table, column, c.kind); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := tx.ExecContext(ctx, `
+		DROP INDEX IF EXISTS machine_result;
+		DROP INDEX IF EXISTS machine_release;`+indexes2+`
+		UPDATE machine SET (result, mode, channel, release, duration, starts) = (
+			SELECT result, mode, channel, release, duration, starts FROM boot WHERE machine = machine.id ORDER BY `+newestFirst+` LIMIT 1)
+		WHERE boots > 0`)
+	return err
+}
+
+// addColumn does nothing if the column is there.
+func addColumn(ctx context.Context, tx *sql.Tx, table, column, kind string) error {
+	var there bool
+	err := tx.QueryRowContext(ctx, "SELECT count(*) FROM pragma_table_info(?) WHERE name = ?", table, column).Scan(&there)
+	if err == nil && !there {
+		_, err = tx.ExecContext(ctx, fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s", table, column, kind))
+	}
+	return err
+}
+
+// indexes2 are the indexes of what the last boots say, since version 2.
+const indexes2 = `
+CREATE INDEX IF NOT EXISTS machine_result ON machine (accepted, result, last_seen);
+CREATE INDEX IF NOT EXISTS machine_last ON machine (last_seen);
+CREATE INDEX IF NOT EXISTS machine_name ON machine (hostname, last_seen);
+CREATE INDEX IF NOT EXISTS machine_release ON machine (release, last_seen);
+CREATE INDEX IF NOT EXISTS machine_running ON machine (accepted, channel, release, result);
+CREATE INDEX IF NOT EXISTS machine_mode ON machine (mode, last_seen);
+CREATE INDEX IF NOT EXISTS machine_duration ON machine (duration, last_seen);
+CREATE INDEX IF NOT EXISTS machine_starts ON machine (starts, last_seen);
+CREATE INDEX IF NOT EXISTS machine_faults ON machine (faults, last_seen);
+`
 
 // schema makes the tables. Times are milliseconds since 1970, 0 for none. room counts the keys, the boots and their
 // bytes that are kept of unverified (0) and accepted (1) keys; triggers keep it right.
@@ -34,17 +103,7 @@ CREATE TABLE machine (
 	bytes      INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX machine_seen ON machine (accepted, last_seen);
-CREATE INDEX machine_origin ON machine (accepted, origin);
-CREATE INDEX machine_result ON machine (accepted, result, last_seen);
-CREATE INDEX machine_last ON machine (last_seen);
-CREATE INDEX machine_name ON machine (hostname, last_seen);
-CREATE INDEX machine_release ON machine (release, last_seen);
-CREATE INDEX machine_running ON machine (accepted, channel, release, result);
-CREATE INDEX machine_mode ON machine (mode, last_seen);
-CREATE INDEX machine_duration ON machine (duration, last_seen);
-CREATE INDEX machine_starts ON machine (starts, last_seen);
-CREATE INDEX machine_faults ON machine (faults, last_seen);
-CREATE TABLE boot (
+CREATE INDEX machine_origin ON machine (accepted, origin);` + indexes2 + `CREATE TABLE boot (
 	id       INTEGER PRIMARY KEY AUTOINCREMENT,
 	machine  INTEGER NOT NULL REFERENCES machine (id) ON DELETE CASCADE,
 	boot_id  TEXT NOT NULL,
@@ -54,6 +113,7 @@ CREATE TABLE boot (
 	address  TEXT NOT NULL,
 	result   TEXT NOT NULL,
 	error    TEXT NOT NULL,
+	step     TEXT NOT NULL DEFAULT '',
 	mode     TEXT NOT NULL,
 	channel  TEXT NOT NULL,
 	release  TEXT NOT NULL,

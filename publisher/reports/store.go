@@ -82,8 +82,14 @@ type Options struct {
 	ReadOnly bool             // changes nothing; Existing is true then
 	// Publisher is the peer ID of the publisher, whose bytes are not those of a neighbour; "" is fine.
 	Publisher string
-	// Counted is called with the outcome of each document that was offered; nil is fine.
+	// Counted is called with the outcome of each document that was offered; nil is fine. It is not called for one whose
+	// client hung up before it was queued.
 	Counted func(Outcome)
+	// Booted is called once for each boot that is kept, and again if a later document of it has another result: ResultOK,
+	// ResultFailed or ResultOther. nil is fine.
+	Booted func(accepted bool, result string)
+	// Displaced is called with how many boots were removed because the room of their kind was full; nil is fine.
+	Displaced func(accepted bool, boots int64)
 }
 
 // A Store is an open database. It is safe for concurrent use.
@@ -94,8 +100,9 @@ type Store struct {
 	rates *rates
 	queue chan *offer
 
-	stop  context.CancelFunc
-	tasks sync.WaitGroup
+	stop   context.CancelFunc
+	tasks  sync.WaitGroup
+	closed chan struct{} // closed when the writer has ended
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced after a change by this process
@@ -120,10 +127,16 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if o.Counted == nil {
 		o.Counted = func(Outcome) {}
 	}
+	if o.Booted == nil {
+		o.Booted = func(bool, string) {}
+	}
+	if o.Displaced == nil {
+		o.Displaced = func(bool, int64) {}
+	}
 	if err := prepareFile(path, o.ReadOnly || o.Existing); err != nil {
 		return nil, err
 	}
-	s := &Store{Options: o, path: path, rates: newRates(o.Limits), queue: make(chan *offer, queueLength), changed: make(chan struct{})}
+	s := &Store{Options: o, path: path, rates: newRates(o.Limits), queue: make(chan *offer, queueLength), changed: make(chan struct{}), closed: make(chan struct{})}
 	var err error
 	if s.db, err = sql.Open("sqlite", s.dsn()); err != nil {
 		return nil, s.fault(err)
@@ -180,47 +193,67 @@ func (s *Store) dsn() string {
 	return "file:" + (&url.URL{Path: s.path}).EscapedPath() + "?" + q.Encode()
 }
 
-// migrate makes the tables of a new database, and refuses a database of another program or a later version.
+// migrate makes the tables of a new database, brings one of an earlier version up to date, and refuses a database of
+// another program or a later version.
 func (s *Store) migrate(ctx context.Context) error {
-	var version, tables int
-	read := func() error {
-		return s.db.QueryRowContext(ctx, "SELECT user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_user_version").Scan(&version, &tables)
-	}
-	if err := read(); err != nil {
+	version, tables, err := readVersion(ctx, s.db)
+	if err != nil {
 		return err
 	}
-	if version == 0 && tables == 0 && !s.ReadOnly {
-		if _, err := s.db.ExecContext(ctx, "PRAGMA journal_mode = WAL"); err != nil { // it is a property of the file
-			return err
-		}
-		tx, err := s.db.BeginTx(ctx, nil)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback()
-		// another process may have made them meanwhile
-		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
-			return err
-		}
-		if tables == 0 {
-			if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA user_version = %d", schema, schemaVersion)); err != nil {
+	isNew := version == 0 && tables == 0
+	if !s.ReadOnly && (isNew || version > 0 && version < schemaVersion) {
+		if isNew {
+			if _, err := s.db.ExecContext(ctx, "PRAGMA journal_mode = WAL"); err != nil { // it is a property of the file
 				return err
 			}
 		}
-		if err := tx.Commit(); err != nil {
-			return err
-		}
-		if err := read(); err != nil {
+		if version, err = s.makeTables(ctx); err != nil {
 			return err
 		}
 	}
 	switch {
-	case version == 0 && tables == 0:
+	case version == schemaVersion:
+		return nil
+	case isNew:
 		return refusal.New(fs.ErrNotExist, "boot reports: %s: no table yet; a publisher that serves makes it", s.path)
-	case version != schemaVersion:
-		return refusal.New(fs.ErrInvalid, "boot reports: %s: not a database of boot reports that this version knows; name another file with --reports", s.path)
+	case version > schemaVersion:
+		return refusal.New(fs.ErrInvalid, "boot reports: %s: made by a later version of phase-publish; use that version, or name another file with --reports", s.path)
+	case version > 0:
+		return refusal.New(fs.ErrInvalid, "boot reports: %s: made by an earlier version of phase-publish; restart the publisher that serves, which brings it up to date", s.path)
 	}
-	return nil
+	return refusal.New(fs.ErrInvalid, "boot reports: %s: not a database of boot reports; name another file with --reports", s.path)
+}
+
+// makeTables makes the tables or brings them up to date, unless another process did so meanwhile. It returns the version.
+func (s *Store) makeTables(ctx context.Context) (version int, err error) {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Rollback()
+	version, tables, err := readVersion(ctx, tx)
+	switch {
+	case err != nil:
+		return 0, err
+	case version == 0 && tables == 0:
+		version = schemaVersion
+		_, err = tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA user_version = %d", schema, schemaVersion))
+	case version > 0 && version < schemaVersion:
+		err, version = upgrade(ctx, tx, version), schemaVersion
+	}
+	if err != nil {
+		return 0, err
+	}
+	return version, tx.Commit()
+}
+
+// readVersion returns the version of the schema, 0 if the file has none, and how many tables and indexes there are.
+func readVersion(ctx context.Context, db interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+},
+) (version, tables int, err error) {
+	err = db.QueryRowContext(ctx, "SELECT user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_user_version").Scan(&version, &tables)
+	return version, tables, err
 }
 
 // Close waits for the transaction under way and closes the database.

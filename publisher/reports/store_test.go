@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -128,6 +130,111 @@ func TestALaterDocumentOfABootReplacesAnEarlierOne(t *testing.T) {
 	if st.Unverified.Boots != 1 || st.Unverified.Bytes != int64(len(n.sentAt(t, 1, "ok", at.Add(time.Minute)))) {
 		t.Errorf("got %+v", st)
 	}
+}
+
+// The room of unverified keys displaces whole keys with their boots, that of accepted ones single boots.
+func TestBootsAndDisplacedReportsAreCounted(t *testing.T) {
+	counted := map[string]int64{}
+	s := open(t, Options{
+		Limits:    Limits{Unverified: Room{Machines: 2}, Accepted: Room{Bytes: 8000}},
+		Booted:    func(accepted bool, result string) { counted[fmt.Sprintf("booted %t %s", accepted, result)]++ },
+		Displaced: func(accepted bool, boots int64) { counted[fmt.Sprintf("displaced %t", accepted)] += boots },
+	})
+	at := time.Date(2026, 11, 30, 10, 0, 0, 0, time.UTC)
+	own := newNode(t, "192.0.2.1:1")
+	check(t, s.Add(t.Context(), own.sentAt(t, 1, "failed", at), own.address))
+	check(t, s.Add(t.Context(), own.sentAt(t, 1, "failed", at.Add(time.Minute)), own.address)) // the same boot
+	check(t, s.Add(t.Context(), own.sentAt(t, 1, "ok", at.Add(2*time.Minute)), own.address))
+	check(t, s.Accept(t.Context(), own.name()))
+	for i := range 4 {
+		check(t, s.Add(t.Context(), own.sentAt(t, i+2, "odd", at.Add(time.Hour)), own.address))
+	}
+	first := newNode(t, "192.0.2.2:1")
+	for i := range 3 {
+		check(t, s.Add(t.Context(), first.document(t, i, "ok"), first.address))
+	}
+	for range 2 {
+		n := newNode(t, "192.0.2.2:1")
+		check(t, s.Add(t.Context(), n.document(t, 1, "ok"), n.address))
+	}
+	st, err := s.Stats(t.Context())
+	check(t, err)
+	want := map[string]int64{"booted false failed": 1, "booted false ok": 6, "booted true other": 4, "displaced true": int64(5 - st.Accepted.Boots), "displaced false": 3}
+	if !maps.Equal(counted, want) || st.Accepted.Boots > 3 {
+		t.Errorf("got %v, want %v; %+v", counted, want, st)
+	}
+}
+
+// earlier makes a database look as one of version 1 did, in one of its forms.
+func earlier(t *testing.T, s *Store, form int) {
+	t.Helper()
+	drop := []string{"step"}
+	if form < 2 {
+		drop = append(drop, "sources", "faults", "disk", "servers", "neighbours")
+	}
+	statements := "PRAGMA user_version = 1;"
+	if form < 2 {
+		for _, index := range []string{"result", "last", "name", "release", "running", "mode", "duration", "starts", "faults"} {
+			statements += "DROP INDEX machine_" + index + ";"
+		}
+		for _, column := range []string{"mode", "channel", "release", "duration", "starts", "faults", "disk", "servers", "neighbours"} {
+			statements += "ALTER TABLE machine DROP COLUMN " + column + ";"
+		}
+	}
+	if form == 0 {
+		statements += "ALTER TABLE machine DROP COLUMN result;"
+	} else if form == 1 {
+		statements += "CREATE INDEX machine_result ON machine (accepted, result);"
+	}
+	for _, column := range drop {
+		statements += "ALTER TABLE boot DROP COLUMN " + column + ";"
+	}
+	_, err := s.db.Exec(statements)
+	check(t, err)
+}
+
+func TestADatabaseOfAnEarlierVersionIsBroughtUpToDate(t *testing.T) {
+	for form := range 3 {
+		path := filepath.Join(t.TempDir(), "reports.db")
+		s, err := Open(t.Context(), path, Options{})
+		check(t, err)
+		n := newNode(t, "192.0.2.1:1")
+		check(t, s.Add(t.Context(), n.document(t, 1, "failed"), n.address))
+		check(t, s.Add(t.Context(), n.document(t, 2, "ok"), n.address))
+		check(t, s.Accept(t.Context(), n.name()))
+		fresh := s.sqlOfIndexes(t)
+		earlier(t, s, form)
+		check(t, s.Close())
+		if _, err := Open(t.Context(), path, Options{ReadOnly: true}); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "restart the publisher") {
+			t.Errorf("read only: %v", err)
+		}
+		s, err = Open(t.Context(), path, Options{})
+		check(t, err)
+		running, err := s.Running(t.Context())
+		check(t, err)
+		if len(running) != 1 || running[0] != (Running{true, "stable", "1.2", 1, 0}) {
+			t.Errorf("form %d: got %+v", form, running)
+		}
+		if got := s.sqlOfIndexes(t); got != fresh {
+			t.Errorf("form %d: indexes\n%s\nwant\n%s", form, got, fresh)
+		}
+		check(t, s.Add(t.Context(), n.document(t, 3, "failed"), n.address))
+		if _, boots, err := s.Get(t.Context(), n.name()); err != nil || len(boots) != 3 {
+			t.Errorf("form %d: %v, %v", form, boots, err)
+		}
+		_, err = s.db.Exec(fmt.Sprintf("PRAGMA user_version = %d", schemaVersion+1))
+		check(t, err)
+		check(t, s.Close())
+		if _, err := Open(t.Context(), path, Options{}); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "later version") {
+			t.Errorf("a later version: %v", err)
+		}
+	}
+}
+
+func (s *Store) sqlOfIndexes(t *testing.T) (text string) {
+	t.Helper()
+	check(t, s.db.QueryRow("SELECT group_concat(replace(sql, 'IF NOT EXISTS ', ''), char(10)) FROM (SELECT sql FROM sqlite_schema WHERE type = 'index' ORDER BY name)").Scan(&text))
+	return text
 }
 
 // Whoever has seen a document can send it again, and a machine sends what it has kept after its newer reports.
@@ -444,6 +551,120 @@ func TestTheAnswersOfTheHandler(t *testing.T) {
 	}
 	if w := send("POST", bootreport.MediaType, "192.0.2.3:1", good); w.Code != 202 {
 		t.Errorf("another address: status %d", w.Code)
+	}
+}
+
+// A client that hangs up ends its Add. The document that was queued is kept, and its outcome is the one that is counted.
+func TestADocumentOfAClientThatHangsUpIsCountedOnce(t *testing.T) {
+	ctx, hangUp := context.WithCancel(t.Context())
+	outcomes := make(chan Outcome, 4)
+	s := open(t, Options{
+		Now:     func() time.Time { hangUp(); return time.Now() }, // during the transaction
+		Counted: func(o Outcome) { outcomes <- o },
+	})
+	n, late := newNode(t, "192.0.2.1:1"), newNode(t, "192.0.2.2:1")
+	if err := s.Add(ctx, n.document(t, 1, "ok"), n.address); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("hung up: %v", err)
+	}
+	if got := <-outcomes; got != Unverified {
+		t.Errorf("outcome %s", got)
+	}
+	if _, boots, err := s.Get(t.Context(), n.name()); err != nil || len(boots) != 1 {
+		t.Errorf("%v, %v", boots, err)
+	}
+	if err := s.Add(ctx, late.document(t, 1, "ok"), late.address); !errors.Is(err, context.Canceled) {
+		t.Errorf("hung up before: %v", err)
+	}
+	check(t, s.Close())
+	if len(outcomes) > 0 {
+		t.Errorf("outcome %s of a document that was never queued", <-outcomes)
+	}
+	if err := s.Add(t.Context(), n.document(t, 2, "ok"), n.address); err == nil {
+		t.Error("a closed store has kept a document")
+	}
+}
+
+// Four addresses send their bodies as slowly as they may. A machine at another address has its place all the same.
+func TestSlowBodiesLeaveAPlace(t *testing.T) {
+	s := open(t, Options{Limits: Limits{Bodies: 6, BodiesPerAddress: 3}})
+	server := httptest.NewServer(s.Handler())
+	t.Cleanup(server.Close)
+	take := func(address string, want bool, abort func()) *body {
+		t.Helper()
+		b, ok := s.rates.begin(address, abort)
+		if ok != want {
+			t.Fatalf("%s: a place is %t", address, ok)
+		}
+		return b
+	}
+	var aborted []string
+	var held []*body
+	for i := range 6 {
+		address := fmt.Sprintf("192.0.2.%d", i%2)
+		held = append(held, take(address, true, func() { aborted = append(aborted, address) }))
+	}
+	take("192.0.2.0", false, nil) // it has all of one address
+	n := newNode(t, "")
+	resp, err := http.Post(server.URL+bootreport.Path, bootreport.MediaType, bytes.NewReader(n.document(t, 1, "ok")))
+	check(t, err)
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusAccepted || fmt.Sprint(aborted) != "[192.0.2.0]" {
+		t.Errorf("status %d, aborted %q", resp.StatusCode, aborted)
+	}
+	for _, b := range held {
+		s.rates.end(b)
+	}
+	// Each address has one body: only a slow one that is being received loses its place.
+	held = nil
+	for i := range 6 {
+		held = append(held, take(fmt.Sprintf("203.0.113.%d", i), true, func() { aborted = append(aborted, fmt.Sprint(i)) }))
+	}
+	take("198.51.100.1", false, nil)
+	for _, b := range held {
+		b.begun = b.begun.Add(-slowBody)
+	}
+	s.rates.received(held[0])
+	take("198.51.100.1", true, nil)
+	if fmt.Sprint(aborted) != "[192.0.2.0 1]" {
+		t.Errorf("aborted %q", aborted)
+	}
+}
+
+// A body that loses its place is answered at once.
+func TestAnAbortedBodyIsAnswered(t *testing.T) {
+	s := open(t, Options{Limits: Limits{Bodies: 1}})
+	server := httptest.NewServer(s.Handler())
+	t.Cleanup(server.Close)
+	r, w := io.Pipe()
+	t.Cleanup(func() { w.Close() })
+	answered := make(chan int, 1)
+	go func() {
+		resp, err := http.Post(server.URL+bootreport.Path, bootreport.MediaType, r)
+		if err != nil {
+			answered <- 0 // the connection was closed first
+			return
+		}
+		resp.Body.Close()
+		answered <- resp.StatusCode
+	}()
+	_, err := w.Write([]byte("{"))
+	check(t, err)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		s.rates.mu.Lock()
+		open := s.rates.open
+		for _, list := range s.rates.bodies {
+			list[0].begun = list[0].begun.Add(-slowBody)
+		}
+		s.rates.mu.Unlock()
+		if open > 0 || time.Now().After(end) {
+			break
+		}
+	}
+	if _, ok := s.rates.begin("192.0.2.1", nil); !ok {
+		t.Error("no place")
+	}
+	if status := <-answered; status != 0 && status != http.StatusServiceUnavailable {
+		t.Errorf("status %d", status)
 	}
 }
 
