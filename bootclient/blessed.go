@@ -3,6 +3,9 @@ package bootclient
 import (
 	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/bootclient/resolve"
@@ -15,7 +18,6 @@ const MaxTries = 3
 // A Blessed is a release that has started on this machine, as its target has said.
 type Blessed struct {
 	Content  string // as manifest.Release.Content
-	Number   int64  // as manifest.Release.ContentNumber
 	Manifest []byte // a manifest that has the release; nil if the machine has kept none
 }
 
@@ -51,6 +53,23 @@ func (c Config) blessed(v *manifest.Verified) (*manifest.Verified, error) {
 		}
 	}
 	return nil, reason
+}
+
+// keptRoots returns the roots of the artifacts to which a machine whose starts are counted may fall back from the release of v,
+// none if that one itself has started here.
+func (c Config) keptRoots(v *manifest.Verified) (roots []cid.Cid) {
+	current := v.Release().Content()
+	if c.Starts == nil || slices.ContainsFunc(c.Blessed, func(b Blessed) bool { return b.Content == current }) {
+		return nil
+	}
+	older, err := c.blessed(v)
+	if err != nil {
+		return nil
+	}
+	for _, a := range older.Release().Artifacts {
+		roots = append(roots, a.CID)
+	}
+	return roots
 }
 
 // fallBack replaces a release that was started MaxTries times without a blessing by the newest blessed one. If there is none, or

@@ -7,10 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
+	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/netns"
@@ -86,6 +89,55 @@ func TestRunSaysThatAFullDiskHasNotTheWholeRelease(t *testing.T) {
 		if stored != want {
 			t.Errorf("a disk of %d MiB: %t, want %t", size, stored, want)
 		}
+	}
+}
+
+// The release to which the machine may have to fall back stays in a small cache, in place of other releases, as long as
+// there is room for the new one. Otherwise it goes, which is said.
+func TestASmallCacheKeepsTheReleaseToFallBackTo(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) { // for its mounts
+		return
+	}
+	for size, kept := range map[int]bool{40: false, 72: true} { // MiB of the disk; each release has 13
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			r := newRepo(t, "us", manifest.Discovery{})
+			m := newMachine(t, r, "internet")
+			m.cfg.Mode.Discovery, m.cfg.Cache = []string{"mirror"}, filepath.Join(smallDisk(t, size), "cache")
+			starts := 0
+			m.cfg.Starts = func(manifest.Release) int { return starts }
+			var said strings.Builder
+			boots := func(of *repo) (fetched int64) {
+				t.Helper()
+				m.report = report.New(time.Now(), &said)
+				m.cfg.Report, m.cfg.Mirrors = m.report, []string{serve(t, r, nil).URL}
+				m.boots(of)
+				for _, s := range m.report.Sources() {
+					if strings.HasPrefix(s.Kind, "mirror") {
+						fetched = s.Bytes
+					}
+				}
+				return fetched
+			}
+			publish := func(i int) {
+				r.release(fmt.Sprint(i), map[string][]byte{"kernel": content(1, 300<<10), "initramfs": content(2, 700<<10), "rootfs": content(uint64(100+i), 12<<20)})
+			}
+			publish(2)
+			boots(r)
+			first := &repo{signed: r.signed}
+			m.cfg.Blessed = []bootclient.Blessed{r.blessed(2)}
+			for i := range 3 {
+				publish(3 + i)
+				boots(r)
+			}
+			if got := strings.Contains(said.String(), "no room for the last release that has started here; a fallback to it needs a source"); got == kept {
+				t.Errorf("says %s", said.String())
+			}
+			starts = bootclient.MaxTries
+			if n := boots(first); (n < 1<<20) != kept {
+				t.Errorf("the fallback fetched %d bytes", n)
+			}
+		})
 	}
 }
 

@@ -89,7 +89,7 @@ func runSteps(ctx context.Context, cfg Config, sink Sink) (*manifest.Verified, e
 	step := cfg.Report.Begin("fetch")
 	got, err = fetch.All(ctx, fetch.Options{
 		Verified: won.Verified, From: won.Pointer.From, Memory: won.Memory, Unread: won.Directory.Unread(), MakeRoom: won.Directory != nil,
-		Early: early, Shared: sharing.Blocks, Progress: cfg.Progress,
+		Fallback: cfg.keptRoots(won.Verified), Early: early, Shared: sharing.Blocks, Progress: cfg.Progress,
 	}, disc, c, sink)
 	if err != nil {
 		return nil, step.Abort(err)
@@ -142,7 +142,7 @@ func union(a, b []string) []string {
 func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cache.Cache, o resolve.Options) (resolve.Result, error) {
 	r := cfg.Report
 	step := r.Begin("resolve")
-	won, err := resolve.Result{}, errNotAsked
+	won, err, stale := resolve.Result{}, errNotAsked, false
 	if !cfg.LastGood {
 		won, err = resolve.Find(ctx, o, disc, c)
 	}
@@ -151,22 +151,23 @@ func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cach
 			return won, step.Abort(err)
 		}
 	} else if cfg.avoids(won.Verified) && cfg.Mode.Stale == "last-good" {
-		won = lastGoodFor(ctx, cfg, won)
+		won, stale = lastGoodFor(ctx, cfg, won)
 	}
+	stale = stale || won.Verified.LastGood()
 	newest := won.Verified.Release()
 	won, failed := fallBack(cfg, won)
-	if won.Verified.LastGood() {
+	if stale {
 		step.Done("NOT UP TO DATE: the last good release, %s", cfg.lastGoodWords())
 	}
 	rel := won.Verified.Release()
 	r.SetRelease(report.Release{Channel: rel.Channel, Arch: rel.Arch, Version: rel.Version, Number: rel.Number, Timestamp: won.Verified.TimestampVersion()})
-	if !won.Verified.LastGood() {
+	if !stale {
 		step.Done("%s/%s release %s from %s", rel.Channel, rel.Arch, rel.Version, won.Summary())
 	}
 	if cfg.Starts != nil && (rel.Bless > 0 || failed != nil) {
 		r.SetTries(report.Tries{Starts: cfg.starts(rel) + 1, Limit: MaxTries, Failed: failed})
 	}
-	if first := won.Verified.Newest(); first.ContentNumber() != newest.ContentNumber() && failed == nil {
+	if first := won.Verified.Newest(); first.ContentNumber() != newest.ContentNumber() && failed == nil && !stale {
 		r.Say("roll-out: release %s is the newest, and not for this machine; it takes %s", first.Version, rel.Version)
 	}
 	return won, nil
@@ -182,15 +183,38 @@ var errAvoided = errors.New("this machine could not boot it")
 func (c Config) avoids(v *manifest.Verified) bool { return c.Avoid != nil && c.Avoid(v.Release()) }
 
 // lastGoodFor returns the last good release in place of one that could not be booted, or that one again if
-// there is no other: what failed may have been fixed.
-func lastGoodFor(ctx context.Context, cfg Config, found resolve.Result) resolve.Result {
-	version := found.Verified.Release().Version
-	won, err := lastGood(ctx, cfg, fmt.Errorf("release %.80q: %w", version, errAvoided))
-	if err != nil {
-		cfg.Report.Warn("resolve: %v; release %.80q is tried again", err, version)
-		return found
+// there is no other: what failed may have been fixed. replaced reports which one.
+func lastGoodFor(ctx context.Context, cfg Config, found resolve.Result) (won resolve.Result, replaced bool) {
+	if cfg.Cache == "" || ctx.Err() != nil {
+		return found, false
 	}
-	return won
+	failed := found.Verified.Release()
+	cause := fmt.Errorf("release %.80q: %w", failed.Version, errAvoided)
+	older, err := cfg.verifiedBefore(ctx, found.Verified)
+	if err != nil {
+		cfg.Report.Warn("resolve: %v; the last good release: %v; release %.80q is tried again", cause, err, failed.Version)
+		return found, false
+	}
+	cfg.Report.Refuse("all sources", "the newest release", cause)
+	return resolve.Result{Verified: older, Memory: cas.NewMemory()}, true
+}
+
+// verifiedBefore returns the newest release that this machine verified before the one of v, or the last one that has
+// started here. The manifest of v judges it: a cache that is not written has an older one.
+func (c Config) verifiedBefore(ctx context.Context, v *manifest.Verified) (*manifest.Verified, error) {
+	var refused error
+	if last, err := manifest.LastGood(ctx, c.policy()); err == nil && !c.avoids(last) && last.Release().Content() != v.Release().Content() {
+		older, err := v.Fallback(last.Release().Content(), last.Manifest())
+		if err == nil {
+			return older, nil
+		}
+		refused = err
+	}
+	older, err := c.blessed(v)
+	if errors.Is(err, errNoneBlessed) && refused != nil {
+		err = refused
+	}
+	return older, err
 }
 
 // lastGoodWords says who allowed the last good release.
@@ -206,7 +230,7 @@ func (c Config) lastGoodWords() string {
 
 // lastGood returns the newest release that this machine verified before or, if that one could not be
 // booted, the last one that has started here. The mode must allow that, or a person has chosen it. It is
-// used when no valid release was found, for any reason, and when the newest one could not be booted.
+// used when no valid release was found, for any reason.
 func lastGood(ctx context.Context, cfg Config, cause error) (resolve.Result, error) {
 	if cfg.LastGood && cfg.Cache == "" {
 		return resolve.Result{}, fmt.Errorf("%w, and this machine has no cache with one", cause)
@@ -221,10 +245,6 @@ func lastGood(ctx context.Context, cfg Config, cause error) (resolve.Result, err
 	if err != nil {
 		return resolve.Result{}, fmt.Errorf("%w; the last good release: %w", cause, err)
 	}
-	what := "their metadata"
-	if errors.Is(cause, errAvoided) {
-		what = "the newest release"
-	}
-	cfg.Report.Refuse("all sources", what, cause)
+	cfg.Report.Refuse("all sources", "their metadata", cause)
 	return resolve.Result{Verified: v, Memory: cas.NewMemory()}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient"
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -152,4 +153,32 @@ func TestTheNewestTargetsJudgeTheLastReleaseThatHasStarted(t *testing.T) {
 	m.cfg.Mirrors = []string{serve(t, r, nil).URL}
 	m.cfg.Avoid = func(rel manifest.Release) bool { return rel.Version == "2" }
 	m.boots(r)
+}
+
+// A cache that is not written keeps older metadata. The newest manifest judges all the same to which release the machine may go back.
+func TestTheNewestManifestJudgesTheLastGoodReleaseOfACacheThatIsNotWritten(t *testing.T) {
+	t.Parallel()
+	r := newRepo(t, "us", manifest.Discovery{})
+	m := newMachine(t, r, "internet")
+	m.cfg.Mode.Discovery, m.cfg.Mode.Stale, m.cfg.Cache = []string{"mirror"}, "last-good", t.TempDir()
+	boots := func(of *repo, says string) {
+		t.Helper()
+		var said strings.Builder
+		m.report = report.New(time.Now(), &said)
+		m.cfg.Report, m.cfg.Mirrors = m.report, []string{serve(t, r, nil).URL}
+		m.boots(of)
+		if !strings.Contains(said.String(), says) || strings.Contains(said.String(), "roll-out:") {
+			t.Errorf("no %q in %s", says, said.String())
+		}
+	}
+	boots(r, "release 1 from")
+	first := &repo{signed: r.signed}
+	m.cfg.Mode.Cache = "ro"
+	next := map[string][]byte{"kernel": content(11, 200<<10), "initramfs": content(12, 100<<10)}
+	m.cfg.Avoid = func(rel manifest.Release) bool { return rel.Number > 1 }
+	r.release("2", next)
+	boots(first, "NOT UP TO DATE: the last good release, as mode internet allows")
+	r.change = func(rel *manifest.Release) { rel.FallbackFloor = 2 }
+	r.release("3", next)
+	boots(r, "the last good release: release number 1: below 2, the oldest one to which machines may fall back")
 }

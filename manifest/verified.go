@@ -25,6 +25,7 @@ type Policy struct {
 type Verified struct {
 	release   Release // the one for the machine
 	newest    Release // the whole manifest
+	manifest  *Document
 	settings  MachineSettings
 	owners    *delegation // of its role
 	timestamp int64
@@ -53,6 +54,9 @@ func (v *Verified) TargetPath(a Artifact) string {
 // Newest returns a copy of the newest release of the channel with its earlier ones. It may not be for
 // this machine.
 func (v *Verified) Newest() Release { return v.newest.clone() }
+
+// Manifest returns the file of the manifest that was verified, for Fallback. The caller must not change it.
+func (v *Verified) Manifest() []byte { return v.manifest.data }
 
 // Settings returns the settings of the machine. The caller must not change them.
 func (v *Verified) Settings() MachineSettings { return v.settings }

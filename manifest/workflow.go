@@ -22,6 +22,7 @@ type workflow struct {
 	timestamp *Document
 	snapshot  *Document
 	targets   *Document
+	manifest  *Document
 	time      referenceTime
 	expiries  []expiry
 	accepted  []stateFile // verified files, which the state will keep
@@ -76,7 +77,7 @@ func (w *workflow) verify(ctx context.Context) (*Verified, error) {
 		return nil, unchosen
 	}
 	return &Verified{
-		release: chosen, newest: release, settings: settings, owners: w.targets.delegation(release.Channel + "-" + release.Arch), timestamp: w.timestamp.Version(), discovery: w.root.Discovery(),
+		release: chosen, newest: release, manifest: w.manifest, settings: settings, owners: w.targets.delegation(release.Channel + "-" + release.Arch), timestamp: w.timestamp.Version(), discovery: w.root.Discovery(),
 		roots: w.roots, root: w.root, now: w.time.now, lastGood: w.time.unchecked, notes: w.notes, first: w.first,
 	}, nil
 }

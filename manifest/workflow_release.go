@@ -23,6 +23,7 @@ func (w *workflow) release(ctx context.Context, channel, arch string) (Release, 
 	if err != nil {
 		return Release{}, err
 	}
+	w.manifest = doc
 	return owners.decode(versioned(role, doc.Version()), doc, channel, arch)
 }
 

@@ -17,16 +17,19 @@ const (
 	collectMargin = cachePack * 3 / 2 // bytes that must stay free for that copy
 )
 
-// A RoomPlan lists the blocks of a release, which stay in a cache.
+// A RoomPlan lists the blocks of a release, which stay in a cache, and those of the release to which the machine may have
+// to fall back, which stay as long as there is room for the first one.
 type RoomPlan struct {
 	Size   int64       // bytes of the artifacts
 	Leaves []cas.Leaf  // of all artifacts
 	Memory *cas.Memory // its metadata and inner nodes; nil without them
 	Unread []cid.Cid   // its metadata files that were not read; each has one block
+
+	Fallback []cid.Cid // roots of the artifacts of the other release
 }
 
-// MakeRoom removes the blocks that the release does not need from the cache, if the disk has
-// no room for the blocks that the cache lacks. If the disk has no room to copy a pack, MakeRoom
+// MakeRoom removes the blocks that neither release needs from the cache, if the disk has
+// no room for the blocks that the cache lacks, and those of the fallback if it still has none then. If the disk has no room to copy a pack, MakeRoom
 // removes the whole cache, provided that the release fits then.
 func (c *Cache) MakeRoom(ctx context.Context, p RoomPlan) {
 	defer c.noMoreRoom()
@@ -54,13 +57,16 @@ func (c *Cache) free(ctx context.Context, p RoomPlan, free, all, lacks int64) {
 	}
 	full := free < collectMargin
 	if !full {
-		full = c.collect(ctx, p, lacks)
+		full = c.collect(ctx, p, free, lacks)
 	}
 	if !full || held.Bytes+free < all+all/32 {
 		return
 	}
 	n, err := c.store.Clear(ctx)
 	c.Report.Begin("cache").Done("all %s removed: the disk is too full to keep only the blocks that this release needs", report.Bytes(n))
+	if len(p.Fallback) > 0 {
+		c.Report.Say("cache: no room for the last release that has started here; a fallback to it needs a source")
+	}
 	if err != nil && ctx.Err() == nil {
 		c.stopWriting(err)
 	}
@@ -68,10 +74,19 @@ func (c *Cache) free(ctx context.Context, p RoomPlan, free, all, lacks int64) {
 
 // collect removes the blocks that the release does not need. It reports whether the disk was
 // too full for that.
-func (c *Cache) collect(ctx context.Context, p RoomPlan, lacks int64) (full bool) {
+func (c *Cache) collect(ctx context.Context, p RoomPlan, free, lacks int64) (full bool) {
 	c.Report.Say("cache: removing blocks that this release does not need, to make room for %s", report.Bytes(lacks))
+	needed := p.contains()
+	keep := needed
+	if other := c.blocksOf(ctx, p.Fallback); len(other) > 0 {
+		keep = func(id cid.Cid) bool { return other[id] || needed(id) }
+		if would, err := c.store.WouldCollect(ctx, keep); err == nil && free+would.Bytes < lacks+collectMargin {
+			c.Report.Say("cache: no room for the last release that has started here; a fallback to it needs a source")
+			keep = needed
+		}
+	}
 	step := c.Report.Begin("cache")
-	sum, err := c.store.Collect(ctx, p.contains(), nil)
+	sum, err := c.store.Collect(ctx, keep, nil)
 	if file.IsFull(err) {
 		step.Done("no room to copy the blocks that this release needs")
 		return true
@@ -81,6 +96,18 @@ func (c *Cache) collect(ctx context.Context, p RoomPlan, lacks int64) (full bool
 		c.stopWriting(err)
 	}
 	return false
+}
+
+// blocksOf returns the blocks of files whose inner nodes the cache has.
+func (c *Cache) blocksOf(ctx context.Context, roots []cid.Cid) map[cid.Cid]bool {
+	set := map[cid.Cid]bool{}
+	for _, root := range roots {
+		_ = cas.Blocks(ctx, c.store, root, func(id cid.Cid) error { // what the cache lacks needs no room
+			set[id] = true
+			return nil
+		})
+	}
+	return set
 }
 
 // sizes returns the bytes of all different leaves, and how many of these bytes the cache lacks.

@@ -36,6 +36,7 @@ type Options struct {
 	Memory   *cas.Memory   // metadata of the release; its inner nodes are added
 	Unread   []cid.Cid     // metadata files that are not in memory
 	MakeRoom bool          // remove other releases from a full cache
+	Fallback []cid.Cid     // roots of the artifacts that stay in a full cache if there is room for the release
 	Early    *Early        // leaves that were fetched during the search
 
 	Shared   leafSharer
@@ -162,7 +163,7 @@ func (f *fetcher) listLeaves(ctx context.Context) error {
 
 // roomPlan lists the blocks of the release for the cache.
 func (f *fetcher) roomPlan() cache.RoomPlan {
-	p := cache.RoomPlan{Size: f.total}
+	p := cache.RoomPlan{Size: f.total, Fallback: f.Fallback}
 	for _, d := range f.downloads {
 		p.Leaves = append(p.Leaves, d.leaves...)
 	}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +25,11 @@ import (
 const (
 	blessedName   = "blessed"  // in runDir: this start is blessed
 	blessedStored = "stored\n" // its content when the cache knows that too
-	// cleanRestart is how long the target's system has to restart the machine by itself.
-	cleanRestart = 30 * time.Second
+	// maxDoublings bounds the growth of the time for a blessing; manifest.MaxBless does so as well.
+	maxDoublings = 8
+	// cleanRestart is how long the target's system has to restart the machine by itself: systemd gives each unit 90 s to
+	// stop (DefaultTimeoutStopSec).
+	cleanRestart = 2 * time.Minute
 	// signalReboot is SIGRTMIN+5, with which systemd as PID 1 restarts the machine (systemd(1)). Other
 	// init programs ignore it.
 	signalReboot = unix.Signal(39)
@@ -40,10 +44,10 @@ type startHandOver struct {
 	Bless int64 `json:"bless"`
 }
 
-// handedStart returns the hand-over for the start of a release. Beyond the tries, when there is no older release, the
-// time doubles with each start, so that a machine is not restarted all the time.
+// handedStart returns the hand-over for the start of a release. Beyond the tries, when there is no older release or this one was
+// blessed before, the time doubles with each start, so that a machine is not restarted all the time.
 func (b *boot) handedStart(r manifest.Release) startHandOver {
-	more := min(max(b.health.starts(r.Content())+1-bootclient.MaxTries, 0), 8)
+	more := min(max(b.health.of(r.Content()).Starts+1-bootclient.MaxTries, 0), maxDoublings)
 	return startHandOver{releaseName(r.Channel, r.Arch, r.Version, r.Number), r.Content(), min(r.Bless<<more, manifest.MaxBless)}
 }
 
@@ -115,10 +119,27 @@ func Deadline(within time.Duration, w io.Writer) error {
 		}
 	}
 	fmt.Fprintf(w, "<1>phase-boot: bless: nobody has blessed this start within %s; the machine restarts\n", within)
-	_ = unix.Kill(1, signalReboot)
-	time.Sleep(cleanRestart)
+	if status, err := os.ReadFile("/proc/1/status"); err == nil && takesSignal(status, signalReboot) {
+		_ = unix.Kill(1, signalReboot)
+		time.Sleep(cleanRestart)
+	}
 	powerOff(unix.LINUX_REBOOT_CMD_RESTART)
 	return errors.New("deadline: the kernel does not restart the machine")
+}
+
+// takesSignal reports whether a process catches a signal, or blocks it to read it from a signalfd as systemd does, by its
+// status in /proc (proc(5)). The kernel drops every other signal to the first process.
+func takesSignal(status []byte, signal unix.Signal) bool {
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		if name != "SigCgt" && name != "SigBlk" {
+			continue
+		}
+		if mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64); err == nil && mask&(1<<(signal-1)) != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Bless is `phase-boot bless`: it says that the system of the target works, so that the next boot counts this start as

@@ -93,6 +93,7 @@ type boot struct {
 	health       health              // of the releases that were started here
 	payload      *Payload
 	release      manifest.Release
+	settings     int64           // version of the machines' settings
 	tor          *tor            // nil if it does not run
 	newKey       bool            // key is of this boot alone
 	bootID       string          // of this attempt, in boot reports
@@ -243,7 +244,7 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 		return "", err
 	}
 	b.saySettings(v.Settings())
-	b.release = v.Release()
+	b.release, b.settings = v.Release(), v.Settings().Number
 	b.sayTries(b.release)
 	if _, ok := b.release.Artifact(manifest.RoleKernel); !ok {
 		return "", fmt.Errorf("release %.40q: no kernel; sign a release with --kernel", b.release.Version)

@@ -175,7 +175,10 @@ func saveFiles(dir string) (saved []savedFile) {
 	names, _ := filepath.Glob(filepath.Join(dir, "trust", "*", "*.json")) // fails only for a malformed pattern
 	good, _ := filepath.Glob(filepath.Join(dir, goodDir, "*.json"))
 	names = slices.Concat(names[:min(len(names), maxSaved)], good[:min(len(good), maxSaved)])
-	for _, name := range append(names, filepath.Join(dir, keyFile), filepath.Join(dir, ageFile), filepath.Join(dir, healthFile)) {
+	for _, name := range []string{keyFile, ageFile, healthFile, startRecord, startRole} {
+		names = append(names, filepath.Join(dir, name))
+	}
+	for _, name := range names {
 		path, err := filepath.Rel(dir, name)
 		if err != nil || file.CheckFolder(filepath.Dir(name)) != nil {
 			continue
@@ -187,6 +190,8 @@ func saveFiles(dir string) (saved []savedFile) {
 	return saved
 }
 
+// restoreFiles writes what saveFiles has read. A record of the last start that was not read may be damaged or gone: then
+// nobody knows whether that start was blessed, so it does not count as such.
 func restoreFiles(dir string, saved []savedFile) error {
 	for _, f := range saved {
 		name := filepath.Join(dir, f.path)
@@ -196,6 +201,9 @@ func restoreFiles(dir string, saved []savedFile) error {
 		if err := atomicfile.Write(name, 0o600, f.data); err != nil {
 			return err
 		}
+	}
+	if !slices.ContainsFunc(saved, func(f savedFile) bool { return f.path == startRecord }) {
+		_ = forgetStarted(dir) // counters that are damaged begin again
 	}
 	return nil
 }

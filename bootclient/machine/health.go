@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,9 +28,12 @@ type contentHealth struct {
 	Channel string    `json:"channel"`
 	Arch    string    `json:"arch"`
 	First   int64     `json:"number"` // as manifest.Release.ContentNumber
-	Starts  int       `json:"starts"` // without a blessing; 0 if it is blessed
+	Starts  int       `json:"starts"` // since the last blessing
 	Blessed bool      `json:"blessed"`
 	At      time.Time `json:"at"`
+
+	Settings        int64 `json:"settings,omitempty"`         // version of the machines' settings at the last start
+	BlessedSettings int64 `json:"blessed_settings,omitempty"` // and at the last blessing
 }
 
 // maxHealthFile limits the file of a health, in bytes.
@@ -66,10 +70,18 @@ func (h health) find(content string) int {
 	return slices.IndexFunc(h.Releases, func(c contentHealth) bool { return c.Content == content })
 }
 
-// starts returns how often a content was started without a blessing.
+// of returns what is known about a content.
+func (h health) of(content string) contentHealth {
+	if i := h.find(content); i >= 0 {
+		return h.Releases[i]
+	}
+	return contentHealth{}
+}
+
+// starts returns how often a content that was never blessed was started.
 func (h health) starts(content string) int {
-	if i := h.find(content); i >= 0 && !h.Releases[i].Blessed {
-		return h.Releases[i].Starts
+	if c := h.of(content); !c.Blessed {
+		return c.Starts
 	}
 	return 0
 }
@@ -78,18 +90,24 @@ func (h health) anyBlessed() bool {
 	return slices.ContainsFunc(h.Releases, func(c contentHealth) bool { return c.Blessed })
 }
 
-// start adds a start. A blessed content stays blessed. Of too many, the one goes that was not started for the longest time; the newest
+// bless notes that the last start of the content with an index was blessed.
+func (h *health) bless(i int) {
+	c := &h.Releases[i]
+	c.Blessed, c.Starts, c.BlessedSettings = true, 0, c.Settings
+}
+
+// start adds a start. A blessed content stays blessed: it ran here, so no older one replaces it, and what fails now may be
+// the settings or the machine. Of too many, the one goes that was not started for the longest time; the newest
 // blessed one of a channel stays.
 func (h *health) start(s startedRelease) {
-	now := contentHealth{Content: s.Content, Release: s.Release, Channel: s.Channel, Arch: s.Arch, First: s.First, At: s.At}
+	now := contentHealth{Content: s.Content, Release: s.Release, Channel: s.Channel, Arch: s.Arch, First: s.First, At: s.At, Settings: s.Settings}
 	h.Releases = slices.Clone(h.Releases)
 	if i := h.find(s.Content); i >= 0 {
-		now.Starts, now.Blessed = h.Releases[i].Starts, h.Releases[i].Blessed
+		before := h.Releases[i]
+		now.Starts, now.Blessed, now.BlessedSettings = before.Starts, before.Blessed, before.BlessedSettings
 		h.Releases = slices.Delete(h.Releases, i, i+1)
 	}
-	if !now.Blessed {
-		now.Starts++
-	}
+	now.Starts++
 	if len(h.Releases) >= maxHealth {
 		last := slices.IndexFunc(h.Releases, func(c contentHealth) bool {
 			return !c.Blessed || slices.ContainsFunc(h.Releases, func(o contentHealth) bool {
@@ -107,11 +125,12 @@ func (h health) blessed(dir, channel, arch string) (list []bootclient.Blessed) {
 	if err != nil {
 		kept = nil
 	}
-	for _, c := range h.Releases {
+	known := slices.Clone(h.Releases)
+	slices.SortStableFunc(known, func(a, b contentHealth) int { return cmp.Compare(b.First, a.First) })
+	for _, c := range known {
 		if c.Blessed && c.Channel == channel && c.Arch == arch {
-			list = append(list, bootclient.Blessed{Content: c.Content, Number: c.First, Manifest: kept})
+			list = append(list, bootclient.Blessed{Content: c.Content, Manifest: kept})
 		}
 	}
-	slices.SortStableFunc(list, func(a, b bootclient.Blessed) int { return int(b.Number - a.Number) })
 	return list
 }

@@ -47,13 +47,15 @@ type startedRelease struct {
 	First   int64     `json:"number"` // as manifest.Release.ContentNumber
 	At      time.Time `json:"at"`
 	Starts  int       `json:"starts"` // of this content without a confirmation
+
+	Settings int64 `json:"settings,omitempty"` // version of the machines' settings
 }
 
-// startOf returns the record of a start of r.
-func startOf(r manifest.Release) startedRelease {
+// startOf returns the record of a start of r with a version of the machines' settings.
+func startOf(r manifest.Release, settings int64) startedRelease {
 	return startedRelease{
 		Content: r.Content(), Release: r.Version, Channel: r.Channel, Arch: r.Arch, Number: r.Number, First: r.ContentNumber(),
-		At: time.Now().UTC(),
+		At: time.Now().UTC(), Settings: settings,
 	}
 }
 
@@ -108,7 +110,8 @@ func blessStarted(dir string) error {
 			return err
 		}
 	}
-	h.Releases[i].Blessed, h.Releases[i].Starts, h.Started = true, 0, ""
+	h.bless(i)
+	h.Started = ""
 	return h.write(dir)
 }
 
@@ -194,7 +197,7 @@ func (b *boot) recordStart() {
 	if !b.recordsStart(b.release) {
 		return
 	}
-	if err := writeStart(b.config.Cache, startOf(b.release)); err != nil {
+	if err := writeStart(b.config.Cache, startOf(b.release, b.settings)); err != nil {
 		b.report.Say("last start: no record of this start: %v", file.FullDisk(err))
 	}
 }
@@ -243,15 +246,22 @@ func (b *boot) readStarts() {
 
 // sayTries says how often the release was tried, or why its starts are not counted.
 func (b *boot) sayTries(r manifest.Release) {
-	n := b.health.starts(r.Content()) + 1
+	known := b.health.of(r.Content())
+	n := known.Starts + 1
 	switch {
 	case r.Bless == 0:
 	case b.config.Cache == "" || b.config.Mode.Cache != "rw":
 		b.report.Say("tries: the starts of release %s are not counted: this boot writes to no cache partition", r.Version)
 	case !b.counts(r):
 		b.report.Say("tries: the starts of release %s are not counted on this stick until a target has blessed one", r.Version)
-	case n > 1:
+	case n == 1:
+	case !known.Blessed:
 		b.report.Say("tries: start %d of release %s without a blessing; after %d, an older one is booted", n, r.Version, bootclient.MaxTries)
+	case b.settings != known.BlessedSettings:
+		b.report.Say("tries: start %d of release %s since its last blessing, which was with settings of version %d, and they are of version %d now; it has run here, so no older one is booted: check the settings",
+			n, r.Version, known.BlessedSettings, b.settings)
+	default:
+		b.report.Say("tries: start %d of release %s since its last blessing; it has run here, so no older one is booted", n, r.Version)
 	}
 }
 

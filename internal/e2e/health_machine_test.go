@@ -248,8 +248,8 @@ func TestMachinePowerCutAtEachWriteKeepsTheTries(t *testing.T) {
 		marks  []string
 		never  string
 	}{
-		"before the turn, it is started again": {turn, starting(bad), "fallback: "},
-		"after the turn, the blessed one runs": {turn + 1, append(fallingBack(bad, healthGood)[2:], blessing(healthGood)...), "phase.release=" + bad},
+		"before the turn it is started again": {turn, starting(bad), "fallback: "},
+		"after the turn the blessed one runs": {turn + 1, append(fallingBack(bad, healthGood)[2:], blessing(healthGood)...), "phase.release=" + bad},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p.stick.t = t

@@ -159,8 +159,8 @@ func TestMachinePowerCutAtEachWriteKeepsTheRollbackMemory(t *testing.T) {
 		marks  []string
 		never  string
 	}{
-		"before the turn, the newest release starts": {turn, second, []string{"] resolve: stable/x86_64 release 2026.12-next", jump}, refused},
-		"after the turn, the older one is refused":   {turn + 1, first, []string{refused, "older than version ", "which was seen before", menuShown}, jump},
+		"before the turn the newest release starts": {turn, second, []string{"] resolve: stable/x86_64 release 2026.12-next", jump}, refused},
+		"after the turn the older one is refused":   {turn + 1, first, []string{refused, "older than version ", "which was seen before", menuShown}, jump},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.t = t
