@@ -21,6 +21,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bitswap"
 	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/publisher/admin"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/reports"
 	"github.com/phaseboot/phaseboot/publisher/store"
@@ -37,6 +38,7 @@ type ServeOptions struct {
 	HTTP        string // host:port; "" for no plain HTTP
 	Netboot     string // folder with EFI programs, or one, that plain HTTP serves below /netboot/; "" for none
 	Reports     string // database of the boot reports; "" is STORE/reports.db, without which it serves too; ReportsOff for none
+	Admin       admin.Config
 	DaemonOptions
 	MDNS bool
 	Now  func() time.Time // nil: time.Now
@@ -62,6 +64,7 @@ type Ready struct {
 	Pointer string `json:"head"` // CID of the metadata folder
 
 	Metrics []string `json:"metrics,omitempty"` // origins of /metrics, /status and /healthz
+	Admin   []string `json:"admin,omitempty"`   // URLs of the admin page
 }
 
 // A server is one run of Serve.
@@ -74,6 +77,7 @@ type server struct {
 	node        *p2p.Node
 	meter       *meter
 	reports     *reports.Store // nil if none are taken
+	page        *admin.Page    // nil for none
 	conns       *limit.Conns
 	rates       *limit.Rates
 	announced   atomic.Pointer[announced]     // nil before the first announcement
@@ -112,6 +116,9 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 	if s.reports != nil {
 		defer s.reports.Close()
 	}
+	if err := s.openPage(); err != nil {
+		return err
+	}
 	plain, streams := s.handlers()
 	if plain, err = s.withNetboot(plain); err != nil {
 		return err
@@ -124,13 +131,17 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 }
 
 // listeners are the plain TCP listeners; nil where a flag is empty.
-type listeners struct{ http, metrics net.Listener }
+type listeners struct{ http, metrics, admin net.Listener }
 
 func (s *server) listen() (l listeners, err error) {
 	if l.http, err = listenPlain("--http", s.HTTP); err != nil {
 		return l, err
 	}
-	if l.metrics, err = listenPlain("--metrics", s.Metrics); err != nil {
+	l.metrics, err = listenPlain("--metrics", s.Metrics)
+	if err == nil {
+		l.admin, err = listenPlain("--admin", s.Admin.Address())
+	}
+	if err != nil {
 		l.close()
 	}
 	return l, err
@@ -138,7 +149,7 @@ func (s *server) listen() (l listeners, err error) {
 
 // close may be called after the servers have closed them.
 func (l listeners) close() {
-	for _, one := range []net.Listener{l.http, l.metrics} {
+	for _, one := range []net.Listener{l.http, l.metrics, l.admin} {
 		if one != nil {
 			one.Close()
 		}
@@ -147,6 +158,9 @@ func (l listeners) close() {
 
 // newServer loads repository, store, record and pointer.
 func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
+	if err := opts.Admin.Check(); err != nil {
+		return nil, err
+	}
 	opts.Log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -235,6 +249,9 @@ func (s *server) run(ctx context.Context, in listeners, handler http.Handler) er
 		group.Go(func() error { return s.control().serve(gctx, s.conns.OperatorListener(in.metrics)) })
 		group.Go(func() error { s.watchMirrors(gctx); return nil })
 	}
+	if in.admin != nil {
+		group.Go(func() error { return s.page.Serve(gctx, s.conns.OperatorListener(in.admin)) })
+	}
 	group.Go(func() error { s.follow(gctx, watch); return nil })
 	if s.DHT != DHTOff {
 		group.Go(func() error { s.announce(gctx); return nil })
@@ -274,9 +291,13 @@ func (s *server) stop(web *http.Server) {
 
 func (s *server) ready(in listeners) Ready {
 	current, _ := s.source.current()
-	return Ready{
+	r := Ready{
 		Endpoints: s.node.Endpoints(in.http), Metrics: p2p.Origins(in.metrics), IPNS: s.record.Name, Pointer: current.Folder.String(),
 	}
+	if in.admin != nil {
+		r.Admin = []string{s.page.Origin(in.admin)}
+	}
+	return r
 }
 
 // uptime is the time since the machine started, including sleep. Setting the clock does not

@@ -115,7 +115,8 @@ each with its own --identity, while add runs.`,
     --http 192.0.2.7:80 --listen /ip4/192.0.2.7/tcp/4001 --mdns=false
   phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns \
     --rate 100Mbit --rate-per-peer 2MB --metrics 127.0.0.1:9090 --log json
-  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns --netboot uki-x86_64.efi`,
+  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns --netboot uki-x86_64.efi
+  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns --admin 127.0.0.1:9080`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if opts.DaemonOptions, err = daemon.parse(cmd); err != nil {
@@ -130,8 +131,11 @@ each with its own --identity, while add runs.`,
 			if opts.Netboot != "" && opts.HTTP == "" {
 				return cli.Usagef("--netboot: needs the plain HTTP listener; name an address with --http")
 			}
+			if err := opts.Admin.Check(); err != nil {
+				return err
+			}
 			opts.DHT, opts.NAT = dht, nat
-			if err := key.CheckExposed(online.key, online.passFile, ipns); err != nil {
+			if err := key.CheckExposed(online.key, online.passFile, ipns, opts.Admin.Token, opts.Admin.Key); err != nil {
 				return err
 			}
 			if opts.Online, err = online.load(cmd.Context()); err != nil {
@@ -153,6 +157,7 @@ each with its own --identity, while add runs.`,
 	cmd.Flags().StringVar(&opts.HTTP, "http", ":8080", "`address` of the plain HTTP listener, empty for none")
 	cmd.Flags().StringVar(&opts.Netboot, "netboot", "", "EFI program of phase-image uki, or a `folder` with such files, to serve below /netboot/ to machines that boot without a stick")
 	cmd.Flags().StringVar(&opts.Reports, "reports", "", "`file` of the boot reports of machines, made when missing, or off to take none (default STORE/reports.db; if it cannot be opened, none are taken)")
+	adminFlags(cmd, &opts.Admin)
 	daemon.register(cmd)
 	daemon.registerRates(cmd)
 	cmd.Flags().StringVar(&dht, "dht", publisher.DHTPrivate, "private, public or off")

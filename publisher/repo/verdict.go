@@ -182,6 +182,9 @@ func (f FileDate) String() string {
 	return fmt.Sprintf("%s version %d %s %s; %s", f.Name, f.Version, words, f.Expires.Format(time.RFC3339), f.remedy)
 }
 
+// Remedy says how to get a file with a later expiry.
+func (f FileDate) Remedy() string { return f.remedy }
+
 // forOperator gives the remedy of the publisher's operator to a refusal: the text of
 // manifest is for the person in front of a machine.
 func (v *Verdict) forOperator(err error, d manifest.Delegation) error {

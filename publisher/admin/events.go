@@ -1,0 +1,147 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	maxFollowers = 64
+	heartbeat    = 20 * time.Second // so that a browser and what is on the way keep the connection
+	eventPause   = time.Second      // between two events
+	eventTimeout = 10 * time.Second // for a browser to take one
+)
+
+// events tells the open pages that something has changed.
+type events struct {
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced by each change
+	number  int
+	open    int
+}
+
+func newEvents() *events { return &events{changed: make(chan struct{})} }
+
+func (e *events) notify() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(e.changed)
+	e.changed = make(chan struct{})
+	e.number++
+}
+
+func (e *events) current() (changed <-chan struct{}, number int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.changed, e.number
+}
+
+// enter counts a page that follows, and reports false if there are too many.
+func (e *events) enter() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.open >= maxFollowers {
+		return false
+	}
+	e.open++
+	return true
+}
+
+func (e *events) leave() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.open--
+}
+
+// follow notifies the open pages of each change until ctx ends: a new boot report, a decision, a new head, and the
+// head of a mirror.
+func (p *Page) follow(ctx context.Context) {
+	var machines <-chan struct{}
+	if p.Reports != nil {
+		machines = p.Reports.Watch(ctx)
+	}
+	for {
+		var head <-chan struct{}
+		if p.Changed != nil {
+			head = p.Changed()
+		}
+		select {
+		case _, ok := <-machines:
+			if !ok {
+				return
+			}
+		case <-head:
+		case <-p.mirrors.changed:
+		case <-ctx.Done():
+			return
+		}
+		p.forgetState()
+		p.events.notify()
+		if !sleep(ctx, eventPause) {
+			return
+		}
+	}
+}
+
+// forgetState makes the next view read the state of the publisher.
+func (p *Page) forgetState() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.at = time.Time{}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// sendEvents sends an event for each change, as server-sent events (HTML Living Standard, section 9.2). An event says
+// only that something has changed: the script reads the view again.
+func (p *Page) sendEvents(w http.ResponseWriter, r *http.Request) {
+	if !p.events.enter() {
+		w.Header().Set("Retry-After", "30")
+		http.Error(w, "too many open pages follow changes; close some", http.StatusServiceUnavailable)
+		return
+	}
+	defer p.events.leave()
+	out := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "text/event-stream")
+	send := func(text string) bool {
+		if err := out.SetWriteDeadline(time.Now().Add(eventTimeout)); err != nil {
+			return false
+		}
+		_, err := fmt.Fprint(w, text)
+		return err == nil && out.Flush() == nil
+	}
+	out.SetReadDeadline(time.Time{}) // the request was read; a deadline would end the connection
+	changed, _ := p.events.current()
+	if !send("retry: 5000\n\n") {
+		return
+	}
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	for {
+		text := ": still here\n\n"
+		select {
+		case <-changed:
+			var number int
+			changed, number = p.events.current()
+			text = fmt.Sprintf("event: change\ndata: %d\n\n", number)
+		case <-beat.C:
+		case <-r.Context().Done():
+			return
+		}
+		if !send(text) {
+			return
+		}
+	}
+}
