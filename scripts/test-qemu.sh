@@ -17,6 +17,7 @@ environment:
   NET=user            user (slirp), none, or tap:IFNAME (the tap must be up)
   FORWARD=            with NET=user, TCP port of 127.0.0.1 and port of the machine that it leads to: 14002:4002
   DISK=virtio         virtio, usb or none (to start -kernel and -initrd)
+  VARS=               variable store of the firmware; it is written
   SECUREBOOT=         variable store of a firmware with Secure Boot (x86); it is written
   DEADLINE=0          seconds after which the machine is stopped, 0 for never
   ACCEL=              kvm or tcg; default: kvm if a probe succeeds, else tcg
@@ -133,6 +134,10 @@ shift
 command -v "$qemu" >/dev/null || fail 1 "$qemu: not found; run: apt-get install $qemu_package"
 code=$(ovmf) || fail 1 "UEFI firmware: not found; run: apt-get install $ovmf_package"
 vars=$(ovmf_vars "$code"),snapshot=on # writes go to a temporary snapshot
+if [ -n "${VARS:-}" ]; then
+	[ -f "$VARS" ] || fail 4 "VARS=$VARS: not found; copy $(ovmf_vars "$code") there"
+	vars=$VARS
+fi
 if [ -n "${SECUREBOOT:-}" ]; then
 	[ "$machine" = x86 ] || fail 2 "SECUREBOOT: for x86 only"
 	code=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd

@@ -42,13 +42,15 @@ type startHandOver struct {
 	// Bless is how long the target has to bless the start, in seconds; 0: the start is confirmed when the root
 	// filesystem is mounted.
 	Bless int64 `json:"bless"`
+	// Variable: the start is counted in the firmware, and not on a cache partition.
+	Variable bool `json:"efi_variable,omitempty"`
 }
 
 // handedStart returns the hand-over for the start of a release. Beyond the tries, when there is no older release or this one was
 // blessed before, the time doubles with each start, so that a machine is not restarted all the time.
 func (b *boot) handedStart(r manifest.Release) startHandOver {
 	more := min(max(b.health.of(r.Content()).Starts+1-bootclient.MaxTries, 0), maxDoublings)
-	return startHandOver{releaseName(r.Channel, r.Arch, r.Version, r.Number), r.Content(), min(r.Bless<<more, manifest.MaxBless)}
+	return startHandOver{releaseName(r.Channel, r.Arch, r.Version, r.Number), r.Content(), min(r.Bless<<more, manifest.MaxBless), b.inFirmware}
 }
 
 func readHandedStart(path string) (s startHandOver, err error) {
@@ -74,6 +76,13 @@ func (t *targetBoot) confirmStart(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
+	within := time.Duration(handed.Bless) * time.Second
+	if handed.Variable {
+		if err := withVariables(false, func(string) error { return nil }); err != nil { // also loads the driver, which the next root may lack
+			return "", fmt.Errorf("EFI variable %s: %w: this start cannot be blessed, and the machine stays up", triesName, err)
+		}
+		return fmt.Sprintf("to be blessed in EFI variable %s within %s by phase-boot bless, or the machine restarts", triesName, within), t.startDeadline(handed.Bless)
+	}
 	device, err := mountFoundCache(ctx, t.newDisk, confirmDir, true)
 	if err != nil {
 		return "", err
@@ -83,7 +92,6 @@ func (t *targetBoot) confirmStart(ctx context.Context) (string, error) {
 		return "confirmed on " + device, errors.Join(err, unix.Unmount(confirmDir, 0))
 	}
 	t.cacheMounted = true
-	within := time.Duration(handed.Bless) * time.Second
 	return fmt.Sprintf("to be blessed on %s within %s by phase-boot bless, or the machine restarts", device, within), t.startDeadline(handed.Bless)
 }
 
@@ -177,8 +185,15 @@ func bless(ctx context.Context, w io.Writer, dir string, open func(context.Conte
 	return err
 }
 
-// storeBlessing removes the record of the start.
+// storeBlessing removes the record of the start, or changes the variable that counts it.
 func storeBlessing(ctx context.Context, handed startHandOver, open func(context.Context) (cache string, leave func() error, err error)) error {
+	if handed.Variable {
+		err := withVariables(true, func(dir string) error { return blessTries(dir, handed.Content) })
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil // the boot could not write it
+		}
+		return err
+	}
 	cache, leave, err := open(ctx)
 	if err != nil {
 		return fmt.Errorf("the disk with the cache partition: %w; plug it in, or load its driver, and try again", err)

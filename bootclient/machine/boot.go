@@ -91,6 +91,7 @@ type boot struct {
 	failed       string              // the newest release, if neither it nor the last good one could be booted
 	saidStart    bool                // the report says how the last start has ended
 	health       health              // of the releases that were started here
+	inFirmware   bool                // they are counted in an EFI variable
 	payload      *Payload
 	release      manifest.Release
 	settings     int64           // version of the machines' settings

@@ -43,7 +43,8 @@
 // initramfs, and a cache of metadata and inner nodes (seedmemory.go).
 //
 // The target has the network of the boot without DHCP (networkd.go, targetnet.go), the report
-// (handreport.go), and confirms that it has started (start.go).
+// (handreport.go), and confirms that it has started (start.go, bless.go). Starts without a blessing are counted in the cache
+// (health.go), or in a variable of the firmware (efitries.go).
 //
 // It refuses to load bytes that were not hashed again after their memory was sealed, a kernel
 // that is shorter than its header says or is for another architecture, and unsigned kernel

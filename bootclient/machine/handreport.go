@@ -58,7 +58,7 @@ func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 		}
 	}
 	files = append(files, settings...)
-	if b.recordsStart(r) {
+	if b.recordsStart(r) || b.inFirmware && r.Bless > 0 {
 		files = append(files, text(startName, string(marshal(b.handedStart(r)))+"\n"))
 	}
 	line, err := b.cmdline(r)

@@ -97,9 +97,9 @@ func (h *health) bless(i int) {
 }
 
 // start adds a start. A blessed content stays blessed: it ran here, so no older one replaces it, and what fails now may be
-// the settings or the machine. Of too many, the one goes that was not started for the longest time; the newest
+// the settings or the machine. Of more than limit, the one goes that was not started for the longest time; the newest
 // blessed one of a channel stays.
-func (h *health) start(s startedRelease) {
+func (h *health) start(s startedRelease, limit int) {
 	now := contentHealth{Content: s.Content, Release: s.Release, Channel: s.Channel, Arch: s.Arch, First: s.First, At: s.At, Settings: s.Settings}
 	h.Releases = slices.Clone(h.Releases)
 	if i := h.find(s.Content); i >= 0 {
@@ -108,7 +108,7 @@ func (h *health) start(s startedRelease) {
 		h.Releases = slices.Delete(h.Releases, i, i+1)
 	}
 	now.Starts++
-	if len(h.Releases) >= maxHealth {
+	if len(h.Releases) >= limit {
 		last := slices.IndexFunc(h.Releases, func(c contentHealth) bool {
 			return !c.Blessed || slices.ContainsFunc(h.Releases, func(o contentHealth) bool {
 				return o.Blessed && o.Channel == c.Channel && o.Arch == c.Arch && o.First > c.First
@@ -119,11 +119,12 @@ func (h *health) start(s startedRelease) {
 	h.Releases, h.Started = append(h.Releases, now), s.Content
 }
 
-// blessed returns the blessed releases of a channel, the newest first, with the manifest that the cache has kept.
+// blessed returns the blessed releases of a channel, the newest first, with the manifest that the cache has kept. dir is "" without
+// a cache.
 func (h health) blessed(dir, channel, arch string) (list []bootclient.Blessed) {
-	kept, err := file.Read(filepath.Join(dir, goodManifest(channel, arch)), file.NoFollow, manifest.MaxMetadata)
-	if err != nil {
-		kept = nil
+	var kept []byte
+	if dir != "" {
+		kept, _ = file.Read(filepath.Join(dir, goodManifest(channel, arch)), file.NoFollow, manifest.MaxMetadata) // without it, the newest manifest counts alone
 	}
 	known := slices.Clone(h.Releases)
 	slices.SortStableFunc(known, func(a, b contentHealth) int { return cmp.Compare(b.First, a.First) })

@@ -319,7 +319,7 @@ func TestBlessing(t *testing.T) {
 	says(at(nil), "", fs.ErrNotExist)
 	write(t, filepath.Join(run, "release.json"), "{}")
 	says(at(nil), "nothing to bless: this start is not counted, or it was confirmed\n", nil)
-	write(t, filepath.Join(run, startName), string(marshal(startHandOver{begun.name(), begun.Content, 600})))
+	write(t, filepath.Join(run, startName), string(marshal(startHandOver{Name: begun.name(), Content: begun.Content, Bless: 600})))
 	jumpFrom(t, cache, "one", begun)
 	says(at(unreachable), "", unreachable)
 	if _, err := os.Stat(filepath.Join(run, blessedName)); err != nil {

@@ -156,7 +156,7 @@ func startSteps(dir string, s startedRelease) []func() error {
 	h, err := readHealth(dir)
 	before := h
 	before.Started = ""
-	h.start(s)
+	h.start(s, maxHealth)
 	s.Starts = h.Releases[len(h.Releases)-1].Starts
 	return []func() error{
 		func() error { return errors.Join(err, makeFolder(filepath.Join(dir, filepath.Dir(startRecord)))) },
@@ -194,6 +194,12 @@ func keepManifest(dir string, s startedRelease) error {
 
 // recordStart writes the record of the jump, if the mode lets the boot write.
 func (b *boot) recordStart() {
+	if b.inFirmware && b.release.Bless > 0 && !b.health.of(b.release.Content()).Blessed {
+		err := withVariables(true, func(dir string) error { return countStart(dir, startOf(b.release, b.settings)) })
+		if err != nil {
+			b.report.Say("tries: this start is not counted: %v", err)
+		}
+	}
 	if !b.recordsStart(b.release) {
 		return
 	}
@@ -216,8 +222,11 @@ func (b *boot) counts(r manifest.Release) bool {
 
 // readStarts reports that the last start was not confirmed, and reads how often releases were started.
 func (b *boot) readStarts() {
-	b.config.Starts, b.config.Blessed = nil, nil
+	b.config.Starts, b.config.Blessed, b.inFirmware = nil, nil, false
 	if b.config.Cache == "" {
+		if b.mayWrite {
+			b.readVariable()
+		}
 		return
 	}
 	words, err := lastStart(b.config.Cache, b.config.Mode.Cache == "rw")
@@ -250,6 +259,13 @@ func (b *boot) sayTries(r manifest.Release) {
 	n := known.Starts + 1
 	switch {
 	case r.Bless == 0:
+	case b.inFirmware && n > 1 && !known.Blessed:
+		b.report.Say("tries: start %d of release %s without a blessing; after %d, an older one is booted, if the newest manifest carries one that was blessed here", n, r.Version, bootclient.MaxTries)
+	case b.inFirmware && !known.Blessed:
+		b.report.Say("tries: the starts of release %s are counted in the firmware, EFI variable %s", r.Version, triesName)
+	case b.inFirmware:
+	case b.config.Cache == "" && b.mayWrite:
+		b.report.Say("tries: the starts of release %s are not counted: this boot writes to no cache partition, and %v", r.Version, errNoVariables)
 	case b.config.Cache == "" || b.config.Mode.Cache != "rw":
 		b.report.Say("tries: the starts of release %s are not counted: this boot writes to no cache partition", r.Version)
 	case !b.counts(r):

@@ -3,12 +3,15 @@
 package e2e
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf16"
 )
 
 // healthInit is the init of a small root filesystem. It blesses its start, does nothing, or keeps the processor busy, as
@@ -45,6 +48,7 @@ type patient struct {
 	*stick
 	*published
 	artifacts string
+	vars      string // variable store of the firmware, "" for one that forgets
 }
 
 const (
@@ -55,7 +59,13 @@ const (
 
 func newPatient(t *testing.T, artifacts string) *patient {
 	t.Helper()
-	return &patient{newStick(t, ""), publication(t), artifacts}
+	return &patient{stick: newStick(t, ""), published: publication(t), artifacts: artifacts}
+}
+
+// start boots the machine.
+func (p *patient) start() *machine {
+	p.t.Helper()
+	return p.startQEMUWith([]string{"MEM=1536", "NET=tap:" + p.tap(), "VARS=" + p.vars}, p.disk)
 }
 
 // publish publishes a release whose command line says how its system behaves.
@@ -77,7 +87,7 @@ func (p *patient) setFloor(number int) {
 // runs boots to the last mark and cuts the power.
 func (p *patient) runs(marks []string, never ...string) {
 	p.t.Helper()
-	m := p.powerOn(p.disk)
+	m := p.start()
 	m.waitFor(marks, append(never, refused)...)
 	m.powerOff()
 }
@@ -85,7 +95,7 @@ func (p *patient) runs(marks []string, never ...string) {
 // restarts boots a release whose start ends by itself.
 func (p *patient) restarts(marks []string, never ...string) {
 	p.t.Helper()
-	m := p.powerOn(p.disk)
+	m := p.start()
 	m.waitFor(marks, append(never, refused)...)
 	m.waitForEnd()
 }
@@ -97,7 +107,12 @@ func starting(version string, more ...string) []string {
 
 // blessing are the marks of a start that its target blesses.
 func blessing(version string) []string {
-	return starting(version, "] last start: to be blessed on /dev/vda2 within 5m0s by phase-boot bless, or the machine restarts", "] switch root: ", "blessed: stable/x86_64 "+version)
+	return blessingOn("on /dev/vda2", version)
+}
+
+// blessingOn names where the start is counted.
+func blessingOn(where, version string) []string {
+	return starting(version, "] last start: to be blessed "+where+" within 5m0s by phase-boot bless, or the machine restarts", "] switch root: ", "blessed: stable/x86_64 "+version)
 }
 
 // fallingBack are the marks of a boot that runs another release in place of a bad one.
@@ -124,7 +139,7 @@ func TestMachineLeavesAReleaseThatPanics(t *testing.T) {
 	p.runs(append(fallingBack(bad, healthGood), blessing(healthGood)...))
 	p.setFloor(3)
 	p.restarts(append([]string{"it is tried again: release number 2: below 3, the oldest one to which machines may fall back"}, starting(bad, "Kernel panic")...))
-	p.publish(healthNext, "health=bless", healthFlags)
+	p.publish(healthNext, "health=bless next", healthFlags)
 	p.runs(blessing(healthNext), "fallback: ")
 }
 
@@ -142,7 +157,7 @@ func TestMachineLeavesAReleaseThatHangs(t *testing.T) {
 		p.restarts(starting(bad, "small system: hangs", nobodyBlessed), "fallback: ")
 	}
 	p.runs(append(fallingBack(bad, healthGood), blessing(healthGood)...))
-	p.publish(healthNext, "health=bless", healthFlags)
+	p.publish(healthNext, "health=bless next", healthFlags)
 	p.runs(blessing(healthNext), "fallback: ")
 }
 
@@ -270,4 +285,59 @@ func TestMachinePowerCutAtEachWriteKeepsTheTries(t *testing.T) {
 			m.powerOff()
 		})
 	}
+}
+
+// withoutCache removes the cache partition of the stick, and gives the machine a firmware that keeps its variables.
+func (p *patient) withoutCache() {
+	p.t.Helper()
+	must(p.t, "sgdisk", "--delete=2", p.disk)
+	p.vars = filepath.Join(p.stick.dir, "vars")
+	must(p.t, "cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", p.vars)
+}
+
+// written checks how often the variable was written: the firmware writes each value behind the one before.
+func (p *patient) written(want int) {
+	p.t.Helper()
+	var name []byte
+	for _, c := range utf16.Encode([]rune("PhaseBootTries\x00")) {
+		name = binary.LittleEndian.AppendUint16(name, c)
+	}
+	if n := bytes.Count(readFile(p.t, p.vars), name); n != want {
+		p.t.Errorf("the variable was written %d times, want %d", n, want)
+	}
+}
+
+// A machine without a cache partition counts the starts in its firmware, and writes there only before a start that no target
+// has blessed and at a blessing. The release to which it falls back is one that the newest manifest carries.
+func TestMachineWithoutACacheCountsTriesInItsFirmware(t *testing.T) {
+	t.Parallel()
+	const bad, variable = "2026.12-panic", "in EFI variable PhaseBootTries"
+	p := newPatient(t, healthArtifacts(t))
+	p.withoutCache()
+	p.publish(healthGood, "health=bless", healthFlags)
+	counted := "tries: the starts of release " + healthGood + " are counted in the firmware, EFI variable PhaseBootTries"
+	p.runs(append([]string{counted}, blessingOn(variable, healthGood)...))
+	p.written(2)
+	p.publish(bad, "panic=1 rdinit=/missing", healthFlags, "--earlier=1")
+	for range 3 {
+		p.restarts(starting(bad, "Kernel panic"), "fallback: ")
+	}
+	p.written(5)
+	p.runs(append(fallingBack(bad, healthGood)[2:], blessingOn(variable, healthGood)...))
+	p.written(5)
+	p.publish(healthNext, "health=bless next", healthFlags, "--earlier=1")
+	p.runs(blessingOn(variable, healthNext), "fallback: ")
+	p.written(7)
+}
+
+// A mode that writes to no disk does not write to the firmware either.
+func TestMachineInPrivateModeWritesNothingToItsFirmware(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, healthArtifacts(t))
+	p.disk = p.image("--default-mode", "private", "--cmdline", "phase.mirror=http://"+p.mirror.addr+":8080")
+	p.withoutCache()
+	p.publish(healthGood, "health=bless", healthFlags)
+	p.runs(append([]string{"tries: the starts of release " + healthGood + " are not counted: this boot writes to no cache partition"},
+		starting(healthGood, "the boot has made no record of this start", "small system: ")...), "the firmware has no EFI variables")
+	p.written(0)
 }
