@@ -118,7 +118,7 @@ test-machine: need-test ## boot machines in every situation of docs/MATRIX.md an
 	$(GO) test -tags machine -run '^TestMatrix$$/^$(ROW)$$' -v -count=1 -timeout 3h -parallel $(PARALLEL) ./internal/e2e
 	$(if $(filter .*,$(ROW)),$(GO) test -tags machine -run '^TestMachine' -v -count=1 -timeout 1h -parallel $(PARALLEL) ./internal/e2e)
 
-screenshots: need-test binaries ## boot machines in QEMU and write the screenshots of the documents, docs/images/*.png
+screenshots: need-test binaries ## boot machines in QEMU, open the admin page in Chromium, and write the screenshots of the documents, docs/images/*.png (PAGE=only)
 	@GO="$(GO)" scripts/screenshots.sh
 
 test-wire: need-test ## boot machines in each mode, also through Tor, and compare all that they send with the table of docs/NETWORK.md

@@ -8,7 +8,7 @@
 //
 // Its subpackages: repo reads and signs the repository, ingest adds a release, store opens and
 // cares for the packs, mirror exports files for any web server, netboot serves EFI programs, reports keeps the boot
-// reports of machines. A publisher holds the online
+// reports of machines, admin is the page for operators. A publisher holds the online
 // key (snapshot and timestamp) and the IPNS key, never a release key: it can withhold
 // releases, not forge one.
 //

@@ -82,8 +82,9 @@ all() {
 		curl                             curl             test,bench-net                commands of docs/OPERATING.md
 		nft                              nftables         test                          NAT routers
 		tor                              tor              test                          boots through Tor
+		chromium                         chromium         test                          the admin page in a browser
 		node                             nodejs           test                          tuf-js, a TUF client that checks docs/FOREIGN-CLIENTS.md
-		npm                              npm              test                          installing tuf-js
+		npm                              npm              test                          installing tuf-js and axe-core
 		promtool                         prometheus       test                          alert rules of docs/monitoring
 		rauc                             rauc             test                          commands of docs/FOREIGN-CLIENTS.md
 		nginx                            nginx-light      test,bench,bench-net          web server of a mirror
@@ -199,23 +200,24 @@ as_root() {
 	fi
 }
 
-# tuf_js fails unless the packages of docs/testdata/tuf-js are in the cache. npm compares them with the hashes of its lock file.
-tuf_js() {
+# npm_packages NAME FROM USE fails unless the packages of a folder FROM are in the cache. npm compares them with the hashes
+# of its lock file.
+npm_packages() {
 	wanted test || return 0
-	from=$(dirname "$0")/../docs/testdata/tuf-js
-	to=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/phaseboot/tuf-js
+	from=$(dirname "$0")/../$2
+	to=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/phaseboot/$1
 	state=ok
 	cmp -s "$from/package-lock.json" "$to/package-lock.json" || state=MISSING
 	if [ "$state" = MISSING ] && [ -n "$install" ]; then
-		echo "deps-check: installing tuf-js in $to" >&2
+		echo "deps-check: installing $1 in $to" >&2
 		rm -rf "$to" "$to.new"
 		mkdir -p "$to.new"
 		cp "$from/package.json" "$from/package-lock.json" "$to.new/"
 		if (cd "$to.new" && npm ci --ignore-scripts --no-audit --no-fund >&2) && mv "$to.new" "$to"; then state=ok; fi
 	fi
-	[ -n "$install" ] || printf '%-8s %-33s %-16s %s\n' "$state" tuf-js "(npm)" "checking docs/FOREIGN-CLIENTS.md"
+	[ -n "$install" ] || printf '%-8s %-33s %-16s %s\n' "$state" "$1" "(npm)" "$3"
 	[ "$state" = ok ] && return 0
-	echo "deps-check: tuf-js: not installed in $to; run: scripts/deps-check.sh --install test" >&2
+	echo "deps-check: $1: not installed in $to; run: scripts/deps-check.sh --install test" >&2
 	return 1
 }
 
@@ -242,7 +244,8 @@ if [ -n "$missing" ]; then
 	fi
 fi
 namespaces || complete=1
-tuf_js || complete=1
+npm_packages tuf-js docs/testdata/tuf-js "checking docs/FOREIGN-CLIENTS.md" || complete=1
+npm_packages axe publisher/admin/testdata/axe "checking the admin page" || complete=1
 if wanted image,rootfs,kernel-x86_64,kernel-arm64,demo,test && ! lists_there; then
 	if [ -z "$install" ] || ! as_root apt-get update >&2; then
 		echo "deps-check: apt's package lists: not found; as root run: apt-get update" >&2

@@ -161,6 +161,7 @@ var rules = []rule{
 	{"internal/scripttest", nil, "a leaf"},
 	{"internal/looptest", nil, "a leaf"},
 	{"internal/netns", nil, "a leaf"},
+	{"internal/browser", nil, "a leaf: tests and screenshots use it, and no program"},
 	{"internal/vault/...", []string{"internal/vault/..."}, "a KMS plugin is a program of its own"},
 	{"internal/arch", nil, "a leaf"},
 	{"internal/cli", []string{"manifest", "cas", "internal/atomicfile", "internal/file"}, "the framework of all commands, without the logic of any"},

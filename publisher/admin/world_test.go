@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,7 @@ type site struct {
 	record  *repo.Record
 	now     time.Time
 	changed chan struct{}
+	healthy bool // without problems
 }
 
 func newSite(t *testing.T) *site {
@@ -64,9 +66,13 @@ func (s *site) state(ctx context.Context) (State, error) {
 		return State{}, err
 	}
 	releases, err := r.PublishedReleases(ctx)
+	problems := []string{"the store is <b>damaged</b>\u202e"}
+	if s.healthy {
+		problems = nil
+	}
 	return State{
 		Peer: publisherID, Started: s.now.Add(-time.Hour), Peers: 3, DHTPeers: 2, IPNS: s.record.Name, Head: p.Folder.String(), Timestamp: p.Timestamp, Loaded: s.now.Add(-time.Minute),
-		RecordAge: time.Minute, Root: r.Root, Files: p.Files, Verdict: v, Releases: releases, Problems: []string{"the store is <b>damaged</b>\u202e"}, Blocks: 100, Bytes: 1 << 20,
+		RecordAge: time.Minute, Root: r.Root, Files: p.Files, Verdict: v, Releases: releases, Problems: problems, Blocks: 100, Bytes: 1 << 20,
 		Sent: []Sent{{"http", "car", 5 << 20}, {"stream", "block", 3 << 20}},
 	}, err
 }
@@ -113,6 +119,7 @@ type machineSpec struct {
 	console                 []string
 	text                    string // in every text of the report; "" for usual ones
 	duration                int
+	noTarget                bool
 }
 
 func (m machineSpec) name() string { return hex.EncodeToString(pubtest.Public(m.key)) }
@@ -132,15 +139,19 @@ func (s *site) report(m machineSpec) {
 	if m.failure != "" {
 		failed = `,"error":` + quoted(m.failure)
 	}
+	target := fmt.Sprintf(`"target":{"start":%q,"steps":[{"name":"rootfs","at_ms":200,"took_ms":700,"words":"squashfs"}]},`, m.at.Add(-3*time.Second).UTC().Format(time.RFC3339))
+	if m.noTarget {
+		target = ""
+	}
 	report := fmt.Sprintf(`{"result":%q%s,"mode":%s,"start":%q,"duration_ms":%d,"release":{"channel":%s,"arch":"x86_64","release":%s,"role_version":1,"timestamp_version":1},
 		"tries":{"starts":2,"limit":3},
 		"steps":[{"name":%s,"at_ms":0,"took_ms":900,"words":%s},{"name":"resolve","at_ms":900,"took_ms":1200,"words":"stable/x86_64 release v1 from mdns"},
 			{"name":"fetch","at_ms":2100,"took_ms":4000,"words":"18 MiB"},{"name":"kexec","at_ms":6100,"took_ms":300%s}],
-		"target":{"start":%q,"steps":[{"name":"rootfs","at_ms":200,"took_ms":700,"words":"squashfs"}]},
+		%s
 		"sources":[{"name":%s,"kind":"mdns","bytes":15000000,"blocks":240},{"name":%q,"kind":"mdns","bytes":3000000,"blocks":50,"faults":[%s]},{"name":"cache","kind":"cache","bytes":1000000,"blocks":16}],
 		"refused":[{"source":%s,"what":"timestamp","why":%s}],"served_bytes":4000000,"memory_peak_bytes":90000000}`,
 		m.as, failed, word(m.mode), m.at.Add(-10*time.Second).UTC().Format(time.RFC3339), m.duration, word("stable"), word(m.release),
-		word("network"), word("eth0 192.0.2.7/24"), failed, m.at.Add(-3*time.Second).UTC().Format(time.RFC3339), word("12D3KooWNeighbour"), publisherID, word("late answer"), word("mirror http://192.0.2.1"), word("expired"))
+		word("network"), word("eth0 192.0.2.7/24"), failed, target, word("12D3KooWNeighbour"), publisherID, word("late answer"), word("mirror http://192.0.2.1"), word("expired"))
 	data, err := bootreport.Sign(s.T.Context(), bootreport.Document{
 		Hostname: m.host, Arch: "x86_64", Groups: []string{"lab"}, Console: m.console, BootID: fmt.Sprintf("%032x", m.boot), Report: json.RawMessage(report), SentAt: m.at,
 	}, m.key)
@@ -187,9 +198,9 @@ func (s *site) mirror() *httptest.Server {
 }
 
 // paths are those of all views.
-func paths(fleet []machineSpec) []string {
+func paths(fleet ...[]machineSpec) []string {
 	all := []string{"/", "/heads", "/machines", "/machines?state=accepted&sort=duration&dir=up", "/traffic", "/receipts", "/login", "/no/such/view"}
-	for _, m := range fleet {
+	for _, m := range slices.Concat(fleet...) {
 		all = append(all, "/machines/"+m.name(), fmt.Sprintf("/machines/%s/boots/%032x", m.name(), m.boot))
 	}
 	return all
