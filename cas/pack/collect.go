@@ -15,10 +15,11 @@ import (
 
 // A Collected is the result of Collect. Bytes are those of sections in packs.
 type Collected struct {
-	Packs     int64 `json:"packs"`      // rewritten or removed
-	Blocks    int64 `json:"blocks"`     // removed
-	Bytes     int64 `json:"bytes"`      // removed
-	LeftBytes int64 `json:"left_bytes"` // of blocks that are not needed, in packs that were not rewritten
+	Packs     int64 `json:"packs"`                   // rewritten or removed
+	Blocks    int64 `json:"blocks"`                  // removed
+	Bytes     int64 `json:"bytes"`                   // removed
+	LeftBytes int64 `json:"left_bytes"`              // of blocks that are not needed, in packs that were not rewritten
+	Waiting   int64 `json:"waiting_bytes,omitempty"` // of replaced packs that stay for a grace, in an object store
 }
 
 // Collect removes the blocks for which keep returns false (garbage collection). A pack with

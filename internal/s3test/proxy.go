@@ -1,0 +1,153 @@
+package s3test
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// A Fault is what a Proxy does to an answer.
+type Fault int
+
+// The faults.
+const (
+	None        Fault = iota
+	Status500         // before the request reaches the server
+	Status503         // SlowDown, before the request reaches the server
+	LostAnswer        // the server does what the request says, the client gets 500
+	Truncated         // half of the body, then the connection ends
+	ShortLength       // half of the body, as if it were all
+	WrongByte         // a byte in the middle of the body is changed
+	Slow              // 1 KiB every 20 ms
+	Hangs             // the answer comes only when the client gives up
+)
+
+// A Proxy forwards requests to a Server and makes faults.
+type Proxy struct {
+	*httptest.Server
+	Requests atomic.Int64
+
+	choose atomic.Pointer[func(*http.Request) Fault]
+}
+
+// NewProxy starts a proxy without faults.
+func NewProxy(s *Server) (*Proxy, error) {
+	target, err := url.Parse(s.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{}
+	p.Set(func(*http.Request) Fault { return None })
+	forward := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host // it is signed
+		},
+		ModifyResponse: damage,
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		},
+		ErrorLog: log.New(io.Discard, "", 0), // it tells of every fault
+	}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.Requests.Add(1)
+		fault := (*p.choose.Load())(r)
+		switch fault {
+		case Status500:
+			fail(w, http.StatusInternalServerError, "InternalError")
+			return
+		case Status503:
+			fail(w, http.StatusServiceUnavailable, "SlowDown")
+			return
+		case LostAnswer:
+			forward.ServeHTTP(httptest.NewRecorder(), r)
+			fail(w, http.StatusInternalServerError, "InternalError")
+			return
+		case Hangs:
+			<-r.Context().Done()
+			return
+		}
+		r.Header.Set(faultHeader, strconv.Itoa(int(fault)))
+		forward.ServeHTTP(w, r)
+	}))
+	return p, nil
+}
+
+// Set chooses the fault of each request from now on.
+func (p *Proxy) Set(choose func(*http.Request) Fault) { p.choose.Store(&choose) }
+
+// faultHeader brings the fault to damage. The server ignores it: it is not signed.
+const faultHeader = "X-Fault"
+
+func fail(w http.ResponseWriter, status int, code string) {
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "<Error><Code>%s</Code><Message>made by the test</Message></Error>", code)
+}
+
+// damage changes the body of an answer.
+func damage(resp *http.Response) error {
+	n, _ := strconv.Atoi(resp.Request.Header.Get(faultHeader))
+	half := resp.ContentLength / 2
+	if resp.StatusCode >= 300 || resp.ContentLength <= 0 {
+		return nil
+	}
+	switch body := resp.Body; Fault(n) {
+	case Truncated:
+		resp.Body = changed{&broken{io.LimitReader(body, half)}, body}
+	case ShortLength:
+		resp.Body = changed{io.LimitReader(body, half), body}
+		resp.ContentLength = half
+		resp.Header.Set("Content-Length", strconv.FormatInt(half, 10))
+	case WrongByte:
+		resp.Body = changed{&flipped{body, half}, body}
+	case Slow:
+		resp.Body = changed{slow{body}, body}
+	}
+	return nil
+}
+
+type changed struct {
+	io.Reader
+	io.Closer
+}
+
+// broken ends with an error instead of io.EOF.
+type broken struct{ r io.Reader }
+
+func (b *broken) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// flipped changes a byte.
+type flipped struct {
+	r  io.Reader
+	at int64
+}
+
+func (f *flipped) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if f.at >= 0 && f.at < int64(n) {
+		p[f.at] ^= 1
+	}
+	f.at -= int64(n)
+	return n, err
+}
+
+type slow struct{ r io.Reader }
+
+func (s slow) Read(p []byte) (int, error) {
+	time.Sleep(20 * time.Millisecond)
+	return s.r.Read(p[:min(len(p), 1<<10)])
+}

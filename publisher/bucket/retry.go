@@ -1,0 +1,125 @@
+package bucket
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+
+	"github.com/phaseboot/phaseboot/cas"
+)
+
+// Times and limits of requests. An attempt ends after attemptTime and the time that its bytes need
+// at leastRate; the pauses between attempts double from firstPause to lastPause.
+const (
+	attempts      = 9
+	firstPause    = 100 * time.Millisecond
+	lastPause     = 5 * time.Second
+	headerTimeout = 15 * time.Second // for the first byte of an answer
+	attemptTime   = 20 * time.Second
+	leastRate     = 256 << 10 // bytes a second
+	maxConns      = 64
+	maxListed     = 1 << 20 // objects in a list
+)
+
+var (
+	errNoRange = fmt.Errorf("the server ignores the Range of a request: %w", cas.ErrCorrupt)
+	errSlow    = errors.New("too slow")
+)
+
+// retry calls do until it succeeds, fails for good, or all attempts are used. bytes is what one
+// attempt transfers.
+func (b *Bucket) retry(ctx context.Context, name string, bytes int64, do func(context.Context) error) error {
+	pause := firstPause
+	for left := attempts; ; {
+		err := b.attempt(ctx, bytes, do)
+		if err == nil {
+			return nil
+		}
+		if left--; ctx.Err() != nil || left == 0 || !transient(err) {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return b.explain(name, err)
+		}
+		b.log.Debug("request to the object store is repeated", "store", b.String(), "object", name, "cause", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+func (b *Bucket) attempt(ctx context.Context, bytes int64, do func(context.Context) error) error {
+	limit := attemptTime + time.Duration(bytes)*time.Second/leastRate
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
+	defer cancel()
+	err := do(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errSlow) {
+		return fmt.Errorf("%w (%s)", errSlow, limit)
+	}
+	return err
+}
+
+// damagedOnTheWay are the codes of errors for a body that arrived changed or incomplete.
+var damagedOnTheWay = []string{
+	"BadDigest", "IncompleteBody", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "RequestTimeout", "SlowDown",
+}
+
+// transient reports whether another attempt may succeed.
+func transient(err error) bool {
+	if errors.Is(err, cas.ErrCorrupt) || errors.Is(err, context.Canceled) || errors.As(err, new(x509.UnknownAuthorityError)) ||
+		errors.As(err, new(x509.HostnameError)) || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
+		return false
+	}
+	answer := minio.ErrorResponse{}
+	if !errors.As(err, &answer) {
+		return true // of the network, or a body that broke off
+	}
+	switch answer.StatusCode {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return true
+	case http.StatusNotImplemented:
+		return false
+	}
+	return answer.StatusCode >= 500 || answer.StatusCode == 0 && answer.Code == "" || slices.Contains(damagedOnTheWay, answer.Code)
+}
+
+// explain names the object and the remedy.
+func (b *Bucket) explain(name string, err error) error {
+	answer := minio.ErrorResponse{}
+	errors.As(err, &answer)
+	object := "object " + b.String() + "/" + name
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, cas.ErrCorrupt), errors.Is(err, fs.ErrInvalid):
+		return fmt.Errorf("%s: %w", object, err)
+	case answer.Code == minio.NoSuchBucket:
+		return fmt.Errorf("store %s: no bucket %q at %s: %w; make the bucket, or correct the name", b, b.Bucket, b.Endpoint, fs.ErrNotExist)
+	case answer.Code == minio.NoSuchKey, answer.StatusCode == http.StatusNotFound:
+		return fmt.Errorf("%s: %w", object, fs.ErrNotExist)
+	case answer.StatusCode == http.StatusPreconditionFailed, answer.StatusCode == http.StatusConflict:
+		return fmt.Errorf("%s: %w", object, errCondition)
+	case answer.StatusCode == http.StatusNotImplemented:
+		return fmt.Errorf("%s: %w", object, errNotImplemented)
+	case answer.StatusCode == http.StatusForbidden, answer.StatusCode == http.StatusUnauthorized:
+		return fmt.Errorf("%s: %s (%w); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what this key may do in the bucket", object, answer.Code, fs.ErrPermission)
+	case answer.StatusCode >= 500, answer.Code == "", errors.Is(err, errSlow), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%s: %w: %w; check the object store at %s", object, cas.ErrUnreachable, err, b.Endpoint)
+	}
+	return fmt.Errorf("%s: %w", object, err)
+}
+
+var errNotImplemented = errors.New("the object store does not implement this request")
+
+// errCondition is the error of a PUT whose condition does not hold.
+var errCondition = errors.New("changed by another process")
