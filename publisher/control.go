@@ -107,7 +107,7 @@ func (s *server) control() control {
 }
 
 func (s *server) status(ctx context.Context) (any, error) {
-	status, err := store.ReadStatus(ctx, store.StatusOptions{Store: s.Store, Repo: s.repo.Dir, Now: s.Now, IgnoreClock: s.IgnoreClock})
+	status, err := store.ReadStatus(ctx, store.StatusOptions{Store: s.Store, Packs: s.packs, Repo: s.repo.Dir, Now: s.Now, IgnoreClock: s.IgnoreClock})
 	found := s.problems(ctx)
 	for _, p := range found {
 		if p.kind == damaged && status.Damage == "" {

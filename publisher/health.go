@@ -59,8 +59,10 @@ func (s *server) problems(ctx context.Context) (found []problem) {
 	for _, err := range s.renewalProblems(ctx) {
 		add(atRisk, err)
 	}
-	if err := s.refreshErr.Load(); err != nil {
-		add(stale, *err)
+	for _, last := range []*error{s.refreshErr.Load(), s.publishErr.Load()} {
+		if last != nil {
+			add(stale, *last)
+		}
 	}
 	add(damaged, s.checkStore(ctx))
 	return found
@@ -68,6 +70,9 @@ func (s *server) problems(ctx context.Context) (found []problem) {
 
 // renewalProblems lists what keeps this daemon from renewing what it serves.
 func (s *server) renewalProblems(ctx context.Context) (all []error) {
+	if s.Replica { // another publisher renews
+		return nil
+	}
 	r, err := repo.Open(ctx, s.repo.Dir)
 	if err != nil {
 		return []error{err}

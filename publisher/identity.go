@@ -36,8 +36,12 @@ func LoadIdentity(path string) (crypto.PrivKey, error) {
 }
 
 // lockIdentity loads an identity and locks its file until release is called: two processes
-// with the same peer ID would receive each other's connections.
+// with the same peer ID would receive each other's connections. "" is a new key without a file.
 func lockIdentity(path string) (key crypto.PrivKey, release func(), err error) {
+	if path == "" { // a new key
+		key, _, err = crypto.GenerateEd25519Key(rand.Reader)
+		return key, func() {}, err
+	}
 	if key, err = LoadIdentity(path); err != nil {
 		return nil, nil, err
 	}

@@ -23,7 +23,7 @@ func TestEveryKindOfFileThatAPublisherOpens(t *testing.T) {
 		return err
 	}, known)
 	filetest.OpenEveryKind(t, "store", func(path string) error {
-		s, err := store.Open(path, nil)
+		s, err := store.Open(t.Context(), path, nil)
 		if err == nil {
 			err = s.Close()
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/bootreport"
 	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/reports"
 )
 
@@ -23,7 +24,7 @@ const (
 // openReports opens the database of boot reports, in which identity is the peer of this publisher. A store that this user may not write to has none, which is no error:
 // the publisher serves all the same.
 func (s *server) openReports(ctx context.Context, identity crypto.PrivKey) error {
-	if s.Reports == ReportsOff {
+	if s.Reports == ReportsOff || s.Reports == "" && bucket.Is(s.Store) {
 		return nil
 	}
 	path := s.Reports

@@ -17,11 +17,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/bitswap"
 	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/publisher/admin"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/reports"
 	"github.com/phaseboot/phaseboot/publisher/store"
@@ -33,11 +33,13 @@ const stopGrace = 5 * time.Second
 // ServeOptions say what a daemon serves, and where.
 type ServeOptions struct {
 	Store, Repo string
+	Replica     bool                // read-only: the repository is in the object store of Store, Repo is ""; without keys
+	Cache       bucket.CacheOptions // of a store in an object store
 	Online      repo.OnlineKey
 	IPNS        ed25519.PrivateKey
 	HTTP        string // host:port; "" for no plain HTTP
 	Netboot     string // folder with EFI programs, or one, that plain HTTP serves below /netboot/; "" for none
-	Reports     string // database of the boot reports; "" is STORE/reports.db, without which it serves too; ReportsOff for none
+	Reports     string // database of the boot reports; "" is STORE/reports.db, without which it serves too, and none with an object store; ReportsOff for none
 	Admin       admin.Config
 	DaemonOptions
 	MDNS bool
@@ -49,7 +51,7 @@ type ServeOptions struct {
 
 // DaemonOptions are the options that Serve and Bootstrap have in common.
 type DaemonOptions struct {
-	Identity string // file of the peer's key, made when missing; "" is STORE/peer.key, or without a store a new key at each start
+	Identity string // file of the peer's key, made when missing; "" is STORE/peer.key, or without a folder a new key at each start
 	Metrics  string // host:port of /metrics, /status and /healthz; "" for none
 	Limits   Limits // the rates hold for Serve alone
 	Network
@@ -71,7 +73,7 @@ type Ready struct {
 type server struct {
 	ServeOptions
 	repo        *repo.Repo
-	packs       *pack.Store
+	packs       store.Packs
 	source      *generations
 	record      *repo.Record
 	node        *p2p.Node
@@ -82,6 +84,9 @@ type server struct {
 	rates       *limit.Rates
 	announced   atomic.Pointer[announced]     // nil before the first announcement
 	mirrors     atomic.Pointer[[]MirrorState] // nil before they were asked
+	replica     *store.Replica                // of a replica
+	published   atomic.Pointer[publication]
+	publishErr  atomic.Pointer[error] // of the last publishMetadata; nil before the first
 	started     time.Time
 	faults      *slog.Logger // for faults of the store that requests find
 	storeHealth storeHealth
@@ -99,6 +104,7 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 	if err != nil {
 		return err
 	}
+	defer s.closeReplica()
 	defer s.packs.Close()
 	in, err := s.listen()
 	if err != nil {
@@ -168,27 +174,33 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	if opts.Uptime == nil {
 		opts.Uptime = uptime
 	}
-	opts.Identity = cmp.Or(opts.Identity, filepath.Join(opts.Store, "peer.key"))
+	if opts.Identity == "" && !bucket.Is(opts.Store) {
+		opts.Identity = filepath.Join(opts.Store, "peer.key")
+	}
 	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC()}
 	s.clock = repo.ClockStart{Wall: opts.Now(), Uptime: opts.Uptime()}
 	s.faults = limit.OnceAnHour(opts.Log.With("store", opts.Store, "remedy", "phase-publish fsck"))
 	all, perIP := s.Limits.conns()
 	s.conns = &limit.Conns{Max: all, PerClient: perIP, Refused: s.meter.refuse} // streams have the limits of libp2p
 	s.Limits.checkFiles(s.Log)
-	if s.repo, err = repo.Open(ctx, opts.Repo); err != nil {
-		return nil, err
+	if s.Replica {
+		if err := s.openReplica(ctx); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				s.closeReplica()
+			}
+		}()
 	}
-	if err := s.repo.CheckOnlineKey(opts.Online.Public); err != nil {
-		return nil, err
-	}
-	if s.record, err = s.repo.NewRecord(opts.IPNS); err != nil {
+	if err := s.openRepo(ctx); err != nil {
 		return nil, err
 	}
 	p, err := s.repo.Published(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if s.packs, err = store.OpenOrEmpty(opts.Store, p != nil, opts.Log); err != nil {
+	if s.packs, err = store.OpenCached(ctx, opts.Store, p != nil, opts.Cache, opts.Log); err != nil {
 		return nil, err
 	}
 	s.source = newGenerations(s.packs)
@@ -203,6 +215,22 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	}
 	s.report(ctx)
 	return s, nil
+}
+
+// openRepo loads the repository and checks the keys. A replica has none.
+func (s *server) openRepo(ctx context.Context) (err error) {
+	if s.repo, err = repo.Open(ctx, s.Repo); err != nil {
+		return err
+	}
+	if s.Replica {
+		s.record, err = s.repo.ForeignRecord()
+		return err
+	}
+	if err := s.repo.CheckOnlineKey(s.Online.Public); err != nil {
+		return err
+	}
+	s.record, err = s.repo.NewRecord(s.IPNS)
+	return err
 }
 
 // startNode joins the network, and serves handler over streams and Bitswap for stock IPFS nodes. The

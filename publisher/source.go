@@ -11,10 +11,10 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
+	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
 // keptGenerations is how many metadata folders stay readable: a machine that resolved an
@@ -45,7 +45,7 @@ func newGeneration(p *repo.Pointer, releases []manifest.Release, now time.Time) 
 // generations are the newest pointers and the store of artifacts. It is the cas.Source that
 // the gateway and Bitswap serve.
 type generations struct {
-	packs *pack.Store
+	packs store.Packs
 
 	mu      sync.RWMutex
 	list    []*generation // newest first
@@ -54,7 +54,7 @@ type generations struct {
 
 var _ cas.FileSource = (*generations)(nil) // otherwise the gateway sends no run from the packs
 
-func newGenerations(packs *pack.Store) *generations {
+func newGenerations(packs store.Packs) *generations {
 	return &generations{packs: packs, changed: make(chan struct{})}
 }
 
@@ -155,7 +155,12 @@ func (s *generations) AppendBlock(ctx context.Context, c cid.Cid, size int, b []
 	if data, ok := s.metadata(ctx, c); ok {
 		return append(b, data...), nil
 	}
-	return s.packs.AppendBlock(ctx, c, size, b)
+	files, ok := s.packs.(cas.FileSource)
+	if !ok {
+		data, err := s.packs.Block(ctx, c)
+		return append(b, data...), err
+	}
+	return files.AppendBlock(ctx, c, size, b)
 }
 
 // Has reports whether Block has a block.
@@ -166,7 +171,12 @@ func (s *generations) Has(ctx context.Context, c cid.Cid) (bool, error) {
 	return s.packs.Has(ctx, c)
 }
 
-// OpenBlock opens the pack with a leaf of an artifact.
+// OpenBlock opens the pack with a leaf of an artifact. A store in an object store has none that
+// could be opened: the gateway then reads its blocks one by one.
 func (s *generations) OpenBlock(ctx context.Context, c cid.Cid) (*os.File, int64, error) {
-	return s.packs.OpenBlock(ctx, c)
+	files, ok := s.packs.(cas.FileSource)
+	if !ok {
+		return nil, 0, cas.NotFound(c)
+	}
+	return files.OpenBlock(ctx, c)
 }

@@ -20,7 +20,7 @@ func TestTheLastGenerationsStayReadable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Add(w.Sign(1, "v1", w.Release))
-	packs, err := store.Open(w.Path("store"), nil)
+	packs, err := store.Open(t.Context(), w.Path("store"), nil)
 	pubtest.Check(t, err)
 	defer packs.Close()
 	source := newGenerations(packs)
@@ -46,7 +46,7 @@ func TestTheLastGenerationsStayReadable(t *testing.T) {
 func TestBlocksAreReadIntoTheCallersBuffer(t *testing.T) {
 	w := newWorld(t)
 	w.Add(w.Sign(1, "v1", w.Release))
-	packs, err := store.Open(w.Path("store"), nil)
+	packs, err := store.Open(t.Context(), w.Path("store"), nil)
 	pubtest.Check(t, err)
 	defer packs.Close()
 	rootfs, _ := w.Verify(manifest.DirFetcher(w.Repo())).Release().Artifact(manifest.RoleRootfs)

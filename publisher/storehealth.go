@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -78,17 +77,23 @@ func (s *server) checkStore(ctx context.Context) error {
 	h.checking.Lock()
 	defer h.checking.Unlock()
 	current, _ := s.source.current()
-	info, err := os.Stat(s.Store)
+	changed, err := store.Changed(ctx, s.Store, s.packs)
+	if errors.Is(err, cas.ErrUnreachable) || ctx.Err() != nil {
+		return err
+	}
 	if err != nil {
 		return store.Damaged(s.Store, err.Error())
 	}
-	now, changed := time.Now(), info.ModTime()
+	now := time.Now()
 	if h.missing != nil || !h.folder.Equals(current.Folder) || !h.changed.Equal(changed) || h.checked.Sub(changed) < mtimeGrain || now.Sub(h.checked) >= checkInterval {
 		_, err := s.packs.Stats(ctx) // drops packs that were removed
 		if err = errors.Join(err, store.Complete(ctx, s.packs, current.releases)); ctx.Err() != nil {
 			return ctx.Err()
 		}
 		h.missing, h.folder, h.changed, h.checked = err, current.Folder, changed, now
+	}
+	if errors.Is(h.missing, cas.ErrUnreachable) {
+		return h.missing
 	}
 	if h.missing != nil {
 		return store.Damaged(s.Store, h.missing.Error())

@@ -9,6 +9,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
@@ -34,6 +35,9 @@ func watchRepo(dir string) (*fsnotify.Watcher, error) {
 // follow moves the pointer to what the repository publishes, and renews its signatures.
 func (s *server) follow(ctx context.Context, w *fsnotify.Watcher) {
 	interval := min(poll, s.Online.TimestampExpiry()/8)
+	if s.Replica {
+		interval = replicaPoll
+	}
 	timer := time.NewTimer(settle) // for changes before the watch began
 	defer timer.Stop()
 	for {
@@ -67,6 +71,9 @@ func (s *server) signing() repo.Signing {
 // A folder that changed under the same timestamp (a new root) gets a new timestamp, so that
 // the IPNS sequence rises with every folder.
 func (s *server) refresh(ctx context.Context) error {
+	if s.Replica {
+		return s.refreshReplica(ctx)
+	}
 	r, err := repo.Open(ctx, s.repo.Dir)
 	if err != nil {
 		return err
@@ -81,8 +88,7 @@ func (s *server) refresh(ctx context.Context) error {
 	}
 	old, _ := s.source.current()
 	if old != nil && old.Folder.Equals(next.Folder) && !due {
-		_, err := s.record.Point(old.Pointer, s.Now())
-		return err
+		return s.point(ctx, old.Pointer)
 	}
 	if sameTime := old != nil && old.Timestamp == next.Timestamp && !old.Folder.Equals(next.Folder); sameTime || due {
 		if err := s.renew(ctx, r, sameTime); err != nil {
@@ -124,6 +130,11 @@ func (s *server) load(ctx context.Context, r *repo.Repo) error {
 	if err != nil {
 		return err
 	}
+	if bucket.Is(s.Store) { // the packs of a new release are not listed yet
+		if _, err := s.packs.Stats(ctx); err != nil {
+			return err
+		}
+	}
 	if err := s.checkRoots(ctx, releases); err != nil {
 		return err
 	}
@@ -132,12 +143,21 @@ func (s *server) load(ctx context.Context, r *repo.Repo) error {
 		return err
 	}
 	s.source.add(next) // before the record that points to it
-	if _, err := s.record.Point(p, s.Now()); err != nil {
+	if err := s.point(ctx, p); err != nil {
 		return err
 	}
 	s.source.notify()
 	s.Log.Info("pointer moved", "folder", p.Folder, "timestamp", p.Timestamp, "expires", p.Expires.UTC().Format(time.RFC3339), "releases", len(releases))
 	return nil
+}
+
+// point signs the IPNS record, and writes both into an object store where replicas read it.
+func (s *server) point(ctx context.Context, p *repo.Pointer) error {
+	record, err := s.record.Point(p, s.Now())
+	if err == nil {
+		s.publishMetadata(ctx, p, record)
+	}
+	return err
 }
 
 // checkRoots checks that the store has the root block of every artifact.

@@ -26,9 +26,14 @@ a new timestamp into the repository. A running daemon serves the new release by 
 add finds the files in the folder of artifacts by length and sha256; their names may differ:
 kernel, vmlinuz-6.1, rootfs.squashfs, dtb/board.dtb. --artifacts may be omitted when the
 store has every file already, as for a release that was promoted from another channel.
-add does not hash blocks that the store has already: fsck finds and repairs damaged ones.`,
-		Example: `  phase-publish add --store store --repo repo --artifacts build --online-key keys/online release.json`,
-		Args:    cli.Args(cobra.ExactArgs(1)),
+add does not hash blocks that the store has already: fsck finds and repairs damaged ones.
+
+A store may be in an S3-compatible object store. Its keys are in AWS_ACCESS_KEY_ID and
+AWS_SECRET_ACCESS_KEY; the endpoint is in the address or in AWS_ENDPOINT_URL, the region in
+AWS_REGION.`,
+		Example: `  phase-publish add --store store --repo repo --artifacts build --online-key keys/online release.json
+  phase-publish add --store 's3://boot/fleet?endpoint=https://s3.example' --repo repo --artifacts build --online-key keys/online release.json`,
+		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if opts.Manifest, err = cli.ReadMetadata(args[0], "release manifest", manifest.KindRole, "the file that phase-sign release wrote"); err != nil {
@@ -48,7 +53,8 @@ add does not hash blocks that the store has already: fsck finds and repairs dama
 			return cli.Print(cmd, added, addedWords(added))
 		},
 	}
-	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store; made for the first release, later only in an empty folder")
+	cmd.Flags().StringVar(&opts.Store, "store", "", "folder of the store, or s3://BUCKET/PREFIX[?endpoint=URL]; made for the first release, later only in an empty folder")
+	cmd.Flags().BoolVar(&opts.NewStore, "new-store", false, "make the store in an object store although the repository has releases")
 	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder of the repository, made by phase-sign init")
 	cmd.Flags().StringVar(&opts.Artifacts, "artifacts", "", "folder with the files that were signed (default: the store has them all)")
 	cmd.Flags().BoolVar(&opts.IgnoreClock, "ignore-clock", false, "sign although the clock contradicts the dates of what is published")

@@ -103,11 +103,17 @@ func published(t *testing.T) (dir string, release manifest.Release) {
 	if out, err := publish(dir, "v1.json", "artifacts"); err != nil {
 		t.Fatalf("add: %v\n%s", err, out)
 	}
+	return dir, newestRelease(t, dir)
+}
+
+// newestRelease is the only release of the repository in a folder.
+func newestRelease(t *testing.T, dir string) manifest.Release {
+	t.Helper()
 	root, err := os.ReadFile(filepath.Join(dir, "repo/root.json"))
 	check(t, err)
 	releases, err := manifest.Channels(t.Context(), manifest.DirFetcher(filepath.Join(dir, "repo")), root, time.Now())
 	check(t, err)
-	return dir, releases[0]
+	return releases[0]
 }
 
 func publish(dir, file, artifacts string) ([]byte, error) {

@@ -19,11 +19,16 @@ type onlineFlags struct {
 }
 
 func (f *onlineFlags) register(cmd *cobra.Command) {
+	f.flags(cmd)
+	require(cmd, "online-key")
+}
+
+// flags is register without a flag that is required.
+func (f *onlineFlags) flags(cmd *cobra.Command) {
 	f.expiry = repo.DefaultTimestampExpiry
 	cmd.Flags().StringVar(&f.key, "online-key", "", "key that signs snapshot and timestamp")
 	cmd.Flags().StringVar(&f.passFile, "passphrase-file", "", "read the passphrase from the first line of this file")
 	cli.DurationVar(cmd.Flags(), &f.expiry, "timestamp-expiry", maxDays, "how long a timestamp is valid; it bounds how long an attacker can keep machines on an old release")
-	require(cmd, "online-key")
 }
 
 func (f *onlineFlags) load(ctx context.Context) (repo.OnlineKey, error) {

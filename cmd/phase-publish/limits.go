@@ -37,6 +37,27 @@ func (r *byteRate) String() string {
 
 func (r *byteRate) Type() string { return "rate" }
 
+// A byteSize is a flag in bytes: 512MiB, 4GB.
+type byteSize int64
+
+func (s *byteSize) Set(text string) error {
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n == 0 || n > math.MaxInt64 {
+		return cli.Usagef("not a number of bytes; write it as 512MiB or 4GB")
+	}
+	*s = byteSize(n)
+	return nil
+}
+
+func (s *byteSize) String() string {
+	if *s == 0 {
+		return ""
+	}
+	return humanize.IBytes(uint64(*s))
+}
+
+func (s *byteSize) Type() string { return "size" }
+
 // limitFlags are the flags that bound what clients take. Only serve has rates.
 type limitFlags struct {
 	rate, perPeer    byteRate

@@ -11,6 +11,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/publisher"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/reports"
 )
 
@@ -26,6 +27,9 @@ func (f *reportsFlags) register(cmd *cobra.Command) {
 
 func (f *reportsFlags) open(cmd *cobra.Command, readOnly bool) (*reports.Store, error) {
 	path := f.file
+	if path == "" && bucket.Is(f.store) {
+		return nil, cli.Usagef("--store %.80q: an object store has no boot reports; name their file with --reports", f.store)
+	}
 	if path == "" {
 		path = filepath.Join(f.store, publisher.ReportsFile)
 	}

@@ -37,9 +37,11 @@ func require(cmd *cobra.Command, names ...string) {
 	}
 }
 
+const storeUsage = "folder of the store, or s3://BUCKET/PREFIX[?endpoint=URL]"
+
 // storeFlags registers --store and --repo, which are required.
 func storeFlags(cmd *cobra.Command, store, repo *string) {
-	cmd.Flags().StringVar(store, "store", "", "folder of the store")
+	cmd.Flags().StringVar(store, "store", "", storeUsage)
 	cmd.Flags().StringVar(repo, "repo", "", "folder of the repository, made by phase-sign init")
 	require(cmd, "store", "repo")
 }

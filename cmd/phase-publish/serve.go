@@ -99,8 +99,9 @@ func newServe() *cobra.Command {
 	var online onlineFlags
 	var daemon daemonFlags
 	var ipns, dht, nat string
+	var cacheSize byteSize
 	cmd := &cobra.Command{
-		Use:   "serve --store DIR --repo DIR --online-key KEY --ipns-key KEY",
+		Use:   "serve --store DIR {--repo DIR --online-key KEY --ipns-key KEY | --replica}",
 		Short: "Serve the releases until stopped",
 		Long: `serve answers requests for blocks and metadata over HTTP and over libp2p streams, announces
 itself by mDNS and in the DHT, and signs the IPNS record and the timestamp again before
@@ -109,14 +110,18 @@ listens, it prints one JSON line with its addresses, and notifies systemd if sys
 it. SIGTERM stops it: open requests have five seconds to finish.
 
 Of the store, serve changes the boot reports alone: several may serve one store and repository,
-each with its own --identity, while add runs.`,
+each with its own --identity, while add runs.
+
+With a store in an object store, serve also writes the metadata and the IPNS record there. Any
+number of serve --replica read them and the blocks: they need no repository, no key and no disk.`,
 		Example: `  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns
   phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns \
     --http 192.0.2.7:80 --listen /ip4/192.0.2.7/tcp/4001 --mdns=false
   phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns \
     --rate 100Mbit --rate-per-peer 2MB --metrics 127.0.0.1:9090 --log json
   phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns --netboot uki-x86_64.efi
-  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns --admin 127.0.0.1:9080`,
+  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns --admin 127.0.0.1:9080
+  phase-publish serve --store 's3://boot/fleet?endpoint=https://s3.example' --replica --cache /var/cache/phase --cache-size 10GiB`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if opts.DaemonOptions, err = daemon.parse(cmd); err != nil {
@@ -135,6 +140,13 @@ each with its own --identity, while add runs.`,
 				return err
 			}
 			opts.DHT, opts.NAT = dht, nat
+			opts.Cache.Size = int64(cacheSize)
+			if opts.Replica {
+				notifier := systemd.NewNotifier(opts.Log)
+				defer notifier.Stop()
+				opts.Ready = ready(cmd, notifier)
+				return publisher.Serve(cmd.Context(), opts)
+			}
 			if err := key.CheckExposed(online.key, online.passFile, ipns, opts.Admin.Token, opts.Admin.Key); err != nil {
 				return err
 			}
@@ -150,13 +162,17 @@ each with its own --identity, while add runs.`,
 			return publisher.Serve(cmd.Context(), opts)
 		},
 	}
-	storeFlags(cmd, &opts.Store, &opts.Repo)
-	online.register(cmd)
+	cmd.Flags().StringVar(&opts.Store, "store", "", storeUsage)
+	cmd.Flags().StringVar(&opts.Repo, "repo", "", "folder of the repository, made by phase-sign init")
+	cmd.Flags().BoolVar(&opts.Replica, "replica", false, "serve what another publisher has put into an object store, its metadata too; without a repository and keys")
+	online.flags(cmd)
+	cmd.Flags().StringVar(&opts.Cache.Dir, "cache", "", "`folder` for what is read from an object store, made when missing (default: memory)")
+	cmd.Flags().Var(&cacheSize, "cache-size", "bytes of that cache (default 64 MiB in memory, 4 GiB in a folder)")
 	cmd.Flags().StringVar(&ipns, "ipns-key", "", "key of the IPNS name in root.json")
-	cmd.Flags().StringVar(&daemon.identity, "identity", "", "file with the peer's key, made when missing (default STORE/peer.key)")
+	cmd.Flags().StringVar(&daemon.identity, "identity", "", "file with the peer's key, made when missing (default STORE/peer.key; with an object store, a new key at each start)")
 	cmd.Flags().StringVar(&opts.HTTP, "http", ":8080", "`address` of the plain HTTP listener, empty for none")
 	cmd.Flags().StringVar(&opts.Netboot, "netboot", "", "EFI program of phase-image uki, or a `folder` with such files, to serve below /netboot/ to machines that boot without a stick")
-	cmd.Flags().StringVar(&opts.Reports, "reports", "", "`file` of the boot reports of machines, made when missing, or off to take none (default STORE/reports.db; if it cannot be opened, none are taken)")
+	cmd.Flags().StringVar(&opts.Reports, "reports", "", "`file` of the boot reports of machines, made when missing, or off to take none (default STORE/reports.db; if it cannot be opened, and with an object store, none are taken)")
 	adminFlags(cmd, &opts.Admin)
 	daemon.register(cmd)
 	daemon.registerRates(cmd)
@@ -164,6 +180,10 @@ each with its own --identity, while add runs.`,
 	cmd.Flags().StringVar(&nat, "nat", publisher.NATOff, "for a publisher behind a router: off, auto (map ports; if other peers cannot dial this one, use relays and hole punching), or behind (the same without asking other peers)")
 	cmd.Flags().BoolVar(&opts.MDNS, "mdns", true, "announce on the local network")
 	cmd.Flags().BoolVar(&opts.IgnoreClock, "ignore-clock", false, "sign although the clock contradicts the dates of what is published")
-	require(cmd, "ipns-key")
+	require(cmd, "store")
+	for _, own := range []string{"repo", "online-key", "ipns-key"} {
+		cmd.MarkFlagsOneRequired(own, "replica")
+		cmd.MarkFlagsMutuallyExclusive(own, "replica")
+	}
 	return cmd
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/cli"
 	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
@@ -109,7 +110,7 @@ func (f *keepFlags) parse(o *store.Options) error {
 }
 
 func newGC() *cobra.Command {
-	var o store.Options
+	o := store.Options{Grace: bucket.DefaultGrace}
 	var keep keepFlags
 	cmd := &cobra.Command{
 		Use:   "gc --store DIR --repo DIR [--keep N] [--pin CID …] [--dry-run]",
@@ -117,13 +118,20 @@ func newGC() *cobra.Command {
 		Long: `gc keeps the newest releases of each channel and architecture, and pinned files, and removes
 every other block. It does not rewrite packs of which most blocks are needed. A daemon may
 serve the store meanwhile; add and gc refuse to run at the same time. stats with the same
---keep and --pin counts what gc may remove; --dry-run reports what gc would do now.`,
+--keep and --pin counts what gc may remove; --dry-run reports what gc would do now.
+
+In an object store gc writes the needed blocks of such packs into new ones, and a later gc
+removes the old packs after --grace, with everything that killed programs left: replicas that
+read from the old packs lose nothing.`,
 		Example: `  phase-publish gc --store store --repo repo --keep 3
   phase-publish gc --store store --repo repo --keep 1 --dry-run`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := keep.parse(&o); err != nil {
 				return err
+			}
+			if cmd.Flags().Changed("grace") && !bucket.Is(o.Store) {
+				return cli.Usagef("--grace: is for a store in an object store; gc removes blocks of a folder at once")
 			}
 			progress := cli.NewProgress(cmd.Context())
 			o.Progress = progress.Bytes("gc")
@@ -136,13 +144,18 @@ serve the store meanwhile; add and gc refuse to run at the same time. stats with
 			if o.Dry {
 				did = "would remove"
 			}
-			return cli.Print(cmd, done, fmt.Sprintf("%s %s in %s from %s; %s of unneeded blocks remain in packs that are mostly needed\n",
-				did, size(done.Bytes), count(done.Blocks, "block"), count(done.Packs, "pack"), size(done.LeftBytes)))
+			text := fmt.Sprintf("%s %s in %s from %s; %s of unneeded blocks remain in packs that are mostly needed\n",
+				did, size(done.Bytes), count(done.Blocks, "block"), count(done.Packs, "pack"), size(done.LeftBytes))
+			if done.Waiting > 0 {
+				text += fmt.Sprintf("old packs of %s remain for the grace of %s; a later gc removes them\n", size(done.Waiting), o.Grace)
+			}
+			return cli.Print(cmd, done, text)
 		},
 	}
 	o.Log = stderrLog()
 	storeFlags(cmd, &o.Store, &o.Repo)
 	keep.register(cmd, &o)
+	cli.DurationVar(cmd.Flags(), &o.Grace, "grace", maxDays, "how long packs that gc replaced remain in an object store")
 	cmd.Flags().BoolVar(&o.Dry, "dry-run", false, "only report what would be removed")
 	return cmd
 }

@@ -13,15 +13,16 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
 
 // Options name one release, and the store and repository that it is added to.
 type Options struct {
-	Store     string // folder of packs; made for the first release, later only in an empty folder
+	Store     string // folder of packs, or an address s3://BUCKET/PREFIX; made for the first release, later only in an empty folder
+	NewStore  bool   // make the store in an object store although releases are published
 	Repo      string // folder that phase-sign init made
 	Artifacts string // folder with the files that were signed; "" when the store has them all
 	Manifest  []byte // the signed release manifest
@@ -77,7 +78,7 @@ func Add(ctx context.Context, opts Options) (Added, error) {
 	if err != nil {
 		return Added{}, err
 	}
-	packs, made, err := store.OpenFor(ctx, r, opts.Store, opts.Log)
+	packs, made, err := store.OpenFor(ctx, r, opts.Store, opts.NewStore, opts.Log)
 	if err != nil {
 		return Added{}, err
 	}
@@ -97,6 +98,11 @@ func Add(ctx context.Context, opts Options) (Added, error) {
 	p, err := r.ReadPointer(ctx)
 	if err != nil {
 		return Added{}, err
+	}
+	if bucket.Is(opts.Store) { // for replicas; phase-publish serve adds the IPNS record
+		if err := store.PutMetadata(ctx, opts.Store, p, nil); err != nil {
+			return Added{}, fmt.Errorf("the release is published in %s, and not for replicas: %w; run it again", opts.Repo, err)
+		}
 	}
 	out.Pointer, out.Timestamp, out.Snapshot = p.Folder.String(), p.Timestamp, p.Snapshot
 	out.Expires = p.Expires.UTC().Format(time.RFC3339)
@@ -135,7 +141,7 @@ func findArtifacts(ctx context.Context, dir string, release manifest.Release) ([
 
 // ingestAll brings all artifacts into the store, several at once, and then those of the earlier
 // releases beside it that the store lacks. Without files it checks that the store has them.
-func ingestAll(ctx context.Context, packs *pack.Store, release manifest.Release, files []string, folder candidates, watch Watch) (Counts, error) {
+func ingestAll(ctx context.Context, packs store.Packs, release manifest.Release, files []string, folder candidates, watch Watch) (Counts, error) {
 	if files == nil {
 		sum, err := checkStored(ctx, packs, release)
 		if err == nil {

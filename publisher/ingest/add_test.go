@@ -31,7 +31,7 @@ func TestAddPublishesWhatWasSigned(t *testing.T) {
 	if v.Release().Version != "v1" || v.TimestampVersion() != 1 {
 		t.Errorf("verified %q at timestamp %d", v.Release().Version, v.TimestampVersion())
 	}
-	packs, err := store.Open(w.Path("store"), nil)
+	packs, err := store.Open(t.Context(), w.Path("store"), nil)
 	pubtest.Check(t, err)
 	defer packs.Close()
 	for _, a := range v.Release().Artifacts {

@@ -13,7 +13,6 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
@@ -45,7 +44,7 @@ func (n *Counts) add(m Counts) {
 
 // put returns a function that writes a block into the store and counts it. It calls known
 // with the size of a block that the store had.
-func (n *Counts) put(packs *pack.Store, known func(int64)) cas.PutFunc {
+func (n *Counts) put(packs store.Packs, known func(int64)) cas.PutFunc {
 	return func(ctx context.Context, c cid.Cid, data []byte) error {
 		size := int64(len(data))
 		isNew, err := packs.PutNew(ctx, c, data)
@@ -66,7 +65,7 @@ func (n *Counts) put(packs *pack.Store, known func(int64)) cas.PutFunc {
 
 // ingest chunks a file into the store and compares its length, sha256 and CID with the
 // manifest. A difference wraps cas.ErrCorrupt.
-func (n *Counts) ingest(ctx context.Context, packs *pack.Store, a manifest.Artifact, file string, watch Watch) error {
+func (n *Counts) ingest(ctx context.Context, packs store.Packs, a manifest.Artifact, file string, watch Watch) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return fmt.Errorf("artifact %s: %w", a.Role, err)
@@ -101,7 +100,7 @@ func (n *Counts) ingest(ctx context.Context, packs *pack.Store, a manifest.Artif
 
 // ingestEarlier checks that the store lists the artifacts of the earlier releases beside a release,
 // which were added before. What it lacks, because the store is new, comes from the folder.
-func (n *Counts) ingestEarlier(ctx context.Context, packs *pack.Store, release manifest.Release, folder candidates, watch Watch) error {
+func (n *Counts) ingestEarlier(ctx context.Context, packs store.Packs, release manifest.Release, folder candidates, watch Watch) error {
 	for _, r := range release.Earlier {
 		for _, a := range r.Artifacts {
 			err := cas.Blocks(ctx, packs, a.CID, func(c cid.Cid) error { return store.Listed(ctx, packs, c) })

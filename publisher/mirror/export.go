@@ -17,7 +17,6 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
-	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
@@ -92,7 +91,7 @@ func Export(ctx context.Context, o Options) (Exported, error) {
 	if err != nil {
 		return Exported{}, err
 	}
-	packs, err := store.Open(o.Store, o.Log)
+	packs, err := store.Open(ctx, o.Store, o.Log)
 	if err != nil {
 		return Exported{}, err
 	}
@@ -177,7 +176,7 @@ func readContent(ctx context.Context, o Options) (*content, error) {
 // A source reads the blocks of the metadata folder from memory, all others from the store.
 type source struct {
 	folder *cas.Memory
-	packs  *pack.Store
+	packs  store.Packs
 }
 
 func (s source) Block(ctx context.Context, c cid.Cid) ([]byte, error) {

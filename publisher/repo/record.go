@@ -28,8 +28,8 @@ const (
 
 // A Record is the IPNS record of a key. It may be read while it is signed again.
 type Record struct {
-	Name string // IPNS name of the key
-	key  ed25519.PrivateKey
+	Name string             // IPNS name of the key
+	key  ed25519.PrivateKey // nil: another publisher signs it
 
 	mu     sync.RWMutex
 	folder cid.Cid
@@ -49,12 +49,33 @@ func (r *Repo) NewRecord(key ed25519.PrivateKey) (*Record, error) {
 	return &Record{Name: name, key: key}, nil
 }
 
+// ForeignRecord returns a record that another publisher signs, for the first name in root.json.
+func (r *Repo) ForeignRecord() (*Record, error) {
+	names := r.Root.Discovery().IPNS
+	if len(names) == 0 {
+		return nil, fmt.Errorf("repository %s: root.json lists no IPNS name: %w", r.Dir, fs.ErrNotExist)
+	}
+	return &Record{Name: names[0]}, nil
+}
+
+// Take uses a record for folder that another publisher has signed.
+func (r *Record) Take(folder cid.Cid, data []byte) error {
+	end, err := p2p.RecordEnd(data)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.folder, r.data, r.signed = folder, data, end.Add(-RecordLife)
+	return nil
+}
+
 // Point signs and returns a record for p, or returns the one for p that is younger than
-// RecordRenew.
+// RecordRenew. Without a key it returns the record that was taken last.
 func (r *Record) Point(p *Pointer, now time.Time) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.folder.Equals(p.Folder) && now.Sub(r.signed) < RecordRenew {
+	if r.key == nil || r.folder.Equals(p.Folder) && now.Sub(r.signed) < RecordRenew {
 		return r.data, nil
 	}
 	data, err := p2p.NewRecord(r.key, p.Folder, uint64(p.Timestamp), now.Add(RecordLife), recordTTL)

@@ -37,7 +37,7 @@ func Listed(ctx context.Context, packs cas.Store, c cid.Cid) error {
 // Damaged is the error of a store that lacks what is published; what says which block. It
 // wraps cas.ErrCorrupt.
 func Damaged(dir, what string) error {
-	return fmt.Errorf("store %s: %w: %s; phase-publish fsck lists everything that machines cannot fetch, and repairs it with --repair URL", dir, cas.ErrCorrupt, what)
+	return fmt.Errorf("store %s: %w: %s; phase-publish fsck lists everything that machines cannot fetch, and repairs it with --repair URL", shown(dir), cas.ErrCorrupt, what)
 }
 
 // MustHave turns the absence of a block that the store must have into the error Damaged.

@@ -19,7 +19,7 @@ func TestCompleteReportsAMissingLeaf(t *testing.T) {
 	w.Add(w.Sign(1, "v1", w.Release))
 	releases, err := repo.Releases(t.Context(), w.Repo())
 	pubtest.Check(t, err)
-	packs, err := store.Open(w.Path("store"), nil)
+	packs, err := store.Open(t.Context(), w.Path("store"), nil)
 	pubtest.Check(t, err)
 	defer packs.Close()
 	pubtest.Check(t, store.Complete(t.Context(), packs, releases))

@@ -8,12 +8,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
 
@@ -22,11 +24,12 @@ import (
 type Options struct {
 	Store string
 	Repo  string
-	Peer  cas.Source   // Fsck: where lost blocks are fetched; nil: nothing is repaired
-	Keep  int          // newest releases of each channel and architecture that are kept (GC, ReadStats: at least 1) or must be complete (Fsck: 0 is all)
-	Pins  []cid.Cid    // GC, ReadStats: files that are kept too
-	Dry   bool         // GC: only report what would be removed
-	Log   *slog.Logger // nil: silent
+	Peer  cas.Source    // Fsck: where lost blocks are fetched; nil: nothing is repaired
+	Keep  int           // newest releases of each channel and architecture that are kept (GC, ReadStats: at least 1) or must be complete (Fsck: 0 is all)
+	Pins  []cid.Cid     // GC, ReadStats: files that are kept too
+	Dry   bool          // GC: only report what would be removed
+	Grace time.Duration // GC: how long replaced packs stay in an object store
+	Log   *slog.Logger  // nil: silent
 
 	Progress func(done, total int64) // Fsck, GC: bytes of all packs that are read; nil: none
 }
@@ -97,19 +100,23 @@ func faultsLeft(store string, left []Fault) error {
 	if slices.ContainsFunc(left, func(l Fault) bool { return l.File == "" }) {
 		gone = "if an earlier gc removed blocks, use its --keep here; "
 	}
-	return fmt.Errorf("store %s: faults left: %d: %w; %srepair them with phase-publish fsck --repair URL, or add the releases to an empty folder, which makes a new store", store, len(left), cas.ErrCorrupt, gone)
+	fresh := "an empty folder, which makes a new store"
+	if bucket.Is(store) {
+		fresh = "another address with --new-store"
+	}
+	return fmt.Errorf("store %s: faults left: %d: %w; %srepair them with phase-publish fsck --repair URL, or add the releases to %s", shown(store), len(left), cas.ErrCorrupt, gone, fresh)
 }
 
 // findFaults reads the store once. It reports damage with all releases that need the block,
 // and missing blocks of the kept releases.
 func findFaults(ctx context.Context, o Options, all, kept []manifest.Release) (pack.Checked, []Fault, []pack.Damage, error) {
-	packs, err := OpenOrEmpty(o.Store, len(all) > 0, o.Log)
+	packs, err := OpenOrEmpty(ctx, o.Store, len(all) > 0, o.Log)
 	if err != nil {
 		return pack.Checked{}, nil, nil, err
 	}
 	defer packs.Close()
 	var damage []pack.Damage
-	checked, err := pack.Fsck(ctx, o.Store, func(d pack.Damage) { damage = append(damage, d) }, o.progress())
+	checked, err := hashAll(ctx, o, packs, func(d pack.Damage) { damage = append(damage, d) })
 	if err != nil {
 		return checked, nil, nil, err
 	}
@@ -125,6 +132,14 @@ func findFaults(ctx context.Context, o Options, all, kept []manifest.Release) (p
 		}
 	}
 	return checked, f.list, damage, nil
+}
+
+// hashAll checks every block of a store.
+func hashAll(ctx context.Context, o Options, packs Packs, report func(pack.Damage)) (pack.Checked, error) {
+	if b, ok := packs.(*bucket.Store); ok {
+		return b.Fsck(ctx, report, o.progress())
+	}
+	return pack.Fsck(ctx, o.Store, report, o.progress())
 }
 
 // faults is a list of faults with an index by multihash.
@@ -189,10 +204,9 @@ func (f *faults) needs(c cid.Cid, artifact string) {
 
 // repair replaces damaged blocks where they are, and then adds missing ones.
 func repair(ctx context.Context, o Options, releases []manifest.Release, damage []pack.Damage) error {
-	err := pack.Repair(ctx, o.Store, damage, o.Peer)
-	packs, openErr := pack.Open(o.Store, pack.Options{Log: o.Log})
-	if openErr != nil {
-		return errors.Join(err, openErr)
+	packs, err := repairDamage(ctx, o, damage)
+	if packs == nil {
+		return err
 	}
 	f := filler{packs, o.Peer}
 	for _, a := range repo.Artifacts(releases...) {
@@ -207,10 +221,25 @@ func repair(ctx context.Context, o Options, releases []manifest.Release, damage 
 	return errors.Join(err, packs.Close())
 }
 
+// repairDamage replaces damaged blocks, and returns the store opened for writing; nil if it could not
+// be opened.
+func repairDamage(ctx context.Context, o Options, damage []pack.Damage) (Packs, error) {
+	if bucket.Is(o.Store) {
+		b, err := bucket.Open(ctx, o.Store, bucket.Options{Log: o.Log})
+		if err != nil {
+			return nil, err
+		}
+		return b, b.Repair(ctx, damage, o.Peer)
+	}
+	err := pack.Repair(ctx, o.Store, damage, o.Peer)
+	packs, openErr := openFolder(ctx, o.Store, pack.Options{Log: o.Log})
+	return packs, errors.Join(err, openErr)
+}
+
 // A filler is a Source that reads from a store, and fetches a missing block from a peer
 // into the store.
 type filler struct {
-	packs *pack.Store
+	packs Packs
 	peer  cas.Source
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
 
@@ -22,15 +23,22 @@ func GC(ctx context.Context, o Options) (pack.Collected, error) {
 	if err := o.checkKeep(); err != nil {
 		return pack.Collected{}, err
 	}
-	if err := check(o.Store); err != nil {
-		return pack.Collected{}, err
-	}
-	packs, err := pack.Open(o.Store, pack.Options{Log: o.Log, ReadOnly: o.Dry})
+	packs, err := openForGC(ctx, o)
 	if err != nil {
 		return pack.Collected{}, err
 	}
 	done, err := collect(ctx, packs, o)
 	return done, errors.Join(err, packs.Close())
+}
+
+func openForGC(ctx context.Context, o Options) (Packs, error) {
+	if bucket.Is(o.Store) {
+		return openBucket(ctx, o.Store, bucket.Options{Log: o.Log, ReadOnly: o.Dry, Grace: o.Grace})
+	}
+	if err := check(o.Store); err != nil {
+		return nil, err
+	}
+	return openFolder(ctx, o.Store, pack.Options{Log: o.Log, ReadOnly: o.Dry})
 }
 
 func (o Options) checkKeep() error {
@@ -42,7 +50,7 @@ func (o Options) checkKeep() error {
 
 // collect lists the releases after it has the store's lock: add holds that lock until its
 // release is in the repository.
-func collect(ctx context.Context, packs *pack.Store, o Options) (pack.Collected, error) {
+func collect(ctx context.Context, packs Packs, o Options) (pack.Collected, error) {
 	all, err := repo.Releases(ctx, o.Repo)
 	if err != nil {
 		return pack.Collected{}, err
@@ -76,7 +84,7 @@ type blockSet map[cid.Cid]struct{}
 func (s blockSet) has(c cid.Cid) bool { _, ok := s[c]; return ok }
 
 // mark returns the blocks below roots. All must be in the store.
-func mark(ctx context.Context, packs *pack.Store, roots []cid.Cid) (blockSet, error) {
+func mark(ctx context.Context, packs Packs, roots []cid.Cid) (blockSet, error) {
 	needed := make(blockSet)
 	for _, root := range roots {
 		err := cas.Blocks(ctx, packs, root, func(c cid.Cid) error {

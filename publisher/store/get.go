@@ -66,7 +66,7 @@ func Get(ctx context.Context, o GetOptions) (Got, error) {
 	if err != nil {
 		return Got{}, err
 	}
-	packs, err := Open(o.Store, o.Log)
+	packs, err := Open(ctx, o.Store, o.Log)
 	if err != nil {
 		return Got{}, err
 	}

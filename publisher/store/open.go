@@ -14,25 +14,45 @@ import (
 
 	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/file"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
 
-// Open opens a store for reading. A folder that is not a store wraps fs.ErrNotExist. So does
-// an empty folder, because its name may be mistyped.
-func Open(dir string, log *slog.Logger) (*pack.Store, error) {
-	if err := check(dir); err != nil {
-		return nil, err
-	}
-	return pack.Open(dir, pack.Options{ReadOnly: true, Log: log})
+// Open opens a store for reading: a folder, or an address s3://BUCKET/PREFIX. A folder that is not
+// a store wraps fs.ErrNotExist. So does an empty folder, because its name may be mistyped.
+func Open(ctx context.Context, name string, log *slog.Logger) (Packs, error) {
+	return OpenCached(ctx, name, true, bucket.CacheOptions{}, log)
 }
 
 // OpenOrEmpty is Open, and opens an empty folder as an empty store when nothing is
 // published: the operator made it for the first release.
-func OpenOrEmpty(dir string, published bool, log *slog.Logger) (*pack.Store, error) {
-	if !published && isEmpty(dir) {
-		return pack.Open(dir, pack.Options{ReadOnly: true, Log: log})
+func OpenOrEmpty(ctx context.Context, name string, published bool, log *slog.Logger) (Packs, error) {
+	return OpenCached(ctx, name, published, bucket.CacheOptions{}, log)
+}
+
+// OpenCached is OpenOrEmpty with a cache for a store in an object store.
+func OpenCached(ctx context.Context, name string, published bool, cache bucket.CacheOptions, log *slog.Logger) (Packs, error) {
+	switch {
+	case bucket.Is(name):
+		return openBucket(ctx, name, bucket.Options{ReadOnly: true, Cache: cache, Log: log})
+	case cache != bucket.CacheOptions{}:
+		return nil, fmt.Errorf("cache: the store %s is a folder (%w); --cache and --cache-size are for a store in an object store", name, fs.ErrInvalid)
 	}
-	return Open(dir, log)
+	if published || !isEmpty(name) {
+		if err := check(name); err != nil {
+			return nil, err
+		}
+	}
+	return openFolder(ctx, name, pack.Options{ReadOnly: true, Log: log})
+}
+
+// openFolder opens a store in a folder.
+func openFolder(ctx context.Context, dir string, o pack.Options) (Packs, error) {
+	packs, err := pack.OpenContext(ctx, dir, o)
+	if err != nil {
+		return nil, err // not packs: it is a nil pointer
+	}
+	return packs, nil
 }
 
 func check(dir string) error {
@@ -94,14 +114,22 @@ var storeFile = regexp.MustCompile(`^(lock|packs\.idx|pack-[0-9]+\.(car|idx))(\.
 
 // OpenFor opens for writing the store that holds the releases of a repository. When
 // releases are published, it makes a new store only in an empty folder: a mistyped name
-// must not move the pointer to a release that the served store does not have.
-func OpenFor(ctx context.Context, r *repo.Repo, dir string, log *slog.Logger) (*pack.Store, Made, error) {
+// must not move the pointer to a release that the served store does not have. In an object store
+// fresh stands for the empty folder.
+func OpenFor(ctx context.Context, r *repo.Repo, dir string, fresh bool, log *slog.Logger) (Packs, Made, error) {
+	if bucket.Is(dir) {
+		packs, err := openBucketFor(ctx, r, dir, fresh, log)
+		return packs, Made{}, err
+	}
+	if fresh {
+		return nil, Made{}, fmt.Errorf("store %s: is a folder (%w); --new-store is for a store in an object store; make an empty folder for a new one", dir, fs.ErrInvalid)
+	}
 	is, err := pack.IsStore(dir)
 	if errors.Is(err, syscall.ENOTDIR) {
 		return nil, Made{}, check(dir)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) || is {
-		packs, err := pack.Open(dir, pack.Options{Log: log}) // repeats and words err
+		packs, err := openFolder(ctx, dir, pack.Options{Log: log}) // repeats and words err
 		return packs, Made{}, err
 	}
 	p, err := r.Published(ctx)
@@ -117,7 +145,7 @@ func OpenFor(ctx context.Context, r *repo.Repo, dir string, log *slog.Logger) (*
 	}
 	log.Info("new store", "folder", dir)
 	made.folders, _ = file.MkdirAll(dir, 0o755) // pack.Open repeats and words an error
-	packs, err := pack.Open(dir, pack.Options{Log: log})
+	packs, err := openFolder(ctx, dir, pack.Options{Log: log})
 	if errors.Is(err, pack.ErrBusy) { // another add is making the same store
 		return nil, Made{}, err
 	}

@@ -43,7 +43,7 @@ func ReadStats(ctx context.Context, o Options) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	packs, err := OpenOrEmpty(o.Store, len(releases) > 0, o.Log)
+	packs, err := OpenOrEmpty(ctx, o.Store, len(releases) > 0, o.Log)
 	if err != nil {
 		return Stats{}, err
 	}
@@ -83,7 +83,7 @@ func ReadStats(ctx context.Context, o Options) (Stats, error) {
 
 // addBlocks adds root and the blocks below it to set, and reports whether the store has all
 // nodes.
-func addBlocks(ctx context.Context, packs *pack.Store, root cid.Cid, set blockSet) (bool, error) {
+func addBlocks(ctx context.Context, packs Packs, root cid.Cid, set blockSet) (bool, error) {
 	err := cas.Blocks(ctx, packs, root, func(c cid.Cid) error { set[c] = struct{}{}; return nil })
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -92,7 +92,7 @@ func addBlocks(ctx context.Context, packs *pack.Store, root cid.Cid, set blockSe
 }
 
 // count goes through the blocks of the store once.
-func (s *Stats) count(ctx context.Context, packs *pack.Store, needs []blockSet, users map[cid.Cid]int, needed blockSet) error {
+func (s *Stats) count(ctx context.Context, packs Packs, needs []blockSet, users map[cid.Cid]int, needed blockSet) error {
 	var used int64
 	seen := make(blockSet)
 	err := packs.Each(ctx, func(c cid.Cid, bytes int64) error {

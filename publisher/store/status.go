@@ -39,6 +39,7 @@ func (s Status) Err() error { return s.err }
 // StatusOptions name a store and a repository.
 type StatusOptions struct {
 	Store, Repo string
+	Packs       Packs            // the store, when it is open already
 	Now         func() time.Time // nil: time.Now
 	IgnoreClock bool             // a clock that contradicts what is published is no error
 }
@@ -59,11 +60,13 @@ func ReadStatus(ctx context.Context, o StatusOptions) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	packs, err := OpenOrEmpty(o.Store, p != nil, nil)
-	if err != nil {
-		return Status{}, err
+	packs := o.Packs
+	if packs == nil {
+		if packs, err = OpenOrEmpty(ctx, o.Store, p != nil, nil); err != nil {
+			return Status{}, err
+		}
+		defer packs.Close()
 	}
-	defer packs.Close()
 	if s.Store, err = packs.Stats(ctx); err != nil || p == nil {
 		return s, err
 	}

@@ -1,0 +1,105 @@
+package publisher
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
+	"github.com/phaseboot/phaseboot/publisher/repo"
+	"github.com/phaseboot/phaseboot/publisher/store"
+)
+
+// replicaPoll is how often a replica looks for newer metadata.
+const replicaPoll = 10 * time.Second
+
+// A publication is what publishMetadata has written last.
+type publication struct {
+	folder cid.Cid
+	record []byte
+}
+
+// publishMetadata writes the metadata folder and the IPNS record into the object store, for replicas,
+// when they have changed. An error is a problem for the operator, and no reason to stop: machines that
+// ask this daemon get everything. The next refresh tries again.
+func (s *server) publishMetadata(ctx context.Context, p *repo.Pointer, record []byte) {
+	if s.Replica || !bucket.Is(s.Store) {
+		return
+	}
+	if last := s.published.Load(); last != nil && last.folder.Equals(p.Folder) && bytes.Equal(last.record, record) {
+		return
+	}
+	err := store.PutMetadata(ctx, s.Store, p, map[string][]byte{s.record.Name: record})
+	if err != nil {
+		err = fmt.Errorf("metadata not written for replicas: %w", err)
+	} else {
+		s.published.Store(&publication{p.Folder, record})
+	}
+	s.publishErr.Store(&err)
+}
+
+// openReplica copies the metadata from the object store, and names the copy as the repository.
+func (s *server) openReplica(ctx context.Context) (err error) {
+	if s.Repo != "" {
+		return fmt.Errorf("replica: reads the metadata from its store (%w); leave the repository %s away", fs.ErrInvalid, s.Repo)
+	}
+	if s.replica, err = store.OpenReplica(ctx, s.Store, s.Log); err != nil {
+		return err
+	}
+	s.Repo = s.replica.Dir
+	return nil
+}
+
+func (s *server) closeReplica() {
+	if s.replica == nil {
+		return
+	}
+	if err := s.replica.Close(); err != nil {
+		s.Log.Warn("temporary folder not removed", "cause", err)
+	}
+}
+
+// refreshReplica copies newer metadata, and moves the pointer.
+func (s *server) refreshReplica(ctx context.Context) error {
+	if _, err := s.replica.Pull(ctx); err != nil {
+		return err
+	}
+	r, err := repo.Open(ctx, s.repo.Dir)
+	if err != nil {
+		return err
+	}
+	next, err := r.ReadPointer(ctx)
+	if err != nil {
+		return err
+	}
+	if old, _ := s.source.current(); old == nil || !old.Folder.Equals(next.Folder) {
+		if err := s.load(ctx, r); err != nil {
+			return err
+		}
+	}
+	return s.takeRecord()
+}
+
+// takeRecord serves the IPNS record from the object store, if it points to a metadata folder that is
+// served here: the one before, while the record of the newest is not written yet.
+func (s *server) takeRecord() error {
+	data, ok := s.replica.Records[s.record.Name]
+	if !ok {
+		return nil
+	}
+	folder, _, err := p2p.CheckRecord(s.record.Name, data)
+	if err != nil {
+		return fmt.Errorf("IPNS record in the object store: %w", err)
+	}
+	for _, g := range s.source.all() {
+		if g.Folder.Equals(folder) {
+			return s.record.Take(folder, data)
+		}
+	}
+	return nil
+}
