@@ -58,7 +58,7 @@ LOCKED     = $(if $(LOCK),--lock $(LOCK)$(if $(filter file,$(origin LOCK)), --lo
 OWNKERNEL  = $(if $(KERNEL),--kernel "$(KERNEL)")
 
 .DEFAULT_GOAL := all
-.PHONY: all binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-boot bench-image bench-plasm jobs microbench fuzz vuln clean help root need-arch need-dev \
+.PHONY: all binaries deps deps-outdated check test test-machine test-wire screenshots demo bench bench-net bench-objects bench-boot bench-image bench-plasm jobs microbench fuzz vuln clean help root need-arch need-dev \
 	install deb need-build need-image need-rootfs need-kernel-x86_64 need-kernel-arm64 need-demo need-deb need-test need-qemu-x86 need-qemu-arm64 \
 	esp initramfs rootfs image inputs kernel-x86_64 kernel-arm64 test-qemu-x86 test-qemu-arm64
 
@@ -136,6 +136,9 @@ bench-net: binaries ## measure delivery, nginx, curl and BitTorrent in network n
 	@GO="$(GO)" scripts/deps-check.sh --install bench-net
 	scripts/bench-pair.sh $(BUILD)/pair
 	$(GO) run ./bench/net -bin $(BIN) -dir $(BUILD) -pair $(BUILD)/pair -show $(SHOW) -svg $(PLOT) -nodes $(NODES)
+
+bench-objects: ## measure a store in an object store beside plain copies (minutes, 5 GB of disk; the first time it builds an S3 server)
+	$(GO) run ./bench/objects -dir $(BUILD)
 
 bench-boot: need-test binaries ## measure a boot in QEMU beside direct boots of both kernels (RUNS=3 RELEASES=small,demo BOOTFLAGS=), or with BOOTFLAGS=-smallest the smallest memory that boots
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BUILD)/bench-boot ./bench/boot
