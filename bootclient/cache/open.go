@@ -24,6 +24,7 @@ type Options struct {
 	Dir      Dir // "" for no cache
 	ReadOnly bool
 	Named    bool          // a person named it: an unusable one is an error, and is not recreated
+	Strict   bool          // what keeps it from being written as it is, is an error: another process, a read-only disk, damage
 	Within   time.Duration // deadline for opening it
 	Log      *slog.Logger
 	Report   *report.Report
@@ -34,7 +35,7 @@ type Options struct {
 // Open opens a cache within its deadline. A cache that another process writes, or that is on
 // a read-only file system, is opened for reading. A damaged cache is recreated if it may be
 // written, unless it was named. An unusable cache is an error if it was named; otherwise the
-// report says so and the boot continues without it.
+// report says so and the boot continues without it. With Strict, nothing of this happens and each cause is an error.
 func Open(ctx context.Context, o Options) (*Cache, error) {
 	c := &Cache{Options: o, damaged: map[cid.Cid]bool{}, stats: report.SourceStats{Name: "cache", Kind: kind, Address: string(o.Dir)}}
 	if o.Dir == "" {
@@ -46,6 +47,8 @@ func Open(ctx context.Context, o Options) (*Cache, error) {
 		return c, nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
+	case o.Strict:
+		return nil, fmt.Errorf("cache %s: %w", o.Dir, err)
 	case o.Named:
 		return nil, fmt.Errorf("cache %s: %w", o.Dir, withRemedy(err))
 	}
@@ -69,7 +72,7 @@ func (c *Cache) open(ctx context.Context) error {
 	if err == nil {
 		err = c.openStore(ctx)
 	}
-	if c.ReadOnly {
+	if c.ReadOnly || c.Strict {
 		return err
 	}
 	if errors.Is(err, cas.ErrCorrupt) && !c.Named {

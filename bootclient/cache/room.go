@@ -3,6 +3,8 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
+	"syscall"
 
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
@@ -26,6 +28,10 @@ type RoomPlan struct {
 	Unread []cid.Cid   // its metadata files that were not read; each has one block
 
 	Fallback []cid.Cid // roots of the artifacts of the other release
+
+	// Keep reports whether a block of another release stays too; nil for none. The cache is then not removed as a
+	// whole.
+	Keep func(cid.Cid) bool
 }
 
 // MakeRoom removes the blocks that neither release needs from the cache, if the disk has
@@ -59,7 +65,7 @@ func (c *Cache) free(ctx context.Context, p RoomPlan, free, all, lacks int64) {
 	if !full {
 		full = c.collect(ctx, p, free, lacks)
 	}
-	if !full || held.Bytes+free < all+all/32 {
+	if !full || p.Keep != nil || held.Bytes+free < all+all/32 {
 		return
 	}
 	n, err := c.store.Clear(ctx)
@@ -138,7 +144,21 @@ func (p RoomPlan) contains() func(cid.Cid) bool {
 	for _, l := range p.Leaves {
 		set[l.CID] = true
 	}
-	return func(id cid.Cid) bool { return set[id] }
+	return func(id cid.Cid) bool { return set[id] || p.Keep != nil && p.Keep(id) }
+}
+
+// CheckRoom returns an error that wraps syscall.ENOSPC if the disk has no room for the blocks of the release that the
+// cache lacks, with the indexes and the copy of a pack. A file system that does not say how much is free passes.
+func (c *Cache) CheckRoom(ctx context.Context, p RoomPlan) error {
+	free, err := FreeBytes(c.Dir.Blocks())
+	if err != nil {
+		return nil
+	}
+	_, lacks := c.sizes(ctx, p)
+	if need := lacks + lacks/32 + collectMargin; lacks > 0 && free < need {
+		return fmt.Errorf("cache: %w: %s are needed, %s are free beside the releases that stay; give the machine a larger cache partition", syscall.ENOSPC, report.Bytes(need), report.Bytes(free))
+	}
+	return nil
 }
 
 // FreeBytes returns how many bytes may still be written below dir, or an error if the file

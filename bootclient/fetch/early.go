@@ -94,6 +94,9 @@ func (e *Early) fetchLeaf(ctx context.Context, s *peers.Source, at position) boo
 
 // fromEarly writes the leaves that were fetched early.
 func (f *fetcher) fromEarly(ctx context.Context) error {
+	if f.Early == nil {
+		return nil
+	}
 	wanted := f.wanted()
 	for c, data := range f.Early.leaves.All() {
 		if _, err := f.takeWanted(ctx, wanted, c, data); err != nil {

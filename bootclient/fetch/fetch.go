@@ -37,7 +37,11 @@ type Options struct {
 	Unread   []cid.Cid     // metadata files that are not in memory
 	MakeRoom bool          // remove other releases from a full cache
 	Fallback []cid.Cid     // roots of the artifacts that stay in a full cache if there is room for the release
-	Early    *Early        // leaves that were fetched during the search
+	Early    *Early        // leaves that were fetched during the search; nil for none
+
+	Rate    int64              // bytes per second that are requested on average; 0 for no limit
+	Keep    func(cid.Cid) bool // blocks of other releases that MakeRoom keeps; nil for none
+	MustFit bool               // an error if the cache has no room for the whole release
 
 	Shared   leafSharer
 	Progress func(done, total int64)
@@ -67,6 +71,7 @@ type fetcher struct {
 	got    int64
 	posted chan func() error // results for the owner of the queue; an error ends the fetch
 	polled atomic.Int32      // peers whose bitfields are polled
+	pacer  pacer
 	tasks  sync.WaitGroup
 }
 
@@ -99,6 +104,11 @@ func (f *fetcher) all(ctx context.Context, sink Sink) error {
 		return fmt.Errorf("release %s: %w", f.release.Version, err)
 	}
 	f.cache.MakeRoom(ctx, f.roomPlan())
+	if f.MustFit {
+		if err := f.cache.CheckRoom(ctx, f.roomPlan()); err != nil {
+			return err
+		}
+	}
 	hashed := f.hashAll(ctx, sink)
 	if err := f.fromEarly(ctx); err != nil {
 		return err
@@ -163,7 +173,7 @@ func (f *fetcher) listLeaves(ctx context.Context) error {
 
 // roomPlan lists the blocks of the release for the cache.
 func (f *fetcher) roomPlan() cache.RoomPlan {
-	p := cache.RoomPlan{Size: f.total, Fallback: f.Fallback}
+	p := cache.RoomPlan{Size: f.total, Fallback: f.Fallback, Keep: f.Keep}
 	for _, d := range f.downloads {
 		p.Leaves = append(p.Leaves, d.leaves...)
 	}
@@ -315,10 +325,15 @@ func (f *fetcher) addSources(ctx context.Context, known []*peers.Source) {
 // dispatch starts a request at every source that may get one.
 func (f *fetcher) dispatch(ctx context.Context) {
 	for {
-		j := f.queue.next(time.Now())
+		now := time.Now()
+		if !f.pacer.mayRequest(now) {
+			return
+		}
+		j := f.queue.next(now)
 		if j == nil {
 			return
 		}
+		f.pacer.requested(j, now, f.Rate)
 		jctx, cancel := context.WithCancel(ctx)
 		j.cancel = cancel
 		f.tasks.Go(func() {

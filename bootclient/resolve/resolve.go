@@ -118,6 +118,25 @@ func Find(ctx context.Context, o Options, disc *peers.Discovery, c *cache.Cache)
 	return out, err
 }
 
+// FromCache reports whether no source has sent the release or a newer one.
+func (r Result) FromCache() bool { return r.fromCache }
+
+// Save writes the pointer and the metadata of a release that was found without a writable cache. The blocks must be in
+// the cache already: a boot without a source then takes this release. The pointer comes first, because the metadata
+// of an older pointer would be refused after the others are saved.
+func (r Result) Save(ctx context.Context, dir cache.Dir, policy manifest.Policy) (err error) {
+	if r.Pointer.Record != nil {
+		if err := dir.SaveRecord(r.Pointer.Name, r.Pointer.Record); err != nil {
+			return err
+		}
+	}
+	if policy.State, err = manifest.OpenState(dir.Trust()); err != nil {
+		return err
+	}
+	_, err = manifest.Verify(ctx, r.Directory, policy)
+	return err
+}
+
 // Summary says where the release was found.
 func (r Result) Summary() string {
 	switch {

@@ -1,0 +1,270 @@
+package bootclient
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/phaseboot/phaseboot/bootclient/cache"
+	"github.com/phaseboot/phaseboot/bootclient/fetch"
+	"github.com/phaseboot/phaseboot/bootclient/peers"
+	"github.com/phaseboot/phaseboot/bootclient/resolve"
+	"github.com/phaseboot/phaseboot/bootclient/share"
+	"github.com/phaseboot/phaseboot/cas"
+	"github.com/phaseboot/phaseboot/internal/refusal"
+	"github.com/phaseboot/phaseboot/manifest"
+)
+
+// MinRate is the lowest rate of a fetch ahead, in bytes per second: a run of 4 MiB then ends well within the patience.
+const MinRate = 64 << 10
+
+// AheadOptions say what FetchAhead may do.
+type AheadOptions struct {
+	Running manifest.Release // the release that this machine runs; its blocks stay in the cache
+	Rate    int64            // bytes per second on average, at least MinRate; 0 for no limit
+	// MayFetch reports whether the artifacts of a release may be fetched now; nil for always.
+	MayFetch func(manifest.Release) bool
+	// Wants reports whether this machine uses an artifact of a release; nil for each.
+	Wants func(r manifest.Release, role string) bool
+}
+
+// States of an Ahead.
+const (
+	Current = "current" // this machine runs the release that it would boot
+	Waiting = "waiting" // another release is known, and may not be fetched now
+	Fetched = "ready"   // another release is whole in the cache, and was verified there
+)
+
+// An Ahead is what FetchAhead has found and done.
+type Ahead struct {
+	State     string
+	Release   manifest.Release // that this machine boots the next time
+	Timestamp int64            // TUF version of its timestamp
+	Bytes     int64            // fetched from sources
+	Offline   bool             // no source has answered; the release is that of the cache
+}
+
+// FetchAhead finds the release that this machine would boot now, as Run does. If it is not the running one, FetchAhead
+// fetches its artifacts into the cache, reads all of them back and verifies them there. Only then it saves the pointer
+// and the metadata: until that moment, and after a crash, the cache is as good for the running release as before.
+// The blocks of the running release and of the newest blessed one are not removed. It serves nothing.
+//
+// It opens the cache for writing only while it fetches, so that a boot, or another FetchAhead, can have the lock. The errors are
+// those of Run; one wraps pack.ErrBusy if another process writes to the cache, and syscall.ENOSPC if the release has no room.
+func FetchAhead(ctx context.Context, cfg Config, o AheadOptions) (Ahead, error) {
+	cfg = cfg.complete()
+	switch {
+	case cfg.Cache == "" || cfg.Mode.Cache != "rw":
+		return Ahead{}, refusal.Invalid("mode %s: no cache that may be written; nothing can be fetched ahead", cfg.Mode.Name)
+	case o.Rate != 0 && o.Rate < MinRate:
+		return Ahead{}, refusal.Invalid("rate: %d bytes per second, at least %d are needed", o.Rate, MinRate)
+	}
+	a := &aheadRun{cfg: cfg, o: o}
+	return a.run(ctx)
+}
+
+// An aheadRun is one call of FetchAhead.
+type aheadRun struct {
+	cfg     Config
+	o       AheadOptions
+	disc    *peers.Discovery
+	sharing *share.Sharing
+	names   []string // trusted IPNS names
+	won     resolve.Result
+}
+
+func (a *aheadRun) run(ctx context.Context) (Ahead, error) {
+	root, err := manifest.ParseRoot(a.cfg.Root)
+	if err != nil {
+		return Ahead{}, err
+	}
+	look := a.cfg.discoveryOptions(a.cfg.addresses(root))
+	node, needed := look.NodeOptions()
+	if a.sharing, err = share.Start(ctx, node, needed, share.Options{Log: a.cfg.Log, Report: a.cfg.Report}); err != nil {
+		return Ahead{}, err
+	}
+	defer a.sharing.Close()
+	if a.disc, err = peers.Discover(ctx, look, a.sharing.Node); err != nil {
+		return Ahead{}, err
+	}
+	defer a.disc.Close()
+	held, err := a.open(ctx, true)
+	if err != nil {
+		return Ahead{}, err
+	}
+	defer held.Close()
+	a.names = look.Trust.IPNS
+	return a.decide(ctx, held)
+}
+
+// open opens the cache.
+func (a *aheadRun) open(ctx context.Context, readOnly bool) (*cache.Cache, error) {
+	options := a.cfg.cacheOptions()
+	options.ReadOnly, options.Strict = readOnly, !readOnly // a damaged cache is not recreated below a running system
+	return cache.Open(ctx, options)
+}
+
+// decide finds the release and fetches it if that is allowed. held is the cache, which it does not write.
+func (a *aheadRun) decide(ctx context.Context, held *cache.Cache) (Ahead, error) {
+	none := func(context.Context, manifest.Release, peers.Pool) {}
+	won, err := resolve.Find(ctx, resolve.Options{Policy: a.cfg.policy, Names: a.names, Early: none}, a.disc, held)
+	if err != nil {
+		return Ahead{}, err
+	}
+	newest := won
+	won, _ = fallBack(a.cfg, won)
+	a.won = newest
+	release := won.Verified.Release()
+	out := Ahead{State: Fetched, Release: release, Timestamp: newest.Verified.TimestampVersion(), Offline: newest.FromCache()}
+	if release.Content() == a.o.Running.Content() {
+		out.State = Current
+	}
+	whole := resolve.Holds(ctx, release, held) == nil
+	switch {
+	case whole && a.saved():
+		return out, nil
+	case out.State == Current && !whole:
+		return out, nil
+	case !whole && a.o.MayFetch != nil && !a.o.MayFetch(release):
+		out.State = Waiting
+		return out, nil
+	}
+	out.Bytes, err = a.fetch(ctx, won.Verified)
+	return out, err
+}
+
+// saved reports whether the cache has the pointer to the metadata that were found.
+func (a *aheadRun) saved() bool {
+	ptr, err := resolve.SavedPointer(a.cfg.cacheDir(), a.won.Pointer.Name)
+	return a.won.Pointer.Record == nil || err == nil && ptr.Directory == a.won.Pointer.Directory
+}
+
+// fetch brings a release into the cache and verifies it there. It returns the bytes that sources have sent.
+func (a *aheadRun) fetch(ctx context.Context, v *manifest.Verified) (n int64, err error) {
+	c, err := a.open(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	release, pool := v.Release(), peers.Pool{Memory: a.won.Memory, Cache: c, Sources: a.disc.Sources, Prefer: a.won.Pointer.From}
+	a.sharing.Publish(release, a.won.Directory.Unread(), pool)
+	keep, err := a.kept(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	_, err = fetch.All(ctx, fetch.Options{
+		Verified: v, From: a.won.Pointer.From, Memory: a.won.Memory, Unread: a.won.Directory.Unread(), MakeRoom: true, Keep: keep, MustFit: true,
+		Rate: a.o.Rate, Shared: (*share.Blocks)(nil), Progress: a.cfg.Progress,
+	}, a.disc, c, aheadSink{release, a.o.Wants})
+	for _, s := range a.disc.Sources.Stats() {
+		n += s.Bytes
+	}
+	a.cfg.Report.SetSources(present(a.disc, c))
+	if err != nil {
+		return n, err
+	}
+	a.sharing.AwaitMetadata()
+	for id, data := range a.won.Memory.All() {
+		c.Put(ctx, id, data)
+	}
+	c.Sync(ctx)
+	if err := a.verify(ctx, release, c); err != nil {
+		return n, err
+	}
+	if err := a.won.Save(ctx, a.cfg.cacheDir(), a.cfg.policy()); err != nil {
+		return n, fmt.Errorf("cache %s: saving the release: %w", a.cfg.Cache, err)
+	}
+	return n, nil
+}
+
+// kept returns a function that reports whether a block belongs to the running release, to the newest blessed one, or to
+// the metadata with which a boot without a source verifies the running one. Of a file of which the cache lacks a node, only
+// the first blocks are kept: it is not whole.
+func (a *aheadRun) kept(ctx context.Context, c *cache.Cache) (func(cid.Cid) bool, error) {
+	releases := []manifest.Release{a.o.Running}
+	if older, err := a.cfg.blessed(a.won.Verified); err == nil {
+		releases = append(releases, older.Release())
+	}
+	var files []cid.Cid
+	for _, r := range releases {
+		for _, artifact := range r.Artifacts {
+			files = append(files, artifact.CID)
+		}
+	}
+	disk, set := peers.Pool{Cache: c}, map[cid.Cid]bool{}
+	for _, name := range a.names {
+		ptr, err := resolve.SavedPointer(c.Dir, name)
+		if err != nil {
+			continue
+		}
+		entries, _ := cas.ReadDir(ctx, disk, ptr.Directory) // without it there is nothing to keep
+		set[ptr.Directory] = true
+		for _, e := range entries {
+			files = append(files, e.CID)
+		}
+	}
+	for _, id := range files {
+		err := cas.Blocks(ctx, disk, id, func(id cid.Cid) error { set[id] = true; return nil })
+		if err != nil && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+	return func(id cid.Cid) bool { return set[id] }, nil
+}
+
+// verify reads the metadata and every artifact from the disk, and compares them with what is signed.
+func (a *aheadRun) verify(ctx context.Context, r manifest.Release, c *cache.Cache) error {
+	disk := peers.Pool{Cache: c}
+	if a.won.Pointer.Directory.Defined() {
+		if _, err := manifest.Verify(ctx, resolve.NewDirectory(a.won.Pointer.Directory, disk), a.cfg.policy()); err != nil {
+			return fmt.Errorf("cache %s: the metadata: %w", a.cfg.Cache, err)
+		}
+	}
+	for _, artifact := range r.Artifacts {
+		if !(aheadSink{r, a.o.Wants}).wants(artifact.Role) {
+			continue
+		}
+		sum := sha256.New()
+		if err := cas.Copy(ctx, sum, disk, artifact.CID, artifact.Length); err != nil {
+			return fmt.Errorf("cache %s: %s: reading back: %w", a.cfg.Cache, artifact.Role, err)
+		}
+		if got := hex.EncodeToString(sum.Sum(nil)); got != artifact.SHA256 {
+			return fmt.Errorf("cache %s: %s: sha256 %s, signed is %s: %w", a.cfg.Cache, artifact.Role, got, artifact.SHA256, cas.ErrCorrupt)
+		}
+	}
+	return nil
+}
+
+// An aheadSink is the sink of a fetch of which only the cache keeps the blocks.
+type aheadSink struct {
+	release manifest.Release
+	want    func(r manifest.Release, role string) bool
+}
+
+func (s aheadSink) wants(role string) bool {
+	return !manifest.IsBootSet(role) && (s.want == nil || s.want(s.release, role))
+}
+
+// Open implements fetch.Sink.
+func (s aheadSink) Open(role string, _ int64) (fetch.Target, error) {
+	if !s.wants(role) {
+		return nil, nil
+	}
+	return nowhere{}, nil
+}
+
+// VerifiesSHA256 implements fetch.SelfVerifier: FetchAhead reads all artifacts back.
+func (s aheadSink) VerifiesSHA256() {}
+
+// nowhere is a target that keeps nothing.
+type nowhere struct{}
+
+// WriteAt drops the bytes.
+func (nowhere) WriteAt(b []byte, _ int64) (int, error) { return len(b), nil }
+
+// ReadAt has nothing to read.
+func (nowhere) ReadAt([]byte, int64) (int, error) { return 0, io.EOF }
