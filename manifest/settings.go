@@ -48,7 +48,7 @@ var (
 // words are the kernel arguments that settings may add. None of them names a program, a device to boot from, a memory
 // address or a check to leave out.
 var words = []string{
-	"console", "loglevel", "nomodeset", "panic", "phase.target", "quiet",
+	"console", "loglevel", "nomodeset", "panic", "phase.target", "phase.watch", "quiet",
 	"default_hugepagesz", "hugepages", "hugepagesz", "isolcpus", "nohz_full", "rcu_nocbs", "transparent_hugepage",
 	"fbcon", "net.ifnames", "pcie_aspm", "systemd.log_level", "systemd.show_status", "video",
 }

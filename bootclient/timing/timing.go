@@ -136,6 +136,11 @@ const (
 	ResendMax         = 10 * time.Minute // the longest of these pauses: a publisher that comes back gets a fleet's reports spread over it
 )
 
+// Watching for the next release in a running target.
+const (
+	WatchFirst = time.Minute // before a round that has failed is repeated, doubled each time up to the usual pause: the publisher may be restarting
+)
+
 // The console and the output folder.
 const (
 	SayBusy = 2 * time.Second // between two lines of a long step: a person sees that it goes on

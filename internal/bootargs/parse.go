@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/phaseboot/phaseboot/internal/refusal"
+	"github.com/phaseboot/phaseboot/internal/window"
 )
 
 const (
@@ -37,6 +38,7 @@ type Arguments struct {
 	Panic     string   // panic=, if it is from 1 to 3600 seconds
 	NoModeset bool     // nomodeset
 	Target    []string // phase.target=VALUE, repeatable: for the software of the target
+	Watch     string   // phase.watch=on|off|WINDOW: whether and when the target fetches the next release
 
 	IP         []IP     // phase.ip=, repeatable; those of ip= if there is none
 	VLANs      []VLAN   // phase.vlan=, repeatable
@@ -84,6 +86,8 @@ func (a *Arguments) take(word string) error {
 		return a.takeScreen(value)
 	case "phase.group":
 		return a.takeGroups(value)
+	case "phase.watch":
+		return a.takeWatch(value)
 	}
 	single, list := a.field(name)
 	switch {
@@ -188,6 +192,29 @@ func (a *Arguments) takeGroups(value string) error {
 	}
 	a.Groups = groups
 	return nil
+}
+
+// takeWatch takes whether and when the target fetches the next release.
+func (a *Arguments) takeWatch(value string) error {
+	if _, _, err := CheckWatch(value); err != nil {
+		return fmt.Errorf("phase.watch=%.80q: %w", value, err)
+	}
+	a.Watch = value
+	return nil
+}
+
+// CheckWatch reads a value of phase.watch=: on is a window that is always open. The error wraps fs.ErrInvalid.
+func CheckWatch(value string) (on bool, w window.Window, err error) {
+	switch value {
+	case "on":
+		return true, w, nil
+	case "off":
+		return false, w, nil
+	}
+	if w, err = window.Parse(value); err != nil {
+		return false, w, refusal.Invalid("%v; use on, off or a window", err)
+	}
+	return true, w, nil
 }
 
 // RestartAfter returns the number of failed attempts after which the machine restarts, 0 for never.
