@@ -44,6 +44,7 @@ func newLayer(p Platform, plasmd []byte, date time.Time) (*layer, error) {
 	l.link(units+"multi-user.target.wants/phase-job.service", "/"+units+"phase-job.service")
 	l.link(units+"multi-user.target.wants/phase-seed.service", "/"+units+"phase-seed.service")
 	l.link(units+"multi-user.target.wants/phase-report.service", "/"+units+"phase-report.service")
+	l.link(units+"multi-user.target.wants/phase-watch.service", "/"+units+"phase-watch.service")
 	l.link(units+"multi-user.target.wants/plasmd.service", "/"+units+"plasmd.service")
 	l.link(units+"sockets.target.wants/plasmd.socket", "/"+units+"plasmd.socket")
 	l.link(units+"multi-user.target.wants/systemd-networkd.service", "/usr/lib/systemd/system/systemd-networkd.service")

@@ -216,7 +216,11 @@ func openBlessed(ctx context.Context) (dir string, leave func() error, err error
 }
 
 // leaveBlessed unmounts the cache partition. A service that serves from it has a mount of its own, which stays, for reading only.
+// The partition stays writable while phase-boot watch writes to it.
 func leaveBlessed() error {
+	if nextCacheInUse() {
+		return unix.Unmount(confirmDir, unix.MNT_DETACH)
+	}
 	readOnly := unix.Mount("", confirmDir, "", unix.MS_REMOUNT|unix.MS_RDONLY|noPrograms|unix.MS_NOSYMFOLLOW, "")
 	return errors.Join(readOnly, unix.Unmount(confirmDir, unix.MNT_DETACH))
 }

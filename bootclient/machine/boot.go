@@ -98,6 +98,9 @@ type boot struct {
 	tor          *tor            // nil if it does not run
 	newKey       bool            // key is of this boot alone
 	bootID       string          // of this attempt, in boot reports
+	bootLine     string          // the kernel command line of the boot
+	began        time.Time       // of a switch, which is no boot; zero: the start of the kernel
+	state        *network.State  // of a switch: the network that the running system got; nil for none
 	receivers    peers.Receivers // addresses that may take boot reports
 
 	firstAddress time.Duration // how long the network step waits for it; 0 is the usual time

@@ -52,8 +52,10 @@ func mountCache(device, dir string, write bool) error {
 // mountFoundCache finds the cache partition, which newDisk announces, and mounts it at dir. It formats
 // nothing.
 func mountFoundCache(ctx context.Context, newDisk <-chan struct{}, dir string, write bool) (device string, err error) {
-	if err := loadModule("ext4"); err != nil {
-		return "", err
+	if !hasFileSystem("ext4") { // the system of a target may have no modules
+		if err := loadModule("ext4"); err != nil {
+			return "", err
+		}
 	}
 	found, _, err := disks{sys: "/sys", dev: "/dev", boot: bootPartition(loadModule)}.wait(ctx, newDisk)
 	if err == nil && found.unformatted {
@@ -65,8 +67,14 @@ func mountFoundCache(ctx context.Context, newDisk <-chan struct{}, dir string, w
 	return found.device, mountCache(found.device, dir, write)
 }
 
+// hasFileSystem reports whether the kernel can mount a file system without another module.
+func hasFileSystem(name string) bool {
+	list, err := os.ReadFile("/proc/filesystems")
+	return err == nil && slices.Contains(strings.Fields(string(list)), name)
+}
+
 // cacheLock is locked by the process behind the menu that mounts or unmounts the cache partition:
-// phase-boot save and phase-boot watch run at the same time.
+// phase-boot save and phase-boot search run at the same time.
 const cacheLock = "/run/phase-boot.cache"
 
 // lockCache waits for the lock of a file.

@@ -9,7 +9,7 @@ type Choice struct {
 	LastGood bool
 }
 
-// args returns the arguments of phase-boot boot and phase-boot watch.
+// args returns the arguments of phase-boot boot and phase-boot search.
 func (c Choice) args() []string {
 	var args []string
 	if c.Mode != "" {

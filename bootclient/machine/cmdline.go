@@ -82,6 +82,9 @@ func localWords(signed []string, local bootargs.Arguments) (words []string) {
 			words = append(words, "phase.target="+value)
 		}
 	}
+	if local.Watch != "" && !sets("phase.watch") {
+		words = append(words, "phase.watch="+local.Watch)
+	}
 	return words
 }
 

@@ -24,7 +24,8 @@ func (b *boot) commandLine(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b.args = bootargs.Parse(string(line))
+	b.bootLine = strings.TrimSpace(string(line))
+	b.args = bootargs.Parse(b.bootLine)
 	b.args.Mode = cmp.Or(b.choice.Mode, b.args.Mode)
 	b.args.Channel = cmp.Or(b.choice.Channel, b.args.Channel)
 	for _, w := range b.args.Warnings {

@@ -12,7 +12,7 @@
 //     so a crash of a parser ends one attempt and never PID 1. When the child has loaded a
 //     kernel, PID 1 jumps into it. Otherwise PID 1 prints the reason, shows a menu on every
 //     console (rescue.go, package menu) and tries again later (waits.go). A second child process,
-//     `phase-boot watch`, searches behind the menu and ends when another attempt can succeed.
+//     `phase-boot search`, searches behind the menu and ends when another attempt can succeed.
 //   - target: the /init of a release's initramfs (target.go). It mounts the squashfs that the
 //     boot role appended to the initramfs, puts an overlay over it, and switches root.
 //

@@ -18,7 +18,7 @@ const (
 	maxFailure  = 8 << 10 // bytes
 )
 
-// recordFailure writes the error for PID 1, what phase-boot watch waits for, and the report for
+// recordFailure writes the error for PID 1, what phase-boot search waits for, and the report for
 // phase-boot status.
 func (b *boot) recordFailure(err error) error {
 	data, jsonErr := json.Marshal(b.report)

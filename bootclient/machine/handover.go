@@ -111,6 +111,9 @@ func (t *targetBoot) seedFromDisk(ctx context.Context) error {
 	if t.cacheMounted {
 		return bindReadOnly(confirmDir, seedCache)
 	}
+	if mounted(nextCache) {
+		return bindReadOnly(nextCache, seedCache)
+	}
 	_, err := mountFoundCache(ctx, t.newDisk, seedCache, false)
 	return err
 }

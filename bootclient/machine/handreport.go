@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/phaseboot/phaseboot/bootclient/network"
 	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -49,8 +51,8 @@ func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 	switch {
 	case len(b.payload.settings.Network) > 0 && !private:
 		b.payload.handed = "the signed network"
-	case b.net != nil && !private:
-		state, err := b.net.State()
+	case (b.net != nil || b.state != nil) && !private:
+		state, err := b.networkState()
 		if err != nil {
 			b.report.Say("network: not handed over: %v; the target configures its own", err)
 		} else if files = networkFiles(state, time.Now()); files != nil {
@@ -66,12 +68,28 @@ func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 		line = "" // the step kexec fails with it
 	}
 	words, _ := os.ReadFile(clockFile) // without it the report has the time alone
-	data, err := handedReport(reportJSON, line, b.payload.Size(), jsonClock{time.Now().UTC(), strings.TrimSpace(string(words))}, uptime())
+	data, err := handedReport(reportJSON, line, b.payload.Size(), jsonClock{time.Now().UTC(), strings.TrimSpace(string(words))}, b.elapsed())
 	if err != nil {
 		data = reportJSON
 	}
-	files = append(append(files, modeFiles(b.config.Mode)...), b.reportingFile()...)
+	files = slices.Concat(files, modeFiles(b.config.Mode), b.reportingFile(), b.nextFile())
 	return append(files, handedFile{reportName, 0o644, data})
+}
+
+// networkState returns the network for the target.
+func (b *boot) networkState() (network.State, error) {
+	if b.state != nil {
+		return *b.state, nil
+	}
+	return b.net.State()
+}
+
+// elapsed returns the time since the start of this boot, or of the switch.
+func (b *boot) elapsed() time.Duration {
+	if b.began.IsZero() {
+		return uptime()
+	}
+	return time.Since(b.began)
 }
 
 // handedReport adds to a report what comes after it is sealed: the step kexec with the command line, and

@@ -170,10 +170,7 @@ func (t *targetBoot) prepareReport(context.Context) (string, error) {
 	if _, err := os.Stat(filepath.Join(runDir, reportingName)); err != nil {
 		return "off", nil
 	}
-	if _, err := os.Stat(seedProgram); err == nil { // the seed has it
-		return "by phase-boot report", nil
-	}
-	return "by phase-boot report", bindFile("/init", seedProgram, 0o755)
+	return "by phase-boot report", t.bindProgram()
 }
 
 // ReportTarget is `phase-boot report` in a target: it sends the report of the boot in dir, the hand-over, and those that

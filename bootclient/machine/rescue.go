@@ -45,7 +45,7 @@ func (p *pid1) rescue(reason error) error {
 	if s.target {
 		r.options.AtEnd = menu.Reboot // the same would fail again; a restart boots the newest published release
 	} else if !r.held {
-		r.watcher = append(append(self, "watch"), p.choice.args()...)
+		r.watcher = append(append(self, "search"), p.choice.args()...)
 	}
 	chosen := r.run()
 	unmountCache() // the watcher may have left it mounted

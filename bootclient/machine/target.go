@@ -53,6 +53,7 @@ func target(out *consoles, rep *report.Report) error {
 		{"settings", optional, placeSettings},
 		{"last start", optional, t.confirmStart}, // before the cache partition is mounted read-only
 		{"private", optional, keepPrivate},
+		{"next release", optional, t.prepareNext}, // before that too
 		{"seed", optional, t.prepareSeed},
 		{"boot report", optional, t.prepareReport},
 		{"report", optional, func(context.Context) (string, error) {

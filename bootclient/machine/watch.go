@@ -21,7 +21,7 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// watchFile tells phase-boot watch what the last attempt lacked.
+// watchFile tells phase-boot search what the last attempt lacked.
 const watchFile = "/run/phase-boot.watch"
 
 // Missing hardware.
@@ -89,11 +89,11 @@ func readWatchState(file string) (s watchState) {
 	return s
 }
 
-// Watch is `phase-boot watch`, which PID 1 runs behind the menu of a failed boot. It returns nil when
+// Search is `phase-boot search`, which PID 1 runs behind the menu of a failed boot. It returns nil when
 // another attempt can succeed: the missing network card or link is there, the clock was set, or a
 // release was found that is not the one that failed. It loads the drivers of devices that are plugged
 // in, and writes nothing.
-func Watch(ctx context.Context, choice Choice) error {
+func Search(ctx context.Context, choice Choice) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	b := &boot{report: newReport(os.Stdout), choice: choice, newDisk: make(chan struct{}, 1), entropy: startEntropy()}

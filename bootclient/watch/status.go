@@ -80,6 +80,9 @@ func (s Status) Line() string {
 		words += "; no source has answered"
 	}
 	for _, r := range s.Refused {
+		if strings.HasPrefix(r.Why, "older than ") { // another machine, or this one, still serves the running release
+			continue
+		}
 		words += fmt.Sprintf("; refused: %s from %s: %s", r.What, r.Source, r.Why)
 	}
 	return words

@@ -12,7 +12,7 @@ import (
 // has an example that is a command of phase-boot.
 func TestEveryVerbHasHelpWithAnExample(t *testing.T) {
 	example := regexp.MustCompile(`(?m)^Examples:\n  phase-boot \w+`)
-	for _, verb := range append([]string{"fetch", "seed", "report"}, slices.Sorted(maps.Keys(plainVerbs))...) {
+	for _, verb := range append([]string{"fetch", "seed", "watch", "switch", "report"}, slices.Sorted(maps.Keys(plainVerbs))...) {
 		for _, args := range [][]string{{verb, "--help"}, {verb, "-h"}, {"help", verb}} {
 			code, output := runPhaseBoot(t, nil, args...)
 			if code != 0 || !strings.HasPrefix(output, "phase-boot "+verb+" ") || !example.MatchString(output) {

@@ -24,6 +24,10 @@ Usage:
         fetch and verify a release to a folder, on any host; see 'phase-boot fetch --help'
   phase-boot seed --root root.json --cache DIR [flags]
         serve the release in a cache to other machines; see 'phase-boot seed --help'
+  phase-boot watch [flags]
+        in a running target: fetch the next release ahead; see 'phase-boot watch --help'
+  phase-boot switch [flags]
+        in a running target: start the next release (kexec); see 'phase-boot switch --help'
   phase-boot report [flags]
         in a running target: send the report of the boot to the publisher
   phase-boot status | network | dmesg | save | retry
@@ -86,6 +90,10 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		}
 	case "report":
 		return sendReport(ctx, rest[1:])
+	case "watch":
+		return watchNext(ctx, rest[1:], out)
+	case "switch":
+		return switchNext(ctx, rest[1:], out)
 	case "help":
 		return help(ctx, rest[1:], out)
 	case "":
@@ -94,7 +102,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if plain, ok := plainVerbs[verb]; ok {
 		return plain.command(ctx, verb, args, rest[1:], out)
 	}
-	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "report", "bless", "status", "network", "dmesg", "save", "retry", "version", "help"}))
+	return cli.Usagef("unknown verb %.40q%s; see 'phase-boot --help'", verb, cli.Suggest(verb, []string{"fetch", "seed", "watch", "switch", "report", "bless", "status", "network", "dmesg", "save", "retry", "version", "help"}))
 }
 
 // help prints the help of phase-boot, or of the named verb.

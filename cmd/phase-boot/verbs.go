@@ -28,9 +28,11 @@ var plainVerbs = map[string]plainVerb{
 		usage: bootUsage, here: childOfInit, only: "as a child of PID 1 in an initramfs; use 'phase-boot fetch' on a host",
 		attempt: func(ctx context.Context, choice machine.Choice, _ io.Writer) error { return boot(ctx, choice) },
 	},
-	"watch": {
-		usage: watchUsage, here: childOfInit, only: "as a child of PID 1 in an initramfs",
-		attempt: func(ctx context.Context, choice machine.Choice, _ io.Writer) error { return machine.Watch(ctx, choice) },
+	"search": {
+		usage: searchUsage, here: childOfInit, only: "as a child of PID 1 in an initramfs",
+		attempt: func(ctx context.Context, choice machine.Choice, _ io.Writer) error {
+			return machine.Search(ctx, choice)
+		},
 	},
 	"bless": {
 		usage: blessUsage,
@@ -74,13 +76,13 @@ Examples:
 Flags:
 `
 
-const watchUsage = `phase-boot watch runs behind the menu of a failed boot and ends when another attempt can
+const searchUsage = `phase-boot search runs behind the menu of a failed boot and ends when another attempt can
 succeed: a release was found, a missing network card or cable was plugged in, or the clock was
 set. It loads the drivers of new devices. PID 1 of an initramfs starts it; it refuses to run
 anywhere else.
 
 Usage:
-  phase-boot watch [flags]
+  phase-boot search [flags]
 
 Examples:
   phase-boot retry    # in the shell: start the next attempt at once

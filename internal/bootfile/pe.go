@@ -84,3 +84,13 @@ func (h peHeader) signatureEnd(data []byte) int64 {
 	}
 	return int64(little.Uint32(data[at:])) + int64(little.Uint32(data[at+4:]))
 }
+
+// IsSigned reports whether a kernel has a Secure Boot signature. It does not check the signature.
+func IsSigned(r io.ReaderAt, size int64) bool {
+	data, err := head(r, size, headSize)
+	if err != nil {
+		return false
+	}
+	h, ok := readPE(data)
+	return ok && h.signatureEnd(data) > 0
+}
