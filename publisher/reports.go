@@ -2,12 +2,14 @@ package publisher
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"path/filepath"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootreport"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/publisher/bucket"
@@ -35,9 +37,18 @@ func (s *server) openReports(ctx context.Context, identity crypto.PrivKey) error
 	if err != nil {
 		return err
 	}
-	db, err := reports.Open(ctx, path, reports.Options{
+	options := reports.Options{
 		Now: s.Now, Publisher: self.String(), Counted: s.meter.countReport, Booted: s.meter.countBoot, Displaced: s.meter.countDisplaced,
-	})
+		Damaged: func(err error) {
+			s.Log.Error("boot reports damaged", "cause", err, "remedy", "restart serve: it moves the database away and makes a new one")
+		},
+	}
+	db, err := reports.Open(ctx, path, options)
+	if errors.Is(err, cas.ErrCorrupt) {
+		if err = s.moveReports(path, err); err == nil {
+			db, err = reports.Open(ctx, path, options)
+		}
+	}
 	if err != nil && s.Reports == "" {
 		s.Log.Warn("boot reports not taken", "cause", err)
 		return nil
@@ -47,6 +58,27 @@ func (s *server) openReports(ctx context.Context, identity crypto.PrivKey) error
 	}
 	s.reports = db
 	return nil
+}
+
+// moveReports moves a damaged database away. A file that is named by a flag stays if it may be another one.
+func (s *server) moveReports(path string, cause error) error {
+	to, err := reports.MoveAside(path, s.Now(), s.Reports == "")
+	if err != nil {
+		return err
+	}
+	s.Log.Error("boot reports damaged: moved away, a new database is made", "cause", cause, "moved", to)
+	return nil
+}
+
+// closeReports closes the database. One whose damage was found is moved away for the next start.
+func (s *server) closeReports() {
+	path := s.reports.Path()
+	_ = s.reports.Close()
+	if s.reports.HasDamage() {
+		if err := s.moveReports(path, cas.ErrCorrupt); err != nil {
+			s.Log.Error("boot reports damaged", "cause", err)
+		}
+	}
 }
 
 // withReports adds the boot reports to the handler of the gateway, and tells machines in each answer that they are taken.

@@ -86,19 +86,23 @@ func TestBootReportsArriveOverHTTPAndStreams(t *testing.T) {
 	}
 }
 
-// A database that cannot be opened stops a daemon only if a flag has named it.
+// A database that cannot be opened stops a daemon only if a flag has named it. A damaged one is moved away.
 func TestADaemonServesWithoutBootReports(t *testing.T) {
 	t.Parallel()
+	database := append([]byte("SQLite format 3\x00"), bytes.Repeat([]byte("x"), 5000)...)
 	for name, tt := range map[string]struct {
 		reports string
-		damage  bool
+		content []byte // of the file in the store
 		fails   bool
+		moved   bool
 	}{
-		"off":             {reports: ReportsOff},
-		"damaged":         {damage: true},
-		"a named folder":  {reports: t.TempDir(), fails: true},
-		"no such folder":  {reports: filepath.Join(t.TempDir(), "missing", "x.db"), fails: true},
-		"a damaged named": {reports: "damaged", damage: true, fails: true},
+		"off":                      {reports: ReportsOff},
+		"a folder in the store":    {reports: ""},
+		"damaged":                  {content: bytes.Repeat([]byte("x"), 5000), moved: true},
+		"a named folder":           {reports: t.TempDir(), fails: true},
+		"no such folder":           {reports: filepath.Join(t.TempDir(), "missing", "x.db"), fails: true},
+		"a damaged named database": {reports: "named", content: database, moved: true},
+		"a named file of another":  {reports: "named", content: bytes.Repeat([]byte("x"), 5000), fails: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -106,11 +110,13 @@ func TestADaemonServesWithoutBootReports(t *testing.T) {
 			opts := w.serveOptions()
 			opts.DHT, opts.Reports = DHTOff, tt.reports
 			path := filepath.Join(opts.Store, ReportsFile)
-			if tt.reports == "damaged" {
+			if tt.reports == "named" {
 				opts.Reports = path
 			}
-			if tt.damage {
-				pubtest.Check(t, os.WriteFile(path, bytes.Repeat([]byte("x"), 5000), 0o600))
+			if tt.content != nil {
+				pubtest.Check(t, os.WriteFile(path, tt.content, 0o600))
+			} else if tt.reports == "" {
+				pubtest.Check(t, os.Mkdir(path, 0o700))
 			}
 			if tt.fails {
 				if err := Serve(t.Context(), opts); err == nil || !strings.Contains(err.Error(), opts.Reports) {
@@ -122,8 +128,21 @@ func TestADaemonServesWithoutBootReports(t *testing.T) {
 			resp, err := http.Post(r.HTTP[0]+bootreport.Path, bootreport.MediaType, strings.NewReader("x"))
 			pubtest.Check(t, err)
 			resp.Body.Close()
-			if resp.StatusCode != http.StatusNotFound || resp.Header.Get(gateway.ReportsHeader) != "" {
+			want, header := http.StatusNotFound, ""
+			if tt.moved {
+				want, header = http.StatusBadRequest, gateway.ReportsVersion
+			}
+			if resp.StatusCode != want || resp.Header.Get(gateway.ReportsHeader) != header {
 				t.Errorf("got %s, %v", resp.Status, resp.Header)
+			}
+			aside, err := filepath.Glob(path + ".damaged-*Z")
+			pubtest.Check(t, err)
+			if (len(aside) == 1) != tt.moved {
+				t.Errorf("moved: %q", aside)
+			} else if tt.moved {
+				if kept, err := os.ReadFile(aside[0]); err != nil || !bytes.Equal(kept, tt.content) {
+					t.Errorf("the moved file has another content: %v", err)
+				}
 			}
 		})
 	}

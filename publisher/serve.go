@@ -120,7 +120,7 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 		return err
 	}
 	if s.reports != nil {
-		defer s.reports.Close()
+		defer s.closeReports()
 	}
 	if err := s.openPage(); err != nil {
 		return err

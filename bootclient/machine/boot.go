@@ -45,6 +45,9 @@ func Boot(ctx context.Context, choice Choice) error {
 	defer unmountCache()
 	defer rep.SampleMemory(usedMemory)()
 	defer b.stopTor()
+	if words := takeCrash(crashFile); words != "" {
+		rep.Begin("last attempt").Done("%s", words)
+	}
 	err := runSteps(ctx, rep, b.steps())
 	if err != nil && ctx.Err() == nil && b.fallsBack(err) {
 		err = b.tryLastGood(err, func() error { return runSteps(ctx, rep, b.releaseSteps()) })

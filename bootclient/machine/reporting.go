@@ -207,6 +207,7 @@ func ReportTarget(ctx context.Context, dir, cache string, say func(string)) erro
 	}
 	said := ""
 	return outbox.Until(ctx, func() error {
+		sender.Retry()
 		to, err := sender.Send(ctx, document)
 		if err != nil {
 			if words := err.Error(); words != said {

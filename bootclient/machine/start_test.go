@@ -133,7 +133,7 @@ func TestACopyThatFailsReplacesNothing(t *testing.T) {
 	jumpFrom(t, dir, "two, which does not confirm its start", other)
 	must(t, writeStart(dir, begun)) // of the metadata "one", which the cache has not any more
 	confirmed()
-	must(t, os.MkdirAll(filepath.Join(dir, "trust/of a stranger/stable-x86_64.json"), 0o700)) // a foreign folder: it is left out
+	must(t, os.MkdirAll(filepath.Join(dir, "trust/another repository/stable-x86_64.json"), 0o700)) // a foreign folder: it is left out
 	must(t, writeStart(dir, begun))
 	confirmed()
 }

@@ -21,6 +21,9 @@ const (
 	// limitFile is where the boot process writes how many seconds the attempt may take, when it
 	// knows the size of the release.
 	limitFile = "/run/phase-boot.limit"
+	// crashFile is where PID 1 writes how the boot process has ended if it could not say so itself, for the report of the
+	// next attempt.
+	crashFile = "/run/phase-boot.crashed"
 	// watchdogFile is where PID 1 writes which watchdog it kicks, for the report.
 	watchdogFile = "/run/phase-boot.watchdog"
 )
@@ -96,10 +99,28 @@ func (p *pid1) runAttempt() error {
 		return nil
 	}
 	unmountCache()
+	text := readFailure(failureFile)
 	if err != nil {
-		return fmt.Errorf("%w%s", err, lines(readFailure(failureFile)))
+		err = fmt.Errorf("%w%s", err, lines(text))
+	} else {
+		err = childError(ws, text)
 	}
-	return childError(ws, readFailure(failureFile))
+	if text == "" {
+		writeCrash(crashFile, err)
+	}
+	return err
+}
+
+// writeCrash keeps how an attempt has ended that could not report it itself.
+func writeCrash(file string, err error) {
+	_ = os.WriteFile(file, []byte(err.Error()), 0o600) // without it the next report does not tell it
+}
+
+// takeCrash returns what writeCrash has kept, and removes it.
+func takeCrash(file string) string {
+	text, _, _ := strings.Cut(readFailure(file), "\n")
+	_ = os.Remove(file)
+	return text
 }
 
 // lines returns a text as further lines of an error.

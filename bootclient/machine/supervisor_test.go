@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"errors"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,5 +22,20 @@ func TestTheExitOfTheBootProcessIsExplained(t *testing.T) {
 		if !strings.Contains(got.Error(), want) {
 			t.Errorf("%q is not in %q", want, got)
 		}
+	}
+}
+
+// The report of the next attempt says how one has ended that could not report itself, once.
+func TestACrashIsToldOnce(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "crashed")
+	if words := takeCrash(name); words != "" {
+		t.Errorf("without a crash: %q", words)
+	}
+	writeCrash(name, errors.New("boot process: it crashed\nmore"))
+	if words := takeCrash(name); words != "boot process: it crashed" {
+		t.Errorf("got %q", words)
+	}
+	if words := takeCrash(name); words != "" {
+		t.Errorf("told again: %q", words)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -286,6 +287,36 @@ func TestDeliverEmptiesABox(t *testing.T) {
 				t.Errorf("sent %d, refused %d, left %q, got %d, %v", sent, refused, b.Names(), len(*got), err)
 			}
 		})
+	}
+}
+
+// A publisher that restarts behind a proxy looks as a web server for a while.
+func TestAnAddressIsTriedAgain(t *testing.T) {
+	var off atomic.Bool
+	off.Store(true)
+	publisher := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if off.Load() {
+			http.NotFound(w, r)
+			return
+		}
+		handler(http.StatusAccepted, new([][]byte)).ServeHTTP(w, r)
+	}))
+	t.Cleanup(publisher.Close)
+	s := newSender(t, publisher.URL)
+	for range 2 {
+		if _, err := s.Send(t.Context(), []byte("x")); !errors.Is(err, ErrNoPublisher) {
+			t.Errorf("got %v", err)
+		}
+	}
+	off.Store(false)
+	if _, err := s.Send(t.Context(), []byte("x")); !errors.Is(err, ErrNoPublisher) {
+		t.Errorf("before Retry: %v", err)
+	}
+	for range 2 {
+		s.Retry()
+		if to, err := s.Send(t.Context(), []byte("x")); err != nil || to != publisher.URL || len(s.named) != 1 {
+			t.Errorf("%q, %v, %q", to, err, s.named)
+		}
 	}
 }
 

@@ -30,9 +30,10 @@ var ErrNoPublisher = fmt.Errorf("%w: no source of this boot takes boot reports",
 type Sender struct {
 	http  *http.Client
 	log   *slog.Logger
-	named []string // addresses, the best first; those of no publisher are removed
+	named []string // addresses, the best first; those of no publisher are removed until Retry
 	heard []string // the same
-	taken []byte   // the last document that a heard address has taken
+	all   [2][]string
+	taken []byte // the last document that a heard address has taken
 	node  *p2p.Node
 	peers map[string]*gateway.Client
 }
@@ -41,7 +42,23 @@ type Sender struct {
 // /p2p/ID. A person or root.json gave the named ones, the network the heard ones. web is the client for URLs.
 func NewSender(named, heard []string, web *http.Client, log *slog.Logger) *Sender {
 	most := func(list []string) []string { return slices.Clone(list[:min(len(list), MaxAddresses)]) }
-	return &Sender{http: web, log: log, named: most(named), heard: most(heard), peers: map[string]*gateway.Client{}}
+	s := &Sender{http: web, log: log, all: [2][]string{most(named), most(heard)}, peers: map[string]*gateway.Client{}}
+	s.Retry()
+	return s
+}
+
+// Retry makes the next Send try all addresses again. One that was not that of a publisher may be it later: a publisher
+// starts, or the proxy in front of it has answered in its place.
+func (s *Sender) Retry() {
+	again := func(left, all []string) []string {
+		for _, a := range all {
+			if !slices.Contains(left, a) {
+				left = append(left, a)
+			}
+		}
+		return left
+	}
+	s.named, s.heard = again(s.named, s.all[0]), again(s.heard, s.all[1])
 }
 
 // Close ends the connections to peers.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -93,7 +92,7 @@ each machine. It prints at most --limit machines; --before KEY continues after t
 	return cmd
 }
 
-const shownKey = 16 // digits of a key in a list
+const shownKey = reports.MinAccept // digits of a key in a list
 
 func machinesWords(list []reports.Machine) string {
 	if len(list) == 0 {
@@ -178,7 +177,12 @@ JSON, as the machine sent it.`,
 				if err != nil {
 					return err
 				}
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(d)
+				text, err := d.JSON()
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", text)
+				return err
 			}
 			m, boots, err := db.Get(cmd.Context(), key)
 			if err != nil {
@@ -228,13 +232,19 @@ func newMachinesAccept() *cobra.Command {
 		Use:   "accept --store DIR [KEY ...]",
 		Short: "Accept the keys of machines",
 		Long: `accept marks keys as those of your machines. Their reports get a room of their own, from which no
-report of another key can displace them. KEY is the first 8 digits of a key, or more: compare
-them with what the machine shows. --all accepts every key that is unverified now.`,
-		Example: `  phase-publish machines accept --store store 3b6a27bc
+report of another key can displace them. KEY is the first 32 digits of a key, or more: somebody
+can make another key that begins with fewer. Compare them with what the machine shows. --all
+accepts every key that is unverified now.`,
+		Example: `  phase-publish machines accept --store store 3b6a27bcceb6a42d62a3a8d02a6f0d73
   phase-publish machines accept --store store --all`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
 				return cli.Usagef("accept: name keys, or --all without a key")
+			}
+			for _, key := range args {
+				if len(key) < reports.MinAccept {
+					return cli.Usagef("accept %.40q: name %d digits of the key or more, as list shows them: somebody can make another key that begins with fewer", key, reports.MinAccept)
+				}
 			}
 			return decide(cmd, f, args, "accepted", func(db *reports.Store, keys []string) (int, error) {
 				if all {

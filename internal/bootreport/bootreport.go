@@ -86,7 +86,12 @@ func Sign(ctx context.Context, d Document, key ed25519.PrivateKey) ([]byte, erro
 	}
 }
 
-// shorten halves the console and the lists of the report: hostile peers can make them long.
+// JSON returns the document as one line of printable ASCII.
+func (d Document) JSON() ([]byte, error) { return envelope.Canonical(d) }
+
+// shorten halves the console and the lists of the report: hostile peers can make them long. Of the steps and the console the
+// last ones stay, which tell why a boot has failed; refusals and sources stand in the order of the boot, whose first ones
+// tell most.
 func (d *Document) shorten() error {
 	var report map[string]json.RawMessage
 	if err := json.Unmarshal(d.Report, &report); err != nil {
@@ -99,7 +104,11 @@ func (d *Document) shorten() error {
 		if json.Unmarshal(report[name], &list) != nil || len(list) == 0 {
 			continue
 		}
-		list = list[:len(list)/2]
+		if half := len(list) / 2; name == "steps" {
+			list = list[len(list)-half:]
+		} else {
+			list = list[:half]
+		}
 		left += len(list)
 		report[name], _ = json.Marshal(list) // raw JSON that was just read
 	}

@@ -130,9 +130,41 @@ func TestALongReportIsShortened(t *testing.T) {
 	if d, err = Open(data); err != nil || !strings.Contains(string(d.Report), `"shortened":true`) {
 		t.Errorf("got %v", err)
 	}
+	// The steps are shortened last; those of the end stay, with the one that has failed.
+	var steps []string
+	for i := range 4000 {
+		steps = append(steps, fmt.Sprintf(`{"name":"step %d","words":%q}`, i, strings.Repeat("x", 400)))
+	}
+	d.Report = json.RawMessage(`{"result":"failed","steps":[` + strings.Join(append(steps, `{"name":"fetch","error":"no source"}`), ",") + `]}`)
+	data, err = Sign(t.Context(), d, newKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err = Open(data); err != nil || d.Summary().Step != "fetch" || strings.Contains(string(d.Report), `"step 0"`) || !strings.Contains(string(d.Report), `"step 3999"`) {
+		t.Errorf("the last steps are not there: %v, %.200s", err, d.Report)
+	}
 	d.Report = json.RawMessage(`{"error":"` + strings.Repeat("x", MaxDocument) + `"}`)
 	if _, err := Sign(t.Context(), d, newKey(t)); err == nil {
 		t.Error("no error for a report that cannot be shortened")
+	}
+}
+
+// What a machine sends can be printed on a terminal.
+func TestADocumentIsPrintedInASCII(t *testing.T) {
+	d := example()
+	d.Console = []string{"\u009b31m \u202e \x1b[31m \x7f"}
+	d.Report = json.RawMessage(`{"error":"\u009b \u202e"}`)
+	text, err := d.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range text {
+		if c < ' ' || c > '~' {
+			t.Fatalf("byte %#x in %q", c, text)
+		}
+	}
+	if !strings.Contains(string(text), `\u202e`) {
+		t.Errorf("got %s", text)
 	}
 }
 

@@ -4,41 +4,72 @@ import (
 	"context"
 	"database/sql"
 	"time"
+
+	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
-// Accept accepts keys, given whole. The error wraps fs.ErrNotExist for an unknown one; then none is accepted. Accepting a
-// key again changes nothing.
+// Accept accepts keys, given whole. The error wraps fs.ErrNotExist for an unknown one, ErrFull if there were more accepted
+// keys than Limits.Accepted.Machines; then none is accepted. Accepting a key again changes nothing.
 func (s *Store) Accept(ctx context.Context, keys ...string) error {
 	now := s.Now().UnixMilli()
-	return s.change(ctx, keys, "UPDATE machine SET accepted_at = CASE accepted WHEN 1 THEN accepted_at ELSE ?2 END, accepted = 1 WHERE key = ?1", now)
+	return s.change(ctx, func(tx *sql.Tx) error {
+		for _, key := range keys {
+			if err := changeOne(ctx, tx, key, "UPDATE machine SET accepted_at = CASE accepted WHEN 1 THEN accepted_at ELSE ?2 END, accepted = 1 WHERE key = ?1", now); err != nil {
+				return err
+			}
+		}
+		return s.checkAccepted(ctx, tx)
+	})
 }
 
-// AcceptAll accepts every key that is unverified now, and returns how many.
+// AcceptAll accepts every key that is unverified now, and returns how many. The error wraps ErrFull as that of Accept.
 func (s *Store) AcceptAll(ctx context.Context) (n int64, err error) {
-	result, err := s.db.ExecContext(ctx, "UPDATE machine SET accepted = 1, accepted_at = ? WHERE accepted = 0", s.Now().UnixMilli())
-	if err != nil {
-		return 0, s.fault(err)
+	return n, s.change(ctx, func(tx *sql.Tx) error {
+		result, err := tx.ExecContext(ctx, "UPDATE machine SET accepted = 1, accepted_at = ? WHERE accepted = 0", s.Now().UnixMilli())
+		if err != nil {
+			return err
+		}
+		if n, err = result.RowsAffected(); err != nil {
+			return err
+		}
+		return s.checkAccepted(ctx, tx)
+	})
+}
+
+// checkAccepted refuses more accepted keys than Limits allow.
+func (s *Store) checkAccepted(ctx context.Context, tx *sql.Tx) error {
+	var n int
+	if err := tx.QueryRowContext(ctx, "SELECT machines FROM room WHERE accepted = 1").Scan(&n); err != nil {
+		return err
 	}
-	s.notify()
-	return result.RowsAffected()
+	if most := s.Limits.Accepted.Machines; n > most {
+		return refusal.New(ErrFull, "accept: %d machines would be accepted, at most %d may; forget those that are gone: `phase-publish machines forget`", n, most)
+	}
+	return nil
 }
 
 // Forget removes keys, given whole, with their reports. If a machine reports again its key is unverified. The error wraps
 // fs.ErrNotExist for an unknown one; then none is removed.
 func (s *Store) Forget(ctx context.Context, keys ...string) error {
-	return s.change(ctx, keys, "DELETE FROM machine WHERE key = ?1")
+	return s.change(ctx, func(tx *sql.Tx) error {
+		for _, key := range keys {
+			if err := changeOne(ctx, tx, key, "DELETE FROM machine WHERE key = ?1"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-func (s *Store) change(ctx context.Context, keys []string, query string, more ...any) error {
+// change calls f in a transaction, and wakes the watchers.
+func (s *Store) change(ctx context.Context, f func(*sql.Tx) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return s.fault(err)
 	}
 	defer tx.Rollback()
-	for _, key := range keys {
-		if err := changeOne(ctx, tx, key, query, more); err != nil {
-			return s.fault(err)
-		}
+	if err := f(tx); err != nil {
+		return s.fault(err)
 	}
 	if err := tx.Commit(); err != nil {
 		return s.fault(err)
@@ -47,7 +78,7 @@ func (s *Store) change(ctx context.Context, keys []string, query string, more ..
 	return nil
 }
 
-func changeOne(ctx context.Context, tx *sql.Tx, key, query string, more []any) error {
+func changeOne(ctx context.Context, tx *sql.Tx, key, query string, more ...any) error {
 	result, err := tx.ExecContext(ctx, query, append([]any{key}, more...)...)
 	if err != nil {
 		return err

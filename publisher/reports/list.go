@@ -216,8 +216,12 @@ func (s *Store) boots(ctx context.Context, machine int64, most int) ([]Boot, err
 	return list, s.fault(rows.Err())
 }
 
-// minPrefix is how many digits of a key name it at least.
-const minPrefix = 8
+// minPrefix is how many digits of a key name it at least. MinAccept is how many must be compared before a key is accepted:
+// nobody can make another key with the same ones.
+const (
+	minPrefix = 8
+	MinAccept = 32
+)
 
 var keyPrefix = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
 

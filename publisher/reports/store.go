@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite"
@@ -90,6 +91,10 @@ type Options struct {
 	Booted func(accepted bool, result string)
 	// Displaced is called with how many boots were removed because the room of their kind was full; nil is fine.
 	Displaced func(accepted bool, boots int64)
+	// Damaged is called once, when a damage of the database is found after Open; nil is fine.
+	Damaged func(error)
+
+	fileSystem func(dir string) (uint32, error) // the type of the one that a folder is on; nil: as statfs says
 }
 
 // A Store is an open database. It is safe for concurrent use.
@@ -104,6 +109,8 @@ type Store struct {
 	tasks  sync.WaitGroup
 	closed chan struct{} // closed when the writer has ended
 
+	damage atomic.Bool // was found
+
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced after a change by this process
 }
@@ -115,10 +122,13 @@ const (
 	pageSize    = 4096
 	cacheKiB    = 8 << 10         // of one connection
 	busyTimeout = 5 * time.Second // for another process that writes
+
+	quickCheckLimit = 2 * time.Second // of a check when a publisher opens a database; of a large one it checks a part
 )
 
-// Open opens the database in a file, and makes it when it is missing. A file that is not such a database is an error that
-// wraps cas.ErrCorrupt; one that is missing and must exist wraps fs.ErrNotExist.
+// Open opens the database in a file, and makes it when it is missing. A file that is damaged or not a database is an error that
+// wraps cas.ErrCorrupt, for which there is MoveAside; one that is missing and must exist wraps fs.ErrNotExist; one on a network
+// file system wraps fs.ErrInvalid, because several processes that write to it there damage it.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	o.Limits = o.Limits.complete()
 	if o.Now == nil {
@@ -133,6 +143,15 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if o.Displaced == nil {
 		o.Displaced = func(bool, int64) {}
 	}
+	if o.Damaged == nil {
+		o.Damaged = func(error) {}
+	}
+	if o.fileSystem == nil {
+		o.fileSystem = fileSystem
+	}
+	if err := checkFileSystem(path, o.fileSystem); err != nil {
+		return nil, err
+	}
 	if err := prepareFile(path, o.ReadOnly || o.Existing); err != nil {
 		return nil, err
 	}
@@ -142,7 +161,10 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		return nil, s.fault(err)
 	}
 	s.db.SetMaxOpenConns(maxReaders + 1)
-	if err := s.migrate(ctx); err != nil {
+	if err = s.migrate(ctx); err == nil && !o.ReadOnly && !o.Existing {
+		err = s.quickCheck(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(s.fault(err), s.db.Close())
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -256,12 +278,27 @@ func readVersion(ctx context.Context, db interface {
 	return version, tables, err
 }
 
+// Path is the file of the database.
+func (s *Store) Path() string { return s.path }
+
 // Close waits for the transaction under way and closes the database.
 func (s *Store) Close() error {
 	s.stop()
 	s.tasks.Wait()
 	return s.fault(s.db.Close())
 }
+
+// damaged returns the error of a damaged database.
+func (s *Store) damaged() error {
+	err := refusal.New(cas.ErrCorrupt, "boot reports: %s: damaged, or not a database; move it away, and a new one is made", s.path)
+	if s.stop != nil && !s.damage.Swap(true) { // it was open already
+		s.Damaged(err)
+	}
+	return err
+}
+
+// HasDamage reports whether a damage of the database was found since Open.
+func (s *Store) HasDamage() bool { return s.damage.Load() }
 
 // ErrFull says that the database, or the disk that it is on, is full.
 var ErrFull = errors.New("no room")
@@ -277,7 +314,7 @@ func (s *Store) fault(err error) error {
 	}
 	switch e.Code() & 0xff {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-		return refusal.New(cas.ErrCorrupt, "boot reports: %s: damaged, or not a database; move it away, and a new one is made", s.path)
+		return s.damaged()
 	case sqlite3.SQLITE_FULL:
 		return refusal.New(ErrFull, "boot reports: %s: the disk is full, or the database has its greatest size; free some space", s.path)
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
