@@ -24,10 +24,10 @@ type Blessed struct {
 // errNoneBlessed is the error for a machine on which no other release has started.
 var errNoneBlessed = errors.New("no other release has started on this machine")
 
-// starts returns how often a release was started without a blessing.
-func (c Config) starts(r manifest.Release) int {
+// starts returns how often a release was started without a blessing, and whether it was ever blessed.
+func (c Config) starts(r manifest.Release) (n int, blessed bool) {
 	if c.Starts == nil {
-		return 0
+		return 0, false
 	}
 	return c.Starts(r)
 }
@@ -76,8 +76,8 @@ func (c Config) keptRoots(v *manifest.Verified) (roots []cid.Cid) {
 // the signed rules forbid it, the release is tried again.
 func fallBack(cfg Config, found resolve.Result) (resolve.Result, *report.FailedRelease) {
 	r := found.Verified.Release()
-	n := cfg.starts(r)
-	if n < MaxTries {
+	n, blessed := cfg.starts(r)
+	if n < MaxTries || blessed {
 		return found, nil
 	}
 	why := fmt.Sprintf("release %.80q was started %d times and its target has not blessed it", r.Version, n)

@@ -51,12 +51,17 @@ func TestAReleaseThatNobodyBlessedIsReplacedByTheLastBlessedOne(t *testing.T) {
 	r.change = func(rel *manifest.Release) { rel.Bless = 600 }
 	bad := map[string][]byte{"kernel": content(11, 200<<10), "initramfs": content(12, 100<<10)}
 	r.release("2", bad)
-	starts := map[string]int{}
-	m.cfg.Starts = func(rel manifest.Release) int { return starts[rel.Version] }
+	starts, blessed := map[string]int{}, false
+	m.cfg.Starts = func(rel manifest.Release) (int, bool) { return starts[rel.Version], blessed }
 	m.cfg.Blessed = []bootclient.Blessed{known}
 	starts["2"] = bootclient.MaxTries - 1
 	boots(r)
-	starts["2"] = bootclient.MaxTries
+	starts["2"], blessed = bootclient.MaxTries, true
+	boots(r) // it has run here before
+	if data, err := json.Marshal(m.report); err != nil || !strings.Contains(string(data), `"tries":{"starts":4,"limit":3}`) || strings.Contains(said.String(), "fallback:") {
+		t.Errorf("a release that was blessed before: %s, %v, %s", data, err, said.String())
+	}
+	blessed = false
 	boots(first)
 	says(`fallback: release "2" was started 3 times and its target has not blessed it; release "1" is booted, which has started here before; a newer release is tried again`)
 	data, err := json.Marshal(m.report)

@@ -105,7 +105,7 @@ func TestASmallCacheKeepsTheReleaseToFallBackTo(t *testing.T) {
 			m := newMachine(t, r, "internet")
 			m.cfg.Mode.Discovery, m.cfg.Cache = []string{"mirror"}, filepath.Join(smallDisk(t, size), "cache")
 			starts := 0
-			m.cfg.Starts = func(manifest.Release) int { return starts }
+			m.cfg.Starts = func(manifest.Release) (int, bool) { return starts, false }
 			var said strings.Builder
 			boots := func(of *repo) (fetched int64) {
 				t.Helper()

@@ -53,9 +53,10 @@ type Config struct {
 	// Avoid reports whether a release could not be booted; nil for none. The last good release is then one
 	// of Blessed. If there is none, the release is tried again.
 	Avoid func(manifest.Release) bool
-	// Starts returns how often a release was started here since its target has last blessed a start; nil if starts
-	// are not counted. After MaxTries, one of Blessed is booted in its place.
-	Starts  func(manifest.Release) int
+	// Starts returns how often a release was started here since its target has last blessed a start, and whether it has
+	// ever done so; nil if starts are not counted. After MaxTries, one of Blessed is booted in place of a release that was
+	// never blessed.
+	Starts  func(manifest.Release) (n int, blessed bool)
 	Blessed []Blessed // the releases that have started here, the newest first
 	// Proxy returns the proxy for a request to a mirror, as http.ProxyFromEnvironment does. A
 	// proxy of the mode is preferred. Nil means no proxy. Peers are dialled directly.

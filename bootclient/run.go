@@ -165,7 +165,8 @@ func resolveStep(ctx context.Context, cfg Config, disc *peers.Discovery, c *cach
 		step.Done("%s/%s release %s from %s", rel.Channel, rel.Arch, rel.Version, won.Summary())
 	}
 	if cfg.Starts != nil && (rel.Bless > 0 || failed != nil) {
-		r.SetTries(report.Tries{Starts: cfg.starts(rel) + 1, Limit: MaxTries, Failed: failed})
+		n, _ := cfg.starts(rel)
+		r.SetTries(report.Tries{Starts: n + 1, Limit: MaxTries, Failed: failed})
 	}
 	if first := won.Verified.Newest(); first.ContentNumber() != newest.ContentNumber() && failed == nil && !stale {
 		r.Say("roll-out: release %s is the newest, and not for this machine; it takes %s", first.Version, rel.Version)

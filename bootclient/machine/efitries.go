@@ -184,10 +184,5 @@ func (b *boot) readVariable() {
 		b.report.Say("tries: %v; they begin at 0", err)
 	}
 	b.config.Blessed = b.health.blessed("", b.config.Channel, b.config.Arch)
-	b.config.Starts = func(r manifest.Release) int {
-		if r.Bless == 0 {
-			return 0
-		}
-		return b.health.starts(r.Content())
-	}
+	b.config.Starts = b.starts
 }

@@ -63,7 +63,7 @@ func TestTheVariableIsSeldomWritten(t *testing.T) {
 	}
 	h, err := readTries(dir)
 	must(t, err)
-	if n := h.starts(blessingRelease("8", 4).Content()); n != maxCounted || !h.of(content).Blessed {
+	if n := h.of(blessingRelease("8", 4).Content()).Starts; n != maxCounted || !h.of(content).Blessed {
 		t.Errorf("%d starts, %+v", n, h)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, triesVariable))
@@ -117,7 +117,7 @@ func TestAVariableThatIsNoneBeginsAgain(t *testing.T) {
 				t.Error("it was blessed")
 			}
 			must(t, countStart(dir, startOf(blessingRelease("7", 3), 0)))
-			if h, err := readTries(dir); err != nil || h.starts(blessingRelease("7", 3).Content()) != 1 {
+			if h, err := readTries(dir); err != nil || h.of(blessingRelease("7", 3).Content()).Starts != 1 {
 				t.Errorf("%+v, %v", h, err)
 			}
 		})

@@ -78,14 +78,6 @@ func (h health) of(content string) contentHealth {
 	return contentHealth{}
 }
 
-// starts returns how often a content that was never blessed was started.
-func (h health) starts(content string) int {
-	if c := h.of(content); !c.Blessed {
-		return c.Starts
-	}
-	return 0
-}
-
 func (h health) anyBlessed() bool {
 	return slices.ContainsFunc(h.Releases, func(c contentHealth) bool { return c.Blessed })
 }

@@ -217,7 +217,7 @@ func (b *boot) recordsStart(r manifest.Release) bool {
 // counts reports whether the starts of a release are counted: its target must know how to bless. On a stick, another
 // release must have blessed a start before, as a proof that a target reaches it.
 func (b *boot) counts(r manifest.Release) bool {
-	return r.Bless > 0 && b.recordsStart(r) && (!b.removable || b.health.anyBlessed())
+	return r.Bless > 0 && (b.inFirmware || b.recordsStart(r) && (!b.removable || b.health.anyBlessed()))
 }
 
 // readStarts reports that the last start was not confirmed, and reads how often releases were started.
@@ -244,13 +244,17 @@ func (b *boot) readStarts() {
 	}
 	b.config.Blessed = b.health.blessed(b.config.Cache, b.config.Channel, b.config.Arch)
 	if b.config.Mode.Cache == "rw" {
-		b.config.Starts = func(r manifest.Release) int {
-			if !b.counts(r) {
-				return 0
-			}
-			return b.health.starts(r.Content())
-		}
+		b.config.Starts = b.starts
 	}
+}
+
+// starts returns how often a release was started without a blessing, and whether it was ever blessed, for the search.
+func (b *boot) starts(r manifest.Release) (n int, blessed bool) {
+	if !b.counts(r) {
+		return 0, false
+	}
+	known := b.health.of(r.Content())
+	return known.Starts, known.Blessed
 }
 
 // sayTries says how often the release was tried, or why its starts are not counted.

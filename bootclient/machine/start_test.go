@@ -49,8 +49,8 @@ func startsOf(t *testing.T, dir, content string) (int, bool) {
 	t.Helper()
 	h, err := readHealth(dir)
 	must(t, err)
-	i := h.find(content)
-	return h.starts(content), i >= 0 && h.Releases[i].Blessed
+	known := h.of(content)
+	return known.Starts, known.Blessed
 }
 
 // A release counts as good when its target has removed the record, and only then.
