@@ -148,7 +148,9 @@ func TestAReleaseThatFailedIsNotFetchedAhead(t *testing.T) {
 	r.change = func(rel *manifest.Release) { rel.Bless = 600 }
 	r.second(1 << 20)
 	cfg := aheadConfig(t, r, cache, serve(t, r, nil).URL)
-	cfg.Starts, cfg.Blessed = func(rel manifest.Release) int { return map[string]int{"2": bootclient.MaxTries}[rel.Version] }, []bootclient.Blessed{known}
+	cfg.Starts, cfg.Blessed = func(rel manifest.Release) (int, bool) {
+		return map[string]int{"2": bootclient.MaxTries}[rel.Version], false
+	}, []bootclient.Blessed{known}
 	got, err := bootclient.FetchAhead(t.Context(), cfg, bootclient.AheadOptions{Running: running})
 	ok(t, err)
 	if got.State != bootclient.Current || got.Release.Version != "1" {

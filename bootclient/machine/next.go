@@ -129,11 +129,12 @@ func (r *running) useCache(dir string) {
 		return // the tries begin at 0, as in a boot
 	}
 	r.config.Blessed = h.blessed(dir, r.config.Channel, r.config.Arch)
-	r.config.Starts = func(rel manifest.Release) int {
+	r.config.Starts = func(rel manifest.Release) (n int, blessed bool) {
 		if rel.Bless == 0 || r.next.Removable && !h.anyBlessed() {
-			return 0
+			return 0, false
 		}
-		return h.starts(rel.Content())
+		known := h.of(rel.Content())
+		return known.Starts, known.Blessed
 	}
 }
 

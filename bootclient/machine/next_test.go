@@ -194,8 +194,11 @@ func TestAWatcherKnowsTheTries(t *testing.T) {
 	must(t, leave())
 	c, err := w.Config()
 	must(t, err)
-	if c.Cache != b.config.Cache || c.Starts == nil || c.Starts(next) != bootclient.MaxTries || c.Report == nil {
-		t.Errorf("%+v", c)
+	if c.Cache != b.config.Cache || c.Starts == nil || c.Report == nil {
+		t.Fatalf("%+v", c)
+	}
+	if n, blessed := c.Starts(next); n != bootclient.MaxTries || blessed {
+		t.Errorf("%d starts, blessed %v", n, blessed)
 	}
 }
 
