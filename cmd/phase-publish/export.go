@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/mirror"
 	"github.com/phaseboot/phaseboot/publisher/netboot"
 )
@@ -38,11 +39,18 @@ export writes missing files, and signs a new record when the pointer moved or th
 12 hours old. Run it every hour: a timestamp is valid for a day, and phase-publish serve
 signs it again. It exits 3 when machines refuse a release, and still writes the other
 releases. It keeps files that no release needs any more for --grace. It may be killed and
-run again at any moment, and clients may read meanwhile.`,
+run again at any moment, and clients may read meanwhile.
+
+With --out s3://BUCKET/PREFIX it writes objects, for a CDN or for machines that read the bucket
+over HTTP. Blocks and artifacts may be cached for ever, and have a Cache-Control that says so.`,
 		Example: `  phase-publish export --store store --repo repo --ipns-key keys/ipns --out /var/www/phase
+  phase-publish export --store store --repo repo --ipns-key keys/ipns --out s3://cdn/phase
   phase-publish export --store store --repo repo --ipns-key keys/ipns --out mirror && rsync -aH --delay-updates --delete-delay mirror/ www.example:mirror/`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if boot != "" && bucket.Is(opts.Out) {
+				return cli.Usagef("--netboot: is for a folder; copy the EFI programs below netboot/ of the bucket")
+			}
 			warnExposed(append(slices.Clone(keys), passFile)...)
 			for _, uri := range keys {
 				key, err := loadIPNS(cmd.Context(), uri, passFile)
@@ -76,7 +84,7 @@ run again at any moment, and clients may read meanwhile.`,
 		},
 	}
 	storeFlags(cmd, &opts.Store, &opts.Repo)
-	cmd.Flags().StringVar(&opts.Out, "out", "", "folder of the mirror, made when missing")
+	cmd.Flags().StringVar(&opts.Out, "out", "", "folder of the mirror, made when missing, or s3://BUCKET/PREFIX[?endpoint=URL]")
 	cmd.Flags().StringArrayVar(&keys, "ipns-key", nil, "`key` of an IPNS name in root.json (repeatable); without one, no record is written")
 	cmd.Flags().StringVar(&passFile, "passphrase-file", "", "read the passphrase from the first line of this file")
 	cmd.Flags().StringVar(&boot, "netboot", "", "EFI program of phase-image uki, or a `folder` with such files, to copy below netboot/")

@@ -45,6 +45,7 @@ func TestObjectStoreScripts(t *testing.T) {
 		e.Setenv("ENDPOINT", s.Endpoint)
 		e.Setenv("AWS_ENDPOINT_URL", s.Endpoint)
 		e.Setenv("S3", "s3://"+s3test.Bucket+"/"+prefix)
+		e.Setenv("MIRROR", prefix+"-mirror")
 		e.Setenv("S3DIR", s.Path(prefix, ""))
 		return nil
 	}))

@@ -165,7 +165,18 @@ func cutShort(err error) error {
 
 // Write writes an object, over one of the same name. It is stored when Write returns nil.
 func (b *Bucket) Write(ctx context.Context, name string, data []byte, contentType string) error {
-	_, err := b.put(ctx, name, data, minio.PutObjectOptions{ContentType: contentType})
+	return b.WriteCached(ctx, name, data, ObjectOptions{Type: contentType})
+}
+
+// ObjectOptions are headers with which an object is read later.
+type ObjectOptions struct {
+	Type  string // Content-Type; "" for bytes
+	Cache string // Cache-Control; "" for none
+}
+
+// WriteCached is Write with further headers.
+func (b *Bucket) WriteCached(ctx context.Context, name string, data []byte, o ObjectOptions) error {
+	_, err := b.put(ctx, name, data, minio.PutObjectOptions{ContentType: o.Type, CacheControl: o.Cache})
 	return err
 }
 
@@ -181,9 +192,9 @@ func (b *Bucket) put(ctx context.Context, name string, data []byte, opts minio.P
 
 // WriteFile writes an object from a stream of known length, in parts when it is long. open is
 // called again for another attempt.
-func (b *Bucket) WriteFile(ctx context.Context, name string, size int64, contentType string, open func(context.Context) io.Reader) error {
+func (b *Bucket) WriteFile(ctx context.Context, name string, size int64, o ObjectOptions, open func(context.Context) io.Reader) error {
 	return b.retry(ctx, name, size, func(ctx context.Context) error {
-		opts := minio.PutObjectOptions{ContentType: contentType, DisableMultipart: size <= 64<<20, NumThreads: 2}
+		opts := minio.PutObjectOptions{ContentType: o.Type, CacheControl: o.Cache, DisableMultipart: size <= 64<<20, NumThreads: 2}
 		_, err := b.core.Client.PutObject(ctx, b.Bucket, b.key(name), open(ctx), size, opts)
 		return err
 	})

@@ -17,8 +17,11 @@ import (
 	"github.com/phaseboot/phaseboot/cas/pack"
 )
 
+// LeaseName is the name of the object that a writer holds.
+const LeaseName = "lease"
+
 const (
-	leaseName  = "lease"
+	leaseName  = LeaseName
 	leaseLimit = 4 << 10         // bytes
 	leaseLife  = 2 * time.Minute // after the last renewal, by the clock of the object store
 	leaseRenew = 20 * time.Second
@@ -80,6 +83,19 @@ func takeLease(ctx context.Context, b *Bucket) (*lease, error) {
 	l.stop = stop
 	go l.keep(renew)
 	return l, nil
+}
+
+// Lock takes the lease of an address, for a writer of other objects than packs. unlock gives it back;
+// it returns an error if another process had taken it.
+func (b *Bucket) Lock(ctx context.Context) (unlock func() error, err error) {
+	l, err := takeLease(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return func() error {
+		ctx := context.WithoutCancel(ctx)
+		return errors.Join(l.check(ctx), l.release(ctx))
+	}, nil
 }
 
 // write writes the object if it has an ETag still, or does not exist for "". A PUT that succeeded

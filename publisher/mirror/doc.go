@@ -1,5 +1,6 @@
 // Package mirror writes a repository's releases as a folder that any web server can serve:
-// its paths are the URLs of a trustless gateway.
+// its paths are the URLs of a trustless gateway; or as objects of an object store, for a CDN
+// (bucket.go).
 //
 // Start at Export. plan.go lists the files, check.go refuses a folder that is not a mirror of
 // this repository, mirror.go writes files in stages, and ledger.go keeps the list of what

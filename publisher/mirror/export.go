@@ -19,6 +19,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/store"
 )
@@ -30,7 +31,7 @@ const DefaultGrace = repo.DefaultTimestampExpiry
 // Options name what is exported, and the folder of the mirror.
 type Options struct {
 	Store, Repo string
-	Out         string               // folder of the mirror, made when missing
+	Out         string               // folder of the mirror, made when missing, or an address s3://BUCKET/PREFIX
 	IPNS        []ed25519.PrivateKey // keys of the names whose records are written
 	Grace       time.Duration        // how long files are kept that no release needs; 0 removes them at once
 	Verify      bool                 // hash the blocks and targets that are there, and replace wrong ones
@@ -87,6 +88,9 @@ func Export(ctx context.Context, o Options) (Exported, error) {
 	if o.Progress == nil {
 		o.Progress = func(int, int) {}
 	}
+	if bucket.Is(o.Out) {
+		return exportBucket(ctx, o)
+	}
 	c, err := readContent(ctx, o)
 	if err != nil {
 		return Exported{}, err
@@ -103,7 +107,7 @@ func Export(ctx context.Context, o Options) (Exported, error) {
 	if err := e.check(); err != nil {
 		return Exported{}, err
 	}
-	blocks, err := e.blocks(ctx)
+	blocks, err := listBlocks(ctx, e.source, c)
 	if err != nil {
 		return Exported{}, store.MustHave(o.Store, err)
 	}
@@ -198,16 +202,7 @@ type export struct {
 // run writes blocks and targets, then the metadata with the timestamp last, then the records, and
 // removes files that are not needed any more.
 func (e *export) run(ctx context.Context, blocks []file) (Exported, error) {
-	e.out = Exported{
-		Out: e.Out, Pointer: e.content.Folder.String(), Timestamp: e.content.Timestamp, Expires: e.content.Expires.UTC(),
-		Records: []string{}, Releases: []string{}, Warning: e.content.warning, err: e.content.leftOut,
-	}
-	if e.out.err != nil {
-		e.out.LeftOut = e.out.err.Error()
-	}
-	for _, r := range e.content.releases {
-		e.out.Releases = append(e.out.Releases, fmt.Sprintf("%s/%s %s", r.Channel, r.Arch, r.Version))
-	}
+	e.out = newExported(e.Options, e.content)
 	if err := e.check(); err != nil { // another export may have written meanwhile
 		return e.out, err
 	}
@@ -230,6 +225,21 @@ func (e *export) run(ctx context.Context, blocks []file) (Exported, error) {
 	}
 	e.out.WaitingFiles, e.out.RemovedFiles, err = e.mirror.prune(slices.Concat(stages...), e.Now(), e.Grace)
 	return e.out, err
+}
+
+// newExported describes what is exported.
+func newExported(o Options, c *content) Exported {
+	out := Exported{
+		Out: o.Out, Pointer: c.Folder.String(), Timestamp: c.Timestamp, Expires: c.Expires.UTC(),
+		Records: []string{}, Releases: []string{}, Warning: c.warning, err: c.leftOut,
+	}
+	if out.err != nil {
+		out.LeftOut = out.err.Error()
+	}
+	for _, r := range c.releases {
+		out.Releases = append(out.Releases, fmt.Sprintf("%s/%s %s", r.Channel, r.Arch, r.Version))
+	}
+	return out
 }
 
 // missing returns the paths that must be written, and counts the other files as kept.

@@ -70,16 +70,19 @@ func parseLedger(r io.Reader) (ledger, error) {
 
 // write replaces the file, durably.
 func (l ledger) write(path string) error {
-	return atomicfile.WriteFrom(path, 0o644, func(w io.Writer) error {
-		b := bufio.NewWriter(w)
-		fmt.Fprintln(b, ledgerTitle)
-		for _, name := range slices.Sorted(maps.Keys(l)) {
-			b.WriteString(name)
-			if since := l[name]; !since.IsZero() {
-				b.WriteString(" " + since.UTC().Format(time.RFC3339))
-			}
-			b.WriteByte('\n')
+	return atomicfile.WriteFrom(path, 0o644, l.encode)
+}
+
+// encode writes the lines of the file.
+func (l ledger) encode(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	fmt.Fprintln(b, ledgerTitle)
+	for _, name := range slices.Sorted(maps.Keys(l)) {
+		b.WriteString(name)
+		if since := l[name]; !since.IsZero() {
+			b.WriteString(" " + since.UTC().Format(time.RFC3339))
 		}
-		return b.Flush()
-	})
+		b.WriteByte('\n')
+	}
+	return b.Flush()
 }

@@ -16,24 +16,24 @@ import (
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
 
-// blocks lists the blocks of every artifact and of the metadata folder, each once: a node
+// listBlocks lists the blocks of every artifact and of the metadata folder, each once: a node
 // before the blocks below it, and the folder last.
-func (e *export) blocks(ctx context.Context) ([]file, error) {
+func listBlocks(ctx context.Context, src cas.Source, c *content) ([]file, error) {
 	var out []file
 	seen := map[cid.Cid]bool{}
-	add := func(c cid.Cid) error {
-		if !seen[c] {
-			seen[c] = true
-			out = append(out, file{path: dirBlocks + c.String(), block: c})
+	add := func(one cid.Cid) error {
+		if !seen[one] {
+			seen[one] = true
+			out = append(out, file{path: dirBlocks + one.String(), block: one})
 		}
 		return ctx.Err()
 	}
-	for r, a := range repo.Artifacts(e.content.releases...) {
-		if err := cas.Blocks(ctx, e.source, a.CID, add); err != nil {
+	for r, a := range repo.Artifacts(c.releases...) {
+		if err := cas.Blocks(ctx, src, a.CID, add); err != nil {
 			return nil, fmt.Errorf("release %q, %s: %w", r.Version, a.Role, err)
 		}
 	}
-	entries, err := cas.ReadDir(ctx, e.source, e.content.Folder)
+	entries, err := cas.ReadDir(ctx, src, c.Folder)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (e *export) blocks(ctx context.Context) ([]file, error) {
 			return nil, err
 		}
 	}
-	return out, add(e.content.Folder)
+	return out, add(c.Folder)
 }
 
 // targets lists the targets, and those whose content another one has, which become hard links to it.
