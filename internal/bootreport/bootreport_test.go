@@ -189,3 +189,46 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPayload is FuzzOpen for payloads whose signature is valid: anybody can make a key. What is read from one can be printed,
+// and is read again from what JSON returns.
+func FuzzPayload(f *testing.F) {
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	data, err := Sign(f.Context(), example(), key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	e, err := envelope.Parse(data, Type, MaxDocument)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(e.Payload))
+	f.Add([]byte(strings.Replace(string(e.Payload), `"result":"failed"`, `"result":"\u202efailed"`, 1)))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		if canonical, err := envelope.Canonical(json.RawMessage(payload)); err == nil {
+			payload = canonical
+		}
+		d, err := Open(signed(t, key, payload))
+		if err != nil {
+			return
+		}
+		sum := d.Summary()
+		for _, text := range []string{sum.Result, sum.Error, sum.Step, sum.Mode, sum.Channel, sum.Release, sum.Failed} {
+			if len(text) > 4*maxLine || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x202e }) {
+				t.Errorf("%q in a summary", text)
+			}
+		}
+		if sum.Duration < 0 || sum.Starts < 0 {
+			t.Errorf("%+v", sum)
+		}
+		d.Detail().Traffic("")
+		text, err := d.JSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again Document
+		if err := json.Unmarshal(text, &again); err != nil || again.BootID != d.BootID || again.Summary() != sum {
+			t.Errorf("%s, read again as %+v, %v", text, again, err)
+		}
+	})
+}

@@ -41,13 +41,19 @@ ExecStart=/bin/sh -c 'exec >/dev/console 2>&1; echo "host=$(cat /proc/sys/kernel
 // of artifacts with it.
 func showingRootfs(t *testing.T) string {
 	t.Helper()
+	return rootfsWith(t, show)
+}
+
+// rootfsWith is showingRootfs with another unit.
+func rootfsWith(t *testing.T, unit string) string {
+	t.Helper()
 	dir := t.TempDir()
 	root, artifacts := filepath.Join(dir, "root"), filepath.Join(dir, "artifacts")
 	must(t, "cp", "-a", fx.path("artifacts"), artifacts)
 	must(t, "unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-dest", root, fx.path("artifacts/rootfs"))
 	units := filepath.Join(root, "etc/systemd/system")
 	for _, err := range []error{
-		os.WriteFile(filepath.Join(units, "show.service"), []byte(show), 0o644),
+		os.WriteFile(filepath.Join(units, "show.service"), []byte(unit), 0o644),
 		os.Symlink("../show.service", filepath.Join(units, "multi-user.target.wants/show.service")),
 	} {
 		if err != nil {

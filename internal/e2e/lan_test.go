@@ -267,10 +267,14 @@ func (h host) reports() string { return filepath.Join(h.lan.dir, h.ns+".reports.
 type reporter struct {
 	Key      string `json:"machine"`
 	Accepted bool   `json:"accepted"`
+	Age      string `json:"age_recipient"`
 	Boots    int    `json:"boots"`
 	Last     struct {
 		ID      string `json:"boot_id"`
+		Address string `json:"address"`
 		Result  string `json:"result"`
+		Step    string `json:"failed_step"`
+		Error   string `json:"error"`
 		Mode    string `json:"mode"`
 		Release string `json:"release"`
 	} `json:"last_boot"`
