@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,25 +19,18 @@ import (
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
-// objectStore is the S3 server of all tests, which each use a prefix of their own.
-var objectStore = sync.OnceValues(func() (*s3test.Server, error) {
-	dir, err := os.MkdirTemp("", "phase-s3-")
-	if err != nil {
-		return nil, err
-	}
-	removeAtExit = append(removeAtExit, dir)
-	if err := s3test.Setenv(); err != nil {
-		return nil, err
-	}
-	return s3test.Start(dir)
-})
-
-// removeAtExit are folders that TestMain removes.
-var removeAtExit []string
+// objectStore starts an S3 server for one test.
+func objectStore(t *testing.T) *s3test.Server {
+	t.Helper()
+	check(t, s3test.Setenv())
+	s, err := s3test.Start(t.TempDir())
+	check(t, err)
+	t.Cleanup(func() { s.Stop() })
+	return s
+}
 
 func TestObjectStoreScripts(t *testing.T) {
-	s, err := objectStore()
-	check(t, err)
+	s := objectStore(t)
 	testscript.Run(t, scripttest.Params("testdata/s3", func(e *testscript.Env) error {
 		prefix := "script" + strings.ToLower(strings.Map(letters, filepath.Base(e.WorkDir)))
 		e.Vars = append(e.Vars, s3test.Env()...)
@@ -61,8 +53,7 @@ func letters(r rune) rune {
 // publishedInBucket makes a folder with a repository, and a store in the object store with release v1.
 func publishedInBucket(t *testing.T) (dir, address string, release manifest.Release) {
 	t.Helper()
-	s, err := objectStore()
-	check(t, err)
+	s := objectStore(t)
 	dir = t.TempDir()
 	address = s.Address(t.Name())
 	check(t, prepare(t.Context(), dir))
