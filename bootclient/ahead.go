@@ -26,7 +26,8 @@ const MinRate = 64 << 10
 type AheadOptions struct {
 	Running manifest.Release // the release that this machine runs; its blocks stay in the cache
 	Rate    int64            // bytes per second on average, at least MinRate; 0 for no limit
-	// MayFetch reports whether the artifacts of a release may be fetched now; nil for always.
+	// MayFetch reports whether the artifacts of a release may be fetched now; nil for always. A release that the settings
+	// of this machine ask for (manifest.Settings.Preheat) is fetched in any case.
 	MayFetch func(manifest.Release) bool
 	// Wants reports whether this machine uses an artifact of a release; nil for each.
 	Wants func(r manifest.Release, role string) bool
@@ -45,6 +46,7 @@ type Ahead struct {
 	Release   manifest.Release // that this machine boots the next time
 	Timestamp int64            // TUF version of its timestamp
 	Bytes     int64            // fetched from sources
+	Preheat   bool             // the settings of this machine ask for the release
 	Offline   bool             // no source has answered; the release is that of the cache
 }
 
@@ -120,6 +122,7 @@ func (a *aheadRun) decide(ctx context.Context, held *cache.Cache) (Ahead, error)
 	a.won = newest
 	release := won.Verified.Release()
 	out := Ahead{State: Fetched, Release: release, Timestamp: newest.Verified.TimestampVersion(), Offline: newest.FromCache()}
+	out.Preheat = newest.Verified.Settings().Preheat == release.Version
 	if release.Content() == a.o.Running.Content() {
 		out.State = Current
 	}
@@ -129,7 +132,7 @@ func (a *aheadRun) decide(ctx context.Context, held *cache.Cache) (Ahead, error)
 		return out, nil
 	case out.State == Current && !whole:
 		return out, nil
-	case !whole && a.o.MayFetch != nil && !a.o.MayFetch(release):
+	case !whole && !out.Preheat && a.o.MayFetch != nil && !a.o.MayFetch(release):
 		out.State = Waiting
 		return out, nil
 	}

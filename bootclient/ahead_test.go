@@ -356,3 +356,49 @@ func fsckClean(t *testing.T, folder string) {
 	_, err = pack.Fsck(t.Context(), blocks, func(d pack.Damage) { t.Errorf("%+v", d) }, nil)
 	ok(t, err)
 }
+
+// asks signs settings for a machine.
+func (r *repo) asks(selector string, s manifest.Settings) {
+	r.t.Helper()
+	targets, err := manifest.NewTargets(r.targets.Version+1, time.Now().Add(900*time.Hour),
+		manifest.Delegation{Channel: "stable", Arch: "x86_64", Keys: public(r.releaser), Threshold: 1},
+		manifest.Delegation{Channel: manifest.ConfigRole, Keys: public(r.owner + "-config"), Threshold: 1})
+	ok(r.t, err)
+	r.targets = manifest.File{Role: "targets", Version: r.targets.Version + 1, Data: sign(r.t, targets, r.owner)}
+	r.files[manifest.FileName("targets", r.targets.Version)] = r.targets.Data
+	root, err := manifest.ParseRoot(r.root)
+	ok(r.t, err)
+	role, err := manifest.EncodeConfig(manifest.Config{
+		Repository: root.Repository(), Number: r.targets.Version, SignedAt: time.Now().Add(-time.Minute), Expires: time.Now().Add(100 * time.Hour),
+		Settings: map[string]manifest.Settings{selector: s},
+	})
+	ok(r.t, err)
+	r.publish(manifest.File{Role: manifest.ConfigRole, Version: r.targets.Version, Data: sign(r.t, role, r.owner+"-config")})
+}
+
+// A signed wish for a release is obeyed outside of the window, by the machine that it names and for that version alone.
+func TestAPreheatIsObeyedOutsideOfTheWindow(t *testing.T) {
+	t.Parallel()
+	r := newRepo(t, "us", manifest.Discovery{})
+	cache := t.TempDir()
+	filled(t, r, cache)
+	o := bootclient.AheadOptions{Running: r.running(1), MayFetch: func(manifest.Release) bool { return false }}
+	r.second(1 << 20)
+	const named = "mac-525400123456"
+	look := func(selector, want string) {
+		t.Helper()
+		cfg := aheadConfig(t, r, cache, serve(t, r, nil).URL)
+		cfg.Machine.Selectors = []string{selector}
+		got, err := bootclient.FetchAhead(t.Context(), cfg, o)
+		ok(t, err)
+		if got.State != want || got.Preheat != (want == bootclient.Fetched) {
+			t.Errorf("%s: %+v, want %s", selector, got, want)
+		}
+	}
+	look(named, bootclient.Waiting)
+	r.asks(named, manifest.Settings{Preheat: "3"})
+	look(named, bootclient.Waiting)
+	r.asks(named, manifest.Settings{Preheat: "2"})
+	look("mac-525400654321", bootclient.Waiting)
+	look(named, bootclient.Fetched)
+}

@@ -389,6 +389,26 @@ func TestLimitsOfSettings(t *testing.T) {
 	}
 }
 
+func TestPreheatIsTheVersionOfARelease(t *testing.T) {
+	for version, ok := range map[string]bool{"2.0": true, "2026.11~rc+1": true, "two words": false, "2.0\"": false, strings.Repeat("1", 65): false} {
+		data, err := EncodeSettings(Settings{Preheat: version})
+		if ok != (err == nil) || err != nil && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%q: %v", version, err)
+			continue
+		}
+		if s, err := ParseSettings(data); ok && (err != nil || s.Preheat != version || s.IsZero()) {
+			t.Errorf("%q: %+v, %v", version, s, err)
+		}
+	}
+	if _, err := ParseSettings([]byte(`{"format":"phaseboot/settings/v1","preheat":2}`)); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a number: %v", err)
+	}
+	general, own := Settings{Preheat: "2.0"}, Settings{Preheat: "3.0"}
+	if got := general.Over(own).Preheat + " " + general.Over(Settings{Hostname: "a"}).Preheat; got != "3.0 2.0" {
+		t.Errorf("merged: %s", got)
+	}
+}
+
 func TestWordsThatSettingsMayAdd(t *testing.T) {
 	for word, may := range map[string]bool{
 		"quiet": true, "panic=1": true, "panic=3600": true, "hugepages=64": true,

@@ -34,6 +34,8 @@ type Settings struct {
 
 	Credentials map[string][]byte `json:"credentials,omitempty"` // systemd credentials by name
 	Secrets     map[string][]byte `json:"secrets,omitempty"`     // credentials as age files, which only the machine can open
+
+	Preheat string `json:"preheat,omitempty"` // version of a release that a running machine fetches ahead at any time
 }
 
 var (
@@ -82,15 +84,17 @@ func ParseSettings(data []byte) (Settings, error) {
 	if got := l.text("format", l.get("", doc, "format")); l.err == nil && got != settingsFormat {
 		l.fail("format", "is %.40q where %q is expected; update this program", got, settingsFormat)
 	}
-	l.known("", doc, "format", "hostname", "cmdline", "ssh_keys", "network", "groups", "credentials", "secrets")
+	l.known("", doc, "format", "hostname", "cmdline", "ssh_keys", "network", "groups", "credentials", "secrets", "preheat")
 	for _, name := range []string{"cmdline", "ssh_keys", "groups"} {
 		l.texts(name, doc[name])
 	}
 	for _, name := range []string{"network", "credentials", "secrets"} {
 		l.textMap(name, doc[name])
 	}
-	if v, ok := doc["hostname"]; ok {
-		l.text("hostname", v)
+	for _, name := range []string{"hostname", "preheat"} {
+		if v, ok := doc[name]; ok {
+			l.text(name, v)
+		}
 	}
 	if l.err != nil {
 		return Settings{}, l.err
@@ -140,6 +144,9 @@ func EncodeSettings(s Settings) ([]byte, error) {
 func (s Settings) check() error {
 	if s.Hostname != "" && (len(s.Hostname) > 64 || !hostGrammar.MatchString(s.Hostname)) {
 		return malformed("hostname %.80q: use a-z, 0-9, - and dots, at most 64", s.Hostname)
+	}
+	if s.Preheat != "" && !versionGrammar.MatchString(s.Preheat) {
+		return malformed("preheat %.80q: not the version of a release; use letters, digits and . _ + ~ -, at most 64", s.Preheat)
 	}
 	for what, n := range map[string][2]int{
 		"command line words": {len(s.Cmdline), maxWords}, "SSH keys": {len(s.SSHKeys), maxSSHKeys}, "network files": {len(s.Network), maxNetwork},
@@ -195,7 +202,7 @@ func (s Settings) checkCredentials() error {
 
 // IsZero reports that nothing is set.
 func (s Settings) IsZero() bool {
-	return s.Hostname == "" && len(s.Cmdline)+len(s.SSHKeys)+len(s.Network)+len(s.Groups)+len(s.Credentials)+len(s.Secrets) == 0
+	return s.Hostname == "" && s.Preheat == "" && len(s.Cmdline)+len(s.SSHKeys)+len(s.Network)+len(s.Groups)+len(s.Credentials)+len(s.Secrets) == 0
 }
 
 // Over returns s with the fields of a more specific document in place of its own. Credentials and secrets are fields
@@ -203,6 +210,9 @@ func (s Settings) IsZero() bool {
 func (s Settings) Over(next Settings) Settings {
 	if next.Hostname != "" {
 		s.Hostname = next.Hostname
+	}
+	if next.Preheat != "" {
+		s.Preheat = next.Preheat
 	}
 	if len(next.Cmdline) > 0 {
 		s.Cmdline = next.Cmdline

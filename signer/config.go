@@ -206,6 +206,9 @@ func settingsWords(s manifest.Settings) (list []string) {
 	if s.Hostname != "" {
 		say("hostname %s", s.Hostname)
 	}
+	if s.Preheat != "" {
+		say("preheat release %s", s.Preheat)
+	}
 	if len(s.Groups) > 0 {
 		say("groups %s", strings.Join(s.Groups, ", "))
 	}

@@ -41,6 +41,7 @@ type Status struct {
 	Number    int64            `json:"role_version,omitempty"`
 	Timestamp int64            `json:"timestamp_version,omitempty"`
 	Bytes     int64            `json:"bytes"`             // from sources
+	Preheat   bool             `json:"preheat,omitempty"` // signed settings ask for the release
 	Offline   bool             `json:"offline,omitempty"` // no source has answered
 	Error     string           `json:"error,omitempty"`
 	Refused   []report.Refusal `json:"refused,omitempty"`
@@ -51,7 +52,7 @@ type Status struct {
 func (w *Watcher) status(a bootclient.Ahead, refused []report.Refusal, err error) Status {
 	s := Status{
 		At: w.now().UTC(), State: a.State, Running: w.Running.Version, Release: a.Release.Version, Number: a.Release.Number,
-		Timestamp: a.Timestamp, Bytes: a.Bytes, Offline: a.Offline, Refused: refused,
+		Timestamp: a.Timestamp, Bytes: a.Bytes, Preheat: a.Preheat, Offline: a.Offline, Refused: refused,
 	}
 	if err != nil {
 		s.State, s.Error = Failed, report.Clean(err.Error())

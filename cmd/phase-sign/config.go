@@ -162,7 +162,7 @@ func newConfigShow() *cobra.Command {
 
 // settingFlags are the settings of config set.
 type settingFlags struct {
-	hostname, cmdline            string
+	hostname, cmdline, preheat   string
 	sshKeys, network, groups, to []string
 	credentials, secrets         []string
 }
@@ -171,6 +171,7 @@ func (s *settingFlags) define(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&s.hostname, "hostname", "", "hostname")
 	f.StringVar(&s.cmdline, "cmdline", "", "`words` to add to the kernel command line of the release; docs/SETTINGS.md has the list")
+	f.StringVar(&s.preheat, "preheat", "", "`version` of a release that running machines fetch ahead now, also outside their maintenance window, if it is for them")
 	f.StringArrayVar(&s.sshKeys, "ssh-key", nil, "public key `file` of a person who may log in as root, in place of those that are set (repeatable)")
 	f.StringArrayVar(&s.network, "network", nil, "`file` of systemd-networkd, such as 50-lan.network, or static,ADDRESS/BITS[,GATEWAY[,DNS]]; in place of those that are set (repeatable)")
 	f.StringArrayVar(&s.groups, "group", nil, "`group` of the machine, in place of those that are set (repeatable)")
@@ -204,6 +205,9 @@ func (s *settingFlags) change(cmd *cobra.Command) (func(manifest.Settings) manif
 	return func(old manifest.Settings) manifest.Settings {
 		if given("hostname") {
 			old.Hostname = s.hostname
+		}
+		if given("preheat") {
+			old.Preheat = s.preheat
 		}
 		if given("cmdline") {
 			old.Cmdline = strings.Fields(s.cmdline)
