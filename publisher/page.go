@@ -18,11 +18,24 @@ func (s *server) openPage() (err error) {
 	if s.Admin.Addr == "" {
 		return nil
 	}
+	c := s.Admin
+	c.Mirrors = listedMirrors(s.repo.Root.Discovery().HTTPS, c.Mirrors)
 	s.page, err = admin.New(admin.Options{
-		Config: s.Admin, State: s.pageState, Reports: s.reports, Now: s.Now, Log: s.Log,
+		Config: c, State: s.pageState, Reports: s.reports, Now: s.Now, Log: s.Log,
 		Changed: func() <-chan struct{} { _, changed := s.source.current(); return changed },
 	})
 	return err
+}
+
+// listedMirrors adds the mirrors that root.json lists to those of the flags, each once.
+func listedMirrors(listed, named []string) []string {
+	all := slices.Clone(listed[:min(len(listed), maxMirrors)])
+	for _, m := range named {
+		if !slices.Contains(all, m) {
+			all = append(all, m)
+		}
+	}
+	return all
 }
 
 // pageState is what the admin page shows of this daemon.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,6 +44,13 @@ func TestTheAdminPageShowsTheDaemon(t *testing.T) {
 	w.Write("repo/2.targets.json", []byte("{"))
 	w.touch()
 	shows("/", `id="problems"`)
+}
+
+func TestThePageComparesTheMirrorsOfTheRootToo(t *testing.T) {
+	got := listedMirrors([]string{"https://a.example", "https://b.example"}, []string{"https://b.example", "http://c.example"})
+	if want := []string{"https://a.example", "https://b.example", "http://c.example"}; !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
 }
 
 // A page that strangers would reach stops the daemon before it does anything.

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/phaseboot/phaseboot/internal/bootreport"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/reports"
@@ -82,9 +83,9 @@ type Page struct {
 	receipts receiptCache
 	events   *events
 
-	mu    sync.Mutex
-	state State
-	at    time.Time // when state was read
+	state   shared[State]
+	running shared[[]reports.Running]
+	read    [2]shared[bootreport.Share] // by the last boots of unverified and of accepted machines
 }
 
 //go:embed assets
@@ -270,23 +271,41 @@ func (p *Page) decide(change func(*reports.Store, context.Context, ...string) er
 // mayDecide reports whether the page has forms to accept and forget keys.
 func (p *Page) mayDecide() bool { return p.guard.decides() && p.Reports != nil && !p.Reports.ReadOnly }
 
+// currentState returns the state of the publisher.
+func (p *Page) currentState(ctx context.Context) (State, error) {
+	return p.state.get(ctx, p.Now(), p.State)
+}
+
 const (
-	stateAge     = 2 * time.Second // a state that is younger is shown again
-	stateTimeout = 10 * time.Second
+	sharedAge     = 2 * time.Second // a value that is younger is shown again
+	sharedTimeout = 10 * time.Second
 )
 
-// currentState returns the state of the publisher, which is read once for the pages of a moment.
-func (p *Page) currentState(ctx context.Context) (State, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if now := p.Now(); now.Sub(p.at) >= stateAge || now.Before(p.at) || p.at.IsZero() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stateTimeout)
+// A shared value is read once for the pages of a moment: a change makes every open page ask for it.
+type shared[T any] struct {
+	mu    sync.Mutex
+	value T
+	at    time.Time // when it was read; zero if it has to be read again
+}
+
+func (s *shared[T]) get(ctx context.Context, now time.Time, read func(context.Context) (T, error)) (T, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if age := now.Sub(s.at); s.at.IsZero() || age < 0 || age >= sharedAge {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sharedTimeout)
 		defer cancel()
-		state, err := p.State(ctx)
+		value, err := read(ctx)
 		if err != nil {
-			return state, err
+			return value, err
 		}
-		p.state, p.at = state, now
+		s.value, s.at = value, now
 	}
-	return p.state, nil
+	return s.value, nil
+}
+
+// forget makes get read the value again.
+func (s *shared[T]) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = time.Time{}
 }

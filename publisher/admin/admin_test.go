@@ -2,11 +2,13 @@ package admin
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -494,6 +496,79 @@ func TestAChangeIsAnEvent(t *testing.T) {
 	if resp, _ := get(t, web.URL+"/events"); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("one more: %s", resp.Status)
 	}
+}
+
+// Over HTTPS too an open page gets events, and does not keep the publisher from stopping.
+func TestServeSendsEventsOverHTTP2AndStops(t *testing.T) {
+	s := newSite(t)
+	ca := newCA(t)
+	cert, key := ca.issue(t, "server", "127.0.0.1")
+	s.Write("cert.pem", cert)
+	s.Write("key.pem", key)
+	mirror := s.mirror().URL
+	p, err := New(Options{
+		Config: Config{Addr: ":0", Cert: s.Path("cert.pem"), Key: s.Path("key.pem"), Mirrors: []string{mirror}},
+		State:  s.state, Reports: s.reports, Log: pubtest.VerboseLog(t),
+	})
+	pubtest.Check(t, err)
+	l, err := net.Listen("tcp", p.Address())
+	pubtest.Check(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Serve(ctx, l) }()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca.pem)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}}
+	resp, err := client.Get(p.Origin(l) + "/events")
+	pubtest.Check(t, err)
+	defer resp.Body.Close()
+	if resp.ProtoMajor != 2 || !strings.HasPrefix(p.Origin(l), "https://127.0.0.1:") {
+		t.Errorf("%s at %s", resp.Proto, p.Origin(l))
+	}
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() && lines.Text() != "event: change" { // a mirror has been asked
+	}
+	if lines.Err() != nil {
+		t.Fatal(lines.Err())
+	}
+	_, body := do(t, client, http.MethodGet, p.Origin(l)+"/heads", "")
+	if !strings.Contains(body, "the same head") || !strings.Contains(body, mirror) {
+		t.Errorf("the mirror is not compared:\n%s", body)
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(pubtest.Patience):
+		t.Error("does not stop")
+	}
+}
+
+// Sixty open pages that read a view again cost the publisher one reading.
+func TestAValueIsReadOnceForManyPages(t *testing.T) {
+	var v shared[int]
+	now, reads := time.Now(), 0
+	get := func(want int) {
+		t.Helper()
+		if got, err := v.get(t.Context(), now, func(context.Context) (int, error) { reads++; return reads, nil }); got != want || err != nil {
+			t.Errorf("got %d, %v, want %d", got, err, want)
+		}
+	}
+	get(1)
+	get(1)
+	now = now.Add(sharedAge)
+	get(2)
+	now = now.Add(-time.Hour) // the clock was set back
+	get(3)
+	v.forget()
+	get(4)
+	now = now.Add(sharedAge)
+	if _, err := v.get(t.Context(), now, func(context.Context) (int, error) { return 0, fs.ErrInvalid }); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("got %v", err)
+	}
+	get(5)
 }
 
 func TestSessionsAreBounded(t *testing.T) {

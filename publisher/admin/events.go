@@ -74,23 +74,16 @@ func (p *Page) follow(ctx context.Context) {
 				return
 			}
 		case <-head:
+			p.state.forget()
 		case <-p.mirrors.changed:
 		case <-ctx.Done():
 			return
 		}
-		p.forgetState()
 		p.events.notify()
 		if !sleep(ctx, eventPause) {
 			return
 		}
 	}
-}
-
-// forgetState makes the next view read the state of the publisher.
-func (p *Page) forgetState() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.at = time.Time{}
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"embed"
 	"errors"
 	"fmt"
@@ -193,7 +194,7 @@ func (p *Page) overview(r *http.Request) (content, error) {
 			return content{}, err
 		}
 		o.Stats = &stats
-		if o.Running, err = p.Reports.Running(r.Context()); err != nil {
+		if o.Running, err = p.running.get(r.Context(), p.Now(), p.Reports.Running); err != nil {
 			return content{}, err
 		}
 	}
@@ -490,18 +491,15 @@ func (p *Page) traffic(r *http.Request) (content, error) {
 		return content{}, err
 	}
 	out := traffic{State: s, Taken: p.Reports != nil}
-	for _, kind := range []struct {
-		text     string
-		accepted bool
-	}{{"verified", true}, {"unverified", false}} {
+	for i, text := range []string{"unverified", "verified"} {
 		if p.Reports == nil {
 			break
 		}
-		share, err := p.Reports.Traffic(r.Context(), kind.accepted)
+		share, err := p.read[i].get(r.Context(), p.Now(), func(ctx context.Context) (bootreport.Share, error) { return p.Reports.Traffic(ctx, i == 1) })
 		if err != nil {
 			return content{}, err
 		}
-		out.Rows = append(out.Rows, trafficRow{kind.text, share, parts(share)})
+		out.Rows = append([]trafficRow{{text, share, parts(share)}}, out.Rows...)
 	}
 	return content{name: "traffic", title: "Traffic", live: true, data: out}, nil
 }
