@@ -85,17 +85,25 @@ func takeLease(ctx context.Context, b *Bucket) (*lease, error) {
 	return l, nil
 }
 
-// Lock takes the lease of an address, for a writer of other objects than packs. unlock gives it back;
-// it returns an error if another process had taken it.
-func (b *Bucket) Lock(ctx context.Context) (unlock func() error, err error) {
+// A Lock is the lease of an address, for a writer of other objects than packs.
+type Lock struct{ lease *lease }
+
+// Lock takes the lease of an address.
+func (b *Bucket) Lock(ctx context.Context) (*Lock, error) {
 	l, err := takeLease(ctx, b)
 	if err != nil {
 		return nil, err
 	}
-	return func() error {
-		ctx := context.WithoutCancel(ctx)
-		return errors.Join(l.check(ctx), l.release(ctx))
-	}, nil
+	return &Lock{l}, nil
+}
+
+// Check renews the lease. The error wraps pack.ErrBusy if another process has taken it.
+func (l *Lock) Check(ctx context.Context) error { return l.lease.check(ctx) }
+
+// Unlock gives the lease back, also when ctx has ended. It returns an error if another process had taken it.
+func (l *Lock) Unlock(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	return errors.Join(l.lease.check(ctx), l.lease.release(ctx))
 }
 
 // write writes the object if it has an ETag still, or does not exist for "". A PUT that succeeded

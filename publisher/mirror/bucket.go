@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,11 @@ import (
 
 const (
 	bucketLedger    = dirPrivate + "ledger"
+	bucketLease     = dirPrivate + bucket.LeaseName
 	maxBucketLedger = 256 << 20 // bytes
 	parallelPuts    = 16
+
+	removalsPerCheck = 256 // of the lock
 
 	// Blocks and targets never change; the others have to be asked for each time.
 	cacheForever = "public, max-age=31536000, immutable"
@@ -35,6 +39,7 @@ const (
 type bucketExport struct {
 	Options
 	bucket  *bucket.Bucket
+	lock    *bucket.Lock
 	content *content
 	source  source
 	ledger  ledger
@@ -66,25 +71,24 @@ func exportBucket(ctx context.Context, o Options) (out Exported, err error) {
 	if err != nil {
 		return out, err
 	}
-	unlock, err := b.Lock(ctx)
+	e := &bucketExport{Options: o, bucket: b, content: c, source: source{c.Blocks, packs}}
+	if err := e.check(ctx); err != nil { // before the lock, which is an object
+		return out, err
+	}
+	private, err := bucket.Dial(a.At(strings.TrimSuffix(dirPrivate, "/")), o.Log)
 	if err != nil {
 		return out, err
 	}
-	e := &bucketExport{Options: o, bucket: b, content: c, source: source{c.Blocks, packs}, present: map[string]bucket.Object{}}
+	if e.lock, err = private.Lock(ctx); err != nil {
+		return out, err
+	}
 	err = e.run(ctx)
-	return e.out, errors.Join(err, unlock())
+	return e.out, errors.Join(err, e.lock.Unlock(ctx))
 }
 
 func (e *bucketExport) run(ctx context.Context) error {
 	e.out = newExported(e.Options, e.content)
-	list, err := e.bucket.List(ctx, "", 0)
-	if err != nil {
-		return err
-	}
-	for _, o := range list {
-		e.present[o.Name] = o
-	}
-	if err := e.check(ctx); err != nil {
+	if err := e.check(ctx); err != nil { // another export may have written meanwhile
 		return err
 	}
 	blocks, err := listBlocks(ctx, e.source, e.content)
@@ -104,14 +108,38 @@ func (e *bucketExport) run(ctx context.Context) error {
 	return e.write(ctx, blocks, targets, files, timestamps, records)
 }
 
-// check refuses an address with objects of another repository, or of a newer state of this one, and one
-// with objects that no export wrote.
+// check lists the objects. It refuses an address with objects of another repository, or of a newer state
+// of this one, and one with objects that no export wrote.
 func (e *bucketExport) check(ctx context.Context) error {
+	list, err := e.bucket.List(ctx, "", 0)
+	if err != nil {
+		return err
+	}
+	e.present = make(map[string]bucket.Object, len(list))
+	for _, o := range list {
+		e.present[o.Name] = o
+	}
+	if err := e.readLedger(ctx); err != nil {
+		return err
+	}
+	first := manifest.FileName(metadata.ROOT, 1)
+	data, err := e.read(ctx, dirTUF+first)
+	if err != nil {
+		return err
+	}
+	if data != nil && !bytes.Equal(data, e.content.Files[first]) {
+		return fmt.Errorf("mirror %s: its %s is of another repository (%w); name another prefix", e.bucket, first, fs.ErrInvalid)
+	}
+	return e.notNewer(ctx)
+}
+
+// readLedger reads the ledger. Without one, nothing but a lease of an export may be there.
+func (e *bucketExport) readLedger(ctx context.Context) error {
 	data, _, err := e.bucket.Read(ctx, bucketLedger, maxBucketLedger)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		for name := range e.present {
-			if name != bucket.LeaseName {
+			if name != bucketLease {
 				return fmt.Errorf("mirror %s: not empty, it contains %.80q, and no export wrote into it (%w); name another prefix", e.bucket, name, fs.ErrInvalid)
 			}
 		}
@@ -123,21 +151,29 @@ func (e *bucketExport) check(ctx context.Context) error {
 			return fmt.Errorf("object %s/%s: %w", e.bucket, bucketLedger, err)
 		}
 	}
-	first := manifest.FileName(metadata.ROOT, 1)
-	if data, err = e.read(ctx, dirTUF+first); err != nil {
-		return err
+	return nil
+}
+
+// notNewer is that of a folder: a newer root, or a newer timestamp that the newest root accepts.
+func (e *bucketExport) notNewer(ctx context.Context) error {
+	root := e.content.repo.Root.Version()
+	next := manifest.FileName(metadata.ROOT, root+1)
+	if _, ok := e.present[dirTUF+next]; ok {
+		return e.older(fmt.Sprintf("%s, the repository's newest root is %d", next, root))
 	}
-	if data != nil && !bytes.Equal(data, e.content.Files[first]) {
-		return fmt.Errorf("mirror %s: its %s is of another repository (%w); name another prefix", e.bucket, first, fs.ErrInvalid)
-	}
-	if data, err = e.read(ctx, dirTUF+manifest.FileName(metadata.TIMESTAMP, 0)); data == nil || err != nil {
+	data, err := e.read(ctx, dirTUF+manifest.FileName(metadata.TIMESTAMP, 0))
+	if data == nil || err != nil {
 		return err
 	}
 	there, err := manifest.Open(data)
 	if err != nil || e.content.repo.Root.CheckSigned(manifest.KindTimestamp, data) != nil || there.Version() <= e.content.Timestamp {
 		return nil
 	}
-	return fmt.Errorf("mirror %s: %w: it has timestamp %d, the repository %d; export the newer repository", e.bucket, manifest.ErrRollback, there.Version(), e.content.Timestamp)
+	return e.older(fmt.Sprintf("timestamp %d, the repository %d", there.Version(), e.content.Timestamp))
+}
+
+func (e *bucketExport) older(has string) error {
+	return fmt.Errorf("mirror %s: %w: it has %s; export the newer repository", e.bucket, manifest.ErrRollback, has)
 }
 
 // read returns an object, nil when it does not exist.
@@ -173,8 +209,12 @@ func (e *bucketExport) targets() (files []file, err error) {
 	return files, nil
 }
 
-// records returns the record of each key. One that is there is kept until it must be signed again.
+// records returns the record of each key, or, without a key, those in the mirror. One that is there is kept
+// until it must be signed again.
 func (e *bucketExport) records(ctx context.Context) (files []file, err error) {
+	if len(e.IPNS) == 0 {
+		return e.presentRecords(ctx)
+	}
 	judge := &export{Options: e.Options, content: e.content}
 	for _, key := range e.IPNS {
 		r, err := e.content.repo.NewRecord(key)
@@ -196,6 +236,30 @@ func (e *bucketExport) records(ctx context.Context) (files []file, err error) {
 	return files, nil
 }
 
+// presentRecords returns the records in the mirror, and refuses one that points to other metadata.
+func (e *bucketExport) presentRecords(ctx context.Context) (files []file, err error) {
+	judge := &export{Options: e.Options, content: e.content}
+	for path := range e.ledger {
+		name, ok := strings.CutPrefix(path, dirRecords)
+		if !ok {
+			continue
+		}
+		data, err := e.read(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		if data == nil {
+			continue
+		}
+		if !judge.points(name, data) {
+			return nil, fmt.Errorf("object %s/%s: does not point to %s (%w); give its key with --ipns-key, or remove the object", e.bucket, path, e.content.Folder, fs.ErrInvalid)
+		}
+		e.out.Records = append(e.out.Records, name)
+		files = append(files, file{path: path, data: data})
+	}
+	return files, nil
+}
+
 // write writes the stages one after another, and removes what no release has needed for the grace. The
 // ledger is written first: an object that is not in it would never be removed.
 func (e *bucketExport) write(ctx context.Context, stages ...[]file) error {
@@ -208,11 +272,19 @@ func (e *bucketExport) write(ctx context.Context, stages ...[]file) error {
 		return err
 	}
 	for _, stage := range stages {
+		if err := e.lock.Check(ctx); err != nil {
+			return err
+		}
 		if err := e.writeStage(ctx, stage, len(needed)); err != nil {
 			return err
 		}
 	}
-	for _, path := range expired {
+	for i, path := range expired {
+		if i%removalsPerCheck == 0 {
+			if err := e.lock.Check(ctx); err != nil {
+				return err
+			}
+		}
 		if err := e.bucket.Remove(ctx, path); err != nil {
 			return err
 		}
@@ -249,6 +321,9 @@ func (e *bucketExport) age(needed []file) (expired []string) {
 }
 
 func (e *bucketExport) writeLedger(ctx context.Context) error {
+	if err := e.lock.Check(ctx); err != nil {
+		return err
+	}
 	var b bytes.Buffer
 	if err := e.ledger.encode(&b); err != nil {
 		return err
@@ -282,7 +357,7 @@ func (e *bucketExport) writeStage(ctx context.Context, stage []file, total int) 
 	e.out.WrittenFiles += int(files.Load())
 	e.out.WrittenBytes += size.Load()
 	e.out.KeptFiles += int(kept.Load())
-	return err
+	return cmp.Or(err, ctx.Err())
 }
 
 // has reports whether the object of a file is there. Objects are stored whole or not at all, and the names of
