@@ -53,7 +53,8 @@ type Ahead struct {
 // FetchAhead finds the release that this machine would boot now, as Run does. If it is not the running one, FetchAhead
 // fetches its artifacts into the cache, reads all of them back and verifies them there. Only then it saves the pointer
 // and the metadata: until that moment, and after a crash, the cache is as good for the running release as before.
-// The blocks of the running release and of the newest blessed one are not removed. It serves nothing.
+// The blocks of the running release, of the newest blessed one, and of the one that a boot without a source takes are not
+// removed. It serves nothing.
 //
 // It opens the cache for writing only while it fetches, so that a boot, or another FetchAhead, can have the lock. The errors are
 // those of Run; one wraps pack.ErrBusy if another process writes to the cache, and syscall.ENOSPC if the release has no room.
@@ -110,7 +111,7 @@ func (a *aheadRun) open(ctx context.Context, readOnly bool) (*cache.Cache, error
 	return cache.Open(ctx, options)
 }
 
-// decide finds the release and fetches it if that is allowed. held is the cache, which it does not write.
+// decide finds the release and fetches it if that is allowed. held is the cache for reading, which it closes before it writes.
 func (a *aheadRun) decide(ctx context.Context, held *cache.Cache) (Ahead, error) {
 	none := func(context.Context, manifest.Release, peers.Pool) {}
 	won, err := resolve.Find(ctx, resolve.Options{Policy: a.cfg.policy, Names: a.names, Early: none}, a.disc, held)
@@ -136,6 +137,7 @@ func (a *aheadRun) decide(ctx context.Context, held *cache.Cache) (Ahead, error)
 		out.State = Waiting
 		return out, nil
 	}
+	held.Close() // a file that is removed below it would still need room on the disk
 	out.Bytes, err = a.fetch(ctx, won.Verified)
 	return out, err
 }
@@ -178,19 +180,23 @@ func (a *aheadRun) fetch(ctx context.Context, v *manifest.Verified) (n int64, er
 	if err := a.verify(ctx, release, c); err != nil {
 		return n, err
 	}
+	a.won.Directory = resolve.NewDirectory(a.won.Pointer.Directory, peers.Pool{Cache: c})
 	if err := a.won.Save(ctx, a.cfg.cacheDir(), a.cfg.policy()); err != nil {
 		return n, fmt.Errorf("cache %s: saving the release: %w", a.cfg.Cache, err)
 	}
 	return n, nil
 }
 
-// kept returns a function that reports whether a block belongs to the running release, to the newest blessed one, or to
-// the metadata with which a boot without a source verifies the running one. Of a file of which the cache lacks a node, only
+// kept returns a function that reports whether a block belongs to the running release, to the newest blessed one, to the one
+// that a boot without a source takes, or to the metadata with which that boot verifies it. Of a file of which the cache lacks a node, only
 // the first blocks are kept: it is not whole.
 func (a *aheadRun) kept(ctx context.Context, c *cache.Cache) (func(cid.Cid) bool, error) {
 	releases := []manifest.Release{a.o.Running}
 	if older, err := a.cfg.blessed(a.won.Verified); err == nil {
 		releases = append(releases, older.Release())
+	}
+	if saved, err := resolve.Cached(ctx, resolve.Options{Policy: a.cfg.policy, Names: a.names}, c, true); err == nil {
+		releases = append(releases, saved.Release()) // it may wait for its start, and the saved versions allow no older one
 	}
 	var files []cid.Cid
 	for _, r := range releases {

@@ -267,6 +267,38 @@ func TestAFetchAheadNeverRemovesTheRunningRelease(t *testing.T) {
 	offline(t, r, cache)
 }
 
+// A release that is ready, and was not started yet, stays until a newer one has room beside it: the saved versions allow no older
+// one. Without room nothing is removed.
+func TestAFetchAheadKeepsTheReleaseThatIsReady(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) { // for its mounts
+		return
+	}
+	r := newRepo(t, "us", manifest.Discovery{})
+	folder := filepath.Join(smallDisk(t, 64), "cache")
+	r.release("0", map[string][]byte{"kernel": content(31, 300<<10), "initramfs": content(32, 700<<10), "rootfs": content(33, 3<<20)})
+	filled(t, r, folder)
+	oldest := r.running(r.number)
+	r.release("1", map[string][]byte{"kernel": content(41, 300<<10), "initramfs": content(42, 700<<10), "rootfs": content(43, 8<<20)})
+	filled(t, r, folder)
+	running := r.running(r.number)
+	ahead := func() error {
+		_, err := bootclient.FetchAhead(t.Context(), aheadConfig(t, r, folder, serve(t, r, nil).URL), bootclient.AheadOptions{Running: running})
+		return err
+	}
+	r.second(12 << 20)
+	ok(t, ahead())
+	ready, second := r.frozen(), r.running(r.number)
+	r.release("2", map[string][]byte{"kernel": content(51, 300<<10), "initramfs": content(52, 700<<10), "rootfs": content(53, 17<<20)})
+	if err := ahead(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("no room: %v", err)
+	}
+	for _, rel := range []manifest.Release{oldest, running, second} {
+		holdsAll(t, folder, rel)
+	}
+	offline(t, ready, folder)
+}
+
 // aheadChild names the environment variables with which the test binary is the process that is killed.
 const aheadChild = "PHASE_AHEAD_CACHE"
 

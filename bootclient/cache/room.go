@@ -29,8 +29,8 @@ type RoomPlan struct {
 
 	Fallback []cid.Cid // roots of the artifacts of the other release
 
-	// Keep reports whether a block of another release stays too; nil for none. The cache is then not removed as a
-	// whole.
+	// Keep reports whether a block of another release stays too; nil for none. If the release has no room beside these
+	// blocks, nothing is removed.
 	Keep func(cid.Cid) bool
 }
 
@@ -81,9 +81,13 @@ func (c *Cache) free(ctx context.Context, p RoomPlan, free, all, lacks int64) {
 // collect removes the blocks that the release does not need. It reports whether the disk was
 // too full for that.
 func (c *Cache) collect(ctx context.Context, p RoomPlan, free, lacks int64) (full bool) {
-	c.Report.Say("cache: removing blocks that this release does not need, to make room for %s", report.Bytes(lacks))
 	needed := p.contains()
 	keep := needed
+	if p.Keep != nil { // the release must fit beside the others; else they all stay
+		if would, err := c.store.WouldCollect(ctx, keep); err == nil && free+would.Bytes < roomFor(lacks) {
+			return false
+		}
+	}
 	if other := c.blocksOf(ctx, p.Fallback); len(other) > 0 {
 		keep = func(id cid.Cid) bool { return other[id] || needed(id) }
 		if would, err := c.store.WouldCollect(ctx, keep); err == nil && free+would.Bytes < lacks+collectMargin {
@@ -91,6 +95,7 @@ func (c *Cache) collect(ctx context.Context, p RoomPlan, free, lacks int64) (ful
 			keep = needed
 		}
 	}
+	c.Report.Say("cache: removing blocks that this release does not need, to make room for %s", report.Bytes(lacks))
 	step := c.Report.Begin("cache")
 	sum, err := c.store.Collect(ctx, keep, nil)
 	if file.IsFull(err) {
@@ -155,11 +160,14 @@ func (c *Cache) CheckRoom(ctx context.Context, p RoomPlan) error {
 		return nil
 	}
 	_, lacks := c.sizes(ctx, p)
-	if need := lacks + lacks/32 + collectMargin; lacks > 0 && free < need {
-		return fmt.Errorf("cache: %w: %s are needed, %s are free beside the releases that stay; give the machine a larger cache partition", syscall.ENOSPC, report.Bytes(need), report.Bytes(free))
+	if need := roomFor(lacks); lacks > 0 && free < need {
+		return fmt.Errorf("cache: %w: %s are needed, %s are free, and removing what may go would not be enough; give the machine a larger cache partition", syscall.ENOSPC, report.Bytes(need), report.Bytes(free))
 	}
 	return nil
 }
+
+// roomFor returns the free bytes with which a cache takes blocks of lacks bytes.
+func roomFor(lacks int64) int64 { return lacks + lacks/32 + collectMargin }
 
 // FreeBytes returns how many bytes may still be written below dir, or an error if the file
 // system does not say.
