@@ -31,6 +31,40 @@ type AheadOptions struct {
 	MayFetch func(manifest.Release) bool
 	// Wants reports whether this machine uses an artifact of a release; nil for each.
 	Wants func(r manifest.Release, role string) bool
+	Seen  *Seen // by calls before this one; nil for none
+}
+
+// Seen has the newest versions of metadata that FetchAhead has verified. The cache has them only when a release is whole there:
+// without Seen, an older release could be offered again to a machine that waits. Use one Seen for one call at a time.
+type Seen struct{ root, targets, timestamp, role, settings int64 }
+
+// advance takes the versions of v. It refuses lower ones than before: the error wraps manifest.ErrRollback. A newer root.json may
+// have other keys, and its versions may be lower; so may those of roles with a newer targets.json.
+func (s *Seen) advance(v *manifest.Verified) error {
+	if s == nil {
+		return nil
+	}
+	now := Seen{v.RootVersion(), v.TargetsVersion(), v.TimestampVersion(), v.Newest().Number, v.Settings().Number}
+	for _, c := range []struct {
+		file    string
+		is, was int64
+		resets  bool // the next files have other floors if this one is newer
+	}{
+		{"root.json", now.root, s.root, true},
+		{"timestamp.json", now.timestamp, s.timestamp, false},
+		{"targets.json", now.targets, s.targets, true},
+		{"the role of the channel", now.role, s.role, false},
+		{"the role config", now.settings, s.settings, false},
+	} {
+		if c.is < c.was {
+			return fmt.Errorf("%w: %s has version %d, and version %d was seen; name another source", manifest.ErrRollback, c.file, c.is, c.was)
+		}
+		if c.resets && c.is > c.was {
+			break
+		}
+	}
+	*s = now
+	return nil
 }
 
 // States of an Ahead.
@@ -118,6 +152,14 @@ func (a *aheadRun) decide(ctx context.Context, held *cache.Cache) (Ahead, error)
 	if err != nil {
 		return Ahead{}, err
 	}
+	if err := CheckRunning(won.Verified, a.o.Running); err != nil {
+		return Ahead{}, err
+	}
+	if !won.FromCache() { // that is never fetched
+		if err := a.o.Seen.advance(won.Verified); err != nil {
+			return Ahead{}, err
+		}
+	}
 	newest := won
 	won, _ = fallBack(a.cfg, won)
 	a.won = newest
@@ -140,6 +182,18 @@ func (a *aheadRun) decide(ctx context.Context, held *cache.Cache) (Ahead, error)
 	held.Close() // a file that is removed below it would still need room on the disk
 	out.Bytes, err = a.fetch(ctx, won.Verified)
 	return out, err
+}
+
+// CheckRunning refuses metadata that are older than the release that this machine runs, by the version of the role: a signed
+// rollback has a higher one. The cache may be an old copy, and its saved versions are then too low. The error wraps
+// manifest.ErrRollback.
+func CheckRunning(v *manifest.Verified, running manifest.Release) error {
+	newest := v.Newest()
+	if newest.Channel == running.Channel && newest.Arch == running.Arch && newest.Number < running.Number {
+		return fmt.Errorf("%w: release %.80q has role version %d, and this machine runs version %d; name another source, or fetch again with phase-boot watch --once",
+			manifest.ErrRollback, newest.Version, newest.Number, running.Number)
+	}
+	return nil
 }
 
 // saved reports whether the cache has the pointer to the metadata that were found.
@@ -177,6 +231,9 @@ func (a *aheadRun) fetch(ctx context.Context, v *manifest.Verified) (n int64, er
 		c.Put(ctx, id, data)
 	}
 	c.Sync(ctx)
+	if err := c.WriteError(); err != nil { // what is read back may come from memory
+		return n, fmt.Errorf("cache %s: %w", a.cfg.Cache, err)
+	}
 	if err := a.verify(ctx, release, c); err != nil {
 		return n, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -297,6 +298,88 @@ func TestAFetchAheadKeepsTheReleaseThatIsReady(t *testing.T) {
 		holdsAll(t, folder, rel)
 	}
 	offline(t, ready, folder)
+}
+
+// A fetch ahead ends at the first block that the disk does not take.
+func TestAFetchAheadEndsWhenTheDiskIsFull(t *testing.T) {
+	t.Parallel()
+	if !netns.Inside(t) { // for its mounts
+		return
+	}
+	r := newRepo(t, "us", manifest.Discovery{})
+	disk := smallDisk(t, 96)
+	folder := filepath.Join(disk, "cache")
+	filled(t, r, folder)
+	old, running := r.frozen(), r.running(1)
+	r.second(24 << 20)
+	var fill atomic.Bool
+	s := serve(t, r, func(w http.ResponseWriter, req *http.Request, good http.Handler) {
+		if strings.Contains(req.URL.Path, r.cids["rootfs"].String()) && fill.CompareAndSwap(false, true) { // after the check for room
+			time.AfterFunc(200*time.Millisecond, func() { _ = os.WriteFile(filepath.Join(disk, "other"), make([]byte, 96<<20), 0o600) })
+		}
+		good.ServeHTTP(w, req)
+	})
+	_, err := bootclient.FetchAhead(t.Context(), aheadConfig(t, r, folder, s.URL), bootclient.AheadOptions{Running: running, Rate: 4 << 20})
+	if err == nil || !strings.Contains(err.Error(), "cache: disk full") {
+		t.Errorf("a full disk: %v", err)
+	}
+	holdsAll(t, folder, running)
+	offline(t, old, folder)
+}
+
+// An old copy of the cache, with metadata that are still valid, is refused by a machine that runs a newer release; a signed
+// rollback, which is newer metadata, is not.
+func TestAFetchAheadRefusesWhatIsOlderThanTheRunningRelease(t *testing.T) {
+	t.Parallel()
+	r := newRepo(t, "us", manifest.Discovery{})
+	folder := t.TempDir()
+	filled(t, r, folder)
+	old := r.frozen()
+	old.files = maps.Clone(r.files)
+	r.second(1 << 20)
+	o := bootclient.AheadOptions{Running: r.running(2)}
+	_, err := bootclient.FetchAhead(t.Context(), aheadConfig(t, r, folder, serve(t, old, nil).URL), o)
+	if !errors.Is(err, manifest.ErrRollback) || !strings.Contains(err.Error(), "role version 1, and this machine runs version 2") {
+		t.Errorf("older than the running release: %v", err)
+	}
+	r.release("1", old.signed)
+	got, err := bootclient.FetchAhead(t.Context(), aheadConfig(t, r, folder, serve(t, r, nil).URL), o)
+	ok(t, err)
+	if got.State != bootclient.Fetched || got.Release.Version != "1" {
+		t.Errorf("a signed rollback: %+v", got)
+	}
+}
+
+// A machine that waits for its window refuses what is older than what it has seen, although its cache does not know that yet.
+func TestAMachineThatWaitsRefusesAReplay(t *testing.T) {
+	t.Parallel()
+	r := newRepo(t, "us", manifest.Discovery{})
+	folder := t.TempDir()
+	filled(t, r, folder)
+	o := bootclient.AheadOptions{Running: r.running(1), MayFetch: func(manifest.Release) bool { return false }, Seen: new(bootclient.Seen)}
+	look := func(r *repo) (bootclient.Ahead, error) {
+		return bootclient.FetchAhead(t.Context(), aheadConfig(t, r, folder, serve(t, r, nil).URL), o)
+	}
+	r.second(1 << 20)
+	second := r.frozen()
+	second.files = maps.Clone(r.files)
+	r.release("3", r.signed)
+	for range 2 {
+		got, err := look(r)
+		ok(t, err)
+		if got.State != bootclient.Waiting || got.Release.Version != "3" {
+			t.Fatalf("%+v", got)
+		}
+	}
+	if got, err := look(second); !errors.Is(err, manifest.ErrRollback) {
+		t.Errorf("a replay: %+v, %v", got, err)
+	}
+	r.replaceReleaser()
+	r.number--
+	r.release("2b", r.signed) // a change of keys recovers from a version that was set too high
+	if got, err := look(r); err != nil || got.Release.Version != "2b" {
+		t.Errorf("other keys: %+v, %v", got, err)
+	}
 }
 
 // aheadChild names the environment variables with which the test binary is the process that is killed.

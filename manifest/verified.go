@@ -29,6 +29,7 @@ type Verified struct {
 	settings  MachineSettings
 	owners    *delegation // of its role
 	timestamp int64
+	targets   int64
 	discovery Discovery
 	roots     []int64
 	root      *Root     // the newest
@@ -76,6 +77,9 @@ func (r Release) clone() Release {
 // TimestampVersion is the TUF version of the timestamp. Of two results for one repository and
 // one root, the one with the higher version is newer.
 func (v *Verified) TimestampVersion() int64 { return v.timestamp }
+
+// TargetsVersion is the TUF version of the top-level targets.json.
+func (v *Verified) TargetsVersion() int64 { return v.targets }
 
 // Discovery is the discovery field of the newest root.
 func (v *Verified) Discovery() Discovery { return v.discovery }

@@ -77,7 +77,7 @@ func (w *workflow) verify(ctx context.Context) (*Verified, error) {
 		return nil, unchosen
 	}
 	return &Verified{
-		release: chosen, newest: release, manifest: w.manifest, settings: settings, owners: w.targets.delegation(release.Channel + "-" + release.Arch), timestamp: w.timestamp.Version(), discovery: w.root.Discovery(),
+		release: chosen, newest: release, manifest: w.manifest, settings: settings, owners: w.targets.delegation(release.Channel + "-" + release.Arch), timestamp: w.timestamp.Version(), targets: w.targets.Version(), discovery: w.root.Discovery(),
 		roots: w.roots, root: w.root, now: w.time.now, lastGood: w.time.unchecked, notes: w.notes, first: w.first,
 	}, nil
 }

@@ -27,7 +27,7 @@ type Cache struct {
 
 	mu            sync.Mutex
 	stats         report.SourceStats
-	broken        bool             // a write failed; nothing more is written
+	broken        error            // a write failed; nothing more is written
 	roomExhausted bool             // nothing more can be removed from a full disk
 	damaged       map[cid.Cid]bool // damaged blocks; true once they are rewritten
 }
@@ -64,7 +64,14 @@ func (c *Cache) IsOpen() bool { return c.store != nil }
 func (c *Cache) Writable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.store != nil && !c.ReadOnly && !c.broken
+	return c.store != nil && !c.ReadOnly && c.broken == nil
+}
+
+// WriteError returns the error that has ended all writing, nil if there was none.
+func (c *Cache) WriteError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
 }
 
 // Put stores a verified block if the cache may be written. It overwrites a damaged copy.
@@ -120,12 +127,12 @@ func (c *Cache) damageSummary() string {
 func (c *Cache) stopWriting(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.broken || file.IsFull(err) && !c.roomExhausted {
+	if c.broken != nil || file.IsFull(err) && !c.roomExhausted {
 		return
 	}
-	c.broken = true
-	c.stats.AddFault(lost(err))
-	c.Report.Refuse("cache", "storing blocks", lost(err))
+	c.broken = lost(err)
+	c.stats.AddFault(c.broken)
+	c.Report.Refuse("cache", "storing blocks", c.broken)
 }
 
 // lost adds to a write error what it means for the next fetch.

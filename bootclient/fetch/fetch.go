@@ -41,7 +41,7 @@ type Options struct {
 
 	Rate    int64              // bytes per second that are requested on average; 0 for no limit
 	Keep    func(cid.Cid) bool // blocks of other releases that MakeRoom keeps; nil for none
-	MustFit bool               // an error if the cache has no room for the whole release
+	MustFit bool               // an error if the cache has no room for the whole release, or takes no more blocks
 
 	Shared   leafSharer
 	Progress func(done, total int64)
@@ -370,6 +370,11 @@ func (f *fetcher) take(ctx context.Context, j *job, i int, data gateway.RunLeaf)
 		return err
 	}
 	f.cache.Put(ctx, j.download.leaves[i].CID, data.Data)
+	if err := f.cache.WriteError(); err != nil && f.MustFit {
+		err = fmt.Errorf("cache: %w", err)
+		f.post(ctx, func() error { return err })
+		return err
+	}
 	j.download.reorder.put(i, data)
 	f.post(ctx, func() error {
 		f.got += f.queue.leafDone(j, i, time.Now())

@@ -147,6 +147,9 @@ func (b *boot) switchTo(ctx context.Context, r *running, o SwitchOptions) (Switc
 	if err != nil {
 		return Switched{}, err
 	}
+	if err := bootclient.CheckRunning(v, r.release); err != nil {
+		return Switched{}, fmt.Errorf("switch: %w", err)
+	}
 	b.saySettings(v.Settings())
 	b.release, b.settings = v.Release(), v.Settings().Number
 	b.sayTries(b.release)

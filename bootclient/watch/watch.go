@@ -44,6 +44,7 @@ type Watcher struct {
 
 	now  func() time.Time // nil: time.Now
 	said string           // the last line
+	seen bootclient.Seen
 }
 
 // Run does a round each Every, until ctx ends; then it returns nil. A round that fails is repeated after growing pauses.
@@ -140,7 +141,7 @@ func (w *Watcher) look(ctx context.Context) (bootclient.Ahead, []report.Refusal,
 		cfg.Report = report.New(w.now(), nil)
 	}
 	ahead, err := bootclient.FetchAhead(ctx, cfg, bootclient.AheadOptions{
-		Running: w.Running, Rate: w.Rate, Wants: w.Wants,
+		Running: w.Running, Rate: w.Rate, Wants: w.Wants, Seen: &w.seen,
 		MayFetch: func(manifest.Release) bool { return w.Window.Open(w.now()) },
 	})
 	return ahead, cfg.Report.Refused(), err
