@@ -208,7 +208,13 @@ func storeBlessing(ctx context.Context, handed startHandOver, open func(context.
 // openBlessed returns the cache partition as the target's initramfs has mounted it, or mounts it.
 func openBlessed(ctx context.Context) (dir string, leave func() error, err error) {
 	if !mounted(confirmDir) {
-		if _, err := mountFoundCache(ctx, nil, confirmDir, true); err != nil {
+		var err error
+		if mounted(nextCache) { // its file system may be read-only, and then a second mount for writing is refused
+			err = errors.Join(setReadOnly(nextCache, false), bindFolder(nextCache, confirmDir))
+		} else {
+			_, err = mountFoundCache(ctx, nil, confirmDir, true)
+		}
+		if err != nil {
 			return "", nil, err
 		}
 	}

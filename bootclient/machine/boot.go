@@ -53,7 +53,7 @@ func Boot(ctx context.Context, choice Choice) error {
 		err = b.tryLastGood(err, func() error { return runSteps(ctx, rep, b.releaseSteps()) })
 	}
 	if err == nil {
-		b.recordStart()
+		_ = b.recordStart()
 		b.renewStick(ctx)
 		b.jumpReport()
 		return nil

@@ -207,6 +207,21 @@ func kexecDisabled() bool {
 	return err == nil && len(value) > 0 && value[0] == '1'
 }
 
+// unload removes the loaded kernel, so that no later restart starts it.
+func unload() error {
+	err := unix.KexecFileLoad(-1, -1, "", unix.KEXEC_FILE_UNLOAD)
+	if errors.Is(err, unix.ENOSYS) {
+		err = nil
+		if _, _, errno := unix.Syscall6(unix.SYS_KEXEC_LOAD, 0, 0, 0, 0, 0, 0); errno != 0 {
+			err = errno
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("kexec: the kernel stays loaded: %w; restart the machine to remove it", err)
+	}
+	return nil
+}
+
 // jump starts the loaded kernel. It returns only on an error.
 func jump() error {
 	if loaded, err := os.ReadFile("/sys/kernel/kexec_loaded"); err == nil && len(loaded) > 0 && loaded[0] != '1' {

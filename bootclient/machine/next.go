@@ -25,7 +25,7 @@ const (
 	nextName = "next.json"
 	// nextCache is where the target has the cache partition for that: read-only, except while a program writes it.
 	nextCache = "/run/phase-rw/next"
-	// nextMark is there while a program writes to it.
+	// nextMark is the file on which each program that writes to it has a shared lock.
 	nextMark = "/run/phase-rw/writing"
 )
 
@@ -128,13 +128,29 @@ func (r *running) useCache(dir string) {
 	if err != nil {
 		return // the tries begin at 0, as in a boot
 	}
+	if i := h.find(h.Started); i >= 0 {
+		if _, err := readStart(dir); errors.Is(err, fs.ErrNotExist) { // its target has blessed it, and no boot has noted that yet
+			h.bless(i)
+		}
+	}
 	r.config.Blessed = h.blessed(dir, r.config.Channel, r.config.Arch)
-	r.config.Starts = func(rel manifest.Release) (n int, blessed bool) {
+	r.config.Starts = r.startsBeside(func(rel manifest.Release) (n int, blessed bool) {
 		if rel.Bless == 0 || r.next.Removable && !h.anyBlessed() {
 			return 0, false
 		}
 		known := h.of(rel.Content())
 		return known.Starts, known.Blessed
+	})
+}
+
+// startsBeside counts no start of the running release: it runs.
+func (r *running) startsBeside(starts func(manifest.Release) (int, bool)) func(manifest.Release) (int, bool) {
+	return func(rel manifest.Release) (int, bool) {
+		n, blessed := starts(rel)
+		if rel.Content() == r.release.Content() {
+			n = 0
+		}
+		return n, blessed
 	}
 }
 
@@ -209,14 +225,39 @@ func OpenNextCache(ctx context.Context) error {
 	} else if err := setReadOnly(nextCache, false); err != nil {
 		return fmt.Errorf("cache: %s cannot be made writable: %w; run it as root", nextCache, err)
 	}
-	return os.WriteFile(nextMark, nil, 0o600)
+	return nil
 }
 
-// CloseNextCache ends that. While the start of the release waits for its blessing, the partition stays writable.
+// lockMark opens the mark and locks it with flock(2). The lock ends with the file, and with the process.
+func lockMark(how int) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(nextMark), 0o700); err != nil {
+		return nil, fmt.Errorf("%w; run it as root", err)
+	}
+	mark, err := os.OpenFile(nextMark, os.O_RDONLY|os.O_CREATE, 0o600)
+	if errors.Is(err, unix.EROFS) { // the service may not write here
+		mark, err = os.Open(nextMark)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w; run it as root", err)
+	}
+	if err := unix.Flock(int(mark.Fd()), how); err != nil {
+		mark.Close()
+		return nil, fmt.Errorf("lock %s: %w", nextMark, err)
+	}
+	return mark, nil
+}
+
+// CloseNextCache ends that. While another program writes to the partition, or the start of the release waits for its blessing,
+// it stays writable.
 func CloseNextCache() error {
-	if err := os.Remove(nextMark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	mark, err := lockMark(unix.LOCK_EX | unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil // the other program calls this at its end
+	}
+	if err != nil {
 		return err
 	}
+	defer mark.Close()
 	if !mounted(nextCache) || isReadOnly(nextCache) || mounted(confirmDir) {
 		return nil
 	}
@@ -229,19 +270,47 @@ func CloseNextCache() error {
 
 // nextCacheInUse reports whether a program has opened the cache partition for writing.
 func nextCacheInUse() bool {
-	_, err := os.Stat(nextMark)
-	return err == nil && mounted(nextCache) && !isReadOnly(nextCache)
+	if !mounted(nextCache) || isReadOnly(nextCache) {
+		return false
+	}
+	mark, err := lockMark(unix.LOCK_EX | unix.LOCK_NB)
+	if err == nil {
+		mark.Close()
+	}
+	return errors.Is(err, unix.EWOULDBLOCK)
 }
 
 // openCache returns a cache that may be written, cache itself unless it is "". leave makes the cache partition read-only
 // again, unless another program writes to it.
 func openCache(ctx context.Context, cache string) (dir string, leave func() error, err error) {
+	if cache != "" && cache != nextCache {
+		return cache, func() error { return nil }, nil
+	}
+	mark, err := lockMark(unix.LOCK_SH)
+	if err != nil {
+		return "", nil, err
+	}
+	if cache != "" { // the unit of the service opens and closes it
+		return cache, mark.Close, nil
+	}
+	if err := OpenNextCache(ctx); err != nil {
+		mark.Close()
+		return "", nil, err
+	}
+	return nextCache, func() error { return errors.Join(mark.Close(), CloseNextCache()) }, nil
+}
+
+// openCacheReadOnly returns a cache that is only read, cache itself unless it is "". It makes nothing writable.
+func openCacheReadOnly(ctx context.Context, cache string) (dir string, leave func() error, err error) {
 	nothing := func() error { return nil }
 	switch {
 	case cache != "":
 		return cache, nothing, nil
-	case nextCacheInUse():
+	case mounted(nextCache):
 		return nextCache, nothing, nil
 	}
-	return nextCache, CloseNextCache, OpenNextCache(ctx)
+	if _, err := mountFoundCache(ctx, nil, nextCache, false); err != nil {
+		return "", nil, fmt.Errorf("%w; plug the disk with the cache partition in, or load its driver, and try again", err)
+	}
+	return nextCache, func() error { return unix.Unmount(nextCache, 0) }, nil // a mount for reading could not be made writable later
 }

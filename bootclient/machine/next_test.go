@@ -1,7 +1,10 @@
 package machine
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -10,10 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/bootclient/network"
 	"github.com/phaseboot/phaseboot/internal/bootargs"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/internal/netns"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/modes"
 )
@@ -200,6 +206,121 @@ func TestAWatcherKnowsTheTries(t *testing.T) {
 	if n, blessed := c.Starts(next); n != bootclient.MaxTries || blessed {
 		t.Errorf("%d starts, blessed %v", n, blessed)
 	}
+}
+
+// The starts of the running release do not count against it, and its blessing is known before the next boot notes it.
+func TestAWatcherKnowsThatItsReleaseRuns(t *testing.T) {
+	b := nextBoot(t, "local")
+	b.removable = false
+	running := blessingRelease("8", 4)
+	running.Bless = 600
+	must(t, os.Mkdir(filepath.Join(b.config.Cache, "start"), 0o700))
+	dir := handOverOf(t, b, running)
+	for range bootclient.MaxTries {
+		must(t, writeStart(b.config.Cache, startOf(running, 1)))
+	}
+	look := func(wantBlessed bool) {
+		t.Helper()
+		r, err := readRunning(dir, "watch")
+		must(t, err)
+		r.useCache(b.config.Cache)
+		if n, blessed := r.config.Starts(running); n != 0 || blessed != wantBlessed || len(r.config.Blessed) > 0 != wantBlessed {
+			t.Errorf("%d starts, blessed %v, want %v", n, blessed, wantBlessed)
+		}
+	}
+	look(false)
+	must(t, os.Remove(filepath.Join(b.config.Cache, startRecord)))
+	look(true)
+	h, err := readHealth(b.config.Cache)
+	must(t, err)
+	if h.anyBlessed() {
+		t.Error("a look has written")
+	}
+}
+
+// A switch that is stopped, or whose start cannot be counted, ends before the jump.
+func TestASwitchCountsItsStartBeforeTheJump(t *testing.T) {
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	broken := errors.New("broken pipe")
+	for name, tt := range map[string]struct {
+		ctx      context.Context
+		loaded   error
+		damage   bool
+		want     string
+		recorded bool
+	}{
+		"good":               {t.Context(), nil, false, "", true},
+		"Ctrl-C":             {stopped, nil, false, "context canceled", false},
+		"nobody reads":       {t.Context(), broken, false, "broken pipe", false},
+		"a cache that fails": {t.Context(), nil, true, "the start cannot be counted", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := nextBoot(t, "local")
+			b.removable, b.report, b.release = false, newReport(io.Discard), blessingRelease("9", 5)
+			if tt.damage {
+				b.config.Cache = filepath.Join(b.config.Cache, "gone", "too")
+				must(t, os.WriteFile(filepath.Dir(b.config.Cache), nil, 0o600))
+			}
+			said := false
+			err := b.commitStart(tt.ctx, SwitchOptions{Loaded: func(Switched) error { said = true; return tt.loaded }}, Switched{})
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) || said != (name != "Ctrl-C") {
+				t.Errorf("%v, said %v", err, said)
+			}
+			if _, err := readStart(b.config.Cache); (err == nil) != tt.recorded {
+				t.Errorf("the record: %v", err)
+			}
+		})
+	}
+}
+
+// The cache partition becomes read-only with the last program that writes to it. A dry run leaves it as it is.
+func TestTheLastWriterMakesTheCacheReadOnly(t *testing.T) {
+	if !netns.Inside(t) { // for its mounts
+		return
+	}
+	mount := func(dir string) {
+		t.Helper()
+		must(t, os.MkdirAll(dir, 0o700))
+		must(t, unix.Mount("test", dir, "tmpfs", noPrograms, "size=1m"))
+	}
+	mount("/run")
+	must(t, os.CopyFS(runDir, os.DirFS(handOverOf(t, nextBoot(t, "local"), blessingRelease("8", 4)))))
+	mount(nextCache)
+	must(t, setReadOnly(nextCache, true))
+	state := func(when string, readOnly bool) {
+		t.Helper()
+		if isReadOnly(nextCache) != readOnly {
+			t.Errorf("%s: read-only is %v", when, !readOnly)
+		}
+	}
+	use := func(cache string) func() error {
+		t.Helper()
+		_, leave, err := openCache(t.Context(), cache)
+		must(t, err)
+		return leave
+	}
+	_, leave, err := openCacheReadOnly(t.Context(), "")
+	must(t, err)
+	state("dry run", true)
+	must(t, leave())
+	byHand := use("")
+	must(t, OpenNextCache(t.Context())) // the unit starts
+	service := use(nextCache)
+	state("two writers", false)
+	must(t, byHand())
+	state("the service goes on", false)
+	byHand = use("")
+	must(t, service())
+	must(t, CloseNextCache()) // the unit stops
+	state("a switch goes on", false)
+	must(t, byHand())
+	state("nobody writes", true)
+	dir, leave, err := openBlessed(t.Context())
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "record"), nil, 0o600))
+	must(t, leave())
+	state("after a blessing", true)
 }
 
 func TestTheKernelCommandLineSaysWhenToWatch(t *testing.T) {

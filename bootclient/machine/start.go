@@ -192,8 +192,8 @@ func keepManifest(dir string, s startedRelease) error {
 	return nil
 }
 
-// recordStart writes the record of the jump, if the mode lets the boot write.
-func (b *boot) recordStart() {
+// recordStart writes the record of the jump, if the mode lets the boot write. A boot goes on after an error: it is reported.
+func (b *boot) recordStart() error {
 	if b.inFirmware && b.release.Bless > 0 && !b.health.of(b.release.Content()).Blessed {
 		err := withVariables(true, func(dir string) error { return countStart(dir, startOf(b.release, b.settings)) })
 		if err != nil {
@@ -201,11 +201,13 @@ func (b *boot) recordStart() {
 		}
 	}
 	if !b.recordsStart(b.release) {
-		return
+		return nil
 	}
-	if err := writeStart(b.config.Cache, startOf(b.release, b.settings)); err != nil {
-		b.report.Say("last start: no record of this start: %v", file.FullDisk(err))
+	err := file.FullDisk(writeStart(b.config.Cache, startOf(b.release, b.settings)))
+	if err != nil {
+		b.report.Say("last start: no record of this start: %v", err)
 	}
+	return err
 }
 
 // recordsStart reports whether the jump to a release gets a record. On a stick that needs a release whose target reaches

@@ -38,7 +38,8 @@ type SwitchOptions struct {
 	Release string // version that must be the next one, "" for any
 	Now     bool   // jump without a stop of the system
 	DryRun  bool   // say what would be done
-	// Loaded is called when everything is ready for the jump, or at the end of a dry run. Its error stops the jump.
+	// Loaded is called when the kernel is loaded, before the start is counted, or at the end of a dry run. Its error stops
+	// the jump.
 	Loaded func(Switched) error
 }
 
@@ -67,18 +68,35 @@ func Switch(ctx context.Context, o SwitchOptions, steps io.Writer) error {
 	if err := maySwitch(o); err != nil {
 		return err
 	}
-	cache, leave, err := openCache(ctx, o.Cache)
+	open := openCache
+	if o.DryRun {
+		open = openCacheReadOnly
+	}
+	cache, leave, err := open(ctx, o.Cache)
 	if err != nil {
 		return fmt.Errorf("switch: %w", err)
 	}
 	done, err := r.boot(cache, steps).switchTo(ctx, r, o)
-	if err := errors.Join(err, leave()); err != nil {
+	if err != nil {
+		return errors.Join(err, leave())
+	}
+	err = leave()
+	if o.DryRun {
+		if err == nil {
+			err = o.Loaded(done)
+		}
 		return err
 	}
-	if err := o.Loaded(done); err != nil || o.DryRun {
-		return err
+	if err == nil {
+		err = ctx.Err()
 	}
-	return start(o.Now)
+	if err == nil {
+		err = start(o.Now)
+	}
+	if err == nil {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("switch: the start of release %s was counted, and the jump has failed: %w", report.Printable(done.To), err), unload())
 }
 
 // maySwitch refuses a switch that would fail at its end.
@@ -133,12 +151,18 @@ func renewSoon(s *network.State, now time.Time) {
 func (b *boot) switchTo(ctx context.Context, r *running, o SwitchOptions) (Switched, error) {
 	if !o.DryRun { // it writes who has started
 		b.readStarts()
+		if b.config.Starts != nil {
+			b.config.Starts = r.startsBeside(b.config.Starts)
+		}
 	} else {
 		r.useCache(b.config.Cache)
 		b.config.Starts, b.config.Blessed = r.config.Starts, r.config.Blessed
 	}
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
-	b.payload.seed, b.payload.handOver, b.payload.handed = planSeed(b.config, false), b.handOver, "nothing"
+	b.payload.seed, b.payload.handOver, b.payload.handed = planSeed(b.config, r.next.Removable), b.handOver, "nothing"
+	if r.next.Removable {
+		b.payload.seed = b.payload.seed.off("the cache partition is on a disk that may be unplugged, and a switch keeps no copy in memory")
+	}
 	if b.config.Arch == bootfile.ARM64 {
 		b.payload.compatible = compatible(compatibleFile)
 	}
@@ -165,9 +189,25 @@ func (b *boot) switchTo(ctx context.Context, r *running, o SwitchOptions) (Switc
 		return Switched{}, err
 	}
 	b.report.Say("kexec: %s", words)
-	b.recordStart()
+	if err := b.commitStart(ctx, o, done); err != nil {
+		return Switched{}, errors.Join(err, unload())
+	}
 	b.report.Finish(nil)
 	return done, nil
+}
+
+// commitStart says what starts and counts the start, unless somebody has stopped it.
+func (b *boot) commitStart(ctx context.Context, o SwitchOptions, done Switched) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := o.Loaded(done); err != nil {
+		return err
+	}
+	if err := b.recordStart(); err != nil {
+		return fmt.Errorf("switch: the start cannot be counted: %w; is %s writable?", err, b.config.Cache)
+	}
+	return nil
 }
 
 // fromCache returns the configuration of a boot that has the cache as its only source, and does not write it.
@@ -207,6 +247,9 @@ func how(o SwitchOptions) string {
 // checkLockdown says in a dry run what the load would say: a locked down kernel loads none without a signature. The load
 // itself judges the signature.
 func (b *boot) checkLockdown() error {
+	if kexecDisabled() {
+		return fmt.Errorf("kexec: %w: %s", unix.EPERM, notPermitted(true, true))
+	}
 	state, err := os.ReadFile(lockdownFile)
 	if err != nil || strings.Contains(string(state), "[none]") {
 		return nil

@@ -104,7 +104,11 @@ func jitter(d time.Duration) time.Duration { return d - d/spread + rand.N(max(d/
 func (w *Watcher) pause(s Status) time.Duration {
 	pause, now := jitter(w.Every), w.now()
 	if opens := w.Window.Next(now).Sub(now); s.State == bootclient.Waiting && opens > 0 && opens < pause {
-		return opens + rand.N(min(w.Every/spread, maxSpread))
+		late := rand.N(min(w.Every/spread, maxSpread))
+		for late > 0 && !w.Window.Open(now.Add(opens+late)) { // a short window
+			late /= 2
+		}
+		return opens + late
 	}
 	return pause
 }

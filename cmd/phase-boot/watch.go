@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/phaseboot/phaseboot/bootclient"
@@ -57,7 +58,7 @@ func watchNext(ctx context.Context, args []string, out io.Writer) error {
 	set.StringVar(&f.window, "window", "", "fetch only in these `TIMES`, such as \"Mon-Fri 02:00-05:00\" or \"22:00-04:00 UTC\"; without UTC it is the time zone of the machine (default: that of phase.watch=, else always)")
 	set.Var(&f.rate, "rate", "fetch at most `BYTES` per second on average, such as 2M; at least 64K (default: no limit)")
 	set.DurationVar(&f.every, "every", watch.Every, "how long to wait between two looks, more or less a quarter")
-	set.StringVar(&f.notice, "notice", "/run", "`DIR` of reboot-required and reboot-required.pkgs, and of status.json")
+	set.StringVar(&f.notice, "notice", "", "`DIR` of reboot-required and reboot-required.pkgs, and of status.json (default: /run/phase-watch, the folder of the service, if it is there, else /run)")
 	set.StringVar(&f.Dir, "dir", "/run/phase", "`DIR` of the hand-over")
 	set.StringVar(&f.Cache, "cache", "", "`DIR` of a cache that may be written (default: the cache partition)")
 	set.BoolVar(&f.openCache, "open-cache", false, "make the cache partition writable for the service, and end")
@@ -91,6 +92,9 @@ func (f *watchFlags) check(rest []string) (err error) {
 }
 
 func (f *watchFlags) run(ctx context.Context) error {
+	if f.notice == "" {
+		f.notice = noticeFolder("/run")
+	}
 	switch {
 	case f.openCache:
 		return machine.OpenNextCache(ctx)
@@ -127,6 +131,14 @@ func (f *watchFlags) run(ctx context.Context) error {
 		err = w.Run(ctx)
 	}
 	return errors.Join(err, leave(), f.outErr)
+}
+
+// noticeFolder returns the folder of the service if it is there: the files of run are links to it then.
+func noticeFolder(run string) string {
+	if dir := filepath.Join(run, "phase-watch"); checkFolder("--notice", dir) == nil {
+		return dir
+	}
+	return run
 }
 
 // say prints a line for the log. The result of one round is an error, or is printed by done.

@@ -121,7 +121,7 @@ func (w Window) Next(t time.Time) time.Time {
 		return t
 	}
 	next := t.Truncate(time.Minute)
-	for range 8 * day { // a clock change may take a span of one week away
+	for range 15 * day { // a clock change may take the span of one week away
 		if next = next.Add(time.Minute); w.Open(next) {
 			break
 		}

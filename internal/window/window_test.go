@@ -35,6 +35,7 @@ func TestAWindowIsOpenAtItsTimes(t *testing.T) {
 		{"22:00-24:00", at(7, 23, 59, time.UTC), true},
 		{"02:00-03:00 UTC", at(2, 3, 30, berlin), true},
 		{"02:00-03:00", at(2, 3, 30, berlin), false},
+		{"Sun 02:00-03:00", time.Date(2026, 3, 22, 3, 0, 0, 0, berlin), false}, // the clock has no such hour on the next Sunday
 	} {
 		w, err := Parse(test.window)
 		if err != nil {
