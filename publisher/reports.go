@@ -12,6 +12,7 @@ import (
 	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/bootreport"
 	"github.com/phaseboot/phaseboot/internal/gateway"
+	"github.com/phaseboot/phaseboot/internal/limit"
 	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/reports"
 )
@@ -37,8 +38,10 @@ func (s *server) openReports(ctx context.Context, identity crypto.PrivKey) error
 	if err != nil {
 		return err
 	}
+	notKept := limit.OnceAnHour(s.Log)
 	options := reports.Options{
 		Now: s.Now, Publisher: self.String(), Counted: s.meter.countReport, Booted: s.meter.countBoot, Displaced: s.meter.countDisplaced,
+		NotKept: func(err error) { notKept.Error("boot reports not kept; machines send them again", "cause", err) },
 		Damaged: func(err error) {
 			s.Log.Error("boot reports damaged", "cause", err, "remedy", "restart serve: it moves the database away and makes a new one")
 		},

@@ -24,8 +24,8 @@ const (
 	Malformed  Outcome = "malformed"  // not a document
 	Untrusted  Outcome = "untrusted"  // its signature is not valid
 	Rate       Outcome = "rate"       // a rate or the number of bodies at once forbids it
-	Full       Outcome = "full"       // the room of the unverified keys is full, or the disk
-	Fault      Outcome = "fault"      // the database has an error
+	Full       Outcome = "full"       // the room of the unverified keys is full
+	Fault      Outcome = "fault"      // the database has an error, or no room on its disk
 )
 
 // Outcomes are all outcomes.
@@ -98,7 +98,10 @@ func (s *Store) prepare(ctx context.Context, o *offer) (_ Outcome, err error) {
 	o.summary, o.traffic = o.document.Summary(), o.document.Detail().Traffic(s.Publisher)
 	known, err := s.isAccepted(ctx, o.document.Machine)
 	if err != nil {
-		return Fault, s.fault(err)
+		if err = s.fault(err); ctx.Err() == nil {
+			s.NotKept(err)
+		}
+		return Fault, err
 	}
 	if !known && !s.rates.allowUnverified() {
 		return Rate, ErrRate
@@ -139,12 +142,12 @@ func (s *Store) write(ctx context.Context) {
 
 // finish answers and counts the documents of a batch. err is that of its transaction.
 func (s *Store) finish(batch []*offer, err error) {
+	if err != nil {
+		s.NotKept(err)
+	}
 	for _, o := range batch {
 		if err != nil {
 			o.err, o.outcome = err, Fault
-			if errors.Is(err, ErrFull) {
-				o.outcome = Full
-			}
 		}
 		s.Counted(o.outcome)
 		close(o.done)

@@ -3,6 +3,7 @@ package reports
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -154,4 +155,26 @@ func TestTheRoomOfAcceptedMachinesHasALimit(t *testing.T) {
 	}
 	check(t, s.Forget(t.Context(), keys[0]))
 	check(t, s.Accept(t.Context(), keys[2]))
+}
+
+// A full disk is a fault of the database, which is told, and not the full room of the unverified machines.
+func TestAFullDiskIsAFault(t *testing.T) {
+	outcomes, told := map[Outcome]int{}, error(nil)
+	s := open(t, Options{Counted: func(o Outcome) { outcomes[o]++ }, NotKept: func(err error) { told = err }})
+	s.db.SetMaxOpenConns(1) // the limit is one of a connection
+	_, err := s.db.ExecContext(t.Context(), "PRAGMA max_page_count = 1")
+	check(t, err)
+	for i := 0; told == nil && i < 1000; i++ {
+		n := newNode(t, fmt.Sprintf("192.0.2.%d:1", i%200))
+		if err = s.Add(t.Context(), n.document(t, 1, "ok"), n.address); err != nil && !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+	}
+	if !errors.Is(told, ErrFull) || !strings.Contains(told.Error(), s.path) || err == nil || outcomes[Fault] != 1 || outcomes[Full] != 0 {
+		t.Errorf("told %v, %v, %v", told, err, outcomes)
+	}
+	_, err = s.db.ExecContext(t.Context(), "PRAGMA max_page_count = 100000")
+	check(t, err)
+	n := newNode(t, "192.0.2.1:1")
+	check(t, s.Add(t.Context(), n.document(t, 1, "ok"), n.address))
 }

@@ -93,6 +93,8 @@ type Options struct {
 	Displaced func(accepted bool, boots int64)
 	// Damaged is called once, when a damage of the database is found after Open; nil is fine.
 	Damaged func(error)
+	// NotKept is called with each error of the database for which documents were not kept; nil is fine.
+	NotKept func(error)
 
 	fileSystem func(dir string) (uint32, error) // the type of the one that a folder is on; nil: as statfs says
 }
@@ -145,6 +147,9 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	}
 	if o.Damaged == nil {
 		o.Damaged = func(error) {}
+	}
+	if o.NotKept == nil {
+		o.NotKept = func(error) {}
 	}
 	if o.fileSystem == nil {
 		o.fileSystem = fileSystem
