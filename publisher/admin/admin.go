@@ -130,12 +130,14 @@ const (
 	maxHeader     = 16 << 10
 )
 
-// Serve answers requests and compares mirrors until ctx ends.
+// Serve answers requests and compares mirrors until ctx ends or the listener fails.
 func (p *Page) Serve(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
 	var tasks sync.WaitGroup
 	tasks.Go(func() { p.follow(ctx) })
 	tasks.Go(func() { p.mirrors.follow(ctx, p.currentState) })
 	defer tasks.Wait()
+	defer cancel()
 	web := &http.Server{
 		Handler: p.Handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: writeTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, TLSConfig: p.tls,

@@ -571,6 +571,69 @@ func TestAValueIsReadOnceForManyPages(t *testing.T) {
 	get(5)
 }
 
+// listened serves a page as a daemon does. Its end is what Serve returns.
+func listened(t *testing.T, p *Page) (l net.Listener, stop context.CancelFunc, end chan error) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	pubtest.Check(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	end = make(chan error, 1)
+	go func() { end <- p.Serve(ctx, l) }()
+	return l, stop, end
+}
+
+// The stream of events outlives the deadline of a write while nothing changes, over HTTP/1.1 and HTTP/2.
+func TestTheStreamOfEventsStaysOpen(t *testing.T) {
+	s := newSite(t)
+	ca := newCA(t)
+	cert, key := ca.issue(t, "server", "127.0.0.1")
+	s.Write("cert.pem", cert)
+	s.Write("key.pem", key)
+	for _, major := range []int{1, 2} {
+		p, _ := s.page(Config{Cert: s.Path("cert.pem"), Key: s.Path("key.pem")})
+		p.events.timeout = 100 * time.Millisecond
+		l, stop, end := listened(t, p)
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(ca.pem)
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: major == 2}}
+		resp, err := client.Get("https://" + l.Addr().String() + "/events")
+		pubtest.Check(t, err)
+		if resp.ProtoMajor != major {
+			t.Fatalf("%s", resp.Proto)
+		}
+		time.AfterFunc(5*p.events.timeout, p.events.notify)
+		seen := false
+		for b := bufio.NewScanner(resp.Body); !seen && b.Scan(); {
+			seen = b.Text() == "event: change"
+		}
+		if !seen {
+			t.Errorf("%s: the stream has ended before the change", resp.Proto)
+		}
+		resp.Body.Close()
+		client.CloseIdleConnections()
+		stop()
+		pubtest.Check(t, <-end)
+	}
+}
+
+// A page whose listener fails ends with its error at once.
+func TestAPageThatCannotListenEnds(t *testing.T) {
+	s := newSite(t)
+	p, _ := s.page(Config{Mirrors: []string{"http://127.0.0.1:1"}})
+	l, stop, end := listened(t, p)
+	defer stop()
+	pubtest.Check(t, l.Close())
+	select {
+	case err := <-end:
+		if !errors.Is(err, net.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(pubtest.Patience):
+		stop()
+		t.Errorf("it serves on: %v", <-end)
+	}
+}
+
 func TestSessionsAreBounded(t *testing.T) {
 	g := &guard{now: time.Now, sessions: map[string]time.Time{}}
 	for range maxSessions + 10 {

@@ -21,9 +21,11 @@ type events struct {
 	changed chan struct{} // closed and replaced by each change
 	number  int
 	open    int
+
+	timeout time.Duration // for a browser to take one
 }
 
-func newEvents() *events { return &events{changed: make(chan struct{})} }
+func newEvents() *events { return &events{changed: make(chan struct{}), timeout: eventTimeout} }
 
 func (e *events) notify() {
 	e.mu.Lock()
@@ -109,11 +111,13 @@ func (p *Page) sendEvents(w http.ResponseWriter, r *http.Request) {
 	out := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	send := func(text string) bool {
-		if err := out.SetWriteDeadline(time.Now().Add(eventTimeout)); err != nil {
+		if err := out.SetWriteDeadline(time.Now().Add(p.events.timeout)); err != nil {
 			return false
 		}
-		_, err := fmt.Fprint(w, text)
-		return err == nil && out.Flush() == nil
+		if _, err := fmt.Fprint(w, text); err != nil || out.Flush() != nil {
+			return false
+		}
+		return out.SetWriteDeadline(time.Time{}) == nil // HTTP/2 resets a stream whose deadline passes, also an idle one
 	}
 	out.SetReadDeadline(time.Time{}) // the request was read; a deadline would end the connection
 	changed, _ := p.events.current()

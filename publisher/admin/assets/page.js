@@ -6,7 +6,7 @@
 	const quiet = 15000; // ms between two announcements to a screen reader
 	const live = document.getElementById("live");
 	const status = document.getElementById("status");
-	let source, waiting = false, again = false, announced = -quiet;
+	let source, opened = false, waiting = false, again = false, announced = -quiet;
 
 	// place finds an element again in a newer version of the view.
 	const place = (element) => {
@@ -65,6 +65,10 @@
 		stop();
 		source = new EventSource("/events");
 		source.addEventListener("change", update);
+		source.addEventListener("open", () => {
+			if (opened) update(); // what has changed without a connection
+			opened = true;
+		});
 	};
 	// a hidden page takes no connection
 	document.addEventListener("visibilitychange", () => {
