@@ -59,14 +59,37 @@ func TestAnOpenAdminPageIsRefused(t *testing.T) {
 	w := newWorld(t)
 	w.Add(w.Sign(1, "v1", w.Release))
 	for want, c := range map[string]admin.Config{
-		"others reach this address": {Addr: "0.0.0.0:0"},
-		"does not exist":            {Addr: "0.0.0.0:0", Token: filepath.Join(t.TempDir(), "token")},
-		"--admin 192.0.2.1:1":       {Addr: "192.0.2.1:1", Token: "t"},
+		"others reach this address":                    {Addr: "0.0.0.0:0"},
+		"does not exist":                               {Addr: "0.0.0.0:0", Token: filepath.Join(t.TempDir(), "token")},
+		"--admin 192.0.2.1:1":                          {Addr: "192.0.2.1:1", Token: "t"},
+		"name one of its own, or 0.0.0.0:PORT for all": {Addr: "192.0.2.1:1", Token: "t"},
 	} {
 		opts := w.serveOptions()
 		opts.DHT, opts.Admin = DHTOff, c
 		if err := Serve(context.Background(), opts); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// The page on every address names those that a browser can open.
+func TestThePageNamesItsAddresses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Add(w.Sign(1, "v1", w.Release))
+	w.Write("token", []byte("0123456789abcdef"))
+	opts := w.serveOptions()
+	opts.DHT, opts.Admin = DHTOff, admin.Config{Addr: "0.0.0.0:0", Token: w.Path("token")}
+	r, _ := w.serve(opts)
+	if len(r.Admin) == 0 || !strings.HasPrefix(r.Admin[len(r.Admin)-1], "http://127.0.0.1:") {
+		t.Fatalf("admin page at %v", r.Admin)
+	}
+	for _, origin := range r.Admin {
+		if strings.Contains(origin, "[") || strings.Contains(origin, "0.0.0.0") {
+			t.Errorf("at %s", origin)
+		}
+		if status, _ := get(t, origin+"/"); status != http.StatusUnauthorized {
+			t.Errorf("%s: %d", origin, status)
 		}
 	}
 }

@@ -144,8 +144,8 @@ func (s *server) listen() (l listeners, err error) {
 		return l, err
 	}
 	l.metrics, err = listenPlain("--metrics", s.Metrics)
-	if err == nil {
-		l.admin, err = listenPlain("--admin", s.Admin.Address())
+	if addr := s.Admin.Address(); err == nil && addr != "" {
+		l.admin, err = p2p.ListenHost("--admin", addr)
 	}
 	if err != nil {
 		l.close()
@@ -323,7 +323,7 @@ func (s *server) ready(in listeners) Ready {
 		Endpoints: s.node.Endpoints(in.http), Metrics: p2p.Origins(in.metrics), IPNS: s.record.Name, Pointer: current.Folder.String(),
 	}
 	if in.admin != nil {
-		r.Admin = []string{s.page.Origin(in.admin)}
+		r.Admin = s.page.Origins(in.admin)
 	}
 	return r
 }

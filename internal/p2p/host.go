@@ -231,6 +231,8 @@ func listenError(what, all string, err error) error {
 		return fmt.Errorf("%s: address in use; choose another port or stop the other process", what)
 	case caused(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("%s: not an address of this machine; name one of its own, or %s for all: %w", what, all, fs.ErrInvalid)
+	case caused(err, syscall.EACCES):
+		return fmt.Errorf("%s: a port that this user may not use; name one above 1023, or give the program CAP_NET_BIND_SERVICE: %w", what, fs.ErrPermission)
 	case caused(err, swarm.ErrNoTransport):
 		return fmt.Errorf("%s: no such transport here; write it like /ip4/0.0.0.0/tcp/4001: %w", what, fs.ErrInvalid)
 	case errors.As(err, &addr):

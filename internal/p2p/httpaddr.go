@@ -123,3 +123,16 @@ func ListenTCP(flag, addr string) (net.Listener, error) {
 	}
 	return l, nil
 }
+
+// ListenHost is ListenTCP for a flag whose address always names a host: 0.0.0.0 is every IPv4 address of the machine.
+func ListenHost(flag, addr string) (net.Listener, error) {
+	network := "tcp"
+	if host, _, err := net.SplitHostPort(addr); err == nil && host == "0.0.0.0" {
+		network = "tcp4"
+	}
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		return nil, listenError(flag+" "+addr, "0.0.0.0:PORT", err)
+	}
+	return l, nil
+}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/phaseboot/phaseboot/internal/bootreport"
+	"github.com/phaseboot/phaseboot/internal/p2p"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/reports"
@@ -115,12 +116,15 @@ func New(o Options) (*Page, error) {
 	return p, nil
 }
 
-// Origin is the URL of the page on a listener.
-func (p *Page) Origin(l net.Listener) string {
-	if p.tls != nil {
-		return "https://" + l.Addr().String()
+// Origins are the URLs of the page on a listener. Those that other machines can reach come first.
+func (p *Page) Origins(l net.Listener) []string {
+	all := p2p.Origins(l)
+	for i, origin := range all {
+		if p.tls != nil {
+			all[i] = "https" + strings.TrimPrefix(origin, "http")
+		}
 	}
-	return "http://" + l.Addr().String()
+	return all
 }
 
 const (
