@@ -24,7 +24,7 @@ phase-sign init --repo repo --root-key keys/root --root-threshold 1 --release-ke
     --online-key keys/online.pub --ipns-key keys/ipns.pub --channel stable --arch x86_64
 echo kernel > artifacts/kernel
 echo initramfs > artifacts/initramfs
-phase-sign release --unchecked --repo repo --channel stable --arch x86_64 --release 1 --kernel artifacts/kernel --initramfs artifacts/initramfs \
+phase-sign release --unchecked --repo repo --channel stable --arch x86_64 --release 2026.11.1 --kernel artifacts/kernel --initramfs artifacts/initramfs \
     --key keys/release --out release.json
 `
 

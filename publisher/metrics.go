@@ -258,12 +258,13 @@ var (
 		newGauges("machines", "Machines that have sent a boot report, by what an operator has decided.", "state", byState(func(u reports.Usage) float64 { return float64(u.Machines) })),
 		newGauges("boots", "Boot reports that are kept.", "state", byState(func(u reports.Usage) float64 { return float64(u.Boots) })),
 		newGauges("boots_bytes", "Bytes of the boot reports that are kept.", "state", byState(func(u reports.Usage) float64 { return float64(u.Bytes) })),
-		newGauge("machines_failed", "Accepted machines whose last boot has failed.", func(l Live) float64 {
+		newGaugesBy("machines_failed", "Accepted machines whose last boot has failed; absent while no boot reports are taken.", nil, func(l Live) []sample {
 			if l.Machines == nil {
-				return 0
+				return nil
 			}
-			return float64(l.Machines.Failed)
+			return []sample{{value: float64(l.Machines.Failed)}}
 		}),
+		newGauge("reports_taken", "1 while boot reports are taken.", func(l Live) float64 { return number(l.Machines != nil) }),
 		newGaugesBy("machines_by_release", "Accepted machines by what their last boot says; releases with few machines are counted as other.", []string{"channel", "release", "result"}, byRelease),
 		newGauges("mirror_up", "1 while a mirror that root.json lists gives a valid IPNS record.", "mirror", byMirror(func(m MirrorState) float64 { return number(m.Problem == "") })),
 		newGauges("mirror_version", "Version of the timestamp that a mirror's IPNS record points to; 0 without a record.", "mirror", byMirror(func(m MirrorState) float64 { return float64(m.Version) })),

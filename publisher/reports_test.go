@@ -108,7 +108,7 @@ func TestADaemonServesWithoutBootReports(t *testing.T) {
 			w := newWorld(t)
 			w.Add(w.Sign(1, "v1", w.Release))
 			opts := w.serveOptions()
-			opts.DHT, opts.Reports = DHTOff, tt.reports
+			opts.DHT, opts.Reports, opts.Metrics = DHTOff, tt.reports, "127.0.0.1:0"
 			path := filepath.Join(opts.Store, ReportsFile)
 			if tt.reports == "named" {
 				opts.Reports = path
@@ -134,6 +134,11 @@ func TestADaemonServesWithoutBootReports(t *testing.T) {
 			}
 			if resp.StatusCode != want || resp.Header.Get(gateway.ReportsHeader) != header {
 				t.Errorf("got %s, %v", resp.Status, resp.Header)
+			}
+			_, metrics := get(t, r.Metrics[0]+"/metrics")
+			taken := fmt.Sprintf("\nphasepublish_reports_taken %d\n", map[bool]int{true: 1}[tt.moved])
+			if !strings.Contains(metrics, taken) || strings.Contains(metrics, "\nphasepublish_machines_failed 0\n") != tt.moved {
+				t.Errorf("no %q, or figures of machines without reports, in the metrics", taken)
 			}
 			aside, err := filepath.Glob(path + ".damaged-*Z")
 			pubtest.Check(t, err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,13 +70,14 @@ func (s RollbackSpec) choose(past []Past) (Past, error) {
 	return Past{}, refusal.New(fs.ErrNotExist, "release %.64q: not among those of channel %q for %s in repository %s, which has %s", s.To, s.Channel, s.Arch, s.Repo, versions(past))
 }
 
-// versions lists the version strings of the last releases.
+// versions lists the version strings of the last releases, each once.
 func versions(past []Past) string {
 	const most = 8
 	var list []string
-	for _, p := range past[max(0, len(past)-most):] {
-		list = append(list, p.Version)
+	for _, p := range past {
+		list = append(slices.DeleteFunc(list, func(v string) bool { return v == p.Version }), p.Version)
 	}
+	list = list[max(0, len(list)-most):]
 	return strings.Join(list, ", ")
 }
 
