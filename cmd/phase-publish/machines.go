@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,11 +60,15 @@ func newMachinesList() *cobra.Command {
 it was seen last, and how its last boot went. With --json it prints everything that is known of
 each machine. It prints at most --limit machines; --before KEY continues after that one.`,
 		Example: `  phase-publish machines list --store store
-  phase-publish machines list --store store --unverified --json`,
+  phase-publish machines list --store store --unverified --json
+  phase-publish machines list --store store --accepted --result failed`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if q.Limit < 1 {
 				return cli.Usagef("--limit %d: must be 1 or more", q.Limit)
+			}
+			if !slices.Contains([]string{"", reports.ResultOK, reports.ResultFailed}, q.Result) {
+				return cli.Usagef("--result %.80q: not a result of a boot; write %s or %s", q.Result, reports.ResultOK, reports.ResultFailed)
 			}
 			db, err := f.open(cmd, true)
 			if err != nil {
@@ -87,6 +92,7 @@ each machine. It prints at most --limit machines; --before KEY continues after t
 	f.register(cmd)
 	cmd.Flags().BoolVar(&q.Accepted, "accepted", false, "only machines whose key is accepted")
 	cmd.Flags().BoolVar(&q.Unverified, "unverified", false, "only machines whose key is not accepted")
+	cmd.Flags().StringVar(&q.Result, "result", "", "only machines whose last boot has this `RESULT`: ok or failed")
 	cmd.Flags().IntVar(&q.Limit, "limit", 1000, "`number` of machines at most")
 	cmd.Flags().StringVar(&q.Before, "before", "", "`KEY` of the last machine of the list before")
 	return cmd

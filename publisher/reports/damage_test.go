@@ -178,3 +178,13 @@ func TestAFullDiskIsAFault(t *testing.T) {
 	n := newNode(t, "192.0.2.1:1")
 	check(t, s.Add(t.Context(), n.document(t, 1, "ok"), n.address))
 }
+
+func TestAnotherUserIsToldWhoseDatabaseItIs(t *testing.T) {
+	path := filled(t)
+	s, err := Open(t.Context(), path, Options{ReadOnly: true})
+	check(t, err)
+	defer s.Close()
+	if _, err := s.AcceptAll(t.Context()); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "as the user of the publisher") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -325,7 +325,7 @@ func (s *Store) fault(err error) error {
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		return fmt.Errorf("boot reports: %s: another process has been writing for %v; try again", s.path, busyTimeout)
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
-		return refusal.New(fs.ErrPermission, "boot reports: %s: it or its folder is not writable for this user; name another file with --reports", s.path)
+		return refusal.New(fs.ErrPermission, "boot reports: %s: it or its folder is not writable for this user; run this as the user of the publisher, or name another file with --reports", s.path)
 	}
 	return fmt.Errorf("boot reports: %s: %w", s.path, err)
 }
