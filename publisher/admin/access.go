@@ -48,8 +48,9 @@ const (
 	maxSessions  = 256
 	cookieName   = "phase_admin"
 	maxForm      = 16 << 10
-	wrongTokens  = 10  // of one address at once …
-	wrongTokensS = 0.1 // … and a second
+	wrongTokens  = 10   // of one address at once …
+	wrongTokensS = 0.1  // … and a second
+	retryToken   = "10" // seconds until another token is compared
 )
 
 // Address is the address to listen on: a HOST that is not named is loopback.
@@ -238,6 +239,11 @@ func (g *guard) session(r *http.Request) string {
 func (g *guard) bearer(r *http.Request) bool {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	return strings.EqualFold(scheme, "Bearer") && g.right(r, token)
+}
+
+// locked reports whether so many wrong tokens came from the address of a request that none of it is compared now.
+func (g *guard) locked(r *http.Request) bool {
+	return g.token != nil && !g.wrong.Allow(limit.ClientKey(r.RemoteAddr))
 }
 
 // right compares a token, as often as the address of the request may be wrong.

@@ -212,6 +212,10 @@ func (p *Page) readers(next http.Handler) http.Handler {
 	ask := p.view(p.loginView)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		known, ok := p.guard.known(r)
+		if !ok && r.Header.Get("Authorization") != "" && p.guard.locked(r) {
+			p.view(p.tooManyTokens).ServeHTTP(w, r)
+			return
+		}
 		if !ok {
 			ask.ServeHTTP(w, r)
 			return
@@ -226,6 +230,8 @@ func (p *Page) logIn(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, http.StatusForbidden, "the form came from another page; open this page and use its own form")
 	case p.guard.token == nil:
 		p.fail(w, r, http.StatusNotFound, "this page needs no token")
+	case p.guard.locked(r):
+		p.view(p.tooManyTokens).ServeHTTP(w, r)
 	case !p.guard.right(r, r.PostFormValue("token")):
 		p.Log.Warn("admin page: wrong token", "from", r.RemoteAddr)
 		p.view(p.wrongToken).ServeHTTP(w, r)

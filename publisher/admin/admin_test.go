@@ -271,8 +271,15 @@ func TestWrongTokensAreBounded(t *testing.T) {
 	for range wrongTokens + 5 {
 		do(t, http.DefaultClient, http.MethodPost, web.URL+"/login", "token=wrong")
 	}
-	if resp, _ := do(t, http.DefaultClient, http.MethodPost, web.URL+"/login", "token="+token); resp.StatusCode != 401 {
+	resp, body := do(t, http.DefaultClient, http.MethodPost, web.URL+"/login", "token="+token)
+	if resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "10" || !strings.Contains(body, "was not compared") || len(resp.Cookies()) > 0 {
 		t.Errorf("the right token after many wrong ones: %s", resp.Status)
+	}
+	if resp, _ := get(t, web.URL+"/", "Authorization", "Bearer "+token); resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "10" {
+		t.Errorf("as a header: %s", resp.Status)
+	}
+	if resp, _ := get(t, web.URL+"/"); resp.StatusCode != 401 {
+		t.Errorf("without a token: %s", resp.Status)
 	}
 }
 

@@ -113,6 +113,9 @@ func (p *Page) write(w http.ResponseWriter, r *http.Request, c content) {
 	if c.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="phase-publish"`)
 	}
+	if c.status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", retryToken)
+	}
 	w.WriteHeader(cmp.Or(c.status, http.StatusOK))
 	if r.Method != http.MethodHead {
 		w.Write(b.Bytes())
@@ -145,6 +148,7 @@ func (p *Page) notFound(*http.Request) (content, error) {
 type login struct {
 	Next  string
 	Wrong bool
+	Many  bool // wrong ones: none is compared now
 }
 
 func (p *Page) loginView(r *http.Request) (content, error) {
@@ -157,6 +161,10 @@ func (p *Page) loginView(r *http.Request) (content, error) {
 
 func (p *Page) wrongToken(r *http.Request) (content, error) {
 	return content{name: "login", title: "Log in", status: http.StatusUnauthorized, data: login{Next: ownPath(r.PostFormValue("next")), Wrong: true}}, nil
+}
+
+func (p *Page) tooManyTokens(r *http.Request) (content, error) {
+	return content{name: "login", title: "Log in", status: http.StatusTooManyRequests, data: login{Next: ownPath(r.PostFormValue("next")), Many: true}}, nil
 }
 
 // A releaseRow is one release of a channel, for the machines of its roll-out.
