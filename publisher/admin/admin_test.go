@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -621,6 +622,35 @@ func TestTheStreamOfEventsStaysOpen(t *testing.T) {
 		client.CloseIdleConnections()
 		stop()
 		pubtest.Check(t, <-end)
+	}
+}
+
+// An open page learns that a problem has begun, and that it has ended.
+func TestAProblemIsAnEvent(t *testing.T) {
+	s := newSite(t)
+	var problem, read atomic.Bool
+	p, err := New(Options{Config: Config{Addr: "127.0.0.1:0"}, Now: time.Now, State: func(context.Context) (State, error) {
+		defer read.Store(true)
+		if problem.Load() {
+			return State{Problems: []string{"the store is damaged"}}, nil
+		}
+		return State{}, nil
+	}})
+	pubtest.Check(t, err)
+	p.events.pace = 100 * time.Millisecond
+	s.serve(p)
+	until(t, "the problems are known", read.Load)
+	for i := range 2 {
+		changed, number := p.events.current()
+		if number != i {
+			t.Errorf("%d events, want %d", number, i)
+		}
+		problem.Store(i == 0)
+		select {
+		case <-changed:
+		case <-time.After(pubtest.Patience):
+			t.Fatalf("no event of change %d", i)
+		}
 	}
 }
 

@@ -286,6 +286,33 @@ func TestANewReportAppearsInAnOpenPage(t *testing.T) {
 	v.faultless(open, web.URL, "an open page")
 }
 
+// An open page says that its connection is lost, and shows afterwards what has changed meanwhile.
+func TestALostConnectionIsTold(t *testing.T) {
+	if testing.Short() {
+		return
+	}
+	s, _, c := fullSite(t)
+	p, web := s.page(c)
+	v := newVisitor(t)
+	open := v.open(web.URL+"/machines", browser.Options{})
+	until(t, "the page follows changes", func() bool {
+		p.events.mu.Lock()
+		defer p.events.mu.Unlock()
+		return p.events.open == 1
+	})
+	lost := `document.getElementById("lost").textContent`
+	if words := eval[string](v, open, lost); words != "" {
+		t.Errorf("it says %q", words)
+	}
+	web.CloseClientConnections()
+	until(t, "the loss is told", func() bool { return strings.HasPrefix(eval[string](v, open, lost), "Connection lost: shown as of 2") })
+	s.report(machineSpec{key: pubtest.NewKey(t), host: "brand-new", mode: "local", release: "v9", as: "ok", boot: 9, at: s.now, duration: 5000})
+	until(t, "the new machine is shown", func() bool {
+		return eval[bool](v, open, `document.getElementById("live").innerText.includes("brand-new")`)
+	})
+	until(t, "the loss has ended", func() bool { return eval[string](v, open, lost) == "" })
+}
+
 // until waits for what has no event.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()

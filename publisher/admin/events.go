@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -13,6 +14,7 @@ const (
 	heartbeat    = 20 * time.Second // so that a browser and what is on the way keep the connection
 	eventPause   = time.Second      // between two events
 	eventTimeout = 10 * time.Second // for a browser to take one
+	problemsPace = time.Minute      // between two looks at the problems of the publisher, which have no event
 )
 
 // events tells the open pages that something has changed.
@@ -23,9 +25,12 @@ type events struct {
 	open    int
 
 	timeout time.Duration // for a browser to take one
+	pace    time.Duration // between two looks at the problems
 }
 
-func newEvents() *events { return &events{changed: make(chan struct{}), timeout: eventTimeout} }
+func newEvents() *events {
+	return &events{changed: make(chan struct{}), timeout: eventTimeout, pace: problemsPace}
+}
 
 func (e *events) notify() {
 	e.mu.Lock()
@@ -58,13 +63,16 @@ func (e *events) leave() {
 	e.open--
 }
 
-// follow notifies the open pages of each change until ctx ends: a new boot report, a decision, a new head, and the
-// head of a mirror.
+// follow notifies the open pages of each change until ctx ends: a new boot report, a decision, a new head, the
+// head of a mirror, and a problem that begins or ends.
 func (p *Page) follow(ctx context.Context) {
 	var machines <-chan struct{}
 	if p.Reports != nil {
 		machines = p.Reports.Watch(ctx)
 	}
+	look := time.NewTicker(p.events.pace)
+	defer look.Stop()
+	problems := p.problems(ctx)
 	for {
 		var head <-chan struct{}
 		if p.Changed != nil {
@@ -77,6 +85,11 @@ func (p *Page) follow(ctx context.Context) {
 			}
 		case <-head:
 			p.state.forget()
+		case <-look.C:
+			last := problems
+			if problems = p.problems(ctx); problems == last {
+				continue
+			}
 		case <-p.mirrors.changed:
 		case <-ctx.Done():
 			return
@@ -86,6 +99,15 @@ func (p *Page) follow(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// problems are the problems of the publisher as one text.
+func (p *Page) problems(ctx context.Context) string {
+	s, err := p.currentState(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Join(s.Problems, "\n")
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -3,10 +3,12 @@
 "use strict";
 (() => {
 	const pause = 1000; // ms between two readings
+	const retry = 30000; // ms until a refused connection is tried again
 	const quiet = 15000; // ms between two announcements to a screen reader
 	const live = document.getElementById("live");
 	const status = document.getElementById("status");
-	let source, opened = false, waiting = false, again = false, announced = -quiet;
+	const lost = document.getElementById("lost");
+	let source, later, opened = false, waiting = false, again = false, announced = -quiet;
 
 	// place finds an element again in a newer version of the view.
 	const place = (element) => {
@@ -15,6 +17,12 @@
 		const tag = element.tagName, href = element.getAttribute("href"), label = element.getAttribute("aria-labelledby");
 		const at = href ? same(tag, href).indexOf(element) : 0;
 		return () => (href ? same(tag, href)[at] : label && live.querySelector(`[aria-labelledby="${label}"][tabindex]`)) || document.getElementById("main");
+	};
+
+	// tell says that the view may be out of date.
+	const tell = (why) => {
+		const words = `${why}: shown as of ${document.getElementById("shown").textContent}. Reload the page.`;
+		if (lost.textContent !== words) lost.textContent = words;
 	};
 
 	const read = async () => {
@@ -31,6 +39,7 @@
 		const shown = document.getElementById("shown"), then = next.getElementById("shown");
 		shown.dateTime = then.dateTime;
 		shown.textContent = then.textContent;
+		if (source && source.readyState === EventSource.OPEN) lost.textContent = "";
 		if (performance.now() - announced >= quiet) {
 			announced = performance.now();
 			status.textContent = `Updated at ${then.textContent}.`;
@@ -46,7 +55,7 @@
 		try {
 			await read();
 		} catch {
-			status.textContent = "Not updated: reload the page.";
+			tell("Not updated");
 		}
 		setTimeout(() => {
 			waiting = false;
@@ -58,6 +67,7 @@
 	};
 
 	const stop = () => {
+		clearTimeout(later);
 		if (source) source.close();
 		source = null;
 	};
@@ -68,6 +78,10 @@
 		source.addEventListener("open", () => {
 			if (opened) update(); // what has changed without a connection
 			opened = true;
+		});
+		source.addEventListener("error", () => {
+			tell("Connection lost");
+			if (source && source.readyState === EventSource.CLOSED) later = setTimeout(follow, retry); // the browser does not try again
 		});
 	};
 	// a hidden page takes no connection
