@@ -13,7 +13,6 @@ import (
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/internal/ed25519pem"
 	"github.com/phaseboot/phaseboot/internal/file"
-	"github.com/phaseboot/phaseboot/internal/refusal"
 )
 
 const maxIdentity = 4 << 10 // bytes of an identity file
@@ -27,7 +26,7 @@ func LoadIdentity(path string) (crypto.PrivKey, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return makeIdentity(path)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, refusal.New(err, "identity %s: not readable for this user; run this as the user of the publisher, or name another file with --identity", path)
+		return nil, fmt.Errorf("identity %s: %w; run this as the user of the publisher, or name another file with --identity", path, fs.ErrPermission)
 	case err != nil && !errors.Is(err, file.ErrTooLarge):
 		return nil, fmt.Errorf("identity: %w", err)
 	}
