@@ -203,7 +203,7 @@ func TestAFetchAheadRefuses(t *testing.T) {
 	}
 }
 
-// A release that a stranger has signed is refused, and the machine stays as it is.
+// A release that an unknown key has signed is refused, and the machine stays as it is.
 func TestAStrangersReleaseIsNotFetchedAhead(t *testing.T) {
 	t.Parallel()
 	r, thief := newRepo(t, "us", manifest.Discovery{}), newRepo(t, "them", manifest.Discovery{})

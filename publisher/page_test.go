@@ -53,7 +53,7 @@ func TestThePageComparesTheMirrorsOfTheRootToo(t *testing.T) {
 	}
 }
 
-// A page that strangers would reach stops the daemon before it does anything.
+// A page that others would reach stops the daemon before it does anything.
 func TestAnOpenAdminPageIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -47,7 +47,7 @@ func TestMainExitCodes(t *testing.T) {
 		"missing file":                       {[]string{"sub", "do", "--need", "x"}, fmt.Errorf("kernel: %w", fs.ErrNotExist), ExitNotFound},
 		"directory":                          {[]string{"sub", "do", "--need", "x"}, syscall.EISDIR, ExitUsage},
 		"unacceptable input":                 {[]string{"sub", "do", "--need", "x"}, fs.ErrInvalid, ExitUsage},
-		"stranger's metadata":                {[]string{"sub", "do", "--need", "x"}, manifest.ErrSignature, ExitUntrusted},
+		"metadata of an unknown key":         {[]string{"sub", "do", "--need", "x"}, manifest.ErrSignature, ExitUntrusted},
 		"a job's own code":                   {[]string{"sub", "do", "--need", "x"}, fmt.Errorf("on m: %w", Exitf(77, "exit code 77")), 77},
 		"a job's code with more than 8 bits": {[]string{"sub", "do", "--need", "x"}, Exitf(256, "exit code 256"), ExitFailed},
 		"a job that ends with 0":             {[]string{"sub", "do", "--need", "x"}, Exitf(0, "limit"), ExitFailed},

@@ -72,7 +72,7 @@ func isLoopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
-// Check refuses a configuration that shows the page to strangers, or that is incomplete. It reads no file. The error
+// Check refuses a configuration that shows the page to everybody, or that is incomplete. It reads no file. The error
 // wraps fs.ErrInvalid.
 func (c Config) Check() error {
 	_, _, err := net.SplitHostPort(c.Addr)

@@ -93,7 +93,7 @@ type Page struct {
 var assets embed.FS
 
 // New makes a page. It reads the files of the configuration. The error wraps fs.ErrInvalid for a configuration that
-// shows the page to strangers.
+// shows the page to everybody.
 func New(o Options) (*Page, error) {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Now == nil {

@@ -442,8 +442,8 @@ func TestMirrorsAreCompared(t *testing.T) {
 	behind, same := s.mirror().URL, ""
 	s.Next(2, "v2")
 	same = s.mirror().URL
-	stranger := newSite(t)
-	p, web := s.page(Config{Mirrors: []string{same, behind, "http://user:secret@127.0.0.1:1/mirror", stranger.mirror().URL}})
+	foreign := newSite(t)
+	p, web := s.page(Config{Mirrors: []string{same, behind, "http://user:secret@127.0.0.1:1/mirror", foreign.mirror().URL}})
 	ctx := t.Context()
 	state, err := s.state(ctx)
 	pubtest.Check(t, err)
