@@ -5,10 +5,14 @@ import (
 	"io/fs"
 	"testing"
 	"time"
+	_ "time/tzdata"
 )
 
 func TestAWindowIsOpenAtItsTimes(t *testing.T) {
-	berlin := time.FixedZone("", 3600)
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
 	at := func(day, hour, minute int, zone *time.Location) time.Time {
 		return time.Date(2026, 11, day, hour, minute, 0, 0, zone) // 1 November 2026 is a Sunday
 	}
