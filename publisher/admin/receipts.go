@@ -3,6 +3,7 @@ package admin
 import (
 	"errors"
 	"io/fs"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -88,4 +89,38 @@ func (f *receiptFile) read(path string, read func([]byte) (Receipt, error)) {
 			f.Fault = "not readable for the user of the publisher"
 		}
 	}
+}
+
+type receiptRow struct {
+	receiptFile
+	Known    bool // the machine has reported
+	Accepted bool
+	Hostname string
+}
+
+type receipts struct {
+	Dir  string
+	List []receiptRow
+	More bool
+}
+
+func (p *Page) receiptsView(r *http.Request) (content, error) {
+	out := receipts{Dir: p.Receipts}
+	if p.Receipts != "" && p.ReadReceipt != nil {
+		files, more, err := p.receipts.list(p.Receipts, p.ReadReceipt)
+		if err != nil {
+			return content{}, err
+		}
+		out.More = more
+		for _, f := range files {
+			row := receiptRow{receiptFile: f}
+			if p.Reports != nil && f.Fault == "" {
+				if m, _, err := p.Reports.Get(r.Context(), f.Machine); err == nil {
+					row.Known, row.Accepted, row.Hostname = true, m.Accepted, m.Hostname
+				}
+			}
+			out.List = append(out.List, row)
+		}
+	}
+	return content{name: "receipts", title: "Receipts", live: true, data: out}, nil
 }

@@ -12,8 +12,8 @@
 // stored because it is in one.
 //
 // publisher/store calls it where a store is named s3://BUCKET/PREFIX. Start at Open and Store, then
-// Store.PutNew in write.go, Store.Block in store.go, and Store.Collect in collect.go. It decides no
-// trust and does not know which blocks are needed.
+// Store.PutNew in write.go, Store.Block in store.go, Store.Refresh in packs.go, and Store.Collect in
+// collect.go. It decides no trust and does not know which blocks are needed.
 //
 // Limits: 2^15 packs of at most 1 GiB, 2^24 blocks. The index is in memory, 60 bytes a block.
 package bucket
