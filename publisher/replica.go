@@ -10,6 +10,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/internal/p2p"
+	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/store"
@@ -64,7 +65,8 @@ func (s *server) closeReplica() {
 	}
 }
 
-// refreshReplica copies newer metadata, and moves the pointer.
+// refreshReplica copies newer metadata, and moves the pointer. It never goes back to an older one, which another
+// publisher or a restored backup may have written into the object store.
 func (s *server) refreshReplica(ctx context.Context) error {
 	if _, err := s.replica.Pull(ctx); err != nil {
 		return err
@@ -77,7 +79,12 @@ func (s *server) refreshReplica(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if old, _ := s.source.current(); old == nil || !old.Folder.Equals(next.Folder) {
+	old, _ := s.source.current()
+	if old != nil && isOlder(next, old.Pointer) {
+		return fmt.Errorf("metadata in the object store: timestamp version %d is older than version %d, which is served (%w); run phase-publish serve with the newest repository",
+			next.Timestamp, old.Timestamp, manifest.ErrRollback)
+	}
+	if old == nil || !old.Folder.Equals(next.Folder) {
 		if err := s.load(ctx, r); err != nil {
 			return err
 		}
@@ -85,8 +92,15 @@ func (s *server) refreshReplica(ctx context.Context) error {
 	return s.takeRecord()
 }
 
+// isOlder reports whether p is older than another pointer. With a new root, which may name another online key, versions
+// may begin again.
+func isOlder(p, than *repo.Pointer) bool {
+	return p.Timestamp < than.Timestamp && p.Files.Root() <= than.Files.Root()
+}
+
 // takeRecord serves the IPNS record from the object store, if it points to a metadata folder that is
-// served here: the one before, while the record of the newest is not written yet.
+// served here: the one before, while the record of the newest is not written yet. It does not go back
+// from the record of a newer folder.
 func (s *server) takeRecord() error {
 	data, ok := s.replica.Records[s.record.Name]
 	if !ok {
@@ -96,9 +110,12 @@ func (s *server) takeRecord() error {
 	if err != nil {
 		return fmt.Errorf("IPNS record in the object store: %w", err)
 	}
-	for _, g := range s.source.all() {
-		if g.Folder.Equals(folder) {
+	for _, g := range s.source.all() { // the newest first
+		switch {
+		case g.Folder.Equals(folder):
 			return s.record.Take(folder, data)
+		case g.Folder.Equals(s.record.Folder()):
+			return nil
 		}
 	}
 	return nil

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +19,7 @@ import (
 	"github.com/phaseboot/phaseboot/internal/s3test"
 	"github.com/phaseboot/phaseboot/internal/scripttest"
 	"github.com/phaseboot/phaseboot/manifest"
+	"github.com/phaseboot/phaseboot/publisher/bucket"
 )
 
 // objectStore starts an S3 server for one test.
@@ -112,6 +115,9 @@ func TestReplicasFollowThePublisher(t *testing.T) {
 	}
 	check(t, a.cmd.Process.Kill())
 	a.cmd.Wait()
+	oldTimestamp, err := os.ReadFile(filepath.Join(dir, "repo", "timestamp.json"))
+	check(t, err)
+	oldRecord := get(t, b.ready.HTTP[0]+"/ipns/"+b.ready.IPNS+"?format=ipns-record")
 	if out, err := publishIn(dir, address, "v2.json", "artifacts2"); err != nil {
 		t.Fatalf("add: %v\n%s", err, out)
 	}
@@ -122,6 +128,28 @@ func TestReplicasFollowThePublisher(t *testing.T) {
 	writer.stop(syscall.SIGTERM)
 	rootfs, _ := newestRelease(t, dir).Artifact(manifest.RoleRootfs)
 	get(t, b.ready.HTTP[0]+"/ipfs/"+rootfs.CID.String()+"?format=car")
+
+	// Older metadata in the object store: the replica says so, and serves what it had.
+	at, err := bucket.ParseAddress(address)
+	check(t, err)
+	objects, err := bucket.Dial(at, nil)
+	check(t, err)
+	newRecord := get(t, b.ready.HTTP[0]+"/ipns/"+b.ready.IPNS+"?format=ipns-record")
+	newTimestamp := get(t, b.ready.HTTP[0]+"/tuf/metadata/timestamp.json")
+	check(t, objects.Write(t.Context(), "repo/timestamp.json", oldTimestamp, "application/json"))
+	check(t, objects.Write(t.Context(), "repo/ipns/"+b.ready.IPNS, oldRecord, "application/vnd.ipfs.ipns-record"))
+	until(t, func() bool {
+		resp, err := http.Get(b.ready.Metrics[0] + "/healthz")
+		check(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		check(t, err)
+		return bytes.Contains(body, []byte("timestamp version 1 is older than version 2"))
+	})
+	if !bytes.Equal(get(t, b.ready.HTTP[0]+"/ipns/"+b.ready.IPNS+"?format=ipns-record"), newRecord) ||
+		!bytes.Equal(get(t, b.ready.HTTP[0]+"/tuf/metadata/timestamp.json"), newTimestamp) {
+		t.Error("the replica has gone back")
+	}
 	b.stop(syscall.SIGTERM)
 }
 

@@ -91,6 +91,14 @@ func (p *Pointer) build(ctx context.Context) error {
 // Files are the files of a metadata folder, by name.
 type Files map[string][]byte
 
+// Root is the version of the newest root: the first one and all that follow it are in a pointer.
+func (f Files) Root() (version int64) {
+	for f[manifest.FileName(metadata.ROOT, version+1)] != nil {
+		version++
+	}
+	return version
+}
+
 // open reads the file of a role. It checks no signature.
 func (f Files) open(role string, version int64) (*manifest.Document, error) {
 	return manifest.Open(f[manifest.FileName(role, version)])

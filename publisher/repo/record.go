@@ -96,6 +96,13 @@ func (r *Record) Get(_ context.Context, name string) ([]byte, error) {
 	return r.data, nil
 }
 
+// Folder is the metadata folder that the record points to, cid.Undef without a record.
+func (r *Record) Folder() cid.Cid {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.folder
+}
+
 // Age is the time since the record was signed.
 func (r *Record) Age(now time.Time) time.Duration {
 	r.mu.RLock()
