@@ -119,22 +119,18 @@ func (a *aheadRun) run(ctx context.Context) (Ahead, error) {
 	if err != nil {
 		return Ahead{}, err
 	}
-	look := a.cfg.discoveryOptions(a.cfg.addresses(root))
-	node, needed := look.NodeOptions()
-	if a.sharing, err = share.Start(ctx, node, needed, share.Options{Log: a.cfg.Log, Report: a.cfg.Report}); err != nil {
+	trust := a.cfg.addresses(root)
+	if a.sharing, a.disc, err = a.cfg.discover(ctx, trust, share.Options{}); err != nil {
 		return Ahead{}, err
 	}
 	defer a.sharing.Close()
-	if a.disc, err = peers.Discover(ctx, look, a.sharing.Node); err != nil {
-		return Ahead{}, err
-	}
 	defer a.disc.Close()
 	held, err := a.open(ctx, true)
 	if err != nil {
 		return Ahead{}, err
 	}
 	defer held.Close()
-	a.names = look.Trust.IPNS
+	a.names = trust.IPNS
 	return a.decide(ctx, held)
 }
 
