@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -75,8 +76,8 @@ func rolloutWords(o *manifest.Rollout) string {
 	case len(o.Groups) == 0 || o.Percent != nil:
 		parts = append(parts, "all machines")
 	}
-	if len(o.Groups) > 0 {
-		parts = append(parts, "groups "+strings.Join(o.Groups, ", "))
+	if n := len(o.Groups); n > 0 {
+		parts = append(parts, english.PluralWord(n, "group", "")+" "+strings.Join(o.Groups, ", "))
 	}
 	words := strings.Join(parts, " and ")
 	if !o.NotBefore.IsZero() {
