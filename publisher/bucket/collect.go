@@ -290,7 +290,7 @@ func (s *Store) Repair(ctx context.Context, damage []pack.Damage, src cas.Source
 		if l.marks[name].Name != "" || !bad[indexObject(name)] {
 			continue
 		}
-		if err := s.salvage(ctx, name, o.Size); err != nil {
+		if err := s.salvage(ctx, name, o.Size, src); err != nil {
 			errs = errors.Join(errs, err)
 		} else {
 			replaced = append(replaced, name)
@@ -335,26 +335,57 @@ func (s *Store) repairPack(ctx context.Context, p *packed, src cas.Source) error
 	return errs
 }
 
-// salvage writes the blocks of a pack whose index is damaged to new packs. It stops at bytes that
-// are no section.
-func (s *Store) salvage(ctx context.Context, name string, size int64) error {
+// salvage writes the blocks of a pack whose index is damaged to new packs, those that are damaged from
+// src. Wrong bytes are read again: they may have been damaged on the way. A pack that is shorter than
+// its index says is read to its end; any other bytes that are no section are an error.
+func (s *Store) salvage(ctx context.Context, name string, size int64, src cas.Source) (err error) {
+	short := false
+	if data, _, err := s.Read(ctx, indexObject(name), int64(maxIndex)); err == nil {
+		_, covered, err := parseIndex(data)
+		short = err == nil && covered > size
+	}
+	for range readTries {
+		if err = s.salvageOnce(ctx, name, size, short, nil); !errors.Is(err, cas.ErrCorrupt) {
+			return err
+		}
+	}
+	return s.salvageOnce(ctx, name, size, short, src)
+}
+
+func (s *Store) salvageOnce(ctx context.Context, name string, size int64, short bool, src cas.Source) error {
 	data, _, err := s.Read(ctx, packObject(name), min(size, maxPackSize))
 	if err != nil {
 		return err
 	}
+	var errs error
 	for at := len(car.NoRoots); at < len(data); {
 		h, ok := car.ParseHead(data[at:])
-		end := at + h.Len + h.Size
-		if !ok || end > len(data) || !cas.IsCID(string(h.CID[:])) {
-			return nil
+		if ok && short && h.Size > len(data)-at-h.Len {
+			return errs
 		}
-		k, block := key(h.CID), data[at+h.Len:end]
-		if cas.Check(k.cid(), block) == nil && !s.stored(k) {
-			if err := s.add(ctx, k, block); err != nil {
-				return err
+		if !ok || h.Size > len(data)-at-h.Len || !cas.IsCID(string(h.CID[:])) {
+			return errors.Join(errs, fmt.Errorf("object %s/%s: not repaired: no section at byte %d: %w", s, packObject(name), at, cas.ErrCorrupt))
+		}
+		k, end := key(h.CID), at+h.Len+h.Size
+		block := data[at+h.Len : end]
+		at = end
+		if s.stored(k) {
+			continue
+		}
+		if err := cas.Check(k.cid(), block); err != nil {
+			err = fmt.Errorf("object %s/%s: not repaired: %w", s, packObject(name), err)
+			if src == nil {
+				errs = errors.Join(errs, err)
+				continue
+			}
+			if block, _ = cas.Get(ctx, src, k.cid()); block == nil {
+				errs = errors.Join(errs, err)
+				continue
 			}
 		}
-		at = end
+		if err := s.add(ctx, k, block); err != nil {
+			return errors.Join(errs, err)
+		}
 	}
-	return nil
+	return errs
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -184,6 +185,59 @@ func TestFsckFindsDamageOfEachKindAndRepairMendsIt(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A pack whose index is damaged has the only copy of its blocks. It stays until a repair has saved each of them.
+func TestRepairKeepsAPackOfWhichItCannotReadABlock(t *testing.T) {
+	t.Parallel()
+	address := server.Address(prefix(t))
+	blocks := some(5, 5)
+	w := open(t, address, bucket.Options{})
+	fill(t, w, blocks)
+	check(t, w.Close())
+	damageOne(t, "idx")
+	object := damageOne(t, "car")
+	found := fsck(t, address)
+	w = open(t, address, bucket.Options{})
+	if err := w.Repair(t.Context(), found, cas.NewMemory()); !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), object) {
+		t.Errorf("%v, want the damage that is left in %s", err, object)
+	}
+	check(t, w.Close())
+	if marks, _ := filepath.Glob(server.Path(prefix(t), "packs/*.gone")); len(marks) > 0 {
+		t.Error("the pack is marked as replaced:", marks)
+	}
+	memory := cas.NewMemory()
+	fill(t, memory, blocks)
+	w = open(t, address, bucket.Options{})
+	check(t, w.Repair(t.Context(), fsck(t, address), memory))
+	check(t, w.Close())
+	wantAll(t, open(t, address, bucket.Options{ReadOnly: true}), blocks)
+}
+
+// A byte that changes on the way to the repair is no damage.
+func TestRepairReadsAPackAgain(t *testing.T) {
+	t.Parallel()
+	p, address := proxied(t)
+	blocks := some(6, 5)
+	w := open(t, address, bucket.Options{})
+	fill(t, w, blocks)
+	check(t, w.Close())
+	damageOne(t, "idx")
+	found := fsck(t, address)
+	w = open(t, address, bucket.Options{})
+	var wrong atomic.Bool
+	p.Set(func(r *http.Request) s3test.Fault {
+		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, ".car") && !wrong.Swap(true) {
+			return s3test.WrongByte
+		}
+		return s3test.None
+	})
+	check(t, w.Repair(t.Context(), found, cas.NewMemory()))
+	check(t, w.Close())
+	if !wrong.Load() {
+		t.Error("no byte was changed")
+	}
+	wantAll(t, open(t, address, bucket.Options{ReadOnly: true}), blocks)
 }
 
 func TestWrongKeysNameTheRemedy(t *testing.T) {
