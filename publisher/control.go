@@ -45,6 +45,10 @@ type Live struct {
 	running  []reports.Running
 }
 
+// scrapeTime is how long the figures of one scrape may take: a collector knows no context of the request,
+// and an object store may not answer.
+const scrapeTime = 10 * time.Second
+
 // A control answers the operator on a listener of its own: /metrics, /status and /healthz.
 type control struct {
 	registry *prometheus.Registry
@@ -90,7 +94,8 @@ func (c control) serve(ctx context.Context, l net.Listener) error {
 // control reports on this daemon.
 func (s *server) control() control {
 	live := func() Live {
-		ctx := context.Background()
+		ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)
+		defer cancel()
 		l := s.live(ctx)
 		found := s.problems(ctx)
 		l.healthy = len(unhealthy(found)) == 0

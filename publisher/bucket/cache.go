@@ -24,7 +24,8 @@ import (
 const (
 	segment        = 256 << 10 // bytes
 	windowSegments = 16
-	prefetches     = 8 // windows that are read in the background at once
+	prefetches     = 8  // windows that are read in the background at once
+	maxFetches     = 32 // windows that are read for callers at once
 )
 
 // CacheOptions are the place and the size of a cache of segments.
@@ -67,7 +68,8 @@ type cache struct {
 	mu      sync.Mutex
 	flights map[segmentKey]*flight
 	ahead   map[segmentKey]int64 // reading such a segment starts the window from another one
-	slots   chan struct{}
+	slots   chan struct{}        // one for each prefetch
+	fetches chan struct{}        // one for each window that is read for a caller
 }
 
 // A flight is a segment that is being read.
@@ -78,7 +80,7 @@ type flight struct {
 }
 
 func newCache(b *Bucket, o CacheOptions) (*cache, error) {
-	c := &cache{bucket: b, flights: map[segmentKey]*flight{}, ahead: map[segmentKey]int64{}, slots: make(chan struct{}, prefetches)}
+	c := &cache{bucket: b, flights: map[segmentKey]*flight{}, ahead: map[segmentKey]int64{}, slots: make(chan struct{}, prefetches), fetches: make(chan struct{}, maxFetches)}
 	size := o.Size
 	if size == 0 {
 		size = DefaultMemoryCache
@@ -141,13 +143,23 @@ func (c *cache) drop(p *packed, at int64, n int) {
 func (c *cache) segment(ctx context.Context, p *packed, i int64) ([]byte, error) {
 	k := segmentKey{p.name, i}
 	for {
-		f := c.flight(ctx, p, i)
-		if f == nil { // it is there; outside of the lock, because it may be on a disk
+		f, there := c.flight(p, i)
+		if there { // read outside of the lock, because it may be on a disk
 			if data, ok := c.segments.get(k); ok && int64(len(data)) == segmentLen(p, i) {
 				return data, nil
 			}
 			c.segments.drop(k)
 			continue
+		}
+		if f == nil { // a caller that gives up leaves at most one window in memory, and few callers may
+			select {
+			case c.fetches <- struct{}{}:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			if f = c.begin(ctx, p, i); f == nil {
+				continue
+			}
 		}
 		select {
 		case <-f.done:
@@ -158,9 +170,8 @@ func (c *cache) segment(ctx context.Context, p *packed, i int64) ([]byte, error)
 	}
 }
 
-// flight returns the flight of segment i of a pack, which it begins if necessary; nil when the
-// segment is there.
-func (c *cache) flight(ctx context.Context, p *packed, i int64) *flight {
+// flight returns the flight of segment i of a pack, nil if there is none, and reports whether the segment is there.
+func (c *cache) flight(p *packed, i int64) (f *flight, there bool) {
 	k := segmentKey{p.name, i}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,16 +179,26 @@ func (c *cache) flight(ctx context.Context, p *packed, i int64) *flight {
 		delete(c.ahead, k)
 		c.prefetch(p, next)
 	}
-	if f := c.flights[k]; f != nil {
-		return f
-	}
-	if c.segments.has(k) {
+	f = c.flights[k]
+	return f, f == nil && c.segments.has(k)
+}
+
+// begin begins to read a window from segment i of a pack, and returns the flight of that segment. The caller has a place
+// in c.fetches, which ends with the window. It returns nil if the segment has come, or is being read, meanwhile.
+func (c *cache) begin(ctx context.Context, p *packed, i int64) *flight {
+	k := segmentKey{p.name, i}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flights[k] != nil || c.segments.has(k) {
+		<-c.fetches
 		return nil
 	}
 	window := c.window(p, i)
-	f := c.flights[k]
-	go c.fetch(context.WithoutCancel(ctx), p, window) // others may wait for it
-	return f
+	go func() {
+		defer func() { <-c.fetches }()
+		c.fetch(context.WithoutCancel(ctx), p, window) // others may wait for it
+	}()
+	return c.flights[k]
 }
 
 // window begins the flights of the segments that are to be read together with segment i: i alone,

@@ -51,12 +51,38 @@ func (s *Store) inUse() []*packed {
 // Refresh lists the packs again: it reads the indexes of new ones, and drops those that were
 // removed. An index that is damaged, or whose pack is missing or has another size, is left out.
 func (s *Store) Refresh(ctx context.Context) error {
-	s.listing.Lock()
-	defer s.listing.Unlock()
+	if err := s.startList(ctx); err != nil {
+		return err
+	}
+	defer s.endList()
+	return s.refresh(ctx)
+}
+
+// startList waits until no other caller lists the packs. endList must follow.
+func (s *Store) startList(ctx context.Context) error {
+	select {
+	case s.listing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Store) endList() { <-s.listing }
+
+// refresh is Refresh after startList. It notes the result, unless its caller gave up.
+func (s *Store) refresh(ctx context.Context) error {
+	err := s.listPacks(ctx)
+	if ctx.Err() == nil {
+		s.tried, s.failed = time.Now(), err
+	}
+	return err
+}
+
+func (s *Store) listPacks(ctx context.Context) error {
 	if err := s.open(); err != nil {
 		return err
 	}
-	began := time.Now()
 	l, err := s.list(ctx)
 	if err != nil {
 		return err
@@ -93,7 +119,6 @@ func (s *Store) Refresh(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	s.listed = began
 	return s.replace(l, fresh)
 }
 

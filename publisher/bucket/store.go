@@ -59,8 +59,9 @@ type Store struct {
 	changed  time.Time // when the list of packs changed last
 	closed   bool
 
-	listing sync.Mutex // one refresh at a time
-	listed  time.Time
+	listing chan struct{} // holds the one caller that lists the packs
+	tried   time.Time     // end of the last list, also of one that failed; for the caller that lists
+	failed  error         // its error
 
 	w writer
 }
@@ -82,7 +83,7 @@ func Open(ctx context.Context, name string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{Bucket: b, opts: o}
+	s := &Store{Bucket: b, opts: o, listing: make(chan struct{}, 1)}
 	if s.cache, err = newCache(b, o.Cache); err != nil {
 		return nil, err
 	}
@@ -204,16 +205,15 @@ func (s *Store) findOrRefresh(ctx context.Context, k key) ([]location, error) {
 	if len(found) > 0 || !s.opts.ReadOnly {
 		return found, nil
 	}
-	s.listing.Lock()
-	recent := time.Since(s.listed) < minRefresh
-	s.listing.Unlock()
-	if recent {
-		return nil, nil
-	}
-	if err := s.Refresh(ctx); err != nil {
+	if err := s.startList(ctx); err != nil {
 		return nil, err
 	}
-	return s.find(k), nil
+	defer s.endList()
+	err := s.failed
+	if time.Since(s.tried) >= minRefresh {
+		err = s.refresh(ctx)
+	}
+	return s.find(k), err
 }
 
 // readBlock reads a section and hashes its block. Wrong bytes are read again, past the cache.
