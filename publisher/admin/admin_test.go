@@ -260,7 +260,7 @@ func TestReadersNeedTheToken(t *testing.T) {
 	}
 	resp, _ = do(t, http.DefaultClient, http.MethodPost, web.URL+"/login", "token="+token)
 	session = cookieName + "=" + resp.Cookies()[0].Value
-	s.now = s.now.Add(sessionLife)
+	s.setNow(s.now().Add(sessionLife))
 	if resp, _ := get(t, web.URL+"/machines", "Cookie", session); resp.StatusCode != 401 {
 		t.Errorf("after its life: %s", resp.Status)
 	}
@@ -401,7 +401,7 @@ func TestTheListHasPages(t *testing.T) {
 	s := newSite(t)
 	const n = pageSize*2 + 7
 	for i := range n {
-		s.report(machineSpec{key: pubtest.NewKey(t), host: fmt.Sprintf("host-%03d", i), mode: "local", release: "v1", as: "ok", boot: 1, at: s.now, duration: i * 100})
+		s.report(machineSpec{key: pubtest.NewKey(t), host: fmt.Sprintf("host-%03d", i), mode: "local", release: "v1", as: "ok", boot: 1, at: s.now(), duration: i * 100})
 	}
 	_, web := s.page(Config{})
 	row, next := regexp.MustCompile(`<th scope="row"><a href="[^"]+"><bdi>(host-\d+)<`), regexp.MustCompile(`<a href="([^"]+)" rel="next">`)
@@ -495,7 +495,7 @@ func TestAChangeIsAnEvent(t *testing.T) {
 	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" {
 		t.Errorf("type %s", got)
 	}
-	s.report(machineSpec{key: pubtest.NewKey(t), host: "new", as: "ok", boot: 1, at: s.now})
+	s.report(machineSpec{key: pubtest.NewKey(t), host: "new", as: "ok", boot: 1, at: s.now()})
 	wait("event: change")
 	p.mirrors.changed <- struct{}{}
 	wait("event: change")

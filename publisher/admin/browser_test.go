@@ -269,7 +269,7 @@ func TestANewReportAppearsInAnOpenPage(t *testing.T) {
 	})
 	kept := fmt.Sprintf(`#live a[href="/machines/%s"]`, fleet[1].name())
 	pubtest.Check(t, open.Eval(ctx, fmt.Sprintf("window.mark = 1; document.querySelector(%q).focus()", kept), nil))
-	s.report(machineSpec{key: pubtest.NewKey(t), host: "brand-new", mode: "local", release: "v9", as: "ok", boot: 9, at: s.now, duration: 5000})
+	s.report(machineSpec{key: pubtest.NewKey(t), host: "brand-new", mode: "local", release: "v9", as: "ok", boot: 9, at: s.now(), duration: 5000})
 	until(t, "the new machine is shown", func() bool {
 		return eval[bool](v, open, `document.getElementById("live").innerText.includes("brand-new")`)
 	})
@@ -306,7 +306,7 @@ func TestALostConnectionIsTold(t *testing.T) {
 	}
 	web.CloseClientConnections()
 	until(t, "the loss is told", func() bool { return strings.HasPrefix(eval[string](v, open, lost), "Connection lost: shown as of 2") })
-	s.report(machineSpec{key: pubtest.NewKey(t), host: "brand-new", mode: "local", release: "v9", as: "ok", boot: 9, at: s.now, duration: 5000})
+	s.report(machineSpec{key: pubtest.NewKey(t), host: "brand-new", mode: "local", release: "v9", as: "ok", boot: 9, at: s.now(), duration: 5000})
 	until(t, "the new machine is shown", func() bool {
 		return eval[bool](v, open, `document.getElementById("live").innerText.includes("brand-new")`)
 	})
@@ -357,12 +357,12 @@ func demoSite(t *testing.T) (*site, []machineSpec) {
 	t.Helper()
 	s := newSite(t)
 	s.healthy = true
-	now := s.now
-	defer func() { s.now = now }()
+	now := s.now()
+	defer s.setNow(now)
 	var all []machineSpec
 	for i := range 9 {
-		s.now = now.Add(-time.Duration(i*7+2) * time.Minute)
-		m := machineSpec{key: pubtest.NewKey(t), host: fmt.Sprintf("kiosk-%02d", i+1), mode: "local", release: "v1", as: "ok", boot: i + 1, at: s.now, duration: 8200 + 310*i}
+		s.setNow(now.Add(-time.Duration(i*7+2) * time.Minute))
+		m := machineSpec{key: pubtest.NewKey(t), host: fmt.Sprintf("kiosk-%02d", i+1), mode: "local", release: "v1", as: "ok", boot: i + 1, at: s.now(), duration: 8200 + 310*i}
 		if i == 1 {
 			m.as, m.failure, m.noTarget = "failed", "kexec: the kernel is not signed for this machine's Secure Boot", true
 		}

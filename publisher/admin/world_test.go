@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,16 +32,17 @@ type site struct {
 	*pubtest.World
 	reports *reports.Store
 	record  *repo.Record
-	now     time.Time
+	clock   atomic.Pointer[time.Time] // read by the page's goroutines
 	changed chan struct{}
 	healthy bool // without problems
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{World: pubtest.New(t), now: time.Now(), changed: make(chan struct{})}
-	s.Publish(s.now.Add(-10*24*time.Hour), map[string]time.Duration{"timestamp": 11 * 24 * time.Hour, "snapshot": 20 * 24 * time.Hour}, "stable", "edge")
-	db, err := reports.Open(t.Context(), s.Path("reports.db"), reports.Options{Publisher: publisherID, Now: func() time.Time { return s.now }})
+	s := &site{World: pubtest.New(t), changed: make(chan struct{})}
+	s.setNow(time.Now())
+	s.Publish(s.now().Add(-10*24*time.Hour), map[string]time.Duration{"timestamp": 11 * 24 * time.Hour, "snapshot": 20 * 24 * time.Hour}, "stable", "edge")
+	db, err := reports.Open(t.Context(), s.Path("reports.db"), reports.Options{Publisher: publisherID, Now: s.now})
 	pubtest.Check(t, err)
 	t.Cleanup(func() { db.Close() })
 	s.reports = db
@@ -50,6 +52,10 @@ func newSite(t *testing.T) *site {
 	pubtest.Check(t, err)
 	return s
 }
+
+func (s *site) now() time.Time { return *s.clock.Load() }
+
+func (s *site) setNow(now time.Time) { s.clock.Store(&now) }
 
 // state is what a publisher of this repository knows.
 func (s *site) state(ctx context.Context) (State, error) {
@@ -61,7 +67,7 @@ func (s *site) state(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	v, err := r.Verdict(ctx, p.Files, s.now)
+	v, err := r.Verdict(ctx, p.Files, s.now())
 	if err != nil {
 		return State{}, err
 	}
@@ -71,7 +77,7 @@ func (s *site) state(ctx context.Context) (State, error) {
 		problems = nil
 	}
 	return State{
-		Peer: publisherID, Started: s.now.Add(-time.Hour), Peers: 3, DHTPeers: 2, IPNS: s.record.Name, Head: p.Folder.String(), Timestamp: p.Timestamp, Loaded: s.now.Add(-time.Minute),
+		Peer: publisherID, Started: s.now().Add(-time.Hour), Peers: 3, DHTPeers: 2, IPNS: s.record.Name, Head: p.Folder.String(), Timestamp: p.Timestamp, Loaded: s.now().Add(-time.Minute),
 		RecordAge: time.Minute, Root: r.Root, Files: p.Files, Verdict: v, Releases: releases, Problems: problems, Blocks: 100, Bytes: 1 << 20,
 		Sent: []Sent{{"http", "car", 5 << 20}, {"stream", "block", 3 << 20}},
 	}, err
@@ -84,7 +90,7 @@ func (s *site) page(c Config) (*Page, *httptest.Server) {
 		c.Addr = "127.0.0.1:0"
 	}
 	p, err := New(Options{
-		Config: c, State: s.state, Reports: s.reports, Now: func() time.Time { return s.now }, Changed: func() <-chan struct{} { return s.changed }, Log: pubtest.VerboseLog(s.T),
+		Config: c, State: s.state, Reports: s.reports, Now: s.now, Changed: func() <-chan struct{} { return s.changed }, Log: pubtest.VerboseLog(s.T),
 	})
 	pubtest.Check(s.T, err)
 	return p, s.serve(p)
@@ -171,7 +177,7 @@ func (s *site) fleet() (all []machineSpec) {
 		{host: "שלום", mode: "edge", release: "v0", as: "ok", duration: 9100},
 		{host: hostile, as: "failed", failure: hostile, console: []string{hostile}, text: hostile, duration: 1},
 	} {
-		m.key, m.boot, m.at = pubtest.NewKey(s.T), i+1, s.now.Add(-time.Duration(i)*time.Minute)
+		m.key, m.boot, m.at = pubtest.NewKey(s.T), i+1, s.now().Add(-time.Duration(i)*time.Minute)
 		s.report(m)
 		if i < 3 {
 			pubtest.Check(s.T, s.reports.Accept(s.T.Context(), m.name()))
@@ -190,7 +196,7 @@ func (s *site) mirror() *httptest.Server {
 	pubtest.Check(s.T, err)
 	record, err := p.NewRecord(s.IPNS)
 	pubtest.Check(s.T, err)
-	_, err = record.Point(pointer, s.now)
+	_, err = record.Point(pointer, s.now())
 	pubtest.Check(s.T, err)
 	web := httptest.NewServer(gateway.Handler(gateway.Options{Source: pointer.Blocks, IPNS: record.Get}))
 	s.T.Cleanup(web.Close)
@@ -217,7 +223,7 @@ func (s *site) receipts() Config {
 	return Config{Receipts: dir, ReadReceipt: func(data []byte) (Receipt, error) {
 		switch string(data) {
 		case "good":
-			return Receipt{Machine: strings.Repeat("ab", 32), Job: "hello.wasm", Channel: "stable", Release: "v1", Reason: "exit", Started: s.now.Add(-time.Hour), Took: 40 * time.Millisecond}, nil
+			return Receipt{Machine: strings.Repeat("ab", 32), Job: "hello.wasm", Channel: "stable", Release: "v1", Reason: "exit", Started: s.now().Add(-time.Hour), Took: 40 * time.Millisecond}, nil
 		case "hostile":
 			return Receipt{Machine: strings.Repeat("cd", 32), Job: hostile, Channel: hostile, Release: hostile, Reason: hostile, ExitCode: -1}, nil
 		}
