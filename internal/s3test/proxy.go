@@ -1,6 +1,8 @@
 package s3test
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log"
@@ -9,8 +11,11 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/minio/minio-go/v7/pkg/signer"
 )
 
 // A Fault is what a Proxy does to an answer.
@@ -18,15 +23,18 @@ type Fault int
 
 // The faults.
 const (
-	None        Fault = iota
-	Status500         // before the request reaches the server
-	Status503         // SlowDown, before the request reaches the server
-	LostAnswer        // the server does what the request says, the client gets 500
-	Truncated         // half of the body, then the connection ends
-	ShortLength       // half of the body, as if it were all
-	WrongByte         // a byte in the middle of the body is changed
-	Slow              // 1 KiB every 20 ms
-	Hangs             // the answer comes only when the client gives up
+	None          Fault = iota
+	Status500           // before the request reaches the server
+	Status503           // SlowDown, before the request reaches the server
+	LostAnswer          // the server does what the request says, the client gets 500
+	Truncated           // half of the body, then the connection ends
+	ShortLength         // half of the body, as if it were all
+	WrongByte           // a byte in the middle of the body is changed
+	Slow                // 1 KiB every 20 ms
+	Hangs               // the answer comes only when the client gives up
+	Unanswered          // the same, but the server does what the request says
+	Unconditional       // the server does not see If-Match and If-None-Match
+	Status501           // NotImplemented, before the request reaches the server
 )
 
 // A Proxy forwards requests to a Server and makes faults.
@@ -72,6 +80,20 @@ func NewProxy(s *Server) (*Proxy, error) {
 			return
 		case Hangs:
 			<-r.Context().Done()
+			return
+		case Unanswered:
+			forward.ServeHTTP(httptest.NewRecorder(), r.WithContext(context.WithoutCancel(r.Context())))
+			<-r.Context().Done()
+			return
+		case Unconditional:
+			without, err := unconditional(r)
+			if err != nil {
+				fail(w, http.StatusBadRequest, "InvalidRequest")
+				return
+			}
+			r = without
+		case Status501:
+			fail(w, http.StatusNotImplemented, "NotImplemented")
 			return
 		}
 		r.Header.Set(faultHeader, strconv.Itoa(int(fault)))
@@ -150,4 +172,40 @@ type slow struct{ r io.Reader }
 func (s slow) Read(p []byte) (int, error) {
 	time.Sleep(20 * time.Millisecond)
 	return s.r.Read(p[:min(len(p), 1<<10)])
+}
+
+// unconditional returns a request without conditions. They were signed: the request is signed again, and
+// its body, whose chunks were signed too, is not.
+func unconditional(r *http.Request) (*http.Request, error) {
+	body, err := io.ReadAll(r.Body)
+	if err == nil && strings.HasPrefix(r.Header.Get("X-Amz-Content-Sha256"), "STREAMING-") {
+		body, err = unchunk(body)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r = r.Clone(r.Context())
+	for _, name := range []string{"If-Match", "If-None-Match", "Content-Encoding", "X-Amz-Decoded-Content-Length", "X-Amz-Trailer", "Authorization", "Content-Length"} {
+		r.Header.Del(name)
+	}
+	r.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")
+	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+	r.URL.Host = r.Host
+	return signer.SignV4(*r, AccessKey, SecretKey, "", "us-east-1"), nil
+}
+
+// unchunk returns the content of a body in chunks: the size in hexadecimal digits, a signature, the bytes.
+func unchunk(body []byte) (out []byte, err error) {
+	for {
+		head, rest, _ := bytes.Cut(body, []byte("\r\n"))
+		size, _, _ := strings.Cut(string(head), ";")
+		n, err := strconv.ParseUint(size, 16, 31)
+		if err != nil || n > uint64(len(rest)) {
+			return nil, fmt.Errorf("chunk %q of a body: %w", head, err)
+		}
+		if n == 0 {
+			return out, nil
+		}
+		out, body = append(out, rest[:n]...), bytes.TrimPrefix(rest[n:], []byte("\r\n"))
+	}
 }

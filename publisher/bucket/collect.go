@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -27,7 +28,8 @@ const leftoverGrace = time.Hour
 //
 // A block that keep wants and only marked packs have is written to a new pack before they are
 // removed: a release that was added while another process collected may need it. A pack with a
-// damaged block that is to be kept is not replaced; the error names it.
+// damaged block that is to be kept is not replaced; the error names it. On a server that does not heed
+// conditions, where another writer may work at the same time, a grace of less than an hour is an error.
 //
 // progress, if not nil, is called with the bytes of the packs that are done and of all.
 func (s *Store) Collect(ctx context.Context, keep func(cid.Cid) bool, progress func(done, total int64)) (pack.Collected, error) {
@@ -39,6 +41,9 @@ func (s *Store) Collect(ctx context.Context, keep func(cid.Cid) bool, progress f
 	var sum pack.Collected
 	if err := s.writable(ctx); err != nil {
 		return sum, err
+	}
+	if !s.lease.guarded && s.opts.Grace < leftoverGrace {
+		return sum, fmt.Errorf("store %s: a grace of %s is too short for an object store that does not heed If-None-Match and If-Match (%w); use %s or more", s, s.opts.Grace, fs.ErrInvalid, leftoverGrace)
 	}
 	if err := s.sync(ctx); err != nil {
 		return sum, err

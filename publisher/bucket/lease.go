@@ -25,14 +25,19 @@ const (
 	leaseLimit = 4 << 10         // bytes
 	leaseLife  = 2 * time.Minute // after the last renewal, by the clock of the object store
 	leaseRenew = 20 * time.Second
+	leaseTries = 3
+	lastTry    = 10 * time.Second // to give the lease back when the caller has ended
+
+	noETag = "00000000000000000000000000000000" // of no object
 )
 
 // A lease is the right to write to a store: the object lease, which its holder renews. An object
 // with another ETag belongs to another holder. A lease that was not renewed for leaseLife is free.
 //
-// Every change is a conditional PUT (If-None-Match or If-Match). On a server that ignores the
-// condition two writers that begin in the same moment may both go on. No block is lost then: packs
-// have unique names, and what Collect replaces stays for the grace.
+// Every change is a conditional PUT (If-None-Match or If-Match). On a server that ignores or refuses
+// conditions two writers that begin in the same moment may both go on until one of them reads the
+// lease. No block is lost then: packs have unique names, and what Collect replaces stays for the
+// grace, which must be long there.
 type lease struct {
 	b    *Bucket
 	body leaseBody
@@ -41,7 +46,9 @@ type lease struct {
 	etag    string
 	renewed time.Time // on the local clock
 	lost    error
-	guarded bool // the server heeds the condition of a PUT
+
+	guarded       bool // the server heeds the condition of a PUT
+	unconditional bool // it answers 501 to one
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -73,16 +80,40 @@ func takeLease(ctx context.Context, b *Bucket) (*lease, error) {
 			return nil, fmt.Errorf("store %s: %w: %.200q writes to it; wait for it or stop it; if it was killed, the store is free in %s", b, pack.ErrBusy, old.Holder, left.Round(time.Second))
 		}
 	}
-	if err := l.write(ctx, o.ETag); errors.Is(err, errCondition) {
+	if err = l.write(ctx, o.ETag); errors.Is(err, errCondition) {
 		return nil, fmt.Errorf("store %s: %w: another process began to write in this moment; wait for it or stop it", b, pack.ErrBusy)
-	} else if err != nil {
+	}
+	if err == nil {
+		err = l.probe(ctx)
+	}
+	if err != nil {
+		l.abandon(ctx)
 		return nil, err
 	}
-	l.probe(ctx)
 	renew, stop := context.WithCancel(context.Background())
 	l.stop = stop
 	go l.keep(renew)
 	return l, nil
+}
+
+// abandon frees the lease after a PUT that may have been done although it returned an error, as when ctx
+// ended meanwhile. It does not matter if that fails: the lease is free when its time is over.
+func (l *lease) abandon(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTry)
+	defer cancel()
+	if etag, now, err := l.read(ctx); err == nil && now.Nonce == l.body.Nonce {
+		l.body.Holder = ""
+		_ = l.write(ctx, etag)
+	}
+}
+
+// read returns the object and its ETag. Its body is empty if another program wrote it.
+func (l *lease) read(ctx context.Context) (etag string, body leaseBody, err error) {
+	data, o, err := l.b.Read(ctx, leaseName, leaseLimit)
+	if err == nil && json.Unmarshal(data, &body) != nil {
+		body = leaseBody{}
+	}
+	return o.ETag, body, err
 }
 
 // A Lock is the lease of an address, for a writer of other objects than packs.
@@ -106,26 +137,30 @@ func (l *Lock) Unlock(ctx context.Context) error {
 	return errors.Join(l.lease.check(ctx), l.lease.release(ctx))
 }
 
-// write writes the object if it has an ETag still, or does not exist for "". A PUT that succeeded
-// although its answer was lost is repeated by retry and then fails: the nonce shows it.
+// write writes the object if it has an ETag still, or does not exist for "". A PUT may have succeeded
+// although its answer was lost, or this process gave up waiting for it; the object then has the nonce
+// of this lease and another ETag.
 func (l *lease) write(ctx context.Context, etag string) error {
 	l.body.Count++
 	data, err := json.Marshal(l.body)
 	if err != nil {
 		return err
 	}
-	opts := minio.PutObjectOptions{ContentType: "application/json"}
-	if etag == "" {
-		opts.SetMatchETagExcept("*")
-	} else {
-		opts.SetMatchETag(etag)
-	}
-	next, err := l.b.put(ctx, leaseName, data, opts)
-	if errors.Is(err, errCondition) {
-		var now leaseBody
-		got, o, readErr := l.b.Read(ctx, leaseName, leaseLimit)
-		if readErr == nil && json.Unmarshal(got, &now) == nil && now == l.body {
-			next, err = o.ETag, nil
+	var next string
+	for range leaseTries {
+		if next, err = l.put(ctx, data, etag); !errors.Is(err, errCondition) {
+			break
+		}
+		there, now, readErr := l.read(ctx)
+		if readErr != nil {
+			return readErr
+		}
+		if now.Nonce != l.body.Nonce {
+			return err
+		}
+		if etag = there; now == l.body {
+			next, err = etag, nil
+			break
 		}
 	}
 	if err == nil {
@@ -134,19 +169,56 @@ func (l *lease) write(ctx context.Context, etag string) error {
 	return err
 }
 
-// probe finds out whether the server heeds conditions: a PUT that must fail.
-func (l *lease) probe(ctx context.Context) {
+// put writes the object under a condition, or under none where the server knows no conditions.
+func (l *lease) put(ctx context.Context, data []byte, etag string) (next string, err error) {
 	opts := minio.PutObjectOptions{ContentType: "application/json"}
-	opts.SetMatchETagExcept("*")
-	data, _ := json.Marshal(l.body) // was marshaled before
-	etag, err := l.b.put(ctx, leaseName, data, opts)
-	l.guarded = errors.Is(err, errCondition)
-	if err == nil {
-		l.etag = etag
+	if !l.unconditional {
+		setCondition(&opts, etag)
+	}
+	next, err = l.b.put(ctx, leaseName, data, opts)
+	if errors.Is(err, errNotImplemented) && !l.unconditional {
+		l.unconditional = true
+		return l.put(ctx, data, etag)
+	}
+	return next, err
+}
+
+// setCondition makes a PUT fail unless the object has an ETag, or does not exist for "".
+func setCondition(o *minio.PutObjectOptions, etag string) {
+	if etag == "" {
+		o.SetMatchETagExcept("*")
+	} else {
+		o.SetMatchETag(etag)
+	}
+}
+
+// probe finds out whether the server heeds conditions: of two PUTs, both must fail.
+func (l *lease) probe(ctx context.Context) error {
+	data, err := json.Marshal(l.body)
+	if err != nil {
+		return err
+	}
+	l.guarded = !l.unconditional
+	for _, wrong := range []string{"", noETag} {
+		if !l.guarded {
+			break
+		}
+		opts := minio.PutObjectOptions{ContentType: "application/json"}
+		setCondition(&opts, wrong)
+		etag, err := l.b.put(ctx, leaseName, data, opts)
+		switch {
+		case err == nil:
+			l.etag, l.guarded = etag, false
+		case errors.Is(err, errNotImplemented):
+			l.unconditional, l.guarded = true, false
+		case !errors.Is(err, errCondition):
+			return err
+		}
 	}
 	if !l.guarded {
-		l.b.log.Warn("the object store ignores If-None-Match: run one add or gc at a time", "store", l.b.String())
+		l.b.log.Warn("the object store does not heed If-None-Match and If-Match: run one add or gc at a time", "store", l.b.String())
 	}
+	return nil
 }
 
 // keep renews the lease until it is given back.
@@ -171,10 +243,25 @@ func (l *lease) check(ctx context.Context) error {
 	if l.lost != nil {
 		return l.lost
 	}
-	err := l.write(ctx, l.etag)
+	err := l.own(ctx)
+	if err == nil {
+		err = l.write(ctx, l.etag)
+	}
 	if errors.Is(err, errCondition) || errors.Is(err, fs.ErrNotExist) {
 		l.lost = fmt.Errorf("store %s: another process has taken the lease (%w); run it again", l.b, pack.ErrBusy)
 		return l.lost
+	}
+	return err
+}
+
+// own reads the object where the server would write it over that of another process.
+func (l *lease) own(ctx context.Context) error {
+	if l.guarded {
+		return nil
+	}
+	_, now, err := l.read(ctx)
+	if err == nil && now.Nonce != l.body.Nonce {
+		return errCondition
 	}
 	return err
 }
