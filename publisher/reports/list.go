@@ -80,7 +80,7 @@ func Orders() []Order {
 type Query struct {
 	Accepted, Unverified  bool // of these kinds; of both if neither is set
 	Result, Release, Mode string
-	Prefix                string // of the key or the host name
+	Prefix                string // of the key or the host name, in any case
 	Order                 Order
 	Ascending             bool   // the least first; else the greatest, or latest
 	Before                string // the key of the last one of the page before, "" for the first page
@@ -113,12 +113,15 @@ func (s *Store) statement(ctx context.Context, q Query) (text string, args []any
 		}
 	}
 	if q.Prefix != "" {
-		end := q.Prefix + string(unicode.MaxRune)
-		add("(m.key >= ? AND m.key < ? OR m.hostname >= ? AND m.hostname < ?)", q.Prefix, end, q.Prefix, end)
+		key, end := strings.ToLower(q.Prefix), string(unicode.MaxRune)
+		add("(m.key >= ? AND m.key < ? OR m.hostname COLLATE NOCASE >= ? AND m.hostname COLLATE NOCASE < ?)", key, key+end, q.Prefix, q.Prefix+end)
 	}
 	columns, direction, than := []string{"m.last_seen", "m.id"}, " DESC", "<"
 	if q.Order != BySeen {
 		columns = append([]string{"m." + string(q.Order)}, columns...)
+	}
+	if q.Order == ByName {
+		columns[0] += " COLLATE NOCASE"
 	}
 	if q.Ascending {
 		direction, than = "", ">"

@@ -103,7 +103,7 @@ func (s *Store) plan(t *testing.T, q Query) (plan string) {
 func TestAListIsFilteredByAPrefix(t *testing.T) {
 	s := open(t, Options{})
 	fill(t, s, 200)
-	for prefix, want := range map[string]int{"host-00001": 10, "host-000123": 1, fmt.Sprintf("%064x", 2654435761): 1, "host-%": 0, "' OR 1": 0} {
+	for prefix, want := range map[string]int{"host-00001": 10, "host-000123": 1, "HOST-00001": 10, fmt.Sprintf("%064x", 2654435761): 1, fmt.Sprintf("%064X", 2654435761): 1, "host-%": 0, "' OR 1": 0} {
 		list, err := s.List(t.Context(), Query{Prefix: prefix})
 		check(t, err)
 		if len(list) != want {

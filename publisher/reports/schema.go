@@ -8,7 +8,7 @@ import (
 
 // schemaVersion is PRAGMA user_version of a database. Each change of the schema raises it, and adds to upgrade what brings
 // a database of the version before up to date.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // upgrade brings a database of an earlier version up to date.
 func upgrade(ctx context.Context, tx *sql.Tx, version int) error {
@@ -17,7 +17,11 @@ func upgrade(ctx context.Context, tx *sql.Tx, version int) error {
 			return err
 		}
 	}
-	_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
+	_, err := tx.ExecContext(ctx, "DROP INDEX IF EXISTS machine_name;"+indexes3)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
 	return err
 }
 
@@ -63,13 +67,17 @@ func addColumn(ctx context.Context, tx *sql.Tx, table, column, kind string) erro
 const indexes2 = `
 CREATE INDEX IF NOT EXISTS machine_result ON machine (accepted, result, last_seen);
 CREATE INDEX IF NOT EXISTS machine_last ON machine (last_seen);
-CREATE INDEX IF NOT EXISTS machine_name ON machine (hostname, last_seen);
 CREATE INDEX IF NOT EXISTS machine_release ON machine (release, last_seen);
 CREATE INDEX IF NOT EXISTS machine_running ON machine (accepted, channel, release, result);
 CREATE INDEX IF NOT EXISTS machine_mode ON machine (mode, last_seen);
 CREATE INDEX IF NOT EXISTS machine_duration ON machine (duration, last_seen);
 CREATE INDEX IF NOT EXISTS machine_starts ON machine (starts, last_seen);
 CREATE INDEX IF NOT EXISTS machine_faults ON machine (faults, last_seen);
+`
+
+// indexes3 are those of version 3: host names are found and ordered without regard to case.
+const indexes3 = `
+CREATE INDEX IF NOT EXISTS machine_name ON machine (hostname COLLATE NOCASE, last_seen);
 `
 
 // schema makes the tables. Times are milliseconds since 1970, 0 for none. room counts the keys, the boots and their
@@ -103,7 +111,7 @@ CREATE TABLE machine (
 	bytes      INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX machine_seen ON machine (accepted, last_seen);
-CREATE INDEX machine_origin ON machine (accepted, origin);` + indexes2 + `CREATE TABLE boot (
+CREATE INDEX machine_origin ON machine (accepted, origin);` + indexes2 + indexes3 + `CREATE TABLE boot (
 	id       INTEGER PRIMARY KEY AUTOINCREMENT,
 	machine  INTEGER NOT NULL REFERENCES machine (id) ON DELETE CASCADE,
 	boot_id  TEXT NOT NULL,
