@@ -126,6 +126,13 @@ func TestInstall(t *testing.T) {
 			t.Errorf("%s: %v", unit, err)
 		}
 	}
+	pages, err := filepath.Glob(filepath.Join(usr, "share/man/man1/*.1"))
+	check(t, err)
+	for _, file := range pages {
+		if page, err := os.ReadFile(file); err != nil || !strings.Contains(string(page), "\n.SH EXAMPLES\n") && !strings.Contains(string(page), "\nExamples:\n") {
+			t.Errorf("%s: no example (%v)", filepath.Base(file), err)
+		}
+	}
 	page, err := os.ReadFile(filepath.Join(usr, "share/man/man1/phase-boot.1"))
 	check(t, err)
 	if !strings.Contains(string(page), `\-mirror`) {

@@ -23,6 +23,9 @@ without it, the newest date that the inputs carry. Packages are kept in
 $PHASE_BUILD_CACHE (default: phaseboot in the user's cache folder). Each part of this cache has
 a limit, some 4 GB in all; what was not used for the longest time is removed, and nothing of the
 last day. The whole folder may be removed at any time when no build is running.`,
+		Example: `  phase-image usb --root repo/root.json --out stick.img
+  phase-image verify --root repo/root.json stick.img
+  phase-image write stick.img /dev/sdX`,
 	}
 	root.AddCommand(usbCommand(), espCommand(), ukiCommand(), keysCommand(), kernelCommand(), initramfsCommand(), rootfsCommand(), verifyCommand(), writeCommand(), renewCommand())
 	root.AddCommand(isoCommand(), inputsCommand(), rebuildCommand())

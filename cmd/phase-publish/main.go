@@ -23,6 +23,9 @@ release is current, and never a release key: it can withhold releases, not forge
 Passphrases come from --passphrase-file, from PHASE_KEY_PASSPHRASE, or from the terminal.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 untrusted, 4 not found, 5 corrupt, 130 interrupted.`,
+		Example: `  phase-publish add --store store --repo repo --artifacts build --online-key keys/online RELEASE.json
+  phase-publish serve --store store --repo repo --online-key keys/online --ipns-key keys/ipns
+  phase-publish status --store store --repo repo`,
 	}
 	root.AddCommand(newAdd(), newConfig(), newServe(), newBootstrap(), newStatus(), newExport(), newGet(), newFsck(), newGC(), newStats(), newMachines())
 	return root

@@ -25,6 +25,8 @@ func newConfig() *cobra.Command {
 machine is named by --machine: mac-525400123456, uuid-UUID or serial-TEXT, as its firmware says them, group-NAME for the
 machines of a group, or default for all. A machine merges default, its groups and its own settings; the last one wins.
 'phase-sign rotate --config' adds the role to a repository. docs/SETTINGS.md describes every setting.`,
+		Example: `  phase-sign config set --repo repo --machine mac-525400123456 --hostname node1 --key keys/release --out CONFIG.json
+  phase-sign config show --repo repo --machine mac-525400123456`,
 	}
 	cmd.AddCommand(newConfigSet(), newConfigRemove(), newConfigRenew(), newConfigShow())
 	return cmd

@@ -15,7 +15,7 @@ import (
 )
 
 func newKey() *cobra.Command {
-	return cli.Group(&cobra.Command{Use: "key", Short: "Make keys"}, newGenerate())
+	return cli.Group(&cobra.Command{Use: "key", Short: "Make keys", Example: "  phase-sign key generate --out keys/release"}, newGenerate())
 }
 
 func newGenerate() *cobra.Command {

@@ -23,6 +23,9 @@ plugin program sigstore-kms-NAME is in PATH. Passphrases come from --passphrase-
 from PHASE_KEY_PASSPHRASE, or from the terminal.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 untrusted, 4 not found, 5 corrupt, 130 interrupted.`,
+		Example: `  phase-sign key generate --out keys/release
+  phase-sign release --repo repo --channel stable --arch x86_64 --release 2026.11.1 --kernel vmlinuz --initramfs initramfs.zst --key keys/release --out RELEASE.json
+  phase-sign show --repo repo RELEASE.json`,
 	}
 	root.AddCommand(newKey(), newInit(), newRelease(), newPromote(), newRollback(), newRollout(), newHold(), newConfig(), newRotate(), newCID(), newAdd(), newShow(), newVerify(), newHistory(), newChannels())
 	return root
