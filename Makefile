@@ -104,11 +104,11 @@ check: ## run gofumpt, vet, staticcheck and the short tests
 	$(GO) test -vet=off -short -p 4 -parallel 8 ./bootclient ./docs $(QUICK)
 	$(GO) test -run '^TestFormat' ./imagebuild
 
-# The longest package is first, so that the others run in parallel. The two packages that build images run
-# without the race detector, which makes compression three times slower; it checks the tests of imagebuild that
-# build no image.
+# The longest package is first. Four run at a time, because many tests wait: for machines, for disks, for timers.
+# The two packages that build images run without the race detector, which makes compression three times slower; it
+# checks the tests of imagebuild that build no image.
 test: need-test binaries ## run all tests, most with the race detector, and boot machines in QEMU
-	CGO_ENABLED=1 GORACE="$${GORACE:-atexit_sleep_ms=0}" $(GO) test -race -timeout 60m ./internal/e2e $$($(GO) list ./... | grep -v -e /imagebuild$$ -e /cmd/phase-image$$)
+	CGO_ENABLED=1 GORACE="$${GORACE:-atexit_sleep_ms=0}" $(GO) test -race -p 4 -timeout 60m ./internal/e2e $$($(GO) list ./... | grep -v -e /imagebuild$$ -e /cmd/phase-image$$)
 	CGO_ENABLED=1 $(GO) test -race -run '^TestFormat' ./imagebuild
 	$(GO) test -timeout 30m ./imagebuild ./cmd/phase-image
 	@echo "formats and their judges (docs/FORMATS.md):"; sed -n '/^```formats$$/,/^```$$/{/^```/!p}' docs/FORMATS.md
