@@ -17,9 +17,9 @@ esac
 shots=$(mktemp -d)
 trap 'rm -rf "$shots"' EXIT
 PHASE_PAGE_SHOTS=$shots "${GO:-go}" test -count=1 -run '^TestScreenshotsOfThePage$' ./publisher/admin
-[ "${PAGE:-}" = only ] || PHASE_E2E_SHOTS=$shots "${GO:-go}" test -tags machine -count=1 -timeout 60m -run '^TestMachineScreenShowsABoot$' ./internal/e2e
+[ "${PAGE:-}" = only ] || PHASE_E2E_SHOTS=$shots "${GO:-go}" test -tags machine -count=1 -timeout 60m -run '^TestMachine(ScreenShowsABoot|PublisherShowsThreeMachinesOfWhichOneFails)$' ./internal/e2e
 mkdir -p docs/images
-for name in lines full-screen menu page-overview page-machines page-boot; do
+for name in lines full-screen menu page-overview page-machines page-boot page-fleet; do
 	[ ! -e "$shots/$name.png" ] || cp "$shots/$name.png" docs/images/
 done
 ls -l docs/images/*.png

@@ -26,8 +26,9 @@ type Browser struct {
 // endTimeout is how long a browser may take to end.
 const endTimeout = 5 * time.Second
 
-// Start starts Chromium with an empty profile. The error names the package to install if it is missing.
-func Start(ctx context.Context) (*Browser, error) {
+// Start starts Chromium with an empty profile. It reaches loopback and the given hosts, and no other. The error
+// names the package to install if it is missing.
+func Start(ctx context.Context, hosts ...string) (*Browser, error) {
 	program, err := exec.LookPath("chromium")
 	if err != nil {
 		return nil, errors.New("chromium: not found; run scripts/deps-check.sh --install test")
@@ -36,9 +37,13 @@ func Start(ctx context.Context) (*Browser, error) {
 	if err != nil {
 		return nil, err
 	}
+	reached := "MAP * ~NOTFOUND"
+	for _, host := range append([]string{"localhost", "127.0.0.1"}, hosts...) {
+		reached += ", EXCLUDE " + host
+	}
 	b := &Browser{dir: dir, output: &lockedBuffer{}, done: make(chan struct{})}
 	args := []string{
-		"--headless=new", "--remote-debugging-pipe", "--user-data-dir=" + filepath.Join(dir, "profile"), "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+		"--headless=new", "--remote-debugging-pipe", "--user-data-dir=" + filepath.Join(dir, "profile"), "--host-resolver-rules=" + reached,
 		"--no-first-run", "--no-default-browser-check", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--disable-sync", "--disable-background-networking",
 		"--disable-component-update", "--disable-default-apps", "--disable-client-side-phishing-detection", "--disable-breakpad", "--metrics-recording-only", "--no-pings",
 		"--disable-features=Translate,OptimizationHints,MediaRouter,DialMediaRouteProvider", "--password-store=basic", "--use-mock-keychain", "--hide-scrollbars", "--force-color-profile=srgb", "--mute-audio",

@@ -3,16 +3,20 @@
 package e2e
 
 import (
+	"cmp"
+	"context"
 	"crypto/ed25519"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/phaseboot/phaseboot/internal/browser"
 	"github.com/phaseboot/phaseboot/internal/ed25519pem"
 	"github.com/phaseboot/phaseboot/internal/gateway"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -42,7 +46,13 @@ func TestMachinePublisherShowsThreeMachinesOfWhichOneFails(t *testing.T) {
 	l, p := newLAN(t), publication(t)
 	p.signOwn(t, healthArtifacts(t), "2026.12-small")
 	publisher := l.host()
-	serve := func() ready { return p.serve(publisher, "--reports", publisher.reports()) }
+	token := strings.Repeat("t", 16)
+	if err := os.WriteFile(p.at("token"), []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serve := func() ready {
+		return p.serve(publisher, "--reports", publisher.reports(), "--admin", publisher.addr+":9080", "--admin-token", p.at("token"))
+	}
 	serving := serve()
 	disk := l.copyOf(fx.path("local.img"))
 	var addresses []string
@@ -74,6 +84,8 @@ func TestMachinePublisherShowsThreeMachinesOfWhichOneFails(t *testing.T) {
 		t.Errorf("machines list says\n%s", said)
 	}
 
+	l.inside(func() error { return machinesOnPage(t, publisher.addr, token) })
+
 	serving.stop()
 	first := l.powerOn(disk)
 	first.waitFor([]string{reportKept, started}, refused)
@@ -87,6 +99,41 @@ func TestMachinePublisherShowsThreeMachinesOfWhichOneFails(t *testing.T) {
 	if i := slices.IndexFunc(list, func(r reporter) bool { return r.Key == key }); len(list) != 3 || i < 0 || list[i].Boots != 3 || list[i].Last.Result != "ok" {
 		t.Errorf("after the publisher was off: %+v", list)
 	}
+}
+
+// machinesOnPage opens the admin page of a host in a browser: two machines are ok and one has failed.
+func machinesOnPage(t *testing.T, host, token string) error {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	b, err := browser.Start(ctx, host)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	p, err := b.Open(ctx, "http://"+host+":9080/machines", browser.Options{Header: map[string]string{"Authorization": "Bearer " + token}})
+	if err != nil {
+		return err
+	}
+	var rows []string
+	if err := p.Eval(ctx, `[...document.querySelectorAll("tbody tr")].map(r => r.innerText.replace(/\s+/g, " "))`, &rows); err != nil {
+		return err
+	}
+	count := func(text string) (n int) {
+		for _, r := range rows {
+			if strings.Contains(r, text) {
+				n++
+			}
+		}
+		return n
+	}
+	if len(rows) != 3 || count("2026.12-small") != 2 || count("failed at resolve") != 1 {
+		t.Errorf("the page shows %q", rows)
+	}
+	picture, err := p.Screenshot(ctx)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(cmp.Or(os.Getenv("PHASE_E2E_SHOTS"), t.TempDir()), "page-fleet.png"), picture, 0o644)
 }
 
 // tellSettings is a unit of a target. It prints the settings of the machine on the console.
