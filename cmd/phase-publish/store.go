@@ -120,6 +120,9 @@ every other block. It does not rewrite packs of which most blocks are needed. A 
 serve the store meanwhile; add and gc refuse to run at the same time. stats with the same
 --keep and --pin counts what gc may remove; --dry-run reports what gc would do now.
 
+--keep counts contents: a manifest that was signed again, by rollout, hold, renew or a rollback,
+has the content of another one, and is kept with it.
+
 In an object store gc writes the needed blocks of such packs into new ones, and a later gc
 removes the old packs after --grace, with everything that killed programs left: replicas that
 read from the old packs lose nothing.`,

@@ -65,16 +65,39 @@ func Releases(ctx context.Context, dir string) ([]manifest.Release, error) {
 	return releases, nil
 }
 
-// Newest returns the first n releases of each channel and architecture, all for 0.
+// Newest returns the newest releases of each channel and architecture that have n different contents,
+// all for 0. A manifest that was signed again, for more machines or a later date, has the content of
+// the one before, and does not count.
 func Newest(releases []manifest.Release, n int) []manifest.Release {
 	if n == 0 {
 		return releases
 	}
-	count := make(map[string]int)
-	return slices.DeleteFunc(slices.Clone(releases), func(r manifest.Release) bool {
-		count[r.Channel+"/"+r.Arch]++
-		return count[r.Channel+"/"+r.Arch] > n
-	})
+	contents := make(contentSet)
+	return slices.DeleteFunc(slices.Clone(releases), func(r manifest.Release) bool { return contents.add(r) > n })
+}
+
+// Contents counts the different contents of the releases of each channel and architecture.
+func Contents(releases []manifest.Release) (n int) {
+	contents := make(contentSet)
+	for _, r := range releases {
+		contents.add(r)
+	}
+	for _, list := range contents {
+		n += len(list)
+	}
+	return n
+}
+
+// A contentSet has the contents of each channel and architecture.
+type contentSet map[string][]string
+
+// add returns how many contents the channel of r has with that of r.
+func (s contentSet) add(r manifest.Release) int {
+	channel, content := r.Channel+"/"+r.Arch, r.Content()
+	if !slices.Contains(s[channel], content) {
+		s[channel] = append(s[channel], content)
+	}
+	return len(s[channel])
 }
 
 // Artifacts yields the artifacts of releases, and of the earlier releases beside each, with the release that has them.

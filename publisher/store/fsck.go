@@ -25,7 +25,7 @@ type Options struct {
 	Store string
 	Repo  string
 	Peer  cas.Source    // Fsck: where lost blocks are fetched; nil: nothing is repaired
-	Keep  int           // newest releases of each channel and architecture that are kept (GC, ReadStats: at least 1) or must be complete (Fsck: 0 is all)
+	Keep  int           // newest contents of each channel and architecture that are kept (GC, ReadStats: at least 1) or must be complete (Fsck: 0 is all), as repo.Newest counts them
 	Pins  []cid.Cid     // GC, ReadStats: files that are kept too
 	Dry   bool          // GC: only report what would be removed
 	Grace time.Duration // GC: how long replaced packs stay in an object store
@@ -56,7 +56,7 @@ type Fault struct {
 // Checked is what Fsck found.
 type Checked struct {
 	pack.Checked
-	Releases int     `json:"releases"`
+	Releases int     `json:"releases"` // with different contents, of those that must be complete
 	Found    []Fault `json:"found"`
 	Left     []Fault `json:"left"` // that were not repaired
 }
@@ -74,7 +74,7 @@ func Fsck(ctx context.Context, o Options) (Checked, error) {
 		return Checked{}, err
 	}
 	kept := repo.Newest(all, o.Keep)
-	out := Checked{Releases: len(kept)}
+	out := Checked{Releases: repo.Contents(kept)}
 	var damage []pack.Damage
 	if out.Checked, out.Found, damage, err = findFaults(ctx, o, all, kept); err != nil {
 		return out, err

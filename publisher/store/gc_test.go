@@ -90,6 +90,37 @@ func TestStatsCountWhatGCRemoves(t *testing.T) {
 	}
 }
 
+// Roll-outs and renewals sign the same content again. These manifests are one release for gc, stats and
+// fsck, so that the release before is left for a rollback.
+func TestManifestsOfOneContentCountOnce(t *testing.T) {
+	t.Parallel()
+	w, o := twoReleases(t)
+	for number := int64(3); number <= 5; number++ {
+		w.Add(w.Sign(number, "v2", w.Release))
+	}
+	o.Keep = 2
+	stats, err := store.ReadStats(t.Context(), o)
+	pubtest.Check(t, err)
+	for _, r := range stats.Releases {
+		if !r.Kept {
+			t.Errorf("stats: %+v", r)
+		}
+	}
+	if done, err := store.GC(t.Context(), o); err != nil || done.Blocks != 0 || stats.Wasted != 0 {
+		t.Errorf("gc: %+v of %d wasted, %v", done, stats.Wasted, err)
+	}
+	if got, err := store.Fsck(t.Context(), o); err != nil || got.Releases != 2 {
+		t.Errorf("fsck: %+v, %v", got, err)
+	}
+	o.Keep = 1
+	if stats, err = store.ReadStats(t.Context(), o); err != nil || stats.Wasted == 0 || !stats.Releases[3].Kept || stats.Releases[4].Kept {
+		t.Errorf("stats of one: %+v, %v", stats, err)
+	}
+	if done, err := store.GC(t.Context(), o); err != nil || done.Bytes+done.LeftBytes != stats.Wasted {
+		t.Errorf("gc of one: %+v of %d wasted, %v", done, stats.Wasted, err)
+	}
+}
+
 func TestGCRefusesARepositoryWithoutARelease(t *testing.T) {
 	t.Parallel()
 	w, o := twoReleases(t)

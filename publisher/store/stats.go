@@ -15,7 +15,7 @@ import (
 // Stats count the blocks of the store by release. Bytes are those of the sections in packs.
 type Stats struct {
 	pack.Stats
-	Keep     int            `json:"keep"`         // newest releases of each channel and architecture that gc keeps
+	Keep     int            `json:"keep"`         // newest contents of each channel and architecture that gc keeps
 	Wasted   int64          `json:"wasted_bytes"` // that no kept release needs; gc with the same number removes most
 	Releases []ReleaseStats `json:"releases"`
 }
