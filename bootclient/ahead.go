@@ -175,9 +175,16 @@ func (a *aheadRun) decide(ctx context.Context, held *cache.Cache) (Ahead, error)
 		out.State = Waiting
 		return out, nil
 	}
+	known := whole && (out.State == Current || a.fetched(ctx, release, held))
 	held.Close() // a file that is removed below it would still need room on the disk
-	out.Bytes, err = a.fetch(ctx, won.Verified)
+	out.Bytes, err = a.fetch(ctx, won.Verified, known)
 	return out, err
+}
+
+// fetched reports whether an earlier call has read the artifacts of a release back: it saved a pointer to its metadata.
+func (a *aheadRun) fetched(ctx context.Context, r manifest.Release, c *cache.Cache) bool {
+	saved, err := resolve.Cached(ctx, resolve.Options{Policy: a.cfg.policy, Names: a.names}, c, true)
+	return err == nil && saved.Release().Content() == r.Content()
 }
 
 // CheckRunning refuses metadata that are older than the release that this machine runs, by the version of the role: a signed
@@ -198,8 +205,9 @@ func (a *aheadRun) saved() bool {
 	return a.won.Pointer.Record == nil || err == nil && ptr.Directory == a.won.Pointer.Directory
 }
 
-// fetch brings a release into the cache and verifies it there. It returns the bytes that sources have sent.
-func (a *aheadRun) fetch(ctx context.Context, v *manifest.Verified) (n int64, err error) {
+// fetch brings a release into the cache and verifies it there; of one that is known to be there, only the metadata. It returns
+// the bytes that sources have sent.
+func (a *aheadRun) fetch(ctx context.Context, v *manifest.Verified, known bool) (n int64, err error) {
 	c, err := a.open(ctx, false)
 	if err != nil {
 		return 0, err
@@ -207,14 +215,9 @@ func (a *aheadRun) fetch(ctx context.Context, v *manifest.Verified) (n int64, er
 	defer c.Close()
 	release, pool := v.Release(), peers.Pool{Memory: a.won.Memory, Cache: c, Sources: a.disc.Sources, Prefer: a.won.Pointer.From}
 	a.sharing.Publish(release, a.won.Directory.Unread(), pool)
-	keep, err := a.kept(ctx, c)
-	if err != nil {
-		return 0, err
+	if !known {
+		err = a.artifacts(ctx, v, c)
 	}
-	_, err = fetch.All(ctx, fetch.Options{
-		Verified: v, From: a.won.Pointer.From, Memory: a.won.Memory, Unread: a.won.Directory.Unread(), MakeRoom: true, Keep: keep, MustFit: true,
-		Rate: a.o.Rate, Shared: (*share.Blocks)(nil), Progress: a.cfg.Progress,
-	}, a.disc, c, aheadSink{release, a.o.Wants})
 	for _, s := range a.disc.Sources.Stats() {
 		n += s.Bytes
 	}
@@ -230,7 +233,7 @@ func (a *aheadRun) fetch(ctx context.Context, v *manifest.Verified) (n int64, er
 	if err := c.WriteError(); err != nil { // what is read back may come from memory
 		return n, fmt.Errorf("cache %s: %w", a.cfg.Cache, err)
 	}
-	if err := a.verify(ctx, release, c); err != nil {
+	if err := a.verify(ctx, release, c, known); err != nil {
 		return n, err
 	}
 	a.won.Directory = resolve.NewDirectory(a.won.Pointer.Directory, peers.Pool{Cache: c})
@@ -238,6 +241,19 @@ func (a *aheadRun) fetch(ctx context.Context, v *manifest.Verified) (n int64, er
 		return n, fmt.Errorf("cache %s: saving the release: %w", a.cfg.Cache, err)
 	}
 	return n, nil
+}
+
+// artifacts fetches the artifacts of a release into the cache.
+func (a *aheadRun) artifacts(ctx context.Context, v *manifest.Verified, c *cache.Cache) error {
+	keep, err := a.kept(ctx, c)
+	if err != nil {
+		return err
+	}
+	_, err = fetch.All(ctx, fetch.Options{
+		Verified: v, From: a.won.Pointer.From, Memory: a.won.Memory, Unread: a.won.Directory.Unread(), MakeRoom: true, Keep: keep, MustFit: true,
+		Rate: a.o.Rate, Shared: (*share.Blocks)(nil), Progress: a.cfg.Progress,
+	}, a.disc, c, aheadSink{v.Release(), a.o.Wants})
+	return err
 }
 
 // kept returns a function that reports whether a block belongs to the running release, to the newest blessed one, to the one
@@ -278,8 +294,9 @@ func (a *aheadRun) kept(ctx context.Context, c *cache.Cache) (func(cid.Cid) bool
 	return func(id cid.Cid) bool { return set[id] }, nil
 }
 
-// verify reads the metadata and every artifact from the disk, and compares them with what is signed.
-func (a *aheadRun) verify(ctx context.Context, r manifest.Release, c *cache.Cache) error {
+// verify reads the metadata from the disk, and every artifact of a release that is not known to be there, and compares them
+// with what is signed.
+func (a *aheadRun) verify(ctx context.Context, r manifest.Release, c *cache.Cache, known bool) error {
 	disk := peers.Pool{Cache: c}
 	if a.won.Pointer.Directory.Defined() {
 		if _, err := manifest.Verify(ctx, resolve.NewDirectory(a.won.Pointer.Directory, disk), a.cfg.policy()); err != nil {
@@ -287,7 +304,7 @@ func (a *aheadRun) verify(ctx context.Context, r manifest.Release, c *cache.Cach
 		}
 	}
 	for _, artifact := range r.Artifacts {
-		if !(aheadSink{r, a.o.Wants}).wants(artifact.Role) {
+		if known || !(aheadSink{r, a.o.Wants}).wants(artifact.Role) {
 			continue
 		}
 		sum := sha256.New()

@@ -74,10 +74,12 @@ func TestAMachineFetchesTheNextReleaseAhead(t *testing.T) {
 	o := bootclient.AheadOptions{Running: running}
 	ahead := func(want string, sent bool) {
 		t.Helper()
-		got, err := bootclient.FetchAhead(t.Context(), aheadConfig(t, r, cache, serve(t, r, nil).URL), o)
+		cfg, read := aheadConfig(t, r, cache, serve(t, r, nil).URL), int64(0)
+		cfg.Progress = func(done, _ int64) { read = done }
+		got, err := bootclient.FetchAhead(t.Context(), cfg, o)
 		ok(t, err)
-		if got.State != want || (got.Bytes > 4<<20) != sent || got.Offline {
-			t.Fatalf("%+v, want %s", got, want)
+		if got.State != want || (got.Bytes > 4<<20) != sent || (read > 0) != sent || got.Offline {
+			t.Fatalf("%+v, want %s; %d bytes read", got, want, read)
 		}
 	}
 	ahead(bootclient.Current, false)
@@ -95,6 +97,10 @@ func TestAMachineFetchesTheNextReleaseAhead(t *testing.T) {
 	// the same release with newer metadata, which alone are saved
 	r.restamp(r.files[manifest.FileName("snapshot", r.snap.Signed.Version)], 200*time.Hour)
 	ahead(bootclient.Fetched, false)
+	r.restamp(r.files[manifest.FileName("snapshot", r.snap.Signed.Version)], 300*time.Hour)
+	o.Running = r.running(2)
+	ahead(bootclient.Current, false)
+	o.Running = running
 	gone := serve(t, r, nil)
 	gone.Close()
 	cfg := aheadConfig(t, r, cache, gone.URL)
