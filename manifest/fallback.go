@@ -26,7 +26,7 @@ func (v *Verified) Fallback(content string, saved []byte) (*Verified, error) {
 		err := v.mayFallBack(r)
 		if err == nil {
 			fallback := *v
-			fallback.release = r
+			fallback.release, fallback.fallback = r, true
 			return &fallback, nil
 		}
 		if i == 0 {
@@ -46,6 +46,8 @@ func (v *Verified) mayFallBack(r Release) error {
 	case number >= chosen.ContentNumber():
 		return refuse(ErrRollback, "release number %d: not older than number %d, release %.64q, which is for this machine; wait for a newer release",
 			number, chosen.ContentNumber(), chosen.Version)
+	case r.Rollout.stopped():
+		return refuse(ErrRollback, "release number %d: stopped, as release %.64q says; wait for a newer release", number, newest.Version)
 	}
 	return nil
 }

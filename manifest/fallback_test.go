@@ -50,7 +50,7 @@ func TestFallback(t *testing.T) {
 		"what was kept is not read if the newest carries it": {carried("2026.09"), []byte("x"), 4},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if f, err := v.Fallback(row.content, row.saved); err != nil || f.Release().ContentNumber() != row.number || f.Release().Content() != row.content {
+			if f, err := v.Fallback(row.content, row.saved); err != nil || f.Release().ContentNumber() != row.number || f.Release().Content() != row.content || f.Chosen() || !v.Chosen() {
 				t.Errorf("number %d: %v", row.number, err)
 			}
 		})
@@ -88,6 +88,14 @@ func TestFallback(t *testing.T) {
 			_, err := v.Fallback(content, first)
 			refused(t, err, ErrRollback, fmt.Sprintf("release number %d: below 4, the oldest one to which machines may fall back, as release %q says", number, "2026.10"))
 		}
+	})
+	r.part(t, "a release that the newest manifest carries, and that was stopped", func(t *testing.T) {
+		r.rollOut(func(release *Release) {
+			distinct(release)
+			release.Number, release.Earlier[0].Rollout = 9, &Rollout{Percent: percent(0)}
+		})
+		_, err := r.boot(r.files, p).Fallback(carried("2026.09"), first)
+		refused(t, err, ErrRollback, `release number 4: stopped, as release "2026.10" says`)
 	})
 	r.part(t, "keys that were replaced", func(t *testing.T) {
 		r.owners = []string{"release-a", "release-c"}

@@ -60,6 +60,11 @@ func (r *Rollout) Conditional() bool {
 	return r != nil && (r.Percent != nil && *r.Percent < 100 || r.Percent == nil && len(r.Groups) > 0 || !r.NotBefore.IsZero())
 }
 
+// stopped reports whether no machine takes the release.
+func (r *Rollout) stopped() bool {
+	return r != nil && r.Percent != nil && *r.Percent == 0 && len(r.Groups) == 0
+}
+
 // Held lists the groups that do not take the release.
 func (r *Rollout) Held() []string {
 	if r == nil {

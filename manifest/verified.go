@@ -35,6 +35,7 @@ type Verified struct {
 	root      *Root     // the newest
 	now       time.Time // the reference time of the check
 	lastGood  bool
+	fallback  bool // release is the result of Fallback
 	first     bool
 	notes     []string
 }
@@ -92,6 +93,9 @@ func (v *Verified) Root() *Root { return v.root }
 
 // LastGood reports that no expiry was checked: see the function LastGood.
 func (v *Verified) LastGood() bool { return v.lastGood }
+
+// Chosen reports that Release is what the newest metadata choose for this machine: neither a fallback nor the last good one.
+func (v *Verified) Chosen() bool { return !v.lastGood && !v.fallback }
 
 // First reports that the state had nothing of the repository: this is the first boot, there is
 // no state, or it was deleted. Then only the root and the date of the image limit a rollback.

@@ -97,6 +97,7 @@ type boot struct {
 	inFirmware   bool                // they are counted in an EFI variable
 	payload      *Payload
 	release      manifest.Release
+	chosen       bool            // the newest metadata choose it for this machine
 	settings     int64           // version of the machines' settings
 	tor          *tor            // nil if it does not run
 	newKey       bool            // key is of this boot alone
@@ -251,7 +252,7 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 		return "", err
 	}
 	b.saySettings(v.Settings())
-	b.release, b.settings = v.Release(), v.Settings().Number
+	b.release, b.chosen, b.settings = v.Release(), v.Chosen(), v.Settings().Number
 	b.sayTries(b.release)
 	if _, ok := b.release.Artifact(manifest.RoleKernel); !ok {
 		return "", fmt.Errorf("release %.40q: no kernel; sign a release with --kernel", b.release.Version)

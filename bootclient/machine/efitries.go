@@ -103,7 +103,7 @@ func writeTries(dir string, h health) error {
 	path := filepath.Join(dir, triesVariable)
 	defer protect(path, true) // as the kernel does, against an `rm -r` of the running system
 	protect(path, false)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,10 @@ func countStart(dir string, s startedRelease) error {
 		}
 	}
 	if c := h.of(s.Content); c.Blessed || c.Starts >= maxCounted {
-		return nil
+		if !h.stop(s) {
+			return nil
+		}
+		return writeTries(dir, h)
 	}
 	h.start(s, maxTriesReleases)
 	return writeTries(dir, h)

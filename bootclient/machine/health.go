@@ -88,12 +88,30 @@ func (h *health) bless(i int) {
 	c.Blessed, c.Starts, c.BlessedSettings = true, 0, c.Settings
 }
 
+// stop removes the blessing of the releases of the channel that are newer than s, if the signers have chosen s for this machine:
+// they have stopped the newer ones, or held or rolled this machine back, and no later failure may lead to them again. It reports
+// whether there was one.
+func (h *health) stop(s startedRelease) (found bool) {
+	first := s.First
+	if i := h.find(s.Content); i >= 0 { // signed again, as a newer release
+		first = min(first, h.Releases[i].First)
+	}
+	h.Releases = slices.Clone(h.Releases)
+	for i := range h.Releases {
+		c := &h.Releases[i]
+		if s.Chosen && c.Blessed && c.Content != s.Content && c.Channel == s.Channel && c.Arch == s.Arch && c.First >= first {
+			c.Blessed, c.Starts, found = false, 0, true
+		}
+	}
+	return found
+}
+
 // start adds a start. A blessed content stays blessed: it ran here, so no older one replaces it, and what fails now may be
 // the settings or the machine. Of more than limit, the one goes that was not started for the longest time; the newest
 // blessed one of a channel stays.
 func (h *health) start(s startedRelease, limit int) {
+	h.stop(s)
 	now := contentHealth{Content: s.Content, Release: s.Release, Channel: s.Channel, Arch: s.Arch, First: s.First, At: s.At, Settings: s.Settings}
-	h.Releases = slices.Clone(h.Releases)
 	if i := h.find(s.Content); i >= 0 {
 		before := h.Releases[i]
 		now.Starts, now.Blessed, now.BlessedSettings = before.Starts, before.Blessed, before.BlessedSettings

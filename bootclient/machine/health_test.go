@@ -93,6 +93,52 @@ func TestAWidenedReleaseKeepsItsStarts(t *testing.T) {
 	}
 }
 
+// Releases that are stopped on a machine that has run them are no fallback for it any more.
+func TestAStoppedReleaseLosesItsBlessing(t *testing.T) {
+	first, second := blessingRelease("7", 3), blessingRelease("8", 4)
+	again := first
+	again.Number, again.First = 5, 5 // a rollback
+	for name, row := range map[string]struct {
+		then   manifest.Release
+		chosen bool
+		kept   bool
+	}{
+		"0 % or a hold": {first, true, false},
+		"a rollback":    {again, true, false},
+		"a fallback":    {first, false, true},
+		"a newer one":   {blessingRelease("9", 6), true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, variables := t.TempDir(), unprotect(t, t.TempDir())
+			start := func(r manifest.Release, chosen bool) {
+				t.Helper()
+				s := startOf(r, 0)
+				s.Chosen = chosen
+				must(t, writeStart(dir, s))
+				must(t, os.Remove(filepath.Join(dir, startRecord)))
+				_, err := lastStart(dir, true)
+				must(t, err)
+				must(t, countStart(variables, s))
+				must(t, blessTries(variables, r.Content()))
+			}
+			start(first, true)
+			start(second, true)
+			start(row.then, row.chosen)
+			h, err := readHealth(dir)
+			must(t, err)
+			inFirmware, err := readTries(variables)
+			must(t, err)
+			if h.of(second.Content()).Blessed != row.kept || inFirmware.of(second.Content()).Blessed != row.kept || !h.of(first.Content()).Blessed || !inFirmware.of(first.Content()).Blessed {
+				t.Errorf("cache %+v, firmware %+v", h, inFirmware)
+			}
+			start(second, true)
+			if h, err = readHealth(dir); err != nil || !h.of(second.Content()).Blessed {
+				t.Errorf("started again: %+v, %v", h, err)
+			}
+		})
+	}
+}
+
 // The file of the counters stays small, and the newest blessed release stays in it.
 func TestTheCountersAreBounded(t *testing.T) {
 	dir := t.TempDir()

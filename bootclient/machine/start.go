@@ -49,6 +49,14 @@ type startedRelease struct {
 	Starts  int       `json:"starts"` // of this content without a confirmation
 
 	Settings int64 `json:"settings,omitempty"` // version of the machines' settings
+	Chosen   bool  `json:"-"`                  // as manifest.Verified.Chosen
+}
+
+// record returns the record of the start of the release.
+func (b *boot) record() startedRelease {
+	s := startOf(b.release, b.settings)
+	s.Chosen = b.chosen
+	return s
 }
 
 // startOf returns the record of a start of r with a version of the machines' settings.
@@ -194,8 +202,8 @@ func keepManifest(dir string, s startedRelease) error {
 
 // recordStart writes the record of the jump, if the mode lets the boot write. A boot goes on after an error: it is reported.
 func (b *boot) recordStart() error {
-	if b.inFirmware && b.release.Bless > 0 && !b.health.of(b.release.Content()).Blessed {
-		err := withVariables(true, func(dir string) error { return countStart(dir, startOf(b.release, b.settings)) })
+	if b.inFirmware && b.release.Bless > 0 {
+		err := withVariables(true, func(dir string) error { return countStart(dir, b.record()) })
 		if err != nil {
 			b.report.Say("tries: this start is not counted: %v", err)
 		}
@@ -203,7 +211,7 @@ func (b *boot) recordStart() error {
 	if !b.recordsStart(b.release) {
 		return nil
 	}
-	err := file.FullDisk(writeStart(b.config.Cache, startOf(b.release, b.settings)))
+	err := file.FullDisk(writeStart(b.config.Cache, b.record()))
 	if err != nil {
 		b.report.Say("last start: no record of this start: %v", err)
 	}

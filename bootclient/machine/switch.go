@@ -175,7 +175,7 @@ func (b *boot) switchTo(ctx context.Context, r *running, o SwitchOptions) (Switc
 		return Switched{}, fmt.Errorf("switch: %w", err)
 	}
 	b.saySettings(v.Settings())
-	b.release, b.settings = v.Release(), v.Settings().Number
+	b.release, b.chosen, b.settings = v.Release(), v.Chosen(), v.Settings().Number
 	b.sayTries(b.release)
 	if _, ok := b.release.Artifact(manifest.RoleKernel); !ok {
 		return Switched{}, fmt.Errorf("release %.40q: no kernel; sign a release with --kernel", b.release.Version)
