@@ -256,6 +256,23 @@ func TestAttackRollbackOfSettings(t *testing.T) {
 	}
 }
 
+// The keys of the settings can sign no release, so the date that they sign does not bring a release forward.
+func TestTheDateOfSettingsMovesNoTime(t *testing.T) {
+	r := newRepo(t).withConfig("settings")
+	p := r.policy(t.TempDir())
+	p.Machine = machineA()
+	signedAt := r.signedAt
+	for range 3 {
+		r.signedAt = today.Add(20 * day)
+		f := r.config(map[string]Settings{macA: {Hostname: "node1"}}, "settings")
+		r.signedAt = signedAt
+		r.publish(f)
+		if v := r.boot(r.files, p); v.now.After(today.Add(day)) || v.Settings().Number != f.Version {
+			t.Errorf("settings %d: the time is %s", v.Settings().Number, v.now)
+		}
+	}
+}
+
 func TestExpiredSettings(t *testing.T) {
 	r := newRepo(t).withConfig("settings")
 	r.expires["release"] = today.Add(-day / 2)

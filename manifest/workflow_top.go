@@ -171,7 +171,9 @@ func (w *workflow) checkFloor(id, role string, kind Kind, owners authority, next
 		w.noteUnusable(role+".json", err)
 		return nil
 	}
-	w.time.advanceByRelease(kept.SignedAt(), "the remembered "+versioned(role, kept.Version()))
+	if kind != KindConfig { // whose keys can sign no release: their date moves no machine's time
+		w.time.advanceByRelease(kept.SignedAt(), "the remembered "+versioned(role, kept.Version()))
+	}
 	if next.Version() < kept.Version() {
 		return refuse(ErrRollback, "%s: older than version %d, which was seen before; %s", id, kept.Version(), askAnother)
 	}
