@@ -209,6 +209,7 @@ func (b *boot) fetch(ctx context.Context) (string, error) {
 	}
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
 	b.payload.seed, b.payload.handOver, b.payload.handed = planSeed(b.config, b.removable), b.handOver, "nothing"
+	b.payload.openSettings = b.openSettings
 	if b.config.Arch == bootfile.ARM64 { // kexec_load hands it over
 		b.payload.compatible = compatible(compatibleFile)
 	}

@@ -70,7 +70,7 @@ func TestTheChosenDeviceTreeIsSealedAndVerified(t *testing.T) {
 		if _, err := target.WriteAt(written, 0); err != nil {
 			t.Fatal(err)
 		}
-		err = p.commit(release, nil, newReport(io.Discard))
+		err = p.commit(release, manifest.MachineSettings{}, newReport(io.Discard))
 		if name == "as signed" && err != nil || name == "changed" && (!errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), role)) {
 			t.Errorf("%s: %v", name, err)
 		}

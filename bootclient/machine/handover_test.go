@@ -11,6 +11,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/bootclient"
 	"github.com/phaseboot/phaseboot/bootclient/report"
+	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/modes"
 )
 
@@ -106,7 +107,7 @@ func TestThePlanToServeIsPartOfThePayload(t *testing.T) {
 				p.seed = seedPlan{env: env, root: root}
 			}
 			fill(t, p, files)
-			if err := p.commit(releaseOf(files), []byte("{}"), newReport(io.Discard)); err != nil {
+			if err := p.commit(releaseOf(files), manifest.MachineSettings{}, newReport(io.Discard)); err != nil {
 				t.Fatal(err)
 			}
 			got := handedOver(t, p)
@@ -151,7 +152,7 @@ func extraSize() int64 {
 
 func TestATargetThatServesFromMemoryGetsTheExtraFiles(t *testing.T) {
 	p := memorySeed(t, plenty, plenty)
-	if err := p.commit(releaseOf(files), []byte("{}"), newReport(io.Discard)); err != nil {
+	if err := p.commit(releaseOf(files), manifest.MachineSettings{}, newReport(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	got := handedOver(t, p)
@@ -174,7 +175,7 @@ func TestATargetThatServesFromMemoryGetsTheExtraFiles(t *testing.T) {
 func TestTooLittleMemoryToServeDoesNotStopTheBoot(t *testing.T) {
 	alone := memorySeed(t, plenty, plenty)
 	alone.seed = alone.seed.off("this machine")
-	if err := alone.commit(releaseOf(files), []byte("{}"), newReport(io.Discard)); err != nil {
+	if err := alone.commit(releaseOf(files), manifest.MachineSettings{}, newReport(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	size := extraSize()
@@ -195,7 +196,7 @@ func TestTooLittleMemoryToServeDoesNotStopTheBoot(t *testing.T) {
 			p := memorySeed(t, tt.total, tt.free)
 			release := releaseOf(files)
 			release.MinRAM = tt.minRAM
-			if err := p.commit(release, []byte("{}"), newReport(io.Discard)); err != nil {
+			if err := p.commit(release, manifest.MachineSettings{}, newReport(io.Discard)); err != nil {
 				t.Fatal(err)
 			}
 			if tt.reason == "" {
@@ -217,7 +218,7 @@ func TestTooLittleMemoryToServeDoesNotStopTheBoot(t *testing.T) {
 func TestABootWithoutNodesHandsOverNothingToServe(t *testing.T) {
 	p := memorySeed(t, plenty, plenty)
 	p.seed.nodes = filepath.Join(p.seed.nodes, "gone")
-	if err := p.commit(releaseOf(files), []byte("{}"), newReport(io.Discard)); err != nil {
+	if err := p.commit(releaseOf(files), manifest.MachineSettings{}, newReport(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	if got := handedOver(t, p); got["phase/seed.env"] != nil || got["phase/kernel"] != nil || !strings.Contains(p.seed.summary, "no files to serve") {

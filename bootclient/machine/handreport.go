@@ -44,10 +44,6 @@ func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 	b.payload.handed = "nothing of the network"
 	var files []handedFile
 	private := b.config.Mode.RandomMAC
-	settings, notes := settingsFiles(b.payload.settings.Settings, b.age, private)
-	for _, note := range notes {
-		b.report.Warn("%s", note)
-	}
 	switch {
 	case len(b.payload.settings.Network) > 0 && !private:
 		b.payload.handed = "the signed network"
@@ -59,7 +55,7 @@ func (b *boot) handOver(r manifest.Release, reportJSON []byte) []handedFile {
 			b.payload.handed = "the addresses, routes and name servers"
 		}
 	}
-	files = append(files, settings...)
+	files = append(files, b.payload.opened...)
 	if b.recordsStart(r) || b.inFirmware && r.Bless > 0 {
 		files = append(files, text(startName, string(marshal(b.handedStart(r)))+"\n"))
 	}

@@ -31,12 +31,23 @@ const (
 	settingsCredentials = settingsDir + "/credentials" // a folder with a file for each credential and opened secret
 )
 
-// settingsFiles returns the settings as files for the target. A secret that this machine cannot open is left out, and
-// named in words. So are the host name and the network in a private mode: others would recognise the machine by them.
-func settingsFiles(s manifest.Settings, identity *age.X25519Identity, private bool) (files []handedFile, notes []string) {
+// openSettings returns the settings as files for the target. What is left out is in the report, so that the publisher
+// learns of it too.
+func (b *boot) openSettings(s manifest.Settings) []handedFile {
+	files, out := settingsFiles(s, b.age, b.config.Mode.RandomMAC)
+	for _, what := range slices.Sorted(maps.Keys(out)) {
+		b.report.Refuse("settings", what, out[what])
+	}
+	return files
+}
+
+// settingsFiles returns the settings as files for the target. A secret that this machine cannot open is left out, with the
+// reason. So are the host name and the network in a private mode: others would recognise the machine by them.
+func settingsFiles(s manifest.Settings, identity *age.X25519Identity, private bool) (files []handedFile, out map[string]error) {
+	out = map[string]error{}
 	if private && (s.Hostname != "" || len(s.Network) > 0) {
 		s.Hostname, s.Network = "", nil
-		notes = append(notes, "settings: host name and network are left out, as the mode is private")
+		out["host name and network"] = errors.New("left out, as the mode is private")
 	}
 	if s.Hostname != "" {
 		files = append(files, handedFile{settingsHostname, 0o644, []byte(s.Hostname + "\n")})
@@ -53,12 +64,12 @@ func settingsFiles(s manifest.Settings, identity *age.X25519Identity, private bo
 	for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
 		secret, err := openSecret(s.Secrets[name], identity)
 		if err != nil {
-			notes = append(notes, fmt.Sprintf("settings: secret %s: %v", name, err))
+			out["secret "+name] = err
 			continue
 		}
 		files = append(files, handedFile{settingsCredentials + "/" + name, 0o600, secret})
 	}
-	return files, notes
+	return files, out
 }
 
 // openSecret decrypts an age file that is sealed to this machine.

@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
+	"github.com/phaseboot/phaseboot/bootclient/report"
 	"github.com/phaseboot/phaseboot/manifest"
 )
 
@@ -50,9 +52,11 @@ func TestATargetGetsItsSettings(t *testing.T) {
 		token    string
 		says     string
 	}{{a, "only A", ""}, {b, "", "not sealed to this machine, whose key is age1"}, {nil, "", "keeps no age key"}} {
-		files, notes := settingsFiles(s, row.identity, false)
-		if (row.says == "") != (len(notes) == 0) || row.says != "" && !strings.Contains(notes[0], row.says) {
-			t.Errorf("notes: %q, want %q", notes, row.says)
+		rep := report.New(time.Now(), nil)
+		files := (&boot{report: rep, age: row.identity}).openSettings(s)
+		refused := rep.Refused()
+		if (row.says == "") != (len(refused) == 0) || row.says != "" && (refused[0].What != "secret token" || !strings.Contains(refused[0].Why, row.says)) {
+			t.Errorf("refused: %q, want %q", refused, row.says)
 		}
 		handed, run, root := t.TempDir(), t.TempDir(), t.TempDir()
 		for _, f := range files {
@@ -90,15 +94,15 @@ func TestNoSettingsWereHandedOver(t *testing.T) {
 	if entries, _ := os.ReadDir(root); err != nil || words != "none were handed over" || len(entries) > 0 {
 		t.Errorf("%q, %v, %v", words, err, entries)
 	}
-	if files, notes := settingsFiles(manifest.Settings{Groups: []string{"lab"}}, nil, true); files != nil || notes != nil {
-		t.Errorf("%v, %v", files, notes)
+	if files, out := settingsFiles(manifest.Settings{Groups: []string{"lab"}}, nil, true); files != nil || len(out) > 0 {
+		t.Errorf("%v, %v", files, out)
 	}
 }
 
 func TestAPrivateModeGivesNoNames(t *testing.T) {
-	files, notes := settingsFiles(manifest.Settings{Hostname: "node1", Network: map[string]string{"50-lan.network": "[Match]\n"}, SSHKeys: []string{"ssh-ed25519 AAAA admin"}}, nil, true)
-	if len(files) != 1 || files[0].name != settingsSSHKeys || len(notes) != 1 || !strings.Contains(notes[0], "the mode is private") {
-		t.Errorf("%+v, %q", files, notes)
+	files, out := settingsFiles(manifest.Settings{Hostname: "node1", Network: map[string]string{"50-lan.network": "[Match]\n"}, SSHKeys: []string{"ssh-ed25519 AAAA admin"}}, nil, true)
+	if len(files) != 1 || files[0].name != settingsSSHKeys || len(out) != 1 || !strings.Contains(out["host name and network"].Error(), "the mode is private") {
+		t.Errorf("%+v, %q", files, out)
 	}
 }
 

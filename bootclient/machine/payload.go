@@ -53,9 +53,12 @@ type Payload struct {
 	// handOver returns more files for the target: its report.json and its network. It is called at
 	// Commit; nil for the report as it is.
 	handOver func(r manifest.Release, reportJSON []byte) []handedFile
-	handed   string                   // what of the network is handed over, in words
-	renewal  *renewal                 // nil: the stick gets no boot set
-	settings manifest.MachineSettings // signed ones, set at Commit
+	// openSettings returns the files of the signed settings. It is called at Commit before handOver; nil for none.
+	openSettings func(manifest.Settings) []handedFile
+	opened       []handedFile             // its result
+	handed       string                   // what of the network is handed over, in words
+	renewal      *renewal                 // nil: the stick gets no boot set
+	settings     manifest.MachineSettings // signed ones, set at Commit
 
 	// compatible has the names of the machine in its device tree, of which one chooses a device tree of the release.
 	compatible []string
@@ -221,12 +224,7 @@ func (p *Payload) VerifiesSHA256() {}
 // Commit appends the files for the target, seals the memory, and compares the length and sha256 of
 // every artifact in the sealed memory with the manifest.
 func (p *Payload) Commit(v *manifest.Verified, rep *report.Report) error {
-	reportJSON, err := json.Marshal(rep)
-	if err != nil {
-		return err
-	}
-	p.settings = v.Settings()
-	if err := p.commit(v.Release(), reportJSON, rep); err != nil {
+	if err := p.commit(v.Release(), v.Settings(), rep); err != nil {
 		return err
 	}
 	if p.renewal != nil {
@@ -235,7 +233,15 @@ func (p *Payload) Commit(v *manifest.Verified, rep *report.Report) error {
 	return nil
 }
 
-func (p *Payload) commit(release manifest.Release, reportJSON []byte, rep *report.Report) error {
+func (p *Payload) commit(release manifest.Release, settings manifest.MachineSettings, rep *report.Report) error {
+	p.settings = settings
+	if p.openSettings != nil {
+		p.opened = p.openSettings(settings.Settings)
+	}
+	reportJSON, err := json.Marshal(rep)
+	if err != nil {
+		return err
+	}
 	if err := p.layout(); err != nil {
 		return err
 	}

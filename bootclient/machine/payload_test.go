@@ -87,7 +87,7 @@ func committed(t *testing.T) (*Payload, map[string]fetch.Target) {
 	p := NewPayload([]byte("KEY"), plenty)
 	t.Cleanup(p.Abort)
 	targets := fill(t, p, files)
-	if err := p.commit(releaseOf(files), []byte(`{"result":"ok"}`), newReport(io.Discard)); err != nil {
+	if err := p.commit(releaseOf(files), manifest.MachineSettings{}, newReport(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	return p, targets
@@ -143,7 +143,7 @@ func TestAPayloadHasTheArchiveAfterTheInitramfs(t *testing.T) {
 	if err := json.Unmarshal(got["phase/release.json"], &rel); err != nil || rel.Version != "1.2.3" {
 		t.Errorf("release.json: %s, %v", got["phase/release.json"], err)
 	}
-	if string(got["phase/machine.key"]) != "KEY" || string(got["phase/report.json"]) != `{"result":"ok"}` {
+	if string(got["phase/machine.key"]) != "KEY" || !json.Valid(got["phase/report.json"]) || !bytes.Contains(got["phase/report.json"], []byte(`"steps":[]`)) {
 		t.Error("key or report differ")
 	}
 }
@@ -177,7 +177,7 @@ func TestAByteThatChangedBeforeSealingIsFoundAfterIt(t *testing.T) {
 			if _, err := targets[role].WriteAt([]byte{^files[role][100]}, 100); err != nil {
 				t.Fatal(err)
 			}
-			err := p.commit(releaseOf(files), nil, newReport(io.Discard))
+			err := p.commit(releaseOf(files), manifest.MachineSettings{}, newReport(io.Discard))
 			if !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), role) {
 				t.Errorf("commit = %v", err)
 			}
@@ -195,7 +195,7 @@ func TestAWriteOutsideItsArtifactIsRefused(t *testing.T) {
 			t.Errorf("write at %d of %d was accepted", off, size)
 		}
 	}
-	if err := p.commit(releaseOf(files), nil, newReport(io.Discard)); err != nil {
+	if err := p.commit(releaseOf(files), manifest.MachineSettings{}, newReport(io.Discard)); err != nil {
 		t.Error(err)
 	}
 }
@@ -220,7 +220,7 @@ func TestAReleaseWithoutRootfsGetsTheFilesToo(t *testing.T) {
 	p.handOver = func(manifest.Release, []byte) []handedFile { return []handedFile{text("network/setup", "up")} }
 	p.seed = seedPlan{env: []byte("ENV"), nodes: t.TempDir()}
 	fill(t, p, bare)
-	if err := p.commit(releaseOf(bare), nil, newReport(io.Discard)); err != nil {
+	if err := p.commit(releaseOf(bare), manifest.MachineSettings{}, newReport(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	got := handedOver(t, p)
@@ -232,12 +232,30 @@ func TestAReleaseWithoutRootfsGetsTheFilesToo(t *testing.T) {
 	}
 }
 
+// The report that the target gets, and sends, names the settings that could not be opened.
+func TestTheReportNamesSettingsThatWereNotOpened(t *testing.T) {
+	p := NewPayload(nil, plenty)
+	t.Cleanup(p.Abort)
+	rep := newReport(io.Discard)
+	b := &boot{report: rep, payload: p}
+	p.openSettings = b.openSettings
+	fill(t, p, files)
+	s := manifest.Settings{Hostname: "node1", Secrets: map[string][]byte{"token": []byte("sealed")}}
+	if err := p.commit(releaseOf(files), manifest.MachineSettings{Settings: s}, rep); err != nil {
+		t.Fatal(err)
+	}
+	said := handedOver(t, p)["phase/"+reportName]
+	if !bytes.Contains(said, []byte(`"what":"secret token"`)) || len(p.opened) != 1 {
+		t.Errorf("%s; files %+v", said, p.opened)
+	}
+}
+
 func TestAKernelWithoutAnInitramfsGetsNone(t *testing.T) {
 	bare := map[string][]byte{"kernel": files["kernel"]}
 	p := NewPayload([]byte("KEY"), plenty)
 	t.Cleanup(p.Abort)
 	fill(t, p, bare)
-	if err := p.commit(releaseOf(bare), nil, newReport(io.Discard)); err != nil {
+	if err := p.commit(releaseOf(bare), manifest.MachineSettings{}, newReport(io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(content(t, p.initrd)); n != 0 {

@@ -69,7 +69,7 @@ func TestABootSetIsSealedAndVerified(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err := p.commit(r, []byte("{}"), newReport(io.Discard))
+		err := p.commit(r, manifest.MachineSettings{}, newReport(io.Discard))
 		if damaged == "" && err != nil || damaged != "" && (!errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), damaged)) {
 			t.Errorf("damaged %q: %v", damaged, err)
 		}

@@ -160,6 +160,7 @@ func (b *boot) switchTo(ctx context.Context, r *running, o SwitchOptions) (Switc
 	}
 	b.payload = NewPayload(b.key, meminfo("MemAvailable"))
 	b.payload.seed, b.payload.handOver, b.payload.handed = planSeed(b.config, r.next.Removable), b.handOver, "nothing"
+	b.payload.openSettings = b.openSettings
 	if r.next.Removable {
 		b.payload.seed = b.payload.seed.off("the cache partition is on a disk that may be unplugged, and a switch keeps no copy in memory")
 	}

@@ -217,7 +217,7 @@ func TestMachineGetsItsSettings(t *testing.T) {
 	set(p, "release", "uuid-"+uuids[1], "node-b", keys[1], secrets[0], recipients[0])
 	publish(p)
 	m := l.powerOn(disks[1], "-uuid", uuids[1])
-	m.waitFor([]string{"settings: secret token: not opened: it is not sealed to this machine, whose key is " + recipients[1], started, "host=node-b=node-b", "token=none", "shown"},
+	m.waitFor([]string{"refused: secret token from settings: not opened: it is not sealed to this machine, whose key is " + recipients[1], started, "host=node-b=node-b", "token=none", "shown"},
 		secrets[0], refused)
 	m.powerOff()
 
