@@ -24,7 +24,7 @@ func Seal(secret []byte, recipients []string) ([]byte, error) {
 	for _, text := range recipients {
 		r, err := age.ParseX25519Recipient(strings.TrimSpace(text))
 		if err != nil {
-			return nil, refusal.Invalid("--to %.80q: not an age key; take the age_recipient of the machine's boot report", text)
+			return nil, refusal.Invalid("--to %.80q: not an age key; take the age_recipient of the boot report of a machine whose key is accepted", text)
 		}
 		list = append(list, r)
 	}

@@ -214,6 +214,19 @@ func TestALoopbackPageHasNoOtherName(t *testing.T) {
 	}
 }
 
+// Anybody can send a report with the name of a machine and an age key of their own. The page offers it for secrets only when the key of
+// the machine is accepted.
+func TestTheAgeKeyOfAnUnverifiedMachineIsNotShown(t *testing.T) {
+	s := newSite(t)
+	fleet := s.fleet()
+	_, web := s.page(Config{})
+	for i, shown := range map[int]bool{0: true, 3: false} {
+		if _, body := get(t, web.URL+"/machines/"+fleet[i].name()); strings.Contains(body, "age1recipient") != shown || !strings.Contains(body, fleet[i].name()) {
+			t.Errorf("machine %d: shown is %v, want %v", i, !shown, shown)
+		}
+	}
+}
+
 func TestReadersNeedTheToken(t *testing.T) {
 	s := newSite(t)
 	fleet := s.fleet()

@@ -159,7 +159,7 @@ func (s *site) report(m machineSpec) {
 		m.as, failed, word(m.mode), m.at.Add(-10*time.Second).UTC().Format(time.RFC3339), m.duration, word("stable"), word(m.release),
 		word("network"), word("eth0 192.0.2.7/24"), failed, target, word("12D3KooWNeighbour"), publisherID, word("late answer"), word("mirror http://192.0.2.1"), word("expired"))
 	data, err := bootreport.Sign(s.T.Context(), bootreport.Document{
-		Hostname: m.host, Arch: "x86_64", Groups: []string{"lab"}, Console: m.console, BootID: fmt.Sprintf("%032x", m.boot), Report: json.RawMessage(report), SentAt: m.at,
+		Hostname: m.host, Arch: "x86_64", Groups: []string{"lab"}, Recipient: "age1recipient", Console: m.console, BootID: fmt.Sprintf("%032x", m.boot), Report: json.RawMessage(report), SentAt: m.at,
 	}, m.key)
 	pubtest.Check(s.T, err)
 	pubtest.Check(s.T, s.reports.Add(s.T.Context(), data, "192.0.2.7:4000"))
