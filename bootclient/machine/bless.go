@@ -224,9 +224,14 @@ func openBlessed(ctx context.Context) (dir string, leave func() error, err error
 // leaveBlessed unmounts the cache partition. A service that serves from it has a mount of its own, which stays, for reading only.
 // The partition stays writable while phase-boot watch writes to it.
 func leaveBlessed() error {
-	if nextCacheInUse() {
+	mark, err := lockMark(unix.LOCK_EX | unix.LOCK_NB) // until it is unmounted no program opens it
+	if errors.Is(err, unix.EWOULDBLOCK) {
 		return unix.Unmount(confirmDir, unix.MNT_DETACH)
 	}
+	if err != nil {
+		return errors.Join(err, unix.Unmount(confirmDir, unix.MNT_DETACH))
+	}
+	defer mark.Close()
 	readOnly := unix.Mount("", confirmDir, "", unix.MS_REMOUNT|unix.MS_RDONLY|noPrograms|unix.MS_NOSYMFOLLOW, "")
 	return errors.Join(readOnly, unix.Unmount(confirmDir, unix.MNT_DETACH))
 }

@@ -268,18 +268,6 @@ func CloseNextCache() error {
 	return nil
 }
 
-// nextCacheInUse reports whether a program has opened the cache partition for writing.
-func nextCacheInUse() bool {
-	if !mounted(nextCache) || isReadOnly(nextCache) {
-		return false
-	}
-	mark, err := lockMark(unix.LOCK_EX | unix.LOCK_NB)
-	if err == nil {
-		mark.Close()
-	}
-	return errors.Is(err, unix.EWOULDBLOCK)
-}
-
 // openCache returns a cache that may be written, cache itself unless it is "". leave makes the cache partition read-only
 // again, unless another program writes to it.
 func openCache(ctx context.Context, cache string) (dir string, leave func() error, err error) {
