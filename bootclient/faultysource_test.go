@@ -291,7 +291,7 @@ func (c *cell) patience(cfg *bootclient.Config) {
 	case want == away:
 		end = 1500 * time.Millisecond
 	case want != ok0 && c.honest == "never there":
-		end = 8 * time.Second
+		end = 20 * time.Second
 	}
 	if end > 0 {
 		cfg.Patience = end

@@ -104,9 +104,10 @@ func TestABootedMachineRunsAJobOfItsOperator(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	hogged := t.TempDir()
-	hog := operator.command(fx.bin("plasmd"), "submit", "--all", "--root", p.at("repo/root.json"), "--key", key, "--receipts", hogged, fx.bin("jobs/hog.wasm"))
-	if out, err := hog.CombinedOutput(); err == nil || runOf(t, readFile(t, onlyReceipt(t, hogged))).Reason != "memory" {
-		t.Errorf("a job that takes all memory: %v\n%s", err, out)
+	hog := operator.command(fx.bin("plasmd"), "submit", "--all", "--root", p.at("repo/root.json"), "--key", key, "--receipts", hogged, "--timeout", "2m", fx.bin("jobs/hog.wasm"))
+	said, err := hog.CombinedOutput()
+	if reason := runOf(t, readFile(t, onlyReceipt(t, hogged))).Reason; err == nil || reason != "memory" {
+		t.Errorf("a job that takes all memory: ended by %s, %v\n%s", reason, err, said)
 	}
 	want := []string{"cgroup", "namespaces", "seccomp"}
 	for _, receipt := range [][]byte{first, readFile(t, onlyReceipt(t, dir)), readFile(t, onlyReceipt(t, hogged))} {
