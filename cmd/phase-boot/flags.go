@@ -64,7 +64,7 @@ func runVerb(set *flag.FlagSet, args []string, usage string, check func(rest []s
 
 // readRoot reads the file of --root and checks that it is the root metadata of a repository.
 func readRoot(path string) ([]byte, error) {
-	data, err := cli.ReadInput(path, "root", manifest.MaxRoot)
+	data, err := cli.ReadMetadata(path, "--root", manifest.KindRoot, "the root.json of the repository")
 	if err != nil {
 		return nil, err
 	}

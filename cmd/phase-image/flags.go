@@ -113,7 +113,7 @@ func (f *initramfsFlags) read(cmd *cobra.Command, role string) (in imagebuild.In
 	if f.root == "" {
 		return in, cli.Usagef("--root is missing; name the repository's root.json, which phase-sign init writes")
 	}
-	if in.Root, err = cli.ReadInput(f.root, "root", maxRoot); err != nil {
+	if in.Root, err = cli.ReadMetadata(f.root, "root", manifest.KindRoot, "the root.json of the repository"); err != nil {
 		return in, err
 	}
 	root, err := manifest.ParseRoot(in.Root)

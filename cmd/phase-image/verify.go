@@ -14,6 +14,7 @@ import (
 	"github.com/phaseboot/phaseboot/imagebuild"
 	"github.com/phaseboot/phaseboot/imagebuild/attest"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // verifyFlags select what an image is compared with.
@@ -63,7 +64,7 @@ func (f *verifyFlags) verify(cmd *cobra.Command, image string) error {
 	var root []byte
 	var err error
 	if f.root != "" {
-		if root, err = cli.ReadInput(f.root, "root", maxRoot); err != nil {
+		if root, err = cli.ReadMetadata(f.root, "root", manifest.KindRoot, "the root.json of the repository"); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/phaseboot/phaseboot/imagebuild"
 	"github.com/phaseboot/phaseboot/internal/cli"
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 // writeFlags select the image and the device.
@@ -110,7 +111,7 @@ func (f *writeFlags) write(cmd *cobra.Command) error {
 	var root []byte
 	var err error
 	if f.root != "" {
-		if root, err = cli.ReadInput(f.root, "root", maxRoot); err != nil {
+		if root, err = cli.ReadMetadata(f.root, "root", manifest.KindRoot, "the root.json of the repository"); err != nil {
 			return err
 		}
 	}

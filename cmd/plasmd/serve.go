@@ -43,7 +43,6 @@ const (
 	port         = "4002"
 
 	maxReport     = 4 << 20
-	maxRoot       = 512 << 10
 	maxHTTPHeader = 16 << 10
 	idleTimeout   = 3 * time.Minute
 	socketConns   = 256 // open connections of the socket
@@ -220,7 +219,7 @@ func (s *server) engine(name string) plasm.Process {
 
 func (s *server) readRelease() error {
 	if s.root != "" {
-		data, err := cli.ReadInput(s.root, "root", maxRoot)
+		data, err := cli.ReadMetadata(s.root, "root", manifest.KindRoot, "the root.json of the repository")
 		if err != nil {
 			return err
 		}

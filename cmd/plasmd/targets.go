@@ -159,7 +159,7 @@ func (f *targetFlags) repository() (client.Options, error) {
 	if f.root == "" {
 		return client.Options{}, nil
 	}
-	data, err := cli.ReadInput(f.root, "root", manifest.MaxRoot)
+	data, err := cli.ReadMetadata(f.root, "root", manifest.KindRoot, "the root.json of the repository")
 	if err != nil {
 		return client.Options{}, err
 	}
