@@ -19,8 +19,8 @@ type PromoteSpec struct {
 }
 
 // Promote writes a manifest of s.Channel with the content of a release of channel From to s.Out,
-// and signs it. The release must be signed by the keys of From and not expired. No artifact is
-// read. Errors are those of Release.
+// and signs it. The release must be signed by the keys of From and not expired. A newest release that 0 % has
+// stopped wraps fs.ErrInvalid, unless s.File names it. No artifact is read. Other errors are those of Release.
 func Promote(ctx context.Context, s PromoteSpec) (Summary, error) {
 	from, err := roleName(s.From, s.Arch)
 	if err != nil {
@@ -42,6 +42,9 @@ func Promote(ctx context.Context, s PromoteSpec) (Summary, error) {
 	}
 	if err := r.check(d, s.Now); err != nil {
 		return Summary{}, err
+	}
+	if o := d.Release().Rollout; s.File == "" && o != nil && o.Percent != nil && *o.Percent == 0 && len(o.Groups) == 0 {
+		return Summary{}, refusal.Invalid("release %q: is stopped in channel %q (0 %% of the machines), and %q would have it for every machine; name the manifest of the release to promote", d.Release().Version, s.From, s.Channel)
 	}
 	return s.signAgain(ctx, r, *d.Release(), number)
 }

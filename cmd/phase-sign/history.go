@@ -66,8 +66,9 @@ func newRollback() *cobra.Command {
 		Use:   "rollback --repo DIR --channel CHANNEL --arch ARCH --out FILE",
 		Short: "Replace a bad release: sign an older one again, as the newest",
 		Long: `rollback writes and signs a manifest with the next version and the content of an older release of
-the channel: the last one with other content than the newest, or the one that --to names. Machines
-refuse a lower version, so a new version replaces the bad release. No artifact is read;
+the channel: the last one with other content than the newest that was for every machine, or the one
+that --to names. A release that 0% stopped, or that only some machines took, needs --to. Machines refuse
+a lower version, so a new version replaces the bad release. No artifact is read;
 'phase-publish add' finds them in its store, if gc has kept them. The submitters are those of the old
 release too: if one of them lost its right since then, name the others with --submitter.`,
 		Example: `  phase-sign rollback --repo repo --channel stable --arch x86_64 --key keys/release --out RELEASE.json
@@ -80,7 +81,7 @@ release too: if one of them lost its right since then, name the others with --su
 	m.define(cmd, releaseKeyUsage, newSubmitterUsage)
 	m.rollout.defineHold(cmd)
 	cmd.Flags().StringVar(&spec.Channel, "channel", "", "channel")
-	cmd.Flags().StringVar(&spec.To, "to", "", "version string of the release to go back to (default: the last one with other content than the newest)")
+	cmd.Flags().StringVar(&spec.To, "to", "", "version string of the release to go back to (default: the last one for every machine with other content than the newest)")
 	require(cmd, "repo", "channel", "arch", "key", "out")
 	return cmd
 }

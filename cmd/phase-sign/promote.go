@@ -17,8 +17,8 @@ func newPromote() *cobra.Command {
 		Short: "Sign the content of a release of one channel for another channel",
 		Long: `promote writes and signs a manifest for channel --to that names the artifacts of a release of
 channel --from: the newest in the repository, or RELEASE.json. That release must be signed by
-the keys of its channel and not expired. No artifact is read; 'phase-publish add' finds them in
-its store. The submitters of the release are those of the new manifest too, unless --submitter is
+the keys of its channel and not expired. If 0% has stopped the newest one, RELEASE.json must name the
+release. No artifact is read; 'phase-publish add' finds them in its store. The submitters of the release are those of the new manifest too, unless --submitter is
 given.`,
 		Example: `  phase-sign promote --repo repo --from testing --to stable --arch x86_64 --key stable.key --out RELEASE.json`,
 		Args:    cli.Args(cobra.MaximumNArgs(1)),
