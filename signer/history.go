@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/file"
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -66,7 +67,7 @@ func (r *repository) history(role string) ([]Past, error) {
 	list := []Past{}
 	for _, n := range numbers {
 		d, err := openVersion(r.dir, role, n)
-		if errors.Is(err, manifest.ErrMalformed) || errors.Is(err, manifest.ErrUntrusted) {
+		if isDamaged(err) {
 			continue
 		}
 		if err != nil {
@@ -75,6 +76,11 @@ func (r *repository) history(role string) ([]Past, error) {
 		list = append(list, r.past(d, list))
 	}
 	return list, nil
+}
+
+// isDamaged reports that a file is there, and is not the metadata that its name says.
+func isDamaged(err error) bool {
+	return errors.Is(err, manifest.ErrMalformed) || errors.Is(err, manifest.ErrUntrusted) || errors.Is(err, cas.ErrCorrupt)
 }
 
 // past describes a release manifest. before has the older ones of the channel.

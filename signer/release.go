@@ -29,7 +29,7 @@ type ManifestSpec struct {
 	Out           string
 	Submitters    []manifest.Submitter // for a release that is signed again, nil keeps its own, and an empty list removes them
 	Rollout       Conditions
-	Force         bool // replace a manifest at Out that other keys have signed, or reuse a version string for other content
+	Force         bool // replace a manifest at Out that other keys have signed or that is not published, reuse a version string for other content, and skip a damaged newest manifest
 	Now           time.Time
 }
 
@@ -57,7 +57,7 @@ type ReleaseSpec struct {
 // that no machine can use wraps fs.ErrInvalid and a truncated one cas.ErrCorrupt, unless
 // s.Unchecked. The repository's root and targets must be valid. A key that the channel does not
 // list wraps manifest.ErrSignature, an unknown channel fs.ErrNotExist, text outside the grammar
-// fs.ErrInvalid, a manifest at s.Out that other keys have signed fs.ErrExist. These are checked
+// fs.ErrInvalid, a manifest at s.Out that other keys have signed, or that is not published, fs.ErrExist. These are checked
 // before the files are read. s.Out is written whole or not at all, after the kernel of s.SecureBoot.
 func Release(ctx context.Context, s ReleaseSpec) (Summary, error) {
 	repo, number, err := s.check()

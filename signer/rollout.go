@@ -17,11 +17,11 @@ import (
 // Conditions say which machines take a new manifest's release. The zero value changes nothing: a new
 // release is for every machine except those in groups that are held already.
 type Conditions struct {
-	Percent   *int // 100 removes percentage, groups and date
+	Percent   *int // 100 removes percentage, groups and date; 0 removes the groups, unless Groups names some
 	Groups    []string
 	NotBefore time.Time // zero for none
 	Hold      []string  // groups that stay on the releases that they have; not for Rollout
-	Earlier   int       // how many earlier releases the manifest carries, also those that no machine takes; 0 for those that some machine takes
+	Earlier   int       // how many earlier releases the manifest carries, also those for every machine that none takes now; 0 for those that some machine takes
 	Floor     *int64    // the lowest content number to which machines may fall back; nil keeps that of the newest release, 0 removes it
 }
 
@@ -39,8 +39,11 @@ func (c Conditions) change(old *manifest.Rollout) *manifest.Rollout {
 	if c.Percent != nil {
 		o.Percent = c.Percent
 	}
-	if c.Groups != nil {
+	switch {
+	case c.Groups != nil:
 		o.Groups = sortedNames(c.Groups)
+	case c.Percent != nil && *c.Percent == 0:
+		o.Groups = nil // no machine is left on a release that is stopped
 	}
 	if !c.NotBefore.IsZero() {
 		o.NotBefore = c.NotBefore.UTC().Truncate(time.Second)
@@ -87,24 +90,44 @@ func sortedNames(list []string) []string { return slices.Compact(slices.Sorted(s
 // releases of the repository for the machines that do not take the new one.
 func (s ManifestSpec) carry(r *repository, next *manifest.Release) error {
 	next.First, next.Rollout, next.Earlier, next.FallbackFloor = 0, nil, nil, 0
-	newest, err := s.newest(r)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	d, err := s.newestManifest(r)
+	if errors.Is(err, fs.ErrNotExist) {
 		next.Rollout = s.Rollout.change(nil)
 		if next.Rollout != nil || s.Rollout.Earlier > 0 {
 			return refusal.New(fs.ErrNotExist, "%v; release to every machine first", err)
 		}
 		next.FallbackFloor = s.Rollout.floor(0)
-		return nil
-	case err != nil && s.Rollout.isZero() && !errors.Is(err, errRollout):
-		return nil
-	case err != nil:
+		return s.checkPending(r, *next)
+	}
+	if err != nil {
+		return err
+	}
+	newest := *d.Release()
+	if err := checkNewest(r, d); err != nil {
+		if s.Rollout.isZero() && !errors.Is(err, errRollout) {
+			return s.checkPending(r, *next)
+		}
 		return err
 	}
 	next.Rollout = hold(s.Rollout.change(nil), newest.Rollout.Held())
 	next.FallbackFloor = s.Rollout.floor(newest.FallbackFloor)
-	next.Earlier, err = s.Rollout.choose(*next, earlier(newest))
-	return err
+	if next.Earlier, err = s.Rollout.choose(*next, earlier(newest)); err != nil {
+		return err
+	}
+	s.cutSubmitters(next)
+	return s.checkPending(r, *next)
+}
+
+// cutSubmitters takes the submitters that the new list does not name from the earlier releases too: on the machines
+// that take these, a stolen key would count on.
+func (s ManifestSpec) cutSubmitters(r *manifest.Release) {
+	if s.Submitters == nil {
+		return
+	}
+	for i := range r.Earlier {
+		e := &r.Earlier[i]
+		e.Submitters = slices.DeleteFunc(slices.Clone(e.Submitters), func(o manifest.Submitter) bool { return !hasSubmitter(s.Submitters, o) })
+	}
 }
 
 // floor returns the floor of the next manifest.
@@ -119,32 +142,48 @@ func (c Conditions) floor(old int64) int64 {
 var errRollout = errors.New("it has a roll-out")
 
 // newest returns the newest release of the channel that is in the repository. The keys that the channel
-// lists now must have signed it; it may be expired. Damaged files are skipped, as in History.
+// lists now must have signed it; it may be expired.
 func (s ManifestSpec) newest(r *repository) (manifest.Release, error) {
-	role, err := roleName(s.Channel, s.Arch)
+	d, err := s.newestManifest(r)
 	if err != nil {
 		return manifest.Release{}, err
 	}
+	return *d.Release(), checkNewest(r, d)
+}
+
+// newestManifest reads the newest manifest of the channel that is in the repository. It says which groups are held
+// and how far back machines may fall, so a damaged one is skipped with s.Force alone.
+func (s ManifestSpec) newestManifest(r *repository) (*document, error) {
+	role, err := roleName(s.Channel, s.Arch)
+	if err != nil {
+		return nil, err
+	}
 	numbers, err := manifest.DirFetcher(r.dir).Versions(role)
 	if err != nil {
-		return manifest.Release{}, fmt.Errorf("repository %s: %w", r.dir, file.Advise(err))
+		return nil, fmt.Errorf("repository %s: %w", r.dir, file.Advise(err))
 	}
 	for _, n := range slices.Backward(numbers) {
 		d, err := openVersion(r.dir, role, n)
-		if errors.Is(err, manifest.ErrMalformed) || errors.Is(err, manifest.ErrUntrusted) {
+		switch {
+		case isDamaged(err) && s.Force:
 			continue
+		case isDamaged(err):
+			return nil, fmt.Errorf("channel %q for %s: its newest manifest cannot be read, and held groups and the fallback floor are in it: %w; get the repository again, or leave them out with --force", s.Channel, s.Arch, err)
+		case err != nil:
+			return nil, err
 		}
-		if err != nil {
-			return manifest.Release{}, err
-		}
-		release := *d.Release()
-		err = r.check(d, time.Time{})
-		if err != nil && (release.Rollout != nil || release.Earlier != nil || release.FallbackFloor > 0) {
-			err = fmt.Errorf("%w (%w)", err, errRollout)
-		}
-		return release, err
+		return d, nil
 	}
-	return manifest.Release{}, refusal.New(fs.ErrNotExist, "channel %q for %s: no release in repository %s", s.Channel, s.Arch, r.dir)
+	return nil, refusal.New(fs.ErrNotExist, "channel %q for %s: no release in repository %s", s.Channel, s.Arch, r.dir)
+}
+
+// checkNewest checks the signatures of the newest manifest.
+func checkNewest(r *repository, d *document) error {
+	err, release := r.check(d, time.Time{}), d.Release()
+	if err != nil && (release.Rollout != nil || release.Earlier != nil || release.FallbackFloor > 0) {
+		err = fmt.Errorf("%w (%w)", err, errRollout)
+	}
+	return err
 }
 
 // earlier returns the releases of a manifest as earlier ones of the next. They lose their boot set: a stick is
@@ -186,13 +225,14 @@ func (c Conditions) choose(next manifest.Release, list []manifest.Release) ([]ma
 	}
 }
 
-// fill adds the newest of list until there are as many as asked.
+// fill adds the newest of list until there are as many as asked. They are for a fallback, so those that were not for
+// every machine are left out: their roll-out was stopped, or replaced before its end.
 func (c Conditions) fill(list, chosen []manifest.Release) []manifest.Release {
 	has := func(r manifest.Release) bool {
 		return slices.ContainsFunc(chosen, func(o manifest.Release) bool { return o.First == r.First })
 	}
 	for _, r := range list {
-		if len(chosen) < c.Earlier && !has(r) {
+		if len(chosen) < c.Earlier && !has(r) && !r.Rollout.Conditional() {
 			chosen = append(chosen, r)
 		}
 	}
@@ -252,6 +292,10 @@ func (s ManifestSpec) signRollout(ctx context.Context, r *repository, release ma
 	release.Number, release.SignedAt, release.Expires = number, s.Now, s.Now.Add(s.Lifetime)
 	if s.Submitters != nil {
 		release.Submitters = s.Submitters
+	}
+	s.cutSubmitters(&release)
+	if err := s.checkPending(r, release); err != nil {
+		return Summary{}, err
 	}
 	return s.signAndWrite(ctx, r, release)
 }

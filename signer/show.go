@@ -138,7 +138,8 @@ func changes(from, to manifest.Release) []string {
 	note("roll-out", rolloutWords(from.Rollout), rolloutWords(to.Rollout))
 	note("fallback floor", from.FallbackFloor, to.FallbackFloor)
 	list = append(list, listChanges("earlier release", earlierNames(from), earlierNames(to))...)
-	return append(list, submitterChanges(from.Submitters, to.Submitters)...)
+	list = append(list, submitterChanges(from.Submitters, to.Submitters)...)
+	return append(list, remainingSubmitters(to)...)
 }
 
 // sinceLast fills in the differences of a root or targets to the one before it in a folder.

@@ -55,6 +55,23 @@ func milliseconds(n int64) string {
 // samePolicy reports whether two submitters are the same and may do the same.
 func samePolicy(a, b manifest.Submitter) bool { return reflect.DeepEqual(a, b) }
 
+// hasSubmitter reports whether a list has the key of a submitter.
+func hasSubmitter(list []manifest.Submitter, s manifest.Submitter) bool {
+	return slices.ContainsFunc(list, func(o manifest.Submitter) bool { return o.Key.Equal(s.Key) })
+}
+
+// remainingSubmitters lists the submitters that the newest release of a manifest does not name, and an earlier one does.
+func remainingSubmitters(r manifest.Release) (list []string) {
+	for _, e := range r.Earlier {
+		for _, s := range e.Submitters {
+			if !hasSubmitter(r.Submitters, s) {
+				list = append(list, fmt.Sprintf("submitter %s (%.8s…): may still submit on earlier release %s; --submitter ends that", s.Name, manifest.KeyID(s.Key), e.Version))
+			}
+		}
+	}
+	return list
+}
+
 // submitterChanges lists the differences between the submitters of two releases. A name with another key
 // is another submitter.
 func submitterChanges(from, to []manifest.Submitter) []string {

@@ -150,7 +150,7 @@ func (m *manifestFlags) define(cmd *cobra.Command, keyUsage, submitterUsage stri
 	f.StringVar(&m.spec.Repo, "repo", "", "repository, as init made it")
 	f.StringVar(&m.spec.Arch, "arch", "", "architecture: x86_64 or arm64")
 	f.StringVar(&m.spec.Out, "out", "", "the release manifest to write")
-	f.BoolVar(&m.spec.Force, "force", false, "replace a manifest at --out that other keys have signed, and reuse a version string for other content")
+	f.BoolVar(&m.spec.Force, "force", false, "replace a manifest at --out that other keys have signed or that is not published, reuse a version string for other content, and skip a damaged newest manifest of the repository")
 	f.StringArrayVar(&m.keys, "key", nil, keyUsage)
 	f.StringArrayVar(&m.submitters, "submitter", nil, submitterUsage)
 	lifetimeFlag(cmd, &m.spec.Lifetime, "expires", "how long machines accept the release")

@@ -21,10 +21,12 @@ func newRollout() *cobra.Command {
 		Short: "Change which machines take the newest release, without new artifacts",
 		Long: `rollout writes and signs a manifest with the newest release of the channel and other conditions;
 those that are not given stay. A larger percentage includes all machines of a smaller one. 100% removes
-percentage, groups and date, and the earlier releases that no machine takes any more; 0% stops the
-roll-out: machines go back to the earlier release. No artifact is read.`,
+percentage, groups and date, and the earlier releases that no machine takes any more; 0% removes the
+groups too, unless --group names some, and stops the roll-out: all machines go back to the earlier
+release. No artifact is read.`,
 		Example: `  phase-sign rollout --repo repo --channel stable --arch x86_64 --rollout 50% --key keys/release --out RELEASE.json
-  phase-sign rollout --repo repo --channel stable --arch x86_64 --rollout 100% --key keys/release --out RELEASE.json`,
+  phase-sign rollout --repo repo --channel stable --arch x86_64 --rollout 100% --key keys/release --out RELEASE.json
+  phase-sign rollout --repo repo --channel stable --arch x86_64 --rollout 0% --key keys/release --out RELEASE.json`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return m.sign(cmd, func(ctx context.Context) (signer.Summary, error) { return signer.Rollout(ctx, spec) })
