@@ -360,6 +360,7 @@ func TestSelectors(t *testing.T) {
 	for text, want := range map[string]string{
 		"default": "default", "group-lab": "group-lab", "mac-52:54:00:12:34:56": macA, "mac-52-54-00-12-34-56": macA, macA: macA,
 		"uuid-4C4C4544-0042-3510-8052-B4C04F4A3732": uuidA, "serial-AB 12": "serial-ab_2012", "serial-ab_2012": "serial-ab_2012", "serial-a.b-1": "serial-a.b-1",
+		"serial-AB12": "serial-ab12", "serial-AB_x": "serial-ab_5fx", "serial-ab_5f20": "serial-ab_5f20", "serial-AB_20": "", "serial-AB_2F": "", "serial-AB_5F20": "",
 		"serial-a/../b": "serial-a_2f.._2fb", "serial-ü": "serial-_c3_bc",
 		"": "", "mac-": "", "mac-5254001234": "", "mac-000000000000": "", "mac-ffffffffffff": "", "uuid-x": "", "group-": "", "group-Lab": "", "serial-": "", "default-x": "", "config": "",
 		"serial-" + strings.Repeat("x", 65): "",
@@ -367,6 +368,19 @@ func TestSelectors(t *testing.T) {
 		got, err := ParseSelector(text)
 		if got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrMalformed) {
 			t.Errorf("%q: got %q, %v; want %q", text, got, err, want)
+		}
+	}
+}
+
+// Both spellings that the refusal names are accepted, each for its machine.
+func TestASerialNumberThatIsTheFormOfAnotherIsRefused(t *testing.T) {
+	_, err := ParseSelector("serial-AB_2F20")
+	if want := `selector "serial-AB_2F20": is two serial numbers; write serial-ab_5f2f20 for "AB_2F20", or serial-ab_2f20 for "AB/20"`; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v", err)
+	}
+	for form, serial := range map[string]string{"serial-ab_5f2f20": "AB_2F20", "serial-ab_2f20": "AB/20"} {
+		if got, err := ParseSelector(form); err != nil || got != SerialSelector(serial) {
+			t.Errorf("%s: %s, %v, and the machine is %s", form, got, err, SerialSelector(serial))
 		}
 	}
 }

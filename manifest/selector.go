@@ -28,7 +28,9 @@ var (
 )
 
 // ParseSelector returns the form of a selector that targets have: MAC addresses without colons, hex digits and serial
-// numbers in lower case, and each other byte of a serial number as _ and two hex digits. The error wraps ErrMalformed.
+// numbers in lower case, and each other byte of a serial number as _ and two hex digits. A serial number may be given
+// as it is, or in that form, which has no capital. Text with capitals that is two machines is refused: serial-AB_2F is
+// the serial number AB_2F, or the form of AB/. The error wraps ErrMalformed.
 func ParseSelector(text string) (string, error) {
 	kind, value, _ := strings.Cut(text, "-")
 	kind += "-"
@@ -39,8 +41,11 @@ func ParseSelector(text string) (string, error) {
 	case selectorUUID:
 		canonical = UUIDSelector(value)
 	case selectorSerial:
-		if checkSelector(strings.ToLower(text)) == nil {
-			return strings.ToLower(text), nil
+		if form := strings.ToLower(text); checkSelector(form) == nil {
+			if err := checkOneSerial(value, form); err != nil {
+				return "", err
+			}
+			return form, nil
 		}
 		canonical = SerialSelector(value)
 	}
@@ -48,6 +53,16 @@ func ParseSelector(text string) (string, error) {
 		return "", checkSelector(text)
 	}
 	return canonical, nil
+}
+
+// checkOneSerial refuses a serial number that is, in lower case, the form of another one too.
+func checkOneSerial(value, form string) error {
+	asIs := SerialSelector(value)
+	if asIs == form || selectorSerial+value == form {
+		return nil
+	}
+	other := unescapeSerial(form[len(selectorSerial):])
+	return malformed("selector %.80q: is two serial numbers; write %s for %.80q, or %s for %.80q", selectorSerial+value, asIs, value, form, strings.ToUpper(other))
 }
 
 // checkSelector refuses text that is not the form of a selector that targets have.

@@ -24,6 +24,7 @@ import (
 type ConfigSpec struct {
 	Repo     string
 	Out      string    // the next role config; one that is there already and not published is changed further
+	Force    bool      // change one at Out that other keys have signed, and replace one that does not follow the published one
 	Keys     []key.Key // of the role config
 	Now      time.Time
 	Lifetime time.Duration
@@ -149,7 +150,8 @@ func (r *repository) newestConfig() (manifest.Config, error) {
 }
 
 // unpublished returns the role config at s.Out if it follows the one in the repository and a listed key has signed it,
-// else that one. A file of another kind is not replaced.
+// else that one. A file of another kind or repository is not replaced; one that was not published and does not follow,
+// and signatures of others, are lost with s.Force alone.
 func (s ConfigSpec) unpublished(r *repository, before manifest.Config) (manifest.Config, error) {
 	d, err := openDocument(s.Out)
 	switch {
@@ -157,12 +159,26 @@ func (s ConfigSpec) unpublished(r *repository, before manifest.Config) (manifest
 		return before, nil
 	case err != nil || d.Kind() != manifest.KindConfig:
 		return before, refusal.Invalid("%s: the file there is not the settings of machines; choose another name for --out", s.Out)
-	case d.Version() != before.Number+1 || r.checkRepository(d) != nil:
+	case r.checkRepository(d) != nil:
+		return before, refusal.Invalid("%s: has the settings of another repository; choose another name for --out", s.Out)
+	}
+	published, err := isPublished(r, d, before.Number)
+	switch {
+	case err != nil || published:
+		return before, err
+	case d.Version() != before.Number+1 && s.Force:
 		return before, nil
+	case d.Version() > before.Number+1:
+		return before, refusal.New(fs.ErrExist, "%s: has settings of version %d, and the newest in repository %s is %d; get the repository again, or replace the file with --force", s.Out, d.Version(), r.dir, before.Number)
+	case d.Version() <= before.Number:
+		return before, refusal.New(fs.ErrExist, "%s: has settings of version %d that are not published, and another version %d is, so they would be lost; rename the file and set them again, or replace it with --force", s.Out, d.Version(), d.Version())
 	case len(r.signatures(d).Good) == 0:
 		return before, refusal.New(manifest.ErrSignature, "%s: none of the keys of the role config has signed it; remove it, or choose another name for --out", s.Out)
 	case len(r.signatures(d).Bad) > 0:
 		return before, altered(d, r.signatures(d).Bad)
+	}
+	if other := d.signedByOthers(s.Keys); other != "" && !s.Force {
+		return before, refusal.New(fs.ErrExist, "%s: has a signature by %.8s…, which would be lost; publish it first with 'phase-publish config', or change it with --force", s.Out, other)
 	}
 	return *d.Config(), nil
 }

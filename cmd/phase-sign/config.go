@@ -45,6 +45,7 @@ func (c *configFlags) define(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&c.spec.Repo, "repo", "", "repository, as init made it")
 	f.StringVar(&c.spec.Out, "out", "", "the file to write; settings that are there and not published are changed further")
+	f.BoolVar(&c.spec.Force, "force", false, "change settings at --out that other keys have signed, and replace those that do not follow the published ones")
 	f.StringArrayVar(&c.keys, "key", nil, "key of the role config to sign with (repeatable)")
 	lifetimeFlag(cmd, &c.spec.Lifetime, "expires", "how long machines accept the settings")
 	passphraseFlag(cmd, &c.passFile)
