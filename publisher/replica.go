@@ -10,7 +10,6 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/internal/p2p"
-	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 	"github.com/phaseboot/phaseboot/publisher/store"
@@ -80,9 +79,10 @@ func (s *server) refreshReplica(ctx context.Context) error {
 		return err
 	}
 	old, _ := s.source.current()
-	if old != nil && isOlder(next, old.Pointer) {
-		return fmt.Errorf("metadata in the object store: timestamp version %d is older than version %d, which is served (%w); run phase-publish serve with the newest repository",
-			next.Timestamp, old.Timestamp, manifest.ErrRollback)
+	if old != nil {
+		if err := next.CheckReplaces(old.Files.Timestamp(), old.Files.Root()); err != nil {
+			return fmt.Errorf("metadata in the object store: %w, which is served; run phase-publish serve with the newest repository", err)
+		}
 	}
 	if old == nil || !old.Folder.Equals(next.Folder) {
 		if err := s.load(ctx, r); err != nil {
@@ -90,12 +90,6 @@ func (s *server) refreshReplica(ctx context.Context) error {
 		}
 	}
 	return s.takeRecord()
-}
-
-// isOlder reports whether p is older than another pointer. With a new root, which may name another online key, versions
-// may begin again.
-func isOlder(p, than *repo.Pointer) bool {
-	return p.Timestamp < than.Timestamp && p.Files.Root() <= than.Files.Root()
 }
 
 // takeRecord serves the IPNS record from the object store, if it points to a metadata folder that is

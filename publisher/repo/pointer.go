@@ -88,6 +88,41 @@ func (p *Pointer) build(ctx context.Context) error {
 	return nil
 }
 
+// CheckReplaces refuses to replace a timestamp, with its newest root version, by an older p. A timestamp that the newest
+// root of p does not accept is of an online key that was replaced, after which versions may begin again. The error wraps
+// manifest.ErrRollback.
+func (p *Pointer) CheckReplaces(timestamp []byte, root int64) error {
+	older := func(file string, version, than int64) error {
+		return fmt.Errorf("%s version %d is older than version %d (%w)", file, version, than, manifest.ErrRollback)
+	}
+	version := p.Files.Root()
+	if version < root {
+		return older("root", version, root)
+	}
+	doc, err := p.Files.open(metadata.ROOT, version)
+	if err != nil {
+		return err
+	}
+	newest, err := doc.Root()
+	if err != nil {
+		return err
+	}
+	if newest.CheckSigned(manifest.KindTimestamp, timestamp) != nil {
+		return nil
+	}
+	old, err := manifest.Open(timestamp)
+	if err != nil {
+		return err
+	}
+	if v := old.Version(); p.Timestamp < v {
+		return older("timestamp", p.Timestamp, v)
+	}
+	if v := listed(old, metadata.SNAPSHOT); p.Snapshot < v {
+		return older("snapshot", p.Snapshot, v)
+	}
+	return nil
+}
+
 // Files are the files of a metadata folder, by name.
 type Files map[string][]byte
 
@@ -98,6 +133,9 @@ func (f Files) Root() (version int64) {
 	}
 	return version
 }
+
+// Timestamp is the file timestamp.json.
+func (f Files) Timestamp() []byte { return f[manifest.FileName(metadata.TIMESTAMP, 0)] }
 
 // open reads the file of a role. It checks no signature.
 func (f Files) open(role string, version int64) (*manifest.Document, error) {

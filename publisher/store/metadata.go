@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/internal/atomicfile"
 	"github.com/phaseboot/phaseboot/publisher/bucket"
 	"github.com/phaseboot/phaseboot/publisher/repo"
@@ -33,9 +34,18 @@ const (
 
 // PutMetadata writes the metadata folder of a pointer, and IPNS records that point to it, beside a
 // store in an object store. What names other files is written after them. Files that the pointer
-// does not name are removed after a week.
+// does not name are removed after a week. It does not replace newer metadata; that error wraps
+// manifest.ErrRollback.
 func PutMetadata(ctx context.Context, name string, p *repo.Pointer, records map[string][]byte) error {
 	b, err := dial(name, nil)
+	if err != nil {
+		return err
+	}
+	list, err := listMetadata(ctx, b)
+	if err != nil {
+		return err
+	}
+	last, err := checkReplaces(ctx, b, list, p)
 	if err != nil {
 		return err
 	}
@@ -51,24 +61,44 @@ func PutMetadata(ctx context.Context, name string, p *repo.Pointer, records map[
 			return err
 		}
 	}
-	list, err := b.List(ctx, metadataFolder, 0)
-	if err != nil {
-		return err
-	}
-	var now time.Time // of the object store: the timestamp was written just now
 	for _, o := range list {
-		if o.Name == metadataFolder+timestampFile {
-			now = o.Modified
-		}
-	}
-	for _, o := range list {
-		if !needed[o.Name] && !strings.HasPrefix(o.Name, recordFolder) && now.Sub(o.Modified) > oldMetadata {
+		if !needed[o.Name] && !strings.HasPrefix(o.Name, recordFolder) && last.Sub(o.Modified) > oldMetadata {
 			if err := b.Remove(ctx, o.Name); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// checkReplaces refuses a pointer that is older than the metadata in the object store, as after a restored backup. It
+// returns when the timestamp there was written, by the clock of the object store. Two publishers of one repository may
+// check in the same moment, and the older timestamp be written last: the daemon of the newer one writes its own again.
+func checkReplaces(ctx context.Context, b *bucket.Bucket, list []bucket.Object, p *repo.Pointer) (written time.Time, err error) {
+	data, o, err := b.Read(ctx, metadataFolder+timestampFile, maxMetadataFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	roots := repo.Files{}
+	for _, o := range list {
+		roots[strings.TrimPrefix(o.Name, metadataFolder)] = []byte{}
+	}
+	if err := p.CheckReplaces(data, roots.Root()); err != nil {
+		return time.Time{}, fmt.Errorf("store %s: %w, which is below %s there; copy the newer files from there into the repository, and run it again", b, err, metadataFolder)
+	}
+	return o.Modified, nil
+}
+
+// listMetadata lists the objects of the metadata and records.
+func listMetadata(ctx context.Context, b *bucket.Bucket) ([]bucket.Object, error) {
+	list, err := b.List(ctx, metadataFolder, maxMetadata+1)
+	if err == nil && len(list) > maxMetadata {
+		err = fmt.Errorf("store %s: more than %d objects below %s (%w); remove those that no publisher wrote", b, maxMetadata, metadataFolder, cas.ErrCorrupt)
+	}
+	return list, err
 }
 
 func dial(name string, log *slog.Logger) (*bucket.Bucket, error) {
@@ -146,7 +176,7 @@ var (
 // Pull copies what has changed since the last time, and reports whether anything has. It writes
 // nothing before it has read everything.
 func (r *Replica) Pull(ctx context.Context) (bool, error) {
-	list, err := r.bucket.List(ctx, metadataFolder, maxMetadata)
+	list, err := listMetadata(ctx, r.bucket)
 	if err != nil {
 		return false, err
 	}
