@@ -82,31 +82,37 @@ func Add(ctx context.Context, opts Options) (Added, error) {
 	if err != nil {
 		return Added{}, err
 	}
-	// this process has the store's lock until the repository names the release, so gc
-	// cannot remove its blocks in between
-	if out.Counts, err = ingestAll(ctx, packs, release, files, folder, opts.Watch); err == nil {
-		out.Unchanged, err = r.Publish(ctx, release, opts.Manifest, opts.signing())
-	} else {
-		err = store.ExplainMissing(context.WithoutCancel(ctx), r, opts.Store, packs, err)
-	}
+	p, err := out.publish(ctx, r, packs, release, files, folder, opts)
 	if cerr := packs.Close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
 		return Added{}, errors.Join(err, made.Undo(r))
 	}
-	p, err := r.ReadPointer(ctx)
-	if err != nil {
-		return Added{}, err
-	}
-	if bucket.Is(opts.Store) { // for replicas; phase-publish serve adds the IPNS record
-		if err := store.PutMetadata(ctx, opts.Store, p, nil); err != nil {
-			return Added{}, fmt.Errorf("the release is published in %s, and not for replicas: %w; run it again", opts.Repo, err)
-		}
-	}
 	out.Pointer, out.Timestamp, out.Snapshot = p.Folder.String(), p.Timestamp, p.Snapshot
 	out.Expires = p.Expires.UTC().Format(time.RFC3339)
 	return out, nil
+}
+
+// publish stores the artifacts and publishes the release. This process has the store's lock until
+// the repository names the release, so gc cannot remove its blocks in between; and until the metadata
+// are written for replicas, so an add that began later does not write them before.
+func (a *Added) publish(ctx context.Context, r *repo.Repo, packs store.Packs, release manifest.Release, files []string, folder candidates, opts Options) (*repo.Pointer, error) {
+	var err error
+	if a.Counts, err = ingestAll(ctx, packs, release, files, folder, opts.Watch); err != nil {
+		return nil, store.ExplainMissing(context.WithoutCancel(ctx), r, opts.Store, packs, err)
+	}
+	if a.Unchanged, err = r.Publish(ctx, release, opts.Manifest, opts.signing()); err != nil {
+		return nil, err
+	}
+	p, err := r.ReadPointer(ctx)
+	if err != nil || !bucket.Is(opts.Store) {
+		return p, err
+	}
+	if err := store.PutMetadata(ctx, opts.Store, p, nil); err != nil { // phase-publish serve adds the IPNS record
+		return nil, fmt.Errorf("the release is published in %s, and not for replicas: %w; run it again", opts.Repo, err)
+	}
+	return p, nil
 }
 
 func (o Options) signing() repo.Signing {
@@ -147,7 +153,10 @@ func ingestAll(ctx context.Context, packs store.Packs, release manifest.Release,
 		if err == nil {
 			err = sum.ingestEarlier(ctx, packs, release, folder, watch)
 		}
-		return sum, err
+		if err != nil {
+			return sum, err
+		}
+		return sum, packs.Sync(ctx) // no other process has removed a block meanwhile
 	}
 	parts := make([]Counts, len(files))
 	g, gctx := errgroup.WithContext(ctx)
