@@ -166,8 +166,10 @@ func TestAWriterKilledAtAnyMomentLosesNoSyncedBlock(t *testing.T) {
 		soon := func() *time.Timer {
 			return time.AfterFunc(time.Duration(50+rand.IntN(700))*time.Millisecond, func() { cmd.Process.Kill() })
 		}
-		var kill *time.Timer
-		if round%2 == 0 {
+		kill := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }) // if it hangs before its first line
+		begun := round%2 == 0
+		if begun {
+			kill.Stop()
 			kill = soon() // while it may be opening the store
 		}
 		for lines := bufio.NewReader(out); ; {
@@ -180,14 +182,14 @@ func TestAWriterKilledAtAnyMomentLosesNoSyncedBlock(t *testing.T) {
 				t.Fatalf("the writer prints %q", line)
 			}
 			reported[c] = nil
-			if kill == nil {
+			if !begun {
+				begun = true
+				kill.Stop()
 				kill = soon() // while it puts blocks or collects
 			}
 		}
+		kill.Stop()
 		_ = cmd.Wait() // killed: that is its error
-		if kill != nil {
-			kill.Stop()
-		}
 	}
 	wantAll(t, open(t, address, bucket.Options{ReadOnly: true}), reported)
 	if found := fsck(t, address); len(found) > 0 {

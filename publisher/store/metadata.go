@@ -30,6 +30,7 @@ const (
 	maxMetadata     = 4096    // objects
 	maxMetadataFile = 8 << 20 // bytes
 	oldMetadata     = 7 * 24 * time.Hour
+	pullTries       = 5
 )
 
 // PutMetadata writes the metadata folder of a pointer, and IPNS records that point to it, beside a
@@ -173,9 +174,22 @@ var (
 	recordName   = regexp.MustCompile(`^[a-z0-9]{1,128}$`)
 )
 
+// errMoved is the error of objects that changed after they were listed.
+var errMoved = errors.New("metadata changed while they were read")
+
 // Pull copies what has changed since the last time, and reports whether anything has. It writes
-// nothing before it has read everything.
-func (r *Replica) Pull(ctx context.Context) (bool, error) {
+// nothing before it has read everything. If a publisher writes meanwhile it begins again, because the
+// list may lack what a newer timestamp names.
+func (r *Replica) Pull(ctx context.Context) (changed bool, err error) {
+	for range pullTries {
+		if changed, err = r.pull(ctx); !errors.Is(err, errMoved) {
+			break
+		}
+	}
+	return changed, err
+}
+
+func (r *Replica) pull(ctx context.Context) (bool, error) {
 	list, err := listMetadata(ctx, r.bucket)
 	if err != nil {
 		return false, err
@@ -188,6 +202,9 @@ func (r *Replica) Pull(ctx context.Context) (bool, error) {
 			continue
 		}
 		data, read, err := r.bucket.Read(ctx, o.Name, maxMetadataFile)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && read.ETag != o.ETag {
+			return false, fmt.Errorf("store %s: %w: %s", r.bucket, errMoved, o.Name)
+		}
 		if err != nil {
 			return false, err
 		}

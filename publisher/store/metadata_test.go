@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/phaseboot/phaseboot/cas"
@@ -55,6 +56,31 @@ func TestMetadataInAnObjectStoreAreNotReplacedByOlderOnes(t *testing.T) {
 	pubtest.Check(t, err)
 	defer r.Close()
 	if p, err := pubtest.ReadPointer(t.Context(), r.Dir); err != nil || !p.Folder.Equals(list[2].Folder) {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// The list that was read before lacks the files that the newer timestamp names.
+func TestAReplicaReadsMetadataThatAreWrittenWhileItLists(t *testing.T) {
+	t.Parallel()
+	s, list := objectStore(t), pointers(t)
+	proxy, err := s3test.NewProxy(s)
+	pubtest.Check(t, err)
+	defer proxy.Close()
+	pubtest.Check(t, store.PutMetadata(t.Context(), s.Address("fleet"), list[0], nil))
+	var written atomic.Bool
+	proxy.Set(func(r *http.Request) s3test.Fault {
+		if strings.HasSuffix(r.URL.Path, "/repo/timestamp.json") && !written.Swap(true) {
+			if err := store.PutMetadata(t.Context(), s.Address("fleet"), list[1], nil); err != nil {
+				t.Error(err)
+			}
+		}
+		return s3test.None
+	})
+	r, err := store.OpenReplica(t.Context(), s3test.Address(proxy.URL, "fleet"), nil)
+	pubtest.Check(t, err)
+	defer r.Close()
+	if p, err := pubtest.ReadPointer(t.Context(), r.Dir); err != nil || !p.Folder.Equals(list[1].Folder) {
 		t.Errorf("%+v, %v", p, err)
 	}
 }
