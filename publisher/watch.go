@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/ipfs/go-cid"
 
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/bucket"
@@ -130,7 +132,8 @@ func (s *server) load(ctx context.Context, r *repo.Repo) error {
 	if err != nil {
 		return err
 	}
-	if bucket.Is(s.Store) { // the packs of a new release are not listed yet
+	old, _ := s.source.current()
+	if bucket.Is(s.Store) && (old == nil || !slices.Equal(artifacts(old.releases), artifacts(releases))) { // its packs are not listed yet
 		if _, err := s.packs.Stats(ctx); err != nil {
 			return err
 		}
@@ -143,17 +146,27 @@ func (s *server) load(ctx context.Context, r *repo.Repo) error {
 		return err
 	}
 	s.source.add(next) // before the record that points to it
-	if err := s.point(ctx, p); err != nil {
+	record, err := s.record().Point(p, s.Now())
+	if err != nil {
 		return err
 	}
 	s.source.notify()
 	s.Log.Info("pointer moved", "folder", p.Folder, "timestamp", p.Timestamp, "expires", p.Expires.UTC().Format(time.RFC3339), "releases", len(releases))
+	s.publishMetadata(ctx, p, record)
 	return nil
+}
+
+// artifacts lists the CIDs of the artifacts of releases.
+func artifacts(releases []manifest.Release) (list []cid.Cid) {
+	for _, a := range repo.Artifacts(releases...) {
+		list = append(list, a.CID)
+	}
+	return list
 }
 
 // point signs the IPNS record, and writes both into an object store where replicas read it.
 func (s *server) point(ctx context.Context, p *repo.Pointer) error {
-	record, err := s.record.Point(p, s.Now())
+	record, err := s.record().Point(p, s.Now())
 	if err == nil {
 		s.publishMetadata(ctx, p, record)
 	}
