@@ -158,9 +158,10 @@ func (a *announcer) next() cid.Cid {
 // announceOne announces a CID; cid.Undef is the IPNS record.
 func (a *announcer) announceOne(ctx context.Context, c cid.Cid) error {
 	if !c.Defined() {
-		record, err := a.record.Get(ctx, a.record.Name)
+		r := a.record()
+		record, err := r.Get(ctx, r.Name)
 		if err == nil {
-			err = a.node.PutIPNS(ctx, a.record.Name, record)
+			err = a.node.PutIPNS(ctx, r.Name, record)
 		}
 		if err != nil {
 			return fmt.Errorf("IPNS record: %w", err)

@@ -138,7 +138,7 @@ func (s *server) live(ctx context.Context) Live {
 		Peer: s.node.ID().String(), Listen: s.node.Endpoints(nil).Listen, Started: s.started, Peers: s.node.Peers(), DHTPeers: s.node.DHTPeers(),
 		HTTPConns: s.conns.Open(), SentBytes: s.meter.sent.Load(),
 		Version: current.Timestamp, PointerAge: now.Sub(current.loaded).Seconds(),
-		RecordAge: s.record.Age(now).Seconds(), AnnouncedAge: -1,
+		RecordAge: s.record().Age(now).Seconds(), AnnouncedAge: -1,
 	}
 	if a := s.announced.Load(); a != nil {
 		if l.Announces = a.count; !a.oldest.IsZero() {

@@ -53,7 +53,7 @@ func (s *server) problems(ctx context.Context) (found []problem) {
 			add(expiring, errors.New(f.String()))
 		}
 	}
-	if s.record.Age(s.Now()) >= repo.RecordLife {
+	if s.record().Age(s.Now()) >= repo.RecordLife {
 		add(refused, errors.New("IPNS record expired"))
 	}
 	for _, err := range s.renewalProblems(ctx) {
@@ -77,7 +77,7 @@ func (s *server) renewalProblems(ctx context.Context) (all []error) {
 	if err != nil {
 		return []error{err}
 	}
-	all = r.Renewable(s.Online, s.record)
+	all = r.Renewable(s.Online, s.record())
 	if s.IgnoreClock {
 		return all
 	}

@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -81,7 +82,8 @@ func (s *server) handlers() (plain, streams http.Handler) {
 	}
 	s.rates = limit.NewRates(bounds)
 	h := s.withReports(gateway.Handler(gateway.Options{
-		Source: s.source, IPNS: s.record.Get, Metadata: s.source.file, Target: s.source.target,
+		Source: s.source, Metadata: s.source.file, Target: s.source.target,
+		IPNS:        func(ctx context.Context, name string) ([]byte, error) { return s.record().Get(ctx, name) },
 		UploadSlots: s.Limits.UploadSlots, Fault: s.fault,
 	}))
 	return s.rates.Handler(s.meter.handler("http", h, s.Log)), s.rates.Handler(s.meter.handler("stream", h, s.Log))

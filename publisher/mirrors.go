@@ -67,10 +67,11 @@ func (s *server) askMirror(ctx context.Context, address string) MirrorState {
 	defer cancel()
 	state := MirrorState{Mirror: address, Checked: s.Now().UTC()}
 	client := gateway.Client{Base: address, Redirects: true}
-	data, err := client.IPNS(ctx, s.record.Name)
+	name := s.record().Name
+	data, err := client.IPNS(ctx, name)
 	if err == nil {
 		var version uint64
-		folder, version, recordErr := p2p.CheckRecord(s.record.Name, data)
+		folder, version, recordErr := p2p.CheckRecord(name, data)
 		if err = recordErr; err == nil {
 			state.Version, state.Folder = int64(version), folder.String()
 		}

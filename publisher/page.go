@@ -48,7 +48,7 @@ func (s *server) pageState(ctx context.Context) (admin.State, error) {
 	live := s.live(ctx)
 	state := admin.State{
 		Peer: live.Peer, Started: live.Started, Peers: live.Peers, DHTPeers: live.DHTPeers, HTTPConns: live.HTTPConns,
-		IPNS: s.record.Name, Head: current.Folder.String(), Timestamp: current.Timestamp, Loaded: current.loaded, RecordAge: s.record.Age(s.Now()),
+		IPNS: s.record().Name, Head: current.Folder.String(), Timestamp: current.Timestamp, Loaded: current.loaded, RecordAge: s.record().Age(s.Now()),
 		Root: r.Root, Files: current.Files, Verdict: live.verdict, Releases: current.releases,
 		Blocks: live.Store.Blocks, Bytes: live.Store.Bytes, Sent: s.meter.sentBytes(),
 	}

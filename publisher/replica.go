@@ -3,8 +3,10 @@ package publisher
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -34,7 +36,7 @@ func (s *server) publishMetadata(ctx context.Context, p *repo.Pointer, record []
 	if last := s.published.Load(); last != nil && last.folder.Equals(p.Folder) && bytes.Equal(last.record, record) {
 		return
 	}
-	err := store.PutMetadata(ctx, s.Store, p, map[string][]byte{s.record.Name: record})
+	err := store.PutMetadata(ctx, s.Store, p, map[string][]byte{s.record().Name: record})
 	if err != nil {
 		err = fmt.Errorf("metadata not written for replicas: %w", err)
 	} else {
@@ -89,28 +91,39 @@ func (s *server) refreshReplica(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.takeRecord()
+	return s.takeRecord(r.Root.Discovery().IPNS)
 }
 
-// takeRecord serves the IPNS record from the object store, if it points to a metadata folder that is
-// served here: the one before, while the record of the newest is not written yet. It does not go back
-// from the record of a newer folder.
-func (s *server) takeRecord() error {
-	data, ok := s.replica.Records[s.record.Name]
-	if !ok {
-		return nil
+// takeRecord serves the IPNS record from the object store that points to the newest metadata folder that is served here:
+// the one before, while the record of the newest is not written yet. Of several names, one may be of a key that no
+// publisher has any more. It does not go back from the record of a newer folder.
+func (s *server) takeRecord(names []string) (errs error) {
+	served := s.source.all() // the newest first
+	age := func(folder cid.Cid) int {
+		i := slices.IndexFunc(served, func(g *generation) bool { return g.Folder.Equals(folder) })
+		if i < 0 {
+			return len(served)
+		}
+		return i
 	}
-	folder, _, err := p2p.CheckRecord(s.record.Name, data)
-	if err != nil {
-		return fmt.Errorf("IPNS record in the object store: %w", err)
-	}
-	for _, g := range s.source.all() { // the newest first
-		switch {
-		case g.Folder.Equals(folder):
-			return s.record.Take(folder, data)
-		case g.Folder.Equals(s.record.Folder()):
-			return nil
+	newest := min(age(s.record().Folder()), len(served)-1)
+	for _, name := range slices.Backward(names) { // of equal ones, the first remains
+		data, ok := s.replica.Records[name]
+		if !ok {
+			continue
+		}
+		folder, _, err := p2p.CheckRecord(name, data)
+		if err == nil && age(folder) <= newest {
+			newest = age(folder)
+			next := s.record()
+			if next.Name != name {
+				next = &repo.Record{Name: name}
+			}
+			err = s.use(next, next.Take(folder, data))
+		}
+		if err != nil {
+			errs = errors.Join(errs, fmt.Errorf("IPNS record in the object store: %w", err))
 		}
 	}
-	return nil
+	return errs
 }

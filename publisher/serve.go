@@ -75,7 +75,7 @@ type server struct {
 	repo        *repo.Repo
 	packs       store.Packs
 	source      *generations
-	record      *repo.Record
+	ipns        atomic.Pointer[repo.Record] // of a replica, the name may change
 	node        *p2p.Node
 	meter       *meter
 	reports     *reports.Store // nil if none are taken
@@ -96,21 +96,29 @@ type server struct {
 }
 
 // Serve runs the daemon until ctx ends; then it refuses new requests, gives open ones up to
-// five seconds and returns nil. Of the store it changes the boot reports alone. It serves expired metadata too, and
+// five seconds and returns nil. It waits for an object store that does not answer at the start. Of the store it changes
+// the boot reports alone. It serves expired metadata too, and
 // /healthz reports that machines refuse them. A repository without a release wraps
 // fs.ErrNotExist.
 func Serve(ctx context.Context, opts ServeOptions) error {
-	s, err := newServer(ctx, opts)
+	s, err := newServer(opts)
 	if err != nil {
 		return err
 	}
-	defer s.closeReplica()
-	defer s.packs.Close()
 	in, err := s.listen()
 	if err != nil {
 		return err
 	}
-	defer in.close()
+	defer func() { in.close() }()
+	if err := s.openStore(ctx, in); err != nil && ctx.Err() != nil {
+		return nil // stopped while it waited
+	} else if err != nil {
+		return err
+	}
+	defer s.close()
+	if in.admin, err = s.listenAdmin(); err != nil {
+		return err
+	}
 	identity, release, err := lockIdentity(s.Identity)
 	if err != nil {
 		return err
@@ -139,18 +147,23 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 // listeners are the plain TCP listeners; nil where a flag is empty.
 type listeners struct{ http, metrics, admin net.Listener }
 
+// listen opens the listeners but that of the admin page.
 func (s *server) listen() (l listeners, err error) {
 	if l.http, err = listenPlain("--http", s.HTTP); err != nil {
 		return l, err
 	}
-	l.metrics, err = listenPlain("--metrics", s.Metrics)
-	if addr := s.Admin.Address(); err == nil && addr != "" {
-		l.admin, err = p2p.ListenHost("--admin", addr)
-	}
-	if err != nil {
+	if l.metrics, err = listenPlain("--metrics", s.Metrics); err != nil {
 		l.close()
 	}
 	return l, err
+}
+
+func (s *server) listenAdmin() (net.Listener, error) {
+	addr := s.Admin.Address()
+	if addr == "" {
+		return nil, nil
+	}
+	return p2p.ListenHost("--admin", addr)
 }
 
 // close may be called after the servers have closed them.
@@ -162,8 +175,8 @@ func (l listeners) close() {
 	}
 }
 
-// newServer loads repository, store, record and pointer.
-func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
+// newServer returns a server without a store; open opens it.
+func newServer(opts ServeOptions) (*server, error) {
 	if err := opts.Admin.Check(); err != nil {
 		return nil, err
 	}
@@ -183,25 +196,34 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	all, perIP := s.Limits.conns()
 	s.conns = &limit.Conns{Max: all, PerClient: perIP, Refused: s.meter.refuse} // streams have the limits of libp2p
 	s.Limits.checkFiles(s.Log)
+	return s, nil
+}
+
+// open loads repository, store, record and pointer. After an error it may be called again.
+func (s *server) open(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			s.close()
+			s.packs = nil
+			if s.replica != nil {
+				s.replica, s.Repo = nil, ""
+			}
+		}
+	}()
 	if s.Replica {
 		if err := s.openReplica(ctx); err != nil {
-			return nil, err
+			return err
 		}
-		defer func() {
-			if err != nil {
-				s.closeReplica()
-			}
-		}()
 	}
 	if err := s.openRepo(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	p, err := s.repo.Published(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if s.packs, err = store.OpenCached(ctx, opts.Store, p != nil, opts.Cache, opts.Log); err != nil {
-		return nil, err
+	if s.packs, err = store.OpenCached(ctx, s.Store, p != nil, s.Cache, s.Log); err != nil {
+		return err
 	}
 	s.source = newGenerations(s.packs)
 	// it signs with a doubtful clock all the same: a publisher that was off for long looks alike,
@@ -209,12 +231,20 @@ func newServer(ctx context.Context, opts ServeOptions) (_ *server, err error) {
 	if err := s.repo.CheckClock(p, s.Now()); err != nil {
 		s.Log.Warn("clock in doubt", "cause", err)
 	}
+	s.refreshErr.Store(nil)
 	if err := s.refresh(ctx); err != nil {
-		s.packs.Close()
-		return nil, err
+		return err
 	}
 	s.report(ctx)
-	return s, nil
+	return nil
+}
+
+// close closes what open has opened.
+func (s *server) close() {
+	if s.packs != nil {
+		s.packs.Close()
+	}
+	s.closeReplica()
 }
 
 // openRepo loads the repository and checks the keys. A replica has none.
@@ -223,15 +253,23 @@ func (s *server) openRepo(ctx context.Context) (err error) {
 		return err
 	}
 	if s.Replica {
-		s.record, err = s.repo.ForeignRecord()
-		return err
+		return s.use(s.repo.ForeignRecord())
 	}
 	if err := s.repo.CheckOnlineKey(s.Online.Public); err != nil {
 		return err
 	}
-	s.record, err = s.repo.NewRecord(s.IPNS)
+	return s.use(s.repo.NewRecord(s.IPNS))
+}
+
+func (s *server) use(r *repo.Record, err error) error {
+	if err == nil {
+		s.ipns.Store(r)
+	}
 	return err
 }
+
+// record is the IPNS record that is served.
+func (s *server) record() *repo.Record { return s.ipns.Load() }
 
 // startNode joins the network, and serves handler over streams and Bitswap for stock IPFS nodes. The
 // same rates hold for both.
@@ -320,7 +358,7 @@ func (s *server) stop(web *http.Server) {
 func (s *server) ready(in listeners) Ready {
 	current, _ := s.source.current()
 	r := Ready{
-		Endpoints: s.node.Endpoints(in.http), Metrics: p2p.Origins(in.metrics), IPNS: s.record.Name, Pointer: current.Folder.String(),
+		Endpoints: s.node.Endpoints(in.http), Metrics: p2p.Origins(in.metrics), IPNS: s.record().Name, Pointer: current.Folder.String(),
 	}
 	if in.admin != nil {
 		r.Admin = s.page.Origins(in.admin)

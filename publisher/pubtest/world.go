@@ -36,6 +36,7 @@ type World struct {
 	Expires time.Time // when they expire; in 30 days when zero
 	Channel string    // of the releases; stable when ""
 	HTTPS   []string  // web mirrors of the next root
+	Names   []string  // IPNS names of the next root; that of IPNS when nil
 
 	// Change, if not nil, changes each release before it is signed.
 	Change func(*manifest.Release)
@@ -84,9 +85,13 @@ func New(t *testing.T) *World {
 }
 
 func (w *World) rootSpec(version int64, expires time.Time) manifest.RootSpec {
+	names := w.Names
+	if names == nil {
+		names = []string{w.Name()}
+	}
 	return manifest.RootSpec{
 		Version: version, Root: Publics(w.Root), Threshold: 1, Online: Publics(w.Online),
-		Discovery: manifest.Discovery{IPNS: []string{w.Name()}, HTTPS: w.HTTPS, DHTPrefix: "/phaseboot/" + w.Name()}, Expires: expires,
+		Discovery: manifest.Discovery{IPNS: names, HTTPS: w.HTTPS, DHTPrefix: "/phaseboot/" + w.Name()}, Expires: expires,
 	}
 }
 

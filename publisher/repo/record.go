@@ -26,7 +26,8 @@ const (
 	recordTTL = time.Minute // how long a resolver may cache the record
 )
 
-// A Record is the IPNS record of a key. It may be read while it is signed again.
+// A Record is the IPNS record of a key. It may be read while it is signed again. One with a name alone is of another
+// publisher: Take fills it.
 type Record struct {
 	Name string             // IPNS name of the key
 	key  ed25519.PrivateKey // nil: another publisher signs it
