@@ -100,7 +100,7 @@ func TestServeSignsTheTimestampAgainBeforeItExpires(t *testing.T) {
 	const life = 8 * time.Second // so that the daemon reads the repository every second
 	c := newClock()
 	opts := w.AddOptions(w.Sign(1, "v1", w.Release))
-	opts.Online.Expiry = life
+	opts.Online.Expiry, opts.Now = life, c.now // a clock that runs would be ahead of the daemon's
 	_, err := ingest.Add(t.Context(), opts)
 	pubtest.Check(t, err)
 	serve := w.serveOptions()
