@@ -29,6 +29,8 @@ type Bucket struct {
 	core  minio.Core
 	clock *serverClock
 	log   *slog.Logger
+	limit time.Duration // attemptTime, but in tests
+	page  int           // pageSize, but in tests
 }
 
 // An Object is the entry of an object in a list.
@@ -51,7 +53,7 @@ func Dial(a Address, log *slog.Logger) (*Bucket, error) {
 	}
 	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 2*maxConns, maxConns
 	transport.ResponseHeaderTimeout = headerTimeout
-	b := &Bucket{Address: a, clock: &serverClock{next: transport}, log: cmp.Or(log, slog.New(slog.DiscardHandler))}
+	b := &Bucket{Address: a, clock: &serverClock{next: transport}, log: cmp.Or(log, slog.New(slog.DiscardHandler)), limit: attemptTime, page: pageSize}
 	client, err := minio.New(a.Endpoint.Host, &minio.Options{
 		Creds: chain(), Secure: secure, Region: a.Region, Transport: b.clock,
 		MaxRetries: 1, // retry does it, for bodies that break off too
@@ -91,8 +93,8 @@ func (c *serverClock) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// now is the time of the object store, to the second.
-func (b *Bucket) now() time.Time { return time.Now().Add(time.Duration(b.clock.skew.Load())) }
+// Now is the time of the object store, to the second, after a request.
+func (b *Bucket) Now() time.Time { return time.Now().Add(time.Duration(b.clock.skew.Load())) }
 
 func (b *Bucket) key(name string) string { return b.Prefix + name }
 
@@ -207,13 +209,18 @@ func (b *Bucket) Remove(ctx context.Context, name string) error {
 	})
 }
 
-// List lists the objects whose names begin with a prefix, at most most of them (0: maxListed).
+// List lists the objects whose names begin with a prefix, at most most of them (0: maxListed). The limits of time and
+// attempts are for a page of the list: after an answer that breaks off it continues where that ended.
 func (b *Bucket) List(ctx context.Context, prefix string, most int) (list []Object, err error) {
-	err = b.retry(ctx, prefix, 0, func(ctx context.Context) error {
-		list = list[:0]
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		for o := range b.core.Client.ListObjects(ctx, b.Bucket, minio.ListObjectsOptions{Prefix: b.key(prefix), Recursive: true}) {
+	err = b.retryLong(ctx, prefix, 0, func(ctx context.Context, progress func()) error {
+		o := minio.ListObjectsOptions{Prefix: b.key(prefix), Recursive: true, MaxKeys: b.page}
+		if most > 0 {
+			o.MaxKeys = min(most, b.page)
+		}
+		if len(list) > 0 {
+			o.StartAfter = b.key(list[len(list)-1].Name)
+		}
+		for o := range b.core.Client.ListObjectsIter(ctx, b.Bucket, o) {
 			if o.Err != nil {
 				return o.Err
 			}
@@ -222,6 +229,7 @@ func (b *Bucket) List(ctx context.Context, prefix string, most int) (list []Obje
 				continue // a folder, of servers that keep objects in files
 			}
 			list = append(list, Object{name, o.Size, o.LastModified, o.ETag})
+			progress()
 			if most > 0 && len(list) == most {
 				return nil
 			}
@@ -234,12 +242,13 @@ func (b *Bucket) List(ctx context.Context, prefix string, most int) (list []Obje
 	return list, err
 }
 
-// abortUploads ends the uploads in parts that began before a time and were not completed.
-func (b *Bucket) abortUploads(ctx context.Context, before time.Time) (ended int, err error) {
-	err = b.retry(ctx, "uploads", 0, func(ctx context.Context) error {
+// EndUploads ends the uploads in parts of objects whose names begin with a prefix, that began before a time and were not
+// completed.
+func (b *Bucket) EndUploads(ctx context.Context, prefix string, before time.Time) (ended int, err error) {
+	err = b.retryLong(ctx, prefix, 0, func(ctx context.Context, progress func()) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		for u := range b.core.ListIncompleteUploads(ctx, b.Bucket, b.Prefix, true) {
+		for u := range b.core.ListIncompleteUploads(ctx, b.Bucket, b.key(prefix), true) {
 			if u.Err != nil {
 				return u.Err
 			}
@@ -250,6 +259,7 @@ func (b *Bucket) abortUploads(ctx context.Context, before time.Time) (ended int,
 				return err
 			}
 			ended++
+			progress()
 		}
 		return ctx.Err()
 	})

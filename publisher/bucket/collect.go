@@ -223,7 +223,7 @@ func (s *Store) removeOld(ctx context.Context) (waiting int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	now := s.now()
+	now := s.Now()
 	remove := func(names ...string) {
 		for _, name := range names {
 			if err == nil {
@@ -253,7 +253,7 @@ func (s *Store) removeOld(ctx context.Context) (waiting int64, err error) {
 	if err != nil {
 		return waiting, err
 	}
-	if n, err := s.abortUploads(ctx, now.Add(-max(s.opts.Grace, leftoverGrace))); err != nil {
+	if n, err := s.EndUploads(ctx, packFolder, now.Add(-max(s.opts.Grace, leftoverGrace))); err != nil {
 		return waiting, err
 	} else if n > 0 {
 		s.log.Info("incomplete uploads ended", "store", s.String(), "uploads", n)

@@ -2,7 +2,11 @@ package bucket
 
 import (
 	"bytes"
+	"context"
+	"strings"
+	"time"
 
+	"github.com/minio/minio-go/v7"
 	"github.com/zeebo/blake3"
 )
 
@@ -13,4 +17,21 @@ func fixSum(data []byte) []byte {
 	}
 	sum := blake3.Sum256(data[:len(data)-indexSum])
 	return append(bytes.Clone(data[:len(data)-indexSum]), sum[:]...)
+}
+
+// SetLimits sets the time of an attempt, and the number of objects in an answer.
+func (b *Bucket) SetLimits(d time.Duration, page int) { b.limit, b.page = d, page }
+
+// BeginUpload begins an upload in parts.
+func (b *Bucket) BeginUpload(ctx context.Context, name string) error {
+	_, err := b.core.NewMultipartUpload(ctx, b.Bucket, b.key(name), minio.PutObjectOptions{})
+	return err
+}
+
+// Uploads returns the names of the objects whose uploads are not complete.
+func (b *Bucket) Uploads(ctx context.Context) (names []string) {
+	for u := range b.core.ListIncompleteUploads(ctx, b.Bucket, b.Prefix, true) {
+		names = append(names, strings.TrimPrefix(u.Key, b.Prefix))
+	}
+	return names
 }

@@ -76,7 +76,7 @@ func takeLease(ctx context.Context, b *Bucket) (*lease, error) {
 		if json.Unmarshal(data, &old) != nil {
 			old.Holder = "an unknown process" // until its time is over
 		}
-		if left := leaseLife - b.now().Sub(o.Modified); old.Holder != "" && left > 0 {
+		if left := leaseLife - b.Now().Sub(o.Modified); old.Holder != "" && left > 0 {
 			return nil, fmt.Errorf("store %s: %w: %.200q writes to it; wait for it or stop it; if it was killed, the store is free in %s", b, pack.ErrBusy, old.Holder, left.Round(time.Second))
 		}
 	}

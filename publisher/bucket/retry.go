@@ -29,6 +29,7 @@ const (
 	leastRate     = 256 << 10 // bytes a second
 	maxConns      = 64
 	maxListed     = 1 << 20 // objects in a list
+	pageSize      = 1000    // objects in an answer
 )
 
 var (
@@ -39,11 +40,19 @@ var (
 // retry calls do until it succeeds, fails for good, or all attempts are used. bytes is what one
 // attempt transfers.
 func (b *Bucket) retry(ctx context.Context, name string, bytes int64, do func(context.Context) error) error {
+	return b.retryLong(ctx, name, bytes, func(ctx context.Context, _ func()) error { return do(ctx) })
+}
+
+// retryLong is retry of more than one request: after each call of progress, time and attempts begin again.
+func (b *Bucket) retryLong(ctx context.Context, name string, bytes int64, do func(ctx context.Context, progress func()) error) error {
 	pause := firstPause
 	for left := attempts; ; {
-		err := b.attempt(ctx, bytes, do)
+		progress, err := b.attempt(ctx, bytes, do)
 		if err == nil {
 			return nil
+		}
+		if progress {
+			left, pause = attempts, firstPause
 		}
 		if left--; ctx.Err() != nil || left == 0 || !transient(err) {
 			if ctx.Err() != nil {
@@ -60,15 +69,20 @@ func (b *Bucket) retry(ctx context.Context, name string, bytes int64, do func(co
 	}
 }
 
-func (b *Bucket) attempt(ctx context.Context, bytes int64, do func(context.Context) error) error {
-	limit := attemptTime + time.Duration(bytes)*time.Second/leastRate
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
-	defer cancel()
-	err := do(ctx)
+func (b *Bucket) attempt(ctx context.Context, bytes int64, do func(ctx context.Context, progress func()) error) (progress bool, err error) {
+	limit := b.limit + time.Duration(bytes)*time.Second/leastRate
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(limit, func() { cancel(errSlow) })
+	defer timer.Stop()
+	err = do(ctx, func() {
+		progress = true
+		timer.Reset(limit)
+	})
 	if err != nil && errors.Is(context.Cause(ctx), errSlow) {
-		return fmt.Errorf("%w (%s)", errSlow, limit)
+		return progress, fmt.Errorf("%w (%s)", errSlow, limit)
 	}
-	return err
+	return progress, err
 }
 
 // damagedOnTheWay are the codes of errors for a body that arrived changed or incomplete.

@@ -44,6 +44,7 @@ type bucketExport struct {
 	source  source
 	ledger  ledger
 	present map[string]bucket.Object
+	begun   time.Time // by the clock of the object store
 	out     Exported
 }
 
@@ -91,6 +92,7 @@ func (e *bucketExport) run(ctx context.Context) error {
 	if err := e.check(ctx); err != nil { // another export may have written meanwhile
 		return err
 	}
+	e.begun = e.bucket.Now()
 	blocks, err := listBlocks(ctx, e.source, e.content)
 	if err != nil {
 		return store.MustHave(e.Store, err)
@@ -278,6 +280,9 @@ func (e *bucketExport) write(ctx context.Context, stages ...[]file) error {
 		if err := e.writeStage(ctx, stage, len(needed)); err != nil {
 			return err
 		}
+	}
+	if _, err := e.bucket.EndUploads(ctx, dirTargets, e.begun); err != nil { // of an export that was killed
+		return err
 	}
 	for i, path := range expired {
 		if i%removalsPerCheck == 0 {

@@ -5,12 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/phaseboot/phaseboot/cas/pack"
 	"github.com/phaseboot/phaseboot/internal/s3test"
 	"github.com/phaseboot/phaseboot/manifest"
 	"github.com/phaseboot/phaseboot/publisher/bucket"
@@ -120,14 +127,77 @@ func TestAnInterruptedExportIsNotComplete(t *testing.T) {
 	w := newWorld(t)
 	w.Add(w.Sign(1, "v1", w.Release))
 	o, _ := w.bucketOptions()
-	a, err := bucket.ParseAddress(o.Out)
-	pubtest.Check(t, err)
-	b, err := bucket.Dial(a, nil)
-	pubtest.Check(t, err)
-	e := &bucketExport{Options: o, bucket: b}
+	e := &bucketExport{Options: o, bucket: dial(t, o.Out)}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := e.writeStage(ctx, []file{{path: "ipfs/one"}}, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want Canceled", err)
+	}
+}
+
+// An export whose lock another process has taken writes nothing that machines read first.
+func TestAnExportThatLostItsLockWritesNoTimestamp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Add(w.Sign(1, "v1", w.Release))
+	o, dir := w.bucketOptions()
+	p, err := s3test.NewProxy(objectStore)
+	pubtest.Check(t, err)
+	t.Cleanup(p.Close)
+	o.Out = s3test.Address(p.URL, w.T.Name())
+	var once sync.Once
+	p.Set(func(r *http.Request) s3test.Fault {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/"+dirBlocks) {
+			once.Do(func() {
+				old := time.Now().Add(-time.Hour)
+				pubtest.Check(t, os.Chtimes(filepath.Join(dir, bucketLease), old, old)) // as if it were not renewed
+				_, err := dial(t, objectStore.Address(w.T.Name()+"/"+strings.TrimSuffix(dirPrivate, "/"))).Lock(context.WithoutCancel(t.Context()))
+				pubtest.Check(t, err)
+			})
+		}
+		return s3test.None
+	})
+	if _, err := Export(t.Context(), o); !errors.Is(err, pack.ErrBusy) {
+		t.Errorf("%v, want ErrBusy", err)
+	}
+	for name := range pubtest.FilesOf(t, dir) {
+		if strings.HasSuffix(name, "timestamp.json") || strings.Contains(name, "/"+dirRecords) {
+			t.Error("written:", name)
+		}
+	}
+}
+
+func dial(t *testing.T, address string) *bucket.Bucket {
+	t.Helper()
+	a, err := bucket.ParseAddress(address)
+	pubtest.Check(t, err)
+	b, err := bucket.Dial(a, nil)
+	pubtest.Check(t, err)
+	return b
+}
+
+// An artifact is uploaded in parts. The next export ends the upload of one that was killed, and no other upload.
+func TestExportEndsTheUploadsOfAnExportThatWasKilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Add(w.Sign(1, "v1", w.Release))
+	o, _ := w.bucketOptions()
+	core, err := minio.NewCore(strings.TrimPrefix(objectStore.Endpoint, "http://"), &minio.Options{
+		Creds: credentials.NewStaticV4(s3test.AccessKey, s3test.SecretKey, ""), Region: "us-east-1",
+	})
+	pubtest.Check(t, err)
+	own, other := w.T.Name()+"/"+dirTargets+"stable/x86_64/rootfs", w.T.Name()+"/of-another-program"
+	for _, name := range []string{own, other} {
+		_, err := core.NewMultipartUpload(t.Context(), s3test.Bucket, name, minio.PutObjectOptions{})
+		pubtest.Check(t, err)
+	}
+	time.Sleep(1100 * time.Millisecond) // times of the object store are in seconds
+	w.export(o)
+	var left []string
+	for u := range core.ListIncompleteUploads(t.Context(), s3test.Bucket, w.T.Name()+"/", true) {
+		left = append(left, u.Key)
+	}
+	if !slices.Equal(left, []string{other}) {
+		t.Errorf("left are the uploads of %v, want %s", left, other)
 	}
 }
