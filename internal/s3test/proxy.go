@@ -33,6 +33,7 @@ const (
 	Slow                // 1 KiB every 20 ms
 	Hangs               // the answer comes only when the client gives up
 	Unanswered          // the same, but the server does what the request says
+	NoLength            // the answer has no Content-Length
 	Unconditional       // the server does not see If-Match and If-None-Match
 	Status501           // NotImplemented, before the request reaches the server
 )
@@ -79,6 +80,7 @@ func NewProxy(s *Server) (*Proxy, error) {
 			fail(w, http.StatusInternalServerError, "InternalError")
 			return
 		case Hangs:
+			_, _ = io.Copy(io.Discard, r.Body) // or the server does not see that the client gives up
 			<-r.Context().Done()
 			return
 		case Unanswered:
@@ -132,6 +134,9 @@ func damage(resp *http.Response) error {
 		resp.Body = changed{&flipped{body, half}, body}
 	case Slow:
 		resp.Body = changed{slow{body}, body}
+	case NoLength:
+		resp.ContentLength = -1
+		resp.Header.Del("Content-Length")
 	}
 	return nil
 }

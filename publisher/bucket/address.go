@@ -15,8 +15,11 @@ import (
 // Scheme is the beginning of the name of a place in an object store.
 const Scheme = "s3://"
 
-// Is reports whether a name is that of a place in an object store, and not of a folder.
-func Is(name string) bool { return strings.HasPrefix(name, Scheme) }
+// Is reports whether a name is that of a place in an object store, and not of a folder. It is also true for what looks
+// like a mistyped address, such as S3://BUCKET and s3:/BUCKET, which ParseAddress refuses.
+func Is(name string) bool { return looksLikeAddress.MatchString(name) }
+
+var looksLikeAddress = regexp.MustCompile(`^(?i:s3:|[a-z][a-z0-9+.-]*://)`)
 
 // An Address is a place in an object store.
 type Address struct {
@@ -39,10 +42,10 @@ var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 // AWS_DEFAULT_REGION), then those of AWS. Errors wrap fs.ErrInvalid.
 func ParseAddress(name string) (Address, error) {
 	bad := func(what string) (Address, error) {
-		return Address{}, fmt.Errorf("store %.200q: %s (%w); write it as s3://BUCKET/PREFIX?endpoint=URL", name, what, fs.ErrInvalid)
+		return Address{}, fmt.Errorf("store %.200q: %s (%w); write it as s3://BUCKET/PREFIX?endpoint=URL", withoutSecrets(name), what, fs.ErrInvalid)
 	}
 	u, err := url.Parse(name)
-	if err != nil || !Is(name) || u.User != nil || u.Fragment != "" {
+	if err != nil || !strings.HasPrefix(name, Scheme) || u.User != nil || u.Fragment != "" {
 		return bad("no address of an object store")
 	}
 	a := Address{Bucket: u.Host, Prefix: strings.Trim(u.Path, "/")}
@@ -74,9 +77,22 @@ func ParseAddress(name string) (Address, error) {
 	a.Endpoint, err = url.Parse(endpoint)
 	if err != nil || a.Endpoint.Scheme != "http" && a.Endpoint.Scheme != "https" || a.Endpoint.Host == "" ||
 		strings.Trim(a.Endpoint.Path, "/") != "" || a.Endpoint.RawQuery != "" || a.Endpoint.User != nil {
-		return bad(fmt.Sprintf("endpoint %.100q is not http://HOST:PORT or https://HOST", endpoint))
+		return bad(fmt.Sprintf("endpoint %.100q is not http://HOST:PORT or https://HOST", withoutSecrets(endpoint)))
 	}
 	return a, nil
+}
+
+// withoutSecrets returns an address without parameters, user and password: keys may have been written there, and errors
+// are in logs.
+func withoutSecrets(address string) string {
+	address, _, _ = strings.Cut(address, "?")
+	scheme, rest, ok := strings.Cut(address, "://")
+	if !ok {
+		scheme, rest = "", address
+	} else {
+		scheme += "://"
+	}
+	return scheme + rest[strings.LastIndexByte(rest, '@')+1:]
 }
 
 // validPrefix refuses what a server, or a client that maps names to folders, may read in another way.

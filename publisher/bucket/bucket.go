@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -29,6 +28,8 @@ type Bucket struct {
 	core  minio.Core
 	clock *serverClock
 	log   *slog.Logger
+	creds *credentials.Credentials
+	noted atomic.Int64  // when a note of a repeated request was logged last, in nanoseconds
 	limit time.Duration // attemptTime, but in tests
 	page  int           // pageSize, but in tests
 }
@@ -53,9 +54,9 @@ func Dial(a Address, log *slog.Logger) (*Bucket, error) {
 	}
 	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 2*maxConns, maxConns
 	transport.ResponseHeaderTimeout = headerTimeout
-	b := &Bucket{Address: a, clock: &serverClock{next: transport}, log: cmp.Or(log, slog.New(slog.DiscardHandler)), limit: attemptTime, page: pageSize}
+	b := &Bucket{Address: a, clock: &serverClock{next: transport}, log: cmp.Or(log, slog.New(slog.DiscardHandler)), creds: chain(), limit: attemptTime, page: pageSize}
 	client, err := minio.New(a.Endpoint.Host, &minio.Options{
-		Creds: chain(), Secure: secure, Region: a.Region, Transport: b.clock,
+		Creds: b.creds, Secure: secure, Region: a.Region, Transport: b.clock,
 		MaxRetries: 1, // retry does it, for bodies that break off too
 	})
 	if err != nil {
@@ -63,18 +64,6 @@ func Dial(a Address, log *slog.Logger) (*Bucket, error) {
 	}
 	b.core = minio.Core{Client: client}
 	return b, nil
-}
-
-// chain returns the sources of credentials. It asks the metadata service of a cloud only where the
-// environment says that there is one: elsewhere it would wait for it.
-func chain() *credentials.Credentials {
-	list := []credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}}
-	for _, name := range []string{"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"} {
-		if os.Getenv(name) != "" {
-			return credentials.NewChainCredentials(append(list, &credentials.IAM{}))
-		}
-	}
-	return credentials.NewChainCredentials(list)
 }
 
 // A serverClock is a transport that compares the clock of the object store with the local one.
@@ -147,7 +136,10 @@ func (b *Bucket) Read(ctx context.Context, name string, limit int64) (data []byt
 		if info.Size > limit {
 			return fmt.Errorf("%d bytes, the limit is %d: %w", info.Size, limit, cas.ErrCorrupt)
 		}
-		data = make([]byte, max(info.Size, 0))
+		if info.Size < 0 { // an answer that breaks off would look complete
+			return fmt.Errorf("an answer without Content-Length: %w; check the object store, or the proxy before it", cas.ErrCorrupt)
+		}
+		data = make([]byte, info.Size)
 		if _, err := io.ReadFull(body, data); err != nil {
 			return cutShort(err)
 		}

@@ -15,5 +15,6 @@
 // Store.PutNew in write.go, Store.Block in store.go, Store.Refresh in packs.go, and Store.Collect in
 // collect.go. It decides no trust and does not know which blocks are needed.
 //
-// Limits: 2^15 packs of at most 1 GiB, 2^24 blocks. The index is in memory, 60 bytes a block.
+// Limits: 2^15 packs of at most 1 GiB, 2^24 blocks; twice as many while gc replaces some. The index is in memory, 60
+// bytes a block.
 package bucket

@@ -22,6 +22,12 @@ func fixSum(data []byte) []byte {
 // SetLimits sets the time of an attempt, and the number of objects in an answer.
 func (b *Bucket) SetLimits(d time.Duration, page int) { b.limit, b.page = d, page }
 
+// Most returns options with other limits.
+func (o Options) Most(packs, blocks int) Options {
+	o.most = count{packs, blocks}
+	return o
+}
+
 // BeginUpload begins an upload in parts.
 func (b *Bucket) BeginUpload(ctx context.Context, name string) error {
 	_, err := b.core.NewMultipartUpload(ctx, b.Bucket, b.key(name), minio.PutObjectOptions{})

@@ -131,9 +131,14 @@ func (b *Bucket) Lock(ctx context.Context) (*Lock, error) {
 // Check renews the lease. The error wraps pack.ErrBusy if another process has taken it.
 func (l *Lock) Check(ctx context.Context) error { return l.lease.check(ctx) }
 
-// Unlock gives the lease back, also when ctx has ended. It returns an error if another process had taken it.
+// Unlock gives the lease back, also when ctx has ended, if the server answers soon. It returns an error if another
+// process had taken it.
 func (l *Lock) Unlock(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lastTry)
+		defer cancel()
+	}
 	return errors.Join(l.lease.check(ctx), l.lease.release(ctx))
 }
 

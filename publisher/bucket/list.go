@@ -30,6 +30,17 @@ func (l listing) committed(name string) bool {
 	return pack && index
 }
 
+// count returns the numbers of packs, and of blocks by the sizes of the indexes.
+func (l listing) count() (n count) {
+	for name, o := range l.indexes {
+		if l.committed(name) {
+			n.packs++
+			n.blocks += max(0, int(o.Size)-indexHead-indexSum) / indexRecord
+		}
+	}
+	return n
+}
+
 // list lists the objects of the packs. It leaves out objects that this package does not write.
 func (s *Store) list(ctx context.Context) (listing, error) {
 	l := listing{map[string]Object{}, map[string]Object{}, map[string]Object{}}

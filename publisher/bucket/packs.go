@@ -79,6 +79,9 @@ func (s *Store) refresh(ctx context.Context) error {
 	return err
 }
 
+// readMost is how much a store may have.
+func (s *Store) readMost() count { return count{2 * s.opts.most.packs, 2 * s.opts.most.blocks} }
+
 func (s *Store) listPacks(ctx context.Context) error {
 	if err := s.open(); err != nil {
 		return err
@@ -90,6 +93,9 @@ func (s *Store) listPacks(ctx context.Context) error {
 	have := map[string]*packed{}
 	for _, p := range s.all() {
 		have[p.name] = p
+	}
+	if err := s.check(l.count(), s.readMost()); err != nil { // before the indexes are read
+		return err
 	}
 	var mu sync.Mutex
 	var fresh []*packed
@@ -161,6 +167,7 @@ func (s *Store) replace(l listing, fresh []*packed) error {
 		switch {
 		case !l.committed(p.name):
 			s.packs[i], removed = nil, true
+			s.gone++
 			s.changed = time.Now()
 		case !marked.Equal(p.marked): // a reader may have the old value
 			next := *p
@@ -183,12 +190,12 @@ func (s *Store) addPacks(fresh []*packed) error {
 	if len(fresh) == 0 {
 		return nil
 	}
-	n := len(s.refs)
+	n := count{len(s.packs) - s.gone + len(fresh), len(s.refs)}
 	for _, p := range fresh {
-		n += len(p.records)
+		n.blocks += len(p.records)
 	}
-	if n > maxBlocks || len(s.packs)+len(fresh) > maxPacks {
-		return fmt.Errorf("store %s: %d blocks in %d packs, the limits are %d and %d: %w; use another prefix for some of the channels", s, n, len(s.packs)+len(fresh), maxBlocks, maxPacks, cas.ErrCorrupt)
+	if err := s.check(n, s.readMost()); err != nil {
+		return err
 	}
 	var refs []ref
 	for _, p := range fresh {
@@ -209,8 +216,10 @@ func (s *Store) place(p *packed) int {
 	if i < 0 {
 		i = len(s.packs)
 		s.packs = append(s.packs, nil)
+		s.gone++
 	}
 	s.packs[i] = p
+	s.gone--
 	return i
 }
 

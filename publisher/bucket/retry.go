@@ -1,12 +1,14 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -27,6 +29,8 @@ const (
 	headerTimeout = 15 * time.Second // for the first byte of an answer
 	attemptTime   = 20 * time.Second
 	leastRate     = 256 << 10 // bytes a second
+	noteAfter     = 2 * time.Second
+	notePause     = time.Minute
 	maxConns      = 64
 	maxListed     = 1 << 20 // objects in a list
 	pageSize      = 1000    // objects in an answer
@@ -45,7 +49,7 @@ func (b *Bucket) retry(ctx context.Context, name string, bytes int64, do func(co
 
 // retryLong is retry of more than one request: after each call of progress, time and attempts begin again.
 func (b *Bucket) retryLong(ctx context.Context, name string, bytes int64, do func(ctx context.Context, progress func()) error) error {
-	pause := firstPause
+	pause, begun := firstPause, time.Now()
 	for left := attempts; ; {
 		progress, err := b.attempt(ctx, bytes, do)
 		if err == nil {
@@ -60,13 +64,24 @@ func (b *Bucket) retryLong(ctx context.Context, name string, bytes int64, do fun
 			}
 			return b.explain(name, err)
 		}
-		b.log.Debug("request to the object store is repeated", "store", b.String(), "object", name, "cause", err)
+		b.note(name, begun, pause, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause/2 + rand.N(pause)):
 		}
 		pause = min(2*pause, lastPause)
 	}
+}
+
+// note logs that a request is repeated: as a warning when that lasts longer than noteAfter with the next pause, once in
+// notePause.
+func (b *Bucket) note(name string, begun time.Time, pause time.Duration, cause error) {
+	level := slog.LevelDebug
+	now, last := time.Now(), b.noted.Load()
+	if now.Sub(begun)+pause > noteAfter && now.Sub(time.Unix(0, last)) > notePause && b.noted.CompareAndSwap(last, now.UnixNano()) {
+		level = slog.LevelWarn
+	}
+	b.log.Log(context.Background(), level, "request to the object store is repeated", "store", b.String(), "endpoint", b.Endpoint.String(), "object", name, "cause", cause)
 }
 
 func (b *Bucket) attempt(ctx context.Context, bytes int64, do func(ctx context.Context, progress func()) error) (progress bool, err error) {
@@ -88,6 +103,17 @@ func (b *Bucket) attempt(ctx context.Context, bytes int64, do func(ctx context.C
 // damagedOnTheWay are the codes of errors for a body that arrived changed or incomplete.
 var damagedOnTheWay = []string{
 	"BadDigest", "IncompleteBody", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "RequestTimeout", "SlowDown",
+}
+
+// elsewhere are the codes of errors for a bucket of another region or endpoint.
+var elsewhere = []string{"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "InvalidRegion"}
+
+// regionOf returns the region that the server names, for an error text.
+func regionOf(answer minio.ErrorResponse) string {
+	if answer.Region == "" {
+		return ""
+	}
+	return fmt.Sprintf(", %.40q,", answer.Region)
 }
 
 // transient reports whether another attempt may succeed.
@@ -125,8 +151,12 @@ func (b *Bucket) explain(name string, err error) error {
 		return fmt.Errorf("%s: %w", object, errCondition)
 	case answer.StatusCode == http.StatusNotImplemented:
 		return fmt.Errorf("%s: %w", object, errNotImplemented)
+	case answer.Code == "RequestTimeTooSkewed":
+		return fmt.Errorf("%s: %s (%w); %s", object, answer.Code, fs.ErrPermission, b.clockRemedy())
+	case slices.Contains(elsewhere, answer.Code), answer.StatusCode >= 300 && answer.StatusCode < 400:
+		return fmt.Errorf("%s: %s from %s: the bucket is in another region%s or at another endpoint (%w); write s3://%s/…?region=REGION or endpoint=URL", object, cmp.Or(answer.Code, "a redirect"), b.Endpoint, regionOf(answer), fs.ErrInvalid, b.Bucket)
 	case answer.StatusCode == http.StatusForbidden, answer.StatusCode == http.StatusUnauthorized:
-		return fmt.Errorf("%s: %s (%w); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what this key may do in the bucket", object, answer.Code, fs.ErrPermission)
+		return fmt.Errorf("%s: %s (%w); %s", object, answer.Code, fs.ErrPermission, b.keysRemedy())
 	case answer.StatusCode >= 500, answer.Code == "", errors.Is(err, errSlow), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%s: %w: %w; check the object store at %s", object, cas.ErrUnreachable, err, b.Endpoint)
 	}

@@ -28,12 +28,16 @@ const DefaultMaxPack = 32 << 20
 const DefaultGrace = 24 * time.Hour
 
 const (
-	maxPacks    = 1 << 15
-	maxBlocks   = 1 << 24
 	minRefresh  = time.Second // between two lists for blocks that are not found
 	readTries   = 3           // of a block with wrong bytes
 	parallelGet = 8           // indexes that are read at once
 )
+
+// A count is a number of packs and of the blocks in them.
+type count struct{ packs, blocks int }
+
+// maxCount is how much may be put into a store. Readers accept twice as much, so that gc has room for what it rewrites.
+var maxCount = count{1 << 15, 1 << 24}
 
 // Options are the options of Open.
 type Options struct {
@@ -42,6 +46,8 @@ type Options struct {
 	MaxPack  int64         // bytes, DefaultMaxPack when 0
 	Grace    time.Duration // how long Collect keeps what it replaced
 	Cache    CacheOptions
+
+	most count // maxCount, but in tests
 }
 
 // Store is a cas.Store in an object store. A writer's blocks are readable at once, and for other
@@ -54,6 +60,7 @@ type Store struct {
 
 	mu       sync.RWMutex
 	packs    []*packed // those that are gone from the object store are nil
+	gone     int       // number of those
 	refs     []ref     // of all packs, sorted
 	building []*building
 	changed  time.Time // when the list of packs changed last
@@ -75,7 +82,7 @@ func Open(ctx context.Context, name string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.MaxPack = cmp.Or(o.MaxPack, DefaultMaxPack)
+	o.MaxPack, o.most = cmp.Or(o.MaxPack, DefaultMaxPack), cmp.Or(o.most, maxCount)
 	if o.MaxPack < 0 || o.MaxPack > maxPackSize-2*cas.MaxBlock {
 		return nil, fmt.Errorf("store %s: packs of at most %d bytes: %w", a, o.MaxPack, fs.ErrInvalid)
 	}
@@ -88,13 +95,17 @@ func Open(ctx context.Context, name string, o Options) (*Store, error) {
 		return nil, err
 	}
 	if !o.ReadOnly {
-		s.w.slots, s.w.own = make(chan struct{}, parallelUploads), map[string]bool{}
+		s.w.slots, s.w.own, s.w.ctx = make(chan struct{}, parallelUploads), map[string]bool{}, ctx
+		s.w.uploads, s.w.stop = context.WithCancel(context.WithoutCancel(ctx))
 		if s.lease, err = takeLease(ctx, b); err != nil {
 			return nil, errors.Join(err, s.cache.close())
 		}
 	}
 	if err := s.Refresh(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
+		if s.lease != nil {
+			err = errors.Join(err, s.leave())
+		}
+		return nil, errors.Join(err, s.cache.close())
 	}
 	return s, nil
 }
@@ -308,15 +319,15 @@ func (k key) cid() cid.Cid {
 	return c
 }
 
-// Close uploads what was put, and gives the lease back. Closing twice is no error.
+// Close uploads what was put, and gives the lease back. When the context of Open has ended, or an upload has failed, it
+// uploads nothing more, and returns the reason. Closing twice is no error.
 func (s *Store) Close() error {
 	if s.open() != nil {
 		return nil
 	}
-	ctx := context.Background()
 	var err error
 	if s.lease != nil {
-		err = errors.Join(s.Sync(ctx), s.lease.release(ctx))
+		err = s.finish()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

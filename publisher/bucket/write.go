@@ -32,6 +32,10 @@ type writer struct {
 	many  bool          // a pack was full: the next one probably will be
 
 	own map[string]bool // names of the packs that this writer has uploaded; guarded by Store.mu
+
+	ctx     context.Context    // of Open
+	uploads context.Context    // of the uploads, which do not end with a Put
+	stop    context.CancelFunc // ends them
 }
 
 // A building is a pack in memory: the one that grows, the last of Store.building, or one that is
@@ -88,7 +92,29 @@ func (s *Store) PutNew(ctx context.Context, c cid.Cid, data []byte) (bool, error
 	if s.stored(k) {
 		return false, nil
 	}
+	if err := s.hasRoom(); err != nil {
+		return false, err
+	}
 	return true, s.add(ctx, k, data)
+}
+
+// hasRoom returns an error if a store with one more block is too large.
+func (s *Store) hasRoom() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n := count{len(s.packs) - s.gone + len(s.building) + 1, len(s.refs) + 1}
+	for _, b := range s.building {
+		n.blocks += len(b.records)
+	}
+	return s.check(n, s.opts.most)
+}
+
+// check returns an error if there are more packs or blocks than most.
+func (s *Store) check(n, most count) error {
+	if n.blocks > most.blocks || n.packs > most.packs {
+		return fmt.Errorf("store %s: %d blocks in %d packs, the limits are %d and %d; remove releases with phase-publish gc, or use another prefix for some of the channels", s, n.blocks, n.packs, most.blocks, most.packs)
+	}
+	return nil
 }
 
 // writable returns an error if no block can be put.
@@ -162,7 +188,7 @@ func (s *Store) seal(ctx context.Context, b *building) error {
 	b.done = make(chan error, 1)
 	s.mu.Unlock()
 	go func() {
-		err := s.upload(context.WithoutCancel(ctx), b)
+		err := s.upload(s.w.uploads, b)
 		<-s.w.slots
 		b.done <- err
 	}()
@@ -232,6 +258,33 @@ func (s *Store) Sync(ctx context.Context) error {
 		return err
 	}
 	return s.sync(ctx)
+}
+
+// finish is Sync at the end of a writer, and gives the lease back. It does not repeat an upload that has failed.
+func (s *Store) finish() error {
+	err := s.collectUploads(s.w.ctx, false)
+	if err == nil {
+		err = s.Sync(s.w.ctx)
+	}
+	if err == nil {
+		return s.lease.release(s.w.ctx)
+	}
+	s.mu.RLock()
+	dropped := len(s.building)
+	s.mu.RUnlock()
+	if dropped == 0 && s.w.ctx.Err() != nil {
+		err = nil // everything was stored before
+	}
+	return errors.Join(err, s.leave())
+}
+
+// leave ends the uploads, and gives the lease back if the server answers soon.
+func (s *Store) leave() error {
+	s.w.stop()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.w.ctx), lastTry)
+	defer cancel()
+	_ = s.collectUploads(ctx, true) // they were ended
+	return s.lease.release(ctx)
 }
 
 func (s *Store) sync(ctx context.Context) error {

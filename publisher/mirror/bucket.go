@@ -52,12 +52,12 @@ type bucketExport struct {
 // rules of a folder: what points to other objects is written after them, and only objects in the ledger
 // are removed.
 func exportBucket(ctx context.Context, o Options) (out Exported, err error) {
-	if o.Verify {
-		return out, fmt.Errorf("export to %s: no --verify (%w); the object store keeps checksums of its objects", o.Out, fs.ErrInvalid)
-	}
 	a, err := bucket.ParseAddress(o.Out)
 	if err != nil {
 		return out, err
+	}
+	if o.Verify {
+		return out, fmt.Errorf("export to %s: no --verify (%w); the object store keeps checksums of its objects", a, fs.ErrInvalid)
 	}
 	c, err := readContent(ctx, o)
 	if err != nil {
