@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,7 +81,7 @@ the machines whose age keys --to names, as their boot reports say them, and only
   phase-sign config set --repo repo --machine serial-AB12 --secret token=token.txt --to age1… --key keys/release --out CONFIG.json`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			change, err := s.change(cmd)
+			change, err := s.change(cmd, c.machine)
 			if err != nil {
 				return err
 			}
@@ -184,14 +185,17 @@ func (s *settingFlags) define(cmd *cobra.Command) {
 }
 
 // change reads the values of the flags, and returns what makes the next settings of the present ones.
-func (s *settingFlags) change(cmd *cobra.Command) (func(manifest.Settings) manifest.Settings, error) {
+func (s *settingFlags) change(cmd *cobra.Command, machine string) (func(manifest.Settings) manifest.Settings, error) {
 	given := cmd.Flags().Changed
+	if !slices.ContainsFunc([]string{"hostname", "preheat", "cmdline", "ssh-key", "network", "group", "credential", "secret", "to"}, given) {
+		return nil, cli.Usagef("config set: no setting is given; 'phase-sign config renew' signs the present ones with later dates")
+	}
 	var next manifest.Settings
 	var err error
 	if next.SSHKeys, err = readKeys(s.sshKeys); err != nil {
 		return nil, err
 	}
-	if next.Network, err = readNetwork(s.network); err != nil {
+	if next.Network, err = readNetwork(s.network, machine); err != nil {
 		return nil, err
 	}
 	if err := checkGroups("group", withoutEmpty(s.groups)); err != nil {
@@ -332,12 +336,16 @@ func readKeys(paths []string) (list []string, err error) {
 	return list, nil
 }
 
-// readNetwork reads files of systemd-networkd, and makes one of static,ADDRESS/BITS[,GATEWAY[,DNS]].
-func readNetwork(values []string) (map[string]string, error) {
+// readNetwork reads files of systemd-networkd for a machine, and makes one of static,ADDRESS/BITS[,GATEWAY[,DNS]].
+func readNetwork(values []string, machine string) (map[string]string, error) {
 	list := map[string]string{}
 	for _, v := range withoutEmpty(values) {
 		if text, ok := strings.CutPrefix(v, "static,"); ok {
-			unit, err := signer.StaticNetwork(text)
+			selector, err := manifest.ParseSelector(machine)
+			if err != nil {
+				return nil, fmt.Errorf("--machine: %w", err)
+			}
+			unit, err := signer.StaticNetwork(selector, text)
 			if err != nil {
 				return nil, cli.Usagef("--network %s: %v", v, err)
 			}
