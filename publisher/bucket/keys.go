@@ -33,7 +33,7 @@ func (b *Bucket) keysRemedy() string {
 	profile := fmt.Sprintf("profile %.80q of %.200s", cmp.Or(os.Getenv("AWS_PROFILE"), "default"),
 		cmp.Or(os.Getenv("AWS_SHARED_CREDENTIALS_FILE"), "~/.aws/credentials"))
 	id, secret := os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
-	used, err := b.creds.Get()
+	used, err := b.creds.GetWithContext(b.core.CredContext())
 	switch {
 	case id != "" && secret == "":
 		return "AWS_ACCESS_KEY_ID is set, but AWS_SECRET_ACCESS_KEY is not; set both"

@@ -80,7 +80,7 @@ func TestCollectEndsNoUploadsOfOtherPrograms(t *testing.T) {
 	}
 	_, err = w.Collect(t.Context(), in(nil), nil)
 	check(t, err)
-	left := slices.Sorted(slices.Values(w.Uploads(t.Context())))
+	left := slices.Compact(slices.Sorted(slices.Values(w.Uploads(t.Context())))) // also of an earlier run
 	if !slices.Equal(left, []string{"backup/disk.img", "packs-of-wool/1"}) {
 		t.Errorf("left are the uploads of %v", left)
 	}

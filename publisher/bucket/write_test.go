@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,6 +24,7 @@ func TestAFullStoreRefusesABlockAndCanBeCollected(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			address := server.Address(prefix(t))
+			check(t, os.RemoveAll(server.Path(prefix(t), ""))) // of an earlier run
 			blocks := some(1, 6)
 			w := open(t, address, o)
 			fill(t, w, blocks)
@@ -104,6 +106,7 @@ func packPuts(fault s3test.Fault, n *atomic.Int64) func(*http.Request) s3test.Fa
 func TestCloseAfterAnInterruptionIsQuick(t *testing.T) {
 	t.Parallel()
 	p, address := proxied(t)
+	check(t, os.RemoveAll(server.Path(prefix(t), ""))) // of an earlier run: these blocks must be new
 	ctx, interrupt := context.WithCancel(t.Context())
 	w, err := bucket.Open(ctx, address, bucket.Options{MaxPack: 4000})
 	check(t, err)

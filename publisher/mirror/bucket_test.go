@@ -49,7 +49,9 @@ func run(m *testing.M) int {
 func (w *world) bucketOptions() (o Options, dir string) {
 	o = w.exportOptions()
 	o.Out = objectStore.Address(w.T.Name())
-	return o, objectStore.Path(w.T.Name(), "")
+	dir = objectStore.Path(w.T.Name(), "")
+	pubtest.Check(w.T, os.RemoveAll(dir)) // of an earlier run
+	return o, dir
 }
 
 // Without a key, an export keeps the record that is there, and does not make it stale.
