@@ -1,9 +1,15 @@
 package docs
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/sigstore/sigstore/pkg/signature"
+
+	"github.com/phaseboot/phaseboot/internal/envelope"
 )
 
 // large adds a root filesystem of several leaves; the artifacts of beforehand have one each. It is
@@ -26,4 +32,26 @@ func TestTheCommandsOfProtocolWorkAsTheyStand(t *testing.T) {
 		t.Fatal("PROTOCOL.md has fewer than 8 curl commands")
 	}
 	work(t, script, "serve.log")
+}
+
+// The form of the envelope in PROTOCOL.md is the one form that a publisher takes.
+func TestTheEnvelopeOfProtocolIsTheOneForm(t *testing.T) {
+	text, err := os.ReadFile("PROTOCOL.md")
+	check(t, err)
+	form := `{"payloadType":"…","payload":"…","signatures":[{"keyid":"…","sig":"…"}]}`
+	if !strings.Contains(string(text), "`"+form+"`") {
+		t.Fatalf("PROTOCOL.md does not have %s", form)
+	}
+	public, key, err := ed25519.GenerateKey(nil)
+	check(t, err)
+	signer, err := signature.LoadED25519Signer(key)
+	check(t, err)
+	e, err := envelope.Sign(t.Context(), envelope.InToto, []byte("{}"), signer, public)
+	check(t, err)
+	for _, value := range []string{envelope.InToto, base64.StdEncoding.EncodeToString(e.Payload), e.KeyID, base64.StdEncoding.EncodeToString(e.Signature)} {
+		form = strings.Replace(form, "…", value, 1)
+	}
+	if _, err := envelope.Parse([]byte(form), envelope.InToto, len(form)); err != nil {
+		t.Errorf("%s: %v", form, err)
+	}
 }
