@@ -3,6 +3,7 @@ package manifest
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"io/fs"
 	"math/bits"
 	"regexp"
@@ -71,6 +72,31 @@ func (r *Rollout) Held() []string {
 		return nil
 	}
 	return r.Hold
+}
+
+// Words says for an operator which machines take the release.
+func (r *Rollout) Words() string {
+	if r == nil {
+		return "every machine"
+	}
+	var who []string
+	if r.Percent != nil {
+		who = append(who, fmt.Sprintf("%d %% of the machines", *r.Percent))
+	}
+	if len(r.Groups) > 0 {
+		who = append(who, "group "+strings.Join(r.Groups, ", "))
+	}
+	if len(who) == 0 {
+		who = []string{"every machine"}
+	}
+	words := strings.Join(who, " and ")
+	if !r.NotBefore.IsZero() {
+		words += ", not before " + stamp(r.NotBefore)
+	}
+	if len(r.Hold) > 0 {
+		words += ", without group " + strings.Join(r.Hold, ", ")
+	}
+	return words
 }
 
 // clone copies a roll-out with all that it refers to.

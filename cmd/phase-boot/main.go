@@ -97,7 +97,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	case "help":
 		return help(ctx, rest[1:], out)
 	case "":
-		return cli.Usagef("no verb: name fetch, seed or version; see 'phase-boot --help'")
+		return cli.Usagef("no verb: name fetch, seed, watch, switch or version; see 'phase-boot --help'")
 	}
 	if plain, ok := plainVerbs[verb]; ok {
 		return plain.command(ctx, verb, args, rest[1:], out)

@@ -15,14 +15,13 @@ import (
 	"github.com/phaseboot/phaseboot/publisher/reports"
 )
 
-// reportsFlags name the database of boot reports.
+// reportsFlags name the database of boot reports. The file counts if both are given, as for serve.
 type reportsFlags struct{ store, file string }
 
 func (f *reportsFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.store, "store", "", "folder of the store, which has the boot reports in "+publisher.ReportsFile)
-	cmd.Flags().StringVar(&f.file, "reports", "", "`file` of the boot reports, as that of phase-publish serve --reports")
+	cmd.Flags().StringVar(&f.file, "reports", "", "`file` of the boot reports, if phase-publish serve has --reports")
 	cmd.MarkFlagsOneRequired("store", "reports")
-	cmd.MarkFlagsMutuallyExclusive("store", "reports")
 }
 
 func (f *reportsFlags) open(cmd *cobra.Command, readOnly bool) (*reports.Store, error) {
@@ -54,7 +53,7 @@ func newMachinesList() *cobra.Command {
 	var f reportsFlags
 	var q reports.Query
 	cmd := &cobra.Command{
-		Use:   "list --store DIR",
+		Use:   "list {--store DIR | --reports FILE}",
 		Short: "List machines and their last boots, the newest first",
 		Long: `list prints a line for each machine: the first digits of its key, whether the key is accepted, when
 it was seen last, and how its last boot went. With --json it prints everything that is known of
@@ -160,7 +159,7 @@ func newMachinesShow() *cobra.Command {
 	var f reportsFlags
 	var boot string
 	cmd := &cobra.Command{
-		Use:   "show --store DIR KEY",
+		Use:   "show {--store DIR | --reports FILE} KEY",
 		Short: "Show a machine and its boots, or one boot report",
 		Long: `show prints what is known of a machine and a line for each boot that is kept, the newest first. KEY
 is the first 8 digits of the key, or more. With --boot it prints the report of this boot as
@@ -218,6 +217,7 @@ func machineText(m reports.Machine, boots []reports.Boot) string {
 		{"hostname", m.Hostname},
 		{"arch", m.Arch},
 		{"groups", strings.Join(m.Groups, ",")},
+		{"age", m.Recipient},
 		{"first seen", m.FirstSeen.Format(time.RFC3339)},
 		{"last seen", m.LastSeen.Format(time.RFC3339)},
 	} {
@@ -235,7 +235,7 @@ func newMachinesAccept() *cobra.Command {
 	var f reportsFlags
 	var all bool
 	cmd := &cobra.Command{
-		Use:   "accept --store DIR [KEY ...]",
+		Use:   "accept {--store DIR | --reports FILE} [KEY ...]",
 		Short: "Accept the keys of machines",
 		Long: `accept marks keys as those of your machines. Their reports get a room of their own, from which no
 report of another key can displace them. KEY is the first 32 digits of a key, or more: somebody
@@ -269,7 +269,7 @@ accepts every key that is unverified now.`,
 func newMachinesForget() *cobra.Command {
 	var f reportsFlags
 	cmd := &cobra.Command{
-		Use:   "forget --store DIR KEY ...",
+		Use:   "forget {--store DIR | --reports FILE} KEY ...",
 		Short: "Remove the keys of machines, with their reports",
 		Long: `forget removes keys and the reports that are kept of them. KEY is the first 8 digits of a key, or
 more. If such a machine reports again, its key is unverified.`,

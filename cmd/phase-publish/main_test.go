@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,7 +58,7 @@ func makeReports() int {
 	} {
 		seed := [ed25519.SeedSize]byte{byte(i / 2)}
 		document, err := bootreport.Sign(ctx, bootreport.Document{
-			Arch: "x86_64", Hostname: fmt.Sprintf("node%d", i/2), Groups: []string{"lab"}, BootID: fmt.Sprintf("%032x", i+1), Report: json.RawMessage(report), SentAt: time.Now(),
+			Arch: "x86_64", Hostname: fmt.Sprintf("node%d", i/2), Groups: []string{"lab"}, Recipient: "age1" + strings.Repeat("q", 58), BootID: fmt.Sprintf("%032x", i+1), Report: json.RawMessage(report), SentAt: time.Now(),
 		}, ed25519.NewKeyFromSeed(seed[:]))
 		if err == nil {
 			err = db.Add(ctx, document, "192.0.2.1:4000")

@@ -95,6 +95,13 @@ func releaseWords(s store.Status, r manifest.Release) string {
 	for _, e := range r.Earlier {
 		beside += fmt.Sprintf("earlier    %s/%s: %s, number %d, for machines that do not take %s\n", e.Channel, e.Arch, e.Version, e.ContentNumber(), r.Version)
 	}
+	rollout := ""
+	if r.Rollout != nil {
+		rollout = fmt.Sprintf("rollout    %s/%s: %s, number %d, for %s\n", r.Channel, r.Arch, r.Version, r.ContentNumber(), r.Rollout.Words())
+	}
+	if r.FallbackFloor > 0 {
+		rollout += fmt.Sprintf("floor      %s/%s: no machine falls back to a number below %d\n", r.Channel, r.Arch, r.FallbackFloor)
+	}
 	return fmt.Sprintf("release    %s/%s: %s, version %d, %s in %s, signed %s, valid until %s%s\n%s",
-		r.Channel, r.Arch, r.Version, r.Number, size(total), count(int64(len(r.Artifacts)), "file"), r.SignedAt.Format(time.RFC3339), r.Expires.Format(time.RFC3339), refused, beside)
+		r.Channel, r.Arch, r.Version, r.Number, size(total), count(int64(len(r.Artifacts)), "file"), r.SignedAt.Format(time.RFC3339), r.Expires.Format(time.RFC3339), refused, rollout+beside)
 }

@@ -16,7 +16,7 @@ import (
 var views embed.FS
 
 var functions = template.FuncMap{
-	"safe": safe, "short": short, "bytes": bytesText, "duration": duration, "rollout": rolloutWords, "join": strings.Join,
+	"safe": safe, "short": short, "bytes": bytesText, "duration": duration, "rollout": rolloutWords, "others": othersWords, "join": strings.Join,
 	"millis": func(ms int64) string { return duration(time.Duration(ms) * time.Millisecond) },
 	"when":   when,
 }

@@ -88,3 +88,12 @@ func rolloutWords(o *manifest.Rollout) string {
 	}
 	return words
 }
+
+// othersWords says which of the machines that do not take the newest release take an earlier one.
+func othersWords(o *manifest.Rollout) string {
+	words := rolloutWords(o)
+	if rest, ok := strings.CutPrefix(words, "all machines"); ok {
+		return "all other machines" + rest
+	}
+	return "of the other machines: " + words
+}
