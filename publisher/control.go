@@ -112,6 +112,9 @@ func (s *server) control() control {
 }
 
 func (s *server) status(ctx context.Context) (any, error) {
+	if err := s.askStore(ctx); err != nil {
+		return nil, err
+	}
 	status, err := store.ReadStatus(ctx, store.StatusOptions{Store: s.Store, Packs: s.packs, Repo: s.repo.Dir, Now: s.Now, IgnoreClock: s.IgnoreClock})
 	found := s.problems(ctx)
 	for _, p := range found {
@@ -148,9 +151,7 @@ func (s *server) live(ctx context.Context) Live {
 	if v, err := s.verdict(ctx); err == nil {
 		l.Expires, l.verdict = v.Until, v
 	}
-	if stats, err := s.packs.Stats(ctx); err == nil { // an error while the daemon stops
-		l.Store = stats
-	}
+	l.Store = s.storeStats(ctx)
 	if m := s.mirrors.Load(); m != nil {
 		l.Mirrors = *m
 	}

@@ -7,21 +7,23 @@ import (
 	"strings"
 	"time"
 
+	"github.com/phaseboot/phaseboot/cas"
 	"github.com/phaseboot/phaseboot/publisher/repo"
 )
 
 type kind int
 
 const (
-	refused  kind = iota // machines refuse something that is served
-	atRisk               // machines will refuse it unless the operator acts
-	stale                // the repository cannot be followed
-	damaged              // the store lacks blocks
-	expiring             // a file expires soon; logged only
+	refused     kind = iota // machines refuse something that is served
+	atRisk                  // machines will refuse it unless the operator acts
+	stale                   // the repository cannot be followed
+	damaged                 // the store lacks blocks
+	unreachable             // the object store does not answer
+	expiring                // a file expires soon; logged only
 )
 
 // kindWords name the kinds in the metrics.
-var kindWords = [...]string{refused: "refused", atRisk: "at_risk", stale: "stale", damaged: "damaged", expiring: "expiring"}
+var kindWords = [...]string{refused: "refused", atRisk: "at_risk", stale: "stale", damaged: "damaged", unreachable: "unreachable", expiring: "expiring"}
 
 // A problem is a fault of what a daemon serves.
 type problem struct {
@@ -37,8 +39,11 @@ func (p problem) key() string {
 	return p.err.Error()
 }
 
-// problems lists all problems. /healthz, /status, the metrics and the log report this list.
-func (s *server) problems(ctx context.Context) (found []problem) {
+// problems lists all problems. /healthz, /status and the metrics report this list, and the log one of a new check.
+func (s *server) problems(ctx context.Context) []problem { return s.problemsAfter(ctx, s.lastCheck) }
+
+// problemsAfter lists all problems after a check of the store.
+func (s *server) problemsAfter(ctx context.Context, check func(context.Context) error) (found []problem) {
 	add := func(k kind, err error) {
 		next := problem{k, err}
 		if err == nil || ctx.Err() != nil || slices.ContainsFunc(found, func(p problem) bool { return p.key() == next.key() }) {
@@ -54,7 +59,7 @@ func (s *server) problems(ctx context.Context) (found []problem) {
 		}
 	}
 	if s.record().Age(s.Now()) >= repo.RecordLife {
-		add(refused, errors.New("IPNS record expired"))
+		add(refused, s.recordProblem())
 	}
 	for _, err := range s.renewalProblems(ctx) {
 		add(atRisk, err)
@@ -64,8 +69,20 @@ func (s *server) problems(ctx context.Context) (found []problem) {
 			add(stale, *last)
 		}
 	}
-	add(damaged, s.checkStore(ctx))
+	if err := check(ctx); errors.Is(err, cas.ErrUnreachable) {
+		add(unreachable, err)
+	} else {
+		add(damaged, err)
+	}
 	return found
+}
+
+// recordProblem is why machines refuse the IPNS record, or find none.
+func (s *server) recordProblem() error {
+	if s.Replica && !s.record().Folder().Defined() {
+		return errors.New("no IPNS record yet: run phase-publish serve with the keys, which signs it")
+	}
+	return errors.New("IPNS record expired")
 }
 
 // renewalProblems lists what keeps this daemon from renewing what it serves.
@@ -120,7 +137,7 @@ func (s *server) health(ctx context.Context) error {
 func (s *server) report(ctx context.Context) {
 	before := s.logged
 	s.logged = map[string]bool{}
-	for _, p := range s.problems(ctx) {
+	for _, p := range s.problemsAfter(ctx, s.checkStore) {
 		s.logged[p.key()] = true
 		if before[p.key()] {
 			continue
@@ -129,6 +146,8 @@ func (s *server) report(ctx context.Context) {
 		switch p.kind {
 		case damaged:
 			s.faults.Error("store damaged", "cause", cause)
+		case unreachable: // askStore logs an outage
+			s.outages.Error("store not checked", "cause", cause)
 		case refused:
 			s.Log.Warn("release refused by machines", "cause", cause)
 		case expiring:

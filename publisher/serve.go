@@ -89,7 +89,9 @@ type server struct {
 	publishErr  atomic.Pointer[error] // of the last publishMetadata; nil before the first
 	started     time.Time
 	faults      *slog.Logger // for faults of the store that requests find
+	outages     *slog.Logger // for requests that an object store did not answer
 	storeHealth storeHealth
+	outage      storeOutage
 	clock       repo.ClockStart
 	refreshErr  atomic.Pointer[error] // of the last refresh; nil before the first
 	logged      map[string]bool       // problems in the log; only report uses it
@@ -193,6 +195,7 @@ func newServer(opts ServeOptions) (*server, error) {
 	s := &server{ServeOptions: opts, meter: newMeter(), started: opts.Now().UTC()}
 	s.clock = repo.ClockStart{Wall: opts.Now(), Uptime: opts.Uptime()}
 	s.faults = limit.OnceAnHour(opts.Log.With("store", opts.Store, "remedy", "phase-publish fsck"))
+	s.outages = limit.OnceAnHour(opts.Log)
 	all, perIP := s.Limits.conns()
 	s.conns = &limit.Conns{Max: all, PerClient: perIP, Refused: s.meter.refuse} // streams have the limits of libp2p
 	s.Limits.checkFiles(s.Log)
@@ -319,6 +322,9 @@ func (s *server) run(ctx context.Context, in listeners, handler http.Handler) er
 		group.Go(func() error { return s.page.Serve(gctx, s.conns.OperatorListener(in.admin)) })
 	}
 	group.Go(func() error { s.follow(gctx, watch); return nil })
+	if bucket.Is(s.Store) {
+		group.Go(func() error { s.watchStore(gctx); return nil })
+	}
 	if s.DHT != DHTOff {
 		group.Go(func() error { s.announce(gctx); return nil })
 	}

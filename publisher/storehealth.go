@@ -31,6 +31,7 @@ type storeHealth struct {
 
 	mu      sync.Mutex
 	damaged map[cid.Cid]struct{} // blocks with a wrong hash that clients requested
+	result  error                // of the last check
 }
 
 // note remembers a block with a wrong hash.
@@ -56,14 +57,25 @@ func (h *storeHealth) seen() []cid.Cid {
 	return slices.Collect(maps.Keys(h.damaged))
 }
 
+// last returns the result of the last check.
+func (h *storeHealth) last() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.result
+}
+
 func (h *storeHealth) forget(c cid.Cid) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.damaged, c)
 }
 
-// fault notes and logs why a block was not served.
+// fault notes and logs why a block was not served. An object store that does not answer has no fault.
 func (s *server) fault(err error) {
+	if errors.Is(err, cas.ErrUnreachable) {
+		s.outages.Error("block not served", "cause", err)
+		return
+	}
 	s.storeHealth.note(err)
 	s.meter.faults.Inc()
 	s.faults.Error("block not served", "cause", err)
@@ -71,11 +83,27 @@ func (s *server) fault(err error) {
 
 // checkStore reports missing and damaged blocks. It looks all blocks of the newest pointer
 // up for each pointer, when the store's folder changed, every hour, and while a block is
-// missing. It hashes damaged blocks again, and forgets those that are repaired or removed.
+// missing. It hashes damaged blocks again, and forgets those that are repaired or removed. The error wraps
+// cas.ErrUnreachable if an object store does not answer.
 func (s *server) checkStore(ctx context.Context) error {
+	s.storeHealth.checking.Lock()
+	defer s.storeHealth.checking.Unlock()
+	return s.checkLocked(ctx)
+}
+
+// checkLocked is checkStore while storeHealth.checking is locked. It keeps the result.
+func (s *server) checkLocked(ctx context.Context) error {
+	err := s.findDamage(ctx)
+	if h := &s.storeHealth; ctx.Err() == nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.result = err
+	}
+	return err
+}
+
+func (s *server) findDamage(ctx context.Context) error {
 	h := &s.storeHealth
-	h.checking.Lock()
-	defer h.checking.Unlock()
 	current, _ := s.source.current()
 	changed, err := store.Changed(ctx, s.Store, s.packs)
 	if errors.Is(err, cas.ErrUnreachable) || ctx.Err() != nil {
@@ -99,7 +127,11 @@ func (s *server) checkStore(ctx context.Context) error {
 		return store.Damaged(s.Store, h.missing.Error())
 	}
 	for _, c := range h.seen() {
-		if _, err := cas.Get(ctx, s.packs, c); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		_, err := cas.Get(ctx, s.packs, c)
+		if errors.Is(err, cas.ErrUnreachable) {
+			return err
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return store.Damaged(s.Store, err.Error())
 		}
 		h.forget(c)

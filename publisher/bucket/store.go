@@ -287,6 +287,12 @@ func (s *Store) Stats(ctx context.Context) (pack.Stats, error) {
 	return n, nil
 }
 
+// Answers asks the object store for one name, and returns nil if it answers.
+func (s *Store) Answers(ctx context.Context) error {
+	_, err := s.List(ctx, packFolder, 1)
+	return err
+}
+
 // Changed lists the packs again, and returns when the list changed last.
 func (s *Store) Changed(ctx context.Context) (time.Time, error) {
 	if err := s.Refresh(ctx); err != nil {
