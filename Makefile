@@ -105,12 +105,14 @@ check: ## run gofumpt, vet, staticcheck and the short tests
 	$(GO) test -run '^TestFormat' ./imagebuild
 
 # The longest package is first. Four run at a time, because many tests wait: for machines, for disks, for timers.
-# The two packages that build images run without the race detector, which makes compression three times slower; it
-# checks the tests of imagebuild that build no image.
+# Without the race detector run the two packages that build images, because it makes compression three times slower (it
+# checks the tests of imagebuild that build no image), and those that start no goroutine.
+PLAIN = ./imagebuild ./cmd/phase-image ./cmd/phase-sign ./manifest ./signer
+
 test: need-test binaries ## run all tests, most with the race detector, and boot machines in QEMU
-	CGO_ENABLED=1 GORACE="$${GORACE:-atexit_sleep_ms=0}" $(GO) test -race -p 4 -timeout 60m ./internal/e2e $$($(GO) list ./... | grep -v -e /imagebuild$$ -e /cmd/phase-image$$)
+	CGO_ENABLED=1 GORACE="$${GORACE:-atexit_sleep_ms=0}" $(GO) test -race -p 4 -timeout 60m ./internal/e2e $$($(GO) list ./... | grep -v -x $(PLAIN:./%=-e '.*/%'))
 	CGO_ENABLED=1 $(GO) test -race -run '^TestFormat' ./imagebuild
-	$(GO) test -timeout 30m ./imagebuild ./cmd/phase-image
+	$(GO) test -timeout 30m $(PLAIN)
 	@echo "formats and their judges (docs/FORMATS.md):"; sed -n '/^```formats$$/,/^```$$/{/^```/!p}' docs/FORMATS.md
 
 # two rows at a time, because most of a row is waiting
