@@ -137,7 +137,7 @@ func HistoryWords(list []Past, now time.Time) string {
 			fmt.Fprintf(&b, ", same content as %d", p.SameAs)
 		}
 		if p.Rollout != nil {
-			fmt.Fprintf(&b, ", for %s", rolloutWords(p.Rollout))
+			fmt.Fprintf(&b, ", for %s", p.Rollout.Words())
 		}
 		if len(p.Earlier) > 0 {
 			fmt.Fprintf(&b, ", with %s for the others", strings.Join(p.Earlier, " and "))

@@ -82,13 +82,13 @@ func lost(before, pending, next manifest.Release) string {
 	} {
 		words := func(r manifest.Release) string {
 			if r.Rollout == nil {
-				return rolloutWords(nil)
+				return (*manifest.Rollout)(nil).Words()
 			}
 			one := field(*r.Rollout)
-			return rolloutWords(&one)
+			return one.Words()
 		}
 		if reverted(words(before), words(pending), words(next)) {
-			return fmt.Sprintf("its roll-out to %s", rolloutWords(pending.Rollout))
+			return fmt.Sprintf("its roll-out to %s", pending.Rollout.Words())
 		}
 	}
 	same := func(a, b manifest.Release) bool { return slices.EqualFunc(a.Submitters, b.Submitters, samePolicy) }

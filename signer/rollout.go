@@ -386,34 +386,9 @@ func (s HoldSpec) withHeld(r *repository, newest manifest.Release) ([]manifest.R
 	return slices.CompactFunc(list, func(a, b manifest.Release) bool { return a.First == b.First }), nil
 }
 
-// rolloutWords describes which machines take a release.
-func rolloutWords(o *manifest.Rollout) string {
-	if o == nil {
-		return "every machine"
-	}
-	var who []string
-	if o.Percent != nil {
-		who = append(who, fmt.Sprintf("%d %% of the machines", *o.Percent))
-	}
-	if len(o.Groups) > 0 {
-		who = append(who, "group "+strings.Join(o.Groups, ", "))
-	}
-	if len(who) == 0 {
-		who = []string{"every machine"}
-	}
-	words := strings.Join(who, " and ")
-	if !o.NotBefore.IsZero() {
-		words += ", not before " + stamp(o.NotBefore)
-	}
-	if len(o.Hold) > 0 {
-		words += ", without group " + strings.Join(o.Hold, ", ")
-	}
-	return words
-}
-
 // earlierName names an earlier release and its machines.
 func earlierName(e manifest.Release) string {
-	return fmt.Sprintf("%s (number %d) for %s", e.Version, e.ContentNumber(), rolloutWords(e.Rollout))
+	return fmt.Sprintf("%s (number %d) for %s", e.Version, e.ContentNumber(), e.Rollout.Words())
 }
 
 // earlierNames names the earlier releases of a manifest.
@@ -426,7 +401,7 @@ func earlierNames(r manifest.Release) (list []string) {
 
 // sameRollout reports whether the same machines take the same releases.
 func sameRollout(a, b manifest.Release) bool {
-	return rolloutWords(a.Rollout) == rolloutWords(b.Rollout) && a.FallbackFloor == b.FallbackFloor && slices.EqualFunc(a.Earlier, b.Earlier, func(x, y manifest.Release) bool {
+	return a.Rollout.Words() == b.Rollout.Words() && a.FallbackFloor == b.FallbackFloor && slices.EqualFunc(a.Earlier, b.Earlier, func(x, y manifest.Release) bool {
 		return earlierName(x) == earlierName(y) && sameContent(x, y)
 	})
 }

@@ -135,7 +135,7 @@ func changes(from, to manifest.Release) []string {
 			list = append(list, fmt.Sprintf("%s: gone", a.Role))
 		}
 	}
-	note("roll-out", rolloutWords(from.Rollout), rolloutWords(to.Rollout))
+	note("roll-out", from.Rollout.Words(), to.Rollout.Words())
 	note("fallback floor", from.FallbackFloor, to.FallbackFloor)
 	list = append(list, listChanges("earlier release", earlierNames(from), earlierNames(to))...)
 	list = append(list, submitterChanges(from.Submitters, to.Submitters)...)

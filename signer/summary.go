@@ -201,7 +201,7 @@ func (s Summary) rolloutWords(b *strings.Builder) {
 		line(b, "number", "%d: the content is that of version %d", r.First, r.First)
 	}
 	if r.Rollout != nil {
-		line(b, "roll-out", "%s", rolloutWords(r.Rollout))
+		line(b, "roll-out", "%s", r.Rollout.Words())
 	}
 	for _, e := range r.Earlier {
 		line(b, "earlier", "%s", earlierName(e))

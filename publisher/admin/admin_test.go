@@ -128,7 +128,7 @@ func TestEveryViewIsShownSafely(t *testing.T) {
 	}
 	for path, words := range map[string][]string{
 		"/": {
-			"the store is &lt;b&gt;damaged&lt;/b&gt;?", `<bdi>v1</bdi>`, "stable", "edge", "all machines", "1 of 1: <code", "timestamp.json", "ends soon", "phase-publish serve, or add, signs it again",
+			"the store is &lt;b&gt;damaged&lt;/b&gt;?", `<bdi>v1</bdi>`, "stable", "edge", "every machine", "1 of 1: <code", "timestamp.json", "ends soon", "phase-publish serve, or add, signs it again",
 			`<a href="/machines?state=accepted">3</a>`, `<a href="/machines?result=failed&amp;state=accepted">1</a>`, `<a href="/machines?release=v1">`,
 		},
 		"/heads":                         {"<code>baf", "version 1,", s.record.Name, "not asked yet"},

@@ -10,13 +10,15 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/phaseboot/phaseboot/manifest"
 )
 
 //go:embed views
 var views embed.FS
 
 var functions = template.FuncMap{
-	"safe": safe, "short": short, "bytes": bytesText, "duration": duration, "rollout": rolloutWords, "others": othersWords, "join": strings.Join,
+	"safe": safe, "short": short, "bytes": bytesText, "duration": duration, "rollout": (*manifest.Rollout).Words, "others": othersWords, "join": strings.Join,
 	"millis": func(ms int64) string { return duration(time.Duration(ms) * time.Millisecond) },
 	"when":   when,
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
-	"github.com/dustin/go-humanize/english"
 
 	"github.com/phaseboot/phaseboot/internal/refusal"
 	"github.com/phaseboot/phaseboot/manifest"
@@ -64,36 +63,10 @@ func when(t, now time.Time) template.HTML {
 		t.Format(time.RFC3339), t.Format("2006-01-02 15:04:05"), around(t, now)))
 }
 
-// rolloutWords says which machines take a release.
-func rolloutWords(o *manifest.Rollout) string {
-	if o == nil {
-		return "all machines"
-	}
-	var parts []string
-	switch {
-	case o.Percent != nil && *o.Percent < 100:
-		parts = append(parts, fmt.Sprintf("%d %% of the machines", *o.Percent))
-	case len(o.Groups) == 0 || o.Percent != nil:
-		parts = append(parts, "all machines")
-	}
-	if n := len(o.Groups); n > 0 {
-		parts = append(parts, english.PluralWord(n, "group", "")+" "+strings.Join(o.Groups, ", "))
-	}
-	words := strings.Join(parts, " and ")
-	if !o.NotBefore.IsZero() {
-		words += ", not before " + o.NotBefore.UTC().Format("2006-01-02 15:04:05")
-	}
-	if len(o.Hold) > 0 {
-		words += "; held: " + strings.Join(o.Hold, ", ")
-	}
-	return words
-}
-
 // othersWords says which of the machines that do not take the newest release take an earlier one.
 func othersWords(o *manifest.Rollout) string {
-	words := rolloutWords(o)
-	if rest, ok := strings.CutPrefix(words, "all machines"); ok {
-		return "all other machines" + rest
+	if rest, ok := strings.CutPrefix(o.Words(), "every machine"); ok {
+		return "every other machine" + rest
 	}
-	return "of the other machines: " + words
+	return "of the other machines: " + o.Words()
 }

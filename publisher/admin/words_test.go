@@ -14,8 +14,8 @@ func TestWordsForTheOtherMachines(t *testing.T) {
 		rollout *manifest.Rollout
 		want    string
 	}{
-		{nil, "all other machines"},
-		{&manifest.Rollout{Hold: []string{"lab"}}, "all other machines; held: lab"},
+		{nil, "every other machine"},
+		{&manifest.Rollout{Hold: []string{"lab"}}, "every other machine, without group lab"},
 		{&manifest.Rollout{Percent: &half}, "of the other machines: 50 % of the machines"},
 	} {
 		if got := othersWords(tt.rollout); got != tt.want {
