@@ -91,7 +91,7 @@ func (r *Rollout) Words() string {
 	}
 	words := strings.Join(who, " and ")
 	if !r.NotBefore.IsZero() {
-		words += ", not before " + stamp(r.NotBefore)
+		words += ", not before " + r.NotBefore.UTC().Format("2006-01-02 15:04 UTC")
 	}
 	if len(r.Hold) > 0 {
 		words += ", without group " + strings.Join(r.Hold, ", ")
