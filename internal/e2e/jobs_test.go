@@ -20,7 +20,7 @@ func (l *lan) operated() (p *published, key string) {
 	p = publication(l.t)
 	key = p.at("operator")
 	must(l.t, fx.bin("phase-sign"), "key", "generate", "--no-passphrase", "--out", key)
-	p.signOwn(l.t, fx.path("artifacts"), operatedRelease, "--submitter", key+".pub=jobs=2")
+	p.signOwn(l.t, fx.path("artifacts"), operatedRelease, "--submitter", key+".pub=jobs=2,timeout=2m")
 	p.serve(l.host())
 	return p, key
 }
