@@ -173,9 +173,9 @@ func TestATargetThatServesFromMemoryGetsTheExtraFiles(t *testing.T) {
 // If the memory is not enough for the boot and the extra files, the payload is byte for byte that of
 // a machine that does not serve.
 func TestTooLittleMemoryToServeDoesNotStopTheBoot(t *testing.T) {
-	alone := memorySeed(t, plenty, plenty)
+	alone, rep := memorySeed(t, plenty, plenty), newReport(io.Discard) // one report: it has the time
 	alone.seed = alone.seed.off("this machine")
-	if err := alone.commit(releaseOf(files), manifest.MachineSettings{}, newReport(io.Discard)); err != nil {
+	if err := alone.commit(releaseOf(files), manifest.MachineSettings{}, rep); err != nil {
 		t.Fatal(err)
 	}
 	size := extraSize()
@@ -196,7 +196,7 @@ func TestTooLittleMemoryToServeDoesNotStopTheBoot(t *testing.T) {
 			p := memorySeed(t, tt.total, tt.free)
 			release := releaseOf(files)
 			release.MinRAM = tt.minRAM
-			if err := p.commit(release, manifest.MachineSettings{}, newReport(io.Discard)); err != nil {
+			if err := p.commit(release, manifest.MachineSettings{}, rep); err != nil {
 				t.Fatal(err)
 			}
 			if tt.reason == "" {
